@@ -1,0 +1,2 @@
+//! Runtime and frontends for paravirtual guests on Xen and Oxen.
+#![no_std]

@@ -1,0 +1,1 @@
+//! Scenarios that boot QEMU and judge what comes out.

@@ -1,0 +1,3 @@
+//! Shared-memory rings between frontends and backends.
+#![no_std]
+#![forbid(unsafe_code)]

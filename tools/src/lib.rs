@@ -1,0 +1,1 @@
+//! What `cargo xtask` and the QEMU tests share: building images, running QEMU.
