@@ -1,1 +1,18 @@
-//! What `cargo xtask` and the QEMU tests share: building images, running QEMU.
+//! What `cargo xtask` and the QEMU tests share: building the images, describing a machine, running it, reading it.
+//!
+//! `workspace` knows the paths, `setup` what must be installed, `build` makes what stands in `target/oxen/`,
+//! `qemu` turns a [`qemu::Machine`] into a command line, `session` runs it under deadlines. The other rooms are one
+//! verb each.
+#![forbid(unsafe_code)]
+
+pub mod build;
+pub mod cpio;
+pub mod demo;
+pub mod disk;
+pub mod elf;
+pub mod process;
+pub mod qemu;
+pub mod run;
+pub mod session;
+pub mod setup;
+pub mod workspace;

@@ -1,0 +1,157 @@
+//! Release builds of everything that boots, into `target/oxen/`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cpio::Archive;
+use crate::elf::Elf;
+use crate::process::{cargo, done, shown, step};
+use crate::setup;
+use crate::workspace::{BARE_METAL, Workspace};
+
+/// What cargo is asked to build: one program of one package, linked by one script.
+struct Program<'a> {
+    package: &'a str,
+    /// `--bin` or `--example`.
+    kind: &'a str,
+    name: &'a str,
+    script: &'a str,
+}
+
+/// `cargo xtask build`: `hv`, `dom0`, the guests, the ramdisk.
+///
+/// # Errors
+/// Fails when a build does; cargo has then said why.
+pub fn all(workspace: &Workspace) -> Result<()> {
+    guests(workspace)?;
+    dom0(workspace)?;
+    hypervisor(workspace)?;
+    ramdisk(workspace)
+}
+
+/// Builds `target/oxen/hv`, with its symbols inside for backtraces, and `target/oxen/debug/hv` for the debugger.
+///
+/// # Errors
+/// As [`all`].
+pub fn hypervisor(workspace: &Workspace) -> Result<()> {
+    let program = Program { package: "oxen-hv", kind: "--bin", name: "hv", script: "hv/hv.ld" };
+    let built = program.build(workspace)?;
+    let bytes = std::fs::read(&built)?;
+    keep_for_debugger(workspace, "hv", &bytes)?;
+    write(&workspace.out.join("hv"), &Elf::new(&bytes)?.without_sections()?)
+}
+
+/// Builds `target/oxen/dom0`.
+///
+/// # Errors
+/// As [`all`].
+pub fn dom0(workspace: &Workspace) -> Result<()> {
+    guest(workspace, &Program { package: "oxen-dom0", kind: "--bin", name: "dom0", script: GUEST_SCRIPT }, "dom0")
+}
+
+/// Builds each sample guest into `target/oxen/guests/`.
+///
+/// # Errors
+/// As [`all`].
+pub fn guests(workspace: &Workspace) -> Result<()> {
+    for name in workspace.guests()? {
+        let program = Program { package: "oxen-domu-lib", kind: "--example", name: &name, script: GUEST_SCRIPT };
+        guest(workspace, &program, &format!("guests/{name}"))?;
+    }
+    Ok(())
+}
+
+/// Packs what is built into `target/oxen/ramdisk.cpio`.
+///
+/// # Errors
+/// Fails when a file cannot be read or written.
+pub fn ramdisk(workspace: &Workspace) -> Result<()> {
+    write(&workspace.out.join("ramdisk.cpio"), &ramdisk_with(workspace, &[])?)
+}
+
+/// A ramdisk of the sample guests and their configurations, and of more files by name.
+///
+/// # Errors
+/// Fails when a file cannot be read.
+pub fn ramdisk_with(workspace: &Workspace, more: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    for name in workspace.guests()? {
+        let kernel = workspace.out.join("guests").join(&name);
+        archive.add(&format!("guests/{name}"), &read(&kernel)?);
+        let config = workspace.root.join(format!("domu-lib/examples/{name}.cfg"));
+        if config.is_file() {
+            archive.add(&format!("{name}.cfg"), &read(&config)?);
+        }
+    }
+    for (name, data) in more {
+        archive.add(name, data);
+    }
+    Ok(archive.finish())
+}
+
+const GUEST_SCRIPT: &str = "domu-lib/guest.ld";
+
+fn guest(workspace: &Workspace, program: &Program<'_>, place: &str) -> Result<()> {
+    let bytes = std::fs::read(program.build(workspace)?)?;
+    keep_for_debugger(workspace, place, &bytes)?;
+    write(&workspace.out.join(place), &Elf::new(&bytes)?.without_sections()?)
+}
+
+impl Program<'_> {
+    /// Builds it and returns where cargo left it.
+    fn build(&self, workspace: &Workspace) -> Result<PathBuf> {
+        setup::target()?;
+        let script = workspace.root.join(self.script);
+        if !script.is_file() {
+            bail!("{} is missing: {} cannot be linked without it", script.display(), self.name);
+        }
+        let begun = Instant::now();
+        let mut cargo = cargo();
+        cargo.current_dir(&workspace.root).args(["rustc", "--quiet", "--release", "--target", BARE_METAL]);
+        cargo.args(["--package", self.package, self.kind, self.name, "--message-format=json-render-diagnostics"]);
+        cargo.arg("--").arg("-C").arg(format!("link-arg=-T{}", script.display()));
+        step(&format!("build {}", self.name));
+        let built = executable(&mut cargo)?;
+        done(self.name, begun);
+        Ok(built)
+    }
+}
+
+/// Runs a cargo command that writes JSON messages, and returns the last program that it says it made.
+fn executable(cargo: &mut Command) -> Result<PathBuf> {
+    let run = cargo.stderr(Stdio::inherit()).output();
+    let output = run.with_context(|| format!("cannot start `{}`", shown(cargo)))?;
+    if !output.status.success() {
+        bail!("the build failed: `{}`", shown(cargo));
+    }
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let made = messages.lines().filter_map(|line| line.split_once("\"executable\":\"")?.1.split_once('"')).next_back();
+    let (path, _) = made.with_context(|| format!("`{}` made no program", shown(cargo)))?;
+    Ok(PathBuf::from(path.replace("\\\\", "\\")))
+}
+
+fn keep_for_debugger(workspace: &Workspace, place: &str, bytes: &[u8]) -> Result<()> {
+    write(&workspace.out.join("debug").join(place), bytes)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}; `cargo xtask build` makes it", path.display()))
+}
+
+/// Writes a file whole, with the folders on the way.
+///
+/// # Errors
+/// Fails when that cannot be done.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let fail = || format!("cannot write {}", path.display());
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(fail)?;
+    }
+    // A machine that is running may have the old file open: replace it, never rewrite it.
+    let fresh = path.with_extension("new");
+    std::fs::write(&fresh, bytes).with_context(fail)?;
+    std::fs::rename(&fresh, path).with_context(fail)
+}

@@ -1,0 +1,179 @@
+//! A machine for QEMU: what boots on it, and the command line that says so.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::build;
+use crate::workspace::Workspace;
+
+/// The hypervisor's command line where a run says nothing else.
+pub const HYPERVISOR_ARGS: &str = "console=com1 com1=115200,8n1 dom0_mem=128M";
+
+/// What real Xen needs besides to be compared at its fastest.
+pub const XEN_ARGS: &str = "loglvl=warning spec-ctrl=no xpti=no";
+
+/// The CPU model of runs. TCG of QEMU 7.2 faults wrongly on returns to ring 3 where the model shows SMAP.
+pub const CPU: &str = "max,-smap";
+
+/// The CPU model of measurements, and of nothing else: it has no counterpart of a CPU of its own.
+pub const BENCH_CPU: &str = "EPYC,-monitor,-smap";
+
+/// The I/O port of the device through which dom0 ends the run with a status.
+pub const EXIT_PORT: u16 = 0xf4;
+
+/// A boot module: a file and what stands behind its name.
+#[derive(Clone, Debug)]
+pub struct Module {
+    /// The file.
+    pub file: PathBuf,
+    /// Its command line.
+    pub args: String,
+}
+
+/// Who speaks to the serial line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serial {
+    /// A program: bytes pass as they are.
+    Pipe,
+    /// A person at a terminal: Ctrl-T x leaves QEMU, Ctrl-C goes to the machine.
+    Terminal,
+}
+
+/// A machine to boot.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The Multiboot file: `target/oxen/hv`, or real Xen.
+    pub hypervisor: PathBuf,
+    /// The hypervisor's command line.
+    pub append: String,
+    /// dom0 first, then its ramdisk.
+    pub modules: Vec<Module>,
+    /// Boot this ISO image instead of hypervisor and modules.
+    pub cdrom: Option<PathBuf>,
+    /// Memory in MiB.
+    pub memory: u32,
+    /// Number of CPUs.
+    pub smp: u32,
+    /// `tcg` or `kvm`.
+    pub accel: String,
+    /// QEMU's CPU model.
+    pub cpu: String,
+    /// Disk images, each a virtio-blk device.
+    pub disks: Vec<PathBuf>,
+    /// Let virtual time advance by one nanosecond per instruction.
+    pub icount: bool,
+    /// Wait for a debugger on port 1234.
+    pub debugger: bool,
+    /// The folder in which QEMU runs and `run.log` is written.
+    pub folder: PathBuf,
+}
+
+impl Machine {
+    /// Oxen as it stands in `target/oxen/`: one CPU, 512 MiB, dom0 with its ramdisk.
+    #[must_use]
+    pub fn oxen(workspace: &Workspace, dom0_args: &str) -> Self {
+        let module = |name: &str, args: &str| Module { file: workspace.out.join(name), args: args.to_owned() };
+        Self {
+            hypervisor: workspace.out.join("hv"),
+            append: HYPERVISOR_ARGS.to_owned(),
+            modules: vec![module("dom0", dom0_args), module("ramdisk.cpio", "")],
+            cdrom: None,
+            memory: 512,
+            smp: 1,
+            accel: "tcg".to_owned(),
+            cpu: CPU.to_owned(),
+            disks: Vec::new(),
+            icount: false,
+            debugger: false,
+            folder: workspace.out.join("run"),
+        }
+    }
+
+    /// Puts real Xen in the hypervisor's place.
+    pub fn on_xen(&mut self, xen: &Path) {
+        xen.clone_into(&mut self.hypervisor);
+        self.append = format!("{} {XEN_ARGS}", self.append);
+    }
+
+    /// QEMU's command line. The folder is made; files are named in it by links, since a space or a comma in a path
+    /// would end a module's name.
+    ///
+    /// # Errors
+    /// Fails when a file is missing or a link cannot be made.
+    pub fn command(&self, serial: Serial) -> Result<Command> {
+        std::fs::create_dir_all(&self.folder)
+            .with_context(|| format!("cannot create the folder {}", self.folder.display()))?;
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.current_dir(&self.folder);
+        qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        qemu.args(["-accel", &self.accel, "-cpu", &self.cpu]);
+        qemu.args(["-m", &self.memory.to_string(), "-smp", &self.smp.to_string()]);
+        let (mux, escape) = if serial == Serial::Terminal { (",mux=on", true) } else { ("", false) };
+        qemu.arg("-chardev").arg(format!("stdio,id=console,signal=off,logfile=run.log,logappend=off{mux}"));
+        qemu.args(["-serial", "chardev:console"]);
+        if escape {
+            qemu.args(["-echr", "20", "-mon", "chardev=console"]);
+        }
+        qemu.arg("-device").arg(format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=0x04"));
+        if self.icount {
+            qemu.args(["-icount", "shift=0,align=off,sleep=off"]);
+        }
+        if self.debugger {
+            qemu.args(["-s", "-S"]);
+        }
+        match &self.cdrom {
+            Some(image) => {
+                qemu.arg("-cdrom").arg(image);
+            }
+            None => self.boot(&mut qemu)?,
+        }
+        for (index, disk) in self.disks.iter().enumerate() {
+            let disk = std::fs::canonicalize(disk).with_context(|| format!("no disk image {}", disk.display()))?;
+            let read_only = std::fs::metadata(&disk)?.permissions().readonly();
+            let mut drive = OsString::from("file=");
+            drive.push(disk.to_string_lossy().replace(',', ",,"));
+            let read_only = if read_only { "on" } else { "off" };
+            drive.push(format!(",format=raw,if=none,id=disk{index},read-only={read_only}"));
+            qemu.arg("-drive").arg(drive).arg("-device").arg(format!("virtio-blk-pci,drive=disk{index}"));
+        }
+        Ok(qemu)
+    }
+
+    fn boot(&self, qemu: &mut Command) -> Result<()> {
+        qemu.args(["-kernel", &self.link(&self.hypervisor, "hv")?, "-append", &self.append]);
+        let mut modules = Vec::new();
+        for (index, module) in self.modules.iter().enumerate() {
+            let name = self.link(&module.file, &format!("module{index}"))?;
+            modules.push(format!("{name} {}", module.args).trim_end().replace(',', ",,"));
+        }
+        if !modules.is_empty() {
+            qemu.arg("-initrd").arg(modules.join(","));
+        }
+        Ok(())
+    }
+
+    fn link(&self, file: &Path, name: &str) -> Result<String> {
+        let target = std::fs::canonicalize(file)
+            .with_context(|| format!("{} is missing; `cargo xtask build` makes what is ours", file.display()))?;
+        let link = self.folder.join(name);
+        // The link of an earlier run may be there.
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(&target, &link).with_context(|| format!("cannot create {}", link.display()))?;
+        Ok(name.to_owned())
+    }
+}
+
+/// Writes a ramdisk with more files than the sample guests into the machine's folder, and makes it the second module.
+///
+/// # Errors
+/// Fails when a file cannot be read or written.
+pub fn add_to_ramdisk(workspace: &Workspace, machine: &mut Machine, files: &[(String, Vec<u8>)]) -> Result<()> {
+    let file = machine.folder.join("ramdisk.cpio");
+    build::write(&file, &build::ramdisk_with(workspace, files)?)?;
+    machine.modules.truncate(1);
+    machine.modules.push(Module { file, args: String::new() });
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! `cargo xtask run`: boots a machine, leaves a person at dom0's prompt, or runs a script and passes its status on.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::build;
+use crate::demo;
+use crate::process::step;
+use crate::qemu::{Machine, Module, add_to_ramdisk};
+use crate::session::{self, Exit};
+use crate::setup::{Need, require};
+use crate::workspace::Workspace;
+
+/// What `cargo xtask run` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Commands for dom0, parted by semicolons; the exit status tells whether all succeeded
+    #[arg(long, value_name = "COMMANDS", conflicts_with = "as_dom0")]
+    script: Option<String>,
+    /// A disk image for dom0 to serve; repeat for more. Written to only by guests whose configuration says `w`
+    #[arg(long, value_name = "IMAGE")]
+    disk: Vec<PathBuf>,
+    /// Memory in MiB: with --kernel the guest's, otherwise the machine's
+    #[arg(long, value_name = "MIB")]
+    memory: Option<u32>,
+    /// Memory of the machine in MiB
+    #[arg(long, value_name = "MIB")]
+    machine_memory: Option<u32>,
+    /// CPUs of the machine
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    smp: u32,
+    /// Boot this paravirtual kernel in dom0's place
+    #[arg(long, value_name = "KERNEL", conflicts_with = "kernel")]
+    as_dom0: Option<PathBuf>,
+    /// Create a guest with this kernel
+    #[arg(long, value_name = "KERNEL")]
+    kernel: Option<PathBuf>,
+    /// The ramdisk of --kernel's or --as-dom0's kernel
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// The command line of --kernel's or --as-dom0's kernel
+    #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
+    append: String,
+    /// Virtual CPUs of --kernel's guest
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    vcpus: u32,
+    /// Further arguments for the hypervisor
+    #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
+    hv_append: String,
+    /// Boot on this Xen binary instead of Oxen's hypervisor
+    #[arg(long, value_name = "XEN")]
+    xen: Option<PathBuf>,
+    /// QEMU's accelerator
+    #[arg(long, default_value = "tcg")]
+    accel: String,
+    /// QEMU's CPU model [default: one that this QEMU emulates rightly]
+    #[arg(long)]
+    cpu: Option<String>,
+    /// Seconds after which a run without a terminal is stopped
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    timeout: u64,
+    /// Boot what stands in target/oxen without building it again
+    #[arg(long)]
+    no_build: bool,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// Fails when something cannot be built or started, or the machine's end was not a success.
+pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
+    require(&[Need::Qemu])?;
+    if !args.no_build {
+        build_for(workspace, args)?;
+    }
+    let at_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let is_demo = args.script.is_none() && args.kernel.is_none() && args.as_dom0.is_none() && args.disk.is_empty();
+    let machine = machine(workspace, args, at_terminal, is_demo)?;
+    let limit = Duration::from_secs(args.timeout);
+    if at_terminal && args.script.is_none() {
+        step("boot (Ctrl-T x leaves QEMU)");
+        return judge(session::interact(&machine)?, true, &machine);
+    }
+    if is_demo {
+        return demo::run(machine, limit);
+    }
+    step("boot");
+    let outcome = session::boot(&machine, true, limit)?;
+    judge(outcome.exit, args.as_dom0.is_some(), &machine)
+}
+
+fn build_for(workspace: &Workspace, args: &Args) -> Result<()> {
+    if args.as_dom0.is_none() {
+        build::guests(workspace)?;
+        build::dom0(workspace)?;
+        build::ramdisk(workspace)?;
+    }
+    if args.xen.is_none() {
+        build::hypervisor(workspace)?;
+    }
+    Ok(())
+}
+
+/// Describes the machine that the arguments ask for.
+fn machine(workspace: &Workspace, args: &Args, at_terminal: bool, is_demo: bool) -> Result<Machine> {
+    let script = match (&args.script, &args.kernel) {
+        (Some(script), _) => Some(script.as_str()),
+        (None, Some(_)) => Some("xl create guest.cfg; xl console guest; poweroff"),
+        (None, None) if is_demo => Some(demo::SCRIPT),
+        (None, None) => Some("xl list; poweroff"),
+    };
+    let script = script.filter(|_| !at_terminal || args.script.is_some());
+    let mut machine = Machine::oxen(workspace, &dom0_args(script)?);
+    machine.smp = args.smp;
+    machine.accel.clone_from(&args.accel);
+    machine.disks.clone_from(&args.disk);
+    if let Some(cpu) = &args.cpu {
+        machine.cpu.clone_from(cpu);
+    }
+    if let Some(kernel) = &args.as_dom0 {
+        machine.modules = vec![Module { file: kernel.clone(), args: args.append.clone() }];
+        machine.modules.extend(args.initrd.iter().map(|file| Module { file: file.clone(), args: String::new() }));
+    }
+    if let Some(kernel) = &args.kernel {
+        add_to_ramdisk(workspace, &mut machine, &guest_files(kernel, args)?)?;
+        machine.memory = machine.memory.max(args.memory.unwrap_or(GUEST_MEMORY) + 384);
+    } else if let Some(memory) = args.memory {
+        machine.memory = memory;
+    }
+    if let Some(memory) = args.machine_memory {
+        machine.memory = memory;
+    }
+    if let Some(xen) = &args.xen {
+        machine.on_xen(xen);
+    }
+    machine.append = format!("{} {}", machine.append, args.hv_append).trim_end().to_owned();
+    Ok(machine)
+}
+
+const GUEST_MEMORY: u32 = 128;
+
+/// dom0's command line: with a script it ends the run by itself.
+///
+/// # Errors
+/// Fails for a script that holds the character which would end it.
+pub fn dom0_args(script: Option<&str>) -> Result<String> {
+    let Some(script) = script else { return Ok(String::new()) };
+    ensure!(!script.contains('"'), "a script cannot hold double quotes; single quotes part words as well");
+    Ok(format!("script=\"{script}\" debug-exit"))
+}
+
+/// A guest's kernel, ramdisk and configuration, as files for dom0's ramdisk.
+fn guest_files(kernel: &std::path::Path, args: &Args) -> Result<Vec<(String, Vec<u8>)>> {
+    let read = |path: &std::path::Path| {
+        std::fs::read(path).with_context(|| format!("cannot read the guest's file {}", path.display()))
+    };
+    if args.append.contains('"') {
+        bail!("--append cannot hold double quotes");
+    }
+    let mut files = vec![("guests/guest".to_owned(), read(kernel)?)];
+    let memory = args.memory.unwrap_or(GUEST_MEMORY);
+    let mut config =
+        format!("name = \"guest\"\nkernel = \"guests/guest\"\nmemory = {memory}\nvcpus = {}\n", args.vcpus);
+    if let Some(initrd) = &args.initrd {
+        files.push(("guests/guest.initrd".to_owned(), read(initrd)?));
+        config.push_str("ramdisk = \"guests/guest.initrd\"\n");
+    }
+    if !args.append.is_empty() {
+        config.push_str(&format!("cmdline = \"{}\"\n", args.append));
+    }
+    if !args.disk.is_empty() {
+        let disks = ('a'..='z').take(args.disk.len()).map(|letter| format!("\"phy:vd{letter},xvd{letter},w\""));
+        config.push_str(&format!("disk = [{}]\n", disks.collect::<Vec<_>>().join(", ")));
+    }
+    files.push(("guest.cfg".to_owned(), config.into_bytes()));
+    Ok(files)
+}
+
+/// Makes a result of the machine's end. A foreign dom0 and a person at the prompt end by powering off.
+fn judge(exit: Exit, may_power_off: bool, machine: &Machine) -> Result<()> {
+    let log = machine.folder.join("run.log");
+    match exit {
+        Exit::Success => Ok(()),
+        Exit::PoweredOff if may_power_off => Ok(()),
+        Exit::Failure => bail!("a command of the script failed; transcript: {}", log.display()),
+        Exit::PoweredOff => bail!("the machine ended before dom0 told its status; transcript: {}", log.display()),
+        Exit::Deadline => bail!("not done in time: raise --timeout; transcript: {}", log.display()),
+        Exit::Qemu(status) => bail!("QEMU ended with {status:?}; transcript: {}", log.display()),
+    }
+}

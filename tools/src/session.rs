@@ -1,0 +1,181 @@
+//! A machine that runs: its output is kept and waited for under deadlines, its end is named.
+
+use std::io::{Read, Write};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::qemu::{Machine, Serial};
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// dom0 ended the run and called it a success.
+    Success,
+    /// dom0 ended the run and called it a failure.
+    Failure,
+    /// The machine was powered off, or reset, without a word.
+    PoweredOff,
+    /// QEMU ended otherwise, with this status, or by a signal.
+    Qemu(Option<i32>),
+    /// The deadline passed; the machine was stopped.
+    Deadline,
+}
+
+impl Exit {
+    /// Reads QEMU's status: the exit device makes `value << 1 | 1` of what is written to it.
+    #[must_use]
+    pub fn from_status(status: ExitStatus) -> Self {
+        match status.code() {
+            Some(0) => Self::PoweredOff,
+            Some(0x21) => Self::Success,
+            Some(0x23) => Self::Failure,
+            code => Self::Qemu(code),
+        }
+    }
+}
+
+/// A finished run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub exit: Exit,
+    /// All that the serial line and QEMU said, without carriage returns.
+    pub transcript: String,
+}
+
+/// A running machine. Dropping it stops it.
+#[derive(Debug)]
+pub struct Session {
+    child: Child,
+    output: Receiver<Vec<u8>>,
+    transcript: String,
+    /// The first bytes of a character whose rest has not arrived.
+    partial: Vec<u8>,
+    echo: bool,
+    /// How far [`Session::wait_for`] has matched.
+    seen: usize,
+}
+
+impl Session {
+    /// Starts a machine. With `echo`, what it says is repeated on our standard output.
+    ///
+    /// # Errors
+    /// Fails when QEMU cannot be started.
+    pub fn start(machine: &Machine, echo: bool) -> Result<Self> {
+        let mut command = machine.command(Serial::Pipe)?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().context("cannot start QEMU; `cargo xtask setup` installs it")?;
+        let (sender, output) = channel();
+        forward(child.stdout.take().context("no output")?, sender.clone());
+        forward(child.stderr.take().context("no output")?, sender);
+        Ok(Self { child, output, transcript: String::new(), partial: Vec::new(), echo, seen: 0 })
+    }
+
+    /// What has been said so far.
+    #[must_use]
+    pub fn transcript(&self) -> &str {
+        &self.transcript
+    }
+
+    /// Types into the serial line.
+    ///
+    /// # Errors
+    /// Fails when the machine has ended.
+    pub fn send(&mut self, text: &str) -> Result<()> {
+        let input = self.child.stdin.as_mut().context("the machine takes no input")?;
+        input.write_all(text.as_bytes()).and_then(|()| input.flush()).context("the machine has ended")
+    }
+
+    /// Waits until the machine says `text`, after what an earlier wait matched.
+    ///
+    /// # Errors
+    /// Fails when the machine ends first or the deadline passes.
+    pub fn wait_for(&mut self, text: &str, deadline: Instant) -> Result<()> {
+        loop {
+            let rest = self.transcript.get(self.seen..).unwrap_or_default();
+            if let Some(found) = rest.find(text) {
+                self.seen += found + text.len();
+                return Ok(());
+            }
+            match self.receive(deadline) {
+                Ok(()) => {}
+                Err(RecvTimeoutError::Timeout) => bail!("the machine did not say `{text}` in time"),
+                Err(RecvTimeoutError::Disconnected) => bail!("the machine ended without saying `{text}`"),
+            }
+        }
+    }
+
+    /// Waits for the machine's end, or stops it at the deadline.
+    ///
+    /// # Errors
+    /// Fails when QEMU's end cannot be learnt.
+    pub fn finish(mut self, deadline: Instant) -> Result<Outcome> {
+        let exit = loop {
+            match self.receive(deadline) {
+                Ok(()) => {}
+                Err(RecvTimeoutError::Timeout) => break Exit::Deadline,
+                Err(RecvTimeoutError::Disconnected) => break Exit::from_status(self.child.wait()?),
+            }
+        };
+        Ok(Outcome { exit, transcript: std::mem::take(&mut self.transcript) })
+    }
+
+    fn receive(&mut self, deadline: Instant) -> Result<(), RecvTimeoutError> {
+        let bytes = self.output.recv_timeout(deadline.saturating_duration_since(Instant::now()))?;
+        self.partial.extend_from_slice(&bytes);
+        let whole = match std::str::from_utf8(&self.partial) {
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            _ => self.partial.len(),
+        };
+        let rest = self.partial.split_off(whole);
+        let text = String::from_utf8_lossy(&std::mem::replace(&mut self.partial, rest)).replace('\r', "");
+        if self.echo {
+            // Nobody may be listening any more; the run goes on.
+            let mut out = std::io::stdout().lock();
+            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        }
+        self.transcript.push_str(&text);
+        Ok(())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn forward(mut from: impl Read + Send + 'static, to: Sender<Vec<u8>>) {
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 4096];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            let Some(read) = buffer.get(..count) else { break };
+            if to.send(read.to_vec()).is_err() {
+                break;
+            }
+        }
+    });
+}
+
+/// Boots a machine and waits for its end.
+///
+/// # Errors
+/// Fails when QEMU cannot be run.
+pub fn boot(machine: &Machine, echo: bool, limit: Duration) -> Result<Outcome> {
+    Session::start(machine, echo)?.finish(Instant::now() + limit)
+}
+
+/// Gives a machine's serial line to the person at our terminal, and waits for its end.
+///
+/// # Errors
+/// Fails when QEMU cannot be run.
+pub fn interact(machine: &Machine) -> Result<Exit> {
+    let mut command = machine.command(Serial::Terminal)?;
+    let status = command.status().context("cannot start QEMU; `cargo xtask setup` installs it")?;
+    Ok(Exit::from_status(status))
+}
