@@ -6,13 +6,21 @@
 #![forbid(unsafe_code)]
 
 pub mod build;
+pub mod check;
 pub mod cpio;
 pub mod demo;
 pub mod disk;
+pub mod doctor;
 pub mod elf;
+pub mod gdb;
+pub mod image;
+pub mod loc;
 pub mod process;
 pub mod qemu;
+pub mod rules;
 pub mod run;
 pub mod session;
 pub mod setup;
+pub mod source;
+pub mod test;
 pub mod workspace;

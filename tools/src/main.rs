@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use oxen_tools::workspace::Workspace;
-use oxen_tools::{build, run, setup};
+use oxen_tools::{build, check, doctor, gdb, image, loc, process, run, setup, test};
 
 /// Build, run, test and measure Oxen
 #[derive(Debug, Parser)]
@@ -23,12 +23,28 @@ enum Verb {
     Build,
     /// Boot Oxen in QEMU: at a terminal to dom0's prompt, otherwise the demo or --script
     Run(Box<run::Args>),
+    /// Test on this machine and in QEMU; the last line counts
+    Test(test::Args),
+    /// Check formatting, clippy and the house rules
+    Check,
+    /// Count lines, unsafe lines and the largest files
+    Loc,
+    /// Say what is here, what is missing, and which faults this QEMU has
+    Doctor,
+    /// Boot a machine that waits for gdb
+    Gdb(gdb::Args),
+    /// Make an ISO image that GRUB boots
+    Image {
+        /// Commands for dom0, parted by semicolons
+        #[arg(long, value_name = "COMMANDS")]
+        script: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match perform(cli.verb) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -36,11 +52,25 @@ fn main() -> ExitCode {
     }
 }
 
-fn perform(verb: Verb) -> Result<()> {
+fn perform(verb: Verb) -> Result<ExitCode> {
     let workspace = Workspace::open()?;
     match verb {
         Verb::Setup => setup::all(),
         Verb::Build => build::all(&workspace),
         Verb::Run(args) => run::run(&workspace, &args),
-    }
+        Verb::Test(args) => return test::run(&workspace, &args),
+        Verb::Check => check::all(&workspace),
+        Verb::Loc => loc::run(&workspace),
+        Verb::Doctor => doctor::run(),
+        Verb::Gdb(args) => gdb::run(&workspace, &args),
+        Verb::Image { script } => build::all(&workspace).and_then(|()| {
+            let image = image::make(&workspace, &run::dom0_args(script.as_deref())?)?;
+            process::step(&format!(
+                "boot it: qemu-system-x86_64 -cpu max,-smap -serial stdio -cdrom {}",
+                image.display()
+            ));
+            Ok(())
+        }),
+    }?;
+    Ok(ExitCode::SUCCESS)
 }

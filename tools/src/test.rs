@@ -1,0 +1,129 @@
+//! `cargo xtask test`: the host's tests, then those that boot QEMU; the last line counts both.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::build;
+use crate::process::{cargo, shown, step};
+use crate::setup::{self, Need, require};
+use crate::workspace::Workspace;
+
+/// What `cargo xtask test` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Run only tests whose name holds this text
+    #[arg(default_value = "")]
+    filter: String,
+    /// Only the tests that run on this machine
+    #[arg(long, conflicts_with = "qemu")]
+    host: bool,
+    /// Only the tests that boot QEMU
+    #[arg(long)]
+    qemu: bool,
+    /// Boot the tests on this Xen binary instead of Oxen's hypervisor
+    #[arg(long, value_name = "XEN", conflicts_with = "host")]
+    xen: Option<std::path::PathBuf>,
+}
+
+/// How many tests ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+impl Counts {
+    /// Adds what a line of a test program's output reports.
+    fn read(&mut self, line: &str) {
+        let Some(rest) = line.trim().strip_prefix("test result: ") else { return };
+        for part in rest.split(['.', ';']) {
+            let Some((number, what)) = part.trim().split_once(' ') else { continue };
+            let Ok(number) = number.parse::<u64>() else { continue };
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.skipped += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Runs the tests, prints the counts, and makes an exit status of them.
+///
+/// # Errors
+/// Fails when the tests could not be run at all.
+pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
+    let begun = Instant::now();
+    let mut counts = Counts::default();
+    // Missing headers skip a test; they do not stop the others.
+    if let Err(error) = require(&[Need::XenHeaders]) {
+        eprintln!("{error:#}");
+    }
+    if !args.qemu {
+        step("tests on this machine");
+        let mut tests = cargo();
+        tests.args(["test", "--quiet", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast", "--"]);
+        tests.arg(&args.filter);
+        run_counted(workspace, &mut tests, &mut counts)?;
+    }
+    if !args.host {
+        require(&[Need::Qemu, Need::FileSystemTools])?;
+        setup::target()?;
+        // What cannot be built fails as one test, so that the counts of the others are still printed.
+        match build::all(workspace) {
+            Ok(()) => {
+                step("tests in QEMU");
+                let mut tests = cargo();
+                tests.args(["run", "--quiet", "--package", "oxen-qemu-tests", "--"]).arg(&args.filter);
+                if let Some(xen) = &args.xen {
+                    tests.arg("--xen").arg(std::fs::canonicalize(xen).context("no such Xen binary")?);
+                }
+                run_counted(workspace, &mut tests, &mut counts)?;
+            }
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                counts.failed += 1;
+            }
+        }
+    }
+    eprintln!("    all tests: {:.0} s", begun.elapsed().as_secs_f32());
+    let skipped = if counts.skipped > 0 { format!(", {} skipped", counts.skipped) } else { String::new() };
+    println!("{} passed, {} failed{skipped}", counts.passed, counts.failed);
+    Ok(if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs a test program, repeats its output, and counts. A program that ends badly without saying so is one failure.
+fn run_counted(workspace: &Workspace, command: &mut Command, counts: &mut Counts) -> Result<()> {
+    command.current_dir(&workspace.root).stdout(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("cannot start `{}`", shown(command)))?;
+    let failed_before = counts.failed;
+    for line in BufReader::new(child.stdout.take().context("no output")?).lines() {
+        let line = line?;
+        counts.read(&line);
+        println!("{line}");
+    }
+    if !child.wait()?.success() && counts.failed == failed_before {
+        eprintln!("error: `{}` failed without naming a test", shown(command));
+        counts.failed += 1;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Counts;
+
+    #[test]
+    fn results_are_added_up() {
+        let mut counts = Counts::default();
+        counts.read("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.04s");
+        counts.read("test a ... ok");
+        counts.read("test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out");
+        assert_eq!(counts, Counts { passed: 13, failed: 2, skipped: 1 });
+    }
+}
