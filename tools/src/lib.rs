@@ -5,6 +5,7 @@
 //! verb each.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod build;
 pub mod check;
 pub mod cpio;
@@ -12,6 +13,7 @@ pub mod demo;
 pub mod disk;
 pub mod doctor;
 pub mod elf;
+pub mod figures;
 pub mod gdb;
 pub mod image;
 pub mod loc;
@@ -24,3 +26,4 @@ pub mod setup;
 pub mod source;
 pub mod test;
 pub mod workspace;
+pub mod xen;

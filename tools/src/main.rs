@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use oxen_tools::workspace::Workspace;
-use oxen_tools::{build, check, doctor, gdb, image, loc, process, run, setup, test};
+use oxen_tools::{bench, build, check, doctor, gdb, image, loc, process, run, setup, test};
 
 /// Build, run, test and measure Oxen
 #[derive(Debug, Parser)]
@@ -31,6 +31,8 @@ enum Verb {
     Loc,
     /// Say what is here, what is missing, and which faults this QEMU has
     Doctor,
+    /// Measure the primitives in instructions, beside Xen's figures
+    Bench(bench::Args),
     /// Boot a machine that waits for gdb
     Gdb(gdb::Args),
     /// Make an ISO image that GRUB boots
@@ -62,6 +64,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Check => check::all(&workspace),
         Verb::Loc => loc::run(&workspace),
         Verb::Doctor => doctor::run(),
+        Verb::Bench(args) => bench::run(&workspace, &args),
         Verb::Gdb(args) => gdb::run(&workspace, &args),
         Verb::Image { script } => build::all(&workspace).and_then(|()| {
             let image = image::make(&workspace, &run::dom0_args(script.as_deref())?)?;

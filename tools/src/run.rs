@@ -13,6 +13,7 @@ use crate::qemu::{Machine, Module, add_to_ramdisk};
 use crate::session::{self, Exit};
 use crate::setup::{Need, require};
 use crate::workspace::Workspace;
+use crate::xen;
 
 /// What `cargo xtask run` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -50,7 +51,7 @@ pub struct Args {
     /// Further arguments for the hypervisor
     #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
     hv_append: String,
-    /// Boot on this Xen binary instead of Oxen's hypervisor
+    /// Boot on real Xen instead of Oxen's hypervisor: `xen` for Debian's package, or the path of a binary
     #[arg(long, value_name = "XEN")]
     xen: Option<PathBuf>,
     /// QEMU's accelerator
@@ -134,7 +135,7 @@ fn machine(workspace: &Workspace, args: &Args, at_terminal: bool, is_demo: bool)
         machine.memory = memory;
     }
     if let Some(xen) = &args.xen {
-        machine.on_xen(xen);
+        machine.on_xen(&xen::find(workspace, xen)?);
     }
     machine.append = format!("{} {}", machine.append, args.hv_append).trim_end().to_owned();
     Ok(machine)

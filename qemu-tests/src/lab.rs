@@ -1,0 +1,195 @@
+//! What a scenario works with: machines in a folder of its own, and questions to their transcripts.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use oxen_tools::build;
+use oxen_tools::qemu::{self, Machine};
+use oxen_tools::run::dom0_args;
+use oxen_tools::session::{Exit, Outcome, Session};
+use oxen_tools::workspace::Workspace;
+
+/// How long a machine may take where a scenario says nothing else. It is met only by what hangs.
+pub const LIMIT: Duration = Duration::from_secs(180);
+
+/// How many lines of a transcript a failure shows.
+const TAIL: usize = 40;
+
+/// How a scenario ended well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The guarantee holds.
+    Passed,
+    /// It cannot be tried here, for this reason.
+    Skipped(String),
+}
+
+/// A scenario's place and means.
+#[derive(Debug)]
+pub struct Lab<'a> {
+    /// The workspace, whose images stand built.
+    pub workspace: &'a Workspace,
+    /// A folder of this scenario's own, empty when it begins.
+    pub folder: PathBuf,
+    /// The Xen binary that stands in the hypervisor's place, where one does.
+    pub xen: Option<&'a Path>,
+    boots: Cell<u32>,
+}
+
+impl<'a> Lab<'a> {
+    /// A lab in an empty folder.
+    ///
+    /// # Errors
+    /// Fails when the folder cannot be made.
+    pub fn new(workspace: &'a Workspace, folder: PathBuf, xen: Option<&'a Path>) -> Result<Self> {
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+        }
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        Ok(Self { workspace, folder, xen, boots: Cell::new(0) })
+    }
+
+    /// A machine with the dom0 and the guests that are built; dom0 runs the script and ends the run.
+    ///
+    /// # Errors
+    /// Fails for a script that dom0's command line cannot hold.
+    pub fn machine(&self, script: &str) -> Result<Machine> {
+        let mut machine = Machine::oxen(self.workspace, &dom0_args(Some(script))?);
+        self.boots.set(self.boots.get() + 1);
+        machine.folder = self.folder.join(format!("boot-{}", self.boots.get()));
+        if let Some(xen) = self.xen {
+            machine.on_xen(xen);
+        }
+        Ok(machine)
+    }
+
+    /// Boots a machine and waits for its end, however it is.
+    ///
+    /// # Errors
+    /// Fails when QEMU cannot be run.
+    pub fn boot(&self, machine: &Machine) -> Result<Report> {
+        self.boot_within(machine, LIMIT)
+    }
+
+    /// As [`Lab::boot`], with a deadline of its own.
+    ///
+    /// # Errors
+    /// Fails when QEMU cannot be run.
+    pub fn boot_within(&self, machine: &Machine, limit: Duration) -> Result<Report> {
+        let outcome = Session::start(machine, false)?.finish(Instant::now() + limit)?;
+        Ok(Report(outcome))
+    }
+
+    /// Boots, runs the script, and demands that dom0 reports success.
+    ///
+    /// # Errors
+    /// Fails when it does not.
+    pub fn script(&self, script: &str) -> Result<Report> {
+        self.boot(&self.machine(script)?)?.succeeded()
+    }
+
+    /// Adds files to dom0's ramdisk.
+    ///
+    /// # Errors
+    /// Fails when the ramdisk cannot be written.
+    pub fn add(&self, machine: &mut Machine, files: &[(&str, &[u8])]) -> Result<()> {
+        let files: Vec<_> = files.iter().map(|(name, data)| ((*name).to_owned(), data.to_vec())).collect();
+        qemu::add_to_ramdisk(self.workspace, machine, &files)
+    }
+
+    /// Writes a file into the scenario's folder.
+    ///
+    /// # Errors
+    /// Fails when it cannot be written.
+    pub fn file(&self, name: &str, data: &[u8]) -> Result<PathBuf> {
+        let path = self.folder.join(name);
+        build::write(&path, data)?;
+        Ok(path)
+    }
+}
+
+/// A run that has ended.
+#[derive(Clone, Debug)]
+pub struct Report(pub Outcome);
+
+impl Report {
+    /// All that was said.
+    #[must_use]
+    pub fn transcript(&self) -> &str {
+        &self.0.transcript
+    }
+
+    /// Demands that dom0 reported success.
+    ///
+    /// # Errors
+    /// Fails, with the transcript's end, when it did not.
+    pub fn succeeded(self) -> Result<Self> {
+        self.ended(Exit::Success)
+    }
+
+    /// Demands a certain end.
+    ///
+    /// # Errors
+    /// Fails, with the transcript's end, when it was another.
+    pub fn ended(self, exit: Exit) -> Result<Self> {
+        if self.0.exit != exit {
+            return self.fail(&format!("the run ended with {:?} instead of {exit:?}", self.0.exit));
+        }
+        Ok(self)
+    }
+
+    /// Demands that a text was said.
+    ///
+    /// # Errors
+    /// Fails, with the transcript's end, when it was not.
+    pub fn says(self, text: &str) -> Result<Self> {
+        if !self.transcript().contains(text) {
+            return self.fail(&format!("nobody said `{text}`"));
+        }
+        Ok(self)
+    }
+
+    /// Demands that texts were said in this order.
+    ///
+    /// # Errors
+    /// Fails, with the transcript's end, when one was not, or too early.
+    pub fn says_in_order(self, texts: &[&str]) -> Result<Self> {
+        let mut rest = self.transcript();
+        for text in texts {
+            let Some((_, after)) = rest.split_once(text) else {
+                return self.fail(&format!("nobody said `{text}` in its turn"));
+            };
+            rest = after;
+        }
+        Ok(self)
+    }
+
+    /// Demands that a text was not said.
+    ///
+    /// # Errors
+    /// Fails, with the transcript's end, when it was.
+    pub fn lacks(self, text: &str) -> Result<Self> {
+        if self.transcript().contains(text) {
+            return self.fail(&format!("somebody said `{text}`"));
+        }
+        Ok(self)
+    }
+
+    /// The lines that hold a text.
+    #[must_use]
+    pub fn lines_with(&self, text: &str) -> Vec<&str> {
+        self.transcript().lines().filter(|line| line.contains(text)).collect()
+    }
+
+    /// Fails with a reason and the transcript's end.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn fail<T>(&self, why: &str) -> Result<T> {
+        let lines: Vec<&str> = self.transcript().lines().collect();
+        let tail = lines.get(lines.len().saturating_sub(TAIL)..).unwrap_or_default();
+        bail!("{why}; the transcript ends:\n    | {}", tail.join("\n    | "))
+    }
+}

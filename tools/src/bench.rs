@@ -1,0 +1,134 @@
+//! `cargo xtask bench`: what the primitives cost, in instructions, beside Xen's cost and the figure to reach.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::figures::FIGURES;
+use crate::process::step;
+use crate::qemu::{BENCH_CPU, Machine, Module};
+use crate::session;
+use crate::setup::{Need, require};
+use crate::workspace::Workspace;
+use crate::{build, xen};
+
+/// What `cargo xtask bench` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Measure real Xen as well: `xen` for Debian's package, or the path of a binary
+    #[arg(long, value_name = "XEN")]
+    against: Option<PathBuf>,
+    /// Measure real Xen only
+    #[arg(long, requires = "against")]
+    only_against: bool,
+    /// Seconds after which a measurement is stopped
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    timeout: u64,
+}
+
+/// Medians by the primitive's name.
+type Medians = BTreeMap<String, f64>;
+
+/// Builds, measures, and prints the table.
+///
+/// # Errors
+/// Fails when something cannot be built, or the guest does not come to its end.
+pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
+    require(&[Need::Qemu])?;
+    build::guests(workspace)?;
+    let limit = Duration::from_secs(args.timeout);
+    let mut ours = Medians::new();
+    if !args.only_against {
+        build::hypervisor(workspace)?;
+        step("measure Oxen");
+        ours = measure(workspace, None, limit)?;
+    }
+    let mut theirs = None;
+    if let Some(wanted) = &args.against {
+        let xen = xen::find(workspace, wanted)?;
+        step("measure Xen");
+        theirs = Some(measure(workspace, Some(&xen), limit)?);
+    }
+    print!("{}", table(&ours, theirs.as_ref()));
+    Ok(())
+}
+
+/// Boots the guest `bench` in dom0's place and reads its lines.
+fn measure(workspace: &Workspace, xen: Option<&Path>, limit: Duration) -> Result<Medians> {
+    let mut machine = Machine::oxen(workspace, "");
+    machine.modules = vec![Module { file: workspace.out.join("guests/bench"), args: String::new() }];
+    BENCH_CPU.clone_into(&mut machine.cpu);
+    machine.icount = true;
+    machine.folder = workspace.out.join(if xen.is_some() { "bench-xen" } else { "bench" });
+    if let Some(xen) = xen {
+        machine.on_xen(xen);
+    }
+    let outcome = session::boot(&machine, false, limit)?;
+    let medians = read(&outcome.transcript);
+    if medians.is_empty() || !outcome.transcript.contains("bench: done") {
+        let log = machine.folder.join("run.log");
+        bail!("the guest did not measure to its end ({:?}); transcript: {}", outcome.exit, log.display());
+    }
+    Ok(medians)
+}
+
+/// Reads lines of the form `bench: NAME MEDIAN`.
+fn read(transcript: &str) -> Medians {
+    let parse = |line: &str| {
+        let (name, median) = line.split_once("bench: ")?.1.trim().split_once(' ')?;
+        Some((name.to_owned(), median.trim().split(' ').next()?.parse().ok()?))
+    };
+    transcript.lines().filter_map(parse).collect()
+}
+
+/// The table, in the form that `docs/performance.md` holds.
+fn table(ours: &Medians, theirs: Option<&Medians>) -> String {
+    let measured = if theirs.is_some() { "Xen 4.17, measured" } else { "Xen 4.17" };
+    let mut text = format!("| primitive (instructions, median) | Oxen | {measured} | to reach | Xen ÷ Oxen |\n");
+    text.push_str("|---|---:|---:|---:|---:|\n");
+    let cell = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), number);
+    let row = |what: &str, own: Option<f64>, xen: Option<f64>, goal: Option<f64>| {
+        let ratio = own.zip(xen).filter(|(own, _)| *own > 0.0).map(|(own, xen)| format!("{:.1}", xen / own));
+        let goal = goal.map_or_else(|| "–".to_owned(), |goal| format!("≤ {}", number(goal)));
+        format!("| {what} | {} | {} | {goal} | {} |\n", cell(own), cell(xen), ratio.unwrap_or_else(|| "–".to_owned()))
+    };
+    for figure in &FIGURES {
+        let xen = theirs.map_or(Some(figure.xen), |theirs| theirs.get(figure.name).copied());
+        text.push_str(&row(figure.what, ours.get(figure.name).copied(), xen, Some(figure.goal)));
+    }
+    let mut others: Vec<&String> = ours.keys().chain(theirs.into_iter().flat_map(|t| t.keys())).collect();
+    others.retain(|name| FIGURES.iter().all(|figure| figure.name != name.as_str()));
+    others.sort();
+    others.dedup();
+    for name in others {
+        text.push_str(&row(name, ours.get(name).copied(), theirs.and_then(|t| t.get(name)).copied(), None));
+    }
+    text
+}
+
+fn number(value: f64) -> String {
+    if value < 100.0 && value.fract() != 0.0 { format!("{value:.1}") } else { format!("{value:.0}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Medians, read, table};
+
+    #[test]
+    fn the_guests_lines_are_read() {
+        let medians = read("x\n(d0) bench: null_hypercall 84\nbench: multicall 45.5 min 44\nbench: done\n");
+        assert_eq!(medians.get("null_hypercall"), Some(&84.0));
+        assert_eq!(medians.get("multicall"), Some(&45.5));
+        assert_eq!(medians.len(), 2);
+    }
+
+    #[test]
+    fn the_table_sets_each_figure_beside_its_goal() {
+        let ours = Medians::from([("null_hypercall".to_owned(), 84.0), ("extra".to_owned(), 7.0)]);
+        let text = table(&ours, None);
+        assert!(text.contains("| null hypercall (xen_version) | 84 | 252 | ≤ 84 | 3.0 |"));
+        assert!(text.contains("| extra | 7 | – | – | – |"));
+    }
+}

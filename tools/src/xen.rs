@@ -1,0 +1,51 @@
+//! Real Xen, as Debian packages it, to compare with: found, or fetched, and unpacked.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::build;
+use crate::process::{output, run, step};
+use crate::workspace::Workspace;
+
+/// The package that holds the hypervisor, and the file in it.
+const PACKAGE: &str = "xen-hypervisor-4.17-amd64";
+const FILE: &str = "boot/xen-4.17-amd64.gz";
+
+/// Where real Xen's binary is: the given file, or for `xen` Debian's, which is fetched when it is not installed.
+///
+/// # Errors
+/// Fails when there is no such file, or the package cannot be fetched.
+pub fn find(workspace: &Workspace, wanted: &Path) -> Result<PathBuf> {
+    let packed = if wanted == Path::new("xen") { debian(workspace)? } else { wanted.to_path_buf() };
+    let bytes = std::fs::read(&packed).with_context(|| format!("cannot read {}", packed.display()))?;
+    if !bytes.starts_with(&[0x1f, 0x8b]) {
+        return Ok(packed);
+    }
+    let unpacked = workspace.out.join("xen/xen");
+    let gzip = Command::new("gzip").arg("-dc").arg(&packed).output().context("cannot start gzip")?;
+    build::write(&unpacked, &gzip.stdout)?;
+    Ok(unpacked)
+}
+
+fn debian(workspace: &Workspace) -> Result<PathBuf> {
+    let installed = Path::new("/").join(FILE);
+    if installed.is_file() {
+        return Ok(installed);
+    }
+    let folder = workspace.out.join("xen");
+    let fetched = folder.join(FILE);
+    if fetched.is_file() {
+        return Ok(fetched);
+    }
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    step(&format!("apt-get download {PACKAGE}"));
+    let hint = "on other systems than Debian 12 give the path of a Xen binary instead";
+    run(Command::new("apt-get").args(["download", "-q", PACKAGE]).current_dir(&folder), hint)?;
+    let listing = output(Command::new("ls").current_dir(&folder), hint)?;
+    let package = listing.lines().find(|l| l.starts_with(PACKAGE) && l.ends_with(".deb"));
+    let package = folder.join(package.context("apt-get left no package")?);
+    run(Command::new("dpkg").arg("-x").arg(package).arg(&folder), hint)?;
+    Ok(fetched)
+}
