@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail};
 use crate::cpio::Archive;
 use crate::elf::Elf;
 use crate::process::{cargo, done, shown, step};
-use crate::setup;
 use crate::workspace::{BARE_METAL, Workspace};
+use crate::{setup, symbols};
 
 /// What cargo is asked to build: one program of one package, linked by one script.
 struct Program<'a> {
@@ -39,7 +39,8 @@ pub fn all(workspace: &Workspace) -> Result<()> {
 pub fn hypervisor(workspace: &Workspace) -> Result<()> {
     let program = Program { package: "oxen-hv", kind: "--bin", name: "hv", script: "hv/hv.ld" };
     let built = program.build(workspace)?;
-    let bytes = std::fs::read(&built)?;
+    let mut bytes = std::fs::read(&built)?;
+    symbols::fill(&mut bytes)?;
     keep_for_debugger(workspace, "hv", &bytes)?;
     write(&workspace.out.join("hv"), &Elf::new(&bytes)?.without_sections()?)
 }

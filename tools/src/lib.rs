@@ -24,6 +24,7 @@ pub mod run;
 pub mod session;
 pub mod setup;
 pub mod source;
+pub mod symbols;
 pub mod test;
 pub mod workspace;
 pub mod xen;
