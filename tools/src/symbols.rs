@@ -71,7 +71,7 @@ mod tests {
         let function = |distance, name: &str| Function { address: LINK_ADDRESS + distance, name: name.to_owned() };
         let low = Function { address: 0x20_0000, name: "boot_entry_physical".to_owned() };
         let table =
-            encode(&[low, function(0x10, "main"), function(0x1234, "_ZN2hv4sched4pick17h0123456789abcdefE")], 100)
+            encode(&[low, function(0x10, "main"), function(0x1234, "_ZN2hv5sched4pick17h0123456789abcdefE")], 100)
                 .unwrap();
         let word = |i: usize| u32::from_le_bytes(table[i * 4..i * 4 + 4].try_into().unwrap());
         assert_eq!([word(0), word(1), word(3)], [2, 0x10, 0x1234]);
