@@ -1,3 +1,55 @@
 //! The hypervisor without its machine: safe code that runs on bare metal and under `cargo test` alike.
-#![no_std]
+//!
+//! The binary (`main.rs`, `x86/`) calls in and implements the small traits that this library declares; [`Machine`] is
+//! their sum. Arrows run one way: `trap → hypercall → {mem, grant, event, domain, sched} → {addr, layout, config}`.
+//!
+//! The laws that hold everywhere:
+//!
+//! 1. A frame has one type at a time while it is in use. No frame is writable by a guest while it is a page table or a
+//!    descriptor page.
+//! 2. Every present entry of a validated table refers to a frame that the domain owns, was granted, or may map by
+//!    privilege, and holds a reference for as long as it is there. What an entry may contain is a whitelist per level.
+//! 3. A frame returns to the allocator only without references, after every TLB that could know it was flushed, and is
+//!    scrubbed before another domain sees it. A new type is published first, then flushed, then validated.
+//! 4. Guest memory is reached only through `GuestPtr`: judged on the exact range, copied in once, judged on the copy.
+//! 5. Every hypercall takes bounded time between preemption points, whatever its arguments; no recursion.
+//! 6. Nothing a guest passes can panic the hypervisor.
+//! 7. A destroyed domain gives everything back.
+//! 8. A guest learns nothing of another.
+//! 9. A refused operation has changed nothing: checks before gets, gets as owned values, commit last.
+#![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod addr;
+pub mod boot;
+pub mod caller;
+pub mod config;
+pub mod console;
+pub mod domain;
+pub mod event;
+pub mod grant;
+pub mod heap;
+pub mod hypercall;
+pub mod layout;
+pub mod lock;
+pub mod machine;
+pub mod mem;
+pub mod sched;
+pub mod trap;
+
+use machine::Machine;
+
+/// Everything that exists once: what the boot story builds and every entry into the hypervisor refers to.
+#[derive(Debug)]
+pub struct Hypervisor<M: Machine> {
+    /// What only the hardware can do.
+    pub machine: M,
+    /// What every frame is.
+    pub frames: mem::frame_table::FrameTable,
+    /// Who exists.
+    pub domains: domain::table::DomainTable,
+    /// What each physical CPU shares with the others.
+    pub cpus: [sched::CpuShared; config::MAX_CPUS],
+}

@@ -1,0 +1,193 @@
+//! Numbers nobody can mix up: machine frames, pseudo-physical frames, machine addresses, guest virtual addresses, slots.
+
+use crate::layout;
+
+/// Bits of an address inside its page.
+pub const PAGE_SHIFT: u32 = 12;
+/// Bytes of a page.
+pub const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;
+/// Bytes of a page, as a length.
+pub const PAGE_BYTES: usize = 1 << PAGE_SHIFT;
+/// Entries of a page table, 64-bit words of a page.
+pub const TABLE_ENTRIES: usize = 512;
+
+/// A machine frame number. Holding one says nothing about what the frame is: the frame table does.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct Mfn(u32);
+
+impl Mfn {
+    /// The frame with this number, if the number is one that any machine we run on could have (16 TiB).
+    #[inline]
+    #[must_use]
+    pub const fn new(raw: u64) -> Option<Self> {
+        if raw < u32::MAX as u64 { Some(Self(raw as u32)) } else { None }
+    }
+
+    /// The frame that holds `address`.
+    #[inline]
+    #[must_use]
+    pub const fn containing(address: MachineAddr) -> Option<Self> {
+        Self::new(address.0 >> PAGE_SHIFT)
+    }
+
+    /// The number, as the ABI passes it.
+    #[inline]
+    #[must_use]
+    pub const fn raw(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// The number, as an index into the frame table.
+    #[inline]
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The frame's first byte.
+    #[inline]
+    #[must_use]
+    pub const fn address(self) -> MachineAddr {
+        MachineAddr((self.0 as u64) << PAGE_SHIFT)
+    }
+
+    /// The frame `count` further on.
+    #[inline]
+    #[must_use]
+    pub const fn checked_add(self, count: u64) -> Option<Self> {
+        match self.raw().checked_add(count) {
+            Some(raw) => Self::new(raw),
+            None => None,
+        }
+    }
+}
+
+impl core::fmt::Debug for Mfn {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "mfn {:#x}", self.0)
+    }
+}
+
+/// A guest's pseudo-physical frame number: a name that the guest chose, meaningful only through its own tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct Pfn(pub u64);
+
+/// A machine (physical) byte address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct MachineAddr(pub u64);
+
+impl MachineAddr {
+    /// The address inside its page.
+    #[inline]
+    #[must_use]
+    pub const fn offset(self) -> usize {
+        (self.0 & (PAGE_SIZE - 1)) as usize
+    }
+}
+
+impl core::fmt::Debug for MachineAddr {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "machine {:#x}", self.0)
+    }
+}
+
+/// A virtual address that a guest named: a claim, until `GuestPtr` has judged it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct GuestAddr(pub u64);
+
+impl GuestAddr {
+    /// Whether the CPU would take the address at all (Intel SDM vol. 1, 3.3.7.1).
+    #[inline]
+    #[must_use]
+    pub const fn is_canonical(self) -> bool {
+        ((self.0 as i64) << 16 >> 16) as u64 == self.0
+    }
+
+    /// Whether all of `bytes` bytes from here are canonical and outside the hypervisor's slots.
+    #[inline]
+    #[must_use]
+    pub const fn is_guest_range(self, bytes: u64) -> bool {
+        let Some(last) = self.0.checked_add(bytes.saturating_sub(1)) else { return false };
+        last < layout::LOWER_HALF_END || (self.0 >= layout::HYPERVISOR_END && last >= self.0)
+    }
+
+    /// The slot of the table at `level` (1 to 4) that translates this address.
+    #[inline]
+    #[must_use]
+    pub const fn slot(self, level: u32) -> Slot {
+        Slot(((self.0 >> (PAGE_SHIFT + 9 * (level - 1))) & 511) as u16)
+    }
+
+    /// The address inside its page.
+    #[inline]
+    #[must_use]
+    pub const fn offset(self) -> usize {
+        (self.0 & (PAGE_SIZE - 1)) as usize
+    }
+}
+
+impl core::fmt::Debug for GuestAddr {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "va {:#x}", self.0)
+    }
+}
+
+/// The place of an entry in a page table: below 512 by construction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct Slot(u16);
+
+impl Slot {
+    /// The slot with this number, if a table has one.
+    #[inline]
+    #[must_use]
+    pub const fn new(raw: usize) -> Option<Self> {
+        if raw < TABLE_ENTRIES { Some(Self(raw as u16)) } else { None }
+    }
+
+    /// The slot of the table entry at `offset` bytes into its page; `None` if the offset is not an entry's.
+    #[inline]
+    #[must_use]
+    pub const fn at_offset(offset: usize) -> Option<Self> {
+        if offset.is_multiple_of(8) { Self::new(offset / 8) } else { None }
+    }
+
+    /// The number.
+    #[inline]
+    #[must_use]
+    pub const fn index(self) -> usize {
+        (self.0 & 511) as usize
+    }
+
+    /// Every slot of a table from `first` on.
+    pub fn from(first: usize) -> impl DoubleEndedIterator<Item = Self> {
+        (first.min(TABLE_ENTRIES)..TABLE_ENTRIES).map(|i| Self(i as u16))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_may_touch_neither_the_hole_nor_the_hypervisor() {
+        assert!(GuestAddr(0).is_guest_range(1 << 47));
+        assert!(!GuestAddr(0).is_guest_range((1 << 47) + 1));
+        assert!(!GuestAddr(layout::HYPERVISOR_START).is_guest_range(8));
+        assert!(!GuestAddr(layout::HYPERVISOR_END - 1).is_guest_range(2));
+        assert!(GuestAddr(layout::HYPERVISOR_END).is_guest_range(8));
+        assert!(GuestAddr(u64::MAX).is_guest_range(1));
+        assert!(!GuestAddr(u64::MAX).is_guest_range(2));
+        assert!(!GuestAddr(1 << 47).is_guest_range(0));
+    }
+
+    #[test]
+    fn slots_split_an_address_by_level() {
+        let va = GuestAddr(0xffff_8000_0000_1000);
+        assert_eq!((va.slot(4).index(), va.slot(1).index()), (256, 1));
+    }
+}

@@ -1,0 +1,1 @@
+//! From the boot loader's hand-over to the first instruction of dom0.

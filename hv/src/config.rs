@@ -1,0 +1,16 @@
+//! The limits that this build knows.
+
+/// Domains that can exist at once, dom0 included.
+pub const MAX_DOMAINS: usize = 256;
+/// Virtual CPUs of a domain: as many as `shared_info` has room for (`XEN_LEGACY_MAX_VCPUS`).
+pub const MAX_VCPUS: usize = 32;
+/// Physical CPUs.
+pub const MAX_CPUS: usize = 32;
+/// Event channel ports of a domain in the two-level ABI.
+pub const MAX_PORTS: usize = 4096;
+/// Frames of a domain's grant table at most.
+pub const MAX_GRANT_FRAMES: usize = 64;
+/// Mappings of foreign grants that a domain may hold.
+pub const MAX_MAPTRACK: usize = 16384;
+/// Units of work (table entries, batch entries) between two looks for something more urgent.
+pub const PREEMPT_INTERVAL: u32 = 512;

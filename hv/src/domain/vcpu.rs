@@ -1,0 +1,139 @@
+//! Virtual CPUs: what others may see of one, and the state that belongs to the CPU it runs on.
+
+use super::{regs::Regs, shared_info::VcpuInfoPlace};
+use crate::{addr::Mfn, lock::Lock, trap::TrapTable};
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicU32, AtomicU64};
+use oxen_abi::domid::DomId;
+
+/// What makes a vcpu ready or not, as bits of [`Vcpu::pauses`]; it runs when none is set and its domain is not paused.
+pub mod pause {
+    /// Not yet brought up, or taken down (`VCPUOP_up`, `VCPUOP_down`).
+    pub const DOWN: u32 = 1 << 0;
+    /// Waits for an event (`SCHEDOP_block`).
+    pub const BLOCKED: u32 = 1 << 1;
+    /// Waits for one of some ports (`SCHEDOP_poll`).
+    pub const POLLING: u32 = 1 << 2;
+}
+
+/// A virtual CPU, as everybody may touch it.
+#[derive(Debug)]
+pub struct Vcpu {
+    /// Its domain's id.
+    pub domain: DomId,
+    /// Its number in the domain.
+    pub id: u32,
+    /// Why it does not run: bits of [`pause`].
+    pub pauses: AtomicU32,
+    /// Its state while it does not run; `None` while a CPU has it, or before it was initialised.
+    pub slot: Lock<Option<Box<VcpuState>>>,
+    /// Whether `VCPUOP_initialise` or the toolstack gave it a context.
+    pub is_initialised: core::sync::atomic::AtomicBool,
+    /// Where its `vcpu_info` is.
+    pub info: Lock<Option<VcpuInfoPlace>>,
+    /// Things to do before it next runs guest code: bits of [`crate::trap::work`].
+    pub work: AtomicU32,
+    /// What the scheduler and the clock keep.
+    pub sched: crate::sched::VcpuSched,
+    /// Nanoseconds of system time at which its one-shot timer fires; `u64::MAX`: not set.
+    pub timer: AtomicU64,
+}
+
+/// The extended register state, in the format of XSAVE (or FXSAVE in its first 512 bytes).
+#[derive(Clone, Debug)]
+#[repr(C, align(64))]
+pub struct ExtendedState(pub [u8; Self::BYTES]);
+
+impl ExtendedState {
+    /// Room for x87, SSE, AVX and AVX-512.
+    pub const BYTES: usize = 2752;
+}
+
+/// A code address in the guest that the hypervisor enters by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Callback {
+    /// Where; 0 if none is registered.
+    pub address: u64,
+    /// Whether events are masked on the way in (`CALLBACKF_mask_events`).
+    pub masks_events: bool,
+}
+
+/// What only the CPU that runs the vcpu may touch: it is *moved* there, so no lock is needed.
+#[derive(Debug)]
+pub struct VcpuState {
+    /// The registers, while it does not run.
+    pub regs: Regs,
+    /// x87, SSE, AVX; in the CPU while it runs.
+    pub extended: ExtendedState,
+    /// Whether it is in its kernel: hypercalls are taken, the kernel's root is loaded.
+    pub in_kernel: bool,
+    /// Exception handlers (`set_trap_table`).
+    pub traps: TrapTable,
+    /// Entry for events.
+    pub event_callback: Callback,
+    /// Entry for a return to the guest that the CPU refused.
+    pub failsafe_callback: Callback,
+    /// Entry for `syscall` from user mode.
+    pub syscall_callback: Callback,
+    /// Entry for `syscall` from 32-bit user mode.
+    pub syscall32_callback: Callback,
+    /// Entry for `sysenter` from user mode.
+    pub sysenter_callback: Callback,
+    /// Entry for an NMI (`CALLBACKTYPE_nmi`).
+    pub nmi_callback: Callback,
+    /// The stack of the guest's kernel, taken when it is entered from user mode (`stack_switch`).
+    pub kernel_ss: u64,
+    /// See [`Self::kernel_ss`].
+    pub kernel_sp: u64,
+    /// FS base.
+    pub fs_base: u64,
+    /// GS base in the guest's kernel.
+    pub gs_base_kernel: u64,
+    /// GS base in the guest's user mode.
+    pub gs_base_user: u64,
+    /// Data selectors: DS, ES, FS, GS.
+    pub selectors: [u16; 4],
+    /// Frames of the guest's GDT, each held as a descriptor page.
+    pub gdt: [Option<Mfn>; 14],
+    /// Entries of the guest's GDT.
+    pub gdt_entries: u16,
+    /// Linear address of the guest's LDT.
+    pub ldt_base: u64,
+    /// Entries of the guest's LDT.
+    pub ldt_entries: u16,
+    /// CR0.TS as the guest set it.
+    pub task_switched: bool,
+    /// CR4 as the guest sees it.
+    pub cr4: u64,
+    /// DR0 to DR3.
+    pub breakpoints: [u64; 4],
+    /// DR6.
+    pub debug_status: u64,
+    /// DR7.
+    pub debug_control: u64,
+    /// The root of the guest's kernel, held as an L4.
+    pub kernel_root: Option<Mfn>,
+    /// The root of the guest's user mode, held as an L4.
+    pub user_root: Option<Mfn>,
+    /// I/O privilege level.
+    pub iopl: u8,
+}
+
+/// What running a vcpu asks of the CPU.
+pub trait Processor {
+    /// Loads everything of `state` that is in the CPU while a vcpu runs: extended state, segment bases, selectors, debug
+    /// registers, descriptor table windows, the root of the mode it is in.
+    fn load(&self, state: &VcpuState);
+    /// Takes back what the guest can change without the hypervisor: extended state, selectors, bases.
+    fn save(&self, state: &mut VcpuState);
+    /// Loads FS, GS (kernel's in force) or the other GS base at once, for the vcpu that runs.
+    fn set_bases(&self, state: &VcpuState);
+    /// Loads the selector into the GS that user mode sees; a bad one becomes null. Says whether it was good.
+    fn set_user_gs(&self, selector: u16) -> bool;
+    /// Shows the vcpu's descriptor tables to the CPU, after they changed.
+    fn load_descriptor_tables(&self, state: &VcpuState);
+    /// Loads the debug registers.
+    fn load_debug_registers(&self, state: &VcpuState);
+    /// Switches what depends on the mode: root, GS base. `state.in_kernel` says which mode is entered.
+    fn switch_mode(&self, state: &VcpuState);
+}

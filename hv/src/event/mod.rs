@@ -1,0 +1,5 @@
+//! Event channels: the two-level ABI (`event_channel.h`).
+
+/// A domain's event channels.
+#[derive(Debug, Default)]
+pub struct Events {}

@@ -1,0 +1,1 @@
+//! Hypercalls: one exhaustive match, one line per call.

@@ -1,0 +1,24 @@
+//! Locks, and the one order in which they may be taken.
+//!
+//! From outermost to innermost: domain table, domain life cycle, paging, grants, events, run queue, frame allocator,
+//! console. Two locks of one rank (two domains' events, say) are taken in the order of domain ids.
+
+/// A fair spin lock. The hypervisor runs with interrupts off, so no interrupt handler can find it taken by its own CPU.
+pub type Lock<T> = spin::mutex::TicketMutex<T>;
+/// A held [`Lock`].
+pub type Guard<'a, T> = spin::mutex::TicketMutexGuard<'a, T>;
+
+/// Takes the locks of two owners in the order of their ranks, once only if they are the same.
+pub fn both<'a, T>(a: (u32, &'a Lock<T>), b: (u32, &'a Lock<T>)) -> (Guard<'a, T>, Option<Guard<'a, T>>) {
+    match a.0.cmp(&b.0) {
+        core::cmp::Ordering::Equal => (a.1.lock(), None),
+        core::cmp::Ordering::Less => {
+            let first = a.1.lock();
+            (first, Some(b.1.lock()))
+        }
+        core::cmp::Ordering::Greater => {
+            let second = b.1.lock();
+            (a.1.lock(), Some(second))
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The sum of what the library asks of the hardware. Each trait stands where it is used.
+
+/// A physical CPU, numbered from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuId(pub u16);
+
+/// A machine: everything the library cannot do by itself. Generic parameters, never trait objects: hot paths are static.
+pub trait Machine:
+    crate::mem::Memory
+    + crate::mem::GuestMemory
+    + crate::mem::Tlb
+    + crate::heap::Reserve
+    + crate::domain::vcpu::Processor
+    + crate::sched::Clock
+    + crate::trap::Ports
+    + crate::console::Serial
+    + core::fmt::Debug
+    + Send
+    + Sync
+    + 'static
+{
+}

@@ -1,0 +1,406 @@
+//! What one frame is, in one word: owner, references, type, type count. A pure state machine; every transition is here.
+//!
+//! Two counts rule a frame. *References* keep it from being freed: one for being in a domain's reservation (`allocated`),
+//! one for every table entry that maps it and every other user. *Type uses* keep it from changing its type: a frame is a
+//! page table of one level, a descriptor page or writable, and becomes something else only when nobody uses it as what it
+//! is. Every type use also holds a reference.
+
+use oxen_abi::errno::Errno;
+
+/// What a frame is used as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FrameType {
+    /// Never used as anything that matters.
+    None = 0,
+    /// A page table of level 1; its entries map data.
+    L1 = 1,
+    /// A page table of level 2.
+    L2 = 2,
+    /// A page table of level 3.
+    L3 = 3,
+    /// A page table of level 4: a root.
+    L4 = 4,
+    /// A page of segment descriptors.
+    Descriptor = 5,
+    /// Mapped writable, or written to by the hypervisor for the guest.
+    Writable = 6,
+}
+
+impl FrameType {
+    const ALL: [Self; 8] =
+        [Self::None, Self::L1, Self::L2, Self::L3, Self::L4, Self::Descriptor, Self::Writable, Self::None];
+
+    /// The page table type of a level, 1 to 4.
+    #[inline]
+    #[must_use]
+    pub const fn table(level: u32) -> Option<Self> {
+        match level {
+            1 => Some(Self::L1),
+            2 => Some(Self::L2),
+            3 => Some(Self::L3),
+            4 => Some(Self::L4),
+            _ => None,
+        }
+    }
+
+    /// The level of a page table, 1 to 4.
+    #[inline]
+    #[must_use]
+    pub const fn level(self) -> Option<u32> {
+        match self {
+            Self::L1 | Self::L2 | Self::L3 | Self::L4 => Some(self as u32),
+            Self::None | Self::Descriptor | Self::Writable => None,
+        }
+    }
+
+    /// Whether contents must be checked before the type may be relied on.
+    #[inline]
+    #[must_use]
+    pub const fn needs_validation(self) -> bool {
+        !matches!(self, Self::None | Self::Writable)
+    }
+}
+
+/// The owner of a frame: a slot of the domain table, or nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Owner(u16);
+
+impl Owner {
+    /// The hypervisor itself, or a free frame.
+    pub const NOBODY: Self = Self(Self::MASK);
+    const MASK: u16 = 0x3ff;
+
+    /// The domain in this slot of the domain table.
+    #[inline]
+    #[must_use]
+    pub const fn domain(slot: usize) -> Option<Self> {
+        if slot < crate::config::MAX_DOMAINS { Some(Self(slot as u16)) } else { None }
+    }
+
+    /// The slot of the domain table, unless nobody's.
+    #[inline]
+    #[must_use]
+    pub const fn slot(self) -> Option<usize> {
+        if self.0 == Self::MASK { None } else { Some(self.0 as usize) }
+    }
+}
+
+const _: () = assert!(crate::config::MAX_DOMAINS < Owner::MASK as usize);
+
+/// The state of one frame, packed: references 0..26, type uses 26..47, owner 47..57, type 57..60, flags 60..64.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct FrameState(u64);
+
+const REFS_BITS: u32 = 26;
+const USES_SHIFT: u32 = REFS_BITS;
+const USES_BITS: u32 = 21;
+const OWNER_SHIFT: u32 = USES_SHIFT + USES_BITS;
+const TYPE_SHIFT: u32 = OWNER_SHIFT + 10;
+const ONE_REF: u64 = 1;
+const ONE_USE: u64 = 1 << USES_SHIFT;
+const MAX_REFS: u64 = (1 << REFS_BITS) - 1;
+const MAX_USES: u64 = (1 << USES_BITS) - 1;
+const VALIDATED: u64 = 1 << 60;
+const PARTIAL: u64 = 1 << 61;
+const PINNED: u64 = 1 << 62;
+const ALLOCATED: u64 = 1 << 63;
+
+/// What remains to be done after a use was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Acquired {
+    /// The frame already was what is asked for.
+    Ready,
+    /// The type is published but nobody may rely on it before its contents are validated; `retyped` if it was
+    /// something else before, so that a TLB may still hold the old use.
+    Unvalidated {
+        /// Whether stale translations of the old type must be flushed first.
+        retyped: bool,
+    },
+    /// Became writable from something else: nothing to validate, stale translations harm nobody.
+    Changed,
+}
+
+/// What remains to be done after a use was given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Released {
+    /// Others still use the type.
+    InUse,
+    /// That was the last use of a validated type: its contents must be given back, then [`FrameState::devalidated`].
+    MustDevalidate,
+    /// The last use of a type without contents.
+    Idle,
+}
+
+impl FrameState {
+    /// A frame in the allocator's hands, or one that is not RAM: nobody can take a reference.
+    pub const FREE: Self = Self((Owner::NOBODY.0 as u64) << OWNER_SHIFT);
+
+    /// The word as it stands in the frame table.
+    #[inline]
+    #[must_use]
+    pub const fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// A word read from the frame table.
+    #[inline]
+    #[must_use]
+    pub const fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    /// A fresh frame of a domain's reservation: one reference, for being allocated.
+    #[inline]
+    #[must_use]
+    pub const fn allocated(owner: Owner) -> Self {
+        Self(ALLOCATED | (owner.0 as u64) << OWNER_SHIFT | ONE_REF)
+    }
+
+    /// A frame that the hypervisor keeps but a domain may map writable: the hypervisor's own reference and use hold it.
+    #[inline]
+    #[must_use]
+    pub const fn shared(owner: Owner) -> Self {
+        Self(
+            (owner.0 as u64) << OWNER_SHIFT
+                | (FrameType::Writable as u64) << TYPE_SHIFT
+                | VALIDATED
+                | ONE_USE
+                | ONE_REF,
+        )
+    }
+
+    /// Who owns the frame.
+    #[inline]
+    #[must_use]
+    pub const fn owner(self) -> Owner {
+        Owner((self.0 >> OWNER_SHIFT) as u16 & Owner::MASK)
+    }
+
+    /// References held.
+    #[inline]
+    #[must_use]
+    pub const fn refs(self) -> u64 {
+        self.0 & MAX_REFS
+    }
+
+    /// Type uses held.
+    #[inline]
+    #[must_use]
+    pub const fn uses(self) -> u64 {
+        (self.0 >> USES_SHIFT) & MAX_USES
+    }
+
+    /// The type: in force while it is used, history otherwise.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::indexing_slicing, reason = "three bits, eight elements")]
+    pub const fn kind(self) -> FrameType {
+        FrameType::ALL[(self.0 >> TYPE_SHIFT) as usize & 7]
+    }
+
+    /// Whether the contents have been checked against the type.
+    #[inline]
+    #[must_use]
+    pub const fn is_validated(self) -> bool {
+        self.0 & VALIDATED != 0
+    }
+
+    /// Whether validation or devalidation stopped half way.
+    #[inline]
+    #[must_use]
+    pub const fn is_partial(self) -> bool {
+        self.0 & PARTIAL != 0
+    }
+
+    /// Whether the guest pinned the type.
+    #[inline]
+    #[must_use]
+    pub const fn is_pinned(self) -> bool {
+        self.0 & PINNED != 0
+    }
+
+    /// Whether the frame is part of its owner's reservation.
+    #[inline]
+    #[must_use]
+    pub const fn is_allocated(self) -> bool {
+        self.0 & ALLOCATED != 0
+    }
+
+    /// Takes a reference on a frame of `owner`.
+    ///
+    /// # Errors
+    /// `Inval` if the frame is not `owner`'s, is free, or has too many references already.
+    #[inline]
+    pub const fn reference(self, owner: Owner) -> Result<Self, Errno> {
+        let refs = self.refs();
+        if self.owner().0 != owner.0 || refs == 0 || refs == MAX_REFS || owner.0 == Owner::MASK {
+            return Err(Errno::Inval);
+        }
+        Ok(Self(self.0 + ONE_REF))
+    }
+
+    /// Gives a reference back. With the last one the frame is nobody's and goes back to the allocator.
+    #[inline]
+    #[must_use]
+    pub const fn unreference(self) -> Self {
+        debug_assert!(self.refs() > self.uses() || self.refs() > 1 || self.uses() == 0);
+        Self(self.0 - ONE_REF)
+    }
+
+    /// Takes a reference and a use of `kind` at once, on a frame of `owner`.
+    ///
+    /// # Errors
+    /// `Inval` if the reference cannot be had; `Busy` if the frame is in use as something else or too often, or is half
+    /// way through a validation.
+    #[inline]
+    pub const fn acquire(self, owner: Owner, kind: FrameType) -> Result<(Self, Acquired), Errno> {
+        let referenced = match self.reference(owner) {
+            Ok(state) => state,
+            Err(error) => return Err(error),
+        };
+        if self.uses() == 0 {
+            let retyped = self.kind() as u8 != kind as u8;
+            let word = referenced.0 & !(7 << TYPE_SHIFT | VALIDATED) | (kind as u64) << TYPE_SHIFT;
+            if self.is_partial() {
+                return Err(Errno::Busy);
+            }
+            return Ok(if kind.needs_validation() {
+                (Self(word + ONE_USE), Acquired::Unvalidated { retyped })
+            } else {
+                (Self((word + ONE_USE) | VALIDATED), if retyped { Acquired::Changed } else { Acquired::Ready })
+            });
+        }
+        if self.kind() as u8 != kind as u8 || !self.is_validated() || self.uses() == MAX_USES {
+            return Err(Errno::Busy);
+        }
+        Ok((Self(referenced.0 + ONE_USE), Acquired::Ready))
+    }
+
+    /// The contents have been checked: the type may be relied on.
+    #[inline]
+    #[must_use]
+    pub const fn validated(self) -> Self {
+        Self((self.0 | VALIDATED) & !PARTIAL)
+    }
+
+    /// Validation or devalidation stopped: nobody may take the type before it is finished.
+    #[inline]
+    #[must_use]
+    pub const fn partial(self) -> Self {
+        Self((self.0 | PARTIAL) & !VALIDATED)
+    }
+
+    /// What giving back one use would mean.
+    #[inline]
+    pub const fn release_means(self) -> Released {
+        if self.uses() > 1 {
+            Released::InUse
+        } else if self.kind().needs_validation() {
+            Released::MustDevalidate
+        } else {
+            Released::Idle
+        }
+    }
+
+    /// Gives back one use that is not the last of a validated type, and its reference.
+    #[inline]
+    #[must_use]
+    pub const fn release(self) -> Self {
+        Self(self.0 - ONE_USE - ONE_REF)
+    }
+
+    /// The last use goes away, its contents having been given back. The reference stays with the caller.
+    #[inline]
+    #[must_use]
+    pub const fn devalidated(self) -> Self {
+        Self((self.0 - ONE_USE) & !(VALIDATED | PARTIAL))
+    }
+
+    /// Marks the type as pinned by the guest; the caller hands over a use.
+    #[inline]
+    #[must_use]
+    pub const fn pinned(self) -> Self {
+        Self(self.0 | PINNED)
+    }
+
+    /// Clears the pin; the caller is handed its use.
+    #[inline]
+    #[must_use]
+    pub const fn unpinned(self) -> Self {
+        Self(self.0 & !PINNED)
+    }
+
+    /// Leaves the owner's reservation; the caller is handed the reference that stood for it.
+    #[inline]
+    #[must_use]
+    pub const fn deallocated(self) -> Self {
+        Self(self.0 & !ALLOCATED)
+    }
+
+    /// Changes hands: only for a frame of a reservation that nobody else refers to and that has no type in use.
+    ///
+    /// # Errors
+    /// `Busy` if somebody does.
+    #[inline]
+    pub const fn moved_to(self, owner: Owner) -> Result<Self, Errno> {
+        if self.refs() != 1 || self.uses() != 0 || !self.is_allocated() || self.is_partial() {
+            return Err(Errno::Busy);
+        }
+        Ok(Self::allocated(owner))
+    }
+}
+
+impl core::fmt::Debug for FrameState {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:?} {:?} refs {} uses {}", self.owner(), self.kind(), self.refs(), self.uses())?;
+        for (flag, name) in
+            [(VALIDATED, " validated"), (PARTIAL, " partial"), (PINNED, " pinned"), (ALLOCATED, " allocated")]
+        {
+            if self.0 & flag != 0 {
+                f.write_str(name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner() -> Owner {
+        Owner::domain(1).unwrap()
+    }
+
+    #[test]
+    fn a_use_excludes_every_other_type() {
+        let (table, todo) = FrameState::allocated(owner()).acquire(owner(), FrameType::L1).unwrap();
+        assert_eq!(todo, Acquired::Unvalidated { retyped: true });
+        let table = table.validated();
+        assert_eq!(table.acquire(owner(), FrameType::Writable), Err(Errno::Busy));
+        assert_eq!(table.acquire(owner(), FrameType::L1).unwrap().1, Acquired::Ready);
+        assert_eq!(table.release_means(), Released::MustDevalidate);
+        let idle = table.devalidated().unreference();
+        assert_eq!(idle.acquire(owner(), FrameType::Writable).unwrap().1, Acquired::Changed);
+    }
+
+    #[test]
+    fn a_free_frame_or_a_stranger_s_gives_no_reference() {
+        assert_eq!(FrameState::FREE.reference(owner()), Err(Errno::Inval));
+        assert_eq!(FrameState::FREE.reference(Owner::NOBODY), Err(Errno::Inval));
+        let other = Owner::domain(2).unwrap();
+        assert_eq!(FrameState::allocated(other).reference(owner()), Err(Errno::Inval));
+    }
+
+    #[test]
+    fn an_unfinished_validation_lets_nobody_in() {
+        let (table, _) = FrameState::allocated(owner()).acquire(owner(), FrameType::L2).unwrap();
+        assert_eq!(table.acquire(owner(), FrameType::L2), Err(Errno::Busy));
+        assert_eq!(table.partial().acquire(owner(), FrameType::L2), Err(Errno::Busy));
+    }
+}

@@ -1,0 +1,67 @@
+//! Memory: what every frame is, and every change to a page table.
+//!
+//! [`frame_type`] is the law, a pure state machine of one frame's owner, references and type; [`frame_table`] applies it
+//! atomically. All else asks the machine through the two small traits below, so a `Vec` is a machine.
+
+pub mod entry;
+pub mod frame_table;
+pub mod frame_type;
+
+use crate::addr::{GuestAddr, Mfn, PAGE_BYTES, TABLE_ENTRIES};
+use core::sync::atomic::{AtomicU8, AtomicU64};
+
+/// The RAM of the machine, seen frame by frame. Guests write it at any moment, so it is only ever seen as atomics.
+pub trait Memory {
+    /// The frame as words. The frame must be RAM: below the frame table's end and found there.
+    fn words(&self, mfn: Mfn) -> &'static [AtomicU64; TABLE_ENTRIES];
+    /// The frame as bytes.
+    fn bytes(&self, mfn: Mfn) -> &'static [AtomicU8; PAGE_BYTES];
+}
+
+/// A guest address could not be read or written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestFault(pub GuestAddr);
+
+/// The running guest's memory, through the tables that the CPU has loaded. The range has been judged by the caller
+/// ([`GuestAddr::is_guest_range`]); whether it is mapped is found out here.
+pub trait GuestMemory {
+    /// Copies from the guest.
+    ///
+    /// # Errors
+    /// The first address that could not be read; what `to` holds then is unspecified.
+    fn read_guest(&self, from: GuestAddr, to: &mut [u8]) -> Result<(), GuestFault>;
+    /// Copies to the guest.
+    ///
+    /// # Errors
+    /// The first address that could not be written; what comes before it has been.
+    fn write_guest(&self, to: GuestAddr, from: &[u8]) -> Result<(), GuestFault>;
+    /// Reads one aligned word at once.
+    ///
+    /// # Errors
+    /// As [`Self::read_guest`].
+    fn read_guest_word(&self, from: GuestAddr) -> Result<u64, GuestFault>;
+    /// Writes one aligned word at once.
+    ///
+    /// # Errors
+    /// As [`Self::write_guest`].
+    fn write_guest_word(&self, to: GuestAddr, value: u64) -> Result<(), GuestFault>;
+}
+
+/// The translation caches of this CPU and of the others.
+pub trait Tlb {
+    /// Loads a root into this CPU, which flushes everything but global translations.
+    fn load_root(&self, root: Mfn);
+    /// Forgets every translation of guest addresses on this CPU.
+    fn flush(&self);
+    /// Forgets the translation of one page on this CPU.
+    fn invalidate(&self, va: GuestAddr);
+    /// Does the same on every CPU of the mask (bit n: CPU n), this one included, and waits until it is done:
+    /// one page if `va` is given, else everything.
+    fn flush_cpus(&self, cpus: u64, va: Option<GuestAddr>);
+    /// Writes back and forgets all data caches of this CPU.
+    fn flush_data_caches(&self);
+}
+
+/// What the paging lock of a domain guards.
+#[derive(Debug, Default)]
+pub struct Paging {}
