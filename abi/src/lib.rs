@@ -1,3 +1,50 @@
-//! Xen's public paravirtual interface for x86-64, as of Xen 4.17.
+//! Xen's public paravirtual interface for x86-64, as of Xen 4.17: numbers, structures, semantics.
+//!
+//! One module for each public header. Constants keep Xen's own names in upper case, structures Xen's names in camel case
+//! without `xen_` and `_t`, fields Xen's. Guest handles are plain `u64`: virtual addresses in the calling guest. Every
+//! structure is plain data that any bits are a value of, its size asserted here and compared with the C headers in a test.
 #![no_std]
 #![forbid(unsafe_code)]
+
+/// Declares structures of the ABI: C layout, plain data, the size asserted.
+macro_rules! abi_struct {
+    ($($(#[$meta:meta])* pub struct $name:ident [$size:expr] {
+        $($(#[$field_meta:meta])* pub $field:ident: $type:ty),* $(,)?
+    })*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable)]
+        #[repr(C)]
+        pub struct $name { $($(#[$field_meta])* pub $field: $type),* }
+        const _: () = assert!(core::mem::size_of::<$name>() == $size);
+    )*};
+}
+
+/// Declares constants of the ABI that are of one type and explained by one sentence.
+macro_rules! abi_consts {
+    ($(#[doc = $doc:literal])+ $type:ty: $($name:ident = $value:expr),* $(,)?) => {
+        abi_consts!(@each [concat!($($doc, "\n"),+)] $type: $($name = $value),*);
+    };
+    (@each [$doc:expr] $type:ty: $($name:ident = $value:expr),*) => {
+        $(#[doc = $doc] pub const $name: $type = $value;)*
+    };
+}
+
+pub mod callback;
+pub mod domid;
+pub mod errno;
+pub mod event_channel;
+pub mod features;
+pub mod guest_context;
+pub mod hypercall;
+pub mod memory;
+pub mod mmu;
+pub mod sched;
+pub mod segments;
+pub mod shared_info;
+pub mod start_info;
+pub mod trap;
+pub mod vcpu;
+pub mod version;
+pub mod virq;
+pub mod vm_assist;

@@ -1,0 +1,155 @@
+//! `event_channel_op` (`event_channel.h`).
+
+use crate::domid::DomId;
+
+abi_consts! {
+    /// A command of `event_channel_op`.
+    u32:
+    EVTCHNOP_BIND_INTERDOMAIN = 0,
+    EVTCHNOP_BIND_VIRQ = 1,
+    EVTCHNOP_BIND_PIRQ = 2,
+    EVTCHNOP_CLOSE = 3,
+    EVTCHNOP_SEND = 4,
+    EVTCHNOP_STATUS = 5,
+    EVTCHNOP_ALLOC_UNBOUND = 6,
+    EVTCHNOP_BIND_IPI = 7,
+    EVTCHNOP_BIND_VCPU = 8,
+    EVTCHNOP_UNMASK = 9,
+    EVTCHNOP_RESET = 10,
+    EVTCHNOP_INIT_CONTROL = 11,
+    EVTCHNOP_EXPAND_ARRAY = 12,
+    EVTCHNOP_SET_PRIORITY = 13,
+}
+
+abi_consts! {
+    /// What a port is ([`EvtchnStatus::status`]).
+    u32:
+    EVTCHNSTAT_CLOSED = 0,
+    EVTCHNSTAT_UNBOUND = 1,
+    EVTCHNSTAT_INTERDOMAIN = 2,
+    EVTCHNSTAT_PIRQ = 3,
+    EVTCHNSTAT_VIRQ = 4,
+    EVTCHNSTAT_IPI = 5,
+}
+
+/// [`EvtchnBindPirq::flags`]: the line is shared.
+pub const BIND_PIRQ_WILL_SHARE: u32 = 1;
+/// Ports of the two-level ABI.
+pub const EVTCHN_2L_NR_CHANNELS: u32 = 4096;
+
+abi_struct! {
+    /// `EVTCHNOP_alloc_unbound`.
+    pub struct EvtchnAllocUnbound [8] {
+        /// In: whose port.
+        pub dom: DomId,
+        /// In: who may bind to it.
+        pub remote_dom: DomId,
+        /// Out.
+        pub port: u32,
+    }
+    /// `EVTCHNOP_bind_interdomain`.
+    pub struct EvtchnBindInterdomain [12] {
+        /// In: whose port to bind to.
+        pub remote_dom: DomId,
+        /// Padding.
+        pub _pad: u16,
+        /// In: which port.
+        pub remote_port: u32,
+        /// Out.
+        pub local_port: u32,
+    }
+    /// `EVTCHNOP_bind_virq`.
+    pub struct EvtchnBindVirq [12] {
+        /// In: `VIRQ_*`.
+        pub virq: u32,
+        /// In.
+        pub vcpu: u32,
+        /// Out.
+        pub port: u32,
+    }
+    /// `EVTCHNOP_bind_pirq`.
+    pub struct EvtchnBindPirq [12] {
+        /// In.
+        pub pirq: u32,
+        /// In: `BIND_PIRQ__*`.
+        pub flags: u32,
+        /// Out.
+        pub port: u32,
+    }
+    /// `EVTCHNOP_bind_ipi`.
+    pub struct EvtchnBindIpi [8] {
+        /// In.
+        pub vcpu: u32,
+        /// Out.
+        pub port: u32,
+    }
+    /// `EVTCHNOP_close`.
+    pub struct EvtchnClose [4] {
+        /// In.
+        pub port: u32,
+    }
+    /// `EVTCHNOP_send`.
+    pub struct EvtchnSend [4] {
+        /// In.
+        pub port: u32,
+    }
+    /// `EVTCHNOP_status`.
+    pub struct EvtchnStatus [24] {
+        /// In: whose port.
+        pub dom: DomId,
+        /// Padding.
+        pub _pad: u16,
+        /// In.
+        pub port: u32,
+        /// Out: `EVTCHNSTAT_*`.
+        pub status: u32,
+        /// Out: the vcpu it notifies.
+        pub vcpu: u32,
+        /// Out, by status: the remote domain in the low half (unbound, interdomain), the pirq, the virq.
+        pub u: u32,
+        /// Out: the remote port (interdomain).
+        pub remote_port: u32,
+    }
+    /// `EVTCHNOP_bind_vcpu`.
+    pub struct EvtchnBindVcpu [8] {
+        /// In.
+        pub port: u32,
+        /// In.
+        pub vcpu: u32,
+    }
+    /// `EVTCHNOP_unmask`.
+    pub struct EvtchnUnmask [4] {
+        /// In.
+        pub port: u32,
+    }
+    /// `EVTCHNOP_reset`.
+    pub struct EvtchnReset [2] {
+        /// In: whose ports.
+        pub dom: DomId,
+    }
+    /// `EVTCHNOP_init_control`.
+    pub struct EvtchnInitControl [24] {
+        /// In: the frame of the control block.
+        pub control_gfn: u64,
+        /// In: its offset.
+        pub offset: u32,
+        /// In.
+        pub vcpu: u32,
+        /// Out.
+        pub link_bits: u8,
+        /// Padding.
+        pub _pad: [u8; 7],
+    }
+    /// `EVTCHNOP_expand_array`.
+    pub struct EvtchnExpandArray [8] {
+        /// In.
+        pub array_gfn: u64,
+    }
+    /// `EVTCHNOP_set_priority`.
+    pub struct EvtchnSetPriority [8] {
+        /// In.
+        pub port: u32,
+        /// In.
+        pub priority: u32,
+    }
+}
