@@ -122,6 +122,9 @@ fn machine(workspace: &Workspace, args: &Args, at_terminal: bool, is_demo: bool)
         machine.cpu.clone_from(cpu);
     }
     if let Some(kernel) = &args.as_dom0 {
+        // An unknown kernel may be large: it gets half of a larger machine.
+        machine.memory = 1024;
+        machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=512M");
         machine.modules = vec![Module { file: kernel.clone(), args: args.append.clone() }];
         machine.modules.extend(args.initrd.iter().map(|file| Module { file: file.clone(), args: String::new() }));
     }
