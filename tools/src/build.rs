@@ -73,12 +73,15 @@ pub fn ramdisk(workspace: &Workspace) -> Result<()> {
     write(&workspace.out.join("ramdisk.cpio"), &ramdisk_with(workspace, &[])?)
 }
 
-/// A ramdisk of the sample guests and their configurations, and of more files by name.
+/// A ramdisk of the sample guests and their configurations, and before them of more files by name.
 ///
 /// # Errors
 /// Fails when a file cannot be read.
 pub fn ramdisk_with(workspace: &Workspace, more: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
+    for (name, data) in more {
+        archive.add(name, data);
+    }
     for name in workspace.guests()? {
         let kernel = workspace.out.join("guests").join(&name);
         archive.add(&format!("guests/{name}"), &read(&kernel)?);
@@ -86,9 +89,6 @@ pub fn ramdisk_with(workspace: &Workspace, more: &[(String, Vec<u8>)]) -> Result
         if config.is_file() {
             archive.add(&format!("{name}.cfg"), &read(&config)?);
         }
-    }
-    for (name, data) in more {
-        archive.add(name, data);
     }
     Ok(archive.finish())
 }

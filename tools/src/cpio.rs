@@ -8,10 +8,7 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Adds a file. A later file of the same name replaces an earlier one where the reader takes the last.
-    ///
-    /// # Panics
-    /// Never: a file of 4 GiB or more is cut, which no ramdisk reaches.
+    /// Adds a file. Of two files of one name dom0 takes the first. A file of 4 GiB or more is cut.
     pub fn add(&mut self, name: &str, data: &[u8]) {
         self.entries += 1;
         self.entry(self.entries, 0o100_644, name, data);

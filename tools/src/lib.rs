@@ -17,6 +17,7 @@ pub mod figures;
 pub mod gdb;
 pub mod image;
 pub mod loc;
+pub mod new_guest;
 pub mod process;
 pub mod qemu;
 pub mod rules;

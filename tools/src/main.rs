@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use oxen_tools::workspace::Workspace;
-use oxen_tools::{bench, build, check, doctor, gdb, image, loc, process, run, setup, test};
+use oxen_tools::{bench, build, check, doctor, gdb, image, loc, new_guest, process, run, setup, test};
 
 /// Build, run, test and measure Oxen
 #[derive(Debug, Parser)]
@@ -35,6 +35,14 @@ enum Verb {
     Bench(bench::Args),
     /// Boot a machine that waits for gdb
     Gdb(gdb::Args),
+    /// Lay out a guest crate that builds and boots
+    NewGuest {
+        /// The crate's name
+        name: String,
+        /// The folder in which its folder is made
+        #[arg(long, value_name = "FOLDER", default_value = ".")]
+        r#in: std::path::PathBuf,
+    },
     /// Make an ISO image that GRUB boots
     Image {
         /// Commands for dom0, parted by semicolons
@@ -66,6 +74,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Doctor => doctor::run(),
         Verb::Bench(args) => bench::run(&workspace, &args),
         Verb::Gdb(args) => gdb::run(&workspace, &args),
+        Verb::NewGuest { name, r#in: parent } => new_guest::run(&workspace, &std::path::absolute(parent)?, &name),
         Verb::Image { script } => build::all(&workspace).and_then(|()| {
             let image = image::make(&workspace, &run::dom0_args(script.as_deref())?)?;
             process::step(&format!(
