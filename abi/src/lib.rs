@@ -31,14 +31,19 @@ macro_rules! abi_consts {
 }
 
 pub mod callback;
+pub mod console_io;
 pub mod domid;
+pub mod elfnote;
 pub mod errno;
 pub mod event_channel;
 pub mod features;
+pub mod grant_table;
 pub mod guest_context;
 pub mod hypercall;
+pub mod io;
 pub mod memory;
 pub mod mmu;
+pub mod physdev;
 pub mod sched;
 pub mod segments;
 pub mod shared_info;
