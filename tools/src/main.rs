@@ -76,11 +76,10 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Gdb(args) => gdb::run(&workspace, &args),
         Verb::NewGuest { name, r#in: parent } => new_guest::run(&workspace, &std::path::absolute(parent)?, &name),
         Verb::Image { script } => build::all(&workspace).and_then(|()| {
-            let image = image::make(&workspace, &run::dom0_args(script.as_deref())?)?;
-            process::step(&format!(
-                "boot it: qemu-system-x86_64 -cpu max,-smap -serial stdio -cdrom {}",
-                image.display()
-            ));
+            let image = workspace.out.join("oxen.iso");
+            image::make(&workspace, script.as_deref(), &image)?;
+            let boot = "qemu-system-x86_64 -cpu max,-smap -nographic -cdrom";
+            process::step(&format!("boot it: {boot} {}", image.display()));
             Ok(())
         }),
     }?;

@@ -70,6 +70,9 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         tests.args(["test", "--quiet", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast", "--"]);
         tests.arg(&args.filter);
         run_counted(workspace, &mut tests, &mut counts)?;
+        if args.filter.is_empty() {
+            miri(workspace, &mut counts)?;
+        }
     }
     if !args.host {
         require(&[Need::Qemu, Need::FileSystemTools])?;
@@ -95,6 +98,27 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let skipped = if counts.skipped > 0 { format!(", {} skipped", counts.skipped) } else { String::new() };
     println!("{} passed, {} failed{skipped}", counts.passed, counts.failed);
     Ok(if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs the tests of the crates that share memory with strangers under Miri, where a nightly toolchain has it.
+fn miri(workspace: &Workspace, counts: &mut Counts) -> Result<()> {
+    let nightly = |arguments: &[&str]| {
+        let mut command = Command::new("rustup");
+        command.args(["run", "nightly", "cargo", "miri"]).args(arguments);
+        // The toolchain that runs us must not answer for the other.
+        for name in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN"] {
+            command.env_remove(name);
+        }
+        command
+    };
+    let probe = nightly(&["--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !probe.is_ok_and(|status| status.success()) {
+        println!("test ring and abi under Miri ... skipped: no nightly toolchain with Miri");
+        counts.skipped += 1;
+        return Ok(());
+    }
+    step("ring and abi under Miri");
+    run_counted(workspace, &mut nightly(&["test", "--quiet", "-p", "oxen-ring", "-p", "oxen-abi", "--lib"]), counts)
 }
 
 /// Runs a test program, repeats its output, and counts. A program that ends badly without saying so is one failure.
