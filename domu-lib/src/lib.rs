@@ -1,2 +1,66 @@
 //! Runtime and frontends for paravirtual guests on Xen and Oxen.
-#![no_std]
+//!
+//! A guest is a binary without `std` and without `main`:
+//!
+//! ```ignore
+//! #![cfg_attr(target_os = "none", no_std, no_main)]
+//! #![forbid(unsafe_code)]
+//! oxen_domu_lib::entry!(run);
+//!
+//! fn run() {
+//!     oxen_domu_lib::println!("hello");
+//! }
+//! ```
+//!
+//! When `run` returns the domain powers off; a panic or an exception that nobody expects reports a crash.
+//!
+//! On the host the crate compiles too, for tests: every hypercall answers `ENOSYS` there.
+#![cfg_attr(target_os = "none", no_std)]
+
+extern crate alloc;
+
+pub mod console;
+pub mod event;
+pub mod memory;
+mod panic;
+mod raw;
+pub mod sched;
+pub mod start_info;
+pub mod sync;
+pub mod task;
+pub mod time;
+
+pub use raw::call as hypercall;
+pub use raw::machine;
+
+/// Makes `$main` (a `fn()`) what the guest runs once the runtime stands.
+#[cfg(target_os = "none")]
+#[macro_export]
+macro_rules! entry {
+    ($main:path) => {
+        #[unsafe(no_mangle)]
+        extern "Rust" fn oxen_guest_main() {
+            let main: fn() = $main;
+            main();
+        }
+    };
+}
+
+/// On the host there is nothing to run on: the program says so.
+#[cfg(not(target_os = "none"))]
+#[macro_export]
+macro_rules! entry {
+    ($main:path) => {
+        fn main() {
+            let _: fn() = $main;
+            ::std::println!("a guest: build it for x86_64-unknown-none and boot it in a domain");
+        }
+    };
+}
+
+/// What happens between the memory's lay-out and the program.
+#[cfg(target_os = "none")]
+pub(crate) fn start() {
+    event::start();
+    time::start();
+}

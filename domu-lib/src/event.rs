@@ -1,0 +1,210 @@
+//! Event channels: owned ports that tasks wait for.
+//!
+//! Upcalls stay masked except while the guest is blocked; the executor collects what is pending between tasks. An
+//! event that nobody waits for yet is kept with its port, several of them are one.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::future::poll_fn;
+use core::sync::atomic::Ordering;
+use core::task::{Poll, Waker};
+
+use oxen_abi::domid::DOMID_SELF;
+use oxen_abi::errno::Errno;
+use oxen_abi::event_channel as abi;
+use oxen_abi::shared_info::{SharedInfo, VcpuInfo};
+
+use crate::hypercall::{self, event_op};
+use crate::raw::local::local;
+use crate::raw::shared;
+
+/// Ports of the two-level ABI.
+const WORDS: usize = 64;
+const PENDING: usize = core::mem::offset_of!(SharedInfo, evtchn_pending);
+const MASK: usize = core::mem::offset_of!(SharedInfo, evtchn_mask);
+const SELECTOR: usize =
+    core::mem::offset_of!(SharedInfo, vcpu_info) + core::mem::offset_of!(VcpuInfo, evtchn_pending_sel);
+
+#[derive(Default)]
+struct State {
+    fired: bool,
+    waiters: Vec<Waker>,
+}
+
+local!(static PORTS: RefCell<BTreeMap<u32, State>> = RefCell::new(BTreeMap::new()));
+
+/// Masks all ports; those that are bound afterwards are unmasked one by one.
+pub(crate) fn start() {
+    for word in 0..WORDS {
+        shared::word(MASK + word * 8).store(u64::MAX, Ordering::SeqCst);
+    }
+}
+
+/// Takes what is pending on unmasked ports and wakes who waits for it.
+pub(crate) fn collect() {
+    if shared::upcall_pending().swap(0, Ordering::SeqCst) == 0 {
+        return;
+    }
+    let mut selector = shared::word(SELECTOR).swap(0, Ordering::SeqCst);
+    while selector != 0 {
+        let word = selector.trailing_zeros() as usize;
+        selector &= selector - 1;
+        let mask = shared::word(MASK + word * 8).load(Ordering::SeqCst);
+        let pending = shared::word(PENDING + word * 8).fetch_and(mask, Ordering::SeqCst) & !mask;
+        let mut left = pending;
+        while left != 0 {
+            fire((word * 64) as u32 + left.trailing_zeros());
+            left &= left - 1;
+        }
+    }
+}
+
+fn fire(port: u32) {
+    PORTS.with(|ports| {
+        if let Some(state) = ports.borrow_mut().get_mut(&port) {
+            state.fired = true;
+            state.waiters.drain(..).for_each(Waker::wake);
+        }
+    });
+}
+
+/// Blocks the vcpu until an event is pending.
+pub(crate) fn wait_for_any() {
+    crate::sched::block();
+}
+
+/// A port of this domain; closed when dropped, unless the builder made it.
+#[derive(Debug)]
+pub struct Port {
+    number: u32,
+    owned: bool,
+}
+
+impl Port {
+    fn new(number: u32, owned: bool) -> Self {
+        PORTS.with(|ports| ports.borrow_mut().insert(number, State::default()));
+        let port = Self { number, owned };
+        port.unmask();
+        port
+    }
+
+    /// A port that the builder made; it stays open when this value is dropped.
+    pub fn adopt(number: u32) -> Self {
+        Self::new(number, false)
+    }
+
+    /// A port that `remote` may bind to.
+    ///
+    /// # Errors
+    /// What the hypervisor refuses: no such domain, no port left.
+    pub fn alloc_unbound(remote: u16) -> Result<Self, Errno> {
+        let mut request = abi::AllocUnbound { dom: DOMID_SELF, remote_dom: remote, ..Default::default() };
+        event_op::alloc_unbound(&mut request)?;
+        Ok(Self::new(request.port, true))
+    }
+
+    /// A port connected to `remote_port`, which `remote` left open for this domain.
+    ///
+    /// # Errors
+    /// What the hypervisor refuses: no such port, or not meant for us.
+    pub fn bind_interdomain(remote: u16, remote_port: u32) -> Result<Self, Errno> {
+        let mut request = abi::BindInterdomain { remote_dom: remote, remote_port, ..Default::default() };
+        event_op::bind_interdomain(&mut request)?;
+        Ok(Self::new(request.local_port, true))
+    }
+
+    /// A port that the virtual interrupt `virq` of vcpu 0 rings.
+    ///
+    /// # Errors
+    /// What the hypervisor refuses: already bound, not for this domain.
+    pub fn bind_virq(virq: u32) -> Result<Self, Errno> {
+        let mut request = abi::BindVirq { virq, vcpu: 0, ..Default::default() };
+        event_op::bind_virq(&mut request)?;
+        Ok(Self::new(request.port, true))
+    }
+
+    /// A port that rings vcpu 0 of this domain.
+    ///
+    /// # Errors
+    /// What the hypervisor refuses: no port left.
+    pub fn bind_ipi() -> Result<Self, Errno> {
+        let mut request = abi::BindIpi { vcpu: 0, ..Default::default() };
+        event_op::bind_ipi(&mut request)?;
+        Ok(Self::new(request.port, true))
+    }
+
+    /// A port that the physical interrupt `pirq` rings.
+    ///
+    /// # Errors
+    /// What the hypervisor refuses: not ours, or shared by others who do not share.
+    pub fn bind_pirq(pirq: u32, will_share: bool) -> Result<Self, Errno> {
+        let flags = if will_share { abi::BIND_PIRQ__WILL_SHARE } else { 0 };
+        let mut request = abi::BindPirq { pirq, flags, ..Default::default() };
+        event_op::bind_pirq(&mut request)?;
+        Ok(Self::new(request.port, true))
+    }
+
+    /// The port's number, which the other side is told.
+    pub const fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Rings the other end.
+    pub fn notify(&self) {
+        // A peer that closed its end is noticed through the store, not here.
+        let _ = hypercall::event_send(self.number);
+    }
+
+    /// Waits for an event; one that came since the last wait ends it at once.
+    pub async fn wait(&self) {
+        poll_fn(|context| {
+            PORTS.with(|ports| {
+                let mut ports = ports.borrow_mut();
+                let state = ports.entry(self.number).or_default();
+                if core::mem::take(&mut state.fired) {
+                    return Poll::Ready(());
+                }
+                if !state.waiters.iter().any(|waiter| waiter.will_wake(context.waker())) {
+                    state.waiters.push(context.waker().clone());
+                }
+                Poll::Pending
+            })
+        })
+        .await;
+    }
+
+    /// Stops events of this port from being collected.
+    pub fn mask(&self) {
+        self.mask_word().fetch_or(self.bit(), Ordering::SeqCst);
+    }
+
+    /// Lets events of this port be collected, those that came while it was masked too.
+    pub fn unmask(&self) {
+        self.mask_word().fetch_and(!self.bit(), Ordering::SeqCst);
+        let pending = shared::word(PENDING + self.number as usize / 64 * 8).load(Ordering::SeqCst);
+        if pending & self.bit() != 0 {
+            // The hypervisor raises the summary bits for what it skipped before.
+            let _ = event_op::unmask(&mut abi::Unmask { port: self.number });
+        }
+    }
+
+    fn mask_word(&self) -> &'static core::sync::atomic::AtomicU64 {
+        shared::word(MASK + self.number as usize / 64 * 8)
+    }
+
+    const fn bit(&self) -> u64 {
+        1 << (self.number % 64)
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        self.mask();
+        PORTS.with(|ports| ports.borrow_mut().remove(&self.number));
+        if self.owned {
+            // It was open, and nobody else could close it.
+            let _ = event_op::close(&mut abi::Close { port: self.number });
+        }
+    }
+}

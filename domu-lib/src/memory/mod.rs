@@ -1,0 +1,37 @@
+//! Memory of a guest: pseudo-physical page numbers and machine frames, the page pool, mappings of frames.
+//!
+//! Three numbers name a page. A [`Pfn`] counts this guest's pages from 0; an [`Mfn`] names the machine frame behind
+//! it, which is what page tables and other domains are told; an address is where the page is mapped. The tables
+//! between the first two are the p2m (ours) and the machine-to-physical table (the hypervisor's). Every page that the
+//! guest owns is mapped once at `DIRECT_MAP + pfn * 4096`, page tables read-only; what belongs to others is mapped
+//! into windows ([`map`]).
+
+
+pub mod p2m;
+pub mod pool;
+
+pub use crate::raw::page::{Page, Pages};
+
+/// Bytes of a page.
+pub const PAGE_SIZE: usize = 4096;
+
+/// A page of this guest, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pfn(pub u64);
+
+/// A frame of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mfn(pub u64);
+
+impl Mfn {
+    /// The machine address of the frame's first byte.
+    pub const fn address(self) -> u64 {
+        self.0 << 12
+    }
+}
+
+/// How many pages the domain may ever have: what its memory map says, at least what it has now.
+#[cfg(target_os = "none")]
+pub(crate) fn limit_from_map(now: u64) -> u64 {
+    now
+}

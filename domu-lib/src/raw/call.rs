@@ -1,0 +1,138 @@
+//! Typed hypercalls: arguments that the compiler checks in, `Result<_, Errno>` out.
+//!
+//! What edits page tables or maps frames is not here but in [`crate::memory`] and [`crate::grant`], where its effects
+//! on this program's memory are answered for.
+
+use oxen_abi::errno::Errno;
+use oxen_abi::{console_io, event_channel, hypercall as number, sched, vcpu};
+
+use super::hypercall::{call1, call2, call3};
+use super::tables::check;
+
+/// Writes to the hypervisor's console.
+///
+/// # Errors
+/// `EPERM` where this domain may not.
+pub fn console_write(text: &[u8]) -> Result<(), Errno> {
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(rest.len().min(1024));
+        // SAFETY: the call reads the bytes it is given.
+        check(unsafe {
+            call3::<{ number::CONSOLE_IO }>(console_io::CONSOLEIO_WRITE.into(), now.len() as u64, now.as_ptr() as u64)
+        })?;
+        rest = later;
+    }
+    Ok(())
+}
+
+/// Reads what was typed at the hypervisor's console while its input is ours; says how many bytes came.
+///
+/// # Errors
+/// `EPERM` where this domain may not.
+pub fn console_read(buffer: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: the call fills no more than the buffer.
+    check(unsafe {
+        call3::<{ number::CONSOLE_IO }>(
+            console_io::CONSOLEIO_READ.into(),
+            buffer.len() as u64,
+            buffer.as_mut_ptr() as u64,
+        )
+    })
+    .map(|count| count as usize)
+}
+
+fn sched_op<T>(command: u32, argument: &T) -> Result<(), Errno> {
+    // SAFETY: the operations used here read their structure, and act on the vcpu alone.
+    check(unsafe { call2::<{ number::SCHED_OP }>(command.into(), core::ptr::from_ref(argument) as u64) }).map(|_| ())
+}
+
+/// Lets other vcpus run.
+pub fn sched_yield() -> Result<(), Errno> {
+    sched_op(sched::SCHEDOP_YIELD, &())
+}
+
+/// Unmasks events and stops until one is pending.
+pub fn sched_block() -> Result<(), Errno> {
+    sched_op(sched::SCHEDOP_BLOCK, &())
+}
+
+/// Ends the domain for the reason `code` (`SHUTDOWN_*`).
+pub fn sched_shutdown(code: u32) -> Result<(), Errno> {
+    sched_op(sched::SCHEDOP_SHUTDOWN, &sched::SchedShutdown { reason: code })
+}
+
+/// Waits for one of `ports`, or the system time `timeout` in nanoseconds (0 for never).
+pub fn sched_poll(ports: &[u32], timeout: u64) -> Result<(), Errno> {
+    let request =
+        sched::SchedPoll { ports: ports.as_ptr() as u64, nr_ports: ports.len() as u32, timeout, ..Default::default() };
+    sched_op(sched::SCHEDOP_POLL, &request)
+}
+
+/// Asks for a timer event at the system time `deadline`; 0 takes the request back.
+pub fn set_timer(deadline: u64) -> Result<(), Errno> {
+    // SAFETY: touches no memory.
+    check(unsafe { call1::<{ number::SET_TIMER_OP }>(deadline) }).map(|_| ())
+}
+
+/// Stops the timer that ticks 100 times a second from the start.
+pub fn stop_periodic_timer() -> Result<(), Errno> {
+    // SAFETY: touches no memory.
+    check(unsafe { call3::<{ number::VCPU_OP }>(vcpu::VCPUOP_STOP_PERIODIC_TIMER.into(), 0, 0) }).map(|_| ())
+}
+
+/// Rings the other end of `port`.
+pub fn event_send(port: u32) -> Result<(), Errno> {
+    event_op::call(event_channel::EVTCHNOP_SEND, &mut event_channel::Send { port })
+}
+
+/// The version of the hypervisor, major and minor.
+pub fn xen_version() -> (u32, u32) {
+    // SAFETY: touches no memory.
+    let version = unsafe { call2::<{ number::XEN_VERSION }>(oxen_abi::version::XENVER_VERSION.into(), 0) } as u32;
+    (version >> 16, version & 0xffff)
+}
+
+/// Operations on event channels.
+pub mod event_op {
+    use super::{Errno, call2, check, event_channel, number};
+
+    pub(super) fn call<T>(command: u32, request: &mut T) -> Result<(), Errno> {
+        let argument = core::ptr::from_mut(request) as u64;
+        // SAFETY: the operations used here read and fill their structure, and touch no other memory.
+        check(unsafe { call2::<{ number::EVENT_CHANNEL_OP }>(command.into(), argument) }).map(|_| ())
+    }
+
+    macro_rules! operation {
+        ($($(#[$doc:meta])* $name:ident($request:ident) = $command:ident;)*) => {
+            $(
+                $(#[$doc])*
+                ///
+                /// # Errors
+                /// What the hypervisor answers.
+                pub fn $name(request: &mut event_channel::$request) -> Result<(), Errno> {
+                    call(event_channel::$command, request)
+                }
+            )*
+        };
+    }
+
+    operation! {
+        /// Makes a port that a named domain may bind to.
+        alloc_unbound(AllocUnbound) = EVTCHNOP_ALLOC_UNBOUND;
+        /// Connects to a port that another domain left open for this one.
+        bind_interdomain(BindInterdomain) = EVTCHNOP_BIND_INTERDOMAIN;
+        /// Binds a virtual interrupt.
+        bind_virq(BindVirq) = EVTCHNOP_BIND_VIRQ;
+        /// Binds a physical interrupt.
+        bind_pirq(BindPirq) = EVTCHNOP_BIND_PIRQ;
+        /// Makes a port that rings a vcpu of this domain.
+        bind_ipi(BindIpi) = EVTCHNOP_BIND_IPI;
+        /// Closes a port.
+        close(Close) = EVTCHNOP_CLOSE;
+        /// Delivers what was skipped while the port was masked.
+        unmask(Unmask) = EVTCHNOP_UNMASK;
+        /// Tells what a port is bound to.
+        status(Status) = EVTCHNOP_STATUS;
+    }
+}

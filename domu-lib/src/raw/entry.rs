@@ -1,0 +1,89 @@
+//! The first instructions, the ELF notes that a domain builder reads, the hypercall page and the boot stack.
+
+use core::arch::global_asm;
+
+use oxen_abi::elfnote;
+
+/// Bytes of stack that the program runs on.
+pub(crate) const STACK_BYTES: usize = 256 * 1024;
+
+unsafe extern "C" {
+    /// The hypercall page: code that the hypervisor writes, never called by this name alone.
+    pub(crate) fn hypercall_page();
+}
+
+global_asm!(
+    ".pushsection .text.entry, \"ax\", @progbits",
+    ".globl _start",
+    ".type _start, @function",
+    "_start:",
+    "cld",
+    "lea rsp, [rip + oxen_stack_top]",
+    "xor ebp, ebp",
+    "mov rdi, rsi",
+    "call {start}",
+    "ud2",
+    ".balign 4096",
+    ".globl hypercall_page",
+    ".type hypercall_page, @function",
+    "hypercall_page:",
+    ".skip 4096, 0xcc",
+    ".popsection",
+
+    ".pushsection .bss.stack, \"aw\", @nobits",
+    ".balign 4096",
+    ".globl oxen_stack_guard",
+    "oxen_stack_guard:",
+    ".skip 4096",
+    ".globl oxen_stack_bottom",
+    "oxen_stack_bottom:",
+    ".skip {stack}",
+    "oxen_stack_top:",
+    ".popsection",
+
+    ".macro oxen_note type:req, data:vararg",
+    ".balign 4",
+    ".long 4, 2f - 1f, \\type",
+    ".asciz \"Xen\"",
+    "1: \\data",
+    "2: .balign 4",
+    ".endm",
+
+    ".pushsection .note.Xen, \"a\", @note",
+    ".globl oxen_elf_notes",
+    "oxen_elf_notes:",
+    "oxen_note {guest_os}, .asciz \"Oxen\"",
+    "oxen_note {guest_version}, .asciz \"0.1\"",
+    "oxen_note {xen_version}, .asciz \"xen-3.0\"",
+    "oxen_note {loader}, .asciz \"generic\"",
+    "oxen_note {pae_mode}, .asciz \"yes\"",
+    "oxen_note {entry}, .quad _start",
+    "oxen_note {hypercall}, .quad hypercall_page",
+    "oxen_note {virt_base}, .quad virt_base",
+    "oxen_note {paddr_offset}, .quad 0",
+    "oxen_note {features}, .asciz \"!writable_page_tables|pae_pgdir_above_4gb\"",
+    // Bit 0 writable_page_tables is used where offered, bit 11 says that the image can be dom0.
+    "oxen_note {supported_features}, .long 0x801",
+    "oxen_note {l1_mfn_valid}, .quad 1, 1",
+    "oxen_note {suspend_cancel}, .long 1",
+    "oxen_note {mod_start_pfn}, .quad 1",
+    "oxen_note {hv_start_low}, .quad 0xffff800000000000",
+    ".popsection",
+    start = sym super::boot::start,
+    stack = const STACK_BYTES,
+    guest_os = const elfnote::GUEST_OS,
+    guest_version = const elfnote::GUEST_VERSION,
+    xen_version = const elfnote::XEN_VERSION,
+    loader = const elfnote::LOADER,
+    pae_mode = const elfnote::PAE_MODE,
+    entry = const elfnote::ENTRY,
+    hypercall = const elfnote::HYPERCALL_PAGE,
+    virt_base = const elfnote::VIRT_BASE,
+    paddr_offset = const elfnote::PADDR_OFFSET,
+    features = const elfnote::FEATURES,
+    supported_features = const elfnote::SUPPORTED_FEATURES,
+    l1_mfn_valid = const elfnote::L1_MFN_VALID,
+    suspend_cancel = const elfnote::SUSPEND_CANCEL,
+    mod_start_pfn = const elfnote::MOD_START_PFN,
+    hv_start_low = const elfnote::HV_START_LOW,
+);

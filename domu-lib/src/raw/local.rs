@@ -1,0 +1,40 @@
+//! Statics of the one thread of control that a guest has.
+
+/// A value that only the guest's vcpu touches, or, on the host, one for each thread.
+#[cfg(target_os = "none")]
+#[derive(Debug)]
+pub(crate) struct Local<T: 'static>(core::cell::LazyCell<T>);
+
+// SAFETY: one vcpu runs the guest's Rust code, and the upcall handler, which may interrupt it, touches no such value.
+#[cfg(target_os = "none")]
+unsafe impl<T: 'static> Sync for Local<T> {}
+
+#[cfg(target_os = "none")]
+impl<T: 'static> Local<T> {
+    /// A value made by `init` at its first use.
+    pub(crate) const fn new(init: fn() -> T) -> Self {
+        Self(core::cell::LazyCell::new(init))
+    }
+
+    /// Uses the value.
+    pub(crate) fn with<R>(&'static self, use_it: impl FnOnce(&T) -> R) -> R {
+        use_it(&self.0)
+    }
+}
+
+/// Defines a static for the guest's one thread; on the host, where tests run in many, one for each.
+#[cfg(target_os = "none")]
+macro_rules! local {
+    (static $name:ident: $type:ty = $init:expr) => {
+        static $name: $crate::raw::local::Local<$type> = $crate::raw::local::Local::new(|| $init);
+    };
+}
+
+#[cfg(not(target_os = "none"))]
+macro_rules! local {
+    (static $name:ident: $type:ty = $init:expr) => {
+        std::thread_local!(static $name: $type = $init);
+    };
+}
+
+pub(crate) use local;

@@ -1,0 +1,20 @@
+//! The only room of the runtime that may say `unsafe`: entry and exception code, hypercall stubs, page tables,
+//! and views of memory. Everything it hands out is safe to use.
+#![expect(unsafe_code, reason = "the machine's edge of the runtime: assembly, page tables and views of shared pages")]
+
+#[cfg(target_os = "none")]
+pub(crate) mod boot;
+pub mod call;
+#[cfg(target_os = "none")]
+mod entry;
+#[cfg(target_os = "none")]
+pub(crate) mod heap;
+pub(crate) mod hypercall;
+pub(crate) mod local;
+pub mod machine;
+pub mod page;
+pub(crate) mod shared;
+pub mod tables;
+pub mod trap;
+pub(crate) mod user;
+pub(crate) mod view;

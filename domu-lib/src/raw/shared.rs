@@ -1,0 +1,60 @@
+//! The shared information page: mapped over a page of the image, seen as atomic words.
+
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use oxen_abi::mmu;
+use oxen_abi::shared_info::{SharedInfo, VcpuInfo};
+
+use super::tables::{self, bits};
+
+/// The page of the image that the shared page is mapped over.
+#[repr(C, align(4096))]
+struct Place([AtomicU64; 512]);
+static PLACE: Place = Place([const { AtomicU64::new(0) }; 512]);
+
+/// Maps the page at machine address `machine`.
+pub(super) fn map_shared_info(machine: u64) {
+    let address = (&raw const PLACE) as u64;
+    // SAFETY: the page of the image under it holds nothing yet, and is reached by this name alone.
+    let result = unsafe { tables::update_va_mapping(address, machine | bits::DATA, mmu::UVMF_INVLPG) };
+    assert!(result.is_ok(), "shared info: {result:?}");
+}
+
+/// The page in words of 64 bits; offsets are those of [`SharedInfo`].
+pub(crate) fn words() -> &'static [AtomicU64; 512] {
+    &PLACE.0
+}
+
+/// The word at byte `offset` (a multiple of 8).
+pub(crate) fn word(offset: usize) -> &'static AtomicU64 {
+    &PLACE.0[offset / 8]
+}
+
+/// The byte at `offset`.
+fn byte(offset: usize) -> &'static AtomicU8 {
+    let word = &raw const PLACE.0[offset / 8];
+    // SAFETY: within the word, and a byte of an atomic word is an atomic byte on this machine.
+    unsafe { &*word.cast::<AtomicU8>().add(offset % 8) }
+}
+
+const MASK: usize = core::mem::offset_of!(SharedInfo, vcpu_info) + core::mem::offset_of!(VcpuInfo, evtchn_upcall_mask);
+const PENDING: usize =
+    core::mem::offset_of!(SharedInfo, vcpu_info) + core::mem::offset_of!(VcpuInfo, evtchn_upcall_pending);
+
+/// Whether events interrupt this vcpu (they do not while the byte is set).
+pub(crate) fn upcall_mask() -> &'static AtomicU8 {
+    byte(MASK)
+}
+
+/// Whether some unmasked port of this vcpu is pending.
+pub(crate) fn upcall_pending() -> &'static AtomicU8 {
+    byte(PENDING)
+}
+
+/// Where the hypervisor leaves the address of a page fault.
+pub(crate) fn fault_address() -> u64 {
+    const CR2: usize = core::mem::offset_of!(SharedInfo, vcpu_info)
+        + core::mem::offset_of!(VcpuInfo, arch)
+        + core::mem::offset_of!(oxen_abi::shared_info::ArchVcpuInfo, cr2);
+    word(CR2).load(Ordering::Relaxed)
+}

@@ -1,0 +1,58 @@
+//! The vcpu's own time: giving it up, waiting for events, ending the domain.
+
+use oxen_abi::errno::Errno;
+use oxen_abi::sched;
+
+use crate::hypercall;
+use crate::raw::shared;
+use core::sync::atomic::Ordering;
+
+/// Why a domain ends, as its toolstack is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It is done.
+    Poweroff,
+    /// It wants to start again.
+    Reboot,
+    /// It is ready to be saved.
+    Suspend,
+    /// It met an error that it cannot go on from.
+    Crash,
+}
+
+/// Ends the domain.
+pub fn shutdown(reason: Reason) -> ! {
+    let code = match reason {
+        Reason::Poweroff => sched::SHUTDOWN_POWEROFF,
+        Reason::Reboot => sched::SHUTDOWN_REBOOT,
+        Reason::Suspend => sched::SHUTDOWN_SUSPEND,
+        Reason::Crash => sched::SHUTDOWN_CRASH,
+    };
+    crate::console::drain();
+    loop {
+        // A domain that goes on after this has not been stopped yet.
+        let _ = hypercall::sched_shutdown(code);
+        yield_now();
+    }
+}
+
+/// Lets other vcpus run.
+pub fn yield_now() {
+    // There is no way for this to fail.
+    let _ = hypercall::sched_yield();
+}
+
+/// Stops until an event is pending, and leaves events masked.
+pub(crate) fn block() {
+    let _ = hypercall::sched_block();
+    shared::upcall_mask().store(1, Ordering::SeqCst);
+}
+
+/// Waits until one of `ports` is pending or the time `until` (nanoseconds of system time, 0 for never) has come,
+/// without unmasking events.
+///
+/// # Errors
+/// `EINVAL` for ports that are not there.
+pub fn poll(ports: &[u32], until: u64) -> Result<(), Errno> {
+    hypercall::sched_poll(ports, until)
+}

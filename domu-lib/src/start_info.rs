@@ -1,0 +1,101 @@
+//! What the domain builder says at the start of day.
+
+use alloc::string::String;
+
+use oxen_abi::start_info::{SIF_INITDOMAIN, SIF_MOD_START_PFN, SIF_PRIVILEGED, StartInfo};
+
+use crate::memory::{Mfn, Pfn};
+use crate::raw::view;
+
+static INFO: spin::Once<&'static StartInfo> = spin::Once::new();
+
+/// Keeps the start-of-day page, which stays mapped for good.
+pub(crate) fn install(info: &'static StartInfo) {
+    INFO.call_once(|| info);
+}
+
+fn with<T>(read: impl FnOnce(&StartInfo) -> T) -> Option<T> {
+    INFO.get().copied().map(read)
+}
+
+fn flag(bit: u32) -> bool {
+    with(|info| info.flags & bit != 0).unwrap_or(false)
+}
+
+/// A page shared with a backend that the builder set up, and the event channel that goes with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Channel {
+    /// The page's frame.
+    pub frame: Mfn,
+    /// The local port.
+    pub port: u32,
+}
+
+/// The primary console; `None` in dom0, whose console is the hypervisor's.
+pub fn console() -> Option<Channel> {
+    if is_initial_domain() {
+        return None;
+    }
+    with(|info| Channel { frame: Mfn(info.console.mfn), port: info.console.evtchn }).filter(|ring| ring.frame.0 != 0)
+}
+
+/// The ring to xenstored; `None` where there is none yet.
+pub fn store() -> Option<Channel> {
+    with(|info| Channel { frame: Mfn(info.store_mfn), port: info.store_evtchn }).filter(|ring| ring.frame.0 != 0)
+}
+
+/// The frames of the rings above.
+pub(crate) fn ring_frames() -> impl Iterator<Item = Mfn> {
+    [console(), store()].into_iter().flatten().map(|ring| ring.frame)
+}
+
+/// Whether this is dom0: the domain that the hypervisor started first.
+pub fn is_initial_domain() -> bool {
+    flag(SIF_INITDOMAIN)
+}
+
+/// Whether the domain may use the control calls.
+pub fn is_privileged() -> bool {
+    flag(SIF_PRIVILEGED)
+}
+
+/// Whether the module is named by its first page instead of by its address.
+pub(crate) fn module_is_pfn() -> bool {
+    flag(SIF_MOD_START_PFN)
+}
+
+/// Pages that the domain was built with.
+pub fn pages() -> u64 {
+    with(|info| info.nr_pages).unwrap_or(0)
+}
+
+/// The ABI string of the hypervisor, such as `xen-3.0-x86_64`.
+pub fn magic() -> String {
+    with(|info| text(&info.magic)).unwrap_or_default()
+}
+
+/// The command line.
+pub fn command_line() -> String {
+    with(|info| text(&info.cmd_line)).unwrap_or_default()
+}
+
+fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).trim().into()
+}
+
+/// The value of `key=value` on the command line, or an empty string for a lone `key`.
+pub fn option(key: &str) -> Option<String> {
+    command_line().split_whitespace().find_map(|word| match word.split_once('=') {
+        Some((name, value)) if name == key => Some(value.into()),
+        None if word == key => Some(String::new()),
+        _ => None,
+    })
+}
+
+/// The module (ramdisk) that came with the kernel, as bytes that stay for good.
+pub fn module() -> Option<&'static [u8]> {
+    let (start, length) = with(|info| (info.mod_start, info.mod_len)).filter(|&(_, length)| length != 0)?;
+    let address = if module_is_pfn() { view::address(Pfn(start)) } else { start };
+    Some(view::module(address, usize::try_from(length).ok()?))
+}

@@ -1,0 +1,297 @@
+//! Tasks: one executor for the one vcpu that runs a guest's code.
+//!
+//! Nothing is interrupted: events stay masked while tasks run, and are looked at between tasks and while the guest has
+//! nothing to do. A task may therefore hold `Rc`s and `RefCell`s across its awaits.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::rc::Rc;
+use alloc::sync::Arc;
+use alloc::task::Wake;
+use core::cell::{Cell, RefCell};
+use core::future::{Future, poll_fn};
+use core::pin::{Pin, pin};
+use core::task::{Context, Poll, Waker};
+
+use crate::raw::local::local;
+
+type Local = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Which tasks are to be polled, oldest first. Wakers are shared, so this is the part that is locked.
+type Ready = Arc<spin::Mutex<VecDeque<u64>>>;
+
+struct Signal {
+    id: u64,
+    ready: Ready,
+}
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        let mut ready = self.ready.lock();
+        if !ready.contains(&self.id) {
+            ready.push_back(self.id);
+        }
+    }
+}
+
+/// All tasks but the one that is being polled.
+#[derive(Default)]
+struct Executor {
+    tasks: RefCell<BTreeMap<u64, (Local, Waker)>>,
+    ready: Ready,
+    next: Cell<u64>,
+}
+
+impl Executor {
+    fn add(&self, future: Local) {
+        let id = self.next.get() + 1;
+        self.next.set(id);
+        let waker = Waker::from(Arc::new(Signal { id, ready: self.ready.clone() }));
+        self.tasks.borrow_mut().insert(id, (future, waker.clone()));
+        waker.wake();
+    }
+
+    fn wake_up(&self, id: u64) {
+        let mut ready = self.ready.lock();
+        if !ready.contains(&id) {
+            ready.push_back(id);
+        }
+    }
+}
+
+local!(static EXECUTOR: Executor = Executor::default());
+
+/// The result of a task, when it has one.
+struct Slot<T> {
+    value: Option<T>,
+    waiter: Option<Waker>,
+    done: bool,
+}
+
+/// What is left of a spawned task: await it for its result. Dropping it leaves the task running.
+pub struct JoinHandle<T>(Rc<RefCell<Slot<T>>>);
+
+impl<T> JoinHandle<T> {
+    /// Whether the task has ended.
+    pub fn is_finished(&self) -> bool {
+        self.0.borrow().done
+    }
+}
+
+impl<T> core::fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("JoinHandle").field("finished", &self.is_finished()).finish()
+    }
+}
+
+impl<T> Future for JoinHandle<T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let mut slot = self.0.borrow_mut();
+        if let Some(value) = slot.value.take() {
+            return Poll::Ready(value);
+        }
+        slot.waiter = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// Starts a task; it runs when the current one waits.
+pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> JoinHandle<T> {
+    let slot = Rc::new(RefCell::new(Slot { value: None, waiter: None, done: false }));
+    let result = slot.clone();
+    let task = async move {
+        let value = future.await;
+        let mut slot = result.borrow_mut();
+        slot.value = Some(value);
+        slot.done = true;
+        if let Some(waiter) = slot.waiter.take() {
+            waiter.wake();
+        }
+    };
+    EXECUTOR.with(|executor| executor.add(Box::pin(task)));
+    JoinHandle(slot)
+}
+
+/// Polls what is ready, each task once; says whether anything was.
+fn turn() -> bool {
+    let count = EXECUTOR.with(|executor| executor.ready.lock().len());
+    for _ in 0..count {
+        let Some(id) = EXECUTOR.with(|executor| executor.ready.lock().pop_front()) else { break };
+        // The task is out of the table while it runs, so that it may spawn others.
+        let taken = EXECUTOR.with(|executor| executor.tasks.borrow_mut().remove(&id));
+        let Some((mut future, waker)) = taken else { continue };
+        if future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+            EXECUTOR.with(|executor| executor.tasks.borrow_mut().insert(id, (future, waker)));
+        }
+    }
+    count > 0
+}
+
+/// Runs `main` and every task until `main` ends, and blocks the vcpu while there is nothing to do.
+///
+/// Tasks that are left stay where they are: a later `run` continues them.
+pub fn run<T>(main: impl Future<Output = T>) -> T {
+    const MAIN: u64 = 0;
+    let mut main = pin!(main);
+    let ready = EXECUTOR.with(|executor| executor.ready.clone());
+    let waker = Waker::from(Arc::new(Signal { id: MAIN, ready }));
+    loop {
+        // The main future may borrow its caller's values, so it is polled here instead of standing in the table.
+        if let Poll::Ready(value) = main.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return value;
+        }
+        loop {
+            crate::event::collect();
+            crate::time::fire();
+            let main_is_ready = EXECUTOR.with(|executor| {
+                let mut ready = executor.ready.lock();
+                let before = ready.len();
+                ready.retain(|&id| id != MAIN);
+                ready.len() != before
+            });
+            let ran = turn();
+            if main_is_ready {
+                break;
+            }
+            if !ran {
+                crate::time::arm();
+                crate::event::wait_for_any();
+            }
+        }
+    }
+}
+
+/// Lets every other ready task run once.
+pub async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// The result of whichever of two futures ended first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Either<A, B> {
+    /// The first one.
+    First(A),
+    /// The second one.
+    Second(B),
+}
+
+/// Waits for the first of two futures and drops the other; where both are ready, the first wins.
+pub async fn select<A: Future, B: Future>(first: A, second: B) -> Either<A::Output, B::Output> {
+    let mut first = pin!(first);
+    let mut second = pin!(second);
+    poll_fn(|context| {
+        if let Poll::Ready(value) = first.as_mut().poll(context) {
+            return Poll::Ready(Either::First(value));
+        }
+        second.as_mut().poll(context).map(Either::Second)
+    })
+    .await
+}
+
+/// Waits for both futures.
+pub async fn join<A: Future, B: Future>(first: A, second: B) -> (A::Output, B::Output) {
+    let mut first = pin!(first);
+    let mut second = pin!(second);
+    let (mut a, mut b) = (None, None);
+    poll_fn(|context| {
+        if a.is_none()
+            && let Poll::Ready(value) = first.as_mut().poll(context)
+        {
+            a = Some(value);
+        }
+        if b.is_none()
+            && let Poll::Ready(value) = second.as_mut().poll(context)
+        {
+            b = Some(value);
+        }
+        match (a.take(), b.take()) {
+            (Some(first), Some(second)) => Poll::Ready((first, second)),
+            (first, second) => {
+                (a, b) = (first, second);
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+/// The time given to a future was over before it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elapsed;
+
+/// Waits for `future`, but no longer than `nanoseconds`.
+///
+/// # Errors
+/// [`Elapsed`] when the time was over first.
+pub async fn timeout<F: Future>(nanoseconds: u64, future: F) -> Result<F::Output, Elapsed> {
+    match select(future, crate::time::sleep(nanoseconds)).await {
+        Either::First(value) => Ok(value),
+        Either::Second(()) => Err(Elapsed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::{Channel, Notify};
+
+    #[test]
+    fn a_spawned_task_gives_its_result_to_who_waits() {
+        assert_eq!(run(async { spawn(async { 6 * 7 }).await }), 42);
+    }
+
+    #[test]
+    fn tasks_take_turns() {
+        let log = Rc::new(RefCell::new(std::vec::Vec::new()));
+        let writer = |name: u8| {
+            let log = log.clone();
+            async move {
+                for _ in 0..3 {
+                    log.borrow_mut().push(name);
+                    yield_now().await;
+                }
+            }
+        };
+        let (first, second) = (spawn(writer(1)), spawn(writer(2)));
+        run(join(first, second));
+        assert_eq!(*log.borrow(), [1, 2, 1, 2, 1, 2]);
+    }
+
+    #[test]
+    fn select_drops_the_loser() {
+        let notify = Notify::new();
+        run(async {
+            let winner = select(async { 1 }, notify.notified()).await;
+            assert_eq!(winner, Either::First(1));
+        });
+    }
+
+    #[test]
+    fn a_channel_hands_over_in_order_and_ends_with_its_sender() {
+        run(async {
+            let (sender, receiver) = Channel::pair();
+            spawn(async move {
+                for n in 0..5 {
+                    sender.send(n);
+                    yield_now().await;
+                }
+            });
+            let mut seen = std::vec::Vec::new();
+            while let Some(n) = receiver.receive().await {
+                seen.push(n);
+            }
+            assert_eq!(seen, [0, 1, 2, 3, 4]);
+        });
+    }
+}

@@ -1,0 +1,168 @@
+//! Time: the hypervisor's clock, and tasks that sleep.
+
+use alloc::collections::BTreeMap;
+use core::cell::{Cell, RefCell};
+use core::future::poll_fn;
+use core::sync::atomic::{AtomicU64, Ordering, fence};
+use core::task::{Poll, Waker};
+
+use oxen_abi::event_channel::VIRQ_TIMER;
+use oxen_abi::shared_info::{SharedInfo, VcpuInfo, VcpuTimeInfo};
+
+use crate::event::Port;
+use crate::hypercall;
+use crate::raw::local::local;
+use crate::raw::{machine, shared};
+
+/// Nanoseconds of a millisecond.
+pub const MILLISECOND: u64 = 1_000_000;
+/// Nanoseconds of a second.
+pub const SECOND: u64 = 1_000 * MILLISECOND;
+
+const TIME: usize = core::mem::offset_of!(SharedInfo, vcpu_info) + core::mem::offset_of!(VcpuInfo, time);
+const WALL: usize = core::mem::offset_of!(SharedInfo, wc_version);
+
+fn field(offset: usize) -> u64 {
+    shared::word(TIME + offset).load(Ordering::Relaxed)
+}
+
+/// Reads a record of the shared page between two looks at its version.
+fn consistently<T>(version: impl Fn() -> u32, read: impl Fn() -> T) -> T {
+    loop {
+        let before = version();
+        fence(Ordering::Acquire);
+        let value = read();
+        fence(Ordering::Acquire);
+        if before & 1 == 0 && before == version() {
+            return value;
+        }
+    }
+}
+
+/// Scales ticks to nanoseconds as `vcpu_time_info` says.
+const fn scale(ticks: u64, mul: u32, shift: i8) -> u64 {
+    let shifted = if shift < 0 { ticks >> shift.unsigned_abs() } else { ticks << shift };
+    ((shifted as u128 * mul as u128) >> 32) as u64
+}
+
+/// Nanoseconds since the machine started.
+pub fn now() -> u64 {
+    consistently(
+        || field(0) as u32,
+        || {
+            let packed = field(core::mem::offset_of!(VcpuTimeInfo, tsc_to_system_mul));
+            let elapsed = machine::tsc().wrapping_sub(field(core::mem::offset_of!(VcpuTimeInfo, tsc_timestamp)));
+            let nanoseconds = scale(elapsed, packed as u32, (packed >> 32) as i8);
+            field(core::mem::offset_of!(VcpuTimeInfo, system_time)).wrapping_add(nanoseconds)
+        },
+    )
+}
+
+/// Nanoseconds since 1970.
+pub fn wall() -> u64 {
+    let at_boot = consistently(
+        || shared::word(WALL).load(Ordering::Relaxed) as u32,
+        || {
+            let seconds = shared::word(WALL).load(Ordering::Relaxed) >> 32;
+            let rest = shared::word(WALL + 8).load(Ordering::Relaxed);
+            ((rest >> 32 << 32) + seconds) * SECOND + u64::from(rest as u32)
+        },
+    );
+    at_boot + now()
+}
+
+#[derive(Default)]
+struct Sleepers {
+    queue: RefCell<BTreeMap<(u64, u64), Waker>>,
+    next: Cell<u64>,
+}
+
+local!(static SLEEPERS: Sleepers = Sleepers::default());
+
+/// The deadline that the hypervisor was told last, 0 for none.
+static ARMED: AtomicU64 = AtomicU64::new(0);
+
+/// Binds the timer's virtual interrupt, whose only duty is to end a block, and stops the periodic one.
+pub(crate) fn start() {
+    let _ = hypercall::stop_periodic_timer();
+    match Port::bind_virq(VIRQ_TIMER) {
+        // It is never dropped: the timer is used as long as the guest lives.
+        Ok(port) => core::mem::forget(port),
+        Err(errno) => crate::println!("timer: {errno:?}; sleeping tasks will not wake up by themselves"),
+    }
+}
+
+/// Wakes the tasks whose time has come.
+pub(crate) fn fire() {
+    SLEEPERS.with(|sleepers| {
+        let mut queue = sleepers.queue.borrow_mut();
+        if queue.is_empty() {
+            return;
+        }
+        let now = now();
+        while let Some(entry) = queue.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            entry.remove().wake();
+        }
+    });
+}
+
+/// Tells the hypervisor the next deadline.
+pub(crate) fn arm() {
+    let next = SLEEPERS.with(|sleepers| sleepers.queue.borrow().keys().next().map_or(0, |&(deadline, _)| deadline));
+    if ARMED.swap(next, Ordering::Relaxed) != next || next != 0 {
+        let _ = hypercall::set_timer(next);
+    }
+}
+
+/// Takes a sleeper out of the queue when the sleep is given up.
+struct Entry(Option<(u64, u64)>);
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(key) = self.0 {
+            SLEEPERS.with(|sleepers| sleepers.queue.borrow_mut().remove(&key));
+        }
+    }
+}
+
+/// Waits until the time (as [`now`] counts it) is `deadline`.
+pub async fn sleep_until(deadline: u64) {
+    let mut entry = Entry(None);
+    poll_fn(|context| {
+        if now() >= deadline {
+            return Poll::Ready(());
+        }
+        SLEEPERS.with(|sleepers| {
+            let key = *entry.0.get_or_insert_with(|| {
+                sleepers.next.set(sleepers.next.get() + 1);
+                (deadline, sleepers.next.get())
+            });
+            sleepers.queue.borrow_mut().insert(key, context.waker().clone());
+        });
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Waits for `nanoseconds`.
+pub async fn sleep(nanoseconds: u64) {
+    sleep_until(now().saturating_add(nanoseconds)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_scale_both_ways() {
+        // 2 GHz: half a nanosecond a tick.
+        assert_eq!(scale(2_000, 1 << 31, 0), 1_000);
+        // 500 MHz: two nanoseconds, which only a shift can say.
+        assert_eq!(scale(500, 1 << 31, 2), 1_000);
+        assert_eq!(scale(8_000, u32::MAX, -3), 999);
+        assert_eq!(scale(u64::MAX, u32::MAX, 0), u64::MAX - (1 << 32) - u64::from(u32::MAX) + u64::from(u32::MAX));
+    }
+}
