@@ -10,7 +10,7 @@ use core::future::poll_fn;
 use core::sync::atomic::Ordering;
 use core::task::{Poll, Waker};
 
-use oxen_abi::domid::DOMID_SELF;
+use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
 use oxen_abi::event_channel as abi;
 use oxen_abi::shared_info::{SharedInfo, VcpuInfo};
@@ -98,8 +98,8 @@ impl Port {
     ///
     /// # Errors
     /// What the hypervisor refuses: no such domain, no port left.
-    pub fn alloc_unbound(remote: u16) -> Result<Self, Errno> {
-        let mut request = abi::AllocUnbound { dom: DOMID_SELF, remote_dom: remote, ..Default::default() };
+    pub fn alloc_unbound(remote: DomId) -> Result<Self, Errno> {
+        let mut request = abi::EvtchnAllocUnbound { dom: DomId::SELF, remote_dom: remote, port: 0 };
         event_op::alloc_unbound(&mut request)?;
         Ok(Self::new(request.port, true))
     }
@@ -108,8 +108,8 @@ impl Port {
     ///
     /// # Errors
     /// What the hypervisor refuses: no such port, or not meant for us.
-    pub fn bind_interdomain(remote: u16, remote_port: u32) -> Result<Self, Errno> {
-        let mut request = abi::BindInterdomain { remote_dom: remote, remote_port, ..Default::default() };
+    pub fn bind_interdomain(remote: DomId, remote_port: u32) -> Result<Self, Errno> {
+        let mut request = abi::EvtchnBindInterdomain { remote_dom: remote, _pad: 0, remote_port, local_port: 0 };
         event_op::bind_interdomain(&mut request)?;
         Ok(Self::new(request.local_port, true))
     }
@@ -119,7 +119,7 @@ impl Port {
     /// # Errors
     /// What the hypervisor refuses: already bound, not for this domain.
     pub fn bind_virq(virq: u32) -> Result<Self, Errno> {
-        let mut request = abi::BindVirq { virq, vcpu: 0, ..Default::default() };
+        let mut request = abi::EvtchnBindVirq { virq, vcpu: 0, port: 0 };
         event_op::bind_virq(&mut request)?;
         Ok(Self::new(request.port, true))
     }
@@ -129,7 +129,7 @@ impl Port {
     /// # Errors
     /// What the hypervisor refuses: no port left.
     pub fn bind_ipi() -> Result<Self, Errno> {
-        let mut request = abi::BindIpi { vcpu: 0, ..Default::default() };
+        let mut request = abi::EvtchnBindIpi { vcpu: 0, port: 0 };
         event_op::bind_ipi(&mut request)?;
         Ok(Self::new(request.port, true))
     }
@@ -139,8 +139,8 @@ impl Port {
     /// # Errors
     /// What the hypervisor refuses: not ours, or shared by others who do not share.
     pub fn bind_pirq(pirq: u32, will_share: bool) -> Result<Self, Errno> {
-        let flags = if will_share { abi::BIND_PIRQ__WILL_SHARE } else { 0 };
-        let mut request = abi::BindPirq { pirq, flags, ..Default::default() };
+        let flags = if will_share { abi::BIND_PIRQ_WILL_SHARE } else { 0 };
+        let mut request = abi::EvtchnBindPirq { pirq, flags, port: 0 };
         event_op::bind_pirq(&mut request)?;
         Ok(Self::new(request.port, true))
     }
@@ -185,7 +185,7 @@ impl Port {
         let pending = shared::word(PENDING + self.number as usize / 64 * 8).load(Ordering::SeqCst);
         if pending & self.bit() != 0 {
             // The hypervisor raises the summary bits for what it skipped before.
-            let _ = event_op::unmask(&mut abi::Unmask { port: self.number });
+            let _ = event_op::unmask(&mut abi::EvtchnUnmask { port: self.number });
         }
     }
 
@@ -204,7 +204,7 @@ impl Drop for Port {
         PORTS.with(|ports| ports.borrow_mut().remove(&self.number));
         if self.owned {
             // It was open, and nobody else could close it.
-            let _ = event_op::close(&mut abi::Close { port: self.number });
+            let _ = event_op::close(&mut abi::EvtchnClose { port: self.number });
         }
     }
 }

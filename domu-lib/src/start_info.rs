@@ -36,7 +36,7 @@ pub fn console() -> Option<Channel> {
     if is_initial_domain() {
         return None;
     }
-    with(|info| Channel { frame: Mfn(info.console.mfn), port: info.console.evtchn }).filter(|ring| ring.frame.0 != 0)
+    with(|info| Channel { frame: Mfn(info.console_mfn), port: info.console_evtchn }).filter(|ring| ring.frame.0 != 0)
 }
 
 /// The ring to xenstored; `None` where there is none yet.

@@ -50,13 +50,6 @@ impl Executor {
         self.tasks.borrow_mut().insert(id, (future, waker.clone()));
         waker.wake();
     }
-
-    fn wake_up(&self, id: u64) {
-        let mut ready = self.ready.lock();
-        if !ready.contains(&id) {
-            ready.push_back(id);
-        }
-    }
 }
 
 local!(static EXECUTOR: Executor = Executor::default());

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use oxen_abi::domid::DOMID_SELF;
+use oxen_abi::domid::DomId;
 use oxen_abi::mmu;
 use oxen_abi::start_info::StartInfo;
 
@@ -141,9 +141,7 @@ fn lay_out_memory(info: &StartInfo, limit: u64) {
         });
     }
     let top = first + leaves + middles;
-    fill(frame(top), |index| {
-        (index < middles).then(|| frame(first + leaves + index).address() | bits::TABLE)
-    });
+    fill(frame(top), |index| (index < middles).then(|| frame(first + leaves + index).address() | bits::TABLE));
     fill(frame(top + 1), |_| None);
     let root = tables::root().address();
     let updates = [(view::DIRECT_MAP, top), (view::WINDOWS, top + 1)].map(|(address, pfn)| mmu::MmuUpdate {
@@ -151,7 +149,7 @@ fn lay_out_memory(info: &StartInfo, limit: u64) {
         val: frame(pfn).address() | bits::TABLE,
     });
     // SAFETY: both slots were empty, the tables below map each page as its owners expect.
-    let linked = unsafe { tables::mmu_update(&updates, DOMID_SELF) };
+    let linked = unsafe { tables::mmu_update(&updates, DomId::SELF) };
     assert!(linked.is_ok(), "direct map: {linked:?}");
     view::use_direct_map();
     // SAFETY: these pages were free and are mapped writable now.

@@ -4,10 +4,14 @@
 //! on this program's memory are answered for.
 
 use oxen_abi::errno::Errno;
-use oxen_abi::{console_io, event_channel, hypercall as number, sched, vcpu};
+use oxen_abi::hypercall::Hypercall;
+use oxen_abi::{event_channel, sched, vcpu};
 
 use super::hypercall::{call1, call2, call3};
-use super::tables::check;
+
+/// Commands of `console_io` (`xen.h`).
+const CONSOLEIO_WRITE: u32 = 0;
+const CONSOLEIO_READ: u32 = 1;
 
 /// Writes to the hypervisor's console.
 ///
@@ -18,8 +22,8 @@ pub fn console_write(text: &[u8]) -> Result<(), Errno> {
     while !rest.is_empty() {
         let (now, later) = rest.split_at(rest.len().min(1024));
         // SAFETY: the call reads the bytes it is given.
-        check(unsafe {
-            call3::<{ number::CONSOLE_IO }>(console_io::CONSOLEIO_WRITE.into(), now.len() as u64, now.as_ptr() as u64)
+        Errno::check(unsafe {
+            call3::<{ Hypercall::ConsoleIo as u32 }>(CONSOLEIO_WRITE.into(), now.len() as u64, now.as_ptr() as u64)
         })?;
         rest = later;
     }
@@ -32,19 +36,18 @@ pub fn console_write(text: &[u8]) -> Result<(), Errno> {
 /// `EPERM` where this domain may not.
 pub fn console_read(buffer: &mut [u8]) -> Result<usize, Errno> {
     // SAFETY: the call fills no more than the buffer.
-    check(unsafe {
-        call3::<{ number::CONSOLE_IO }>(
-            console_io::CONSOLEIO_READ.into(),
-            buffer.len() as u64,
-            buffer.as_mut_ptr() as u64,
-        )
+    Errno::check(unsafe {
+        call3::<{ Hypercall::ConsoleIo as u32 }>(CONSOLEIO_READ.into(), buffer.len() as u64, buffer.as_mut_ptr() as u64)
     })
     .map(|count| count as usize)
 }
 
 fn sched_op<T>(command: u32, argument: &T) -> Result<(), Errno> {
     // SAFETY: the operations used here read their structure, and act on the vcpu alone.
-    check(unsafe { call2::<{ number::SCHED_OP }>(command.into(), core::ptr::from_ref(argument) as u64) }).map(|_| ())
+    Errno::check(unsafe {
+        call2::<{ Hypercall::SchedOp as u32 }>(command.into(), core::ptr::from_ref(argument) as u64)
+    })
+    .map(|_| ())
 }
 
 /// Lets other vcpus run.
@@ -64,43 +67,44 @@ pub fn sched_shutdown(code: u32) -> Result<(), Errno> {
 
 /// Waits for one of `ports`, or the system time `timeout` in nanoseconds (0 for never).
 pub fn sched_poll(ports: &[u32], timeout: u64) -> Result<(), Errno> {
-    let request =
-        sched::SchedPoll { ports: ports.as_ptr() as u64, nr_ports: ports.len() as u32, timeout, ..Default::default() };
+    let request = sched::SchedPoll { ports: ports.as_ptr() as u64, nr_ports: ports.len() as u32, _pad: 0, timeout };
     sched_op(sched::SCHEDOP_POLL, &request)
 }
 
 /// Asks for a timer event at the system time `deadline`; 0 takes the request back.
 pub fn set_timer(deadline: u64) -> Result<(), Errno> {
     // SAFETY: touches no memory.
-    check(unsafe { call1::<{ number::SET_TIMER_OP }>(deadline) }).map(|_| ())
+    Errno::check(unsafe { call1::<{ Hypercall::SetTimerOp as u32 }>(deadline) }).map(|_| ())
 }
 
 /// Stops the timer that ticks 100 times a second from the start.
 pub fn stop_periodic_timer() -> Result<(), Errno> {
     // SAFETY: touches no memory.
-    check(unsafe { call3::<{ number::VCPU_OP }>(vcpu::VCPUOP_STOP_PERIODIC_TIMER.into(), 0, 0) }).map(|_| ())
+    Errno::check(unsafe { call3::<{ Hypercall::VcpuOp as u32 }>(vcpu::VCPUOP_STOP_PERIODIC_TIMER.into(), 0, 0) })
+        .map(|_| ())
 }
 
 /// Rings the other end of `port`.
 pub fn event_send(port: u32) -> Result<(), Errno> {
-    event_op::call(event_channel::EVTCHNOP_SEND, &mut event_channel::Send { port })
+    event_op::call(event_channel::EVTCHNOP_SEND, &mut event_channel::EvtchnSend { port })
 }
 
 /// The version of the hypervisor, major and minor.
 pub fn xen_version() -> (u32, u32) {
     // SAFETY: touches no memory.
-    let version = unsafe { call2::<{ number::XEN_VERSION }>(oxen_abi::version::XENVER_VERSION.into(), 0) } as u32;
+    let version =
+        unsafe { call2::<{ Hypercall::XenVersion as u32 }>(oxen_abi::version::XENVER_VERSION.into(), 0) } as u32;
     (version >> 16, version & 0xffff)
 }
 
 /// Operations on event channels.
 pub mod event_op {
-    use super::{Errno, call2, check, event_channel, number};
+    use super::{Errno, Hypercall, call2, event_channel};
 
     pub(super) fn call<T>(command: u32, request: &mut T) -> Result<(), Errno> {
         let argument = core::ptr::from_mut(request) as u64;
         // SAFETY: the operations used here read and fill their structure, and touch no other memory.
-        check(unsafe { call2::<{ number::EVENT_CHANNEL_OP }>(command.into(), argument) }).map(|_| ())
+        Errno::check(unsafe { call2::<{ Hypercall::EventChannelOp as u32 }>(command.into(), argument) }).map(|_| ())
     }
 
     macro_rules! operation {
@@ -119,20 +123,20 @@ pub mod event_op {
 
     operation! {
         /// Makes a port that a named domain may bind to.
-        alloc_unbound(AllocUnbound) = EVTCHNOP_ALLOC_UNBOUND;
+        alloc_unbound(EvtchnAllocUnbound) = EVTCHNOP_ALLOC_UNBOUND;
         /// Connects to a port that another domain left open for this one.
-        bind_interdomain(BindInterdomain) = EVTCHNOP_BIND_INTERDOMAIN;
+        bind_interdomain(EvtchnBindInterdomain) = EVTCHNOP_BIND_INTERDOMAIN;
         /// Binds a virtual interrupt.
-        bind_virq(BindVirq) = EVTCHNOP_BIND_VIRQ;
+        bind_virq(EvtchnBindVirq) = EVTCHNOP_BIND_VIRQ;
         /// Binds a physical interrupt.
-        bind_pirq(BindPirq) = EVTCHNOP_BIND_PIRQ;
+        bind_pirq(EvtchnBindPirq) = EVTCHNOP_BIND_PIRQ;
         /// Makes a port that rings a vcpu of this domain.
-        bind_ipi(BindIpi) = EVTCHNOP_BIND_IPI;
+        bind_ipi(EvtchnBindIpi) = EVTCHNOP_BIND_IPI;
         /// Closes a port.
-        close(Close) = EVTCHNOP_CLOSE;
+        close(EvtchnClose) = EVTCHNOP_CLOSE;
         /// Delivers what was skipped while the port was masked.
-        unmask(Unmask) = EVTCHNOP_UNMASK;
+        unmask(EvtchnUnmask) = EVTCHNOP_UNMASK;
         /// Tells what a port is bound to.
-        status(Status) = EVTCHNOP_STATUS;
+        status(EvtchnStatus) = EVTCHNOP_STATUS;
     }
 }

@@ -2,7 +2,24 @@
 
 use core::arch::global_asm;
 
-use oxen_abi::elfnote;
+/// Numbers of the ELF notes (`elfnote.h`).
+mod elfnote {
+    pub(super) const ENTRY: u32 = 1;
+    pub(super) const HYPERCALL_PAGE: u32 = 2;
+    pub(super) const VIRT_BASE: u32 = 3;
+    pub(super) const PADDR_OFFSET: u32 = 4;
+    pub(super) const XEN_VERSION: u32 = 5;
+    pub(super) const GUEST_OS: u32 = 6;
+    pub(super) const GUEST_VERSION: u32 = 7;
+    pub(super) const LOADER: u32 = 8;
+    pub(super) const PAE_MODE: u32 = 9;
+    pub(super) const FEATURES: u32 = 10;
+    pub(super) const HV_START_LOW: u32 = 12;
+    pub(super) const L1_MFN_VALID: u32 = 13;
+    pub(super) const SUSPEND_CANCEL: u32 = 14;
+    pub(super) const MOD_START_PFN: u32 = 16;
+    pub(super) const SUPPORTED_FEATURES: u32 = 17;
+}
 
 /// Bytes of stack that the program runs on.
 pub(crate) const STACK_BYTES: usize = 256 * 1024;

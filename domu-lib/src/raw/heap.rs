@@ -2,10 +2,10 @@
 
 use core::alloc::Layout;
 
+use talc::DefaultBinning;
 use talc::base::Talc;
 use talc::base::binning::Binning;
 use talc::source::Source;
-use talc::DefaultBinning;
 use talc::sync::TalcLock;
 
 use crate::memory::pool;
@@ -21,10 +21,12 @@ struct PagePool;
 unsafe impl Source for PagePool {
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
         // Room for the allocator's own words and for aligning the block.
-        let needed = layout.size().checked_add(layout.align()).and_then(|bytes| bytes.checked_add(16 * 1024)).ok_or(())?;
+        let needed =
+            layout.size().checked_add(layout.align()).and_then(|bytes| bytes.checked_add(16 * 1024)).ok_or(())?;
         let needed = needed.div_ceil(4096);
         let count = needed.max(CLAIM_PAGES);
-        let (pfn, count) = pool::take(count).map(|pfn| (pfn, count)).or_else(|| Some((pool::take(needed)?, needed))).ok_or(())?;
+        let (pfn, count) =
+            pool::take(count).map(|pfn| (pfn, count)).or_else(|| Some((pool::take(needed)?, needed))).ok_or(())?;
         let base = super::view::address(pfn) as *mut u8;
         // SAFETY: the pool gave the pages to us alone; they are mapped for good, writable and contiguous.
         let heap = unsafe { talc.claim(base, count * 4096) };

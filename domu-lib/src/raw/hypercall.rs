@@ -3,6 +3,7 @@
 //! The page is filled by the hypervisor before the guest starts (ELF note `HYPERCALL_PAGE`); slot *n* holds the code
 //! of hypercall *n*. It keeps `rcx` and `r11`; the argument registers may be clobbered.
 
+#[cfg(target_os = "none")]
 use core::arch::asm;
 
 macro_rules! stub {
@@ -12,9 +13,10 @@ macro_rules! stub {
         /// # Safety
         /// The arguments must be such that whatever the hypervisor does on their behalf (reading and writing guest
         /// memory, editing page tables) keeps this program's memory as its owners believe it to be.
+        #[cfg(target_os = "none")]
         #[inline(always)]
-        pub(crate) unsafe fn $name<const NR: u32>($($arg: u64),*) -> i64 {
-            let result: i64;
+        pub(crate) unsafe fn $name<const NR: u32>($($arg: u64),*) -> u64 {
+            let result: u64;
             // SAFETY: the page's code follows the hypercall calling convention; effects are the caller's promise.
             unsafe {
                 asm!(
@@ -29,6 +31,16 @@ macro_rules! stub {
                 );
             }
             result
+        }
+
+        /// On the host nobody answers.
+        ///
+        /// # Safety
+        /// Always.
+        #[cfg(not(target_os = "none"))]
+        pub(crate) unsafe fn $name<const NR: u32>($($arg: u64),*) -> u64 {
+            let _ = (NR, $($arg),*);
+            oxen_abi::errno::Errno::NoSys.to_return_value()
         }
     };
 }

@@ -3,10 +3,11 @@
 #![expect(unsafe_code, reason = "the machine's edge of the runtime: assembly, page tables and views of shared pages")]
 
 #[cfg(target_os = "none")]
-pub(crate) mod boot;
+mod boot;
 pub mod call;
 #[cfg(target_os = "none")]
 mod entry;
+pub mod frame;
 #[cfg(target_os = "none")]
 pub(crate) mod heap;
 pub(crate) mod hypercall;
@@ -15,6 +16,11 @@ pub mod machine;
 pub mod page;
 pub(crate) mod shared;
 pub mod tables;
-pub mod trap;
+#[cfg(target_os = "none")]
+pub(crate) mod trap;
+#[cfg(not(target_os = "none"))]
+#[path = "host.rs"]
+pub(crate) mod trap;
+#[cfg(target_os = "none")]
 pub(crate) mod user;
 pub(crate) mod view;

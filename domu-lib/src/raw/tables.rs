@@ -6,9 +6,10 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use oxen_abi::domid::DOMID_SELF;
+use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
-use oxen_abi::{hypercall as number, mmu};
+use oxen_abi::hypercall::Hypercall;
+use oxen_abi::mmu;
 
 use super::hypercall::{call3, call4};
 use super::page::Page;
@@ -88,18 +89,13 @@ pub(crate) fn walk(root: Mfn, address: u64, last: u32) -> Option<Place> {
     }
 }
 
-/// Turns a hypercall's answer into a result.
-pub(crate) fn check(result: i64) -> Result<u64, Errno> {
-    u64::try_from(result).map_err(|_| Errno::from_return(result))
-}
-
 /// Changes the last-level entry for `address` in the tables that are loaded.
 ///
 /// # Safety
 /// What the runtime's values live in must stay mapped as they expect.
 pub(crate) unsafe fn update_va_mapping(address: u64, entry: u64, flags: u64) -> Result<(), Errno> {
     // SAFETY: handed to the caller.
-    check(unsafe { call3::<{ number::UPDATE_VA_MAPPING }>(address, entry, flags) }).map(|_| ())
+    Errno::check(unsafe { call3::<{ Hypercall::UpdateVaMapping as u32 }>(address, entry, flags) }).map(|_| ())
 }
 
 /// Applies page-table updates in order; `domain` says whose frames the entries name.
@@ -109,31 +105,36 @@ pub(crate) unsafe fn update_va_mapping(address: u64, entry: u64, flags: u64) -> 
 ///
 /// # Errors
 /// How many were applied, and why the next one was not.
-pub(crate) unsafe fn mmu_update(updates: &[mmu::MmuUpdate], domain: u16) -> Result<(), (usize, Errno)> {
+pub(crate) unsafe fn mmu_update(updates: &[mmu::MmuUpdate], domain: DomId) -> Result<(), (usize, Errno)> {
     let mut done = 0u32;
     // SAFETY: the list is as long as we say; its effects are the caller's.
     let result = unsafe {
-        call4::<{ number::MMU_UPDATE }>(
+        call4::<{ Hypercall::MmuUpdate as u32 }>(
             updates.as_ptr() as u64,
             updates.len() as u64,
             (&raw mut done) as u64,
-            u64::from(domain),
+            u64::from(domain.0),
         )
     };
-    check(result).map(|_| ()).map_err(|errno| (done as usize, errno))
+    Errno::check(result).map(|_| ()).map_err(|errno| (done as usize, errno))
 }
 
 /// Applies extended operations in order.
 ///
 /// # Safety
 /// As for [`update_va_mapping`].
-pub(crate) unsafe fn mmuext_op(ops: &[mmu::MmuextOp], domain: u16) -> Result<(), (usize, Errno)> {
+pub(crate) unsafe fn mmuext_op(ops: &[mmu::MmuextOp], domain: DomId) -> Result<(), (usize, Errno)> {
     let mut done = 0u32;
     // SAFETY: as above.
     let result = unsafe {
-        call4::<{ number::MMUEXT_OP }>(ops.as_ptr() as u64, ops.len() as u64, (&raw mut done) as u64, u64::from(domain))
+        call4::<{ Hypercall::MmuextOp as u32 }>(
+            ops.as_ptr() as u64,
+            ops.len() as u64,
+            (&raw mut done) as u64,
+            u64::from(domain.0),
+        )
     };
-    check(result).map(|_| ()).map_err(|errno| (done as usize, errno))
+    Errno::check(result).map(|_| ()).map_err(|errno| (done as usize, errno))
 }
 
 /// Makes a page one that can become a table: no writable mapping is left.
@@ -141,7 +142,7 @@ pub(crate) unsafe fn mmuext_op(ops: &[mmu::MmuextOp], domain: u16) -> Result<(),
 /// # Safety
 /// Nobody may hold a view of the page through which they write.
 pub(crate) unsafe fn protect(pfn: Pfn) -> Result<(), Errno> {
-    let frame = p2m::mfn(pfn).ok_or(Errno::EINVAL)?;
+    let frame = p2m::mfn(pfn).ok_or(Errno::Inval)?;
     // SAFETY: reads go on working, and the caller says that nobody writes.
     unsafe { update_va_mapping(view::address(pfn), frame.address() | bits::READ_ONLY, mmu::UVMF_INVLPG) }
 }
@@ -151,7 +152,7 @@ pub(crate) unsafe fn protect(pfn: Pfn) -> Result<(), Errno> {
 /// # Safety
 /// No table may refer to it any more, or the hypervisor will refuse.
 pub(crate) unsafe fn unprotect(pfn: Pfn) -> Result<(), Errno> {
-    let frame = p2m::mfn(pfn).ok_or(Errno::EINVAL)?;
+    let frame = p2m::mfn(pfn).ok_or(Errno::Inval)?;
     // SAFETY: widens a mapping of a page that is the caller's.
     unsafe { update_va_mapping(view::address(pfn), frame.address() | bits::DATA, mmu::UVMF_INVLPG) }
 }
@@ -162,18 +163,19 @@ pub(crate) unsafe fn unprotect(pfn: Pfn) -> Result<(), Errno> {
 /// `ENOMEM` without pages for tables, and what the hypervisor refuses.
 pub(crate) fn ensure(address: u64) -> Result<u64, Errno> {
     loop {
-        let place = walk(root(), address, 1).ok_or(Errno::EINVAL)?;
+        let place = walk(root(), address, 1).ok_or(Errno::Inval)?;
         if place.level == 1 {
             return Ok(place.entry);
         }
-        let table = Page::zeroed().ok_or(Errno::ENOMEM)?;
+        let table = Page::zeroed().ok_or(Errno::NoMem)?;
         let frame = table.mfn();
         let pfn = table.into_pfn();
-        let update = mmu::MmuUpdate { ptr: place.entry | mmu::MMU_NORMAL_PT_UPDATE, val: frame.address() | bits::TABLE };
+        let update =
+            mmu::MmuUpdate { ptr: place.entry | mmu::MMU_NORMAL_PT_UPDATE, val: frame.address() | bits::TABLE };
         // SAFETY: the page came from the pool and nobody else has a view of it; the entry was empty.
         unsafe {
             protect(pfn)?;
-            mmu_update(&[update], DOMID_SELF).map_err(|(_, errno)| errno)?;
+            mmu_update(&[update], DomId::SELF).map_err(|(_, errno)| errno)?;
         }
     }
 }

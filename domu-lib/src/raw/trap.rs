@@ -7,8 +7,12 @@
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use oxen_abi::{callback, hypercall as number, segments, trap};
+use oxen_abi::hypercall::Hypercall;
+use oxen_abi::{callback, segments, trap};
 
+use zerocopy::FromZeros;
+
+use super::frame::{Fault, Frame};
 use super::hypercall::{call1, call2};
 use super::user;
 
@@ -16,35 +20,6 @@ use super::user;
 pub(crate) const SYSCALL: u64 = 256;
 /// Vector under which an event upcall from user code reaches [`Frame`].
 pub(crate) const EVENT: u64 = 257;
-
-/// The registers of what was interrupted, as the entry code leaves them on the stack.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-#[allow(missing_docs, reason = "the fields are the registers they are named after")]
-pub struct Frame {
-    pub r15: u64,
-    pub r14: u64,
-    pub r13: u64,
-    pub r12: u64,
-    pub rbp: u64,
-    pub rbx: u64,
-    pub r11: u64,
-    pub r10: u64,
-    pub r9: u64,
-    pub r8: u64,
-    pub rax: u64,
-    pub rcx: u64,
-    pub rdx: u64,
-    pub rsi: u64,
-    pub rdi: u64,
-    pub vector: u64,
-    pub error: u64,
-    pub rip: u64,
-    pub cs: u64,
-    pub rflags: u64,
-    pub rsp: u64,
-    pub ss: u64,
-}
 
 const CS_OFFSET: usize = core::mem::offset_of!(Frame, cs);
 const _: () = assert!(CS_OFFSET == 144 && core::mem::size_of::<Frame>() == 176);
@@ -212,16 +187,8 @@ unsafe extern "C" {
     fn oxen_probe_write(address: u64, value: u64) -> u32;
 }
 
-/// A fault that a probe ran into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Exception vector.
-    pub vector: u64,
-    /// Error code as the processor (or the hypervisor) gave it.
-    pub error: u64,
-    /// The address of a page fault; 0 for others.
-    pub address: u64,
-}
+/// The vector of a page fault.
+const PAGE_FAULT: u64 = 14;
 
 static PROBE_VECTOR: AtomicU64 = AtomicU64::new(0);
 static PROBE_ERROR: AtomicU64 = AtomicU64::new(0);
@@ -233,7 +200,7 @@ fn probe_result(failed: u32) -> Result<(), Fault> {
         return Ok(());
     }
     let vector = PROBE_VECTOR.load(Ordering::Relaxed);
-    let address = if vector == trap::PAGE_FAULT { super::shared::fault_address() } else { 0 };
+    let address = if vector == PAGE_FAULT { super::shared::fault_address() } else { 0 };
     Err(Fault { vector, error: PROBE_ERROR.load(Ordering::Relaxed), address })
 }
 
@@ -288,16 +255,16 @@ pub(crate) fn set_upcall_hook(hook: Option<fn()>) {
 
 /// Registers the exception table and the callbacks with the hypervisor.
 pub(super) fn install() {
-    let mut table = [trap::TrapInfo::default(); 33];
+    let mut table = [trap::TrapInfo::new_zeroed(); 33];
     // SAFETY: the assembly above defines the array and nobody writes it.
     let entries = unsafe { &oxen_trap_entries };
     for ((vector, info), &address) in (0u8..).zip(table.iter_mut()).zip(entries) {
         // int3 and into may come from any ring.
         let flags = if matches!(vector, 3 | 4) { 3 } else { 0 };
-        *info = trap::TrapInfo { vector, flags, cs: segments::FLAT_KERNEL_CS, address };
+        *info = trap::TrapInfo { vector, flags, cs: segments::FLAT_KERNEL_CS, _pad: 0, address };
     }
     // SAFETY: the table ends with a zero address; its entries follow the bounce frame's layout.
-    let result = unsafe { call1::<{ number::SET_TRAP_TABLE }>(table.as_ptr() as u64) };
+    let result = unsafe { call1::<{ Hypercall::SetTrapTable as u32 }>(table.as_ptr() as u64) };
     assert!(result == 0, "set_trap_table: {result}");
     let entries = [
         (callback::CALLBACKTYPE_EVENT, oxen_event_entry as *const () as u64),
@@ -312,10 +279,10 @@ pub(super) fn install() {
 /// Registers the entry `address` for callbacks of `kind`, with events masked on entry.
 pub(super) fn register_callback(kind: u16, address: u64) {
     let flags = callback::CALLBACKF_MASK_EVENTS;
-    let request = callback::CallbackRegister { kind, flags, address, ..Default::default() };
+    let request = callback::CallbackRegister { r#type: kind, flags, _pad: 0, address };
     // SAFETY: the callers pass entries written for this very frame.
     let result = unsafe {
-        call2::<{ number::CALLBACK_OP }>(callback::CALLBACKOP_REGISTER.into(), (&raw const request) as u64)
+        call2::<{ Hypercall::CallbackOp as u32 }>(callback::CALLBACKOP_REGISTER.into(), (&raw const request) as u64)
     };
     assert!(result == 0, "callback_op register {kind}: {result}");
 }

@@ -7,10 +7,11 @@
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-use oxen_abi::{hypercall as number, segments};
+use oxen_abi::hypercall::{HYPERCALL_SLOT_BYTES, Hypercall};
+use oxen_abi::segments;
 
 use super::entry::hypercall_page;
-use super::trap::Frame;
+use super::frame::Frame;
 
 /// Where the registers of the user code that is running now go when it stops.
 static RUNNING: AtomicPtr<Frame> = AtomicPtr::new(core::ptr::null_mut());
@@ -73,8 +74,8 @@ global_asm!(
     ".popsection",
     page = sym hypercall_page,
     stack_segment = const segments::FLAT_KERNEL_SS,
-    stack_switch = const number::STACK_SWITCH * 32,
-    iret = const number::IRET * 32,
+    stack_switch = const Hypercall::StackSwitch as usize * HYPERCALL_SLOT_BYTES,
+    iret = const Hypercall::Iret as usize * HYPERCALL_SLOT_BYTES,
 );
 
 /// Called on the way out of user code with what it left in the registers.

@@ -2,7 +2,9 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use oxen_abi::hypercall::Hypercall;
 use oxen_abi::memory;
+use zerocopy::FromZeros;
 
 use super::hypercall::call2;
 use crate::memory::{Mfn, Pfn};
@@ -38,13 +40,14 @@ pub(super) fn use_direct_map() {
 
 /// Asks where the machine-to-physical table is, and how many frames it covers.
 pub(super) fn find_machine_to_phys() {
-    let mut mapping = memory::MachphysMapping::default();
+    let mut mapping = memory::MachphysMapping::new_zeroed();
     // SAFETY: the call fills the structure it is given.
     let result = unsafe {
-        call2::<{ oxen_abi::hypercall::MEMORY_OP }>(memory::XENMEM_MACHPHYS_MAPPING.into(), (&raw mut mapping) as u64)
+        call2::<{ Hypercall::MemoryOp as u32 }>(memory::XENMEM_MACHPHYS_MAPPING.into(), (&raw mut mapping) as u64)
     };
     // Where the call is not offered, the table stands where it always stood.
-    let (start, frames) = if result == 0 { (mapping.v_start, mapping.max_mfn + 1) } else { (0xffff_8000_0000_0000, 1 << 27) };
+    let (start, frames) =
+        if result == 0 { (mapping.v_start, mapping.max_mfn + 1) } else { (0xffff_8000_0000_0000, 1 << 27) };
     M2P_BASE.store(start, Ordering::Relaxed);
     M2P_FRAMES.store(frames, Ordering::Relaxed);
 }
