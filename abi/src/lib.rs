@@ -32,6 +32,7 @@ macro_rules! abi_consts {
 
 pub mod callback;
 pub mod console_io;
+pub mod domctl;
 pub mod domid;
 pub mod elfnote;
 pub mod errno;
