@@ -11,7 +11,7 @@ pub use vcpu::*;
 use crate::domid::DomId;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// The one version of [`Domctl`] and [`crate::sysctl::Sysctl`] users the hypervisor speaks.
+/// The one version of [`Domctl`] the hypervisor speaks.
 pub const XEN_DOMCTL_INTERFACE_VERSION: u32 = 0x15;
 
 abi_consts! {

@@ -1,0 +1,196 @@
+//! What the control domain does to the platform: clock, sleep states, firmware, processors (`platform.h`).
+
+use crate::domctl::{union_get, union_set};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// The one version of [`PlatformOp`] the hypervisor speaks.
+pub const XENPF_INTERFACE_VERSION: u32 = 0x0300_0001;
+
+abi_consts! {
+    /// A command of `platform_op`.
+    u32:
+    XENPF_SETTIME32 = 17,
+    XENPF_ADD_MEMTYPE = 31,
+    XENPF_DEL_MEMTYPE = 32,
+    XENPF_READ_MEMTYPE = 33,
+    XENPF_MICROCODE_UPDATE = 35,
+    XENPF_PLATFORM_QUIRK = 39,
+    XENPF_GET_CPU_VERSION = 48,
+    XENPF_EFI_RUNTIME_CALL = 49,
+    XENPF_FIRMWARE_INFO = 50,
+    XENPF_ENTER_ACPI_SLEEP = 51,
+    XENPF_CHANGE_FREQ = 52,
+    XENPF_GETIDLETIME = 53,
+    XENPF_SET_PROCESSOR_PMINFO = 54,
+    XENPF_GET_CPUINFO = 55,
+    XENPF_CPU_ONLINE = 56,
+    XENPF_CPU_OFFLINE = 57,
+    XENPF_CPU_HOTADD = 58,
+    XENPF_MEM_HOTADD = 59,
+    XENPF_CORE_PARKING = 60,
+    XENPF_RESOURCE_OP = 61,
+    XENPF_SETTIME64 = 62,
+    XENPF_GET_SYMBOL = 63,
+}
+
+abi_consts! {
+    /// `type` of [`FirmwareInfo`].
+    u32:
+    XEN_FW_DISK_INFO = 1,
+    XEN_FW_DISK_MBR_SIGNATURE = 2,
+    XEN_FW_VBEDDC_INFO = 3,
+    XEN_FW_EFI_INFO = 4,
+    XEN_FW_KBD_SHIFT_FLAGS = 5,
+}
+
+/// `flags` of [`EnterAcpiSleep`]: the values are sleep types for the extended registers.
+pub const XENPF_ACPI_SLEEP_EXTENDED: u32 = 1;
+/// `flags` of [`Pcpuinfo`]: the processor is up.
+pub const XEN_PCPU_FLAGS_ONLINE: u32 = 1;
+/// `flags` of [`Pcpuinfo`]: there is no such processor.
+pub const XEN_PCPU_FLAGS_INVALID: u32 = 2;
+/// `type` of [`CoreParking`]: set the number.
+pub const XEN_CORE_PARKING_SET: u32 = 1;
+/// `type` of [`CoreParking`]: get the number.
+pub const XEN_CORE_PARKING_GET: u32 = 2;
+
+abi_struct! {
+    /// The argument of `platform_op` (`xen_platform_op`).
+    pub struct PlatformOp [136] {
+        /// `XENPF_*`: tells what `u` holds.
+        pub cmd: u32,
+        /// [`XENPF_INTERFACE_VERSION`].
+        pub interface_version: u32,
+        /// The command's structure, from the first byte on.
+        pub u: [u8; 128],
+    }
+    /// Set the wall clock (`xenpf_settime32`).
+    pub struct Settime32 [16] {
+        /// Seconds since 1970 at `system_time`.
+        pub secs: u32,
+        /// Nanoseconds beyond.
+        pub nsecs: u32,
+        /// Nanoseconds since the machine began.
+        pub system_time: u64,
+    }
+    /// Set the wall clock (`xenpf_settime64`).
+    pub struct Settime64 [24] {
+        /// Seconds since 1970 at `system_time`.
+        pub secs: u64,
+        /// Nanoseconds beyond.
+        pub nsecs: u32,
+        /// Must be zero.
+        pub mbz: u32,
+        /// Nanoseconds since the machine began.
+        pub system_time: u64,
+    }
+    /// Ask what the firmware found (`xenpf_firmware_info`).
+    pub struct FirmwareInfo [40] {
+        /// `XEN_FW_*`.
+        pub r#type: u32,
+        /// Which one of that type.
+        pub index: u32,
+        /// OUT: as `type` tells.
+        pub u: [u64; 4],
+    }
+    /// Put the machine to sleep, or off (`xenpf_enter_acpi_sleep`).
+    pub struct EnterAcpiSleep [12] {
+        /// Value for PM1a control, or sleep type A.
+        pub val_a: u16,
+        /// Value for PM1b control, or sleep type B.
+        pub val_b: u16,
+        /// Which state: 5 is off.
+        pub sleep_state: u32,
+        /// `XENPF_ACPI_SLEEP_*`.
+        pub flags: u32,
+    }
+    /// Ask about a processor (`xenpf_pcpuinfo`).
+    pub struct Pcpuinfo [20] {
+        /// IN: which one.
+        pub xen_cpuid: u32,
+        /// OUT: greatest one there is.
+        pub max_present: u32,
+        /// OUT: `XEN_PCPU_FLAGS_*`.
+        pub flags: u32,
+        /// OUT: its APIC's id.
+        pub apic_id: u32,
+        /// OUT: its id in ACPI's tables.
+        pub acpi_id: u32,
+    }
+    /// Ask for a processor's make (`xenpf_pcpu_version`).
+    pub struct PcpuVersion [32] {
+        /// IN: which one.
+        pub xen_cpuid: u32,
+        /// OUT: greatest one there is.
+        pub max_present: u32,
+        /// OUT: as `cpuid` tells it.
+        pub vendor_id: [u8; 12],
+        /// OUT: family.
+        pub family: u32,
+        /// OUT: model.
+        pub model: u32,
+        /// OUT: stepping.
+        pub stepping: u32,
+    }
+    /// Take a processor up or down (`xenpf_cpu_ol`).
+    pub struct CpuOl [4] {
+        /// Which one.
+        pub cpuid: u32,
+    }
+    /// Ask how long processors were idle (`xenpf_getidletime`).
+    pub struct Getidletime [32] {
+        /// IN/OUT: guest address of a bitmap of processors.
+        pub cpumap_bitmap: u64,
+        /// IN: bits it has.
+        pub cpumap_nr_cpus: u32,
+        /// Padding.
+        pub _pad0: u32,
+        /// IN: guest address of u64 nanoseconds.
+        pub idletime: u64,
+        /// OUT: system time of the answer, in nanoseconds.
+        pub now: u64,
+    }
+    /// Set or get how many cores are parked (`xenpf_core_parking`).
+    pub struct CoreParking [8] {
+        /// `XEN_CORE_PARKING_*`.
+        pub r#type: u32,
+        /// How many.
+        pub idle_nums: u32,
+    }
+    /// Ask for a symbol of the hypervisor (`xenpf_symdata`).
+    pub struct Symdata [32] {
+        /// IN: room for the name; OUT: its length.
+        pub namelen: u32,
+        /// IN: which one; OUT: the next one, the same at the end.
+        pub symnum: u32,
+        /// IN: guest address of the name's bytes.
+        pub name: u64,
+        /// OUT: the symbol's address.
+        pub address: u64,
+        /// OUT: its kind as `nm` tells it.
+        pub r#type: u8,
+        /// Padding.
+        pub _pad0: [u8; 7],
+    }
+}
+
+impl PlatformOp {
+    /// A command with its structure.
+    #[must_use]
+    pub fn new<T: IntoBytes + Immutable>(cmd: u32, command: &T) -> Self {
+        let mut call = Self { cmd, interface_version: XENPF_INTERFACE_VERSION, u: [0; 128] };
+        call.set(command);
+        call
+    }
+
+    /// The command's structure. `T` fits by construction: the size is checked when this is compiled.
+    #[must_use]
+    pub fn get<T: FromBytes>(&self) -> T {
+        union_get(&self.u)
+    }
+
+    /// Replaces the command's structure.
+    pub fn set<T: IntoBytes + Immutable>(&mut self, command: &T) {
+        union_set(&mut self.u, command);
+    }
+}
