@@ -1,3 +1,8 @@
 //! The privileged guest: toolstack, xenstore, backends, balloon controller.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod store;
+pub mod toolstack;

@@ -1,0 +1,247 @@
+//! Xenstore: a small tree of names by which domains and the toolstack find each other.
+//!
+//! [`Store`] is pure logic: a request of a domain goes in, its answer and everybody's watch events
+//! come out. [`server`] moves both over the domains' rings.
+//!
+//! ```text
+//!   server ─ Message ─▶ request ─▶ Editor ─▶ View ┬ Tree          what everybody sees
+//!                          │                      └ Transaction   a private layer over it
+//!                          └─▶ Watches ─▶ events
+//! ```
+
+pub mod access;
+pub mod edit;
+pub mod path;
+pub mod quota;
+pub mod request;
+pub mod transaction;
+pub mod tree;
+pub mod watch;
+pub mod wire;
+
+use alloc::{collections::BTreeMap, rc::Rc, vec::Vec};
+
+use access::{Permissions, Requester, Right};
+use edit::{Change, Editor};
+use path::Path;
+use quota::Limits;
+use transaction::{Transaction, TransactionView};
+use tree::{Node, Tree, View};
+use watch::{Event, Watch, Watches};
+use wire::Error;
+
+pub use oxen_abi::xen::DomId;
+
+/// A domain whose ring the store serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Client {
+    target: Option<DomId>,
+}
+
+/// The whole store.
+#[derive(Debug, Default)]
+pub struct Store {
+    tree: Tree,
+    watches: Watches,
+    transactions: BTreeMap<u32, Transaction>,
+    last_transaction: u32,
+    clients: BTreeMap<DomId, Client>,
+    limits: Limits,
+    events: Vec<Event>,
+}
+
+impl Store {
+    /// An empty store under `limits` for unprivileged domains.
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// The limits of unprivileged domains.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// The nodes, for looking at.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// The events that requests since the last call have caused, in order.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        core::mem::take(&mut self.events)
+    }
+
+    fn requester(&self, domain: DomId) -> Requester {
+        Requester { domain, target: self.clients.get(&domain).and_then(|c| c.target) }
+    }
+
+    fn limits_of(&self, domain: DomId) -> Limits {
+        if domain == 0 { Limits::NONE } else { self.limits }
+    }
+
+    /// Resolves what `domain` wrote to a path within its limits.
+    pub fn resolve(&self, name: &str, domain: DomId) -> Result<Path, Error> {
+        let path = Path::resolve(name, domain)?;
+        if path.as_str().len() > self.limits_of(domain).path { Err(Error::Invalid) } else { Ok(path) }
+    }
+
+    /// Runs `action` on the tree (`transaction` 0) or on a transaction of this domain.
+    fn edit<R>(
+        &mut self,
+        domain: DomId,
+        transaction: u32,
+        action: impl FnOnce(&mut Editor<'_, dyn View + '_>) -> Result<(R, Vec<Change>), Error>,
+    ) -> Result<R, Error> {
+        let (who, limits) = (self.requester(domain), self.limits_of(domain));
+        if transaction == 0 {
+            let (answer, changes) = action(&mut Editor { view: &mut self.tree as &mut dyn View, who, limits })?;
+            self.fire(changes);
+            return Ok(answer);
+        }
+        let open = self.transactions.get_mut(&transaction).filter(|t| t.domain == domain).ok_or(Error::NotFound)?;
+        let mut view = TransactionView { tree: &self.tree, transaction: open };
+        let (answer, changes) = action(&mut Editor { view: &mut view as &mut dyn View, who, limits })?;
+        changes.into_iter().for_each(|change| open.note(change));
+        Ok(answer)
+    }
+
+    /// The node at `path`, if `domain` may read it.
+    pub fn read(&mut self, domain: DomId, transaction: u32, path: &Path) -> Result<Rc<Node>, Error> {
+        self.edit(domain, transaction, |editor| Ok((editor.find(path, Right::READ)?, Vec::new())))
+    }
+
+    /// Sets a value, creating what is missing.
+    pub fn write(&mut self, domain: DomId, transaction: u32, path: &Path, value: &[u8]) -> Result<(), Error> {
+        self.edit(domain, transaction, |editor| Ok(((), Vec::from([editor.write(path, value)?]))))
+    }
+
+    /// Creates an empty node unless it exists.
+    pub fn make(&mut self, domain: DomId, transaction: u32, path: &Path) -> Result<(), Error> {
+        self.edit(domain, transaction, |editor| Ok(((), editor.make(path)?.into_iter().collect())))
+    }
+
+    /// Removes a node and all below it.
+    pub fn remove(&mut self, domain: DomId, transaction: u32, path: &Path) -> Result<(), Error> {
+        self.edit(domain, transaction, |editor| Ok(((), editor.remove(path)?)))
+    }
+
+    /// Replaces a node's permissions.
+    pub fn set_permissions(
+        &mut self,
+        domain: DomId,
+        transaction: u32,
+        path: &Path,
+        permissions: Permissions,
+    ) -> Result<(), Error> {
+        self.edit(domain, transaction, |editor| Ok(((), Vec::from([editor.set_permissions(path, permissions)?]))))
+    }
+
+    /// Registers a watch; it fires at once.
+    pub fn watch(&mut self, domain: DomId, name: &str, token: &[u8]) -> Result<(), Error> {
+        let path = self.resolve(name, domain)?;
+        let relative = !name.starts_with(['/', '@']);
+        let watch = Watch { domain, token: token.into(), relative };
+        let event = watch.event(&path);
+        let limit = self.limits_of(domain).watches;
+        self.watches.add(&path, watch, limit)?;
+        self.events.push(event);
+        Ok(())
+    }
+
+    /// Takes a watch back.
+    pub fn unwatch(&mut self, domain: DomId, name: &str, token: &[u8]) -> Result<(), Error> {
+        let path = self.resolve(name, domain)?;
+        self.watches.remove(&path, domain, token)
+    }
+
+    /// Takes all watches and transactions of `domain` back.
+    pub fn reset(&mut self, domain: DomId) {
+        self.watches.forget_domain(domain);
+        self.transactions.retain(|_, t| t.domain != domain);
+    }
+
+    /// Opens a transaction.
+    pub fn start_transaction(&mut self, domain: DomId) -> Result<u32, Error> {
+        let limits = self.limits_of(domain);
+        if self.transactions.values().filter(|t| t.domain == domain).count() >= limits.transactions {
+            return Err(Error::NoSpace);
+        }
+        let mut id = self.last_transaction.wrapping_add(1).max(1);
+        while self.transactions.contains_key(&id) {
+            id = id.wrapping_add(1).max(1);
+        }
+        self.last_transaction = id;
+        self.transactions.insert(id, Transaction::new(domain, limits.transaction_nodes));
+        Ok(id)
+    }
+
+    /// Ends a transaction: carries it out whole, or drops it.
+    pub fn end_transaction(&mut self, domain: DomId, id: u32, commit: bool) -> Result<(), Error> {
+        if self.transactions.get(&id).is_none_or(|t| t.domain != domain) {
+            return Err(Error::NotFound);
+        }
+        let Some(transaction) = self.transactions.remove(&id).filter(|_| commit) else { return Ok(()) };
+        let quota = self.limits_of(domain).nodes;
+        let changes = transaction.commit(&mut self.tree, quota)?;
+        self.fire(changes);
+        Ok(())
+    }
+
+    /// A domain's ring is served from now on.
+    pub fn introduce(&mut self, domain: DomId) {
+        self.clients.entry(domain).or_insert(Client { target: None });
+        self.fire_special(path::INTRODUCE_DOMAIN);
+    }
+
+    /// A domain stopped running (but is still there) or changed its state.
+    pub fn announce_end(&mut self) {
+        self.fire_special(path::RELEASE_DOMAIN);
+    }
+
+    /// A domain is gone: so are its watches, transactions and rights.
+    pub fn release(&mut self, domain: DomId) -> Result<(), Error> {
+        self.clients.remove(&domain).ok_or(Error::NotFound)?;
+        for client in self.clients.values_mut().filter(|c| c.target == Some(domain)) {
+            client.target = None;
+        }
+        self.reset(domain);
+        self.tree.forget_domain(domain);
+        self.fire_special(path::RELEASE_DOMAIN);
+        Ok(())
+    }
+
+    /// Whether a domain's ring is served.
+    pub fn is_introduced(&self, domain: DomId) -> bool {
+        domain == 0 || self.clients.contains_key(&domain)
+    }
+
+    /// Lets `domain` act for `target` besides itself.
+    pub fn set_target(&mut self, domain: DomId, target: DomId) -> Result<(), Error> {
+        if !self.is_introduced(target) {
+            return Err(Error::NotFound);
+        }
+        self.clients.get_mut(&domain).ok_or(Error::NotFound)?.target = Some(target);
+        Ok(())
+    }
+
+    fn fire_special(&mut self, name: &str) {
+        self.fire(Vec::from([Change { path: Path::special(name), before: None, exact: true }]));
+    }
+
+    /// Tells every watch that the changes concern and whose domain may read, or could read before.
+    fn fire(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            let now = self.tree.get(&change.path);
+            for watch in self.watches.concerned(&change.path, change.exact) {
+                let who = self.requester(watch.domain);
+                let may_read = |p: &Permissions| p.right_of(who).read;
+                if change.before.as_ref().is_some_and(may_read) || now.is_some_and(|n| may_read(&n.permissions)) {
+                    self.events.push(watch.event(&change.path));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

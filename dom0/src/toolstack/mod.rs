@@ -1,0 +1,4 @@
+//! What builds, shows and ends guests, and the prompt by which people ask for it.
+
+pub mod config;
+pub mod suggest;
