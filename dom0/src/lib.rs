@@ -4,5 +4,8 @@
 
 extern crate alloc;
 
+pub mod archive;
+pub mod balloon;
+pub mod options;
 pub mod store;
 pub mod toolstack;

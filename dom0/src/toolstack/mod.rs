@@ -3,4 +3,5 @@
 pub mod config;
 pub mod image;
 pub mod payload;
+pub mod shell;
 pub mod suggest;

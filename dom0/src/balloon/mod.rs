@@ -1,0 +1,3 @@
+//! Memory of running guests: targets that people set, guests that follow them or do not.
+
+pub mod policy;

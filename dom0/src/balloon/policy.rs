@@ -1,0 +1,193 @@
+//! Which memory targets are allowed, and when a guest counts as not reacting. No policy changes a
+//! target by itself: people set it, this judges it.
+
+use core::fmt;
+
+/// What is never given away below a guest's own needs, in KiB.
+pub const RESERVE: u64 = 4 << 10;
+/// What the machine keeps free for the hypervisor's own use, in KiB.
+pub const MACHINE_RESERVE: u64 = 4 << 10;
+/// How near to its target a guest counts as there, in KiB.
+pub const SLACK: u64 = 1 << 10;
+/// Looks at a guest without progress before it is named.
+pub const PATIENCE: u32 = 10;
+
+/// What is known of a guest when a target is judged; everything in KiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Situation {
+    /// What the hypervisor counts for the guest now.
+    pub current: u64,
+    /// The target it was last given.
+    pub target: u64,
+    /// The most it may ever have.
+    pub maximum: u64,
+    /// What its kernel, ramdisk and tables took when it was built.
+    pub built: u64,
+    /// What the machine has free.
+    pub machine_free: u64,
+}
+
+impl Situation {
+    /// Below this a guest would only swap or die: what it was built with and a reserve, but never more
+    /// than its maximum.
+    pub fn floor(&self) -> u64 {
+        self.built.saturating_add(RESERVE).min(self.maximum)
+    }
+}
+
+/// Why a target is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Below the floor, which is this many KiB.
+    BelowFloor(u64),
+    /// Above the maximum, which is this many KiB.
+    AboveMaximum(u64),
+    /// The machine lacks this many KiB.
+    Lacking(u64),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::BelowFloor(floor) => {
+                let mib = floor.div_ceil(1024);
+                write!(f, "its floor is {mib} MiB: what its kernel, ramdisk and tables take, and a reserve")
+            }
+            Self::AboveMaximum(maximum) => {
+                write!(f, "its maximum is {} MiB; raise it first with `xl mem-max`", maximum >> 10)
+            }
+            Self::Lacking(kib) => {
+                write!(f, "the machine lacks {} MiB for it; lower another guest's target first", kib.div_ceil(1024))
+            }
+        }
+    }
+}
+
+/// Whether a guest may be told to go to `target` KiB.
+pub fn judge(situation: &Situation, target: u64) -> Result<(), Refusal> {
+    if target < situation.floor() {
+        return Err(Refusal::BelowFloor(situation.floor()));
+    }
+    if target > situation.maximum {
+        return Err(Refusal::AboveMaximum(situation.maximum));
+    }
+    let more = target.saturating_sub(situation.current);
+    let available = situation.machine_free.saturating_sub(MACHINE_RESERVE);
+    if more > available { Err(Refusal::Lacking(more - available)) } else { Ok(()) }
+}
+
+/// How a guest moves toward its target, look by look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    nearest: u64,
+    without: u32,
+    named: bool,
+}
+
+/// What a look at a guest found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// It is where it should be, or near enough.
+    Arrived,
+    /// On its way.
+    Moving,
+    /// It stands still, but not yet for long.
+    Waiting,
+    /// It has stood still for [`PATIENCE`] looks: say so, once.
+    Stuck,
+    /// It was named already and still stands.
+    StillStuck,
+}
+
+impl Progress {
+    /// A new target was given while the guest was `distance` KiB away from it.
+    pub fn new(distance: u64) -> Self {
+        Self { nearest: distance, without: 0, named: false }
+    }
+
+    /// Looks again; only coming nearer than ever before counts as progress, so a guest that moves to and
+    /// fro is named too.
+    pub fn look(&mut self, current: u64, target: u64) -> Finding {
+        let distance = current.abs_diff(target);
+        if distance <= SLACK {
+            *self = Self::new(distance);
+            return Finding::Arrived;
+        }
+        if distance < self.nearest {
+            *self = Self::new(distance);
+            return Finding::Moving;
+        }
+        self.without = self.without.saturating_add(1);
+        match (self.without >= PATIENCE, self.named) {
+            (false, _) => Finding::Waiting,
+            (true, true) => Finding::StillStuck,
+            (true, false) => {
+                self.named = true;
+                Finding::Stuck
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+    use proptest::prelude::*;
+
+    const GUEST: Situation =
+        Situation { current: 64 << 10, target: 64 << 10, maximum: 128 << 10, built: 10 << 10, machine_free: 40 << 10 };
+
+    #[test]
+    fn targets_are_judged_with_reasons() {
+        assert_eq!(judge(&GUEST, 14 << 10), Ok(()));
+        assert_eq!(judge(&GUEST, (14 << 10) - 1), Err(Refusal::BelowFloor(14 << 10)));
+        assert_eq!(judge(&GUEST, 129 << 10), Err(Refusal::AboveMaximum(128 << 10)));
+        assert_eq!(judge(&GUEST, 100 << 10), Ok(()));
+        assert_eq!(judge(&GUEST, 101 << 10), Err(Refusal::Lacking(1 << 10)));
+        assert!(judge(&GUEST, 0).unwrap_err().to_string().contains("14 MiB"));
+        let full = Situation { machine_free: 0, ..GUEST };
+        assert_eq!(judge(&full, 64 << 10), Ok(()), "staying costs nothing");
+    }
+
+    #[test]
+    fn a_dead_balloon_is_named_once() {
+        let mut progress = Progress::new(10 << 10);
+        let looks: alloc::vec::Vec<_> = (0..20).map(|_| progress.look(20 << 10, 10 << 10)).collect();
+        assert_eq!(looks.iter().filter(|f| **f == Finding::Stuck).count(), 1);
+        assert_eq!(looks[usize::try_from(PATIENCE).unwrap() - 1], Finding::Stuck);
+        assert_eq!(looks[19], Finding::StillStuck);
+        assert_eq!(progress.look(19 << 10, 10 << 10), Finding::Moving);
+    }
+
+    #[test]
+    fn a_balloon_that_moves_to_and_fro_is_named() {
+        let mut progress = Progress::new(10 << 10);
+        let stuck = (0..30).any(|i| progress.look((20 << 10) + (i % 2) * 512, 10 << 10) == Finding::Stuck);
+        assert!(stuck);
+    }
+
+    #[test]
+    fn a_slow_balloon_is_not_named() {
+        let mut progress = Progress::new(10_000);
+        for i in 0..8u64 {
+            assert_eq!(progress.look(19_999 - i * 1000, 10_000), Finding::Moving);
+            (1..PATIENCE).for_each(|_| assert_eq!(progress.look(19_999 - i * 1000, 10_000), Finding::Waiting));
+        }
+        assert_eq!(progress.look(10_500, 10_000), Finding::Arrived);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_allowed_is_between_floor_and_maximum(
+            current in 0u64..1 << 30, maximum in 0u64..1 << 30, built in 0u64..1 << 30,
+            machine_free in 0u64..1 << 30, target in 0u64..1 << 31
+        ) {
+            let s = Situation { current, target: current, maximum, built, machine_free };
+            if judge(&s, target).is_ok() {
+                prop_assert!(s.floor() <= target && target <= maximum);
+                prop_assert!(target <= current || target - current <= machine_free);
+            }
+        }
+    }
+}

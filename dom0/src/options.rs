@@ -1,0 +1,68 @@
+//! dom0's own command line.
+
+use alloc::{string::String, vec::Vec};
+
+/// What the command line asks for; words without a meaning here are left alone, as kernels do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Commands to run instead of a prompt.
+    pub script: Option<Vec<String>>,
+    /// End QEMU through its debug-exit device, so that the host learns success or failure.
+    pub debug_exit: bool,
+}
+
+impl Options {
+    /// Reads `script="a; b" debug-exit`.
+    pub fn parse(cmdline: &str) -> Self {
+        let mut options = Self::default();
+        for word in words(cmdline) {
+            if word == "debug-exit" {
+                options.debug_exit = true;
+            } else if let Some(script) = word.strip_prefix("script=") {
+                options.script = Some(commands(script));
+            }
+        }
+        options
+    }
+}
+
+/// Splits at blanks that are not in quotes; the quotes go.
+pub fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for c in line.chars() {
+        match (quote, c) {
+            (Some(q), c) if c == q => quote = None,
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// The commands of a script: separated by semicolons or line ends, empty ones dropped.
+pub fn commands(script: &str) -> Vec<String> {
+    script.split([';', '\n']).map(str::trim).filter(|c| !c.is_empty()).map(String::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_survives_the_loader() {
+        let options = Options::parse("console=com1 script=\"xl create hello.cfg; xl list;; poweroff\" debug-exit");
+        assert_eq!(options.script.unwrap(), ["xl create hello.cfg", "xl list", "poweroff"]);
+        assert!(options.debug_exit);
+        assert_eq!(Options::parse("quiet"), Options::default());
+    }
+
+    #[test]
+    fn quotes_hold_words_together() {
+        assert_eq!(words(r#"a  "b c" d'e f' """#), ["a", "b c", "de f", ""]);
+    }
+}

@@ -1,0 +1,3 @@
+//! The prompt.
+
+pub mod editor;
