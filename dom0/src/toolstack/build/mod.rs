@@ -1,0 +1,3 @@
+//! Building a guest: its memory laid out, filled, and started.
+
+pub mod layout;
