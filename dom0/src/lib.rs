@@ -5,6 +5,7 @@
 extern crate alloc;
 
 pub mod archive;
+pub mod backend;
 pub mod balloon;
 pub mod options;
 pub mod store;

@@ -30,7 +30,7 @@ use tree::{Node, Tree, View};
 use watch::{Event, Watch, Watches};
 use wire::Error;
 
-pub use oxen_abi::xen::DomId;
+pub use oxen_abi::domid::DomId;
 
 /// A domain whose ring the store serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,3 @@
+//! The block backend: requests off a ring shared with a guest, judged whole, handed to a disk.
+
+pub mod request;

@@ -1,0 +1,3 @@
+//! Backends: the halves of split devices that have the hardware, one task for each device.
+
+pub mod block;
