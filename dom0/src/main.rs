@@ -1,6 +1,9 @@
 //! The privileged guest's image.
 #![cfg_attr(target_os = "none", no_std, no_main)]
-#[cfg(not(target_os = "none"))]
-fn main() {
-    eprintln!("dom0 runs as a paravirtual guest: `cargo xtask run` builds and boots it");
+#![forbid(unsafe_code)]
+
+oxen_domu_lib::entry!(run);
+
+fn run() {
+    oxen_domu_lib::println!("oxen dom0: {} pages", oxen_domu_lib::start_info::pages());
 }

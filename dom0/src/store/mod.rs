@@ -30,7 +30,8 @@ use tree::{Node, Tree, View};
 use watch::{Event, Watch, Watches};
 use wire::Error;
 
-pub use oxen_abi::domid::DomId;
+/// A domain by its number, as it stands in names and permissions.
+pub type DomId = u16;
 
 /// A domain whose ring the store serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
