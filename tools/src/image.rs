@@ -26,7 +26,7 @@ pub fn make(workspace: &Workspace, script: Option<&str>, image: &Path) -> Result
     build::write(&tree.join("boot/grub/grub.cfg"), menu(script)?.as_bytes())?;
     step("grub-mkrescue");
     let mut mkrescue = Command::new("grub-mkrescue");
-    mkrescue.arg("-d").arg("/usr/lib/grub/i386-pc").arg("-o").arg(image).arg(&tree).arg("--").arg("-quiet");
+    mkrescue.arg("-d").arg("/usr/lib/grub/i386-pc").arg("-o").arg(image).arg(&tree);
     run(&mut mkrescue, "see what grub-mkrescue says")
 }
 
