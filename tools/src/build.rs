@@ -28,8 +28,8 @@ struct Program<'a> {
 pub fn all(workspace: &Workspace) -> Result<()> {
     guests(workspace)?;
     dom0(workspace)?;
-    hypervisor(workspace)?;
-    ramdisk(workspace)
+    ramdisk(workspace)?;
+    hypervisor(workspace)
 }
 
 /// Builds `target/oxen/hv`, with its symbols inside for backtraces, and `target/oxen/debug/hv` for the debugger.

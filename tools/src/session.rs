@@ -9,6 +9,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::qemu::{Machine, Serial};
 
+/// Xen's last words.
+const XEN_HALTED: &str = "Hardware Dom0 halted: halting machine\n";
+
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -115,6 +118,8 @@ impl Session {
     pub fn finish(mut self, deadline: Instant) -> Result<Outcome> {
         let exit = loop {
             match self.receive(deadline) {
+                // Xen leaves it to a dom0 to power off the machine, and stands still where that only shuts itself down.
+                Ok(()) if self.transcript.contains(XEN_HALTED) => break Exit::PoweredOff,
                 Ok(()) => {}
                 Err(RecvTimeoutError::Timeout) => break Exit::Deadline,
                 Err(RecvTimeoutError::Disconnected) => break Exit::from_status(self.child.wait()?),
