@@ -6,6 +6,7 @@ use crate::{
     machine::{CpuId, Machine},
 };
 use alloc::{boxed::Box, sync::Arc};
+use core::sync::atomic::Ordering;
 use oxen_abi::errno::Errno;
 
 /// The vcpu that a CPU runs. Its state is on the CPU, not in the vcpu's slot, for as long as it runs there.
@@ -64,6 +65,14 @@ impl From<Errno> for Refusal {
 pub type Reply = Result<u64, Refusal>;
 
 impl<M: Machine> Caller<'_, M> {
+    /// Whether something more urgent than the present hypercall waits on this CPU.
+    #[inline]
+    #[must_use]
+    pub fn must_yield(&self) -> bool {
+        self.hv.cpus.get(usize::from(self.cpu.0)).is_some_and(|cpu| cpu.work.load(Ordering::Relaxed) != 0)
+            || self.state.info.wants_upcall()
+    }
+
     /// The right to act on others, for the control domain.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use crate::{
     addr::{Mfn, PAGE_BYTES, TABLE_ENTRIES},
     mem::Memory,
 };
-use core::sync::atomic::{AtomicU8, AtomicU64};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// Where a vcpu's `vcpu_info` (64 bytes) is, as atomics. Kept by whoever delivers events.
 #[derive(Clone, Copy, Debug)]
@@ -32,11 +32,37 @@ impl VcpuInfoPlace {
         &self.bytes[self.first_byte & (PAGE_BYTES - 1)]
     }
 
-    /// `evtchn_upcall_mask`.
+    /// Whether `evtchn_upcall_mask` is set.
     #[inline]
     #[must_use]
-    pub fn upcall_mask(&self) -> &'static AtomicU8 {
-        &self.bytes[(self.first_byte + 1) & (PAGE_BYTES - 1)]
+    pub fn upcall_mask(&self) -> bool {
+        self.bytes[(self.first_byte + 1) & (PAGE_BYTES - 1)].load(Ordering::Relaxed) != 0
+    }
+
+    /// Sets `evtchn_upcall_mask`.
+    #[inline]
+    pub fn set_upcall_mask(&self, masked: bool) {
+        self.bytes[(self.first_byte + 1) & (PAGE_BYTES - 1)].store(masked.into(), Ordering::Release);
+    }
+
+    /// Whether an event waits and is not masked.
+    #[inline]
+    #[must_use]
+    pub fn wants_upcall(&self) -> bool {
+        self.upcall_pending().load(Ordering::Acquire) != 0 && !self.upcall_mask()
+    }
+
+    /// `arch.cr2`, the address of the last page fault.
+    #[inline]
+    #[must_use]
+    pub fn cr2(&self) -> u64 {
+        self.word(16).load(Ordering::Relaxed)
+    }
+
+    /// Sets `arch.cr2`.
+    #[inline]
+    pub fn set_cr2(&self, address: u64) {
+        self.word(16).store(address, Ordering::Relaxed);
     }
 
     /// The word at byte `offset` of the structure: 8 is `evtchn_pending_sel`, 16 `arch.cr2`, 32 to 64 the time.

@@ -67,6 +67,8 @@ pub struct VcpuState {
     pub extended: ExtendedState,
     /// Whether it is in its kernel: hypercalls are taken, the kernel's root is loaded.
     pub in_kernel: bool,
+    /// Where its `vcpu_info` is: the same place as [`Vcpu::info`], for the CPU that runs it.
+    pub info: VcpuInfoPlace,
     /// Exception handlers (`set_trap_table`).
     pub traps: TrapTable,
     /// Entry for events.
@@ -117,6 +119,12 @@ pub struct VcpuState {
     pub user_root: Option<Mfn>,
     /// I/O privilege level.
     pub iopl: u8,
+    /// I/O permission bitmap: a guest address (`physdev_op set_iobitmap`).
+    pub io_bitmap: u64,
+    /// Ports that the bitmap covers.
+    pub io_bitmap_ports: u32,
+    /// What the guest last wrote to the PCI configuration address port.
+    pub pci_address: u32,
 }
 
 /// What running a vcpu asks of the CPU.
@@ -126,12 +134,24 @@ pub trait Processor {
     fn load(&self, state: &VcpuState);
     /// Takes back what the guest can change without the hypervisor: extended state, selectors, bases.
     fn save(&self, state: &mut VcpuState);
-    /// Loads FS, GS (kernel's in force) or the other GS base at once, for the vcpu that runs.
-    fn set_bases(&self, state: &VcpuState);
+    /// FS base, GS base in force, and the other GS base, of the vcpu that runs.
+    fn bases(&self, state: &VcpuState) -> (u64, u64, u64);
+    /// Loads the FS base of the vcpu that runs.
+    fn set_fs_base(&self, base: u64);
+    /// Loads the GS base in force.
+    fn set_gs_base(&self, base: u64);
+    /// Loads the GS base of the mode that is not in force.
+    fn set_other_gs_base(&self, base: u64);
+    /// Loads the guest's own bits of CR4 (`trap::emulate::CR4_GUEST`); says whether the CPU has them.
+    fn set_guest_cr4(&self, cr4: u64) -> bool;
+    /// Takes DR6 as the CPU left it, and clears it.
+    fn take_debug_status(&self) -> u64;
     /// Loads the selector into the GS that user mode sees; a bad one becomes null. Says whether it was good.
     fn set_user_gs(&self, selector: u16) -> bool;
     /// Shows the vcpu's descriptor tables to the CPU, after they changed.
     fn load_descriptor_tables(&self, state: &VcpuState);
+    /// Sets or clears CR0.TS, so that the guest's next use of the FPU faults or not.
+    fn set_task_switched(&self, set: bool);
     /// Loads the debug registers.
     fn load_debug_registers(&self, state: &VcpuState);
     /// Switches what depends on the mode: root, GS base. `state.in_kernel` says which mode is entered.

@@ -45,6 +45,16 @@ pub trait GuestMemory {
     /// # Errors
     /// As [`Self::write_guest`].
     fn write_guest_word(&self, to: GuestAddr, value: u64) -> Result<(), GuestFault>;
+    /// Reads a few words, each once; for frames and batch entries on hot paths.
+    ///
+    /// # Errors
+    /// As [`Self::read_guest`].
+    fn read_guest_words<const N: usize>(&self, from: GuestAddr) -> Result<[u64; N], GuestFault>;
+    /// Writes a few words.
+    ///
+    /// # Errors
+    /// As [`Self::write_guest`].
+    fn write_guest_words<const N: usize>(&self, to: GuestAddr, words: [u64; N]) -> Result<(), GuestFault>;
 }
 
 /// The translation caches of this CPU and of the others.
