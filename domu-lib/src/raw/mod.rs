@@ -13,6 +13,7 @@ pub(crate) mod heap;
 pub(crate) mod hypercall;
 pub(crate) mod local;
 pub mod machine;
+pub mod mapping;
 pub mod page;
 pub(crate) mod shared;
 pub mod tables;
