@@ -21,6 +21,7 @@ extern crate alloc;
 
 pub mod console;
 pub mod event;
+pub mod grant;
 pub mod memory;
 mod panic;
 mod raw;

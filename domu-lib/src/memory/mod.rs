@@ -20,6 +20,7 @@ pub const PAGE_SIZE: usize = 4096;
 pub struct Pfn(pub u64);
 
 /// A frame of the machine.
+#[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mfn(pub u64);
 

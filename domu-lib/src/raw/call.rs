@@ -3,15 +3,12 @@
 //! What edits page tables or maps frames is not here but in [`crate::memory`] and [`crate::grant`], where its effects
 //! on this program's memory are answered for.
 
+use oxen_abi::console_io::{CONSOLEIO_READ, CONSOLEIO_WRITE};
 use oxen_abi::errno::Errno;
 use oxen_abi::hypercall::Hypercall;
 use oxen_abi::{event_channel, sched, vcpu};
 
 use super::hypercall::{call1, call2, call3};
-
-/// Commands of `console_io` (`xen.h`).
-const CONSOLEIO_WRITE: u32 = 0;
-const CONSOLEIO_READ: u32 = 1;
 
 /// Writes to the hypervisor's console.
 ///

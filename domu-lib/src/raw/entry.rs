@@ -2,24 +2,7 @@
 
 use core::arch::global_asm;
 
-/// Numbers of the ELF notes (`elfnote.h`).
-mod elfnote {
-    pub(super) const ENTRY: u32 = 1;
-    pub(super) const HYPERCALL_PAGE: u32 = 2;
-    pub(super) const VIRT_BASE: u32 = 3;
-    pub(super) const PADDR_OFFSET: u32 = 4;
-    pub(super) const XEN_VERSION: u32 = 5;
-    pub(super) const GUEST_OS: u32 = 6;
-    pub(super) const GUEST_VERSION: u32 = 7;
-    pub(super) const LOADER: u32 = 8;
-    pub(super) const PAE_MODE: u32 = 9;
-    pub(super) const FEATURES: u32 = 10;
-    pub(super) const HV_START_LOW: u32 = 12;
-    pub(super) const L1_MFN_VALID: u32 = 13;
-    pub(super) const SUSPEND_CANCEL: u32 = 14;
-    pub(super) const MOD_START_PFN: u32 = 16;
-    pub(super) const SUPPORTED_FEATURES: u32 = 17;
-}
+use oxen_abi::elfnote;
 
 /// Bytes of stack that the program runs on.
 pub(crate) const STACK_BYTES: usize = 256 * 1024;
@@ -88,19 +71,19 @@ global_asm!(
     ".popsection",
     start = sym super::boot::start,
     stack = const STACK_BYTES,
-    guest_os = const elfnote::GUEST_OS,
-    guest_version = const elfnote::GUEST_VERSION,
-    xen_version = const elfnote::XEN_VERSION,
-    loader = const elfnote::LOADER,
-    pae_mode = const elfnote::PAE_MODE,
-    entry = const elfnote::ENTRY,
-    hypercall = const elfnote::HYPERCALL_PAGE,
-    virt_base = const elfnote::VIRT_BASE,
-    paddr_offset = const elfnote::PADDR_OFFSET,
-    features = const elfnote::FEATURES,
-    supported_features = const elfnote::SUPPORTED_FEATURES,
-    l1_mfn_valid = const elfnote::L1_MFN_VALID,
-    suspend_cancel = const elfnote::SUSPEND_CANCEL,
-    mod_start_pfn = const elfnote::MOD_START_PFN,
-    hv_start_low = const elfnote::HV_START_LOW,
+    guest_os = const elfnote::XEN_ELFNOTE_GUEST_OS,
+    guest_version = const elfnote::XEN_ELFNOTE_GUEST_VERSION,
+    xen_version = const elfnote::XEN_ELFNOTE_XEN_VERSION,
+    loader = const elfnote::XEN_ELFNOTE_LOADER,
+    pae_mode = const elfnote::XEN_ELFNOTE_PAE_MODE,
+    entry = const elfnote::XEN_ELFNOTE_ENTRY,
+    hypercall = const elfnote::XEN_ELFNOTE_HYPERCALL_PAGE,
+    virt_base = const elfnote::XEN_ELFNOTE_VIRT_BASE,
+    paddr_offset = const elfnote::XEN_ELFNOTE_PADDR_OFFSET,
+    features = const elfnote::XEN_ELFNOTE_FEATURES,
+    supported_features = const elfnote::XEN_ELFNOTE_SUPPORTED_FEATURES,
+    l1_mfn_valid = const elfnote::XEN_ELFNOTE_L1_MFN_VALID,
+    suspend_cancel = const elfnote::XEN_ELFNOTE_SUSPEND_CANCEL,
+    mod_start_pfn = const elfnote::XEN_ELFNOTE_MOD_START_PFN,
+    hv_start_low = const elfnote::XEN_ELFNOTE_HV_START_LOW,
 );

@@ -8,6 +8,7 @@ pub mod call;
 #[cfg(target_os = "none")]
 mod entry;
 pub mod frame;
+pub mod grant;
 #[cfg(target_os = "none")]
 pub(crate) mod heap;
 pub(crate) mod hypercall;

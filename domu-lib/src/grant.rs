@@ -1,0 +1,177 @@
+//! Grants: pages of ours that another domain may use, and pages of others that we use.
+//!
+//! A [`Grant`] owns its page: neither the page nor the reference is used again before the other domain has let go.
+
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use oxen_abi::domid::DomId;
+use oxen_abi::grant_table as abi;
+
+pub use crate::raw::grant::{Copy, CopyPlace, GrantError, GrantMapping, copy};
+pub use crate::raw::mapping::{Access, Words};
+
+use crate::memory::map::Mapping;
+use crate::memory::{Mfn, PAGE_SIZE, Page};
+use crate::raw::grant::table_frames;
+use crate::raw::local::local;
+
+/// Entries of one frame of the table.
+const PER_FRAME: usize = PAGE_SIZE / size_of::<abi::GrantEntryV1>();
+/// Frames that the table may grow to here; the hypervisor's limit may be lower.
+const MAX_FRAMES: usize = 64;
+
+#[derive(Default)]
+struct Table {
+    frames: Vec<Mapping>,
+    free: Vec<u32>,
+    /// Grants that were dropped while the other domain still used them.
+    lingering: Vec<(u32, Page)>,
+}
+
+local!(static TABLE: RefCell<Table> = RefCell::new(Table::default()));
+
+impl Table {
+    /// The two words of an entry: flags and domain, frame.
+    fn entry(&self, reference: u32) -> Option<(&AtomicU32, &AtomicU32)> {
+        let reference = reference as usize;
+        let words = self.frames.get(reference / PER_FRAME)?.page(0);
+        let first = reference % PER_FRAME * 2;
+        Some((words.get(first)?, words.get(first + 1)?))
+    }
+
+    /// Adds a frame of entries.
+    fn grow(&mut self) -> Result<(), GrantError> {
+        let count = self.frames.len() + 1;
+        if count > MAX_FRAMES {
+            return Err(GrantError::Status(abi::GNTST_NO_SPACE));
+        }
+        let mut frames = [Mfn(0); MAX_FRAMES];
+        table_frames(count, &mut frames)?;
+        let frame = frames.get(count - 1).copied().unwrap_or(Mfn(0));
+        self.frames.push(Mapping::of(DomId::SELF, &[frame], Access::ReadWrite)?);
+        let first = ((count - 1) * PER_FRAME) as u32;
+        let references = first.max(abi::GNTTAB_NR_RESERVED_ENTRIES)..first + PER_FRAME as u32;
+        self.free.extend(references.rev());
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<u32, GrantError> {
+        if self.free.is_empty() {
+            self.reclaim();
+        }
+        if self.free.is_empty() {
+            self.grow()?;
+        }
+        self.free.pop().ok_or(GrantError::Status(abi::GNTST_NO_SPACE))
+    }
+
+    /// Ends access; fails while the other domain has the page mapped.
+    fn end(&self, reference: u32) -> bool {
+        let Some((head, _)) = self.entry(reference) else { return false };
+        let in_use = u32::from(abi::GTF_READING | abi::GTF_WRITING);
+        let mut seen = head.load(Ordering::SeqCst);
+        while seen & in_use == 0 {
+            match head.compare_exchange(seen, 0, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return true,
+                Err(now) => seen = now,
+            }
+        }
+        false
+    }
+
+    /// Looks again at what was still in use.
+    fn reclaim(&mut self) {
+        for (reference, page) in core::mem::take(&mut self.lingering) {
+            if self.end(reference) {
+                self.free.push(reference);
+            } else {
+                self.lingering.push((reference, page));
+            }
+        }
+    }
+}
+
+/// A page of ours that another domain may use; access ends when dropped.
+#[derive(Debug)]
+pub struct Grant {
+    reference: u32,
+    /// There until the grant ends.
+    page: Option<Page>,
+}
+
+impl Grant {
+    /// Lets `domain` use `page`.
+    ///
+    /// # Errors
+    /// When the grant table is full and cannot grow.
+    pub fn new(page: Page, domain: DomId, access: Access) -> Result<Self, GrantError> {
+        let flags = match access {
+            Access::ReadWrite => abi::GTF_PERMIT_ACCESS,
+            Access::ReadOnly => abi::GTF_PERMIT_ACCESS | abi::GTF_READONLY,
+        };
+        let reference = TABLE.with(|table| {
+            let mut table = table.borrow_mut();
+            let reference = table.take()?;
+            let (head, frame) = table.entry(reference).ok_or(GrantError::Status(abi::GNTST_BAD_GNTREF))?;
+            frame.store(page.mfn().0 as u32, Ordering::SeqCst);
+            // The flags last: they make the entry valid.
+            head.store(u32::from(domain.0) << 16 | u32::from(flags), Ordering::SeqCst);
+            Ok::<_, GrantError>(reference)
+        })?;
+        Ok(Self { reference, page: Some(page) })
+    }
+
+    /// Lets `domain` use a new page, all zero.
+    ///
+    /// # Errors
+    /// As for [`Grant::new`], and without memory.
+    pub fn zeroed(domain: DomId, access: Access) -> Result<Self, GrantError> {
+        let page = Page::zeroed().ok_or(GrantError::Call(oxen_abi::errno::Errno::NoMem))?;
+        Self::new(page, domain, access)
+    }
+
+    /// What the other domain is told.
+    pub const fn reference(&self) -> u32 {
+        self.reference
+    }
+
+    /// The page.
+    #[expect(clippy::expect_used, reason = "the page leaves when the grant ends, and the grant with it")]
+    pub fn page(&self) -> &Page {
+        self.page.as_ref().expect("a grant has its page until it ends")
+    }
+
+    /// Ends access and gives the page back; not while the other domain uses it.
+    ///
+    /// # Errors
+    /// The grant, when it is in use.
+    pub fn end(mut self) -> Result<Page, Self> {
+        let ended = TABLE.with(|table| table.borrow().end(self.reference));
+        match self.page.take() {
+            Some(page) if ended => {
+                TABLE.with(|table| table.borrow_mut().free.push(self.reference));
+                Ok(page)
+            }
+            page => {
+                self.page = page;
+                Err(self)
+            }
+        }
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        let Some(page) = self.page.take() else { return };
+        TABLE.with(|table| {
+            let mut table = table.borrow_mut();
+            if table.end(self.reference) {
+                table.free.push(self.reference);
+            } else {
+                table.lingering.push((self.reference, page));
+            }
+        });
+    }
+}
