@@ -9,6 +9,7 @@ pub trait Machine:
     crate::mem::Memory
     + crate::mem::GuestMemory
     + crate::mem::Tlb
+    + crate::mem::HypervisorSpace
     + crate::heap::Reserve
     + crate::domain::vcpu::Processor
     + crate::sched::Clock

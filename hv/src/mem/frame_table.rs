@@ -1,7 +1,11 @@
 //! One word and one stamp for every frame of the machine.
 
-use super::frame_type::{Acquired, FrameState, FrameType, Owner};
-use crate::{addr::Mfn, config::MAX_DOMAINS};
+use super::{
+    frame_alloc::FreeFrames,
+    frame_type::{Acquired, FrameState, FrameType, Owner, Released},
+    tlb::TlbClock,
+};
+use crate::{addr::Mfn, config::MAX_DOMAINS, lock::Lock};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use oxen_abi::errno::Errno;
 
@@ -13,16 +17,29 @@ pub struct FrameTable {
     aux: &'static [AtomicU32],
     /// Frames in each domain's reservation, by slot of the domain table.
     reserved: [AtomicU32; MAX_DOMAINS],
+    /// Frames lent to each domain outside of its reservation.
+    shared: [AtomicU32; MAX_DOMAINS],
+    /// When what was flushed.
+    pub tlb: TlbClock,
+    pub(super) free: Lock<FreeFrames>,
 }
 
 impl FrameTable {
-    /// A table over the machine's storage, every frame free and in no allocator's hands.
+    /// A table over the machine's storage. Every frame is taken for device memory until [`Self::donate`] or
+    /// [`Self::keep`] says that it is RAM.
     #[must_use]
     pub fn new(state: &'static [AtomicU64], aux: &'static [AtomicU32]) -> Self {
         for word in state {
-            word.store(FrameState::FREE.raw(), Ordering::Relaxed);
+            word.store(FrameState::IO.raw(), Ordering::Relaxed);
         }
-        Self { state, aux, reserved: [const { AtomicU32::new(0) }; MAX_DOMAINS] }
+        Self {
+            state,
+            aux,
+            reserved: [const { AtomicU32::new(0) }; MAX_DOMAINS],
+            shared: [const { AtomicU32::new(0) }; MAX_DOMAINS],
+            tlb: TlbClock::default(),
+            free: Lock::new(FreeFrames::default()),
+        }
     }
 
     /// Frame numbers below this one are in the table.
@@ -32,11 +49,26 @@ impl FrameTable {
         self.state.len()
     }
 
-    /// The frame's state at this moment; a free frame's for numbers beyond the table.
+    /// The frame's state at this moment; device memory's for numbers beyond the table.
     #[inline]
     #[must_use]
     pub fn state(&self, mfn: Mfn) -> FrameState {
-        self.state.get(mfn.index()).map_or(FrameState::FREE, |w| FrameState::from_raw(w.load(Ordering::Acquire)))
+        self.state.get(mfn.index()).map_or(FrameState::IO, |w| FrameState::from_raw(w.load(Ordering::Acquire)))
+    }
+
+    /// Whether there is RAM behind the number.
+    #[inline]
+    #[must_use]
+    pub fn is_ram(&self, mfn: Mfn) -> bool {
+        self.state(mfn).owner() != Owner::IO
+    }
+
+    /// Overwrites the state of a frame that nobody else can refer to.
+    #[inline]
+    pub(super) fn set_state(&self, mfn: Mfn, state: FrameState) {
+        if let Some(word) = self.state.get(mfn.index()) {
+            word.store(state.raw(), Ordering::Release);
+        }
     }
 
     /// The auxiliary word.
@@ -65,10 +97,10 @@ impl FrameTable {
         mut step: impl FnMut(FrameState) -> Result<(FrameState, R), Errno>,
     ) -> Result<(FrameState, R), Errno> {
         let word = self.state.get(mfn.index()).ok_or(Errno::Inval)?;
-        let mut seen = word.load(Ordering::Relaxed);
+        let mut seen = word.load(Ordering::Acquire);
         loop {
             let (next, out) = step(FrameState::from_raw(seen))?;
-            match word.compare_exchange_weak(seen, next.raw(), Ordering::AcqRel, Ordering::Relaxed) {
+            match word.compare_exchange_weak(seen, next.raw(), Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Ok((next, out)),
                 Err(now) => seen = now,
             }
@@ -93,16 +125,84 @@ impl FrameTable {
         self.update(mfn, |s| s.acquire(owner, kind)).map(|(_, todo)| todo)
     }
 
-    /// Frames in the reservation of the domain in `slot`.
+    /// Gives a reference back. With the last one the frame is nobody's and returns to the allocator.
+    #[inline]
+    pub fn put(&self, mfn: Mfn) {
+        self.give_up(mfn, |state| Ok(state.unreference()));
+    }
+
+    /// Gives back a writable use and its reference.
+    #[inline]
+    pub fn put_use(&self, mfn: Mfn) {
+        self.give_up(mfn, |state| {
+            debug_assert!(!state.kind().needs_validation(), "the use of a table is given back by its domain's editor");
+            if state.release_means() != Released::InUse {
+                self.set_aux(mfn, self.tlb.now());
+            }
+            Ok(state.release())
+        });
+    }
+
+    /// Takes the frame out of its owner's reservation and gives back the reference that stood for it.
+    ///
+    /// # Errors
+    /// `Inval` if it is not in `owner`'s reservation.
+    pub fn release_from_reservation(&self, mfn: Mfn, owner: Owner) -> Result<(), Errno> {
+        self.update(mfn, |state| {
+            if state.owner() != owner || !state.is_allocated() {
+                Err(Errno::Inval)
+            } else {
+                Ok((state.deallocated(), ()))
+            }
+        })?;
+        self.put(mfn);
+        Ok(())
+    }
+
+    /// Makes a step that gives a reference back, and frees the frame if that was the last.
+    #[inline]
+    fn give_up(&self, mfn: Mfn, step: impl Fn(FrameState) -> Result<FrameState, Errno>) {
+        let outcome = self.update(mfn, |state| {
+            let next = step(state)?;
+            Ok(if next.refs() == 0 { (FrameState::FREE, Some(state)) } else { (next, None) })
+        });
+        if let Ok((_, Some(last))) = outcome {
+            self.bury(mfn, last);
+        }
+    }
+
+    #[cold]
+    fn bury(&self, mfn: Mfn, last: FrameState) {
+        let counters = if last.is_shared() { &self.shared } else { &self.reserved };
+        if let Some(counter) = last.owner().slot().and_then(|slot| counters.get(slot)) {
+            counter.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.retire(mfn);
+    }
+
+    /// Frames that the domain in `slot` owns, referred to by whomever: its reservation, and what left it but is still
+    /// mapped somewhere.
     #[must_use]
     pub fn reserved(&self, slot: usize) -> u32 {
         self.reserved.get(slot).map_or(0, |n| n.load(Ordering::Relaxed))
     }
 
+    /// Frames lent to the domain in `slot`. Its slot may go to another domain when this and [`Self::reserved`] are zero.
+    #[must_use]
+    pub fn shared(&self, slot: usize) -> u32 {
+        self.shared.get(slot).map_or(0, |n| n.load(Ordering::Relaxed))
+    }
+
     /// The counter behind [`Self::reserved`], for the allocator.
     #[inline]
     #[must_use]
-    pub fn reserved_counter(&self, owner: Owner) -> Option<&AtomicU32> {
+    pub(super) fn reserved_counter(&self, owner: Owner) -> Option<&AtomicU32> {
         self.reserved.get(owner.slot()?)
+    }
+
+    pub(super) fn count_shared(&self, owner: Owner) {
+        if let Some(counter) = owner.slot().and_then(|slot| self.shared.get(slot)) {
+            counter.fetch_add(1, Ordering::AcqRel);
+        }
     }
 }

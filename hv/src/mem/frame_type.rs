@@ -70,6 +70,8 @@ pub struct Owner(u16);
 impl Owner {
     /// The hypervisor itself, or a free frame.
     pub const NOBODY: Self = Self(Self::MASK);
+    /// Not RAM: device memory, or nothing at all.
+    pub const IO: Self = Self(Self::MASK - 1);
     const MASK: u16 = 0x3ff;
 
     /// The domain in this slot of the domain table.
@@ -83,21 +85,22 @@ impl Owner {
     #[inline]
     #[must_use]
     pub const fn slot(self) -> Option<usize> {
-        if self.0 == Self::MASK { None } else { Some(self.0 as usize) }
+        if self.0 >= Self::IO.0 { None } else { Some(self.0 as usize) }
     }
 }
 
-const _: () = assert!(crate::config::MAX_DOMAINS < Owner::MASK as usize);
+const _: () = assert!(crate::config::MAX_DOMAINS < Owner::IO.0 as usize);
 
-/// The state of one frame, packed: references 0..26, type uses 26..47, owner 47..57, type 57..60, flags 60..64.
+/// The state of one frame, packed: references 0..26, type uses 26..46, shared 46, owner 47..57, type 57..60, flags 60..64.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct FrameState(u64);
 
 const REFS_BITS: u32 = 26;
 const USES_SHIFT: u32 = REFS_BITS;
-const USES_BITS: u32 = 21;
-const OWNER_SHIFT: u32 = USES_SHIFT + USES_BITS;
+const USES_BITS: u32 = 20;
+const SHARED: u64 = 1 << (USES_SHIFT + USES_BITS);
+const OWNER_SHIFT: u32 = USES_SHIFT + USES_BITS + 1;
 const TYPE_SHIFT: u32 = OWNER_SHIFT + 10;
 const ONE_REF: u64 = 1;
 const ONE_USE: u64 = 1 << USES_SHIFT;
@@ -120,7 +123,8 @@ pub enum Acquired {
         /// Whether stale translations of the old type must be flushed first.
         retyped: bool,
     },
-    /// Became writable from something else: nothing to validate, stale translations harm nobody.
+    /// Became writable and may have been a table or a descriptor page before: a CPU that still walks it through a stale
+    /// translation would believe what is now written there, so those must be flushed first.
     Changed,
 }
 
@@ -154,6 +158,9 @@ impl FrameState {
         Self(raw)
     }
 
+    /// What is not RAM: nobody can take a reference.
+    pub const IO: Self = Self((Owner::IO.0 as u64) << OWNER_SHIFT);
+
     /// A fresh frame of a domain's reservation: one reference, for being allocated.
     #[inline]
     #[must_use]
@@ -169,6 +176,7 @@ impl FrameState {
             (owner.0 as u64) << OWNER_SHIFT
                 | (FrameType::Writable as u64) << TYPE_SHIFT
                 | VALIDATED
+                | SHARED
                 | ONE_USE
                 | ONE_REF,
         )
@@ -231,6 +239,13 @@ impl FrameState {
         self.0 & ALLOCATED != 0
     }
 
+    /// Whether the hypervisor lent the frame to its owner outside of the reservation ([`Self::shared`]).
+    #[inline]
+    #[must_use]
+    pub const fn is_shared(self) -> bool {
+        self.0 & SHARED != 0
+    }
+
     /// Takes a reference on a frame of `owner`.
     ///
     /// # Errors
@@ -238,7 +253,7 @@ impl FrameState {
     #[inline]
     pub const fn reference(self, owner: Owner) -> Result<Self, Errno> {
         let refs = self.refs();
-        if self.owner().0 != owner.0 || refs == 0 || refs == MAX_REFS || owner.0 == Owner::MASK {
+        if self.owner().0 != owner.0 || refs == 0 || refs == MAX_REFS || owner.0 >= Owner::IO.0 {
             return Err(Errno::Inval);
         }
         Ok(Self(self.0 + ONE_REF))
@@ -272,7 +287,8 @@ impl FrameState {
             return Ok(if kind.needs_validation() {
                 (Self(word + ONE_USE), Acquired::Unvalidated { retyped })
             } else {
-                (Self((word + ONE_USE) | VALIDATED), if retyped { Acquired::Changed } else { Acquired::Ready })
+                let was_relied_on = self.kind().needs_validation();
+                (Self((word + ONE_USE) | VALIDATED), if was_relied_on { Acquired::Changed } else { Acquired::Ready })
             });
         }
         if self.kind() as u8 != kind as u8 || !self.is_validated() || self.uses() == MAX_USES {
@@ -358,9 +374,13 @@ impl FrameState {
 impl core::fmt::Debug for FrameState {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "{:?} {:?} refs {} uses {}", self.owner(), self.kind(), self.refs(), self.uses())?;
-        for (flag, name) in
-            [(VALIDATED, " validated"), (PARTIAL, " partial"), (PINNED, " pinned"), (ALLOCATED, " allocated")]
-        {
+        for (flag, name) in [
+            (VALIDATED, " validated"),
+            (PARTIAL, " partial"),
+            (PINNED, " pinned"),
+            (ALLOCATED, " allocated"),
+            (SHARED, " shared"),
+        ] {
             if self.0 & flag != 0 {
                 f.write_str(name)?;
             }

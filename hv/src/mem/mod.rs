@@ -1,14 +1,21 @@
 //! Memory: what every frame is, and every change to a page table.
 //!
 //! [`frame_type`] is the law, a pure state machine of one frame's owner, references and type; [`frame_table`] applies it
-//! atomically. All else asks the machine through the two small traits below, so a `Vec` is a machine.
+//! atomically; [`frame_alloc`] keeps the frames that nobody has. All else asks the machine through the small traits below,
+//! so a `Vec` is a machine.
 
 pub mod entry;
+pub mod frame_alloc;
 pub mod frame_table;
 pub mod frame_type;
+pub mod guest_ptr;
+pub mod tlb;
 
-use crate::addr::{GuestAddr, Mfn, PAGE_BYTES, TABLE_ENTRIES};
-use core::sync::atomic::{AtomicU8, AtomicU64};
+use crate::{
+    addr::{GuestAddr, Mfn, PAGE_BYTES, TABLE_ENTRIES},
+    layout::{END_HV_SLOT, FIRST_HV_SLOT},
+};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// The RAM of the machine, seen frame by frame. Guests write it at any moment, so it is only ever seen as atomics.
 pub trait Memory {
@@ -16,6 +23,30 @@ pub trait Memory {
     fn words(&self, mfn: Mfn) -> &'static [AtomicU64; TABLE_ENTRIES];
     /// The frame as bytes.
     fn bytes(&self, mfn: Mfn) -> &'static [AtomicU8; PAGE_BYTES];
+
+    /// Fills a frame of RAM with zeros.
+    fn clear(&self, mfn: Mfn) {
+        for word in self.words(mfn) {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Copies one frame of RAM to another.
+    fn copy(&self, from: Mfn, to: Mfn) {
+        for (source, target) in self.words(from).iter().zip(self.words(to)) {
+            target.store(source.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+}
+
+/// What the hypervisor shows of itself in every address space.
+pub trait HypervisorSpace {
+    /// What stands in slots 256 to 271 of every root.
+    fn root_entries(&self) -> &'static [u64; END_HV_SLOT - FIRST_HV_SLOT];
+    /// The machine-to-phys table: the pseudo-physical frame of each machine frame.
+    fn machine_to_phys(&self) -> &'static [AtomicU64];
+    /// The first machine frame of each 2 MiB of that table, while there are any.
+    fn machine_to_phys_chunk(&self, index: usize) -> Option<Mfn>;
 }
 
 /// A guest address could not be read or written.
@@ -59,7 +90,8 @@ pub trait GuestMemory {
 
 /// The translation caches of this CPU and of the others.
 pub trait Tlb {
-    /// Loads a root into this CPU, which flushes everything but global translations.
+    /// Loads a root into this CPU, which flushes every translation of guest addresses: CR4.PGE stays clear while guests
+    /// run, so that the global bit in their entries has no effect.
     fn load_root(&self, root: Mfn);
     /// Forgets every translation of guest addresses on this CPU.
     fn flush(&self);
@@ -72,6 +104,10 @@ pub trait Tlb {
     fn flush_data_caches(&self);
 }
 
-/// What the paging lock of a domain guards.
+/// What the paging lock of a domain guards, beside the tables themselves.
 #[derive(Debug, Default)]
-pub struct Paging {}
+pub struct Paging {
+    /// A table that nobody uses any more and whose entries are still being given back. Whoever next takes the lock goes
+    /// on with it before anything else.
+    unfinished: Option<Mfn>,
+}
