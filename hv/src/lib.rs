@@ -53,3 +53,16 @@ pub struct Hypervisor<M: Machine> {
     /// What each physical CPU shares with the others.
     pub cpus: [sched::CpuShared; config::MAX_CPUS],
 }
+
+impl<M: Machine> Hypervisor<M> {
+    /// A hypervisor without domains.
+    #[must_use]
+    pub fn new(machine: M, frames: mem::frame_table::FrameTable) -> Self {
+        Self {
+            machine,
+            frames,
+            domains: domain::table::DomainTable::default(),
+            cpus: core::array::from_fn(|_| sched::CpuShared::default()),
+        }
+    }
+}

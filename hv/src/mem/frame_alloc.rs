@@ -5,7 +5,6 @@
 //! clock, until every CPU has flushed; then they are *clean* and go out again, or join their neighbours bit by bit.
 
 use super::{
-    Memory,
     frame_table::FrameTable,
     frame_type::{FrameState, Owner},
     tlb,

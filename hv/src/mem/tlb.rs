@@ -3,7 +3,7 @@
 //! A frame is stamped with the clock when its last use as something ends, a CPU with the clock when it began its last full
 //! flush. A CPU whose stamp is not later than the frame's may still hold translations of that use.
 
-use super::{Tlb, frame_type::Owner};
+use super::frame_type::Owner;
 use crate::{
     Hypervisor,
     config::MAX_CPUS,

@@ -1,0 +1,416 @@
+//! A machine in a `Vec`: frames are atomics, translation caches remember, time is a number.
+//!
+//! Each thread is a CPU ([`on_cpu`] says which). Guest memory is reached as a CPU reaches it: through the root that was
+//! loaded last, translation caches first, accessed and dirty bits set on the way, so that a flush forgotten shows.
+#![allow(dead_code, reason = "every test crate uses a part of it")]
+
+pub(crate) mod guest;
+
+use oxen_abi::errno::Errno;
+use oxen_hv::{
+    Hypervisor,
+    addr::{GuestAddr, Mfn, PAGE_BYTES, PAGE_SIZE, Slot, TABLE_ENTRIES},
+    domain::vcpu::{Processor, VcpuState},
+    heap::Reserve,
+    machine::{CpuId, Machine},
+    mem::{GuestFault, GuestMemory, HypervisorSpace, Memory, Tlb, entry::Entry, frame_table::FrameTable},
+    sched::Clock,
+    trap::Ports,
+};
+use std::{
+    cell::Cell,
+    collections::{HashMap, VecDeque},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+/// CPUs of the fake machine.
+pub(crate) const CPUS: usize = 4;
+/// Frames after the RAM that are device memory.
+pub(crate) const IO_FRAMES: usize = 16;
+/// Frames at the start of the RAM that the hypervisor keeps.
+pub(crate) const OWN_FRAMES: usize = 16;
+
+thread_local! { static CPU: Cell<u16> = const { Cell::new(0) }; }
+
+/// Makes this thread a CPU.
+pub(crate) fn on_cpu(cpu: u16) {
+    CPU.set(cpu);
+}
+
+/// The CPU that this thread is.
+pub(crate) fn this_cpu() -> CpuId {
+    CpuId(CPU.get())
+}
+
+#[repr(align(4096))]
+struct Page([AtomicU64; TABLE_ENTRIES]);
+
+/// What a CPU remembers of translations.
+#[derive(Debug, Default)]
+pub(crate) struct FakeCpu {
+    /// The root in force.
+    pub(crate) root: Option<Mfn>,
+    /// Translations by page number: the L1 entry as it was read.
+    pub(crate) pages: HashMap<u64, Entry>,
+    /// L1 tables by address in units of 2 MiB, and whether the way there allows writes.
+    pub(crate) tables: HashMap<u64, (Mfn, bool)>,
+    /// Complete flushes.
+    pub(crate) flushes: u64,
+}
+
+/// What a test may look at and set.
+#[derive(Debug, Default)]
+pub(crate) struct Peripherals {
+    /// What went out on the serial line.
+    pub(crate) sent: Vec<u8>,
+    /// What will come in.
+    pub(crate) input: VecDeque<u8>,
+    /// The moment the timer was armed for, by CPU.
+    pub(crate) armed: [Option<u64>; CPUS],
+    /// CPUs kicked since the test last looked, as bits.
+    pub(crate) kicked: u64,
+    /// Port writes: port, width, value.
+    pub(crate) port_writes: Vec<(u16, u8, u32)>,
+    /// What ports answer; all ones where nothing is said.
+    pub(crate) port_values: HashMap<u16, u32>,
+    /// Model-specific registers.
+    pub(crate) msrs: HashMap<u32, u64>,
+    /// Entries into `idle`.
+    pub(crate) idles: u64,
+    /// Calls of `load`, `save`, `switch_mode` and their kin, by name.
+    pub(crate) processor_calls: HashMap<&'static str, u64>,
+}
+
+/// The machine.
+pub(crate) struct Fake {
+    frames: &'static [Page],
+    machine_to_phys: &'static [AtomicU64],
+    root_entries: &'static [u64; 16],
+    cpus: [Mutex<FakeCpu>; CPUS],
+    /// Serial line, timer, ports.
+    pub(crate) peripherals: Mutex<Peripherals>,
+    /// Ticks so far. One tick is a nanosecond.
+    pub(crate) time: AtomicU64,
+    /// How many more reservations of the heap succeed.
+    pub(crate) heap_left: AtomicU64,
+    /// Contents of `idle`: how far it moves the time.
+    pub(crate) idle_step: AtomicU64,
+    /// Whether the processor accepts a selector for the user's GS.
+    pub(crate) good_selectors: AtomicU16,
+}
+
+impl core::fmt::Debug for Fake {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "a fake machine of {} frames", self.frames.len())
+    }
+}
+
+fn leak<T>(count: usize, make: impl Fn() -> T) -> &'static [T] {
+    Vec::leak((0..count).map(|_| make()).collect())
+}
+
+impl Fake {
+    /// A machine with so many frames of RAM.
+    pub(crate) fn new(frames: usize) -> Self {
+        let entry = Entry::to(Mfn::new(1).unwrap(), Entry::PRESENT | Entry::NO_EXECUTE).0;
+        Self {
+            frames: leak(frames, || Page([const { AtomicU64::new(0) }; TABLE_ENTRIES])),
+            machine_to_phys: leak(frames, || AtomicU64::new(u64::MAX)),
+            root_entries: Box::leak(Box::new([entry; 16])),
+            cpus: core::array::from_fn(|_| Mutex::default()),
+            peripherals: Mutex::default(),
+            time: AtomicU64::new(1),
+            heap_left: AtomicU64::new(u64::MAX),
+            idle_step: AtomicU64::new(1),
+            good_selectors: AtomicU16::new(u16::MAX),
+        }
+    }
+
+    /// The state of a CPU.
+    pub(crate) fn cpu(&self, cpu: u16) -> MutexGuard<'_, FakeCpu> {
+        self.cpus[usize::from(cpu)].lock().unwrap()
+    }
+
+    /// Frames of RAM.
+    pub(crate) fn ram(&self) -> usize {
+        self.frames.len()
+    }
+}
+
+/// A hypervisor on a machine with so many frames of RAM, all CPUs there, without domains.
+pub(crate) fn boot(frames: usize) -> &'static Hypervisor<Fake> {
+    let table =
+        FrameTable::new(leak(frames + IO_FRAMES, || AtomicU64::new(0)), leak(frames + IO_FRAMES, || AtomicU32::new(0)));
+    table.keep(Mfn::new(0).unwrap(), OWN_FRAMES as u64);
+    table.donate(Mfn::new(OWN_FRAMES as u64).unwrap(), (frames - OWN_FRAMES) as u64);
+    for cpu in 0..CPUS {
+        table.tlb.join(CpuId(cpu as u16));
+    }
+    Box::leak(Box::new(Hypervisor::new(Fake::new(frames), table)))
+}
+
+impl Machine for Fake {}
+
+impl Memory for Fake {
+    fn words(&self, mfn: Mfn) -> &'static [AtomicU64; TABLE_ENTRIES] {
+        &self.frames[mfn.index()].0
+    }
+
+    #[expect(unsafe_code, reason = "one memory seen as words and as bytes, as the real machine does")]
+    fn bytes(&self, mfn: Mfn) -> &'static [AtomicU8; PAGE_BYTES] {
+        let words: *const [AtomicU64; TABLE_ENTRIES] = self.words(mfn);
+        // SAFETY: both are 4096 bytes of atomics that live for ever and that any bits are a value of.
+        unsafe { &*words.cast() }
+    }
+}
+
+impl HypervisorSpace for Fake {
+    fn root_entries(&self) -> &'static [u64; 16] {
+        self.root_entries
+    }
+
+    fn machine_to_phys(&self) -> &'static [AtomicU64] {
+        self.machine_to_phys
+    }
+
+    fn machine_to_phys_chunk(&self, index: usize) -> Option<Mfn> {
+        (index == 0).then(|| Mfn::new(2).unwrap())
+    }
+}
+
+impl Tlb for Fake {
+    fn load_root(&self, root: Mfn) {
+        let mut cpu = self.cpu(CPU.get());
+        cpu.root = Some(root);
+        cpu.pages.clear();
+        cpu.tables.clear();
+    }
+
+    fn flush(&self) {
+        self.flush_cpus(1 << CPU.get(), None);
+    }
+
+    fn invalidate(&self, va: GuestAddr) {
+        self.flush_cpus(1 << CPU.get(), Some(va));
+    }
+
+    fn flush_cpus(&self, cpus: u64, va: Option<GuestAddr>) {
+        for n in (0..CPUS).filter(|n| cpus >> n & 1 != 0) {
+            let mut cpu = self.cpu(n as u16);
+            match va {
+                // INVLPG drops all paging-structure caches too (Intel SDM vol. 3A, 4.10.4.1).
+                Some(va) => {
+                    cpu.pages.remove(&(va.0 >> 12));
+                }
+                None => {
+                    cpu.pages.clear();
+                    cpu.flushes += 1;
+                }
+            }
+            cpu.tables.clear();
+        }
+    }
+
+    fn flush_data_caches(&self) {}
+}
+
+impl Fake {
+    /// The frame behind a guest address, as this CPU sees it.
+    pub(crate) fn translate(&self, va: GuestAddr, write: bool) -> Result<Mfn, GuestFault> {
+        let mut cpu = self.cpu(CPU.get());
+        if let Some(entry) = cpu.pages.get(&(va.0 >> 12))
+            && (!write || entry.is_writable())
+        {
+            return Ok(entry.mfn().unwrap());
+        }
+        let (table, may_write) = match cpu.tables.get(&(va.0 >> 21)) {
+            Some(&known) => known,
+            None => {
+                let mut table = cpu.root.ok_or(GuestFault(va))?;
+                let mut may_write = true;
+                for level in (2..=4).rev() {
+                    let word = &self.words(table)[va.slot(level).index()];
+                    let entry = Entry(word.load(Ordering::SeqCst));
+                    if !entry.is_present() {
+                        return Err(GuestFault(va));
+                    }
+                    word.fetch_or(Entry::ACCESSED, Ordering::SeqCst);
+                    may_write &= entry.is_writable();
+                    table = entry.mfn().unwrap();
+                }
+                cpu.tables.insert(va.0 >> 21, (table, may_write));
+                (table, may_write)
+            }
+        };
+        let word = &self.words(table)[va.slot(1).index()];
+        let entry = Entry(word.load(Ordering::SeqCst));
+        if !entry.is_present() || write && !(may_write && entry.is_writable()) {
+            return Err(GuestFault(va));
+        }
+        word.fetch_or(Entry::ACCESSED | if write { Entry::DIRTY } else { 0 }, Ordering::SeqCst);
+        let seen = if may_write { entry } else { Entry(entry.0 & !Entry::WRITABLE) };
+        cpu.pages.insert(va.0 >> 12, seen);
+        Ok(entry.mfn().unwrap())
+    }
+
+    fn each_byte(
+        &self,
+        start: GuestAddr,
+        count: usize,
+        write: bool,
+        mut act: impl FnMut(usize, &AtomicU8),
+    ) -> Result<(), GuestFault> {
+        let mut done = 0;
+        while done < count {
+            let va = GuestAddr(start.0.wrapping_add(done as u64));
+            assert!(va.is_guest_range(1), "{va:?} was not judged");
+            let here = (count - done).min(PAGE_BYTES - va.offset());
+            let page = self.bytes(self.translate(va, write)?);
+            for i in 0..here {
+                act(done + i, &page[va.offset() + i]);
+            }
+            done += here;
+        }
+        Ok(())
+    }
+}
+
+impl GuestMemory for Fake {
+    fn read_guest(&self, from: GuestAddr, to: &mut [u8]) -> Result<(), GuestFault> {
+        self.each_byte(from, to.len(), false, |i, byte| to[i] = byte.load(Ordering::SeqCst))
+    }
+
+    fn write_guest(&self, to: GuestAddr, from: &[u8]) -> Result<(), GuestFault> {
+        self.each_byte(to, from.len(), true, |i, byte| byte.store(from[i], Ordering::SeqCst))
+    }
+
+    fn read_guest_word(&self, from: GuestAddr) -> Result<u64, GuestFault> {
+        assert!(from.is_guest_range(8) && from.0.is_multiple_of(8));
+        Ok(self.words(self.translate(from, false)?)[from.offset() / 8].load(Ordering::SeqCst))
+    }
+
+    fn write_guest_word(&self, to: GuestAddr, value: u64) -> Result<(), GuestFault> {
+        assert!(to.is_guest_range(8) && to.0.is_multiple_of(8));
+        self.words(self.translate(to, true)?)[to.offset() / 8].store(value, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+impl Reserve for Fake {
+    fn reserve(&self, _bytes: usize) -> Result<(), Errno> {
+        self.heap_left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
+            .map(|_| ())
+            .map_err(|_| Errno::NoMem)
+    }
+}
+
+impl Fake {
+    fn count(&self, name: &'static str) {
+        *self.peripherals.lock().unwrap().processor_calls.entry(name).or_default() += 1;
+    }
+}
+
+impl Processor for Fake {
+    fn load(&self, state: &VcpuState) {
+        self.count("load");
+        self.switch_mode(state);
+    }
+
+    fn save(&self, _state: &mut VcpuState) {
+        self.count("save");
+    }
+
+    fn set_bases(&self, _state: &VcpuState) {
+        self.count("set_bases");
+    }
+
+    fn set_user_gs(&self, selector: u16) -> bool {
+        self.count("set_user_gs");
+        selector < self.good_selectors.load(Ordering::SeqCst)
+    }
+
+    fn load_descriptor_tables(&self, _state: &VcpuState) {
+        self.count("load_descriptor_tables");
+    }
+
+    fn load_debug_registers(&self, _state: &VcpuState) {
+        self.count("load_debug_registers");
+    }
+
+    fn switch_mode(&self, state: &VcpuState) {
+        self.count("switch_mode");
+        if let Some(root) = if state.in_kernel { state.kernel_root } else { state.user_root } {
+            self.load_root(root);
+        }
+    }
+}
+
+impl Clock for Fake {
+    fn ticks(&self) -> u64 {
+        self.time.load(Ordering::SeqCst)
+    }
+
+    fn frequency(&self) -> u64 {
+        1_000_000_000
+    }
+
+    fn arm(&self, deadline: u64) {
+        self.peripherals.lock().unwrap().armed[usize::from(CPU.get())] = Some(deadline);
+    }
+
+    fn kick(&self, cpu: CpuId) {
+        self.peripherals.lock().unwrap().kicked |= 1 << cpu.0;
+    }
+
+    fn idle(&self) {
+        self.peripherals.lock().unwrap().idles += 1;
+        self.time.fetch_add(self.idle_step.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+
+    fn wall_clock_at_boot(&self) -> (u64, u32) {
+        (1_700_000_000, 0)
+    }
+}
+
+impl Ports for Fake {
+    fn port_in(&self, port: u16, bytes: u8) -> u32 {
+        let all_ones = u32::MAX >> (32 - 8 * u32::from(bytes));
+        self.peripherals.lock().unwrap().port_values.get(&port).copied().unwrap_or(all_ones) & all_ones
+    }
+
+    fn port_out(&self, port: u16, bytes: u8, value: u32) {
+        self.peripherals.lock().unwrap().port_writes.push((port, bytes, value));
+    }
+
+    fn read_msr(&self, msr: u32) -> Option<u64> {
+        self.peripherals.lock().unwrap().msrs.get(&msr).copied()
+    }
+
+    fn write_msr(&self, msr: u32, value: u64) -> bool {
+        self.peripherals.lock().unwrap().msrs.insert(msr, value).is_some()
+    }
+}
+
+impl oxen_hv::console::Serial for Fake {
+    fn send(&self, bytes: &[u8]) {
+        self.peripherals.lock().unwrap().sent.extend_from_slice(bytes);
+    }
+
+    fn receive(&self) -> Option<u8> {
+        self.peripherals.lock().unwrap().input.pop_front()
+    }
+}
+
+/// The word of a table.
+pub(crate) fn table_word(hv: &Hypervisor<Fake>, table: Mfn, slot: usize) -> &'static AtomicU64 {
+    &hv.machine.words(table)[Slot::new(slot).unwrap().index()]
+}
+
+/// The machine address of an entry.
+pub(crate) fn entry_address(table: Mfn, slot: usize) -> u64 {
+    table.raw() * PAGE_SIZE + 8 * slot as u64
+}
