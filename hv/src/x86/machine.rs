@@ -1,0 +1,217 @@
+//! The PC, as the library's traits ask for it.
+
+use super::device::{apic::Apic, apic::vector, clock::Frequencies, ioapic::IoApic, serial::Uart};
+use super::memory::guest;
+use super::{cpu, msr, percpu, port, processor};
+use core::arch::x86_64::__cpuid_count;
+use core::sync::atomic::{AtomicU8, AtomicU64};
+use oxen_abi::errno::Errno;
+use oxen_hv::addr::{GuestAddr, Mfn, PAGE_BYTES, TABLE_ENTRIES};
+use oxen_hv::domain::vcpu::{Processor, VcpuState};
+use oxen_hv::layout::DIRECT_MAP_START;
+use oxen_hv::machine::{CpuId, Machine};
+use oxen_hv::mem::{GuestFault, GuestMemory, Memory, Tlb};
+use oxen_hv::{console::Serial, heap::Reserve, sched::Clock, trap::Ports};
+
+/// A PC, as far as the hypervisor drives it itself.
+#[derive(Debug)]
+pub(crate) struct Pc {
+    pub features: cpu::Features,
+    pub apic: Apic,
+    pub ioapics: heapless::Vec<IoApic, 8>,
+    pub frequencies: Frequencies,
+    /// APIC timer ticks per TSC tick, as a fraction of 2^32.
+    pub apic_scale: u64,
+    /// Seconds since 1970 when the TSC was 0.
+    pub wall_clock: u64,
+    pub console: Uart,
+}
+
+impl Machine for Pc {}
+
+impl Memory for Pc {
+    #[inline]
+    fn words(&self, mfn: Mfn) -> &'static [AtomicU64; TABLE_ENTRIES] {
+        // SAFETY: the caller holds to RAM, all of which is in the direct map for good; atomics may alias anything there.
+        unsafe { &*((DIRECT_MAP_START + mfn.address().0) as *const [AtomicU64; TABLE_ENTRIES]) }
+    }
+
+    #[inline]
+    fn bytes(&self, mfn: Mfn) -> &'static [AtomicU8; PAGE_BYTES] {
+        // SAFETY: as in `words`.
+        unsafe { &*((DIRECT_MAP_START + mfn.address().0) as *const [AtomicU8; PAGE_BYTES]) }
+    }
+}
+
+impl GuestMemory for Pc {
+    #[inline]
+    fn read_guest(&self, from: GuestAddr, to: &mut [u8]) -> Result<(), GuestFault> {
+        guest::read(from, to)
+    }
+
+    #[inline]
+    fn write_guest(&self, to: GuestAddr, from: &[u8]) -> Result<(), GuestFault> {
+        guest::write(to, from)
+    }
+
+    #[inline]
+    fn read_guest_word(&self, from: GuestAddr) -> Result<u64, GuestFault> {
+        let [word] = guest::read_words(from)?;
+        Ok(word)
+    }
+
+    #[inline]
+    fn write_guest_word(&self, to: GuestAddr, value: u64) -> Result<(), GuestFault> {
+        guest::write_words(to, [value])
+    }
+
+    #[inline]
+    fn read_guest_words<const N: usize>(&self, from: GuestAddr) -> Result<[u64; N], GuestFault> {
+        guest::read_words(from)
+    }
+
+    #[inline]
+    fn write_guest_words<const N: usize>(&self, to: GuestAddr, words: [u64; N]) -> Result<(), GuestFault> {
+        guest::write_words(to, words)
+    }
+}
+
+impl Tlb for Pc {
+    #[inline]
+    fn load_root(&self, root: Mfn) {
+        // SAFETY: the library passes validated roots only, which hold the hypervisor's slots.
+        unsafe { cpu::load_root(root.address().0) }
+    }
+
+    #[inline]
+    fn flush(&self) {
+        cpu::flush();
+    }
+
+    #[inline]
+    fn invalidate(&self, va: GuestAddr) {
+        cpu::invalidate(va.0);
+    }
+
+    #[inline]
+    fn flush_cpus(&self, _cpus: u64, va: Option<GuestAddr>) {
+        // One CPU runs.
+        match va {
+            Some(va) => self.invalidate(va),
+            None => self.flush(),
+        }
+    }
+
+    fn flush_data_caches(&self) {
+        cpu::flush_caches();
+    }
+}
+
+impl Reserve for Pc {
+    fn reserve(&self, bytes: usize) -> Result<(), Errno> {
+        super::memory::heap::reserve(bytes)
+    }
+}
+
+impl Processor for Pc {
+    fn load(&self, state: &VcpuState) {
+        percpu::with_block(|block| processor::load(block, &self.features, state));
+    }
+
+    fn save(&self, state: &mut VcpuState) {
+        processor::save(&self.features, state);
+    }
+
+    fn set_bases(&self, state: &VcpuState) {
+        processor::set_bases(&self.features, state);
+    }
+
+    fn set_user_gs(&self, selector: u16) -> bool {
+        processor::set_user_gs(selector)
+    }
+
+    fn load_descriptor_tables(&self, state: &VcpuState) {
+        percpu::with_block(|block| processor::load_descriptor_tables(block, state));
+    }
+
+    fn set_task_switched(&self, set: bool) {
+        cpu::set_task_switched(set);
+    }
+
+    fn load_debug_registers(&self, state: &VcpuState) {
+        percpu::with_block(|block| processor::load_debug_registers(block, state));
+    }
+
+    #[inline]
+    fn switch_mode(&self, state: &VcpuState) {
+        processor::switch_mode(state);
+    }
+}
+
+impl Clock for Pc {
+    #[inline]
+    fn ticks(&self) -> u64 {
+        cpu::ticks()
+    }
+
+    #[inline]
+    fn frequency(&self) -> u64 {
+        self.frequencies.tsc
+    }
+
+    fn arm(&self, deadline: u64) {
+        let left = deadline.saturating_sub(cpu::ticks());
+        let ticks = u128::from(left) * u128::from(self.apic_scale) >> 32;
+        self.apic.arm(u32::try_from(ticks).unwrap_or(u32::MAX), deadline);
+    }
+
+    fn kick(&self, cpu: CpuId) {
+        self.apic.send(cpu.0 as u8, vector::KICK);
+    }
+
+    fn idle(&self) {
+        cpu::wait_for_interrupt();
+    }
+
+    fn wall_clock_at_boot(&self) -> (u64, u32) {
+        (self.wall_clock, 0)
+    }
+}
+
+impl Ports for Pc {
+    fn port_in(&self, port: u16, bytes: u8) -> u32 {
+        port::input(port, bytes)
+    }
+
+    fn port_out(&self, port: u16, bytes: u8, value: u32) {
+        port::output(port, bytes, value);
+    }
+
+    fn read_msr(&self, msr: u32) -> Option<u64> {
+        msr::try_read(msr)
+    }
+
+    fn write_msr(&self, msr: u32, value: u64) -> bool {
+        msr::try_write(msr, value)
+    }
+
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        let found = __cpuid_count(leaf, subleaf);
+        [found.eax, found.ebx, found.ecx, found.edx]
+    }
+
+    fn set_xcr0(&self, value: u64) -> bool {
+        let is_known = value & !self.features.xcr0 == 0 && value & 1 != 0;
+        is_known && self.features.xsave && cpu::try_set_xcr0(value)
+    }
+}
+
+impl Serial for Pc {
+    fn send(&self, bytes: &[u8]) {
+        self.console.send(bytes);
+    }
+
+    fn receive(&self) -> Option<u8> {
+        self.console.receive()
+    }
+}

@@ -1,0 +1,227 @@
+//! The hypervisor's page tables: slots 256 to 271, the same in every address space, each page with the least rights.
+//!
+//! Built once on top of the boot tables (`entry::boot`), whose first 4 GiB of direct map stay.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use oxen_hv::addr::Mfn;
+use oxen_hv::layout::{CPU_WINDOW_START, DIRECT_MAP_START, FIRST_HV_SLOT, IMAGE_START};
+
+/// A page table.
+pub(crate) type Table = [AtomicU64; 512];
+
+pub(crate) const PRESENT: u64 = 1 << 0;
+pub(crate) const WRITABLE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
+const WRITE_THROUGH: u64 = 1 << 3;
+const UNCACHED: u64 = 1 << 4;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+const LARGE: u64 = 1 << 7;
+const GLOBAL: u64 = 1 << 8;
+pub(crate) const NO_EXECUTE: u64 = 1 << 63;
+
+/// A table of the next level, any rights: those of the leaf decide.
+const LINK: u64 = PRESENT | WRITABLE | ACCESSED;
+/// Read-only data.
+pub(crate) const READ: u64 = PRESENT | ACCESSED | GLOBAL | NO_EXECUTE;
+/// Data.
+pub(crate) const READ_WRITE: u64 = READ | WRITABLE | DIRTY;
+/// Code.
+const EXECUTE: u64 = PRESENT | ACCESSED | GLOBAL;
+/// Device registers.
+const DEVICE: u64 = READ_WRITE | WRITE_THROUGH | UNCACHED;
+
+const PAGE: u64 = 4096;
+const LARGE_PAGE: u64 = 2 << 20;
+/// The 2 MiB into which the loader puts the image.
+const LOAD_ADDRESS: u64 = 2 << 20;
+/// Bytes that the boot tables map.
+const EARLY_REACH: u64 = 4 << 30;
+/// Where device registers are mapped: the last 2 MiB of the image's GiB.
+const DEVICE_START: u64 = CPU_WINDOW_START - LARGE_PAGE;
+
+unsafe extern "C" {
+    static early_l4: Table;
+    static hv_l3_image: Table;
+    static hv_l3_direct: Table;
+    static hv_l2_image: Table;
+    static early_l2: [Table; 4];
+    safe static image_start: u8;
+    safe static text_end: u8;
+    safe static rodata_end: u8;
+    safe static image_end: u8;
+    safe static boot_cpu_stack: u8;
+}
+
+/// Tables that the image itself holds.
+#[repr(C, align(4096))]
+struct Own([Table; 5]);
+static OWN: Own = Own([const { [const { AtomicU64::new(0) }; 512] }; 5]);
+
+fn own(index: usize) -> &'static Table {
+    #[expect(clippy::indexing_slicing, reason = "five tables, named below")]
+    &OWN.0[index]
+}
+/// The image in 4 KiB pages.
+fn image_l1() -> &'static Table {
+    own(0)
+}
+/// The same 2 MiB in the direct map.
+fn alias_l1() -> &'static Table {
+    own(1)
+}
+fn device_l1() -> &'static Table {
+    own(2)
+}
+fn window_l2() -> &'static Table {
+    own(3)
+}
+/// The windows of the first CPUs.
+pub(super) fn window_l1() -> &'static Table {
+    own(4)
+}
+
+/// The machine address of something in the image.
+pub(crate) fn image_machine_address<T>(thing: *const T) -> u64 {
+    thing as u64 - IMAGE_START
+}
+
+/// The frame with this machine address, through the direct map.
+///
+/// # Safety
+/// It must be mapped there, and used as a page table only.
+unsafe fn table_at(machine: u64) -> &'static Table {
+    // SAFETY: the caller's duty; a table is nothing but atomic words.
+    unsafe { &*((DIRECT_MAP_START + machine) as *const Table) }
+}
+
+fn set(table: &Table, index: u64, entry: u64) {
+    if let Some(word) = table.get(index as usize & 511) {
+        word.store(entry, Ordering::Release);
+    }
+}
+
+fn get(table: &Table, index: u64) -> u64 {
+    table.get(index as usize & 511).map_or(0, |word| word.load(Ordering::Acquire))
+}
+
+/// The table that `table[index]` points to, made with `frames` where there is none.
+///
+/// # Safety
+/// `table` is one of the hypervisor's, its entry is empty or a link; `frames` gives zeroed frames in the direct map.
+unsafe fn below(table: &Table, index: u64, frames: &mut impl FnMut() -> u64) -> &'static Table {
+    let mut entry = get(table, index);
+    if entry & PRESENT == 0 {
+        entry = frames() | LINK;
+        set(table, index, entry);
+    }
+    // SAFETY: the entry is a link, by the caller's word or just made.
+    unsafe { table_at(entry & 0xf_ffff_ffff_f000) }
+}
+
+/// Extends the direct map to all RAM below `end`, in 2 MiB pages.
+///
+/// # Safety
+/// On the boot CPU, before anything relies on what lies there; `frames` gives zeroed frames below 4 GiB.
+pub(crate) unsafe fn extend_direct_map(end: u64, mut frames: impl FnMut() -> u64) {
+    let mut machine = EARLY_REACH;
+    while machine < end {
+        // SAFETY: the direct map's tables are the hypervisor's.
+        let l2 = unsafe { below(&hv_l3_direct, machine >> 30, &mut frames) };
+        set(l2, machine >> 21, machine | READ_WRITE | LARGE);
+        machine += LARGE_PAGE;
+    }
+}
+
+/// Takes what no RAM is behind out of the direct map: `is_used` says of each 2 MiB whether anything in it is.
+///
+/// # Safety
+/// On the boot CPU, when nothing outside what `is_used` keeps will be touched through the direct map.
+pub(crate) unsafe fn trim_direct_map(is_used: impl Fn(core::ops::Range<u64>) -> bool) {
+    // SAFETY: the boot tables are the hypervisor's, and atomic.
+    let tables = unsafe { &early_l2 };
+    for (machine, word) in (0..).step_by(LARGE_PAGE as usize).zip(tables.iter().flatten()) {
+        if machine != LOAD_ADDRESS && !is_used(machine..machine + LARGE_PAGE) {
+            word.store(0, Ordering::Release);
+        }
+    }
+}
+
+/// Shows the machine-to-phys table to guests, read-only, in slot 256.
+///
+/// # Safety
+/// `machine` is where it is: whole frames, the hypervisor's for good, below `machine + bytes`.
+pub(crate) unsafe fn map_machine_to_phys(machine: u64, bytes: u64, mut frames: impl FnMut() -> u64) {
+    let mut done = 0;
+    while done < bytes {
+        // SAFETY: slot 256 is the hypervisor's and holds nothing else.
+        unsafe {
+            let l3 = below(&early_l4, FIRST_HV_SLOT as u64, &mut frames);
+            let l2 = below(l3, done >> 30, &mut frames);
+            if (machine + done).is_multiple_of(LARGE_PAGE) && bytes - done >= LARGE_PAGE {
+                set(l2, done >> 21, (machine + done) | READ | USER | LARGE);
+                done += LARGE_PAGE;
+            } else {
+                set(below(l2, done >> 21, &mut frames), done >> 12, (machine + done) | READ | USER);
+                done += PAGE;
+            }
+            for (table, index) in [(&early_l4, FIRST_HV_SLOT as u64), (l3, (done - 1) >> 30), (l2, (done - 1) >> 21)] {
+                set(table, index, get(table, index) | USER);
+            }
+        }
+    }
+}
+
+/// Gives every page of the image its rights, unmaps the guard page and the loader's one-to-one map, and flushes.
+///
+/// # Safety
+/// On the boot CPU, running at the link address, when nothing below the hypervisor's slots is needed any more.
+pub(crate) unsafe fn protect_image() {
+    let [start, code_end, constants_end, end, stack] =
+        [&raw const image_start, &raw const text_end, &raw const rodata_end, &raw const image_end, &raw const boot_cpu_stack]
+            .map(|mark| image_machine_address(mark));
+    let guard = stack + super::super::percpu::GUARD_OFFSET as u64;
+    for machine in (LOAD_ADDRESS..LOAD_ADDRESS + LARGE_PAGE).step_by(PAGE as usize) {
+        let (rights, alias) = match machine {
+            m if m < code_end && m >= start => (EXECUTE, READ),
+            m if m < constants_end => (READ, READ),
+            m if m == guard => (0, READ_WRITE),
+            m if m < end => (READ_WRITE, READ_WRITE),
+            _ => (0, READ_WRITE),
+        };
+        set(image_l1(), machine >> 12, if rights == 0 { 0 } else { machine | rights });
+        set(alias_l1(), machine >> 12, machine | alias);
+    }
+    // SAFETY: the tables are the hypervisor's; the pages it runs on keep the rights that it uses.
+    unsafe {
+        set(window_l2(), 0, image_machine_address(window_l1()) | LINK);
+        set(&hv_l3_image, CPU_WINDOW_START >> 30, image_machine_address(window_l2()) | LINK);
+        set(&hv_l2_image, DEVICE_START >> 21, image_machine_address(device_l1()) | LINK);
+        set(&hv_l2_image, LOAD_ADDRESS >> 21, image_machine_address(image_l1()) | LINK);
+        set(&early_l2[0], LOAD_ADDRESS >> 21, image_machine_address(alias_l1()) | LINK);
+        set(&early_l4, 0, 0);
+    }
+    super::super::cpu::flush_everything();
+}
+
+/// Maps a page of device registers, uncached, for good. Returns where it is seen; `None` when 512 of them are mapped.
+pub(crate) fn map_device(machine: u64) -> Option<u64> {
+    let entry = machine & !(PAGE - 1) | DEVICE;
+    let index = device_l1().iter().position(|word| {
+        let seen = word.load(Ordering::Acquire);
+        seen == entry || word.compare_exchange(0, entry, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    })?;
+    Some(DEVICE_START + index as u64 * PAGE + machine % PAGE)
+}
+
+/// The L4 entries of the hypervisor's slots, 256 to 271: what every guest's L4 holds there.
+pub(crate) fn hypervisor_slots() -> [u64; 16] {
+    // SAFETY: the boot CPU's root is the hypervisor's own, and atomic.
+    let root = unsafe { &early_l4 };
+    core::array::from_fn(|i| get(root, (FIRST_HV_SLOT + i) as u64))
+}
+
+/// The hypervisor's own root, for a CPU that runs no guest.
+pub(crate) fn idle_root() -> Option<Mfn> {
+    Mfn::new(image_machine_address(&raw const early_l4) >> 12)
+}

@@ -1,0 +1,13 @@
+//! The machine: everything that needs `unsafe`, behind the traits that the library declares.
+
+pub(crate) mod cpu;
+pub(crate) mod device;
+pub(crate) mod entry;
+pub(crate) mod machine;
+pub(crate) mod memory;
+mod msr;
+mod panic;
+pub(crate) mod percpu;
+mod port;
+mod processor;
+mod symbols;

@@ -1,0 +1,210 @@
+//! What of a vcpu lives in the CPU while it runs: extended state, segments, debug registers, descriptor tables, the root.
+
+use super::memory::{tables, window::Window};
+use super::percpu::CpuBlock;
+use super::{cpu, entry::descriptors, msr};
+use core::arch::asm;
+use oxen_hv::domain::vcpu::{ExtendedState, VcpuState};
+
+/// Bits of DR7 that turn a breakpoint on.
+const BREAKPOINTS_ON: u64 = 0xff;
+/// What DR6 and DR7 hold when nothing is set.
+const DR6_CLEAR: u64 = 0xffff_0ff0;
+const DR7_CLEAR: u64 = 0x400;
+/// x87 and SSE as the CPU starts with them: control word, and MXCSR behind it.
+const INITIAL_FCW: u16 = 0x37f;
+const INITIAL_MXCSR: u32 = 0x1f80;
+
+/// Loads a data selector; null if the guest's tables do not allow it. Says whether they did.
+macro_rules! load_selector {
+    ($register:literal, $value:expr) => {{
+        let value: u16 = $value;
+        let failed: u8;
+        // SAFETY: the hypervisor uses no data segment; a fault is foreseen and loads null instead.
+        unsafe {
+            asm!(
+                "clc",
+                concat!("2: mov ", $register, ", {value:e}"),
+                "3: setc {failed}",
+                ".pushsection .fixups, \"a\"",
+                ".long 2b - ., 4f - .",
+                ".popsection",
+                ".pushsection .entry.text, \"ax\"",
+                "4: xor {scratch:e}, {scratch:e}",
+                concat!("mov ", $register, ", {scratch:e}"),
+                "stc",
+                "jmp 3b",
+                ".popsection",
+                value = in(reg) u32::from(value),
+                scratch = out(reg) _,
+                failed = lateout(reg_byte) failed,
+                options(nostack),
+            );
+        }
+        failed == 0
+    }};
+}
+
+macro_rules! read_selector {
+    ($register:literal) => {{
+        let value: u32;
+        // SAFETY: copies a register.
+        unsafe { asm!(concat!("mov {:e}, ", $register), out(reg) value, options(nomem, nostack, preserves_flags)) }
+        value as u16
+    }};
+}
+/// Loads everything of a vcpu.
+pub(crate) fn load(block: &mut CpuBlock, features: &cpu::Features, state: &VcpuState) {
+    load_root(state);
+    load_descriptor_tables(block, state);
+    let [ds, es, fs, gs] = state.selectors;
+    let _ = load_selector!("ds", ds);
+    let _ = load_selector!("es", es);
+    let _ = load_selector!("fs", fs);
+    let _ = load_selector!("gs", gs);
+    set_bases(features, state);
+    load_debug_registers(block, state);
+    cpu::set_task_switched(false);
+    load_extended(features, &state.extended);
+    if state.task_switched {
+        cpu::set_task_switched(true);
+    }
+}
+
+/// Takes back what the guest may have changed by itself.
+pub(crate) fn save(features: &cpu::Features, state: &mut VcpuState) {
+    cpu::set_task_switched(false);
+    save_extended(features, &mut state.extended);
+    state.selectors = [read_selector!("ds"), read_selector!("es"), read_selector!("fs"), read_selector!("gs")];
+    // SAFETY: every 64-bit CPU has the three registers.
+    let (fs, active, other) = unsafe { (msr::read(msr::FS_BASE), msr::read(msr::GS_BASE), msr::read(msr::KERNEL_GS_BASE)) };
+    state.fs_base = fs;
+    (state.gs_base_kernel, state.gs_base_user) = if state.in_kernel { (active, other) } else { (other, active) };
+}
+
+/// Loads FS and both GS bases.
+pub(crate) fn set_bases(features: &cpu::Features, state: &VcpuState) {
+    let (active, other) = if state.in_kernel {
+        (state.gs_base_kernel, state.gs_base_user)
+    } else {
+        (state.gs_base_user, state.gs_base_kernel)
+    };
+    let _ = features;
+    // SAFETY: the lib keeps bases canonical; the hypervisor uses neither segment.
+    unsafe {
+        msr::write(msr::FS_BASE, state.fs_base);
+        msr::write(msr::GS_BASE, active);
+        msr::write(msr::KERNEL_GS_BASE, other);
+    }
+}
+
+/// Loads a selector into the GS that is not in force; says whether the guest's tables allow it.
+pub(crate) fn set_user_gs(selector: u16) -> bool {
+    swap_gs();
+    let was_good = load_selector!("gs", selector);
+    swap_gs();
+    was_good
+}
+
+fn swap_gs() {
+    // SAFETY: the hypervisor does not use GS.
+    unsafe { asm!("swapgs", options(nomem, nostack, preserves_flags)) }
+}
+
+/// Loads the root of the mode that the vcpu is in; the hypervisor's own, where it has none yet.
+fn load_root(state: &VcpuState) {
+    let root = if state.in_kernel { state.kernel_root } else { state.user_root };
+    if let Some(root) = root.or_else(tables::idle_root) {
+        // SAFETY: validated roots hold the hypervisor's slots, and so does its own.
+        unsafe { cpu::load_root(root.address().0) }
+    }
+}
+
+/// Crosses between the guest's kernel and its user mode; `state.in_kernel` says where it is going.
+pub(crate) fn switch_mode(state: &VcpuState) {
+    swap_gs();
+    load_root(state);
+}
+
+/// Shows a vcpu's descriptor tables to the CPU.
+pub(crate) fn load_descriptor_tables(block: &mut CpuBlock, state: &VcpuState) {
+    let Some(window) = Window::of(block.number) else { return };
+    window.show_gdt(&state.gdt);
+    window.hide_ldt();
+    if state.ldt_entries != 0 {
+        block.gdt.set_ldt(window.ldt_base(), state.ldt_entries);
+    }
+    descriptors::load_ldt(state.ldt_entries != 0);
+}
+
+/// Loads the breakpoints, or turns them off.
+pub(crate) fn load_debug_registers(block: &mut CpuBlock, state: &VcpuState) {
+    let wanted = state.debug_control & BREAKPOINTS_ON != 0;
+    if !wanted && !block.has_breakpoints {
+        return;
+    }
+    block.has_breakpoints = wanted;
+    let [b0, b1, b2, b3] = state.breakpoints;
+    let control = if wanted { state.debug_control } else { DR7_CLEAR };
+    // SAFETY: the lib lets no breakpoint lie in the hypervisor's addresses; reserved bits are as it checked them.
+    unsafe {
+        asm!("mov dr7, {}", in(reg) DR7_CLEAR, options(nomem, nostack, preserves_flags));
+        asm!("mov dr0, {}", in(reg) b0, options(nomem, nostack, preserves_flags));
+        asm!("mov dr1, {}", in(reg) b1, options(nomem, nostack, preserves_flags));
+        asm!("mov dr2, {}", in(reg) b2, options(nomem, nostack, preserves_flags));
+        asm!("mov dr3, {}", in(reg) b3, options(nomem, nostack, preserves_flags));
+        asm!("mov dr6, {}", in(reg) DR6_CLEAR, options(nomem, nostack, preserves_flags));
+        asm!("mov dr7, {}", in(reg) control, options(nomem, nostack, preserves_flags));
+    }
+}
+
+fn save_extended(features: &cpu::Features, area: &mut ExtendedState) {
+    let area = area.0.as_mut_ptr();
+    // SAFETY: the area is 64-byte aligned and large enough for every component that XCR0 can have; TS is clear.
+    unsafe {
+        if features.xsaveopt {
+            asm!("xsaveopt64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack, preserves_flags));
+        } else if features.xsave {
+            asm!("xsave64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack, preserves_flags));
+        } else {
+            asm!("fxsave64 [{}]", in(reg) area, options(nostack, preserves_flags));
+        }
+    }
+}
+
+fn load_extended(features: &cpu::Features, area: &ExtendedState) {
+    if !try_load_extended(features, area) {
+        // A toolstack or a kernel gave an image that the CPU does not take: the vcpu starts afresh.
+        let mut fresh = ExtendedState([0; ExtendedState::BYTES]);
+        fresh.0[..2].copy_from_slice(&INITIAL_FCW.to_le_bytes());
+        fresh.0[24..28].copy_from_slice(&INITIAL_MXCSR.to_le_bytes());
+        try_load_extended(features, &fresh);
+    }
+}
+
+fn try_load_extended(features: &cpu::Features, area: &ExtendedState) -> bool {
+    let area = area.0.as_ptr();
+    let failed: u8;
+    macro_rules! restore {
+        ($instruction:literal) => {
+            asm!(
+                "clc",
+                concat!("2: ", $instruction, " [{area}]"),
+                "3: setc {failed}",
+                ".pushsection .fixups, \"a\"",
+                ".long 2b - ., 3b - .",
+                ".popsection",
+                area = in(reg) area,
+                in("eax") u32::MAX,
+                in("edx") u32::MAX,
+                failed = lateout(reg_byte) failed,
+                options(nostack, readonly),
+            )
+        };
+    }
+    // SAFETY: as in `save_extended`; contents that the CPU refuses fault, which is foreseen.
+    unsafe {
+        if features.xsave { restore!("xrstor64") } else { restore!("fxrstor64") }
+    }
+    failed == 0
+}
