@@ -22,7 +22,9 @@ pub(crate) const KERNEL_GS_BASE: u32 = 0xc000_0102;
 pub(crate) unsafe fn read(register: u32) -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: the caller knows that the register exists; reading these has no side effects.
-    unsafe { asm!("rdmsr", in("ecx") register, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) }
+    unsafe {
+        asm!("rdmsr", in("ecx") register, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags))
+    }
     u64::from(high) << 32 | u64::from(low)
 }
 

@@ -77,7 +77,8 @@ pub(crate) fn save(features: &cpu::Features, state: &mut VcpuState) {
     save_extended(features, &mut state.extended);
     state.selectors = [read_selector!("ds"), read_selector!("es"), read_selector!("fs"), read_selector!("gs")];
     // SAFETY: every 64-bit CPU has the three registers.
-    let (fs, active, other) = unsafe { (msr::read(msr::FS_BASE), msr::read(msr::GS_BASE), msr::read(msr::KERNEL_GS_BASE)) };
+    let (fs, active, other) =
+        unsafe { (msr::read(msr::FS_BASE), msr::read(msr::GS_BASE), msr::read(msr::KERNEL_GS_BASE)) };
     state.fs_base = fs;
     (state.gs_base_kernel, state.gs_base_user) = if state.in_kernel { (active, other) } else { (other, active) };
 }
@@ -203,8 +204,6 @@ fn try_load_extended(features: &cpu::Features, area: &ExtendedState) -> bool {
         };
     }
     // SAFETY: as in `save_extended`; contents that the CPU refuses fault, which is foreseen.
-    unsafe {
-        if features.xsave { restore!("xrstor64") } else { restore!("fxrstor64") }
-    }
+    unsafe { if features.xsave { restore!("xrstor64") } else { restore!("fxrstor64") } }
     failed == 0
 }

@@ -93,6 +93,7 @@ fn to_seconds([second, minute, hour, day, month, year, century]: [u8; 7]) -> u64
         years -= 1;
         months += 12;
     }
-    let days = 365 * years + years / 4 - years / 100 + years / 400 + (153 * months - 457) / 5 + u64::from(day) - 719_469;
+    let days =
+        365 * years + years / 4 - years / 100 + years / 400 + (153 * months - 457) / 5 + u64::from(day) - 719_469;
     ((days * 24 + u64::from(hour)) * 60 + u64::from(minute)) * 60 + u64::from(second)
 }

@@ -3,5 +3,5 @@
 pub(crate) mod apic;
 pub(crate) mod clock;
 pub(crate) mod ioapic;
-pub(crate) mod serial;
 pub(crate) mod power;
+pub(crate) mod serial;

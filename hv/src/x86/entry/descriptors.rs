@@ -36,7 +36,11 @@ impl Gdt {
 
     fn set_system(&mut self, selector: u16, kind: u64, base: u64, limit: u64) {
         let index = usize::from((selector - RESERVED_SELECTORS) >> 3);
-        let low = limit & 0xffff | (base & 0xff_ffff) << 16 | kind << 40 | (limit >> 16 & 0xf) << 48 | (base >> 24 & 0xff) << 56;
+        let low = limit & 0xffff
+            | (base & 0xff_ffff) << 16
+            | kind << 40
+            | (limit >> 16 & 0xf) << 48
+            | (base >> 24 & 0xff) << 56;
         if let Some([a, b]) = self.0.get_mut(index..index + 2).and_then(|s| <&mut [u64; 2]>::try_from(s).ok()) {
             *a = low;
             *b = base >> 32;
@@ -111,7 +115,12 @@ impl Idt {
 
     fn set(&mut self, vector: usize, handler: u64, ring: u64, stack: u64) {
         if let Some(gate) = self.0.get_mut(vector) {
-            let low = handler & 0xffff | u64::from(HYPERVISOR_CS) << 16 | stack << 32 | 0x8e00 << 32 | ring << 45 | (handler >> 16 & 0xffff) << 48;
+            let low = handler & 0xffff
+                | u64::from(HYPERVISOR_CS) << 16
+                | stack << 32
+                | 0x8e00 << 32
+                | ring << 45
+                | (handler >> 16 & 0xffff) << 48;
             *gate = Gate([low, handler >> 32]);
         }
     }

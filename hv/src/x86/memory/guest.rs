@@ -62,14 +62,16 @@ unsafe fn copy(to: *mut u8, from: *const u8, bytes: usize) -> Result<(), usize> 
 #[inline]
 pub(crate) fn read(from: GuestAddr, to: &mut [u8]) -> Result<(), GuestFault> {
     // SAFETY: `to` is ours to write, and the caller judged the guest's range.
-    unsafe { copy(to.as_mut_ptr(), from.0 as *const u8, to.len()) }.map_err(|done| GuestFault(GuestAddr(from.0 + done as u64)))
+    unsafe { copy(to.as_mut_ptr(), from.0 as *const u8, to.len()) }
+        .map_err(|done| GuestFault(GuestAddr(from.0 + done as u64)))
 }
 
 /// See [`oxen_hv::mem::GuestMemory::write_guest`].
 #[inline]
 pub(crate) fn write(to: GuestAddr, from: &[u8]) -> Result<(), GuestFault> {
     // SAFETY: `from` is ours to read, and the caller judged the guest's range.
-    unsafe { copy(to.0 as *mut u8, from.as_ptr(), from.len()) }.map_err(|done| GuestFault(GuestAddr(to.0 + done as u64)))
+    unsafe { copy(to.0 as *mut u8, from.as_ptr(), from.len()) }
+        .map_err(|done| GuestFault(GuestAddr(to.0 + done as u64)))
 }
 
 /// Copies words by a straight line of moves; says whether it went through.

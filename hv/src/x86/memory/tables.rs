@@ -177,9 +177,14 @@ pub(crate) unsafe fn map_machine_to_phys(machine: u64, bytes: u64, mut frames: i
 /// # Safety
 /// On the boot CPU, running at the link address, when nothing below the hypervisor's slots is needed any more.
 pub(crate) unsafe fn protect_image() {
-    let [start, code_end, constants_end, end, stack] =
-        [&raw const image_start, &raw const text_end, &raw const rodata_end, &raw const image_end, &raw const boot_cpu_stack]
-            .map(|mark| image_machine_address(mark));
+    let [start, code_end, constants_end, end, stack] = [
+        &raw const image_start,
+        &raw const text_end,
+        &raw const rodata_end,
+        &raw const image_end,
+        &raw const boot_cpu_stack,
+    ]
+    .map(|mark| image_machine_address(mark));
     let guard = stack + super::super::percpu::GUARD_OFFSET as u64;
     for machine in (LOAD_ADDRESS..LOAD_ADDRESS + LARGE_PAGE).step_by(PAGE as usize) {
         let (rights, alias) = match machine {

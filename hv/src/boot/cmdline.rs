@@ -1,0 +1,151 @@
+//! The hypervisor's command line, in Xen's names.
+//!
+//! | word | meaning |
+//! |---|---|
+//! | `dom0_mem=SIZE` | dom0's memory; `max:SIZE` its ceiling, `min:` accepted. Sizes end in K (also without), M, G |
+//! | `dom0_max_vcpus=N` | dom0's vcpus |
+//! | `com1=BAUD,…` | the first serial port's speed |
+//! | `console=com1` | where the hypervisor speaks; `none`: nowhere |
+//! | `noreboot` | stop after a crash, for reading |
+//! | `loglvl=`, `guest_loglvl=` | `none`, `error`, `warning`, `info`, `all` (also `a/b`) |
+
+/// How much the hypervisor says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Nothing.
+    None,
+    /// What went wrong.
+    Error,
+    /// What may go wrong.
+    Warning,
+    /// What was done.
+    Info,
+    /// Everything.
+    All,
+}
+
+/// What the command line asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Dom0's memory in bytes; `None`: all that is free, less what guests need.
+    pub dom0_memory: Option<u64>,
+    /// What dom0 may grow to, in bytes.
+    pub dom0_max_memory: Option<u64>,
+    /// Dom0's vcpus.
+    pub dom0_vcpus: Option<u32>,
+    /// The serial line's speed in baud; `None` leaves it as the firmware set it.
+    pub baud: Option<u32>,
+    /// Whether the serial line is the console.
+    pub console: bool,
+    /// Whether to stop, rather than start again, after a crash.
+    pub no_reboot: bool,
+    /// How much of the hypervisor's own words are shown.
+    pub log_level: LogLevel,
+    /// How much of what guests make it say.
+    pub guest_log_level: LogLevel,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            dom0_memory: None,
+            dom0_max_memory: None,
+            dom0_vcpus: None,
+            baud: None,
+            console: true,
+            no_reboot: false,
+            log_level: LogLevel::Info,
+            guest_log_level: LogLevel::Warning,
+        }
+    }
+}
+
+/// Reads a command line. Hands every word that it does not know, or whose value it does not understand, to `complain`.
+pub fn parse<'a>(line: &'a str, mut complain: impl FnMut(&'a str)) -> Options {
+    let mut options = Options::default();
+    for word in line.split_ascii_whitespace() {
+        let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        if set(&mut options, name, value).is_none() {
+            complain(word);
+        }
+    }
+    options
+}
+
+fn set(options: &mut Options, name: &str, value: &str) -> Option<()> {
+    match name {
+        "dom0_mem" => {
+            for part in value.split(',') {
+                match part.split_once(':') {
+                    None => options.dom0_memory = Some(size(part)?),
+                    Some(("max", part)) => options.dom0_max_memory = Some(size(part)?),
+                    Some(("min", part)) => size(part).map(drop)?,
+                    Some(_) => return None,
+                }
+            }
+        }
+        "dom0_max_vcpus" => options.dom0_vcpus = Some(value.parse().ok().filter(|&n| n > 0)?),
+        "com1" => {
+            let speed = value.split(',').next()?;
+            options.baud = if speed == "auto" { None } else { Some(speed.parse().ok().filter(|&b| b > 0)?) };
+        }
+        "console" => options.console = value.split(',').any(|name| name == "com1"),
+        "noreboot" => options.no_reboot = !matches!(value, "no" | "off" | "false" | "0"),
+        "loglvl" => options.log_level = level(value)?,
+        "guest_loglvl" => options.guest_log_level = level(value)?,
+        _ => return None,
+    }
+    Some(())
+}
+
+/// A size in bytes; without a suffix the number counts KiB, as in Xen.
+fn size(text: &str) -> Option<u64> {
+    let (digits, shift) = match text.as_bytes().last()? {
+        b'b' | b'B' => (text.get(..text.len() - 1)?, 0),
+        b'k' | b'K' => (text.get(..text.len() - 1)?, 10),
+        b'm' | b'M' => (text.get(..text.len() - 1)?, 20),
+        b'g' | b'G' => (text.get(..text.len() - 1)?, 30),
+        _ => (text, 10),
+    };
+    let number: u64 = digits.parse().ok()?;
+    number.checked_mul(1 << shift)
+}
+
+/// A level; of a pair `a/b` the second counts, which is what comes out without limit on its rate.
+fn level(text: &str) -> Option<LogLevel> {
+    match text.rsplit('/').next()? {
+        "none" => Some(LogLevel::None),
+        "error" => Some(LogLevel::Error),
+        "warning" => Some(LogLevel::Warning),
+        "info" => Some(LogLevel::Info),
+        "debug" | "all" => Some(LogLevel::All),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn xens_words_are_understood() {
+        let options = parse(
+            "dom0_mem=512M,max:1G dom0_max_vcpus=2 com1=115200,8n1 console=com1,vga loglvl=all guest_loglvl=none/all noreboot",
+            |word| panic!("{word}"),
+        );
+        assert_eq!(options.dom0_memory, Some(512 << 20));
+        assert_eq!(options.dom0_max_memory, Some(1 << 30));
+        assert_eq!(options.dom0_vcpus, Some(2));
+        assert_eq!(options.baud, Some(115_200));
+        assert_eq!((options.log_level, options.guest_log_level), (LogLevel::All, LogLevel::All));
+        assert!(options.console && options.no_reboot);
+        assert_eq!(parse("dom0_mem=65536", |_| {}).dom0_memory, Some(64 << 20));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_said() {
+        let mut said = std::vec::Vec::new();
+        parse("dom0_mem=lots iommu=0 dom0_mem=99999999999999G dom0_max_vcpus=0", |word| said.push(word));
+        assert_eq!(said, ["dom0_mem=lots", "iommu=0", "dom0_mem=99999999999999G", "dom0_max_vcpus=0"]);
+    }
+}
