@@ -32,6 +32,7 @@ pub mod task;
 pub mod time;
 
 pub use raw::call as hypercall;
+pub use raw::control;
 pub use raw::machine;
 
 /// Makes `$main` (a `fn()`) what the guest runs once the runtime stands.

@@ -5,6 +5,7 @@
 #[cfg(target_os = "none")]
 mod boot;
 pub mod call;
+pub mod control;
 #[cfg(target_os = "none")]
 mod entry;
 pub mod frame;

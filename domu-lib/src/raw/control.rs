@@ -1,0 +1,383 @@
+//! What the control domain may: calls about other domains, about the machine, about physical interrupts.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use oxen_abi::domctl::{self, Domctl, DomctlCreatedomain, DomctlGetdomaininfo, DomctlGetvcpuinfo, DomctlVcpucontext};
+use oxen_abi::domid::DomId;
+use oxen_abi::errno::Errno;
+use oxen_abi::guest_context::VcpuGuestContext;
+use oxen_abi::hypercall::Hypercall;
+use oxen_abi::{event_channel, grant_table, memory, mmu, physdev, sched, sysctl, version};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+
+use super::hypercall::{call1, call2, call3};
+use super::tables;
+use crate::memory::Mfn;
+
+/// Issues a command that reads and fills no memory but its structure and buffers that the caller keeps alive.
+fn domctl<T: IntoBytes + Immutable>(cmd: u32, domain: DomId, command: &T) -> Result<Domctl, Errno> {
+    let mut request = Domctl::new(cmd, domain, command);
+    loop {
+        // SAFETY: the commands issued here fill the structure, and buffers whose addresses come from live slices.
+        match Errno::check(unsafe { call1::<{ Hypercall::Domctl as u32 }>((&raw mut request) as u64) }) {
+            Ok(_) => return Ok(request),
+            // Long work that wants to be asked again.
+            Err(Errno::Again) => crate::sched::yield_now(),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+fn plain_domctl(cmd: u32, domain: DomId) -> Result<(), Errno> {
+    domctl(cmd, domain, &[0u8; 0]).map(|_| ())
+}
+
+fn sysctl<T: IntoBytes + Immutable + FromBytes>(cmd: u32, command: &T) -> Result<T, Errno> {
+    let mut request = sysctl::Sysctl::new(cmd, command);
+    // SAFETY: as for `domctl`.
+    Errno::check(unsafe { call1::<{ Hypercall::Sysctl as u32 }>((&raw mut request) as u64) })?;
+    Ok(request.get())
+}
+
+/// Makes a domain without memory or running vcpus; the hypervisor chooses its number.
+///
+/// # Errors
+/// What the hypervisor refuses.
+pub fn create_domain(request: &DomctlCreatedomain) -> Result<DomId, Errno> {
+    domctl(domctl::XEN_DOMCTL_CREATEDOMAIN, DomId(0), request).map(|answer| answer.domain)
+}
+
+/// Ends a domain and gives back what it has. Pages that others have mapped stay until they let go.
+///
+/// # Errors
+/// `ESRCH` for no such domain.
+pub fn destroy_domain(domain: DomId) -> Result<(), Errno> {
+    plain_domctl(domctl::XEN_DOMCTL_DESTROYDOMAIN, domain)
+}
+
+/// Stops a domain's vcpus.
+///
+/// # Errors
+/// `ESRCH` for no such domain.
+pub fn pause_domain(domain: DomId) -> Result<(), Errno> {
+    plain_domctl(domctl::XEN_DOMCTL_PAUSEDOMAIN, domain)
+}
+
+/// Lets a domain's vcpus run.
+///
+/// # Errors
+/// `ESRCH` for no such domain, `EINVAL` for one that is not complete.
+pub fn unpause_domain(domain: DomId) -> Result<(), Errno> {
+    plain_domctl(domctl::XEN_DOMCTL_UNPAUSEDOMAIN, domain)
+}
+
+/// What the hypervisor knows of the first domain numbered `domain` or above.
+///
+/// # Errors
+/// `ESRCH` where there is none.
+pub fn domain_info(domain: DomId) -> Result<DomctlGetdomaininfo, Errno> {
+    let zero = DomctlGetdomaininfo::new_zeroed();
+    let answer = domctl(domctl::XEN_DOMCTL_GETDOMAININFO, domain, &zero)?;
+    Ok(answer.get())
+}
+
+/// Limits a domain's memory to `kib`.
+///
+/// # Errors
+/// `ESRCH` for no such domain.
+pub fn set_max_memory(domain: DomId, kib: u64) -> Result<(), Errno> {
+    domctl(domctl::XEN_DOMCTL_MAX_MEM, domain, &domctl::DomctlMaxMem { max_memkb: kib }).map(|_| ())
+}
+
+/// Makes a domain's vcpus, none of them up.
+///
+/// # Errors
+/// What the hypervisor refuses.
+pub fn set_max_vcpus(domain: DomId, count: u32) -> Result<(), Errno> {
+    domctl(domctl::XEN_DOMCTL_MAX_VCPUS, domain, &domctl::DomctlMaxVcpus { max: count }).map(|_| ())
+}
+
+/// Makes it a 64-bit domain.
+///
+/// # Errors
+/// What the hypervisor refuses: a domain that has memory already.
+pub fn set_address_size(domain: DomId, bits: u32) -> Result<(), Errno> {
+    domctl(domctl::XEN_DOMCTL_SET_ADDRESS_SIZE, domain, &domctl::DomctlAddressSize { size: bits }).map(|_| ())
+}
+
+/// Fills a page of a domain with the hypercalls' code.
+///
+/// # Errors
+/// What the hypervisor refuses: a frame that is not that domain's.
+pub fn fill_hypercall_page(domain: DomId, frame: Mfn) -> Result<(), Errno> {
+    domctl(domctl::XEN_DOMCTL_HYPERCALL_INIT, domain, &domctl::DomctlHypercallInit { gmfn: frame.0 }).map(|_| ())
+}
+
+/// Gives a vcpu its registers and tables.
+///
+/// # Errors
+/// What the hypervisor refuses: frames that are not tables, a bad state.
+pub fn set_vcpu_context(domain: DomId, vcpu: u32, context: &VcpuGuestContext) -> Result<(), Errno> {
+    let command = DomctlVcpucontext { vcpu, _pad0: 0, ctxt: core::ptr::from_ref(context) as u64 };
+    domctl(domctl::XEN_DOMCTL_SETVCPUCONTEXT, domain, &command).map(|_| ())
+}
+
+/// A vcpu's registers and tables.
+///
+/// # Errors
+/// `ESRCH` for no such vcpu.
+pub fn vcpu_context(domain: DomId, vcpu: u32) -> Result<Box<VcpuGuestContext>, Errno> {
+    let mut context = Box::new(VcpuGuestContext::new_zeroed());
+    let command = DomctlVcpucontext { vcpu, _pad0: 0, ctxt: core::ptr::from_mut(&mut *context) as u64 };
+    domctl(domctl::XEN_DOMCTL_GETVCPUCONTEXT, domain, &command)?;
+    Ok(context)
+}
+
+/// What a vcpu does.
+///
+/// # Errors
+/// `ESRCH` for no such vcpu.
+pub fn vcpu_info(domain: DomId, vcpu: u32) -> Result<DomctlGetvcpuinfo, Errno> {
+    let command = DomctlGetvcpuinfo { vcpu, ..DomctlGetvcpuinfo::new_zeroed() };
+    Ok(domctl(domctl::XEN_DOMCTL_GETVCPUINFO, domain, &command)?.get())
+}
+
+/// Sets or reads a domain's share under the credit schedulers.
+///
+/// # Errors
+/// What the hypervisor refuses: another scheduler.
+pub fn scheduler_op(domain: DomId, command: &domctl::DomctlSchedulerOp) -> Result<domctl::DomctlSchedulerOp, Errno> {
+    Ok(domctl(domctl::XEN_DOMCTL_SCHEDULER_OP, domain, command)?.get())
+}
+
+/// The machine's size.
+///
+/// # Errors
+/// `EPERM` where this domain may not ask.
+pub fn physical_info() -> Result<sysctl::SysctlPhysinfo, Errno> {
+    sysctl(sysctl::XEN_SYSCTL_PHYSINFO, &sysctl::SysctlPhysinfo::new_zeroed())
+}
+
+/// Which scheduler is at work.
+///
+/// # Errors
+/// `EPERM` where this domain may not ask.
+pub fn scheduler() -> Result<u32, Errno> {
+    sysctl(sysctl::XEN_SYSCTL_SCHED_ID, &sysctl::SysctlSchedId { sched_id: 0 }).map(|answer| answer.sched_id)
+}
+
+/// All domains from number 0 on, at most `most`.
+///
+/// # Errors
+/// `EPERM` where this domain may not ask.
+pub fn domains(most: usize) -> Result<Vec<DomctlGetdomaininfo>, Errno> {
+    let mut list: Vec<DomctlGetdomaininfo> = Vec::new();
+    list.resize_with(most, FromZeros::new_zeroed);
+    let command = sysctl::SysctlGetdomaininfolist {
+        first_domain: DomId(0),
+        _pad0: 0,
+        max_domains: u32::try_from(most).unwrap_or(u32::MAX),
+        buffer: list.as_mut_ptr() as u64,
+        num_domains: 0,
+        _pad1: 0,
+    };
+    let answer = sysctl(sysctl::XEN_SYSCTL_GETDOMAININFOLIST, &command)?;
+    list.truncate(answer.num_domains as usize);
+    Ok(list)
+}
+
+/// The hypervisor's own messages, as far as they are kept.
+///
+/// # Errors
+/// `EPERM` where this domain may not read them.
+pub fn read_messages(clear: bool) -> Result<Vec<u8>, Errno> {
+    let mut text = alloc::vec![0; 64 << 10];
+    let command = sysctl::SysctlReadconsole {
+        clear: clear.into(),
+        buffer: text.as_mut_ptr() as u64,
+        count: u32::try_from(text.len()).unwrap_or(u32::MAX),
+        ..FromZeros::new_zeroed()
+    };
+    let answer = sysctl(sysctl::XEN_SYSCTL_READCONSOLE, &command)?;
+    text.truncate(answer.count as usize);
+    Ok(text)
+}
+
+/// Presses keys on the hypervisor's console.
+///
+/// # Errors
+/// `EPERM` where this domain may not.
+pub fn debug_keys(keys: &[u8]) -> Result<(), Errno> {
+    let count = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+    let command = sysctl::SysctlDebugKeys { keys: keys.as_ptr() as u64, nr_keys: count, _pad0: 0 };
+    sysctl(sysctl::XEN_SYSCTL_DEBUG_KEYS, &command).map(|_| ())
+}
+
+/// Ends a domain as if it had asked for it, for the reason `code` (`SHUTDOWN_*`).
+///
+/// # Errors
+/// `ESRCH` for no such domain.
+pub fn remote_shutdown(domain: DomId, code: u32) -> Result<(), Errno> {
+    let request = sched::SchedRemoteShutdown { domain_id: domain, _pad: 0, reason: code };
+    // SAFETY: the call reads its structure and touches none of our memory.
+    Errno::check(unsafe {
+        call2::<{ Hypercall::SchedOp as u32 }>(sched::SCHEDOP_REMOTE_SHUTDOWN.into(), (&raw const request) as u64)
+    })
+    .map(|_| ())
+}
+
+/// Gives a domain fresh frames behind the pages `frames` names, and puts the frames in their places.
+///
+/// # Errors
+/// How many were given, where it is not all of them.
+pub fn populate_physmap(domain: DomId, frames: &mut [u64]) -> Result<(), usize> {
+    let wanted = frames.len();
+    let request = memory::MemoryReservation {
+        extent_start: frames.as_mut_ptr() as u64,
+        nr_extents: wanted as u64,
+        extent_order: 0,
+        mem_flags: 0,
+        domid: domain,
+        _pad: [0; 3],
+    };
+    match memory_op(memory::XENMEM_POPULATE_PHYSMAP, &request) {
+        Ok(done) if done as usize == wanted => Ok(()),
+        Ok(done) => Err(done as usize),
+        Err(_) => Err(0),
+    }
+}
+
+/// Tells a domain's kernel what memory it has: one range of RAM from 0 on.
+///
+/// # Errors
+/// What the hypervisor refuses.
+pub fn set_memory_map(domain: DomId, bytes: u64) -> Result<(), Errno> {
+    let entry = memory::E820Entry { addr: 0, size: bytes, r#type: memory::E820_RAM };
+    let request = memory::ForeignMemoryMap {
+        domid: domain,
+        _pad: [0; 3],
+        map: memory::MemoryMap { nr_entries: 1, _pad: 0, buffer: (&raw const entry) as u64 },
+    };
+    memory_op(memory::XENMEM_SET_MEMORY_MAP, &request).map(|_| ())
+}
+
+fn memory_op<T>(command: u32, request: &T) -> Result<u64, Errno> {
+    // SAFETY: the commands used here read their structure and read or fill the list in it, which the caller owns.
+    Errno::check(unsafe {
+        call2::<{ Hypercall::MemoryOp as u32 }>(command.into(), core::ptr::from_ref(request) as u64)
+    })
+}
+
+/// Makes a frame of `domain` the root of page tables, for good.
+///
+/// # Errors
+/// What the hypervisor refuses: entries that may not be.
+pub fn pin_root(domain: DomId, root: Mfn) -> Result<(), Errno> {
+    let op = mmu::MmuextOp { cmd: mmu::MMUEXT_PIN_L4_TABLE, _pad: 0, arg1: root.0, arg2: 0 };
+    // SAFETY: the table is another domain's.
+    unsafe { tables::mmuext_op(&[op], domain) }.map_err(|(_, errno)| errno)
+}
+
+/// Opens a port of `domain` that dom0 may bind to.
+///
+/// # Errors
+/// What the hypervisor refuses: no port left.
+pub fn open_port(domain: DomId) -> Result<u32, Errno> {
+    let mut request = event_channel::EvtchnAllocUnbound { dom: domain, remote_dom: DomId::DOM0, port: 0 };
+    super::call::event_op::alloc_unbound(&mut request)?;
+    Ok(request.port)
+}
+
+/// The first frame of a domain's grant table.
+///
+/// # Errors
+/// `EINVAL` where the hypervisor answers a grant status other than success.
+pub fn grant_table_frame(domain: DomId) -> Result<Mfn, Errno> {
+    let mut frame = 0u64;
+    let mut request = grant_table::GnttabSetupTable {
+        dom: domain,
+        _pad0: 0,
+        nr_frames: 1,
+        status: 0,
+        _pad1: [0; 3],
+        frame_list: (&raw mut frame) as u64,
+    };
+    // SAFETY: the call fills the structure and the one frame number.
+    Errno::check(unsafe {
+        call3::<{ Hypercall::GrantTableOp as u32 }>(
+            grant_table::GNTTABOP_SETUP_TABLE.into(),
+            (&raw mut request) as u64,
+            1,
+        )
+    })?;
+    if request.status == grant_table::GNTST_OKAY { Ok(Mfn(frame)) } else { Err(Errno::Inval) }
+}
+
+/// Issues a `physdev_op` whose structure `T` is what the command wants.
+fn physdev_op<T>(command: u32, request: &mut T) -> Result<(), Errno> {
+    // SAFETY: the commands used here read and fill their structure.
+    Errno::check(unsafe {
+        call2::<{ Hypercall::PhysdevOp as u32 }>(command.into(), core::ptr::from_mut(request) as u64)
+    })
+    .map(|_| ())
+}
+
+/// Lets this vcpu use I/O ports at privilege level `level` and above (as numbers: below).
+///
+/// # Errors
+/// What the hypervisor refuses.
+pub fn set_iopl(level: u32) -> Result<(), Errno> {
+    physdev_op(physdev::PHYSDEVOP_SET_IOPL, &mut physdev::PhysdevSetIopl { iopl: level })
+}
+
+/// Makes a line of the interrupt controller a physical interrupt of this domain, level-triggered and active low.
+///
+/// # Errors
+/// What the hypervisor refuses: no such line.
+pub fn map_interrupt_line(gsi: u32) -> Result<u32, Errno> {
+    let line = i32::try_from(gsi).map_err(|_| Errno::Inval)?;
+    let mut map = physdev::PhysdevMapPirq {
+        domid: DomId::SELF,
+        r#type: physdev::MAP_PIRQ_TYPE_GSI,
+        index: line,
+        pirq: line,
+        ..FromZeros::new_zeroed()
+    };
+    physdev_op(physdev::PHYSDEVOP_MAP_PIRQ, &mut map)?;
+    let mut setup = physdev::PhysdevSetupGsi { gsi: line, triggering: 1, polarity: 1, _pad0: 0 };
+    match physdev_op(physdev::PHYSDEVOP_SETUP_GSI, &mut setup) {
+        // Somebody set the line up before: so be it.
+        Ok(()) | Err(Errno::Exist) => u32::try_from(map.pirq).map_err(|_| Errno::Inval),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Tells the interrupt controller that an interrupt was served.
+///
+/// # Errors
+/// What the hypervisor refuses.
+pub fn end_of_interrupt(pirq: u32) -> Result<(), Errno> {
+    physdev_op(physdev::PHYSDEVOP_EOI, &mut physdev::PhysdevEoi { irq: pirq })
+}
+
+/// A text that the hypervisor tells of itself: one of `XENVER_EXTRAVERSION`, `_CAPABILITIES`, `_CHANGESET`,
+/// `_COMMANDLINE`.
+///
+/// # Errors
+/// `EINVAL` for any other command, and what the hypervisor refuses.
+pub fn version_text(command: u32) -> Result<alloc::string::String, Errno> {
+    let room = match command {
+        version::XENVER_EXTRAVERSION => version::XEN_EXTRAVERSION_LEN,
+        version::XENVER_CAPABILITIES => version::XEN_CAPABILITIES_INFO_LEN,
+        version::XENVER_CHANGESET => version::XEN_CHANGESET_INFO_LEN,
+        version::XENVER_COMMANDLINE => version::XEN_COMMANDLINE_LEN,
+        _ => return Err(Errno::Inval),
+    };
+    let mut text = alloc::vec![0u8; room];
+    // SAFETY: the command fills as many bytes as the header says, which is the buffer's size.
+    Errno::check(unsafe { call2::<{ Hypercall::XenVersion as u32 }>(command.into(), text.as_mut_ptr() as u64) })?;
+    let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
+    text.truncate(end);
+    Ok(alloc::string::String::from_utf8_lossy(&text).into())
+}
