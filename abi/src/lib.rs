@@ -6,6 +6,9 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+extern crate std;
+
 /// Declares structures of the ABI: C layout, plain data, the size asserted.
 macro_rules! abi_struct {
     ($($(#[$meta:meta])* pub struct $name:ident [$size:expr] {
@@ -50,6 +53,7 @@ pub mod sched;
 pub mod segments;
 pub mod shared_info;
 pub mod start_info;
+pub mod start_of_day;
 pub mod sysctl;
 pub mod trap;
 pub mod vcpu;

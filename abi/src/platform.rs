@@ -34,7 +34,7 @@ abi_consts! {
 }
 
 abi_consts! {
-    /// `type` of [`FirmwareInfo`].
+    /// `type` of [`XenpfFirmwareInfo`].
     u32:
     XEN_FW_DISK_INFO = 1,
     XEN_FW_DISK_MBR_SIGNATURE = 2,
@@ -43,15 +43,15 @@ abi_consts! {
     XEN_FW_KBD_SHIFT_FLAGS = 5,
 }
 
-/// `flags` of [`EnterAcpiSleep`]: the values are sleep types for the extended registers.
+/// `flags` of [`XenpfEnterAcpiSleep`]: the values are sleep types for the extended registers.
 pub const XENPF_ACPI_SLEEP_EXTENDED: u32 = 1;
-/// `flags` of [`Pcpuinfo`]: the processor is up.
+/// `flags` of [`XenpfPcpuinfo`]: the processor is up.
 pub const XEN_PCPU_FLAGS_ONLINE: u32 = 1;
-/// `flags` of [`Pcpuinfo`]: there is no such processor.
+/// `flags` of [`XenpfPcpuinfo`]: there is no such processor.
 pub const XEN_PCPU_FLAGS_INVALID: u32 = 2;
-/// `type` of [`CoreParking`]: set the number.
+/// `type` of [`XenpfCoreParking`]: set the number.
 pub const XEN_CORE_PARKING_SET: u32 = 1;
-/// `type` of [`CoreParking`]: get the number.
+/// `type` of [`XenpfCoreParking`]: get the number.
 pub const XEN_CORE_PARKING_GET: u32 = 2;
 
 abi_struct! {
@@ -65,7 +65,7 @@ abi_struct! {
         pub u: [u8; 128],
     }
     /// Set the wall clock (`xenpf_settime32`).
-    pub struct Settime32 [16] {
+    pub struct XenpfSettime32 [16] {
         /// Seconds since 1970 at `system_time`.
         pub secs: u32,
         /// Nanoseconds beyond.
@@ -74,7 +74,7 @@ abi_struct! {
         pub system_time: u64,
     }
     /// Set the wall clock (`xenpf_settime64`).
-    pub struct Settime64 [24] {
+    pub struct XenpfSettime64 [24] {
         /// Seconds since 1970 at `system_time`.
         pub secs: u64,
         /// Nanoseconds beyond.
@@ -85,7 +85,7 @@ abi_struct! {
         pub system_time: u64,
     }
     /// Ask what the firmware found (`xenpf_firmware_info`).
-    pub struct FirmwareInfo [40] {
+    pub struct XenpfFirmwareInfo [40] {
         /// `XEN_FW_*`.
         pub r#type: u32,
         /// Which one of that type.
@@ -94,7 +94,7 @@ abi_struct! {
         pub u: [u64; 4],
     }
     /// Put the machine to sleep, or off (`xenpf_enter_acpi_sleep`).
-    pub struct EnterAcpiSleep [12] {
+    pub struct XenpfEnterAcpiSleep [12] {
         /// Value for PM1a control, or sleep type A.
         pub val_a: u16,
         /// Value for PM1b control, or sleep type B.
@@ -105,7 +105,7 @@ abi_struct! {
         pub flags: u32,
     }
     /// Ask about a processor (`xenpf_pcpuinfo`).
-    pub struct Pcpuinfo [20] {
+    pub struct XenpfPcpuinfo [20] {
         /// IN: which one.
         pub xen_cpuid: u32,
         /// OUT: greatest one there is.
@@ -118,7 +118,7 @@ abi_struct! {
         pub acpi_id: u32,
     }
     /// Ask for a processor's make (`xenpf_pcpu_version`).
-    pub struct PcpuVersion [32] {
+    pub struct XenpfPcpuVersion [32] {
         /// IN: which one.
         pub xen_cpuid: u32,
         /// OUT: greatest one there is.
@@ -133,12 +133,12 @@ abi_struct! {
         pub stepping: u32,
     }
     /// Take a processor up or down (`xenpf_cpu_ol`).
-    pub struct CpuOl [4] {
+    pub struct XenpfCpuOl [4] {
         /// Which one.
         pub cpuid: u32,
     }
     /// Ask how long processors were idle (`xenpf_getidletime`).
-    pub struct Getidletime [32] {
+    pub struct XenpfGetidletime [32] {
         /// IN/OUT: guest address of a bitmap of processors.
         pub cpumap_bitmap: u64,
         /// IN: bits it has.
@@ -151,14 +151,14 @@ abi_struct! {
         pub now: u64,
     }
     /// Set or get how many cores are parked (`xenpf_core_parking`).
-    pub struct CoreParking [8] {
+    pub struct XenpfCoreParking [8] {
         /// `XEN_CORE_PARKING_*`.
         pub r#type: u32,
         /// How many.
         pub idle_nums: u32,
     }
     /// Ask for a symbol of the hypervisor (`xenpf_symdata`).
-    pub struct Symdata [32] {
+    pub struct XenpfSymdata [32] {
         /// IN: room for the name; OUT: its length.
         pub namelen: u32,
         /// IN: which one; OUT: the next one, the same at the end.
