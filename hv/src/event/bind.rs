@@ -1,0 +1,286 @@
+//! Making and ending channels. The order of the checks is Xen's, because guests see which error comes first.
+
+use super::{
+    Bindings,
+    deliver::{clear_pending, set_pending},
+    pirq,
+    port::{Binding, Port},
+    virq,
+};
+use crate::{
+    Hypervisor,
+    caller::Caller,
+    config::{MAX_VCPUS, PREEMPT_INTERVAL},
+    domain::{Domain, Progress},
+    lock::both,
+    machine::Machine,
+};
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+use oxen_abi::{domid::DomId, errno::Errno, virq::NR_VIRQS};
+
+/// What `EVTCHNOP_status` answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// What the port is.
+    pub binding: Binding,
+    /// The vcpu it notifies.
+    pub vcpu: u32,
+}
+
+impl Bindings {
+    fn virq(&mut self, vcpu: u32, virq: u32) -> Option<&mut u16> {
+        self.virqs.get_mut(vcpu as usize)?.get_mut(virq as usize)
+    }
+}
+
+/// The domain of this name, as far as it is not being torn down.
+fn alive(domain: &Domain) -> Result<(), Errno> {
+    if domain.is_dying.load(Ordering::SeqCst) { Err(Errno::Inval) } else { Ok(()) }
+}
+
+/// The domain that an operation names: `DOMID_SELF`, the caller's own id, or another.
+///
+/// # Errors
+/// `Srch` if it does not exist.
+fn named<M: Machine>(caller: &Caller<'_, M>, id: DomId) -> Result<Arc<Domain>, Errno> {
+    if id == DomId::SELF || id == caller.domain.id {
+        return Ok(Arc::clone(caller.domain));
+    }
+    caller.hv.domains.get(id).ok_or(Errno::Srch)
+}
+
+/// Whether the caller may act on the domain: on itself, or by privilege.
+///
+/// # Errors
+/// `Perm` if not.
+fn may_act_on<M: Machine>(caller: &Caller<'_, M>, domain: &Domain) -> Result<(), Errno> {
+    if domain.id == caller.domain.id { Ok(()) } else { caller.control().map(|_| ()) }
+}
+
+/// Makes a port that `remote` may bind to (`EVTCHNOP_alloc_unbound`).
+///
+/// # Errors
+/// `Srch`, `Perm` for the domain; `NoSpc`, `NoMem` for the port; `Inval` if the domain is dying.
+pub fn alloc_unbound<M: Machine>(caller: &Caller<'_, M>, dom: DomId, remote: DomId) -> Result<u32, Errno> {
+    let domain = named(caller, dom)?;
+    let remote = if remote == DomId::SELF { caller.domain.id } else { remote };
+    let mut bindings = domain.events.bindings.lock();
+    alive(&domain)?;
+    may_act_on(caller, &domain)?;
+    let port = domain.events.free_port(&mut bindings, &caller.hv.machine)?;
+    domain.events.open(&mut bindings, port, Binding::Unbound { remote }, 0);
+    Ok(port)
+}
+
+/// Makes a port and connects it with one that waits for the caller's domain (`EVTCHNOP_bind_interdomain`).
+///
+/// # Errors
+/// `Srch` for the domain; `NoSpc`, `NoMem` for the own port; `Inval` if the remote one does not wait for the caller.
+pub fn bind_interdomain<M: Machine>(caller: &Caller<'_, M>, dom: DomId, remote_port: u32) -> Result<u32, Errno> {
+    let domain = caller.domain;
+    let remote = named(caller, dom)?;
+    let (mut bindings, _other) = lock_both(domain, &remote);
+    alive(domain)?;
+    let port = domain.events.free_port(&mut bindings, &caller.hv.machine)?;
+    let there = remote.events.port(remote_port).ok_or(Errno::Inval)?;
+    let (Some(slot), Some(remote_slot)) = (domain.owner.slot(), remote.owner.slot()) else { return Err(Errno::Inval) };
+    if there.binding() != (Binding::Unbound { remote: domain.id }) {
+        return Err(Errno::Inval);
+    }
+    let here = Binding::Interdomain { remote: remote.id, slot: remote_slot as u16, port: remote_port };
+    domain.events.open(&mut bindings, port, here, 0);
+    let back = Binding::Interdomain { remote: domain.id, slot: slot as u16, port };
+    remote.events.set(remote_port, Port::new(back, there.vcpu()));
+    // What the remote sent before there was a channel is lost; an event too many makes up for it.
+    set_pending(caller.hv, domain, port, 0, Some(caller.vcpu));
+    Ok(port)
+}
+
+/// Makes a port for a virtual interrupt (`EVTCHNOP_bind_virq`).
+///
+/// # Errors
+/// `Inval` for the interrupt, or a global one on a vcpu other than 0; `NoEnt` for the vcpu; `Exist` if it is bound;
+/// `NoSpc`, `NoMem` for the port.
+pub fn bind_virq<M: Machine>(caller: &Caller<'_, M>, virq: u32, vcpu: u32) -> Result<u32, Errno> {
+    let domain = caller.domain;
+    if virq >= NR_VIRQS || (virq::is_global(virq) && vcpu != 0) {
+        return Err(Errno::Inval);
+    }
+    domain.vcpu(vcpu).ok_or(Errno::NoEnt)?;
+    let mut bindings = domain.events.bindings.lock();
+    if bindings.virq(vcpu, virq).is_none_or(|&mut port| port != 0) {
+        return Err(Errno::Exist);
+    }
+    alive(domain)?;
+    let port = domain.events.free_port(&mut bindings, &caller.hv.machine)?;
+    domain.events.open(&mut bindings, port, Binding::Virq(virq), vcpu);
+    if let Some(place) = bindings.virq(vcpu, virq) {
+        *place = port as u16;
+    }
+    Ok(port)
+}
+
+/// Makes a port by which vcpus of the domain interrupt one of them (`EVTCHNOP_bind_ipi`).
+///
+/// # Errors
+/// `NoEnt` for the vcpu; `NoSpc`, `NoMem` for the port.
+pub fn bind_ipi<M: Machine>(caller: &Caller<'_, M>, vcpu: u32) -> Result<u32, Errno> {
+    let domain = caller.domain;
+    domain.vcpu(vcpu).ok_or(Errno::NoEnt)?;
+    let mut bindings = domain.events.bindings.lock();
+    alive(domain)?;
+    let port = domain.events.free_port(&mut bindings, &caller.hv.machine)?;
+    domain.events.open(&mut bindings, port, Binding::Ipi, vcpu);
+    Ok(port)
+}
+
+/// Makes a port for a physical interrupt (`EVTCHNOP_bind_pirq`).
+///
+/// # Errors
+/// `Inval` for the interrupt or one that is not set up, `Perm` without privilege, `Exist` or `Busy` if it is bound,
+/// `NoSpc`, `NoMem` for the port.
+pub fn bind_pirq<M: Machine>(caller: &Caller<'_, M>, pirq: u32) -> Result<u32, Errno> {
+    let domain = caller.domain;
+    let line = caller.hv.pirqs.line(pirq).ok_or(Errno::Inval)?;
+    let control = caller.control()?;
+    let mut bindings = domain.events.bindings.lock();
+    if line.port().is_some() {
+        return Err(Errno::Exist);
+    }
+    alive(domain)?;
+    let port = domain.events.free_port(&mut bindings, &caller.hv.machine)?;
+    line.bind(&caller.hv.machine, control, pirq, port)?;
+    domain.events.open(&mut bindings, port, Binding::Pirq(pirq), 0);
+    Ok(port)
+}
+
+/// Chooses the vcpu that a port notifies (`EVTCHNOP_bind_vcpu`).
+///
+/// # Errors
+/// `NoEnt` for the vcpu, `Inval` for a port that is closed or belongs to one vcpu.
+pub fn bind_vcpu<M: Machine>(caller: &Caller<'_, M>, port: u32, vcpu: u32) -> Result<(), Errno> {
+    let domain = caller.domain;
+    domain.vcpu(vcpu).ok_or(Errno::NoEnt)?;
+    let _held = domain.events.bindings.lock();
+    let state = domain.events.port(port).ok_or(Errno::Inval)?;
+    match state.binding() {
+        Binding::Unbound { .. } | Binding::Interdomain { .. } | Binding::Pirq(_) => {}
+        Binding::Virq(virq) if virq::is_global(virq) => {}
+        Binding::Closed | Binding::Virq(_) | Binding::Ipi => return Err(Errno::Inval),
+    }
+    domain.events.set(port, state.notifying(vcpu));
+    Ok(())
+}
+
+/// What a port is (`EVTCHNOP_status`).
+///
+/// # Errors
+/// `Srch`, `Perm` for the domain; `Inval` for a number that no port has.
+pub fn status<M: Machine>(caller: &Caller<'_, M>, dom: DomId, port: u32) -> Result<Status, Errno> {
+    let domain = named(caller, dom)?;
+    let state = domain.events.port(port).ok_or(Errno::Inval)?;
+    may_act_on(caller, &domain)?;
+    Ok(Status { binding: state.binding(), vcpu: state.vcpu() })
+}
+
+/// Ends a channel (`EVTCHNOP_close`). The other end of an interdomain channel waits for the domain again.
+///
+/// # Errors
+/// `Inval` for a port that is not in use; `Again` if the other end changed whenever it was looked at.
+pub fn close<M: Machine>(hv: &'static Hypervisor<M>, domain: &Domain, port: u32) -> Result<(), Errno> {
+    const ATTEMPTS: u32 = 8;
+    for _ in 0..ATTEMPTS {
+        let state = domain.events.port(port).filter(|&s| s != Port::CLOSED).ok_or(Errno::Inval)?;
+        let remote = match state.binding() {
+            Binding::Interdomain { slot, .. } if Some(slot.into()) != domain.owner.slot() => {
+                hv.domains.in_slot(slot.into())
+            }
+            _ => None,
+        };
+        let (mut bindings, _other) = match &remote {
+            Some(remote) => lock_both(domain, remote),
+            None => (domain.events.bindings.lock(), None),
+        };
+        if domain.events.port(port) == Some(state) {
+            end(hv, domain, &mut bindings, port, state, remote.as_deref());
+            return Ok(());
+        }
+    }
+    Err(Errno::Again)
+}
+
+/// Closes a port whose state is certain, because every lock it needs is held.
+fn end<M: Machine>(
+    hv: &'static Hypervisor<M>,
+    domain: &Domain,
+    bindings: &mut Bindings,
+    port: u32,
+    state: Port,
+    remote: Option<&Domain>,
+) {
+    match state.binding() {
+        Binding::Interdomain { port: there, .. } => {
+            let remote = remote.unwrap_or(domain);
+            let vcpu = remote.events.port(there).unwrap_or_default().vcpu();
+            remote.events.set(there, Port::new(Binding::Unbound { remote: domain.id }, vcpu));
+        }
+        Binding::Virq(virq) => {
+            if let Some(place) = bindings.virq(state.vcpu_of_virq(virq), virq) {
+                *place = 0;
+            }
+        }
+        Binding::Pirq(pirq) => pirq::unbind(hv, pirq),
+        Binding::Closed | Binding::Unbound { .. } | Binding::Ipi => {}
+    }
+    domain.events.set(port, Port::CLOSED);
+    clear_pending(hv, domain, port);
+    bindings.first_free = bindings.first_free.min(port);
+}
+
+impl Port {
+    /// Whose table entry holds the port of this interrupt: a global one may notify any vcpu, but is vcpu 0's.
+    const fn vcpu_of_virq(self, virq: u32) -> u32 {
+        if virq::is_global(virq) { 0 } else { self.vcpu() }
+    }
+}
+
+/// Closes all ports of a domain (`EVTCHNOP_reset`); on others by privilege, and while they are paused.
+///
+/// # Errors
+/// `Srch`, `Perm` for the domain, `Inval` if another domain is not paused.
+pub fn reset<M: Machine>(caller: &Caller<'_, M>, dom: DomId) -> Result<Progress, Errno> {
+    let domain = named(caller, dom)?;
+    may_act_on(caller, &domain)?;
+    if domain.id != caller.domain.id && !domain.is_paused_by_controller.load(Ordering::Relaxed) {
+        return Err(Errno::Inval);
+    }
+    Ok(close_all(caller.hv, &domain))
+}
+
+/// Closes ports of a domain, a bounded number at a time: to be called again until it is done. A dying domain opens none.
+pub fn close_all<M: Machine>(hv: &'static Hypervisor<M>, domain: &Domain) -> Progress {
+    let mut closed = 0;
+    for port in 1..domain.events.valid() {
+        let is_open = domain.events.port(port).is_some_and(|s| s != Port::CLOSED);
+        // A port that cannot be closed now, because the other end keeps changing, is met again.
+        if is_open && (close(hv, domain, port) == Err(Errno::Again) || closed == PREEMPT_INTERVAL) {
+            return Progress::Stopped;
+        }
+        closed += u32::from(is_open);
+    }
+    Progress::Done
+}
+
+/// The locks of a domain's events and of another's, or of the same.
+fn lock_both<'a>(
+    domain: &'a Domain,
+    other: &'a Domain,
+) -> (crate::lock::Guard<'a, Bindings>, Option<crate::lock::Guard<'a, Bindings>>) {
+    both(
+        (domain.id.0.into(), &domain.events.bindings),
+        (other.id.0.into(), &other.events.bindings),
+    )
+}
+
+const _: () = assert!(MAX_VCPUS == 32, "a vcpu is a bit of a 32-bit word of pollers");

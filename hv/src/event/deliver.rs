@@ -1,0 +1,160 @@
+//! How an event reaches a vcpu: three levels of bits, then a wake-up.
+
+use super::port::Port;
+use crate::{
+    Hypervisor,
+    caller::Caller,
+    domain::{Domain, shared_info::VcpuInfoPlace, vcpu::Vcpu},
+    machine::Machine,
+    sched,
+};
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
+use oxen_abi::{errno::Errno, event_channel as abi};
+
+/// The first word of `evtchn_pending` in `shared_info`.
+const PENDING: usize = 2048 / 8;
+/// The first word of `evtchn_mask`.
+const MASK: usize = 2560 / 8;
+/// The offset of `evtchn_pending_sel` in `vcpu_info`.
+const SELECTOR: usize = 8;
+
+/// Sends an event through a port of the caller (`EVTCHNOP_send`).
+///
+/// # Errors
+/// `Inval` for a port that nothing can be sent through.
+#[inline]
+pub fn send<M: Machine>(caller: &Caller<'_, M>, port: u32) -> Result<(), Errno> {
+    let events = &caller.domain.events;
+    let state = events.port(port).ok_or(Errno::Inval)?;
+    let to = match state.kind() {
+        abi::EVTCHNSTAT_INTERDOMAIN if caller.domain.owner.slot() == Some(state.remote_slot().into()) => state.number(),
+        abi::EVTCHNSTAT_INTERDOMAIN => {
+            send_abroad(caller, port, state);
+            return Ok(());
+        }
+        abi::EVTCHNSTAT_IPI => port,
+        abi::EVTCHNSTAT_UNBOUND => return Ok(()),
+        _ => return Err(Errno::Inval),
+    };
+    // Another vcpu may close the port meanwhile: then its domain finds an event that nobody sent, and nobody else does.
+    let vcpu = events.port(to).unwrap_or_default().vcpu();
+    set_pending(caller.hv, caller.domain, to, vcpu, Some(caller.vcpu));
+    Ok(())
+}
+
+/// Sends an event to another domain, if its port still leads back to the caller's.
+fn send_abroad<M: Machine>(caller: &Caller<'_, M>, port: u32, state: Port) {
+    let Some(remote) = caller.hv.domains.in_slot(state.remote_slot().into()) else { return };
+    let _held = remote.events.bindings.lock();
+    let Some(there) = remote.events.port(state.number()) else { return };
+    let leads_back = there.kind() == abi::EVTCHNSTAT_INTERDOMAIN
+        && there.number() == port
+        && caller.domain.owner.slot() == Some(there.remote_slot().into());
+    if leads_back {
+        set_pending(caller.hv, &remote, state.number(), there.vcpu(), None);
+    }
+}
+
+/// Sets a port of a domain pending and notifies its vcpu, unless the port is masked. `running` is the vcpu that this CPU
+/// runs and that looks at its events anyway before it goes on.
+///
+/// For a domain other than that vcpu's, the caller holds the lock of its events and has seen the port in use.
+#[inline]
+pub(super) fn set_pending<M: Machine>(
+    hv: &'static Hypervisor<M>,
+    domain: &Domain,
+    port: u32,
+    vcpu: u32,
+    running: Option<&Arc<Vcpu>>,
+) {
+    let words = hv.machine.words(domain.shared_info);
+    let group = port as usize / 64 % 64;
+    let (Some(pending), Some(mask)) = (words.get(PENDING + group), words.get(MASK + group)) else { return };
+    if test_and_set(pending, port) {
+        return;
+    }
+    if mask.load(Ordering::Acquire) & 1 << (port % 64) == 0 {
+        notify(hv, domain, group, vcpu, running);
+    }
+    if domain.events.pollers.load(Ordering::SeqCst) != 0 {
+        wake_pollers(hv, domain, port);
+    }
+}
+
+/// Tells a vcpu that a word of the pending bits has news.
+#[inline]
+fn notify<M: Machine>(
+    hv: &'static Hypervisor<M>,
+    domain: &Domain,
+    group: usize,
+    vcpu: u32,
+    running: Option<&Arc<Vcpu>>,
+) {
+    let Some(vcpu) = domain.vcpu(vcpu) else { return };
+    let Some(info) = *vcpu.info.lock() else { return };
+    if test_and_set(info.word(SELECTOR), group as u32) || info.upcall_pending().swap(1, Ordering::AcqRel) != 0 {
+        return;
+    }
+    if running.is_none_or(|running| !Arc::ptr_eq(running, vcpu)) {
+        sched::wake(hv, vcpu);
+    }
+}
+
+#[inline]
+fn test_and_set(word: &AtomicU64, bit: u32) -> bool {
+    let bit = 1 << (bit % 64);
+    word.fetch_or(bit, Ordering::AcqRel) & bit != 0
+}
+
+#[cold]
+fn wake_pollers<M: Machine>(hv: &'static Hypervisor<M>, domain: &Domain, port: u32) {
+    let events = &domain.events;
+    for vcpu in domain.each_vcpu() {
+        let waits_for = events.poll_ports.get(vcpu.id as usize).map_or(0, |p| p.load(Ordering::Relaxed));
+        let polls = events.pollers.load(Ordering::SeqCst) & (1 << (vcpu.id & 31)) != 0;
+        if polls && (waits_for == 0 || u32::from(waits_for) == port) && events.end_poll(vcpu.id) {
+            sched::wake(hv, vcpu);
+        }
+    }
+}
+
+/// Whether an event of the domain waits, masked or not: what `SCHEDOP_poll` asks before it lets a vcpu wait.
+#[must_use]
+pub fn is_pending<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> bool {
+    let word = hv.machine.words(domain.shared_info).get(PENDING + port as usize / 64 % 64);
+    word.is_some_and(|w| w.load(Ordering::SeqCst) & (1 << (port % 64)) != 0)
+}
+
+/// Forgets an event: the port is being closed, and whoever has the number next starts without it.
+pub(super) fn clear_pending<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) {
+    if let Some(word) = hv.machine.words(domain.shared_info).get(PENDING + port as usize / 64 % 64) {
+        word.fetch_and(!(1 << (port % 64)), Ordering::AcqRel);
+    }
+}
+
+/// Unmasks a port of the caller, and delivers what waited (`EVTCHNOP_unmask`).
+///
+/// # Errors
+/// `Inval` for a number that no port has.
+pub fn unmask<M: Machine>(caller: &Caller<'_, M>, port: u32) -> Result<(), Errno> {
+    let state = caller.domain.events.port(port).ok_or(Errno::Inval)?;
+    if state.kind() == abi::EVTCHNSTAT_CLOSED {
+        return Ok(());
+    }
+    let words = caller.hv.machine.words(caller.domain.shared_info);
+    let group = port as usize / 64 % 64;
+    let (Some(pending), Some(mask)) = (words.get(PENDING + group), words.get(MASK + group)) else { return Ok(()) };
+    let bit = 1_u64 << (port % 64);
+    let was_masked = mask.fetch_and(!bit, Ordering::AcqRel) & bit != 0;
+    if was_masked && pending.load(Ordering::Acquire) & bit != 0 {
+        notify(caller.hv, caller.domain, group, state.vcpu(), Some(caller.vcpu));
+    }
+    Ok(())
+}
+
+/// A `vcpu_info` begins its life at a new place: everything is marked as pending, so that no event is lost on the way.
+pub fn set_everything_pending(info: &VcpuInfoPlace) {
+    info.word(SELECTOR).store(u64::MAX, Ordering::Release);
+    info.upcall_pending().store(1, Ordering::Release);
+}

@@ -1,0 +1,30 @@
+//! Virtual interrupts: events that the hypervisor itself raises.
+
+use super::deliver::set_pending;
+use crate::{Hypervisor, domain::Domain, machine::Machine};
+use oxen_abi::{
+    domid::DomId,
+    virq::{VIRQ_DEBUG, VIRQ_TIMER, VIRQ_XENOPROF, VIRQ_XENPMU},
+};
+
+/// Whether there is one of this interrupt for the whole system, and not one for each vcpu.
+#[must_use]
+pub const fn is_global(virq: u32) -> bool {
+    !matches!(virq, VIRQ_TIMER | VIRQ_DEBUG | VIRQ_XENOPROF | VIRQ_XENPMU)
+}
+
+/// Raises a virtual interrupt of one vcpu. Nothing happens where nobody bound it.
+pub fn raise<M: Machine>(hv: &'static Hypervisor<M>, domain: &Domain, vcpu: u32, virq: u32) {
+    let bindings = domain.events.bindings.lock();
+    let port = bindings.virqs.get(vcpu as usize).and_then(|v| v.get(virq as usize)).copied().unwrap_or(0);
+    if let Some(state) = domain.events.port(port.into()).filter(|_| port != 0) {
+        set_pending(hv, domain, port.into(), state.vcpu(), None);
+    }
+}
+
+/// Raises a global virtual interrupt in the control domain, whose it is.
+pub fn raise_global<M: Machine>(hv: &'static Hypervisor<M>, virq: u32) {
+    if let Some(control) = hv.domains.get(DomId::DOM0) {
+        raise(hv, &control, 0, virq);
+    }
+}
