@@ -8,6 +8,8 @@ pub const MAX_VCPUS: usize = 32;
 pub const MAX_CPUS: usize = 32;
 /// Event channel ports of a domain in the two-level ABI.
 pub const MAX_PORTS: usize = 4096;
+/// Lines of the interrupt controllers that a guest may bind.
+pub const MAX_PIRQS: usize = 256;
 /// Frames of a domain's grant table at most.
 pub const MAX_GRANT_FRAMES: usize = 64;
 /// Mappings of foreign grants that a domain may hold.

@@ -32,6 +32,7 @@ pub mod event;
 pub mod grant;
 pub mod heap;
 pub mod hypercall;
+pub mod keys;
 pub mod layout;
 pub mod lock;
 pub mod machine;
@@ -52,6 +53,12 @@ pub struct Hypervisor<M: Machine> {
     pub domains: domain::table::DomainTable,
     /// What each physical CPU shares with the others.
     pub cpus: [sched::CpuShared; config::MAX_CPUS],
+    /// The serial line and what went there.
+    pub console: console::Console,
+    /// Physical interrupts.
+    pub pirqs: event::pirq::Pirqs,
+    /// The command line it was booted with.
+    pub command_line: heapless::String<1024>,
 }
 
 impl<M: Machine> Hypervisor<M> {

@@ -15,6 +15,7 @@ pub trait Machine:
     + crate::sched::Clock
     + crate::trap::Ports
     + crate::console::Serial
+    + crate::event::pirq::Interrupts
     + core::fmt::Debug
     + Send
     + Sync

@@ -40,7 +40,9 @@ pub struct Domain {
     /// Page tables: held for every change of a table or of a table's type.
     pub paging: Lock<Paging>,
     /// Event channels.
-    pub events: Lock<Events>,
+    pub events: Events,
+    /// A line that it has begun to write on the hypervisor's console.
+    pub console_line: Lock<crate::console::GuestLine>,
     /// Grants given and taken.
     pub grants: Lock<Grants>,
     /// The `VMASST_TYPE_*` that are on, as bits.
@@ -55,6 +57,16 @@ pub struct Domain {
     pub is_dying: AtomicBool,
     /// CPUs that may hold translations of it, bit n for CPU n.
     pub dirty_cpus: AtomicU64,
+}
+
+/// How far work in bounded steps has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Progress {
+    /// It is finished.
+    Done,
+    /// Something is left: the same is to be called again.
+    Stopped,
 }
 
 /// The value of [`Domain::shutdown`] while the domain runs.

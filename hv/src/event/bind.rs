@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Hypervisor,
     caller::Caller,
-    config::{MAX_VCPUS, PREEMPT_INTERVAL},
+    config::PREEMPT_INTERVAL,
     domain::{Domain, Progress},
     lock::both,
     machine::Machine,
@@ -188,7 +188,7 @@ pub fn status<M: Machine>(caller: &Caller<'_, M>, dom: DomId, port: u32) -> Resu
 ///
 /// # Errors
 /// `Inval` for a port that is not in use; `Again` if the other end changed whenever it was looked at.
-pub fn close<M: Machine>(hv: &'static Hypervisor<M>, domain: &Domain, port: u32) -> Result<(), Errno> {
+pub fn close<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> Result<(), Errno> {
     const ATTEMPTS: u32 = 8;
     for _ in 0..ATTEMPTS {
         let state = domain.events.port(port).filter(|&s| s != Port::CLOSED).ok_or(Errno::Inval)?;
@@ -212,7 +212,7 @@ pub fn close<M: Machine>(hv: &'static Hypervisor<M>, domain: &Domain, port: u32)
 
 /// Closes a port whose state is certain, because every lock it needs is held.
 fn end<M: Machine>(
-    hv: &'static Hypervisor<M>,
+    hv: &Hypervisor<M>,
     domain: &Domain,
     bindings: &mut Bindings,
     port: u32,
@@ -259,7 +259,7 @@ pub fn reset<M: Machine>(caller: &Caller<'_, M>, dom: DomId) -> Result<Progress,
 }
 
 /// Closes ports of a domain, a bounded number at a time: to be called again until it is done. A dying domain opens none.
-pub fn close_all<M: Machine>(hv: &'static Hypervisor<M>, domain: &Domain) -> Progress {
+pub fn close_all<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> Progress {
     let mut closed = 0;
     for port in 1..domain.events.valid() {
         let is_open = domain.events.port(port).is_some_and(|s| s != Port::CLOSED);
@@ -277,10 +277,5 @@ fn lock_both<'a>(
     domain: &'a Domain,
     other: &'a Domain,
 ) -> (crate::lock::Guard<'a, Bindings>, Option<crate::lock::Guard<'a, Bindings>>) {
-    both(
-        (domain.id.0.into(), &domain.events.bindings),
-        (other.id.0.into(), &other.events.bindings),
-    )
+    both((domain.id.0.into(), &domain.events.bindings), (other.id.0.into(), &other.events.bindings))
 }
-
-const _: () = assert!(MAX_VCPUS == 32, "a vcpu is a bit of a 32-bit word of pollers");

@@ -62,7 +62,7 @@ fn send_abroad<M: Machine>(caller: &Caller<'_, M>, port: u32, state: Port) {
 /// For a domain other than that vcpu's, the caller holds the lock of its events and has seen the port in use.
 #[inline]
 pub(super) fn set_pending<M: Machine>(
-    hv: &'static Hypervisor<M>,
+    hv: &Hypervisor<M>,
     domain: &Domain,
     port: u32,
     vcpu: u32,
@@ -84,13 +84,7 @@ pub(super) fn set_pending<M: Machine>(
 
 /// Tells a vcpu that a word of the pending bits has news.
 #[inline]
-fn notify<M: Machine>(
-    hv: &'static Hypervisor<M>,
-    domain: &Domain,
-    group: usize,
-    vcpu: u32,
-    running: Option<&Arc<Vcpu>>,
-) {
+fn notify<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, group: usize, vcpu: u32, running: Option<&Arc<Vcpu>>) {
     let Some(vcpu) = domain.vcpu(vcpu) else { return };
     let Some(info) = *vcpu.info.lock() else { return };
     if test_and_set(info.word(SELECTOR), group as u32) || info.upcall_pending().swap(1, Ordering::AcqRel) != 0 {
@@ -108,7 +102,7 @@ fn test_and_set(word: &AtomicU64, bit: u32) -> bool {
 }
 
 #[cold]
-fn wake_pollers<M: Machine>(hv: &'static Hypervisor<M>, domain: &Domain, port: u32) {
+fn wake_pollers<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) {
     let events = &domain.events;
     for vcpu in domain.each_vcpu() {
         let waits_for = events.poll_ports.get(vcpu.id as usize).map_or(0, |p| p.load(Ordering::Relaxed));

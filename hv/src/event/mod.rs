@@ -102,13 +102,14 @@ impl Events {
     pub fn begin_poll(&self, vcpu: u32, port: u32) {
         if let Some(slot) = self.poll_ports.get(vcpu as usize) {
             slot.store(port as u16, Ordering::Relaxed);
-            self.pollers.fetch_or(1 << vcpu, Ordering::SeqCst);
+            self.pollers.fetch_or(1 << (vcpu & 31), Ordering::SeqCst);
         }
     }
 
     /// A vcpu waits no longer. Says whether it still did.
     pub fn end_poll(&self, vcpu: u32) -> bool {
-        self.pollers.fetch_and(!1_u32.checked_shl(vcpu).unwrap_or(0), Ordering::SeqCst) & (1 << (vcpu & 31)) != 0
+        let bit = 1 << (vcpu & 31);
+        self.pollers.fetch_and(!bit, Ordering::SeqCst) & bit != 0
     }
 
     #[inline]
@@ -144,3 +145,5 @@ impl Events {
         self.valid.fetch_max(end, Ordering::Relaxed);
     }
 }
+
+const _: () = assert!(MAX_VCPUS == 32, "a vcpu is a bit of a word of pollers");

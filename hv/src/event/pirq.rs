@@ -101,7 +101,7 @@ pub fn set_up<M: Machine>(hv: &Hypervisor<M>, _: Control, gsi: u32, signal: Sign
 }
 
 /// A line signalled: the machine's interrupt handler calls this.
-pub fn raise<M: Machine>(hv: &'static Hypervisor<M>, gsi: u32) {
+pub fn raise<M: Machine>(hv: &Hypervisor<M>, gsi: u32) {
     let Some(line) = hv.pirqs.line(gsi) else { return };
     let Some(control) = hv.domains.get(DomId::DOM0) else { return };
     let _held = control.events.bindings.lock();

@@ -14,7 +14,7 @@ pub const fn is_global(virq: u32) -> bool {
 }
 
 /// Raises a virtual interrupt of one vcpu. Nothing happens where nobody bound it.
-pub fn raise<M: Machine>(hv: &'static Hypervisor<M>, domain: &Domain, vcpu: u32, virq: u32) {
+pub fn raise<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: u32, virq: u32) {
     let bindings = domain.events.bindings.lock();
     let port = bindings.virqs.get(vcpu as usize).and_then(|v| v.get(virq as usize)).copied().unwrap_or(0);
     if let Some(state) = domain.events.port(port.into()).filter(|_| port != 0) {
@@ -23,7 +23,7 @@ pub fn raise<M: Machine>(hv: &'static Hypervisor<M>, domain: &Domain, vcpu: u32,
 }
 
 /// Raises a global virtual interrupt in the control domain, whose it is.
-pub fn raise_global<M: Machine>(hv: &'static Hypervisor<M>, virq: u32) {
+pub fn raise_global<M: Machine>(hv: &Hypervisor<M>, virq: u32) {
     if let Some(control) = hv.domains.get(DomId::DOM0) {
         raise(hv, &control, 0, virq);
     }

@@ -30,3 +30,9 @@ pub trait Clock {
     /// Seconds and nanoseconds since 1970, from the machine's battery clock at boot.
     fn wall_clock_at_boot(&self) -> (u64, u32);
 }
+
+/// Lets a vcpu run that waits for events, and the CPU that runs it look. To be called after the event was made visible.
+pub fn wake<M: crate::machine::Machine>(_: &crate::Hypervisor<M>, vcpu: &crate::domain::vcpu::Vcpu) {
+
+    vcpu.pauses.fetch_and(!6, core::sync::atomic::Ordering::SeqCst);
+}

@@ -1,0 +1,73 @@
+//! `console_io`: the control domain's emergency console, and other guests' where the command line allows it.
+
+use crate::{
+    addr::GuestAddr,
+    caller::{Args, Caller, Refusal, Reply},
+    console,
+    machine::Machine,
+};
+use core::sync::atomic::Ordering;
+use oxen_abi::{
+    console_io::{CONSOLEIO_READ, CONSOLEIO_WRITE},
+    errno::Errno,
+};
+
+/// Bytes taken at a time.
+const CHUNK: usize = 128;
+
+/// `console_io(command, count, buffer)`.
+///
+/// # Errors
+/// `Perm` for guests that may not, `Fault` for the buffer, `TooBig` for an absurd count to read, `NoSys` for other commands.
+pub fn console_io<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    let [command, count, buffer, ..] = *args;
+    let (command, count) = (command as u32, count as u32);
+    let may_write = command == CONSOLEIO_WRITE && caller.hv.console.guests_may_write.load(Ordering::Relaxed);
+    if !caller.domain.is_privileged && !may_write {
+        return Err(Errno::Perm.into());
+    }
+    match command {
+        CONSOLEIO_WRITE => write(caller, args, count, buffer),
+        CONSOLEIO_READ => read(caller, count, GuestAddr(buffer)),
+        _ => Err(Errno::NoSys.into()),
+    }
+}
+
+fn write<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, count: u32, buffer: u64) -> Reply {
+    let hv = caller.hv;
+    if !GuestAddr(buffer).is_guest_range(count.into()) {
+        return Err(Errno::Fault.into());
+    }
+    let mut chunk = [0; CHUNK];
+    let mut done = 0;
+    while done < count {
+        if done != 0 && caller.must_yield() {
+            args[1] = u64::from(count - done);
+            args[2] = buffer + u64::from(done);
+            return Err(Refusal::Preempted);
+        }
+        let bytes = chunk.get_mut(..(count - done).min(CHUNK as u32) as usize).unwrap_or_default();
+        hv.machine.read_guest(GuestAddr(buffer + u64::from(done)), bytes).map_err(|_| Errno::Fault)?;
+        if caller.domain.is_privileged {
+            console::write_raw(hv, bytes);
+        } else {
+            console::write_guest(hv, caller.domain, bytes);
+        }
+        done += bytes.len() as u32;
+    }
+    Ok(0)
+}
+
+fn read<M: Machine>(caller: &mut Caller<'_, M>, count: u32, buffer: GuestAddr) -> Reply {
+    if i32::try_from(count).is_err() {
+        return Err(Errno::TooBig.into());
+    }
+    let mut chunk = [0; CHUNK];
+    let room = chunk.get_mut(..count.min(CHUNK as u32) as usize).unwrap_or_default();
+    if !buffer.is_guest_range(room.len() as u64) {
+        return Err(Errno::Fault.into());
+    }
+    let taken = caller.hv.console.take_input(room);
+    caller.hv.machine.write_guest(buffer, room.get(..taken).unwrap_or_default()).map_err(|_| Errno::Fault)?;
+    Ok(taken as u64)
+}

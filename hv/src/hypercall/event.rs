@@ -1,0 +1,118 @@
+//! `event_channel_op`: registers to requests, answers back into the guest's structure.
+
+use crate::{
+    caller::{Args, Caller, Refusal, Reply},
+    domain::Progress,
+    event::{self, deliver, port::Binding},
+    machine::Machine,
+    mem::guest_ptr::GuestPtr,
+};
+use oxen_abi::{errno::Errno, event_channel as abi};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// `event_channel_op(command, argument)`.
+///
+/// # Errors
+/// Those of the commands; `Fault` for an argument that cannot be read or written; `NoSys` for the FIFO ABI, which is not
+/// offered, and for unknown commands.
+pub fn event_channel_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    let [command, at, ..] = *args;
+
+    match command as u32 {
+        abi::EVTCHNOP_SEND => {
+            let request: abi::EvtchnSend = read(caller, at)?;
+            deliver::send(caller, request.port)?;
+            Ok(0)
+        }
+        abi::EVTCHNOP_UNMASK => {
+            let request: abi::EvtchnUnmask = read(caller, at)?;
+            deliver::unmask(caller, request.port)?;
+            Ok(0)
+        }
+        command => other(caller, command, at),
+    }
+}
+
+/// The commands that are not on anybody's hot path.
+fn other<M: Machine>(caller: &mut Caller<'_, M>, command: u32, at: u64) -> Reply {
+    match command {
+        abi::EVTCHNOP_ALLOC_UNBOUND => {
+            let mut request: abi::EvtchnAllocUnbound = read(caller, at)?;
+            request.port = event::alloc_unbound(caller, request.dom, request.remote_dom)?;
+            write(caller, at, &request)?;
+        }
+        abi::EVTCHNOP_BIND_INTERDOMAIN => {
+            let mut request: abi::EvtchnBindInterdomain = read(caller, at)?;
+            request.local_port = event::bind_interdomain(caller, request.remote_dom, request.remote_port)?;
+            write(caller, at, &request)?;
+        }
+        abi::EVTCHNOP_BIND_VIRQ => {
+            let mut request: abi::EvtchnBindVirq = read(caller, at)?;
+            request.port = event::bind_virq(caller, request.virq, request.vcpu)?;
+            write(caller, at, &request)?;
+        }
+        abi::EVTCHNOP_BIND_IPI => {
+            let mut request: abi::EvtchnBindIpi = read(caller, at)?;
+            request.port = event::bind_ipi(caller, request.vcpu)?;
+            write(caller, at, &request)?;
+        }
+        abi::EVTCHNOP_BIND_PIRQ => {
+            let mut request: abi::EvtchnBindPirq = read(caller, at)?;
+            request.port = event::bind_pirq(caller, request.pirq)?;
+            write(caller, at, &request)?;
+        }
+        abi::EVTCHNOP_CLOSE => {
+            let request: abi::EvtchnClose = read(caller, at)?;
+            event::close(caller.hv, caller.domain, request.port).map_err(|error| match error {
+                Errno::Again => Refusal::Preempted,
+                error => error.into(),
+            })?;
+        }
+        abi::EVTCHNOP_STATUS => {
+            let mut request: abi::EvtchnStatus = read(caller, at)?;
+            let status = event::status(caller, request.dom, request.port)?;
+            fill(&mut request, status);
+            write(caller, at, &request)?;
+        }
+        abi::EVTCHNOP_BIND_VCPU => {
+            let request: abi::EvtchnBindVcpu = read(caller, at)?;
+            event::bind_vcpu(caller, request.port, request.vcpu)?;
+        }
+        abi::EVTCHNOP_RESET => {
+            let request: abi::EvtchnReset = read(caller, at)?;
+            match event::reset(caller, request.dom)? {
+                Progress::Done => {}
+                Progress::Stopped => return Err(Refusal::Preempted),
+            }
+        }
+        _ => return Err(Errno::NoSys.into()),
+    }
+    Ok(0)
+}
+
+fn fill(request: &mut abi::EvtchnStatus, status: event::Status) {
+    request.vcpu = status.vcpu;
+    (request.status, request.u) = match status.binding {
+        Binding::Closed => (abi::EVTCHNSTAT_CLOSED, request.u),
+        Binding::Unbound { remote } => (abi::EVTCHNSTAT_UNBOUND, remote.0.into()),
+        Binding::Interdomain { remote, port, .. } => {
+            request.remote_port = port;
+            (abi::EVTCHNSTAT_INTERDOMAIN, remote.0.into())
+        }
+        Binding::Pirq(pirq) => (abi::EVTCHNSTAT_PIRQ, pirq),
+        Binding::Virq(virq) => (abi::EVTCHNSTAT_VIRQ, virq),
+        Binding::Ipi => (abi::EVTCHNSTAT_IPI, request.u),
+    };
+}
+
+fn read<T: FromBytes + IntoBytes + Immutable, M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<T, Errno> {
+    GuestPtr::one(at)?.read(&caller.hv.machine, 0)
+}
+
+fn write<T: FromBytes + IntoBytes + Immutable, M: Machine>(
+    caller: &Caller<'_, M>,
+    at: u64,
+    value: &T,
+) -> Result<(), Errno> {
+    GuestPtr::one(at)?.write(&caller.hv.machine, 0, value)
+}

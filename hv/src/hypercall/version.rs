@@ -1,0 +1,111 @@
+//! `xen_version`: what a guest may know of the hypervisor.
+
+use crate::{
+    addr::PAGE_SIZE,
+    caller::{Args, Caller, Reply},
+    layout,
+    machine::Machine,
+    mem::guest_ptr::GuestPtr,
+};
+use oxen_abi::{errno::Errno, features as feature, version as abi};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// Xen 4.17, whose interface this is.
+const VERSION: u64 = 4 << 16 | 17;
+const EXTRA_VERSION: &str = "-oxen";
+/// Guests that can be created; ends with a blank, as tools split it there.
+const CAPABILITIES: &str = "xen-3.0-x86_64 ";
+const COMPILER: &str = "rustc";
+
+/// The features of every guest (`XENVER_get_features`, submap 0).
+const FEATURES: u32 = 1 << feature::XENFEAT_MMU_PT_UPDATE_PRESERVE_AD
+    | 1 << feature::XENFEAT_HIGHMEM_ASSIST
+    | 1 << feature::XENFEAT_GNTTAB_MAP_AVAIL_BITS
+    | 1 << feature::XENFEAT_MEMORY_OP_VNODE_SUPPORTED
+    | 1 << feature::XENFEAT_DIRECT_MAPPED;
+
+/// `xen_version(command, argument)`.
+///
+/// # Errors
+/// `Fault` for the argument, `Inval` for a feature map that does not exist, `Perm` for what is the control domain's,
+/// `NoSys` for unknown commands.
+#[inline]
+pub fn xen_version<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    if args[0] as u32 == abi::XENVER_VERSION { Ok(VERSION) } else { other(caller, args[0] as u32, args[1]) }
+}
+
+#[inline(never)]
+fn other<M: Machine>(caller: &mut Caller<'_, M>, command: u32, at: u64) -> Reply {
+    let is_privileged = caller.domain.is_privileged;
+    match command {
+        abi::XENVER_EXTRAVERSION => write_text::<{ abi::XEN_EXTRAVERSION_LEN }, M>(caller, at, EXTRA_VERSION),
+        abi::XENVER_COMPILE_INFO => {
+            let info = abi::CompileInfo {
+                compiler: text(COMPILER),
+                compile_by: text(""),
+                compile_domain: text(""),
+                compile_date: text(""),
+            };
+            write(caller, at, &info)?;
+            Ok(0)
+        }
+        abi::XENVER_CAPABILITIES => write_text::<{ abi::XEN_CAPABILITIES_INFO_LEN }, M>(caller, at, CAPABILITIES),
+        abi::XENVER_CHANGESET => {
+            write_text::<{ abi::XEN_CHANGESET_INFO_LEN }, M>(caller, at, env!("CARGO_PKG_VERSION"))
+        }
+        abi::XENVER_PLATFORM_PARAMETERS => {
+            let parameters = abi::PlatformParameters { virt_start: layout::HYPERVISOR_START };
+            write(caller, at, &parameters)?;
+            Ok(0)
+        }
+        abi::XENVER_GET_FEATURES => {
+            let mut info: abi::FeatureInfo = read(caller, at)?;
+            if info.submap_idx >= feature::XENFEAT_NR_SUBMAPS {
+                return Err(Errno::Inval.into());
+            }
+            info.submap = FEATURES | if is_privileged { 1 << feature::XENFEAT_DOM0 } else { 0 };
+            write(caller, at, &info)?;
+            Ok(0)
+        }
+        abi::XENVER_PAGESIZE if at == 0 => Ok(PAGE_SIZE),
+        abi::XENVER_PAGESIZE => Err(Errno::Inval.into()),
+        abi::XENVER_GUEST_HANDLE => {
+            let handle = *caller.domain.handle.lock();
+            write(caller, at, &handle)?;
+            Ok(0)
+        }
+        abi::XENVER_COMMANDLINE => {
+            let line = if is_privileged { caller.hv.command_line.as_str() } else { "<denied>" };
+            write_text::<{ abi::XEN_COMMANDLINE_LEN }, M>(caller, at, line)
+        }
+        // The image carries no build id.
+        abi::XENVER_BUILD_ID => Err(if is_privileged { Errno::NoData } else { Errno::Perm }.into()),
+        _ => Err(Errno::NoSys.into()),
+    }
+}
+
+/// Text in a field of the ABI: as much as fits, a zero at the end.
+fn text<const N: usize>(value: &str) -> [u8; N] {
+    let mut field = [0; N];
+    for (place, byte) in field.iter_mut().take(N - 1).zip(value.bytes()) {
+        *place = byte;
+    }
+    field
+}
+
+fn write_text<const N: usize, M: Machine>(caller: &Caller<'_, M>, at: u64, value: &str) -> Reply {
+    write(caller, at, &text::<N>(value))?;
+    Ok(0)
+}
+
+fn read<T: FromBytes + IntoBytes + Immutable, M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<T, Errno> {
+    GuestPtr::one(at)?.read(&caller.hv.machine, 0)
+}
+
+fn write<T: FromBytes + IntoBytes + Immutable, M: Machine>(
+    caller: &Caller<'_, M>,
+    at: u64,
+    value: &T,
+) -> Result<(), Errno> {
+    GuestPtr::one(at)?.write(&caller.hv.machine, 0, value)
+}

@@ -1,0 +1,134 @@
+//! Debug keys: one letter on the serial line (after Ctrl-A three times) or through `xl debug-keys`.
+
+use crate::{
+    Hypervisor,
+    config::MAX_PORTS,
+    console::print,
+    domain::{Domain, NOT_SHUT_DOWN},
+    event::port::Port,
+    machine::Machine,
+};
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+use oxen_abi::domid::DomId;
+
+/// A key, what it shows, and how.
+type Key<M> = (u8, &'static str, fn(&Hypervisor<M>));
+
+/// Every key there is.
+const fn keys<M: Machine>() -> [Key<M>; 6] {
+    [
+        (b'a', "dump the vcpus' timers", show_timers),
+        (b'e', "dump event channels", show_events),
+        (b'g', "dump grant tables", show_grants),
+        (b'h', "show this message", show_help),
+        (b'm', "dump memory", show_memory),
+        (b'q', "dump domains and vcpus", show_domains),
+    ]
+}
+
+/// Does what a key asks for. Unknown keys are ignored.
+pub fn handle<M: Machine>(hv: &Hypervisor<M>, key: u8) {
+    if let Some((_, what, action)) = keys::<M>().into_iter().find(|k| k.0 == key) {
+        print(hv, format_args!("'{}' pressed -> {what}", char::from(key)));
+        action(hv);
+    }
+}
+
+fn show_help<M: Machine>(hv: &Hypervisor<M>) {
+    for (key, what, _) in keys::<M>() {
+        print(hv, format_args!("key '{}' => {what}", char::from(key)));
+    }
+}
+
+/// Every domain, in the order of ids.
+fn domains<M: Machine>(hv: &Hypervisor<M>) -> impl Iterator<Item = Arc<Domain>> + '_ {
+    let mut next = Some(DomId::DOM0);
+    core::iter::from_fn(move || {
+        let domain = hv.domains.next_from(next?)?;
+        next = domain.id.0.checked_add(1).map(DomId);
+        Some(domain)
+    })
+}
+
+fn show_domains<M: Machine>(hv: &Hypervisor<M>) {
+    for domain in domains(hv) {
+        let pages = domain.owner.slot().map_or(0, |slot| hv.frames.reserved(slot));
+        let max_pages = domain.max_pages.load(Ordering::Relaxed);
+        let reason = domain.shutdown.load(Ordering::Relaxed);
+        print(hv, format_args!("domain {}: pages {pages} of {max_pages}, {:?}", domain.id.0, domain.shared_info));
+        print(
+            hv,
+            format_args!(
+                "    paused {} times, assists {:#x}{}{}",
+                domain.pause_count.load(Ordering::Relaxed),
+                domain.vm_assist.load(Ordering::Relaxed),
+                if domain.is_dying.load(Ordering::Relaxed) { ", dying" } else { "" },
+                if reason == NOT_SHUT_DOWN { "" } else { ", shut down" },
+            ),
+        );
+        for vcpu in domain.each_vcpu() {
+            show_vcpu(hv, vcpu);
+        }
+    }
+}
+
+fn show_vcpu<M: Machine>(hv: &Hypervisor<M>, vcpu: &crate::domain::vcpu::Vcpu) {
+    let (pending, masked) =
+        vcpu.info.lock().map_or((0, false), |info| (info.upcall_pending().load(Ordering::Relaxed), info.upcall_mask()));
+    let pauses = vcpu.pauses.load(Ordering::Relaxed);
+    print(
+        hv,
+        format_args!(
+            "    vcpu {}: pauses {pauses:#x}, work {:#x}, upcall pending {pending}, masked {masked}",
+            vcpu.id,
+            vcpu.work.load(Ordering::Relaxed)
+        ),
+    );
+    if let Some(state) = vcpu.slot.try_lock().as_deref().and_then(Option::as_ref) {
+        let regs = &state.regs;
+        print(hv, format_args!("      rip {:#x} rsp {:#x} rflags {:#x}", regs.rip, regs.rsp, regs.rflags));
+        print(hv, format_args!("      root {:?}, in kernel {}", state.kernel_root, state.in_kernel));
+    }
+}
+
+fn show_timers<M: Machine>(hv: &Hypervisor<M>) {
+    for domain in domains(hv) {
+        for vcpu in domain.each_vcpu() {
+            match vcpu.timer.load(Ordering::Relaxed) {
+                u64::MAX => {}
+                at => print(hv, format_args!("d{}v{}: timer at {at} ns", domain.id.0, vcpu.id)),
+            }
+        }
+    }
+}
+
+fn show_events<M: Machine>(hv: &Hypervisor<M>) {
+    for domain in domains(hv) {
+        print(hv, format_args!("event channels of domain {}:  port [pending masked]", domain.id.0));
+        let words = hv.machine.words(domain.shared_info);
+        let bit = |first: usize, port: u32| {
+            let word = words.get(first + port as usize / 64).map_or(0, |w| w.load(Ordering::Relaxed));
+            word >> (port % 64) & 1
+        };
+        for port in 1..MAX_PORTS as u32 {
+            if let Some(state) = domain.events.port(port).filter(|&s| s != Port::CLOSED) {
+                print(hv, format_args!("    {port:4} [{} {}]: {state:?}", bit(256, port), bit(320, port)));
+            }
+        }
+    }
+}
+
+fn show_grants<M: Machine>(hv: &Hypervisor<M>) {
+    for domain in domains(hv) {
+        print(hv, format_args!("grants of domain {}: {:?}", domain.id.0, *domain.grants.lock()));
+    }
+}
+
+fn show_memory<M: Machine>(hv: &Hypervisor<M>) {
+    print(hv, format_args!("frames in the table: {}", hv.frames.end()));
+    for domain in domains(hv) {
+        let pages = domain.owner.slot().map_or(0, |slot| hv.frames.reserved(slot));
+        print(hv, format_args!("domain {}: {pages} frames in its reservation", domain.id.0));
+    }
+}
