@@ -70,6 +70,9 @@ impl<M: Machine> Hypervisor<M> {
             frames,
             domains: domain::table::DomainTable::default(),
             cpus: core::array::from_fn(|_| sched::CpuShared::default()),
+            console: console::Console::default(),
+            pirqs: event::pirq::Pirqs::default(),
+            command_line: heapless::String::new(),
         }
     }
 }

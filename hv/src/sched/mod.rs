@@ -33,6 +33,5 @@ pub trait Clock {
 
 /// Lets a vcpu run that waits for events, and the CPU that runs it look. To be called after the event was made visible.
 pub fn wake<M: crate::machine::Machine>(_: &crate::Hypervisor<M>, vcpu: &crate::domain::vcpu::Vcpu) {
-
     vcpu.pauses.fetch_and(!6, core::sync::atomic::Ordering::SeqCst);
 }

@@ -1,6 +1,12 @@
 //! The PC, as the library's traits ask for it.
 
-use super::device::{apic::Apic, apic::vector, clock::Frequencies, ioapic::IoApic, serial::Uart};
+use super::device::{
+    apic::Apic,
+    apic::vector,
+    clock::Frequencies,
+    ioapic::{IoApic, Trigger},
+    serial::Uart,
+};
 use super::memory::guest;
 use super::{cpu, msr, percpu, port, processor};
 use core::arch::x86_64::__cpuid_count;
@@ -8,6 +14,7 @@ use core::sync::atomic::{AtomicU8, AtomicU64};
 use oxen_abi::errno::Errno;
 use oxen_hv::addr::{GuestAddr, Mfn, PAGE_BYTES, TABLE_ENTRIES};
 use oxen_hv::domain::vcpu::{Processor, VcpuState};
+use oxen_hv::event::pirq::{Interrupts, Signal};
 use oxen_hv::layout::DIRECT_MAP_START;
 use oxen_hv::machine::{CpuId, Machine};
 use oxen_hv::mem::{GuestFault, GuestMemory, Memory, Tlb};
@@ -213,5 +220,23 @@ impl Serial for Pc {
 
     fn receive(&self) -> Option<u8> {
         self.console.receive()
+    }
+}
+
+impl Interrupts for Pc {
+    fn route(&self, gsi: u32, signal: Signal) -> Result<(), Errno> {
+        let ioapic = self.ioapics.iter().find(|ioapic| ioapic.has(gsi)).ok_or(Errno::Inval)?;
+        if gsi >= vector::END_GSI - vector::FIRST_GSI {
+            return Err(Errno::NoSpc);
+        }
+        let trigger = if signal.is_level { Trigger::Level } else { Trigger::Edge };
+        ioapic.route(gsi, trigger, signal.is_active_low, self.apic.id());
+        Ok(())
+    }
+
+    fn set_masked(&self, gsi: u32, masked: bool) {
+        if let Some(ioapic) = self.ioapics.iter().find(|ioapic| ioapic.has(gsi)) {
+            ioapic.set_masked(gsi, masked);
+        }
     }
 }

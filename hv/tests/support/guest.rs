@@ -79,6 +79,7 @@ pub(crate) fn new_domain(hv: &'static Hypervisor<Fake>, id: u16, is_privileged: 
         max_pages: max_pages.into(),
         paging: Default::default(),
         events: Default::default(),
+        console_line: Default::default(),
         grants: Default::default(),
         vm_assist: 0.into(),
         pause_count: 0.into(),

@@ -78,6 +78,8 @@ pub(crate) struct Peripherals {
     pub(crate) port_values: HashMap<u16, u32>,
     /// Model-specific registers.
     pub(crate) msrs: HashMap<u32, u64>,
+    /// Interrupt lines that were routed: how they signal, and whether they are masked.
+    pub(crate) lines: HashMap<u32, (oxen_hv::event::pirq::Signal, bool)>,
     /// Entries into `idle`.
     pub(crate) idles: u64,
     /// Calls of `load`, `save`, `switch_mode` and their kin, by name.
@@ -402,6 +404,19 @@ impl oxen_hv::console::Serial for Fake {
 
     fn receive(&self) -> Option<u8> {
         self.peripherals.lock().unwrap().input.pop_front()
+    }
+}
+
+impl oxen_hv::event::pirq::Interrupts for Fake {
+    fn route(&self, gsi: u32, signal: oxen_hv::event::pirq::Signal) -> Result<(), Errno> {
+        self.peripherals.lock().unwrap().lines.insert(gsi, (signal, true));
+        Ok(())
+    }
+
+    fn set_masked(&self, gsi: u32, masked: bool) {
+        if let Some(line) = self.peripherals.lock().unwrap().lines.get_mut(&gsi) {
+            line.1 = masked;
+        }
     }
 }
 
