@@ -34,5 +34,7 @@ impl Mfn {
 /// How many pages the domain may ever have: what its memory map says, at least what it has now.
 #[cfg(target_os = "none")]
 pub(crate) fn limit_from_map(now: u64) -> u64 {
-    now
+    // Without a map (in dom0) the domain keeps to what it started with. A map is nothing to size tables by blindly.
+    const MOST: u64 = 1 << 28;
+    crate::raw::reservation::top_of_memory().unwrap_or(now).clamp(now, MOST.max(now))
 }

@@ -94,6 +94,19 @@ pub fn xen_version() -> (u32, u32) {
     (version >> 16, version & 0xffff)
 }
 
+/// The features (`XENFEAT_*`, as bits) of a submap.
+///
+/// # Errors
+/// `EINVAL` for a submap that is not there.
+pub fn features(submap: u32) -> Result<u32, Errno> {
+    let mut info = oxen_abi::version::FeatureInfo { submap_idx: submap, submap: 0 };
+    // SAFETY: the call fills the structure.
+    Errno::check(unsafe {
+        call2::<{ Hypercall::XenVersion as u32 }>(oxen_abi::version::XENVER_GET_FEATURES.into(), (&raw mut info) as u64)
+    })?;
+    Ok(info.submap)
+}
+
 /// Operations on event channels.
 pub mod event_op {
     use super::{Errno, Hypercall, call2, event_channel};

@@ -17,6 +17,7 @@ pub(crate) mod local;
 pub mod machine;
 pub mod mapping;
 pub mod page;
+pub(crate) mod reservation;
 pub(crate) mod shared;
 pub mod tables;
 #[cfg(target_os = "none")]
