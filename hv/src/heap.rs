@@ -1,9 +1,9 @@
-//! The one use of a heap: domains and vcpus, each in whole frames of its own, refused before they are made.
+//! The one use of a heap: domains, vcpus and what each CPU keeps of them, refused before they are made.
 //!
-//! Everything else lives in fixed collections. [`share`] and [`own`] are the only doors: they ask the machine for room
-//! first, so running out of memory is `-ENOMEM` at a known line and never an abort.
+//! Everything else lives in fixed collections. [`share`], [`own`] and [`row`] are the only doors: they ask the machine for
+//! room first, so running out of memory is `-ENOMEM` at a known line and never an abort.
 
-use alloc::{boxed::Box, sync::Arc};
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::alloc::Layout;
 use oxen_abi::errno::Errno;
 
@@ -32,4 +32,15 @@ pub fn share<T>(machine: &impl Reserve, value: T) -> Result<Arc<T>, Errno> {
 pub fn own<T>(machine: &impl Reserve, value: T) -> Result<Box<T>, Errno> {
     machine.reserve(Layout::new::<T>().size())?;
     Ok(Box::new(value))
+}
+
+/// A fixed row of objects in frames of its own, built in place.
+///
+/// # Errors
+/// `NoMem` when the frames are not there.
+pub fn row<T>(machine: &impl Reserve, count: usize, make: impl FnMut(usize) -> T) -> Result<Box<[T]>, Errno> {
+    machine.reserve(count.checked_mul(size_of::<T>()).ok_or(Errno::NoMem)?)?;
+    let mut items = Vec::with_capacity(count);
+    items.extend((0..count).map(make));
+    Ok(items.into_boxed_slice())
 }

@@ -59,20 +59,24 @@ pub struct Hypervisor<M: Machine> {
     pub pirqs: event::pirq::Pirqs,
     /// The command line it was booted with.
     pub command_line: heapless::String<1024>,
+    /// System time.
+    pub time: sched::clock::SystemTime,
 }
 
 impl<M: Machine> Hypervisor<M> {
-    /// A hypervisor without domains.
+    /// A hypervisor without domains; its clock starts. No CPU runs guests before [`sched::bring_up`].
     #[must_use]
     pub fn new(machine: M, frames: mem::frame_table::FrameTable) -> Self {
+        let time = sched::clock::SystemTime::start(&machine);
         Self {
             machine,
             frames,
             domains: domain::table::DomainTable::default(),
-            cpus: core::array::from_fn(|_| sched::CpuShared::default()),
+            cpus: [const { sched::CpuShared::new() }; config::MAX_CPUS],
             console: console::Console::default(),
             pirqs: event::pirq::Pirqs::default(),
             command_line: heapless::String::new(),
+            time,
         }
     }
 }

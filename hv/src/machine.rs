@@ -13,6 +13,7 @@ pub trait Machine:
     + crate::heap::Reserve
     + crate::domain::vcpu::Processor
     + crate::sched::Clock
+    + crate::sched::Power
     + crate::trap::Ports
     + crate::console::Serial
     + crate::event::pirq::Interrupts

@@ -1,22 +1,36 @@
 //! Domains: who exists, what each has, how it ends.
+//!
+//! A domain is made ([`create`], [`Domain::add_vcpu`]), paused and let go, shut down by itself or by a fault
+//! ([`shut_down`], [`crash`]), and torn down by the toolstack ([`teardown`]).
 
 pub mod regs;
+pub mod rights;
 pub mod shared_info;
 pub mod table;
+pub mod teardown;
 pub mod vcpu;
 
 use crate::{
-    addr::Mfn,
-    config::MAX_VCPUS,
-    event::Events,
+    Hypervisor,
+    addr::{Mfn, PAGE_BYTES},
+    caller::Caller,
+    config::{MAX_GRANT_FRAMES, MAX_MAPTRACK, MAX_PORTS, MAX_VCPUS},
+    console,
+    event::{self, Events},
     grant::Grants,
+    heap,
     lock::Lock,
-    mem::{Paging, frame_type::Owner},
+    machine::Machine,
+    mem::{Paging, frame_alloc, frame_type::Owner},
+    sched::{self, run_queue::Share},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use oxen_abi::domid::DomId;
+use oxen_abi::{domid::DomId, errno::Errno, sched::SHUTDOWN_CRASH, virq::VIRQ_DOM_EXC};
+use rights::Rights;
+use shared_info::VcpuInfoPlace;
 use spin::Once;
+use vcpu::{Vcpu, VcpuState, pause};
 
 /// A domain. What several CPUs touch is atomic or under the lock of its subject.
 #[derive(Debug)]
@@ -32,7 +46,7 @@ pub struct Domain {
     /// The frame of `shared_info`.
     pub shared_info: Mfn,
     /// Its vcpus, as far as they were created. A created vcpu stays until the domain goes.
-    pub vcpus: [Once<Arc<vcpu::Vcpu>>; MAX_VCPUS],
+    pub vcpus: [Once<Arc<Vcpu>>; MAX_VCPUS],
     /// How many vcpus it may have.
     pub max_vcpus: AtomicU32,
     /// Frames that it may have in its reservation.
@@ -42,21 +56,31 @@ pub struct Domain {
     /// Event channels.
     pub events: Events,
     /// A line that it has begun to write on the hypervisor's console.
-    pub console_line: Lock<crate::console::GuestLine>,
+    pub console_line: Lock<console::GuestLine>,
     /// Grants given and taken.
     pub grants: Lock<Grants>,
     /// The `VMASST_TYPE_*` that are on, as bits.
     pub vm_assist: AtomicU64,
-    /// How often it is paused by the toolstack or the hypervisor; it runs at zero.
+    /// How often it is paused by the toolstack or the hypervisor; it runs at zero. Changed under `life`.
     pub pause_count: AtomicU32,
-    /// Whether the toolstack has paused it (`XEN_DOMCTL_pausedomain`).
+    /// Whether the toolstack has paused it (`XEN_DOMCTL_pausedomain`). Changed under `life`.
     pub is_paused_by_controller: AtomicBool,
-    /// [`Shutdown`] state: `u32::MAX` while it runs, else the `SHUTDOWN_*` reason.
+    /// Held for every step in the domain's life: pausing, shutting down, contexts from outside, teardown.
+    pub life: Lock<teardown::Stage>,
+    /// [`NOT_SHUT_DOWN`] while it runs, else the `SHUTDOWN_*` reason.
     pub shutdown: AtomicU32,
     /// Whether it is being torn down: nothing new may be begun in its name.
     pub is_dying: AtomicBool,
     /// CPUs that may hold translations of it, bit n for CPU n.
     pub dirty_cpus: AtomicU64,
+    /// Its weight and cap.
+    pub share: Lock<Share>,
+    /// What of the machine it may touch.
+    pub rights: Lock<Rights>,
+    /// NUMA nodes it would like to live on; kept for the toolstack.
+    pub node_affinity: AtomicU64,
+    /// Limits of its grant table: frames of the table, mappings of others' grants.
+    pub grant_limits: (u32, u32),
 }
 
 /// How far work in bounded steps has come.
@@ -72,16 +96,133 @@ pub enum Progress {
 /// The value of [`Domain::shutdown`] while the domain runs.
 pub const NOT_SHUT_DOWN: u32 = u32::MAX;
 
+/// What a domain is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Its id; `None` chooses one that was not used lately.
+    pub id: Option<DomId>,
+    /// Whether it is the control domain.
+    pub is_privileged: bool,
+    /// The toolstack's name for it.
+    pub handle: [u8; 16],
+    /// How many vcpus it may have, 1 to [`MAX_VCPUS`].
+    pub max_vcpus: u32,
+    /// The greatest port number it may have.
+    pub max_port: u32,
+    /// Frames of its grant table at most.
+    pub max_grant_frames: u32,
+    /// Mappings of others' grants at most.
+    pub max_maptrack_frames: u32,
+}
+
+impl Config {
+    /// The control domain: everything this build can give.
+    pub const CONTROL: Self = Self {
+        id: Some(DomId::DOM0),
+        is_privileged: true,
+        handle: [0; 16],
+        max_vcpus: MAX_VCPUS as u32,
+        max_port: MAX_PORTS as u32 - 1,
+        max_grant_frames: MAX_GRANT_FRAMES as u32,
+        max_maptrack_frames: MAX_MAPTRACK as u32,
+    };
+}
+
+/// Makes a domain without vcpus and without memory but its `shared_info`, paused once by the controller.
+///
+/// # Errors
+/// `Exist` if the id is taken, `Inval` for an id or number of vcpus that no domain can have, `NoMem` without memory,
+/// `NFile` when there are as many domains as can be.
+pub fn create<M: Machine>(hv: &Hypervisor<M>, config: &Config) -> Result<Arc<Domain>, Errno> {
+    if config.max_vcpus == 0 || config.max_vcpus as usize > MAX_VCPUS {
+        return Err(Errno::Inval);
+    }
+    hv.domains.create(config.id, |id, owner| {
+        let shared_info = frame_alloc::take_shared(hv, owner)?;
+        let domain = Domain::new(id, owner, shared_info, config);
+        mask_all_upcalls(hv, shared_info);
+        hv.time.publish_wall_clock(&hv.machine, shared_info);
+        domain.events.set_limit(config.max_port);
+        heap::share(&hv.machine, domain).inspect_err(|_| frame_alloc::give_back_shared(hv, shared_info))
+    })
+}
+
+/// A vcpu begins with its events masked.
+fn mask_all_upcalls<M: Machine>(hv: &Hypervisor<M>, shared_info: Mfn) {
+    for place in (0..MAX_VCPUS).filter_map(|id| VcpuInfoPlace::new(&hv.machine, shared_info, id * 64)) {
+        place.set_upcall_mask(true);
+    }
+}
+
+const _: () = assert!(MAX_VCPUS * 64 <= PAGE_BYTES);
+
 impl Domain {
+    fn new(id: DomId, owner: Owner, shared_info: Mfn, config: &Config) -> Self {
+        Self {
+            id,
+            owner,
+            is_privileged: config.is_privileged,
+            handle: Lock::new(config.handle),
+            shared_info,
+            vcpus: [const { Once::new() }; MAX_VCPUS],
+            max_vcpus: AtomicU32::new(config.max_vcpus),
+            max_pages: AtomicU32::new(0),
+            paging: Lock::default(),
+            events: Events::default(),
+            console_line: Lock::default(),
+            grants: Lock::default(),
+            vm_assist: AtomicU64::new(0),
+            pause_count: AtomicU32::new(1),
+            is_paused_by_controller: AtomicBool::new(true),
+            life: Lock::new(teardown::Stage::Alive),
+            shutdown: AtomicU32::new(NOT_SHUT_DOWN),
+            is_dying: AtomicBool::new(false),
+            dirty_cpus: AtomicU64::new(0),
+            share: Lock::new(Share::default()),
+            rights: Lock::new(if config.is_privileged { Rights::everything() } else { Rights::default() }),
+            node_affinity: AtomicU64::new(u64::MAX),
+            grant_limits: (config.max_grant_frames, config.max_maptrack_frames),
+        }
+    }
+
+    /// Creates the vcpu with this number, without a context and down. Made already: nothing happens.
+    ///
+    /// # Errors
+    /// `Inval` beyond the domain's limit, `NoMem` without memory or a seat at a CPU.
+    pub fn add_vcpu<M: Machine>(self: &Arc<Self>, hv: &Hypervisor<M>, id: u32) -> Result<(), Errno> {
+        if id >= self.max_vcpus.load(Ordering::Relaxed) {
+            return Err(Errno::Inval);
+        }
+        let cell = self.vcpus.get(id as usize).ok_or(Errno::Inval)?;
+        let stage = self.life.lock();
+        if cell.is_completed() {
+            return Ok(());
+        }
+        if *stage != teardown::Stage::Alive {
+            return Err(Errno::Inval);
+        }
+        let info = VcpuInfoPlace::new(&hv.machine, self.shared_info, id as usize * 64).ok_or(Errno::Inval)?;
+        let state = heap::own(&hv.machine, VcpuState::new(info))?;
+        let bits = pause::DOWN | if self.pause_count.load(Ordering::Relaxed) == 0 { 0 } else { pause::DOMAIN };
+        let vcpu = heap::share(&hv.machine, Vcpu::new(self.id, id, info, state, bits, hv.now()))?;
+        sched::admit(hv, self, &vcpu)?;
+        hv.time.publish(&info);
+        cell.call_once(|| vcpu);
+        drop(stage);
+        let share = *self.share.lock();
+        sched::set_share(hv, self, share);
+        Ok(())
+    }
+
     /// The vcpu with this number, if it was created.
     #[inline]
     #[must_use]
-    pub fn vcpu(&self, id: u32) -> Option<&Arc<vcpu::Vcpu>> {
+    pub fn vcpu(&self, id: u32) -> Option<&Arc<Vcpu>> {
         self.vcpus.get(id as usize)?.get()
     }
 
     /// The vcpus that were created.
-    pub fn each_vcpu(&self) -> impl Iterator<Item = &Arc<vcpu::Vcpu>> {
+    pub fn each_vcpu(&self) -> impl Iterator<Item = &Arc<Vcpu>> {
         self.vcpus.iter().filter_map(Once::get)
     }
 
@@ -91,4 +232,106 @@ impl Domain {
     pub fn assists(&self, kind: u32) -> bool {
         self.vm_assist.load(Ordering::Relaxed) & 1_u64.checked_shl(kind).unwrap_or(0) != 0
     }
+
+    /// Whether it has shut down, by itself or by a fault.
+    #[must_use]
+    pub fn is_shut_down(&self) -> bool {
+        self.shutdown.load(Ordering::Acquire) != NOT_SHUT_DOWN
+    }
+
+    /// Stops the domain until [`Self::unpause`], which may come from elsewhere: pauses count. The caller's own domain
+    /// goes on until it leaves the hypervisor.
+    pub fn pause<M: Machine>(&self, hv: &Hypervisor<M>) {
+        let stage = self.life.lock();
+        self.hold(hv);
+        drop(stage);
+    }
+
+    /// Takes one pause back.
+    pub fn unpause<M: Machine>(&self, hv: &Hypervisor<M>) {
+        let stage = self.life.lock();
+        self.release(hv);
+        drop(stage);
+    }
+
+    /// Pauses or unpauses in the name of the toolstack, whose pauses do not count. Says whether that changed anything.
+    pub fn set_paused_by_controller<M: Machine>(&self, hv: &Hypervisor<M>, paused: bool) -> bool {
+        let stage = self.life.lock();
+        if self.is_paused_by_controller.swap(paused, Ordering::Relaxed) == paused {
+            return false;
+        }
+        if paused {
+            self.hold(hv)
+        } else {
+            self.release(hv)
+        }
+        drop(stage);
+        true
+    }
+
+    /// Waits until no CPU has a vcpu of this paused domain. Not for the caller's own domain.
+    pub fn wait_until_off(&self) {
+        for vcpu in self.each_vcpu() {
+            sched::wait_until_off(vcpu);
+        }
+    }
+
+    /// One pause more; `life` is held.
+    fn hold<M: Machine>(&self, hv: &Hypervisor<M>) {
+        if self.pause_count.fetch_add(1, Ordering::AcqRel) == 0 {
+            for vcpu in self.each_vcpu() {
+                sched::pause(hv, vcpu, pause::DOMAIN);
+            }
+        }
+    }
+
+    /// One pause less; `life` is held.
+    fn release<M: Machine>(&self, hv: &Hypervisor<M>) {
+        let old = self.pause_count.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| n.checked_sub(1));
+        if old == Ok(1) {
+            for vcpu in self.each_vcpu() {
+                sched::unpause(hv, vcpu, pause::DOMAIN);
+            }
+        }
+    }
+}
+
+/// The domain ends, for a `SHUTDOWN_*` reason: its vcpus stop and the toolstack is told. The first reason stays. The
+/// control domain's end is the machine's.
+pub fn shut_down<M: Machine>(hv: &'static Hypervisor<M>, domain: &Domain, reason: u32) {
+    use oxen_abi::sched::SHUTDOWN_POWEROFF;
+    if domain.is_privileged {
+        console::print(hv, format_args!("The control domain has shut down (reason {reason})"));
+        if reason == SHUTDOWN_POWEROFF { hv.machine.power_off() } else { hv.machine.reboot() }
+    }
+    let stage = domain.life.lock();
+    let first = domain.shutdown.compare_exchange(NOT_SHUT_DOWN, reason, Ordering::AcqRel, Ordering::Relaxed);
+    if first.is_ok() {
+        for vcpu in domain.each_vcpu() {
+            sched::pause(hv, vcpu, pause::SHUT_DOWN);
+        }
+    }
+    drop(stage);
+    if first.is_ok() {
+        event::virq::raise_global(hv, VIRQ_DOM_EXC);
+    }
+}
+
+/// Lets a domain that shut down go on (`XEN_DOMCTL_resumedomain`).
+pub fn resume<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) {
+    let stage = domain.life.lock();
+    if *stage == teardown::Stage::Alive && domain.shutdown.swap(NOT_SHUT_DOWN, Ordering::AcqRel) != NOT_SHUT_DOWN {
+        for vcpu in domain.each_vcpu() {
+            sched::unpause(hv, vcpu, pause::SHUT_DOWN);
+        }
+    }
+    drop(stage);
+}
+
+/// Ends the caller's domain: it broke a promise that it cannot be told about. Where and why goes to the console.
+#[cold]
+pub fn crash<M: Machine>(caller: &Caller<'_, M>, reason: &str) {
+    let (domain, vcpu, regs) = (caller.domain.id, caller.vcpu.id, &*caller.regs);
+    console::print(caller.hv, format_args!("{domain}v{vcpu} crashed: {reason}\n{regs}"));
+    shut_down(caller.hv, caller.domain, SHUTDOWN_CRASH);
 }

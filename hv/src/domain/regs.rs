@@ -36,3 +36,17 @@ impl Regs {
     /// Stands in `entry_vector` after `syscall`, as in Xen.
     pub const SYSCALL_VECTOR: u32 = 0x100;
 }
+
+impl core::fmt::Display for Regs {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        writeln!(
+            f,
+            "rip {:#x}:{:#018x} rflags {:#x} rsp {:#x}:{:#018x}",
+            self.cs, self.rip, self.rflags, self.ss, self.rsp
+        )?;
+        writeln!(f, "  rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}", self.rax, self.rbx, self.rcx, self.rdx)?;
+        writeln!(f, "  rsi {:016x} rdi {:016x} rbp {:016x} r8  {:016x}", self.rsi, self.rdi, self.rbp, self.r8)?;
+        writeln!(f, "  r9  {:016x} r10 {:016x} r11 {:016x} r12 {:016x}", self.r9, self.r10, self.r11, self.r12)?;
+        write!(f, "  r13 {:016x} r14 {:016x} r15 {:016x}", self.r13, self.r14, self.r15)
+    }
+}

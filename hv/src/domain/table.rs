@@ -1,20 +1,22 @@
 //! Which domains exist.
 
 use super::Domain;
-use crate::config::MAX_DOMAINS;
+use crate::{config::MAX_DOMAINS, lock::Lock, mem::frame_type::Owner};
 use alloc::sync::Arc;
-use oxen_abi::domid::DomId;
+use oxen_abi::{domid::DomId, errno::Errno};
 use spin::RwLock;
 
 /// The domains, each in a slot that the frame table can name.
 #[derive(Debug)]
 pub struct DomainTable {
     slots: RwLock<[Option<Arc<Domain>>; MAX_DOMAINS]>,
+    /// The id given out last. Held while a domain is being made, so that ids and slots are given out once.
+    last_id: Lock<u16>,
 }
 
 impl Default for DomainTable {
     fn default() -> Self {
-        Self { slots: RwLock::new([const { None }; MAX_DOMAINS]) }
+        Self { slots: RwLock::new([const { None }; MAX_DOMAINS]), last_id: Lock::new(0) }
     }
 }
 
@@ -37,28 +39,36 @@ impl DomainTable {
         self.slots.read().iter().flatten().filter(|d| d.id.0 >= id.0).min_by_key(|d| d.id.0).cloned()
     }
 
-    /// A slot that nobody has.
-    #[must_use]
-    pub fn free_slot(&self) -> Option<usize> {
-        self.slots.read().iter().position(Option::is_none)
-    }
-
-    /// Puts a domain into its slot, unless the slot or the id is taken.
+    /// Makes a domain of this id, or of the next free one after the last, in a slot that nobody has. An id is not given
+    /// out again before all others were.
     ///
     /// # Errors
-    /// Gives the domain back.
-    pub fn insert(&self, domain: Arc<Domain>) -> Result<(), Arc<Domain>> {
-        let mut slots = self.slots.write();
-        if slots.iter().flatten().any(|d| d.id == domain.id) {
-            return Err(domain);
-        }
-        match domain.owner.slot().and_then(|s| slots.get_mut(s)) {
-            Some(slot @ None) => {
-                *slot = Some(domain);
-                Ok(())
+    /// `Exist` for an id in use, `Inval` for one that no domain can have, `NFile` when there is no slot or id left;
+    /// `make`'s own.
+    pub fn create(
+        &self,
+        id: Option<DomId>,
+        make: impl FnOnce(DomId, Owner) -> Result<Arc<Domain>, Errno>,
+    ) -> Result<Arc<Domain>, Errno> {
+        let mut last_id = self.last_id.lock();
+        let id = match id {
+            Some(id) if !id.is_real() => return Err(Errno::Inval),
+            Some(id) if self.get(id).is_some() => return Err(Errno::Exist),
+            Some(id) => id,
+            None => {
+                let real = DomId::FIRST_RESERVED.0;
+                let later = (*last_id + 1).max(1)..real;
+                let id = later.chain(1..real).map(DomId).find(|&id| self.get(id).is_none()).ok_or(Errno::NFile)?;
+                *last_id = id.0;
+                id
             }
-            _ => Err(domain),
+        };
+        let free = self.slots.read().iter().position(Option::is_none).ok_or(Errno::NFile)?;
+        let domain = make(id, Owner::domain(free).ok_or(Errno::NFile)?)?;
+        if let Some(slot) = self.slots.write().get_mut(free) {
+            *slot = Some(domain.clone());
         }
+        Ok(domain)
     }
 
     /// Takes a domain out.

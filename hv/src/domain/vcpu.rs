@@ -3,10 +3,10 @@
 use super::{regs::Regs, shared_info::VcpuInfoPlace};
 use crate::{addr::Mfn, lock::Lock, trap::TrapTable};
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use oxen_abi::domid::DomId;
 
-/// What makes a vcpu ready or not, as bits of [`Vcpu::pauses`]; it runs when none is set and its domain is not paused.
+/// What makes a vcpu ready or not, as bits of [`Vcpu::pauses`]; it runs when none is set.
 pub mod pause {
     /// Not yet brought up, or taken down (`VCPUOP_up`, `VCPUOP_down`).
     pub const DOWN: u32 = 1 << 0;
@@ -14,6 +14,12 @@ pub mod pause {
     pub const BLOCKED: u32 = 1 << 1;
     /// Waits for one of some ports (`SCHEDOP_poll`).
     pub const POLLING: u32 = 1 << 2;
+    /// Its domain is paused, by the toolstack or because it is being changed or torn down.
+    pub const DOMAIN: u32 = 1 << 3;
+    /// Its domain has shut down.
+    pub const SHUT_DOWN: u32 = 1 << 4;
+    /// What an event ends.
+    pub const WAITING: u32 = BLOCKED | POLLING;
 }
 
 /// A virtual CPU, as everybody may touch it.
@@ -28,15 +34,36 @@ pub struct Vcpu {
     /// Its state while it does not run; `None` while a CPU has it, or before it was initialised.
     pub slot: Lock<Option<Box<VcpuState>>>,
     /// Whether `VCPUOP_initialise` or the toolstack gave it a context.
-    pub is_initialised: core::sync::atomic::AtomicBool,
+    pub is_initialised: AtomicBool,
     /// Where its `vcpu_info` is.
     pub info: Lock<Option<VcpuInfoPlace>>,
+    /// The guest's own frame that holds it, once the guest chose one: held writable.
+    pub info_frame: Lock<Option<Mfn>>,
     /// Things to do before it next runs guest code: bits of [`crate::trap::work`].
     pub work: AtomicU32,
     /// What the scheduler and the clock keep.
     pub sched: crate::sched::VcpuSched,
     /// Nanoseconds of system time at which its one-shot timer fires; `u64::MAX`: not set.
     pub timer: AtomicU64,
+}
+
+impl Vcpu {
+    /// A vcpu that is not ready for the reasons `pauses`, and has no context yet.
+    #[must_use]
+    pub fn new(domain: DomId, id: u32, info: VcpuInfoPlace, state: Box<VcpuState>, pauses: u32, now: u64) -> Self {
+        Self {
+            domain,
+            id,
+            pauses: AtomicU32::new(pauses),
+            slot: Lock::new(Some(state)),
+            is_initialised: AtomicBool::new(false),
+            info: Lock::new(Some(info)),
+            info_frame: Lock::new(None),
+            work: AtomicU32::new(0),
+            sched: crate::sched::VcpuSched::new(now),
+            timer: AtomicU64::new(u64::MAX),
+        }
+    }
 }
 
 /// The extended register state, in the format of XSAVE (or FXSAVE in its first 512 bytes).
@@ -47,6 +74,13 @@ pub struct ExtendedState(pub [u8; Self::BYTES]);
 impl ExtendedState {
     /// Room for x87, SSE, AVX and AVX-512.
     pub const BYTES: usize = 2752;
+    /// The state after FNINIT, with every SSE exception masked (Intel SDM vol. 1, 13.6): FCW and MXCSR.
+    pub const RESET: Self = {
+        let mut bytes = [0; Self::BYTES];
+        [bytes[0], bytes[1]] = [0x7f, 0x03];
+        [bytes[24], bytes[25]] = [0x80, 0x1f];
+        Self(bytes)
+    };
 }
 
 /// A code address in the guest that the hypervisor enters by.
@@ -127,8 +161,58 @@ pub struct VcpuState {
     pub pci_address: u32,
 }
 
+impl VcpuState {
+    /// The state before the guest or the toolstack gave one.
+    #[must_use]
+    pub fn new(info: VcpuInfoPlace) -> Self {
+        let none = Callback::default();
+        Self {
+            regs: Regs::default(),
+            extended: ExtendedState::RESET,
+            in_kernel: true,
+            info,
+            traps: TrapTable::default(),
+            event_callback: none,
+            failsafe_callback: none,
+            syscall_callback: none,
+            syscall32_callback: none,
+            sysenter_callback: none,
+            nmi_callback: none,
+            kernel_ss: 0,
+            kernel_sp: 0,
+            fs_base: 0,
+            gs_base_kernel: 0,
+            gs_base_user: 0,
+            selectors: [0; 4],
+            gdt: [None; 14],
+            gdt_entries: 0,
+            ldt_base: 0,
+            ldt_entries: 0,
+            task_switched: false,
+            cr4: 0,
+            breakpoints: [0; 4],
+            debug_status: DEBUG_STATUS_RESET,
+            debug_control: DEBUG_CONTROL_RESET,
+            kernel_root: None,
+            user_root: None,
+            iopl: 0,
+            io_bitmap: 0,
+            io_bitmap_ports: 0,
+            pci_address: 0,
+        }
+    }
+}
+
+/// DR6 and DR7 with nothing set: the bits that always read as one (Intel SDM vol. 3B, 17.2).
+const DEBUG_STATUS_RESET: u64 = 0xffff_0ff0;
+const DEBUG_CONTROL_RESET: u64 = 0x400;
+
 /// What running a vcpu asks of the CPU.
 pub trait Processor {
+    /// The CPU that executes this.
+    fn this_cpu(&self) -> crate::machine::CpuId;
+    /// Loads the hypervisor's own root and nothing of any vcpu: what was loaded last may go away.
+    fn unload(&self);
     /// Loads everything of `state` that is in the CPU while a vcpu runs: extended state, segment bases, selectors, debug
     /// registers, descriptor table windows, the root of the mode it is in.
     fn load(&self, state: &VcpuState);

@@ -1,19 +1,156 @@
 //! Who runs where, and until when: mechanism. Policy is the run queue's, and being wrong costs time, never safety.
+//!
+//! Every vcpu that was created has a seat at one CPU. It is ready when no bit of [`Vcpu::pauses`] is set; whoever clears
+//! the last bit wakes it, whoever sets one for a vcpu that runs tells its CPU. A vcpu's state is in its slot, or on the
+//! CPU of its seat and nowhere else. [`switch::leave`] is where a CPU decides.
 
-use core::sync::atomic::AtomicU32;
+pub mod clock;
+pub mod deadlines;
+pub mod run_queue;
+pub mod runstate;
+pub mod switch;
+pub mod timers;
+
+use crate::{
+    Hypervisor,
+    config::MAX_CPUS,
+    domain::{
+        Domain,
+        vcpu::{Vcpu, pause},
+    },
+    heap,
+    lock::Lock,
+    machine::{CpuId, Machine},
+    trap::work,
+};
+use alloc::{boxed::Box, sync::Arc};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use deadlines::{Deadlines, NEVER, Place};
+use oxen_abi::{errno::Errno, vcpu::RUNSTATE_RUNNABLE};
+use run_queue::{Entity, RunQueue, Seat, Share, Woken};
+use spin::Once;
+
+/// Vcpus that one CPU can have.
+pub const SEATS: usize = 512;
 
 /// What a physical CPU shares with the others.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct CpuShared {
     /// Things to do before guest code runs again on this CPU: bits of [`crate::trap::work`].
     pub work: AtomicU32,
     /// The TLB clock when this CPU last flushed everything.
     pub last_flush: AtomicU32,
+    /// Who has a seat here; set when the CPU is brought up.
+    plan: Once<Lock<Plan>>,
+    deadlines: Once<Lock<Deadlines>>,
+    /// When the running vcpu's turn ends, in nanoseconds of system time.
+    slice_end: AtomicU64,
+    /// For when the timer is armed, in nanoseconds of system time.
+    armed: AtomicU64,
+}
+
+/// The seats of a CPU, and who has them.
+#[derive(Debug)]
+struct Plan {
+    queue: RunQueue,
+    occupants: Box<[Option<Occupant>]>,
+}
+
+#[derive(Clone, Debug)]
+struct Occupant {
+    domain: Arc<Domain>,
+    vcpu: Arc<Vcpu>,
+}
+
+impl CpuShared {
+    /// A CPU that does not run guests yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            work: AtomicU32::new(0),
+            last_flush: AtomicU32::new(0),
+            plan: Once::new(),
+            deadlines: Once::new(),
+            slice_end: AtomicU64::new(NEVER),
+            armed: AtomicU64::new(NEVER),
+        }
+    }
+
+    /// Whether this CPU runs guests.
+    #[must_use]
+    pub fn is_online(&self) -> bool {
+        self.plan.is_completed()
+    }
+}
+
+impl Default for CpuShared {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// What the scheduler keeps with a vcpu.
-#[derive(Debug, Default)]
-pub struct VcpuSched {}
+#[derive(Debug)]
+pub struct VcpuSched {
+    /// CPU in the upper half, seat in the lower; [`NO_SEAT`].
+    seat: AtomicU32,
+    /// Whether it executes guest code or the hypervisor's on its behalf.
+    is_running: AtomicBool,
+    /// CPUs it may run on, bit n for CPU n (`XEN_VCPUAFFINITY_HARD`).
+    pub affinity: AtomicU64,
+    /// CPUs it would like to run on (`XEN_VCPUAFFINITY_SOFT`); kept for the toolstack.
+    pub soft_affinity: AtomicU64,
+    /// What it did how long.
+    pub runstate: Lock<runstate::Runstate>,
+    /// Where the guest wants to read that, in its own address space; 0: nowhere.
+    pub runstate_area: AtomicU64,
+    poll_deadline: AtomicU64,
+    /// Nanoseconds between ticks of the periodic timer; 0: none.
+    period: AtomicU64,
+    next_tick: AtomicU64,
+    /// When the domain's watchdogs bite; vcpu 0 keeps them.
+    watchdogs: [AtomicU64; timers::WATCHDOGS],
+}
+
+const NO_SEAT: u32 = u32::MAX;
+
+impl VcpuSched {
+    /// A vcpu without a seat, off since `now`.
+    #[must_use]
+    pub fn new(now: u64) -> Self {
+        Self {
+            seat: AtomicU32::new(NO_SEAT),
+            is_running: AtomicBool::new(false),
+            affinity: AtomicU64::new(u64::MAX),
+            soft_affinity: AtomicU64::new(u64::MAX),
+            runstate: Lock::new(runstate::Runstate::new(now)),
+            runstate_area: AtomicU64::new(0),
+            poll_deadline: AtomicU64::new(NEVER),
+            period: AtomicU64::new(0),
+            next_tick: AtomicU64::new(NEVER),
+            watchdogs: [const { AtomicU64::new(NEVER) }; timers::WATCHDOGS],
+        }
+    }
+
+    #[inline]
+    fn seat(&self) -> Option<(CpuId, Seat)> {
+        let word = self.seat.load(Ordering::Acquire);
+        (word != NO_SEAT).then_some((CpuId((word >> 16) as u16), Seat::new(word as u16)))
+    }
+
+    /// The CPU that the vcpu runs on when it runs.
+    #[must_use]
+    pub fn cpu(&self) -> Option<CpuId> {
+        self.seat().map(|(cpu, _)| cpu)
+    }
+
+    /// Whether a CPU executes it at this moment.
+    #[inline]
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.is_running.load(Ordering::SeqCst)
+    }
+}
 
 /// Time and waiting, asked of the machine.
 pub trait Clock {
@@ -24,14 +161,193 @@ pub trait Clock {
     /// Arms this CPU's timer for a moment in ticks; replaces what was armed.
     fn arm(&self, deadline: u64);
     /// Lets another CPU look at its work.
-    fn kick(&self, cpu: crate::machine::CpuId);
+    fn kick(&self, cpu: CpuId);
     /// Waits until an interrupt came in.
     fn idle(&self);
     /// Seconds and nanoseconds since 1970, from the machine's battery clock at boot.
     fn wall_clock_at_boot(&self) -> (u64, u32);
 }
 
-/// Lets a vcpu run that waits for events, and the CPU that runs it look. To be called after the event was made visible.
-pub fn wake<M: crate::machine::Machine>(_: &crate::Hypervisor<M>, vcpu: &crate::domain::vcpu::Vcpu) {
-    vcpu.pauses.fetch_and(!6, core::sync::atomic::Ordering::SeqCst);
+/// The machine's own end. On a real machine neither returns.
+pub trait Power {
+    /// Switches the machine off.
+    fn power_off(&self);
+    /// Starts the machine anew.
+    fn reboot(&self);
+}
+
+impl<M: Machine> Hypervisor<M> {
+    /// What this CPU shares with the others.
+    #[inline]
+    #[must_use]
+    pub fn cpu(&self, cpu: CpuId) -> Option<&CpuShared> {
+        self.cpus.get(usize::from(cpu.0))
+    }
+
+    /// The CPUs that run guests.
+    pub fn online_cpus(&self) -> impl Iterator<Item = CpuId> {
+        let numbered = (0_u16..).zip(&self.cpus);
+        numbered.filter(|(_, shared)| shared.is_online()).map(|(n, _)| CpuId(n))
+    }
+
+    /// Nanoseconds since the hypervisor started.
+    #[inline]
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.time.now(&self.machine)
+    }
+}
+
+const _: () = assert!(MAX_CPUS <= 64, "affinities are words");
+
+/// Lets a CPU run guests.
+///
+/// # Errors
+/// `NoMem` without memory for its seats, `Inval` for a CPU beyond the limit.
+pub fn bring_up<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId) -> Result<(), Errno> {
+    let shared = hv.cpu(cpu).ok_or(Errno::Inval)?;
+    let deadlines = Deadlines::new(heap::row(&hv.machine, SEATS, |_| Place::EMPTY)?);
+    let queue = RunQueue::new(heap::row(&hv.machine, SEATS, |_| Entity::EMPTY)?);
+    let occupants = heap::row(&hv.machine, SEATS, |_| None)?;
+    shared.deadlines.call_once(|| Lock::new(deadlines));
+    shared.plan.call_once(|| Lock::new(Plan { queue, occupants }));
+    Ok(())
+}
+
+/// Gives a vcpu a seat at the CPU that has the fewest, among those it may run on.
+///
+/// # Errors
+/// `NoMem` when there is none left.
+pub fn admit<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) -> Result<(), Errno> {
+    let allowed = vcpu.sched.affinity.load(Ordering::Relaxed);
+    let taken = |cpu: &CpuId| hv.cpu(*cpu).and_then(|c| c.plan.get()).map_or(SEATS, |p| p.lock().queue.taken());
+    let cpu = hv.online_cpus().filter(|c| allowed >> c.0 & 1 != 0).min_by_key(taken).ok_or(Errno::NoMem)?;
+    let plan = hv.cpu(cpu).and_then(|c| c.plan.get()).ok_or(Errno::NoMem)?;
+    let mut plan = plan.lock();
+    let share = domain.share.lock();
+    let seat = plan.queue.join(*share).ok_or(Errno::NoMem)?;
+    if let Some(place) = plan.occupants.get_mut(seat.index()) {
+        *place = Some(Occupant { domain: domain.clone(), vcpu: vcpu.clone() });
+    }
+    vcpu.sched.seat.store(u32::from(cpu.0) << 16 | seat.index() as u32, Ordering::Release);
+    Ok(())
+}
+
+/// Takes a vcpu's seat away. It is paused and on no CPU ([`wait_until_off`]).
+pub fn dismiss<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
+    let Some((cpu, seat)) = vcpu.sched.seat() else { return };
+    let Some(shared) = hv.cpu(cpu) else { return };
+    vcpu.sched.seat.store(NO_SEAT, Ordering::Release);
+    if let Some(deadlines) = shared.deadlines.get() {
+        deadlines.lock().set(seat, NEVER);
+    }
+    let gone = shared.plan.get().and_then(|plan| {
+        let mut plan = plan.lock();
+        plan.queue.quit(seat);
+        plan.occupants.get_mut(seat.index())?.take()
+    });
+    // The last reference to a domain may go here; not with the plan locked.
+    drop(gone);
+}
+
+/// Moves a paused vcpu that is on no CPU to a CPU that its affinity allows, if it is not at one.
+///
+/// # Errors
+/// `NoMem` when those have no seat left; the vcpu then stays where it is.
+pub fn reseat<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) -> Result<(), Errno> {
+    let allowed = vcpu.sched.affinity.load(Ordering::Relaxed);
+    let Some((old_cpu, old_seat)) = vcpu.sched.seat() else { return Ok(()) };
+    if allowed >> old_cpu.0 & 1 != 0 {
+        return Ok(());
+    }
+    admit(hv, domain, vcpu)?;
+    if let Some(shared) = hv.cpu(old_cpu) {
+        if let Some(deadlines) = shared.deadlines.get() {
+            deadlines.lock().set(old_seat, NEVER);
+        }
+        if let Some(plan) = shared.plan.get() {
+            let mut plan = plan.lock();
+            plan.queue.quit(old_seat);
+            if let Some(place) = plan.occupants.get_mut(old_seat.index()) {
+                *place = None;
+            }
+        }
+    }
+    timers::refresh(hv, vcpu);
+    Ok(())
+}
+
+/// Gives the vcpus of a domain their part anew.
+pub fn set_share<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, share: Share) {
+    *domain.share.lock() = share;
+    let count = domain.each_vcpu().count().clamp(1, usize::from(u16::MAX)) as u16;
+    // The cap is the domain's, so each vcpu has its part of it.
+    let part = Share { cap: share.cap.div_ceil(count), ..share };
+    for vcpu in domain.each_vcpu() {
+        let Some((cpu, seat)) = vcpu.sched.seat() else { continue };
+        if let Some(plan) = hv.cpu(cpu).and_then(|c| c.plan.get()) {
+            plan.lock().queue.set_share(seat, part);
+        }
+    }
+}
+
+/// Sets work for a CPU, and lets it look if it is another one.
+#[inline]
+pub fn tell<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId, bits: u32) {
+    let Some(shared) = hv.cpu(cpu) else { return };
+    shared.work.fetch_or(bits, Ordering::SeqCst);
+    if cpu != hv.machine.this_cpu() {
+        hv.machine.kick(cpu);
+    }
+}
+
+/// An event (or an NMI, or a polled port) waits for the vcpu: ends its waiting, and lets the CPU that runs it look. To be called after
+/// the event was made visible in `vcpu_info`.
+#[inline]
+pub fn wake<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
+    if vcpu.pauses.load(Ordering::SeqCst) & pause::WAITING != 0 {
+        return unpause(hv, vcpu, pause::WAITING);
+    }
+    if vcpu.sched.is_running() {
+        if let Some((cpu, _)) = vcpu.sched.seat() {
+            if cpu != hv.machine.this_cpu() {
+                hv.machine.kick(cpu);
+            }
+        }
+    }
+}
+
+/// Clears reasons not to run; the vcpu becomes ready with the last one.
+pub fn unpause<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu, bits: u32) {
+    let old = vcpu.pauses.fetch_and(!bits, Ordering::SeqCst);
+    if old & bits == 0 || old & !bits != 0 {
+        return;
+    }
+    let Some((cpu, seat)) = vcpu.sched.seat() else { return };
+    let Some(plan) = hv.cpu(cpu).and_then(|c| c.plan.get()) else { return };
+    let woken = plan.lock().queue.wake(seat);
+    if woken != Woken::Before {
+        vcpu.sched.runstate.lock().enter(RUNSTATE_RUNNABLE, hv.now());
+    }
+    if woken == Woken::ChoiceDue {
+        tell(hv, cpu, work::RESCHEDULE);
+    }
+}
+
+/// Sets reasons not to run. A vcpu that runs goes on until its CPU heard of it; [`wait_until_off`] waits for that.
+pub fn pause<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu, bits: u32) {
+    vcpu.pauses.fetch_or(bits, Ordering::SeqCst);
+    if let Some((cpu, _)) = vcpu.sched.seat() {
+        // Its state may be on the CPU although it does not run there: the CPU may idle with it loaded.
+        if vcpu.slot.lock().is_none() {
+            tell(hv, cpu, work::RESCHEDULE);
+        }
+    }
+}
+
+/// Waits until the state of a paused vcpu is back in its slot. Not for the vcpu that asks.
+pub fn wait_until_off(vcpu: &Vcpu) {
+    while vcpu.slot.lock().is_none() {
+        core::hint::spin_loop();
+    }
 }

@@ -18,6 +18,8 @@ pub mod work {
     pub const TIMER: u32 = 1 << 1;
     /// An NMI waits for the vcpu.
     pub const NMI: u32 = 1 << 2;
+    /// The vcpu that runs lets others go first.
+    pub const YIELD: u32 = 1 << 3;
 }
 
 /// Vectors of exceptions (Intel SDM vol. 3A, table 6-1).

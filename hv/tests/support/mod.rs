@@ -14,7 +14,7 @@ use oxen_hv::{
     heap::Reserve,
     machine::{CpuId, Machine},
     mem::{GuestFault, GuestMemory, HypervisorSpace, Memory, Tlb, entry::Entry, frame_table::FrameTable},
-    sched::Clock,
+    sched::{self, Clock, Power},
     trap::Ports,
 };
 use std::{
@@ -151,7 +151,11 @@ pub(crate) fn boot(frames: usize) -> &'static Hypervisor<Fake> {
     for cpu in 0..CPUS {
         table.tlb.join(CpuId(cpu as u16));
     }
-    Box::leak(Box::new(Hypervisor::new(Fake::new(frames), table)))
+    let hv = Box::leak(Box::new(Hypervisor::new(Fake::new(frames), table)));
+    for cpu in 0..CPUS {
+        sched::bring_up(hv, CpuId(cpu as u16)).unwrap();
+    }
+    hv
 }
 
 impl Machine for Fake {}
@@ -299,6 +303,21 @@ impl GuestMemory for Fake {
         self.words(self.translate(to, true)?)[to.offset() / 8].store(value, Ordering::SeqCst);
         Ok(())
     }
+
+    fn read_guest_words<const N: usize>(&self, from: GuestAddr) -> Result<[u64; N], GuestFault> {
+        let mut bytes = vec![0; 8 * N];
+        self.read_guest(from, &mut bytes)?;
+        let mut words = bytes.chunks_exact(8).map(|w| u64::from_le_bytes(w.try_into().unwrap()));
+        Ok(core::array::from_fn(|_| words.next().unwrap()))
+    }
+
+    fn write_guest_words<const N: usize>(&self, to: GuestAddr, words: [u64; N]) -> Result<(), GuestFault> {
+        self.write_guest(to, &bytes_of(words))
+    }
+}
+
+fn bytes_of<const N: usize>(words: [u64; N]) -> Vec<u8> {
+    words.iter().flat_map(|w| w.to_le_bytes()).collect()
 }
 
 impl Reserve for Fake {
@@ -316,7 +335,26 @@ impl Fake {
     }
 }
 
+impl Power for Fake {
+    fn power_off(&self) {
+        self.count("power_off");
+    }
+
+    fn reboot(&self) {
+        self.count("reboot");
+    }
+}
+
 impl Processor for Fake {
+    fn this_cpu(&self) -> CpuId {
+        this_cpu()
+    }
+
+    fn unload(&self) {
+        self.count("unload");
+        self.cpu(this_cpu().0).root = None;
+    }
+
     fn load(&self, state: &VcpuState) {
         self.count("load");
         self.switch_mode(state);
@@ -326,8 +364,34 @@ impl Processor for Fake {
         self.count("save");
     }
 
-    fn set_bases(&self, _state: &VcpuState) {
-        self.count("set_bases");
+    fn bases(&self, state: &VcpuState) -> (u64, u64, u64) {
+        let (kernel, user) = (state.gs_base_kernel, state.gs_base_user);
+        if state.in_kernel { (state.fs_base, kernel, user) } else { (state.fs_base, user, kernel) }
+    }
+
+    fn set_fs_base(&self, _base: u64) {
+        self.count("set_fs_base");
+    }
+
+    fn set_gs_base(&self, _base: u64) {
+        self.count("set_gs_base");
+    }
+
+    fn set_other_gs_base(&self, _base: u64) {
+        self.count("set_other_gs_base");
+    }
+
+    fn set_guest_cr4(&self, _cr4: u64) -> bool {
+        self.count("set_guest_cr4");
+        true
+    }
+
+    fn take_debug_status(&self) -> u64 {
+        0xffff_0ff0
+    }
+
+    fn set_task_switched(&self, _set: bool) {
+        self.count("set_task_switched");
     }
 
     fn set_user_gs(&self, selector: u16) -> bool {
@@ -394,6 +458,18 @@ impl Ports for Fake {
 
     fn write_msr(&self, msr: u32, value: u64) -> bool {
         self.peripherals.lock().unwrap().msrs.insert(msr, value).is_some()
+    }
+
+    fn is_console_port(&self, port: u16) -> bool {
+        (0x3f8..0x400).contains(&port)
+    }
+
+    fn cpuid(&self, _leaf: u32, _subleaf: u32) -> [u32; 4] {
+        [0; 4]
+    }
+
+    fn set_xcr0(&self, value: u64) -> bool {
+        value & 1 != 0
     }
 }
 

@@ -1,0 +1,528 @@
+//! The policy of one CPU: whose turn it is, by credit. Pure: it names no vcpu and no hardware, only seats and moments.
+//!
+//! Every period, each seat that wanted to run is given credit in proportion to its weight, and running costs credit.
+//! Seats with credit go before those without, in turn. Who wakes with credit left goes first for a moment, so that
+//! short work is prompt. A capped seat is given no more than its cap, and rests when that is spent.
+
+use alloc::boxed::Box;
+
+/// How long a seat runs before it is another's turn, in nanoseconds.
+pub const SLICE: u64 = 30_000_000;
+/// How often credit is given, in nanoseconds.
+pub const PERIOD: u64 = 30_000_000;
+/// How long somebody who was just woken goes before everybody else, in nanoseconds.
+const BOOST_SLICE: u64 = 2_000_000;
+/// Credit is kept within this distance of zero, in nanoseconds of running.
+const MAX_CREDIT: i64 = PERIOD as i64;
+const MIN_CREDIT: i64 = -2 * PERIOD as i64;
+/// Periods for which credit is given at once, when nobody asked for long.
+const MAX_PERIODS: u64 = 4;
+/// The weight of who was given none.
+pub const DEFAULT_WEIGHT: u16 = 256;
+
+/// A place in a run queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat(u16);
+
+impl Seat {
+    /// The number of the place: below the queue's capacity.
+    #[inline]
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The place with this number.
+    #[must_use]
+    pub const fn new(index: u16) -> Self {
+        Self(index)
+    }
+}
+
+/// How much a seat may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Its part in relation to the others'; not zero.
+    pub weight: u16,
+    /// At most this many hundredths of the CPU; 0: no limit.
+    pub cap: u16,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { weight: DEFAULT_WEIGHT, cap: 0 }
+    }
+}
+
+/// Who goes first: a lower class before a higher one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    Boosted = 0,
+    InCredit = 1,
+    Overdrawn = 2,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Empty,
+    Asleep,
+    Queued(Class),
+    Running(Class),
+    /// Wants to run, but its cap is spent until the next period.
+    Resting,
+}
+
+/// One seat, as the policy sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Entity {
+    mode: Mode,
+    next: u16,
+    share: Share,
+    /// Nanoseconds it may run ahead of the others, below zero what it owes.
+    credit: i64,
+    /// Whether it wanted to run since credit was last given.
+    was_active: bool,
+}
+
+impl Entity {
+    /// A seat that nobody has.
+    pub const EMPTY: Self =
+        Self { mode: Mode::Empty, next: NONE, share: Share { weight: 0, cap: 0 }, credit: 0, was_active: false };
+
+    const fn class(&self) -> Class {
+        if self.credit >= 0 { Class::InCredit } else { Class::Overdrawn }
+    }
+}
+
+const NONE: u16 = u16::MAX;
+
+/// Seats in the order in which they came, linked through [`Entity::next`].
+#[derive(Clone, Copy, Debug)]
+struct List {
+    first: u16,
+    last: u16,
+}
+
+impl List {
+    const EMPTY: Self = Self { first: NONE, last: NONE };
+
+    #[expect(clippy::indexing_slicing, reason = "links are places in the row")]
+    fn pop(&mut self, seats: &[Entity]) -> Option<u16> {
+        let index = self.first;
+        if index == NONE {
+            return None;
+        }
+        self.first = seats[usize::from(index)].next;
+        Some(index)
+    }
+}
+
+/// What the policy answers: who should run, and when to ask again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Whose turn it is; nobody's if nobody wants to run.
+    pub seat: Option<Seat>,
+    /// The moment at which the answer may be another; `u64::MAX` if only an event can change it.
+    pub until: u64,
+}
+
+/// What came of waking a seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Woken {
+    /// It was awake already.
+    Before,
+    /// It waits behind the one who runs.
+    Waits,
+    /// It waits, and a new choice is due.
+    ChoiceDue,
+}
+
+/// The seats of one CPU.
+#[derive(Debug)]
+pub struct RunQueue {
+    seats: Box<[Entity]>,
+    lists: [List; 3],
+    running: u16,
+    /// Since when the running seat was not yet charged.
+    charged_until: u64,
+    slice_end: u64,
+    next_period: u64,
+    resting: u32,
+}
+
+#[expect(clippy::indexing_slicing, reason = "seats are given out by `join` below the row's length, lists are three")]
+impl RunQueue {
+    /// An empty queue over this row of seats.
+    #[must_use]
+    pub fn new(seats: Box<[Entity]>) -> Self {
+        debug_assert!(seats.len() < usize::from(NONE));
+        Self {
+            seats,
+            lists: [List::EMPTY; 3],
+            running: NONE,
+            charged_until: 0,
+            slice_end: 0,
+            next_period: 0,
+            resting: 0,
+        }
+    }
+
+    /// Gives out a seat, asleep, if one is left.
+    pub fn join(&mut self, share: Share) -> Option<Seat> {
+        let index = self.seats.iter().position(|e| e.mode == Mode::Empty)?;
+        self.seats[index] = Entity { mode: Mode::Asleep, share, ..Entity::EMPTY };
+        Some(Seat(index as u16))
+    }
+
+    /// Takes a seat back, wherever it is in the queue. A running one must have been stopped before.
+    pub fn quit(&mut self, seat: Seat) {
+        self.unlink(seat.0);
+        if self.running == seat.0 {
+            self.running = NONE;
+        }
+        self.seats[seat.index()] = Entity::EMPTY;
+    }
+
+    /// Changes a seat's weight and cap, from the next period on.
+    pub fn set_share(&mut self, seat: Seat, share: Share) {
+        self.seats[seat.index()].share = share;
+    }
+
+    /// How many seats are taken.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.seats.iter().filter(|e| e.mode != Mode::Empty).count()
+    }
+
+    /// Whether anybody but the running seat waits for the CPU.
+    #[inline]
+    #[must_use]
+    pub fn has_waiting(&self) -> bool {
+        self.lists.iter().any(|l| l.first != NONE)
+    }
+
+    /// The seat that runs.
+    #[inline]
+    #[must_use]
+    pub fn running(&self) -> Option<Seat> {
+        (self.running != NONE).then_some(Seat(self.running))
+    }
+
+    /// A seat wants to run again.
+    pub fn wake(&mut self, seat: Seat) -> Woken {
+        let entity = &mut self.seats[seat.index()];
+        if entity.mode != Mode::Asleep {
+            return Woken::Before;
+        }
+        entity.was_active = true;
+        if entity.share.cap != 0 && entity.credit <= 0 {
+            entity.mode = Mode::Resting;
+            self.resting += 1;
+            return Woken::ChoiceDue;
+        }
+        let class = if entity.credit >= 0 { Class::Boosted } else { Class::Overdrawn };
+        // Even without a preemption somebody now waits, so the one who runs needs an end of its slice.
+        let was_alone = !self.has_waiting();
+        self.push(seat.0, class);
+        let goes_first = match self.running() {
+            None => true,
+            Some(running) => matches!(self.seats[running.index()].mode, Mode::Running(current) if class < current),
+        };
+        if was_alone || goes_first { Woken::ChoiceDue } else { Woken::Waits }
+    }
+
+    /// Chooses who runs from `now` on. `is_ready` is the mechanism's word on who can; a seat that cannot falls asleep.
+    /// `yields`: the running seat lets others of its class go first.
+    pub fn choose(&mut self, now: u64, yields: bool, mut is_ready: impl FnMut(Seat) -> bool) -> Choice {
+        self.charge(now);
+        if now >= self.next_period {
+            let periods = (now - self.next_period) / PERIOD + 1;
+            self.give_credit(periods.min(MAX_PERIODS));
+            self.next_period = now.saturating_add(PERIOD);
+        }
+        if let Some(running) = self.running() {
+            if let Some(stay) = self.stay_or_step_down(now, yields, running, &mut is_ready) {
+                return stay;
+            }
+        }
+        while let Some(index) = self.pop() {
+            if !is_ready(Seat(index)) {
+                self.seats[usize::from(index)].mode = Mode::Asleep;
+                continue;
+            }
+            return self.start(now, index);
+        }
+        self.running = NONE;
+        Choice { seat: None, until: if self.resting != 0 { self.next_period } else { u64::MAX } }
+    }
+
+    /// Charges the running seat for its time so far.
+    pub fn charge(&mut self, now: u64) {
+        let ran = now.saturating_sub(self.charged_until);
+        self.charged_until = now;
+        if let Some(running) = self.running() {
+            let entity = &mut self.seats[running.index()];
+            entity.was_active = true;
+            entity.credit = entity.credit.saturating_sub_unsigned(ran).max(MIN_CREDIT);
+        }
+    }
+
+    /// Lets the running seat go on, or puts it where it waits.
+    fn stay_or_step_down(
+        &mut self,
+        now: u64,
+        yields: bool,
+        running: Seat,
+        is_ready: &mut impl FnMut(Seat) -> bool,
+    ) -> Option<Choice> {
+        let entity = &mut self.seats[running.index()];
+        let Mode::Running(held) = entity.mode else { return None };
+        self.running = NONE;
+        if !is_ready(running) {
+            entity.mode = Mode::Asleep;
+            return None;
+        }
+        if entity.share.cap != 0 && entity.credit <= 0 {
+            entity.mode = Mode::Resting;
+            self.resting += 1;
+            return None;
+        }
+        let expired = now >= self.slice_end;
+        let class = if expired { entity.class() } else { held };
+        let best = self.lists.iter().position(|l| l.first != NONE);
+        let gives_way = best.is_some_and(|b| yields || b < class as usize || (b == class as usize && expired));
+        if !gives_way {
+            entity.mode = Mode::Running(class);
+            self.running = running.0;
+            return Some(if expired {
+                self.start(now, running.0)
+            } else {
+                Choice { seat: Some(running), until: self.until(running) }
+            });
+        }
+        // Who yields to a lower class goes behind everybody, once.
+        let class = if yields { Class::Overdrawn } else { entity.class() };
+        self.push(running.0, class);
+        None
+    }
+
+    fn start(&mut self, now: u64, index: u16) -> Choice {
+        let entity = &mut self.seats[usize::from(index)];
+        let class = match entity.mode {
+            Mode::Queued(Class::Boosted) => Class::Boosted,
+            _ => entity.class(),
+        };
+        entity.mode = Mode::Running(class);
+        let mut slice = if class == Class::Boosted { BOOST_SLICE } else { SLICE };
+        if entity.share.cap != 0 {
+            slice = slice.min(entity.credit.max(1) as u64);
+        }
+        self.running = index;
+        self.charged_until = now;
+        self.slice_end = now.saturating_add(slice);
+        Choice { seat: Some(Seat(index)), until: self.until(Seat(index)) }
+    }
+
+    /// Until when the running seat need not be looked at: for ever if it is alone and has no cap.
+    fn until(&self, running: Seat) -> u64 {
+        let turn =
+            if self.has_waiting() || self.seats[running.index()].share.cap != 0 { self.slice_end } else { u64::MAX };
+        if self.resting != 0 { turn.min(self.next_period) } else { turn }
+    }
+
+    /// Gives every seat that wanted to run its part of some periods, wakes who rested, and lets those in credit again
+    /// wait among their like.
+    fn give_credit(&mut self, periods: u64) {
+        let is_active = |e: &Entity| e.was_active || !matches!(e.mode, Mode::Asleep | Mode::Empty);
+        let weights: u64 = self.seats.iter().filter(|e| is_active(e)).map(|e| u64::from(e.share.weight)).sum();
+        for index in 0..self.seats.len() {
+            let entity = &mut self.seats[index];
+            if !is_active(entity) {
+                // Nobody owes for what was long ago.
+                if entity.credit < 0 {
+                    entity.credit = (entity.credit + MAX_CREDIT).min(0);
+                }
+                continue;
+            }
+            entity.was_active = false;
+            let mut part = periods * PERIOD * u64::from(entity.share.weight) / weights.max(1);
+            if entity.share.cap != 0 {
+                part = part.min(periods * PERIOD * u64::from(entity.share.cap) / 100);
+            }
+            entity.credit = (entity.credit + part as i64).min(MAX_CREDIT.min(part.max(1) as i64 * 2));
+            if entity.mode == Mode::Resting && entity.credit > 0 {
+                self.resting -= 1;
+                self.push(index as u16, Class::InCredit);
+            }
+        }
+        let mut waiting = core::mem::replace(&mut self.lists[Class::Overdrawn as usize], List::EMPTY);
+        while let Some(index) = waiting.pop(&self.seats) {
+            let class = self.seats[usize::from(index)].class();
+            self.push(index, class);
+        }
+    }
+
+    fn push(&mut self, index: u16, class: Class) {
+        let entity = &mut self.seats[usize::from(index)];
+        entity.mode = Mode::Queued(class);
+        entity.next = NONE;
+        let list = &mut self.lists[class as usize];
+        if list.first == NONE {
+            list.first = index;
+        } else {
+            self.seats[usize::from(list.last)].next = index;
+        }
+        list.last = index;
+    }
+
+    fn pop(&mut self) -> Option<u16> {
+        self.lists.iter_mut().find_map(|list| list.pop(&self.seats))
+    }
+
+    /// Takes a seat out of whatever it waits in.
+    fn unlink(&mut self, index: u16) {
+        match self.seats[usize::from(index)].mode {
+            Mode::Resting => self.resting -= 1,
+            Mode::Queued(class) => {
+                let mut others = core::mem::replace(&mut self.lists[class as usize], List::EMPTY);
+                while let Some(other) = others.pop(&self.seats) {
+                    if other != index {
+                        self.push(other, class);
+                    }
+                }
+            }
+            Mode::Empty | Mode::Asleep | Mode::Running(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    fn queue(shares: &[Share]) -> (RunQueue, Vec<Seat>) {
+        let mut queue = RunQueue::new(vec![Entity::EMPTY; 16].into_boxed_slice());
+        let seats = shares.iter().map(|&s| queue.join(s).unwrap()).collect();
+        (queue, seats)
+    }
+
+    /// Runs whoever is chosen until the moment the queue names, for `total` nanoseconds; who had how much.
+    fn run(queue: &mut RunQueue, seats: &[Seat], total: u64) -> Vec<u64> {
+        let mut used = vec![0; seats.len()];
+        let mut now = 0;
+        while now < total {
+            let choice = queue.choose(now, false, |_| true);
+            let until = choice.until.min(total).max(now + 1);
+            if let Some(i) = choice.seat.and_then(|s| seats.iter().position(|&t| t == s)) {
+                used[i] += until - now;
+            }
+            now = until;
+        }
+        used
+    }
+
+    #[test]
+    fn time_is_shared_by_weight() {
+        let share = |weight| Share { weight, cap: 0 };
+        let (mut queue, seats) = queue(&[share(256), share(512), share(256)]);
+        seats.iter().for_each(|&s| assert_ne!(queue.wake(s), Woken::Before));
+        let used = run(&mut queue, &seats, 30_000_000_000);
+        for (part, expected) in used.iter().zip([7.5e9, 15e9, 7.5e9]) {
+            assert!((*part as f64 / expected - 1.0).abs() < 0.02, "{used:?}");
+        }
+    }
+
+    #[test]
+    fn a_cap_holds_even_on_an_idle_machine() {
+        let (mut queue, seats) = queue(&[Share { weight: 256, cap: 25 }, Share { weight: 1, cap: 10 }]);
+        seats.iter().for_each(|&s| assert_ne!(queue.wake(s), Woken::Before));
+        let used = run(&mut queue, &seats, 10_000_000_000);
+        assert!((used[0] as f64 / 2.5e9 - 1.0).abs() < 0.02, "{used:?}");
+        assert!(used[1] <= 1_010_000_000, "{used:?}");
+    }
+
+    #[test]
+    fn who_wakes_with_credit_goes_before_a_hog() {
+        let (mut queue, seats) = queue(&[Share::default(); 2]);
+        queue.wake(seats[0]);
+        assert_eq!(queue.choose(0, false, |_| true).seat, Some(seats[0]));
+        assert_eq!(queue.wake(seats[1]), Woken::ChoiceDue);
+        // The first one's own moment of going first is over by now.
+        assert_eq!(queue.choose(5_000_000, false, |_| true).seat, Some(seats[1]));
+    }
+
+    #[test]
+    fn who_runs_alone_is_never_disturbed() {
+        let (mut queue, seats) = queue(&[Share::default(); 2]);
+        queue.wake(seats[0]);
+        assert_eq!(queue.choose(0, false, |_| true), Choice { seat: Some(seats[0]), until: u64::MAX });
+        assert_eq!(queue.choose(10 * SLICE, true, |_| true).until, u64::MAX);
+    }
+
+    #[test]
+    fn a_yield_lets_the_other_run() {
+        let (mut queue, seats) = queue(&[Share::default(); 2]);
+        seats.iter().for_each(|&s| assert_ne!(queue.wake(s), Woken::Before));
+        let first = queue.choose(0, false, |_| true).seat.unwrap();
+        let second = queue.choose(10, true, |_| true).seat.unwrap();
+        assert_ne!(first, second);
+        assert_eq!(queue.choose(20, true, |_| true).seat, Some(first));
+    }
+
+    #[test]
+    fn nobody_unready_is_chosen_and_sleepers_can_wake_again() {
+        let (mut queue, seats) = queue(&[Share::default(); 2]);
+        seats.iter().for_each(|&s| assert_ne!(queue.wake(s), Woken::Before));
+        assert_eq!(queue.choose(0, false, |s| s == seats[1]).seat, Some(seats[1]));
+        assert_eq!(queue.choose(5, false, |_| false).seat, None);
+        assert_eq!(queue.wake(seats[0]), Woken::ChoiceDue);
+        assert_eq!(queue.choose(6, false, |_| true).seat, Some(seats[0]));
+    }
+
+    proptest! {
+        #[test]
+        fn a_ready_seat_always_gets_its_turn(ops in proptest::collection::vec((0..6_u8, 0..6_usize, 0..40_000_000_u64), 1..300)) {
+            let share = |i: usize| Share { weight: 1 + 100 * i as u16, cap: if i == 5 { 20 } else { 0 } };
+            let (mut queue, seats) = queue(&(0..6).map(share).collect::<Vec<_>>());
+            let mut ready = [false; 6];
+            let mut now = 0;
+            for (op, who, delta) in ops {
+                now += delta;
+                match op {
+                    0 | 1 => { ready[who] = true; queue.wake(seats[who]); }
+                    2 => ready[who] = false,
+                    _ => {
+                        let choice = queue.choose(now, op == 3, |s| ready[s.index()]);
+                        if let Some(seat) = choice.seat { prop_assert!(ready[seat.index()]); }
+                        let only_capped = ready[..5].iter().all(|r| !r);
+                        if choice.seat.is_none() && !only_capped { prop_assert!(false, "someone waits, nobody runs"); }
+                    }
+                }
+                // Falling asleep is noticed at the next choice, and every wake after it counts.
+                for (i, &seat) in seats.iter().enumerate() { if ready[i] { queue.wake(seat); } }
+            }
+            for &seat in &seats { queue.wake(seat); }
+            let mut seen = [false; 6];
+            for _ in 0..200 {
+                let choice = queue.choose(now, false, |_| true);
+                seen[choice.seat.unwrap().index()] = true;
+                now = choice.until.max(now + 1);
+            }
+            prop_assert!(seen.iter().all(|&s| s), "{seen:?}");
+        }
+
+        #[test]
+        fn a_seat_given_back_is_in_no_list(order in Just([0, 1, 2, 3]).prop_shuffle(), leaver in 0..4_usize) {
+            let (mut queue, seats) = queue(&[Share::default(); 4]);
+            for i in order { queue.wake(seats[i]); }
+            queue.quit(seats[leaver]);
+            for i in 0..8 {
+                let seat = queue.choose(i * SLICE, false, |_| true).seat.unwrap();
+                prop_assert_ne!(seat, seats[leaver]);
+            }
+            prop_assert_eq!(queue.taken(), 3);
+        }
+    }
+}

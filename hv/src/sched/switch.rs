@@ -1,0 +1,156 @@
+//! The running loop: from one vcpu to the next, and waiting while there is none.
+
+use super::{CpuShared, Occupant, run_queue::Choice, runstate, timers};
+use crate::{
+    Hypervisor,
+    caller::Current,
+    domain::{
+        Domain,
+        regs::Regs,
+        vcpu::{Vcpu, VcpuState, pause},
+    },
+    machine::{CpuId, Machine},
+    trap::work,
+};
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+use oxen_abi::vcpu::{RUNSTATE_BLOCKED, RUNSTATE_OFFLINE, RUNSTATE_RUNNABLE, RUNSTATE_RUNNING};
+
+/// Does what waits on this CPU, and sees to it that the right vcpu is on it; waits while none can run.
+///
+/// For the machine's exit path: to be called with interrupts off, whenever the CPU's `work` is not zero before guest
+/// code goes on, and to begin with when a CPU was brought up (`current` is `None` then). On return `current` is a vcpu
+/// that may run, everything of it is loaded and `regs` are its registers; the caller then delivers what is pending for
+/// it (`trap::deliver_pending`), looks at `work` once more and goes to the guest. `regs` are the registers that the entry
+/// path saved, those of `current` on the way in and on the way out.
+pub fn leave<M: Machine>(hv: &'static Hypervisor<M>, cpu: CpuId, current: &mut Option<Current>, regs: &mut Regs) {
+    let Some(shared) = hv.cpu(cpu) else { return };
+    loop {
+        let mut todo = shared.work.swap(0, Ordering::SeqCst);
+        let now = hv.now();
+        if todo & work::TIMER != 0 {
+            timers::expire(hv, cpu, now);
+            todo |= shared.work.swap(0, Ordering::SeqCst) & !work::TIMER;
+        }
+        let Some((choice, next)) = choose(shared, current.as_ref(), now, todo & work::YIELD != 0) else { return };
+        match (choice.seat.is_some(), next) {
+            (true, None) => stay(hv, current.as_mut(), now),
+            (true, Some(next)) => {
+                let switched = switch(hv, cpu, current, regs, next, now);
+                // Who paused it after it was chosen, and before its state was taken, did not see that it runs.
+                let is_ready = current.as_ref().is_some_and(|c| c.vcpu.pauses.load(Ordering::SeqCst) == 0);
+                if !switched || !is_ready {
+                    shared.work.fetch_or(work::RESCHEDULE, Ordering::Relaxed);
+                }
+            }
+            (false, _) => rest(hv, cpu, current, regs, now),
+        }
+        timers::arm_next(hv, shared, choice.until, now);
+        if shared.work.load(Ordering::SeqCst) != 0 {
+            continue;
+        }
+        if choice.seat.is_some() {
+            return;
+        }
+        hv.machine.idle();
+    }
+}
+
+/// Asks the policy, and lets it choose among those who can run. The occupant only if it is not `current`.
+fn choose(shared: &CpuShared, current: Option<&Current>, now: u64, yields: bool) -> Option<(Choice, Option<Occupant>)> {
+    let mut plan = shared.plan.get()?.lock();
+    let super::Plan { queue, occupants } = &mut *plan;
+    let choice = queue.choose(now, yields, |seat| {
+        let occupant = occupants.get(seat.index()).and_then(Option::as_ref);
+        occupant.is_some_and(|o| o.vcpu.pauses.load(Ordering::SeqCst) == 0)
+    });
+    let next = choice.seat.and_then(|seat| occupants.get(seat.index())?.as_ref());
+    let next = next.filter(|o| current.is_none_or(|c| !Arc::ptr_eq(&c.vcpu, &o.vcpu)));
+    Some((choice, next.cloned()))
+}
+
+/// The vcpu that was on the CPU goes on.
+fn stay<M: Machine>(hv: &Hypervisor<M>, current: Option<&mut Current>, now: u64) {
+    let Some(current) = current else { return };
+    if !current.vcpu.sched.is_running.swap(true, Ordering::SeqCst) {
+        current.vcpu.sched.runstate.lock().enter(RUNSTATE_RUNNING, now);
+        runstate::publish(&hv.machine, &current.domain, &current.vcpu, &current.state);
+    }
+}
+
+/// Nobody can run. A vcpu that only waits for an event keeps the CPU's registers: it is likely to be the next.
+fn rest<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId, current: &mut Option<Current>, regs: &Regs, now: u64) {
+    let Some(staying) = current else { return };
+    stop(hv, &staying.domain, &staying.vcpu, &staying.state, now);
+    if staying.vcpu.pauses.load(Ordering::SeqCst) & !pause::WAITING != 0 {
+        let last = take_off(hv, current, regs);
+        hv.machine.unload();
+        put_away(cpu, last, None);
+    }
+}
+
+/// Puts the vcpu that was on the CPU away and loads another. Not done if that one has no state, which pauses it.
+fn switch<M: Machine>(
+    hv: &Hypervisor<M>,
+    cpu: CpuId,
+    current: &mut Option<Current>,
+    regs: &mut Regs,
+    next: Occupant,
+    now: u64,
+) -> bool {
+    let Occupant { domain, vcpu } = next;
+    let Some(state) = vcpu.slot.lock().take() else {
+        vcpu.pauses.fetch_or(pause::DOWN, Ordering::SeqCst);
+        return false;
+    };
+    if let Some(last) = current {
+        stop(hv, &last.domain, &last.vcpu, &last.state, now);
+    }
+    let last = take_off(hv, current, regs);
+    domain.dirty_cpus.fetch_or(bit(cpu), Ordering::SeqCst);
+    *regs = state.regs;
+    hv.machine.load(&state);
+    put_away(cpu, last, Some(&domain));
+    vcpu.sched.is_running.store(true, Ordering::SeqCst);
+    vcpu.sched.runstate.lock().enter(RUNSTATE_RUNNING, now);
+    runstate::publish(&hv.machine, &domain, &vcpu, &state);
+    *current = Some(Current { domain, vcpu, state });
+    true
+}
+
+/// A vcpu no longer runs, and its guest can read so.
+fn stop<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: &Vcpu, state: &VcpuState, now: u64) {
+    if !vcpu.sched.is_running.swap(false, Ordering::SeqCst) {
+        return;
+    }
+    let why = vcpu.pauses.load(Ordering::SeqCst);
+    let runstate = match why {
+        0 => RUNSTATE_RUNNABLE,
+        _ if why & !pause::WAITING == 0 => RUNSTATE_BLOCKED,
+        _ => RUNSTATE_OFFLINE,
+    };
+    vcpu.sched.runstate.lock().enter(runstate, now);
+    runstate::publish(&hv.machine, domain, vcpu, state);
+}
+
+/// Takes what is the vcpu's out of the CPU, all but its root.
+fn take_off<M: Machine>(hv: &Hypervisor<M>, current: &mut Option<Current>, regs: &Regs) -> Option<Current> {
+    let mut last = current.take()?;
+    last.state.regs = *regs;
+    hv.machine.save(&mut last.state);
+    Some(last)
+}
+
+/// Another root is loaded, and with it every translation of the last one's domain is gone, unless it is `now`'s too:
+/// others may do with the vcpu and the domain as they like.
+fn put_away(cpu: CpuId, last: Option<Current>, now: Option<&Arc<Domain>>) {
+    let Some(Current { domain, vcpu, state }) = last else { return };
+    if now.is_none_or(|now| !Arc::ptr_eq(now, &domain)) {
+        domain.dirty_cpus.fetch_and(!bit(cpu), Ordering::SeqCst);
+    }
+    *vcpu.slot.lock() = Some(state);
+}
+
+const fn bit(cpu: CpuId) -> u64 {
+    1 << (cpu.0 & 63)
+}
