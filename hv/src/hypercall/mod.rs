@@ -1,5 +1,69 @@
 //! Hypercalls: one exhaustive match, one line per call.
 
+pub mod batch;
 pub mod console;
 pub mod event;
+pub mod guest_setup;
+pub mod iret;
+pub mod stubs;
 pub mod version;
+
+use crate::{
+    caller::{Args, Caller, Refusal, Reply},
+    machine::Machine,
+    trap,
+};
+use oxen_abi::{errno::Errno, hypercall::Hypercall};
+
+/// Bytes of the `syscall` instruction: how far back a preempted caller is set to execute it again.
+const SYSCALL_BYTES: u64 = 2;
+
+/// Executes the hypercall that the caller's registers name, and answers in them.
+#[inline]
+pub fn execute<M: Machine>(caller: &mut Caller<'_, M>) {
+    let regs = &caller.regs;
+    let mut args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
+    let number = regs.rax as u32;
+    match call(caller, number, &mut args) {
+        Ok(value) => caller.regs.rax = value,
+        Err(refusal) => refuse(caller, refusal, args),
+    }
+}
+
+/// Answers a hypercall that has no value.
+#[cold]
+fn refuse<M: Machine>(caller: &mut Caller<'_, M>, refusal: Refusal, args: Args) {
+    match refusal {
+        Refusal::Tell(error) => caller.regs.rax = error.to_return_value(),
+        Refusal::Preempted => {
+            let regs = &mut *caller.regs;
+            [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = args;
+            regs.rip = regs.rip.wrapping_sub(SYSCALL_BYTES);
+        }
+        Refusal::Crash(reason) => trap::crash(caller, reason),
+    }
+}
+
+/// Executes one hypercall by number, called directly or from a batch.
+#[inline]
+fn call<M: Machine>(caller: &mut Caller<'_, M>, number: u32, args: &mut Args) -> Reply {
+    let Ok(hypercall) = Hypercall::try_from(u64::from(number)) else { return Err(Errno::NoSys.into()) };
+    match hypercall {
+        Hypercall::SetTrapTable => guest_setup::set_trap_table(caller, args),
+        Hypercall::StackSwitch => guest_setup::stack_switch(caller, args),
+        Hypercall::SetCallbacks => guest_setup::set_callbacks(caller, args),
+        Hypercall::FpuTaskswitch => guest_setup::fpu_taskswitch(caller, args),
+        Hypercall::SetDebugreg => guest_setup::set_debugreg(caller, args),
+        Hypercall::GetDebugreg => guest_setup::get_debugreg(caller, args),
+        Hypercall::Multicall => batch::multicall(caller, args),
+        Hypercall::VmAssist => guest_setup::vm_assist(caller, args),
+        Hypercall::Iret => iret::iret(caller),
+        Hypercall::SetSegmentBase => guest_setup::set_segment_base(caller, args),
+        Hypercall::CallbackOp => guest_setup::callback_op(caller, args),
+        Hypercall::EventChannelOp => event::event_channel_op(caller, args),
+        Hypercall::XenVersion => version::xen_version(caller, args),
+        Hypercall::ConsoleIo => console::console_io(caller, args),
+        Hypercall::XenpmuOp => Err(Errno::OpNotSupp.into()),
+        _ => Err(Errno::NoSys.into()),
+    }
+}

@@ -1,11 +1,19 @@
 //! Everything that brings a guest into the hypervisor other than a hypercall, and the way back.
 //!
-//! An exception of the guest is either something that the hypervisor does for it or goes to the guest's own handler.
+//! An exception of the guest is either something that the hypervisor does for it ([`emulate`], a write to a page table)
+//! or goes to the guest's own handler ([`bounce`]).
 
+pub mod bounce;
+pub mod cpuid;
+pub mod debug;
 pub mod decode;
+pub mod emulate;
 pub mod flags;
+pub mod msr;
+pub mod ports;
 
-use crate::domain::vcpu::Callback;
+use crate::{caller::Caller, domain::vcpu::Callback, machine::Machine};
+use core::sync::atomic::Ordering;
 
 /// `VMASST_TYPE_architectural_iopl`: the I/O privilege level lives in the RFLAGS of frames.
 pub const ARCHITECTURAL_IOPL: u32 = 4;
@@ -59,10 +67,8 @@ impl TrapHandler {
         self.flags & 3
     }
 
-    /// As a callback.
     #[inline]
-    #[must_use]
-    pub const fn callback(self) -> Callback {
+    const fn callback(self) -> Callback {
         Callback { address: self.address, masks_events: self.flags & Self::MASKS_EVENTS != 0 }
     }
 }
@@ -109,4 +115,100 @@ pub trait Ports {
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4];
     /// Sets the extended control register XCR0; says whether the CPU took it.
     fn set_xcr0(&self, value: u64) -> bool;
+}
+
+/// An exception that the CPU raised in guest code, other than a page fault.
+#[inline]
+pub fn exception<M: Machine>(caller: &mut Caller<'_, M>, vector: u8, error_code: u32) {
+    match vector {
+        vector::GENERAL_PROTECTION => emulate::general_protection(caller, error_code),
+        vector::INVALID_OPCODE => emulate::invalid_opcode(caller),
+        vector::DEBUG => {
+            let status = caller.hv.machine.take_debug_status();
+            debug::raised(caller, status);
+        }
+        vector::DEVICE_NOT_AVAILABLE => {
+            caller.state.task_switched = false;
+            caller.hv.machine.set_task_switched(false);
+            inject(caller, vector, None);
+        }
+        _ => inject(caller, vector, has_error_code(vector).then_some(error_code)),
+    }
+}
+
+/// Whether the CPU pushes an error code with this exception.
+#[must_use]
+pub const fn has_error_code(vector: u8) -> bool {
+    matches!(vector, 8 | 10..=14 | 17 | 21)
+}
+
+/// Hands an exception to the guest's handler.
+#[inline]
+pub fn inject<M: Machine>(caller: &mut Caller<'_, M>, vector: u8, error_code: Option<u32>) {
+    let handler = caller.state.traps.handler(vector);
+    bounce::enter(caller, handler.callback(), error_code);
+}
+
+/// `int n` of the guest, for a vector that is not the CPU's own: to its handler if the privilege suffices.
+#[must_use = "a refused interrupt is a general protection fault"]
+pub fn software_interrupt<M: Machine>(caller: &mut Caller<'_, M>, vector: u8) -> bool {
+    let handler = caller.state.traps.handler(vector);
+    let needed = if caller.state.in_kernel { 1 } else { 3 };
+    if handler.address == 0 || handler.privilege() < needed {
+        return false;
+    }
+    bounce::enter(caller, handler.callback(), None);
+    true
+}
+
+/// `syscall` from the guest's user mode, to its kernel's callback.
+#[inline]
+pub fn user_syscall<M: Machine>(caller: &mut Caller<'_, M>) {
+    enter_by_syscall(caller, caller.state.syscall_callback);
+}
+
+/// `syscall` from 32-bit user mode.
+pub fn user_syscall32<M: Machine>(caller: &mut Caller<'_, M>) {
+    enter_by_syscall(caller, caller.state.syscall32_callback);
+}
+
+#[inline]
+fn enter_by_syscall<M: Machine>(caller: &mut Caller<'_, M>, callback: Callback) {
+    if callback.address == 0 {
+        caller.regs.rip = caller.regs.rip.wrapping_sub(2);
+        return inject(caller, vector::INVALID_OPCODE, None);
+    }
+    bounce::enter(caller, callback, None);
+}
+
+/// What must still happen before the guest goes on: an NMI first, then the events that wait and are not masked.
+#[inline]
+pub fn deliver_pending<M: Machine>(caller: &mut Caller<'_, M>) {
+    if caller.vcpu.work.load(Ordering::Relaxed) & work::NMI != 0 && caller.state.nmi_callback.address != 0 {
+        caller.vcpu.work.fetch_and(!work::NMI, Ordering::Relaxed);
+        let callback = Callback { masks_events: true, ..caller.state.nmi_callback };
+        return bounce::enter(caller, callback, None);
+    }
+    if caller.state.info.wants_upcall() {
+        let callback = Callback { masks_events: true, ..caller.state.event_callback };
+        bounce::enter(caller, callback, None);
+    }
+}
+
+/// The CPU refused to return to the guest as its frame asks: the failsafe callback hears of it.
+pub fn failsafe<M: Machine>(caller: &mut Caller<'_, M>) {
+    let selectors = caller.state.selectors;
+    let callback = caller.state.failsafe_callback;
+    if callback.address == 0 {
+        return inject(caller, vector::GENERAL_PROTECTION, Some(0));
+    }
+    bounce::enter(caller, callback, None);
+    bounce::push_selectors(caller, selectors);
+}
+
+/// Ends the caller's domain: it broke a promise that it cannot be told about.
+#[cold]
+pub fn crash<M: Machine>(caller: &mut Caller<'_, M>, reason: &str) {
+    let _ = reason;
+    caller.domain.shutdown.store(oxen_abi::sched::SHUTDOWN_CRASH, Ordering::Release);
 }

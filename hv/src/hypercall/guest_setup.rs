@@ -1,0 +1,217 @@
+//! Small hypercalls by which a guest's kernel tells where it wants to be entered and how its CPU is set up.
+
+use crate::{
+    addr::GuestAddr,
+    caller::{Args, Caller, Reply},
+    domain::vcpu::Callback,
+    machine::Machine,
+    mem::guest_ptr::GuestPtr,
+    trap::{TrapHandler, TrapTable, debug, emulate},
+};
+use core::sync::atomic::Ordering;
+use oxen_abi::{
+    callback::{
+        CALLBACKF_MASK_EVENTS, CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER, CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE,
+        CALLBACKTYPE_NMI, CALLBACKTYPE_SYSCALL, CALLBACKTYPE_SYSCALL32, CALLBACKTYPE_SYSENTER,
+        CALLBACKTYPE_SYSENTER_DEPRECATED, CallbackRegister, CallbackUnregister,
+    },
+    errno::Errno,
+    segments::{SEGBASE_FS, SEGBASE_GS_KERNEL, SEGBASE_GS_USER, SEGBASE_GS_USER_SEL},
+    trap::TrapInfo,
+    vm_assist::{
+        VMASST_CMD_DISABLE, VMASST_CMD_ENABLE, VMASST_TYPE_4GB_SEGMENTS, VMASST_TYPE_4GB_SEGMENTS_NOTIFY,
+        VMASST_TYPE_ARCHITECTURAL_IOPL, VMASST_TYPE_M2P_STRICT, VMASST_TYPE_PAE_EXTENDED_CR3,
+        VMASST_TYPE_RUNSTATE_UPDATE_FLAG, VMASST_TYPE_WRITABLE_PAGETABLES,
+    },
+};
+
+/// Handlers in a table at most: one for each vector, and the end.
+const MOST_HANDLERS: u64 = 257;
+
+/// `set_trap_table(table)`: adds handlers to those there are; a null pointer forgets them all.
+///
+/// # Errors
+/// `Fault` for an unreadable table, `Inval` for a handler that no CPU could jump to; those before it stay.
+pub fn set_trap_table<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    let [table, ..] = *args;
+    if table == 0 {
+        caller.state.traps = TrapTable::default();
+        return Ok(0);
+    }
+    for i in 0..MOST_HANDLERS {
+        let place = table.checked_add(i * size_of::<TrapInfo>() as u64).ok_or(Errno::Fault)?;
+        let info = GuestPtr::<TrapInfo>::new(place, 1)?.read(&caller.hv.machine, 0)?;
+        if info.address == 0 {
+            break;
+        }
+        if !GuestAddr(info.address).is_canonical() {
+            return Err(Errno::Inval.into());
+        }
+        let handler = TrapHandler { address: info.address, cs: info.cs | 3, flags: info.flags & 7 };
+        caller.state.traps.set(info.vector, handler);
+    }
+    Ok(0)
+}
+
+/// `stack_switch(ss, rsp)`: the stack on which the kernel is entered from user mode.
+///
+/// # Errors
+/// None.
+pub fn stack_switch<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    let [ss, rsp, ..] = *args;
+    caller.state.kernel_ss = ss & 0xffff | 3;
+    caller.state.kernel_sp = rsp;
+    Ok(0)
+}
+
+/// `set_callbacks(event, failsafe, syscall)`.
+///
+/// # Errors
+/// `Inval` for an address that no CPU could jump to.
+pub fn set_callbacks<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    let [event, failsafe, syscall, ..] = *args;
+    let callbacks = [(CALLBACKTYPE_EVENT, event), (CALLBACKTYPE_FAILSAFE, failsafe), (CALLBACKTYPE_SYSCALL, syscall)];
+    if callbacks.iter().any(|&(_, address)| !GuestAddr(address).is_canonical()) {
+        return Err(Errno::Inval.into());
+    }
+    for (kind, address) in callbacks {
+        register_callback(caller, kind, Callback { address, masks_events: false })?;
+    }
+    Ok(0)
+}
+
+/// `callback_op(command, argument)`.
+///
+/// # Errors
+/// `NoSys` for an unknown command or type, `Inval` for an address that no CPU could jump to or a callback that cannot be
+/// taken back, `Fault`.
+pub fn callback_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    let [command, pointer, ..] = *args;
+    match command as u32 {
+        CALLBACKOP_REGISTER => {
+            let request = GuestPtr::<CallbackRegister>::new(pointer, 1)?.read(&caller.hv.machine, 0)?;
+            if !GuestAddr(request.address).is_canonical() {
+                return Err(Errno::Inval.into());
+            }
+            let masks_events = request.flags & CALLBACKF_MASK_EVENTS != 0;
+            register_callback(caller, request.r#type, Callback { address: request.address, masks_events })?;
+        }
+        CALLBACKOP_UNREGISTER => {
+            let request = GuestPtr::<CallbackUnregister>::new(pointer, 1)?.read(&caller.hv.machine, 0)?;
+            match request.r#type {
+                CALLBACKTYPE_NMI => caller.state.nmi_callback = Callback::default(),
+                CALLBACKTYPE_EVENT
+                | CALLBACKTYPE_FAILSAFE
+                | CALLBACKTYPE_SYSCALL
+                | CALLBACKTYPE_SYSENTER
+                | CALLBACKTYPE_SYSENTER_DEPRECATED => return Err(Errno::Inval.into()),
+                _ => return Err(Errno::NoSys.into()),
+            }
+        }
+        _ => return Err(Errno::NoSys.into()),
+    }
+    Ok(0)
+}
+
+fn register_callback<M: Machine>(caller: &mut Caller<'_, M>, kind: u16, callback: Callback) -> Result<(), Errno> {
+    let state = &mut *caller.state;
+    let place = match kind {
+        CALLBACKTYPE_EVENT => &mut state.event_callback,
+        CALLBACKTYPE_FAILSAFE => &mut state.failsafe_callback,
+        CALLBACKTYPE_SYSCALL => &mut state.syscall_callback,
+        CALLBACKTYPE_SYSCALL32 => &mut state.syscall32_callback,
+        CALLBACKTYPE_SYSENTER | CALLBACKTYPE_SYSENTER_DEPRECATED => &mut state.sysenter_callback,
+        CALLBACKTYPE_NMI => &mut state.nmi_callback,
+        _ => return Err(Errno::NoSys),
+    };
+    *place = callback;
+    Ok(())
+}
+
+/// `set_segment_base(which, base)`: `SEGBASE_*`; the last takes a selector.
+///
+/// # Errors
+/// `Inval` for an unknown base or an address that is not canonical.
+pub fn set_segment_base<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    let [which, base, ..] = *args;
+    let which = which as u32;
+    if which != SEGBASE_GS_USER_SEL && !GuestAddr(base).is_canonical() {
+        return Err(Errno::Inval.into());
+    }
+    let machine = &caller.hv.machine;
+    match which {
+        SEGBASE_FS => {
+            caller.state.fs_base = base;
+            machine.set_fs_base(base);
+        }
+        SEGBASE_GS_USER => {
+            caller.state.gs_base_user = base;
+            machine.set_other_gs_base(base);
+        }
+        SEGBASE_GS_KERNEL => {
+            caller.state.gs_base_kernel = base;
+            machine.set_gs_base(base);
+        }
+        SEGBASE_GS_USER_SEL => {
+            machine.set_user_gs(base as u16);
+        }
+        _ => return Err(Errno::Inval.into()),
+    }
+    Ok(0)
+}
+
+/// `fpu_taskswitch(set)`: CR0.TS.
+///
+/// # Errors
+/// None.
+pub fn fpu_taskswitch<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    emulate::set_task_switched(caller, args[0] as u32 != 0);
+    Ok(0)
+}
+
+/// `set_debugreg(number, value)`.
+///
+/// # Errors
+/// `NoDev` for a register that there is not, `Perm` for a breakpoint that a guest may not have.
+pub fn set_debugreg<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    let [number, value, ..] = *args;
+    debug::write(caller, register_number(number)?, value)?;
+    Ok(0)
+}
+
+/// `get_debugreg(number)`.
+///
+/// # Errors
+/// `NoDev` for a register that there is not.
+pub fn get_debugreg<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    Ok(debug::read(caller.state, register_number(args[0])?).ok_or(Errno::NoDev)?)
+}
+
+fn register_number(number: u64) -> Result<u8, Errno> {
+    u8::try_from(number as u32).map_err(|_| Errno::NoDev)
+}
+
+/// `vm_assist(command, type)`.
+///
+/// # Errors
+/// `Inval` for an unknown type, `NoSys` for an unknown command.
+pub fn vm_assist<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    const KNOWN: u64 = 1 << VMASST_TYPE_4GB_SEGMENTS
+        | 1 << VMASST_TYPE_4GB_SEGMENTS_NOTIFY
+        | 1 << VMASST_TYPE_WRITABLE_PAGETABLES
+        | 1 << VMASST_TYPE_PAE_EXTENDED_CR3
+        | 1 << VMASST_TYPE_ARCHITECTURAL_IOPL
+        | 1 << VMASST_TYPE_RUNSTATE_UPDATE_FLAG
+        | 1 << VMASST_TYPE_M2P_STRICT;
+    let [command, kind, ..] = *args;
+    let bit = 1_u64.checked_shl(kind as u32).unwrap_or(0) & KNOWN;
+    if bit == 0 {
+        return Err(Errno::Inval.into());
+    }
+    match command as u32 {
+        VMASST_CMD_ENABLE => caller.domain.vm_assist.fetch_or(bit, Ordering::Relaxed),
+        VMASST_CMD_DISABLE => caller.domain.vm_assist.fetch_and(!bit, Ordering::Relaxed),
+        _ => return Err(Errno::NoSys.into()),
+    };
+    Ok(0)
+}

@@ -1,0 +1,76 @@
+//! Into the guest's own handlers: the frame on its kernel stack, and the registers it starts with.
+//!
+//! From the stack pointer up: RCX, R11, the error code if the vector has one, RIP, CS with the saved event mask in its
+//! upper half, RFLAGS, RSP, SS (`arch-x86/xen-x86_64.h`). A CS with privilege level 0 tells the guest's kernel that it
+//! interrupted itself.
+
+use super::{crash, flags};
+use crate::{addr::GuestAddr, caller::Caller, domain::vcpu::Callback, machine::Machine};
+use oxen_abi::segments::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
+
+/// Flags that the CPU clears on the way into a handler (Intel SDM vol. 3A, 6.14), and the privilege that is ours.
+const CLEARED_ON_ENTRY: u64 = flags::AC | flags::VM | flags::RF | flags::NT | flags::IOPL | flags::TF;
+
+/// Enters the guest's kernel at `to`. A guest whose stack takes no frame, or that registered no handler, is ended.
+#[inline]
+pub fn enter<M: Machine>(caller: &mut Caller<'_, M>, to: Callback, error_code: Option<u32>) {
+    if to.address == 0 {
+        return crash(caller, "an event or exception for which the guest registered no handler");
+    }
+    let was_kernel = caller.state.in_kernel;
+    let top = if was_kernel { caller.regs.rsp } else { caller.state.kernel_sp } & !15;
+    if !was_kernel {
+        caller.state.in_kernel = true;
+        caller.hv.machine.switch_mode(caller.state);
+    }
+    let masked = caller.state.info.upcall_mask();
+    let regs = &*caller.regs;
+    let mut rflags = regs.rflags & !(flags::IF | flags::IOPL);
+    if !masked {
+        rflags |= flags::IF;
+    }
+    if caller.domain.assists(super::ARCHITECTURAL_IOPL) {
+        rflags |= u64::from(caller.state.iopl) << 12;
+    }
+    let privilege = if was_kernel { 0 } else { regs.cs & 3 };
+    let cs = regs.cs & 0xfffc | privilege | u64::from(masked) << 32;
+    let pushed = match error_code {
+        None => push(caller, top, [regs.rcx, regs.r11, regs.rip, cs, rflags, regs.rsp, regs.ss]),
+        Some(code) => push(caller, top, [regs.rcx, regs.r11, code.into(), regs.rip, cs, rflags, regs.rsp, regs.ss]),
+    };
+    let Some(rsp) = pushed else {
+        return crash(caller, "the guest's kernel stack cannot be written");
+    };
+    if to.masks_events {
+        caller.state.info.set_upcall_mask(true);
+    }
+    let regs = &mut *caller.regs;
+    regs.rip = to.address;
+    regs.cs = u64::from(FLAT_KERNEL_CS);
+    regs.rflags = regs.rflags & !CLEARED_ON_ENTRY | flags::IF;
+    regs.rsp = rsp;
+    regs.ss = u64::from(FLAT_KERNEL_SS);
+    regs.rcx = regs.rip;
+    regs.r11 = regs.rflags;
+    regs.entry_vector = crate::domain::regs::Regs::SYSCALL_VECTOR;
+}
+
+/// Pushes a frame under `top`; the new stack pointer, or `None` where the guest has no such stack.
+#[inline]
+fn push<M: Machine, const N: usize>(caller: &Caller<'_, M>, top: u64, frame: [u64; N]) -> Option<u64> {
+    let bytes = 8 * N as u64;
+    let rsp = top.wrapping_sub(bytes);
+    if !GuestAddr(rsp).is_guest_range(bytes) {
+        return None;
+    }
+    caller.hv.machine.write_guest_words(GuestAddr(rsp), frame).ok()?;
+    Some(rsp)
+}
+
+/// Pushes DS, ES, FS and GS under the frame of the failsafe callback (`xen.h`, "failsafe_callback").
+pub fn push_selectors<M: Machine>(caller: &mut Caller<'_, M>, [ds, es, fs, gs]: [u16; 4]) {
+    match push(caller, caller.regs.rsp, [ds.into(), es.into(), fs.into(), gs.into()]) {
+        Some(rsp) => caller.regs.rsp = rsp,
+        None => crash(caller, "the guest's kernel stack cannot be written"),
+    }
+}

@@ -1,0 +1,80 @@
+//! Debug registers: a guest's own, checked so that no breakpoint can be in the hypervisor (Intel SDM vol. 3B, 17.2).
+
+use super::{inject, vector};
+use crate::{addr::GuestAddr, caller::Caller, domain::vcpu::VcpuState, machine::Machine};
+use oxen_abi::errno::Errno;
+
+/// DR6 bits that always read as one.
+const STATUS_FIXED: u64 = 0xffff_0ff0;
+/// DR6 bits that a guest may set: which breakpoint, BD, BS, BT.
+const STATUS_GUEST: u64 = 0xe00f;
+/// DR7 bit that always reads as one.
+const CONTROL_FIXED: u64 = 1 << 10;
+/// DR7: general detect would trap the hypervisor's own accesses.
+const GENERAL_DETECT: u64 = 1 << 13;
+/// DR7 bits that are reserved and read as zero.
+const CONTROL_RESERVED: u64 = 0xffff_ffff_0000_d800;
+const CR4_DE: u64 = 1 << 3;
+
+/// The CPU stopped at a breakpoint or after a step of the guest.
+pub fn raised<M: Machine>(caller: &mut Caller<'_, M>, status: u64) {
+    caller.state.debug_status = caller.state.debug_status & STATUS_FIXED & !0xf | status | STATUS_FIXED;
+    inject(caller, vector::DEBUG, None);
+}
+
+/// Reads DR0 to DR7 of a vcpu; `None` for one that there is not.
+#[must_use]
+pub fn read(state: &VcpuState, number: u8) -> Option<u64> {
+    match number {
+        0..=3 => state.breakpoints.get(usize::from(number)).copied(),
+        4 | 5 if state.cr4 & CR4_DE != 0 => None,
+        4 | 6 => Some(state.debug_status | STATUS_FIXED),
+        5 | 7 => Some(state.debug_control | CONTROL_FIXED),
+        _ => None,
+    }
+}
+
+/// Writes DR0 to DR7 of the caller.
+///
+/// # Errors
+/// `Perm` for a breakpoint that a guest may not have; `NoDev` for a register that there is not.
+pub fn write<M: Machine>(caller: &mut Caller<'_, M>, number: u8, value: u64) -> Result<(), Errno> {
+    set(caller.state, number, value)?;
+    caller.hv.machine.load_debug_registers(caller.state);
+    Ok(())
+}
+
+/// Sets a debug register in a vcpu's state.
+///
+/// # Errors
+/// As [`write`].
+pub fn set(state: &mut VcpuState, number: u8, value: u64) -> Result<(), Errno> {
+    match number {
+        0..=3 => {
+            if !GuestAddr(value).is_guest_range(1) {
+                return Err(Errno::Perm);
+            }
+            if let Some(breakpoint) = state.breakpoints.get_mut(usize::from(number)) {
+                *breakpoint = value;
+            }
+        }
+        4 | 5 if state.cr4 & CR4_DE != 0 => return Err(Errno::NoDev),
+        4 | 6 => state.debug_status = value & STATUS_GUEST | STATUS_FIXED,
+        5 | 7 => {
+            if value >> 32 != 0 || value & GENERAL_DETECT != 0 || has_bad_condition(value, state.cr4) {
+                return Err(Errno::Perm);
+            }
+            state.debug_control = value & !CONTROL_RESERVED | CONTROL_FIXED;
+        }
+        _ => return Err(Errno::NoDev),
+    }
+    Ok(())
+}
+
+/// An enabled breakpoint on I/O without CR4.DE, or one on execution that is not of length 1.
+fn has_bad_condition(control: u64, cr4: u64) -> bool {
+    (0..4).filter(|i| control >> (2 * i) & 3 != 0).any(|i| match control >> (16 + 4 * i) & 15 {
+        condition if condition & 3 == 2 => cr4 & CR4_DE == 0,
+        condition => condition & 3 == 0 && condition >> 2 != 0,
+    })
+}

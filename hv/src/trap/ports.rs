@@ -1,0 +1,85 @@
+//! I/O ports: who may use which, and what the others read.
+
+use crate::{addr::GuestAddr, caller::Caller, machine::Machine};
+
+/// What a port that is not the guest's reads as: nobody drives the bus.
+const NOBODY: u32 = u32::MAX;
+
+/// Ports of the machine that the hypervisor drives itself: both interrupt controllers, the interval timer but for its
+/// speaker channel, the system control port's reset, and the configuration address latch, which is kept for each domain.
+const HYPERVISOR_PORTS: &[core::ops::RangeInclusive<u16>] = &[0x20..=0x21, 0x40..=0x43, 0xa0..=0xa1];
+
+/// The PCI configuration address (PCI 3.0, 3.2.2.3.2): written as a whole, then used by the data ports after it.
+const PCI_ADDRESS: u16 = 0xcf8;
+const PCI_DATA: core::ops::RangeInclusive<u16> = 0xcfc..=0xcff;
+
+/// Whether the caller's I/O privilege level covers the mode it is in. A PV kernel counts as ring 1, unless the level
+/// is kept architecturally, when it counts as ring 0.
+#[inline]
+#[must_use]
+pub fn has_io_privilege<M: Machine>(caller: &Caller<'_, M>) -> bool {
+    let needed = match (caller.state.in_kernel, caller.domain.assists(super::ARCHITECTURAL_IOPL)) {
+        (true, true) => 0,
+        (true, false) => 1,
+        (false, _) => 3,
+    };
+    caller.state.iopl >= needed
+}
+
+/// Whether the I/O permission bitmap of the caller's task (`physdev_op set_iobitmap`) lets it use all of the ports.
+fn bitmap_allows<M: Machine>(caller: &Caller<'_, M>, port: u16, bytes: u8) -> bool {
+    (port..=port.saturating_add(u16::from(bytes) - 1)).all(|port| {
+        let byte = GuestAddr(caller.state.io_bitmap.saturating_add(u64::from(port / 8)));
+        let mut bits = [0xff];
+        u32::from(port) < caller.state.io_bitmap_ports
+            && byte.is_guest_range(1)
+            && caller.hv.machine.read_guest(byte, &mut bits).is_ok()
+            && bits[0] & 1 << (port % 8) == 0
+    })
+}
+
+fn may_execute<M: Machine>(caller: &Caller<'_, M>, port: u16, bytes: u8) -> bool {
+    has_io_privilege(caller) || bitmap_allows(caller, port, bytes)
+}
+
+/// Whether the machine's own port is reached.
+fn reaches_machine<M: Machine>(caller: &Caller<'_, M>, port: u16, bytes: u8) -> bool {
+    let last = port.saturating_add(u16::from(bytes) - 1);
+    let ours = |range: &core::ops::RangeInclusive<u16>| port <= *range.end() && last >= *range.start();
+    caller.domain.is_privileged && !HYPERVISOR_PORTS.iter().any(ours) && !caller.hv.machine.is_console_port(port)
+}
+
+/// Reads a port for the caller; `None` if it may not execute the instruction at all.
+#[must_use]
+pub fn read<M: Machine>(caller: &Caller<'_, M>, port: u16, bytes: u8) -> Option<u32> {
+    if !may_execute(caller, port, bytes) {
+        return None;
+    }
+    if port == PCI_ADDRESS && bytes == 4 {
+        return Some(caller.state.pci_address);
+    }
+    if !reaches_machine(caller, port, bytes) {
+        return Some(NOBODY);
+    }
+    if PCI_DATA.contains(&port) {
+        caller.hv.machine.port_out(PCI_ADDRESS, 4, caller.state.pci_address);
+    }
+    Some(caller.hv.machine.port_in(port, bytes))
+}
+
+/// Writes a port for the caller; says whether it may execute the instruction at all.
+#[must_use]
+pub fn write<M: Machine>(caller: &mut Caller<'_, M>, port: u16, bytes: u8, value: u32) -> bool {
+    if !may_execute(caller, port, bytes) {
+        return false;
+    }
+    if port == PCI_ADDRESS && bytes == 4 {
+        caller.state.pci_address = value;
+    } else if reaches_machine(caller, port, bytes) {
+        if PCI_DATA.contains(&port) {
+            caller.hv.machine.port_out(PCI_ADDRESS, 4, caller.state.pci_address);
+        }
+        caller.hv.machine.port_out(port, bytes, value);
+    }
+    true
+}
