@@ -1,6 +1,7 @@
 //! One entry of a page table, and the whitelist of what a guest may put there (Intel SDM vol. 3A, 4.5.4).
 
 use crate::addr::Mfn;
+use oxen_abi::errno::Errno;
 
 /// A page table entry as the CPU reads it.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -28,12 +29,65 @@ impl Entry {
     pub const GLOBAL: u64 = 1 << 8;
     /// Three bits for the guest's own use.
     pub const AVAILABLE: u64 = 7 << 9;
+    /// Software's own bits at the top, [`Self::GUEST_KERNEL`] among them.
+    pub const AVAILABLE_HIGH: u64 = 0x7ff << 52;
     /// Marks what the guest asked for as the kernel's (Xen's `_PAGE_GUEST_KERNEL`).
     pub const GUEST_KERNEL: u64 = 1 << 52;
     /// Instructions may not be fetched.
     pub const NO_EXECUTE: u64 = 1 << 63;
     /// The frame number's bits.
     pub const FRAME: u64 = 0x000f_ffff_ffff_f000;
+
+    /// How the mapped page is cached.
+    pub const CACHING: u64 = Self::PWT | Self::PCD | Self::PAT_OR_SIZE;
+    /// What the CPU notes.
+    pub const NOTES: u64 = Self::ACCESSED | Self::DIRTY;
+    /// What an entry of any level may contain.
+    const ANY_LEVEL: u64 = Self::PRESENT
+        | Self::WRITABLE
+        | Self::USER
+        | Self::NOTES
+        | Self::AVAILABLE
+        | Self::AVAILABLE_HIGH
+        | Self::NO_EXECUTE
+        | Self::FRAME;
+    /// What may change in a present entry without a word about the frame it refers to: nothing that decides which frame
+    /// it is, whether it can be written, or how it is cached.
+    pub const HARMLESS: u64 =
+        Self::NO_EXECUTE | Self::AVAILABLE_HIGH | Self::AVAILABLE | Self::GLOBAL | Self::NOTES | Self::USER;
+
+    /// A present L1 entry as it may stand in a table, whatever it refers to. What the guest wants for its kernel alone is
+    /// opened to ring 3, where that kernel runs, and marked.
+    ///
+    /// # Errors
+    /// `Inval` for anything beyond the whitelist; how a page is cached may be said where `may_cache`.
+    #[inline]
+    pub const fn judged_page(self, may_cache: bool) -> Result<Self, Errno> {
+        let allowed = Self::ANY_LEVEL | Self::GLOBAL | if may_cache { Self::CACHING } else { 0 };
+        if self.0 & !allowed != 0 {
+            return Err(Errno::Inval);
+        }
+        Ok(Self(if self.0 & Self::USER == 0 { self.0 | Self::USER | Self::GUEST_KERNEL } else { self.0 }))
+    }
+
+    /// A present entry of a higher level as it may stand in a table, whatever it refers to.
+    ///
+    /// # Errors
+    /// `Inval` for anything beyond the whitelist; pages larger than 4 KiB are.
+    #[inline]
+    pub const fn judged_table(self) -> Result<Self, Errno> {
+        if self.0 & !Self::ANY_LEVEL != 0 {
+            return Err(Errno::Inval);
+        }
+        Ok(Self(self.0 | Self::USER))
+    }
+
+    /// Whether replacing `self` by `other`, both present, changes nothing that matters to the frame behind.
+    #[inline]
+    #[must_use]
+    pub const fn differs_harmlessly(self, other: Self) -> bool {
+        (self.0 ^ other.0) & !Self::HARMLESS == 0
+    }
 
     /// Whether the translation is in force.
     #[inline]
@@ -67,5 +121,34 @@ impl Entry {
 impl core::fmt::Debug for Entry {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "{:#018x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_whitelist_passes() {
+        for bit in 0..64 {
+            let entry = Entry(Entry::PRESENT | 1 << bit);
+            let cached = bit == 3 || bit == 4 || bit == 7;
+            assert_eq!(entry.judged_page(false).is_ok(), !cached, "bit {bit} of a page");
+            assert!(entry.judged_page(true).is_ok(), "bit {bit} of a page of a device");
+            assert_eq!(entry.judged_table().is_ok(), !cached && bit != 8, "bit {bit} of a table");
+        }
+    }
+
+    #[test]
+    fn a_kernel_s_page_is_opened_to_ring_3_and_marked() {
+        assert_eq!(Entry(0x63).judged_page(false), Ok(Entry(0x0010_0000_0000_0067)));
+        assert_eq!(Entry(0x67).judged_page(false), Ok(Entry(0x67)));
+    }
+
+    #[test]
+    fn neither_the_frame_nor_the_right_to_write_nor_caching_changes_harmlessly() {
+        for bit in (0..64).filter(|bit| matches!(bit, 0 | 1 | 3 | 4 | 7 | 12..52)) {
+            assert!(!Entry(1).differs_harmlessly(Entry(1 ^ 1 << bit)), "bit {bit}");
+        }
     }
 }

@@ -22,6 +22,8 @@ pub struct FrameTable {
     /// When what was flushed.
     pub tlb: TlbClock,
     pub(super) free: Lock<FreeFrames>,
+    /// Device memory that the hypervisor drives itself.
+    forbidden_io: Lock<heapless::Vec<Mfn, 16>>,
 }
 
 impl FrameTable {
@@ -39,6 +41,7 @@ impl FrameTable {
             shared: [const { AtomicU32::new(0) }; MAX_DOMAINS],
             tlb: TlbClock::default(),
             free: Lock::new(FreeFrames::default()),
+            forbidden_io: Lock::new(heapless::Vec::new()),
         }
     }
 
@@ -61,6 +64,20 @@ impl FrameTable {
     #[must_use]
     pub fn is_ram(&self, mfn: Mfn) -> bool {
         self.state(mfn).owner() != Owner::IO
+    }
+
+    /// Keeps a frame of device memory to the hypervisor: no domain may map it.
+    ///
+    /// # Errors
+    /// `NoSpc` when there are too many.
+    pub fn forbid_io(&self, mfn: Mfn) -> Result<(), Errno> {
+        self.forbidden_io.lock().push(mfn).map_err(|_| Errno::NoSpc)
+    }
+
+    /// Whether a frame of device memory is the hypervisor's.
+    #[must_use]
+    pub fn is_forbidden_io(&self, mfn: Mfn) -> bool {
+        self.forbidden_io.lock().contains(&mfn)
     }
 
     /// Overwrites the state of a frame that nobody else can refer to.

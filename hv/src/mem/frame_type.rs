@@ -279,7 +279,7 @@ impl FrameState {
             Err(error) => return Err(error),
         };
         if self.uses() == 0 {
-            let retyped = self.kind() as u8 != kind as u8;
+            let retyped = !matches!(self.kind(), FrameType::None) && self.kind() as u8 != kind as u8;
             let word = referenced.0 & !(7 << TYPE_SHIFT | VALIDATED) | (kind as u64) << TYPE_SHIFT;
             if self.is_partial() {
                 return Err(Errno::Busy);
@@ -400,13 +400,16 @@ mod tests {
     #[test]
     fn a_use_excludes_every_other_type() {
         let (table, todo) = FrameState::allocated(owner()).acquire(owner(), FrameType::L1).unwrap();
-        assert_eq!(todo, Acquired::Unvalidated { retyped: true });
+        assert_eq!(todo, Acquired::Unvalidated { retyped: false });
         let table = table.validated();
         assert_eq!(table.acquire(owner(), FrameType::Writable), Err(Errno::Busy));
         assert_eq!(table.acquire(owner(), FrameType::L1).unwrap().1, Acquired::Ready);
         assert_eq!(table.release_means(), Released::MustDevalidate);
         let idle = table.devalidated().unreference();
-        assert_eq!(idle.acquire(owner(), FrameType::Writable).unwrap().1, Acquired::Changed);
+        let (writable, todo) = idle.acquire(owner(), FrameType::Writable).unwrap();
+        assert_eq!(todo, Acquired::Changed);
+        let (_, todo) = writable.release().acquire(owner(), FrameType::L1).unwrap();
+        assert_eq!(todo, Acquired::Unvalidated { retyped: true });
     }
 
     #[test]

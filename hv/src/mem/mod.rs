@@ -4,12 +4,21 @@
 //! atomically; [`frame_alloc`] keeps the frames that nobody has. All else asks the machine through the small traits below,
 //! so a `Vec` is a machine.
 
+pub mod descriptor;
+pub mod edit;
+pub mod editor;
 pub mod entry;
 pub mod frame_alloc;
 pub mod frame_table;
 pub mod frame_type;
+pub mod grant_mapping;
 pub mod guest_ptr;
+pub mod promote;
+pub mod relinquish;
+pub mod root;
 pub mod tlb;
+pub mod va_mapping;
+pub mod write_emulation;
 
 use crate::{
     addr::{GuestAddr, Mfn, PAGE_BYTES, TABLE_ENTRIES},

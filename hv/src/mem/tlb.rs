@@ -6,6 +6,7 @@
 use super::frame_type::Owner;
 use crate::{
     Hypervisor,
+    addr::Mfn,
     config::MAX_CPUS,
     domain::Domain,
     machine::{CpuId, Machine},
@@ -96,6 +97,19 @@ pub fn flush_local<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId) {
         return flush_cpus(hv, hv.frames.tlb.online());
     }
     hv.machine.flush();
+    if let Some(shared) = hv.cpus.get(usize::from(cpu.0)) {
+        shared.last_flush.store(stamp, Ordering::Release);
+    }
+}
+
+/// Loads a root into this CPU and remembers the flush that this is.
+#[inline]
+pub fn load_root<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId, root: Mfn) {
+    let stamp = hv.frames.tlb.tick();
+    hv.machine.load_root(root);
+    if stamp.is_multiple_of(LAP) {
+        return flush_cpus(hv, hv.frames.tlb.online());
+    }
     if let Some(shared) = hv.cpus.get(usize::from(cpu.0)) {
         shared.last_flush.store(stamp, Ordering::Release);
     }

@@ -1,0 +1,126 @@
+//! Segment descriptors that a guest may have, and the frames that hold them (Intel SDM vol. 3A, 3.4.5).
+
+use super::{
+    editor::{Editor, hold_writable},
+    frame_type::{Acquired, FrameType, Released},
+};
+use crate::{
+    addr::{MachineAddr, Mfn, Slot},
+    machine::Machine,
+};
+use core::sync::atomic::Ordering;
+use oxen_abi::errno::Errno;
+
+const PRESENT: u64 = 1 << 47;
+const IS_SEGMENT: u64 = 1 << 44;
+const TYPE: u64 = 0xf << 40;
+const RING_3: u64 = 3 << 45;
+
+/// A descriptor as the CPU may see it: a guest's kernel runs in ring 3, so its segments are opened to ring 3.
+///
+/// # Errors
+/// `Inval` for gates and system segments, which would lead into the hypervisor.
+pub const fn check(descriptor: u64) -> Result<u64, Errno> {
+    if descriptor & PRESENT == 0 {
+        return Ok(descriptor);
+    }
+    if descriptor & IS_SEGMENT == 0 {
+        // Type 0 is the upper half of something larger, and loads as nothing.
+        return if descriptor & TYPE == 0 { Ok(descriptor) } else { Err(Errno::Inval) };
+    }
+    Ok(descriptor | RING_3)
+}
+
+impl<M: Machine> Editor<'_, M> {
+    /// Takes a frame of the domain as a descriptor page: checks all of it and keeps the guest from writing to it, until
+    /// [`Self::put_descriptors`].
+    ///
+    /// # Errors
+    /// `Inval` if it is not the domain's, is in use as something else, or holds what [`check`] refuses.
+    pub fn take_descriptors(&self, mfn: Mfn) -> Result<(), Errno> {
+        let owner = self.domain.owner;
+        match self.hv.frames.acquire(mfn, owner, FrameType::Descriptor).map_err(|_| Errno::Inval)? {
+            Acquired::Ready | Acquired::Changed => return Ok(()),
+            Acquired::Unvalidated { retyped } => {
+                if retyped {
+                    self.forget_old_use(mfn, owner);
+                }
+            }
+        }
+        let words = self.hv.machine.words(mfn);
+        if words.iter().any(|word| check(word.load(Ordering::Relaxed)).is_err()) {
+            self.end_descriptors(mfn);
+            return Err(Errno::Inval);
+        }
+        for word in words {
+            let descriptor = word.load(Ordering::Relaxed);
+            match check(descriptor) {
+                Ok(fixed) if fixed != descriptor => word.store(fixed, Ordering::Relaxed),
+                _ => {}
+            }
+        }
+        self.hv.frames.update(mfn, |state| Ok((state.validated(), ()))).map(|_| ())
+    }
+
+    /// Gives back a descriptor page that no CPU shows any more.
+    pub fn put_descriptors(&self, mfn: Mfn) {
+        let released = self.hv.frames.update(mfn, |state| {
+            Ok(match state.release_means() {
+                Released::InUse | Released::Idle => (state.release(), false),
+                Released::MustDevalidate => (state.partial(), true),
+            })
+        });
+        if matches!(released, Ok((_, true))) {
+            self.end_descriptors(mfn);
+        }
+    }
+
+    fn end_descriptors(&self, mfn: Mfn) {
+        self.hv.frames.set_aux(mfn, self.hv.frames.tlb.now());
+        let _ = self.hv.frames.update(mfn, |state| Ok((state.devalidated(), ())));
+        self.hv.frames.put(mfn);
+    }
+
+    /// Writes one descriptor into a frame of the domain, be it a descriptor page or any other that could be written to
+    /// (`update_descriptor`).
+    ///
+    /// # Errors
+    /// `Inval` for a bad descriptor, an unaligned address, or a frame that cannot be written.
+    pub fn write_descriptor(&self, address: MachineAddr, descriptor: u64) -> Result<(), Errno> {
+        let slot = Slot::at_offset(address.offset()).ok_or(Errno::Inval)?;
+        let mfn = Mfn::containing(address).ok_or(Errno::Inval)?;
+        let fixed = check(descriptor)?;
+        let word = self.hv.machine.words(self.known(mfn)?).get(slot.index()).ok_or(Errno::Inval)?;
+        let state = self.hv.frames.state(mfn);
+        if state.kind() == FrameType::Descriptor && state.uses() != 0 && state.is_validated() {
+            word.store(fixed, Ordering::Release);
+            return Ok(());
+        }
+        hold_writable(self.hv, mfn, self.domain.owner).map_err(|_| Errno::Inval)?;
+        word.store(fixed, Ordering::Release);
+        self.hv.frames.put_use(mfn);
+        Ok(())
+    }
+
+    /// The same frame, if it is one of the domain's.
+    fn known(&self, mfn: Mfn) -> Result<Mfn, Errno> {
+        if self.hv.frames.state(mfn).owner() == self.domain.owner { Ok(mfn) } else { Err(Errno::Inval) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check;
+    use oxen_abi::errno::Errno;
+
+    #[test]
+    fn segments_are_opened_to_ring_3_and_gates_are_refused() {
+        assert_eq!(check(0x00af_9b00_0000_ffff), Ok(0x00af_fb00_0000_ffff));
+        assert_eq!(check(0x00cf_f300_0000_ffff), Ok(0x00cf_f300_0000_ffff));
+        assert_eq!(check(0x0040_f500_0000_0000), Ok(0x0040_f500_0000_0000));
+        assert_eq!(check(0), Ok(0));
+        for system in 1..16_u64 {
+            assert_eq!(check(1 << 47 | system << 40), Err(Errno::Inval), "type {system}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Changing one entry of a validated table: take what the new one needs, write, give back what the old one held.
+
+use super::{
+    editor::{Editor, Rights},
+    entry::Entry,
+    promote::is_hypervisor_slot,
+};
+use crate::{
+    addr::{Mfn, Slot},
+    caller::Refusal,
+    machine::Machine,
+};
+use core::sync::atomic::{AtomicU64, Ordering};
+use oxen_abi::errno::Errno;
+
+/// What happens to the bits that the CPU notes in an entry which is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notes {
+    /// They become what the guest says.
+    Replace,
+    /// Those that are set stay set.
+    Preserve,
+}
+
+/// Where an entry is: its table's level and the word itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    pub(super) level: u32,
+    pub(super) slot: Slot,
+    pub(super) word: &'static AtomicU64,
+}
+
+impl<M: Machine> Editor<'_, M> {
+    /// The level of the validated table that this frame is.
+    ///
+    /// # Errors
+    /// `Inval` if it is none of the domain's.
+    #[inline]
+    pub fn level_of(&self, table: Mfn) -> Result<Option<u32>, Errno> {
+        let state = self.hv.frames.state(table);
+        if state.owner() != self.domain.owner || state.refs() == 0 {
+            return Err(Errno::Inval);
+        }
+        if state.uses() == 0 || !state.is_validated() {
+            return if state.is_partial() { Err(Errno::Inval) } else { Ok(None) };
+        }
+        Ok(state.kind().level())
+    }
+
+    /// An entry of a table of which [`Self::level_of`] said the level.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::indexing_slicing, reason = "a slot is below 512 by construction")]
+    pub fn place(&self, table: Mfn, level: u32, slot: Slot) -> Place {
+        Place { level, slot, word: &self.hv.machine.words(table)[slot.index()] }
+    }
+
+    /// Replaces an entry. Where it refers to a table, `rights` do not matter: tables are the domain's own.
+    ///
+    /// # Errors
+    /// As [`Self::hold_page`] and [`Self::take_table`]; then the entry is as it was.
+    #[inline]
+    pub fn replace(&mut self, place: Place, new: u64, notes: Notes, rights: &Rights) -> Result<(), Refusal> {
+        if place.level == 1 {
+            Ok(self.replace_page(place, new, notes, rights)?)
+        } else {
+            self.replace_table(place, new, notes)
+        }
+    }
+
+    #[inline]
+    fn replace_page(&self, place: Place, new: u64, notes: Notes, rights: &Rights) -> Result<(), Errno> {
+        let old = Entry(place.word.load(Ordering::Relaxed));
+        let mut new = Entry(new);
+        if new.is_present() {
+            if old.is_present() {
+                let judged = new.judged_page(rights.io)?;
+                if old.differs_harmlessly(judged) {
+                    write(place.word, old, judged, notes);
+                    return Ok(());
+                }
+            }
+            new = self.hold_page(new, rights)?;
+        }
+        write(place.word, old, new, notes);
+        if old.is_present() {
+            self.drop_page(old);
+        }
+        Ok(())
+    }
+
+    fn replace_table(&mut self, place: Place, new: u64, notes: Notes) -> Result<(), Refusal> {
+        if is_hypervisor_slot(place.level, place.slot.index()) {
+            return Err(Errno::Inval.into());
+        }
+        self.settle()?;
+        let old = Entry(place.word.load(Ordering::Relaxed));
+        let mut new = Entry(new);
+        if new.is_present() {
+            new = new.judged_table()?;
+            if old.is_present() && old.differs_harmlessly(new) {
+                write(place.word, old, new, notes);
+                return Ok(());
+            }
+            self.take_table(new.mfn().ok_or(Errno::Inval)?, place.level - 1)?;
+        }
+        write(place.word, old, new, notes);
+        if let Some(child) = old.mfn().filter(|_| old.is_present()) {
+            self.put_table(child);
+        }
+        Ok(())
+    }
+}
+
+/// Writes an entry. The CPU may note its accesses meanwhile; nobody else writes.
+#[inline]
+fn write(word: &AtomicU64, old: Entry, new: Entry, notes: Notes) {
+    if notes == Notes::Replace {
+        return word.store(new.0, Ordering::Release);
+    }
+    let mut seen = old.0;
+    while let Err(now) = word.compare_exchange(seen, new.0 | seen & Entry::NOTES, Ordering::AcqRel, Ordering::Relaxed) {
+        seen = now;
+    }
+}

@@ -1,0 +1,131 @@
+//! Whoever changes a domain's page tables: holds the paging lock, counts the work done, holds and gives back pages.
+
+use super::{
+    Paging,
+    entry::Entry,
+    frame_type::{Acquired, FrameType, Owner},
+    tlb,
+};
+use crate::{
+    Hypervisor, addr::Mfn, caller::Refusal, config::PREEMPT_INTERVAL, domain::Domain, lock::Guard, machine::Machine,
+};
+use oxen_abi::errno::Errno;
+
+/// The only hand that changes the tables of one domain, for as long as it exists.
+#[derive(Debug)]
+pub struct Editor<'a, M: Machine> {
+    pub(super) hv: &'a Hypervisor<M>,
+    pub(super) domain: &'a Domain,
+    pub(super) paging: Guard<'a, Paging>,
+    spent: u32,
+}
+
+/// What the entries of an L1 may map.
+#[derive(Clone, Copy, Debug)]
+pub struct Rights {
+    /// RAM of this owner; [`Owner::IO`] for none.
+    pub owner: Owner,
+    /// Whether what is not RAM may be mapped, and cached as the guest likes.
+    pub io: bool,
+}
+
+impl<'a, M: Machine> Editor<'a, M> {
+    /// Takes the paging lock, and first finishes what an earlier call left to be given back.
+    ///
+    /// # Errors
+    /// `Preempted` if that is not finished yet.
+    #[inline]
+    pub fn open(hv: &'a Hypervisor<M>, domain: &'a Domain) -> Result<Self, Refusal> {
+        let mut editor = Self { hv, domain, paging: domain.paging.lock(), spent: 0 };
+        editor.settle()?;
+        Ok(editor)
+    }
+
+    /// What the domain may map by itself.
+    #[inline]
+    #[must_use]
+    pub fn own_rights(&self) -> Rights {
+        Rights { owner: self.domain.owner, io: self.domain.is_privileged }
+    }
+
+    /// Counts units of work. Says whether it is time to look for something more urgent.
+    #[inline]
+    pub fn spend(&mut self, units: u32) -> bool {
+        self.spent += units;
+        self.spent >= PREEMPT_INTERVAL
+    }
+
+    /// Takes what a present L1 entry needs of its page. Returns the entry as it may stand in the table.
+    ///
+    /// # Errors
+    /// `Inval` for what no entry may contain, `Perm` for what is not RAM and not to be mapped, `Busy` if the page cannot
+    /// be had like this: somebody else's, nobody's, or writable while it is a table.
+    #[inline]
+    pub(super) fn hold_page(&self, entry: Entry, rights: &Rights) -> Result<Entry, Errno> {
+        let entry = entry.judged_page(rights.io)?;
+        let mfn = entry.mfn().ok_or(Errno::Inval)?;
+        let entry = if rights.io {
+            if !self.hv.frames.is_ram(mfn) {
+                return if self.hv.frames.is_forbidden_io(mfn) { Err(Errno::Perm) } else { Ok(entry) };
+            }
+            // RAM has one way to be cached, or a stale line could hide what the hypervisor validated.
+            Entry(entry.0 & !Entry::CACHING)
+        } else {
+            entry
+        };
+        let held = if entry.is_writable() {
+            match self.hv.frames.acquire(mfn, rights.owner, FrameType::Writable) {
+                Ok(Acquired::Changed) => {
+                    self.forget_old_use(mfn, rights.owner);
+                    Ok(())
+                }
+                Ok(Acquired::Ready | Acquired::Unvalidated { .. }) => Ok(()),
+                Err(error) => Err(error),
+            }
+        } else {
+            self.hv.frames.reference(mfn, rights.owner)
+        };
+        match held {
+            Ok(()) => Ok(entry),
+            Err(_) if self.hv.frames.is_ram(mfn) => Err(Errno::Busy),
+            Err(_) => Err(Errno::Perm),
+        }
+    }
+
+    /// Gives back what a present L1 entry held.
+    #[inline]
+    pub(super) fn drop_page(&self, entry: Entry) {
+        let Some(mfn) = entry.mfn() else { return };
+        if self.domain.is_privileged && !self.hv.frames.is_ram(mfn) {
+            return;
+        }
+        if entry.is_writable() {
+            self.hv.frames.put_use(mfn);
+        } else {
+            self.hv.frames.put(mfn);
+        }
+    }
+
+    /// Flushes what CPUs may know of the last use of a frame whose new type has just been published.
+    #[cold]
+    pub(super) fn forget_old_use(&self, mfn: Mfn, owner: Owner) {
+        let stamp = self.hv.frames.aux(mfn);
+        if owner == self.domain.owner {
+            tlb::forget(self.hv, self.domain, stamp);
+        } else {
+            tlb::forget_owned(self.hv, owner, stamp);
+        }
+    }
+}
+
+/// Takes a writable use of a frame of `owner`, outside of any table: to write to it for the guest.
+///
+/// # Errors
+/// `Inval` if it is not `owner`'s, `Busy` if it is in use as something else. It may be on its way out of a table's life
+/// ([`Editor::open`] on the owner finishes that).
+pub fn hold_writable<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn, owner: Owner) -> Result<(), Errno> {
+    if hv.frames.acquire(mfn, owner, FrameType::Writable)? == Acquired::Changed {
+        tlb::forget_owned(hv, owner, hv.frames.aux(mfn));
+    }
+    Ok(())
+}

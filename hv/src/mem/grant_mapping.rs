@@ -1,0 +1,96 @@
+//! Mappings of granted frames: entries that the grant table's code puts into a guest's L1 and takes out again.
+
+use super::{
+    edit::{Notes, Place},
+    editor::{Editor, Rights},
+    entry::Entry,
+    frame_type::Owner,
+};
+use crate::{
+    addr::{GuestAddr, MachineAddr, Mfn},
+    caller::Refusal,
+    machine::Machine,
+};
+use core::sync::atomic::Ordering;
+use oxen_abi::{
+    errno::Errno,
+    grant_table::{GNTMAP_APPLICATION_MAP, GNTMAP_READONLY},
+};
+
+/// Where the guest wants a granted frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// At a virtual address of the address space with this root.
+    Address(Mfn, GuestAddr),
+    /// In the L1 entry at this machine address (`GNTMAP_contains_pte`).
+    Entry(MachineAddr),
+}
+
+/// The flags of an entry for a mapping with these `GNTMAP_*` flags. The guest's own three bits are bits 16 to 18 there.
+#[must_use]
+pub const fn entry_flags(map_flags: u32) -> u64 {
+    let mut flags = Entry::PRESENT | Entry::NOTES;
+    if map_flags & GNTMAP_READONLY == 0 {
+        flags |= Entry::WRITABLE;
+    }
+    if map_flags & GNTMAP_APPLICATION_MAP != 0 {
+        flags |= Entry::USER;
+    }
+    flags | (map_flags as u64 >> 16 << 9) & Entry::AVAILABLE
+}
+
+impl<M: Machine> Editor<'_, M> {
+    fn at(&self, at: At) -> Result<Place, Errno> {
+        match at {
+            At::Address(root, va) => self.find(root, va).ok_or(Errno::Inval),
+            At::Entry(address) => self.find_l1_entry(address),
+        }
+    }
+
+    /// Maps a frame of `granter`. The entry holds a reference, and a writable use where it is writable, as any entry does.
+    ///
+    /// # Errors
+    /// `Inval` where no L1 entry can be found; else as [`Self::replace`]. Nothing has changed then.
+    pub fn map_grant(&mut self, at: At, frame: Mfn, granter: Owner, flags: u64) -> Result<(), Refusal> {
+        let place = self.at(at)?;
+        let rights = Rights { owner: granter, io: false };
+        self.replace(place, Entry::to(frame, flags).0, Notes::Replace, &rights)
+    }
+
+    /// Unmaps it. The caller flushes.
+    ///
+    /// # Errors
+    /// `Inval` if the entry does not map this frame, writable or not, any more; nothing has changed then.
+    pub fn unmap_grant(&mut self, at: At, frame: Mfn, writable: bool) -> Result<(), Errno> {
+        let place = self.at(at)?;
+        let old = granted(place, frame, writable)?;
+        place.word.store(0, Ordering::Release);
+        self.drop_page(old);
+        Ok(())
+    }
+
+    /// Unmaps it and moves there what is mapped at `from` (`GNTTABOP_unmap_and_replace`). The caller flushes.
+    ///
+    /// # Errors
+    /// As [`Self::unmap_grant`], and `Inval` where no L1 translates `from`.
+    pub fn replace_grant(&mut self, at: At, frame: Mfn, writable: bool, from: (Mfn, GuestAddr)) -> Result<(), Errno> {
+        let place = self.at(at)?;
+        let source = self.find(from.0, from.1).ok_or(Errno::Inval)?;
+        let old = granted(place, frame, writable)?;
+        if core::ptr::eq(place.word, source.word) {
+            return Err(Errno::Inval);
+        }
+        place.word.store(source.word.swap(0, Ordering::AcqRel), Ordering::Release);
+        self.drop_page(old);
+        Ok(())
+    }
+}
+
+/// The entry, if it maps the frame as said.
+fn granted(place: Place, frame: Mfn, writable: bool) -> Result<Entry, Errno> {
+    let entry = Entry(place.word.load(Ordering::Acquire));
+    if !entry.is_present() || entry.mfn() != Some(frame) || entry.is_writable() != writable {
+        return Err(Errno::Inval);
+    }
+    Ok(entry)
+}

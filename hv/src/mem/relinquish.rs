@@ -1,0 +1,39 @@
+//! The end of a domain's memory: pins, tables half way, the reservation; step by step.
+
+use super::{editor::Editor, promote::is_abandoned};
+use crate::{Hypervisor, addr::Mfn, caller::Refusal, domain::Domain, machine::Machine};
+
+/// Frames looked at for one unit of work.
+const FRAMES_PER_UNIT: usize = 32;
+
+/// Gives back what a dying domain has in memory, from frame `next` on; none of its vcpus may run or hold roots or
+/// descriptor pages any more. Frames that others map go when they unmap them: the domain's slot is free for another when
+/// [`super::frame_table::FrameTable::reserved`] and `shared` say zero.
+///
+/// # Errors
+/// `Preempted` with `next` moved on: call again.
+pub fn relinquish<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, next: &mut usize) -> Result<(), Refusal> {
+    let mut editor = Editor::open(hv, domain)?;
+    while *next < hv.frames.end() {
+        let Some(mfn) = Mfn::new(*next as u64) else { break };
+        let state = hv.frames.state(mfn);
+        if state.owner() == domain.owner {
+            if state.is_pinned() {
+                editor.unpin(mfn)?;
+            }
+            if is_abandoned(hv, mfn) {
+                editor.settle()?;
+                editor.abandon(mfn);
+            }
+            if state.is_allocated() {
+                let _ = hv.frames.release_from_reservation(mfn, domain.owner);
+            }
+        }
+        *next += 1;
+        let due = editor.spend(u32::from(next.is_multiple_of(FRAMES_PER_UNIT) || state.owner() == domain.owner));
+        if due && *next < hv.frames.end() {
+            return Err(Refusal::Preempted);
+        }
+    }
+    editor.settle()
+}

@@ -1,0 +1,54 @@
+//! From a virtual address to the entry that translates it: through the direct map, never through the guest's own mappings.
+
+use super::{
+    edit::{Notes, Place},
+    editor::{Editor, Rights},
+    entry::Entry,
+};
+use crate::{
+    addr::{GuestAddr, MachineAddr, Mfn, Slot},
+    caller::Refusal,
+    machine::Machine,
+};
+use core::sync::atomic::Ordering;
+use oxen_abi::errno::Errno;
+
+impl<M: Machine> Editor<'_, M> {
+    /// The L1 entry that translates `va` in the address space of a validated root.
+    #[inline]
+    #[must_use]
+    pub fn find(&self, root: Mfn, va: GuestAddr) -> Option<Place> {
+        if !va.is_guest_range(1) {
+            return None;
+        }
+        let mut table = root;
+        for level in [4, 3, 2] {
+            let entry = Entry(self.place(table, level, va.slot(level)).word.load(Ordering::Relaxed));
+            table = entry.mfn().filter(|_| entry.is_present())?;
+        }
+        Some(self.place(table, 1, va.slot(1)))
+    }
+
+    /// The entry at a machine address, which must be one of a validated L1 of the domain.
+    ///
+    /// # Errors
+    /// `Inval` if it is not.
+    pub fn find_l1_entry(&self, address: MachineAddr) -> Result<Place, Errno> {
+        let slot = Slot::at_offset(address.offset()).ok_or(Errno::Inval)?;
+        let table = Mfn::containing(address).ok_or(Errno::Inval)?;
+        if self.level_of(table)? != Some(1) {
+            return Err(Errno::Inval);
+        }
+        Ok(self.place(table, 1, slot))
+    }
+
+    /// Maps something at a virtual address, or nothing.
+    ///
+    /// # Errors
+    /// `Inval` where no L1 translates the address; else as [`Self::replace`].
+    #[inline]
+    pub fn map_at(&mut self, root: Mfn, va: GuestAddr, new: u64, rights: &Rights) -> Result<(), Refusal> {
+        let place = self.find(root, va).ok_or(Errno::Inval)?;
+        self.replace(place, new, Notes::Replace, rights)
+    }
+}

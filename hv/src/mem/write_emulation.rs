@@ -1,0 +1,107 @@
+//! Plain writes of a guest's kernel to its L1 tables: they fault, and are done here under the same laws as a hypercall's.
+
+use super::{editor::Editor, entry::Entry};
+use crate::{
+    Hypervisor,
+    addr::{GuestAddr, Mfn, Slot},
+    caller::Refusal,
+    domain::Domain,
+    machine::Machine,
+};
+use core::sync::atomic::Ordering;
+use oxen_abi::{errno::Errno, vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES};
+
+/// What the faulting instruction wanted to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// This value. What was there before is answered, atomically: `mov` and `xchg`.
+    Store(u64),
+    /// This value, if there is still what the instruction has read: read-modify-write and `cmpxchg`.
+    CompareExchange {
+        /// What must be there.
+        expected: u64,
+        /// What then shall be there.
+        new: u64,
+    },
+}
+
+/// What came of it. The values are as wide as the write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// What was there.
+    pub old: u64,
+    /// Whether the new value is there now; a `CompareExchange` may find another value than expected.
+    pub stored: bool,
+}
+
+/// How often the CPU may note an access to the entry between our look and our write: it has two bits to set.
+const ATTEMPTS: usize = 4;
+
+/// Writes 1, 2, 4 or 8 `bytes` at `va`, which faulted because it is mapped read-only in the address space of `root`, for the
+/// kernel of `domain`.
+///
+/// # Errors
+/// `Tell`: this was no write to an L1 table, or not one that the laws allow, or the domain does not want it
+/// (`VMASST_TYPE_writable_pagetables` is off): the guest gets its page fault. `Preempted`: let the guest fault again.
+pub fn write<M: Machine>(
+    hv: &Hypervisor<M>,
+    domain: &Domain,
+    root: Mfn,
+    va: GuestAddr,
+    bytes: u32,
+    write: Write,
+) -> Result<Written, Refusal> {
+    if !domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) {
+        return Err(Errno::Perm.into());
+    }
+    let shift = 8 * (va.offset() as u32 & 7);
+    if !matches!(bytes, 1 | 2 | 4 | 8) || shift + 8 * bytes > 64 {
+        return Err(Errno::Inval.into());
+    }
+    let mask = (u64::MAX >> (64 - 8 * bytes)) << shift;
+    let editor = Editor::open(hv, domain)?;
+    let mapping = editor.find(root, va).ok_or(Errno::Fault)?;
+    let mapping = Entry(mapping.word.load(Ordering::Relaxed));
+    let table = mapping.mfn().filter(|_| mapping.is_present() && !mapping.is_writable()).ok_or(Errno::Fault)?;
+    if editor.level_of(table)? != Some(1) {
+        return Err(Errno::Fault.into());
+    }
+    let slot = Slot::at_offset(va.offset() & !7).ok_or(Errno::Inval)?;
+    let word = editor.place(table, 1, slot).word;
+    for _ in 0..ATTEMPTS {
+        let old = word.load(Ordering::Acquire);
+        let old_part = (old & mask) >> shift;
+        let new_part = match write {
+            Write::Store(new) => new,
+            Write::CompareExchange { expected, new } if old_part == expected & (mask >> shift) => new,
+            Write::CompareExchange { .. } => return Ok(Written { old: old_part, stored: false }),
+        };
+        let new = old & !mask | new_part << shift & mask;
+        if editor.exchange(word, Entry(old), Entry(new))? {
+            return Ok(Written { old: old_part, stored: true });
+        }
+    }
+    Err(Refusal::Preempted)
+}
+
+impl<M: Machine> Editor<'_, M> {
+    /// Replaces exactly `old` by `new` in an L1. Says whether `old` was still there; if not, nothing has changed.
+    fn exchange(&self, word: &core::sync::atomic::AtomicU64, old: Entry, new: Entry) -> Result<bool, Errno> {
+        let rights = self.own_rights();
+        let is_harmless = |new: Entry| old.is_present() && old.differs_harmlessly(new);
+        let (new, held) = if !new.is_present() {
+            (new, false)
+        } else {
+            let judged = new.judged_page(rights.io)?;
+            if is_harmless(judged) { (judged, false) } else { (self.hold_page(new, &rights)?, true) }
+        };
+        let stored = word.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if !stored && held {
+            self.drop_page(new);
+        }
+        if stored && old.is_present() && (held || !new.is_present()) {
+            self.drop_page(old);
+        }
+        Ok(stored)
+    }
+}
