@@ -65,6 +65,14 @@ pub fn guests(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
+/// Builds `target/oxen/probe`, the guest of the QEMU tests.
+///
+/// # Errors
+/// As [`all`].
+pub fn probe(workspace: &Workspace) -> Result<()> {
+    guest(workspace, &Program { package: "oxen-probe", kind: "--bin", name: "probe", script: GUEST_SCRIPT }, "probe")
+}
+
 /// Packs what is built into `target/oxen/ramdisk.cpio`.
 ///
 /// # Errors

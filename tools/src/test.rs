@@ -78,7 +78,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         require(&[Need::Qemu, Need::FileSystemTools])?;
         setup::target()?;
         // What cannot be built fails as one test, so that the counts of the others are still printed.
-        match build::all(workspace) {
+        match build::all(workspace).and_then(|()| build::probe(workspace)) {
             Ok(()) => {
                 step("tests in QEMU");
                 let mut tests = cargo();

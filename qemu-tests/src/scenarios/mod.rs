@@ -5,6 +5,7 @@ use anyhow::Result;
 use crate::lab::{Lab, Verdict};
 
 mod demo;
+mod hypercalls;
 
 /// A guarantee and how it is tried.
 #[derive(Clone, Copy, Debug)]
@@ -28,4 +29,12 @@ macro_rules! scenarios {
 
 scenarios! {
     demo::three_guests_run_and_the_files_read_have_the_hosts_sums,
+    hypercalls::version_and_console_answer_as_xen,
+    hypercalls::memory_op_gives_and_takes_only_the_domains_frames,
+    hypercalls::page_tables_hold_only_what_is_allowed,
+    hypercalls::event_channels_connect_only_what_belongs_together,
+    hypercalls::grants_reach_only_what_was_granted,
+    hypercalls::a_vcpus_registers_take_only_safe_values,
+    hypercalls::polls_timers_and_vcpus_answer_as_xen,
+    hypercalls::batches_and_control_calls_answer_as_xen,
 }

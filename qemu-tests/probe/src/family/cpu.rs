@@ -1,0 +1,76 @@
+//! What a vcpu is told about itself: exception handlers, descriptor tables, debug registers, segments, callbacks.
+
+use oxen_abi::errno::Errno;
+use oxen_abi::hypercall::Hypercall;
+use oxen_domu_lib::machine;
+
+use crate::judge::{Probe, call};
+use crate::raw::WILD;
+
+const HYPERVISORS: u64 = 0xffff_82d0_8000_0000;
+
+pub(crate) fn ask(probe: &mut Probe) {
+    probe.refuses("a trap table at a wild address", call(Hypercall::SetTrapTable, [WILD]), Errno::Fault);
+    probe.refuses("a GDT of too many entries", call(Hypercall::SetGdt, [probe.address(), 8193]), Errno::Inval);
+    probe.refuses("a GDT from a wild list", call(Hypercall::SetGdt, [WILD, 512]), Errno::Fault);
+    let list = probe.words(&[0x200; 1]);
+    let got = call(Hypercall::SetGdt, [list, 8]);
+    probe.holds("a GDT in the hypervisor's frame", got < 0, got);
+    let got = call(Hypercall::UpdateDescriptor, [0x20_0000, 0]);
+    probe.holds("a descriptor in the hypervisor's frame", got < 0, got);
+    let got = call(Hypercall::UpdateDescriptor, [3, 0]);
+    probe.refuses("an unaligned descriptor", got, Errno::Inval);
+    debug_registers(probe);
+    segments(probe);
+    probe.works("fpu_taskswitch", call(Hypercall::FpuTaskswitch, [0]));
+    for (what, command, kind, wanted) in [
+        ("vm_assist: writable page tables on", 0, 2, 0),
+        ("vm_assist: writable page tables off", 1, 2, 0),
+        ("vm_assist: an assistance that is not there", 0, 40, -22),
+        ("vm_assist: an operation that is not there", 9, 2, -38),
+    ] {
+        probe.is(what, call(Hypercall::VmAssist, [command, kind]), wanted);
+    }
+    probe.refuses("a callback from a wild address", call(Hypercall::CallbackOp, [0, WILD]), Errno::Fault);
+    let callback = probe.words(&[99, 0x1000]);
+    let got = call(Hypercall::CallbackOp, [0, callback]);
+    probe.holds("a callback of no kind", got == -38 || got == -22, got);
+    let callback = probe.words(&[0, 0x8000_0000_0000_0000]);
+    probe.refuses("a callback at a non-canonical address", call(Hypercall::CallbackOp, [0, callback]), Errno::Inval);
+    let got = call(Hypercall::NmiOp, [7, probe.address()]);
+    probe.refuses("an nmi_op that is not there", got, Errno::NoSys);
+    let [_, b, c, d] = machine::cpuid(0x4000_0000, 0);
+    let name = [b.to_le_bytes(), c.to_le_bytes(), d.to_le_bytes()].concat();
+    probe.holds("cpuid names the interface", name == *b"XenVMMXenVMM", b.into());
+    let [version, ..] = machine::cpuid(0x4000_0001, 0);
+    probe.is("cpuid tells its version", version.into(), 4 << 16 | 17);
+}
+
+fn debug_registers(probe: &mut Probe) {
+    let set = |register, value| call(Hypercall::SetDebugreg, [register, value]);
+    let get = |register| call(Hypercall::GetDebugreg, [register]);
+    let here = probe.address();
+    probe.works("set dr0", set(0, here));
+    probe.is("get dr0", get(0), here as i64);
+    probe.works("clear dr0", set(0, 0));
+    probe.refuses("dr0 in the hypervisor", set(0, HYPERVISORS), Errno::Perm);
+    probe.refuses("a dr0 that is not canonical", set(0, 1 << 60), Errno::Perm);
+    let got = set(4, 0);
+    probe.holds("dr4 is none or dr6", got == 0 || got == -19, got);
+    let got = set(9, 0);
+    probe.refuses("no dr9", got, Errno::NoDev);
+    let got = set(7, 1 << 13);
+    probe.holds("no general detection", got == -1 || got == 0, got);
+    probe.works("clear dr7", set(7, 0));
+    let got = set(7, 1 << 40);
+    probe.refuses("dr7 has 32 bits", got, Errno::Inval);
+}
+
+fn segments(probe: &mut Probe) {
+    let set = |which, base| call(Hypercall::SetSegmentBase, [which, base]);
+    probe.works("the FS base", set(0, probe.address()));
+    probe.works("none", set(0, 0));
+    probe.refuses("an FS base that is not canonical", set(0, 1 << 60), Errno::Inval);
+    probe.refuses("a user's GS base that is not canonical", set(1, 1 << 60), Errno::Inval);
+    probe.refuses("a segment that is not there", set(9, 0), Errno::Inval);
+}

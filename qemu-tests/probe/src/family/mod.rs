@@ -1,0 +1,27 @@
+//! What is asked, by family of hypercalls.
+
+mod control;
+mod cpu;
+mod events;
+mod grants;
+mod memory;
+mod mmu;
+mod schedule;
+mod version;
+
+use crate::judge::Probe;
+
+/// The questions of a family.
+type Questions = fn(&mut Probe);
+
+/// Every family.
+pub(crate) const ALL: [(&str, Questions); 8] = [
+    ("version", version::ask),
+    ("memory", memory::ask),
+    ("mmu", mmu::ask),
+    ("events", events::ask),
+    ("grants", grants::ask),
+    ("cpu", cpu::ask),
+    ("schedule", schedule::ask),
+    ("control", control::ask),
+];

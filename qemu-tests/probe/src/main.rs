@@ -1,0 +1,32 @@
+//! A guest that asks the hypervisor everything, rightly and wrongly, and judges the answers.
+//!
+//! `family=NAME` on its command line chooses what is asked; without it all is. Each answer makes a line
+//! `probe: ok NAME` or `probe: FAILED NAME: …`, the last line is `probe: done, N ok, N failed`. The answers expected
+//! are those of Xen 4.17, on which this guest runs as well.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+extern crate alloc;
+
+mod family;
+mod judge;
+mod raw;
+
+use judge::Probe;
+use oxen_domu_lib::{entry, println, start_info};
+
+entry!(run);
+
+fn run() {
+    let wanted = start_info::option("family");
+    let Some(mut probe) = Probe::new() else {
+        println!("probe: no memory to work with");
+        return;
+    };
+    for (name, ask) in family::ALL {
+        if wanted.as_deref().is_none_or(|wanted| wanted == name) {
+            probe.family = name;
+            ask(&mut probe);
+        }
+    }
+    println!("probe: done, {} ok, {} failed", probe.ok, probe.failed);
+}

@@ -1,0 +1,58 @@
+//! Hypercalls, asked rightly and wrongly by the guest `probe` in dom0's place: the answers are those of Xen 4.17.
+
+use anyhow::Result;
+use oxen_tools::qemu::Module;
+
+use crate::lab::{Lab, Report, Verdict};
+
+/// Boots the probe as dom0 for one family, and demands that every answer was as expected.
+fn ask(lab: &Lab<'_>, family: &str) -> Result<Verdict> {
+    let mut machine = lab.machine("")?;
+    let probe = lab.workspace.out.join("probe");
+    machine.modules = vec![Module { file: probe, args: format!("family={family}") }];
+    judge(&lab.boot(&machine)?)
+}
+
+/// Judges what a probe said.
+pub(super) fn judge(report: &Report) -> Result<Verdict> {
+    let wrong = report.lines_with("probe: FAILED");
+    if !wrong.is_empty() {
+        return report.fail(&format!("wrong answers:\n    {}", wrong.join("\n    ")));
+    }
+    match report.lines_with("probe: done, ").as_slice() {
+        [done] if !done.contains(" 0 ok") => Ok(Verdict::Passed),
+        _ => report.fail("the probe did not come to its end"),
+    }
+}
+
+pub(super) fn version_and_console_answer_as_xen(lab: &Lab<'_>) -> Result<Verdict> {
+    ask(lab, "version")
+}
+
+pub(super) fn memory_op_gives_and_takes_only_the_domains_frames(lab: &Lab<'_>) -> Result<Verdict> {
+    ask(lab, "memory")
+}
+
+pub(super) fn page_tables_hold_only_what_is_allowed(lab: &Lab<'_>) -> Result<Verdict> {
+    ask(lab, "mmu")
+}
+
+pub(super) fn event_channels_connect_only_what_belongs_together(lab: &Lab<'_>) -> Result<Verdict> {
+    ask(lab, "events")
+}
+
+pub(super) fn grants_reach_only_what_was_granted(lab: &Lab<'_>) -> Result<Verdict> {
+    ask(lab, "grants")
+}
+
+pub(super) fn a_vcpus_registers_take_only_safe_values(lab: &Lab<'_>) -> Result<Verdict> {
+    ask(lab, "cpu")
+}
+
+pub(super) fn polls_timers_and_vcpus_answer_as_xen(lab: &Lab<'_>) -> Result<Verdict> {
+    ask(lab, "schedule")
+}
+
+pub(super) fn batches_and_control_calls_answer_as_xen(lab: &Lab<'_>) -> Result<Verdict> {
+    ask(lab, "control")
+}
