@@ -1,3 +1,78 @@
-//! Shared-memory rings between frontends and backends.
+//! Shared-memory rings between frontends and backends, in Xen's layouts.
+//!
+//! The other end is another domain and may be hostile: it can change any word of the shared pages at any time. So
+//! nothing shared is ever seen as plain memory, only as atomic words; a message is copied out once and then looked at;
+//! an end keeps its own indices in private memory and never reads them back; and the other end's index is believed only
+//! as far as it can be true. An index that cannot be true is an [`Overrun`], after which the caller ends the connection.
+//!
+//! * [`FrontRing`] and [`BackRing`]: requests and responses of block, network and other devices, on one or more pages.
+//! * [`ByteReader`] and [`ByteWriter`]: the byte streams of [`console`] and [`xenstore`] pages.
 #![no_std]
 #![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+mod back;
+mod bytes;
+pub mod console;
+mod front;
+mod sring;
+pub mod xenstore;
+
+#[cfg(test)]
+mod tests;
+
+pub use back::{AttachError, BackRing};
+pub use bytes::{ByteReader, ByteWriter, Ends};
+pub use front::FrontRing;
+
+use core::fmt;
+use core::sync::atomic::AtomicU32;
+
+/// Words of a page.
+pub const PAGE_WORDS: usize = 1024;
+
+/// A shared page. Rings of several pages want them mapped one after the other.
+pub type Page = [AtomicU32; PAGE_WORDS];
+
+/// The other end published an index that cannot be true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overrun {
+    /// What it published.
+    pub index: u32,
+    /// The nearest index that could be true.
+    pub limit: u32,
+}
+
+impl fmt::Display for Overrun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ring index {} beyond {}", self.index, self.limit)
+    }
+}
+
+impl core::error::Error for Overrun {}
+
+/// There is no room for another message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ring full")
+    }
+}
+
+impl core::error::Error for Full {}
+
+/// The pages given cannot hold a single message: a ring needs at least one page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooSmall;
+
+impl fmt::Display for TooSmall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ring too small")
+    }
+}
+
+impl core::error::Error for TooSmall {}

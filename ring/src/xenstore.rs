@@ -1,0 +1,54 @@
+//! A guest's XenStore page (`xenstore_domain_interface`).
+
+use crate::bytes::Stream;
+use crate::{ByteReader, ByteWriter, Ends, PAGE_WORDS, Page};
+use core::mem::offset_of;
+use core::sync::atomic::Ordering;
+use oxen_abi::io::xs_wire::{XENSTORE_RING_SIZE, XenstoreDomainInterface};
+
+/// The guest's end: reads answers and watch events, writes requests.
+#[must_use]
+pub fn guest(page: &Page) -> Ends<'_> {
+    Ends { reader: ByteReader::new(answers(page)), writer: ByteWriter::new(requests(page)) }
+}
+
+/// The store's end: reads requests, writes answers and watch events.
+#[must_use]
+pub fn store(page: &Page) -> Ends<'_> {
+    Ends { reader: ByteReader::new(requests(page)), writer: ByteWriter::new(answers(page)) }
+}
+
+/// The store tells the guest what it can do (`XENSTORE_SERVER_FEATURE_*`).
+pub fn set_server_features(page: &Page, features: u32) {
+    set::<{ offset_of!(XenstoreDomainInterface, server_features) }>(page, features);
+}
+
+/// The store tells the guest why it ended the connection (`XENSTORE_ERROR_*`).
+pub fn set_error(page: &Page, error: u32) {
+    set::<{ offset_of!(XenstoreDomainInterface, error) }>(page, error);
+}
+
+fn set<const OFFSET: usize>(page: &Page, value: u32) {
+    const { assert!(OFFSET / 4 < PAGE_WORDS) };
+    if let Some(word) = page.get(OFFSET / 4) {
+        word.store(value, Ordering::Release);
+    }
+}
+
+fn requests(page: &Page) -> Stream<'_> {
+    Stream::new::<
+        { offset_of!(XenstoreDomainInterface, req) },
+        XENSTORE_RING_SIZE,
+        { offset_of!(XenstoreDomainInterface, req_cons) },
+        { offset_of!(XenstoreDomainInterface, req_prod) },
+    >(page)
+}
+
+fn answers(page: &Page) -> Stream<'_> {
+    Stream::new::<
+        { offset_of!(XenstoreDomainInterface, rsp) },
+        XENSTORE_RING_SIZE,
+        { offset_of!(XenstoreDomainInterface, rsp_cons) },
+        { offset_of!(XenstoreDomainInterface, rsp_prod) },
+    >(page)
+}
