@@ -11,7 +11,8 @@ use crate::workspace::Workspace;
 pub const LONG_FILE: usize = 400;
 
 /// The only places where `unsafe` may stand.
-const UNSAFE_PLACES: [&str; 3] = ["hv/src/x86/", "domu-lib/src/raw/", "qemu-tests/probe/src/raw.rs"];
+const UNSAFE_PLACES: [&str; 4] =
+    ["hv/src/x86/", "hv/tests/support/", "domu-lib/src/raw/", "qemu-tests/probe/src/raw.rs"];
 
 /// Crate roots that must forbid `unsafe`.
 const SAFE_ROOTS: [&str; 5] =
@@ -72,8 +73,9 @@ fn source_file(name: &str, text: &str, findings: &mut Findings) {
     let may_be_unsafe = UNSAFE_PLACES.iter().any(|place| name.starts_with(place));
     let lines = source::lines(text);
     for (number, line) in (1..).zip(&lines) {
-        if !may_be_unsafe && has_word(&line.code, "unsafe") {
-            broken(number, "`unsafe` outside hv/src/x86 and domu-lib/src/raw");
+        // An unsafe attribute, such as that of an exported name, is one word; what it stands on is judged by itself.
+        if !may_be_unsafe && has_word(&line.code.replace("#[unsafe(", ""), "unsafe") {
+            broken(number, "`unsafe` outside the places that are for it");
         }
         if UNFINISHED.iter().any(|word| line.code.contains(word) || line.comment.contains(word)) {
             broken(number, "marks unfinished work");
