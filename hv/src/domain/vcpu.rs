@@ -189,7 +189,7 @@ impl VcpuState {
             ldt_base: 0,
             ldt_entries: 0,
             task_switched: false,
-            cr4: 0,
+            cr4: crate::trap::emulate::CR4_AT_START,
             breakpoints: [0; 4],
             debug_status: DEBUG_STATUS_RESET,
             debug_control: DEBUG_CONTROL_RESET,

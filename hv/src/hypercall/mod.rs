@@ -10,8 +10,8 @@ pub mod version;
 
 use crate::{
     caller::{Args, Caller, Refusal, Reply},
+    domain,
     machine::Machine,
-    trap,
 };
 use oxen_abi::{errno::Errno, hypercall::Hypercall};
 
@@ -40,7 +40,7 @@ fn refuse<M: Machine>(caller: &mut Caller<'_, M>, refusal: Refusal, args: Args) 
             [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = args;
             regs.rip = regs.rip.wrapping_sub(SYSCALL_BYTES);
         }
-        Refusal::Crash(reason) => trap::crash(caller, reason),
+        Refusal::Crash(reason) => domain::crash(caller, reason),
     }
 }
 

@@ -4,8 +4,13 @@
 //! upper half, RFLAGS, RSP, SS (`arch-x86/xen-x86_64.h`). A CS with privilege level 0 tells the guest's kernel that it
 //! interrupted itself.
 
-use super::{crash, flags};
-use crate::{addr::GuestAddr, caller::Caller, domain::vcpu::Callback, machine::Machine};
+use super::flags;
+use crate::{
+    addr::GuestAddr,
+    caller::Caller,
+    domain::{crash, vcpu::Callback},
+    machine::Machine,
+};
 use oxen_abi::segments::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
 
 /// Flags that the CPU clears on the way into a handler (Intel SDM vol. 3A, 6.14), and the privilege that is ours.

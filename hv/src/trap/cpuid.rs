@@ -1,6 +1,6 @@
 //! CPUID as a PV guest sees it through the emulation prefix: what the CPU has, less what PV cannot keep, plus Xen's leaves.
 
-use super::emulate::{CR4_FSGSBASE, CR4_OSXSAVE};
+use super::emulate::CR4_OSXSAVE;
 use crate::{caller::Caller, machine::Machine};
 
 /// The first of the hypervisor's leaves (`arch-x86/cpuid.h`), and the last.
@@ -107,14 +107,4 @@ fn time_leaf<M: Machine>(caller: &Caller<'_, M>, subleaf: u32) -> [u32; 4] {
 /// Bits of a machine address in the RAM that there is.
 fn address_bits<M: Machine>(caller: &Caller<'_, M>) -> u32 {
     crate::addr::PAGE_SHIFT + usize::BITS - caller.hv.frames.end().leading_zeros()
-}
-
-/// The CR4 bits that CPUID lets a guest turn on.
-#[must_use]
-pub fn cr4_bits<M: Machine>(machine: &M) -> u64 {
-    let [_, leaf7, ..] = machine.cpuid(7, 0);
-    let [_, _, leaf1, _] = machine.cpuid(1, 0);
-    let fsgsbase = if leaf7 & LEAF7_EBX_FSGSBASE != 0 { CR4_FSGSBASE } else { 0 };
-    let osxsave = if leaf1 & LEAF1_ECX_OSXSAVE >> 1 != 0 { CR4_OSXSAVE } else { 0 };
-    fsgsbase | osxsave
 }

@@ -205,10 +205,3 @@ pub fn failsafe<M: Machine>(caller: &mut Caller<'_, M>) {
     bounce::enter(caller, callback, None);
     bounce::push_selectors(caller, selectors);
 }
-
-/// Ends the caller's domain: it broke a promise that it cannot be told about.
-#[cold]
-pub fn crash<M: Machine>(caller: &mut Caller<'_, M>, reason: &str) {
-    let _ = reason;
-    caller.domain.shutdown.store(oxen_abi::sched::SHUTDOWN_CRASH, Ordering::Release);
-}
