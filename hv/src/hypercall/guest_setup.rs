@@ -1,11 +1,11 @@
 //! Small hypercalls by which a guest's kernel tells where it wants to be entered and how its CPU is set up.
 
 use crate::{
-    addr::GuestAddr,
+    addr::{GuestAddr, MachineAddr},
     caller::{Args, Caller, Reply},
     domain::vcpu::Callback,
     machine::Machine,
-    mem::guest_ptr::GuestPtr,
+    mem::{editor::Editor, guest_ptr::GuestPtr},
     trap::{TrapHandler, TrapTable, debug, emulate},
 };
 use core::sync::atomic::Ordering;
@@ -16,7 +16,10 @@ use oxen_abi::{
         CALLBACKTYPE_SYSENTER_DEPRECATED, CallbackRegister, CallbackUnregister,
     },
     errno::Errno,
-    segments::{SEGBASE_FS, SEGBASE_GS_KERNEL, SEGBASE_GS_USER, SEGBASE_GS_USER_SEL},
+    segments::{
+        FIRST_RESERVED_GDT_ENTRY, FIRST_RESERVED_GDT_PAGE, SEGBASE_FS, SEGBASE_GS_KERNEL, SEGBASE_GS_USER,
+        SEGBASE_GS_USER_SEL,
+    },
     trap::TrapInfo,
     vm_assist::{
         VMASST_CMD_DISABLE, VMASST_CMD_ENABLE, VMASST_TYPE_4GB_SEGMENTS, VMASST_TYPE_4GB_SEGMENTS_NOTIFY,
@@ -25,6 +28,8 @@ use oxen_abi::{
     },
 };
 
+/// Descriptors that fit into a page.
+const DESCRIPTORS_IN_A_PAGE: usize = 512;
 /// Handlers in a table at most: one for each vector, and the end.
 const MOST_HANDLERS: u64 = 257;
 
@@ -50,6 +55,37 @@ pub fn set_trap_table<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -
         let handler = TrapHandler { address: info.address, cs: info.cs | 3, flags: info.flags & 7 };
         caller.state.traps.set(info.vector, handler);
     }
+    Ok(0)
+}
+
+/// `set_gdt(frames, entries)`: the frames become descriptor pages; the descriptors in them are checked.
+///
+/// # Errors
+/// `Inval` for more entries than a guest may have or a frame that cannot be a descriptor page, `Fault`.
+pub fn set_gdt<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    let [list, entries, ..] = *args;
+    let entries = entries as u32 as usize;
+    if entries > FIRST_RESERVED_GDT_ENTRY {
+        return Err(Errno::Inval.into());
+    }
+    let mut frames = [0; FIRST_RESERVED_GDT_PAGE];
+    let frames = frames.get_mut(..entries.div_ceil(DESCRIPTORS_IN_A_PAGE)).unwrap_or_default();
+    GuestPtr::<u64>::new(list, frames.len() as u64)?.read_many(&caller.hv.machine, 0, frames)?;
+    let editor = Editor::open(caller.hv, caller.domain)?;
+    let old = core::mem::replace(&mut caller.state.gdt, editor.take_gdt(frames)?);
+    caller.state.gdt_entries = entries as u16;
+    caller.hv.machine.load_descriptor_tables(caller.state);
+    editor.put_gdt(old);
+    Ok(0)
+}
+
+/// `update_descriptor(machine address, descriptor)`.
+///
+/// # Errors
+/// `Inval` for a descriptor that a guest may not have, or a place that cannot be written.
+pub fn update_descriptor<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    let [address, descriptor, ..] = *args;
+    Editor::open(caller.hv, caller.domain)?.write_descriptor(MachineAddr(address), descriptor)?;
     Ok(0)
 }
 

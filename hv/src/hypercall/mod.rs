@@ -50,11 +50,13 @@ fn call<M: Machine>(caller: &mut Caller<'_, M>, number: u32, args: &mut Args) ->
     let Ok(hypercall) = Hypercall::try_from(u64::from(number)) else { return Err(Errno::NoSys.into()) };
     match hypercall {
         Hypercall::SetTrapTable => guest_setup::set_trap_table(caller, args),
+        Hypercall::SetGdt => guest_setup::set_gdt(caller, args),
         Hypercall::StackSwitch => guest_setup::stack_switch(caller, args),
         Hypercall::SetCallbacks => guest_setup::set_callbacks(caller, args),
         Hypercall::FpuTaskswitch => guest_setup::fpu_taskswitch(caller, args),
         Hypercall::SetDebugreg => guest_setup::set_debugreg(caller, args),
         Hypercall::GetDebugreg => guest_setup::get_debugreg(caller, args),
+        Hypercall::UpdateDescriptor => guest_setup::update_descriptor(caller, args),
         Hypercall::Multicall => batch::multicall(caller, args),
         Hypercall::VmAssist => guest_setup::vm_assist(caller, args),
         Hypercall::Iret => iret::iret(caller),

@@ -9,7 +9,10 @@ use crate::{
     machine::Machine,
 };
 use core::sync::atomic::Ordering;
-use oxen_abi::errno::Errno;
+use oxen_abi::{errno::Errno, segments::FIRST_RESERVED_GDT_PAGE};
+
+/// The frames of a guest's GDT, each held as a descriptor page.
+pub type Gdt = [Option<Mfn>; FIRST_RESERVED_GDT_PAGE];
 
 const PRESENT: u64 = 1 << 47;
 const IS_SEGMENT: u64 = 1 << 44;
@@ -79,6 +82,35 @@ impl<M: Machine> Editor<'_, M> {
         self.hv.frames.set_aux(mfn, self.hv.frames.tlb.now());
         let _ = self.hv.frames.update(mfn, |state| Ok((state.devalidated(), ())));
         self.hv.frames.put(mfn);
+    }
+
+    /// Takes the frames of a GDT as descriptor pages: all of them, or none.
+    ///
+    /// # Errors
+    /// As [`Self::take_descriptors`]; `Inval` for more frames than a guest's GDT may have.
+    pub fn take_gdt(&self, frames: &[u64]) -> Result<Gdt, Errno> {
+        let mut gdt = [None; FIRST_RESERVED_GDT_PAGE];
+        if frames.len() > gdt.len() {
+            return Err(Errno::Inval);
+        }
+        for (place, &frame) in gdt.iter_mut().zip(frames) {
+            let taken = Mfn::new(frame).ok_or(Errno::Inval).and_then(|mfn| self.take_descriptors(mfn).map(|()| mfn));
+            match taken {
+                Ok(mfn) => *place = Some(mfn),
+                Err(error) => {
+                    self.put_gdt(gdt);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(gdt)
+    }
+
+    /// Gives back the frames of a GDT that no CPU shows any more.
+    pub fn put_gdt(&self, gdt: Gdt) {
+        for mfn in gdt.into_iter().flatten() {
+            self.put_descriptors(mfn);
+        }
     }
 
     /// Writes one descriptor into a frame of the domain, be it a descriptor page or any other that could be written to

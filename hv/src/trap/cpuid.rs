@@ -38,7 +38,6 @@ const LEAF1_ECX_HYPERVISOR: u32 = 1 << 31;
 const LEAF1_EDX: u32 = 0x0789_cbf5;
 /// Leaf 7 EBX that may be shown: FSGSBASE, BMI1, AVX2, BMI2, ERMS, RDSEED, ADX, CLFLUSHOPT, CLWB, SHA.
 const LEAF7_EBX: u32 = 1 | 1 << 3 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 18 | 1 << 19 | 1 << 23 | 1 << 24 | 1 << 29;
-const LEAF7_EBX_FSGSBASE: u32 = 1;
 /// Leaf 0x80000001 ECX: LAHF, ABM, SSE4A, misaligned SSE, prefetch.
 const EXTENDED1_ECX: u32 = 1 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8;
 /// Leaf 0x80000001 EDX: SYSCALL, NX, MMX extensions, RDTSCP, long mode, and AMD's copies of leaf 1.

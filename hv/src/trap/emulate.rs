@@ -6,9 +6,10 @@ use super::{
     inject, msr, ports, software_interrupt, vector,
 };
 use crate::{
-    addr::{GuestAddr, PAGE_BYTES},
+    addr::{GuestAddr, MachineAddr, Mfn, PAGE_BYTES},
     caller::Caller,
     machine::Machine,
+    mem::{editor::Editor, root},
 };
 use oxen_abi::segments::XEN_EMULATE_PREFIX;
 
@@ -71,7 +72,7 @@ pub fn invalid_opcode<M: Machine>(caller: &mut Caller<'_, M>) {
 }
 
 /// The bytes at RIP: as many as there are before an unmapped page, and how many that is.
-fn fetch<M: Machine>(caller: &Caller<'_, M>) -> ([u8; decode::MAX_LENGTH], usize) {
+pub(super) fn fetch<M: Machine>(caller: &Caller<'_, M>) -> ([u8; decode::MAX_LENGTH], usize) {
     let mut code = [0; decode::MAX_LENGTH];
     let rip = GuestAddr(caller.regs.rip);
     let in_page = (PAGE_BYTES - rip.offset()).min(code.len());
@@ -200,6 +201,11 @@ fn write_control<M: Machine>(caller: &mut Caller<'_, M>, control: u8, value: u64
     match control {
         0 if value & !CR0_TS == CR0 => set_task_switched(caller, value & CR0_TS != 0),
         2 => caller.state.info.set_cr2(value),
+        3 => {
+            let root = Mfn::containing(MachineAddr(value)).ok_or(NotOurs)?;
+            let mut editor = Editor::open(caller.hv, caller.domain).map_err(|_| NotOurs)?;
+            root::switch(caller, &mut editor, root).map_err(|_| NotOurs)?;
+        }
         4 => {
             let changed = value ^ caller.state.cr4;
             if changed & !CR4_GUEST != 0 || !caller.hv.machine.set_guest_cr4(value) {

@@ -10,6 +10,7 @@ pub mod decode;
 pub mod emulate;
 pub mod flags;
 pub mod msr;
+pub mod page_fault;
 pub mod ports;
 
 use crate::{caller::Caller, domain::vcpu::Callback, machine::Machine};

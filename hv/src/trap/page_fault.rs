@@ -1,0 +1,119 @@
+//! Page faults of guests: a kernel's write to a page table is done for it, everything else is the guest's own.
+
+use super::{
+    decode::{self, Change, Logic, Operation, operand_mask},
+    emulate::fetch,
+    inject, vector,
+};
+use crate::{
+    addr::GuestAddr,
+    caller::{Caller, Refusal},
+    machine::Machine,
+    mem::write_emulation::{self, Write},
+};
+use oxen_abi::vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES;
+
+/// Bits of the error code (Intel SDM vol. 3A, 4.7).
+const PRESENT: u32 = 1 << 0;
+const WRITE: u32 = 1 << 1;
+const USER: u32 = 1 << 2;
+const FETCH: u32 = 1 << 4;
+
+/// RFLAGS that a logical operation sets.
+const CARRY: u64 = 1 << 0;
+const PARITY: u64 = 1 << 2;
+const ADJUST: u64 = 1 << 4;
+const ZERO: u64 = 1 << 6;
+const SIGN: u64 = 1 << 7;
+const OVERFLOW: u64 = 1 << 11;
+
+/// A page fault of the running guest at `address`.
+#[inline]
+pub fn page_fault<M: Machine>(caller: &mut Caller<'_, M>, address: u64, error_code: u32) {
+    let is_kernel_write = error_code & (PRESENT | WRITE | FETCH) == PRESENT | WRITE && caller.state.in_kernel;
+    if is_kernel_write
+        && caller.domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES)
+        && write_page_table(caller, GuestAddr(address)).is_some()
+    {
+        return;
+    }
+    caller.state.info.set_cr2(address);
+    let user = if caller.state.in_kernel { 0 } else { USER };
+    inject(caller, vector::PAGE_FAULT, Some(error_code & !USER | user));
+}
+
+/// Does the write of the instruction at RIP, if it is one to a page table entry and the entry is one that the guest may
+/// have. Nothing has happened otherwise.
+fn write_page_table<M: Machine>(caller: &mut Caller<'_, M>, address: GuestAddr) -> Option<()> {
+    let (code, length) = fetch(caller);
+    let instruction = decode::decode(code.get(..length)?, caller.regs)?;
+    let Operation::Write { bytes, change } = instruction.operation else { return None };
+    let write = match change {
+        Change::Store(value) | Change::Exchange { value, .. } => Write::Store(value),
+        Change::CompareExchange(new) => Write::CompareExchange { expected: caller.regs.rax & operand_mask(bytes), new },
+        Change::Combine(logic, value) => {
+            let mut operand = [0; 8];
+            let place = operand.get_mut(..usize::from(bytes))?;
+            caller.hv.machine.read_guest(address, place).ok()?;
+            let expected = u64::from_le_bytes(operand);
+            Write::CompareExchange { expected, new: combine(logic, expected, value) & operand_mask(bytes) }
+        }
+    };
+    let root = caller.state.kernel_root?;
+    match write_emulation::write(caller.hv, caller.domain, root, address, bytes.into(), write) {
+        Ok(written) if written.stored || matches!(change, Change::CompareExchange(_)) => {
+            finish(caller, change, bytes, written.old);
+            caller.regs.rip = caller.regs.rip.wrapping_add(instruction.length.into());
+            Some(())
+        }
+        // The entry changed under the instruction's eyes, or there is other work first: it is executed again.
+        Ok(_) | Err(Refusal::Preempted) => Some(()),
+        Err(Refusal::Tell(_) | Refusal::Crash(_)) => None,
+    }
+}
+
+/// What a logical operation leaves in its operand.
+const fn combine(logic: Logic, old: u64, value: u64) -> u64 {
+    match logic {
+        Logic::Or | Logic::BitSet => old | value,
+        Logic::And => old & value,
+        Logic::Xor | Logic::BitComplement => old ^ value,
+        Logic::BitReset => old & !value,
+    }
+}
+
+/// Registers and flags after the write.
+fn finish<M: Machine>(caller: &mut Caller<'_, M>, change: Change, bytes: u8, old: u64) {
+    let regs = &mut *caller.regs;
+    match change {
+        Change::Store(_) => {}
+        Change::Exchange { register, .. } => regs.set_general(register, bytes, old),
+        Change::Combine(Logic::BitReset | Logic::BitSet | Logic::BitComplement, bit) => {
+            regs.rflags = regs.rflags & !CARRY | if old & bit != 0 { CARRY } else { 0 };
+        }
+        Change::Combine(logic, value) => {
+            let flags = result_flags(combine(logic, old, value) & operand_mask(bytes), bytes);
+            regs.rflags = regs.rflags & !(CARRY | PARITY | ADJUST | ZERO | SIGN | OVERFLOW) | flags;
+        }
+        Change::CompareExchange(_) => {
+            let expected = regs.rax & operand_mask(bytes);
+            let difference = expected.wrapping_sub(old) & operand_mask(bytes);
+            let borrow = if expected < old { CARRY } else { 0 };
+            let overflow = ((expected ^ old) & (expected ^ difference)) >> (8 * u32::from(bytes) - 1) & 1;
+            let adjust = (expected ^ old ^ difference) & ADJUST;
+            let flags = result_flags(difference, bytes) | borrow | overflow << 11 | adjust;
+            regs.rflags = regs.rflags & !(CARRY | PARITY | ADJUST | ZERO | SIGN | OVERFLOW) | flags;
+            if expected != old {
+                regs.set_general(0, bytes, old);
+            }
+        }
+    }
+}
+
+/// PF, ZF and SF of a result.
+const fn result_flags(result: u64, bytes: u8) -> u64 {
+    let parity = if (result as u8).count_ones().is_multiple_of(2) { PARITY } else { 0 };
+    let zero = if result == 0 { ZERO } else { 0 };
+    let sign = if result >> (8 * bytes as u32 - 1) & 1 != 0 { SIGN } else { 0 };
+    parity | zero | sign
+}
