@@ -5,6 +5,8 @@ pub mod console;
 pub mod event;
 pub mod guest_setup;
 pub mod iret;
+pub mod mmu;
+pub mod mmuext;
 pub mod stubs;
 pub mod version;
 
@@ -51,6 +53,10 @@ fn call<M: Machine>(caller: &mut Caller<'_, M>, number: u32, args: &mut Args) ->
     match hypercall {
         Hypercall::SetTrapTable => guest_setup::set_trap_table(caller, args),
         Hypercall::SetGdt => guest_setup::set_gdt(caller, args),
+        Hypercall::MmuUpdate => mmu::mmu_update(caller, args),
+        Hypercall::UpdateVaMapping => mmu::update_va_mapping(caller, args),
+        Hypercall::UpdateVaMappingOtherdomain => mmu::update_va_mapping_otherdomain(caller, args),
+        Hypercall::MmuextOp => mmuext::mmuext_op(caller, args),
         Hypercall::StackSwitch => guest_setup::stack_switch(caller, args),
         Hypercall::SetCallbacks => guest_setup::set_callbacks(caller, args),
         Hypercall::FpuTaskswitch => guest_setup::fpu_taskswitch(caller, args),

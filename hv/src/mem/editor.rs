@@ -48,6 +48,19 @@ impl<'a, M: Machine> Editor<'a, M> {
         Rights { owner: self.domain.owner, io: self.domain.is_privileged }
     }
 
+    /// The owner of the tables.
+    #[inline]
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        self.domain.owner
+    }
+
+    /// Units of work done so far.
+    #[must_use]
+    pub const fn spent(&self) -> u32 {
+        self.spent
+    }
+
     /// Counts units of work. Says whether it is time to look for something more urgent.
     #[inline]
     pub fn spend(&mut self, units: u32) -> bool {
@@ -66,7 +79,7 @@ impl<'a, M: Machine> Editor<'a, M> {
         let mfn = entry.mfn().ok_or(Errno::Inval)?;
         let entry = if rights.io {
             if !self.hv.frames.is_ram(mfn) {
-                return if self.hv.frames.is_forbidden_io(mfn) { Err(Errno::Perm) } else { Ok(entry) };
+                return if self.may_map_io(mfn) { Ok(entry) } else { Err(Errno::Perm) };
             }
             // RAM has one way to be cached, or a stale line could hide what the hypervisor validated.
             Entry(entry.0 & !Entry::CACHING)
@@ -90,6 +103,12 @@ impl<'a, M: Machine> Editor<'a, M> {
             Err(_) if self.hv.frames.is_ram(mfn) => Err(Errno::Busy),
             Err(_) => Err(Errno::Perm),
         }
+    }
+
+    /// Whether the domain may map this frame, which is not RAM.
+    #[cold]
+    fn may_map_io(&self, mfn: Mfn) -> bool {
+        !self.hv.frames.is_forbidden_io(mfn) && self.domain.rights.lock().memory.contains(mfn.raw(), mfn.raw())
     }
 
     /// Gives back what a present L1 entry held.

@@ -1,0 +1,295 @@
+//! Page tables: `mmu_update`, `update_va_mapping`, `update_va_mapping_otherdomain` (`xen.h`).
+
+use crate::{
+    addr::{GuestAddr, MachineAddr, Mfn, Slot},
+    caller::{Args, Caller, Refusal, Reply},
+    domain::Domain,
+    machine::Machine,
+    mem::{
+        edit::Notes,
+        editor::{Editor, Rights, hold_writable},
+        frame_alloc::set_machine_to_phys,
+        frame_type::Owner,
+        guest_ptr::GuestPtr,
+        tlb,
+    },
+};
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+use oxen_abi::{
+    domid::DomId,
+    errno::Errno,
+    mmu::{
+        MMU_MACHPHYS_UPDATE, MMU_NORMAL_PT_UPDATE, MMU_PT_UPDATE_NO_TRANSLATE, MMU_PT_UPDATE_PRESERVE_AD, MmuUpdate,
+        UVMF_ALL, UVMF_FLUSHTYPE_MASK, UVMF_INVLPG, UVMF_TLB_FLUSH,
+    },
+};
+
+/// In the count of a batch: it is a continuation, and the success count already counts what was done before.
+const CONTINUED: u64 = 1 << 31;
+/// Requests that are copied in at once.
+const CHUNK: usize = 16;
+
+/// Whose pages a call is about, as far as that is not the caller.
+#[derive(Debug)]
+pub(super) struct Lender {
+    domain: Option<Arc<Domain>>,
+    /// What L1 entries may map.
+    pub(super) rights: Rights,
+}
+
+impl Lender {
+    /// The domain that the caller names.
+    ///
+    /// # Errors
+    /// `Srch` if there is none, `Perm` if the caller may not act on it.
+    #[inline]
+    pub(super) fn of<M: Machine>(caller: &Caller<'_, M>, id: DomId) -> Result<Self, Errno> {
+        let io = caller.domain.is_privileged;
+        if id == DomId::SELF {
+            return Ok(Self { domain: None, rights: Rights { owner: caller.domain.owner, io } });
+        }
+        Self::foreign(caller, id, io)
+    }
+
+    #[cold]
+    fn foreign<M: Machine>(caller: &Caller<'_, M>, id: DomId, io: bool) -> Result<Self, Errno> {
+        if id == DomId::IO {
+            return Ok(Self { domain: None, rights: Rights { owner: Owner::IO, io } });
+        }
+        if id == caller.domain.id {
+            return Err(Errno::Srch);
+        }
+        let domain = caller.hv.domains.get(id).ok_or(Errno::Srch)?;
+        caller.control()?;
+        Ok(Self { rights: Rights { owner: domain.owner, io: io && domain.is_privileged }, domain: Some(domain) })
+    }
+
+    /// The domain, or the caller's.
+    pub(super) fn or<'a>(&'a self, own: &'a Arc<Domain>) -> &'a Arc<Domain> {
+        self.domain.as_ref().unwrap_or(own)
+    }
+
+    /// Whether it is the caller's own memory.
+    pub(super) const fn is_self(&self) -> bool {
+        self.domain.is_none()
+    }
+}
+
+/// What a batch of page table updates keeps from one to the next.
+struct Batch<'a, M: Machine> {
+    editor: Editor<'a, M>,
+    rights: Rights,
+    /// The last table written to, with its level.
+    table: Option<(Mfn, Option<u32>)>,
+}
+
+impl<M: Machine> Batch<'_, M> {
+    #[inline]
+    fn apply(&mut self, update: MmuUpdate, hv: &crate::Hypervisor<M>) -> Result<(), Refusal> {
+        let command = update.ptr & 3;
+        let address = MachineAddr(update.ptr & !3);
+        let frame = Mfn::containing(address).ok_or(Errno::Inval)?;
+        let notes = match command {
+            MMU_NORMAL_PT_UPDATE | MMU_PT_UPDATE_NO_TRANSLATE => Notes::Replace,
+            MMU_PT_UPDATE_PRESERVE_AD => Notes::Preserve,
+            MMU_MACHPHYS_UPDATE => {
+                hv.frames.reference(frame, self.rights.owner)?;
+                set_machine_to_phys(hv, frame, update.val);
+                hv.frames.put(frame);
+                return Ok(());
+            }
+            _ => return Err(Errno::NoSys.into()),
+        };
+        let slot = Slot::at_offset(address.offset()).ok_or(Errno::Inval)?;
+        let level = match self.table {
+            Some((last, level)) if last == frame => level,
+            _ => {
+                let level = self.editor.level_of(frame)?;
+                self.table = Some((frame, level));
+                level
+            }
+        };
+        match level {
+            Some(1) => {}
+            // A higher entry may end the life of any table below it, a plain word may be taken as a table next.
+            _ => self.table = None,
+        }
+        match level {
+            Some(level) => {
+                let place = self.editor.place(frame, level, slot);
+                self.editor.replace(place, update.val, notes, &self.rights)
+            }
+            None => Ok(self.write_plain(hv, frame, slot, update.val)?),
+        }
+    }
+
+    /// Writes a word of a frame that is no table.
+    fn write_plain(&self, hv: &crate::Hypervisor<M>, frame: Mfn, slot: Slot, value: u64) -> Result<(), Errno> {
+        hold_writable(hv, frame, self.editor.owner()).map_err(|_| Errno::Inval)?;
+        if let Some(word) = hv.machine.words(frame).get(slot.index()) {
+            word.store(value, Ordering::Relaxed);
+        }
+        hv.frames.put_use(frame);
+        Ok(())
+    }
+}
+
+/// `mmu_update(requests, count, success_count, foreign)`: the low half of `foreign` names the owner of what is mapped, the
+/// high half plus one the owner of the tables.
+///
+/// # Errors
+/// The first failed request's; those before it are done, and counted.
+pub fn mmu_update<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    let [requests, count, done_at, foreign, ..] = *args;
+    let is_continued = count & CONTINUED != 0;
+    let count = count & (CONTINUED - 1);
+    let tables = match foreign as u32 >> 16 {
+        0 => Lender::of(caller, DomId::SELF)?,
+        id => match DomId((id - 1) as u16) {
+            id if id == caller.domain.id => Lender::of(caller, DomId::SELF)?,
+            id => Lender::of(caller, id)?,
+        },
+    };
+    let lender = Lender::of(caller, DomId(foreign as u16))?;
+    let list = GuestPtr::<MmuUpdate>::new(requests, count)?;
+    let hv = caller.hv;
+    let editor = Editor::open(hv, tables.or(caller.domain))?;
+    let mut batch = Batch { editor, rights: lender.rights, table: None };
+    let mut done = 0;
+    let mut outcome = Ok(());
+    let mut chunk = [MmuUpdate { ptr: 0, val: 0 }; CHUNK];
+    while done < count && outcome.is_ok() {
+        let want = (count - done).min(CHUNK as u64) as usize;
+        let Some(updates) = chunk.get_mut(..want) else { break };
+        let have = read_requests(hv, &list, done, updates);
+        outcome = if have == 0 { Err(Errno::Fault.into()) } else { Ok(()) };
+        for update in updates.iter().take(have) {
+            outcome = batch.apply(*update, hv);
+            if outcome.is_err() {
+                break;
+            }
+            done += 1;
+            if batch.editor.spend(1) && done < count {
+                outcome = Err(Refusal::Preempted);
+                break;
+            }
+        }
+    }
+    drop(batch);
+    report(hv, done_at, done, is_continued);
+    if outcome == Err(Refusal::Preempted) {
+        args[0] = requests + done * size_of::<MmuUpdate>() as u64;
+        args[1] = (count - done) | CONTINUED;
+    }
+    outcome.map(|()| 0)
+}
+
+/// Copies in as many requests as can be read; says how many that is.
+#[inline]
+fn read_requests<M: Machine>(
+    hv: &crate::Hypervisor<M>,
+    list: &GuestPtr<MmuUpdate>,
+    from: u64,
+    to: &mut [MmuUpdate],
+) -> usize {
+    if list.read_many(&hv.machine, from, to).is_ok() {
+        return to.len();
+    }
+    let mut have = 0;
+    for (place, index) in to.iter_mut().zip(from..) {
+        match list.read(&hv.machine, index) {
+            Ok(update) => *place = update,
+            Err(_) => break,
+        }
+        have += 1;
+    }
+    have
+}
+
+/// Tells the guest how many requests were done, where it wants to know.
+pub(super) fn report<M: Machine>(hv: &crate::Hypervisor<M>, at: u64, done: u64, is_continued: bool) {
+    if at == 0 {
+        return;
+    }
+    if let Ok(place) = GuestPtr::<u32>::one(at) {
+        let before = if is_continued { place.read(&hv.machine, 0).unwrap_or(0) } else { 0 };
+        // A count that cannot be written is the guest's own loss.
+        let _ = place.write(&hv.machine, 0, &before.wrapping_add(done as u32));
+    }
+}
+
+/// `update_va_mapping(va, entry, flags)`.
+///
+/// # Errors
+/// `Inval` where no L1 translates the address; else as for any entry.
+pub fn update_va_mapping<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    let [va, entry, flags, ..] = *args;
+    let lender = Lender::of(caller, DomId::SELF)?;
+    map_at(caller, GuestAddr(va), entry, flags, &lender.rights)
+}
+
+/// `update_va_mapping_otherdomain(va, entry, flags, domid)`: maps a page of another domain.
+///
+/// # Errors
+/// As [`update_va_mapping`]; `Srch` or `Perm` for the other domain.
+pub fn update_va_mapping_otherdomain<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    let [va, entry, flags, id, ..] = *args;
+    let lender = Lender::of(caller, DomId(id as u16))?;
+    map_at(caller, GuestAddr(va), entry, flags, &lender.rights)
+}
+
+#[inline]
+fn map_at<M: Machine>(caller: &mut Caller<'_, M>, va: GuestAddr, entry: u64, flags: u64, rights: &Rights) -> Reply {
+    let root = caller.state.kernel_root.ok_or(Errno::Inval)?;
+    let stale = match flags & UVMF_FLUSHTYPE_MASK {
+        UVMF_TLB_FLUSH => Some((flush_targets(caller, flags)?, None)),
+        UVMF_INVLPG => Some((flush_targets(caller, flags)?, Some(va))),
+        _ => None,
+    };
+    Editor::open(caller.hv, caller.domain)?.map_at(root, va, entry, rights)?;
+    if let Some((cpus, page)) = stale {
+        flush(caller, cpus, page);
+    }
+    Ok(0)
+}
+
+/// Which CPUs a call means: this one only, or all that may know the domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cpus {
+    /// This one.
+    Local,
+    /// Those that ran the domain.
+    Domain,
+}
+
+/// The CPUs behind the flags of `update_va_mapping`: beside the flush type they are nothing, [`UVMF_ALL`], or the address of
+/// a bitmap of vcpus.
+fn flush_targets<M: Machine>(caller: &Caller<'_, M>, flags: u64) -> Result<Cpus, Errno> {
+    match flags & !UVMF_FLUSHTYPE_MASK {
+        0 => Ok(Cpus::Local),
+        UVMF_ALL => Ok(Cpus::Domain),
+        bitmap => vcpus_in(caller, bitmap),
+    }
+}
+
+/// The CPUs of the vcpus in a bitmap of the guest's. A vcpu may run on any CPU that ran the domain.
+pub(super) fn vcpus_in<M: Machine>(caller: &Caller<'_, M>, bitmap: u64) -> Result<Cpus, Errno> {
+    let bits = GuestPtr::<u32>::one(bitmap)?.read(&caller.hv.machine, 0)?;
+    Ok(if bits & !(1 << (caller.vcpu.id & 31)) == 0 { Cpus::Local } else { Cpus::Domain })
+}
+
+/// Flushes one page or everything.
+#[inline]
+pub(super) fn flush<M: Machine>(caller: &Caller<'_, M>, cpus: Cpus, va: Option<GuestAddr>) {
+    let hv = caller.hv;
+    let all = caller.domain.dirty_cpus.load(Ordering::Acquire) & hv.frames.tlb.online();
+    let is_local = cpus == Cpus::Local || all & !(1 << caller.cpu.0) == 0;
+    match va {
+        Some(va) if !va.is_guest_range(1) => {}
+        Some(va) if is_local => hv.machine.invalidate(va),
+        Some(va) => hv.machine.flush_cpus(all, Some(va)),
+        None if is_local => tlb::flush_local(hv, caller.cpu),
+        None => tlb::flush_cpus(hv, all),
+    }
+}

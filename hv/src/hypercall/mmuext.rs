@@ -1,0 +1,162 @@
+//! `mmuext_op`: pins, roots, flushes, the LDT, whole pages (`xen.h`).
+
+use super::mmu::{Cpus, Lender, flush, report, vcpus_in};
+use crate::{
+    addr::{GuestAddr, Mfn},
+    caller::{Args, Caller, Refusal, Reply},
+    machine::Machine,
+    mem::{
+        editor::{Editor, hold_writable},
+        guest_ptr::GuestPtr,
+        root,
+    },
+};
+use oxen_abi::{
+    domid::DomId,
+    errno::Errno,
+    mmu::{
+        MMUEXT_CLEAR_PAGE, MMUEXT_COPY_PAGE, MMUEXT_FLUSH_CACHE, MMUEXT_FLUSH_CACHE_GLOBAL, MMUEXT_INVLPG_ALL,
+        MMUEXT_INVLPG_LOCAL, MMUEXT_INVLPG_MULTI, MMUEXT_NEW_BASEPTR, MMUEXT_NEW_USER_BASEPTR, MMUEXT_PIN_L1_TABLE,
+        MMUEXT_PIN_L4_TABLE, MMUEXT_SET_LDT, MMUEXT_TLB_FLUSH_ALL, MMUEXT_TLB_FLUSH_LOCAL, MMUEXT_TLB_FLUSH_MULTI,
+        MMUEXT_UNPIN_TABLE, MmuextOp,
+    },
+};
+
+/// In the count of a batch: it is a continuation.
+const CONTINUED: u64 = 1 << 31;
+/// The work of an operation on a whole page, in units of preemption.
+const PAGE_UNITS: u32 = 64;
+/// Entries of an LDT at most.
+const MAX_LDT_ENTRIES: u64 = 8192;
+
+/// `mmuext_op(operations, count, success_count, foreign)`.
+///
+/// # Errors
+/// The first failed operation's; those before it are done, and counted.
+pub fn mmuext_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    let [operations, count, done_at, foreign, ..] = *args;
+    let is_continued = count & CONTINUED != 0;
+    let count = count & (CONTINUED - 1);
+    let lender = Lender::of(caller, DomId(foreign as u16))?;
+    let list = GuestPtr::<MmuextOp>::new(operations, count)?;
+    let mut done = 0;
+    let mut spent = 0;
+    let mut outcome = Ok(());
+    while done < count {
+        outcome = match list.read(&caller.hv.machine, done) {
+            Ok(op) => apply(caller, &lender, &op, &mut spent),
+            Err(error) => Err(error.into()),
+        };
+        if outcome.is_err() {
+            break;
+        }
+        done += 1;
+        spent += 1;
+        if spent >= crate::config::PREEMPT_INTERVAL && done < count {
+            outcome = Err(Refusal::Preempted);
+            break;
+        }
+    }
+    report(caller.hv, done_at, done, is_continued);
+    if outcome == Err(Refusal::Preempted) {
+        args[0] = operations + done * size_of::<MmuextOp>() as u64;
+        args[1] = (count - done) | CONTINUED;
+    }
+    outcome.map(|()| 0)
+}
+
+#[inline]
+fn apply<M: Machine>(
+    caller: &mut Caller<'_, M>,
+    lender: &Lender,
+    op: &MmuextOp,
+    spent: &mut u32,
+) -> Result<(), Refusal> {
+    match op.cmd {
+        MMUEXT_PIN_L1_TABLE..=MMUEXT_PIN_L4_TABLE => {
+            let level = op.cmd - MMUEXT_PIN_L1_TABLE + 1;
+            let frame = frame(op.arg1)?;
+            let mut editor = Editor::open(caller.hv, lender.or(caller.domain))?;
+            let outcome = editor.pin(frame, level);
+            *spent += editor.spent();
+            outcome
+        }
+        MMUEXT_UNPIN_TABLE => {
+            let frame = frame(op.arg1)?;
+            let mut editor = Editor::open(caller.hv, lender.or(caller.domain))?;
+            let outcome = editor.unpin(frame);
+            *spent += editor.spent();
+            outcome
+        }
+        MMUEXT_CLEAR_PAGE => {
+            *spent += PAGE_UNITS;
+            let to = frame(op.arg1)?;
+            hold_writable(caller.hv, to, lender.rights.owner).map_err(|_| Errno::Inval)?;
+            caller.hv.machine.clear(to);
+            caller.hv.frames.put_use(to);
+            Ok(())
+        }
+        MMUEXT_COPY_PAGE => {
+            *spent += PAGE_UNITS;
+            let (to, from) = (frame(op.arg1)?, frame(op.arg2)?);
+            caller.hv.frames.reference(from, lender.rights.owner)?;
+            let held = hold_writable(caller.hv, to, lender.rights.owner);
+            if held.is_ok() {
+                caller.hv.machine.copy(from, to);
+                caller.hv.frames.put_use(to);
+            }
+            caller.hv.frames.put(from);
+            Ok(held.map_err(|_| Errno::Inval)?)
+        }
+        _ if !lender.is_self() => Err(Errno::Perm.into()),
+        MMUEXT_NEW_BASEPTR => {
+            let root = frame(op.arg1)?;
+            let domain = caller.domain.clone();
+            root::switch(caller, &mut Editor::open(caller.hv, &domain)?, root)
+        }
+        MMUEXT_NEW_USER_BASEPTR => {
+            let root = if op.arg1 == 0 { None } else { Some(frame(op.arg1)?) };
+            let domain = caller.domain.clone();
+            root::switch_user(caller, &mut Editor::open(caller.hv, &domain)?, root)
+        }
+        _ => Ok(flush_or_ldt(caller, op)?),
+    }
+}
+
+/// What changes no table.
+fn flush_or_ldt<M: Machine>(caller: &mut Caller<'_, M>, op: &MmuextOp) -> Result<(), Errno> {
+    let page = Some(GuestAddr(op.arg1));
+    match op.cmd {
+        MMUEXT_TLB_FLUSH_LOCAL => flush(caller, Cpus::Local, None),
+        MMUEXT_TLB_FLUSH_MULTI => flush(caller, vcpus_in(caller, op.arg2).map_err(|_| Errno::Inval)?, None),
+        MMUEXT_TLB_FLUSH_ALL => flush(caller, Cpus::Domain, None),
+        MMUEXT_INVLPG_LOCAL => flush(caller, Cpus::Local, page),
+        MMUEXT_INVLPG_MULTI => flush(caller, vcpus_in(caller, op.arg2).map_err(|_| Errno::Inval)?, page),
+        MMUEXT_INVLPG_ALL => flush(caller, Cpus::Domain, page),
+        MMUEXT_FLUSH_CACHE | MMUEXT_FLUSH_CACHE_GLOBAL if caller.domain.is_privileged => {
+            caller.hv.machine.flush_data_caches();
+        }
+        MMUEXT_FLUSH_CACHE | MMUEXT_FLUSH_CACHE_GLOBAL => return Err(Errno::Acces),
+        MMUEXT_SET_LDT => return set_ldt(caller, op.arg1, op.arg2),
+        _ => return Err(Errno::NoSys),
+    }
+    Ok(())
+}
+
+/// Names another local descriptor table; its pages are taken as they are used.
+fn set_ldt<M: Machine>(caller: &mut Caller<'_, M>, base: u64, entries: u64) -> Result<(), Errno> {
+    let bytes = entries.saturating_mul(8);
+    if entries > MAX_LDT_ENTRIES || base & 0xfff != 0 || entries != 0 && !GuestAddr(base).is_guest_range(bytes) {
+        return Err(Errno::Inval);
+    }
+    if (caller.state.ldt_base, u64::from(caller.state.ldt_entries)) != (base, entries) {
+        caller.state.ldt_base = base;
+        caller.state.ldt_entries = entries as u16;
+        caller.hv.machine.load_descriptor_tables(caller.state);
+    }
+    Ok(())
+}
+
+fn frame(number: u64) -> Result<Mfn, Errno> {
+    Mfn::new(number).ok_or(Errno::Inval)
+}
