@@ -91,20 +91,22 @@ fn perform<M: Machine>(caller: &mut Caller<'_, M>, operation: Operation) -> Resu
             let port = port_number(caller, port);
             let value = ports::read(caller, port, bytes).ok_or(NotOurs)?;
             caller.regs.set_general(0, bytes, value.into());
-            return Ok(());
+            Ok(())
         }
         Operation::PortOut { port, bytes } => {
             let port = port_number(caller, port);
             let value = caller.regs.rax as u32;
-            return ports::write(caller, port, bytes, value).then_some(()).ok_or(NotOurs);
+            ports::write(caller, port, bytes, value).then_some(()).ok_or(NotOurs)
         }
-        Operation::Cli | Operation::Sti => return ports::has_io_privilege(caller).then_some(()).ok_or(NotOurs),
-        Operation::Rdtsc | Operation::Rdtscp => return read_time_stamp(caller, operation),
-        _ => {}
+        Operation::Cli | Operation::Sti => ports::has_io_privilege(caller).then_some(()).ok_or(NotOurs),
+        Operation::Rdtsc | Operation::Rdtscp => read_time_stamp(caller, operation),
+        _ if caller.state.in_kernel => perform_for_kernel(caller, operation),
+        _ => Err(NotOurs),
     }
-    if !caller.state.in_kernel {
-        return Err(NotOurs);
-    }
+}
+
+/// What only the guest's kernel may do.
+fn perform_for_kernel<M: Machine>(caller: &mut Caller<'_, M>, operation: Operation) -> Result<(), NotOurs> {
     match operation {
         Operation::Clts => set_task_switched(caller, false),
         // Guests see write-back memory only: there is nothing that a flush could show them.
