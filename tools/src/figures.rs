@@ -39,7 +39,7 @@ pub const FIGURES: [Figure; 27] = [
     figure("grant_unmap", "grant unmap, batch 32, per op", 974.0, 320.0),
     figure("grant_copy_4096", "grant copy 4 KiB, batch 32, per op", 1695.0, 850.0),
     figure("grant_copy_64", "grant copy 64 B, batch 32, per op", 1191.0, 380.0),
-    figure("syscall", "guest user's syscall to guest kernel and back by iret", 644.0, 215.0),
+    figure("user_syscall", "guest user's syscall to guest kernel and back by iret", 644.0, 215.0),
     figure("page_fault", "page fault to the guest's handler and back", 666.0, 220.0),
     figure("int3", "int3 to the guest's handler and back", 599.0, 200.0),
     figure("rdmsr", "rdmsr, emulated", 1134.0, 380.0),

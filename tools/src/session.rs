@@ -1,7 +1,7 @@
 //! A machine that runs: its output is kept and waited for under deadlines, its end is named.
 
 use std::io::{Read, Write};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -68,7 +68,14 @@ impl Session {
     /// # Errors
     /// Fails when QEMU cannot be started.
     pub fn start(machine: &Machine, echo: bool) -> Result<Self> {
-        let mut command = machine.command(Serial::Pipe)?;
+        Self::spawn(machine.command(Serial::Pipe)?, echo)
+    }
+
+    /// Starts QEMU by a command line of the caller's, whose serial line is its standard input and output.
+    ///
+    /// # Errors
+    /// Fails when QEMU cannot be started.
+    pub fn spawn(mut command: Command, echo: bool) -> Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("cannot start QEMU; `cargo xtask setup` installs it")?;
         let (sender, output) = channel();

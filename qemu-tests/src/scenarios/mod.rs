@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::lab::{Lab, Verdict};
 
+mod boot;
 mod demo;
 mod hypercalls;
 
@@ -37,4 +38,13 @@ scenarios! {
     hypercalls::a_vcpus_registers_take_only_safe_values,
     hypercalls::polls_timers_and_vcpus_answer_as_xen,
     hypercalls::batches_and_control_calls_answer_as_xen,
+    boot::a_guest_runs_in_dom0s_place_and_powers_off,
+    boot::a_module_that_is_no_elf_is_refused_by_name,
+    boot::a_kernel_without_notes_is_refused_by_name,
+    boot::a_kernel_with_an_entry_outside_itself_is_refused_by_name,
+    boot::a_kernel_that_is_cut_short_is_refused_by_name,
+    boot::too_little_memory_is_said_so,
+    boot::the_plain_qemu_line_leads_to_a_prompt,
+    boot::grub_boots_the_iso_image,
+    boot::arguments_that_mean_nothing_are_named,
 }

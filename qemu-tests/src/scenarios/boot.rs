@@ -1,0 +1,129 @@
+//! How the machine starts: kernels in dom0's place, kernels that are refused, loaders.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use oxen_tools::image;
+use oxen_tools::qemu::{CPU, HYPERVISOR_ARGS, Machine, Module};
+use oxen_tools::session::{Exit, Session};
+use oxen_tools::setup::Need;
+
+use crate::lab::{LIMIT, Lab, Report, Verdict};
+
+fn as_dom0(lab: &Lab<'_>, file: PathBuf, args: &str) -> Result<Machine> {
+    let mut machine = lab.machine("")?;
+    machine.modules = vec![Module { file, args: args.to_owned() }];
+    Ok(machine)
+}
+
+/// Boots a spoilt copy of the guest hello as dom0, and demands that it is refused with a reason.
+fn refused(lab: &Lab<'_>, spoil: impl FnOnce(&mut Vec<u8>) -> Result<()>, reason: &str) -> Result<Verdict> {
+    let mut image = std::fs::read(lab.workspace.out.join("guests/hello"))?;
+    spoil(&mut image)?;
+    let report = lab.boot(&as_dom0(lab, lab.file("kernel", &image)?, "")?)?;
+    if matches!(report.0.exit, Exit::Deadline | Exit::Success) {
+        return report.fail("a kernel that cannot run did not end the machine with a failure");
+    }
+    report.says(reason)?.lacks("hello from a guest")?;
+    Ok(Verdict::Passed)
+}
+
+pub(super) fn a_guest_runs_in_dom0s_place_and_powers_off(lab: &Lab<'_>) -> Result<Verdict> {
+    let report = lab.boot(&as_dom0(lab, lab.workspace.out.join("guests/hello"), "some  words, and \"more\"")?)?;
+    report.ended(Exit::PoweredOff)?.says("hello from a guest")?.says("some  words, and")?.lacks("Panic")?;
+    Ok(Verdict::Passed)
+}
+
+pub(super) fn a_module_that_is_no_elf_is_refused_by_name(lab: &Lab<'_>) -> Result<Verdict> {
+    let spoil = |image: &mut Vec<u8>| {
+        image.fill(0x90);
+        Ok(())
+    };
+    refused(lab, spoil, "not an ELF file")
+}
+
+pub(super) fn a_kernel_without_notes_is_refused_by_name(lab: &Lab<'_>) -> Result<Verdict> {
+    let spoil = |image: &mut Vec<u8>| {
+        while let Some(at) = image.windows(4).position(|bytes| bytes == b"Xen\0") {
+            image.get_mut(at..at + 3).context("found")?.copy_from_slice(b"Nix");
+        }
+        Ok(())
+    };
+    refused(lab, spoil, "no Xen notes")
+}
+
+pub(super) fn a_kernel_with_an_entry_outside_itself_is_refused_by_name(lab: &Lab<'_>) -> Result<Verdict> {
+    let spoil = |image: &mut Vec<u8>| {
+        // Sizes of name and value, the number of the note ENTRY, and its owner.
+        let entry = b"\x04\0\0\0\x08\0\0\0\x01\0\0\0Xen\0";
+        let at = image.windows(entry.len()).position(|bytes| bytes == entry).context("no note ENTRY")?;
+        let value = image.get_mut(at + entry.len()..at + entry.len() + 8).context("no value")?;
+        value.copy_from_slice(&0xffff_ffff_a000_0000_u64.to_le_bytes());
+        Ok(())
+    };
+    refused(lab, spoil, "note ENTRY lies outside the image")
+}
+
+pub(super) fn a_kernel_that_is_cut_short_is_refused_by_name(lab: &Lab<'_>) -> Result<Verdict> {
+    let spoil = |image: &mut Vec<u8>| {
+        image.truncate(image.len() / 2);
+        Ok(())
+    };
+    refused(lab, spoil, "beyond the end of the file")
+}
+
+pub(super) fn too_little_memory_is_said_so(lab: &Lab<'_>) -> Result<Verdict> {
+    let mut machine = as_dom0(lab, lab.workspace.out.join("guests/hello"), "")?;
+    machine.memory = 16;
+    machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=512M");
+    let report = lab.boot(&machine)?;
+    if matches!(report.0.exit, Exit::Deadline | Exit::Success) {
+        return report.fail("a machine without memory did not end with a failure");
+    }
+    report.says("memory")?;
+    Ok(Verdict::Passed)
+}
+
+/// The line that the README shows, without our tools, and a person's `poweroff`.
+pub(super) fn the_plain_qemu_line_leads_to_a_prompt(lab: &Lab<'_>) -> Result<Verdict> {
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.current_dir(&lab.workspace.out).args(["-accel", "tcg", "-cpu", CPU, "-m", "512"]);
+    qemu.args(["-nographic", "-no-reboot", "-net", "none", "-kernel", "hv", "-append", "console=com1 dom0_mem=128M"]);
+    qemu.args(["-initrd", "dom0,ramdisk.cpio"]);
+    prompt(Session::spawn(qemu, false)?)
+}
+
+pub(super) fn grub_boots_the_iso_image(lab: &Lab<'_>) -> Result<Verdict> {
+    if !Need::Grub.is_met() {
+        return Ok(Verdict::Skipped("no grub-mkrescue; `cargo xtask image` installs it".to_owned()));
+    }
+    if lab.xen.is_some() {
+        return Ok(Verdict::Skipped("the image holds Oxen's hypervisor".to_owned()));
+    }
+    let iso = lab.folder.join("oxen.iso");
+    image::make(lab.workspace, Some("xl list; poweroff"), &iso)?;
+    let mut machine = lab.machine("")?;
+    machine.cdrom = Some(iso);
+    lab.boot(&machine)?.succeeded()?.says("oxen dom0 ready")?.says("Domain-0")?;
+    Ok(Verdict::Passed)
+}
+
+pub(super) fn arguments_that_mean_nothing_are_named(lab: &Lab<'_>) -> Result<Verdict> {
+    let mut machine = as_dom0(lab, lab.workspace.out.join("guests/hello"), "")?;
+    machine.append = format!("{HYPERVISOR_ARGS} frobnicate=7 loglvl=all");
+    lab.boot(&machine)?.ended(Exit::PoweredOff)?.says("frobnicate=7")?.says("hello from a guest")?;
+    Ok(Verdict::Passed)
+}
+
+/// Waits for dom0's prompt, types `poweroff`, and demands that the machine ends.
+fn prompt(mut session: Session) -> Result<Verdict> {
+    let deadline = Instant::now() + LIMIT;
+    if let Err(error) = session.wait_for("oxen dom0 ready", deadline) {
+        return Report(session.finish(Instant::now())?).fail(&error.to_string());
+    }
+    session.send("xl list\rpoweroff\r")?;
+    Report(session.finish(deadline)?).ended(Exit::PoweredOff)?.says("Domain-0")?;
+    Ok(Verdict::Passed)
+}
