@@ -9,8 +9,6 @@ use core::arch::x86_64::{__cpuid, __cpuid_count};
 pub(crate) struct Features {
     /// XSAVE.
     pub xsave: bool,
-    /// XSAVEOPT.
-    pub xsaveopt: bool,
     /// RDFSBASE and friends.
     pub fsgsbase: bool,
     /// No execution of guest pages in ring 0.
@@ -29,15 +27,13 @@ impl Features {
         let leaf1 = __cpuid(1).ecx;
         let leaf7 = if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).ebx } else { 0 };
         let xsave = leaf1 & 1 << 26 != 0;
-        let (mut xcr0, mut xsaveopt) = (0, false);
+        let mut xcr0 = 0;
         if xsave {
             let sizes = __cpuid_count(0xd, 0);
             xcr0 = (u64::from(sizes.edx) << 32 | u64::from(sizes.eax)) & XCR0_KEPT;
-            xsaveopt = __cpuid_count(0xd, 1).eax & 1 != 0;
         }
         Self {
             xsave,
-            xsaveopt,
             fsgsbase: leaf7 & 1 != 0,
             smep: leaf7 & 1 << 7 != 0,
             smap: leaf7 & 1 << 20 != 0,
@@ -52,10 +48,10 @@ const XCR0_KEPT: u64 = 0xe7;
 
 /// Bits of CR4.
 mod cr4 {
+    pub(super) const TSD: u64 = 1 << 2;
     pub(super) const DE: u64 = 1 << 3;
     pub(super) const PAE: u64 = 1 << 5;
     pub(super) const MCE: u64 = 1 << 6;
-    pub(super) const PGE: u64 = 1 << 7;
     pub(super) const OSFXSR: u64 = 1 << 9;
     pub(super) const OSXMMEXCPT: u64 = 1 << 10;
     pub(super) const FSGSBASE: u64 = 1 << 16;
@@ -70,12 +66,15 @@ const PAT: u64 = 0x0000_0501_0007_0406;
 /// CR0.TS.
 const TASK_SWITCHED: u64 = 1 << 3;
 
+/// Bits of CR4 that a guest may ask for.
+const CR4_GUEST: u64 = cr4::TSD | cr4::DE | cr4::FSGSBASE | cr4::OSXSAVE;
+
 /// Sets up control registers and MSRs of this CPU: what it offers to guests, what it denies itself.
 ///
 /// # Safety
-/// Once per CPU; with SMAP, after `smap::enable`.
+/// Once per CPU, after its block was filled; with SMAP, after `smap::enable`.
 pub(crate) unsafe fn set_up(features: &Features) {
-    let mut cr4 = cr4::DE | cr4::PAE | cr4::MCE | cr4::PGE | cr4::OSFXSR | cr4::OSXMMEXCPT;
+    let mut cr4 = cr4::DE | cr4::PAE | cr4::MCE | cr4::OSFXSR | cr4::OSXMMEXCPT;
     for (has, bit) in [
         (features.fsgsbase, cr4::FSGSBASE),
         (features.xsave, cr4::OSXSAVE),
@@ -86,30 +85,44 @@ pub(crate) unsafe fn set_up(features: &Features) {
     }
     // SAFETY: each bit was found in CPUID, and the hypervisor's own code abides by all of them.
     unsafe { asm!("mov cr4, {}", in(reg) cr4, options(nomem, nostack, preserves_flags)) }
-    if features.xsave {
-        try_set_xcr0(features.xcr0);
+    if features.xsave && try_set_xcr0(features.xcr0) {
+        super::percpu::with_hardware(|cpu| cpu.xcr0 = features.xcr0);
     }
     // SAFETY: every 64-bit CPU has a PAT; no mapping of the hypervisor uses the entries that change.
     unsafe { msr::write(msr::PAT, PAT) }
 }
 
-/// Forgets every translation, global ones too.
-pub(crate) fn flush_everything() {
-    // SAFETY: clearing and setting PGE changes nothing but the translation caches.
-    unsafe {
-        asm!(
-            "mov {a}, cr4",
-            "mov {b}, {a}",
-            "and {b}, {mask}",
-            "mov cr4, {b}",
-            "mov cr4, {a}",
-            a = out(reg) _, b = out(reg) _, mask = const !(cr4::PGE as i32),
-            options(nostack),
-        );
+/// Loads those bits of CR4 that are the guest's; says whether the CPU has what it asks. OSXSAVE, which shows only in
+/// CPUID, stays on.
+pub(crate) fn set_guest_cr4(features: &Features, wanted: u64) -> bool {
+    if wanted & cr4::FSGSBASE != 0 && !features.fsgsbase || wanted & cr4::OSXSAVE != 0 && !features.xsave {
+        return false;
     }
+    let loaded: u64;
+    // SAFETY: reads a control register.
+    unsafe { asm!("mov {}, cr4", out(reg) loaded, options(nomem, nostack, preserves_flags)) }
+    let next = loaded & !CR4_GUEST | wanted & CR4_GUEST | loaded & cr4::OSXSAVE;
+    if next != loaded {
+        // SAFETY: the bits that may differ change only what the guest may execute and what CPUID shows it.
+        unsafe { asm!("mov cr4, {}", in(reg) next, options(nomem, nostack, preserves_flags)) }
+    }
+    true
 }
 
-/// Forgets what is not global.
+/// Takes what the CPU says of the last debug exception.
+pub(crate) fn take_debug_status() -> u64 {
+    let status: u64;
+    // SAFETY: DR6 only reports.
+    unsafe {
+        asm!("mov {s}, dr6", "mov dr6, {clear}", s = out(reg) status, clear = in(reg) DR6_CLEAR, options(nomem, nostack, preserves_flags));
+    }
+    status
+}
+
+/// DR6 when nothing was raised.
+const DR6_CLEAR: u64 = 0xffff_0ff0;
+
+/// Forgets every translation: CR4.PGE is clear, so none outlives this.
 #[inline]
 pub(crate) fn flush() {
     // SAFETY: loading CR3 with itself changes nothing but the translation caches.

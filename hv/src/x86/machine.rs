@@ -1,23 +1,16 @@
 //! The PC, as the library's traits ask for it.
 
-use super::device::{
-    apic::Apic,
-    apic::vector,
-    clock::Frequencies,
-    ioapic::{IoApic, Trigger},
-    serial::Uart,
-};
-use super::memory::guest;
+use super::device::{apic::Apic, apic::vector, clock::Frequencies, ioapic::IoApic, serial::Uart};
+use super::memory::{guest, space::Space};
 use super::{cpu, msr, percpu, port, processor};
 use core::arch::x86_64::__cpuid_count;
 use core::sync::atomic::{AtomicU8, AtomicU64};
 use oxen_abi::errno::Errno;
-use oxen_hv::addr::{GuestAddr, Mfn, PAGE_BYTES, TABLE_ENTRIES};
+use oxen_hv::addr::{GuestAddr, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
 use oxen_hv::domain::vcpu::{Processor, VcpuState};
-use oxen_hv::event::pirq::{Interrupts, Signal};
-use oxen_hv::layout::DIRECT_MAP_START;
+use oxen_hv::layout::{DIRECT_MAP_START, END_HV_SLOT, FIRST_HV_SLOT};
 use oxen_hv::machine::{CpuId, Machine};
-use oxen_hv::mem::{GuestFault, GuestMemory, Memory, Tlb};
+use oxen_hv::mem::{GuestFault, GuestMemory, HypervisorSpace, Memory, Tlb};
 use oxen_hv::{console::Serial, heap::Reserve, sched::Clock, trap::Ports};
 
 /// A PC, as far as the hypervisor drives it itself.
@@ -32,7 +25,11 @@ pub(crate) struct Pc {
     /// Seconds since 1970 when the TSC was 0.
     pub wall_clock: u64,
     pub console: Uart,
+    pub space: Space,
 }
+
+/// Bytes of the machine-to-phys table that the ABI names at once.
+const CHUNK: u64 = 2 << 20;
 
 impl Machine for Pc {}
 
@@ -47,6 +44,24 @@ impl Memory for Pc {
     fn bytes(&self, mfn: Mfn) -> &'static [AtomicU8; PAGE_BYTES] {
         // SAFETY: as in `words`.
         unsafe { &*((DIRECT_MAP_START + mfn.address().0) as *const [AtomicU8; PAGE_BYTES]) }
+    }
+}
+
+impl HypervisorSpace for Pc {
+    #[inline]
+    fn root_entries(&self) -> &'static [u64; END_HV_SLOT - FIRST_HV_SLOT] {
+        self.space.root_entries
+    }
+
+    #[inline]
+    fn machine_to_phys(&self) -> &'static [AtomicU64] {
+        self.space.machine_to_phys
+    }
+
+    fn machine_to_phys_chunk(&self, index: usize) -> Option<Mfn> {
+        let offset = (index as u64).checked_mul(CHUNK)?;
+        let has_chunk = offset < size_of_val(self.space.machine_to_phys) as u64;
+        Mfn::new((self.space.machine_to_phys_address + offset) >> PAGE_SHIFT).filter(|_| has_chunk)
     }
 }
 
@@ -122,15 +137,35 @@ impl Reserve for Pc {
 
 impl Processor for Pc {
     fn load(&self, state: &VcpuState) {
-        percpu::with_block(|block| processor::load(block, &self.features, state));
+        percpu::with_hardware(|cpu| processor::load(cpu, &self.features, state));
     }
 
     fn save(&self, state: &mut VcpuState) {
-        processor::save(&self.features, state);
+        percpu::with_hardware(|cpu| processor::save(cpu, &self.features, state));
     }
 
-    fn set_bases(&self, state: &VcpuState) {
-        processor::set_bases(&self.features, state);
+    fn bases(&self, _state: &VcpuState) -> (u64, u64, u64) {
+        processor::bases()
+    }
+
+    fn set_fs_base(&self, base: u64) {
+        processor::set_base(msr::FS_BASE, base);
+    }
+
+    fn set_gs_base(&self, base: u64) {
+        processor::set_base(msr::GS_BASE, base);
+    }
+
+    fn set_other_gs_base(&self, base: u64) {
+        processor::set_base(msr::KERNEL_GS_BASE, base);
+    }
+
+    fn set_guest_cr4(&self, cr4: u64) -> bool {
+        cpu::set_guest_cr4(&self.features, cr4)
+    }
+
+    fn take_debug_status(&self) -> u64 {
+        cpu::take_debug_status()
     }
 
     fn set_user_gs(&self, selector: u16) -> bool {
@@ -138,7 +173,7 @@ impl Processor for Pc {
     }
 
     fn load_descriptor_tables(&self, state: &VcpuState) {
-        percpu::with_block(|block| processor::load_descriptor_tables(block, state));
+        percpu::with_hardware(|cpu| processor::load_descriptor_tables(cpu, state));
     }
 
     fn set_task_switched(&self, set: bool) {
@@ -146,7 +181,7 @@ impl Processor for Pc {
     }
 
     fn load_debug_registers(&self, state: &VcpuState) {
-        percpu::with_block(|block| processor::load_debug_registers(block, state));
+        percpu::with_hardware(|cpu| processor::load_debug_registers(cpu, state));
     }
 
     #[inline]
@@ -202,6 +237,10 @@ impl Ports for Pc {
         msr::try_write(msr, value)
     }
 
+    fn is_console_port(&self, port: u16) -> bool {
+        self.console.has_port(port)
+    }
+
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
         let found = __cpuid_count(leaf, subleaf);
         [found.eax, found.ebx, found.ecx, found.edx]
@@ -209,7 +248,11 @@ impl Ports for Pc {
 
     fn set_xcr0(&self, value: u64) -> bool {
         let is_known = value & !self.features.xcr0 == 0 && value & 1 != 0;
-        is_known && self.features.xsave && cpu::try_set_xcr0(value)
+        let is_taken = is_known && self.features.xsave && cpu::try_set_xcr0(value);
+        if is_taken {
+            percpu::with_hardware(|cpu| cpu.xcr0 = value);
+        }
+        is_taken
     }
 }
 
@@ -220,23 +263,5 @@ impl Serial for Pc {
 
     fn receive(&self) -> Option<u8> {
         self.console.receive()
-    }
-}
-
-impl Interrupts for Pc {
-    fn route(&self, gsi: u32, signal: Signal) -> Result<(), Errno> {
-        let ioapic = self.ioapics.iter().find(|ioapic| ioapic.has(gsi)).ok_or(Errno::Inval)?;
-        if gsi >= vector::END_GSI - vector::FIRST_GSI {
-            return Err(Errno::NoSpc);
-        }
-        let trigger = if signal.is_level { Trigger::Level } else { Trigger::Edge };
-        ioapic.route(gsi, trigger, signal.is_active_low, self.apic.id());
-        Ok(())
-    }
-
-    fn set_masked(&self, gsi: u32, masked: bool) {
-        if let Some(ioapic) = self.ioapics.iter().find(|ioapic| ioapic.has(gsi)) {
-            ioapic.set_masked(gsi, masked);
-        }
     }
 }

@@ -10,4 +10,5 @@ mod panic;
 pub(crate) mod percpu;
 mod port;
 mod processor;
+pub(crate) mod setup;
 mod symbols;

@@ -1,8 +1,14 @@
 //! What each CPU has for itself, found at the top of its stack, and the few words that all CPUs share.
 
 use super::entry::descriptors::{Gdt, Idt, Tss};
+use super::machine::Pc;
 use core::arch::asm;
+use core::cell::UnsafeCell;
+use oxen_hv::addr::Mfn;
 use oxen_hv::domain::regs::Regs;
+use oxen_hv::machine::CpuId;
+use oxen_hv::{Hypervisor, caller::Current};
+use spin::Once;
 
 /// Bytes of a CPU's stack area, and its alignment: from any address inside it, masking finds its ends.
 ///
@@ -15,13 +21,31 @@ pub(crate) const FAULT_STACK_BYTES: usize = 4096;
 /// Where the guard page lies in the area.
 pub(crate) const GUARD_OFFSET: usize = 4 * FAULT_STACK_BYTES;
 
-/// The top of a CPU's stack area.
+/// The top of a CPU's stack area. Each part is borrowed by itself, while the others may be.
 #[repr(C, align(64))]
-pub(crate) struct CpuBlock {
+struct CpuBlock {
     /// So that `frame` ends at a multiple of 16, to which the CPU aligns its stack before it pushes.
     padding: u64,
     /// What the CPU and the entry paths push when they come from a guest.
-    pub frame: Regs,
+    frame: UnsafeCell<Regs>,
+    running: UnsafeCell<Option<Running>>,
+    hardware: UnsafeCell<Hardware>,
+}
+
+const _: () = assert!((FRAME_OFFSET + size_of::<Regs>()).is_multiple_of(16));
+
+/// Who is on the CPU, for the ways in.
+pub(crate) struct Running {
+    /// The hypervisor.
+    pub hv: &'static Hypervisor<Pc>,
+    /// Which CPU this is.
+    pub cpu: CpuId,
+    /// The vcpu.
+    pub current: Option<Current>,
+}
+
+/// What the machine's own code keeps of the CPU.
+pub(crate) struct Hardware {
     /// Which CPU this is, from 0.
     pub number: usize,
     /// Where the CPU finds its stacks.
@@ -30,56 +54,77 @@ pub(crate) struct CpuBlock {
     pub gdt: &'static mut Gdt,
     /// Whether the running vcpu's breakpoints are on.
     pub has_breakpoints: bool,
+    /// XCR0 as it is loaded; 0 where there is no XSAVE.
+    pub xcr0: u64,
+    /// Frames set aside for the next allocation, and how many.
+    pub reserve: Option<(Mfn, usize)>,
 }
-
-const _: () = assert!((FRAME_OFFSET + size_of::<Regs>()).is_multiple_of(16));
 
 /// The block of the CPU that asks.
 #[inline]
-pub(crate) fn block() -> *mut CpuBlock {
+fn block() -> *const CpuBlock {
     let stack: usize;
     // SAFETY: copies a register.
     unsafe { asm!("mov {}, rsp", out(reg) stack, options(nomem, nostack, preserves_flags)) }
-    ((stack & !(STACK_BYTES - 1)) + STACK_BYTES - size_of::<CpuBlock>()) as *mut CpuBlock
+    ((stack & !(STACK_BYTES - 1)) + STACK_BYTES - size_of::<CpuBlock>()) as *const CpuBlock
 }
 
-/// Fills a CPU's block for the first time.
+/// Fills this CPU's block for the first time.
 ///
 /// # Safety
-/// `block` is the top of a stack area that only this CPU uses, and was not filled before.
-pub(crate) unsafe fn fill(block: *mut CpuBlock, number: usize, gdt: &'static mut Gdt) {
-    let tss = Tss::of(block);
-    // SAFETY: the caller's duty.
+/// Once per CPU, before anything else of it is used.
+pub(crate) unsafe fn fill(number: usize, gdt: &'static mut Gdt) {
+    let block = block().cast_mut();
+    let tss = Tss::of(block as u64 + size_of::<CpuBlock>() as u64);
+    // SAFETY: the block is this CPU's alone, by the caller's word not used before.
     unsafe {
-        block.write(CpuBlock { padding: 0, frame: Regs::default(), number, tss, gdt, has_breakpoints: false });
-        (*block).gdt.set_tss(&raw const (*block).tss);
+        (&raw mut (*block).frame).write(UnsafeCell::default());
+        (&raw mut (*block).running).write(UnsafeCell::new(None));
+        let hardware = Hardware { number, tss, gdt, has_breakpoints: false, xcr0: 0, reserve: None };
+        (&raw mut (*block).hardware).write(UnsafeCell::new(hardware));
     }
 }
 
-/// Works on the block of the CPU that asks.
+/// Works on what the machine's own code keeps of this CPU.
 #[inline]
-pub(crate) fn with_block<R>(work: impl FnOnce(&mut CpuBlock) -> R) -> R {
-    // SAFETY: the block is this CPU's alone, was filled when it came up, and `work` does not come here again.
-    work(unsafe { &mut *block() })
+pub(crate) fn with_hardware<R>(work: impl FnOnce(&mut Hardware) -> R) -> R {
+    // SAFETY: the block is this CPU's alone and was filled when it came up; `work` is a leaf that does not come here.
+    work(unsafe { &mut *(*block()).hardware.get() })
 }
 
-/// The boot CPU's descriptor table page.
-pub(crate) static mut BOOT_GDT: Gdt = Gdt::EMPTY;
+/// Who is on this CPU.
+///
+/// # Safety
+/// Only a way in may ask, once, and must let go before it returns: no other reference to it may live.
+#[inline]
+pub(crate) unsafe fn running() -> &'static mut Option<Running> {
+    // SAFETY: the block is this CPU's alone and was filled when it came up; the caller answers for the rest.
+    unsafe { &mut *(*block()).running.get() }
+}
 
-/// The shared interrupt descriptor table.
-pub(crate) static mut IDT: Idt = Idt::EMPTY;
-
-unsafe extern "C" {
-    safe static boot_cpu_stack: u8;
+/// Where the entry paths push the guest's registers on this CPU.
+pub(crate) fn frame() -> *mut Regs {
+    // SAFETY: only an address is computed, of memory that is this CPU's.
+    unsafe { (*block()).frame.get() }
 }
 
 /// What stands on the stack of this CPU from `rsp` to its end; `None` if `rsp` is not in its area.
 pub(crate) fn stack_from(rsp: u64) -> Option<&'static [u64]> {
-    let end = block() as u64 + size_of::<CpuBlock>() as u64;
+    let end = block() as u64;
+    let area = end & !(STACK_BYTES as u64 - 1);
     let start = rsp.next_multiple_of(8);
-    if !(end - STACK_BYTES as u64..end).contains(&start) {
+    if !(area..end).contains(&start) {
         return None;
     }
     // SAFETY: the range lies in this CPU's stack area, above what is pushed while it is looked at.
     Some(unsafe { core::slice::from_raw_parts(start as *const u64, (end - start) as usize / 8) })
 }
+
+/// The hypervisor, once the boot has made it.
+pub(crate) static HYPERVISOR: Once<Hypervisor<Pc>> = Once::new();
+/// Slots 256 to 271 of every root, once the hypervisor's tables are built.
+pub(crate) static ROOT_ENTRIES: Once<[u64; 16]> = Once::new();
+/// The boot CPU's descriptor table page.
+pub(crate) static mut BOOT_GDT: Gdt = Gdt::EMPTY;
+/// The interrupt descriptor table that all CPUs share.
+pub(crate) static mut IDT: Idt = Idt::EMPTY;

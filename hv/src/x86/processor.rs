@@ -1,7 +1,7 @@
 //! What of a vcpu lives in the CPU while it runs: extended state, segments, debug registers, descriptor tables, the root.
 
 use super::memory::{tables, window::Window};
-use super::percpu::CpuBlock;
+use super::percpu::Hardware;
 use super::{cpu, entry::descriptors, msr};
 use core::arch::asm;
 use oxen_hv::domain::vcpu::{ExtendedState, VcpuState};
@@ -54,27 +54,35 @@ macro_rules! read_selector {
     }};
 }
 /// Loads everything of a vcpu.
-pub(crate) fn load(block: &mut CpuBlock, features: &cpu::Features, state: &VcpuState) {
+pub(crate) fn load(hardware: &mut Hardware, features: &cpu::Features, state: &VcpuState) {
     load_root(state);
-    load_descriptor_tables(block, state);
+    cpu::set_guest_cr4(features, state.cr4);
+    load_descriptor_tables(hardware, state);
     let [ds, es, fs, gs] = state.selectors;
     let _ = load_selector!("ds", ds);
     let _ = load_selector!("es", es);
     let _ = load_selector!("fs", fs);
     let _ = load_selector!("gs", gs);
-    set_bases(features, state);
-    load_debug_registers(block, state);
+    let (active, other) = if state.in_kernel {
+        (state.gs_base_kernel, state.gs_base_user)
+    } else {
+        (state.gs_base_user, state.gs_base_kernel)
+    };
+    set_base(msr::FS_BASE, state.fs_base);
+    set_base(msr::GS_BASE, active);
+    set_base(msr::KERNEL_GS_BASE, other);
+    load_debug_registers(hardware, state);
     cpu::set_task_switched(false);
-    load_extended(features, &state.extended);
+    load_extended(hardware, features, &state.extended);
     if state.task_switched {
         cpu::set_task_switched(true);
     }
 }
 
 /// Takes back what the guest may have changed by itself.
-pub(crate) fn save(features: &cpu::Features, state: &mut VcpuState) {
+pub(crate) fn save(hardware: &mut Hardware, features: &cpu::Features, state: &mut VcpuState) {
     cpu::set_task_switched(false);
-    save_extended(features, &mut state.extended);
+    save_extended(hardware, features, &mut state.extended);
     state.selectors = [read_selector!("ds"), read_selector!("es"), read_selector!("fs"), read_selector!("gs")];
     // SAFETY: every 64-bit CPU has the three registers.
     let (fs, active, other) =
@@ -83,20 +91,16 @@ pub(crate) fn save(features: &cpu::Features, state: &mut VcpuState) {
     (state.gs_base_kernel, state.gs_base_user) = if state.in_kernel { (active, other) } else { (other, active) };
 }
 
-/// Loads FS and both GS bases.
-pub(crate) fn set_bases(features: &cpu::Features, state: &VcpuState) {
-    let (active, other) = if state.in_kernel {
-        (state.gs_base_kernel, state.gs_base_user)
-    } else {
-        (state.gs_base_user, state.gs_base_kernel)
-    };
-    let _ = features;
-    // SAFETY: the lib keeps bases canonical; the hypervisor uses neither segment.
-    unsafe {
-        msr::write(msr::FS_BASE, state.fs_base);
-        msr::write(msr::GS_BASE, active);
-        msr::write(msr::KERNEL_GS_BASE, other);
-    }
+/// FS base, GS base in force, and the other GS base.
+pub(crate) fn bases() -> (u64, u64, u64) {
+    // SAFETY: every 64-bit CPU has the three registers.
+    unsafe { (msr::read(msr::FS_BASE), msr::read(msr::GS_BASE), msr::read(msr::KERNEL_GS_BASE)) }
+}
+
+/// Loads a base.
+pub(crate) fn set_base(register: u32, base: u64) {
+    // SAFETY: the three base registers are the guest's; the library keeps what it passes canonical.
+    unsafe { msr::write(register, base) }
 }
 
 /// Loads a selector into the GS that is not in force; says whether the guest's tables allow it.
@@ -128,23 +132,23 @@ pub(crate) fn switch_mode(state: &VcpuState) {
 }
 
 /// Shows a vcpu's descriptor tables to the CPU.
-pub(crate) fn load_descriptor_tables(block: &mut CpuBlock, state: &VcpuState) {
-    let Some(window) = Window::of(block.number) else { return };
+pub(crate) fn load_descriptor_tables(hardware: &mut Hardware, state: &VcpuState) {
+    let Some(window) = Window::of(hardware.number) else { return };
     window.show_gdt(&state.gdt);
     window.hide_ldt();
     if state.ldt_entries != 0 {
-        block.gdt.set_ldt(window.ldt_base(), state.ldt_entries);
+        hardware.gdt.set_ldt(window.ldt_base(), state.ldt_entries);
     }
     descriptors::load_ldt(state.ldt_entries != 0);
 }
 
 /// Loads the breakpoints, or turns them off.
-pub(crate) fn load_debug_registers(block: &mut CpuBlock, state: &VcpuState) {
+pub(crate) fn load_debug_registers(hardware: &mut Hardware, state: &VcpuState) {
     let wanted = state.debug_control & BREAKPOINTS_ON != 0;
-    if !wanted && !block.has_breakpoints {
+    if !wanted && !hardware.has_breakpoints {
         return;
     }
-    block.has_breakpoints = wanted;
+    hardware.has_breakpoints = wanted;
     let [b0, b1, b2, b3] = state.breakpoints;
     let control = if wanted { state.debug_control } else { DR7_CLEAR };
     // SAFETY: the lib lets no breakpoint lie in the hypervisor's addresses; reserved bits are as it checked them.
@@ -159,13 +163,27 @@ pub(crate) fn load_debug_registers(block: &mut CpuBlock, state: &VcpuState) {
     }
 }
 
-fn save_extended(features: &cpu::Features, area: &mut ExtendedState) {
+/// Where the vcpu's own XCR0 is kept in the area: in the bytes that the format leaves to software.
+const XCR0_PLACE: core::ops::Range<usize> = 464..472;
+
+/// Loads XCR0, unless it is loaded.
+fn change_xcr0(hardware: &mut Hardware, value: u64) {
+    if hardware.xcr0 != value && cpu::try_set_xcr0(value) {
+        hardware.xcr0 = value;
+    }
+}
+
+fn save_extended(hardware: &mut Hardware, features: &cpu::Features, area: &mut ExtendedState) {
+    if let Some(place) = area.0.get_mut(XCR0_PLACE) {
+        place.copy_from_slice(&hardware.xcr0.to_le_bytes());
+    }
+    if features.xsave {
+        change_xcr0(hardware, features.xcr0);
+    }
     let area = area.0.as_mut_ptr();
     // SAFETY: the area is 64-byte aligned and large enough for every component that XCR0 can have; TS is clear.
     unsafe {
-        if features.xsaveopt {
-            asm!("xsaveopt64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack, preserves_flags));
-        } else if features.xsave {
+        if features.xsave {
             asm!("xsave64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack, preserves_flags));
         } else {
             asm!("fxsave64 [{}]", in(reg) area, options(nostack, preserves_flags));
@@ -173,13 +191,20 @@ fn save_extended(features: &cpu::Features, area: &mut ExtendedState) {
     }
 }
 
-fn load_extended(features: &cpu::Features, area: &ExtendedState) {
+fn load_extended(hardware: &mut Hardware, features: &cpu::Features, area: &ExtendedState) {
+    if features.xsave {
+        change_xcr0(hardware, features.xcr0);
+    }
     if !try_load_extended(features, area) {
         // A toolstack or a kernel gave an image that the CPU does not take: the vcpu starts afresh.
         let mut fresh = ExtendedState([0; ExtendedState::BYTES]);
         fresh.0[..2].copy_from_slice(&INITIAL_FCW.to_le_bytes());
         fresh.0[24..28].copy_from_slice(&INITIAL_MXCSR.to_le_bytes());
         try_load_extended(features, &fresh);
+    }
+    let xcr0 = area.0.get(XCR0_PLACE).and_then(|place| place.try_into().ok()).map_or(0, u64::from_le_bytes);
+    if xcr0 != 0 {
+        change_xcr0(hardware, xcr0);
     }
 }
 

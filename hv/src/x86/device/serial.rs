@@ -24,11 +24,6 @@ impl Uart {
         unsafe { Port::new(self.0 + offset) }
     }
 
-    /// The one whose first port this is, if the number can be a UART's.
-    pub(crate) fn at(port: u16) -> Self {
-        Self(port)
-    }
-
     /// Sets the line to 8 bits, no parity, one stop bit, at 115200 baud divided by `divisor`.
     pub(crate) fn set_up(self, divisor: u16) {
         let [low, high] = divisor.to_le_bytes();
@@ -39,6 +34,11 @@ impl Uart {
         self.register(3).write(0x03); // 8n1
         self.register(2).write(0x07); // FIFOs on and empty
         self.register(4).write(0x0b); // DTR, RTS, interrupt line on
+    }
+
+    /// Whether this is one of its ports.
+    pub(crate) fn has_port(self, port: u16) -> bool {
+        (self.0..self.0 + 8).contains(&port)
     }
 
     /// Raises the interrupt line for every byte that comes in.

@@ -69,9 +69,9 @@ boot_entry:
     cmpl    $((1 << 29) | (1 << 20)), %edx
     jne     .Lunfit
 
-    # The first 4 GiB in 2 MiB pages: present, writable, accessed, dirty, large, global.
+    # The first 4 GiB in 2 MiB pages: present, writable, accessed, dirty, large.
     movl    $(early_l2 - {offset}), %edi
-    movl    $0x1e3, %eax
+    movl    $0xe3, %eax
     movl    $2048, %ecx
 1:  movl    %eax, (%edi)
     movl    $0, 4(%edi)
@@ -80,7 +80,7 @@ boot_entry:
     decl    %ecx
     jnz     1b
 
-    movl    $0xa0, %eax                     # CR4: PAE, PGE
+    movl    $0x20, %eax                     # CR4: PAE
     movl    %eax, %cr4
     movl    $(early_l4 - {offset}), %eax
     movl    %eax, %cr3
@@ -162,7 +162,7 @@ hv_l3_image:
     .globl hv_l2_image
 hv_l2_image:
     .quad   0
-    .quad   0x2001e3
+    .quad   0x2000e3
     .fill   510, 8, 0
 
     .section .bss.tables, "aw", @nobits

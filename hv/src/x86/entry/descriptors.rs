@@ -4,7 +4,7 @@
 //! selectors the ABI fixes (0xe023, 0xe02b, 0xe033 for guests), and 16 frames of the guest's LDT behind it.
 
 use super::super::memory::{tables, window::Window};
-use super::super::percpu::{self, CpuBlock, FAULT_STACK_BYTES, STACK_BYTES};
+use super::super::percpu::{self, FAULT_STACK_BYTES, STACK_BYTES};
 use core::arch::asm;
 use oxen_hv::domain::regs::Regs;
 
@@ -72,9 +72,8 @@ pub(crate) struct Tss {
 }
 
 impl Tss {
-    /// The one for the CPU whose stack area ends with `block`.
-    pub(crate) fn of(block: *const CpuBlock) -> Self {
-        let end = block as u64 + size_of::<CpuBlock>() as u64;
+    /// The one for the CPU whose stack area ends at `end`.
+    pub(crate) fn of(end: u64) -> Self {
         let area = end - STACK_BYTES as u64;
         let mut fault_stacks = [0; 7];
         for (top, n) in fault_stacks.iter_mut().take(4).zip(1..) {
@@ -150,20 +149,23 @@ struct TablePointer {
     base: u64,
 }
 
-/// Lets faults on this CPU be caught before its windows are mapped: the page stands at its link address.
+/// Lets faults on the boot CPU be caught before its window is mapped: its page stands at its link address.
 ///
 /// # Safety
-/// On the boot CPU, once, before anything else uses its block.
+/// Once, on the boot CPU, before anything else uses its block.
 pub(crate) unsafe fn early() {
-    let block = percpu::block();
-    // SAFETY: nobody else runs yet; the block is this CPU's, and the two tables are taken here once.
-    let (gdt, idt) = unsafe {
-        percpu::fill(block, 0, &mut *(&raw mut percpu::BOOT_GDT));
-        (&raw const *(*block).gdt, &mut *(&raw mut percpu::IDT))
+    // SAFETY: nobody else runs yet; the block is this CPU's, and the two tables are taken here for the first time.
+    let idt = unsafe {
+        percpu::fill(0, &mut *(&raw mut percpu::BOOT_GDT));
+        &mut *(&raw mut percpu::IDT)
     };
     idt.fill();
-    // SAFETY: the tables were just filled; all selectors loaded lie in the page at 0xe000.
-    unsafe { load((gdt as u64).wrapping_sub(u64::from(RESERVED_SELECTORS)), idt) }
+    percpu::with_hardware(|cpu| {
+        cpu.gdt.set_tss(&raw const cpu.tss);
+        let base = (&raw const *cpu.gdt as u64).wrapping_sub(u64::from(RESERVED_SELECTORS));
+        // SAFETY: the tables were just filled; all selectors loaded lie in the page at 0xe000.
+        unsafe { load(base, idt) }
+    });
 }
 
 /// Moves this CPU to the tables in its window; `false` if it has none.
@@ -171,12 +173,12 @@ pub(crate) unsafe fn early() {
 /// # Safety
 /// After `tables::protect_image`, on a CPU whose block is filled.
 pub(crate) unsafe fn enter_window() -> bool {
-    percpu::with_block(|block| {
-        let Some(window) = Window::of(block.number) else { return false };
-        window.show_own_gdt(tables::image_machine_address(&raw const *block.gdt));
+    percpu::with_hardware(|cpu| {
+        let Some(window) = Window::of(cpu.number) else { return false };
+        window.show_own_gdt(tables::image_machine_address(&raw const *cpu.gdt));
         window.show_gdt(&[None; 14]);
         // The CPU marked it busy when it loaded it before.
-        block.gdt.set_tss(&raw const block.tss);
+        cpu.gdt.set_tss(&raw const cpu.tss);
         // SAFETY: the CPU's page was just mapped in its place; the IDT was filled by the boot CPU before.
         unsafe { load(window.gdt_base(), &raw const percpu::IDT) }
         true

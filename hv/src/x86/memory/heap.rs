@@ -1,17 +1,59 @@
 //! The heap: whole frames for domains and vcpus, set aside before they are asked for.
 
+use super::super::percpu::{self, HYPERVISOR};
 use core::alloc::{GlobalAlloc, Layout};
+use core::ptr;
 use oxen_abi::errno::Errno;
+use oxen_hv::addr::{MachineAddr, Mfn, PAGE_BYTES};
+use oxen_hv::layout::DIRECT_MAP_START;
+use oxen_hv::mem::frame_alloc;
 
-pub(crate) fn reserve(_bytes: usize) -> Result<(), Errno> {
+/// Sets frames aside for the next allocation on this CPU.
+pub(crate) fn reserve(bytes: usize) -> Result<(), Errno> {
+    release(percpu::with_hardware(|cpu| cpu.reserve.take()));
+    let hv = HYPERVISOR.get().ok_or(Errno::NoMem)?;
+    let pages = bytes.div_ceil(PAGE_BYTES);
+    let order = pages.next_power_of_two().trailing_zeros();
+    let first = frame_alloc::take_own(hv, order)?;
+    // What the power of two is too much goes back at once.
+    release(first.checked_add(pages as u64).map(|rest| (rest, (1 << order) - pages)));
+    percpu::with_hardware(|cpu| cpu.reserve = Some((first, pages)));
     Ok(())
 }
-struct Frames;
-unsafe impl GlobalAlloc for Frames {
-    unsafe fn alloc(&self, _layout: Layout) -> *mut u8 {
-        core::ptr::null_mut()
+
+/// Gives frames back that no guest ever knew.
+fn release(frames: Option<(Mfn, usize)>) {
+    let (Some((first, count)), Some(hv)) = (frames, HYPERVISOR.get()) else { return };
+    for frame in (0..count as u64).filter_map(|i| first.checked_add(i)) {
+        hv.frames.give_back(frame, 0);
     }
-    unsafe fn dealloc(&self, _at: *mut u8, _layout: Layout) {}
 }
+
+/// The allocator behind `Box` and `Arc`. What was not reserved is refused.
+struct Frames;
+
+// SAFETY: what `alloc` returns is whole frames of the direct map that nobody else has, aligned to a page and of the size
+// asked; `dealloc` gives exactly those back.
+unsafe impl GlobalAlloc for Frames {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let pages = layout.size().div_ceil(PAGE_BYTES);
+        if layout.align() > PAGE_BYTES {
+            return ptr::null_mut();
+        }
+        let Some((first, reserved)) = percpu::with_hardware(|cpu| cpu.reserve.take()) else { return ptr::null_mut() };
+        if reserved < pages {
+            release(Some((first, reserved)));
+            return ptr::null_mut();
+        }
+        release(first.checked_add(pages as u64).map(|rest| (rest, reserved - pages)));
+        (DIRECT_MAP_START + first.address().0) as *mut u8
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        let first = Mfn::containing(MachineAddr(at as u64 - DIRECT_MAP_START));
+        release(first.map(|first| (first, layout.size().div_ceil(PAGE_BYTES))));
+    }
+}
+
 #[global_allocator]
 static HEAP: Frames = Frames;

@@ -3,5 +3,6 @@
 pub(crate) mod guest;
 pub(crate) mod heap;
 pub(crate) mod smap;
+pub(crate) mod space;
 pub(crate) mod tables;
 pub(crate) mod window;

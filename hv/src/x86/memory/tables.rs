@@ -17,17 +17,16 @@ const UNCACHED: u64 = 1 << 4;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
 const LARGE: u64 = 1 << 7;
-const GLOBAL: u64 = 1 << 8;
 pub(crate) const NO_EXECUTE: u64 = 1 << 63;
 
 /// A table of the next level, any rights: those of the leaf decide.
 const LINK: u64 = PRESENT | WRITABLE | ACCESSED;
 /// Read-only data.
-pub(crate) const READ: u64 = PRESENT | ACCESSED | GLOBAL | NO_EXECUTE;
+pub(crate) const READ: u64 = PRESENT | ACCESSED | NO_EXECUTE;
 /// Data.
 pub(crate) const READ_WRITE: u64 = READ | WRITABLE | DIRTY;
 /// Code.
-const EXECUTE: u64 = PRESENT | ACCESSED | GLOBAL;
+const EXECUTE: u64 = PRESENT | ACCESSED;
 /// Device registers.
 const DEVICE: u64 = READ_WRITE | WRITE_THROUGH | UNCACHED;
 
@@ -84,6 +83,11 @@ pub(super) fn window_l1() -> &'static Table {
 /// The machine address of something in the image.
 pub(crate) fn image_machine_address<T>(thing: *const T) -> u64 {
     thing as u64 - IMAGE_START
+}
+
+/// Where the image lies in machine memory.
+pub(crate) fn image_range() -> core::ops::Range<u64> {
+    image_machine_address(&raw const image_start)..image_machine_address(&raw const image_end)
 }
 
 /// The frame with this machine address, through the direct map.
@@ -152,22 +156,17 @@ pub(crate) unsafe fn trim_direct_map(is_used: impl Fn(core::ops::Range<u64>) -> 
 /// # Safety
 /// `machine` is where it is: whole frames, the hypervisor's for good, below `machine + bytes`.
 pub(crate) unsafe fn map_machine_to_phys(machine: u64, bytes: u64, mut frames: impl FnMut() -> u64) {
-    let mut done = 0;
-    while done < bytes {
+    for done in (0..bytes).step_by(PAGE as usize) {
         // SAFETY: slot 256 is the hypervisor's and holds nothing else.
-        unsafe {
+        let (l3, l2, l1) = unsafe {
             let l3 = below(&early_l4, FIRST_HV_SLOT as u64, &mut frames);
             let l2 = below(l3, done >> 30, &mut frames);
-            if (machine + done).is_multiple_of(LARGE_PAGE) && bytes - done >= LARGE_PAGE {
-                set(l2, done >> 21, (machine + done) | READ | USER | LARGE);
-                done += LARGE_PAGE;
-            } else {
-                set(below(l2, done >> 21, &mut frames), done >> 12, (machine + done) | READ | USER);
-                done += PAGE;
-            }
-            for (table, index) in [(&early_l4, FIRST_HV_SLOT as u64), (l3, (done - 1) >> 30), (l2, (done - 1) >> 21)] {
-                set(table, index, get(table, index) | USER);
-            }
+            (l3, l2, below(l2, done >> 21, &mut frames))
+        };
+        set(l1, done >> 12, (machine + done) | READ | USER);
+        // SAFETY: the boot CPU's root is the hypervisor's own, and atomic.
+        for (table, index) in [(unsafe { &early_l4 }, FIRST_HV_SLOT as u64), (l3, done >> 30), (l2, done >> 21)] {
+            set(table, index, get(table, index) | USER);
         }
     }
 }
@@ -206,7 +205,7 @@ pub(crate) unsafe fn protect_image() {
         set(&early_l2[0], LOAD_ADDRESS >> 21, image_machine_address(alias_l1()) | LINK);
         set(&early_l4, 0, 0);
     }
-    super::super::cpu::flush_everything();
+    super::super::cpu::flush();
 }
 
 /// Maps a page of device registers, uncached, for good. Returns where it is seen; `None` when 512 of them are mapped.

@@ -1,0 +1,80 @@
+//! From the first line on the console to dom0: each step of the boot, in order.
+
+use super::device::apic::{Apic, vector};
+use super::device::ioapic::{self, IoApic, Trigger};
+use super::device::{clock, serial};
+use super::entry::descriptors;
+use super::machine::Pc;
+use super::memory::space::{Division, Loaded, Space};
+use super::memory::{smap, tables};
+use super::{cpu, percpu};
+use crate::log;
+use oxen_hv::Hypervisor;
+use oxen_hv::boot::{acpi, acpi::Acpi, cmdline, handoff, handoff::BootInfo, memory_map::MemoryMap};
+
+/// The I/O APIC of every PC, where the firmware names none.
+const USUAL_IOAPIC: u32 = 0xfec0_0000;
+/// The serial port's ISA interrupt.
+const COM1_INTERRUPT: u8 = 4;
+
+pub(crate) fn boot(magic: u32, info: u32) -> ! {
+    serial::early();
+    log!("Oxen {}, a Xen-compatible hypervisor", env!("CARGO_PKG_VERSION"));
+    // SAFETY: the boot CPU comes here once, alone, its block not used yet.
+    unsafe { descriptors::early() };
+    let info = read_handoff(magic, info);
+    let options = cmdline::parse(info.command_line, |word| log!("Command line: {word} is not understood"));
+    let features = set_up_cpu();
+    let mut division = Division::new(&info);
+    // SAFETY: the boot CPU is alone.
+    let (space, frames) = unsafe { division.build() };
+    // SAFETY: the tables are in place and the block is filled.
+    unsafe { descriptors::enter_window() };
+    let acpi = acpi::read(&Loaded, info.acpi_root).unwrap_or_default();
+    let machine = find_machine(features, &acpi, space);
+    // SAFETY: firmware tables were read, and nothing but memory is touched from here on.
+    unsafe { tables::trim_direct_map(|range| info.memory_map.has_memory_in(&range)) };
+    division.hand_over(&info.memory_map, &frames);
+    let hv = percpu::HYPERVISOR.call_once(|| Hypervisor::new(machine, frames));
+    log!("{options:?} {:?} free {} of {}", hv.machine.frequencies, hv.frames.free_frames(), division.frames);
+    log!("{:x?} at {}", hv.machine.space.root_entries, cpu::ticks());
+    panic!("no dom0 yet")
+}
+
+fn read_handoff(magic: u32, info: u32) -> BootInfo {
+    match handoff::read(&Loaded, magic, info) {
+        Ok(info) => info,
+        Err(error) => panic!("the boot loader's hand-over cannot be used: {error:?}"),
+    }
+}
+
+/// Sets up the boot CPU.
+fn set_up_cpu() -> cpu::Features {
+    let features = cpu::Features::detect();
+    // SAFETY: once, alone, and text is still writable.
+    unsafe {
+        if features.smap {
+            smap::enable();
+        }
+        cpu::set_up(&features);
+    }
+    features
+}
+
+/// Finds and sets up the interrupt controllers and the clocks.
+fn find_machine(features: cpu::Features, acpi: &Acpi, space: Space) -> Pc {
+    ioapic::silence_legacy_controllers();
+    let Some(apic) = Apic::find(&features) else { panic!("no local APIC that we can use") };
+    apic.enable();
+    let Some(frequencies) = clock::calibrate(apic) else { panic!("the 8254 timer does not count") };
+    let mut ioapics = heapless::Vec::new();
+    let usual = [acpi::IoApic { address: USUAL_IOAPIC, first_gsi: 0 }];
+    let found = if acpi.ioapics.is_empty() { &usual[..] } else { &acpi.ioapics[..] };
+    for ioapic in found {
+        let _ = IoApic::new(ioapic.address.into(), ioapic.first_gsi).map(|ioapic| ioapics.push(ioapic));
+    }
+    let apic_scale = (u128::from(frequencies.apic) << 32) / u128::from(frequencies.tsc);
+    let wall_clock = clock::wall_clock() - cpu::ticks() / frequencies.tsc;
+    let console = serial::console();
+    Pc { features, apic, ioapics, frequencies, apic_scale: apic_scale as u64, wall_clock, console, space }
+}
