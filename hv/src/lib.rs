@@ -66,7 +66,7 @@ pub struct Hypervisor<M: Machine> {
 impl<M: Machine> Hypervisor<M> {
     /// A hypervisor without domains; its clock starts. No CPU runs guests before [`sched::bring_up`].
     #[must_use]
-    pub fn new(machine: M, frames: mem::frame_table::FrameTable) -> Self {
+    pub fn new(machine: M, frames: mem::frame_table::FrameTable, command_line: &str) -> Self {
         let time = sched::clock::SystemTime::start(&machine);
         Self {
             machine,
@@ -75,7 +75,8 @@ impl<M: Machine> Hypervisor<M> {
             cpus: [const { sched::CpuShared::new() }; config::MAX_CPUS],
             console: console::Console::default(),
             pirqs: event::pirq::Pirqs::default(),
-            command_line: heapless::String::new(),
+            // What is longer than the ABI can tell is cut.
+            command_line: command_line.chars().take(1023).collect(),
             time,
         }
     }

@@ -7,26 +7,11 @@
 //! | `com1=BAUD,…` | the first serial port's speed |
 //! | `console=com1` | where the hypervisor speaks; `none`: nowhere |
 //! | `noreboot` | stop after a crash, for reading |
-//! | `loglvl=`, `guest_loglvl=` | `none`, `error`, `warning`, `info`, `all` (also `a/b`) |
-
-/// How much the hypervisor says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LogLevel {
-    /// Nothing.
-    None,
-    /// What went wrong.
-    Error,
-    /// What may go wrong.
-    Warning,
-    /// What was done.
-    Info,
-    /// Everything.
-    All,
-}
+//! | `loglvl=`, `guest_loglvl=` | `none`, `error`, `warning`, `info`, `debug`, `all`; a pair `a/b`: always, and not too often |
 
 /// What the command line asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct Options<'a> {
     /// Dom0's memory in bytes; `None`: all that is free, less what guests need.
     pub dom0_memory: Option<u64>,
     /// What dom0 may grow to, in bytes.
@@ -39,13 +24,13 @@ pub struct Options {
     pub console: bool,
     /// Whether to stop, rather than start again, after a crash.
     pub no_reboot: bool,
-    /// How much of the hypervisor's own words are shown.
-    pub log_level: LogLevel,
+    /// How much of the hypervisor's own words are shown, for `console::Threshold`.
+    pub log_level: Option<&'a str>,
     /// How much of what guests make it say.
-    pub guest_log_level: LogLevel,
+    pub guest_log_level: Option<&'a str>,
 }
 
-impl Default for Options {
+impl Default for Options<'_> {
     fn default() -> Self {
         Self {
             dom0_memory: None,
@@ -54,14 +39,14 @@ impl Default for Options {
             baud: None,
             console: true,
             no_reboot: false,
-            log_level: LogLevel::Info,
-            guest_log_level: LogLevel::Warning,
+            log_level: None,
+            guest_log_level: None,
         }
     }
 }
 
 /// Reads a command line. Hands every word that it does not know, or whose value it does not understand, to `complain`.
-pub fn parse<'a>(line: &'a str, mut complain: impl FnMut(&'a str)) -> Options {
+pub fn parse<'a>(line: &'a str, mut complain: impl FnMut(&'a str)) -> Options<'a> {
     let mut options = Options::default();
     for word in line.split_ascii_whitespace() {
         let (name, value) = word.split_once('=').unwrap_or((word, ""));
@@ -72,7 +57,7 @@ pub fn parse<'a>(line: &'a str, mut complain: impl FnMut(&'a str)) -> Options {
     options
 }
 
-fn set(options: &mut Options, name: &str, value: &str) -> Option<()> {
+fn set<'a>(options: &mut Options<'a>, name: &str, value: &'a str) -> Option<()> {
     match name {
         "dom0_mem" => {
             for part in value.split(',') {
@@ -91,8 +76,8 @@ fn set(options: &mut Options, name: &str, value: &str) -> Option<()> {
         }
         "console" => options.console = value.split(',').any(|name| name == "com1"),
         "noreboot" => options.no_reboot = !matches!(value, "no" | "off" | "false" | "0"),
-        "loglvl" => options.log_level = level(value)?,
-        "guest_loglvl" => options.guest_log_level = level(value)?,
+        "loglvl" => options.log_level = Some(value),
+        "guest_loglvl" => options.guest_log_level = Some(value),
         _ => return None,
     }
     Some(())
@@ -111,18 +96,6 @@ fn size(text: &str) -> Option<u64> {
     number.checked_mul(1 << shift)
 }
 
-/// A level; of a pair `a/b` the second counts, which is what comes out without limit on its rate.
-fn level(text: &str) -> Option<LogLevel> {
-    match text.rsplit('/').next()? {
-        "none" => Some(LogLevel::None),
-        "error" => Some(LogLevel::Error),
-        "warning" => Some(LogLevel::Warning),
-        "info" => Some(LogLevel::Info),
-        "debug" | "all" => Some(LogLevel::All),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,7 +110,7 @@ mod tests {
         assert_eq!(options.dom0_max_memory, Some(1 << 30));
         assert_eq!(options.dom0_vcpus, Some(2));
         assert_eq!(options.baud, Some(115_200));
-        assert_eq!((options.log_level, options.guest_log_level), (LogLevel::All, LogLevel::All));
+        assert_eq!((options.log_level, options.guest_log_level), (Some("all"), Some("none/all")));
         assert!(options.console && options.no_reboot);
         assert_eq!(parse("dom0_mem=65536", |_| {}).dom0_memory, Some(64 << 20));
     }

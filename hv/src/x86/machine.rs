@@ -1,6 +1,8 @@
 //! The PC, as the library's traits ask for it.
 
-use super::device::{apic::Apic, apic::vector, clock::Frequencies, ioapic::IoApic, serial::Uart};
+use super::device::apic::{Apic, vector};
+use super::device::ioapic::{IoApic, Trigger};
+use super::device::{clock::Frequencies, power, serial::Uart};
 use super::memory::{guest, space::Space};
 use super::{cpu, msr, percpu, port, processor};
 use core::arch::x86_64::__cpuid_count;
@@ -8,10 +10,12 @@ use core::sync::atomic::{AtomicU8, AtomicU64};
 use oxen_abi::errno::Errno;
 use oxen_hv::addr::{GuestAddr, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
 use oxen_hv::domain::vcpu::{Processor, VcpuState};
+use oxen_hv::event::pirq::{Interrupts, Signal};
 use oxen_hv::layout::{DIRECT_MAP_START, END_HV_SLOT, FIRST_HV_SLOT};
 use oxen_hv::machine::{CpuId, Machine};
 use oxen_hv::mem::{GuestFault, GuestMemory, HypervisorSpace, Memory, Tlb};
-use oxen_hv::{console::Serial, heap::Reserve, sched::Clock, trap::Ports};
+use oxen_hv::sched::{Clock, Power};
+use oxen_hv::{boot::acpi::PowerOff, console::Serial, heap::Reserve, trap::Ports};
 
 /// A PC, as far as the hypervisor drives it itself.
 #[derive(Debug)]
@@ -26,6 +30,9 @@ pub(crate) struct Pc {
     pub wall_clock: u64,
     pub console: Uart,
     pub space: Space,
+    pub power_off: Option<PowerOff>,
+    /// The console's interrupt line.
+    pub console_gsi: u32,
 }
 
 /// Bytes of the machine-to-phys table that the ABI names at once.
@@ -136,6 +143,14 @@ impl Reserve for Pc {
 }
 
 impl Processor for Pc {
+    fn this_cpu(&self) -> CpuId {
+        percpu::with_hardware(|cpu| CpuId(cpu.number as u16))
+    }
+
+    fn unload(&self) {
+        processor::unload();
+    }
+
     fn load(&self, state: &VcpuState) {
         percpu::with_hardware(|cpu| processor::load(cpu, &self.features, state));
     }
@@ -217,6 +232,34 @@ impl Clock for Pc {
 
     fn wall_clock_at_boot(&self) -> (u64, u32) {
         (self.wall_clock, 0)
+    }
+}
+
+impl Power for Pc {
+    fn power_off(&self) {
+        power::off(self.power_off);
+    }
+
+    fn reboot(&self) {
+        power::reboot();
+    }
+}
+
+impl Interrupts for Pc {
+    fn route(&self, gsi: u32, signal: Signal) -> Result<(), Errno> {
+        let ioapic = self.ioapics.iter().find(|ioapic| ioapic.has(gsi)).ok_or(Errno::Inval)?;
+        if gsi >= vector::END_GSI - vector::FIRST_GSI {
+            return Err(Errno::NoSpc);
+        }
+        let trigger = if signal.is_level { Trigger::Level } else { Trigger::Edge };
+        ioapic.route(gsi, trigger, signal.is_active_low, self.apic.id());
+        Ok(())
+    }
+
+    fn set_masked(&self, gsi: u32, masked: bool) {
+        if let Some(ioapic) = self.ioapics.iter().find(|ioapic| ioapic.has(gsi)) {
+            ioapic.set_masked(gsi, masked);
+        }
     }
 }
 

@@ -4,16 +4,21 @@ use super::entry::descriptors::{Gdt, Idt, Tss};
 use super::machine::Pc;
 use core::arch::asm;
 use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
 use oxen_hv::addr::Mfn;
 use oxen_hv::domain::regs::Regs;
 use oxen_hv::machine::CpuId;
-use oxen_hv::{Hypervisor, caller::Current};
+use oxen_hv::sched::CpuShared;
+use oxen_hv::{
+    Hypervisor,
+    caller::{Caller, Current},
+};
 use spin::Once;
 
 /// Bytes of a CPU's stack area, and its alignment: from any address inside it, masking finds its ends.
 ///
 /// From the bottom: four 4 KiB stacks for double fault, NMI, machine check and debug; a guard page, not mapped; the stack.
-pub(crate) const STACK_BYTES: usize = 64 << 10;
+pub(crate) const STACK_BYTES: usize = 128 << 10;
 /// Where the guest's registers stand in the area.
 pub(crate) const FRAME_OFFSET: usize = STACK_BYTES - size_of::<CpuBlock>() + core::mem::offset_of!(CpuBlock, frame);
 /// Bytes of each of the stacks that the CPU takes for the faults that may find RSP anywhere.
@@ -28,7 +33,7 @@ struct CpuBlock {
     padding: u64,
     /// What the CPU and the entry paths push when they come from a guest.
     frame: UnsafeCell<Regs>,
-    running: UnsafeCell<Option<Running>>,
+    running: UnsafeCell<MaybeUninit<Running>>,
     hardware: UnsafeCell<Hardware>,
 }
 
@@ -40,8 +45,24 @@ pub(crate) struct Running {
     pub hv: &'static Hypervisor<Pc>,
     /// Which CPU this is.
     pub cpu: CpuId,
+    /// What this CPU shares with the others.
+    pub shared: &'static CpuShared,
     /// The vcpu.
     pub current: Option<Current>,
+}
+
+impl Running {
+    /// The guest that came in with these registers.
+    #[inline]
+    pub(crate) fn caller<'a>(&'a mut self, regs: &'a mut Regs) -> Caller<'a, Pc> {
+        let Some(Current { domain, vcpu, state }) = &mut self.current else { nobody() };
+        Caller { hv: self.hv, cpu: self.cpu, domain, vcpu, state, regs }
+    }
+}
+
+#[cold]
+fn nobody() -> ! {
+    panic!("a guest came in on a CPU that runs none");
 }
 
 /// What the machine's own code keeps of the CPU.
@@ -79,7 +100,7 @@ pub(crate) unsafe fn fill(number: usize, gdt: &'static mut Gdt) {
     // SAFETY: the block is this CPU's alone, by the caller's word not used before.
     unsafe {
         (&raw mut (*block).frame).write(UnsafeCell::default());
-        (&raw mut (*block).running).write(UnsafeCell::new(None));
+        (&raw mut (*block).running).write(UnsafeCell::new(MaybeUninit::uninit()));
         let hardware = Hardware { number, tss, gdt, has_breakpoints: false, xcr0: 0, reserve: None };
         (&raw mut (*block).hardware).write(UnsafeCell::new(hardware));
     }
@@ -92,14 +113,23 @@ pub(crate) fn with_hardware<R>(work: impl FnOnce(&mut Hardware) -> R) -> R {
     work(unsafe { &mut *(*block()).hardware.get() })
 }
 
+/// Makes this CPU one that guests may come in on.
+///
+/// # Safety
+/// Once per CPU, after `fill`, before `running`.
+pub(crate) unsafe fn open(hv: &'static Hypervisor<Pc>, cpu: CpuId, shared: &'static CpuShared) {
+    // SAFETY: the block is this CPU's alone, and nobody has a reference yet.
+    unsafe { (*(*block()).running.get()).write(Running { hv, cpu, shared, current: None }) };
+}
+
 /// Who is on this CPU.
 ///
 /// # Safety
-/// Only a way in may ask, once, and must let go before it returns: no other reference to it may live.
+/// After `open`. Only a way in may ask, once, and must let go before it returns: no other reference to it may live.
 #[inline]
-pub(crate) unsafe fn running() -> &'static mut Option<Running> {
-    // SAFETY: the block is this CPU's alone and was filled when it came up; the caller answers for the rest.
-    unsafe { &mut *(*block()).running.get() }
+pub(crate) unsafe fn running() -> &'static mut Running {
+    // SAFETY: the block is this CPU's alone and was opened; the caller answers for the rest.
+    unsafe { (*(*block()).running.get()).assume_init_mut() }
 }
 
 /// Where the entry paths push the guest's registers on this CPU.

@@ -125,6 +125,14 @@ fn load_root(state: &VcpuState) {
     }
 }
 
+/// Leaves the root of the last vcpu, which may go away.
+pub(crate) fn unload() {
+    if let Some(root) = tables::idle_root() {
+        // SAFETY: the hypervisor's own root holds its slots.
+        unsafe { cpu::load_root(root.address().0) }
+    }
+}
+
 /// Crosses between the guest's kernel and its user mode; `state.in_kernel` says where it is going.
 pub(crate) fn switch_mode(state: &VcpuState) {
     swap_gs();

@@ -1,16 +1,20 @@
 //! From the first line on the console to dom0: each step of the boot, in order.
 
-use super::device::apic::{Apic, vector};
-use super::device::ioapic::{self, IoApic, Trigger};
+use super::device::apic::Apic;
+use super::device::ioapic::{self, IoApic};
 use super::device::{clock, serial};
-use super::entry::descriptors;
+use super::entry::{descriptors, enter_guests, syscall};
 use super::machine::Pc;
 use super::memory::space::{Division, Loaded, Space};
 use super::memory::{smap, tables};
 use super::{cpu, percpu};
 use crate::log;
-use oxen_hv::Hypervisor;
-use oxen_hv::boot::{acpi, acpi::Acpi, cmdline, handoff, handoff::BootInfo, memory_map::MemoryMap};
+use oxen_hv::boot::{acpi, acpi::Acpi, cmdline, cmdline::Options, handoff, handoff::BootInfo};
+use oxen_hv::console::{self, Level};
+use oxen_hv::event::pirq::{Interrupts, Signal};
+use oxen_hv::machine::CpuId;
+use oxen_hv::mem::frame_table::FrameTable;
+use oxen_hv::{Hypervisor, sched};
 
 /// The I/O APIC of every PC, where the firmware names none.
 const USUAL_IOAPIC: u32 = 0xfec0_0000;
@@ -24,6 +28,9 @@ pub(crate) fn boot(magic: u32, info: u32) -> ! {
     unsafe { descriptors::early() };
     let info = read_handoff(magic, info);
     let options = cmdline::parse(info.command_line, |word| log!("Command line: {word} is not understood"));
+    if let Some(baud) = options.baud {
+        serial::console().set_up(baud);
+    }
     let features = set_up_cpu();
     let mut division = Division::new(&info);
     // SAFETY: the boot CPU is alone.
@@ -35,10 +42,45 @@ pub(crate) fn boot(magic: u32, info: u32) -> ! {
     // SAFETY: firmware tables were read, and nothing but memory is touched from here on.
     unsafe { tables::trim_direct_map(|range| info.memory_map.has_memory_in(&range)) };
     division.hand_over(&info.memory_map, &frames);
-    let hv = percpu::HYPERVISOR.call_once(|| Hypervisor::new(machine, frames));
-    log!("{options:?} {:?} free {} of {}", hv.machine.frequencies, hv.frames.free_frames(), division.frames);
-    log!("{:x?} at {}", hv.machine.space.root_entries, cpu::ticks());
-    panic!("no dom0 yet")
+    let hv = percpu::HYPERVISOR.call_once(|| Hypervisor::new(machine, frames, info.command_line));
+    set_log_levels(hv, &options);
+    announce(hv, &info);
+    listen_to_console(hv);
+    // SAFETY: the boot CPU's block is filled.
+    unsafe {
+        percpu::open(hv, CpuId(0), &hv.cpus[0]);
+        syscall::enable_on_boot_cpu();
+    }
+    if sched::bring_up(hv, CpuId(0)).is_err() {
+        panic!("no memory for the scheduler");
+    }
+    enter_guests()
+}
+
+fn set_log_levels(hv: &Hypervisor<Pc>, options: &Options<'_>) {
+    let levels = [(&hv.console.level, options.log_level), (&hv.console.guest_level, options.guest_log_level)];
+    for (threshold, text) in levels {
+        if let Some(text) = text.filter(|text| !threshold.set(text)) {
+            log!("Command line: {text} is no log level");
+        }
+    }
+}
+
+fn announce(hv: &Hypervisor<Pc>, info: &BootInfo) {
+    const MEGAHERTZ: u64 = 1_000_000;
+    let console = |text: core::fmt::Arguments<'_>| console::log(hv, Level::Info, text);
+    let mhz = hv.machine.frequencies.tsc / MEGAHERTZ;
+    console(format_args!("Loaded by {} with {} modules: {}", info.loader, info.modules.len(), info.command_line));
+    console(format_args!("{mhz} MHz; {} MiB free of {} MiB", hv.frames.free_frames() >> 8, hv.frames.end() >> 8));
+}
+
+/// Lets what is typed raise an interrupt.
+fn listen_to_console(hv: &Hypervisor<Pc>) {
+    let signal = Signal { is_level: false, is_active_low: false };
+    if hv.machine.route(hv.machine.console_gsi, signal).is_ok() {
+        hv.machine.set_masked(hv.machine.console_gsi, false);
+        hv.machine.console.interrupt_on_input();
+    }
 }
 
 fn read_handoff(magic: u32, info: u32) -> BootInfo {
@@ -76,5 +118,18 @@ fn find_machine(features: cpu::Features, acpi: &Acpi, space: Space) -> Pc {
     let apic_scale = (u128::from(frequencies.apic) << 32) / u128::from(frequencies.tsc);
     let wall_clock = clock::wall_clock() - cpu::ticks() / frequencies.tsc;
     let console = serial::console();
-    Pc { features, apic, ioapics, frequencies, apic_scale: apic_scale as u64, wall_clock, console, space }
+    let console_gsi =
+        acpi.overrides.iter().find(|o| o.source == COM1_INTERRUPT).map_or(COM1_INTERRUPT.into(), |o| o.gsi);
+    Pc {
+        features,
+        apic,
+        ioapics,
+        frequencies,
+        apic_scale: apic_scale as u64,
+        wall_clock,
+        console,
+        space,
+        power_off: acpi.power_off,
+        console_gsi,
+    }
 }

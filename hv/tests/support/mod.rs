@@ -151,7 +151,7 @@ pub(crate) fn boot(frames: usize) -> &'static Hypervisor<Fake> {
     for cpu in 0..CPUS {
         table.tlb.join(CpuId(cpu as u16));
     }
-    let hv = Box::leak(Box::new(Hypervisor::new(Fake::new(frames), table)));
+    let hv = Box::leak(Box::new(Hypervisor::new(Fake::new(frames), table, "")));
     for cpu in 0..CPUS {
         sched::bring_up(hv, CpuId(cpu as u16)).unwrap();
     }

@@ -1,6 +1,7 @@
 //! Stopping the machine.
 
 use super::super::port::Port;
+use oxen_hv::boot::acpi::PowerOff;
 
 /// QEMU's `isa-debug-exit`, where it is configured: the process ends with `value * 2 + 1`.
 const DEBUG_EXIT: u16 = 0xf4;
@@ -9,6 +10,28 @@ const DEBUG_EXIT: u16 = 0xf4;
 pub(crate) fn debug_exit(value: u32) {
     // SAFETY: on a PC nothing answers at this port; in QEMU writing it ends the machine.
     unsafe { Port::<u32>::new(DEBUG_EXIT) }.write(value);
+}
+
+/// Switches the machine off as ACPI says (4.8.3.2): the sleep type of S5, then the enable bit.
+pub(crate) fn off(how: Option<PowerOff>) -> ! {
+    const SLEEP_ENABLE: u16 = 1 << 13;
+    if let Some(PowerOff { control_a, control_b, sleep_types: [type_a, type_b] }) = how {
+        for (port, sleep_type) in [(control_a, type_a), (control_b, type_b)].into_iter().filter(|&(port, _)| port != 0)
+        {
+            // SAFETY: the firmware's tables name the port; what runs is over.
+            unsafe { Port::<u16>::new(port) }.write(u16::from(sleep_type) << 10 | SLEEP_ENABLE);
+        }
+    }
+    crate::log!("The machine can be switched off");
+    debug_exit(0);
+    halt()
+}
+
+/// Starts the machine anew: by the keyboard controller, as every PC knows it.
+pub(crate) fn reboot() -> ! {
+    // SAFETY: what runs is over.
+    unsafe { Port::<u8>::new(0x64) }.write(0xfe);
+    halt()
 }
 
 /// Halts this CPU for good.

@@ -11,6 +11,8 @@ const FIFO_DEPTH: usize = 16;
 const PATIENCE: u32 = 100_000;
 /// Line status: a byte came in.
 const RECEIVED: u8 = 0x01;
+/// The greatest speed in baud.
+const FASTEST: u32 = 115_200;
 /// The port that speaks before the command line is read.
 const COM1: Uart = Uart(0x3f8);
 
@@ -24,8 +26,9 @@ impl Uart {
         unsafe { Port::new(self.0 + offset) }
     }
 
-    /// Sets the line to 8 bits, no parity, one stop bit, at 115200 baud divided by `divisor`.
-    pub(crate) fn set_up(self, divisor: u16) {
+    /// Sets the line to 8 bits, no parity, one stop bit, at a speed in baud.
+    pub(crate) fn set_up(self, baud: u32) {
+        let divisor = u16::try_from(FASTEST / baud.max(1)).unwrap_or(u16::MAX).max(1);
         let [low, high] = divisor.to_le_bytes();
         self.register(1).write(0); // no interrupts
         self.register(3).write(0x80); // divisor latch
@@ -68,7 +71,7 @@ impl Uart {
 
 /// Sets the first serial port up, so that the boot can speak before the command line is read.
 pub(crate) fn early() {
-    COM1.set_up(1);
+    COM1.set_up(FASTEST);
 }
 
 impl Write for Uart {

@@ -64,7 +64,7 @@ global_asm!(
     .endm
 
     # An exception with its own straight line, for those that guests take often.
-    .macro exception vector, has_error_code
+    .macro exception vector, has_error_code, handler={guest_exception}
 exception_\vector:
     .ifeq \has_error_code
     push    0
@@ -77,7 +77,7 @@ exception_\vector:
     mov     rdi, rsp
     mov     esi, \vector
     push    rax
-    call    {guest_exception}
+    call    \handler
     add     rsp, 8
     restore_registers
     add     rsp, 8
@@ -115,7 +115,7 @@ exception_\vector:
 
     .section .entry.text, "ax", @progbits
     .balign 64
-    exception 14, 1
+    exception 14, 1, {guest_page_fault}
     .balign 16
     exception 13, 1
     .balign 16
@@ -292,6 +292,7 @@ first_interrupt_stub:
     user_cs32 = const FLAT_USER_CS32,
     syscall_vector = const Regs::SYSCALL_VECTOR,
     guest_exception = sym exception::guest_exception,
+    guest_page_fault = sym exception::guest_page_fault,
     hypervisor_exception = sym exception::hypervisor_exception,
     interrupt_from_anywhere = sym exception::interrupt,
     refused_return = sym exception::refused_return,

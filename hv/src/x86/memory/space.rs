@@ -22,7 +22,7 @@ pub(crate) struct Loaded;
 
 impl BootMemory for Loaded {
     fn bytes(&self, start: u64, length: usize) -> Option<&'static [u8]> {
-        let end = start.checked_add(length as u64).filter(|&end| end <= EARLY_REACH)?;
+        start.checked_add(length as u64).filter(|&end| end <= EARLY_REACH)?;
         // SAFETY: the boot tables map it all; what the loader left there stays while it is looked at.
         Some(unsafe { slice::from_raw_parts((DIRECT_MAP_START + start) as *const u8, length) })
     }
