@@ -2,14 +2,18 @@
 
 use super::device::apic::Apic;
 use super::device::ioapic::{self, IoApic};
-use super::device::{clock, serial};
+use super::device::{clock, power, serial};
 use super::entry::{descriptors, enter_guests, syscall};
 use super::machine::Pc;
-use super::memory::space::{Division, Loaded, Space};
+use super::memory::space::{self, Division, Loaded, Space};
 use super::memory::{smap, tables};
 use super::{cpu, percpu};
 use crate::log;
-use oxen_hv::boot::{acpi, acpi::Acpi, cmdline, cmdline::Options, handoff, handoff::BootInfo};
+use oxen_hv::boot::acpi::{self, Acpi};
+use oxen_hv::boot::cmdline::{self, Options};
+use oxen_hv::boot::dom0::{self, BuildError, Plan};
+use oxen_hv::boot::handoff::{self, BootInfo, Module};
+use oxen_hv::boot::BootMemory;
 use oxen_hv::console::{self, Level};
 use oxen_hv::event::pirq::{Interrupts, Signal};
 use oxen_hv::machine::CpuId;
@@ -18,6 +22,8 @@ use oxen_hv::{Hypervisor, sched};
 
 /// The I/O APIC of every PC, where the firmware names none.
 const USUAL_IOAPIC: u32 = 0xfec0_0000;
+/// What `isa-debug-exit` is told when the machine was set up so that there is nothing to run.
+const CONFIGURATION_ERROR: u32 = 0x12;
 /// The serial port's ISA interrupt.
 const COM1_INTERRUPT: u8 = 4;
 
@@ -54,6 +60,9 @@ pub(crate) fn boot(magic: u32, info: u32) -> ! {
     if sched::bring_up(hv, CpuId(0)).is_err() {
         panic!("no memory for the scheduler");
     }
+    if let Err(error) = build_dom0(hv, &info, &options) {
+        give_up(&error);
+    }
     enter_guests()
 }
 
@@ -81,6 +90,36 @@ fn listen_to_console(hv: &Hypervisor<Pc>) {
         hv.machine.set_masked(hv.machine.console_gsi, false);
         hv.machine.console.interrupt_on_input();
     }
+}
+
+/// Builds dom0 from the first module, with the second as its ramdisk, and takes their memory back.
+fn build_dom0(hv: &'static Hypervisor<Pc>, info: &BootInfo, options: &Options<'_>) -> Result<(), BuildError> {
+    let Some(kernel) = info.modules.first() else {
+        log!("There is no module to be dom0: give its kernel with QEMU's -initrd or GRUB's module2");
+        power::debug_exit(CONFIGURATION_ERROR);
+        power::halt();
+    };
+    let bytes = |module: &Module| Loaded.bytes(module.range.start, (module.range.end - module.range.start) as usize);
+    let plan = Plan {
+        kernel: bytes(kernel).unwrap_or(&[]),
+        command_line: kernel.command_line,
+        ramdisk: info.modules.get(1).and_then(bytes).unwrap_or(&[]),
+        memory: options.dom0_memory,
+        max_memory: options.dom0_max_memory,
+        vcpus: options.dom0_vcpus.unwrap_or(1),
+    };
+    dom0::build(hv, &plan)?;
+    for module in &info.modules {
+        space::take_back(&hv.frames, &module.range);
+    }
+    Ok(())
+}
+
+/// Says why there is no dom0, and stops.
+fn give_up(error: &BuildError) -> ! {
+    log!("{error}");
+    power::debug_exit(CONFIGURATION_ERROR);
+    power::halt()
 }
 
 fn read_handoff(magic: u32, info: u32) -> BootInfo {

@@ -19,7 +19,7 @@ pub(super) extern "sysv64" fn guest_page_fault(regs: &mut Regs) {
     // SAFETY: this is the way in, and the reference ends with it.
     let running = unsafe { percpu::running() };
     let error_code = regs.error_code;
-    trap::exception(&mut running.caller(regs), 14, error_code);
+    trap::page_fault::page_fault(&mut running.caller(regs), cpu::fault_address(), error_code);
     finish(running, regs);
 }
 

@@ -116,6 +116,14 @@ impl Division {
     }
 }
 
+/// Gives the allocator the whole pages of a range that was kept from it until now.
+pub(crate) fn take_back(frames: &FrameTable, range: &core::ops::Range<u64>) {
+    let (start, end) = (range.start / PAGE, range.end.div_ceil(PAGE));
+    if let Some(first) = Mfn::new(start) {
+        frames.donate(first, end - start);
+    }
+}
+
 /// Keeps what the loader left of a text.
 fn keep_text(boot: &mut BootAllocator, text: &str) {
     if let Some(start) = (text.as_ptr() as u64).checked_sub(DIRECT_MAP_START) {
