@@ -27,7 +27,17 @@ use crate::{
 };
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use oxen_abi::{domid::DomId, errno::Errno, sched::{SHUTDOWN_CRASH, SHUTDOWN_POWEROFF}, virq::VIRQ_DOM_EXC};
+use oxen_abi::{
+    domid::DomId,
+    errno::Errno,
+    sched::{SHUTDOWN_CRASH, SHUTDOWN_POWEROFF},
+    virq::VIRQ_DOM_EXC,
+    vm_assist::{
+        VMASST_TYPE_4GB_SEGMENTS, VMASST_TYPE_4GB_SEGMENTS_NOTIFY, VMASST_TYPE_ARCHITECTURAL_IOPL,
+        VMASST_TYPE_M2P_STRICT, VMASST_TYPE_PAE_EXTENDED_CR3, VMASST_TYPE_RUNSTATE_UPDATE_FLAG,
+        VMASST_TYPE_WRITABLE_PAGETABLES,
+    },
+};
 use rights::Rights;
 use shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace};
 use spin::Once;
@@ -99,6 +109,15 @@ pub enum Progress {
 
 /// The value of [`Domain::shutdown`] while the domain runs.
 pub const NOT_SHUT_DOWN: u32 = u32::MAX;
+
+/// The `VMASST_TYPE_*` that there are, as bits.
+pub const KNOWN_ASSISTS: u64 = 1 << VMASST_TYPE_4GB_SEGMENTS
+    | 1 << VMASST_TYPE_4GB_SEGMENTS_NOTIFY
+    | 1 << VMASST_TYPE_WRITABLE_PAGETABLES
+    | 1 << VMASST_TYPE_PAE_EXTENDED_CR3
+    | 1 << VMASST_TYPE_ARCHITECTURAL_IOPL
+    | 1 << VMASST_TYPE_RUNSTATE_UPDATE_FLAG
+    | 1 << VMASST_TYPE_M2P_STRICT;
 
 /// What a domain is made of.
 #[derive(Clone, Copy, Debug)]
@@ -206,7 +225,8 @@ impl Domain {
         if *stage != teardown::Stage::Alive {
             return Err(Errno::Inval);
         }
-        let info = VcpuInfoPlace::new(&hv.machine, self.shared_info, id as usize * VCPU_INFO_BYTES).ok_or(Errno::Inval)?;
+        let info =
+            VcpuInfoPlace::new(&hv.machine, self.shared_info, id as usize * VCPU_INFO_BYTES).ok_or(Errno::Inval)?;
         let state = heap::own(&hv.machine, VcpuState::new(info))?;
         let bits = pause::DOWN | if self.pause_count.load(Ordering::Relaxed) == 0 { 0 } else { pause::DOMAIN };
         let vcpu = heap::share(&hv.machine, Vcpu::new(self.id, id, info, state, bits, hv.now()))?;

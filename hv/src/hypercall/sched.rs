@@ -18,8 +18,8 @@ use oxen_abi::{
     domid::DomId,
     errno::Errno,
     sched::{
-        SCHEDOP_BLOCK, SCHEDOP_POLL, SCHEDOP_REMOTE_SHUTDOWN, SCHEDOP_SHUTDOWN, SCHEDOP_SHUTDOWN_CODE, SCHEDOP_WATCHDOG,
-        SCHEDOP_YIELD, SchedPoll, SchedRemoteShutdown, SchedShutdown, SchedWatchdog,
+        SCHEDOP_BLOCK, SCHEDOP_POLL, SCHEDOP_REMOTE_SHUTDOWN, SCHEDOP_SHUTDOWN, SCHEDOP_SHUTDOWN_CODE,
+        SCHEDOP_WATCHDOG, SCHEDOP_YIELD, SchedPoll, SchedRemoteShutdown, SchedShutdown, SchedWatchdog,
     },
 };
 
@@ -84,7 +84,7 @@ fn poll<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Result<(), Errno> 
         return Err(Errno::Inval);
     }
     let mut ports: Vec<u32, MAX_POLLED> = Vec::new();
-    ports.resize_default(count).map_err(|()| Errno::Inval)?;
+    ports.resize_default(count).map_err(|_| Errno::Inval)?;
     GuestPtr::<u32>::new(request.ports, count as u64)?.read_many(machine, 0, &mut ports)?;
     if ports.iter().any(|&port| caller.domain.events.port(port).is_none()) {
         return Err(Errno::Inval);

@@ -11,7 +11,7 @@ use crate::{
     event::deliver,
     machine::Machine,
     mem::{editor, guest_ptr::GuestPtr},
-    sched::{self, runstate, timers, wait},
+    sched::{self, timers, wait},
     trap::work,
 };
 use alloc::sync::Arc;
