@@ -121,7 +121,18 @@ fn show_events<M: Machine>(hv: &Hypervisor<M>) {
 
 fn show_grants<M: Machine>(hv: &Hypervisor<M>) {
     for domain in domains(hv) {
-        print(hv, format_args!("grants of domain {}: {:?}", domain.id.0, *domain.grants.lock()));
+        let grants = domain.grants.lock();
+        let ((frames, limit), mappings) = (grants.size(), grants.mappings());
+        print(
+            hv,
+            format_args!("grants of domain {}: {frames} of {limit} frames, maps {mappings} of others'", domain.id.0),
+        );
+        for (reference, frame, slot, readers, writers) in grants.each_pin() {
+            print(
+                hv,
+                format_args!("    {reference:5}: {frame:?} by slot {slot}: {readers} readers, {writers} writers"),
+            );
+        }
     }
 }
 

@@ -3,13 +3,12 @@
 pub mod batch;
 pub mod console;
 pub mod event;
+pub mod grant;
 pub mod guest_setup;
 pub mod iret;
 pub mod mmu;
 pub mod mmuext;
-pub mod sched;
 pub mod stubs;
-pub mod vcpu;
 pub mod version;
 
 use crate::{
@@ -71,12 +70,9 @@ fn call<M: Machine>(caller: &mut Caller<'_, M>, number: u32, args: &mut Args) ->
         Hypercall::SetSegmentBase => guest_setup::set_segment_base(caller, args),
         Hypercall::CallbackOp => guest_setup::callback_op(caller, args),
         Hypercall::EventChannelOp => event::event_channel_op(caller, args),
+        Hypercall::GrantTableOp => grant::grant_table_op(caller, args),
         Hypercall::XenVersion => version::xen_version(caller, args),
         Hypercall::ConsoleIo => console::console_io(caller, args),
-        Hypercall::SchedOp => sched::sched_op(caller, args),
-        Hypercall::SchedOpCompat => sched::sched_op_compat(caller, args),
-        Hypercall::SetTimerOp => sched::set_timer_op(caller, args),
-        Hypercall::VcpuOp => vcpu::vcpu_op(caller, args),
         Hypercall::XenpmuOp => Err(Errno::OpNotSupp.into()),
         _ => Err(Errno::NoSys.into()),
     }

@@ -5,6 +5,7 @@
 //! clock, until every CPU has flushed; then they are *clean* and go out again, or join their neighbours bit by bit.
 
 use super::{
+    editor::Editor,
     frame_table::FrameTable,
     frame_type::{FrameState, Owner},
     tlb,
@@ -282,6 +283,38 @@ pub fn take_for<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, order: u32) -> 
         hv.frames.set_state(frame, FrameState::allocated(domain.owner));
     }
     Ok(first)
+}
+
+/// Moves a frame from one reservation to another, contents and all; nobody may refer to it otherwise. `editor` is the
+/// giver's: it keeps him from mapping the frame between the flush and the move.
+///
+/// # Errors
+/// `Inval` if it is not in the reservation of `from`, `Busy` if somebody refers to it, `NoMem` if `to` may not have more.
+pub fn hand_over<M: Machine>(editor: &Editor<'_, M>, frame: Mfn, to: &Domain) -> Result<(), Errno> {
+    let (hv, from) = (editor.hv, editor.domain);
+    let given = hv.frames.reserved_counter(from.owner).ok_or(Errno::Inval)?;
+    let taken = hv.frames.reserved_counter(to.owner).ok_or(Errno::Inval)?;
+    let limit = to.max_pages.load(Ordering::Relaxed);
+    taken
+        .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| n.checked_add(1).filter(|&n| n <= limit))
+        .map_err(|_| Errno::NoMem)?;
+    tlb::forget(hv, from, hv.frames.aux(frame));
+    let moved = hv.frames.update(frame, |state| {
+        if state.owner() != from.owner {
+            return Err(Errno::Inval);
+        }
+        Ok((state.moved_to(to.owner)?, ()))
+    });
+    match moved {
+        Ok(_) => {
+            given.fetch_sub(1, Ordering::AcqRel);
+            Ok(())
+        }
+        Err(error) => {
+            taken.fetch_sub(1, Ordering::AcqRel);
+            Err(error)
+        }
+    }
 }
 
 /// The frames of a block.

@@ -46,6 +46,14 @@ pub trait Memory {
             target.store(source.load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
+
+    /// Copies bytes from one frame of RAM to another, or inside one; what would be beyond the end of either is left out.
+    fn copy_bytes(&self, from: Mfn, first: usize, to: Mfn, target: usize, bytes: usize) {
+        let source = self.bytes(from).iter().skip(first);
+        for (target, source) in self.bytes(to).iter().skip(target).zip(source).take(bytes) {
+            target.store(source.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
 }
 
 /// What the hypervisor shows of itself in every address space.

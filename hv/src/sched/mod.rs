@@ -10,7 +10,6 @@ pub mod run_queue;
 pub mod runstate;
 pub mod switch;
 pub mod timers;
-pub mod wait;
 
 use crate::{
     Hypervisor,

@@ -1,0 +1,179 @@
+//! One entry of a grant table: the word that the granter shares, and the pins that the hypervisor keeps beside it.
+
+use crate::config::MAX_DOMAINS;
+use crate::{addr::Mfn, domain::Domain};
+use core::sync::atomic::{AtomicU64, Ordering};
+use oxen_abi::{domid::DomId, grant_table as abi};
+
+/// A `GNTST_*` other than okay: why one operation of a batch was not done.
+pub type Status = i16;
+
+/// A copy of an entry's word (`grant_entry_v1`): flags 0..16, domain 16..32, frame 32..64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shared(pub(super) u64);
+
+impl Shared {
+    pub(super) const fn flags(self) -> u16 {
+        self.0 as u16
+    }
+
+    pub(super) const fn domain(self) -> DomId {
+        DomId((self.0 >> 16) as u16)
+    }
+
+    /// The frame that the granter named: a claim, until the frame table has been asked.
+    pub(super) const fn frame(self) -> Option<Mfn> {
+        Mfn::new(self.0 >> 32)
+    }
+
+    pub(super) const fn with(self, flags: u16) -> Self {
+        Self(self.0 | flags as u64)
+    }
+}
+
+/// How often the granter may change an entry while we look at it.
+const ATTEMPTS: u32 = 5;
+
+/// Marks an entry as in use by `grantee`: once and for all judged on the very word that the mark is put on.
+///
+/// A grant that is pinned already (`is_pinned`) has been judged: its granter may have withdrawn it for others meanwhile.
+/// `may_be_part` is for copies, which could do with a part of a page.
+pub(super) fn mark(
+    word: &AtomicU64,
+    grantee: DomId,
+    access: Access,
+    is_pinned: bool,
+    is_mapping: bool,
+) -> Result<Shared, Status> {
+    let type_mask = abi::GTF_TYPE_MASK | if is_mapping { abi::GTF_SUB_PAGE } else { 0 };
+    let mark = match access {
+        Access::Read => abi::GTF_READING,
+        Access::Write => abi::GTF_READING | abi::GTF_WRITING,
+    };
+    let mut seen = word.load(Ordering::Acquire);
+    for _ in 0..ATTEMPTS {
+        let entry = Shared(seen);
+        let is_for_us = entry.flags() & type_mask == abi::GTF_PERMIT_ACCESS && entry.domain() == grantee;
+        if (!is_pinned && !is_for_us) || (access == Access::Write && entry.flags() & abi::GTF_READONLY != 0) {
+            return Err(abi::GNTST_GENERAL_ERROR);
+        }
+        match word.compare_exchange(seen, entry.with(mark).0, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return Ok(entry),
+            Err(now) => seen = now,
+        }
+    }
+    Err(abi::GNTST_GENERAL_ERROR)
+}
+
+/// What a grantee does with a granted frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reads it.
+    Read,
+    /// Reads and writes it.
+    Write,
+}
+
+/// Who uses an entry, how often, and which frame it was when the first use began: frame 0..32, the grantee's slot 32..40,
+/// readers 40..52, writers 52..64. All zero while nobody does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Pins(pub(super) u64);
+
+const SLOT_SHIFT: u32 = 32;
+const READERS_SHIFT: u32 = 40;
+const WRITERS_SHIFT: u32 = 52;
+const COUNT: u64 = 0xfff;
+
+const _: () = assert!(MAX_DOMAINS <= 256);
+
+impl Pins {
+    pub(super) const fn new(frame: Mfn, slot: u8) -> Self {
+        Self(frame.raw() | (slot as u64) << SLOT_SHIFT)
+    }
+
+    pub(super) const fn frame(self) -> Option<Mfn> {
+        Mfn::new(self.0 & u32::MAX as u64)
+    }
+
+    pub(super) const fn slot(self) -> u8 {
+        (self.0 >> SLOT_SHIFT) as u8
+    }
+
+    pub(super) const fn count(self, access: Access) -> u64 {
+        match access {
+            Access::Read => self.0 >> READERS_SHIFT & COUNT,
+            Access::Write => self.0 >> WRITERS_SHIFT & COUNT,
+        }
+    }
+
+    pub(super) const fn in_use(self) -> bool {
+        self.0 >> READERS_SHIFT != 0
+    }
+
+    const fn unit(access: Access) -> u64 {
+        match access {
+            Access::Read => 1 << READERS_SHIFT,
+            Access::Write => 1 << WRITERS_SHIFT,
+        }
+    }
+
+    /// One more use, unless there are as many as can be counted.
+    pub(super) const fn plus(self, access: Access) -> Option<Self> {
+        if self.count(access) == COUNT { None } else { Some(Self(self.0 + Self::unit(access))) }
+    }
+
+    /// One use less; nothing is left of the last.
+    pub(super) const fn minus(self, access: Access) -> Self {
+        if self.count(access) == 0 {
+            return self;
+        }
+        let left = Self(self.0 - Self::unit(access));
+        if left.in_use() { left } else { Self(0) }
+    }
+}
+
+/// The slot of a domain, as pins and tracks keep it.
+pub(super) fn slot(domain: &Domain) -> Option<u8> {
+    domain.owner.slot().and_then(|slot| u8::try_from(slot).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FOR_D1: u64 = 0x77 << 32 | 1 << 16 | abi::GTF_PERMIT_ACCESS as u64;
+
+    #[test]
+    fn a_mark_is_put_on_what_was_judged() {
+        let word = AtomicU64::new(FOR_D1);
+        assert_eq!(mark(&word, DomId(2), Access::Read, false, true), Err(abi::GNTST_GENERAL_ERROR));
+        assert_eq!(word.load(Ordering::Relaxed), FOR_D1);
+        let entry = mark(&word, DomId(1), Access::Read, false, true).unwrap();
+        assert_eq!(entry.frame(), Mfn::new(0x77));
+        assert_eq!(word.load(Ordering::Relaxed), FOR_D1 | u64::from(abi::GTF_READING));
+    }
+
+    #[test]
+    fn a_read_only_grant_cannot_be_marked_for_writing() {
+        let word = AtomicU64::new(FOR_D1 | u64::from(abi::GTF_READONLY));
+        assert_eq!(mark(&word, DomId(1), Access::Write, true, true), Err(abi::GNTST_GENERAL_ERROR));
+        assert!(mark(&word, DomId(1), Access::Read, false, true).is_ok());
+    }
+
+    #[test]
+    fn nothing_is_left_of_the_last_pin() {
+        let one = Pins::new(Mfn::new(5).unwrap(), 9).plus(Access::Read).unwrap().plus(Access::Write).unwrap();
+        assert_eq!((one.frame(), one.slot(), one.count(Access::Write)), (Mfn::new(5), 9, 1));
+        assert_eq!(one.minus(Access::Write).minus(Access::Read), Pins::default());
+        assert_eq!(Pins::default().minus(Access::Read), Pins::default());
+    }
+
+    #[test]
+    fn pins_are_counted_to_a_limit_and_never_carry_over() {
+        let mut pins = Pins::new(Mfn::new(5).unwrap(), 9);
+        while let Some(more) = pins.plus(Access::Read) {
+            pins = more;
+        }
+        assert_eq!((pins.count(Access::Read), pins.count(Access::Write)), (COUNT, 0));
+    }
+}

@@ -1,0 +1,196 @@
+//! The mappings of others' grants that a domain holds, by handle.
+
+use super::entry::Access;
+use crate::{
+    addr::{Mfn, TABLE_ENTRIES},
+    config::MAX_MAPTRACK,
+    heap::{self, Reserve},
+};
+use alloc::boxed::Box;
+use oxen_abi::{errno::Errno, grant_table as abi};
+
+/// One mapping: frame 0..32, the granter's slot 32..40, the reference 40..55, flags 56..61. A handle that is not in use
+/// holds the next such handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Track(u64);
+
+const SLOT_SHIFT: u32 = 32;
+const REF_SHIFT: u32 = 40;
+const REF: u64 = 0x7fff;
+const FLAGS_SHIFT: u32 = 56;
+const FLAGS: u64 = 0x1f;
+/// Somebody is making or ending the mapping.
+const BUSY: u64 = 1 << 62;
+const FREE: u64 = 1 << 63;
+const NIL: u32 = u32::MAX;
+
+impl Track {
+    pub(super) const fn new(frame: Mfn, slot: u8, reference: u32, flags: u32) -> Self {
+        Self(
+            frame.raw()
+                | (slot as u64) << SLOT_SHIFT
+                | (reference as u64 & REF) << REF_SHIFT
+                | (flags as u64 & FLAGS) << FLAGS_SHIFT,
+        )
+    }
+
+    pub(super) const fn frame(self) -> Option<Mfn> {
+        Mfn::new(self.0 & u32::MAX as u64)
+    }
+
+    pub(super) const fn slot(self) -> u8 {
+        (self.0 >> SLOT_SHIFT) as u8
+    }
+
+    pub(super) const fn reference(self) -> u32 {
+        (self.0 >> REF_SHIFT & REF) as u32
+    }
+
+    /// `GNTMAP_device_map`, `host_map`, `readonly`, `application_map`, `contains_pte`, as far as they still hold.
+    pub(super) const fn flags(self) -> u32 {
+        (self.0 >> FLAGS_SHIFT & FLAGS) as u32
+    }
+
+    pub(super) const fn access(self) -> Access {
+        if self.flags() & abi::GNTMAP_READONLY != 0 { Access::Read } else { Access::Write }
+    }
+
+    pub(super) const fn is_busy(self) -> bool {
+        self.0 & BUSY != 0
+    }
+
+    pub(super) const fn busy(self, is_busy: bool) -> Self {
+        Self(if is_busy { self.0 | BUSY } else { self.0 & !BUSY })
+    }
+
+    /// The mapping without these of its flags.
+    pub(super) const fn without(self, flags: u32) -> Self {
+        Self(self.0 & !((flags as u64 & FLAGS) << FLAGS_SHIFT))
+    }
+
+    /// Whether the frame is still mapped, for the processor or for devices.
+    pub(super) const fn is_mapped(self) -> bool {
+        self.flags() & (abi::GNTMAP_HOST_MAP | abi::GNTMAP_DEVICE_MAP) != 0
+    }
+}
+
+type Chunk = Box<[u64; TABLE_ENTRIES]>;
+const CHUNKS: usize = MAX_MAPTRACK / TABLE_ENTRIES;
+
+/// The handles of a domain, in pages that are made as they are needed.
+#[derive(Debug)]
+pub(super) struct Maptrack {
+    chunks: [Option<Chunk>; CHUNKS],
+    /// Handles that were ever in use.
+    used: u32,
+    first_free: u32,
+    /// Handles that may be in use at once.
+    pub(super) limit: u32,
+    /// Handles in use.
+    pub(super) live: u32,
+}
+
+impl Default for Maptrack {
+    fn default() -> Self {
+        Self { chunks: [const { None }; CHUNKS], used: 0, first_free: NIL, limit: MAX_MAPTRACK as u32, live: 0 }
+    }
+}
+
+impl Maptrack {
+    fn word(&mut self, handle: u32) -> Option<&mut u64> {
+        let handle = handle as usize;
+        self.chunks.get_mut(handle / TABLE_ENTRIES)?.as_deref_mut()?.get_mut(handle % TABLE_ENTRIES)
+    }
+
+    /// A handle that is not in use, its storage in place. Nothing has changed until [`Self::open`].
+    pub(super) fn free_handle(&mut self, machine: &impl Reserve) -> Result<u32, Errno> {
+        if self.live >= self.limit {
+            return Err(Errno::NoSpc);
+        }
+        if self.first_free != NIL {
+            return Ok(self.first_free);
+        }
+        let chunk = self.chunks.get_mut(self.used as usize / TABLE_ENTRIES).ok_or(Errno::NoSpc)?;
+        if chunk.is_none() {
+            *chunk = Some(heap::own(machine, [FREE; TABLE_ENTRIES])?);
+        }
+        Ok(self.used)
+    }
+
+    /// Puts the handle that [`Self::free_handle`] found to use.
+    pub(super) fn open(&mut self, handle: u32, track: Track) {
+        let Some(word) = self.word(handle) else { return };
+        let next = *word as u32;
+        *word = track.0;
+        if handle == self.first_free {
+            self.first_free = next;
+        } else {
+            self.used = handle + 1;
+        }
+        self.live += 1;
+    }
+
+    /// The mapping behind a handle, if it is in use.
+    pub(super) fn get(&mut self, handle: u32) -> Option<Track> {
+        if handle >= self.used {
+            return None;
+        }
+        self.word(handle).map(|word| *word).filter(|word| word & FREE == 0).map(Track)
+    }
+
+    /// Changes the mapping behind a handle that is in use.
+    pub(super) fn set(&mut self, handle: u32, track: Track) {
+        if let Some(word) = self.word(handle) {
+            *word = track.0;
+        }
+    }
+
+    /// The handle is not in use any more.
+    pub(super) fn close(&mut self, handle: u32) {
+        let next = self.first_free;
+        let Some(word) = self.word(handle).filter(|word| **word & FREE == 0) else { return };
+        *word = FREE | u64::from(next);
+        self.first_free = handle;
+        self.live -= 1;
+    }
+
+    /// Handles below this one were in use at some time.
+    pub(super) const fn used(&self) -> u32 {
+        self.used
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Plenty;
+    impl Reserve for Plenty {
+        fn reserve(&self, _: usize) -> Result<(), Errno> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn handles_are_given_out_once_and_again_after_they_came_back() {
+        let mut handles = Maptrack { limit: 600, ..Maptrack::default() };
+        let track = Track::new(Mfn::new(7).unwrap(), 255, 0x7fff, abi::GNTMAP_HOST_MAP | abi::GNTMAP_CONTAINS_PTE);
+        for expected in 0..600 {
+            let handle = handles.free_handle(&Plenty).unwrap();
+            assert_eq!(handle, expected);
+            handles.open(handle, track);
+        }
+        assert_eq!(handles.free_handle(&Plenty), Err(Errno::NoSpc));
+        handles.close(17);
+        handles.close(300);
+        handles.close(300);
+        assert_eq!((handles.get(17), handles.live), (None, 598));
+        for expected in [300, 17] {
+            let handle = handles.free_handle(&Plenty).unwrap();
+            assert_eq!(handle, expected);
+            handles.open(handle, track);
+        }
+        assert_eq!((handles.get(17), handles.get(600), handles.live), (Some(track), None, 600));
+        assert_eq!((track.slot(), track.reference(), track.access()), (255, 0x7fff, Access::Write));
+    }
+}

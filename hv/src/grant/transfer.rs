@@ -1,0 +1,74 @@
+//! Giving frames away for good (`GNTTABOP_transfer`).
+
+use super::{
+    Peer,
+    entry::{Shared, Status},
+};
+use crate::{
+    addr::Mfn,
+    caller::Caller,
+    domain::Domain,
+    machine::Machine,
+    mem::{editor::Editor, frame_alloc},
+};
+use core::sync::atomic::{AtomicU64, Ordering};
+use oxen_abi::grant_table::{self as abi, GnttabTransfer};
+
+/// Gives a frame of the caller, which nobody uses, to a domain that waits for it. `editor` is the caller's.
+///
+/// Xen's header lets the giver lose the frame even if the receiver does not get it. Here it stays where it was.
+///
+/// # Errors
+/// The status; nothing has changed then.
+pub fn transfer<M: Machine>(
+    caller: &Caller<'_, M>,
+    editor: &Editor<'_, M>,
+    peer: &mut Peer,
+    op: &GnttabTransfer,
+) -> Result<(), Status> {
+    let hv = caller.hv;
+    let frame = Mfn::new(op.mfn).filter(|&frame| is_loose(caller, frame)).ok_or(abi::GNTST_BAD_PAGE)?;
+    let receiver = peer.get(hv, op.domid)?;
+    if receiver.is_dying.load(Ordering::SeqCst) {
+        return Err(abi::GNTST_GENERAL_ERROR);
+    }
+    let grants = receiver.grants.lock();
+    let word = grants.table.word(&hv.machine, op.r#ref).ok_or(abi::GNTST_GENERAL_ERROR)?;
+    commit(word, caller.domain)?;
+    if frame_alloc::hand_over(editor, frame, receiver).is_err() {
+        word.fetch_and(!u64::from(abi::GTF_TRANSFER_COMMITTED), Ordering::AcqRel);
+        return Err(abi::GNTST_GENERAL_ERROR);
+    }
+    complete(word, frame);
+    Ok(())
+}
+
+/// Whether the frame is in the caller's reservation and nobody refers to it otherwise.
+fn is_loose<M: Machine>(caller: &Caller<'_, M>, frame: Mfn) -> bool {
+    let state = caller.hv.frames.state(frame);
+    state.owner() == caller.domain.owner && state.moved_to(caller.domain.owner).is_ok()
+}
+
+/// Takes the receiver at its word, from which it may not step back now.
+fn commit(word: &AtomicU64, giver: &Domain) -> Result<(), Status> {
+    const ATTEMPTS: u32 = 5;
+    let mut seen = word.load(Ordering::Acquire);
+    for _ in 0..ATTEMPTS {
+        let entry = Shared(seen);
+        if entry.flags() != abi::GTF_ACCEPT_TRANSFER || entry.domain() != giver.id {
+            return Err(abi::GNTST_GENERAL_ERROR);
+        }
+        let committed = entry.with(abi::GTF_TRANSFER_COMMITTED);
+        match word.compare_exchange(seen, committed.0, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return Ok(()),
+            Err(now) => seen = now,
+        }
+    }
+    Err(abi::GNTST_GENERAL_ERROR)
+}
+
+/// Tells the receiver which frame it is. What else it wrote into the entry meanwhile is its own affair.
+fn complete(word: &AtomicU64, frame: Mfn) {
+    let low = word.load(Ordering::Acquire) & u64::from(u32::MAX);
+    word.store(low | frame.raw() << 32 | u64::from(abi::GTF_TRANSFER_COMPLETED), Ordering::Release);
+}

@@ -1,0 +1,236 @@
+//! `grant_table_op`: batches of requests, each with a status of its own.
+
+use crate::{
+    caller::{Args, Caller, Refusal, Reply},
+    domain::Domain,
+    grant::{
+        self, Peer,
+        copy::{self, Peers},
+        entry::Status,
+        map::{self, Ended, UNMAP_BATCH, Unmap},
+        transfer,
+    },
+    machine::Machine,
+    mem::{editor::Editor, guest_ptr::GuestPtr},
+};
+use alloc::sync::Arc;
+use oxen_abi::{
+    domid::DomId,
+    errno::Errno,
+    grant_table::{self as abi, GNTST_OKAY},
+};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// `grant_table_op(command, requests, count)`. What cannot be done to one request stands in its status.
+///
+/// # Errors
+/// `Fault` for requests that cannot be read or written, `Inval` for a count that the command does not take, `NoSys` for
+/// unknown commands and version 2 tables, `OpNotSupp` for cache maintenance, which x86 does not need.
+pub fn grant_table_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    let (command, count) = (args[0] as u32, args[2] as u32);
+    if count > i32::MAX as u32 {
+        return Err(Errno::Inval.into());
+    }
+    match command {
+        abi::GNTTABOP_MAP_GRANT_REF => {
+            let mut peer = Peer::default();
+            each(caller, args, |caller, op: &mut abi::GnttabMapGrantRef| {
+                op.status = map::map(caller, &mut peer, op)?;
+                Ok(())
+            })
+        }
+        abi::GNTTABOP_UNMAP_GRANT_REF => unmap(caller, args),
+        abi::GNTTABOP_UNMAP_AND_REPLACE => unmap_and_replace(caller, args),
+        abi::GNTTABOP_COPY => {
+            let mut peers = Peers::default();
+            each(caller, args, |caller, op: &mut abi::GnttabCopy| {
+                op.status = status(copy::copy(caller, &mut peers, op));
+                Ok(())
+            })
+        }
+        abi::GNTTABOP_TRANSFER => {
+            let mut peer = Peer::default();
+            each(caller, args, |caller, op: &mut abi::GnttabTransfer| {
+                let editor = Editor::open(caller.hv, caller.domain)?;
+                op.status = status(transfer::transfer(caller, &editor, &mut peer, op));
+                Ok(())
+            })
+        }
+        abi::GNTTABOP_SWAP_GRANT_REF => each(caller, args, |caller, op: &mut abi::GnttabSwapGrantRef| {
+            op.status = status(grant::swap(caller.hv, caller.domain, op.ref_a, op.ref_b));
+            Ok(())
+        }),
+        abi::GNTTABOP_SETUP_TABLE
+        | abi::GNTTABOP_QUERY_SIZE
+        | abi::GNTTABOP_SET_VERSION
+        | abi::GNTTABOP_GET_STATUS_FRAMES
+        | abi::GNTTABOP_GET_VERSION
+            if count != 1 =>
+        {
+            Err(Errno::Inval.into())
+        }
+        abi::GNTTABOP_SETUP_TABLE => setup_table(caller, args[1]),
+        abi::GNTTABOP_QUERY_SIZE => query_size(caller, args[1]),
+        abi::GNTTABOP_SET_VERSION => set_version(caller, args[1]),
+        abi::GNTTABOP_GET_STATUS_FRAMES => get_status_frames(caller, args[1]),
+        abi::GNTTABOP_GET_VERSION => get_version(caller, args[1]),
+        abi::GNTTABOP_CACHE_FLUSH => Err(Errno::OpNotSupp.into()),
+        _ => Err(Errno::NoSys.into()),
+    }
+}
+
+fn status(outcome: Result<(), Status>) -> i16 {
+    outcome.err().unwrap_or(GNTST_OKAY)
+}
+
+/// Does every request of a batch, or stops before one when something more urgent waits.
+fn each<M: Machine, T: FromBytes + IntoBytes + Immutable>(
+    caller: &mut Caller<'_, M>,
+    args: &mut Args,
+    mut act: impl FnMut(&Caller<'_, M>, &mut T) -> Result<(), Refusal>,
+) -> Reply {
+    let count = args[2] & u64::from(u32::MAX);
+    let requests = GuestPtr::<T>::new(args[1], count)?;
+    for done in 0..count {
+        if done != 0 && caller.must_yield() {
+            return stop::<T>(args, done);
+        }
+        let mut op = requests.read(&caller.hv.machine, done)?;
+        match act(caller, &mut op) {
+            Err(Refusal::Preempted) => return stop::<T>(args, done),
+            outcome => outcome?,
+        }
+        requests.write(&caller.hv.machine, done, &op)?;
+    }
+    Ok(0)
+}
+
+/// Leaves the rest of a batch for when the hypercall is executed again.
+#[cold]
+fn stop<T>(args: &mut Args, done: u64) -> Reply {
+    args[1] += done * size_of::<T>() as u64;
+    args[2] = (args[2] & u64::from(u32::MAX)) - done;
+    Err(Refusal::Preempted)
+}
+
+/// As [`each`], with one flush for many requests.
+fn each_unmap<M: Machine, T: FromBytes + IntoBytes + Immutable>(
+    caller: &mut Caller<'_, M>,
+    args: &mut Args,
+    mut act: impl FnMut(&Caller<'_, M>, &mut Ended, &mut T) -> Result<(), Refusal>,
+) -> Reply {
+    let count = args[2] & u64::from(u32::MAX);
+    let requests = GuestPtr::<T>::new(args[1], count)?;
+    let mut ended = Ended::default();
+    let mut done = 0;
+    while done < count {
+        if done != 0 && caller.must_yield() {
+            return stop::<T>(args, done);
+        }
+        let end = count.min(done + UNMAP_BATCH as u64);
+        let outcome = (done..end).try_for_each(|i| {
+            let mut op = requests.read(&caller.hv.machine, i)?;
+            act(caller, &mut ended, &mut op)?;
+            requests.write(&caller.hv.machine, i, &op)?;
+            done = i + 1;
+            Ok(())
+        });
+        ended.finish(caller);
+        match outcome {
+            Err(Refusal::Preempted) => return stop::<T>(args, done),
+            outcome => outcome?,
+        }
+    }
+    Ok(0)
+}
+
+fn unmap<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    each_unmap(caller, args, |caller, ended, op: &mut abi::GnttabUnmapGrantRef| {
+        let what = Unmap { host_addr: op.host_addr, new_addr: 0, dev_bus_addr: op.dev_bus_addr, handle: op.handle };
+        op.status = ended.unmap(caller, &what)?;
+        Ok(())
+    })
+}
+
+fn unmap_and_replace<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    each_unmap(caller, args, |caller, ended, op: &mut abi::GnttabUnmapAndReplace| {
+        let what = Unmap { host_addr: op.host_addr, new_addr: op.new_addr, dev_bus_addr: 0, handle: op.handle };
+        op.status = ended.unmap(caller, &what)?;
+        Ok(())
+    })
+}
+
+/// The domain that a request about a table names, if the caller may ask about it.
+fn table_owner<M: Machine>(caller: &Caller<'_, M>, id: DomId) -> Result<Arc<Domain>, Status> {
+    if id == DomId::SELF || id == caller.domain.id {
+        return Ok(Arc::clone(caller.domain));
+    }
+    let domain = caller.hv.domains.get(id).ok_or(abi::GNTST_BAD_DOMAIN)?;
+    caller.control().map(|_| domain).map_err(|_| abi::GNTST_PERMISSION_DENIED)
+}
+
+fn setup_table<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
+    let machine = &caller.hv.machine;
+    let request = GuestPtr::<abi::GnttabSetupTable>::one(at)?;
+    let mut op = request.read(machine, 0)?;
+    let outcome = table_owner(caller, op.dom).and_then(|domain| {
+        let (_, limit) = domain.grants.lock().size();
+        if op.nr_frames > limit {
+            return Err(abi::GNTST_GENERAL_ERROR);
+        }
+        grant::grow(caller.hv, &domain, op.nr_frames).map_err(|_| abi::GNTST_GENERAL_ERROR)?;
+        let list = GuestPtr::<u64>::new(op.frame_list, op.nr_frames.into()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)?;
+        for index in 0..op.nr_frames {
+            let frame = grant::table_frame(caller.hv, &domain, index).map_err(|_| abi::GNTST_GENERAL_ERROR)?;
+            list.write(machine, index.into(), &frame.raw()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)?;
+        }
+        Ok(())
+    });
+    op.status = status(outcome);
+    request.write(machine, 0, &op)?;
+    Ok(0)
+}
+
+fn query_size<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
+    let request = GuestPtr::<abi::GnttabQuerySize>::one(at)?;
+    let mut op = request.read(&caller.hv.machine, 0)?;
+    let outcome = table_owner(caller, op.dom).map(|domain| {
+        (op.nr_frames, op.max_nr_frames) = domain.grants.lock().size();
+    });
+    op.status = status(outcome);
+    request.write(&caller.hv.machine, 0, &op)?;
+    Ok(0)
+}
+
+/// The answer tells the version in force even where the wish is refused.
+fn set_version<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
+    let request = GuestPtr::<abi::GnttabSetVersion>::one(at)?;
+    let wish = request.read(&caller.hv.machine, 0)?.version;
+    request.write(&caller.hv.machine, 0, &abi::GnttabSetVersion { version: 1 })?;
+    match wish {
+        1 => Ok(0),
+        2 => Err(Errno::NoSys.into()),
+        _ => Err(Errno::Inval.into()),
+    }
+}
+
+/// There are no status frames in version 1.
+fn get_status_frames<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
+    let request = GuestPtr::<abi::GnttabGetStatusFrames>::one(at)?;
+    let mut op = request.read(&caller.hv.machine, 0)?;
+    op.status = table_owner(caller, op.dom).err().unwrap_or(abi::GNTST_GENERAL_ERROR);
+    request.write(&caller.hv.machine, 0, &op)?;
+    Ok(0)
+}
+
+fn get_version<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
+    let request = GuestPtr::<abi::GnttabGetVersion>::one(at)?;
+    let mut op = request.read(&caller.hv.machine, 0)?;
+    table_owner(caller, op.dom).map_err(|status| match status {
+        abi::GNTST_BAD_DOMAIN => Errno::Srch,
+        _ => Errno::Perm,
+    })?;
+    op.version = 1;
+    request.write(&caller.hv.machine, 0, &op)?;
+    Ok(0)
+}
