@@ -39,3 +39,75 @@ pub(crate) fn hypercall(number: u64, args: [u64; 5]) -> i64 {
     let _ = (number, args);
     -38
 }
+
+/// A privileged instruction that reads: the hypervisor answers in its place.
+macro_rules! reads {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        $(
+            $(#[$doc])*
+            #[cfg(target_os = "none")]
+            pub(crate) fn $name() -> u64 {
+                let value;
+                // SAFETY: reads a register.
+                unsafe { core::arch::asm!($text, out("rax") value, out("rcx") _, out("rdx") _, out("rsi") _, options(nostack)) };
+                value
+            }
+
+            /// The host's kernel keeps it to itself.
+            #[cfg(not(target_os = "none"))]
+            pub(crate) fn $name() -> u64 {
+                0
+            }
+        )*
+    };
+}
+
+reads! {
+    /// Control register 0.
+    cr0 = "mov rax, cr0";
+    /// The root of the page tables.
+    cr3 = "mov rax, cr3";
+    /// Control register 4.
+    cr4 = "mov rax, cr4";
+    /// Debug register 7.
+    dr7 = "mov rax, dr7";
+    /// Which states XSAVE keeps; 0 where there is no XSAVE.
+    xcr0 = "xor ecx, ecx; xgetbv";
+    /// Clears CR0.TS.
+    clts = "clts; xor eax, eax";
+    /// Sets CR0.TS and clears it again; what CR0 was in between.
+    task_switched = "mov rax, cr0; or rax, 8; mov cr0, rax; mov rax, cr0; clts";
+    /// Writes CR4 as it is.
+    rewrite_cr4 = "mov rax, cr4; mov cr4, rax; mov rax, cr4";
+    /// Writes the caches back.
+    wbinvd = "wbinvd; xor eax, eax";
+    /// The features of this processor, by the plain instruction.
+    cpuid_plain = "mov rsi, rbx; mov eax, 1; xor ecx, ecx; cpuid; mov eax, ecx; mov rbx, rsi";
+}
+
+/// Reads a model-specific register.
+#[cfg(target_os = "none")]
+pub(crate) fn rdmsr(number: u32) -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: reads a register.
+    unsafe { core::arch::asm!("rdmsr", in("ecx") number, out("eax") low, out("edx") high, options(nostack)) };
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// Writes a model-specific register of those that no code of ours relies on.
+#[cfg(target_os = "none")]
+pub(crate) fn wrmsr(number: u32, value: u64) {
+    let (low, high) = (value as u32, (value >> 32) as u32);
+    // SAFETY: the bases of FS and GS hold nothing here.
+    unsafe { core::arch::asm!("wrmsr", in("ecx") number, in("eax") low, in("edx") high, options(nostack)) };
+}
+
+/// The host has none for us.
+#[cfg(not(target_os = "none"))]
+pub(crate) fn rdmsr(_number: u32) -> u64 {
+    0
+}
+
+/// The host has none for us.
+#[cfg(not(target_os = "none"))]
+pub(crate) fn wrmsr(_number: u32, _value: u64) {}

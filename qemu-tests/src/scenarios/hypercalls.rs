@@ -56,3 +56,7 @@ pub(super) fn polls_timers_and_vcpus_answer_as_xen(lab: &Lab<'_>) -> Result<Verd
 pub(super) fn batches_and_control_calls_answer_as_xen(lab: &Lab<'_>) -> Result<Verdict> {
     ask(lab, "control")
 }
+
+pub(super) fn privileged_instructions_and_written_tables_are_emulated(lab: &Lab<'_>) -> Result<Verdict> {
+    ask(lab, "emulation")
+}

@@ -37,6 +37,7 @@ scenarios! {
     hypercalls::grants_reach_only_what_was_granted,
     hypercalls::a_vcpus_registers_take_only_safe_values,
     hypercalls::polls_timers_and_vcpus_answer_as_xen,
+    hypercalls::privileged_instructions_and_written_tables_are_emulated,
     hypercalls::batches_and_control_calls_answer_as_xen,
     boot::a_guest_runs_in_dom0s_place_and_powers_off,
     boot::a_module_that_is_no_elf_is_refused_by_name,

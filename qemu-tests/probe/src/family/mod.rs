@@ -2,6 +2,7 @@
 
 mod control;
 mod cpu;
+mod emulation;
 mod events;
 mod grants;
 mod memory;
@@ -15,7 +16,7 @@ use crate::judge::Probe;
 type Questions = fn(&mut Probe);
 
 /// Every family.
-pub(crate) const ALL: [(&str, Questions); 8] = [
+pub(crate) const ALL: [(&str, Questions); 9] = [
     ("version", version::ask),
     ("memory", memory::ask),
     ("mmu", mmu::ask),
@@ -23,5 +24,6 @@ pub(crate) const ALL: [(&str, Questions); 8] = [
     ("grants", grants::ask),
     ("cpu", cpu::ask),
     ("schedule", schedule::ask),
+    ("emulation", emulation::ask),
     ("control", control::ask),
 ];
