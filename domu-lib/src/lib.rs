@@ -34,6 +34,8 @@ pub mod time;
 pub use raw::call as hypercall;
 pub use raw::control;
 pub use raw::machine;
+#[cfg(target_os = "none")]
+pub use raw::measure;
 
 /// Makes `$main` (a `fn()`) what the guest runs once the runtime stands.
 #[cfg(target_os = "none")]

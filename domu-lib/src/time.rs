@@ -58,6 +58,16 @@ pub fn now() -> u64 {
     )
 }
 
+/// A time `nanoseconds` from now, as [`now`] counts and as the time stamp counter does.
+pub(crate) fn ahead(nanoseconds: u64) -> (u64, u64) {
+    let packed = field(core::mem::offset_of!(VcpuTimeInfo, tsc_to_system_mul));
+    let (mul, shift) = (u128::from(packed as u32).max(1), (packed >> 32) as i8);
+    let scaled = (u128::from(nanoseconds) << 32) / mul;
+    let ticks = if shift < 0 { scaled << shift.unsigned_abs() } else { scaled >> shift };
+    let (time, tsc) = (now(), machine::tsc());
+    (time + nanoseconds, tsc + ticks as u64)
+}
+
 /// Nanoseconds since 1970.
 pub fn wall() -> u64 {
     let at_boot = consistently(

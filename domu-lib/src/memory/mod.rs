@@ -10,7 +10,9 @@ pub mod map;
 pub mod p2m;
 pub mod pool;
 
+pub use crate::raw::frame::Frame;
 pub use crate::raw::page::{Page, Pages};
+pub use crate::raw::space::{AddressSpace, Rights};
 
 /// Bytes of a page.
 pub const PAGE_SIZE: usize = 4096;

@@ -16,9 +16,12 @@ pub(crate) mod hypercall;
 pub(crate) mod local;
 pub mod machine;
 pub mod mapping;
+#[cfg(target_os = "none")]
+pub mod measure;
 pub mod page;
 pub(crate) mod reservation;
 pub(crate) mod shared;
+pub mod space;
 pub mod tables;
 #[cfg(target_os = "none")]
 pub(crate) mod trap;
@@ -26,5 +29,8 @@ pub(crate) mod trap;
 #[path = "host.rs"]
 pub(crate) mod trap;
 #[cfg(target_os = "none")]
+pub(crate) mod user;
+#[cfg(not(target_os = "none"))]
+#[path = "host.rs"]
 pub(crate) mod user;
 pub(crate) mod view;

@@ -1,17 +1,18 @@
 //! Exceptions and event upcalls: the assembly between the hypervisor's bounce frame and Rust.
 //!
 //! A bounce frame is `rcx, r11, [error code], rip, cs, rflags, rsp, ss`, lowest address first. The privilege of what
-//! was interrupted stands in the low bits of `cs`: 0 for this kernel, 3 for user code. The return to kernel code is a
-//! plain `iretq` once those bits say 3 again; it leaves the event mask alone.
+//! was interrupted stands in the low bits of `cs`: 0 for this kernel, 3 for user code. The way back is the iret
+//! hypercall, whose slot of the page expects `flags` in front of the frame and the registers in place.
 
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use oxen_abi::hypercall::Hypercall;
+use oxen_abi::hypercall::{HYPERCALL_SLOT_BYTES, Hypercall};
 use oxen_abi::{callback, segments, trap};
 
 use zerocopy::FromZeros;
 
+use super::entry::hypercall_page;
 use super::frame::{Fault, Frame};
 use super::hypercall::{call1, call2};
 use super::user;
@@ -98,9 +99,9 @@ global_asm!(
     "pop rdx",
     "pop rsi",
     "pop rdi",
-    "add rsp, 16",
-    "or byte ptr [rsp + 8], 3",
-    "iretq",
+    "mov qword ptr [rsp + 8], 0",
+    "add rsp, 8",
+    "jmp {page} + {iret}",
     "2: call {leave_user}",
     "jmp oxen_user_left",
     "oxen_event_entry:",
@@ -132,8 +133,10 @@ global_asm!(
     "pop rdx",
     "pop rcx",
     "pop rax",
-    "or byte ptr [rsp + 8], 3",
-    "iretq",
+    // The iret makes the event mask the opposite of this flag: events stay masked.
+    "and dword ptr [rsp + 16], ~0x200",
+    "push 0",
+    "jmp {page} + {iret}",
     "3: push 0",
     "push {event}",
     "jmp oxen_trap_common",
@@ -174,6 +177,8 @@ global_asm!(
     ".endr",
     ".noaltmacro",
     ".popsection",
+    page = sym hypercall_page,
+    iret = const Hypercall::Iret as usize * HYPERCALL_SLOT_BYTES,
     cs = const CS_OFFSET,
     syscall = const SYSCALL,
     event = const EVENT,
@@ -266,14 +271,26 @@ pub(super) fn install() {
     // SAFETY: the table ends with a zero address; its entries follow the bounce frame's layout.
     let result = unsafe { call1::<{ Hypercall::SetTrapTable as u32 }>(table.as_ptr() as u64) };
     assert!(result == 0, "set_trap_table: {result}");
-    let entries = [
-        (callback::CALLBACKTYPE_EVENT, oxen_event_entry as *const () as u64),
-        (callback::CALLBACKTYPE_FAILSAFE, oxen_failsafe_entry as *const () as u64),
-        (callback::CALLBACKTYPE_SYSCALL, oxen_syscall_entry as *const () as u64),
-    ];
-    for (kind, address) in entries {
-        register_callback(kind, address);
-    }
+    register_event_entry();
+    register_syscall_entry();
+    register_callback(callback::CALLBACKTYPE_FAILSAFE, oxen_failsafe_entry as *const () as u64);
+}
+
+/// Lets events come to this file's entry.
+pub(super) fn register_event_entry() {
+    register_callback(callback::CALLBACKTYPE_EVENT, oxen_event_entry as *const () as u64);
+}
+
+/// Lets system calls of user code come to this file's entry.
+pub(super) fn register_syscall_entry() {
+    register_callback(callback::CALLBACKTYPE_SYSCALL, oxen_syscall_entry as *const () as u64);
+}
+
+/// This file's entry for an exception; 0 for a vector that is none.
+pub(super) fn exception_entry(vector: u8) -> u64 {
+    // SAFETY: the assembly above defines the array and nobody writes it.
+    let entries = unsafe { &oxen_trap_entries };
+    entries.get(usize::from(vector)).copied().unwrap_or(0)
 }
 
 /// Registers the entry `address` for callbacks of `kind`, with events masked on entry.
