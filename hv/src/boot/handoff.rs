@@ -85,9 +85,13 @@ fn text_of(bytes: &'static [u8]) -> &'static str {
     bytes.get(..end).and_then(|text| core::str::from_utf8(text).ok()).unwrap_or("")
 }
 
-/// Takes off the image's name, which QEMU and GRUB 1 put first.
-fn without_name(line: &'static str) -> &'static str {
-    line.trim_start().split_once(' ').map_or("", |(_, rest)| rest.trim_start())
+/// Takes off the file's name, which Multiboot 1 loaders put first, all but GRUB 2.
+fn without_name(loader: &str, line: &'static str) -> &'static str {
+    let line = line.trim_start();
+    if loader.starts_with("GRUB 2") {
+        return line;
+    }
+    line.split_once(' ').map_or("", |(_, rest)| rest.trim_start())
 }
 
 fn add_region(map: &mut MemoryMap, base: u64, length: u64, kind: u32) {
@@ -110,17 +114,17 @@ fn read_multiboot1(memory: &impl BootMemory, at: u64, out: &mut BootInfo) -> Opt
     let info = memory.bytes(at, 88)?;
     let word = |offset| number::<4>(info, offset);
     let flags = word(0)?;
-    if flags & COMMAND_LINE != 0 {
-        out.command_line = without_name(text_at(memory, word(16)?));
-    }
     if flags & LOADER != 0 {
         out.loader = text_at(memory, word(64)?);
+    }
+    if flags & COMMAND_LINE != 0 {
+        out.command_line = without_name(out.loader, text_at(memory, word(16)?));
     }
     if flags & MODULES != 0 {
         let count = usize::try_from(word(20)?).ok()?.min(MAX_MODULES);
         let list = memory.bytes(word(24)?, count * 16)?;
         for module in list.chunks_exact(16) {
-            let line = text_at(memory, number::<4>(module, 8)?);
+            let line = without_name(out.loader, text_at(memory, number::<4>(module, 8)?));
             add_module(out, number::<4>(module, 0)?, number::<4>(module, 4)?, line);
         }
     }
@@ -204,12 +208,12 @@ mod tests {
         put(&mut image, 0x1300, &[20, 0, 0, 0x9_fc00, 0, 1, 20, 0x10_0000, 0, 0x3fee_0000, 0, 1]);
         put_text(&mut image, 0x1400, "qemu");
         put_text(&mut image, 0x1500, "dom0 console=hvc0");
-        put_text(&mut image, 0x1540, "ramdisk");
+        put_text(&mut image, 0x1540, "ramdisk a  b");
         let info = read(&Image(image.leak()), MAGIC_1, 0x1000).unwrap();
         assert_eq!(info.command_line, "dom0_mem=256M loglvl=all");
         assert_eq!(info.loader, "qemu");
-        assert_eq!(info.modules[0], Module { range: 0x40_0000..0x50_0000, command_line: "dom0 console=hvc0" });
-        assert_eq!(info.modules[1].command_line, "ramdisk");
+        assert_eq!(info.modules[0], Module { range: 0x40_0000..0x50_0000, command_line: "console=hvc0" });
+        assert_eq!(info.modules[1].command_line, "a  b");
         assert_eq!(info.memory_map.end_of_ram(), 0x3ffe_0000);
     }
 
