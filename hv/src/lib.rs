@@ -59,6 +59,8 @@ pub struct Hypervisor<M: Machine> {
     pub pirqs: event::pirq::Pirqs,
     /// The command line it was booted with.
     pub command_line: heapless::String<1024>,
+    /// What the firmware says lies where.
+    pub memory_map: boot::memory_map::MemoryMap,
     /// System time.
     pub time: sched::clock::SystemTime,
 }
@@ -77,6 +79,7 @@ impl<M: Machine> Hypervisor<M> {
             pirqs: event::pirq::Pirqs::default(),
             // What is longer than the ABI can tell is cut.
             command_line: command_line.chars().take(1023).collect(),
+            memory_map: boot::memory_map::MemoryMap::default(),
             time,
         }
     }

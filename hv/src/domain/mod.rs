@@ -26,7 +26,7 @@ use crate::{
 };
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use oxen_abi::{domid::DomId, errno::Errno, sched::SHUTDOWN_CRASH, virq::VIRQ_DOM_EXC};
+use oxen_abi::{domid::DomId, errno::Errno, memory::E820Entry, sched::SHUTDOWN_CRASH, virq::VIRQ_DOM_EXC};
 use rights::Rights;
 use shared_info::VcpuInfoPlace;
 use spin::Once;
@@ -51,6 +51,8 @@ pub struct Domain {
     pub max_vcpus: AtomicU32,
     /// Frames that it may have in its reservation.
     pub max_pages: AtomicU32,
+    /// What it is told of its memory (`XENMEM_memory_map`), as the toolstack set it.
+    pub memory_map: Lock<heapless::Vec<E820Entry, { Self::MAX_MEMORY_MAP }>>,
     /// Page tables: held for every change of a table or of a table's type.
     pub paging: Lock<Paging>,
     /// Event channels.
@@ -157,6 +159,9 @@ fn mask_all_upcalls<M: Machine>(hv: &Hypervisor<M>, shared_info: Mfn) {
 const _: () = assert!(MAX_VCPUS * 64 <= PAGE_BYTES);
 
 impl Domain {
+    /// Regions that its memory map can have.
+    pub const MAX_MEMORY_MAP: usize = 32;
+
     fn new(id: DomId, owner: Owner, shared_info: Mfn, config: &Config) -> Self {
         Self {
             id,
@@ -167,6 +172,7 @@ impl Domain {
             vcpus: [const { Once::new() }; MAX_VCPUS],
             max_vcpus: AtomicU32::new(config.max_vcpus),
             max_pages: AtomicU32::new(0),
+            memory_map: Lock::new(heapless::Vec::new()),
             paging: Lock::default(),
             events: Events::default(),
             console_line: Lock::default(),

@@ -6,6 +6,8 @@ pub mod event;
 pub mod grant;
 pub mod guest_setup;
 pub mod iret;
+pub mod memory;
+mod memory_map;
 pub mod mmu;
 pub mod mmuext;
 pub mod stubs;
@@ -55,6 +57,7 @@ fn call<M: Machine>(caller: &mut Caller<'_, M>, number: u32, args: &mut Args) ->
         Hypercall::SetTrapTable => guest_setup::set_trap_table(caller, args),
         Hypercall::SetGdt => guest_setup::set_gdt(caller, args),
         Hypercall::MmuUpdate => mmu::mmu_update(caller, args),
+        Hypercall::MemoryOp => memory::memory_op(caller, args),
         Hypercall::UpdateVaMapping => mmu::update_va_mapping(caller, args),
         Hypercall::UpdateVaMappingOtherdomain => mmu::update_va_mapping_otherdomain(caller, args),
         Hypercall::MmuextOp => mmuext::mmuext_op(caller, args),

@@ -11,7 +11,7 @@ use super::{
     tlb,
 };
 use crate::{Hypervisor, addr::Mfn, domain::Domain, machine::Machine};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 use oxen_abi::errno::Errno;
 
 /// The largest block: 1 GiB.
@@ -269,11 +269,7 @@ pub fn give_back_shared<M: Machine>(hv: &Hypervisor<M>, frame: Mfn) {
 /// `NoMem` when there are none or the domain may not have so many.
 pub fn take_for<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, order: u32) -> Result<Mfn, Errno> {
     let pages = 1_u32.checked_shl(order).ok_or(Errno::NoMem)?;
-    let counter = hv.frames.reserved_counter(domain.owner).ok_or(Errno::NoMem)?;
-    let limit = domain.max_pages.load(Ordering::Relaxed);
-    counter
-        .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| n.checked_add(pages).filter(|&n| n <= limit))
-        .map_err(|_| Errno::NoMem)?;
+    let counter = reserve(hv, domain, pages)?;
     let first = take_flushed(hv, order).inspect_err(|_| {
         counter.fetch_sub(pages, Ordering::AcqRel);
     })?;
@@ -285,36 +281,97 @@ pub fn take_for<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, order: u32) -> 
     Ok(first)
 }
 
-/// Moves a frame from one reservation to another, contents and all; nobody may refer to it otherwise. `editor` is the
-/// giver's: it keeps him from mapping the frame between the flush and the move.
+/// Hands a frame of the editor's domain to another's reservation, contents included. Nobody may refer to it, and no CPU
+/// knows it afterwards.
 ///
 /// # Errors
-/// `Inval` if it is not in the reservation of `from`, `Busy` if somebody refers to it, `NoMem` if `to` may not have more.
+/// `Busy` if somebody refers to it, `Inval` if it is not the domain's, `NoMem` if `to` may not have it. Nothing has changed
+/// then.
 pub fn hand_over<M: Machine>(editor: &Editor<'_, M>, frame: Mfn, to: &Domain) -> Result<(), Errno> {
     let (hv, from) = (editor.hv, editor.domain);
-    let given = hv.frames.reserved_counter(from.owner).ok_or(Errno::Inval)?;
-    let taken = hv.frames.reserved_counter(to.owner).ok_or(Errno::Inval)?;
-    let limit = to.max_pages.load(Ordering::Relaxed);
-    taken
-        .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| n.checked_add(1).filter(|&n| n <= limit))
-        .map_err(|_| Errno::NoMem)?;
-    tlb::forget(hv, from, hv.frames.aux(frame));
-    let moved = hv.frames.update(frame, |state| {
-        if state.owner() != from.owner {
-            return Err(Errno::Inval);
+    let source = hv.frames.reserved_counter(from.owner).ok_or(Errno::Inval)?;
+    let target = reserve(hv, to, 1)?;
+    take_out(hv, frame, from.owner).inspect_err(|_| {
+        target.fetch_sub(1, Ordering::AcqRel);
+    })?;
+    tlb::flush_cpus(hv, from.dirty_cpus.load(Ordering::Acquire));
+    source.fetch_sub(1, Ordering::AcqRel);
+    set_machine_to_phys(hv, frame, INVALID_M2P_ENTRY);
+    hv.frames.set_state(frame, FrameState::allocated(to.owner));
+    Ok(())
+}
+
+/// Takes a frame that nobody refers to out of a reservation, into the caller's hands.
+fn take_out<M: Machine>(hv: &Hypervisor<M>, frame: Mfn, owner: Owner) -> Result<(), Errno> {
+    hv.frames
+        .update(frame, |state| {
+            if state.owner() != owner {
+                return Err(Errno::Inval);
+            }
+            state.moved_to(owner).map(|_| (FrameState::FREE, ()))
+        })
+        .map(|_| ())
+}
+
+/// Exchanges frames of a reservation, which nobody may refer to, for fresh ones in blocks of `1 << order`, as many in all,
+/// with numbers below `limit`. `place` is told each new block and its index once nothing can fail any more.
+///
+/// # Errors
+/// `Inval` or `Busy` for frames that cannot be had, `NoMem` when there are no such blocks. Nothing has changed then.
+pub fn exchange<M: Machine>(
+    hv: &Hypervisor<M>,
+    domain: &Domain,
+    old: &[Mfn],
+    order: u32,
+    limit: u64,
+    mut place: impl FnMut(usize, Mfn),
+) -> Result<(), Errno> {
+    let blocks = old.len() >> order;
+    let mut fresh: heapless::Vec<Mfn, MAX_EXCHANGE> = heapless::Vec::new();
+    let undo = |taken: usize, fresh: &[Mfn]| {
+        for &frame in old.iter().take(taken) {
+            hv.frames.set_state(frame, FrameState::allocated(domain.owner));
         }
-        Ok((state.moved_to(to.owner)?, ()))
-    });
-    match moved {
-        Ok(_) => {
-            given.fetch_sub(1, Ordering::AcqRel);
-            Ok(())
+        for &block in fresh {
+            hv.frames.give_back(block, order);
         }
-        Err(error) => {
-            taken.fetch_sub(1, Ordering::AcqRel);
-            Err(error)
+    };
+    for (taken, &frame) in old.iter().enumerate() {
+        take_out(hv, frame, domain.owner).inspect_err(|_| undo(taken, &[]))?;
+    }
+    for _ in 0..blocks {
+        let block = take_flushed(hv, order).inspect_err(|_| undo(old.len(), &fresh))?;
+        let is_listed = fresh.push(block).is_ok();
+        if !is_listed || block.raw() + (1 << order) > limit {
+            undo(old.len(), &fresh);
+            return Err(Errno::NoMem);
         }
     }
+    for (index, &first) in fresh.iter().enumerate() {
+        for frame in block(first, order) {
+            hv.machine.clear(frame);
+            set_machine_to_phys(hv, frame, INVALID_M2P_ENTRY);
+            hv.frames.set_state(frame, FrameState::allocated(domain.owner));
+        }
+        place(index, first);
+    }
+    for &frame in old {
+        hv.frames.retire(frame);
+    }
+    Ok(())
+}
+
+/// Frames that [`exchange`] takes at once.
+pub const MAX_EXCHANGE: usize = 512;
+
+/// Counts frames into a domain's reservation before they are taken.
+fn reserve<'a, M: Machine>(hv: &'a Hypervisor<M>, domain: &Domain, pages: u32) -> Result<&'a AtomicU32, Errno> {
+    let counter = hv.frames.reserved_counter(domain.owner).ok_or(Errno::NoMem)?;
+    let limit = domain.max_pages.load(Ordering::Relaxed);
+    counter
+        .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| n.checked_add(pages).filter(|&n| n <= limit))
+        .map_err(|_| Errno::NoMem)?;
+    Ok(counter)
 }
 
 /// The frames of a block.

@@ -1,0 +1,270 @@
+//! `memory_op`: reservations (`memory.h`). Maps and other questions are answered next door.
+
+use super::memory_map;
+use crate::{
+    addr::Mfn,
+    caller::{Args, Caller, Refusal, Reply},
+    config::PREEMPT_INTERVAL,
+    domain::Domain,
+    machine::Machine,
+    mem::{
+        frame_alloc::{self, set_machine_to_phys},
+        guest_ptr::GuestPtr,
+    },
+};
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+use oxen_abi::{
+    domid::DomId,
+    errno::Errno,
+    memory::{
+        MEMOP_EXTENT_SHIFT, MemoryExchange, MemoryReservation, XENMEM_ACQUIRE_RESOURCE, XENMEM_ADD_TO_PHYSMAP,
+        XENMEM_ADD_TO_PHYSMAP_BATCH, XENMEM_CLAIM_PAGES, XENMEM_CURRENT_RESERVATION, XENMEM_DECREASE_RESERVATION,
+        XENMEM_EXCHANGE, XENMEM_GET_SHARING_FREED_PAGES, XENMEM_GET_SHARING_SHARED_PAGES, XENMEM_INCREASE_RESERVATION,
+        XENMEM_MACHINE_MEMORY_MAP, XENMEM_MACHPHYS_MAPPING, XENMEM_MACHPHYS_MFN_LIST, XENMEM_MAXIMUM_GPFN,
+        XENMEM_MAXIMUM_RAM_PAGE, XENMEM_MAXIMUM_RESERVATION, XENMEM_MEMORY_MAP, XENMEM_POPULATE_PHYSMAP,
+        XENMEM_REMOVE_FROM_PHYSMAP, XENMEM_SET_MEMORY_MAP,
+    },
+};
+
+/// The largest extent, 2 MiB: what can be filled with zeros in one go.
+const MAX_EXTENT_ORDER: u32 = 9;
+/// The work of one frame given out or taken back, in units of preemption.
+const FRAME_UNITS: u32 = 4;
+const COMMAND: u64 = (1 << MEMOP_EXTENT_SHIFT) - 1;
+
+/// `memory_op(command, argument)`. The bits of the command above the sixth say how many extents were done before.
+///
+/// # Errors
+/// Each operation's own; those on extents answer how many were done instead.
+pub fn memory_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    let [command, argument, ..] = *args;
+    let start = command >> MEMOP_EXTENT_SHIFT;
+    let operation = (command & COMMAND) as u32;
+    match operation {
+        XENMEM_INCREASE_RESERVATION | XENMEM_DECREASE_RESERVATION | XENMEM_POPULATE_PHYSMAP => {
+            adjust(caller, args, operation, start)
+        }
+        XENMEM_EXCHANGE => exchange(caller, argument),
+        XENMEM_CURRENT_RESERVATION | XENMEM_MAXIMUM_RESERVATION | XENMEM_MAXIMUM_GPFN => {
+            let id = GuestPtr::<DomId>::one(argument)?.read(&caller.hv.machine, 0)?;
+            memory_map::question(caller, operation, id)
+        }
+        XENMEM_CLAIM_PAGES => claim(caller, argument),
+        XENMEM_MAXIMUM_RAM_PAGE => Ok(caller.hv.frames.end() as u64),
+        XENMEM_MEMORY_MAP => memory_map::own(caller, argument),
+        XENMEM_SET_MEMORY_MAP => memory_map::set(caller, argument),
+        XENMEM_MACHINE_MEMORY_MAP => memory_map::machine(caller, argument),
+        XENMEM_MACHPHYS_MAPPING => memory_map::machphys_mapping(caller, argument),
+        XENMEM_MACHPHYS_MFN_LIST => memory_map::machphys_frames(caller, argument),
+        XENMEM_ACQUIRE_RESOURCE => memory_map::acquire_resource(caller, argument),
+        XENMEM_GET_SHARING_FREED_PAGES | XENMEM_GET_SHARING_SHARED_PAGES => Ok(0),
+        XENMEM_ADD_TO_PHYSMAP | XENMEM_ADD_TO_PHYSMAP_BATCH | XENMEM_REMOVE_FROM_PHYSMAP => Err(Errno::Acces.into()),
+        _ => Err(Errno::NoSys.into()),
+    }
+}
+
+/// The domain that the caller names, itself included.
+///
+/// # Errors
+/// `Srch` if there is none, `Perm` if the caller may not act on it.
+pub(super) fn subject<M: Machine>(caller: &Caller<'_, M>, id: DomId) -> Result<Arc<Domain>, Errno> {
+    if id == DomId::SELF || id == caller.domain.id {
+        return Ok(caller.domain.clone());
+    }
+    let domain = caller.hv.domains.get(id).ok_or(Errno::Srch)?;
+    caller.control()?;
+    Ok(domain)
+}
+
+/// Extents of a reservation that is being changed.
+struct Extents {
+    domain: Arc<Domain>,
+    list: Option<GuestPtr<u64>>,
+    order: u32,
+    /// Frame numbers must fit into so many bits; 0: any.
+    frame_bits: u32,
+}
+
+/// Answers how many extents are done, as all operations on extents do whatever happened.
+fn adjust<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, operation: u32, start: u64) -> Reply {
+    let place = GuestPtr::<MemoryReservation>::one(args[1]);
+    let Ok(asked) = place.and_then(|place| place.read(&caller.hv.machine, 0)) else { return Ok(start) };
+    if asked.nr_extents > u64::from(u32::MAX >> MEMOP_EXTENT_SHIFT) || start >= asked.nr_extents {
+        return Ok(start);
+    }
+    let domain = match subject(caller, asked.domid) {
+        Ok(domain) => domain,
+        Err(Errno::Perm) => return Err(Errno::Perm.into()),
+        Err(_) => return Ok(start),
+    };
+    let list = match (asked.extent_start, operation) {
+        (0, XENMEM_INCREASE_RESERVATION) => None,
+        (list, _) => match GuestPtr::<u64>::new(list, asked.nr_extents) {
+            Ok(list) => Some(list),
+            Err(_) => return Ok(start),
+        },
+    };
+    if asked.extent_order > MAX_EXTENT_ORDER || domain.is_dying.load(Ordering::Acquire) {
+        return Ok(start);
+    }
+    let address_bits = asked.mem_flags & 0xff;
+    let frame_bits = if address_bits == 0 { 0 } else { address_bits.saturating_sub(12).max(1) };
+    let extents = Extents { domain, list, order: asked.extent_order, frame_bits };
+    let mut done = start;
+    let mut spent = 0;
+    while done < asked.nr_extents {
+        if spent >= PREEMPT_INTERVAL {
+            args[0] = u64::from(operation) | done << MEMOP_EXTENT_SHIFT;
+            return Err(Refusal::Preempted);
+        }
+        let outcome = match operation {
+            XENMEM_INCREASE_RESERVATION => increase(caller, &extents, done),
+            XENMEM_POPULATE_PHYSMAP => populate(caller, &extents, done),
+            _ => decrease(caller, &extents, done),
+        };
+        if outcome.is_err() {
+            break;
+        }
+        done += 1;
+        spent += FRAME_UNITS << asked.extent_order;
+    }
+    Ok(done)
+}
+
+/// Takes a block for the domain whose frame numbers are small enough.
+fn take<M: Machine>(caller: &Caller<'_, M>, extents: &Extents) -> Result<Mfn, Errno> {
+    let first = frame_alloc::take_for(caller.hv, &extents.domain, extents.order)?;
+    let end = first.raw() + (1 << extents.order);
+    if matches!(extents.frame_bits, 1..=32) && end > 1 << extents.frame_bits {
+        give_back(caller, extents, first);
+        return Err(Errno::NoMem);
+    }
+    Ok(first)
+}
+
+fn give_back<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, first: Mfn) {
+    for frame in frame_alloc::block(first, extents.order) {
+        let _ = caller.hv.frames.release_from_reservation(frame, extents.domain.owner);
+    }
+}
+
+fn increase<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Errno> {
+    let first = take(caller, extents)?;
+    let told = extents.list.map_or(Ok(()), |list| list.write(&caller.hv.machine, index, &first.raw()));
+    told.inspect_err(|_| give_back(caller, extents, first))
+}
+
+fn populate<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Errno> {
+    let list = extents.list.ok_or(Errno::Fault)?;
+    let pfn = list.read(&caller.hv.machine, index)?;
+    let first = take(caller, extents)?;
+    for (frame, pfn) in frame_alloc::block(first, extents.order).zip(pfn..) {
+        set_machine_to_phys(caller.hv, frame, pfn);
+    }
+    list.write(&caller.hv.machine, index, &first.raw()).inspect_err(|_| give_back(caller, extents, first))
+}
+
+fn decrease<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Errno> {
+    let first = extents.list.ok_or(Errno::Fault)?.read(&caller.hv.machine, index)?;
+    let first = Mfn::new(first).ok_or(Errno::Inval)?;
+    for frame in frame_alloc::block(first, extents.order) {
+        caller.hv.frames.release_from_reservation(frame, extents.domain.owner)?;
+    }
+    Ok(())
+}
+
+/// `XENMEM_claim_pages`: nothing is set aside, but what could not be had now is refused.
+fn claim<M: Machine>(caller: &mut Caller<'_, M>, argument: u64) -> Reply {
+    let asked = GuestPtr::<MemoryReservation>::one(argument)?.read(&caller.hv.machine, 0)?;
+    if asked.extent_start != 0 || asked.extent_order != 0 || asked.mem_flags != 0 {
+        return Err(Errno::Inval.into());
+    }
+    caller.control()?;
+    let domain = subject(caller, asked.domid)?;
+    let slot = domain.owner.slot().ok_or(Errno::Inval)?;
+    let missing = asked.nr_extents.saturating_sub(u64::from(caller.hv.frames.reserved(slot)));
+    if missing > u64::from(caller.hv.frames.free_frames()) { Err(Errno::NoMem.into()) } else { Ok(0) }
+}
+
+/// `XENMEM_exchange`, in chunks of the larger of the two orders. `nr_exchanged` in the guest's structure counts on.
+fn exchange<M: Machine>(caller: &mut Caller<'_, M>, argument: u64) -> Reply {
+    let place = GuestPtr::<MemoryExchange>::one(argument)?;
+    let mut asked = place.read(&caller.hv.machine, 0)?;
+    let (give, get) = (asked.r#in, asked.out);
+    let order = give.extent_order.max(get.extent_order);
+    if order > MAX_EXTENT_ORDER {
+        return Err(Errno::Perm.into());
+    }
+    let frames = give.nr_extents.checked_shl(give.extent_order).ok_or(Errno::Inval)?;
+    let fits = give.nr_extents <= u64::MAX >> 20
+        && get.nr_extents <= u64::MAX >> 20
+        && frames == get.nr_extents << get.extent_order
+        && frames.is_multiple_of(1 << order)
+        && asked.nr_exchanged <= give.nr_extents
+        && (asked.nr_exchanged << give.extent_order).is_multiple_of(1 << order)
+        && give.domid == get.domid;
+    if !fits {
+        return Err(Errno::Inval.into());
+    }
+    let source = GuestPtr::<u64>::new(give.extent_start, give.nr_extents)?;
+    let target = GuestPtr::<u64>::new(get.extent_start, get.nr_extents)?;
+    let domain = subject(caller, give.domid)?;
+    let mut spent = 0;
+    while asked.nr_exchanged < give.nr_extents {
+        if spent >= PREEMPT_INTERVAL {
+            return Err(Refusal::Preempted);
+        }
+        let chunk = Chunk {
+            source: (source, asked.nr_exchanged, give.extent_order),
+            target: (target, asked.nr_exchanged << give.extent_order >> get.extent_order, get.extent_order),
+            frames: 1 << order,
+            address_bits: get.mem_flags & 0xff,
+        };
+        chunk.exchange(caller, &domain)?;
+        asked.nr_exchanged += chunk.frames >> give.extent_order;
+        place.write(&caller.hv.machine, 0, &asked)?;
+        spent += (FRAME_UNITS * 2) << order;
+    }
+    Ok(0)
+}
+
+/// A part of an exchange: extents on both sides that make the same number of frames.
+struct Chunk {
+    source: (GuestPtr<u64>, u64, u32),
+    target: (GuestPtr<u64>, u64, u32),
+    frames: u64,
+    address_bits: u32,
+}
+
+impl Chunk {
+    fn exchange<M: Machine>(&self, caller: &Caller<'_, M>, domain: &Domain) -> Result<(), Errno> {
+        let memory = &caller.hv.machine;
+        let (source, from, source_order) = self.source;
+        let (target, to, target_order) = self.target;
+        let mut old: heapless::Vec<Mfn, { frame_alloc::MAX_EXCHANGE }> = heapless::Vec::new();
+        for index in from..from + (self.frames >> source_order) {
+            let first = Mfn::new(source.read(memory, index)?).ok_or(Errno::Inval)?;
+            for frame in frame_alloc::block(first, source_order) {
+                old.push(frame).map_err(|_| Errno::Inval)?;
+            }
+        }
+        // Read and written back, so that nothing can fail after the exchange.
+        for index in to..to + (self.frames >> target_order) {
+            target.write(memory, index, &target.read(memory, index)?)?;
+        }
+        let limit = match self.address_bits {
+            0 | 44.. => u64::MAX,
+            bits => 1 << bits.saturating_sub(12),
+        };
+        frame_alloc::exchange(caller.hv, domain, &old, target_order, limit, |block, first| {
+            let index = to + block as u64;
+            // Another vcpu may have unmapped the list meanwhile: the guest's own loss.
+            let pfn = target.read(memory, index).unwrap_or(frame_alloc::INVALID_M2P_ENTRY);
+            for (frame, pfn) in frame_alloc::block(first, target_order).zip(pfn..) {
+                set_machine_to_phys(caller.hv, frame, pfn);
+            }
+            let _ = target.write(memory, index, &first.raw());
+        })
+    }
+}
