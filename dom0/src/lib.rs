@@ -7,6 +7,7 @@ extern crate alloc;
 pub mod archive;
 pub mod backend;
 pub mod balloon;
+pub mod byte_ring;
 pub mod options;
 pub mod store;
 pub mod toolstack;

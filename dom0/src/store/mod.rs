@@ -11,9 +11,11 @@
 
 pub mod access;
 pub mod edit;
+pub mod listing;
 pub mod path;
 pub mod quota;
 pub mod request;
+pub mod server;
 pub mod transaction;
 pub mod tree;
 pub mod watch;
