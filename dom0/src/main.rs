@@ -1,9 +1,41 @@
-//! The privileged guest's image.
+//! The privileged guest's image: starts store, backends and prompt, then runs their tasks for good.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![forbid(unsafe_code)]
 
-oxen_domu_lib::entry!(run);
+extern crate alloc;
+
+use alloc::rc::Rc;
+use core::cell::Cell;
+
+use oxen_dom0::archive::Archive;
+use oxen_dom0::balloon::controller;
+use oxen_dom0::options::Options;
+use oxen_dom0::store::server::StoreHandle;
+use oxen_dom0::system::System;
+use oxen_dom0::terminal::Terminal;
+use oxen_dom0::toolstack::{lifecycle, nodes, shell};
+use oxen_domu_lib::{control, entry, println, start_info, task};
+
+entry!(run);
 
 fn run() {
-    oxen_domu_lib::println!("oxen dom0: {} pages", oxen_domu_lib::start_info::pages());
+    // Port access is for drivers and for ending QEMU; a hypervisor that emulates it needs no level.
+    let _ = control::set_iopl(3);
+    let system = Rc::new(System {
+        store: StoreHandle::new(),
+        archive: Archive::new(start_info::module().unwrap_or_default()),
+        options: Options::parse(&start_info::command_line()),
+        terminal: Terminal::new(),
+        guests: lifecycle::Guests::default(),
+        disks: oxen_dom0::device::Disks::default(),
+        balloon: controller::Controller::default(),
+        failed: Cell::new(false),
+    });
+    if let Err(why) = nodes::publish_dom0(&system.store) {
+        println!("xenstore: {why}");
+    }
+    task::spawn(lifecycle::watch(system.clone()));
+    task::spawn(controller::run(system.clone()));
+    println!("oxen dom0 ready");
+    task::run(shell::run(system));
 }

@@ -1,3 +1,4 @@
 //! Backends: the halves of split devices that have the hardware, one task for each device.
 
 pub mod block;
+pub mod console;

@@ -129,6 +129,13 @@ impl Progress {
     }
 }
 
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let still = self.without;
+        write!(f, "{} MiB away at its nearest, {still} s without progress", self.nearest.div_ceil(1024))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,6 @@
 
 use alloc::{
     collections::{BTreeMap, VecDeque},
-    format,
     rc::{Rc, Weak},
     string::{String, ToString},
     vec::Vec,

@@ -1,8 +1,12 @@
 //! What builds, shows and ends guests, and the prompt by which people ask for it.
 
+pub mod autopsy;
 pub mod build;
 pub mod config;
 pub mod image;
+pub mod lifecycle;
+pub mod nodes;
 pub mod payload;
 pub mod shell;
 pub mod suggest;
+pub mod xl;

@@ -1,3 +1,306 @@
-//! Building a guest: its memory laid out, filled, and started.
+//! Building a guest: its memory laid out, filled from dom0, its first vcpu made ready.
 
 pub mod layout;
+
+use alloc::{boxed::Box, format, string::String, vec, vec::Vec};
+use core::sync::atomic::Ordering;
+
+use oxen_abi::domctl::{ArchDomainconfig, DomctlCreatedomain};
+use oxen_abi::domid::DomId;
+use oxen_abi::errno::Errno;
+use oxen_abi::grant_table::{GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE, GTF_PERMIT_ACCESS};
+use oxen_abi::guest_context::VcpuGuestContext;
+use oxen_abi::segments::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, VGCF_IN_KERNEL, VGCF_ONLINE};
+use oxen_abi::start_info::{MAGIC_DOMU, MAX_GUEST_CMDLINE, SIF_MOD_START_PFN, StartInfo};
+use oxen_domu_lib::memory::{
+    Mfn,
+    map::{Access, Mapping, Words},
+};
+use oxen_domu_lib::{control, task};
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::image::Image;
+use layout::{Layout, PAGE};
+
+/// Pages that are mapped or asked for at a time.
+const BATCH: usize = 512;
+/// What a domain may have beyond its maximum: pages that the toolstack and Xen's own tools count as overhead, in KiB.
+const OVERHEAD: u64 = 1024;
+
+/// What a guest is built from.
+pub struct Plan<'a> {
+    /// Its number among others' files.
+    pub uuid: [u8; 16],
+    /// The kernel's file.
+    pub kernel: &'a [u8],
+    /// What the file says.
+    pub image: &'a Image,
+    /// The ramdisk, unpacked; empty for none.
+    pub ramdisk: &'a [u8],
+    /// The kernel's command line.
+    pub cmdline: &'a str,
+    /// Pages at the start.
+    pub pages: u64,
+    /// KiB that it may grow to.
+    pub maximum: u64,
+    /// Virtual processors.
+    pub vcpus: u32,
+}
+
+/// A domain that is ready to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Built {
+    /// Its number.
+    pub domain: DomId,
+    /// The store's ring.
+    pub store: Mfn,
+    /// Its port for the store.
+    pub store_port: u32,
+    /// The console's ring.
+    pub console: Mfn,
+    /// Its port for the console.
+    pub console_port: u32,
+    /// KiB that image, ramdisk and tables take.
+    pub used: u64,
+}
+
+/// Makes the domain; whatever fails, nothing of it stays.
+pub async fn build(plan: &Plan<'_>) -> Result<Built, String> {
+    let layout = Layout::new(plan.image, plan.ramdisk.len() as u64, plan.pages)?;
+    if plan.cmdline.len() >= MAX_GUEST_CMDLINE {
+        return Err(format!("the command line has {} bytes; {} fit", plan.cmdline.len(), MAX_GUEST_CMDLINE - 1));
+    }
+    let request = DomctlCreatedomain {
+        handle: plan.uuid,
+        max_vcpus: plan.vcpus,
+        max_evtchn_port: 1023,
+        max_grant_frames: -1,
+        max_maptrack_frames: -1,
+        grant_opts: 1,
+        arch: ArchDomainconfig::new_zeroed(),
+        ..DomctlCreatedomain::new_zeroed()
+    };
+    let domain = control::create_domain(&request).map_err(|errno| failed("create the domain", errno))?;
+    let built = Builder { plan, layout, domain, frames: Vec::new() }.build().await;
+    if built.is_err() {
+        // The reason for the failure says more than a failure to clean up could.
+        let _ = control::destroy_domain(domain);
+    }
+    built
+}
+
+fn failed(what: &str, errno: Errno) -> String {
+    format!("the hypervisor refuses to {what}: {}", errno.name())
+}
+
+struct Builder<'a> {
+    plan: &'a Plan<'a>,
+    layout: Layout,
+    domain: DomId,
+    /// The frame behind each page.
+    frames: Vec<u64>,
+}
+
+impl Builder<'_> {
+    async fn build(mut self) -> Result<Built, String> {
+        let domain = self.domain;
+        control::set_max_vcpus(domain, self.plan.vcpus).map_err(|e| failed("make its vcpus", e))?;
+        let kib = self.plan.maximum + OVERHEAD;
+        control::set_max_memory(domain, kib).map_err(|e| failed("limit its memory", e))?;
+        let bytes = self.plan.pages * PAGE;
+        control::set_memory_map(domain, bytes).map_err(|e| failed("tell it its memory", e))?;
+        let open = || control::open_port(domain).map_err(|e| failed("open its event channels", e));
+        let (store_port, console_port) = (open()?, open()?);
+        self.populate().await?;
+        self.load_image().await?;
+        self.load(self.layout.ramdisk.start * PAGE, self.plan.ramdisk, self.plan.ramdisk.len()).await?;
+        self.write_p2m().await?;
+        self.write_tables().await?;
+        self.write_start_info(store_port, console_port).await?;
+        if let Some(address) = self.plan.image.hypercall_page {
+            let frame = self.frame((address - self.layout.virt_base) / PAGE);
+            control::fill_hypercall_page(domain, frame).map_err(|e| failed("fill its hypercall page", e))?;
+        }
+        self.offer_rings()?;
+        let root = self.frame(self.layout.tables.start);
+        control::pin_root(domain, root).map_err(|e| failed("accept its page tables", e))?;
+        control::set_vcpu_context(domain, 0, &self.context(root)).map_err(|e| failed("set up its vcpu", e))?;
+        Ok(Built {
+            domain,
+            store: self.frame(self.layout.store),
+            store_port,
+            console: self.frame(self.layout.console),
+            console_port,
+            used: self.layout.used * PAGE / 1024,
+        })
+    }
+
+    fn frame(&self, pfn: u64) -> Mfn {
+        let index = usize::try_from(pfn).unwrap_or(usize::MAX);
+        Mfn(self.frames.get(index).copied().unwrap_or(u64::MAX))
+    }
+
+    async fn populate(&mut self) -> Result<(), String> {
+        self.frames = (0..self.plan.pages).collect();
+        let domain = self.domain;
+        for chunk in self.frames.chunks_mut(BATCH) {
+            if control::populate_physmap(domain, chunk).is_err() {
+                let free = control::physical_info().map_or(0, |info| info.free_pages * PAGE >> 20);
+                let wanted = self.plan.pages * PAGE >> 20;
+                return Err(format!(
+                    "the machine has {free} MiB left, too few for {wanted} MiB; end or shrink another guest (xl mem-set)"
+                ));
+            }
+            task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    async fn load_image(&self) -> Result<(), String> {
+        for segment in &self.plan.image.segments {
+            let bytes = segment.offset..segment.offset + segment.bytes;
+            let bytes = self.plan.kernel.get(bytes).ok_or("the kernel's file is shorter than its headers say")?;
+            let memory = usize::try_from(segment.memory).map_err(|_| "a segment is larger than memory")?;
+            self.load(segment.start - self.layout.virt_base, bytes, memory).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes `bytes` at `place` (counted from page 0), and zeros behind them up to `length`.
+    async fn load(&self, place: u64, bytes: &[u8], length: usize) -> Result<(), String> {
+        let mut done = 0;
+        while done < length {
+            let at = place + done as u64;
+            let offset = usize::try_from(at % PAGE).unwrap_or(0);
+            let now = (length - done).min(BATCH * 4096 - offset);
+            let first = usize::try_from(at / PAGE).unwrap_or(usize::MAX);
+            let frames: Vec<Mfn> =
+                self.frames.iter().skip(first).take((offset + now).div_ceil(4096)).copied().map(Mfn).collect();
+            let window = self.map(&frames)?;
+            let part = bytes.get(done.min(bytes.len())..(done + now).min(bytes.len())).unwrap_or_default();
+            copy_into(&window, offset, part);
+            zero(&window, offset + part.len(), now - part.len());
+            done += now;
+            drop(window);
+            task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    fn map(&self, frames: &[Mfn]) -> Result<Mapping, String> {
+        Mapping::of(self.domain, frames, Access::ReadWrite).map_err(|e| failed("map its memory", e))
+    }
+
+    async fn write_p2m(&self) -> Result<(), String> {
+        let list = self.frames.as_bytes();
+        let room = usize::try_from((self.layout.p2m.end - self.layout.p2m.start) * PAGE).unwrap_or(0);
+        self.load(self.layout.p2m.start * PAGE, list, room).await
+    }
+
+    async fn write_tables(&self) -> Result<(), String> {
+        let frame = |pfn: u64| self.frame(pfn).0;
+        let tables: Vec<(u64, [u64; 512])> = self.layout.table_contents(&frame).collect();
+        for (pfn, entries) in tables {
+            self.load(pfn * PAGE, entries.as_bytes(), 4096).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_start_info(&self, store_port: u32, console_port: u32) -> Result<(), String> {
+        let info = control::domain_info(self.domain).map_err(|e| failed("describe it", e))?;
+        let layout = &self.layout;
+        let mut start = Box::new(StartInfo::new_zeroed());
+        put_text(&mut start.magic, MAGIC_DOMU);
+        put_text(&mut start.cmd_line, self.plan.cmdline.as_bytes());
+        start.nr_pages = self.plan.pages;
+        start.shared_info = info.shared_info_frame * PAGE;
+        start.store_mfn = self.frame(layout.store).0;
+        start.store_evtchn = store_port;
+        start.console_mfn = self.frame(layout.console).0;
+        start.console_evtchn = console_port;
+        start.pt_base = layout.address(layout.tables.start);
+        start.nr_pt_frames = layout.tables.end - layout.tables.start;
+        start.mfn_list = layout.p2m_address;
+        if self.plan.image.init_p2m.is_some() {
+            start.first_p2m_pfn = layout.p2m.start;
+            start.nr_p2m_frames = layout.p2m_tables.end - layout.p2m.start;
+        }
+        if !self.plan.ramdisk.is_empty() {
+            start.mod_len = self.plan.ramdisk.len() as u64;
+            start.mod_start =
+                if layout.ramdisk_mapped { layout.address(layout.ramdisk.start) } else { layout.ramdisk.start };
+            start.flags = if layout.ramdisk_mapped { 0 } else { SIF_MOD_START_PFN };
+        }
+        self.load(layout.start_info * PAGE, start.as_bytes(), 4096).await?;
+        for pfn in [layout.store, layout.console, layout.stack] {
+            self.load(pfn * PAGE, &[], 4096).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts the grants for the two rings where frontends and other backends expect them.
+    fn offer_rings(&self) -> Result<(), String> {
+        let frame = control::grant_table_frame(self.domain).map_err(|e| failed("show its grant table", e))?;
+        let table = self.map(&[frame])?;
+        let offers = [(GNTTAB_RESERVED_CONSOLE, self.layout.console), (GNTTAB_RESERVED_XENSTORE, self.layout.store)];
+        for (reference, pfn) in offers {
+            // flags, domid (dom0), frame: one word of 64 bits.
+            let entry = u64::from(GTF_PERMIT_ACCESS) | self.frame(pfn).0 << 32;
+            let index = usize::try_from(reference).unwrap_or(usize::MAX);
+            if let Some(word) = table.words64().get(index) {
+                word.store(entry, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
+    fn context(&self, root: Mfn) -> Box<VcpuGuestContext> {
+        let mut context = Box::new(VcpuGuestContext::new_zeroed());
+        let stack = self.layout.address(self.layout.stack) + PAGE;
+        context.flags = u64::from(VGCF_IN_KERNEL | VGCF_ONLINE);
+        context.user_regs.rip = self.plan.image.entry;
+        context.user_regs.rsp = stack;
+        context.user_regs.rsi = self.layout.address(self.layout.start_info);
+        context.user_regs.rflags = 0x200;
+        context.user_regs.cs = FLAT_KERNEL_CS;
+        context.user_regs.ss = FLAT_KERNEL_SS;
+        context.kernel_ss = FLAT_KERNEL_SS.into();
+        context.kernel_sp = stack;
+        if let Some(cr3) = context.ctrlreg.get_mut(3) {
+            *cr3 = root.address();
+        }
+        context
+    }
+}
+
+fn put_text(place: &mut [u8], text: &[u8]) {
+    for (to, from) in place.iter_mut().zip(text) {
+        *to = *from;
+    }
+}
+
+/// Copies whole words where it can: an image has millions of bytes.
+fn copy_into(window: &Mapping, offset: usize, bytes: &[u8]) {
+    let lead = bytes.len().min(offset.next_multiple_of(8) - offset);
+    let (head, rest) = bytes.split_at(lead);
+    let (words, tail) = rest.as_chunks::<8>();
+    let start = offset + lead;
+    for (to, from) in window.words64().iter().skip(start / 8).zip(words) {
+        to.store(u64::from_le_bytes(*from), Ordering::Relaxed);
+    }
+    for (at, part) in [(offset, head), (start + words.len() * 8, tail)] {
+        for (to, from) in window.bytes().iter().skip(at).zip(part) {
+            to.store(*from, Ordering::Relaxed);
+        }
+    }
+}
+
+fn zero(window: &Mapping, offset: usize, length: usize) {
+    let zeros = vec![0; 4096];
+    let mut done = 0;
+    while done < length {
+        let now = (length - done).min(zeros.len());
+        copy_into(window, offset + done, zeros.get(..now).unwrap_or_default());
+        done += now;
+    }
+}

@@ -1,0 +1,232 @@
+//! A connected block device: the task that takes requests off the ring, and one task for each request.
+
+use alloc::{collections::BTreeMap, format, rc::Rc, string::String, vec::Vec};
+use core::cell::{Cell, RefCell};
+use core::sync::atomic::Ordering;
+
+use oxen_abi::domid::DomId;
+use oxen_abi::io::blkif::{BLKIF_RSP_ERROR, BLKIF_RSP_OKAY, BlkifRequestSegment};
+use oxen_domu_lib::event::Port;
+use oxen_domu_lib::grant::{GrantError, GrantMapping};
+use oxen_domu_lib::memory::map::{Access, Words};
+use oxen_domu_lib::sync::Notify;
+use oxen_domu_lib::task;
+
+use super::request::{self, Direction, Request, Segment, Work};
+use super::ring::BackRing;
+use crate::device::{Medium, Piece};
+
+/// Pages that are kept mapped for one device where its frontend keeps them granted.
+const MOST_PERSISTENT: usize = 1056;
+
+/// What has been done, for `xl block-list`.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Requests answered.
+    pub requests: Cell<u64>,
+    /// Bytes read.
+    pub read: Cell<u64>,
+    /// Bytes written.
+    pub written: Cell<u64>,
+    /// Requests refused or failed.
+    pub errors: Cell<u64>,
+}
+
+/// What a session starts with.
+pub struct Start {
+    /// The guest.
+    pub domain: DomId,
+    /// Pages of the ring.
+    pub ring: Vec<u32>,
+    /// The frontend's port.
+    pub port: u32,
+    /// Pages that the guest grants once and for all.
+    pub persistent: bool,
+    /// What requests are judged by.
+    pub disk: request::Disk,
+    /// Where they go.
+    pub medium: Medium,
+    /// What is counted.
+    pub counts: Rc<Counts>,
+}
+
+/// One connection with a frontend.
+pub struct Session {
+    start: Start,
+    words: GrantMapping,
+    ring: RefCell<BackRing>,
+    port: Port,
+    kept: RefCell<BTreeMap<u32, Rc<GrantMapping>>>,
+    in_flight: Cell<usize>,
+    stopping: Cell<bool>,
+    wake: Notify,
+    ended: Cell<Option<bool>>,
+    done: Notify,
+}
+
+impl Session {
+    /// Maps the ring, binds the port and starts serving.
+    pub fn open(start: Start) -> Result<Rc<Self>, String> {
+        let refused = |what: &str, why: GrantError| format!("{what} cannot be mapped: {why:?}");
+        let words =
+            GrantMapping::map(start.domain, &start.ring, Access::ReadWrite).map_err(|e| refused("the ring", e))?;
+        let port = Port::bind_interdomain(start.domain, start.port)
+            .map_err(|errno| format!("event channel {} cannot be bound: {}", start.port, errno.name()))?;
+        let session = Rc::new(Self {
+            ring: RefCell::new(BackRing::new(words.words32())),
+            start,
+            words,
+            port,
+            kept: RefCell::default(),
+            in_flight: Cell::new(0),
+            stopping: Cell::new(false),
+            wake: Notify::new(),
+            ended: Cell::new(None),
+            done: Notify::new(),
+        });
+        task::spawn(session.clone().run());
+        Ok(session)
+    }
+
+    /// Stops taking requests and waits until those in flight are answered.
+    pub async fn close(&self) {
+        self.stopping.set(true);
+        self.wake.notify();
+        self.wait_end().await;
+    }
+
+    /// Waits until the session ends; true if the frontend broke its ring.
+    pub async fn wait_end(&self) -> bool {
+        loop {
+            if let Some(hostile) = self.ended.get() {
+                self.done.notify();
+                return hostile;
+            }
+            self.done.notified().await;
+        }
+    }
+
+    async fn run(self: Rc<Self>) {
+        let hostile = loop {
+            if self.stopping.get() {
+                break false;
+            }
+            let next = self.ring.borrow_mut().take(self.words.words32());
+            match next {
+                Err(_) => break true,
+                Ok(None) => _ = task::select(self.port.wait(), self.wake.notified()).await,
+                Ok(Some(raw)) => match request::judge(&raw, self.start.disk) {
+                    Ok(request) => {
+                        self.in_flight.set(self.in_flight.get() + 1);
+                        task::spawn(self.clone().serve(request));
+                    }
+                    Err(answer) => self.answer(answer.id, answer.operation, answer.status),
+                },
+            }
+        };
+        while self.in_flight.get() != 0 {
+            self.wake.notified().await;
+        }
+        self.kept.borrow_mut().clear();
+        self.ended.set(Some(hostile));
+        self.done.notify();
+    }
+
+    async fn serve(self: Rc<Self>, request: Request) {
+        let done = self.carry_out(request.work).await;
+        self.answer(request.id, request.operation, if done.is_ok() { BLKIF_RSP_OKAY } else { BLKIF_RSP_ERROR });
+        self.in_flight.set(self.in_flight.get() - 1);
+        if self.stopping.get() {
+            self.wake.notify();
+        }
+    }
+
+    fn answer(&self, id: u64, operation: u8, status: i16) {
+        let counts = &self.start.counts;
+        counts.requests.set(counts.requests.get() + 1);
+        counts.errors.set(counts.errors.get() + u64::from(status != BLKIF_RSP_OKAY));
+        let wants = self.ring.borrow_mut().answer(self.words.words32(), &request::answer(id, operation, status));
+        if wants {
+            self.port.notify();
+        }
+    }
+
+    async fn carry_out(&self, work: Work) -> Result<(), Refused> {
+        let medium = &self.start.medium;
+        match work {
+            Work::Transfer { direction, sector, segments } => self.transfer(direction, sector, &segments).await,
+            Work::Indirect { direction, sector, count, pages } => {
+                let raw = self.indirect_segments(&pages, count.into())?;
+                let segments = request::judge_segments(&raw, sector, self.start.disk).map_err(|_| Refused)?;
+                self.transfer(direction, sector, &segments).await
+            }
+            Work::Flush => medium.flush().await.map_err(|_| Refused),
+            Work::Discard { sector, count } => medium.discard(sector, count).await.map_err(|_| Refused),
+        }
+    }
+
+    async fn transfer(&self, direction: Direction, sector: u64, segments: &[Segment]) -> Result<(), Refused> {
+        let pieces =
+            if self.start.persistent { self.kept_pieces(segments)? } else { self.pieces(direction, segments)? };
+        self.start.medium.transfer(direction, sector, &pieces).await.map_err(|_| Refused)?;
+        let counts = &self.start.counts;
+        let sum = match direction {
+            Direction::Read => &counts.read,
+            Direction::Write => &counts.written,
+        };
+        sum.set(sum.get() + segments.iter().map(|s| u64::from(s.bytes)).sum::<u64>());
+        Ok(())
+    }
+
+    /// Maps the pages of one request.
+    fn pieces(&self, direction: Direction, segments: &[Segment]) -> Result<Vec<Piece>, Refused> {
+        let access = match direction {
+            Direction::Read => Access::ReadWrite,
+            Direction::Write => Access::ReadOnly,
+        };
+        let references: Vec<u32> = segments.iter().map(|s| s.gref).collect();
+        let mapping = Rc::new(GrantMapping::map(self.start.domain, &references, access)?);
+        let piece =
+            |(page, s): (usize, &Segment)| Piece { mapping: mapping.clone(), page, offset: s.offset, bytes: s.bytes };
+        Ok(segments.iter().enumerate().map(piece).collect())
+    }
+
+    /// Maps pages that stay granted, those that are not mapped yet.
+    fn kept_pieces(&self, segments: &[Segment]) -> Result<Vec<Piece>, Refused> {
+        let mut kept = self.kept.borrow_mut();
+        let piece = |s: &Segment| {
+            let mapping = match kept.get(&s.gref) {
+                Some(mapping) => mapping.clone(),
+                None => {
+                    let mapping = Rc::new(GrantMapping::map(self.start.domain, &[s.gref], Access::ReadWrite)?);
+                    if kept.len() < MOST_PERSISTENT {
+                        kept.insert(s.gref, mapping.clone());
+                    }
+                    mapping
+                }
+            };
+            Ok(Piece { mapping, page: 0, offset: s.offset, bytes: s.bytes })
+        };
+        segments.iter().map(piece).collect()
+    }
+
+    /// Copies the descriptions of segments out of the guest's pages.
+    fn indirect_segments(&self, pages: &[u32], count: usize) -> Result<Vec<BlkifRequestSegment>, Refused> {
+        let mapping = GrantMapping::map(self.start.domain, pages, Access::ReadOnly)?;
+        let words = mapping.words64().iter().take(count);
+        let segment = |word: &core::sync::atomic::AtomicU64| {
+            let [a, b, c, d, first_sect, last_sect, ..] = word.load(Ordering::Relaxed).to_le_bytes();
+            BlkifRequestSegment { gref: u32::from_le_bytes([a, b, c, d]), first_sect, last_sect, _pad0: 0 }
+        };
+        Ok(words.map(segment).collect())
+    }
+}
+
+/// The request cannot be carried out; its answer says so.
+struct Refused;
+
+impl From<GrantError> for Refused {
+    fn from(_: GrantError) -> Self {
+        Self
+    }
+}

@@ -1,0 +1,192 @@
+//! Disks of this machine, and how guests' disks are opened on them.
+
+pub mod ramdisk;
+
+use alloc::{collections::BTreeMap, format, rc::Rc, string::String, vec::Vec};
+use core::cell::{Cell, RefCell};
+
+use oxen_domu_lib::grant::GrantMapping;
+use oxen_domu_lib::memory::map::Words;
+
+use crate::archive::Archive;
+use crate::backend::block::request::Direction;
+use crate::toolstack::config::disk::Disk;
+use ramdisk::RamDisk;
+
+/// A part of a granted page that data go to or come from.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// Keeps the page mapped.
+    pub mapping: Rc<GrantMapping>,
+    /// Which page of the mapping.
+    pub page: usize,
+    /// First byte in the page, a multiple of 512.
+    pub offset: u16,
+    /// Bytes, a multiple of 512.
+    pub bytes: u16,
+}
+
+impl Piece {
+    /// The part as words of 64 bits.
+    pub fn words(&self) -> &[core::sync::atomic::AtomicU64] {
+        let first = self.page * 512 + usize::from(self.offset) / 8;
+        self.mapping.words64().get(first..first + usize::from(self.bytes) / 8).unwrap_or_default()
+    }
+
+    /// The machine address of its first byte, for devices.
+    pub fn machine_address(&self) -> Option<u64> {
+        Some(self.mapping.machine_address(self.page)? + u64::from(self.offset))
+    }
+}
+
+/// The disk could not do what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure;
+
+/// What a disk of a guest really is.
+#[derive(Clone, Debug)]
+pub enum Medium {
+    /// A file of the archive, in memory.
+    Ram(Rc<RamDisk>),
+}
+
+impl Medium {
+    /// Sectors of 512 bytes.
+    pub fn sectors(&self) -> u64 {
+        match self {
+            Self::Ram(disk) => disk.sectors(),
+        }
+    }
+
+    /// Whether it can be written at all.
+    pub fn is_writable(&self) -> bool {
+        match self {
+            Self::Ram(_) => true,
+        }
+    }
+
+    /// Whether it takes discards.
+    pub fn can_discard(&self) -> bool {
+        match self {
+            Self::Ram(_) => true,
+        }
+    }
+
+    /// Moves data between the disk, from `sector` on, and the pieces one after the other.
+    pub async fn transfer(&self, direction: Direction, sector: u64, pieces: &[Piece]) -> Result<(), Failure> {
+        match self {
+            Self::Ram(disk) => disk.transfer(direction, sector, pieces),
+        }
+    }
+
+    /// Makes durable what was written.
+    pub async fn flush(&self) -> Result<(), Failure> {
+        match self {
+            Self::Ram(_) => Ok(()),
+        }
+    }
+
+    /// Forgets the contents of sectors.
+    pub async fn discard(&self, sector: u64, count: u64) -> Result<(), Failure> {
+        match self {
+            Self::Ram(disk) => disk.discard(sector, count),
+        }
+    }
+}
+
+/// How a medium is in use.
+#[derive(Debug, Default)]
+struct Use {
+    readers: Cell<usize>,
+    writers: Cell<usize>,
+}
+
+/// A medium that a guest's disk uses; free again when dropped.
+#[derive(Debug)]
+pub struct OpenDisk {
+    /// What stands behind it.
+    pub medium: Medium,
+    /// Whether the guest may write.
+    pub writable: bool,
+    uses: Rc<Use>,
+}
+
+impl Drop for OpenDisk {
+    fn drop(&mut self) {
+        let count = if self.writable { &self.uses.writers } else { &self.uses.readers };
+        count.set(count.get().saturating_sub(1));
+    }
+}
+
+/// All media by name.
+#[derive(Default)]
+pub struct Disks {
+    known: RefCell<BTreeMap<String, (Medium, Rc<Use>)>>,
+}
+
+impl Disks {
+    /// Adds a disk of this machine.
+    pub fn add(&self, name: &str, medium: Medium) {
+        self.known.borrow_mut().insert(name.into(), (medium, Rc::default()));
+    }
+
+    /// Names and sizes of those that are known.
+    pub fn list(&self) -> Vec<(String, u64)> {
+        self.known.borrow().iter().map(|(name, (medium, _))| (name.clone(), medium.sectors())).collect()
+    }
+
+    /// Opens what a configuration names: `vda` or `/dev/vda`, or a file of the archive. One writer excludes
+    /// everybody else.
+    pub fn open(&self, archive: &Archive<'static>, disk: &Disk) -> Result<OpenDisk, String> {
+        let name = disk.target.strip_prefix("/dev/").unwrap_or(&disk.target);
+        if !self.known.borrow().contains_key(name) {
+            let file = archive.get(name).ok_or_else(|| self.unknown(disk))?;
+            self.add(name, Medium::Ram(Rc::new(RamDisk::new(file))));
+        }
+        let known = self.known.borrow();
+        let (medium, uses) = known.get(name).ok_or_else(|| self.unknown(disk))?;
+        if medium.sectors() == 0 {
+            return Err(format!("disk {}: `{}` is empty: not even one sector of 512 bytes", disk.vdev, disk.target));
+        }
+        if disk.writable && !medium.is_writable() {
+            return Err(format!("disk {}: `{}` can only be read; write access = ro", disk.vdev, disk.target));
+        }
+        if uses.writers.get() != 0 || (disk.writable && uses.readers.get() != 0) {
+            return Err(format!("disk {}: another guest uses `{}`, and one of both writes", disk.vdev, disk.target));
+        }
+        let count = if disk.writable { &uses.writers } else { &uses.readers };
+        count.set(count.get() + 1);
+        Ok(OpenDisk { medium: medium.clone(), writable: disk.writable, uses: uses.clone() })
+    }
+
+    fn unknown(&self, disk: &Disk) -> String {
+        let names: Vec<_> = self.known.borrow().keys().map(|name| format!("/dev/{name}")).collect();
+        let there = if names.is_empty() { String::from("no disk") } else { names.join(", ") };
+        format!(
+            "disk {}: there is no `{}`; this machine has {there} (cargo xtask run --disk IMG adds one)",
+            disk.vdev, disk.target
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_writer_excludes_everybody_else() {
+        let disks = Disks::default();
+        disks.add("vda", Medium::Ram(Rc::new(RamDisk::new(&[1; 1024]))));
+        let archive = Archive::new(&[]);
+        let open = |text: &str| disks.open(&archive, &Disk::parse(text).unwrap());
+        let first = open("/dev/vda,raw,xvda,w").unwrap();
+        assert!(open("vda,raw,xvda,r").unwrap_err().contains("another guest"));
+        drop(first);
+        let readers = (open("vda,raw,xvda,r").unwrap(), open("vda,raw,xvdb,r").unwrap());
+        assert!(open("vda,raw,xvda,w").is_err());
+        drop(readers);
+        assert!(open("vda,raw,xvda,w").is_ok());
+        let missing = open("vdb,raw,xvda").unwrap_err();
+        assert!(missing.contains("no `vdb`") && missing.contains("/dev/vda"), "{missing}");
+    }
+}

@@ -1,0 +1,223 @@
+//! Commands that begin and end guests, and show their consoles.
+
+use alloc::{format, rc::Rc, string::String, vec::Vec};
+
+use oxen_domu_lib::{control, println, task, time};
+
+use super::{Call, Outcome, guest, usage};
+use crate::system::Shared;
+use crate::toolstack::config;
+use crate::toolstack::lifecycle::{self, End, Guest};
+
+/// What leaves a console: Ctrl-].
+const DETACH: u8 = 0x1d;
+/// How long a console may be silent before a script goes on, in nanoseconds.
+const SILENCE: u64 = 10 * time::SECOND;
+/// How long guests get to power off when they are asked to, in nanoseconds.
+const SHUTDOWN_PATIENCE: u64 = 60 * time::SECOND;
+
+/// `create`: words of the form KEY=VALUE go behind the configuration's own lines.
+pub async fn create(mut call: Call) -> Outcome {
+    let (paused, attach) = (call.flag("-p"), call.flag("-c"));
+    let (name, more) = call.args.split_first().ok_or_else(|| usage("create"))?;
+    let bytes = call.system.archive.get(name).ok_or_else(|| missing(&call.system, name))?;
+    let mut source = String::from_utf8_lossy(bytes).into_owned();
+    for setting in more {
+        let (key, value) = setting.split_once('=').ok_or_else(|| usage("create"))?;
+        source = override_key(&source, key.trim());
+        let quoted = value.starts_with(['"', '\'', '[']) || value.parse::<u64>().is_ok();
+        source.push_str(&if quoted { format!("\n{key}={value}\n") } else { format!("\n{key}=\"{value}\"\n") });
+    }
+    let config = config::parse(&source).map_err(|why| format!("{name}: {why}"))?;
+    if !config.vifs.is_empty() {
+        println!("warning: {name}: network interfaces (vif) are not supported yet; the guest gets none");
+    }
+    println!("Parsing config from {name}");
+    let guest = lifecycle::create(&call.system, config).await.map_err(|why| format!("{name}: {why}"))?;
+    if !paused {
+        lifecycle::unpause(guest.domain.get())?;
+    }
+    if attach { show(&call.system, &guest, call.interactive).await } else { Ok(()) }
+}
+
+/// The configuration without the lines that set `key`: what is typed counts.
+fn override_key(source: &str, key: &str) -> String {
+    let sets = |line: &&str| line.split_once('=').is_none_or(|(left, _)| left.trim() != key);
+    source.lines().filter(sets).collect::<Vec<_>>().join("\n")
+}
+
+fn missing(system: &Shared, name: &str) -> String {
+    let configs: Vec<_> = system.archive.files().map(|f| f.name).filter(|n| n.ends_with(".cfg")).collect();
+    match crate::toolstack::suggest::nearest(name, configs.iter().copied()) {
+        Some(near) => format!("no file `{name}`; did you mean `{near}`?"),
+        None => format!("no file `{name}`; configurations are: {}", configs.join(", ")),
+    }
+}
+
+/// `pause`.
+pub async fn pause(call: Call) -> Outcome {
+    let (_, guest) = call.guest("pause")?;
+    control::pause_domain(guest.domain.get())
+        .map_err(|e| format!("`{}` cannot be paused: {}", guest.config.name, e.name()))
+}
+
+/// `unpause`.
+pub async fn unpause(call: Call) -> Outcome {
+    let (_, guest) = call.guest("unpause")?;
+    lifecycle::unpause(guest.domain.get())
+}
+
+/// `destroy`; a guest that has ended by itself is as good as destroyed.
+pub async fn destroy(call: Call) -> Outcome {
+    let (system, [name]) = call.exactly("destroy")?;
+    if system.guests.find(&name).is_none()
+        && let Some(gone) = system.guests.find_gone(&name)
+    {
+        println!("guest `{name}` has ended before ({})", gone.end.get().map_or("?", End::name));
+        return Ok(());
+    }
+    let guest = guest(&system, &name)?;
+    lifecycle::destroy(&system, &guest).await;
+    Ok(())
+}
+
+/// `shutdown`.
+pub async fn shutdown(mut call: Call) -> Outcome {
+    let (all, wait) = (call.flag("-a"), call.flag("-w"));
+    let system = call.system.clone();
+    let guests =
+        if all && call.args.is_empty() { system.guests.alive() } else { Vec::from([call.guest("shutdown")?.1]) };
+    let guests: Vec<_> = guests.into_iter().filter(|guest| guest.end.get().is_none()).collect();
+    for guest in &guests {
+        ask(&system, guest, "poweroff")?;
+    }
+    if !wait && !all {
+        return Ok(());
+    }
+    for guest in &guests {
+        let name = &guest.config.name;
+        if task::timeout(SHUTDOWN_PATIENCE, guest.wait()).await.is_err() {
+            return Err(format!("guest `{name}` does not power off; `xl destroy {name}` ends it"));
+        }
+    }
+    Ok(())
+}
+
+/// `reboot`: a guest, or the machine.
+pub async fn reboot(call: Call) -> Outcome {
+    if call.args.is_empty() {
+        call.system.reboot();
+    }
+    let (system, guest) = call.guest("reboot")?;
+    ask(&system, &guest, "reboot")
+}
+
+/// Asks a guest's kernel by its control node.
+fn ask(system: &Shared, guest: &Guest, what: &str) -> Outcome {
+    let domain = guest.domain.get();
+    println!("Shutting down domain {} ({what})", domain.0);
+    let path = format!("/local/domain/{}/control/shutdown", domain.0);
+    system.store.write(&path, what).map_err(|why| format!("xenstore: {why}"))
+}
+
+/// `wait`: shows the guest's console with its name before each line until it has ended.
+pub async fn wait(call: Call) -> Outcome {
+    let (system, [name]) = call.exactly("wait")?;
+    let guest = system.guests.find(&name).or_else(|| system.guests.find_gone(&name));
+    let Some(guest) = guest else { return guest_or_error(&system, &name) };
+    let mut lines = Lines { name, partial: Vec::new() };
+    let live = guest.console.listen();
+    lines.show(&guest.console.history());
+    let end = loop {
+        match task::select(live.receive(), guest.wait()).await {
+            task::Either::First(Some(bytes)) => lines.show(&bytes),
+            task::Either::First(None) => break guest.wait().await,
+            task::Either::Second(end) => {
+                while let Some(bytes) = live.try_receive() {
+                    lines.show(&bytes);
+                }
+                break end;
+            }
+        }
+    };
+    lines.finish();
+    if end.is_clean() { Ok(()) } else { Err(format!("guest `{}` has ended badly: {}", guest.config.name, end.name())) }
+}
+
+fn guest_or_error(system: &Shared, name: &str) -> Outcome {
+    guest(system, name).map(|_| ())
+}
+
+/// A guest's output line by line, with its name.
+struct Lines {
+    name: String,
+    partial: Vec<u8>,
+}
+
+impl Lines {
+    fn show(&mut self, bytes: &[u8]) {
+        self.partial.extend_from_slice(bytes);
+        while let Some(end) = self.partial.iter().position(|&b| b == b'\n') {
+            let line: Vec<u8> = self.partial.drain(..=end).collect();
+            println!("({}) {}", self.name, String::from_utf8_lossy(&line).trim_end());
+        }
+    }
+
+    fn finish(&mut self) {
+        if !self.partial.is_empty() {
+            self.show(b"\n");
+        }
+    }
+}
+
+/// `console`.
+pub async fn console(call: Call) -> Outcome {
+    let interactive = call.interactive;
+    let (system, [name]) = call.exactly("console")?;
+    if let Some(gone) = system.guests.find(&name).is_none().then(|| system.guests.find_gone(&name)).flatten() {
+        system.terminal.show_guest(&gone.console.history());
+        println!("[guest `{name}` has ended: {}]", gone.end.get().map_or("?", End::name));
+        return Ok(());
+    }
+    let guest = guest(&system, &name)?;
+    show(&system, &guest, interactive).await
+}
+
+/// Shows a guest's console from its beginning, and types at it, until somebody leaves or the guest ends.
+async fn show(system: &Shared, guest: &Rc<Guest>, interactive: bool) -> Outcome {
+    let name = &guest.config.name;
+    if interactive {
+        println!("[console of `{name}`; Ctrl-] leaves]");
+    }
+    let live = guest.console.listen();
+    system.terminal.show_guest(&guest.console.history());
+    loop {
+        let typed = async {
+            if interactive {
+                return Some(system.terminal.byte().await);
+            }
+            time::sleep(SILENCE).await;
+            None
+        };
+        match task::select(live.receive(), typed).await {
+            task::Either::First(Some(bytes)) => system.terminal.show_guest(&bytes),
+            task::Either::First(None) => {
+                println!("[guest `{name}`: its console is closed]");
+                return Ok(());
+            }
+            task::Either::Second(Some(DETACH)) => {
+                println!();
+                return Ok(());
+            }
+            task::Either::Second(Some(byte)) => guest.console.feed(&[byte]),
+            task::Either::Second(None) => {
+                println!("[guest `{name}` is silent; the script goes on]");
+                return Ok(());
+            }
+        }
+        if guest.preserved.get() {
+            println!("[guest `{name}` has ended and is preserved]");
+            return Ok(());
+        }
+    }
+}

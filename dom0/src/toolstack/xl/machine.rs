@@ -1,0 +1,97 @@
+//! Commands about the machine.
+
+use alloc::{format, string::String};
+
+use oxen_abi::version::{XENVER_CAPABILITIES, XENVER_CHANGESET, XENVER_COMMANDLINE, XENVER_EXTRAVERSION};
+use oxen_domu_lib::{control, hypercall, memory, println, time};
+
+use super::{Call, Outcome, VERBS, find, usage};
+use crate::terminal;
+
+/// Names of the schedulers by their numbers (`XEN_SCHEDULER_*`).
+const SCHEDULERS: [(u32, &str); 5] = [(4, "sedf"), (5, "credit"), (6, "credit2"), (7, "arinc653"), (8, "rtds")];
+
+/// `info`.
+pub async fn info(call: Call) -> Outcome {
+    if !call.args.is_empty() {
+        return Err(usage("info"));
+    }
+    let machine = control::physical_info().map_err(|e| format!("the hypervisor says nothing: {}", e.name()))?;
+    let (major, minor) = hypercall::xen_version();
+    let text = |command| control::version_text(command).unwrap_or_default();
+    let line = |name: &str, value: String| println!("{name:<23}: {value}");
+    line("host", "oxen".into());
+    line("nr_cpus", format!("{}", machine.nr_cpus));
+    line("max_cpu_id", format!("{}", machine.max_cpu_id));
+    line("nr_nodes", format!("{}", machine.nr_nodes));
+    line("cores_per_socket", format!("{}", machine.cores_per_socket));
+    line("threads_per_core", format!("{}", machine.threads_per_core));
+    line("cpu_mhz", format!("{}.{:03}", machine.cpu_khz / 1000, machine.cpu_khz % 1000));
+    line("total_memory", format!("{}", machine.total_pages >> 8));
+    line("free_memory", format!("{}", machine.free_pages >> 8));
+    line("xen_major", format!("{major}"));
+    line("xen_minor", format!("{minor}"));
+    line("xen_extra", text(XENVER_EXTRAVERSION));
+    line("xen_version", format!("{major}.{minor}{}", text(XENVER_EXTRAVERSION)));
+    line("xen_caps", text(XENVER_CAPABILITIES).trim().into());
+    let scheduler = control::scheduler().ok();
+    let name = SCHEDULERS.iter().find(|(id, _)| Some(*id) == scheduler).map_or("unknown", |(_, name)| name);
+    line("xen_scheduler", name.into());
+    line("xen_pagesize", "4096".into());
+    line("xen_changeset", text(XENVER_CHANGESET));
+    line("xen_commandline", text(XENVER_COMMANDLINE));
+    line("dom0_free_memory", format!("{}", memory::pool::free_pages() >> 8));
+    Ok(())
+}
+
+/// `dmesg`.
+pub async fn dmesg(mut call: Call) -> Outcome {
+    let clear = call.flag("-c");
+    let text = control::read_messages(clear).map_err(|e| format!("the messages cannot be read: {}", e.name()))?;
+    terminal::print(&String::from_utf8_lossy(&text));
+    Ok(())
+}
+
+/// `debug-keys`.
+pub async fn debug_keys(call: Call) -> Outcome {
+    let (_, [keys]) = call.exactly("debug-keys")?;
+    control::debug_keys(keys.as_bytes()).map_err(|e| format!("the hypervisor refuses: {}", e.name()))
+}
+
+/// `ls`.
+pub async fn files(call: Call) -> Outcome {
+    for file in call.system.archive.files() {
+        println!("{:>10} {}", file.data.len(), file.name);
+    }
+    for (name, sectors) in call.system.disks.list() {
+        println!("{:>10} /dev/{name}", sectors * 512);
+    }
+    Ok(())
+}
+
+/// `sleep`.
+pub async fn sleep(call: Call) -> Outcome {
+    let (_, [seconds]) = call.exactly("sleep")?;
+    let seconds: u64 = seconds.parse().map_err(|_| usage("sleep"))?;
+    time::sleep(seconds.saturating_mul(time::SECOND)).await;
+    Ok(())
+}
+
+/// `poweroff`.
+pub async fn poweroff(call: Call) -> Outcome {
+    call.system.power_off()
+}
+
+/// `help`.
+pub async fn help(call: Call) -> Outcome {
+    if let [name] = call.args.as_slice() {
+        let verb = find(name).ok_or_else(|| format!("no command `{name}`; `help` lists all"))?;
+        println!("{} {}\n    {}", verb.name, verb.usage, verb.help);
+        return Ok(());
+    }
+    for verb in VERBS {
+        println!("  {:<34} {}", format!("{} {}", verb.name, verb.usage), verb.help);
+    }
+    println!("`xl` may stand before a command. Commands are separated by `;`.");
+    Ok(())
+}

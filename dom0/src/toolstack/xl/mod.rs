@@ -1,0 +1,161 @@
+//! The commands of the prompt: one table, one function each.
+
+pub mod life;
+pub mod machine;
+pub mod memory;
+pub mod show;
+pub mod xenstore;
+
+use alloc::{boxed::Box, format, rc::Rc, string::String, vec::Vec};
+use core::future::Future;
+use core::pin::Pin;
+
+use oxen_abi::domid::DomId;
+
+use super::lifecycle::Guest;
+use super::suggest;
+use crate::options;
+use crate::system::Shared;
+
+/// What a command ends with; the text of an error says what to do.
+pub type Outcome = Result<(), String>;
+type Running = Pin<Box<dyn Future<Output = Outcome>>>;
+
+/// What a command is given besides the machine.
+pub struct Call {
+    /// The machine.
+    pub system: Shared,
+    /// The words behind the command.
+    pub args: Vec<String>,
+    /// Whether somebody sits at the terminal.
+    pub interactive: bool,
+}
+
+/// One command.
+pub struct Verb {
+    /// Its name.
+    pub name: &'static str,
+    /// What goes behind it.
+    pub usage: &'static str,
+    /// What it does, in a line.
+    pub help: &'static str,
+    run: fn(Call) -> Running,
+}
+
+macro_rules! verbs {
+    ($($name:literal $usage:literal $help:literal $run:path;)*) => {
+        /// All commands.
+        pub const VERBS: &[Verb] =
+            &[$(Verb { name: $name, usage: $usage, help: $help, run: |call| Box::pin($run(call)) }),*];
+    };
+}
+
+verbs! {
+    "list" "[-l] [NAME]" "show the domains" show::list;
+    "create" "[-p] [-c] FILE [KEY=VALUE...]" "create a guest from a configuration (-p paused, -c with console)" life::create;
+    "console" "NAME" "show a guest's console and type at it; Ctrl-] leaves" life::console;
+    "pause" "NAME" "stop a guest's vcpus" life::pause;
+    "unpause" "NAME" "let a paused guest run" life::unpause;
+    "shutdown" "[-w] NAME | -a" "ask guests to power off (-w waits, -a all)" life::shutdown;
+    "reboot" "NAME" "ask a guest to start again; without NAME the machine does" life::reboot;
+    "destroy" "NAME" "end a guest at once" life::destroy;
+    "wait" "NAME" "wait until a guest has ended, showing its console" life::wait;
+    "mem-set" "NAME MiB" "set a guest's memory target" memory::set;
+    "mem-max" "NAME MiB" "set the most memory that a guest may have" memory::max;
+    "balloon" "explain NAME" "show what a guest's memory target is judged by" memory::balloon;
+    "vcpu-list" "[NAME]" "show vcpus" show::vcpu_list;
+    "block-list" "NAME" "show a guest's disks" show::block_list;
+    "domid" "NAME" "print a domain's number" show::domid;
+    "domname" "DOMID" "print a domain's name" show::domname;
+    "uptime" "" "show how long domains have run" show::uptime;
+    "info" "" "show the machine and the hypervisor" machine::info;
+    "dmesg" "[-c]" "show the hypervisor's messages (-c clears them)" machine::dmesg;
+    "debug-keys" "KEYS" "press keys on the hypervisor's console" machine::debug_keys;
+    "xenstore-ls" "[-f] [-p] [PATH]" "list xenstore (-f whole paths, -p permissions)" xenstore::ls;
+    "xenstore-read" "PATH..." "print values" xenstore::read;
+    "xenstore-write" "PATH VALUE..." "set values" xenstore::write;
+    "xenstore-rm" "PATH..." "remove nodes" xenstore::rm;
+    "xenstore-list" "PATH" "list the names below a node" xenstore::list;
+    "xenstore-watch" "[-n COUNT] PATH..." "print paths as they change; any key ends it" xenstore::watch;
+    "ls" "" "list the ramdisk's files and the disks" machine::files;
+    "sleep" "SECONDS" "wait" machine::sleep;
+    "poweroff" "" "power the machine off" machine::poweroff;
+    "help" "[COMMAND]" "show all commands" machine::help;
+}
+
+/// The command of this name.
+pub fn find(name: &str) -> Option<&'static Verb> {
+    VERBS.iter().find(|verb| verb.name == name)
+}
+
+/// Runs a command line; `xl` before a command may be left out.
+pub async fn run(system: &Shared, line: &str, interactive: bool) -> Outcome {
+    let mut words = options::words(line).into_iter();
+    let first = words.next().unwrap_or_default();
+    let name = if first == "xl" { words.next().unwrap_or_else(|| "help".into()) } else { first };
+    if name.is_empty() {
+        return Ok(());
+    }
+    if matches!(name.as_str(), "save" | "restore" | "migrate" | "network-list" | "network-attach" | "top") {
+        return Err(format!("`{name}` is not supported yet; `help` lists what is"));
+    }
+    let verb = find(&name).ok_or_else(|| match suggest::nearest(&name, VERBS.iter().map(|verb| verb.name)) {
+        Some(near) => format!("unknown command `{name}`; did you mean `{near}`?"),
+        None => format!("unknown command `{name}`; `help` lists all"),
+    })?;
+    (verb.run)(Call { system: system.clone(), args: words.collect(), interactive }).await
+}
+
+impl Call {
+    /// Takes `flag` out of the words; says whether it was there.
+    pub fn flag(&mut self, flag: &str) -> bool {
+        let before = self.args.len();
+        self.args.retain(|word| word != flag);
+        self.args.len() != before
+    }
+
+    /// The words, if they are as many as the command wants.
+    pub fn exactly<const N: usize>(self, verb: &str) -> Result<(Shared, [String; N]), String> {
+        let args = self.args.try_into().map_err(|_| usage(verb))?;
+        Ok((self.system, args))
+    }
+
+    /// The only word, as a guest that is there.
+    pub fn guest(self, verb: &str) -> Result<(Shared, Rc<Guest>), String> {
+        let (system, [name]) = self.exactly(verb)?;
+        let guest = guest(&system, &name)?;
+        Ok((system, guest))
+    }
+}
+
+/// How a command is used, as an error.
+pub fn usage(verb: &str) -> String {
+    find(verb).map_or_else(String::new, |verb| format!("usage: {} {}", verb.name, verb.usage))
+}
+
+/// The guest of this name or number.
+pub fn guest(system: &Shared, name: &str) -> Result<Rc<Guest>, String> {
+    system.guests.find(name).ok_or_else(|| {
+        if name == "0" || name == "Domain-0" {
+            return "that is dom0 itself; this command is for guests".into();
+        }
+        if let Some(gone) = system.guests.find_gone(name) {
+            let how = gone.end.get().map_or("ended", super::lifecycle::End::name);
+            return format!("guest `{name}` has ended ({how}); `xl console {name}` shows what it printed");
+        }
+        let alive = system.guests.alive();
+        let names: Vec<&str> = alive.iter().map(|guest| guest.config.name.as_str()).collect();
+        match suggest::nearest(name, names.iter().copied()) {
+            Some(near) => format!("no guest `{name}`; did you mean `{near}`?"),
+            None if names.is_empty() => {
+                format!("no guest `{name}`; none is there: create one with `xl create FILE.cfg`")
+            }
+            None => format!("no guest `{name}`; there are: {}", names.join(", ")),
+        }
+    })
+}
+
+/// The domain of this name or number, dom0 included.
+pub fn domain(system: &Shared, name: &str) -> Result<DomId, String> {
+    if name == "Domain-0" || name == "0" { Ok(DomId::DOM0) } else { guest(system, name).map(|g| g.domain.get()) }
+}

@@ -1,0 +1,147 @@
+//! Commands that show domains, with xl's columns.
+
+use alloc::{format, string::String, string::ToString, vec::Vec};
+
+use oxen_abi::domctl::{
+    DomctlGetdomaininfo, XEN_DOMINF_BLOCKED, XEN_DOMINF_DYING, XEN_DOMINF_PAUSED, XEN_DOMINF_RUNNING,
+    XEN_DOMINF_SHUTDOWN,
+};
+use oxen_abi::domid::DomId;
+use oxen_abi::sched::SHUTDOWN_CRASH;
+use oxen_domu_lib::{control, println, time};
+
+use super::{Call, Outcome, domain, usage};
+use crate::system::Shared;
+use crate::toolstack::lifecycle::shutdown_code;
+use crate::toolstack::nodes;
+
+/// Domains that are asked about at a time.
+const MOST_DOMAINS: usize = 1024;
+
+fn domains() -> Result<Vec<DomctlGetdomaininfo>, String> {
+    control::domains(MOST_DOMAINS)
+        .map_err(|errno| format!("the hypervisor does not list its domains: {}", errno.name()))
+}
+
+/// The letters of xl's State column: running, blocked, paused, shut down, crashed, dying.
+fn state(info: &DomctlGetdomaininfo) -> String {
+    let has = |flag: u32| info.flags & flag != 0;
+    let crashed = shutdown_code(info) == Some(SHUTDOWN_CRASH);
+    let marks = [
+        ('r', has(XEN_DOMINF_RUNNING)),
+        ('b', has(XEN_DOMINF_BLOCKED)),
+        ('p', has(XEN_DOMINF_PAUSED)),
+        ('s', has(XEN_DOMINF_SHUTDOWN)),
+        ('c', crashed),
+        ('d', has(XEN_DOMINF_DYING)),
+    ];
+    marks.iter().map(|&(letter, on)| if on { letter } else { '-' }).collect()
+}
+
+/// Nanoseconds as seconds with one digit behind the point.
+fn seconds(nanoseconds: u64) -> String {
+    format!("{}.{}", nanoseconds / time::SECOND, nanoseconds % time::SECOND / (100 * time::MILLISECOND))
+}
+
+/// `list`.
+pub async fn list(mut call: Call) -> Outcome {
+    let long = call.flag("-l");
+    let only = match call.args.as_slice() {
+        [] => None,
+        [name] => Some(domain(&call.system, name)?),
+        _ => return Err(usage("list")),
+    };
+    println!("{:<40} {:>5} {:>5} {:>5} {:>9} {:>8}", "Name", "ID", "Mem", "VCPUs", "State", "Time(s)");
+    for info in domains()?.iter().filter(|info| only.is_none_or(|id| id == info.domain)) {
+        let name = call.system.name_of(info.domain.0);
+        let mib = (info.tot_pages + info.outstanding_pages) >> 8;
+        let time = seconds(info.cpu_time);
+        let (id, vcpus) = (info.domain.0, info.nr_online_vcpus);
+        println!("{name:<40} {id:>5} {mib:>5} {vcpus:>5} {:>9} {time:>8}", state(info));
+        if long {
+            let maximum = info.max_pages.checked_mul(4).map_or_else(|| "unlimited".into(), |kib| format!("{kib} KiB"));
+            println!("    uuid {}  at most {maximum}", nodes::uuid_text(&info.handle));
+        }
+    }
+    Ok(())
+}
+
+/// `vcpu-list`.
+pub async fn vcpu_list(call: Call) -> Outcome {
+    let only = match call.args.as_slice() {
+        [] => None,
+        [name] => Some(domain(&call.system, name)?),
+        _ => return Err(usage("vcpu-list")),
+    };
+    println!("{:<32} {:>5} {:>5} {:>5} {:>7} {:>8}", "Name", "ID", "VCPU", "CPU", "State", "Time(s)");
+    for info in domains()?.iter().filter(|info| only.is_none_or(|id| id == info.domain)) {
+        let name = call.system.name_of(info.domain.0);
+        for vcpu in 0..=info.max_vcpu_id.min(8191) {
+            let Ok(one) = control::vcpu_info(info.domain, vcpu) else { continue };
+            let (cpu, letters) = match (one.online, one.running, one.blocked) {
+                (0, _, _) => ("-".to_string(), "--p"),
+                (_, 0, 0) => (one.cpu.to_string(), "---"),
+                (_, 0, _) => (one.cpu.to_string(), "-b-"),
+                _ => (one.cpu.to_string(), "r--"),
+            };
+            let time = seconds(one.cpu_time);
+            println!("{name:<32} {:>5} {vcpu:>5} {cpu:>5} {letters:>7} {time:>8}", info.domain.0);
+        }
+    }
+    Ok(())
+}
+
+/// `block-list`.
+pub async fn block_list(call: Call) -> Outcome {
+    let (_, guest) = call.guest("block-list")?;
+    println!(
+        "{:<6} {:<8} {:<6} {:>5} {:>10} {:>12} {:>12} {:>7}  BE-path",
+        "Vdev", "Target", "Mode", "State", "Requests", "Read(KiB)", "Written(KiB)", "Errors"
+    );
+    for disk in guest.disks.borrow().iter() {
+        let mode = if disk.config.writable { "w" } else { "r" };
+        let counts = &disk.counts;
+        println!(
+            "{:<6} {:<8} {mode:<6} {:>5} {:>10} {:>12} {:>12} {:>7}  {}",
+            disk.config.number,
+            disk.config.target,
+            disk.state().as_text(),
+            counts.requests.get(),
+            counts.read.get() >> 10,
+            counts.written.get() >> 10,
+            counts.errors.get(),
+            disk.back
+        );
+    }
+    Ok(())
+}
+
+/// `domid`.
+pub async fn domid(call: Call) -> Outcome {
+    let (system, [name]) = call.exactly("domid")?;
+    println!("{}", domain(&system, &name)?.0);
+    Ok(())
+}
+
+/// `domname`.
+pub async fn domname(call: Call) -> Outcome {
+    let (system, [number]) = call.exactly("domname")?;
+    let id = domain(&system, &number)?;
+    println!("{}", system.name_of(id.0));
+    Ok(())
+}
+
+/// `uptime`.
+pub async fn uptime(call: Call) -> Outcome {
+    let system: Shared = call.system;
+    println!("{:<32} {:>5} Uptime", "Name", "ID");
+    let line = |name: &str, id: u16, ns: u64| {
+        let s = ns / time::SECOND;
+        println!("{name:<32} {id:>5} {}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+    };
+    line(&system.name_of(0), DomId::DOM0.0, time::now());
+    for guest in system.guests.alive() {
+        line(&guest.config.name, guest.domain.get().0, time::now().saturating_sub(guest.started.get()));
+    }
+    Ok(())
+}

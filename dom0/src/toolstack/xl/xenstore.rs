@@ -1,0 +1,111 @@
+//! Commands that look into xenstore.
+
+use alloc::{format, string::String, vec::Vec};
+use core::future::Future;
+use core::future::poll_fn;
+use core::pin::pin;
+use core::task::Poll;
+
+use oxen_domu_lib::{println, task};
+
+use super::{Call, Outcome, usage};
+use crate::store::{
+    listing::{Style, listing},
+    path::Path,
+    server::LocalWatch,
+    wire::Error,
+};
+use crate::terminal;
+
+fn failed(path: &str) -> impl FnOnce(Error) -> String {
+    move |why| format!("{path}: {why}")
+}
+
+/// `xenstore-ls`.
+pub async fn ls(mut call: Call) -> Outcome {
+    let style = Style { full: call.flag("-f"), permissions: call.flag("-p") };
+    let top = match call.args.as_slice() {
+        [] => "/",
+        [path] => path,
+        _ => return Err(usage("xenstore-ls")),
+    };
+    let text = call.system.store.with(|store| listing(store.tree(), &Path::resolve(top, 0)?, style));
+    terminal::print(&text.map_err(failed(top))?);
+    Ok(())
+}
+
+/// `xenstore-read`.
+pub async fn read(call: Call) -> Outcome {
+    if call.args.is_empty() {
+        return Err(usage("xenstore-read"));
+    }
+    for path in &call.args {
+        println!("{}", call.system.store.read(path).map_err(failed(path))?);
+    }
+    Ok(())
+}
+
+/// `xenstore-write`.
+pub async fn write(call: Call) -> Outcome {
+    let (pairs, rest) = call.args.as_chunks::<2>();
+    if pairs.is_empty() || !rest.is_empty() {
+        return Err(usage("xenstore-write"));
+    }
+    pairs.iter().try_for_each(|[path, value]| call.system.store.write(path, value).map_err(failed(path)))
+}
+
+/// `xenstore-rm`.
+pub async fn rm(call: Call) -> Outcome {
+    if call.args.is_empty() {
+        return Err(usage("xenstore-rm"));
+    }
+    for path in &call.args {
+        call.system.store.read(path).map_err(failed(path))?;
+        call.system.store.remove(path).map_err(failed(path))?;
+    }
+    Ok(())
+}
+
+/// `xenstore-list`.
+pub async fn list(call: Call) -> Outcome {
+    let (system, [path]) = call.exactly("xenstore-list")?;
+    for name in system.store.list(&path).map_err(failed(&path))? {
+        println!("{name}");
+    }
+    Ok(())
+}
+
+/// `xenstore-watch`: as many changes as are asked for, or until a key is pressed.
+pub async fn watch(mut call: Call) -> Outcome {
+    let mut left = u64::MAX;
+    if call.flag("-n") {
+        let count = if call.args.is_empty() { String::new() } else { call.args.remove(0) };
+        left = count.parse().map_err(|_| usage("xenstore-watch"))?;
+    }
+    if call.args.is_empty() {
+        return Err(usage("xenstore-watch"));
+    }
+    let open = |path: &String| call.system.store.watch(path).map_err(failed(path));
+    let watches: Vec<LocalWatch> = call.args.iter().map(open).collect::<Result<_, _>>()?;
+    while left > 0 {
+        match task::select(any(&watches), call.system.terminal.byte()).await {
+            task::Either::First(path) => println!("{path}"),
+            task::Either::Second(_) => break,
+        }
+        left -= 1;
+    }
+    Ok(())
+}
+
+/// The next change of any of the watches.
+async fn any(watches: &[LocalWatch]) -> String {
+    poll_fn(|context| {
+        for watch in watches {
+            if let Poll::Ready(path) = pin!(watch.next()).poll(context) {
+                return Poll::Ready(path);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
