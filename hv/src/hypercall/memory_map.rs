@@ -5,6 +5,7 @@ use crate::{
     boot::memory_map::Region,
     caller::{Caller, Reply},
     domain::Domain,
+    grant,
     layout::{M2P_END, M2P_START},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
@@ -15,7 +16,8 @@ use oxen_abi::{
     errno::Errno,
     memory::{
         E820Entry, ForeignMemoryMap, MachphysMapping, MachphysMfnList, MemAcquireResource, MemoryMap,
-        XENMEM_CURRENT_RESERVATION, XENMEM_MAXIMUM_RESERVATION,
+        XENMEM_CURRENT_RESERVATION, XENMEM_MAXIMUM_RESERVATION, XENMEM_RESOURCE_GRANT_TABLE,
+        XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED,
     },
     shared_info::{ArchSharedInfo, SharedInfo},
 };
@@ -138,12 +140,32 @@ pub(super) fn machphys_frames<M: Machine>(caller: &Caller<'_, M>, argument: u64)
 /// `OpNotSupp` for other resources, `Inval` beyond the table; `Srch`, `Perm`, `Fault`.
 pub(super) fn acquire_resource<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
     let place = GuestPtr::<MemAcquireResource>::one(argument)?;
-    let asked = place.read(&caller.hv.machine, 0)?;
+    let mut asked = place.read(&caller.hv.machine, 0)?;
     if asked.pad != 0 {
         return Err(Errno::Inval.into());
     }
     caller.control()?;
     let domain = subject(caller, asked.domid)?;
-    let _ = domain;
-    Err(Errno::OpNotSupp.into())
+    if asked.r#type != XENMEM_RESOURCE_GRANT_TABLE || asked.id != XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED {
+        return Err(Errno::OpNotSupp.into());
+    }
+    let limit = domain.grant_limits.0;
+    if asked.frame_list == 0 {
+        if asked.nr_frames != 0 {
+            return Err(Errno::Inval.into());
+        }
+        asked.nr_frames = limit;
+        place.write(&caller.hv.machine, 0, &asked)?;
+        return Ok(0);
+    }
+    let end = asked.frame.checked_add(u64::from(asked.nr_frames)).ok_or(Errno::Inval)?;
+    if end > u64::from(limit) {
+        return Err(Errno::Inval.into());
+    }
+    let list = GuestPtr::<u64>::new(asked.frame_list, u64::from(asked.nr_frames))?;
+    for (index, number) in (asked.frame as u32..end as u32).enumerate() {
+        let frame = grant::table_frame(caller.hv, &domain, number)?;
+        list.write(&caller.hv.machine, index as u64, &frame.raw())?;
+    }
+    Ok(0)
 }

@@ -328,11 +328,33 @@ impl<M: Machine> Editor<'_, M> {
     }
 }
 
+/// A partial table, as an audit sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnderWay {
+    /// Entries that hold what they refer to.
+    pub held: usize,
+    /// Whether the next one's table is under way for it, too.
+    pub is_inside: bool,
+    /// Whether it is under way for another table's entry.
+    pub is_nested: bool,
+}
+
+/// How far a table under way is, if it is one.
+#[must_use]
+pub fn under_way<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn) -> Option<UnderWay> {
+    let state = hv.frames.state(mfn);
+    let aux = hv.frames.aux(mfn);
+    (state.is_partial() && state.kind().level().is_some()).then_some(UnderWay {
+        held: (aux & HELD) as usize,
+        is_inside: aux & INSIDE != 0,
+        is_nested: aux & NESTED != 0,
+    })
+}
+
 /// Whether a table is under way for no other table: whoever was at it may or may not come back.
 #[must_use]
 pub(super) fn is_abandoned<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn) -> bool {
-    let state = hv.frames.state(mfn);
-    state.is_partial() && state.kind().level().is_some() && hv.frames.aux(mfn) & NESTED == 0
+    under_way(hv, mfn).is_some_and(|at| !at.is_nested)
 }
 
 /// Whether the slot of a table of this level is the hypervisor's.

@@ -1,17 +1,17 @@
 //! A guest on the fake machine: a domain, a vcpu, and what a test does in its name.
 
-use super::{Fake, this_cpu};
-use oxen_abi::domid::DomId;
+use super::{Fake, table_word, this_cpu};
+use oxen_abi::{domid::DomId, errno::Errno};
 use oxen_hv::{
     Hypervisor,
     addr::Mfn,
-    caller::Caller,
+    caller::{Args, Caller, Refusal, Reply},
     domain::{
         self, Config, Domain,
         regs::Regs,
-        vcpu::{Vcpu, VcpuState},
+        vcpu::{Processor, Vcpu, VcpuState},
     },
-    mem::frame_alloc,
+    mem::{entry::Entry, frame_alloc, root},
 };
 use std::sync::{Arc, atomic::Ordering};
 
@@ -67,4 +67,54 @@ impl Guest {
     pub(crate) fn frame(&self) -> Mfn {
         frame_alloc::take_for(self.hv, &self.domain, 0).unwrap()
     }
+
+    /// An address space as a domain builder leaves it: one table of each level. The page at address `i << 12` is the
+    /// `i`th of `data`, writable; after them come the four tables, read-only. The kernel runs on it.
+    pub(crate) fn build_home(&mut self, data: usize) -> Home {
+        let tables = [(); 4].map(|()| self.frame());
+        let data: Vec<Mfn> = (0..data).map(|_| self.frame()).collect();
+        let flags = Entry::PRESENT | Entry::ACCESSED | Entry::USER;
+        for (above, below) in tables.iter().zip(&tables[1..]) {
+            table_word(self.hv, *above, 0).store(Entry::to(*below, flags | Entry::WRITABLE).0, Ordering::SeqCst);
+        }
+        let pages = data.iter().map(|&frame| (frame, Entry::WRITABLE)).chain(tables.iter().map(|&frame| (frame, 0)));
+        for (slot, (frame, writable)) in pages.enumerate() {
+            table_word(self.hv, tables[3], slot).store(Entry::to(frame, flags | writable).0, Ordering::SeqCst);
+        }
+        root::adopt(self.hv, &self.domain, tables[0]).unwrap();
+        self.state.kernel_root = Some(tables[0]);
+        self.run();
+        Home { tables, data }
+    }
+
+    /// The guest runs on this CPU now.
+    pub(crate) fn run(&mut self) {
+        self.domain.dirty_cpus.fetch_or(1 << this_cpu().0, Ordering::SeqCst);
+        self.hv.machine.switch_mode(&self.state);
+    }
+
+    /// A hypercall's handler, called until it is not preempted any more.
+    pub(crate) fn call(
+        &mut self,
+        handler: fn(&mut Caller<'_, Fake>, &mut Args) -> Reply,
+        args: [u64; 4],
+    ) -> Result<u64, Errno> {
+        let mut args = [args[0], args[1], args[2], args[3], 0, 0];
+        loop {
+            match handler(&mut self.caller(), &mut args) {
+                Ok(value) => return Ok(value),
+                Err(Refusal::Tell(error)) => return Err(error),
+                Err(Refusal::Preempted) => {}
+                Err(Refusal::Crash(reason)) => panic!("crashed: {reason}"),
+            }
+        }
+    }
+}
+
+/// What [`Guest::build_home`] built.
+pub(crate) struct Home {
+    /// The tables, from level 4 to level 1.
+    pub(crate) tables: [Mfn; 4],
+    /// The data pages.
+    pub(crate) data: Vec<Mfn>,
 }

@@ -3,7 +3,9 @@
 //! Each thread is a CPU ([`on_cpu`] says which). Guest memory is reached as a CPU reaches it: through the root that was
 //! loaded last, translation caches first, accessed and dirty bits set on the way, so that a flush forgotten shows.
 #![allow(dead_code, reason = "every test crate uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test")]
 
+pub(crate) mod audit;
 pub(crate) mod guest;
 
 use oxen_abi::errno::Errno;
@@ -504,4 +506,9 @@ pub(crate) fn table_word(hv: &Hypervisor<Fake>, table: Mfn, slot: usize) -> &'st
 /// The machine address of an entry.
 pub(crate) fn entry_address(table: Mfn, slot: usize) -> u64 {
     table.raw() * PAGE_SIZE + 8 * slot as u64
+}
+
+/// What must stand in a slot of the hypervisor's, in every root.
+pub(crate) fn root_entry(hv: &Hypervisor<Fake>, slot: usize) -> u64 {
+    hv.machine.root_entries[slot - oxen_hv::layout::FIRST_HV_SLOT]
 }

@@ -1,0 +1,215 @@
+//! Page tables and reservations by the calls that guests make: what each does, and what it refuses with which error.
+
+mod support;
+
+use oxen_abi::{errno::Errno, mmu, vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES};
+use oxen_hv::{
+    addr::{GuestAddr, Mfn},
+    hypercall::{memory, mmu as calls, mmuext},
+    mem::{
+        GuestMemory,
+        entry::Entry,
+        frame_type::FrameType,
+        write_emulation::{self, Write, Written},
+    },
+};
+use std::sync::atomic::Ordering;
+use support::{
+    audit::{self, Holds},
+    boot, entry_address,
+    guest::{Guest, Home},
+    table_word,
+};
+
+const BUFFER: u64 = 0;
+const FLAGS: u64 = Entry::PRESENT | Entry::ACCESSED | Entry::USER;
+
+fn guest() -> (Guest, Home) {
+    support::on_cpu(0);
+    let mut guest = Guest::new(boot(256), 1, false, 64);
+    let home = guest.build_home(16);
+    (guest, home)
+}
+
+fn put(guest: &Guest, words: &[u64]) {
+    for (i, &word) in words.iter().enumerate() {
+        guest.hv.machine.write_guest_word(GuestAddr(BUFFER + 8 * i as u64), word).unwrap();
+    }
+}
+
+fn update(guest: &mut Guest, ptr: u64, val: u64) -> Result<u64, Errno> {
+    put(guest, &[ptr, val]);
+    guest.call(calls::mmu_update, [BUFFER, 1, 0, 0x7ff0])
+}
+
+fn extended(guest: &mut Guest, cmd: u32, arg1: u64, arg2: u64) -> Result<u64, Errno> {
+    put(guest, &[u64::from(cmd), arg1, arg2]);
+    guest.call(mmuext::mmuext_op, [BUFFER, 1, 0, 0x7ff0])
+}
+
+fn known(guest: &Guest) -> Holds {
+    let mut holds = Holds::default();
+    holds.add(guest.domain.shared_info, true);
+    for root in [guest.state.kernel_root, guest.state.user_root].into_iter().flatten() {
+        holds.add(root, true);
+    }
+    holds
+}
+
+#[test]
+fn a_validated_tree_is_counted_entry_by_entry() {
+    let (guest, home) = guest();
+    audit::check(guest.hv, &known(&guest));
+    let l1 = guest.hv.frames.state(home.tables[3]);
+    assert_eq!((l1.kind(), l1.uses(), l1.refs()), (FrameType::L1, 1, 3));
+}
+
+#[test]
+fn a_page_table_is_never_writable() {
+    let (mut guest, home) = guest();
+    for table in home.tables {
+        let ptr = entry_address(home.tables[3], 100);
+        let answer = update(&mut guest, ptr, Entry::to(table, FLAGS | Entry::WRITABLE).0);
+        assert_eq!(answer, Err(Errno::Busy));
+        assert_eq!(update(&mut guest, ptr, Entry::to(table, FLAGS).0), Ok(0));
+    }
+    // A page that is mapped writable does not become a table.
+    let data = home.data[3];
+    assert_eq!(extended(&mut guest, mmu::MMUEXT_PIN_L1_TABLE, data.raw(), 0), Err(Errno::Inval));
+    audit::check(guest.hv, &known(&guest));
+}
+
+#[test]
+fn a_new_table_is_unmapped_filled_pinned_hung_in_and_taken_down() {
+    let (mut guest, home) = guest();
+    let (l1, page) = (home.data[5], home.data[6]);
+    table_word(guest.hv, l1, 7).store(Entry::to(page, Entry::PRESENT | Entry::WRITABLE).0, Ordering::SeqCst);
+    let va = 5 << 12;
+    guest.hv.machine.write_guest_word(GuestAddr(va), 0).unwrap();
+    assert_eq!(guest.call(calls::update_va_mapping, [va, Entry::to(l1, FLAGS).0, mmu::UVMF_INVLPG, 0]), Ok(0));
+    assert_eq!(extended(&mut guest, mmu::MMUEXT_PIN_L1_TABLE, l1.raw(), 0), Ok(0));
+    assert_eq!(extended(&mut guest, mmu::MMUEXT_PIN_L1_TABLE, l1.raw(), 0), Err(Errno::Inval), "pinned already");
+    // The kernel's page was opened to ring 3 and marked.
+    let seen = table_word(guest.hv, l1, 7).load(Ordering::SeqCst);
+    assert_eq!(seen, Entry::to(page, Entry::PRESENT | Entry::WRITABLE | Entry::USER | Entry::GUEST_KERNEL).0);
+    let hang = entry_address(home.tables[2], 1);
+    assert_eq!(update(&mut guest, hang, Entry::to(l1, FLAGS | Entry::WRITABLE).0), Ok(0));
+    guest.hv.machine.write_guest_word(GuestAddr((512 + 7) << 12), 42).unwrap();
+    assert_eq!(guest.hv.frames.state(l1).uses(), 2);
+    audit::check(guest.hv, &known(&guest));
+    assert_eq!(update(&mut guest, hang, 0), Ok(0));
+    assert_eq!(extended(&mut guest, mmu::MMUEXT_UNPIN_TABLE, l1.raw(), 0), Ok(0));
+    assert_eq!(extended(&mut guest, mmu::MMUEXT_UNPIN_TABLE, l1.raw(), 0), Err(Errno::Inval));
+    assert_eq!(guest.hv.frames.state(l1).uses(), 0);
+    // A CPU may still walk through the table that was: it must forget before the guest can write there.
+    let writable = Entry::to(l1, FLAGS | Entry::WRITABLE).0;
+    assert_eq!(guest.call(calls::update_va_mapping, [va, writable, mmu::UVMF_INVLPG, 0]), Ok(0));
+    audit::check(guest.hv, &known(&guest));
+}
+
+#[test]
+fn what_is_refused_is_refused_with_xens_errors() {
+    let (mut guest, home) = guest();
+    let before = audit::snapshot(guest.hv);
+    let l1 = |slot| entry_address(home.tables[3], slot);
+    let page = Entry::to(home.data[1], FLAGS).0;
+    let io = Mfn::new(guest.hv.frames.end() as u64 - 1).unwrap();
+    let hypervisor = Mfn::new(3).unwrap();
+    for (ptr, val, error) in [
+        (l1(100) + 4, page, Errno::Inval),
+        (l1(100), page | Entry::PAT_OR_SIZE, Errno::Inval),
+        (l1(100), page | Entry::PCD, Errno::Inval),
+        (l1(100), Entry::to(io, FLAGS).0, Errno::Perm),
+        (l1(100), Entry::to(hypervisor, FLAGS).0, Errno::Busy),
+        (l1(100), Entry::FRAME | FLAGS, Errno::Inval),
+        (entry_address(home.tables[2], 9), page | Entry::PAT_OR_SIZE, Errno::Inval),
+        (entry_address(home.tables[2], 9), page, Errno::Inval),
+        (entry_address(home.tables[1], 9), Entry::to(home.tables[1], FLAGS).0, Errno::Inval),
+        (entry_address(home.tables[0], 256), Entry::to(home.tables[1], FLAGS).0, Errno::Inval),
+        (entry_address(home.tables[0], 271), 0, Errno::Inval),
+        (entry_address(hypervisor, 0), 0, Errno::Inval),
+        (u64::MAX & !7, 0, Errno::Inval),
+    ] {
+        assert_eq!(update(&mut guest, ptr, val), Err(error), "{ptr:#x} {val:#x}");
+        assert_eq!(audit::snapshot(guest.hv), before, "{ptr:#x} {val:#x} left something behind");
+    }
+    assert_eq!(extended(&mut guest, mmu::MMUEXT_MARK_SUPER, 0, 0), Err(Errno::NoSys));
+    assert_eq!(extended(&mut guest, mmu::MMUEXT_FLUSH_CACHE, 0, 0), Err(Errno::Acces));
+    assert_eq!(extended(&mut guest, mmu::MMUEXT_NEW_BASEPTR, home.data[2].raw(), 0), Err(Errno::Inval));
+    assert_eq!(guest.call(calls::mmu_update, [1 << 63, 1, 0, 0x7ff0]), Err(Errno::Fault));
+    assert_eq!(guest.call(calls::mmu_update, [BUFFER, 1, 0, 0]), Err(Errno::Srch));
+    assert_eq!(guest.call(calls::mmu_update, [500 << 12, 1, 0, 0x7ff0]), Err(Errno::Fault));
+    assert_eq!(guest.call(calls::update_va_mapping, [1 << 40, 0, 0, 0]), Err(Errno::Inval));
+    assert_eq!(audit::snapshot(guest.hv), before);
+}
+
+#[test]
+fn a_batch_counts_what_it_did() {
+    let (mut guest, home) = guest();
+    let l1 = home.tables[3];
+    let page = Entry::to(home.data[1], FLAGS).0;
+    put(&guest, &[entry_address(l1, 100), page, entry_address(l1, 101), page, 4, 0]);
+    let done = 8 * 100;
+    assert_eq!(guest.call(calls::mmu_update, [BUFFER, 3, done, 0x7ff0]), Err(Errno::Inval));
+    assert_eq!(guest.hv.machine.read_guest_word(GuestAddr(done)).unwrap() as u32, 2);
+    assert_eq!(guest.hv.frames.state(home.data[1]).refs(), 4);
+    // The bits that the CPU notes stay only where the guest says so.
+    for (command, dirty) in [(mmu::MMU_PT_UPDATE_PRESERVE_AD, true), (mmu::MMU_NORMAL_PT_UPDATE, false)] {
+        table_word(guest.hv, l1, 100).fetch_or(Entry::DIRTY, Ordering::SeqCst);
+        assert_eq!(update(&mut guest, entry_address(l1, 100) | command, page), Ok(0));
+        assert_eq!(table_word(guest.hv, l1, 100).load(Ordering::SeqCst) & Entry::DIRTY != 0, dirty);
+    }
+}
+
+#[test]
+fn direct_writes_to_a_table_are_done_or_left_to_the_guest() {
+    let (mut guest, home) = guest();
+    let root = home.tables[0];
+    let va = GuestAddr(((16 + 3) << 12) + 8 * 40);
+    let page = Entry::to(home.data[2], FLAGS | Entry::WRITABLE).0;
+    let write = |guest: &Guest, va, bytes, what| write_emulation::write(guest.hv, &guest.domain, root, va, bytes, what);
+    assert!(write(&guest, va, 8, Write::Store(page)).is_err(), "the guest did not ask for it");
+    guest.domain.vm_assist.store(1 << VMASST_TYPE_WRITABLE_PAGETABLES, Ordering::SeqCst);
+    assert_eq!(write(&guest, va, 8, Write::Store(page)), Ok(Written { old: 0, stored: true }));
+    // `and byte [entry], 0xfd`: the page is write-protected.
+    let low = page & 0xff;
+    let narrow = Write::CompareExchange { expected: low, new: low & !2 };
+    assert_eq!(write(&guest, va, 1, narrow), Ok(Written { old: low, stored: true }));
+    assert_eq!(write(&guest, va, 1, narrow), Ok(Written { old: low & !2, stored: false }));
+    audit::check(guest.hv, &known(&guest));
+    let before = audit::snapshot(guest.hv);
+    let table = Entry::to(home.tables[3], FLAGS | Entry::WRITABLE).0;
+    assert!(write(&guest, va, 8, Write::Store(table)).is_err());
+    assert!(write(&guest, GuestAddr(va.0 + 1), 8, Write::Store(0)).is_err(), "across two entries");
+    assert!(write(&guest, GuestAddr((16 + 2) << 12), 8, Write::Store(0)).is_err(), "an L2");
+    assert!(write(&guest, GuestAddr(3 << 12), 8, Write::Store(0)).is_err(), "no table at all");
+    assert_eq!(audit::snapshot(guest.hv), before);
+    assert_eq!(write(&guest, va, 8, Write::Store(0)), Ok(Written { old: page & !2, stored: true }));
+    assert_eq!(extended(&mut guest, mmu::MMUEXT_TLB_FLUSH_LOCAL, 0, 0), Ok(0));
+    audit::check(guest.hv, &known(&guest));
+}
+
+#[test]
+fn a_balloon_goes_out_and_in_again() {
+    let (mut guest, home) = guest();
+    let free = guest.hv.frames.free_frames();
+    let page = home.data[9];
+    guest.hv.machine.write_guest_word(GuestAddr(9 << 12), 0xdead).unwrap();
+    assert_eq!(guest.call(calls::update_va_mapping, [9 << 12, 0, 0, 0]), Ok(0));
+    let reservation = |list: u64, pages: u64| [list, pages, 0, 0x7ff0];
+    put(&guest, &reservation(64, 1));
+    guest.hv.machine.write_guest_word(GuestAddr(64), page.raw()).unwrap();
+    assert_eq!(guest.call(memory::memory_op, [1, BUFFER, 0, 0]), Ok(1));
+    assert_eq!(guest.hv.frames.free_frames(), free + 1);
+    assert_eq!(guest.call(memory::memory_op, [1, BUFFER, 0, 0]), Ok(0), "not the guest's any more");
+    guest.hv.machine.write_guest_word(GuestAddr(64), 9).unwrap();
+    assert_eq!(guest.call(memory::memory_op, [6, BUFFER, 0, 0]), Ok(1));
+    let fresh = Mfn::new(guest.hv.machine.read_guest_word(GuestAddr(64)).unwrap()).unwrap();
+    assert_eq!(table_word(guest.hv, fresh, 0).load(Ordering::SeqCst), 0, "law 8: scrubbed");
+    assert_eq!(guest.call(calls::update_va_mapping, [9 << 12, Entry::to(fresh, FLAGS | 2).0, 0, 0]), Ok(0));
+    audit::check(guest.hv, &known(&guest));
+    // A quota is a quota.
+    let room = 64 - 20;
+    put(&guest, &reservation(0, 1000));
+    assert_eq!(guest.call(memory::memory_op, [0, BUFFER, 0, 0]), Ok(room));
+}

@@ -1,0 +1,193 @@
+//! The laws of memory, checked from outside: everything that holds a frame is counted again.
+
+use super::{CPUS, Fake};
+use oxen_hv::{
+    Hypervisor,
+    addr::{Mfn, TABLE_ENTRIES},
+    mem::{
+        Memory,
+        entry::Entry,
+        frame_type::{FrameType, Owner},
+        promote,
+    },
+};
+use std::{collections::HashMap, sync::atomic::Ordering};
+
+/// References and uses of each frame.
+#[derive(Debug, Default)]
+pub(crate) struct Holds {
+    by_frame: HashMap<Mfn, (u64, u64)>,
+}
+
+impl Holds {
+    /// A reference, and with it a use.
+    pub(crate) fn add(&mut self, frame: Mfn, is_use: bool) {
+        let counts = self.by_frame.entry(frame).or_default();
+        counts.0 += 1;
+        counts.1 += u64::from(is_use);
+    }
+
+    /// A reference or use less.
+    pub(crate) fn remove(&mut self, frame: Mfn, is_use: bool) {
+        let counts = self.by_frame.get_mut(&frame).expect("a hold that was never added");
+        counts.0 -= 1;
+        counts.1 -= u64::from(is_use);
+    }
+}
+
+/// Every frame of the machine.
+pub(crate) fn all(hv: &Hypervisor<Fake>) -> impl Iterator<Item = Mfn> {
+    (0..hv.frames.end() as u64).filter_map(Mfn::new)
+}
+
+/// Counts everything again: `known` is what the test knows to be held by no table and no pin.
+///
+/// # Panics
+/// With the name of the law that is broken.
+pub(crate) fn check(hv: &Hypervisor<Fake>, known: &Holds) {
+    let mut holds = Holds { by_frame: known.by_frame.clone() };
+    let mut owned: HashMap<usize, u32> = HashMap::new();
+    let mut free = 0;
+    for frame in all(hv) {
+        let state = hv.frames.state(frame);
+        if let Some(slot) = state.owner().slot() {
+            if !state.is_shared() {
+                *owned.entry(slot).or_default() += 1;
+            }
+            assert_ne!(state.refs(), 0, "law 3: {frame:?} is owned but nobody holds it");
+        } else if state.owner() == Owner::NOBODY && frame.index() >= super::OWN_FRAMES {
+            free += 1;
+        }
+        if state.is_allocated() {
+            holds.add(frame, false);
+        }
+        if state.is_pinned() {
+            holds.add(frame, true);
+        }
+        count_entries(hv, frame, &mut holds);
+    }
+    assert_eq!(hv.frames.free_frames(), free, "law 7: a frame is neither free nor owned");
+    for frame in all(hv) {
+        let state = hv.frames.state(frame);
+        if state.owner().slot().is_some() {
+            let (refs, uses) = holds.by_frame.get(&frame).copied().unwrap_or_default();
+            assert_eq!((state.refs(), state.uses()), (refs, uses), "law 2: {frame:?}, {state:?}, found otherwise");
+        } else {
+            let held = holds.by_frame.get(&frame).is_some_and(|&counts| counts != (0, 0));
+            assert!(!held, "law 3: {frame:?} is nobody's and somebody holds it");
+        }
+    }
+    for (slot, frames) in owned {
+        assert_eq!(hv.frames.reserved(slot), frames, "the reservation of slot {slot}");
+    }
+    check_caches(hv);
+}
+
+/// Counts what the entries of a table hold.
+fn count_entries(hv: &Hypervisor<Fake>, frame: Mfn, holds: &mut Holds) {
+    let state = hv.frames.state(frame);
+    let Some(level) = state.kind().level().filter(|_| state.uses() != 0) else { return };
+    let (held, inside) = match promote::under_way(hv, frame) {
+        Some(at) => {
+            if !at.is_nested {
+                holds.add(frame, true);
+            }
+            (at.held, at.is_inside)
+        }
+        None => {
+            assert!(state.is_validated(), "{frame:?} is used as {state:?} and nobody is at it");
+            (TABLE_ENTRIES, false)
+        }
+    };
+    for (slot, word) in hv.machine.words(frame).iter().enumerate().take(held + usize::from(inside)) {
+        let entry = Entry(word.load(Ordering::SeqCst));
+        if promote::is_hypervisor_slot(level, slot) {
+            if state.is_validated() {
+                assert_eq!(entry.0, super::root_entry(hv, slot), "the hypervisor's slots are the hypervisor's");
+            }
+            continue;
+        }
+        if !entry.is_present() {
+            continue;
+        }
+        let target = entry.mfn().expect("law 2: a frame that no machine has");
+        if level == 1 {
+            check_page(hv, frame, entry, target);
+            if hv.frames.is_ram(target) {
+                holds.add(target, entry.is_writable());
+            }
+        } else {
+            assert!(entry.judged_table() == Ok(entry), "law 2: {entry:?} at level {level}");
+            holds.add(target, true);
+            let below = hv.frames.state(target);
+            assert_eq!(below.owner(), state.owner(), "law 2: a table of another domain");
+            assert_eq!(below.kind().level(), Some(level - 1), "law 1: {target:?} below a table of level {level}");
+        }
+    }
+}
+
+/// What may be in a validated L1.
+fn check_page(hv: &Hypervisor<Fake>, table: Mfn, entry: Entry, target: Mfn) {
+    let is_ram = hv.frames.is_ram(target);
+    assert!(entry.judged_page(!is_ram) == Ok(entry), "law 2: {entry:?} in {table:?}");
+    let state = hv.frames.state(target);
+    if is_ram {
+        assert!(state.owner().slot().is_some(), "law 2: {entry:?} maps a frame that is nobody's");
+        if entry.is_writable() {
+            assert_eq!(state.kind(), FrameType::Writable, "law 1: {target:?} is writable and {state:?}");
+        }
+    }
+}
+
+/// What CPUs remember may be stale, but never dangerous.
+pub(crate) fn check_caches(hv: &Hypervisor<Fake>) {
+    for cpu in 0..CPUS as u16 {
+        let cpu = hv.machine.cpu(cpu);
+        let Some(root) = cpu.root else { continue };
+        let domain = hv.frames.state(root).owner();
+        for entry in cpu.pages.values() {
+            let frame = entry.mfn().unwrap();
+            let state = hv.frames.state(frame);
+            let is_relied_on = state.uses() != 0 && state.kind().needs_validation();
+            assert!(!(entry.is_writable() && is_relied_on), "law 1: a CPU can still write to {frame:?}, {state:?}");
+            if state.owner().slot().is_some() && state.owner() != domain {
+                assert!(is_mapped_by(hv, frame, domain), "law 3: a CPU still knows {frame:?}, another domain's by now");
+            }
+        }
+        for (table, _) in cpu.tables.values() {
+            let state = hv.frames.state(*table);
+            let is_written = state.uses() != 0 && state.kind() == FrameType::Writable;
+            assert!(!is_written, "law 3: a CPU still walks through {table:?}, writable by now");
+            let is_gone = state.owner().slot().is_some() && state.owner() != domain;
+            assert!(!is_gone, "law 3: a CPU still walks through {table:?}, another domain's by now");
+        }
+    }
+}
+
+/// Whether a table of the domain maps the frame.
+fn is_mapped_by(hv: &Hypervisor<Fake>, frame: Mfn, domain: Owner) -> bool {
+    all(hv).any(|table| {
+        let state = hv.frames.state(table);
+        state.owner() == domain
+            && state.uses() != 0
+            && state.kind() == FrameType::L1
+            && hv.machine.words(table).iter().any(|word| {
+                let entry = Entry(word.load(Ordering::SeqCst));
+                entry.is_present() && entry.mfn() == Some(frame)
+            })
+    })
+}
+
+/// What matters of every frame: what a refused operation must not have changed.
+pub(crate) fn snapshot(hv: &Hypervisor<Fake>) -> Vec<(u64, u64, Option<FrameType>, bool, bool, Owner)> {
+    all(hv)
+        .map(|frame| {
+            let state = hv.frames.state(frame);
+            if state.owner().slot().is_none() {
+                return (0, 0, None, false, false, state.owner());
+            }
+            let kind = (state.uses() != 0).then_some(state.kind());
+            (state.refs(), state.uses(), kind, state.is_pinned(), state.is_allocated(), state.owner())
+        })
+        .collect()
+}
