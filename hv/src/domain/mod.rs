@@ -81,8 +81,6 @@ pub struct Domain {
     pub rights: Lock<Rights>,
     /// NUMA nodes it would like to live on; kept for the toolstack.
     pub node_affinity: AtomicU64,
-    /// Limits of its grant table: frames of the table, mappings of others' grants.
-    pub grant_limits: (u32, u32),
 }
 
 /// How far work in bounded steps has come.
@@ -176,7 +174,7 @@ impl Domain {
             paging: Lock::default(),
             events: Events::default(),
             console_line: Lock::default(),
-            grants: Lock::default(),
+            grants: Lock::new(Grants::new(config.max_grant_frames, config.max_maptrack_frames)),
             vm_assist: AtomicU64::new(0),
             pause_count: AtomicU32::new(1),
             is_paused_by_controller: AtomicBool::new(true),
@@ -187,7 +185,6 @@ impl Domain {
             share: Lock::new(Share::default()),
             rights: Lock::new(if config.is_privileged { Rights::everything() } else { Rights::default() }),
             node_affinity: AtomicU64::new(u64::MAX),
-            grant_limits: (config.max_grant_frames, config.max_maptrack_frames),
         }
     }
 

@@ -67,9 +67,9 @@ pub fn alloc_unbound<M: Machine>(caller: &Caller<'_, M>, dom: DomId, remote: Dom
     let remote = if remote == DomId::SELF { caller.domain.id } else { remote };
     let mut bindings = domain.events.bindings.lock();
     alive(&domain)?;
+    let port = domain.events.free_port(&mut bindings)?;
     may_act_on(caller, &domain)?;
-    let port = domain.events.free_port(&mut bindings, &caller.hv.machine)?;
-    domain.events.open(&mut bindings, port, Binding::Unbound { remote }, 0);
+    domain.events.open(&caller.hv.machine, port, Binding::Unbound { remote }, 0)?;
     Ok(port)
 }
 
@@ -82,14 +82,14 @@ pub fn bind_interdomain<M: Machine>(caller: &Caller<'_, M>, dom: DomId, remote_p
     let remote = named(caller, dom)?;
     let (mut bindings, _other) = lock_both(domain, &remote);
     alive(domain)?;
-    let port = domain.events.free_port(&mut bindings, &caller.hv.machine)?;
+    let port = domain.events.free_port(&mut bindings)?;
     let there = remote.events.port(remote_port).ok_or(Errno::Inval)?;
     let (Some(slot), Some(remote_slot)) = (domain.owner.slot(), remote.owner.slot()) else { return Err(Errno::Inval) };
     if there.binding() != (Binding::Unbound { remote: domain.id }) {
         return Err(Errno::Inval);
     }
     let here = Binding::Interdomain { remote: remote.id, slot: remote_slot as u16, port: remote_port };
-    domain.events.open(&mut bindings, port, here, 0);
+    domain.events.open(&caller.hv.machine, port, here, 0)?;
     let back = Binding::Interdomain { remote: domain.id, slot: slot as u16, port };
     remote.events.set(remote_port, Port::new(back, there.vcpu()));
     // What the remote sent before there was a channel is lost; an event too many makes up for it.
@@ -113,8 +113,8 @@ pub fn bind_virq<M: Machine>(caller: &Caller<'_, M>, virq: u32, vcpu: u32) -> Re
         return Err(Errno::Exist);
     }
     alive(domain)?;
-    let port = domain.events.free_port(&mut bindings, &caller.hv.machine)?;
-    domain.events.open(&mut bindings, port, Binding::Virq(virq), vcpu);
+    let port = domain.events.free_port(&mut bindings)?;
+    domain.events.open(&caller.hv.machine, port, Binding::Virq(virq), vcpu)?;
     if let Some(place) = bindings.virq(vcpu, virq) {
         *place = port as u16;
     }
@@ -130,8 +130,8 @@ pub fn bind_ipi<M: Machine>(caller: &Caller<'_, M>, vcpu: u32) -> Result<u32, Er
     domain.vcpu(vcpu).ok_or(Errno::NoEnt)?;
     let mut bindings = domain.events.bindings.lock();
     alive(domain)?;
-    let port = domain.events.free_port(&mut bindings, &caller.hv.machine)?;
-    domain.events.open(&mut bindings, port, Binding::Ipi, vcpu);
+    let port = domain.events.free_port(&mut bindings)?;
+    domain.events.open(&caller.hv.machine, port, Binding::Ipi, vcpu)?;
     Ok(port)
 }
 
@@ -149,9 +149,12 @@ pub fn bind_pirq<M: Machine>(caller: &Caller<'_, M>, pirq: u32) -> Result<u32, E
         return Err(Errno::Exist);
     }
     alive(domain)?;
-    let port = domain.events.free_port(&mut bindings, &caller.hv.machine)?;
-    line.bind(&caller.hv.machine, control, pirq, port)?;
-    domain.events.open(&mut bindings, port, Binding::Pirq(pirq), 0);
+    let port = domain.events.free_port(&mut bindings)?;
+    if !line.is_routed() {
+        return Err(Errno::Inval);
+    }
+    domain.events.open(&caller.hv.machine, port, Binding::Pirq(pirq), 0)?;
+    line.bind(&caller.hv.machine, control, pirq, port);
     Ok(port)
 }
 

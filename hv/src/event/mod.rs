@@ -10,12 +10,14 @@
 //! [`bind`] holds what makes and ends channels, [`deliver`] how an event reaches a vcpu, [`virq`] and [`pirq`] where
 //! events come from if not from a guest.
 
+mod audit;
 mod bind;
 pub mod deliver;
 pub mod pirq;
 pub mod port;
 pub mod virq;
 
+pub use audit::audit;
 pub use bind::{
     Status, alloc_unbound, bind_interdomain, bind_ipi, bind_pirq, bind_vcpu, bind_virq, close, close_all, reset, status,
 };
@@ -124,25 +126,23 @@ impl Events {
         }
     }
 
-    /// The lowest port that is not in use, its storage in place. The caller holds the lock, and uses the port or not.
-    fn free_port(&self, bindings: &mut Bindings, machine: &impl Reserve) -> Result<u32, Errno> {
+    /// The lowest port that is not in use. The caller holds the lock.
+    fn free_port(&self, bindings: &mut Bindings) -> Result<u32, Errno> {
         let limit = self.limit.load(Ordering::Relaxed).min(MAX_PORTS as u32 - 1);
         let is_free = |&port: &u32| self.word(port).is_none_or(|w| w.load(Ordering::Relaxed) == Port::CLOSED.raw());
         let port = (bindings.first_free..=limit).find(is_free).ok_or(Errno::NoSpc)?;
         bindings.first_free = port;
-        if let Some(bucket) = self.buckets.get(port as usize / BUCKET_PORTS) {
-            bucket.try_call_once(|| heap::own(machine, [const { AtomicU64::new(0) }; BUCKET_PORTS]))?;
-        }
         Ok(port)
     }
 
     /// Puts a port that [`Self::free_port`] found to use. The caller holds the lock.
-    fn open(&self, bindings: &mut Bindings, port: u32, binding: Binding, vcpu: u32) {
+    fn open(&self, machine: &impl Reserve, port: u32, binding: Binding, vcpu: u32) -> Result<(), Errno> {
         debug_assert_eq!(self.port(port).unwrap_or_default(), Port::CLOSED);
+        let bucket = self.buckets.get(port as usize / BUCKET_PORTS).ok_or(Errno::NoSpc)?;
+        bucket.try_call_once(|| heap::own(machine, [const { AtomicU64::new(0) }; BUCKET_PORTS]))?;
         self.set(port, Port::new(binding, vcpu));
-        bindings.first_free = bindings.first_free.max(port + 1);
-        let end = (port + 1).next_multiple_of(VALID_STEP);
-        self.valid.fetch_max(end, Ordering::Relaxed);
+        self.valid.fetch_max((port + 1).next_multiple_of(VALID_STEP), Ordering::Relaxed);
+        Ok(())
     }
 }
 

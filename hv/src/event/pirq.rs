@@ -76,14 +76,10 @@ impl Line {
         self.0.load(Ordering::Acquire) & LEVEL != 0
     }
 
-    /// Binds the line to a port of the control domain and unmasks it.
-    pub(super) fn bind(&self, machine: &impl Interrupts, _: Control, gsi: u32, port: u32) -> Result<(), Errno> {
-        if !self.is_routed() {
-            return Err(Errno::Inval);
-        }
+    /// Binds a line that is set up to a port of the control domain and unmasks it.
+    pub(super) fn bind(&self, machine: &impl Interrupts, _: Control, gsi: u32, port: u32) {
         self.0.fetch_or(port & PORT, Ordering::AcqRel);
         machine.set_masked(gsi, false);
-        Ok(())
     }
 }
 

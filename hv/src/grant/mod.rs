@@ -196,12 +196,14 @@ fn lock_both<'a>(domain: &'a Domain, other: &'a Domain) -> (Guard<'a, Grants>, O
 }
 
 impl Grants {
-    /// Limits the frames of the table and the mappings of others' grants; negative: as many as this build knows
-    /// (`xen_domctl_createdomain.max_grant_frames`, `max_maptrack_frames`, of 512 mappings each).
-    pub fn set_limits(&mut self, frames: i32, maptrack_frames: i32) {
-        self.table.limit = usize::try_from(frames).unwrap_or(usize::MAX).min(MAX_GRANT_FRAMES);
-        let handles = usize::try_from(maptrack_frames).unwrap_or(usize::MAX).saturating_mul(TABLE_ENTRIES);
-        self.maptrack.limit = handles.min(MAX_MAPTRACK) as u32;
+    /// Nothing yet, and limits for the frames of the table and for the mappings of others' grants; this build's own are
+    /// the upper bounds.
+    #[must_use]
+    pub fn new(frames: u32, mappings: u32) -> Self {
+        let mut grants = Self::default();
+        grants.table.limit = MAX_GRANT_FRAMES.min(frames as usize);
+        grants.maptrack.limit = mappings.min(MAX_MAPTRACK as u32);
+        grants
     }
 
     /// Frames that the table has and may have.

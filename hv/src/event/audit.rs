@@ -1,0 +1,52 @@
+//! What must be true of a domain's event channels between any two operations.
+
+use super::{Port, port::Binding};
+use crate::{
+    Hypervisor,
+    config::{MAX_PORTS, MAX_VCPUS},
+    domain::Domain,
+    machine::Machine,
+};
+use oxen_abi::virq::NR_VIRQS;
+
+/// Checks a domain's channels: both ends of each lead to one another, interrupts and their ports agree, and every port in
+/// use has a number that is not refused. Nobody may change channels meanwhile.
+///
+/// # Errors
+/// What is wrong.
+pub fn audit<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> Result<(), &'static str> {
+    let events = &domain.events;
+    for port in (0..MAX_PORTS as u32).filter(|&p| events.port(p).is_some_and(|s| s != Port::CLOSED)) {
+        if port == 0 || port >= events.valid() {
+            return Err("a port is in use that does not exist");
+        }
+        match events.port(port).unwrap_or_default().binding() {
+            Binding::Interdomain { remote, slot, port: there } => {
+                let other = hv.domains.in_slot(slot.into()).filter(|d| d.id == remote);
+                let back = other.and_then(|d| d.events.port(there)).map(Port::binding);
+                if !matches!(back, Some(Binding::Interdomain { remote, port: p, .. }) if remote == domain.id && p == port)
+                {
+                    return Err("a channel does not lead back");
+                }
+            }
+            Binding::Pirq(pirq) if hv.pirqs.line(pirq).and_then(super::pirq::Line::port) != Some(port) => {
+                return Err("a port of a physical interrupt is not its port");
+            }
+            Binding::Closed | Binding::Unbound { .. } | Binding::Pirq(_) | Binding::Virq(_) | Binding::Ipi => {}
+        }
+    }
+    let bindings = events.bindings.lock();
+    for (vcpu, virqs) in bindings.virqs.iter().enumerate().take(MAX_VCPUS) {
+        for (virq, &port) in virqs.iter().enumerate().take(NR_VIRQS as usize).filter(|(_, port)| **port != 0) {
+            let state = events.port(port.into()).unwrap_or_default();
+            let notifies = super::virq::is_global(virq as u32) || state.vcpu() as usize == vcpu;
+            if state.binding() != Binding::Virq(virq as u32) || !notifies {
+                return Err("a virtual interrupt has a port that is not its own");
+            }
+        }
+    }
+    if (1..bindings.first_free).any(|p| events.port(p).is_none_or(|s| s == Port::CLOSED)) {
+        return Err("a free port is not found");
+    }
+    Ok(())
+}
