@@ -1,25 +1,20 @@
 //! What must be true of a domain's event channels between any two operations.
 
 use super::{Port, port::Binding};
-use crate::{
-    Hypervisor,
-    config::{MAX_PORTS, MAX_VCPUS},
-    domain::Domain,
-    machine::Machine,
-};
+use crate::{Hypervisor, domain::Domain, machine::Machine};
 use oxen_abi::virq::NR_VIRQS;
 
-/// Checks a domain's channels: both ends of each lead to one another, interrupts and their ports agree, and every port in
-/// use has a number that is not refused. Nobody may change channels meanwhile.
+/// Checks a domain's channels: both ends of each lead to one another, interrupts and their ports agree, and the lowest free
+/// port will be found. Nobody may change channels meanwhile.
 ///
 /// # Errors
 /// What is wrong.
 pub fn audit<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> Result<(), &'static str> {
     let events = &domain.events;
-    for port in (0..MAX_PORTS as u32).filter(|&p| events.port(p).is_some_and(|s| s != Port::CLOSED)) {
-        if port == 0 || port >= events.valid() {
-            return Err("a port is in use that does not exist");
-        }
+    if events.port(0).is_none_or(|state| state != Port::CLOSED) {
+        return Err("port 0 is in use");
+    }
+    for port in (1..events.valid()).filter(|&p| events.port(p).is_some_and(|s| s != Port::CLOSED)) {
         match events.port(port).unwrap_or_default().binding() {
             Binding::Interdomain { remote, slot, port: there } => {
                 let other = hv.domains.in_slot(slot.into()).filter(|d| d.id == remote);
@@ -36,7 +31,7 @@ pub fn audit<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> Result<(), &'st
         }
     }
     let bindings = events.bindings.lock();
-    for (vcpu, virqs) in bindings.virqs.iter().enumerate().take(MAX_VCPUS) {
+    for (vcpu, virqs) in bindings.virqs.iter().enumerate() {
         for (virq, &port) in virqs.iter().enumerate().take(NR_VIRQS as usize).filter(|(_, port)| **port != 0) {
             let state = events.port(port.into()).unwrap_or_default();
             let notifies = super::virq::is_global(virq as u32) || state.vcpu() as usize == vcpu;

@@ -82,10 +82,8 @@ impl Events {
     #[inline]
     #[must_use]
     pub fn port(&self, port: u32) -> Option<Port> {
-        if let Some(word) = self.word(port) {
-            return Some(Port::from_raw(word.load(Ordering::Acquire)));
-        }
-        (port < self.valid.load(Ordering::Relaxed)).then_some(Port::CLOSED)
+        let state = self.word(port).map_or(Port::CLOSED, |word| Port::from_raw(word.load(Ordering::Acquire)));
+        (state != Port::CLOSED || port < self.valid.load(Ordering::Relaxed)).then_some(state)
     }
 
     /// Limits the ports to those up to `port` (`xen_domctl_createdomain.max_evtchn_port`).
