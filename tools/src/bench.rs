@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::figures::FIGURES;
 use crate::process::step;
 use crate::qemu::{BENCH_CPU, Machine, Module};
-use crate::session;
+use crate::session::Session;
 use crate::setup::{Need, require};
 use crate::workspace::Workspace;
 use crate::{build, xen};
@@ -65,11 +65,12 @@ fn measure(workspace: &Workspace, xen: Option<&Path>, limit: Duration) -> Result
     if let Some(xen) = xen {
         machine.on_xen(xen);
     }
-    let outcome = session::boot(&machine, false, limit)?;
-    let medians = read(&outcome.transcript);
-    if medians.is_empty() || !outcome.transcript.contains("bench: done") {
-        let log = machine.folder.join("run.log");
-        bail!("the guest did not measure to its end ({:?}); transcript: {}", outcome.exit, log.display());
+    let mut session = Session::start(&machine, false)?;
+    let ended = session.wait_for("bench: done", Instant::now() + limit);
+    let medians = read(session.transcript());
+    if let Err(error) = ended {
+        eprint!("{}", table(&medians, None));
+        return Err(error.context(format!("transcript: {}", machine.folder.join("run.log").display())));
     }
     Ok(medians)
 }
