@@ -1,5 +1,6 @@
 //! Messages between XenStore and its clients, and the page they cross (`io/xs_wire.h`).
 
+use crate::errno::Errno;
 use core::mem::offset_of;
 
 /// Commands to the store itself.
@@ -70,24 +71,24 @@ abi_struct! {
     }
 }
 
-/// The errors the protocol can name, each with its Unix number (`xsd_errors`).
-pub const XSD_ERRORS: [(i32, &str); 16] = [
-    (22, "EINVAL"),
-    (13, "EACCES"),
-    (17, "EEXIST"),
-    (21, "EISDIR"),
-    (2, "ENOENT"),
-    (12, "ENOMEM"),
-    (28, "ENOSPC"),
-    (5, "EIO"),
-    (39, "ENOTEMPTY"),
-    (38, "ENOSYS"),
-    (30, "EROFS"),
-    (16, "EBUSY"),
-    (11, "EAGAIN"),
-    (106, "EISCONN"),
-    (7, "E2BIG"),
-    (1, "EPERM"),
+/// The errors the protocol can name (`xsd_errors`); it sends their names.
+pub const XSD_ERRORS: [Errno; 16] = [
+    Errno::Inval,
+    Errno::Acces,
+    Errno::Exist,
+    Errno::IsDir,
+    Errno::NoEnt,
+    Errno::NoMem,
+    Errno::NoSpc,
+    Errno::Io,
+    Errno::NotEmpty,
+    Errno::NoSys,
+    Errno::RoFs,
+    Errno::Busy,
+    Errno::Again,
+    Errno::IsConn,
+    Errno::TooBig,
+    Errno::Perm,
 ];
 
 /// Bytes each of the two byte rings holds.

@@ -3,6 +3,7 @@
 //! A domain is made ([`create`], [`Domain::add_vcpu`]), paused and let go, shut down by itself or by a fault
 //! ([`shut_down`], [`crash`]), and torn down by the toolstack ([`teardown`]).
 
+pub mod context;
 pub mod regs;
 pub mod rights;
 pub mod shared_info;
@@ -26,9 +27,20 @@ use crate::{
 };
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use oxen_abi::{domid::DomId, errno::Errno, memory::E820Entry, sched::SHUTDOWN_CRASH, virq::VIRQ_DOM_EXC};
+use oxen_abi::{
+    domid::DomId,
+    errno::Errno,
+    memory::E820Entry,
+    sched::{SHUTDOWN_CRASH, SHUTDOWN_POWEROFF},
+    virq::VIRQ_DOM_EXC,
+    vm_assist::{
+        VMASST_TYPE_4GB_SEGMENTS, VMASST_TYPE_4GB_SEGMENTS_NOTIFY, VMASST_TYPE_ARCHITECTURAL_IOPL,
+        VMASST_TYPE_M2P_STRICT, VMASST_TYPE_PAE_EXTENDED_CR3, VMASST_TYPE_RUNSTATE_UPDATE_FLAG,
+        VMASST_TYPE_WRITABLE_PAGETABLES,
+    },
+};
 use rights::Rights;
-use shared_info::VcpuInfoPlace;
+use shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace};
 use spin::Once;
 use vcpu::{Vcpu, VcpuState, pause};
 
@@ -71,6 +83,9 @@ pub struct Domain {
     pub life: Lock<teardown::Stage>,
     /// [`NOT_SHUT_DOWN`] while it runs, else the `SHUTDOWN_*` reason.
     pub shutdown: AtomicU32,
+    /// The reason that it would have shut down for ([`NOT_SHUT_DOWN`] if it did not say), whatever happens
+    /// (`SCHEDOP_shutdown_code`).
+    pub shutdown_code: AtomicU32,
     /// Whether it is being torn down: nothing new may be begun in its name.
     pub is_dying: AtomicBool,
     /// CPUs that may hold translations of it, bit n for CPU n.
@@ -95,6 +110,15 @@ pub enum Progress {
 
 /// The value of [`Domain::shutdown`] while the domain runs.
 pub const NOT_SHUT_DOWN: u32 = u32::MAX;
+
+/// The `VMASST_TYPE_*` that there are, as bits.
+pub const KNOWN_ASSISTS: u64 = 1 << VMASST_TYPE_4GB_SEGMENTS
+    | 1 << VMASST_TYPE_4GB_SEGMENTS_NOTIFY
+    | 1 << VMASST_TYPE_WRITABLE_PAGETABLES
+    | 1 << VMASST_TYPE_PAE_EXTENDED_CR3
+    | 1 << VMASST_TYPE_ARCHITECTURAL_IOPL
+    | 1 << VMASST_TYPE_RUNSTATE_UPDATE_FLAG
+    | 1 << VMASST_TYPE_M2P_STRICT;
 
 /// What a domain is made of.
 #[derive(Clone, Copy, Debug)]
@@ -149,12 +173,12 @@ pub fn create<M: Machine>(hv: &Hypervisor<M>, config: &Config) -> Result<Arc<Dom
 
 /// A vcpu begins with its events masked.
 fn mask_all_upcalls<M: Machine>(hv: &Hypervisor<M>, shared_info: Mfn) {
-    for place in (0..MAX_VCPUS).filter_map(|id| VcpuInfoPlace::new(&hv.machine, shared_info, id * 64)) {
+    for place in (0..MAX_VCPUS).filter_map(|id| VcpuInfoPlace::new(&hv.machine, shared_info, id * VCPU_INFO_BYTES)) {
         place.set_upcall_mask(true);
     }
 }
 
-const _: () = assert!(MAX_VCPUS * 64 <= PAGE_BYTES);
+const _: () = assert!(MAX_VCPUS * VCPU_INFO_BYTES <= PAGE_BYTES);
 
 impl Domain {
     /// Regions that its memory map can have.
@@ -180,6 +204,7 @@ impl Domain {
             is_paused_by_controller: AtomicBool::new(true),
             life: Lock::new(teardown::Stage::Alive),
             shutdown: AtomicU32::new(NOT_SHUT_DOWN),
+            shutdown_code: AtomicU32::new(NOT_SHUT_DOWN),
             is_dying: AtomicBool::new(false),
             dirty_cpus: AtomicU64::new(0),
             share: Lock::new(Share::default()),
@@ -204,7 +229,8 @@ impl Domain {
         if *stage != teardown::Stage::Alive {
             return Err(Errno::Inval);
         }
-        let info = VcpuInfoPlace::new(&hv.machine, self.shared_info, id as usize * 64).ok_or(Errno::Inval)?;
+        let info =
+            VcpuInfoPlace::new(&hv.machine, self.shared_info, id as usize * VCPU_INFO_BYTES).ok_or(Errno::Inval)?;
         let state = heap::own(&hv.machine, VcpuState::new(info))?;
         let bits = pause::DOWN | if self.pause_count.load(Ordering::Relaxed) == 0 { 0 } else { pause::DOMAIN };
         let vcpu = heap::share(&hv.machine, Vcpu::new(self.id, id, info, state, bits, hv.now()))?;
@@ -302,7 +328,10 @@ impl Domain {
 /// The domain ends, for a `SHUTDOWN_*` reason: its vcpus stop and the toolstack is told. The first reason stays. The
 /// control domain's end is the machine's.
 pub fn shut_down<M: Machine>(hv: &'static Hypervisor<M>, domain: &Domain, reason: u32) {
-    use oxen_abi::sched::SHUTDOWN_POWEROFF;
+    let reason = match domain.shutdown_code.load(Ordering::Relaxed) {
+        NOT_SHUT_DOWN => reason,
+        said => said,
+    };
     if domain.is_privileged {
         console::print(hv, format_args!("The control domain has shut down (reason {reason})"));
         if reason == SHUTDOWN_POWEROFF { hv.machine.power_off() } else { hv.machine.reboot() }
@@ -324,6 +353,7 @@ pub fn shut_down<M: Machine>(hv: &'static Hypervisor<M>, domain: &Domain, reason
 pub fn resume<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) {
     let stage = domain.life.lock();
     if *stage == teardown::Stage::Alive && domain.shutdown.swap(NOT_SHUT_DOWN, Ordering::AcqRel) != NOT_SHUT_DOWN {
+        domain.shutdown_code.store(NOT_SHUT_DOWN, Ordering::Relaxed);
         for vcpu in domain.each_vcpu() {
             sched::unpause(hv, vcpu, pause::SHUT_DOWN);
         }

@@ -6,6 +6,9 @@ use crate::{
 };
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+/// Bytes of a `vcpu_info`.
+pub const VCPU_INFO_BYTES: usize = 64;
+
 /// Where a vcpu's `vcpu_info` (64 bytes) is, as atomics. Kept by whoever delivers events.
 #[derive(Clone, Copy, Debug)]
 pub struct VcpuInfoPlace {
@@ -19,7 +22,7 @@ impl VcpuInfoPlace {
     /// The 64 bytes at `offset` of a frame, if they fit and are aligned to a word.
     #[must_use]
     pub fn new(memory: &impl Memory, mfn: Mfn, offset: usize) -> Option<Self> {
-        if !offset.is_multiple_of(8) || offset > PAGE_BYTES - 64 {
+        if !offset.is_multiple_of(8) || offset > PAGE_BYTES - VCPU_INFO_BYTES {
             return None;
         }
         Some(Self { words: memory.words(mfn), bytes: memory.bytes(mfn), first_byte: offset })

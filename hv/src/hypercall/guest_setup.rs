@@ -3,7 +3,7 @@
 use crate::{
     addr::{GuestAddr, MachineAddr},
     caller::{Args, Caller, Reply},
-    domain::vcpu::Callback,
+    domain::{KNOWN_ASSISTS, vcpu::Callback},
     machine::Machine,
     mem::{editor::Editor, guest_ptr::GuestPtr},
     trap::{TrapHandler, TrapTable, debug, emulate},
@@ -21,11 +21,7 @@ use oxen_abi::{
         SEGBASE_GS_USER_SEL,
     },
     trap::TrapInfo,
-    vm_assist::{
-        VMASST_CMD_DISABLE, VMASST_CMD_ENABLE, VMASST_TYPE_4GB_SEGMENTS, VMASST_TYPE_4GB_SEGMENTS_NOTIFY,
-        VMASST_TYPE_ARCHITECTURAL_IOPL, VMASST_TYPE_M2P_STRICT, VMASST_TYPE_PAE_EXTENDED_CR3,
-        VMASST_TYPE_RUNSTATE_UPDATE_FLAG, VMASST_TYPE_WRITABLE_PAGETABLES,
-    },
+    vm_assist::{VMASST_CMD_DISABLE, VMASST_CMD_ENABLE},
 };
 
 /// Descriptors that fit into a page.
@@ -232,15 +228,8 @@ fn register_number(number: u64) -> Result<u8, Errno> {
 /// # Errors
 /// `Inval` for an unknown type, `NoSys` for an unknown command.
 pub fn vm_assist<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
-    const KNOWN: u64 = 1 << VMASST_TYPE_4GB_SEGMENTS
-        | 1 << VMASST_TYPE_4GB_SEGMENTS_NOTIFY
-        | 1 << VMASST_TYPE_WRITABLE_PAGETABLES
-        | 1 << VMASST_TYPE_PAE_EXTENDED_CR3
-        | 1 << VMASST_TYPE_ARCHITECTURAL_IOPL
-        | 1 << VMASST_TYPE_RUNSTATE_UPDATE_FLAG
-        | 1 << VMASST_TYPE_M2P_STRICT;
     let [command, kind, ..] = *args;
-    let bit = 1_u64.checked_shl(kind as u32).unwrap_or(0) & KNOWN;
+    let bit = 1_u64.checked_shl(kind as u32).unwrap_or(0) & KNOWN_ASSISTS;
     if bit == 0 {
         return Err(Errno::Inval.into());
     }

@@ -10,7 +10,9 @@ pub mod memory;
 mod memory_map;
 pub mod mmu;
 pub mod mmuext;
+pub mod sched;
 pub mod stubs;
+pub mod vcpu;
 pub mod version;
 
 use crate::{
@@ -76,6 +78,10 @@ fn call<M: Machine>(caller: &mut Caller<'_, M>, number: u32, args: &mut Args) ->
         Hypercall::GrantTableOp => grant::grant_table_op(caller, args),
         Hypercall::XenVersion => version::xen_version(caller, args),
         Hypercall::ConsoleIo => console::console_io(caller, args),
+        Hypercall::SchedOp => sched::sched_op(caller, args),
+        Hypercall::SchedOpCompat => sched::sched_op_compat(caller, args),
+        Hypercall::SetTimerOp => sched::set_timer_op(caller, args),
+        Hypercall::VcpuOp => vcpu::vcpu_op(caller, args),
         Hypercall::XenpmuOp => Err(Errno::OpNotSupp.into()),
         _ => Err(Errno::NoSys.into()),
     }

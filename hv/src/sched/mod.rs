@@ -10,6 +10,7 @@ pub mod run_queue;
 pub mod runstate;
 pub mod switch;
 pub mod timers;
+pub mod wait;
 
 use crate::{
     Hypervisor,

@@ -47,12 +47,18 @@ impl Runstate {
         self.0
     }
 
+    /// The record with the times as they are `now`.
+    #[must_use]
+    pub fn until(&self, now: u64) -> VcpuRunstateInfo {
+        let mut until_now = *self;
+        until_now.account(now);
+        VcpuRunstateInfo { state_entry_time: self.0.state_entry_time, ..until_now.0 }
+    }
+
     /// Nanoseconds spent running until `now`.
     #[must_use]
     pub fn ran(&self, now: u64) -> u64 {
-        let mut until_now = *self;
-        until_now.account(now);
-        until_now.0.time.get(RUNSTATE_RUNNING as usize).copied().unwrap_or(0)
+        self.until(now).time.get(RUNSTATE_RUNNING as usize).copied().unwrap_or(0)
     }
 }
 

@@ -1,0 +1,149 @@
+//! `sched_op` and `set_timer_op`: letting go of the CPU, ending, and the one-shot timer.
+
+use crate::{
+    caller::{Args, Caller, Reply},
+    domain::{self, NOT_SHUT_DOWN},
+    machine::Machine,
+    mem::guest_ptr::GuestPtr,
+    sched::{
+        clock::SECOND,
+        deadlines::NEVER,
+        timers::{self, WATCHDOGS},
+        wait,
+    },
+};
+use core::sync::atomic::Ordering;
+use heapless::Vec;
+use oxen_abi::{
+    domid::DomId,
+    errno::Errno,
+    sched::{
+        SCHEDOP_BLOCK, SCHEDOP_POLL, SCHEDOP_REMOTE_SHUTDOWN, SCHEDOP_SHUTDOWN, SCHEDOP_SHUTDOWN_CODE,
+        SCHEDOP_WATCHDOG, SCHEDOP_YIELD, SchedPoll, SchedRemoteShutdown, SchedShutdown, SchedWatchdog,
+    },
+};
+
+/// Ports that one poll can wait for.
+const MAX_POLLED: usize = 128;
+/// Reasons are bytes (`domain_shutdown` of every toolstack reads eight bits).
+const REASON: u32 = 0xff;
+
+/// `sched_op(command, argument)`.
+///
+/// # Errors
+/// `Fault` for an unreadable argument, `Inval` for a port or watchdog that there is not, `Perm` and `Srch` for another
+/// domain's shutdown, `NoSpc` without a watchdog left, `NoSys` for what is not built.
+#[inline(never)]
+pub fn sched_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    let [command, argument, ..] = *args;
+    match command as u32 {
+        SCHEDOP_YIELD => wait::yield_now(caller),
+        SCHEDOP_BLOCK => {
+            caller.state.info.set_upcall_mask(false);
+            wait::block(caller);
+        }
+        SCHEDOP_SHUTDOWN => {
+            let request = GuestPtr::<SchedShutdown>::one(argument)?.read(&caller.hv.machine, 0)?;
+            domain::shut_down(caller.hv, caller.domain, request.reason & REASON);
+        }
+        SCHEDOP_POLL => poll(caller, argument)?,
+        SCHEDOP_REMOTE_SHUTDOWN => remote_shutdown(caller, argument)?,
+        SCHEDOP_SHUTDOWN_CODE => {
+            let request = GuestPtr::<SchedShutdown>::one(argument)?.read(&caller.hv.machine, 0)?;
+            caller.domain.shutdown_code.store(request.reason & REASON, Ordering::Relaxed);
+        }
+        SCHEDOP_WATCHDOG => return watchdog(caller, argument),
+        _ => return Err(Errno::NoSys.into()),
+    }
+    Ok(0)
+}
+
+/// `sched_op_compat(command, argument)`: the first interface, with the reason for a shutdown as the argument.
+///
+/// # Errors
+/// `NoSys` for an unknown command.
+pub fn sched_op_compat<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    let [command, argument, ..] = *args;
+    match command as u32 {
+        SCHEDOP_YIELD => wait::yield_now(caller),
+        SCHEDOP_BLOCK => {
+            caller.state.info.set_upcall_mask(false);
+            wait::block(caller);
+        }
+        SCHEDOP_SHUTDOWN => domain::shut_down(caller.hv, caller.domain, argument as u32 & REASON),
+        _ => return Err(Errno::NoSys.into()),
+    }
+    Ok(0)
+}
+
+fn poll<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Result<(), Errno> {
+    let machine = &caller.hv.machine;
+    let request = GuestPtr::<SchedPoll>::one(argument)?.read(machine, 0)?;
+    let count = request.nr_ports as usize;
+    if count > MAX_POLLED {
+        return Err(Errno::Inval);
+    }
+    let mut ports: Vec<u32, MAX_POLLED> = Vec::new();
+    ports.resize_default(count).map_err(|_| Errno::Inval)?;
+    GuestPtr::<u32>::new(request.ports, count as u64)?.read_many(machine, 0, &mut ports)?;
+    if ports.iter().any(|&port| caller.domain.events.port(port).is_none()) {
+        return Err(Errno::Inval);
+    }
+    wait::poll(caller, &ports, (request.timeout != 0).then_some(request.timeout));
+    Ok(())
+}
+
+fn remote_shutdown<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Result<(), Errno> {
+    caller.control()?;
+    let request = GuestPtr::<SchedRemoteShutdown>::one(argument)?.read(&caller.hv.machine, 0)?;
+    if request.domain_id == DomId::SELF || request.domain_id == caller.domain.id {
+        return Err(Errno::Perm);
+    }
+    let domain = caller.hv.domains.get(request.domain_id).ok_or(Errno::Srch)?;
+    domain::shut_down(caller.hv, &domain, request.reason & REASON);
+    Ok(())
+}
+
+/// Watchdogs are numbered from 1 for the guest; 0 asks for a new one.
+fn watchdog<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
+    let SchedWatchdog { id, timeout } = GuestPtr::one(argument)?.read(&caller.hv.machine, 0)?;
+    let (hv, domain) = (caller.hv, caller.domain);
+    if id as usize > WATCHDOGS {
+        return Err(Errno::Inval.into());
+    }
+    let bites = hv.now().saturating_add(u64::from(timeout) * SECOND);
+    let Some(which) = (id as usize).checked_sub(1) else {
+        if timeout == 0 {
+            return Err(Errno::Inval.into());
+        }
+        let free = (0..WATCHDOGS).find(|&w| !timers::watchdog_is_set(domain, w)).ok_or(Errno::NoSpc)?;
+        timers::set_watchdog(hv, domain, free, bites);
+        return Ok(free as u64 + 1);
+    };
+    if !timers::watchdog_is_set(domain, which) {
+        return Err(Errno::Inval.into());
+    }
+    timers::set_watchdog(hv, domain, which, if timeout == 0 { NEVER } else { bites });
+    Ok(0)
+}
+
+/// `set_timer_op(timeout)`: the one-shot timer, by system time; 0 stops it.
+///
+/// # Errors
+/// None.
+#[inline(never)]
+pub fn set_timer_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    /// Guests that compute a moment so far away, or before the start, are taken to be mistaken.
+    const FAR: u64 = 1 << 50;
+    const SOON: u64 = SECOND / 10;
+    let [timeout, ..] = *args;
+    let now = caller.hv.now();
+    match timeout {
+        0 => timers::stop_one_shot(caller),
+        _ if (timeout as i64) < 0 || timeout.saturating_sub(now) >= FAR => timers::set_one_shot(caller, now + SOON),
+        _ => timers::set_one_shot(caller, timeout),
+    }
+    Ok(0)
+}
+
+const _: () = assert!(NOT_SHUT_DOWN > REASON);

@@ -1,0 +1,179 @@
+//! `vcpu_op`: what a guest does with its vcpus.
+
+use crate::{
+    addr::{GuestAddr, Mfn},
+    caller::{Args, Caller, Reply},
+    domain::{
+        self, context,
+        shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
+        vcpu::{Vcpu, pause},
+    },
+    event::deliver,
+    machine::Machine,
+    mem::{editor, guest_ptr::GuestPtr},
+    sched::{self, timers, wait},
+    trap::work,
+};
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+use oxen_abi::{
+    errno::Errno,
+    sched::SHUTDOWN_POWEROFF,
+    shared_info::VcpuTimeInfo,
+    vcpu::{
+        VCPU_SSHOTTMR_FUTURE, VCPUOP_DOWN, VCPUOP_GET_RUNSTATE_INFO, VCPUOP_INITIALISE, VCPUOP_IS_UP,
+        VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA, VCPUOP_REGISTER_VCPU_INFO, VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA,
+        VCPUOP_SEND_NMI, VCPUOP_SET_PERIODIC_TIMER, VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER,
+        VCPUOP_STOP_SINGLESHOT_TIMER, VCPUOP_UP, VcpuRegisterRunstateMemoryArea, VcpuRegisterTimeMemoryArea,
+        VcpuRegisterVcpuInfo, VcpuRunstateInfo, VcpuSetPeriodicTimer, VcpuSetSingleshotTimer,
+    },
+};
+use zerocopy::IntoBytes;
+
+/// Periods below this many nanoseconds are refused.
+const MIN_PERIOD: u64 = 1_000_000;
+/// Periods above this many nanoseconds are refused: 2^55 is a year.
+const MAX_PERIOD: u64 = 1 << 55;
+
+/// `vcpu_op(command, vcpu, argument)`.
+///
+/// # Errors
+/// `NoEnt` for a vcpu that there is not, `Fault` for an unreadable argument, `NoSys` for an unknown command, and the
+/// commands' own.
+#[inline(never)]
+pub fn vcpu_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    let [command, id, argument, ..] = *args;
+    if id as u32 == caller.vcpu.id && command as u32 == VCPUOP_SET_SINGLESHOT_TIMER {
+        return set_one_shot(caller, argument);
+    }
+    let vcpu = caller.domain.vcpu(id as u32).ok_or(Errno::NoEnt)?.clone();
+    let is_self = Arc::ptr_eq(&vcpu, caller.vcpu);
+    match command as u32 {
+        VCPUOP_INITIALISE => return initialise(caller, &vcpu, argument),
+        VCPUOP_UP => {
+            if !vcpu.is_initialised.load(Ordering::Acquire) {
+                return Err(Errno::Inval.into());
+            }
+            sched::unpause(caller.hv, &vcpu, pause::DOWN);
+        }
+        VCPUOP_DOWN => take_down(caller, &vcpu),
+        VCPUOP_IS_UP => return Ok((vcpu.pauses.load(Ordering::Relaxed) & pause::DOWN == 0).into()),
+        VCPUOP_GET_RUNSTATE_INFO => {
+            let info = vcpu.sched.runstate.lock().until(caller.hv.now());
+            GuestPtr::one(argument)?.write(&caller.hv.machine, 0, &info)?;
+        }
+        VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA => register_runstate(caller, &vcpu, argument)?,
+        VCPUOP_SET_PERIODIC_TIMER => {
+            let request = GuestPtr::<VcpuSetPeriodicTimer>::one(argument)?.read(&caller.hv.machine, 0)?;
+            if !(MIN_PERIOD..=MAX_PERIOD).contains(&request.period_ns) {
+                return Err(Errno::Inval.into());
+            }
+            timers::set_periodic(caller.hv, &vcpu, request.period_ns);
+        }
+        VCPUOP_STOP_PERIODIC_TIMER => timers::set_periodic(caller.hv, &vcpu, 0),
+        VCPUOP_STOP_SINGLESHOT_TIMER if is_self => timers::stop_one_shot(caller),
+        VCPUOP_STOP_SINGLESHOT_TIMER | VCPUOP_SET_SINGLESHOT_TIMER => return Err(Errno::Inval.into()),
+        VCPUOP_REGISTER_VCPU_INFO => register_vcpu_info(caller, &vcpu, argument)?,
+        VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA => register_time(caller, argument)?,
+        VCPUOP_SEND_NMI => send_nmi(caller, &vcpu, argument)?,
+        _ => return Err(Errno::NoSys.into()),
+    }
+    Ok(0)
+}
+
+#[inline]
+fn set_one_shot<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
+    let request = GuestPtr::<VcpuSetSingleshotTimer>::one(argument)?.read(&caller.hv.machine, 0)?;
+    if request.flags & VCPU_SSHOTTMR_FUTURE != 0 && request.timeout_abs_ns < caller.hv.now() {
+        return Err(Errno::Time.into());
+    }
+    timers::set_one_shot(caller, request.timeout_abs_ns);
+    Ok(0)
+}
+
+fn initialise<M: Machine>(caller: &Caller<'_, M>, vcpu: &Arc<Vcpu>, argument: u64) -> Reply {
+    let context = GuestPtr::one(argument)?.read(&caller.hv.machine, 0)?;
+    let stage = caller.domain.life.lock();
+    if vcpu.is_initialised.load(Ordering::Acquire) {
+        return Err(Errno::Exist.into());
+    }
+    context::set(caller.hv, caller.domain, vcpu, &context)?;
+    drop(stage);
+    Ok(0)
+}
+
+/// A domain whose last vcpu goes down has ended.
+fn take_down<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu) {
+    sched::pause(caller.hv, vcpu, pause::DOWN);
+    if caller.domain.each_vcpu().all(|v| v.pauses.load(Ordering::SeqCst) & pause::DOWN != 0) {
+        domain::shut_down(caller.hv, caller.domain, SHUTDOWN_POWEROFF);
+    }
+    wait::reschedule(caller);
+}
+
+/// The range of the area is judged here, once: it is written to whenever the vcpu starts or stops to run.
+fn register_runstate<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu, argument: u64) -> Result<(), Errno> {
+    let request = GuestPtr::<VcpuRegisterRunstateMemoryArea>::one(argument)?.read(&caller.hv.machine, 0)?;
+    let area = GuestPtr::<VcpuRunstateInfo>::one(request.addr)?;
+    let info = vcpu.sched.runstate.lock().info();
+    area.write(&caller.hv.machine, 0, &info)?;
+    vcpu.sched.runstate_area.store(request.addr, Ordering::Relaxed);
+    Ok(())
+}
+
+/// The time never has to be published again: what it is computed from does not change.
+fn register_time<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Result<(), Errno> {
+    let request = GuestPtr::<VcpuRegisterTimeMemoryArea>::one(argument)?.read(&caller.hv.machine, 0)?;
+    GuestPtr::<VcpuTimeInfo>::one(request.addr)?;
+    let [_, words @ ..] = caller.hv.time.vcpu_time_info();
+    let machine = &caller.hv.machine;
+    // The version comes last, even and not zero: the record is complete.
+    machine.write_guest(GuestAddr(request.addr + 8), words.as_bytes()).map_err(|_| Errno::Fault)?;
+    machine.write_guest(GuestAddr(request.addr), 2_u64.as_bytes()).map_err(|_| Errno::Fault)
+}
+
+/// Moves a vcpu's `vcpu_info` to a frame of the guest's choice. What waited there moves with it; and because more may
+/// come while it moves, everything is said to be pending, as in Xen.
+fn register_vcpu_info<M: Machine>(caller: &mut Caller<'_, M>, vcpu: &Arc<Vcpu>, argument: u64) -> Result<(), Errno> {
+    let hv = caller.hv;
+    let request = GuestPtr::<VcpuRegisterVcpuInfo>::one(argument)?.read(&hv.machine, 0)?;
+    let is_self = Arc::ptr_eq(vcpu, caller.vcpu);
+    if !is_self && vcpu.pauses.load(Ordering::SeqCst) & pause::DOWN == 0 {
+        return Err(Errno::Inval);
+    }
+    let mfn = Mfn::new(request.mfn).filter(|&mfn| hv.frames.is_ram(mfn)).ok_or(Errno::Inval)?;
+    let place = VcpuInfoPlace::new(&hv.machine, mfn, request.offset as usize).ok_or(Errno::Inval)?;
+    let mut frame = vcpu.info_frame.lock();
+    if frame.is_some() {
+        return Err(Errno::Inval);
+    }
+    let mut slot = vcpu.slot.lock();
+    if !is_self && slot.is_none() {
+        // It goes down, and has not left its CPU yet.
+        return Err(Errno::Inval);
+    }
+    editor::hold_writable(hv, mfn, caller.domain.owner)?;
+    *frame = Some(mfn);
+    let mut info = vcpu.info.lock();
+    if let Some(old) = *info {
+        for offset in (0..VCPU_INFO_BYTES).step_by(8) {
+            place.word(offset).store(old.word(offset).load(Ordering::Acquire), Ordering::Relaxed);
+        }
+    }
+    deliver::set_everything_pending(&place);
+    *info = Some(place);
+    match slot.as_mut() {
+        Some(state) => state.info = place,
+        None => caller.state.info = place,
+    }
+    Ok(())
+}
+
+fn send_nmi<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu, argument: u64) -> Result<(), Errno> {
+    if argument != 0 {
+        return Err(Errno::Inval);
+    }
+    vcpu.work.fetch_or(work::NMI, Ordering::SeqCst);
+    sched::wake(caller.hv, vcpu);
+    Ok(())
+}
