@@ -37,7 +37,8 @@ pub fn read(state: &VcpuState, number: u8) -> Option<u64> {
 /// Writes DR0 to DR7 of the caller.
 ///
 /// # Errors
-/// `Perm` for a breakpoint that a guest may not have; `NoDev` for a register that there is not.
+/// `Perm` for a breakpoint that a guest may not have; `Inval` for more than 32 bits of DR7; `NoDev` for a register that
+/// there is not.
 pub fn write<M: Machine>(caller: &mut Caller<'_, M>, number: u8, value: u64) -> Result<(), Errno> {
     set(caller.state, number, value)?;
     caller.hv.machine.load_debug_registers(caller.state);
@@ -61,7 +62,10 @@ pub fn set(state: &mut VcpuState, number: u8, value: u64) -> Result<(), Errno> {
         4 | 5 if state.cr4 & CR4_DE != 0 => return Err(Errno::NoDev),
         4 | 6 => state.debug_status = value & STATUS_GUEST | STATUS_FIXED,
         5 | 7 => {
-            if value >> 32 != 0 || value & GENERAL_DETECT != 0 || has_bad_condition(value, state.cr4) {
+            if value >> 32 != 0 {
+                return Err(Errno::Inval);
+            }
+            if value & GENERAL_DETECT != 0 || has_bad_condition(value, state.cr4) {
                 return Err(Errno::Perm);
             }
             state.debug_control = value & !CONTROL_RESERVED | CONTROL_FIXED;
