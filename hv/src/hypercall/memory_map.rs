@@ -149,7 +149,7 @@ pub(super) fn acquire_resource<M: Machine>(caller: &Caller<'_, M>, argument: u64
     if asked.r#type != XENMEM_RESOURCE_GRANT_TABLE || asked.id != XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED {
         return Err(Errno::OpNotSupp.into());
     }
-    let limit = domain.grant_limits.0;
+    let (_, limit) = domain.grants.lock().size();
     if asked.frame_list == 0 {
         if asked.nr_frames != 0 {
             return Err(Errno::Inval.into());
