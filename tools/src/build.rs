@@ -10,7 +10,7 @@ use crate::cpio::Archive;
 use crate::elf::Elf;
 use crate::process::{cargo, done, shown, step};
 use crate::workspace::{BARE_METAL, Workspace};
-use crate::{setup, symbols};
+use crate::{setup, source, symbols};
 
 /// What cargo is asked to build: one program of one package, linked by one script.
 struct Program<'a> {
@@ -93,10 +93,10 @@ pub fn ramdisk_with(workspace: &Workspace, more: &[(String, Vec<u8>)]) -> Result
     for name in workspace.guests()? {
         let kernel = workspace.out.join("guests").join(&name);
         archive.add(&format!("guests/{name}"), &read(&kernel)?);
-        let config = workspace.root.join(format!("domu-lib/examples/{name}.cfg"));
-        if config.is_file() {
-            archive.add(&format!("{name}.cfg"), &read(&config)?);
-        }
+    }
+    for config in source::files(&workspace.root.join("domu-lib/examples"), &[".cfg"])? {
+        let name = config.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        archive.add(&name, &read(&config)?);
     }
     Ok(archive.finish())
 }

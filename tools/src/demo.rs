@@ -10,8 +10,8 @@ use crate::qemu::Machine;
 use crate::session::{self, Exit};
 
 /// What dom0 is told to do: each sample guest is created and its console shown, then the machine is powered off.
-pub const SCRIPT: &str = "xl info; xl create hello.cfg; xl console hello; xl create mmu.cfg; xl console mmu; \
-    xl create fs.cfg; xl list; xl console fs; xl list; poweroff";
+pub const SCRIPT: &str = "xl info; xl create hello.cfg; xl wait hello; xl create mmu.cfg; xl wait mmu; \
+    xl create fs.cfg; xl list; xl wait fs; xl list; poweroff";
 
 /// Runs the demo on a machine and compares the sums that the guest `fs` prints with those of the host.
 ///

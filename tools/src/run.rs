@@ -109,7 +109,7 @@ fn build_for(workspace: &Workspace, args: &Args) -> Result<()> {
 fn machine(workspace: &Workspace, args: &Args, at_terminal: bool, is_demo: bool) -> Result<Machine> {
     let script = match (&args.script, &args.kernel) {
         (Some(script), _) => Some(script.as_str()),
-        (None, Some(_)) => Some("xl create guest.cfg; xl console guest; poweroff"),
+        (None, Some(_)) => Some("xl create guest.cfg; xl wait guest; poweroff"),
         (None, None) if is_demo => Some(demo::SCRIPT),
         (None, None) => Some("xl list; poweroff"),
     };
