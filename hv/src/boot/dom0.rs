@@ -112,7 +112,7 @@ pub fn build<M: Machine>(hv: &'static Hypervisor<M>, plan: &Plan<'_>) -> Result<
     adopt(hv, &domain, root)?;
     let vcpu = domain.vcpu(0).ok_or(BuildError::OutOfMemory)?;
     set_first_context(vcpu, &image, &layout, root);
-    domain.set_paused_by_controller(hv, false);
+    domain.unpause_by_controller(hv)?;
     crate::sched::unpause(hv, vcpu, pause::DOWN);
     Ok(domain)
 }

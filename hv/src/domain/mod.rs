@@ -4,6 +4,7 @@
 //! ([`shut_down`], [`crash`]), and torn down by the toolstack ([`teardown`]).
 
 pub mod context;
+pub mod info;
 pub mod regs;
 pub mod rights;
 pub mod shared_info;
@@ -26,7 +27,7 @@ use crate::{
     sched::{self, run_queue::Share},
 };
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use oxen_abi::{
     domid::DomId,
     errno::Errno,
@@ -77,8 +78,8 @@ pub struct Domain {
     pub vm_assist: AtomicU64,
     /// How often it is paused by the toolstack or the hypervisor; it runs at zero. Changed under `life`.
     pub pause_count: AtomicU32,
-    /// Whether the toolstack has paused it (`XEN_DOMCTL_pausedomain`). Changed under `life`.
-    pub is_paused_by_controller: AtomicBool,
+    /// How often the toolstack has paused it (`XEN_DOMCTL_pausedomain`). Changed under `life`.
+    pub controller_pauses: AtomicU32,
     /// Held for every step in the domain's life: pausing, shutting down, contexts from outside, teardown.
     pub life: Lock<teardown::Stage>,
     /// [`NOT_SHUT_DOWN`] while it runs, else the `SHUTDOWN_*` reason.
@@ -96,6 +97,10 @@ pub struct Domain {
     pub rights: Lock<Rights>,
     /// NUMA nodes it would like to live on; kept for the toolstack.
     pub node_affinity: AtomicU64,
+    /// Seconds that its wall clock is ahead of the machine's (`XEN_DOMCTL_settimeoffset`).
+    pub time_offset: AtomicI64,
+    /// Whether it keeps the store (`XEN_DOMCTL_CDF_xs_domain`).
+    pub is_store: bool,
 }
 
 /// How far work in bounded steps has come.
@@ -107,6 +112,9 @@ pub enum Progress {
     /// Something is left: the same is to be called again.
     Stopped,
 }
+
+/// Pauses that a toolstack can ask for without taking one back.
+const MAX_CONTROLLER_PAUSES: u32 = 255;
 
 /// The value of [`Domain::shutdown`] while the domain runs.
 pub const NOT_SHUT_DOWN: u32 = u32::MAX;
@@ -127,6 +135,8 @@ pub struct Config {
     pub id: Option<DomId>,
     /// Whether it is the control domain.
     pub is_privileged: bool,
+    /// Whether it keeps the store.
+    pub is_store: bool,
     /// The toolstack's name for it.
     pub handle: [u8; 16],
     /// How many vcpus it may have, 1 to [`MAX_VCPUS`].
@@ -144,6 +154,7 @@ impl Config {
     pub const CONTROL: Self = Self {
         id: Some(DomId::DOM0),
         is_privileged: true,
+        is_store: false,
         handle: [0; 16],
         max_vcpus: MAX_VCPUS as u32,
         max_port: MAX_PORTS as u32 - 1,
@@ -165,7 +176,7 @@ pub fn create<M: Machine>(hv: &Hypervisor<M>, config: &Config) -> Result<Arc<Dom
         let shared_info = frame_alloc::take_shared(hv, owner)?;
         let domain = Domain::new(id, owner, shared_info, config);
         mask_all_upcalls(hv, shared_info);
-        hv.time.publish_wall_clock(&hv.machine, shared_info);
+        hv.time.publish_wall_clock(&hv.machine, shared_info, 0);
         domain.events.set_limit(config.max_port);
         heap::share(&hv.machine, domain).inspect_err(|_| frame_alloc::give_back_shared(hv, shared_info))
     })
@@ -201,7 +212,7 @@ impl Domain {
             grants: Lock::new(Grants::new(config.max_grant_frames, config.max_maptrack_frames)),
             vm_assist: AtomicU64::new(0),
             pause_count: AtomicU32::new(1),
-            is_paused_by_controller: AtomicBool::new(true),
+            controller_pauses: AtomicU32::new(1),
             life: Lock::new(teardown::Stage::Alive),
             shutdown: AtomicU32::new(NOT_SHUT_DOWN),
             shutdown_code: AtomicU32::new(NOT_SHUT_DOWN),
@@ -210,6 +221,8 @@ impl Domain {
             share: Lock::new(Share::default()),
             rights: Lock::new(if config.is_privileged { Rights::everything() } else { Rights::default() }),
             node_affinity: AtomicU64::new(u64::MAX),
+            time_offset: AtomicI64::new(0),
+            is_store: config.is_store,
         }
     }
 
@@ -226,7 +239,7 @@ impl Domain {
         if cell.is_completed() {
             return Ok(());
         }
-        if *stage != teardown::Stage::Alive {
+        if !stage.is_alive() {
             return Err(Errno::Inval);
         }
         let info =
@@ -283,19 +296,52 @@ impl Domain {
         drop(stage);
     }
 
-    /// Pauses or unpauses in the name of the toolstack, whose pauses do not count. Says whether that changed anything.
-    pub fn set_paused_by_controller<M: Machine>(&self, hv: &Hypervisor<M>, paused: bool) -> bool {
+    /// Pauses in the name of the toolstack.
+    ///
+    /// # Errors
+    /// `Overflow` after too many.
+    pub fn pause_by_controller<M: Machine>(&self, hv: &Hypervisor<M>) -> Result<(), Errno> {
         let stage = self.life.lock();
-        if self.is_paused_by_controller.swap(paused, Ordering::Relaxed) == paused {
-            return false;
-        }
-        if paused {
-            self.hold(hv)
-        } else {
-            self.release(hv)
+        let more = |n: u32| n.checked_add(1).filter(|&n| n <= MAX_CONTROLLER_PAUSES);
+        let counted = self.controller_pauses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        counted.map_err(|_| Errno::Overflow)?;
+        self.hold(hv);
+        drop(stage);
+        Ok(())
+    }
+
+    /// Takes back one pause of the toolstack.
+    ///
+    /// # Errors
+    /// `Inval` if there is none.
+    pub fn unpause_by_controller<M: Machine>(&self, hv: &Hypervisor<M>) -> Result<(), Errno> {
+        let stage = self.life.lock();
+        let counted = self.controller_pauses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+        counted.map_err(|_| Errno::Inval)?;
+        self.release(hv);
+        drop(stage);
+        Ok(())
+    }
+
+    /// Whether the toolstack has paused it.
+    #[must_use]
+    pub fn is_paused_by_controller(&self) -> bool {
+        self.controller_pauses.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether it has nothing left but what others hold of it.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        *self.life.lock() == teardown::Stage::Dead
+    }
+
+    /// Publishes the wall clock in its `shared_info`.
+    pub fn publish_wall_clock<M: Machine>(&self, hv: &Hypervisor<M>) {
+        let stage = self.life.lock();
+        if stage.is_alive() {
+            hv.time.publish_wall_clock(&hv.machine, self.shared_info, self.time_offset.load(Ordering::Relaxed));
         }
         drop(stage);
-        true
     }
 
     /// Waits until no CPU has a vcpu of this paused domain. Not for the caller's own domain.
@@ -352,8 +398,7 @@ pub fn shut_down<M: Machine>(hv: &'static Hypervisor<M>, domain: &Domain, reason
 /// Lets a domain that shut down go on (`XEN_DOMCTL_resumedomain`).
 pub fn resume<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) {
     let stage = domain.life.lock();
-    if *stage == teardown::Stage::Alive && domain.shutdown.swap(NOT_SHUT_DOWN, Ordering::AcqRel) != NOT_SHUT_DOWN {
-        domain.shutdown_code.store(NOT_SHUT_DOWN, Ordering::Relaxed);
+    if stage.is_alive() && domain.shutdown.swap(NOT_SHUT_DOWN, Ordering::AcqRel) != NOT_SHUT_DOWN {
         for vcpu in domain.each_vcpu() {
             sched::unpause(hv, vcpu, pause::SHUT_DOWN);
         }

@@ -255,7 +255,7 @@ impl Port {
 pub fn reset<M: Machine>(caller: &Caller<'_, M>, dom: DomId) -> Result<Progress, Errno> {
     let domain = named(caller, dom)?;
     may_act_on(caller, &domain)?;
-    if domain.id != caller.domain.id && !domain.is_paused_by_controller.load(Ordering::Relaxed) {
+    if domain.id != caller.domain.id && !domain.is_paused_by_controller() {
         return Err(Errno::Inval);
     }
     Ok(close_all(caller.hv, &domain))

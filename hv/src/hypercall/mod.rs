@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod console;
+pub mod domctl;
 pub mod event;
 pub mod grant;
 pub mod guest_setup;

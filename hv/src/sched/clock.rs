@@ -140,13 +140,14 @@ impl SystemTime {
         version.store((old | 1).wrapping_add(1).into(), Ordering::Release);
     }
 
-    /// Publishes the wall clock in a `shared_info`, by the same protocol.
-    pub fn publish_wall_clock(&self, memory: &impl Memory, shared_info: Mfn) {
+    /// Publishes the wall clock, `ahead` seconds ahead, in a `shared_info`, by the same protocol.
+    pub fn publish_wall_clock(&self, memory: &impl Memory, shared_info: Mfn, ahead: i64) {
         /// `wc_version` and `wc_sec`, then `wc_nsec` and `wc_sec_hi` (`struct shared_info`, `xen.h`).
         const WALL_OFFSET: usize = 3072;
         const _: () = assert!(WALL_OFFSET + 16 <= PAGE_BYTES);
         let [first, second, ..] = memory.words(shared_info).split_at(WALL_OFFSET / 8).1 else { return };
         let (seconds, nanoseconds) = self.wall_clock();
+        let seconds = seconds.saturating_add_signed(ahead);
         let version = first.load(Ordering::Relaxed) as u32 | 1;
         let with_version = |v: u32| u64::from(v) | (seconds & u64::from(u32::MAX)) << 32;
         first.store(with_version(version), Ordering::Relaxed);

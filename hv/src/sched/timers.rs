@@ -62,6 +62,15 @@ pub fn watchdog_is_set(domain: &Domain, which: usize) -> bool {
     watchdog.is_some_and(|w| w.load(Ordering::Relaxed) != NEVER)
 }
 
+/// Stops everything that a vcpu waits for.
+pub fn stop_all<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
+    let sched = &vcpu.sched;
+    for timer in [&vcpu.timer, &sched.next_tick, &sched.poll_deadline].into_iter().chain(&sched.watchdogs) {
+        timer.store(NEVER, Ordering::Relaxed);
+    }
+    refresh(hv, vcpu);
+}
+
 fn earliest(vcpu: &Vcpu) -> u64 {
     let sched = &vcpu.sched;
     let own = [&vcpu.timer, &sched.next_tick, &sched.poll_deadline];

@@ -34,7 +34,7 @@ pub(crate) fn new_domain(hv: &'static Hypervisor<Fake>, id: u16, is_privileged: 
     let config = Config { id: Some(DomId(id)), is_privileged, ..Config::CONTROL };
     let domain = domain::create(hv, &config).unwrap();
     domain.max_pages.store(max_pages, Ordering::SeqCst);
-    domain.set_paused_by_controller(hv, false);
+    domain.unpause_by_controller(hv).unwrap();
     domain
 }
 

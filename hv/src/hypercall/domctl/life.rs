@@ -1,0 +1,206 @@
+//! Making and ending domains, and what is said of a whole domain.
+
+use super::{Answer, Outcome, other_than_self};
+use crate::{
+    addr::Mfn,
+    caller::{Caller, Control},
+    config::{MAX_GRANT_FRAMES, MAX_MAPTRACK, MAX_PORTS},
+    domain::{self, Config, Domain, teardown},
+    hypercall::stubs,
+    machine::Machine,
+    mem::{editor, frame_type::FrameType, guest_ptr::GuestPtr},
+};
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+use oxen_abi::{
+    domctl::{
+        Domctl, DomctlAddressSize, DomctlCpuPolicy, DomctlCreatedomain, DomctlGetpageframeinfo3, DomctlHypercallInit,
+        DomctlMaxMem, DomctlMaxVcpus, DomctlSetdomainhandle, DomctlSettimeoffset, DomctlTscInfo, TSC_MODE_DEFAULT,
+        TSC_MODE_NEVER_EMULATE, XEN_CPUID_INPUT_UNUSED, XEN_DOMCTL_CDF_XS_DOMAIN, XEN_DOMCTL_GRANT_VERSION_MASK,
+        XEN_DOMCTL_PFINFO_L1TAB, XEN_DOMCTL_PFINFO_LPINTAB, XEN_DOMCTL_PFINFO_LTAB_SHIFT, XEN_DOMCTL_PFINFO_XTAB,
+        XEN_X86_MSR_RELAXED,
+    },
+    domid::DomId,
+    errno::Errno,
+};
+
+/// Makes a domain. Its id is the one asked for, or with 0 or an id that no domain can have, one of the hypervisor's choice.
+pub(super) fn create<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Domctl) -> Outcome {
+    let wanted: DomctlCreatedomain = op.get();
+    let version = wanted.grant_opts & XEN_DOMCTL_GRANT_VERSION_MASK;
+    if wanted.flags & !XEN_DOMCTL_CDF_XS_DOMAIN != 0
+        || wanted.iommu_opts != 0
+        || wanted.vmtrace_size != 0
+        || wanted.cpupool_id != 0
+        || wanted.arch.emulation_flags != 0
+        || wanted.arch.misc_flags & !XEN_X86_MSR_RELAXED != 0
+        || wanted.grant_opts & !XEN_DOMCTL_GRANT_VERSION_MASK != 0
+        || !(1..=2).contains(&version)
+        || wanted.max_grant_frames == 0
+    {
+        return Err(Errno::Inval.into());
+    }
+    let limit = |wanted: i32, most: usize| u32::try_from(wanted).unwrap_or(u32::MAX).min(most as u32);
+    let config = Config {
+        id: (op.domain != DomId::DOM0 && op.domain.is_real()).then_some(op.domain),
+        is_privileged: false,
+        is_store: wanted.flags & XEN_DOMCTL_CDF_XS_DOMAIN != 0,
+        handle: wanted.handle,
+        max_vcpus: wanted.max_vcpus,
+        max_port: wanted.max_evtchn_port.min(MAX_PORTS as u32 - 1),
+        max_grant_frames: limit(wanted.max_grant_frames, MAX_GRANT_FRAMES),
+        max_maptrack_frames: limit(wanted.max_maptrack_frames, MAX_MAPTRACK),
+    };
+    teardown::bury_the_dead(caller.hv);
+    op.domain = domain::create(caller.hv, &config)?.id;
+    Ok(Answer::CopyBack)
+}
+
+/// Ends a domain; preempted, and executed again, until all is given back that nobody else holds.
+pub(super) fn destroy<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Arc<Domain>) -> Outcome {
+    other_than_self(caller, domain)?;
+    teardown::advance(caller.hv, domain)?;
+    Ok(Answer::Done)
+}
+
+pub(super) fn pause<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain) -> Outcome {
+    other_than_self(caller, domain)?;
+    domain.pause_by_controller(caller.hv)?;
+    domain.wait_until_off();
+    Ok(Answer::Done)
+}
+
+pub(super) fn unpause<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain) -> Outcome {
+    domain.unpause_by_controller(caller.hv)?;
+    Ok(Answer::Done)
+}
+
+pub(super) fn resume<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain) -> Outcome {
+    other_than_self(caller, domain)?;
+    domain::resume(caller.hv, domain);
+    Ok(Answer::Done)
+}
+
+/// Creates the vcpus below `max` that there are not yet.
+pub(super) fn make_vcpus<M: Machine>(
+    caller: &Caller<'_, M>,
+    _: Control,
+    domain: &Arc<Domain>,
+    request: DomctlMaxVcpus,
+) -> Outcome {
+    other_than_self(caller, domain)?;
+    if request.max == 0 || request.max > domain.max_vcpus.load(Ordering::Relaxed) {
+        return Err(Errno::Inval.into());
+    }
+    (0..request.max).try_for_each(|id| domain.add_vcpu(caller.hv, id))?;
+    Ok(Answer::Done)
+}
+
+pub(super) fn limit_memory(_: Control, domain: &Domain, request: DomctlMaxMem) -> Outcome {
+    let pages = u32::try_from(request.max_memkb / 4).unwrap_or(u32::MAX);
+    domain.max_pages.store(pages, Ordering::Relaxed);
+    Ok(Answer::Done)
+}
+
+pub(super) fn set_handle(_: Control, domain: &Domain, request: DomctlSetdomainhandle) -> Outcome {
+    *domain.handle.lock() = request.handle;
+    Ok(Answer::Done)
+}
+
+pub(super) fn set_time_offset<M: Machine>(
+    caller: &Caller<'_, M>,
+    _: Control,
+    domain: &Domain,
+    request: DomctlSettimeoffset,
+) -> Outcome {
+    domain.time_offset.store(request.time_offset_seconds, Ordering::Relaxed);
+    domain.publish_wall_clock(caller.hv);
+    Ok(Answer::Done)
+}
+
+pub(super) fn set_address_size(_: Control, request: DomctlAddressSize) -> Outcome {
+    if request.size == 64 { Ok(Answer::Done) } else { Err(Errno::Inval.into()) }
+}
+
+pub(super) fn get_address_size(_: Control, op: &mut Domctl) -> Outcome {
+    op.set(&DomctlAddressSize { size: 64 });
+    Ok(Answer::CopyBack)
+}
+
+/// The time stamp counter is never emulated.
+pub(super) fn set_tsc_mode(_: Control, request: DomctlTscInfo) -> Outcome {
+    match request.tsc_mode {
+        TSC_MODE_DEFAULT | TSC_MODE_NEVER_EMULATE => Ok(Answer::Done),
+        _ => Err(Errno::OpNotSupp.into()),
+    }
+}
+
+pub(super) fn get_tsc_mode<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Domctl) -> Outcome {
+    let khz = caller.hv.machine.frequency() / 1000;
+    op.set(&DomctlTscInfo {
+        tsc_mode: TSC_MODE_NEVER_EMULATE,
+        gtsc_khz: u32::try_from(khz).unwrap_or(u32::MAX),
+        incarnation: 0,
+        pad: 0,
+        elapsed_nsec: caller.hv.now(),
+    });
+    Ok(Answer::CopyBack)
+}
+
+/// Every guest sees the same processor, so a toolstack's wishes are heard and change nothing.
+pub(super) fn set_cpu_policy(_: Control, op: &mut Domctl) -> Outcome {
+    let policy: DomctlCpuPolicy = op.get();
+    let unused = XEN_CPUID_INPUT_UNUSED;
+    op.set(&DomctlCpuPolicy { err_leaf: unused, err_subleaf: unused, err_msr: unused, ..policy });
+    Ok(Answer::CopyBack)
+}
+
+pub(super) fn fill_hypercall_page<M: Machine>(
+    caller: &Caller<'_, M>,
+    _: Control,
+    domain: &Domain,
+    request: DomctlHypercallInit,
+) -> Outcome {
+    let hv = caller.hv;
+    let mfn = Mfn::new(request.gmfn).filter(|&mfn| hv.frames.is_ram(mfn)).ok_or(Errno::Acces)?;
+    editor::hold_writable(hv, mfn, domain.owner).map_err(|_| Errno::Acces)?;
+    for (place, byte) in hv.machine.bytes(mfn).iter().zip(stubs::page()) {
+        place.store(byte, Ordering::Relaxed);
+    }
+    hv.frames.put_use(mfn);
+    Ok(Answer::Done)
+}
+
+/// What frames of the domain are used as, for whoever saves it.
+pub(super) fn page_types<M: Machine>(
+    caller: &Caller<'_, M>,
+    _: Control,
+    domain: &Domain,
+    request: DomctlGetpageframeinfo3,
+) -> Outcome {
+    /// As many as in one call of Xen's.
+    const MOST: u64 = 1024;
+    other_than_self(caller, domain)?;
+    if request.num > MOST {
+        return Err(Errno::TooBig.into());
+    }
+    let hv = caller.hv;
+    let array = GuestPtr::<u64>::new(request.array, request.num)?;
+    for index in 0..request.num {
+        let raw = array.read(&hv.machine, index)?;
+        let state = Mfn::new(raw).filter(|&mfn| hv.frames.is_ram(mfn)).map(|mfn| hv.frames.state(mfn));
+        let kind = match state.filter(|s| s.owner() == domain.owner && s.is_allocated()) {
+            None => XEN_DOMCTL_PFINFO_XTAB,
+            Some(state) if state.uses() == 0 => 0,
+            Some(state) => {
+                let level = state.kind().level().unwrap_or(FrameType::None as u32);
+                let pinned = if state.is_pinned() { XEN_DOMCTL_PFINFO_LPINTAB } else { 0 };
+                level << XEN_DOMCTL_PFINFO_LTAB_SHIFT | pinned
+            }
+        };
+        array.write(&hv.machine, index, &kind.into())?;
+    }
+    Ok(Answer::Done)
+}
+
+const _: () = assert!(XEN_DOMCTL_PFINFO_L1TAB == 1 << XEN_DOMCTL_PFINFO_LTAB_SHIFT);
