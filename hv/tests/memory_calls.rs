@@ -59,7 +59,7 @@ fn known(guest: &Guest) -> Holds {
 #[test]
 fn a_validated_tree_is_counted_entry_by_entry() {
     let (guest, home) = guest();
-    audit::check(guest.hv, &known(&guest));
+    audit::check(guest.hv, &known(&guest), audit::nothing_lent);
     let l1 = guest.hv.frames.state(home.tables[3]);
     assert_eq!((l1.kind(), l1.uses(), l1.refs()), (FrameType::L1, 1, 3));
 }
@@ -76,7 +76,7 @@ fn a_page_table_is_never_writable() {
     // A page that is mapped writable does not become a table.
     let data = home.data[3];
     assert_eq!(extended(&mut guest, mmu::MMUEXT_PIN_L1_TABLE, data.raw(), 0), Err(Errno::Inval));
-    audit::check(guest.hv, &known(&guest));
+    audit::check(guest.hv, &known(&guest), audit::nothing_lent);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn a_new_table_is_unmapped_filled_pinned_hung_in_and_taken_down() {
     assert_eq!(update(&mut guest, hang, Entry::to(l1, FLAGS | Entry::WRITABLE).0), Ok(0));
     guest.hv.machine.write_guest_word(GuestAddr((512 + 7) << 12), 42).unwrap();
     assert_eq!(guest.hv.frames.state(l1).uses(), 2);
-    audit::check(guest.hv, &known(&guest));
+    audit::check(guest.hv, &known(&guest), audit::nothing_lent);
     assert_eq!(update(&mut guest, hang, 0), Ok(0));
     assert_eq!(extended(&mut guest, mmu::MMUEXT_UNPIN_TABLE, l1.raw(), 0), Ok(0));
     assert_eq!(extended(&mut guest, mmu::MMUEXT_UNPIN_TABLE, l1.raw(), 0), Err(Errno::Inval));
@@ -104,7 +104,7 @@ fn a_new_table_is_unmapped_filled_pinned_hung_in_and_taken_down() {
     // A CPU may still walk through the table that was: it must forget before the guest can write there.
     let writable = Entry::to(l1, FLAGS | Entry::WRITABLE).0;
     assert_eq!(guest.call(calls::update_va_mapping, [va, writable, mmu::UVMF_INVLPG, 0]), Ok(0));
-    audit::check(guest.hv, &known(&guest));
+    audit::check(guest.hv, &known(&guest), audit::nothing_lent);
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn direct_writes_to_a_table_are_done_or_left_to_the_guest() {
     let narrow = Write::CompareExchange { expected: low, new: low & !2 };
     assert_eq!(write(&guest, va, 1, narrow), Ok(Written { old: low, stored: true }));
     assert_eq!(write(&guest, va, 1, narrow), Ok(Written { old: low & !2, stored: false }));
-    audit::check(guest.hv, &known(&guest));
+    audit::check(guest.hv, &known(&guest), audit::nothing_lent);
     let before = audit::snapshot(guest.hv);
     let table = Entry::to(home.tables[3], FLAGS | Entry::WRITABLE).0;
     assert!(write(&guest, va, 8, Write::Store(table)).is_err());
@@ -186,7 +186,7 @@ fn direct_writes_to_a_table_are_done_or_left_to_the_guest() {
     assert_eq!(audit::snapshot(guest.hv), before);
     assert_eq!(write(&guest, va, 8, Write::Store(0)), Ok(Written { old: page & !2, stored: true }));
     assert_eq!(extended(&mut guest, mmu::MMUEXT_TLB_FLUSH_LOCAL, 0, 0), Ok(0));
-    audit::check(guest.hv, &known(&guest));
+    audit::check(guest.hv, &known(&guest), audit::nothing_lent);
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn a_balloon_goes_out_and_in_again() {
     let fresh = Mfn::new(guest.hv.machine.read_guest_word(GuestAddr(64)).unwrap()).unwrap();
     assert_eq!(table_word(guest.hv, fresh, 0).load(Ordering::SeqCst), 0, "law 8: scrubbed");
     assert_eq!(guest.call(calls::update_va_mapping, [9 << 12, Entry::to(fresh, FLAGS | 2).0, 0, 0]), Ok(0));
-    audit::check(guest.hv, &known(&guest));
+    audit::check(guest.hv, &known(&guest), audit::nothing_lent);
     // A quota is a quota.
     let room = 64 - 20;
     put(&guest, &reservation(0, 1000));

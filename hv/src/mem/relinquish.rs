@@ -21,8 +21,8 @@ pub fn relinquish<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, next: &mut us
             if state.is_pinned() {
                 editor.unpin(mfn)?;
             }
+            editor.settle()?;
             if is_abandoned(hv, mfn) {
-                editor.settle()?;
                 editor.abandon(mfn);
             }
             if state.is_allocated() {

@@ -264,6 +264,11 @@ impl Fake {
         Ok(entry.mfn().unwrap())
     }
 
+    /// A guest that maps device memory finds the machine's first frame there.
+    fn in_ram(&self, frame: Mfn) -> Mfn {
+        if frame.index() < self.frames.len() { frame } else { Mfn::new(0).unwrap() }
+    }
+
     fn each_byte(
         &self,
         start: GuestAddr,
@@ -276,7 +281,7 @@ impl Fake {
             let va = GuestAddr(start.0.wrapping_add(done as u64));
             assert!(va.is_guest_range(1), "{va:?} was not judged");
             let here = (count - done).min(PAGE_BYTES - va.offset());
-            let page = self.bytes(self.translate(va, write)?);
+            let page = self.bytes(self.in_ram(self.translate(va, write)?));
             for i in 0..here {
                 act(done + i, &page[va.offset() + i]);
             }
@@ -297,12 +302,12 @@ impl GuestMemory for Fake {
 
     fn read_guest_word(&self, from: GuestAddr) -> Result<u64, GuestFault> {
         assert!(from.is_guest_range(8) && from.0.is_multiple_of(8));
-        Ok(self.words(self.translate(from, false)?)[from.offset() / 8].load(Ordering::SeqCst))
+        Ok(self.words(self.in_ram(self.translate(from, false)?))[from.offset() / 8].load(Ordering::SeqCst))
     }
 
     fn write_guest_word(&self, to: GuestAddr, value: u64) -> Result<(), GuestFault> {
         assert!(to.is_guest_range(8) && to.0.is_multiple_of(8));
-        self.words(self.translate(to, true)?)[to.offset() / 8].store(value, Ordering::SeqCst);
+        self.words(self.in_ram(self.translate(to, true)?))[to.offset() / 8].store(value, Ordering::SeqCst);
         Ok(())
     }
 
