@@ -51,8 +51,9 @@ pub enum Refusal {
     Tell(Errno),
     /// More urgent work waits: the same hypercall is executed again, with the arguments as the handler left them.
     Preempted,
-    /// The guest broke a promise that it cannot be told about, and is ended with this reason.
-    Crash(&'static str),
+    /// The guest broke a promise that it cannot be told about, and is ended with this reason. Behind a pointer, so that
+    /// a [`Reply`] fits into two registers.
+    Crash(&'static &'static str),
 }
 
 impl From<Errno> for Refusal {
@@ -63,6 +64,7 @@ impl From<Errno> for Refusal {
 
 /// What a hypercall answers: the value for RAX, or why there is none.
 pub type Reply = Result<u64, Refusal>;
+const _: () = assert!(size_of::<Reply>() == 16);
 
 impl<M: Machine> Caller<'_, M> {
     /// Whether something more urgent than the present hypercall waits on this CPU.

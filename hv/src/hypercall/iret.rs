@@ -17,12 +17,12 @@ pub fn iret<M: Machine>(caller: &mut Caller<'_, M>) -> Reply {
     let frame = GuestAddr(caller.regs.rsp);
     let words = if frame.is_guest_range(72) { caller.hv.machine.read_guest_words::<9>(frame).ok() } else { None };
     let Some([rax, r11, rcx, context_flags, rip, cs, rflags, rsp, ss]) = words else {
-        return Err(Refusal::Crash("iret: the context at RSP cannot be read"));
+        return Err(Refusal::Crash(&"iret: the context at RSP cannot be read"));
     };
     if cs & 3 == 3 {
         if caller.state.user_root.is_none() {
             return Err(Refusal::Crash(
-                "iret: to user mode, but no user page tables are set (MMUEXT_NEW_USER_BASEPTR)",
+                &"iret: to user mode, but no user page tables are set (MMUEXT_NEW_USER_BASEPTR)",
             ));
         }
         caller.state.in_kernel = false;

@@ -62,6 +62,7 @@ pub fn sched_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Repl
 ///
 /// # Errors
 /// `NoSys` for an unknown command.
+#[inline(never)]
 pub fn sched_op_compat<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [command, argument, ..] = *args;
     match command as u32 {
