@@ -73,6 +73,8 @@ pub struct Guest {
     pub end: Cell<Option<End>>,
     /// It has ended but is kept to be looked at.
     pub preserved: Cell<bool>,
+    /// Somebody is taking it apart.
+    leaving: Cell<bool>,
     ended: Notify,
 }
 
@@ -148,6 +150,7 @@ pub async fn create(system: &Shared, config: GuestConfig) -> Result<Rc<Guest>, S
         started: Cell::new(0),
         end: Cell::new(None),
         preserved: Cell::new(false),
+        leaving: Cell::new(false),
         ended: Notify::new(),
     });
     start(system, &guest).await?;
@@ -263,12 +266,17 @@ pub async fn destroy(system: &Shared, guest: &Rc<Guest>) {
     }
 }
 
+/// Takes a guest apart for good; who comes second waits for who came first.
 async fn finish(system: &Shared, guest: &Rc<Guest>, end: End) {
-    guest.preserved.set(false);
-    system.guests.remember(guest);
-    // A guest that ended by itself keeps its own reason.
-    guest.end.set(Some(guest.end.get().unwrap_or(end)));
+    if guest.leaving.replace(true) {
+        guest.wait().await;
+        return;
+    }
     dissolve(system, guest).await;
+    system.guests.remember(guest);
+    guest.preserved.set(false);
+    // A guest that ended by itself and was preserved keeps its own reason.
+    guest.end.set(Some(guest.end.get().unwrap_or(end)));
     guest.ended.notify();
 }
 
@@ -299,6 +307,7 @@ pub async fn watch(system: Shared) {
         }
         for guest in system.guests.alive() {
             if guest.end.get().is_none()
+                && !guest.leaving.get()
                 && let Some(end) = end_of(guest.domain.get())
             {
                 handle_end(&system, &guest, end).await;
