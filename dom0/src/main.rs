@@ -9,6 +9,7 @@ use core::cell::Cell;
 
 use oxen_dom0::archive::Archive;
 use oxen_dom0::balloon::controller;
+use oxen_dom0::device::Disks;
 use oxen_dom0::options::Options;
 use oxen_dom0::store::server::StoreHandle;
 use oxen_dom0::system::System;
@@ -27,7 +28,7 @@ fn run() {
         options: Options::parse(&start_info::command_line()),
         terminal: Terminal::new(),
         guests: lifecycle::Guests::default(),
-        disks: oxen_dom0::device::Disks::default(),
+        disks: Disks::find(),
         balloon: controller::Controller::default(),
         failed: Cell::new(false),
     });

@@ -1,6 +1,10 @@
 //! Disks of this machine, and how guests' disks are opened on them.
 
+pub mod pci;
 pub mod ramdisk;
+pub mod virtio;
+pub mod virtio_block;
+pub mod virtqueue;
 
 use alloc::{collections::BTreeMap, format, rc::Rc, string::String, vec::Vec};
 use core::cell::{Cell, RefCell};
@@ -12,6 +16,7 @@ use crate::archive::Archive;
 use crate::backend::block::request::Direction;
 use crate::toolstack::config::disk::Disk;
 use ramdisk::RamDisk;
+use virtio_block::VirtioBlock;
 
 /// A part of a granted page that data go to or come from.
 #[derive(Clone, Debug)]
@@ -48,6 +53,8 @@ pub struct Failure;
 pub enum Medium {
     /// A file of the archive, in memory.
     Ram(Rc<RamDisk>),
+    /// A disk of this machine.
+    Virtio(Rc<VirtioBlock>),
 }
 
 impl Medium {
@@ -55,6 +62,7 @@ impl Medium {
     pub fn sectors(&self) -> u64 {
         match self {
             Self::Ram(disk) => disk.sectors(),
+            Self::Virtio(disk) => disk.sectors(),
         }
     }
 
@@ -62,6 +70,7 @@ impl Medium {
     pub fn is_writable(&self) -> bool {
         match self {
             Self::Ram(_) => true,
+            Self::Virtio(disk) => disk.is_writable(),
         }
     }
 
@@ -69,6 +78,7 @@ impl Medium {
     pub fn can_discard(&self) -> bool {
         match self {
             Self::Ram(_) => true,
+            Self::Virtio(disk) => disk.can_discard(),
         }
     }
 
@@ -76,6 +86,7 @@ impl Medium {
     pub async fn transfer(&self, direction: Direction, sector: u64, pieces: &[Piece]) -> Result<(), Failure> {
         match self {
             Self::Ram(disk) => disk.transfer(direction, sector, pieces),
+            Self::Virtio(disk) => disk.transfer(direction, sector, pieces).await,
         }
     }
 
@@ -83,6 +94,7 @@ impl Medium {
     pub async fn flush(&self) -> Result<(), Failure> {
         match self {
             Self::Ram(_) => Ok(()),
+            Self::Virtio(disk) => disk.flush().await,
         }
     }
 
@@ -90,6 +102,7 @@ impl Medium {
     pub async fn discard(&self, sector: u64, count: u64) -> Result<(), Failure> {
         match self {
             Self::Ram(disk) => disk.discard(sector, count),
+            Self::Virtio(disk) => disk.discard(sector, count).await,
         }
     }
 }
@@ -125,7 +138,16 @@ pub struct Disks {
 }
 
 impl Disks {
-    /// Adds a disk of this machine.
+    /// The machine's own disks: `vda`, `vdb` and so on.
+    pub fn find() -> Self {
+        let disks = Self::default();
+        for (disk, letter) in VirtioBlock::find_all().into_iter().zip('a'..='z') {
+            disks.add(&format!("vd{letter}"), Medium::Virtio(disk));
+        }
+        disks
+    }
+
+    /// Adds a disk.
     pub fn add(&self, name: &str, medium: Medium) {
         self.known.borrow_mut().insert(name.into(), (medium, Rc::default()));
     }

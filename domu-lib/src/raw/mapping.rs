@@ -1,6 +1,6 @@
 //! Mapping frames into windows, by page-table updates.
 
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
@@ -44,6 +44,13 @@ pub unsafe trait Words {
         let words = self.words64();
         // SAFETY: the same memory in halves.
         unsafe { core::slice::from_raw_parts(words.as_ptr().cast(), words.len() * 2) }
+    }
+
+    /// As words of 16 bits.
+    fn words16(&self) -> &[AtomicU16] {
+        let words = self.words64();
+        // SAFETY: the same memory in quarters.
+        unsafe { core::slice::from_raw_parts(words.as_ptr().cast(), words.len() * 4) }
     }
 
     /// As bytes.

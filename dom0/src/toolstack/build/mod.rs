@@ -141,16 +141,20 @@ impl Builder<'_> {
     }
 
     async fn populate(&mut self) -> Result<(), String> {
+        let free = control::physical_info().map_or(u64::MAX, |info| info.free_pages);
+        let mib = |pages: u64| pages * PAGE >> 20;
+        let lacking = format!(
+            "the machine has {} MiB free, too few for {} MiB; end or shrink another guest (xl mem-set)",
+            mib(free),
+            mib(self.plan.pages)
+        );
+        if free < self.plan.pages {
+            return Err(lacking);
+        }
         self.frames = (0..self.plan.pages).collect();
         let domain = self.domain;
         for chunk in self.frames.chunks_mut(BATCH) {
-            if control::populate_physmap(domain, chunk).is_err() {
-                let free = control::physical_info().map_or(0, |info| info.free_pages * PAGE >> 20);
-                let wanted = self.plan.pages * PAGE >> 20;
-                return Err(format!(
-                    "the machine has {free} MiB left, too few for {wanted} MiB; end or shrink another guest (xl mem-set)"
-                ));
-            }
+            control::populate_physmap(domain, chunk).map_err(|_| lacking.clone())?;
             task::yield_now().await;
         }
         Ok(())

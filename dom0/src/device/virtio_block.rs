@@ -1,0 +1,230 @@
+//! A virtio disk. Data go straight between the device and the pages of the guest.
+
+use alloc::{rc::Rc, vec::Vec};
+use core::cell::{Cell, RefCell};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use oxen_domu_lib::memory::Page;
+use oxen_domu_lib::sync::Notify;
+use oxen_domu_lib::task;
+
+use super::pci::Function;
+use super::virtio::{VENDOR, VirtioDevice};
+use super::virtqueue::{Buffer, Dma, VirtQueue};
+use super::{Failure, Piece};
+use crate::backend::block::request::{Direction, SECTOR};
+
+const DEVICE_IDS: [u16; 2] = [0x1001, 0x1042];
+
+const FEATURE_SEG_MAX: u64 = 1 << 2;
+const FEATURE_READ_ONLY: u64 = 1 << 5;
+const FEATURE_FLUSH: u64 = 1 << 9;
+const FEATURE_DISCARD: u64 = 1 << 13;
+
+const TYPE_IN: u32 = 0;
+const TYPE_OUT: u32 = 1;
+const TYPE_FLUSH: u32 = 4;
+const TYPE_DISCARD: u32 = 11;
+const STATUS_OK: u32 = 0;
+const STATUS_UNKNOWN: u32 = 0xff;
+
+/// Bytes of the slot in which each chain keeps its header, a discard's range and its status.
+const SLOT: usize = 64;
+const SLOTS_PER_PAGE: usize = 4096 / SLOT;
+const RANGE_AT: usize = 16;
+const STATUS_AT: usize = 32;
+
+/// One disk.
+#[derive(Debug)]
+pub struct VirtioBlock {
+    device: VirtioDevice,
+    queue: RefCell<VirtQueue<Page>>,
+    slots: Vec<Page>,
+    sectors: u64,
+    most_pieces: usize,
+    /// By head: whether a chain is out, and who waits for it.
+    out: RefCell<Vec<Option<Rc<Done>>>>,
+    room: Notify,
+    in_flight: Cell<usize>,
+    submitted: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Done {
+    /// The device's answer, once it is there.
+    status: Cell<Option<u32>>,
+    wake: Notify,
+}
+
+impl VirtioBlock {
+    /// Finds and starts all virtio disks, in the order of their places on the bus.
+    pub fn find_all() -> Vec<Rc<Self>> {
+        let is_disk = |f: &Function| f.vendor == VENDOR && DEVICE_IDS.contains(&f.id);
+        let started = Function::all().into_iter().filter(is_disk).filter_map(Self::start);
+        let disks: Vec<_> = started.map(Rc::new).collect();
+        for disk in &disks {
+            task::spawn(disk.clone().run());
+        }
+        disks
+    }
+
+    fn start(function: Function) -> Option<Self> {
+        let wanted = FEATURE_SEG_MAX | FEATURE_READ_ONLY | FEATURE_FLUSH | FEATURE_DISCARD;
+        let device = VirtioDevice::start(function, wanted)?;
+        let queue = device.open_queue()?;
+        let size = queue.room();
+        let segments = if device.features & FEATURE_SEG_MAX == 0 { 1 } else { device.config.read32(12) };
+        let slots = (0..size.div_ceil(SLOTS_PER_PAGE)).map(|_| Page::zeroed()).collect::<Option<Vec<_>>>()?;
+        Some(Self {
+            sectors: device.config.read64(0),
+            // Two descriptors of a chain are header and status; a chain shall leave room for others.
+            most_pieces: usize::try_from(segments).unwrap_or(1).clamp(1, (size / 2).saturating_sub(2).max(1)),
+            device,
+            queue: RefCell::new(queue),
+            slots,
+            out: RefCell::new((0..size).map(|_| None).collect()),
+            room: Notify::new(),
+            in_flight: Cell::new(0),
+            submitted: Notify::new(),
+        })
+    }
+
+    /// Sectors of 512 bytes.
+    pub fn sectors(&self) -> u64 {
+        self.sectors
+    }
+
+    /// Whether the device takes writes.
+    pub fn is_writable(&self) -> bool {
+        self.device.features & FEATURE_READ_ONLY == 0
+    }
+
+    /// Whether the device takes discards.
+    pub fn can_discard(&self) -> bool {
+        self.device.features & FEATURE_DISCARD != 0
+    }
+
+    /// Moves data between the disk, from `sector` on, and the pieces one after the other.
+    pub async fn transfer(&self, direction: Direction, sector: u64, pieces: &[Piece]) -> Result<(), Failure> {
+        let kind = match direction {
+            Direction::Read => TYPE_IN,
+            Direction::Write => TYPE_OUT,
+        };
+        let mut at = sector;
+        for part in pieces.chunks(self.most_pieces) {
+            let buffer = |piece: &Piece| {
+                Some(Buffer {
+                    address: piece.machine_address()?,
+                    length: piece.bytes.into(),
+                    device_writes: direction == Direction::Read,
+                })
+            };
+            let buffers: Vec<Buffer> = part.iter().map(buffer).collect::<Option<_>>().ok_or(Failure)?;
+            self.request(kind, at, &buffers, None).await?;
+            at += part.iter().map(|piece| u64::from(piece.bytes) / SECTOR).sum::<u64>();
+        }
+        Ok(())
+    }
+
+    /// Makes durable what was written.
+    pub async fn flush(&self) -> Result<(), Failure> {
+        // A device without the feature writes through.
+        if self.device.features & FEATURE_FLUSH == 0 { Ok(()) } else { self.request(TYPE_FLUSH, 0, &[], None).await }
+    }
+
+    /// Forgets the contents of sectors.
+    pub async fn discard(&self, sector: u64, count: u64) -> Result<(), Failure> {
+        let most = u64::from(self.device.config.read32(36)).max(1);
+        let mut done = 0;
+        while done < count {
+            let now = (count - done).min(most);
+            self.request(TYPE_DISCARD, 0, &[], Some((sector + done, now))).await?;
+            done += now;
+        }
+        Ok(())
+    }
+
+    /// The words of a slot, and where the device finds it.
+    fn slot(&self, head: u16) -> Option<(&[AtomicU32], u64)> {
+        let page = self.slots.get(usize::from(head) / SLOTS_PER_PAGE)?;
+        let first = usize::from(head) % SLOTS_PER_PAGE * SLOT;
+        let words = Dma::words(page).get(first / 4..(first + SLOT) / 4)?;
+        Some((words, Dma::address(page) + first as u64))
+    }
+
+    async fn request(&self, kind: u32, sector: u64, data: &[Buffer], range: Option<(u64, u64)>) -> Result<(), Failure> {
+        let extra = 2 + usize::from(range.is_some());
+        while self.queue.borrow().room() < data.len() + extra {
+            self.room.notified().await;
+        }
+        let done = self.submit(kind, sector, data, range).ok_or(Failure)?;
+        loop {
+            match done.status.get() {
+                Some(STATUS_OK) => return Ok(()),
+                Some(_) => return Err(Failure),
+                None => done.wake.notified().await,
+            }
+        }
+    }
+
+    fn submit(&self, kind: u32, sector: u64, data: &[Buffer], range: Option<(u64, u64)>) -> Option<Rc<Done>> {
+        let mut queue = self.queue.borrow_mut();
+        let (words, address) = self.slot(queue.next_head()?)?;
+        let put = |at: usize, value: u64| {
+            let halves = [value & 0xffff_ffff, value >> 32];
+            for (word, half) in words.iter().skip(at / 4).zip(halves) {
+                word.store(half as u32, Ordering::Relaxed);
+            }
+        };
+        put(0, kind.into());
+        put(8, sector);
+        put(STATUS_AT, STATUS_UNKNOWN.into());
+        let mut chain = Vec::with_capacity(data.len() + 3);
+        chain.push(Buffer { address, length: 16, device_writes: false });
+        if let Some((first, count)) = range {
+            put(RANGE_AT, first);
+            put(RANGE_AT + 8, count & 0xffff_ffff);
+            chain.push(Buffer { address: address + RANGE_AT as u64, length: 16, device_writes: false });
+        }
+        chain.extend_from_slice(data);
+        chain.push(Buffer { address: address + STATUS_AT as u64, length: 1, device_writes: true });
+        let head = queue.offer(&chain)?;
+        let done = Rc::new(Done::default());
+        *self.out.borrow_mut().get_mut(usize::from(head))? = Some(done.clone());
+        self.in_flight.set(self.in_flight.get() + 1);
+        if queue.wants_notice() {
+            self.device.notify();
+        }
+        self.submitted.notify();
+        Some(done)
+    }
+
+    /// Takes a finished chain back: its status is read before its slot can serve another.
+    fn finish(&self, head: u16) {
+        let taken = self.out.borrow_mut().get_mut(usize::from(head)).and_then(Option::take);
+        let status = self.slot(head).and_then(|(words, _)| words.get(STATUS_AT / 4));
+        if let (Some(done), Some(status)) = (taken, status) {
+            done.status.set(Some(status.load(Ordering::Acquire) & 0xff));
+            done.wake.notify();
+            self.in_flight.set(self.in_flight.get() - 1);
+        }
+    }
+
+    /// The task that takes finished chains back.
+    async fn run(self: Rc<Self>) {
+        loop {
+            while self.in_flight.get() == 0 {
+                self.submitted.notified().await;
+            }
+            self.device.wait().await;
+            loop {
+                let head = self.queue.borrow_mut().take_used();
+                match head {
+                    Some(head) => self.finish(head),
+                    None => break,
+                }
+            }
+            self.room.notify();
+        }
+    }
+}

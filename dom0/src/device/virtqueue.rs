@@ -1,0 +1,230 @@
+//! A split virtqueue: chains of buffers given to a device and taken back.
+
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering, fence};
+
+use oxen_domu_lib::memory::Page;
+
+/// Memory that the device reaches too.
+pub trait Dma {
+    /// The page in words of 32 bits.
+    fn words(&self) -> &[AtomicU32];
+    /// Where the device finds it.
+    fn address(&self) -> u64;
+}
+
+impl Dma for Page {
+    fn words(&self) -> &[AtomicU32] {
+        self.words32()
+    }
+
+    fn address(&self) -> u64 {
+        self.mfn().address()
+    }
+}
+
+/// The most descriptors: as many as a page holds.
+pub const MOST: u16 = 256;
+
+const NEXT: u32 = 1;
+const DEVICE_WRITES: u32 = 2;
+
+/// One buffer of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    /// Machine address.
+    pub address: u64,
+    /// Bytes.
+    pub length: u32,
+    /// The device writes it, or else reads it.
+    pub device_writes: bool,
+}
+
+/// A queue of `size` descriptors in three pages.
+#[derive(Debug)]
+pub struct VirtQueue<M> {
+    size: u16,
+    /// Descriptors, 16 bytes each.
+    pub descriptors: M,
+    /// What the driver offers: index in the upper half of word 0, then heads, 16 bits each.
+    pub available: M,
+    /// What the device has done: index in the upper half of word 0, then pairs of head and length.
+    pub used: M,
+    free: Vec<u16>,
+    chains: Vec<Vec<u16>>,
+    offered: u16,
+    taken: u16,
+}
+
+impl<M: Dma> VirtQueue<M> {
+    /// An empty queue; `size` is a power of two up to [`MOST`].
+    pub fn new(size: u16, descriptors: M, available: M, used: M) -> Self {
+        let size = size.min(MOST);
+        Self {
+            size,
+            descriptors,
+            available,
+            used,
+            free: (0..size).rev().collect(),
+            chains: (0..size).map(|_| Vec::new()).collect(),
+            offered: 0,
+            taken: 0,
+        }
+    }
+
+    /// Descriptors that are free.
+    pub fn room(&self) -> usize {
+        self.free.len()
+    }
+
+    fn put(page: &M, word: usize, value: u32) {
+        if let Some(cell) = page.words().get(word) {
+            cell.store(value, Ordering::Relaxed);
+        }
+    }
+
+    fn get(page: &M, word: usize) -> u32 {
+        page.words().get(word).map_or(0, |cell| cell.load(Ordering::Relaxed))
+    }
+
+    /// The descriptor that the next chain will start with.
+    pub fn next_head(&self) -> Option<u16> {
+        self.free.last().copied()
+    }
+
+    /// Offers a chain; `None` if there is no room for it. Its head names it until it comes back.
+    pub fn offer(&mut self, chain: &[Buffer]) -> Option<u16> {
+        if chain.is_empty() || chain.len() > self.free.len() {
+            return None;
+        }
+        let mut taken = self.free.split_off(self.free.len() - chain.len());
+        taken.reverse();
+        for (i, (buffer, &index)) in chain.iter().zip(&taken).enumerate() {
+            let next = taken.get(i + 1).copied();
+            let at = usize::from(index) * 4;
+            let [low, high] = [buffer.address & 0xffff_ffff, buffer.address >> 32].map(|half| half as u32);
+            let flags = if buffer.device_writes { DEVICE_WRITES } else { 0 } | if next.is_some() { NEXT } else { 0 };
+            Self::put(&self.descriptors, at, low);
+            Self::put(&self.descriptors, at + 1, high);
+            Self::put(&self.descriptors, at + 2, buffer.length);
+            Self::put(&self.descriptors, at + 3, flags | u32::from(next.unwrap_or(0)) << 16);
+        }
+        let head = *taken.first()?;
+        *self.chains.get_mut(usize::from(head))? = taken;
+        let slot = usize::from(self.offered & (self.size - 1));
+        let (word, shift) = (1 + slot / 2, slot % 2 * 16);
+        let kept = Self::get(&self.available, word) & !(0xffff << shift);
+        Self::put(&self.available, word, kept | u32::from(head) << shift);
+        self.offered = self.offered.wrapping_add(1);
+        // The device must see the chain before the index.
+        fence(Ordering::SeqCst);
+        Self::put(&self.available, 0, u32::from(self.offered) << 16);
+        fence(Ordering::SeqCst);
+        Some(head)
+    }
+
+    /// Whether the device wants to be told of new chains.
+    pub fn wants_notice(&self) -> bool {
+        Self::get(&self.used, 0) & 1 == 0
+    }
+
+    /// Takes back the next chain that the device is done with.
+    pub fn take_used(&mut self) -> Option<u16> {
+        let used = Self::get(&self.used, 0) >> 16;
+        if used == u32::from(self.taken) {
+            return None;
+        }
+        fence(Ordering::SeqCst);
+        let slot = usize::from(self.taken & (self.size - 1));
+        self.taken = self.taken.wrapping_add(1);
+        let head = u16::try_from(Self::get(&self.used, 1 + slot * 2)).ok()?;
+        let chain = core::mem::take(self.chains.get_mut(usize::from(head))?);
+        self.free.extend(chain.iter().rev());
+        (!chain.is_empty()).then_some(head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    struct Fake(Vec<AtomicU32>);
+
+    impl Dma for Fake {
+        fn words(&self) -> &[AtomicU32] {
+            &self.0
+        }
+
+        fn address(&self) -> u64 {
+            0
+        }
+    }
+
+    fn page() -> Fake {
+        Fake((0..1024).map(|_| AtomicU32::new(0)).collect())
+    }
+
+    fn queue(size: u16) -> VirtQueue<Fake> {
+        VirtQueue::new(size, page(), page(), page())
+    }
+
+    fn buffer(address: u64) -> Buffer {
+        Buffer { address, length: 512, device_writes: address % 2 == 1 }
+    }
+
+    /// Reads what was offered at position `index` as the device does.
+    fn chain_at(queue: &VirtQueue<Fake>, index: u16) -> Vec<Buffer> {
+        let slot = usize::from(index & (queue.size - 1));
+        let mut at = (queue.available.0[1 + slot / 2].load(Ordering::Relaxed) >> (slot % 2 * 16) & 0xffff) as usize;
+        let mut out = Vec::new();
+        loop {
+            let word = |i: usize| queue.descriptors.0[at * 4 + i].load(Ordering::Relaxed);
+            out.push(Buffer {
+                address: u64::from(word(1)) << 32 | u64::from(word(0)),
+                length: word(2),
+                device_writes: word(3) & DEVICE_WRITES != 0,
+            });
+            if word(3) & NEXT == 0 {
+                return out;
+            }
+            at = (word(3) >> 16) as usize;
+        }
+    }
+
+    #[test]
+    fn a_queue_without_room_takes_nothing() {
+        let mut queue = queue(4);
+        assert!(queue.offer(&[buffer(1); 5]).is_none() && queue.offer(&[]).is_none());
+        assert!(queue.offer(&[buffer(1); 4]).is_some() && queue.offer(&[buffer(1)]).is_none());
+        assert_eq!(queue.take_used(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn chains_arrive_whole_and_come_back_once(steps in proptest::collection::vec((1usize..5, any::<bool>()), 1..200)) {
+            let mut queue = queue(16);
+            let (mut offered, mut done, mut outstanding) = (0u16, 0u16, Vec::new());
+            for (length, complete) in steps {
+                let chain: Vec<Buffer> = (0..length).map(|i| buffer(u64::from(offered) << 33 | i as u64)).collect();
+                let expected = queue.next_head();
+                if let Some(head) = queue.offer(&chain) {
+                    prop_assert_eq!(Some(head), expected);
+                    prop_assert_eq!(chain_at(&queue, offered), chain);
+                    prop_assert!(!outstanding.contains(&head));
+                    outstanding.push(head);
+                    offered = offered.wrapping_add(1);
+                }
+                if complete && !outstanding.is_empty() {
+                    let head = outstanding.remove(outstanding.len() / 2);
+                    let slot = usize::from(done & 15);
+                    queue.used.0[1 + slot * 2].store(head.into(), Ordering::Relaxed);
+                    done = done.wrapping_add(1);
+                    queue.used.0[0].store(u32::from(done) << 16, Ordering::Relaxed);
+                    prop_assert_eq!(queue.take_used(), Some(head));
+                    prop_assert_eq!(queue.take_used(), None);
+                }
+            }
+        }
+    }
+}
