@@ -4,81 +4,58 @@
 //! by hypercall.
 
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicU32, Ordering};
 
+use oxen_abi::io::console::XENCONS_OUT_SIZE;
+use oxen_abi::virq::VIRQ_CONSOLE;
+use oxen_ring::{ByteReader, ByteWriter, Ends};
+
+use crate::event::Port;
 use crate::raw::view;
 use crate::{hypercall, start_info};
 
-/// Words of the ring page: where input and output stand, and the four indices.
-const INPUT: usize = 0;
-const INPUT_BYTES: u32 = 1024;
-const OUTPUT: usize = 256;
-const OUTPUT_BYTES: u32 = 2048;
-const IN_CONS: usize = 768;
-const IN_PROD: usize = 769;
-const OUT_CONS: usize = 770;
-const OUT_PROD: usize = 771;
-
 /// The guest's half of the console ring.
 struct Ring {
-    words: &'static [AtomicU32; 1024],
+    reader: ByteReader<'static>,
+    writer: ByteWriter<'static>,
     port: u32,
 }
 
 static RING: spin::Mutex<Option<Ring>> = spin::Mutex::new(None);
 
 impl Ring {
-    fn word(&self, index: usize) -> &AtomicU32 {
-        &self.words[index]
-    }
-
-    fn put(&self, base: usize, at: u32, byte: u8) {
-        let word = self.word(base + at as usize / 4);
-        let shift = at % 4 * 8;
-        let old = word.load(Ordering::Relaxed);
-        word.store(old & !(0xff << shift) | u32::from(byte) << shift, Ordering::Relaxed);
-    }
-
-    fn get(&self, base: usize, at: u32) -> u8 {
-        (self.word(base + at as usize / 4).load(Ordering::Relaxed) >> (at % 4 * 8)) as u8
-    }
-
-    /// Writes all of `text`, waiting for the backend where the ring is full.
-    fn write(&self, text: &[u8]) {
-        let mut produced = self.word(OUT_PROD).load(Ordering::Relaxed);
-        for &byte in text {
-            while produced.wrapping_sub(self.word(OUT_CONS).load(Ordering::Acquire)) >= OUTPUT_BYTES {
-                self.word(OUT_PROD).store(produced, Ordering::Release);
-                let _ = hypercall::event_send(self.port);
-                crate::sched::yield_now();
+    /// Writes all of `text`, waiting for the backend where the ring is full. Where the backend claims what cannot be,
+    /// nobody can be told: the text is dropped.
+    fn write(&mut self, text: &[u8]) {
+        let mut rest = text;
+        while let Ok(count) = self.writer.write(rest) {
+            let _ = hypercall::event_send(self.port);
+            rest = rest.get(count..).unwrap_or_default();
+            if rest.is_empty() {
+                return;
             }
-            self.put(OUTPUT, produced % OUTPUT_BYTES, byte);
-            produced = produced.wrapping_add(1);
+            crate::sched::yield_now();
         }
-        self.word(OUT_PROD).store(produced, Ordering::Release);
-        let _ = hypercall::event_send(self.port);
     }
 
-    fn read(&self) -> Option<u8> {
-        let consumed = self.word(IN_CONS).load(Ordering::Relaxed);
-        if self.word(IN_PROD).load(Ordering::Acquire) == consumed {
-            return None;
+    fn read(&mut self, buffer: &mut [u8]) -> usize {
+        let count = self.reader.read(buffer).unwrap_or(0);
+        if count > 0 {
+            let _ = hypercall::event_send(self.port);
         }
-        let byte = self.get(INPUT, consumed % INPUT_BYTES);
-        self.word(IN_CONS).store(consumed.wrapping_add(1), Ordering::Release);
-        Some(byte)
+        count
     }
 
     fn is_drained(&self) -> bool {
-        self.word(OUT_CONS).load(Ordering::Acquire) == self.word(OUT_PROD).load(Ordering::Relaxed)
+        self.writer.free().is_ok_and(|free| free == XENCONS_OUT_SIZE)
     }
 }
 
 /// Finds the ring; from here on the guest can speak.
 pub(crate) fn start() {
     let Some(channel) = start_info::console() else { return };
-    if let Some(words) = view::builders_page(channel.frame) {
-        *RING.lock() = Some(Ring { words, port: channel.port });
+    if let Some(page) = view::builders_page(channel.frame) {
+        let Ends { reader, writer } = oxen_ring::console::guest(page);
+        *RING.lock() = Some(Ring { reader, writer, port: channel.port });
     }
 }
 
@@ -87,7 +64,7 @@ struct Out;
 
 impl Write for Out {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        match RING.lock().as_ref() {
+        match RING.lock().as_mut() {
             Some(ring) => write_lines(text, |part| ring.write(part)),
             None => write_lines(text, |part| {
                 // A domain that may not use the hypervisor's console has nowhere else to write to.
@@ -147,13 +124,39 @@ pub(crate) fn drain() {
     }
 }
 
-/// The next typed byte, if there is one.
-pub fn read_byte() -> Option<u8> {
-    if let Some(ring) = RING.lock().as_ref() {
-        return ring.read();
+/// What is typed at the console.
+#[derive(Debug)]
+pub struct Input {
+    /// Rings when something was typed; without it, input is looked for now and then.
+    port: Option<Port>,
+}
+
+impl Input {
+    /// The console's input. One is enough: two would take each other's bytes.
+    pub fn open() -> Self {
+        let port = match RING.lock().as_ref() {
+            Some(ring) => Some(Port::adopt(ring.port)),
+            None => Port::bind_virq(VIRQ_CONSOLE).ok(),
+        };
+        Self { port }
     }
-    let mut byte = [0];
-    (hypercall::console_read(&mut byte) == Ok(1)).then_some(byte[0])
+
+    /// Waits for bytes and says how many came.
+    pub async fn read(&self, buffer: &mut [u8]) -> usize {
+        loop {
+            let count = match RING.lock().as_mut() {
+                Some(ring) => ring.read(buffer),
+                None => hypercall::console_read(buffer).unwrap_or(0),
+            };
+            if count > 0 || buffer.is_empty() {
+                return count;
+            }
+            match &self.port {
+                Some(port) => port.wait().await,
+                None => crate::time::sleep(50 * crate::time::MILLISECOND).await,
+            }
+        }
+    }
 }
 
 /// Writes to the console.

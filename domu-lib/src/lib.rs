@@ -21,12 +21,14 @@ extern crate alloc;
 
 pub mod console;
 pub mod event;
+pub mod frontend;
 pub mod grant;
 pub mod memory;
 mod panic;
 mod raw;
 pub mod sched;
 pub mod start_info;
+pub mod store;
 pub mod sync;
 pub mod task;
 pub mod time;

@@ -1,0 +1,152 @@
+//! Frontends of split devices: what they share, which is their place in the store and the handshake.
+
+pub mod balloon;
+
+pub mod control;
+pub mod handshake;
+
+use alloc::format;
+use alloc::string::String;
+
+use oxen_abi::domid::DomId;
+use oxen_abi::errno::Errno;
+use oxen_abi::io::xenbus::XenbusState;
+
+use crate::grant::GrantError;
+use crate::store::{Error, Store, Watch};
+
+/// Why a frontend could not connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectError {
+    /// The store said no.
+    Store(Error),
+    /// The hypervisor said no.
+    Hypervisor(Errno),
+    /// No grant could be made.
+    Grant(GrantError),
+    /// The backend closed, or went away.
+    Closed,
+}
+
+impl core::fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::Hypervisor(errno) => write!(f, "hypervisor: {errno}"),
+            Self::Grant(error) => error.fmt(f),
+            Self::Closed => f.write_str("the backend closed"),
+        }
+    }
+}
+
+impl From<Error> for ConnectError {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Errno> for ConnectError {
+    fn from(errno: Errno) -> Self {
+        Self::Hypervisor(errno)
+    }
+}
+
+impl From<GrantError> for ConnectError {
+    fn from(error: GrantError) -> Self {
+        Self::Grant(error)
+    }
+}
+
+/// A device as its frontend sees it in the store.
+#[derive(Debug)]
+pub struct Device {
+    store: Store,
+    path: String,
+    backend_path: String,
+    backend: DomId,
+    state: XenbusState,
+    watch: Watch,
+}
+
+impl Device {
+    /// The device `device/CLASS/ID` of this domain.
+    ///
+    /// # Errors
+    /// `ENOENT` where there is none.
+    pub async fn open(store: &Store, class: &str, id: &str) -> Result<Self, ConnectError> {
+        let path = format!("device/{class}/{id}");
+        let backend_path = store.read(&format!("{path}/backend")).await?;
+        let backend = store.read_number(&format!("{path}/backend-id")).await?;
+        let backend = DomId(u16::try_from(backend).map_err(|_| Errno::Inval)?);
+        let state = XenbusState::from_text(&store.read(&format!("{path}/state")).await?);
+        let watch = store.watch(&format!("{backend_path}/state")).await?;
+        Ok(Self { store: store.clone(), path, backend_path, backend, state, watch })
+    }
+
+    /// The domain that serves the device.
+    pub const fn backend(&self) -> DomId {
+        self.backend
+    }
+
+    /// What the frontend published last.
+    pub const fn state(&self) -> XenbusState {
+        self.state
+    }
+
+    /// A value that the backend wrote.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn read(&self, key: &str) -> Result<String, Error> {
+        self.store.read(&format!("{}/{key}", self.backend_path)).await
+    }
+
+    /// A number that the backend wrote, or `default`: backends leave out what they do not offer.
+    pub async fn read_number_or(&self, key: &str, default: u64) -> u64 {
+        self.store.read_number(&format!("{}/{key}", self.backend_path)).await.unwrap_or(default)
+    }
+
+    /// Publishes values and then a state, all at once.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn publish(&mut self, values: &[(&str, &str)], state: XenbusState) -> Result<(), Error> {
+        loop {
+            let transaction = self.store.begin().await?;
+            for (key, value) in values {
+                transaction.write(&format!("{}/{key}", self.path), value).await?;
+            }
+            match transaction.commit().await {
+                Ok(()) => break,
+                // Others wrote meanwhile: the same again.
+                Err(Error::Refused(Errno::Again)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // Outside the transaction, so that the backend's watch finds the values there.
+        self.store.write(&format!("{}/state", self.path), state.as_text()).await?;
+        self.state = state;
+        Ok(())
+    }
+
+    /// What this end does now.
+    ///
+    /// # Errors
+    /// The store's, but for a backend that is not there.
+    pub async fn step(&self) -> Result<handshake::Step, Error> {
+        let peer = match self.read("state").await {
+            Ok(text) => XenbusState::from_text(&text),
+            Err(Error::Refused(Errno::NoEnt | Errno::Acces)) => XenbusState::Unknown,
+            Err(error) => return Err(error),
+        };
+        Ok(handshake::step(handshake::Side::Frontend, self.state, peer))
+    }
+
+    /// Waits until the backend's state changes.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] when the store is gone.
+    pub async fn changed(&self) -> Result<(), Error> {
+        self.watch.changed().await.map(|_| ()).ok_or(Error::Protocol)
+    }
+}
