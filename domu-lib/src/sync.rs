@@ -34,7 +34,11 @@ impl Notify {
             if self.pending.take() {
                 return Poll::Ready(());
             }
-            self.waiters.borrow_mut().push(context.waker().clone());
+            let mut waiters = self.waiters.borrow_mut();
+            // A task that waits for several things at once looks here again and again.
+            if !waiters.iter().any(|waiter| waiter.will_wake(context.waker())) {
+                waiters.push(context.waker().clone());
+            }
             Poll::Pending
         })
         .await;
@@ -47,13 +51,19 @@ pub struct Channel<T> {
     queue: RefCell<VecDeque<T>>,
     arrived: Notify,
     senders: Cell<usize>,
+    /// Nobody will receive any more.
+    closed: Cell<bool>,
 }
 
 impl<T> Channel<T> {
     /// The two ends of a new queue.
     pub fn pair() -> (Sender<T>, Receiver<T>) {
-        let channel =
-            Rc::new(Self { queue: RefCell::new(VecDeque::new()), arrived: Notify::new(), senders: Cell::new(1) });
+        let channel = Rc::new(Self {
+            queue: RefCell::new(VecDeque::new()),
+            arrived: Notify::new(),
+            senders: Cell::new(1),
+            closed: Cell::new(false),
+        });
         (Sender(channel.clone()), Receiver(channel))
     }
 }
@@ -63,10 +73,22 @@ impl<T> Channel<T> {
 pub struct Sender<T>(Rc<Channel<T>>);
 
 impl<T> Sender<T> {
-    /// Puts a value at the queue's end.
+    /// Puts a value at the queue's end; where nobody will receive it, drops it.
     pub fn send(&self, value: T) {
+        drop(self.try_send(value));
+    }
+
+    /// Puts a value at the queue's end.
+    ///
+    /// # Errors
+    /// The value, where nobody will receive it.
+    pub fn try_send(&self, value: T) -> Result<(), T> {
+        if self.0.closed.get() {
+            return Err(value);
+        }
         self.0.queue.borrow_mut().push_back(value);
         self.0.arrived.notify();
+        Ok(())
     }
 }
 
@@ -105,6 +127,12 @@ impl<T> Receiver<T> {
             }
             self.0.arrived.notified().await;
         }
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        self.0.closed.set(true);
     }
 }
 

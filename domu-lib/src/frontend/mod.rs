@@ -1,6 +1,7 @@
 //! Frontends of split devices: what they share, which is their place in the store and the handshake.
 
 pub mod balloon;
+pub mod block;
 
 pub mod control;
 pub mod handshake;

@@ -175,7 +175,8 @@ impl Store {
         let token = self.client.fresh().to_string();
         let (sender, receiver) = Channel::pair();
         self.client.watches.borrow_mut().insert(token.clone(), sender);
-        let watch = Watch { store: Self { client: self.client.clone(), transaction: 0 }, path: path.into(), token, receiver };
+        let watch =
+            Watch { store: Self { client: self.client.clone(), transaction: 0 }, path: path.into(), token, receiver };
         watch.store.ask(abi::XS_WATCH, &[path.as_bytes(), b"\0", watch.token.as_bytes(), b"\0"]).await?;
         Ok(watch)
     }

@@ -1,0 +1,292 @@
+//! The block frontend: reads, writes, flushes and discards as futures.
+//!
+//! One task owns the ring; others send it requests and wait. Data goes through pages that are granted once and used
+//! again and again, so a backend that keeps grants mapped maps each of them once.
+
+mod request;
+mod server;
+
+use alloc::collections::VecDeque;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use core::sync::atomic::Ordering;
+
+use oxen_abi::domid::DomId;
+use oxen_abi::errno::Errno;
+
+use super::{ConnectError, Device};
+use crate::grant::{Access, Grant};
+use crate::memory::{PAGE_SIZE, Page};
+use crate::store::Store;
+use crate::sync::{Channel, Notify, Sender};
+use crate::task;
+pub use request::SECTOR;
+
+/// Requests of one transfer that are on their way at a time.
+const DEPTH: usize = 4;
+
+/// Why a transfer failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockError {
+    /// The backend answered with an error.
+    Failed,
+    /// The backend does not offer the operation.
+    NotSupported,
+    /// The range is not the device's, or not whole sectors.
+    Range,
+    /// The backend went away, or broke the protocol.
+    Closed,
+    /// No memory for the transfer.
+    NoMemory,
+}
+
+impl core::fmt::Display for BlockError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Failed => "input/output error",
+            Self::NotSupported => "operation not supported",
+            Self::Range => "range outside of the device, or not whole sectors",
+            Self::Closed => "the backend is gone",
+            Self::NoMemory => "no memory",
+        })
+    }
+}
+
+impl core::error::Error for BlockError {}
+
+/// What the backend says of the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Size in sectors of 512 bytes.
+    pub sectors: u64,
+    /// Bytes of the device's own sectors.
+    pub sector_size: u32,
+    /// Writes are refused.
+    pub read_only: bool,
+    /// [`Block::flush`] works.
+    pub flush: bool,
+    /// [`Block::discard`] works.
+    pub discard: bool,
+    /// Pages of data that a request carries.
+    pub pages_per_request: usize,
+}
+
+/// What the ring's task does for others.
+#[derive(Debug)]
+enum Work {
+    /// Read or write through these pages.
+    Transfer { write: bool, sector: u64, sectors: usize, pages: Vec<Grant> },
+    /// Make what was written last.
+    Flush,
+    /// Forget sectors.
+    Discard { sector: u64, sectors: u64 },
+}
+
+/// A place for the answer to one request.
+#[derive(Default)]
+struct Done {
+    answer: Cell<Option<Result<(), BlockError>>>,
+    /// Pages on their way back to the pool.
+    pages: RefCell<Vec<Grant>>,
+    came: Notify,
+}
+
+impl Done {
+    fn finish(&self, answer: Result<(), BlockError>) {
+        self.answer.set(Some(answer));
+        self.came.notify();
+    }
+
+    async fn wait(&self) -> Result<(), BlockError> {
+        loop {
+            if let Some(answer) = self.answer.take() {
+                return answer;
+            }
+            self.came.notified().await;
+        }
+    }
+}
+
+type Order = (Work, Rc<Done>);
+/// Granted pages that no transfer uses.
+type Pool = Rc<RefCell<Vec<Grant>>>;
+
+/// A connected disk; it closes when dropped.
+#[derive(Debug)]
+pub struct Block {
+    orders: Sender<Order>,
+    pool: Pool,
+    backend: DomId,
+    geometry: Geometry,
+}
+
+impl core::fmt::Debug for Done {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Done").finish_non_exhaustive()
+    }
+}
+
+impl Block {
+    /// Connects the disk with the virtual device number `id` (51712 is xvda).
+    ///
+    /// # Errors
+    /// Where there is no such disk, or the way to its backend fails.
+    pub async fn connect(store: &Store, id: &str) -> Result<Self, ConnectError> {
+        let handle = id.parse::<u32>().map_err(|_| Errno::Inval)? as u16;
+        let device = Device::open(store, "vbd", id).await?;
+        let backend = device.backend();
+        let pool = Pool::default();
+        let (orders, receiver) = Channel::pair();
+        let (ready, connected) = Channel::pair();
+        task::spawn(server::operate(device, handle, pool.clone(), receiver, ready));
+        let geometry = connected.receive().await.unwrap_or(Err(ConnectError::Closed))?;
+        Ok(Self { orders, pool, backend, geometry })
+    }
+
+    /// What the backend says of the device.
+    pub const fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// Reads whole sectors from `sector` on.
+    ///
+    /// # Errors
+    /// [`BlockError`].
+    pub async fn read(&self, sector: u64, buffer: &mut [u8]) -> Result<(), BlockError> {
+        self.check(sector, buffer.len() as u64)?;
+        let mut under_way: VecDeque<(Rc<Done>, &mut [u8])> = VecDeque::new();
+        let mut at = sector;
+        for chunk in buffer.chunks_mut(self.geometry.pages_per_request * PAGE_SIZE) {
+            let pages = self.pages(chunk.len())?;
+            let sectors = chunk.len() / SECTOR;
+            let done = self.order(Work::Transfer { write: false, sector: at, sectors, pages });
+            at += sectors as u64;
+            under_way.push_back((done, chunk));
+            if under_way.len() == DEPTH {
+                self.collect_read(&mut under_way).await?;
+            }
+        }
+        while !under_way.is_empty() {
+            self.collect_read(&mut under_way).await?;
+        }
+        Ok(())
+    }
+
+    async fn collect_read(&self, under_way: &mut VecDeque<(Rc<Done>, &mut [u8])>) -> Result<(), BlockError> {
+        let Some((done, chunk)) = under_way.pop_front() else { return Ok(()) };
+        let answer = done.wait().await;
+        let pages = done.pages.take();
+        if answer.is_ok() {
+            for (part, page) in chunk.chunks_mut(PAGE_SIZE).zip(&pages) {
+                copy_out(page.page(), part);
+            }
+        }
+        self.pool.borrow_mut().extend(pages);
+        answer
+    }
+
+    /// Writes whole sectors from `sector` on. What is written is last when [`Block::flush`] says so.
+    ///
+    /// # Errors
+    /// [`BlockError`].
+    pub async fn write(&self, sector: u64, data: &[u8]) -> Result<(), BlockError> {
+        self.check(sector, data.len() as u64)?;
+        let mut under_way: VecDeque<Rc<Done>> = VecDeque::new();
+        let mut at = sector;
+        for chunk in data.chunks(self.geometry.pages_per_request * PAGE_SIZE) {
+            let pages = self.pages(chunk.len())?;
+            for (part, page) in chunk.chunks(PAGE_SIZE).zip(&pages) {
+                copy_in(page.page(), part);
+            }
+            let sectors = chunk.len() / SECTOR;
+            under_way.push_back(self.order(Work::Transfer { write: true, sector: at, sectors, pages }));
+            at += sectors as u64;
+            if under_way.len() == DEPTH {
+                self.collect_write(&mut under_way).await?;
+            }
+        }
+        while !under_way.is_empty() {
+            self.collect_write(&mut under_way).await?;
+        }
+        Ok(())
+    }
+
+    async fn collect_write(&self, under_way: &mut VecDeque<Rc<Done>>) -> Result<(), BlockError> {
+        let Some(done) = under_way.pop_front() else { return Ok(()) };
+        let answer = done.wait().await;
+        self.pool.borrow_mut().extend(done.pages.take());
+        answer
+    }
+
+    /// Waits until everything written before is on the medium.
+    ///
+    /// # Errors
+    /// [`BlockError`].
+    pub async fn flush(&self) -> Result<(), BlockError> {
+        if !self.geometry.flush {
+            return Err(BlockError::NotSupported);
+        }
+        self.order(Work::Flush).wait().await
+    }
+
+    /// Tells the device that nobody needs these sectors any more.
+    ///
+    /// # Errors
+    /// [`BlockError`].
+    pub async fn discard(&self, sector: u64, sectors: u64) -> Result<(), BlockError> {
+        if !self.geometry.discard {
+            return Err(BlockError::NotSupported);
+        }
+        self.check(sector, sectors.saturating_mul(SECTOR as u64))?;
+        self.order(Work::Discard { sector, sectors }).wait().await
+    }
+
+    fn check(&self, sector: u64, bytes: u64) -> Result<(), BlockError> {
+        let end = sector.checked_add(bytes / SECTOR as u64).ok_or(BlockError::Range)?;
+        let whole = bytes.is_multiple_of(SECTOR as u64);
+        if whole && end <= self.geometry.sectors { Ok(()) } else { Err(BlockError::Range) }
+    }
+
+    fn order(&self, work: Work) -> Rc<Done> {
+        let done = Rc::new(Done::default());
+        if self.orders.try_send((work, done.clone())).is_err() {
+            done.finish(Err(BlockError::Closed));
+        }
+        done
+    }
+
+    /// Granted pages for `bytes`, used ones first.
+    fn pages(&self, bytes: usize) -> Result<Vec<Grant>, BlockError> {
+        let count = bytes.div_ceil(PAGE_SIZE);
+        let mut pages = Vec::with_capacity(count);
+        while pages.len() < count {
+            let used = self.pool.borrow_mut().pop();
+            let page = match used {
+                Some(page) => page,
+                None => Grant::zeroed(self.backend, Access::ReadWrite).map_err(|_| BlockError::NoMemory)?,
+            };
+            pages.push(page);
+        }
+        Ok(pages)
+    }
+}
+
+fn copy_out(page: &Page, part: &mut [u8]) {
+    for (word, bytes) in page.words64().iter().zip(part.chunks_mut(8)) {
+        let value = word.load(Ordering::Relaxed).to_le_bytes();
+        for (byte, value) in bytes.iter_mut().zip(value) {
+            *byte = value;
+        }
+    }
+}
+
+fn copy_in(page: &Page, part: &[u8]) {
+    for (word, bytes) in page.words64().iter().zip(part.chunks(8)) {
+        let mut value = [0; 8];
+        for (value, byte) in value.iter_mut().zip(bytes) {
+            *value = *byte;
+        }
+        word.store(u64::from_le_bytes(value), Ordering::Relaxed);
+    }
+}
