@@ -51,12 +51,13 @@ impl<'a> Lab<'a> {
         Ok(Self { workspace, folder, xen, boots: Cell::new(0) })
     }
 
-    /// A machine with the dom0 and the guests that are built; dom0 runs the script and ends the run.
+    /// A machine with the dom0 and the guests that are built; dom0 runs the script, or without one is at its prompt.
     ///
     /// # Errors
     /// Fails for a script that dom0's command line cannot hold.
     pub fn machine(&self, script: &str) -> Result<Machine> {
-        let mut machine = Machine::oxen(self.workspace, &dom0_args(Some(script))?);
+        let script = Some(script).filter(|script| !script.is_empty());
+        let mut machine = Machine::oxen(self.workspace, &dom0_args(script)?);
         self.boots.set(self.boots.get() + 1);
         machine.folder = self.folder.join(format!("boot-{}", self.boots.get()));
         if let Some(xen) = self.xen {
@@ -107,6 +108,48 @@ impl<'a> Lab<'a> {
         let path = self.folder.join(name);
         build::write(&path, data)?;
         Ok(path)
+    }
+}
+
+/// dom0's prompt, at which a scenario types.
+#[derive(Debug)]
+pub struct Prompt(Session);
+
+/// What dom0 prints when it waits for a command.
+const PROMPT: &str = "dom0# ";
+
+impl Prompt {
+    /// Boots a machine whose dom0 has no script, and waits for the prompt.
+    ///
+    /// # Errors
+    /// Fails, with the transcript's end, when there is none in time.
+    pub fn open(machine: &Machine) -> Result<Self> {
+        let mut prompt = Self(Session::start(machine, false)?);
+        prompt.wait("the prompt", LIMIT)?;
+        Ok(prompt)
+    }
+
+    /// Types a command and returns what it printed.
+    ///
+    /// # Errors
+    /// Fails, with the transcript's end, when the prompt does not come back in time.
+    pub fn command(&mut self, line: &str) -> Result<String> {
+        self.0.send(&format!("{line}\r"))?;
+        self.wait(line, LIMIT)
+    }
+
+    /// Powers the machine off and returns the run.
+    ///
+    /// # Errors
+    /// Fails when it does not power off.
+    pub fn power_off(mut self) -> Result<Report> {
+        self.0.send("poweroff\r")?;
+        Report(self.0.finish(Instant::now() + LIMIT)?).ended(Exit::PoweredOff)
+    }
+
+    fn wait(&mut self, what: &str, limit: Duration) -> Result<String> {
+        let said = self.0.wait_for(PROMPT, Instant::now() + limit).map(str::to_owned);
+        said.or_else(|error| fail(self.0.transcript(), &format!("after `{what}`: {error}")))
     }
 }
 
@@ -188,8 +231,12 @@ impl Report {
     /// # Errors
     /// Always.
     pub fn fail<T>(&self, why: &str) -> Result<T> {
-        let lines: Vec<&str> = self.transcript().lines().collect();
-        let tail = lines.get(lines.len().saturating_sub(TAIL)..).unwrap_or_default();
-        bail!("{why}; the transcript ends:\n    | {}", tail.join("\n    | "))
+        fail(self.transcript(), why)
     }
+}
+
+fn fail<T>(transcript: &str, why: &str) -> Result<T> {
+    let lines: Vec<&str> = transcript.lines().collect();
+    let tail = lines.get(lines.len().saturating_sub(TAIL)..).unwrap_or_default();
+    bail!("{why}; the transcript ends:\n    | {}", tail.join("\n    | "))
 }

@@ -66,7 +66,7 @@ fn measure(workspace: &Workspace, xen: Option<&Path>, limit: Duration) -> Result
         machine.on_xen(xen);
     }
     let mut session = Session::start(&machine, false)?;
-    let ended = session.wait_for("bench: done", Instant::now() + limit);
+    let ended = session.wait_for("bench: done", Instant::now() + limit).map(drop);
     let medians = read(session.transcript());
     if let Err(error) = ended {
         eprint!("{}", table(&medians, None));

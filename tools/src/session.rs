@@ -99,16 +99,17 @@ impl Session {
         input.write_all(text.as_bytes()).and_then(|()| input.flush()).context("the machine has ended")
     }
 
-    /// Waits until the machine says `text`, after what an earlier wait matched.
+    /// Waits until the machine says `text`, after what an earlier wait matched; returns what it said before that.
     ///
     /// # Errors
     /// Fails when the machine ends first or the deadline passes.
-    pub fn wait_for(&mut self, text: &str, deadline: Instant) -> Result<()> {
+    pub fn wait_for(&mut self, text: &str, deadline: Instant) -> Result<&str> {
+        let from = self.seen;
         loop {
-            let rest = self.transcript.get(self.seen..).unwrap_or_default();
+            let rest = self.transcript.get(from..).unwrap_or_default();
             if let Some(found) = rest.find(text) {
-                self.seen += found + text.len();
-                return Ok(());
+                self.seen = from + found + text.len();
+                return Ok(self.transcript.get(from..from + found).unwrap_or_default());
             }
             match self.receive(deadline) {
                 Ok(()) => {}

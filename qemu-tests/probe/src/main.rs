@@ -1,6 +1,6 @@
 //! A guest that asks the hypervisor everything, rightly and wrongly, and judges the answers.
 //!
-//! `family=NAME` on its command line chooses what is asked; without it all is. Each answer makes a line
+//! `end=panic`, `end=wild` and `end=spin` make it end badly instead. `family=NAME` on its command line chooses what is asked; without it all is. Each answer makes a line
 //! `probe: ok NAME` or `probe: FAILED NAME: …`, the last line is `probe: done, N ok, N failed`. The answers expected
 //! are those of Xen 4.17, on which this guest runs as well.
 #![cfg_attr(target_os = "none", no_std, no_main)]
@@ -17,6 +17,14 @@ use oxen_domu_lib::{entry, println, start_info};
 entry!(run);
 
 fn run() {
+    match start_info::option("end").as_deref() {
+        Some("panic") => end_in_panic(),
+        Some("wild") => raw::jump(raw::WILD),
+        Some("spin") => loop {
+            core::hint::spin_loop();
+        },
+        _ => {}
+    }
     let wanted = start_info::option("family");
     let Some(mut probe) = Probe::new() else {
         println!("probe: no memory to work with");
@@ -29,4 +37,9 @@ fn run() {
         }
     }
     println!("probe: done, {} ok, {} failed", probe.ok, probe.failed);
+}
+
+#[expect(clippy::panic, reason = "what happens then is the question")]
+fn end_in_panic() {
+    panic!("probe: panics, as it was told to");
 }

@@ -40,6 +40,12 @@ pub(crate) fn hypercall(number: u64, args: [u64; 5]) -> i64 {
     -38
 }
 
+/// Goes on at an address where there is no code.
+pub(crate) fn jump(address: u64) {
+    // SAFETY: no page is there, so the processor faults before anything happens.
+    unsafe { core::arch::asm!("jmp {}", in(reg) address, options(noreturn)) }
+}
+
 /// A privileged instruction that reads: the hypervisor answers in its place.
 macro_rules! reads {
     ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {

@@ -120,7 +120,7 @@ pub(super) fn arguments_that_mean_nothing_are_named(lab: &Lab<'_>) -> Result<Ver
 /// Waits for dom0's prompt, types `poweroff`, and demands that the machine ends.
 fn prompt(mut session: Session) -> Result<Verdict> {
     let deadline = Instant::now() + LIMIT;
-    if let Err(error) = session.wait_for("oxen dom0 ready", deadline) {
+    if let Err(error) = session.wait_for("oxen dom0 ready", deadline).map(drop) {
         return Report(session.finish(Instant::now())?).fail(&error.to_string());
     }
     session.send("xl list\rpoweroff\r")?;

@@ -7,6 +7,7 @@ use crate::lab::{Lab, Verdict};
 mod boot;
 mod demo;
 mod hypercalls;
+mod toolstack;
 
 /// A guarantee and how it is tried.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +30,7 @@ macro_rules! scenarios {
 }
 
 scenarios! {
+    toolstack::a_thousand_guests_come_and_go_without_losing_a_frame,
     demo::three_guests_run_and_the_files_read_have_the_hosts_sums,
     hypercalls::version_and_console_answer_as_xen,
     hypercalls::memory_op_gives_and_takes_only_the_domains_frames,
@@ -48,4 +50,20 @@ scenarios! {
     boot::the_plain_qemu_line_leads_to_a_prompt,
     boot::grub_boots_the_iso_image,
     boot::arguments_that_mean_nothing_are_named,
+    toolstack::a_key_that_is_not_known_is_refused_with_the_nearest,
+    toolstack::a_configuration_that_is_not_there_is_named,
+    toolstack::a_command_that_is_not_there_is_named,
+    toolstack::a_kernel_that_is_no_elf_is_refused_by_dom0,
+    toolstack::a_kernel_that_is_not_there_is_named,
+    toolstack::a_disk_that_is_not_there_is_named,
+    toolstack::more_memory_than_there_is_is_refused,
+    toolstack::less_memory_than_the_kernel_needs_is_refused,
+    toolstack::two_guests_of_one_name_are_refused,
+    toolstack::a_script_that_succeeds_ends_in_success,
+    toolstack::an_unprivileged_guest_gets_xens_answers,
+    toolstack::a_paused_guest_waits_and_a_destroyed_one_is_gone,
+    toolstack::the_store_can_be_read_written_and_listed,
+    toolstack::a_guest_that_crashes_shows_its_last_words_and_registers,
+    toolstack::a_guest_that_jumps_nowhere_harms_only_itself,
+    toolstack::a_guest_that_spins_can_be_destroyed,
 }
