@@ -27,6 +27,12 @@ impl DomainTable {
         self.slots.read().iter().flatten().find(|d| d.id == id).cloned()
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.slots.read().iter().flatten().count()
+    }
+
     /// The domain in this slot, which the frame table calls an owner.
     #[must_use]
     pub fn in_slot(&self, slot: usize) -> Option<Arc<Domain>> {

@@ -11,8 +11,11 @@ pub mod memory;
 mod memory_map;
 pub mod mmu;
 pub mod mmuext;
+pub mod physdev;
+pub mod platform;
 pub mod sched;
 pub mod stubs;
+pub mod sysctl;
 pub mod vcpu;
 pub mod version;
 
@@ -82,6 +85,9 @@ fn call<M: Machine>(caller: &mut Caller<'_, M>, number: u32, args: &mut Args) ->
         Hypercall::SchedOp => sched::sched_op(caller, args),
         Hypercall::SchedOpCompat => sched::sched_op_compat(caller, args),
         Hypercall::SetTimerOp => sched::set_timer_op(caller, args),
+        Hypercall::Sysctl => sysctl::sysctl(caller, args),
+        Hypercall::PlatformOp => platform::platform_op(caller, args),
+        Hypercall::PhysdevOp => physdev::physdev_op(caller, args),
         Hypercall::VcpuOp => vcpu::vcpu_op(caller, args),
         Hypercall::XenpmuOp => Err(Errno::OpNotSupp.into()),
         _ => Err(Errno::NoSys.into()),

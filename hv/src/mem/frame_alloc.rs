@@ -141,7 +141,7 @@ impl FrameTable {
             let order = at.trailing_zeros().min(MAX_ORDER).min((end - at).ilog2());
             let Some(block) = Mfn::new(at) else { return };
             for frame in (at..at + (1 << order)).filter_map(Mfn::new) {
-                self.set_state(frame, FrameState::FREE);
+                self.set_ram(frame);
             }
             free.join(self, block, order);
             free.count += 1 << order;
@@ -152,7 +152,7 @@ impl FrameTable {
     /// Marks RAM that the hypervisor keeps for itself: nobody can refer to it.
     pub fn keep(&self, first: Mfn, count: u64) {
         for frame in (first.raw()..first.raw() + count).filter_map(Mfn::new) {
-            self.set_state(frame, FrameState::FREE);
+            self.set_ram(frame);
         }
     }
 

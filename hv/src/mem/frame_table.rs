@@ -19,6 +19,8 @@ pub struct FrameTable {
     reserved: [AtomicU32; MAX_DOMAINS],
     /// Frames lent to each domain outside of its reservation.
     shared: [AtomicU32; MAX_DOMAINS],
+    /// Frames of RAM.
+    ram: AtomicU32,
     /// When what was flushed.
     pub tlb: TlbClock,
     pub(super) free: Lock<FreeFrames>,
@@ -39,6 +41,7 @@ impl FrameTable {
             aux,
             reserved: [const { AtomicU32::new(0) }; MAX_DOMAINS],
             shared: [const { AtomicU32::new(0) }; MAX_DOMAINS],
+            ram: AtomicU32::new(0),
             tlb: TlbClock::default(),
             free: Lock::new(FreeFrames::default()),
             forbidden_io: Lock::new(heapless::Vec::new()),
@@ -57,6 +60,20 @@ impl FrameTable {
     #[must_use]
     pub fn state(&self, mfn: Mfn) -> FrameState {
         self.state.get(mfn.index()).map_or(FrameState::IO, |w| FrameState::from_raw(w.load(Ordering::Acquire)))
+    }
+
+    /// Frames of RAM that there are.
+    #[must_use]
+    pub fn ram(&self) -> u32 {
+        self.ram.load(Ordering::Relaxed)
+    }
+
+    /// Says that a frame is RAM, and nobody's.
+    pub(super) fn set_ram(&self, mfn: Mfn) {
+        if !self.is_ram(mfn) {
+            self.ram.fetch_add(1, Ordering::Relaxed);
+        }
+        self.set_state(mfn, FrameState::FREE);
     }
 
     /// Whether there is RAM behind the number.

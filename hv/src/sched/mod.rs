@@ -48,6 +48,8 @@ pub struct CpuShared {
     slice_end: AtomicU64,
     /// For when the timer is armed, in nanoseconds of system time.
     armed: AtomicU64,
+    /// Nanoseconds without anything to do.
+    idle_time: AtomicU64,
 }
 
 /// The seats of a CPU, and who has them.
@@ -74,7 +76,14 @@ impl CpuShared {
             deadlines: Once::new(),
             slice_end: AtomicU64::new(NEVER),
             armed: AtomicU64::new(NEVER),
+            idle_time: AtomicU64::new(0),
         }
+    }
+
+    /// Nanoseconds that this CPU had nothing to do.
+    #[must_use]
+    pub fn idle_time(&self) -> u64 {
+        self.idle_time.load(Ordering::Relaxed)
     }
 
     /// Whether this CPU runs guests.

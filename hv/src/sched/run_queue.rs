@@ -11,7 +11,7 @@ pub const SLICE: u64 = 30_000_000;
 /// How often credit is given, in nanoseconds.
 pub const PERIOD: u64 = 30_000_000;
 /// How long somebody who was just woken goes before everybody else, in nanoseconds.
-const BOOST_SLICE: u64 = 2_000_000;
+pub const BOOST_SLICE: u64 = 2_000_000;
 /// Credit is kept within this distance of zero, in nanoseconds of running.
 const MAX_CREDIT: i64 = PERIOD as i64;
 const MIN_CREDIT: i64 = -2 * PERIOD as i64;

@@ -52,7 +52,9 @@ pub fn leave<M: Machine>(hv: &'static Hypervisor<M>, cpu: CpuId, current: &mut O
         if choice.seat.is_some() {
             return;
         }
+        let since = hv.now();
         hv.machine.idle();
+        shared.idle_time.fetch_add(hv.now().saturating_sub(since), Ordering::Relaxed);
     }
 }
 

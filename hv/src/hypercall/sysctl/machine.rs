@@ -1,0 +1,104 @@
+//! The machine's size and shape, as a toolstack asks for it. It is one socket and one memory node.
+
+use crate::{
+    addr::PAGE_SIZE,
+    caller::{Caller, Control},
+    machine::Machine,
+    mem::guest_ptr::GuestPtr,
+};
+use oxen_abi::{
+    errno::Errno,
+    sysctl::{
+        Sysctl, SysctlAvailheap, SysctlCpuinfo, SysctlCputopo, SysctlCputopoinfo, SysctlGetcpuinfo, SysctlMeminfo,
+        SysctlNumainfo, SysctlPhysinfo, XEN_SYSCTL_PHYSCAP_GNTTAB_V1, XEN_SYSCTL_PHYSCAP_PV,
+    },
+};
+
+/// The distance from a memory node to itself, as ACPI has it.
+const OWN_DISTANCE: u32 = 10;
+
+/// What `xl info` shows.
+pub(super) fn size<M: Machine>(caller: &Caller<'_, M>, _: Control) -> SysctlPhysinfo {
+    let hv = caller.hv;
+    let processors = hv.online_cpus().count() as u32;
+    let khz = hv.machine.frequency() / 1000;
+    let [_, _, c1, d1] = hv.machine.cpuid(1, 0);
+    let [_, _, ce1, de1] = hv.machine.cpuid(0x8000_0001, 0);
+    let [ad1, ..] = hv.machine.cpuid(0xd, 1);
+    let [_, b7, c7, _] = hv.machine.cpuid(7, 0);
+    let [_, _, _, de7] = hv.machine.cpuid(0x8000_0007, 0);
+    SysctlPhysinfo {
+        threads_per_core: 1,
+        cores_per_socket: processors,
+        nr_cpus: processors,
+        max_cpu_id: hv.online_cpus().map(|cpu| cpu.0.into()).max().unwrap_or(0),
+        nr_nodes: 1,
+        max_node_id: 0,
+        cpu_khz: u32::try_from(khz).unwrap_or(u32::MAX),
+        capabilities: XEN_SYSCTL_PHYSCAP_PV | XEN_SYSCTL_PHYSCAP_GNTTAB_V1,
+        arch_capabilities: 0,
+        pad: 0,
+        total_pages: hv.frames.ram().into(),
+        free_pages: hv.frames.free_frames().into(),
+        scrub_pages: 0,
+        outstanding_pages: 0,
+        max_mfn: hv.frames.end() as u64 - 1,
+        hw_cap: [d1, c1, de1, ce1, ad1, b7, c7, de7],
+    }
+}
+
+/// How long each processor had nothing to do.
+pub(super) fn idle_times<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
+    let request: SysctlGetcpuinfo = op.get();
+    let hv = caller.hv;
+    let list = GuestPtr::<SysctlCpuinfo>::new(request.info, request.max_cpus.into())?;
+    let mut count = 0_u32;
+    for shared in hv.online_cpus().filter_map(|cpu| hv.cpu(cpu)).take(request.max_cpus as usize) {
+        list.write(&hv.machine, count.into(), &SysctlCpuinfo { idletime: shared.idle_time() })?;
+        count += 1;
+    }
+    op.set(&SysctlGetcpuinfo { nr_cpus: count, ..request });
+    Ok(())
+}
+
+pub(super) fn free_memory<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
+    let request: SysctlAvailheap = op.get();
+    if !matches!(request.node, -1 | 0) {
+        return Err(Errno::Inval);
+    }
+    let avail_bytes = u64::from(caller.hv.frames.free_frames()) * PAGE_SIZE;
+    op.set(&SysctlAvailheap { avail_bytes, ..request });
+    Ok(())
+}
+
+/// Where the processors sit; a null pointer asks for their number.
+pub(super) fn processors<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
+    let request: SysctlCputopoinfo = op.get();
+    let count = caller.hv.online_cpus().count() as u32;
+    let told = if request.cputopo == 0 { count } else { count.min(request.num_cpus) };
+    if request.cputopo != 0 {
+        let list = GuestPtr::<SysctlCputopo>::new(request.cputopo, told.into())?;
+        for core in 0..told {
+            list.write(&caller.hv.machine, core.into(), &SysctlCputopo { core, socket: 0, node: 0 })?;
+        }
+    }
+    op.set(&SysctlCputopoinfo { num_cpus: told, ..request });
+    Ok(())
+}
+
+/// The one memory node; null pointers ask for the number.
+pub(super) fn nodes<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
+    let request: SysctlNumainfo = op.get();
+    let machine = &caller.hv.machine;
+    let frames = &caller.hv.frames;
+    if request.num_nodes != 0 && request.meminfo != 0 {
+        let memsize = u64::from(frames.ram()) * PAGE_SIZE;
+        let memfree = u64::from(frames.free_frames()) * PAGE_SIZE;
+        GuestPtr::one(request.meminfo)?.write(machine, 0, &SysctlMeminfo { memsize, memfree })?;
+    }
+    if request.num_nodes != 0 && request.distance != 0 {
+        GuestPtr::one(request.distance)?.write(machine, 0, &OWN_DISTANCE)?;
+    }
+    op.set(&SysctlNumainfo { num_nodes: 1, ..request });
+    Ok(())
+}
