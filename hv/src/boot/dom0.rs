@@ -12,7 +12,7 @@ use crate::{
     },
     hypercall::stubs,
     machine::Machine,
-    mem::{self, entry::Entry, frame_alloc},
+    mem::{editor::Editor, entry::Entry, frame_alloc},
     trap::flags,
 };
 use alloc::sync::Arc;
@@ -117,10 +117,15 @@ pub fn build<M: Machine>(hv: &'static Hypervisor<M>, plan: &Plan<'_>) -> Result<
     Ok(domain)
 }
 
-/// Validates the tables. Nothing else runs yet, so being asked to come back later means to go on at once.
+/// Validates the tables, pins their root as toolstacks do, and takes it for the first vcpu. Nothing else runs yet, so being
+/// asked to come back later means to go on at once.
 fn adopt<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, root: Mfn) -> Result<(), BuildError> {
     loop {
-        match mem::root::adopt(hv, domain, root) {
+        let pinned = Editor::open(hv, domain).and_then(|mut editor| {
+            editor.pin(root, 4)?;
+            editor.take_table(root, 4)
+        });
+        match pinned {
             Ok(()) => return Ok(()),
             Err(Refusal::Preempted) => {}
             Err(refusal) => return Err(BuildError::Tables(refusal)),
