@@ -89,8 +89,31 @@ impl Entity {
     pub const EMPTY: Self =
         Self { mode: Mode::Empty, next: NONE, share: Share { weight: 0, cap: 0 }, credit: 0, was_active: false };
 
+    /// Whether it wanted to run since credit was last given.
+    const fn is_active(&self) -> bool {
+        self.was_active || !matches!(self.mode, Mode::Asleep | Mode::Empty)
+    }
+
     const fn class(&self) -> Class {
         if self.credit >= 0 { Class::InCredit } else { Class::Overdrawn }
+    }
+}
+
+/// A stretch of time to be divided: the part of it that goes by weight, and the sum of those weights.
+#[derive(Clone, Copy, Debug)]
+struct Parts {
+    time: u64,
+    by_weight: u64,
+    weights: u64,
+}
+
+impl Parts {
+    fn cap_of(&self, entity: &Entity) -> u64 {
+        if entity.share.cap == 0 { u64::MAX } else { self.time * u64::from(entity.share.cap) / 100 }
+    }
+
+    fn of(&self, entity: &Entity) -> u64 {
+        (self.by_weight * u64::from(entity.share.weight) / self.weights).min(self.cap_of(entity))
     }
 }
 
@@ -333,11 +356,11 @@ impl RunQueue {
     /// Gives every seat that wanted to run its part of some periods, wakes who rested, and lets those in credit again
     /// wait among their like.
     fn give_credit(&mut self, periods: u64) {
-        let is_active = |e: &Entity| e.was_active || !matches!(e.mode, Mode::Asleep | Mode::Empty);
-        let weights: u64 = self.seats.iter().filter(|e| is_active(e)).map(|e| u64::from(e.share.weight)).sum();
+        let time = periods * PERIOD;
+        let parts = self.parts(time);
         for index in 0..self.seats.len() {
             let entity = &mut self.seats[index];
-            if !is_active(entity) {
+            if !entity.is_active() {
                 // Nobody owes for what was long ago.
                 if entity.credit < 0 {
                     entity.credit = (entity.credit + MAX_CREDIT).min(0);
@@ -345,10 +368,7 @@ impl RunQueue {
                 continue;
             }
             entity.was_active = false;
-            let mut part = periods * PERIOD * u64::from(entity.share.weight) / weights.max(1);
-            if entity.share.cap != 0 {
-                part = part.min(periods * PERIOD * u64::from(entity.share.cap) / 100);
-            }
+            let part = parts.of(entity);
             entity.credit = (entity.credit + part as i64).min(MAX_CREDIT.min(part.max(1) as i64 * 2));
             if entity.mode == Mode::Resting && entity.credit > 0 {
                 self.resting -= 1;
@@ -359,6 +379,22 @@ impl RunQueue {
         while let Some(index) = waiting.pop(&self.seats) {
             let class = self.seats[usize::from(index)].class();
             self.push(index, class);
+        }
+    }
+
+    /// How `time` is divided: who would have more than its cap has its cap, the others have the rest by weight. All of
+    /// the time is given out if it can be, or everybody would come to owe, and weights would mean nothing.
+    fn parts(&self, time: u64) -> Parts {
+        let active = || self.seats.iter().filter(|e| e.is_active());
+        let weights = active().map(|e| u64::from(e.share.weight)).sum::<u64>().max(1);
+        let everybody = Parts { time, by_weight: time, weights };
+        let is_capped = |e: &Entity| e.share.cap != 0 && everybody.of(e) == everybody.cap_of(e);
+        let capped_time: u64 = active().filter(|e| is_capped(e)).map(|e| everybody.cap_of(e)).sum();
+        let capped_weights: u64 = active().filter(|e| is_capped(e)).map(|e| u64::from(e.share.weight)).sum();
+        Parts {
+            time,
+            by_weight: time.saturating_sub(capped_time),
+            weights: (weights - capped_weights.min(weights)).max(1),
         }
     }
 

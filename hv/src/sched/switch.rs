@@ -54,7 +54,11 @@ pub fn leave<M: Machine>(hv: &'static Hypervisor<M>, cpu: CpuId, current: &mut O
         }
         let since = hv.now();
         hv.machine.idle();
-        shared.idle_time.fetch_add(hv.now().saturating_sub(since), Ordering::Relaxed);
+        let now = hv.now();
+        shared.idle_time.fetch_add(now.saturating_sub(since), Ordering::Relaxed);
+        if shared.armed.load(Ordering::Relaxed) <= now {
+            shared.work.fetch_or(work::TIMER, Ordering::Relaxed);
+        }
     }
 }
 
