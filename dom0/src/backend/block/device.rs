@@ -196,11 +196,8 @@ impl BlockDevice {
                 }
             }
             XenbusState::Initialising if now == XenbusState::Closed => _ = self.publish_features(),
-            XenbusState::Closing if now == XenbusState::Connected => {
-                _ = self.enter(XenbusState::Closing);
-                self.disconnect().await;
-                _ = self.enter(XenbusState::Closed);
-            }
+            // The frontend may be on its last requests, and looks for this very state before it goes on.
+            XenbusState::Closing if now == XenbusState::Connected => _ = self.enter(XenbusState::Closing),
             XenbusState::Closed if now != XenbusState::Closed && now != XenbusState::InitWait => {
                 self.disconnect().await;
                 _ = self.enter(XenbusState::Closed);

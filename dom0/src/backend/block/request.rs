@@ -88,7 +88,7 @@ pub enum Work {
 pub struct Request {
     /// The frontend's name for it.
     pub id: u64,
-    /// Its operation as it came.
+    /// What its answer calls the operation.
     pub operation: u8,
     /// What to do.
     pub work: Work,
@@ -101,23 +101,24 @@ pub fn answer(id: u64, operation: u8, status: i16) -> BlkifResponse {
 
 /// Judges a request as it came off the ring; a refused one comes back as its answer.
 pub fn judge(raw: &BlkifRequest, disk: Disk) -> Result<Request, BlkifResponse> {
-    let (id, work) = match raw.operation {
-        BLKIF_OP_READ | BLKIF_OP_WRITE => (raw.id, direct(raw, disk)),
-        BLKIF_OP_FLUSH_DISKCACHE if raw.nr_segments == 0 => (raw.id, Ok(Work::Flush)),
-        BLKIF_OP_FLUSH_DISKCACHE => (raw.id, Err(BLKIF_RSP_ERROR)),
+    let (id, operation, work) = match raw.operation {
+        BLKIF_OP_READ | BLKIF_OP_WRITE => (raw.id, raw.operation, direct(raw, disk)),
+        BLKIF_OP_FLUSH_DISKCACHE if raw.nr_segments == 0 => (raw.id, raw.operation, Ok(Work::Flush)),
+        BLKIF_OP_FLUSH_DISKCACHE => (raw.id, raw.operation, Err(BLKIF_RSP_ERROR)),
         BLKIF_OP_DISCARD => match BlkifRequestDiscard::read_from_prefix(raw.as_bytes()) {
-            Ok((raw, _)) => (raw.id, discard(&raw, disk)),
-            Err(_) => (raw.id, Err(BLKIF_RSP_ERROR)),
+            Ok((discarding, _)) => (discarding.id, raw.operation, discard(&discarding, disk)),
+            Err(_) => (raw.id, raw.operation, Err(BLKIF_RSP_ERROR)),
         },
         BLKIF_OP_INDIRECT => match BlkifRequestIndirect::read_from_prefix(raw.as_bytes()) {
-            Ok((raw, _)) => (raw.id, indirect(&raw, disk)),
-            Err(_) => (raw.id, Err(BLKIF_RSP_ERROR)),
+            // Frontends take the answer for that of the operation inside.
+            Ok((inner, _)) => (inner.id, inner.indirect_op, indirect(&inner, disk)),
+            Err(_) => (raw.id, raw.operation, Err(BLKIF_RSP_ERROR)),
         },
-        _ => (raw.id, Err(BLKIF_RSP_EOPNOTSUPP)),
+        _ => (raw.id, raw.operation, Err(BLKIF_RSP_EOPNOTSUPP)),
     };
     match work {
-        Ok(work) => Ok(Request { id, operation: raw.operation, work }),
-        Err(status) => Err(answer(id, raw.operation, status)),
+        Ok(work) => Ok(Request { id, operation, work }),
+        Err(status) => Err(answer(id, operation, status)),
     }
 }
 
@@ -286,7 +287,7 @@ mod tests {
         };
         let good = judge(&as_request(&raw), DISK).unwrap();
         let want = Work::Indirect { direction: Direction::Write, sector: 4, count: 256, pages: Vec::from([8]) };
-        assert_eq!((good.id, good.work), (3, want));
+        assert_eq!((good.id, good.operation, good.work), (3, BLKIF_OP_WRITE, want));
         for bad in [
             BlkifRequestIndirect { nr_segments: 257, ..raw },
             BlkifRequestIndirect { nr_segments: 0, ..raw },

@@ -3,6 +3,7 @@
 pub mod layout;
 
 use alloc::{boxed::Box, format, string::String, vec, vec::Vec};
+use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 
 use oxen_abi::domctl::{ArchDomainconfig, DomctlCreatedomain};
@@ -10,7 +11,8 @@ use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
 use oxen_abi::grant_table::{GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE, GTF_PERMIT_ACCESS};
 use oxen_abi::guest_context::VcpuGuestContext;
-use oxen_abi::segments::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, VGCF_IN_KERNEL, VGCF_ONLINE};
+use oxen_abi::segments::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, VGCF_IN_KERNEL, VGCF_ONLINE, XEN_LEGACY_MAX_VCPUS};
+use oxen_abi::shared_info::{SharedInfo, VcpuInfo};
 use oxen_abi::start_info::{MAGIC_DOMU, MAX_GUEST_CMDLINE, SIF_MOD_START_PFN, StartInfo};
 use oxen_domu_lib::memory::{
     Mfn,
@@ -212,6 +214,7 @@ impl Builder<'_> {
 
     async fn write_start_info(&self, store_port: u32, console_port: u32) -> Result<(), String> {
         let info = control::domain_info(self.domain).map_err(|e| failed("describe it", e))?;
+        self.mask_events(Mfn(info.shared_info_frame))?;
         let layout = &self.layout;
         let mut start = Box::new(StartInfo::new_zeroed());
         put_text(&mut start.magic, MAGIC_DOMU);
@@ -239,6 +242,15 @@ impl Builder<'_> {
         for pfn in [layout.store, layout.console, layout.stack] {
             self.load(pfn * PAGE, &[], 4096).await?;
         }
+        Ok(())
+    }
+
+    /// No vcpu is to be told of events before its kernel says how.
+    fn mask_events(&self, shared_info: Mfn) -> Result<(), String> {
+        let page = self.map(&[shared_info])?;
+        let mask = offset_of!(SharedInfo, vcpu_info) + offset_of!(VcpuInfo, evtchn_upcall_mask);
+        let slots = page.bytes().iter().skip(mask).step_by(size_of::<VcpuInfo>());
+        slots.take(XEN_LEGACY_MAX_VCPUS).for_each(|slot| slot.store(1, Ordering::Relaxed));
         Ok(())
     }
 
