@@ -18,12 +18,21 @@ macro_rules! hypercalls {
             }
         }
 
+        impl Hypercall {
+            /// The hypercall of this number.
+            #[inline]
+            #[must_use]
+            pub const fn from_number(number: u64) -> Option<Self> {
+                match number { $($value => Some(Self::$name),)* _ => None }
+            }
+        }
+
         impl TryFrom<u64> for Hypercall {
             type Error = crate::errno::Errno;
 
             #[inline]
             fn try_from(number: u64) -> Result<Self, Self::Error> {
-                match number { $($value => Ok(Self::$name),)* _ => Err(crate::errno::Errno::NoSys) }
+                Self::from_number(number).ok_or(crate::errno::Errno::NoSys)
             }
         }
     };

@@ -15,6 +15,9 @@ pub struct VcpuInfoPlace {
 }
 
 impl VcpuInfoPlace {
+    /// Where in this structure stands the address of the first byte, `evtchn_upcall_pending`.
+    pub const PENDING_OFFSET: usize = core::mem::offset_of!(Self, flags);
+
     /// The 64 bytes at `offset` of a frame, if they fit and are aligned to a word.
     #[must_use]
     pub fn new(memory: &impl Memory, mfn: Mfn, offset: usize) -> Option<Self> {

@@ -1,6 +1,6 @@
 //! `multicall`: several hypercalls for one entry into the hypervisor (`multicall_entry_t`, `xen.h`).
 
-use super::call;
+use super::{Next, Outcome, call};
 use crate::{
     addr::GuestAddr,
     caller::{Args, Caller, Refusal, Reply},
@@ -34,15 +34,15 @@ pub fn multicall<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Rep
             write_result(caller, entry, Errno::Inval.to_return_value())?;
             continue;
         }
-        match call(caller, number as u32, &mut entry_args) {
-            Ok(value) if number as u32 == Hypercall::Iret as u32 => return Ok(value),
-            Ok(value) => write_result(caller, entry, value)?,
-            Err(Refusal::Tell(error)) => write_result(caller, entry, error.to_return_value())?,
-            Err(Refusal::Preempted) => {
+        let Outcome { value, next } = call(caller, number as u32, &mut entry_args);
+        match next {
+            Next::Answer if number as u32 == Hypercall::Iret as u32 => return Ok(value),
+            Next::Answer => write_result(caller, entry, value)?,
+            Next::Again => {
                 write_args(caller, entry, &entry_args)?;
                 return stop_before(args, entry, count - done);
             }
-            Err(crash @ Refusal::Crash(_)) => return Err(crash),
+            Next::Crash => return Err(Refusal::Crash(caller.state.broken_promise)),
         }
         debug_assert_eq!(root, caller.state.in_kernel, "only iret leaves the kernel");
     }

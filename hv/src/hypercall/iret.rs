@@ -2,7 +2,7 @@
 
 use crate::{
     addr::GuestAddr,
-    caller::{Caller, Refusal, Reply},
+    caller::{Args, Caller, Refusal, Reply},
     machine::Machine,
     trap::{self, flags},
 };
@@ -13,7 +13,7 @@ use oxen_abi::segments::VGCF_IN_SYSCALL;
 /// # Errors
 /// Never: a context that cannot be read or used ends the guest.
 #[inline(never)]
-pub fn iret<M: Machine>(caller: &mut Caller<'_, M>) -> Reply {
+pub fn iret<M: Machine>(caller: &mut Caller<'_, M>, _: &mut Args) -> Reply {
     let frame = GuestAddr(caller.regs.rsp);
     let words = if frame.is_guest_range(72) { caller.hv.machine.read_guest_words::<9>(frame).ok() } else { None };
     let Some([rax, r11, rcx, context_flags, rip, cs, rflags, rsp, ss]) = words else {

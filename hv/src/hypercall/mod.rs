@@ -1,4 +1,4 @@
-//! Hypercalls: one exhaustive match, one line per call.
+//! Hypercalls: one match, one line per call, and the table that it becomes.
 
 pub mod batch;
 pub mod console;
@@ -24,73 +24,149 @@ use crate::{
     domain,
     machine::Machine,
 };
+use core::marker::PhantomData;
 use oxen_abi::{errno::Errno, hypercall::Hypercall};
+
+/// The way into a handler: a function that the machine's entry code can call, with the handler inside.
+macro_rules! entry {
+    ($handler:path) => {{
+        extern "sysv64" fn enter<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Outcome {
+            let reply = $handler(caller, args);
+            outcome(caller, reply)
+        }
+        enter::<M>
+    }};
+}
 
 /// Bytes of the `syscall` instruction: how far back a preempted caller is set to execute it again.
 const SYSCALL_BYTES: u64 = 2;
 
-/// Executes the hypercall that the caller's registers name, and answers in them.
-#[inline]
-pub fn execute<M: Machine>(caller: &mut Caller<'_, M>) {
-    let regs = &caller.regs;
-    let mut args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
-    let number = regs.rax as u32;
-    match call(caller, number, &mut args) {
-        Ok(value) => caller.regs.rax = value,
-        Err(refusal) => refuse(caller, refusal, args),
-    }
+/// How a hypercall ended, in two registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Outcome {
+    /// For RAX, if it was answered.
+    pub value: u64,
+    /// What is left to do.
+    pub next: Next,
 }
 
-/// Answers a hypercall that has no value.
-#[cold]
-fn refuse<M: Machine>(caller: &mut Caller<'_, M>, refusal: Refusal, args: Args) {
-    match refusal {
-        Refusal::Tell(error) => caller.regs.rax = error.to_return_value(),
-        Refusal::Preempted => {
-            let regs = &mut *caller.regs;
-            [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = args;
-            regs.rip = regs.rip.wrapping_sub(SYSCALL_BYTES);
+/// What is left to do after a hypercall.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Next {
+    /// Nothing: the value is the answer.
+    Answer = 0,
+    /// The same hypercall is to be executed again, with the arguments as they were left.
+    Again = 1,
+    /// The domain broke a promise; `VcpuState::broken_promise` says which.
+    Crash = 2,
+}
+
+/// The way into one hypercall, as the machine's entry code calls it.
+pub type Entry<M> = for<'a, 'b, 'c> extern "sysv64" fn(&'a mut Caller<'b, M>, &'c mut Args) -> Outcome;
+
+/// Numbers that the table of hypercalls covers: a power of two beyond all that there are.
+pub const NUMBERS: usize = 64;
+
+/// The table of hypercalls.
+#[derive(Debug)]
+pub struct Table<M>(PhantomData<M>);
+
+impl<M: Machine> Table<M> {
+    /// Every way in, by number.
+    pub const ENTRIES: [Entry<M>; NUMBERS] = {
+        let mut entries = [entry!(none) as Entry<M>; NUMBERS];
+        let mut rest = Hypercall::ALL;
+        while let [hypercall, others @ ..] = rest {
+            entries[*hypercall as usize] = entry_of(*hypercall);
+            rest = others;
         }
-        Refusal::Crash(reason) => domain::crash(caller, reason),
+        entries
+    };
+}
+
+/// What there is not.
+fn none<M: Machine>(_: &mut Caller<'_, M>, _: &mut Args) -> Reply {
+    Err(Errno::NoSys.into())
+}
+
+/// Always `-EOPNOTSUPP`, as Xen without a performance monitor.
+fn unsupported<M: Machine>(_: &mut Caller<'_, M>, _: &mut Args) -> Reply {
+    Err(Errno::OpNotSupp.into())
+}
+
+/// Turns a reply into two registers' worth.
+#[inline]
+fn outcome<M: Machine>(caller: &mut Caller<'_, M>, reply: Reply) -> Outcome {
+    match reply {
+        Ok(value) => Outcome { value, next: Next::Answer },
+        Err(Refusal::Tell(error)) => Outcome { value: error.to_return_value(), next: Next::Answer },
+        Err(Refusal::Preempted) => Outcome { value: 0, next: Next::Again },
+        Err(Refusal::Crash(reason)) => {
+            caller.state.broken_promise = reason;
+            Outcome { value: 0, next: Next::Crash }
+        }
     }
 }
 
 /// Executes one hypercall by number, called directly or from a batch.
 #[inline]
-fn call<M: Machine>(caller: &mut Caller<'_, M>, number: u32, args: &mut Args) -> Reply {
-    let Ok(hypercall) = Hypercall::try_from(u64::from(number)) else { return Err(Errno::NoSys.into()) };
+pub fn call<M: Machine>(caller: &mut Caller<'_, M>, number: u32, args: &mut Args) -> Outcome {
+    match Table::<M>::ENTRIES.get(number as usize) {
+        Some(entry) => entry(caller, args),
+        None => Outcome { value: Errno::NoSys.to_return_value(), next: Next::Answer },
+    }
+}
+
+/// Does what is left of a hypercall that was not answered.
+#[cold]
+pub fn settle<M: Machine>(caller: &mut Caller<'_, M>, next: Next, args: &Args) {
+    match next {
+        Next::Answer => {}
+        Next::Again => {
+            let regs = &mut *caller.regs;
+            [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = *args;
+            regs.rip = regs.rip.wrapping_sub(SYSCALL_BYTES);
+        }
+        Next::Crash => domain::crash(caller, caller.state.broken_promise),
+    }
+}
+
+/// One line per call.
+const fn entry_of<M: Machine>(hypercall: Hypercall) -> Entry<M> {
     match hypercall {
-        Hypercall::SetTrapTable => guest_setup::set_trap_table(caller, args),
-        Hypercall::MmuUpdate => mmu::mmu_update(caller, args),
-        Hypercall::SetGdt => guest_setup::set_gdt(caller, args),
-        Hypercall::StackSwitch => guest_setup::stack_switch(caller, args),
-        Hypercall::SetCallbacks => guest_setup::set_callbacks(caller, args),
-        Hypercall::FpuTaskswitch => guest_setup::fpu_taskswitch(caller, args),
-        Hypercall::SchedOpCompat => sched::sched_op_compat(caller, args),
-        Hypercall::PlatformOp => platform::platform_op(caller, args),
-        Hypercall::SetDebugreg => guest_setup::set_debugreg(caller, args),
-        Hypercall::GetDebugreg => guest_setup::get_debugreg(caller, args),
-        Hypercall::UpdateDescriptor => guest_setup::update_descriptor(caller, args),
-        Hypercall::MemoryOp => memory::memory_op(caller, args),
-        Hypercall::Multicall => batch::multicall(caller, args),
-        Hypercall::UpdateVaMapping => mmu::update_va_mapping(caller, args),
-        Hypercall::SetTimerOp => sched::set_timer_op(caller, args),
-        Hypercall::XenVersion => version::xen_version(caller, args),
-        Hypercall::ConsoleIo => console::console_io(caller, args),
-        Hypercall::GrantTableOp => grant::grant_table_op(caller, args),
-        Hypercall::VmAssist => guest_setup::vm_assist(caller, args),
-        Hypercall::UpdateVaMappingOtherdomain => mmu::update_va_mapping_otherdomain(caller, args),
-        Hypercall::Iret => iret::iret(caller),
-        Hypercall::VcpuOp => vcpu::vcpu_op(caller, args),
-        Hypercall::SetSegmentBase => guest_setup::set_segment_base(caller, args),
-        Hypercall::MmuextOp => mmuext::mmuext_op(caller, args),
-        Hypercall::SchedOp => sched::sched_op(caller, args),
-        Hypercall::CallbackOp => guest_setup::callback_op(caller, args),
-        Hypercall::EventChannelOp => event::event_channel_op(caller, args),
-        Hypercall::PhysdevOp => physdev::physdev_op(caller, args),
-        Hypercall::Sysctl => sysctl::sysctl(caller, args),
-        Hypercall::Domctl => domctl::domctl(caller, args),
-        Hypercall::XenpmuOp => Err(Errno::OpNotSupp.into()),
+        Hypercall::SetTrapTable => entry!(guest_setup::set_trap_table),
+        Hypercall::MmuUpdate => entry!(mmu::mmu_update),
+        Hypercall::SetGdt => entry!(guest_setup::set_gdt),
+        Hypercall::StackSwitch => entry!(guest_setup::stack_switch),
+        Hypercall::SetCallbacks => entry!(guest_setup::set_callbacks),
+        Hypercall::FpuTaskswitch => entry!(guest_setup::fpu_taskswitch),
+        Hypercall::SchedOpCompat => entry!(sched::sched_op_compat),
+        Hypercall::PlatformOp => entry!(platform::platform_op),
+        Hypercall::SetDebugreg => entry!(guest_setup::set_debugreg),
+        Hypercall::GetDebugreg => entry!(guest_setup::get_debugreg),
+        Hypercall::UpdateDescriptor => entry!(guest_setup::update_descriptor),
+        Hypercall::MemoryOp => entry!(memory::memory_op),
+        Hypercall::Multicall => entry!(batch::multicall),
+        Hypercall::UpdateVaMapping => entry!(mmu::update_va_mapping),
+        Hypercall::SetTimerOp => entry!(sched::set_timer_op),
+        Hypercall::XenVersion => entry!(version::xen_version),
+        Hypercall::ConsoleIo => entry!(console::console_io),
+        Hypercall::GrantTableOp => entry!(grant::grant_table_op),
+        Hypercall::VmAssist => entry!(guest_setup::vm_assist),
+        Hypercall::UpdateVaMappingOtherdomain => entry!(mmu::update_va_mapping_otherdomain),
+        Hypercall::Iret => entry!(iret::iret),
+        Hypercall::VcpuOp => entry!(vcpu::vcpu_op),
+        Hypercall::SetSegmentBase => entry!(guest_setup::set_segment_base),
+        Hypercall::MmuextOp => entry!(mmuext::mmuext_op),
+        Hypercall::SchedOp => entry!(sched::sched_op),
+        Hypercall::CallbackOp => entry!(guest_setup::callback_op),
+        Hypercall::EventChannelOp => entry!(event::event_channel_op),
+        Hypercall::PhysdevOp => entry!(physdev::physdev_op),
+        Hypercall::Sysctl => entry!(sysctl::sysctl),
+        Hypercall::Domctl => entry!(domctl::domctl),
+        Hypercall::XenpmuOp => entry!(unsupported),
         // Interfaces of old that no 64-bit guest needs, and what belongs to other kinds of guests or to builds of Xen with
         // more in them: docs/hypercalls.md.
         Hypercall::EventChannelOpCompat
@@ -104,6 +180,6 @@ fn call<M: Machine>(caller: &mut Caller<'_, M>, number: u32, args: &mut Args) ->
         | Hypercall::ArgoOp
         | Hypercall::DmOp
         | Hypercall::HypfsOp
-        | Hypercall::Mca => Err(Errno::NoSys.into()),
+        | Hypercall::Mca => entry!(none),
     }
 }

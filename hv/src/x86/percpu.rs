@@ -4,7 +4,8 @@ use super::entry::descriptors::{Gdt, Idt, Tss};
 use super::machine::Pc;
 use core::arch::asm;
 use core::cell::UnsafeCell;
-use core::mem::MaybeUninit;
+use core::mem::{MaybeUninit, offset_of};
+use core::sync::atomic::Ordering;
 use oxen_hv::addr::Mfn;
 use oxen_hv::domain::regs::Regs;
 use oxen_hv::machine::CpuId;
@@ -19,50 +20,79 @@ use spin::Once;
 ///
 /// From the bottom: four 4 KiB stacks for double fault, NMI, machine check and debug; a guard page, not mapped; the stack.
 pub(crate) const STACK_BYTES: usize = 128 << 10;
+/// Where the block stands in the area; the stack begins below it.
+pub(crate) const BLOCK_OFFSET: usize = STACK_BYTES - size_of::<CpuBlock>();
 /// Where the guest's registers stand in the area.
-pub(crate) const FRAME_OFFSET: usize = STACK_BYTES - size_of::<CpuBlock>() + core::mem::offset_of!(CpuBlock, frame);
+pub(crate) const FRAME_OFFSET: usize = BLOCK_OFFSET + offset_of!(CpuBlock, frame);
 /// Bytes of each of the stacks that the CPU takes for the faults that may find RSP anywhere.
 pub(crate) const FAULT_STACK_BYTES: usize = 4096;
 /// Where the guard page lies in the area.
 pub(crate) const GUARD_OFFSET: usize = 4 * FAULT_STACK_BYTES;
 
-/// The top of a CPU's stack area. Each part is borrowed by itself, while the others may be.
+/// The top of a CPU's stack area. Each part is borrowed by itself, while the others may be. The entry code knows where
+/// each is; while it calls Rust, RSP points to the block.
 #[repr(C, align(64))]
-struct CpuBlock {
-    /// So that `frame` ends at a multiple of 16, to which the CPU aligns its stack before it pushes.
+pub(crate) struct CpuBlock {
     padding: u64,
-    /// What the CPU and the entry paths push when they come from a guest.
-    frame: UnsafeCell<Regs>,
+    /// The arguments of the hypercall that is executed.
+    pub args: UnsafeCell<Args>,
+    /// What the CPU and the entry code push when they come from a guest. Ends at a multiple of 16, to which the CPU
+    /// aligns its stack before it pushes.
+    pub frame: UnsafeCell<Regs>,
+    /// The vcpu that runs, ready for handlers; made anew whenever another one is put on the CPU.
+    pub caller: UnsafeCell<MaybeUninit<Caller<'static, Pc>>>,
+    /// What this CPU shares with the others.
+    pub shared: UnsafeCell<MaybeUninit<&'static CpuShared>>,
     running: UnsafeCell<MaybeUninit<Running>>,
     hardware: UnsafeCell<Hardware>,
 }
 
-const _: () = assert!((FRAME_OFFSET + size_of::<Regs>()).is_multiple_of(16));
+const _: () = assert!((offset_of!(CpuBlock, frame) + size_of::<Regs>()).is_multiple_of(16));
 
-/// Who is on the CPU, for the ways in.
-pub(crate) struct Running {
-    /// The hypervisor.
-    pub hv: &'static Hypervisor<Pc>,
-    /// Which CPU this is.
-    pub cpu: CpuId,
-    /// What this CPU shares with the others.
-    pub shared: &'static CpuShared,
-    /// The vcpu.
-    pub current: Option<Current>,
+/// What is on the CPU.
+struct Running {
+    hv: &'static Hypervisor<Pc>,
+    cpu: CpuId,
+    current: Option<Current>,
 }
 
-impl Running {
-    /// The guest that came in with these registers.
+impl CpuBlock {
+    /// The guest that came in.
+    ///
+    /// # Safety
+    /// On the way in from a guest, at most once; the reference is let go before [`Self::finish`] is called.
     #[inline]
-    pub(crate) fn caller<'a>(&'a mut self, regs: &'a mut Regs) -> Caller<'a, Pc> {
-        let Some(Current { domain, vcpu, state }) = &mut self.current else { nobody() };
-        Caller { hv: self.hv, cpu: self.cpu, domain, vcpu, state, regs }
+    pub(crate) unsafe fn caller(&self) -> &mut Caller<'static, Pc> {
+        // SAFETY: a guest came in, so `put_on` has filled it; the caller answers for the rest.
+        unsafe { (*self.caller.get()).assume_init_mut() }
+    }
+
+    /// Bits of `trap::work` for this CPU.
+    #[inline]
+    pub(crate) fn has_work(&self) -> bool {
+        // SAFETY: set in `open`, before any guest or interrupt.
+        unsafe { (*self.shared.get()).assume_init() }.work.load(Ordering::Relaxed) != 0
+    }
+
+    /// Lets the scheduler do what waits on this CPU; afterwards a vcpu is on it that may run.
+    ///
+    /// # Safety
+    /// On the way out, in place: no reference to anything of the block lives.
+    pub(crate) unsafe fn reschedule(&self) {
+        // SAFETY: opened before; the caller answers for the references.
+        unsafe {
+            let Running { hv, cpu, current } = (*self.running.get()).assume_init_mut();
+            switch::leave(hv, *cpu, current, &mut *self.frame.get());
+            let Some(Current { domain, vcpu, state }) = current else { nobody() };
+            let caller = Caller { hv, cpu: *cpu, domain, vcpu, state, regs: &mut *self.frame.get() };
+            (*self.caller.get()).write(caller);
+        }
     }
 }
 
 #[cold]
 fn nobody() -> ! {
-    panic!("a guest came in on a CPU that runs none");
+    panic!("the scheduler left the CPU without a vcpu");
 }
 
 /// What the machine's own code keeps of the CPU.
@@ -97,13 +127,18 @@ fn block() -> *const CpuBlock {
 pub(crate) unsafe fn fill(number: usize, gdt: &'static mut Gdt) {
     let block = block().cast_mut();
     let tss = Tss::of(block as u64 + size_of::<CpuBlock>() as u64);
+    let hardware = Hardware { number, tss, gdt, has_breakpoints: false, xcr0: 0, reserve: None };
+    let contents = CpuBlock {
+        padding: 0,
+        args: UnsafeCell::default(),
+        frame: UnsafeCell::default(),
+        caller: UnsafeCell::new(MaybeUninit::uninit()),
+        shared: UnsafeCell::new(MaybeUninit::uninit()),
+        running: UnsafeCell::new(MaybeUninit::uninit()),
+        hardware: UnsafeCell::new(hardware),
+    };
     // SAFETY: the block is this CPU's alone, by the caller's word not used before.
-    unsafe {
-        (&raw mut (*block).frame).write(UnsafeCell::default());
-        (&raw mut (*block).running).write(UnsafeCell::new(MaybeUninit::uninit()));
-        let hardware = Hardware { number, tss, gdt, has_breakpoints: false, xcr0: 0, reserve: None };
-        (&raw mut (*block).hardware).write(UnsafeCell::new(hardware));
-    }
+    unsafe { block.write(contents) }
 }
 
 /// Works on what the machine's own code keeps of this CPU.
@@ -113,29 +148,18 @@ pub(crate) fn with_hardware<R>(work: impl FnOnce(&mut Hardware) -> R) -> R {
     work(unsafe { &mut *(*block()).hardware.get() })
 }
 
-/// Makes this CPU one that guests may come in on.
+/// Makes this CPU one that guests may come in on. Returns its block, for the way to the first.
 ///
 /// # Safety
-/// Once per CPU, after `fill`, before `running`.
-pub(crate) unsafe fn open(hv: &'static Hypervisor<Pc>, cpu: CpuId, shared: &'static CpuShared) {
+/// Once per CPU, after `fill`.
+pub(crate) unsafe fn open(hv: &'static Hypervisor<Pc>, cpu: CpuId, shared: &'static CpuShared) -> &'static CpuBlock {
     // SAFETY: the block is this CPU's alone, and nobody has a reference yet.
-    unsafe { (*(*block()).running.get()).write(Running { hv, cpu, shared, current: None }) };
-}
-
-/// Who is on this CPU.
-///
-/// # Safety
-/// After `open`. Only a way in may ask, once, and must let go before it returns: no other reference to it may live.
-#[inline]
-pub(crate) unsafe fn running() -> &'static mut Running {
-    // SAFETY: the block is this CPU's alone and was opened; the caller answers for the rest.
-    unsafe { (*(*block()).running.get()).assume_init_mut() }
-}
-
-/// Where the entry paths push the guest's registers on this CPU.
-pub(crate) fn frame() -> *mut Regs {
-    // SAFETY: only an address is computed, of memory that is this CPU's.
-    unsafe { (*block()).frame.get() }
+    unsafe {
+        let block = &*block();
+        (*block.running.get()).write(Running { hv, cpu, current: None });
+        (*block.shared.get()).write(shared);
+        block
+    }
 }
 
 /// What stands on the stack of this CPU from `rsp` to its end; `None` if `rsp` is not in its area.

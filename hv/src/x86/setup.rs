@@ -53,17 +53,18 @@ pub(crate) fn boot(magic: u32, info: u32) -> ! {
     announce(hv, &info);
     listen_to_console(hv);
     // SAFETY: the boot CPU's block is filled.
-    unsafe {
-        percpu::open(hv, CpuId(0), &hv.cpus[0]);
+    let block = unsafe {
         syscall::enable_on_boot_cpu();
-    }
+        percpu::open(hv, CpuId(0), &hv.cpus[0])
+    };
     if sched::bring_up(hv, CpuId(0)).is_err() {
         panic!("no memory for the scheduler");
     }
     if let Err(error) = build_dom0(hv, &info, &options) {
         give_up(&error);
     }
-    enter_guests()
+    // SAFETY: the block is the boot CPU's and was just opened.
+    unsafe { enter_guests(block) }
 }
 
 fn set_log_levels(hv: &Hypervisor<Pc>, options: &Options<'_>) {

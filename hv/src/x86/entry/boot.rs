@@ -183,7 +183,7 @@ boot_cpu_stack:
     mb2_magic = const MULTIBOOT2_MAGIC,
     offset = const IMAGE_START,
     stack_bytes = const STACK_BYTES,
-    stack_top = const super::super::percpu::FRAME_OFFSET - 8,
+    stack_top = const super::super::percpu::BLOCK_OFFSET,
     start = sym crate::start,
     options(att_syntax)
 );

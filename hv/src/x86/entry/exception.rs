@@ -1,8 +1,9 @@
 //! What the stubs call: exceptions of guests, of the hypervisor itself, and device interrupts.
 
 use super::super::device::apic::vector;
-use super::super::{cpu, panic, percpu};
-use super::{finish, fixup};
+use super::super::percpu::{self, CpuBlock};
+use super::super::{cpu, panic};
+use super::{finish, fixup, leave};
 use core::sync::atomic::Ordering;
 use oxen_hv::domain::regs::Regs;
 use oxen_hv::event::pirq;
@@ -15,30 +16,34 @@ const DOUBLE_FAULT: u32 = 8;
 const MACHINE_CHECK: u32 = 18;
 
 /// A page fault in a guest. Returns to it by `iretq` with the registers as they then are.
-pub(super) extern "sysv64" fn guest_page_fault(regs: &mut Regs) {
-    // SAFETY: this is the way in, and the reference ends with it.
-    let running = unsafe { percpu::running() };
-    let error_code = regs.error_code;
-    trap::page_fault::page_fault(&mut running.caller(regs), cpu::fault_address(), error_code);
-    finish(running, regs);
+pub(super) extern "sysv64" fn guest_page_fault(block: &CpuBlock) {
+    // SAFETY: this is the way in, and the reference ends before the way out.
+    unsafe {
+        let caller = block.caller();
+        let error_code = caller.regs.error_code;
+        trap::page_fault::page_fault(caller, cpu::fault_address(), error_code);
+        leave(block);
+    }
 }
 
 /// Another exception in a guest.
-pub(super) extern "sysv64" fn guest_exception(regs: &mut Regs, vector: u32) {
-    // SAFETY: this is the way in, and the reference ends with it.
-    let running = unsafe { percpu::running() };
-    match vector {
-        NMI => {}
-        DOUBLE_FAULT | MACHINE_CHECK => {
-            regs.entry_vector = vector;
-            panic::fault(regs);
+pub(super) extern "sysv64" fn guest_exception(block: &CpuBlock, vector: u32) {
+    // SAFETY: this is the way in, and the reference ends before the way out.
+    unsafe {
+        let caller = block.caller();
+        match vector {
+            NMI => {}
+            DOUBLE_FAULT | MACHINE_CHECK => {
+                caller.regs.entry_vector = vector;
+                panic::fault(caller.regs);
+            }
+            _ => {
+                let error_code = caller.regs.error_code;
+                trap::exception(caller, vector as u8, error_code);
+            }
         }
-        _ => {
-            let error_code = regs.error_code;
-            trap::exception(&mut running.caller(regs), vector as u8, error_code);
-        }
+        leave(block);
     }
-    finish(running, regs);
 }
 
 /// An exception inside the hypervisor: either one that was foreseen where it happened, or the end.
@@ -59,18 +64,18 @@ pub(super) extern "sysv64" fn hypervisor_exception(regs: &mut Regs, vector: u32)
     }
 }
 
-/// A device interrupt, in a guest or while the CPU idled.
-pub(super) extern "sysv64" fn interrupt(regs: &mut Regs) {
-    let is_from_guest = regs.cs & 3 != 0;
-    let raised = regs.error_code;
-    if is_from_guest {
-        // SAFETY: this is the way in, and the reference ends with it.
-        let running = unsafe { percpu::running() };
-        serve(raised);
-        finish(running, regs);
-    } else {
-        serve(raised);
+/// A device interrupt in a guest. The stub left the vector in the error code's place.
+pub(super) extern "sysv64" fn guest_interrupt(block: &CpuBlock) {
+    // SAFETY: this is the way in, and no reference is kept.
+    unsafe {
+        serve((*block.frame.get()).error_code);
+        finish(block);
     }
+}
+
+/// A device interrupt while the CPU idled.
+pub(super) extern "sysv64" fn idle_interrupt(regs: &Regs) {
+    serve(regs.error_code);
 }
 
 /// Does what an interrupt asks for at once, and leaves a note of the rest.
@@ -97,10 +102,11 @@ fn serve(raised: u32) {
     hv.machine.apic.end_of_interrupt();
 }
 
-/// The CPU refused to return to the guest with these registers.
-pub(super) extern "sysv64" fn refused_return(regs: &mut Regs) {
-    // SAFETY: this is the way in, and the reference ends with it.
-    let running = unsafe { percpu::running() };
-    trap::failsafe(&mut running.caller(regs));
-    finish(running, regs);
+/// The CPU refused to return to the guest with the registers in its frame.
+pub(super) extern "sysv64" fn refused_return(block: &CpuBlock) {
+    // SAFETY: this is the way in, and the reference ends before the way out.
+    unsafe {
+        trap::failsafe(block.caller());
+        finish(block);
+    }
 }

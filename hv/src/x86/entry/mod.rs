@@ -7,36 +7,53 @@ mod fixup;
 mod stubs;
 pub(crate) mod syscall;
 
-use super::percpu::{self, Running};
+use super::percpu::CpuBlock;
 use core::arch::asm;
-use core::sync::atomic::Ordering;
-use oxen_hv::domain::regs::Regs;
-use oxen_hv::sched::switch;
 use oxen_hv::trap;
 
 /// What must be done before a guest goes on: the CPU's own work, which may put another vcpu on it, then what waits for
 /// that vcpu.
+///
+/// # Safety
+/// On the way out; no reference to anything of the block lives.
 #[inline(never)]
-fn finish(running: &mut Running, regs: &mut Regs) {
+unsafe extern "sysv64" fn finish(block: &CpuBlock) {
     loop {
-        if running.shared.work.load(Ordering::Relaxed) != 0 {
-            switch::leave(running.hv, running.cpu, &mut running.current, regs);
+        if block.has_work() {
+            // SAFETY: the caller's word.
+            unsafe { block.reschedule() }
         }
-        trap::deliver_pending(&mut running.caller(regs));
-        if running.shared.work.load(Ordering::Relaxed) == 0 {
+        // SAFETY: likewise; the reference ends here.
+        trap::deliver_pending(unsafe { block.caller() });
+        if !block.has_work() {
             return;
         }
     }
 }
 
+/// Finishes if there is anything to do.
+///
+/// # Safety
+/// As [`finish`].
+#[inline]
+unsafe fn leave(block: &CpuBlock) {
+    // SAFETY: the caller's word.
+    unsafe {
+        if block.has_work() || block.caller().state.info.wants_upcall() {
+            finish(block);
+        }
+    }
+}
+
 /// Leaves the boot, or the way in of a CPU, for the first guest.
-pub(crate) fn enter_guests() -> ! {
-    let frame = percpu::frame();
+///
+/// # Safety
+/// `block` is this CPU's and open.
+pub(crate) unsafe fn enter_guests(block: &'static CpuBlock) -> ! {
     // SAFETY: this is the way out; nothing of the stack above is used again, and the frame is this CPU's.
     unsafe {
-        let running = percpu::running();
-        switch::leave(running.hv, running.cpu, &mut running.current, &mut *frame);
-        finish(running, &mut *frame);
-        asm!("mov rsp, {}", "jmp restore_and_return", in(reg) frame, options(noreturn));
+        block.reschedule();
+        finish(block);
+        asm!("mov rsp, {}", "jmp restore_and_return", in(reg) block.frame.get(), options(noreturn));
     }
 }

@@ -1,18 +1,27 @@
 //! The straight-line code that the CPU enters: saves the registers, calls one function, restores them.
 //!
-//! A guest's registers always land at the same place, the [`CpuBlock`](crate::x86::percpu::CpuBlock) at the top of the
-//! stack. GS and the data selectors stay the guest's throughout; the hypervisor uses none of them.
+//! A guest's registers always land at the same place, the frame in the [`CpuBlock`] at the top of the stack, and RSP
+//! points to the block when Rust is called. GS and the data selectors stay the guest's throughout; the hypervisor uses
+//! none of them.
 
-use super::super::percpu::{FRAME_OFFSET, STACK_BYTES};
+use super::super::machine::Pc;
+use super::super::percpu::{BLOCK_OFFSET, CpuBlock, STACK_BYTES};
 use super::{exception, syscall};
 use core::arch::global_asm;
 use core::mem::offset_of;
 use oxen_abi::segments::{FLAT_USER_CS, FLAT_USER_CS32, FLAT_USER_SS};
+use oxen_hv::caller::Caller;
 use oxen_hv::domain::regs::Regs;
+use oxen_hv::domain::shared_info::VcpuInfoPlace;
+use oxen_hv::domain::vcpu::VcpuState;
+use oxen_hv::hypercall::NUMBERS;
+use oxen_hv::sched::CpuShared;
+
+const FRAME: usize = offset_of!(CpuBlock, frame);
 
 global_asm!(
     r#"
-    .macro save_registers
+    .macro save_arguments
     push    rdi
     push    rsi
     push    rdx
@@ -22,6 +31,10 @@ global_asm!(
     push    r9
     push    r10
     push    r11
+    .endm
+
+    .macro save_registers
+    save_arguments
     push    rbx
     push    rbp
     push    r12
@@ -63,7 +76,8 @@ global_asm!(
     .popsection
     .endm
 
-    # An exception with its own straight line, for those that guests take often.
+    # An exception with its own straight line, for those that guests take often. The frame is 16-byte aligned but for one
+    # word, and so is the block below it.
     .macro exception vector, has_error_code, handler={guest_exception}
 exception_\vector:
     .ifeq \has_error_code
@@ -74,11 +88,13 @@ exception_\vector:
     cld
     test    byte ptr [rsp + {cs}], 3
     jz      1f
+    sub     rsp, {frame}
     mov     rdi, rsp
+    .ifnc \handler,{guest_page_fault}
     mov     esi, \vector
-    push    rax
+    .endif
     call    \handler
-    add     rsp, 8
+    add     rsp, {frame}
     restore_registers
     add     rsp, 8
     return_to_guest
@@ -101,15 +117,14 @@ exception_\vector:
     mov     rsi, rsp
     mov     rdi, rsp
     or      rdi, {stack_mask}
-    add     rdi, {frame_from_mask}
-    mov     rsp, rdi
+    sub     rdi, {stack_mask} - {block_offset} - {frame}
+    lea     rsp, [rdi - {frame}]
     mov     ecx, {frame_words}
     rep movsq
     mov     rdi, rsp
     mov     esi, \vector
-    push    rax
     call    {guest_exception}
-    add     rsp, 8
+    add     rsp, {frame}
     jmp     restore_and_return
     .endm
 
@@ -178,17 +193,21 @@ interrupt:
     save_registers
     close_guest_memory
     cld
+    test    byte ptr [rsp + {cs}], 3
+    jz      2f
+    sub     rsp, {frame}
     mov     rdi, rsp
+    call    {guest_interrupt}
+    add     rsp, {frame}
+    jmp     restore_and_return
+2:  mov     rdi, rsp
     mov     rbp, rsp
     and     rsp, -16
-    call    {interrupt_from_anywhere}
+    call    {idle_interrupt}
     mov     rsp, rbp
     restore_registers
     add     rsp, 8
-    test    byte ptr [rsp + 8], 3
-    jz      2f
-    return_to_guest
-2:  iretq
+    iretq
 
     .balign 16
     .globl  restore_and_return
@@ -202,66 +221,132 @@ restore_and_return:
 refused_return:
     push    0
     save_registers
+    sub     rsp, {frame}
     mov     rdi, rsp
-    push    rax
     call    {refused_return}
-    add     rsp, 8
+    add     rsp, {frame}
     jmp     restore_and_return
 
     # SYSCALL of a 64-bit guest on the boot CPU. RCX and R11 hold RIP and RFLAGS; no register is free but RSP itself.
+    # What Rust keeps over a call is pushed only where somebody may look at it.
     .balign 64
     .globl  boot_cpu_syscall
 boot_cpu_syscall:
-    mov     [rip + boot_cpu_stack + {frame_offset} + {rsp}], rsp
-    lea     rsp, [rip + boot_cpu_stack + {frame_offset} + {rsp}]
+    mov     [rip + boot_cpu_stack + {block_offset} + {frame} + {rsp}], rsp
+    lea     rsp, [rip + boot_cpu_stack + {block_offset} + {frame} + {rsp}]
     mov     qword ptr [rsp + 8], {user_ss}
     push    r11
     push    {user_cs}
     push    rcx
-    push    0
-    mov     dword ptr [rsp + 4], {syscall_vector}
-    save_registers
-    mov     rdi, rsp
-    push    rax
-    call    {guest_syscall}
-    test    al, al
-    jz      3f
-    # Nothing but RAX and the argument registers changed: what the callee keeps is the guest's still.
-    mov     rcx, [rsp + 8 + {rip}]
-    mov     r11, [rsp + 8 + {rflags}]
-    mov     rdi, [rsp + 8 + {rdi}]
-    mov     rsi, [rsp + 8 + {rsi}]
-    mov     rdx, [rsp + 8 + {rdx}]
-    mov     r10, [rsp + 8 + {r10}]
-    mov     r8, [rsp + 8 + {r8}]
-    mov     r9, [rsp + 8 + {r9}]
-    mov     rax, [rsp + 8 + {rax}]
-    mov     rsp, [rsp + 8 + {rsp}]
+    push    [rip + syscall_vector]
+    save_arguments
+    sub     rsp, 6 * 8
+    push    r9
+    push    r8
+    push    r10
+    push    rdx
+    push    rsi
+    push    rdi
+    push    rax                             # keeps the block where it is
+    mov     rcx, [rsp + {caller_state}]
+    cmp     byte ptr [rcx + {in_kernel}], 0
+    je      from_user_mode
+    cmp     rax, {numbers}
+    jae     unknown_hypercall
+    lea     rdi, [rsp + {caller}]
+    lea     rsi, [rsp + {args}]
+    lea     rcx, [rip + {entries}]
+    call    [rcx + rax * 8]
+    test    edx, edx
+    jnz     unanswered_hypercall
+answered:
+    mov     rcx, [rsp + {caller_state}]
+    mov     rcx, [rcx + {upcall_pending}]
+    cmp     byte ptr [rcx], 0
+    jne     upcall_or_work
+    mov     rcx, [rsp + {shared}]
+    cmp     dword ptr [rcx + {work}], 0
+    jne     upcall_or_work
+    cmp     dword ptr [rsp + {frame} + {entry_vector}], {syscall_vector_number}
+    jne     return_whole
+    # SYSRET with an address that is not canonical would fault here and not there.
+    mov     rcx, [rsp + {frame} + {rip}]
+    movabs  r11, 0x800000000000
+    add     r11, rcx
+    shr     r11, 48
+    jnz     return_whole
+    add     rsp, 8
+    pop     rdi
+    pop     rsi
+    pop     rdx
+    pop     r10
+    pop     r8
+    pop     r9
+    mov     r11, [rsp + {rflags}]
+    mov     rsp, [rsp + {rsp}]
     sysretq
-3:  add     rsp, 8
+
+    .macro complete_frame
+    mov     [rsp + {frame} + {rbx}], rbx
+    mov     [rsp + {frame} + {rbp}], rbp
+    mov     [rsp + {frame} + {r12}], r12
+    mov     [rsp + {frame} + {r13}], r13
+    mov     [rsp + {frame} + {r14}], r14
+    mov     [rsp + {frame} + {r15}], r15
+    .endm
+
+from_user_mode:
+    complete_frame
+    mov     rdi, rsp
+    call    {user_syscall}
+    mov     rax, [rsp + {frame} + {rax}]
+    jmp     answered
+unknown_hypercall:
+    mov     rax, {no_such_call}
+    jmp     answered
+upcall_or_work:
+    mov     [rsp + {frame} + {rax}], rax
+    complete_frame
+    mov     rdi, rsp
+    call    {finish}
+    add     rsp, {frame}
+    jmp     restore_and_return
+return_whole:
+    mov     [rsp + {frame} + {rax}], rax
+    complete_frame
+    add     rsp, {frame}
+    jmp     restore_and_return
+unanswered_hypercall:
+    complete_frame
+    mov     rdi, rsp
+    mov     rsi, rdx
+    call    {unanswered}
+    add     rsp, {frame}
     jmp     restore_and_return
 
     # SYSCALL of a 32-bit program, which only AMD's CPUs have.
     .balign 16
     .globl  boot_cpu_syscall32
 boot_cpu_syscall32:
-    mov     [rip + boot_cpu_stack + {frame_offset} + {rsp}], rsp
-    lea     rsp, [rip + boot_cpu_stack + {frame_offset} + {rsp}]
+    mov     [rip + boot_cpu_stack + {block_offset} + {frame} + {rsp}], rsp
+    lea     rsp, [rip + boot_cpu_stack + {block_offset} + {frame} + {rsp}]
     mov     qword ptr [rsp + 8], {user_ss}
     push    r11
     push    {user_cs32}
     push    rcx
-    push    0
-    mov     dword ptr [rsp + 4], {syscall_vector}
+    push    [rip + syscall_vector]
     save_registers
+    sub     rsp, {frame}
     mov     rdi, rsp
-    push    rax
-    call    {guest_syscall32}
-    add     rsp, 8
+    call    {user_syscall32}
+    add     rsp, {frame}
     jmp     restore_and_return
 
     .section .rodata
     .balign 8
+    # An error code of 0, and the vector that stands for SYSCALL.
+syscall_vector:
+    .long   0, {syscall_vector_number}
     .globl  exception_stubs
 exception_stubs:
     .quad   exception_0, exception_1, exception_2, exception_3, exception_4, exception_5, exception_6, exception_7
@@ -276,26 +361,40 @@ first_interrupt_stub:
     rip = const offset_of!(Regs, rip),
     rflags = const offset_of!(Regs, rflags),
     rsp = const offset_of!(Regs, rsp),
-    rdi = const offset_of!(Regs, rdi),
-    rsi = const offset_of!(Regs, rsi),
-    rdx = const offset_of!(Regs, rdx),
-    r10 = const offset_of!(Regs, r10),
-    r8 = const offset_of!(Regs, r8),
-    r9 = const offset_of!(Regs, r9),
     rax = const offset_of!(Regs, rax),
-    frame_offset = const FRAME_OFFSET,
+    rbx = const offset_of!(Regs, rbx),
+    rbp = const offset_of!(Regs, rbp),
+    r12 = const offset_of!(Regs, r12),
+    r13 = const offset_of!(Regs, r13),
+    r14 = const offset_of!(Regs, r14),
+    r15 = const offset_of!(Regs, r15),
+    entry_vector = const offset_of!(Regs, entry_vector),
+    frame = const FRAME,
     frame_words = const size_of::<Regs>() / 8,
+    block_offset = const BLOCK_OFFSET,
     stack_mask = const STACK_BYTES - 1,
-    frame_from_mask = const FRAME_OFFSET as isize - (STACK_BYTES as isize - 1),
+    args = const offset_of!(CpuBlock, args),
+    caller = const offset_of!(CpuBlock, caller),
+    caller_state = const offset_of!(CpuBlock, caller) + offset_of!(Caller<'static, Pc>, state),
+    shared = const offset_of!(CpuBlock, shared),
+    work = const offset_of!(CpuShared, work),
+    in_kernel = const offset_of!(VcpuState, in_kernel),
+    upcall_pending = const offset_of!(VcpuState, info) + VcpuInfoPlace::PENDING_OFFSET,
+    numbers = const NUMBERS,
+    no_such_call = const oxen_abi::errno::Errno::NoSys.to_return_value() as i64,
     user_ss = const FLAT_USER_SS,
     user_cs = const FLAT_USER_CS,
     user_cs32 = const FLAT_USER_CS32,
-    syscall_vector = const Regs::SYSCALL_VECTOR,
+    syscall_vector_number = const Regs::SYSCALL_VECTOR,
+    entries = sym syscall::ENTRIES,
+    finish = sym super::finish,
     guest_exception = sym exception::guest_exception,
     guest_page_fault = sym exception::guest_page_fault,
+    guest_interrupt = sym exception::guest_interrupt,
+    idle_interrupt = sym exception::idle_interrupt,
     hypervisor_exception = sym exception::hypervisor_exception,
-    interrupt_from_anywhere = sym exception::interrupt,
     refused_return = sym exception::refused_return,
-    guest_syscall = sym syscall::guest_syscall,
-    guest_syscall32 = sym syscall::guest_syscall32,
+    unanswered = sym syscall::unanswered,
+    user_syscall = sym syscall::user_syscall,
+    user_syscall32 = sym syscall::user_syscall32,
 );

@@ -1,36 +1,40 @@
 //! `syscall` from a guest: a hypercall from its kernel, a call for its kernel from its user mode.
+//!
+//! The straight line of a hypercall is in `stubs`: it calls the handler out of [`ENTRIES`] and comes here only when more
+//! is to do than answer.
 
-use super::super::{msr, percpu};
+use super::super::machine::Pc;
+use super::super::{msr, percpu::CpuBlock};
 use super::descriptors::{HYPERVISOR_CS, RESERVED_SELECTORS};
-use super::finish;
-use core::sync::atomic::Ordering;
-use oxen_hv::domain::regs::Regs;
-use oxen_hv::{addr::GuestAddr, hypercall, trap};
+use super::{finish, leave};
+use oxen_hv::hypercall::{self, Entry, NUMBERS, Next, Table};
+use oxen_hv::trap;
 
-/// `syscall` of a 64-bit guest. Returns whether `sysret` may go back at once: nothing changed but what it restores.
-pub(super) extern "sysv64" fn guest_syscall(regs: &mut Regs) -> bool {
-    // SAFETY: this is the way in, and the reference ends with it.
-    let running = unsafe { percpu::running() };
-    let mut caller = running.caller(regs);
-    if caller.state.in_kernel {
-        hypercall::execute(&mut caller);
-    } else {
-        trap::user_syscall(&mut caller);
+/// Every hypercall's handler, by number.
+pub(super) static ENTRIES: [Entry<Pc>; NUMBERS] = Table::<Pc>::ENTRIES;
+
+/// A hypercall that has no answer yet, or none at all.
+pub(super) extern "sysv64" fn unanswered(block: &CpuBlock, next: Next) {
+    // SAFETY: this is the way in, and the references end before the way out.
+    unsafe {
+        hypercall::settle(block.caller(), next, &*block.args.get());
+        finish(block);
     }
-    let is_wanted = caller.vcpu.work.load(Ordering::Relaxed) != 0 || caller.state.info.wants_upcall();
-    if is_wanted || running.shared.work.load(Ordering::Relaxed) != 0 {
-        finish(running, regs);
-        return false;
-    }
-    regs.entry_vector == Regs::SYSCALL_VECTOR && GuestAddr(regs.rip).is_canonical()
+}
+
+/// `syscall` of 64-bit user mode.
+pub(super) extern "sysv64" fn user_syscall(block: &CpuBlock) {
+    // SAFETY: this is the way in, and the reference ends with the call.
+    trap::user_syscall(unsafe { block.caller() });
 }
 
 /// `syscall` of a 32-bit program.
-pub(super) extern "sysv64" fn guest_syscall32(regs: &mut Regs) {
-    // SAFETY: this is the way in, and the reference ends with it.
-    let running = unsafe { percpu::running() };
-    trap::user_syscall32(&mut running.caller(regs));
-    finish(running, regs);
+pub(super) extern "sysv64" fn user_syscall32(block: &CpuBlock) {
+    // SAFETY: this is the way in, and the reference ends before the way out.
+    unsafe {
+        trap::user_syscall32(block.caller());
+        leave(block);
+    }
 }
 
 unsafe extern "C" {
