@@ -9,11 +9,9 @@ use core::sync::atomic::Ordering;
 use oxen_hv::addr::Mfn;
 use oxen_hv::domain::regs::Regs;
 use oxen_hv::machine::CpuId;
-use oxen_hv::sched::CpuShared;
-use oxen_hv::{
-    Hypervisor,
-    caller::{Caller, Current},
-};
+use oxen_hv::Hypervisor;
+use oxen_hv::caller::{Args, Caller, Current};
+use oxen_hv::sched::{CpuShared, switch};
 use spin::Once;
 
 /// Bytes of a CPU's stack area, and its alignment: from any address inside it, masking finds its ends.

@@ -17,7 +17,6 @@ use oxen_hv::boot::handoff::{self, BootInfo, Module};
 use oxen_hv::console::{self, Level};
 use oxen_hv::event::pirq::{Interrupts, Signal};
 use oxen_hv::machine::CpuId;
-use oxen_hv::mem::frame_table::FrameTable;
 use oxen_hv::{Hypervisor, sched};
 
 /// The I/O APIC of every PC, where the firmware names none.

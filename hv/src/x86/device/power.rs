@@ -22,7 +22,6 @@ pub(crate) fn off(how: Option<PowerOff>) -> ! {
             unsafe { Port::<u16>::new(port) }.write(u16::from(sleep_type) << 10 | SLEEP_ENABLE);
         }
     }
-    crate::log!("The machine can be switched off");
     debug_exit(0);
     halt()
 }
