@@ -38,6 +38,7 @@ pub use raw::control;
 pub use raw::machine;
 #[cfg(target_os = "none")]
 pub use raw::measure;
+pub use raw::refusal;
 
 /// Makes `$main` (a `fn()`) what the guest runs once the runtime stands.
 #[cfg(target_os = "none")]

@@ -13,6 +13,7 @@ pub mod pool;
 pub use crate::raw::frame::Frame;
 pub use crate::raw::page::{Page, Pages};
 pub use crate::raw::space::{AddressSpace, Rights};
+pub use crate::raw::tables::bits;
 
 /// Bytes of a page.
 pub const PAGE_SIZE: usize = 4096;

@@ -19,6 +19,7 @@ pub mod mapping;
 #[cfg(target_os = "none")]
 pub mod measure;
 pub mod page;
+pub mod refusal;
 pub(crate) mod reservation;
 pub(crate) mod shared;
 pub mod space;

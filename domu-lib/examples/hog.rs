@@ -1,0 +1,122 @@
+//! A guest that wants memory: it takes pages, fills them, checks that they keep what it wrote, and follows its memory
+//! target in both directions.
+//!
+//! Options: `step=MiB` that it takes each quarter of a second (4), `limit=MiB` that it wants in the end (all there is),
+//! `seconds=N` after which it powers off (never).
+#![cfg_attr(target_os = "none", no_std, no_main)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+use oxen_domu_lib::frontend::{balloon, control};
+use oxen_domu_lib::memory::{Page, pool};
+use oxen_domu_lib::store::Store;
+use oxen_domu_lib::time::{self, SECOND};
+use oxen_domu_lib::{entry, println, start_info, task};
+
+entry!(run);
+
+/// Pages of a MiB.
+const MIB: u64 = 256;
+
+fn run() {
+    task::run(async {
+        let store = match Store::connect() {
+            Ok(store) => Some(store),
+            Err(error) => {
+                println!("hog: {error}; there is no target to follow");
+                None
+            }
+        };
+        if let Some(store) = &store {
+            task::spawn(control::obey(store.clone()));
+            task::spawn(balloon::follow(store.clone()));
+        }
+        eat(store).await;
+    });
+}
+
+fn option(name: &str, default: u64) -> u64 {
+    start_info::option(name).and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// Takes memory while there is some, gives it back while the target is lower than what the domain has.
+async fn eat(store: Option<Store>) {
+    let step = option("step", 4) * MIB;
+    let limit = option("limit", u64::MAX / MIB) * MIB;
+    let end = time::now().saturating_add(option("seconds", u64::MAX / SECOND).saturating_mul(SECOND));
+    let mut held = Held::default();
+    let mut round = 0u64;
+    while time::now() < end {
+        let (has, target) = (balloon::pages(), target(store.as_ref()).await);
+        if let Some(excess) = target.and_then(|target| has.checked_sub(target)).filter(|&excess| excess > 0) {
+            held.release(excess);
+        } else {
+            held.grow(step.min(limit.saturating_sub(held.pages.len() as u64)));
+        }
+        if round.is_multiple_of(4) {
+            held.report(has, target);
+        }
+        round += 1;
+        time::sleep(SECOND / 4).await;
+    }
+    held.report(balloon::pages(), target(store.as_ref()).await);
+}
+
+/// The target in pages, where there is one.
+async fn target(store: Option<&Store>) -> Option<u64> {
+    store?.read_number("memory/target").await.ok().map(|kib| kib / 4)
+}
+
+/// The pages that are held, each stamped with its own number.
+#[derive(Default)]
+struct Held {
+    pages: Vec<Page>,
+    spoilt: u64,
+}
+
+impl Held {
+    fn grow(&mut self, count: u64) {
+        for _ in 0..count {
+            // What the balloon may need for page tables stays.
+            if pool::free_pages() <= balloon::RESERVE * 2 {
+                return;
+            }
+            let Some(page) = Page::zeroed() else { return };
+            for word in page.words64() {
+                word.store(page.pfn().0, Ordering::Relaxed);
+            }
+            self.pages.push(page);
+        }
+    }
+
+    fn release(&mut self, count: u64) {
+        for _ in 0..count {
+            let Some(page) = self.pages.pop() else { return };
+            self.check(&page);
+        }
+    }
+
+    fn check(&mut self, page: &Page) {
+        let kept = page.words64().iter().all(|word| word.load(Ordering::Relaxed) == page.pfn().0);
+        self.spoilt += u64::from(!kept);
+    }
+
+    fn report(&mut self, has: u64, target: Option<u64>) {
+        let pages = core::mem::take(&mut self.pages);
+        pages.iter().for_each(|page| self.check(page));
+        self.pages = pages;
+        let target = target.map_or(has, |target| target);
+        println!(
+            "hog: holds {} MiB, {} MiB free, domain has {} MiB, target {} MiB, {} pages spoilt",
+            self.pages.len() as u64 / MIB,
+            pool::free_pages() as u64 / MIB,
+            has / MIB,
+            target / MIB,
+            self.spoilt
+        );
+    }
+}
