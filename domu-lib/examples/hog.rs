@@ -53,7 +53,9 @@ async fn eat(store: Option<Store>) {
     while time::now() < end {
         let (has, target) = (balloon::pages(), target(store.as_ref()).await);
         if let Some(excess) = target.and_then(|target| has.checked_sub(target)).filter(|&excess| excess > 0) {
-            held.release(excess);
+            // The balloon gives what is free; the rest has to come from what is held.
+            let spare = pool::free_pages().saturating_sub(balloon::RESERVE);
+            held.release(excess.saturating_sub(spare as u64));
         } else {
             held.grow(step.min(limit.saturating_sub(held.pages.len() as u64)));
         }
@@ -109,7 +111,7 @@ impl Held {
         let pages = core::mem::take(&mut self.pages);
         pages.iter().for_each(|page| self.check(page));
         self.pages = pages;
-        let target = target.map_or(has, |target| target);
+        let target = target.unwrap_or(has);
         println!(
             "hog: holds {} MiB, {} MiB free, domain has {} MiB, target {} MiB, {} pages spoilt",
             self.pages.len() as u64 / MIB,

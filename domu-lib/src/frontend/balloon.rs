@@ -14,14 +14,26 @@ pub const RESERVE: usize = 512;
 /// Pause after the hypervisor or the guest had nothing to give.
 const PAUSE: u64 = SECOND / 2;
 
+/// A step towards the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// The target is reached, as far as it can be.
+    Done,
+    /// Take this many pages.
+    Take(usize),
+    /// Give this many pages; 0 while the guest has none to spare.
+    Give(usize),
+}
+
 /// What to do next to come nearer to `target` pages from `current`, with `free` pages unused and places for `limit`.
-fn plan(current: u64, target: u64, free: usize, limit: u64) -> i64 {
+fn plan(current: u64, target: u64, free: usize, limit: u64) -> Step {
     let target = target.min(limit);
-    if target > current {
-        return (target - current).min(STEP as u64).cast_signed();
+    let distance = usize::try_from(target.abs_diff(current)).unwrap_or(STEP).min(STEP);
+    match target.cmp(&current) {
+        core::cmp::Ordering::Equal => Step::Done,
+        core::cmp::Ordering::Greater => Step::Take(distance),
+        core::cmp::Ordering::Less => Step::Give(distance.min(free.saturating_sub(RESERVE))),
     }
-    let give = (current - target).min(free.saturating_sub(RESERVE) as u64).min(STEP as u64);
-    -give.cast_signed()
 }
 
 /// Gives pages that nobody uses to the hypervisor; says how many.
@@ -51,12 +63,10 @@ pub async fn follow(store: Store) -> Result<(), Error> {
         watch.changed().await.ok_or(Error::Protocol)?;
         // No target, or one that is no number: nothing to follow until it changes.
         while let Ok(target) = store.read_number("memory/target").await {
-            let planned = plan(pages(), target / 4, pool::free_pages(), p2m::limit());
-            let wanted = planned.unsigned_abs() as usize;
-            let moved = match planned {
-                0 => break,
-                1.. => take(wanted),
-                _ => give(wanted),
+            let (moved, wanted) = match plan(pages(), target / 4, pool::free_pages(), p2m::limit()) {
+                Step::Done => break,
+                Step::Take(count) => (take(count), count),
+                Step::Give(count) => (give(count), count.max(1)),
             };
             if moved < wanted {
                 time::sleep(PAUSE).await;
@@ -73,17 +83,18 @@ mod tests {
 
     #[test]
     fn the_plan_moves_towards_the_target_in_steps() {
-        assert_eq!(plan(1000, 1000, 5000, 2000), 0);
-        assert_eq!(plan(1000, 1010, 5000, 2000), 10);
-        assert_eq!(plan(1000, 1_000_000, 5000, 2000), 256);
-        assert_eq!(plan(1990, 1_000_000, 5000, 2000), 10);
-        assert_eq!(plan(1000, 900, 5000, 2000), -100);
+        assert_eq!(plan(1000, 1000, 5000, 2000), Step::Done);
+        assert_eq!(plan(1000, 1010, 5000, 2000), Step::Take(10));
+        assert_eq!(plan(1000, 1_000_000, 5000, 2000), Step::Take(STEP));
+        assert_eq!(plan(1990, 1_000_000, 5000, 2000), Step::Take(10));
+        assert_eq!(plan(2000, 1_000_000, 5000, 2000), Step::Done);
+        assert_eq!(plan(1000, 900, 5000, 2000), Step::Give(100));
     }
 
     #[test]
-    fn the_guest_keeps_its_reserve() {
-        assert_eq!(plan(1000, 0, RESERVE, 2000), 0);
-        assert_eq!(plan(1000, 0, RESERVE + 7, 2000), -7);
-        assert_eq!(plan(1000, 0, 0, 2000), 0);
+    fn the_guest_keeps_its_reserve_and_is_not_done() {
+        assert_eq!(plan(1000, 0, RESERVE, 2000), Step::Give(0));
+        assert_eq!(plan(1000, 0, RESERVE + 7, 2000), Step::Give(7));
+        assert_eq!(plan(1000, 0, 0, 2000), Step::Give(0));
     }
 }
