@@ -310,7 +310,7 @@ fn end(hv: &'static Hypervisor<Fake>, cpu: &mut Cpu, domains: &mut Vec<Arc<Domai
         cpu.call(sched_op, [SCHEDOP_BLOCK.into(), 0, 0]).unwrap();
         let current = cpu.current.as_ref().unwrap();
         let this = domains.iter().find(|d| d.id == current.domain.id).unwrap().clone();
-        drop(this.pause_by_controller(hv));
+        let _ = this.pause_by_controller(hv);
         cpu.leave();
     }
     for domain in domains.drain(..) {

@@ -205,7 +205,7 @@ fn fill(state: &mut VcpuState, context: &VcpuGuestContext) {
     let [cr0, .., cr4, _, _, _] = context.ctrlreg;
     state.task_switched = cr0 & CR0_TS != 0;
     state.cr4 = cr4 & CR4_GUEST;
-    for (number, &value) in (0_u8..).zip(&context.debugreg) {
+    for (number, &value) in (0..=u8::MAX).zip(&context.debugreg) {
         // A breakpoint that a guest may not have is none.
         let _refused = debug::set(state, number, value);
     }
@@ -286,7 +286,7 @@ pub fn get(domain: &Domain, vcpu: &Vcpu, context: &mut VcpuGuestContext) -> Resu
     }
     context.flags = context_flags(vcpu, state).into();
     context.user_regs = user_registers(state);
-    for (index, (info, handler)) in (0_u8..).zip(context.trap_ctxt.iter_mut().zip(&state.traps.0)) {
+    for (index, (info, handler)) in (0..=u8::MAX).zip(context.trap_ctxt.iter_mut().zip(&state.traps.0)) {
         let vector = if handler.address == 0 { 0 } else { index };
         *info = TrapInfo { vector, flags: handler.flags, cs: handler.cs, _pad: 0, address: handler.address };
     }
