@@ -318,12 +318,11 @@ pub fn wake<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
     if vcpu.pauses.load(Ordering::SeqCst) & pause::WAITING != 0 {
         return unpause(hv, vcpu, pause::WAITING);
     }
-    if vcpu.sched.is_running() {
-        if let Some((cpu, _)) = vcpu.sched.seat() {
-            if cpu != hv.machine.this_cpu() {
-                hv.machine.kick(cpu);
-            }
-        }
+    if vcpu.sched.is_running()
+        && let Some((cpu, _)) = vcpu.sched.seat()
+        && cpu != hv.machine.this_cpu()
+    {
+        hv.machine.kick(cpu);
     }
 }
 

@@ -1,0 +1,129 @@
+//! The policy by itself: shares, caps, turns.
+
+use super::*;
+use proptest::prelude::*;
+use std::vec::Vec;
+
+fn queue(shares: &[Share]) -> (RunQueue, Vec<Seat>) {
+    let mut queue = RunQueue::new(vec![Entity::EMPTY; 16].into_boxed_slice());
+    let seats = shares.iter().map(|&s| queue.join(s).unwrap()).collect();
+    (queue, seats)
+}
+
+/// Runs whoever is chosen until the moment the queue names, for `total` nanoseconds; who had how much.
+fn run(queue: &mut RunQueue, seats: &[Seat], total: u64) -> Vec<u64> {
+    let mut used = vec![0; seats.len()];
+    let mut now = 0;
+    while now < total {
+        let choice = queue.choose(now, false, |_| true);
+        let until = choice.until.min(total).max(now + 1);
+        if let Some(i) = choice.seat.and_then(|s| seats.iter().position(|&t| t == s)) {
+            used[i] += until - now;
+        }
+        now = until;
+    }
+    used
+}
+
+#[test]
+fn time_is_shared_by_weight() {
+    let share = |weight| Share { weight, cap: 0 };
+    let (mut queue, seats) = queue(&[share(256), share(512), share(256)]);
+    seats.iter().for_each(|&s| assert_ne!(queue.wake(s), Woken::Before));
+    let used = run(&mut queue, &seats, 30_000_000_000);
+    for (part, expected) in used.iter().zip([7.5e9, 15e9, 7.5e9]) {
+        assert!((*part as f64 / expected - 1.0).abs() < 0.02, "{used:?}");
+    }
+}
+
+#[test]
+fn a_cap_holds_even_on_an_idle_machine() {
+    let (mut queue, seats) = queue(&[Share { weight: 256, cap: 25 }, Share { weight: 1, cap: 10 }]);
+    seats.iter().for_each(|&s| assert_ne!(queue.wake(s), Woken::Before));
+    let used = run(&mut queue, &seats, 10_000_000_000);
+    assert!((used[0] as f64 / 2.5e9 - 1.0).abs() < 0.02, "{used:?}");
+    assert!(used[1] <= 1_010_000_000, "{used:?}");
+}
+
+#[test]
+fn who_wakes_with_credit_goes_before_a_hog() {
+    let (mut queue, seats) = queue(&[Share::default(); 2]);
+    queue.wake(seats[0]);
+    assert_eq!(queue.choose(0, false, |_| true).seat, Some(seats[0]));
+    assert_eq!(queue.wake(seats[1]), Woken::ChoiceDue);
+    // The first one's own moment of going first is over by now.
+    assert_eq!(queue.choose(5_000_000, false, |_| true).seat, Some(seats[1]));
+}
+
+#[test]
+fn who_runs_alone_is_never_disturbed() {
+    let (mut queue, seats) = queue(&[Share::default(); 2]);
+    queue.wake(seats[0]);
+    assert_eq!(queue.choose(0, false, |_| true), Choice { seat: Some(seats[0]), until: u64::MAX });
+    assert_eq!(queue.choose(10 * SLICE, true, |_| true).until, u64::MAX);
+}
+
+#[test]
+fn a_yield_lets_the_other_run() {
+    let (mut queue, seats) = queue(&[Share::default(); 2]);
+    seats.iter().for_each(|&s| assert_ne!(queue.wake(s), Woken::Before));
+    let first = queue.choose(0, false, |_| true).seat.unwrap();
+    let second = queue.choose(10, true, |_| true).seat.unwrap();
+    assert_ne!(first, second);
+    assert_eq!(queue.choose(20, true, |_| true).seat, Some(first));
+}
+
+#[test]
+fn nobody_unready_is_chosen_and_sleepers_can_wake_again() {
+    let (mut queue, seats) = queue(&[Share::default(); 2]);
+    seats.iter().for_each(|&s| assert_ne!(queue.wake(s), Woken::Before));
+    assert_eq!(queue.choose(0, false, |s| s == seats[1]).seat, Some(seats[1]));
+    assert_eq!(queue.choose(5, false, |_| false).seat, None);
+    assert_eq!(queue.wake(seats[0]), Woken::ChoiceDue);
+    assert_eq!(queue.choose(6, false, |_| true).seat, Some(seats[0]));
+}
+
+proptest! {
+    #[test]
+    fn a_ready_seat_always_gets_its_turn(ops in proptest::collection::vec((0..6_u8, 0..6_usize, 0..40_000_000_u64), 1..300)) {
+        let share = |i: usize| Share { weight: 1 + 100 * i as u16, cap: if i == 5 { 20 } else { 0 } };
+        let (mut queue, seats) = queue(&(0..6).map(share).collect::<Vec<_>>());
+        let mut ready = [false; 6];
+        let mut now = 0;
+        for (op, who, delta) in ops {
+            now += delta;
+            match op {
+                0 | 1 => { ready[who] = true; queue.wake(seats[who]); }
+                2 => ready[who] = false,
+                _ => {
+                    let choice = queue.choose(now, op == 3, |s| ready[s.index()]);
+                    if let Some(seat) = choice.seat { prop_assert!(ready[seat.index()]); }
+                    let only_capped = ready[..5].iter().all(|r| !r);
+                    if choice.seat.is_none() && !only_capped { prop_assert!(false, "someone waits, nobody runs"); }
+                }
+            }
+            // Falling asleep is noticed at the next choice, and every wake after it counts.
+            for (i, &seat) in seats.iter().enumerate() { if ready[i] { queue.wake(seat); } }
+        }
+        for &seat in &seats { queue.wake(seat); }
+        let mut seen = [false; 6];
+        for _ in 0..200 {
+            let choice = queue.choose(now, false, |_| true);
+            seen[choice.seat.unwrap().index()] = true;
+            now = choice.until.max(now + 1);
+        }
+        prop_assert!(seen.iter().all(|&s| s), "{seen:?}");
+    }
+
+    #[test]
+    fn a_seat_given_back_is_in_no_list(order in Just([0, 1, 2, 3]).prop_shuffle(), leaver in 0..4_usize) {
+        let (mut queue, seats) = queue(&[Share::default(); 4]);
+        for i in order { queue.wake(seats[i]); }
+        queue.quit(seats[leaver]);
+        for i in 0..8 {
+            let seat = queue.choose(i * SLICE, false, |_| true).seat.unwrap();
+            prop_assert_ne!(seat, seats[leaver]);
+        }
+        prop_assert_eq!(queue.taken(), 3);
+    }
+}
