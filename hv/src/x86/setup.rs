@@ -47,7 +47,10 @@ pub(crate) fn boot(magic: u32, info: u32) -> ! {
     // SAFETY: firmware tables were read, and nothing but memory is touched from here on.
     unsafe { tables::trim_direct_map(|range| info.memory_map.has_memory_in(&range)) };
     division.hand_over(&info.memory_map, &frames);
-    let hv = percpu::HYPERVISOR.call_once(|| Hypervisor::new(machine, frames, info.command_line));
+    let hv = percpu::HYPERVISOR.call_once(|| {
+        let memory_map = info.memory_map.clone();
+        Hypervisor { memory_map, ..Hypervisor::new(machine, frames, info.command_line) }
+    });
     set_log_levels(hv, &options);
     announce(hv, &info);
     listen_to_console(hv);
