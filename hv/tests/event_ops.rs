@@ -13,7 +13,7 @@ use oxen_hv::{
     event::{self, deliver, pirq, port::Binding, virq},
 };
 use std::sync::atomic::Ordering::SeqCst;
-use support::{Fake, guest::Guest};
+use support::{Fake, dice::Dice, guest::Guest};
 
 /// Domains, by id. The first is privileged.
 const DOMAINS: u16 = 3;
@@ -24,37 +24,25 @@ const LIMIT: u32 = 40;
 const LINES: u32 = 4;
 const OPERATIONS: u32 = if cfg!(debug_assertions) { 60_000 } else { 700_000 };
 
-/// A generator of numbers that repeats itself exactly (xorshift).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u32) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 33) as u32 % sides
+fn any_port(dice: &mut Dice) -> u32 {
+    match dice.roll(20) {
+        0 => 0,
+        1 => 64 + dice.roll(5000),
+        2 => u32::MAX - dice.roll(3),
+        _ => dice.roll(LIMIT + 2),
     }
+}
 
-    fn port(&mut self) -> u32 {
-        match self.roll(20) {
-            0 => 0,
-            1 => 64 + self.roll(5000),
-            2 => u32::MAX - self.roll(3),
-            _ => self.roll(LIMIT + 2),
-        }
+fn any_domain(dice: &mut Dice) -> DomId {
+    match dice.roll(8) {
+        0 => DomId::SELF,
+        1 => DomId(dice.pick(&[77, 0x7ff1, 0x7ff4, 0xffff])),
+        n => DomId(n as u16 % DOMAINS),
     }
+}
 
-    fn domain(&mut self) -> DomId {
-        match self.roll(8) {
-            0 => DomId::SELF,
-            1 => DomId([77, 0x7ff1, 0x7ff4, 0xffff][self.roll(4) as usize]),
-            n => DomId(n as u16 % DOMAINS),
-        }
-    }
-
-    fn vcpu(&mut self) -> u32 {
-        if self.roll(8) == 0 { [VCPUS, 31, 32, u32::MAX][self.roll(4) as usize] } else { self.roll(VCPUS) }
-    }
+fn any_vcpu(dice: &mut Dice) -> u32 {
+    if dice.roll(8) == 0 { dice.pick(&[VCPUS, 31, 32, u32::MAX]) } else { dice.roll(VCPUS) }
 }
 
 /// What a port should be, and whom it should notify.
@@ -323,39 +311,39 @@ impl World {
         }
         match dice.roll(16) {
             0 | 1 => {
-                let (dom, remote) = (dice.domain(), dice.domain());
+                let (dom, remote) = (any_domain(dice), any_domain(dice));
                 same!(alloc_unbound, expect_alloc_unbound(dom, remote));
             }
             2 | 3 => {
-                let (dom, port) = (dice.domain(), dice.port());
+                let (dom, port) = (any_domain(dice), any_port(dice));
                 same!(bind_interdomain, expect_bind_interdomain(dom, port));
             }
             4 => {
-                let (virq, vcpu) = (dice.roll(NR_VIRQS + 2), dice.vcpu());
+                let (virq, vcpu) = (dice.roll(NR_VIRQS + 2), any_vcpu(dice));
                 same!(bind_virq, expect_bind_virq(virq, vcpu));
             }
             5 => {
-                let vcpu = dice.vcpu();
+                let vcpu = any_vcpu(dice);
                 same!(bind_ipi, expect_bind_ipi(vcpu));
             }
             6 => {
-                let (port, vcpu) = (dice.port(), dice.vcpu());
+                let (port, vcpu) = (any_port(dice), any_vcpu(dice));
                 same!(bind_vcpu, expect_bind_vcpu(port, vcpu));
             }
             7 | 8 => {
-                let port = dice.port();
+                let port = any_port(dice);
                 what = format!("{me}: close {port}");
                 let expected = self.expect_close(me, port);
                 assert_eq!(event::close(hv, &self.guests[usize::from(me)].domain, port), expected, "{what}");
             }
             9 | 10 => {
-                let port = dice.port();
+                let port = any_port(dice);
                 what = format!("{me}: send {port}");
                 let expected = self.expect_send(me, port);
                 assert_eq!(deliver::send(&self.caller(me), port), expected, "{what}");
             }
             11 => {
-                let port = dice.port();
+                let port = any_port(dice);
                 what = format!("{me}: unmask {port}");
                 let expected = self.expect_unmask(me, port);
                 assert_eq!(deliver::unmask(&self.caller(me), port), expected, "{what}");
