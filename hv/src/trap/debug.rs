@@ -17,6 +17,7 @@ const CONTROL_RESERVED: u64 = 0xffff_ffff_0000_d800;
 const CR4_DE: u64 = 1 << 3;
 
 /// The CPU stopped at a breakpoint or after a step of the guest.
+#[inline(never)]
 pub fn raised<M: Machine>(caller: &mut Caller<'_, M>, status: u64) {
     caller.state.debug_status = caller.state.debug_status & STATUS_FIXED & !0xf | status | STATUS_FIXED;
     inject(caller, vector::DEBUG, None);

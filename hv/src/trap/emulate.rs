@@ -34,6 +34,7 @@ pub const CR4_OSXSAVE: u64 = 1 << 18;
 struct NotOurs;
 
 /// A general protection fault: `int n`, a privileged instruction, or the guest's own mistake.
+#[inline(never)]
 pub fn general_protection<M: Machine>(caller: &mut Caller<'_, M>, error_code: u32) {
     let (code, length) = fetch(caller);
     let instruction = code.get(..length).and_then(|code| decode::decode(code, caller.regs));
@@ -59,6 +60,7 @@ pub fn general_protection<M: Machine>(caller: &mut Caller<'_, M>, error_code: u3
 }
 
 /// An undefined opcode: `cpuid` after the prefix that asks for emulation, or the guest's own.
+#[inline(never)]
 pub fn invalid_opcode<M: Machine>(caller: &mut Caller<'_, M>) {
     let (code, length) = fetch(caller);
     let after_prefix = code.get(..length).and_then(|code| code.strip_prefix(&XEN_EMULATE_PREFIX));

@@ -44,6 +44,7 @@ pub fn page_fault<M: Machine>(caller: &mut Caller<'_, M>, address: u64, error_co
 
 /// Does the write of the instruction at RIP, if it is one to a page table entry and the entry is one that the guest may
 /// have. Nothing has happened otherwise.
+#[inline(never)]
 fn write_page_table<M: Machine>(caller: &mut Caller<'_, M>, address: GuestAddr) -> Option<()> {
     let (code, length) = fetch(caller);
     let instruction = decode::decode(code.get(..length)?, caller.regs)?;

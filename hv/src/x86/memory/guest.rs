@@ -74,52 +74,111 @@ pub(crate) fn write(to: GuestAddr, from: &[u8]) -> Result<(), GuestFault> {
         .map_err(|done| GuestFault(GuestAddr(to.0 + done as u64)))
 }
 
-/// Copies words by a straight line of moves; says whether it went through.
-///
-/// # Safety
-/// As [`copy`].
-#[inline]
-unsafe fn copy_words<const N: usize>(to: *mut u64, from: *const u64) -> bool {
-    let failed: u8;
-    // SAFETY: as in `copy`.
-    unsafe {
-        asm!(
-            open!(),
-            "clc",
-            ".set word, 0",
-            ".rept {n}",
-            "2: mov {scratch}, [{from} + word]",
-            "3: mov [{to} + word], {scratch}",
-            ".pushsection .fixups, \"a\"",
-            ".long 2b - ., 4f - .",
-            ".long 3b - ., 4f - .",
-            ".popsection",
-            ".set word, word + 8",
-            ".endr",
-            "4: setc {failed}",
-            close!(),
-            n = const N,
-            scratch = out(reg) _,
-            from = in(reg) from,
-            to = in(reg) to,
-            failed = lateout(reg_byte) failed,
-            options(nostack),
-        );
-    }
-    failed == 0
+/// Makes a function that stores a few words from registers, in a straight line; says whether it went through.
+macro_rules! store {
+    ($name:ident, $($word:ident at $offset:literal),+) => {
+        /// # Safety
+        /// `to` lies in the guest's address range with all of the words.
+        #[inline]
+        unsafe fn $name(to: u64, [$($word),+]: [u64; [$($offset),+].len()]) -> bool {
+            // SAFETY: the guest's side faults where it is not mapped, which is foreseen.
+            unsafe {
+                asm!(
+                    open!(),
+                    $(concat!("2: mov [{to} + ", $offset, "], {", stringify!($word), "}\n",
+                        ".pushsection .fixups, \"a\"\n.long 2b - ., {failed} - .\n.popsection"),)+
+                    close!(),
+                    to = in(reg) to,
+                    $($word = in(reg) $word,)+
+                    failed = label { return false },
+                    options(nostack, preserves_flags),
+                );
+            }
+            true
+        }
+    };
 }
+
+/// Makes a function that loads a few words into registers, in a straight line; `None` if one could not be read.
+macro_rules! load {
+    ($name:ident, $($word:ident at $offset:literal),+) => {
+        /// # Safety
+        /// `from` lies in the guest's address range with all of the words.
+        #[inline]
+        unsafe fn $name(from: u64) -> Option<[u64; [$($offset),+].len()]> {
+            let failed: u8;
+            $(let $word: u64;)+
+            // SAFETY: the guest's side faults where it is not mapped, which is foreseen.
+            unsafe {
+                asm!(
+                    open!(),
+                    "clc",
+                    $(concat!("2: mov {", stringify!($word), "}, [{from} + ", $offset, "]\n",
+                        ".pushsection .fixups, \"a\"\n.long 2b - ., 4f - .\n.popsection"),)+
+                    "4: setc {failed}",
+                    close!(),
+                    from = in(reg) from,
+                    $($word = out(reg) $word,)+
+                    failed = lateout(reg_byte) failed,
+                    options(nostack, readonly),
+                );
+            }
+            (failed == 0).then_some([$($word),+])
+        }
+    };
+}
+
+store!(store_1, a at 0);
+store!(store_3, a at 0, b at 8, c at 16);
+store!(store_4, a at 0, b at 8, c at 16, d at 24);
+load!(load_1, a at 0);
+load!(load_4, a at 0, b at 8, c at 16, d at 24);
 
 /// See [`oxen_hv::mem::GuestMemory::read_guest_words`].
 #[inline]
 pub(crate) fn read_words<const N: usize>(from: GuestAddr) -> Result<[u64; N], GuestFault> {
     let mut words = [0; N];
-    // SAFETY: `words` is ours to write, and the caller judged the guest's range.
-    if unsafe { copy_words::<N>(words.as_mut_ptr(), from.0 as *const u64) } { Ok(words) } else { Err(GuestFault(from)) }
+    let mut at = from.0;
+    let (fours, ones) = words.as_chunks_mut::<4>();
+    for four in fours {
+        // SAFETY: the caller judged the guest's range.
+        *four = unsafe { load_4(at) }.ok_or(GuestFault(from))?;
+        at += 32;
+    }
+    for one in ones {
+        // SAFETY: the caller judged the guest's range.
+        [*one] = unsafe { load_1(at) }.ok_or(GuestFault(from))?;
+        at += 8;
+    }
+    Ok(words)
 }
 
 /// See [`oxen_hv::mem::GuestMemory::write_guest_words`].
 #[inline]
 pub(crate) fn write_words<const N: usize>(to: GuestAddr, words: [u64; N]) -> Result<(), GuestFault> {
-    // SAFETY: `words` is ours to read, and the caller judged the guest's range.
-    if unsafe { copy_words::<N>(to.0 as *mut u64, words.as_ptr()) } { Ok(()) } else { Err(GuestFault(to)) }
+    let mut at = to.0;
+    let (fours, rest) = words.as_chunks::<4>();
+    for &four in fours {
+        // SAFETY: the caller judged the guest's range.
+        if !unsafe { store_4(at, four) } {
+            return Err(GuestFault(to));
+        }
+        at += 32;
+    }
+    let (threes, ones) = rest.as_chunks::<3>();
+    for &three in threes {
+        // SAFETY: the caller judged the guest's range.
+        if !unsafe { store_3(at, three) } {
+            return Err(GuestFault(to));
+        }
+        at += 24;
+    }
+    for &one in ones {
+        // SAFETY: the caller judged the guest's range.
+        if !unsafe { store_1(at, [one]) } {
+            return Err(GuestFault(to));
+        }
+        at += 8;
+    }
+    Ok(())
 }
