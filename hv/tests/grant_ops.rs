@@ -526,7 +526,7 @@ impl World {
         for claim in self.claims.values() {
             known.add(claim.frame, claim.writes);
         }
-        audit::check(self.sides[0].guest.hv, &known);
+        audit::check(self.sides[0].guest.hv, &known, audit::nothing_lent);
     }
 }
 
@@ -580,7 +580,7 @@ fn a_dead_domain_holds_nothing_and_what_it_granted_stays_until_it_is_unmapped() 
         known.add(side.guest.domain.shared_info, true);
         known.add(side.home.tables[0], true);
     }
-    audit::check(hv, &known);
+    audit::check(hv, &known, audit::nothing_lent);
 }
 
 #[test]
