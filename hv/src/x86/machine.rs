@@ -5,7 +5,7 @@ use super::device::ioapic::{IoApic, Trigger};
 use super::device::{clock::Frequencies, power, serial::Uart};
 use super::memory::{guest, space::Space};
 use super::{cpu, msr, percpu, port, processor};
-use core::arch::x86_64::__cpuid_count;
+use core::arch::{asm, x86_64::__cpuid_count};
 use core::sync::atomic::{AtomicU8, AtomicU64};
 use oxen_abi::errno::Errno;
 use oxen_hv::addr::{GuestAddr, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
@@ -51,6 +51,45 @@ impl Memory for Pc {
     fn bytes(&self, mfn: Mfn) -> &'static [AtomicU8; PAGE_BYTES] {
         // SAFETY: as in `words`.
         unsafe { &*((DIRECT_MAP_START + mfn.address().0) as *const [AtomicU8; PAGE_BYTES]) }
+    }
+
+    #[inline]
+    fn clear(&self, mfn: Mfn) {
+        // SAFETY: the caller holds to RAM; guests that look on see whole words, as from any store.
+        unsafe {
+            asm!(
+                "rep stosq",
+                inout("rcx") TABLE_ENTRIES => _,
+                inout("rdi") self.words(mfn).as_ptr() => _,
+                in("rax") 0,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+
+    #[inline]
+    fn copy(&self, from: Mfn, to: Mfn) {
+        self.copy_bytes(from, 0, to, 0, PAGE_BYTES);
+    }
+
+    #[inline]
+    fn copy_bytes(&self, from: Mfn, first: usize, to: Mfn, target: usize, bytes: usize) {
+        let bytes = bytes.min(PAGE_BYTES.saturating_sub(first)).min(PAGE_BYTES.saturating_sub(target));
+        let source = self.bytes(from).as_ptr().wrapping_add(first);
+        let target = self.bytes(to).as_ptr().wrapping_add(target);
+        // SAFETY: both ends lie in their frames, by the line above; guests may look on and write, as the CPU allows.
+        unsafe {
+            asm!(
+                "rep movsq",
+                "mov rcx, {tail}",
+                "rep movsb",
+                tail = in(reg) bytes % 8,
+                inout("rcx") bytes / 8 => _,
+                inout("rsi") source => _,
+                inout("rdi") target => _,
+                options(nostack, preserves_flags),
+            );
+        }
     }
 }
 

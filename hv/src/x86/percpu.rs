@@ -6,11 +6,11 @@ use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::mem::{MaybeUninit, offset_of};
 use core::sync::atomic::Ordering;
+use oxen_hv::Hypervisor;
 use oxen_hv::addr::Mfn;
+use oxen_hv::caller::{Args, Caller, Current};
 use oxen_hv::domain::regs::Regs;
 use oxen_hv::machine::CpuId;
-use oxen_hv::Hypervisor;
-use oxen_hv::caller::{Args, Caller, Current};
 use oxen_hv::sched::{CpuShared, switch};
 use spin::Once;
 
