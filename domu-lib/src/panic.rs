@@ -40,9 +40,15 @@ pub(crate) fn exception(frame: &Frame) -> ! {
     shutdown(Reason::Crash)
 }
 
+/// Says why the guest cannot go on, and ends it.
+#[cfg(target_os = "none")]
+pub(crate) fn end(reason: core::fmt::Arguments<'_>) -> ! {
+    print_last_words(reason);
+    shutdown(Reason::Crash)
+}
+
 #[cfg(target_os = "none")]
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    print_last_words(format_args!("{info}\n"));
-    shutdown(Reason::Crash)
+    end(format_args!("{info}\n"))
 }

@@ -69,11 +69,14 @@ mod tests {
 
     fn settle(front: &mut XenbusState, back: &mut XenbusState, front_first: bool) {
         for _ in 0..20 {
-            let moved = if front_first {
-                advance(Side::Frontend, front, *back) | advance(Side::Backend, back, *front)
-            } else {
-                advance(Side::Backend, back, *front) | advance(Side::Frontend, front, *back)
-            };
+            let mut moved = false;
+            if front_first {
+                moved |= advance(Side::Frontend, front, *back);
+            }
+            moved |= advance(Side::Backend, back, *front);
+            if !front_first {
+                moved |= advance(Side::Frontend, front, *back);
+            }
             if !moved {
                 return;
             }

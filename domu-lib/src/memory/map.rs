@@ -53,11 +53,6 @@ impl Range {
         self.address
     }
 
-    /// How many pages it has.
-    pub(crate) const fn pages(&self) -> usize {
-        self.pages
-    }
-
     /// Keeps the addresses out of use for ever: something is still mapped there.
     pub(crate) fn abandon(self) {
         core::mem::forget(self);

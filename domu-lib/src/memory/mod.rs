@@ -15,6 +15,10 @@ pub use crate::raw::page::{Page, Pages};
 pub use crate::raw::space::{AddressSpace, Rights};
 pub use crate::raw::tables::bits;
 
+/// Bytes that the heap's users hold, and bytes of the pages that it has taken from the pool.
+#[cfg(target_os = "none")]
+pub use crate::raw::heap::usage as heap_usage;
+
 /// Bytes of a page.
 pub const PAGE_SIZE: usize = 4096;
 

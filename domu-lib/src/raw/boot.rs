@@ -104,7 +104,7 @@ impl Layout {
             let clash = (first..first + count).rev().find(|&pfn| self.is_taken(pfn));
             match clash {
                 None if first + count <= total => return first,
-                None => panic!("{total} pages are too few: {count} are needed for page tables"),
+                None => crate::panic::end(format_args!("{total} pages are too few: {count} are needed for tables\n")),
                 Some(pfn) => first = pfn + 1,
             }
         }

@@ -38,7 +38,7 @@ unsafe impl Source for PagePool {
 static HEAP: TalcLock<spin::Mutex<()>, PagePool, DefaultBinning> = TalcLock::new(PagePool);
 
 /// Bytes that the heap's users hold, and bytes that it has claimed from the page pool.
-pub(crate) fn usage() -> (usize, usize) {
+pub fn usage() -> (usize, usize) {
     let heap = HEAP.lock();
     let counters = heap.counters();
     (counters.allocated_bytes, counters.claimed_bytes)

@@ -15,8 +15,6 @@ pub(crate) unsafe fn probe_write(_address: u64, _value: u64) -> Result<(), Fault
     Err(FAULT)
 }
 
-pub(crate) fn set_upcall_hook(_hook: Option<fn()>) {}
-
 /// # Safety
 /// Runs nothing.
 pub(crate) unsafe fn run(frame: &mut Frame) {

@@ -12,6 +12,8 @@ pub mod frame;
 pub mod grant;
 #[cfg(target_os = "none")]
 pub(crate) mod heap;
+#[cfg(not(target_os = "none"))]
+pub(crate) mod host;
 pub(crate) mod hypercall;
 pub(crate) mod local;
 pub mod machine;
@@ -27,11 +29,9 @@ pub mod tables;
 #[cfg(target_os = "none")]
 pub(crate) mod trap;
 #[cfg(not(target_os = "none"))]
-#[path = "host.rs"]
-pub(crate) mod trap;
+pub(crate) use host as trap;
 #[cfg(target_os = "none")]
 pub(crate) mod user;
 #[cfg(not(target_os = "none"))]
-#[path = "host.rs"]
-pub(crate) mod user;
+pub(crate) use host as user;
 pub(crate) mod view;

@@ -101,16 +101,7 @@ fn adopt(pfn: Pfn, frame: Mfn) -> Result<(), Errno> {
 ///
 /// # Errors
 /// What the hypervisor refuses.
-pub fn current() -> Result<u64, Errno> {
+pub(crate) fn current() -> Result<u64, Errno> {
     // SAFETY: the structure holds no handle.
     unsafe { memory_op(abi::XENMEM_CURRENT_RESERVATION, &mut abi::MemoryDomain { domid: DomId::SELF }) }
-}
-
-/// How many pages this domain may have.
-///
-/// # Errors
-/// What the hypervisor refuses.
-pub fn maximum() -> Result<u64, Errno> {
-    // SAFETY: as above.
-    unsafe { memory_op(abi::XENMEM_MAXIMUM_RESERVATION, &mut abi::MemoryDomain { domid: DomId::SELF }) }
 }

@@ -20,19 +20,15 @@ pub(super) fn map_shared_info(machine: u64) {
     assert!(result.is_ok(), "shared info: {result:?}");
 }
 
-/// The page in words of 64 bits; offsets are those of [`SharedInfo`].
-pub(crate) fn words() -> &'static [AtomicU64; 512] {
-    &PLACE.0
-}
-
-/// The word at byte `offset` (a multiple of 8).
+/// The word at byte `offset` (a multiple of 8); offsets are those of [`SharedInfo`].
+#[expect(clippy::indexing_slicing, reason = "callers pass offsets of the structure, which is smaller than the page")]
 pub(crate) fn word(offset: usize) -> &'static AtomicU64 {
     &PLACE.0[offset / 8]
 }
 
 /// The byte at `offset`.
 fn byte(offset: usize) -> &'static AtomicU8 {
-    let word = &raw const PLACE.0[offset / 8];
+    let word = core::ptr::from_ref(word(offset));
     // SAFETY: within the word, and a byte of an atomic word is an atomic byte on this machine.
     unsafe { &*word.cast::<AtomicU8>().add(offset % 8) }
 }

@@ -182,7 +182,7 @@ impl AddressSpace {
         if RUNTIME_SLOTS.contains(&((offset / 8) as usize)) || offset >= 4096 {
             return Err(Errno::Perm);
         }
-        update(self.root().address() + (offset & !7) | offset & 7 | mmu::MMU_NORMAL_PT_UPDATE, value)
+        update((self.root().address() + offset) | mmu::MMU_NORMAL_PT_UPDATE, value)
     }
 
     /// Makes this the address space that the guest runs in.

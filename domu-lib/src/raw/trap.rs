@@ -5,7 +5,7 @@
 //! hypercall, whose slot of the page expects `flags` in front of the frame and the registers in place.
 
 use core::arch::global_asm;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use oxen_abi::hypercall::{HYPERCALL_SLOT_BYTES, Hypercall};
 use oxen_abi::{callback, segments, trap};
@@ -104,36 +104,13 @@ global_asm!(
     "jmp {page} + {iret}",
     "2: call {leave_user}",
     "jmp oxen_user_left",
+    // An upcall has nothing to do but leave events masked: whoever unmasked them (the executor, as it blocks) looks
+    // at what is pending next. The iret makes the mask the opposite of the interrupt flag.
     "oxen_event_entry:",
     "pop rcx",
     "pop r11",
     "test byte ptr [rsp + 8], 3",
     "jnz 3f",
-    "push rax",
-    "push rcx",
-    "push rdx",
-    "push rsi",
-    "push rdi",
-    "push r8",
-    "push r9",
-    "push r10",
-    "push r11",
-    "push rbp",
-    "mov rbp, rsp",
-    "and rsp, -16",
-    "call {upcall}",
-    "mov rsp, rbp",
-    "pop rbp",
-    "pop r11",
-    "pop r10",
-    "pop r9",
-    "pop r8",
-    "pop rdi",
-    "pop rsi",
-    "pop rdx",
-    "pop rcx",
-    "pop rax",
-    // The iret makes the event mask the opposite of this flag: events stay masked.
     "and dword ptr [rsp + 16], ~0x200",
     "push 0",
     "jmp {page} + {iret}",
@@ -184,7 +161,6 @@ global_asm!(
     event = const EVENT,
     handler = sym on_exception,
     leave_user = sym user::left,
-    upcall = sym on_upcall,
 );
 
 unsafe extern "C" {
@@ -197,8 +173,6 @@ const PAGE_FAULT: u64 = 14;
 
 static PROBE_VECTOR: AtomicU64 = AtomicU64::new(0);
 static PROBE_ERROR: AtomicU64 = AtomicU64::new(0);
-/// What runs in an upcall, beside leaving events masked; a `fn()` as a number, 0 for nothing.
-static UPCALL_HOOK: AtomicUsize = AtomicUsize::new(0);
 
 fn probe_result(failed: u32) -> Result<(), Fault> {
     if failed == 0 {
@@ -241,21 +215,6 @@ extern "C" fn on_exception(frame: &mut Frame) {
         return;
     }
     crate::panic::exception(frame);
-}
-
-/// Runs with events masked, and leaves them masked: whoever unmasked them (the executor, as it blocks) looks next.
-extern "C" fn on_upcall() {
-    let hook = UPCALL_HOOK.load(Ordering::Relaxed);
-    if hook != 0 {
-        // SAFETY: `set_upcall_hook` stores nothing but a `fn()`.
-        let hook: fn() = unsafe { core::mem::transmute::<usize, fn()>(hook) };
-        hook();
-    }
-}
-
-/// Lets `hook` run in every upcall that interrupts this kernel; `None` takes it away.
-pub(crate) fn set_upcall_hook(hook: Option<fn()>) {
-    UPCALL_HOOK.store(hook.map_or(0, |hook| hook as usize), Ordering::Relaxed);
 }
 
 /// Registers the exception table and the callbacks with the hypervisor.

@@ -250,8 +250,7 @@ impl Client {
 async fn receive(client: Rc<Client>, mut reader: ByteReader<'static>) {
     let mut assembler = Assembler::default();
     let mut buffer = [0; 512];
-    loop {
-        let Ok(count) = reader.read(&mut buffer) else { break };
+    while let Ok(count) = reader.read(&mut buffer) {
         if count == 0 {
             client.port.wait().await;
             client.moved.notify();

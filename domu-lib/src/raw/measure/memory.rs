@@ -1,0 +1,173 @@
+//! Mappings, stores to page tables, grants and the balloon.
+
+use core::arch::asm;
+
+use alloc::vec::Vec;
+
+use oxen_abi::domid::DomId;
+use oxen_abi::errno::Errno;
+use oxen_abi::grant_table as grant;
+use oxen_abi::hypercall::Hypercall;
+use oxen_abi::mmu::{self, MmuUpdate};
+use zerocopy::FromZeros;
+
+use super::ticks;
+use crate::grant::Grant;
+use crate::memory::map::Range;
+use crate::memory::{PAGE_SIZE, Page};
+use crate::raw::hypercall::call2;
+use crate::raw::tables::{self, bits};
+
+/// An address range to measure mappings in.
+#[derive(Debug)]
+pub struct Window {
+    range: Range,
+    pages: Vec<Page>,
+    entries: Vec<u64>,
+}
+
+impl Window {
+    /// A window of `count` pages, and pages to map there.
+    ///
+    /// # Errors
+    /// Without memory.
+    pub fn new(count: usize) -> Result<Self, Errno> {
+        let range = Range::take(count)?;
+        let mut pages = Vec::with_capacity(count);
+        let mut entries = Vec::with_capacity(count);
+        for index in 0..count {
+            entries.push(tables::ensure(range.address() + (index * PAGE_SIZE) as u64)?);
+            pages.push(Page::zeroed().ok_or(Errno::NoMem)?);
+        }
+        Ok(Self { range, pages, entries })
+    }
+
+    /// Where the window starts.
+    pub(super) const fn address(&self) -> u64 {
+        self.range.address()
+    }
+
+    /// Mapping and unmapping one page by `update_va_mapping`.
+    pub fn update_va_mapping(&self) -> Option<(u64, u64)> {
+        let address = self.range.address();
+        let entry = self.pages.first()?.mfn().address() | bits::DATA;
+        let update = |value| {
+            let mut result = Ok(());
+            // SAFETY: the range is this window's.
+            let ticks = ticks(|| result = unsafe { tables::update_va_mapping(address, value, mmu::UVMF_INVLPG) });
+            result.ok().map(|()| ticks)
+        };
+        Some((update(entry)?, update(0)?))
+    }
+
+    /// Mapping and unmapping all pages by one `mmu_update`, for each page.
+    pub fn mmu_update(&self) -> Option<(u64, u64)> {
+        let list = |map: bool| -> Vec<MmuUpdate> {
+            let entry = |page: &Page| if map { page.mfn().address() | bits::DATA } else { 0 };
+            self.entries.iter().zip(&self.pages).map(|(&ptr, page)| MmuUpdate { ptr, val: entry(page) }).collect()
+        };
+        let update = |list: &[MmuUpdate]| {
+            let mut result = Ok(());
+            // SAFETY: the range is this window's.
+            let ticks = ticks(|| result = unsafe { tables::mmu_update(list, DomId::SELF) });
+            result.ok().map(|()| ticks / list.len() as u64)
+        };
+        Some((update(&list(true))?, update(&list(false))?))
+    }
+
+    /// A store to the read-only page table that maps the window: by `mov`, and by `xchg`. Needs the assistance
+    /// `writable_pagetables`.
+    pub fn write_table(&self) -> Option<(u64, u64)> {
+        let place = tables::walk(tables::root(), self.range.address(), 1)?;
+        let table = crate::raw::view::address(crate::memory::p2m::pfn(place.table)?);
+        let address = table + tables::slot(self.range.address(), 1) as u64 * 8;
+        let entry = self.pages.first()?.mfn().address() | bits::DATA;
+        // SAFETY: writes an entry of this window; the hypervisor emulates the store.
+        let stored = ticks(|| unsafe { asm!("mov [{}], {}", in(reg) address, in(reg) entry, options(nostack)) });
+        let swapped =
+            // SAFETY: as above.
+            ticks(|| unsafe { asm!("xchg [{}], {}", in(reg) address, inout(reg) 0u64 => _, options(nostack)) });
+        Some((stored, swapped))
+    }
+
+    /// Mapping and unmapping grants of our own pages, for each of them.
+    pub fn grant_map(&self, grants: &[Grant], us: DomId) -> Option<(u64, u64)> {
+        let start = self.range.address();
+        let address = |index: usize| start + (index * PAGE_SIZE) as u64;
+        let mut maps: Vec<grant::GnttabMapGrantRef> = grants
+            .iter()
+            .enumerate()
+            .map(|(index, entry)| grant::GnttabMapGrantRef {
+                host_addr: address(index),
+                flags: grant::GNTMAP_HOST_MAP,
+                r#ref: entry.reference(),
+                dom: us,
+                ..grant::GnttabMapGrantRef::new_zeroed()
+            })
+            .collect();
+        let count = maps.len() as u64;
+        let mut result = Ok(());
+        // SAFETY: the addresses are this window's.
+        let mapped = ticks(|| result = unsafe { crate::raw::grant::call(grant::GNTTABOP_MAP_GRANT_REF, &mut maps) });
+        let good = result.is_ok() && maps.iter().all(|op| op.status == grant::GNTST_OKAY);
+        let mut unmaps: Vec<grant::GnttabUnmapGrantRef> = maps
+            .iter()
+            .filter(|op| op.status == grant::GNTST_OKAY)
+            .map(|op| grant::GnttabUnmapGrantRef {
+                host_addr: op.host_addr,
+                handle: op.handle,
+                ..grant::GnttabUnmapGrantRef::new_zeroed()
+            })
+            .collect();
+        let unmapped =
+            // SAFETY: as above.
+            ticks(|| result = unsafe { crate::raw::grant::call(grant::GNTTABOP_UNMAP_GRANT_REF, &mut unmaps) });
+        good.then_some((mapped / count, unmapped / count))
+    }
+}
+
+/// Copying `length` bytes out of each grant of `from` to the page of `to` in the same place, for each of them.
+pub fn grant_copy(from: &[Grant], to: &[Page], us: DomId, length: u16) -> Option<u64> {
+    let mut list: Vec<grant::GnttabCopy> = from
+        .iter()
+        .zip(to)
+        .map(|(from, to)| grant::GnttabCopy {
+            source: grant::GnttabCopyPtr { u: from.reference().into(), domid: us, offset: 0, _pad0: 0 },
+            dest: grant::GnttabCopyPtr { u: to.mfn().0, domid: DomId::SELF, offset: 0, _pad0: 0 },
+            len: length,
+            flags: grant::GNTCOPY_SOURCE_GREF,
+            status: 0,
+            _pad0: 0,
+        })
+        .collect();
+    let mut result = Ok(());
+    // SAFETY: the destinations are pages of atomics.
+    let ticks = ticks(|| result = unsafe { crate::raw::grant::call(grant::GNTTABOP_COPY, &mut list) });
+    let good = result.is_ok() && list.iter().all(|op| op.status == grant::GNTST_OKAY);
+    good.then_some(ticks / list.len() as u64)
+}
+
+/// Giving `count` pages back to the hypervisor and taking as many again, for each of them.
+pub fn balloon(count: usize) -> Option<u64> {
+    let pages: Option<Vec<Page>> = (0..count).map(|_| Page::zeroed()).collect();
+    let pfns: Vec<_> = pages.as_ref()?.iter().map(Page::pfn).collect();
+    let mut done = (Ok(0), Ok(0));
+    let ticks = ticks(|| {
+        done.0 = crate::raw::reservation::release(pages.unwrap_or_default());
+        done.1 = crate::raw::reservation::populate(&pfns);
+    });
+    (done == (Ok(count), Ok(count))).then(|| ticks / count as u64)
+}
+
+/// Turns on the hypervisor's emulation of stores to page tables.
+///
+/// # Errors
+/// Where it is not offered.
+pub fn enable_writable_tables() -> Result<(), Errno> {
+    use oxen_abi::vm_assist::{VMASST_CMD_ENABLE, VMASST_TYPE_WRITABLE_PAGETABLES};
+    // SAFETY: changes what happens to stores that would fault.
+    Errno::check(unsafe {
+        call2::<{ Hypercall::VmAssist as u32 }>(VMASST_CMD_ENABLE.into(), VMASST_TYPE_WRITABLE_PAGETABLES.into())
+    })
+    .map(|_| ())
+}
