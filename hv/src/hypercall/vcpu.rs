@@ -21,11 +21,11 @@ use oxen_abi::{
     sched::SHUTDOWN_POWEROFF,
     shared_info::VcpuTimeInfo,
     vcpu::{
-        VCPU_SSHOTTMR_FUTURE, VCPUOP_DOWN, VCPUOP_GET_RUNSTATE_INFO, VCPUOP_INITIALISE, VCPUOP_IS_UP,
-        VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA, VCPUOP_REGISTER_VCPU_INFO, VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA,
-        VCPUOP_SEND_NMI, VCPUOP_SET_PERIODIC_TIMER, VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER,
-        VCPUOP_STOP_SINGLESHOT_TIMER, VCPUOP_UP, VcpuRegisterRunstateMemoryArea, VcpuRegisterTimeMemoryArea,
-        VcpuRegisterVcpuInfo, VcpuRunstateInfo, VcpuSetPeriodicTimer, VcpuSetSingleshotTimer,
+        VCPUOP_DOWN, VCPUOP_GET_RUNSTATE_INFO, VCPUOP_INITIALISE, VCPUOP_IS_UP, VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA,
+        VCPUOP_REGISTER_VCPU_INFO, VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA, VCPUOP_SEND_NMI, VCPUOP_SET_PERIODIC_TIMER,
+        VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER, VCPUOP_STOP_SINGLESHOT_TIMER, VCPUOP_UP,
+        VcpuRegisterRunstateMemoryArea, VcpuRegisterTimeMemoryArea, VcpuRegisterVcpuInfo, VcpuRunstateInfo,
+        VcpuSetPeriodicTimer, VcpuSetSingleshotTimer,
     },
 };
 use zerocopy::IntoBytes;
@@ -84,9 +84,7 @@ pub fn vcpu_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply
 #[inline]
 fn set_one_shot<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
     let request = GuestPtr::<VcpuSetSingleshotTimer>::one(argument)?.read(&caller.hv.machine, 0)?;
-    if request.flags & VCPU_SSHOTTMR_FUTURE != 0 && request.timeout_abs_ns < caller.hv.now() {
-        return Err(Errno::Time.into());
-    }
+    // A time that has passed fires at once, whether or not the guest asked to be told (`VCPU_SSHOTTMR_FUTURE`), as in Xen.
     timers::set_one_shot(caller, request.timeout_abs_ns);
     Ok(0)
 }
@@ -142,7 +140,7 @@ fn register_vcpu_info<M: Machine>(caller: &mut Caller<'_, M>, vcpu: &Arc<Vcpu>, 
         return Err(Errno::Inval);
     }
     let mfn = Mfn::new(request.mfn).filter(|&mfn| hv.frames.is_ram(mfn)).ok_or(Errno::Inval)?;
-    let place = VcpuInfoPlace::new(&hv.machine, mfn, request.offset as usize).ok_or(Errno::Inval)?;
+    let place = VcpuInfoPlace::new(&hv.machine, mfn, request.offset as usize).ok_or(Errno::NxIo)?;
     let mut frame = vcpu.info_frame.lock();
     if frame.is_some() {
         return Err(Errno::Inval);
