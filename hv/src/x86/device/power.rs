@@ -6,6 +6,9 @@ use oxen_hv::boot::acpi::PowerOff;
 /// QEMU's `isa-debug-exit`, where it is configured: the process ends with `value * 2 + 1`.
 const DEBUG_EXIT: u16 = 0xf4;
 
+/// How often a port is written, at a microsecond or more each, before a machine counts as one that does not switch off.
+const PATIENCE: u32 = 1_000_000;
+
 /// Ends QEMU with a status if it listens; does nothing elsewhere.
 pub(crate) fn debug_exit(value: u32) {
     // SAFETY: on a PC nothing answers at this port; in QEMU writing it ends the machine.
@@ -21,6 +24,11 @@ pub(crate) fn off(how: Option<PowerOff>) -> ! {
             // SAFETY: the firmware's tables name the port; what runs is over.
             unsafe { Port::<u16>::new(port) }.write(u16::from(sleep_type) << 10 | SLEEP_ENABLE);
         }
+    }
+    // Emulators switch off a little after they were asked to, and the exit device would overtake that.
+    for _ in 0..PATIENCE {
+        // SAFETY: the port of the firmware's progress codes is there to be written.
+        unsafe { Port::<u8>::new(0x80) }.write(0);
     }
     debug_exit(0);
     halt()
