@@ -12,6 +12,14 @@ const GS_BASE: u32 = 0xc000_0101;
 const KERNEL_GS_BASE: u32 = 0xc000_0102;
 const TSC_AUX: u32 = 0xc000_0103;
 const MICROCODE_VERSION: u32 = 0x8b;
+/// Machine check: how many banks there are, and the global status.
+const MCG_CAP: u32 = 0x179;
+const MCG_STATUS: u32 = 0x17a;
+/// The registers of the banks: control, status, address and more of each.
+const FIRST_BANK: u32 = 0x400;
+const END_BANK: u32 = FIRST_BANK + 4 * BANKS;
+/// Banks that every guest sees, as under Xen; nothing is ever in them.
+const BANKS: u32 = 2;
 
 /// The memory types by PAT index, the same for everybody: WB WT UC- UC WC WP UC UC.
 pub const PAT_VALUE: u64 = 0x0000_0501_0007_0406;
@@ -28,7 +36,8 @@ pub fn read<M: Machine>(caller: &Caller<'_, M>, msr: u32) -> Option<u64> {
         KERNEL_GS_BASE => Some(other_gs_base),
         EFER => Some(EFER_VALUE),
         PAT => Some(PAT_VALUE),
-        TSC_AUX => Some(0),
+        TSC_AUX | MCG_STATUS | FIRST_BANK..END_BANK => Some(0),
+        MCG_CAP => Some(BANKS.into()),
         APIC_BASE | MISC_ENABLE | MICROCODE_VERSION => caller.hv.machine.read_msr(msr),
         _ => None,
     }
@@ -58,6 +67,7 @@ pub fn write<M: Machine>(caller: &mut Caller<'_, M>, msr: u32, value: u64) -> bo
         EFER => value == EFER_VALUE,
         MICROCODE_VERSION => value == 0,
         TSC_AUX => value == 0,
+        MCG_STATUS | FIRST_BANK..END_BANK => true,
         _ => false,
     }
 }
