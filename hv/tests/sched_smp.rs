@@ -1,0 +1,160 @@
+//! Several CPUs at once: vcpus that are woken, paused, moved and ended from elsewhere while they run.
+
+mod support;
+
+use oxen_abi::{
+    domid::DomId,
+    errno::Errno,
+    sched::{SCHEDOP_BLOCK, SCHEDOP_YIELD},
+};
+use oxen_hv::{
+    Hypervisor,
+    caller::{Caller, Current},
+    domain::{self, Config, Domain, regs::Regs, teardown, vcpu::pause},
+    hypercall::sched::{sched_op, set_timer_op},
+    machine::CpuId,
+    sched::{self, switch},
+    trap::work,
+};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    thread,
+};
+use support::{CPUS, Fake, boot, on_cpu};
+
+/// A generator of numbers that repeats itself exactly (xorshift).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 33) % sides
+    }
+}
+
+type Domains = Mutex<Vec<Arc<Domain>>>;
+
+/// A domain whose vcpus are up, each on one of the CPUs that run guests: all but CPU 0.
+fn make(hv: &'static Hypervisor<Fake>, vcpus: u32) -> Arc<Domain> {
+    let domain = domain::create(hv, &Config { id: None, is_privileged: false, ..Config::CONTROL }).unwrap();
+    for id in 0..vcpus {
+        domain.add_vcpu(hv, id).unwrap();
+        let vcpu = domain.vcpu(id).unwrap();
+        vcpu.sched.affinity.store(1 << (1 + id as usize % (CPUS - 1)), SeqCst);
+        sched::reseat(hv, &domain, vcpu).unwrap();
+        vcpu.is_initialised.store(true, SeqCst);
+        let mark = u64::from(domain.id.0) << 8 | u64::from(id);
+        vcpu.slot.lock().as_mut().unwrap().regs.rip = mark;
+        sched::unpause(hv, vcpu, pause::DOWN);
+    }
+    domain.unpause_by_controller(hv).unwrap();
+    domain
+}
+
+/// Runs guests on one CPU: they block, yield, set timers and wake each other.
+fn run_cpu(hv: &'static Hypervisor<Fake>, cpu: u16, domains: &Domains, stop: &AtomicBool) {
+    on_cpu(cpu);
+    let mut dice = Dice(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(u64::from(cpu) + 7));
+    let mut current: Option<Current> = None;
+    let mut regs = Regs::default();
+    let shared = hv.cpu(CpuId(cpu)).unwrap();
+    while !stop.load(SeqCst) {
+        switch::leave(hv, CpuId(cpu), &mut current, &mut regs);
+        let running = current.as_mut().unwrap();
+        assert_eq!(regs.rip, u64::from(running.domain.id.0) << 8 | u64::from(running.vcpu.id));
+        assert_eq!(running.vcpu.sched.cpu(), Some(CpuId(cpu)), "it runs where its seat is");
+        // The first domain's vcpus never wait, so that no CPU ever waits for good.
+        let may_wait = running.domain.id != DomId(1);
+        let mut caller = Caller {
+            hv,
+            cpu: CpuId(cpu),
+            domain: &running.domain,
+            vcpu: &running.vcpu,
+            state: &mut running.state,
+            regs: &mut regs,
+        };
+        let now = hv.now();
+        match dice.roll(8) {
+            0 | 1 if may_wait => drop(sched_op(&mut caller, &mut [SCHEDOP_BLOCK.into(), 0, 0, 0, 0, 0])),
+            2 => drop(set_timer_op(&mut caller, &mut [now + dice.roll(500_000), 0, 0, 0, 0, 0])),
+            3 => {
+                let victim = {
+                    let domains = domains.lock().unwrap();
+                    domains[dice.roll(domains.len() as u64) as usize].clone()
+                };
+                victim.each_vcpu().for_each(|vcpu| sched::wake(hv, vcpu));
+            }
+            _ => drop(sched_op(&mut caller, &mut [SCHEDOP_YIELD.into(), 0, 0, 0, 0, 0])),
+        }
+        hv.machine.time.fetch_add(dice.roll(20_000), SeqCst);
+        shared.work.fetch_or(work::TIMER, SeqCst);
+    }
+    // The guest stays where it is: whoever ends it must be able to have it, so this CPU gives everything up.
+    if let Some(last) = current.take() {
+        *last.vcpu.slot.lock() = Some(last.state);
+    }
+}
+
+fn move_vcpu(hv: &'static Hypervisor<Fake>, domain: &Arc<Domain>, dice: &mut Dice) -> Result<(), Errno> {
+    let vcpu = domain.vcpu(dice.roll(domain.each_vcpu().count() as u64) as u32).unwrap();
+    domain.pause(hv);
+    domain.wait_until_off();
+    vcpu.sched.affinity.store(1 << (1 + dice.roll(CPUS as u64 - 1)), SeqCst);
+    let moved = sched::reseat(hv, domain, vcpu);
+    domain.unpause(hv);
+    moved
+}
+
+#[test]
+fn what_is_done_from_elsewhere_loses_no_vcpu() {
+    on_cpu(0);
+    let hv = boot(1024);
+    let free = hv.frames.free_frames();
+    hv.machine.idle_step.store(1000, SeqCst);
+    let domains: Arc<Domains> = Arc::default();
+    let base = make(hv, CPUS as u32 - 1);
+    domains.lock().unwrap().push(base);
+    (0..4).for_each(|n| domains.lock().unwrap().push(make(hv, 1 + n)));
+    let stop = Arc::new(AtomicBool::new(false));
+    let threads: Vec<_> = (1..CPUS as u16)
+        .map(|cpu| {
+            let (domains, stop) = (domains.clone(), stop.clone());
+            thread::spawn(move || run_cpu(hv, cpu, &domains, &stop))
+        })
+        .collect();
+    let mut dice = Dice(0x1234_5678_9abc_def1);
+    for _ in 0..400 {
+        let which = 1 + dice.roll(4) as usize;
+        let domain = domains.lock().unwrap()[which].clone();
+        match dice.roll(10) {
+            0..=2 => {
+                domain.pause(hv);
+                domain.wait_until_off();
+                domain.each_vcpu().for_each(|v| assert!(!v.sched.is_running()));
+                domain.unpause(hv);
+            }
+            3..=5 => move_vcpu(hv, &domain, &mut dice).unwrap(),
+            6 | 7 => domain.each_vcpu().for_each(|vcpu| sched::wake(hv, vcpu)),
+            8 => {
+                while teardown::advance(hv, &domain).is_err() {}
+                assert!(hv.domains.get(domain.id).is_none());
+                domains.lock().unwrap()[which] = make(hv, 1 + dice.roll(4) as u32);
+            }
+            _ => thread::yield_now(),
+        }
+    }
+    stop.store(true, SeqCst);
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    let last = std::mem::take(&mut *domains.lock().unwrap());
+    for domain in last {
+        while teardown::advance(hv, &domain).is_err() {}
+    }
+    assert_eq!(hv.frames.free_frames(), free);
+}
