@@ -36,7 +36,7 @@ const SPARES: usize = 6;
 const FIRST_SPARE: usize = DATA + 4;
 /// Mappings that each may hold.
 const HANDLES: u32 = 20;
-const OPERATIONS: u32 = if cfg!(debug_assertions) { 15_000 } else { 400_000 };
+const OPERATIONS: u32 = 400_000;
 const OKAY: i16 = abi::GNTST_OKAY;
 const GENERAL: i16 = abi::GNTST_GENERAL_ERROR;
 
@@ -526,7 +526,11 @@ impl World {
         for claim in self.claims.values() {
             known.add(claim.frame, claim.writes);
         }
-        audit::check(self.sides[0].guest.hv, &known, audit::nothing_lent);
+        audit::check(self.sides[0].guest.hv, &known, |owner, frame| {
+            let to = self.sides.iter().position(|side| side.guest.domain.owner == owner).unwrap();
+            let is_mapped = self.sides[to].spares.iter().flatten().any(|&(mapped, _)| mapped == frame);
+            is_mapped || self.claims.values().any(|claim| claim.grantee == to && claim.frame == frame)
+        });
     }
 }
 
