@@ -9,6 +9,10 @@ use oxen_hv::domain::regs::Regs;
 use oxen_hv::event::pirq;
 use oxen_hv::{console, trap};
 
+/// RFLAGS after a foreseen fault: how the code learns of it, and guest memory closed (SMAP), as it may not come by the
+/// instruction that closes it.
+const CARRY: u64 = 1 << 0;
+const ALIGNMENT_CHECK: u64 = 1 << 18;
 /// Vectors of the CPU's exceptions.
 const DEBUG: u32 = 1;
 const NMI: u32 = 2;
@@ -50,7 +54,7 @@ pub(super) extern "sysv64" fn guest_exception(block: &CpuBlock, vector: u32) {
 pub(super) extern "sysv64" fn hypervisor_exception(regs: &mut Regs, vector: u32) {
     if let Some(target) = fixup::find(regs.rip) {
         regs.rip = target;
-        regs.rflags |= 1;
+        regs.rflags = regs.rflags & !ALIGNMENT_CHECK | CARRY;
         return;
     }
     match vector {

@@ -263,28 +263,32 @@ answered:
     mov     rcx, [rsp + {caller_state}]
     mov     rcx, [rcx + {upcall_pending}]
     cmp     byte ptr [rcx], 0
-    jne     upcall_or_work
+    jne     upcall_waits
+no_upcall:
     mov     rcx, [rsp + {shared}]
     cmp     dword ptr [rcx + {work}], 0
-    jne     upcall_or_work
+    jne     work_waits
+    mov     rdi, [rsp + {frame} + {rdi}]
+    mov     rsi, [rsp + {frame} + {rsi}]
+    mov     rdx, [rsp + {frame} + {rdx}]
+    mov     r10, [rsp + {frame} + {r10}]
+    mov     r8, [rsp + {frame} + {r8}]
+    mov     r9, [rsp + {frame} + {r9}]
     cmp     dword ptr [rsp + {frame} + {entry_vector}], {syscall_vector_number}
-    jne     return_whole
+    jne     1f
     # SYSRET with an address that is not canonical would fault here and not there.
     mov     rcx, [rsp + {frame} + {rip}]
     movabs  r11, 0x800000000000
     add     r11, rcx
     shr     r11, 48
-    jnz     return_whole
-    add     rsp, 8
-    pop     rdi
-    pop     rsi
-    pop     rdx
-    pop     r10
-    pop     r8
-    pop     r9
-    mov     r11, [rsp + {rflags}]
-    mov     rsp, [rsp + {rsp}]
+    jnz     1f
+    mov     r11, [rsp + {frame} + {rflags}]
+    mov     rsp, [rsp + {frame} + {rsp}]
     sysretq
+1:  mov     rcx, [rsp + {frame} + {rcx}]
+    mov     r11, [rsp + {frame} + {r11}]
+    add     rsp, {frame} + {rip}
+    return_to_guest
 
     .macro complete_frame
     mov     [rsp + {frame} + {rbx}], rbx
@@ -296,7 +300,6 @@ answered:
     .endm
 
 from_user_mode:
-    complete_frame
     mov     rdi, rsp
     call    {user_syscall}
     mov     rax, [rsp + {frame} + {rax}]
@@ -304,16 +307,19 @@ from_user_mode:
 unknown_hypercall:
     mov     rax, {no_such_call}
     jmp     answered
-upcall_or_work:
+upcall_waits:
+    cmp     byte ptr [rcx + 1], 0
+    jne     no_upcall                       # masked
+    mov     [rsp + {frame} + {rax}], rax
+    mov     rdi, rsp
+    call    {deliver}
+    mov     rax, [rsp + {frame} + {rax}]
+    jmp     no_upcall
+work_waits:
     mov     [rsp + {frame} + {rax}], rax
     complete_frame
     mov     rdi, rsp
     call    {finish}
-    add     rsp, {frame}
-    jmp     restore_and_return
-return_whole:
-    mov     [rsp + {frame} + {rax}], rax
-    complete_frame
     add     rsp, {frame}
     jmp     restore_and_return
 unanswered_hypercall:
@@ -364,6 +370,14 @@ first_interrupt_stub:
     rax = const offset_of!(Regs, rax),
     rbx = const offset_of!(Regs, rbx),
     rbp = const offset_of!(Regs, rbp),
+    rdi = const offset_of!(Regs, rdi),
+    rsi = const offset_of!(Regs, rsi),
+    rdx = const offset_of!(Regs, rdx),
+    rcx = const offset_of!(Regs, rcx),
+    r8 = const offset_of!(Regs, r8),
+    r9 = const offset_of!(Regs, r9),
+    r10 = const offset_of!(Regs, r10),
+    r11 = const offset_of!(Regs, r11),
     r12 = const offset_of!(Regs, r12),
     r13 = const offset_of!(Regs, r13),
     r14 = const offset_of!(Regs, r14),
@@ -388,6 +402,7 @@ first_interrupt_stub:
     syscall_vector_number = const Regs::SYSCALL_VECTOR,
     entries = sym syscall::ENTRIES,
     finish = sym super::finish,
+    deliver = sym syscall::deliver,
     guest_exception = sym exception::guest_exception,
     guest_page_fault = sym exception::guest_page_fault,
     guest_interrupt = sym exception::guest_interrupt,

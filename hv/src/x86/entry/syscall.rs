@@ -22,7 +22,13 @@ pub(super) extern "sysv64" fn unanswered(block: &CpuBlock, next: Next) {
     }
 }
 
-/// `syscall` of 64-bit user mode.
+/// Hands an event to the guest on its way out. RBX, RBP and R12 to R15 of the frame are not the guest's here.
+pub(super) extern "sysv64" fn deliver(block: &CpuBlock) {
+    // SAFETY: this is the way out, and the reference ends with the call.
+    trap::deliver_pending(unsafe { block.caller() });
+}
+
+/// `syscall` of 64-bit user mode. The frame is as for [`deliver`].
 pub(super) extern "sysv64" fn user_syscall(block: &CpuBlock) {
     // SAFETY: this is the way in, and the reference ends with the call.
     trap::user_syscall(unsafe { block.caller() });

@@ -133,13 +133,20 @@ store!(store_3, a at 0, b at 8, c at 16);
 store!(store_4, a at 0, b at 8, c at 16, d at 24);
 load!(load_1, a at 0);
 load!(load_4, a at 0, b at 8, c at 16, d at 24);
+load!(load_8, a at 0, b at 8, c at 16, d at 24, e at 32, f at 40, g at 48, h at 56);
 
 /// See [`oxen_hv::mem::GuestMemory::read_guest_words`].
 #[inline]
 pub(crate) fn read_words<const N: usize>(from: GuestAddr) -> Result<[u64; N], GuestFault> {
     let mut words = [0; N];
     let mut at = from.0;
-    let (fours, ones) = words.as_chunks_mut::<4>();
+    let (eights, rest) = words.as_chunks_mut::<8>();
+    for eight in eights {
+        // SAFETY: the caller judged the guest's range.
+        *eight = unsafe { load_8(at) }.ok_or(GuestFault(from))?;
+        at += 64;
+    }
+    let (fours, ones) = rest.as_chunks_mut::<4>();
     for four in fours {
         // SAFETY: the caller judged the guest's range.
         *four = unsafe { load_4(at) }.ok_or(GuestFault(from))?;
