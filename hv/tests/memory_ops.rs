@@ -4,6 +4,8 @@
 //! request buffer mapped; everything else it has is thrown about. After each operation the caches of the CPUs are looked at,
 //! after each refusal everything must be as before, and every so often all holds are counted again.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::expect_used, reason = "it is a test")]
+
 mod support;
 
 use oxen_abi::{domid::DomId, errno::Errno, vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES};
@@ -287,7 +289,7 @@ impl World {
             let table = if self.random.chance(80) { self.table(player) } else { self.frame(player) };
             let offset = if self.random.chance(2) { 4 } else { 0 };
             let command = self.random.of(&[0, 0, 0, 2, 2, 3, 1]);
-            words.push(entry_address(table, self.slot()) + offset | command);
+            words.push((entry_address(table, self.slot()) + offset) | command);
             words.push(self.entry(player));
         }
         if !self.put(&words) {

@@ -1,5 +1,7 @@
 //! Long work on page tables, cut off anywhere: others meddle, the guest comes back or does not, the domain dies.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::expect_used, reason = "it is a test")]
+
 mod support;
 
 use oxen_abi::mmu::{
