@@ -20,8 +20,8 @@ use oxen_abi::{
     domid::DomId,
     errno::Errno,
     mmu::{
-        MMU_MACHPHYS_UPDATE, MMU_NORMAL_PT_UPDATE, MMU_PT_UPDATE_NO_TRANSLATE, MMU_PT_UPDATE_PRESERVE_AD, MmuUpdate,
-        UVMF_ALL, UVMF_FLUSHTYPE_MASK, UVMF_INVLPG, UVMF_TLB_FLUSH,
+        MMU_NORMAL_PT_UPDATE, MMU_PT_UPDATE_NO_TRANSLATE, MMU_PT_UPDATE_PRESERVE_AD, MmuUpdate, UVMF_ALL,
+        UVMF_FLUSHTYPE_MASK, UVMF_INVLPG, UVMF_TLB_FLUSH,
     },
 };
 
@@ -78,54 +78,58 @@ impl Lender {
 
 /// What a batch of page table updates keeps from one to the next.
 struct Batch<'a, M: Machine> {
+    hv: &'a crate::Hypervisor<M>,
     editor: Editor<'a, M>,
     rights: Rights,
-    /// The last table written to, with its level.
-    table: Option<(Mfn, Option<u32>)>,
+    /// The last L1 written to.
+    l1: Option<Mfn>,
 }
 
 impl<M: Machine> Batch<'_, M> {
-    #[inline]
-    fn apply(&mut self, update: MmuUpdate, hv: &crate::Hypervisor<M>) -> Result<(), Refusal> {
-        let command = update.ptr & 3;
+    #[inline(always)]
+    fn apply(&mut self, update: MmuUpdate) -> Result<(), Refusal> {
         let address = MachineAddr(update.ptr & !3);
-        let frame = Mfn::containing(address).ok_or(Errno::Inval)?;
-        let notes = match command {
+        let notes = match update.ptr & 3 {
             MMU_NORMAL_PT_UPDATE | MMU_PT_UPDATE_NO_TRANSLATE => Notes::Replace,
             MMU_PT_UPDATE_PRESERVE_AD => Notes::Preserve,
-            MMU_MACHPHYS_UPDATE => {
-                hv.frames.reference(frame, self.rights.owner)?;
-                set_machine_to_phys(hv, frame, update.val);
-                hv.frames.put(frame);
-                return Ok(());
-            }
-            _ => return Err(Errno::NoSys.into()),
+            _ => return self.tell_place(address, update.val),
         };
+        let frame = Mfn::containing(address).ok_or(Errno::Inval)?;
         let slot = Slot::at_offset(address.offset()).ok_or(Errno::Inval)?;
-        let level = match self.table {
-            Some((last, level)) if last == frame => level,
-            _ => {
-                let level = self.editor.level_of(frame)?;
-                self.table = Some((frame, level));
-                level
-            }
-        };
-        match level {
-            Some(1) => {}
-            // A higher entry may end the life of any table below it, a plain word may be taken as a table next.
-            _ => self.table = None,
+        if self.l1 != Some(frame) {
+            return self.apply_elsewhere(frame, slot, update.val, notes);
         }
-        match level {
+        Ok(self.editor.replace_page(self.editor.place(frame, 1, slot), update.val, notes, &self.rights)?)
+    }
+
+    /// An update of another frame than the last.
+    fn apply_elsewhere(&mut self, frame: Mfn, slot: Slot, value: u64, notes: Notes) -> Result<(), Refusal> {
+        // A higher entry may end the life of any table below it, a plain word may be taken as a table next.
+        self.l1 = None;
+        match self.editor.level_of(frame)? {
             Some(level) => {
-                let place = self.editor.place(frame, level, slot);
-                self.editor.replace(place, update.val, notes, &self.rights)
+                if level == 1 {
+                    self.l1 = Some(frame);
+                }
+                self.editor.replace(self.editor.place(frame, level, slot), value, notes, &self.rights)
             }
-            None => Ok(self.write_plain(hv, frame, slot, update.val)?),
+            None => Ok(self.write_plain(frame, slot, value)?),
         }
     }
 
+    /// Notes where a frame is in the guest's memory.
+    #[cold]
+    fn tell_place(&self, address: MachineAddr, pfn: u64) -> Result<(), Refusal> {
+        let frame = Mfn::containing(address).ok_or(Errno::Inval)?;
+        self.hv.frames.reference(frame, self.rights.owner)?;
+        set_machine_to_phys(self.hv, frame, pfn);
+        self.hv.frames.put(frame);
+        Ok(())
+    }
+
     /// Writes a word of a frame that is no table.
-    fn write_plain(&self, hv: &crate::Hypervisor<M>, frame: Mfn, slot: Slot, value: u64) -> Result<(), Errno> {
+    fn write_plain(&self, frame: Mfn, slot: Slot, value: u64) -> Result<(), Errno> {
+        let hv = self.hv;
         hold_writable(hv, frame, self.editor.owner()).map_err(|_| Errno::Inval)?;
         if let Some(word) = hv.machine.words(frame).get(slot.index()) {
             word.store(value, Ordering::Relaxed);
@@ -156,7 +160,7 @@ pub fn mmu_update<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Re
     let list = GuestPtr::<MmuUpdate>::new(requests, count)?;
     let hv = caller.hv;
     let editor = Editor::open(hv, tables.or(caller.domain))?;
-    let mut batch = Batch { editor, rights: lender.rights, table: None };
+    let mut batch = Batch { hv, editor, rights: lender.rights, l1: None };
     let mut done = 0;
     let mut outcome = Ok(());
     let mut chunk = [MmuUpdate { ptr: 0, val: 0 }; CHUNK];
@@ -166,7 +170,7 @@ pub fn mmu_update<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Re
         let have = read_requests(hv, &list, done, updates);
         outcome = if have == 0 { Err(Errno::Fault.into()) } else { Ok(()) };
         for update in updates.iter().take(have) {
-            outcome = batch.apply(*update, hv);
+            outcome = batch.apply(*update);
             if outcome.is_err() {
                 break;
             }

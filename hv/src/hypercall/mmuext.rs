@@ -73,6 +73,7 @@ fn apply<M: Machine>(
     op: &MmuextOp,
     spent: &mut u32,
 ) -> Result<(), Refusal> {
+    let (hv, domain) = (caller.hv, caller.domain);
     match op.cmd {
         MMUEXT_PIN_L1_TABLE..=MMUEXT_PIN_L4_TABLE => {
             let level = op.cmd - MMUEXT_PIN_L1_TABLE + 1;
@@ -112,13 +113,11 @@ fn apply<M: Machine>(
         _ if !lender.is_self() => Err(Errno::Perm.into()),
         MMUEXT_NEW_BASEPTR => {
             let root = frame(op.arg1)?;
-            let domain = caller.domain.clone();
-            root::switch(caller, &mut Editor::open(caller.hv, &domain)?, root)
+            root::switch(caller, &mut Editor::open(hv, domain)?, root)
         }
         MMUEXT_NEW_USER_BASEPTR => {
             let root = if op.arg1 == 0 { None } else { Some(frame(op.arg1)?) };
-            let domain = caller.domain.clone();
-            root::switch_user(caller, &mut Editor::open(caller.hv, &domain)?, root)
+            root::switch_user(caller, &mut Editor::open(hv, domain)?, root)
         }
         _ => Ok(flush_or_ldt(caller, op)?),
     }

@@ -48,7 +48,7 @@ impl<M: Machine> Editor<'_, M> {
     }
 
     /// An entry of a table of which [`Self::level_of`] said the level.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     #[expect(clippy::indexing_slicing, reason = "a slot is below 512 by construction")]
     pub fn place(&self, table: Mfn, level: u32, slot: Slot) -> Place {
@@ -68,8 +68,12 @@ impl<M: Machine> Editor<'_, M> {
         }
     }
 
-    #[inline]
-    fn replace_page(&self, place: Place, new: u64, notes: Notes, rights: &Rights) -> Result<(), Errno> {
+    /// The same for an entry of an L1.
+    ///
+    /// # Errors
+    /// As [`Self::replace`].
+    #[inline(always)]
+    pub fn replace_page(&self, place: Place, new: u64, notes: Notes, rights: &Rights) -> Result<(), Errno> {
         let old = Entry(place.word.load(Ordering::Relaxed));
         let mut new = Entry(new);
         if new.is_present() {
@@ -113,7 +117,7 @@ impl<M: Machine> Editor<'_, M> {
 }
 
 /// Writes an entry. The CPU may note its accesses meanwhile; nobody else writes.
-#[inline]
+#[inline(always)]
 fn write(word: &AtomicU64, old: Entry, new: Entry, notes: Notes) {
     if notes == Notes::Replace {
         return word.store(new.0, Ordering::Release);

@@ -34,11 +34,16 @@ impl<'a, M: Machine> Editor<'a, M> {
     ///
     /// # Errors
     /// `Preempted` if that is not finished yet.
-    #[inline]
+    #[inline(always)]
     pub fn open(hv: &'a Hypervisor<M>, domain: &'a Domain) -> Result<Self, Refusal> {
-        let mut editor = Self { hv, domain, paging: domain.paging.lock(), spent: 0 };
-        editor.settle()?;
-        Ok(editor)
+        let editor = Self { hv, domain, paging: domain.paging.lock(), spent: 0 };
+        if editor.paging.unfinished.is_none() { Ok(editor) } else { editor.settled() }
+    }
+
+    #[cold]
+    fn settled(mut self) -> Result<Self, Refusal> {
+        self.settle()?;
+        Ok(self)
     }
 
     /// What the domain may map by itself.
@@ -73,8 +78,19 @@ impl<'a, M: Machine> Editor<'a, M> {
     /// # Errors
     /// `Inval` for what no entry may contain, `Perm` for what is not RAM and not to be mapped, `Busy` if the page cannot
     /// be had like this: somebody else's, nobody's, or writable while it is a table.
-    #[inline]
+    #[inline(always)]
     pub(super) fn hold_page(&self, entry: Entry, rights: &Rights) -> Result<Entry, Errno> {
+        if entry.0 & Entry::CACHING == 0
+            && let Ok(judged) = entry.judged_page(false)
+            && self.hv.frames.hold_once_more(entry.frame_index(), rights.owner, entry.is_writable())
+        {
+            return Ok(judged);
+        }
+        self.hold_page_with_care(entry, rights)
+    }
+
+    #[cold]
+    fn hold_page_with_care(&self, entry: Entry, rights: &Rights) -> Result<Entry, Errno> {
         let entry = entry.judged_page(rights.io)?;
         let mfn = entry.mfn().ok_or(Errno::Inval)?;
         let entry = if rights.io {
@@ -112,10 +128,17 @@ impl<'a, M: Machine> Editor<'a, M> {
     }
 
     /// Gives back what a present L1 entry held.
-    #[inline]
+    #[inline(always)]
     pub(super) fn drop_page(&self, entry: Entry) {
+        if !self.hv.frames.hold_once_less(entry.frame_index(), entry.is_writable()) {
+            self.drop_page_with_care(entry);
+        }
+    }
+
+    #[cold]
+    fn drop_page_with_care(&self, entry: Entry) {
         let Some(mfn) = entry.mfn() else { return };
-        if self.domain.is_privileged && !self.hv.frames.is_ram(mfn) {
+        if !self.hv.frames.is_ram(mfn) {
             return;
         }
         if entry.is_writable() {

@@ -110,6 +110,13 @@ impl Entry {
         Mfn::new((self.0 & Self::FRAME) >> 12)
     }
 
+    /// The frame's number as an index, be there such a frame or not.
+    #[inline(always)]
+    #[must_use]
+    pub const fn frame_index(self) -> usize {
+        ((self.0 & Self::FRAME) >> 12) as usize
+    }
+
     /// An entry for a frame.
     #[inline]
     #[must_use]

@@ -141,6 +141,32 @@ impl FrameTable {
         }
     }
 
+    /// Takes what an entry needs of a frame of `owner`, where that is no more than counting on. Says whether it was.
+    #[inline(always)]
+    #[must_use]
+    pub(super) fn hold_once_more(&self, index: usize, owner: Owner, writable: bool) -> bool {
+        let Some(word) = self.state.get(index) else { return false };
+        let seen = FrameState::from_raw(word.load(Ordering::Acquire));
+        let next = if writable { seen.writable_once_more(owner) } else { seen.referenced_once_more(owner) };
+        next.is_some_and(|next| exchange(word, seen, next))
+    }
+
+    /// Gives back what an entry held of a frame, where that is no more than counting down. Says whether it was.
+    #[inline(always)]
+    #[must_use]
+    pub(super) fn hold_once_less(&self, index: usize, writable: bool) -> bool {
+        let Some(word) = self.state.get(index) else { return false };
+        let seen = FrameState::from_raw(word.load(Ordering::Acquire));
+        if !writable {
+            return seen.referenced_once_less().is_some_and(|next| exchange(word, seen, next));
+        }
+        let Some((next, is_last_use)) = seen.writable_once_less() else { return false };
+        if is_last_use && let Some(stamp) = self.aux.get(index) {
+            stamp.store(self.tlb.now(), Ordering::Relaxed);
+        }
+        exchange(word, seen, next)
+    }
+
     /// Takes a reference on a frame of `owner`.
     ///
     /// # Errors
@@ -239,4 +265,9 @@ impl FrameTable {
             counter.fetch_add(1, Ordering::AcqRel);
         }
     }
+}
+
+#[inline(always)]
+fn exchange(word: &AtomicU64, seen: FrameState, next: FrameState) -> bool {
+    word.compare_exchange(seen.raw(), next.raw(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
 }

@@ -106,6 +106,11 @@ const ONE_REF: u64 = 1;
 const ONE_USE: u64 = 1 << USES_SHIFT;
 const MAX_REFS: u64 = (1 << REFS_BITS) - 1;
 const MAX_USES: u64 = (1 << USES_BITS) - 1;
+const OWNER: u64 = (Owner::MASK as u64) << OWNER_SHIFT;
+const USES: u64 = MAX_USES << USES_SHIFT;
+/// Set when a count comes near its end: from there on it is looked at with care.
+const MANY_REFS: u64 = 1 << (REFS_BITS - 1);
+const MANY_USES: u64 = 1 << (USES_SHIFT + USES_BITS - 1);
 const VALIDATED: u64 = 1 << 60;
 const PARTIAL: u64 = 1 << 61;
 const PINNED: u64 = 1 << 62;
@@ -265,6 +270,39 @@ impl FrameState {
     pub const fn unreference(self) -> Self {
         debug_assert!(self.refs() > self.uses() || self.refs() > 1 || self.uses() == 0);
         Self(self.0 - ONE_REF)
+    }
+
+    /// What [`Self::acquire`] for writing comes to where it only counts on: nearly always, and in a few instructions.
+    #[inline(always)]
+    #[must_use]
+    pub const fn writable_once_more(self, owner: Owner) -> Option<Self> {
+        const RELEVANT: u64 = OWNER | 7 << TYPE_SHIFT | VALIDATED | PARTIAL | MANY_REFS | MANY_USES;
+        let plain = (owner.0 as u64) << OWNER_SHIFT | (FrameType::Writable as u64) << TYPE_SHIFT | VALIDATED;
+        if self.0 & RELEVANT == plain { Some(Self(self.0 + ONE_USE + ONE_REF)) } else { None }
+    }
+
+    /// The same for [`Self::reference`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn referenced_once_more(self, owner: Owner) -> Option<Self> {
+        let plain = if owner.0 >= Owner::IO.0 { u64::MAX } else { (owner.0 as u64) << OWNER_SHIFT };
+        if self.0 & (OWNER | MANY_REFS) == plain { Some(Self(self.0 + ONE_REF)) } else { None }
+    }
+
+    /// What giving back a writable use comes to where the frame stays with its owner; whether that was the last use.
+    #[inline(always)]
+    #[must_use]
+    pub const fn writable_once_less(self) -> Option<(Self, bool)> {
+        let next = self.0.wrapping_sub(ONE_USE + ONE_REF);
+        let is_writable = self.0 & (7 << TYPE_SHIFT) == (FrameType::Writable as u64) << TYPE_SHIFT;
+        if !is_writable || next & MAX_REFS == 0 { None } else { Some((Self(next), next & USES == 0)) }
+    }
+
+    /// The same for [`Self::unreference`]; `None` for what is not RAM, too.
+    #[inline(always)]
+    #[must_use]
+    pub const fn referenced_once_less(self) -> Option<Self> {
+        if self.refs() <= 1 { None } else { Some(Self(self.0 - ONE_REF)) }
     }
 
     /// Takes a reference and a use of `kind` at once, on a frame of `owner`.

@@ -18,7 +18,7 @@ use crate::{
     layout::{END_HV_SLOT, FIRST_HV_SLOT},
     machine::Machine,
 };
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 use heapless::Vec;
 use oxen_abi::errno::Errno;
 
@@ -169,19 +169,20 @@ impl<M: Machine> Editor<'_, M> {
 
     /// All entries of an L1, or none.
     fn validate_l1(&mut self, step: &mut Step) -> Progress {
-        let words = self.hv.machine.words(step.table);
         let rights = self.own_rights();
-        for (slot, word) in words.iter().enumerate() {
-            let entry = Entry(word.load(Ordering::Relaxed));
-            if !entry.is_present() {
-                continue;
-            }
-            match self.hold_page(entry, &rights) {
-                Ok(judged) if judged == entry => {}
-                Ok(judged) => word.store(judged.0, Ordering::Relaxed),
-                Err(error) => {
-                    self.drop_pages(step.table, slot);
-                    return Progress::Failed(error);
+        for (first, words) in groups(self.hv.machine.words(step.table)) {
+            for (slot, word) in (first..).zip(words) {
+                let entry = Entry(word.load(Ordering::Relaxed));
+                if !entry.is_present() {
+                    continue;
+                }
+                match self.hold_page(entry, &rights) {
+                    Ok(judged) if judged == entry => {}
+                    Ok(judged) => word.store(judged.0, Ordering::Relaxed),
+                    Err(error) => {
+                        self.drop_pages(step.table, slot);
+                        return Progress::Failed(error);
+                    }
                 }
             }
         }
@@ -191,10 +192,15 @@ impl<M: Machine> Editor<'_, M> {
 
     /// Gives back what the first `held` entries of an L1 hold.
     fn drop_pages(&self, table: Mfn, held: usize) {
-        for word in self.hv.machine.words(table).iter().take(held) {
-            let entry = Entry(word.load(Ordering::Relaxed));
-            if entry.is_present() {
-                self.drop_page(entry);
+        for (first, words) in groups(self.hv.machine.words(table)) {
+            if first >= held {
+                return;
+            }
+            for word in words.iter().take(held - first) {
+                let entry = Entry(word.load(Ordering::Relaxed));
+                if entry.is_present() {
+                    self.drop_page(entry);
+                }
             }
         }
     }
@@ -204,6 +210,13 @@ impl<M: Machine> Editor<'_, M> {
         let words = self.hv.machine.words(step.table);
         let Some(kind) = FrameType::table(step.level - 1) else { return Progress::Failed(Errno::Inval) };
         while let Some(word) = words.get(step.held) {
+            if step.held.is_multiple_of(GROUP)
+                && let Some(group) = words.as_chunks::<GROUP>().0.get(step.held / GROUP)
+                && !is_any_present(group)
+            {
+                step.held += GROUP;
+                continue;
+            }
             if is_hypervisor_slot(step.level, step.held) {
                 step.held = END_HV_SLOT;
                 continue;
@@ -288,6 +301,13 @@ impl<M: Machine> Editor<'_, M> {
     fn release_upper(&self, step: &mut Step) -> Option<(Mfn, u32)> {
         let words = self.hv.machine.words(step.table);
         while step.held > 0 {
+            if step.held.is_multiple_of(GROUP)
+                && let Some(group) = words.as_chunks::<GROUP>().0.get(step.held / GROUP - 1)
+                && !is_any_present(group)
+            {
+                step.held -= GROUP;
+                continue;
+            }
             if is_hypervisor_slot(step.level, step.held - 1) {
                 step.held = FIRST_HV_SLOT;
                 continue;
@@ -362,6 +382,23 @@ pub(super) fn is_abandoned<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn) -> bool {
 #[must_use]
 pub const fn is_hypervisor_slot(level: u32, slot: usize) -> bool {
     level == 4 && slot >= FIRST_HV_SLOT && slot < END_HV_SLOT
+}
+
+/// Entries that are looked at together.
+const GROUP: usize = 8;
+
+/// Those groups of a table's entries in which something is present, with the slot of the first. Most tables are mostly
+/// empty.
+#[inline(always)]
+fn groups(table: &[AtomicU64; TABLE_ENTRIES]) -> impl Iterator<Item = (usize, &[AtomicU64; GROUP])> {
+    let (groups, _) = table.as_chunks::<GROUP>();
+    groups.iter().enumerate().filter_map(|(n, group)| is_any_present(group).then_some((n * GROUP, group)))
+}
+
+#[inline(always)]
+fn is_any_present(group: &[AtomicU64; GROUP]) -> bool {
+    let all = group.iter().fold(0, |all, word| all | word.load(Ordering::Relaxed));
+    Entry(all).is_present()
 }
 
 fn one_step(table: Mfn, level: u32, held: usize) -> Walk {
