@@ -2,11 +2,11 @@
 
 use alloc::{format, rc::Rc, string::String, vec::Vec};
 
-use oxen_domu_lib::{control, println, task, time};
+use oxen_domu_lib::{control, memory, println, task, time};
 
 use super::{Call, Outcome, guest, usage};
 use crate::system::Shared;
-use crate::toolstack::config;
+use crate::toolstack::config::{self, GuestConfig};
 use crate::toolstack::lifecycle::{self, End, Guest};
 
 /// What leaves a console: Ctrl-].
@@ -16,19 +16,25 @@ const SILENCE: u64 = 10 * time::SECOND;
 /// How long guests get to power off when they are asked to, in nanoseconds.
 const SHUTDOWN_PATIENCE: u64 = 60 * time::SECOND;
 
-/// `create`: words of the form KEY=VALUE go behind the configuration's own lines.
-pub async fn create(mut call: Call) -> Outcome {
-    let (paused, attach) = (call.flag("-p"), call.flag("-c"));
-    let (name, more) = call.args.split_first().ok_or_else(|| usage("create"))?;
-    let bytes = call.system.archive.get(name).ok_or_else(|| missing(&call.system, name))?;
+/// Reads a configuration; words of the form KEY=VALUE count instead of the file's own.
+fn configuration(system: &Shared, name: &str, more: &[String]) -> Result<GuestConfig, String> {
+    let bytes = system.archive.get(name).ok_or_else(|| missing(system, name))?;
     let mut source = String::from_utf8_lossy(bytes).into_owned();
     for setting in more {
         let (key, value) = setting.split_once('=').ok_or_else(|| usage("create"))?;
-        source = override_key(&source, key.trim());
-        let quoted = value.starts_with(['"', '\'', '[']) || value.parse::<u64>().is_ok();
-        source.push_str(&if quoted { format!("\n{key}={value}\n") } else { format!("\n{key}=\"{value}\"\n") });
+        let stays = |line: &&str| line.split_once('=').is_none_or(|(left, _)| left.trim() != key.trim());
+        source = source.lines().filter(stays).collect::<Vec<_>>().join("\n");
+        let plain = !value.starts_with(['"', '\'', '[']) && value.parse::<u64>().is_err();
+        source.push_str(&if plain { format!("\n{key}=\"{value}\"\n") } else { format!("\n{key}={value}\n") });
     }
-    let config = config::parse(&source).map_err(|why| format!("{name}: {why}"))?;
+    config::parse(&source).map_err(|why| format!("{name}: {why}"))
+}
+
+/// `create`.
+pub async fn create(mut call: Call) -> Outcome {
+    let (paused, attach) = (call.flag("-p"), call.flag("-c"));
+    let (name, more) = call.args.split_first().ok_or_else(|| usage("create"))?;
+    let config = configuration(&call.system, name, more)?;
     if !config.vifs.is_empty() {
         println!("warning: {name}: network interfaces (vif) are not supported yet; the guest gets none");
     }
@@ -40,10 +46,37 @@ pub async fn create(mut call: Call) -> Outcome {
     if attach { show(&call.system, &guest, call.interactive).await } else { Ok(()) }
 }
 
-/// The configuration without the lines that set `key`: what is typed counts.
-fn override_key(source: &str, key: &str) -> String {
-    let sets = |line: &&str| line.split_once('=').is_none_or(|(left, _)| left.trim() != key);
-    source.lines().filter(sets).collect::<Vec<_>>().join("\n")
+/// `soak`: what a guest took must all come back.
+pub async fn soak(call: Call) -> Outcome {
+    let (system, [count, name]) = call.exactly("soak")?;
+    let count: u32 = count.parse().map_err(|_| usage("soak"))?;
+    let mut before = None;
+    for round in 0..count {
+        let guest = lifecycle::create(&system, configuration(&system, &name, &[])?).await?;
+        lifecycle::unpause(guest.domain.get())?;
+        // Some rounds end a guest in the middle of its start, others let it run a little.
+        time::sleep(u64::from(round % 4) * 5 * time::MILLISECOND).await;
+        lifecycle::destroy(&system, &guest).await;
+        time::sleep(time::MILLISECOND).await;
+        // The first rounds fill what is kept for the next guest: tables of windows, the heap.
+        if round == count / 4 {
+            before = Some(free_memory()?);
+        }
+    }
+    let after = free_memory()?;
+    println!("{count} rounds: {} pages free in the machine, {} in dom0", after.0, after.1);
+    match before {
+        Some(before) if after.0 < before.0 => Err(format!("the machine has lost {} pages", before.0 - after.0)),
+        Some(before) if after.1 < before.1 => Err(format!("dom0 has lost {} pages", before.1 - after.1)),
+        _ => Ok(()),
+    }
+}
+
+/// Free pages of the machine and of dom0.
+fn free_memory() -> Result<(u64, usize), String> {
+    let machine =
+        control::physical_info().map_err(|errno| format!("the machine's memory is unknown: {}", errno.name()))?;
+    Ok((machine.free_pages, memory::pool::free_pages()))
 }
 
 fn missing(system: &Shared, name: &str) -> String {
