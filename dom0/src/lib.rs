@@ -7,7 +7,6 @@ extern crate alloc;
 pub mod archive;
 pub mod backend;
 pub mod balloon;
-pub mod byte_ring;
 pub mod device;
 pub mod options;
 pub mod store;

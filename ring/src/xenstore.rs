@@ -4,7 +4,7 @@ use crate::bytes::Stream;
 use crate::{ByteReader, ByteWriter, Ends, PAGE_WORDS, Page};
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
-use oxen_abi::io::xs_wire::{XENSTORE_RING_SIZE, XenstoreDomainInterface};
+use oxen_abi::io::xs_wire::{XENSTORE_CONNECTED, XENSTORE_RECONNECT, XENSTORE_RING_SIZE, XenstoreDomainInterface};
 
 /// The guest's end: reads answers and watch events, writes requests.
 #[must_use]
@@ -26,6 +26,21 @@ pub fn set_server_features(page: &Page, features: u32) {
 /// The store tells the guest why it ended the connection (`XENSTORE_ERROR_*`).
 pub fn set_error(page: &Page, error: u32) {
     set::<{ offset_of!(XenstoreDomainInterface, error) }>(page, error);
+}
+
+/// The store looks whether the guest wants to start anew with an empty page.
+pub fn wants_reconnection(page: &Page) -> bool {
+    let word = page.get(offset_of!(XenstoreDomainInterface, connection) / 4);
+    word.is_some_and(|word| word.load(Ordering::Acquire) == XENSTORE_RECONNECT)
+}
+
+/// The store empties both streams and lets the guest begin.
+pub fn reconnect(page: &Page) {
+    set::<{ offset_of!(XenstoreDomainInterface, req_cons) }>(page, 0);
+    set::<{ offset_of!(XenstoreDomainInterface, req_prod) }>(page, 0);
+    set::<{ offset_of!(XenstoreDomainInterface, rsp_cons) }>(page, 0);
+    set::<{ offset_of!(XenstoreDomainInterface, rsp_prod) }>(page, 0);
+    set::<{ offset_of!(XenstoreDomainInterface, connection) }>(page, XENSTORE_CONNECTED);
 }
 
 fn set<const OFFSET: usize>(page: &Page, value: u32) {

@@ -12,10 +12,7 @@ use oxen_domu_lib::memory::{
 use oxen_domu_lib::sync::{Channel, Notify, Receiver, Sender};
 use oxen_domu_lib::task;
 
-use crate::byte_ring::Place;
-
-const INPUT: Place = Place { data: 0, size: 1024, consumer: 768, producer: 769 };
-const OUTPUT: Place = Place { data: 256, size: 2048, consumer: 770, producer: 771 };
+use oxen_ring::{Overrun, Page, console};
 
 /// Bytes of output that are kept for each guest.
 const KEPT: usize = 128 << 10;
@@ -45,24 +42,27 @@ impl GuestConsole {
         Ok(())
     }
 
+    /// Moves what can be moved in both directions; says whether anything was.
+    fn turn(&self, page: &Page) -> Result<bool, Overrun> {
+        let mut ends = console::backend(page);
+        let mut output = [0; 2048];
+        let taken = ends.reader.read(&mut output)?;
+        self.publish(output.get(..taken).unwrap_or_default());
+        let mut input = self.input.borrow_mut();
+        let put = ends.writer.write(input.make_contiguous())?;
+        input.drain(..put);
+        Ok(taken + put != 0)
+    }
+
     async fn run(self: Rc<Self>, page: Mapping, port: Port) {
         loop {
-            let mut output = Vec::new();
-            let mut input = self.input.borrow_mut();
-            let moved = OUTPUT.take(page.page(0), 2048, &mut output).and_then(|taken| {
-                let put = INPUT.put(page.page(0), input.iter().copied())?;
-                input.drain(..put);
-                Ok(taken + put)
-            });
-            drop(input);
-            self.publish(&output);
-            match moved {
-                Ok(0) if self.closing.get() => break,
-                Ok(0) => _ = task::select(port.wait(), self.wake.notified()).await,
-                Ok(_) => {
+            match self.turn(page.page(0)) {
+                Ok(true) => {
                     port.notify();
                     task::yield_now().await;
                 }
+                Ok(false) if self.closing.get() => break,
+                Ok(false) => _ = task::select(port.wait(), self.wake.notified()).await,
                 Err(_) => {
                     self.publish(b"\r\n[console closed: the guest broke its ring]\r\n");
                     break;

@@ -7,7 +7,6 @@ use alloc::{
     vec::Vec,
 };
 use core::cell::{Cell, RefCell};
-use core::sync::atomic::Ordering;
 
 use oxen_abi::errno::Errno;
 use oxen_abi::io::xs_wire as xs;
@@ -27,13 +26,7 @@ use super::{
     watch::Event,
     wire::{Error, HEADER_SIZE, Message, PAYLOAD_MAX},
 };
-use crate::byte_ring::{Overrun, Place, SharedPage};
-
-const REQUESTS: Place = Place { data: 0, size: 1024, consumer: 512, producer: 513 };
-const ANSWERS: Place = Place { data: 256, size: 1024, consumer: 514, producer: 515 };
-const SERVER_FEATURES: usize = 516;
-const CONNECTION: usize = 517;
-const ERROR: usize = 518;
+use oxen_ring::{Overrun, Page, xenstore};
 
 /// Events that wait for one domain at most; a domain that does not read loses those beyond.
 const MOST_EVENTS: usize = 1024;
@@ -300,7 +293,7 @@ struct Ring {
 impl Ring {
     async fn run(mut self) {
         let features = xs::XENSTORE_SERVER_FEATURE_ERROR | xs::XENSTORE_SERVER_FEATURE_RECONNECTION;
-        self.set(SERVER_FEATURES, features);
+        xenstore::set_server_features(self.page(), features);
         while !self.connection.closing.get() {
             match self.turn() {
                 Ok(true) => {
@@ -310,7 +303,7 @@ impl Ring {
                 }
                 Ok(false) => _ = task::select(self.port.wait(), self.connection.wake.notified()).await,
                 Err(Broken(code)) => {
-                    self.set(ERROR, code);
+                    xenstore::set_error(self.page(), code);
                     self.port.notify();
                     println!(
                         "xenstore: domain {} broke the protocol (error {code}): its connection is closed",
@@ -322,14 +315,8 @@ impl Ring {
         }
     }
 
-    fn page(&self) -> &SharedPage {
+    fn page(&self) -> &Page {
         self.page.page(0)
-    }
-
-    fn set(&self, word: usize, value: u32) {
-        if let Some(cell) = self.page().get(word) {
-            cell.store(value, Ordering::Release);
-        }
     }
 
     /// Moves what can be moved; says whether anything was.
@@ -337,7 +324,7 @@ impl Ring {
         self.reconnect_if_asked();
         let mut moved = false;
         while self.output.len() < PAYLOAD_MAX && self.connection.next(&mut self.output) {}
-        let sent = ANSWERS.put(self.page(), self.output.iter().copied())?;
+        let sent = xenstore::store(self.page()).writer.write(&self.output)?;
         self.output.drain(..sent);
         moved |= sent != 0;
         // Who does not take its answers gets no more of them.
@@ -345,10 +332,11 @@ impl Ring {
             return Ok(moved);
         }
         let room = (HEADER_SIZE + PAYLOAD_MAX).saturating_sub(self.input.len());
-        let mut bytes = core::mem::take(&mut self.input);
-        let taken = REQUESTS.take(self.page(), room, &mut bytes);
-        self.input = bytes;
-        moved |= taken? != 0;
+        let mut bytes = [0; xs::XENSTORE_RING_SIZE];
+        let piece = bytes.get_mut(..room.min(xs::XENSTORE_RING_SIZE)).unwrap_or_default();
+        let taken = xenstore::store(self.page()).reader.read(piece)?;
+        self.input.extend_from_slice(bytes.get(..taken).unwrap_or_default());
+        moved |= taken != 0;
         let message = Message::take(&mut self.input).map_err(|_| Broken(xs::XENSTORE_ERROR_PROTO))?;
         if let Some(message) = message {
             self.answer(&message);
@@ -373,8 +361,7 @@ impl Ring {
 
     /// A guest that starts anew in the same domain (a new kernel, say) asks for a fresh ring.
     fn reconnect_if_asked(&mut self) {
-        let asked = self.page().get(CONNECTION).is_some_and(|c| c.load(Ordering::Acquire) == xs::XENSTORE_RECONNECT);
-        if !asked {
+        if !xenstore::wants_reconnection(self.page()) {
             return;
         }
         self.input.clear();
@@ -383,10 +370,7 @@ impl Ring {
         self.connection.events.set(0);
         self.connection.replies.set(0);
         self.store.with(|store| store.reset(self.domain));
-        for index in [REQUESTS.consumer, REQUESTS.producer, ANSWERS.consumer, ANSWERS.producer] {
-            self.set(index, 0);
-        }
-        self.set(CONNECTION, xs::XENSTORE_CONNECTED);
+        xenstore::reconnect(self.page());
         self.port.notify();
     }
 }

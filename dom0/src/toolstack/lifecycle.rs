@@ -327,8 +327,10 @@ fn end_of(domain: DomId) -> Option<End> {
 async fn handle_end(system: &Shared, guest: &Rc<Guest>, end: End) {
     let (name, domain) = (&guest.config.name, guest.domain.get());
     system.store.with(crate::store::Store::announce_end);
-    // The console's last bytes may still be on the ring.
-    task::yield_now().await;
+    // The console's last bytes may still be on the ring, and whoever waits for them has to show them.
+    for _ in 0..4 {
+        task::yield_now().await;
+    }
     println!("guest `{name}` (domain {}) has ended: {}", domain.0, end.name());
     if !end.is_clean() {
         autopsy::report(guest, domain);

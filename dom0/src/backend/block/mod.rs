@@ -2,5 +2,4 @@
 
 pub mod device;
 pub mod request;
-pub mod ring;
 pub mod session;

@@ -5,15 +5,16 @@ use core::cell::{Cell, RefCell};
 use core::sync::atomic::Ordering;
 
 use oxen_abi::domid::DomId;
-use oxen_abi::io::blkif::{BLKIF_RSP_ERROR, BLKIF_RSP_OKAY, BlkifRequestSegment};
+use oxen_abi::io::blkif::{BLKIF_RSP_ERROR, BLKIF_RSP_OKAY, BlkifRequest, BlkifRequestSegment, BlkifResponse};
 use oxen_domu_lib::event::Port;
 use oxen_domu_lib::grant::{GrantError, GrantMapping};
 use oxen_domu_lib::memory::map::{Access, Words};
-use oxen_domu_lib::sync::Notify;
+use oxen_domu_lib::sync::{Channel, Notify, Receiver, Sender};
 use oxen_domu_lib::task;
 
+use oxen_ring::{BackRing, Overrun};
+
 use super::request::{self, Direction, Request, Segment, Work};
-use super::ring::BackRing;
 use crate::device::{Medium, Piece};
 
 /// Pages that are kept mapped for one device where its frontend keeps them granted.
@@ -54,10 +55,9 @@ pub struct Start {
 pub struct Session {
     start: Start,
     words: GrantMapping,
-    ring: RefCell<BackRing>,
     port: Port,
     kept: RefCell<BTreeMap<u32, Rc<GrantMapping>>>,
-    in_flight: Cell<usize>,
+    answers: Sender<BlkifResponse>,
     stopping: Cell<bool>,
     wake: Notify,
     ended: Cell<Option<bool>>,
@@ -72,19 +72,19 @@ impl Session {
             GrantMapping::map(start.domain, &start.ring, Access::ReadWrite).map_err(|e| refused("the ring", e))?;
         let port = Port::bind_interdomain(start.domain, start.port)
             .map_err(|errno| format!("event channel {} cannot be bound: {}", start.port, errno.name()))?;
+        let (answers, answered) = Channel::pair();
         let session = Rc::new(Self {
-            ring: RefCell::new(BackRing::new(words.words32())),
             start,
             words,
             port,
             kept: RefCell::default(),
-            in_flight: Cell::new(0),
+            answers,
             stopping: Cell::new(false),
             wake: Notify::new(),
             ended: Cell::new(None),
             done: Notify::new(),
         });
-        task::spawn(session.clone().run());
+        task::spawn(session.clone().run(answered));
         Ok(session)
     }
 
@@ -106,49 +106,68 @@ impl Session {
         }
     }
 
-    async fn run(self: Rc<Self>) {
-        let hostile = loop {
-            if self.stopping.get() {
-                break false;
-            }
-            let next = self.ring.borrow_mut().take(self.words.words32());
-            match next {
-                Err(_) => break true,
-                Ok(None) => _ = task::select(self.port.wait(), self.wake.notified()).await,
-                Ok(Some(raw)) => match request::judge(&raw, self.start.disk) {
-                    Ok(request) => {
-                        self.in_flight.set(self.in_flight.get() + 1);
-                        task::spawn(self.clone().serve(request));
-                    }
-                    Err(answer) => self.answer(answer.id, answer.operation, answer.status),
-                },
-            }
-        };
-        while self.in_flight.get() != 0 {
-            self.wake.notified().await;
-        }
+    async fn run(self: Rc<Self>, answered: Receiver<BlkifResponse>) {
+        let hostile = self.serve_ring(&answered).await.is_err();
         self.kept.borrow_mut().clear();
         self.ended.set(Some(hostile));
         self.done.notify();
     }
 
-    async fn serve(self: Rc<Self>, request: Request) {
-        let done = self.carry_out(request.work).await;
-        self.answer(request.id, request.operation, if done.is_ok() { BLKIF_RSP_OKAY } else { BLKIF_RSP_ERROR });
-        self.in_flight.set(self.in_flight.get() - 1);
-        if self.stopping.get() {
-            self.wake.notify();
+    /// Takes requests and passes answers back, until the session is to end and every request has its answer.
+    async fn serve_ring(self: &Rc<Self>, answered: &Receiver<BlkifResponse>) -> Result<(), Hostile> {
+        let mut ring = Ring::attach(self.words.words32().as_chunks().0).map_err(|_| Hostile)?;
+        let mut broken = false;
+        loop {
+            while let Some(response) = answered.try_receive() {
+                // There is a place for it: it was taken off the ring.
+                let _ = ring.push(&response);
+            }
+            if ring.publish() {
+                self.port.notify();
+            }
+            if self.stopping.get() || broken {
+                if ring.unanswered() == 0 {
+                    return if broken { Err(Hostile) } else { Ok(()) };
+                }
+            } else {
+                match self.take(&mut ring) {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(Overrun { .. }) => {
+                        broken = true;
+                        continue;
+                    }
+                }
+            }
+            let events = task::select(self.port.wait(), self.wake.notified());
+            if let task::Either::First(Some(response)) = task::select(answered.receive(), events).await {
+                let _ = ring.push(&response);
+            }
         }
     }
 
-    fn answer(&self, id: u64, operation: u8, status: i16) {
+    /// Takes what requests there are; says whether more came meanwhile.
+    fn take(self: &Rc<Self>, ring: &mut Ring<'_>) -> Result<bool, Overrun> {
+        while let Some(raw) = ring.pop()? {
+            match request::judge(&raw, self.start.disk) {
+                Ok(request) => _ = task::spawn(self.clone().serve(request)),
+                Err(answer) => self.answer(answer),
+            }
+        }
+        ring.final_check()
+    }
+
+    async fn serve(self: Rc<Self>, request: Request) {
+        let done = self.carry_out(request.work).await;
+        let status = if done.is_ok() { BLKIF_RSP_OKAY } else { BLKIF_RSP_ERROR };
+        self.answer(request::answer(request.id, request.operation, status));
+    }
+
+    fn answer(&self, response: BlkifResponse) {
         let counts = &self.start.counts;
         counts.requests.set(counts.requests.get() + 1);
-        counts.errors.set(counts.errors.get() + u64::from(status != BLKIF_RSP_OKAY));
-        let wants = self.ring.borrow_mut().answer(self.words.words32(), &request::answer(id, operation, status));
-        if wants {
-            self.port.notify();
-        }
+        counts.errors.set(counts.errors.get() + u64::from(response.status != BLKIF_RSP_OKAY));
+        self.answers.send(response);
     }
 
     async fn carry_out(&self, work: Work) -> Result<(), Refused> {
@@ -221,6 +240,12 @@ impl Session {
         Ok(words.map(segment).collect())
     }
 }
+
+/// The ring as the frontend made it.
+type Ring<'a> = BackRing<'a, BlkifRequest, BlkifResponse>;
+
+/// The frontend broke its ring.
+struct Hostile;
 
 /// The request cannot be carried out; its answer says so.
 struct Refused;

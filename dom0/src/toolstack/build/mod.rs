@@ -109,7 +109,8 @@ impl Builder<'_> {
         control::set_max_vcpus(domain, self.plan.vcpus).map_err(|e| failed("make its vcpus", e))?;
         let kib = self.plan.maximum + OVERHEAD;
         control::set_max_memory(domain, kib).map_err(|e| failed("limit its memory", e))?;
-        let bytes = self.plan.pages * PAGE;
+        // The kernel learns how far it may grow; what it has now stands in start_info.
+        let bytes = (self.plan.maximum << 10).max(self.plan.pages * PAGE);
         control::set_memory_map(domain, bytes).map_err(|e| failed("tell it its memory", e))?;
         let open = || control::open_port(domain).map_err(|e| failed("open its event channels", e));
         let (store_port, console_port) = (open()?, open()?);
