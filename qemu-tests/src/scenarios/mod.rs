@@ -6,6 +6,8 @@ use crate::lab::{Lab, Verdict};
 
 mod boot;
 mod demo;
+mod disks;
+mod guests;
 mod hypercalls;
 mod toolstack;
 
@@ -66,4 +68,16 @@ scenarios! {
     toolstack::a_guest_that_crashes_shows_its_last_words_and_registers,
     toolstack::a_guest_that_jumps_nowhere_harms_only_itself,
     toolstack::a_guest_that_spins_can_be_destroyed,
+    disks::what_a_guest_writes_stands_in_the_image_and_nothing_else,
+    disks::a_guest_that_may_only_read_cannot_write,
+    disks::an_image_cut_short_is_the_guests_error_alone,
+    disks::an_image_without_a_file_system_is_the_guests_error_alone,
+    disks::a_guest_that_reads_is_listed_shown_and_destroyed,
+    disks::three_guests_share_a_disk,
+    disks::a_disk_can_be_a_file_of_the_ramdisk,
+    guests::mmu_shows_two_address_spaces_and_every_refusal,
+    guests::a_guest_follows_its_memory_target,
+    guests::a_guest_cannot_shrink_below_what_it_needs,
+    guests::a_new_guest_builds_and_boots,
+    guests::bench_measures_as_a_guest,
 }
