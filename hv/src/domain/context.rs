@@ -12,7 +12,11 @@ use crate::{
     machine::Machine,
     mem::{editor::Editor, root},
     sched,
-    trap::{self, TrapHandler, debug, emulate::CR4_GUEST, flags},
+    trap::{
+        self, TrapHandler, debug,
+        emulate::{CR4_AT_START, CR4_GUEST},
+        flags,
+    },
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{
@@ -204,7 +208,7 @@ fn fill(state: &mut VcpuState, context: &VcpuGuestContext) {
     state.kernel_sp = context.kernel_sp;
     let [cr0, .., cr4, _, _, _] = context.ctrlreg;
     state.task_switched = cr0 & CR0_TS != 0;
-    state.cr4 = cr4 & CR4_GUEST;
+    state.cr4 = CR4_AT_START | cr4 & CR4_GUEST;
     for (number, &value) in (0..=u8::MAX).zip(&context.debugreg) {
         // A breakpoint that a guest may not have is none.
         let _refused = debug::set(state, number, value);
