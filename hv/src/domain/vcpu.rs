@@ -163,6 +163,9 @@ pub struct VcpuState {
     pub broken_promise: &'static &'static str,
 }
 
+/// CR4 as a guest first sees it: physical address extension, machine checks, FXSAVE and SSE exceptions.
+const CR4_AT_START: u64 = 1 << 5 | 1 << 6 | 1 << 9 | 1 << 10;
+
 impl VcpuState {
     /// The state before the guest or the toolstack gave one.
     #[must_use]
@@ -191,7 +194,7 @@ impl VcpuState {
             ldt_base: 0,
             ldt_entries: 0,
             task_switched: false,
-            cr4: crate::trap::emulate::CR4_AT_START,
+            cr4: CR4_AT_START,
             breakpoints: [0; 4],
             debug_status: DEBUG_STATUS_RESET,
             debug_control: DEBUG_CONTROL_RESET,

@@ -19,8 +19,6 @@ const ERROR_IN_IDT: u32 = 1 << 1;
 /// CR0 as every PV guest sees it: protection, paging, numeric errors, write protection; TS is the guest's own.
 const CR0: u64 = 0x8005_0033;
 const CR0_TS: u64 = 1 << 3;
-/// CR4 as a guest first sees it: physical address extension, machine checks, FXSAVE and SSE exceptions.
-pub const CR4_AT_START: u64 = 1 << 5 | 1 << 6 | 1 << 9 | 1 << 10;
 /// CR4 bits that a guest may change; the others read as the hypervisor set them.
 pub const CR4_GUEST: u64 = CR4_TSD | CR4_DE | CR4_FSGSBASE | CR4_OSXSAVE;
 const CR4_TSD: u64 = 1 << 2;
