@@ -103,7 +103,7 @@ fn run_cpu(hv: &'static Hypervisor<Fake>, cpu: u16, domains: &Domains, stop: &At
 fn move_vcpu(hv: &'static Hypervisor<Fake>, domain: &Arc<Domain>, dice: &mut Dice) -> Result<(), Errno> {
     let vcpu = domain.vcpu(dice.roll(domain.each_vcpu().count() as u64) as u32).unwrap();
     domain.pause(hv);
-    domain.wait_until_off();
+    domain.wait_until_off(hv);
     vcpu.sched.affinity.store(1 << (1 + dice.roll(CPUS as u64 - 1)), SeqCst);
     let moved = sched::reseat(hv, domain, vcpu);
     domain.unpause(hv);
@@ -128,13 +128,13 @@ fn what_is_done_from_elsewhere_loses_no_vcpu() {
         })
         .collect();
     let mut dice = Dice(0x1234_5678_9abc_def1);
-    for _ in 0..400 {
+    for _ in 0..150 {
         let which = 1 + dice.roll(4) as usize;
         let domain = domains.lock().unwrap()[which].clone();
         match dice.roll(10) {
             0..=2 => {
                 domain.pause(hv);
-                domain.wait_until_off();
+                domain.wait_until_off(hv);
                 domain.each_vcpu().for_each(|v| assert!(!v.sched.is_running()));
                 domain.unpause(hv);
             }

@@ -77,9 +77,9 @@ impl Domain {
     }
 
     /// Waits until no CPU has a vcpu of this paused domain. Not for the caller's own domain.
-    pub fn wait_until_off(&self) {
+    pub fn wait_until_off<M: Machine>(&self, hv: &Hypervisor<M>) {
         for vcpu in self.each_vcpu() {
-            sched::wait_until_off(vcpu);
+            sched::wait_until_off(hv, vcpu);
         }
     }
 

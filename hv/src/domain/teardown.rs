@@ -57,7 +57,7 @@ pub fn advance<M: Machine>(hv: &'static Hypervisor<M>, domain: &Arc<Domain>) -> 
         }
     }
     // Without the lock: a vcpu that is to leave its CPU may be waiting for it.
-    domain.wait_until_off();
+    domain.wait_until_off(hv);
     let mut stage = domain.life.lock();
     while *stage != Stage::Dead {
         *stage = step(hv, domain, &mut stage)?;

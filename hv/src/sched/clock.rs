@@ -73,12 +73,12 @@ impl SystemTime {
     #[must_use]
     pub fn start(machine: &impl Clock) -> Self {
         let frequency = machine.frequency();
-        Self {
-            epoch: machine.ticks(),
-            to_nanoseconds: Scale::ratio(frequency, SECOND),
-            to_ticks: Scale::ratio(SECOND, frequency),
-            wall: Lock::new(machine.wall_clock_at_boot()),
-        }
+        let epoch = machine.ticks();
+        let to_nanoseconds = Scale::ratio(frequency, SECOND);
+        let (seconds, nanoseconds) = machine.wall_clock_at_boot();
+        let since = to_nanoseconds.apply(epoch) + u64::from(nanoseconds);
+        let wall = (seconds + since / SECOND, (since % SECOND) as u32);
+        Self { epoch, to_nanoseconds, to_ticks: Scale::ratio(SECOND, frequency), wall: Lock::new(wall) }
     }
 
     /// Nanoseconds since the start.

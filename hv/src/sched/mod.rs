@@ -174,7 +174,11 @@ pub trait Clock {
     fn kick(&self, cpu: CpuId);
     /// Waits until an interrupt came in.
     fn idle(&self);
-    /// Seconds and nanoseconds since 1970, from the machine's battery clock at boot.
+    /// Waits a little for another CPU, and serves what others ask of this one meanwhile.
+    fn relax(&self) {
+        core::hint::spin_loop();
+    }
+    /// Seconds and nanoseconds since 1970 when the time stamp counter was 0, by the machine's battery clock.
     fn wall_clock_at_boot(&self) -> (u64, u32);
 }
 
@@ -355,8 +359,8 @@ pub fn pause<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu, bits: u32) {
 }
 
 /// Waits until the state of a paused vcpu is back in its slot. Not for the vcpu that asks.
-pub fn wait_until_off(vcpu: &Vcpu) {
+pub fn wait_until_off<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
     while vcpu.slot.lock().is_none() {
-        core::hint::spin_loop();
+        hv.machine.relax();
     }
 }

@@ -66,7 +66,7 @@ pub(super) fn destroy<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &A
 pub(super) fn pause<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain) -> Outcome {
     other_than_self(caller, domain)?;
     domain.pause_by_controller(caller.hv)?;
-    domain.wait_until_off();
+    domain.wait_until_off(caller.hv);
     Ok(Answer::Done)
 }
 

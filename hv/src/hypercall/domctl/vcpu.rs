@@ -46,7 +46,7 @@ pub(super) fn set_context<M: Machine>(
     }
     let context = GuestPtr::<VcpuGuestContext>::one(request.ctxt)?.read(&caller.hv.machine, 0)?;
     domain.pause(caller.hv);
-    domain.wait_until_off();
+    domain.wait_until_off(caller.hv);
     let done = {
         let stage = domain.life.lock();
         if stage.is_alive() { context::set(caller.hv, domain, vcpu, &context) } else { Err(Errno::Srch.into()) }
@@ -67,7 +67,7 @@ pub(super) fn get_context<M: Machine>(
     let to = GuestPtr::<VcpuGuestContext>::one(request.ctxt)?;
     let mut context = VcpuGuestContext::new_zeroed();
     domain.pause(caller.hv);
-    domain.wait_until_off();
+    domain.wait_until_off(caller.hv);
     let done = context::get(domain, vcpu, &mut context);
     domain.unpause(caller.hv);
     done?;
@@ -144,7 +144,7 @@ fn set_hard_affinity<M: Machine>(
         return Err(Errno::Busy);
     }
     domain.pause(hv);
-    domain.wait_until_off();
+    domain.wait_until_off(caller.hv);
     let old = vcpu.sched.affinity.swap(wanted, Ordering::Relaxed);
     let moved = sched::reseat(hv, domain, vcpu).inspect_err(|_| vcpu.sched.affinity.store(old, Ordering::Relaxed));
     domain.unpause(hv);
