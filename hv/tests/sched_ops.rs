@@ -26,7 +26,7 @@ use oxen_hv::{
     trap::work,
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
-use support::{Fake, boot, guest::Guest, this_cpu};
+use support::{Fake, boot, dice::Dice, guest::Guest, this_cpu};
 
 /// A CPU as the machine's exit path drives it.
 struct Cpu {
@@ -232,18 +232,6 @@ fn a_runstate_area_says_what_the_vcpu_does() {
     assert!(cpu.call(vcpu_op, [asked, 0, 0xffff_8000_0000_0000]).is_err(), "not into the hypervisor");
 }
 
-/// A generator of numbers that repeats itself exactly (xorshift).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 33) % sides
-    }
-}
-
 /// Every state is in its vcpu's slot or on the CPU, and the times of every vcpu add up to its life.
 fn check(hv: &Hypervisor<Fake>, cpu: &Cpu, domains: &[Arc<Domain>]) {
     for vcpu in domains.iter().flat_map(|d| d.each_vcpu()) {
@@ -280,27 +268,27 @@ fn any_order_of_events_keeps_the_loop_whole() {
 
 fn step(hv: &'static Hypervisor<Fake>, cpu: &mut Cpu, dice: &mut Dice, domains: &[Arc<Domain>]) {
     let victims = &domains[..4];
-    let domain = &victims[dice.roll(4) as usize];
-    let vcpu = domain.vcpu(dice.roll(domain.each_vcpu().count() as u64) as u32).unwrap();
+    let domain = &victims[dice.wide(4) as usize];
+    let vcpu = domain.vcpu(dice.wide(domain.each_vcpu().count() as u64) as u32).unwrap();
     let is_clock = cpu.who().0 == DomId(9);
-    match dice.roll(14) {
+    match dice.wide(14) {
         0 | 1 if !is_clock => drop(cpu.call(sched_op, [SCHEDOP_BLOCK.into(), 0, 0])),
         2 => drop(cpu.call(sched_op, [SCHEDOP_YIELD.into(), 0, 0])),
-        3 => drop(cpu.call(set_timer_op, [hv.now() + dice.roll(5_000_000), 0, 0])),
+        3 => drop(cpu.call(set_timer_op, [hv.now() + dice.wide(5_000_000), 0, 0])),
         4 | 5 => sched::wake(hv, vcpu),
         6 => drop(domain.pause_by_controller(hv)),
         7 | 8 => drop(domain.unpause_by_controller(hv)),
-        9 if !is_clock => drop(cpu.call(vcpu_op, [VCPUOP_DOWN.into(), dice.roll(4), 0])),
+        9 if !is_clock => drop(cpu.call(vcpu_op, [VCPUOP_DOWN.into(), dice.wide(4), 0])),
         10 | 11 => {
             for vcpu in domain.each_vcpu() {
                 sched::unpause(hv, vcpu, pause::DOWN);
             }
             domain::resume(hv, domain);
         }
-        12 => sched::set_share(hv, domain, Share { weight: 1 + dice.roll(999) as u16, cap: dice.roll(3) as u16 * 30 }),
-        _ => sched::timers::set_periodic(hv, vcpu, dice.roll(3) * 2_000_000),
+        12 => sched::set_share(hv, domain, Share { weight: 1 + dice.wide(999) as u16, cap: dice.wide(3) as u16 * 30 }),
+        _ => sched::timers::set_periodic(hv, vcpu, dice.wide(3) * 2_000_000),
     }
-    cpu.run(dice.roll(2_000_000));
+    cpu.run(dice.wide(2_000_000));
 }
 
 /// Domains can be ended in whatever state that left them, as long as another one runs meanwhile.

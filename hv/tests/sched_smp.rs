@@ -23,19 +23,7 @@ use std::{
     },
     thread,
 };
-use support::{CPUS, Fake, boot, on_cpu};
-
-/// A generator of numbers that repeats itself exactly (xorshift).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 33) % sides
-    }
-}
+use support::{CPUS, Fake, boot, dice::Dice, on_cpu};
 
 type Domains = Mutex<Vec<Arc<Domain>>>;
 
@@ -79,19 +67,19 @@ fn run_cpu(hv: &'static Hypervisor<Fake>, cpu: u16, domains: &Domains, stop: &At
             regs: &mut regs,
         };
         let now = hv.now();
-        match dice.roll(8) {
+        match dice.wide(8) {
             0 | 1 if may_wait => drop(sched_op(&mut caller, &mut [SCHEDOP_BLOCK.into(), 0, 0, 0, 0, 0])),
-            2 => drop(set_timer_op(&mut caller, &mut [now + dice.roll(500_000), 0, 0, 0, 0, 0])),
+            2 => drop(set_timer_op(&mut caller, &mut [now + dice.wide(500_000), 0, 0, 0, 0, 0])),
             3 => {
                 let victim = {
                     let domains = domains.lock().unwrap();
-                    domains[dice.roll(domains.len() as u64) as usize].clone()
+                    domains[dice.wide(domains.len() as u64) as usize].clone()
                 };
                 victim.each_vcpu().for_each(|vcpu| sched::wake(hv, vcpu));
             }
             _ => drop(sched_op(&mut caller, &mut [SCHEDOP_YIELD.into(), 0, 0, 0, 0, 0])),
         }
-        hv.machine.time.fetch_add(dice.roll(20_000), SeqCst);
+        hv.machine.time.fetch_add(dice.wide(20_000), SeqCst);
         shared.work.fetch_or(work::TIMER, SeqCst);
     }
     // The guest stays where it is: whoever ends it must be able to have it, so this CPU gives everything up.
@@ -101,10 +89,10 @@ fn run_cpu(hv: &'static Hypervisor<Fake>, cpu: u16, domains: &Domains, stop: &At
 }
 
 fn move_vcpu(hv: &'static Hypervisor<Fake>, domain: &Arc<Domain>, dice: &mut Dice) -> Result<(), Errno> {
-    let vcpu = domain.vcpu(dice.roll(domain.each_vcpu().count() as u64) as u32).unwrap();
+    let vcpu = domain.vcpu(dice.wide(domain.each_vcpu().count() as u64) as u32).unwrap();
     domain.pause(hv);
     domain.wait_until_off(hv);
-    vcpu.sched.affinity.store(1 << (1 + dice.roll(CPUS as u64 - 1)), SeqCst);
+    vcpu.sched.affinity.store(1 << (1 + dice.wide(CPUS as u64 - 1)), SeqCst);
     let moved = sched::reseat(hv, domain, vcpu);
     domain.unpause(hv);
     moved
@@ -129,9 +117,9 @@ fn what_is_done_from_elsewhere_loses_no_vcpu() {
         .collect();
     let mut dice = Dice(0x1234_5678_9abc_def1);
     for _ in 0..150 {
-        let which = 1 + dice.roll(4) as usize;
+        let which = 1 + dice.wide(4) as usize;
         let domain = domains.lock().unwrap()[which].clone();
-        match dice.roll(10) {
+        match dice.wide(10) {
             0..=2 => {
                 domain.pause(hv);
                 domain.wait_until_off(hv);
@@ -143,7 +131,7 @@ fn what_is_done_from_elsewhere_loses_no_vcpu() {
             8 => {
                 while teardown::advance(hv, &domain).is_err() {}
                 assert!(hv.domains.get(domain.id).is_none());
-                domains.lock().unwrap()[which] = make(hv, 1 + dice.roll(4) as u32);
+                domains.lock().unwrap()[which] = make(hv, 1 + dice.wide(4) as u32);
             }
             _ => thread::yield_now(),
         }

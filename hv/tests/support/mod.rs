@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test")]
 
 pub(crate) mod audit;
+pub(crate) mod control;
 pub(crate) mod dice;
 pub(crate) mod guest;
 
