@@ -127,6 +127,8 @@ pub struct VcpuState {
     pub gs_base_kernel: u64,
     /// GS base in the guest's user mode.
     pub gs_base_user: u64,
+    /// What RDTSCP answers in ECX.
+    pub tsc_aux: u32,
     /// Data selectors: DS, ES, FS, GS.
     pub selectors: [u16; 4],
     /// Frames of the guest's GDT, each held as a descriptor page.
@@ -188,6 +190,7 @@ impl VcpuState {
             fs_base: 0,
             gs_base_kernel: 0,
             gs_base_user: 0,
+            tsc_aux: 0,
             selectors: [0; 4],
             gdt: [None; 14],
             gdt_entries: 0,
@@ -232,6 +235,8 @@ pub trait Processor {
     fn set_gs_base(&self, base: u64);
     /// Loads the GS base of the mode that is not in force.
     fn set_other_gs_base(&self, base: u64);
+    /// Loads what RDTSCP answers in ECX.
+    fn set_tsc_aux(&self, value: u32);
     /// Loads the guest's own bits of CR4 (`trap::emulate::CR4_GUEST`); says whether the CPU has them.
     fn set_guest_cr4(&self, cr4: u64) -> bool;
     /// Takes DR6 as the CPU left it, and clears it.

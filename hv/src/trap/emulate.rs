@@ -172,7 +172,7 @@ fn read_time_stamp<M: Machine>(caller: &mut Caller<'_, M>, operation: Operation)
     }
     set_edx_eax(caller, caller.hv.machine.ticks());
     if operation == Operation::Rdtscp {
-        caller.regs.rcx = 0;
+        caller.regs.rcx = caller.state.tsc_aux.into();
     }
     Ok(())
 }

@@ -17,6 +17,8 @@ pub(crate) struct Features {
     pub smap: bool,
     /// The APIC timer takes a TSC value.
     pub tsc_deadline: bool,
+    /// RDTSCP.
+    pub rdtscp: bool,
     /// The bits that XCR0 may have.
     pub xcr0: u64,
 }
@@ -38,6 +40,7 @@ impl Features {
             smep: leaf7 & 1 << 7 != 0,
             smap: leaf7 & 1 << 20 != 0,
             tsc_deadline: leaf1 & 1 << 24 != 0,
+            rdtscp: __cpuid(0x8000_0001).edx & 1 << 27 != 0,
             xcr0,
         }
     }

@@ -214,6 +214,10 @@ impl Processor for Pc {
         processor::set_base(msr::KERNEL_GS_BASE, base);
     }
 
+    fn set_tsc_aux(&self, value: u32) {
+        percpu::with_hardware(|cpu| processor::set_tsc_aux(cpu, &self.features, value));
+    }
+
     fn set_guest_cr4(&self, cr4: u64) -> bool {
         cpu::set_guest_cr4(&self.features, cr4)
     }

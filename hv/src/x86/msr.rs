@@ -13,6 +13,7 @@ pub(crate) const SFMASK: u32 = 0xc000_0084;
 pub(crate) const FS_BASE: u32 = 0xc000_0100;
 pub(crate) const GS_BASE: u32 = 0xc000_0101;
 pub(crate) const KERNEL_GS_BASE: u32 = 0xc000_0102;
+pub(crate) const TSC_AUX: u32 = 0xc000_0103;
 
 /// Reads a register.
 ///

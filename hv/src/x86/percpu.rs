@@ -105,6 +105,8 @@ pub(crate) struct Hardware {
     pub has_breakpoints: bool,
     /// XCR0 as it is loaded; 0 where there is no XSAVE.
     pub xcr0: u64,
+    /// What RDTSCP answers in ECX.
+    pub tsc_aux: u32,
     /// Frames set aside for the next allocation, and how many.
     pub reserve: Option<(Mfn, usize)>,
 }
@@ -125,7 +127,7 @@ fn block() -> *const CpuBlock {
 pub(crate) unsafe fn fill(number: usize, gdt: &'static mut Gdt) {
     let block = block().cast_mut();
     let tss = Tss::of(block as u64 + size_of::<CpuBlock>() as u64);
-    let hardware = Hardware { number, tss, gdt, has_breakpoints: false, xcr0: 0, reserve: None };
+    let hardware = Hardware { number, tss, gdt, has_breakpoints: false, xcr0: 0, tsc_aux: 0, reserve: None };
     let contents = CpuBlock {
         padding: 0,
         args: UnsafeCell::default(),

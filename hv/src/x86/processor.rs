@@ -71,6 +71,7 @@ pub(crate) fn load(hardware: &mut Hardware, features: &cpu::Features, state: &Vc
     set_base(msr::FS_BASE, state.fs_base);
     set_base(msr::GS_BASE, active);
     set_base(msr::KERNEL_GS_BASE, other);
+    set_tsc_aux(hardware, features, state.tsc_aux);
     load_debug_registers(hardware, state);
     cpu::set_task_switched(false);
     load_extended(hardware, features, &state.extended);
@@ -101,6 +102,15 @@ pub(crate) fn bases() -> (u64, u64, u64) {
 pub(crate) fn set_base(register: u32, base: u64) {
     // SAFETY: the three base registers are the guest's; the library keeps what it passes canonical.
     unsafe { msr::write(register, base) }
+}
+
+/// Loads what RDTSCP answers in ECX, unless it is loaded.
+pub(crate) fn set_tsc_aux(hardware: &mut Hardware, features: &cpu::Features, value: u32) {
+    if features.rdtscp && hardware.tsc_aux != value {
+        hardware.tsc_aux = value;
+        // SAFETY: the CPU has it, and takes any 32 bits; only guests read it.
+        unsafe { msr::write(msr::TSC_AUX, value.into()) }
+    }
 }
 
 /// Loads a selector into the GS that is not in force; says whether the guest's tables allow it.

@@ -382,6 +382,10 @@ impl Processor for Fake {
         self.count("set_fs_base");
     }
 
+    fn set_tsc_aux(&self, _value: u32) {
+        self.count("set_tsc_aux");
+    }
+
     fn set_gs_base(&self, _base: u64) {
         self.count("set_gs_base");
     }
