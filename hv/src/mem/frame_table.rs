@@ -5,7 +5,7 @@ use super::{
     frame_type::{Acquired, FrameState, FrameType, Owner, Released},
     tlb::TlbClock,
 };
-use crate::{addr::Mfn, config::MAX_DOMAINS, lock::Lock};
+use crate::{addr::Mfn, config::MAX_DOMAINS, domain::rights::Ranges, lock::Lock};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use oxen_abi::errno::Errno;
 
@@ -25,7 +25,7 @@ pub struct FrameTable {
     pub tlb: TlbClock,
     pub(super) free: Lock<FreeFrames>,
     /// Device memory that the hypervisor drives itself.
-    forbidden_io: Lock<heapless::Vec<Mfn, 16>>,
+    forbidden_io: Lock<Ranges>,
 }
 
 impl FrameTable {
@@ -44,7 +44,7 @@ impl FrameTable {
             ram: AtomicU32::new(0),
             tlb: TlbClock::default(),
             free: Lock::new(FreeFrames::default()),
-            forbidden_io: Lock::new(heapless::Vec::new()),
+            forbidden_io: Lock::new(Ranges::EMPTY),
         }
     }
 
@@ -83,18 +83,18 @@ impl FrameTable {
         self.state(mfn).owner() != Owner::IO
     }
 
-    /// Keeps a frame of device memory to the hypervisor: no domain may map it.
+    /// Keeps frames of device memory, ends included, to the hypervisor: no domain may map them.
     ///
     /// # Errors
-    /// `NoSpc` when there are too many.
-    pub fn forbid_io(&self, mfn: Mfn) -> Result<(), Errno> {
-        self.forbidden_io.lock().push(mfn).map_err(|_| Errno::NoSpc)
+    /// `NoMem` when there are too many.
+    pub fn forbid_io(&self, first: Mfn, last: Mfn) -> Result<(), Errno> {
+        self.forbidden_io.lock().insert(first.raw(), last.raw())
     }
 
     /// Whether a frame of device memory is the hypervisor's.
     #[must_use]
     pub fn is_forbidden_io(&self, mfn: Mfn) -> bool {
-        self.forbidden_io.lock().contains(&mfn)
+        self.forbidden_io.lock().contains(mfn.raw(), mfn.raw())
     }
 
     /// Overwrites the state of a frame that nobody else can refer to.

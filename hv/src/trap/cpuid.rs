@@ -69,6 +69,17 @@ pub fn leaf<M: Machine>(caller: &Caller<'_, M>, leaf: u32, subleaf: u32) -> [u32
     }
 }
 
+/// The answer to the instruction with the prefix that asks for emulation. Kernels take OSXSAVE there to say whether the
+/// hypervisor lets them use XSAVE, before they set their own CR4; it has always been so.
+#[must_use]
+pub fn by_prefix<M: Machine>(caller: &Caller<'_, M>, number: u32, subleaf: u32) -> [u32; 4] {
+    let [eax, ebx, mut ecx, edx] = leaf(caller, number, subleaf);
+    if number == 1 && caller.state.in_kernel {
+        ecx |= caller.hv.machine.cpuid(number, subleaf)[2] & LEAF1_ECX_OSXSAVE;
+    }
+    [eax, ebx, ecx, edx]
+}
+
 const fn extended_state_leaf(subleaf: u32, [eax, ebx, ecx, edx]: [u32; 4]) -> [u32; 4] {
     match subleaf {
         // The size for everything that is shown: x87 and SSE, the header, and AVX behind it.

@@ -64,7 +64,8 @@ pub fn invalid_opcode<M: Machine>(caller: &mut Caller<'_, M>) {
     let after_prefix = code.get(..length).and_then(|code| code.strip_prefix(&XEN_EMULATE_PREFIX));
     let asks_cpuid = after_prefix.is_some_and(|rest| rest.starts_with(&[0x0f, 0xa2]));
     if asks_cpuid {
-        perform_cpuid(caller);
+        let answer = cpuid::by_prefix(caller, caller.regs.rax as u32, caller.regs.rcx as u32);
+        answer_cpuid(caller, answer);
         caller.regs.rip = caller.regs.rip.wrapping_add(XEN_EMULATE_PREFIX.len() as u64 + 2);
     } else {
         inject(caller, vector::INVALID_OPCODE, None);
@@ -139,7 +140,10 @@ fn perform_for_kernel<M: Machine>(caller: &mut Caller<'_, M>, operation: Operati
             let is_xcr0 = caller.regs.rcx as u32 == 0;
             return (is_xcr0 && caller.hv.machine.set_xcr0(value)).then_some(()).ok_or(NotOurs);
         }
-        Operation::Cpuid => perform_cpuid(caller),
+        Operation::Cpuid => {
+            let answer = cpuid::leaf(caller, caller.regs.rax as u32, caller.regs.rcx as u32);
+            answer_cpuid(caller, answer);
+        }
         Operation::Hlt
         | Operation::Interrupt { .. }
         | Operation::Write { .. }
@@ -177,8 +181,7 @@ fn read_time_stamp<M: Machine>(caller: &mut Caller<'_, M>, operation: Operation)
     Ok(())
 }
 
-fn perform_cpuid<M: Machine>(caller: &mut Caller<'_, M>) {
-    let [eax, ebx, ecx, edx] = cpuid::leaf(caller, caller.regs.rax as u32, caller.regs.rcx as u32);
+fn answer_cpuid<M: Machine>(caller: &mut Caller<'_, M>, [eax, ebx, ecx, edx]: [u32; 4]) {
     let regs = &mut *caller.regs;
     [regs.rax, regs.rbx, regs.rcx, regs.rdx] = [eax.into(), ebx.into(), ecx.into(), edx.into()];
 }

@@ -9,18 +9,24 @@ use super::memory::space::{self, Division, Loaded, Space};
 use super::memory::{smap, tables};
 use super::{cpu, percpu};
 use crate::log;
+use core::ops::Range;
+use oxen_hv::addr::{MachineAddr, Mfn, PAGE_BYTES};
 use oxen_hv::boot::BootMemory;
 use oxen_hv::boot::acpi::{self, Acpi};
 use oxen_hv::boot::cmdline::{self, Options};
 use oxen_hv::boot::dom0::{self, BuildError, Plan};
 use oxen_hv::boot::handoff::{self, BootInfo, Module};
+use oxen_hv::boot::memory_map::{Kind, MemoryMap};
 use oxen_hv::console::{self, Level};
 use oxen_hv::event::pirq::{Interrupts, Signal};
 use oxen_hv::machine::CpuId;
+use oxen_hv::mem::frame_table::FrameTable;
 use oxen_hv::{Hypervisor, sched};
 
 /// The I/O APIC of every PC, where the firmware names none.
 const USUAL_IOAPIC: u32 = 0xfec0_0000;
+/// Where writes become interrupts, the local APIC's own page first (Intel SDM vol. 3A, 10.11.1).
+const LOCAL_APICS: Range<u64> = 0xfee0_0000..0xfef0_0000;
 /// What `isa-debug-exit` is told when the machine was set up so that there is nothing to run.
 const CONFIGURATION_ERROR: u32 = 0x12;
 /// The serial port's ISA interrupt.
@@ -47,10 +53,9 @@ pub(crate) fn boot(magic: u32, info: u32) -> ! {
     // SAFETY: firmware tables were read, and nothing but memory is touched from here on.
     unsafe { tables::trim_direct_map(|range| info.memory_map.has_memory_in(&range)) };
     division.hand_over(&info.memory_map, &frames);
-    let hv = percpu::HYPERVISOR.call_once(|| {
-        let memory_map = info.memory_map.clone();
-        Hypervisor { memory_map, ..Hypervisor::new(machine, frames, info.command_line) }
-    });
+    let memory_map = keep_interrupt_controllers(&info, &acpi, &frames);
+    let hv = percpu::HYPERVISOR
+        .call_once(|| Hypervisor { memory_map, ..Hypervisor::new(machine, frames, info.command_line) });
     set_log_levels(hv, &options);
     announce(hv, &info);
     listen_to_console(hv);
@@ -67,6 +72,29 @@ pub(crate) fn boot(magic: u32, info: u32) -> ! {
     }
     // SAFETY: the block is the boot CPU's and was just opened.
     unsafe { enter_guests(block) }
+}
+
+/// Keeps the pages of the interrupt controllers from dom0, and reserves them in the map of memory that it is told.
+fn keep_interrupt_controllers(info: &BootInfo, acpi: &Acpi, frames: &FrameTable) -> MemoryMap {
+    let mut map = info.memory_map.clone();
+    let ioapics = controllers(acpi).map(|ioapic| ioapic.address.into()..u64::from(ioapic.address) + PAGE_BYTES as u64);
+    for range in ioapics.chain([LOCAL_APICS]) {
+        map.add(range.clone(), Kind::Reserved);
+        let ends = (Mfn::containing(MachineAddr(range.start)), Mfn::containing(MachineAddr(range.end - 1)));
+        if let (Some(first), Some(last)) = ends
+            && frames.forbid_io(first, last).is_err()
+        {
+            panic!("too many interrupt controllers");
+        }
+    }
+    map
+}
+
+/// The I/O APICs that the firmware names, or the usual one.
+fn controllers(acpi: &Acpi) -> impl Iterator<Item = acpi::IoApic> {
+    let usual = acpi::IoApic { address: USUAL_IOAPIC, first_gsi: 0 };
+    let usual = acpi.ioapics.is_empty().then_some(usual);
+    acpi.ioapics.iter().copied().chain(usual)
 }
 
 fn set_log_levels(hv: &Hypervisor<Pc>, options: &Options<'_>) {
@@ -152,9 +180,7 @@ fn find_machine(features: cpu::Features, acpi: &Acpi, space: Space) -> Pc {
     apic.enable();
     let Some(frequencies) = clock::calibrate(apic) else { panic!("the 8254 timer does not count") };
     let mut ioapics = heapless::Vec::new();
-    let usual = [acpi::IoApic { address: USUAL_IOAPIC, first_gsi: 0 }];
-    let found = if acpi.ioapics.is_empty() { &usual[..] } else { &acpi.ioapics[..] };
-    for ioapic in found {
+    for ioapic in controllers(acpi) {
         let _ = IoApic::new(ioapic.address.into(), ioapic.first_gsi).map(|ioapic| ioapics.push(ioapic));
     }
     let apic_scale = (u128::from(frequencies.apic) << 32) / u128::from(frequencies.tsc);
