@@ -3,7 +3,7 @@
 use super::{
     Domain, KNOWN_ASSISTS,
     regs::Regs,
-    vcpu::{Callback, ExtendedState, Vcpu, VcpuState, pause},
+    vcpu::{CR4_AT_START, Callback, ExtendedState, Vcpu, VcpuState, pause},
 };
 use crate::{
     Hypervisor,
@@ -12,11 +12,7 @@ use crate::{
     machine::Machine,
     mem::{editor::Editor, root},
     sched,
-    trap::{
-        self, TrapHandler, debug,
-        emulate::{CR4_AT_START, CR4_GUEST},
-        flags,
-    },
+    trap::{self, TrapHandler, debug, emulate::CR4_GUEST, flags},
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{

@@ -166,7 +166,7 @@ pub struct VcpuState {
 }
 
 /// CR4 as a guest first sees it: physical address extension, machine checks, FXSAVE and SSE exceptions.
-const CR4_AT_START: u64 = 1 << 5 | 1 << 6 | 1 << 9 | 1 << 10;
+pub const CR4_AT_START: u64 = 1 << 5 | 1 << 6 | 1 << 9 | 1 << 10;
 
 impl VcpuState {
     /// The state before the guest or the toolstack gave one.
