@@ -7,10 +7,12 @@ mod support;
 use oxen_abi::{errno::Errno, mmu, vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES};
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
+    domain::Domain,
     hypercall::{memory, mmu as calls, mmuext},
     mem::{
-        GuestMemory,
+        GuestMemory, Memory,
         entry::Entry,
+        frame_alloc,
         frame_type::FrameType,
         write_emulation::{self, Write, Written},
     },
@@ -214,4 +216,33 @@ fn a_balloon_goes_out_and_in_again() {
     let room = 64 - 20;
     put(&guest, &reservation(0, 1000));
     assert_eq!(guest.call(memory::memory_op, [0, BUFFER, 0, 0]), Ok(room));
+}
+
+#[test]
+fn what_a_guest_left_behind_is_seen_by_nobody_else() {
+    support::on_cpu(0);
+    let hv = boot(256);
+    let fill = |domain: &Domain| {
+        let mut frames = Vec::new();
+        while let Ok(frame) = frame_alloc::take_for(hv, domain, 0) {
+            frames.push(frame);
+        }
+        frames
+    };
+    let is_blank = |frame: &Mfn| hv.machine.words(*frame).iter().all(|word| word.load(Ordering::SeqCst) == 0);
+    let mut guest = Guest::new(hv, 1, false, 1000);
+    for (next, id) in [(true, 2), (false, 3), (true, 4)] {
+        let frames = fill(&guest.domain);
+        assert!(frames.len() > 200 && frames.iter().all(is_blank), "before domain {id}");
+        for frame in frames {
+            hv.machine.words(frame).iter().for_each(|word| word.store(0x5ec2e7, Ordering::SeqCst));
+            hv.frames.release_from_reservation(frame, guest.domain.owner).unwrap();
+        }
+        // Once in another slot of the domain table, once in the same.
+        frame_alloc::give_back_shared(hv, guest.domain.shared_info);
+        if next {
+            hv.domains.remove(&guest.domain);
+        }
+        guest = Guest::new(hv, id, false, 1000);
+    }
 }

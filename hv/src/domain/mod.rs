@@ -169,6 +169,7 @@ pub fn create<M: Machine>(hv: &Hypervisor<M>, config: &Config) -> Result<Arc<Dom
         return Err(Errno::Inval);
     }
     hv.domains.create(config.id, |id, owner| {
+        hv.frames.welcome(owner);
         let shared_info = frame_alloc::take_shared(hv, owner)?;
         let domain = Domain::new(id, owner, shared_info, config);
         mask_all_upcalls(hv, shared_info);

@@ -21,14 +21,12 @@ use oxen_abi::{
     errno::Errno,
     mmu::{
         MMU_NORMAL_PT_UPDATE, MMU_PT_UPDATE_NO_TRANSLATE, MMU_PT_UPDATE_PRESERVE_AD, MmuUpdate, UVMF_ALL,
-        UVMF_FLUSHTYPE_MASK, UVMF_INVLPG, UVMF_TLB_FLUSH,
+        UVMF_FLUSHTYPE_MASK, UVMF_INVLPG, UVMF_NONE, UVMF_TLB_FLUSH,
     },
 };
 
 /// In the count of a batch: it is a continuation, and the success count already counts what was done before.
 const CONTINUED: u64 = 1 << 31;
-/// Requests that are copied in at once.
-const CHUNK: usize = 16;
 
 /// Whose pages a call is about, as far as that is not the caller.
 #[derive(Debug)]
@@ -157,32 +155,30 @@ pub fn mmu_update<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Re
         },
     };
     let lender = Lender::of(caller, DomId(foreign as u16))?;
-    let list = GuestPtr::<MmuUpdate>::new(requests, count)?;
+    let list = GuestPtr::<[u64; 2]>::new(requests, count)?;
     let hv = caller.hv;
-    let editor = Editor::open(hv, tables.or(caller.domain))?;
-    let mut batch = Batch { hv, editor, rights: lender.rights, l1: None };
+    let mut batch = Batch { hv, editor: Editor::lock(hv, tables.or(caller.domain)), rights: lender.rights, l1: None };
+    batch.editor.settle()?;
     let mut done = 0;
     let mut outcome = Ok(());
-    let mut chunk = [MmuUpdate { ptr: 0, val: 0 }; CHUNK];
-    while done < count && outcome.is_ok() {
-        let want = (count - done).min(CHUNK as u64) as usize;
-        let Some(updates) = chunk.get_mut(..want) else { break };
-        let have = read_requests(hv, &list, done, updates);
-        outcome = if have == 0 { Err(Errno::Fault.into()) } else { Ok(()) };
-        for update in updates.iter().take(have) {
-            outcome = batch.apply(*update);
-            if outcome.is_err() {
-                break;
-            }
-            done += 1;
-            if batch.editor.spend(1) && done < count {
-                outcome = Err(Refusal::Preempted);
-                break;
-            }
+    while done < count {
+        outcome = match list.read_words(&hv.machine, done) {
+            Ok([ptr, val]) => batch.apply(MmuUpdate { ptr, val }),
+            Err(error) => Err(error.into()),
+        };
+        if outcome.is_err() {
+            break;
+        }
+        done += 1;
+        if batch.editor.spend(1) && done < count {
+            outcome = Err(Refusal::Preempted);
+            break;
         }
     }
     drop(batch);
-    report(hv, done_at, done, is_continued);
+    if done_at != 0 {
+        report(hv, done_at, done, is_continued);
+    }
     if outcome == Err(Refusal::Preempted) {
         args[0] = requests + done * size_of::<MmuUpdate>() as u64;
         args[1] = (count - done) | CONTINUED;
@@ -190,33 +186,8 @@ pub fn mmu_update<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Re
     outcome.map(|()| 0)
 }
 
-/// Copies in as many requests as can be read; says how many that is.
-#[inline]
-fn read_requests<M: Machine>(
-    hv: &crate::Hypervisor<M>,
-    list: &GuestPtr<MmuUpdate>,
-    from: u64,
-    to: &mut [MmuUpdate],
-) -> usize {
-    if list.read_many(&hv.machine, from, to).is_ok() {
-        return to.len();
-    }
-    let mut have = 0;
-    for (place, index) in to.iter_mut().zip(from..) {
-        match list.read(&hv.machine, index) {
-            Ok(update) => *place = update,
-            Err(_) => break,
-        }
-        have += 1;
-    }
-    have
-}
-
 /// Tells the guest how many requests were done, where it wants to know.
 pub(super) fn report<M: Machine>(hv: &crate::Hypervisor<M>, at: u64, done: u64, is_continued: bool) {
-    if at == 0 {
-        return;
-    }
     if let Ok(place) = GuestPtr::<u32>::one(at) {
         let before = if is_continued { place.read(&hv.machine, 0).unwrap_or(0) } else { 0 };
         // A count that cannot be written is the guest's own loss.
@@ -231,8 +202,8 @@ pub(super) fn report<M: Machine>(hv: &crate::Hypervisor<M>, at: u64, done: u64, 
 #[inline(never)]
 pub fn update_va_mapping<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [va, entry, flags, ..] = *args;
-    let lender = Lender::of(caller, DomId::SELF)?;
-    map_at(caller, GuestAddr(va), entry, flags, &lender.rights)
+    let rights = Rights { owner: caller.domain.owner, io: caller.domain.is_privileged };
+    map_at(caller, GuestAddr(va), entry, flags, &rights)
 }
 
 /// `update_va_mapping_otherdomain(va, entry, flags, domid)`: maps a page of another domain.
@@ -246,15 +217,19 @@ pub fn update_va_mapping_otherdomain<M: Machine>(caller: &mut Caller<'_, M>, arg
     map_at(caller, GuestAddr(va), entry, flags, &lender.rights)
 }
 
-#[inline]
+#[inline(always)]
 fn map_at<M: Machine>(caller: &mut Caller<'_, M>, va: GuestAddr, entry: u64, flags: u64, rights: &Rights) -> Reply {
     let root = caller.state.kernel_root.ok_or(Errno::Inval)?;
-    let stale = match flags & UVMF_FLUSHTYPE_MASK {
-        UVMF_TLB_FLUSH => Some((flush_targets(caller, flags)?, None)),
-        UVMF_INVLPG => Some((flush_targets(caller, flags)?, Some(va))),
-        _ => None,
+    let stale = match flags {
+        UVMF_NONE => None,
+        UVMF_INVLPG => Some((Cpus::Local, Some(va))),
+        flags => flush_targets(caller, flags)?.map(|(cpus, one_page)| (cpus, one_page.then_some(va))),
     };
-    Editor::open(caller.hv, caller.domain)?.map_at(root, va, entry, rights)?;
+    let mut editor = Editor::lock(caller.hv, caller.domain);
+    editor.settle()?;
+    let place = editor.find(root, va).ok_or(Errno::Inval)?;
+    editor.replace_page(place, entry, Notes::Replace, rights)?;
+    drop(editor);
     if let Some((cpus, page)) = stale {
         flush(caller, cpus, page);
     }
@@ -270,14 +245,20 @@ pub(super) enum Cpus {
     Domain,
 }
 
-/// The CPUs behind the flags of `update_va_mapping`: beside the flush type they are nothing, [`UVMF_ALL`], or the address of
-/// a bitmap of vcpus.
-fn flush_targets<M: Machine>(caller: &Caller<'_, M>, flags: u64) -> Result<Cpus, Errno> {
-    match flags & !UVMF_FLUSHTYPE_MASK {
-        0 => Ok(Cpus::Local),
-        UVMF_ALL => Ok(Cpus::Domain),
-        bitmap => vcpus_in(caller, bitmap),
-    }
+/// What the flags of `update_va_mapping` want flushed: the CPUs, and whether the one page only. Beside the flush type they
+/// are nothing, [`UVMF_ALL`], or the address of a bitmap of vcpus.
+fn flush_targets<M: Machine>(caller: &Caller<'_, M>, flags: u64) -> Result<Option<(Cpus, bool)>, Errno> {
+    let one_page = match flags & UVMF_FLUSHTYPE_MASK {
+        UVMF_TLB_FLUSH => false,
+        UVMF_INVLPG => true,
+        _ => return Ok(None),
+    };
+    let cpus = match flags & !UVMF_FLUSHTYPE_MASK {
+        0 => Cpus::Local,
+        UVMF_ALL => Cpus::Domain,
+        bitmap => vcpus_in(caller, bitmap)?,
+    };
+    Ok(Some((cpus, one_page)))
 }
 
 /// The CPUs of the vcpus in a bitmap of the guest's. A vcpu may run on any CPU that ran the domain.
@@ -290,8 +271,8 @@ pub(super) fn vcpus_in<M: Machine>(caller: &Caller<'_, M>, bitmap: u64) -> Resul
 #[inline]
 pub(super) fn flush<M: Machine>(caller: &Caller<'_, M>, cpus: Cpus, va: Option<GuestAddr>) {
     let hv = caller.hv;
-    let all = caller.domain.dirty_cpus.load(Ordering::Acquire) & hv.frames.tlb.online();
-    let is_local = cpus == Cpus::Local || all & !(1 << caller.cpu.0) == 0;
+    let all = if cpus == Cpus::Local { 0 } else { caller.domain.dirty_cpus.load(Ordering::Acquire) };
+    let is_local = all & hv.frames.tlb.online() & !(1 << caller.cpu.0) == 0;
     match va {
         Some(va) if !va.is_guest_range(1) => {}
         Some(va) if is_local => hv.machine.invalidate(va),

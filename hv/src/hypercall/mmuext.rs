@@ -39,13 +39,16 @@ pub fn mmuext_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Rep
     let is_continued = count & CONTINUED != 0;
     let count = count & (CONTINUED - 1);
     let lender = Lender::of(caller, DomId(foreign as u16))?;
-    let list = GuestPtr::<MmuextOp>::new(operations, count)?;
+    let list = GuestPtr::<[u64; 3]>::new(operations, count)?;
     let mut done = 0;
     let mut spent = 0;
     let mut outcome = Ok(());
     while done < count {
-        outcome = match list.read(&caller.hv.machine, done) {
-            Ok(op) => apply(caller, &lender, &op, &mut spent),
+        outcome = match list.read_words(&caller.hv.machine, done) {
+            Ok([cmd, arg1, arg2]) => {
+                let op = MmuextOp { cmd: cmd as u32, _pad: 0, arg1, arg2 };
+                apply(caller, &lender, &op, &mut spent)
+            }
             Err(error) => Err(error.into()),
         };
         if outcome.is_err() {
@@ -58,7 +61,9 @@ pub fn mmuext_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Rep
             break;
         }
     }
-    report(caller.hv, done_at, done, is_continued);
+    if done_at != 0 {
+        report(caller.hv, done_at, done, is_continued);
+    }
     if outcome == Err(Refusal::Preempted) {
         args[0] = operations + done * size_of::<MmuextOp>() as u64;
         args[1] = (count - done) | CONTINUED;
@@ -113,11 +118,11 @@ fn apply<M: Machine>(
         _ if !lender.is_self() => Err(Errno::Perm.into()),
         MMUEXT_NEW_BASEPTR => {
             let root = frame(op.arg1)?;
-            root::switch(caller, &mut Editor::open(hv, domain)?, root)
+            root::switch(caller, &mut Editor::lock(hv, domain), root)
         }
         MMUEXT_NEW_USER_BASEPTR => {
             let root = if op.arg1 == 0 { None } else { Some(frame(op.arg1)?) };
-            root::switch_user(caller, &mut Editor::open(hv, domain)?, root)
+            root::switch_user(caller, &mut Editor::lock(hv, domain), root)
         }
         _ => Ok(flush_or_ldt(caller, op)?),
     }

@@ -30,20 +30,22 @@ pub struct Rights {
 }
 
 impl<'a, M: Machine> Editor<'a, M> {
+    /// Takes the paging lock. What an earlier call left to be given back comes first: call [`Self::settle`].
+    #[inline(always)]
+    #[must_use]
+    pub fn lock(hv: &'a Hypervisor<M>, domain: &'a Domain) -> Self {
+        Self { hv, domain, paging: domain.paging.lock(), spent: 0 }
+    }
+
     /// Takes the paging lock, and first finishes what an earlier call left to be given back.
     ///
     /// # Errors
     /// `Preempted` if that is not finished yet.
-    #[inline(always)]
+    #[inline]
     pub fn open(hv: &'a Hypervisor<M>, domain: &'a Domain) -> Result<Self, Refusal> {
-        let editor = Self { hv, domain, paging: domain.paging.lock(), spent: 0 };
-        if editor.paging.unfinished.is_none() { Ok(editor) } else { editor.settled() }
-    }
-
-    #[cold]
-    fn settled(mut self) -> Result<Self, Refusal> {
-        self.settle()?;
-        Ok(self)
+        let mut editor = Self::lock(hv, domain);
+        editor.settle()?;
+        Ok(editor)
     }
 
     /// What the domain may map by itself.

@@ -21,8 +21,14 @@ const NIL: u32 = u32::MAX;
 /// Marks the state word of a block's first frame. A free frame's word has no counts, so their bits are used.
 const HEAD: u64 = 1 << 40;
 const ORDER_SHIFT: u32 = 32;
-/// Clean frames that join their neighbours whenever a frame is given back.
+/// Dirty frames for which a flush pays.
+const WORTH_A_FLUSH: u32 = 32;
+/// Marks the state word of a single free frame that says who had it last.
+const MARKED: u64 = 1 << 41;
+/// Clean frames that join their neighbours whenever a frame is given back, if there are more than [`KEPT_CLEAN`].
 const JOINED_PER_RETURN: u32 = 2;
+/// Clean frames that are kept single, for who takes back what he gave.
+const KEPT_CLEAN: u32 = 1 << 12;
 /// Clean frames that join their neighbours when a block is wanted and there is none.
 const JOINED_AT_NEED: u32 = 1 << 16;
 
@@ -34,12 +40,23 @@ pub(super) struct FreeFrames {
     dirty: u32,
     dirty_tail: u32,
     dirty_since: u32,
+    clean_count: u32,
+    dirty_count: u32,
     count: u32,
 }
 
 impl Default for FreeFrames {
     fn default() -> Self {
-        Self { blocks: [NIL; ORDERS], clean: NIL, dirty: NIL, dirty_tail: NIL, dirty_since: 0, count: 0 }
+        Self {
+            blocks: [NIL; ORDERS],
+            clean: NIL,
+            dirty: NIL,
+            dirty_tail: NIL,
+            dirty_since: 0,
+            clean_count: 0,
+            dirty_count: 0,
+            count: 0,
+        }
     }
 }
 
@@ -120,13 +137,26 @@ impl FreeFrames {
         for _ in 0..limit {
             let Some(frame) = link(self.clean) else { return };
             self.clean = table.aux(frame);
+            self.clean_count -= 1;
             self.join(table, frame, 0);
         }
+    }
+
+    /// Every CPU has flushed since the last dirty frame came in.
+    fn dirty_is_clean(&mut self, table: &FrameTable) {
+        if let Some(tail) = link(self.dirty_tail) {
+            table.set_aux(tail, self.clean);
+        }
+        self.clean = self.dirty;
+        self.dirty = NIL;
+        self.dirty_tail = NIL;
+        self.clean_count += core::mem::take(&mut self.dirty_count);
     }
 
     fn take_clean(&mut self, table: &FrameTable) -> Option<Mfn> {
         let frame = link(self.clean)?;
         self.clean = table.aux(frame);
+        self.clean_count -= 1;
         Some(frame)
     }
 }
@@ -167,15 +197,14 @@ impl FrameTable {
     #[must_use]
     pub fn take(&self, order: u32, flush: impl FnOnce(u32)) -> Option<Mfn> {
         let mut free = self.free.lock();
-        let mut found = free.take_quickly(self, order);
+        // Many waiting frames are worth a flush at once, few are not before the others have run out.
+        let mut found = None;
+        if order != 0 || free.clean != NIL || free.dirty_count < WORTH_A_FLUSH {
+            found = free.take_quickly(self, order);
+        }
         if found.is_none() && free.dirty != NIL {
             flush(free.dirty_since);
-            if let Some(tail) = link(free.dirty_tail) {
-                self.set_aux(tail, free.clean);
-            }
-            free.clean = free.dirty;
-            free.dirty = NIL;
-            free.dirty_tail = NIL;
+            free.dirty_is_clean(self);
             found = free.take_quickly(self, order);
         }
         if found.is_some() {
@@ -191,16 +220,21 @@ impl FrameTable {
         free.count += 1 << order;
     }
 
-    /// Takes in a frame that a guest had: a TLB may know it.
-    pub(super) fn retire(&self, frame: Mfn) {
+    /// Takes in a frame that a guest had: a TLB may know it. If the same guest takes it next, it finds what it left there.
+    pub(super) fn retire(&self, frame: Mfn, last_owner: Owner) {
+        let mark = self.mark_of(last_owner);
         let mut free = self.free.lock();
-        free.join_clean(self, JOINED_PER_RETURN);
+        if free.clean_count > KEPT_CLEAN {
+            free.join_clean(self, JOINED_PER_RETURN);
+        }
+        self.set_state(frame, FrameState::from_raw(FrameState::FREE.raw() | MARKED | u64::from(mark)));
         self.set_aux(frame, free.dirty);
         if free.dirty == NIL {
             free.dirty_tail = frame.raw() as u32;
         }
         free.dirty = frame.raw() as u32;
         free.dirty_since = self.tlb.now();
+        free.dirty_count += 1;
         free.count += 1;
     }
 }
@@ -263,7 +297,8 @@ pub fn give_back_shared<M: Machine>(hv: &Hypervisor<M>, frame: Mfn) {
     hv.frames.put_use(frame);
 }
 
-/// `1 << order` frames for the reservation of `domain`, filled with zeros, and without a place in its memory.
+/// `1 << order` frames for the reservation of `domain`, without a place in its memory: filled with zeros, unless `domain`
+/// itself was the last to have them.
 ///
 /// # Errors
 /// `NoMem` when there are none or the domain may not have so many.
@@ -273,8 +308,11 @@ pub fn take_for<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, order: u32) -> 
     let first = take_flushed(hv, order).inspect_err(|_| {
         counter.fetch_sub(pages, Ordering::AcqRel);
     })?;
+    let marked = FrameState::FREE.raw() | MARKED | u64::from(hv.frames.mark_of(domain.owner));
     for frame in block(first, order) {
-        hv.machine.clear(frame);
+        if hv.frames.state(frame).raw() != marked {
+            hv.machine.clear(frame);
+        }
         set_machine_to_phys(hv, frame, INVALID_M2P_ENTRY);
         hv.frames.set_state(frame, FrameState::allocated(domain.owner));
     }
@@ -350,13 +388,12 @@ pub fn exchange<M: Machine>(
     for (index, &first) in fresh.iter().enumerate() {
         for frame in block(first, order) {
             hv.machine.clear(frame);
-            set_machine_to_phys(hv, frame, INVALID_M2P_ENTRY);
             hv.frames.set_state(frame, FrameState::allocated(domain.owner));
         }
         place(index, first);
     }
     for &frame in old {
-        hv.frames.retire(frame);
+        hv.frames.retire(frame, domain.owner);
     }
     Ok(())
 }

@@ -21,6 +21,8 @@ pub struct FrameTable {
     shared: [AtomicU32; MAX_DOMAINS],
     /// Frames of RAM.
     ram: AtomicU32,
+    /// How often each slot has got a domain.
+    generations: [AtomicU32; MAX_DOMAINS],
     /// When what was flushed.
     pub tlb: TlbClock,
     pub(super) free: Lock<FreeFrames>,
@@ -42,6 +44,7 @@ impl FrameTable {
             reserved: [const { AtomicU32::new(0) }; MAX_DOMAINS],
             shared: [const { AtomicU32::new(0) }; MAX_DOMAINS],
             ram: AtomicU32::new(0),
+            generations: [const { AtomicU32::new(0) }; MAX_DOMAINS],
             tlb: TlbClock::default(),
             free: Lock::new(FreeFrames::default()),
             forbidden_io: Lock::new(Ranges::EMPTY),
@@ -167,6 +170,24 @@ impl FrameTable {
         exchange(word, seen, next)
     }
 
+    /// Takes a use of a validated table of `owner`, where that is no more than counting on. Says whether it was.
+    #[inline(always)]
+    #[must_use]
+    pub(super) fn hold_table_once_more(&self, index: usize, owner: Owner, kind: FrameType) -> bool {
+        let Some(word) = self.state.get(index) else { return false };
+        let seen = FrameState::from_raw(word.load(Ordering::Acquire));
+        seen.used_once_more(owner, kind).is_some_and(|next| exchange(word, seen, next))
+    }
+
+    /// Gives back a use of a table that is not the last. Says whether it was so.
+    #[inline(always)]
+    #[must_use]
+    pub(super) fn hold_table_once_less(&self, index: usize) -> bool {
+        let Some(word) = self.state.get(index) else { return false };
+        let seen = FrameState::from_raw(word.load(Ordering::Acquire));
+        seen.table_once_less().is_some_and(|next| exchange(word, seen, next))
+    }
+
     /// Takes a reference on a frame of `owner`.
     ///
     /// # Errors
@@ -188,13 +209,13 @@ impl FrameTable {
     /// Gives a reference back. With the last one the frame is nobody's and returns to the allocator.
     #[inline]
     pub fn put(&self, mfn: Mfn) {
-        self.give_up(mfn, |state| Ok(state.unreference()));
+        let _ = self.give_up(mfn, |state| Ok(state.unreference()));
     }
 
     /// Gives back a writable use and its reference.
     #[inline]
     pub fn put_use(&self, mfn: Mfn) {
-        self.give_up(mfn, |state| {
+        let _ = self.give_up(mfn, |state| {
             debug_assert!(!state.kind().needs_validation(), "the use of a table is given back by its domain's editor");
             if state.release_means() != Released::InUse {
                 self.set_aux(mfn, self.tlb.now());
@@ -208,27 +229,25 @@ impl FrameTable {
     /// # Errors
     /// `Inval` if it is not in `owner`'s reservation.
     pub fn release_from_reservation(&self, mfn: Mfn, owner: Owner) -> Result<(), Errno> {
-        self.update(mfn, |state| {
+        self.give_up(mfn, |state| {
             if state.owner() != owner || !state.is_allocated() {
-                Err(Errno::Inval)
-            } else {
-                Ok((state.deallocated(), ()))
+                return Err(Errno::Inval);
             }
-        })?;
-        self.put(mfn);
-        Ok(())
+            Ok(state.deallocated().unreference())
+        })
     }
 
     /// Makes a step that gives a reference back, and frees the frame if that was the last.
     #[inline]
-    fn give_up(&self, mfn: Mfn, step: impl Fn(FrameState) -> Result<FrameState, Errno>) {
-        let outcome = self.update(mfn, |state| {
+    fn give_up(&self, mfn: Mfn, step: impl Fn(FrameState) -> Result<FrameState, Errno>) -> Result<(), Errno> {
+        let (_, last) = self.update(mfn, |state| {
             let next = step(state)?;
             Ok(if next.refs() == 0 { (FrameState::FREE, Some(state)) } else { (next, None) })
-        });
-        if let Ok((_, Some(last))) = outcome {
+        })?;
+        if let Some(last) = last {
             self.bury(mfn, last);
         }
+        Ok(())
     }
 
     #[cold]
@@ -237,7 +256,21 @@ impl FrameTable {
         if let Some(counter) = last.owner().slot().and_then(|slot| counters.get(slot)) {
             counter.fetch_sub(1, Ordering::AcqRel);
         }
-        self.retire(mfn);
+        self.retire(mfn, last.owner());
+    }
+
+    /// A new domain gets a slot: it knows nothing of what the one before it left behind.
+    pub fn welcome(&self, owner: Owner) {
+        if let Some(generation) = owner.slot().and_then(|slot| self.generations.get(slot)) {
+            generation.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// What a free frame is marked with that the domain now in `owner`'s slot was the last to have.
+    pub(super) fn mark_of(&self, owner: Owner) -> u32 {
+        let slot = owner.slot().unwrap_or(MAX_DOMAINS);
+        let generation = self.generations.get(slot).map_or(0, |generation| generation.load(Ordering::Acquire));
+        generation << 10 | slot as u32
     }
 
     /// Frames that the domain in `slot` owns, referred to by whomever: its reservation, and what left it but is still

@@ -276,12 +276,26 @@ impl FrameState {
     #[inline(always)]
     #[must_use]
     pub const fn writable_once_more(self, owner: Owner) -> Option<Self> {
+        self.used_once_more(owner, FrameType::Writable)
+    }
+
+    /// The same for any kind, validated already.
+    #[inline(always)]
+    #[must_use]
+    pub const fn used_once_more(self, owner: Owner, kind: FrameType) -> Option<Self> {
         const RELEVANT: u64 = OWNER | 7 << TYPE_SHIFT | VALIDATED | PARTIAL | MANY_REFS | MANY_USES;
-        let plain = (owner.0 as u64) << OWNER_SHIFT | (FrameType::Writable as u64) << TYPE_SHIFT | VALIDATED;
+        let plain = (owner.0 as u64) << OWNER_SHIFT | (kind as u64) << TYPE_SHIFT | VALIDATED;
         if self.0 & RELEVANT == plain { Some(Self(self.0 + ONE_USE + ONE_REF)) } else { None }
     }
 
-    /// The same for [`Self::reference`].
+    /// What giving back a use of a table comes to where it is not the last.
+    #[inline(always)]
+    #[must_use]
+    pub const fn table_once_less(self) -> Option<Self> {
+        if self.uses() > 1 { Some(Self(self.0 - ONE_USE - ONE_REF)) } else { None }
+    }
+
+    /// The same as for writing, for [`Self::reference`].
     #[inline(always)]
     #[must_use]
     pub const fn referenced_once_more(self, owner: Owner) -> Option<Self> {
