@@ -1,4 +1,5 @@
 //! Requests that nobody in his right mind would make: whatever the control domain or a guest asks, nothing breaks.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test")]
 
 mod support;
 

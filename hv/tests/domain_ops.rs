@@ -1,4 +1,5 @@
 //! Domains made and ended through the control domain's calls: whatever state they are ended in, everything comes back.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Several CPUs at once: vcpus that are woken, paused, moved and ended from elsewhere while they run.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test")]
 
 mod support;
 
