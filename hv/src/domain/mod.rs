@@ -242,7 +242,10 @@ impl Domain {
         let info =
             VcpuInfoPlace::new(&hv.machine, self.shared_info, id as usize * VCPU_INFO_BYTES).ok_or(Errno::Inval)?;
         let state = heap::own(&hv.machine, VcpuState::new(info))?;
-        let bits = pause::DOWN | if self.pause_count.load(Ordering::Relaxed) == 0 { 0 } else { pause::DOMAIN };
+        let when = |condition, bit| if condition { bit } else { 0 };
+        let bits = pause::DOWN
+            | when(self.pause_count.load(Ordering::Relaxed) != 0, pause::DOMAIN)
+            | when(self.is_shut_down(), pause::SHUT_DOWN);
         let vcpu = heap::share(&hv.machine, Vcpu::new(self.id, id, info, state, bits, hv.now()))?;
         sched::admit(hv, self, &vcpu)?;
         hv.time.publish(&info);

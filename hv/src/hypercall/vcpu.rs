@@ -150,7 +150,7 @@ fn register_vcpu_info<M: Machine>(caller: &mut Caller<'_, M>, vcpu: &Arc<Vcpu>, 
         // It goes down, and has not left its CPU yet.
         return Err(Errno::Inval);
     }
-    editor::hold_writable(hv, mfn, caller.domain.owner)?;
+    editor::hold_writable(hv, mfn, caller.domain.owner).map_err(|_| Errno::Inval)?;
     *frame = Some(mfn);
     let mut info = vcpu.info.lock();
     if let Some(old) = *info {
@@ -173,5 +173,9 @@ fn send_nmi<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu, argument: u64) -> R
     }
     vcpu.work.fetch_or(work::NMI, Ordering::SeqCst);
     sched::wake(caller.hv, vcpu);
+    // It has to be noticed on the way back to the guest, where events alone are not looked for.
+    if let Some(cpu) = vcpu.sched.cpu() {
+        sched::tell(caller.hv, cpu, work::RESCHEDULE);
+    }
     Ok(())
 }

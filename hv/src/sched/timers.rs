@@ -40,10 +40,11 @@ pub fn set_periodic<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu, period: u64) {
     refresh(hv, vcpu);
 }
 
-/// Ends the polling of the calling vcpu at a system time, unless a port does before.
+/// Ends the polling of the calling vcpu at a system time, unless a port does before; [`NEVER`] forgets an earlier end.
 pub(super) fn set_poll_end<M: Machine>(caller: &Caller<'_, M>, at: u64) {
-    caller.vcpu.sched.poll_deadline.store(at, Ordering::Relaxed);
-    refresh(caller.hv, caller.vcpu);
+    if caller.vcpu.sched.poll_deadline.swap(at, Ordering::Relaxed) != at {
+        refresh(caller.hv, caller.vcpu);
+    }
 }
 
 /// Sets one of the domain's watchdogs, below [`WATCHDOGS`], to a system time; [`NEVER`] stops it.

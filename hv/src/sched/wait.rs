@@ -1,6 +1,6 @@
 //! How the calling vcpu lets go of its CPU: yielding, blocking, polling.
 
-use super::{timers, unpause};
+use super::{deadlines::NEVER, timers, unpause};
 use crate::{caller::Caller, domain::vcpu::pause, event, machine::Machine, trap::work};
 use core::sync::atomic::Ordering;
 
@@ -37,9 +37,7 @@ pub fn poll<M: Machine>(caller: &Caller<'_, M>, ports: &[u32], deadline: Option<
         unpause(caller.hv, caller.vcpu, pause::POLLING);
         return;
     }
-    if let Some(deadline) = deadline {
-        timers::set_poll_end(caller, deadline);
-    }
+    timers::set_poll_end(caller, deadline.unwrap_or(NEVER));
     reschedule(caller);
 }
 
@@ -52,5 +50,6 @@ pub fn reschedule<M: Machine>(caller: &Caller<'_, M>) {
 }
 
 fn event_waits<M: Machine>(caller: &Caller<'_, M>) -> bool {
-    caller.state.info.wants_upcall() || caller.vcpu.work.load(Ordering::SeqCst) & work::NMI != 0
+    let takes_nmi = caller.state.nmi_callback.address != 0;
+    caller.state.info.wants_upcall() || (takes_nmi && caller.vcpu.work.load(Ordering::SeqCst) & work::NMI != 0)
 }
