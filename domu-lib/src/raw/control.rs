@@ -337,6 +337,12 @@ pub fn set_iopl(level: u32) -> Result<(), Errno> {
 /// What the hypervisor refuses: no such line.
 pub fn map_interrupt_line(gsi: u32) -> Result<u32, Errno> {
     let line = i32::try_from(gsi).map_err(|_| Errno::Inval)?;
+    let mut setup = physdev::PhysdevSetupGsi { gsi: line, triggering: 1, polarity: 1, _pad0: 0 };
+    match physdev_op(physdev::PHYSDEVOP_SETUP_GSI, &mut setup) {
+        // Somebody set the line up before: so be it.
+        Ok(()) | Err(Errno::Exist) => {}
+        Err(errno) => return Err(errno),
+    }
     let mut map = physdev::PhysdevMapPirq {
         domid: DomId::SELF,
         r#type: physdev::MAP_PIRQ_TYPE_GSI,
@@ -345,12 +351,7 @@ pub fn map_interrupt_line(gsi: u32) -> Result<u32, Errno> {
         ..FromZeros::new_zeroed()
     };
     physdev_op(physdev::PHYSDEVOP_MAP_PIRQ, &mut map)?;
-    let mut setup = physdev::PhysdevSetupGsi { gsi: line, triggering: 1, polarity: 1, _pad0: 0 };
-    match physdev_op(physdev::PHYSDEVOP_SETUP_GSI, &mut setup) {
-        // Somebody set the line up before: so be it.
-        Ok(()) | Err(Errno::Exist) => u32::try_from(map.pirq).map_err(|_| Errno::Inval),
-        Err(errno) => Err(errno),
-    }
+    u32::try_from(map.pirq).map_err(|_| Errno::Inval)
 }
 
 /// Tells the interrupt controller that an interrupt was served.
