@@ -59,18 +59,45 @@ pub(crate) fn start() {
     }
 }
 
-/// Where `print!` goes.
-struct Out;
+/// Where `print!` goes: text is gathered, so that a line is one message.
+struct Out {
+    bytes: [u8; 256],
+    used: usize,
+}
+
+impl Out {
+    fn add(&mut self, mut part: &[u8]) {
+        while !part.is_empty() {
+            if self.used == self.bytes.len() {
+                self.flush();
+            }
+            let room = self.bytes.get_mut(self.used..).unwrap_or_default();
+            let count = room.len().min(part.len());
+            let (now, later) = part.split_at(count);
+            if let Some(room) = room.get_mut(..count) {
+                room.copy_from_slice(now);
+            }
+            self.used += count;
+            part = later;
+        }
+    }
+
+    fn flush(&mut self) {
+        let text = self.bytes.get(..self.used).unwrap_or_default();
+        match RING.lock().as_mut() {
+            Some(ring) => ring.write(text),
+            None => {
+                // A domain that may not use the hypervisor's console has nowhere else to write to.
+                let _ = hypercall::console_write(text);
+            }
+        }
+        self.used = 0;
+    }
+}
 
 impl Write for Out {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        match RING.lock().as_mut() {
-            Some(ring) => write_lines(text, |part| ring.write(part)),
-            None => write_lines(text, |part| {
-                // A domain that may not use the hypervisor's console has nowhere else to write to.
-                let _ = hypercall::console_write(part);
-            }),
-        }
+        write_lines(text, |part| self.add(part));
         Ok(())
     }
 }
@@ -90,8 +117,10 @@ fn write_lines(text: &str, mut write: impl FnMut(&[u8])) {
 
 /// Writes formatted text to the console.
 pub fn print(arguments: fmt::Arguments<'_>) {
+    let mut out = Out { bytes: [0; 256], used: 0 };
     // `Out` never fails.
-    let _ = Out.write_fmt(arguments);
+    let _ = out.write_fmt(arguments);
+    out.flush();
 }
 
 /// Writes to every console there is, whoever holds their locks: for the last words of a guest.

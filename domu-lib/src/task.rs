@@ -8,6 +8,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::rc::Rc;
 use alloc::sync::Arc;
 use alloc::task::Wake;
+use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
@@ -40,12 +41,44 @@ struct Executor {
     tasks: RefCell<BTreeMap<u64, (Local, Waker)>>,
     ready: Ready,
     next: Cell<u64>,
+    /// What is being polled, outermost first, and whether it was woken meanwhile. More than one where a task calls
+    /// [`run`] itself.
+    running: RefCell<Vec<(u64, bool)>>,
 }
 
 impl Executor {
+    fn fresh(&self) -> u64 {
+        self.next.set(self.next.get() + 1);
+        self.next.get()
+    }
+
+    /// The oldest task that is to be polled and can be; what is being polled already is noted as woken.
+    fn next_ready(&self) -> Option<u64> {
+        loop {
+            let id = self.ready.lock().pop_front()?;
+            match self.running.borrow_mut().iter_mut().find(|(running, _)| *running == id) {
+                Some((_, woken)) => *woken = true,
+                None => return Some(id),
+            }
+        }
+    }
+
+    fn enter(&self, id: u64) {
+        self.running.borrow_mut().push((id, false));
+    }
+
+    /// Ends the poll that was entered last; says whether it was woken by who it ran inside.
+    fn leave(&self) -> bool {
+        self.running.borrow_mut().pop().is_some_and(|(_, woken)| woken)
+    }
+
+    /// Whether the innermost [`run`]'s own future was woken; takes the note away.
+    fn take_woken(&self) -> bool {
+        self.running.borrow_mut().last_mut().is_some_and(|(_, woken)| core::mem::take(woken))
+    }
+
     fn add(&self, future: Local) {
-        let id = self.next.get() + 1;
-        self.next.set(id);
+        let id = self.fresh();
         let waker = Waker::from(Arc::new(Signal { id, ready: self.ready.clone() }));
         self.tasks.borrow_mut().insert(id, (future, waker.clone()));
         waker.wake();
@@ -111,12 +144,18 @@ pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> JoinHandl
 fn turn() -> bool {
     let count = EXECUTOR.with(|executor| executor.ready.lock().len());
     for _ in 0..count {
-        let Some(id) = EXECUTOR.with(|executor| executor.ready.lock().pop_front()) else { break };
+        let Some(id) = EXECUTOR.with(Executor::next_ready) else { break };
         // The task is out of the table while it runs, so that it may spawn others.
         let taken = EXECUTOR.with(|executor| executor.tasks.borrow_mut().remove(&id));
         let Some((mut future, waker)) = taken else { continue };
-        if future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
-            EXECUTOR.with(|executor| executor.tasks.borrow_mut().insert(id, (future, waker)));
+        EXECUTOR.with(|executor| executor.enter(id));
+        let pending = future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending();
+        let woken = EXECUTOR.with(Executor::leave);
+        if pending {
+            EXECUTOR.with(|executor| executor.tasks.borrow_mut().insert(id, (future, waker.clone())));
+            if woken {
+                waker.wake();
+            }
         }
     }
     count > 0
@@ -124,28 +163,24 @@ fn turn() -> bool {
 
 /// Runs `main` and every task until `main` ends, and blocks the vcpu while there is nothing to do.
 ///
-/// Tasks that are left stay where they are: a later `run` continues them.
+/// Tasks that are left stay where they are: a later `run` continues them. A task may call `run` itself, to wait in code
+/// that cannot be async; what it runs inside waits with it.
 pub fn run<T>(main: impl Future<Output = T>) -> T {
-    const MAIN: u64 = 0;
+    // The main future may borrow its caller's values, so it is polled here instead of standing in the table.
     let mut main = pin!(main);
-    let ready = EXECUTOR.with(|executor| executor.ready.clone());
-    let waker = Waker::from(Arc::new(Signal { id: MAIN, ready }));
+    let (id, ready) = EXECUTOR.with(|executor| (executor.fresh(), executor.ready.clone()));
+    let waker = Waker::from(Arc::new(Signal { id, ready }));
+    EXECUTOR.with(|executor| executor.enter(id));
     loop {
-        // The main future may borrow its caller's values, so it is polled here instead of standing in the table.
         if let Poll::Ready(value) = main.as_mut().poll(&mut Context::from_waker(&waker)) {
+            EXECUTOR.with(Executor::leave);
             return value;
         }
         loop {
             crate::event::collect();
             crate::time::fire();
-            let main_is_ready = EXECUTOR.with(|executor| {
-                let mut ready = executor.ready.lock();
-                let before = ready.len();
-                ready.retain(|&id| id != MAIN);
-                ready.len() != before
-            });
             let ran = turn();
-            if main_is_ready {
+            if EXECUTOR.with(Executor::take_woken) {
                 break;
             }
             if !ran {
@@ -259,6 +294,27 @@ mod tests {
         let (first, second) = (spawn(writer(1)), spawn(writer(2)));
         run(join(first, second));
         assert_eq!(*log.borrow(), [1, 2, 1, 2, 1, 2]);
+    }
+
+    #[test]
+    fn a_task_may_wait_in_code_that_is_not_async() {
+        let (inner, outer) = (Rc::new(Notify::new()), Rc::new(Notify::new()));
+        let (waits, wakes) = (inner.clone(), outer.clone());
+        run(async {
+            let waiting = spawn(async move {
+                run(waits.notified());
+                yield_now().await;
+                7
+            });
+            // Wakes the outer main while the inner run has the vcpu, and must not be forgotten for it.
+            spawn(async move {
+                yield_now().await;
+                wakes.notify();
+                inner.notify();
+            });
+            outer.notified().await;
+            assert_eq!(waiting.await, 7);
+        });
     }
 
     #[test]

@@ -16,6 +16,7 @@ unsafe extern "C" {
     static oxen_stack_guard: u8;
     static __image_end: u8;
     static __text_end: u8;
+    static __rodata_end: u8;
     fn oxen_guest_main();
 }
 
@@ -41,6 +42,7 @@ pub(super) extern "C" fn start(info: *const StartInfo) -> ! {
     // SAFETY: nothing lives in the guard page; touching it is meant to be the end.
     let guarded = unsafe { tables::update_va_mapping((&raw const oxen_stack_guard) as u64, 0, mmu::UVMF_INVLPG) };
     assert!(guarded.is_ok(), "stack guard: {guarded:?}");
+    protect_image();
     let limit = crate::memory::limit_from_map(info.nr_pages);
     lay_out_memory(info, limit);
     crate::start();
@@ -125,7 +127,9 @@ fn lay_out_memory(info: &StartInfo, limit: u64) {
     let first = layout.find_run(table_count + bitmap_pages + more_pages, total);
     let read_only = |pfn: u64| {
         let builders = view::pfn_of(info.pt_base).0;
-        (builders..builders + info.nr_pt_frames).contains(&pfn) || (first..first + table_count).contains(&pfn)
+        (builders..builders + info.nr_pt_frames).contains(&pfn)
+            || (first..first + table_count).contains(&pfn)
+            || pfn < view::pfn_of((&raw const __rodata_end) as u64).0
     };
     for leaf in 0..leaves {
         fill(frame(first + leaf), |index| {
@@ -167,6 +171,33 @@ fn lay_out_memory(info: &StartInfo, limit: u64) {
         }
     }
     pool::install(pool);
+}
+
+/// What a page of the image is mapped as: code is not written, data is not run.
+fn image_flags(address: u64) -> u64 {
+    if address < (&raw const __text_end) as u64 {
+        bits::PRESENT | bits::ACCESSED
+    } else if address < (&raw const __rodata_end) as u64 {
+        bits::READ_ONLY
+    } else {
+        bits::DATA
+    }
+}
+
+/// Maps the image by what its parts are, where the builder mapped all of it writable.
+fn protect_image() {
+    let end = (&raw const __image_end) as u64;
+    for address in (view::VIRT_BASE..end).step_by(PAGE_SIZE) {
+        let own = frame(view::pfn_of(address).0).address();
+        let mapped = tables::walk(tables::root(), address, 1).is_some_and(|place| place.value & bits::FRAME == own);
+        // The shared page and the guard stand in places of their own.
+        if mapped {
+            // SAFETY: the linker script puts what is written or run where these flags allow it.
+            let result =
+                unsafe { tables::update_va_mapping(address, own | image_flags(address), mmu::UVMF_INVLPG) };
+            assert!(result.is_ok(), "image at {address:#x}: {result:?}");
+        }
+    }
 }
 
 /// Takes away the builder's mappings of pages behind the boot image: each page keeps one writable mapping.

@@ -1,10 +1,12 @@
 //! This domain's own reservation: its memory map, frames given back and taken by the balloon.
 
+use alloc::vec::Vec;
+
 use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
 use oxen_abi::hypercall::Hypercall;
 use oxen_abi::memory as abi;
-use oxen_abi::mmu::UVMF_INVLPG;
+use oxen_abi::mmu::{MMU_NORMAL_PT_UPDATE, MMUEXT_TLB_FLUSH_LOCAL, MmuUpdate, MmuextOp};
 use zerocopy::FromZeros;
 
 use super::hypercall::call2;
@@ -52,22 +54,21 @@ fn request(frames: &mut [u64]) -> abi::MemoryReservation {
 ///
 /// # Errors
 /// What the hypervisor refuses.
-pub(crate) fn release(pages: alloc::vec::Vec<Page>) -> Result<usize, Errno> {
-    let pfns: alloc::vec::Vec<Pfn> = pages.into_iter().map(Page::into_pfn).collect();
-    let mut frames: alloc::vec::Vec<u64> = alloc::vec::Vec::with_capacity(pfns.len());
-    for &pfn in &pfns {
-        frames.push(p2m::mfn(pfn).map_or(p2m::INVALID, |frame| frame.0));
-        // SAFETY: the page was taken from its owner: no view of it is left.
-        unsafe { tables::update_va_mapping(view::address(pfn), 0, UVMF_INVLPG) }?;
-        p2m::set(pfn, None);
+pub(crate) fn release(pages: Vec<Page>) -> Result<usize, Errno> {
+    let pfns: Vec<Pfn> = pages.into_iter().map(Page::into_pfn).collect();
+    let mut frames: Vec<u64> = pfns.iter().map(|&pfn| p2m::mfn(pfn).map_or(p2m::INVALID, |frame| frame.0)).collect();
+    // SAFETY: the pages were taken from their owners: no view of them is left.
+    if let Err((_, errno)) = unsafe { set_entries(&pfns, |_| 0) } {
+        // What was unmapped is mapped again, where it can be; the rest never went away.
+        adopt(&pfns, &frames);
+        return Err(errno);
     }
+    pfns.iter().for_each(|&pfn| p2m::set(pfn, None));
     let mut request = request(&mut frames);
     // SAFETY: nobody uses the frames any more.
     let result = unsafe { memory_op(abi::XENMEM_DECREASE_RESERVATION, &mut request) };
-    let done = result.unwrap_or(0) as usize;
-    for (&pfn, &frame) in pfns.iter().zip(&frames).skip(done) {
-        adopt(pfn, Mfn(frame))?;
-    }
+    let done = *result.as_ref().unwrap_or(&0) as usize;
+    adopt(pfns.get(done..).unwrap_or_default(), frames.get(done..).unwrap_or_default());
     result.map(|_| done)
 }
 
@@ -76,25 +77,48 @@ pub(crate) fn release(pages: alloc::vec::Vec<Page>) -> Result<usize, Errno> {
 /// # Errors
 /// What the hypervisor refuses.
 pub(crate) fn populate(pfns: &[Pfn]) -> Result<usize, Errno> {
-    let mut frames: alloc::vec::Vec<u64> = pfns.iter().map(|pfn| pfn.0).collect();
+    // Tables first: a page without a place in them could not be used.
+    for &pfn in pfns {
+        tables::ensure(view::address(pfn))?;
+    }
+    let mut frames: Vec<u64> = pfns.iter().map(|pfn| pfn.0).collect();
     let mut request = request(&mut frames);
     // SAFETY: the list is read and written in place; new frames are nobody's yet.
     let done = unsafe { memory_op(abi::XENMEM_POPULATE_PHYSMAP, &mut request) }? as usize;
-    for (&pfn, &frame) in pfns.iter().zip(&frames).take(done) {
-        adopt(pfn, Mfn(frame))?;
-    }
+    adopt(pfns.get(..done).unwrap_or_default(), frames.get(..done).unwrap_or_default());
     Ok(done)
 }
 
-/// Maps a frame that came to us as page `pfn` and puts it into the pool.
-fn adopt(pfn: Pfn, frame: Mfn) -> Result<(), Errno> {
-    p2m::set(pfn, Some(frame));
-    let entry = tables::ensure(view::address(pfn))?;
-    let update = oxen_abi::mmu::MmuUpdate { ptr: entry, val: frame.address() | bits::DATA };
-    // SAFETY: the page's place in the direct map is empty.
-    unsafe { tables::mmu_update(&[update], DomId::SELF) }.map_err(|(_, errno)| errno)?;
-    pool::give(pfn, 1);
-    Ok(())
+/// Maps frames that are ours as the pages `pfns` and puts these into the pool. A page that cannot be mapped is left
+/// without its frame, and the guest with a page less.
+fn adopt(pfns: &[Pfn], frames: &[u64]) {
+    for (&pfn, &frame) in pfns.iter().zip(frames) {
+        p2m::set(pfn, Some(Mfn(frame)));
+    }
+    // SAFETY: the pages' places in the direct map are empty, or hold these very frames.
+    let mapped =
+        unsafe { set_entries(pfns, |index| frames.get(index).map_or(0, |&frame| Mfn(frame).address() | bits::DATA)) };
+    let good = mapped.map_or_else(|(done, _)| done, |()| pfns.len());
+    for (index, &pfn) in pfns.iter().enumerate() {
+        if index < good { pool::give(pfn, 1) } else { p2m::set(pfn, None) }
+    }
+}
+
+/// Writes the entries of pages in the direct map, then flushes what the processor remembers of them.
+///
+/// # Safety
+/// Nobody may use the pages through what is changed.
+unsafe fn set_entries(pfns: &[Pfn], value: impl Fn(usize) -> u64) -> Result<(), (usize, Errno)> {
+    let mut updates = Vec::with_capacity(pfns.len());
+    for (index, &pfn) in pfns.iter().enumerate() {
+        let entry = tables::ensure(view::address(pfn)).map_err(|errno| (0, errno))?;
+        updates.push(MmuUpdate { ptr: entry | MMU_NORMAL_PT_UPDATE, val: value(index) });
+    }
+    // SAFETY: the caller's promise.
+    unsafe { tables::mmu_update(&updates, DomId::SELF) }?;
+    let flush = MmuextOp { cmd: MMUEXT_TLB_FLUSH_LOCAL, _pad: 0, arg1: 0, arg2: 0 };
+    // SAFETY: a flush changes no mapping.
+    unsafe { tables::mmuext_op(&[flush], DomId::SELF) }.map_err(|(_, errno)| (pfns.len(), errno))
 }
 
 /// How many pages the hypervisor counts as this domain's now.
