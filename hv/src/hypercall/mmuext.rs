@@ -71,7 +71,7 @@ pub fn mmuext_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Rep
     outcome.map(|()| 0)
 }
 
-#[inline]
+#[inline(always)]
 fn apply<M: Machine>(
     caller: &mut Caller<'_, M>,
     lender: &Lender,
@@ -79,6 +79,24 @@ fn apply<M: Machine>(
     spent: &mut u32,
 ) -> Result<(), Refusal> {
     let (hv, domain) = (caller.hv, caller.domain);
+    // Every context switch of a guest comes this way.
+    match op.cmd {
+        MMUEXT_NEW_BASEPTR if lender.is_self() => root::switch(caller, &mut Editor::lock(hv, domain), frame(op.arg1)?),
+        MMUEXT_NEW_USER_BASEPTR if lender.is_self() => {
+            let root = if op.arg1 == 0 { None } else { Some(frame(op.arg1)?) };
+            root::switch_user(caller, &mut Editor::lock(hv, domain), root)
+        }
+        _ => apply_other(caller, lender, op, spent),
+    }
+}
+
+#[inline(never)]
+fn apply_other<M: Machine>(
+    caller: &mut Caller<'_, M>,
+    lender: &Lender,
+    op: &MmuextOp,
+    spent: &mut u32,
+) -> Result<(), Refusal> {
     match op.cmd {
         MMUEXT_PIN_L1_TABLE..=MMUEXT_PIN_L4_TABLE => {
             let level = op.cmd - MMUEXT_PIN_L1_TABLE + 1;
@@ -116,14 +134,6 @@ fn apply<M: Machine>(
             Ok(held.map_err(|_| Errno::Inval)?)
         }
         _ if !lender.is_self() => Err(Errno::Perm.into()),
-        MMUEXT_NEW_BASEPTR => {
-            let root = frame(op.arg1)?;
-            root::switch(caller, &mut Editor::lock(hv, domain), root)
-        }
-        MMUEXT_NEW_USER_BASEPTR => {
-            let root = if op.arg1 == 0 { None } else { Some(frame(op.arg1)?) };
-            root::switch_user(caller, &mut Editor::lock(hv, domain), root)
-        }
         _ => Ok(flush_or_ldt(caller, op)?),
     }
 }

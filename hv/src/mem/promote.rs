@@ -55,7 +55,7 @@ impl<M: Machine> Editor<'_, M> {
     /// # Errors
     /// `Inval` if the frame is not the domain's, is something else, or contains what no such table may; then nothing has
     /// changed. `Preempted`: what has been done is kept, the same call goes on.
-    #[inline]
+    #[inline(always)]
     pub fn take_table(&mut self, mfn: Mfn, level: u32) -> Result<(), Refusal> {
         let kind = FrameType::table(level).ok_or(Errno::Inval)?;
         if self.hv.frames.hold_table_once_more(mfn.index(), self.domain.owner, kind) {
@@ -64,6 +64,7 @@ impl<M: Machine> Editor<'_, M> {
         self.take_table_with_care(mfn, level, kind)
     }
 
+    #[inline(never)]
     fn take_table_with_care(&mut self, mfn: Mfn, level: u32, kind: FrameType) -> Result<(), Refusal> {
         match self.take_step(mfn, kind) {
             Progress::Done => Ok(()),
@@ -80,13 +81,14 @@ impl<M: Machine> Editor<'_, M> {
     /// Gives back a use and a reference of a table. If it was the last use, everything below is given back too: now, or
     /// where it is much, before anything else the next time somebody edits the domain's tables. Call [`Self::settle`] first:
     /// two tables cannot both be left for later, and the second would be given back in one go.
-    #[inline]
+    #[inline(always)]
     pub fn put_table(&mut self, mfn: Mfn) {
         if !self.hv.frames.hold_table_once_less(mfn.index()) {
             self.put_table_with_care(mfn);
         }
     }
 
+    #[inline(never)]
     fn put_table_with_care(&mut self, mfn: Mfn) {
         if let Some(level) = self.release(mfn) {
             let mut walk = one_step(mfn, level, TABLE_ENTRIES);
