@@ -5,10 +5,23 @@
 #[cfg(target_os = "none")]
 mod x86;
 
-/// Where the loader's world ends: on the boot CPU's stack, paging on, interrupts off.
+/// Where the loader's world ends: on the boot CPU's stack, paging on, interrupts off. It is entered once.
 #[cfg(target_os = "none")]
 extern "sysv64" fn start(magic: u32, info: u32) -> ! {
-    x86::setup::boot(magic, info)
+    use x86::setup;
+    setup::speak();
+    setup::catch_faults();
+    let handed_over = setup::read_handoff(magic, info);
+    let options = setup::read_options(&handed_over);
+    let features = setup::set_up_cpu();
+    let (memory, space, frames) = setup::divide_memory(&handed_over);
+    let acpi = setup::read_acpi(&handed_over);
+    let machine = setup::find_machine(features, &acpi, &options, space);
+    let hv = setup::make_hypervisor(machine, frames, &memory, &handed_over, &acpi);
+    setup::announce(hv, &handed_over, &options);
+    let cpu = setup::open_boot_cpu(hv);
+    setup::build_dom0(hv, &handed_over, &options);
+    setup::run(cpu)
 }
 
 #[cfg(not(target_os = "none"))]

@@ -179,9 +179,9 @@ fn take_gdt<M: Machine>(
     Ok(())
 }
 
-/// Gives back the frames of a vcpu's GDT; no CPU shows them any more.
+/// Gives back the frames of a vcpu's GDT and LDT; no CPU shows them any more.
 pub fn put_gdt<M: Machine>(editor: &Editor<'_, M>, state: &mut VcpuState) {
-    for mfn in state.gdt.iter_mut().filter_map(Option::take) {
+    for mfn in state.gdt.iter_mut().chain(&mut state.ldt).filter_map(Option::take) {
         editor.put_descriptors(mfn);
     }
     state.gdt_entries = 0;

@@ -112,7 +112,11 @@ pub fn shut_down<M: Machine>(hv: &'static Hypervisor<M>, domain: &Domain, reason
     };
     if domain.is_privileged {
         console::print(hv, format_args!("The control domain has shut down (reason {reason})"));
-        if reason == SHUTDOWN_POWEROFF { hv.machine.power_off() } else { hv.machine.reboot() }
+        match reason {
+            SHUTDOWN_POWEROFF => hv.machine.power_off(),
+            SHUTDOWN_CRASH => hv.machine.fail(),
+            _ => hv.machine.reboot(),
+        }
     }
     let stage = domain.life.lock();
     let first = domain.shutdown.compare_exchange(NOT_SHUT_DOWN, reason, Ordering::AcqRel, Ordering::Relaxed);

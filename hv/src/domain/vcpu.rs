@@ -92,6 +92,9 @@ pub struct Callback {
     pub masks_events: bool,
 }
 
+/// Pages of an LDT at most.
+pub const LDT_PAGES: usize = 16;
+
 /// What only the CPU that runs the vcpu may touch: it is *moved* there, so no lock is needed.
 #[derive(Debug)]
 pub struct VcpuState {
@@ -139,6 +142,8 @@ pub struct VcpuState {
     pub ldt_base: u64,
     /// Entries of the guest's LDT.
     pub ldt_entries: u16,
+    /// Frames of the guest's LDT as far as they were used, each held as a descriptor page.
+    pub ldt: [Option<Mfn>; LDT_PAGES],
     /// CR0.TS as the guest set it.
     pub task_switched: bool,
     /// CR4 as the guest sees it.
@@ -196,6 +201,7 @@ impl VcpuState {
             gdt_entries: 0,
             ldt_base: 0,
             ldt_entries: 0,
+            ldt: [None; LDT_PAGES],
             task_switched: false,
             cr4: CR4_AT_START,
             breakpoints: [0; 4],

@@ -134,12 +134,12 @@ fn apply_other<M: Machine>(
             Ok(held.map_err(|_| Errno::Inval)?)
         }
         _ if !lender.is_self() => Err(Errno::Perm.into()),
-        _ => Ok(flush_or_ldt(caller, op)?),
+        _ => flush_or_ldt(caller, op),
     }
 }
 
 /// What changes no table.
-fn flush_or_ldt<M: Machine>(caller: &mut Caller<'_, M>, op: &MmuextOp) -> Result<(), Errno> {
+fn flush_or_ldt<M: Machine>(caller: &mut Caller<'_, M>, op: &MmuextOp) -> Result<(), Refusal> {
     let page = Some(GuestAddr(op.arg1));
     match op.cmd {
         MMUEXT_TLB_FLUSH_LOCAL => flush(caller, Cpus::Local, None),
@@ -151,23 +151,26 @@ fn flush_or_ldt<M: Machine>(caller: &mut Caller<'_, M>, op: &MmuextOp) -> Result
         MMUEXT_FLUSH_CACHE | MMUEXT_FLUSH_CACHE_GLOBAL if caller.domain.is_privileged => {
             caller.hv.machine.flush_data_caches();
         }
-        MMUEXT_FLUSH_CACHE | MMUEXT_FLUSH_CACHE_GLOBAL => return Err(Errno::Acces),
+        MMUEXT_FLUSH_CACHE | MMUEXT_FLUSH_CACHE_GLOBAL => return Err(Errno::Acces.into()),
         MMUEXT_SET_LDT => return set_ldt(caller, op.arg1, op.arg2),
-        _ => return Err(Errno::NoSys),
+        _ => return Err(Errno::NoSys.into()),
     }
     Ok(())
 }
 
 /// Names another local descriptor table; its pages are taken as they are used.
-fn set_ldt<M: Machine>(caller: &mut Caller<'_, M>, base: u64, entries: u64) -> Result<(), Errno> {
+fn set_ldt<M: Machine>(caller: &mut Caller<'_, M>, base: u64, entries: u64) -> Result<(), Refusal> {
     let bytes = entries.saturating_mul(8);
     if entries > MAX_LDT_ENTRIES || base & 0xfff != 0 || entries != 0 && !GuestAddr(base).is_guest_range(bytes) {
-        return Err(Errno::Inval);
+        return Err(Errno::Inval.into());
     }
     if (caller.state.ldt_base, u64::from(caller.state.ldt_entries)) != (base, entries) {
+        let editor = Editor::open(caller.hv, caller.domain)?;
+        let old = core::mem::take(&mut caller.state.ldt);
         caller.state.ldt_base = base;
         caller.state.ldt_entries = entries as u16;
         caller.hv.machine.load_descriptor_tables(caller.state);
+        old.into_iter().flatten().for_each(|mfn| editor.put_descriptors(mfn));
     }
     Ok(())
 }

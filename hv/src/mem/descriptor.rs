@@ -2,10 +2,11 @@
 
 use super::{
     editor::{Editor, hold_writable},
+    entry::Entry,
     frame_type::{Acquired, FrameType, Released},
 };
 use crate::{
-    addr::{MachineAddr, Mfn, Slot},
+    addr::{GuestAddr, MachineAddr, Mfn, Slot},
     machine::Machine,
 };
 use core::sync::atomic::Ordering;
@@ -63,6 +64,16 @@ impl<M: Machine> Editor<'_, M> {
             }
         }
         self.hv.frames.update(mfn, |state| Ok((state.validated(), ()))).map(|_| ())
+    }
+
+    /// Takes the frame that is mapped at `va`, a page of the guest's LDT.
+    ///
+    /// # Errors
+    /// `Fault` if nothing is mapped there, else as [`Self::take_descriptors`].
+    pub fn take_mapped_descriptors(&self, root: Mfn, va: GuestAddr) -> Result<Mfn, Errno> {
+        let mapping = Entry(self.find(root, va).ok_or(Errno::Fault)?.word.load(Ordering::Relaxed));
+        let mfn = mapping.mfn().filter(|_| mapping.is_present()).ok_or(Errno::Fault)?;
+        self.take_descriptors(mfn).map(|()| mfn)
     }
 
     /// Gives back a descriptor page that no CPU shows any more.

@@ -188,6 +188,8 @@ pub trait Power {
     fn power_off(&self);
     /// Starts the machine anew.
     fn reboot(&self);
+    /// Ends after the control domain's crash, so that it is noticed.
+    fn fail(&self);
 }
 
 impl<M: Machine> Hypervisor<M> {

@@ -9,6 +9,7 @@ pub mod debug;
 pub mod decode;
 pub mod emulate;
 pub mod flags;
+pub mod ldt;
 pub mod msr;
 pub mod page_fault;
 pub mod ports;

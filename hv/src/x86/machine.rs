@@ -33,7 +33,12 @@ pub(crate) struct Pc {
     pub power_off: Option<PowerOff>,
     /// The console's interrupt line.
     pub console_gsi: u32,
+    /// Whether to stop, rather than start again, after a crash.
+    pub no_reboot: bool,
 }
+
+/// What `isa-debug-exit` is told when the control domain has crashed.
+const DOM0_CRASHED: u32 = 0x13;
 
 /// Bytes of the machine-to-phys table that the ABI names at once.
 const CHUNK: u64 = 2 << 20;
@@ -261,7 +266,7 @@ impl Clock for Pc {
 
     fn arm(&self, deadline: u64) {
         let left = deadline.saturating_sub(cpu::ticks());
-        let ticks = u128::from(left) * u128::from(self.apic_scale) >> 32;
+        let ticks = (u128::from(left) * u128::from(self.apic_scale)) >> 32;
         self.apic.arm(u32::try_from(ticks).unwrap_or(u32::MAX), deadline);
     }
 
@@ -285,6 +290,11 @@ impl Power for Pc {
 
     fn reboot(&self) {
         power::reboot();
+    }
+
+    fn fail(&self) {
+        power::debug_exit(DOM0_CRASHED);
+        if self.no_reboot { power::halt() } else { power::reboot() }
     }
 }
 

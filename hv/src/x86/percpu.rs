@@ -60,6 +60,10 @@ impl CpuBlock {
     /// # Safety
     /// On the way in from a guest, at most once; the reference is let go before [`Self::finish`] is called.
     #[inline]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "the cell is the CPU's own; the caller answers for there being one reference"
+    )]
     pub(crate) unsafe fn caller(&self) -> &mut Caller<'static, Pc> {
         // SAFETY: a guest came in, so `put_on` has filled it; the caller answers for the rest.
         unsafe { (*self.caller.get()).assume_init_mut() }
@@ -89,6 +93,7 @@ impl CpuBlock {
 }
 
 #[cold]
+#[expect(clippy::panic, reason = "the scheduler's promise; only a bug breaks it")]
 fn nobody() -> ! {
     panic!("the scheduler left the CPU without a vcpu");
 }

@@ -153,7 +153,7 @@ pub(crate) fn switch_mode(state: &VcpuState) {
 pub(crate) fn load_descriptor_tables(hardware: &mut Hardware, state: &VcpuState) {
     let Some(window) = Window::of(hardware.number) else { return };
     window.show_gdt(&state.gdt);
-    window.hide_ldt();
+    window.show_ldt(&state.ldt);
     if state.ldt_entries != 0 {
         hardware.gdt.set_ldt(window.ldt_base(), state.ldt_entries);
     }

@@ -352,6 +352,10 @@ impl Power for Fake {
     fn reboot(&self) {
         self.count("reboot");
     }
+
+    fn fail(&self) {
+        self.count("fail");
+    }
 }
 
 impl Processor for Fake {

@@ -124,16 +124,6 @@ impl Apic {
         }
     }
 
-    /// Stops the timer.
-    pub(crate) fn disarm(self) {
-        if self.by_deadline {
-            // SAFETY: as in `arm`; zero disarms.
-            unsafe { msr::write(msr::TSC_DEADLINE, 0) }
-        } else {
-            self.write(INITIAL_COUNT, 0);
-        }
-    }
-
     /// Raises `vector` on the CPU whose APIC has this number.
     pub(crate) fn send(self, apic: u8, vector: u32) {
         while self.read(COMMAND) & BUSY != 0 {

@@ -154,15 +154,16 @@ struct TablePointer {
 /// # Safety
 /// Once, on the boot CPU, before anything else uses its block.
 pub(crate) unsafe fn early() {
+    let (gdt, idt) = (&raw mut percpu::BOOT_GDT, &raw mut percpu::IDT);
     // SAFETY: nobody else runs yet; the block is this CPU's, and the two tables are taken here for the first time.
     let idt = unsafe {
-        percpu::fill(0, &mut *(&raw mut percpu::BOOT_GDT));
-        &mut *(&raw mut percpu::IDT)
+        percpu::fill(0, &mut *gdt);
+        &mut *idt
     };
     idt.fill();
     percpu::with_hardware(|cpu| {
         cpu.gdt.set_tss(&raw const cpu.tss);
-        let base = (&raw const *cpu.gdt as u64).wrapping_sub(u64::from(RESERVED_SELECTORS));
+        let base = (core::ptr::from_ref::<Gdt>(cpu.gdt) as u64).wrapping_sub(u64::from(RESERVED_SELECTORS));
         // SAFETY: the tables were just filled; all selectors loaded lie in the page at 0xe000.
         unsafe { load(base, idt) }
     });
@@ -175,7 +176,7 @@ pub(crate) unsafe fn early() {
 pub(crate) unsafe fn enter_window() -> bool {
     percpu::with_hardware(|cpu| {
         let Some(window) = Window::of(cpu.number) else { return false };
-        window.show_own_gdt(tables::image_machine_address(&raw const *cpu.gdt));
+        window.show_own_gdt(tables::image_machine_address(core::ptr::from_ref::<Gdt>(cpu.gdt)));
         window.show_gdt(&[None; 14]);
         // The CPU marked it busy when it loaded it before.
         cpu.gdt.set_tss(&raw const cpu.tss);

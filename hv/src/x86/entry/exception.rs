@@ -1,6 +1,7 @@
 //! What the stubs call: exceptions of guests, of the hypervisor itself, and device interrupts.
 
 use super::super::device::apic::vector;
+use super::super::memory::window::Window;
 use super::super::percpu::{self, CpuBlock};
 use super::super::{cpu, panic};
 use super::{finish, fixup, leave};
@@ -25,9 +26,23 @@ pub(super) extern "sysv64" fn guest_page_fault(block: &CpuBlock) {
     unsafe {
         let caller = block.caller();
         let error_code = caller.regs.error_code;
-        trap::page_fault::page_fault(caller, cpu::fault_address(), error_code);
+        let address = cpu::fault_address();
+        match ldt_offset(address, error_code) {
+            None => trap::page_fault::page_fault(caller, address, error_code),
+            Some(offset) => trap::ldt::fault(caller, offset, error_code),
+        }
         leave(block);
     }
+}
+
+/// How far into the LDT a fault was that the CPU took while it looked for a descriptor: not as user, in ring 3.
+#[inline]
+fn ldt_offset(address: u64, error_code: u32) -> Option<u64> {
+    const USER: u32 = 1 << 2;
+    if error_code & USER != 0 {
+        return None;
+    }
+    Window::of(percpu::with_hardware(|cpu| cpu.number))?.ldt_offset(address)
 }
 
 /// Another exception in a guest.
@@ -110,7 +125,12 @@ fn serve(raised: u32) {
 pub(super) extern "sysv64" fn refused_return(block: &CpuBlock) {
     // SAFETY: this is the way in, and the reference ends before the way out.
     unsafe {
-        trap::failsafe(block.caller());
+        let caller = block.caller();
+        let (cs, ss) = (caller.regs.cs, caller.regs.ss);
+        // A segment of the LDT may only not have been used yet.
+        if !trap::ldt::take_for(caller, cs) && !trap::ldt::take_for(caller, ss) {
+            trap::failsafe(caller);
+        }
         finish(block);
     }
 }

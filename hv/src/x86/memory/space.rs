@@ -59,6 +59,7 @@ impl Division {
     }
 
     /// Takes zeroed memory for good. Without it there is no hypervisor.
+    #[expect(clippy::panic, reason = "there is nobody yet to whom it could be told otherwise")]
     fn take(&mut self, bytes: u64, limit: u64) -> u64 {
         let Some(range) = self.boot.take(bytes, PAGE, limit) else {
             panic!("too little memory: {bytes} bytes for the hypervisor's own tables are not there");

@@ -183,7 +183,7 @@ pub(crate) unsafe fn protect_image() {
         &raw const image_end,
         &raw const boot_cpu_stack,
     ]
-    .map(|mark| image_machine_address(mark));
+    .map(image_machine_address);
     let guard = stack + super::super::percpu::GUARD_OFFSET as u64;
     for machine in (LOAD_ADDRESS..LOAD_ADDRESS + LARGE_PAGE).step_by(PAGE as usize) {
         let (rights, alias) = match machine {

@@ -3,6 +3,7 @@
 use super::tables::{self, READ, READ_WRITE};
 use core::sync::atomic::{AtomicU64, Ordering};
 use oxen_hv::addr::Mfn;
+use oxen_hv::domain::vcpu::LDT_PAGES;
 use oxen_hv::layout::CPU_WINDOW_START;
 
 /// Pages from one CPU's window to the next.
@@ -10,9 +11,8 @@ const STRIDE: usize = 64;
 const PAGE: u64 = 4096;
 /// The hypervisor's own page of the GDT.
 const OWN_GDT_PAGE: usize = 14;
-/// First page of the LDT, and how many it may have.
+/// First page of the LDT.
 const LDT_PAGE: usize = 16;
-const LDT_PAGES: usize = 16;
 
 /// Null descriptors: what a guest finds beyond its GDT.
 #[repr(C, align(4096))]
@@ -43,16 +43,16 @@ impl Window {
         self.base + LDT_PAGE as u64 * PAGE
     }
 
-    /// The page of the guest's LDT that an address in the window stands for.
-    pub(crate) fn ldt_page(self, address: u64) -> Option<usize> {
-        let page = address.checked_sub(self.ldt_base())? / PAGE;
-        usize::try_from(page).ok().filter(|&page| page < LDT_PAGES)
+    /// How far into the guest's LDT an address of the window is.
+    pub(crate) fn ldt_offset(self, address: u64) -> Option<u64> {
+        address.checked_sub(self.ldt_base()).filter(|&offset| offset < LDT_PAGES as u64 * PAGE)
     }
 
     fn put(self, page: usize, entry: u64) {
         if let Some(word) = self.entries.get(page)
-            && word.swap(entry, Ordering::AcqRel) != entry
+            && word.load(Ordering::Relaxed) != entry
         {
+            word.store(entry, Ordering::Release);
             super::super::cpu::invalidate(self.base + page as u64 * PAGE);
         }
     }
@@ -70,15 +70,10 @@ impl Window {
         }
     }
 
-    /// Shows one page of a guest's LDT.
-    pub(crate) fn show_ldt_page(self, page: usize, mfn: Mfn) {
-        self.put(LDT_PAGE + page.min(LDT_PAGES - 1), mfn.address().0 | READ_WRITE);
-    }
-
-    /// Hides the guest's LDT; pages come back as they are used.
-    pub(crate) fn hide_ldt(self) {
-        for page in 0..LDT_PAGES {
-            self.put(LDT_PAGE + page, 0);
+    /// Shows a guest's LDT, as far as it was used.
+    pub(crate) fn show_ldt(self, frames: &[Option<Mfn>; LDT_PAGES]) {
+        for (page, frame) in frames.iter().enumerate() {
+            self.put(LDT_PAGE + page, frame.map_or(0, |mfn| mfn.address().0 | READ_WRITE));
         }
     }
 }
