@@ -14,13 +14,20 @@ use crate::{
 use core::sync::atomic::{AtomicU64, Ordering};
 use oxen_abi::grant_table::{self as abi, GnttabTransfer};
 
+/// Gives frames away, and fills in statuses. Answers how many of the requests it got to before something more urgent came.
+pub fn transfer<M: Machine>(caller: &Caller<'_, M>, ops: &mut [GnttabTransfer]) -> usize {
+    let Ok(editor) = Editor::open(caller.hv, caller.domain) else { return 0 };
+    let mut peer = Peer::default();
+    for op in ops.iter_mut() {
+        op.status = transfer_one(caller, &editor, &mut peer, op).err().unwrap_or(abi::GNTST_OKAY);
+    }
+    ops.len()
+}
+
 /// Gives a frame of the caller, which nobody uses, to a domain that waits for it. `editor` is the caller's.
 ///
 /// Xen's header lets the giver lose the frame even if the receiver does not get it. Here it stays where it was.
-///
-/// # Errors
-/// The status; nothing has changed then.
-pub fn transfer<M: Machine>(
+fn transfer_one<M: Machine>(
     caller: &Caller<'_, M>,
     editor: &Editor<'_, M>,
     peer: &mut Peer,

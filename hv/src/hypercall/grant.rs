@@ -4,14 +4,13 @@ use crate::{
     caller::{Args, Caller, Refusal, Reply},
     domain::Domain,
     grant::{
-        self, Peer,
-        copy::{self, Peers},
+        self, copy,
         entry::Status,
-        map::{self, Ended, UNMAP_BATCH, Unmap},
+        map::{self, ROW, Unmap, UnmapRequest},
         transfer,
     },
     machine::Machine,
-    mem::{editor::Editor, guest_ptr::GuestPtr},
+    mem::guest_ptr::GuestPtr,
 };
 use alloc::sync::Arc;
 use oxen_abi::{
@@ -33,33 +32,16 @@ pub fn grant_table_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -
         return Err(Errno::Inval.into());
     }
     match command {
-        abi::GNTTABOP_MAP_GRANT_REF => {
-            let mut peer = Peer::default();
-            each(caller, args, |caller, op: &mut abi::GnttabMapGrantRef| {
-                op.status = map::map(caller, &mut peer, op)?;
-                Ok(())
-            })
-        }
-        abi::GNTTABOP_UNMAP_GRANT_REF => unmap(caller, args),
-        abi::GNTTABOP_UNMAP_AND_REPLACE => unmap_and_replace(caller, args),
-        abi::GNTTABOP_COPY => {
-            let mut peers = Peers::default();
-            each(caller, args, |caller, op: &mut abi::GnttabCopy| {
-                op.status = status(copy::copy(caller, &mut peers, op));
-                Ok(())
-            })
-        }
-        abi::GNTTABOP_TRANSFER => {
-            let mut peer = Peer::default();
-            each(caller, args, |caller, op: &mut abi::GnttabTransfer| {
-                let editor = Editor::open(caller.hv, caller.domain)?;
-                op.status = status(transfer::transfer(caller, &editor, &mut peer, op));
-                Ok(())
-            })
-        }
-        abi::GNTTABOP_SWAP_GRANT_REF => each(caller, args, |caller, op: &mut abi::GnttabSwapGrantRef| {
-            op.status = status(grant::swap(caller.hv, caller.domain, op.ref_a, op.ref_b));
-            Ok(())
+        abi::GNTTABOP_MAP_GRANT_REF => rows(caller, args, map::map),
+        abi::GNTTABOP_UNMAP_GRANT_REF => rows::<_, abi::GnttabUnmapGrantRef>(caller, args, map::unmap),
+        abi::GNTTABOP_UNMAP_AND_REPLACE => rows::<_, abi::GnttabUnmapAndReplace>(caller, args, map::unmap),
+        abi::GNTTABOP_COPY => rows(caller, args, copy::copy),
+        abi::GNTTABOP_TRANSFER => rows(caller, args, transfer::transfer),
+        abi::GNTTABOP_SWAP_GRANT_REF => rows(caller, args, |caller, ops: &mut [abi::GnttabSwapGrantRef]| {
+            for op in ops.iter_mut() {
+                op.status = status(grant::swap(caller.hv, caller.domain, op.ref_a, op.ref_b));
+            }
+            ops.len()
         }),
         abi::GNTTABOP_SETUP_TABLE
         | abi::GNTTABOP_QUERY_SIZE
@@ -84,24 +66,29 @@ fn status(outcome: Result<(), Status>) -> i16 {
     outcome.err().unwrap_or(GNTST_OKAY)
 }
 
-/// Does every request of a batch, or stops before one when something more urgent waits.
-fn each<M: Machine, T: FromBytes + IntoBytes + Immutable>(
+/// Does the requests of a batch, a row at a time: copied in, done, copied out. Stops before a row, or where `act` did not
+/// get on, when something more urgent waits.
+fn rows<M: Machine, T: FromBytes + IntoBytes + Immutable>(
     caller: &mut Caller<'_, M>,
     args: &mut Args,
-    mut act: impl FnMut(&Caller<'_, M>, &mut T) -> Result<(), Refusal>,
+    act: impl Fn(&Caller<'_, M>, &mut [T]) -> usize,
 ) -> Reply {
     let count = args[2] & u64::from(u32::MAX);
     let requests = GuestPtr::<T>::new(args[1], count)?;
-    for done in 0..count {
+    let mut row: [T; ROW] = core::array::from_fn(|_| T::new_zeroed());
+    let mut done = 0;
+    while done < count {
         if done != 0 && caller.must_yield() {
             return stop::<T>(args, done);
         }
-        let mut op = requests.read(&caller.hv.machine, done)?;
-        match act(caller, &mut op) {
-            Err(Refusal::Preempted) => return stop::<T>(args, done),
-            outcome => outcome?,
+        let ops = row.get_mut(..(count - done).min(ROW as u64) as usize).unwrap_or_default();
+        requests.read_many(&caller.hv.machine, done, ops)?;
+        let acted = act(caller, ops);
+        requests.write_many(&caller.hv.machine, done, ops.get(..acted).unwrap_or_default())?;
+        done += acted as u64;
+        if acted < ops.len() {
+            return stop::<T>(args, done);
         }
-        requests.write(&caller.hv.machine, done, &op)?;
     }
     Ok(0)
 }
@@ -114,51 +101,24 @@ fn stop<T>(args: &mut Args, done: u64) -> Reply {
     Err(Refusal::Preempted)
 }
 
-/// As [`each`], with one flush for many requests.
-fn each_unmap<M: Machine, T: FromBytes + IntoBytes + Immutable>(
-    caller: &mut Caller<'_, M>,
-    args: &mut Args,
-    mut act: impl FnMut(&Caller<'_, M>, &mut Ended, &mut T) -> Result<(), Refusal>,
-) -> Reply {
-    let count = args[2] & u64::from(u32::MAX);
-    let requests = GuestPtr::<T>::new(args[1], count)?;
-    let mut ended = Ended::default();
-    let mut done = 0;
-    while done < count {
-        if done != 0 && caller.must_yield() {
-            return stop::<T>(args, done);
-        }
-        let end = count.min(done + UNMAP_BATCH as u64);
-        let outcome = (done..end).try_for_each(|i| {
-            let mut op = requests.read(&caller.hv.machine, i)?;
-            act(caller, &mut ended, &mut op)?;
-            requests.write(&caller.hv.machine, i, &op)?;
-            done = i + 1;
-            Ok(())
-        });
-        ended.finish(caller);
-        match outcome {
-            Err(Refusal::Preempted) => return stop::<T>(args, done),
-            outcome => outcome?,
-        }
+impl UnmapRequest for abi::GnttabUnmapGrantRef {
+    fn what(&self) -> Unmap {
+        Unmap { host_addr: self.host_addr, new_addr: 0, dev_bus_addr: self.dev_bus_addr, handle: self.handle }
     }
-    Ok(0)
+
+    fn answer(&mut self, status: Status) {
+        self.status = status;
+    }
 }
 
-fn unmap<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
-    each_unmap(caller, args, |caller, ended, op: &mut abi::GnttabUnmapGrantRef| {
-        let what = Unmap { host_addr: op.host_addr, new_addr: 0, dev_bus_addr: op.dev_bus_addr, handle: op.handle };
-        op.status = ended.unmap(caller, &what)?;
-        Ok(())
-    })
-}
+impl UnmapRequest for abi::GnttabUnmapAndReplace {
+    fn what(&self) -> Unmap {
+        Unmap { host_addr: self.host_addr, new_addr: self.new_addr, dev_bus_addr: 0, handle: self.handle }
+    }
 
-fn unmap_and_replace<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
-    each_unmap(caller, args, |caller, ended, op: &mut abi::GnttabUnmapAndReplace| {
-        let what = Unmap { host_addr: op.host_addr, new_addr: op.new_addr, dev_bus_addr: 0, handle: op.handle };
-        op.status = ended.unmap(caller, &what)?;
-        Ok(())
-    })
+    fn answer(&mut self, status: Status) {
+        self.status = status;
+    }
 }
 
 /// The domain that a request about a table names, if the caller may ask about it.
