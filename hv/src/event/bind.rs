@@ -2,7 +2,7 @@
 
 use super::{
     Bindings,
-    deliver::{clear_pending, set_pending},
+    deliver::{clear_pending, running, set_pending},
     pirq,
     port::{Binding, Port},
     virq,
@@ -93,7 +93,7 @@ pub fn bind_interdomain<M: Machine>(caller: &Caller<'_, M>, dom: DomId, remote_p
     let back = Binding::Interdomain { remote: domain.id, slot: slot as u16, port };
     remote.events.set(remote_port, Port::new(back, there.vcpu()));
     // What the remote sent before there was a channel is lost; an event too many makes up for it.
-    set_pending(caller.hv, domain, port, 0, Some(caller.vcpu));
+    set_pending(caller.hv, domain, port, 0, Some(running(caller)));
     Ok(port)
 }
 

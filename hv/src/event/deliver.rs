@@ -8,7 +8,6 @@ use crate::{
     machine::Machine,
     sched,
 };
-use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 use oxen_abi::{errno::Errno, event_channel as abi};
 
@@ -19,6 +18,15 @@ const MASK: usize = 2560 / 8;
 /// The offset of `evtchn_pending_sel` in `vcpu_info`.
 const SELECTOR: usize = 8;
 
+/// The vcpu that this CPU runs, and its `vcpu_info`: it looks at its events anyway before it goes on.
+type Running<'a> = (&'a Vcpu, &'a VcpuInfoPlace);
+
+/// The caller's vcpu.
+#[inline]
+pub(super) fn running<'a, M: Machine>(caller: &'a Caller<'_, M>) -> Running<'a> {
+    (caller.vcpu, &caller.state.info)
+}
+
 /// Sends an event through a port of the caller (`EVTCHNOP_send`).
 ///
 /// # Errors
@@ -28,7 +36,7 @@ pub fn send<M: Machine>(caller: &Caller<'_, M>, port: u32) -> Result<(), Errno> 
     let events = &caller.domain.events;
     let state = events.port(port).ok_or(Errno::Inval)?;
     let to = match state.kind() {
-        abi::EVTCHNSTAT_INTERDOMAIN if caller.domain.owner.slot() == Some(state.remote_slot().into()) => state.number(),
+        abi::EVTCHNSTAT_INTERDOMAIN if state.leads_to(caller.domain.owner) => state.number(),
         abi::EVTCHNSTAT_INTERDOMAIN => {
             send_abroad(caller, port, state);
             return Ok(());
@@ -39,34 +47,34 @@ pub fn send<M: Machine>(caller: &Caller<'_, M>, port: u32) -> Result<(), Errno> 
     };
     // Another vcpu may close the port meanwhile: then its domain finds an event that nobody sent, and nobody else does.
     let vcpu = events.port(to).unwrap_or_default().vcpu();
-    set_pending(caller.hv, caller.domain, to, vcpu, Some(caller.vcpu));
+    set_pending(caller.hv, caller.domain, to, vcpu, Some(running(caller)));
     Ok(())
 }
 
 /// Sends an event to another domain, if its port still leads back to the caller's.
+#[inline(never)]
 fn send_abroad<M: Machine>(caller: &Caller<'_, M>, port: u32, state: Port) {
     let Some(remote) = caller.hv.domains.in_slot(state.remote_slot().into()) else { return };
     let _held = remote.events.bindings.lock();
     let Some(there) = remote.events.port(state.number()) else { return };
-    let leads_back = there.kind() == abi::EVTCHNSTAT_INTERDOMAIN
-        && there.number() == port
-        && caller.domain.owner.slot() == Some(there.remote_slot().into());
+    let leads_back =
+        there.kind() == abi::EVTCHNSTAT_INTERDOMAIN && there.number() == port && there.leads_to(caller.domain.owner);
     if leads_back {
         set_pending(caller.hv, &remote, state.number(), there.vcpu(), None);
     }
 }
 
-/// Sets a port of a domain pending and notifies its vcpu, unless the port is masked. `running` is the vcpu that this CPU
-/// runs and that looks at its events anyway before it goes on.
+/// Sets a port of a domain pending and notifies its vcpu, unless the port is masked. `running` may be given for the
+/// domain of that vcpu only.
 ///
-/// For a domain other than that vcpu's, the caller holds the lock of its events and has seen the port in use.
+/// For any other domain, the caller holds the lock of its events and has seen the port in use.
 #[inline]
 pub(super) fn set_pending<M: Machine>(
     hv: &Hypervisor<M>,
     domain: &Domain,
     port: u32,
     vcpu: u32,
-    running: Option<&Arc<Vcpu>>,
+    running: Option<Running<'_>>,
 ) {
     let words = hv.machine.words(domain.shared_info);
     let group = port as usize / 64 % 64;
@@ -84,15 +92,28 @@ pub(super) fn set_pending<M: Machine>(
 
 /// Tells a vcpu that a word of the pending bits has news.
 #[inline]
-fn notify<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, group: usize, vcpu: u32, running: Option<&Arc<Vcpu>>) {
+fn notify<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, group: usize, vcpu: u32, running: Option<Running<'_>>) {
+    match running {
+        Some((running, info)) if running.id == vcpu => {
+            select(info, group);
+        }
+        _ => notify_other(hv, domain, group, vcpu),
+    }
+}
+
+#[inline(never)]
+fn notify_other<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, group: usize, vcpu: u32) {
     let Some(vcpu) = domain.vcpu(vcpu) else { return };
     let Some(info) = *vcpu.info.lock() else { return };
-    if test_and_set(info.word(SELECTOR), group as u32) || info.upcall_pending().swap(1, Ordering::AcqRel) != 0 {
-        return;
-    }
-    if running.is_none_or(|running| !Arc::ptr_eq(running, vcpu)) {
+    if select(&info, group) {
         sched::wake(hv, vcpu);
     }
+}
+
+/// Marks the word in `vcpu_info`. Says whether that was the first news since the vcpu last looked.
+#[inline]
+fn select(info: &VcpuInfoPlace, group: usize) -> bool {
+    !test_and_set(info.word(SELECTOR), group as u32) && info.upcall_pending().swap(1, Ordering::AcqRel) == 0
 }
 
 #[inline]
@@ -142,7 +163,7 @@ pub fn unmask<M: Machine>(caller: &Caller<'_, M>, port: u32) -> Result<(), Errno
     let bit = 1_u64 << (port % 64);
     let was_masked = mask.fetch_and(!bit, Ordering::AcqRel) & bit != 0;
     if was_masked && pending.load(Ordering::Acquire) & bit != 0 {
-        notify(caller.hv, caller.domain, group, state.vcpu(), Some(caller.vcpu));
+        notify(caller.hv, caller.domain, group, state.vcpu(), Some(running(caller)));
     }
     Ok(())
 }

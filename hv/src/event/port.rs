@@ -1,6 +1,9 @@
 //! One port of a domain, packed in one word, so that a sender reads at once what it is and where it leads.
 
-use crate::config::{MAX_DOMAINS, MAX_PORTS, MAX_VCPUS};
+use crate::{
+    config::{MAX_DOMAINS, MAX_PORTS, MAX_VCPUS},
+    mem::frame_type::Owner,
+};
 use oxen_abi::{domid::DomId, event_channel as abi};
 
 /// What a port is. The order of the kinds is the ABI's (`EVTCHNSTAT_*`).
@@ -109,6 +112,13 @@ impl Port {
     #[must_use]
     pub const fn remote_slot(self) -> u16 {
         ((self.0 >> SLOT_SHIFT) & SLOT) as u16
+    }
+
+    /// Whether an interdomain port leads to the domain that the frame table calls `owner`.
+    #[inline]
+    #[must_use]
+    pub fn leads_to(self, owner: Owner) -> bool {
+        Owner::domain(self.remote_slot().into()) == Some(owner)
     }
 
     /// The port that an interdomain port leads to, the number of an interrupt.
