@@ -1,215 +1,143 @@
-//! Where everything of a new guest goes in its memory, and the page tables that say so.
-//!
-//! ```text
-//!   virt_base ┬ image ┬ (ramdisk) ┬ (p2m) ┬ start_info, store, console ┬ tables ┬ stack ┬ slack ┐ 4 MiB
-//!             │       only where the kernel does not say             L4 first                   │
-//!             └──────────────────────── one mapping, page by page ──────────────────────────────┘
-//!   then, outside this mapping: the ramdisk by page number, the p2m at INIT_P2M and its tables
-//! ```
+//! A guest's memory laid out, its tables' entries, and what to say where memory is too little.
 
-use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
-use core::ops::Range;
+use alloc::{format, string::String};
+
+use oxen_abi::start_of_day::{Layout, Refused, Request, Table};
 
 use crate::toolstack::image::Image;
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
-/// What the end of the initial mapping is rounded up to.
-const MAPPING_UNIT: u64 = 4 << 20;
-/// What is mapped at least behind the stack.
-const SLACK: u64 = 512 << 10;
 
-/// Present, writable, for user mode (where guests run), accessed.
-const ENTRY: u64 = 0x27;
-/// As [`ENTRY`], and dirty: for the tables.
-const TABLE: u64 = 0x67;
-const WRITABLE: u64 = 2;
+/// Present, for user mode (where guests run), accessed.
+const ENTRY: u64 = 0x25;
+const WRITABLE: u64 = 0x02;
+const DIRTY: u64 = 0x40;
 
-/// A page table by its place: level 1–4, and the virtual address over the bytes that it covers.
-type Place = (u32, u64);
+/// The most pages that a guest can have here: 16 TiB.
+const MOST_PAGES: u64 = 1 << 32;
 
-/// Where everything goes; pages are counted from 0.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layout {
-    /// Pages that the guest has.
-    pub pages: u64,
-    /// The virtual address of page 0.
-    pub virt_base: u64,
-    /// Pages of the ramdisk.
-    pub ramdisk: Range<u64>,
-    /// Whether the ramdisk is in the initial mapping.
-    pub ramdisk_mapped: bool,
-    /// Pages of the p2m list.
-    pub p2m: Range<u64>,
-    /// Its virtual address.
-    pub p2m_address: u64,
-    /// The page of start_info.
-    pub start_info: u64,
-    /// The page of the store's ring.
-    pub store: u64,
-    /// The page of the console's ring.
-    pub console: u64,
-    /// Pages of the tables of the initial mapping; the first is the L4.
-    pub tables: Range<u64>,
-    /// Pages of further tables, for the p2m.
-    pub p2m_tables: Range<u64>,
-    /// The page of the boot stack.
-    pub stack: u64,
-    /// Virtual address behind the initial mapping.
-    pub mapping_end: u64,
-    /// Pages that were needed.
-    pub used: u64,
-    places: BTreeMap<Place, u64>,
-}
-
-impl Layout {
-    /// Lays a guest out in `pages` pages, or says how many MiB it needs.
-    pub fn new(image: &Image, ramdisk_bytes: u64, pages: u64) -> Result<Self, String> {
-        let layout = Self::place(image, ramdisk_bytes, pages)?;
-        if layout.used <= pages {
-            return Ok(layout);
-        }
-        // The list of pages grows with the memory that holds it: try with what was needed until it fits.
-        let mut enough = layout.used;
-        while let Ok(larger) = Self::place(image, ramdisk_bytes, enough)
-            && larger.used > enough
-        {
-            enough = larger.used;
-        }
-        let mib = |pages: u64| (pages * PAGE).div_ceil(1 << 20);
-        Err(format!(
-            "{} MiB are too little memory: kernel, ramdisk and tables need {} MiB; set memory = {} or more",
-            mib(pages),
-            mib(enough),
-            mib(enough) + 1
-        ))
-    }
-
-    fn place(image: &Image, ramdisk_bytes: u64, pages: u64) -> Result<Self, String> {
-        let pfn = |address: u64| (address - image.virt_base).div_ceil(PAGE);
-        let mut next = pfn(image.end);
-        let mut take = |count: u64| {
-            let range = next..next + count;
-            next = range.end;
-            range
-        };
-        let ramdisk_pages = ramdisk_bytes.div_ceil(PAGE);
-        let p2m_pages = (pages * 8).div_ceil(PAGE);
-        let ramdisk_mapped = !image.module_by_pfn && ramdisk_pages != 0;
-        let mut ramdisk = take(if ramdisk_mapped { ramdisk_pages } else { 0 });
-        let mut p2m = take(if image.init_p2m.is_none() { p2m_pages } else { 0 });
-        let (start_info, store, console) = (take(1).start, take(1).start, take(1).start);
-        let first_table = next;
-        let (tables, mapping_end) = tables_behind(image.virt_base, first_table)?;
-        let stack = first_table + tables.len() as u64;
-        let mut places: BTreeMap<Place, u64> = tables.into_iter().zip(first_table..).collect();
-        let mut next = pfn(mapping_end);
-        if image.module_by_pfn {
-            ramdisk = next..next + ramdisk_pages;
-            next = ramdisk.end;
-        }
-        let mut p2m_tables = next..next;
-        let mut p2m_address = image.virt_base + p2m.start * PAGE;
-        if let Some(address) = image.init_p2m {
-            p2m_address = address;
-            p2m = next..next + p2m_pages;
-            let range = address..address.saturating_add(p2m_pages * PAGE);
-            if range.start < mapping_end && image.virt_base < range.end || range.end > u64::MAX - PAGE {
-                return Err(format!("INIT_P2M {address:#x} collides with the kernel's own mapping"));
-            }
-            let more: Vec<Place> = tables_of(&range).filter(|place| !places.contains_key(place)).collect();
-            p2m_tables = p2m.end..p2m.end + more.len() as u64;
-            places.extend(more.into_iter().zip(p2m_tables.clone()));
-        }
-        // The slack behind the stack is mapped as far as there are pages; nothing needs it.
-        let end = |range: &Range<u64>| if range.is_empty() { 0 } else { range.end };
-        let used = [&ramdisk, &p2m, &p2m_tables].map(end).into_iter().fold(stack + 1, u64::max);
-        Ok(Self {
-            pages,
+/// Lays a guest out in `pages` pages, or says how many MiB it needs.
+pub fn lay_out(image: &Image, ramdisk_bytes: u64, pages: u64) -> Result<Layout, String> {
+    let attempt = |nr_pages: u64| {
+        Layout::new(&Request {
             virt_base: image.virt_base,
-            ramdisk,
-            ramdisk_mapped,
-            p2m,
-            p2m_address,
-            start_info,
-            store,
-            console,
-            tables: first_table..stack,
-            p2m_tables,
-            stack,
-            mapping_end,
-            used,
-            places,
+            kernel_end: image.end,
+            nr_pages,
+            initrd_len: ramdisk_bytes,
+            initrd_by_pfn: image.module_by_pfn,
+            init_p2m: image.init_p2m,
+            split_pages: true,
         })
-    }
-
-    /// The virtual address of a page in the initial mapping.
-    pub fn address(&self, pfn: u64) -> u64 {
-        self.virt_base + pfn * PAGE
-    }
-
-    /// The tables with their pages and contents; `mfn` tells the frame behind a page.
-    pub fn table_contents<'a>(
-        &'a self,
-        mfn: &'a dyn Fn(u64) -> u64,
-    ) -> impl Iterator<Item = (u64, [u64; 512])> + use<'a> {
-        self.places.iter().map(move |(&(level, index), &pfn)| {
-            let entry = |slot: u64| {
-                let below = index << 9 | slot;
-                if level > 1 {
-                    let table = self.places.get(&(level - 1, below));
-                    return table.map_or(0, |&table| mfn(table) << 12 | TABLE);
-                }
-                let Some(page) = self.page_at(sign_extended(below << 12)) else { return 0 };
-                let is_table = self.tables.contains(&page) || self.p2m_tables.contains(&page);
-                mfn(page) << 12 | if is_table { ENTRY & !WRITABLE } else { ENTRY }
-            };
-            (pfn, core::array::from_fn(|slot| entry(slot as u64)))
-        })
-    }
-
-    /// Which page stands at a virtual address at the start.
-    fn page_at(&self, address: u64) -> Option<u64> {
-        if (self.virt_base..self.mapping_end).contains(&address) {
-            return Some((address - self.virt_base) / PAGE).filter(|&pfn| pfn < self.pages);
+    };
+    attempt(pages).map_err(|why| match why {
+        Refused::Memory => {
+            // The list of pages grows with the memory that holds it, so what would do is found by trying.
+            let (mut few, mut enough) = (pages, MOST_PAGES);
+            while enough - few > 1 {
+                let middle = few + (enough - few) / 2;
+                *(if attempt(middle).is_ok() { &mut enough } else { &mut few }) = middle;
+            }
+            let mib = |pages: u64| (pages * PAGE).div_ceil(1 << 20);
+            let (has, needs) = (mib(pages), mib(enough));
+            format!("{has} MiB are too little memory: kernel, ramdisk and tables need memory = {needs} or more")
         }
-        let offset = address.checked_sub(self.p2m_address)? / PAGE;
-        (offset < self.p2m.end - self.p2m.start).then_some(self.p2m.start + offset)
-    }
+        Refused::Address => "the kernel's addresses are not canonical, or not aligned to pages".into(),
+        Refused::Range => "the kernel and what must be mapped with it reach beyond the guest's addresses".into(),
+        Refused::Overlap => "INIT_P2M collides with the kernel's own mapping".into(),
+    })
 }
 
-fn sign_extended(address: u64) -> u64 {
-    if address >> 47 & 1 == 1 { address | 0xffff << 48 } else { address }
-}
-
-/// The tables that map everything from `base` to behind the stack, which follows these tables, which start
-/// at page `first`; and where the mapping ends.
-fn tables_behind(base: u64, first: u64) -> Result<(Vec<Place>, u64), String> {
-    let mut count = 4;
-    loop {
-        let end = base
-            .checked_add((first + count + 1) * PAGE + SLACK)
-            .and_then(|end| end.checked_next_multiple_of(MAPPING_UNIT))
-            .filter(|&end| end < u64::MAX - MAPPING_UNIT)
-            .ok_or("the image and what must be mapped behind it reach beyond the end of the address space")?;
-        let tables: Vec<Place> = tables_of(&(base..end)).collect();
-        if tables.len() as u64 <= count {
-            return Ok((tables, end));
+/// The entries of one table; `mfn` tells the frame behind a page.
+pub fn entries(layout: &Layout, table: &Table, mfn: &dyn Fn(u64) -> u64) -> [u64; 512] {
+    core::array::from_fn(|index| {
+        let address = table.entry_va(index as u64);
+        if table.level > 1 {
+            let below = layout.table(table.level - 1, address);
+            return below.map_or(0, |pfn| mfn(pfn) << 12 | ENTRY | WRITABLE | DIRTY);
         }
-        count = tables.len() as u64;
-    }
-}
-
-/// The tables that map a range, from the L4 down.
-fn tables_of(range: &Range<u64>) -> impl Iterator<Item = Place> + use<> {
-    let Range { start, end } = range.clone();
-    let low = |address: u64| address & ((1 << 48) - 1);
-    (1..=4u32).rev().flat_map(move |level| {
-        let shift = 12 + 9 * level;
-        let (first, last) = (low(start) >> shift, low(end - 1) >> shift);
-        (first..=last).map(move |index| (level, index))
+        let leaf = layout.leaf(address);
+        leaf.map_or(0, |leaf| mfn(leaf.pfn) << 12 | ENTRY | if leaf.writable { WRITABLE } else { 0 })
     })
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use alloc::{collections::BTreeMap, vec::Vec};
+    use proptest::prelude::*;
+
+    const BASE: u64 = 0xffff_ffff_8000_0000;
+
+    fn image(start: u64, size: u64, init_p2m: Option<u64>, module_by_pfn: bool) -> Image {
+        Image {
+            virt_base: BASE,
+            start: BASE + start,
+            end: BASE + start + size,
+            entry: BASE + start,
+            hypercall_page: None,
+            init_p2m,
+            module_by_pfn,
+            guest_os: String::new(),
+            segments: Vec::new(),
+        }
+    }
+
+    /// Walks the tables as the processor does; frames are page numbers plus 1000 here.
+    fn walk(layout: &Layout, tables: &BTreeMap<u64, [u64; 512]>, address: u64) -> Option<(u64, bool)> {
+        let mut table = layout.pfn(layout.pt_base)?;
+        for level in (1..=4).rev() {
+            let entry = tables[&table][(address >> (3 + 9 * level)) as usize & 511];
+            if entry & 1 == 0 {
+                return None;
+            }
+            table = (entry >> 12) - 1000;
+            if level == 1 {
+                return Some((table, entry & WRITABLE != 0));
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn debians_kernel_is_laid_out_as_xens_own_tools_do_it() {
+        let linux = image(0x100_0000, 0x3a0_0000, Some(0x80_0000_0000), true);
+        let layout = lay_out(&linux, 0x482 * PAGE + 1, 65536).unwrap();
+        let pfns = [layout.start_info, layout.xenstore.unwrap(), layout.console.unwrap(), layout.pt_base, layout.stack];
+        assert_eq!(pfns.map(|va| layout.pfn(va).unwrap()), [0x4a00, 0x4a01, 0x4a02, 0x4a03, 0x4a2c]);
+        assert_eq!((layout.nr_pt_frames, layout.end), (0x29, 0xffff_ffff_84c0_0000));
+        assert_eq!(layout.initrd, Some(0x4c00..0x5083));
+        assert_eq!(layout.p2m_frames, 0x5083..0x5083 + 0x83);
+    }
+
+    #[test]
+    fn too_little_memory_is_refused_with_what_would_do() {
+        let linux = image(0x100_0000, 0x3a0_0000, Some(0x80_0000_0000), true);
+        let refusal = lay_out(&linux, 0, 16 << 8).unwrap_err();
+        assert!(refusal.starts_with("16 MiB are too little memory") && refusal.contains("memory = 77"), "{refusal}");
+        assert!(lay_out(&linux, 0, 77 << 8).is_ok());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn the_tables_map_every_page_once_and_themselves_read_only(
+            start in 0u64..64, size in 1u64..6000, ramdisk in 0u64..10_000_000, pages in 1u64..20_000,
+            p2m in prop_oneof![Just(None), Just(Some(0x80_0000_0000u64))], by_pfn: bool
+        ) {
+            let image = image(start * 4096, size * 1000, p2m, by_pfn);
+            let Ok(layout) = lay_out(&image, ramdisk, pages) else { return Ok(()) };
+            let mfn = |pfn: u64| pfn + 1000;
+            let tables: BTreeMap<_, _> = layout.tables().map(|t| (t.pfn, entries(&layout, &t, &mfn))).collect();
+            let first = layout.pfn(layout.pt_base).unwrap();
+            for pfn in 0..(layout.end - layout.virt_base) / PAGE {
+                let is_table = (first..first + layout.nr_pt_frames).contains(&pfn);
+                let address = layout.virt_base + pfn * PAGE;
+                prop_assert_eq!(walk(&layout, &tables, address), Some((pfn, !is_table)));
+            }
+            for (i, pfn) in layout.p2m.clone().enumerate() {
+                prop_assert_eq!(walk(&layout, &tables, layout.mfn_list + i as u64 * PAGE), Some((pfn, true)));
+            }
+        }
+    }
+}

@@ -22,7 +22,8 @@ use oxen_domu_lib::{control, task};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::image::Image;
-use layout::{Layout, PAGE};
+use layout::PAGE;
+use oxen_abi::start_of_day::Layout;
 
 /// Pages that are mapped or asked for at a time.
 const BATCH: usize = 512;
@@ -68,7 +69,7 @@ pub struct Built {
 
 /// Makes the domain; whatever fails, nothing of it stays.
 pub async fn build(plan: &Plan<'_>) -> Result<Built, String> {
-    let layout = Layout::new(plan.image, plan.ramdisk.len() as u64, plan.pages)?;
+    let layout = layout::lay_out(plan.image, plan.ramdisk.len() as u64, plan.pages)?;
     if plan.cmdline.len() >= MAX_GUEST_CMDLINE {
         return Err(format!("the command line has {} bytes; {} fit", plan.cmdline.len(), MAX_GUEST_CMDLINE - 1));
     }
@@ -116,31 +117,46 @@ impl Builder<'_> {
         let (store_port, console_port) = (open()?, open()?);
         self.populate().await?;
         self.load_image().await?;
-        self.load(self.layout.ramdisk.start * PAGE, self.plan.ramdisk, self.plan.ramdisk.len()).await?;
+        let ramdisk = self.layout.initrd.as_ref().map_or(0, |pages| pages.start);
+        self.load(ramdisk * PAGE, self.plan.ramdisk, self.plan.ramdisk.len()).await?;
         self.write_p2m().await?;
         self.write_tables().await?;
         self.write_start_info(store_port, console_port).await?;
         if let Some(address) = self.plan.image.hypercall_page {
-            let frame = self.frame((address - self.layout.virt_base) / PAGE);
+            let frame = self.frame_at(address);
             control::fill_hypercall_page(domain, frame).map_err(|e| failed("fill its hypercall page", e))?;
         }
         self.offer_rings()?;
-        let root = self.frame(self.layout.tables.start);
+        let root = self.frame_at(self.layout.pt_base);
         control::pin_root(domain, root).map_err(|e| failed("accept its page tables", e))?;
         control::set_vcpu_context(domain, 0, &self.context(root)).map_err(|e| failed("set up its vcpu", e))?;
         Ok(Built {
             domain,
-            store: self.frame(self.layout.store),
+            store: self.frame_at(self.store()),
             store_port,
-            console: self.frame(self.layout.console),
+            console: self.frame_at(self.console()),
             console_port,
-            used: self.layout.used * PAGE / 1024,
+            used: self.layout.first_free_pfn * PAGE / 1024,
         })
     }
 
     fn frame(&self, pfn: u64) -> Mfn {
         let index = usize::try_from(pfn).unwrap_or(usize::MAX);
         Mfn(self.frames.get(index).copied().unwrap_or(u64::MAX))
+    }
+
+    /// The frame behind an address of the initial mapping.
+    fn frame_at(&self, address: u64) -> Mfn {
+        self.frame(self.layout.pfn(address).unwrap_or(u64::MAX))
+    }
+
+    /// The addresses of the two rings, which every guest's layout has.
+    fn store(&self) -> u64 {
+        self.layout.xenstore.unwrap_or(0)
+    }
+
+    fn console(&self) -> u64 {
+        self.layout.console.unwrap_or(0)
     }
 
     async fn populate(&mut self) -> Result<(), String> {
@@ -200,15 +216,14 @@ impl Builder<'_> {
 
     async fn write_p2m(&self) -> Result<(), String> {
         let list = self.frames.as_bytes();
-        let room = usize::try_from((self.layout.p2m.end - self.layout.p2m.start) * PAGE).unwrap_or(0);
-        self.load(self.layout.p2m.start * PAGE, list, room).await
+        self.load(self.layout.p2m.start * PAGE, list, list.len().next_multiple_of(4096)).await
     }
 
     async fn write_tables(&self) -> Result<(), String> {
         let frame = |pfn: u64| self.frame(pfn).0;
-        let tables: Vec<(u64, [u64; 512])> = self.layout.table_contents(&frame).collect();
-        for (pfn, entries) in tables {
-            self.load(pfn * PAGE, entries.as_bytes(), 4096).await?;
+        for table in self.layout.tables() {
+            let entries = layout::entries(&self.layout, &table, &frame);
+            self.load(table.pfn * PAGE, entries.as_bytes(), 4096).await?;
         }
         Ok(())
     }
@@ -222,26 +237,21 @@ impl Builder<'_> {
         put_text(&mut start.cmd_line, self.plan.cmdline.as_bytes());
         start.nr_pages = self.plan.pages;
         start.shared_info = info.shared_info_frame * PAGE;
-        start.store_mfn = self.frame(layout.store).0;
+        start.store_mfn = self.frame_at(self.store()).0;
         start.store_evtchn = store_port;
-        start.console_mfn = self.frame(layout.console).0;
+        start.console_mfn = self.frame_at(self.console()).0;
         start.console_evtchn = console_port;
-        start.pt_base = layout.address(layout.tables.start);
-        start.nr_pt_frames = layout.tables.end - layout.tables.start;
-        start.mfn_list = layout.p2m_address;
-        if self.plan.image.init_p2m.is_some() {
-            start.first_p2m_pfn = layout.p2m.start;
-            start.nr_p2m_frames = layout.p2m_tables.end - layout.p2m.start;
-        }
-        if !self.plan.ramdisk.is_empty() {
-            start.mod_len = self.plan.ramdisk.len() as u64;
-            start.mod_start =
-                if layout.ramdisk_mapped { layout.address(layout.ramdisk.start) } else { layout.ramdisk.start };
-            start.flags = if layout.ramdisk_mapped { 0 } else { SIF_MOD_START_PFN };
-        }
-        self.load(layout.start_info * PAGE, start.as_bytes(), 4096).await?;
-        for pfn in [layout.store, layout.console, layout.stack] {
-            self.load(pfn * PAGE, &[], 4096).await?;
+        start.pt_base = layout.pt_base;
+        start.nr_pt_frames = layout.nr_pt_frames;
+        start.mfn_list = layout.mfn_list;
+        start.first_p2m_pfn = layout.p2m_frames.start;
+        start.nr_p2m_frames = layout.p2m_frames.end - layout.p2m_frames.start;
+        start.mod_len = self.plan.ramdisk.len() as u64;
+        start.mod_start = layout.mod_start();
+        start.flags = if self.plan.image.module_by_pfn && layout.initrd.is_some() { SIF_MOD_START_PFN } else { 0 };
+        self.load(layout.start_info - layout.virt_base, start.as_bytes(), 4096).await?;
+        for page in [self.store(), self.console(), layout.stack] {
+            self.load(page - layout.virt_base, &[], 4096).await?;
         }
         Ok(())
     }
@@ -259,10 +269,10 @@ impl Builder<'_> {
     fn offer_rings(&self) -> Result<(), String> {
         let frame = control::grant_table_frame(self.domain).map_err(|e| failed("show its grant table", e))?;
         let table = self.map(&[frame])?;
-        let offers = [(GNTTAB_RESERVED_CONSOLE, self.layout.console), (GNTTAB_RESERVED_XENSTORE, self.layout.store)];
-        for (reference, pfn) in offers {
+        let offers = [(GNTTAB_RESERVED_CONSOLE, self.console()), (GNTTAB_RESERVED_XENSTORE, self.store())];
+        for (reference, page) in offers {
             // flags, domid (dom0), frame: one word of 64 bits.
-            let entry = u64::from(GTF_PERMIT_ACCESS) | self.frame(pfn).0 << 32;
+            let entry = u64::from(GTF_PERMIT_ACCESS) | self.frame_at(page).0 << 32;
             let index = usize::try_from(reference).unwrap_or(usize::MAX);
             if let Some(word) = table.words64().get(index) {
                 word.store(entry, Ordering::Relaxed);
@@ -273,11 +283,11 @@ impl Builder<'_> {
 
     fn context(&self, root: Mfn) -> Box<VcpuGuestContext> {
         let mut context = Box::new(VcpuGuestContext::new_zeroed());
-        let stack = self.layout.address(self.layout.stack) + PAGE;
+        let stack = self.layout.stack_top();
         context.flags = u64::from(VGCF_IN_KERNEL | VGCF_ONLINE);
         context.user_regs.rip = self.plan.image.entry;
         context.user_regs.rsp = stack;
-        context.user_regs.rsi = self.layout.address(self.layout.start_info);
+        context.user_regs.rsi = self.layout.start_info;
         context.user_regs.rflags = 0x200;
         context.user_regs.cs = FLAT_KERNEL_CS;
         context.user_regs.ss = FLAT_KERNEL_SS;
