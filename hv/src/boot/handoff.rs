@@ -89,9 +89,17 @@ fn text_of(bytes: &'static [u8]) -> &'static str {
 fn without_name(loader: &str, line: &'static str) -> &'static str {
     let line = line.trim_start();
     if loader.starts_with("GRUB 2") {
-        return line;
+        return without_placeholder(line);
     }
     line.split_once(' ').map_or("", |(_, rest)| rest.trim_start())
+}
+
+/// Takes off the word that GRUB's own scripts put where the name once stood.
+fn without_placeholder(line: &'static str) -> &'static str {
+    match line.trim_start().strip_prefix("placeholder") {
+        Some(rest) if rest.is_empty() || rest.starts_with(' ') => rest.trim_start(),
+        _ => line.trim_start(),
+    }
 }
 
 fn add_region(map: &mut MemoryMap, base: u64, length: u64, kind: u32) {
@@ -154,9 +162,12 @@ fn read_multiboot2(memory: &impl BootMemory, at: u64, out: &mut BootInfo) -> Opt
         let tag = tags.get(..size).filter(|_| size >= 8)?;
         match kind {
             0 => return Some(()),
-            1 => out.command_line = text_of(tag.get(8..)?).trim_start(),
+            1 => out.command_line = without_placeholder(text_of(tag.get(8..)?)),
             2 => out.loader = text_of(tag.get(8..)?),
-            3 => add_module(out, number::<4>(tag, 8)?, number::<4>(tag, 12)?, text_of(tag.get(16..)?)),
+            3 => {
+                let line = without_placeholder(text_of(tag.get(16..)?));
+                add_module(out, number::<4>(tag, 8)?, number::<4>(tag, 12)?, line);
+            }
             6 => {
                 let entry_size = usize::try_from(number::<4>(tag, 8)?).ok().filter(|&s| s >= 20)?;
                 for entry in tag.get(16..)?.chunks_exact(entry_size) {
@@ -233,6 +244,15 @@ mod tests {
         assert_eq!(info.modules[0].command_line, "dom0");
         assert_eq!(info.memory_map.end_of_ram(), 0x710_0000);
         assert!(info.acpi_root.unwrap().starts_with(b"RSD PTR "));
+    }
+
+    #[test]
+    fn what_stands_in_the_names_place_is_taken_off() {
+        assert_eq!(without_placeholder(" placeholder dom0_mem=1G"), "dom0_mem=1G");
+        assert_eq!(without_placeholder("placeholder"), "");
+        assert_eq!(without_placeholder("placeholders"), "placeholders");
+        assert_eq!(without_name("GRUB 2.06", "placeholder a"), "a");
+        assert_eq!(without_name("qemu", "target/hv a b"), "a b");
     }
 
     #[test]

@@ -151,7 +151,7 @@ pub(crate) fn open_boot_cpu(hv: &'static Hypervisor<Pc>) -> &'static CpuBlock {
     block
 }
 
-/// Builds dom0 from the first module, with the second as its ramdisk, and takes their memory back.
+/// Builds dom0 from the first module, with the second as its ramdisk, and takes back what the loader had of memory.
 pub(crate) fn build_dom0(hv: &'static Hypervisor<Pc>, info: &BootInfo, options: &Options<'_>) {
     let Some(kernel) = info.modules.first() else {
         give_up(format_args!("There is no module to be dom0: give its kernel with QEMU's -initrd or GRUB's module2"))
@@ -171,6 +171,7 @@ pub(crate) fn build_dom0(hv: &'static Hypervisor<Pc>, info: &BootInfo, options: 
     for module in &info.modules {
         space::take_back(&hv.frames, &module.range);
     }
+    space::take_low_memory(&info.memory_map, &hv.frames);
 }
 
 /// Goes to the first guest. There is no way back.

@@ -14,8 +14,12 @@ use oxen_hv::mem::frame_table::FrameTable;
 const PAGE: u64 = 4096;
 /// What the boot tables map, and with it everything that a loader can have put somewhere.
 const EARLY_REACH: u64 = 4 << 30;
-/// Frames below this may hold what firmware and starting CPUs rely on.
+/// Below this the loader may have left its information, until dom0 is built.
 const LOW_MEMORY: u64 = 1 << 20;
+/// The firmware's interrupt vectors and data.
+const FIRMWARE_DATA: core::ops::Range<u64> = 0..0x1000;
+/// Where a CPU that starts finds its first instructions.
+const START_PAGE: core::ops::Range<u64> = 0x8000..0x9000;
 
 /// Memory through the boot tables.
 pub(crate) struct Loaded;
@@ -122,6 +126,19 @@ pub(crate) fn take_back(frames: &FrameTable, range: &core::ops::Range<u64>) {
     let (start, end) = (range.start / PAGE, range.end.div_ceil(PAGE));
     if let Some(first) = Mfn::new(start) {
         frames.donate(first, end - start);
+    }
+}
+
+/// Gives the allocator what lies below 1 MiB and is RAM, but for what firmware and starting CPUs rely on. The loader's
+/// information ends with it.
+pub(crate) fn take_low_memory(map: &MemoryMap, frames: &FrameTable) {
+    for range in map.ram() {
+        for part in [FIRMWARE_DATA.end..START_PAGE.start, START_PAGE.end..LOW_MEMORY] {
+            let part = range.start.max(part.start)..range.end.min(part.end);
+            if part.start < part.end {
+                take_back(frames, &part);
+            }
+        }
     }
 }
 
