@@ -18,6 +18,10 @@ use oxen_abi::{
 };
 
 const NONE: u32 = XEN_CPUID_NO_SUBLEAF;
+/// Rooms that a toolstack makes for leaves and registers before it knows how many there are: at least as many as any
+/// version of its library writes into them (`CPUID_MAX_SERIALISED_LEAVES`, `MSR_MAX_SERIALISED_ENTRIES`).
+const ROOM_FOR_LEAVES: u32 = 256;
+const ROOM_FOR_REGISTERS: u32 = 16;
 /// The leaves that are told, with their subleaves.
 const LEAVES: [(u32, u32); 28] = [
     (0x0, NONE),
@@ -50,7 +54,7 @@ const LEAVES: [(u32, u32); 28] = [
     (0x8000_0008, NONE),
 ];
 
-/// The processor's leaves as they are, or as guests see them; a null pointer asks for their number.
+/// The processor's leaves as they are, or as guests see them; a null pointer asks how much room to make.
 pub(super) fn leaves<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
     let request: SysctlCpuPolicy = op.get();
     let is_machines_own = match request.index {
@@ -63,17 +67,19 @@ pub(super) fn leaves<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sy
         return Err(Errno::Inval);
     }
     let count = LEAVES.len() as u32;
-    if request.leaves != 0 {
-        if request.nr_leaves < count {
-            return Err(Errno::NoBufs);
-        }
-        let list = GuestPtr::<CpuidLeaf>::new(request.leaves, count.into())?;
-        for (index, (leaf, subleaf)) in (0..).zip(LEAVES) {
-            let asked = if subleaf == NONE { 0 } else { subleaf };
-            let [a, b, c, d] =
-                if is_machines_own { caller.hv.machine.cpuid(leaf, asked) } else { cpuid::leaf(caller, leaf, asked) };
-            list.write(&caller.hv.machine, index, &CpuidLeaf { leaf, subleaf, a, b, c, d })?;
-        }
+    if request.leaves == 0 {
+        op.set(&SysctlCpuPolicy { nr_leaves: ROOM_FOR_LEAVES, nr_msrs: ROOM_FOR_REGISTERS, ..request });
+        return Ok(());
+    }
+    if request.nr_leaves < count {
+        return Err(Errno::NoBufs);
+    }
+    let list = GuestPtr::<CpuidLeaf>::new(request.leaves, count.into())?;
+    for (index, (leaf, subleaf)) in (0..).zip(LEAVES) {
+        let asked = if subleaf == NONE { 0 } else { subleaf };
+        let [a, b, c, d] =
+            if is_machines_own { caller.hv.machine.cpuid(leaf, asked) } else { cpuid::leaf(caller, leaf, asked) };
+        list.write(&caller.hv.machine, index, &CpuidLeaf { leaf, subleaf, a, b, c, d })?;
     }
     // No model-specific register differs from guest to guest.
     op.set(&SysctlCpuPolicy { nr_leaves: count, nr_msrs: 0, ..request });
