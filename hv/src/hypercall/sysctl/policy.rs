@@ -22,37 +22,47 @@ const NONE: u32 = XEN_CPUID_NO_SUBLEAF;
 /// version of its library writes into them (`CPUID_MAX_SERIALISED_LEAVES`, `MSR_MAX_SERIALISED_ENTRIES`).
 const ROOM_FOR_LEAVES: u32 = 256;
 const ROOM_FOR_REGISTERS: u32 = 16;
-/// The leaves that are told, with their subleaves.
-const LEAVES: [(u32, u32); 28] = [
-    (0x0, NONE),
-    (0x1, NONE),
-    (0x2, NONE),
-    (0x3, NONE),
-    (0x4, 0),
-    (0x4, 1),
-    (0x4, 2),
-    (0x4, 3),
-    (0x5, NONE),
-    (0x6, NONE),
-    (0x7, 0),
-    (0x7, 1),
-    (0x9, NONE),
-    (0xa, NONE),
-    (0xb, 0),
-    (0xb, 1),
-    (0xd, 0),
-    (0xd, 1),
-    (0xd, 2),
-    (0x8000_0000, NONE),
-    (0x8000_0001, NONE),
-    (0x8000_0002, NONE),
-    (0x8000_0003, NONE),
-    (0x8000_0004, NONE),
-    (0x8000_0005, NONE),
-    (0x8000_0006, NONE),
-    (0x8000_0007, NONE),
-    (0x8000_0008, NONE),
-];
+/// Basic and extended leaves that a policy can have.
+const BASIC_LEAVES: u32 = 0xe;
+const EXTENDED_LEAVES: u32 = 0x22;
+/// Caches, feature words and levels of topology that a policy can have.
+const CACHES: u32 = 6;
+const FEATURE_SUBLEAVES: u32 = 2;
+const LEVELS: u32 = 2;
+/// A kind of cache in leaf 4, zero after the last.
+const CACHE_KIND: u32 = 0x1f;
+
+/// Every leaf of a policy with its subleaf, in the order and as complete as a toolstack's library writes them down: it
+/// takes the number that it reads for the number that it will write.
+fn each_leaf(
+    ask: impl Fn(u32, u32) -> [u32; 4],
+    mut visit: impl FnMut(u32, u32, [u32; 4]) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    let mut tell = |leaf, subleaf| visit(leaf, subleaf, ask(leaf, if subleaf == NONE { 0 } else { subleaf }));
+    let [last_basic, ..] = ask(0, 0);
+    for leaf in 0..=last_basic.min(BASIC_LEAVES - 1) {
+        let subleaves = match leaf {
+            4 => 1 + (0..CACHES - 1).take_while(|&i| ask(4, i)[0] & CACHE_KIND != 0).count() as u32,
+            7 => 1 + ask(7, 0)[0].min(FEATURE_SUBLEAVES - 1),
+            0xb => LEVELS,
+            0xd => {
+                let ([low, _, _, high], [_, _, low_supervisor, high_supervisor]) = (ask(0xd, 0), ask(0xd, 1));
+                let states = u64::from(low | low_supervisor) | u64::from(high | high_supervisor) << 32;
+                (u64::BITS - states.leading_zeros()).max(2)
+            }
+            _ => {
+                tell(leaf, NONE)?;
+                continue;
+            }
+        };
+        (0..subleaves).try_for_each(|subleaf| tell(leaf, subleaf))?;
+    }
+    tell(0x4000_0000, NONE)?;
+    tell(0x4000_0100, NONE)?;
+    let [last_extended, ..] = ask(0x8000_0000, 0);
+    let extended = last_extended.wrapping_sub(0x8000_0000).min(EXTENDED_LEAVES - 1);
+    (0..=extended).try_for_each(|leaf| tell(0x8000_0000 + leaf, NONE))
+}
 
 /// The processor's leaves as they are, or as guests see them; a null pointer asks how much room to make.
 pub(super) fn leaves<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
@@ -66,21 +76,23 @@ pub(super) fn leaves<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sy
     if request._rsvd != 0 {
         return Err(Errno::Inval);
     }
-    let count = LEAVES.len() as u32;
     if request.leaves == 0 {
         op.set(&SysctlCpuPolicy { nr_leaves: ROOM_FOR_LEAVES, nr_msrs: ROOM_FOR_REGISTERS, ..request });
         return Ok(());
     }
-    if request.nr_leaves < count {
-        return Err(Errno::NoBufs);
-    }
-    let list = GuestPtr::<CpuidLeaf>::new(request.leaves, count.into())?;
-    for (index, (leaf, subleaf)) in (0..).zip(LEAVES) {
-        let asked = if subleaf == NONE { 0 } else { subleaf };
-        let [a, b, c, d] =
-            if is_machines_own { caller.hv.machine.cpuid(leaf, asked) } else { cpuid::leaf(caller, leaf, asked) };
-        list.write(&caller.hv.machine, index, &CpuidLeaf { leaf, subleaf, a, b, c, d })?;
-    }
+    let ask = |leaf, subleaf| {
+        if is_machines_own { caller.hv.machine.cpuid(leaf, subleaf) } else { cpuid::leaf(caller, leaf, subleaf) }
+    };
+    let list = GuestPtr::<CpuidLeaf>::new(request.leaves, request.nr_leaves.into())?;
+    let mut count = 0;
+    each_leaf(ask, |leaf, subleaf, [a, b, c, d]| {
+        if count == request.nr_leaves {
+            return Err(Errno::NoBufs);
+        }
+        list.write(&caller.hv.machine, count.into(), &CpuidLeaf { leaf, subleaf, a, b, c, d })?;
+        count += 1;
+        Ok(())
+    })?;
     // No model-specific register differs from guest to guest.
     op.set(&SysctlCpuPolicy { nr_leaves: count, nr_msrs: 0, ..request });
     Ok(())
