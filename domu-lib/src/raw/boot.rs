@@ -193,8 +193,7 @@ fn protect_image() {
         // The shared page and the guard stand in places of their own.
         if mapped {
             // SAFETY: the linker script puts what is written or run where these flags allow it.
-            let result =
-                unsafe { tables::update_va_mapping(address, own | image_flags(address), mmu::UVMF_INVLPG) };
+            let result = unsafe { tables::update_va_mapping(address, own | image_flags(address), mmu::UVMF_INVLPG) };
             assert!(result.is_ok(), "image at {address:#x}: {result:?}");
         }
     }

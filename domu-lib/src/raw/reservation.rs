@@ -50,6 +50,18 @@ fn request(frames: &mut [u64]) -> abi::MemoryReservation {
     }
 }
 
+/// Gives the frames of a list away, or asks for frames behind the pages of a list and puts them in their place; says
+/// how many went or came.
+///
+/// # Safety
+/// Nobody may use the frames that go.
+#[cfg(target_os = "none")]
+pub(crate) unsafe fn exchange(command: u32, list: &mut [u64]) -> usize {
+    let mut request = request(list);
+    // SAFETY: the caller's promise.
+    unsafe { memory_op(command, &mut request) }.unwrap_or(0) as usize
+}
+
 /// Gives the frames of `pages` back to the hypervisor; says how many it took. The rest stays with the pool.
 ///
 /// # Errors

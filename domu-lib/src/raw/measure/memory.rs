@@ -8,15 +8,17 @@ use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
 use oxen_abi::grant_table as grant;
 use oxen_abi::hypercall::Hypercall;
+use oxen_abi::memory::{XENMEM_DECREASE_RESERVATION, XENMEM_POPULATE_PHYSMAP};
 use oxen_abi::mmu::{self, MmuUpdate};
 use zerocopy::FromZeros;
 
 use super::ticks;
 use crate::grant::Grant;
 use crate::memory::map::Range;
-use crate::memory::{PAGE_SIZE, Page};
+use crate::memory::{Mfn, PAGE_SIZE, Page, p2m, pool};
 use crate::raw::hypercall::call2;
 use crate::raw::tables::{self, bits};
+use crate::raw::{reservation, view};
 
 /// An address range to measure mappings in.
 #[derive(Debug)]
@@ -79,7 +81,7 @@ impl Window {
     /// `writable_pagetables`.
     pub fn write_table(&self) -> Option<(u64, u64)> {
         let place = tables::walk(tables::root(), self.range.address(), 1)?;
-        let table = crate::raw::view::address(crate::memory::p2m::pfn(place.table)?);
+        let table = view::address(crate::memory::p2m::pfn(place.table)?);
         let address = table + tables::slot(self.range.address(), 1) as u64 * 8;
         let entry = self.pages.first()?.mfn().address() | bits::DATA;
         // SAFETY: writes an entry of this window; the hypervisor emulates the store.
@@ -147,16 +149,38 @@ pub fn grant_copy(from: &[Grant], to: &[Page], us: DomId, length: u16) -> Option
     good.then_some(ticks / list.len() as u64)
 }
 
-/// Giving `count` pages back to the hypervisor and taking as many again, for each of them.
+/// Giving `count` pages back to the hypervisor and taking as many again, each with its mapping, for each of them.
 pub fn balloon(count: usize) -> Option<u64> {
-    let pages: Option<Vec<Page>> = (0..count).map(|_| Page::zeroed()).collect();
-    let pfns: Vec<_> = pages.as_ref()?.iter().map(Page::pfn).collect();
-    let mut done = (Ok(0), Ok(0));
-    let ticks = ticks(|| {
-        done.0 = crate::raw::reservation::release(pages.unwrap_or_default());
-        done.1 = crate::raw::reservation::populate(&pfns);
+    let pages: Vec<Page> = (0..count).map_while(|_| Page::zeroed()).collect();
+    let mut frames: Vec<u64> = pages.iter().map(|page| page.mfn().0).collect();
+    let pfns: Vec<_> = pages.into_iter().map(Page::into_pfn).collect();
+    let places: Vec<u64> = pfns.iter().map(|&pfn| view::address(pfn)).collect();
+    let map = |place: u64, entry: u64| {
+        // SAFETY: the pages were taken from the pool and no view of them is left.
+        unsafe { tables::update_va_mapping(place, entry, mmu::UVMF_INVLPG) }
+    };
+    let mut good = true;
+    let out = ticks(|| {
+        places.iter().for_each(|&place| good &= map(place, 0).is_ok());
+        // SAFETY: nobody uses the frames any more.
+        good &= unsafe { reservation::exchange(XENMEM_DECREASE_RESERVATION, &mut frames) } == count;
     });
-    (done == (Ok(count), Ok(count))).then(|| ticks / count as u64)
+    frames = pfns.iter().map(|pfn| pfn.0).collect();
+    let back = ticks(|| {
+        // SAFETY: the frames that come are nobody's yet.
+        good &= unsafe { reservation::exchange(XENMEM_POPULATE_PHYSMAP, &mut frames) } == count;
+        for (&place, &frame) in places.iter().zip(&frames) {
+            good &= map(place, Mfn(frame).address() | bits::DATA).is_ok();
+        }
+    });
+    if !good {
+        return None;
+    }
+    for (&pfn, &frame) in pfns.iter().zip(&frames) {
+        p2m::set(pfn, Some(Mfn(frame)));
+        pool::give(pfn, 1);
+    }
+    Some((out + back) / count as u64)
 }
 
 /// Turns on the hypervisor's emulation of stores to page tables.
