@@ -12,7 +12,7 @@ use crate::{
     machine::Machine,
     mem::{editor::Editor, root},
     sched,
-    trap::{self, TrapHandler, debug, emulate::CR4_GUEST, flags},
+    trap::{TrapHandler, debug, emulate::CR4_GUEST, flags},
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{
@@ -59,12 +59,8 @@ pub fn set<M: Machine>(
         take_tables(hv, domain, state, context)?;
     }
     fill(state, context);
-    let assists_iopl = context.vm_assist & 1 << trap::ARCHITECTURAL_IOPL != 0;
     if vcpu.id == 0 {
         domain.vm_assist.store(context.vm_assist & KNOWN_ASSISTS, Ordering::Relaxed);
-    }
-    if assists_iopl || domain.assists(trap::ARCHITECTURAL_IOPL) {
-        state.iopl = flags::iopl_of(context.user_regs.rflags);
     }
     vcpu.is_initialised.store(true, Ordering::Release);
     drop(slot);
@@ -193,6 +189,8 @@ fn fill(state: &mut VcpuState, context: &VcpuGuestContext) {
     state.regs = registers(user);
     state.selectors = [user.ds, user.es, user.fs, user.gs];
     state.in_kernel = context.flags & u64::from(VGCF_IN_KERNEL) != 0;
+    // Linux sets it for its other vcpus here, and for the first by `physdev_op`.
+    state.iopl = flags::iopl_of(context.user_regs.rflags);
     state.extended = extended_state(context);
     for (handler, info) in state.traps.0.iter_mut().zip(&context.trap_ctxt) {
         *handler = TrapHandler { address: info.address, cs: info.cs | RING_3, flags: info.flags & 7 };
