@@ -23,6 +23,11 @@ pub fn audit<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> Result<(), &'st
                 {
                     return Err("a channel does not lead back");
                 }
+                let is_own = domain.owner.slot() == Some(slot.into());
+                let notified = events.port(there).map(|state| (there, state.vcpu())).filter(|_| is_own);
+                if events.port(port).and_then(Port::target) != notified {
+                    return Err("a sender would notify somebody else");
+                }
             }
             Binding::Pirq(pirq) if hv.pirqs.line(pirq).and_then(super::pirq::Line::port) != Some(port) => {
                 return Err("a port of a physical interrupt is not its port");

@@ -92,6 +92,10 @@ pub fn bind_interdomain<M: Machine>(caller: &Caller<'_, M>, dom: DomId, remote_p
     domain.events.open(&caller.hv.machine, port, here, 0)?;
     let back = Binding::Interdomain { remote: domain.id, slot: slot as u16, port };
     remote.events.set(remote_port, Port::new(back, there.vcpu()));
+    if remote_slot == slot {
+        domain.events.set(port, Port::new(here, 0).local(remote_port, there.vcpu()));
+        domain.events.set(remote_port, Port::new(back, there.vcpu()).local(port, 0));
+    }
     // What the remote sent before there was a channel is lost; an event too many makes up for it.
     set_pending(caller.hv, domain, port, 0, Some(running(caller)));
     Ok(port)
@@ -173,6 +177,10 @@ pub fn bind_vcpu<M: Machine>(caller: &Caller<'_, M>, port: u32, vcpu: u32) -> Re
         Binding::Closed | Binding::Virq(_) | Binding::Ipi => return Err(Errno::Inval),
     }
     domain.events.set(port, state.notifying(vcpu));
+    if let Some((from, _)) = state.target() {
+        let there = domain.events.port(from).unwrap_or_default();
+        domain.events.set(from, there.local(port, vcpu));
+    }
     Ok(())
 }
 

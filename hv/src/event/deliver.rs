@@ -33,42 +33,37 @@ pub(super) fn running<'a, M: Machine>(caller: &'a Caller<'_, M>) -> Running<'a> 
 /// `Inval` for a port that nothing can be sent through.
 #[inline]
 pub fn send<M: Machine>(caller: &Caller<'_, M>, port: u32) -> Result<(), Errno> {
-    let events = &caller.domain.events;
-    let state = events.port(port).ok_or(Errno::Inval)?;
-    let to = match state.kind() {
-        abi::EVTCHNSTAT_INTERDOMAIN if state.leads_to(caller.domain.owner) => state.number(),
-        abi::EVTCHNSTAT_INTERDOMAIN => {
-            send_abroad(caller, port, state);
-            return Ok(());
-        }
-        abi::EVTCHNSTAT_IPI => port,
-        abi::EVTCHNSTAT_UNBOUND => return Ok(()),
-        _ => return Err(Errno::Inval),
-    };
+    let state = caller.domain.events.port(port).ok_or(Errno::Inval)?;
     // Another vcpu may close the port meanwhile: then its domain finds an event that nobody sent, and nobody else does.
-    let vcpu = events.port(to).unwrap_or_default().vcpu();
+    let Some((to, vcpu)) = state.target() else { return send_abroad(caller, port, state) };
     set_pending(caller.hv, caller.domain, to, vcpu, Some(running(caller)));
     Ok(())
 }
 
 /// Sends an event to another domain, if its port still leads back to the caller's.
 #[inline(never)]
-fn send_abroad<M: Machine>(caller: &Caller<'_, M>, port: u32, state: Port) {
-    let Some(remote) = caller.hv.domains.in_slot(state.remote_slot().into()) else { return };
+fn send_abroad<M: Machine>(caller: &Caller<'_, M>, port: u32, state: Port) -> Result<(), Errno> {
+    match state.kind() {
+        abi::EVTCHNSTAT_INTERDOMAIN => {}
+        abi::EVTCHNSTAT_UNBOUND => return Ok(()),
+        _ => return Err(Errno::Inval),
+    }
+    let Some(remote) = caller.hv.domains.in_slot(state.remote_slot().into()) else { return Ok(()) };
     let _held = remote.events.bindings.lock();
-    let Some(there) = remote.events.port(state.number()) else { return };
+    let there = remote.events.port(state.number()).unwrap_or_default();
     let leads_back =
         there.kind() == abi::EVTCHNSTAT_INTERDOMAIN && there.number() == port && there.leads_to(caller.domain.owner);
     if leads_back {
         set_pending(caller.hv, &remote, state.number(), there.vcpu(), None);
     }
+    Ok(())
 }
 
 /// Sets a port of a domain pending and notifies its vcpu, unless the port is masked. `running` may be given for the
 /// domain of that vcpu only.
 ///
 /// For any other domain, the caller holds the lock of its events and has seen the port in use.
-#[inline]
+#[inline(always)]
 pub(super) fn set_pending<M: Machine>(
     hv: &Hypervisor<M>,
     domain: &Domain,

@@ -138,7 +138,8 @@ impl Events {
         debug_assert_eq!(self.port(port).unwrap_or_default(), Port::CLOSED);
         let bucket = self.buckets.get(port as usize / BUCKET_PORTS).ok_or(Errno::NoSpc)?;
         bucket.try_call_once(|| heap::own(machine, [const { AtomicU64::new(0) }; BUCKET_PORTS]))?;
-        self.set(port, Port::new(binding, vcpu));
+        let state = Port::new(binding, vcpu);
+        self.set(port, if binding == Binding::Ipi { state.local(port, vcpu) } else { state });
         self.valid.fetch_max((port + 1).next_multiple_of(VALID_STEP), Ordering::Relaxed);
         Ok(())
     }

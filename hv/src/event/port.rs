@@ -33,7 +33,8 @@ pub enum Binding {
     Ipi,
 }
 
-/// A port's word: kind 0..3, vcpu 3..8, remote domain 8..24, its slot 24..32, remote port or interrupt 32..44.
+/// A port's word: kind 0..3, vcpu 3..8, remote domain 8..24, its slot 24..32, remote port or interrupt 32..44; of a port
+/// that leads to another of the same domain or to itself, also the vcpu that is notified there 44..49, and a mark 49.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 #[repr(transparent)]
 pub struct Port(u64);
@@ -46,6 +47,8 @@ const SLOT_SHIFT: u32 = 24;
 const SLOT: u64 = 0xff;
 const NUMBER_SHIFT: u32 = 32;
 const NUMBER: u64 = 0xfff;
+const TARGET_SHIFT: u32 = 44;
+const LOCAL: u64 = 1 << 49;
 
 const _: () = assert!(MAX_VCPUS as u64 <= VCPU + 1 && MAX_DOMAINS as u64 <= SLOT + 1 && MAX_PORTS as u64 <= NUMBER + 1);
 
@@ -112,6 +115,20 @@ impl Port {
     #[must_use]
     pub const fn remote_slot(self) -> u16 {
         ((self.0 >> SLOT_SHIFT) & SLOT) as u16
+    }
+
+    /// The same port, known to lead to port `to` of its own domain, which notifies `vcpu`.
+    #[must_use]
+    pub const fn local(self, to: u32, vcpu: u32) -> Self {
+        let word = self.0 & !(NUMBER << NUMBER_SHIFT | VCPU << TARGET_SHIFT);
+        Self(word | (to as u64 & NUMBER) << NUMBER_SHIFT | (vcpu as u64 & VCPU) << TARGET_SHIFT | LOCAL)
+    }
+
+    /// The port of its own domain that it leads to, if it does, and the vcpu that is notified there.
+    #[inline]
+    #[must_use]
+    pub const fn target(self) -> Option<(u32, u32)> {
+        if self.0 & LOCAL == 0 { None } else { Some((self.number(), (self.0 >> TARGET_SHIFT & VCPU) as u32)) }
     }
 
     /// Whether an interdomain port leads to the domain that the frame table calls `owner`.

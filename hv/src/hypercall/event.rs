@@ -19,36 +19,36 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 #[inline(never)]
 pub fn event_channel_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [command, at, ..] = *args;
-    match command as u32 {
-        abi::EVTCHNOP_SEND => {
-            deliver::send(caller, read_port(caller, at)?)?;
-            Ok(0)
-        }
-        abi::EVTCHNOP_UNMASK => {
-            deliver::unmask(caller, read_port(caller, at)?)?;
-            Ok(0)
-        }
-        command => other(caller, command, at),
+    if command as u32 == abi::EVTCHNOP_SEND {
+        return deliver::send(caller, read_port(caller, at)?).map(|()| 0).map_err(Refusal::Tell);
     }
+    other(caller, command as u32, at)
 }
 
-/// The port that is all of `evtchn_send` and `evtchn_unmask`, in one load where it can be: of the word that it is a half of.
+/// The port that is all of `evtchn_send`, in one load where it can be: of the word that it is a half of.
 #[inline]
 fn read_port<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<u32, Errno> {
     let word = GuestAddr(at & !7);
     if at & 3 != 0 || !word.is_guest_range(8) {
-        return read(caller, at);
+        return read_port_anywhere(caller, at);
     }
     let both = caller.hv.machine.read_guest_word(word).map_err(|_| Errno::Fault)?;
     Ok((both >> (8 * (at & 4))) as u32)
 }
 
-const _: () = assert!(size_of::<abi::EvtchnSend>() == 4 && size_of::<abi::EvtchnUnmask>() == 4);
+#[cold]
+fn read_port_anywhere<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<u32, Errno> {
+    read(caller, at).map(|request: abi::EvtchnSend| request.port)
+}
 
 /// The commands that are not on anybody's hot path.
 #[inline(never)]
 fn other<M: Machine>(caller: &mut Caller<'_, M>, command: u32, at: u64) -> Reply {
     match command {
+        abi::EVTCHNOP_UNMASK => {
+            let request: abi::EvtchnUnmask = read(caller, at)?;
+            deliver::unmask(caller, request.port)?;
+        }
         abi::EVTCHNOP_ALLOC_UNBOUND => {
             let mut request: abi::EvtchnAllocUnbound = read(caller, at)?;
             request.port = event::alloc_unbound(caller, request.dom, request.remote_dom)?;
