@@ -97,12 +97,14 @@ impl Default for Maptrack {
 }
 
 impl Maptrack {
+    #[inline]
     fn word(&mut self, handle: u32) -> Option<&mut u64> {
         let handle = handle as usize;
         self.chunks.get_mut(handle / TABLE_ENTRIES)?.as_deref_mut()?.get_mut(handle % TABLE_ENTRIES)
     }
 
     /// A handle that is not in use, its storage in place. Nothing has changed until [`Self::open`].
+    #[inline]
     pub(super) fn free_handle(&mut self, machine: &impl Reserve) -> Result<u32, Errno> {
         if self.live >= self.limit {
             return Err(Errno::NoSpc);
@@ -118,6 +120,7 @@ impl Maptrack {
     }
 
     /// Puts the handle that [`Self::free_handle`] found to use.
+    #[inline]
     pub(super) fn open(&mut self, handle: u32, track: Track) {
         let Some(word) = self.word(handle) else { return };
         let next = *word as u32;
@@ -131,6 +134,7 @@ impl Maptrack {
     }
 
     /// The mapping behind a handle, if it is in use.
+    #[inline]
     pub(super) fn get(&mut self, handle: u32) -> Option<Track> {
         if handle >= self.used {
             return None;
@@ -146,6 +150,7 @@ impl Maptrack {
     }
 
     /// The handle is not in use any more.
+    #[inline]
     pub(super) fn close(&mut self, handle: u32) {
         let next = self.first_free;
         let Some(word) = self.word(handle).filter(|word| **word & FREE == 0) else { return };

@@ -26,7 +26,7 @@ use crate::{
 };
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
-use entry::{Access, Pins, Shared, Status};
+use entry::{Access, Pins, Status};
 use heapless::Vec;
 use maptrack::Maptrack;
 use oxen_abi::{domid::DomId, errno::Errno, grant_table as abi};
@@ -83,13 +83,12 @@ impl Table {
         Pins(chunk.and_then(|pins| pins.get(reference as usize % TABLE_ENTRIES)).copied().unwrap_or(0))
     }
 
-    fn set_pins(&mut self, reference: u32, pins: Pins) {
-        let chunk = self.pins.get_mut(reference as usize / TABLE_ENTRIES).and_then(Option::as_deref_mut);
-        if let Some(place) = chunk.and_then(|chunk| chunk.get_mut(reference as usize % TABLE_ENTRIES)) {
-            *place = pins.0;
-        }
+    fn pins_place(&mut self, reference: u32) -> Option<&mut u64> {
+        let chunk = self.pins.get_mut(reference as usize / TABLE_ENTRIES)?.as_deref_mut()?;
+        chunk.get_mut(reference as usize % TABLE_ENTRIES)
     }
 
+    #[cold]
     fn make_room_for_pins(&mut self, machine: &impl Reserve, reference: u32) -> Result<(), Errno> {
         if let Some(chunk @ None) = self.pins.get_mut(reference as usize / TABLE_ENTRIES) {
             *chunk = Some(heap::own(machine, [0; TABLE_ENTRIES])?);
@@ -98,6 +97,7 @@ impl Table {
     }
 
     /// Claims an entry of `granter`, whose table this is, for `grantee`.
+    #[inline]
     fn claim<M: Machine>(
         &mut self,
         hv: &Hypervisor<M>,
@@ -112,24 +112,24 @@ impl Table {
         }
         let slot = entry::slot(grantee).ok_or(abi::GNTST_GENERAL_ERROR)?;
         let word = self.word(&hv.machine, reference).ok_or(abi::GNTST_GENERAL_ERROR)?;
-        self.make_room_for_pins(&hv.machine, reference).map_err(|_| abi::GNTST_NO_SPACE)?;
-        let old = self.pins(reference);
-        if old.in_use() && old.slot() != slot {
-            return Err(abi::GNTST_GENERAL_ERROR);
+        if self.pins_place(reference).is_none() {
+            self.make_room_for_pins(&hv.machine, reference).map_err(|_| abi::GNTST_NO_SPACE)?;
         }
-        let is_new = !old.in_use();
-        let needs_mark = is_new || (access == Access::Write && old.count(Access::Write) == 0);
-        let pinned = if is_new {
-            let Shared(seen) = entry::mark(word, grantee.id, access, false, is_mapping)?;
-            Shared(seen).frame().map(|frame| Pins::new(frame, slot))
-        } else {
-            old.plus(access).ok_or(abi::GNTST_GENERAL_ERROR)?;
-            if needs_mark {
+        let place = self.pins_place(reference).ok_or(abi::GNTST_NO_SPACE)?;
+        let old = Pins(*place);
+        let pins = if old.in_use() {
+            if old.slot() != slot || old.plus(access).is_none() {
+                return Err(abi::GNTST_GENERAL_ERROR);
+            }
+            if access == Access::Write && old.count(Access::Write) == 0 {
                 entry::mark(word, grantee.id, access, true, is_mapping)?;
             }
             Some(old)
+        } else {
+            let entry = entry::mark(word, grantee.id, access, false, is_mapping)?;
+            entry.frame().map(|frame| Pins::new(frame, slot))
         };
-        let taken = pinned.and_then(|pins| {
+        let taken = pins.and_then(|pins| {
             let frame = pins.frame()?;
             take_frame(hv, granter, frame, access).ok()?;
             Some((frame, pins.plus(access)?))
@@ -138,14 +138,16 @@ impl Table {
             unmark(word, old);
             return Err(abi::GNTST_BAD_PAGE);
         };
-        self.set_pins(reference, pins);
+        *place = pins.0;
         Ok(Claim { reference, frame, access })
     }
 
     /// Gives a claim back, the frame itself excepted.
+    #[inline]
     fn release(&mut self, memory: &impl Memory, claim: Claim) {
-        let left = self.pins(claim.reference).minus(claim.access);
-        self.set_pins(claim.reference, left);
+        let Some(place) = self.pins_place(claim.reference) else { return };
+        let left = Pins(*place).minus(claim.access);
+        *place = left.0;
         if let Some(word) = self.word(memory, claim.reference) {
             unmark(word, left);
         }
@@ -165,6 +167,7 @@ impl Table {
 }
 
 /// Takes the marks off an entry that the pins which are left do not ask for.
+#[inline]
 fn unmark(word: &AtomicU64, left: Pins) {
     let stale = match (left.in_use(), left.count(Access::Write)) {
         (false, _) => abi::GTF_READING | abi::GTF_WRITING,
@@ -175,6 +178,7 @@ fn unmark(word: &AtomicU64, left: Pins) {
 }
 
 /// Takes a reference on a frame of `owner`, and a use if it is to be written.
+#[inline]
 fn take_frame<M: Machine>(hv: &Hypervisor<M>, owner: &Domain, frame: Mfn, access: Access) -> Result<(), Errno> {
     match access {
         Access::Read => hv.frames.reference(frame, owner.owner),
@@ -183,6 +187,7 @@ fn take_frame<M: Machine>(hv: &Hypervisor<M>, owner: &Domain, frame: Mfn, access
 }
 
 /// Gives back what [`take_frame`] took.
+#[inline]
 fn drop_frame<M: Machine>(hv: &Hypervisor<M>, frame: Mfn, access: Access) {
     match access {
         Access::Read => hv.frames.put(frame),
