@@ -130,7 +130,9 @@ fn machine(workspace: &Workspace, args: &Args, at_terminal: bool, is_demo: bool)
     }
     if let Some(kernel) = &args.kernel {
         add_to_ramdisk(workspace, &mut machine, &guest_files(kernel, args)?)?;
-        machine.memory = machine.memory.max(args.memory.unwrap_or(GUEST_MEMORY) + 384);
+        // dom0 unpacks the kernel beside the ramdisk that holds it.
+        machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=384M");
+        machine.memory = 1024.max(args.memory.unwrap_or(GUEST_MEMORY) + 640);
     } else if let Some(memory) = args.memory {
         machine.memory = memory;
     }

@@ -54,7 +54,40 @@ fn bzimage_payload(file: &[u8]) -> Result<Option<&[u8]>, String> {
 /// Unpacks a gzip stream; also used for ramdisks.
 pub fn gunzip(packed: &[u8]) -> Result<Vec<u8>, String> {
     let body = gzip_body(packed).ok_or("the gzip header is malformed")?;
-    miniz_oxide::inflate::decompress_to_vec_with_limit(body, MOST).map_err(|e| format!("gzip: {e}"))
+    // The stream ends with the size of what it unpacks to, modulo 4 GiB.
+    let size = packed.last_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes)) as usize;
+    if size > MOST {
+        return Err(too_large());
+    }
+    let mut out = Vec::new();
+    out.try_reserve_exact(size).map_err(|_| too_little_memory(size))?;
+    out.resize(size, 0);
+    let made = miniz_oxide::inflate::decompress_slice_iter_to_slice(&mut out, core::iter::once(body), false, true)
+        .map_err(|status| format!("gzip: {status:?}"))?;
+    if made == size { Ok(out) } else { Err("gzip: the stream ends too early".into()) }
+}
+
+/// Appends to what is unpacked, as far as there is memory.
+fn append(out: &mut Vec<u8>, piece: &[u8]) -> Result<(), String> {
+    let size = out.len() + piece.len();
+    if size > MOST {
+        return Err(too_large());
+    }
+    // Growth by half needs less at once than doubling does.
+    let room = out.capacity() - out.len();
+    if room < piece.len() {
+        let more = piece.len().max(out.len() / 2);
+        out.try_reserve_exact(more)
+            .or_else(|_| out.try_reserve_exact(piece.len()))
+            .map_err(|_| too_little_memory(size))?;
+    }
+    out.extend_from_slice(piece);
+    Ok(())
+}
+
+fn too_little_memory(size: usize) -> String {
+    let mib = size.div_ceil(1 << 20);
+    format!("dom0 lacks the memory to unpack it, {mib} MiB at least; give dom0 more (dom0_mem=)")
 }
 
 /// What follows the gzip header and its optional fields.
@@ -89,12 +122,9 @@ fn unxz(packed: &[u8]) -> Result<Vec<u8>, String> {
             Err(error) => return Err(format!("XZ: {error:?}")),
         };
         read += taken;
-        out.extend_from_slice(piece.get(..made).unwrap_or_default());
+        append(&mut out, piece.get(..made).unwrap_or_default())?;
         if ended {
             return Ok(out);
-        }
-        if out.len() > MOST {
-            return Err(too_large());
         }
         if taken == 0 && made == 0 {
             return Err("XZ: the stream ends too early".into());
@@ -110,10 +140,7 @@ fn unzstd(packed: &[u8]) -> Result<Vec<u8>, String> {
         if made == 0 {
             return Ok(out);
         }
-        out.extend_from_slice(piece.get(..made).unwrap_or_default());
-        if out.len() > MOST {
-            return Err(too_large());
-        }
+        append(&mut out, piece.get(..made).unwrap_or_default())?;
     }
 }
 
