@@ -171,8 +171,8 @@ hv_l2_image:
 early_l2:
     .skip   4 * 4096
 
-    .section .bss.stack, "aw", @nobits
-    .balign {stack_bytes}
+    .section .stack, "aw", @nobits
+    .balign 4096
     .globl boot_cpu_stack
 boot_cpu_stack:
     .skip   {stack_bytes}
