@@ -60,6 +60,8 @@ pub fn set<M: Machine>(
     }
     fill(state, context);
     if vcpu.id == 0 {
+        // Toolstacks clear the page when they have built the domain, and give the context last.
+        domain.write_wall_clock(hv);
         domain.vm_assist.store(context.vm_assist & KNOWN_ASSISTS, Ordering::Relaxed);
     }
     vcpu.is_initialised.store(true, Ordering::Release);

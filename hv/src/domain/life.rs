@@ -71,9 +71,14 @@ impl Domain {
     pub fn publish_wall_clock<M: Machine>(&self, hv: &Hypervisor<M>) {
         let stage = self.life.lock();
         if stage.is_alive() {
-            hv.time.publish_wall_clock(&hv.machine, self.shared_info, self.time_offset.load(Ordering::Relaxed));
+            self.write_wall_clock(hv);
         }
         drop(stage);
+    }
+
+    /// Writes it; `life` is held, and the domain alive.
+    pub(super) fn write_wall_clock<M: Machine>(&self, hv: &Hypervisor<M>) {
+        hv.time.publish_wall_clock(&hv.machine, self.shared_info, self.time_offset.load(Ordering::Relaxed));
     }
 
     /// Waits until no CPU has a vcpu of this paused domain. Not for the caller's own domain.

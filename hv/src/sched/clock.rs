@@ -13,6 +13,8 @@ use crate::{
 };
 use core::sync::atomic::{Ordering, fence};
 
+/// Where the time is in a `vcpu_info`.
+const TIME_OFFSET: usize = 32;
 /// Nanoseconds of a second.
 pub const SECOND: u64 = 1_000_000_000;
 
@@ -124,9 +126,17 @@ impl SystemTime {
         [0, self.epoch, 0, u64::from(mul) | u64::from(shift as u8) << 32]
     }
 
+    /// Publishes the time in a `vcpu_info` where it is not: a toolstack may have cleared the page.
+    #[inline]
+    pub fn publish_if_lost(&self, place: &VcpuInfoPlace) {
+        let [.., scale] = self.vcpu_time_info();
+        if place.word(TIME_OFFSET + 24).load(Ordering::Relaxed) != scale {
+            self.publish(place);
+        }
+    }
+
     /// Publishes the time in a `vcpu_info`: readers see the version odd while the rest changes.
     pub fn publish(&self, place: &VcpuInfoPlace) {
-        const TIME_OFFSET: usize = 32;
         let version = place.word(TIME_OFFSET);
         let old = version.load(Ordering::Relaxed) as u32;
         version.store((old | 1).into(), Ordering::Relaxed);

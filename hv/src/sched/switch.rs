@@ -117,6 +117,7 @@ fn switch<M: Machine>(
     *regs = state.regs;
     hv.machine.load(&state);
     put_away(cpu, last, Some(&domain));
+    hv.time.publish_if_lost(&state.info);
     vcpu.sched.is_running.store(true, Ordering::SeqCst);
     vcpu.sched.runstate.lock().enter(RUNSTATE_RUNNING, now);
     runstate::publish(&hv.machine, &domain, &vcpu, &state);
