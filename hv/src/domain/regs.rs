@@ -50,3 +50,72 @@ impl core::fmt::Display for Regs {
         write!(f, "  r13 {:016x} r14 {:016x} r15 {:016x}", self.r13, self.r14, self.r15)
     }
 }
+
+impl Regs {
+    /// A general register by its number in instructions.
+    #[must_use]
+    pub const fn general(&self, register: u8) -> u64 {
+        match register & 15 {
+            0 => self.rax,
+            1 => self.rcx,
+            2 => self.rdx,
+            3 => self.rbx,
+            4 => self.rsp,
+            5 => self.rbp,
+            6 => self.rsi,
+            7 => self.rdi,
+            8 => self.r8,
+            9 => self.r9,
+            10 => self.r10,
+            11 => self.r11,
+            12 => self.r12,
+            13 => self.r13,
+            14 => self.r14,
+            _ => self.r15,
+        }
+    }
+
+    /// A general register by its number, to be changed.
+    pub const fn general_mut(&mut self, register: u8) -> &mut u64 {
+        match register & 15 {
+            0 => &mut self.rax,
+            1 => &mut self.rcx,
+            2 => &mut self.rdx,
+            3 => &mut self.rbx,
+            4 => &mut self.rsp,
+            5 => &mut self.rbp,
+            6 => &mut self.rsi,
+            7 => &mut self.rdi,
+            8 => &mut self.r8,
+            9 => &mut self.r9,
+            10 => &mut self.r10,
+            11 => &mut self.r11,
+            12 => &mut self.r12,
+            13 => &mut self.r13,
+            14 => &mut self.r14,
+            _ => &mut self.r15,
+        }
+    }
+
+    /// Writes a register as an instruction of this operand size does: 32 bits clear the upper half, fewer keep the rest.
+    pub const fn set_general(&mut self, register: u8, bytes: u8, value: u64) {
+        let old = self.general(register);
+        let mask = operand_mask(bytes);
+        *self.general_mut(register) = match bytes {
+            4 | 8 => value & mask,
+            _ => old & !mask | value & mask,
+        };
+    }
+}
+
+/// The bits of an operand of 1, 2, 4 or 8 bytes.
+#[inline]
+#[must_use]
+pub const fn operand_mask(bytes: u8) -> u64 {
+    match bytes {
+        1 => 0xff,
+        2 => 0xffff,
+        4 => 0xffff_ffff,
+        _ => u64::MAX,
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! 64-bit code only. The address of a memory operand is not computed: for a write, the page fault tells it.
 
-use crate::domain::regs::Regs;
+use crate::domain::regs::{Regs, operand_mask};
 
 /// An instruction is no longer than this.
 pub const MAX_LENGTH: usize = 15;
@@ -64,6 +64,9 @@ pub enum Operation {
         register: u8,
     },
     Xsetbv,
+    Invlpg {
+        address: u64,
+    },
     Rdtsc,
     Rdtscp,
     Cpuid,
@@ -103,75 +106,6 @@ pub enum Logic {
     BitReset,
     BitSet,
     BitComplement,
-}
-
-impl Regs {
-    /// A general register by its number in instructions.
-    #[must_use]
-    pub const fn general(&self, register: u8) -> u64 {
-        match register & 15 {
-            0 => self.rax,
-            1 => self.rcx,
-            2 => self.rdx,
-            3 => self.rbx,
-            4 => self.rsp,
-            5 => self.rbp,
-            6 => self.rsi,
-            7 => self.rdi,
-            8 => self.r8,
-            9 => self.r9,
-            10 => self.r10,
-            11 => self.r11,
-            12 => self.r12,
-            13 => self.r13,
-            14 => self.r14,
-            _ => self.r15,
-        }
-    }
-
-    /// A general register by its number, to be changed.
-    pub const fn general_mut(&mut self, register: u8) -> &mut u64 {
-        match register & 15 {
-            0 => &mut self.rax,
-            1 => &mut self.rcx,
-            2 => &mut self.rdx,
-            3 => &mut self.rbx,
-            4 => &mut self.rsp,
-            5 => &mut self.rbp,
-            6 => &mut self.rsi,
-            7 => &mut self.rdi,
-            8 => &mut self.r8,
-            9 => &mut self.r9,
-            10 => &mut self.r10,
-            11 => &mut self.r11,
-            12 => &mut self.r12,
-            13 => &mut self.r13,
-            14 => &mut self.r14,
-            _ => &mut self.r15,
-        }
-    }
-
-    /// Writes a register as an instruction of this operand size does: 32 bits clear the upper half, fewer keep the rest.
-    pub const fn set_general(&mut self, register: u8, bytes: u8, value: u64) {
-        let old = self.general(register);
-        let mask = operand_mask(bytes);
-        *self.general_mut(register) = match bytes {
-            4 | 8 => value & mask,
-            _ => old & !mask | value & mask,
-        };
-    }
-}
-
-/// The bits of an operand of 1, 2, 4 or 8 bytes.
-#[inline]
-#[must_use]
-pub const fn operand_mask(bytes: u8) -> u64 {
-    match bytes {
-        1 => 0xff,
-        2 => 0xffff,
-        4 => 0xffff_ffff,
-        _ => u64::MAX,
-    }
 }
 
 /// The bytes of an instruction, taken one after the other.
@@ -229,6 +163,8 @@ struct ModRm {
     is_register: bool,
     reg: u8,
     rm: u8,
+    /// What a memory operand's registers and displacement add up to; segments other than FS and GS begin at 0.
+    address: u64,
 }
 
 /// Recognises the instruction at the beginning of `code`.
@@ -272,15 +208,19 @@ fn port(opcode: u8, bytes: &mut Bytes<'_>) -> Option<Port> {
 fn two_byte(bytes: &mut Bytes<'_>, prefixes: &Prefixes, regs: &Regs) -> Option<Operation> {
     let opcode = bytes.next()?;
     Some(match opcode {
-        0x01 => match bytes.next()? {
-            0xd1 => Operation::Xsetbv,
-            0xf9 => Operation::Rdtscp,
-            _ => return None,
-        },
+        0x01 => {
+            let modrm = modrm(bytes, prefixes, regs)?;
+            match (modrm.is_register, modrm.reg & 7, modrm.rm & 7) {
+                (true, 2, 1) => Operation::Xsetbv,
+                (true, 7, 1) => Operation::Rdtscp,
+                (false, 7, _) => Operation::Invlpg { address: modrm.address },
+                _ => return None,
+            }
+        }
         0x06 => Operation::Clts,
         0x08 | 0x09 => Operation::Wbinvd,
         0x20..=0x23 => {
-            let modrm = modrm(bytes, prefixes)?;
+            let modrm = modrm(bytes, prefixes, regs)?;
             let (number, register) = (modrm.reg, modrm.rm);
             match opcode {
                 0x20 => Operation::ReadControl { control: number, register },
@@ -294,16 +234,16 @@ fn two_byte(bytes: &mut Bytes<'_>, prefixes: &Prefixes, regs: &Regs) -> Option<O
         0x32 => Operation::ReadMsr,
         0xa2 => Operation::Cpuid,
         0xb0 | 0xb1 => {
-            let (modrm, size) = memory_operand(opcode, bytes, prefixes)?;
+            let (modrm, size) = memory_operand(opcode, bytes, prefixes, regs)?;
             let value = register_operand(&modrm, size, prefixes, regs);
             Operation::Write { bytes: size, change: Change::CompareExchange(value) }
         }
         0xc3 => {
-            let (modrm, size) = memory_operand(opcode, bytes, prefixes)?;
+            let (modrm, size) = memory_operand(opcode, bytes, prefixes, regs)?;
             Operation::Write { bytes: size, change: Change::Store(regs.general(modrm.reg) & operand_mask(size)) }
         }
         0xba => {
-            let (modrm, size) = memory_operand(1, bytes, prefixes)?;
+            let (modrm, size) = memory_operand(1, bytes, prefixes, regs)?;
             let logic = bit_operation(modrm.reg & 7)?;
             let bit = bytes.immediate(1)? & (u64::from(size) * 8 - 1);
             Operation::Write { bytes: size, change: Change::Combine(logic, 1 << bit) }
@@ -329,7 +269,7 @@ fn memory_write(opcode: u8, bytes: &mut Bytes<'_>, prefixes: &Prefixes, regs: &R
         0x80 | 0x81 | 0x83 | 0x86..=0x89 | 0xc6 | 0xc7 => None,
         _ => return None,
     };
-    let (modrm, size) = memory_operand(opcode, bytes, prefixes)?;
+    let (modrm, size) = memory_operand(opcode, bytes, prefixes, regs)?;
     let change = match opcode {
         0x80 | 0x81 | 0x83 => {
             let width = if opcode == 0x81 { size.min(4) } else { 1 };
@@ -364,34 +304,44 @@ fn register_operand(modrm: &ModRm, size: u8, prefixes: &Prefixes, regs: &Regs) -
     regs.general(modrm.reg) & operand_mask(size)
 }
 
-fn memory_operand(opcode: u8, bytes: &mut Bytes<'_>, prefixes: &Prefixes) -> Option<(ModRm, u8)> {
-    let modrm = modrm(bytes, prefixes)?;
+fn memory_operand(opcode: u8, bytes: &mut Bytes<'_>, prefixes: &Prefixes, regs: &Regs) -> Option<(ModRm, u8)> {
+    let modrm = modrm(bytes, prefixes, regs)?;
     (!modrm.is_register).then(|| (modrm, prefixes.size(opcode)))
 }
 
-fn modrm(bytes: &mut Bytes<'_>, prefixes: &Prefixes) -> Option<ModRm> {
+fn modrm(bytes: &mut Bytes<'_>, prefixes: &Prefixes, regs: &Regs) -> Option<ModRm> {
     let byte = bytes.next()?;
-    let mode = byte >> 6;
-    let modrm = ModRm {
-        is_register: mode == 3,
-        reg: byte >> 3 & 7 | (prefixes.rex & 4) << 1,
-        rm: byte & 7 | (prefixes.rex & 1) << 3,
-    };
+    let (mode, low) = (byte >> 6, byte & 7);
+    let base_extension = (prefixes.rex & 1) << 3;
+    let (reg, rm) = (byte >> 3 & 7 | (prefixes.rex & 4) << 1, low | base_extension);
     let mut displacement = match mode {
         1 => 1,
         2 => 4,
         _ => 0,
     };
-    if mode != 3 && byte & 7 == 4 {
-        let sib = bytes.next()?;
-        if mode == 0 && sib & 7 == 5 {
-            displacement = 4;
+    let mut address = 0_u64;
+    match low {
+        _ if mode == 3 => {}
+        4 => {
+            let sib = bytes.next()?;
+            let index = sib >> 3 & 7 | (prefixes.rex & 2) << 2;
+            if index != 4 {
+                address = regs.general(index) << (sib >> 6);
+            }
+            if mode == 0 && sib & 7 == 5 {
+                displacement = 4;
+            } else {
+                address = address.wrapping_add(regs.general(sib & 7 | base_extension));
+            }
         }
-    } else if mode == 0 && byte & 7 == 5 {
-        displacement = 4;
+        5 if mode == 0 => {
+            displacement = 4;
+            address = regs.rip.wrapping_add(bytes.taken as u64 + 4);
+        }
+        _ => address = regs.general(rm),
     }
-    bytes.immediate(displacement)?;
-    Some(modrm)
+    let address = address.wrapping_add(bytes.immediate(displacement)?);
+    Some(ModRm { is_register: mode == 3, reg, rm, address })
 }
 
 #[cfg(test)]
@@ -399,7 +349,7 @@ mod tests {
     use super::*;
 
     fn regs() -> Regs {
-        Regs { rax: 0xa0, rbx: 0xb0, rdx: 0xd0, rsi: 0x51, rbp: 0xbb, r12: 0x12, ..Regs::default() }
+        Regs { rip: 0x1000, rax: 0xa0, rbx: 0xb0, rdx: 0xd0, rsi: 0x51, rbp: 0xbb, r12: 0x12, ..Regs::default() }
     }
 
     fn check(code: &[u8], operation: Operation) {
@@ -434,6 +384,17 @@ mod tests {
         check(&[0x41, 0x0f, 0x22, 0xdc], Operation::WriteControl { control: 3, register: 12 });
         check(&[0xcd, 0x80], Operation::Interrupt { vector: 0x80 });
         check(&[0x0f, 0x01, 0xd1], Operation::Xsetbv);
+        check(&[0x0f, 0x01, 0xf9], Operation::Rdtscp);
+    }
+
+    #[test]
+    fn an_address_is_the_sum_of_what_the_instruction_names() {
+        let invlpg = |address| Operation::Invlpg { address };
+        check(&[0x0f, 0x01, 0x38], invlpg(0xa0));
+        check(&[0x41, 0x0f, 0x01, 0x7c, 0x24, 0xf0], invlpg(0x2));
+        check(&[0x0f, 0x01, 0x7c, 0x95, 0x08], invlpg(0xbb + 4 * 0xd0 + 8));
+        check(&[0x0f, 0x01, 0x3c, 0x25, 0, 0, 0, 0x80], invlpg(0xffff_ffff_8000_0000));
+        check(&[0x0f, 0x01, 0x3d, 1, 0, 0, 0], invlpg(0x1000 + 7 + 1));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::{
     caller::Caller,
     machine::Machine,
     mem::{editor::Editor, root},
+    sched::wait,
 };
 use oxen_abi::segments::XEN_EMULATE_PREFIX;
 
@@ -109,7 +110,16 @@ fn perform<M: Machine>(caller: &mut Caller<'_, M>, operation: Operation) -> Resu
 /// What only the guest's kernel may do.
 fn perform_for_kernel<M: Machine>(caller: &mut Caller<'_, M>, operation: Operation) -> Result<(), NotOurs> {
     match operation {
+        Operation::Hlt => {
+            caller.state.info.set_upcall_mask(false);
+            wait::block(caller);
+        }
         Operation::Clts => set_task_switched(caller, false),
+        Operation::Invlpg { address } if GuestAddr(address).is_guest_range(1) => {
+            caller.hv.machine.invalidate(GuestAddr(address));
+        }
+        // What is not the guest's is not in its translation caches either.
+        Operation::Invlpg { .. } => {}
         // Guests see write-back memory only: there is nothing that a flush could show them.
         Operation::Wbinvd => {}
         Operation::ReadMsr => {
@@ -144,8 +154,7 @@ fn perform_for_kernel<M: Machine>(caller: &mut Caller<'_, M>, operation: Operati
             let answer = cpuid::leaf(caller, caller.regs.rax as u32, caller.regs.rcx as u32);
             answer_cpuid(caller, answer);
         }
-        Operation::Hlt
-        | Operation::Interrupt { .. }
+        Operation::Interrupt { .. }
         | Operation::Write { .. }
         | Operation::PortIn { .. }
         | Operation::PortOut { .. }

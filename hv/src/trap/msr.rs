@@ -80,7 +80,7 @@ fn vendor_s<M: Machine>(caller: &Caller<'_, M>, msr: u32) -> Option<u64> {
 }
 
 const fn is_bank_control(msr: u32) -> bool {
-    msr % 4 == 0
+    msr.is_multiple_of(4)
 }
 
 /// Writes a register for the caller; `false`: the instruction faults.

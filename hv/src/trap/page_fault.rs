@@ -1,13 +1,14 @@
 //! Page faults of guests: a kernel's write to a page table is done for it, everything else is the guest's own.
 
 use super::{
-    decode::{self, Change, Logic, Operation, operand_mask},
+    decode::{self, Change, Logic, Operation},
     emulate::fetch,
     inject, vector,
 };
 use crate::{
     addr::GuestAddr,
     caller::{Caller, Refusal},
+    domain::regs::operand_mask,
     machine::Machine,
     mem::write_emulation::{self, Write},
 };
