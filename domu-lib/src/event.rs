@@ -60,7 +60,8 @@ pub(crate) fn collect() {
     }
 }
 
-fn fire(port: u32) {
+/// Wakes who waits for `port`.
+pub(crate) fn fire(port: u32) {
     PORTS.with(|ports| {
         if let Some(state) = ports.borrow_mut().get_mut(&port) {
             state.fired = true;

@@ -30,10 +30,25 @@ macro_rules! local {
     };
 }
 
+/// One value for each thread, never dropped: values that are left in it would use others while it goes away.
+#[cfg(not(target_os = "none"))]
+pub(crate) struct Local<T: 'static>(pub(crate) &'static std::thread::LocalKey<&'static T>);
+
+#[cfg(not(target_os = "none"))]
+impl<T: 'static> Local<T> {
+    /// Uses the value.
+    pub(crate) fn with<R>(&'static self, use_it: impl FnOnce(&T) -> R) -> R {
+        self.0.with(|value| use_it(value))
+    }
+}
+
 #[cfg(not(target_os = "none"))]
 macro_rules! local {
     (static $name:ident: $type:ty = $init:expr) => {
-        std::thread_local!(static $name: $type = $init);
+        static $name: $crate::raw::local::Local<$type> = {
+    std::thread_local!(static VALUE: &'static $type = std::boxed::Box::leak(std::boxed::Box::new($init)));
+            $crate::raw::local::Local(&VALUE)
+        };
     };
 }
 

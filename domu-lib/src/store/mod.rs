@@ -3,6 +3,8 @@
 //! Each request carries an id and its task waits for the answer with that id; a task of this room's own takes what
 //! comes out of the ring and hands it on.
 
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use alloc::collections::BTreeMap;
@@ -82,10 +84,15 @@ impl Store {
     pub fn connect() -> Result<Self, Error> {
         let channel = start_info::store().ok_or(Error::Protocol)?;
         let page = view::builders_page(channel.frame).ok_or(Error::Protocol)?;
+        Ok(Self::on(page, channel.port))
+    }
+
+    /// Connects over the ring on `page`.
+    fn on(page: &'static oxen_ring::Page, port: u32) -> Self {
         let Ends { reader, writer } = oxen_ring::xenstore::guest(page);
         let (outgoing, messages) = Channel::pair();
         let client = Rc::new(Client {
-            port: Port::adopt(channel.port),
+            port: Port::adopt(port),
             outgoing,
             moved: Notify::new(),
             waiting: RefCell::default(),
@@ -95,7 +102,7 @@ impl Store {
         });
         task::spawn(receive(client.clone(), reader));
         task::spawn(transmit(client.clone(), writer, messages));
-        Ok(Self { client, transaction: 0 })
+        Self { client, transaction: 0 }
     }
 
     /// The value at `path`.
