@@ -163,7 +163,8 @@ impl Disks {
         let name = disk.target.strip_prefix("/dev/").unwrap_or(&disk.target);
         if !self.known.borrow().contains_key(name) {
             let file = archive.get(name).ok_or_else(|| self.unknown(disk))?;
-            self.add(name, Medium::Ram(Rc::new(RamDisk::new(file))));
+            let lacking = || format!("disk {}: dom0 has too little memory for `{}`", disk.vdev, disk.target);
+            self.add(name, Medium::Ram(Rc::new(RamDisk::new(file).ok_or_else(lacking)?)));
         }
         let known = self.known.borrow();
         let (medium, uses) = known.get(name).ok_or_else(|| self.unknown(disk))?;
@@ -198,7 +199,7 @@ mod tests {
     #[test]
     fn a_writer_excludes_everybody_else() {
         let disks = Disks::default();
-        disks.add("vda", Medium::Ram(Rc::new(RamDisk::new(&[1; 1024]))));
+        disks.add("vda", Medium::Ram(Rc::new(RamDisk::new(&[1; 1024]).unwrap())));
         let archive = Archive::new(&[]);
         let open = |text: &str| disks.open(&archive, &Disk::parse(text).unwrap());
         let first = open("/dev/vda,raw,xvda,w").unwrap();

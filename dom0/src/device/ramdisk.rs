@@ -16,14 +16,14 @@ pub struct RamDisk {
 const WORDS_PER_SECTOR: u64 = SECTOR / 8;
 
 impl RamDisk {
-    /// A disk with these contents; a last part of a sector is filled with zeros.
-    pub fn new(contents: &[u8]) -> Self {
-        let mut words: Vec<u64> = contents
-            .chunks(8)
-            .map(|chunk| chunk.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte)))
-            .collect();
-        words.resize(contents.len().next_multiple_of(512) / 8, 0);
-        Self { words: RefCell::new(words) }
+    /// A disk with these contents; a last part of a sector is filled with zeros. `None` if memory is too little.
+    pub fn new(contents: &[u8]) -> Option<Self> {
+        let mut words: Vec<u64> = Vec::new();
+        let length = contents.len().next_multiple_of(512) / 8;
+        words.try_reserve_exact(length).ok()?;
+        words.extend(contents.chunks(8).map(|chunk| chunk.iter().rev().fold(0, |word, &b| word << 8 | u64::from(b))));
+        words.resize(length, 0);
+        Some(Self { words: RefCell::new(words) })
     }
 
     /// Sectors of 512 bytes.
@@ -64,15 +64,15 @@ mod tests {
 
     #[test]
     fn contents_are_padded_to_sectors() {
-        let disk = RamDisk::new(&[0xab; 513]);
+        let disk = RamDisk::new(&[0xab; 513]).unwrap();
         assert_eq!(disk.sectors(), 2);
         assert_eq!(disk.words.borrow()[64], 0xab);
-        assert_eq!(RamDisk::new(&[]).sectors(), 0);
+        assert_eq!(RamDisk::new(&[]).unwrap().sectors(), 0);
     }
 
     #[test]
     fn discarded_sectors_are_zero_and_bounds_hold() {
-        let disk = RamDisk::new(&[1; 1024]);
+        let disk = RamDisk::new(&[1; 1024]).unwrap();
         disk.discard(1, 1).unwrap();
         assert_eq!((disk.words.borrow()[63], disk.words.borrow()[64]), (0x0101_0101_0101_0101, 0));
         assert_eq!(disk.discard(1, 2), Err(Failure));

@@ -18,10 +18,9 @@ pub const VENDOR: u16 = 0x1af4;
 const VERSION_1: u64 = 1 << 32;
 
 const CAPABILITY_VENDOR: u8 = 9;
-const COMMON: u8 = 1;
+/// Kinds of registers: common, notify, interrupt status, the device's own.
+const KINDS: core::ops::RangeInclusive<u8> = 1..=4;
 const NOTIFY: u8 = 2;
-const INTERRUPT: u8 = 3;
-const DEVICE: u8 = 4;
 
 const ACKNOWLEDGE: u8 = 1;
 const DRIVER: u8 = 2;
@@ -118,7 +117,7 @@ impl VirtioDevice {
         let mut notify_unit = 0;
         for (at, kind) in function.capabilities() {
             let [_, _, _, config] = function.read(at).to_le_bytes();
-            if kind != CAPABILITY_VENDOR || !(COMMON..=DEVICE).contains(&config) {
+            if kind != CAPABILITY_VENDOR || !KINDS.contains(&config) {
                 continue;
             }
             let place = found.get_mut(usize::from(config - 1))?;
@@ -131,7 +130,6 @@ impl VirtioDevice {
             }
         }
         let [common, notify, interrupt, config] = found;
-        debug_assert!(INTERRUPT == 3, "the order of the four kinds");
         function.enable();
         let line = function.interrupt_line().and_then(bind);
         let mut device = Self {

@@ -1,4 +1,5 @@
-//! How much of the store one unprivileged domain may hold; the defaults are those of Xen's xenstored.
+//! How much of the store one unprivileged domain may hold; the defaults are those of Xen's xenstored, but for the
+//! nodes of a transaction, of which a private copy is kept.
 
 /// The limits. dom0 has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ impl Default for Limits {
             permissions: 5,
             watches: 128,
             transactions: 10,
-            transaction_nodes: 1024,
+            transaction_nodes: 256,
             outstanding: 20,
             path: 1024,
         }

@@ -150,8 +150,8 @@ impl Image {
         }
         if let Some(p2m) = self.init_p2m {
             let end = self.end.next_multiple_of(PAGE);
-            let canonical = p2m < 1 << 47 || p2m >= 0xffff_8800_0000_0000;
-            if p2m % PAGE != 0 || !canonical || (self.start..end).contains(&p2m) {
+            let is_guests = !(1 << 47..0xffff_8800_0000_0000).contains(&p2m);
+            if p2m % PAGE != 0 || !is_guests || (self.start..end).contains(&p2m) {
                 return Err(Refusal::BadNote("INIT_P2M", p2m));
             }
         }

@@ -9,7 +9,7 @@ use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
 use oxen_abi::sched::{SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, SHUTDOWN_REBOOT, SHUTDOWN_SUSPEND, SHUTDOWN_WATCHDOG};
 use oxen_abi::virq::VIRQ_DOM_EXC;
-use oxen_domu_lib::{control, event::Port, println, sync::Notify, task, time};
+use oxen_domu_lib::{control, event::Port, memory, println, sync::Notify, task, time};
 
 use super::build::{self, Plan};
 use super::config::{Action, GuestConfig};
@@ -19,6 +19,8 @@ use crate::backend::block::device::BlockDevice;
 use crate::backend::console::GuestConsole;
 use crate::system::Shared;
 
+/// Pages of dom0 that stay free for everything else.
+const DOM0_RESERVE: usize = 2048;
 /// Ended guests whose console output is still shown.
 const REMEMBERED: usize = 16;
 /// Restarts nearer to a guest's start than this (nanoseconds) count as a loop.
@@ -158,6 +160,11 @@ pub async fn create(system: &Shared, config: GuestConfig) -> Result<Rc<Guest>, S
     Ok(guest)
 }
 
+/// Bytes of dom0's memory that unpacking may take.
+fn room() -> usize {
+    memory::pool::free_pages().saturating_sub(DOM0_RESERVE) * memory::PAGE_SIZE
+}
+
 /// Builds a guest's domain and connects it to store and backends; it is paused.
 async fn start(system: &Shared, guest: &Rc<Guest>) -> Result<(), String> {
     let config = &guest.config;
@@ -168,13 +175,13 @@ async fn start(system: &Shared, guest: &Rc<Guest>) -> Result<(), String> {
     let kernel = if payload::is_plain_elf(packed) {
         packed
     } else {
-        unpacked = payload::decompress(packed).map_err(|why| format!("kernel `{}`: {why}", config.kernel))?;
+        unpacked = payload::decompress(packed, room()).map_err(|why| format!("kernel `{}`: {why}", config.kernel))?;
         &unpacked
     };
     let image = Image::parse(kernel).map_err(|why| format!("kernel `{}`: {why}", config.kernel))?;
     let ramdisk_file = config.ramdisk.as_ref().map(|name| file(system, name)).transpose()?.unwrap_or_default();
     let unpacked_ramdisk =
-        ramdisk_file.starts_with(&[0x1f, 0x8b]).then(|| payload::gunzip(ramdisk_file)).transpose()?;
+        ramdisk_file.starts_with(&[0x1f, 0x8b]).then(|| payload::gunzip(ramdisk_file, room())).transpose()?;
     let plan = Plan {
         uuid: guest.uuid,
         kernel,

@@ -6,21 +6,57 @@ use ruzstd::io::Read;
 
 /// The most bytes that a kernel may unpack to.
 const MOST: usize = 512 << 20;
-/// The largest dictionary that an XZ stream may ask for.
+/// What XZ works with: a dictionary, at most half of this, and its growth.
 const XZ_DICTIONARY: usize = 64 << 20;
+/// What Zstandard works with.
+const ZSTD_WINDOW: usize = 24 << 20;
+/// What gzip looks back upon.
+const GZIP_WINDOW: usize = 32 << 10;
 
-/// The ELF in `file`: the file itself, or what it unpacks to.
-pub fn decompress(file: &[u8]) -> Result<Vec<u8>, String> {
+/// The ELF in `file`: the file itself, or what it unpacks to, for which dom0 has `room` bytes.
+pub fn decompress(file: &[u8], room: usize) -> Result<Vec<u8>, String> {
     let payload = bzimage_payload(file)?.unwrap_or(file);
     match payload {
         [0x7f, b'E', b'L', b'F', ..] => Ok(payload.to_vec()),
-        [0x1f, 0x8b, 8, ..] => gunzip(payload),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => unxz(payload),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => unzstd(payload),
+        [0x1f, 0x8b, 8, ..] => gunzip(payload, room),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => unxz(payload, room),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => unzstd(payload, room),
         [0x02, 0x21, 0x4c, 0x18, ..] => {
             Err("the kernel is packed with LZ4, which is not supported; use gzip, XZ or Zstandard".into())
         }
         _ => Err("the kernel is neither an ELF file nor a bzImage, nor packed with gzip, XZ or Zstandard".into()),
+    }
+}
+
+/// What a stream unpacks to, piece by piece, within bounds.
+struct Unpacked {
+    bytes: Vec<u8>,
+    most: usize,
+}
+
+impl Unpacked {
+    /// Room for what `packed` says at its end that it unpacks to: gzip does, and Linux adds it to the others.
+    /// `working` bytes are for the decoder.
+    fn new(packed: &[u8], room: usize, working: usize) -> Result<Self, String> {
+        let most = room.saturating_sub(working).min(MOST);
+        let hint = packed.last_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        let mut bytes = Vec::new();
+        let hint = usize::try_from(hint).unwrap_or(0);
+        if hint <= most {
+            bytes.try_reserve_exact(hint).map_err(|_| too_large(room))?;
+        }
+        Ok(Self { bytes, most })
+    }
+
+    fn push(&mut self, piece: &[u8]) -> Result<(), String> {
+        // Growing means to have the old and the new for a moment.
+        let full = self.bytes.len() + piece.len() > self.bytes.capacity();
+        if self.bytes.len() + piece.len() > if full { self.most / 3 } else { self.most } {
+            return Err(too_large(self.most));
+        }
+        self.bytes.try_reserve(piece.len()).map_err(|_| too_large(self.most))?;
+        self.bytes.extend_from_slice(piece);
+        Ok(())
     }
 }
 
@@ -52,42 +88,24 @@ fn bzimage_payload(file: &[u8]) -> Result<Option<&[u8]>, String> {
 }
 
 /// Unpacks a gzip stream; also used for ramdisks.
-pub fn gunzip(packed: &[u8]) -> Result<Vec<u8>, String> {
-    let body = gzip_body(packed).ok_or("the gzip header is malformed")?;
-    // The stream ends with the size of what it unpacks to, modulo 4 GiB.
-    let size = packed.last_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes)) as usize;
-    if size > MOST {
-        return Err(too_large());
+pub fn gunzip(packed: &[u8], room: usize) -> Result<Vec<u8>, String> {
+    use miniz_oxide::inflate::{TINFLStatus, core};
+    let mut body = gzip_body(packed).ok_or("the gzip header is malformed")?;
+    let mut out = Unpacked::new(packed, room, GZIP_WINDOW)?;
+    let (mut decoder, mut window, mut at) = (Box::new(core::DecompressorOxide::new()), vec![0; GZIP_WINDOW], 0);
+    loop {
+        let flags = core::inflate_flags::TINFL_FLAG_HAS_MORE_INPUT;
+        let (status, taken, made) = core::decompress(&mut decoder, body, &mut window, at, flags);
+        out.push(window.get(at..at + made).unwrap_or_default())?;
+        body = body.get(taken..).unwrap_or_default();
+        at = (at + made) % GZIP_WINDOW;
+        match status {
+            TINFLStatus::Done => return Ok(out.bytes),
+            TINFLStatus::HasMoreOutput => {}
+            TINFLStatus::NeedsMoreInput => return Err("gzip: the stream ends too early".into()),
+            _ => return Err("gzip: the stream is damaged".into()),
+        }
     }
-    let mut out = Vec::new();
-    out.try_reserve_exact(size).map_err(|_| too_little_memory(size))?;
-    out.resize(size, 0);
-    let made = miniz_oxide::inflate::decompress_slice_iter_to_slice(&mut out, core::iter::once(body), false, true)
-        .map_err(|status| format!("gzip: {status:?}"))?;
-    if made == size { Ok(out) } else { Err("gzip: the stream ends too early".into()) }
-}
-
-/// Appends to what is unpacked, as far as there is memory.
-fn append(out: &mut Vec<u8>, piece: &[u8]) -> Result<(), String> {
-    let size = out.len() + piece.len();
-    if size > MOST {
-        return Err(too_large());
-    }
-    // Growth by half needs less at once than doubling does.
-    let room = out.capacity() - out.len();
-    if room < piece.len() {
-        let more = piece.len().max(out.len() / 2);
-        out.try_reserve_exact(more)
-            .or_else(|_| out.try_reserve_exact(piece.len()))
-            .map_err(|_| too_little_memory(size))?;
-    }
-    out.extend_from_slice(piece);
-    Ok(())
-}
-
-fn too_little_memory(size: usize) -> String {
-    let mib = size.div_ceil(1 << 20);
-    format!("dom0 lacks the memory to unpack it, {mib} MiB at least; give dom0 more (dom0_mem=)")
 }
 
 /// What follows the gzip header and its optional fields.
@@ -110,10 +128,11 @@ fn gzip_body(packed: &[u8]) -> Option<&[u8]> {
     if flags & CHECK != 0 { rest.get(2..) } else { Some(rest) }
 }
 
-fn unxz(packed: &[u8]) -> Result<Vec<u8>, String> {
+fn unxz(packed: &[u8], room: usize) -> Result<Vec<u8>, String> {
     use xz4rust::{XzDecoder, XzNextBlockResult};
-    let mut decoder: Box<XzDecoder<'_>> = XzDecoder::in_heap_with_alloc_dict_size(1 << 16, XZ_DICTIONARY);
-    let (mut out, mut read, mut piece) = (Vec::new(), 0, vec![0; 1 << 16]);
+    let mut out = Unpacked::new(packed, room, XZ_DICTIONARY)?;
+    let mut decoder: Box<XzDecoder<'_>> = XzDecoder::in_heap_with_alloc_dict_size(1 << 16, XZ_DICTIONARY / 2);
+    let (mut read, mut piece) = (0, vec![0; 1 << 16]);
     loop {
         let rest = packed.get(read..).unwrap_or_default();
         let (taken, made, ended) = match decoder.decode(rest, &mut piece) {
@@ -122,9 +141,9 @@ fn unxz(packed: &[u8]) -> Result<Vec<u8>, String> {
             Err(error) => return Err(format!("XZ: {error:?}")),
         };
         read += taken;
-        append(&mut out, piece.get(..made).unwrap_or_default())?;
+        out.push(piece.get(..made).unwrap_or_default())?;
         if ended {
-            return Ok(out);
+            return Ok(out.bytes);
         }
         if taken == 0 && made == 0 {
             return Err("XZ: the stream ends too early".into());
@@ -132,20 +151,21 @@ fn unxz(packed: &[u8]) -> Result<Vec<u8>, String> {
     }
 }
 
-fn unzstd(packed: &[u8]) -> Result<Vec<u8>, String> {
+fn unzstd(packed: &[u8], room: usize) -> Result<Vec<u8>, String> {
+    let mut out = Unpacked::new(packed, room, ZSTD_WINDOW)?;
     let mut decoder = ruzstd::decoding::StreamingDecoder::new(packed).map_err(|error| format!("Zstandard: {error}"))?;
-    let (mut out, mut piece) = (Vec::new(), vec![0; 1 << 16]);
+    let mut piece = vec![0; 1 << 16];
     loop {
         let made = decoder.read(&mut piece).map_err(|error| format!("Zstandard: {error}"))?;
         if made == 0 {
-            return Ok(out);
+            return Ok(out.bytes);
         }
-        append(&mut out, piece.get(..made).unwrap_or_default())?;
+        out.push(piece.get(..made).unwrap_or_default())?;
     }
 }
 
-fn too_large() -> String {
-    format!("the kernel unpacks to more than {} MiB", MOST >> 20)
+fn too_large(room: usize) -> String {
+    format!("dom0 has too little memory to unpack it: {} MiB; give it more (dom0_mem=)", room >> 20)
 }
 
 #[cfg(test)]
@@ -153,6 +173,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::process::{Command, Stdio};
+
+    const ROOM: usize = 128 << 20;
 
     /// An ELF-like file that is easy to pack; x86 calls in it exercise XZ's branch filter.
     fn sample() -> Vec<u8> {
@@ -184,25 +206,27 @@ mod tests {
     #[test]
     fn every_packing_gives_the_elf_back() {
         let elf = sample();
-        assert!(decompress(&elf).as_ref() == Ok(&elf));
-        assert!(decompress(&as_bzimage(&elf)).as_ref() == Ok(&elf));
+        assert!(decompress(&elf, ROOM).as_ref() == Ok(&elf));
+        assert!(decompress(&as_bzimage(&elf), ROOM).as_ref() == Ok(&elf));
         let tools: [&[&str]; 3] =
             [&["gzip", "-c"], &["xz", "--check=crc32", "--x86", "--lzma2=dict=32MiB", "-c"], &["zstd", "-q", "-c"]];
         for tool in tools {
             let Some(packed) = pack(tool, &elf) else { continue };
-            assert!(decompress(&as_bzimage(&packed)).as_ref() == Ok(&elf), "{tool:?}");
+            assert!(decompress(&as_bzimage(&packed), ROOM).as_ref() == Ok(&elf), "{tool:?}");
+            let refusal = decompress(&packed, 100 << 10).unwrap_err();
+            assert!(refusal.contains("too little memory"), "{tool:?}: {refusal}");
             let cut = &packed[..packed.len() / 2];
-            assert!(decompress(cut).is_err(), "{tool:?}");
+            assert!(decompress(cut, ROOM).is_err(), "{tool:?}");
         }
     }
 
     #[test]
     fn what_is_no_kernel_is_named() {
-        assert!(decompress(b"hello").unwrap_err().contains("neither an ELF"));
-        assert!(decompress(&as_bzimage(b"x")[..1024]).unwrap_err().contains("truncated"));
+        assert!(decompress(b"hello", ROOM).unwrap_err().contains("neither an ELF"));
+        assert!(decompress(&as_bzimage(b"x")[..1024], ROOM).unwrap_err().contains("truncated"));
         let mut old = as_bzimage(b"x");
         old[0x206] = 7;
-        assert!(decompress(&old).unwrap_err().contains("older than 2.08"));
+        assert!(decompress(&old, ROOM).unwrap_err().contains("older than 2.08"));
     }
 
     proptest! {
@@ -212,7 +236,7 @@ mod tests {
             let mut file = as_bzimage(&packed);
             let at = at % file.len();
             file[at] = value;
-            let _ = decompress(&file);
+            let _ = decompress(&file, ROOM);
         }
     }
 }

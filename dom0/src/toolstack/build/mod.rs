@@ -161,7 +161,7 @@ impl Builder<'_> {
 
     async fn populate(&mut self) -> Result<(), String> {
         let free = control::physical_info().map_or(u64::MAX, |info| info.free_pages);
-        let mib = |pages: u64| pages * PAGE >> 20;
+        let mib = |pages: u64| pages >> 8;
         let lacking = format!(
             "the machine has {} MiB free, too few for {} MiB; end or shrink another guest (xl mem-set)",
             mib(free),

@@ -45,7 +45,7 @@ pub fn parse(source: &str) -> Result<Vec<Setting>, ConfigError> {
             return Err(reader.error(&format!("expected `=` after `{key}`, found {}", reader.next_shown())));
         }
         reader.skip(Blank::Spaces);
-        let value = reader.value(&key)?;
+        let value = reader.value(key)?;
         settings.push(Setting { key: key.into(), line, value });
         reader.skip(Blank::Spaces);
         if !(reader.rest.is_empty() || reader.eat(';') || reader.rest.starts_with(['\n', '#'])) {
