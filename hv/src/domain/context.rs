@@ -59,8 +59,9 @@ pub fn set<M: Machine>(
         take_tables(hv, domain, state, context)?;
     }
     fill(state, context);
+    // Toolstacks clear the shared page when they have built the domain, and give the context last.
+    hv.time.publish(&state.info);
     if vcpu.id == 0 {
-        // Toolstacks clear the page when they have built the domain, and give the context last.
         domain.write_wall_clock(hv);
         domain.vm_assist.store(context.vm_assist & KNOWN_ASSISTS, Ordering::Relaxed);
     }
