@@ -115,6 +115,15 @@ impl GuestAddr {
         last < layout::LOWER_HALF_END || (self.0 >= layout::HYPERVISOR_END && last >= self.0)
     }
 
+    /// The same for a few bytes, at most 4096, by one comparison: the hole and the hypervisor's slots are one range. What
+    /// would wrap around ends at address 0, which is the guest's too.
+    #[inline]
+    #[must_use]
+    pub const fn is_guest_spot(self, bytes: u64) -> bool {
+        let first_forbidden = layout::LOWER_HALF_END - bytes + 1;
+        self.0.wrapping_sub(first_forbidden) >= layout::HYPERVISOR_END.wrapping_sub(first_forbidden)
+    }
+
     /// The slot of the table at `level` (1 to 4) that translates this address.
     #[inline]
     #[must_use]
@@ -183,6 +192,18 @@ mod tests {
         assert!(GuestAddr(u64::MAX).is_guest_range(1));
         assert!(!GuestAddr(u64::MAX).is_guest_range(2));
         assert!(!GuestAddr(1 << 47).is_guest_range(0));
+    }
+
+    #[test]
+    fn a_spot_is_judged_as_a_range() {
+        let edges = [0, 1 << 47, layout::HYPERVISOR_START, layout::HYPERVISOR_END];
+        for address in
+            edges.into_iter().flat_map(|edge: u64| (0..200).map(move |i| edge.wrapping_sub(100).wrapping_add(i)))
+        {
+            let address = GuestAddr(address);
+            let wraps = address.0 > u64::MAX - 72;
+            assert!(wraps || address.is_guest_spot(72) == address.is_guest_range(72), "{address:?}");
+        }
     }
 
     #[test]

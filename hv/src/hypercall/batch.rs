@@ -16,7 +16,7 @@ const RESULT_OFFSET: u64 = 8;
 ///
 /// # Errors
 /// `Fault` for unreadable entries, `Inval` inside another multicall.
-#[inline(never)]
+#[inline]
 pub fn multicall<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [list, count, ..] = *args;
     let count = count & u64::from(u32::MAX);

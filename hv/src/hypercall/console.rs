@@ -19,7 +19,7 @@ const CHUNK: usize = 128;
 ///
 /// # Errors
 /// `Perm` for guests that may not, `Fault` for the buffer, `TooBig` for an absurd count to read, `NoSys` for other commands.
-#[inline(never)]
+#[inline]
 pub fn console_io<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [command, count, buffer, ..] = *args;
     let (command, count) = (command as u32, count as u32);

@@ -16,7 +16,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 /// # Errors
 /// Those of the commands; `Fault` for an argument that cannot be read or written; `NoSys` for the FIFO ABI, which is not
 /// offered, and for unknown commands.
-#[inline(never)]
+#[inline]
 pub fn event_channel_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [command, at, ..] = *args;
     if command as u32 == abi::EVTCHNOP_SEND {

@@ -25,7 +25,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 /// # Errors
 /// `Fault` for requests that cannot be read or written, `Inval` for a count that the command does not take, `NoSys` for
 /// unknown commands and version 2 tables, `OpNotSupp` for cache maintenance, which x86 does not need.
-#[inline(never)]
+#[inline]
 pub fn grant_table_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let (command, count) = (args[0] as u32, args[2] as u32);
     if count > i32::MAX as u32 {

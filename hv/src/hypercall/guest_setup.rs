@@ -33,7 +33,7 @@ const MOST_HANDLERS: u64 = 257;
 ///
 /// # Errors
 /// `Fault` for an unreadable table, `Inval` for a handler that no CPU could jump to; those before it stay.
-#[inline(never)]
+#[inline]
 pub fn set_trap_table<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [table, ..] = *args;
     if table == 0 {
@@ -59,7 +59,7 @@ pub fn set_trap_table<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -
 ///
 /// # Errors
 /// `Inval` for more entries than a guest may have or a frame that cannot be a descriptor page, `Fault`.
-#[inline(never)]
+#[inline]
 pub fn set_gdt<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [list, entries, ..] = *args;
     let entries = entries as u32 as usize;
@@ -81,7 +81,7 @@ pub fn set_gdt<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply
 ///
 /// # Errors
 /// `Inval` for a descriptor that a guest may not have, or a place that cannot be written.
-#[inline(never)]
+#[inline]
 pub fn update_descriptor<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [address, descriptor, ..] = *args;
     Editor::open(caller.hv, caller.domain)?.write_descriptor(MachineAddr(address), descriptor)?;
@@ -92,7 +92,7 @@ pub fn update_descriptor<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args
 ///
 /// # Errors
 /// None.
-#[inline(never)]
+#[inline]
 pub fn stack_switch<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [ss, rsp, ..] = *args;
     caller.state.kernel_ss = ss & 0xffff | 3;
@@ -104,7 +104,7 @@ pub fn stack_switch<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> 
 ///
 /// # Errors
 /// `Inval` for an address that no CPU could jump to.
-#[inline(never)]
+#[inline]
 pub fn set_callbacks<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [event, failsafe, syscall, ..] = *args;
     let callbacks = [(CALLBACKTYPE_EVENT, event), (CALLBACKTYPE_FAILSAFE, failsafe), (CALLBACKTYPE_SYSCALL, syscall)];
@@ -122,7 +122,7 @@ pub fn set_callbacks<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) ->
 /// # Errors
 /// `NoSys` for an unknown command or type, `Inval` for an address that no CPU could jump to or a callback that cannot be
 /// taken back, `Fault`.
-#[inline(never)]
+#[inline]
 pub fn callback_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [command, pointer, ..] = *args;
     match command as u32 {
@@ -170,7 +170,7 @@ fn register_callback<M: Machine>(caller: &mut Caller<'_, M>, kind: u16, callback
 ///
 /// # Errors
 /// `Inval` for an unknown base or an address that is not canonical.
-#[inline(never)]
+#[inline]
 pub fn set_segment_base<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [which, base, ..] = *args;
     let which = which as u32;
@@ -203,7 +203,7 @@ pub fn set_segment_base<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args)
 ///
 /// # Errors
 /// None.
-#[inline(never)]
+#[inline]
 pub fn fpu_taskswitch<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     emulate::set_task_switched(caller, args[0] as u32 != 0);
     Ok(0)
@@ -213,7 +213,7 @@ pub fn fpu_taskswitch<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -
 ///
 /// # Errors
 /// `NoDev` for a register that there is not, `Perm` for a breakpoint that a guest may not have.
-#[inline(never)]
+#[inline]
 pub fn set_debugreg<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [number, value, ..] = *args;
     debug::write(caller, register_number(number)?, value)?;
@@ -224,7 +224,7 @@ pub fn set_debugreg<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> 
 ///
 /// # Errors
 /// `NoDev` for a register that there is not.
-#[inline(never)]
+#[inline]
 pub fn get_debugreg<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     Ok(debug::read(caller.state, register_number(args[0])?).ok_or(Errno::NoDev)?)
 }
@@ -237,7 +237,7 @@ fn register_number(number: u64) -> Result<u8, Errno> {
 ///
 /// # Errors
 /// `Inval` for an unknown type, `NoSys` for an unknown command.
-#[inline(never)]
+#[inline]
 pub fn vm_assist<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [command, kind, ..] = *args;
     let bit = 1_u64.checked_shl(kind as u32).unwrap_or(0) & KNOWN_ASSISTS;

@@ -12,13 +12,32 @@ use oxen_abi::segments::VGCF_IN_SYSCALL;
 ///
 /// # Errors
 /// Never: a context that cannot be read or used ends the guest.
-#[inline(never)]
+#[inline]
 pub fn iret<M: Machine>(caller: &mut Caller<'_, M>, _: &mut Args) -> Reply {
+    const UNREADABLE: Refusal = Refusal::Crash(&"iret: the context at RSP cannot be read");
     let frame = GuestAddr(caller.regs.rsp);
-    let words = if frame.is_guest_range(72) { caller.hv.machine.read_guest_words::<9>(frame).ok() } else { None };
-    let Some([rax, r11, rcx, context_flags, rip, cs, rflags, rsp, ss]) = words else {
-        return Err(Refusal::Crash(&"iret: the context at RSP cannot be read"));
-    };
+    if !frame.is_guest_spot(72) {
+        return Err(UNREADABLE);
+    }
+    let machine = &caller.hv.machine;
+    let cpus_part = GuestAddr(frame.0.wrapping_add(32));
+    let [rip, cs, rflags, rsp, ss] = machine.read_guest_words(cpus_part).map_err(|_| UNREADABLE)?;
+    let regs = &mut *caller.regs;
+    regs.rip = rip;
+    regs.cs = cs & 0xffff | 3;
+    regs.rflags = flags::for_guest(rflags);
+    regs.rsp = rsp;
+    regs.ss = ss & 0xffff | 3;
+    caller.state.info.set_upcall_mask(rflags & flags::IF == 0);
+    if caller.domain.assists(trap::ARCHITECTURAL_IOPL) {
+        caller.state.iopl = flags::iopl_of(rflags);
+    }
+    let [rax, r11, rcx, context_flags] = machine.read_guest_words(frame).map_err(|_| UNREADABLE)?;
+    if context_flags & u64::from(VGCF_IN_SYSCALL) == 0 {
+        regs.entry_vector = 0;
+        regs.r11 = r11;
+        regs.rcx = rcx;
+    }
     if cs & 3 == 3 {
         if caller.state.user_root.is_none() {
             return Err(Refusal::Crash(
@@ -28,20 +47,5 @@ pub fn iret<M: Machine>(caller: &mut Caller<'_, M>, _: &mut Args) -> Reply {
         caller.state.in_kernel = false;
         caller.hv.machine.switch_mode(caller.state);
     }
-    if caller.domain.assists(trap::ARCHITECTURAL_IOPL) {
-        caller.state.iopl = flags::iopl_of(rflags);
-    }
-    let regs = &mut *caller.regs;
-    regs.rip = rip;
-    regs.cs = cs & 0xffff | 3;
-    regs.rflags = flags::for_guest(rflags);
-    regs.rsp = rsp;
-    regs.ss = ss & 0xffff | 3;
-    if context_flags & u64::from(VGCF_IN_SYSCALL) == 0 {
-        regs.entry_vector = 0;
-        regs.r11 = r11;
-        regs.rcx = rcx;
-    }
-    caller.state.info.set_upcall_mask(rflags & flags::IF == 0);
     Ok(rax)
 }

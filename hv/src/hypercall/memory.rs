@@ -37,7 +37,7 @@ const COMMAND: u64 = (1 << MEMOP_EXTENT_SHIFT) - 1;
 ///
 /// # Errors
 /// Each operation's own; those on extents answer how many were done instead.
-#[inline(never)]
+#[inline]
 pub fn memory_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [command, argument, ..] = *args;
     let start = command >> MEMOP_EXTENT_SHIFT;

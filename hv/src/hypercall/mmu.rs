@@ -142,7 +142,7 @@ impl<M: Machine> Batch<'_, M> {
 ///
 /// # Errors
 /// The first failed request's; those before it are done, and counted.
-#[inline(never)]
+#[inline]
 pub fn mmu_update<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [requests, count, done_at, foreign, ..] = *args;
     let is_continued = count & CONTINUED != 0;
@@ -199,7 +199,7 @@ pub(super) fn report<M: Machine>(hv: &crate::Hypervisor<M>, at: u64, done: u64, 
 ///
 /// # Errors
 /// `Inval` where no L1 translates the address; else as for any entry.
-#[inline(never)]
+#[inline]
 pub fn update_va_mapping<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [va, entry, flags, ..] = *args;
     let rights = Rights { owner: caller.domain.owner, io: caller.domain.is_privileged };
@@ -210,7 +210,7 @@ pub fn update_va_mapping<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args
 ///
 /// # Errors
 /// As [`update_va_mapping`]; `Srch` or `Perm` for the other domain.
-#[inline(never)]
+#[inline]
 pub fn update_va_mapping_otherdomain<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [va, entry, flags, id, ..] = *args;
     let lender = Lender::of(caller, DomId(id as u16))?;

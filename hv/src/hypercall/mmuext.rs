@@ -33,7 +33,7 @@ const MAX_LDT_ENTRIES: u64 = 8192;
 ///
 /// # Errors
 /// The first failed operation's; those before it are done, and counted.
-#[inline(never)]
+#[inline]
 pub fn mmuext_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [operations, count, done_at, foreign, ..] = *args;
     let is_continued = count & CONTINUED != 0;

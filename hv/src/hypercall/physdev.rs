@@ -32,7 +32,7 @@ const PORTS: u32 = 1 << 16;
 /// # Errors
 /// `Fault` for an unreadable argument, `Inval` for what there is not, `Perm` for what only the control domain may do,
 /// `NoSys` for what is not built: message-signalled interrupts, I/O APIC registers, acknowledgement by page.
-#[inline(never)]
+#[inline]
 pub fn physdev_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [command, at, ..] = *args;
     match command as u32 {

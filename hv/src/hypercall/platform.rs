@@ -25,7 +25,7 @@ const SOFT_OFF: u32 = 5;
 /// # Errors
 /// `Fault` for an unreadable request, `Perm` for everybody but the control domain, `Acces` for another version of the
 /// interface, `Inval` for what cannot be, `Srch` for what the firmware does not tell, `NoSys` for what is not built.
-#[inline(never)]
+#[inline]
 pub fn platform_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let place = GuestPtr::<PlatformOp>::one(args[0])?;
     let mut op = place.read(&caller.hv.machine, 0)?;

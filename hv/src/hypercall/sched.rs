@@ -33,7 +33,7 @@ const REASON: u32 = 0xff;
 /// # Errors
 /// `Fault` for an unreadable argument, `Inval` for a port or watchdog that there is not, `Perm` and `Srch` for another
 /// domain's shutdown, `NoSpc` without a watchdog left, `NoSys` for what is not built.
-#[inline(never)]
+#[inline]
 pub fn sched_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [command, argument, ..] = *args;
     match command as u32 {
@@ -62,7 +62,7 @@ pub fn sched_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Repl
 ///
 /// # Errors
 /// `NoSys` for an unknown command.
-#[inline(never)]
+#[inline]
 pub fn sched_op_compat<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [command, argument, ..] = *args;
     match command as u32 {
@@ -132,7 +132,7 @@ fn watchdog<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
 ///
 /// # Errors
 /// None.
-#[inline(never)]
+#[inline]
 pub fn set_timer_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     /// Guests that compute a moment so far away, or before the start, are taken to be mistaken.
     const FAR: u64 = 1 << 50;

@@ -40,7 +40,7 @@ const MAX_PERIOD: u64 = 1 << 55;
 /// # Errors
 /// `NoEnt` for a vcpu that there is not, `Fault` for an unreadable argument, `NoSys` for an unknown command, and the
 /// commands' own.
-#[inline(never)]
+#[inline]
 pub fn vcpu_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [command, id, argument, ..] = *args;
     if id as u32 == caller.vcpu.id && command as u32 == VCPUOP_SET_SINGLESHOT_TIMER {

@@ -28,22 +28,7 @@ pub fn enter<M: Machine>(caller: &mut Caller<'_, M>, to: Callback, error_code: O
         caller.state.in_kernel = true;
         caller.hv.machine.switch_mode(caller.state);
     }
-    let masked = caller.state.info.upcall_mask();
-    let regs = &*caller.regs;
-    let mut rflags = regs.rflags & !(flags::IF | flags::IOPL);
-    if !masked {
-        rflags |= flags::IF;
-    }
-    if caller.domain.assists(super::ARCHITECTURAL_IOPL) {
-        rflags |= u64::from(caller.state.iopl) << 12;
-    }
-    let privilege = if was_kernel { 0 } else { regs.cs & 3 };
-    let cs = regs.cs & 0xfffc | privilege | u64::from(masked) << 32;
-    let pushed = match error_code {
-        None => push(caller, top, [regs.rcx, regs.r11, regs.rip, cs, rflags, regs.rsp, regs.ss]),
-        Some(code) => push(caller, top, [regs.rcx, regs.r11, code.into(), regs.rip, cs, rflags, regs.rsp, regs.ss]),
-    };
-    let Some(rsp) = pushed else {
+    let Some(rsp) = push_frame(caller, top, was_kernel, error_code) else {
         return crash(caller, "the guest's kernel stack cannot be written");
     };
     if to.masks_events {
@@ -55,12 +40,35 @@ pub fn enter<M: Machine>(caller: &mut Caller<'_, M>, to: Callback, error_code: O
     regs.rflags = regs.rflags & !CLEARED_ON_ENTRY | flags::IF;
     regs.rsp = rsp;
     regs.ss = u64::from(FLAT_KERNEL_SS);
-    regs.rcx = regs.rip;
-    regs.r11 = regs.rflags;
     regs.entry_vector = crate::domain::regs::Regs::SYSCALL_VECTOR;
 }
 
-/// Pushes a frame under `top`; the new stack pointer, or `None` where the guest has no such stack.
+/// Pushes the frame under `top`; the new stack pointer, or `None` where the guest has no such stack. In small parts, which
+/// stay in registers.
+#[inline]
+fn push_frame<M: Machine>(caller: &Caller<'_, M>, top: u64, was_kernel: bool, error_code: Option<u32>) -> Option<u64> {
+    let rsp = top.wrapping_sub(if error_code.is_some() { 64 } else { 56 });
+    if !GuestAddr(rsp).is_guest_spot(64) {
+        return None;
+    }
+    let (machine, regs) = (&caller.hv.machine, &*caller.regs);
+    machine.write_guest_words(GuestAddr(rsp), [regs.rcx, regs.r11]).ok()?;
+    if let Some(code) = error_code {
+        machine.write_guest_word(GuestAddr(rsp.wrapping_add(16)), code.into()).ok()?;
+    }
+    let masked = caller.state.info.upcall_mask();
+    let privilege = if was_kernel { 0 } else { regs.cs & 3 };
+    let cs = regs.cs & 0xfffc | privilege | u64::from(masked) << 32;
+    machine.write_guest_words(GuestAddr(top.wrapping_sub(40)), [regs.rip, cs]).ok()?;
+    let mut rflags = regs.rflags & !(flags::IF | flags::IOPL) | if masked { 0 } else { flags::IF };
+    if caller.domain.assists(super::ARCHITECTURAL_IOPL) {
+        rflags |= u64::from(caller.state.iopl) << 12;
+    }
+    machine.write_guest_words(GuestAddr(top.wrapping_sub(24)), [rflags, regs.rsp, regs.ss]).ok()?;
+    Some(rsp)
+}
+
+/// Pushes words under `top`; the new stack pointer, or `None` where the guest has no such stack.
 #[inline]
 fn push<M: Machine, const N: usize>(caller: &Caller<'_, M>, top: u64, frame: [u64; N]) -> Option<u64> {
     let bytes = 8 * N as u64;

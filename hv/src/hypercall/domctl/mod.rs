@@ -41,7 +41,7 @@ type Outcome = Result<Answer, Refusal>;
 /// # Errors
 /// `Fault` for an unreadable request, `Acces` for another version of the interface, `Perm` for everybody but the control
 /// domain, `Srch` for a domain that there is not, `NoSys` for what is not built, and the commands' own.
-#[inline(never)]
+#[inline]
 pub fn domctl<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let request = GuestPtr::<Domctl>::one(args[0])?;
     let mut op = request.read(&caller.hv.machine, 0)?;

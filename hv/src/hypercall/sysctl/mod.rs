@@ -33,7 +33,7 @@ const MAX_KEYS: u32 = 32;
 /// # Errors
 /// `Fault` for an unreadable request, `Acces` for another version of the interface, `Perm` for everybody but the control
 /// domain, `NoSys` for what is not built, and the commands' own.
-#[inline(never)]
+#[inline]
 pub fn sysctl<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let request = GuestPtr::<Sysctl>::one(args[0])?;
     let mut op = request.read(&caller.hv.machine, 0)?;

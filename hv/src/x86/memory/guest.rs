@@ -129,10 +129,12 @@ macro_rules! load {
 }
 
 store!(store_1, a at 0);
+store!(store_2, a at 0, b at 8);
 store!(store_3, a at 0, b at 8, c at 16);
 store!(store_4, a at 0, b at 8, c at 16, d at 24);
 load!(load_1, a at 0);
 load!(load_4, a at 0, b at 8, c at 16, d at 24);
+load!(load_5, a at 0, b at 8, c at 16, d at 24, e at 32);
 load!(load_8, a at 0, b at 8, c at 16, d at 24, e at 32, f at 40, g at 48, h at 56);
 
 /// See [`oxen_hv::mem::GuestMemory::read_guest_words`].
@@ -145,6 +147,12 @@ pub(crate) fn read_words<const N: usize>(from: GuestAddr) -> Result<[u64; N], Gu
         // SAFETY: the caller judged the guest's range.
         *eight = unsafe { load_8(at) }.ok_or(GuestFault(from))?;
         at += 64;
+    }
+    let (fives, rest) = rest.as_chunks_mut::<5>();
+    for five in fives {
+        // SAFETY: the caller judged the guest's range.
+        *five = unsafe { load_5(at) }.ok_or(GuestFault(from))?;
+        at += 40;
     }
     let (fours, ones) = rest.as_chunks_mut::<4>();
     for four in fours {
@@ -172,13 +180,21 @@ pub(crate) fn write_words<const N: usize>(to: GuestAddr, words: [u64; N]) -> Res
         }
         at += 32;
     }
-    let (threes, ones) = rest.as_chunks::<3>();
+    let (threes, rest) = rest.as_chunks::<3>();
     for &three in threes {
         // SAFETY: the caller judged the guest's range.
         if !unsafe { store_3(at, three) } {
             return Err(GuestFault(to));
         }
         at += 24;
+    }
+    let (twos, ones) = rest.as_chunks::<2>();
+    for &two in twos {
+        // SAFETY: the caller judged the guest's range.
+        if !unsafe { store_2(at, two) } {
+            return Err(GuestFault(to));
+        }
+        at += 16;
     }
     for &one in ones {
         // SAFETY: the caller judged the guest's range.
