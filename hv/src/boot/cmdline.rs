@@ -7,6 +7,7 @@
 //! | `com1=BAUD,…` | the first serial port's speed |
 //! | `console=com1` | where the hypervisor speaks; `none`: nowhere |
 //! | `noreboot` | stop after a crash, for reading |
+//! | `guest_console` | whether guests may write lines to the hypervisor's console, early in their boot say |
 //! | `loglvl=`, `guest_loglvl=` | `none`, `error`, `warning`, `info`, `debug`, `all`; a pair `a/b`: always, and not too often |
 
 /// What the command line asks.
@@ -28,6 +29,8 @@ pub struct Options<'a> {
     pub log_level: Option<&'a str>,
     /// How much of what guests make it say.
     pub guest_log_level: Option<&'a str>,
+    /// Whether guests may write to the hypervisor's console.
+    pub guest_console: bool,
 }
 
 impl Default for Options<'_> {
@@ -41,6 +44,7 @@ impl Default for Options<'_> {
             no_reboot: false,
             log_level: None,
             guest_log_level: None,
+            guest_console: false,
         }
     }
 }
@@ -75,7 +79,8 @@ fn set<'a>(options: &mut Options<'a>, name: &str, value: &'a str) -> Option<()> 
             options.baud = if speed == "auto" { None } else { Some(speed.parse().ok().filter(|&b| b > 0)?) };
         }
         "console" => options.console = value.split(',').any(|name| name == "com1"),
-        "noreboot" => options.no_reboot = !matches!(value, "no" | "off" | "false" | "0"),
+        "noreboot" => options.no_reboot = is_on(value),
+        "guest_console" => options.guest_console = is_on(value),
         "loglvl" => options.log_level = Some(value),
         "guest_loglvl" => options.guest_log_level = Some(value),
         _ => return None,
@@ -96,6 +101,11 @@ fn size(text: &str) -> Option<u64> {
     number.checked_mul(1 << shift)
 }
 
+/// Whether the value of a switch turns it on, as the word alone does.
+fn is_on(value: &str) -> bool {
+    !matches!(value, "no" | "off" | "false" | "0")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,7 +113,7 @@ mod tests {
     #[test]
     fn xens_words_are_understood() {
         let options = parse(
-            "dom0_mem=512M,max:1G dom0_max_vcpus=2 com1=115200,8n1 console=com1,vga loglvl=all guest_loglvl=none/all noreboot",
+            "dom0_mem=512M,max:1G dom0_max_vcpus=2 com1=115200,8n1 console=com1,vga loglvl=all guest_loglvl=none/all noreboot guest_console=on",
             |word| panic!("{word}"),
         );
         assert_eq!(options.dom0_memory, Some(512 << 20));
@@ -111,7 +121,7 @@ mod tests {
         assert_eq!(options.dom0_vcpus, Some(2));
         assert_eq!(options.baud, Some(115_200));
         assert_eq!((options.log_level, options.guest_log_level), (Some("all"), Some("none/all")));
-        assert!(options.console && options.no_reboot);
+        assert!(options.console && options.no_reboot && options.guest_console);
         assert_eq!(parse("dom0_mem=65536", |_| {}).dom0_memory, Some(64 << 20));
     }
 

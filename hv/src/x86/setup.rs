@@ -119,6 +119,7 @@ pub(crate) fn announce(hv: &Hypervisor<Pc>, info: &BootInfo, options: &Options<'
 }
 
 fn set_log_levels(hv: &Hypervisor<Pc>, options: &Options<'_>) {
+    hv.console.guests_may_write.store(options.guest_console, core::sync::atomic::Ordering::Relaxed);
     let levels = [(&hv.console.level, options.log_level), (&hv.console.guest_level, options.guest_log_level)];
     for (threshold, text) in levels {
         if let Some(text) = text.filter(|text| !threshold.set(text)) {
