@@ -408,6 +408,10 @@ fn reserve<'a, M: Machine>(hv: &'a Hypervisor<M>, domain: &Domain, pages: u32) -
     counter
         .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| n.checked_add(pages).filter(|&n| n <= limit))
         .map_err(|_| Errno::NoMem)?;
+    if domain.is_dying.load(Ordering::Acquire) {
+        counter.fetch_sub(pages, Ordering::AcqRel);
+        return Err(Errno::NoMem);
+    }
     Ok(counter)
 }
 

@@ -66,6 +66,9 @@ impl<M: Machine> Editor<'_, M> {
 
     #[inline(never)]
     fn take_table_with_care(&mut self, mfn: Mfn, level: u32, kind: FrameType) -> Result<(), Refusal> {
+        if self.domain.is_dying.load(Ordering::Acquire) {
+            return Err(Errno::Inval.into());
+        }
         match self.take_step(mfn, kind) {
             Progress::Done => Ok(()),
             Progress::Into(_) => self.validate(&mut one_step(mfn, level, 0)),

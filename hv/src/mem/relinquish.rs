@@ -14,8 +14,11 @@ const FRAMES_PER_UNIT: usize = 32;
 /// `Preempted` with `next` moved on: call again.
 pub fn relinquish<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, next: &mut usize) -> Result<(), Refusal> {
     let mut editor = Editor::open(hv, domain)?;
-    while *next < hv.frames.end() {
-        let Some(mfn) = Mfn::new(*next as u64) else { break };
+    let end = hv.frames.end();
+    // A second pass finds what somebody who did not yet know gave the domain behind our back.
+    let is_gone = |next| next >= end && domain.owner.slot().is_none_or(|slot| hv.frames.reserved(slot) == 0);
+    while *next < 2 * end && !is_gone(*next) {
+        let Some(mfn) = Mfn::new((*next % end) as u64) else { break };
         let state = hv.frames.state(mfn);
         if state.owner() == domain.owner {
             if state.is_pinned() {
@@ -31,7 +34,7 @@ pub fn relinquish<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, next: &mut us
         }
         *next += 1;
         let due = editor.spend(u32::from(next.is_multiple_of(FRAMES_PER_UNIT) || state.owner() == domain.owner));
-        if due && *next < hv.frames.end() {
+        if due && *next < 2 * end && !is_gone(*next) {
             return Err(Refusal::Preempted);
         }
     }

@@ -8,15 +8,19 @@ use crate::{
     domain::{Domain, vcpu::VcpuState},
     machine::Machine,
 };
+use core::sync::atomic::Ordering;
 use oxen_abi::errno::Errno;
 
 impl<M: Machine> Editor<'_, M> {
     /// Holds a frame as a table of `level` in the guest's name, until [`Self::unpin`].
     ///
     /// # Errors
-    /// As [`Self::take_table`]; `Inval` if it is pinned already.
+    /// As [`Self::take_table`]; `Inval` if it is pinned already, or the domain is being torn down.
     pub fn pin(&mut self, mfn: Mfn, level: u32) -> Result<(), Refusal> {
         self.settle()?;
+        if self.domain.is_dying.load(Ordering::Acquire) {
+            return Err(Errno::Inval.into());
+        }
         self.take_table(mfn, level)?;
         let pinned = self
             .hv
