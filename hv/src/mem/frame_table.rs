@@ -1,8 +1,8 @@
 //! One word and one stamp for every frame of the machine.
 
 use super::{
-    frame_alloc::FreeFrames,
     frame_type::{Acquired, FrameState, FrameType, Owner, Released},
+    free_frames::FreeFrames,
     tlb::TlbClock,
 };
 use crate::{addr::Mfn, config::MAX_DOMAINS, domain::rights::Ranges, lock::Lock};

@@ -1,8 +1,25 @@
 //! Memory: what every frame is, and every change to a page table.
 //!
-//! [`frame_type`] is the law, a pure state machine of one frame's owner, references and type; [`frame_table`] applies it
-//! atomically; [`frame_alloc`] keeps the frames that nobody has. All else asks the machine through the small traits below,
-//! so a `Vec` is a machine.
+//! Guests write their own page tables, and the hypervisor believes none of them. What makes that cheap is two counts on
+//! each frame. A *reference* keeps the frame from going to somebody else: one for being in a domain's reservation, one for
+//! every entry that maps it. A *use* keeps it what it is: a table of one level, a descriptor page, or writable; only when
+//! the last use is gone can it become something else. A frame that is writable anywhere is no table, so a table is written
+//! by the hypervisor alone, entry by entry, and what has been checked once stays true.
+//!
+//! ```text
+//!   guest_ptr            hypercall/{mmu, mmuext, memory}, trap, grant
+//!                          │
+//!   editor ── the paging lock of a domain, and what one may do who holds it
+//!     ├ edit · va_mapping · write_emulation · grant_mapping     one entry
+//!     ├ promote · root · descriptor                             whole tables, resumable
+//!     └ relinquish                                              all that a dead domain had
+//!   frame_table ── one word a frame, changed by compare-and-swap; frame_type says how
+//!     ├ frame_alloc · free_frames                               frames for a purpose, frames that nobody has
+//!     └ tlb                                                     who may still know a frame from before
+//! ```
+//!
+//! A type is published first, then flushed, then validated (law 3): whoever looks at the frame in between finds it taken.
+//! All else is asked of the machine through the small traits below, so a `Vec` is a machine.
 
 pub mod descriptor;
 pub mod edit;
@@ -11,6 +28,7 @@ pub mod entry;
 pub mod frame_alloc;
 pub mod frame_table;
 pub mod frame_type;
+pub mod free_frames;
 pub mod grant_mapping;
 pub mod guest_ptr;
 pub mod promote;

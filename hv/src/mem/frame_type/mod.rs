@@ -5,6 +5,8 @@
 //! page table of one level, a descriptor page or writable, and becomes something else only when nobody uses it as what it
 //! is. Every type use also holds a reference.
 
+mod counting;
+
 use oxen_abi::errno::Errno;
 
 /// What a frame is used as.
@@ -270,53 +272,6 @@ impl FrameState {
     pub const fn unreference(self) -> Self {
         debug_assert!(self.refs() > self.uses() || self.refs() > 1 || self.uses() == 0);
         Self(self.0 - ONE_REF)
-    }
-
-    /// What [`Self::acquire`] for writing comes to where it only counts on: nearly always, and in a few instructions.
-    #[inline(always)]
-    #[must_use]
-    pub const fn writable_once_more(self, owner: Owner) -> Option<Self> {
-        self.used_once_more(owner, FrameType::Writable)
-    }
-
-    /// The same for any kind, validated already.
-    #[inline(always)]
-    #[must_use]
-    pub const fn used_once_more(self, owner: Owner, kind: FrameType) -> Option<Self> {
-        const RELEVANT: u64 = OWNER | 7 << TYPE_SHIFT | VALIDATED | PARTIAL | MANY_REFS | MANY_USES;
-        let plain = (owner.0 as u64) << OWNER_SHIFT | (kind as u64) << TYPE_SHIFT | VALIDATED;
-        if self.0 & RELEVANT == plain { Some(Self(self.0 + ONE_USE + ONE_REF)) } else { None }
-    }
-
-    /// What giving back a use of a table comes to where it is not the last.
-    #[inline(always)]
-    #[must_use]
-    pub const fn table_once_less(self) -> Option<Self> {
-        if self.uses() > 1 { Some(Self(self.0 - ONE_USE - ONE_REF)) } else { None }
-    }
-
-    /// The same as for writing, for [`Self::reference`].
-    #[inline(always)]
-    #[must_use]
-    pub const fn referenced_once_more(self, owner: Owner) -> Option<Self> {
-        let plain = if owner.0 >= Owner::IO.0 { u64::MAX } else { (owner.0 as u64) << OWNER_SHIFT };
-        if self.0 & (OWNER | MANY_REFS) == plain { Some(Self(self.0 + ONE_REF)) } else { None }
-    }
-
-    /// What giving back a writable use comes to where the frame stays with its owner; whether that was the last use.
-    #[inline(always)]
-    #[must_use]
-    pub const fn writable_once_less(self) -> Option<(Self, bool)> {
-        let next = self.0.wrapping_sub(ONE_USE + ONE_REF);
-        let is_writable = self.0 & (7 << TYPE_SHIFT) == (FrameType::Writable as u64) << TYPE_SHIFT;
-        if !is_writable || next & MAX_REFS == 0 { None } else { Some((Self(next), next & USES == 0)) }
-    }
-
-    /// The same for [`Self::unreference`]; `None` for what is not RAM, too.
-    #[inline(always)]
-    #[must_use]
-    pub const fn referenced_once_less(self) -> Option<Self> {
-        if self.refs() <= 1 { None } else { Some(Self(self.0 - ONE_REF)) }
     }
 
     /// Takes a reference and a use of `kind` at once, on a frame of `owner`.

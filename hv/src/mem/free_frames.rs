@@ -1,0 +1,252 @@
+//! The frames that nobody has: blocks of powers of two, and single frames waiting for a flush.
+//!
+//! A free frame is its own list element: the state word of a block's first frame holds its order and the block before it,
+//! the auxiliary word the block after it. Frames that guests gave back stand in a list of *dirty* ones, stamped with the TLB
+//! clock, until every CPU has flushed; then they are *clean* and go out again, or join their neighbours bit by bit.
+
+use super::{
+    frame_table::FrameTable,
+    frame_type::{FrameState, Owner},
+};
+use crate::addr::Mfn;
+
+/// The largest block: 1 GiB.
+pub const MAX_ORDER: u32 = 18;
+const ORDERS: usize = MAX_ORDER as usize + 1;
+const NIL: u32 = u32::MAX;
+/// Marks the state word of a block's first frame. A free frame's word has no counts, so their bits are used.
+const HEAD: u64 = 1 << 40;
+const ORDER_SHIFT: u32 = 32;
+/// Dirty frames for which a flush pays.
+const WORTH_A_FLUSH: u32 = 32;
+/// Marks the state word of a single free frame that says who had it last.
+pub(super) const MARKED: u64 = 1 << 41;
+/// Clean frames that join their neighbours whenever a frame is given back, if there are more than [`KEPT_CLEAN`].
+const JOINED_PER_RETURN: u32 = 2;
+/// Clean frames that are kept single, for who takes back what he gave.
+const KEPT_CLEAN: u32 = 1 << 12;
+/// Clean frames that join their neighbours when a block is wanted and there is none.
+const JOINED_AT_NEED: u32 = 1 << 16;
+
+/// The lists of free frames.
+#[derive(Debug)]
+pub(super) struct FreeFrames {
+    blocks: [u32; ORDERS],
+    clean: u32,
+    dirty: u32,
+    dirty_tail: u32,
+    dirty_since: u32,
+    clean_count: u32,
+    dirty_count: u32,
+    count: u32,
+}
+
+impl Default for FreeFrames {
+    fn default() -> Self {
+        Self {
+            blocks: [NIL; ORDERS],
+            clean: NIL,
+            dirty: NIL,
+            dirty_tail: NIL,
+            dirty_since: 0,
+            clean_count: 0,
+            dirty_count: 0,
+            count: 0,
+        }
+    }
+}
+
+fn head_word(order: u32, previous: u32) -> FrameState {
+    FrameState::from_raw(FrameState::FREE.raw() | HEAD | u64::from(order) << ORDER_SHIFT | u64::from(previous))
+}
+
+/// Order and previous block, if this is the state of a block's first frame.
+fn as_head(state: FrameState) -> Option<(u32, u32)> {
+    let raw = state.raw();
+    (raw & !(HEAD - 1) == FrameState::FREE.raw() | HEAD).then_some(((raw >> ORDER_SHIFT) as u32 & 0xff, raw as u32))
+}
+
+fn link(raw: u32) -> Option<Mfn> {
+    if raw == NIL { None } else { Mfn::new(u64::from(raw)) }
+}
+
+impl FreeFrames {
+    fn push_block(&mut self, table: &FrameTable, first: Mfn, order: u32) {
+        let Some(list) = self.blocks.get_mut(order as usize) else { return };
+        let number = first.raw() as u32;
+        if let Some(next) = link(*list) {
+            table.set_state(next, head_word(order, number));
+        }
+        table.set_aux(first, *list);
+        table.set_state(first, head_word(order, NIL));
+        *list = number;
+    }
+
+    fn unlink_block(&mut self, table: &FrameTable, first: Mfn, order: u32, previous: u32) {
+        let next = table.aux(first);
+        match link(previous) {
+            Some(previous) => table.set_aux(previous, next),
+            None => {
+                if let Some(list) = self.blocks.get_mut(order as usize) {
+                    *list = next;
+                }
+            }
+        }
+        if let Some(next) = link(next) {
+            table.set_state(next, head_word(order, previous));
+        }
+        table.set_state(first, FrameState::FREE);
+    }
+
+    /// Joins a block with its free neighbours and lists what comes out.
+    fn join(&mut self, table: &FrameTable, mut first: Mfn, mut order: u32) {
+        while order < MAX_ORDER {
+            let Some(neighbour) = Mfn::new(first.raw() ^ (1 << order)) else { break };
+            match as_head(table.state(neighbour)) {
+                Some((same, previous)) if same == order => self.unlink_block(table, neighbour, order, previous),
+                _ => break,
+            }
+            first = first.min(neighbour);
+            order += 1;
+        }
+        self.push_block(table, first, order);
+    }
+
+    fn take_block(&mut self, table: &FrameTable, order: u32) -> Option<Mfn> {
+        let (mut have, first) = self
+            .blocks
+            .iter()
+            .enumerate()
+            .skip(order as usize)
+            .find_map(|(n, &list)| link(list).map(|first| (n as u32, first)))?;
+        self.unlink_block(table, first, have, NIL);
+        while have > order {
+            have -= 1;
+            if let Some(upper) = first.checked_add(1 << have) {
+                self.push_block(table, upper, have);
+            }
+        }
+        Some(first)
+    }
+
+    fn join_clean(&mut self, table: &FrameTable, limit: u32) {
+        for _ in 0..limit {
+            let Some(frame) = link(self.clean) else { return };
+            self.clean = table.aux(frame);
+            self.clean_count -= 1;
+            self.join(table, frame, 0);
+        }
+    }
+
+    /// Every CPU has flushed since the last dirty frame came in.
+    fn dirty_is_clean(&mut self, table: &FrameTable) {
+        if let Some(tail) = link(self.dirty_tail) {
+            table.set_aux(tail, self.clean);
+        }
+        self.clean = self.dirty;
+        self.dirty = NIL;
+        self.dirty_tail = NIL;
+        self.clean_count += core::mem::take(&mut self.dirty_count);
+    }
+
+    fn take_clean(&mut self, table: &FrameTable) -> Option<Mfn> {
+        let frame = link(self.clean)?;
+        self.clean = table.aux(frame);
+        self.clean_count -= 1;
+        Some(frame)
+    }
+}
+
+impl FrameTable {
+    /// Gives the allocator RAM that nobody uses and no TLB knows: `count` frames from `first`.
+    pub fn donate(&self, first: Mfn, count: u64) {
+        let mut free = self.free.lock();
+        let mut at = first.raw();
+        let end = (first.raw() + count).min(self.end() as u64);
+        while at < end {
+            let order = at.trailing_zeros().min(MAX_ORDER).min((end - at).ilog2());
+            let Some(block) = Mfn::new(at) else { return };
+            for frame in (at..at + (1 << order)).filter_map(Mfn::new) {
+                self.set_ram(frame);
+            }
+            free.join(self, block, order);
+            free.count += 1 << order;
+            at += 1 << order;
+        }
+    }
+
+    /// Marks RAM that the hypervisor keeps for itself: nobody can refer to it.
+    pub fn keep(&self, first: Mfn, count: u64) {
+        for frame in (first.raw()..first.raw() + count).filter_map(Mfn::new) {
+            self.set_ram(frame);
+        }
+    }
+
+    /// Frames that nobody has.
+    #[must_use]
+    pub fn free_frames(&self) -> u32 {
+        self.free.lock().count
+    }
+
+    /// Takes `1 << order` frames, aligned to their size, for the hypervisor itself; their contents are anything. `flush`
+    /// is called if frames stamped with its argument are needed, and makes every CPU forget them.
+    #[must_use]
+    pub fn take(&self, order: u32, flush: impl FnOnce(u32)) -> Option<Mfn> {
+        let mut free = self.free.lock();
+        // Many waiting frames are worth a flush at once, few are not before the others have run out.
+        let mut found = None;
+        if order != 0 || free.clean != NIL || free.dirty_count < WORTH_A_FLUSH {
+            found = free.take_quickly(self, order);
+        }
+        if found.is_none() && free.dirty != NIL {
+            flush(free.dirty_since);
+            free.dirty_is_clean(self);
+            found = free.take_quickly(self, order);
+        }
+        if found.is_some() {
+            free.count -= 1 << order;
+        }
+        found
+    }
+
+    /// Gives back what [`Self::take`] gave, when nobody can know it any more but the hypervisor.
+    pub fn give_back(&self, first: Mfn, order: u32) {
+        let mut free = self.free.lock();
+        free.join(self, first, order);
+        free.count += 1 << order;
+    }
+
+    /// Takes in a frame that a guest had: a TLB may know it. If the same guest takes it next, it finds what it left there.
+    pub(super) fn retire(&self, frame: Mfn, last_owner: Owner) {
+        let mark = self.mark_of(last_owner);
+        let mut free = self.free.lock();
+        if free.clean_count > KEPT_CLEAN {
+            free.join_clean(self, JOINED_PER_RETURN);
+        }
+        self.set_state(frame, FrameState::from_raw(FrameState::FREE.raw() | MARKED | u64::from(mark)));
+        self.set_aux(frame, free.dirty);
+        if free.dirty == NIL {
+            free.dirty_tail = frame.raw() as u32;
+        }
+        free.dirty = frame.raw() as u32;
+        free.dirty_since = self.tlb.now();
+        free.dirty_count += 1;
+        free.count += 1;
+    }
+}
+
+impl FreeFrames {
+    fn take_quickly(&mut self, table: &FrameTable, order: u32) -> Option<Mfn> {
+        if order == 0
+            && let Some(frame) = self.take_clean(table)
+        {
+            return Some(frame);
+        }
+        let found = self.take_block(table, order);
+        if found.is_some() || self.clean == NIL {
+            return found;
+        }
+        self.join_clean(table, JOINED_AT_NEED);
+        self.take_block(table, order)
+    }
+}
