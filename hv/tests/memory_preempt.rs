@@ -11,7 +11,7 @@ use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Refusal,
     hypercall::{mmu, mmuext},
-    mem::{GuestMemory, Memory, editor::Editor, entry::Entry, frame_alloc, promote, relinquish::relinquish, root},
+    mem::{GuestMemory, Memory, editor::Editor, entry::Entry, frame_alloc, relinquish::relinquish, root, walk},
 };
 use std::sync::atomic::Ordering;
 use support::{
@@ -76,7 +76,7 @@ impl World {
         let slot = self.below(512) as usize;
         let state = self.guest.hv.frames.state(table);
         let word = table_word(self.guest.hv, table, slot);
-        if state.uses() != 0 || word.load(Ordering::SeqCst) != 0 || promote::is_hypervisor_slot(4, slot) {
+        if state.uses() != 0 || word.load(Ordering::SeqCst) != 0 || walk::is_hypervisor_slot(4, slot) {
             return None;
         }
         word.store(Entry::to(Mfn::new(3).unwrap(), FLAGS).0, Ordering::SeqCst);
@@ -144,7 +144,7 @@ impl World {
         // What was given up half way is there for whoever asks for it again.
         while let Some(table) = self.tree.iter().copied().find(|&table| {
             while Editor::open(hv, &self.guest.domain).is_err() {}
-            promote::under_way(hv, table).is_some_and(|at| !at.is_nested)
+            walk::under_way(hv, table).is_some_and(|at| !at.is_nested)
         }) {
             let level = hv.frames.state(table).kind().level().unwrap();
             if self.once(MMUEXT_PIN_L1_TABLE + level - 1, table).is_ok() {

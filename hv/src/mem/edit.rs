@@ -3,7 +3,7 @@
 use super::{
     editor::{Editor, Rights},
     entry::Entry,
-    promote::is_hypervisor_slot,
+    walk::is_hypervisor_slot,
 };
 use crate::{
     addr::{Mfn, Slot},

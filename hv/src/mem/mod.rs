@@ -11,7 +11,7 @@
 //!                          │
 //!   editor ── the paging lock of a domain, and what one may do who holds it
 //!     ├ edit · va_mapping · write_emulation · grant_mapping     one entry
-//!     ├ promote · root · descriptor                             whole tables, resumable
+//!     ├ promote · walk · root · descriptor                             whole tables, resumable
 //!     └ relinquish                                              all that a dead domain had
 //!   frame_table ── one word a frame, changed by compare-and-swap; frame_type says how
 //!     ├ frame_alloc · free_frames                               frames for a purpose, frames that nobody has
@@ -36,6 +36,7 @@ pub mod relinquish;
 pub mod root;
 pub mod tlb;
 pub mod va_mapping;
+pub mod walk;
 pub mod write_emulation;
 
 use crate::{

@@ -1,47 +1,26 @@
 //! From a frame full of numbers to a page table, and back: iterative, bounded, resumable.
 //!
-//! A table under way is described by one number, how many of its entries hold what they refer to; going up it becomes 512,
-//! going down 0. When time is up the number goes into the table's auxiliary word, for it and for every table below it that
-//! is under way too, and the tables are *partial*: nobody else can take them. A partial table that belongs to no other
-//! ([`NESTED`] is not set) holds one use and one reference for whoever comes back for it; the next attempt to take it adopts
-//! both and goes on. Giving back works on the same representation, so a validation that fails half way is a giving back.
+//! Both directions work on the same representation, a [`Walk`]: a validation that fails half way is a giving back from
+//! there on. What is left of a giving back when time is up waits in the domain's `Paging`; what is left of a validation waits
+//! in its tables for whoever comes for them again.
 
 use super::{
     editor::Editor,
     entry::Entry,
     frame_type::{Acquired, FrameType, Released},
+    walk::{GROUP, Step, Walk, groups, is_abandoned, is_any_present, is_hypervisor_slot, one_step, push},
 };
 use crate::{
-    Hypervisor,
     addr::{Mfn, TABLE_ENTRIES},
     caller::Refusal,
     layout::{END_HV_SLOT, FIRST_HV_SLOT},
     machine::Machine,
 };
-use core::sync::atomic::{AtomicU64, Ordering};
-use heapless::Vec;
+use core::sync::atomic::Ordering;
 use oxen_abi::errno::Errno;
 
 /// The work of one table, in units of preemption.
 const TABLE_UNITS: u32 = 128;
-/// In the auxiliary word of a partial table: entries that hold what they refer to.
-const HELD: u32 = 0x3ff;
-/// The next entry refers to a table that is itself under way.
-const INSIDE: u32 = 1 << 10;
-/// The table is under way for an entry of another.
-const NESTED: u32 = 1 << 11;
-
-/// A table under way.
-#[derive(Clone, Copy, Debug)]
-struct Step {
-    table: Mfn,
-    level: u32,
-    held: usize,
-}
-
-/// Tables under way, from the uppermost down.
-type Walk = Vec<Step, 4>;
-
 enum Progress {
     Done,
     Into(Mfn),
@@ -342,93 +321,4 @@ impl<M: Machine> Editor<'_, M> {
         }
         None
     }
-
-    /// Writes down where the walk stands.
-    fn suspend(&self, walk: &Walk) {
-        for (depth, step) in walk.iter().enumerate() {
-            let inside = if depth + 1 < walk.len() { INSIDE } else { 0 };
-            let nested = if depth > 0 { NESTED } else { 0 };
-            self.hv.frames.set_aux(step.table, step.held as u32 | inside | nested);
-            let _ = self.hv.frames.update(step.table, |state| Ok((state.partial(), ())));
-        }
-    }
-
-    /// Reads where a walk stood, from a partial table down.
-    fn resume(&self, walk: &mut Walk, top: Mfn, level: u32) {
-        let mut next = Some((top, level));
-        while let Some((table, level)) = next {
-            let aux = self.hv.frames.aux(table);
-            let held = (aux & HELD) as usize;
-            push(walk, Step { table, level, held });
-            next = (aux & INSIDE != 0)
-                .then(|| self.hv.machine.words(table).get(held))
-                .flatten()
-                .and_then(|word| Some((Entry(word.load(Ordering::Relaxed)).mfn()?, level.checked_sub(1)?)));
-        }
-    }
-}
-
-/// A partial table, as an audit sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnderWay {
-    /// Entries that hold what they refer to.
-    pub held: usize,
-    /// Whether the next one's table is under way for it, too.
-    pub is_inside: bool,
-    /// Whether it is under way for another table's entry.
-    pub is_nested: bool,
-}
-
-/// How far a table under way is, if it is one.
-#[must_use]
-pub fn under_way<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn) -> Option<UnderWay> {
-    let state = hv.frames.state(mfn);
-    let aux = hv.frames.aux(mfn);
-    (state.is_partial() && state.kind().level().is_some()).then_some(UnderWay {
-        held: (aux & HELD) as usize,
-        is_inside: aux & INSIDE != 0,
-        is_nested: aux & NESTED != 0,
-    })
-}
-
-/// Whether a table is under way for no other table: whoever was at it may or may not come back.
-#[must_use]
-pub(super) fn is_abandoned<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn) -> bool {
-    under_way(hv, mfn).is_some_and(|at| !at.is_nested)
-}
-
-/// Whether the slot of a table of this level is the hypervisor's.
-#[inline]
-#[must_use]
-pub const fn is_hypervisor_slot(level: u32, slot: usize) -> bool {
-    level == 4 && slot >= FIRST_HV_SLOT && slot < END_HV_SLOT
-}
-
-/// Entries that are looked at together.
-const GROUP: usize = 8;
-
-/// Those groups of a table's entries in which something is present, with the slot of the first. Most tables are mostly
-/// empty.
-#[inline(always)]
-fn groups(table: &[AtomicU64; TABLE_ENTRIES]) -> impl Iterator<Item = (usize, &[AtomicU64; GROUP])> {
-    let (groups, _) = table.as_chunks::<GROUP>();
-    groups.iter().enumerate().filter_map(|(n, group)| is_any_present(group).then_some((n * GROUP, group)))
-}
-
-#[inline(always)]
-fn is_any_present(group: &[AtomicU64; GROUP]) -> bool {
-    let all = group.iter().fold(0, |all, word| all | word.load(Ordering::Relaxed));
-    Entry(all).is_present()
-}
-
-fn one_step(table: Mfn, level: u32, held: usize) -> Walk {
-    let mut walk = Walk::new();
-    push(&mut walk, Step { table, level, held });
-    walk
-}
-
-/// A walk has room for four steps, and each is a level below the one before.
-fn push(walk: &mut Walk, step: Step) {
-    let full = walk.push(step).is_err();
-    debug_assert!(!full, "five levels of page tables");
 }

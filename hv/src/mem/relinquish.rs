@@ -1,6 +1,6 @@
 //! The end of a domain's memory: pins, tables half way, the reservation; step by step.
 
-use super::{editor::Editor, promote::is_abandoned};
+use super::{editor::Editor, walk::is_abandoned};
 use crate::{Hypervisor, addr::Mfn, caller::Refusal, domain::Domain, machine::Machine};
 
 /// Frames looked at for one unit of work.
