@@ -247,3 +247,49 @@ fn what_a_guest_left_behind_is_seen_by_nobody_else() {
         guest = Guest::new(hv, id, false, 1000);
     }
 }
+
+#[test]
+fn a_frame_goes_to_another_only_when_no_cpu_knows_it() {
+    let (mut guest, home) = guest();
+    let (hv, page) = (guest.hv, home.data[7]);
+    support::on_cpu(1);
+    guest.run();
+    hv.machine.write_guest_word(GuestAddr(7 << 12), 1).unwrap();
+    support::on_cpu(0);
+    assert_eq!(guest.call(calls::update_va_mapping, [7 << 12, 0, 0, 0]), Ok(0), "without a flush");
+    hv.frames.release_from_reservation(page, guest.domain.owner).unwrap();
+    let other = Guest::new(hv, 2, false, 1000);
+    let mut taken = Vec::new();
+    while let Ok(frame) = frame_alloc::take_for(hv, &other.domain, 0) {
+        taken.push(frame);
+        audit::check_caches(hv, audit::nothing_lent);
+    }
+    assert!(taken.contains(&page));
+    assert_eq!(hv.frames.free_frames(), 0);
+}
+
+#[test]
+fn a_table_is_written_to_only_when_no_cpu_walks_through_it() {
+    let (mut guest, home) = guest();
+    let (hv, l1) = (guest.hv, home.data[5]);
+    hv.machine.clear(l1);
+    table_word(hv, l1, 0).store(Entry::to(home.data[6], FLAGS).0, Ordering::SeqCst);
+    assert_eq!(guest.call(calls::update_va_mapping, [5 << 12, 0, mmu::UVMF_INVLPG, 0]), Ok(0));
+    let hang = entry_address(home.tables[2], 1);
+    assert_eq!(update(&mut guest, hang, Entry::to(l1, FLAGS).0), Ok(0));
+    support::on_cpu(1);
+    guest.run();
+    hv.machine.read_guest_word(GuestAddr(512 << 12)).unwrap();
+    support::on_cpu(0);
+    assert_eq!(update(&mut guest, hang, 0), Ok(0), "without a flush");
+    let writable = Entry::to(l1, FLAGS | Entry::WRITABLE).0;
+    assert_eq!(guest.call(calls::update_va_mapping, [5 << 12, writable, 0, 0]), Ok(0));
+    audit::check_caches(hv, audit::nothing_lent);
+    // And the other way round: what a CPU can still write to becomes no table.
+    support::on_cpu(1);
+    hv.machine.write_guest_word(GuestAddr(5 << 12), 0).unwrap();
+    support::on_cpu(0);
+    assert_eq!(guest.call(calls::update_va_mapping, [5 << 12, 0, 0, 0]), Ok(0));
+    assert_eq!(update(&mut guest, hang, Entry::to(l1, FLAGS).0), Ok(0));
+    audit::check_caches(hv, audit::nothing_lent);
+}
