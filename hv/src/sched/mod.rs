@@ -22,7 +22,6 @@ use crate::{
     heap,
     lock::Lock,
     machine::{CpuId, Machine},
-    trap::work,
 };
 use alloc::{boxed::Box, sync::Arc};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -30,6 +29,18 @@ use deadlines::{Deadlines, NEVER, Place};
 use oxen_abi::{errno::Errno, vcpu::RUNSTATE_RUNNABLE};
 use run_queue::{Entity, RunQueue, Seat, Share, Woken};
 use spin::Once;
+
+/// Bits of [`crate::domain::vcpu::Vcpu::work`] and [`CpuShared::work`].
+pub mod work {
+    /// Another vcpu may have to run.
+    pub const RESCHEDULE: u32 = 1 << 0;
+    /// Deadlines may have passed.
+    pub const TIMER: u32 = 1 << 1;
+    /// An NMI waits for the vcpu.
+    pub const NMI: u32 = 1 << 2;
+    /// The vcpu that runs lets others go first.
+    pub const YIELD: u32 = 1 << 3;
+}
 
 /// Vcpus that one CPU can have.
 pub const SEATS: usize = 512;

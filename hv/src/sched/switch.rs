@@ -1,6 +1,6 @@
 //! The running loop: from one vcpu to the next, and waiting while there is none.
 
-use super::{CpuShared, Occupant, run_queue::Choice, runstate, timers};
+use super::{CpuShared, Occupant, run_queue::Choice, runstate, timers, work};
 use crate::{
     Hypervisor,
     caller::Current,
@@ -10,7 +10,6 @@ use crate::{
         vcpu::{Vcpu, VcpuState, pause},
     },
     machine::{CpuId, Machine},
-    trap::work,
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;

@@ -1,6 +1,6 @@
 //! What happens at a moment: one-shot and periodic timers, ends of polling, watchdogs, ends of turns.
 
-use super::{CpuShared, deadlines::NEVER, tell, unpause};
+use super::{CpuShared, deadlines::NEVER, tell, unpause, work};
 use crate::{
     Hypervisor,
     caller::Caller,
@@ -10,7 +10,6 @@ use crate::{
     },
     event,
     machine::{CpuId, Machine},
-    trap::work,
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;

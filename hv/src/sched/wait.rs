@@ -1,7 +1,7 @@
 //! How the calling vcpu lets go of its CPU: yielding, blocking, polling.
 
-use super::{deadlines::NEVER, timers, unpause};
-use crate::{caller::Caller, domain::vcpu::pause, event, machine::Machine, trap::work};
+use super::{deadlines::NEVER, timers, unpause, work};
+use crate::{caller::Caller, domain::vcpu::pause, event, machine::Machine};
 use core::sync::atomic::Ordering;
 
 /// Lets others on this CPU go first, if there are any.

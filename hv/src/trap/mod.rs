@@ -20,17 +20,7 @@ use core::sync::atomic::Ordering;
 /// `VMASST_TYPE_architectural_iopl`: the I/O privilege level lives in the RFLAGS of frames.
 pub const ARCHITECTURAL_IOPL: u32 = 4;
 
-/// Bits of [`crate::domain::vcpu::Vcpu::work`] and [`crate::sched::CpuShared::work`].
-pub mod work {
-    /// Another vcpu may have to run.
-    pub const RESCHEDULE: u32 = 1 << 0;
-    /// Deadlines may have passed.
-    pub const TIMER: u32 = 1 << 1;
-    /// An NMI waits for the vcpu.
-    pub const NMI: u32 = 1 << 2;
-    /// The vcpu that runs lets others go first.
-    pub const YIELD: u32 = 1 << 3;
-}
+pub use crate::sched::work;
 
 /// Vectors of exceptions (Intel SDM vol. 3A, table 6-1).
 #[expect(missing_docs, reason = "the manual's own names")]

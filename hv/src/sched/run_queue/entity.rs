@@ -1,0 +1,123 @@
+//! What the policy knows of a seat: its share, its credit, where it waits.
+
+use super::DEFAULT_WEIGHT;
+
+/// A place in a run queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat(pub(super) u16);
+
+impl Seat {
+    /// The number of the place: below the queue's capacity.
+    #[inline]
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The place with this number.
+    #[must_use]
+    pub const fn new(index: u16) -> Self {
+        Self(index)
+    }
+}
+
+/// How much a seat may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Its part in relation to the others'; not zero.
+    pub weight: u16,
+    /// At most this many hundredths of the CPU; 0: no limit.
+    pub cap: u16,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { weight: DEFAULT_WEIGHT, cap: 0 }
+    }
+}
+
+/// Who goes first: a lower class before a higher one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Class {
+    Boosted = 0,
+    InCredit = 1,
+    Overdrawn = 2,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Empty,
+    Asleep,
+    Queued(Class),
+    Running(Class),
+    /// Wants to run, but its cap is spent until the next period.
+    Resting,
+}
+
+/// One seat, as the policy sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Entity {
+    pub(super) mode: Mode,
+    pub(super) next: u16,
+    pub(super) share: Share,
+    /// Nanoseconds it may run ahead of the others, below zero what it owes.
+    pub(super) credit: i64,
+    /// Whether it wanted to run since credit was last given.
+    pub(super) was_active: bool,
+}
+
+impl Entity {
+    /// A seat that nobody has.
+    pub const EMPTY: Self =
+        Self { mode: Mode::Empty, next: NONE, share: Share { weight: 0, cap: 0 }, credit: 0, was_active: false };
+
+    /// Whether it wanted to run since credit was last given.
+    pub(super) const fn is_active(&self) -> bool {
+        self.was_active || !matches!(self.mode, Mode::Asleep | Mode::Empty)
+    }
+
+    pub(super) const fn class(&self) -> Class {
+        if self.credit >= 0 { Class::InCredit } else { Class::Overdrawn }
+    }
+}
+
+/// A stretch of time to be divided: the part of it that goes by weight, and the sum of those weights.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parts {
+    pub(super) time: u64,
+    pub(super) by_weight: u64,
+    pub(super) weights: u64,
+}
+
+impl Parts {
+    pub(super) fn cap_of(&self, entity: &Entity) -> u64 {
+        if entity.share.cap == 0 { u64::MAX } else { self.time * u64::from(entity.share.cap) / 100 }
+    }
+
+    pub(super) fn of(&self, entity: &Entity) -> u64 {
+        (self.by_weight * u64::from(entity.share.weight) / self.weights).min(self.cap_of(entity))
+    }
+}
+
+pub(super) const NONE: u16 = u16::MAX;
+
+/// Seats in the order in which they came, linked through [`Entity::next`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct List {
+    pub(super) first: u16,
+    pub(super) last: u16,
+}
+
+impl List {
+    pub(super) const EMPTY: Self = Self { first: NONE, last: NONE };
+
+    #[expect(clippy::indexing_slicing, reason = "links are places in the row")]
+    pub(super) fn pop(&mut self, seats: &[Entity]) -> Option<u16> {
+        let index = self.first;
+        if index == NONE {
+            return None;
+        }
+        self.first = seats[usize::from(index)].next;
+        Some(index)
+    }
+}
