@@ -11,6 +11,7 @@
 
 pub mod access;
 pub mod edit;
+mod link;
 pub mod listing;
 pub mod path;
 pub mod quota;
@@ -34,6 +35,9 @@ use wire::Error;
 
 /// A domain by its number, as it stands in names and permissions.
 pub type DomId = u16;
+
+/// The longest path that an event can name.
+const MOST_PATH: usize = oxen_abi::io::xs_wire::XENSTORE_ABS_PATH_MAX;
 
 /// A domain whose ring the store serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +146,10 @@ impl Store {
     /// Registers a watch; it fires at once.
     pub fn watch(&mut self, domain: DomId, name: &str, token: &[u8]) -> Result<(), Error> {
         let path = self.resolve(name, domain)?;
+        if token.len() > wire::PAYLOAD_MAX - MOST_PATH - 2 {
+            // Its events would not fit into messages.
+            return Err(Error::TooBig);
+        }
         let relative = !name.starts_with(['/', '@']);
         let watch = Watch { domain, token: token.into(), relative };
         let event = watch.event(&path);

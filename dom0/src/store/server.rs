@@ -21,68 +21,13 @@ use oxen_domu_lib::{println, task};
 use super::{
     DomId, Store,
     access::Permissions,
+    link::{Broken, Connection, Link, Turn},
     path::Path,
     request::Effect,
     watch::Event,
-    wire::{Error, HEADER_SIZE, Message, PAYLOAD_MAX},
+    wire::{Error, Message},
 };
-use oxen_ring::{Overrun, Page, xenstore};
-
-/// Events that wait for one domain at most; a domain that does not read loses those beyond.
-const MOST_EVENTS: usize = 1024;
-
-/// What waits to be sent to a domain.
-enum Outgoing {
-    Reply(Message),
-    Event(Event),
-}
-
-/// One domain's connection.
-#[derive(Default)]
-struct Connection {
-    outgoing: RefCell<VecDeque<Outgoing>>,
-    events: Cell<usize>,
-    replies: Cell<usize>,
-    lost: Cell<bool>,
-    wake: Notify,
-    closing: Cell<bool>,
-}
-
-impl Connection {
-    fn push_event(&self, event: Event) {
-        let mut outgoing = self.outgoing.borrow_mut();
-        let same = |o: &Outgoing| matches!(o, Outgoing::Event(e) if *e == event);
-        if outgoing.iter().any(same) {
-            return;
-        }
-        if self.events.get() >= MOST_EVENTS {
-            if !self.lost.replace(true) {
-                println!("xenstore: domain {} does not read its events: some are lost", event.domain);
-            }
-            return;
-        }
-        self.events.set(self.events.get() + 1);
-        outgoing.push_back(Outgoing::Event(event));
-        self.wake.notify();
-    }
-
-    /// The next message to send, in wire form.
-    fn next(&self, out: &mut Vec<u8>) -> bool {
-        let next = self.outgoing.borrow_mut().pop_front();
-        match next {
-            Some(Outgoing::Reply(message)) => {
-                self.replies.set(self.replies.get().saturating_sub(1));
-                message.encode(out);
-            }
-            Some(Outgoing::Event(event)) => {
-                self.events.set(self.events.get().saturating_sub(1));
-                Message::event(&event.path, &event.token).encode(out);
-            }
-            None => return false,
-        }
-        true
-    }
-}
+use oxen_ring::xenstore;
 
 /// A watch of dom0's own tools.
 #[derive(Default)]
@@ -232,14 +177,17 @@ impl StoreHandle {
         let page = Mapping::of(number, &[frame], Access::ReadWrite)?;
         let port = Port::bind_interdomain(number, port)?;
         let connection = Rc::new(Connection::default());
-        if let Some(old) = self.0.connections.borrow_mut().insert(domain, connection.clone()) {
+        self.adopt(domain, connection.clone());
+        self.with(|store| store.introduce(domain));
+        task::spawn(serve_ring(Link::new(domain, connection, self.clone()), page, port));
+        Ok(())
+    }
+
+    /// Events of a domain go to this connection from now on.
+    pub(super) fn adopt(&self, domain: DomId, connection: Rc<Connection>) {
+        if let Some(old) = self.0.connections.borrow_mut().insert(domain, connection) {
             old.close();
         }
-        self.with(|store| store.introduce(domain));
-        task::spawn(
-            Ring { domain, page, port, connection, store: self.clone(), input: Vec::new(), output: Vec::new() }.run(),
-        );
-        Ok(())
     }
 
     /// Forgets a domain that is gone.
@@ -249,6 +197,16 @@ impl StoreHandle {
         }
         // It may never have been introduced.
         let _ = self.with(|store| store.release(domain));
+    }
+
+    /// Carries out a request of a domain; its answer goes before the events that it causes.
+    pub(super) fn answer(&self, domain: DomId, message: &Message, connection: &Connection) {
+        let outcome = self.0.store.borrow_mut().request(domain, message);
+        connection.push_reply(outcome.reply);
+        self.with(|_| ());
+        if let Some(effect) = outcome.effect {
+            self.apply(effect);
+        }
     }
 
     fn apply(&self, effect: Effect) {
@@ -263,114 +221,25 @@ impl StoreHandle {
     }
 }
 
-impl Connection {
-    fn close(&self) {
-        self.closing.set(true);
-        self.wake.notify();
-    }
-}
-
-/// Why a connection ends by itself.
-struct Broken(u32);
-
-impl From<Overrun> for Broken {
-    fn from(_: Overrun) -> Self {
-        Self(xs::XENSTORE_ERROR_RINGIDX)
-    }
-}
-
 /// The task that serves one ring.
-struct Ring {
-    domain: DomId,
-    page: Mapping,
-    port: Port,
-    connection: Rc<Connection>,
-    store: StoreHandle,
-    input: Vec<u8>,
-    output: Vec<u8>,
-}
-
-impl Ring {
-    async fn run(mut self) {
-        let features = xs::XENSTORE_SERVER_FEATURE_ERROR | xs::XENSTORE_SERVER_FEATURE_RECONNECTION;
-        xenstore::set_server_features(self.page(), features);
-        while !self.connection.closing.get() {
-            match self.turn() {
-                Ok(true) => {
-                    self.port.notify();
-                    // Other domains' requests come in between.
-                    task::yield_now().await;
-                }
-                Ok(false) => _ = task::select(self.port.wait(), self.connection.wake.notified()).await,
-                Err(Broken(code)) => {
-                    xenstore::set_error(self.page(), code);
-                    self.port.notify();
-                    println!(
-                        "xenstore: domain {} broke the protocol (error {code}): its connection is closed",
-                        self.domain
-                    );
-                    return;
-                }
+async fn serve_ring(mut link: Link, page: Mapping, port: Port) {
+    let page = page.page(0);
+    xenstore::set_server_features(page, xs::XENSTORE_SERVER_FEATURE_ERROR | xs::XENSTORE_SERVER_FEATURE_RECONNECTION);
+    while !link.connection.closing.get() {
+        match link.turn(page) {
+            Ok(Turn::Moved) => {
+                port.notify();
+                // Other domains' requests come in between.
+                task::yield_now().await;
+            }
+            Ok(Turn::Idle) => _ = task::select(port.wait(), link.connection.wake.notified()).await,
+            Err(Broken(code)) => {
+                xenstore::set_error(page, code);
+                port.notify();
+                let domain = link.domain;
+                println!("xenstore: domain {domain} broke the protocol (error {code}): its connection is closed");
+                return;
             }
         }
-    }
-
-    fn page(&self) -> &Page {
-        self.page.page(0)
-    }
-
-    /// Moves what can be moved; says whether anything was.
-    fn turn(&mut self) -> Result<bool, Broken> {
-        self.reconnect_if_asked();
-        let mut moved = false;
-        while self.output.len() < PAYLOAD_MAX && self.connection.next(&mut self.output) {}
-        let sent = xenstore::store(self.page()).writer.write(&self.output)?;
-        self.output.drain(..sent);
-        moved |= sent != 0;
-        // Who does not take its answers gets no more of them.
-        if self.connection.replies.get() >= self.store.0.store.borrow().limits().outstanding {
-            return Ok(moved);
-        }
-        let room = (HEADER_SIZE + PAYLOAD_MAX).saturating_sub(self.input.len());
-        let mut bytes = [0; xs::XENSTORE_RING_SIZE];
-        let piece = bytes.get_mut(..room.min(xs::XENSTORE_RING_SIZE)).unwrap_or_default();
-        let taken = xenstore::store(self.page()).reader.read(piece)?;
-        self.input.extend_from_slice(bytes.get(..taken).unwrap_or_default());
-        moved |= taken != 0;
-        let message = Message::take(&mut self.input).map_err(|_| Broken(xs::XENSTORE_ERROR_PROTO))?;
-        if let Some(message) = message {
-            self.answer(&message);
-            moved = true;
-        }
-        Ok(moved)
-    }
-
-    fn answer(&self, message: &Message) {
-        let outcome = {
-            let mut store = self.store.0.store.borrow_mut();
-            let outcome = store.request(self.domain, message);
-            self.connection.replies.set(self.connection.replies.get() + 1);
-            self.connection.outgoing.borrow_mut().push_back(Outgoing::Reply(outcome.reply));
-            outcome.effect
-        };
-        self.store.with(|_| ());
-        if let Some(effect) = outcome {
-            self.store.apply(effect);
-        }
-    }
-
-    /// A guest that starts anew in the same domain (a new kernel, say) asks for a fresh ring.
-    fn reconnect_if_asked(&mut self) {
-        if !xenstore::wants_reconnection(self.page()) {
-            return;
-        }
-        self.input.clear();
-        self.output.clear();
-        self.connection.outgoing.borrow_mut().clear();
-        self.connection.events.set(0);
-        self.connection.replies.set(0);
-        self.store.with(|store| store.reset(self.domain));
-        xenstore::reconnect(self.page());
-        self.port.notify();
     }
 }
