@@ -91,11 +91,24 @@ impl Side {
 
     /// One request, by hypercall; what comes back stands in the request.
     fn ask<T: FromBytes + IntoBytes + Immutable>(&mut self, command: u32, request: &mut T) -> Result<u64, Errno> {
-        self.guest.run();
+        self.run();
         self.guest.hv.machine.write_guest(GuestAddr(0), request.as_bytes()).unwrap();
         let answer = self.guest.call(grant_table_op, [u64::from(command), 0, 1, 0]);
         self.guest.hv.machine.read_guest(GuestAddr(0), request.as_mut_bytes()).unwrap();
         answer
+    }
+
+    /// Runs the guest, if it does not run already: what the CPU knows then stays.
+    fn run(&mut self) {
+        let root = self.guest.hv.machine.cpu(0).root;
+        if root != self.guest.state.kernel_root {
+            self.guest.run();
+        }
+    }
+
+    /// Whether the guest can read at the spare slot. If so, the CPU knows the translation then.
+    fn can_read(&self, slot: usize) -> bool {
+        self.guest.hv.machine.read_guest_word(GuestAddr(Self::spare(slot))).is_ok()
     }
 
     fn spare(slot: usize) -> u64 {
@@ -271,6 +284,8 @@ impl World {
         let dev_bus_addr = if new_addr == 0 { dice.pick(&[0, bus, bus, 0x5000]) } else { 0 };
         let expected = self.expect_unmap(me, handle, mapping, (host_addr, slot), (new_addr, new_slot), dev_bus_addr);
         let side = &mut self.sides[me];
+        side.run();
+        side.can_read(slot);
         let status = if new_addr == 0 {
             let mut op = abi::GnttabUnmapGrantRef { host_addr, dev_bus_addr, handle, status: 99, _pad0: 0 };
             assert_eq!(side.ask(abi::GNTTABOP_UNMAP_GRANT_REF, &mut op), Ok(0));
@@ -280,6 +295,7 @@ impl World {
             assert_eq!(side.ask(abi::GNTTABOP_UNMAP_AND_REPLACE, &mut op), Ok(0));
             op.status
         };
+        assert_eq!(side.can_read(slot), side.spares[slot].is_some(), "after the end of {handle} {mapping:?}");
         assert_eq!(status, expected, "unmap {handle} {mapping:?} at {host_addr:#x}, {new_addr:#x}, {dev_bus_addr:#x}");
     }
 
