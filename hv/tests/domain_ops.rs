@@ -18,7 +18,7 @@ use oxen_hv::{
     domain::{Progress, context},
     event,
     hypercall::{platform::platform_op, sysctl::sysctl as sysctl_call, vcpu},
-    mem::{GuestMemory, Tlb},
+    mem::{GuestMemory, Memory, Tlb},
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 use support::{
@@ -149,6 +149,9 @@ fn a_context_is_taken_whole_or_not_at_all() {
     let mut other = good;
     other.ctrlreg[3] = frames[8].address().0;
     assert_eq!(set_context(&mut control, domain.id, 0, &other), Err(Errno::OpNotSupp));
+    // The wall clock comes with the first vcpu's context: version even and not zero, then the seconds.
+    let wall = hv.machine.words(domain.shared_info)[3072 / 8].load(SeqCst);
+    assert_eq!((wall as u32 % 2, wall >> 32), (0, 1_700_000_000));
     let mut read = VcpuGuestContext::new_zeroed();
     context::get(&domain, domain.vcpu(0).unwrap(), &mut read).unwrap();
     assert_eq!((read.ctrlreg[3], read.gdt_frames[0], read.gdt_ents), (good.ctrlreg[3], good.gdt_frames[0], 16));

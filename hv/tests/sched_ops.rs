@@ -23,7 +23,7 @@ use oxen_hv::{
         vcpu::vcpu_op,
     },
     mem::Memory,
-    sched::{self, run_queue::Share, switch},
+    sched::{self, Clock, clock::Scale, run_queue::Share, switch},
     trap::work,
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
@@ -358,4 +358,23 @@ fn a_period_ticks_at_its_rate_and_the_last_vcpu_down_ends_the_domain() {
     assert_eq!(guest.call(vcpu_op, [VCPUOP_DOWN.into(), 0, 0, 0]), Ok(0));
     assert!(guest.domain.is_shut_down());
     assert!(guest.call(sched_op, [SCHEDOP_SHUTDOWN.into(), 0, 0, 0]).is_ok());
+}
+
+#[test]
+fn time_is_there_although_a_toolstack_cleared_the_page() {
+    let hv = boot(256);
+    let domain = domain(hv, 1, 2);
+    let words = hv.machine.words(domain.shared_info);
+    words.iter().for_each(|word| word.store(0, SeqCst));
+    let mut cpu = Cpu::new(hv);
+    cpu.leave();
+    let id = cpu.who().1 as usize;
+    let [version, stamp, time, scale] = [4, 5, 6, 7].map(|word| words[8 * id + word].load(SeqCst));
+    assert!(version != 0 && version % 2 == 0, "complete");
+    let [_, own_stamp, own_time, own_scale] = hv.time.vcpu_time_info();
+    assert_eq!((stamp, time, scale), (own_stamp, own_time, own_scale));
+    // As guests compute it (`vcpu_time_info`, `xen.h`).
+    let scaled = Scale { mul: scale as u32, shift: (scale >> 32) as i8 };
+    hv.machine.time.fetch_add(123_456_789, SeqCst);
+    assert_eq!(time + scaled.apply(hv.machine.ticks() - stamp), hv.now());
 }
