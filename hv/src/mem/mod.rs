@@ -134,7 +134,8 @@ pub trait Tlb {
     /// Forgets the translation of one page on this CPU.
     fn invalidate(&self, va: GuestAddr);
     /// Does the same on every CPU of the mask (bit n: CPU n), this one included, and waits until it is done:
-    /// one page if `va` is given, else everything.
+    /// one page if `va` is given, else everything. Called with locks held: it must reach a CPU that spins on one of them
+    /// with interrupts off.
     fn flush_cpus(&self, cpus: u64, va: Option<GuestAddr>);
     /// Writes back and forgets all data caches of this CPU.
     fn flush_data_caches(&self);

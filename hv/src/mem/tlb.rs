@@ -59,14 +59,17 @@ impl TlbClock {
 #[inline]
 #[must_use]
 pub fn unflushed(cpus: &[CpuShared; MAX_CPUS], mask: u64, stamp: u32) -> u64 {
-    let mut stale = 0;
-    for (n, cpu) in cpus.iter().enumerate() {
-        let since = cpu.last_flush.load(Ordering::Acquire).wrapping_sub(stamp) as i32;
-        if mask >> n & 1 != 0 && since <= 0 {
-            stale |= 1 << n;
-        }
-    }
-    stale
+    let is_stale = |cpu: &CpuShared| cpu.last_flush.load(Ordering::Acquire).wrapping_sub(stamp) as i32 <= 0;
+    each(cpus, mask).filter(|(_, cpu)| is_stale(cpu)).fold(0, |stale, (bit, _)| stale | bit)
+}
+
+/// The CPUs of a mask, each with its bit.
+fn each(cpus: &[CpuShared; MAX_CPUS], mut mask: u64) -> impl Iterator<Item = (u64, &CpuShared)> {
+    core::iter::from_fn(move || {
+        let bit = mask & mask.wrapping_neg();
+        mask &= !bit;
+        cpus.get(bit.trailing_zeros() as usize).map(|cpu| (bit, cpu))
+    })
 }
 
 /// Flushes everything on the CPUs of `mask` and remembers it.
@@ -83,10 +86,8 @@ pub fn flush_cpus<M: Machine>(hv: &Hypervisor<M>, mask: u64) {
         stamp = hv.frames.tlb.tick();
     }
     hv.machine.flush_cpus(mask, None);
-    for (n, cpu) in hv.cpus.iter().enumerate() {
-        if mask >> n & 1 != 0 {
-            cpu.last_flush.store(stamp, Ordering::Release);
-        }
+    for (_, cpu) in each(&hv.cpus, mask) {
+        cpu.last_flush.store(stamp, Ordering::Release);
     }
 }
 
