@@ -2,6 +2,7 @@
 //!
 //! A [`Grant`] owns its page: neither the page nor the reference is used again before the other domain has let go.
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -22,12 +23,15 @@ const PER_FRAME: usize = PAGE_SIZE / size_of::<abi::GrantEntryV1>();
 /// Frames that the table may grow to here; the hypervisor's limit may be lower.
 const MAX_FRAMES: usize = 64;
 
+/// Dropped grants that are looked at again whenever one is made.
+const RECLAIM: usize = 8;
+
 #[derive(Default)]
 struct Table {
     frames: Vec<Mapping>,
     free: Vec<u32>,
     /// Grants that were dropped while the other domain still used them.
-    lingering: Vec<(u32, Page)>,
+    lingering: VecDeque<(u32, Page)>,
 }
 
 local!(static TABLE: RefCell<Table> = RefCell::new(Table::default()));
@@ -58,9 +62,7 @@ impl Table {
     }
 
     fn take(&mut self) -> Result<u32, GrantError> {
-        if self.free.is_empty() {
-            self.reclaim();
-        }
+        self.reclaim();
         if self.free.is_empty() {
             self.grow()?;
         }
@@ -81,13 +83,14 @@ impl Table {
         false
     }
 
-    /// Looks again at what was still in use.
+    /// Looks again at some of what was still in use.
     fn reclaim(&mut self) {
-        for (reference, page) in core::mem::take(&mut self.lingering) {
+        for _ in 0..self.lingering.len().min(RECLAIM) {
+            let Some((reference, page)) = self.lingering.pop_front() else { return };
             if self.end(reference) {
                 self.free.push(reference);
             } else {
-                self.lingering.push((reference, page));
+                self.lingering.push_back((reference, page));
             }
         }
     }
@@ -170,7 +173,7 @@ impl Drop for Grant {
             if table.end(self.reference) {
                 table.free.push(self.reference);
             } else {
-                table.lingering.push((self.reference, page));
+                table.lingering.push_back((self.reference, page));
             }
         });
     }

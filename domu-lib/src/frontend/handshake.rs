@@ -37,7 +37,9 @@ pub const fn step(side: Side, own: XenbusState, peer: XenbusState) -> Step {
         // The frontend speaks second: it offers its ring when the backend has said what it can.
         (Side::Frontend, Initialising, InitWait | Initialised | Connected) => Step::Offer(Initialised),
         (Side::Frontend, Initialised, Connected) => Step::Connect,
-        (Side::Frontend, Initialising | Initialised | Connected, Closing | Closed | Unknown) => Step::Close(Closed),
+        // A frontend that starts waits for a backend that has not noticed the end of the one before.
+        (Side::Frontend, Initialising, Unknown) => Step::Close(Closed),
+        (Side::Frontend, Initialised | Connected, Closing | Closed | Unknown) => Step::Close(Closed),
         (Side::Frontend, Closing, _) => Step::Close(Closed),
         (Side::Frontend, Closed, Closed | Unknown) => Step::Gone,
         // The backend speaks first, and again after a frontend that starts anew.
@@ -107,10 +109,12 @@ mod tests {
 
     #[test]
     fn a_frontend_that_starts_again_finds_its_backend() {
-        for back in [Closed, Closing] {
-            let (mut front, mut back) = (Initialising, back);
-            settle(&mut front, &mut back, false);
-            assert_eq!((front, back), (Connected, Connected));
+        for front_first in [true, false] {
+            for back in [Closed, Closing] {
+                let (mut front, mut back) = (Initialising, back);
+                settle(&mut front, &mut back, front_first);
+                assert_eq!((front, back), (Connected, Connected));
+            }
         }
     }
 

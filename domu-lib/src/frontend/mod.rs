@@ -81,7 +81,12 @@ impl Device {
         let backend = DomId(u16::try_from(backend).map_err(|_| Errno::Inval)?);
         let state = XenbusState::from_text(&store.read(&format!("{path}/state")).await?);
         let watch = store.watch(&format!("{backend_path}/state")).await?;
-        Ok(Self { store: store.clone(), path, backend_path, backend, state, watch })
+        let mut device = Self { store: store.clone(), path, backend_path, backend, state, watch };
+        if state != XenbusState::Initialising {
+            // An earlier frontend of this domain has left the device: start anew.
+            device.publish(&[], XenbusState::Initialising).await?;
+        }
+        Ok(device)
     }
 
     /// The domain that serves the device.
