@@ -14,6 +14,18 @@ impl Archive {
         self.entry(self.entries, 0o100_644, name, data);
     }
 
+    /// Adds a program, which a Linux kernel may execute.
+    pub fn add_program(&mut self, name: &str, data: &[u8]) {
+        self.entries += 1;
+        self.entry(self.entries, 0o100_755, name, data);
+    }
+
+    /// Adds a folder, which a Linux kernel wants before what lies in it.
+    pub fn add_folder(&mut self, name: &str) {
+        self.entries += 1;
+        self.entry(self.entries, 0o040_755, name, &[]);
+    }
+
     /// Ends the archive.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {

@@ -9,6 +9,7 @@ pub mod bench;
 pub mod build;
 pub mod check;
 pub mod cpio;
+pub mod debian;
 pub mod demo;
 pub mod disk;
 pub mod doctor;

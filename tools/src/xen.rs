@@ -5,9 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::build;
-use crate::process::{output, run, step};
 use crate::workspace::Workspace;
+use crate::{build, debian};
 
 /// The package that holds the hypervisor, and the file in it.
 const PACKAGE: &str = "xen-hypervisor-4.17-amd64";
@@ -30,22 +29,10 @@ pub fn find(workspace: &Workspace, wanted: &Path) -> Result<PathBuf> {
 }
 
 fn debian(workspace: &Workspace) -> Result<PathBuf> {
-    let installed = Path::new("/").join(FILE);
-    if installed.is_file() {
-        return Ok(installed);
+    if let Some(file) = debian::installed(FILE) {
+        return Ok(file);
     }
-    let folder = workspace.out.join("xen");
-    let fetched = folder.join(FILE);
-    if fetched.is_file() {
-        return Ok(fetched);
-    }
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    step(&format!("apt-get download {PACKAGE}"));
-    let hint = "on other systems than Debian 12 give the path of a Xen binary instead";
-    run(Command::new("apt-get").args(["download", "-q", PACKAGE]).current_dir(&folder), hint)?;
-    let listing = output(Command::new("ls").current_dir(&folder), hint)?;
-    let package = listing.lines().find(|l| l.starts_with(PACKAGE) && l.ends_with(".deb"));
-    let package = folder.join(package.context("apt-get left no package")?);
-    run(Command::new("dpkg").arg("-x").arg(package).arg(&folder), hint)?;
-    Ok(fetched)
+    let root = debian::package(workspace, PACKAGE)
+        .context("on other systems than Debian 12 give the path of a Xen binary instead")?;
+    Ok(root.join(FILE))
 }

@@ -9,6 +9,7 @@ mod demo;
 mod disks;
 mod guests;
 mod hypercalls;
+mod linux;
 mod toolstack;
 
 /// A guarantee and how it is tried.
@@ -33,6 +34,8 @@ macro_rules! scenarios {
 
 scenarios! {
     toolstack::a_thousand_guests_come_and_go_without_losing_a_frame,
+    linux::debians_kernel_works_as_dom0_on_two_vcpus,
+    linux::debians_kernel_works_as_dom0_and_powers_off,
     demo::three_guests_run_and_the_files_read_have_the_hosts_sums,
     hypercalls::version_and_console_answer_as_xen,
     hypercalls::memory_op_gives_and_takes_only_the_domains_frames,

@@ -1,0 +1,119 @@
+//! What Debian packages: a stock Linux kernel, busybox, Xen. Fetched with apt, unpacked, kept.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::build;
+use crate::process::{output, run, step};
+use crate::workspace::Workspace;
+
+/// Held while something is fetched or unpacked: scenarios run side by side.
+static TURN: Mutex<()> = Mutex::new(());
+
+const HINT: &str = "this needs the apt of a Debian system";
+
+/// The folder in which a package is unpacked; it is fetched the first time.
+///
+/// # Errors
+/// Fails where there is no apt, or it does not have the package.
+pub fn package(workspace: &Workspace, name: &str) -> Result<PathBuf> {
+    let folder = workspace.out.join("debian").join(name);
+    let unpacked = folder.join("root");
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    if unpacked.is_dir() {
+        return Ok(unpacked);
+    }
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    step(&format!("apt-get download {name}"));
+    run(Command::new("apt-get").args(["download", "-q", name]).current_dir(&folder), HINT)?;
+    let file = std::fs::read_dir(&folder)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .context("apt-get left no package")?;
+    let partial = folder.join("partial");
+    run(Command::new("dpkg").arg("-x").arg(file).arg(&partial), HINT)?;
+    std::fs::rename(&partial, &unpacked).context("cannot keep what was unpacked")?;
+    Ok(unpacked)
+}
+
+/// Debian's present Linux kernel as an ELF file, taken out of its boot image.
+///
+/// # Errors
+/// Fails where the package cannot be had or holds no kernel that `xz` unpacks.
+pub fn kernel(workspace: &Workspace) -> Result<PathBuf> {
+    let depends = output(Command::new("apt-cache").args(["depends", "linux-image-amd64"]), HINT)?;
+    let name = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
+    let root = package(workspace, name.context("apt knows no linux-image-amd64")?)?;
+    let kernel = root.join("vmlinux");
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    if kernel.is_file() {
+        return Ok(kernel);
+    }
+    let image = std::fs::read_dir(root.join("boot"))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-")));
+    let image = std::fs::read(image.context("the package holds no kernel")?)?;
+    let packed = root.join("vmlinux.xz");
+    build::write(&packed, payload(&image).context("the kernel's boot image is none")?)?;
+    let unpacked = Command::new("xz").arg("-dc").arg(&packed).output().context("cannot start xz")?;
+    ensure!(unpacked.status.success(), "xz does not unpack the kernel: {}", String::from_utf8_lossy(&unpacked.stderr));
+    build::write(&kernel, &unpacked.stdout)?;
+    Ok(kernel)
+}
+
+/// busybox, linked statically.
+///
+/// # Errors
+/// As [`package`].
+pub fn busybox(workspace: &Workspace) -> Result<PathBuf> {
+    Ok(package(workspace, "busybox-static")?.join("bin/busybox"))
+}
+
+/// The compressed ELF file in a boot image (Linux's `Documentation/arch/x86/boot.rst`): behind the sectors of the setup
+/// code, at an offset of its own; the last four bytes of it are the size that it unpacks to.
+fn payload(image: &[u8]) -> Option<&[u8]> {
+    const SECTOR: usize = 512;
+    const SETUP_SECTORS: usize = 0x1f1;
+    const MAGIC: usize = 0x202;
+    const PAYLOAD_OFFSET: usize = 0x248;
+    const PAYLOAD_LENGTH: usize = 0x24c;
+    const SIZE: usize = 4;
+    let word = |at: usize| Some(u32::from_le_bytes(image.get(at..at + 4)?.try_into().ok()?) as usize);
+    if image.get(MAGIC..MAGIC + 4)? != b"HdrS" {
+        return None;
+    }
+    let sectors = match usize::from(*image.get(SETUP_SECTORS)?) {
+        0 => 4,
+        sectors => sectors,
+    };
+    let start = (sectors + 1) * SECTOR + word(PAYLOAD_OFFSET)?;
+    image.get(start..start + word(PAYLOAD_LENGTH)?.checked_sub(SIZE)?)
+}
+
+/// Whether a file of Debian's is installed.
+pub(crate) fn installed(file: &str) -> Option<PathBuf> {
+    Some(Path::new("/").join(file)).filter(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::payload;
+
+    #[test]
+    fn the_payload_stands_where_the_header_says() {
+        let mut image = vec![0; 2048];
+        image[0x1f1] = 1;
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x248] = 16;
+        image[0x24c] = 9;
+        image[1024 + 16..1024 + 21].copy_from_slice(b"hello");
+        assert_eq!(payload(&image), Some(b"hello".as_slice()));
+        image[0x24e] = 1;
+        assert_eq!(payload(&image), None, "a length beyond the end");
+        image[0x202] = 0;
+        assert_eq!(payload(&image), None, "no boot image");
+    }
+}
