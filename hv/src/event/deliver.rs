@@ -6,6 +6,7 @@ use crate::{
     caller::Caller,
     domain::{Domain, shared_info::VcpuInfoPlace, vcpu::Vcpu},
     machine::Machine,
+    mem::Memory,
     sched,
 };
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -36,7 +37,14 @@ pub fn send<M: Machine>(caller: &Caller<'_, M>, port: u32) -> Result<(), Errno> 
     let state = caller.domain.events.port(port).ok_or(Errno::Inval)?;
     // Another vcpu may close the port meanwhile: then its domain finds an event that nobody sent, and nobody else does.
     let Some((to, vcpu)) = state.target() else { return send_abroad(caller, port, state) };
-    set_pending(caller.hv, caller.domain, to, vcpu, Some(running(caller)));
+    let Some(is_masked) = mark(&caller.hv.machine, caller.domain, to) else { return Ok(()) };
+    if caller.domain.events.pollers.load(Ordering::SeqCst) == 0 && (is_masked || vcpu == caller.vcpu.id) {
+        if !is_masked {
+            select(&caller.state.info, to as usize / 64);
+        }
+        return Ok(());
+    }
+    tell(caller.hv, caller.domain, to, vcpu, is_masked, Some(running(caller)));
     Ok(())
 }
 
@@ -63,7 +71,6 @@ fn send_abroad<M: Machine>(caller: &Caller<'_, M>, port: u32, state: Port) -> Re
 /// domain of that vcpu only.
 ///
 /// For any other domain, the caller holds the lock of its events and has seen the port in use.
-#[inline(always)]
 pub(super) fn set_pending<M: Machine>(
     hv: &Hypervisor<M>,
     domain: &Domain,
@@ -71,14 +78,35 @@ pub(super) fn set_pending<M: Machine>(
     vcpu: u32,
     running: Option<Running<'_>>,
 ) {
-    let words = hv.machine.words(domain.shared_info);
-    let group = port as usize / 64 % 64;
-    let (Some(pending), Some(mask)) = (words.get(PENDING + group), words.get(MASK + group)) else { return };
-    if test_and_set(pending, port) {
-        return;
+    if let Some(is_masked) = mark(&hv.machine, domain, port) {
+        tell(hv, domain, port, vcpu, is_masked, running);
     }
-    if mask.load(Ordering::Acquire) & 1 << (port % 64) == 0 {
-        notify(hv, domain, group, vcpu, running);
+}
+
+/// Sets a port's pending bit. Says whether the port is masked; nothing, if the bit was set already.
+#[inline]
+fn mark(memory: &impl Memory, domain: &Domain, port: u32) -> Option<bool> {
+    let words = memory.words(domain.shared_info);
+    let group = port as usize / 64 % 64;
+    let (pending, mask) = (words.get(PENDING + group)?, words.get(MASK + group)?);
+    if test_and_set(pending, port) {
+        return None;
+    }
+    Some(mask.load(Ordering::Acquire) & 1 << (port % 64) != 0)
+}
+
+/// Tells whoever waits for a port that has become pending.
+#[inline(never)]
+fn tell<M: Machine>(
+    hv: &Hypervisor<M>,
+    domain: &Domain,
+    port: u32,
+    vcpu: u32,
+    is_masked: bool,
+    running: Option<Running<'_>>,
+) {
+    if !is_masked {
+        notify(hv, domain, port as usize / 64, vcpu, running);
     }
     if domain.events.pollers.load(Ordering::SeqCst) != 0 {
         wake_pollers(hv, domain, port);
