@@ -1,0 +1,343 @@
+# Where the CPU enters; see stubs.rs.
+
+    .macro save_arguments
+    push    rdi
+    push    rsi
+    push    rdx
+    push    rcx
+    push    rax
+    push    r8
+    push    r9
+    push    r10
+    push    r11
+    .endm
+
+    .macro save_registers
+    save_arguments
+    push    rbx
+    push    rbp
+    push    r12
+    push    r13
+    push    r14
+    push    r15
+    .endm
+
+    .macro restore_registers
+    pop     r15
+    pop     r14
+    pop     r13
+    pop     r12
+    pop     rbp
+    pop     rbx
+    pop     r11
+    pop     r10
+    pop     r9
+    pop     r8
+    pop     rax
+    pop     rcx
+    pop     rdx
+    pop     rsi
+    pop     rdi
+    .endm
+
+    # Where the CPU has SMAP these three bytes become CLAC, before text turns read-only: a fault leaves AC as it was.
+    .macro close_guest_memory
+9:  .byte   0x0f, 0x1f, 0x00
+    .pushsection .smap_sites, "a"
+    .long   9b - .
+    .popsection
+    .endm
+
+    .macro return_to_guest
+8:  iretq
+    .pushsection .fixups, "a"
+    .long   8b - ., refused_return - .
+    .popsection
+    .endm
+
+    # An exception with its own straight line, for those that guests take often. The frame is 16-byte aligned but for one
+    # word, and so is the block below it.
+    .macro exception vector, has_error_code, handler={guest_exception}
+exception_\vector:
+    .ifeq \has_error_code
+    push    0
+    .endif
+    save_registers
+    close_guest_memory
+    cld
+    test    byte ptr [rsp + {cs}], 3
+    jz      1f
+    sub     rsp, {frame}
+    mov     rdi, rsp
+    .ifnc \handler,{guest_page_fault}
+    mov     esi, \vector
+    .endif
+    call    \handler
+    add     rsp, {frame}
+    restore_registers
+    add     rsp, 8
+    return_to_guest
+1:  mov     esi, \vector
+    jmp     fault_inside
+    .endm
+
+    # An exception on a stack of its own: it may have come anywhere, between SYSCALL and the switch of stacks even.
+    .macro fault_on_own_stack vector, has_error_code
+exception_\vector:
+    .ifeq \has_error_code
+    push    0
+    .endif
+    save_registers
+    close_guest_memory
+    cld
+    mov     esi, \vector
+    test    byte ptr [rsp + {cs}], 3
+    jz      fault_inside
+    mov     rsi, rsp
+    mov     rdi, rsp
+    or      rdi, {stack_mask}
+    sub     rdi, {stack_mask} - {block_offset} - {frame}
+    lea     rsp, [rdi - {frame}]
+    mov     ecx, {frame_words}
+    rep movsq
+    mov     rdi, rsp
+    mov     esi, \vector
+    call    {guest_exception}
+    add     rsp, {frame}
+    jmp     restore_and_return
+    .endm
+
+    .section .entry.text, "ax", @progbits
+    .balign 64
+    exception 14, 1, {guest_page_fault}
+    .balign 16
+    exception 13, 1
+    .balign 16
+    exception 0, 0
+    .balign 16
+    exception 3, 0
+    .balign 16
+    exception 4, 0
+    .balign 16
+    exception 5, 0
+    .balign 16
+    exception 6, 0
+    .balign 16
+    exception 7, 0
+    .balign 16
+    exception 10, 1
+    .balign 16
+    exception 11, 1
+    .balign 16
+    exception 12, 1
+    .balign 16
+    exception 16, 0
+    .balign 16
+    exception 17, 1
+    .balign 16
+    exception 19, 0
+    .balign 16
+    fault_on_own_stack 1, 0
+    .balign 16
+    fault_on_own_stack 2, 0
+    .balign 16
+    fault_on_own_stack 8, 1
+    .balign 16
+    fault_on_own_stack 18, 0
+
+    .balign 16
+fault_inside:
+    mov     rdi, rsp
+    mov     rbp, rsp
+    and     rsp, -16
+    call    {hypervisor_exception}
+    mov     rsp, rbp
+    restore_registers
+    add     rsp, 8
+    iretq
+
+    # Device interrupts: 16 bytes each, the vector in the error code's place.
+    .balign 16
+interrupt_stubs:
+    .set    vector, 32
+    .rept   224
+    .balign 16
+    push    vector
+    jmp     interrupt
+    .set    vector, vector + 1
+    .endr
+
+    .balign 16
+interrupt:
+    save_registers
+    close_guest_memory
+    cld
+    test    byte ptr [rsp + {cs}], 3
+    jz      2f
+    sub     rsp, {frame}
+    mov     rdi, rsp
+    call    {guest_interrupt}
+    add     rsp, {frame}
+    jmp     restore_and_return
+2:  mov     rdi, rsp
+    mov     rbp, rsp
+    and     rsp, -16
+    call    {idle_interrupt}
+    mov     rsp, rbp
+    restore_registers
+    add     rsp, 8
+    iretq
+
+    .balign 16
+    .globl  restore_and_return
+restore_and_return:
+    restore_registers
+    add     rsp, 8
+    return_to_guest
+
+    # The CPU took neither the selectors nor the addresses in the guest's frame: the registers are the guest's already, so
+    # the frame is made again and somebody decides.
+refused_return:
+    push    0
+    save_registers
+    sub     rsp, {frame}
+    mov     rdi, rsp
+    call    {refused_return}
+    add     rsp, {frame}
+    jmp     restore_and_return
+
+    # SYSCALL of a 64-bit guest on the boot CPU. RCX and R11 hold RIP and RFLAGS; no register is free but RSP itself.
+    # What Rust keeps over a call is pushed only where somebody may look at it.
+    .balign 64
+    .globl  boot_cpu_syscall
+boot_cpu_syscall:
+    mov     [rip + boot_cpu_stack + {block_offset} + {frame} + {rsp}], rsp
+    lea     rsp, [rip + boot_cpu_stack + {block_offset} + {frame} + {rsp}]
+    mov     qword ptr [rsp + 8], {user_ss}
+    push    r11
+    push    {user_cs}
+    push    rcx
+    push    [rip + syscall_vector]
+    save_arguments
+    sub     rsp, 6 * 8
+    push    r9
+    push    r8
+    push    r10
+    push    rdx
+    push    rsi
+    push    rdi
+    push    rax                             # keeps the block where it is
+    mov     rcx, [rsp + {caller_state}]
+    cmp     byte ptr [rcx + {in_kernel}], 0
+    je      from_user_mode
+    cmp     rax, {numbers}
+    jae     unknown_hypercall
+    lea     rdi, [rsp + {caller}]
+    lea     rsi, [rsp + {args}]
+    lea     rcx, [rip + {entries}]
+    call    [rcx + rax * 8]
+    test    edx, edx
+    jnz     unanswered_hypercall
+answered:
+    mov     rcx, [rsp + {caller_state}]
+    mov     rcx, [rcx + {upcall_pending}]
+    cmp     byte ptr [rcx], 0
+    jne     upcall_waits
+no_upcall:
+    mov     rcx, [rsp + {shared}]
+    cmp     dword ptr [rcx + {work}], 0
+    jne     work_waits
+    mov     rdi, [rsp + {frame} + {rdi}]
+    mov     rsi, [rsp + {frame} + {rsi}]
+    mov     rdx, [rsp + {frame} + {rdx}]
+    mov     r10, [rsp + {frame} + {r10}]
+    mov     r8, [rsp + {frame} + {r8}]
+    mov     r9, [rsp + {frame} + {r9}]
+    cmp     dword ptr [rsp + {frame} + {entry_vector}], {syscall_vector_number}
+    jne     1f
+    # SYSRET with an address that is not canonical would fault here and not there.
+    mov     rcx, [rsp + {frame} + {rip}]
+    movabs  r11, 0x800000000000
+    add     r11, rcx
+    shr     r11, 48
+    jnz     1f
+    mov     r11, [rsp + {frame} + {rflags}]
+    mov     rsp, [rsp + {frame} + {rsp}]
+    sysretq
+1:  mov     rcx, [rsp + {frame} + {rcx}]
+    mov     r11, [rsp + {frame} + {r11}]
+    add     rsp, {frame} + {rip}
+    return_to_guest
+
+    .macro complete_frame
+    mov     [rsp + {frame} + {rbx}], rbx
+    mov     [rsp + {frame} + {rbp}], rbp
+    mov     [rsp + {frame} + {r12}], r12
+    mov     [rsp + {frame} + {r13}], r13
+    mov     [rsp + {frame} + {r14}], r14
+    mov     [rsp + {frame} + {r15}], r15
+    .endm
+
+from_user_mode:
+    mov     rdi, rsp
+    call    {user_syscall}
+    mov     rax, [rsp + {frame} + {rax}]
+    jmp     answered
+unknown_hypercall:
+    mov     rax, {no_such_call}
+    jmp     answered
+upcall_waits:
+    cmp     byte ptr [rcx + 1], 0
+    jne     no_upcall                       # masked
+    mov     [rsp + {frame} + {rax}], rax
+    mov     rdi, rsp
+    call    {deliver}
+    mov     rax, [rsp + {frame} + {rax}]
+    jmp     no_upcall
+work_waits:
+    mov     [rsp + {frame} + {rax}], rax
+    complete_frame
+    mov     rdi, rsp
+    call    {finish}
+    add     rsp, {frame}
+    jmp     restore_and_return
+unanswered_hypercall:
+    complete_frame
+    mov     rdi, rsp
+    mov     rsi, rdx
+    call    {unanswered}
+    add     rsp, {frame}
+    jmp     restore_and_return
+
+    # SYSCALL of a 32-bit program, which only AMD's CPUs have.
+    .balign 16
+    .globl  boot_cpu_syscall32
+boot_cpu_syscall32:
+    mov     [rip + boot_cpu_stack + {block_offset} + {frame} + {rsp}], rsp
+    lea     rsp, [rip + boot_cpu_stack + {block_offset} + {frame} + {rsp}]
+    mov     qword ptr [rsp + 8], {user_ss}
+    push    r11
+    push    {user_cs32}
+    push    rcx
+    push    [rip + syscall_vector]
+    save_registers
+    sub     rsp, {frame}
+    mov     rdi, rsp
+    call    {user_syscall32}
+    add     rsp, {frame}
+    jmp     restore_and_return
+
+    .section .rodata
+    .balign 8
+    # An error code of 0, and the vector that stands for SYSCALL.
+syscall_vector:
+    .long   0, {syscall_vector_number}
+    .globl  exception_stubs
+exception_stubs:
+    .quad   exception_0, exception_1, exception_2, exception_3, exception_4, exception_5, exception_6, exception_7
+    .quad   exception_8, 0, exception_10, exception_11, exception_12, exception_13, exception_14, 0
+    .quad   exception_16, exception_17, exception_18, exception_19
+    .globl  first_interrupt_stub
+first_interrupt_stub:
+    .quad   interrupt_stubs
+    .text
