@@ -14,7 +14,7 @@ use oxen_dom0::options::Options;
 use oxen_dom0::store::server::StoreHandle;
 use oxen_dom0::system::System;
 use oxen_dom0::terminal::Terminal;
-use oxen_dom0::toolstack::{lifecycle, nodes, shell};
+use oxen_dom0::toolstack::{ends, lifecycle, nodes, shell};
 use oxen_domu_lib::{control, entry, println, start_info, task};
 
 entry!(run);
@@ -35,7 +35,7 @@ fn run() {
     if let Err(why) = nodes::publish_dom0(&system.store) {
         println!("xenstore: {why}");
     }
-    task::spawn(lifecycle::watch(system.clone()));
+    task::spawn(ends::watch(system.clone()));
     task::spawn(controller::run(system.clone()));
     println!("oxen dom0 ready");
     task::run(shell::run(system));

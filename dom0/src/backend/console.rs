@@ -69,7 +69,6 @@ impl GuestConsole {
                 }
             }
         }
-        self.listeners.borrow_mut().clear();
         self.closed.set(true);
         self.done.notify();
     }
@@ -110,13 +109,16 @@ impl GuestConsole {
         text.get(start.map_or(0, |(at, _)| at + 1)..).unwrap_or_default().to_vec()
     }
 
-    /// What is printed from now on; ends when the guest's console closes.
+    /// What is printed from now on, also when the guest starts again.
     pub fn listen(&self) -> Receiver<Vec<u8>> {
         let (sender, receiver) = Channel::pair();
-        if !self.closed.get() {
-            self.listeners.borrow_mut().push(sender);
-        }
+        self.listeners.borrow_mut().push(sender);
         receiver
+    }
+
+    /// Nothing will be printed any more: whoever listens goes.
+    pub fn hang_up(&self) {
+        self.listeners.borrow_mut().clear();
     }
 
     /// Types bytes at the guest's console; what does not fit is lost.

@@ -8,7 +8,8 @@ use oxen_domu_lib::{control, println, time};
 
 use super::policy::{self, Finding, Progress, Situation};
 use crate::system::{Shared, System};
-use crate::toolstack::lifecycle::{self, Guest};
+use crate::toolstack::ends;
+use crate::toolstack::lifecycle::Guest;
 
 /// Between two looks, in nanoseconds.
 const LOOK: u64 = time::SECOND;
@@ -35,7 +36,7 @@ fn node(domain: DomId, name: &str) -> String {
 /// What is known about a guest now.
 pub fn situation(system: &System, guest: &Guest) -> Result<Situation, String> {
     let domain = guest.domain.get();
-    let info = lifecycle::info(domain).ok_or("the domain is gone")?;
+    let info = ends::info(domain).ok_or("the domain is gone")?;
     let number = |name: &str| system.store.read(&node(domain, name)).ok().and_then(|text| text.parse().ok());
     let current = info.tot_pages * 4;
     let machine =

@@ -3,18 +3,15 @@
 use alloc::{collections::VecDeque, format, rc::Rc, string::String, vec::Vec};
 use core::cell::{Cell, RefCell};
 
-use oxen_abi::domctl::DomctlGetdomaininfo;
-use oxen_abi::domctl::{XEN_DOMINF_DYING, XEN_DOMINF_SHUTDOWN, XEN_DOMINF_SHUTDOWNMASK, XEN_DOMINF_SHUTDOWNSHIFT};
 use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
-use oxen_abi::sched::{SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, SHUTDOWN_REBOOT, SHUTDOWN_SUSPEND, SHUTDOWN_WATCHDOG};
-use oxen_abi::virq::VIRQ_DOM_EXC;
-use oxen_domu_lib::{control, event::Port, memory, println, sync::Notify, task, time};
+use oxen_domu_lib::{control, memory, println, sync::Notify, time};
 
 use super::build::{self, Plan};
-use super::config::{Action, GuestConfig};
+use super::config::GuestConfig;
+use super::ends::End;
 use super::image::Image;
-use super::{autopsy, nodes, payload};
+use super::{nodes, payload};
 use crate::backend::block::device::BlockDevice;
 use crate::backend::console::GuestConsole;
 use crate::system::Shared;
@@ -23,37 +20,6 @@ use crate::system::Shared;
 const DOM0_RESERVE: usize = 2048;
 /// Ended guests whose console output is still shown.
 const REMEMBERED: usize = 16;
-/// Restarts nearer to a guest's start than this (nanoseconds) count as a loop.
-const RESTART_PAUSE: u64 = 2 * time::SECOND;
-
-/// Why a guest is not running any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// It asked for it: one of `SHUTDOWN_*`.
-    Shutdown(u32),
-    /// Somebody else destroyed it.
-    Destroyed,
-}
-
-impl End {
-    /// In words.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Shutdown(SHUTDOWN_POWEROFF) => "poweroff",
-            Self::Shutdown(SHUTDOWN_REBOOT) => "reboot",
-            Self::Shutdown(SHUTDOWN_SUSPEND) => "suspend",
-            Self::Shutdown(SHUTDOWN_CRASH) => "crash",
-            Self::Shutdown(SHUTDOWN_WATCHDOG) => "watchdog",
-            Self::Shutdown(_) => "unknown reason",
-            Self::Destroyed => "destroyed",
-        }
-    }
-
-    /// Whether this is how guests end when all is well.
-    pub fn is_clean(self) -> bool {
-        !matches!(self, Self::Shutdown(SHUTDOWN_CRASH | SHUTDOWN_WATCHDOG))
-    }
-}
 
 /// A guest that was created here.
 pub struct Guest {
@@ -76,8 +42,12 @@ pub struct Guest {
     /// It has ended but is kept to be looked at.
     pub preserved: Cell<bool>,
     /// Somebody is taking it apart.
-    leaving: Cell<bool>,
-    ended: Notify,
+    pub(super) leaving: Cell<bool>,
+    /// It is between two of its domains.
+    pub(super) restarting: Cell<bool>,
+    /// It is not to start again after all.
+    pub(super) called_off: Cell<bool>,
+    pub(super) ended: Notify,
 }
 
 impl Guest {
@@ -118,7 +88,7 @@ impl Guests {
         self.gone.borrow().iter().find(|guest| guest.config.name == name).cloned()
     }
 
-    fn remember(&self, guest: &Rc<Guest>) {
+    pub(super) fn remember(&self, guest: &Rc<Guest>) {
         self.alive.borrow_mut().retain(|other| !Rc::ptr_eq(other, guest));
         let mut gone = self.gone.borrow_mut();
         gone.push_front(guest.clone());
@@ -153,6 +123,8 @@ pub async fn create(system: &Shared, config: GuestConfig) -> Result<Rc<Guest>, S
         end: Cell::new(None),
         preserved: Cell::new(false),
         leaving: Cell::new(false),
+        restarting: Cell::new(false),
+        called_off: Cell::new(false),
         ended: Notify::new(),
     });
     start(system, &guest).await?;
@@ -166,7 +138,7 @@ fn room() -> usize {
 }
 
 /// Builds a guest's domain and connects it to store and backends; it is paused.
-async fn start(system: &Shared, guest: &Rc<Guest>) -> Result<(), String> {
+pub(super) async fn start(system: &Shared, guest: &Rc<Guest>) -> Result<(), String> {
     let config = &guest.config;
     let devices =
         config.disks.iter().map(|disk| system.disks.open(&system.archive, disk)).collect::<Result<Vec<_>, _>>()?;
@@ -244,7 +216,7 @@ fn set_share(domain: DomId, config: &GuestConfig) {
 }
 
 /// Takes a guest's domain apart: backends, then the domain, then its nodes.
-async fn dissolve(system: &Shared, guest: &Rc<Guest>) {
+pub(super) async fn dissolve(system: &Shared, guest: &Rc<Guest>) {
     let domain = guest.domain.get();
     let disks = core::mem::take(&mut *guest.disks.borrow_mut());
     for disk in disks {
@@ -264,120 +236,6 @@ async fn dissolve(system: &Shared, guest: &Rc<Guest>) {
 /// Lets a guest run.
 pub fn unpause(domain: DomId) -> Result<(), String> {
     control::unpause_domain(domain).map_err(|errno| format!("domain {} cannot run: {}", domain.0, errno.name()))
-}
-
-/// Ends a guest at once.
-pub async fn destroy(system: &Shared, guest: &Rc<Guest>) {
-    if guest.end.get().is_none() || guest.preserved.get() {
-        finish(system, guest, End::Destroyed).await;
-    }
-}
-
-/// Takes a guest apart for good; who comes second waits for who came first.
-async fn finish(system: &Shared, guest: &Rc<Guest>, end: End) {
-    if guest.leaving.replace(true) {
-        guest.wait().await;
-        return;
-    }
-    dissolve(system, guest).await;
-    system.guests.remember(guest);
-    guest.preserved.set(false);
-    // A guest that ended by itself and was preserved keeps its own reason.
-    guest.end.set(Some(guest.end.get().unwrap_or(end)));
-    guest.ended.notify();
-}
-
-/// What the hypervisor says about a domain, if it is there.
-pub fn info(domain: DomId) -> Option<DomctlGetdomaininfo> {
-    control::domain_info(domain).ok().filter(|info| info.domain == domain)
-}
-
-/// The reason in a domain's flags, if it has stopped.
-pub fn shutdown_code(info: &DomctlGetdomaininfo) -> Option<u32> {
-    let stopped = info.flags & XEN_DOMINF_SHUTDOWN != 0;
-    stopped.then_some(info.flags >> XEN_DOMINF_SHUTDOWNSHIFT & XEN_DOMINF_SHUTDOWNMASK)
-}
-
-/// The task that notices guests' ends.
-pub async fn watch(system: Shared) {
-    let port = match Port::bind_virq(VIRQ_DOM_EXC) {
-        Ok(port) => Some(port),
-        Err(errno) => {
-            println!("guests' ends are looked for once a second: {}", errno.name());
-            None
-        }
-    };
-    loop {
-        match &port {
-            Some(port) => port.wait().await,
-            None => time::sleep(time::SECOND).await,
-        }
-        for guest in system.guests.alive() {
-            if guest.end.get().is_none()
-                && !guest.leaving.get()
-                && let Some(end) = end_of(guest.domain.get())
-            {
-                handle_end(&system, &guest, end).await;
-            }
-        }
-    }
-}
-
-fn end_of(domain: DomId) -> Option<End> {
-    match info(domain) {
-        None => Some(End::Destroyed),
-        Some(info) if info.flags & XEN_DOMINF_DYING != 0 => Some(End::Destroyed),
-        Some(info) => shutdown_code(&info).map(End::Shutdown),
-    }
-}
-
-async fn handle_end(system: &Shared, guest: &Rc<Guest>, end: End) {
-    let (name, domain) = (&guest.config.name, guest.domain.get());
-    system.store.with(crate::store::Store::announce_end);
-    // The console's last bytes may still be on the ring, and whoever waits for them has to show them.
-    for _ in 0..4 {
-        task::yield_now().await;
-    }
-    println!("guest `{name}` (domain {}) has ended: {}", domain.0, end.name());
-    if !end.is_clean() {
-        autopsy::report(guest, domain);
-    }
-    let action = match end {
-        End::Shutdown(SHUTDOWN_POWEROFF) => guest.config.on_poweroff,
-        End::Shutdown(SHUTDOWN_REBOOT) => guest.config.on_reboot,
-        End::Shutdown(SHUTDOWN_CRASH | SHUTDOWN_WATCHDOG) => guest.config.on_crash,
-        _ => Action::Destroy,
-    };
-    match action {
-        Action::Preserve => {
-            guest.preserved.set(true);
-            guest.end.set(Some(end));
-            guest.ended.notify();
-            println!("guest `{name}` is preserved; `xl destroy {name}` ends it");
-        }
-        Action::Destroy => finish(system, guest, end).await,
-        Action::Restart => restart(system, guest, end).await,
-    }
-}
-
-async fn restart(system: &Shared, guest: &Rc<Guest>, end: End) {
-    dissolve(system, guest).await;
-    let ran = time::now().saturating_sub(guest.started.get());
-    time::sleep(RESTART_PAUSE.saturating_sub(ran)).await;
-    let started = match start(system, guest).await {
-        Ok(()) => unpause(guest.domain.get()),
-        Err(why) => Err(why),
-    };
-    let name = &guest.config.name;
-    match started {
-        Ok(()) => println!("guest `{name}` starts again as domain {}", guest.domain.get().0),
-        Err(why) => {
-            println!("guest `{name}` cannot start again: {why}");
-            system.guests.remember(guest);
-            guest.end.set(Some(end));
-            guest.ended.notify();
-        }
-    }
 }
 
 /// A UUID of version 4 from what the clock gives; it has to be unique, not secret.

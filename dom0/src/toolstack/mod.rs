@@ -3,6 +3,7 @@
 pub mod autopsy;
 pub mod build;
 pub mod config;
+pub mod ends;
 pub mod image;
 pub mod lifecycle;
 pub mod nodes;

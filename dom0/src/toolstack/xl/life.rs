@@ -2,12 +2,14 @@
 
 use alloc::{format, rc::Rc, string::String, vec::Vec};
 
+use oxen_abi::domctl::{DomctlGetdomaininfo, XEN_DOMINF_PAUSED};
 use oxen_domu_lib::{control, memory, println, task, time};
 
 use super::{Call, Outcome, guest, usage};
 use crate::system::Shared;
 use crate::toolstack::config::{self, GuestConfig};
-use crate::toolstack::lifecycle::{self, End, Guest};
+use crate::toolstack::ends::{self, End};
+use crate::toolstack::lifecycle::{self, Guest};
 
 /// What leaves a console: Ctrl-].
 const DETACH: u8 = 0x1d;
@@ -56,7 +58,7 @@ pub async fn soak(call: Call) -> Outcome {
         lifecycle::unpause(guest.domain.get())?;
         // Some rounds end a guest in the middle of its start, others let it run a little.
         time::sleep(u64::from(round % 4) * 5 * time::MILLISECOND).await;
-        lifecycle::destroy(&system, &guest).await;
+        ends::destroy(&system, &guest).await;
         time::sleep(time::MILLISECOND).await;
         // The first rounds fill what is kept for the next guest: tables of windows, the heap.
         if round == count / 4 {
@@ -90,6 +92,11 @@ fn missing(system: &Shared, name: &str) -> String {
 /// `pause`.
 pub async fn pause(call: Call) -> Outcome {
     let (_, guest) = call.guest("pause")?;
+    let paused = |info: DomctlGetdomaininfo| info.flags & XEN_DOMINF_PAUSED != 0;
+    if ends::info(guest.domain.get()).is_some_and(paused) {
+        println!("`{}` is paused already", guest.config.name);
+        return Ok(());
+    }
     control::pause_domain(guest.domain.get())
         .map_err(|e| format!("`{}` cannot be paused: {}", guest.config.name, e.name()))
 }
@@ -103,15 +110,21 @@ pub async fn unpause(call: Call) -> Outcome {
 /// `destroy`; a guest that has ended by itself is as good as destroyed.
 pub async fn destroy(call: Call) -> Outcome {
     let (system, [name]) = call.exactly("destroy")?;
-    if system.guests.find(&name).is_none()
-        && let Some(gone) = system.guests.find_gone(&name)
-    {
-        println!("guest `{name}` has ended before ({})", gone.end.get().map_or("?", End::name));
+    if has_ended(&system, &name) {
         return Ok(());
     }
     let guest = guest(&system, &name)?;
-    lifecycle::destroy(&system, &guest).await;
+    ends::destroy(&system, &guest).await;
     Ok(())
+}
+
+/// Whether a guest of this name was there and is no more; says so.
+fn has_ended(system: &Shared, name: &str) -> bool {
+    let gone = if system.guests.find(name).is_none() { system.guests.find_gone(name) } else { None };
+    if let Some(guest) = &gone {
+        println!("guest `{name}` has ended before ({})", guest.end.get().map_or("?", End::name));
+    }
+    gone.is_some()
 }
 
 /// `shutdown`.
@@ -232,25 +245,22 @@ async fn show(system: &Shared, guest: &Rc<Guest>, interactive: bool) -> Outcome 
             time::sleep(SILENCE).await;
             None
         };
-        match task::select(live.receive(), typed).await {
+        match task::select(live.receive(), task::select(guest.wait(), typed)).await {
             task::Either::First(Some(bytes)) => system.terminal.show_guest(&bytes),
-            task::Either::First(None) => {
-                println!("[guest `{name}`: its console is closed]");
+            task::Either::First(None) | task::Either::Second(task::Either::First(_)) => {
+                let how = guest.end.get().map_or("?", End::name);
+                println!("[guest `{name}` has ended: {how}]");
                 return Ok(());
             }
-            task::Either::Second(Some(DETACH)) => {
+            task::Either::Second(task::Either::Second(Some(DETACH))) => {
                 println!();
                 return Ok(());
             }
-            task::Either::Second(Some(byte)) => guest.console.feed(&[byte]),
-            task::Either::Second(None) => {
+            task::Either::Second(task::Either::Second(Some(byte))) => guest.console.feed(&[byte]),
+            task::Either::Second(task::Either::Second(None)) => {
                 println!("[guest `{name}` is silent; the script goes on]");
                 return Ok(());
             }
-        }
-        if guest.preserved.get() {
-            println!("[guest `{name}` has ended and is preserved]");
-            return Ok(());
         }
     }
 }

@@ -141,7 +141,7 @@ pub fn guest(system: &Shared, name: &str) -> Result<Rc<Guest>, String> {
             return "that is dom0 itself; this command is for guests".into();
         }
         if let Some(gone) = system.guests.find_gone(name) {
-            let how = gone.end.get().map_or("ended", super::lifecycle::End::name);
+            let how = gone.end.get().map_or("ended", super::ends::End::name);
             return format!("guest `{name}` has ended ({how}); `xl console {name}` shows what it printed");
         }
         let alive = system.guests.alive();

@@ -12,7 +12,7 @@ use oxen_domu_lib::{control, println, time};
 
 use super::{Call, Outcome, domain, usage};
 use crate::system::Shared;
-use crate::toolstack::lifecycle::shutdown_code;
+use crate::toolstack::ends::shutdown_code;
 use crate::toolstack::nodes;
 
 /// Domains that are asked about at a time.
