@@ -38,7 +38,7 @@ const ATTEMPTS: u32 = 5;
 ///
 /// A grant that is pinned already (`is_pinned`) has been judged: its granter may have withdrawn it for others meanwhile.
 /// `may_be_part` is for copies, which could do with a part of a page.
-#[inline]
+#[inline(always)]
 pub(super) fn mark(
     word: &AtomicU64,
     grantee: DomId,

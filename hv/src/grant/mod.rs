@@ -97,7 +97,7 @@ impl Table {
     }
 
     /// Claims an entry of `granter`, whose table this is, for `grantee`.
-    #[inline]
+    #[inline(always)]
     fn claim<M: Machine>(
         &mut self,
         hv: &Hypervisor<M>,
@@ -121,13 +121,16 @@ impl Table {
             if old.slot() != slot || old.plus(access).is_none() {
                 return Err(abi::GNTST_GENERAL_ERROR);
             }
-            if access == Access::Write && old.count(Access::Write) == 0 {
-                entry::mark(word, grantee.id, access, true, is_mapping)?;
-            }
             Some(old)
         } else {
-            let entry = entry::mark(word, grantee.id, access, false, is_mapping)?;
-            entry.frame().map(|frame| Pins::new(frame, slot))
+            None
+        };
+        let needs_mark = pins.is_none() || (access == Access::Write && old.count(Access::Write) == 0);
+        let pins = if needs_mark {
+            let entry = entry::mark(word, grantee.id, access, pins.is_some(), is_mapping)?;
+            pins.or_else(|| entry.frame().map(|frame| Pins::new(frame, slot)))
+        } else {
+            pins
         };
         let taken = pins.and_then(|pins| {
             let frame = pins.frame()?;
