@@ -17,8 +17,14 @@ use oxen_abi::segments::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
 const CLEARED_ON_ENTRY: u64 = flags::AC | flags::VM | flags::RF | flags::NT | flags::IOPL | flags::TF;
 
 /// Enters the guest's kernel at `to`. A guest whose stack takes no frame, or that registered no handler, is ended.
-#[inline]
+#[inline(never)]
 pub fn enter<M: Machine>(caller: &mut Caller<'_, M>, to: Callback, error_code: Option<u32>) {
+    enter_at_once(caller, to, error_code);
+}
+
+/// [`enter`], inside its caller: for the ways that guests take often.
+#[inline(always)]
+pub fn enter_at_once<M: Machine>(caller: &mut Caller<'_, M>, to: Callback, error_code: Option<u32>) {
     if to.address == 0 {
         return crash(caller, "an event or exception for which the guest registered no handler");
     }
@@ -45,7 +51,7 @@ pub fn enter<M: Machine>(caller: &mut Caller<'_, M>, to: Callback, error_code: O
 
 /// Pushes the frame under `top`; the new stack pointer, or `None` where the guest has no such stack. In small parts, which
 /// stay in registers.
-#[inline]
+#[inline(always)]
 fn push_frame<M: Machine>(caller: &Caller<'_, M>, top: u64, was_kernel: bool, error_code: Option<u32>) -> Option<u64> {
     let rsp = top.wrapping_sub(if error_code.is_some() { 64 } else { 56 });
     if !GuestAddr(rsp).is_guest_spot(64) {

@@ -170,7 +170,7 @@ fn enter_by_syscall<M: Machine>(caller: &mut Caller<'_, M>, callback: Callback) 
         caller.regs.rip = caller.regs.rip.wrapping_sub(2);
         return inject(caller, vector::INVALID_OPCODE, None);
     }
-    bounce::enter(caller, callback, None);
+    bounce::enter_at_once(caller, callback, None);
 }
 
 /// What must still happen before the guest goes on: an NMI first, then the events that wait and are not masked.
@@ -183,7 +183,7 @@ pub fn deliver_pending<M: Machine>(caller: &mut Caller<'_, M>) {
     }
     if caller.state.info.wants_upcall() {
         let callback = Callback { masks_events: true, ..caller.state.event_callback };
-        bounce::enter(caller, callback, None);
+        bounce::enter_at_once(caller, callback, None);
     }
 }
 

@@ -1,9 +1,10 @@
 //! Page faults of guests: a kernel's write to a page table is done for it, everything else is the guest's own.
 
 use super::{
+    bounce,
     decode::{self, Change, Logic, Operation},
     emulate::fetch,
-    inject, vector,
+    vector,
 };
 use crate::{
     addr::GuestAddr,
@@ -40,7 +41,8 @@ pub fn page_fault<M: Machine>(caller: &mut Caller<'_, M>, address: u64, error_co
     }
     caller.state.info.set_cr2(address);
     let user = if caller.state.in_kernel { 0 } else { USER };
-    inject(caller, vector::PAGE_FAULT, Some(error_code & !USER | user));
+    let handler = caller.state.traps.handler(vector::PAGE_FAULT);
+    bounce::enter_at_once(caller, handler.callback(), Some(error_code & !USER | user));
 }
 
 /// Does the write of the instruction at RIP, if it is one to a page table entry and the entry is one that the guest may
