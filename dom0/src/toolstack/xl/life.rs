@@ -131,6 +131,11 @@ fn has_ended(system: &Shared, name: &str) -> bool {
 pub async fn shutdown(mut call: Call) -> Outcome {
     let (all, wait) = (call.flag("-a"), call.flag("-w"));
     let system = call.system.clone();
+    if let [name] = call.args.as_slice()
+        && has_ended(&system, name)
+    {
+        return Ok(());
+    }
     let guests =
         if all && call.args.is_empty() { system.guests.alive() } else { Vec::from([call.guest("shutdown")?.1]) };
     let guests: Vec<_> = guests.into_iter().filter(|guest| guest.end.get().is_none()).collect();
