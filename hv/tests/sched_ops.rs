@@ -23,8 +23,7 @@ use oxen_hv::{
         vcpu::vcpu_op,
     },
     mem::Memory,
-    sched::{self, Clock, clock::Scale, run_queue::Share, switch},
-    trap::work,
+    sched::{self, Clock, clock::Scale, run_queue::Share, switch, work},
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 use support::{Fake, boot, dice::Dice, guest::Guest, this_cpu};

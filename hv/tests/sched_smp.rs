@@ -14,8 +14,8 @@ use oxen_hv::{
     domain::{self, Config, Domain, regs::Regs, teardown, vcpu::pause},
     hypercall::sched::{sched_op, set_timer_op},
     machine::CpuId,
+    sched::work,
     sched::{self, switch},
-    trap::work,
 };
 use std::{
     sync::{

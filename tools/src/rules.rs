@@ -80,33 +80,73 @@ fn source_file(name: &str, text: &str, findings: &mut Findings) {
         if UNFINISHED.iter().any(|word| line.code.contains(word) || line.comment.contains(word)) {
             broken(number, "marks unfinished work");
         }
-        if let Some(what) = against_the_arrows(name, line) {
-            broken(number, &what);
+        if let Some(what) = names_the_machine(name, line) {
+            broken(number, what);
         }
+    }
+    for (number, what) in against_the_arrows(name, &lines) {
+        broken(number, &what);
     }
     if lines.len() > LONG_FILE {
         findings.notes.push(format!("{name}: {} lines", lines.len()));
     }
 }
 
-/// Says which arrow of `hv`'s lib a line runs against.
-fn against_the_arrows(name: &str, line: &Line) -> Option<String> {
-    let path = name.strip_prefix("hv/src/")?;
-    if path == "main.rs" || path.starts_with("x86/") || line.is_test {
-        return None;
-    }
-    if line.code.contains("crate::x86") {
-        return Some("the lib cannot name the machine (`crate::x86`)".to_owned());
-    }
-    let module = path.split(['/', '.']).next()?;
+/// The path of a file of `hv`'s lib within it.
+fn path_in_lib(name: &str) -> Option<&str> {
+    name.strip_prefix("hv/src/").filter(|path| *path != "main.rs" && !path.starts_with("x86/"))
+}
+
+fn names_the_machine(name: &str, line: &Line) -> Option<&'static str> {
+    let names = path_in_lib(name).is_some() && line.code.contains("crate::x86");
+    names.then_some("the lib cannot name the machine (`crate::x86`)")
+}
+
+/// The lines of a file of `hv`'s lib that name a module above its own.
+fn against_the_arrows(name: &str, lines: &[Line]) -> Vec<(usize, String)> {
     let layer = |module: &str| LAYERS.iter().position(|layer| layer.contains(&module));
-    let own = layer(module)?;
-    let named = line.code.split("crate::").skip(1).filter_map(|rest| {
-        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-        rest.get(..end)
-    });
-    let above = named.into_iter().find(|other| layer(other).is_some_and(|other| other > own))?;
-    Some(format!("`{module}` lies below `{above}` and cannot name it"))
+    let module = path_in_lib(name).and_then(|path| path.split(['/', '.']).next()).unwrap_or_default();
+    let Some(own) = layer(module) else { return Vec::new() };
+    let is_above = |other: &str| layer(other).is_some_and(|other| other > own);
+    let said = |other: &str| format!("`{module}` lies below `{other}` and cannot name it");
+    let mut found = Vec::new();
+    // How many braces of a `use crate::{…}` are open.
+    let mut depth = 0_usize;
+    for (number, line) in (1..).zip(lines).filter(|(_, line)| !line.is_test) {
+        let mut code = line.code.as_str();
+        if depth == 0 {
+            for rest in code.split("crate::").skip(1) {
+                found.extend(Some(first_name(rest)).filter(|other| is_above(other)).map(|o| (number, said(o))));
+            }
+            let Some((_, list)) = code.split_once("use crate::{") else { continue };
+            (code, depth) = (list, 1);
+        }
+        // Names at the first level of the list are modules of the crate.
+        let mut is_start = true;
+        for (at, c) in code.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth = depth.saturating_sub(1),
+                ',' => is_start = true,
+                c if is_start && depth == 1 && c.is_alphabetic() => {
+                    is_start = false;
+                    let other = first_name(code.get(at..).unwrap_or_default());
+                    found.extend(Some(other).filter(|other| is_above(other)).map(|o| (number, said(o))));
+                }
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    found
+}
+
+/// The name that a piece of code begins with.
+fn first_name(code: &str) -> &str {
+    let end = code.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(code.len());
+    code.get(..end).unwrap_or_default()
 }
 
 fn private_paths(name: &str, text: &str, findings: &mut Findings) {
@@ -152,6 +192,9 @@ mod tests {
         assert_eq!(broken("hv/src/mem/edit.rs", "//! A.\nuse crate::hypercall::args;\n"), 1);
         assert_eq!(broken("hv/src/layout.rs", "//! A.\nuse crate::{addr::Mfn};\nuse crate::mem::Frame;\n"), 1);
         assert_eq!(broken("hv/src/trap/mod.rs", "//! A.\nuse crate::x86::msr;\n"), 1);
+        let list = "//! A.\nuse crate::{\n    addr::{Mfn, hypercall},\n    trap, hypercall::args,\n};\nfn trap() {}\n";
+        assert_eq!(broken("hv/src/mem/edit.rs", list), 2);
+        assert_eq!(broken("hv/src/trap/edit.rs", list), 0);
     }
 
     #[test]

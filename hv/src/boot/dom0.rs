@@ -5,6 +5,7 @@ use crate::{
     Hypervisor,
     addr::{Mfn, PAGE_BYTES, TABLE_ENTRIES},
     caller::Refusal,
+    domain::flags,
     domain::{
         self, Config, Domain,
         regs::Regs,
@@ -13,7 +14,6 @@ use crate::{
     hypercall::stubs,
     machine::Machine,
     mem::{editor::Editor, entry::Entry, frame_alloc},
-    trap::flags,
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;

@@ -2,8 +2,11 @@
 
 use super::{
     Domain, KNOWN_ASSISTS,
+    control_registers::{CR0_TS, CR4_AT_START, CR4_GUEST},
+    debug, flags,
     regs::Regs,
-    vcpu::{CR4_AT_START, Callback, ExtendedState, Vcpu, VcpuState, pause},
+    traps::TrapHandler,
+    vcpu::{Callback, ExtendedState, Vcpu, VcpuState, pause},
 };
 use crate::{
     Hypervisor,
@@ -12,7 +15,6 @@ use crate::{
     machine::Machine,
     mem::{editor::Editor, root},
     sched,
-    trap::{TrapHandler, debug, emulate::CR4_GUEST, flags},
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{
@@ -31,7 +33,6 @@ const DESCRIPTORS: u64 = PAGE_SIZE / 8;
 /// Descriptors of an LDT at most.
 const MAX_LDT_ENTRIES: u64 = 8192;
 const RING_3: u16 = 3;
-const CR0_TS: u64 = 1 << 3;
 /// The bytes of FXSAVE's image that the CPU defines; the rest is software's, here the machine's.
 const FXSAVE_DEFINED: usize = 464;
 

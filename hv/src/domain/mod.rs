@@ -4,6 +4,10 @@
 //! ([`shut_down`], [`crash`]), and torn down by the toolstack ([`teardown`]).
 
 pub mod context;
+pub mod control_registers;
+pub mod cpuid;
+pub mod debug;
+pub mod flags;
 pub mod info;
 mod life;
 pub mod regs;
@@ -11,6 +15,7 @@ pub mod rights;
 pub mod shared_info;
 pub mod table;
 pub mod teardown;
+pub mod traps;
 pub mod vcpu;
 
 use crate::{

@@ -1,7 +1,8 @@
 //! Virtual CPUs: what others may see of one, and the state that belongs to the CPU it runs on.
 
+use super::{control_registers::CR4_AT_START, traps::TrapTable};
 use super::{regs::Regs, shared_info::VcpuInfoPlace};
-use crate::{addr::Mfn, lock::Lock, trap::TrapTable};
+use crate::{addr::Mfn, lock::Lock};
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use oxen_abi::domid::DomId;
@@ -39,7 +40,7 @@ pub struct Vcpu {
     pub info: Lock<Option<VcpuInfoPlace>>,
     /// The guest's own frame that holds it, once the guest chose one: held writable.
     pub info_frame: Lock<Option<Mfn>>,
-    /// Things to do before it next runs guest code: bits of [`crate::trap::work`].
+    /// Things to do before it next runs guest code: bits of [`crate::sched::work`].
     pub work: AtomicU32,
     /// What the scheduler and the clock keep.
     pub sched: crate::sched::VcpuSched,
@@ -170,9 +171,6 @@ pub struct VcpuState {
     pub broken_promise: &'static &'static str,
 }
 
-/// CR4 as a guest first sees it: physical address extension, machine checks, FXSAVE and SSE exceptions.
-pub const CR4_AT_START: u64 = 1 << 5 | 1 << 6 | 1 << 9 | 1 << 10;
-
 impl VcpuState {
     /// The state before the guest or the toolstack gave one.
     #[must_use]
@@ -243,7 +241,7 @@ pub trait Processor {
     fn set_other_gs_base(&self, base: u64);
     /// Loads what RDTSCP answers in ECX.
     fn set_tsc_aux(&self, value: u32);
-    /// Loads the guest's own bits of CR4 (`trap::emulate::CR4_GUEST`); says whether the CPU has them.
+    /// Loads the guest's own bits of CR4 (`control_registers::CR4_GUEST`); says whether the CPU has them.
     fn set_guest_cr4(&self, cr4: u64) -> bool;
     /// Takes DR6 as the CPU left it, and clears it.
     fn take_debug_status(&self) -> u64;

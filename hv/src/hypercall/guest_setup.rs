@@ -4,9 +4,12 @@ use crate::{
     addr::{GuestAddr, MachineAddr},
     caller::{Args, Caller, Reply},
     domain::{KNOWN_ASSISTS, vcpu::Callback},
+    domain::{
+        control_registers, debug,
+        traps::{TrapHandler, TrapTable},
+    },
     machine::Machine,
     mem::{editor::Editor, guest_ptr::GuestPtr},
-    trap::{TrapHandler, TrapTable, debug, emulate},
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{
@@ -205,7 +208,7 @@ pub fn set_segment_base<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args)
 /// None.
 #[inline]
 pub fn fpu_taskswitch<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
-    emulate::set_task_switched(caller, args[0] as u32 != 0);
+    control_registers::set_task_switched(caller, args[0] as u32 != 0);
     Ok(0)
 }
 

@@ -3,10 +3,10 @@
 use crate::{
     addr::GuestAddr,
     caller::{Args, Caller, Refusal, Reply},
+    domain::flags,
     machine::Machine,
-    trap::{self, flags},
 };
-use oxen_abi::segments::VGCF_IN_SYSCALL;
+use oxen_abi::{segments::VGCF_IN_SYSCALL, vm_assist::VMASST_TYPE_ARCHITECTURAL_IOPL};
 
 /// Returns to the context at the caller's stack pointer; the value for RAX comes from there.
 ///
@@ -29,7 +29,7 @@ pub fn iret<M: Machine>(caller: &mut Caller<'_, M>, _: &mut Args) -> Reply {
     regs.rsp = rsp;
     regs.ss = ss & 0xffff | 3;
     caller.state.info.set_upcall_mask(rflags & flags::IF == 0);
-    if caller.domain.assists(trap::ARCHITECTURAL_IOPL) {
+    if caller.domain.assists(VMASST_TYPE_ARCHITECTURAL_IOPL) {
         caller.state.iopl = flags::iopl_of(rflags);
     }
     let [rax, r11, rcx, context_flags] = machine.read_guest_words(frame).map_err(|_| UNREADABLE)?;

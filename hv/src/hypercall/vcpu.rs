@@ -11,8 +11,8 @@ use crate::{
     event::deliver,
     machine::Machine,
     mem::{editor, guest_ptr::GuestPtr},
+    sched::work,
     sched::{self, timers, wait},
-    trap::work,
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;

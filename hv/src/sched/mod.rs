@@ -48,7 +48,7 @@ pub const SEATS: usize = 512;
 /// What a physical CPU shares with the others.
 #[derive(Debug)]
 pub struct CpuShared {
-    /// Things to do before guest code runs again on this CPU: bits of [`crate::trap::work`].
+    /// Things to do before guest code runs again on this CPU: bits of [`work`].
     pub work: AtomicU32,
     /// The TLB clock when this CPU last flushed everything.
     pub last_flush: AtomicU32,

@@ -4,14 +4,16 @@
 //! upper half, RFLAGS, RSP, SS (`arch-x86/xen-x86_64.h`). A CS with privilege level 0 tells the guest's kernel that it
 //! interrupted itself.
 
-use super::flags;
 use crate::{
     addr::GuestAddr,
     caller::Caller,
-    domain::{crash, vcpu::Callback},
+    domain::{crash, flags, vcpu::Callback},
     machine::Machine,
 };
-use oxen_abi::segments::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
+use oxen_abi::{
+    segments::{FLAT_KERNEL_CS, FLAT_KERNEL_SS},
+    vm_assist::VMASST_TYPE_ARCHITECTURAL_IOPL,
+};
 
 /// Flags that the CPU clears on the way into a handler (Intel SDM vol. 3A, 6.14), and the privilege that is ours.
 const CLEARED_ON_ENTRY: u64 = flags::AC | flags::VM | flags::RF | flags::NT | flags::IOPL | flags::TF;
@@ -67,7 +69,7 @@ fn push_frame<M: Machine>(caller: &Caller<'_, M>, top: u64, was_kernel: bool, er
     let cs = regs.cs & 0xfffc | privilege | u64::from(masked) << 32;
     machine.write_guest_words(GuestAddr(top.wrapping_sub(40)), [regs.rip, cs]).ok()?;
     let mut rflags = regs.rflags & !(flags::IF | flags::IOPL) | if masked { 0 } else { flags::IF };
-    if caller.domain.assists(super::ARCHITECTURAL_IOPL) {
+    if caller.domain.assists(VMASST_TYPE_ARCHITECTURAL_IOPL) {
         rflags |= u64::from(caller.state.iopl) << 12;
     }
     machine.write_guest_words(GuestAddr(top.wrapping_sub(24)), [rflags, regs.rsp, regs.ss]).ok()?;

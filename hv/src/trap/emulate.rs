@@ -1,13 +1,16 @@
 //! What the hypervisor does in place of an instruction that the CPU refused in ring 3.
 
 use super::{
-    cpuid,
     decode::{self, Instruction, Operation, Port},
     inject, msr, ports, software_interrupt, vector,
 };
 use crate::{
     addr::{GuestAddr, MachineAddr, Mfn, PAGE_BYTES},
     caller::Caller,
+    domain::{
+        control_registers::{CR0_TS, CR4_GUEST, set_task_switched},
+        cpuid, debug as registers,
+    },
     machine::Machine,
     mem::{editor::Editor, root},
     sched::wait,
@@ -19,16 +22,6 @@ const ERROR_IN_IDT: u32 = 1 << 1;
 
 /// CR0 as every PV guest sees it: protection, paging, numeric errors, write protection; TS is the guest's own.
 const CR0: u64 = 0x8005_0033;
-const CR0_TS: u64 = 1 << 3;
-/// CR4 bits that a guest may change; the others read as the hypervisor set them.
-pub const CR4_GUEST: u64 = CR4_TSD | CR4_DE | CR4_FSGSBASE | CR4_OSXSAVE;
-const CR4_TSD: u64 = 1 << 2;
-const CR4_DE: u64 = 1 << 3;
-/// FSGSBASE, in CR4.
-pub const CR4_FSGSBASE: u64 = 1 << 16;
-/// OSXSAVE, in CR4.
-pub const CR4_OSXSAVE: u64 = 1 << 18;
-
 /// The instruction must go to the guest's handler after all.
 struct NotOurs;
 
@@ -139,11 +132,11 @@ fn perform_for_kernel<M: Machine>(caller: &mut Caller<'_, M>, operation: Operati
             return write_control(caller, control, value);
         }
         Operation::ReadDebug { debug, register } => {
-            *caller.regs.general_mut(register) = super::debug::read(caller.state, debug).ok_or(NotOurs)?;
+            *caller.regs.general_mut(register) = registers::read(caller.state, debug).ok_or(NotOurs)?;
         }
         Operation::WriteDebug { debug, register } => {
             let value = caller.regs.general(register);
-            return super::debug::write(caller, debug, value).map_err(|_| NotOurs);
+            return registers::write(caller, debug, value).map_err(|_| NotOurs);
         }
         Operation::Xsetbv => {
             let value = caller.regs.rdx << 32 | caller.regs.rax & 0xffff_ffff;
@@ -193,12 +186,6 @@ fn read_time_stamp<M: Machine>(caller: &mut Caller<'_, M>, operation: Operation)
 fn answer_cpuid<M: Machine>(caller: &mut Caller<'_, M>, [eax, ebx, ecx, edx]: [u32; 4]) {
     let regs = &mut *caller.regs;
     [regs.rax, regs.rbx, regs.rcx, regs.rdx] = [eax.into(), ebx.into(), ecx.into(), edx.into()];
-}
-
-/// Sets or clears CR0.TS for the caller (also `fpu_taskswitch`).
-pub fn set_task_switched<M: Machine>(caller: &mut Caller<'_, M>, set: bool) {
-    caller.state.task_switched = set;
-    caller.hv.machine.set_task_switched(set);
 }
 
 fn read_control<M: Machine>(caller: &Caller<'_, M>, control: u8) -> Option<u64> {

@@ -4,23 +4,20 @@
 //! or goes to the guest's own handler ([`bounce`]).
 
 pub mod bounce;
-pub mod cpuid;
-pub mod debug;
 pub mod decode;
 pub mod emulate;
-pub mod flags;
 pub mod ldt;
 pub mod msr;
 pub mod page_fault;
 pub mod ports;
 
-use crate::{caller::Caller, domain::vcpu::Callback, machine::Machine};
+use crate::{
+    caller::Caller,
+    domain::{debug::STATUS_FIXED, vcpu::Callback},
+    machine::Machine,
+    sched::work,
+};
 use core::sync::atomic::Ordering;
-
-/// `VMASST_TYPE_architectural_iopl`: the I/O privilege level lives in the RFLAGS of frames.
-pub const ARCHITECTURAL_IOPL: u32 = 4;
-
-pub use crate::sched::work;
 
 /// Vectors of exceptions (Intel SDM vol. 3A, table 6-1).
 #[expect(missing_docs, reason = "the manual's own names")]
@@ -36,59 +33,6 @@ pub mod vector {
     pub const GENERAL_PROTECTION: u8 = 13;
     pub const PAGE_FAULT: u8 = 14;
     pub const ALIGNMENT_CHECK: u8 = 17;
-}
-
-/// One exception's handler in the guest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TrapHandler {
-    /// Where; 0 if there is none.
-    pub address: u64,
-    /// The code selector.
-    pub cs: u16,
-    /// `TrapInfo.flags`: privilege level in bits 0 and 1, bit 2 masks events.
-    pub flags: u8,
-}
-
-impl TrapHandler {
-    const MASKS_EVENTS: u8 = 1 << 2;
-
-    /// The lowest privilege (greatest number) that may reach it by `int`.
-    #[inline]
-    #[must_use]
-    pub const fn privilege(self) -> u8 {
-        self.flags & 3
-    }
-
-    #[inline]
-    const fn callback(self) -> Callback {
-        Callback { address: self.address, masks_events: self.flags & Self::MASKS_EVENTS != 0 }
-    }
-}
-
-/// The guest's handlers, by vector.
-#[derive(Clone, Debug)]
-pub struct TrapTable(pub [TrapHandler; 256]);
-
-impl Default for TrapTable {
-    fn default() -> Self {
-        Self([TrapHandler::default(); 256])
-    }
-}
-
-impl TrapTable {
-    /// Registers a handler.
-    pub fn set(&mut self, vector: u8, handler: TrapHandler) {
-        if let Some(place) = self.0.get_mut(usize::from(vector)) {
-            *place = handler;
-        }
-    }
-
-    /// The handler of a vector.
-    #[inline]
-    #[must_use]
-    pub fn handler(&self, vector: u8) -> TrapHandler {
-        self.0.get(usize::from(vector)).copied().unwrap_or_default()
-    }
 }
 
 /// I/O ports and model-specific registers, asked of the machine.
@@ -109,6 +53,13 @@ pub trait Ports {
     fn set_xcr0(&self, value: u64) -> bool;
 }
 
+/// The CPU stopped at a breakpoint or after a step of the guest.
+#[inline(never)]
+fn raise_debug<M: Machine>(caller: &mut Caller<'_, M>, status: u64) {
+    caller.state.debug_status = caller.state.debug_status & STATUS_FIXED & !0xf | status | STATUS_FIXED;
+    inject(caller, vector::DEBUG, None);
+}
+
 /// An exception that the CPU raised in guest code, other than a page fault.
 #[inline]
 pub fn exception<M: Machine>(caller: &mut Caller<'_, M>, vector: u8, error_code: u32) {
@@ -117,7 +68,7 @@ pub fn exception<M: Machine>(caller: &mut Caller<'_, M>, vector: u8, error_code:
         vector::INVALID_OPCODE => emulate::invalid_opcode(caller),
         vector::DEBUG => {
             let status = caller.hv.machine.take_debug_status();
-            debug::raised(caller, status);
+            raise_debug(caller, status);
         }
         vector::DEVICE_NOT_AVAILABLE => {
             caller.state.task_switched = false;

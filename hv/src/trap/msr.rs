@@ -1,6 +1,6 @@
 //! Model-specific registers as a PV guest sees them: a short list; everything else faults.
 
-use super::emulate::CR4_FSGSBASE;
+use crate::domain::control_registers::CR4_FSGSBASE;
 use crate::{addr::GuestAddr, caller::Caller, machine::Machine};
 
 const APIC_BASE: u32 = 0x1b;

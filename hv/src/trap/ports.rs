@@ -1,6 +1,7 @@
 //! I/O ports: who may use which, and what the others read.
 
 use crate::{addr::GuestAddr, caller::Caller, machine::Machine};
+use oxen_abi::vm_assist::VMASST_TYPE_ARCHITECTURAL_IOPL;
 
 /// What a port that is not the guest's reads as: nobody drives the bus.
 const NOBODY: u32 = u32::MAX;
@@ -18,7 +19,7 @@ const PCI_DATA: core::ops::RangeInclusive<u16> = 0xcfc..=0xcff;
 #[inline]
 #[must_use]
 pub fn has_io_privilege<M: Machine>(caller: &Caller<'_, M>) -> bool {
-    let needed = match (caller.state.in_kernel, caller.domain.assists(super::ARCHITECTURAL_IOPL)) {
+    let needed = match (caller.state.in_kernel, caller.domain.assists(VMASST_TYPE_ARCHITECTURAL_IOPL)) {
         (true, true) => 0,
         (true, false) => 1,
         (false, _) => 3,

@@ -69,7 +69,7 @@ impl CpuBlock {
         unsafe { (*self.caller.get()).assume_init_mut() }
     }
 
-    /// Bits of `trap::work` for this CPU.
+    /// Bits of `sched::work` for this CPU.
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
         // SAFETY: set in `open`, before any guest or interrupt.

@@ -105,7 +105,7 @@ fn serve(raised: u32) {
         vector::TIMER => {
             let number = percpu::with_hardware(|cpu| cpu.number);
             if let Some(shared) = hv.cpus.get(number) {
-                shared.work.fetch_or(trap::work::TIMER, Ordering::Relaxed);
+                shared.work.fetch_or(oxen_hv::sched::work::TIMER, Ordering::Relaxed);
             }
         }
         vector::FIRST_GSI..vector::END_GSI => {

@@ -1,11 +1,11 @@
 //! Debug registers: a guest's own, checked so that no breakpoint can be in the hypervisor (Intel SDM vol. 3B, 17.2).
 
-use super::{inject, vector};
-use crate::{addr::GuestAddr, caller::Caller, domain::vcpu::VcpuState, machine::Machine};
+use super::{control_registers::CR4_DE, vcpu::VcpuState};
+use crate::{addr::GuestAddr, caller::Caller, machine::Machine};
 use oxen_abi::errno::Errno;
 
 /// DR6 bits that always read as one.
-const STATUS_FIXED: u64 = 0xffff_0ff0;
+pub const STATUS_FIXED: u64 = 0xffff_0ff0;
 /// DR6 bits that a guest may set: which breakpoint, BD, BS, BT.
 const STATUS_GUEST: u64 = 0xe00f;
 /// DR7 bit that always reads as one.
@@ -14,14 +14,6 @@ const CONTROL_FIXED: u64 = 1 << 10;
 const GENERAL_DETECT: u64 = 1 << 13;
 /// DR7 bits that are reserved and read as zero.
 const CONTROL_RESERVED: u64 = 0xffff_ffff_0000_d800;
-const CR4_DE: u64 = 1 << 3;
-
-/// The CPU stopped at a breakpoint or after a step of the guest.
-#[inline(never)]
-pub fn raised<M: Machine>(caller: &mut Caller<'_, M>, status: u64) {
-    caller.state.debug_status = caller.state.debug_status & STATUS_FIXED & !0xf | status | STATUS_FIXED;
-    inject(caller, vector::DEBUG, None);
-}
 
 /// Reads DR0 to DR7 of a vcpu; `None` for one that there is not.
 #[must_use]

@@ -1,6 +1,6 @@
 //! CPUID as a PV guest sees it through the emulation prefix: what the CPU has, less what PV cannot keep, plus Xen's leaves.
 
-use super::emulate::CR4_OSXSAVE;
+use super::control_registers::CR4_OSXSAVE;
 use crate::{caller::Caller, machine::Machine};
 
 /// The first of the hypervisor's leaves (`arch-x86/cpuid.h`), and the last.
