@@ -1,6 +1,6 @@
 //! What the policy knows of a seat: its share, its credit, where it waits.
 
-use super::DEFAULT_WEIGHT;
+use super::{DEFAULT_WEIGHT, MAX_CREDIT};
 
 /// A place in a run queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,16 +64,30 @@ pub struct Entity {
     pub(super) credit: i64,
     /// Whether it wanted to run since credit was last given.
     pub(super) was_active: bool,
+    /// Whether it slept since then.
+    pub(super) slept: bool,
 }
 
 impl Entity {
     /// A seat that nobody has.
-    pub const EMPTY: Self =
-        Self { mode: Mode::Empty, next: NONE, share: Share { weight: 0, cap: 0 }, credit: 0, was_active: false };
+    pub const EMPTY: Self = Self {
+        mode: Mode::Empty,
+        next: NONE,
+        share: Share { weight: 0, cap: 0 },
+        credit: 0,
+        was_active: false,
+        slept: true,
+    };
 
     /// Whether it wanted to run since credit was last given.
     pub(super) const fn is_active(&self) -> bool {
         self.was_active || !matches!(self.mode, Mode::Asleep | Mode::Empty)
+    }
+
+    /// It does not want to run any more.
+    pub(super) const fn fall_asleep(&mut self) {
+        self.mode = Mode::Asleep;
+        self.slept = true;
     }
 
     pub(super) const fn class(&self) -> Class {
@@ -90,12 +104,27 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) fn cap_of(&self, entity: &Entity) -> u64 {
+    fn cap_of(&self, entity: &Entity) -> u64 {
         if entity.share.cap == 0 { u64::MAX } else { self.time * u64::from(entity.share.cap) / 100 }
     }
 
+    /// The credit that a seat may have in hand.
+    pub(super) fn ceiling_of(&self, entity: &Entity) -> i64 {
+        MAX_CREDIT.min(i64::try_from(self.cap_of(entity).saturating_mul(2)).unwrap_or(i64::MAX))
+    }
+
+    /// What a seat can take at most: its cap; if it does not want all it can get, no more than it may have in hand.
+    pub(super) fn most_of(&self, entity: &Entity) -> u64 {
+        let cap = self.cap_of(entity);
+        if !entity.slept {
+            return cap;
+        }
+        cap.min(self.ceiling_of(entity).saturating_sub(entity.credit).max(0) as u64)
+    }
+
+    /// What a seat gets.
     pub(super) fn of(&self, entity: &Entity) -> u64 {
-        (self.by_weight * u64::from(entity.share.weight) / self.weights).min(self.cap_of(entity))
+        (self.by_weight * u64::from(entity.share.weight) / self.weights).min(self.most_of(entity))
     }
 }
 

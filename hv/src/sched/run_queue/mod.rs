@@ -56,6 +56,8 @@ pub struct RunQueue {
     slice_end: u64,
     next_period: u64,
     resting: u32,
+    /// Seats from here on were never taken.
+    top: usize,
 }
 
 #[expect(clippy::indexing_slicing, reason = "seats are given out by `join` below the row's length, lists are three")]
@@ -72,6 +74,7 @@ impl RunQueue {
             slice_end: 0,
             next_period: 0,
             resting: 0,
+            top: 0,
         }
     }
 
@@ -79,6 +82,7 @@ impl RunQueue {
     pub fn join(&mut self, share: Share) -> Option<Seat> {
         let index = self.seats.iter().position(|e| e.mode == Mode::Empty)?;
         self.seats[index] = Entity { mode: Mode::Asleep, share, ..Entity::EMPTY };
+        self.top = self.top.max(index + 1);
         Some(Seat(index as u16))
     }
 
@@ -155,7 +159,7 @@ impl RunQueue {
         }
         while let Some(index) = self.pop() {
             if !is_ready(Seat(index)) {
-                self.seats[usize::from(index)].mode = Mode::Asleep;
+                self.seats[usize::from(index)].fall_asleep();
                 continue;
             }
             return self.start(now, index);
@@ -187,7 +191,7 @@ impl RunQueue {
         let Mode::Running(held) = entity.mode else { return None };
         self.running = NONE;
         if !is_ready(running) {
-            entity.mode = Mode::Asleep;
+            entity.fall_asleep();
             return None;
         }
         if entity.share.cap != 0 && entity.credit <= 0 {
@@ -243,7 +247,7 @@ impl RunQueue {
     fn give_credit(&mut self, periods: u64) {
         let time = periods * PERIOD;
         let parts = self.parts(time);
-        for index in 0..self.seats.len() {
+        for index in 0..self.top {
             let entity = &mut self.seats[index];
             if !entity.is_active() {
                 // Nobody owes for what was long ago.
@@ -254,7 +258,8 @@ impl RunQueue {
             }
             entity.was_active = false;
             let part = parts.of(entity);
-            entity.credit = (entity.credit + part as i64).min(MAX_CREDIT.min(part.max(1) as i64 * 2));
+            entity.slept = entity.mode == Mode::Asleep;
+            entity.credit = entity.credit.saturating_add_unsigned(part).min(parts.ceiling_of(entity));
             if entity.mode == Mode::Resting && entity.credit > 0 {
                 self.resting -= 1;
                 self.push(index as u16, Class::InCredit);
@@ -267,20 +272,30 @@ impl RunQueue {
         }
     }
 
-    /// How `time` is divided: who would have more than its cap has its cap, the others have the rest by weight. All of
-    /// the time is given out if it can be, or everybody would come to owe, and weights would mean nothing.
+    /// How `time` is divided: who would have more than it can take has what it can, the others have the rest by weight.
+    /// All of the time is given out if it can be, or those who use theirs would all come to owe, and weights would mean
+    /// nothing.
     fn parts(&self, time: u64) -> Parts {
-        let active = || self.seats.iter().filter(|e| e.is_active());
-        let weights = active().map(|e| u64::from(e.share.weight)).sum::<u64>().max(1);
-        let everybody = Parts { time, by_weight: time, weights };
-        let is_capped = |e: &Entity| e.share.cap != 0 && everybody.of(e) == everybody.cap_of(e);
-        let capped_time: u64 = active().filter(|e| is_capped(e)).map(|e| everybody.cap_of(e)).sum();
-        let capped_weights: u64 = active().filter(|e| is_capped(e)).map(|e| u64::from(e.share.weight)).sum();
-        Parts {
-            time,
-            by_weight: time.saturating_sub(capped_time),
-            weights: (weights - capped_weights.min(weights)).max(1),
+        /// Each round finds those who can take no more of what the last one left; more rounds change little.
+        const ROUNDS: usize = 3;
+        let active = || self.taken_seats().iter().filter(|e| e.is_active());
+        let all = active().map(|e| u64::from(e.share.weight)).sum::<u64>();
+        let mut parts = Parts { time, by_weight: time, weights: all.max(1) };
+        for _ in 0..ROUNDS {
+            let (mut taken, mut weights) = (0, 0);
+            for entity in active().filter(|e| parts.of(e) == parts.most_of(e)) {
+                taken += parts.most_of(entity);
+                weights += u64::from(entity.share.weight);
+            }
+            parts.by_weight = time.saturating_sub(taken);
+            parts.weights = all.saturating_sub(weights).max(1);
         }
+        parts
+    }
+
+    /// The row up to the last seat that was ever taken.
+    fn taken_seats(&self) -> &[Entity] {
+        self.seats.get(..self.top).unwrap_or_default()
     }
 
     fn push(&mut self, index: u16, class: Class) {

@@ -37,6 +37,31 @@ fn time_is_shared_by_weight() {
 }
 
 #[test]
+fn what_sleepers_leave_goes_to_the_others_by_weight() {
+    let share = |weight| Share { weight, cap: 0 };
+    let (mut queue, seats) = queue(&[share(512), share(256), share(256), share(256)]);
+    queue.wake(seats[0]);
+    queue.wake(seats[1]);
+    let mut used = [0_u64; 4];
+    let mut awake_until = [u64::MAX, u64::MAX, 0, 0];
+    let mut now = 0;
+    while now < 10_000_000_000 {
+        // The last two wake every 4 ms, for 50 us of work.
+        if now % 4_000_000 == 0 {
+            for sleeper in [2, 3] {
+                awake_until[sleeper] = used[sleeper] + 50_000;
+                queue.wake(seats[sleeper]);
+            }
+        }
+        let choice = queue.choose(now, false, |s| used[s.index()] < awake_until[s.index()]);
+        used[choice.seat.unwrap().index()] += 10_000;
+        now += 10_000;
+    }
+    let ratio = used[0] as f64 / used[1] as f64;
+    assert!((1.9..2.1).contains(&ratio), "{used:?}");
+}
+
+#[test]
 fn a_cap_holds_even_on_an_idle_machine() {
     let (mut queue, seats) = queue(&[Share { weight: 256, cap: 25 }, Share { weight: 1, cap: 10 }]);
     seats.iter().for_each(|&s| assert_ne!(queue.wake(s), Woken::Before));
