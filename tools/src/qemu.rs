@@ -18,7 +18,7 @@ pub const XEN_ARGS: &str = "loglvl=warning spec-ctrl=no xpti=no";
 /// The CPU model of runs. TCG of QEMU 7.2 faults wrongly on returns to ring 3 where the model shows SMAP.
 pub const CPU: &str = "max,-smap";
 
-/// The CPU model of measurements, and of nothing else: it has no counterpart of a CPU of its own.
+/// The CPU model of measurements: a real one, so that figures of other hypervisors compare.
 pub const BENCH_CPU: &str = "EPYC,-monitor,-smap";
 
 /// The I/O port of the device through which dom0 ends the run with a status.
