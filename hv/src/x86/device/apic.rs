@@ -106,11 +106,14 @@ impl Apic {
         self.write(INITIAL_COUNT, u32::MAX);
     }
 
-    /// How far the timer has counted since [`Self::start_counting`], which ends.
-    pub(crate) fn stop_counting(self) -> u32 {
-        let counted = u32::MAX - self.read(CURRENT_COUNT);
+    /// How far the timer has counted since [`Self::start_counting`].
+    pub(crate) fn counted(self) -> u32 {
+        u32::MAX - self.read(CURRENT_COUNT)
+    }
+
+    /// Ends [`Self::start_counting`].
+    pub(crate) fn stop_counting(self) {
         self.enable();
-        counted
     }
 
     /// Arms the timer. `ticks` is a distance in its own unit; `deadline` the same moment in TSC ticks.

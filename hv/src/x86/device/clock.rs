@@ -5,13 +5,16 @@ use super::apic::Apic;
 
 /// The 8254's frequency in Hz.
 const PIT_FREQUENCY: u64 = 1_193_182;
-/// How long one measurement takes, in its ticks: 1 ms.
-const CALIBRATION: u16 = 1_193;
-/// How often it is measured.
-const MEASUREMENTS: usize = 10;
-/// Looks at the timer's output before it is given up.
-const PATIENCE: u32 = 50_000_000;
-const CHANNEL2_ONE_SHOT: u8 = 0xb0;
+/// How long calibration takes at the least, in its ticks: 10 ms.
+const CALIBRATION: u16 = 11_932;
+/// Looks at the timer before it is given up.
+const PATIENCE: u32 = 100_000;
+/// Measurements before it is given up.
+const ATTEMPTS: u32 = 20;
+/// Readings of all counters at once of which the quickest counts.
+const READINGS: u32 = 8;
+const CHANNEL2_COUNT_DOWN: u8 = 0xb0;
+const LATCH_CHANNEL2: u8 = 0x80;
 const GATE: u8 = 1;
 const SPEAKER: u8 = 2;
 const OUTPUT: u8 = 1 << 5;
@@ -25,38 +28,73 @@ pub(crate) struct Frequencies {
     pub apic: u64,
 }
 
-/// Measures both counters against channel 2 of the 8254; `None` if that does not count.
-///
-/// A machine that is itself a guest may be stopped in the middle of a measurement, which then nearly always says too
-/// much, as the end is seen late. So the smallest of several is right, but for one that may have begun late.
-pub(crate) fn calibrate(apic: Apic) -> Option<Frequencies> {
-    let mut measured = [Frequencies { tsc: 0, apic: 0 }; MEASUREMENTS];
-    for frequencies in &mut measured {
-        *frequencies = measure(apic)?;
-    }
-    measured.sort_unstable_by_key(|frequencies| frequencies.tsc);
-    measured.get(1).copied()
+/// All counters at one moment.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    tsc: u64,
+    pit: u16,
+    apic: u32,
+    /// How long reading took, in ticks of the TSC.
+    took: u64,
 }
 
-/// One measurement.
-fn measure(apic: Apic) -> Option<Frequencies> {
+/// Channel 2 of the 8254, which can be read without being heard.
+struct Timer {
+    control: Port<u8>,
+    mode: Port<u8>,
+    channel: Port<u8>,
+}
+
+impl Timer {
+    fn start(&self) {
+        let control = self.control.read();
+        self.control.write(control & !SPEAKER & !GATE);
+        self.mode.write(CHANNEL2_COUNT_DOWN);
+        self.channel.write(u8::MAX);
+        self.channel.write(u8::MAX);
+        self.control.write(control & !SPEAKER | GATE);
+    }
+
+    fn read(&self, apic: Apic) -> Reading {
+        let tsc = cpu::ticks();
+        self.mode.write(LATCH_CHANNEL2);
+        let pit = u16::from_le_bytes([self.channel.read(), self.channel.read()]);
+        let apic = apic.counted();
+        Reading { tsc, pit, apic, took: cpu::ticks() - tsc }
+    }
+
+    /// A reading that nothing interrupted: a machine that is itself a program may lose its CPU between two counters.
+    fn read_well(&self, apic: Apic) -> Reading {
+        let first = self.read(apic);
+        (1..READINGS).map(|_| self.read(apic)).fold(first, |best, next| if next.took < best.took { next } else { best })
+    }
+}
+
+/// Measures both counters against channel 2 of the 8254; `None` if that does not count.
+pub(crate) fn calibrate(apic: Apic) -> Option<Frequencies> {
     // SAFETY: the 8254 and the speaker's port, as every PC has them; neither reaches memory.
-    let [control, mode, channel2] = [0x61, 0x43, 0x42].map(|port| unsafe { Port::<u8>::new(port) });
+    let [control, mode, channel] = [0x61, 0x43, 0x42].map(|port| unsafe { Port::<u8>::new(port) });
     let before = control.read();
-    control.write(before & !SPEAKER & !GATE);
-    mode.write(CHANNEL2_ONE_SHOT);
-    let [low, high] = CALIBRATION.to_le_bytes();
-    channel2.write(low);
-    channel2.write(high);
-    control.write(before & !SPEAKER | GATE);
-    let start = cpu::ticks();
     apic.start_counting();
-    let is_done = (0..PATIENCE).any(|_| control.read() & OUTPUT != 0);
-    let counted = u64::from(apic.stop_counting());
-    let ticks = cpu::ticks() - start;
+    let found = (0..ATTEMPTS).find_map(|_| measure(&Timer { control, mode, channel }, apic));
+    apic.stop_counting();
     control.write(before);
-    let per_second = |count: u64| count * PIT_FREQUENCY / u64::from(CALIBRATION);
-    is_done.then(|| Frequencies { tsc: per_second(ticks), apic: per_second(counted) })
+    found
+}
+
+/// One measurement; `None` if it took so long that the 8254 came to its end.
+fn measure(timer: &Timer, apic: Apic) -> Option<Frequencies> {
+    timer.start();
+    let start = timer.read_well(apic);
+    let passed = |reading: &Reading| start.pit.wrapping_sub(reading.pit);
+    let is_done = (0..PATIENCE).any(|_| passed(&timer.read(apic)) >= CALIBRATION);
+    let end = timer.read_well(apic);
+    if !is_done || timer.control.read() & OUTPUT != 0 {
+        return None;
+    }
+    let per_second = |count: u64| count * PIT_FREQUENCY / u64::from(passed(&end));
+    let apic_ticks = u64::from(end.apic.wrapping_sub(start.apic));
+    Some(Frequencies { tsc: per_second(end.tsc - start.tsc), apic: per_second(apic_ticks) })
 }
 
 /// Looks at the battery clock before an update is taken for stuck.
