@@ -114,7 +114,8 @@ pub(crate) fn announce(hv: &Hypervisor<Pc>, info: &BootInfo, options: &Options<'
     let console = |text: core::fmt::Arguments<'_>| console::log(hv, Level::Info, text);
     let mhz = hv.machine.frequencies.tsc / MEGAHERTZ;
     console(format_args!("Loaded by {} with {} modules: {}", info.loader, info.modules.len(), info.command_line));
-    console(format_args!("{mhz} MHz; {} MiB free of {} MiB", hv.frames.free_frames() >> 8, hv.frames.end() >> 8));
+    let ram: u64 = info.memory_map.ram().map(|range| range.end - range.start).sum();
+    console(format_args!("{mhz} MHz; {} MiB free of {} MiB", hv.frames.free_frames() >> 8, ram >> 20));
     listen_to_console(hv);
 }
 

@@ -34,6 +34,7 @@ multiboot2_end:
     .section .boot.text, "ax", @progbits
     .code32
     .globl boot_entry
+    .type   boot_entry, @function
 boot_entry:
     cli
     cld

@@ -58,6 +58,7 @@
     # An exception with its own straight line, for those that guests take often. The frame is 16-byte aligned but for one
     # word, and so is the block below it.
     .macro exception vector, has_error_code, handler={guest_exception}
+    .type   exception_\vector, @function
 exception_\vector:
     .ifeq \has_error_code
     push    0
@@ -83,6 +84,7 @@ exception_\vector:
 
     # An exception on a stack of its own: it may have come anywhere, between SYSCALL and the switch of stacks even.
     .macro fault_on_own_stack vector, has_error_code
+    .type   exception_\vector, @function
 exception_\vector:
     .ifeq \has_error_code
     push    0
@@ -146,6 +148,7 @@ exception_\vector:
     fault_on_own_stack 18, 0
 
     .balign 16
+    .type   fault_inside, @function
 fault_inside:
     mov     rdi, rsp
     mov     rbp, rsp
@@ -158,6 +161,7 @@ fault_inside:
 
     # Device interrupts: 16 bytes each, the vector in the error code's place.
     .balign 16
+    .type   interrupt_stubs, @function
 interrupt_stubs:
     .set    vector, 32
     .rept   224
@@ -168,6 +172,7 @@ interrupt_stubs:
     .endr
 
     .balign 16
+    .type   interrupt, @function
 interrupt:
     save_registers
     close_guest_memory
@@ -190,6 +195,7 @@ interrupt:
 
     .balign 16
     .globl  restore_and_return
+    .type   restore_and_return, @function
 restore_and_return:
     restore_registers
     add     rsp, 8
@@ -197,6 +203,7 @@ restore_and_return:
 
     # The CPU took neither the selectors nor the addresses in the guest's frame: the registers are the guest's already, so
     # the frame is made again and somebody decides.
+    .type   refused_return, @function
 refused_return:
     push    0
     save_registers
@@ -210,6 +217,7 @@ refused_return:
     # What Rust keeps over a call is pushed only where somebody may look at it.
     .balign 64
     .globl  boot_cpu_syscall
+    .type   boot_cpu_syscall, @function
 boot_cpu_syscall:
     mov     [rip + boot_cpu_stack + {block_offset} + {frame} + {rsp}], rsp
     lea     rsp, [rip + boot_cpu_stack + {block_offset} + {frame} + {rsp}]
@@ -312,6 +320,7 @@ unanswered_hypercall:
     # SYSCALL of a 32-bit program, which only AMD's CPUs have.
     .balign 16
     .globl  boot_cpu_syscall32
+    .type   boot_cpu_syscall32, @function
 boot_cpu_syscall32:
     mov     [rip + boot_cpu_stack + {block_offset} + {frame} + {rsp}], rsp
     lea     rsp, [rip + boot_cpu_stack + {block_offset} + {frame} + {rsp}]
