@@ -94,7 +94,8 @@ impl<'a, M: Machine> Editor<'a, M> {
     #[cold]
     fn hold_page_with_care(&self, entry: Entry, rights: &Rights) -> Result<Entry, Errno> {
         let entry = entry.judged_page(rights.io)?;
-        let mfn = entry.mfn().ok_or(Errno::Inval)?;
+        // A frame beyond all machines is one like any other that is not RAM.
+        let mfn = entry.mfn().ok_or(Errno::Perm)?;
         let entry = if rights.io {
             if !self.hv.frames.is_ram(mfn) {
                 return if self.may_map_io(mfn) { Ok(entry) } else { Err(Errno::Perm) };
