@@ -146,8 +146,11 @@ pub(super) fn acquire_resource<M: Machine>(caller: &Caller<'_, M>, argument: u64
     }
     caller.control()?;
     let domain = subject(caller, asked.domid)?;
-    if asked.r#type != XENMEM_RESOURCE_GRANT_TABLE || asked.id != XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED {
+    if asked.r#type != XENMEM_RESOURCE_GRANT_TABLE {
         return Err(Errno::OpNotSupp.into());
+    }
+    if asked.id != XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED {
+        return Err(Errno::Inval.into());
     }
     let (_, limit) = domain.grants.lock().size();
     if asked.frame_list == 0 {
