@@ -64,6 +64,18 @@ pub fn kernel(workspace: &Workspace) -> Result<PathBuf> {
     Ok(kernel)
 }
 
+/// A module of that kernel, by its path under `kernel/`, as the kernel loads it.
+///
+/// # Errors
+/// As [`kernel`]; fails where there is no such module.
+pub fn module(workspace: &Workspace, path: &str) -> Result<Vec<u8>> {
+    let kernel = kernel(workspace)?;
+    let versions = kernel.with_file_name("lib/modules");
+    let version = std::fs::read_dir(versions)?.next().context("the package holds no modules")??;
+    let file = version.path().join("kernel").join(path);
+    std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))
+}
+
 /// busybox, linked statically.
 ///
 /// # Errors

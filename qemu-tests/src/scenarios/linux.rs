@@ -1,10 +1,12 @@
-//! A stock Linux kernel, as Debian packages it, in dom0's place: thousands of processes on page tables of its own.
+//! A stock Linux kernel, as Debian packages it, in dom0's place and as a guest: processes on page tables of its own.
+
+use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use oxen_tools::cpio::Archive;
-use oxen_tools::debian;
 use oxen_tools::qemu::Module;
 use oxen_tools::session::Exit;
+use oxen_tools::{debian, disk};
 
 use crate::lab::{Lab, Report, Verdict};
 
@@ -24,39 +26,66 @@ sleep 1; echo "init: slept"
 poweroff -f
 "#;
 
-/// Boots Debian's kernel in dom0's place with so many vcpus, until it powers the machine off.
-fn boot(lab: &Lab<'_>, vcpus: u32) -> Result<Result<Report, Verdict>> {
-    let files = debian::kernel(lab.workspace).and_then(|kernel| Ok((kernel, debian::busybox(lab.workspace)?)));
-    let (kernel, busybox) = match files {
-        Ok(files) => files,
-        Err(error) => return Ok(Err(Verdict::Skipped(format!("no stock kernel: {error:#}")))),
+/// What its first process does as a guest with a disk.
+const GUEST_INIT: &str = r#"#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t proc proc /proc; mount -t devtmpfs dev /dev; mount -t tmpfs tmpfs /tmp
+echo "init: $(nproc) cpus"
+insmod /xen-blkfront.ko
+i=0; while [ ! -b /dev/xvda ] && [ $i -lt 60 ]; do i=$((i+1)); sleep 1; done
+dd if=/dev/urandom of=/tmp/a bs=64k count=32 2>/dev/null
+dd if=/tmp/a of=/dev/xvda bs=64k conv=fsync 2>/dev/null; echo 3 > /proc/sys/vm/drop_caches
+[ "$(dd if=/dev/xvda bs=64k count=32 2>/dev/null | md5sum)" = "$(md5sum < /tmp/a)" ] && echo "init: the disk agrees"
+poweroff -f
+"#;
+
+/// Complaints of Linux about itself.
+const COMPLAINTS: [&str; 5] = ["Kernel panic", "WARNING: CPU", "BUG:", "Call Trace", "segfault"];
+
+/// The kernel, and a ramdisk of busybox, the script and more files.
+struct Linux {
+    kernel: PathBuf,
+    ramdisk: Vec<u8>,
+}
+
+/// Makes both of what Debian packages; `Err` where that cannot be had.
+fn linux(lab: &Lab<'_>, init: &str, modules: &[&str]) -> Result<Linux, Verdict> {
+    let make = || {
+        let kernel = debian::kernel(lab.workspace)?;
+        let mut ramdisk = Archive::default();
+        for folder in ["bin", "proc", "tmp"] {
+            ramdisk.add_folder(folder);
+        }
+        ramdisk.add_program("bin/busybox", &std::fs::read(debian::busybox(lab.workspace)?)?);
+        ramdisk.add_program("init", init.as_bytes());
+        for path in modules {
+            let name = path.rsplit('/').next().unwrap_or(path);
+            ramdisk.add(name, &debian::module(lab.workspace, path)?);
+        }
+        anyhow::Ok(Linux { kernel, ramdisk: ramdisk.finish() })
     };
-    let mut ramdisk = Archive::default();
-    for folder in ["bin", "proc", "tmp"] {
-        ramdisk.add_folder(folder);
-    }
-    ramdisk.add_program("bin/busybox", &std::fs::read(busybox)?);
-    ramdisk.add_program("init", INIT.as_bytes());
+    make().map_err(|error| Verdict::Skipped(format!("no stock kernel: {error:#}")))
+}
+
+/// Demands that Linux did not complain.
+fn content(report: Report) -> Result<Report> {
+    COMPLAINTS.iter().try_fold(report, |report, complaint| report.lacks(complaint))
+}
+
+/// Boots Debian's kernel in dom0's place with so many vcpus, and demands that everything was done in its turn.
+fn works(lab: &Lab<'_>, vcpus: u32) -> Result<Verdict> {
+    let linux = match linux(lab, INIT, &[]) {
+        Ok(linux) => linux,
+        Err(verdict) => return Ok(verdict),
+    };
     let mut machine = lab.machine("")?;
     machine.memory = 1024;
     machine.append = format!("console=com1 com1=115200,8n1 dom0_mem=384M dom0_max_vcpus={vcpus}");
     machine.modules = vec![
-        Module { file: kernel, args: "console=hvc0 earlyprintk=xen rdinit=/init".to_owned() },
-        Module { file: lab.file("ramdisk.cpio", &ramdisk.finish())?, args: String::new() },
+        Module { file: linux.kernel, args: "console=hvc0 earlyprintk=xen rdinit=/init".to_owned() },
+        Module { file: lab.file("ramdisk.cpio", &linux.ramdisk)?, args: String::new() },
     ];
-    let report = lab.boot(&machine)?.ended(Exit::PoweredOff)?;
-    for complaint in ["Kernel panic", "WARNING: CPU", "BUG:", "Call Trace", "segfault"] {
-        ensure!(!report.transcript().contains(complaint), "the kernel complains: {:?}", report.lines_with(complaint));
-    }
-    Ok(Ok(report))
-}
-
-/// Boots, and demands that everything was done in its turn.
-fn works(lab: &Lab<'_>, vcpus: u32) -> Result<Verdict> {
-    let report = match boot(lab, vcpus)? {
-        Ok(report) => report,
-        Err(verdict) => return Ok(verdict),
-    };
+    let report = content(lab.boot(&machine)?.ended(Exit::PoweredOff)?)?;
     let cpus = format!("init: {vcpus} cpus");
     let turns = ["Hypervisor detected: Xen PV", &cpus, "init: 60 processes", "init: the sums agree", "init: slept"];
     let report = report.says_in_order(&turns)?;
@@ -72,4 +101,22 @@ pub(super) fn debians_kernel_works_as_dom0_and_powers_off(lab: &Lab<'_>) -> Resu
 
 pub(super) fn debians_kernel_works_as_dom0_on_two_vcpus(lab: &Lab<'_>) -> Result<Verdict> {
     works(lab, 2)
+}
+
+/// blkfront against dom0's backend, on two vcpus, created and buried by dom0's toolstack.
+pub(super) fn debians_kernel_works_as_a_guest_with_a_disk(lab: &Lab<'_>) -> Result<Verdict> {
+    let linux = match linux(lab, GUEST_INIT, &["drivers/block/xen-blkfront.ko"]) {
+        Ok(linux) => linux,
+        Err(verdict) => return Ok(verdict),
+    };
+    let config = b"name = \"linux\"\nkernel = \"guests/linux\"\nramdisk = \"guests/initrd\"\nmemory = 256\nvcpus = 2\n\
+        cmdline = \"console=hvc0 earlyprintk=xen rdinit=/init\"\ndisk = [\"phy:vda,xvda,w\"]\n";
+    let mut machine = lab.machine("xl create linux.cfg; xl wait linux; poweroff")?;
+    machine.memory = 1024;
+    machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=384M");
+    machine.disks.push(lab.file("disk.img", &disk::noise(5, 4 << 20))?);
+    let kernel = std::fs::read(linux.kernel)?;
+    lab.add(&mut machine, &[("linux.cfg", config), ("guests/linux", &kernel), ("guests/initrd", &linux.ramdisk)])?;
+    content(lab.boot(&machine)?.succeeded()?)?.says_in_order(&["init: 2 cpus", "init: the disk agrees", "ended"])?;
+    Ok(Verdict::Passed)
 }

@@ -34,6 +34,7 @@ macro_rules! scenarios {
 
 scenarios! {
     toolstack::a_thousand_guests_come_and_go_without_losing_a_frame,
+    linux::debians_kernel_works_as_a_guest_with_a_disk,
     linux::debians_kernel_works_as_dom0_on_two_vcpus,
     linux::debians_kernel_works_as_dom0_and_powers_off,
     demo::three_guests_run_and_the_files_read_have_the_hosts_sums,
