@@ -2,7 +2,7 @@
 //!
 //! Multiboot 1 (QEMU's `-kernel`) and Multiboot 2 (GRUB) both enter [`boot_entry`] with paging off, the magic in EAX
 //! and the machine address of the information in EBX. The early tables map the first 4 GiB twice, one to one and in the
-//! direct map, and the image at its link address; `memory::paging` replaces them.
+//! direct map, and the image at its link address; `memory::tables` replaces them.
 
 use super::super::percpu::STACK_BYTES;
 use core::arch::global_asm;
