@@ -4,7 +4,7 @@ use alloc::{collections::VecDeque, vec::Vec};
 use core::cell::RefCell;
 
 use oxen_abi::virq::VIRQ_CONSOLE;
-use oxen_domu_lib::{console, event::Port, hypercall, task, time};
+use oxen_domu_lib::{console, event::Port, hypercall, time};
 
 /// How often input is looked for where no event announces it, in nanoseconds.
 const LOOK: u64 = 100 * time::MILLISECOND;
@@ -55,11 +55,6 @@ impl Terminal {
     pub fn show_guest(&self, bytes: &[u8]) {
         let shown: Vec<u8> = bytes.iter().copied().filter(|&b| b != 0).collect();
         self.show(&shown);
-    }
-
-    /// The next byte, or `None` after `nanoseconds` without one.
-    pub async fn byte_within(&self, nanoseconds: u64) -> Option<u8> {
-        task::timeout(nanoseconds, self.byte()).await.ok()
     }
 }
 

@@ -8,7 +8,7 @@ use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
 use oxen_abi::guest_context::VcpuGuestContext;
 use oxen_abi::hypercall::Hypercall;
-use oxen_abi::{event_channel, grant_table, memory, mmu, physdev, sched, sysctl, version};
+use oxen_abi::{event_channel, grant_table, memory, mmu, physdev, sysctl, version};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::hypercall::{call1, call2, call3};
@@ -96,14 +96,6 @@ pub fn set_max_memory(domain: DomId, kib: u64) -> Result<(), Errno> {
 /// What the hypervisor refuses.
 pub fn set_max_vcpus(domain: DomId, count: u32) -> Result<(), Errno> {
     domctl(domctl::XEN_DOMCTL_MAX_VCPUS, domain, &domctl::DomctlMaxVcpus { max: count }).map(|_| ())
-}
-
-/// Makes it a 64-bit domain.
-///
-/// # Errors
-/// What the hypervisor refuses: a domain that has memory already.
-pub fn set_address_size(domain: DomId, bits: u32) -> Result<(), Errno> {
-    domctl(domctl::XEN_DOMCTL_SET_ADDRESS_SIZE, domain, &domctl::DomctlAddressSize { size: bits }).map(|_| ())
 }
 
 /// Fills a page of a domain with the hypercalls' code.
@@ -212,19 +204,6 @@ pub fn debug_keys(keys: &[u8]) -> Result<(), Errno> {
     let count = u32::try_from(keys.len()).unwrap_or(u32::MAX);
     let command = sysctl::SysctlDebugKeys { keys: keys.as_ptr() as u64, nr_keys: count, _pad0: 0 };
     sysctl(sysctl::XEN_SYSCTL_DEBUG_KEYS, &command).map(|_| ())
-}
-
-/// Ends a domain as if it had asked for it, for the reason `code` (`SHUTDOWN_*`).
-///
-/// # Errors
-/// `ESRCH` for no such domain.
-pub fn remote_shutdown(domain: DomId, code: u32) -> Result<(), Errno> {
-    let request = sched::SchedRemoteShutdown { domain_id: domain, _pad: 0, reason: code };
-    // SAFETY: the call reads its structure and touches none of our memory.
-    Errno::check(unsafe {
-        call2::<{ Hypercall::SchedOp as u32 }>(sched::SCHEDOP_REMOTE_SHUTDOWN.into(), (&raw const request) as u64)
-    })
-    .map(|_| ())
 }
 
 /// Gives a domain fresh frames behind the pages `frames` names, and puts the frames in their places.
