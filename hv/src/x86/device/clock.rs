@@ -7,8 +7,8 @@ use super::apic::Apic;
 const PIT_FREQUENCY: u64 = 1_193_182;
 /// How long calibration takes at the least, in its ticks: 10 ms.
 const CALIBRATION: u16 = 11_932;
-/// Looks at the timer before it is given up.
-const PATIENCE: u32 = 100_000;
+/// Looks at the timer before it is given up; in QEMU under `-icount` a look costs some thirty nanoseconds only.
+const PATIENCE: u32 = 2_000_000;
 /// Measurements before it is given up.
 const ATTEMPTS: u32 = 20;
 /// Readings of all counters at once of which the quickest counts.
