@@ -82,6 +82,8 @@ pub(crate) struct Peripherals {
     pub(crate) port_values: HashMap<u16, u32>,
     /// Model-specific registers.
     pub(crate) msrs: HashMap<u32, u64>,
+    /// What CPUID answers, by leaf; zeros where nothing is said.
+    pub(crate) cpuid: HashMap<u32, [u32; 4]>,
     /// Interrupt lines that were routed: how they signal, and whether they are masked.
     pub(crate) lines: HashMap<u32, (oxen_hv::event::pirq::Signal, bool)>,
     /// Entries into `idle`.
@@ -481,8 +483,8 @@ impl Ports for Fake {
         (0x3f8..0x400).contains(&port)
     }
 
-    fn cpuid(&self, _leaf: u32, _subleaf: u32) -> [u32; 4] {
-        [0; 4]
+    fn cpuid(&self, leaf: u32, _subleaf: u32) -> [u32; 4] {
+        self.peripherals.lock().unwrap().cpuid.get(&leaf).copied().unwrap_or_default()
     }
 
     fn set_xcr0(&self, value: u64) -> bool {
