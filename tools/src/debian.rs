@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result, ensure};
 
 use crate::build;
+use crate::cpio::Archive;
 use crate::process::{output, run, step};
 use crate::workspace::Workspace;
 
@@ -82,6 +83,34 @@ pub fn module(workspace: &Workspace, path: &str) -> Result<Vec<u8>> {
 /// As [`package`].
 pub fn busybox(workspace: &Workspace) -> Result<PathBuf> {
     Ok(package(workspace, "busybox-static")?.join("bin/busybox"))
+}
+
+/// What the kernel of [`guest`] is told.
+pub const GUEST_ARGS: &str = "console=hvc0 rdinit=/init";
+
+/// The first process of [`guest`]: it shows where it is; with `shell` on the command line it gives a shell.
+const GUEST_INIT: &str = "#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
+uname -a; echo \"$(nproc) cpus\"; free -m
+grep -q shell /proc/cmdline && setsid cttyhack sh
+poweroff -f
+";
+
+/// Kernel and ramdisk of a guest: Debian's kernel with busybox.
+///
+/// # Errors
+/// As [`kernel`], and when the ramdisk cannot be written.
+pub fn guest(workspace: &Workspace) -> Result<(PathBuf, PathBuf)> {
+    let mut ramdisk = Archive::default();
+    for folder in ["bin", "dev", "proc", "sys", "mnt"] {
+        ramdisk.add_folder(folder);
+    }
+    ramdisk.add_program("bin/busybox", &std::fs::read(busybox(workspace)?)?);
+    ramdisk.add_program("init", GUEST_INIT.as_bytes());
+    let file = workspace.out.join("debian/guest.cpio");
+    build::write(&file, &ramdisk.finish())?;
+    Ok((kernel(workspace)?, file))
 }
 
 /// The compressed ELF file in a boot image (Linux's `Documentation/arch/x86/boot.rst`): behind the sectors of the setup

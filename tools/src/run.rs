@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::build;
+use crate::debian;
 use crate::demo;
+use crate::disk;
 use crate::process::step;
 use crate::qemu::{Machine, Module, add_to_ramdisk};
 use crate::session::{self, Exit};
@@ -39,6 +41,9 @@ pub struct Args {
     /// Create a guest with this kernel
     #[arg(long, value_name = "KERNEL")]
     kernel: Option<PathBuf>,
+    /// Create a guest of a stock system: `debian` for Debian's present kernel with busybox
+    #[arg(long, value_name = "SYSTEM", conflicts_with_all = ["kernel", "as_dom0"])]
+    guest: Option<String>,
     /// The ramdisk of --kernel's or --as-dom0's kernel
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
@@ -74,14 +79,21 @@ pub struct Args {
 /// Fails when something cannot be built or started, or the machine's end was not a success.
 pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     require(&[Need::Qemu])?;
+    let args = &with_stock_guest(workspace, args)?;
     if !args.no_build {
         build_for(workspace, args)?;
     }
     let at_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let is_demo = args.script.is_none() && args.kernel.is_none() && args.as_dom0.is_none() && args.disk.is_empty();
-    let machine = machine(workspace, args, at_terminal, is_demo)?;
+    let mut machine = machine(workspace, args, at_terminal, is_demo)?;
     let limit = Duration::from_secs(args.timeout);
     if at_terminal && args.script.is_none() {
+        if is_demo {
+            machine.disks = vec![disk::make(&machine.folder)?.0];
+            step(
+                "at the prompt, `help` names the commands; `xl create -c hello.cfg` creates a guest (also mmu, fs, hog)",
+            );
+        }
         step("boot (Ctrl-T x leaves QEMU)");
         return judge(session::interact(&machine)?, true, &machine);
     }
@@ -91,6 +103,19 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     step("boot");
     let outcome = session::boot(&machine, true, limit)?;
     judge(outcome.exit, args.as_dom0.is_some(), &machine)
+}
+
+/// Puts the files of `--guest`'s system in the place of `--kernel`, `--initrd` and `--append`.
+fn with_stock_guest(workspace: &Workspace, args: &Args) -> Result<Args> {
+    let mut args = args.clone();
+    let Some(system) = args.guest.take() else { return Ok(args) };
+    ensure!(system == "debian", "no stock system `{system}`: there is `debian`");
+    let (kernel, ramdisk) = debian::guest(workspace)?;
+    args.kernel = Some(kernel);
+    args.initrd = Some(ramdisk);
+    args.memory = args.memory.or(Some(256));
+    args.append = format!("{} {}", debian::GUEST_ARGS, args.append).trim_end().to_owned();
+    Ok(args)
 }
 
 fn build_for(workspace: &Workspace, args: &Args) -> Result<()> {
