@@ -125,7 +125,7 @@ fn what_is_refused_is_refused_with_xens_errors() {
         (l1(100), page | Entry::PCD, Errno::Inval),
         (l1(100), Entry::to(io, FLAGS).0, Errno::Perm),
         (l1(100), Entry::to(hypervisor, FLAGS).0, Errno::Busy),
-        (l1(100), Entry::FRAME | FLAGS, Errno::Inval),
+        (l1(100), Entry::FRAME | FLAGS, Errno::Perm),
         (entry_address(home.tables[2], 9), page | Entry::PAT_OR_SIZE, Errno::Inval),
         (entry_address(home.tables[2], 9), Entry::to(home.tables[3], FLAGS).0 | Entry::PAT_OR_SIZE, Errno::Inval),
         (entry_address(home.tables[2], 9), page, Errno::Inval),
