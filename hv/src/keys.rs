@@ -16,14 +16,16 @@ use oxen_abi::domid::DomId;
 type Key<M> = (u8, &'static str, fn(&Hypervisor<M>));
 
 /// Every key there is.
-const fn keys<M: Machine>() -> [Key<M>; 6] {
+const fn keys<M: Machine>() -> [Key<M>; 8] {
     [
         (b'a', "dump the vcpus' timers", show_timers),
+        (b'd', "dump registers of vcpus that do not run", show_registers),
         (b'e', "dump event channels", show_events),
         (b'g', "dump grant tables", show_grants),
         (b'h', "show this message", show_help),
         (b'm', "dump memory", show_memory),
         (b'q', "dump domains and vcpus", show_domains),
+        (b't', "dump the clock", show_clock),
     ]
 }
 
@@ -90,6 +92,24 @@ fn show_vcpu<M: Machine>(hv: &Hypervisor<M>, vcpu: &crate::domain::vcpu::Vcpu) {
         print(hv, format_args!("      rip {:#x} rsp {:#x} rflags {:#x}", regs.rip, regs.rsp, regs.rflags));
         print(hv, format_args!("      root {:?}, in kernel {}", state.kernel_root, state.in_kernel));
     }
+}
+
+fn show_registers<M: Machine>(hv: &Hypervisor<M>) {
+    for domain in domains(hv) {
+        for vcpu in domain.each_vcpu() {
+            match vcpu.slot.try_lock().as_deref().and_then(Option::as_ref) {
+                Some(state) => print(hv, format_args!("d{}v{}:\n{}", domain.id.0, vcpu.id, state.regs)),
+                None => print(hv, format_args!("d{}v{}: runs", domain.id.0, vcpu.id)),
+            }
+        }
+    }
+}
+
+fn show_clock<M: Machine>(hv: &Hypervisor<M>) {
+    let (seconds, nanoseconds) = hv.time.wall_clock();
+    let (now, ticks, frequency) = (hv.now(), hv.machine.ticks(), hv.machine.frequency());
+    print(hv, format_args!("system time {now} ns, counter {ticks} at {frequency} Hz"));
+    print(hv, format_args!("system time 0 was {seconds}.{nanoseconds:09} s after 1970"));
 }
 
 fn show_timers<M: Machine>(hv: &Hypervisor<M>) {
