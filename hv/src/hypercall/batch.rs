@@ -23,7 +23,6 @@ pub fn multicall<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Rep
     if count.checked_mul(ENTRY_BYTES).is_none_or(|bytes| !GuestAddr(list).is_guest_range(bytes)) {
         return Err(Errno::Fault.into());
     }
-    let root = caller.state.in_kernel;
     for done in 0..count {
         let entry = list + done * ENTRY_BYTES;
         if done != 0 && caller.must_yield() {
@@ -44,7 +43,7 @@ pub fn multicall<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Rep
             }
             Next::Crash => return Err(Refusal::Crash(caller.state.broken_promise)),
         }
-        debug_assert_eq!(root, caller.state.in_kernel, "only iret leaves the kernel");
+        debug_assert!(caller.state.in_kernel, "only iret leaves the kernel");
     }
     Ok(0)
 }

@@ -1,6 +1,5 @@
 //! Model-specific registers as a PV guest sees them: a short list; everything else faults.
 
-use crate::domain::control_registers::CR4_FSGSBASE;
 use crate::{addr::GuestAddr, caller::Caller, machine::Machine};
 
 const APIC_BASE: u32 = 0x1b;
@@ -120,11 +119,4 @@ pub fn write<M: Machine>(caller: &mut Caller<'_, M>, msr: u32, value: u64) -> bo
         AMD_HARDWARE_CONFIGURATION | MISC_FEATURES | AMD_DECODE_CONFIGURATION => vendor_s(caller, msr).is_some(),
         _ => AMD_COUNTERS.contains(&msr) && vendor_s(caller, msr).is_some(),
     }
-}
-
-/// Whether the guest may change its bases without being seen, so that they must be read from the CPU.
-#[inline]
-#[must_use]
-pub const fn bases_may_change(cr4: u64) -> bool {
-    cr4 & CR4_FSGSBASE != 0
 }
