@@ -6,6 +6,7 @@
 //! guest owns is mapped once at `DIRECT_MAP + pfn * 4096`, page tables read-only; what belongs to others is mapped
 //! into windows ([`map`]).
 
+pub mod bytes;
 pub mod map;
 pub mod p2m;
 pub mod pool;

@@ -10,14 +10,13 @@ use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
-use core::sync::atomic::Ordering;
 
 use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
 
 use super::{ConnectError, Device};
 use crate::grant::{Access, Grant};
-use crate::memory::{PAGE_SIZE, Page};
+use crate::memory::{PAGE_SIZE, bytes};
 use crate::store::Store;
 use crate::sync::{Channel, Notify, Sender};
 use crate::task;
@@ -179,7 +178,7 @@ impl Block {
         let pages = done.pages.take();
         if answer.is_ok() {
             for (part, page) in chunk.chunks_mut(PAGE_SIZE).zip(&pages) {
-                copy_out(page.page(), part);
+                bytes::read(page.page().words64(), 0, part);
             }
         }
         self.pool.borrow_mut().extend(pages);
@@ -197,7 +196,7 @@ impl Block {
         for chunk in data.chunks(self.geometry.pages_per_request * PAGE_SIZE) {
             let pages = self.pages(chunk.len())?;
             for (part, page) in chunk.chunks(PAGE_SIZE).zip(&pages) {
-                copy_in(page.page(), part);
+                bytes::write(page.page().words64(), 0, part);
             }
             let sectors = chunk.len() / SECTOR;
             under_way.push_back(self.order(Work::Transfer { write: true, sector: at, sectors, pages }));
@@ -269,24 +268,5 @@ impl Block {
             pages.push(page);
         }
         Ok(pages)
-    }
-}
-
-fn copy_out(page: &Page, part: &mut [u8]) {
-    for (word, bytes) in page.words64().iter().zip(part.chunks_mut(8)) {
-        let value = word.load(Ordering::Relaxed).to_le_bytes();
-        for (byte, value) in bytes.iter_mut().zip(value) {
-            *byte = value;
-        }
-    }
-}
-
-fn copy_in(page: &Page, part: &[u8]) {
-    for (word, bytes) in page.words64().iter().zip(part.chunks(8)) {
-        let mut value = [0; 8];
-        for (value, byte) in value.iter_mut().zip(bytes) {
-            *value = *byte;
-        }
-        word.store(u64::from_le_bytes(value), Ordering::Relaxed);
     }
 }
