@@ -1,4 +1,4 @@
-//! What Debian packages: a stock Linux kernel, busybox, Xen. Fetched with apt, unpacked, kept.
+//! What Debian packages, as guests use it: a stock Linux kernel, busybox.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,46 +8,18 @@ use anyhow::{Context, Result, ensure};
 
 use crate::build;
 use crate::cpio::Archive;
-use crate::process::{output, run, step};
+use crate::packages;
 use crate::workspace::Workspace;
 
-/// Held while something is fetched or unpacked: scenarios run side by side.
+/// Held while something is made of a package: scenarios run side by side.
 static TURN: Mutex<()> = Mutex::new(());
-
-const HINT: &str = "this needs the apt of a Debian system";
-
-/// The folder in which a package is unpacked; it is fetched the first time.
-///
-/// # Errors
-/// Fails where there is no apt, or it does not have the package.
-pub fn package(workspace: &Workspace, name: &str) -> Result<PathBuf> {
-    let folder = workspace.out.join("debian").join(name);
-    let unpacked = folder.join("root");
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    if unpacked.is_dir() {
-        return Ok(unpacked);
-    }
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    step(&format!("apt-get download {name}"));
-    run(Command::new("apt-get").args(["download", "-q", name]).current_dir(&folder), HINT)?;
-    let file = std::fs::read_dir(&folder)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("apt-get left no package")?;
-    let partial = folder.join("partial");
-    run(Command::new("dpkg").arg("-x").arg(file).arg(&partial), HINT)?;
-    std::fs::rename(&partial, &unpacked).context("cannot keep what was unpacked")?;
-    Ok(unpacked)
-}
 
 /// Debian's present Linux kernel as an ELF file, taken out of its boot image.
 ///
 /// # Errors
 /// Fails where the package cannot be had or holds no kernel that `xz` unpacks.
 pub fn kernel(workspace: &Workspace) -> Result<PathBuf> {
-    let depends = output(Command::new("apt-cache").args(["depends", "linux-image-amd64"]), HINT)?;
-    let name = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
-    let root = package(workspace, name.context("apt knows no linux-image-amd64")?)?;
+    let root = packages::unpack(workspace, &packages::stands_for(workspace, "linux-image-amd64")?)?;
     let kernel = root.join("vmlinux");
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     if kernel.is_file() {
@@ -80,9 +52,9 @@ pub fn module(workspace: &Workspace, path: &str) -> Result<Vec<u8>> {
 /// busybox, linked statically.
 ///
 /// # Errors
-/// As [`package`].
+/// As [`packages::unpack`].
 pub fn busybox(workspace: &Workspace) -> Result<PathBuf> {
-    Ok(package(workspace, "busybox-static")?.join("bin/busybox"))
+    Ok(packages::unpack(workspace, "busybox-static")?.join("bin/busybox"))
 }
 
 /// What the kernel of [`guest`] is told.

@@ -19,6 +19,7 @@ pub mod gdb;
 pub mod image;
 pub mod loc;
 pub mod new_guest;
+pub mod packages;
 pub mod process;
 pub mod qemu;
 pub mod rules;

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
-use crate::{build, debian};
+use crate::{build, debian, packages};
 
 /// The package that holds the hypervisor, and the file in it.
 const PACKAGE: &str = "xen-hypervisor-4.17-amd64";
@@ -32,7 +32,7 @@ fn debian(workspace: &Workspace) -> Result<PathBuf> {
     if let Some(file) = debian::installed(FILE) {
         return Ok(file);
     }
-    let root = debian::package(workspace, PACKAGE)
+    let root = packages::unpack(workspace, PACKAGE)
         .context("on other systems than Debian 12 give the path of a Xen binary instead")?;
     Ok(root.join(FILE))
 }
