@@ -7,6 +7,7 @@ extern crate alloc;
 pub mod archive;
 pub mod backend;
 pub mod balloon;
+pub mod bridge;
 pub mod device;
 pub mod options;
 pub mod store;

@@ -1,0 +1,225 @@
+//! The bridge: a learning Ethernet switch between guests and the machine's own network card.
+//!
+//! Whoever attaches has a port. What it sends goes to the port where the destination was seen last, or to all others;
+//! each port has a queue of bounded length, and a full one drops what comes: a guest that takes nothing costs the
+//! others nothing. Checksums and segments that a sender left to others are left to the receiver where it can take
+//! them, and done only when it takes the frame where it cannot.
+
+pub mod headers;
+pub mod packet;
+mod segment;
+pub mod sum;
+pub mod table;
+#[cfg(test)]
+mod tests;
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+
+use oxen_domu_lib::sync::Notify;
+
+pub use headers::Network;
+pub use packet::{Checksum, ETHERNET_HEADER, LONGEST, Mac, Malformed, Offload, Packet, Segmentation};
+use table::{PortId, Table};
+
+/// Bytes that wait for one port at most.
+pub const MOST_BYTES: usize = 2 << 20;
+/// Frames that wait for one port at most.
+pub const MOST_FRAMES: usize = 1024;
+
+/// What has happened at a port, as seen from who is attached to it.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Frames that came from it.
+    pub sent: Cell<u64>,
+    /// Their bytes.
+    pub sent_bytes: Cell<u64>,
+    /// Frames that it took.
+    pub received: Cell<u64>,
+    /// Their bytes.
+    pub received_bytes: Cell<u64>,
+    /// Frames from it that could not be what they said.
+    pub malformed: Cell<u64>,
+    /// Frames that it did not take in time.
+    pub dropped: Cell<u64>,
+}
+
+/// Adds to a counter.
+fn count(counter: &Cell<u64>, more: u64) {
+    counter.set(counter.get().wrapping_add(more));
+}
+
+/// What waits for a port.
+struct Queue {
+    name: String,
+    frames: RefCell<VecDeque<Packet>>,
+    bytes: Cell<usize>,
+    /// What is left of a frame that was cut.
+    cut: RefCell<VecDeque<Packet>>,
+    arrived: Notify,
+    offload: Cell<Offload>,
+    counts: Counts,
+}
+
+impl Queue {
+    fn has_room(&self, packet: &Packet) -> bool {
+        let room = self.frames.borrow().len() < MOST_FRAMES && self.bytes.get() + packet.bytes.len() <= MOST_BYTES;
+        if !room {
+            count(&self.counts.dropped, 1);
+        }
+        room
+    }
+
+    fn put(&self, packet: Packet) {
+        self.bytes.set(self.bytes.get() + packet.bytes.len());
+        self.frames.borrow_mut().push_back(packet);
+        self.arrived.notify();
+    }
+
+    fn take(&self) -> Option<Packet> {
+        loop {
+            if let Some(packet) = self.cut.borrow_mut().pop_front() {
+                return Some(packet);
+            }
+            let packet = self.frames.borrow_mut().pop_front()?;
+            self.bytes.set(self.bytes.get() - packet.bytes.len());
+            if packet.suits(self.offload.get()) {
+                return Some(packet);
+            }
+            self.cut.borrow_mut().extend(packet.convert(self.offload.get()));
+        }
+    }
+}
+
+struct Shared {
+    ports: RefCell<BTreeMap<PortId, Rc<Queue>>>,
+    table: RefCell<Table>,
+    next: Cell<PortId>,
+    clock: fn() -> u64,
+}
+
+/// A bridge; clones are the same one.
+#[derive(Clone)]
+pub struct Bridge(Rc<Shared>);
+
+impl Bridge {
+    /// A bridge without ports, which tells the time by `clock` (nanoseconds).
+    pub fn new(clock: fn() -> u64) -> Self {
+        let (ports, table) = (RefCell::default(), RefCell::default());
+        Self(Rc::new(Shared { ports, table, next: Cell::new(0), clock }))
+    }
+
+    /// A new port, which takes only frames that are finished until [`BridgePort::set_offload`] says more.
+    pub fn attach(&self, name: &str) -> BridgePort {
+        let queue = Rc::new(Queue {
+            name: name.into(),
+            frames: RefCell::default(),
+            bytes: Cell::new(0),
+            cut: RefCell::default(),
+            arrived: Notify::new(),
+            offload: Cell::default(),
+            counts: Counts::default(),
+        });
+        let id = self.0.next.get();
+        self.0.next.set(id + 1);
+        self.0.ports.borrow_mut().insert(id, queue.clone());
+        BridgePort { bridge: self.clone(), id, queue }
+    }
+
+    /// The names of all ports.
+    pub fn ports(&self) -> Vec<String> {
+        self.0.ports.borrow().values().map(|queue| queue.name.clone()).collect()
+    }
+
+    fn forward(&self, from: PortId, packet: Packet) {
+        let now = (self.0.clock)();
+        let (source, destination) = (packet.source(), packet.destination());
+        self.0.table.borrow_mut().learn(source, from, now);
+        let ports = self.0.ports.borrow();
+        if !destination.is_group()
+            && let Some(to) = self.0.table.borrow().find(destination, now)
+        {
+            // Who sits at the sender's own port has heard it already.
+            if let Some(queue) = ports.get(&to).filter(|queue| to != from && queue.has_room(&packet)) {
+                queue.put(packet);
+            }
+            return;
+        }
+        let mut others = ports.iter().filter(|&(&id, queue)| id != from && queue.has_room(&packet)).peekable();
+        while let Some((_, queue)) = others.next() {
+            if others.peek().is_none() {
+                queue.put(packet);
+                return;
+            }
+            queue.put(packet.clone());
+        }
+    }
+}
+
+/// A place at the bridge; dropping it leaves the bridge.
+pub struct BridgePort {
+    bridge: Bridge,
+    id: PortId,
+    queue: Rc<Queue>,
+}
+
+impl BridgePort {
+    /// The port's name.
+    pub fn name(&self) -> &str {
+        &self.queue.name
+    }
+
+    /// Says what the receiver can do itself from now on.
+    pub fn set_offload(&self, offload: Offload) {
+        self.queue.offload.set(offload);
+    }
+
+    /// What has happened here.
+    pub fn counts(&self) -> &Counts {
+        &self.queue.counts
+    }
+
+    /// Sends a frame to whom it is for.
+    ///
+    /// # Errors
+    /// [`Malformed`]: nobody gets it.
+    pub fn send(&self, packet: Packet) -> Result<(), Malformed> {
+        let counts = self.counts();
+        if let Err(malformed) = packet.judge() {
+            count(&counts.malformed, 1);
+            return Err(malformed);
+        }
+        count(&counts.sent, 1);
+        count(&counts.sent_bytes, packet.bytes.len() as u64);
+        self.bridge.forward(self.id, packet);
+        Ok(())
+    }
+
+    /// The oldest frame that waits, as [`Self::set_offload`] wants it.
+    pub fn try_receive(&self) -> Option<Packet> {
+        let packet = self.queue.take()?;
+        count(&self.counts().received, 1);
+        count(&self.counts().received_bytes, packet.bytes.len() as u64);
+        Some(packet)
+    }
+
+    /// Waits for a frame.
+    pub async fn receive(&self) -> Packet {
+        loop {
+            if let Some(packet) = self.try_receive() {
+                return packet;
+            }
+            self.queue.arrived.notified().await;
+        }
+    }
+}
+
+impl Drop for BridgePort {
+    fn drop(&mut self) {
+        self.bridge.0.ports.borrow_mut().remove(&self.id);
+        self.bridge.0.table.borrow_mut().forget(self.id);
+    }
+}
