@@ -9,13 +9,14 @@ use core::cell::Cell;
 
 use oxen_dom0::archive::Archive;
 use oxen_dom0::balloon::controller;
+use oxen_dom0::bridge::Bridge;
 use oxen_dom0::device::Disks;
 use oxen_dom0::options::Options;
 use oxen_dom0::store::server::StoreHandle;
 use oxen_dom0::system::System;
 use oxen_dom0::terminal::Terminal;
 use oxen_dom0::toolstack::{ends, lifecycle, nodes, shell};
-use oxen_domu_lib::{control, entry, println, start_info, task};
+use oxen_domu_lib::{control, entry, println, start_info, task, time};
 
 entry!(run);
 
@@ -29,6 +30,7 @@ fn run() {
         terminal: Terminal::new(),
         guests: lifecycle::Guests::default(),
         disks: Disks::find(),
+        bridge: Bridge::new(time::now),
         balloon: controller::Controller::default(),
         failed: Cell::new(false),
     });

@@ -7,6 +7,7 @@ use oxen_domu_lib::{machine, sched};
 
 use crate::archive::Archive;
 use crate::balloon::controller::Controller;
+use crate::bridge::Bridge;
 use crate::device::Disks;
 use crate::options::Options;
 use crate::store::server::StoreHandle;
@@ -27,6 +28,8 @@ pub struct System {
     pub guests: Guests,
     /// The machine's disks.
     pub disks: Disks,
+    /// The network of guests and machine.
+    pub bridge: Bridge,
     /// Memory targets.
     pub balloon: Controller,
     /// Whether a command of the script has failed.

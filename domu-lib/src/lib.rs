@@ -24,6 +24,7 @@ pub mod console;
 pub mod event;
 pub mod frontend;
 pub mod grant;
+pub mod handshake;
 pub mod memory;
 mod panic;
 #[expect(unreachable_pub, reason = "what is public in there is handed out by the rooms that it belongs to")]

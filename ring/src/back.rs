@@ -126,10 +126,19 @@ where
     /// # Errors
     /// [`Overrun`]: the frontend claims more requests than there are slots.
     pub fn final_check(&mut self) -> Result<bool, Overrun> {
-        if self.pending()? != 0 {
+        self.final_check_for(1)
+    }
+
+    /// [`Self::final_check`] for who can do nothing with less than `count` requests, which is at least one: the event
+    /// comes with the last of them.
+    ///
+    /// # Errors
+    /// [`Overrun`]: the frontend claims more requests than there are slots.
+    pub fn final_check_for(&mut self, count: u32) -> Result<bool, Overrun> {
+        if self.pending()? >= count {
             return Ok(true);
         }
-        self.shared.wish(Index::ReqEvent, self.req_cons);
-        Ok(self.pending()? != 0)
+        self.shared.wish(Index::ReqEvent, self.req_cons.wrapping_add(count.saturating_sub(1)));
+        Ok(self.pending()? >= count)
     }
 }

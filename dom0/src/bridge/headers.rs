@@ -115,7 +115,7 @@ impl Headers {
             Transport::Udp => PROTOCOL_UDP,
         };
         let addresses = bytes.get(addresses..addresses + count).unwrap_or_default();
-        Sum::default().add(addresses).add_number(protocol.into()).add_number(u32::try_from(length).unwrap_or(0))
+        Sum::default().over(addresses).plus(protocol.into()).plus(u32::try_from(length).unwrap_or(0))
     }
 
     /// Stores a number of the network's byte order.

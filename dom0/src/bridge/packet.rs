@@ -148,7 +148,7 @@ impl Packet {
     pub fn finish_checksum(&mut self) {
         if let Checksum::Partial { start, offset } = self.checksum {
             let start = usize::from(start);
-            let sum = Sum::default().add(self.bytes.get(start..).unwrap_or_default()).result();
+            let sum = Sum::default().over(self.bytes.get(start..).unwrap_or_default()).result();
             if let Some(field) =
                 self.bytes.get_mut(start + usize::from(offset)..).and_then(|rest| rest.first_chunk_mut())
             {

@@ -69,7 +69,7 @@ impl Cut<'_> {
                 let id = u16::from_be_bytes(field).wrapping_add(narrow(index)?);
                 headers.put16(bytes, network + 4, id)?;
                 headers.put16(bytes, network + 10, 0)?;
-                let sum = Sum::default().add(bytes.get(network..transport).ok_or(Malformed)?).result();
+                let sum = Sum::default().over(bytes.get(network..transport).ok_or(Malformed)?).result();
                 headers.put16(bytes, network + 10, sum)?;
             }
             Network::V6 => headers.put16(bytes, network + 4, narrow(length - network - 40)?)?,

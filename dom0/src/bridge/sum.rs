@@ -6,7 +6,7 @@ pub struct Sum(u64);
 
 impl Sum {
     /// Adds bytes; a last odd one counts as if a zero followed.
-    pub fn add(mut self, bytes: &[u8]) -> Self {
+    pub fn over(mut self, bytes: &[u8]) -> Self {
         // Words of 32 bits are two of 16 with a carry between them, which is what folding takes care of.
         let (quads, rest) = bytes.as_chunks::<4>();
         for quad in quads {
@@ -21,7 +21,7 @@ impl Sum {
     }
 
     /// Adds a number.
-    pub const fn add_number(mut self, number: u32) -> Self {
+    pub const fn plus(mut self, number: u32) -> Self {
         self.0 += number as u64;
         self
     }
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn a_known_header_sums_up() {
         let header = [0x45, 0, 0, 0x73, 0, 0, 0x40, 0, 0x40, 0x11, 0, 0, 0xc0, 0xa8, 0, 1, 0xc0, 0xa8, 0, 0xc7];
-        assert_eq!(Sum::default().add(&header).result(), 0xb861);
+        assert_eq!(Sum::default().over(&header).result(), 0xb861);
     }
 
     proptest! {
@@ -62,7 +62,7 @@ mod tests {
             while plain > 0xffff {
                 plain = (plain & 0xffff) + (plain >> 16);
             }
-            prop_assert_eq!(Sum::default().add(&bytes).not_inverted(), plain as u16);
+            prop_assert_eq!(Sum::default().over(&bytes).not_inverted(), plain as u16);
         }
     }
 }

@@ -47,9 +47,9 @@ fn at16(bytes: &[u8], at: usize) -> u16 {
 fn sums_up(packet: &Packet) -> bool {
     let headers = headers::Headers::parse(&packet.bytes).unwrap();
     let rest = &packet.bytes[headers.transport_at..];
-    let transport = headers.pseudo_sum(&packet.bytes, rest.len()).add(rest).result() == 0;
+    let transport = headers.pseudo_sum(&packet.bytes, rest.len()).over(rest).result() == 0;
     let network = &packet.bytes[headers.network_at..headers.transport_at];
-    transport && (headers.network == Network::V6 || sum::Sum::default().add(network).result() == 0)
+    transport && (headers.network == Network::V6 || sum::Sum::default().over(network).result() == 0)
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_blank_checksum_is_filled_in_for_who_cannot() {
             assert_eq!(finished.checksum, Checksum::Validated);
             let headers = headers::Headers::parse(&finished.bytes).unwrap();
             let rest = &finished.bytes[headers.transport_at..];
-            assert_eq!(headers.pseudo_sum(&finished.bytes, rest.len()).add(rest).result(), 0);
+            assert_eq!(headers.pseudo_sum(&finished.bytes, rest.len()).over(rest).result(), 0);
         }
     }
 }

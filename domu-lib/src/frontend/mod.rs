@@ -4,7 +4,6 @@ pub mod balloon;
 pub mod block;
 
 pub mod control;
-pub mod handshake;
 
 use alloc::format;
 use alloc::string::String;
@@ -14,6 +13,7 @@ use oxen_abi::errno::Errno;
 use oxen_abi::io::xenbus::XenbusState;
 
 use crate::grant::GrantError;
+use crate::handshake;
 use crate::store::{Error, Store, Watch};
 
 /// Why a frontend could not connect.

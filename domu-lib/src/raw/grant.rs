@@ -11,9 +11,9 @@ use zerocopy::FromZeros;
 use super::hypercall::call3;
 use super::mapping::{Access, Words};
 use super::page::Page;
-use super::tables;
+use super::{tables, view};
 use crate::memory::map::Range;
-use crate::memory::{Mfn, PAGE_SIZE};
+use crate::memory::{Mfn, PAGE_SIZE, p2m};
 
 /// Operations that go to the hypervisor at a time.
 const BATCH: usize = 32;
@@ -247,7 +247,30 @@ impl<'a> Copy<'a> {
         let (dest, to_grant) = destination.pointer();
         let flags =
             if from_grant { abi::GNTCOPY_SOURCE_GREF } else { 0 } | if to_grant { abi::GNTCOPY_DEST_GREF } else { 0 };
-        Self { op: abi::GnttabCopy { source, dest, len: length, flags, status: 0, _pad0: 0 }, pages: PhantomData }
+        Self::of(source, dest, length, flags)
+    }
+
+    /// Copies that fetch what `domain` granted by `reference`, from its byte `offset` on, into memory of ours: one for
+    /// each page of ours.
+    pub fn fetch(list: &mut alloc::vec::Vec<Self>, (domain, reference, offset): (DomId, u32, u16), into: &'a mut [u8]) {
+        let pieces = page_pieces(into.as_ptr() as u64, into.len());
+        list.extend(pieces.map(|(own, at, length)| {
+            let source = granted((domain, reference, offset), at);
+            Self::of(source, own, length, abi::GNTCOPY_SOURCE_GREF)
+        }));
+    }
+
+    /// Copies that put memory of ours into what `domain` granted, from its byte `offset` on.
+    pub fn put(list: &mut alloc::vec::Vec<Self>, from: &'a [u8], (domain, reference, offset): (DomId, u32, u16)) {
+        let pieces = page_pieces(from.as_ptr() as u64, from.len());
+        list.extend(pieces.map(|(own, at, length)| {
+            let dest = granted((domain, reference, offset), at);
+            Self::of(own, dest, length, abi::GNTCOPY_DEST_GREF)
+        }));
+    }
+
+    const fn of(source: abi::GnttabCopyPtr, dest: abi::GnttabCopyPtr, len: u16, flags: u16) -> Self {
+        Self { op: abi::GnttabCopy { source, dest, len, flags, status: 0, _pad0: 0 }, pages: PhantomData }
     }
 
     /// How the copy ended.
@@ -259,11 +282,50 @@ impl<'a> Copy<'a> {
     }
 }
 
+/// Byte `at` behind the first of a granted piece; what lies beyond any page is refused by the hypervisor.
+fn granted((domid, reference, offset): (DomId, u32, u16), at: u16) -> abi::GnttabCopyPtr {
+    abi::GnttabCopyPtr { u: reference.into(), domid, offset: offset.saturating_add(at), _pad0: 0 }
+}
+
+/// The frames behind `length` bytes of this program's memory: where each piece is, which byte of all it begins with,
+/// and how long it is.
+fn page_pieces(address: u64, length: usize) -> impl Iterator<Item = (abi::GnttabCopyPtr, u16, u16)> {
+    let mut done = 0;
+    core::iter::from_fn(move || {
+        let now = address + done as u64;
+        let within = now as usize % PAGE_SIZE;
+        let piece = (PAGE_SIZE - within).min(length - done);
+        let frame = p2m::mfn(view::pfn_of(now)).map_or(p2m::INVALID, |mfn| mfn.0);
+        let own = abi::GnttabCopyPtr { u: frame, domid: DomId::SELF, offset: within as u16, _pad0: 0 };
+        let at = u16::try_from(done).unwrap_or(u16::MAX);
+        done += piece;
+        (piece != 0).then_some((own, at, piece as u16))
+    })
+}
+
 /// Copies; each says by [`Copy::result`] how it ended.
 ///
 /// # Errors
 /// Where the call as a whole was refused.
 pub fn copy(list: &mut [Copy<'_>]) -> Result<(), Errno> {
-    // SAFETY: `Copy` is its operation alone; it writes to granted pages or to a `Page`, which is seen as atomics.
+    // SAFETY: `Copy` is its operation alone; it writes to granted pages, to a `Page`, which is seen as atomics, or to
+    // memory that it borrows from whoever made it.
     unsafe { call(abi::GNTTABOP_COPY, list) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_cut_where_pages_end() {
+        let pieces = |address, length| {
+            page_pieces(address, length).map(|(own, at, n)| (own.offset, at, n)).collect::<alloc::vec::Vec<_>>()
+        };
+        let base = view::DIRECT_MAP;
+        assert_eq!(pieces(base, 4096), [(0, 0, 4096)]);
+        assert_eq!(pieces(base + 4095, 4096), [(4095, 0, 1), (0, 1, 4095)]);
+        assert_eq!(pieces(base + 1, 8192), [(1, 0, 4095), (0, 4095, 4096), (0, 8191, 1)]);
+        assert_eq!(pieces(base + 1, 0), []);
+    }
 }

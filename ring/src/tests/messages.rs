@@ -368,3 +368,19 @@ fn no_event_is_lost_and_no_message_torn() {
         }
     });
 }
+
+#[test]
+fn a_backend_that_needs_several_requests_is_called_with_the_last() {
+    let pages = pages(1);
+    let mut front = TxFront::new(&pages).unwrap();
+    let mut back = TxBack::attach(&pages).unwrap();
+    front.push(&tx(0)).unwrap();
+    assert!(front.publish());
+    assert_eq!(back.final_check_for(3), Ok(false));
+    front.push(&tx(1)).unwrap();
+    assert!(!front.publish(), "two are not enough");
+    front.push(&tx(2)).unwrap();
+    assert!(front.publish());
+    assert_eq!(back.final_check_for(3), Ok(true));
+    assert_eq!(back.final_check_for(4), Ok(false));
+}

@@ -19,9 +19,9 @@ use zerocopy::FromZeros;
 use super::request::{self, SECTOR};
 use super::{BlockError, Done, Geometry, Order, Pool, Work};
 use crate::event::Port;
-use crate::frontend::handshake::Step;
 use crate::frontend::{ConnectError, Device};
 use crate::grant::{Access, Grant};
+use crate::handshake::Step;
 use crate::sync::{Receiver, Sender};
 use crate::task::{Either, select};
 
