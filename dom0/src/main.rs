@@ -10,7 +10,7 @@ use core::cell::Cell;
 use oxen_dom0::archive::Archive;
 use oxen_dom0::balloon::controller;
 use oxen_dom0::bridge::Bridge;
-use oxen_dom0::device::Disks;
+use oxen_dom0::device::{Disks, interrupt::Lines};
 use oxen_dom0::options::Options;
 use oxen_dom0::store::server::StoreHandle;
 use oxen_dom0::system::System;
@@ -23,14 +23,15 @@ entry!(run);
 fn run() {
     // Port access is for drivers and for ending QEMU; a hypervisor that emulates it needs no level.
     let _ = control::set_iopl(3);
+    let lines = Lines::default();
     let system = Rc::new(System {
         store: StoreHandle::new(),
         archive: Archive::new(start_info::module().unwrap_or_default()),
         options: Options::parse(&start_info::command_line()),
         terminal: Terminal::new(),
         guests: lifecycle::Guests::default(),
-        disks: Disks::find(),
         bridge: Bridge::new(time::now),
+        disks: Disks::find(&lines),
         balloon: controller::Controller::default(),
         failed: Cell::new(false),
     });

@@ -1,5 +1,6 @@
 //! Disks of this machine, and how guests' disks are opened on them.
 
+pub mod interrupt;
 pub mod pci;
 pub mod ramdisk;
 pub mod virtio;
@@ -15,6 +16,7 @@ use oxen_domu_lib::memory::map::Words;
 use crate::archive::Archive;
 use crate::backend::block::request::Direction;
 use crate::toolstack::config::disk::Disk;
+use interrupt::Lines;
 use ramdisk::RamDisk;
 use virtio_block::VirtioBlock;
 
@@ -139,9 +141,9 @@ pub struct Disks {
 
 impl Disks {
     /// The machine's own disks: `vda`, `vdb` and so on.
-    pub fn find() -> Self {
+    pub fn find(lines: &Lines) -> Self {
         let disks = Self::default();
-        for (disk, letter) in VirtioBlock::find_all().into_iter().zip('a'..='z') {
+        for (disk, letter) in VirtioBlock::find_all(lines).into_iter().zip('a'..='z') {
             disks.add(&format!("vd{letter}"), Medium::Virtio(disk));
         }
         disks

@@ -1,14 +1,16 @@
 //! A virtio device on PCI (version 1): its registers, the start of a driver, its interrupt.
 
+use alloc::{rc::Rc, vec::Vec};
 use core::sync::atomic::Ordering;
 
-use oxen_domu_lib::event::Port;
 use oxen_domu_lib::memory::{
     PAGE_SIZE, Page,
     map::{Mapping, Words},
 };
-use oxen_domu_lib::{control, println, time};
+use oxen_domu_lib::sync::Notify;
+use oxen_domu_lib::{task, time};
 
+use super::interrupt::{Lines, Source};
 use super::pci::Function;
 use super::virtqueue::{Dma, MOST, VirtQueue};
 
@@ -96,23 +98,55 @@ impl Registers {
     }
 }
 
+/// The status of a device's interrupt.
+#[derive(Debug)]
+struct Interrupt {
+    status: Registers,
+    raised: Notify,
+}
+
+impl Source for Interrupt {
+    fn serve(&self) {
+        // Reading the status takes the interrupt back.
+        if self.status.read8(0) != 0 {
+            self.raised.notify();
+        }
+    }
+}
+
+/// A queue of a device, and how the device is told of what stands in it.
+#[derive(Debug)]
+pub struct Queue {
+    /// The chains.
+    pub ring: VirtQueue<Page>,
+    index: u16,
+    bell: usize,
+}
+
 /// A device whose driver has started.
 #[derive(Debug)]
 pub struct VirtioDevice {
     common: Registers,
     notify: Registers,
     notify_unit: u32,
-    interrupt: Registers,
+    interrupt: Rc<Interrupt>,
+    /// Whether interrupts arrive; otherwise the device is polled.
+    interrupts: bool,
     /// The device's own registers.
     pub config: Registers,
     /// Features that both sides have.
     pub features: u64,
-    line: Option<(u32, Port)>,
 }
 
 impl VirtioDevice {
-    /// Resets a device and agrees on features, of which `wanted` are of use.
-    pub fn start(function: Function, wanted: u64) -> Option<Self> {
+    /// Finds and starts all devices of one kind, in the order of their places on the bus.
+    pub fn find_all<T>(ids: [u16; 2], start: impl FnMut(Function) -> Option<T>) -> Vec<T> {
+        let is_one = |function: &Function| function.vendor == VENDOR && ids.contains(&function.id);
+        Function::all().into_iter().filter(is_one).filter_map(start).collect()
+    }
+
+    /// Resets a device and agrees on features: `choose` takes of those that are offered what is of use.
+    pub fn start(function: Function, lines: &Lines, choose: impl FnOnce(u64) -> u64) -> Option<Self> {
         let mut found = [None, None, None, None];
         let mut notify_unit = 0;
         for (at, kind) in function.capabilities() {
@@ -131,24 +165,29 @@ impl VirtioDevice {
         }
         let [common, notify, interrupt, config] = found;
         function.enable();
-        let line = function.interrupt_line().and_then(bind);
+        let interrupt = Rc::new(Interrupt { status: interrupt?, raised: Notify::new() });
         let mut device = Self {
             common: common?,
             notify: notify?,
             notify_unit,
-            interrupt: interrupt?,
+            interrupt,
+            interrupts: false,
             config: config?,
             features: 0,
-            line,
         };
-        device.negotiate(wanted).then_some(device)
+        if !device.negotiate(choose) {
+            return None;
+        }
+        let line = function.interrupt_line();
+        device.interrupts = line.is_some_and(|line| lines.connect(line, device.interrupt.clone()));
+        Some(device)
     }
 
     fn status(&self, bit: u8) {
         self.common.write8(0x14, self.common.read8(0x14) | bit);
     }
 
-    fn negotiate(&mut self, wanted: u64) -> bool {
+    fn negotiate(&mut self, choose: impl FnOnce(u64) -> u64) -> bool {
         self.common.write8(0x14, 0);
         while self.common.read8(0x14) != 0 {
             core::hint::spin_loop();
@@ -160,7 +199,7 @@ impl VirtioDevice {
             self.common.write32(0x00, half);
             offered |= u64::from(self.common.read32(0x04)) << (32 * half);
         }
-        self.features = offered & (wanted | VERSION_1);
+        self.features = offered & (choose(offered) | VERSION_1);
         for half in 0..2 {
             self.common.write32(0x08, half);
             self.common.write32(0x0c, (self.features >> (32 * half) & 0xffff_ffff) as u32);
@@ -173,47 +212,42 @@ impl VirtioDevice {
         agreed
     }
 
-    /// Sets the first queue up and lets the device begin.
-    pub fn open_queue(&self) -> Option<VirtQueue<Page>> {
-        self.common.write16(0x16, 0);
+    /// Sets a queue up, before [`VirtioDevice::begin`].
+    pub fn open_queue(&self, index: u16) -> Option<Queue> {
+        self.common.write16(0x16, index);
         let size = self.common.read16(0x18).min(MOST);
         if !size.is_power_of_two() {
             return None;
         }
-        let queue = VirtQueue::new(size, Page::zeroed()?, Page::zeroed()?, Page::zeroed()?);
+        let ring = VirtQueue::new(size, Page::zeroed()?, Page::zeroed()?, Page::zeroed()?);
         self.common.write16(0x18, size);
-        self.common.write64(0x20, Dma::address(&queue.descriptors));
-        self.common.write64(0x28, Dma::address(&queue.available));
-        self.common.write64(0x30, Dma::address(&queue.used));
+        self.common.write64(0x20, Dma::address(&ring.descriptors));
+        self.common.write64(0x28, Dma::address(&ring.available));
+        self.common.write64(0x30, Dma::address(&ring.used));
         self.common.write16(0x1c, 1);
-        self.status(DRIVER_OK);
-        Some(queue)
+        let bell = usize::from(self.common.read16(0x1e)).checked_mul(usize::try_from(self.notify_unit).ok()?)?;
+        Some(Queue { ring, index, bell })
     }
 
-    /// Tells the device of new chains in the first queue.
-    pub fn notify(&self) {
-        self.common.write16(0x16, 0);
-        let unit = usize::try_from(self.notify_unit).unwrap_or(0);
-        self.notify.write16(usize::from(self.common.read16(0x1e)) * unit, 0);
+    /// Lets the device begin.
+    pub fn begin(&self) {
+        self.status(DRIVER_OK);
+    }
+
+    /// Tells the device of new chains in a queue, where it wants to be told.
+    pub fn notify(&self, queue: &Queue) {
+        if queue.ring.wants_notice() {
+            self.notify.write16(queue.bell, queue.index);
+        }
     }
 
     /// Waits until the device may have done something.
     pub async fn wait(&self) {
-        let Some((pirq, port)) = &self.line else {
+        if self.interrupts {
+            // A lost interrupt costs time, not the device.
+            let _ = task::timeout(LOST, self.interrupt.raised.notified()).await;
+        } else {
             time::sleep(POLL).await;
-            return;
-        };
-        // A lost interrupt costs time, not the disk.
-        let _ = oxen_domu_lib::task::timeout(LOST, port.wait()).await;
-        // Reading the status takes the interrupt back.
-        self.interrupt.read8(0);
-        // It was ours to end; if it had ended by itself, nothing happens.
-        let _ = control::end_of_interrupt(*pirq);
+        }
     }
-}
-
-/// Binds an interrupt line; without one the device is polled.
-fn bind(line: u32) -> Option<(u32, Port)> {
-    let bound = control::map_interrupt_line(line).and_then(|pirq| Ok((pirq, Port::bind_pirq(pirq, true)?)));
-    bound.map_err(|errno| println!("interrupt line {line} is polled: {}", errno.name())).ok()
 }

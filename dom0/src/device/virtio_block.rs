@@ -8,9 +8,10 @@ use oxen_domu_lib::memory::Page;
 use oxen_domu_lib::sync::Notify;
 use oxen_domu_lib::task;
 
+use super::interrupt::Lines;
 use super::pci::Function;
-use super::virtio::{VENDOR, VirtioDevice};
-use super::virtqueue::{Buffer, Dma, VirtQueue};
+use super::virtio::{Queue, VirtioDevice};
+use super::virtqueue::{Buffer, Dma};
 use super::{Failure, Piece};
 use crate::backend::block::request::{Direction, SECTOR};
 
@@ -38,7 +39,7 @@ const STATUS_AT: usize = 32;
 #[derive(Debug)]
 pub struct VirtioBlock {
     device: VirtioDevice,
-    queue: RefCell<VirtQueue<Page>>,
+    queue: RefCell<Queue>,
     slots: Vec<Page>,
     sectors: u64,
     most_pieces: usize,
@@ -58,21 +59,20 @@ struct Done {
 
 impl VirtioBlock {
     /// Finds and starts all virtio disks, in the order of their places on the bus.
-    pub fn find_all() -> Vec<Rc<Self>> {
-        let is_disk = |f: &Function| f.vendor == VENDOR && DEVICE_IDS.contains(&f.id);
-        let started = Function::all().into_iter().filter(is_disk).filter_map(Self::start);
-        let disks: Vec<_> = started.map(Rc::new).collect();
-        for disk in &disks {
+    pub fn find_all(lines: &Lines) -> Vec<Rc<Self>> {
+        VirtioDevice::find_all(DEVICE_IDS, |function| {
+            let disk = Rc::new(Self::start(function, lines)?);
             task::spawn(disk.clone().run());
-        }
-        disks
+            Some(disk)
+        })
     }
 
-    fn start(function: Function) -> Option<Self> {
+    fn start(function: Function, lines: &Lines) -> Option<Self> {
         let wanted = FEATURE_SEG_MAX | FEATURE_READ_ONLY | FEATURE_FLUSH | FEATURE_DISCARD;
-        let device = VirtioDevice::start(function, wanted)?;
-        let queue = device.open_queue()?;
-        let size = queue.room();
+        let device = VirtioDevice::start(function, lines, |_| wanted)?;
+        let queue = device.open_queue(0)?;
+        device.begin();
+        let size = queue.ring.room();
         let segments = if device.features & FEATURE_SEG_MAX == 0 { 1 } else { device.config.read32(12) };
         let slots = (0..size.div_ceil(SLOTS_PER_PAGE)).map(|_| Page::zeroed()).collect::<Option<Vec<_>>>()?;
         Some(Self {
@@ -154,7 +154,7 @@ impl VirtioBlock {
 
     async fn request(&self, kind: u32, sector: u64, data: &[Buffer], range: Option<(u64, u64)>) -> Result<(), Failure> {
         let extra = 2 + usize::from(range.is_some());
-        while self.queue.borrow().room() < data.len() + extra {
+        while self.queue.borrow().ring.room() < data.len() + extra {
             self.room.notified().await;
         }
         let done = self.submit(kind, sector, data, range).ok_or(Failure)?;
@@ -169,7 +169,7 @@ impl VirtioBlock {
 
     fn submit(&self, kind: u32, sector: u64, data: &[Buffer], range: Option<(u64, u64)>) -> Option<Rc<Done>> {
         let mut queue = self.queue.borrow_mut();
-        let (words, address) = self.slot(queue.next_head()?)?;
+        let (words, address) = self.slot(queue.ring.next_head()?)?;
         let put = |at: usize, value: u64| {
             let halves = [value & 0xffff_ffff, value >> 32];
             for (word, half) in words.iter().skip(at / 4).zip(halves) {
@@ -188,13 +188,11 @@ impl VirtioBlock {
         }
         chain.extend_from_slice(data);
         chain.push(Buffer { address: address + STATUS_AT as u64, length: 1, device_writes: true });
-        let head = queue.offer(&chain)?;
+        let head = queue.ring.offer(&chain)?;
         let done = Rc::new(Done::default());
         *self.out.borrow_mut().get_mut(usize::from(head))? = Some(done.clone());
         self.in_flight.set(self.in_flight.get() + 1);
-        if queue.wants_notice() {
-            self.device.notify();
-        }
+        self.device.notify(&queue);
         self.submitted.notify();
         Some(done)
     }
@@ -218,9 +216,9 @@ impl VirtioBlock {
             }
             self.device.wait().await;
             loop {
-                let head = self.queue.borrow_mut().take_used();
-                match head {
-                    Some(head) => self.finish(head),
+                let used = self.queue.borrow_mut().ring.take_used();
+                match used {
+                    Some(used) => self.finish(used.head),
                     None => break,
                 }
             }

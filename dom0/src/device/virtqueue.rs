@@ -28,6 +28,8 @@ pub const MOST: u16 = 256;
 
 const NEXT: u32 = 1;
 const DEVICE_WRITES: u32 = 2;
+/// In the lower half of word 0 of either index page: no interrupt is wanted, or no notice.
+const QUIET: u32 = 1;
 
 /// One buffer of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,15 @@ pub struct Buffer {
     pub length: u32,
     /// The device writes it, or else reads it.
     pub device_writes: bool,
+}
+
+/// A chain that came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// The head by which it was offered.
+    pub head: u16,
+    /// Bytes that the device says it wrote.
+    pub written: u32,
 }
 
 /// A queue of `size` descriptors in three pages.
@@ -54,6 +65,7 @@ pub struct VirtQueue<M> {
     chains: Vec<Vec<u16>>,
     offered: u16,
     taken: u16,
+    quiet: bool,
 }
 
 impl<M: Dma> VirtQueue<M> {
@@ -69,6 +81,7 @@ impl<M: Dma> VirtQueue<M> {
             chains: (0..size).map(|_| Vec::new()).collect(),
             offered: 0,
             taken: 0,
+            quiet: false,
         }
     }
 
@@ -118,29 +131,43 @@ impl<M: Dma> VirtQueue<M> {
         self.offered = self.offered.wrapping_add(1);
         // The device must see the chain before the index.
         fence(Ordering::SeqCst);
-        Self::put(&self.available, 0, u32::from(self.offered) << 16);
-        fence(Ordering::SeqCst);
+        self.publish();
         Some(head)
+    }
+
+    /// Says how far chains are offered, and whether the device shall interrupt.
+    fn publish(&self) {
+        Self::put(&self.available, 0, u32::from(self.offered) << 16 | if self.quiet { QUIET } else { 0 });
+        fence(Ordering::SeqCst);
+    }
+
+    /// Asks the device not to interrupt when chains are done, or to do so again. What came back before the device knew
+    /// must be looked for once more.
+    pub fn be_quiet(&mut self, quiet: bool) {
+        self.quiet = quiet;
+        self.publish();
     }
 
     /// Whether the device wants to be told of new chains.
     pub fn wants_notice(&self) -> bool {
-        Self::get(&self.used, 0) & 1 == 0
+        Self::get(&self.used, 0) & QUIET == 0
     }
 
-    /// Takes back the next chain that the device is done with.
-    pub fn take_used(&mut self) -> Option<u16> {
-        let used = Self::get(&self.used, 0) >> 16;
-        if used == u32::from(self.taken) {
-            return None;
+    /// Takes back the next chain that the device is done with; passes over heads that were never offered.
+    pub fn take_used(&mut self) -> Option<Used> {
+        while Self::get(&self.used, 0) >> 16 != u32::from(self.taken) {
+            fence(Ordering::SeqCst);
+            let slot = 1 + usize::from(self.taken & (self.size - 1)) * 2;
+            self.taken = self.taken.wrapping_add(1);
+            let (head, written) = (Self::get(&self.used, slot), Self::get(&self.used, slot + 1));
+            let Ok(head) = u16::try_from(head) else { continue };
+            let Some(chain) = self.chains.get_mut(usize::from(head)).map(core::mem::take) else { continue };
+            self.free.extend(chain.iter().rev());
+            if !chain.is_empty() {
+                return Some(Used { head, written });
+            }
         }
-        fence(Ordering::SeqCst);
-        let slot = usize::from(self.taken & (self.size - 1));
-        self.taken = self.taken.wrapping_add(1);
-        let head = u16::try_from(Self::get(&self.used, 1 + slot * 2)).ok()?;
-        let chain = core::mem::take(self.chains.get_mut(usize::from(head))?);
-        self.free.extend(chain.iter().rev());
-        (!chain.is_empty()).then_some(head)
+        None
     }
 }
 
@@ -200,6 +227,29 @@ mod tests {
         assert_eq!(queue.take_used(), None);
     }
 
+    #[test]
+    fn heads_that_were_never_offered_are_passed_over() {
+        let mut queue = queue(4);
+        let head = queue.offer(&[buffer(1); 2]).unwrap();
+        for (slot, said) in [9, u32::MAX, u32::from(head), u32::from(head)].into_iter().enumerate() {
+            queue.used.0[1 + slot * 2].store(said, Ordering::Relaxed);
+        }
+        queue.used.0[0].store(4 << 16, Ordering::Relaxed);
+        assert_eq!(queue.take_used(), Some(Used { head, written: 0 }));
+        assert_eq!((queue.take_used(), queue.room()), (None, 4));
+    }
+
+    #[test]
+    fn a_wish_for_quiet_lasts_until_it_is_taken_back() {
+        let mut queue = queue(4);
+        let wish = |queue: &VirtQueue<Fake>| queue.available.0[0].load(Ordering::Relaxed);
+        queue.be_quiet(true);
+        queue.offer(&[buffer(1)]).unwrap();
+        assert_eq!(wish(&queue), 1 << 16 | QUIET);
+        queue.be_quiet(false);
+        assert_eq!(wish(&queue), 1 << 16);
+    }
+
     proptest! {
         #[test]
         fn chains_arrive_whole_and_come_back_once(steps in proptest::collection::vec((1usize..5, any::<bool>()), 1..200)) {
@@ -220,8 +270,9 @@ mod tests {
                     let slot = usize::from(done & 15);
                     queue.used.0[1 + slot * 2].store(head.into(), Ordering::Relaxed);
                     done = done.wrapping_add(1);
+                    queue.used.0[2 + slot * 2].store(done.into(), Ordering::Relaxed);
                     queue.used.0[0].store(u32::from(done) << 16, Ordering::Relaxed);
-                    prop_assert_eq!(queue.take_used(), Some(head));
+                    prop_assert_eq!(queue.take_used(), Some(Used { head, written: done.into() }));
                     prop_assert_eq!(queue.take_used(), None);
                 }
             }
