@@ -1,0 +1,250 @@
+//! A virtio network card: frames copied between the bridge's buffers and pages that the device reaches.
+//!
+//! What the card can leave to others, or do for us, is what the device offers: QEMU offers checksums and segmentation
+//! only where what stands behind the card takes them (a tap device does, its user network does not).
+
+mod header;
+
+use alloc::{rc::Rc, vec::Vec};
+use core::cell::{Cell, RefCell};
+
+use oxen_domu_lib::memory::{PAGE_SIZE, Page, bytes};
+use oxen_domu_lib::sync::Notify;
+
+use self::header::{HEADER, Header};
+use super::interrupt::Lines;
+use super::pci::Function;
+use super::virtio::{Queue, VirtioDevice};
+use super::virtqueue::{Buffer, Dma};
+use crate::bridge::{LONGEST, Mac, Offload, Packet};
+
+const DEVICE_IDS: [u16; 2] = [0x1000, 0x1041];
+
+const FEATURE_CHECKSUM: u64 = 1;
+const FEATURE_GUEST_CHECKSUM: u64 = 1 << 1;
+const FEATURE_MAC: u64 = 1 << 5;
+const FEATURE_GUEST_TSO: u64 = 1 << 7 | 1 << 8;
+const FEATURE_HOST_TSO4: u64 = 1 << 11;
+const FEATURE_HOST_TSO6: u64 = 1 << 12;
+const FEATURE_MERGED_BUFFERS: u64 = 1 << 15;
+
+const RECEIVE: u16 = 0;
+const TRANSMIT: u16 = 1;
+
+/// Pages of the longest frame with its header.
+const MOST_PAGES: usize = (LONGEST + HEADER).div_ceil(PAGE_SIZE);
+/// Buffers given back to the device before it is told.
+const BATCH: usize = 32;
+
+/// What has gone wrong at a card.
+#[derive(Debug, Default)]
+pub struct Losses {
+    /// Frames that the device delivered and that could not be what they said.
+    pub malformed: Cell<u64>,
+    /// Frames that the device cannot carry.
+    pub refused: Cell<u64>,
+}
+
+/// One network card.
+#[derive(Debug)]
+pub struct VirtioNet {
+    device: VirtioDevice,
+    address: Option<Mac>,
+    receive: RefCell<Queue>,
+    /// The page of each receive buffer, by head.
+    buffers: RefCell<Vec<Option<Page>>>,
+    /// Buffers that were given back and of which the device was not told.
+    returned: Cell<usize>,
+    transmit: RefCell<Queue>,
+    /// The pages of each chain that is being sent, by head.
+    sending: RefCell<Vec<Vec<Page>>>,
+    idle: RefCell<Vec<Page>>,
+    done: Notify,
+    /// What has gone wrong.
+    pub losses: Losses,
+}
+
+/// Features of use among those that are offered.
+fn choose(offered: u64) -> u64 {
+    let mut wanted = FEATURE_MAC | FEATURE_MERGED_BUFFERS | FEATURE_CHECKSUM | FEATURE_GUEST_CHECKSUM;
+    // A segmented frame can be as long as many pages: without merging each buffer would have to be.
+    if offered & FEATURE_MERGED_BUFFERS != 0 && offered & FEATURE_GUEST_CHECKSUM != 0 {
+        wanted |= FEATURE_GUEST_TSO;
+    }
+    if offered & FEATURE_CHECKSUM != 0 {
+        wanted |= FEATURE_HOST_TSO4 | FEATURE_HOST_TSO6;
+    }
+    wanted
+}
+
+impl VirtioNet {
+    /// Finds and starts all virtio network cards, in the order of their places on the bus.
+    pub fn find_all(lines: &Lines) -> Vec<Rc<Self>> {
+        VirtioDevice::find_all(DEVICE_IDS, |function| Self::start(function, lines).map(Rc::new))
+    }
+
+    fn start(function: Function, lines: &Lines) -> Option<Self> {
+        let device = VirtioDevice::start(function, lines, choose)?;
+        let (receive, mut transmit) = (device.open_queue(RECEIVE)?, device.open_queue(TRANSMIT)?);
+        // What was sent is taken back when something else is to be sent.
+        transmit.ring.be_quiet(true);
+        let word = |at: usize| device.config.read32(at).to_le_bytes();
+        let ([a, b, c, d], [e, f, ..]) = (word(0), word(4));
+        let address = (device.features & FEATURE_MAC != 0).then_some(Mac([a, b, c, d, e, f]));
+        let slots = receive.ring.room();
+        let card = Self {
+            address,
+            buffers: RefCell::new((0..slots).map(|_| None).collect()),
+            sending: RefCell::new((0..transmit.ring.room()).map(|_| Vec::new()).collect()),
+            receive: RefCell::new(receive),
+            returned: Cell::new(0),
+            transmit: RefCell::new(transmit),
+            idle: RefCell::default(),
+            done: Notify::new(),
+            losses: Losses::default(),
+            device,
+        };
+        card.device.begin();
+        for _ in 0..slots {
+            card.give_buffer(Page::zeroed()?);
+        }
+        card.tell();
+        Some(card)
+    }
+
+    /// The card's own address.
+    pub fn address(&self) -> Option<Mac> {
+        self.address
+    }
+
+    /// What may be left to the card.
+    pub fn offload(&self) -> Offload {
+        let has = |feature: u64| self.device.features & feature != 0;
+        let long = self.sending.borrow().len() >= 2 * MOST_PAGES;
+        Offload {
+            checksum_v4: has(FEATURE_CHECKSUM),
+            checksum_v6: has(FEATURE_CHECKSUM),
+            segmentation_v4: has(FEATURE_HOST_TSO4) && long,
+            segmentation_v6: has(FEATURE_HOST_TSO6) && long,
+        }
+    }
+
+    /// Waits for a frame.
+    pub async fn receive(&self) -> Packet {
+        loop {
+            if let Some(packet) = self.try_receive() {
+                return packet;
+            }
+            self.tell();
+            self.device.wait().await;
+            self.done.notify();
+        }
+    }
+
+    /// The next frame that has arrived.
+    fn try_receive(&self) -> Option<Packet> {
+        loop {
+            let (mut header, mut frame) = ([0; HEADER], Vec::new());
+            self.take_buffer(&mut header, &mut frame)?;
+            let header = Header::parse(header);
+            let merged = self.device.features & FEATURE_MERGED_BUFFERS != 0;
+            let buffers = if merged { header.buffers } else { 1 };
+            // The device shows all buffers of a frame at once: what is missing will not come.
+            let whole = (1..buffers).all(|_| self.take_buffer(&mut [], &mut frame).is_some());
+            match header.packet(frame).filter(|_| whole) {
+                Some(packet) => return Some(packet),
+                None => self.losses.malformed.set(self.losses.malformed.get() + 1),
+            }
+        }
+    }
+
+    /// Fills `header` with the first bytes of the next buffer, adds the others to `frame`, and gives the buffer back.
+    fn take_buffer(&self, header: &mut [u8], frame: &mut Vec<u8>) -> Option<()> {
+        let used = self.receive.borrow_mut().ring.take_used()?;
+        let page = self.buffers.borrow_mut().get_mut(usize::from(used.head))?.take()?;
+        let written = usize::try_from(used.written).unwrap_or(PAGE_SIZE).min(PAGE_SIZE);
+        bytes::read(page.words64(), 0, header);
+        let start = frame.len();
+        frame.resize(start + written.saturating_sub(header.len()), 0);
+        bytes::read(page.words64(), header.len(), frame.get_mut(start..).unwrap_or_default());
+        self.give_buffer(page);
+        Some(())
+    }
+
+    fn give_buffer(&self, page: Page) {
+        let buffer = Buffer { address: Dma::address(&page), length: PAGE_SIZE as u32, device_writes: true };
+        let head = self.receive.borrow_mut().ring.offer(&[buffer]);
+        if let Some(place) = head.and_then(|head| self.buffers.borrow_mut().get_mut(usize::from(head))) {
+            *place = Some(page);
+        }
+        self.returned.set(self.returned.get() + 1);
+        if self.returned.get() >= BATCH {
+            self.tell();
+        }
+    }
+
+    /// Tells the device of buffers that were given back.
+    fn tell(&self) {
+        if self.returned.take() != 0 {
+            self.device.notify(&self.receive.borrow());
+        }
+    }
+
+    /// Sends a frame, when there is room for it.
+    pub async fn send(&self, packet: Packet) {
+        let pages = (packet.bytes.len() + HEADER).div_ceil(PAGE_SIZE);
+        if pages > self.sending.borrow().len() {
+            self.losses.refused.set(self.losses.refused.get() + 1);
+            return;
+        }
+        self.reclaim();
+        while self.transmit.borrow().ring.room() < pages {
+            self.transmit.borrow_mut().ring.be_quiet(false);
+            self.reclaim();
+            if self.transmit.borrow().ring.room() < pages {
+                self.done.notified().await;
+                self.reclaim();
+            }
+            self.transmit.borrow_mut().ring.be_quiet(true);
+        }
+        if self.submit(&packet).is_none() {
+            self.losses.refused.set(self.losses.refused.get() + 1);
+        }
+    }
+
+    /// Tells the device of what was sent.
+    pub fn flush(&self) {
+        self.device.notify(&self.transmit.borrow());
+    }
+
+    /// Takes back the pages of what the device has sent.
+    fn reclaim(&self) {
+        while let Some(used) = self.transmit.borrow_mut().ring.take_used() {
+            if let Some(pages) = self.sending.borrow_mut().get_mut(usize::from(used.head)) {
+                self.idle.borrow_mut().append(pages);
+            }
+        }
+    }
+
+    /// Copies a frame behind its header into pages, and offers them.
+    fn submit(&self, packet: &Packet) -> Option<()> {
+        let header = Header::of(packet).bytes();
+        let (first, rest) = packet.bytes.split_at(packet.bytes.len().min(PAGE_SIZE - HEADER));
+        let (mut pages, mut chain) = (Vec::new(), Vec::new());
+        for (index, part) in core::iter::once(first).chain(rest.chunks(PAGE_SIZE)).enumerate() {
+            let idle = self.idle.borrow_mut().pop();
+            let page = idle.or_else(Page::zeroed)?;
+            let start = if index == 0 { HEADER } else { 0 };
+            if index == 0 {
+                bytes::write(page.words64(), 0, &header);
+            }
+            bytes::write(page.words64(), start, part);
+            let length = u32::try_from(start + part.len()).ok()?;
+            chain.push(Buffer { address: Dma::address(&page), length, device_writes: false });
+            pages.push(page);
+        }
+        let head = self.transmit.borrow_mut().ring.offer(&chain)?;
+        *self.sending.borrow_mut().get_mut(usize::from(head))? = pages;
+        Some(())
+    }
+}
