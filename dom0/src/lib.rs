@@ -14,3 +14,4 @@ pub mod store;
 pub mod system;
 pub mod terminal;
 pub mod toolstack;
+pub mod uplink;

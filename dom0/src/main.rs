@@ -16,6 +16,7 @@ use oxen_dom0::store::server::StoreHandle;
 use oxen_dom0::system::System;
 use oxen_dom0::terminal::Terminal;
 use oxen_dom0::toolstack::{ends, lifecycle, nodes, shell};
+use oxen_dom0::uplink;
 use oxen_domu_lib::{control, entry, println, start_info, task, time};
 
 entry!(run);
@@ -38,6 +39,7 @@ fn run() {
     if let Err(why) = nodes::publish_dom0(&system.store) {
         println!("xenstore: {why}");
     }
+    uplink::start(&system.bridge, &lines);
     task::spawn(ends::watch(system.clone()));
     task::spawn(controller::run(system.clone()));
     println!("oxen dom0 ready");

@@ -1,10 +1,11 @@
-//! Disks of this machine, and how guests' disks are opened on them.
+//! Devices of this machine, and how guests' disks are opened on them.
 
 pub mod interrupt;
 pub mod pci;
 pub mod ramdisk;
 pub mod virtio;
 pub mod virtio_block;
+pub mod virtio_net;
 pub mod virtqueue;
 
 use alloc::{collections::BTreeMap, format, rc::Rc, string::String, vec::Vec};

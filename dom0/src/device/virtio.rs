@@ -1,6 +1,6 @@
 //! A virtio device on PCI (version 1): its registers, the start of a driver, its interrupt.
 
-use alloc::{rc::Rc, vec::Vec};
+use alloc::rc::Rc;
 use core::sync::atomic::Ordering;
 
 use oxen_domu_lib::memory::{
@@ -139,10 +139,10 @@ pub struct VirtioDevice {
 }
 
 impl VirtioDevice {
-    /// Finds and starts all devices of one kind, in the order of their places on the bus.
-    pub fn find_all<T>(ids: [u16; 2], start: impl FnMut(Function) -> Option<T>) -> Vec<T> {
-        let is_one = |function: &Function| function.vendor == VENDOR && ids.contains(&function.id);
-        Function::all().into_iter().filter(is_one).filter_map(start).collect()
+    /// The devices of one kind, in the order of their places on the bus.
+    pub fn find(ids: [u16; 2]) -> impl Iterator<Item = Function> {
+        let is_one = move |function: &Function| function.vendor == VENDOR && ids.contains(&function.id);
+        Function::all().into_iter().filter(is_one)
     }
 
     /// Resets a device and agrees on features: `choose` takes of those that are offered what is of use.

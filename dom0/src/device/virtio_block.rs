@@ -60,11 +60,12 @@ struct Done {
 impl VirtioBlock {
     /// Finds and starts all virtio disks, in the order of their places on the bus.
     pub fn find_all(lines: &Lines) -> Vec<Rc<Self>> {
-        VirtioDevice::find_all(DEVICE_IDS, |function| {
-            let disk = Rc::new(Self::start(function, lines)?);
+        let started = VirtioDevice::find(DEVICE_IDS).filter_map(|function| Self::start(function, lines));
+        let disks: Vec<_> = started.map(Rc::new).collect();
+        for disk in &disks {
             task::spawn(disk.clone().run());
-            Some(disk)
-        })
+        }
+        disks
     }
 
     fn start(function: Function, lines: &Lines) -> Option<Self> {

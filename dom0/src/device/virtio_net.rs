@@ -5,7 +5,7 @@
 
 mod header;
 
-use alloc::{rc::Rc, vec::Vec};
+use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
 use oxen_domu_lib::memory::{PAGE_SIZE, Page, bytes};
@@ -78,9 +78,10 @@ fn choose(offered: u64) -> u64 {
 }
 
 impl VirtioNet {
-    /// Finds and starts all virtio network cards, in the order of their places on the bus.
-    pub fn find_all(lines: &Lines) -> Vec<Rc<Self>> {
-        VirtioDevice::find_all(DEVICE_IDS, |function| Self::start(function, lines).map(Rc::new))
+    /// Finds and starts the first virtio network card on the bus. Two could lead to the same network, and frames between
+    /// them would go round.
+    pub fn find(lines: &Lines) -> Option<Self> {
+        VirtioDevice::find(DEVICE_IDS).find_map(|function| Self::start(function, lines))
     }
 
     fn start(function: Function, lines: &Lines) -> Option<Self> {
@@ -104,10 +105,10 @@ impl VirtioNet {
             losses: Losses::default(),
             device,
         };
-        card.device.begin();
         for _ in 0..slots {
             card.give_buffer(Page::zeroed()?);
         }
+        card.device.begin();
         card.tell();
         Some(card)
     }
@@ -132,10 +133,13 @@ impl VirtioNet {
     /// Waits for a frame.
     pub async fn receive(&self) -> Packet {
         loop {
-            if let Some(packet) = self.try_receive() {
+            let packet = self.try_receive();
+            if packet.is_none() || self.returned.get() >= BATCH {
+                self.tell();
+            }
+            if let Some(packet) = packet {
                 return packet;
             }
-            self.tell();
             self.device.wait().await;
             self.done.notify();
         }
@@ -174,13 +178,12 @@ impl VirtioNet {
     fn give_buffer(&self, page: Page) {
         let buffer = Buffer { address: Dma::address(&page), length: PAGE_SIZE as u32, device_writes: true };
         let head = self.receive.borrow_mut().ring.offer(&[buffer]);
-        if let Some(place) = head.and_then(|head| self.buffers.borrow_mut().get_mut(usize::from(head))) {
+        let mut buffers = self.buffers.borrow_mut();
+        if let Some(place) = head.and_then(|head| buffers.get_mut(usize::from(head))) {
             *place = Some(page);
         }
+        drop(buffers);
         self.returned.set(self.returned.get() + 1);
-        if self.returned.get() >= BATCH {
-            self.tell();
-        }
     }
 
     /// Tells the device of buffers that were given back.
@@ -202,6 +205,7 @@ impl VirtioNet {
             self.transmit.borrow_mut().ring.be_quiet(false);
             self.reclaim();
             if self.transmit.borrow().ring.room() < pages {
+                self.flush();
                 self.done.notified().await;
                 self.reclaim();
             }

@@ -1,0 +1,50 @@
+//! The uplink: the machine's own network card as a port of the bridge.
+
+use alloc::{format, rc::Rc};
+use core::iter;
+
+use oxen_domu_lib::{println, task};
+
+use crate::bridge::{Bridge, BridgePort};
+use crate::device::interrupt::Lines;
+use crate::device::virtio_net::VirtioNet;
+
+/// The uplink's name at the bridge.
+pub const NAME: &str = "eth0";
+
+/// Frames after which other tasks have their turn.
+const BURST: usize = 32;
+
+/// Connects the machine's network card, where there is one, with the bridge.
+pub fn start(bridge: &Bridge, lines: &Lines) {
+    let Some(card) = VirtioNet::find(lines).map(Rc::new) else { return };
+    let address = card.address().map_or_else(|| "no address".into(), |address| format!("{address}"));
+    println!("network card {NAME} ({address}) is the bridge's uplink");
+    let port = Rc::new(bridge.attach(NAME));
+    port.set_offload(card.offload());
+    task::spawn(inwards(card.clone(), port.clone()));
+    task::spawn(outwards(card, port));
+}
+
+/// From the network to the guests.
+async fn inwards(card: Rc<VirtioNet>, port: Rc<BridgePort>) {
+    loop {
+        for _ in 0..BURST {
+            // A frame that is not what it says is counted at the port.
+            let _ = port.send(card.receive().await);
+        }
+        task::yield_now().await;
+    }
+}
+
+/// From the guests to the network.
+async fn outwards(card: Rc<VirtioNet>, port: Rc<BridgePort>) {
+    loop {
+        card.send(port.receive().await).await;
+        for packet in iter::from_fn(|| port.try_receive()).take(BURST) {
+            card.send(packet).await;
+        }
+        card.flush();
+        task::yield_now().await;
+    }
+}
