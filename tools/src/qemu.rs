@@ -21,6 +21,9 @@ pub const CPU: &str = "max,-smap";
 /// The CPU model of measurements: a real one, so that figures of other hypervisors compare.
 pub const BENCH_CPU: &str = "EPYC,-monitor,-smap";
 
+/// A network that needs no right and no setup: QEMU gives out addresses (10.0.2.15 first) and forwards connections.
+pub const USER_NETWORK: &str = "user";
+
 /// The I/O port of the device through which dom0 ends the run with a status.
 pub const EXIT_PORT: u16 = 0xf4;
 
@@ -63,6 +66,8 @@ pub struct Machine {
     pub cpu: String,
     /// Disk images, each a virtio-blk device.
     pub disks: Vec<PathBuf>,
+    /// What stands behind the machine's network card, where it has one: QEMU's `-netdev` without an `id`.
+    pub network: Option<String>,
     /// Let virtual time advance by one nanosecond per instruction.
     pub icount: bool,
     /// Wait for a debugger on port 1234.
@@ -86,6 +91,7 @@ impl Machine {
             accel: "tcg".to_owned(),
             cpu: CPU.to_owned(),
             disks: Vec::new(),
+            network: None,
             icount: false,
             debugger: false,
             folder: workspace.out.join("run"),
@@ -129,6 +135,11 @@ impl Machine {
                 qemu.arg("-cdrom").arg(image);
             }
             None => self.boot(&mut qemu)?,
+        }
+        if let Some(network) = &self.network {
+            qemu.arg("-netdev").arg(format!("{network},id=net"));
+            // Nothing boots from the network: the card needs no program of its own in the firmware.
+            qemu.args(["-device", "virtio-net-pci,netdev=net,romfile="]);
         }
         for (index, disk) in self.disks.iter().enumerate() {
             let disk = std::fs::canonicalize(disk).with_context(|| format!("no disk image {}", disk.display()))?;

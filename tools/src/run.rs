@@ -11,7 +11,7 @@ use crate::debian;
 use crate::demo;
 use crate::disk;
 use crate::process::step;
-use crate::qemu::{Machine, Module, add_to_ramdisk};
+use crate::qemu::{Machine, Module, USER_NETWORK, add_to_ramdisk};
 use crate::session::{self, Exit};
 use crate::setup::{Need, require};
 use crate::workspace::Workspace;
@@ -26,6 +26,11 @@ pub struct Args {
     /// A disk image for dom0 to serve; repeat for more. Written to only by guests whose configuration says `w`
     #[arg(long, value_name = "IMAGE")]
     disk: Vec<PathBuf>,
+    /// Give the machine a network card, and --kernel's guest an interface on its network. Behind `=` stands what QEMU's
+    /// `-netdev` takes: options of the user network (`--net=hostfwd=tcp::8080-10.0.2.15:80`) or another network with its
+    /// options (`--net=tap,ifname=tap0,script=no`)
+    #[arg(long, value_name = "NETWORK", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    net: Option<String>,
     /// Memory in MiB: with --kernel the guest's, otherwise the machine's
     #[arg(long, value_name = "MIB")]
     memory: Option<u32>,
@@ -143,6 +148,7 @@ fn machine(workspace: &Workspace, args: &Args, at_terminal: bool, is_demo: bool)
     machine.smp = args.smp;
     machine.accel.clone_from(&args.accel);
     machine.disks.clone_from(&args.disk);
+    machine.network = args.net.as_deref().map(network);
     if let Some(cpu) = &args.cpu {
         machine.cpu.clone_from(cpu);
     }
@@ -169,6 +175,16 @@ fn machine(workspace: &Workspace, args: &Args, at_terminal: bool, is_demo: bool)
     }
     machine.append = format!("{} {}", machine.append, args.hv_append).trim_end().to_owned();
     Ok(machine)
+}
+
+/// QEMU's network for the value of `--net`: the user network, unless the value begins with another's name.
+fn network(value: &str) -> String {
+    let (first, _) = value.split_once(',').unwrap_or((value, ""));
+    match first {
+        "" => USER_NETWORK.to_owned(),
+        options if options.contains('=') => format!("{USER_NETWORK},{value}"),
+        _ => value.to_owned(),
+    }
 }
 
 const GUEST_MEMORY: u32 = 128;
@@ -206,6 +222,9 @@ fn guest_files(kernel: &std::path::Path, args: &Args) -> Result<Vec<(String, Vec
         let disks = ('a'..='z').take(args.disk.len()).map(|letter| format!("\"phy:vd{letter},xvd{letter},w\""));
         config.push_str(&format!("disk = [{}]\n", disks.collect::<Vec<_>>().join(", ")));
     }
+    if args.net.is_some() {
+        config.push_str("vif = [\"\"]\n");
+    }
     files.push(("guest.cfg".to_owned(), config.into_bytes()));
     Ok(files)
 }
@@ -220,5 +239,18 @@ fn judge(exit: Exit, may_power_off: bool, machine: &Machine) -> Result<()> {
         Exit::PoweredOff => bail!("the machine ended before dom0 told its status; transcript: {}", log.display()),
         Exit::Deadline => bail!("not done in time: raise --timeout; transcript: {}", log.display()),
         Exit::Qemu(status) => bail!("QEMU ended with {status:?}; transcript: {}", log.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::network;
+
+    #[test]
+    fn a_network_is_the_users_unless_it_is_named() {
+        assert_eq!(network(""), "user");
+        assert_eq!(network("hostfwd=tcp::80-:80,restrict=on"), "user,hostfwd=tcp::80-:80,restrict=on");
+        assert_eq!(network("tap,ifname=tap0"), "tap,ifname=tap0");
+        assert_eq!(network("user"), "user");
     }
 }
