@@ -17,6 +17,7 @@ pub mod elf;
 pub mod figures;
 pub mod gdb;
 pub mod image;
+pub mod linux_dom0;
 pub mod loc;
 pub mod new_guest;
 pub mod packages;

@@ -57,7 +57,7 @@ pub fn libraries(workspace: &Workspace, names: &[&str]) -> Result<Vec<String>> {
     while !next.is_empty() {
         let asked: Vec<&str> = next.iter().map(String::as_str).collect();
         let needed = depends(workspace, &asked)?;
-        next = needed.into_iter().filter(|name| name.starts_with("lib") && found.insert(name.clone())).collect();
+        next = needed.into_iter().filter(|name| name.contains("lib") && found.insert(name.clone())).collect();
     }
     Ok(found.into_iter().collect())
 }

@@ -9,7 +9,7 @@ use crate::lab::{Lab, Verdict};
 const MIB: usize = 1 << 20;
 
 /// What the guest fs writes (its documentation tells): from 1 MiB on, 4 MiB, each word its offset times a constant.
-fn with_pattern(mut image: Vec<u8>) -> Vec<u8> {
+pub(super) fn with_pattern(mut image: Vec<u8>) -> Vec<u8> {
     for (index, word) in image.chunks_exact_mut(8).enumerate().skip(MIB / 8).take(4 * MIB / 8) {
         word.copy_from_slice(&(index as u64 * 8).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
     }

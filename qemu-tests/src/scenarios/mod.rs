@@ -9,6 +9,7 @@ mod demo;
 mod disks;
 mod guests;
 mod hypercalls;
+mod interop;
 mod linux;
 mod toolstack;
 
@@ -37,6 +38,10 @@ scenarios! {
     linux::debians_kernel_works_as_a_guest_with_a_disk,
     linux::debians_kernel_works_as_dom0_on_two_vcpus,
     linux::debians_kernel_works_as_dom0_and_powers_off,
+    interop::fs_reads_and_writes_through_linuxs_backend,
+    interop::hello_mmu_and_bench_run_on_real_xen,
+    interop::hog_follows_its_target_on_real_xen,
+    interop::the_probe_has_the_same_answers_on_real_xen,
     demo::three_guests_run_and_the_files_read_have_the_hosts_sums,
     hypercalls::version_and_console_answer_as_xen,
     hypercalls::memory_op_gives_and_takes_only_the_domains_frames,

@@ -1,0 +1,88 @@
+//! The same guests on real Xen: Debian's Xen 4.17, Debian's Linux as dom0 and Debian's own `xl` create the samples
+//! from the same kernels and the same configurations.
+
+use anyhow::{Result, ensure};
+use oxen_tools::session::Exit;
+use oxen_tools::{disk, linux_dom0, xen};
+
+use super::disks::with_pattern;
+use super::{guests, hypercalls};
+use crate::lab::{Lab, Report, Verdict};
+
+const MIB: usize = 1 << 20;
+
+/// Boots real Xen with a Linux dom0 that runs the script; `Err` where their packages cannot be had.
+fn on_xen(lab: &Lab<'_>, script: &str, files: &[(&str, &[u8])]) -> Result<Result<Report, Verdict>> {
+    let files: Vec<_> = files.iter().map(|(name, data)| ((*name).to_owned(), data.to_vec())).collect();
+    let machine = xen::find(lab.workspace, "xen".as_ref())
+        .and_then(|xen| linux_dom0::machine(lab.workspace, Some(&xen), lab.folder.join("xen"), script, &files));
+    let machine = match machine {
+        Ok(machine) => machine,
+        Err(error) => return Ok(Err(Verdict::Skipped(format!("no real Xen: {error:#}")))),
+    };
+    let report = lab.boot(&machine)?.ended(Exit::PoweredOff)?;
+    report.says_in_order(&["dom0: ready", "dom0: done"])?.lacks("dom0: no ")?.lacks("did not end in").map(Ok)
+}
+
+/// Boots it, or leaves the scenario with the reason why that is not possible.
+macro_rules! on_xen {
+    ($($argument:expr),*) => {
+        match on_xen($($argument),*)? {
+            Ok(report) => report,
+            Err(skipped) => return Ok(skipped),
+        }
+    };
+}
+
+/// `hello` greets and ends; `mmu` is refused as on Oxen; `bench` measures to its end.
+pub(super) fn hello_mmu_and_bench_run_on_real_xen(lab: &Lab<'_>) -> Result<Verdict> {
+    let script = "create hello.cfg; finish hello 20; create mmu.cfg; finish mmu 20\n\
+        create bench.cfg; finish bench 60; xl list";
+    let report = on_xen!(lab, script, &[]);
+    let report = report.says("(hello) hello from a guest")?.says("(hello) the store calls this domain hello")?;
+    let report = report.says("(bench) bench: null_hypercall ")?.says("(bench) bench: done")?;
+    guests::shows_two_address_spaces(&report)?;
+    let listed = report.transcript().rsplit("Name ").next().unwrap_or_default();
+    ensure!(listed.contains("Domain-0") && !listed.contains("hello"), "a guest that ended is listed:\n{listed}");
+    Ok(Verdict::Passed)
+}
+
+/// The probe's questions have the same answers there, asked from an unprivileged guest.
+pub(super) fn the_probe_has_the_same_answers_on_real_xen(lab: &Lab<'_>) -> Result<Verdict> {
+    let probe = std::fs::read(lab.workspace.out.join("probe"))?;
+    let config = b"name = \"probe\"\nkernel = \"guests/probe\"\nmemory = 32\n";
+    let files: [(&str, &[u8]); 2] = [("probe.cfg", config), ("guests/probe", &probe)];
+    hypercalls::judge(&on_xen!(lab, "create probe.cfg; finish probe 60", &files))
+}
+
+/// `fs` reads an ext4 image and writes a pattern through Linux's block backend.
+pub(super) fn fs_reads_and_writes_through_linuxs_backend(lab: &Lab<'_>) -> Result<Verdict> {
+    let (image, sums) = disk::make(&lab.folder)?;
+    let image = std::fs::read(image)?;
+    let before = disk::noise(11, 16 * MIB);
+    let script = "losetup -r /dev/loop0 /disk.img; ln -s loop0 /dev/vda; create fs.cfg; xl list; finish fs 60\n\
+        rm /dev/vda; losetup /dev/loop1 /noise.img; ln -s loop1 /dev/vda; create fs-write.cfg; finish fs 60\n\
+        sync; echo \"dom0: written $(sha256sum < /noise.img)\"";
+    let report = on_xen!(lab, script, &[("disk.img", &image), ("noise.img", &before)]);
+    let missing = disk::missing(&sums, report.transcript());
+    if !missing.is_empty() {
+        return report.fail(&format!("these files did not show the host's sum: {}", missing.join(", ")));
+    }
+    report.says(&format!("dom0: written {}", disk::sha256(&with_pattern(before))))?;
+    Ok(Verdict::Passed)
+}
+
+/// `hog` follows `xl mem-set`; what it has is what `xl list` shows.
+pub(super) fn hog_follows_its_target_on_real_xen(lab: &Lab<'_>) -> Result<Verdict> {
+    let script = "step() { until_said hog \"domain has $1 MiB, target $1 MiB\" 30; sleep 1; xl list hog; }\n\
+        create hog.cfg memory=64 maxmem=64; step 64; xl mem-set hog 32m; step 32; xl mem-set hog 64m\n\
+        : > /var/log/xen/console/guest-hog.log; step 64; xl shutdown hog; finish hog 20";
+    let report = on_xen!(lab, script, &[]);
+    let listed: Vec<u64> = report.lines_with("hog  ").iter().filter_map(|line| guests::memory_of(line).ok()).collect();
+    ensure!(listed == [64, 32, 64], "xl list shows {listed:?}");
+    if !report.lines_with("pages spoilt").iter().all(|line| line.contains(" 0 pages spoilt")) {
+        return report.fail("what hog held did not stay as it was");
+    }
+    report.lacks("did not say")?;
+    Ok(Verdict::Passed)
+}
