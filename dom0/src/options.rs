@@ -7,12 +7,14 @@ use alloc::{string::String, vec::Vec};
 pub struct Options {
     /// Commands to run instead of a prompt.
     pub script: Option<Vec<String>>,
+    /// Commands that are run at the prompt before anybody types, as if somebody had typed them.
+    pub typed: Vec<String>,
     /// End QEMU through its debug-exit device, so that the host learns success or failure.
     pub debug_exit: bool,
 }
 
 impl Options {
-    /// Reads `script="a; b" debug-exit`.
+    /// Reads `script="a; b" type="c" debug-exit`.
     pub fn parse(cmdline: &str) -> Self {
         let mut options = Self::default();
         for word in words(cmdline) {
@@ -20,6 +22,8 @@ impl Options {
                 options.debug_exit = true;
             } else if let Some(script) = word.strip_prefix("script=") {
                 options.script = Some(commands(script));
+            } else if let Some(typed) = word.strip_prefix("type=") {
+                options.typed = commands(typed);
             }
         }
         options
@@ -44,9 +48,18 @@ pub fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// The commands of a script: separated by semicolons or line ends, empty ones dropped.
+/// The commands of a script: separated by semicolons or line ends outside quotes, empty ones dropped.
 pub fn commands(script: &str) -> Vec<String> {
-    script.split([';', '\n']).map(str::trim).filter(|c| !c.is_empty()).map(String::from).collect()
+    let mut quote = None;
+    let ends = |c: char| {
+        match quote {
+            Some(q) if c == q => quote = None,
+            None if matches!(c, '"' | '\'') => quote = Some(c),
+            _ => {}
+        }
+        c == '\n' || (quote.is_none() && c == ';')
+    };
+    script.split(ends).map(str::trim).filter(|c| !c.is_empty()).map(String::from).collect()
 }
 
 #[cfg(test)]
@@ -58,11 +71,13 @@ mod tests {
         let options = Options::parse("console=com1 script=\"xl create hello.cfg; xl list;; poweroff\" debug-exit");
         assert_eq!(options.script.unwrap(), ["xl create hello.cfg", "xl list", "poweroff"]);
         assert!(options.debug_exit);
+        assert_eq!(Options::parse("type='xl create -c a.cfg'").typed, ["xl create -c a.cfg"]);
         assert_eq!(Options::parse("quiet"), Options::default());
     }
 
     #[test]
-    fn quotes_hold_words_together() {
+    fn quotes_hold_words_and_commands_together() {
+        assert_eq!(commands("send a 'x; y'; xl list;"), ["send a 'x; y'", "xl list"]);
         assert_eq!(words(r#"a  "b c" d'e f' """#), ["a", "b c", "de f", ""]);
     }
 }

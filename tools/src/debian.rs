@@ -7,29 +7,41 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result, ensure};
 
 use crate::build;
-use crate::cpio::Archive;
 use crate::packages;
 use crate::workspace::Workspace;
 
 /// Held while something is made of a package: scenarios run side by side.
 static TURN: Mutex<()> = Mutex::new(());
 
+/// The unpacked package of Debian's present Linux kernel.
+fn kernel_package(workspace: &Workspace) -> Result<PathBuf> {
+    packages::unpack(workspace, &packages::stands_for(workspace, "linux-image-amd64")?)
+}
+
+/// Debian's present Linux kernel as it is shipped: a boot image, `vmlinuz`.
+///
+/// # Errors
+/// Fails where the package cannot be had or holds no kernel.
+pub fn vmlinuz(workspace: &Workspace) -> Result<PathBuf> {
+    std::fs::read_dir(kernel_package(workspace)?.join("boot"))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-")))
+        .context("the package holds no kernel")
+}
+
 /// Debian's present Linux kernel as an ELF file, taken out of its boot image.
 ///
 /// # Errors
-/// Fails where the package cannot be had or holds no kernel that `xz` unpacks.
+/// As [`vmlinuz`]; fails where `xz` does not unpack the image.
 pub fn kernel(workspace: &Workspace) -> Result<PathBuf> {
-    let root = packages::unpack(workspace, &packages::stands_for(workspace, "linux-image-amd64")?)?;
-    let kernel = root.join("vmlinux");
+    let kernel = kernel_package(workspace)?.join("vmlinux");
+    let image = vmlinuz(workspace)?;
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     if kernel.is_file() {
         return Ok(kernel);
     }
-    let image = std::fs::read_dir(root.join("boot"))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-")));
-    let image = std::fs::read(image.context("the package holds no kernel")?)?;
-    let packed = root.join("vmlinux.xz");
+    let image = std::fs::read(image).context("cannot read the kernel's boot image")?;
+    let packed = kernel.with_extension("xz");
     build::write(&packed, payload(&image).context("the kernel's boot image is none")?)?;
     let unpacked = Command::new("xz").arg("-dc").arg(&packed).output().context("cannot start xz")?;
     ensure!(unpacked.status.success(), "xz does not unpack the kernel: {}", String::from_utf8_lossy(&unpacked.stderr));
@@ -37,16 +49,13 @@ pub fn kernel(workspace: &Workspace) -> Result<PathBuf> {
     Ok(kernel)
 }
 
-/// A module of that kernel, by its path under `kernel/`, as the kernel loads it.
+/// The folder with that kernel's modules.
 ///
 /// # Errors
-/// As [`kernel`]; fails where there is no such module.
-pub fn module(workspace: &Workspace, path: &str) -> Result<Vec<u8>> {
-    let kernel = kernel(workspace)?;
-    let versions = kernel.with_file_name("lib/modules");
-    let version = std::fs::read_dir(versions)?.next().context("the package holds no modules")??;
-    let file = version.path().join("kernel").join(path);
-    std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))
+/// As [`vmlinuz`].
+pub fn modules(workspace: &Workspace) -> Result<PathBuf> {
+    let versions = kernel_package(workspace)?.join("lib/modules");
+    Ok(std::fs::read_dir(versions)?.next().context("the package holds no modules")??.path())
 }
 
 /// busybox, linked statically.
@@ -55,34 +64,6 @@ pub fn module(workspace: &Workspace, path: &str) -> Result<Vec<u8>> {
 /// As [`packages::unpack`].
 pub fn busybox(workspace: &Workspace) -> Result<PathBuf> {
     Ok(packages::unpack(workspace, "busybox-static")?.join("bin/busybox"))
-}
-
-/// What the kernel of [`guest`] is told.
-pub const GUEST_ARGS: &str = "console=hvc0 rdinit=/init";
-
-/// The first process of [`guest`]: it shows where it is; with `shell` on the command line it gives a shell.
-const GUEST_INIT: &str = "#!/bin/busybox sh
-/bin/busybox --install -s /bin
-mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
-uname -a; echo \"$(nproc) cpus\"; free -m
-grep -q shell /proc/cmdline && setsid cttyhack sh
-poweroff -f
-";
-
-/// Kernel and ramdisk of a guest: Debian's kernel with busybox.
-///
-/// # Errors
-/// As [`kernel`], and when the ramdisk cannot be written.
-pub fn guest(workspace: &Workspace) -> Result<(PathBuf, PathBuf)> {
-    let mut ramdisk = Archive::default();
-    for folder in ["bin", "dev", "proc", "sys", "mnt"] {
-        ramdisk.add_folder(folder);
-    }
-    ramdisk.add_program("bin/busybox", &std::fs::read(busybox(workspace)?)?);
-    ramdisk.add_program("init", GUEST_INIT.as_bytes());
-    let file = workspace.out.join("debian/guest.cpio");
-    build::write(&file, &ramdisk.finish())?;
-    Ok((kernel(workspace)?, file))
 }
 
 /// The compressed ELF file in a boot image (Linux's `Documentation/arch/x86/boot.rst`): behind the sectors of the setup

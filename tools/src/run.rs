@@ -4,12 +4,12 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
 use crate::build;
-use crate::debian;
 use crate::demo;
 use crate::disk;
+use crate::guest::Guest;
 use crate::process::step;
 use crate::qemu::{Machine, Module, USER_NETWORK, add_to_ramdisk};
 use crate::session::{self, Exit};
@@ -25,15 +25,15 @@ pub struct Args {
     script: Option<String>,
     /// A disk image for dom0 to serve; repeat for more. Written to only by guests whose configuration says `w`
     #[arg(long, value_name = "IMAGE")]
-    disk: Vec<PathBuf>,
-    /// Give the machine a network card, and --kernel's guest an interface on its network. Behind `=` stands what QEMU's
-    /// `-netdev` takes: options of the user network (`--net=hostfwd=tcp::8080-10.0.2.15:80`) or another network with its
-    /// options (`--net=tap,ifname=tap0,script=no`)
+    pub(crate) disk: Vec<PathBuf>,
+    /// Give the machine a network card, and the guest of --kernel or --guest an interface on its network. Behind `=`
+    /// stands what QEMU's `-netdev` takes: options of the user network (`--net=hostfwd=tcp::8080-10.0.2.15:80`) or
+    /// another network with its options (`--net=tap,ifname=tap0,script=no`)
     #[arg(long, value_name = "NETWORK", num_args = 0..=1, require_equals = true, default_missing_value = "")]
-    net: Option<String>,
-    /// Memory in MiB: with --kernel the guest's, otherwise the machine's
+    pub(crate) net: Option<String>,
+    /// Memory in MiB: with --kernel or --guest the guest's, otherwise the machine's
     #[arg(long, value_name = "MIB")]
-    memory: Option<u32>,
+    pub(crate) memory: Option<u32>,
     /// Memory of the machine in MiB
     #[arg(long, value_name = "MIB")]
     machine_memory: Option<u32>,
@@ -45,19 +45,20 @@ pub struct Args {
     as_dom0: Option<PathBuf>,
     /// Create a guest with this kernel
     #[arg(long, value_name = "KERNEL")]
-    kernel: Option<PathBuf>,
-    /// Create a guest of a stock system: `debian` for Debian's present kernel with busybox
+    pub(crate) kernel: Option<PathBuf>,
+    /// Create a guest of a stock system: `debian` is Debian's present kernel with busybox, in 256 MiB, on 2 vcpus. A
+    /// script finds it at its shell's prompt, unless the script creates `debian.cfg` itself
     #[arg(long, value_name = "SYSTEM", conflicts_with_all = ["kernel", "as_dom0"])]
-    guest: Option<String>,
+    pub(crate) guest: Option<String>,
     /// The ramdisk of --kernel's or --as-dom0's kernel
     #[arg(long, value_name = "FILE")]
-    initrd: Option<PathBuf>,
+    pub(crate) initrd: Option<PathBuf>,
     /// The command line of --kernel's or --as-dom0's kernel
     #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
-    append: String,
-    /// Virtual CPUs of --kernel's guest
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    vcpus: u32,
+    pub(crate) append: String,
+    /// Virtual CPUs of the guest [default: 1, of a stock system 2]
+    #[arg(long, value_name = "N")]
+    pub(crate) vcpus: Option<u32>,
     /// Further arguments for the hypervisor
     #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
     hv_append: String,
@@ -84,13 +85,13 @@ pub struct Args {
 /// Fails when something cannot be built or started, or the machine's end was not a success.
 pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     require(&[Need::Qemu])?;
-    let args = &with_stock_guest(workspace, args)?;
     if !args.no_build {
         build_for(workspace, args)?;
     }
     let at_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let is_demo = args.script.is_none() && args.kernel.is_none() && args.as_dom0.is_none() && args.disk.is_empty();
-    let mut machine = machine(workspace, args, at_terminal, is_demo)?;
+    let guest = Guest::of(workspace, args)?;
+    let is_demo = args.script.is_none() && guest.is_none() && args.as_dom0.is_none() && args.disk.is_empty();
+    let mut machine = machine(workspace, args, guest.as_ref(), at_terminal, is_demo)?;
     let limit = Duration::from_secs(args.timeout);
     if at_terminal && args.script.is_none() {
         if is_demo {
@@ -99,7 +100,8 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
                 "at the prompt, `help` names the commands; `xl create -c hello.cfg` creates a guest (also mmu, fs, hog)",
             );
         }
-        step("boot (Ctrl-T x leaves QEMU)");
+        let guests = if guest.is_some() { "; Ctrl-] leaves the guest's console for dom0's prompt" } else { "" };
+        step(&format!("boot (Ctrl-T x leaves QEMU{guests})"));
         return judge(session::interact(&machine)?, true, &machine);
     }
     if is_demo {
@@ -108,19 +110,6 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     step("boot");
     let outcome = session::boot(&machine, true, limit)?;
     judge(outcome.exit, args.as_dom0.is_some(), &machine)
-}
-
-/// Puts the files of `--guest`'s system in the place of `--kernel`, `--initrd` and `--append`.
-fn with_stock_guest(workspace: &Workspace, args: &Args) -> Result<Args> {
-    let mut args = args.clone();
-    let Some(system) = args.guest.take() else { return Ok(args) };
-    ensure!(system == "debian", "no stock system `{system}`: there is `debian`");
-    let (kernel, ramdisk) = debian::guest(workspace)?;
-    args.kernel = Some(kernel);
-    args.initrd = Some(ramdisk);
-    args.memory = args.memory.or(Some(256));
-    args.append = format!("{} {}", debian::GUEST_ARGS, args.append).trim_end().to_owned();
-    Ok(args)
 }
 
 fn build_for(workspace: &Workspace, args: &Args) -> Result<()> {
@@ -136,15 +125,22 @@ fn build_for(workspace: &Workspace, args: &Args) -> Result<()> {
 }
 
 /// Describes the machine that the arguments ask for.
-fn machine(workspace: &Workspace, args: &Args, at_terminal: bool, is_demo: bool) -> Result<Machine> {
-    let script = match (&args.script, &args.kernel) {
-        (Some(script), _) => Some(script.as_str()),
-        (None, Some(_)) => Some("xl create guest.cfg; xl wait guest; poweroff"),
-        (None, None) if is_demo => Some(demo::SCRIPT),
-        (None, None) => Some("xl list; poweroff"),
+fn machine(
+    workspace: &Workspace,
+    args: &Args,
+    guest: Option<&Guest>,
+    at_terminal: bool,
+    is_demo: bool,
+) -> Result<Machine> {
+    let script = args.script.as_deref();
+    let dom0_args = match guest {
+        Some(guest) if at_terminal && script.is_none() => format!("type=\"{}\"", guest.attended()),
+        Some(guest) => dom0_args(Some(&guest.script(script)))?,
+        None if at_terminal => dom0_args(script)?,
+        None if is_demo => dom0_args(Some(demo::SCRIPT))?,
+        None => dom0_args(Some(script.unwrap_or("xl list; poweroff")))?,
     };
-    let script = script.filter(|_| !at_terminal || args.script.is_some());
-    let mut machine = Machine::oxen(workspace, &dom0_args(script)?);
+    let mut machine = Machine::oxen(workspace, &dom0_args);
     machine.smp = args.smp;
     machine.accel.clone_from(&args.accel);
     machine.disks.clone_from(&args.disk);
@@ -159,11 +155,11 @@ fn machine(workspace: &Workspace, args: &Args, at_terminal: bool, is_demo: bool)
         machine.modules = vec![Module { file: kernel.clone(), args: args.append.clone() }];
         machine.modules.extend(args.initrd.iter().map(|file| Module { file: file.clone(), args: String::new() }));
     }
-    if let Some(kernel) = &args.kernel {
-        add_to_ramdisk(workspace, &mut machine, &guest_files(kernel, args)?)?;
+    if let Some(guest) = guest {
+        add_to_ramdisk(workspace, &mut machine, &guest.files()?)?;
         // dom0 unpacks the kernel beside the ramdisk that holds it.
         machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=384M");
-        machine.memory = 1024.max(args.memory.unwrap_or(GUEST_MEMORY) + 640);
+        machine.memory = 1024.max(guest.memory + 640);
     } else if let Some(memory) = args.memory {
         machine.memory = memory;
     }
@@ -187,8 +183,6 @@ fn network(value: &str) -> String {
     }
 }
 
-const GUEST_MEMORY: u32 = 128;
-
 /// dom0's command line: with a script it ends the run by itself.
 ///
 /// # Errors
@@ -197,36 +191,6 @@ pub fn dom0_args(script: Option<&str>) -> Result<String> {
     let Some(script) = script else { return Ok(String::new()) };
     ensure!(!script.contains('"'), "a script cannot hold double quotes; single quotes part words as well");
     Ok(format!("script=\"{script}\" debug-exit"))
-}
-
-/// A guest's kernel, ramdisk and configuration, as files for dom0's ramdisk.
-fn guest_files(kernel: &std::path::Path, args: &Args) -> Result<Vec<(String, Vec<u8>)>> {
-    let read = |path: &std::path::Path| {
-        std::fs::read(path).with_context(|| format!("cannot read the guest's file {}", path.display()))
-    };
-    if args.append.contains('"') {
-        bail!("--append cannot hold double quotes");
-    }
-    let mut files = vec![("guests/guest".to_owned(), read(kernel)?)];
-    let memory = args.memory.unwrap_or(GUEST_MEMORY);
-    let mut config =
-        format!("name = \"guest\"\nkernel = \"guests/guest\"\nmemory = {memory}\nvcpus = {}\n", args.vcpus);
-    if let Some(initrd) = &args.initrd {
-        files.push(("guests/guest.initrd".to_owned(), read(initrd)?));
-        config.push_str("ramdisk = \"guests/guest.initrd\"\n");
-    }
-    if !args.append.is_empty() {
-        config.push_str(&format!("cmdline = \"{}\"\n", args.append));
-    }
-    if !args.disk.is_empty() {
-        let disks = ('a'..='z').take(args.disk.len()).map(|letter| format!("\"phy:vd{letter},xvd{letter},w\""));
-        config.push_str(&format!("disk = [{}]\n", disks.collect::<Vec<_>>().join(", ")));
-    }
-    if args.net.is_some() {
-        config.push_str("vif = [\"\"]\n");
-    }
-    files.push(("guest.cfg".to_owned(), config.into_bytes()));
-    Ok(files)
 }
 
 /// Makes a result of the machine's end. A foreign dom0 and a person at the prompt end by powering off.

@@ -23,6 +23,8 @@ const MOST_INPUT: usize = 4096;
 #[derive(Default)]
 pub struct GuestConsole {
     kept: RefCell<VecDeque<u8>>,
+    /// How many bytes at the end of `kept` no `expect` has passed yet.
+    unheard: Cell<usize>,
     listeners: RefCell<Vec<Sender<Vec<u8>>>>,
     input: RefCell<VecDeque<u8>>,
     wake: Notify,
@@ -82,6 +84,7 @@ impl GuestConsole {
         kept.extend(bytes);
         let excess = kept.len().saturating_sub(KEPT);
         kept.drain(..excess);
+        self.unheard.set((self.unheard.get() + bytes.len()).min(kept.len()));
         for listener in self.listeners.borrow().iter() {
             listener.send(bytes.to_vec());
         }
@@ -99,6 +102,17 @@ impl GuestConsole {
     /// All that is kept.
     pub fn history(&self) -> Vec<u8> {
         self.kept.borrow().iter().copied().collect()
+    }
+
+    /// What was printed behind what [`Self::hear`] was told of, as far as it is kept.
+    pub fn unheard(&self) -> Vec<u8> {
+        let kept = self.kept.borrow();
+        kept.iter().skip(kept.len().saturating_sub(self.unheard.get())).copied().collect()
+    }
+
+    /// So many bytes of [`Self::unheard`] are done with.
+    pub fn hear(&self, count: usize) {
+        self.unheard.set(self.unheard.get().saturating_sub(count));
     }
 
     /// The last lines that are kept.
@@ -141,6 +155,19 @@ mod tests {
         console.publish(b"one\r\ntwo\r\nthree\r\n");
         assert_eq!(console.history().len(), KEPT);
         assert_eq!(console.last_lines(2), b"two\r\nthree");
+    }
+
+    #[test]
+    fn what_was_heard_is_not_told_again() {
+        let console = GuestConsole::default();
+        console.publish(b"login: ");
+        console.hear(3);
+        console.publish(b"# ");
+        assert_eq!(console.unheard(), b"in: # ");
+        console.publish(&[b'x'; KEPT + 1]);
+        assert_eq!(console.unheard().len(), KEPT);
+        console.hear(usize::MAX);
+        assert_eq!(console.unheard(), b"");
     }
 
     #[test]

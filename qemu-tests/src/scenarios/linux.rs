@@ -3,18 +3,15 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use oxen_tools::cpio::Archive;
+use oxen_tools::linux::Ramdisk;
 use oxen_tools::qemu::Module;
 use oxen_tools::session::Exit;
 use oxen_tools::{debian, disk};
 
 use crate::lab::{Lab, Report, Verdict};
 
-/// What runs as its first process: forks, pipes, files, copies, and the arithmetic of checksums and compression.
-const INIT: &str = r#"#!/bin/busybox sh
-/bin/busybox --install -s /bin
-mount -t proc proc /proc; mount -t devtmpfs dev /dev; mount -t tmpfs tmpfs /tmp
-echo "init: $(nproc) cpus"
+/// What it does: forks, pipes, files, copies, and the arithmetic of checksums and compression.
+const WORK: &str = r#"echo "init: $(nproc) cpus"
 i=0; while [ $i -lt 60 ]; do busybox true; i=$((i+1)); done; echo "init: $i processes"
 for j in 1 2 3; do
     (i=0; while [ $i -lt 12 ]; do x=$(echo $i | sed s/1/2/ | tr 3 4); i=$((i+1)); done; echo "init: worker $j") &
@@ -23,47 +20,27 @@ wait
 dd if=/dev/urandom of=/tmp/a bs=64k count=32 2>/dev/null; gzip -c /tmp/a > /tmp/b
 [ "$(gunzip -c /tmp/b | md5sum)" = "$(md5sum < /tmp/a)" ] && echo "init: the sums agree"
 sleep 1; echo "init: slept"
-poweroff -f
 "#;
 
-/// What its first process does as a guest with a disk.
-const GUEST_INIT: &str = r#"#!/bin/busybox sh
-/bin/busybox --install -s /bin
-mount -t proc proc /proc; mount -t devtmpfs dev /dev; mount -t tmpfs tmpfs /tmp
-echo "init: $(nproc) cpus"
-insmod /xen-blkfront.ko
-i=0; while [ ! -b /dev/xvda ] && [ $i -lt 60 ]; do i=$((i+1)); sleep 1; done
+/// What it does as a guest with a disk.
+const DISK_WORK: &str = r#"echo "init: $(nproc) cpus"
 dd if=/dev/urandom of=/tmp/a bs=64k count=32 2>/dev/null
 dd if=/tmp/a of=/dev/xvda bs=64k conv=fsync 2>/dev/null; echo 3 > /proc/sys/vm/drop_caches
 [ "$(dd if=/dev/xvda bs=64k count=32 2>/dev/null | md5sum)" = "$(md5sum < /tmp/a)" ] && echo "init: the disk agrees"
-poweroff -f
 "#;
 
 /// Complaints of Linux about itself.
 const COMPLAINTS: [&str; 5] = ["Kernel panic", "WARNING: CPU", "BUG:", "Call Trace", "segfault"];
 
-/// The kernel, and a ramdisk of busybox, the script and more files.
+/// The kernel, and a ramdisk with what it does.
 struct Linux {
     kernel: PathBuf,
     ramdisk: Vec<u8>,
 }
 
 /// Makes both of what Debian packages; `Err` where that cannot be had.
-fn linux(lab: &Lab<'_>, init: &str, modules: &[&str]) -> Result<Linux, Verdict> {
-    let make = || {
-        let kernel = debian::kernel(lab.workspace)?;
-        let mut ramdisk = Archive::default();
-        for folder in ["bin", "proc", "tmp"] {
-            ramdisk.add_folder(folder);
-        }
-        ramdisk.add_program("bin/busybox", &std::fs::read(debian::busybox(lab.workspace)?)?);
-        ramdisk.add_program("init", init.as_bytes());
-        for path in modules {
-            let name = path.rsplit('/').next().unwrap_or(path);
-            ramdisk.add(name, &debian::module(lab.workspace, path)?);
-        }
-        anyhow::Ok(Linux { kernel, ramdisk: ramdisk.finish() })
-    };
+fn linux(lab: &Lab<'_>, ramdisk: &Ramdisk<'_>) -> Result<Linux, Verdict> {
+    let make = || anyhow::Ok(Linux { kernel: debian::kernel(lab.workspace)?, ramdisk: ramdisk.build()? });
     make().map_err(|error| Verdict::Skipped(format!("no stock kernel: {error:#}")))
 }
 
@@ -74,7 +51,7 @@ fn content(report: Report) -> Result<Report> {
 
 /// Boots Debian's kernel in dom0's place with so many vcpus, and demands that everything was done in its turn.
 fn works(lab: &Lab<'_>, vcpus: u32) -> Result<Verdict> {
-    let linux = match linux(lab, INIT, &[]) {
+    let linux = match linux(lab, &Ramdisk::new(lab.workspace, "dom0").script(WORK)) {
         Ok(linux) => linux,
         Err(verdict) => return Ok(verdict),
     };
@@ -105,7 +82,7 @@ pub(super) fn debians_kernel_works_as_dom0_on_two_vcpus(lab: &Lab<'_>) -> Result
 
 /// blkfront against dom0's backend, on two vcpus, created and buried by dom0's toolstack.
 pub(super) fn debians_kernel_works_as_a_guest_with_a_disk(lab: &Lab<'_>) -> Result<Verdict> {
-    let linux = match linux(lab, GUEST_INIT, &["drivers/block/xen-blkfront.ko"]) {
+    let linux = match linux(lab, &Ramdisk::new(lab.workspace, "linux").disks().script(DISK_WORK)) {
         Ok(linux) => linux,
         Err(verdict) => return Ok(verdict),
     };

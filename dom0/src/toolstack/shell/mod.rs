@@ -22,6 +22,10 @@ pub async fn run(system: Shared) {
             execute(&system, command, false).await;
         }
     }
+    for command in &system.options.typed {
+        println!("{PROMPT}{command}");
+        execute(&system, command, true).await;
+    }
     let mut editor = LineEditor::default();
     terminal::print(PROMPT);
     loop {

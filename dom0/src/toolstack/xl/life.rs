@@ -1,20 +1,16 @@
-//! Commands that begin and end guests, and show their consoles.
+//! Commands that begin and end guests.
 
-use alloc::{format, rc::Rc, string::String, vec::Vec};
+use alloc::{format, string::String, vec::Vec};
 
 use oxen_abi::domctl::{DomctlGetdomaininfo, XEN_DOMINF_PAUSED};
 use oxen_domu_lib::{control, memory, println, task, time};
 
-use super::{Call, Outcome, guest, usage};
+use super::{Call, Outcome, consoles, guest, usage};
 use crate::system::Shared;
 use crate::toolstack::config::{self, GuestConfig};
 use crate::toolstack::ends::{self, End};
 use crate::toolstack::lifecycle::{self, Guest};
 
-/// What leaves a console: Ctrl-].
-const DETACH: u8 = 0x1d;
-/// How long a console may be silent before a script goes on, in nanoseconds.
-const SILENCE: u64 = 10 * time::SECOND;
 /// How long guests get to power off when they are asked to, in nanoseconds.
 const SHUTDOWN_PATIENCE: u64 = 60 * time::SECOND;
 
@@ -45,7 +41,7 @@ pub async fn create(mut call: Call) -> Outcome {
     if !paused {
         lifecycle::unpause(guest.domain.get())?;
     }
-    if attach { show(&call.system, &guest, call.interactive).await } else { Ok(()) }
+    if attach { consoles::show(&call.system, &guest, call.interactive).await } else { Ok(()) }
 }
 
 /// `soak`: what a guest took must all come back.
@@ -169,103 +165,4 @@ fn ask(system: &Shared, guest: &Guest, what: &str) -> Outcome {
     println!("Shutting down domain {} ({what})", domain.0);
     let path = format!("/local/domain/{}/control/shutdown", domain.0);
     system.store.write(&path, what).map_err(|why| format!("xenstore: {why}"))
-}
-
-/// `wait`: shows the guest's console with its name before each line until it has ended.
-pub async fn wait(call: Call) -> Outcome {
-    let (system, [name]) = call.exactly("wait")?;
-    let guest = system.guests.find(&name).or_else(|| system.guests.find_gone(&name));
-    let Some(guest) = guest else { return guest_or_error(&system, &name) };
-    let mut lines = Lines { name, partial: Vec::new() };
-    let live = guest.console.listen();
-    lines.show(&guest.console.history());
-    let end = loop {
-        match task::select(live.receive(), guest.wait()).await {
-            task::Either::First(Some(bytes)) => lines.show(&bytes),
-            task::Either::First(None) => break guest.wait().await,
-            task::Either::Second(end) => {
-                while let Some(bytes) = live.try_receive() {
-                    lines.show(&bytes);
-                }
-                break end;
-            }
-        }
-    };
-    lines.finish();
-    if end.is_clean() { Ok(()) } else { Err(format!("guest `{}` has ended badly: {}", guest.config.name, end.name())) }
-}
-
-fn guest_or_error(system: &Shared, name: &str) -> Outcome {
-    guest(system, name).map(|_| ())
-}
-
-/// A guest's output line by line, with its name.
-struct Lines {
-    name: String,
-    partial: Vec<u8>,
-}
-
-impl Lines {
-    fn show(&mut self, bytes: &[u8]) {
-        self.partial.extend_from_slice(bytes);
-        while let Some(end) = self.partial.iter().position(|&b| b == b'\n') {
-            let line: Vec<u8> = self.partial.drain(..=end).collect();
-            println!("({}) {}", self.name, String::from_utf8_lossy(&line).trim_end());
-        }
-    }
-
-    fn finish(&mut self) {
-        if !self.partial.is_empty() {
-            self.show(b"\n");
-        }
-    }
-}
-
-/// `console`.
-pub async fn console(call: Call) -> Outcome {
-    let interactive = call.interactive;
-    let (system, [name]) = call.exactly("console")?;
-    if let Some(gone) = system.guests.find(&name).is_none().then(|| system.guests.find_gone(&name)).flatten() {
-        system.terminal.show_guest(&gone.console.history());
-        println!("[guest `{name}` has ended: {}]", gone.end.get().map_or("?", End::name));
-        return Ok(());
-    }
-    let guest = guest(&system, &name)?;
-    show(&system, &guest, interactive).await
-}
-
-/// Shows a guest's console from its beginning, and types at it, until somebody leaves or the guest ends.
-async fn show(system: &Shared, guest: &Rc<Guest>, interactive: bool) -> Outcome {
-    let name = &guest.config.name;
-    if interactive {
-        println!("[console of `{name}`; Ctrl-] leaves]");
-    }
-    let live = guest.console.listen();
-    system.terminal.show_guest(&guest.console.history());
-    loop {
-        let typed = async {
-            if interactive {
-                return Some(system.terminal.byte().await);
-            }
-            time::sleep(SILENCE).await;
-            None
-        };
-        match task::select(live.receive(), task::select(guest.wait(), typed)).await {
-            task::Either::First(Some(bytes)) => system.terminal.show_guest(&bytes),
-            task::Either::First(None) | task::Either::Second(task::Either::First(_)) => {
-                let how = guest.end.get().map_or("?", End::name);
-                println!("[guest `{name}` has ended: {how}]");
-                return Ok(());
-            }
-            task::Either::Second(task::Either::Second(Some(DETACH))) => {
-                println!();
-                return Ok(());
-            }
-            task::Either::Second(task::Either::Second(Some(byte))) => guest.console.feed(&[byte]),
-            task::Either::Second(task::Either::Second(None)) => {
-                println!("[guest `{name}` is silent; the script goes on]");
-                return Ok(());
-            }
-        }
-    }
 }

@@ -1,5 +1,6 @@
 //! The commands of the prompt: one table, one function each.
 
+pub mod consoles;
 pub mod life;
 pub mod machine;
 pub mod memory;
@@ -53,13 +54,15 @@ macro_rules! verbs {
 verbs! {
     "list" "[-l] [NAME]" "show the domains" show::list;
     "create" "[-p] [-c] FILE [KEY=VALUE...]" "create a guest from a configuration (-p paused, -c with console)" life::create;
-    "console" "NAME" "show a guest's console and type at it; Ctrl-] leaves" life::console;
+    "console" "NAME" "show a guest's console and type at it; Ctrl-] leaves" consoles::console;
     "pause" "NAME" "stop a guest's vcpus" life::pause;
     "unpause" "NAME" "let a paused guest run" life::unpause;
     "shutdown" "[-w] NAME | -a" "ask guests to power off (-w waits, -a all)" life::shutdown;
     "reboot" "NAME" "ask a guest to start again; without NAME the machine does" life::reboot;
     "destroy" "NAME" "end a guest at once" life::destroy;
-    "wait" "NAME" "wait until a guest has ended, showing its console" life::wait;
+    "wait" "NAME" "wait until a guest has ended, showing its console" consoles::wait;
+    "expect" "NAME TEXT [SECONDS]" "show a guest's console until it has printed TEXT (within 120 s), for scripts" consoles::expect;
+    "send" "[-n] NAME TEXT" "type a line at a guest's console (-n without Enter), for scripts" consoles::send;
     "mem-set" "NAME MiB" "set a guest's memory target" memory::set;
     "mem-max" "NAME MiB" "set the most memory that a guest may have" memory::max;
     "balloon" "explain NAME" "show what a guest's memory target is judged by" memory::balloon;

@@ -1,0 +1,206 @@
+//! Commands about guests' consoles: shown, typed at, waited for.
+
+use alloc::{format, rc::Rc, string::String, vec::Vec};
+
+use oxen_domu_lib::{println, task, time};
+
+use super::{Call, Outcome, guest, usage};
+use crate::system::Shared;
+use crate::toolstack::ends::End;
+use crate::toolstack::lifecycle::Guest;
+
+/// What leaves a console: Ctrl-].
+const DETACH: u8 = 0x1d;
+/// How long a console may be silent before a script goes on, in nanoseconds.
+const SILENCE: u64 = 10 * time::SECOND;
+/// How long `expect` waits where nobody says, in seconds.
+const PATIENCE: u64 = 120;
+
+/// `expect`: shows what the guest prints, from where the last `expect` ended, until it has printed a text.
+pub async fn expect(mut call: Call) -> Outcome {
+    let seconds = match call.args.len() {
+        3 => call.args.pop().and_then(|text| text.parse().ok()).ok_or_else(|| usage("expect"))?,
+        _ => PATIENCE,
+    };
+    let (system, [name, text]) = call.exactly("expect")?;
+    let guest = guest(&system, &name)?;
+    let mut lines = Lines { name, partial: Vec::new() };
+    let live = guest.console.listen();
+    let deadline = time::now().saturating_add(seconds.saturating_mul(time::SECOND));
+    let found = loop {
+        let fresh = guest.console.unheard();
+        let end = find(&fresh, text.as_bytes());
+        // The beginning of the text may be there already.
+        let passed = end.unwrap_or_else(|| fresh.len().saturating_sub(text.len()));
+        lines.show(fresh.get(..passed).unwrap_or_default());
+        guest.console.hear(passed);
+        if end.is_some() {
+            break Ok(());
+        }
+        let rest = fresh.len() - passed;
+        let left = deadline.saturating_sub(time::now());
+        match task::select(live.receive(), task::select(guest.wait(), time::sleep(left))).await {
+            task::Either::First(Some(_)) => {}
+            // What it printed last is looked at before its end counts.
+            _ if guest.console.unheard().len() != rest => {}
+            task::Either::Second(task::Either::Second(())) => {
+                break Err(format!("guest `{}` has not printed `{text}` within {seconds} s", guest.config.name));
+            }
+            task::Either::First(None) | task::Either::Second(task::Either::First(_)) => {
+                break Err(format!("guest `{}` has ended without printing `{text}`", guest.config.name));
+            }
+        }
+    };
+    lines.finish();
+    found
+}
+
+/// `send`: types a line at a guest's console.
+pub async fn send(mut call: Call) -> Outcome {
+    let bare = call.flag("-n");
+    let (system, [name, text]) = call.exactly("send")?;
+    let guest = guest(&system, &name)?;
+    guest.console.feed(text.as_bytes());
+    if !bare {
+        guest.console.feed(b"\r");
+    }
+    Ok(())
+}
+
+/// Behind the first place of `text` in `bytes`.
+fn find(bytes: &[u8], text: &[u8]) -> Option<usize> {
+    let at = bytes.windows(text.len().max(1)).position(|window| window == text)?;
+    Some(at + text.len())
+}
+
+/// `wait`: shows the guest's console with its name before each line until it has ended.
+pub async fn wait(call: Call) -> Outcome {
+    let (system, [name]) = call.exactly("wait")?;
+    let guest = system.guests.find(&name).or_else(|| system.guests.find_gone(&name));
+    let Some(guest) = guest else { return guest_or_error(&system, &name) };
+    let mut lines = Lines { name, partial: Vec::new() };
+    let live = guest.console.listen();
+    lines.show(&guest.console.history());
+    let end = loop {
+        match task::select(live.receive(), guest.wait()).await {
+            task::Either::First(Some(bytes)) => lines.show(&bytes),
+            task::Either::First(None) => break guest.wait().await,
+            task::Either::Second(end) => {
+                while let Some(bytes) = live.try_receive() {
+                    lines.show(&bytes);
+                }
+                break end;
+            }
+        }
+    };
+    lines.finish();
+    if end.is_clean() { Ok(()) } else { Err(format!("guest `{}` has ended badly: {}", guest.config.name, end.name())) }
+}
+
+fn guest_or_error(system: &Shared, name: &str) -> Outcome {
+    guest(system, name).map(|_| ())
+}
+
+/// A guest's output line by line, with its name.
+struct Lines {
+    name: String,
+    partial: Vec<u8>,
+}
+
+impl Lines {
+    fn show(&mut self, bytes: &[u8]) {
+        self.partial.extend_from_slice(bytes);
+        while let Some(end) = self.partial.iter().position(|&b| b == b'\n') {
+            let line: Vec<u8> = self.partial.drain(..=end).collect();
+            println!("({}) {}", self.name, String::from_utf8_lossy(&without_controls(&line)).trim_end());
+        }
+    }
+
+    fn finish(&mut self) {
+        if !self.partial.is_empty() {
+            self.show(b"\n");
+        }
+    }
+}
+
+/// A line without what steers a terminal: the sequences from ESC `[` to a letter.
+fn without_controls(line: &[u8]) -> Vec<u8> {
+    let (mut plain, mut bytes) = (Vec::with_capacity(line.len()), line.iter().copied());
+    while let Some(byte) = bytes.next() {
+        match byte {
+            0x1b if bytes.clone().next() == Some(b'[') => {
+                bytes.next();
+                let _final = bytes.find(|byte| (0x40..=0x7e).contains(byte));
+            }
+            0x1b => {}
+            _ => plain.push(byte),
+        }
+    }
+    plain
+}
+
+/// `console`.
+pub async fn console(call: Call) -> Outcome {
+    let interactive = call.interactive;
+    let (system, [name]) = call.exactly("console")?;
+    if let Some(gone) = system.guests.find(&name).is_none().then(|| system.guests.find_gone(&name)).flatten() {
+        system.terminal.show_guest(&gone.console.history());
+        println!("[guest `{name}` has ended: {}]", gone.end.get().map_or("?", End::name));
+        return Ok(());
+    }
+    let guest = guest(&system, &name)?;
+    show(&system, &guest, interactive).await
+}
+
+/// Shows a guest's console from its beginning, and types at it, until somebody leaves or the guest ends.
+pub async fn show(system: &Shared, guest: &Rc<Guest>, interactive: bool) -> Outcome {
+    let name = &guest.config.name;
+    if interactive {
+        println!("[console of `{name}`; Ctrl-] leaves]");
+    }
+    let live = guest.console.listen();
+    system.terminal.show_guest(&guest.console.history());
+    loop {
+        let typed = async {
+            if interactive {
+                return Some(system.terminal.byte().await);
+            }
+            time::sleep(SILENCE).await;
+            None
+        };
+        match task::select(live.receive(), task::select(guest.wait(), typed)).await {
+            task::Either::First(Some(bytes)) => system.terminal.show_guest(&bytes),
+            task::Either::First(None) | task::Either::Second(task::Either::First(_)) => {
+                let how = guest.end.get().map_or("?", End::name);
+                println!("[guest `{name}` has ended: {how}]");
+                return Ok(());
+            }
+            task::Either::Second(task::Either::Second(Some(DETACH))) => {
+                println!();
+                return Ok(());
+            }
+            task::Either::Second(task::Either::Second(Some(byte))) => guest.console.feed(&[byte]),
+            task::Either::Second(task::Either::Second(None)) => {
+                println!("[guest `{name}` is silent; the script goes on]");
+                return Ok(());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{find, without_controls};
+
+    #[test]
+    fn a_text_is_found_behind_its_end() {
+        assert_eq!(find(b"login: root\r\n# ", b"# "), Some(15));
+        assert_eq!((find(b"login", b"# "), find(b"", b"x"), find(b"x", b"")), (None, None, None));
+    }
+
+    #[test]
+    fn lines_of_a_transcript_steer_no_terminal() {
+        assert_eq!(without_controls(b"\x1b[6na\x1b[1;32mb\x1b"), b"ab");
+        assert_eq!(without_controls(b"plain"), b"plain");
+    }
+}

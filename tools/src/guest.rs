@@ -1,0 +1,153 @@
+//! The guest that `cargo xtask run` is asked for by `--kernel` or `--guest`: its files in dom0's ramdisk, and what dom0
+//! does with it.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::build;
+use crate::debian;
+use crate::linux::{self, Ramdisk};
+use crate::run::Args;
+use crate::workspace::Workspace;
+
+/// Memory in MiB of a guest by `--kernel`, and of a stock system.
+const MEMORY: u32 = 128;
+const STOCK_MEMORY: u32 = 256;
+
+/// A guest to be.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    name: &'static str,
+    kernel: PathBuf,
+    ramdisk: Option<PathBuf>,
+    cmdline: String,
+    /// In MiB.
+    pub memory: u32,
+    vcpus: u32,
+    disks: usize,
+    has_network: bool,
+    /// What its shell prints when it is ready, if it is known to have one.
+    prompt: Option<String>,
+}
+
+impl Guest {
+    /// What the arguments ask for, if they ask for a guest.
+    ///
+    /// # Errors
+    /// Fails for a system that is not known or cannot be had.
+    pub fn of(workspace: &Workspace, args: &Args) -> Result<Option<Self>> {
+        let (disks, has_network) = (args.disk.len(), args.net.is_some());
+        if let Some(system) = &args.guest {
+            ensure!(system == "debian", "no stock system `{system}`: there is `debian`");
+            let file = workspace.out.join("debian/guest.cpio");
+            build::write(&file, &Ramdisk::new(workspace, "debian").disks().network().build()?)?;
+            return Ok(Some(Self {
+                name: "debian",
+                kernel: debian::vmlinuz(workspace)?,
+                ramdisk: Some(file),
+                cmdline: format!("{} {}", linux::CMDLINE, args.append).trim_end().to_owned(),
+                memory: args.memory.unwrap_or(STOCK_MEMORY),
+                vcpus: args.vcpus.unwrap_or(2),
+                disks,
+                has_network,
+                prompt: Some(linux::prompt("debian")),
+            }));
+        }
+        Ok(args.kernel.as_ref().map(|kernel| Self {
+            name: "guest",
+            kernel: kernel.clone(),
+            ramdisk: args.initrd.clone(),
+            cmdline: args.append.clone(),
+            memory: args.memory.unwrap_or(MEMORY),
+            vcpus: args.vcpus.unwrap_or(1),
+            disks,
+            has_network,
+            prompt: None,
+        }))
+    }
+
+    /// Kernel, ramdisk and configuration, as files for dom0's ramdisk.
+    ///
+    /// # Errors
+    /// Fails when a file cannot be read, or the command line holds what would end it.
+    pub fn files(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let read = |path: &PathBuf| {
+            std::fs::read(path).with_context(|| format!("cannot read the guest's file {}", path.display()))
+        };
+        ensure!(!self.cmdline.contains('"'), "--append cannot hold double quotes");
+        let Self { name, memory, vcpus, .. } = self;
+        let mut files = vec![(format!("guests/{name}"), read(&self.kernel)?)];
+        let mut config = format!("name = \"{name}\"\nkernel = \"guests/{name}\"\nmemory = {memory}\nvcpus = {vcpus}\n");
+        if let Some(ramdisk) = &self.ramdisk {
+            files.push((format!("guests/{name}.initrd"), read(ramdisk)?));
+            config.push_str(&format!("ramdisk = \"guests/{name}.initrd\"\n"));
+        }
+        if !self.cmdline.is_empty() {
+            config.push_str(&format!("cmdline = \"{}\"\n", self.cmdline));
+        }
+        if self.disks > 0 {
+            let disks = ('a'..='z').take(self.disks).map(|letter| format!("\"phy:vd{letter},xvd{letter},w\""));
+            config.push_str(&format!("disk = [{}]\n", disks.collect::<Vec<_>>().join(", ")));
+        }
+        if self.has_network {
+            config.push_str("vif = [\"\"]\n");
+        }
+        files.push((format!("{name}.cfg"), config.into_bytes()));
+        Ok(files)
+    }
+
+    /// What dom0 types at its prompt for a person: the guest is created, and its console shown.
+    #[must_use]
+    pub fn attended(&self) -> String {
+        format!("xl create -c {}.cfg", self.name)
+    }
+
+    /// dom0's script: the guest's start, which a script of the user's may do itself, and then that script; without one
+    /// the guest is shown until it ends, or shows itself where it has a shell.
+    #[must_use]
+    pub fn script(&self, users: Option<&str>) -> String {
+        let name = self.name;
+        let ready = match &self.prompt {
+            Some(prompt) => format!("xl create {name}.cfg; expect {name} '{prompt}'; "),
+            None => String::new(),
+        };
+        match users {
+            Some(script) if script.contains(&format!("{name}.cfg")) => script.to_owned(),
+            Some(script) => format!("{ready}{script}"),
+            None if self.prompt.is_some() => {
+                format!("{ready}xl list; send {name} 'uname -a; nproc; free -m; poweroff'; xl wait {name}; poweroff")
+            }
+            None => format!("xl create {name}.cfg; xl wait {name}; poweroff"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Guest;
+
+    fn guest(prompt: Option<&str>) -> Guest {
+        Guest {
+            name: "x",
+            kernel: "k".into(),
+            ramdisk: None,
+            cmdline: String::new(),
+            memory: 8,
+            vcpus: 1,
+            disks: 0,
+            has_network: false,
+            prompt: prompt.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_script_finds_the_guest_at_its_prompt_unless_it_creates_it() {
+        let stock = guest(Some("x:/# "));
+        assert_eq!(stock.script(Some("xl list")), "xl create x.cfg; expect x 'x:/# '; xl list");
+        assert_eq!(stock.script(Some("xl create -p x.cfg; xl list")), "xl create -p x.cfg; xl list");
+        assert!(stock.script(None).ends_with("xl wait x; poweroff"));
+        assert_eq!(guest(None).script(Some("xl list")), "xl list");
+        assert_eq!(guest(None).script(None), "xl create x.cfg; xl wait x; poweroff");
+    }
+}

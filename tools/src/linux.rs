@@ -1,0 +1,177 @@
+//! Ramdisks for Debian's kernel as a guest: busybox, modules with what they need, and a first process that prepares
+//! the system for a shell on the console or for a script.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::cpio::Archive;
+use crate::debian;
+use crate::elf::Elf;
+use crate::source;
+use crate::workspace::Workspace;
+
+/// What the kernel is told so that it starts the ramdisk's first process, with its console where Xen's is.
+pub const CMDLINE: &str = "console=hvc0 rdinit=/init";
+
+/// What the shell on the console prints when it waits for a command, where the guest has this name.
+#[must_use]
+pub fn prompt(name: &str) -> String {
+    format!("{name}:/# ")
+}
+
+/// The first process. What fails in it is said on the console, and the rest goes on.
+const INIT: &str = include_str!("linux/init");
+/// What busybox's init starts: the shell.
+const INITTAB: &str = include_str!("linux/inittab");
+/// What the shell reads first.
+const PROFILE: &str = include_str!("linux/profile");
+/// What the DHCP client calls.
+const UDHCPC: &str = include_str!("linux/udhcpc");
+
+/// A ramdisk to be made.
+#[derive(Clone, Debug)]
+pub struct Ramdisk<'a> {
+    workspace: &'a Workspace,
+    name: String,
+    modules: Vec<String>,
+    script: Option<String>,
+    programs: Vec<(String, Vec<u8>)>,
+}
+
+impl<'a> Ramdisk<'a> {
+    /// A ramdisk with busybox, whose host's name is `name`.
+    #[must_use]
+    pub fn new(workspace: &'a Workspace, name: &str) -> Self {
+        Self { workspace, name: name.to_owned(), modules: Vec::new(), script: None, programs: Vec::new() }
+    }
+
+    /// Adds modules by their names, such as `xen-blkfront`; they are loaded in this order, after what they depend on.
+    #[must_use]
+    pub fn modules(mut self, names: &[&str]) -> Self {
+        self.modules.extend(names.iter().map(|&name| name.to_owned()));
+        self
+    }
+
+    /// Adds the modules for disks and their file systems.
+    #[must_use]
+    pub fn disks(self) -> Self {
+        // ext4 looks for its checksums by an alias that nothing in the ramdisk would resolve.
+        self.modules(&["xen-blkfront", "crc32c_generic", "ext4"])
+    }
+
+    /// Adds the modules for network interfaces; `/init` asks for an address by DHCP where there is one.
+    #[must_use]
+    pub fn network(self) -> Self {
+        self.modules(&["xen-netfront"])
+    }
+
+    /// What is done instead of a shell; then the guest powers off. In the script's folder lie busybox's programs.
+    #[must_use]
+    pub fn script(mut self, lines: &str) -> Self {
+        self.script = Some(lines.to_owned());
+        self
+    }
+
+    /// Adds a file that can be executed, by its path without a leading `/`.
+    #[must_use]
+    pub fn program(mut self, path: &str, bytes: &[u8]) -> Self {
+        self.programs.push((path.to_owned(), bytes.to_vec()));
+        self
+    }
+
+    /// Makes the archive.
+    ///
+    /// # Errors
+    /// Fails where kernel or busybox cannot be had, or a module is not there.
+    pub fn build(&self) -> Result<Vec<u8>> {
+        let mut archive = Archive::default();
+        for folder in ["bin", "dev", "etc", "lib", "lib/modules", "mnt", "proc", "root", "run", "sys", "tmp", "var"] {
+            archive.add_folder(folder);
+        }
+        archive.add_program("bin/busybox", &std::fs::read(debian::busybox(self.workspace)?)?);
+        archive.add_program("init", INIT.as_bytes());
+        archive.add_program("etc/udhcpc", UDHCPC.as_bytes());
+        for (name, text) in [("etc/inittab", INITTAB), ("etc/profile", PROFILE), ("etc/hostname", &self.name)] {
+            archive.add(name, text.as_bytes());
+        }
+        let modules = Modules::of(&debian::modules(self.workspace)?)?.in_order(&self.modules)?;
+        let list: String = modules.iter().map(|(name, _)| format!("{name}\n")).collect();
+        archive.add("etc/modules", list.as_bytes());
+        for (name, bytes) in &modules {
+            archive.add(&format!("lib/modules/{name}.ko"), bytes);
+        }
+        if let Some(script) = &self.script {
+            archive.add("etc/script", script.as_bytes());
+        }
+        for (path, bytes) in &self.programs {
+            archive.add_program(path, bytes);
+        }
+        Ok(archive.finish())
+    }
+}
+
+/// A kernel's modules: files by name. Names are the same whether written with `-` or `_`.
+struct Modules(BTreeMap<String, PathBuf>);
+
+fn plain(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+impl Modules {
+    /// Those in a folder and the folders in it.
+    fn of(folder: &std::path::Path) -> Result<Self> {
+        let named = |file: PathBuf| Some((plain(file.file_stem()?.to_str()?), file));
+        Ok(Self(source::files(folder, &[".ko"])?.into_iter().filter_map(named).collect()))
+    }
+
+    /// These modules and all that they depend on, each once and after what it needs.
+    fn in_order(&self, names: &[String]) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut ordered = Vec::new();
+        for name in names {
+            self.add(&plain(name), &mut ordered)?;
+        }
+        Ok(ordered)
+    }
+
+    fn add(&self, name: &str, ordered: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
+        if ordered.iter().any(|(other, _)| other == name) {
+            return Ok(());
+        }
+        let file = self.0.get(name).with_context(|| format!("the kernel has no module {name}"))?;
+        let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        for needed in depends(&bytes).with_context(|| format!("{} is no module", file.display()))? {
+            self.add(&needed, ordered)?;
+        }
+        ordered.push((name.to_owned(), bytes));
+        Ok(())
+    }
+}
+
+/// What a module says it depends on.
+fn depends(module: &[u8]) -> Result<Vec<String>> {
+    let sections = Elf::new(module)?.sections()?;
+    let info = sections.iter().find(|section| section.name == ".modinfo").context("it has no .modinfo")?;
+    let info = module.get(info.offset..info.offset + info.size).context("its .modinfo lies outside")?;
+    Ok(depends_in(info))
+}
+
+/// The names behind `depends=` among words that end in zero bytes.
+fn depends_in(info: &[u8]) -> Vec<String> {
+    let words = info.split(|&byte| byte == 0).filter_map(|word| std::str::from_utf8(word).ok());
+    let lists = words.filter_map(|word| word.strip_prefix("depends="));
+    lists.flat_map(|list| list.split(',')).filter(|name| !name.is_empty()).map(plain).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::depends_in;
+
+    #[test]
+    fn dependencies_are_named_as_files_are() {
+        let info = b"license=GPL\0depends=jbd2,crc-16\0depends=\0intree=Y\0";
+        assert_eq!(depends_in(info), ["jbd2", "crc_16"]);
+        assert!(depends_in(b"license=GPL\0").is_empty());
+    }
+}
