@@ -96,7 +96,7 @@ impl<'a> Ramdisk<'a> {
         for (name, text) in [("etc/inittab", INITTAB), ("etc/profile", PROFILE), ("etc/hostname", &self.name)] {
             archive.add(name, text.as_bytes());
         }
-        let modules = Modules::of(&debian::modules(self.workspace)?)?.in_order(&self.modules)?;
+        let modules = modules(self.workspace, &self.modules)?;
         let list: String = modules.iter().map(|(name, _)| format!("{name}\n")).collect();
         archive.add("etc/modules", list.as_bytes());
         for (name, bytes) in &modules {
@@ -110,6 +110,19 @@ impl<'a> Ramdisk<'a> {
         }
         Ok(archive.finish())
     }
+}
+
+/// Modules of Debian's kernel and all that they depend on, each once and after what it needs: names and files.
+///
+/// # Errors
+/// Fails where the kernel cannot be had, or has no such module.
+pub fn modules<T: AsRef<str>>(workspace: &Workspace, names: &[T]) -> Result<Vec<(String, Vec<u8>)>> {
+    let known = Modules::of(&debian::modules(workspace)?)?;
+    let mut ordered = Vec::new();
+    for name in names {
+        known.add(&plain(name.as_ref()), &mut ordered)?;
+    }
+    Ok(ordered)
 }
 
 /// A kernel's modules: files by name. Names are the same whether written with `-` or `_`.
@@ -126,15 +139,7 @@ impl Modules {
         Ok(Self(source::files(folder, &[".ko"])?.into_iter().filter_map(named).collect()))
     }
 
-    /// These modules and all that they depend on, each once and after what it needs.
-    fn in_order(&self, names: &[String]) -> Result<Vec<(String, Vec<u8>)>> {
-        let mut ordered = Vec::new();
-        for name in names {
-            self.add(&plain(name), &mut ordered)?;
-        }
-        Ok(ordered)
-    }
-
+    /// Adds a module behind what it depends on.
     fn add(&self, name: &str, ordered: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
         if ordered.iter().any(|(other, _)| other == name) {
             return Ok(());

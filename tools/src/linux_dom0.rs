@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::cpio::Archive;
 use crate::qemu::{Machine, Module};
 use crate::workspace::Workspace;
-use crate::{build, debian, packages};
+use crate::{build, debian, linux, packages};
 
 /// The packages whose programs it runs; their libraries are found.
 const TOOLS: [&str; 2] = ["xen-utils-4.17", "xenstore-utils"];
@@ -20,19 +20,17 @@ const FOLDERS: &str = "bin dev etc etc/xen etc/xen/scripts guests lib lib/x86_64
 const PROGRAMS: [&str; 8] =
     ["xl", "xenstored", "xenconsoled", "xenconsole", "xen-init-dom0", "libxl-save-helper", "xenctx", "xentrace"];
 
-/// Kernel modules, in the order in which they are loaded.
-const MODULES: [&str; 11] = [
-    "drivers/xen/xen-privcmd.ko",
-    "drivers/xen/xenfs/xenfs.ko",
-    "drivers/xen/xen-evtchn.ko",
-    "drivers/xen/xen-gntdev.ko",
-    "drivers/xen/xen-gntalloc.ko",
-    "drivers/block/loop.ko",
-    "drivers/block/xen-blkback/xen-blkback.ko",
-    "drivers/net/xen-netback/xen-netback.ko",
-    "net/llc/llc.ko",
-    "net/802/stp.ko",
-    "net/bridge/bridge.ko",
+/// Kernel modules that are loaded, with what they depend on.
+const MODULES: [&str; 9] = [
+    "xen-privcmd",
+    "xenfs",
+    "xen-evtchn",
+    "xen-gntdev",
+    "xen-gntalloc",
+    "loop",
+    "xen-blkback",
+    "xen-netback",
+    "bridge",
 ];
 
 /// What it is told: only what its first process says is wanted.
@@ -114,10 +112,9 @@ fn add_tools(workspace: &Workspace, archive: &mut Archive) -> Result<()> {
 
 fn add_modules(workspace: &Workspace, archive: &mut Archive) -> Result<()> {
     let mut order = String::new();
-    for path in MODULES {
-        let name = path.rsplit('/').next().unwrap_or(path);
-        archive.add(&format!("modules/{name}"), &debian::module(workspace, path)?);
-        order.push_str(&format!("{name}\n"));
+    for (name, module) in linux::modules(workspace, &MODULES)? {
+        archive.add(&format!("modules/{name}.ko"), &module);
+        order.push_str(&format!("{name}.ko\n"));
     }
     archive.add("modules/order", order.as_bytes());
     Ok(())
