@@ -20,6 +20,7 @@ extern "sysv64" fn start(magic: u32, info: u32) -> ! {
     let hv = setup::make_hypervisor(machine, frames, &memory, &handed_over, &acpi);
     setup::announce(hv, &handed_over, &options);
     let cpu = setup::open_boot_cpu(hv);
+    setup::start_other_cpus(hv);
     setup::build_dom0(hv, &handed_over, &options);
     setup::run(cpu)
 }

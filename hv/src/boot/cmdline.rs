@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `dom0_mem=SIZE` | dom0's memory; `max:SIZE` its ceiling, `min:` accepted. Sizes end in K (also without), M, G |
 //! | `dom0_max_vcpus=N` | dom0's vcpus |
+//! | `maxcpus=N` | physical CPUs that are used at most |
 //! | `com1=BAUD,…` | the first serial port's speed |
 //! | `console=com1` | where the hypervisor speaks; `none`: nowhere |
 //! | `noreboot` | stop after a crash, for reading |
@@ -19,6 +20,8 @@ pub struct Options<'a> {
     pub dom0_max_memory: Option<u64>,
     /// Dom0's vcpus.
     pub dom0_vcpus: Option<u32>,
+    /// Physical CPUs that are used at most; `None`: all that this build can.
+    pub max_cpus: Option<usize>,
     /// The serial line's speed in baud; `None` leaves it as the firmware set it.
     pub baud: Option<u32>,
     /// Whether the serial line is the console.
@@ -39,6 +42,7 @@ impl Default for Options<'_> {
             dom0_memory: None,
             dom0_max_memory: None,
             dom0_vcpus: None,
+            max_cpus: None,
             baud: None,
             console: true,
             no_reboot: false,
@@ -74,6 +78,7 @@ fn set<'a>(options: &mut Options<'a>, name: &str, value: &'a str) -> Option<()> 
             }
         }
         "dom0_max_vcpus" => options.dom0_vcpus = Some(value.parse().ok().filter(|&n| n > 0)?),
+        "maxcpus" => options.max_cpus = Some(value.parse().ok().filter(|&n| n > 0)?),
         "com1" => {
             let speed = value.split(',').next()?;
             options.baud = if speed == "auto" { None } else { Some(speed.parse().ok().filter(|&b| b > 0)?) };

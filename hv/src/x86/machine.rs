@@ -4,11 +4,13 @@ use super::device::apic::{Apic, vector};
 use super::device::ioapic::{IoApic, Trigger};
 use super::device::{clock::Frequencies, power, serial::Uart};
 use super::memory::{guest, space::Space};
+use super::shootdown::Shootdown;
 use super::{cpu, msr, percpu, port, processor};
 use core::arch::{asm, x86_64::__cpuid_count};
 use core::sync::atomic::{AtomicU8, AtomicU64};
 use oxen_abi::errno::Errno;
 use oxen_hv::addr::{GuestAddr, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
+use oxen_hv::config::MAX_CPUS;
 use oxen_hv::domain::vcpu::{Processor, VcpuState};
 use oxen_hv::event::pirq::{Interrupts, Signal};
 use oxen_hv::layout::{DIRECT_MAP_START, END_HV_SLOT, FIRST_HV_SLOT};
@@ -22,6 +24,9 @@ use oxen_hv::{boot::acpi::PowerOff, console::Serial, heap::Reserve, trap::Ports}
 pub(crate) struct Pc {
     pub features: cpu::Features,
     pub apic: Apic,
+    /// The APICs of the CPUs, in the order of their numbers.
+    pub apic_ids: heapless::Vec<u8, MAX_CPUS>,
+    pub shootdown: Shootdown,
     pub ioapics: heapless::Vec<IoApic, 8>,
     pub frequencies: Frequencies,
     /// APIC timer ticks per TSC tick, as a fraction of 2^32.
@@ -35,6 +40,20 @@ pub(crate) struct Pc {
     pub console_gsi: u32,
     /// Whether to stop, rather than start again, after a crash.
     pub no_reboot: bool,
+}
+
+impl Pc {
+    /// Interrupts another CPU.
+    fn interrupt(&self, number: usize, vector: u32) {
+        if let Some(&apic) = self.apic_ids.get(number) {
+            self.apic.send(apic, vector);
+        }
+    }
+
+    /// Flushes what other CPUs ask this one to.
+    pub(crate) fn serve_shootdown(&self) {
+        self.shootdown.serve(percpu::with_hardware(|cpu| cpu.number));
+    }
 }
 
 /// What `isa-debug-exit` is told when the control domain has crashed.
@@ -167,11 +186,17 @@ impl Tlb for Pc {
     }
 
     #[inline]
-    fn flush_cpus(&self, _cpus: u64, va: Option<GuestAddr>) {
-        // One CPU runs.
-        match va {
-            Some(va) => self.invalidate(va),
-            None => self.flush(),
+    fn flush_cpus(&self, cpus: u64, page: Option<GuestAddr>) {
+        let this = percpu::with_hardware(|cpu| cpu.number);
+        let others = cpus & !(1 << this);
+        if others != 0 {
+            self.shootdown.ask(this, others, page, |number| self.interrupt(number, vector::FLUSH));
+        }
+        if cpus & 1 << this != 0 {
+            match page {
+                Some(page) => self.invalidate(page),
+                None => self.flush(),
+            }
         }
     }
 
@@ -271,11 +296,16 @@ impl Clock for Pc {
     }
 
     fn kick(&self, cpu: CpuId) {
-        self.apic.send(cpu.0 as u8, vector::KICK);
+        self.interrupt(cpu.0.into(), vector::KICK);
     }
 
     fn idle(&self) {
         cpu::wait_for_interrupt();
+    }
+
+    fn relax(&self) {
+        self.serve_shootdown();
+        core::hint::spin_loop();
     }
 
     fn wall_clock_at_boot(&self) -> (u64, u32) {

@@ -11,4 +11,6 @@ pub(crate) mod percpu;
 mod port;
 mod processor;
 pub(crate) mod setup;
+mod shootdown;
+mod smp;
 mod symbols;

@@ -51,12 +51,24 @@ pub(super) fn registers(r: &Regs) {
     log!("r13 {:016x} r14 {:016x} r15 {:016x}", r.r13, r.r14, r.r15);
 }
 
-/// A panic while panicking must not go round.
+/// Whether this is the end, on whatever CPU.
+static STOPPING: AtomicBool = AtomicBool::new(false);
+
+/// An NMI came: it stops this CPU if another one has found a bug.
+pub(super) fn halt_if_stopping() {
+    if STOPPING.load(Ordering::SeqCst) {
+        power::halt();
+    }
+}
+
+/// A panic while panicking must not go round, and the other CPUs go no further.
 fn announce() {
-    static AGAIN: AtomicBool = AtomicBool::new(false);
-    if AGAIN.swap(true, Ordering::SeqCst) {
+    if STOPPING.swap(true, Ordering::SeqCst) {
         power::debug_exit(FAILURE);
         power::halt();
+    }
+    if let Some(hv) = percpu::HYPERVISOR.get() {
+        hv.machine.apic.interrupt_others_now();
     }
     log!("\n**** Oxen stops: a bug in the hypervisor");
 }

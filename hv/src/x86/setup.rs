@@ -9,6 +9,8 @@ use super::machine::Pc;
 use super::memory::space::{self, Division, Loaded, Space};
 use super::memory::{smap, tables};
 use super::percpu::{self, CpuBlock};
+use super::shootdown::Shootdown;
+use super::smp;
 use crate::log;
 use core::ops::Range;
 use oxen_hv::addr::{MachineAddr, Mfn, PAGE_BYTES};
@@ -18,8 +20,10 @@ use oxen_hv::boot::cmdline::{self, Options};
 use oxen_hv::boot::dom0::{self, Plan};
 use oxen_hv::boot::handoff::{self, BootInfo, Module};
 use oxen_hv::boot::memory_map::{Kind, MemoryMap};
+use oxen_hv::config::MAX_CPUS;
 use oxen_hv::console::{self, Level};
 use oxen_hv::event::pirq::{Interrupts, Signal};
+use oxen_hv::lock;
 use oxen_hv::machine::CpuId;
 use oxen_hv::mem::frame_table::FrameTable;
 use oxen_hv::{Hypervisor, sched};
@@ -81,7 +85,7 @@ pub(crate) fn divide_memory(info: &BootInfo) -> (Division, Space, FrameTable) {
     // SAFETY: the boot CPU is alone; when the tables are in place its block is long filled.
     let (space, frames) = unsafe {
         let built = division.build();
-        descriptors::enter_window();
+        descriptors::enter_window(tables::image_machine_address(&raw const percpu::BOOT_GDT));
         built
     };
     (division, space, frames)
@@ -138,13 +142,24 @@ fn listen_to_console(hv: &Hypervisor<Pc>) {
     }
 }
 
+/// Starts the machine's other CPUs, which wait for guests.
+pub(crate) fn start_other_cpus(hv: &'static Hypervisor<Pc>) {
+    // Until one runs there is nobody to listen to.
+    lock::listen_while_waiting(|| {
+        if let Some(hv) = percpu::HYPERVISOR.get() {
+            hv.machine.serve_shootdown();
+        }
+    });
+    smp::start_all(hv);
+}
+
 /// Lets guests and interrupts come in on the boot CPU.
 pub(crate) fn open_boot_cpu(hv: &'static Hypervisor<Pc>) -> &'static CpuBlock {
     let cpu = CpuId(0);
     let Some(shared) = hv.cpu(cpu) else { give_up(format_args!("This build knows no CPU")) };
     // SAFETY: once, on the boot CPU, whose block is filled.
     let block = unsafe {
-        syscall::enable_on_boot_cpu();
+        syscall::enable(0);
         percpu::open(hv, cpu, shared)
     };
     if sched::bring_up(hv, cpu).is_err() {
@@ -165,7 +180,7 @@ pub(crate) fn build_dom0(hv: &'static Hypervisor<Pc>, info: &BootInfo, options: 
         ramdisk: info.modules.get(1).and_then(bytes).unwrap_or(&[]),
         memory: options.dom0_memory,
         max_memory: options.dom0_max_memory,
-        vcpus: options.dom0_vcpus.unwrap_or(1),
+        vcpus: options.dom0_vcpus.unwrap_or(hv.online_cpus().count() as u32),
     };
     if let Err(error) = dom0::build(hv, &plan) {
         give_up(format_args!("{error}"));
@@ -222,6 +237,9 @@ pub(crate) fn find_machine(features: cpu::Features, acpi: &Acpi, options: &Optio
     for ioapic in controllers(acpi) {
         let _ = IoApic::new(ioapic.address.into(), ioapic.first_gsi).map(|ioapic| ioapics.push(ioapic));
     }
+    let limit = options.max_cpus.unwrap_or(MAX_CPUS).min(MAX_CPUS);
+    let others = acpi.cpus.iter().copied().filter(|&id| id != apic.id());
+    let apic_ids = core::iter::once(apic.id()).chain(others).take(limit).collect();
     let apic_scale = (u128::from(frequencies.apic) << 32) / u128::from(frequencies.tsc);
     let wall_clock = clock::wall_clock() - cpu::ticks() / frequencies.tsc;
     let console = serial::console();
@@ -229,6 +247,8 @@ pub(crate) fn find_machine(features: cpu::Features, acpi: &Acpi, options: &Optio
     Pc {
         features,
         apic,
+        apic_ids,
+        shootdown: Shootdown::new(),
         ioapics,
         frequencies,
         apic_scale: apic_scale as u64,

@@ -14,6 +14,8 @@ pub(crate) mod vector {
     pub(crate) const TIMER: u32 = 0xf0;
     /// Another CPU wants this one to look at its work.
     pub(crate) const KICK: u32 = 0xf1;
+    /// Another CPU waits until this one has flushed.
+    pub(crate) const FLUSH: u32 = 0xf2;
     /// Nothing; wants no end of interrupt.
     pub(crate) const SPURIOUS: u32 = 0xff;
 }
@@ -38,6 +40,11 @@ const NMI: u32 = 4 << 8;
 const SOFTWARE_ENABLE: u32 = 1 << 8;
 const TIMER_BY_DEADLINE: u32 = 2 << 17;
 const DIVIDE_BY_1: u32 = 0b1011;
+/// Command register: ways to deliver, the level that all but ancient ones want, a group of targets (Intel SDM vol. 3A, 11.6.1).
+const INIT: u32 = 5 << 8;
+const START_UP: u32 = 6 << 8;
+const ASSERT: u32 = 1 << 14;
+const ALL_OTHERS: u32 = 3 << 18;
 /// Command register: the last one is still on its way.
 const BUSY: u32 = 1 << 12;
 const GLOBAL_ENABLE: u64 = 1 << 11;
@@ -129,10 +136,29 @@ impl Apic {
 
     /// Raises `vector` on the CPU whose APIC has this number.
     pub(crate) fn send(self, apic: u8, vector: u32) {
+        self.command(apic, vector);
+    }
+
+    /// Puts another CPU into the state in which it waits for [`Self::start_up`].
+    pub(crate) fn reset(self, apic: u8) {
+        self.command(apic, INIT);
+    }
+
+    /// Lets a CPU that was reset begin at a page below 1 MiB, in real mode.
+    pub(crate) fn start_up(self, apic: u8, page: u8) {
+        self.command(apic, START_UP | u32::from(page));
+    }
+
+    /// Stops the other CPUs where they are, whatever they do.
+    pub(crate) fn interrupt_others_now(self) {
+        self.command(0, NMI | ALL_OTHERS);
+    }
+
+    fn command(self, apic: u8, command: u32) {
         while self.read(COMMAND) & BUSY != 0 {
             core::hint::spin_loop();
         }
         self.write(COMMAND_TARGET, u32::from(apic) << 24);
-        self.write(COMMAND, vector);
+        self.write(COMMAND, command | ASSERT);
     }
 }

@@ -127,6 +127,7 @@ early_l4:
     .quad   hv_l3_image - {offset} + 0x23
     .quad   hv_l3_direct - {offset} + 0x23 + (1 << 63)
     .fill   249, 8, 0
+    .globl early_l3_low
 early_l3_low:
     .quad   early_l2 - {offset} + 0x23
     .quad   early_l2 - {offset} + 0x1023

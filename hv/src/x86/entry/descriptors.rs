@@ -3,7 +3,7 @@
 //! Each CPU sees its descriptor tables through a window: 14 frames of the running guest's GDT, then the page here, whose
 //! selectors the ABI fixes (0xe023, 0xe02b, 0xe033 for guests), and 16 frames of the guest's LDT behind it.
 
-use super::super::memory::{tables, window::Window};
+use super::super::memory::window::Window;
 use super::super::percpu::{self, FAULT_STACK_BYTES, STACK_BYTES};
 use core::arch::asm;
 use oxen_hv::domain::regs::Regs;
@@ -169,16 +169,16 @@ pub(crate) unsafe fn early() {
     });
 }
 
-/// Moves this CPU to the tables in its window; `false` if it has none.
+/// Moves this CPU to the tables in its window; `false` if it has none. `own_page` is the machine address of the CPU's page.
 ///
 /// # Safety
 /// After `tables::protect_image`, on a CPU whose block is filled.
-pub(crate) unsafe fn enter_window() -> bool {
+pub(crate) unsafe fn enter_window(own_page: u64) -> bool {
     percpu::with_hardware(|cpu| {
         let Some(window) = Window::of(cpu.number) else { return false };
-        window.show_own_gdt(tables::image_machine_address(core::ptr::from_ref::<Gdt>(cpu.gdt)));
+        window.show_own_gdt(own_page);
         window.show_gdt(&[None; 14]);
-        // The CPU marked it busy when it loaded it before.
+        // The boot CPU marked its own busy when it loaded it before.
         cpu.gdt.set_tss(&raw const cpu.tss);
         // SAFETY: the CPU's page was just mapped in its place; the IDT was filled by the boot CPU before.
         unsafe { load(window.gdt_base(), &raw const percpu::IDT) }

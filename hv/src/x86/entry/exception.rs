@@ -51,7 +51,7 @@ pub(super) extern "sysv64" fn guest_exception(block: &CpuBlock, vector: u32) {
     unsafe {
         let caller = block.caller();
         match vector {
-            NMI => {}
+            NMI => panic::halt_if_stopping(),
             DOUBLE_FAULT | MACHINE_CHECK => {
                 caller.regs.entry_vector = vector;
                 panic::fault(caller.regs);
@@ -75,7 +75,7 @@ pub(super) extern "sysv64" fn hypervisor_exception(regs: &mut Regs, vector: u32)
     match vector {
         // A guest's breakpoint on data that the hypervisor touched for it, or put off to the first instruction here.
         DEBUG => drop(cpu::take_debug_status()),
-        NMI => {}
+        NMI => panic::halt_if_stopping(),
         _ => {
             regs.entry_vector = vector;
             panic::fault(regs);
@@ -108,6 +108,7 @@ fn serve(raised: u32) {
                 shared.work.fetch_or(oxen_hv::sched::work::TIMER, Ordering::Relaxed);
             }
         }
+        vector::FLUSH => hv.machine.serve_shootdown(),
         vector::FIRST_GSI..vector::END_GSI => {
             let gsi = raised - vector::FIRST_GSI;
             if gsi == hv.machine.console_gsi {

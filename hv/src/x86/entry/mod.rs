@@ -4,6 +4,7 @@ mod boot;
 pub(crate) mod descriptors;
 mod exception;
 mod fixup;
+pub(crate) mod secondary;
 mod stubs;
 pub(crate) mod syscall;
 

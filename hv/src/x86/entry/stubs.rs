@@ -45,6 +45,8 @@ global_asm!(
     frame_words = const size_of::<Regs>() / 8,
     block_offset = const BLOCK_OFFSET,
     stack_mask = const STACK_BYTES - 1,
+    stack_bytes = const STACK_BYTES,
+    secondary_stub_bytes = const syscall::SECONDARY_STUB_BYTES,
     args = const offset_of!(CpuBlock, args),
     caller = const offset_of!(CpuBlock, caller),
     caller_state = const offset_of!(CpuBlock, caller) + offset_of!(Caller<'static, Pc>, state),

@@ -213,19 +213,29 @@ refused_return:
     add     rsp, {frame}
     jmp     restore_and_return
 
-    # SYSCALL of a 64-bit guest on the boot CPU. RCX and R11 hold RIP and RFLAGS; no register is free but RSP itself.
-    # What Rust keeps over a call is pushed only where somebody may look at it.
+    # From SYSCALL to the CPU's stack. RCX and R11 hold RIP and RFLAGS; no register is free but RSP itself.
+    .macro syscall_entry stack
+    mov     [rip + \stack + {block_offset} + {frame} + {rsp}], rsp
+    lea     rsp, [rip + \stack + {block_offset} + {frame} + {rsp}]
+    .endm
+
+    # What SYSCALL does not push.
+    .macro push_return_frame cs
+    mov     qword ptr [rsp + 8], {user_ss}
+    push    r11
+    push    \cs
+    push    rcx
+    push    [rip + syscall_vector]
+    .endm
+
+    # SYSCALL of a 64-bit guest. What Rust keeps over a call is pushed only where somebody may look at it.
     .balign 64
     .globl  boot_cpu_syscall
     .type   boot_cpu_syscall, @function
 boot_cpu_syscall:
-    mov     [rip + boot_cpu_stack + {block_offset} + {frame} + {rsp}], rsp
-    lea     rsp, [rip + boot_cpu_stack + {block_offset} + {frame} + {rsp}]
-    mov     qword ptr [rsp + 8], {user_ss}
-    push    r11
-    push    {user_cs}
-    push    rcx
-    push    [rip + syscall_vector]
+    syscall_entry boot_cpu_stack
+syscall64:
+    push_return_frame {user_cs}
     save_arguments
     sub     rsp, 6 * 8
     push    r9
@@ -322,19 +332,34 @@ unanswered_hypercall:
     .globl  boot_cpu_syscall32
     .type   boot_cpu_syscall32, @function
 boot_cpu_syscall32:
-    mov     [rip + boot_cpu_stack + {block_offset} + {frame} + {rsp}], rsp
-    lea     rsp, [rip + boot_cpu_stack + {block_offset} + {frame} + {rsp}]
-    mov     qword ptr [rsp + 8], {user_ss}
-    push    r11
-    push    {user_cs32}
-    push    rcx
-    push    [rip + syscall_vector]
+    syscall_entry boot_cpu_stack
+syscall32:
+    push_return_frame {user_cs32}
     save_registers
     sub     rsp, {frame}
     mov     rdi, rsp
     call    {user_syscall32}
     add     rsp, {frame}
     jmp     restore_and_return
+
+    # The same for every other CPU, whose stacks follow one another: {secondary_stub_bytes} bytes for each of the two ways.
+    .macro secondary_entries numbers:vararg
+    .irp    number, \numbers
+    .balign {secondary_stub_bytes}
+    syscall_entry secondary_stacks + \number * {stack_bytes}
+    jmp     syscall64
+    .balign {secondary_stub_bytes}
+    syscall_entry secondary_stacks + \number * {stack_bytes}
+    jmp     syscall32
+    .endr
+    .endm
+    .balign {secondary_stub_bytes}
+    .globl  secondary_syscalls
+secondary_syscalls:
+    secondary_entries 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    secondary_entries 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30
+    .globl  secondary_syscalls_end
+secondary_syscalls_end:
 
     .section .rodata
     .balign 8

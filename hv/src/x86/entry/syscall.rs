@@ -7,6 +7,7 @@ use super::super::machine::Pc;
 use super::super::{msr, percpu::CpuBlock};
 use super::descriptors::{HYPERVISOR_CS, RESERVED_SELECTORS};
 use super::{finish, leave};
+use oxen_hv::config::MAX_CPUS;
 use oxen_hv::hypercall::{self, Entry, NUMBERS, Next, Table};
 use oxen_hv::trap;
 
@@ -43,9 +44,22 @@ pub(super) extern "sysv64" fn user_syscall32(block: &CpuBlock) {
     }
 }
 
+/// Bytes of each of the two stubs of a CPU that is not the boot CPU.
+pub(super) const SECONDARY_STUB_BYTES: usize = 32;
+
 unsafe extern "C" {
     safe static boot_cpu_syscall: u8;
     safe static boot_cpu_syscall32: u8;
+    safe static secondary_syscalls: u8;
+}
+
+/// Where `syscall` enters on a CPU, from 64-bit and from 32-bit code; `None` for a CPU beyond the limit.
+fn stubs(number: usize) -> Option<[u64; 2]> {
+    let Some(index) = number.checked_sub(1) else {
+        return Some([&raw const boot_cpu_syscall as u64, &raw const boot_cpu_syscall32 as u64]);
+    };
+    let first = &raw const secondary_syscalls as u64 + (2 * index * SECONDARY_STUB_BYTES) as u64;
+    (number < MAX_CPUS).then_some([first, first + SECONDARY_STUB_BYTES as u64])
 }
 
 /// EFER: `syscall` is there; no-execute is.
@@ -53,19 +67,22 @@ const SYSCALL_ENABLE: u64 = 1 << 0;
 /// RFLAGS that `syscall` clears: AC, NT, DF, IF, TF and the privilege level of I/O.
 const CLEARED: u64 = 1 << 18 | 1 << 14 | 1 << 12 | 1 << 13 | 1 << 10 | 1 << 9 | 1 << 8;
 
-/// Points `syscall` on the boot CPU to its stubs. `sysret` then loads 0xe033 and 0xe02b, the ABI's flat selectors.
+/// Points `syscall` on this CPU to its stubs; says whether there are any for it. `sysret` then loads 0xe033 and 0xe02b, the
+/// ABI's flat selectors.
 ///
 /// # Safety
-/// Once, on the boot CPU, when its block is open.
-pub(crate) unsafe fn enable_on_boot_cpu() {
+/// Once per CPU, on the CPU with this number, when its block is filled.
+pub(crate) unsafe fn enable(number: usize) -> bool {
+    let Some([stub, stub32]) = stubs(number) else { return false };
     // `sysret` adds 16 for CS and 8 for SS to the upper selector, `syscall` 0 and 8 to the lower.
     let upper = u64::from(RESERVED_SELECTORS | 0x23);
     // SAFETY: every 64-bit CPU has these; the stubs are this CPU's.
     unsafe {
         msr::write(msr::STAR, upper << 48 | u64::from(HYPERVISOR_CS) << 32);
-        msr::write(msr::LSTAR, &raw const boot_cpu_syscall as u64);
-        msr::write(msr::CSTAR, &raw const boot_cpu_syscall32 as u64);
+        msr::write(msr::LSTAR, stub);
+        msr::write(msr::CSTAR, stub32);
         msr::write(msr::SFMASK, CLEARED);
         msr::write(msr::EFER, msr::read(msr::EFER) | SYSCALL_ENABLE);
     }
+    true
 }

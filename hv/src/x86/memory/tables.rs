@@ -2,6 +2,8 @@
 //!
 //! Built once on top of the boot tables (`entry::boot`), whose first 4 GiB of direct map stay.
 
+use super::super::percpu::{GUARD_OFFSET, STACK_BYTES};
+use super::window::Window;
 use core::sync::atomic::{AtomicU64, Ordering};
 use oxen_hv::addr::Mfn;
 use oxen_hv::layout::{CPU_WINDOW_START, DIRECT_MAP_START, FIRST_HV_SLOT, IMAGE_START};
@@ -30,6 +32,9 @@ const EXECUTE: u64 = PRESENT | ACCESSED;
 /// Device registers.
 const DEVICE: u64 = READ_WRITE | WRITE_THROUGH | UNCACHED;
 
+/// Bits of an entry that say where.
+const ADDRESS: u64 = 0xf_ffff_ffff_f000;
+
 const PAGE: u64 = 4096;
 const LARGE_PAGE: u64 = 2 << 20;
 /// The 2 MiB into which the loader puts the image.
@@ -41,6 +46,7 @@ const DEVICE_START: u64 = CPU_WINDOW_START - LARGE_PAGE;
 
 unsafe extern "C" {
     static early_l4: Table;
+    static early_l3_low: Table;
     static hv_l3_image: Table;
     static hv_l3_direct: Table;
     static hv_l2_image: Table;
@@ -50,6 +56,7 @@ unsafe extern "C" {
     safe static rodata_end: u8;
     safe static image_end: u8;
     safe static boot_cpu_stack: u8;
+    safe static secondary_stacks: u8;
 }
 
 /// Tables that the image itself holds.
@@ -75,14 +82,21 @@ fn device_l1() -> &'static Table {
 fn window_l2() -> &'static Table {
     own(3)
 }
-/// The windows of the first CPUs.
-pub(super) fn window_l1() -> &'static Table {
-    own(4)
+/// The table for a page of the windows, counted from their start, if it is there.
+pub(super) fn window_l1(page: usize) -> Option<&'static Table> {
+    let entry = get(window_l2(), page as u64 >> 9);
+    // SAFETY: what is there was put there by `protect_image` or `map_secondary`: links to tables.
+    (entry & PRESENT != 0).then(|| unsafe { table_at(entry & ADDRESS) })
 }
 
 /// The machine address of something in the image.
 pub(crate) fn image_machine_address<T>(thing: *const T) -> u64 {
     thing as u64 - IMAGE_START
+}
+
+/// The machine address of something in the direct map.
+pub(crate) fn direct_machine_address<T>(thing: *const T) -> u64 {
+    thing as u64 - DIRECT_MAP_START
 }
 
 /// Where the image lies in machine memory.
@@ -120,7 +134,7 @@ unsafe fn below(table: &Table, index: u64, frames: &mut impl FnMut() -> u64) -> 
         set(table, index, entry);
     }
     // SAFETY: the entry is a link, by the caller's word or just made.
-    unsafe { table_at(entry & 0xf_ffff_ffff_f000) }
+    unsafe { table_at(entry & ADDRESS) }
 }
 
 /// Extends the direct map to all RAM below `end`, in 2 MiB pages.
@@ -184,7 +198,7 @@ pub(crate) unsafe fn protect_image() {
         &raw const boot_cpu_stack,
     ]
     .map(image_machine_address);
-    let guard = stack + super::super::percpu::GUARD_OFFSET as u64;
+    let guard = stack + GUARD_OFFSET as u64;
     for machine in (LOAD_ADDRESS..LOAD_ADDRESS + LARGE_PAGE).step_by(PAGE as usize) {
         let (rights, alias) = match machine {
             m if m < code_end && m >= start => (EXECUTE, READ),
@@ -198,12 +212,44 @@ pub(crate) unsafe fn protect_image() {
     }
     // SAFETY: the tables are the hypervisor's; the pages it runs on keep the rights that it uses.
     unsafe {
-        set(window_l2(), 0, image_machine_address(window_l1()) | LINK);
+        set(window_l2(), 0, image_machine_address(own(4)) | LINK);
         set(&hv_l3_image, CPU_WINDOW_START >> 30, image_machine_address(window_l2()) | LINK);
         set(&hv_l2_image, DEVICE_START >> 21, image_machine_address(device_l1()) | LINK);
         set(&hv_l2_image, LOAD_ADDRESS >> 21, image_machine_address(image_l1()) | LINK);
         set(&early_l2[0], LOAD_ADDRESS >> 21, image_machine_address(alias_l1()) | LINK);
         set(&early_l4, 0, 0);
+    }
+    super::super::cpu::flush();
+}
+
+/// Maps the stack area of a CPU that is not the boot CPU, all but its guard page, and makes room for its window. Returns
+/// where the area ends.
+///
+/// # Safety
+/// Once for each `number`, from 1, by one CPU at a time; `frames` gives zeroed frames of the direct map, for good.
+pub(crate) unsafe fn map_secondary(number: usize, mut frames: impl FnMut() -> u64) -> u64 {
+    let start = &raw const secondary_stacks as u64 + ((number - 1) * STACK_BYTES) as u64;
+    for address in (start..start + STACK_BYTES as u64).step_by(PAGE as usize) {
+        // SAFETY: the image's tables are the hypervisor's, and nothing else is linked where the stacks are.
+        let l1 = unsafe { below(&hv_l2_image, address >> 21, &mut frames) };
+        if address != start + GUARD_OFFSET as u64 {
+            set(l1, address >> 12, frames() | READ_WRITE);
+        }
+    }
+    // SAFETY: likewise the windows' tables.
+    unsafe { below(window_l2(), (CPU_WINDOW_START + Window::BYTES * number as u64) >> 21, &mut frames) };
+    start + STACK_BYTES as u64
+}
+
+/// Shows the hypervisor's own root the lowest memory one to one, executable, while CPUs start; or no more.
+///
+/// # Safety
+/// On the boot CPU; nobody else uses the hypervisor's own root meanwhile but CPUs that start.
+pub(crate) unsafe fn show_low_memory(shown: bool) {
+    // SAFETY: the tables are the hypervisor's; the boot tables of the lowest GiB are as they were.
+    unsafe {
+        let entry = if shown { image_machine_address(&raw const early_l3_low) | LINK } else { 0 };
+        set(&early_l4, 0, entry);
     }
     super::super::cpu::flush();
 }

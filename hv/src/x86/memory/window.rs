@@ -27,9 +27,13 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// The window of a CPU, if the tables have room for it.
+    /// Bytes from one CPU's window to the next.
+    pub(super) const BYTES: u64 = STRIDE as u64 * PAGE;
+
+    /// The window of a CPU, if there is a table for it.
     pub(crate) fn of(cpu: usize) -> Option<Self> {
-        let entries = tables::window_l1().get(cpu * STRIDE..(cpu + 1) * STRIDE)?;
+        let first = cpu * STRIDE;
+        let entries = tables::window_l1(first)?.get(first % 512..first % 512 + STRIDE)?;
         Some(Self { base: CPU_WINDOW_START + (cpu * STRIDE) as u64 * PAGE, entries })
     }
 
