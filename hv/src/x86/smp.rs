@@ -12,8 +12,8 @@ use oxen_hv::Hypervisor;
 use oxen_hv::addr::{MachineAddr, Mfn, PAGE_BYTES};
 use oxen_hv::layout::DIRECT_MAP_START;
 use oxen_hv::machine::CpuId;
-use oxen_hv::mem::frame_alloc;
 use oxen_hv::mem::Memory;
+use oxen_hv::mem::frame_alloc;
 use oxen_hv::sched;
 
 use super::machine::Pc;
