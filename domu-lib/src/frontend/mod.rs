@@ -4,6 +4,7 @@ pub mod balloon;
 pub mod block;
 
 pub mod control;
+pub mod net;
 
 use alloc::format;
 use alloc::string::String;
@@ -27,6 +28,8 @@ pub enum ConnectError {
     Grant(GrantError),
     /// The backend closed, or went away.
     Closed,
+    /// The backend does not offer what there is no way without.
+    Lacks(&'static str),
 }
 
 impl core::fmt::Display for ConnectError {
@@ -36,6 +39,7 @@ impl core::fmt::Display for ConnectError {
             Self::Hypervisor(errno) => write!(f, "hypervisor: {errno}"),
             Self::Grant(error) => error.fmt(f),
             Self::Closed => f.write_str("the backend closed"),
+            Self::Lacks(feature) => write!(f, "the backend does not offer {feature}"),
         }
     }
 }
@@ -99,6 +103,14 @@ impl Device {
         self.state
     }
 
+    /// A value that the toolstack wrote for the frontend.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn setting(&self, key: &str) -> Result<String, Error> {
+        self.store.read(&format!("{}/{key}", self.path)).await
+    }
+
     /// A value that the backend wrote.
     ///
     /// # Errors
@@ -135,17 +147,24 @@ impl Device {
         Ok(())
     }
 
+    /// The backend's state; `Unknown` for a backend that is not there.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn peer(&self) -> Result<XenbusState, Error> {
+        match self.read("state").await {
+            Ok(text) => Ok(XenbusState::from_text(&text)),
+            Err(Error::Refused(Errno::NoEnt | Errno::Acces)) => Ok(XenbusState::Unknown),
+            Err(error) => Err(error),
+        }
+    }
+
     /// What this end does now.
     ///
     /// # Errors
     /// The store's, but for a backend that is not there.
     pub async fn step(&self) -> Result<handshake::Step, Error> {
-        let peer = match self.read("state").await {
-            Ok(text) => XenbusState::from_text(&text),
-            Err(Error::Refused(Errno::NoEnt | Errno::Acces)) => XenbusState::Unknown,
-            Err(error) => return Err(error),
-        };
-        Ok(handshake::step(handshake::Side::Frontend, self.state, peer))
+        Ok(handshake::step(handshake::Side::Frontend, self.state, self.peer().await?))
     }
 
     /// Waits until the backend's state changes.

@@ -1,0 +1,158 @@
+//! The task that owns the device's rings: from the handshake to the last frame.
+
+use alloc::boxed::Box;
+use alloc::rc::Rc;
+
+use oxen_abi::domid::DomId;
+use oxen_abi::io::xenbus::XenbusState;
+use oxen_ring::FrontRing;
+
+use super::connect::{Ports, connect};
+use super::queue::Queues;
+use super::receive::Receiver;
+use super::transmit::{Sent, Transmitter};
+use super::{Maker, NetError, Settings};
+use crate::frontend::{ConnectError, Device};
+use crate::grant::{Access, Grant};
+use crate::handshake::Step;
+use crate::sync::Sender;
+use crate::task::{self, Either, select};
+use crate::time;
+
+/// How long a backend is given to let go of the rings.
+const PATIENCE: u64 = 5 * time::SECOND;
+
+/// Pages granted to the backend.
+fn maker(backend: DomId, access: Access) -> Maker<Grant> {
+    Box::new(move || Grant::zeroed(backend, access).ok())
+}
+
+/// Connects the device, says so, and serves the queues until the handle is gone or the backend closes.
+pub(super) async fn operate(mut device: Device, queues: Rc<Queues>, ready: Sender<Result<Settings, ConnectError>>) {
+    let backend = device.backend();
+    let page = || Grant::zeroed(backend, Access::ReadWrite);
+    let (transmit, receive) = match page().and_then(|transmit| Ok((transmit, page()?))) {
+        Ok(pages) => pages,
+        Err(error) => return ready.send(Err(error.into())),
+    };
+    // The rings are made before the backend is told of their pages.
+    let (Ok(transmit_ring), Ok(receive_ring)) = (
+        FrontRing::new(core::slice::from_ref(transmit.page().words32())),
+        FrontRing::new(core::slice::from_ref(receive.page().words32())),
+    ) else {
+        return;
+    };
+    // So is the first set of pages to receive into: what a backend has at once must find room.
+    let mut receiver = Receiver::new(receive_ring, maker(backend, Access::ReadWrite));
+    let _ = receiver.post();
+    let transmitter = Transmitter::new(transmit_ring, maker(backend, Access::ReadOnly));
+    let ports = match connect(&mut device, &transmit, &receive).await {
+        Ok((settings, ports)) => {
+            ready.send(Ok(settings));
+            ports
+        }
+        Err(error) => return ready.send(Err(error)),
+    };
+    let mut server = Server { queues, ports, receiver, transmitter };
+    let why = server.serve(&device).await.err().unwrap_or(NetError::Closed);
+    // Users need not wait for a backend that has to let go first.
+    server.queues.end(why);
+    if !matches!(why, NetError::Store(_)) {
+        close(&mut device).await;
+    }
+    server.queues.release();
+}
+
+/// Goes through the states of an orderly end. The pages are given back after it.
+async fn close(device: &mut Device) {
+    if device.publish(&[], XenbusState::Closing).await.is_err() {
+        return;
+    }
+    let released = async {
+        while let Ok(XenbusState::Connected) = device.peer().await {
+            if device.changed().await.is_err() {
+                break;
+            }
+        }
+    };
+    let _ = task::timeout(PATIENCE, released).await;
+    let _ = device.publish(&[], XenbusState::Closed).await;
+}
+
+struct Server<'a> {
+    queues: Rc<Queues>,
+    ports: Ports,
+    receiver: Receiver<'a, Grant>,
+    transmitter: Transmitter<'a, Grant>,
+}
+
+impl Server<'_> {
+    /// Serves until the handle is gone (`Ok`) or the backend is of no more use.
+    async fn serve(&mut self, device: &Device) -> Result<(), NetError> {
+        loop {
+            self.receive()?;
+            let blocked = self.transmit()?;
+            let leaving = self.queues.is_abandoned();
+            if leaving && !blocked && self.transmitter.is_idle() {
+                return Ok(());
+            }
+            // Answers to what was sent are of interest only where somebody waits for them.
+            let again = self.queues.takes() && self.receiver.final_check()?;
+            if again | ((blocked || leaving) && self.transmitter.final_check()?) {
+                task::yield_now().await;
+                continue;
+            }
+            let events = select(self.ports.receive().wait(), self.ports.transmit.wait());
+            let news = select(select(events, self.queues.work()), device.changed()).await;
+            if let Either::Second(changed) = news {
+                changed?;
+                // The backend may say again that it is connected.
+                if device.step().await? != Step::Wait {
+                    return Err(NetError::Closed);
+                }
+            }
+        }
+    }
+
+    /// Hands on what came, as far as there is room for it.
+    fn receive(&mut self) -> Result<(), NetError> {
+        while self.queues.takes()
+            && let Some(frame) = self.receiver.receive()?
+        {
+            self.queues.deliver(frame);
+        }
+        let lost = self.receiver.lost();
+        self.queues.count(|counters| counters.lost = lost);
+        if self.receiver.post() {
+            self.ports.receive().notify();
+        }
+        Ok(())
+    }
+
+    /// Sends what waits, as far as there is room for it; says whether something waits still.
+    fn transmit(&mut self) -> Result<bool, NetError> {
+        self.transmitter.reap()?;
+        let (mut sent, mut dropped) = (0, 0);
+        let empty = self.queues.drain(|frame| match self.transmitter.send(frame) {
+            Sent::Later => false,
+            Sent::Queued => {
+                sent += 1;
+                true
+            }
+            Sent::NoMemory => {
+                dropped += 1;
+                true
+            }
+        });
+        let refused = self.transmitter.refused();
+        self.queues.count(|counters| {
+            counters.sent += sent;
+            counters.refused = refused;
+            counters.memory += dropped;
+        });
+        if self.transmitter.publish() {
+            self.ports.transmit.notify();
+        }
+        Ok(!empty)
+    }
+}

@@ -1,0 +1,153 @@
+//! The half of the device that sends: pages granted once, a slot of the ring for each piece of a frame.
+
+use alloc::vec::Vec;
+
+use oxen_abi::io::netif::{
+    NETIF_RSP_NULL, NETIF_RSP_OKAY, NETTXF_CSUM_BLANK, NETTXF_DATA_VALIDATED, NETTXF_EXTRA_INFO, NETTXF_MORE_DATA,
+    NetifExtraGso, NetifExtraInfo, NetifTxRequest, NetifTxResponse, XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_GSO_TYPE_TCPV4,
+    XEN_NETIF_GSO_TYPE_TCPV6,
+};
+use oxen_ring::FrontRing;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::{Breach, Buffer, Checksum, Frame, Maker};
+use crate::memory::{PAGE_SIZE, bytes};
+
+/// A page, and whether the backend has it.
+struct Slot<B> {
+    page: B,
+    under_way: bool,
+}
+
+/// What became of a frame that was to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// It is on the ring.
+    Queued,
+    /// There is no room for it now.
+    Later,
+    /// There is no memory for it, and nothing under way that would free some.
+    NoMemory,
+}
+
+/// The transmit ring and its pages.
+pub(super) struct Transmitter<'a, B> {
+    ring: FrontRing<'a, NetifTxRequest, NetifTxResponse>,
+    make: Maker<B>,
+    /// The pages made so far; a request's id is its page's place here.
+    slots: Vec<Slot<B>>,
+    free: Vec<u16>,
+    /// Extra information slots that the backend has not answered.
+    extras: u32,
+    refused: u64,
+}
+
+impl<'a, B: Buffer> Transmitter<'a, B> {
+    /// Sends over `ring` through pages that `make` makes.
+    pub(super) const fn new(ring: FrontRing<'a, NetifTxRequest, NetifTxResponse>, make: Maker<B>) -> Self {
+        Self { ring, make, slots: Vec::new(), free: Vec::new(), extras: 0, refused: 0 }
+    }
+
+    /// Takes back the pages that the backend is done with.
+    ///
+    /// # Errors
+    /// [`Breach`] when it says what cannot be.
+    pub(super) fn reap(&mut self) -> Result<(), Breach> {
+        while let Some(response) = self.ring.pop()? {
+            if response.status == NETIF_RSP_NULL {
+                self.extras = self.extras.checked_sub(1).ok_or(Breach::Id(response.id))?;
+                continue;
+            }
+            let slot = self.slots.get_mut(usize::from(response.id)).filter(|slot| slot.under_way);
+            slot.ok_or(Breach::Id(response.id))?.under_way = false;
+            self.free.push(response.id);
+            self.refused += u64::from(response.status != NETIF_RSP_OKAY);
+        }
+        Ok(())
+    }
+
+    /// Puts a frame on the ring, for the backend to see after [`Self::publish`].
+    pub(super) fn send(&mut self, frame: &Frame) -> Sent {
+        let pieces = frame.bytes.len().div_ceil(PAGE_SIZE);
+        let extra = frame.segment.map(|size| gso(size, frame.is_ipv6()));
+        if (self.ring.free() as usize) < pieces + usize::from(extra.is_some()) {
+            return Sent::Later;
+        }
+        while self.free.len() < pieces {
+            if self.slots.len() >= self.ring.size() as usize {
+                return Sent::Later;
+            }
+            let Some(page) = (self.make)() else {
+                return if self.is_idle() { Sent::NoMemory } else { Sent::Later };
+            };
+            self.free.push(self.slots.len() as u16);
+            self.slots.push(Slot { page, under_way: false });
+        }
+        let mut flags = match frame.checksum {
+            Checksum::Unknown => 0,
+            Checksum::Verified => NETTXF_DATA_VALIDATED,
+            Checksum::Blank => NETTXF_CSUM_BLANK | NETTXF_DATA_VALIDATED,
+        };
+        if extra.is_some() {
+            flags |= NETTXF_EXTRA_INFO;
+        }
+        // The first request tells the whole frame's size, the others their own.
+        let mut size = frame.bytes.len() as u16;
+        let mut extra = extra;
+        for (index, piece) in frame.bytes.chunks(PAGE_SIZE).enumerate() {
+            let more = if index + 1 < pieces { NETTXF_MORE_DATA } else { 0 };
+            if index > 0 {
+                size = piece.len() as u16;
+            }
+            self.push_piece(piece, flags | more, size);
+            if let Some(info) = extra.take() {
+                // There is room for it.
+                self.extras += u32::from(self.ring.push_as(&info).is_ok());
+            }
+            flags = 0;
+        }
+        Sent::Queued
+    }
+
+    /// One piece of a frame; a page and a slot are free.
+    fn push_piece(&mut self, piece: &[u8], flags: u16, size: u16) {
+        let Some(id) = self.free.pop() else { return };
+        let Some(slot) = self.slots.get_mut(usize::from(id)) else { return };
+        bytes::write(slot.page.words(), 0, piece);
+        slot.under_way = true;
+        let request = NetifTxRequest { gref: slot.page.reference(), offset: 0, flags, id, size };
+        // There is room for it.
+        let _ = self.ring.push(&request);
+    }
+
+    /// Shows the backend what was sent; says whether it wants an event.
+    pub(super) fn publish(&mut self) -> bool {
+        self.ring.publish()
+    }
+
+    /// Asks for an event on the next answer; says whether some came meanwhile.
+    ///
+    /// # Errors
+    /// [`Breach`] when the backend says what cannot be.
+    pub(super) fn final_check(&mut self) -> Result<bool, Breach> {
+        Ok(self.ring.final_check()?)
+    }
+
+    /// Whether the backend has answered everything.
+    pub(super) const fn is_idle(&self) -> bool {
+        self.free.len() == self.slots.len()
+    }
+
+    /// Pieces of frames that the backend said it did not send.
+    pub(super) const fn refused(&self) -> u64 {
+        self.refused
+    }
+}
+
+/// How a large packet is to be cut.
+fn gso(size: u16, is_ipv6: bool) -> NetifExtraInfo {
+    let kind = if is_ipv6 { XEN_NETIF_GSO_TYPE_TCPV6 } else { XEN_NETIF_GSO_TYPE_TCPV4 };
+    let gso = NetifExtraGso { size, r#type: kind, pad: 0, features: 0 };
+    let u = <[u8; 6]>::read_from_bytes(gso.as_bytes()).unwrap_or_default();
+    NetifExtraInfo { r#type: XEN_NETIF_EXTRA_TYPE_GSO, flags: 0, u }
+}
