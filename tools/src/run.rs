@@ -157,9 +157,7 @@ fn machine(
     }
     if let Some(guest) = guest {
         add_to_ramdisk(workspace, &mut machine, &guest.files()?)?;
-        // dom0 unpacks the kernel beside the ramdisk that holds it.
-        machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=384M");
-        machine.memory = 1024.max(guest.memory + 640);
+        machine.memory = 1024.max(guest.memory + 512);
     } else if let Some(memory) = args.memory {
         machine.memory = memory;
     }

@@ -3,11 +3,18 @@
 use alloc::{format, string::String, vec::Vec};
 use core::fmt;
 
-use elf::{ElfBytes, endian::LittleEndian, file::Class, note::Note, note::NoteIterator};
+use elf::abi::{EI_NIDENT, EM_X86_64, PT_LOAD, PT_NOTE};
+use elf::endian::LittleEndian;
+use elf::file::{Class, FileHeader, parse_ident};
+use elf::note::{Note, NoteIterator};
+use elf::parse::ParseAt;
+use elf::segment::{ProgramHeader, SegmentTable};
 use oxen_abi::elfnote;
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
+/// The farthest end of notes in a packed file: up to there it stands in dom0's memory.
+const MOST_HEAD: usize = 256 << 20;
 
 /// Why a kernel is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,17 +105,28 @@ struct Notes {
 impl Image {
     /// Reads an ELF file.
     pub fn parse(file: &[u8]) -> Result<Self, Refusal> {
-        if !file.starts_with(b"\x7fELF") {
-            return Err(Refusal::NotElf("it does not start with the ELF magic number".into()));
+        Self::of(&Headers::of(file)?, file.len())
+    }
+
+    /// Reads the beginning of an ELF file, as far as [`Self::notes_end`] or farther. Whether the rest holds what the
+    /// headers say shows when it is read.
+    pub fn parse_head(head: &[u8]) -> Result<Self, Refusal> {
+        Self::of(&Headers::of(head)?, usize::MAX)
+    }
+
+    /// How many bytes of a file, whose beginning this is, hold its headers and notes.
+    pub fn notes_end(head: &[u8]) -> Result<usize, Refusal> {
+        let headers = Headers::of(head)?;
+        let notes = headers.program.iter().filter(|header| header.p_type == PT_NOTE);
+        let end = notes.map(|header| header.p_offset.saturating_add(header.p_filesz)).max().unwrap_or(0);
+        match usize::try_from(end) {
+            Ok(end) if end <= MOST_HEAD => Ok(end),
+            _ => Err(Refusal::BadSegment(format!("the notes end at {end:#x} of the file"))),
         }
-        if file.get(4) == Some(&1) {
-            return Err(Refusal::NotX86_64("the file is a 32-bit ELF".into()));
-        }
-        let elf = ElfBytes::<LittleEndian>::minimal_parse(file).map_err(|e| Refusal::NotElf(format!("{e}")))?;
-        if elf.ehdr.e_machine != elf::abi::EM_X86_64 {
-            return Err(Refusal::NotX86_64(format!("the file is for machine {}", elf.ehdr.e_machine)));
-        }
-        let notes = Notes::collect(&elf)?;
+    }
+
+    fn of(elf: &Headers<'_>, length: usize) -> Result<Self, Refusal> {
+        let notes = Notes::collect(elf)?;
         if !notes.any {
             return Err(Refusal::NoXenNotes);
         }
@@ -118,7 +136,7 @@ impl Image {
             return Err(Refusal::BadNote("VIRT_BASE", virt_base));
         }
         let shift = virt_base.wrapping_sub(notes.paddr_offset.unwrap_or(0));
-        let segments = load_segments(&elf, file, virt_base, shift)?;
+        let segments = load_segments(elf, length, virt_base, shift)?;
         let start = segments.iter().map(|s| s.start).min().unwrap_or(0);
         let end = segments.iter().map(|s| s.start + s.memory).max().unwrap_or(0);
         let image = Self {
@@ -159,16 +177,41 @@ impl Image {
     }
 }
 
+/// What is read of an ELF file. Its sections are nobody's business here, and stripped kernels have none.
+struct Headers<'a> {
+    file: &'a [u8],
+    program: SegmentTable<'a, LittleEndian>,
+}
+
+impl<'a> Headers<'a> {
+    /// Those of an ELF file for this processor.
+    fn of(file: &'a [u8]) -> Result<Self, Refusal> {
+        if !file.starts_with(b"\x7fELF") {
+            return Err(Refusal::NotElf("it does not start with the ELF magic number".into()));
+        }
+        if file.get(4) == Some(&1) {
+            return Err(Refusal::NotX86_64("the file is a 32-bit ELF".into()));
+        }
+        let damaged = |error| Refusal::NotElf(format!("{error}"));
+        let short = || Refusal::NotElf("its headers lie beyond its end".into());
+        let ident = parse_ident::<LittleEndian>(file).map_err(damaged)?;
+        let header = FileHeader::parse_tail(ident, file.get(EI_NIDENT..).unwrap_or_default()).map_err(damaged)?;
+        if header.e_machine != EM_X86_64 {
+            return Err(Refusal::NotX86_64(format!("the file is for machine {}", header.e_machine)));
+        }
+        let size = ProgramHeader::validate_entsize(Class::ELF64, header.e_phentsize.into()).map_err(damaged)?;
+        let start = usize::try_from(header.e_phoff).map_err(|_| short())?;
+        let table = start.checked_add(size * usize::from(header.e_phnum)).and_then(|end| file.get(start..end));
+        let program = SegmentTable::new(LittleEndian, Class::ELF64, table.ok_or_else(short)?);
+        Ok(Self { file, program })
+    }
+}
+
 /// The loadable segments at their places in the initial mapping (by physical address), none over another.
-fn load_segments(
-    elf: &ElfBytes<'_, LittleEndian>,
-    file: &[u8],
-    base: u64,
-    shift: u64,
-) -> Result<Vec<Segment>, Refusal> {
+fn load_segments(elf: &Headers<'_>, length: usize, base: u64, shift: u64) -> Result<Vec<Segment>, Refusal> {
     let mut segments: Vec<Segment> = Vec::new();
-    for header in elf.segments().into_iter().flat_map(|table| table.iter()) {
-        if header.p_type != elf::abi::PT_LOAD || header.p_memsz == 0 {
+    for header in elf.program.iter() {
+        if header.p_type != PT_LOAD || header.p_memsz == 0 {
             continue;
         }
         let wrong =
@@ -182,7 +225,7 @@ fn load_segments(
             return wrong("lies where the hypervisor is, or at no address at all");
         }
         let range = usize::try_from(header.p_offset).ok().zip(usize::try_from(header.p_filesz).ok());
-        let inside = range.filter(|&(at, n)| at.checked_add(n).is_some_and(|end| end <= file.len()));
+        let inside = range.filter(|&(at, n)| at.checked_add(n).is_some_and(|end| end <= length));
         let Some((offset, bytes)) = inside else { return wrong("lies beyond the end of the file") };
         if header.p_filesz > header.p_memsz {
             return wrong("has more bytes in the file than in memory");
@@ -199,13 +242,17 @@ fn load_segments(
 }
 
 impl Notes {
-    fn collect(elf: &ElfBytes<'_, LittleEndian>) -> Result<Self, Refusal> {
+    fn collect(elf: &Headers<'_>) -> Result<Self, Refusal> {
         let mut notes = Self::default();
-        for header in elf.segments().into_iter().flat_map(|table| table.iter()) {
-            if header.p_type != elf::abi::PT_NOTE {
+        for header in elf.program.iter() {
+            if header.p_type != PT_NOTE {
                 continue;
             }
-            let data = elf.segment_data(&header).map_err(|e| Refusal::BadSegment(format!("notes: {e}")))?;
+            let start = usize::try_from(header.p_offset).ok();
+            let end =
+                start.zip(usize::try_from(header.p_filesz).ok()).and_then(|(start, size)| start.checked_add(size));
+            let data = start.zip(end).and_then(|(start, end)| elf.file.get(start..end));
+            let data = data.ok_or_else(|| Refusal::BadSegment("the notes lie beyond the end of the file".into()))?;
             // Notes of kernels are aligned to 4 whatever the header says.
             for note in NoteIterator::new(LittleEndian, Class::ELF64, 4, data) {
                 if let Note::Unknown(note) = note

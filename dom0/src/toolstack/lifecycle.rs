@@ -10,7 +10,7 @@ use oxen_domu_lib::{control, memory, println, sync::Notify, time};
 use super::build::{self, Plan};
 use super::config::GuestConfig;
 use super::ends::End;
-use super::image::Image;
+use super::kernel::Kernel;
 use super::{nodes, payload};
 use crate::backend::block::device::BlockDevice;
 use crate::backend::console::GuestConsole;
@@ -132,9 +132,11 @@ pub async fn create(system: &Shared, config: GuestConfig) -> Result<Rc<Guest>, S
     Ok(guest)
 }
 
-/// Bytes of dom0's memory that unpacking may take.
+/// Bytes of dom0's memory that unpacking may take: the heap keeps what it has once taken of the pool.
 fn room() -> usize {
-    memory::pool::free_pages().saturating_sub(DOM0_RESERVE) * memory::PAGE_SIZE
+    let (held, claimed) = memory::heap_usage();
+    let pool = memory::pool::free_pages().saturating_sub(DOM0_RESERVE) * memory::PAGE_SIZE;
+    pool + claimed.saturating_sub(held)
 }
 
 /// Builds a guest's domain and connects it to store and backends; it is paused.
@@ -142,21 +144,13 @@ pub(super) async fn start(system: &Shared, guest: &Rc<Guest>) -> Result<(), Stri
     let config = &guest.config;
     let devices =
         config.disks.iter().map(|disk| system.disks.open(&system.archive, disk)).collect::<Result<Vec<_>, _>>()?;
-    let packed = file(system, &config.kernel)?;
-    let unpacked;
-    let kernel = if payload::is_plain_elf(packed) {
-        packed
-    } else {
-        unpacked = payload::decompress(packed, room()).map_err(|why| format!("kernel `{}`: {why}", config.kernel))?;
-        &unpacked
-    };
-    let image = Image::parse(kernel).map_err(|why| format!("kernel `{}`: {why}", config.kernel))?;
+    let opened = Kernel::open(file(system, &config.kernel)?, room());
+    let (image, mut kernel) = opened.map_err(|why| format!("kernel `{}`: {why}", config.kernel))?;
     let ramdisk_file = config.ramdisk.as_ref().map(|name| file(system, name)).transpose()?.unwrap_or_default();
     let unpacked_ramdisk =
         ramdisk_file.starts_with(&[0x1f, 0x8b]).then(|| payload::gunzip(ramdisk_file, room())).transpose()?;
     let plan = Plan {
         uuid: guest.uuid,
-        kernel,
         image: &image,
         ramdisk: unpacked_ramdisk.as_deref().unwrap_or(ramdisk_file),
         cmdline: &config.cmdline,
@@ -164,7 +158,7 @@ pub(super) async fn start(system: &Shared, guest: &Rc<Guest>) -> Result<(), Stri
         maximum: config.maxmem << 10,
         vcpus: config.maxvcpus,
     };
-    let built = build::build(&plan).await?;
+    let built = build::build(&plan, &mut kernel).await?;
     guest.domain.set(built.domain);
     guest.built.set(built.used);
     guest.started.set(time::now());

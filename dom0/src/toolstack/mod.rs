@@ -5,6 +5,7 @@ pub mod build;
 pub mod config;
 pub mod ends;
 pub mod image;
+pub mod kernel;
 pub mod lifecycle;
 pub mod nodes;
 pub mod payload;

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use oxen_tools::elf::Elf;
 use oxen_tools::linux::Ramdisk;
 use oxen_tools::qemu::Module;
 use oxen_tools::session::Exit;
@@ -96,4 +97,61 @@ pub(super) fn debians_kernel_works_as_a_guest_with_a_disk(lab: &Lab<'_>) -> Resu
     lab.add(&mut machine, &[("linux.cfg", config), ("guests/linux", &kernel), ("guests/initrd", &linux.ramdisk)])?;
     content(lab.boot(&machine)?.succeeded()?)?.says_in_order(&["init: 2 cpus", "init: the disk agrees", "ended"])?;
     Ok(Verdict::Passed)
+}
+
+/// Debian's kernel made unfit in three ways; what dom0 says of each, and that guests can be created afterwards.
+pub(super) fn kernels_that_cannot_be_guests_are_refused_with_the_reason(lab: &Lab<'_>) -> Result<Verdict> {
+    let files = debian::kernel(lab.workspace).and_then(|elf| Ok((elf, debian::vmlinuz(lab.workspace)?)));
+    let (elf, image) = match files {
+        Ok((elf, image)) => (std::fs::read(elf)?, std::fs::read(image)?),
+        Err(error) => return Ok(Verdict::Skipped(format!("no stock kernel: {error:#}"))),
+    };
+    // The class in the ELF header; nothing behind the headers is looked at then.
+    let mut narrow = elf.get(..64 << 10).context("a short kernel")?.to_vec();
+    *narrow.get_mut(4).context("a short kernel")? = 1;
+    let cut = image.get(..image.len() / 2).context("a short kernel")?;
+    let foreign = without_xen_notes(&elf)?;
+    let config = |kernel: &str| format!("name = \"x\"\nkernel = \"{kernel}\"\nmemory = 128\n").into_bytes();
+    let script = "xl create narrow.cfg; xl create cut.cfg; xl create foreign.cfg; \
+        xl create hello.cfg; xl wait hello; xl info; poweroff";
+    let mut machine = lab.machine(script)?;
+    let configs = ["narrow", "cut", "foreign"].map(config);
+    let [a, b, c] = &configs;
+    let files: [(&str, &[u8]); 6] = [
+        ("narrow.cfg", a),
+        ("cut.cfg", b),
+        ("foreign.cfg", c),
+        ("narrow", &narrow),
+        ("cut", cut),
+        ("foreign", &foreign),
+    ];
+    lab.add(&mut machine, &files)?;
+    let reasons = [
+        "error: narrow.cfg: kernel `narrow`: the file is a 32-bit ELF; only 64-bit x86 kernels can be guests",
+        "error: cut.cfg: kernel `cut`: the bzImage is truncated: its kernel lies beyond the end of the file",
+        "error: foreign.cfg: kernel `foreign`: the ELF file has no Xen notes: the kernel was not built to run \
+            paravirtual on Xen (CONFIG_XEN_PV)",
+        "(hello) hello from a guest",
+    ];
+    lab.boot(&machine)?.ended(Exit::Failure)?.says_in_order(&reasons)?.lacks("Panic")?;
+    Ok(Verdict::Passed)
+}
+
+/// The beginning of a kernel, as far as its notes, with each note of Xen's made somebody else's.
+fn without_xen_notes(elf: &[u8]) -> Result<Vec<u8>> {
+    const OWNER: &[u8] = b"Xen\0";
+    const PT_NOTE: u32 = 4;
+    let segments = Elf::new(elf)?.segments()?;
+    let notes = segments.iter().find(|segment| segment.kind == PT_NOTE).context("a kernel without notes")?;
+    let (start, size) = (usize::try_from(notes.offset)?, usize::try_from(notes.file_size)?);
+    let mut head = elf.get(..start + size).context("notes beyond the end")?.to_vec();
+    let mut changed = 0;
+    for at in (start..start + size).step_by(4) {
+        if let Some(owner) = head.get_mut(at..at + OWNER.len()).filter(|owner| **owner == *OWNER) {
+            owner.copy_from_slice(b"Xem\0");
+            changed += 1;
+        }
+    }
+    ensure!(changed > 10, "only {changed} notes of Xen's");
+    Ok(head)
 }

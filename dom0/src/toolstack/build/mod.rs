@@ -22,6 +22,7 @@ use oxen_domu_lib::{control, task};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::image::Image;
+use super::kernel::Kernel;
 use layout::PAGE;
 use oxen_abi::start_of_day::Layout;
 
@@ -34,9 +35,7 @@ const OVERHEAD: u64 = 1024;
 pub struct Plan<'a> {
     /// Its number among others' files.
     pub uuid: [u8; 16],
-    /// The kernel's file.
-    pub kernel: &'a [u8],
-    /// What the file says.
+    /// What the kernel's file says.
     pub image: &'a Image,
     /// The ramdisk, unpacked; empty for none.
     pub ramdisk: &'a [u8],
@@ -68,7 +67,7 @@ pub struct Built {
 }
 
 /// Makes the domain; whatever fails, nothing of it stays.
-pub async fn build(plan: &Plan<'_>) -> Result<Built, String> {
+pub async fn build(plan: &Plan<'_>, kernel: &mut Kernel<'_>) -> Result<Built, String> {
     let layout = layout::lay_out(plan.image, plan.ramdisk.len() as u64, plan.pages)?;
     if plan.cmdline.len() >= MAX_GUEST_CMDLINE {
         return Err(format!("the command line has {} bytes; {} fit", plan.cmdline.len(), MAX_GUEST_CMDLINE - 1));
@@ -84,7 +83,7 @@ pub async fn build(plan: &Plan<'_>) -> Result<Built, String> {
         ..DomctlCreatedomain::new_zeroed()
     };
     let domain = control::create_domain(&request).map_err(|errno| failed("create the domain", errno))?;
-    let built = Builder { plan, layout, domain, frames: Vec::new() }.build().await;
+    let built = Builder { plan, layout, domain, frames: Vec::new() }.build(kernel).await;
     if built.is_err() {
         // The reason for the failure says more than a failure to clean up could.
         let _ = control::destroy_domain(domain);
@@ -105,7 +104,7 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    async fn build(mut self) -> Result<Built, String> {
+    async fn build(mut self, kernel: &mut Kernel<'_>) -> Result<Built, String> {
         let domain = self.domain;
         control::set_max_vcpus(domain, self.plan.vcpus).map_err(|e| failed("make its vcpus", e))?;
         let kib = self.plan.maximum + OVERHEAD;
@@ -116,7 +115,7 @@ impl Builder<'_> {
         let open = || control::open_port(domain).map_err(|e| failed("open its event channels", e));
         let (store_port, console_port) = (open()?, open()?);
         self.populate().await?;
-        self.load_image().await?;
+        self.load_image(kernel).await?;
         let ramdisk = self.layout.initrd.as_ref().map_or(0, |pages| pages.start);
         self.load(ramdisk * PAGE, self.plan.ramdisk, self.plan.ramdisk.len()).await?;
         self.write_p2m().await?;
@@ -179,12 +178,29 @@ impl Builder<'_> {
         Ok(())
     }
 
-    async fn load_image(&self) -> Result<(), String> {
-        for segment in &self.plan.image.segments {
-            let bytes = segment.offset..segment.offset + segment.bytes;
-            let bytes = self.plan.kernel.get(bytes).ok_or("the kernel's file is shorter than its headers say")?;
-            let memory = usize::try_from(segment.memory).map_err(|_| "a segment is larger than memory")?;
-            self.load(segment.start - self.layout.virt_base, bytes, memory).await?;
+    /// Puts each piece of the kernel's file where its segments want it, and zeros behind them.
+    async fn load_image(&self, kernel: &mut Kernel<'_>) -> Result<(), String> {
+        let segments = &self.plan.image.segments;
+        let needed = segments.iter().map(|segment| segment.offset + segment.bytes).max().unwrap_or(0);
+        let mut at = 0;
+        while at < needed {
+            let piece = kernel.next_piece().map_err(|why| format!("kernel: {why}"))?;
+            let piece = piece.ok_or("the kernel's file is shorter than its headers say")?;
+            for segment in segments {
+                let start = segment.offset.max(at);
+                let end = (segment.offset + segment.bytes).min(at + piece.len());
+                if start < end {
+                    let place = segment.start - self.layout.virt_base + (start - segment.offset) as u64;
+                    let part = piece.get(start - at..end - at).unwrap_or_default();
+                    self.load(place, part, part.len()).await?;
+                }
+            }
+            at += piece.len();
+        }
+        for segment in segments {
+            let zeros = usize::try_from(segment.memory).map_err(|_| "a segment is larger than memory")? - segment.bytes;
+            let place = segment.start - self.layout.virt_base + segment.bytes as u64;
+            self.load(place, &[], zeros).await?;
         }
         Ok(())
     }
