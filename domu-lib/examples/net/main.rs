@@ -3,7 +3,8 @@
 //! It asks for an address by DHCP, or takes `ip=10.0.0.2/24 gateway=10.0.0.1`. It pings the gateway, or who `ping=`
 //! names, and prints the round trips. `fetch=http://10.0.2.2:8000/file` fetches a file and prints its length and its
 //! SHA-256. On port 80 it serves a page that says who it is, and at `/bytes/N` so many bytes of a pattern, whose SHA-256
-//! it prints. With `halt` it powers off when it has pinged and fetched; without, when the toolstack asks.
+//! it prints. With `halt` it powers off when it has pinged and fetched; without, when the toolstack asks. With `again` it
+//! begins by closing the device and connecting it once more.
 //!
 //! A run in which something failed prints a line with `FAILED`; the others end with `net: done`.
 #![cfg_attr(target_os = "none", no_std, no_main)]
@@ -49,7 +50,13 @@ async fn story() -> Result<(), String> {
     task::spawn(control::obey(store.clone()));
     task::spawn(balloon::follow(store.clone()));
     let name = store.read("name").await.unwrap_or_default();
-    let net = Rc::new(Net::connect(&store, "0").await.map_err(|error| error.to_string())?);
+    let mut net = Net::connect(&store, "0").await.map_err(|error| error.to_string())?;
+    if start_info::option("again").is_some() {
+        net.close().await;
+        println!("net: closed, and connecting again");
+        net = Net::connect(&store, "0").await.map_err(|error| error.to_string())?;
+    }
+    let net = Rc::new(net);
     println!("net: {} mtu {} {:?}", mac(net.mac()), net.mtu(), net.features());
     let stack = Stack::new(net.clone());
     let driver = task::spawn(stack.clone().drive());
