@@ -111,7 +111,7 @@ pub struct VcpuState {
     pub traps: TrapTable,
     /// Entry for events.
     pub event_callback: Callback,
-    /// Entry for a return to the guest that the CPU refused.
+    /// Entry for data selectors that the CPU does not take any more.
     pub failsafe_callback: Callback,
     /// Entry for `syscall` from user mode.
     pub syscall_callback: Callback,
@@ -135,6 +135,8 @@ pub struct VcpuState {
     pub tsc_aux: u32,
     /// Data selectors: DS, ES, FS, GS.
     pub selectors: [u16; 4],
+    /// Whether the CPU did not take them all when the vcpu was loaded: then they wait here.
+    pub selectors_wait: bool,
     /// Frames of the guest's GDT, each held as a descriptor page.
     pub gdt: [Option<Mfn>; 14],
     /// Entries of the guest's GDT.
@@ -195,6 +197,7 @@ impl VcpuState {
             gs_base_user: 0,
             tsc_aux: 0,
             selectors: [0; 4],
+            selectors_wait: false,
             gdt: [None; 14],
             gdt_entries: 0,
             ldt_base: 0,
@@ -227,9 +230,14 @@ pub trait Processor {
     /// Loads the hypervisor's own root and nothing of any vcpu: what was loaded last may go away.
     fn unload(&self);
     /// Loads everything of `state` that is in the CPU while a vcpu runs: extended state, segment bases, selectors, debug
-    /// registers, descriptor table windows, the root of the mode it is in.
-    fn load(&self, state: &VcpuState);
-    /// Takes back what the guest can change without the hypervisor: extended state, selectors, bases.
+    /// registers, descriptor table windows, the root of the mode it is in. Says whether the CPU took all selectors; where it
+    /// did not, null is loaded.
+    #[must_use]
+    fn load(&self, state: &VcpuState) -> bool;
+    /// Loads selectors and bases of the vcpu that runs, and says whether the CPU took all selectors.
+    #[must_use]
+    fn load_segments(&self, state: &VcpuState) -> bool;
+    /// Takes back what the guest can change without the hypervisor: extended state, selectors unless they wait, bases.
     fn save(&self, state: &mut VcpuState);
     /// FS base, GS base in force, and the other GS base, of the vcpu that runs.
     fn bases(&self, state: &VcpuState) -> (u64, u64, u64);

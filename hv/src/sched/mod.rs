@@ -40,6 +40,8 @@ pub mod work {
     pub const NMI: u32 = 1 << 2;
     /// The vcpu that runs lets others go first.
     pub const YIELD: u32 = 1 << 3;
+    /// The CPU did not take the vcpu's selectors.
+    pub const SELECTORS: u32 = 1 << 4;
 }
 
 /// Vcpus that one CPU can have.

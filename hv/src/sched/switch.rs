@@ -104,7 +104,7 @@ fn switch<M: Machine>(
     now: u64,
 ) -> bool {
     let Occupant { domain, vcpu } = next;
-    let Some(state) = vcpu.slot.lock().take() else {
+    let Some(mut state) = vcpu.slot.lock().take() else {
         vcpu.pauses.fetch_or(pause::DOWN, Ordering::SeqCst);
         return false;
     };
@@ -114,7 +114,10 @@ fn switch<M: Machine>(
     let last = take_off(hv, current, regs);
     domain.dirty_cpus.fetch_or(bit(cpu), Ordering::SeqCst);
     *regs = state.regs;
-    hv.machine.load(&state);
+    state.selectors_wait = !hv.machine.load(&state);
+    if state.selectors_wait {
+        vcpu.work.fetch_or(work::SELECTORS, Ordering::Relaxed);
+    }
     put_away(cpu, last, Some(&domain));
     hv.time.publish_if_lost(&state.info);
     vcpu.sched.is_running.store(true, Ordering::SeqCst);

@@ -13,7 +13,7 @@ pub mod ports;
 
 use crate::{
     caller::Caller,
-    domain::{debug::STATUS_FIXED, vcpu::Callback},
+    domain::{debug::STATUS_FIXED, flags, vcpu::Callback},
     machine::Machine,
     sched::work,
 };
@@ -115,6 +115,16 @@ pub fn user_syscall32<M: Machine>(caller: &mut Caller<'_, M>) {
     enter_by_syscall(caller, caller.state.syscall32_callback);
 }
 
+/// `sysenter` from user mode, which tells neither where it was nor on which stack: user mode and kernel agreed on that.
+pub fn user_sysenter<M: Machine>(caller: &mut Caller<'_, M>) {
+    let callback = caller.state.sysenter_callback;
+    caller.regs.rflags |= flags::IF;
+    if callback.address == 0 || caller.state.in_kernel {
+        return inject(caller, vector::GENERAL_PROTECTION, Some(0));
+    }
+    bounce::enter(caller, callback, None);
+}
+
 #[inline]
 fn enter_by_syscall<M: Machine>(caller: &mut Caller<'_, M>, callback: Callback) {
     if callback.address == 0 {
@@ -124,13 +134,11 @@ fn enter_by_syscall<M: Machine>(caller: &mut Caller<'_, M>, callback: Callback) 
     bounce::enter_at_once(caller, callback, None);
 }
 
-/// What must still happen before the guest goes on: an NMI first, then the events that wait and are not masked.
+/// What must still happen before the guest goes on: selectors and an NMI first, then the events that wait and are not masked.
 #[inline]
 pub fn deliver_pending<M: Machine>(caller: &mut Caller<'_, M>) {
-    if caller.vcpu.work.load(Ordering::Relaxed) & work::NMI != 0 && caller.state.nmi_callback.address != 0 {
-        caller.vcpu.work.fetch_and(!work::NMI, Ordering::Relaxed);
-        let callback = Callback { masks_events: true, ..caller.state.nmi_callback };
-        return bounce::enter(caller, callback, None);
+    if caller.vcpu.work.load(Ordering::Relaxed) != 0 && do_work(caller) {
+        return;
     }
     if caller.state.info.wants_upcall() {
         let callback = Callback { masks_events: true, ..caller.state.event_callback };
@@ -138,8 +146,34 @@ pub fn deliver_pending<M: Machine>(caller: &mut Caller<'_, M>) {
     }
 }
 
-/// The CPU refused to return to the guest as its frame asks: the failsafe callback hears of it.
-pub fn failsafe<M: Machine>(caller: &mut Caller<'_, M>) {
+/// Does what the vcpu's own work asks for; says whether that entered the guest's kernel.
+#[cold]
+fn do_work<M: Machine>(caller: &mut Caller<'_, M>) -> bool {
+    if caller.vcpu.work.fetch_and(!work::SELECTORS, Ordering::Relaxed) & work::SELECTORS != 0 && !load_selectors(caller)
+    {
+        failsafe(caller);
+        return true;
+    }
+    if caller.vcpu.work.load(Ordering::Relaxed) & work::NMI != 0 && caller.state.nmi_callback.address != 0 {
+        caller.vcpu.work.fetch_and(!work::NMI, Ordering::Relaxed);
+        let callback = Callback { masks_events: true, ..caller.state.nmi_callback };
+        bounce::enter(caller, callback, None);
+        return true;
+    }
+    false
+}
+
+/// Loads the selectors that wait, now that the LDT's pages which they need can be taken. Says whether the CPU has them.
+fn load_selectors<M: Machine>(caller: &mut Caller<'_, M>) -> bool {
+    caller.state.selectors_wait = false;
+    for selector in caller.state.selectors {
+        ldt::take_for(caller, selector.into());
+    }
+    caller.hv.machine.load_segments(caller.state)
+}
+
+/// The guest's descriptors do not allow its selectors any more: the failsafe callback hears which they were.
+fn failsafe<M: Machine>(caller: &mut Caller<'_, M>) {
     let selectors = caller.state.selectors;
     let callback = caller.state.failsafe_callback;
     if callback.address == 0 {
@@ -147,4 +181,13 @@ pub fn failsafe<M: Machine>(caller: &mut Caller<'_, M>) {
     }
     bounce::enter(caller, callback, None);
     bounce::push_selectors(caller, selectors);
+}
+
+/// The CPU refused to return to the guest by its frame, with this exception: the guest's own, as if its code had met it.
+pub fn refused_return<M: Machine>(caller: &mut Caller<'_, M>, vector: u8, error_code: u32) {
+    let (cs, ss) = (caller.regs.cs, caller.regs.ss);
+    // A segment of the LDT may only not have been used yet.
+    if !ldt::take_for(caller, cs) && !ldt::take_for(caller, ss) {
+        inject(caller, vector, has_error_code(vector).then_some(error_code));
+    }
 }

@@ -220,8 +220,12 @@ impl Processor for Pc {
         processor::unload();
     }
 
-    fn load(&self, state: &VcpuState) {
-        percpu::with_hardware(|cpu| processor::load(cpu, &self.features, state));
+    fn load(&self, state: &VcpuState) -> bool {
+        percpu::with_hardware(|cpu| processor::load(cpu, &self.features, state))
+    }
+
+    fn load_segments(&self, state: &VcpuState) -> bool {
+        processor::load_segments(state)
     }
 
     fn save(&self, state: &mut VcpuState) {

@@ -3,6 +3,9 @@
 use core::arch::asm;
 
 pub(crate) const APIC_BASE: u32 = 0x1b;
+pub(crate) const SYSENTER_CS: u32 = 0x174;
+pub(crate) const SYSENTER_ESP: u32 = 0x175;
+pub(crate) const SYSENTER_EIP: u32 = 0x176;
 pub(crate) const PAT: u32 = 0x277;
 pub(crate) const TSC_DEADLINE: u32 = 0x6e0;
 pub(crate) const EFER: u32 = 0xc000_0080;

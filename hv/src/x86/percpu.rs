@@ -5,7 +5,7 @@ use super::machine::Pc;
 use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::mem::{MaybeUninit, offset_of};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 use oxen_hv::Hypervisor;
 use oxen_hv::addr::Mfn;
 use oxen_hv::caller::{Args, Caller, Current};
@@ -43,6 +43,8 @@ pub(crate) struct CpuBlock {
     pub shared: UnsafeCell<MaybeUninit<&'static CpuShared>>,
     running: UnsafeCell<MaybeUninit<Running>>,
     hardware: UnsafeCell<Hardware>,
+    /// The exception by which the CPU refused to return to a guest: vector, and error code in the upper half.
+    refusal: AtomicU64,
 }
 
 const _: () = assert!((offset_of!(CpuBlock, frame) + size_of::<Regs>()).is_multiple_of(16));
@@ -74,6 +76,12 @@ impl CpuBlock {
     pub(crate) fn has_work(&self) -> bool {
         // SAFETY: set in `open`, before any guest or interrupt.
         unsafe { (*self.shared.get()).assume_init() }.work.load(Ordering::Relaxed) != 0
+    }
+
+    /// Why the CPU refused to return to a guest: vector and error code.
+    pub(crate) fn refusal(&self) -> (u8, u32) {
+        let noted = self.refusal.load(Ordering::Relaxed);
+        (noted as u8, (noted >> 32) as u32)
     }
 
     /// Lets the scheduler do what waits on this CPU; afterwards a vcpu is on it that may run.
@@ -141,6 +149,7 @@ pub(crate) unsafe fn fill(number: usize, gdt: &'static mut Gdt) {
         shared: UnsafeCell::new(MaybeUninit::uninit()),
         running: UnsafeCell::new(MaybeUninit::uninit()),
         hardware: UnsafeCell::new(hardware),
+        refusal: AtomicU64::new(0),
     };
     // SAFETY: the block is this CPU's alone, by the caller's word not used before.
     unsafe { block.write(contents) }
@@ -151,6 +160,17 @@ pub(crate) unsafe fn fill(number: usize, gdt: &'static mut Gdt) {
 pub(crate) fn with_hardware<R>(work: impl FnOnce(&mut Hardware) -> R) -> R {
     // SAFETY: the block is this CPU's alone and was filled when it came up; `work` is a leaf that does not come here.
     work(unsafe { &mut *(*block()).hardware.get() })
+}
+
+/// Where the frame of this CPU ends: where the CPU begins to push when a guest comes in.
+pub(crate) fn frame_end() -> u64 {
+    (block() as usize + offset_of!(CpuBlock, frame) + size_of::<Regs>()) as u64
+}
+
+/// Keeps why the CPU refused to return to a guest.
+pub(crate) fn note_refusal(vector: u32, error_code: u32) {
+    // SAFETY: the block is this CPU's and was filled before any guest ran.
+    unsafe { &(*block()).refusal }.store(u64::from(error_code) << 32 | u64::from(vector), Ordering::Relaxed);
 }
 
 /// Makes this CPU one that guests may come in on. Returns its block, for the way to the first.

@@ -53,16 +53,27 @@ macro_rules! read_selector {
         value as u16
     }};
 }
-/// Loads everything of a vcpu.
-pub(crate) fn load(hardware: &mut Hardware, features: &cpu::Features, state: &VcpuState) {
+
+/// Loads everything of a vcpu. Says whether the CPU took all selectors.
+pub(crate) fn load(hardware: &mut Hardware, features: &cpu::Features, state: &VcpuState) -> bool {
     load_root(state);
     cpu::set_guest_cr4(features, state.cr4);
     load_descriptor_tables(hardware, state);
+    let took_all = load_segments(state);
+    set_tsc_aux(hardware, features, state.tsc_aux);
+    load_debug_registers(hardware, state);
+    cpu::set_task_switched(false);
+    load_extended(hardware, features, &state.extended);
+    if state.task_switched {
+        cpu::set_task_switched(true);
+    }
+    took_all
+}
+
+/// Loads selectors and bases. Says whether the CPU took all selectors.
+pub(crate) fn load_segments(state: &VcpuState) -> bool {
     let [ds, es, fs, gs] = state.selectors;
-    let _ = load_selector!("ds", ds);
-    let _ = load_selector!("es", es);
-    let _ = load_selector!("fs", fs);
-    let _ = load_selector!("gs", gs);
+    let took = [load_selector!("ds", ds), load_selector!("es", es), load_selector!("fs", fs), load_selector!("gs", gs)];
     let (active, other) = if state.in_kernel {
         (state.gs_base_kernel, state.gs_base_user)
     } else {
@@ -71,20 +82,16 @@ pub(crate) fn load(hardware: &mut Hardware, features: &cpu::Features, state: &Vc
     set_base(msr::FS_BASE, state.fs_base);
     set_base(msr::GS_BASE, active);
     set_base(msr::KERNEL_GS_BASE, other);
-    set_tsc_aux(hardware, features, state.tsc_aux);
-    load_debug_registers(hardware, state);
-    cpu::set_task_switched(false);
-    load_extended(hardware, features, &state.extended);
-    if state.task_switched {
-        cpu::set_task_switched(true);
-    }
+    took == [true; 4]
 }
 
 /// Takes back what the guest may have changed by itself.
 pub(crate) fn save(hardware: &mut Hardware, features: &cpu::Features, state: &mut VcpuState) {
     cpu::set_task_switched(false);
     save_extended(hardware, features, &mut state.extended);
-    state.selectors = [read_selector!("ds"), read_selector!("es"), read_selector!("fs"), read_selector!("gs")];
+    if !state.selectors_wait {
+        state.selectors = [read_selector!("ds"), read_selector!("es"), read_selector!("fs"), read_selector!("gs")];
+    }
     // SAFETY: every 64-bit CPU has the three registers.
     let (fs, active, other) =
         unsafe { (msr::read(msr::FS_BASE), msr::read(msr::GS_BASE), msr::read(msr::KERNEL_GS_BASE)) };

@@ -370,9 +370,14 @@ impl Processor for Fake {
         self.cpu(this_cpu().0).root = None;
     }
 
-    fn load(&self, state: &VcpuState) {
+    fn load(&self, state: &VcpuState) -> bool {
         self.count("load");
         self.switch_mode(state);
+        self.load_segments(state)
+    }
+
+    fn load_segments(&self, state: &VcpuState) -> bool {
+        state.selectors.iter().all(|&selector| selector < self.good_selectors.load(Ordering::SeqCst))
     }
 
     fn save(&self, _state: &mut VcpuState) {

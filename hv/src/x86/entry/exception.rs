@@ -14,6 +14,8 @@ use oxen_hv::{console, trap};
 /// instruction that closes it.
 const CARRY: u64 = 1 << 0;
 const ALIGNMENT_CHECK: u64 = 1 << 18;
+/// RFLAGS that step.
+const TRAP: u64 = 1 << 8;
 /// Vectors of the CPU's exceptions.
 const DEBUG: u32 = 1;
 const NMI: u32 = 2;
@@ -65,16 +67,27 @@ pub(super) extern "sysv64" fn guest_exception(block: &CpuBlock, vector: u32) {
     }
 }
 
+unsafe extern "C" {
+    safe static return_refused: u8;
+}
+
 /// An exception inside the hypervisor: either one that was foreseen where it happened, or the end.
 pub(super) extern "sysv64" fn hypervisor_exception(regs: &mut Regs, vector: u32) {
     if let Some(target) = fixup::find(regs.rip) {
+        if target == &raw const return_refused as u64 {
+            percpu::note_refusal(vector, regs.error_code);
+        }
         regs.rip = target;
         regs.rflags = regs.rflags & !ALIGNMENT_CHECK | CARRY;
         return;
     }
     match vector {
         // A guest's breakpoint on data that the hypervisor touched for it, or put off to the first instruction here.
-        DEBUG => drop(cpu::take_debug_status()),
+        // Or a step of a program that ended in `sysenter`, which leaves the trap flag as it is; the program loses it.
+        DEBUG => {
+            let _ = cpu::take_debug_status();
+            regs.rflags &= !TRAP;
+        }
         NMI => panic::halt_if_stopping(),
         _ => {
             regs.entry_vector = vector;
@@ -126,12 +139,8 @@ fn serve(raised: u32) {
 pub(super) extern "sysv64" fn refused_return(block: &CpuBlock) {
     // SAFETY: this is the way in, and the reference ends before the way out.
     unsafe {
-        let caller = block.caller();
-        let (cs, ss) = (caller.regs.cs, caller.regs.ss);
-        // A segment of the LDT may only not have been used yet.
-        if !trap::ldt::take_for(caller, cs) && !trap::ldt::take_for(caller, ss) {
-            trap::failsafe(caller);
-        }
+        let (vector, error_code) = block.refusal();
+        trap::refused_return(block.caller(), vector, error_code);
         finish(block);
     }
 }

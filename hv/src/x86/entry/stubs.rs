@@ -72,4 +72,5 @@ global_asm!(
     unanswered = sym syscall::unanswered,
     user_syscall = sym syscall::user_syscall,
     user_syscall32 = sym syscall::user_syscall32,
+    user_sysenter = sym syscall::user_sysenter,
 );

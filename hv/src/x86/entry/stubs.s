@@ -51,7 +51,7 @@
     .macro return_to_guest
 8:  iretq
     .pushsection .fixups, "a"
-    .long   8b - ., refused_return - .
+    .long   8b - ., return_refused - .
     .popsection
     .endm
 
@@ -203,8 +203,9 @@ restore_and_return:
 
     # The CPU took neither the selectors nor the addresses in the guest's frame: the registers are the guest's already, so
     # the frame is made again and somebody decides.
-    .type   refused_return, @function
-refused_return:
+    .globl  return_refused
+    .type   return_refused, @function
+return_refused:
     push    0
     save_registers
     sub     rsp, {frame}
@@ -327,6 +328,16 @@ unanswered_hypercall:
     add     rsp, {frame}
     jmp     restore_and_return
 
+    # A program asks its kernel, by another way than that of 64-bit programs.
+    .macro enter_kernel_by handler
+    save_registers
+    sub     rsp, {frame}
+    mov     rdi, rsp
+    call    \handler
+    add     rsp, {frame}
+    jmp     restore_and_return
+    .endm
+
     # SYSCALL of a 32-bit program, which only AMD's CPUs have.
     .balign 16
     .globl  boot_cpu_syscall32
@@ -335,12 +346,23 @@ boot_cpu_syscall32:
     syscall_entry boot_cpu_stack
 syscall32:
     push_return_frame {user_cs32}
-    save_registers
-    sub     rsp, {frame}
-    mov     rdi, rsp
-    call    {user_syscall32}
-    add     rsp, {frame}
-    jmp     restore_and_return
+    enter_kernel_by {user_syscall32}
+
+    # SYSENTER, which only Intel's CPUs have here: on this CPU's stack already, with IF clear and all else as it was. It
+    # tells neither RIP nor RSP.
+    .balign 16
+    .globl  sysenter_entry
+    .type   sysenter_entry, @function
+sysenter_entry:
+    push    {user_ss}
+    push    0
+    pushfq
+    push    {user_cs32}
+    push    0
+    push    [rip + syscall_vector]
+    push    2
+    popfq
+    enter_kernel_by {user_sysenter}
 
     # The same for every other CPU, whose stacks follow one another: {secondary_stub_bytes} bytes for each of the two ways.
     .macro secondary_entries numbers:vararg

@@ -4,7 +4,10 @@
 //! is to do than answer.
 
 use super::super::machine::Pc;
-use super::super::{msr, percpu::CpuBlock};
+use super::super::{
+    msr,
+    percpu::{self, CpuBlock},
+};
 use super::descriptors::{HYPERVISOR_CS, RESERVED_SELECTORS};
 use super::{finish, leave};
 use oxen_hv::config::MAX_CPUS;
@@ -44,12 +47,22 @@ pub(super) extern "sysv64" fn user_syscall32(block: &CpuBlock) {
     }
 }
 
+/// `sysenter` of a program.
+pub(super) extern "sysv64" fn user_sysenter(block: &CpuBlock) {
+    // SAFETY: this is the way in, and the reference ends before the way out.
+    unsafe {
+        trap::user_sysenter(block.caller());
+        leave(block);
+    }
+}
+
 /// Bytes of each of the two stubs of a CPU that is not the boot CPU.
 pub(super) const SECONDARY_STUB_BYTES: usize = 32;
 
 unsafe extern "C" {
     safe static boot_cpu_syscall: u8;
     safe static boot_cpu_syscall32: u8;
+    safe static sysenter_entry: u8;
     safe static secondary_syscalls: u8;
 }
 
@@ -67,8 +80,8 @@ const SYSCALL_ENABLE: u64 = 1 << 0;
 /// RFLAGS that `syscall` clears: AC, NT, DF, IF, TF and the privilege level of I/O.
 const CLEARED: u64 = 1 << 18 | 1 << 14 | 1 << 12 | 1 << 13 | 1 << 10 | 1 << 9 | 1 << 8;
 
-/// Points `syscall` on this CPU to its stubs; says whether there are any for it. `sysret` then loads 0xe033 and 0xe02b, the
-/// ABI's flat selectors.
+/// Points `syscall` and `sysenter` on this CPU to their stubs; says whether there are any for it. `sysret` then loads
+/// 0xe033 and 0xe02b, the ABI's flat selectors.
 ///
 /// # Safety
 /// Once per CPU, on the CPU with this number, when its block is filled.
@@ -82,6 +95,9 @@ pub(crate) unsafe fn enable(number: usize) -> bool {
         msr::write(msr::LSTAR, stub);
         msr::write(msr::CSTAR, stub32);
         msr::write(msr::SFMASK, CLEARED);
+        msr::write(msr::SYSENTER_CS, HYPERVISOR_CS.into());
+        msr::write(msr::SYSENTER_ESP, percpu::frame_end());
+        msr::write(msr::SYSENTER_EIP, &raw const sysenter_entry as u64);
         msr::write(msr::EFER, msr::read(msr::EFER) | SYSCALL_ENABLE);
     }
     true

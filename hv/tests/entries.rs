@@ -1,0 +1,102 @@
+//! How a guest's kernel is entered: by which handler, and what its frame says.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test")]
+
+mod support;
+
+use oxen_abi::segments::{FLAT_USER_CS32, FLAT_USER_SS};
+use oxen_hv::{
+    domain::vcpu::Callback,
+    sched::work,
+    trap::{self, vector},
+};
+use std::sync::atomic::Ordering;
+use support::{
+    guest::{Guest, Home},
+    table_word,
+};
+
+const HANDLER: u64 = 0x7000;
+const STACK_TOP: u64 = 0x1000;
+const IF: u64 = 1 << 9;
+
+/// A guest in user mode, with a handler for everything and a page for its kernel's stack.
+fn guest() -> (Guest, Home) {
+    let mut guest = Guest::new(support::boot(64), 1, false, 16);
+    let home = guest.build_home(1);
+    let state = &mut guest.state;
+    state.info.set_upcall_mask(false);
+    let callback = Callback { address: HANDLER, masks_events: false };
+    (state.in_kernel, state.user_root, state.kernel_sp) = (false, state.kernel_root, STACK_TOP);
+    (state.sysenter_callback, state.failsafe_callback) = (callback, callback);
+    for vector in [vector::GENERAL_PROTECTION, vector::STACK_FAULT, vector::PAGE_FAULT] {
+        let handler =
+            oxen_hv::domain::traps::TrapHandler { address: HANDLER + u64::from(vector), cs: 0xe033, flags: 0 };
+        state.traps.set(vector, handler);
+    }
+    (guest.regs.rip, guest.regs.cs, guest.regs.rflags) = (0x1234, 0xfff7, 2 | IF);
+    (guest.regs.rsp, guest.regs.ss) = (0x5678, FLAT_USER_SS.into());
+    (guest, home)
+}
+
+/// What stands on the kernel's stack, from its pointer up.
+fn frame<const WORDS: usize>(guest: &Guest, home: &Home) -> [u64; WORDS] {
+    let first = guest.regs.rsp as usize / 8;
+    std::array::from_fn(|word| table_word(guest.hv, home.data[0], first + word).load(Ordering::SeqCst))
+}
+
+#[test]
+fn a_return_that_the_cpu_refuses_is_the_exception_it_met() {
+    for met in [vector::GENERAL_PROTECTION, vector::STACK_FAULT] {
+        let (mut guest, home) = guest();
+        trap::refused_return(&mut guest.caller(), met, 0xfff4);
+        assert!(guest.state.in_kernel);
+        assert_eq!(guest.regs.rip, HANDLER + u64::from(met));
+        let [_, _, error_code, rip, cs, ..] = frame::<8>(&guest, &home);
+        assert_eq!((error_code, rip, cs & 0xffff), (0xfff4, 0x1234, 0xfff7));
+    }
+}
+
+#[test]
+fn selectors_that_are_gone_are_told_by_the_failsafe_callback() {
+    let (mut guest, home) = guest();
+    guest.state.selectors = [1, 2, 0x17, 4];
+    guest.state.selectors_wait = true;
+    guest.vcpu.work.store(work::SELECTORS, Ordering::SeqCst);
+    guest.hv.machine.good_selectors.store(0x10, Ordering::SeqCst);
+    trap::deliver_pending(&mut guest.caller());
+    assert_eq!(guest.regs.rip, HANDLER);
+    let [ds, es, fs, gs, _, _, rip, ..] = frame::<11>(&guest, &home);
+    assert_eq!(([ds, es, fs, gs], rip), ([1, 2, 0x17, 4], 0x1234));
+    assert_eq!(guest.vcpu.work.load(Ordering::SeqCst), 0);
+    assert!(!guest.state.selectors_wait, "the CPU holds what there is now");
+}
+
+#[test]
+fn selectors_that_load_at_the_second_try_are_not_told() {
+    let (mut guest, _) = guest();
+    guest.state.selectors = [1, 2, 3, 4];
+    guest.state.selectors_wait = true;
+    guest.vcpu.work.store(work::SELECTORS, Ordering::SeqCst);
+    trap::deliver_pending(&mut guest.caller());
+    assert_eq!((guest.regs.rip, guest.vcpu.work.load(Ordering::SeqCst)), (0x1234, 0));
+    assert!(!guest.state.selectors_wait);
+}
+
+#[test]
+fn sysenter_goes_to_its_callback_with_interrupts_on_and_else_is_refused() {
+    let (mut guest, home) = guest();
+    // As the CPU leaves it: nothing but the flags is known, and IF is clear.
+    (guest.regs.rip, guest.regs.rsp, guest.regs.rflags, guest.regs.cs) = (0, 0, 2, FLAT_USER_CS32.into());
+    let entered = guest.regs;
+    trap::user_sysenter(&mut guest.caller());
+    assert_eq!(guest.regs.rip, HANDLER);
+    let [_, _, rip, cs, rflags, rsp, ss] = frame::<7>(&guest, &home);
+    assert_eq!((rip, cs & 0xffff, rsp, ss), (0, FLAT_USER_CS32.into(), 0, FLAT_USER_SS.into()));
+    assert_eq!(rflags & IF, IF);
+
+    (guest.regs, guest.state.in_kernel) = (entered, false);
+    guest.state.sysenter_callback = Callback::default();
+    trap::user_sysenter(&mut guest.caller());
+    assert_eq!(guest.regs.rip, HANDLER + u64::from(vector::GENERAL_PROTECTION));
+    assert_eq!(frame::<3>(&guest, &home)[2], 0, "the error code");
+}
