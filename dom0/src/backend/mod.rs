@@ -2,3 +2,5 @@
 
 pub mod block;
 pub mod console;
+pub mod device;
+pub mod net;

@@ -60,12 +60,26 @@ struct Queue {
     /// What is left of a frame that was cut.
     cut: RefCell<VecDeque<Packet>>,
     arrived: Notify,
+    open: Cell<bool>,
     offload: Cell<Offload>,
     counts: Counts,
 }
 
 impl Queue {
+    fn is_empty(&self) -> bool {
+        self.frames.borrow().is_empty() && self.cut.borrow().is_empty()
+    }
+
+    fn clear(&self) {
+        self.frames.borrow_mut().clear();
+        self.cut.borrow_mut().clear();
+        self.bytes.set(0);
+    }
+
     fn has_room(&self, packet: &Packet) -> bool {
+        if !self.open.get() {
+            return false;
+        }
         let room = self.frames.borrow().len() < MOST_FRAMES && self.bytes.get() + packet.bytes.len() <= MOST_BYTES;
         if !room {
             count(&self.counts.dropped, 1);
@@ -120,6 +134,7 @@ impl Bridge {
             bytes: Cell::new(0),
             cut: RefCell::default(),
             arrived: Notify::new(),
+            open: Cell::new(true),
             offload: Cell::default(),
             counts: Counts::default(),
         });
@@ -198,12 +213,32 @@ impl BridgePort {
         Ok(())
     }
 
+    /// Whether the receiver takes frames at all; what comes while it does not is dropped, and what waits as well.
+    pub fn set_open(&self, open: bool) {
+        self.queue.open.set(open);
+        if !open {
+            self.queue.clear();
+        }
+    }
+
+    /// The receiver could not use a frame that it took.
+    pub fn count_dropped(&self) {
+        count(&self.counts().dropped, 1);
+    }
+
     /// The oldest frame that waits, as [`Self::set_offload`] wants it.
     pub fn try_receive(&self) -> Option<Packet> {
         let packet = self.queue.take()?;
         count(&self.counts().received, 1);
         count(&self.counts().received_bytes, packet.bytes.len() as u64);
         Some(packet)
+    }
+
+    /// Waits until a frame waits.
+    pub async fn arrived(&self) {
+        while self.queue.is_empty() {
+            self.queue.arrived.notified().await;
+        }
     }
 
     /// Waits for a frame.

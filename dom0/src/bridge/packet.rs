@@ -17,6 +17,17 @@ const MOST_SEGMENTS: usize = 2048;
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
+    /// Reads the usual notation: six pairs of hexadecimal digits, parted by colons.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut pairs = text.split(':');
+        let mut bytes = [0; 6];
+        for byte in &mut bytes {
+            let pair = pairs.next().filter(|pair| pair.len() == 2 && pair.bytes().all(|b| b.is_ascii_hexdigit()))?;
+            *byte = u8::from_str_radix(pair, 16).ok()?;
+        }
+        pairs.next().is_none().then_some(Self(bytes))
+    }
+
     /// Whether it means a group of interfaces, or all of them.
     pub const fn is_group(self) -> bool {
         self.0[0] & 1 != 0

@@ -8,12 +8,15 @@ use oxen_abi::errno::Errno;
 use oxen_domu_lib::{control, memory, println, sync::Notify, time};
 
 use super::build::{self, Plan};
-use super::config::GuestConfig;
+use super::config::{GuestConfig, disk::Disk, vif::Interface};
 use super::ends::End;
 use super::kernel::Kernel;
 use super::{nodes, payload};
-use crate::backend::block::device::BlockDevice;
+use crate::backend::block::device::{BlockDevice, BlockDriver};
 use crate::backend::console::GuestConsole;
+use crate::backend::device::Driver;
+use crate::backend::net::device::{NetDevice, NetDriver};
+use crate::bridge::Mac;
 use crate::system::Shared;
 
 /// Pages of dom0 that stay free for everything else.
@@ -33,6 +36,8 @@ pub struct Guest {
     pub console: Rc<GuestConsole>,
     /// Its disks.
     pub disks: RefCell<Vec<Rc<BlockDevice>>>,
+    /// Its network interfaces.
+    pub vifs: RefCell<Vec<Rc<NetDevice>>>,
     /// KiB that it was built with at least.
     pub built: Cell<u64>,
     /// When it started.
@@ -106,18 +111,21 @@ fn file(system: &Shared, name: &str) -> Result<&'static [u8], String> {
 }
 
 /// Creates a guest; it is paused until `run` says otherwise.
-pub async fn create(system: &Shared, config: GuestConfig) -> Result<Rc<Guest>, String> {
+pub async fn create(system: &Shared, mut config: GuestConfig) -> Result<Rc<Guest>, String> {
     if system.guests.find(&config.name).is_some() {
         let name = &config.name;
         return Err(format!("a guest named `{name}` exists; `xl destroy {name}` ends it, or choose another name"));
     }
-    let uuid = config.uuid.unwrap_or_else(random_uuid);
+    let uuid = config.uuid.unwrap_or_else(|| random().to_be_bytes());
+    // Chosen once, so that a guest that starts again has its addresses again.
+    config.vifs.iter_mut().for_each(|vif| vif.mac = Some(vif.mac.unwrap_or_else(random_mac)));
     let guest = Rc::new(Guest {
         config,
         domain: Cell::new(DomId(0)),
         uuid,
         console: Rc::default(),
         disks: RefCell::default(),
+        vifs: RefCell::default(),
         built: Cell::new(0),
         started: Cell::new(0),
         end: Cell::new(None),
@@ -178,8 +186,11 @@ fn connect(
     let domain = built.domain;
     nodes::publish(&system.store, &guest.config, &guest.uuid, built).map_err(|e| format!("xenstore: {e}"))?;
     for (disk, device) in guest.config.disks.iter().zip(devices) {
-        let device = BlockDevice::attach(&system.store, domain, disk, device)?;
+        let device = BlockDevice::attach(&system.store, domain, BlockDriver::new(disk, device))?;
         guest.disks.borrow_mut().push(device);
+    }
+    for config in &guest.config.vifs {
+        attach_vif(system, guest, config)?;
     }
     let refused = |what: &str, errno: Errno| format!("cannot serve its {what}: {}", errno.name());
     guest.console.serve(domain, built.console, built.console_port).map_err(|e| refused("console", e))?;
@@ -216,6 +227,10 @@ pub(super) async fn dissolve(system: &Shared, guest: &Rc<Guest>) {
     for disk in disks {
         disk.detach().await;
     }
+    let vifs = core::mem::take(&mut *guest.vifs.borrow_mut());
+    for vif in vifs {
+        vif.detach().await;
+    }
     system.store.forget(domain.0);
     guest.console.close().await;
     if let Err(errno) = control::destroy_domain(domain)
@@ -232,11 +247,39 @@ pub fn unpause(domain: DomId) -> Result<(), String> {
     control::unpause_domain(domain).map_err(|errno| format!("domain {} cannot run: {}", domain.0, errno.name()))
 }
 
+/// Gives a guest a disk.
+pub fn attach_disk(system: &Shared, guest: &Guest, config: &Disk) -> Result<(), String> {
+    let mut disks = guest.disks.borrow_mut();
+    if disks.iter().any(|disk| disk.driver.config.number == config.number) {
+        return Err(format!("`{}` has a disk `{}` already", guest.config.name, config.vdev));
+    }
+    let driver = BlockDriver::new(config, system.disks.open(&system.archive, config)?);
+    disks.push(BlockDevice::attach(&system.store, guest.domain.get(), driver)?);
+    Ok(())
+}
+
+/// Gives a guest a network interface, of the lowest number that is free.
+pub fn attach_vif(system: &Shared, guest: &Guest, config: &Interface) -> Result<(), String> {
+    let domain = guest.domain.get();
+    let mut vifs = guest.vifs.borrow_mut();
+    let taken = |number: &u32| vifs.iter().any(|vif| vif.driver.number() == *number);
+    let number = (0..).find(|number| !taken(number)).unwrap_or_default();
+    let driver = NetDriver::new(&system.bridge, domain.0, number, config, config.mac.unwrap_or_else(random_mac));
+    vifs.push(NetDevice::attach(&system.store, domain, driver)?);
+    Ok(())
+}
+
 /// A UUID of version 4 from what the clock gives; it has to be unique, not secret.
-fn random_uuid() -> [u8; 16] {
+fn random() -> u128 {
     let mut state = u128::from(oxen_domu_lib::machine::tsc()) << 64 | u128::from(time::wall());
     for _ in 0..4 {
         state = state.wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645).rotate_left(61) ^ state >> 71;
     }
-    (state & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62).to_be_bytes()
+    state & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62
+}
+
+/// An address of the range that is kept for guests.
+fn random_mac() -> Mac {
+    let [a, b, c, ..] = random().to_be_bytes();
+    Mac([0x00, 0x16, 0x3e, a & 0x7f, b, c])
 }

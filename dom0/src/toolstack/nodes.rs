@@ -59,7 +59,7 @@ pub fn publish(store: &StoreHandle, config: &GuestConfig, uuid: &[u8; 16], built
         let state = if vcpu < config.vcpus { "online" } else { "offline" };
         put(format!("{home}/cpu/{vcpu}/availability"), state)?;
     }
-    for name in ["cpu", "memory", "device", "control", "store", "console", "device/vbd"] {
+    for name in ["cpu", "memory", "device", "control", "store", "console", "device/vbd", "device/vif"] {
         put(format!("{home}/{name}"), "")?;
     }
     let own = Permissions::private(domain);

@@ -9,12 +9,16 @@ use oxen_abi::io::blkif::{BLKIF_RSP_ERROR, BLKIF_RSP_OKAY, BlkifRequest, BlkifRe
 use oxen_domu_lib::event::Port;
 use oxen_domu_lib::grant::{GrantError, GrantMapping};
 use oxen_domu_lib::memory::map::{Access, Words};
-use oxen_domu_lib::sync::{Channel, Notify, Receiver, Sender};
+use oxen_domu_lib::sync::{Channel, Receiver, Sender};
 use oxen_domu_lib::task;
 
 use oxen_ring::{BackRing, Overrun};
 
 use super::request::{self, Direction, Request, Segment, Work};
+use crate::backend::{
+    self,
+    device::{End, Life},
+};
 use crate::device::{Medium, Piece};
 
 /// Pages that are kept mapped for one device where its frontend keeps them granted.
@@ -58,10 +62,13 @@ pub struct Session {
     port: Port,
     kept: RefCell<BTreeMap<u32, Rc<GrantMapping>>>,
     answers: Sender<BlkifResponse>,
-    stopping: Cell<bool>,
-    wake: Notify,
-    ended: Cell<Option<bool>>,
-    done: Notify,
+    life: Life,
+}
+
+impl backend::device::Session for Session {
+    fn life(&self) -> &Life {
+        &self.life
+    }
 }
 
 impl Session {
@@ -73,44 +80,15 @@ impl Session {
         let port = Port::bind_interdomain(start.domain, start.port)
             .map_err(|errno| format!("event channel {} cannot be bound: {}", start.port, errno.name()))?;
         let (answers, answered) = Channel::pair();
-        let session = Rc::new(Self {
-            start,
-            words,
-            port,
-            kept: RefCell::default(),
-            answers,
-            stopping: Cell::new(false),
-            wake: Notify::new(),
-            ended: Cell::new(None),
-            done: Notify::new(),
-        });
+        let session = Rc::new(Self { start, words, port, kept: RefCell::default(), answers, life: Life::default() });
         task::spawn(session.clone().run(answered));
         Ok(session)
     }
 
-    /// Stops taking requests and waits until those in flight are answered.
-    pub async fn close(&self) {
-        self.stopping.set(true);
-        self.wake.notify();
-        self.wait_end().await;
-    }
-
-    /// Waits until the session ends; true if the frontend broke its ring.
-    pub async fn wait_end(&self) -> bool {
-        loop {
-            if let Some(hostile) = self.ended.get() {
-                self.done.notify();
-                return hostile;
-            }
-            self.done.notified().await;
-        }
-    }
-
     async fn run(self: Rc<Self>, answered: Receiver<BlkifResponse>) {
-        let hostile = self.serve_ring(&answered).await.is_err();
+        let end = if self.serve_ring(&answered).await.is_err() { End::Hostile } else { End::Asked };
         self.kept.borrow_mut().clear();
-        self.ended.set(Some(hostile));
-        self.done.notify();
+        self.life.finish(end);
     }
 
     /// Takes requests and passes answers back, until the session is to end and every request has its answer.
@@ -125,7 +103,7 @@ impl Session {
             if ring.publish() {
                 self.port.notify();
             }
-            if self.stopping.get() || broken {
+            if self.life.is_ending() || broken {
                 if ring.unanswered() == 0 {
                     return if broken { Err(Hostile) } else { Ok(()) };
                 }
@@ -139,7 +117,7 @@ impl Session {
                     }
                 }
             }
-            let events = task::select(self.port.wait(), self.wake.notified());
+            let events = task::select(self.port.wait(), self.life.told());
             if let task::Either::First(Some(response)) = task::select(answered.receive(), events).await {
                 let _ = ring.push(&response);
             }

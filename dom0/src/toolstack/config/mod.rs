@@ -2,6 +2,7 @@
 
 pub mod disk;
 pub mod syntax;
+pub mod vif;
 
 use alloc::{
     format,
@@ -13,6 +14,7 @@ use core::fmt;
 use super::suggest;
 use disk::Disk;
 use syntax::{Setting, Value};
+use vif::Interface;
 
 /// Why a configuration is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,8 +83,8 @@ pub struct GuestConfig {
     pub cap: Option<u16>,
     /// Virtual disks.
     pub disks: Vec<Disk>,
-    /// Network interfaces, as written.
-    pub vifs: Vec<String>,
+    /// Network interfaces.
+    pub vifs: Vec<Interface>,
     /// After a clean end.
     pub on_poweroff: Action,
     /// When it asks to be restarted.
@@ -222,8 +224,9 @@ impl Draft {
                 return Err(ConfigError { line, message: format!("`{high}` {great} is less than `{low}` {small}") });
             }
         }
-        let disks = disk::parse_all(&self.texts("disk")?)
-            .map_err(|message| ConfigError { line: self.get("disk").map_or(0, |s| s.line), message })?;
+        let at = |key, message| ConfigError { line: self.get(key).map_or(0, |s| s.line), message };
+        let disks = disk::parse_all(&self.texts("disk")?).map_err(|message| at("disk", message))?;
+        let vifs = vif::parse_all(&self.texts("vif")?).map_err(|message| at("vif", message))?;
         Ok(GuestConfig {
             name: self.name()?,
             uuid: self.uuid()?,
@@ -237,7 +240,7 @@ impl Draft {
             cpu_weight: self.number("cpu_weight", 1, 65535)?.and_then(|n| u16::try_from(n).ok()),
             cap: self.number("cap", 0, 65535)?.and_then(|n| u16::try_from(n).ok()),
             disks,
-            vifs: self.texts("vif")?,
+            vifs,
             on_poweroff: self.action("on_poweroff", Action::Destroy)?,
             on_reboot: self.action("on_reboot", Action::Restart)?,
             on_crash: self.action("on_crash", Action::Destroy)?,

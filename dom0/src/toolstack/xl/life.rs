@@ -33,9 +33,6 @@ pub async fn create(mut call: Call) -> Outcome {
     let (paused, attach) = (call.flag("-p"), call.flag("-c"));
     let (name, more) = call.args.split_first().ok_or_else(|| usage("create"))?;
     let config = configuration(&call.system, name, more)?;
-    if !config.vifs.is_empty() {
-        println!("warning: {name}: network interfaces (vif) are not supported yet; the guest gets none");
-    }
     println!("Parsing config from {name}");
     let guest = lifecycle::create(&call.system, config).await.map_err(|why| format!("{name}: {why}"))?;
     if !paused {

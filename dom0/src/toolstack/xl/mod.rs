@@ -1,6 +1,7 @@
 //! The commands of the prompt: one table, one function each.
 
 pub mod consoles;
+pub mod devices;
 pub mod life;
 pub mod machine;
 pub mod memory;
@@ -67,7 +68,12 @@ verbs! {
     "mem-max" "NAME MiB" "set the most memory that a guest may have" memory::max;
     "balloon" "explain NAME" "show what a guest's memory target is judged by" memory::balloon;
     "vcpu-list" "[NAME]" "show vcpus" show::vcpu_list;
-    "block-list" "NAME" "show a guest's disks" show::block_list;
+    "block-list" "NAME" "show a guest's disks" devices::block_list;
+    "block-attach" "NAME DISK" "give a guest another disk, as `disk` of a configuration says it" devices::block_attach;
+    "block-detach" "NAME VDEV" "take a disk away from a guest" devices::block_detach;
+    "network-list" "NAME" "show a guest's network interfaces" devices::network_list;
+    "network-attach" "NAME [KEY=VALUE...]" "give a guest another interface, as `vif` of a configuration says it" devices::network_attach;
+    "network-detach" "NAME IDX|MAC" "take an interface away from a guest" devices::network_detach;
     "domid" "NAME" "print a domain's number" show::domid;
     "domname" "DOMID" "print a domain's name" show::domname;
     "uptime" "" "show how long domains have run" show::uptime;
@@ -100,7 +106,7 @@ pub async fn run(system: &Shared, line: &str, interactive: bool) -> Outcome {
     if name.is_empty() {
         return Ok(());
     }
-    if matches!(name.as_str(), "save" | "restore" | "migrate" | "network-list" | "network-attach" | "top") {
+    if matches!(name.as_str(), "save" | "restore" | "migrate" | "top") {
         return Err(format!("`{name}` is not supported yet; `help` lists what is"));
     }
     let verb = find(&name).ok_or_else(|| match suggest::nearest(&name, VERBS.iter().map(|verb| verb.name)) {

@@ -91,31 +91,6 @@ pub async fn vcpu_list(call: Call) -> Outcome {
     Ok(())
 }
 
-/// `block-list`.
-pub async fn block_list(call: Call) -> Outcome {
-    let (_, guest) = call.guest("block-list")?;
-    println!(
-        "{:<6} {:<8} {:<6} {:>5} {:>10} {:>12} {:>12} {:>7}  BE-path",
-        "Vdev", "Target", "Mode", "State", "Requests", "Read(KiB)", "Written(KiB)", "Errors"
-    );
-    for disk in guest.disks.borrow().iter() {
-        let mode = if disk.config.writable { "w" } else { "r" };
-        let counts = &disk.counts;
-        println!(
-            "{:<6} {:<8} {mode:<6} {:>5} {:>10} {:>12} {:>12} {:>7}  {}",
-            disk.config.number,
-            disk.config.target,
-            disk.state().as_text(),
-            counts.requests.get(),
-            counts.read.get() >> 10,
-            counts.written.get() >> 10,
-            counts.errors.get(),
-            disk.back
-        );
-    }
-    Ok(())
-}
-
 /// `domid`.
 pub async fn domid(call: Call) -> Outcome {
     let (system, [name]) = call.exactly("domid")?;

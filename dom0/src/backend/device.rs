@@ -1,0 +1,342 @@
+//! A split device as its backend holds it: its nodes in the store, the handshake with whatever frontend comes, and the
+//! session while one is connected. What kind of device it is says a [`Driver`].
+
+use alloc::{format, rc::Rc, string::String, vec::Vec};
+use core::cell::{Cell, RefCell};
+use core::future::{Future, pending};
+
+use oxen_abi::domid::DomId;
+use oxen_abi::io::xenbus::XenbusState;
+use oxen_domu_lib::handshake::{self, Side, Step};
+use oxen_domu_lib::sync::Notify;
+use oxen_domu_lib::{println, task, time};
+
+use crate::store::{
+    access::{Permissions, Right},
+    server::{LocalWatch, StoreHandle},
+    wire::Error,
+};
+
+/// How long a frontend gets to let go of a device that is taken away, in nanoseconds.
+const PATIENCE: u64 = 10 * time::SECOND;
+
+/// Names and values of nodes.
+pub type Nodes = Vec<(&'static str, String)>;
+
+/// A kind of backend.
+pub trait Driver: 'static {
+    /// What serves a connected frontend.
+    type Session: Session;
+    /// The name of the kind in the store, such as `vbd`.
+    const CLASS: &'static str;
+
+    /// What people call this device.
+    fn title(&self) -> String;
+    /// Its number among the guest's.
+    fn number(&self) -> u32;
+    /// Nodes of the backend that stay as they are.
+    fn back_nodes(&self) -> Nodes;
+    /// Nodes of the frontend to begin with.
+    fn front_nodes(&self) -> Nodes;
+    /// What is offered, written anew for each frontend.
+    fn offer(&self) -> Nodes;
+    /// Takes the frontend's rings into use; what is returned besides is written before the state changes.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    fn connect(&self, front: &Front<'_>) -> Result<(Rc<Self::Session>, Nodes), String>;
+}
+
+/// What serves a connected frontend, in tasks of its own.
+pub trait Session {
+    /// How it is told to end, and tells that it has.
+    fn life(&self) -> &Life;
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was told to.
+    Asked,
+    /// The frontend broke its ring.
+    Hostile,
+}
+
+/// The wish that a session ends, and the news that it has.
+#[derive(Debug, Default)]
+pub struct Life {
+    stopping: Cell<bool>,
+    wake: Notify,
+    end: Cell<Option<End>>,
+    done: Notify,
+}
+
+impl Life {
+    /// Whether the session is to end.
+    pub fn is_ending(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Waits until the session is told to end.
+    pub async fn told(&self) {
+        self.wake.notified().await;
+    }
+
+    /// The session has ended.
+    pub fn finish(&self, end: End) {
+        self.end.set(Some(end));
+        self.done.notify();
+    }
+
+    /// Ends the session and waits until nothing of it is left at work.
+    pub async fn close(&self) {
+        self.stopping.set(true);
+        self.wake.notify();
+        self.ended().await;
+    }
+
+    /// Waits until the session has ended.
+    pub async fn ended(&self) -> End {
+        loop {
+            if let Some(end) = self.end.get() {
+                self.done.notify();
+                return end;
+            }
+            self.done.notified().await;
+        }
+    }
+}
+
+/// The frontend's nodes.
+pub struct Front<'a> {
+    /// The guest.
+    pub domain: DomId,
+    path: &'a str,
+    store: &'a StoreHandle,
+}
+
+impl Front<'_> {
+    /// A value, if it is there.
+    pub fn value(&self, name: &str) -> Option<String> {
+        self.store.read(&format!("{}/{name}", self.path)).ok()
+    }
+
+    /// A number that has to be there.
+    ///
+    /// # Errors
+    /// What is missing, or no number.
+    pub fn number(&self, name: &str) -> Result<u32, String> {
+        let text = self.value(name).ok_or_else(|| format!("the frontend gives no {name}"))?;
+        text.parse().map_err(|_| format!("{name} is `{text}`, which is no number"))
+    }
+
+    /// Whether a feature is asked for.
+    pub fn has(&self, name: &str) -> bool {
+        self.value(name).as_deref() == Some("1")
+    }
+}
+
+/// A device of a guest.
+pub struct Device<D: Driver> {
+    /// What it is.
+    pub driver: D,
+    /// The node of the backend.
+    pub back: String,
+    /// The node of the frontend.
+    pub front: String,
+    domain: DomId,
+    store: StoreHandle,
+    state: Cell<XenbusState>,
+    changed: Notify,
+    session: RefCell<Option<Rc<D::Session>>>,
+    stopping: Cell<bool>,
+    stop: Notify,
+    stopped: Cell<bool>,
+    done: Notify,
+}
+
+impl<D: Driver> Device<D> {
+    /// Publishes the device and waits for its frontend.
+    pub fn attach(store: &StoreHandle, domain: DomId, driver: D) -> Result<Rc<Self>, String> {
+        let number = driver.number();
+        let device = Rc::new(Self {
+            back: format!("/local/domain/0/backend/{}/{}/{number}", D::CLASS, domain.0),
+            front: format!("/local/domain/{}/device/{}/{number}", domain.0, D::CLASS),
+            driver,
+            domain,
+            store: store.clone(),
+            state: Cell::new(XenbusState::Initialising),
+            changed: Notify::new(),
+            session: RefCell::default(),
+            stopping: Cell::new(false),
+            stop: Notify::new(),
+            stopped: Cell::new(false),
+            done: Notify::new(),
+        });
+        let failed = |why: Error| format!("{}: xenstore: {why}", device.driver.title());
+        device.publish().map_err(failed)?;
+        let watch = store.watch(&format!("{}/state", device.front)).map_err(failed)?;
+        task::spawn(device.clone().run(watch));
+        Ok(device)
+    }
+
+    /// Where the handshake stands.
+    pub fn state(&self) -> XenbusState {
+        self.state.get()
+    }
+
+    /// Ends the device: requests in flight are answered, pages and rings are let go.
+    pub async fn detach(&self) {
+        self.stopping.set(true);
+        self.stop.notify();
+        while !self.stopped.get() {
+            self.done.notified().await;
+        }
+    }
+
+    /// Takes the device away from a guest that runs: its frontend is asked to let go and gets some time for it.
+    pub async fn unplug(&self) -> Result<(), String> {
+        let failed = |why: Error| format!("{}: xenstore: {why}", self.driver.title());
+        self.set("online", "0").map_err(failed)?;
+        if self.state.get() == XenbusState::Connected {
+            self.enter(XenbusState::Closing).map_err(failed)?;
+            let closed = async {
+                while self.state.get() != XenbusState::Closed {
+                    self.changed.notified().await;
+                }
+            };
+            if task::timeout(PATIENCE, closed).await.is_err() {
+                println!("{} of domain {}: the guest does not let go of it", self.driver.title(), self.domain.0);
+            }
+        }
+        self.detach().await;
+        self.store.remove(&self.back).and_then(|()| self.store.remove(&self.front)).map_err(failed)
+    }
+
+    fn publish(&self) -> Result<(), Error> {
+        let guest = self.domain.0;
+        let shown = Permissions::readable_by(0, guest);
+        let own = Permissions { owner: guest, others: Right::NONE, list: [(0, Right::READ)].into() };
+        let back: Nodes =
+            [("frontend", self.front.clone()), ("frontend-id", format!("{guest}")), ("online", "1".into())]
+                .into_iter()
+                .chain(self.driver.back_nodes())
+                .collect();
+        let front: Nodes = [("backend", self.back.clone()), ("backend-id", "0".into())]
+            .into_iter()
+            .chain(self.driver.front_nodes())
+            .collect();
+        for (path, nodes, who) in [(&self.back, back, &shown), (&self.front, front, &own)] {
+            self.store.publish(path, "", who)?;
+            for (name, value) in nodes.iter().map(|(name, value)| (*name, value.as_str())).chain([("state", "1")]) {
+                self.store.publish(&format!("{path}/{name}"), value, who)?;
+            }
+        }
+        self.offer()
+    }
+
+    fn offer(&self) -> Result<(), Error> {
+        self.write(&self.driver.offer())?;
+        self.enter(XenbusState::InitWait)
+    }
+
+    fn write(&self, nodes: &[(&'static str, String)]) -> Result<(), Error> {
+        nodes.iter().try_for_each(|(name, value)| self.set(name, value))
+    }
+
+    fn set(&self, name: &str, value: &str) -> Result<(), Error> {
+        let shown = Permissions::readable_by(0, self.domain.0);
+        self.store.publish(&format!("{}/{name}", self.back), value, &shown)
+    }
+
+    fn enter(&self, state: XenbusState) -> Result<(), Error> {
+        self.state.set(state);
+        self.changed.notify();
+        self.set("state", state.as_text())
+    }
+
+    fn peer(&self) -> Front<'_> {
+        Front { domain: self.domain, path: &self.front, store: &self.store }
+    }
+
+    async fn run(self: Rc<Self>, watch: LocalWatch) {
+        while !self.stopping.get() {
+            let session = self.session.borrow().clone();
+            let hostile = async {
+                match &session {
+                    Some(session) => session.life().ended().await,
+                    None => pending().await,
+                }
+            };
+            let change = first_of(watch.next(), self.stop.notified(), hostile);
+            let end = change.await;
+            drop(session);
+            if end == Some(End::Hostile) {
+                self.session.take();
+                self.fail("the frontend broke its ring");
+                continue;
+            }
+            let state = self.peer().value("state").map_or(XenbusState::Unknown, |text| XenbusState::from_text(&text));
+            self.follow(state).await;
+        }
+        self.disconnect().await;
+        self.stopped.set(true);
+        self.done.notify();
+    }
+
+    /// Does what the frontend's state asks for. A store that refuses dom0 is no more: nothing is to be done then.
+    async fn follow(&self, frontend: XenbusState) {
+        match handshake::step(Side::Backend, self.state.get(), frontend) {
+            Step::Offer(_) => {
+                self.disconnect().await;
+                _ = self.offer();
+            }
+            Step::Connect => {
+                if let Err(why) = self.connect() {
+                    self.fail(&why);
+                }
+            }
+            Step::Close(XenbusState::Closed) => {
+                self.disconnect().await;
+                _ = self.enter(XenbusState::Closed);
+            }
+            // The frontend may be on its last requests, and looks for this very state before it goes on.
+            Step::Close(state) => _ = self.enter(state),
+            Step::Wait | Step::Gone => {}
+        }
+    }
+
+    async fn disconnect(&self) {
+        let session = self.session.take();
+        if let Some(session) = session {
+            session.life().close().await;
+        }
+    }
+
+    fn connect(&self) -> Result<(), String> {
+        let (session, nodes) = self.driver.connect(&self.peer())?;
+        *self.session.borrow_mut() = Some(session);
+        let published = self.write(&nodes).and_then(|()| self.enter(XenbusState::Connected));
+        published.map_err(|why| format!("xenstore: {why}"))
+    }
+
+    /// Gives the device up and says why, in the store and on the console.
+    fn fail(&self, why: &str) {
+        println!("{} of domain {}: {why}; the device is closed", self.driver.title(), self.domain.0);
+        // Where the store refuses, the line above has said it.
+        let _ = self.set("error", why);
+        let _ = self.enter(XenbusState::Closing);
+    }
+}
+
+/// Waits for a change, or the wish to stop, or how the session ended.
+async fn first_of(
+    change: impl Future<Output = String>,
+    stop: impl Future<Output = ()>,
+    end: impl Future<Output = End>,
+) -> Option<End> {
+    match task::select(change, task::select(stop, end)).await {
+        task::Either::Second(task::Either::Second(end)) => Some(end),
+        _ => None,
+    }
+}

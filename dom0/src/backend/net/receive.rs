@@ -1,0 +1,155 @@
+//! From the bridge to the guest: as many frames at a time as the guest has given pages for, put there with one call.
+
+use alloc::vec::Vec;
+
+use oxen_abi::domid::DomId;
+use oxen_abi::io::netif::{
+    NETIF_RSP_ERROR, NETRXF_CSUM_BLANK, NETRXF_DATA_VALIDATED, NETRXF_EXTRA_INFO, NETRXF_MORE_DATA, NetifExtraGso,
+    NetifExtraInfo, NetifRxRequest, NetifRxResponse, XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_GSO_TYPE_TCPV4,
+    XEN_NETIF_GSO_TYPE_TCPV6,
+};
+use oxen_domu_lib::grant::{self, Copy};
+use oxen_domu_lib::memory::PAGE_SIZE;
+use oxen_ring::{BackRing, Overrun};
+use zerocopy::IntoBytes;
+
+use crate::bridge::{BridgePort, Checksum, Network, Packet, Segmentation};
+
+/// The receive ring as the frontend made it.
+pub type ReceiveRing<'a> = BackRing<'a, NetifRxRequest, NetifRxResponse>;
+
+/// This direction's state.
+pub struct Receiver {
+    /// Who receives.
+    domain: DomId,
+    /// Whether a frame may have more than one page.
+    scatter: bool,
+    /// The frame that waits for pages.
+    head: Option<Packet>,
+    frames: Vec<Packet>,
+    pages: Vec<NetifRxRequest>,
+}
+
+/// Slots that a frame takes.
+fn slots(packet: &Packet) -> usize {
+    packet.bytes.len().div_ceil(PAGE_SIZE) + usize::from(packet.segmentation.is_some())
+}
+
+impl Receiver {
+    /// A receiver for `domain`.
+    pub const fn new(domain: DomId, scatter: bool) -> Self {
+        Self { domain, scatter, head: None, frames: Vec::new(), pages: Vec::new() }
+    }
+
+    /// Requests without which nothing can go on, if a frame waits for them.
+    pub fn wanted(&self) -> Option<u32> {
+        self.head.as_ref().map(|head| slots(head) as u32)
+    }
+
+    /// Gives the frame up that waits for pages.
+    pub fn give_up(&mut self) {
+        self.head = None;
+    }
+
+    /// Hands over as many frames as there are pages for; says how many slots those took.
+    ///
+    /// # Errors
+    /// [`Overrun`]: the frontend claims more requests than there are slots.
+    pub fn turn(&mut self, ring: &mut ReceiveRing<'_>, port: &BridgePort) -> Result<usize, Overrun> {
+        self.frames.clear();
+        self.pages.clear();
+        let mut room = ring.pending()? as usize;
+        while let Some(packet) = self.head.take().or_else(|| port.try_receive()) {
+            let needed = slots(&packet);
+            if needed > ring.size() as usize || needed > 1 && !self.scatter {
+                port.count_dropped();
+                continue;
+            }
+            if needed > room {
+                self.head = Some(packet);
+                break;
+            }
+            room -= needed;
+            for _ in 0..needed {
+                self.pages.extend(ring.pop()?);
+            }
+            self.frames.push(packet);
+        }
+        let good = put(self.domain, &self.frames, &self.pages);
+        self.answer(ring, &good);
+        self.frames.clear();
+        Ok(self.pages.len())
+    }
+
+    fn answer(&self, ring: &mut ReceiveRing<'_>, good: &[bool]) {
+        let mut slots = self.pages.iter().zip(good);
+        for packet in &self.frames {
+            let count = packet.bytes.len().div_ceil(PAGE_SIZE);
+            for (index, piece) in packet.bytes.chunks(PAGE_SIZE).enumerate() {
+                let Some((page, &good)) = slots.next() else { return };
+                let more = if index + 1 == count { 0 } else { NETRXF_MORE_DATA };
+                let first = if index == 0 { first_flags(packet) } else { 0 };
+                let status = if good { piece.len() as i16 } else { NETIF_RSP_ERROR };
+                // There is a place for each: its request was taken off the ring.
+                let _ = ring.push(&NetifRxResponse { id: page.id, offset: 0, flags: first | more, status });
+                if index == 0
+                    && let Some(segmentation) = packet.segmentation
+                {
+                    slots.next();
+                    let _ = ring.push_as(&extra(segmentation));
+                }
+            }
+        }
+    }
+}
+
+/// What the first slot of a frame says about all of it.
+const fn first_flags(packet: &Packet) -> u16 {
+    let checksum = match packet.checksum {
+        Checksum::Complete => 0,
+        Checksum::Validated => NETRXF_DATA_VALIDATED,
+        Checksum::Partial { .. } => NETRXF_CSUM_BLANK | NETRXF_DATA_VALIDATED,
+    };
+    if packet.segmentation.is_some() { checksum | NETRXF_EXTRA_INFO } else { checksum }
+}
+
+fn extra(segmentation: Segmentation) -> NetifExtraInfo {
+    let kind = match segmentation.network {
+        Network::V4 => XEN_NETIF_GSO_TYPE_TCPV4,
+        Network::V6 => XEN_NETIF_GSO_TYPE_TCPV6,
+    };
+    let gso = NetifExtraGso { size: segmentation.size, r#type: kind, pad: 0, features: 0 };
+    let mut u = [0; 6];
+    for (to, from) in u.iter_mut().zip(gso.as_bytes()) {
+        *to = *from;
+    }
+    NetifExtraInfo { r#type: XEN_NETIF_EXTRA_TYPE_GSO, flags: 0, u }
+}
+
+/// Puts frames into the guest's pages; says of each page whether it holds what it should.
+fn put(domain: DomId, frames: &[Packet], pages: &[NetifRxRequest]) -> Vec<bool> {
+    let mut copies: Vec<Copy<'_>> = Vec::with_capacity(pages.len() * 2);
+    let mut ends = Vec::with_capacity(pages.len());
+    let mut rest = pages.iter();
+    for packet in frames {
+        for (index, piece) in packet.bytes.chunks(PAGE_SIZE).enumerate() {
+            let Some(page) = rest.next() else { break };
+            Copy::put(&mut copies, piece, (domain, page.gref, 0));
+            ends.push(copies.len());
+            if index == 0 && packet.segmentation.is_some() {
+                // The slot behind the first tells about segments; its page stays as it is.
+                rest.next();
+                ends.push(copies.len());
+            }
+        }
+    }
+    let called = copies.is_empty() || grant::copy(&mut copies).is_ok();
+    let mut start = 0;
+    ends.into_iter()
+        .map(|end| {
+            let mine = copies.get(start..end).unwrap_or_default();
+            start = end;
+            called && mine.iter().all(|copy| copy.result().is_ok())
+        })
+        .collect()
+}

@@ -1,0 +1,186 @@
+//! A connected interface: the task that moves frames between a guest's two rings and the bridge.
+
+use alloc::{format, rc::Rc, string::String, vec::Vec};
+use core::future::{pending, poll_fn};
+use core::pin::pin;
+use core::task::Poll;
+
+use oxen_abi::domid::DomId;
+use oxen_domu_lib::event::Port;
+use oxen_domu_lib::grant::{GrantError, GrantMapping};
+use oxen_domu_lib::memory::map::{Access, Words};
+use oxen_domu_lib::{task, time};
+use oxen_ring::AttachError;
+
+use super::rate::{Budget, Rate};
+use super::receive::{ReceiveRing, Receiver};
+use super::slots::{Broken, TransmitRing};
+use super::transmit::Transmitter;
+use crate::backend::device::{self, End, Life};
+use crate::bridge::BridgePort;
+
+/// How long a frame waits for pages of a guest that gives none, in nanoseconds.
+const PATIENCE: u64 = 10 * time::SECOND;
+
+/// What a session starts with.
+pub struct Start {
+    /// The guest.
+    pub domain: DomId,
+    /// The page of the transmit ring.
+    pub transmit: u32,
+    /// The page of the receive ring.
+    pub receive: u32,
+    /// The frontend's ports: one for both rings, or one for each.
+    pub ports: Vec<u32>,
+    /// Whether a frame may have more than one page on its way in.
+    pub scatter: bool,
+    /// How fast the guest may send.
+    pub rate: Option<Rate>,
+    /// Where frames come from and go to.
+    pub bridge: Rc<BridgePort>,
+}
+
+/// One connection with a frontend.
+pub struct Session {
+    transmit: GrantMapping,
+    receive: GrantMapping,
+    ports: Vec<Port>,
+    bridge: Rc<BridgePort>,
+    life: Life,
+}
+
+impl device::Session for Session {
+    fn life(&self) -> &Life {
+        &self.life
+    }
+}
+
+impl Session {
+    /// Maps the rings, binds the ports and starts serving.
+    pub fn open(start: Start) -> Result<Rc<Self>, String> {
+        let map = |what: &str, page: u32| {
+            GrantMapping::map(start.domain, &[page], Access::ReadWrite)
+                .map_err(|why: GrantError| format!("the {what} ring cannot be mapped: {why}"))
+        };
+        let bind = |&port: &u32| {
+            Port::bind_interdomain(start.domain, port)
+                .map_err(|errno| format!("event channel {port} cannot be bound: {}", errno.name()))
+        };
+        let budget = start.rate.map(|rate| Budget::new(rate, time::now()));
+        let transmitter = Transmitter::new(start.domain, budget);
+        let receiver = Receiver::new(start.domain, start.scatter);
+        let session = Rc::new(Self {
+            transmit: map("transmit", start.transmit)?,
+            receive: map("receive", start.receive)?,
+            ports: start.ports.iter().map(bind).collect::<Result<_, _>>()?,
+            bridge: start.bridge,
+            life: Life::default(),
+        });
+        task::spawn(session.clone().run(transmitter, receiver));
+        Ok(session)
+    }
+
+    async fn run(self: Rc<Self>, transmitter: Transmitter, receiver: Receiver) {
+        self.bridge.set_open(true);
+        let end = if self.serve(transmitter, receiver).await.is_err() { End::Hostile } else { End::Asked };
+        self.bridge.set_open(false);
+        self.life.finish(end);
+    }
+
+    async fn serve(&self, mut transmitter: Transmitter, mut receiver: Receiver) -> Result<(), Broken> {
+        let mut transmit = TransmitRing::attach(self.transmit.words32().as_chunks().0).map_err(overrun)?;
+        let mut receive = ReceiveRing::attach(self.receive.words32().as_chunks().0).map_err(overrun)?;
+        while !self.life.is_ending() {
+            let now = time::now();
+            let moved = transmitter.turn(&mut transmit, &self.bridge, now);
+            let received = receiver.turn(&mut receive, &self.bridge);
+            // What was answered before the ring broke is answered.
+            self.publish(&mut transmit, &mut receive);
+            if moved? + received? != 0 {
+                // The others' turn, and perhaps more comes meanwhile.
+                task::yield_now().await;
+                continue;
+            }
+            let pause = transmitter.pause(now);
+            if pause.is_none() && transmit.final_check()? {
+                continue;
+            }
+            let wanted = receiver.wanted();
+            if let Some(wanted) = wanted
+                && receive.final_check_for(wanted)?
+            {
+                continue;
+            }
+            if self.wait(pause, wanted.is_some()).await == Wait::Over {
+                receiver.give_up();
+                self.bridge.count_dropped();
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows the frontend its answers; one event for both rings where one port is for both.
+    fn publish(&self, transmit: &mut TransmitRing<'_>, receive: &mut ReceiveRing<'_>) {
+        let (sent, received) = (transmit.publish(), receive.publish());
+        match self.ports.as_slice() {
+            [both] if sent || received => both.notify(),
+            [first, second] => {
+                if sent {
+                    first.notify();
+                }
+                if received {
+                    second.notify();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Waits for something to do: an event, a frame from the bridge unless one waits for pages already, the end of a
+    /// pause in sending.
+    async fn wait(&self, pause: Option<u64>, starved: bool) -> Wait {
+        let frame = async {
+            if starved {
+                time::sleep(PATIENCE).await;
+                return Wait::Over;
+            }
+            self.bridge.arrived().await;
+            Wait::Work
+        };
+        let paused = async {
+            match pause {
+                Some(nanoseconds) => time::sleep(nanoseconds).await,
+                None => pending().await,
+            }
+        };
+        let others = task::select(any_of(&self.ports), task::select(self.life.told(), paused));
+        match task::select(others, frame).await {
+            task::Either::First(_) => Wait::Work,
+            task::Either::Second(end) => end,
+        }
+    }
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// There may be something to do.
+    Work,
+    /// A frame has waited too long for pages.
+    Over,
+}
+
+/// Waits for an event on any of the ports.
+async fn any_of(ports: &[Port]) {
+    poll_fn(|context| {
+        // All are looked at, so that none keeps an old event.
+        let fired = ports.iter().filter(|port| pin!(port.wait()).as_mut().poll(context).is_ready()).count();
+        if fired == 0 { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+}
+
+/// A ring that is broken from the beginning.
+const fn overrun(_: AttachError) -> Broken {
+    Broken::Overrun
+}

@@ -1,0 +1,126 @@
+//! From the guest to the bridge: a batch of frames at a time, fetched with one call.
+
+use alloc::vec::Vec;
+
+use oxen_abi::domid::DomId;
+use oxen_abi::io::netif::{NETIF_RSP_ERROR, NETIF_RSP_NULL, NETIF_RSP_OKAY, NetifTxRequest, NetifTxResponse};
+use oxen_domu_lib::grant::{self, Copy};
+
+use super::rate::Budget;
+use super::slots::{self, Broken, Chain, Claim, Frame, TransmitRing};
+use crate::bridge::{BridgePort, Checksum, Packet};
+
+/// Bytes that are fetched at a time.
+const BATCH: usize = 512 << 10;
+
+/// This direction's state.
+pub struct Transmitter {
+    /// Who sends.
+    domain: DomId,
+    /// How much it may send, where that is limited.
+    budget: Option<Budget>,
+    pieces: Vec<NetifTxRequest>,
+    chains: Vec<Chain>,
+}
+
+impl Transmitter {
+    /// A transmitter of `domain`'s frames.
+    pub const fn new(domain: DomId, budget: Option<Budget>) -> Self {
+        Self { domain, budget, pieces: Vec::new(), chains: Vec::new() }
+    }
+
+    /// Takes a batch of frames off the ring, sends them and answers their slots; says how many slots those were.
+    ///
+    /// # Errors
+    /// [`Broken`]: the ring makes no sense.
+    pub fn turn(&mut self, ring: &mut TransmitRing<'_>, port: &BridgePort, now: u64) -> Result<usize, Broken> {
+        self.pieces.clear();
+        self.chains.clear();
+        let mut bytes = 0;
+        while bytes < BATCH && self.budget.as_mut().is_none_or(|budget| budget.admits(now)) {
+            let Some(chain) = slots::take(ring, &mut self.pieces)? else { break };
+            let length = chain.frame.map_or(0, |frame| frame.length);
+            bytes += length;
+            if let Some(budget) = &mut self.budget {
+                budget.spend(length);
+            }
+            self.chains.push(chain);
+        }
+        let fetched = fetch(self.domain, &self.chains, &self.pieces);
+        self.answer(ring, fetched, port);
+        Ok(self.pieces.len())
+    }
+
+    /// Nanoseconds from `now` until another frame may be sent, where none may be now.
+    pub fn pause(&mut self, now: u64) -> Option<u64> {
+        let budget = self.budget.as_mut()?;
+        if budget.admits(now) { None } else { Some(budget.pause(now)) }
+    }
+
+    /// Sends what came and answers every slot.
+    fn answer(&self, ring: &mut TransmitRing<'_>, fetched: Vec<Option<Packet>>, port: &BridgePort) {
+        let mut pieces = self.pieces.iter();
+        for (chain, packet) in self.chains.iter().zip(fetched) {
+            // A frame that its headers belie counts there.
+            let sent = packet.is_some_and(|packet| port.send(packet).is_ok());
+            let status = if sent { NETIF_RSP_OKAY } else { NETIF_RSP_ERROR };
+            for (index, piece) in pieces.by_ref().take(chain.pieces).enumerate() {
+                // There is a place for each: its request was taken off the ring.
+                let _ = ring.push(&NetifTxResponse { id: piece.id, status });
+                let extras = if index == 0 { chain.extras } else { 0 };
+                for _ in 0..extras {
+                    let _ = ring.push(&NetifTxResponse { id: 0, status: NETIF_RSP_NULL });
+                }
+            }
+        }
+    }
+}
+
+/// Fetches the frames of all chains; none where a chain makes up no frame or the guest's grants do not hold.
+fn fetch(domain: DomId, chains: &[Chain], pieces: &[NetifTxRequest]) -> Vec<Option<Packet>> {
+    let empty = |chain: &Chain| chain.frame.map(|frame| Packet::plain(alloc::vec![0; frame.length]));
+    let mut packets: Vec<Option<Packet>> = chains.iter().map(empty).collect();
+    let mut copies: Vec<Copy<'_>> = Vec::with_capacity(pieces.len() * 2);
+    let mut ends = Vec::with_capacity(chains.len());
+    let mut rest = pieces;
+    for (chain, packet) in chains.iter().zip(&mut packets) {
+        let (mine, others) = rest.split_at_checked(chain.pieces).unwrap_or_default();
+        rest = others;
+        let mut room = packet.as_mut().map(|packet| packet.bytes.as_mut_slice()).unwrap_or_default();
+        for piece in mine {
+            // Judged: the pieces of a frame are as long as the frame.
+            let Some((into, left)) = room.split_at_mut_checked(piece.size.into()) else { break };
+            room = left;
+            Copy::fetch(&mut copies, (domain, piece.gref, piece.offset), into);
+        }
+        ends.push(copies.len());
+    }
+    let called = copies.is_empty() || grant::copy(&mut copies).is_ok();
+    let mut start = 0;
+    let mut good = Vec::with_capacity(chains.len());
+    for end in ends {
+        let mine = copies.get(start..end).unwrap_or_default();
+        good.push(called && mine.iter().all(|copy| copy.result().is_ok()));
+        start = end;
+    }
+    for ((packet, chain), good) in packets.iter_mut().zip(chains).zip(good) {
+        let finished = packet.as_mut().zip(chain.frame).is_some_and(|(packet, frame)| finish(packet, &frame));
+        if !good || !finished {
+            *packet = None;
+        }
+    }
+    packets
+}
+
+/// Writes down what the frontend said of the checksum, as far as the frame bears it out.
+fn finish(packet: &mut Packet, frame: &Frame) -> bool {
+    packet.segmentation = frame.segmentation;
+    match frame.checksum {
+        Claim::Complete => true,
+        Claim::Validated => {
+            packet.checksum = Checksum::Validated;
+            true
+        }
+        Claim::Blank => packet.blank_checksum().is_ok(),
+    }
+}

@@ -1,0 +1,127 @@
+//! Commands about guests' devices: shown with xl's columns, given and taken away while the guest runs.
+
+use alloc::{format, rc::Rc, string::String};
+
+use oxen_domu_lib::println;
+
+use super::{Call, Outcome, guest, usage};
+use crate::backend::{device::Driver, net::device::NetDevice};
+use crate::bridge::Mac;
+use crate::toolstack::config::{
+    disk::{Disk, device_number},
+    vif::Interface,
+};
+use crate::toolstack::lifecycle::{self, Guest};
+
+/// `block-list`.
+pub async fn block_list(call: Call) -> Outcome {
+    let (_, guest) = call.guest("block-list")?;
+    println!(
+        "{:<6} {:<8} {:<6} {:>5} {:>10} {:>12} {:>12} {:>7}  BE-path",
+        "Vdev", "Target", "Mode", "State", "Requests", "Read(KiB)", "Written(KiB)", "Errors"
+    );
+    for disk in guest.disks.borrow().iter() {
+        let (config, counts) = (&disk.driver.config, &disk.driver.counts);
+        let mode = if config.writable { "w" } else { "r" };
+        println!(
+            "{:<6} {:<8} {mode:<6} {:>5} {:>10} {:>12} {:>12} {:>7}  {}",
+            config.number,
+            config.target,
+            disk.state().as_text(),
+            counts.requests.get(),
+            counts.read.get() >> 10,
+            counts.written.get() >> 10,
+            counts.errors.get(),
+            disk.back
+        );
+    }
+    Ok(())
+}
+
+/// `network-list`: xl's columns, and what went through behind them.
+pub async fn network_list(call: Call) -> Outcome {
+    let (system, guest) = call.guest("network-list")?;
+    println!(
+        "{:<3} {:<2} {:<17} {:<6} {:<5} {:<6} {:>5}/{:<11} {:<30} {:>9} {:>9} {:>9} {:>9} {:>7} {:>6}",
+        "Idx",
+        "BE",
+        "Mac Addr.",
+        "handle",
+        "state",
+        "evt-ch",
+        "tx-",
+        "rx-ring-ref",
+        "BE-path",
+        "sent",
+        "KiB",
+        "received",
+        "KiB",
+        "dropped",
+        "errors"
+    );
+    for vif in guest.vifs.borrow().iter() {
+        let node = |name: &str| system.store.read(&format!("{}/{name}", vif.front)).unwrap_or_else(|_| "-1".into());
+        let (number, counts) = (vif.driver.number(), vif.driver.port.counts());
+        println!(
+            "{number:<3} {:<2} {:<17} {number:>6} {:>5} {:>6} {:>5}/{:<11} {:<30} {:>9} {:>9} {:>9} {:>9} {:>7} {:>6}",
+            0,
+            vif.driver.mac,
+            vif.state().as_text(),
+            node("event-channel"),
+            node("tx-ring-ref"),
+            node("rx-ring-ref"),
+            vif.back,
+            counts.sent.get(),
+            counts.sent_bytes.get() >> 10,
+            counts.received.get(),
+            counts.received_bytes.get() >> 10,
+            counts.dropped.get(),
+            counts.malformed.get(),
+        );
+    }
+    Ok(())
+}
+
+/// The guest that the first word names, and the other words as one text with `between` between them.
+fn guest_and_rest(call: &Call, verb: &str, between: &str) -> Result<(Rc<Guest>, String), String> {
+    let (name, rest) = call.args.split_first().ok_or_else(|| usage(verb))?;
+    Ok((guest(&call.system, name)?, rest.join(between)))
+}
+
+/// `network-attach`.
+pub async fn network_attach(call: Call) -> Outcome {
+    let (guest, text) = guest_and_rest(&call, "network-attach", ",")?;
+    lifecycle::attach_vif(&call.system, &guest, &Interface::parse(&text)?)
+}
+
+/// `network-detach`: by number or by address.
+pub async fn network_detach(call: Call) -> Outcome {
+    let (guest, wanted) = guest_and_device(call, "network-detach")?;
+    let (number, mac) = (wanted.parse::<u32>().ok(), Mac::parse(&wanted));
+    let is_wanted = |vif: &&Rc<NetDevice>| Some(vif.driver.number()) == number || Some(vif.driver.mac) == mac;
+    let vif = guest.vifs.borrow().iter().find(is_wanted).cloned();
+    let vif = vif.ok_or_else(|| format!("`{}` has no interface `{wanted}`", guest.config.name))?;
+    guest.vifs.borrow_mut().retain(|other| !Rc::ptr_eq(other, &vif));
+    vif.unplug().await
+}
+
+/// `block-attach`.
+pub async fn block_attach(call: Call) -> Outcome {
+    let (guest, text) = guest_and_rest(&call, "block-attach", ",")?;
+    lifecycle::attach_disk(&call.system, &guest, &Disk::parse(&text)?)
+}
+
+/// `block-detach`: by number or by name.
+pub async fn block_detach(call: Call) -> Outcome {
+    let (guest, wanted) = guest_and_device(call, "block-detach")?;
+    let number = device_number(&wanted);
+    let disk = guest.disks.borrow().iter().find(|disk| Some(disk.driver.number()) == number).cloned();
+    let disk = disk.ok_or_else(|| format!("`{}` has no disk `{wanted}`", guest.config.name))?;
+    guest.disks.borrow_mut().retain(|other| !Rc::ptr_eq(other, &disk));
+    disk.unplug().await
+}
+
+fn guest_and_device(call: Call, verb: &str) -> Result<(Rc<Guest>, String), String> {
+    let (system, [name, device]) = call.exactly(verb)?;
+    Ok((guest(&system, &name)?, device))
+}
