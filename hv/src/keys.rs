@@ -4,7 +4,7 @@ use crate::{
     Hypervisor,
     config::MAX_PORTS,
     console::print,
-    domain::{Domain, NOT_SHUT_DOWN},
+    domain::{self, Domain, NOT_SHUT_DOWN},
     event::port::Port,
     machine::Machine,
 };
@@ -16,7 +16,7 @@ use oxen_abi::domid::DomId;
 type Key<M> = (u8, &'static str, fn(&Hypervisor<M>));
 
 /// Every key there is.
-const fn keys<M: Machine>() -> [Key<M>; 8] {
+const fn keys<M: Machine>() -> [Key<M>; 9] {
     [
         (b'a', "dump the vcpus' timers", show_timers),
         (b'd', "dump registers of vcpus that do not run", show_registers),
@@ -24,6 +24,7 @@ const fn keys<M: Machine>() -> [Key<M>; 8] {
         (b'g', "dump grant tables", show_grants),
         (b'h', "show this message", show_help),
         (b'm', "dump memory", show_memory),
+        (b'p', "print performance counters", show_counters),
         (b'q', "dump domains and vcpus", show_domains),
         (b't', "dump the clock", show_clock),
     ]
@@ -103,6 +104,10 @@ fn show_registers<M: Machine>(hv: &Hypervisor<M>) {
             }
         }
     }
+}
+
+fn show_counters<M: Machine>(hv: &Hypervisor<M>) {
+    domains(hv).for_each(|domain| domain::show_counters(hv, &domain));
 }
 
 fn show_clock<M: Machine>(hv: &Hypervisor<M>) {

@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: what the primitives cost, in instructions, beside Xen's cost and the figure to reach.
 
+mod boot;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,6 +19,9 @@ use crate::{build, xen};
 /// What `cargo xtask bench` takes.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
+    /// What to measure
+    #[arg(value_enum, default_value = "primitives")]
+    what: What,
     /// Measure real Xen as well: `xen` for Debian's package, or the path of a binary
     #[arg(long, value_name = "XEN")]
     against: Option<PathBuf>,
@@ -28,6 +33,15 @@ pub struct Args {
     timeout: u64,
 }
 
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum What {
+    /// Hypercalls, traps and emulation, in instructions
+    Primitives,
+    /// A boot of Debian's kernel as a guest: its time, and what it asks
+    Boot,
+}
+
 /// Medians by the primitive's name.
 type Medians = BTreeMap<String, f64>;
 
@@ -37,6 +51,10 @@ type Medians = BTreeMap<String, f64>;
 /// Fails when something cannot be built, or the guest does not come to its end.
 pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     require(&[Need::Qemu])?;
+    if args.what == What::Boot {
+        let xen = args.against.as_ref().map(|wanted| xen::find(workspace, wanted)).transpose()?;
+        return boot::run(workspace, xen.as_deref(), Duration::from_secs(args.timeout));
+    }
     build::guests(workspace)?;
     let limit = Duration::from_secs(args.timeout);
     let mut ours = Medians::new();

@@ -37,12 +37,24 @@ pub fn all(workspace: &Workspace) -> Result<()> {
 /// # Errors
 /// As [`all`].
 pub fn hypervisor(workspace: &Workspace) -> Result<()> {
+    hypervisor_with(workspace, &[], "hv")
+}
+
+/// Builds `target/oxen/hv-perfc`, a hypervisor that counts what domains ask of it.
+///
+/// # Errors
+/// As [`all`].
+pub fn counting_hypervisor(workspace: &Workspace) -> Result<()> {
+    hypervisor_with(workspace, &["--features", "perfc"], "hv-perfc")
+}
+
+fn hypervisor_with(workspace: &Workspace, options: &[&str], place: &str) -> Result<()> {
     let program = Program { package: "oxen-hv", kind: "--bin", name: "hv", script: "hv/hv.ld" };
-    let built = program.build(workspace)?;
+    let built = program.build_with(workspace, options)?;
     let mut bytes = std::fs::read(&built)?;
     symbols::fill(&mut bytes)?;
-    keep_for_debugger(workspace, "hv", &bytes)?;
-    write(&workspace.out.join("hv"), &Elf::new(&bytes)?.without_sections()?)
+    keep_for_debugger(workspace, place, &bytes)?;
+    write(&workspace.out.join(place), &Elf::new(&bytes)?.without_sections()?)
 }
 
 /// Builds `target/oxen/dom0`.
@@ -112,6 +124,11 @@ fn guest(workspace: &Workspace, program: &Program<'_>, place: &str) -> Result<()
 impl Program<'_> {
     /// Builds it and returns where cargo left it.
     fn build(&self, workspace: &Workspace) -> Result<PathBuf> {
+        self.build_with(workspace, &[])
+    }
+
+    /// As [`Program::build`], with options of cargo's.
+    fn build_with(&self, workspace: &Workspace, options: &[&str]) -> Result<PathBuf> {
         setup::target()?;
         let script = workspace.root.join(self.script);
         if !script.is_file() {
@@ -121,6 +138,7 @@ impl Program<'_> {
         let mut cargo = cargo();
         cargo.current_dir(&workspace.root).args(["rustc", "--quiet", "--release", "--target", BARE_METAL]);
         cargo.args(["--package", self.package, self.kind, self.name, "--message-format=json-render-diagnostics"]);
+        cargo.args(options);
         cargo.arg("--").arg("-C").arg(format!("link-arg=-T{}", script.display()));
         step(&format!("build {}", self.name));
         let built = executable(&mut cargo)?;

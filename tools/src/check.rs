@@ -27,6 +27,9 @@ pub fn all(workspace: &Workspace) -> Result<()> {
     let bare = ["clippy", "--quiet", "--target", BARE_METAL, "-p", "oxen-hv", "-p", "oxen-domu-lib", "-p", "oxen-dom0"];
     let programs = ["--lib", "--bins", "--examples"];
     check("clippy, bare metal", &[&bare[..], &programs, &strict].concat(), "see the warnings above");
+    let counting =
+        ["clippy", "--quiet", "--target", BARE_METAL, "-p", "oxen-hv", "--features", "perfc", "--lib", "--bins"];
+    check("clippy, counting", &[&counting[..], &strict].concat(), "see the warnings above");
     step("house rules");
     let findings = rules::judge(workspace)?;
     for note in &findings.notes {

@@ -10,15 +10,29 @@ use crate::workspace::Workspace;
 use crate::{build, debian, linux, packages};
 
 /// The packages whose programs it runs; their libraries are found.
-const TOOLS: [&str; 2] = ["xen-utils-4.17", "xenstore-utils"];
+const TOOLS: [&str; 3] = ["xen-utils-4.17", "xen-utils-common", "xenstore-utils"];
 
 /// Folders that its first process finds.
 const FOLDERS: &str = "bin dev etc etc/xen etc/xen/scripts guests lib lib/x86_64-linux-gnu lib64 modules proc run sys \
     usr usr/bin usr/lib usr/lib/xen-4.17 usr/lib/xen-4.17/bin var var/lib var/log";
 
-/// The programs in `usr/lib/xen-4.17/bin`.
-const PROGRAMS: [&str; 8] =
-    ["xl", "xenstored", "xenconsoled", "xenconsole", "xen-init-dom0", "libxl-save-helper", "xenctx", "xentrace"];
+/// What is taken of their programs.
+const PROGRAMS: [&str; 14] = [
+    "usr/bin/xenalyze",
+    "usr/bin/xenstore-exists",
+    "usr/bin/xenstore-ls",
+    "usr/bin/xenstore-read",
+    "usr/bin/xenstore-rm",
+    "usr/bin/xenstore-write",
+    "usr/lib/xen-4.17/bin/libxl-save-helper",
+    "usr/lib/xen-4.17/bin/xen-init-dom0",
+    "usr/lib/xen-4.17/bin/xenconsole",
+    "usr/lib/xen-4.17/bin/xenconsoled",
+    "usr/lib/xen-4.17/bin/xenctx",
+    "usr/lib/xen-4.17/bin/xenstored",
+    "usr/lib/xen-4.17/bin/xentrace",
+    "usr/lib/xen-4.17/bin/xl",
+];
 
 /// Kernel modules that are loaded, with what they depend on.
 const MODULES: [&str; 9] = [
@@ -88,13 +102,10 @@ fn ramdisk_of(workspace: &Workspace, script: &str, files: &[(String, Vec<u8>)]) 
 /// The Xen tools and the libraries that they need.
 fn add_tools(workspace: &Workspace, archive: &mut Archive) -> Result<()> {
     let tools = packages::unpack_all(workspace, &TOOLS)?;
-    for root in &tools {
-        let programs = PROGRAMS.map(|name| format!("usr/lib/xen-4.17/bin/{name}"));
-        for name in programs.into_iter().chain(names(root, "usr/bin")) {
-            if let Ok(program) = std::fs::read(root.join(&name)) {
-                archive.add_program(&name, &program);
-            }
-        }
+    for name in PROGRAMS {
+        let file = tools.iter().map(|root| root.join(name)).find(|file| file.is_file());
+        let file = file.with_context(|| format!("Debian's packages hold no {name}"))?;
+        archive.add_program(name, &read(&file)?);
     }
     for root in packages::unpack_all(workspace, &packages::libraries(workspace, &TOOLS)?)? {
         for folder in ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"] {

@@ -132,7 +132,18 @@ pub fn shut_down<M: Machine>(hv: &'static Hypervisor<M>, domain: &Domain, reason
     }
     drop(stage);
     if first.is_ok() {
+        show_counters(hv, domain);
         event::virq::raise_global(hv, VIRQ_DOM_EXC);
+    }
+}
+
+/// Prints what a domain has asked for, if that is counted.
+pub fn show_counters<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) {
+    for (number, count) in domain.counters.hypercalls() {
+        console::print(hv, format_args!("d{}: hypercall {number}: {count}", domain.id.0));
+    }
+    for (what, count) in domain.counters.others() {
+        console::print(hv, format_args!("d{}: {what}: {count}", domain.id.0));
     }
 }
 

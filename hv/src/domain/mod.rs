@@ -5,6 +5,7 @@
 
 pub mod context;
 pub mod control_registers;
+pub mod counters;
 pub mod cpuid;
 pub mod debug;
 pub mod flags;
@@ -33,7 +34,8 @@ use crate::{
 };
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
-pub use life::{crash, resume, shut_down};
+use counters::Counters;
+pub use life::{crash, resume, show_counters, shut_down};
 use oxen_abi::{
     domid::DomId,
     errno::Errno,
@@ -101,6 +103,8 @@ pub struct Domain {
     pub rights: Lock<Rights>,
     /// NUMA nodes it would like to live on; kept for the toolstack.
     pub node_affinity: AtomicU64,
+    /// What it has asked for, in a build that counts.
+    pub counters: Counters,
     /// Seconds that its wall clock is ahead of the machine's (`XEN_DOMCTL_settimeoffset`).
     pub time_offset: AtomicI64,
     /// Whether it keeps the store (`XEN_DOMCTL_CDF_xs_domain`).
@@ -223,6 +227,7 @@ impl Domain {
             share: Lock::new(Share::default()),
             rights: Lock::new(if config.is_privileged { Rights::everything() } else { Rights::default() }),
             node_affinity: AtomicU64::new(u64::MAX),
+            counters: Counters::new(),
             time_offset: AtomicI64::new(0),
             is_store: config.is_store,
         }

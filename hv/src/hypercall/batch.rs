@@ -4,6 +4,7 @@ use super::{Next, Outcome, call};
 use crate::{
     addr::GuestAddr,
     caller::{Args, Caller, Refusal, Reply},
+    domain::counters::Counted,
     machine::Machine,
 };
 use oxen_abi::{errno::Errno, hypercall::Hypercall};
@@ -33,6 +34,7 @@ pub fn multicall<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Rep
             write_result(caller, entry, Errno::Inval.to_return_value())?;
             continue;
         }
+        caller.domain.counters.count(Counted::Subcall);
         let Outcome { value, next } = call(caller, number as u32, &mut entry_args);
         match next {
             Next::Answer if number as u32 == Hypercall::Iret as u32 => return Ok(value),

@@ -29,13 +29,23 @@ use oxen_abi::{errno::Errno, hypercall::Hypercall};
 
 /// The way into a handler: a function that the machine's entry code can call, with the handler inside.
 macro_rules! entry {
-    ($handler:path) => {{
+    ($number:expr, $handler:path) => {{
         extern "sysv64" fn enter<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Outcome {
+            caller.domain.counters.hypercall($number as u32);
             let reply = $handler(caller, args);
             outcome(caller, reply)
         }
         enter::<M>
     }};
+}
+
+/// One line per call: the match of [`entry_of`], without a rest.
+macro_rules! entries {
+    ($hypercall:ident { $($name:ident => $handler:path,)* }) => {
+        match $hypercall {
+            $(Hypercall::$name => entry!(Hypercall::$name, $handler),)*
+        }
+    };
 }
 
 /// Bytes of the `syscall` instruction: how far back a preempted caller is set to execute it again.
@@ -77,7 +87,7 @@ impl<M: Machine> Table<M> {
     /// Every way in, by number.
     #[expect(clippy::indexing_slicing, reason = "evaluated when the hypervisor is built")]
     pub const ENTRIES: [Entry<M>; NUMBERS] = {
-        let mut entries = [entry!(none) as Entry<M>; NUMBERS];
+        let mut entries = [entry!(u32::MAX, none) as Entry<M>; NUMBERS];
         let mut rest = Hypercall::ALL;
         while let [hypercall, others @ ..] = rest {
             entries[*hypercall as usize] = entry_of(*hypercall);
@@ -134,53 +144,53 @@ pub fn settle<M: Machine>(caller: &mut Caller<'_, M>, next: Next, args: &Args) {
     }
 }
 
-/// One line per call.
+/// Every call's way in.
 const fn entry_of<M: Machine>(hypercall: Hypercall) -> Entry<M> {
-    match hypercall {
-        Hypercall::SetTrapTable => entry!(guest_setup::set_trap_table),
-        Hypercall::MmuUpdate => entry!(mmu::mmu_update),
-        Hypercall::SetGdt => entry!(guest_setup::set_gdt),
-        Hypercall::StackSwitch => entry!(guest_setup::stack_switch),
-        Hypercall::SetCallbacks => entry!(guest_setup::set_callbacks),
-        Hypercall::FpuTaskswitch => entry!(guest_setup::fpu_taskswitch),
-        Hypercall::SchedOpCompat => entry!(sched::sched_op_compat),
-        Hypercall::PlatformOp => entry!(platform::platform_op),
-        Hypercall::SetDebugreg => entry!(guest_setup::set_debugreg),
-        Hypercall::GetDebugreg => entry!(guest_setup::get_debugreg),
-        Hypercall::UpdateDescriptor => entry!(guest_setup::update_descriptor),
-        Hypercall::MemoryOp => entry!(memory::memory_op),
-        Hypercall::Multicall => entry!(batch::multicall),
-        Hypercall::UpdateVaMapping => entry!(mmu::update_va_mapping),
-        Hypercall::SetTimerOp => entry!(sched::set_timer_op),
-        Hypercall::XenVersion => entry!(version::xen_version),
-        Hypercall::ConsoleIo => entry!(console::console_io),
-        Hypercall::GrantTableOp => entry!(grant::grant_table_op),
-        Hypercall::VmAssist => entry!(guest_setup::vm_assist),
-        Hypercall::UpdateVaMappingOtherdomain => entry!(mmu::update_va_mapping_otherdomain),
-        Hypercall::Iret => entry!(iret::iret),
-        Hypercall::VcpuOp => entry!(vcpu::vcpu_op),
-        Hypercall::SetSegmentBase => entry!(guest_setup::set_segment_base),
-        Hypercall::MmuextOp => entry!(mmuext::mmuext_op),
-        Hypercall::SchedOp => entry!(sched::sched_op),
-        Hypercall::CallbackOp => entry!(guest_setup::callback_op),
-        Hypercall::EventChannelOp => entry!(event::event_channel_op),
-        Hypercall::PhysdevOp => entry!(physdev::physdev_op),
-        Hypercall::Sysctl => entry!(sysctl::sysctl),
-        Hypercall::Domctl => entry!(domctl::domctl),
-        Hypercall::XenpmuOp => entry!(unsupported),
+    entries!(hypercall {
+        SetTrapTable => guest_setup::set_trap_table,
+        MmuUpdate => mmu::mmu_update,
+        SetGdt => guest_setup::set_gdt,
+        StackSwitch => guest_setup::stack_switch,
+        SetCallbacks => guest_setup::set_callbacks,
+        FpuTaskswitch => guest_setup::fpu_taskswitch,
+        SchedOpCompat => sched::sched_op_compat,
+        PlatformOp => platform::platform_op,
+        SetDebugreg => guest_setup::set_debugreg,
+        GetDebugreg => guest_setup::get_debugreg,
+        UpdateDescriptor => guest_setup::update_descriptor,
+        MemoryOp => memory::memory_op,
+        Multicall => batch::multicall,
+        UpdateVaMapping => mmu::update_va_mapping,
+        SetTimerOp => sched::set_timer_op,
+        XenVersion => version::xen_version,
+        ConsoleIo => console::console_io,
+        GrantTableOp => grant::grant_table_op,
+        VmAssist => guest_setup::vm_assist,
+        UpdateVaMappingOtherdomain => mmu::update_va_mapping_otherdomain,
+        Iret => iret::iret,
+        VcpuOp => vcpu::vcpu_op,
+        SetSegmentBase => guest_setup::set_segment_base,
+        MmuextOp => mmuext::mmuext_op,
+        SchedOp => sched::sched_op,
+        CallbackOp => guest_setup::callback_op,
+        EventChannelOp => event::event_channel_op,
+        PhysdevOp => physdev::physdev_op,
+        Sysctl => sysctl::sysctl,
+        Domctl => domctl::domctl,
+        XenpmuOp => unsupported,
         // Interfaces of old that no 64-bit guest needs, and what belongs to other kinds of guests or to builds of Xen with
         // more in them: docs/hypercalls.md.
-        Hypercall::EventChannelOpCompat
-        | Hypercall::PhysdevOpCompat
-        | Hypercall::XsmOp
-        | Hypercall::NmiOp
-        | Hypercall::XenoprofOp
-        | Hypercall::HvmOp
-        | Hypercall::KexecOp
-        | Hypercall::TmemOp
-        | Hypercall::ArgoOp
-        | Hypercall::DmOp
-        | Hypercall::HypfsOp
-        | Hypercall::Mca => entry!(none),
-    }
+        EventChannelOpCompat => none,
+        PhysdevOpCompat => none,
+        XsmOp => none,
+        NmiOp => none,
+        XenoprofOp => none,
+        HvmOp => none,
+        KexecOp => none,
+        TmemOp => none,
+        ArgoOp => none,
+        DmOp => none,
+        HypfsOp => none,
+        Mca => none,
+    })
 }

@@ -9,6 +9,7 @@ use crate::{
     caller::Caller,
     domain::{
         control_registers::{CR0_TS, CR4_GUEST, set_task_switched},
+        counters::Counted,
         cpuid, debug as registers,
     },
     machine::Machine,
@@ -44,6 +45,7 @@ pub fn general_protection<M: Machine>(caller: &mut Caller<'_, M>, error_code: u3
     {
         let next = caller.regs.rip.wrapping_add(length.into());
         if perform(caller, operation).is_ok() {
+            caller.domain.counters.count(Counted::Privileged);
             caller.regs.rip = next;
             return;
         }
@@ -60,6 +62,7 @@ pub fn invalid_opcode<M: Machine>(caller: &mut Caller<'_, M>) {
     if asks_cpuid {
         let answer = cpuid::by_prefix(caller, caller.regs.rax as u32, caller.regs.rcx as u32);
         answer_cpuid(caller, answer);
+        caller.domain.counters.count(Counted::ForcedCpuid);
         caller.regs.rip = caller.regs.rip.wrapping_add(XEN_EMULATE_PREFIX.len() as u64 + 2);
     } else {
         inject(caller, vector::INVALID_OPCODE, None);

@@ -13,7 +13,7 @@ pub mod ports;
 
 use crate::{
     caller::Caller,
-    domain::{debug::STATUS_FIXED, flags, vcpu::Callback},
+    domain::{counters::Counted, debug::STATUS_FIXED, flags, vcpu::Callback},
     machine::Machine,
     sched::work,
 };
@@ -88,6 +88,7 @@ pub const fn has_error_code(vector: u8) -> bool {
 /// Hands an exception to the guest's handler.
 #[inline]
 pub fn inject<M: Machine>(caller: &mut Caller<'_, M>, vector: u8, error_code: Option<u32>) {
+    caller.domain.counters.count(Counted::Exception);
     let handler = caller.state.traps.handler(vector);
     bounce::enter(caller, handler.callback(), error_code);
 }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     addr::GuestAddr,
     caller::{Caller, Refusal},
-    domain::regs::operand_mask,
+    domain::{counters::Counted, regs::operand_mask},
     machine::Machine,
     mem::write_emulation::{self, Write},
 };
@@ -37,8 +37,10 @@ pub fn page_fault<M: Machine>(caller: &mut Caller<'_, M>, address: u64, error_co
         && caller.domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES)
         && write_page_table(caller, GuestAddr(address)).is_some()
     {
+        caller.domain.counters.count(Counted::TableWrite);
         return;
     }
+    caller.domain.counters.count(Counted::PageFault);
     caller.state.info.set_cr2(address);
     let user = if caller.state.in_kernel { 0 } else { USER };
     let handler = caller.state.traps.handler(vector::PAGE_FAULT);
