@@ -4,6 +4,7 @@
 
 #[cfg(target_os = "none")]
 mod boot;
+pub mod bytes;
 pub mod call;
 pub mod control;
 #[cfg(target_os = "none")]
