@@ -53,7 +53,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     require(&[Need::Qemu])?;
     if args.what == What::Boot {
         let xen = args.against.as_ref().map(|wanted| xen::find(workspace, wanted)).transpose()?;
-        return boot::run(workspace, xen.as_deref(), Duration::from_secs(args.timeout));
+        return boot::run(workspace, !args.only_against, xen.as_deref(), Duration::from_secs(args.timeout));
     }
     build::guests(workspace)?;
     let limit = Duration::from_secs(args.timeout);

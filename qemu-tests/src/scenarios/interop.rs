@@ -86,3 +86,24 @@ pub(super) fn hog_follows_its_target_on_real_xen(lab: &Lab<'_>) -> Result<Verdic
     report.lacks("did not say")?;
     Ok(Verdict::Passed)
 }
+
+/// `net` gets a lease of busybox's DHCP server, pings, fetches and serves through Linux's network backend.
+pub(super) fn net_talks_through_linuxs_backend(lab: &Lab<'_>) -> Result<Verdict> {
+    let file = disk::noise(13, 2 * MIB);
+    let script = "brctl addbr xenbr0; ip addr add 10.9.0.1/24 dev xenbr0; ip link set xenbr0 up\n\
+        printf 'start 10.9.0.10\\nend 10.9.0.10\\ninterface xenbr0\\noption subnet 255.255.255.0\\n' > /udhcpd.conf\n\
+        printf 'option router 10.9.0.1\\nlease_file /leases\\n' >> /udhcpd.conf; : > /leases; udhcpd /udhcpd.conf\n\
+        httpd -h / -p 8000; create net.cfg 'cmdline=\"fetch=http://10.9.0.1:8000/file\"'\n\
+        until_said net 'net: fetched' 60 && ping -c 3 10.9.0.10\n\
+        echo \"dom0: served $(wget -q -O - http://10.9.0.10/bytes/3000000 | sha256sum)\"\n\
+        xl shutdown net; finish net 20";
+    let report = on_xen!(lab, script, &[("file", &file)]);
+    let report = report.says("net: lease 10.9.0.10/24")?.says(&disk::sha256(&file))?.says("3 packets received")?;
+    let report = report.lacks("FAILED")?.lacks("did not say")?;
+    let served = report.transcript().lines().find_map(|line| line.strip_prefix("dom0: served ")?.split(' ').next());
+    let Some(sum) = served else { return report.fail("dom0 fetched nothing") };
+    if report.lines_with("(net) net: http:").iter().all(|line| !line.contains(sum)) {
+        return report.fail("what dom0 fetched is not what the guest served");
+    }
+    Ok(Verdict::Passed)
+}

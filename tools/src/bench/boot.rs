@@ -73,21 +73,21 @@ struct Boots {
     counts: BTreeMap<String, u64>,
 }
 
-/// Measures one and two vcpus, on Oxen and where it is given on real Xen, and prints the tables.
+/// Measures one and two vcpus, on `ours` and on real Xen where they are asked for, and prints the table.
 ///
 /// # Errors
 /// Fails when something cannot be built or fetched, or a guest does not come to its shell.
-pub(super) fn run(workspace: &Workspace, xen: Option<&Path>, limit: Duration) -> Result<()> {
+pub(super) fn run(workspace: &Workspace, ours: bool, xen: Option<&Path>, limit: Duration) -> Result<()> {
     build::all(workspace)?;
     build::counting_hypervisor(workspace)?;
     let mut columns = Vec::new();
     for vcpus in [1, 2] {
         let bench = Bench { workspace, files: files(workspace, vcpus)?, limit };
-        step(&format!("boot on Oxen, {vcpus} vcpus"));
-        columns.push((format!("Oxen, {vcpus} vcpu"), bench.boots(None)?));
-        if let Some(xen) = xen {
-            step(&format!("boot on Xen, {vcpus} vcpus"));
-            columns.push((format!("Xen, {vcpus} vcpu"), bench.boots(Some(xen))?));
+        let hypervisors = [("Oxen", None)].into_iter().filter(|_| ours).chain(xen.map(|xen| ("Xen", Some(xen))));
+        for (name, xen) in hypervisors {
+            let name = format!("{name}, {vcpus} {}", if vcpus == 1 { "vcpu" } else { "vcpus" });
+            step(&format!("boot on {name}"));
+            columns.push((name, bench.boots(xen)?));
         }
     }
     print!("{}", table(&columns));
