@@ -11,23 +11,24 @@ use crate::lab::{Lab, Report, Verdict};
 
 const MIB: usize = 1 << 20;
 
-/// Boots real Xen with a Linux dom0 that runs the script; `Err` where their packages cannot be had.
-fn on_xen(lab: &Lab<'_>, script: &str, files: &[(&str, &[u8])]) -> Result<Result<Report, Verdict>> {
+/// Boots real Xen, or Oxen's hypervisor, with a Linux dom0 that runs the script; `Err` where the packages cannot be had.
+fn boot(lab: &Lab<'_>, on_xen: bool, script: &str, files: &[(&str, &[u8])]) -> Result<Result<Report, Verdict>> {
     let files: Vec<_> = files.iter().map(|(name, data)| ((*name).to_owned(), data.to_vec())).collect();
-    let machine = xen::find(lab.workspace, "xen".as_ref())
-        .and_then(|xen| linux_dom0::machine(lab.workspace, Some(&xen), lab.folder.join("xen"), script, &files));
+    let find = || if on_xen { xen::find(lab.workspace, "xen".as_ref()).map(Some) } else { Ok(None) };
+    let folder = lab.folder.join("boot");
+    let machine = find().and_then(|xen| linux_dom0::machine(lab.workspace, xen.as_deref(), folder, script, &files));
     let machine = match machine {
         Ok(machine) => machine,
-        Err(error) => return Ok(Err(Verdict::Skipped(format!("no real Xen: {error:#}")))),
+        Err(error) => return Ok(Err(Verdict::Skipped(format!("no Xen or Linux of Debian's: {error:#}")))),
     };
     let report = lab.boot(&machine)?.ended(Exit::PoweredOff)?;
     report.says_in_order(&["dom0: ready", "dom0: done"])?.lacks("dom0: no ")?.lacks("did not end in").map(Ok)
 }
 
 /// Boots it, or leaves the scenario with the reason why that is not possible.
-macro_rules! on_xen {
+macro_rules! boot {
     ($($argument:expr),*) => {
-        match on_xen($($argument),*)? {
+        match boot($($argument),*)? {
             Ok(report) => report,
             Err(skipped) => return Ok(skipped),
         }
@@ -38,7 +39,7 @@ macro_rules! on_xen {
 pub(super) fn hello_mmu_and_bench_run_on_real_xen(lab: &Lab<'_>) -> Result<Verdict> {
     let script = "create hello.cfg; finish hello 20; create mmu.cfg; finish mmu 20\n\
         create bench.cfg; finish bench 60; xl list";
-    let report = on_xen!(lab, script, &[]);
+    let report = boot!(lab, true, script, &[]);
     let report = report.says("(hello) hello from a guest")?.says("(hello) the store calls this domain hello")?;
     let report = report.says("(bench) bench: null_hypercall ")?.says("(bench) bench: done")?;
     guests::shows_two_address_spaces(&report)?;
@@ -52,7 +53,7 @@ pub(super) fn the_probe_has_the_same_answers_on_real_xen(lab: &Lab<'_>) -> Resul
     let probe = std::fs::read(lab.workspace.out.join("probe"))?;
     let config = b"name = \"probe\"\nkernel = \"guests/probe\"\nmemory = 32\n";
     let files: [(&str, &[u8]); 2] = [("probe.cfg", config), ("guests/probe", &probe)];
-    hypercalls::judge(&on_xen!(lab, "create probe.cfg; finish probe 60", &files))
+    hypercalls::judge(&boot!(lab, true, "create probe.cfg; finish probe 60", &files))
 }
 
 /// `fs` reads an ext4 image and writes a pattern through Linux's block backend.
@@ -63,7 +64,7 @@ pub(super) fn fs_reads_and_writes_through_linuxs_backend(lab: &Lab<'_>) -> Resul
     let script = "losetup -r /dev/loop0 /disk.img; ln -s loop0 /dev/vda; create fs.cfg; xl list; finish fs 60\n\
         rm /dev/vda; losetup /dev/loop1 /noise.img; ln -s loop1 /dev/vda; create fs-write.cfg; finish fs 60\n\
         sync; echo \"dom0: written $(sha256sum < /noise.img)\"";
-    let report = on_xen!(lab, script, &[("disk.img", &image), ("noise.img", &before)]);
+    let report = boot!(lab, true, script, &[("disk.img", &image), ("noise.img", &before)]);
     let missing = disk::missing(&sums, report.transcript());
     if !missing.is_empty() {
         return report.fail(&format!("these files did not show the host's sum: {}", missing.join(", ")));
@@ -77,7 +78,7 @@ pub(super) fn hog_follows_its_target_on_real_xen(lab: &Lab<'_>) -> Result<Verdic
     let script = "step() { until_said hog \"domain has $1 MiB, target $1 MiB\" 30; sleep 1; xl list hog; }\n\
         create hog.cfg memory=64 maxmem=64; step 64; xl mem-set hog 32m; step 32; xl mem-set hog 64m\n\
         : > /var/log/xen/console/guest-hog.log; step 64; xl shutdown hog; finish hog 20";
-    let report = on_xen!(lab, script, &[]);
+    let report = boot!(lab, true, script, &[]);
     let listed: Vec<u64> = report.lines_with("hog  ").iter().filter_map(|line| guests::memory_of(line).ok()).collect();
     ensure!(listed == [64, 32, 64], "xl list shows {listed:?}");
     if !report.lines_with("pages spoilt").iter().all(|line| line.contains(" 0 pages spoilt")) {
@@ -97,13 +98,31 @@ pub(super) fn net_talks_through_linuxs_backend(lab: &Lab<'_>) -> Result<Verdict>
         until_said net 'net: fetched' 60 && ping -c 3 10.9.0.10\n\
         echo \"dom0: served $(wget -q -O - http://10.9.0.10/bytes/3000000 | sha256sum)\"\n\
         xl shutdown net; finish net 20";
-    let report = on_xen!(lab, script, &[("file", &file)]);
+    let report = boot!(lab, true, script, &[("file", &file)]);
     let report = report.says("net: lease 10.9.0.10/24")?.says(&disk::sha256(&file))?.says("3 packets received")?;
     let report = report.lacks("FAILED")?.lacks("did not say")?;
     let served = report.transcript().lines().find_map(|line| line.strip_prefix("dom0: served ")?.split(' ').next());
     let Some(sum) = served else { return report.fail("dom0 fetched nothing") };
     if report.lines_with("(net) net: http:").iter().all(|line| !line.contains(sum)) {
         return report.fail("what dom0 fetched is not what the guest served");
+    }
+    Ok(Verdict::Passed)
+}
+
+/// The other half of the exchange: Debian's own tools in a Linux dom0 create the same guests on Oxen's hypervisor.
+pub(super) fn debians_tools_create_guests_on_oxen(lab: &Lab<'_>) -> Result<Verdict> {
+    let tree = lab.folder.join("tree");
+    std::fs::create_dir_all(&tree)?;
+    std::fs::write(tree.join("one"), disk::noise(17, 3 * MIB))?;
+    let image = lab.folder.join("small.img");
+    disk::format(&tree, &image, 8)?;
+    let script = "create hello.cfg; finish hello 20; create -p hello.cfg; xl list hello; xl unpause hello; finish hello 20\n\
+        losetup -r /dev/loop0 /disk.img; ln -s loop0 /dev/vda; create fs.cfg; finish fs 60; xl info; xl list";
+    let report = boot!(lab, false, script, &[("disk.img", &std::fs::read(image)?)]);
+    let report = report.says("(hello) the store calls this domain hello")?.says("--p---")?.says("free_memory")?;
+    let missing = disk::missing(&disk::sums(&tree)?, report.transcript());
+    if !missing.is_empty() {
+        return report.fail("the file's sum is not shown");
     }
     Ok(Verdict::Passed)
 }

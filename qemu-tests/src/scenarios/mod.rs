@@ -41,6 +41,7 @@ scenarios! {
     interop::fs_reads_and_writes_through_linuxs_backend,
     interop::hello_mmu_and_bench_run_on_real_xen,
     interop::net_talks_through_linuxs_backend,
+    interop::debians_tools_create_guests_on_oxen,
     interop::hog_follows_its_target_on_real_xen,
     interop::the_probe_has_the_same_answers_on_real_xen,
     linux::kernels_that_cannot_be_guests_are_refused_with_the_reason,
