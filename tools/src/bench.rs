@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what the primitives cost, in instructions, beside Xen's cost and the figure to reach.
 
 mod boot;
+mod io;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,8 @@ enum What {
     Primitives,
     /// A boot of Debian's kernel as a guest: its time, and what it asks
     Boot,
+    /// Disks and networks, in instructions of all who take part
+    Io,
 }
 
 /// Medians by the primitive's name.
@@ -51,23 +54,27 @@ type Medians = BTreeMap<String, f64>;
 /// Fails when something cannot be built, or the guest does not come to its end.
 pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     require(&[Need::Qemu])?;
-    if args.what == What::Boot {
-        let xen = args.against.as_ref().map(|wanted| xen::find(workspace, wanted)).transpose()?;
-        return boot::run(workspace, !args.only_against, xen.as_deref(), Duration::from_secs(args.timeout));
-    }
-    build::guests(workspace)?;
     let limit = Duration::from_secs(args.timeout);
+    let xen = args.against.as_ref().map(|wanted| xen::find(workspace, wanted)).transpose()?;
+    match args.what {
+        What::Primitives => primitives(workspace, xen.as_deref(), args.only_against, limit),
+        What::Boot => boot::run(workspace, !args.only_against, xen.as_deref(), limit),
+        What::Io => io::run(workspace, !args.only_against, xen.as_deref(), limit),
+    }
+}
+
+fn primitives(workspace: &Workspace, xen: Option<&Path>, only_xen: bool, limit: Duration) -> Result<()> {
+    build::guests(workspace)?;
     let mut ours = Medians::new();
-    if !args.only_against {
+    if !only_xen {
         build::hypervisor(workspace)?;
         step("measure Oxen");
         ours = measure(workspace, None, limit)?;
     }
     let mut theirs = None;
-    if let Some(wanted) = &args.against {
-        let xen = xen::find(workspace, wanted)?;
+    if let Some(xen) = xen {
         step("measure Xen");
-        theirs = Some(measure(workspace, Some(&xen), limit)?);
+        theirs = Some(measure(workspace, Some(xen), limit)?);
     }
     print!("{}", table(&ours, theirs.as_ref()));
     Ok(())
