@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use oxen_tools::elf::Elf;
 use oxen_tools::linux::Ramdisk;
-use oxen_tools::qemu::Module;
+use oxen_tools::qemu::{self, Machine, Module};
 use oxen_tools::session::Exit;
 use oxen_tools::{debian, disk};
 
@@ -34,20 +34,40 @@ dd if=/tmp/a of=/dev/xvda bs=64k conv=fsync 2>/dev/null; echo 3 > /proc/sys/vm/d
 const COMPLAINTS: [&str; 5] = ["Kernel panic", "WARNING: CPU", "BUG:", "Call Trace", "segfault"];
 
 /// The kernel, and a ramdisk with what it does.
-struct Linux {
+pub(super) struct Linux {
     kernel: PathBuf,
     ramdisk: Vec<u8>,
 }
 
 /// Makes both of what Debian packages; `Err` where that cannot be had.
-fn linux(lab: &Lab<'_>, ramdisk: &Ramdisk<'_>) -> Result<Linux, Verdict> {
+pub(super) fn linux(lab: &Lab<'_>, ramdisk: &Ramdisk<'_>) -> Result<Linux, Verdict> {
     let make = || anyhow::Ok(Linux { kernel: debian::kernel(lab.workspace)?, ramdisk: ramdisk.build()? });
     make().map_err(|error| Verdict::Skipped(format!("no stock kernel: {error:#}")))
 }
 
 /// Demands that Linux did not complain.
-fn content(report: Report) -> Result<Report> {
+pub(super) fn content(report: Report) -> Result<Report> {
     COMPLAINTS.iter().try_fold(report, |report, complaint| report.lacks(complaint))
+}
+
+/// A machine whose dom0 has such guests to create: for each a name, which is its configuration's too, and more lines for
+/// that.
+pub(super) fn with_guests(lab: &Lab<'_>, linux: &Linux, script: &str, guests: &[(&str, &str)]) -> Result<Machine> {
+    let mut machine = lab.machine(script)?;
+    machine.memory = 1024;
+    machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=384M");
+    let kernel = std::fs::read(&linux.kernel)?;
+    let mut files =
+        vec![("guests/linux".to_owned(), kernel), ("guests/linux.initrd".to_owned(), linux.ramdisk.clone())];
+    for (name, lines) in guests {
+        let config = format!(
+            "name = \"{name}\"\nkernel = \"guests/linux\"\nramdisk = \"guests/linux.initrd\"\n\
+            cmdline = \"console=hvc0 earlyprintk=xen rdinit=/init name={name}\"\n{lines}\n"
+        );
+        files.push((format!("{name}.cfg"), config.into_bytes()));
+    }
+    qemu::add_to_ramdisk(lab.workspace, &mut machine, &files)?;
+    Ok(machine)
 }
 
 /// Boots Debian's kernel in dom0's place with so many vcpus, and demands that everything was done in its turn.
@@ -87,14 +107,9 @@ pub(super) fn debians_kernel_works_as_a_guest_with_a_disk(lab: &Lab<'_>) -> Resu
         Ok(linux) => linux,
         Err(verdict) => return Ok(verdict),
     };
-    let config = b"name = \"linux\"\nkernel = \"guests/linux\"\nramdisk = \"guests/initrd\"\nmemory = 256\nvcpus = 2\n\
-        cmdline = \"console=hvc0 earlyprintk=xen rdinit=/init\"\ndisk = [\"phy:vda,xvda,w\"]\n";
-    let mut machine = lab.machine("xl create linux.cfg; xl wait linux; poweroff")?;
-    machine.memory = 1024;
-    machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=384M");
+    let lines = "memory = 256\nvcpus = 2\ndisk = [\"phy:vda,xvda,w\"]";
+    let mut machine = with_guests(lab, &linux, "xl create linux.cfg; xl wait linux; poweroff", &[("linux", lines)])?;
     machine.disks.push(lab.file("disk.img", &disk::noise(5, 4 << 20))?);
-    let kernel = std::fs::read(linux.kernel)?;
-    lab.add(&mut machine, &[("linux.cfg", config), ("guests/linux", &kernel), ("guests/initrd", &linux.ramdisk)])?;
     content(lab.boot(&machine)?.succeeded()?)?.says_in_order(&["init: 2 cpus", "init: the disk agrees", "ended"])?;
     Ok(Verdict::Passed)
 }

@@ -11,6 +11,7 @@ mod guests;
 mod hypercalls;
 mod interop;
 mod linux;
+mod network;
 mod toolstack;
 
 /// A guarantee and how it is tried.
@@ -34,7 +35,9 @@ macro_rules! scenarios {
 }
 
 scenarios! {
+    network::two_linux_guests_exchange_100_mib_over_the_bridge_both_ways_at_once,
     toolstack::a_thousand_guests_come_and_go_without_losing_a_frame,
+    network::a_linux_guest_gets_an_address_and_exchanges_32_mib_with_the_host,
     linux::debians_kernel_works_as_a_guest_with_a_disk,
     linux::debians_kernel_works_as_dom0_on_two_vcpus,
     linux::debians_kernel_works_as_dom0_and_powers_off,

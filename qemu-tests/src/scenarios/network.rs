@@ -1,0 +1,129 @@
+//! Network interfaces of stock Linux guests: the machine's uplink, the bridge between guests.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use oxen_tools::disk::{noise, sha256};
+use oxen_tools::linux::Ramdisk;
+use oxen_tools::qemu::USER_NETWORK;
+
+use super::linux::{content, linux, with_guests};
+use crate::http::{HOST, Server};
+use crate::lab::{Lab, Report, Verdict};
+
+const MIB: usize = 1 << 20;
+
+/// What a guest does on QEMU's network: waits for its address, then talks to the host. `URL` and `HOST` stand for both.
+const FETCH: &str = r#"tries=0
+until ip addr show eth0 | grep -q 'inet ' || [ $tries -gt 600 ]; do usleep 100000; tries=$((tries+1)); done
+ip addr show eth0 | grep 'inet '
+ping -c 3 HOST
+wget -q -O /tmp/file URL && echo "fetched $(sha256sum < /tmp/file)"
+wget -q -O /dev/null --post-file /tmp/file URL && echo "posted"
+ip -s link show eth0
+"#;
+
+/// DHCP, ping, 32 MiB from the host and back through netfront, our backend, the bridge and the virtio card.
+pub(super) fn a_linux_guest_gets_an_address_and_exchanges_32_mib_with_the_host(lab: &Lab<'_>) -> Result<Verdict> {
+    let file = noise(32, 32 * MIB);
+    let sum = sha256(&file);
+    let server = Server::start(file)?;
+    let script = FETCH.replace("URL", &server.url).replace("HOST", HOST);
+    let linux = match linux(lab, &Ramdisk::new(lab.workspace, "linux").network().script(&script)) {
+        Ok(linux) => linux,
+        Err(verdict) => return Ok(verdict),
+    };
+    let lines = "memory = 256\nvcpus = 2\nvif = [\"\"]";
+    let script = "xl create linux.cfg; xl network-list linux; xl wait linux; poweroff";
+    let mut machine = with_guests(lab, &linux, script, &[("linux", lines)])?;
+    machine.network = Some(USER_NETWORK.to_owned());
+    let report = content(lab.boot(&machine)?.succeeded()?)?;
+    let fetched = format!("fetched {sum}");
+    report.says_in_order(&["inet 10.0.2.15/24", "3 packets received", &fetched, "posted"])?;
+    ensure!(server.posted.try_recv().is_ok_and(|posted| posted == sum), "what the guest sent is not what it fetched");
+    Ok(Verdict::Passed)
+}
+
+/// What each of two guests does; the one called `a` has the address that ends in 1. Each listens on port 5001 to send
+/// 100 MiB, in turns, then on port 5002 to send for `SECONDS` seconds while it receives, and sums what it sends and
+/// receives. `nc` leaves when its input or its peer ends, so who receives has an input that never does.
+const EXCHANGE: &str = r#"killall udhcpc
+name=$(sed 's/.*name=//;s/ .*//' /proc/cmdline)
+if [ $name = a ]; then me=1 other=2; else me=2 other=1; fi
+peer=192.168.7.$other
+ip addr add 192.168.7.$me/24 dev eth0
+mkfifo /tmp/hold /tmp/one /tmp/two; exec 3<>/tmp/hold
+dd if=/dev/urandom of=/tmp/block bs=64k count=64 2>/dev/null
+until ping -c 1 -W 1 $peer >/dev/null; do :; done
+ping -c 5 -i 0.2 $peer | grep packets
+
+uptime() { cut -d. -f1 /proc/uptime; }
+blocks() { i=0; while [ $i -lt 25 ]; do cat /tmp/block; i=$((i+1)); done; }
+while_time() { end=$(($(uptime) + SECONDS)); while [ $(uptime) -lt $end ]; do cat /tmp/block; done; }
+send() { md5sum <$2 >$2.sum & $1 | tee $2 | nc -l -p $3; wait $!; echo "$name sent $3 $(cat $2.sum)"; }
+receive() { echo "$name received $1 $( (until nc $peer $1 <&3; do sleep 1; done) | md5sum)"; }
+
+if [ $name = a ]; then send blocks /tmp/one 5001; receive 5001; else receive 5001; send blocks /tmp/one 5001; fi
+
+receive 5002 & receiver=$!
+send while_time /tmp/two 5002 & sender=$!
+# A stall would be a pause without a byte received.
+slowest=
+before=$(cat /sys/class/net/eth0/statistics/rx_bytes)
+for i in $(seq $((SECONDS / 2 - 1))); do
+    sleep 2
+    now=$(cat /sys/class/net/eth0/statistics/rx_bytes)
+    [ $i -gt 1 ] && { [ -z "$slowest" ] || [ $((now - before)) -lt $slowest ]; } && slowest=$((now - before))
+    before=$now
+done
+wait $receiver $sender
+echo "$name received in the slowest two seconds $slowest bytes"
+ip -s link show eth0
+# The other may still want something of this one.
+sleep 2
+"#;
+
+/// Ping, 100 MiB each way by TCP, then both ways at once for a time, over the bridge alone: the machine has no card.
+fn exchange(lab: &Lab<'_>, seconds: u32) -> Result<Verdict> {
+    let script = EXCHANGE.replace("SECONDS", &seconds.to_string());
+    let linux = match linux(lab, &Ramdisk::new(lab.workspace, "linux").network().script(&script)) {
+        Ok(linux) => linux,
+        Err(verdict) => return Ok(verdict),
+    };
+    let lines = |vcpus| format!("memory = 192\nvcpus = {vcpus}\nvif = [\"\"]");
+    let script = "xl create a.cfg; xl create b.cfg; xl wait a; xl wait b; poweroff";
+    let machine = with_guests(lab, &linux, script, &[("a", &lines(1)), ("b", &lines(2))])?;
+    let limit = Duration::from_secs(300 + u64::from(2 * seconds));
+    let report = content(lab.boot_within(&machine, limit)?.succeeded()?)?;
+    judge_exchange(&report)?;
+    Ok(Verdict::Passed)
+}
+
+/// Demands that each guest received what the other sent, and never waited for it.
+fn judge_exchange(report: &Report) -> Result<()> {
+    let said = |text: &str| {
+        let line = report.lines_with(text).first().copied().unwrap_or_default();
+        line.split_once(text).map(|(_, rest)| rest.split_whitespace().next().unwrap_or_default().to_owned())
+    };
+    for (from, to) in [("a", "b"), ("b", "a")] {
+        for port in [5001, 5002] {
+            let (sent, received) = (said(&format!("{from} sent {port} ")), said(&format!("{to} received {port} ")));
+            if sent.as_ref().is_none_or(String::is_empty) || sent != received {
+                return report.fail(&format!("{from} sent {sent:?} by port {port}, {to} received {received:?}"));
+            }
+        }
+        let slowest = said(&format!("{from} received in the slowest two seconds "));
+        let bytes = slowest.and_then(|bytes| bytes.parse::<u64>().ok()).unwrap_or(0);
+        if bytes < 64 << 10 {
+            return report.fail(&format!("{from} received only {bytes} bytes in two seconds"));
+        }
+    }
+    if report.lines_with("5 packets transmitted, 5 packets received").len() != 2 {
+        return report.fail("a ping was not answered");
+    }
+    Ok(())
+}
+
+pub(super) fn two_linux_guests_exchange_100_mib_over_the_bridge_both_ways_at_once(lab: &Lab<'_>) -> Result<Verdict> {
+    exchange(lab, 10)
+}
