@@ -8,6 +8,7 @@
 pub mod headers;
 pub mod packet;
 mod segment;
+mod show;
 pub mod sum;
 pub mod table;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use oxen_domu_lib::sync::Notify;
 
 pub use headers::Network;
 pub use packet::{Checksum, ETHERNET_HEADER, LONGEST, Mac, Malformed, Offload, Packet, Segmentation};
+pub use show::{AddressView, PortView};
 use table::{PortId, Table};
 
 /// Bytes that wait for one port at most.
@@ -142,11 +144,6 @@ impl Bridge {
         self.0.next.set(id + 1);
         self.0.ports.borrow_mut().insert(id, queue.clone());
         BridgePort { bridge: self.clone(), id, queue }
-    }
-
-    /// The names of all ports.
-    pub fn ports(&self) -> Vec<String> {
-        self.0.ports.borrow().values().map(|queue| queue.name.clone()).collect()
     }
 
     fn forward(&self, from: PortId, packet: Packet) {

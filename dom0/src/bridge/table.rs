@@ -59,6 +59,12 @@ impl Table {
         (now.saturating_sub(seen.last) < KEPT).then_some(seen.port)
     }
 
+    /// All addresses that [`Table::find`] finds: each with its port, and how long ago it was seen.
+    pub fn all(&self, now: u64) -> impl Iterator<Item = (Mac, PortId, u64)> {
+        let aged = self.addresses.iter().map(move |(&mac, seen)| (mac, seen.port, now.saturating_sub(seen.last)));
+        aged.filter(|&(_, _, age)| age < KEPT)
+    }
+
     /// Forgets a port.
     pub fn forget(&mut self, port: PortId) {
         self.retain(|seen| seen.port != port);

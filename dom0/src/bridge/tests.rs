@@ -77,7 +77,10 @@ fn what_is_for_one_goes_to_where_it_was_seen() {
     drop(b);
     a.send(frame(mac(2), mac(1), b"x")).unwrap();
     assert!(c.try_receive().is_some());
-    assert_eq!(bridge.ports(), ["a", "c"]);
+    let left = bridge.ports();
+    assert_eq!(left.iter().map(|port| port.name.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+    assert_eq!((left[0].sent, left[1].received), ((3, 45), (2, 33)));
+    assert_eq!(bridge.addresses().iter().map(|seen| seen.address).collect::<Vec<_>>(), [mac(1), mac(3)]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The commands of the prompt: one table, one function each.
 
+pub mod brctl;
 pub mod consoles;
 pub mod devices;
 pub mod life;
@@ -74,6 +75,7 @@ verbs! {
     "network-list" "NAME" "show a guest's network interfaces" devices::network_list;
     "network-attach" "NAME [KEY=VALUE...]" "give a guest another interface, as `vif` of a configuration says it" devices::network_attach;
     "network-detach" "NAME IDX|MAC" "take an interface away from a guest" devices::network_detach;
+    "brctl" "show | showmacs [BRIDGE]" "show the bridge's ports, or where addresses were seen" brctl::brctl;
     "domid" "NAME" "print a domain's number" show::domid;
     "domname" "DOMID" "print a domain's name" show::domname;
     "uptime" "" "show how long domains have run" show::uptime;
