@@ -37,6 +37,7 @@ macro_rules! scenarios {
 scenarios! {
     network::two_linux_guests_exchange_100_mib_over_the_bridge_both_ways_at_once,
     toolstack::a_thousand_guests_come_and_go_without_losing_a_frame,
+    network::a_frontend_that_breaks_the_protocol_loses_only_its_own_interface,
     network::a_linux_guest_gets_an_address_and_exchanges_32_mib_with_the_host,
     linux::debians_kernel_works_as_a_guest_with_a_disk,
     linux::debians_kernel_works_as_dom0_on_two_vcpus,

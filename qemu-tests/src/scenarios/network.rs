@@ -7,6 +7,7 @@ use oxen_tools::disk::{noise, sha256};
 use oxen_tools::linux::Ramdisk;
 use oxen_tools::qemu::USER_NETWORK;
 
+use super::hypercalls;
 use super::linux::{content, linux, with_guests};
 use crate::http::{HOST, Server};
 use crate::lab::{Lab, Report, Verdict};
@@ -126,4 +127,19 @@ fn judge_exchange(report: &Report) -> Result<()> {
 
 pub(super) fn two_linux_guests_exchange_100_mib_over_the_bridge_both_ways_at_once(lab: &Lab<'_>) -> Result<Verdict> {
     exchange(lab, 10)
+}
+
+/// How many interfaces the probe's questions about networks need.
+const PROBED: usize = 13;
+
+pub(super) fn a_frontend_that_breaks_the_protocol_loses_only_its_own_interface(lab: &Lab<'_>) -> Result<Verdict> {
+    let mut machine = lab.machine("xl create probe.cfg; xl wait probe; brctl show; poweroff")?;
+    let interfaces = vec!["\"\""; PROBED].join(", ");
+    let config = format!(
+        "name = \"probe\"\nkernel = \"guests/probe\"\nmemory = 32\ncmdline = \"family=network\"\nvif = [{interfaces}]\n"
+    );
+    let probe = std::fs::read(lab.workspace.out.join("probe"))?;
+    lab.add(&mut machine, &[("probe.cfg", config.as_bytes()), ("guests/probe", &probe)])?;
+    let report = lab.boot(&machine)?.succeeded()?.says("and with its bytes")?;
+    hypercalls::judge(&report)
 }

@@ -7,6 +7,7 @@ mod events;
 mod grants;
 mod memory;
 mod mmu;
+mod network;
 mod schedule;
 mod version;
 
@@ -16,7 +17,7 @@ use crate::judge::Probe;
 type Questions = fn(&mut Probe);
 
 /// Every family.
-pub(crate) const ALL: [(&str, Questions); 9] = [
+pub(crate) const ALL: [(&str, Questions); 10] = [
     ("version", version::ask),
     ("memory", memory::ask),
     ("mmu", mmu::ask),
@@ -26,4 +27,5 @@ pub(crate) const ALL: [(&str, Questions); 9] = [
     ("schedule", schedule::ask),
     ("emulation", emulation::ask),
     ("control", control::ask),
+    ("network", network::ask),
 ];
