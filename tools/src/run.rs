@@ -8,7 +8,6 @@ use anyhow::{Result, bail, ensure};
 
 use crate::build;
 use crate::demo;
-use crate::disk;
 use crate::guest::Guest;
 use crate::process::step;
 use crate::qemu::{Machine, Module, USER_NETWORK, add_to_ramdisk};
@@ -95,9 +94,9 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let limit = Duration::from_secs(args.timeout);
     if at_terminal && args.script.is_none() {
         if is_demo {
-            machine.disks = vec![disk::make(&machine.folder)?.0];
+            demo::furnish(&mut machine)?;
             step(
-                "at the prompt, `help` names the commands; `xl create -c hello.cfg` creates a guest (also mmu, fs, hog)",
+                "at the prompt, `help` names the commands; `xl create -c hello.cfg` creates a guest (also mmu, fs, net, hog)",
             );
         }
         let guests = if guest.is_some() { "; Ctrl-] leaves the guest's console for dom0's prompt" } else { "" };

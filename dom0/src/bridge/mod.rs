@@ -17,7 +17,6 @@ mod tests;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::rc::Rc;
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
 use oxen_domu_lib::sync::Notify;

@@ -49,7 +49,7 @@ scenarios! {
     interop::hog_follows_its_target_on_real_xen,
     interop::the_probe_has_the_same_answers_on_real_xen,
     linux::kernels_that_cannot_be_guests_are_refused_with_the_reason,
-    demo::three_guests_run_and_the_files_read_have_the_hosts_sums,
+    demo::four_guests_run_and_the_files_read_have_the_hosts_sums,
     hypercalls::version_and_console_answer_as_xen,
     hypercalls::memory_op_gives_and_takes_only_the_domains_frames,
     hypercalls::page_tables_hold_only_what_is_allowed,
