@@ -14,28 +14,30 @@ use crate::lab::{Lab, Report, Verdict};
 
 const MIB: usize = 1 << 20;
 
-/// What a guest does on QEMU's network: waits for its address, then talks to the host. `URL` and `HOST` stand for both.
+/// What a guest does on QEMU's network: waits for its address, then talks to the host. `HOST` and `PORT` stand for where
+/// it listens.
 const FETCH: &str = r#"tries=0
 until ip addr show eth0 | grep -q 'inet ' || [ $tries -gt 600 ]; do usleep 100000; tries=$((tries+1)); done
 ip addr show eth0 | grep 'inet '
 ping -c 3 HOST
-wget -q -O /tmp/file URL && echo "fetched $(sha256sum < /tmp/file)"
-wget -q -O /dev/null --post-file /tmp/file URL && echo "posted"
-ip -s link show eth0
+wget -q -O /tmp/file http://HOST:PORT/file && echo "fetched $(sha256sum < /tmp/file)"
+wget -q -O - --post-file /tmp/file http://HOST:PORT/file && echo "posted"
+ifconfig eth0 | grep packets
 "#;
 
 /// DHCP, ping, 32 MiB from the host and back through netfront, our backend, the bridge and the virtio card.
 pub(super) fn a_linux_guest_gets_an_address_and_exchanges_32_mib_with_the_host(lab: &Lab<'_>) -> Result<Verdict> {
-    let file = noise(32, 32 * MIB);
+    // busybox posts a file up to its first zero.
+    let file: Vec<u8> = noise(32, 32 * MIB).into_iter().map(|byte| byte.max(1)).collect();
     let sum = sha256(&file);
     let server = Server::start(file)?;
-    let script = FETCH.replace("URL", &server.url).replace("HOST", HOST);
+    let script = FETCH.replace("HOST", HOST).replace("PORT", &server.port.to_string());
     let linux = match linux(lab, &Ramdisk::new(lab.workspace, "linux").network().script(&script)) {
         Ok(linux) => linux,
         Err(verdict) => return Ok(verdict),
     };
     let lines = "memory = 256\nvcpus = 2\nvif = [\"\"]";
-    let script = "xl create linux.cfg; xl network-list linux; xl wait linux; poweroff";
+    let script = "xl create linux.cfg; xl network-list linux; xl wait linux; brctl show; poweroff";
     let mut machine = with_guests(lab, &linux, script, &[("linux", lines)])?;
     machine.network = Some(USER_NETWORK.to_owned());
     let report = content(lab.boot(&machine)?.succeeded()?)?;
@@ -45,41 +47,54 @@ pub(super) fn a_linux_guest_gets_an_address_and_exchanges_32_mib_with_the_host(l
     Ok(Verdict::Passed)
 }
 
-/// What each of two guests does; the one called `a` has the address that ends in 1. Each listens on port 5001 to send
-/// 100 MiB, in turns, then on port 5002 to send for `SECONDS` seconds while it receives, and sums what it sends and
-/// receives. `nc` leaves when its input or its peer ends, so who receives has an input that never does.
+/// What each of two guests does; the one called `a` has the address that ends in 1. Each sends 100 MiB, in turns, on port
+/// 5001, then sends for `SECONDS` seconds while it receives, on port 5002. `nc -e` gives the connection to a program:
+/// one that sends a block again and again, or one that sums what comes.
 const EXCHANGE: &str = r#"killall udhcpc
 name=$(sed 's/.*name=//;s/ .*//' /proc/cmdline)
 if [ $name = a ]; then me=1 other=2; else me=2 other=1; fi
 peer=192.168.7.$other
 ip addr add 192.168.7.$me/24 dev eth0
-mkfifo /tmp/hold /tmp/one /tmp/two; exec 3<>/tmp/hold
 dd if=/dev/urandom of=/tmp/block bs=64k count=64 2>/dev/null
+
+cat >/tmp/source <<'END'
+#!/bin/sh
+read now rest </proc/uptime; end=$((${now%.*} + TIME)) i=0
+while [ $i -lt $COUNT ] || [ ${now%.*} -lt $end ]; do cat /tmp/block; i=$((i+1)); read now rest </proc/uptime; done
+read now rest </proc/uptime; echo $i >/tmp/count; echo $((${now%.*} + TIME - end)) >/tmp/seconds
+END
+cat >/tmp/sink <<'END'
+#!/bin/sh
+md5sum >/tmp/sum
+END
+chmod +x /tmp/source /tmp/sink
+sum_of() { (i=0; while [ $i -lt $1 ]; do cat /tmp/block; i=$((i+1)); done) | md5sum; }
+send() { COUNT=$1 TIME=$2 nc -l -p $3 -e /tmp/source; }
+sent() { echo "$name sent $1 $(sum_of $(cat /tmp/count)) $(cat /tmp/count) blocks in $(cat /tmp/seconds) s"; }
+# Both come here before either goes on.
+meet() { if [ $name = a ]; then nc -l -p 5000 </dev/null; else until nc $peer 5000 </dev/null; do usleep 100000; done; fi; }
+receive() { until nc $peer $1 -e /tmp/sink; do usleep 100000; done; echo "$name received $1 $(cat /tmp/sum)"; }
+received() { cat /sys/class/net/eth0/statistics/rx_bytes; }
+
 until ping -c 1 -W 1 $peer >/dev/null; do :; done
 ping -c 5 -i 0.2 $peer | grep packets
+if [ $name = a ]; then send 25 0 5001; sent 5001; receive 5001; else receive 5001; send 25 0 5001; sent 5001; fi
 
-uptime() { cut -d. -f1 /proc/uptime; }
-blocks() { i=0; while [ $i -lt 25 ]; do cat /tmp/block; i=$((i+1)); done; }
-while_time() { end=$(($(uptime) + SECONDS)); while [ $(uptime) -lt $end ]; do cat /tmp/block; done; }
-send() { md5sum <$2 >$2.sum & $1 | tee $2 | nc -l -p $3; wait $!; echo "$name sent $3 $(cat $2.sum)"; }
-receive() { echo "$name received $1 $( (until nc $peer $1 <&3; do sleep 1; done) | md5sum)"; }
-
-if [ $name = a ]; then send blocks /tmp/one 5001; receive 5001; else receive 5001; send blocks /tmp/one 5001; fi
-
+meet
 receive 5002 & receiver=$!
-send while_time /tmp/two 5002 & sender=$!
-# A stall would be a pause without a byte received.
-slowest=
-before=$(cat /sys/class/net/eth0/statistics/rx_bytes)
-for i in $(seq $((SECONDS / 2 - 1))); do
+send 0 SECONDS 5002 & sender=$!
+# A stall would be a pause in which next to nothing is received.
+slowest= i=0 before=$(received)
+while [ $i -lt $((SECONDS / 2 - 1)) ]; do
     sleep 2
-    now=$(cat /sys/class/net/eth0/statistics/rx_bytes)
-    [ $i -gt 1 ] && { [ -z "$slowest" ] || [ $((now - before)) -lt $slowest ]; } && slowest=$((now - before))
+    i=$((i+1)) now=$(received)
+    if [ $i -gt 1 ] && { [ -z "$slowest" ] || [ $((now - before)) -lt $slowest ]; }; then slowest=$((now - before)); fi
     before=$now
 done
 wait $receiver $sender
 echo "$name received in the slowest two seconds $slowest bytes"
-ip -s link show eth0
+sent 5002
+ifconfig eth0 | grep packets
 # The other may still want something of this one.
 sleep 2
 "#;
@@ -92,7 +107,7 @@ fn exchange(lab: &Lab<'_>, seconds: u32) -> Result<Verdict> {
         Err(verdict) => return Ok(verdict),
     };
     let lines = |vcpus| format!("memory = 192\nvcpus = {vcpus}\nvif = [\"\"]");
-    let script = "xl create a.cfg; xl create b.cfg; xl wait a; xl wait b; poweroff";
+    let script = "xl create a.cfg; xl create b.cfg; xl wait a; xl wait b; brctl show; poweroff";
     let machine = with_guests(lab, &linux, script, &[("a", &lines(1)), ("b", &lines(2))])?;
     let limit = Duration::from_secs(300 + u64::from(2 * seconds));
     let report = content(lab.boot_within(&machine, limit)?.succeeded()?)?;
