@@ -11,6 +11,7 @@ mod guests;
 mod hypercalls;
 mod interop;
 mod linux;
+mod net;
 mod network;
 mod toolstack;
 
@@ -37,6 +38,8 @@ macro_rules! scenarios {
 scenarios! {
     network::two_linux_guests_exchange_100_mib_over_the_bridge_both_ways_at_once,
     toolstack::a_thousand_guests_come_and_go_without_losing_a_frame,
+    net::net_fetches_from_the_host_and_serves_it,
+    net::two_guests_fetch_from_each_other_at_once,
     network::a_frontend_that_breaks_the_protocol_loses_only_its_own_interface,
     network::a_linux_guest_gets_an_address_and_exchanges_32_mib_with_the_host,
     linux::debians_kernel_works_as_a_guest_with_a_disk,
