@@ -17,7 +17,7 @@ use oxen_dom0::system::System;
 use oxen_dom0::terminal::Terminal;
 use oxen_dom0::toolstack::{ends, lifecycle, nodes, shell};
 use oxen_dom0::uplink;
-use oxen_domu_lib::{control, entry, println, start_info, task, time};
+use oxen_domu_lib::{control, entry, memory, println, start_info, task, time};
 
 entry!(run);
 
@@ -31,7 +31,7 @@ fn run() {
         options: Options::parse(&start_info::command_line()),
         terminal: Terminal::new(),
         guests: lifecycle::Guests::default(),
-        bridge: Bridge::new(time::now),
+        bridge: Bridge::new(time::now, memory::pool::free_pages() * memory::PAGE_SIZE / 8),
         disks: Disks::find(&lines),
         balloon: controller::Controller::default(),
         failed: Cell::new(false),

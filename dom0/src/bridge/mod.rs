@@ -26,8 +26,10 @@ pub use packet::{Checksum, ETHERNET_HEADER, LONGEST, Mac, Malformed, Offload, Pa
 pub use show::{AddressView, PortView};
 use table::{PortId, Table};
 
-/// Bytes that wait for one port at most.
+/// Bytes that wait for one port at most, where there are few ports.
 pub const MOST_BYTES: usize = 2 << 20;
+/// Bytes that wait for one port at least, however many ports there are.
+const LEAST_BYTES: usize = 128 << 10;
 /// Frames that wait for one port at most.
 pub const MOST_FRAMES: usize = 1024;
 
@@ -77,11 +79,12 @@ impl Queue {
         self.bytes.set(0);
     }
 
-    fn has_room(&self, packet: &Packet) -> bool {
+    /// Whether a frame may wait, too, where `most` bytes may; counts it as dropped otherwise.
+    fn has_room(&self, packet: &Packet, most: usize) -> bool {
         if !self.open.get() {
             return false;
         }
-        let room = self.frames.borrow().len() < MOST_FRAMES && self.bytes.get() + packet.bytes.len() <= MOST_BYTES;
+        let room = self.frames.borrow().len() < MOST_FRAMES && self.bytes.get() + packet.bytes.len() <= most;
         if !room {
             count(&self.counts.dropped, 1);
         }
@@ -114,6 +117,7 @@ struct Shared {
     table: RefCell<Table>,
     next: Cell<PortId>,
     clock: fn() -> u64,
+    budget: usize,
 }
 
 /// A bridge; clones are the same one.
@@ -121,10 +125,11 @@ struct Shared {
 pub struct Bridge(Rc<Shared>);
 
 impl Bridge {
-    /// A bridge without ports, which tells the time by `clock` (nanoseconds).
-    pub fn new(clock: fn() -> u64) -> Self {
+    /// A bridge without ports, which tells the time by `clock` (nanoseconds). The ports share `budget` bytes for what
+    /// waits, so that none has less because others take nothing.
+    pub fn new(clock: fn() -> u64, budget: usize) -> Self {
         let (ports, table) = (RefCell::default(), RefCell::default());
-        Self(Rc::new(Shared { ports, table, next: Cell::new(0), clock }))
+        Self(Rc::new(Shared { ports, table, next: Cell::new(0), clock, budget }))
     }
 
     /// A new port, which takes only frames that are finished until [`BridgePort::set_offload`] says more.
@@ -150,16 +155,17 @@ impl Bridge {
         let (source, destination) = (packet.source(), packet.destination());
         self.0.table.borrow_mut().learn(source, from, now);
         let ports = self.0.ports.borrow();
+        let share = self.0.budget.checked_div(ports.len()).unwrap_or(0).clamp(LEAST_BYTES, MOST_BYTES);
         if !destination.is_group()
             && let Some(to) = self.0.table.borrow().find(destination, now)
         {
             // Who sits at the sender's own port has heard it already.
-            if let Some(queue) = ports.get(&to).filter(|queue| to != from && queue.has_room(&packet)) {
+            if let Some(queue) = ports.get(&to).filter(|queue| to != from && queue.has_room(&packet, share)) {
                 queue.put(packet);
             }
             return;
         }
-        let mut others = ports.iter().filter(|&(&id, queue)| id != from && queue.has_room(&packet)).peekable();
+        let mut others = ports.iter().filter(|&(&id, queue)| id != from && queue.has_room(&packet, share)).peekable();
         while let Some((_, queue)) = others.next() {
             if others.peek().is_none() {
                 queue.put(packet);

@@ -54,7 +54,7 @@ fn sums_up(packet: &Packet) -> bool {
 
 #[test]
 fn what_is_for_all_goes_to_all_but_its_sender() {
-    let bridge = Bridge::new(|| 0);
+    let bridge = Bridge::new(|| 0, usize::MAX);
     let ports: Vec<_> = ["a", "b", "c"].iter().map(|name| bridge.attach(name)).collect();
     ports[0].send(frame(GROUP, mac(1), b"x")).unwrap();
     assert!(ports[0].try_receive().is_none());
@@ -63,7 +63,7 @@ fn what_is_for_all_goes_to_all_but_its_sender() {
 
 #[test]
 fn what_is_for_one_goes_to_where_it_was_seen() {
-    let bridge = Bridge::new(|| 0);
+    let bridge = Bridge::new(|| 0, usize::MAX);
     let [a, b, c] = ["a", "b", "c"].map(|name| bridge.attach(name));
     b.send(frame(GROUP, mac(2), b"here")).unwrap();
     assert!(a.try_receive().is_some() && c.try_receive().is_some());
@@ -85,7 +85,7 @@ fn what_is_for_one_goes_to_where_it_was_seen() {
 
 #[test]
 fn a_port_that_takes_nothing_holds_a_bounded_queue_and_nobody_up() {
-    let bridge = Bridge::new(|| 0);
+    let bridge = Bridge::new(|| 0, usize::MAX);
     let [a, slow, quick] = ["a", "slow", "quick"].map(|name| bridge.attach(name));
     for _ in 0..2 * MOST_FRAMES {
         a.send(frame(GROUP, mac(1), &[0; 100])).unwrap();
@@ -103,10 +103,21 @@ fn a_port_that_takes_nothing_holds_a_bounded_queue_and_nobody_up() {
 }
 
 #[test]
+fn many_ports_share_what_may_wait() {
+    let bridge = Bridge::new(|| 0, 8 << 20);
+    let ports: Vec<_> = (0..16).map(|_| bridge.attach("a")).collect();
+    (0..100).for_each(|_| ports[0].send(frame(GROUP, mac(1), &vec![0; 60_000])).unwrap());
+    for port in &ports[1..] {
+        let waiting = core::iter::from_fn(|| port.try_receive()).map(|packet| packet.bytes.len()).sum::<usize>();
+        assert!(waiting <= 512 << 10 && waiting > (512 << 10) - 61_000);
+    }
+}
+
+#[test]
 fn a_blank_checksum_is_filled_in_for_who_cannot() {
     for network in [Network::V4, Network::V6] {
         for length in [0, 1, 2, 999] {
-            let bridge = Bridge::new(|| 0);
+            let bridge = Bridge::new(|| 0, usize::MAX);
             let [a, b] = ["a", "b"].map(|name| bridge.attach(name));
             let packet = tcp(network, &vec![7; length]);
             b.set_offload(Offload { checksum_v4: true, checksum_v6: true, ..Offload::default() });
@@ -137,7 +148,7 @@ fn a_long_frame_comes_whole_or_in_segments() {
         let payload: Vec<u8> = (0..60_000_u32).map(|n| (n * 7) as u8).collect();
         let mut packet = tcp(network, &payload);
         packet.segmentation = Some(Segmentation { network, size: 1448 });
-        let bridge = Bridge::new(|| 0);
+        let bridge = Bridge::new(|| 0, usize::MAX);
         let [a, b] = ["a", "b"].map(|name| bridge.attach(name));
         b.set_offload(Offload { checksum_v4: true, checksum_v6: true, segmentation_v4: true, segmentation_v6: true });
         a.send(packet.clone()).unwrap();
@@ -176,7 +187,7 @@ fn a_long_frame_comes_whole_or_in_segments() {
 
 #[test]
 fn what_cannot_be_is_refused() {
-    let bridge = Bridge::new(|| 0);
+    let bridge = Bridge::new(|| 0, usize::MAX);
     let port = bridge.attach("a");
     let good = tcp(Network::V4, &[0; 100]);
     let size = 10;

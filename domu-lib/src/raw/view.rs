@@ -29,8 +29,9 @@ pub(crate) fn address(pfn: Pfn) -> u64 {
 }
 
 /// The page that is mapped at `address`, where that is the image or the direct map.
+/// Other addresses name pages that nobody has.
 pub(crate) const fn pfn_of(address: u64) -> Pfn {
-    Pfn(if address >= VIRT_BASE { address - VIRT_BASE } else { address - DIRECT_MAP } >> 12)
+    Pfn(if address >= VIRT_BASE { address - VIRT_BASE } else { address.wrapping_sub(DIRECT_MAP) } >> 12)
 }
 
 /// From now on pages are seen through the direct map.

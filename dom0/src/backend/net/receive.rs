@@ -153,3 +153,81 @@ fn put(domain: DomId, frames: &[Packet], pages: &[NetifRxRequest]) -> Vec<bool> 
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bridge::{Bridge, Offload};
+    use core::sync::atomic::AtomicU32;
+    use oxen_ring::{FrontRing, Page};
+
+    type Front<'a> = FrontRing<'a, NetifRxRequest, NetifRxResponse>;
+
+    fn give(front: &mut Front<'_>, ids: core::ops::Range<u16>) {
+        for id in ids {
+            front.push(&NetifRxRequest { id, pad: 0, gref: 8 }).unwrap();
+        }
+        let _ = front.publish();
+    }
+
+    /// A TCP frame over IPv4 with this many bytes of payload, not cut yet.
+    fn long(payload: usize) -> Packet {
+        let mut bytes = alloc::vec![0xff; 12];
+        bytes.extend([8, 0, 0x45, 0]);
+        bytes.extend((payload as u16 + 40).to_be_bytes());
+        bytes.extend([0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        bytes.extend([0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
+        bytes.resize(54 + payload, 1);
+        let mut packet = Packet::plain(bytes);
+        packet.blank_checksum().unwrap();
+        packet.segmentation = Some(Segmentation { network: Network::V4, size: 1448 });
+        packet
+    }
+
+    /// On the host no grant holds: each slot says so, and all else is as for a frame that came through.
+    #[test]
+    fn a_long_frame_takes_a_slot_for_each_page_and_one_that_tells_of_segments() {
+        let page: [Page; 1] = [[const { AtomicU32::new(0) }; 1024]];
+        let mut front = Front::new(&page).unwrap();
+        let mut back = ReceiveRing::attach(&page).unwrap();
+        let bridge = Bridge::new(|| 0, usize::MAX);
+        let (port, sender) = (bridge.attach("a"), bridge.attach("b"));
+        port.set_offload(Offload { checksum_v4: true, segmentation_v4: true, ..Offload::default() });
+        sender.send(long(9000)).unwrap();
+        sender.send(Packet::plain(alloc::vec![0xff; 60])).unwrap();
+        let mut receiver = Receiver::new(DomId(1), true);
+        give(&mut front, 10..13);
+        assert_eq!(receiver.turn(&mut back, &port), Ok(0));
+        assert_eq!(receiver.wanted(), Some(4));
+        give(&mut front, 13..16);
+        assert_eq!(receiver.turn(&mut back, &port), Ok(5));
+        assert_eq!(receiver.wanted(), None);
+        assert_eq!(back.unanswered(), 0);
+        let _ = back.publish();
+        let blank = NETRXF_CSUM_BLANK | NETRXF_DATA_VALIDATED;
+        let mut slot = || front.pop().unwrap().map(|r| (r.id, r.flags, r.status));
+        assert_eq!(slot(), Some((10, blank | NETRXF_EXTRA_INFO | NETRXF_MORE_DATA, NETIF_RSP_ERROR)));
+        let extra = front.pop_as::<NetifExtraInfo>().unwrap().unwrap();
+        assert_eq!((extra.r#type, extra.flags), (XEN_NETIF_EXTRA_TYPE_GSO, 0));
+        assert_eq!(extra.u, [0xa8, 0x05, XEN_NETIF_GSO_TYPE_TCPV4, 0, 0, 0]);
+        let mut slot = || front.pop().unwrap().map(|r| (r.id, r.flags, r.status));
+        assert_eq!(slot(), Some((12, NETRXF_MORE_DATA, NETIF_RSP_ERROR)));
+        assert_eq!(slot(), Some((13, 0, NETIF_RSP_ERROR)));
+        assert_eq!(slot(), Some((14, 0, NETIF_RSP_ERROR)));
+        assert_eq!(slot(), None);
+    }
+
+    #[test]
+    fn who_takes_one_page_gets_no_longer_frame() {
+        let page: [Page; 1] = [[const { AtomicU32::new(0) }; 1024]];
+        let mut front = Front::new(&page).unwrap();
+        let mut back = ReceiveRing::attach(&page).unwrap();
+        let bridge = Bridge::new(|| 0, usize::MAX);
+        let (port, sender) = (bridge.attach("a"), bridge.attach("b"));
+        sender.send(Packet::plain(alloc::vec![0xff; 4097])).unwrap();
+        sender.send(Packet::plain(alloc::vec![0xff; 4096])).unwrap();
+        give(&mut front, 0..8);
+        assert_eq!(Receiver::new(DomId(1), false).turn(&mut back, &port), Ok(1));
+        assert_eq!(port.counts().dropped.get(), 1);
+    }
+}

@@ -76,10 +76,17 @@ impl Transmitter {
     }
 }
 
+/// Room for a frame, if there is memory.
+fn room(frame: Frame) -> Option<Packet> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(frame.length).ok()?;
+    bytes.resize(frame.length, 0);
+    Some(Packet::plain(bytes))
+}
+
 /// Fetches the frames of all chains; none where a chain makes up no frame or the guest's grants do not hold.
 fn fetch(domain: DomId, chains: &[Chain], pieces: &[NetifTxRequest]) -> Vec<Option<Packet>> {
-    let empty = |chain: &Chain| chain.frame.map(|frame| Packet::plain(alloc::vec![0; frame.length]));
-    let mut packets: Vec<Option<Packet>> = chains.iter().map(empty).collect();
+    let mut packets: Vec<Option<Packet>> = chains.iter().map(|chain| chain.frame.and_then(room)).collect();
     let mut copies: Vec<Copy<'_>> = Vec::with_capacity(pieces.len() * 2);
     let mut ends = Vec::with_capacity(chains.len());
     let mut rest = pieces;
@@ -122,5 +129,61 @@ fn finish(packet: &mut Packet, frame: &Frame) -> bool {
             true
         }
         Claim::Blank => packet.blank_checksum().is_ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bridge::Bridge;
+    use core::sync::atomic::AtomicU32;
+    use oxen_abi::io::netif::{
+        NETTXF_EXTRA_INFO, NETTXF_MORE_DATA, NetifExtraInfo, XEN_NETIF_EXTRA_FLAG_MORE, XEN_NETIF_EXTRA_TYPE_HASH,
+    };
+    use oxen_ring::{FrontRing, Page};
+
+    /// On the host no grant holds: every frame fails, each slot has its answer all the same.
+    #[test]
+    fn every_slot_is_answered_in_its_place() {
+        let page: [Page; 1] = [[const { AtomicU32::new(0) }; 1024]];
+        let mut front = FrontRing::<NetifTxRequest, NetifTxResponse>::new(&page).unwrap();
+        let piece = |id, size, flags| NetifTxRequest { gref: 8, offset: 4000, flags, id, size };
+        let extra = |flags| NetifExtraInfo { r#type: XEN_NETIF_EXTRA_TYPE_HASH, flags, u: [0; 6] };
+        front.push(&piece(7, 190, NETTXF_EXTRA_INFO | NETTXF_MORE_DATA)).unwrap();
+        front.push_as(&extra(XEN_NETIF_EXTRA_FLAG_MORE)).unwrap();
+        front.push_as(&extra(0)).unwrap();
+        front.push(&piece(9, 95, 0)).unwrap();
+        front.push(&piece(11, 60, 0)).unwrap();
+        let _ = front.publish();
+        let bridge = Bridge::new(|| 0, usize::MAX);
+        let (port, other) = (bridge.attach("a"), bridge.attach("b"));
+        let mut back = TransmitRing::attach(&page).unwrap();
+        let mut transmitter = Transmitter::new(DomId(1), None);
+        assert_eq!(transmitter.turn(&mut back, &port, 0), Ok(3));
+        assert_eq!(back.unanswered(), 0);
+        let _ = back.publish();
+        let answers: Vec<_> = core::iter::from_fn(|| front.pop().unwrap()).map(|a| (a.id, a.status)).collect();
+        let error = NETIF_RSP_ERROR;
+        assert_eq!(answers, [(7, error), (0, NETIF_RSP_NULL), (0, NETIF_RSP_NULL), (9, error), (11, error)]);
+        assert!(other.try_receive().is_none());
+    }
+
+    #[test]
+    fn who_has_no_budget_left_keeps_its_frames() {
+        let page: [Page; 1] = [[const { AtomicU32::new(0) }; 1024]];
+        let mut front = FrontRing::<NetifTxRequest, NetifTxResponse>::new(&page).unwrap();
+        for id in 0..100 {
+            front.push(&NetifTxRequest { gref: 8, offset: 0, flags: 0, id, size: 4000 }).unwrap();
+        }
+        let _ = front.publish();
+        let port = Bridge::new(|| 0, usize::MAX).attach("a");
+        let mut back = TransmitRing::attach(&page).unwrap();
+        let rate = crate::backend::net::rate::Rate { bytes: 4000, interval: 1000 };
+        let mut transmitter = Transmitter::new(DomId(1), Some(Budget::new(rate, 0)));
+        // What was saved up, then as much as time allows.
+        assert_eq!(transmitter.turn(&mut back, &port, 0), Ok(33));
+        assert_eq!(transmitter.turn(&mut back, &port, 0), Ok(0));
+        assert_eq!(transmitter.pause(0), Some(1_000_000));
+        assert_eq!(transmitter.turn(&mut back, &port, 1_000_000), Ok(1));
     }
 }
