@@ -26,6 +26,7 @@ pub mod frontend;
 pub mod grant;
 pub mod handshake;
 pub mod memory;
+pub mod packet;
 mod panic;
 #[expect(unreachable_pub, reason = "what is public in there is handed out by the rooms that it belongs to")]
 mod raw;

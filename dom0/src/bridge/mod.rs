@@ -5,11 +5,9 @@
 //! others nothing. Checksums and segments that a sender left to others are left to the receiver where it can take
 //! them, and done only when it takes the frame where it cannot.
 
-pub mod headers;
 pub mod packet;
 mod segment;
 mod show;
-pub mod sum;
 pub mod table;
 #[cfg(test)]
 mod tests;
@@ -21,8 +19,8 @@ use core::cell::{Cell, RefCell};
 
 use oxen_domu_lib::sync::Notify;
 
-pub use headers::Network;
-pub use packet::{Checksum, ETHERNET_HEADER, LONGEST, Mac, Malformed, Offload, Packet, Segmentation};
+pub use oxen_domu_lib::packet::{ETHERNET_HEADER, Network};
+pub use packet::{Checksum, LONGEST, Mac, Malformed, Offload, Packet, Segmentation};
 pub use show::{AddressView, PortView};
 use table::{PortId, Table};
 

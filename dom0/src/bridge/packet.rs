@@ -2,11 +2,8 @@
 
 use alloc::vec::Vec;
 
-use super::headers::{Headers, Network, Transport};
-use super::sum::Sum;
+use oxen_domu_lib::packet::{ETHERNET_HEADER, Headers, Network, Sum, Transport, put16};
 
-/// Bytes of an Ethernet header: both addresses and the type.
-pub const ETHERNET_HEADER: usize = 14;
 /// Longest frame that is carried: what the 16-bit lengths of network frontends can say.
 pub const LONGEST: usize = 0xffff;
 /// Segments that one frame is cut into at most: those of TCP's least segment size. More only cost time.
@@ -143,14 +140,10 @@ impl Packet {
     /// [`Malformed`] for a frame that is no unfragmented TCP or UDP over IP.
     pub fn blank_checksum(&mut self) -> Result<(), Malformed> {
         let headers = Headers::parse(&self.bytes).ok_or(Malformed)?;
-        let offset = match headers.transport {
-            Transport::Tcp { .. } => 16,
-            Transport::Udp => 6,
-        };
-        let length = self.bytes.len() - headers.transport_at;
-        let pseudo = headers.pseudo_sum(&self.bytes, length).not_inverted();
-        headers.put16(&mut self.bytes, headers.transport_at + offset, pseudo)?;
+        let pseudo = headers.pseudo_sum(&self.bytes, headers.end - headers.transport_at).not_inverted();
+        put16(&mut self.bytes, headers.checksum_at(), pseudo).ok_or(Malformed)?;
         let start = u16::try_from(headers.transport_at).map_err(|_| Malformed)?;
+        let offset = headers.checksum_at() - headers.transport_at;
         self.checksum = Checksum::Partial { start, offset: offset as u16 };
         Ok(())
     }

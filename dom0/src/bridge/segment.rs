@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use super::headers::{Headers, Network, Transport};
+use oxen_domu_lib::packet::{Headers, Network, Sum, Transport, half, put16};
+
 use super::packet::{Checksum, Malformed, Packet};
-use super::sum::Sum;
 
 /// TCP's flags that only the last segment keeps: FIN and PSH.
 const LAST_ONLY: u8 = 0x01 | 0x08;
@@ -64,15 +64,14 @@ impl Cut<'_> {
         let length = bytes.len();
         match headers.network {
             Network::V4 => {
-                headers.put16(bytes, network + 2, narrow(length - network)?)?;
-                let field = bytes.get(network + 4..).and_then(|rest| rest.first_chunk().copied()).ok_or(Malformed)?;
-                let id = u16::from_be_bytes(field).wrapping_add(narrow(index)?);
-                headers.put16(bytes, network + 4, id)?;
-                headers.put16(bytes, network + 10, 0)?;
+                put16(bytes, network + 2, narrow(length - network)?).ok_or(Malformed)?;
+                let id = half(bytes, network + 4).ok_or(Malformed)?.wrapping_add(narrow(index)?);
+                put16(bytes, network + 4, id).ok_or(Malformed)?;
+                put16(bytes, network + 10, 0).ok_or(Malformed)?;
                 let sum = Sum::default().over(bytes.get(network..transport).ok_or(Malformed)?).result();
-                headers.put16(bytes, network + 10, sum)?;
+                put16(bytes, network + 10, sum).ok_or(Malformed)?;
             }
-            Network::V6 => headers.put16(bytes, network + 4, narrow(length - network - 40)?)?,
+            Network::V6 => put16(bytes, network + 4, narrow(length - network - 40)?).ok_or(Malformed)?,
         }
         let field = bytes.get_mut(transport + 4..).and_then(|rest| rest.first_chunk_mut()).ok_or(Malformed)?;
         let sequence = u32::from_be_bytes(*field).wrapping_add(u32::try_from(start).map_err(|_| Malformed)?);
@@ -80,7 +79,7 @@ impl Cut<'_> {
         let flags = bytes.get_mut(transport + 13).ok_or(Malformed)?;
         *flags &= !(if last { 0 } else { LAST_ONLY } | if index == 0 { 0 } else { FIRST_ONLY });
         let pseudo = headers.pseudo_sum(bytes, length - transport).not_inverted();
-        headers.put16(bytes, transport + 16, pseudo)
+        put16(bytes, transport + 16, pseudo).ok_or(Malformed)
     }
 }
 

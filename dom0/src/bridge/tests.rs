@@ -1,7 +1,9 @@
 //! The bridge as its ports see it, and frames that are finished or cut for a receiver.
 
-use super::*;
+use oxen_domu_lib::packet::{Headers, Sum};
 use proptest::prelude::*;
+
+use super::*;
 
 const GROUP: Mac = Mac([0xff; 6]);
 
@@ -45,11 +47,11 @@ fn at16(bytes: &[u8], at: usize) -> u16 {
 
 /// Whether the checksums of a finished frame are right, by the rule for who verifies: everything sums up to zero.
 fn sums_up(packet: &Packet) -> bool {
-    let headers = headers::Headers::parse(&packet.bytes).unwrap();
+    let headers = Headers::parse(&packet.bytes).unwrap();
     let rest = &packet.bytes[headers.transport_at..];
     let transport = headers.pseudo_sum(&packet.bytes, rest.len()).over(rest).result() == 0;
     let network = &packet.bytes[headers.network_at..headers.transport_at];
-    transport && (headers.network == Network::V6 || sum::Sum::default().over(network).result() == 0)
+    transport && (headers.network == Network::V6 || Sum::default().over(network).result() == 0)
 }
 
 #[test]
@@ -127,7 +129,7 @@ fn a_blank_checksum_is_filled_in_for_who_cannot() {
             a.send(packet).unwrap();
             let finished = b.try_receive().unwrap();
             assert_eq!(finished.checksum, Checksum::Validated);
-            let headers = headers::Headers::parse(&finished.bytes).unwrap();
+            let headers = Headers::parse(&finished.bytes).unwrap();
             let rest = &finished.bytes[headers.transport_at..];
             assert_eq!(headers.pseudo_sum(&finished.bytes, rest.len()).over(rest).result(), 0);
         }

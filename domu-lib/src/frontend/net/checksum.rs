@@ -3,120 +3,44 @@
 //! A packet between guests never meets a wire, so nobody need sum it up: a sender leaves the field blank, which in
 //! Xen's protocol means that it holds the sum of the pseudo header alone, and the flags say so.
 
-/// Bytes of an Ethernet header.
-const ETHERNET: usize = 14;
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-
-/// Where a packet's transport header and its checksum are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Transport {
-    /// First byte of the transport header.
-    start: usize,
-    /// First byte of the checksum.
-    field: usize,
-    /// The byte behind the payload.
-    end: usize,
-    /// The sum of the pseudo header, not folded.
-    pseudo: u64,
-    is_udp: bool,
-    is_ipv6: bool,
-}
-
-/// Sums up 16-bit words, in the machine's byte order and not folded; an odd byte at the end counts as a low one.
-fn sum(bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks::<4>();
-    let whole: u64 = words.iter().map(|word| u64::from(u32::from_le_bytes(*word))).sum();
-    whole + rest.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte))
-}
-
-/// Folds a sum to 16 bits, in the machine's byte order.
-const fn fold(mut sum: u64) -> u16 {
-    while sum >> 16 != 0 {
-        sum = (sum >> 16) + (sum & 0xffff);
-    }
-    sum as u16
-}
-
-fn word(frame: &[u8], at: usize) -> Option<u16> {
-    frame.get(at..)?.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
-}
-
-/// Finds the transport header of a TCP or UDP packet; none in fragments and behind IPv6 extension headers.
-fn locate(frame: &[u8]) -> Option<Transport> {
-    let head = *frame.get(ETHERNET)?;
-    let (start, end, protocol, addresses, is_ipv6) = match word(frame, 12)? {
-        IPV4 if head >> 4 == 4 => {
-            // More fragments, or not the first one.
-            if word(frame, ETHERNET + 6)? & 0x3fff != 0 {
-                return None;
-            }
-            let start = ETHERNET + usize::from(head & 15) * 4;
-            let end = ETHERNET + usize::from(word(frame, ETHERNET + 2)?);
-            (start, end, *frame.get(ETHERNET + 9)?, frame.get(ETHERNET + 12..ETHERNET + 20)?, false)
-        }
-        IPV6 if head >> 4 == 6 => {
-            let start = ETHERNET + 40;
-            let end = start + usize::from(word(frame, ETHERNET + 4)?);
-            (start, end, *frame.get(ETHERNET + 6)?, frame.get(ETHERNET + 8..start)?, true)
-        }
-        _ => return None,
-    };
-    let (field, is_udp) = match protocol {
-        TCP => (start + 16, false),
-        UDP => (start + 6, true),
-        _ => return None,
-    };
-    if start < ETHERNET + 20 || field + 2 > end || end > frame.len() {
-        return None;
-    }
-    let length = (end - start) as u32;
-    let pseudo = sum(addresses) + sum(&length.to_be_bytes()) + sum(&u16::from(protocol).to_be_bytes());
-    Some(Transport { start, field, end, pseudo, is_udp, is_ipv6 })
-}
-
-fn put(frame: &mut [u8], at: usize, value: u16) {
-    if let Some(field) = frame.get_mut(at..at + 2) {
-        field.copy_from_slice(&value.to_le_bytes());
-    }
-}
+use crate::packet::{Headers, Network, Transport, half, put16};
 
 /// Whether the packet's checksum is right. One that has none, or none that this room knows, is.
 pub fn verify(frame: &[u8]) -> bool {
-    let Some(transport) = locate(frame) else { return true };
-    let Some(covered) = frame.get(transport.start..transport.end) else { return true };
-    let none = transport.is_udp && !transport.is_ipv6 && word(frame, transport.field) == Some(0);
-    none || fold(transport.pseudo + sum(covered)) == 0xffff
+    let Some(headers) = Headers::parse(frame) else { return true };
+    let may_lack = (headers.network, headers.transport) == (Network::V4, Transport::Udp);
+    may_lack && half(frame, headers.checksum_at()) == Some(0) || headers.sum(frame).result() == 0
 }
 
 /// Fills the packet's checksum in; nothing where it has none.
 pub fn complete(frame: &mut [u8]) {
-    let Some(transport) = locate(frame) else { return };
-    put(frame, transport.field, 0);
-    let covered = frame.get(transport.start..transport.end).map_or(0, sum);
-    let value = !fold(transport.pseudo + covered);
-    // Zero would mean that there is none.
-    put(frame, transport.field, if value == 0 && transport.is_udp { 0xffff } else { value });
+    let Some(headers) = Headers::parse(frame) else { return };
+    let _ = put16(frame, headers.checksum_at(), 0);
+    let sum = headers.sum(frame).result();
+    // Zero would say "none" in UDP, and is the same number.
+    let _ = put16(frame, headers.checksum_at(), if sum == 0 { 0xffff } else { sum });
 }
 
 /// Leaves the packet's checksum to a backend; says whether it may stay blank. `ipv6` tells whether the backend fills in
 /// those of IPv6 packets.
 pub(super) fn leave_blank(frame: &mut [u8], ipv6: bool) -> bool {
-    let Some(transport) = locate(frame) else { return false };
-    if transport.is_ipv6 && !ipv6 {
+    let Some(headers) = Headers::parse(frame) else { return false };
+    if headers.network == Network::V6 && !ipv6 {
         complete(frame);
         return false;
     }
-    put(frame, transport.field, fold(transport.pseudo));
-    true
+    let pseudo = headers.pseudo_sum(frame, headers.end - headers.transport_at).not_inverted();
+    put16(frame, headers.checksum_at(), pseudo).is_some()
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::packet::Sum;
     use std::vec::Vec;
+
+    const TCP: u8 = 6;
+    const UDP: u8 = 17;
 
     /// A UDP packet over IPv4, its checksum blank, with bytes behind its end as short frames have.
     pub(crate) fn udp(payload: &[u8]) -> Vec<u8> {
@@ -144,7 +68,7 @@ pub(super) mod tests {
             let total: u32 = words.iter().sum();
             (total & 0xffff) + (total >> 16)
         } as u16;
-        assert_eq!(word(&frame, 40), Some(expected));
+        assert_eq!(half(&frame, 40), Some(expected));
         assert!(verify(&frame));
     }
 
@@ -158,7 +82,7 @@ pub(super) mod tests {
                 let mut changed = frame.clone();
                 changed[at] ^= 0x10;
                 // A length that no longer fits has no packet to verify.
-                assert!(!verify(&changed) || locate(&changed).is_none(), "byte {at}");
+                assert!(!verify(&changed) || Headers::parse(&changed).is_none(), "byte {at}");
             }
         }
     }
@@ -171,8 +95,8 @@ pub(super) mod tests {
         complete(&mut whole);
         // What a backend does: it sums up from the transport header on, the field included.
         let end = frame.len() - 3;
-        let field = !fold(sum(&frame[34..end]));
-        assert_eq!(field.to_le_bytes(), whole[40..42]);
+        let field = Sum::default().over(&frame[34..end]).result();
+        assert_eq!(Some(field), half(&whole, 40));
     }
 
     #[test]
@@ -191,7 +115,7 @@ pub(super) mod tests {
     fn ipv6_is_filled_in_where_the_backend_does_not() {
         let mut frame = std::vec![0u8; 12];
         frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, TCP, 64]);
-        frame.extend((0..32).chain([0; 20]));
+        frame.extend((0..32).chain([0; 12]).chain([0x50]).chain([0; 7]));
         let mut blank = frame.clone();
         assert!(leave_blank(&mut blank, true) && !verify(&blank));
         assert!(!leave_blank(&mut frame, false) && verify(&frame));
@@ -205,7 +129,7 @@ pub(super) mod tests {
                 field.copy_from_slice(kind);
             }
             let sound = verify(&frame);
-            let found = locate(&frame).is_some();
+            let found = Headers::parse(&frame).is_some();
             complete(&mut frame);
             proptest::prop_assert!(sound || found);
             proptest::prop_assert!(verify(&frame));

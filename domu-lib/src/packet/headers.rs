@@ -1,7 +1,9 @@
 //! Where the headers of a frame are. Frames come from guests: nothing is believed that the bytes do not bear out.
 
-use super::packet::{ETHERNET_HEADER, Malformed};
-use super::sum::Sum;
+use super::Sum;
+
+/// Bytes of an Ethernet header without tags.
+pub const ETHERNET_HEADER: usize = 14;
 
 const TYPE_V4: u16 = 0x0800;
 const TYPE_V6: u16 = 0x86dd;
@@ -45,13 +47,16 @@ pub struct Headers {
     pub transport: Transport,
     /// The first byte of that.
     pub transport_at: usize,
+    /// The byte behind the payload, as the network header tells: short frames are filled up behind it.
+    pub end: usize,
 }
 
 fn byte(bytes: &[u8], at: usize) -> Option<u8> {
     bytes.get(at).copied()
 }
 
-fn half(bytes: &[u8], at: usize) -> Option<u16> {
+/// A number in the network's byte order.
+pub fn half(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|&pair| u16::from_be_bytes(pair))
 }
 
@@ -78,30 +83,40 @@ impl Headers {
         }
     }
 
-    /// Finds the headers, all of them inside the frame.
+    /// Finds the headers, all of them and the payload inside the frame.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let (kind, at) = ether_type(bytes)?;
-        let (network, protocol, transport_at) = match kind {
+        let (network, protocol, transport_at, end) = match kind {
             TYPE_V4 => v4(bytes, at)?,
             TYPE_V6 => v6(bytes, at)?,
             _ => return None,
         };
-        let transport = match protocol {
+        let (transport, header) = match protocol {
             PROTOCOL_TCP => {
                 let header = usize::from(byte(bytes, transport_at + 12)? >> 4) * 4;
-                if header < 20 {
-                    return None;
-                }
-                bytes.get(transport_at..transport_at + header)?;
-                Transport::Tcp { header }
+                (Transport::Tcp { header }, header)
             }
-            PROTOCOL_UDP => {
-                bytes.get(transport_at..transport_at + 8)?;
-                Transport::Udp
-            }
+            PROTOCOL_UDP => (Transport::Udp, 8),
             _ => return None,
         };
-        Some(Self { network, network_at: at, transport, transport_at })
+        let least = if transport == Transport::Udp { 8 } else { 20 };
+        let whole = header >= least && transport_at + header <= end && end <= bytes.len();
+        whole.then_some(Self { network, network_at: at, transport, transport_at, end })
+    }
+
+    /// The first byte of the transport's checksum.
+    pub const fn checksum_at(&self) -> usize {
+        self.transport_at
+            + match self.transport {
+                Transport::Tcp { .. } => 16,
+                Transport::Udp => 6,
+            }
+    }
+
+    /// The sum over the transport's header and payload, the checksum's field included, and the pseudo header.
+    pub fn sum(&self, bytes: &[u8]) -> Sum {
+        let covered = bytes.get(self.transport_at..self.end).unwrap_or_default();
+        self.pseudo_sum(bytes, self.end - self.transport_at).over(covered)
     }
 
     /// The sum of the pseudo header over `length` bytes of transport header and payload.
@@ -117,19 +132,17 @@ impl Headers {
         let addresses = bytes.get(addresses..addresses + count).unwrap_or_default();
         Sum::default().over(addresses).plus(protocol.into()).plus(u32::try_from(length).unwrap_or(0))
     }
-
-    /// Stores a number of the network's byte order.
-    ///
-    /// # Errors
-    /// [`Malformed`] outside the frame.
-    pub fn put16(&self, bytes: &mut [u8], at: usize, value: u16) -> Result<(), Malformed> {
-        let field = bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut()).ok_or(Malformed)?;
-        *field = value.to_be_bytes();
-        Ok(())
-    }
 }
 
-fn v4(bytes: &[u8], at: usize) -> Option<(Network, u8, usize)> {
+/// Stores a number in the network's byte order; `None` outside the frame.
+#[must_use]
+pub fn put16(bytes: &mut [u8], at: usize, value: u16) -> Option<()> {
+    *bytes.get_mut(at..)?.first_chunk_mut()? = value.to_be_bytes();
+    Some(())
+}
+
+/// The protocol behind the network header, where that begins, and where all ends.
+fn v4(bytes: &[u8], at: usize) -> Option<(Network, u8, usize, usize)> {
     let first = byte(bytes, at)?;
     let header = usize::from(first & 0xf) * 4;
     // More fragments, or not the first: the transport's header is not whole.
@@ -138,19 +151,21 @@ fn v4(bytes: &[u8], at: usize) -> Option<(Network, u8, usize)> {
     if first >> 4 != 4 || header < 20 || fragment {
         return None;
     }
-    bytes.get(at..at + header)?;
-    Some((Network::V4, protocol, at + header))
+    let end = at + usize::from(half(bytes, at + 2)?);
+    Some((Network::V4, protocol, at + header, end))
 }
 
-fn v6(bytes: &[u8], at: usize) -> Option<(Network, u8, usize)> {
+/// As [`v4`].
+fn v6(bytes: &[u8], at: usize) -> Option<(Network, u8, usize, usize)> {
     if byte(bytes, at)? >> 4 != 6 {
         return None;
     }
     let mut protocol = byte(bytes, at + 6)?;
     let mut next = at + 40;
+    let end = next + usize::from(half(bytes, at + 4)?);
     for _ in 0..MOST_HOPS {
         if !EXTENSIONS.contains(&protocol) {
-            return Some((Network::V6, protocol, next));
+            return Some((Network::V6, protocol, next, end));
         }
         protocol = byte(bytes, next)?;
         next += (usize::from(byte(bytes, next + 1)?) + 1) * 8;
