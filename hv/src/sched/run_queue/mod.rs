@@ -11,15 +11,17 @@ pub use entity::{Entity, Seat, Share};
 use alloc::boxed::Box;
 use entity::{Class, List, Mode, NONE, Parts};
 
-/// How long a seat runs before it is another's turn, in nanoseconds.
-pub const SLICE: u64 = 30_000_000;
+/// How long a seat runs before it is another's turn, in nanoseconds. Kernels with several vcpus spin for one another: while
+/// one waits for a lock whose holder was put off, this is how long it wastes.
+pub const SLICE: u64 = 2_000_000;
 /// How often credit is given, in nanoseconds.
 pub const PERIOD: u64 = 30_000_000;
 /// How long somebody who was just woken goes before everybody else, in nanoseconds.
 pub const BOOST_SLICE: u64 = 2_000_000;
 /// Credit is kept within this distance of zero, in nanoseconds of running.
 const MAX_CREDIT: i64 = PERIOD as i64;
-const MIN_CREDIT: i64 = -2 * PERIOD as i64;
+/// The most that a seat owes. It is little: who ran because nobody else wanted to took nothing from anybody.
+const MIN_CREDIT: i64 = -2 * SLICE as i64;
 /// Periods for which credit is given at once, when nobody asked for long.
 const MAX_PERIODS: u64 = 4;
 /// The weight of who was given none.

@@ -132,7 +132,8 @@ proptest! {
         }
         for &seat in &seats { queue.wake(seat); }
         let mut seen = [false; 6];
-        for _ in 0..200 {
+        let end = now + 300 * PERIOD;
+        while now < end {
             let choice = queue.choose(now, false, |_| true);
             seen[choice.seat.unwrap().index()] = true;
             now = choice.until.max(now + 1);
