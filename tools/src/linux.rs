@@ -1,8 +1,8 @@
 //! Ramdisks for Debian's kernel as a guest: busybox, modules with what they need, and a first process that prepares
 //! the system for a shell on the console or for a script.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -29,6 +29,10 @@ const INITTAB: &str = include_str!("linux/inittab");
 const PROFILE: &str = include_str!("linux/profile");
 /// What the DHCP client calls.
 const UDHCPC: &str = include_str!("linux/udhcpc");
+
+/// The folders that every ramdisk has, each after the one in which it lies.
+const FOLDERS: [&str; 12] =
+    ["bin", "dev", "etc", "lib", "lib/modules", "mnt", "proc", "root", "run", "sys", "tmp", "var"];
 
 /// A ramdisk to be made.
 #[derive(Clone, Debug)]
@@ -74,7 +78,7 @@ impl<'a> Ramdisk<'a> {
         self
     }
 
-    /// Adds a file that can be executed, by its path without a leading `/`.
+    /// Adds a file that can be executed, by its path without a leading `/`; the folders in which it lies are made.
     #[must_use]
     pub fn program(mut self, path: &str, bytes: &[u8]) -> Self {
         self.programs.push((path.to_owned(), bytes.to_vec()));
@@ -87,7 +91,7 @@ impl<'a> Ramdisk<'a> {
     /// Fails where kernel or busybox cannot be had, or a module is not there.
     pub fn build(&self) -> Result<Vec<u8>> {
         let mut archive = Archive::default();
-        for folder in ["bin", "dev", "etc", "lib", "lib/modules", "mnt", "proc", "root", "run", "sys", "tmp", "var"] {
+        for folder in FOLDERS {
             archive.add_folder(folder);
         }
         archive.add_program("bin/busybox", &std::fs::read(debian::busybox(self.workspace)?)?);
@@ -105,7 +109,14 @@ impl<'a> Ramdisk<'a> {
         if let Some(script) = &self.script {
             archive.add("etc/script", script.as_bytes());
         }
+        let mut folders: BTreeSet<&Path> = FOLDERS.iter().map(Path::new).collect();
         for (path, bytes) in &self.programs {
+            let above: Vec<&Path> = Path::new(path).ancestors().skip(1).collect();
+            for folder in above.into_iter().rev().filter(|folder| !folder.as_os_str().is_empty()) {
+                if folders.insert(folder) {
+                    archive.add_folder(&folder.to_string_lossy());
+                }
+            }
             archive.add_program(path, bytes);
         }
         Ok(archive.finish())

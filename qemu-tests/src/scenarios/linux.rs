@@ -35,8 +35,8 @@ const COMPLAINTS: [&str; 5] = ["Kernel panic", "WARNING: CPU", "BUG:", "Call Tra
 
 /// The kernel, and a ramdisk with what it does.
 pub(super) struct Linux {
-    kernel: PathBuf,
-    ramdisk: Vec<u8>,
+    pub(super) kernel: PathBuf,
+    pub(super) ramdisk: Vec<u8>,
 }
 
 /// Makes both of what Debian packages; `Err` where that cannot be had.

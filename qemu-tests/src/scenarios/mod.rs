@@ -11,6 +11,7 @@ mod guests;
 mod hypercalls;
 mod interop;
 mod linux;
+mod load;
 mod net;
 mod network;
 mod toolstack;
@@ -36,6 +37,8 @@ macro_rules! scenarios {
 }
 
 scenarios! {
+    load::processes_memory_signals_and_compilers_are_right_on_two_vcpus_of_an_intel_cpu,
+    load::processes_memory_signals_and_compilers_are_right_on_one_vcpu,
     network::two_linux_guests_exchange_100_mib_over_the_bridge_both_ways_at_once,
     toolstack::a_thousand_guests_come_and_go_without_losing_a_frame,
     net::net_fetches_from_the_host_and_serves_it,
