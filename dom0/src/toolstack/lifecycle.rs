@@ -11,7 +11,7 @@ use super::build::{self, Plan};
 use super::config::{GuestConfig, disk::Disk, vif::Interface};
 use super::ends::End;
 use super::kernel::Kernel;
-use super::{nodes, payload};
+use super::{nodes, payload, share};
 use crate::backend::block::device::{BlockDevice, BlockDriver};
 use crate::backend::console::GuestConsole;
 use crate::backend::device::Driver;
@@ -201,21 +201,10 @@ fn connect(
 
 /// Passes the scheduler's parameters on; a scheduler that knows none is no reason to fail.
 fn set_share(domain: DomId, config: &GuestConfig) {
-    use oxen_abi::domctl::{
-        DomctlSchedCredit, DomctlSchedulerOp, XEN_DOMCTL_SCHEDOP_GETINFO, XEN_DOMCTL_SCHEDOP_PUTINFO,
-    };
     if config.cpu_weight.is_none() && config.cap.is_none() {
         return;
     }
-    let result = control::scheduler().and_then(|sched_id| {
-        let credit = DomctlSchedCredit { weight: 0, cap: 0 };
-        let get = DomctlSchedulerOp { sched_id, cmd: XEN_DOMCTL_SCHEDOP_GETINFO, credit, _pad0: [0; 3] };
-        let now = control::scheduler_op(domain, &get)?.credit;
-        let credit =
-            DomctlSchedCredit { weight: config.cpu_weight.unwrap_or(now.weight), cap: config.cap.unwrap_or(now.cap) };
-        control::scheduler_op(domain, &DomctlSchedulerOp { cmd: XEN_DOMCTL_SCHEDOP_PUTINFO, credit, ..get })
-    });
-    if let Err(errno) = result {
+    if let Err(errno) = share::set(domain, config.cpu_weight, config.cap) {
         println!("warning: {}: cpu_weight and cap are not set: {}", config.name, errno.name());
     }
 }

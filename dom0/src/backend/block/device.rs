@@ -31,8 +31,9 @@ impl BlockDriver {
         Self { config: config.clone(), counts: Rc::default(), open }
     }
 
+    /// Whether the guest may say that it needs sectors no more.
     fn can_discard(&self) -> bool {
-        self.open.medium.can_discard()
+        self.open.writable && self.open.medium.can_discard()
     }
 }
 
@@ -99,12 +100,12 @@ impl Driver for BlockDriver {
             None | Some("x86_64-abi") => {}
             Some(other) => return Err(format!("protocol `{other}` is not spoken; x86_64-abi is")),
         }
+        if let Some(queues) = front.value("multi-queue-num-queues").filter(|queues| queues != "1") {
+            return Err(format!("{queues} queues are asked for; one is offered"));
+        }
         let medium = self.open.medium.clone();
-        let disk = request::Disk {
-            sectors: medium.sectors(),
-            writable: self.open.writable,
-            discard: medium.can_discard() && self.open.writable,
-        };
+        let disk =
+            request::Disk { sectors: medium.sectors(), writable: self.open.writable, discard: self.can_discard() };
         let session = Session::open(Start {
             domain: front.domain,
             ring: ring(front)?,

@@ -29,6 +29,10 @@ const MOST_PERSISTENT: usize = 1056;
 pub struct Counts {
     /// Requests answered.
     pub requests: Cell<u64>,
+    /// Of these, reads that succeeded.
+    pub reads: Cell<u64>,
+    /// Writes that succeeded.
+    pub writes: Cell<u64>,
     /// Bytes read.
     pub read: Cell<u64>,
     /// Bytes written.
@@ -167,10 +171,11 @@ impl Session {
             if self.start.persistent { self.kept_pieces(segments)? } else { self.pieces(direction, segments)? };
         self.start.medium.transfer(direction, sector, &pieces).await.map_err(|_| Refused)?;
         let counts = &self.start.counts;
-        let sum = match direction {
-            Direction::Read => &counts.read,
-            Direction::Write => &counts.written,
+        let (number, sum) = match direction {
+            Direction::Read => (&counts.reads, &counts.read),
+            Direction::Write => (&counts.writes, &counts.written),
         };
+        number.set(number.get() + 1);
         sum.set(sum.get() + segments.iter().map(|s| u64::from(s.bytes)).sum::<u64>());
         Ok(())
     }

@@ -156,6 +156,17 @@ pub async fn reboot(call: Call) -> Outcome {
     ask(&system, &guest, "reboot")
 }
 
+/// `sysrq`.
+pub async fn sysrq(call: Call) -> Outcome {
+    let (system, [name, letter]) = call.exactly("sysrq")?;
+    let guest = guest(&system, &name)?;
+    if !matches!(letter.as_bytes(), [b] if b.is_ascii_alphanumeric()) {
+        return Err(usage("sysrq"));
+    }
+    let path = format!("/local/domain/{}/control/sysrq", guest.domain.get().0);
+    system.store.write(&path, &letter).map_err(|why| format!("xenstore: {why}"))
+}
+
 /// Asks a guest's kernel by its control node.
 fn ask(system: &Shared, guest: &Guest, what: &str) -> Outcome {
     let domain = guest.domain.get();

@@ -7,6 +7,8 @@ pub mod life;
 pub mod machine;
 pub mod memory;
 pub mod show;
+pub mod top;
+pub mod vcpus;
 pub mod xenstore;
 
 use alloc::{boxed::Box, format, rc::Rc, string::String, vec::Vec};
@@ -69,6 +71,10 @@ verbs! {
     "mem-max" "NAME MiB" "set the most memory that a guest may have" memory::max;
     "balloon" "explain NAME" "show what a guest's memory target is judged by" memory::balloon;
     "vcpu-list" "[NAME]" "show vcpus" show::vcpu_list;
+    "vcpu-set" "NAME COUNT" "set how many vcpus a guest has online, up to its maxvcpus" vcpus::set;
+    "sched-credit" "[-d NAME [-w WEIGHT] [-c CAP]]" "show or set domains' shares of the processor" vcpus::sched_credit;
+    "top" "[-d SECONDS]" "show what domains use, measured over a second" top::top;
+    "sysrq" "NAME LETTER" "press a magic key in a Linux guest (s syncs, c crashes, h names all)" life::sysrq;
     "block-list" "NAME" "show a guest's disks" devices::block_list;
     "block-attach" "NAME DISK" "give a guest another disk, as `disk` of a configuration says it" devices::block_attach;
     "block-detach" "NAME VDEV" "take a disk away from a guest" devices::block_detach;
@@ -108,7 +114,7 @@ pub async fn run(system: &Shared, line: &str, interactive: bool) -> Outcome {
     if name.is_empty() {
         return Ok(());
     }
-    if matches!(name.as_str(), "save" | "restore" | "migrate" | "top") {
+    if matches!(name.as_str(), "save" | "restore" | "migrate") {
         return Err(format!("`{name}` is not supported yet; `help` lists what is"));
     }
     let verb = find(&name).ok_or_else(|| match suggest::nearest(&name, VERBS.iter().map(|verb| verb.name)) {
@@ -124,6 +130,16 @@ impl Call {
         let before = self.args.len();
         self.args.retain(|word| word != flag);
         self.args.len() != before
+    }
+
+    /// Takes the word behind `flag` and the flag out of the words.
+    pub fn option(&mut self, flag: &str) -> Result<Option<String>, String> {
+        let Some(at) = self.args.iter().position(|word| word == flag) else { return Ok(None) };
+        if at + 1 >= self.args.len() {
+            return Err(format!("`{flag}` wants a value behind it"));
+        }
+        self.args.remove(at);
+        Ok(Some(self.args.remove(at)))
     }
 
     /// The words, if they are as many as the command wants.

@@ -16,15 +16,16 @@ use crate::toolstack::ends::shutdown_code;
 use crate::toolstack::nodes;
 
 /// Domains that are asked about at a time.
-const MOST_DOMAINS: usize = 1024;
+pub(super) const MOST_DOMAINS: usize = 1024;
 
-fn domains() -> Result<Vec<DomctlGetdomaininfo>, String> {
+/// All domains.
+pub(super) fn domains() -> Result<Vec<DomctlGetdomaininfo>, String> {
     control::domains(MOST_DOMAINS)
         .map_err(|errno| format!("the hypervisor does not list its domains: {}", errno.name()))
 }
 
 /// The letters of xl's State column: running, blocked, paused, shut down, crashed, dying.
-fn state(info: &DomctlGetdomaininfo) -> String {
+pub(super) fn state(info: &DomctlGetdomaininfo) -> String {
     let has = |flag: u32| info.flags & flag != 0;
     let crashed = shutdown_code(info) == Some(SHUTDOWN_CRASH);
     let marks = [
@@ -39,7 +40,7 @@ fn state(info: &DomctlGetdomaininfo) -> String {
 }
 
 /// Nanoseconds as seconds with one digit behind the point.
-fn seconds(nanoseconds: u64) -> String {
+pub(super) fn seconds(nanoseconds: u64) -> String {
     format!("{}.{}", nanoseconds / time::SECOND, nanoseconds % time::SECOND / (100 * time::MILLISECOND))
 }
 

@@ -1,0 +1,40 @@
+//! Domains' shares of the processor, as the scheduler keeps them.
+
+use oxen_abi::domctl::{DomctlSchedCredit, DomctlSchedulerOp, XEN_DOMCTL_SCHEDOP_GETINFO, XEN_DOMCTL_SCHEDOP_PUTINFO};
+use oxen_abi::domid::DomId;
+use oxen_abi::errno::Errno;
+use oxen_domu_lib::control;
+
+/// A domain's share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Relative to others; 256 is the usual one.
+    pub weight: u16,
+    /// Percent of one processor that it may use at most; 0 for no limit.
+    pub cap: u16,
+}
+
+fn command(cmd: u32, share: Share) -> Result<DomctlSchedulerOp, Errno> {
+    let credit = DomctlSchedCredit { weight: share.weight, cap: share.cap };
+    Ok(DomctlSchedulerOp { sched_id: control::scheduler()?, cmd, credit, _pad0: [0; 3] })
+}
+
+/// What a domain has.
+///
+/// # Errors
+/// Those of the hypervisor; its scheduler may know no shares.
+pub fn get(domain: DomId) -> Result<Share, Errno> {
+    let command = command(XEN_DOMCTL_SCHEDOP_GETINFO, Share { weight: 0, cap: 0 })?;
+    let DomctlSchedCredit { weight, cap } = control::scheduler_op(domain, &command)?.credit;
+    Ok(Share { weight, cap })
+}
+
+/// Changes what is given and leaves the rest.
+///
+/// # Errors
+/// As [`get`], and for a weight or a cap that the scheduler does not take.
+pub fn set(domain: DomId, weight: Option<u16>, cap: Option<u16>) -> Result<(), Errno> {
+    let now = get(domain)?;
+    let share = Share { weight: weight.unwrap_or(now.weight), cap: cap.unwrap_or(now.cap) };
+    control::scheduler_op(domain, &command(XEN_DOMCTL_SCHEDOP_PUTINFO, share)?).map(|_| ())
+}
