@@ -6,11 +6,20 @@ use alloc::{string::String, vec::Vec};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// Commands to run instead of a prompt.
-    pub script: Option<Vec<String>>,
+    pub script: Option<Script>,
     /// Commands that are run at the prompt before anybody types, as if somebody had typed them.
     pub typed: Vec<String>,
     /// End QEMU through its debug-exit device, so that the host learns success or failure.
     pub debug_exit: bool,
+}
+
+/// Where a script stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Script {
+    /// On the command line.
+    Here(String),
+    /// In a file of the archive.
+    File(String),
 }
 
 impl Options {
@@ -21,7 +30,10 @@ impl Options {
             if word == "debug-exit" {
                 options.debug_exit = true;
             } else if let Some(script) = word.strip_prefix("script=") {
-                options.script = Some(commands(script));
+                options.script = Some(match script.strip_prefix('@') {
+                    Some(file) => Script::File(file.into()),
+                    None => Script::Here(script.into()),
+                });
             } else if let Some(typed) = word.strip_prefix("type=") {
                 options.typed = commands(typed);
             }
@@ -69,7 +81,9 @@ mod tests {
     #[test]
     fn a_script_survives_the_loader() {
         let options = Options::parse("console=com1 script=\"xl create hello.cfg; xl list;; poweroff\" debug-exit");
-        assert_eq!(options.script.unwrap(), ["xl create hello.cfg", "xl list", "poweroff"]);
+        let Some(Script::Here(script)) = options.script else { panic!() };
+        assert_eq!(commands(&script), ["xl create hello.cfg", "xl list", "poweroff"]);
+        assert_eq!(Options::parse("script=@a.xl").script, Some(Script::File("a.xl".into())));
         assert!(options.debug_exit);
         assert_eq!(Options::parse("type='xl create -c a.cfg'").typed, ["xl create -c a.cfg"]);
         assert_eq!(Options::parse("quiet"), Options::default());

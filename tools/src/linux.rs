@@ -27,6 +27,8 @@ const INIT: &str = include_str!("linux/init");
 const INITTAB: &str = include_str!("linux/inittab");
 /// What the shell reads first.
 const PROFILE: &str = include_str!("linux/profile");
+/// What is called for the kernel's events.
+const HOTPLUG: &str = include_str!("linux/hotplug");
 /// What the DHCP client calls.
 const UDHCPC: &str = include_str!("linux/udhcpc");
 
@@ -96,6 +98,7 @@ impl<'a> Ramdisk<'a> {
         }
         archive.add_program("bin/busybox", &std::fs::read(debian::busybox(self.workspace)?)?);
         archive.add_program("init", INIT.as_bytes());
+        archive.add_program("etc/hotplug", HOTPLUG.as_bytes());
         archive.add_program("etc/udhcpc", UDHCPC.as_bytes());
         for (name, text) in [("etc/inittab", INITTAB), ("etc/profile", PROFILE), ("etc/hostname", &self.name)] {
             archive.add(name, text.as_bytes());

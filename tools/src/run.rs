@@ -131,13 +131,22 @@ fn machine(
     at_terminal: bool,
     is_demo: bool,
 ) -> Result<Machine> {
-    let script = args.script.as_deref();
-    let dom0_args = match guest {
-        Some(guest) if at_terminal && script.is_none() => format!("type=\"{}\"", guest.attended()),
-        Some(guest) => dom0_args(Some(&guest.script(script)))?,
-        None if at_terminal => dom0_args(script)?,
-        None if is_demo => dom0_args(Some(demo::SCRIPT))?,
-        None => dom0_args(Some(script.unwrap_or("xl list; poweroff")))?,
+    let users = args.script.as_deref();
+    let is_typed_at = at_terminal && users.is_none();
+    let script = match guest {
+        _ if is_typed_at => None,
+        Some(guest) => Some(guest.script(users)),
+        None if is_demo => Some(demo::SCRIPT.to_owned()),
+        None => Some(users.unwrap_or("xl list; poweroff").to_owned()),
+    };
+    let mut files = guest.map(Guest::files).transpose()?.unwrap_or_default();
+    let dom0_args = match (&script, guest) {
+        (Some(script), _) if script.len() > MOST_INLINE || script.contains('"') => {
+            files.push((SCRIPT_FILE.to_owned(), script.clone().into_bytes()));
+            format!("script=@{SCRIPT_FILE} debug-exit")
+        }
+        (None, Some(guest)) => format!("type=\"{}\"", guest.attended()),
+        (script, _) => dom0_args(script.as_deref())?,
     };
     let mut machine = Machine::oxen(workspace, &dom0_args);
     machine.smp = args.smp;
@@ -154,8 +163,10 @@ fn machine(
         machine.modules = vec![Module { file: kernel.clone(), args: args.append.clone() }];
         machine.modules.extend(args.initrd.iter().map(|file| Module { file: file.clone(), args: String::new() }));
     }
+    if !files.is_empty() {
+        add_to_ramdisk(workspace, &mut machine, &files)?;
+    }
     if let Some(guest) = guest {
-        add_to_ramdisk(workspace, &mut machine, &guest.files()?)?;
         machine.memory = 1024.max(guest.memory + 512);
     } else if let Some(memory) = args.memory {
         machine.memory = memory;
@@ -180,12 +191,17 @@ fn network(value: &str) -> String {
     }
 }
 
+/// The longest script that stands on dom0's command line; a longer one is a file of its ramdisk.
+const MOST_INLINE: usize = 800;
+const SCRIPT_FILE: &str = "script.xl";
+
 /// dom0's command line: with a script it ends the run by itself.
 ///
 /// # Errors
 /// Fails for a script that holds the character which would end it.
 pub fn dom0_args(script: Option<&str>) -> Result<String> {
     let Some(script) = script else { return Ok(String::new()) };
+    ensure!(script.len() <= MOST_INLINE, "a script of {} bytes does not fit the command line", script.len());
     ensure!(!script.contains('"'), "a script cannot hold double quotes; single quotes part words as well");
     Ok(format!("script=\"{script}\" debug-exit"))
 }

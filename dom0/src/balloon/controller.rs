@@ -6,7 +6,7 @@ use core::cell::RefCell;
 use oxen_abi::domid::DomId;
 use oxen_domu_lib::{control, println, time};
 
-use super::policy::{self, Finding, Progress, Situation};
+use super::policy::{self, Finding, Progress, SLACK, Situation};
 use crate::system::{Shared, System};
 use crate::toolstack::ends;
 use crate::toolstack::lifecycle::Guest;
@@ -84,6 +84,40 @@ pub async fn run(system: Shared) {
             look(&system, &guest);
         }
     }
+}
+
+/// Where a guest stands on its way to its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is there.
+    Arrived,
+    /// It moves, or has not stood still for long.
+    Moving,
+    /// It has not come nearer for [`policy::PATIENCE`] seconds.
+    Dead,
+}
+
+impl Standing {
+    /// In a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Arrived => "there",
+            Self::Moving => "moving",
+            Self::Dead => "does not react",
+        }
+    }
+}
+
+/// How a guest follows its target, and what is known of it.
+pub fn standing(system: &System, guest: &Guest) -> Result<(Standing, Situation), String> {
+    let now = situation(system, guest)?;
+    let progress = system.balloon.progress.borrow().get(&guest.domain.get()).copied();
+    let standing = match progress {
+        _ if now.current.abs_diff(now.target) <= SLACK => Standing::Arrived,
+        Some(progress) if progress.is_stuck() => Standing::Dead,
+        _ => Standing::Moving,
+    };
+    Ok((standing, now))
 }
 
 fn look(system: &System, guest: &Guest) {

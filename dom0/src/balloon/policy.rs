@@ -105,6 +105,11 @@ impl Progress {
         Self { nearest: distance, without: 0, named: false }
     }
 
+    /// Whether the guest stands still for longer than anybody waits.
+    pub fn is_stuck(&self) -> bool {
+        self.without >= PATIENCE
+    }
+
     /// Looks again; only coming nearer than ever before counts as progress, so a guest that moves to and
     /// fro is named too.
     pub fn look(&mut self, current: u64, target: u64) -> Finding {
@@ -118,7 +123,7 @@ impl Progress {
             return Finding::Moving;
         }
         self.without = self.without.saturating_add(1);
-        match (self.without >= PATIENCE, self.named) {
+        match (self.is_stuck(), self.named) {
             (false, _) => Finding::Waiting,
             (true, true) => Finding::StillStuck,
             (true, false) => {

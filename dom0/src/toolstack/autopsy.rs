@@ -10,7 +10,7 @@ use oxen_domu_lib::{control, println};
 use super::lifecycle::Guest;
 
 /// Lines of the console that are shown.
-const LINES: usize = 12;
+const LINES: usize = 24;
 
 /// Prints what is known.
 pub fn report(guest: &Guest, domain: DomId) {

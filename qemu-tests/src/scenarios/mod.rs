@@ -10,6 +10,7 @@ mod disks;
 mod guests;
 mod hypercalls;
 mod interop;
+mod life;
 mod linux;
 mod load;
 mod net;
@@ -54,6 +55,10 @@ scenarios! {
     interop::debians_tools_create_guests_on_oxen,
     interop::hog_follows_its_target_on_real_xen,
     interop::the_probe_has_the_same_answers_on_real_xen,
+    life::a_guest_at_work_follows_its_memory_target_down_and_up,
+    life::a_guest_starts_again_and_its_crash_is_explained,
+    life::a_guests_vcpus_go_off_and_on_line,
+    life::a_guest_whose_balloon_is_dead_is_named,
     linux::kernels_that_cannot_be_guests_are_refused_with_the_reason,
     demo::four_guests_run_and_the_files_read_have_the_hosts_sums,
     hypercalls::version_and_console_answer_as_xen,

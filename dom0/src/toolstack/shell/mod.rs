@@ -7,7 +7,7 @@ use alloc::{string::String, vec::Vec};
 use oxen_domu_lib::println;
 
 use super::xl::{self, VERBS};
-use crate::options;
+use crate::options::{self, Script};
 use crate::system::Shared;
 use crate::terminal;
 use editor::{LineEditor, Typed};
@@ -16,11 +16,9 @@ const PROMPT: &str = "dom0# ";
 
 /// Runs the script if there is one, then asks for commands for good.
 pub async fn run(system: Shared) {
-    if let Some(script) = &system.options.script {
-        for command in script {
-            println!("{PROMPT}{command}");
-            execute(&system, command, false).await;
-        }
+    for command in script(&system) {
+        println!("{PROMPT}{command}");
+        execute(&system, &command, false).await;
     }
     for command in &system.options.typed {
         println!("{PROMPT}{command}");
@@ -46,6 +44,22 @@ pub async fn run(system: Shared) {
             Typed::Interrupt => terminal::print(PROMPT),
             Typed::Nothing | Typed::Complete => {}
         }
+    }
+}
+
+/// The commands of the script, where there is one.
+fn script(system: &Shared) -> Vec<String> {
+    match &system.options.script {
+        None => Vec::new(),
+        Some(Script::Here(script)) => options::commands(script),
+        Some(Script::File(name)) => match system.archive.get(name) {
+            Some(bytes) => options::commands(&String::from_utf8_lossy(bytes)),
+            None => {
+                println!("error: no file `{name}` for a script");
+                system.failed.set(true);
+                Vec::new()
+            }
+        },
     }
 }
 

@@ -2,10 +2,10 @@
 
 use alloc::{format, string::String};
 
-use oxen_domu_lib::println;
+use oxen_domu_lib::{println, time};
 
 use super::{Call, Outcome, guest, usage};
-use crate::balloon::controller;
+use crate::balloon::controller::{self, Standing};
 
 /// A size: MiB, or with a unit: k, m, g. In KiB.
 fn kib(text: &str) -> Result<u64, String> {
@@ -24,15 +24,32 @@ fn kib(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("`{text}` is no amount of memory; 64 or 64m are 64 MiB"))
 }
 
-/// `mem-set`.
-pub async fn set(call: Call) -> Outcome {
+/// `mem-set`; with `-w` it waits until the guest is there, and names one that does not react.
+pub async fn set(mut call: Call) -> Outcome {
+    let wait = call.flag("-w");
     let (system, [name, size]) = call.exactly("mem-set")?;
     let size = kib(&size)?;
     if name == "0" || name == "Domain-0" {
         return Err("dom0's memory is fixed by dom0_mem= on the hypervisor's command line".into());
     }
     let guest = guest(&system, &name)?;
-    controller::set_target(&system, &guest, size)
+    controller::set_target(&system, &guest, size)?;
+    if !wait {
+        return Ok(());
+    }
+    loop {
+        let (standing, now) = controller::standing(&system, &guest)?;
+        match standing {
+            Standing::Arrived => return Ok(()),
+            Standing::Moving => time::sleep(time::SECOND / 4).await,
+            Standing::Dead => {
+                let (has, target) = (now.current >> 10, now.target >> 10);
+                return Err(format!(
+                    "the balloon of `{name}` does not react: it has {has} MiB, its target is {target}"
+                ));
+            }
+        }
+    }
 }
 
 /// `mem-max`.
@@ -42,13 +59,23 @@ pub async fn max(call: Call) -> Outcome {
     controller::set_maximum(&system, &guest, kib(&size)?)
 }
 
-/// `balloon explain`.
+/// `balloon`: how guests follow their targets, or what one is judged by.
 pub async fn balloon(mut call: Call) -> Outcome {
-    if !call.flag("explain") {
+    if call.flag("explain") {
+        let (system, guest) = call.guest("balloon")?;
+        println!("{}", controller::explain(&system, &guest)?);
+        return Ok(());
+    }
+    if !call.args.is_empty() {
         return Err(usage("balloon"));
     }
-    let (system, guest) = call.guest("balloon")?;
-    println!("{}", controller::explain(&system, &guest)?);
+    println!("{:<32} {:>5} {:>8} {:>8} {:>8}  Balloon", "Name", "ID", "Mem", "Target", "Maximum");
+    for guest in call.system.guests.alive() {
+        let (standing, now) = controller::standing(&call.system, &guest)?;
+        let [has, target, most] = [now.current, now.target, now.maximum].map(|kib| kib >> 10);
+        let (name, id) = (&guest.config.name, guest.domain.get().0);
+        println!("{name:<32} {id:>5} {has:>8} {target:>8} {most:>8}  {}", standing.name());
+    }
     Ok(())
 }
 

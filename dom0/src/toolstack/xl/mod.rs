@@ -67,9 +67,9 @@ verbs! {
     "wait" "NAME" "wait until a guest has ended, showing its console" consoles::wait;
     "expect" "NAME TEXT [SECONDS]" "show a guest's console until it has printed TEXT (within 120 s), for scripts" consoles::expect;
     "send" "[-n] NAME TEXT" "type a line at a guest's console (-n without Enter), for scripts" consoles::send;
-    "mem-set" "NAME MiB" "set a guest's memory target" memory::set;
+    "mem-set" "[-w] NAME MiB" "set a guest's memory target (-w waits until it is reached)" memory::set;
     "mem-max" "NAME MiB" "set the most memory that a guest may have" memory::max;
-    "balloon" "explain NAME" "show what a guest's memory target is judged by" memory::balloon;
+    "balloon" "[explain NAME]" "show how guests follow their memory targets, or what one is judged by" memory::balloon;
     "vcpu-list" "[NAME]" "show vcpus" show::vcpu_list;
     "vcpu-set" "NAME COUNT" "set how many vcpus a guest has online, up to its maxvcpus" vcpus::set;
     "sched-credit" "[-d NAME [-w WEIGHT] [-c CAP]]" "show or set domains' shares of the processor" vcpus::sched_credit;

@@ -32,6 +32,9 @@ const COLUMNS: [(&str, usize); 18] = [
     ("VBD_WSECT", 10),
 ];
 
+/// What stands for "no limit" as a number of pages.
+const NO_LIMIT: u64 = 0xffff_ffff;
+
 /// `top`: how much of the processor each domain takes is measured over a second, or over those that are given.
 pub async fn top(mut call: Call) -> Outcome {
     let delay = call.option("-d")?.map_or(Some(1), |text| text.parse().ok().filter(|&seconds| seconds > 0));
@@ -68,7 +71,7 @@ fn row(cells: &[String; 18]) -> String {
 
 fn cells(system: &Shared, info: &DomctlGetdomaininfo, cpu: u64, total: u64) -> [String; 18] {
     let has = info.tot_pages * 4;
-    let most = info.max_pages.checked_mul(4);
+    let most = Some(info.max_pages).filter(|pages| *pages < NO_LIMIT).map(|pages| pages * 4);
     let guest = system.guests.alive().into_iter().find(|guest| guest.domain.get() == info.domain);
     let disks = guest.as_ref().map(|guest| guest.disks.borrow().clone()).unwrap_or_default();
     let sum = |count: fn(&crate::backend::block::session::Counts) -> u64| {

@@ -1,0 +1,138 @@
+//! What stock Linux lives through as a guest: memory targets, processors that come and go, a restart, a crash.
+
+use anyhow::{Result, ensure};
+use oxen_tools::debian;
+use oxen_tools::linux::{CMDLINE, Ramdisk};
+use oxen_tools::qemu::Machine;
+
+use super::linux::content;
+use crate::lab::{Lab, Report, Verdict};
+
+/// A guest of Debian's boot image, in a machine whose dom0 runs a script about it; `Err` where it cannot be had.
+/// `settings` are further lines of its configuration.
+fn machine(lab: &Lab<'_>, script: &str, settings: &str) -> Result<Machine, Verdict> {
+    let make = || {
+        let ramdisk = Ramdisk::new(lab.workspace, "linux").build()?;
+        let kernel = std::fs::read(debian::vmlinuz(lab.workspace)?)?;
+        let config = format!(
+            "name = \"linux\"\nkernel = \"guests/linux\"\nramdisk = \"guests/initrd\"\ncmdline = \"{CMDLINE}\"\n{settings}\n"
+        );
+        let mut machine = lab.machine("")?;
+        machine.memory = 1024;
+        let args = &mut machine.modules.first_mut().ok_or_else(|| anyhow::anyhow!("no dom0"))?.args;
+        *args = "script=@script.xl debug-exit".to_owned();
+        let files: [(&str, &[u8]); 4] = [
+            ("linux.cfg", config.as_bytes()),
+            ("guests/linux", &kernel),
+            ("guests/initrd", &ramdisk),
+            ("script.xl", script.as_bytes()),
+        ];
+        lab.add(&mut machine, &files)?;
+        anyhow::Ok(machine)
+    };
+    make().map_err(|error| Verdict::Skipped(format!("no stock kernel: {error:#}")))
+}
+
+/// The numbers of a guest's `MemTotal`, in KiB, in the order in which it showed them.
+fn totals(report: &Report) -> Vec<u64> {
+    let number = |line: &str| line.split_whitespace().rev().nth(1)?.parse().ok();
+    report.lines_with("(linux) MemTotal:").into_iter().filter_map(number).collect()
+}
+
+/// From 192 MiB to 128 and to 256, which is its maximum, with both vcpus at work.
+const MEMORY: &str = "
+xl create linux.cfg; expect linux 'linux:/# '
+send linux 'for i in 1 2; do while :; do md5sum /bin/busybox >/tmp/$i; done & done; grep MemTotal /proc/meminfo; echo at:$?'
+expect linux 'at:0'
+xl mem-set -w linux 128
+send linux 'grep MemTotal /proc/meminfo; echo down:$?'; expect linux 'down:0'; xl list linux; balloon
+xl mem-set -w linux 256
+send linux 'grep MemTotal /proc/meminfo; echo up:$?'; expect linux 'up:0'; xl list linux
+send linux 'kill $(jobs -p); echo killed:$?'; expect linux 'killed:0'
+xl shutdown -w linux; poweroff
+";
+
+pub(super) fn a_guest_at_work_follows_its_memory_target_down_and_up(lab: &Lab<'_>) -> Result<Verdict> {
+    let machine = match machine(lab, MEMORY, "memory = 192\nmaxmem = 256\nvcpus = 2") {
+        Ok(machine) => machine,
+        Err(verdict) => return Ok(verdict),
+    };
+    let report = content(lab.boot(&machine)?.succeeded()?)?;
+    let mib = |id: &str| {
+        report.lines_with(id).iter().filter_map(|line| line.split_whitespace().nth(2)).collect::<Vec<_>>().join(" ")
+    };
+    ensure!(mib("linux                                        1") == "128 256", "xl list shows {}", mib("linux   "));
+    let totals = totals(&report);
+    let &[first, low, high] = totals.as_slice() else { return report.fail(&format!("the guest showed {totals:?}")) };
+    // What the kernel keeps to itself stays the same; pages come and go by the MiB.
+    ensure!(first - low == 64 << 10 && high - low == 128 << 10, "the guest's totals are {totals:?}");
+    report.says("  there")?;
+    Ok(Verdict::Passed)
+}
+
+/// A guest that is paused stands for all whose balloon is dead.
+pub(super) fn a_guest_whose_balloon_is_dead_is_named(lab: &Lab<'_>) -> Result<Verdict> {
+    let script = "xl create -p hog.cfg; xl mem-set -w hog 24; balloon; xl destroy hog; poweroff";
+    let report = lab.boot(&lab.machine(script)?)?;
+    let named = "error: the balloon of `hog` does not react: it has";
+    let report = report.says_in_order(&[named, "does not react"])?.says("balloon: guest `hog` does not react")?;
+    report.ended(oxen_tools::session::Exit::Failure)?;
+    Ok(Verdict::Passed)
+}
+
+/// A vcpu goes and comes back; the guest waits while it is paused; shares and usage are shown.
+const VCPUS: &str = "
+xl create linux.cfg; expect linux 'linux:/# '
+xl vcpu-set linux 1
+send linux 'until [ $(nproc) = 1 ]; do usleep 100000; done; echo one:$?'; expect linux 'one:0'; xl list linux
+xl vcpu-set linux 2
+send linux 'until [ $(nproc) = 2 ]; do usleep 100000; done; echo two:$?'; expect linux 'two:0'; xl list linux
+xl sched-credit -d linux -w 512; xl sched-credit -d linux; xl top
+xl pause linux; xl list linux; xl unpause linux
+xl sysrq linux h; expect linux 'sysrq: HELP'
+xl shutdown -w linux; poweroff
+";
+
+pub(super) fn a_guests_vcpus_go_off_and_on_line(lab: &Lab<'_>) -> Result<Verdict> {
+    let machine = match machine(lab, VCPUS, "memory = 128\nvcpus = 2") {
+        Ok(machine) => machine,
+        Err(verdict) => return Ok(verdict),
+    };
+    let report = content(lab.boot(&machine)?.succeeded()?)?;
+    let lines = report.lines_with("linux                                        1");
+    let vcpus: Vec<_> = lines.iter().filter_map(|line| line.split_whitespace().nth(3)).collect();
+    ensure!(vcpus == ["1", "2", "2"], "xl list shows {vcpus:?} vcpus");
+    ensure!(lines.last().is_some_and(|line| line.contains("p---")), "it does not show as paused: {lines:?}");
+    report.says("linux                                1    512     0")?.says("VBD_WSECT")?;
+    Ok(Verdict::Passed)
+}
+
+/// A restart asked for by the toolstack, and a panic.
+const ENDS: &str = "
+xl create linux.cfg; expect linux 'linux:/# '
+xl reboot linux; expect linux 'reboot: Restarting system'; expect linux 'linux:/# '; xl list
+xl sysrq linux c; xl wait linux
+";
+
+pub(super) fn a_guest_starts_again_and_its_crash_is_explained(lab: &Lab<'_>) -> Result<Verdict> {
+    let script = format!("{ENDS}\nxl list; xl console linux; xl info; poweroff");
+    let machine = match machine(lab, &script, "memory = 128\non_crash = \"preserve\"") {
+        Ok(machine) => machine,
+        Err(verdict) => return Ok(verdict),
+    };
+    let report = lab.boot(&machine)?;
+    report
+        .says_in_order(&[
+            "guest `linux` (domain 1) has ended: reboot",
+            "guest `linux` starts again as domain 2",
+            "sysrq: Trigger a crash",
+            "guest `linux` (domain 2) has ended: crash",
+            "the last lines of its console",
+            "| ",
+            "Kernel panic - not syncing",
+            "rip ffffffff8",
+            "guest `linux` is preserved; `xl destroy linux` ends it",
+        ])?
+        .ended(oxen_tools::session::Exit::Failure)?;
+    Ok(Verdict::Passed)
+}
