@@ -8,12 +8,16 @@ use anyhow::{Context, Result, ensure};
 use crate::build;
 use crate::debian;
 use crate::linux::{self, Ramdisk};
+use crate::rootfs;
 use crate::run::Args;
 use crate::workspace::Workspace;
 
 /// Memory in MiB of a guest by `--kernel`, and of a stock system.
 const MEMORY: u32 = 128;
 const STOCK_MEMORY: u32 = 256;
+
+/// How long a stock system may take to its prompt; a busy machine is slow.
+const BOOT_SECONDS: u32 = 600;
 
 /// A guest to be.
 #[derive(Clone, Debug)]
@@ -25,7 +29,8 @@ pub struct Guest {
     /// In MiB.
     pub memory: u32,
     vcpus: u32,
-    disks: usize,
+    /// Images of its disks, the first of which is `xvda`.
+    pub disks: Vec<PathBuf>,
     has_network: bool,
     /// What its shell prints when it is ready, if it is known to have one.
     prompt: Option<String>,
@@ -37,21 +42,28 @@ impl Guest {
     /// # Errors
     /// Fails for a system that is not known or cannot be had.
     pub fn of(workspace: &Workspace, args: &Args) -> Result<Option<Self>> {
-        let (disks, has_network) = (args.disk.len(), args.net.is_some());
-        if let Some(system) = &args.guest {
+        let (mut disks, has_network) = (args.disk.clone(), args.net.is_some());
+        if args.guest.is_some() || args.rootfs {
+            let system = args.guest.as_deref().unwrap_or("debian");
             ensure!(system == "debian", "no stock system `{system}`: there is `debian`");
+            let (mut cmdline, mut prompt) = (linux::CMDLINE.to_owned(), linux::prompt("debian"));
+            if args.rootfs {
+                disks.insert(0, rootfs::image(workspace)?);
+                cmdline = format!("{cmdline} {}", rootfs::CMDLINE);
+                prompt = rootfs::prompt();
+            }
             let file = workspace.out.join("debian/guest.cpio");
             build::write(&file, &Ramdisk::new(workspace, "debian").disks().network().build()?)?;
             return Ok(Some(Self {
                 name: "debian",
                 kernel: debian::vmlinuz(workspace)?,
                 ramdisk: Some(file),
-                cmdline: format!("{} {}", linux::CMDLINE, args.append).trim_end().to_owned(),
+                cmdline: format!("{cmdline} {}", args.append).trim_end().to_owned(),
                 memory: args.memory.unwrap_or(STOCK_MEMORY),
                 vcpus: args.vcpus.unwrap_or(2),
                 disks,
                 has_network,
-                prompt: Some(linux::prompt("debian")),
+                prompt: Some(prompt),
             }));
         }
         Ok(args.kernel.as_ref().map(|kernel| Self {
@@ -86,8 +98,8 @@ impl Guest {
         if !self.cmdline.is_empty() {
             config.push_str(&format!("cmdline = \"{}\"\n", self.cmdline));
         }
-        if self.disks > 0 {
-            let disks = ('a'..='z').take(self.disks).map(|letter| format!("\"phy:vd{letter},xvd{letter},w\""));
+        if !self.disks.is_empty() {
+            let disks = ('a'..='z').take(self.disks.len()).map(|letter| format!("\"phy:vd{letter},xvd{letter},w\""));
             config.push_str(&format!("disk = [{}]\n", disks.collect::<Vec<_>>().join(", ")));
         }
         if self.has_network {
@@ -109,7 +121,7 @@ impl Guest {
     pub fn script(&self, users: Option<&str>) -> String {
         let name = self.name;
         let ready = match &self.prompt {
-            Some(prompt) => format!("xl create {name}.cfg; expect {name} '{prompt}'; "),
+            Some(prompt) => format!("xl create {name}.cfg; expect {name} '{prompt}' {BOOT_SECONDS}; "),
             None => String::new(),
         };
         match users {
@@ -135,7 +147,7 @@ mod tests {
             cmdline: String::new(),
             memory: 8,
             vcpus: 1,
-            disks: 0,
+            disks: Vec::new(),
             has_network: false,
             prompt: prompt.map(str::to_owned),
         }
@@ -144,7 +156,7 @@ mod tests {
     #[test]
     fn a_script_finds_the_guest_at_its_prompt_unless_it_creates_it() {
         let stock = guest(Some("x:/# "));
-        assert_eq!(stock.script(Some("xl list")), "xl create x.cfg; expect x 'x:/# '; xl list");
+        assert_eq!(stock.script(Some("xl list")), "xl create x.cfg; expect x 'x:/# ' 600; xl list");
         assert_eq!(stock.script(Some("xl create -p x.cfg; xl list")), "xl create -p x.cfg; xl list");
         assert!(stock.script(None).ends_with("xl wait x; poweroff"));
         assert_eq!(guest(None).script(Some("xl list")), "xl list");

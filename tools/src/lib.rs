@@ -25,6 +25,7 @@ pub mod new_guest;
 pub mod packages;
 pub mod process;
 pub mod qemu;
+pub mod rootfs;
 pub mod rules;
 pub mod run;
 pub mod session;

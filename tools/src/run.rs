@@ -49,6 +49,9 @@ pub struct Args {
     /// script finds it at its shell's prompt, unless the script creates `debian.cfg` itself
     #[arg(long, value_name = "SYSTEM", conflicts_with_all = ["kernel", "as_dom0"])]
     pub(crate) guest: Option<String>,
+    /// With a whole Debian system of debootstrap's on its first disk, instead of busybox; means --guest debian
+    #[arg(long, conflicts_with_all = ["kernel", "as_dom0"])]
+    pub(crate) rootfs: bool,
     /// The ramdisk of --kernel's or --as-dom0's kernel
     #[arg(long, value_name = "FILE")]
     pub(crate) initrd: Option<PathBuf>,
@@ -151,7 +154,7 @@ fn machine(
     let mut machine = Machine::oxen(workspace, &dom0_args);
     machine.smp = args.smp;
     machine.accel.clone_from(&args.accel);
-    machine.disks.clone_from(&args.disk);
+    machine.disks.clone_from(guest.map_or(&args.disk, |guest| &guest.disks));
     machine.network = args.net.as_deref().map(network);
     if let Some(cpu) = &args.cpu {
         machine.cpu.clone_from(cpu);

@@ -21,11 +21,14 @@ pub enum Need {
     Grub,
     /// A debugger.
     Debugger,
+    /// What makes a Debian system in a folder.
+    Debootstrap,
 }
 
 impl Need {
     /// Everything that any verb can need.
-    pub const ALL: [Self; 5] = [Self::Qemu, Self::FileSystemTools, Self::XenHeaders, Self::Grub, Self::Debugger];
+    pub const ALL: [Self; 6] =
+        [Self::Qemu, Self::FileSystemTools, Self::XenHeaders, Self::Grub, Self::Debugger, Self::Debootstrap];
 
     /// Whether it is here.
     #[must_use]
@@ -39,6 +42,7 @@ impl Need {
                     && Path::new("/usr/lib/grub/i386-pc").is_dir()
             }
             Self::Debugger => find("gdb").is_some(),
+            Self::Debootstrap => find("debootstrap").is_some(),
         }
     }
 
@@ -51,6 +55,7 @@ impl Need {
             Self::XenHeaders => &["libxen-dev"],
             Self::Grub => &["grub-pc-bin", "grub-common", "xorriso", "mtools"],
             Self::Debugger => &["gdb"],
+            Self::Debootstrap => &["debootstrap"],
         }
     }
 }

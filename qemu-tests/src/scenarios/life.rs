@@ -84,9 +84,9 @@ pub(super) fn a_guest_whose_balloon_is_dead_is_named(lab: &Lab<'_>) -> Result<Ve
 const VCPUS: &str = "
 xl create linux.cfg; expect linux 'linux:/# '
 xl vcpu-set linux 1
-send linux 'until [ $(nproc) = 1 ]; do usleep 100000; done; echo one:$?'; expect linux 'one:0'; xl list linux
+send linux 'until [ $(nproc) = 1 ]; do usleep 100000; done; echo one:$?'; expect linux 'one:0'; sleep 1; xl list linux
 xl vcpu-set linux 2
-send linux 'until [ $(nproc) = 2 ]; do usleep 100000; done; echo two:$?'; expect linux 'two:0'; xl list linux
+send linux 'until [ $(nproc) = 2 ]; do usleep 100000; done; echo two:$?'; expect linux 'two:0'; sleep 1; xl list linux
 xl sched-credit -d linux -w 512; xl sched-credit -d linux; xl top
 xl pause linux; xl list linux; xl unpause linux
 xl sysrq linux h; expect linux 'sysrq: HELP'

@@ -123,7 +123,7 @@ impl Lines {
     }
 }
 
-/// A line without what steers a terminal: the sequences from ESC `[` to a letter.
+/// A line without what steers a terminal: the sequences from ESC `[` to a letter, and ESC with one character.
 fn without_controls(line: &[u8]) -> Vec<u8> {
     let (mut plain, mut bytes) = (Vec::with_capacity(line.len()), line.iter().copied());
     while let Some(byte) = bytes.next() {
@@ -132,7 +132,7 @@ fn without_controls(line: &[u8]) -> Vec<u8> {
                 bytes.next();
                 let _final = bytes.find(|byte| (0x40..=0x7e).contains(byte));
             }
-            0x1b => {}
+            0x1b => _ = bytes.next(),
             _ => plain.push(byte),
         }
     }
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn lines_of_a_transcript_steer_no_terminal() {
-        assert_eq!(without_controls(b"\x1b[6na\x1b[1;32mb\x1b"), b"ab");
+        assert_eq!(without_controls(b"\x1b[6na\x1bM\x1b[1;32mb\x1b"), b"ab");
         assert_eq!(without_controls(b"plain"), b"plain");
     }
 }
