@@ -78,7 +78,8 @@ fn works(lab: &Lab<'_>, vcpus: u32) -> Result<Verdict> {
     };
     let mut machine = lab.machine("")?;
     machine.memory = 1024;
-    machine.append = format!("console=com1 com1=115200,8n1 dom0_mem=384M dom0_max_vcpus={vcpus}");
+    machine.smp = vcpus;
+    machine.append = "console=com1 com1=115200,8n1 dom0_mem=384M".to_owned();
     machine.modules = vec![
         Module { file: linux.kernel, args: "console=hvc0 earlyprintk=xen rdinit=/init".to_owned() },
         Module { file: lab.file("ramdisk.cpio", &linux.ramdisk)?, args: String::new() },
@@ -97,7 +98,7 @@ pub(super) fn debians_kernel_works_as_dom0_and_powers_off(lab: &Lab<'_>) -> Resu
     works(lab, 1)
 }
 
-pub(super) fn debians_kernel_works_as_dom0_on_two_vcpus(lab: &Lab<'_>) -> Result<Verdict> {
+pub(super) fn debians_kernel_works_as_dom0_on_two_cpus(lab: &Lab<'_>) -> Result<Verdict> {
     works(lab, 2)
 }
 
