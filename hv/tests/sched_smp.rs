@@ -28,13 +28,17 @@ use support::{CPUS, Fake, boot, dice::Dice, on_cpu};
 
 type Domains = Mutex<Vec<Arc<Domain>>>;
 
-/// A domain whose vcpus are up, each on one of the CPUs that run guests: all but CPU 0.
+/// Where vcpus may run that may run on several CPUs.
+const ROAMING: u64 = (1 << CPUS) - 2;
+
+/// A domain whose vcpus are up, on the CPUs that run guests: all but CPU 0. Every other one may run on any of them.
 fn make(hv: &'static Hypervisor<Fake>, vcpus: u32) -> Arc<Domain> {
     let domain = domain::create(hv, &Config { id: None, is_privileged: false, ..Config::CONTROL }).unwrap();
     for id in 0..vcpus {
         domain.add_vcpu(hv, id).unwrap();
         let vcpu = domain.vcpu(id).unwrap();
-        vcpu.sched.affinity.store(1 << (1 + id as usize % (CPUS - 1)), SeqCst);
+        let one = 1 << (1 + id as usize % (CPUS - 1));
+        vcpu.sched.affinity.store(if id % 2 == 0 { one } else { ROAMING }, SeqCst);
         sched::reseat(hv, &domain, vcpu).unwrap();
         vcpu.is_initialised.store(true, SeqCst);
         let mark = u64::from(domain.id.0) << 8 | u64::from(id);
@@ -57,7 +61,7 @@ fn run_cpu(hv: &'static Hypervisor<Fake>, cpu: u16, domains: &Domains, stop: &At
         let running = current.as_mut().unwrap();
         assert_eq!(regs.rip, u64::from(running.domain.id.0) << 8 | u64::from(running.vcpu.id));
         assert_eq!(running.vcpu.sched.cpu(), Some(CpuId(cpu)), "it runs where its seat is");
-        // The first domain's vcpus never wait, so that no CPU ever waits for good.
+        // The first domain's vcpus never wait: CPU 1 always has one, the others can run out of work.
         let may_wait = running.domain.id != DomId(1);
         let mut caller = Caller {
             hv,
@@ -106,7 +110,7 @@ fn what_is_done_from_elsewhere_loses_no_vcpu() {
     let free = hv.frames.free_frames();
     hv.machine.idle_step.store(1000, SeqCst);
     let domains: Arc<Domains> = Arc::default();
-    let base = make(hv, CPUS as u32 - 1);
+    let base = make(hv, 2);
     domains.lock().unwrap().push(base);
     (0..4).for_each(|n| domains.lock().unwrap().push(make(hv, 1 + n)));
     let stop = Arc::new(AtomicBool::new(false));
@@ -139,6 +143,13 @@ fn what_is_done_from_elsewhere_loses_no_vcpu() {
     }
     stop.store(true, SeqCst);
     for thread in threads {
+        // It may wait for work.
+        while !thread.is_finished() {
+            for vcpu in domains.lock().unwrap().iter().flat_map(|domain| domain.each_vcpu()) {
+                vcpu.sched.affinity.store(ROAMING, SeqCst);
+                sched::wake(hv, vcpu);
+            }
+        }
         thread.join().unwrap();
     }
     let last = std::mem::take(&mut *domains.lock().unwrap());

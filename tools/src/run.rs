@@ -201,12 +201,16 @@ const SCRIPT_FILE: &str = "script.xl";
 /// dom0's command line: with a script it ends the run by itself.
 ///
 /// # Errors
-/// Fails for a script that holds the character which would end it.
+/// Fails for a script that holds the character which would end it, or is too long.
 pub fn dom0_args(script: Option<&str>) -> Result<String> {
     let Some(script) = script else { return Ok(String::new()) };
     ensure!(script.len() <= MOST_INLINE, "a script of {} bytes does not fit the command line", script.len());
     ensure!(!script.contains('"'), "a script cannot hold double quotes; single quotes part words as well");
-    Ok(format!("script=\"{script}\" debug-exit"))
+    let args = format!("script=\"{script}\" debug-exit");
+    /// What `start_info` has room for, but for the zero byte at the end (`MAX_GUEST_CMDLINE`, xen.h).
+    const MOST: usize = 1023;
+    ensure!(args.len() <= MOST, "the script is {} bytes too long for dom0's command line", args.len() - MOST);
+    Ok(args)
 }
 
 /// Makes a result of the machine's end. A foreign dom0 and a person at the prompt end by powering off.

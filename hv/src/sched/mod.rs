@@ -4,6 +4,7 @@
 //! the last bit wakes it, whoever sets one for a vcpu that runs tells its CPU. A vcpu's state is in its slot, or on the
 //! CPU of its seat and nowhere else. [`switch::leave`] is where a CPU decides.
 
+mod balance;
 pub mod clock;
 pub mod deadlines;
 pub mod run_queue;
@@ -61,6 +62,8 @@ pub struct CpuShared {
     slice_end: AtomicU64,
     /// For when the timer is armed, in nanoseconds of system time.
     armed: AtomicU64,
+    /// Whether others may find work here; a hint, for who then locks the plan.
+    is_crowded: AtomicBool,
     /// Nanoseconds without anything to do.
     idle_time: AtomicU64,
 }
@@ -89,6 +92,7 @@ impl CpuShared {
             deadlines: Once::new(),
             slice_end: AtomicU64::new(NEVER),
             armed: AtomicU64::new(NEVER),
+            is_crowded: AtomicBool::new(false),
             idle_time: AtomicU64::new(0),
         }
     }
@@ -159,6 +163,10 @@ impl VcpuSched {
     fn seat(&self) -> Option<(CpuId, Seat)> {
         let word = self.seat.load(Ordering::Acquire);
         (word != NO_SEAT).then_some((CpuId((word >> 16) as u16), Seat::new(word as u16)))
+    }
+
+    fn set_seat(&self, cpu: CpuId, seat: Seat) {
+        self.seat.store(u32::from(cpu.0) << 16 | seat.index() as u32, Ordering::Release);
     }
 
     /// The CPU that the vcpu runs on when it runs.
@@ -248,6 +256,13 @@ pub fn bring_up<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId) -> Result<(), Errno>
 /// # Errors
 /// `NoMem` when there is none left.
 pub fn admit<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) -> Result<(), Errno> {
+    let (cpu, seat) = take_seat(hv, domain, vcpu)?;
+    vcpu.sched.set_seat(cpu, seat);
+    Ok(())
+}
+
+/// Takes a seat for a vcpu, asleep; it has it when it knows so.
+fn take_seat<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) -> Result<(CpuId, Seat), Errno> {
     let allowed = vcpu.sched.affinity.load(Ordering::Relaxed);
     let taken = |cpu: &CpuId| hv.cpu(*cpu).and_then(|c| c.plan.get()).map_or(SEATS, |p| p.lock().queue.taken());
     let cpu = hv.online_cpus().filter(|c| allowed >> c.0 & 1 != 0).min_by_key(taken).ok_or(Errno::NoMem)?;
@@ -258,24 +273,40 @@ pub fn admit<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>, vcpu: &Arc<Vc
     if let Some(place) = plan.occupants.get_mut(seat.index()) {
         *place = Some(Occupant { domain: domain.clone(), vcpu: vcpu.clone() });
     }
-    vcpu.sched.seat.store(u32::from(cpu.0) << 16 | seat.index() as u32, Ordering::Release);
-    Ok(())
+    Ok((cpu, seat))
+}
+
+/// Works on the plan in which the vcpu has its seat, which cannot move meanwhile. `None` if it has none.
+#[inline]
+fn at_seat<M: Machine, R>(
+    hv: &Hypervisor<M>,
+    vcpu: &Vcpu,
+    work: impl FnOnce(&mut Plan, CpuId, Seat) -> R,
+) -> Option<R> {
+    loop {
+        let (cpu, seat) = vcpu.sched.seat()?;
+        let mut plan = hv.cpu(cpu)?.plan.get()?.lock();
+        if vcpu.sched.seat() == Some((cpu, seat)) {
+            return Some(work(&mut plan, cpu, seat));
+        }
+    }
+}
+
+/// Empties a seat. What is returned is to be dropped when the plan is no longer locked: it may be the last reference.
+fn vacate<M: Machine>(hv: &Hypervisor<M>, plan: &mut Plan, cpu: CpuId, seat: Seat) -> Option<Occupant> {
+    if let Some(deadlines) = hv.cpu(cpu).and_then(|shared| shared.deadlines.get()) {
+        deadlines.lock().set(seat, NEVER);
+    }
+    plan.queue.quit(seat);
+    plan.occupants.get_mut(seat.index())?.take()
 }
 
 /// Takes a vcpu's seat away. It is paused and on no CPU ([`wait_until_off`]).
 pub fn dismiss<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
-    let Some((cpu, seat)) = vcpu.sched.seat() else { return };
-    let Some(shared) = hv.cpu(cpu) else { return };
-    vcpu.sched.seat.store(NO_SEAT, Ordering::Release);
-    if let Some(deadlines) = shared.deadlines.get() {
-        deadlines.lock().set(seat, NEVER);
-    }
-    let gone = shared.plan.get().and_then(|plan| {
-        let mut plan = plan.lock();
-        plan.queue.quit(seat);
-        plan.occupants.get_mut(seat.index())?.take()
+    let gone = at_seat(hv, vcpu, |plan, cpu, seat| {
+        vcpu.sched.seat.store(NO_SEAT, Ordering::Release);
+        vacate(hv, plan, cpu, seat)
     });
-    // The last reference to a domain may go here; not with the plan locked.
     drop(gone);
 }
 
@@ -284,24 +315,16 @@ pub fn dismiss<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
 /// # Errors
 /// `NoMem` when those have no seat left; the vcpu then stays where it is.
 pub fn reseat<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) -> Result<(), Errno> {
-    let allowed = vcpu.sched.affinity.load(Ordering::Relaxed);
-    let Some((old_cpu, old_seat)) = vcpu.sched.seat() else { return Ok(()) };
-    if allowed >> old_cpu.0 & 1 != 0 {
+    let is_allowed = |cpu: CpuId| vcpu.sched.affinity.load(Ordering::Relaxed) >> cpu.0 & 1 != 0;
+    if vcpu.sched.cpu().is_none_or(is_allowed) {
         return Ok(());
     }
-    admit(hv, domain, vcpu)?;
-    if let Some(shared) = hv.cpu(old_cpu) {
-        if let Some(deadlines) = shared.deadlines.get() {
-            deadlines.lock().set(old_seat, NEVER);
-        }
-        if let Some(plan) = shared.plan.get() {
-            let mut plan = plan.lock();
-            plan.queue.quit(old_seat);
-            if let Some(place) = plan.occupants.get_mut(old_seat.index()) {
-                *place = None;
-            }
-        }
-    }
+    let (new_cpu, new_seat) = take_seat(hv, domain, vcpu)?;
+    let gone = at_seat(hv, vcpu, |plan, cpu, seat| {
+        vcpu.sched.set_seat(new_cpu, new_seat);
+        vacate(hv, plan, cpu, seat)
+    });
+    drop(gone);
     timers::refresh(hv, vcpu);
     Ok(())
 }
@@ -313,10 +336,7 @@ pub fn set_share<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, share: Share) 
     // The cap is the domain's, so each vcpu has its part of it.
     let part = Share { cap: share.cap.div_ceil(count), ..share };
     for vcpu in domain.each_vcpu() {
-        let Some((cpu, seat)) = vcpu.sched.seat() else { continue };
-        if let Some(plan) = hv.cpu(cpu).and_then(|c| c.plan.get()) {
-            plan.lock().queue.set_share(seat, part);
-        }
+        at_seat(hv, vcpu, |plan, _, seat| plan.queue.set_share(seat, part));
     }
 }
 
@@ -351,25 +371,31 @@ pub fn unpause<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu, bits: u32) {
     if old & bits == 0 || old & !bits != 0 {
         return;
     }
-    let Some((cpu, seat)) = vcpu.sched.seat() else { return };
-    let Some(plan) = hv.cpu(cpu).and_then(|c| c.plan.get()) else { return };
-    let woken = plan.lock().queue.wake(seat);
+    let woken = at_seat(hv, vcpu, |plan, cpu, seat| {
+        let woken = plan.queue.wake(seat);
+        (woken, cpu, hv.cpu(cpu).is_some_and(|shared| balance::note(shared, &plan.queue)))
+    });
+    let Some((woken, cpu, is_crowded)) = woken else { return };
     if woken != Woken::Before {
         vcpu.sched.runstate.lock().enter(RUNSTATE_RUNNABLE, hv.now());
     }
     if woken == Woken::ChoiceDue {
         tell(hv, cpu, work::RESCHEDULE);
     }
+    if is_crowded {
+        balance::offer(hv, cpu, vcpu.sched.affinity.load(Ordering::Relaxed));
+    }
 }
 
 /// Sets reasons not to run. A vcpu that runs goes on until its CPU heard of it; [`wait_until_off`] waits for that.
 pub fn pause<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu, bits: u32) {
     vcpu.pauses.fetch_or(bits, Ordering::SeqCst);
-    if let Some((cpu, _)) = vcpu.sched.seat() {
-        // Its state may be on the CPU although it does not run there: the CPU may idle with it loaded.
-        if vcpu.slot.lock().is_none() {
-            tell(hv, cpu, work::RESCHEDULE);
-        }
+    // Its state may be on the CPU although it does not run there: the CPU may idle with it loaded. Where it has its seat is
+    // asked afterwards: if it has moved since, its new CPU saw that it is paused.
+    if vcpu.slot.lock().is_none()
+        && let Some(cpu) = vcpu.sched.cpu()
+    {
+        tell(hv, cpu, work::RESCHEDULE);
     }
 }
 

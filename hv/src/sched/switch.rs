@@ -1,6 +1,6 @@
 //! The running loop: from one vcpu to the next, and waiting while there is none.
 
-use super::{CpuShared, Occupant, run_queue::Choice, runstate, timers, work};
+use super::{CpuShared, Occupant, balance, run_queue::Choice, runstate, timers, work};
 use crate::{
     Hypervisor,
     caller::Current,
@@ -35,17 +35,23 @@ pub fn leave<M: Machine>(hv: &'static Hypervisor<M>, cpu: CpuId, current: &mut O
         match (choice.seat.is_some(), next) {
             (true, None) => stay(hv, current.as_mut(), now),
             (true, Some(next)) => {
-                let switched = switch(hv, cpu, current, regs, next, now);
-                // Who paused it after it was chosen, and before its state was taken, did not see that it runs.
-                let is_ready = current.as_ref().is_some_and(|c| c.vcpu.pauses.load(Ordering::SeqCst) == 0);
-                if !switched || !is_ready {
+                if !switch(hv, cpu, current, regs, next, now) {
                     shared.work.fetch_or(work::RESCHEDULE, Ordering::Relaxed);
                 }
             }
-            (false, _) => rest(hv, cpu, current, regs, now),
+            (false, _) => {
+                balance::begin_idling(hv, cpu);
+                rest(hv, cpu, current, regs, now);
+                if balance::take_over(hv, cpu) {
+                    shared.work.fetch_or(work::RESCHEDULE, Ordering::Relaxed);
+                }
+            }
         }
         timers::arm_next(hv, shared, choice.until, now);
         if shared.work.load(Ordering::SeqCst) != 0 {
+            if choice.seat.is_none() {
+                balance::end_idling(hv, cpu);
+            }
             continue;
         }
         if choice.seat.is_some() {
@@ -53,6 +59,7 @@ pub fn leave<M: Machine>(hv: &'static Hypervisor<M>, cpu: CpuId, current: &mut O
         }
         let since = hv.now();
         hv.machine.idle();
+        balance::end_idling(hv, cpu);
         let now = hv.now();
         shared.idle_time.fetch_add(now.saturating_sub(since), Ordering::Relaxed);
         if shared.armed.load(Ordering::Relaxed) <= now {
@@ -69,6 +76,7 @@ fn choose(shared: &CpuShared, current: Option<&Current>, now: u64, yields: bool)
         let occupant = occupants.get(seat.index()).and_then(Option::as_ref);
         occupant.is_some_and(|o| o.vcpu.pauses.load(Ordering::SeqCst) == 0)
     });
+    balance::note(shared, queue);
     let next = choice.seat.and_then(|seat| occupants.get(seat.index())?.as_ref());
     let next = next.filter(|o| current.is_none_or(|c| !Arc::ptr_eq(&c.vcpu, &o.vcpu)));
     Some((choice, next.cloned()))
@@ -94,7 +102,8 @@ fn rest<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId, current: &mut Option<Current
     }
 }
 
-/// Puts the vcpu that was on the CPU away and loads another. Not done if that one has no state, which pauses it.
+/// Puts the vcpu that was on the CPU away and loads another. Not done if that one was paused or moved since it was chosen,
+/// or has no state, which pauses it.
 fn switch<M: Machine>(
     hv: &Hypervisor<M>,
     cpu: CpuId,
@@ -108,6 +117,11 @@ fn switch<M: Machine>(
         vcpu.pauses.fetch_or(pause::DOWN, Ordering::SeqCst);
         return false;
     };
+    // Whoever saw the state in its slot could pause the vcpu, and move it; from here on they see that it runs.
+    if vcpu.pauses.load(Ordering::SeqCst) != 0 || vcpu.sched.cpu() != Some(cpu) {
+        *vcpu.slot.lock() = Some(state);
+        return false;
+    }
     if let Some(last) = current {
         stop(hv, &last.domain, &last.vcpu, &last.state, now);
     }

@@ -80,18 +80,26 @@ fn earliest(vcpu: &Vcpu) -> u64 {
 /// Enters the earliest of the vcpu's deadlines into its CPU's queue.
 #[inline]
 pub(super) fn refresh<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
-    let Some((cpu, seat)) = vcpu.sched.seat() else { return };
-    let Some((shared, deadlines)) = hv.cpu(cpu).and_then(|s| Some((s, s.deadlines.get()?))) else { return };
-    let first = {
-        let mut deadlines = deadlines.lock();
-        // Read under the lock, so that of two changes the later one sees both.
-        deadlines.set(seat, earliest(vcpu));
-        deadlines.first()
-    };
+    let Some((cpu, first)) = enter(hv, vcpu) else { return };
+    let Some(shared) = hv.cpu(cpu) else { return };
     if cpu == hv.machine.this_cpu() {
         arm(hv, shared, first, hv.now());
     } else if first < shared.armed.load(Ordering::Relaxed) {
         tell(hv, cpu, work::TIMER);
+    }
+}
+
+/// Does so, and returns the CPU and the earliest deadline there.
+fn enter<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) -> Option<(CpuId, u64)> {
+    loop {
+        let (cpu, seat) = vcpu.sched.seat()?;
+        let mut deadlines = hv.cpu(cpu)?.deadlines.get()?.lock();
+        // Who moves it says so first and then takes out what stands here.
+        if vcpu.sched.seat() == Some((cpu, seat)) {
+            // Read under the lock, so that of two changes the later one sees both.
+            deadlines.set(seat, earliest(vcpu));
+            return Some((cpu, deadlines.first()));
+        }
     }
 }
 
@@ -122,7 +130,7 @@ pub(super) fn expire<M: Machine>(hv: &'static Hypervisor<M>, cpu: CpuId, now: u6
         let occupant = plan.lock().occupants.get(seat.index()).cloned().flatten();
         if let Some(occupant) = occupant {
             fire(hv, &occupant.domain, &occupant.vcpu, now);
-            deadlines.lock().set(seat, earliest(&occupant.vcpu));
+            let _ = enter(hv, &occupant.vcpu);
         }
     }
 }

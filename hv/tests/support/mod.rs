@@ -154,6 +154,8 @@ pub(crate) fn boot(frames: usize) -> &'static Hypervisor<Fake> {
         FrameTable::new(leak(frames + IO_FRAMES, || AtomicU64::new(0)), leak(frames + IO_FRAMES, || AtomicU32::new(0)));
     table.keep(Mfn::new(0).unwrap(), OWN_FRAMES as u64);
     table.donate(Mfn::new(OWN_FRAMES as u64).unwrap(), (frames - OWN_FRAMES) as u64);
+    // Threads are CPUs, and there may be fewer real ones: who holds the lock must get one.
+    oxen_hv::lock::listen_while_waiting(std::thread::yield_now);
     for cpu in 0..CPUS {
         table.tlb.join(CpuId(cpu as u16));
     }
@@ -458,7 +460,12 @@ impl Clock for Fake {
 
     fn idle(&self) {
         self.peripherals.lock().unwrap().idles += 1;
+        std::thread::yield_now();
         self.time.fetch_add(self.idle_step.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+
+    fn relax(&self) {
+        std::thread::yield_now();
     }
 
     fn wall_clock_at_boot(&self) -> (u64, u32) {

@@ -121,7 +121,9 @@ pub(super) fn the_store_can_be_read_written_and_listed(lab: &Lab<'_>) -> Result<
 /// themselves: free memory is what it was.
 pub(super) fn a_thousand_guests_come_and_go_without_losing_a_frame(lab: &Lab<'_>) -> Result<Verdict> {
     const GUESTS: usize = 1000;
-    let mut prompt = Prompt::open(&lab.machine("")?)?;
+    let mut machine = lab.machine("")?;
+    machine.smp = 2;
+    let mut prompt = Prompt::open(&machine)?;
     // The first guests let dom0's own heap grow to what it needs.
     let cycle = ["xl create -p hello.cfg; xl destroy hello", "xl create hello.cfg; xl destroy hello"];
     let to_the_end = "xl create hello.cfg; xl wait hello";

@@ -115,6 +115,34 @@ impl RunQueue {
         self.lists.iter().any(|l| l.first != NONE)
     }
 
+    /// Whether somebody waits who is not the next to run at once: behind the one who runs, or behind another who waits.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        let waiting = self.lists.iter().filter(|l| l.first != NONE);
+        let several = self.lists.iter().any(|l| l.first != NONE && l.first != l.last);
+        several || waiting.count() + usize::from(self.running != NONE) > 1
+    }
+
+    /// The first of those who wait, in the order in which they would run, that `may`.
+    pub fn find_waiting(&self, mut may: impl FnMut(Seat) -> bool) -> Option<Seat> {
+        self.lists.iter().find_map(|list| {
+            let mut rest = *list;
+            core::iter::from_fn(|| rest.pop(&self.seats)).map(Seat).find(|&seat| may(seat))
+        })
+    }
+
+    /// Gives somebody who waits in another queue a seat here, where it waits with all that it has, if one is left.
+    pub fn move_from(&mut self, other: &mut Self, seat: Seat) -> Option<Seat> {
+        let entity = other.seats[seat.index()];
+        let Mode::Queued(class) = entity.mode else { return None };
+        let index = self.seats.iter().position(|e| e.mode == Mode::Empty)?;
+        other.quit(seat);
+        self.seats[index] = entity;
+        self.top = self.top.max(index + 1);
+        self.push(index as u16, class);
+        Some(Seat(index as u16))
+    }
+
     /// The seat that runs.
     #[inline]
     #[must_use]

@@ -1,0 +1,106 @@
+//! From CPUs where several want to run to CPUs where nobody does: who has nothing to do takes a vcpu that waits elsewhere.
+//!
+//! A CPU says that it idles before it looks elsewhere, and who wakes a vcpu looks for a CPU that idles after the vcpu is
+//! queued: one of the two sees the other.
+
+use super::{
+    CpuShared, Occupant, Plan,
+    deadlines::NEVER,
+    run_queue::{RunQueue, Seat},
+    tell, timers, work,
+};
+use crate::{
+    Hypervisor,
+    domain::vcpu::Vcpu,
+    lock,
+    machine::{CpuId, Machine},
+};
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+/// Says that this CPU has nothing to do.
+pub(super) fn begin_idling<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId) {
+    hv.idle_cpus.fetch_or(1 << cpu.0, Ordering::SeqCst);
+}
+
+/// Ends [`begin_idling`].
+pub(super) fn end_idling<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId) {
+    hv.idle_cpus.fetch_and(!(1 << cpu.0), Ordering::SeqCst);
+}
+
+/// Notes for others whether somebody waits who could run elsewhere, and says so. The plan is locked.
+#[inline]
+pub(super) fn note(shared: &CpuShared, queue: &RunQueue) -> bool {
+    let is_crowded = queue.is_crowded();
+    if shared.is_crowded.load(Ordering::Relaxed) != is_crowded {
+        shared.is_crowded.store(is_crowded, Ordering::SeqCst);
+    }
+    is_crowded
+}
+
+/// Lets a CPU that idles look for work, if one may run what now waits at `cpu`.
+#[inline]
+pub(super) fn offer<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId, affinity: u64) {
+    let idle = hv.idle_cpus.load(Ordering::SeqCst) & affinity & !(1 << cpu.0);
+    if idle != 0 {
+        tell(hv, CpuId(idle.trailing_zeros() as u16), work::RESCHEDULE);
+    }
+}
+
+/// Takes a vcpu that waits at another CPU and may run here, if there is one; says whether.
+pub(super) fn take_over<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId) -> bool {
+    let online = hv.frames.tlb.online();
+    // Each looks at its neighbours first, so that not all look at the same one.
+    let (before, after) = (online & ((1 << cpu.0) - 1), online & (u64::MAX << cpu.0 << 1));
+    [after, before].into_iter().any(|mut others| {
+        while others != 0 {
+            let other = CpuId(others.trailing_zeros() as u16);
+            others &= others - 1;
+            if take_from(hv, cpu, other) {
+                return true;
+            }
+        }
+        false
+    })
+}
+
+fn take_from<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId, other: CpuId) -> bool {
+    let (Some(shared), Some(from)) = (hv.cpu(cpu), hv.cpu(other)) else { return false };
+    if !from.is_crowded.load(Ordering::SeqCst) {
+        return false;
+    }
+    let (Some(here), Some(there)) = (shared.plan.get(), from.plan.get()) else { return false };
+    let moved = {
+        let (mut here, there) = lock::both((cpu.0.into(), here), (other.0.into(), there));
+        let Some(mut there) = there else { return false };
+        let moved = if note(from, &there.queue) { move_one(cpu, &mut here, &mut there) } else { None };
+        if let Some((deadlines, (_, old))) = from.deadlines.get().zip(moved.as_ref()) {
+            // As long as the plan is locked nobody else has the seat.
+            deadlines.lock().set(*old, NEVER);
+        }
+        moved
+    };
+    let Some((vcpu, _)) = moved else { return false };
+    timers::refresh(hv, &vcpu);
+    true
+}
+
+/// Moves the first that waits `there`, is wholly off its CPU and may run on `cpu`. Returns who, and its old seat.
+fn move_one(cpu: CpuId, here: &mut Plan, there: &mut Plan) -> Option<(Arc<Vcpu>, Seat)> {
+    let Plan { queue, occupants } = there;
+    let old = queue.find_waiting(|seat| {
+        let occupant = occupants.get(seat.index()).and_then(Option::as_ref);
+        occupant.is_some_and(|Occupant { vcpu, .. }| {
+            let is_off = vcpu.slot.try_lock().is_some_and(|slot| slot.is_some());
+            is_off
+                && vcpu.pauses.load(Ordering::SeqCst) == 0
+                && vcpu.sched.affinity.load(Ordering::Relaxed) >> cpu.0 & 1 != 0
+        })
+    })?;
+    let new = here.queue.move_from(queue, old)?;
+    let occupant = occupants.get_mut(old.index())?.take()?;
+    let vcpu = occupant.vcpu.clone();
+    vcpu.sched.set_seat(cpu, new);
+    *here.occupants.get_mut(new.index())? = Some(occupant);
+    Some((vcpu, old))
+}
