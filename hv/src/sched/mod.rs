@@ -2,7 +2,8 @@
 //!
 //! Every vcpu that was created has a seat at one CPU. It is ready when no bit of [`Vcpu::pauses`] is set; whoever clears
 //! the last bit wakes it, whoever sets one for a vcpu that runs tells its CPU. A vcpu's state is in its slot, or on the
-//! CPU of its seat and nowhere else. [`switch::leave`] is where a CPU decides.
+//! CPU of its seat and nowhere else. [`switch::leave`] is where a CPU decides; one without work looks at the others'
+//! (`balance`), and a seat moves only while both plans are locked.
 
 mod balance;
 pub mod clock;
