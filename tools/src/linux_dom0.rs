@@ -67,6 +67,9 @@ pub fn machine(
         machine.on_xen(xen);
     }
     machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=512M,max:512M");
+    // Where Xen leaves the FPU's registers to the next one who uses them, QEMU's TCG loses them now and then, and dom0's
+    // programs fail at random.
+    machine.append = machine.append.replace("spec-ctrl=no", "spec-ctrl=no,eager-fpu=1");
     machine.memory = 1024;
     let ramdisk = folder.join("linux-dom0.cpio");
     build::write(&ramdisk, &ramdisk_of(workspace, script, files)?)?;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
@@ -11,6 +12,9 @@ use crate::{build, debian, packages};
 /// The package that holds the hypervisor, and the file in it.
 const PACKAGE: &str = "xen-hypervisor-4.17-amd64";
 const FILE: &str = "boot/xen-4.17-amd64.gz";
+
+/// Held while it is unpacked: scenarios run side by side.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// Where real Xen's binary is: the given file, or for `xen` Debian's, which is fetched when it is not installed.
 ///
@@ -23,6 +27,7 @@ pub fn find(workspace: &Workspace, wanted: &Path) -> Result<PathBuf> {
         return Ok(packed);
     }
     let unpacked = workspace.out.join("xen/xen");
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let gzip = Command::new("gzip").arg("-dc").arg(&packed).output().context("cannot start gzip")?;
     build::write(&unpacked, &gzip.stdout)?;
     Ok(unpacked)

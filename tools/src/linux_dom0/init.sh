@@ -15,9 +15,17 @@ until xenstore-read / >/dev/null 2>&1; do usleep 50000; done
 xen-init-dom0 >/dev/null || echo "dom0: xen-init-dom0 failed"
 xenconsoled --pid-file=/run/xenconsoled.pid --log=guest --log-dir=/var/log/xen/console
 
-# create CONFIG...: creates a guest.
+# create CONFIG...: creates a guest, which stays when it has ended: what it said last would be lost with it.
 create() {
-    xl create -q "$@" || echo "dom0: no guest of $1"
+    xl create -q "$@" 'on_poweroff="preserve"' 'on_crash="preserve"' || echo "dom0: no guest of $1"
+}
+
+# has_ended NAME: whether a guest has shut down, has crashed, or is gone.
+has_ended() {
+    case $(xl list "$1" 2>/dev/null | awk 'NR == 2 { print $5 }') in
+    *[scd]* | '') true ;;
+    *) false ;;
+    esac
 }
 
 # show NAME: what a guest has said, its name before each line, as Oxen's own dom0 shows it.
@@ -25,12 +33,20 @@ show() {
     tr -d '\r' < /var/log/xen/console/guest-$1.log | sed "s/^/($1) /"
 }
 
-# finish NAME SECONDS: waits until a guest has ended, or ends it; shows what it said.
+# follow NAME: shows what a guest says while it says it, for one that is to be created.
+follow() {
+    mkfifo /var/log/xen/console/guest-$1.log
+    show $1 &
+}
+
+# finish NAME SECONDS: waits until a guest has ended and xenconsoled has its last words; buries it, shows what it said.
 finish() {
     local tries=$(($2 * 10))
-    while [ $tries -gt 0 ] && xl domid $1 >/dev/null 2>&1; do usleep 100000; tries=$((tries - 1)); done
-    if [ $tries = 0 ]; then echo "dom0: $1 did not end in $2 seconds"; xl destroy $1; fi
-    show $1
+    until has_ended $1 || [ $tries = 0 ]; do usleep 100000; tries=$((tries - 1)); done
+    [ $tries = 0 ] && echo "dom0: $1 did not end in $2 seconds"
+    usleep 300000
+    xl destroy $1
+    [ -p /var/log/xen/console/guest-$1.log ] || show $1
 }
 
 # until_said NAME TEXT SECONDS: waits for a guest to say something.
