@@ -42,6 +42,7 @@ scenarios! {
     load::processes_memory_signals_and_compilers_are_right_on_one_vcpu,
     network::two_linux_guests_exchange_100_mib_over_the_bridge_both_ways_at_once,
     toolstack::a_thousand_guests_come_and_go_without_losing_a_frame,
+    net::an_interface_that_is_detached_closes_on_both_ends,
     net::net_fetches_from_the_host_and_serves_it,
     net::two_guests_fetch_from_each_other_at_once,
     network::a_frontend_that_breaks_the_protocol_loses_only_its_own_interface,

@@ -109,3 +109,12 @@ pub(super) fn two_guests_fetch_from_each_other_at_once(lab: &Lab<'_>) -> Result<
     }
     Ok(Verdict::Passed)
 }
+
+/// An interface that is taken away closes on both ends, and the guest is told.
+pub(super) fn an_interface_that_is_detached_closes_on_both_ends(lab: &Lab<'_>) -> Result<Verdict> {
+    let script = "xl create net.cfg cmdline='ip=10.9.0.1/24'; expect net 'net: serving'; xl network-detach net 0; \
+        xl wait net; brctl show; poweroff";
+    let report = lab.script(script)?.says("(net) net: FAILED: the backend closed")?.lacks("does not let go")?;
+    report.lacks("vif1.0 ")?;
+    Ok(Verdict::Passed)
+}

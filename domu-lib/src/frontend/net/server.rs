@@ -55,21 +55,22 @@ pub(super) async fn operate(mut device: Device, queues: Rc<Queues>, ready: Sende
     };
     let mut server = Server { queues, ports, receiver, transmitter };
     let why = server.serve(&device).await.err().unwrap_or(NetError::Closed);
-    // Users need not wait for a backend that has to let go first.
-    server.queues.end(why);
     if !matches!(why, NetError::Store(_)) {
-        close(&mut device).await;
+        close(&mut device, &server.queues, why).await;
     }
+    server.queues.end(why);
     server.queues.release();
 }
 
 /// Goes through the states of an orderly end. The pages are given back after it.
-async fn close(device: &mut Device) {
+async fn close(device: &mut Device, queues: &Queues, why: NetError) {
     if device.publish(&[], XenbusState::Closing).await.is_err() {
         return;
     }
     let released = async {
         while let Ok(XenbusState::Connected) = device.peer().await {
+            // The users need not wait for a backend that has to let go first.
+            queues.end(why);
             if device.changed().await.is_err() {
                 break;
             }
