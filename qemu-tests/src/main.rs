@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         }
     };
     let (chosen, others): (Vec<_>, Vec<_>) =
-        scenarios::all().into_iter().partition(|scenario| scenario.name.contains(&args.filter));
+        scenarios::all().into_iter().partition(|scenario| scenario.is_meant_by(&args.filter));
     if args.list {
         for scenario in &chosen {
             println!("{}", scenario.name);

@@ -6,6 +6,7 @@ use oxen_tools::linux::{CMDLINE, Ramdisk};
 use oxen_tools::qemu::Machine;
 
 use super::linux::content;
+use super::soak;
 use crate::lab::{Lab, Report, Verdict};
 
 /// A guest of Debian's boot image, in a machine whose dom0 runs a script about it; `Err` where it cannot be had.
@@ -31,6 +32,11 @@ fn machine(lab: &Lab<'_>, script: &str, settings: &str) -> Result<Machine, Verdi
         anyhow::Ok(machine)
     };
     make().map_err(|error| Verdict::Skipped(format!("no stock kernel: {error:#}")))
+}
+
+/// Three boots, as `soak` does a hundred.
+pub(super) fn a_few_boots_of_debians_kernel_lose_nothing(lab: &Lab<'_>) -> Result<Verdict> {
+    soak::boots(lab, 3)
 }
 
 /// The numbers of a guest's `MemTotal`, in KiB, in the order in which it showed them.

@@ -15,6 +15,7 @@ mod linux;
 mod load;
 mod net;
 mod network;
+mod soak;
 mod toolstack;
 
 /// A guarantee and how it is tried.
@@ -24,6 +25,14 @@ pub struct Scenario {
     pub name: &'static str,
     /// Tries it.
     pub run: fn(&Lab<'_>) -> Result<Verdict>,
+}
+
+impl Scenario {
+    /// Whether a filter chooses it: by a part of the name, and the long ones only by the beginning of theirs.
+    #[must_use]
+    pub fn is_meant_by(&self, filter: &str) -> bool {
+        self.name.contains(filter) && (!self.name.starts_with("soak::") || filter.starts_with("soak"))
+    }
 }
 
 /// Names scenarios by their functions.
@@ -56,6 +65,9 @@ scenarios! {
     interop::debians_tools_create_guests_on_oxen,
     interop::hog_follows_its_target_on_real_xen,
     interop::the_probe_has_the_same_answers_on_real_xen,
+    soak::a_hundred_boots_of_debians_kernel_lose_nothing,
+    soak::eight_linux_guests_run_at_once_in_two_gib,
+    life::a_few_boots_of_debians_kernel_lose_nothing,
     life::a_guest_at_work_follows_its_memory_target_down_and_up,
     life::a_guest_starts_again_and_its_crash_is_explained,
     life::a_guests_vcpus_go_off_and_on_line,

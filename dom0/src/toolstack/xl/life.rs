@@ -11,6 +11,8 @@ use crate::toolstack::config::{self, GuestConfig};
 use crate::toolstack::ends::{self, End};
 use crate::toolstack::lifecycle::{self, Guest};
 
+/// How long a guest may take from its start to its end in `soak`, in nanoseconds.
+const SOAK_PATIENCE: u64 = 300 * time::SECOND;
 /// How long guests get to power off when they are asked to, in nanoseconds.
 const SHUTDOWN_PATIENCE: u64 = 60 * time::SECOND;
 
@@ -41,16 +43,25 @@ pub async fn create(mut call: Call) -> Outcome {
     if attach { consoles::show(&call.system, &guest, call.interactive).await } else { Ok(()) }
 }
 
-/// `soak`: what a guest took must all come back.
-pub async fn soak(call: Call) -> Outcome {
+/// `soak`: what a guest took must all come back. With a text each guest has to print it, and ends by itself.
+pub async fn soak(mut call: Call) -> Outcome {
+    let text = if call.args.len() == 3 { call.args.pop() } else { None };
     let (system, [count, name]) = call.exactly("soak")?;
     let count: u32 = count.parse().map_err(|_| usage("soak"))?;
     let mut before = None;
     for round in 0..count {
+        let begun = time::now();
         let guest = lifecycle::create(&system, configuration(&system, &name, &[])?).await?;
         lifecycle::unpause(guest.domain.get())?;
-        // Some rounds end a guest in the middle of its start, others let it run a little.
-        time::sleep(u64::from(round % 4) * 5 * time::MILLISECOND).await;
+        match &text {
+            Some(text) => {
+                run_through(&guest, text).await.map_err(|why| format!("round {}: {why}", round + 1))?;
+                let (took, free) = (time::now().saturating_sub(begun) / time::MILLISECOND, free_memory()?.0);
+                println!("round {}: {}.{:03} s, {free} pages free", round + 1, took / 1000, took % 1000);
+            }
+            // Some rounds end a guest in the middle of its start, others let it run a little.
+            None => time::sleep(u64::from(round % 4) * 5 * time::MILLISECOND).await,
+        }
         ends::destroy(&system, &guest).await;
         time::sleep(time::MILLISECOND).await;
         // The first rounds fill what is kept for the next guest: tables of windows, the heap.
@@ -64,6 +75,18 @@ pub async fn soak(call: Call) -> Outcome {
         Some(before) if after.0 < before.0 => Err(format!("the machine has lost {} pages", before.0 - after.0)),
         Some(before) if after.1 < before.1 => Err(format!("dom0 has lost {} pages", before.1 - after.1)),
         _ => Ok(()),
+    }
+}
+
+/// Waits for a guest's own end, which must be a clean one, and for what it has to print before.
+async fn run_through(guest: &Guest, text: &str) -> Outcome {
+    let end = task::timeout(SOAK_PATIENCE, guest.wait()).await;
+    let printed = String::from_utf8_lossy(&guest.console.history()).contains(text);
+    match end {
+        Ok(end) if end.is_clean() && printed => Ok(()),
+        Ok(end) if end.is_clean() => Err(format!("it has ended without printing `{text}`")),
+        Ok(end) => Err(format!("it has ended badly: {}", end.name())),
+        Err(_) => Err(format!("it has not ended in {} s", SOAK_PATIENCE / time::SECOND)),
     }
 }
 

@@ -95,7 +95,7 @@ verbs! {
     "xenstore-list" "PATH" "list the names below a node" xenstore::list;
     "xenstore-watch" "[-n COUNT] PATH..." "print paths as they change; any key ends it" xenstore::watch;
     "ls" "" "list the ramdisk's files and the disks" machine::files;
-    "soak" "COUNT FILE" "create, run and destroy a guest COUNT times and compare free memory" life::soak;
+    "soak" "COUNT FILE [TEXT]" "create, run and destroy a guest COUNT times and compare free memory (with TEXT it prints that and ends by itself)" life::soak;
     "sleep" "SECONDS" "wait" machine::sleep;
     "poweroff" "" "power the machine off" machine::poweroff;
     "help" "[COMMAND]" "show all commands" machine::help;

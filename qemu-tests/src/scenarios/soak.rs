@@ -1,0 +1,103 @@
+//! What takes long: many boots of stock Linux one after the other, and many guests at once. Run when they are named:
+//! `cargo xtask test soak`.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use oxen_tools::debian;
+use oxen_tools::linux::{CMDLINE, Ramdisk};
+use oxen_tools::qemu::Machine;
+
+use super::linux::content;
+use crate::lab::{Lab, Verdict};
+
+/// What a guest says when its first process runs.
+const REACHED: &str = "the first process runs";
+
+/// How long all of it may take: a boot is seconds on an idle machine, and minutes on a busy one.
+const LIMIT: Duration = Duration::from_secs(3 * 3600);
+
+/// A machine whose dom0 has Debian's kernel, unpacked, and a ramdisk, in a guest's configuration `linux.cfg`.
+fn machine(lab: &Lab<'_>, ramdisk: &Ramdisk<'_>, memory: u32, script: &str) -> Result<Machine, Verdict> {
+    let make = || {
+        let kernel = std::fs::read(debian::kernel(lab.workspace)?)?;
+        let ramdisk = ramdisk.build()?;
+        let config = format!(
+            "name = \"linux\"\nkernel = \"guests/linux\"\nramdisk = \"guests/initrd\"\ncmdline = \"{CMDLINE}\"\n\
+             memory = {memory}\n"
+        );
+        let mut machine = lab.machine("")?;
+        machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=192M");
+        machine.modules.first_mut().context("no dom0")?.args = "script=@script.xl debug-exit".to_owned();
+        let files: [(&str, &[u8]); 4] = [
+            ("linux.cfg", config.as_bytes()),
+            ("guests/linux", &kernel),
+            ("guests/initrd", &ramdisk),
+            ("script.xl", script.as_bytes()),
+        ];
+        lab.add(&mut machine, &files)?;
+        anyhow::Ok(machine)
+    };
+    make().map_err(|error| Verdict::Skipped(format!("no stock kernel: {error:#}")))
+}
+
+/// Boots the kernel so many times in one dom0, each time to its first process and to power-off; no page may be lost.
+pub(super) fn boots(lab: &Lab<'_>, count: u32) -> Result<Verdict> {
+    let ramdisk = Ramdisk::new(lab.workspace, "linux").script(&format!("echo '{REACHED}'"));
+    let script = format!("soak {count} linux.cfg '{REACHED}'; poweroff");
+    let mut machine = match machine(lab, &ramdisk, 128, &script) {
+        Ok(machine) => machine,
+        Err(verdict) => return Ok(verdict),
+    };
+    machine.memory = 512;
+    let report = lab.boot_within(&machine, LIMIT)?.succeeded()?;
+    let rounds = report.lines_with("round ").len();
+    ensure!(rounds == count as usize, "{rounds} rounds of {count} are reported");
+    report.says(&format!("{count} rounds: "))?;
+    Ok(Verdict::Passed)
+}
+
+pub(super) fn a_hundred_boots_of_debians_kernel_lose_nothing(lab: &Lab<'_>) -> Result<Verdict> {
+    boots(lab, 100)
+}
+
+/// Eight guests of 208 MiB beside dom0: each boots, and they work at the same time.
+pub(super) fn eight_linux_guests_run_at_once_in_two_gib(lab: &Lab<'_>) -> Result<Verdict> {
+    const GUESTS: u32 = 8;
+    const WORK: &str = "i=0; while [ $i -lt 200 ]; do busybox true; i=$((i+1)); done; \
+        dd if=/dev/urandom of=/tmp/a bs=64k count=64 2>/dev/null; gzip -c /tmp/a >/tmp/b; \
+        [ \"$(gunzip -c /tmp/b | md5sum)\" = \"$(md5sum </tmp/a)\" ] && echo \"worked:$i\"";
+    let each = |line: &dyn Fn(u32) -> String| (1..=GUESTS).map(|i| line(i) + "\n").collect::<String>();
+    let script = [
+        each(&|i| format!("xl create linux.cfg name=g{i}")),
+        each(&|i| format!("expect g{i} 'linux:/# ' 3600")),
+        "xl list\nxl info\n".to_owned(),
+        each(&|i| format!("send g{i} '{WORK}'")),
+        each(&|i| format!("expect g{i} 'worked:200' 3600")),
+        "xl list\n".to_owned(),
+        each(&|i| format!("xl shutdown g{i}")),
+        each(&|i| format!("xl wait g{i}")),
+        "xl list\npoweroff\n".to_owned(),
+    ];
+    let mut machine = match machine(lab, &Ramdisk::new(lab.workspace, "linux"), 208, &script.concat()) {
+        Ok(machine) => machine,
+        Err(verdict) => return Ok(verdict),
+    };
+    machine.memory = 2048;
+    let report = content(lab.boot_within(&machine, LIMIT)?.succeeded()?)?;
+    let ended = report.lines_with("has ended: poweroff").len();
+    ensure!(ended == GUESTS as usize, "{ended} guests powered off");
+    Ok(Verdict::Passed)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::scenarios::all;
+
+    #[test]
+    fn long_scenarios_run_only_when_they_are_named() {
+        let chosen = |filter: &str| all().iter().filter(|scenario| scenario.is_meant_by(filter)).count();
+        assert_eq!(chosen("soak"), 2);
+        assert_eq!(chosen(""), all().len() - 2);
+    }
+}
