@@ -2,8 +2,9 @@
 //! from the same kernels and the same configurations.
 
 use anyhow::{Result, ensure};
+use oxen_tools::linux::{self, Ramdisk};
 use oxen_tools::session::Exit;
-use oxen_tools::{disk, linux_dom0, xen};
+use oxen_tools::{debian, disk, linux_dom0, xen};
 
 use super::disks::with_pattern;
 use super::{guests, hypercalls};
@@ -125,4 +126,66 @@ pub(super) fn debians_tools_create_guests_on_oxen(lab: &Lab<'_>) -> Result<Verdi
         return report.fail("the file's sum is not shown");
     }
     Ok(Verdict::Passed)
+}
+
+/// What Debian's kernel says of its memory, again and again.
+const MEMORY: &str = "cd /sys/devices/system/xen_memory/xen_memory0/info\n\
+    while true; do echo \"linux: $(grep MemTotal /proc/meminfo) current $(cat current_kb)\"; sleep 1; done";
+
+/// Debian's kernel gives memory back and takes it again by `xl mem-set`: `xl list` and the kernel's own totals are, to
+/// the KiB, what they are on real Xen.
+pub(super) fn linux_follows_its_target_as_on_real_xen(lab: &Lab<'_>) -> Result<Verdict> {
+    let made = debian::vmlinuz(lab.workspace)
+        .and_then(|kernel| Ok((std::fs::read(kernel)?, Ramdisk::new(lab.workspace, "linux").script(MEMORY).build()?)));
+    let (kernel, ramdisk) = match made {
+        Ok(made) => made,
+        Err(error) => return Ok(Verdict::Skipped(format!("no stock kernel: {error:#}"))),
+    };
+    let config = format!(
+        "name = \"linux\"\nkernel = \"guests/linux\"\nramdisk = \"guests/initrd\"\nmemory = 256\ncmdline = \"{}\"\n",
+        linux::CMDLINE
+    );
+    let files: [(&str, &[u8]); 3] =
+        [("linux.cfg", config.as_bytes()), ("guests/linux", &kernel), ("guests/initrd", &ramdisk)];
+    let script = "step() { until_said linux \"current $1\" 60; sleep 2; xl list linux; }\n\
+        create linux.cfg; step 262144; xl mem-set linux 128m; step 131072\n\
+        show linux; : > /var/log/xen/console/guest-linux.log; xl mem-set linux 256m; step 262144; show linux; xl destroy linux";
+    let xens = boot!(lab, true, script, &files).lacks("did not say")?;
+    let script = "xl create linux.cfg; expect linux 'current 262144' 60; sleep 2; xl list linux; xl mem-set linux 128; \
+        expect linux 'current 131072' 60; sleep 2; xl list linux; xl mem-set linux 256; expect linux 'current 262144' 60; \
+        sleep 2; xl list linux; xl destroy linux; xl console linux; poweroff";
+    let mut machine = lab.machine(script)?;
+    machine.memory = 1024;
+    machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=384M");
+    lab.add(&mut machine, &files)?;
+    let ours = lab.boot(&machine)?.succeeded()?;
+    let (xens, ours) = (Memory::of(&xens), Memory::of(&ours));
+    ensure!(xens.listed == [256, 128, 256], "real Xen lists {:?}", xens.listed);
+    ensure!(xens == ours, "real Xen: {xens:?}; Oxen: {ours:?}");
+    Ok(Verdict::Passed)
+}
+
+/// What was seen of a guest's memory.
+#[derive(Debug, PartialEq, Eq)]
+struct Memory {
+    /// By `xl list`, in MiB.
+    listed: Vec<u64>,
+    /// By the guest: what it has, without what its kernel keeps, where the target is 256 and 128 MiB; in KiB.
+    totals: [Option<u64>; 2],
+}
+
+impl Memory {
+    fn of(report: &Report) -> Self {
+        let listed = report.transcript().lines().filter(|line| line.starts_with("linux  "));
+        // The last of its lines: those before may stand for the way there.
+        let total = |current: &str| {
+            let said = report.lines_with(current);
+            let line = said.iter().rev().find(|line| line.contains("linux: MemTotal"))?;
+            line.split_once("MemTotal:")?.1.split_whitespace().next()?.parse().ok()
+        };
+        Self {
+            listed: listed.filter_map(|line| guests::memory_of(line).ok()).collect(),
+            totals: [total("current 262144"), total("current 131072")],
+        }
+    }
 }

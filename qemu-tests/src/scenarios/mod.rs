@@ -63,6 +63,7 @@ scenarios! {
     interop::hello_mmu_and_bench_run_on_real_xen,
     interop::net_talks_through_linuxs_backend,
     interop::debians_tools_create_guests_on_oxen,
+    interop::linux_follows_its_target_as_on_real_xen,
     interop::hog_follows_its_target_on_real_xen,
     interop::the_probe_has_the_same_answers_on_real_xen,
     soak::a_hundred_boots_of_debians_kernel_lose_nothing,
