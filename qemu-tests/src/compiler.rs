@@ -60,7 +60,11 @@ fn libraries_32(lab: &Lab<'_>, compiler: &Path) -> Result<Vec<String>> {
     for folder in folders {
         args.extend([format!("-B{}/", folder.display()), format!("-L{}", folder.display())]);
     }
-    args.extend(["-isystem".to_owned(), libc.join("usr/include/x86_64-linux-gnu").display().to_string()]);
+    // What differs between the two modes, then what the 64-bit headers have in a folder of their own.
+    let headers = "usr/include/x86_64-linux-gnu";
+    for folder in [libc.join(headers), Path::new("/").join(headers)] {
+        args.extend(["-isystem".to_owned(), folder.display().to_string()]);
+    }
     Ok(args)
 }
 

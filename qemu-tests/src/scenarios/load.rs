@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use oxen_tools::linux::{CMDLINE, Ramdisk};
+use oxen_tools::linux::Ramdisk;
 
-use super::linux::{content, linux};
+use super::linux::{content, linux, with_guests};
 use crate::compiler;
 use crate::lab::{Lab, Verdict};
 
@@ -49,19 +49,11 @@ fn is_right(lab: &Lab<'_>, vcpus: u32, cpu: Option<&str>) -> Result<Verdict> {
         Ok(linux) => linux,
         Err(verdict) => return Ok(verdict),
     };
-    let config = format!(
-        "name = \"load\"\nkernel = \"guests/linux\"\nramdisk = \"guests/initrd\"\nmemory = 256\nvcpus = {vcpus}\n\
-         cmdline = \"{CMDLINE}\"\n"
-    );
-    let mut machine = lab.machine("xl create load.cfg; xl wait load; poweroff")?;
-    machine.memory = 1024;
-    machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=384M");
+    let lines = format!("memory = 256\nvcpus = {vcpus}");
+    let mut machine = with_guests(lab, &linux, "xl create load.cfg; xl wait load; poweroff", &[("load", &lines)])?;
     if let Some(cpu) = cpu {
         cpu.clone_into(&mut machine.cpu);
     }
-    let kernel = std::fs::read(linux.kernel)?;
-    let files = [("load.cfg", config.as_bytes()), ("guests/linux", &kernel), ("guests/initrd", &linux.ramdisk)];
-    lab.add(&mut machine, &files)?;
     let report = content(lab.boot_within(&machine, LIMIT)?.succeeded()?)?.lacks("WRONG")?;
     report.says_in_order(&[
         &format!("load: {vcpus} cpus"),
