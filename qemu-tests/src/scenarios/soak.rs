@@ -1,5 +1,5 @@
-//! What takes long: many boots of stock Linux one after the other, and many guests at once. Run when they are named:
-//! `cargo xtask test soak`.
+//! What takes long: many boots of stock Linux one after the other, many guests at once, a minute of traffic. Run when
+//! they are named: `cargo xtask test soak`.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use oxen_tools::linux::{CMDLINE, Ramdisk};
 use oxen_tools::qemu::Machine;
 
 use super::linux::content;
+use super::network;
 use crate::lab::{Lab, Verdict};
 
 /// What a guest says when its first process runs.
@@ -90,6 +91,10 @@ pub(super) fn eight_linux_guests_run_at_once_in_two_gib(lab: &Lab<'_>) -> Result
     Ok(Verdict::Passed)
 }
 
+pub(super) fn two_linux_guests_of_two_vcpus_exchange_for_a_minute(lab: &Lab<'_>) -> Result<Verdict> {
+    network::exchange(lab, 60, 2)
+}
+
 #[cfg(test)]
 mod tests {
     use crate::scenarios::all;
@@ -97,7 +102,7 @@ mod tests {
     #[test]
     fn long_scenarios_run_only_when_they_are_named() {
         let chosen = |filter: &str| all().iter().filter(|scenario| scenario.is_meant_by(filter)).count();
-        assert_eq!(chosen("soak"), 2);
+        assert_eq!(chosen("soak"), 3);
         assert_eq!(chosen(""), all().len() - 2);
     }
 }
