@@ -5,6 +5,7 @@
 //! others nothing. Checksums and segments that a sender left to others are left to the receiver where it can take
 //! them, and done only when it takes the frame where it cannot.
 
+pub mod buffer;
 pub mod packet;
 mod segment;
 mod show;
@@ -19,6 +20,7 @@ use core::cell::{Cell, RefCell};
 
 use oxen_domu_lib::sync::Notify;
 
+pub use buffer::Buffer;
 pub use oxen_domu_lib::packet::{ETHERNET_HEADER, Network};
 pub use packet::{Checksum, LONGEST, Mac, Malformed, Offload, Packet, Segmentation};
 pub use show::{AddressView, PortView};
@@ -82,7 +84,7 @@ impl Queue {
         if !self.open.get() {
             return false;
         }
-        let room = self.frames.borrow().len() < MOST_FRAMES && self.bytes.get() + packet.bytes.len() <= most;
+        let room = self.frames.borrow().len() < MOST_FRAMES && self.bytes.get() + packet.bytes.footprint() <= most;
         if !room {
             count(&self.counts.dropped, 1);
         }
@@ -90,7 +92,7 @@ impl Queue {
     }
 
     fn put(&self, packet: Packet) {
-        self.bytes.set(self.bytes.get() + packet.bytes.len());
+        self.bytes.set(self.bytes.get() + packet.bytes.footprint());
         self.frames.borrow_mut().push_back(packet);
         self.arrived.notify();
     }
@@ -101,7 +103,7 @@ impl Queue {
                 return Some(packet);
             }
             let packet = self.frames.borrow_mut().pop_front()?;
-            self.bytes.set(self.bytes.get() - packet.bytes.len());
+            self.bytes.set(self.bytes.get() - packet.bytes.footprint());
             if packet.suits(self.offload.get()) {
                 return Some(packet);
             }

@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use super::buffer::Buffer;
+
 use oxen_domu_lib::packet::{ETHERNET_HEADER, Headers, Network, Sum, Transport, put16};
 
 /// Longest frame that is carried: what the 16-bit lengths of network frontends can say.
@@ -10,10 +12,16 @@ pub const LONGEST: usize = 0xffff;
 const MOST_SEGMENTS: usize = 2048;
 
 /// The address of an interface.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
+    /// As a number, which is compared faster than six bytes are.
+    const fn number(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+    }
+
     /// Reads the usual notation: six pairs of hexadecimal digits, parted by colons.
     pub fn parse(text: &str) -> Option<Self> {
         let mut pairs = text.split(':');
@@ -28,6 +36,18 @@ impl Mac {
     /// Whether it means a group of interfaces, or all of them.
     pub const fn is_group(self) -> bool {
         self.0[0] & 1 != 0
+    }
+}
+
+impl Ord for Mac {
+    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+        self.number().cmp(&other.number())
+    }
+}
+
+impl PartialOrd for Mac {
+    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -105,7 +125,7 @@ impl Offload {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// The frame.
-    pub bytes: Vec<u8>,
+    pub bytes: Buffer,
     /// What is known of its checksum.
     pub checksum: Checksum,
     /// How to cut it, where it is too long for a wire.
@@ -114,8 +134,8 @@ pub struct Packet {
 
 impl Packet {
     /// A frame as it is on a wire.
-    pub const fn plain(bytes: Vec<u8>) -> Self {
-        Self { bytes, checksum: Checksum::Complete, segmentation: None }
+    pub fn plain(bytes: impl Into<Buffer>) -> Self {
+        Self { bytes: bytes.into(), checksum: Checksum::Complete, segmentation: None }
     }
 
     fn address(&self, at: usize) -> Mac {

@@ -51,7 +51,7 @@ impl Cut<'_> {
                 && let Ok(start) = u16::try_from(self.headers.transport_at)
             {
                 let checksum = Checksum::Partial { start, offset: 16 };
-                segments.push(Packet { bytes, checksum, segmentation: None });
+                segments.push(Packet { bytes: bytes.into(), checksum, segmentation: None });
             }
         }
         segments

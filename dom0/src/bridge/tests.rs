@@ -237,7 +237,7 @@ proptest! {
         let network = if v6 { Network::V6 } else { Network::V4 };
         if real {
             // Headers that are nearly right reach further.
-            for (to, from) in bytes.iter_mut().zip(tcp(network, &[]).bytes) {
+            for (to, from) in bytes.iter_mut().zip(tcp(network, &[]).bytes.to_vec()) {
                 if *to % 8 != 0 {
                     *to = from;
                 }

@@ -9,7 +9,6 @@ use oxen_abi::io::netif::{
     XEN_NETIF_GSO_TYPE_TCPV6,
 };
 use oxen_domu_lib::grant::{self, Copy};
-use oxen_domu_lib::memory::PAGE_SIZE;
 use oxen_ring::{BackRing, Overrun};
 use zerocopy::IntoBytes;
 
@@ -32,7 +31,7 @@ pub struct Receiver {
 
 /// Slots that a frame takes.
 fn slots(packet: &Packet) -> usize {
-    packet.bytes.len().div_ceil(PAGE_SIZE) + usize::from(packet.segmentation.is_some())
+    packet.bytes.piece_count() + usize::from(packet.segmentation.is_some())
 }
 
 impl Receiver {
@@ -84,8 +83,8 @@ impl Receiver {
     fn answer(&self, ring: &mut ReceiveRing<'_>, good: &[bool]) {
         let mut slots = self.pages.iter().zip(good);
         for packet in &self.frames {
-            let count = packet.bytes.len().div_ceil(PAGE_SIZE);
-            for (index, piece) in packet.bytes.chunks(PAGE_SIZE).enumerate() {
+            let count = packet.bytes.piece_count();
+            for (index, piece) in packet.bytes.pieces().enumerate() {
                 let Some((page, &good)) = slots.next() else { return };
                 let more = if index + 1 == count { 0 } else { NETRXF_MORE_DATA };
                 let first = if index == 0 { first_flags(packet) } else { 0 };
@@ -132,7 +131,7 @@ fn put(domain: DomId, frames: &[Packet], pages: &[NetifRxRequest]) -> Vec<bool> 
     let mut ends = Vec::with_capacity(pages.len());
     let mut rest = pages.iter();
     for packet in frames {
-        for (index, piece) in packet.bytes.chunks(PAGE_SIZE).enumerate() {
+        for (index, piece) in packet.bytes.pieces().enumerate() {
             let Some(page) = rest.next() else { break };
             Copy::put(&mut copies, piece, (domain, page.gref, 0));
             ends.push(copies.len());

@@ -5,10 +5,11 @@ use alloc::vec::Vec;
 use oxen_abi::domid::DomId;
 use oxen_abi::io::netif::{NETIF_RSP_ERROR, NETIF_RSP_NULL, NETIF_RSP_OKAY, NetifTxRequest, NetifTxResponse};
 use oxen_domu_lib::grant::{self, Copy};
+use oxen_domu_lib::memory::PAGE_SIZE;
 
 use super::rate::Budget;
 use super::slots::{self, Broken, Chain, Claim, Frame, TransmitRing};
-use crate::bridge::{BridgePort, Checksum, Packet};
+use crate::bridge::{BridgePort, Buffer, Checksum, Packet};
 
 /// Bytes that are fetched at a time.
 const BATCH: usize = 512 << 10;
@@ -76,24 +77,32 @@ impl Transmitter {
     }
 }
 
-/// Room for a frame, if there is memory.
-fn room(frame: Frame) -> Option<Packet> {
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(frame.length).ok()?;
-    bytes.resize(frame.length, 0);
-    Some(Packet::plain(bytes))
+/// Room for a frame, if there is memory: the second piece lies in its page as it does in the guest's, and with it those
+/// that go on where others end.
+fn room(frame: Frame, pieces: &[NetifTxRequest]) -> Option<Packet> {
+    let start = match pieces {
+        [first, second, ..] => (usize::from(second.offset) + PAGE_SIZE).saturating_sub(first.size.into()),
+        _ => 0,
+    };
+    Buffer::zeroed(frame.length, start).map(Packet::plain)
 }
 
 /// Fetches the frames of all chains; none where a chain makes up no frame or the guest's grants do not hold.
 fn fetch(domain: DomId, chains: &[Chain], pieces: &[NetifTxRequest]) -> Vec<Option<Packet>> {
-    let mut packets: Vec<Option<Packet>> = chains.iter().map(|chain| chain.frame.and_then(room)).collect();
+    let mut left = pieces;
+    let empty = |chain: &Chain| {
+        let (mine, others) = left.split_at_checked(chain.pieces)?;
+        left = others;
+        room(chain.frame?, mine)
+    };
+    let mut packets: Vec<Option<Packet>> = chains.iter().map(empty).collect();
     let mut copies: Vec<Copy<'_>> = Vec::with_capacity(pieces.len() * 2);
     let mut ends = Vec::with_capacity(chains.len());
     let mut rest = pieces;
     for (chain, packet) in chains.iter().zip(&mut packets) {
         let (mine, others) = rest.split_at_checked(chain.pieces).unwrap_or_default();
         rest = others;
-        let mut room = packet.as_mut().map(|packet| packet.bytes.as_mut_slice()).unwrap_or_default();
+        let mut room = packet.as_mut().map(|packet| &mut *packet.bytes).unwrap_or_default();
         for piece in mine {
             // Judged: the pieces of a frame are as long as the frame.
             let Some((into, left)) = room.split_at_mut_checked(piece.size.into()) else { break };

@@ -84,7 +84,7 @@ impl Header {
             _ => return None,
         };
         let segmentation = network.map(|network| Segmentation { network, size: self.segment_size });
-        (bytes.len() >= ETHERNET_HEADER).then_some(Packet { bytes, checksum, segmentation })
+        (bytes.len() >= ETHERNET_HEADER).then_some(Packet { bytes: bytes.into(), checksum, segmentation })
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
     fn frame(segmentation: Option<Segmentation>) -> Packet {
         let mut bytes = alloc::vec![7; 3000];
         bytes[34 + 12] = 0x80;
-        Packet { bytes, checksum: Checksum::Partial { start: 34, offset: 16 }, segmentation }
+        Packet { bytes: bytes.into(), checksum: Checksum::Partial { start: 34, offset: 16 }, segmentation }
     }
 
     #[test]
@@ -111,7 +111,7 @@ mod tests {
         for segmentation in [None, cut(Network::V4), cut(Network::V6)] {
             let sent = frame(segmentation);
             let header = Header::parse(Header::of(&sent).bytes());
-            assert_eq!(header.packet(sent.bytes.clone()), Some(sent));
+            assert_eq!(header.packet(sent.bytes.to_vec()), Some(sent));
         }
         let valid = Header { flags: DATA_VALID, segment: SEGMENT_ECN, ..Header::default() };
         let packet = valid.packet(alloc::vec![0; 60]).unwrap();
