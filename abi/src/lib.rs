@@ -34,6 +34,7 @@ macro_rules! abi_consts {
 }
 
 pub mod callback;
+mod command;
 pub mod console_io;
 pub mod domctl;
 pub mod domid;

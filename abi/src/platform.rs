@@ -1,7 +1,6 @@
 //! What the control domain does to the platform: clock, sleep states, firmware, processors (`platform.h`).
 
-use crate::domctl::{union_get, union_set};
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use zerocopy::{Immutable, IntoBytes};
 
 /// The one version of [`PlatformOp`] the hypervisor speaks.
 pub const XENPF_INTERFACE_VERSION: u32 = 0x0300_0001;
@@ -182,15 +181,6 @@ impl PlatformOp {
         call.set(command);
         call
     }
-
-    /// The command's structure. `T` fits by construction: the size is checked when this is compiled.
-    #[must_use]
-    pub fn get<T: FromBytes>(&self) -> T {
-        union_get(&self.u)
-    }
-
-    /// Replaces the command's structure.
-    pub fn set<T: IntoBytes + Immutable>(&mut self, command: &T) {
-        union_set(&mut self.u, command);
-    }
 }
+
+crate::command::impl_command!(PlatformOp);

@@ -1,8 +1,8 @@
 //! What the control domain does to the machine (`sysctl.h`, interface version 0x15).
 
-use crate::domctl::{XenctlBitmap, union_get, union_set};
+use crate::domctl::XenctlBitmap;
 use crate::domid::DomId;
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use zerocopy::{Immutable, IntoBytes};
 
 /// The one version of [`Sysctl`] the hypervisor speaks.
 pub const XEN_SYSCTL_INTERFACE_VERSION: u32 = 0x15;
@@ -351,15 +351,6 @@ impl Sysctl {
         call.set(command);
         call
     }
-
-    /// The command's structure. `T` fits by construction: the size is checked when this is compiled.
-    #[must_use]
-    pub fn get<T: FromBytes>(&self) -> T {
-        union_get(&self.u)
-    }
-
-    /// Replaces the command's structure.
-    pub fn set<T: IntoBytes + Immutable>(&mut self, command: &T) {
-        union_set(&mut self.u, command);
-    }
 }
+
+crate::command::impl_command!(Sysctl);

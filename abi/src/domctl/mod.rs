@@ -9,7 +9,7 @@ pub use resources::*;
 pub use vcpu::*;
 
 use crate::domid::DomId;
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use zerocopy::{Immutable, IntoBytes};
 
 /// The one version of [`Domctl`] the hypervisor speaks.
 pub const XEN_DOMCTL_INTERFACE_VERSION: u32 = 0x15;
@@ -124,28 +124,6 @@ impl Domctl {
         call.set(command);
         call
     }
-
-    /// The command's structure. `T` fits by construction: the size is checked when this is compiled.
-    #[must_use]
-    pub fn get<T: FromBytes>(&self) -> T {
-        union_get(&self.u)
-    }
-
-    /// Replaces the command's structure.
-    pub fn set<T: IntoBytes + Immutable>(&mut self, command: &T) {
-        union_set(&mut self.u, command);
-    }
 }
 
-/// Reads a member of a 128-byte union.
-pub(crate) fn union_get<T: FromBytes>(u: &[u8; 128]) -> T {
-    const { assert!(size_of::<T>() <= 128) };
-    T::read_from_prefix(u).map_or_else(|_| T::new_zeroed(), |(member, _)| member)
-}
-
-/// Writes a member of a 128-byte union.
-pub(crate) fn union_set<T: IntoBytes + Immutable>(u: &mut [u8; 128], member: &T) {
-    const { assert!(size_of::<T>() <= 128) };
-    // Cannot fail: the assertion above holds.
-    let _ = member.write_to_prefix(u);
-}
+crate::command::impl_command!(Domctl);

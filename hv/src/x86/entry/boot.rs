@@ -5,6 +5,8 @@
 //! direct map, and the image at its link address; `memory::tables` replaces them.
 
 use super::super::percpu::STACK_BYTES;
+use super::super::smp;
+use super::secondary::START_PAGE;
 use core::arch::global_asm;
 use oxen_hv::layout::IMAGE_START;
 
@@ -15,6 +17,7 @@ const MULTIBOOT2_MAGIC: u32 = 0xe852_50d6;
 
 global_asm!(
     include_str!("boot.s"),
+    include_str!("secondary.s"),
     mb1_magic = const MULTIBOOT1_MAGIC,
     mb1_flags = const MULTIBOOT1_FLAGS,
     mb2_magic = const MULTIBOOT2_MAGIC,
@@ -22,5 +25,8 @@ global_asm!(
     stack_bytes = const STACK_BYTES,
     stack_top = const super::super::percpu::BLOCK_OFFSET,
     start = sym crate::start,
+    page = const START_PAGE,
+    secondary_stack = sym smp::STARTING_STACK,
+    secondary_start = sym smp::start,
     options(att_syntax)
 );

@@ -1,5 +1,28 @@
 # From the boot loader to Rust; see boot.rs.
 
+    # From protected mode without paging to long mode on the boot tables; a far jump to 64-bit code is to follow.
+    .macro  enable_paging
+    movl    $0x20, %eax                     # CR4: PAE
+    movl    %eax, %cr4
+    movl    $(early_l4 - {offset}), %eax
+    movl    %eax, %cr3
+    movl    $0xc0000080, %ecx               # EFER: LME, NXE, SCE
+    rdmsr
+    orl     $0x901, %eax
+    wrmsr
+    movl    $0x80010033, %eax               # CR0: PG, WP, NE, ET, MP, PE
+    movl    %eax, %cr0
+    .endm
+
+    .macro  clear_selectors
+    xorl    %eax, %eax
+    movl    %eax, %ds
+    movl    %eax, %es
+    movl    %eax, %fs
+    movl    %eax, %gs
+    movl    %eax, %ss
+    .endm
+
     .section .boot.header, "ax", @progbits
     .balign 8
 multiboot1_header:
@@ -66,16 +89,7 @@ boot_entry:
     decl    %ecx
     jnz     1b
 
-    movl    $0x20, %eax                     # CR4: PAE
-    movl    %eax, %cr4
-    movl    $(early_l4 - {offset}), %eax
-    movl    %eax, %cr3
-    movl    $0xc0000080, %ecx               # EFER: LME, NXE, SCE
-    rdmsr
-    orl     $0x901, %eax
-    wrmsr
-    movl    $0x80010033, %eax               # CR0: PG, WP, NE, ET, MP, PE
-    movl    %eax, %cr0
+    enable_paging
     lgdt    early_gdt_pointer - {offset}
     ljmp    $0x08, $(.Llong_mode - {offset})
 
@@ -97,12 +111,7 @@ boot_entry:
     movabsq $.Lhigh, %rax
     jmpq    *%rax
 .Lhigh:
-    xorl    %eax, %eax
-    movl    %eax, %ds
-    movl    %eax, %es
-    movl    %eax, %fs
-    movl    %eax, %gs
-    movl    %eax, %ss
+    clear_selectors
     leaq    boot_cpu_stack + {stack_top}(%rip), %rsp
     movl    %ebp, %edi
     xorl    %ebp, %ebp

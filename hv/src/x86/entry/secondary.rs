@@ -1,22 +1,10 @@
 //! The first instructions of every CPU but the boot CPU: real mode, long mode on the hypervisor's own root, Rust.
 //!
 //! A CPU that starts finds them at a page below 1 MiB (Intel SDM vol. 3A, 9.4.3); they are copied there for that long.
-
-use super::super::smp;
-use core::arch::global_asm;
-use oxen_hv::layout::IMAGE_START;
+//! `boot` assembles them, with what they share with the boot CPU's.
 
 /// The page that CPUs start at: below 1 MiB, named by its number in the start-up interrupt.
 pub(crate) const START_PAGE: u64 = 0x8000;
-
-global_asm!(
-    include_str!("secondary.s"),
-    page = const START_PAGE,
-    offset = const IMAGE_START,
-    stack = sym smp::STARTING_STACK,
-    start = sym smp::start,
-    options(att_syntax)
-);
 
 unsafe extern "C" {
     safe static trampoline_start: u8;

@@ -16,16 +16,7 @@ trampoline_start:
 
     .code32
 .Lprotected:
-    movl    $0x20, %eax                     # CR4: PAE
-    movl    %eax, %cr4
-    movl    $(early_l4 - {offset}), %eax
-    movl    %eax, %cr3
-    movl    $0xc0000080, %ecx               # EFER: LME, NXE, SCE
-    rdmsr
-    orl     $0x901, %eax
-    wrmsr
-    movl    $0x80010033, %eax               # CR0: PG, WP, NE, ET, MP, PE
-    movl    %eax, %cr0
+    enable_paging
     ljmp    $0x10, $({page} + .Llong - trampoline_start)
 
     .code64
@@ -46,14 +37,9 @@ trampoline_end:
     .section .entry.text, "ax", @progbits
     .balign 16
 .Lhigh_secondary:
-    xorl    %eax, %eax
-    movl    %eax, %ds
-    movl    %eax, %es
-    movl    %eax, %fs
-    movl    %eax, %gs
-    movl    %eax, %ss
-    movq    {stack}(%rip), %rsp
+    clear_selectors
+    movq    {secondary_stack}(%rip), %rsp
     xorl    %ebp, %ebp
-    call    {start}
+    call    {secondary_start}
     ud2
     .text
