@@ -20,13 +20,20 @@ pub fn listen_while_waiting(listen: fn()) {
 }
 
 impl spin::RelaxStrategy for Attentive {
-    #[inline]
+    #[inline(always)]
     fn relax() {
-        if let Some(listen) = LISTEN.get() {
-            listen();
-        }
-        core::hint::spin_loop();
+        attend();
     }
+}
+
+/// One turn of waiting; out of line, as locks are nearly always free.
+#[cold]
+#[inline(never)]
+fn attend() {
+    if let Some(listen) = LISTEN.get() {
+        listen();
+    }
+    core::hint::spin_loop();
 }
 
 /// Takes the locks of two owners in the order of their ranks, once only if they are the same.

@@ -267,14 +267,22 @@ pub(super) fn vcpus_in<M: Machine>(caller: &Caller<'_, M>, bitmap: u64) -> Resul
     Ok(if bits & !(1 << (caller.vcpu.id & 31)) == 0 { Cpus::Local } else { Cpus::Domain })
 }
 
-/// Flushes one page or everything.
-#[inline]
+/// Flushes one page or everything. A page of this CPU's own is what guests ask for most.
+#[inline(always)]
 pub(super) fn flush<M: Machine>(caller: &Caller<'_, M>, cpus: Cpus, va: Option<GuestAddr>) {
+    match va {
+        Some(va) if !va.is_guest_range(1) => {}
+        Some(va) if cpus == Cpus::Local => caller.hv.machine.invalidate(va),
+        va => flush_more(caller, cpus, va),
+    }
+}
+
+#[inline(never)]
+fn flush_more<M: Machine>(caller: &Caller<'_, M>, cpus: Cpus, va: Option<GuestAddr>) {
     let hv = caller.hv;
     let all = if cpus == Cpus::Local { 0 } else { caller.domain.dirty_cpus.load(Ordering::Acquire) };
     let is_local = all & hv.frames.tlb.online() & !(1 << caller.cpu.0) == 0;
     match va {
-        Some(va) if !va.is_guest_range(1) => {}
         Some(va) if is_local => hv.machine.invalidate(va),
         Some(va) => hv.machine.flush_cpus(all, Some(va)),
         None if is_local => tlb::flush_local(hv, caller.cpu),
