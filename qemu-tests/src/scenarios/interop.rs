@@ -1,6 +1,8 @@
 //! The same guests on real Xen: Debian's Xen 4.17, Debian's Linux as dom0 and Debian's own `xl` create the samples
 //! from the same kernels and the same configurations.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use oxen_tools::linux::{self, Ramdisk};
 use oxen_tools::session::Exit;
@@ -12,6 +14,9 @@ use crate::lab::{Lab, Report, Verdict};
 
 const MIB: usize = 1 << 20;
 
+/// How long a machine may take: two systems boot one after the other. It is met only by what hangs.
+const LIMIT: Duration = Duration::from_secs(400);
+
 /// Boots real Xen, or Oxen's hypervisor, with a Linux dom0 that runs the script; `Err` where the packages cannot be had.
 fn boot(lab: &Lab<'_>, on_xen: bool, script: &str, files: &[(&str, &[u8])]) -> Result<Result<Report, Verdict>> {
     let files: Vec<_> = files.iter().map(|(name, data)| ((*name).to_owned(), data.to_vec())).collect();
@@ -22,7 +27,7 @@ fn boot(lab: &Lab<'_>, on_xen: bool, script: &str, files: &[(&str, &[u8])]) -> R
         Ok(machine) => machine,
         Err(error) => return Ok(Err(Verdict::Skipped(format!("no Xen or Linux of Debian's: {error:#}")))),
     };
-    let report = lab.boot(&machine)?.ended(Exit::PoweredOff)?;
+    let report = lab.boot_within(&machine, LIMIT)?.ended(Exit::PoweredOff)?;
     report.says_in_order(&["dom0: ready", "dom0: done"])?.lacks("dom0: no ")?.lacks("did not end in").map(Ok)
 }
 
@@ -38,8 +43,8 @@ macro_rules! boot {
 
 /// `hello` greets and ends; `mmu` is refused as on Oxen; `bench` measures to its end.
 pub(super) fn hello_mmu_and_bench_run_on_real_xen(lab: &Lab<'_>) -> Result<Verdict> {
-    let script = "create hello.cfg; finish hello 20; create mmu.cfg; finish mmu 20\n\
-        create bench.cfg; finish bench 60; xl list";
+    let script = "create hello.cfg; finish hello 120; create mmu.cfg; finish mmu 120\n\
+        create bench.cfg; finish bench 120; xl list";
     let report = boot!(lab, true, script, &[]);
     let report = report.says("(hello) hello from a guest")?.says("(hello) the store calls this domain hello")?;
     let report = report.says("(bench) bench: null_hypercall ")?.says("(bench) bench: done")?;
@@ -54,7 +59,7 @@ pub(super) fn the_probe_has_the_same_answers_on_real_xen(lab: &Lab<'_>) -> Resul
     let probe = std::fs::read(lab.workspace.out.join("probe"))?;
     let config = b"name = \"probe\"\nkernel = \"guests/probe\"\nmemory = 32\n";
     let files: [(&str, &[u8]); 2] = [("probe.cfg", config), ("guests/probe", &probe)];
-    hypercalls::judge(&boot!(lab, true, "create probe.cfg; finish probe 60", &files))
+    hypercalls::judge(&boot!(lab, true, "create probe.cfg; finish probe 120", &files))
 }
 
 /// `fs` reads an ext4 image and writes a pattern through Linux's block backend.
@@ -62,8 +67,8 @@ pub(super) fn fs_reads_and_writes_through_linuxs_backend(lab: &Lab<'_>) -> Resul
     let (image, sums) = disk::make(&lab.folder)?;
     let image = std::fs::read(image)?;
     let before = disk::noise(11, 16 * MIB);
-    let script = "losetup -r /dev/loop0 /disk.img; ln -s loop0 /dev/vda; create fs.cfg; xl list; finish fs 60\n\
-        rm /dev/vda; losetup /dev/loop1 /noise.img; ln -s loop1 /dev/vda; create fs-write.cfg; finish fs 60\n\
+    let script = "losetup -r /dev/loop0 /disk.img; ln -s loop0 /dev/vda; create fs.cfg; xl list; finish fs 120\n\
+        rm /dev/vda; losetup /dev/loop1 /noise.img; ln -s loop1 /dev/vda; create fs-write.cfg; finish fs 120\n\
         sync; echo \"dom0: written $(sha256sum < /noise.img)\"";
     let report = boot!(lab, true, script, &[("disk.img", &image), ("noise.img", &before)]);
     let missing = disk::missing(&sums, report.transcript());
@@ -76,9 +81,9 @@ pub(super) fn fs_reads_and_writes_through_linuxs_backend(lab: &Lab<'_>) -> Resul
 
 /// `hog` follows `xl mem-set`; what it has is what `xl list` shows.
 pub(super) fn hog_follows_its_target_on_real_xen(lab: &Lab<'_>) -> Result<Verdict> {
-    let script = "step() { until_said hog \"domain has $1 MiB, target $1 MiB\" 30; sleep 1; xl list hog; }\n\
+    let script = "step() { until_said hog \"domain has $1 MiB, target $1 MiB\" 120; sleep 1; xl list hog; }\n\
         create hog.cfg memory=64 maxmem=64; step 64; xl mem-set hog 32m; step 32; xl mem-set hog 64m\n\
-        : > /var/log/xen/console/guest-hog.log; step 64; xl shutdown hog; finish hog 20";
+        : > /var/log/xen/console/guest-hog.log; step 64; xl shutdown hog; finish hog 120";
     let report = boot!(lab, true, script, &[]);
     let listed: Vec<u64> = report.lines_with("hog  ").iter().filter_map(|line| guests::memory_of(line).ok()).collect();
     ensure!(listed == [64, 32, 64], "xl list shows {listed:?}");
@@ -96,9 +101,9 @@ pub(super) fn net_talks_through_linuxs_backend(lab: &Lab<'_>) -> Result<Verdict>
         printf 'start 10.9.0.10\\nend 10.9.0.10\\ninterface xenbr0\\noption subnet 255.255.255.0\\n' > /udhcpd.conf\n\
         printf 'option router 10.9.0.1\\nlease_file /leases\\n' >> /udhcpd.conf; : > /leases; udhcpd /udhcpd.conf\n\
         httpd -h / -p 8000; create net.cfg 'cmdline=\"fetch=http://10.9.0.1:8000/file\"'\n\
-        until_said net 'net: fetched' 60 && ping -c 3 10.9.0.10\n\
+        until_said net 'net: fetched' 120 && ping -c 3 10.9.0.10\n\
         echo \"dom0: served $(wget -q -O - http://10.9.0.10/bytes/3000000 | sha256sum)\"\n\
-        xl shutdown net; finish net 20";
+        xl shutdown net; finish net 120";
     let report = boot!(lab, true, script, &[("file", &file)]);
     let report = report.says("net: lease 10.9.0.10/24")?.says(&disk::sha256(&file))?.says("3 packets received")?;
     let report = report.lacks("FAILED")?.lacks("did not say")?;
@@ -117,8 +122,8 @@ pub(super) fn debians_tools_create_guests_on_oxen(lab: &Lab<'_>) -> Result<Verdi
     std::fs::write(tree.join("one"), disk::noise(17, 3 * MIB))?;
     let image = lab.folder.join("small.img");
     disk::format(&tree, &image, 8)?;
-    let script = "create hello.cfg; finish hello 20; create -p hello.cfg; xl list hello; xl unpause hello; finish hello 20\n\
-        losetup -r /dev/loop0 /disk.img; ln -s loop0 /dev/vda; create fs.cfg; finish fs 60; xl info; xl list";
+    let script = "create hello.cfg; finish hello 120; create -p hello.cfg; xl list hello; xl unpause hello; finish hello 120\n\
+        losetup -r /dev/loop0 /disk.img; ln -s loop0 /dev/vda; create fs.cfg; finish fs 120; xl info; xl list";
     let report = boot!(lab, false, script, &[("disk.img", &std::fs::read(image)?)]);
     let report = report.says("(hello) the store calls this domain hello")?.says("--p---")?.says("free_memory")?;
     let missing = disk::missing(&disk::sums(&tree)?, report.transcript());
@@ -147,7 +152,7 @@ pub(super) fn linux_follows_its_target_as_on_real_xen(lab: &Lab<'_>) -> Result<V
     );
     let files: [(&str, &[u8]); 3] =
         [("linux.cfg", config.as_bytes()), ("guests/linux", &kernel), ("guests/initrd", &ramdisk)];
-    let script = "step() { until_said linux \"current $1\" 60; sleep 2; xl list linux; }\n\
+    let script = "step() { until_said linux \"current $1\" 120; sleep 2; xl list linux; }\n\
         create linux.cfg; step 262144; xl mem-set linux 128m; step 131072\n\
         show linux; : > /var/log/xen/console/guest-linux.log; xl mem-set linux 256m; step 262144; show linux; xl destroy linux";
     let xens = boot!(lab, true, script, &files).lacks("did not say")?;
