@@ -300,11 +300,11 @@ impl Tcp {
         Ok(())
     }
 
-    /// Says that all is said, and waits until the other end knows.
+    /// Says that all is said, and waits until the other end has closed too: what it has not read yet must not be lost.
     pub(crate) async fn close(&self) {
         self.stack.with(self.handle, |socket: &mut tcp::Socket<'_>, _| socket.close());
         let ended = self.stack.until(self.handle, |socket: &mut tcp::Socket<'_>, context| match socket.state() {
-            tcp::State::Closed | tcp::State::TimeWait | tcp::State::FinWait2 => Poll::Ready(()),
+            tcp::State::Closed | tcp::State::TimeWait => Poll::Ready(()),
             _ => {
                 socket.register_send_waker(context.waker());
                 socket.register_recv_waker(context.waker());
