@@ -50,18 +50,16 @@ pub(super) fn a_linux_guest_gets_an_address_and_exchanges_32_mib_with_the_host(l
 /// What each of two guests does; the one called `a` has the address that ends in 1. Each sends 100 MiB, in turns, on port
 /// 5001, then sends for `SECONDS` seconds while it receives, on port 5002. `nc -e` gives the connection to a program:
 /// one that sends a block again and again, or one that sums what comes.
-const EXCHANGE: &str = r#"killall udhcpc
-name=$(sed 's/.*name=//;s/ .*//' /proc/cmdline)
+const EXCHANGE: &str = r#"name=$(sed 's/.*name=//;s/ .*//' /proc/cmdline)
 if [ $name = a ]; then me=1 other=2; else me=2 other=1; fi
 peer=192.168.7.$other
-ip addr add 192.168.7.$me/24 dev eth0
 dd if=/dev/urandom of=/tmp/block bs=64k count=64 2>/dev/null
 
 cat >/tmp/source <<'END'
 #!/bin/sh
 read now rest </proc/uptime; end=$((${now%.*} + TIME)) i=0
 while [ $i -lt $COUNT ] || [ ${now%.*} -lt $end ]; do cat /tmp/block; i=$((i+1)); read now rest </proc/uptime; done
-read now rest </proc/uptime; echo $i >/tmp/count; echo $((${now%.*} + TIME - end)) >/tmp/seconds
+echo $i >/tmp/count; echo $((${now%.*} + TIME - end)) >/tmp/seconds
 END
 cat >/tmp/sink <<'END'
 #!/bin/sh
@@ -76,7 +74,8 @@ meet() { if [ $name = a ]; then nc -l -p 5000 </dev/null; else until nc $peer 50
 receive() { until nc $peer $1 -e /tmp/sink; do usleep 100000; done; echo "$name received $1 $(cat /tmp/sum)"; }
 received() { cat /sys/class/net/eth0/statistics/rx_bytes; }
 
-until ping -c 1 -W 1 $peer >/dev/null; do :; done
+# The DHCP client that the ramdisk starts takes an address away when it begins.
+until { killall udhcpc; ip addr add 192.168.7.$me/24 dev eth0; ping -c 2 -W 1 $peer; } >/dev/null 2>&1; do :; done
 ping -c 5 -i 0.2 $peer | grep packets
 if [ $name = a ]; then send 25 0 5001; sent 5001; receive 5001; else receive 5001; send 25 0 5001; sent 5001; fi
 
@@ -84,11 +83,13 @@ meet
 receive 5002 & receiver=$!
 send 0 SECONDS 5002 & sender=$!
 # A stall would be a pause in which next to nothing is received.
-slowest= i=0 before=$(received)
-while [ $i -lt $((SECONDS / 2 - 1)) ]; do
+uptime() { read now rest </proc/uptime; echo ${now%.*}; }
+last=$(($(uptime) + SECONDS - 4)) slowest= before=$(received)
+sleep 1
+while [ $(uptime) -lt $last ]; do
     sleep 2
-    i=$((i+1)) now=$(received)
-    if [ $i -gt 1 ] && { [ -z "$slowest" ] || [ $((now - before)) -lt $slowest ]; }; then slowest=$((now - before)); fi
+    now=$(received)
+    if [ -z "$slowest" ] || [ $((now - before)) -lt $slowest ]; then slowest=$((now - before)); fi
     before=$now
 done
 wait $receiver $sender
