@@ -185,6 +185,21 @@ impl<D: Driver> Device<D> {
         self.state.get()
     }
 
+    /// What serves the frontend, while one is connected.
+    pub fn session(&self) -> Option<Rc<D::Session>> {
+        self.session.borrow().clone()
+    }
+
+    /// Tells a connected frontend of nodes that have changed: it looks at them when the state is written once more.
+    /// One that connects later is told then.
+    pub fn announce(&self, nodes: &[(&'static str, String)]) -> Result<(), String> {
+        if self.state.get() != XenbusState::Connected {
+            return Ok(());
+        }
+        let told = self.write(nodes).and_then(|()| self.enter(XenbusState::Connected));
+        told.map_err(|why| format!("{}: xenstore: {why}", self.driver.title()))
+    }
+
     /// Ends the device: requests in flight are answered, pages and rings are let go.
     pub async fn detach(&self) {
         self.stopping.set(true);

@@ -30,6 +30,16 @@ impl RamDisk {
         self.bytes.borrow().len() as u64 / SECTOR
     }
 
+    /// Cuts the disk, or adds zeros to it; `None` if memory is too little.
+    pub fn resize(&self, sectors: u64) -> Option<()> {
+        let length = usize::try_from(sectors.checked_mul(SECTOR)?).ok()?;
+        let mut bytes = self.bytes.borrow_mut();
+        let more = length.saturating_sub(bytes.len());
+        bytes.try_reserve_exact(more).ok()?;
+        bytes.resize(length, 0);
+        Some(())
+    }
+
     /// Copies between the disk and the pieces.
     pub fn transfer(&self, direction: Direction, sector: u64, pieces: &[Piece]) -> Result<(), Failure> {
         let mut disk = self.bytes.borrow_mut();
@@ -65,6 +75,16 @@ mod tests {
         assert_eq!(disk.sectors(), 2);
         assert_eq!(disk.bytes.borrow()[512..514], [0xab, 0]);
         assert_eq!(RamDisk::new(&[]).unwrap().sectors(), 0);
+    }
+
+    #[test]
+    fn a_disk_grows_by_zeros_and_is_cut() {
+        let disk = RamDisk::new(&[1; 1024]).unwrap();
+        disk.resize(4).unwrap();
+        assert_eq!((disk.sectors(), disk.bytes.borrow()[1024]), (4, 0));
+        disk.resize(1).unwrap();
+        assert_eq!((disk.sectors(), disk.discard(1, 1)), (1, Err(Failure)));
+        assert_eq!((disk.resize(u64::MAX), disk.resize(1 << 50), disk.sectors()), (None, None, 1));
     }
 
     #[test]

@@ -41,7 +41,6 @@ pub struct VirtioBlock {
     device: VirtioDevice,
     queue: RefCell<Queue>,
     slots: Vec<Page>,
-    sectors: u64,
     most_pieces: usize,
     /// By head: whether a chain is out, and who waits for it.
     out: RefCell<Vec<Option<Rc<Done>>>>,
@@ -77,7 +76,6 @@ impl VirtioBlock {
         let segments = if device.features & FEATURE_SEG_MAX == 0 { 1 } else { device.config.read32(12) };
         let slots = (0..size.div_ceil(SLOTS_PER_PAGE)).map(|_| Page::zeroed()).collect::<Option<Vec<_>>>()?;
         Some(Self {
-            sectors: device.config.read64(0),
             // Two descriptors of a chain are header and status; a chain shall leave room for others.
             most_pieces: usize::try_from(segments).unwrap_or(1).clamp(1, (size / 2).saturating_sub(2).max(1)),
             device,
@@ -90,9 +88,9 @@ impl VirtioBlock {
         })
     }
 
-    /// Sectors of 512 bytes.
+    /// Sectors of 512 bytes, as the device has them now.
     pub fn sectors(&self) -> u64 {
-        self.sectors
+        self.device.config.read64(0)
     }
 
     /// Whether the device takes writes.

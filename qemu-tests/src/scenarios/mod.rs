@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::lab::{Lab, Verdict};
 
+mod blkfront;
 mod boot;
 mod demo;
 mod disks;
@@ -69,6 +70,7 @@ scenarios! {
     soak::a_hundred_boots_of_debians_kernel_lose_nothing,
     soak::eight_linux_guests_run_at_once_in_two_gib,
     soak::two_linux_guests_of_two_vcpus_exchange_for_a_minute,
+    blkfront::disks_are_flushed_discarded_protected_and_resized,
     life::a_few_boots_of_debians_kernel_lose_nothing,
     life::a_guest_at_work_follows_its_memory_target_down_and_up,
     life::a_guest_starts_again_and_its_crash_is_explained,

@@ -1,13 +1,14 @@
 //! One virtual disk: what is published about it, and how it is connected.
 
 use alloc::{format, rc::Rc, string::String, string::ToString, vec::Vec};
+use core::cell::Cell;
 
 use oxen_abi::io::blkif::VDISK_READONLY;
 
 use super::request::{self, MAX_INDIRECT_SEGMENTS, SECTOR};
 use super::session::{Counts, Session, Start};
 use crate::backend::device::{Device, Driver, Front, Nodes};
-use crate::device::OpenDisk;
+use crate::device::{Medium, OpenDisk};
 use crate::toolstack::config::disk::Disk;
 
 /// The most pages of a ring, as a power of two.
@@ -111,7 +112,7 @@ impl Driver for BlockDriver {
             ring: ring(front)?,
             port: front.number("event-channel")?,
             persistent: front.has("feature-persistent"),
-            disk,
+            disk: Cell::new(disk),
             medium,
             counts: self.counts.clone(),
         })?;
@@ -123,6 +124,30 @@ impl Driver for BlockDriver {
             ("physical-sector-size", SECTOR.to_string()),
         ];
         Ok((session, size.into()))
+    }
+}
+
+impl BlockDevice {
+    /// Gives a disk in dom0's memory a new size in sectors, or looks what size a disk of the machine has now; the guest
+    /// is told. Returns the size.
+    pub fn resize(&self, sectors: Option<u64>) -> Result<u64, String> {
+        let (title, medium) = (self.driver.title(), &self.driver.open.medium);
+        match (medium, sectors) {
+            (Medium::Ram(disk), Some(sectors)) => {
+                disk.resize(sectors).ok_or_else(|| format!("{title}: dom0 has too little memory for that"))?;
+            }
+            (Medium::Ram(_), None) => return Err(format!("{title} is in dom0's memory: say which size it shall have")),
+            (Medium::Virtio(_), Some(_)) => {
+                return Err(format!("{title} is a disk of the machine: resize it there, and leave the size out here"));
+            }
+            (Medium::Virtio(_), None) => {}
+        }
+        let sectors = medium.sectors();
+        if let Some(session) = self.session() {
+            session.resize(sectors);
+        }
+        self.announce(&[("sectors", sectors.to_string())])?;
+        Ok(sectors)
     }
 }
 

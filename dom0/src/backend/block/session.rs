@@ -52,7 +52,7 @@ pub struct Start {
     /// Pages that the guest grants once and for all.
     pub persistent: bool,
     /// What requests are judged by.
-    pub disk: request::Disk,
+    pub disk: Cell<request::Disk>,
     /// Where they go.
     pub medium: Medium,
     /// What is counted.
@@ -87,6 +87,11 @@ impl Session {
         let session = Rc::new(Self { start, words, port, kept: RefCell::default(), answers, life: Life::default() });
         task::spawn(session.clone().run(answered));
         Ok(session)
+    }
+
+    /// The disk has so many sectors from now on.
+    pub fn resize(&self, sectors: u64) {
+        self.start.disk.set(request::Disk { sectors, ..self.start.disk.get() });
     }
 
     async fn run(self: Rc<Self>, answered: Receiver<BlkifResponse>) {
@@ -131,7 +136,7 @@ impl Session {
     /// Takes what requests there are; says whether more came meanwhile.
     fn take(self: &Rc<Self>, ring: &mut Ring<'_>) -> Result<bool, Overrun> {
         while let Some(raw) = ring.pop()? {
-            match request::judge(&raw, self.start.disk) {
+            match request::judge(&raw, self.start.disk.get()) {
                 Ok(request) => _ = task::spawn(self.clone().serve(request)),
                 Err(answer) => self.answer(answer),
             }
@@ -158,7 +163,7 @@ impl Session {
             Work::Transfer { direction, sector, segments } => self.transfer(direction, sector, &segments).await,
             Work::Indirect { direction, sector, count, pages } => {
                 let raw = self.indirect_segments(&pages, count.into())?;
-                let segments = request::judge_segments(&raw, sector, self.start.disk).map_err(|_| Refused)?;
+                let segments = request::judge_segments(&raw, sector, self.start.disk.get()).map_err(|_| Refused)?;
                 self.transfer(direction, sector, &segments).await
             }
             Work::Flush => medium.flush().await.map_err(|_| Refused),

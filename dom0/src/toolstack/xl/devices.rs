@@ -4,7 +4,7 @@ use alloc::{format, rc::Rc, string::String};
 
 use oxen_domu_lib::println;
 
-use super::{Call, Outcome, guest, usage};
+use super::{Call, Outcome, guest, memory, usage};
 use crate::backend::{device::Driver, net::device::NetDevice};
 use crate::bridge::Mac;
 use crate::toolstack::config::{
@@ -109,6 +109,19 @@ pub async fn network_detach(call: Call) -> Outcome {
 pub async fn block_attach(call: Call) -> Outcome {
     let (guest, text) = guest_and_rest(&call, "block-attach", ",")?;
     lifecycle::attach_disk(&call.system, &guest, &Disk::parse(&text)?)
+}
+
+/// `block-resize`: a new size for a disk in memory; without one, that of a disk of the machine is looked at again.
+pub async fn block_resize(mut call: Call) -> Outcome {
+    let size = if call.args.len() == 3 { call.args.pop().map(|text| memory::kib(&text)).transpose()? } else { None };
+    let (system, [name, vdev]) = call.exactly("block-resize")?;
+    let guest = guest(&system, &name)?;
+    let number = device_number(&vdev);
+    let disk = guest.disks.borrow().iter().find(|disk| Some(disk.driver.config.number) == number).cloned();
+    let disk = disk.ok_or_else(|| format!("`{name}` has no disk `{vdev}`"))?;
+    let sectors = disk.resize(size.map(|kib| kib.saturating_mul(2)))?;
+    println!("{vdev} has {sectors} sectors, {} MiB", sectors >> 11);
+    Ok(())
 }
 
 /// `block-detach`: by number or by name.

@@ -8,7 +8,7 @@ use super::{Call, Outcome, guest, usage};
 use crate::balloon::controller::{self, Standing};
 
 /// A size: MiB, or with a unit: k, m, g. In KiB.
-fn kib(text: &str) -> Result<u64, String> {
+pub(super) fn kib(text: &str) -> Result<u64, String> {
     let unit = text.trim_end_matches(['b', 'B']);
     let digits = unit.trim_end_matches(['k', 'K', 'm', 'M', 'g', 'G']);
     let scale = match unit.get(digits.len()..).unwrap_or_default() {

@@ -78,6 +78,7 @@ verbs! {
     "block-list" "NAME" "show a guest's disks" devices::block_list;
     "block-attach" "NAME DISK" "give a guest another disk, as `disk` of a configuration says it" devices::block_attach;
     "block-detach" "NAME VDEV" "take a disk away from a guest" devices::block_detach;
+    "block-resize" "NAME VDEV [MiB]" "resize a disk in memory, or look at the size of a disk of the machine again" devices::block_resize;
     "network-list" "NAME" "show a guest's network interfaces" devices::network_list;
     "network-attach" "NAME [KEY=VALUE...]" "give a guest another interface, as `vif` of a configuration says it" devices::network_attach;
     "network-detach" "NAME IDX|MAC" "take an interface away from a guest" devices::network_detach;
