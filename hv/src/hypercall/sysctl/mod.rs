@@ -119,7 +119,7 @@ fn list_domains<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl)
 
 /// The credit scheduler's knobs are fixed, and told.
 fn scheduler(_: Control, op: &mut Sysctl) -> Result<(), Errno> {
-    use crate::sched::run_queue::{BOOST_SLICE, SLICE};
+    use crate::sched::run_queue::{RATE_LIMIT, SLICE};
     let request: SysctlSchedulerOp = op.get();
     if request.sched_id != XEN_SCHEDULER_CREDIT || request.cpupool_id != 0 {
         return Err(Errno::Inval);
@@ -129,7 +129,7 @@ fn scheduler(_: Control, op: &mut Sysctl) -> Result<(), Errno> {
     }
     let sched_credit = SysctlCreditSchedule {
         tslice_ms: (SLICE / 1_000_000) as u32,
-        ratelimit_us: (BOOST_SLICE / 1_000) as u32,
+        ratelimit_us: (RATE_LIMIT / 1_000) as u32,
         vcpu_migr_delay_us: 0,
     };
     op.set(&SysctlSchedulerOp { sched_credit, ..request });

@@ -2,7 +2,7 @@
 //!
 //! Every period, each seat that wanted to run is given credit in proportion to its weight, and running costs credit.
 //! Seats with credit go before those without, in turn. Who wakes with credit left goes first for a moment, so that
-//! short work is prompt. A capped seat is given no more than its cap, and rests when that is spent.
+//! short work is prompt, but lets the one who runs do so for a moment, too. A capped seat is given no more than its cap, and rests when that is spent.
 
 mod entity;
 
@@ -16,6 +16,9 @@ use entity::{Class, List, Mode, NONE, Parts};
 pub const SLICE: u64 = 2_000_000;
 /// How often credit is given, in nanoseconds.
 pub const PERIOD: u64 = 30_000_000;
+/// How long a seat runs at the least before somebody who was woken goes first, in nanoseconds. Who wakes another is about
+/// to wait itself, more often than not, and may hold locks that the other needs.
+pub const RATE_LIMIT: u64 = 500_000;
 /// How long somebody who was just woken goes before everybody else, in nanoseconds.
 pub const BOOST_SLICE: u64 = 2_000_000;
 /// Credit is kept within this distance of zero, in nanoseconds of running.
@@ -56,6 +59,8 @@ pub struct RunQueue {
     /// Since when the running seat was not yet charged.
     charged_until: u64,
     slice_end: u64,
+    /// Until when nobody who wakes takes the CPU from the running seat.
+    kept_until: u64,
     next_period: u64,
     resting: u32,
     /// Seats from here on were never taken.
@@ -74,6 +79,7 @@ impl RunQueue {
             running: NONE,
             charged_until: 0,
             slice_end: 0,
+            kept_until: 0,
             next_period: 0,
             resting: 0,
             top: 0,
@@ -143,6 +149,11 @@ impl RunQueue {
         Some(Seat(index as u16))
     }
 
+    /// The class of those who wait and go first among them.
+    fn best_waiting(&self) -> Option<usize> {
+        self.lists.iter().position(|list| list.first != NONE)
+    }
+
     /// The seat that runs.
     #[inline]
     #[must_use]
@@ -192,6 +203,7 @@ impl RunQueue {
                 self.seats[usize::from(index)].fall_asleep();
                 continue;
             }
+            self.kept_until = now.saturating_add(RATE_LIMIT);
             return self.start(now, index);
         }
         self.running = NONE;
@@ -217,6 +229,7 @@ impl RunQueue {
         running: Seat,
         is_ready: &mut impl FnMut(Seat) -> bool,
     ) -> Option<Choice> {
+        let best = self.best_waiting();
         let entity = &mut self.seats[running.index()];
         let Mode::Running(held) = entity.mode else { return None };
         self.running = NONE;
@@ -231,8 +244,9 @@ impl RunQueue {
         }
         let expired = now >= self.slice_end;
         let class = if expired { entity.class() } else { held };
-        let best = self.lists.iter().position(|l| l.first != NONE);
-        let gives_way = best.is_some_and(|b| yields || b < class as usize || (b == class as usize && expired));
+        let is_kept = now < self.kept_until && !expired;
+        let gives_way = best
+            .is_some_and(|best| yields || (best < class as usize && !is_kept) || (best == class as usize && expired));
         if !gives_way {
             entity.mode = Mode::Running(class);
             self.running = running.0;
@@ -267,8 +281,13 @@ impl RunQueue {
 
     /// Until when the running seat need not be looked at: for ever if it is alone and has no cap.
     fn until(&self, running: Seat) -> u64 {
-        let turn =
-            if self.has_waiting() || self.seats[running.index()].share.cap != 0 { self.slice_end } else { u64::MAX };
+        let seat = &self.seats[running.index()];
+        let turn = match (self.best_waiting(), seat.mode) {
+            (Some(best), Mode::Running(class)) if best < class as usize => self.slice_end.min(self.kept_until),
+            (Some(_), _) => self.slice_end,
+            (None, _) if seat.share.cap != 0 => self.slice_end,
+            (None, _) => u64::MAX,
+        };
         if self.resting != 0 { turn.min(self.next_period) } else { turn }
     }
 

@@ -81,6 +81,21 @@ fn who_wakes_with_credit_goes_before_a_hog() {
 }
 
 #[test]
+fn who_wakes_another_is_not_put_off_at_once() {
+    let (mut queue, seats) = queue(&[Share::default(); 2]);
+    seats.iter().for_each(|&s| assert_ne!(queue.wake(s), Woken::Before));
+    let first = Choice { seat: Some(seats[0]), until: BOOST_SLICE };
+    assert_eq!(queue.choose(0, false, |_| true), first, "both were woken");
+    assert_eq!(queue.choose(BOOST_SLICE, false, |_| true).seat, Some(seats[1]));
+    let start = BOOST_SLICE + 10;
+    assert_eq!(queue.choose(start, false, |seat| seat == seats[0]).seat, Some(seats[0]), "the other sleeps");
+    assert_eq!(queue.wake(seats[1]), Woken::ChoiceDue);
+    let kept = Choice { seat: Some(seats[0]), until: start + RATE_LIMIT };
+    assert_eq!(queue.choose(start + 10, false, |_| true), kept);
+    assert_eq!(queue.choose(kept.until, false, |_| true).seat, Some(seats[1]));
+}
+
+#[test]
 fn who_runs_alone_is_never_disturbed() {
     let (mut queue, seats) = queue(&[Share::default(); 2]);
     queue.wake(seats[0]);
