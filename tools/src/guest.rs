@@ -135,9 +135,24 @@ impl Guest {
     }
 }
 
+/// What dom0 needs in MiB to hold a guest's files and to unpack its kernel. 128 are enough for a kernel as Debian ships
+/// it; plain kernels and large ramdisks lie there whole, and Zstandard's window is 128 MiB where kernels are packed.
+#[must_use]
+pub fn dom0_memory(files: &[(String, Vec<u8>)]) -> u32 {
+    const ENOUGH: u32 = 128;
+    const SMALL: u32 = 16;
+    const WINDOW: u32 = 160;
+    const ZSTANDARD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+    let size = files.iter().map(|(_, file)| file.len()).sum::<usize>() >> 20;
+    let more = u32::try_from(size).unwrap_or(u32::MAX / 2).saturating_sub(SMALL);
+    let heads = files.iter().filter_map(|(_, file)| file.get(..file.len().min(64 << 10)));
+    let is_zstandard = heads.into_iter().any(|head| head.windows(4).any(|word| word == ZSTANDARD));
+    ENOUGH + more.next_multiple_of(16) + if is_zstandard { WINDOW } else { 0 }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Guest;
+    use super::{Guest, dom0_memory};
 
     fn guest(prompt: Option<&str>) -> Guest {
         Guest {
@@ -161,5 +176,15 @@ mod tests {
         assert!(stock.script(None).ends_with("xl wait x; poweroff"));
         assert_eq!(guest(None).script(Some("xl list")), "xl list");
         assert_eq!(guest(None).script(None), "xl create x.cfg; xl wait x; poweroff");
+    }
+
+    #[test]
+    fn dom0_has_room_for_what_the_guest_brings() {
+        let file = |bytes: Vec<u8>| ("f".to_owned(), bytes);
+        assert_eq!(dom0_memory(&[file(vec![0; 8 << 20]), file(vec![0; 7 << 20])]), 128);
+        assert_eq!(dom0_memory(&[file(vec![0; 66 << 20])]), 128 + 64);
+        let mut packed = vec![0; 1 << 20];
+        packed[21000..21004].copy_from_slice(&[0x28, 0xb5, 0x2f, 0xfd]);
+        assert_eq!(dom0_memory(&[file(packed)]), 128 + 160);
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Result, bail, ensure};
 
 use crate::build;
 use crate::demo;
-use crate::guest::Guest;
+use crate::guest::{self, Guest};
 use crate::process::step;
 use crate::qemu::{Machine, Module, USER_NETWORK, add_to_ramdisk};
 use crate::session::{self, Exit};
@@ -170,7 +170,9 @@ fn machine(
         add_to_ramdisk(workspace, &mut machine, &files)?;
     }
     if let Some(guest) = guest {
-        machine.memory = 1024.max(guest.memory + 512);
+        let dom0 = guest::dom0_memory(&files);
+        machine.append = machine.append.replace("dom0_mem=128M", &format!("dom0_mem={dom0}M"));
+        machine.memory = 1024.max(guest.memory + dom0 + 256);
     } else if let Some(memory) = args.memory {
         machine.memory = memory;
     }
