@@ -1,7 +1,9 @@
-//! What stock Linux lives through as a guest: memory targets, processors that come and go, a restart, a crash.
+//! What stock Linux lives through as a guest: memory targets, processors and devices that come and go, a restart, a
+//! crash.
 
 use anyhow::{Result, ensure};
 use oxen_tools::debian;
+use oxen_tools::disk::sha256;
 use oxen_tools::linux::{CMDLINE, Ramdisk};
 use oxen_tools::qemu::Machine;
 
@@ -12,8 +14,13 @@ use crate::lab::{Lab, Report, Verdict};
 /// A guest of Debian's boot image, in a machine whose dom0 runs a script about it; `Err` where it cannot be had.
 /// `settings` are further lines of its configuration.
 fn machine(lab: &Lab<'_>, script: &str, settings: &str) -> Result<Machine, Verdict> {
+    machine_with(lab, &Ramdisk::new(lab.workspace, "linux"), script, settings)
+}
+
+/// The same with a ramdisk of the scenario's own.
+fn machine_with(lab: &Lab<'_>, ramdisk: &Ramdisk<'_>, script: &str, settings: &str) -> Result<Machine, Verdict> {
     let make = || {
-        let ramdisk = Ramdisk::new(lab.workspace, "linux").build()?;
+        let ramdisk = ramdisk.build()?;
         let kernel = std::fs::read(debian::vmlinuz(lab.workspace)?)?;
         let config = format!(
             "name = \"linux\"\nkernel = \"guests/linux\"\nramdisk = \"guests/initrd\"\ncmdline = \"{CMDLINE}\"\n{settings}\n"
@@ -140,5 +147,35 @@ pub(super) fn a_guest_starts_again_and_its_crash_is_explained(lab: &Lab<'_>) -> 
             "guest `linux` is preserved; `xl destroy linux` ends it",
         ])?
         .ended(oxen_tools::session::Exit::Failure)?;
+    Ok(Verdict::Passed)
+}
+
+/// An interface and a disk for a guest at work, which are taken away again.
+const DEVICES: &str = "
+xl create linux.cfg; expect linux 'linux:/# '
+xl network-attach linux mac=00:16:3e:11:22:33 rate=10Mb/s
+send linux 'until [ -e /sys/class/net/eth0 ]; do usleep 100000; done; echo $(cat /sys/class/net/eth0/address) came'
+expect linux ':33 came'
+xl block-attach linux guests/linux,raw,xvdb,ro
+send linux 'until [ -e /dev/xvdb ]; do usleep 100000; done; dd if=/dev/xvdb bs=512 count=2000 2>/dev/null | sha256sum; echo read:$?'
+expect linux 'read:0'
+xl network-list linux; xl block-list linux
+xl network-detach linux 00:16:3e:11:22:33; xl block-detach linux xvdb
+send linux 'until [ ! -e /dev/xvdb ] && [ ! -e /sys/class/net/eth0 ]; do usleep 100000; done; echo gone:$?'
+expect linux 'gone:0'
+xenstore-ls /local/domain/0/backend
+xl shutdown -w linux; poweroff
+";
+
+pub(super) fn a_guest_at_work_gets_devices_and_lets_them_go(lab: &Lab<'_>) -> Result<Verdict> {
+    let ramdisk = Ramdisk::new(lab.workspace, "linux").disks().network();
+    let machine = match machine_with(lab, &ramdisk, DEVICES, "memory = 128") {
+        Ok(machine) => machine,
+        Err(verdict) => return Ok(verdict),
+    };
+    let kernel = std::fs::read(debian::vmlinuz(lab.workspace)?)?;
+    let sum = sha256(kernel.get(..2000 * 512).unwrap_or_default());
+    let report = content(lab.boot(&machine)?.succeeded()?)?.lacks("does not let go")?;
+    report.says_in_order(&[":33 came", &sum, "read:0", "0   0  00:16:3e:11:22:33      0     4", "gone:0"])?;
     Ok(Verdict::Passed)
 }

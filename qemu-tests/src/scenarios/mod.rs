@@ -75,6 +75,7 @@ scenarios! {
     life::a_guest_at_work_follows_its_memory_target_down_and_up,
     life::a_guest_starts_again_and_its_crash_is_explained,
     life::a_guests_vcpus_go_off_and_on_line,
+    life::a_guest_at_work_gets_devices_and_lets_them_go,
     life::a_guest_whose_balloon_is_dead_is_named,
     linux::kernels_that_cannot_be_guests_are_refused_with_the_reason,
     demo::four_guests_run_and_the_files_read_have_the_hosts_sums,
