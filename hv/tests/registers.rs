@@ -4,7 +4,7 @@
 mod support;
 
 use oxen_hv::domain::{control_registers::CR4_OSXSAVE, cpuid};
-use oxen_hv::trap::msr;
+use oxen_hv::trap::{msr, ports};
 use support::guest::Guest;
 
 const MCG_CAP: u32 = 0x179;
@@ -38,6 +38,19 @@ fn two_banks_in_which_nothing_ever_happened() {
     }
     assert_eq!(msr::read(&caller, FIRST_BANK + 8), None);
     assert!(!msr::write(&mut caller, FIRST_BANK + 8, 0));
+}
+
+#[test]
+fn ports_of_others_read_all_ones_but_the_timers_counter_stands() {
+    let mut guest = guest();
+    let mut caller = guest.caller();
+    assert_eq!(ports::read(&caller, 0x60, 1), None, "without privilege for I/O");
+    caller.state.iopl = 1;
+    assert_eq!(ports::read(&caller, 0x60, 1), Some(u32::MAX));
+    assert_eq!(ports::read(&caller, 0x61, 1), Some(u32::MAX));
+    assert_eq!(ports::read(&caller, 0x42, 1), Some(0));
+    assert!(ports::write(&mut caller, 0x42, 1, 0xff));
+    assert_eq!(ports::read(&caller, 0x42, 1), Some(0));
 }
 
 #[test]

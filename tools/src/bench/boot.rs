@@ -174,7 +174,7 @@ const CREATES: &str = "xl create linux.cfg";
 const OXEN_SCRIPT: &str = "xl create linux.cfg; xl wait linux; poweroff";
 const XEN_SCRIPT: &str = "echo xl create linux.cfg; follow linux; create linux.cfg; finish linux 300\n";
 /// The trace's events: the scheduler's changes, and all of paravirtual guests (`TRC_SCHED_MIN | TRC_PV`, `trace.h`).
-const XEN_COUNTING: &str = "xentrace -D -S 1024 -e 0x22f000 /trace 2>/dev/null & usleep 500000\n\
+const XEN_COUNTING: &str = "xentrace -D -S 8192 -e 0x22f000 /trace 2>/dev/null & usleep 500000\n\
     echo xl create linux.cfg; follow linux; create linux.cfg; finish linux 300\n\
     usleep 500000; kill %1; usleep 500000; xenalyze --summary /trace 2>/dev/null\n";
 
@@ -208,20 +208,20 @@ fn counts_of_oxen(transcript: &str) -> BTreeMap<String, u64> {
     counts
 }
 
-/// Reads xenalyze's summary of domain 1: `  ptwr  812`, `    mmu_update   [ 1]:  47321`. There, calls within multicalls
+/// Adds up xenalyze's summary of domain 1, which has a list for each vcpu: `  ptwr  812`, `    mmu_update   [ 1]:  47321`. There, calls within multicalls
 /// are not among those by number.
 fn counts_of_xen(transcript: &str) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     let domain = transcript.split("|-- Domain ").find(|part| part.starts_with("1 --|")).unwrap_or_default();
     for line in domain.lines() {
         if let Some((number, count)) = line.split_once('[').and_then(|(_, rest)| rest.split_once("]:")) {
-            if let (Ok(number), Ok(count)) = (number.trim().parse(), count.trim().parse()) {
-                counts.insert(hypercall(number), count);
+            if let (Ok(number), Ok(count)) = (number.trim().parse(), count.trim().parse::<u64>()) {
+                *counts.entry(hypercall(number)).or_default() += count;
             }
         } else if let Some((what, count)) = line.trim().rsplit_once("  ") {
             let other = OTHERS.iter().find(|(_, _, xens)| *xens == what.trim());
-            if let (Some((name, ..)), Ok(count)) = (other, count.trim().parse()) {
-                counts.insert((*name).to_owned(), count);
+            if let (Some((name, ..)), Ok(count)) = (other, count.trim().parse::<u64>()) {
+                *counts.entry((*name).to_owned()).or_default() += count;
             }
         }
     }
@@ -268,7 +268,8 @@ mod tests {
         assert_eq!(oxen.get("hypercall  1 mmu_update"), Some(&47));
         assert_eq!(oxen.get("instructions emulated: writes to page tables"), Some(&8));
         let xen = counts_of_xen(
-            "|-- Domain 0 --|\n  ptwr  9\n|-- Domain 1 --|\n  ptwr  8\n  hypercall  47\n    mmu_update    [ 1]:  47\n\
+            "|-- Domain 0 --|\n  ptwr  9\n|-- Domain 1 --|\n-- v0 --\n  ptwr  6\n  hypercall  40\n    mmu_update    [ 1]:  40\n\
+             -- v1 --\n  ptwr  2\n  hypercall  7\n    mmu_update    [ 1]:  7\n\
              Emulate eip list\n|-- Domain 32767 --|\n  ptwr  1\n",
         );
         assert_eq!(xen, oxen);
