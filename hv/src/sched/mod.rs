@@ -270,7 +270,7 @@ fn take_seat<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>, vcpu: &Arc<Vc
     let plan = hv.cpu(cpu).and_then(|c| c.plan.get()).ok_or(Errno::NoMem)?;
     let mut plan = plan.lock();
     let share = domain.share.lock();
-    let seat = plan.queue.join(*share).ok_or(Errno::NoMem)?;
+    let seat = plan.queue.join(*share, domain.id.0).ok_or(Errno::NoMem)?;
     if let Some(place) = plan.occupants.get_mut(seat.index()) {
         *place = Some(Occupant { domain: domain.clone(), vcpu: vcpu.clone() });
     }

@@ -60,6 +60,8 @@ pub struct Entity {
     pub(super) mode: Mode,
     pub(super) next: u16,
     pub(super) share: Share,
+    /// Seats of one group may hold locks that the others of it need.
+    pub(super) group: u16,
     /// Nanoseconds it may run ahead of the others, below zero what it owes.
     pub(super) credit: i64,
     /// Whether it wanted to run since credit was last given.
@@ -74,6 +76,7 @@ impl Entity {
         mode: Mode::Empty,
         next: NONE,
         share: Share { weight: 0, cap: 0 },
+        group: 0,
         credit: 0,
         was_active: false,
         slept: true,

@@ -2,7 +2,7 @@
 //!
 //! Every period, each seat that wanted to run is given credit in proportion to its weight, and running costs credit.
 //! Seats with credit go before those without, in turn. Who wakes with credit left goes first for a moment, so that
-//! short work is prompt, but lets the one who runs do so for a moment, too. A capped seat is given no more than its cap, and rests when that is spent.
+//! short work is prompt, but lets one of its own group who runs do so for a moment, too. A capped seat is given no more than its cap, and rests when that is spent.
 
 mod entity;
 
@@ -16,8 +16,8 @@ use entity::{Class, List, Mode, NONE, Parts};
 pub const SLICE: u64 = 2_000_000;
 /// How often credit is given, in nanoseconds.
 pub const PERIOD: u64 = 30_000_000;
-/// How long a seat runs at the least before somebody who was woken goes first, in nanoseconds. Who wakes another is about
-/// to wait itself, more often than not, and may hold locks that the other needs.
+/// How long a seat runs at the least before somebody of its group who was woken goes first, in nanoseconds. Who wakes another
+/// is about to wait itself, more often than not, and may hold locks that the other needs.
 pub const RATE_LIMIT: u64 = 500_000;
 /// How long somebody who was just woken goes before everybody else, in nanoseconds.
 pub const BOOST_SLICE: u64 = 2_000_000;
@@ -59,7 +59,7 @@ pub struct RunQueue {
     /// Since when the running seat was not yet charged.
     charged_until: u64,
     slice_end: u64,
-    /// Until when nobody who wakes takes the CPU from the running seat.
+    /// Until when nobody of its group who wakes takes the CPU from the running seat.
     kept_until: u64,
     next_period: u64,
     resting: u32,
@@ -86,10 +86,10 @@ impl RunQueue {
         }
     }
 
-    /// Gives out a seat, asleep, if one is left.
-    pub fn join(&mut self, share: Share) -> Option<Seat> {
+    /// Gives out a seat, asleep, if one is left. Seats of one `group` give each other a moment more.
+    pub fn join(&mut self, share: Share, group: u16) -> Option<Seat> {
         let index = self.seats.iter().position(|e| e.mode == Mode::Empty)?;
-        self.seats[index] = Entity { mode: Mode::Asleep, share, ..Entity::EMPTY };
+        self.seats[index] = Entity { mode: Mode::Asleep, share, group, ..Entity::EMPTY };
         self.top = self.top.max(index + 1);
         Some(Seat(index as u16))
     }
@@ -147,6 +147,12 @@ impl RunQueue {
         self.top = self.top.max(index + 1);
         self.push(index as u16, class);
         Some(Seat(index as u16))
+    }
+
+    /// Whether the first of those who wait in a class is of the running seat's group.
+    fn is_sibling_first(&self, class: usize, running: Seat) -> bool {
+        let first = self.lists.get(class).and_then(|list| self.seats.get(usize::from(list.first)));
+        first.is_some_and(|first| first.group == self.seats[running.index()].group)
     }
 
     /// The class of those who wait and go first among them.
@@ -230,6 +236,7 @@ impl RunQueue {
         is_ready: &mut impl FnMut(Seat) -> bool,
     ) -> Option<Choice> {
         let best = self.best_waiting();
+        let is_kept = now < self.kept_until && best.is_some_and(|best| self.is_sibling_first(best, running));
         let entity = &mut self.seats[running.index()];
         let Mode::Running(held) = entity.mode else { return None };
         self.running = NONE;
@@ -244,9 +251,9 @@ impl RunQueue {
         }
         let expired = now >= self.slice_end;
         let class = if expired { entity.class() } else { held };
-        let is_kept = now < self.kept_until && !expired;
-        let gives_way = best
-            .is_some_and(|best| yields || (best < class as usize && !is_kept) || (best == class as usize && expired));
+        let gives_way = best.is_some_and(|best| {
+            yields || (best < class as usize && (expired || !is_kept)) || (best == class as usize && expired)
+        });
         if !gives_way {
             entity.mode = Mode::Running(class);
             self.running = running.0;
@@ -283,7 +290,9 @@ impl RunQueue {
     fn until(&self, running: Seat) -> u64 {
         let seat = &self.seats[running.index()];
         let turn = match (self.best_waiting(), seat.mode) {
-            (Some(best), Mode::Running(class)) if best < class as usize => self.slice_end.min(self.kept_until),
+            (Some(best), Mode::Running(class)) if best < class as usize && self.is_sibling_first(best, running) => {
+                self.slice_end.min(self.kept_until)
+            }
             (Some(_), _) => self.slice_end,
             (None, _) if seat.share.cap != 0 => self.slice_end,
             (None, _) => u64::MAX,

@@ -6,7 +6,7 @@ use std::vec::Vec;
 
 fn queue(shares: &[Share]) -> (RunQueue, Vec<Seat>) {
     let mut queue = RunQueue::new(vec![Entity::EMPTY; 16].into_boxed_slice());
-    let seats = shares.iter().map(|&s| queue.join(s).unwrap()).collect();
+    let seats = shares.iter().map(|&s| queue.join(s, 1).unwrap()).collect();
     (queue, seats)
 }
 
@@ -93,6 +93,17 @@ fn who_wakes_another_is_not_put_off_at_once() {
     let kept = Choice { seat: Some(seats[0]), until: start + RATE_LIMIT };
     assert_eq!(queue.choose(start + 10, false, |_| true), kept);
     assert_eq!(queue.choose(kept.until, false, |_| true).seat, Some(seats[1]));
+}
+
+#[test]
+fn who_wakes_somebody_of_another_group_is_put_off_at_once() {
+    let mut queue = RunQueue::new(vec![Entity::EMPTY; 16].into_boxed_slice());
+    let seats = [1, 2].map(|group| queue.join(Share::default(), group).unwrap());
+    seats.iter().for_each(|&s| assert_ne!(queue.wake(s), Woken::Before));
+    assert_eq!(queue.choose(0, false, |_| true).seat, Some(seats[0]));
+    assert_eq!(queue.choose(BOOST_SLICE, false, |seat| seat == seats[0]).seat, Some(seats[0]));
+    assert_eq!(queue.wake(seats[1]), Woken::ChoiceDue);
+    assert_eq!(queue.choose(BOOST_SLICE + 10, false, |_| true).seat, Some(seats[1]));
 }
 
 #[test]
