@@ -96,6 +96,7 @@ pub(super) fn a_guest_whose_balloon_is_dead_is_named(lab: &Lab<'_>) -> Result<Ve
 /// A vcpu goes and comes back; the guest waits while it is paused; shares and usage are shown.
 const VCPUS: &str = "
 xl create linux.cfg; expect linux 'linux:/# '
+send linux 'echo $(nproc) vcpus at first'; expect linux '2 vcpus at first'
 xl vcpu-set linux 1
 send linux 'until [ $(nproc) = 1 ]; do usleep 100000; done; echo one:$?'; expect linux 'one:0'; sleep 1; xl list linux
 xl vcpu-set linux 2
@@ -107,7 +108,7 @@ xl shutdown -w linux; poweroff
 ";
 
 pub(super) fn a_guests_vcpus_go_off_and_on_line(lab: &Lab<'_>) -> Result<Verdict> {
-    let machine = match machine(lab, VCPUS, "memory = 128\nvcpus = 2") {
+    let machine = match machine(lab, VCPUS, "memory = 256\nvcpus = 2") {
         Ok(machine) => machine,
         Err(verdict) => return Ok(verdict),
     };
