@@ -5,7 +5,7 @@ use core::iter;
 
 use oxen_domu_lib::{println, task};
 
-use crate::bridge::{Bridge, BridgePort};
+use crate::bridge::{Bridge, BridgePort, Malformed};
 use crate::device::interrupt::Lines;
 use crate::device::virtio_net::VirtioNet;
 
@@ -30,8 +30,11 @@ pub fn start(bridge: &Bridge, lines: &Lines) {
 async fn inwards(card: Rc<VirtioNet>, port: Rc<BridgePort>) {
     loop {
         for _ in 0..BURST {
-            // A frame that is not what it says is counted at the port.
-            let _ = port.send(card.receive().await);
+            match card.receive().await {
+                // A frame that is not what it says is counted there.
+                Ok(packet) => drop(port.send(packet)),
+                Err(Malformed) => port.count_malformed(),
+            }
         }
         task::yield_now().await;
     }
@@ -40,9 +43,11 @@ async fn inwards(card: Rc<VirtioNet>, port: Rc<BridgePort>) {
 /// From the guests to the network.
 async fn outwards(card: Rc<VirtioNet>, port: Rc<BridgePort>) {
     loop {
-        card.send(port.receive().await).await;
-        for packet in iter::from_fn(|| port.try_receive()).take(BURST) {
-            card.send(packet).await;
+        let first = port.receive().await;
+        for packet in iter::once(first).chain(iter::from_fn(|| port.try_receive()).take(BURST)) {
+            if !card.send(packet).await {
+                port.count_dropped();
+            }
         }
         card.flush();
         task::yield_now().await;

@@ -223,6 +223,11 @@ impl BridgePort {
         }
     }
 
+    /// Something came from there that is no frame.
+    pub fn count_malformed(&self) {
+        count(&self.counts().malformed, 1);
+    }
+
     /// The receiver could not use a frame that it took.
     pub fn count_dropped(&self) {
         count(&self.counts().dropped, 1);

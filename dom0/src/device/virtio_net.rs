@@ -16,7 +16,7 @@ use super::interrupt::Lines;
 use super::pci::Function;
 use super::virtio::{Queue, VirtioDevice};
 use super::virtqueue::{Buffer, Dma};
-use crate::bridge::{LONGEST, Mac, Offload, Packet};
+use crate::bridge::{LONGEST, Mac, Malformed, Offload, Packet};
 
 const DEVICE_IDS: [u16; 2] = [0x1000, 0x1041];
 
@@ -36,15 +36,6 @@ const MOST_PAGES: usize = (LONGEST + HEADER).div_ceil(PAGE_SIZE);
 /// Buffers given back to the device before it is told.
 const BATCH: usize = 32;
 
-/// What has gone wrong at a card.
-#[derive(Debug, Default)]
-pub struct Losses {
-    /// Frames that the device delivered and that could not be what they said.
-    pub malformed: Cell<u64>,
-    /// Frames that the device cannot carry.
-    pub refused: Cell<u64>,
-}
-
 /// One network card.
 #[derive(Debug)]
 pub struct VirtioNet {
@@ -60,8 +51,6 @@ pub struct VirtioNet {
     sending: RefCell<Vec<Vec<Page>>>,
     idle: RefCell<Vec<Page>>,
     done: Notify,
-    /// What has gone wrong.
-    pub losses: Losses,
 }
 
 /// Features of use among those that are offered.
@@ -102,7 +91,6 @@ impl VirtioNet {
             transmit: RefCell::new(transmit),
             idle: RefCell::default(),
             done: Notify::new(),
-            losses: Losses::default(),
             device,
         };
         for _ in 0..slots {
@@ -131,7 +119,10 @@ impl VirtioNet {
     }
 
     /// Waits for a frame.
-    pub async fn receive(&self) -> Packet {
+    ///
+    /// # Errors
+    /// [`Malformed`]: what the device delivered is none.
+    pub async fn receive(&self) -> Result<Packet, Malformed> {
         loop {
             let packet = self.try_receive();
             if packet.is_none() || self.returned.get() >= BATCH {
@@ -146,20 +137,15 @@ impl VirtioNet {
     }
 
     /// The next frame that has arrived.
-    fn try_receive(&self) -> Option<Packet> {
-        loop {
-            let (mut header, mut frame) = ([0; HEADER], Vec::new());
-            self.take_buffer(&mut header, &mut frame)?;
-            let header = Header::parse(header);
-            let merged = self.device.features & FEATURE_MERGED_BUFFERS != 0;
-            let buffers = if merged { header.buffers } else { 1 };
-            // The device shows all buffers of a frame at once: what is missing will not come.
-            let whole = (1..buffers).all(|_| self.take_buffer(&mut [], &mut frame).is_some());
-            match header.packet(frame).filter(|_| whole) {
-                Some(packet) => return Some(packet),
-                None => self.losses.malformed.set(self.losses.malformed.get() + 1),
-            }
-        }
+    fn try_receive(&self) -> Option<Result<Packet, Malformed>> {
+        let (mut header, mut frame) = ([0; HEADER], Vec::new());
+        self.take_buffer(&mut header, &mut frame)?;
+        let header = Header::parse(header);
+        let merged = self.device.features & FEATURE_MERGED_BUFFERS != 0;
+        let buffers = if merged { header.buffers } else { 1 };
+        // The device shows all buffers of a frame at once: what is missing will not come.
+        let whole = (1..buffers).all(|_| self.take_buffer(&mut [], &mut frame).is_some());
+        Some(header.packet(frame).filter(|_| whole).ok_or(Malformed))
     }
 
     /// Fills `header` with the first bytes of the next buffer, adds the others to `frame`, and gives the buffer back.
@@ -193,12 +179,11 @@ impl VirtioNet {
         }
     }
 
-    /// Sends a frame, when there is room for it.
-    pub async fn send(&self, packet: Packet) {
+    /// Sends a frame, when there is room for it; says whether the card can carry it.
+    pub async fn send(&self, packet: Packet) -> bool {
         let pages = (packet.bytes.len() + HEADER).div_ceil(PAGE_SIZE);
         if pages > self.sending.borrow().len() {
-            self.losses.refused.set(self.losses.refused.get() + 1);
-            return;
+            return false;
         }
         self.reclaim();
         while self.transmit.borrow().ring.room() < pages {
@@ -211,9 +196,7 @@ impl VirtioNet {
             }
             self.transmit.borrow_mut().ring.be_quiet(true);
         }
-        if self.submit(&packet).is_none() {
-            self.losses.refused.set(self.losses.refused.get() + 1);
-        }
+        self.submit(&packet).is_some()
     }
 
     /// Tells the device of what was sent.
