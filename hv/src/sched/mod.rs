@@ -12,6 +12,7 @@ pub mod run_queue;
 pub mod runstate;
 pub mod switch;
 pub mod timers;
+mod vcpu;
 pub mod wait;
 
 use crate::{
@@ -31,6 +32,8 @@ use deadlines::{Deadlines, NEVER, Place};
 use oxen_abi::{errno::Errno, vcpu::RUNSTATE_RUNNABLE};
 use run_queue::{Entity, RunQueue, Seat, Share, Woken};
 use spin::Once;
+use vcpu::NO_SEAT;
+pub use vcpu::VcpuSched;
 
 /// Bits of [`crate::domain::vcpu::Vcpu::work`] and [`CpuShared::work`].
 pub mod work {
@@ -114,73 +117,6 @@ impl CpuShared {
 impl Default for CpuShared {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// What the scheduler keeps with a vcpu.
-#[derive(Debug)]
-pub struct VcpuSched {
-    /// CPU in the upper half, seat in the lower; [`NO_SEAT`].
-    seat: AtomicU32,
-    /// Whether it executes guest code or the hypervisor's on its behalf.
-    is_running: AtomicBool,
-    /// CPUs it may run on, bit n for CPU n (`XEN_VCPUAFFINITY_HARD`).
-    pub affinity: AtomicU64,
-    /// CPUs it would like to run on (`XEN_VCPUAFFINITY_SOFT`); kept for the toolstack.
-    pub soft_affinity: AtomicU64,
-    /// What it did how long.
-    pub runstate: Lock<runstate::Runstate>,
-    /// Where the guest wants to read that, in its own address space; 0: nowhere.
-    pub runstate_area: AtomicU64,
-    poll_deadline: AtomicU64,
-    /// Nanoseconds between ticks of the periodic timer; 0: none.
-    period: AtomicU64,
-    next_tick: AtomicU64,
-    /// When the domain's watchdogs bite; vcpu 0 keeps them.
-    watchdogs: [AtomicU64; timers::WATCHDOGS],
-}
-
-const NO_SEAT: u32 = u32::MAX;
-
-impl VcpuSched {
-    /// A vcpu without a seat, off since `now`.
-    #[must_use]
-    pub fn new(now: u64) -> Self {
-        Self {
-            seat: AtomicU32::new(NO_SEAT),
-            is_running: AtomicBool::new(false),
-            affinity: AtomicU64::new(u64::MAX),
-            soft_affinity: AtomicU64::new(u64::MAX),
-            runstate: Lock::new(runstate::Runstate::new(now)),
-            runstate_area: AtomicU64::new(0),
-            poll_deadline: AtomicU64::new(NEVER),
-            period: AtomicU64::new(0),
-            next_tick: AtomicU64::new(NEVER),
-            watchdogs: [const { AtomicU64::new(NEVER) }; timers::WATCHDOGS],
-        }
-    }
-
-    #[inline]
-    fn seat(&self) -> Option<(CpuId, Seat)> {
-        let word = self.seat.load(Ordering::Acquire);
-        (word != NO_SEAT).then_some((CpuId((word >> 16) as u16), Seat::new(word as u16)))
-    }
-
-    fn set_seat(&self, cpu: CpuId, seat: Seat) {
-        self.seat.store(u32::from(cpu.0) << 16 | seat.index() as u32, Ordering::Release);
-    }
-
-    /// The CPU that the vcpu runs on when it runs.
-    #[must_use]
-    pub fn cpu(&self) -> Option<CpuId> {
-        self.seat().map(|(cpu, _)| cpu)
-    }
-
-    /// Whether a CPU executes it at this moment.
-    #[inline]
-    #[must_use]
-    pub fn is_running(&self) -> bool {
-        self.is_running.load(Ordering::SeqCst)
     }
 }
 

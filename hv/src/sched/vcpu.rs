@@ -1,0 +1,73 @@
+//! What the scheduler keeps with a vcpu: where it has its seat, what it waits for.
+
+use super::{deadlines::NEVER, run_queue::Seat, runstate, timers};
+use crate::{lock::Lock, machine::CpuId};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// What the scheduler keeps with a vcpu.
+#[derive(Debug)]
+pub struct VcpuSched {
+    /// CPU in the upper half, seat in the lower; [`NO_SEAT`].
+    pub(super) seat: AtomicU32,
+    /// Whether it executes guest code or the hypervisor's on its behalf.
+    pub(super) is_running: AtomicBool,
+    /// CPUs it may run on, bit n for CPU n (`XEN_VCPUAFFINITY_HARD`).
+    pub affinity: AtomicU64,
+    /// CPUs it would like to run on (`XEN_VCPUAFFINITY_SOFT`); kept for the toolstack.
+    pub soft_affinity: AtomicU64,
+    /// What it did how long.
+    pub runstate: Lock<runstate::Runstate>,
+    /// Where the guest wants to read that, in its own address space; 0: nowhere.
+    pub runstate_area: AtomicU64,
+    pub(super) poll_deadline: AtomicU64,
+    /// Nanoseconds between ticks of the periodic timer; 0: none.
+    pub(super) period: AtomicU64,
+    pub(super) next_tick: AtomicU64,
+    /// When the domain's watchdogs bite; vcpu 0 keeps them.
+    pub(super) watchdogs: [AtomicU64; timers::WATCHDOGS],
+}
+
+/// In place of a seat: there is none.
+pub(super) const NO_SEAT: u32 = u32::MAX;
+
+impl VcpuSched {
+    /// A vcpu without a seat, off since `now`.
+    #[must_use]
+    pub fn new(now: u64) -> Self {
+        Self {
+            seat: AtomicU32::new(NO_SEAT),
+            is_running: AtomicBool::new(false),
+            affinity: AtomicU64::new(u64::MAX),
+            soft_affinity: AtomicU64::new(u64::MAX),
+            runstate: Lock::new(runstate::Runstate::new(now)),
+            runstate_area: AtomicU64::new(0),
+            poll_deadline: AtomicU64::new(NEVER),
+            period: AtomicU64::new(0),
+            next_tick: AtomicU64::new(NEVER),
+            watchdogs: [const { AtomicU64::new(NEVER) }; timers::WATCHDOGS],
+        }
+    }
+
+    #[inline]
+    pub(super) fn seat(&self) -> Option<(CpuId, Seat)> {
+        let word = self.seat.load(Ordering::Acquire);
+        (word != NO_SEAT).then_some((CpuId((word >> 16) as u16), Seat::new(word as u16)))
+    }
+
+    pub(super) fn set_seat(&self, cpu: CpuId, seat: Seat) {
+        self.seat.store(u32::from(cpu.0) << 16 | seat.index() as u32, Ordering::Release);
+    }
+
+    /// The CPU that the vcpu runs on when it runs.
+    #[must_use]
+    pub fn cpu(&self) -> Option<CpuId> {
+        self.seat().map(|(cpu, _)| cpu)
+    }
+
+    /// Whether a CPU executes it at this moment.
+    #[inline]
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.is_running.load(Ordering::SeqCst)
+    }
+}
