@@ -113,15 +113,19 @@ fn switch<M: Machine>(
     now: u64,
 ) -> bool {
     let Occupant { domain, vcpu } = next;
-    let Some(mut state) = vcpu.slot.lock().take() else {
+    let state = {
+        let mut slot = vcpu.slot.lock();
+        // Whoever saw the state here could pause the vcpu, move it, take it apart, and must not find the state gone for a
+        // moment meanwhile. From here on they see that it runs.
+        if vcpu.pauses.load(Ordering::SeqCst) != 0 || vcpu.sched.cpu() != Some(cpu) {
+            return false;
+        }
+        slot.take()
+    };
+    let Some(mut state) = state else {
         vcpu.pauses.fetch_or(pause::DOWN, Ordering::SeqCst);
         return false;
     };
-    // Whoever saw the state in its slot could pause the vcpu, and move it; from here on they see that it runs.
-    if vcpu.pauses.load(Ordering::SeqCst) != 0 || vcpu.sched.cpu() != Some(cpu) {
-        *vcpu.slot.lock() = Some(state);
-        return false;
-    }
     if let Some(last) = current {
         stop(hv, &last.domain, &last.vcpu, &last.state, now);
     }
