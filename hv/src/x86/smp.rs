@@ -3,6 +3,7 @@
 use super::entry::descriptors::Gdt;
 use super::entry::secondary::{START_PAGE, trampoline};
 use super::entry::{descriptors, enter_guests, syscall};
+use super::machine::Pc;
 use super::memory::tables;
 use super::{cpu, percpu};
 use crate::log;
@@ -15,8 +16,6 @@ use oxen_hv::machine::CpuId;
 use oxen_hv::mem::Memory;
 use oxen_hv::mem::frame_alloc;
 use oxen_hv::sched;
-
-use super::machine::Pc;
 
 /// Where the stack of the CPU that starts begins.
 pub(super) static STARTING_STACK: AtomicU64 = AtomicU64::new(0);

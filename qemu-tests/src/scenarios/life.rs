@@ -4,10 +4,10 @@
 use anyhow::{Result, ensure};
 use oxen_tools::debian;
 use oxen_tools::disk::sha256;
-use oxen_tools::linux::{CMDLINE, Ramdisk};
+use oxen_tools::linux::Ramdisk;
 use oxen_tools::qemu::Machine;
 
-use super::linux::content;
+use super::linux::{content, guest};
 use super::soak;
 use crate::lab::{Lab, Report, Verdict};
 
@@ -19,26 +19,9 @@ fn machine(lab: &Lab<'_>, script: &str, settings: &str) -> Result<Machine, Verdi
 
 /// The same with a ramdisk of the scenario's own.
 fn machine_with(lab: &Lab<'_>, ramdisk: &Ramdisk<'_>, script: &str, settings: &str) -> Result<Machine, Verdict> {
-    let make = || {
-        let ramdisk = ramdisk.build()?;
-        let kernel = std::fs::read(debian::vmlinuz(lab.workspace)?)?;
-        let config = format!(
-            "name = \"linux\"\nkernel = \"guests/linux\"\nramdisk = \"guests/initrd\"\ncmdline = \"{CMDLINE}\"\n{settings}\n"
-        );
-        let mut machine = lab.machine("")?;
-        machine.memory = 1024;
-        let args = &mut machine.modules.first_mut().ok_or_else(|| anyhow::anyhow!("no dom0"))?.args;
-        *args = "script=@script.xl debug-exit".to_owned();
-        let files: [(&str, &[u8]); 4] = [
-            ("linux.cfg", config.as_bytes()),
-            ("guests/linux", &kernel),
-            ("guests/initrd", &ramdisk),
-            ("script.xl", script.as_bytes()),
-        ];
-        lab.add(&mut machine, &files)?;
-        anyhow::Ok(machine)
-    };
-    make().map_err(|error| Verdict::Skipped(format!("no stock kernel: {error:#}")))
+    let mut machine = guest(lab, debian::vmlinuz, ramdisk, settings, script)?;
+    machine.memory = 1024;
+    Ok(machine)
 }
 
 /// Three boots, as `soak` does a hundred.

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use oxen_tools::elf::Elf;
-use oxen_tools::linux::Ramdisk;
+use oxen_tools::linux::{CMDLINE, Ramdisk};
 use oxen_tools::qemu::{self, Machine, Module};
 use oxen_tools::session::Exit;
+use oxen_tools::workspace::Workspace;
 use oxen_tools::{debian, disk};
 
 use crate::lab::{Lab, Report, Verdict};
@@ -68,6 +69,35 @@ pub(super) fn with_guests(lab: &Lab<'_>, linux: &Linux, script: &str, guests: &[
     }
     qemu::add_to_ramdisk(lab.workspace, &mut machine, &files)?;
     Ok(machine)
+}
+
+/// A machine whose dom0 has a kernel of Debian's and a ramdisk as the guest of `linux.cfg`, with these further settings,
+/// and runs a script about it; `Err` where the kernel cannot be had.
+pub(super) fn guest(
+    lab: &Lab<'_>,
+    kernel: fn(&Workspace) -> Result<PathBuf>,
+    ramdisk: &Ramdisk<'_>,
+    settings: &str,
+    script: &str,
+) -> Result<Machine, Verdict> {
+    let make = || {
+        let kernel = std::fs::read(kernel(lab.workspace)?)?;
+        let ramdisk = ramdisk.build()?;
+        let config = format!(
+            "name = \"linux\"\nkernel = \"guests/linux\"\nramdisk = \"guests/initrd\"\ncmdline = \"{CMDLINE}\"\n{settings}\n"
+        );
+        let mut machine = lab.machine("")?;
+        machine.modules.first_mut().context("no dom0")?.args = "script=@script.xl debug-exit".to_owned();
+        let files: [(&str, &[u8]); 4] = [
+            ("linux.cfg", config.as_bytes()),
+            ("guests/linux", &kernel),
+            ("guests/initrd", &ramdisk),
+            ("script.xl", script.as_bytes()),
+        ];
+        lab.add(&mut machine, &files)?;
+        anyhow::Ok(machine)
+    };
+    make().map_err(|error| Verdict::Skipped(format!("no stock kernel: {error:#}")))
 }
 
 /// Boots Debian's kernel in dom0's place with so many vcpus, and demands that everything was done in its turn.

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use oxen_tools::debian;
-use oxen_tools::linux::{CMDLINE, Ramdisk};
+use oxen_tools::linux::Ramdisk;
 use oxen_tools::qemu::Machine;
 
-use super::linux::content;
+use super::linux::{content, guest};
 use super::network;
 use crate::lab::{Lab, Verdict};
 
@@ -18,28 +18,11 @@ const REACHED: &str = "the first process runs";
 /// How long all of it may take: a boot is seconds on an idle machine, and minutes on a busy one.
 const LIMIT: Duration = Duration::from_secs(3 * 3600);
 
-/// A machine whose dom0 has Debian's kernel, unpacked, and a ramdisk, in a guest's configuration `linux.cfg`.
+/// A machine with Debian's kernel, unpacked, for guests of so many MiB, and with dom0 as small as it can be beside them.
 fn machine(lab: &Lab<'_>, ramdisk: &Ramdisk<'_>, memory: u32, script: &str) -> Result<Machine, Verdict> {
-    let make = || {
-        let kernel = std::fs::read(debian::kernel(lab.workspace)?)?;
-        let ramdisk = ramdisk.build()?;
-        let config = format!(
-            "name = \"linux\"\nkernel = \"guests/linux\"\nramdisk = \"guests/initrd\"\ncmdline = \"{CMDLINE}\"\n\
-             memory = {memory}\n"
-        );
-        let mut machine = lab.machine("")?;
-        machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=192M");
-        machine.modules.first_mut().context("no dom0")?.args = "script=@script.xl debug-exit".to_owned();
-        let files: [(&str, &[u8]); 4] = [
-            ("linux.cfg", config.as_bytes()),
-            ("guests/linux", &kernel),
-            ("guests/initrd", &ramdisk),
-            ("script.xl", script.as_bytes()),
-        ];
-        lab.add(&mut machine, &files)?;
-        anyhow::Ok(machine)
-    };
-    make().map_err(|error| Verdict::Skipped(format!("no stock kernel: {error:#}")))
+    let mut machine = guest(lab, debian::kernel, ramdisk, &format!("memory = {memory}"), script)?;
+    machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=192M");
+    Ok(machine)
 }
 
 /// Boots the kernel so many times in one dom0, each time to its first process and to power-off; no page may be lost.
