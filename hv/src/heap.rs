@@ -14,6 +14,12 @@ pub trait Reserve {
     /// # Errors
     /// `NoMem` when there is none.
     fn reserve(&self, bytes: usize) -> Result<(), Errno>;
+
+    /// Whether frames are refused although there are some: tests try every refusal.
+    #[inline]
+    fn refuses_frames(&self) -> bool {
+        false
+    }
 }
 
 /// A counted object in frames of its own.

@@ -1,8 +1,10 @@
 //! Memory under hostile hands: random operations on page tables and reservations, the laws checked all along.
 //!
 //! Two guests and a control domain act on a small machine with four CPUs. Each has a home address space that keeps its
-//! request buffer mapped; everything else it has is thrown about. After each operation the caches of the CPUs are looked at,
-//! after each refusal everything must be as before, and every so often all holds are counted again.
+//! request buffer mapped; everything else it has is thrown about. The hypervisor takes frames for itself in between, and
+//! sometimes there are none at the worst moment. After each operation the caches of the CPUs are looked at and what newly
+//! came to a guest is searched for what others left there, after each refusal everything must be as before, and every so
+//! often all holds are counted again.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::expect_used, reason = "it is a test")]
 
@@ -39,6 +41,12 @@ use support::{
 const OPERATIONS: u32 = 350_000;
 const RECOUNT_EVERY: u32 = 200;
 const BUFFER: u64 = 0;
+/// What the hypervisor leaves in each of its own frames.
+const SECRET: u64 = 0x5ec2_e75e_c2e0;
+/// What a guest leaves in each of its frames, with the number of its domain.
+const LEFT_BY: u64 = 0x1ef7_0000_0000;
+/// The word of a frame at which either stands.
+const MARKED_WORD: usize = 509;
 
 /// A small generator: xorshift64*.
 struct Random(u64);
@@ -76,6 +84,8 @@ struct Player {
 struct World {
     hv: &'static Hypervisor<Fake>,
     players: Vec<Player>,
+    /// Frames that the hypervisor took for itself.
+    own: Vec<Mfn>,
     random: Random,
 }
 
@@ -103,7 +113,7 @@ impl World {
             })
             .into_iter()
             .collect();
-        Self { hv, players, random: Random(seed) }
+        Self { hv, players, own: Vec::new(), random: Random(seed) }
     }
 
     fn known(&self) -> Holds {
@@ -183,11 +193,15 @@ impl World {
         if self.random.chance(10) { 0 } else { Entry::to(frame, flags).0 }
     }
 
-    /// Makes sure that the player's buffer is there, and on which CPU it runs.
+    /// Makes sure that the player's buffer is there, and on which CPU it runs. A CPU that runs it already mostly keeps what
+    /// it knows.
     fn enter(&mut self, player: usize) {
         support::on_cpu(self.random.below(support::CPUS as u64) as u16);
         let Player { guest, home, .. } = &mut self.players[player];
-        guest.run();
+        let root = self.hv.machine.cpu(support::this_cpu().0).root;
+        if root != guest.state.kernel_root || self.random.chance(10) {
+            guest.run();
+        }
         if guest.state.kernel_root != Some(home.tables[0])
             && (self.random.chance(20) || guest.hv.machine.translate(GuestAddr(BUFFER), true).is_err())
         {
@@ -203,6 +217,19 @@ impl World {
                 }
             }
         }
+    }
+
+    /// The guest touches a page, takes its mapping away without a flush, and has a frame exchanged: maybe that very one.
+    fn unmap_and_exchange(&mut self, player: usize) -> Outcome {
+        let va = (1 + self.random.below(24)) << 12;
+        let Ok(frame) = self.hv.machine.translate(GuestAddr(va), true) else { return Outcome::Done };
+        if self.is_home(frame) || self.call(player, mmu::update_va_mapping, [va, 0, 0, 0]).is_err() {
+            return Outcome::Done;
+        }
+        if self.hv.frames.state(frame).is_loose() && self.put_exchange(&[frame], (0, 0), 1) {
+            let _ = self.call(player, memory::memory_op, [11, BUFFER, 0, 0]);
+        }
+        Outcome::Done
     }
 
     /// The guest writes what it likes where it can, which makes tables-to-be.
@@ -344,6 +371,7 @@ impl World {
         if operation == 1 && order > 0 {
             return Outcome::Done;
         }
+        let order = order | self.memory_flags();
         if !self.put(&[list, count, order, id]) {
             return Outcome::Done;
         }
@@ -354,26 +382,101 @@ impl World {
     }
 
     fn exchange(&mut self, player: usize) -> Outcome {
-        let (list, out) = (BUFFER + 256, BUFFER + 512);
-        let (orders, counts) =
-            self.random.of(&[((0, 0), (1, 1)), ((0, 1), (2, 1)), ((0, 2), (4, 1)), ((0, 0), (2, 3))]);
+        let (orders, counts) = self.random.of(&[
+            ((0, 0), (1, 1)),
+            ((0, 0), (4, 4)),
+            ((0, 1), (2, 1)),
+            ((0, 2), (4, 1)),
+            ((0, 2), (8, 2)),
+            ((0, 0), (2, 3)),
+        ]);
         let mut loose: Vec<Mfn> = audit::all(self.hv)
             .filter(|&frame| {
                 let state = self.hv.frames.state(frame);
-                state.owner() == self.players[player].guest.domain.owner && state.moved_to(state.owner()).is_ok()
+                state.owner() == self.players[player].guest.domain.owner && state.is_loose()
             })
             .collect();
+        let first = self.random.below(loose.len().max(1) as u64) as usize;
+        let first = first.min(loose.len());
+        loose.rotate_left(first);
         if self.random.chance(10) || loose.len() < counts.0 as usize {
             loose = (0..counts.0).map(|_| self.frame(player)).collect();
         }
-        for i in 0..counts.0 {
-            let _ = self.hv.machine.write_guest_word(GuestAddr(list + 8 * i), loose[i as usize].raw());
+        if self.random.chance(10) {
+            loose[counts.0 as usize - 1] = loose[0];
         }
-        let words = [list, counts.0, orders.0, 0x7ff0, out, counts.1, orders.1, 0x7ff0, 0];
-        if !self.put(&words) {
+        if !self.put_exchange(&loose[..counts.0 as usize], orders, counts.1) {
             return Outcome::Done;
         }
-        self.call(player, memory::memory_op, [11, BUFFER, 0, 0]).map_or_else(|outcome| outcome, |_| Outcome::Done)
+        match self.call(player, memory::memory_op, [11, BUFFER, 0, 0]) {
+            Ok(_) => Outcome::Done,
+            // Of several chunks, the first may have been exchanged.
+            Err(Outcome::Refused) if counts.0 > 1 << orders.1 => Outcome::Partly,
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// Writes the arguments of an exchange: frames, orders of what is given and asked for, extents asked for.
+    fn put_exchange(&mut self, frames: &[Mfn], orders: (u64, u64), count: u64) -> bool {
+        let (list, out) = (BUFFER + 256, BUFFER + 512);
+        for (i, frame) in frames.iter().enumerate() {
+            let _ = self.hv.machine.write_guest_word(GuestAddr(list + 8 * i as u64), frame.raw());
+        }
+        let (given, wanted) = (frames.len() as u64, orders.1 | self.memory_flags());
+        self.put(&[list, given, orders.0, 0x7ff0, out, count, wanted, 0x7ff0, 0])
+    }
+
+    /// How many bits the addresses of frames may have; as it stands in a reservation.
+    fn memory_flags(&mut self) -> u64 {
+        self.random.of(&[0, 0, 0, 0, 1, 12, 16, 18, 19, 20, 44, 63, 255]) << 32
+    }
+
+    /// The hypervisor takes frames for itself, works with them, and gives them back.
+    fn take_own(&mut self) -> Outcome {
+        let (order, take) = (self.random.below(3) as u32, self.own.len() < 24 && self.random.chance(55));
+        if take && let Ok(first) = frame_alloc::take_own(self.hv, order) {
+            for frame in frame_alloc::block(first, order) {
+                let is_blank = self.hv.machine.words(frame).iter().all(|word| word.load(Ordering::SeqCst) == 0);
+                assert!(is_blank, "law 8: {frame:?} of the hypervisor's is not blank");
+                self.hv.machine.words(frame)[MARKED_WORD].store(SECRET, Ordering::SeqCst);
+                self.own.push(frame);
+            }
+        } else {
+            for _ in 0..self.random.below(6).min(self.own.len() as u64) {
+                let index = self.random.below(self.own.len() as u64) as usize;
+                frame_alloc::give_back_own(self.hv, self.own.swap_remove(index));
+            }
+        }
+        Outcome::Done
+    }
+
+    /// Whose each frame is. What the player could write to carries its name from now on.
+    fn leave_marks(&self, player: usize) -> Vec<Owner> {
+        let Player { guest, .. } = &self.players[player];
+        let mark = left_by(guest);
+        let mark_one = |frame| {
+            let state = self.hv.frames.state(frame);
+            if state.owner() == guest.domain.owner && (state.is_loose() || state.kind() == FrameType::Writable) {
+                self.hv.machine.words(frame)[MARKED_WORD].store(mark, Ordering::SeqCst);
+            }
+            state.owner()
+        };
+        audit::all(self.hv).map(mark_one).collect()
+    }
+
+    /// Looks at frames that have come to a guest.
+    fn check_contents(&self, owners: &[Owner]) {
+        for (frame, was) in audit::all(self.hv).zip(owners) {
+            let owner = self.hv.frames.state(frame).owner();
+            let Some(new) = self.players.iter().find(|player| player.guest.domain.owner == owner) else { continue };
+            // What was handed over was given with its contents.
+            if owner == *was || was.slot().is_some() {
+                continue;
+            }
+            let word = self.hv.machine.words(frame)[MARKED_WORD].load(Ordering::SeqCst);
+            let is_own = word == 0 || word == left_by(&new.guest);
+            assert!(is_own, "law 8: {frame:?} came to {:?} with {word:#x}", new.guest.domain.id);
+        }
     }
 
     fn direct_write(&mut self, player: usize) -> Outcome {
@@ -504,7 +607,12 @@ impl World {
         self.enter(player);
         self.settle();
         let before = audit::snapshot(self.hv);
-        let outcome = match self.random.below(100) {
+        let owners = self.leave_marks(player);
+        let is_short = self.random.chance(10);
+        if is_short {
+            self.hv.machine.frames_left.store(self.random.below(3), Ordering::SeqCst);
+        }
+        let outcome = match self.random.below(104) {
             0..=34 => self.update(player),
             35..=44 => self.update_at(player),
             45..=64 => self.extended(player),
@@ -515,18 +623,23 @@ impl World {
             84..=87 => self.map_grant(player),
             88..=91 => self.unmap_grant(player),
             92 => self.hand_over(player),
+            100..=101 => self.take_own(),
+            102..=103 => self.unmap_and_exchange(player),
             93..=96 => self.cultivate(player),
             _ => self.scribble(player),
         };
+        self.hv.machine.frames_left.store(u64::MAX, Ordering::SeqCst);
+        self.check_contents(&owners);
         if outcome == Outcome::Refused {
             self.settle();
-            assert_eq!(audit::snapshot(self.hv), before, "law 9: a refusal left something behind");
+            audit::assert_unchanged(self.hv, &before);
         }
         audit::check_caches(self.hv, |owner, frame| self.was_lent(owner, frame));
     }
 
     /// Ends all domains and looks whether everything came back.
     fn end(mut self, free_at_first: u32) {
+        self.own.drain(..).for_each(|frame| frame_alloc::give_back_own(self.hv, frame));
         for player in &mut self.players {
             let Player { guest, descriptors, claims, .. } = player;
             claims.drain(..).for_each(|claim| release_claim(self.hv, claim));
@@ -551,6 +664,11 @@ impl World {
         audit::check(self.hv, &Holds::default(), audit::nothing_lent);
         assert_eq!(self.hv.frames.free_frames(), free_at_first, "law 7: not everything came back");
     }
+}
+
+/// What a guest leaves in its frames. As an entry, it is not present.
+fn left_by(guest: &Guest) -> u64 {
+    LEFT_BY + (u64::from(guest.domain.id.0) << 4)
 }
 
 fn release_claim(hv: &Hypervisor<Fake>, (frame, is_writable): (Mfn, bool)) {

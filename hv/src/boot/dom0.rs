@@ -187,6 +187,7 @@ impl<M: Machine> DomainMemory<'_, M> {
                     self.add_piece(Piece { pfn, mfn, pages: 1 << order })?;
                     pfn += 1 << order;
                 }
+                Err(Refusal::Preempted) => {}
                 Err(_) if order > 0 => order -= 1,
                 Err(_) => return Err(BuildError::OutOfMemory),
             }

@@ -53,7 +53,7 @@ fn transfer_one<M: Machine>(
 /// Whether the frame is in the caller's reservation and nobody refers to it otherwise.
 fn is_loose<M: Machine>(caller: &Caller<'_, M>, frame: Mfn) -> bool {
     let state = caller.hv.frames.state(frame);
-    state.owner() == caller.domain.owner && state.moved_to(caller.domain.owner).is_ok()
+    state.owner() == caller.domain.owner && state.is_loose()
 }
 
 /// Takes the receiver at its word, from which it may not step back now.

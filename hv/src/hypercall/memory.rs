@@ -2,7 +2,7 @@
 
 use super::memory_map;
 use crate::{
-    addr::Mfn,
+    addr::{Mfn, PAGE_SHIFT},
     caller::{Args, Caller, Refusal, Reply},
     config::PREEMPT_INTERVAL,
     domain::Domain,
@@ -83,8 +83,8 @@ struct Extents {
     domain: Arc<Domain>,
     list: Option<GuestPtr<u64>>,
     order: u32,
-    /// Frame numbers must fit into so many bits; 0: any.
-    frame_bits: u32,
+    /// Frame numbers are below it.
+    limit: u64,
 }
 
 /// Answers how many extents are done, as all operations on extents do whatever happened.
@@ -109,9 +109,8 @@ fn adjust<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, operation: u3
     if asked.extent_order > MAX_EXTENT_ORDER || domain.is_dying.load(Ordering::Acquire) {
         return Ok(start);
     }
-    let address_bits = asked.mem_flags & 0xff;
-    let frame_bits = if address_bits == 0 { 0 } else { address_bits.saturating_sub(12).max(1) };
-    let extents = Extents { domain, list, order: asked.extent_order, frame_bits };
+    let limit = frame_limit(asked.mem_flags);
+    let extents = Extents { domain, list, order: asked.extent_order, limit };
     let mut done = start;
     let mut spent = 0;
     while done < asked.nr_extents {
@@ -124,8 +123,13 @@ fn adjust<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, operation: u3
             XENMEM_POPULATE_PHYSMAP => populate(caller, &extents, done),
             _ => decrease(caller, &extents, done),
         };
-        if outcome.is_err() {
-            break;
+        match outcome {
+            Ok(()) => {}
+            Err(Refusal::Preempted) => {
+                spent = PREEMPT_INTERVAL;
+                continue;
+            }
+            Err(_) => break,
         }
         done += 1;
         spent += FRAME_UNITS << asked.extent_order;
@@ -134,14 +138,16 @@ fn adjust<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, operation: u3
 }
 
 /// Takes a block for the domain whose frame numbers are small enough.
-fn take<M: Machine>(caller: &Caller<'_, M>, extents: &Extents) -> Result<Mfn, Errno> {
-    let first = frame_alloc::take_for(caller.hv, &extents.domain, extents.order)?;
-    let end = first.raw() + (1 << extents.order);
-    if matches!(extents.frame_bits, 1..=32) && end > 1 << extents.frame_bits {
-        give_back(caller, extents, first);
-        return Err(Errno::NoMem);
+fn take<M: Machine>(caller: &Caller<'_, M>, extents: &Extents) -> Result<Mfn, Refusal> {
+    frame_alloc::take_below(caller.hv, &extents.domain, extents.order, extents.limit)
+}
+
+/// The frame number below which `XENMEMF_address_bits` wants all frames.
+const fn frame_limit(mem_flags: u32) -> u64 {
+    match mem_flags & 0xff {
+        0 | 44.. => u64::MAX,
+        bits => 1 << bits.saturating_sub(PAGE_SHIFT),
     }
-    Ok(first)
 }
 
 fn give_back<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, first: Mfn) {
@@ -150,23 +156,23 @@ fn give_back<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, first: Mfn) 
     }
 }
 
-fn increase<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Errno> {
+fn increase<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Refusal> {
     let first = take(caller, extents)?;
     let told = extents.list.map_or(Ok(()), |list| list.write(&caller.hv.machine, index, &first.raw()));
-    told.inspect_err(|_| give_back(caller, extents, first))
+    Ok(told.inspect_err(|_| give_back(caller, extents, first))?)
 }
 
-fn populate<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Errno> {
+fn populate<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Refusal> {
     let list = extents.list.ok_or(Errno::Fault)?;
     let pfn = list.read(&caller.hv.machine, index)?;
     let first = take(caller, extents)?;
     for (frame, pfn) in frame_alloc::block(first, extents.order).zip(pfn..) {
         set_machine_to_phys(caller.hv, frame, pfn);
     }
-    list.write(&caller.hv.machine, index, &first.raw()).inspect_err(|_| give_back(caller, extents, first))
+    Ok(list.write(&caller.hv.machine, index, &first.raw()).inspect_err(|_| give_back(caller, extents, first))?)
 }
 
-fn decrease<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Errno> {
+fn decrease<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Refusal> {
     let first = extents.list.ok_or(Errno::Fault)?.read(&caller.hv.machine, index)?;
     let first = Mfn::new(first).ok_or(Errno::Inval)?;
     for frame in frame_alloc::block(first, extents.order) {
@@ -220,7 +226,7 @@ fn exchange<M: Machine>(caller: &mut Caller<'_, M>, argument: u64) -> Reply {
             source: (source, asked.nr_exchanged, give.extent_order),
             target: (target, asked.nr_exchanged << give.extent_order >> get.extent_order, get.extent_order),
             frames: 1 << order,
-            address_bits: get.mem_flags & 0xff,
+            limit: frame_limit(get.mem_flags),
         };
         chunk.exchange(caller, &domain)?;
         asked.nr_exchanged += chunk.frames >> give.extent_order;
@@ -235,11 +241,11 @@ struct Chunk {
     source: (GuestPtr<u64>, u64, u32),
     target: (GuestPtr<u64>, u64, u32),
     frames: u64,
-    address_bits: u32,
+    limit: u64,
 }
 
 impl Chunk {
-    fn exchange<M: Machine>(&self, caller: &Caller<'_, M>, domain: &Domain) -> Result<(), Errno> {
+    fn exchange<M: Machine>(&self, caller: &Caller<'_, M>, domain: &Domain) -> Result<(), Refusal> {
         let memory = &caller.hv.machine;
         let (source, from, source_order) = self.source;
         let (target, to, target_order) = self.target;
@@ -254,11 +260,7 @@ impl Chunk {
         for index in to..to + (self.frames >> target_order) {
             target.write(memory, index, &target.read(memory, index)?)?;
         }
-        let limit = match self.address_bits {
-            0 | 44.. => u64::MAX,
-            bits => 1 << bits.saturating_sub(12),
-        };
-        frame_alloc::exchange(caller.hv, domain, &old, target_order, limit, |block, first| {
+        frame_alloc::exchange(caller.hv, domain, &old, target_order, self.limit, |block, first| {
             let index = to + block as u64;
             // Another vcpu may have unmapped the list meanwhile: the guest's own loss.
             let pfn = target.read(memory, index).unwrap_or(frame_alloc::INVALID_M2P_ENTRY);

@@ -90,7 +90,7 @@ impl<M: Machine> Editor<'_, M> {
     }
 
     fn end_descriptors(&self, mfn: Mfn) {
-        self.hv.frames.set_aux(mfn, self.hv.frames.tlb.now());
+        self.hv.frames.stamp(mfn);
         let _ = self.hv.frames.update(mfn, |state| Ok((state.devalidated(), ())));
         self.hv.frames.put(mfn);
     }

@@ -2,37 +2,56 @@
 
 use super::{
     editor::Editor,
-    frame_type::{FrameState, Owner},
-    free_frames::MARKED,
+    frame_table::{Shortage, Stale, Taken, Withdrawn},
+    frame_type::Owner,
     tlb,
 };
-use crate::{Hypervisor, addr::Mfn, domain::Domain, machine::Machine};
+use crate::{Hypervisor, addr::Mfn, caller::Refusal, domain::Domain, machine::Machine};
 use core::sync::atomic::{AtomicU32, Ordering};
 use oxen_abi::errno::Errno;
 
-pub use super::free_frames::MAX_ORDER;
+pub use super::frame_table::MAX_ORDER;
 
 /// Takes frames that no TLB knows.
-fn take_flushed<M: Machine>(hv: &Hypervisor<M>, order: u32) -> Result<Mfn, Errno> {
-    let flush = |stamp| {
-        let stale = tlb::unflushed(&hv.cpus, hv.frames.tlb.online(), stamp);
-        if stale != 0 {
-            tlb::flush_cpus(hv, stale);
-        }
+fn take<M: Machine>(hv: &Hypervisor<M>, order: u32) -> Result<Taken<'_>, Refusal> {
+    if hv.machine.refuses_frames() {
+        return Err(Errno::NoMem.into());
+    }
+    let unflushed = |stamp| tlb::unflushed(&hv.cpus, hv.frames.tlb.online(), stamp);
+    let stale = |stamp| match unflushed(stamp) {
+        0 => Stale::Nobody,
+        cpus if cpus & !(1 << hv.machine.this_cpu().0) == 0 => Stale::Local,
+        _ => Stale::Remote,
     };
-    hv.frames.take(order, flush).ok_or(Errno::NoMem)
+    let flush = |stamp| match unflushed(stamp) {
+        0 => {}
+        cpus => tlb::flush_cpus(hv, cpus),
+    };
+    hv.frames.take(order, stale, flush).map_err(|shortage| match shortage {
+        Shortage::Empty => Errno::NoMem.into(),
+        Shortage::Unfinished => Refusal::Preempted,
+    })
 }
 
-/// `1 << order` frames for the hypervisor itself, filled with zeros.
+/// `1 << order` frames for the hypervisor itself, filled with zeros. Ended by [`give_back_own`].
 ///
 /// # Errors
 /// `NoMem` when there are none.
 pub fn take_own<M: Machine>(hv: &Hypervisor<M>, order: u32) -> Result<Mfn, Errno> {
-    let first = take_flushed(hv, order)?;
-    for frame in block(first, order) {
-        hv.machine.clear(frame);
+    loop {
+        match take(hv, order) {
+            Ok(taken) => return Ok(taken.into_own(|frame| hv.machine.clear(frame))),
+            Err(Refusal::Preempted) => {}
+            Err(_) => return Err(Errno::NoMem),
+        }
     }
-    Ok(first)
+}
+
+/// Ends the hypervisor's hold on a frame of [`take_own`], and fills it with zeros: what stood there is nobody's to read.
+/// Nothing happens to a frame that is not the hypervisor's.
+pub fn give_back_own<M: Machine>(hv: &Hypervisor<M>, frame: Mfn) {
+    let given = hv.frames.free_own(frame, |frame| hv.machine.clear(frame));
+    debug_assert!(given.is_ok(), "{frame:?} is not the hypervisor's");
 }
 
 /// A frame that the hypervisor lends to `domain`: its own, but outside of its reservation, held by the hypervisor until
@@ -41,12 +60,9 @@ pub fn take_own<M: Machine>(hv: &Hypervisor<M>, order: u32) -> Result<Mfn, Errno
 /// # Errors
 /// `NoMem` when there is none.
 pub fn take_shared<M: Machine>(hv: &Hypervisor<M>, owner: Owner) -> Result<Mfn, Errno> {
-    let frame = take_flushed(hv, 0)?;
-    hv.machine.clear(frame);
-    set_machine_to_phys(hv, frame, INVALID_M2P_ENTRY);
-    hv.frames.count_shared(owner);
-    hv.frames.set_state(frame, FrameState::shared(owner));
-    Ok(frame)
+    // A single frame is there or not: nothing has to be joined for it.
+    let taken = take(hv, 0).map_err(|_| Errno::NoMem)?;
+    Ok(taken.into_shared(owner, |frame| make_anew(hv, frame)))
 }
 
 /// Ends the hypervisor's own hold on a frame of [`take_shared`]. It is free as soon as nobody maps it any more.
@@ -55,25 +71,29 @@ pub fn give_back_shared<M: Machine>(hv: &Hypervisor<M>, frame: Mfn) {
 }
 
 /// `1 << order` frames for the reservation of `domain`, without a place in its memory: filled with zeros, unless `domain`
-/// itself was the last to have them.
+/// itself was the very last to have them.
 ///
 /// # Errors
-/// `NoMem` when there are none or the domain may not have so many.
-pub fn take_for<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, order: u32) -> Result<Mfn, Errno> {
-    let pages = 1_u32.checked_shl(order).ok_or(Errno::NoMem)?;
-    let counter = reserve(hv, domain, pages)?;
-    let first = take_flushed(hv, order).inspect_err(|_| {
-        counter.fetch_sub(pages, Ordering::AcqRel);
-    })?;
-    let marked = FrameState::FREE.raw() | MARKED | u64::from(hv.frames.mark_of(domain.owner));
-    for frame in block(first, order) {
-        if hv.frames.state(frame).raw() != marked {
-            hv.machine.clear(frame);
-        }
-        set_machine_to_phys(hv, frame, INVALID_M2P_ENTRY);
-        hv.frames.set_state(frame, FrameState::allocated(domain.owner));
+/// `NoMem` when there are none or the domain may not have so many. `Preempted`: call again.
+pub fn take_for<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, order: u32) -> Result<Mfn, Refusal> {
+    take_below(hv, domain, order, u64::MAX)
+}
+
+/// The same, with numbers below `limit`.
+///
+/// # Errors
+/// As [`take_for`].
+pub fn take_below<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, order: u32, limit: u64) -> Result<Mfn, Refusal> {
+    let quota = Quota::reserve(hv, domain, 1_u32.checked_shl(order).ok_or(Errno::NoMem)?)?;
+    let taken = take(hv, order)?;
+    if taken.numbers().end > limit {
+        return Err(Errno::NoMem.into());
     }
-    Ok(first)
+    for frame in taken.numbers().filter_map(Mfn::new) {
+        set_machine_to_phys(hv, frame, INVALID_M2P_ENTRY);
+    }
+    quota.keep();
+    Ok(taken.into_reservation(domain.owner, |frame| hv.machine.clear(frame)))
 }
 
 /// Hands a frame of the editor's domain to another's reservation, contents included. Nobody may refer to it, and no CPU
@@ -85,34 +105,21 @@ pub fn take_for<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, order: u32) -> 
 pub fn hand_over<M: Machine>(editor: &Editor<'_, M>, frame: Mfn, to: &Domain) -> Result<(), Errno> {
     let (hv, from) = (editor.hv, editor.domain);
     let source = hv.frames.reserved_counter(from.owner).ok_or(Errno::Inval)?;
-    let target = reserve(hv, to, 1)?;
-    take_out(hv, frame, from.owner).inspect_err(|_| {
-        target.fetch_sub(1, Ordering::AcqRel);
-    })?;
-    tlb::flush_cpus(hv, from.dirty_cpus.load(Ordering::Acquire));
+    let quota = Quota::reserve(hv, to, 1)?;
+    let withdrawn = hv.frames.withdraw(frame, from.owner)?;
+    quota.keep();
     source.fetch_sub(1, Ordering::AcqRel);
     set_machine_to_phys(hv, frame, INVALID_M2P_ENTRY);
-    hv.frames.set_state(frame, FrameState::allocated(to.owner));
+    withdrawn.hand_over(to.owner, || tlb::flush_cpus(hv, from.dirty_cpus.load(Ordering::Acquire)));
     Ok(())
-}
-
-/// Takes a frame that nobody refers to out of a reservation, into the caller's hands.
-fn take_out<M: Machine>(hv: &Hypervisor<M>, frame: Mfn, owner: Owner) -> Result<(), Errno> {
-    hv.frames
-        .update(frame, |state| {
-            if state.owner() != owner {
-                return Err(Errno::Inval);
-            }
-            state.moved_to(owner).map(|_| (FrameState::FREE, ()))
-        })
-        .map(|_| ())
 }
 
 /// Exchanges frames of a reservation, which nobody may refer to, for fresh ones in blocks of `1 << order`, as many in all,
 /// with numbers below `limit`. `place` is told each new block and its index once nothing can fail any more.
 ///
 /// # Errors
-/// `Inval` or `Busy` for frames that cannot be had, `NoMem` when there are no such blocks. Nothing has changed then.
+/// `Inval` or `Busy` for frames that cannot be had, `NoMem` when there are no such blocks. `Preempted`: call again. Nothing
+/// has changed then.
 pub fn exchange<M: Machine>(
     hv: &Hypervisor<M>,
     domain: &Domain,
@@ -120,56 +127,62 @@ pub fn exchange<M: Machine>(
     order: u32,
     limit: u64,
     mut place: impl FnMut(usize, Mfn),
-) -> Result<(), Errno> {
-    let blocks = old.len() >> order;
-    let mut fresh: heapless::Vec<Mfn, MAX_EXCHANGE> = heapless::Vec::new();
-    let undo = |taken: usize, fresh: &[Mfn]| {
-        for &frame in old.iter().take(taken) {
-            hv.frames.set_state(frame, FrameState::allocated(domain.owner));
-        }
-        for &block in fresh {
-            hv.frames.give_back(block, order);
-        }
-    };
-    for (taken, &frame) in old.iter().enumerate() {
-        take_out(hv, frame, domain.owner).inspect_err(|_| undo(taken, &[]))?;
-    }
-    for _ in 0..blocks {
-        let block = take_flushed(hv, order).inspect_err(|_| undo(old.len(), &fresh))?;
-        let is_listed = fresh.push(block).is_ok();
-        if !is_listed || block.raw() + (1 << order) > limit {
-            undo(old.len(), &fresh);
-            return Err(Errno::NoMem);
-        }
-    }
-    for (index, &first) in fresh.iter().enumerate() {
-        for frame in block(first, order) {
-            hv.machine.clear(frame);
-            hv.frames.set_state(frame, FrameState::allocated(domain.owner));
-        }
-        place(index, first);
-    }
+) -> Result<(), Refusal> {
+    let mut leaving: heapless::Vec<Withdrawn<'_>, MAX_EXCHANGE> = heapless::Vec::new();
+    let mut fresh: heapless::Vec<Taken<'_>, MAX_EXCHANGE> = heapless::Vec::new();
     for &frame in old {
-        hv.frames.retire(frame, domain.owner);
+        leaving.push(hv.frames.withdraw(frame, domain.owner)?).map_err(|_| Errno::Inval)?;
     }
+    for _ in 0..old.len() >> order {
+        let block = take(hv, order)?;
+        if block.numbers().end > limit {
+            return Err(Errno::NoMem.into());
+        }
+        fresh.push(block).map_err(|_| Errno::NoMem)?;
+    }
+    for (index, block) in fresh.into_iter().enumerate() {
+        place(index, block.into_reservation(domain.owner, |frame| hv.machine.clear(frame)));
+    }
+    leaving.into_iter().for_each(Withdrawn::retire);
     Ok(())
 }
 
 /// Frames that [`exchange`] takes at once.
 pub const MAX_EXCHANGE: usize = 512;
 
-/// Counts frames into a domain's reservation before they are taken.
-fn reserve<'a, M: Machine>(hv: &'a Hypervisor<M>, domain: &Domain, pages: u32) -> Result<&'a AtomicU32, Errno> {
-    let counter = hv.frames.reserved_counter(domain.owner).ok_or(Errno::NoMem)?;
-    let limit = domain.max_pages.load(Ordering::Relaxed);
-    counter
-        .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| n.checked_add(pages).filter(|&n| n <= limit))
-        .map_err(|_| Errno::NoMem)?;
-    if domain.is_dying.load(Ordering::Acquire) {
-        counter.fetch_sub(pages, Ordering::AcqRel);
-        return Err(Errno::NoMem);
+/// Frames counted into a domain's reservation before they are taken. Dropped, they are not counted any more.
+struct Quota<'a> {
+    counter: &'a AtomicU32,
+    pages: u32,
+}
+
+impl<'a> Quota<'a> {
+    fn reserve<M: Machine>(hv: &'a Hypervisor<M>, domain: &Domain, pages: u32) -> Result<Self, Errno> {
+        let counter = hv.frames.reserved_counter(domain.owner).ok_or(Errno::NoMem)?;
+        let limit = domain.max_pages.load(Ordering::Relaxed);
+        counter
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| n.checked_add(pages).filter(|&n| n <= limit))
+            .map_err(|_| Errno::NoMem)?;
+        let quota = Self { counter, pages };
+        if domain.is_dying.load(Ordering::Acquire) { Err(Errno::NoMem) } else { Ok(quota) }
     }
-    Ok(counter)
+
+    /// The frames are there.
+    fn keep(self) {
+        core::mem::forget(self);
+    }
+}
+
+impl Drop for Quota<'_> {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(self.pages, Ordering::AcqRel);
+    }
+}
+
+/// A frame as if it had never been used.
+fn make_anew<M: Machine>(hv: &Hypervisor<M>, frame: Mfn) {
+    hv.machine.clear(frame);
+    set_machine_to_phys(hv, frame, INVALID_M2P_ENTRY);
 }
 
 /// The frames of a block.

@@ -14,7 +14,7 @@
 //!     ├ promote · walk · root · descriptor                             whole tables, resumable
 //!     └ relinquish                                              all that a dead domain had
 //!   frame_table ── one word a frame, changed by compare-and-swap; frame_type says how
-//!     ├ frame_alloc · free_frames                               frames for a purpose, frames that nobody has
+//!     ├ frame_alloc                                            frames for a purpose
 //!     └ tlb                                                     who may still know a frame from before
 //! ```
 //!
@@ -28,7 +28,6 @@ pub mod entry;
 pub mod frame_alloc;
 pub mod frame_table;
 pub mod frame_type;
-pub mod free_frames;
 pub mod grant_mapping;
 pub mod guest_ptr;
 pub mod promote;

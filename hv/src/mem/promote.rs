@@ -281,7 +281,7 @@ impl<M: Machine> Editor<'_, M> {
             }
             let done = step.table;
             walk.pop();
-            self.hv.frames.set_aux(done, self.hv.frames.tlb.now());
+            self.hv.frames.stamp(done);
             let _ = self.hv.frames.update(done, |state| Ok((state.devalidated(), ())));
             self.hv.frames.put(done);
             if self.spend(TABLE_UNITS)

@@ -12,7 +12,7 @@ use crate::{
     machine::{CpuId, Machine},
     sched::CpuShared,
 };
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// After so many flushes every CPU flushes, so that no stamp grows old enough to look new when the clock wraps.
 const LAP: u32 = 1 << 30;
@@ -31,11 +31,20 @@ impl Default for TlbClock {
 }
 
 impl TlbClock {
-    /// The moment to stamp a frame with: no flush that began before now has a later one.
+    /// This moment: no flush that began before has a later one.
     #[inline]
     #[must_use]
-    pub fn now(&self) -> u32 {
+    pub(super) fn now(&self) -> u32 {
         self.now.load(Ordering::Acquire)
+    }
+
+    /// The moment to stamp a frame with whose last entry was just taken away. The fence makes every CPU see that before the
+    /// clock is read: a CPU whose flush is later than the stamp cannot have read the entry again.
+    #[inline]
+    #[must_use]
+    pub(super) fn stamp(&self) -> u32 {
+        fence(Ordering::SeqCst);
+        self.now()
     }
 
     /// Counts a CPU in, before it first runs a guest. CPU 0 takes part from the start.

@@ -92,7 +92,7 @@ fn prepare(hv: &'static Hypervisor<Pc>, number: usize) -> Result<(), Errno> {
     STARTING_STACK.store(end - (percpu::STACK_BYTES - percpu::BLOCK_OFFSET) as u64, Ordering::Relaxed);
     STARTING.store(number, Ordering::Release);
     let left = (0..FRAMES as u64).filter_map(|index| first.checked_add(index)).filter(|mfn| mfn.address().0 >= next);
-    left.for_each(|mfn| hv.frames.give_back(mfn, 0));
+    left.for_each(|mfn| frame_alloc::give_back_own(hv, mfn));
     Ok(())
 }
 

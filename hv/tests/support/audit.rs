@@ -7,8 +7,8 @@ use oxen_hv::{
     mem::{
         Memory,
         entry::Entry,
-        frame_type::{FrameType, Owner},
-        walk,
+        frame_type::{FrameState, FrameType, Owner},
+        tlb, walk,
     },
 };
 use std::{collections::HashMap, sync::atomic::Ordering};
@@ -56,7 +56,7 @@ pub(crate) fn check(hv: &Hypervisor<Fake>, known: &Holds, was_lent: impl Fn(Owne
                 *owned.entry(slot).or_default() += 1;
             }
             assert_ne!(state.refs(), 0, "law 3: {frame:?} is owned but nobody holds it");
-        } else if state.owner() == Owner::NOBODY && frame.index() >= super::OWN_FRAMES {
+        } else if state.owner() == Owner::NOBODY {
             free += 1;
         }
         if state.is_allocated() {
@@ -142,10 +142,11 @@ fn check_page(hv: &Hypervisor<Fake>, table: Mfn, entry: Entry, target: Mfn) {
     }
 }
 
-/// What CPUs remember may be stale, but never dangerous.
+/// What CPUs remember may be stale, but never dangerous, and what it could become dangerous by stands in the frame's past:
+/// who gives the frame another type is told by it to flush this CPU first.
 pub(crate) fn check_caches(hv: &Hypervisor<Fake>, was_lent: impl Fn(Owner, Mfn) -> bool) {
-    for cpu in 0..CPUS as u16 {
-        let cpu = hv.machine.cpu(cpu);
+    for number in 0..CPUS as u16 {
+        let cpu = hv.machine.cpu(number);
         let Some(root) = cpu.root else { continue };
         let domain = hv.frames.state(root).owner();
         // The control domain may map others' frames, and what it does not flush is its own affair.
@@ -155,6 +156,10 @@ pub(crate) fn check_caches(hv: &Hypervisor<Fake>, was_lent: impl Fn(Owner, Mfn) 
             let state = hv.frames.state(frame);
             let is_relied_on = state.uses() != 0 && state.kind().needs_validation();
             assert!(!(entry.is_writable() && is_relied_on), "law 1: a CPU can still write to {frame:?}, {state:?}");
+            if entry.is_writable() && state.owner() == domain && state.uses() == 0 {
+                let is_told = state.kind() == FrameType::Writable && is_asked(hv, number, frame);
+                assert!(is_told, "law 1: a CPU can still write to {frame:?}, whose past does not say so: {state:?}");
+            }
             if state.owner().slot().is_some() && state.owner() != domain && !is_privileged {
                 assert!(was_lent(domain, frame), "law 3: a CPU still knows {frame:?}, another domain's by now");
             }
@@ -165,8 +170,17 @@ pub(crate) fn check_caches(hv: &Hypervisor<Fake>, was_lent: impl Fn(Owner, Mfn) 
             assert!(!is_written, "law 3: a CPU still walks through {table:?}, writable by now");
             let is_gone = state.owner().slot().is_some() && state.owner() != domain;
             assert!(!is_gone, "law 3: a CPU still walks through {table:?}, another domain's by now");
+            if state.owner() == domain && state.uses() == 0 {
+                let is_told = state.kind().level().is_some() && (state.is_partial() || is_asked(hv, number, *table));
+                assert!(is_told, "law 3: a CPU still walks through {table:?}, whose past does not say so: {state:?}");
+            }
         }
     }
+}
+
+/// Whether a CPU counts as one that may still know an idle frame's last use.
+fn is_asked(hv: &Hypervisor<Fake>, cpu: u16, frame: Mfn) -> bool {
+    tlb::unflushed(&hv.cpus, 1 << cpu, hv.frames.aux(frame)) != 0
 }
 
 /// Nobody lent anybody anything.
@@ -174,16 +188,20 @@ pub(crate) fn nothing_lent(_domain: Owner, _frame: Mfn) -> bool {
     false
 }
 
-/// What matters of every frame: what a refused operation must not have changed.
-pub(crate) fn snapshot(hv: &Hypervisor<Fake>) -> Vec<(u64, u64, Option<FrameType>, bool, bool, Owner)> {
-    all(hv)
-        .map(|frame| {
-            let state = hv.frames.state(frame);
-            if state.owner().slot().is_none() {
-                return (0, 0, None, false, false, state.owner());
-            }
-            let kind = (state.uses() != 0).then_some(state.kind());
-            (state.refs(), state.uses(), kind, state.is_pinned(), state.is_allocated(), state.owner())
-        })
-        .collect()
+/// What every frame is: the whole word of those that somebody has. What is free may change places.
+pub(crate) fn snapshot(hv: &Hypervisor<Fake>) -> Vec<FrameState> {
+    let frames = all(hv).map(|frame| hv.frames.state(frame));
+    frames.map(|state| if state.owner() == Owner::NOBODY { FrameState::FREE } else { state }).collect()
+}
+
+/// What a refused operation must not have changed: anything. Only the past of an idle frame may say more than before, that
+/// it was tried as something else.
+///
+/// # Panics
+/// If it did.
+pub(crate) fn assert_unchanged(hv: &Hypervisor<Fake>, before: &[FrameState]) {
+    for ((frame, was), is) in all(hv).zip(before).zip(snapshot(hv)) {
+        let is_tried = was.uses() == 0 && is.differs_in_past_alone(*was) && is.kind() != FrameType::Fresh;
+        assert!(is == *was || is_tried, "law 9: a refusal left something behind: {frame:?} was {was:?} and is {is:?}");
+    }
 }

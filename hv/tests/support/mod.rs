@@ -104,6 +104,8 @@ pub(crate) struct Fake {
     pub(crate) time: AtomicU64,
     /// How many more reservations of the heap succeed.
     pub(crate) heap_left: AtomicU64,
+    /// How many more times the allocator gives out frames, if there are any.
+    pub(crate) frames_left: AtomicU64,
     /// Contents of `idle`: how far it moves the time.
     pub(crate) idle_step: AtomicU64,
     /// Whether the processor accepts a selector for the user's GS.
@@ -132,6 +134,7 @@ impl Fake {
             peripherals: Mutex::default(),
             time: AtomicU64::new(1),
             heap_left: AtomicU64::new(u64::MAX),
+            frames_left: AtomicU64::new(u64::MAX),
             idle_step: AtomicU64::new(1),
             good_selectors: AtomicU16::new(u16::MAX),
         }
@@ -335,11 +338,18 @@ fn bytes_of<const N: usize>(words: [u64; N]) -> Vec<u8> {
 
 impl Reserve for Fake {
     fn reserve(&self, _bytes: usize) -> Result<(), Errno> {
-        self.heap_left
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
-            .map(|_| ())
-            .map_err(|_| Errno::NoMem)
+        if one_less(&self.heap_left) { Ok(()) } else { Err(Errno::NoMem) }
     }
+
+    fn refuses_frames(&self) -> bool {
+        !one_less(&self.frames_left)
+    }
+}
+
+/// Counts down; false when there was nothing left. All ones stand for ever.
+fn one_less(left: &AtomicU64) -> bool {
+    let next = |n: u64| if n == u64::MAX { Some(n) } else { n.checked_sub(1) };
+    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_ok()
 }
 
 impl Fake {

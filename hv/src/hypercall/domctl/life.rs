@@ -8,7 +8,7 @@ use crate::{
     domain::{self, Config, Domain, teardown},
     hypercall::stubs,
     machine::Machine,
-    mem::{editor, frame_type::FrameType, guest_ptr::GuestPtr},
+    mem::{editor, guest_ptr::GuestPtr},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -193,7 +193,7 @@ pub(super) fn page_types<M: Machine>(
             None => XEN_DOMCTL_PFINFO_XTAB,
             Some(state) if state.uses() == 0 => 0,
             Some(state) => {
-                let level = state.kind().level().unwrap_or(FrameType::None as u32);
+                let level = state.kind().level().unwrap_or(0);
                 let pinned = if state.is_pinned() { XEN_DOMCTL_PFINFO_LPINTAB } else { 0 };
                 level << XEN_DOMCTL_PFINFO_LTAB_SHIFT | pinned
             }

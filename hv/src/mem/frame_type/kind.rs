@@ -4,8 +4,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FrameType {
-    /// Never used as anything that matters.
-    None = 0,
+    /// Nobody says what it was: any TLB may know it as anything.
+    Unknown = 0,
     /// A page table of level 1; its entries map data.
     L1 = 1,
     /// A page table of level 2.
@@ -18,11 +18,14 @@ pub enum FrameType {
     Descriptor = 5,
     /// Mapped writable, or written to by the hypervisor for the guest.
     Writable = 6,
+    /// Not used yet since every TLB forgot it: only a frame that comes from the allocator, or out of another reservation
+    /// after a flush, is this.
+    Fresh = 7,
 }
 
 impl FrameType {
     pub(super) const ALL: [Self; 8] =
-        [Self::None, Self::L1, Self::L2, Self::L3, Self::L4, Self::Descriptor, Self::Writable, Self::None];
+        [Self::Unknown, Self::L1, Self::L2, Self::L3, Self::L4, Self::Descriptor, Self::Writable, Self::Fresh];
 
     /// The page table type of a level, 1 to 4.
     #[inline]
@@ -43,7 +46,7 @@ impl FrameType {
     pub const fn level(self) -> Option<u32> {
         match self {
             Self::L1 | Self::L2 | Self::L3 | Self::L4 => Some(self as u32),
-            Self::None | Self::Descriptor | Self::Writable => None,
+            Self::Unknown | Self::Descriptor | Self::Writable | Self::Fresh => None,
         }
     }
 
@@ -51,7 +54,21 @@ impl FrameType {
     #[inline]
     #[must_use]
     pub const fn needs_validation(self) -> bool {
-        !matches!(self, Self::None | Self::Writable)
+        self.level().is_some() || matches!(self, Self::Descriptor)
+    }
+
+    /// Whether a CPU may still act on what a frame of this history was before it became `new`: walk it as a table, or
+    /// write to it.
+    #[inline]
+    #[must_use]
+    pub(super) const fn may_be_known_otherwise(self, new: Self) -> bool {
+        match self {
+            Self::Fresh => false,
+            Self::Unknown => true,
+            // A stale right to write is as good as a new one.
+            Self::Writable => new.needs_validation(),
+            _ => self as u8 != new as u8,
+        }
     }
 }
 
@@ -61,10 +78,12 @@ impl FrameType {
 pub struct Owner(pub(super) u16);
 
 impl Owner {
-    /// The hypervisor itself, or a free frame.
+    /// A free frame's.
     pub const NOBODY: Self = Self(Self::MASK);
     /// Not RAM: device memory, or nothing at all.
     pub const IO: Self = Self(Self::MASK - 1);
+    /// The hypervisor itself.
+    pub const HYPERVISOR: Self = Self(Self::MASK - 2);
     pub(super) const MASK: u16 = 0x3ff;
 
     /// The domain in this slot of the domain table.
@@ -78,8 +97,8 @@ impl Owner {
     #[inline]
     #[must_use]
     pub const fn slot(self) -> Option<usize> {
-        if self.0 >= Self::IO.0 { None } else { Some(self.0 as usize) }
+        if self.0 >= Self::HYPERVISOR.0 { None } else { Some(self.0 as usize) }
     }
 }
 
-const _: () = assert!(crate::config::MAX_DOMAINS < Owner::IO.0 as usize);
+const _: () = assert!(crate::config::MAX_DOMAINS <= Owner::HYPERVISOR.0 as usize);

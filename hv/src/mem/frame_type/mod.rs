@@ -37,6 +37,14 @@ const PARTIAL: u64 = 1 << 61;
 const PINNED: u64 = 1 << 62;
 const ALLOCATED: u64 = 1 << 63;
 
+// A free frame has no counts, so their bits are used: for its place in the lists, or for who had it last.
+/// Marks the first frame of a block.
+const HEAD: u64 = 1 << 40;
+const ORDER_SHIFT: u32 = 32;
+/// Marks a frame that says who had it last.
+const LEFT: u64 = 1 << 41;
+const GENERATION_SHIFT: u32 = 10;
+
 /// What remains to be done after a use was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -67,8 +75,31 @@ pub enum Released {
 }
 
 impl FrameState {
-    /// A frame in the allocator's hands, or one that is not RAM: nobody can take a reference.
+    /// A free frame: nobody can take a reference.
     pub const FREE: Self = Self((Owner::NOBODY.0 as u64) << OWNER_SHIFT);
+
+    /// The hypervisor's own: nobody can take a reference.
+    pub const OWN: Self = Self((Owner::HYPERVISOR.0 as u64) << OWNER_SHIFT);
+
+    /// The first frame of a free block, linked to the block before it in the list of its order.
+    #[must_use]
+    pub(super) const fn head(order: u32, previous: u32) -> Self {
+        Self(Self::FREE.0 | HEAD | (order as u64) << ORDER_SHIFT | previous as u64)
+    }
+
+    /// Order and previous block, if this is the state of a free block's first frame.
+    #[must_use]
+    pub(super) const fn as_head(self) -> Option<(u32, u32)> {
+        let is_head = self.0 & !(HEAD - 1) == Self::FREE.0 | HEAD;
+        if is_head { Some(((self.0 >> ORDER_SHIFT) as u32 & 0xff, self.0 as u32)) } else { None }
+    }
+
+    /// A free frame that a domain was the last to have: the one of this `generation` in `owner`'s slot.
+    #[must_use]
+    pub(super) const fn left_by(owner: Owner, generation: u32) -> Self {
+        let mark = (generation as u64) << GENERATION_SHIFT | owner.0 as u64;
+        Self(Self::FREE.0 | LEFT | mark & (HEAD - 1))
+    }
 
     /// The word as it stands in the frame table.
     #[inline]
@@ -80,24 +111,24 @@ impl FrameState {
     /// A word read from the frame table.
     #[inline]
     #[must_use]
-    pub const fn from_raw(raw: u64) -> Self {
+    pub(super) const fn from_raw(raw: u64) -> Self {
         Self(raw)
     }
 
     /// What is not RAM: nobody can take a reference.
     pub const IO: Self = Self((Owner::IO.0 as u64) << OWNER_SHIFT);
 
-    /// A fresh frame of a domain's reservation: one reference, for being allocated.
+    /// A frame of a domain's reservation that no TLB knows: one reference, for being allocated.
     #[inline]
     #[must_use]
-    pub const fn allocated(owner: Owner) -> Self {
-        Self(ALLOCATED | (owner.0 as u64) << OWNER_SHIFT | ONE_REF)
+    pub(super) const fn fresh(owner: Owner) -> Self {
+        Self(ALLOCATED | (owner.0 as u64) << OWNER_SHIFT | (FrameType::Fresh as u64) << TYPE_SHIFT | ONE_REF)
     }
 
     /// A frame that the hypervisor keeps but a domain may map writable: the hypervisor's own reference and use hold it.
     #[inline]
     #[must_use]
-    pub const fn shared(owner: Owner) -> Self {
+    pub(super) const fn shared(owner: Owner) -> Self {
         Self(
             (owner.0 as u64) << OWNER_SHIFT
                 | (FrameType::Writable as u64) << TYPE_SHIFT
@@ -172,6 +203,12 @@ impl FrameState {
         self.0 & SHARED != 0
     }
 
+    /// Whether two states are the same but for what the frame was once used as.
+    #[must_use]
+    pub const fn differs_in_past_alone(self, other: Self) -> bool {
+        self.uses() == 0 && (self.0 ^ other.0) & !(7 << TYPE_SHIFT | VALIDATED) == 0
+    }
+
     /// Takes a reference on a frame of `owner`.
     ///
     /// # Errors
@@ -179,7 +216,7 @@ impl FrameState {
     #[inline]
     pub const fn reference(self, owner: Owner) -> Result<Self, Errno> {
         let refs = self.refs();
-        if self.owner().0 != owner.0 || refs == 0 || refs == MAX_REFS || owner.0 >= Owner::IO.0 {
+        if self.owner().0 != owner.0 || refs == 0 || refs == MAX_REFS || owner.slot().is_none() {
             return Err(Errno::Inval);
         }
         Ok(Self(self.0 + ONE_REF))
@@ -205,7 +242,7 @@ impl FrameState {
             Err(error) => return Err(error),
         };
         if self.uses() == 0 {
-            let retyped = !matches!(self.kind(), FrameType::None) && self.kind() as u8 != kind as u8;
+            let retyped = self.kind().may_be_known_otherwise(kind);
             let word = referenced.0 & !(7 << TYPE_SHIFT | VALIDATED) | (kind as u64) << TYPE_SHIFT;
             if self.is_partial() {
                 return Err(Errno::Busy);
@@ -213,8 +250,7 @@ impl FrameState {
             return Ok(if kind.needs_validation() {
                 (Self(word + ONE_USE), Acquired::Unvalidated { retyped })
             } else {
-                let was_relied_on = self.kind().needs_validation();
-                (Self((word + ONE_USE) | VALIDATED), if was_relied_on { Acquired::Changed } else { Acquired::Ready })
+                (Self((word + ONE_USE) | VALIDATED), if retyped { Acquired::Changed } else { Acquired::Ready })
             });
         }
         if self.kind() as u8 != kind as u8 || !self.is_validated() || self.uses() == MAX_USES {
@@ -284,16 +320,33 @@ impl FrameState {
         Self(self.0 & !ALLOCATED)
     }
 
-    /// Changes hands: only for a frame of a reservation that nobody else refers to and that has no type in use.
+    /// Whether the frame is in a reservation, nobody else refers to it, and it has no type in use.
+    #[inline]
+    #[must_use]
+    pub const fn is_loose(self) -> bool {
+        self.refs() == 1 && self.uses() == 0 && self.is_allocated() && !self.is_partial()
+    }
+
+    /// Leaves the reservation of `owner` for the hypervisor's hands, its past with it.
     ///
     /// # Errors
-    /// `Busy` if somebody does.
+    /// `Inval` if it is not `owner`'s, `Busy` if it is not loose.
     #[inline]
-    pub const fn moved_to(self, owner: Owner) -> Result<Self, Errno> {
-        if self.refs() != 1 || self.uses() != 0 || !self.is_allocated() || self.is_partial() {
+    pub(super) const fn withdrawn(self, owner: Owner) -> Result<Self, Errno> {
+        if self.owner().0 != owner.0 {
+            return Err(Errno::Inval);
+        }
+        if !self.is_loose() {
             return Err(Errno::Busy);
         }
-        Ok(Self::allocated(owner))
+        Ok(Self((self.0 - ONE_REF) & !(ALLOCATED | OWNER) | Self::OWN.0))
+    }
+
+    /// Is in the reservation again as it was before [`Self::withdrawn`].
+    #[inline]
+    #[must_use]
+    pub(super) const fn restored(self, owner: Owner) -> Self {
+        Self((self.0 & !OWNER | ALLOCATED | (owner.0 as u64) << OWNER_SHIFT) + ONE_REF)
     }
 }
 
@@ -325,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_use_excludes_every_other_type() {
-        let (table, todo) = FrameState::allocated(owner()).acquire(owner(), FrameType::L1).unwrap();
+        let (table, todo) = FrameState::fresh(owner()).acquire(owner(), FrameType::L1).unwrap();
         assert_eq!(todo, Acquired::Unvalidated { retyped: false });
         let table = table.validated();
         assert_eq!(table.acquire(owner(), FrameType::Writable), Err(Errno::Busy));
@@ -343,12 +396,33 @@ mod tests {
         assert_eq!(FrameState::FREE.reference(owner()), Err(Errno::Inval));
         assert_eq!(FrameState::FREE.reference(Owner::NOBODY), Err(Errno::Inval));
         let other = Owner::domain(2).unwrap();
-        assert_eq!(FrameState::allocated(other).reference(owner()), Err(Errno::Inval));
+        assert_eq!(FrameState::fresh(other).reference(owner()), Err(Errno::Inval));
+    }
+
+    #[test]
+    fn a_past_that_nobody_knows_is_the_worst_one() {
+        let unknown = FrameState::from_raw(FrameState::fresh(owner()).raw() & !(7 << TYPE_SHIFT));
+        assert_eq!(unknown.kind(), FrameType::Unknown);
+        assert_eq!(unknown.acquire(owner(), FrameType::L1).unwrap().1, Acquired::Unvalidated { retyped: true });
+        assert_eq!(unknown.acquire(owner(), FrameType::Writable).unwrap().1, Acquired::Changed);
+    }
+
+    #[test]
+    fn a_frame_that_comes_back_has_the_past_it_left_with() {
+        let idle = FrameState::fresh(owner()).acquire(owner(), FrameType::Writable).unwrap().0.release();
+        for state in [FrameState::fresh(owner()), idle] {
+            let away = state.withdrawn(owner()).unwrap();
+            assert_eq!(away.reference(owner()), Err(Errno::Inval));
+            assert_eq!(away.withdrawn(owner()), Err(Errno::Inval));
+            assert_eq!(away.restored(owner()), state);
+        }
+        let held = idle.reference(owner()).unwrap();
+        assert_eq!(held.withdrawn(owner()), Err(Errno::Busy));
     }
 
     #[test]
     fn an_unfinished_validation_lets_nobody_in() {
-        let (table, _) = FrameState::allocated(owner()).acquire(owner(), FrameType::L2).unwrap();
+        let (table, _) = FrameState::fresh(owner()).acquire(owner(), FrameType::L2).unwrap();
         assert_eq!(table.acquire(owner(), FrameType::L2), Err(Errno::Busy));
         assert_eq!(table.partial().acquire(owner(), FrameType::L2), Err(Errno::Busy));
     }

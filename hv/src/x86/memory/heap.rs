@@ -25,7 +25,7 @@ pub(crate) fn reserve(bytes: usize) -> Result<(), Errno> {
 fn release(frames: Option<(Mfn, usize)>) {
     let (Some((first, count)), Some(hv)) = (frames, HYPERVISOR.get()) else { return };
     for frame in (0..count as u64).filter_map(|i| first.checked_add(i)) {
-        hv.frames.give_back(frame, 0);
+        frame_alloc::give_back_own(hv, frame);
     }
 }
 

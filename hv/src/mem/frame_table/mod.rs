@@ -1,11 +1,20 @@
 //! One word and one stamp for every frame of the machine.
+//!
+//! Whose a frame is changes in this folder only: [`free`] has the frames that nobody has, [`transit`] those on their way
+//! from one holder to another. All others count references and uses.
+
+mod free;
+mod transit;
+
+pub use free::{MAX_ORDER, Shortage, Stale};
+pub use transit::{Taken, Withdrawn};
 
 use super::{
     frame_type::{Acquired, FrameState, FrameType, Owner, Released},
-    free_frames::FreeFrames,
     tlb::TlbClock,
 };
 use crate::{addr::Mfn, config::MAX_DOMAINS, domain::rights::Ranges, lock::Lock};
+use free::FreeFrames;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use oxen_abi::errno::Errno;
 
@@ -25,7 +34,7 @@ pub struct FrameTable {
     generations: [AtomicU32; MAX_DOMAINS],
     /// When what was flushed.
     pub tlb: TlbClock,
-    pub(super) free: Lock<FreeFrames>,
+    free: Lock<FreeFrames>,
     /// Device memory that the hypervisor drives itself.
     forbidden_io: Lock<Ranges>,
 }
@@ -71,12 +80,12 @@ impl FrameTable {
         self.ram.load(Ordering::Relaxed)
     }
 
-    /// Says that a frame is RAM, and nobody's.
-    pub(super) fn set_ram(&self, mfn: Mfn) {
+    /// Says that a frame is RAM, free or the hypervisor's.
+    fn set_ram(&self, mfn: Mfn, state: FrameState) {
         if !self.is_ram(mfn) {
             self.ram.fetch_add(1, Ordering::Relaxed);
         }
-        self.set_state(mfn, FrameState::FREE);
+        self.set_state(mfn, state);
     }
 
     /// Whether there is RAM behind the number.
@@ -102,7 +111,7 @@ impl FrameTable {
 
     /// Overwrites the state of a frame that nobody else can refer to.
     #[inline]
-    pub(super) fn set_state(&self, mfn: Mfn, state: FrameState) {
+    fn set_state(&self, mfn: Mfn, state: FrameState) {
         if let Some(word) = self.state.get(mfn.index()) {
             word.store(state.raw(), Ordering::Release);
         }
@@ -117,10 +126,16 @@ impl FrameTable {
 
     /// Sets the auxiliary word.
     #[inline]
-    pub fn set_aux(&self, mfn: Mfn, value: u32) {
+    pub(super) fn set_aux(&self, mfn: Mfn, value: u32) {
         if let Some(word) = self.aux.get(mfn.index()) {
             word.store(value, Ordering::Relaxed);
         }
+    }
+
+    /// Stamps a frame with the moment at which its last use as something ended. The entries that mapped it are gone already.
+    #[inline]
+    pub(super) fn stamp(&self, mfn: Mfn) {
+        self.set_aux(mfn, self.tlb.stamp());
     }
 
     /// Makes a transition, again if somebody else made one meanwhile. Returns the new state and what the step returned.
@@ -128,7 +143,7 @@ impl FrameTable {
     /// # Errors
     /// The step's own; `Inval` for a frame beyond the table.
     #[inline]
-    pub fn update<R>(
+    pub(super) fn update<R>(
         &self,
         mfn: Mfn,
         mut step: impl FnMut(FrameState) -> Result<(FrameState, R), Errno>,
@@ -165,7 +180,7 @@ impl FrameTable {
         }
         let Some((next, is_last_use)) = seen.writable_once_less() else { return false };
         if is_last_use && let Some(stamp) = self.aux.get(index) {
-            stamp.store(self.tlb.now(), Ordering::Relaxed);
+            stamp.store(self.tlb.stamp(), Ordering::Relaxed);
         }
         exchange(word, seen, next)
     }
@@ -218,7 +233,7 @@ impl FrameTable {
         let _ = self.give_up(mfn, |state| {
             debug_assert!(!state.kind().needs_validation(), "the use of a table is given back by its domain's editor");
             if state.release_means() != Released::InUse {
-                self.set_aux(mfn, self.tlb.now());
+                self.stamp(mfn);
             }
             Ok(state.release())
         });
@@ -242,7 +257,7 @@ impl FrameTable {
     fn give_up(&self, mfn: Mfn, step: impl Fn(FrameState) -> Result<FrameState, Errno>) -> Result<(), Errno> {
         let (_, last) = self.update(mfn, |state| {
             let next = step(state)?;
-            Ok(if next.refs() == 0 { (FrameState::FREE, Some(state)) } else { (next, None) })
+            Ok(if next.refs() == 0 { (FrameState::OWN, Some(state)) } else { (next, None) })
         })?;
         if let Some(last) = last {
             self.bury(mfn, last);
@@ -250,13 +265,15 @@ impl FrameTable {
         Ok(())
     }
 
+    /// Frees a frame. Its owner's counter goes down last: until then the slot, whose domain the frame is marked with, gets
+    /// no other domain.
     #[cold]
     fn bury(&self, mfn: Mfn, last: FrameState) {
+        self.retire(mfn, last.owner());
         let counters = if last.is_shared() { &self.shared } else { &self.reserved };
         if let Some(counter) = last.owner().slot().and_then(|slot| counters.get(slot)) {
             counter.fetch_sub(1, Ordering::AcqRel);
         }
-        self.retire(mfn, last.owner());
     }
 
     /// A new domain gets a slot: it knows nothing of what the one before it left behind.
@@ -266,11 +283,10 @@ impl FrameTable {
         }
     }
 
-    /// What a free frame is marked with that the domain now in `owner`'s slot was the last to have.
-    pub(super) fn mark_of(&self, owner: Owner) -> u32 {
-        let slot = owner.slot().unwrap_or(MAX_DOMAINS);
-        let generation = self.generations.get(slot).map_or(0, |generation| generation.load(Ordering::Acquire));
-        generation << 10 | slot as u32
+    /// The state of a free frame that the domain now in `owner`'s slot was the last to have.
+    fn left_by(&self, owner: Owner) -> FrameState {
+        let generation = owner.slot().and_then(|slot| self.generations.get(slot));
+        generation.map_or(FrameState::FREE, |n| FrameState::left_by(owner, n.load(Ordering::Acquire)))
     }
 
     /// Frames that the domain in `slot` owns, referred to by whomever: its reservation, and what left it but is still
@@ -291,12 +307,6 @@ impl FrameTable {
     #[must_use]
     pub(super) fn reserved_counter(&self, owner: Owner) -> Option<&AtomicU32> {
         self.reserved.get(owner.slot()?)
-    }
-
-    pub(super) fn count_shared(&self, owner: Owner) {
-        if let Some(counter) = owner.slot().and_then(|slot| self.shared.get(slot)) {
-            counter.fetch_add(1, Ordering::AcqRel);
-        }
     }
 }
 

@@ -4,29 +4,46 @@
 //! the auxiliary word the block after it. Frames that guests gave back stand in a list of *dirty* ones, stamped with the TLB
 //! clock, until every CPU has flushed; then they are *clean* and go out again, or join their neighbours bit by bit.
 
-use super::{
-    frame_table::FrameTable,
-    frame_type::{FrameState, Owner},
+use super::{FrameTable, Taken};
+use crate::{
+    addr::Mfn,
+    mem::frame_type::{FrameState, Owner},
 };
-use crate::addr::Mfn;
 
 /// The largest block: 1 GiB.
 pub const MAX_ORDER: u32 = 18;
 const ORDERS: usize = MAX_ORDER as usize + 1;
 const NIL: u32 = u32::MAX;
-/// Marks the state word of a block's first frame. A free frame's word has no counts, so their bits are used.
-const HEAD: u64 = 1 << 40;
-const ORDER_SHIFT: u32 = 32;
-/// Dirty frames for which a flush pays.
+/// Dirty frames for which a flush of this CPU pays.
 const WORTH_A_FLUSH: u32 = 32;
-/// Marks the state word of a single free frame that says who had it last.
-pub(super) const MARKED: u64 = 1 << 41;
+/// Dirty frames for which an interruption of others pays: a guest that gives and takes frames must not slow down the rest.
+const WORTH_A_REMOTE_FLUSH: u32 = 1024;
 /// Clean frames that join their neighbours whenever a frame is given back, if there are more than [`KEPT_CLEAN`].
 const JOINED_PER_RETURN: u32 = 2;
 /// Clean frames that are kept single, for who takes back what he gave.
 const KEPT_CLEAN: u32 = 1 << 12;
-/// Clean frames that join their neighbours when a block is wanted and there is none.
-const JOINED_AT_NEED: u32 = 1 << 16;
+/// Clean frames that join their neighbours when a block is wanted and there is none, before other work is looked for.
+const JOINED_AT_NEED: u32 = 1 << 10;
+
+/// Why there is no block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// There are not so many frames in a row.
+    Empty,
+    /// Single frames are being joined, and time is up: ask again.
+    Unfinished,
+}
+
+/// Which CPUs may still know a dirty frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stale {
+    /// None does.
+    Nobody,
+    /// This one, at most.
+    Local,
+    /// Others as well.
+    Remote,
+}
 
 /// The lists of free frames.
 #[derive(Debug)]
@@ -56,16 +73,6 @@ impl Default for FreeFrames {
     }
 }
 
-fn head_word(order: u32, previous: u32) -> FrameState {
-    FrameState::from_raw(FrameState::FREE.raw() | HEAD | u64::from(order) << ORDER_SHIFT | u64::from(previous))
-}
-
-/// Order and previous block, if this is the state of a block's first frame.
-fn as_head(state: FrameState) -> Option<(u32, u32)> {
-    let raw = state.raw();
-    (raw & !(HEAD - 1) == FrameState::FREE.raw() | HEAD).then_some(((raw >> ORDER_SHIFT) as u32 & 0xff, raw as u32))
-}
-
 fn link(raw: u32) -> Option<Mfn> {
     if raw == NIL { None } else { Mfn::new(u64::from(raw)) }
 }
@@ -75,10 +82,10 @@ impl FreeFrames {
         let Some(list) = self.blocks.get_mut(order as usize) else { return };
         let number = first.raw() as u32;
         if let Some(next) = link(*list) {
-            table.set_state(next, head_word(order, number));
+            table.set_state(next, FrameState::head(order, number));
         }
         table.set_aux(first, *list);
-        table.set_state(first, head_word(order, NIL));
+        table.set_state(first, FrameState::head(order, NIL));
         *list = number;
     }
 
@@ -93,7 +100,7 @@ impl FreeFrames {
             }
         }
         if let Some(next) = link(next) {
-            table.set_state(next, head_word(order, previous));
+            table.set_state(next, FrameState::head(order, previous));
         }
         table.set_state(first, FrameState::FREE);
     }
@@ -102,7 +109,7 @@ impl FreeFrames {
     fn join(&mut self, table: &FrameTable, mut first: Mfn, mut order: u32) {
         while order < MAX_ORDER {
             let Some(neighbour) = Mfn::new(first.raw() ^ (1 << order)) else { break };
-            match as_head(table.state(neighbour)) {
+            match table.state(neighbour).as_head() {
                 Some((same, previous)) if same == order => self.unlink_block(table, neighbour, order, previous),
                 _ => break,
             }
@@ -167,7 +174,7 @@ impl FrameTable {
             let order = at.trailing_zeros().min(MAX_ORDER).min((end - at).ilog2());
             let Some(block) = Mfn::new(at) else { return };
             for frame in (at..at + (1 << order)).filter_map(Mfn::new) {
-                self.set_ram(frame);
+                self.set_ram(frame, FrameState::FREE);
             }
             free.join(self, block, order);
             free.count += 1 << order;
@@ -178,7 +185,7 @@ impl FrameTable {
     /// Marks RAM that the hypervisor keeps for itself: nobody can refer to it.
     pub fn keep(&self, first: Mfn, count: u64) {
         for frame in (first.raw()..first.raw() + count).filter_map(Mfn::new) {
-            self.set_ram(frame);
+            self.set_ram(frame, FrameState::OWN);
         }
     }
 
@@ -188,29 +195,34 @@ impl FrameTable {
         self.free.lock().count
     }
 
-    /// Takes `1 << order` frames, aligned to their size, for the hypervisor itself; their contents are anything. `flush`
-    /// is called if frames stamped with its argument are needed, and makes every CPU forget them.
-    #[must_use]
-    pub fn take(&self, order: u32, flush: impl FnOnce(u32)) -> Option<Mfn> {
+    /// Takes `1 << order` frames, aligned to their size. `stale` says who may know frames stamped with its argument, `flush`
+    /// makes every CPU forget them.
+    ///
+    /// # Errors
+    /// See [`Shortage`].
+    pub fn take(
+        &self,
+        order: u32,
+        stale: impl FnOnce(u32) -> Stale,
+        flush: impl FnOnce(u32),
+    ) -> Result<Taken<'_>, Shortage> {
         let mut free = self.free.lock();
         // Many waiting frames are worth a flush at once, few are not before the others have run out.
-        let mut found = None;
-        if order != 0 || free.clean != NIL || free.dirty_count < WORTH_A_FLUSH {
-            found = free.take_quickly(self, order);
-        }
-        if found.is_none() && free.dirty != NIL {
+        let waits = order == 0 && free.clean == NIL && free.is_worth_a_flush(stale);
+        let mut found = if waits { Err(Shortage::Empty) } else { free.take_quickly(self, order) };
+        if found == Err(Shortage::Empty) && free.dirty != NIL {
             flush(free.dirty_since);
             free.dirty_is_clean(self);
             found = free.take_quickly(self, order);
         }
-        if found.is_some() {
-            free.count -= 1 << order;
-        }
-        found
+        let first = found?;
+        free.count -= 1 << order;
+        drop(free);
+        Ok(Taken::new(self, first, order))
     }
 
-    /// Gives back what [`Self::take`] gave, when nobody can know it any more but the hypervisor.
-    pub fn give_back(&self, first: Mfn, order: u32) {
+    /// Lists frames as free that no guest can know.
+    pub(super) fn put_back(&self, first: Mfn, order: u32) {
         let mut free = self.free.lock();
         free.join(self, first, order);
         free.count += 1 << order;
@@ -218,12 +230,12 @@ impl FrameTable {
 
     /// Takes in a frame that a guest had: a TLB may know it. If the same guest takes it next, it finds what it left there.
     pub(super) fn retire(&self, frame: Mfn, last_owner: Owner) {
-        let mark = self.mark_of(last_owner);
+        let state = self.left_by(last_owner);
         let mut free = self.free.lock();
         if free.clean_count > KEPT_CLEAN {
             free.join_clean(self, JOINED_PER_RETURN);
         }
-        self.set_state(frame, FrameState::from_raw(FrameState::FREE.raw() | MARKED | u64::from(mark)));
+        self.set_state(frame, state);
         self.set_aux(frame, free.dirty);
         if free.dirty == NIL {
             free.dirty_tail = frame.raw() as u32;
@@ -236,17 +248,23 @@ impl FrameTable {
 }
 
 impl FreeFrames {
-    fn take_quickly(&mut self, table: &FrameTable, order: u32) -> Option<Mfn> {
+    /// Whether so many frames wait for a flush that it should not be put off.
+    fn is_worth_a_flush(&self, stale: impl FnOnce(u32) -> Stale) -> bool {
+        self.dirty_count >= WORTH_A_FLUSH
+            && (self.dirty_count >= WORTH_A_REMOTE_FLUSH || stale(self.dirty_since) != Stale::Remote)
+    }
+
+    fn take_quickly(&mut self, table: &FrameTable, order: u32) -> Result<Mfn, Shortage> {
         if order == 0
             && let Some(frame) = self.take_clean(table)
         {
-            return Some(frame);
+            return Ok(frame);
         }
-        let found = self.take_block(table, order);
-        if found.is_some() || self.clean == NIL {
-            return found;
+        if let Some(block) = self.take_block(table, order) {
+            return Ok(block);
         }
         self.join_clean(table, JOINED_AT_NEED);
-        self.take_block(table, order)
+        let is_done = self.clean == NIL;
+        self.take_block(table, order).ok_or(if is_done { Shortage::Empty } else { Shortage::Unfinished })
     }
 }

@@ -1,0 +1,129 @@
+//! Frames between two holders: taken from the free ones, or out of a reservation. Whoever gives up on the way drops them, and
+//! they are where they were, as they were.
+
+use super::FrameTable;
+use crate::{
+    addr::Mfn,
+    mem::frame_type::{FrameState, Owner},
+};
+use core::{mem::forget, ops::Range, sync::atomic::Ordering};
+use oxen_abi::errno::Errno;
+
+/// `1 << order` frames that nobody has and no TLB knows. Dropped, they are free again.
+#[derive(Debug)]
+#[must_use]
+pub struct Taken<'a> {
+    frames: &'a FrameTable,
+    first: Mfn,
+    order: u32,
+}
+
+impl<'a> Taken<'a> {
+    pub(super) const fn new(frames: &'a FrameTable, first: Mfn, order: u32) -> Self {
+        Self { frames, first, order }
+    }
+
+    /// The numbers of the frames.
+    #[must_use]
+    pub const fn numbers(&self) -> Range<u64> {
+        self.first.raw()..self.first.raw() + (1 << self.order)
+    }
+
+    /// The hypervisor keeps them. `clear` fills each with zeros.
+    #[must_use]
+    pub fn into_own(self, clear: impl Fn(Mfn)) -> Mfn {
+        self.hand_out(FrameState::OWN, |frame, _| clear(frame))
+    }
+
+    /// The hypervisor keeps them and lends them to `owner`, in whose count of such frames they are from now on.
+    #[must_use]
+    pub fn into_shared(self, owner: Owner, clear: impl Fn(Mfn)) -> Mfn {
+        if let Some(counter) = owner.slot().and_then(|slot| self.frames.shared.get(slot)) {
+            counter.fetch_add(1 << self.order, Ordering::AcqRel);
+        }
+        self.hand_out(FrameState::shared(owner), |frame, _| clear(frame))
+    }
+
+    /// They are `owner`'s, who has them counted already. `clear` fills with zeros what `owner` was not the very last to have.
+    #[must_use]
+    pub fn into_reservation(self, owner: Owner, clear: impl Fn(Mfn)) -> Mfn {
+        let left_by_owner = self.frames.left_by(owner);
+        self.hand_out(FrameState::fresh(owner), |frame, state| {
+            if state != left_by_owner {
+                clear(frame);
+            }
+        })
+    }
+
+    fn hand_out(self, state: FrameState, prepare: impl Fn(Mfn, FrameState)) -> Mfn {
+        let first = self.first;
+        for frame in self.numbers().filter_map(Mfn::new) {
+            prepare(frame, self.frames.state(frame));
+            self.frames.set_state(frame, state);
+        }
+        forget(self);
+        first
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.frames.put_back(self.first, self.order);
+    }
+}
+
+/// A frame out of a reservation to which nobody refers; CPUs may know it. Dropped, it is in the reservation again, its past
+/// included.
+#[derive(Debug)]
+#[must_use]
+pub struct Withdrawn<'a> {
+    frames: &'a FrameTable,
+    frame: Mfn,
+    owner: Owner,
+}
+
+impl Withdrawn<'_> {
+    /// The frame is free. Its owner's count stays as it is.
+    pub fn retire(self) {
+        self.frames.retire(self.frame, self.owner);
+        forget(self);
+    }
+
+    /// The frame is another's, contents included. `flush` makes every CPU that ran its owner forget what it knows.
+    pub fn hand_over(self, to: Owner, flush: impl FnOnce()) {
+        flush();
+        let taken = Taken::new(self.frames, self.frame, 0);
+        forget(self);
+        let _ = taken.hand_out(FrameState::fresh(to), |_, _| {});
+    }
+}
+
+impl Drop for Withdrawn<'_> {
+    fn drop(&mut self) {
+        let state = self.frames.state(self.frame).restored(self.owner);
+        self.frames.set_state(self.frame, state);
+    }
+}
+
+impl FrameTable {
+    /// Takes a frame to which nobody refers out of its owner's reservation.
+    ///
+    /// # Errors
+    /// `Inval` if it is not `owner`'s, `Busy` if somebody refers to it.
+    pub fn withdraw(&self, frame: Mfn, owner: Owner) -> Result<Withdrawn<'_>, Errno> {
+        self.update(frame, |state| Ok((state.withdrawn(owner)?, ())))?;
+        Ok(Withdrawn { frames: self, frame, owner })
+    }
+
+    /// A frame of the hypervisor's is free again. `clear` fills it with zeros.
+    ///
+    /// # Errors
+    /// `Inval` if it is not the hypervisor's.
+    pub fn free_own(&self, frame: Mfn, clear: impl FnOnce(Mfn)) -> Result<(), Errno> {
+        let to_free = |state| if state == FrameState::OWN { Ok((FrameState::FREE, ())) } else { Err(Errno::Inval) };
+        self.update(frame, to_free)?;
+        clear(frame);
+        self.put_back(frame, 0);
+        Ok(())
+    }
+}
