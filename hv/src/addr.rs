@@ -94,7 +94,7 @@ impl core::fmt::Debug for MachineAddr {
     }
 }
 
-/// A virtual address that a guest named: a claim, until `GuestPtr` has judged it.
+/// A virtual address that a guest named: a claim. Memory is accessed by what [`Self::range`] and [`Self::words`] make of it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(transparent)]
 pub struct GuestAddr(pub u64);
@@ -124,6 +124,21 @@ impl GuestAddr {
         self.0.wrapping_sub(first_forbidden) >= layout::HYPERVISOR_END.wrapping_sub(first_forbidden)
     }
 
+    /// `bytes` bytes from here, if [`Self::is_guest_range`], or none at all.
+    #[inline]
+    #[must_use]
+    pub const fn range(self, bytes: u64) -> Option<GuestRange> {
+        if bytes == 0 || self.is_guest_range(bytes) { Some(GuestRange { start: self, bytes }) } else { None }
+    }
+
+    /// `N` words of eight bytes from here, at most 512, if the CPU may access them for the guest.
+    #[inline]
+    #[must_use]
+    pub const fn words<const N: usize>(self) -> Option<GuestWords<N>> {
+        const { assert!(N > 0 && N <= TABLE_ENTRIES) };
+        if self.is_guest_spot(8 * N as u64) { Some(GuestWords(self)) } else { None }
+    }
+
     /// The slot of the table at `level` (1 to 4) that translates this address.
     #[inline]
     #[must_use]
@@ -142,6 +157,98 @@ impl GuestAddr {
 impl core::fmt::Debug for GuestAddr {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "va {:#x}", self.0)
+    }
+}
+
+/// Bytes of a guest's address space, all of them outside of the hypervisor's slots. Whether they are mapped is found out by
+/// the access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestRange {
+    start: GuestAddr,
+    bytes: u64,
+}
+
+impl GuestRange {
+    /// The first address.
+    #[inline]
+    #[must_use]
+    pub const fn start(self) -> GuestAddr {
+        self.start
+    }
+
+    /// How many bytes there are.
+    #[inline]
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        self.bytes
+    }
+
+    /// `bytes` of them, from `offset` on, if there are so many.
+    #[inline]
+    #[must_use]
+    pub const fn part(self, offset: u64, bytes: u64) -> Option<Self> {
+        if offset > self.bytes || bytes > self.bytes - offset {
+            return None;
+        }
+        Some(Self { start: GuestAddr(self.start.0.wrapping_add(offset)), bytes })
+    }
+
+    /// `N` words of eight bytes, from `offset` on, if there are so many.
+    #[inline]
+    #[must_use]
+    pub const fn words<const N: usize>(self, offset: u64) -> Option<GuestWords<N>> {
+        match self.part(offset, 8 * N as u64) {
+            Some(part) => Some(GuestWords(part.start)),
+            None => None,
+        }
+    }
+}
+
+/// A list of records of `N` words of eight bytes in a guest's address space, as [`GuestRange`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestRecords<const N: usize> {
+    start: GuestAddr,
+    count: u64,
+}
+
+impl<const N: usize> GuestRecords<N> {
+    /// `count` records from `start`, if the CPU may access them for the guest. A list of none has to be the guest's, too.
+    #[inline]
+    #[must_use]
+    pub const fn new(start: GuestAddr, count: u32) -> Option<Self> {
+        let count = count as u64;
+        if start.is_guest_range(count * 8 * N as u64) { Some(Self { start, count }) } else { None }
+    }
+
+    /// A record, if there are so many.
+    #[inline]
+    #[must_use]
+    pub const fn get(self, index: u64) -> Option<GuestWords<N>> {
+        if index >= self.count {
+            return None;
+        }
+        Some(GuestWords(GuestAddr(self.start.0.wrapping_add(index * 8 * N as u64))))
+    }
+}
+
+/// `N` words of eight bytes of a guest's address space, as [`GuestRange`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestWords<const N: usize>(GuestAddr);
+
+impl<const N: usize> GuestWords<N> {
+    /// The first address.
+    #[inline]
+    #[must_use]
+    pub const fn start(self) -> GuestAddr {
+        self.0
+    }
+
+    /// `COUNT` of them, from number `FIRST` on.
+    #[inline]
+    #[must_use]
+    pub const fn part<const FIRST: usize, const COUNT: usize>(self) -> GuestWords<COUNT> {
+        const { assert!(FIRST + COUNT <= N) };
+        GuestWords(GuestAddr(self.0.0.wrapping_add(8 * FIRST as u64)))
     }
 }
 
@@ -204,6 +311,18 @@ mod tests {
             let wraps = address.0 > u64::MAX - 72;
             assert!(wraps || address.is_guest_spot(72) == address.is_guest_range(72), "{address:?}");
         }
+    }
+
+    #[test]
+    fn a_part_of_a_range_is_inside() {
+        let range = GuestAddr(layout::LOWER_HALF_END - 64).range(64).unwrap();
+        assert_eq!(range.part(56, 8).unwrap().start(), GuestAddr(layout::LOWER_HALF_END - 8));
+        assert_eq!(range.part(64, 0).map(GuestRange::bytes), Some(0));
+        assert_eq!(range.part(57, 8), None);
+        assert_eq!(range.part(u64::MAX, 8), None);
+        assert_eq!(range.words::<2>(56), None);
+        assert!(GuestAddr(layout::HYPERVISOR_START).range(1).is_none());
+        assert!(GuestAddr(layout::HYPERVISOR_END - 8).words::<2>().is_none());
     }
 
     #[test]

@@ -14,7 +14,6 @@ use oxen_hv::{
     event,
     hypercall::{console::console_io, version::xen_version},
     keys,
-    mem::GuestMemory,
 };
 use std::sync::atomic::Ordering;
 use support::guest::Guest;

@@ -14,7 +14,7 @@ use oxen_hv::{
     hypercall::{
         domctl::domctl, physdev::physdev_op, platform::platform_op, sched, sysctl::sysctl as sysctl_call, vcpu,
     },
-    mem::{GuestMemory, Tlb},
+    mem::Tlb,
 };
 use support::{
     Fake,

@@ -18,7 +18,7 @@ use oxen_hv::{
     domain::{Progress, context},
     event,
     hypercall::{platform::platform_op, sysctl::sysctl as sysctl_call, vcpu},
-    mem::{GuestMemory, Memory, Tlb},
+    mem::{Memory, Tlb},
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 use support::{

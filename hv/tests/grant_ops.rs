@@ -13,7 +13,7 @@ use oxen_hv::{
     domain::Progress,
     grant,
     hypercall::grant::grant_table_op,
-    mem::{GuestMemory, Memory, Tlb, editor::Editor, entry::Entry, frame_type::FrameType},
+    mem::{Memory, Tlb, editor::Editor, entry::Entry, frame_type::FrameType},
 };
 use std::{
     collections::BTreeMap,

@@ -10,7 +10,7 @@ use oxen_hv::{
     domain::Domain,
     hypercall::{memory, mmu as calls, mmuext},
     mem::{
-        GuestMemory, Memory,
+        Memory,
         entry::Entry,
         frame_alloc,
         frame_type::FrameType,

@@ -17,7 +17,7 @@ use oxen_hv::{
     caller::{Args, Caller, Refusal, Reply},
     hypercall::{memory, mmu, mmuext},
     mem::{
-        GuestMemory, Memory,
+        Memory,
         editor::{Editor, hold_writable},
         entry::Entry,
         frame_alloc,

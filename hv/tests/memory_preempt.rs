@@ -11,7 +11,7 @@ use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Refusal,
     hypercall::{mmu, mmuext},
-    mem::{GuestMemory, Memory, editor::Editor, entry::Entry, frame_alloc, relinquish::relinquish, root, walk},
+    mem::{Memory, editor::Editor, entry::Entry, frame_alloc, relinquish::relinquish, root, walk},
 };
 use std::sync::atomic::Ordering;
 use support::{

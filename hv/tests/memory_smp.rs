@@ -9,7 +9,7 @@ use oxen_hv::{
     Hypervisor,
     addr::{GuestAddr, Mfn},
     hypercall::{mmu, mmuext},
-    mem::{GuestMemory, editor::hold_writable, entry::Entry, frame_alloc, frame_type::Owner},
+    mem::{editor::hold_writable, entry::Entry, frame_alloc, frame_type::Owner},
 };
 use std::{sync::atomic::Ordering, thread};
 use support::{

@@ -36,9 +36,7 @@ pub fn console_io<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Re
 
 fn write<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, count: u32, buffer: u64) -> Reply {
     let hv = caller.hv;
-    if !GuestAddr(buffer).is_guest_range(count.into()) {
-        return Err(Errno::Fault.into());
-    }
+    let text = GuestAddr(buffer).range(count.into()).ok_or(Errno::Fault)?;
     let mut chunk = [0; CHUNK];
     let mut done = 0;
     while done < count {
@@ -48,7 +46,8 @@ fn write<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, count: u32, bu
             return Err(Refusal::Preempted);
         }
         let bytes = chunk.get_mut(..(count - done).min(CHUNK as u32) as usize).unwrap_or_default();
-        hv.machine.read_guest(GuestAddr(buffer + u64::from(done)), bytes).map_err(|_| Errno::Fault)?;
+        let part = text.part(done.into(), bytes.len() as u64).ok_or(Errno::Fault)?;
+        hv.machine.read_guest(part, bytes).map_err(|_| Errno::Fault)?;
         if caller.domain.is_privileged {
             console::write_raw(hv, bytes);
         } else {
@@ -65,9 +64,7 @@ fn read<M: Machine>(caller: &mut Caller<'_, M>, count: u32, buffer: GuestAddr) -
     }
     let mut chunk = [0; CHUNK];
     let room = chunk.get_mut(..count.min(CHUNK as u32) as usize).unwrap_or_default();
-    if !buffer.is_guest_range(room.len() as u64) {
-        return Err(Errno::Fault.into());
-    }
+    let buffer = buffer.range(room.len() as u64).ok_or(Errno::Fault)?;
     let taken = caller.hv.console.take_input(room);
     caller.hv.machine.write_guest(buffer, room.get(..taken).unwrap_or_default()).map_err(|_| Errno::Fault)?;
     Ok(taken as u64)

@@ -28,11 +28,8 @@ pub fn event_channel_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args)
 /// The port that is all of `evtchn_send`, in one load where it can be: of the word that it is a half of.
 #[inline]
 fn read_port<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<u32, Errno> {
-    let word = GuestAddr(at & !7);
-    if at & 3 != 0 || !word.is_guest_range(8) {
-        return read_port_anywhere(caller, at);
-    }
-    let both = caller.hv.machine.read_guest_word(word).map_err(|_| Errno::Fault)?;
+    let Some(word) = GuestAddr(at & !7).words().filter(|_| at & 3 == 0) else { return read_port_anywhere(caller, at) };
+    let [both] = caller.hv.machine.read_guest_words(word).map_err(|_| Errno::Fault)?;
     Ok((both >> (8 * (at & 4))) as u32)
 }
 

@@ -15,13 +15,9 @@ use oxen_abi::{segments::VGCF_IN_SYSCALL, vm_assist::VMASST_TYPE_ARCHITECTURAL_I
 #[inline]
 pub fn iret<M: Machine>(caller: &mut Caller<'_, M>, _: &mut Args) -> Reply {
     const UNREADABLE: Refusal = Refusal::Crash(&"iret: the context at RSP cannot be read");
-    let frame = GuestAddr(caller.regs.rsp);
-    if !frame.is_guest_spot(72) {
-        return Err(UNREADABLE);
-    }
+    let frame = GuestAddr(caller.regs.rsp).words::<9>().ok_or(UNREADABLE)?;
     let machine = &caller.hv.machine;
-    let cpus_part = GuestAddr(frame.0.wrapping_add(32));
-    let [rip, cs, rflags, rsp, ss] = machine.read_guest_words(cpus_part).map_err(|_| UNREADABLE)?;
+    let [rip, cs, rflags, rsp, ss] = machine.read_guest_words(frame.part::<4, 5>()).map_err(|_| UNREADABLE)?;
     let regs = &mut *caller.regs;
     regs.rip = rip;
     regs.cs = cs & 0xffff | 3;
@@ -32,7 +28,7 @@ pub fn iret<M: Machine>(caller: &mut Caller<'_, M>, _: &mut Args) -> Reply {
     if caller.domain.assists(VMASST_TYPE_ARCHITECTURAL_IOPL) {
         caller.state.iopl = flags::iopl_of(rflags);
     }
-    let [rax, r11, rcx, context_flags] = machine.read_guest_words(frame).map_err(|_| UNREADABLE)?;
+    let [rax, r11, rcx, context_flags] = machine.read_guest_words(frame.part::<0, 4>()).map_err(|_| UNREADABLE)?;
     if context_flags & u64::from(VGCF_IN_SYSCALL) == 0 {
         regs.entry_vector = 0;
         regs.r11 = r11;

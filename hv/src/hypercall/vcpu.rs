@@ -19,7 +19,6 @@ use core::sync::atomic::Ordering;
 use oxen_abi::{
     errno::Errno,
     sched::SHUTDOWN_POWEROFF,
-    shared_info::VcpuTimeInfo,
     vcpu::{
         VCPUOP_DOWN, VCPUOP_GET_RUNSTATE_INFO, VCPUOP_INITIALISE, VCPUOP_IS_UP, VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA,
         VCPUOP_REGISTER_VCPU_INFO, VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA, VCPUOP_SEND_NMI, VCPUOP_SET_PERIODIC_TIMER,
@@ -28,7 +27,6 @@ use oxen_abi::{
         VcpuSetPeriodicTimer, VcpuSetSingleshotTimer,
     },
 };
-use zerocopy::IntoBytes;
 
 /// Periods below this many nanoseconds are refused.
 const MIN_PERIOD: u64 = 1_000_000;
@@ -122,12 +120,12 @@ fn register_runstate<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu, argument: 
 /// The time never has to be published again: what it is computed from does not change.
 fn register_time<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Result<(), Errno> {
     let request = GuestPtr::<VcpuRegisterTimeMemoryArea>::one(argument)?.read(&caller.hv.machine, 0)?;
-    GuestPtr::<VcpuTimeInfo>::one(request.addr)?;
+    let area = GuestAddr(request.addr).words::<4>().ok_or(Errno::Fault)?;
     let [_, words @ ..] = caller.hv.time.vcpu_time_info();
     let machine = &caller.hv.machine;
     // The version comes last, even and not zero: the record is complete.
-    machine.write_guest(GuestAddr(request.addr + 8), words.as_bytes()).map_err(|_| Errno::Fault)?;
-    machine.write_guest(GuestAddr(request.addr), 2_u64.as_bytes()).map_err(|_| Errno::Fault)
+    machine.write_guest_words(area.part::<1, 3>(), words).map_err(|_| Errno::Fault)?;
+    machine.write_guest_words(area.part::<0, 1>(), [2]).map_err(|_| Errno::Fault)
 }
 
 /// Moves a vcpu's `vcpu_info` to a frame of the guest's choice. What waited there moves with it; and because more may

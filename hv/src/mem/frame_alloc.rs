@@ -2,7 +2,7 @@
 
 use super::{
     editor::Editor,
-    frame_table::{Shortage, Stale, Taken, Withdrawn},
+    frame_table::{Contents, Shortage, Stale, Taken, Withdrawn},
     frame_type::Owner,
     tlb,
 };
@@ -13,24 +13,34 @@ use oxen_abi::errno::Errno;
 pub use super::frame_table::MAX_ORDER;
 
 /// Takes frames that no TLB knows.
+#[inline]
 fn take<M: Machine>(hv: &Hypervisor<M>, order: u32) -> Result<Taken<'_>, Refusal> {
     if hv.machine.refuses_frames() {
         return Err(Errno::NoMem.into());
     }
-    let unflushed = |stamp| tlb::unflushed(&hv.cpus, hv.frames.tlb.online(), stamp);
-    let stale = |stamp| match unflushed(stamp) {
-        0 => Stale::Nobody,
-        cpus if cpus & !(1 << hv.machine.this_cpu().0) == 0 => Stale::Local,
-        _ => Stale::Remote,
-    };
-    let flush = |stamp| match unflushed(stamp) {
-        0 => {}
-        cpus => tlb::flush_cpus(hv, cpus),
-    };
-    hv.frames.take(order, stale, flush).map_err(|shortage| match shortage {
+    hv.frames.take(order, |stamp| stale(hv, stamp), |stamp| flush(hv, stamp)).map_err(|shortage| match shortage {
         Shortage::Empty => Errno::NoMem.into(),
         Shortage::Unfinished => Refusal::Preempted,
     })
+}
+
+/// Which CPUs may know frames of this stamp.
+#[cold]
+fn stale<M: Machine>(hv: &Hypervisor<M>, stamp: u32) -> Stale {
+    match tlb::unflushed(&hv.cpus, hv.frames.tlb.online(), stamp) {
+        0 => Stale::Nobody,
+        cpus if cpus & !(1 << hv.machine.this_cpu().0) == 0 => Stale::Local,
+        _ => Stale::Remote,
+    }
+}
+
+/// Makes them forget.
+#[cold]
+fn flush<M: Machine>(hv: &Hypervisor<M>, stamp: u32) {
+    match tlb::unflushed(&hv.cpus, hv.frames.tlb.online(), stamp) {
+        0 => {}
+        cpus => tlb::flush_cpus(hv, cpus),
+    }
 }
 
 /// `1 << order` frames for the hypervisor itself, filled with zeros. Ended by [`give_back_own`].
@@ -62,7 +72,10 @@ pub fn give_back_own<M: Machine>(hv: &Hypervisor<M>, frame: Mfn) {
 pub fn take_shared<M: Machine>(hv: &Hypervisor<M>, owner: Owner) -> Result<Mfn, Errno> {
     // A single frame is there or not: nothing has to be joined for it.
     let taken = take(hv, 0).map_err(|_| Errno::NoMem)?;
-    Ok(taken.into_shared(owner, |frame| make_anew(hv, frame)))
+    Ok(taken.into_shared(owner, |frame| {
+        hv.machine.clear(frame);
+        set_machine_to_phys(hv, frame, INVALID_M2P_ENTRY);
+    }))
 }
 
 /// Ends the hypervisor's own hold on a frame of [`take_shared`]. It is free as soon as nobody maps it any more.
@@ -89,11 +102,11 @@ pub fn take_below<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, order: u32, l
     if taken.numbers().end > limit {
         return Err(Errno::NoMem.into());
     }
-    for frame in taken.numbers().filter_map(Mfn::new) {
-        set_machine_to_phys(hv, frame, INVALID_M2P_ENTRY);
-    }
     quota.keep();
-    Ok(taken.into_reservation(domain.owner, |frame| hv.machine.clear(frame)))
+    Ok(taken.into_reservation(domain.owner, |frame, contents| {
+        scrub(hv, frame, contents);
+        set_machine_to_phys(hv, frame, INVALID_M2P_ENTRY);
+    }))
 }
 
 /// Hands a frame of the editor's domain to another's reservation, contents included. Nobody may refer to it, and no CPU
@@ -141,7 +154,7 @@ pub fn exchange<M: Machine>(
         fresh.push(block).map_err(|_| Errno::NoMem)?;
     }
     for (index, block) in fresh.into_iter().enumerate() {
-        place(index, block.into_reservation(domain.owner, |frame| hv.machine.clear(frame)));
+        place(index, block.into_reservation(domain.owner, |frame, contents| scrub(hv, frame, contents)));
     }
     leaving.into_iter().for_each(Withdrawn::retire);
     Ok(())
@@ -179,10 +192,11 @@ impl Drop for Quota<'_> {
     }
 }
 
-/// A frame as if it had never been used.
-fn make_anew<M: Machine>(hv: &Hypervisor<M>, frame: Mfn) {
-    hv.machine.clear(frame);
-    set_machine_to_phys(hv, frame, INVALID_M2P_ENTRY);
+/// Fills a frame with zeros, unless what is in it is its new owner's own.
+fn scrub<M: Machine>(hv: &Hypervisor<M>, frame: Mfn, contents: Contents) {
+    if contents == Contents::Foreign {
+        hv.machine.clear(frame);
+    }
 }
 
 /// The frames of a block.

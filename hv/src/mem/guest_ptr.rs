@@ -1,7 +1,7 @@
 //! The one way to a guest's memory: an address is a claim, judged on the exact range, copied once, judged on the copy.
 
 use super::GuestMemory;
-use crate::addr::GuestAddr;
+use crate::addr::{GuestAddr, GuestRange};
 use core::marker::PhantomData;
 use oxen_abi::errno::Errno;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -9,8 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 /// An array in the guest's memory whose whole range lies where guests may have memory.
 #[derive(Debug)]
 pub struct GuestPtr<T> {
-    start: GuestAddr,
-    count: u64,
+    range: GuestRange,
     element: PhantomData<T>,
 }
 
@@ -32,11 +31,8 @@ impl<T: FromBytes + IntoBytes + Immutable> GuestPtr<T> {
     #[inline]
     pub fn new(handle: u64, count: u64) -> Result<Self, Errno> {
         let bytes = count.checked_mul(Self::STRIDE).ok_or(Errno::Fault)?;
-        let start = GuestAddr(handle);
-        if bytes != 0 && !start.is_guest_range(bytes) {
-            return Err(Errno::Fault);
-        }
-        Ok(Self { start, count, element: PhantomData })
+        let range = GuestAddr(handle).range(bytes).ok_or(Errno::Fault)?;
+        Ok(Self { range, element: PhantomData })
     }
 
     /// One element.
@@ -52,16 +48,14 @@ impl<T: FromBytes + IntoBytes + Immutable> GuestPtr<T> {
     #[inline]
     #[must_use]
     pub const fn count(&self) -> u64 {
-        self.count
+        self.range.bytes() / Self::STRIDE
     }
 
     /// Where element `index` is, if `count` elements from there are in the range.
     #[inline]
-    fn place(&self, index: u64, count: u64) -> Result<GuestAddr, Errno> {
-        if count > self.count || index > self.count - count {
-            return Err(Errno::Fault);
-        }
-        Ok(GuestAddr(self.start.0.wrapping_add(index.wrapping_mul(Self::STRIDE))))
+    fn place(&self, index: u64, count: u64) -> Result<GuestRange, Errno> {
+        let offset = index.checked_mul(Self::STRIDE).ok_or(Errno::Fault)?;
+        self.range.part(offset, count.saturating_mul(Self::STRIDE)).ok_or(Errno::Fault)
     }
 
     /// Copies an element in.
@@ -110,7 +104,8 @@ impl<const N: usize> GuestPtr<[u64; N]> {
     /// As [`Self::read`].
     #[inline(always)]
     pub fn read_words(&self, memory: &impl GuestMemory, index: u64) -> Result<[u64; N], Errno> {
-        memory.read_guest_words(self.place(index, 1)?).map_err(|_| Errno::Fault)
+        let offset = index.checked_mul(Self::STRIDE).ok_or(Errno::Fault)?;
+        memory.read_guest_words(self.range.words(offset).ok_or(Errno::Fault)?).map_err(|_| Errno::Fault)
     }
 }
 

@@ -39,7 +39,7 @@ pub mod walk;
 pub mod write_emulation;
 
 use crate::{
-    addr::{GuestAddr, Mfn, PAGE_BYTES, TABLE_ENTRIES},
+    addr::{GuestAddr, GuestRange, GuestWords, Mfn, PAGE_BYTES, TABLE_ENTRIES},
     layout::{END_HV_SLOT, FIRST_HV_SLOT},
 };
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -88,39 +88,29 @@ pub trait HypervisorSpace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuestFault(pub GuestAddr);
 
-/// The running guest's memory, through the tables that the CPU has loaded. The range has been judged by the caller
-/// ([`GuestAddr::is_guest_range`]); whether it is mapped is found out here.
+/// The running guest's memory, through the tables that the CPU has loaded. It is accessed by judged addresses only; whether
+/// they are mapped is found out here.
 pub trait GuestMemory {
-    /// Copies from the guest.
+    /// Copies from the guest: as many bytes as both have.
     ///
     /// # Errors
     /// The first address that could not be read; what `to` holds then is unspecified.
-    fn read_guest(&self, from: GuestAddr, to: &mut [u8]) -> Result<(), GuestFault>;
-    /// Copies to the guest.
+    fn read_guest(&self, from: GuestRange, to: &mut [u8]) -> Result<(), GuestFault>;
+    /// Copies to the guest: as many bytes as both have.
     ///
     /// # Errors
     /// The first address that could not be written; what comes before it has been.
-    fn write_guest(&self, to: GuestAddr, from: &[u8]) -> Result<(), GuestFault>;
-    /// Reads one aligned word at once.
+    fn write_guest(&self, to: GuestRange, from: &[u8]) -> Result<(), GuestFault>;
+    /// Reads a few words, each once; an aligned one at once. For frames and batch entries on hot paths.
     ///
     /// # Errors
     /// As [`Self::read_guest`].
-    fn read_guest_word(&self, from: GuestAddr) -> Result<u64, GuestFault>;
-    /// Writes one aligned word at once.
+    fn read_guest_words<const N: usize>(&self, from: GuestWords<N>) -> Result<[u64; N], GuestFault>;
+    /// Writes a few words; an aligned one at once.
     ///
     /// # Errors
     /// As [`Self::write_guest`].
-    fn write_guest_word(&self, to: GuestAddr, value: u64) -> Result<(), GuestFault>;
-    /// Reads a few words, each once; for frames and batch entries on hot paths.
-    ///
-    /// # Errors
-    /// As [`Self::read_guest`].
-    fn read_guest_words<const N: usize>(&self, from: GuestAddr) -> Result<[u64; N], GuestFault>;
-    /// Writes a few words.
-    ///
-    /// # Errors
-    /// As [`Self::write_guest`].
-    fn write_guest_words<const N: usize>(&self, to: GuestAddr, words: [u64; N]) -> Result<(), GuestFault>;
+    fn write_guest_words<const N: usize>(&self, to: GuestWords<N>, words: [u64; N]) -> Result<(), GuestFault>;
 }
 
 /// The translation caches of this CPU and of the others.

@@ -1,7 +1,7 @@
 //! What a vcpu did how long (`vcpu_runstate_info`, `vcpu.h`), and the copy that its guest reads.
 
 use crate::{
-    addr::GuestAddr,
+    addr::{GuestAddr, GuestRange},
     domain::{
         Domain,
         vcpu::{Vcpu, VcpuState},
@@ -75,14 +75,17 @@ pub fn publish<M: Machine>(machine: &M, domain: &Domain, vcpu: &Vcpu, state: &Vc
     if let Some((kernel, _)) = away {
         machine.load_root(kernel);
     }
-    write(machine, domain, GuestAddr(area), &info);
+    if let Some(area) = GuestAddr(area).range(size_of::<VcpuRunstateInfo>() as u64) {
+        write(machine, domain, area, &info);
+    }
     if let Some((_, user)) = away {
         machine.load_root(user);
     }
 }
 
-fn write<M: Machine>(machine: &M, domain: &Domain, area: GuestAddr, info: &VcpuRunstateInfo) {
-    let entry_time = GuestAddr(area.0 + core::mem::offset_of!(VcpuRunstateInfo, state_entry_time) as u64);
+fn write<M: Machine>(machine: &M, domain: &Domain, area: GuestRange, info: &VcpuRunstateInfo) {
+    let entry_time = core::mem::offset_of!(VcpuRunstateInfo, state_entry_time) as u64;
+    let Some(entry_time) = area.part(entry_time, size_of::<u64>() as u64) else { return };
     let is_flagged = domain.assists(VMASST_TYPE_RUNSTATE_UPDATE_FLAG);
     let mut copy = *info;
     if is_flagged {

@@ -55,37 +55,37 @@ pub fn enter_at_once<M: Machine>(caller: &mut Caller<'_, M>, to: Callback, error
 /// stay in registers.
 #[inline(always)]
 fn push_frame<M: Machine>(caller: &Caller<'_, M>, top: u64, was_kernel: bool, error_code: Option<u32>) -> Option<u64> {
-    let rsp = top.wrapping_sub(if error_code.is_some() { 64 } else { 56 });
-    if !GuestAddr(rsp).is_guest_spot(64) {
-        return None;
-    }
     let (machine, regs) = (&caller.hv.machine, &*caller.regs);
-    machine.write_guest_words(GuestAddr(rsp), [regs.rcx, regs.r11]).ok()?;
-    if let Some(code) = error_code {
-        machine.write_guest_word(GuestAddr(rsp.wrapping_add(16)), code.into()).ok()?;
-    }
+    let (rsp, rest) = match error_code {
+        Some(code) => {
+            let frame = GuestAddr(top.wrapping_sub(64)).words::<8>()?;
+            machine.write_guest_words(frame.part::<0, 3>(), [regs.rcx, regs.r11, code.into()]).ok()?;
+            (frame.start(), frame.part::<3, 5>())
+        }
+        None => {
+            let frame = GuestAddr(top.wrapping_sub(56)).words::<7>()?;
+            machine.write_guest_words(frame.part::<0, 2>(), [regs.rcx, regs.r11]).ok()?;
+            (frame.start(), frame.part::<2, 5>())
+        }
+    };
     let masked = caller.state.info.upcall_mask();
     let privilege = if was_kernel { 0 } else { regs.cs & 3 };
     let cs = regs.cs & 0xfffc | privilege | u64::from(masked) << 32;
-    machine.write_guest_words(GuestAddr(top.wrapping_sub(40)), [regs.rip, cs]).ok()?;
+    machine.write_guest_words(rest.part::<0, 2>(), [regs.rip, cs]).ok()?;
     let mut rflags = regs.rflags & !(flags::IF | flags::IOPL) | if masked { 0 } else { flags::IF };
     if caller.domain.assists(VMASST_TYPE_ARCHITECTURAL_IOPL) {
         rflags |= u64::from(caller.state.iopl) << 12;
     }
-    machine.write_guest_words(GuestAddr(top.wrapping_sub(24)), [rflags, regs.rsp, regs.ss]).ok()?;
-    Some(rsp)
+    machine.write_guest_words(rest.part::<2, 3>(), [rflags, regs.rsp, regs.ss]).ok()?;
+    Some(rsp.0)
 }
 
 /// Pushes words under `top`; the new stack pointer, or `None` where the guest has no such stack.
 #[inline]
 fn push<M: Machine, const N: usize>(caller: &Caller<'_, M>, top: u64, frame: [u64; N]) -> Option<u64> {
-    let bytes = 8 * N as u64;
-    let rsp = top.wrapping_sub(bytes);
-    if !GuestAddr(rsp).is_guest_range(bytes) {
-        return None;
-    }
-    caller.hv.machine.write_guest_words(GuestAddr(rsp), frame).ok()?;
-    Some(rsp)
+    let place = GuestAddr(top.wrapping_sub(8 * N as u64)).words()?;
+    caller.hv.machine.write_guest_words(place, frame).ok()?;
+    Some(place.start().0)
 }
 
 /// Pushes DS, ES, FS and GS under the frame of the failsafe callback (`xen.h`, "failsafe_callback").

@@ -76,7 +76,9 @@ pub(super) fn fetch<M: Machine>(caller: &Caller<'_, M>) -> ([u8; decode::MAX_LEN
     let in_page = (PAGE_BYTES - rip.offset()).min(code.len());
     for length in [code.len(), in_page] {
         let Some(bytes) = code.get_mut(..length) else { continue };
-        if rip.is_guest_range(length as u64) && caller.hv.machine.read_guest(rip, bytes).is_ok() {
+        if let Some(range) = rip.range(length as u64)
+            && caller.hv.machine.read_guest(range, bytes).is_ok()
+        {
             return (code, length);
         }
     }

@@ -60,7 +60,7 @@ fn write_page_table<M: Machine>(caller: &mut Caller<'_, M>, address: GuestAddr) 
         Change::Combine(logic, value) => {
             let mut operand = [0; 8];
             let place = operand.get_mut(..usize::from(bytes))?;
-            caller.hv.machine.read_guest(address, place).ok()?;
+            caller.hv.machine.read_guest(address.range(bytes.into())?, place).ok()?;
             let expected = u64::from_le_bytes(operand);
             Write::CompareExchange { expected, new: combine(logic, expected, value) & operand_mask(bytes) }
         }

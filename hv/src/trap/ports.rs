@@ -35,11 +35,10 @@ pub fn has_io_privilege<M: Machine>(caller: &Caller<'_, M>) -> bool {
 /// Whether the I/O permission bitmap of the caller's task (`physdev_op set_iobitmap`) lets it use all of the ports.
 fn bitmap_allows<M: Machine>(caller: &Caller<'_, M>, port: u16, bytes: u8) -> bool {
     (port..=port.saturating_add(u16::from(bytes) - 1)).all(|port| {
-        let byte = GuestAddr(caller.state.io_bitmap.saturating_add(u64::from(port / 8)));
+        let byte = GuestAddr(caller.state.io_bitmap.saturating_add(u64::from(port / 8))).range(1);
         let mut bits = [0xff];
         u32::from(port) < caller.state.io_bitmap_ports
-            && byte.is_guest_range(1)
-            && caller.hv.machine.read_guest(byte, &mut bits).is_ok()
+            && byte.is_some_and(|byte| caller.hv.machine.read_guest(byte, &mut bits).is_ok())
             && bits[0] & 1 << (port % 8) == 0
     })
 }

@@ -9,7 +9,7 @@ use super::{cpu, msr, percpu, port, processor};
 use core::arch::{asm, x86_64::__cpuid_count};
 use core::sync::atomic::{AtomicU8, AtomicU64};
 use oxen_abi::errno::Errno;
-use oxen_hv::addr::{GuestAddr, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
+use oxen_hv::addr::{GuestAddr, GuestRange, GuestWords, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
 use oxen_hv::config::MAX_CPUS;
 use oxen_hv::domain::vcpu::{Processor, VcpuState};
 use oxen_hv::event::pirq::{Interrupts, Signal};
@@ -137,33 +137,22 @@ impl HypervisorSpace for Pc {
 
 impl GuestMemory for Pc {
     #[inline]
-    fn read_guest(&self, from: GuestAddr, to: &mut [u8]) -> Result<(), GuestFault> {
+    fn read_guest(&self, from: GuestRange, to: &mut [u8]) -> Result<(), GuestFault> {
         guest::read(from, to)
     }
 
     #[inline]
-    fn write_guest(&self, to: GuestAddr, from: &[u8]) -> Result<(), GuestFault> {
+    fn write_guest(&self, to: GuestRange, from: &[u8]) -> Result<(), GuestFault> {
         guest::write(to, from)
     }
 
     #[inline]
-    fn read_guest_word(&self, from: GuestAddr) -> Result<u64, GuestFault> {
-        let [word] = guest::read_words(from)?;
-        Ok(word)
-    }
-
-    #[inline]
-    fn write_guest_word(&self, to: GuestAddr, value: u64) -> Result<(), GuestFault> {
-        guest::write_words(to, [value])
-    }
-
-    #[inline]
-    fn read_guest_words<const N: usize>(&self, from: GuestAddr) -> Result<[u64; N], GuestFault> {
+    fn read_guest_words<const N: usize>(&self, from: GuestWords<N>) -> Result<[u64; N], GuestFault> {
         guest::read_words(from)
     }
 
     #[inline]
-    fn write_guest_words<const N: usize>(&self, to: GuestAddr, words: [u64; N]) -> Result<(), GuestFault> {
+    fn write_guest_words<const N: usize>(&self, to: GuestWords<N>, words: [u64; N]) -> Result<(), GuestFault> {
         guest::write_words(to, words)
     }
 }

@@ -17,7 +17,7 @@ use oxen_hv::{
     domain::{self, Domain, regs::Regs},
     event, grant,
     hypercall::{domctl::domctl, vcpu},
-    mem::{GuestMemory, Tlb, editor::Editor, entry::Entry, frame_alloc, frame_type::FrameType},
+    mem::{Tlb, editor::Editor, entry::Entry, frame_alloc, frame_type::FrameType},
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 use zerocopy::{FromZeros, IntoBytes};

@@ -13,7 +13,7 @@ pub(crate) mod guest;
 use oxen_abi::errno::Errno;
 use oxen_hv::{
     Hypervisor,
-    addr::{GuestAddr, Mfn, PAGE_BYTES, PAGE_SIZE, Slot, TABLE_ENTRIES},
+    addr::{GuestAddr, GuestRange, GuestWords, Mfn, PAGE_BYTES, PAGE_SIZE, Slot, TABLE_ENTRIES},
     domain::vcpu::{Processor, VcpuState},
     heap::Reserve,
     machine::{CpuId, Machine},
@@ -301,39 +301,63 @@ impl Fake {
 }
 
 impl GuestMemory for Fake {
-    fn read_guest(&self, from: GuestAddr, to: &mut [u8]) -> Result<(), GuestFault> {
-        self.each_byte(from, to.len(), false, |i, byte| to[i] = byte.load(Ordering::SeqCst))
+    fn read_guest(&self, from: GuestRange, to: &mut [u8]) -> Result<(), GuestFault> {
+        let bytes = to.len().min(from.bytes() as usize);
+        self.each_byte(from.start(), bytes, false, |i, byte| to[i] = byte.load(Ordering::SeqCst))
     }
 
-    fn write_guest(&self, to: GuestAddr, from: &[u8]) -> Result<(), GuestFault> {
-        self.each_byte(to, from.len(), true, |i, byte| byte.store(from[i], Ordering::SeqCst))
+    fn write_guest(&self, to: GuestRange, from: &[u8]) -> Result<(), GuestFault> {
+        let bytes = from.len().min(to.bytes() as usize);
+        self.each_byte(to.start(), bytes, true, |i, byte| byte.store(from[i], Ordering::SeqCst))
     }
 
-    fn read_guest_word(&self, from: GuestAddr) -> Result<u64, GuestFault> {
-        assert!(from.is_guest_range(8) && from.0.is_multiple_of(8));
-        Ok(self.words(self.in_ram(self.translate(from, false)?))[from.offset() / 8].load(Ordering::SeqCst))
+    fn read_guest_words<const N: usize>(&self, from: GuestWords<N>) -> Result<[u64; N], GuestFault> {
+        let mut words = [0; N];
+        for (i, word) in words.iter_mut().enumerate() {
+            let at = GuestAddr(from.start().0.wrapping_add(8 * i as u64));
+            if at.0.is_multiple_of(8) {
+                *word = self.words(self.in_ram(self.translate(at, false)?))[at.offset() / 8].load(Ordering::SeqCst);
+            } else {
+                let mut bytes = [0; 8];
+                self.each_byte(at, 8, false, |i, byte| bytes[i] = byte.load(Ordering::SeqCst))?;
+                *word = u64::from_le_bytes(bytes);
+            }
+        }
+        Ok(words)
     }
 
-    fn write_guest_word(&self, to: GuestAddr, value: u64) -> Result<(), GuestFault> {
-        assert!(to.is_guest_range(8) && to.0.is_multiple_of(8));
-        self.words(self.in_ram(self.translate(to, true)?))[to.offset() / 8].store(value, Ordering::SeqCst);
+    fn write_guest_words<const N: usize>(&self, to: GuestWords<N>, words: [u64; N]) -> Result<(), GuestFault> {
+        for (i, word) in words.into_iter().enumerate() {
+            let at = GuestAddr(to.start().0.wrapping_add(8 * i as u64));
+            if at.0.is_multiple_of(8) {
+                let frame = self.in_ram(self.translate(at, true)?);
+                self.words(frame)[at.offset() / 8].store(word, Ordering::SeqCst);
+            } else {
+                let bytes = word.to_le_bytes();
+                self.each_byte(at, 8, true, |i, byte| byte.store(bytes[i], Ordering::SeqCst))?;
+            }
+        }
         Ok(())
-    }
-
-    fn read_guest_words<const N: usize>(&self, from: GuestAddr) -> Result<[u64; N], GuestFault> {
-        let mut bytes = vec![0; 8 * N];
-        self.read_guest(from, &mut bytes)?;
-        let mut words = bytes.chunks_exact(8).map(|w| u64::from_le_bytes(w.try_into().unwrap()));
-        Ok(core::array::from_fn(|_| words.next().unwrap()))
-    }
-
-    fn write_guest_words<const N: usize>(&self, to: GuestAddr, words: [u64; N]) -> Result<(), GuestFault> {
-        self.write_guest(to, &bytes_of(words))
     }
 }
 
-fn bytes_of<const N: usize>(words: [u64; N]) -> Vec<u8> {
-    words.iter().flat_map(|w| w.to_le_bytes()).collect()
+/// What a test does in a guest's name, at addresses that are the guest's.
+impl Fake {
+    pub(crate) fn read_guest(&self, from: GuestAddr, to: &mut [u8]) -> Result<(), GuestFault> {
+        GuestMemory::read_guest(self, from.range(to.len() as u64).unwrap(), to)
+    }
+
+    pub(crate) fn write_guest(&self, to: GuestAddr, from: &[u8]) -> Result<(), GuestFault> {
+        GuestMemory::write_guest(self, to.range(from.len() as u64).unwrap(), from)
+    }
+
+    pub(crate) fn read_guest_word(&self, from: GuestAddr) -> Result<u64, GuestFault> {
+        self.read_guest_words(from.words().unwrap()).map(|[word]| word)
+    }
+
+    pub(crate) fn write_guest_word(&self, to: GuestAddr, value: u64) -> Result<(), GuestFault> {
+        self.write_guest_words(to.words().unwrap(), [value])
+    }
 }
 
 impl Reserve for Fake {

@@ -5,10 +5,7 @@
 //! clock, until every CPU has flushed; then they are *clean* and go out again, or join their neighbours bit by bit.
 
 use super::{FrameTable, Taken};
-use crate::{
-    addr::Mfn,
-    mem::frame_type::{FrameState, Owner},
-};
+use crate::{addr::Mfn, mem::frame_type::FrameState};
 
 /// The largest block: 1 GiB.
 pub const MAX_ORDER: u32 = 18;
@@ -200,6 +197,7 @@ impl FrameTable {
     ///
     /// # Errors
     /// See [`Shortage`].
+    #[inline]
     pub fn take(
         &self,
         order: u32,
@@ -228,9 +226,9 @@ impl FrameTable {
         free.count += 1 << order;
     }
 
-    /// Takes in a frame that a guest had: a TLB may know it. If the same guest takes it next, it finds what it left there.
-    pub(super) fn retire(&self, frame: Mfn, last_owner: Owner) {
-        let state = self.left_by(last_owner);
+    /// Takes in a frame that a guest had: a TLB may know it. `state` says who that was: if the same guest takes it next, it
+    /// finds what it left there.
+    pub(super) fn retire(&self, frame: Mfn, state: FrameState) {
         let mut free = self.free.lock();
         if free.clean_count > KEPT_CLEAN {
             free.join_clean(self, JOINED_PER_RETURN);
@@ -254,6 +252,7 @@ impl FreeFrames {
             && (self.dirty_count >= WORTH_A_REMOTE_FLUSH || stale(self.dirty_since) != Stale::Remote)
     }
 
+    #[inline(always)]
     fn take_quickly(&mut self, table: &FrameTable, order: u32) -> Result<Mfn, Shortage> {
         if order == 0
             && let Some(frame) = self.take_clean(table)

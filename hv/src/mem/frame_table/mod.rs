@@ -7,15 +7,15 @@ mod free;
 mod transit;
 
 pub use free::{MAX_ORDER, Shortage, Stale};
-pub use transit::{Taken, Withdrawn};
+pub use transit::{Contents, Taken, Withdrawn};
 
 use super::{
     frame_type::{Acquired, FrameState, FrameType, Owner, Released},
     tlb::TlbClock,
 };
 use crate::{addr::Mfn, config::MAX_DOMAINS, domain::rights::Ranges, lock::Lock};
-use free::FreeFrames;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use free::FreeFrames;
 use oxen_abi::errno::Errno;
 
 /// The frame table. Twelve bytes a frame: the state, and an auxiliary word that means, by state: free, the next free
@@ -265,15 +265,15 @@ impl FrameTable {
         Ok(())
     }
 
-    /// Frees a frame. Its owner's counter goes down last: until then the slot, whose domain the frame is marked with, gets
-    /// no other domain.
+    /// Frees a frame. The mark is made before the owner's counter goes down: after that, the slot may get another domain.
     #[cold]
     fn bury(&self, mfn: Mfn, last: FrameState) {
-        self.retire(mfn, last.owner());
+        let left = self.left_by(last.owner());
         let counters = if last.is_shared() { &self.shared } else { &self.reserved };
         if let Some(counter) = last.owner().slot().and_then(|slot| counters.get(slot)) {
             counter.fetch_sub(1, Ordering::AcqRel);
         }
+        self.retire(mfn, left);
     }
 
     /// A new domain gets a slot: it knows nothing of what the one before it left behind.

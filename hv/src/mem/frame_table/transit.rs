@@ -9,6 +9,15 @@ use crate::{
 use core::{mem::forget, ops::Range, sync::atomic::Ordering};
 use oxen_abi::errno::Errno;
 
+/// Whose contents stand in a frame that a domain gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// Its own: it was the very last to have the frame.
+    Own,
+    /// Anybody's, the hypervisor's included.
+    Foreign,
+}
+
 /// `1 << order` frames that nobody has and no TLB knows. Dropped, they are free again.
 #[derive(Debug)]
 #[must_use]
@@ -19,23 +28,27 @@ pub struct Taken<'a> {
 }
 
 impl<'a> Taken<'a> {
+    #[inline]
     pub(super) const fn new(frames: &'a FrameTable, first: Mfn, order: u32) -> Self {
         Self { frames, first, order }
     }
 
     /// The numbers of the frames.
+    #[inline]
     #[must_use]
     pub const fn numbers(&self) -> Range<u64> {
         self.first.raw()..self.first.raw() + (1 << self.order)
     }
 
     /// The hypervisor keeps them. `clear` fills each with zeros.
+    #[inline]
     #[must_use]
     pub fn into_own(self, clear: impl Fn(Mfn)) -> Mfn {
         self.hand_out(FrameState::OWN, |frame, _| clear(frame))
     }
 
     /// The hypervisor keeps them and lends them to `owner`, in whose count of such frames they are from now on.
+    #[inline]
     #[must_use]
     pub fn into_shared(self, owner: Owner, clear: impl Fn(Mfn)) -> Mfn {
         if let Some(counter) = owner.slot().and_then(|slot| self.frames.shared.get(slot)) {
@@ -44,17 +57,17 @@ impl<'a> Taken<'a> {
         self.hand_out(FrameState::shared(owner), |frame, _| clear(frame))
     }
 
-    /// They are `owner`'s, who has them counted already. `clear` fills with zeros what `owner` was not the very last to have.
+    /// They are `owner`'s, who has them counted already. `prepare` is told of each frame whose contents these are.
+    #[inline]
     #[must_use]
-    pub fn into_reservation(self, owner: Owner, clear: impl Fn(Mfn)) -> Mfn {
+    pub fn into_reservation(self, owner: Owner, prepare: impl Fn(Mfn, Contents)) -> Mfn {
         let left_by_owner = self.frames.left_by(owner);
         self.hand_out(FrameState::fresh(owner), |frame, state| {
-            if state != left_by_owner {
-                clear(frame);
-            }
+            prepare(frame, if state == left_by_owner { Contents::Own } else { Contents::Foreign });
         })
     }
 
+    #[inline]
     fn hand_out(self, state: FrameState, prepare: impl Fn(Mfn, FrameState)) -> Mfn {
         let first = self.first;
         for frame in self.numbers().filter_map(Mfn::new) {
@@ -85,7 +98,7 @@ pub struct Withdrawn<'a> {
 impl Withdrawn<'_> {
     /// The frame is free. Its owner's count stays as it is.
     pub fn retire(self) {
-        self.frames.retire(self.frame, self.owner);
+        self.frames.retire(self.frame, self.frames.left_by(self.owner));
         forget(self);
     }
 

@@ -1,9 +1,12 @@
 //! The running guest's memory, through the tables that the CPU has loaded: copies that may fault.
 //!
-//! The callers have judged the range; a fault ends the copy with the carry flag set (see `entry::fixup`).
+//! A fault ends the copy with the carry flag set (see `entry::fixup`).
 
 use core::arch::asm;
-use oxen_hv::{addr::GuestAddr, mem::GuestFault};
+use oxen_hv::{
+    addr::{GuestAddr, GuestRange, GuestWords},
+    mem::GuestFault,
+};
 
 /// Opens guest memory on a CPU with SMAP; see `smap`.
 macro_rules! open {
@@ -60,18 +63,18 @@ unsafe fn copy(to: *mut u8, from: *const u8, bytes: usize) -> Result<(), usize> 
 
 /// See [`oxen_hv::mem::GuestMemory::read_guest`].
 #[inline]
-pub(crate) fn read(from: GuestAddr, to: &mut [u8]) -> Result<(), GuestFault> {
-    // SAFETY: `to` is ours to write, and the caller judged the guest's range.
-    unsafe { copy(to.as_mut_ptr(), from.0 as *const u8, to.len()) }
-        .map_err(|done| GuestFault(GuestAddr(from.0 + done as u64)))
+pub(crate) fn read(range: GuestRange, to: &mut [u8]) -> Result<(), GuestFault> {
+    let (from, bytes) = (range.start().0, to.len().min(range.bytes() as usize));
+    // SAFETY: `bytes` bytes of `to` are ours to write, and so many lie in the guest's range.
+    unsafe { copy(to.as_mut_ptr(), from as *const u8, bytes) }.map_err(|done| GuestFault(GuestAddr(from + done as u64)))
 }
 
 /// See [`oxen_hv::mem::GuestMemory::write_guest`].
 #[inline]
-pub(crate) fn write(to: GuestAddr, from: &[u8]) -> Result<(), GuestFault> {
-    // SAFETY: `from` is ours to read, and the caller judged the guest's range.
-    unsafe { copy(to.0 as *mut u8, from.as_ptr(), from.len()) }
-        .map_err(|done| GuestFault(GuestAddr(to.0 + done as u64)))
+pub(crate) fn write(range: GuestRange, from: &[u8]) -> Result<(), GuestFault> {
+    let (to, bytes) = (range.start().0, from.len().min(range.bytes() as usize));
+    // SAFETY: `bytes` bytes of `from` are ours to read, and so many lie in the guest's range.
+    unsafe { copy(to as *mut u8, from.as_ptr(), bytes) }.map_err(|done| GuestFault(GuestAddr(to + done as u64)))
 }
 
 /// Makes a function that stores a few words from registers, in a straight line; says whether it went through.
@@ -139,29 +142,30 @@ load!(load_8, a at 0, b at 8, c at 16, d at 24, e at 32, f at 40, g at 48, h at 
 
 /// See [`oxen_hv::mem::GuestMemory::read_guest_words`].
 #[inline]
-pub(crate) fn read_words<const N: usize>(from: GuestAddr) -> Result<[u64; N], GuestFault> {
+pub(crate) fn read_words<const N: usize>(from: GuestWords<N>) -> Result<[u64; N], GuestFault> {
+    let from = from.start();
     let mut words = [0; N];
     let mut at = from.0;
     let (eights, rest) = words.as_chunks_mut::<8>();
     for eight in eights {
-        // SAFETY: the caller judged the guest's range.
+        // SAFETY: all of the words lie in the guest's address range.
         *eight = unsafe { load_8(at) }.ok_or(GuestFault(from))?;
         at += 64;
     }
     let (fives, rest) = rest.as_chunks_mut::<5>();
     for five in fives {
-        // SAFETY: the caller judged the guest's range.
+        // SAFETY: all of the words lie in the guest's address range.
         *five = unsafe { load_5(at) }.ok_or(GuestFault(from))?;
         at += 40;
     }
     let (fours, ones) = rest.as_chunks_mut::<4>();
     for four in fours {
-        // SAFETY: the caller judged the guest's range.
+        // SAFETY: all of the words lie in the guest's address range.
         *four = unsafe { load_4(at) }.ok_or(GuestFault(from))?;
         at += 32;
     }
     for one in ones {
-        // SAFETY: the caller judged the guest's range.
+        // SAFETY: all of the words lie in the guest's address range.
         [*one] = unsafe { load_1(at) }.ok_or(GuestFault(from))?;
         at += 8;
     }
@@ -170,11 +174,12 @@ pub(crate) fn read_words<const N: usize>(from: GuestAddr) -> Result<[u64; N], Gu
 
 /// See [`oxen_hv::mem::GuestMemory::write_guest_words`].
 #[inline]
-pub(crate) fn write_words<const N: usize>(to: GuestAddr, words: [u64; N]) -> Result<(), GuestFault> {
+pub(crate) fn write_words<const N: usize>(to: GuestWords<N>, words: [u64; N]) -> Result<(), GuestFault> {
+    let to = to.start();
     let mut at = to.0;
     let (fours, rest) = words.as_chunks::<4>();
     for &four in fours {
-        // SAFETY: the caller judged the guest's range.
+        // SAFETY: all of the words lie in the guest's address range.
         if !unsafe { store_4(at, four) } {
             return Err(GuestFault(to));
         }
@@ -182,7 +187,7 @@ pub(crate) fn write_words<const N: usize>(to: GuestAddr, words: [u64; N]) -> Res
     }
     let (threes, rest) = rest.as_chunks::<3>();
     for &three in threes {
-        // SAFETY: the caller judged the guest's range.
+        // SAFETY: all of the words lie in the guest's address range.
         if !unsafe { store_3(at, three) } {
             return Err(GuestFault(to));
         }
@@ -190,14 +195,14 @@ pub(crate) fn write_words<const N: usize>(to: GuestAddr, words: [u64; N]) -> Res
     }
     let (twos, ones) = rest.as_chunks::<2>();
     for &two in twos {
-        // SAFETY: the caller judged the guest's range.
+        // SAFETY: all of the words lie in the guest's address range.
         if !unsafe { store_2(at, two) } {
             return Err(GuestFault(to));
         }
         at += 16;
     }
     for &one in ones {
-        // SAFETY: the caller judged the guest's range.
+        // SAFETY: all of the words lie in the guest's address range.
         if !unsafe { store_1(at, [one]) } {
             return Err(GuestFault(to));
         }
