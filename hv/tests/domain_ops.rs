@@ -16,7 +16,7 @@ use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Refusal,
     domain::{Progress, context},
-    event,
+    event, grant,
     hypercall::{platform::platform_op, sysctl::sysctl as sysctl_call, vcpu},
     mem::{Memory, Tlb},
 };
@@ -94,15 +94,19 @@ fn what_is_wrong_with_a_new_domain_is_refused_and_leaves_nothing() {
         assert_eq!(ask(&mut control, command, DomId(0), &0_u64), Err(Errno::Inval), "not to itself");
     }
     // Memory that runs out at any line is -ENOMEM, and nothing stays behind.
-    for left in 0..3 {
-        control.hv.machine.heap_left.store(left, SeqCst);
-        let made = ask(&mut control, abi::XEN_DOMCTL_CREATEDOMAIN, DomId(5), &wanted(1));
-        let more = abi::DomctlMaxVcpus { max: 1 };
-        let made = made.and_then(|_| ask(&mut control, abi::XEN_DOMCTL_MAX_VCPUS, DomId(5), &more));
-        assert_eq!(made, Err(Errno::NoMem), "{left}");
-        control.hv.machine.heap_left.store(u64::MAX, SeqCst);
-        let _ = destroy(&mut control, DomId(5));
-        assert_eq!(control.hv.frames.free_frames(), free, "{left}");
+    let hv = control.hv;
+    for (supply, enough) in [(&hv.machine.heap_left, 3), (&hv.machine.frames_left, 2)] {
+        for left in 0..=enough {
+            supply.store(left, SeqCst);
+            let made = ask(&mut control, abi::XEN_DOMCTL_CREATEDOMAIN, DomId(5), &wanted(1));
+            let more = abi::DomctlMaxVcpus { max: 1 };
+            let made = made.and_then(|_| ask(&mut control, abi::XEN_DOMCTL_MAX_VCPUS, DomId(5), &more));
+            let made = made.and_then(|_| grant::grow(hv, &hv.domains.get(DomId(5)).unwrap(), 1));
+            assert_eq!(made.err(), (left < enough).then_some(Errno::NoMem), "{left}");
+            supply.store(u64::MAX, SeqCst);
+            let _ = destroy(&mut control, DomId(5));
+            assert_eq!(control.hv.frames.free_frames(), free, "{left}");
+        }
     }
 }
 

@@ -156,14 +156,19 @@ impl Table {
         }
     }
 
-    /// Makes frames until there are `count`.
+    /// Makes frames until there are `count`, or none.
     fn grow<M: Machine>(&mut self, hv: &Hypervisor<M>, domain: &Domain, count: usize) -> Result<(), Errno> {
         if count > self.limit || self.is_closed {
             return Err(Errno::Inval);
         }
+        let before = self.frames.len();
         while self.frames.len() < count {
-            let frame = frame_alloc::take_shared(hv, domain.owner)?;
-            self.frames.push(frame).map_err(|_| Errno::NoMem)?;
+            let grown = frame_alloc::take_shared(hv, domain.owner)
+                .and_then(|frame| self.frames.push(frame).map_err(|_| Errno::NoMem));
+            if let Err(error) = grown {
+                self.frames.drain(before..).for_each(|frame| frame_alloc::give_back_shared(hv, frame));
+                return Err(error);
+            }
         }
         Ok(())
     }

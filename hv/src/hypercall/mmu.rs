@@ -102,8 +102,10 @@ impl<M: Machine> Batch<'_, M> {
 
     /// An update of another frame than the last.
     fn apply_elsewhere(&mut self, frame: Mfn, slot: Slot, value: u64, notes: Notes) -> Result<(), Refusal> {
-        // A higher entry may end the life of any table below it, a plain word may be taken as a table next.
+        // A higher entry may end the life of any table below it, a plain word may be taken as a table next. What the last
+        // one left to be given back comes before the look at this table, which may be part of it.
         self.l1 = None;
+        self.editor.settle()?;
         match self.editor.level_of(frame)? {
             Some(level) => {
                 if level == 1 {

@@ -55,7 +55,8 @@ impl<M: Machine> Editor<'_, M> {
         Place { level, slot, word: &self.hv.machine.words(table)[slot.index()] }
     }
 
-    /// Replaces an entry. Where it refers to a table, `rights` do not matter: tables are the domain's own.
+    /// Replaces an entry. Where it refers to a table, `rights` do not matter: tables are the domain's own. Nothing is left
+    /// to be given back ([`Self::settle`]) since the place was chosen.
     ///
     /// # Errors
     /// As [`Self::hold_page`] and [`Self::take_table`]; then the entry is as it was.
@@ -97,7 +98,7 @@ impl<M: Machine> Editor<'_, M> {
         if is_hypervisor_slot(place.level, place.slot.index()) {
             return Err(Errno::Inval.into());
         }
-        self.settle()?;
+        debug_assert!(self.paging.unfinished.is_none(), "the table of this place may be given back behind its back");
         let old = Entry(place.word.load(Ordering::Relaxed));
         let mut new = Entry(new);
         if new.is_present() {

@@ -267,3 +267,80 @@ impl FreeFrames {
         self.take_block(table, order).ok_or(if is_done { Shortage::Empty } else { Shortage::Unfinished })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mem::frame_type::Owner;
+    use core::{cell::Cell, sync::atomic::AtomicU32, sync::atomic::AtomicU64};
+
+    const FRAMES: usize = 1 << 13;
+
+    fn table() -> FrameTable {
+        let state = Vec::leak((0..FRAMES).map(|_| AtomicU64::new(0)).collect());
+        let aux = Vec::leak((0..FRAMES).map(|_| AtomicU32::new(0)).collect());
+        let table = FrameTable::new(state, aux);
+        table.donate(Mfn::new(0).unwrap(), FRAMES as u64);
+        table
+    }
+
+    /// Gives `count` frames to a guest, one by one, which gives them back.
+    fn use_and_retire(table: &FrameTable, count: usize) {
+        let owner = Owner::domain(1).unwrap();
+        let take = |_| table.take(0, |_| Stale::Nobody, |_| {}).unwrap().into_reservation(owner, |_, _| {});
+        let frames: Vec<Mfn> = (0..count).map(take).collect();
+        table.reserved_counter(owner).unwrap().fetch_add(count as u32, core::sync::atomic::Ordering::SeqCst);
+        frames.into_iter().for_each(|frame| table.release_from_reservation(frame, owner).unwrap());
+    }
+
+    #[test]
+    fn single_frames_are_joined_in_bounded_steps() {
+        let table = table();
+        use_and_retire(&table, FRAMES);
+        let (flushes, mut steps) = (Cell::new(0), 0);
+        let taken = loop {
+            match table.take(9, |_| Stale::Remote, |_| flushes.set(flushes.get() + 1)) {
+                Ok(taken) => break taken,
+                Err(shortage) => assert_eq!(shortage, Shortage::Unfinished),
+            }
+            steps += 1;
+        };
+        assert_eq!(flushes.get(), 1);
+        assert!(steps <= FRAMES / JOINED_AT_NEED as usize, "{steps} steps");
+        drop(taken);
+        assert_eq!(table.free_frames(), FRAMES as u32);
+        // All of it comes together, and then there is an end.
+        let all = loop {
+            match table.take(13, |_| Stale::Nobody, |_| {}) {
+                Err(Shortage::Unfinished) => {}
+                taken => break taken.unwrap(),
+            }
+        };
+        assert_eq!(all.numbers(), 0..FRAMES as u64);
+        assert_eq!(table.take(0, |_| Stale::Nobody, |_| {}).unwrap_err(), Shortage::Empty);
+    }
+
+    #[test]
+    fn other_cpus_are_interrupted_for_many_frames_only() {
+        for (count, stale, flushed) in [
+            (WORTH_A_FLUSH - 1, Stale::Local, false),
+            (WORTH_A_FLUSH, Stale::Local, true),
+            (WORTH_A_FLUSH, Stale::Remote, false),
+            (WORTH_A_REMOTE_FLUSH, Stale::Remote, true),
+        ] {
+            let table = table();
+            use_and_retire(&table, count as usize);
+            let was_flushed = Cell::new(false);
+            let _taken = table.take(0, |_| stale, |_| was_flushed.set(true)).unwrap();
+            assert_eq!(was_flushed.get(), flushed, "{count} frames, {stale:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_taken_and_dropped_is_free_as_before() {
+        let table = table();
+        drop(table.take(3, |_| Stale::Nobody, |_| {}).unwrap());
+        assert_eq!(table.free_frames(), FRAMES as u32);
+        assert!(table.take(13, |_| Stale::Nobody, |_| {}).is_ok());
+    }
+}
