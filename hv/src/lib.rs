@@ -9,14 +9,17 @@
 //!    descriptor page.
 //! 2. Every present entry of a validated table refers to a frame that the domain owns, was granted, or may map by
 //!    privilege, and holds a reference for as long as it is there. What an entry may contain is a whitelist per level.
-//! 3. A frame returns to the allocator only without references, after every TLB that could know it was flushed, and is
-//!    scrubbed before another domain sees it. A new type is published first, then flushed, then validated.
-//! 4. Guest memory is reached only through `GuestPtr`: judged on the exact range, copied in once, judged on the copy.
+//! 3. A frame is given out only without references, after every TLB that could know it was flushed, and is scrubbed before
+//!    another domain sees it, or the hypervisor. What it was is forgotten by such a flush alone. A new type is published
+//!    first, then flushed, then validated.
+//! 4. Guest memory is reached only by judged addresses (`GuestPtr`, `GuestRange`): judged on the exact range, copied in
+//!    once, judged on the copy.
 //! 5. Every hypercall takes bounded time between preemption points, whatever its arguments; no recursion.
 //! 6. Nothing a guest passes can panic the hypervisor.
 //! 7. A destroyed domain gives everything back.
 //! 8. A guest learns nothing of another.
-//! 9. A refused operation has changed nothing: checks before gets, gets as owned values, commit last.
+//! 9. A refused operation has changed nothing: checks before gets, what is taken out is put back by the value that holds it,
+//!    commit last.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 

@@ -9,6 +9,7 @@ mod memory;
 mod mmu;
 mod network;
 mod schedule;
+mod stale;
 mod version;
 
 use crate::judge::Probe;
@@ -17,7 +18,7 @@ use crate::judge::Probe;
 type Questions = fn(&mut Probe);
 
 /// Every family.
-pub(crate) const ALL: [(&str, Questions); 10] = [
+pub(crate) const ALL: [(&str, Questions); 11] = [
     ("version", version::ask),
     ("memory", memory::ask),
     ("mmu", mmu::ask),
@@ -28,4 +29,5 @@ pub(crate) const ALL: [(&str, Questions); 10] = [
     ("emulation", emulation::ask),
     ("control", control::ask),
     ("network", network::ask),
+    ("stale", stale::ask),
 ];
