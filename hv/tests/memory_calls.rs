@@ -293,3 +293,38 @@ fn a_table_is_written_to_only_when_no_cpu_walks_through_it() {
     assert_eq!(update(&mut guest, hang, Entry::to(l1, FLAGS).0), Ok(0));
     audit::check_caches(hv, audit::nothing_lent);
 }
+
+#[test]
+fn claimed_pages_are_kept_for_whom_they_are_promised_to() {
+    support::on_cpu(0);
+    let hv = boot(256);
+    let mut control = Guest::new(hv, 0, true, 64);
+    control.build_home(4);
+    let wanting = Guest::new(hv, 1, false, 500);
+    let other = Guest::new(hv, 2, false, 500);
+    let mut claim = |domain: u64, pages: u64| {
+        put(&control, &[0, pages, 0, domain]);
+        control.call(memory::memory_op, [24, BUFFER, 0, 0])
+    };
+    let free = u64::from(hv.frames.free_frames());
+    assert_eq!(claim(1, free + 1), Err(Errno::NoMem));
+    assert_eq!(claim(1, 501), Err(Errno::Inval), "more than it may have");
+    assert_eq!(claim(1, free - 10), Ok(0));
+    assert_eq!(claim(1, free - 10), Err(Errno::Inval), "one claim at a time");
+    assert_eq!(claim(2, 11), Err(Errno::NoMem));
+    // Others get what is left, the domain what it was promised, and its promise shrinks with it.
+    let take = |guest: &Guest| frame_alloc::take_for(hv, &guest.domain, 0);
+    assert_eq!((0..20).filter(|_| take(&other).is_ok()).count(), 10);
+    let frames: Vec<Mfn> = (0..100).map(|_| take(&wanting).unwrap()).collect();
+    assert_eq!(u64::from(hv.frames.claimed()), free - 110);
+    hv.frames.release_from_reservation(frames[0], wanting.domain.owner).unwrap();
+    assert_eq!((0..3).filter(|_| take(&other).is_ok()).count(), 1, "what it gives back is everybody's");
+    // What is refused half-way is no part of it.
+    hv.machine.frames_left.store(0, Ordering::SeqCst);
+    assert!(take(&wanting).is_err());
+    hv.machine.frames_left.store(u64::MAX, Ordering::SeqCst);
+    assert_eq!(u64::from(hv.frames.claimed()), free - 110);
+    assert_eq!(claim(1, 0), Ok(0));
+    assert_eq!(hv.frames.claimed(), 0);
+    assert!(take(&other).is_ok());
+}

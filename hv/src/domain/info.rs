@@ -35,6 +35,7 @@ pub fn of<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> DomctlGetdomaininf
         flags,
         tot_pages: domain.owner.slot().map_or(0, |slot| hv.frames.reserved(slot)).into(),
         max_pages: domain.max_pages.load(Ordering::Relaxed).into(),
+        outstanding_pages: domain.owner.slot().map_or(0, |slot| hv.frames.claimed_by(slot)).into(),
         shared_info_frame: domain.shared_info.raw(),
         cpu_time: domain.each_vcpu().map(|v| v.sched.runstate.lock().ran(now)).sum(),
         nr_online_vcpus: up().count() as u32,

@@ -85,6 +85,7 @@ fn step<M: Machine>(hv: &'static Hypervisor<M>, domain: &Arc<Domain>, stage: &mu
         }
         Stage::Memory(next) => {
             relinquish(hv, domain, next)?;
+            hv.frames.end_claim(domain.owner);
             domain.each_vcpu().for_each(|vcpu| sched::dismiss(hv, vcpu));
             frame_alloc::give_back_shared(hv, domain.shared_info);
             event::virq::raise_global(hv, VIRQ_DOM_EXC);

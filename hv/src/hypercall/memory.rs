@@ -181,7 +181,7 @@ fn decrease<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -
     Ok(())
 }
 
-/// `XENMEM_claim_pages`: nothing is set aside, but what could not be had now is refused.
+/// `XENMEM_claim_pages`: promises a domain so many frames in all, until it has them or 0 ends the promise.
 fn claim<M: Machine>(caller: &mut Caller<'_, M>, argument: u64) -> Reply {
     let asked = GuestPtr::<MemoryReservation>::one(argument)?.read(&caller.hv.machine, 0)?;
     if asked.extent_start != 0 || asked.extent_order != 0 || asked.mem_flags != 0 {
@@ -189,9 +189,15 @@ fn claim<M: Machine>(caller: &mut Caller<'_, M>, argument: u64) -> Reply {
     }
     caller.control()?;
     let domain = subject(caller, asked.domid)?;
-    let slot = domain.owner.slot().ok_or(Errno::Inval)?;
-    let missing = asked.nr_extents.saturating_sub(u64::from(caller.hv.frames.reserved(slot)));
-    if missing > u64::from(caller.hv.frames.free_frames()) { Err(Errno::NoMem.into()) } else { Ok(0) }
+    let pages = u32::try_from(asked.nr_extents).map_err(|_| Errno::Inval)?;
+    if pages > domain.max_pages.load(Ordering::Relaxed) || domain.is_dying.load(Ordering::Acquire) {
+        return Err(Errno::Inval.into());
+    }
+    match pages {
+        0 => caller.hv.frames.end_claim(domain.owner),
+        pages => caller.hv.frames.claim(domain.owner, pages)?,
+    }
+    Ok(0)
 }
 
 /// `XENMEM_exchange`, in chunks of the larger of the two orders. `nr_exchanged` in the guest's structure counts on.

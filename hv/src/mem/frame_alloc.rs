@@ -14,14 +14,16 @@ pub use super::frame_table::MAX_ORDER;
 
 /// Takes frames that no TLB knows.
 #[inline]
-fn take<M: Machine>(hv: &Hypervisor<M>, order: u32) -> Result<Taken<'_>, Refusal> {
+fn take<M: Machine>(hv: &Hypervisor<M>, owner: Owner, order: u32) -> Result<Taken<'_>, Refusal> {
     if hv.machine.refuses_frames() {
         return Err(Errno::NoMem.into());
     }
-    hv.frames.take(order, |stamp| stale(hv, stamp), |stamp| flush(hv, stamp)).map_err(|shortage| match shortage {
-        Shortage::Empty => Errno::NoMem.into(),
-        Shortage::Unfinished => Refusal::Preempted,
-    })
+    hv.frames.take(owner, order, |stamp| stale(hv, stamp), |stamp| flush(hv, stamp)).map_err(
+        |shortage| match shortage {
+            Shortage::Empty => Errno::NoMem.into(),
+            Shortage::Unfinished => Refusal::Preempted,
+        },
+    )
 }
 
 /// Which CPUs may know frames of this stamp.
@@ -49,7 +51,7 @@ fn flush<M: Machine>(hv: &Hypervisor<M>, stamp: u32) {
 /// `NoMem` when there are none.
 pub fn take_own<M: Machine>(hv: &Hypervisor<M>, order: u32) -> Result<Mfn, Errno> {
     loop {
-        match take(hv, order) {
+        match take(hv, Owner::HYPERVISOR, order) {
             Ok(taken) => return Ok(taken.into_own(|frame| hv.machine.clear(frame))),
             Err(Refusal::Preempted) => {}
             Err(_) => return Err(Errno::NoMem),
@@ -71,7 +73,7 @@ pub fn give_back_own<M: Machine>(hv: &Hypervisor<M>, frame: Mfn) {
 /// `NoMem` when there is none.
 pub fn take_shared<M: Machine>(hv: &Hypervisor<M>, owner: Owner) -> Result<Mfn, Errno> {
     // A single frame is there or not: nothing has to be joined for it.
-    let taken = take(hv, 0).map_err(|_| Errno::NoMem)?;
+    let taken = take(hv, owner, 0).map_err(|_| Errno::NoMem)?;
     Ok(taken.into_shared(owner, |frame| {
         hv.machine.clear(frame);
         set_machine_to_phys(hv, frame, INVALID_M2P_ENTRY);
@@ -98,7 +100,7 @@ pub fn take_for<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, order: u32) -> 
 /// As [`take_for`].
 pub fn take_below<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, order: u32, limit: u64) -> Result<Mfn, Refusal> {
     let quota = Quota::reserve(hv, domain, 1_u32.checked_shl(order).ok_or(Errno::NoMem)?)?;
-    let taken = take(hv, order)?;
+    let taken = take(hv, domain.owner, order)?;
     if taken.numbers().end > limit {
         return Err(Errno::NoMem.into());
     }
@@ -147,7 +149,7 @@ pub fn exchange<M: Machine>(
         leaving.push(hv.frames.withdraw(frame, domain.owner)?).map_err(|_| Errno::Inval)?;
     }
     for _ in 0..old.len() >> order {
-        let block = take(hv, order)?;
+        let block = take(hv, domain.owner, order)?;
         if block.numbers().end > limit {
             return Err(Errno::NoMem.into());
         }

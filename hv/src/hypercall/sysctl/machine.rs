@@ -41,7 +41,7 @@ pub(super) fn size<M: Machine>(caller: &Caller<'_, M>, _: Control) -> SysctlPhys
         total_pages: hv.frames.ram().into(),
         free_pages: hv.frames.free_frames().into(),
         scrub_pages: 0,
-        outstanding_pages: 0,
+        outstanding_pages: hv.frames.claimed().into(),
         max_mfn: hv.frames.end() as u64 - 1,
         hw_cap: [d1, c1, de1, ce1, ad1, b7, c7, de7],
     }

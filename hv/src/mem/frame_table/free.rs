@@ -5,7 +5,10 @@
 //! clock, until every CPU has flushed; then they are *clean* and go out again, or join their neighbours bit by bit.
 
 use super::{FrameTable, Taken};
-use crate::{addr::Mfn, mem::frame_type::FrameState};
+use crate::{
+    addr::Mfn,
+    mem::frame_type::{FrameState, Owner},
+};
 
 /// The largest block: 1 GiB.
 pub const MAX_ORDER: u32 = 18;
@@ -192,7 +195,7 @@ impl FrameTable {
         self.free.lock().count
     }
 
-    /// Takes `1 << order` frames, aligned to their size. `stale` says who may know frames stamped with its argument, `flush`
+    /// Takes `1 << order` frames for `owner`, aligned to their size. `stale` says who may know frames stamped with its argument, `flush`
     /// makes every CPU forget them.
     ///
     /// # Errors
@@ -200,11 +203,15 @@ impl FrameTable {
     #[inline]
     pub fn take(
         &self,
+        owner: Owner,
         order: u32,
         stale: impl FnOnce(u32) -> Stale,
         flush: impl FnOnce(u32),
     ) -> Result<Taken<'_>, Shortage> {
         let mut free = self.free.lock();
+        if self.claims.is_any() && self.claims.forbid(owner, 1 << order, free.count) {
+            return Err(Shortage::Empty);
+        }
         // Many waiting frames are worth a flush at once, few are not before the others have run out.
         let waits = order == 0 && free.clean == NIL && free.is_worth_a_flush(stale);
         let mut found = if waits { Err(Shortage::Empty) } else { free.take_quickly(self, order) };
@@ -246,6 +253,10 @@ impl FrameTable {
 }
 
 impl FreeFrames {
+    pub(super) const fn count(&self) -> u32 {
+        self.count
+    }
+
     /// Whether so many frames wait for a flush that it should not be put off.
     fn is_worth_a_flush(&self, stale: impl FnOnce(u32) -> Stale) -> bool {
         self.dirty_count >= WORTH_A_FLUSH
@@ -271,7 +282,6 @@ impl FreeFrames {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mem::frame_type::Owner;
     use core::{cell::Cell, sync::atomic::AtomicU32, sync::atomic::AtomicU64};
 
     const FRAMES: usize = 1 << 13;
@@ -287,7 +297,8 @@ mod tests {
     /// Gives `count` frames to a guest, one by one, which gives them back.
     fn use_and_retire(table: &FrameTable, count: usize) {
         let owner = Owner::domain(1).unwrap();
-        let take = |_| table.take(0, |_| Stale::Nobody, |_| {}).unwrap().into_reservation(owner, |_, _| {});
+        let take =
+            |_| table.take(Owner::HYPERVISOR, 0, |_| Stale::Nobody, |_| {}).unwrap().into_reservation(owner, |_, _| {});
         let frames: Vec<Mfn> = (0..count).map(take).collect();
         table.reserved_counter(owner).unwrap().fetch_add(count as u32, core::sync::atomic::Ordering::SeqCst);
         frames.into_iter().for_each(|frame| table.release_from_reservation(frame, owner).unwrap());
@@ -299,7 +310,7 @@ mod tests {
         use_and_retire(&table, FRAMES);
         let (flushes, mut steps) = (Cell::new(0), 0);
         let taken = loop {
-            match table.take(9, |_| Stale::Remote, |_| flushes.set(flushes.get() + 1)) {
+            match table.take(Owner::HYPERVISOR, 9, |_| Stale::Remote, |_| flushes.set(flushes.get() + 1)) {
                 Ok(taken) => break taken,
                 Err(shortage) => assert_eq!(shortage, Shortage::Unfinished),
             }
@@ -311,13 +322,13 @@ mod tests {
         assert_eq!(table.free_frames(), FRAMES as u32);
         // All of it comes together, and then there is an end.
         let all = loop {
-            match table.take(13, |_| Stale::Nobody, |_| {}) {
+            match table.take(Owner::HYPERVISOR, 13, |_| Stale::Nobody, |_| {}) {
                 Err(Shortage::Unfinished) => {}
                 taken => break taken.unwrap(),
             }
         };
         assert_eq!(all.numbers(), 0..FRAMES as u64);
-        assert_eq!(table.take(0, |_| Stale::Nobody, |_| {}).unwrap_err(), Shortage::Empty);
+        assert_eq!(table.take(Owner::HYPERVISOR, 0, |_| Stale::Nobody, |_| {}).unwrap_err(), Shortage::Empty);
     }
 
     #[test]
@@ -331,7 +342,7 @@ mod tests {
             let table = table();
             use_and_retire(&table, count as usize);
             let was_flushed = Cell::new(false);
-            let _taken = table.take(0, |_| stale, |_| was_flushed.set(true)).unwrap();
+            let _taken = table.take(Owner::HYPERVISOR, 0, |_| stale, |_| was_flushed.set(true)).unwrap();
             assert_eq!(was_flushed.get(), flushed, "{count} frames, {stale:?}");
         }
     }
@@ -339,8 +350,8 @@ mod tests {
     #[test]
     fn what_is_taken_and_dropped_is_free_as_before() {
         let table = table();
-        drop(table.take(3, |_| Stale::Nobody, |_| {}).unwrap());
+        drop(table.take(Owner::HYPERVISOR, 3, |_| Stale::Nobody, |_| {}).unwrap());
         assert_eq!(table.free_frames(), FRAMES as u32);
-        assert!(table.take(13, |_| Stale::Nobody, |_| {}).is_ok());
+        assert!(table.take(Owner::HYPERVISOR, 13, |_| Stale::Nobody, |_| {}).is_ok());
     }
 }

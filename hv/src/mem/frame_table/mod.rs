@@ -3,6 +3,7 @@
 //! Whose a frame is changes in this folder only: [`free`] has the frames that nobody has, [`transit`] those on their way
 //! from one holder to another. All others count references and uses.
 
+mod claims;
 mod free;
 mod transit;
 
@@ -14,6 +15,7 @@ use super::{
     tlb::TlbClock,
 };
 use crate::{addr::Mfn, config::MAX_DOMAINS, domain::rights::Ranges, lock::Lock};
+use claims::Claims;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use free::FreeFrames;
 use oxen_abi::errno::Errno;
@@ -35,6 +37,7 @@ pub struct FrameTable {
     /// When what was flushed.
     pub tlb: TlbClock,
     free: Lock<FreeFrames>,
+    claims: Claims,
     /// Device memory that the hypervisor drives itself.
     forbidden_io: Lock<Ranges>,
 }
@@ -56,6 +59,7 @@ impl FrameTable {
             generations: [const { AtomicU32::new(0) }; MAX_DOMAINS],
             tlb: TlbClock::default(),
             free: Lock::new(FreeFrames::default()),
+            claims: Claims::new(),
             forbidden_io: Lock::new(Ranges::EMPTY),
         }
     }

@@ -61,6 +61,9 @@ impl<'a> Taken<'a> {
     #[inline]
     #[must_use]
     pub fn into_reservation(self, owner: Owner, prepare: impl Fn(Mfn, Contents)) -> Mfn {
+        if self.frames.claims.is_any() {
+            self.frames.redeem(owner, 1 << self.order);
+        }
         let left_by_owner = self.frames.left_by(owner);
         self.hand_out(FrameState::fresh(owner), |frame, state| {
             prepare(frame, if state == left_by_owner { Contents::Own } else { Contents::Foreign });
