@@ -53,17 +53,22 @@ fn retype(probe: &mut Probe, page: &Rc<Page>, is_exchanged: bool) -> Option<Addr
     let window = table.address() + ((WINDOW >> 21) & 511) * 8;
     let entry = space.ensure(PLACE).ok()?;
     let gone = call(Hypercall::UpdateVaMapping, [page.address(), 0, mmu::UVMF_INVLPG]);
-    probe.works("the page leaves the direct map", gone);
-    probe.holds("it is written where it is mapped", refusal::write(PLACE, 0).is_ok(), 0);
-    probe.works("the mapping is taken away without a flush", update(probe, entry, 0));
-    if is_exchanged {
-        let got = refused_exchange(probe, frame);
-        probe.refuses("an exchange for a frame that no machine has", got, Errno::NoMem);
-    }
+    // Nothing is said before the end: another domain that runs to hear it would take the translation away.
+    let touched = refusal::write(PLACE, 0);
+    let unmapped = update(probe, entry, 0);
+    let exchanged = if is_exchanged { refused_exchange(probe, frame) } else { 0 };
     let list = probe.words(&[mmu::MMUEXT_PIN_L1_TABLE.into(), frame, 0]);
-    probe.works("the page becomes a table", call(Hypercall::MmuextOp, [list, 1, 0, SELF]));
-    probe.works("of this address space", update(probe, window, frame << 12 | bits::TABLE));
+    let pinned = call(Hypercall::MmuextOp, [list, 1, 0, SELF]);
+    let linked = update(probe, window, frame << 12 | bits::TABLE);
     let written = refusal::write(PLACE, 0);
+    probe.works("the page leaves the direct map", gone);
+    probe.holds("it is written where it is mapped", touched.is_ok(), 0);
+    probe.works("the mapping is taken away without a flush", unmapped);
+    if is_exchanged {
+        probe.refuses("an exchange for a frame that no machine has", exchanged, Errno::NoMem);
+    }
+    probe.works("the page becomes a table", pinned);
+    probe.works("of this address space", linked);
     probe.holds("no store reaches it where the page was", written.is_err(), 0);
     probe.works("it is taken out", update(probe, window, 0));
     let list = probe.words(&[mmu::MMUEXT_UNPIN_TABLE.into(), frame, 0]);
