@@ -131,22 +131,27 @@ fn fetch(domain: DomId, chains: &[Chain], pieces: &[NetifTxRequest]) -> Vec<Resu
         good.push(called && mine.iter().all(|copy| copy.result().is_ok()));
         start = end;
     }
-    let finished = |((packet, chain), good): ((Result<Packet, Lost>, &Chain), bool)| {
+    for ((packet, chain), good) in packets.iter_mut().zip(chains).zip(good) {
+        let Ok(fetched) = packet else { continue };
         let frame = chain.frame.filter(|_| good).ok_or(Lost::Malformed);
-        packet.and_then(|packet| finish(packet, &frame?))
-    };
-    packets.into_iter().zip(chains).zip(good).map(finished).collect()
+        if let Err(lost) = frame.and_then(|frame| finish(fetched, &frame)) {
+            *packet = Err(lost);
+        }
+    }
+    packets
 }
 
 /// Writes down what the frontend said of the checksum, as far as the frame bears it out.
-fn finish(mut packet: Packet, frame: &Frame) -> Result<Packet, Lost> {
+fn finish(packet: &mut Packet, frame: &Frame) -> Result<(), Lost> {
     packet.segmentation = frame.segmentation;
     match frame.checksum {
-        Claim::Complete => {}
-        Claim::Validated => packet.checksum = Checksum::Validated,
-        Claim::Blank => packet.blank_checksum().map_err(|Malformed| Lost::Malformed)?,
+        Claim::Complete => Ok(()),
+        Claim::Validated => {
+            packet.checksum = Checksum::Validated;
+            Ok(())
+        }
+        Claim::Blank => packet.blank_checksum().map_err(|Malformed| Lost::Malformed),
     }
-    Ok(packet)
 }
 
 #[cfg(test)]
@@ -210,7 +215,8 @@ mod tests {
         }
         let bridge = Bridge::new(|| 0, usize::MAX);
         let (from, to) = (bridge.attach("a"), bridge.attach("b"));
-        from.send(finish(packet, &chain.frame?).unwrap()).unwrap();
+        finish(&mut packet, &chain.frame?).unwrap();
+        from.send(packet).unwrap();
         Some(to.try_receive().unwrap().bytes.pieces().map(<[u8]>::to_vec).collect())
     }
 
