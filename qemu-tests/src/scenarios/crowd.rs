@@ -72,7 +72,7 @@ pub(super) fn speak_read_and_ping(lab: &Lab<'_>, count: u32, limit: Duration) ->
     let create = |i: u32| {
         let ping = if i > 1 { format!(" ping={}", address(i - 1)) } else { String::new() };
         format!(
-            "xl create crowd.cfg name=g{i} cmdline='disk ip={}/16{ping}'\nexpect g{i} 'net: serving' 300",
+            "xl create crowd.cfg name=g{i} cmdline='disk clients=1 ip={}/16{ping}'\nexpect g{i} 'net: serving' 300",
             address(i)
         )
     };
