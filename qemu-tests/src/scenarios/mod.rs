@@ -56,6 +56,7 @@ scenarios! {
     net::an_interface_that_is_detached_closes_on_both_ends,
     net::net_fetches_from_the_host_and_serves_it,
     net::two_guests_fetch_from_each_other_at_once,
+    network::frames_cut_inside_their_headers_harm_no_linux_guest,
     network::a_frontend_that_breaks_the_protocol_loses_only_its_own_interface,
     network::a_linux_guest_gets_an_address_and_exchanges_32_mib_with_the_host,
     linux::debians_kernel_works_as_a_guest_with_a_disk,

@@ -2,6 +2,7 @@
 
 mod control;
 mod cpu;
+mod cuts;
 mod emulation;
 mod events;
 mod grants;
@@ -17,7 +18,7 @@ use crate::judge::Probe;
 type Questions = fn(&mut Probe);
 
 /// Every family.
-pub(crate) const ALL: [(&str, Questions); 10] = [
+pub(crate) const ALL: [(&str, Questions); 11] = [
     ("version", version::ask),
     ("memory", memory::ask),
     ("mmu", mmu::ask),
@@ -28,4 +29,5 @@ pub(crate) const ALL: [(&str, Questions); 10] = [
     ("emulation", emulation::ask),
     ("control", control::ask),
     ("network", network::ask),
+    ("cuts", cuts::ask),
 ];
