@@ -6,15 +6,16 @@
 use alloc::vec::Vec;
 
 use oxen_abi::io::netif::{NETIF_RSP_OKAY, NETTXF_MORE_DATA};
-use oxen_domu_lib::memory::bytes;
+use oxen_domu_lib::memory::{PAGE_SIZE, bytes};
 use oxen_domu_lib::store::Store;
 use oxen_domu_lib::task;
 
 use super::network::{Interface, Slot, piece};
 use crate::judge::Probe;
 
-/// To everybody, from an address of this guest's own choice, of a type for experiments (IEEE 802).
-const HEADER: [u8; 14] = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 9, 0x88, 0xb5];
+/// What the frames hold: all the same, so that it does not matter which bytes of the page make up a piece. They are to
+/// everybody.
+const BYTE: u8 = 0xff;
 /// The first piece ends after each of so many bytes: before, in and behind the header.
 const CUTS: u16 = 20;
 /// Bytes of the pieces behind it: both together are more than a page.
@@ -39,12 +40,12 @@ pub(crate) fn ask(probe: &mut Probe) {
 }
 
 async fn send(probe: &mut Probe, interface: &Interface) {
-    bytes::write(interface.data.page().words64(), 0, &HEADER);
+    bytes::write(interface.data.page().words64(), 0, &[BYTE; PAGE_SIZE]);
     let data = interface.data.reference();
     let frame = |cut: u16| -> [Slot; 3] {
         [
             piece(data, 0, NETTXF_MORE_DATA, cut, cut + MIDDLE + LAST),
-            piece(data, cut, NETTXF_MORE_DATA, cut, MIDDLE),
+            piece(data, 0, NETTXF_MORE_DATA, cut, MIDDLE),
             piece(data, 0, 0, cut, LAST),
         ]
     };
