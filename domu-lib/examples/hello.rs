@@ -1,4 +1,4 @@
-//! A guest that says who it is and what it has, and powers off.
+//! A guest that says who it is and what it has, and powers off; with `stay`, when the toolstack asks.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![forbid(unsafe_code)]
 
@@ -7,6 +7,7 @@ extern crate alloc;
 use alloc::string::String;
 
 use oxen_abi::features;
+use oxen_domu_lib::frontend::control;
 use oxen_domu_lib::store::{Error, Store};
 use oxen_domu_lib::{entry, hypercall, memory, println, start_info, task, time};
 
@@ -34,7 +35,8 @@ fn run() {
         Err(errno) => println!("features: {errno}"),
     }
     task::run(async {
-        match who_am_i().await {
+        let store = Store::connect();
+        match who_am_i(&store).await {
             Ok((name, domain)) => println!("the store calls this domain {name}, number {domain}"),
             Err(_) if start_info::is_initial_domain() => println!("this is the initial domain"),
             Err(error) => println!("{error}"),
@@ -42,6 +44,12 @@ fn run() {
         let before = time::now();
         time::sleep(50 * time::MILLISECOND).await;
         println!("slept {} us", (time::now() - before) / 1000);
+        if let (Ok(store), Some(_)) = (&store, start_info::option("stay")) {
+            match control::shutdown_request(store).await {
+                Ok(reason) => println!("asked to end: {reason:?}"),
+                Err(error) => println!("{error}"),
+            }
+        }
     });
 }
 
@@ -51,7 +59,7 @@ fn names(bits: u32) -> String {
 }
 
 /// The domain's name and number, as the toolstack wrote them.
-async fn who_am_i() -> Result<(String, String), Error> {
-    let store = Store::connect()?;
+async fn who_am_i(store: &Result<Store, Error>) -> Result<(String, String), Error> {
+    let store = store.as_ref().map_err(|error| *error)?;
     Ok((store.read("name").await?, store.read("domid").await?))
 }

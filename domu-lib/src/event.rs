@@ -181,12 +181,16 @@ impl Port {
     }
 
     /// Lets events of this port be collected, those that came while it was masked too.
+    ///
+    /// An interdomain port is pending from the moment it is bound: the other end may have rung before.
     pub fn unmask(&self) {
         self.mask_word().fetch_and(!self.bit(), Ordering::SeqCst);
-        let pending = shared::word(PENDING + self.number as usize / 64 * 8).load(Ordering::SeqCst);
-        if pending & self.bit() != 0 {
-            // The hypervisor raises the summary bits for what it skipped before.
-            let _ = event_op::unmask(&mut abi::EvtchnUnmask { port: self.number });
+        let word = self.number as usize / 64;
+        if shared::word(PENDING + word * 8).load(Ordering::SeqCst) & self.bit() != 0 {
+            // The hypervisor marks the word only for events of ports that are not masked, and `EVTCHNOP_unmask` only for
+            // ports that still are. All ports belong to this vcpu, which looks again before it blocks.
+            shared::word(SELECTOR).fetch_or(1 << word, Ordering::SeqCst);
+            shared::upcall_pending().store(1, Ordering::SeqCst);
         }
     }
 
@@ -206,6 +210,52 @@ impl Drop for Port {
         if self.owned {
             // It was open, and nobody else could close it.
             let _ = event_op::close(&mut abi::EvtchnClose { port: self.number });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sets a port pending as the hypervisor does.
+    fn ring(port: u32) {
+        let (word, bit) = (port as usize / 64, 1 << (port % 64));
+        shared::word(PENDING + word * 8).fetch_or(bit, Ordering::SeqCst);
+        if shared::word(MASK + word * 8).load(Ordering::SeqCst) & bit == 0 {
+            shared::word(SELECTOR).fetch_or(1 << word, Ordering::SeqCst);
+            shared::upcall_pending().store(1, Ordering::SeqCst);
+        }
+    }
+
+    fn fired(port: &Port) -> bool {
+        PORTS.with(|ports| {
+            ports.borrow_mut().get_mut(&port.number).is_some_and(|state| core::mem::take(&mut state.fired))
+        })
+    }
+
+    /// In words of their own, where no other port rings.
+    #[test]
+    fn an_event_from_before_a_port_is_unmasked_is_collected() {
+        start();
+        for number in [3, 64, 2047, 4095] {
+            ring(number);
+            collect();
+            let port = Port::adopt(number);
+            collect();
+            assert!(fired(&port), "port {number} was pending when it was bound");
+            collect();
+            assert!(!fired(&port), "port {number} rang once");
+            ring(number);
+            collect();
+            assert!(fired(&port), "port {number} rang again");
+            port.mask();
+            ring(number);
+            collect();
+            assert!(!fired(&port), "port {number} is masked");
+            port.unmask();
+            collect();
+            assert!(fired(&port), "port {number} rang while it was masked");
         }
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use oxen_qemu_tests::burn::Burning;
 use oxen_qemu_tests::{runner, scenarios};
 use oxen_tools::workspace::Workspace;
 
@@ -19,6 +20,9 @@ struct Args {
     /// Scenarios at a time [default: the number of CPUs]
     #[arg(long)]
     jobs: Option<usize>,
+    /// Keep every CPU busy meanwhile
+    #[arg(long)]
+    burn: bool,
     /// Name the scenarios instead of running them
     #[arg(long)]
     list: bool,
@@ -43,6 +47,7 @@ fn main() -> ExitCode {
     }
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     println!("running {} scenarios", chosen.len());
+    let _burning = args.burn.then(|| Burning::start(cpus));
     let counts = runner::run(&workspace, &chosen, args.xen.as_deref(), args.jobs.unwrap_or(cpus));
     let word = if counts.failed == 0 { "ok" } else { "FAILED" };
     println!(

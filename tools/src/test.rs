@@ -26,6 +26,9 @@ pub struct Args {
     /// Boot the tests on this Xen binary instead of Oxen's hypervisor
     #[arg(long, value_name = "XEN", conflicts_with = "host")]
     xen: Option<std::path::PathBuf>,
+    /// Keep every CPU of this machine busy while tests boot QEMU: what depends on timing shows
+    #[arg(long, conflicts_with = "host")]
+    burn: bool,
 }
 
 /// How many tests ended how.
@@ -85,6 +88,9 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
                 tests.args(["run", "--quiet", "--package", "oxen-qemu-tests", "--"]).arg(&args.filter);
                 if let Some(xen) = &args.xen {
                     tests.arg("--xen").arg(std::fs::canonicalize(xen).context("no such Xen binary")?);
+                }
+                if args.burn {
+                    tests.arg("--burn");
                 }
                 run_counted(workspace, &mut tests, &mut counts)?;
             }

@@ -2,7 +2,8 @@
 //!
 //! Whoever attaches has a port. What it sends goes to the port where the destination was seen last, or to all others;
 //! each port has a queue of bounded length, and a full one drops what comes: a guest that takes nothing costs the
-//! others nothing. Checksums and segments that a sender left to others are left to the receiver where it can take
+//! others nothing. No guest gets another's frames by sending with its address, or with one of the machine's network:
+//! such a frame goes nowhere. Checksums and segments that a sender left to others are left to the receiver where it can take
 //! them, and done only when it takes the frame where it cannot.
 
 pub mod buffer;
@@ -24,7 +25,7 @@ pub use buffer::Buffer;
 pub use oxen_domu_lib::packet::{ETHERNET_HEADER, Network};
 pub use packet::{Checksum, LONGEST, Mac, Malformed, Offload, Packet, Segmentation};
 pub use show::{AddressView, PortView};
-use table::{PortId, Table};
+use table::{PortId, Side, Table};
 
 /// Bytes that wait for one port at most, where there are few ports.
 pub const MOST_BYTES: usize = 2 << 20;
@@ -58,6 +59,7 @@ fn count(counter: &Cell<u64>, more: u64) {
 /// What waits for a port.
 struct Queue {
     name: String,
+    side: Side,
     frames: RefCell<VecDeque<Packet>>,
     bytes: Cell<usize>,
     /// What is left of a frame that was cut.
@@ -132,10 +134,23 @@ impl Bridge {
         Self(Rc::new(Shared { ports, table, next: Cell::new(0), clock, budget }))
     }
 
-    /// A new port, which takes only frames that are finished until [`BridgePort::set_offload`] says more.
+    /// A new port of a network that the machine is on.
     pub fn attach(&self, name: &str) -> BridgePort {
+        self.attach_to(name, Side::Network)
+    }
+
+    /// A new port of a guest's interface, which has the address `mac`, and none that others were given.
+    pub fn attach_interface(&self, name: &str, mac: Mac) -> BridgePort {
+        let port = self.attach_to(name, Side::Guest);
+        self.0.table.borrow_mut().give(mac, port.id);
+        port
+    }
+
+    /// A new port, which takes only frames that are finished until [`BridgePort::set_offload`] says more.
+    fn attach_to(&self, name: &str, side: Side) -> BridgePort {
         let queue = Rc::new(Queue {
             name: name.into(),
+            side,
             frames: RefCell::default(),
             bytes: Cell::new(0),
             cut: RefCell::default(),
@@ -150,10 +165,8 @@ impl Bridge {
         BridgePort { bridge: self.clone(), id, queue }
     }
 
-    fn forward(&self, from: PortId, packet: Packet) {
-        let now = (self.0.clock)();
-        let (source, destination) = (packet.source(), packet.destination());
-        self.0.table.borrow_mut().learn(source, from, now);
+    fn forward(&self, from: PortId, packet: Packet, now: u64) {
+        let destination = packet.destination();
         let ports = self.0.ports.borrow();
         let share = self.0.budget.checked_div(ports.len()).unwrap_or(0).clamp(LEAST_BYTES, MOST_BYTES);
         if !destination.is_group()
@@ -202,16 +215,17 @@ impl BridgePort {
     /// Sends a frame to whom it is for.
     ///
     /// # Errors
-    /// [`Malformed`]: nobody gets it.
+    /// [`Malformed`]: nobody gets it. So it is for a frame that says it is from who is elsewhere.
     pub fn send(&self, packet: Packet) -> Result<(), Malformed> {
-        let counts = self.counts();
-        if let Err(malformed) = packet.judge() {
+        let (counts, now) = (self.counts(), (self.bridge.0.clock)());
+        let learn = || self.bridge.0.table.borrow_mut().learn(packet.source(), self.id, self.queue.side, now);
+        if packet.judge().is_err() || learn().is_err() {
             count(&counts.malformed, 1);
-            return Err(malformed);
+            return Err(Malformed);
         }
         count(&counts.sent, 1);
         count(&counts.sent_bytes, packet.bytes.len() as u64);
-        self.bridge.forward(self.id, packet);
+        self.bridge.forward(self.id, packet, now);
         Ok(())
     }
 

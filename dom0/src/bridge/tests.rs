@@ -86,6 +86,34 @@ fn what_is_for_one_goes_to_where_it_was_seen() {
 }
 
 #[test]
+fn no_guest_gets_what_is_for_another_by_its_address() {
+    let bridge = Bridge::new(|| 0, usize::MAX);
+    let [victim, thief] = [1, 2].map(|n| bridge.attach_interface("vif", mac(n)));
+    let network = bridge.attach("eth0");
+    let nothing = || [&victim, &thief, &network].iter().all(|port| port.try_receive().is_none());
+    // Before the victim has spoken, and after.
+    for round in 1..=2 {
+        assert_eq!(thief.send(frame(GROUP, mac(1), b"I am 1")), Err(Malformed));
+        assert!(nothing());
+        assert_eq!(thief.counts().malformed.get(), round);
+        network.send(frame(mac(1), mac(9), b"for 1")).unwrap();
+        assert!(victim.try_receive().is_some() && nothing());
+        victim.send(frame(mac(9), mac(1), b"from 1")).unwrap();
+        assert!(network.try_receive().is_some() && nothing());
+    }
+    // The gateway's address is no guest's.
+    assert_eq!(thief.send(frame(GROUP, mac(9), b"I am the gateway")), Err(Malformed));
+    victim.send(frame(mac(9), mac(1), b"for the gateway")).unwrap();
+    assert!(network.try_receive().is_some() && nothing());
+    // Behind a guest there may be others, which may move.
+    for port in [&thief, &victim] {
+        port.send(frame(mac(9), mac(20), b"nested")).unwrap();
+        network.send(frame(mac(20), mac(9), b"for the nested")).unwrap();
+        assert!(port.try_receive().is_some() && network.try_receive().is_some() && nothing());
+    }
+}
+
+#[test]
 fn a_port_that_takes_nothing_holds_a_bounded_queue_and_nobody_up() {
     let bridge = Bridge::new(|| 0, usize::MAX);
     let [a, slow, quick] = ["a", "slow", "quick"].map(|name| bridge.attach(name));

@@ -116,7 +116,7 @@ fn milliseconds(begun: u64) -> u64 {
     (time::now() - begun) / time::MILLISECOND
 }
 
-fn hex(digest: Sha256) -> String {
+pub(crate) fn hex(digest: Sha256) -> String {
     digest.finalize().iter().fold(String::with_capacity(64), |mut hex, byte| {
         // A string takes everything.
         let _ = write!(hex, "{byte:02x}");

@@ -4,7 +4,8 @@
 //! names, and prints the round trips. `fetch=http://10.0.2.2:8000/file` fetches a file and prints its length and its
 //! SHA-256. On port 80 it serves a page that says who it is, and at `/bytes/N` so many bytes of a pattern, whose SHA-256
 //! it prints. With `halt` it powers off when it has pinged and fetched; without, when the toolstack asks. With `again` it
-//! begins by closing the device and connecting it once more.
+//! begins by closing the device and connecting it once more. `clients=N` says how many it serves at a time (8): each
+//! takes 256 KiB. With `disk` it first reads all of its first disk, and prints its length and its SHA-256.
 //!
 //! A run in which something failed prints a line with `FAILED`; the others end with `net: done`.
 #![cfg_attr(target_os = "none", no_std, no_main)]
@@ -13,6 +14,7 @@
 extern crate alloc;
 
 mod device;
+mod disk;
 mod http;
 mod stack;
 
@@ -35,7 +37,7 @@ entry!(run);
 const PINGS: u16 = 3;
 /// How long an answer, or a lease, may take.
 const PATIENCE: u64 = 20 * time::SECOND;
-/// Clients that are served at a time.
+/// Clients that are served at a time, unless the command line says otherwise.
 const CLIENTS: usize = 8;
 
 fn run() {
@@ -50,6 +52,9 @@ async fn story() -> Result<(), String> {
     task::spawn(control::obey(store.clone()));
     task::spawn(balloon::follow(store.clone()));
     let name = store.read("name").await.unwrap_or_default();
+    if start_info::option("disk").is_some() {
+        println!("net: disk of {}", disk::read(&store).await?);
+    }
     let mut net = Net::connect(&store, "0").await.map_err(|error| error.to_string())?;
     if start_info::option("again").is_some() {
         net.close().await;
@@ -62,7 +67,8 @@ async fn story() -> Result<(), String> {
     let driver = task::spawn(stack.clone().drive());
     let work = async {
         let gateway = address(&stack).await?;
-        for _ in 0..CLIENTS {
+        let clients = start_info::option("clients").and_then(|count| count.parse().ok());
+        for _ in 0..clients.unwrap_or(CLIENTS) {
             task::spawn(http::serve(stack.clone(), name.clone()));
         }
         println!("net: serving http on port 80");

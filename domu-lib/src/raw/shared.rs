@@ -10,11 +10,29 @@ use super::tables::{self, bits};
 /// The page of the image that the shared page is mapped over.
 #[repr(C, align(4096))]
 struct Place([AtomicU64; 512]);
-static PLACE: Place = Place([const { AtomicU64::new(0) }; 512]);
+
+impl Place {
+    const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; 512])
+    }
+}
+
+#[cfg(target_os = "none")]
+fn place() -> &'static Place {
+    static PLACE: Place = Place::new();
+    &PLACE
+}
+
+/// On the host, where tests run in many threads, one page for each of them.
+#[cfg(not(target_os = "none"))]
+fn place() -> &'static Place {
+    std::thread_local!(static PLACE: &'static Place = std::boxed::Box::leak(std::boxed::Box::new(Place::new())));
+    PLACE.with(|place| *place)
+}
 
 /// Maps the page at machine address `machine`.
 pub(super) fn map_shared_info(machine: u64) {
-    let address = (&raw const PLACE) as u64;
+    let address = core::ptr::from_ref(place()) as u64;
     // SAFETY: the page of the image under it holds nothing yet, and is reached by this name alone.
     let result = unsafe { tables::update_va_mapping(address, machine | bits::DATA, mmu::UVMF_INVLPG) };
     assert!(result.is_ok(), "shared info: {result:?}");
@@ -23,7 +41,7 @@ pub(super) fn map_shared_info(machine: u64) {
 /// The word at byte `offset` (a multiple of 8); offsets are those of [`SharedInfo`].
 #[expect(clippy::indexing_slicing, reason = "callers pass offsets of the structure, which is smaller than the page")]
 pub(crate) fn word(offset: usize) -> &'static AtomicU64 {
-    &PLACE.0[offset / 8]
+    &place().0[offset / 8]
 }
 
 /// The byte at `offset`.

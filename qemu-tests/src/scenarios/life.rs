@@ -19,7 +19,7 @@ fn machine(lab: &Lab<'_>, script: &str, settings: &str) -> Result<Machine, Verdi
 
 /// The same with a ramdisk of the scenario's own.
 fn machine_with(lab: &Lab<'_>, ramdisk: &Ramdisk<'_>, script: &str, settings: &str) -> Result<Machine, Verdict> {
-    let mut machine = guest(lab, debian::vmlinuz, ramdisk, settings, script)?;
+    let mut machine = guest(lab, debian::vmlinuz, ramdisk, settings, &[], script)?;
     machine.memory = 1024;
     Ok(machine)
 }

@@ -72,12 +72,13 @@ pub(super) fn with_guests(lab: &Lab<'_>, linux: &Linux, script: &str, guests: &[
 }
 
 /// A machine whose dom0 has a kernel of Debian's and a ramdisk as the guest of `linux.cfg`, with these further settings,
-/// and runs a script about it; `Err` where the kernel cannot be had.
+/// and more files, and runs a script about them; `Err` where the kernel cannot be had.
 pub(super) fn guest(
     lab: &Lab<'_>,
     kernel: fn(&Workspace) -> Result<PathBuf>,
     ramdisk: &Ramdisk<'_>,
     settings: &str,
+    more: &[(&str, &[u8])],
     script: &str,
 ) -> Result<Machine, Verdict> {
     let make = || {
@@ -94,7 +95,7 @@ pub(super) fn guest(
             ("guests/initrd", &ramdisk),
             ("script.xl", script.as_bytes()),
         ];
-        lab.add(&mut machine, &files)?;
+        lab.add(&mut machine, &[&files, more].concat())?;
         anyhow::Ok(machine)
     };
     make().map_err(|error| Verdict::Skipped(format!("no stock kernel: {error:#}")))

@@ -6,6 +6,7 @@ use crate::lab::{Lab, Verdict};
 
 mod blkfront;
 mod boot;
+mod crowd;
 mod demo;
 mod disks;
 mod guests;
@@ -55,6 +56,7 @@ scenarios! {
     net::an_interface_that_is_detached_closes_on_both_ends,
     net::net_fetches_from_the_host_and_serves_it,
     net::two_guests_fetch_from_each_other_at_once,
+    network::frames_cut_inside_their_headers_harm_no_linux_guest,
     network::a_frontend_that_breaks_the_protocol_loses_only_its_own_interface,
     network::a_linux_guest_gets_an_address_and_exchanges_32_mib_with_the_host,
     linux::debians_kernel_works_as_a_guest_with_a_disk,
@@ -69,6 +71,7 @@ scenarios! {
     interop::the_probe_has_the_same_answers_on_real_xen,
     soak::a_hundred_boots_of_debians_kernel_lose_nothing,
     soak::eight_linux_guests_run_at_once_in_two_gib,
+    soak::two_hundred_guests_speak_read_and_ping_at_once,
     soak::two_linux_guests_of_two_vcpus_exchange_for_a_minute,
     blkfront::disks_are_flushed_discarded_protected_and_resized,
     life::a_few_boots_of_debians_kernel_lose_nothing,
@@ -120,6 +123,8 @@ scenarios! {
     disks::a_guest_that_reads_is_listed_shown_and_destroyed,
     disks::three_guests_share_a_disk,
     disks::a_disk_can_be_a_file_of_the_ramdisk,
+    crowd::forty_guests_say_hello_at_once,
+    crowd::two_guests_ring_each_other_in_turns,
     guests::mmu_shows_two_address_spaces_and_every_refusal,
     guests::a_guest_follows_its_memory_target,
     guests::a_guest_cannot_shrink_below_what_it_needs,

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use oxen_tools::debian;
 use oxen_tools::disk::{noise, sha256};
 use oxen_tools::linux::Ramdisk;
 use oxen_tools::qemu::USER_NETWORK;
 
 use super::hypercalls;
-use super::linux::{content, linux, with_guests};
+use super::linux::{content, guest, linux, with_guests};
 use crate::http::{HOST, Server};
 use crate::lab::{Lab, Report, Verdict};
 
@@ -159,5 +160,32 @@ pub(super) fn a_frontend_that_breaks_the_protocol_loses_only_its_own_interface(l
     let probe = std::fs::read(lab.workspace.out.join("probe"))?;
     lab.add(&mut machine, &[("probe.cfg", config.as_bytes()), ("guests/probe", &probe)])?;
     let report = lab.boot(&machine)?.succeeded()?.says("and with its bytes")?;
+    hypercalls::judge(&report)
+}
+
+/// What a stock guest does while another sends: comes up, and counts what it received.
+const RECEIVE: &str = "
+xl create linux.cfg; expect linux 'linux:/# '
+send linux 'killall udhcpc; ip link set eth0 up; before=$(cat /sys/class/net/eth0/statistics/rx_packets); echo up:$?'
+expect linux 'up:0'
+xl create probe.cfg; xl wait probe
+send linux 'echo came:$(($(cat /sys/class/net/eth0/statistics/rx_packets) - before)):'; expect linux 'came:20:'
+brctl show; xl shutdown -w linux; poweroff
+";
+
+/// A guest sends frames whose first piece ends inside the Ethernet header; Linux's frontend would not survive such a
+/// page.
+pub(super) fn frames_cut_inside_their_headers_harm_no_linux_guest(lab: &Lab<'_>) -> Result<Verdict> {
+    let config = "name = \"probe\"\nkernel = \"guests/probe\"\nmemory = 16\ncmdline = \"family=cuts\"\nvif = [\"\"]\n";
+    let probe = std::fs::read(lab.workspace.out.join("probe"))?;
+    let files: [(&str, &[u8]); 2] = [("probe.cfg", config.as_bytes()), ("guests/probe", &probe)];
+    let ramdisk = Ramdisk::new(lab.workspace, "linux").network();
+    let settings = "memory = 128\nvif = [\"\"]";
+    let mut machine = match guest(lab, debian::vmlinuz, &ramdisk, settings, &files, RECEIVE) {
+        Ok(machine) => machine,
+        Err(verdict) => return Ok(verdict),
+    };
+    machine.memory = 512;
+    let report = content(lab.boot(&machine)?.succeeded()?)?;
     hypercalls::judge(&report)
 }

@@ -9,7 +9,7 @@ use oxen_tools::linux::Ramdisk;
 use oxen_tools::qemu::Machine;
 
 use super::linux::{content, guest};
-use super::network;
+use super::{crowd, network};
 use crate::lab::{Lab, Verdict};
 
 /// What a guest says when its first process runs.
@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(3 * 3600);
 
 /// A machine with Debian's kernel, unpacked, for guests of so many MiB, and with dom0 as small as it can be beside them.
 fn machine(lab: &Lab<'_>, ramdisk: &Ramdisk<'_>, memory: u32, script: &str) -> Result<Machine, Verdict> {
-    let mut machine = guest(lab, debian::kernel, ramdisk, &format!("memory = {memory}"), script)?;
+    let mut machine = guest(lab, debian::kernel, ramdisk, &format!("memory = {memory}"), &[], script)?;
     machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=192M");
     Ok(machine)
 }
@@ -72,6 +72,11 @@ pub(super) fn eight_linux_guests_run_at_once_in_two_gib(lab: &Lab<'_>) -> Result
     let ended = report.lines_with("has ended: poweroff").len();
     ensure!(ended == GUESTS as usize, "{ended} guests powered off");
     Ok(Verdict::Passed)
+}
+
+/// As many as there may be domains, less a quarter for what else dom0 might start.
+pub(super) fn two_hundred_guests_speak_read_and_ping_at_once(lab: &Lab<'_>) -> Result<Verdict> {
+    crowd::speak_read_and_ping(lab, 200, LIMIT)
 }
 
 pub(super) fn two_linux_guests_of_two_vcpus_exchange_for_a_minute(lab: &Lab<'_>) -> Result<Verdict> {

@@ -28,7 +28,7 @@ impl NetDriver {
     /// Interface `number` of a domain, which is attached to the bridge.
     pub fn new(bridge: &Bridge, domain: u16, number: u32, config: &Interface, mac: Mac) -> Self {
         let name = config.vifname.clone().unwrap_or_else(|| format!("vif{domain}.{number}"));
-        let port = Rc::new(bridge.attach(&name));
+        let port = Rc::new(bridge.attach_interface(&name, mac));
         port.set_open(false);
         Self { config: config.clone(), mac, port, number }
     }

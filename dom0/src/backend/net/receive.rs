@@ -31,7 +31,7 @@ pub struct Receiver {
 
 /// Slots that a frame takes.
 fn slots(packet: &Packet) -> usize {
-    packet.bytes.piece_count() + usize::from(packet.segmentation.is_some())
+    packet.bytes.pieces().len() + usize::from(packet.segmentation.is_some())
 }
 
 impl Receiver {
@@ -83,7 +83,7 @@ impl Receiver {
     fn answer(&self, ring: &mut ReceiveRing<'_>, good: &[bool]) {
         let mut slots = self.pages.iter().zip(good);
         for packet in &self.frames {
-            let count = packet.bytes.piece_count();
+            let count = packet.bytes.pieces().len();
             for (index, piece) in packet.bytes.pieces().enumerate() {
                 let Some((page, &good)) = slots.next() else { return };
                 let more = if index + 1 == count { 0 } else { NETRXF_MORE_DATA };

@@ -5,11 +5,10 @@ use alloc::vec::Vec;
 use oxen_abi::domid::DomId;
 use oxen_abi::io::netif::{NETIF_RSP_ERROR, NETIF_RSP_NULL, NETIF_RSP_OKAY, NetifTxRequest, NetifTxResponse};
 use oxen_domu_lib::grant::{self, Copy};
-use oxen_domu_lib::memory::PAGE_SIZE;
 
 use super::rate::Budget;
 use super::slots::{self, Broken, Chain, Claim, Frame, TransmitRing};
-use crate::bridge::{BridgePort, Buffer, Checksum, Packet};
+use crate::bridge::{BridgePort, Buffer, Checksum, Malformed, Packet};
 
 /// Bytes that are fetched at a time.
 const BATCH: usize = 512 << 10;
@@ -59,11 +58,14 @@ impl Transmitter {
     }
 
     /// Sends what came and answers every slot.
-    fn answer(&self, ring: &mut TransmitRing<'_>, fetched: Vec<Option<Packet>>, port: &BridgePort) {
+    fn answer(&self, ring: &mut TransmitRing<'_>, fetched: Vec<Result<Packet, Lost>>, port: &BridgePort) {
         let mut pieces = self.pieces.iter();
         for (chain, packet) in self.chains.iter().zip(fetched) {
+            if packet.as_ref().is_err_and(|why| *why == Lost::Malformed) {
+                port.count_malformed();
+            }
             // A frame that its headers belie counts there.
-            let sent = packet.is_some_and(|packet| port.send(packet).is_ok());
+            let sent = packet.is_ok_and(|packet| port.send(packet).is_ok());
             let status = if sent { NETIF_RSP_OKAY } else { NETIF_RSP_ERROR };
             for (index, piece) in pieces.by_ref().take(chain.pieces).enumerate() {
                 // There is a place for each: its request was taken off the ring.
@@ -77,37 +79,47 @@ impl Transmitter {
     }
 }
 
-/// Room for a frame, if there is memory: the second piece lies in its page as it does in the guest's, and with it those
-/// that go on where others end.
-fn room(frame: Frame, pieces: &[NetifTxRequest]) -> Option<Packet> {
-    let start = match pieces {
-        [first, second, ..] => (usize::from(second.offset) + PAGE_SIZE).saturating_sub(first.size.into()),
-        _ => 0,
-    };
-    Buffer::zeroed(frame.length, start).map(Packet::plain)
+/// Why a frame goes no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lost {
+    /// It could not be what its slots say.
+    Malformed,
+    /// There was no memory for it.
+    NoMemory,
 }
 
-/// Fetches the frames of all chains; none where a chain makes up no frame or the guest's grants do not hold.
-fn fetch(domain: DomId, chains: &[Chain], pieces: &[NetifTxRequest]) -> Vec<Option<Packet>> {
-    let mut left = pieces;
-    let empty = |chain: &Chain| {
-        let (mine, others) = left.split_at_checked(chain.pieces)?;
-        left = others;
-        room(chain.frame?, mine)
-    };
-    let mut packets: Vec<Option<Packet>> = chains.iter().map(empty).collect();
+/// Room for the frame that a chain makes up.
+fn room(chain: &Chain) -> Result<Packet, Lost> {
+    let frame = chain.frame.ok_or(Lost::Malformed)?;
+    Buffer::zeroed(frame.length).map(Packet::plain).ok_or(Lost::NoMemory)
+}
+
+/// The pieces of a frame, each with the place of its bytes: one behind the other.
+fn places<'a>(
+    mut frame: &'a mut [u8],
+    pieces: &'a [NetifTxRequest],
+) -> impl Iterator<Item = (&'a NetifTxRequest, &'a mut [u8])> {
+    pieces.iter().map_while(move |piece| {
+        // Judged: the pieces of a frame are as long as the frame.
+        let (into, left) = core::mem::take(&mut frame).split_at_mut_checked(piece.size.into())?;
+        frame = left;
+        Some((piece, into))
+    })
+}
+
+/// Fetches the frames of all chains.
+fn fetch(domain: DomId, chains: &[Chain], pieces: &[NetifTxRequest]) -> Vec<Result<Packet, Lost>> {
+    let mut packets: Vec<_> = chains.iter().map(room).collect();
     let mut copies: Vec<Copy<'_>> = Vec::with_capacity(pieces.len() * 2);
     let mut ends = Vec::with_capacity(chains.len());
     let mut rest = pieces;
     for (chain, packet) in chains.iter().zip(&mut packets) {
         let (mine, others) = rest.split_at_checked(chain.pieces).unwrap_or_default();
         rest = others;
-        let mut room = packet.as_mut().map(|packet| &mut *packet.bytes).unwrap_or_default();
-        for piece in mine {
-            // Judged: the pieces of a frame are as long as the frame.
-            let Some((into, left)) = room.split_at_mut_checked(piece.size.into()) else { break };
-            room = left;
-            Copy::fetch(&mut copies, (domain, piece.gref, piece.offset), into);
+        if let Ok(packet) = packet {
+            for (piece, into) in places(&mut packet.bytes, mine) {
+                Copy::fetch(&mut copies, (domain, piece.gref, piece.offset), into);
+            }
         }
         ends.push(copies.len());
     }
@@ -120,36 +132,38 @@ fn fetch(domain: DomId, chains: &[Chain], pieces: &[NetifTxRequest]) -> Vec<Opti
         start = end;
     }
     for ((packet, chain), good) in packets.iter_mut().zip(chains).zip(good) {
-        let finished = packet.as_mut().zip(chain.frame).is_some_and(|(packet, frame)| finish(packet, &frame));
-        if !good || !finished {
-            *packet = None;
+        let Ok(fetched) = packet else { continue };
+        let frame = chain.frame.filter(|_| good).ok_or(Lost::Malformed);
+        if let Err(lost) = frame.and_then(|frame| finish(fetched, &frame)) {
+            *packet = Err(lost);
         }
     }
     packets
 }
 
 /// Writes down what the frontend said of the checksum, as far as the frame bears it out.
-fn finish(packet: &mut Packet, frame: &Frame) -> bool {
+fn finish(packet: &mut Packet, frame: &Frame) -> Result<(), Lost> {
     packet.segmentation = frame.segmentation;
     match frame.checksum {
-        Claim::Complete => true,
+        Claim::Complete => Ok(()),
         Claim::Validated => {
             packet.checksum = Checksum::Validated;
-            true
+            Ok(())
         }
-        Claim::Blank => packet.blank_checksum().is_ok(),
+        Claim::Blank => packet.blank_checksum().map_err(|Malformed| Lost::Malformed),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bridge::Bridge;
+    use crate::bridge::{Bridge, ETHERNET_HEADER, LONGEST};
     use core::sync::atomic::AtomicU32;
     use oxen_abi::io::netif::{
         NETTXF_EXTRA_INFO, NETTXF_MORE_DATA, NetifExtraInfo, XEN_NETIF_EXTRA_FLAG_MORE, XEN_NETIF_EXTRA_TYPE_HASH,
     };
     use oxen_ring::{FrontRing, Page};
+    use proptest::prelude::*;
 
     /// On the host no grant holds: every frame fails, each slot has its answer all the same.
     #[test]
@@ -175,6 +189,80 @@ mod tests {
         let error = NETIF_RSP_ERROR;
         assert_eq!(answers, [(7, error), (0, NETIF_RSP_NULL), (0, NETIF_RSP_NULL), (9, error), (11, error)]);
         assert!(other.try_receive().is_none());
+        assert_eq!(port.counts().malformed.get(), 2);
+    }
+
+    /// Sends a frame in pieces of these sizes, each in a page of its own; says what stands in the receiver's pages.
+    fn hand_on(frame: &[u8], sizes: &[usize]) -> Option<Vec<Vec<u8>>> {
+        let page: [Page; 1] = [[const { AtomicU32::new(0) }; 1024]];
+        let mut front = FrontRing::<NetifTxRequest, NetifTxResponse>::new(&page).unwrap();
+        let (mut memory, mut rest) = (Vec::new(), frame);
+        for (index, &size) in sizes.iter().enumerate() {
+            let (mine, others) = rest.split_at(size);
+            rest = others;
+            let offset = index * 1000 % (4097 - size);
+            memory.push([&vec![0xee; offset], mine].concat());
+            let size = if index == 0 { frame.len() } else { size } as u16;
+            let flags = if index + 1 < sizes.len() { NETTXF_MORE_DATA } else { 0 };
+            front.push(&NetifTxRequest { gref: index as u32, offset: offset as u16, flags, id: 0, size }).unwrap();
+        }
+        let _ = front.publish();
+        let mut pieces = Vec::new();
+        let chain = slots::take(&mut TransmitRing::attach(&page).unwrap(), &mut pieces).unwrap().unwrap();
+        let mut packet = room(&chain).ok()?;
+        for (piece, into) in places(&mut packet.bytes, &pieces) {
+            into.copy_from_slice(&memory[piece.gref as usize][piece.offset.into()..]);
+        }
+        let bridge = Bridge::new(|| 0, usize::MAX);
+        let (from, to) = (bridge.attach("a"), bridge.attach("b"));
+        finish(&mut packet, &chain.frame?).unwrap();
+        from.send(packet).unwrap();
+        Some(to.try_receive().unwrap().bytes.pieces().map(<[u8]>::to_vec).collect())
+    }
+
+    /// However a frame is cut, the receiver has each of its pages full but the last, and no empty one: so all headers
+    /// are in the first.
+    fn check_form(sizes: &[usize]) {
+        let length = sizes.iter().sum();
+        let frame: Vec<u8> = (0..length).map(|at| (at * 7 + at / 256) as u8).collect();
+        let Some(pages) = hand_on(&frame, sizes) else {
+            assert!(length < ETHERNET_HEADER, "{sizes:?} is no frame");
+            return;
+        };
+        assert!(length >= ETHERNET_HEADER, "{sizes:?} is a frame");
+        let full: Vec<_> = frame.chunks(4096).collect();
+        assert_eq!(pages, full, "{sizes:?}");
+    }
+
+    #[test]
+    fn a_small_frame_may_be_cut_anywhere() {
+        for length in 0..=200 {
+            (0..=length).for_each(|cut| check_form(&[cut, length - cut]));
+        }
+        for length in [64, 200] {
+            for first in 0..=length {
+                (first..=length).for_each(|second| check_form(&[first, second - first, length - second]));
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_frame_may_be_cut_anywhere() {
+        for cut in 0..=4096 {
+            check_form(&[cut, 4096, 100]);
+        }
+        check_form(&[[4096; 15].as_slice(), &[4095]].concat());
+        check_form(&[[0].as_slice(), &[4096; 15], &[0], &[4095]].concat());
+    }
+
+    proptest! {
+        #[test]
+        fn any_frame_may_be_cut_anywhere(
+            sizes in proptest::collection::vec(prop_oneof![0..80_usize, 0..=4096_usize, Just(4096)], 1..=18),
+        ) {
+            prop_assume!(sizes.iter().sum::<usize>() <= LONGEST);
+            check_form(&sizes);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod control;
 mod cpu;
+mod cuts;
 mod emulation;
 mod events;
 mod grants;
@@ -18,7 +19,7 @@ use crate::judge::Probe;
 type Questions = fn(&mut Probe);
 
 /// Every family.
-pub(crate) const ALL: [(&str, Questions); 11] = [
+pub(crate) const ALL: [(&str, Questions); 12] = [
     ("version", version::ask),
     ("memory", memory::ask),
     ("mmu", mmu::ask),
@@ -30,4 +31,5 @@ pub(crate) const ALL: [(&str, Questions); 11] = [
     ("control", control::ask),
     ("network", network::ask),
     ("stale", stale::ask),
+    ("cuts", cuts::ask),
 ];

@@ -36,18 +36,18 @@ const PATIENCE: u64 = 10 * time::SECOND;
 const FRAME: [u8; 60] = [0xff; 60];
 
 /// One interface of this domain.
-struct Interface {
+pub(super) struct Interface {
     device: Device,
     transmit: Grant,
     receive: Grant,
-    data: Grant,
+    pub(super) data: Grant,
     port: Port,
 }
 
 /// A slot of the transmit ring.
-type Slot = [u32; TRANSMIT_SLOT];
+pub(super) type Slot = [u32; TRANSMIT_SLOT];
 
-const fn piece(gref: u32, offset: u16, flags: u16, id: u16, size: u16) -> Slot {
+pub(super) const fn piece(gref: u32, offset: u16, flags: u16, id: u16, size: u16) -> Slot {
     [gref, offset as u32 | (flags as u32) << 16, id as u32 | (size as u32) << 16]
 }
 
@@ -57,7 +57,7 @@ const fn extra(kind: u8, flags: u8) -> Slot {
 
 impl Interface {
     /// Connects interface `id`, saying `wrong` instead of what is right.
-    async fn connect(store: &Store, id: &str, wrong: &[(&str, &str)]) -> Result<Self, ConnectError> {
+    pub(super) async fn connect(store: &Store, id: &str, wrong: &[(&str, &str)]) -> Result<Self, ConnectError> {
         let device = Device::open(store, "vif", id).await?;
         let backend = device.backend();
         let grant = || Grant::zeroed(backend, Access::ReadWrite);
@@ -86,7 +86,7 @@ impl Interface {
     }
 
     /// Puts slots on the transmit ring, and says that there are `count`.
-    fn transmit(&self, slots: &[Slot], count: u32) {
+    pub(super) fn transmit(&self, slots: &[Slot], count: u32) {
         let page = self.transmit.page().words32();
         for (index, slot) in slots.iter().enumerate() {
             put(page, SLOTS + index * TRANSMIT_SLOT, slot);
@@ -108,7 +108,7 @@ impl Interface {
     }
 
     /// Waits for the answer to slot `index` of the transmit ring: its status.
-    async fn answer(&self, index: u32) -> i64 {
+    pub(super) async fn answer(&self, index: u32) -> i64 {
         let page = self.transmit.page().words32();
         let answered = self.until(|| get(page, RESPONSES) > index).await;
         let word = get(page, SLOTS + index as usize * TRANSMIT_SLOT);
