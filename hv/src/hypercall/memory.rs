@@ -23,7 +23,7 @@ use oxen_abi::{
         XENMEM_EXCHANGE, XENMEM_GET_SHARING_FREED_PAGES, XENMEM_GET_SHARING_SHARED_PAGES, XENMEM_INCREASE_RESERVATION,
         XENMEM_MACHINE_MEMORY_MAP, XENMEM_MACHPHYS_MAPPING, XENMEM_MACHPHYS_MFN_LIST, XENMEM_MAXIMUM_GPFN,
         XENMEM_MAXIMUM_RAM_PAGE, XENMEM_MAXIMUM_RESERVATION, XENMEM_MEMORY_MAP, XENMEM_POPULATE_PHYSMAP,
-        XENMEM_REMOVE_FROM_PHYSMAP, XENMEM_SET_MEMORY_MAP,
+        XENMEM_REMOVE_FROM_PHYSMAP, XENMEM_SET_MEMORY_MAP, XENMEMF_EXACT_NODE_REQUEST,
     },
 };
 
@@ -31,6 +31,8 @@ use oxen_abi::{
 const MAX_EXTENT_ORDER: u32 = 9;
 /// The work of one frame given out or taken back, in units of preemption.
 const FRAME_UNITS: u32 = 4;
+/// Where a reservation names a memory node, from 1 (`XENMEMF_node`).
+const NODE_SHIFT: u32 = 8;
 const COMMAND: u64 = (1 << MEMOP_EXTENT_SHIFT) - 1;
 
 /// `memory_op(command, argument)`. The bits of the command above the sixth say how many extents were done before.
@@ -46,6 +48,32 @@ pub fn memory_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Rep
         XENMEM_INCREASE_RESERVATION | XENMEM_DECREASE_RESERVATION | XENMEM_POPULATE_PHYSMAP => {
             adjust(caller, args, operation, start)
         }
+        _ if start != 0 => begun(caller, operation, argument),
+        _ => whole(caller, operation, argument),
+    }
+}
+
+/// What goes by extents is not the only operation that may say how far it came; all others may not.
+#[cold]
+fn begun<M: Machine>(caller: &mut Caller<'_, M>, operation: u32, argument: u64) -> Reply {
+    match operation {
+        XENMEM_ACQUIRE_RESOURCE | XENMEM_ADD_TO_PHYSMAP | XENMEM_ADD_TO_PHYSMAP_BATCH => {
+            whole(caller, operation, argument)
+        }
+        XENMEM_EXCHANGE
+        | XENMEM_MAXIMUM_RAM_PAGE
+        | XENMEM_CURRENT_RESERVATION
+        | XENMEM_MAXIMUM_RESERVATION
+        | XENMEM_MAXIMUM_GPFN
+        | XENMEM_CLAIM_PAGES
+        | XENMEM_REMOVE_FROM_PHYSMAP => Err(Errno::Inval.into()),
+        _ => Err(Errno::NoSys.into()),
+    }
+}
+
+/// Operations that are done in one call, or keep in their structure how far they came.
+fn whole<M: Machine>(caller: &mut Caller<'_, M>, operation: u32, argument: u64) -> Reply {
+    match operation {
         XENMEM_EXCHANGE => exchange(caller, argument),
         XENMEM_CURRENT_RESERVATION | XENMEM_MAXIMUM_RESERVATION | XENMEM_MAXIMUM_GPFN => {
             let id = GuestPtr::<DomId>::one(argument)?.read(&caller.hv.machine, 0)?;
@@ -107,6 +135,11 @@ fn adjust<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, operation: u3
         },
     };
     if asked.extent_order > MAX_EXTENT_ORDER || domain.is_dying.load(Ordering::Acquire) {
+        return Ok(start);
+    }
+    // The machine is one memory node, and only the control domain may insist on one.
+    let (node, insists) = (asked.mem_flags >> NODE_SHIFT & 0xff, asked.mem_flags & XENMEMF_EXACT_NODE_REQUEST != 0);
+    if node != 0 && insists && (node != 1 || caller.control().is_err()) {
         return Ok(start);
     }
     let limit = frame_limit(asked.mem_flags);

@@ -54,10 +54,7 @@ pub(super) extern "sysv64" fn guest_exception(block: &CpuBlock, vector: u32) {
         let caller = block.caller();
         match vector {
             NMI => panic::halt_if_stopping(),
-            DOUBLE_FAULT | MACHINE_CHECK => {
-                caller.regs.entry_vector = vector;
-                panic::fault(caller.regs);
-            }
+            DOUBLE_FAULT | MACHINE_CHECK => end(caller.regs, vector),
             _ => {
                 let error_code = caller.regs.error_code;
                 trap::exception(caller, vector as u8, error_code);
@@ -72,15 +69,10 @@ unsafe extern "C" {
 }
 
 /// An exception inside the hypervisor: either one that was foreseen where it happened, or the end.
+///
+/// What the instruction at RIP did not cause comes first: a breakpoint comes after the instruction that hit it, an NMI, a
+/// double fault or a machine check between any two, and RIP may be at one that may fault by chance.
 pub(super) extern "sysv64" fn hypervisor_exception(regs: &mut Regs, vector: u32) {
-    if let Some(target) = fixup::find(regs.rip) {
-        if target == &raw const return_refused as u64 {
-            percpu::note_refusal(vector, regs.error_code);
-        }
-        regs.rip = target;
-        regs.rflags = regs.rflags & !ALIGNMENT_CHECK | CARRY;
-        return;
-    }
     match vector {
         // A guest's breakpoint on data that the hypervisor touched for it, or put off to the first instruction here.
         // Or a step of a program that ended in `sysenter`, which leaves the trap flag as it is; the program loses it.
@@ -89,11 +81,23 @@ pub(super) extern "sysv64" fn hypervisor_exception(regs: &mut Regs, vector: u32)
             regs.rflags &= !TRAP;
         }
         NMI => panic::halt_if_stopping(),
-        _ => {
-            regs.entry_vector = vector;
-            panic::fault(regs);
-        }
+        DOUBLE_FAULT | MACHINE_CHECK => end(regs, vector),
+        _ => match fixup::find(regs.rip) {
+            Some(target) => {
+                if target == &raw const return_refused as u64 {
+                    percpu::note_refusal(vector, regs.error_code);
+                }
+                regs.rip = target;
+                regs.rflags = regs.rflags & !ALIGNMENT_CHECK | CARRY;
+            }
+            None => end(regs, vector),
+        },
     }
+}
+
+fn end(regs: &mut Regs, vector: u32) -> ! {
+    regs.entry_vector = vector;
+    panic::fault(regs);
 }
 
 /// A device interrupt in a guest. The stub left the vector in the error code's place.

@@ -9,9 +9,11 @@ mod grants;
 mod memory;
 mod mmu;
 mod network;
+mod registers;
 mod schedule;
 mod stale;
 mod version;
+mod widths;
 
 use crate::judge::Probe;
 
@@ -19,7 +21,7 @@ use crate::judge::Probe;
 type Questions = fn(&mut Probe);
 
 /// Every family.
-pub(crate) const ALL: [(&str, Questions); 12] = [
+pub(crate) const ALL: [(&str, Questions); 14] = [
     ("version", version::ask),
     ("memory", memory::ask),
     ("mmu", mmu::ask),
@@ -32,4 +34,6 @@ pub(crate) const ALL: [(&str, Questions); 12] = [
     ("network", network::ask),
     ("stale", stale::ask),
     ("cuts", cuts::ask),
+    ("registers", registers::ask),
+    ("widths", widths::ask),
 ];
