@@ -27,6 +27,7 @@ use super::{
     watch::Event,
     wire::{Error, Message},
 };
+use crate::purse::Purses;
 use oxen_ring::xenstore;
 
 /// A watch of dom0's own tools.
@@ -37,6 +38,7 @@ struct LocalQueue {
 }
 
 struct Shared {
+    purses: Purses,
     store: RefCell<Store>,
     connections: RefCell<BTreeMap<DomId, Rc<Connection>>>,
     local: RefCell<BTreeMap<u64, Rc<LocalQueue>>>,
@@ -86,11 +88,17 @@ impl StoreHandle {
     /// An empty store.
     pub fn new() -> Self {
         Self(Rc::new(Shared {
+            purses: Purses::new(),
             store: RefCell::default(),
             connections: RefCell::default(),
             local: RefCell::default(),
             last_token: Cell::new(0),
         }))
+    }
+
+    /// The purses of the domains that the store and the backends serve.
+    pub fn purses(&self) -> &Purses {
+        &self.0.purses
     }
 
     /// Works on the store and then tells everybody what changed.
@@ -173,6 +181,7 @@ impl StoreHandle {
 
     /// Serves a domain's ring from now on.
     pub fn serve(&self, domain: DomId, frame: Mfn, port: u32) -> Result<(), Errno> {
+        self.0.purses.open(domain);
         let number = oxen_abi::domid::DomId(domain);
         let page = Mapping::of(number, &[frame], Access::ReadWrite)?;
         let port = Port::bind_interdomain(number, port)?;

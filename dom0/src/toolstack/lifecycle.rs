@@ -168,6 +168,7 @@ pub(super) async fn start(system: &Shared, guest: &Rc<Guest>) -> Result<(), Stri
     };
     let built = build::build(&plan, &mut kernel).await?;
     guest.domain.set(built.domain);
+    system.store.purses().open(built.domain.0);
     guest.built.set(built.used);
     guest.started.set(time::now());
     let connected = connect(system, guest, &built, devices);
@@ -228,6 +229,7 @@ pub(super) async fn dissolve(system: &Shared, guest: &Rc<Guest>) {
         println!("{}: domain {} could not be destroyed: {}", guest.config.name, domain.0, errno.name());
     }
     nodes::withdraw(&system.store, domain.0, &guest.uuid);
+    system.store.purses().close(domain.0);
     system.balloon.forget(domain);
 }
 
