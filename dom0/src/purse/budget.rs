@@ -210,6 +210,18 @@ impl Charge {
         }
     }
 
+    /// Whether this is a charge of `budget`.
+    pub fn is_of(&self, budget: &Budget) -> bool {
+        Rc::ptr_eq(&self.budget.0, &budget.0)
+    }
+
+    /// Takes over what `other` has taken of the same budget; of another budget, it is given back.
+    pub fn absorb(&mut self, mut other: Self) {
+        if other.is_of(&self.budget) {
+            self.amount += core::mem::take(&mut other.amount);
+        }
+    }
+
     /// Cuts `amount` off, as a charge of its own; all of it at most.
     #[must_use]
     pub fn split(&mut self, amount: usize) -> Self {
@@ -248,9 +260,12 @@ mod tests {
         assert_eq!(a.grow(5), Err(Exhausted));
         assert_eq!(a.resize(10), Ok(()));
         assert_eq!((budget.used(), budget.left(), budget.charge(0).is_ok()), (10, 0, true));
-        let b = a.split(4);
+        let mut b = a.split(4);
+        b.absorb(Budget::new(5).charge(5).unwrap());
+        b.absorb(a.split(1));
+        assert_eq!((a.amount(), b.amount(), budget.used()), (5, 5, 10));
         drop(a);
-        assert_eq!((budget.used(), b.amount()), (4, 4));
+        assert_eq!((budget.used(), b.amount()), (5, 5));
         drop(b);
         assert_eq!((budget.used(), budget.peak()), (0, 10));
     }

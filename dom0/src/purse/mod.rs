@@ -20,6 +20,8 @@ pub const HEAP: usize = 2 << 20;
 /// Grant mappings of one guest at a time: rings, requests in flight, pages that stay mapped. The hypervisor gives dom0
 /// 16384 in all, which is 32 guests' share.
 pub const MAPPINGS: usize = 512;
+/// Watch events of the store that wait for one guest.
+pub const EVENTS: usize = 1024;
 /// Bytes that one mapping costs dom0 beside its address: the records of segment, piece and window.
 const PER_MAPPING: usize = 256;
 /// Bytes of a guest that no charge counts: its configuration, devices, tasks and their stacks of futures.
@@ -39,6 +41,8 @@ pub struct Purse {
     pub heap: Budget,
     /// Grant mappings.
     pub mappings: Budget,
+    /// Watch events of the store that wait.
+    pub events: Budget,
     log: Log,
 }
 
@@ -50,8 +54,8 @@ impl Purse {
 
     /// A purse of other limits.
     pub fn with_limits(heap: usize, mappings: usize) -> Rc<Self> {
-        let (heap, mappings) = (Budget::new(heap), Budget::new(mappings));
-        Rc::new(Self { heap, mappings, log: Log::new(LOG_LINES, LOG_BYTES) })
+        let (heap, mappings, events) = (Budget::new(heap), Budget::new(mappings), Budget::new(EVENTS));
+        Rc::new(Self { heap, mappings, events, log: Log::new(LOG_LINES, LOG_BYTES) })
     }
 
     /// Whether a line of `bytes` bytes that this guest causes may stand on dom0's console at `now` (nanoseconds). Says
@@ -75,7 +79,8 @@ pub struct Purses {
 impl Purses {
     /// dom0's only.
     pub fn new() -> Self {
-        let dom0 = Purse::with_limits(usize::MAX, usize::MAX);
+        let [heap, mappings, events] = [(); 3].map(|()| Budget::unlimited());
+        let dom0 = Rc::new(Purse { heap, mappings, events, log: Log::new(LOG_LINES, LOG_BYTES) });
         Self { dom0, guests: Rc::default() }
     }
 

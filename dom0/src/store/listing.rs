@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn children_stand_under_their_parents() {
-        let mut store = Store::new(Limits::default());
+        let mut store = Store::new(Limits::default(), crate::purse::Purses::new());
         for (name, value) in [("/a/c", "1"), ("/a-b", "2"), ("/a", "0\n")] {
             store.write(0, 0, &Path::resolve(name, 0).unwrap(), value.as_bytes()).unwrap();
         }

@@ -21,8 +21,9 @@ use oxen_domu_lib::{println, task};
 use super::{
     DomId, Store,
     access::Permissions,
-    link::{Broken, Connection, Link, Turn},
+    link::{Broken, Connection, Link, ReplyRoom, Turn},
     path::Path,
+    quota::Limits,
     request::Effect,
     watch::Event,
     wire::{Error, Message},
@@ -87,9 +88,10 @@ impl Default for StoreHandle {
 impl StoreHandle {
     /// An empty store.
     pub fn new() -> Self {
+        let purses = Purses::new();
         Self(Rc::new(Shared {
-            purses: Purses::new(),
-            store: RefCell::default(),
+            store: RefCell::new(Store::new(Limits::default(), purses.clone())),
+            purses,
             connections: RefCell::default(),
             local: RefCell::default(),
             last_token: Cell::new(0),
@@ -181,11 +183,11 @@ impl StoreHandle {
 
     /// Serves a domain's ring from now on.
     pub fn serve(&self, domain: DomId, frame: Mfn, port: u32) -> Result<(), Errno> {
-        self.0.purses.open(domain);
+        let purse = self.0.purses.open(domain);
+        let connection = Rc::new(Connection::new(purse).map_err(|_| Errno::NoMem)?);
         let number = oxen_abi::domid::DomId(domain);
         let page = Mapping::of(number, &[frame], Access::ReadWrite)?;
         let port = Port::bind_interdomain(number, port)?;
-        let connection = Rc::new(Connection::default());
         self.adopt(domain, connection.clone());
         self.with(|store| store.introduce(domain));
         task::spawn(serve_ring(Link::new(domain, connection, self.clone()), page, port));
@@ -209,9 +211,9 @@ impl StoreHandle {
     }
 
     /// Carries out a request of a domain; its answer goes before the events that it causes.
-    pub(super) fn answer(&self, domain: DomId, message: &Message, connection: &Connection) {
+    pub(super) fn answer(&self, domain: DomId, message: &Message, connection: &Connection, room: ReplyRoom) {
         let outcome = self.0.store.borrow_mut().request(domain, message);
-        connection.push_reply(outcome.reply);
+        connection.push_reply(outcome.reply, room);
         self.with(|_| ());
         if let Some(effect) = outcome.effect {
             self.apply(effect);
