@@ -9,14 +9,16 @@ mod budget;
 mod log;
 
 use alloc::{collections::BTreeMap, rc::Rc};
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 
 pub use budget::{Budget, Charge, Exhausted};
 pub use log::{Log, Rate, Suppressed};
 
 /// Bytes of dom0's heap that one guest may take: nodes, watches, transactions and queues of the store, and what its
 /// console keeps.
-pub const HEAP: usize = 2 << 20;
+pub const HEAP: usize = 1 << 20;
+/// The heap's holes: so many bytes of it may lie idle between those that are taken, for each of these.
+const HOLES: usize = 1;
 /// Grant mappings of one guest at a time: rings, requests in flight, pages that stay mapped. The hypervisor gives dom0
 /// 16384 in all, which is 32 guests' share.
 pub const MAPPINGS: usize = 512;
@@ -27,7 +29,7 @@ const PER_MAPPING: usize = 256;
 /// Bytes of a guest that no charge counts: its configuration, devices, tasks and their stacks of futures.
 const FIXED: usize = 64 << 10;
 /// Bytes of dom0's heap that one guest costs at most.
-pub const PER_GUEST: usize = HEAP + MAPPINGS * PER_MAPPING + FIXED;
+pub const PER_GUEST: usize = HEAP * (1 + HOLES) + MAPPINGS * PER_MAPPING + FIXED;
 
 /// Lines on dom0's console that are about one guest or its own words.
 pub const LOG_LINES: Rate = Rate { burst: 64, per_second: 4 };
@@ -74,6 +76,17 @@ pub struct Purses {
     /// dom0's own, which counts and refuses nothing.
     dom0: Rc<Purse>,
     guests: Rc<RefCell<BTreeMap<u16, Rc<Purse>>>>,
+    admitted: Rc<Cell<usize>>,
+}
+
+/// A guest's share of dom0's heap, promised to one that has no domain yet; dropped when it has, or will not.
+#[derive(Debug)]
+pub struct Admission(Rc<Cell<usize>>);
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 impl Purses {
@@ -81,7 +94,7 @@ impl Purses {
     pub fn new() -> Self {
         let [heap, mappings, events] = [(); 3].map(|()| Budget::unlimited());
         let dom0 = Rc::new(Purse { heap, mappings, events, log: Log::new(LOG_LINES, LOG_BYTES) });
-        Self { dom0, guests: Rc::default() }
+        Self { dom0, guests: Rc::default(), admitted: Rc::default() }
     }
 
     /// The purse of `domain`; one without a purse of its own is dom0's doing, and dom0 pays.
@@ -104,7 +117,20 @@ impl Purses {
 
     /// Bytes of heap that are promised to guests and not taken yet.
     pub fn promised(&self) -> usize {
-        self.guests.borrow().values().map(|purse| PER_GUEST.saturating_sub(purse.heap.used())).sum()
+        let rest = |purse: &Rc<Purse>| PER_GUEST.saturating_sub(purse.heap.used());
+        self.guests.borrow().values().map(rest).sum::<usize>() + self.admitted.get() * PER_GUEST
+    }
+
+    /// Promises one more guest its share, where `free` bytes of heap are there for guests.
+    ///
+    /// # Errors
+    /// [`Exhausted`] if they do not cover what is promised and one share more.
+    pub fn admit(&self, free: usize) -> Result<Admission, Exhausted> {
+        if free < self.promised().saturating_add(PER_GUEST) {
+            return Err(Exhausted);
+        }
+        self.admitted.set(self.admitted.get() + 1);
+        Ok(Admission(self.admitted.clone()))
     }
 }
 
@@ -130,6 +156,19 @@ mod tests {
         assert_eq!((second.heap.used(), purses.promised()), (0, PER_GUEST));
         drop(charge);
         assert_eq!(first.heap.used(), 0);
+    }
+
+    #[test]
+    fn a_guest_is_admitted_only_where_its_whole_share_is_free() {
+        let purses = Purses::new();
+        let taken = purses.open(1).heap.charge(HEAP).unwrap();
+        let promised = PER_GUEST - taken.amount();
+        assert_eq!(purses.admit(promised + PER_GUEST - 1).err(), Some(Exhausted));
+        let admission = purses.admit(promised + PER_GUEST).unwrap();
+        assert_eq!(purses.admit(promised + PER_GUEST).err(), Some(Exhausted), "promised to the one before");
+        purses.open(2);
+        drop(admission);
+        assert_eq!(purses.promised(), promised + PER_GUEST);
     }
 
     #[test]

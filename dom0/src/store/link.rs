@@ -21,7 +21,10 @@ use crate::purse::{Charge, Exhausted, Purse};
 /// What waits to be sent to a domain, and what is paid for it.
 enum Outgoing {
     /// The first of several replies is paid for by the connection.
-    Reply { message: Message, _charge: Option<Charge> },
+    Reply {
+        message: Message,
+        _charge: Option<Charge>,
+    },
     Event(Event),
 }
 

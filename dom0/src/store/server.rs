@@ -31,9 +31,14 @@ use super::{
 use crate::purse::Purses;
 use oxen_ring::xenstore;
 
+/// Paths that wait for one of dom0's own tools at most; of more it learns that something changed.
+const MAX_LOCAL: usize = 256;
+
 /// A watch of dom0's own tools.
 #[derive(Default)]
 struct LocalQueue {
+    /// What is watched.
+    path: String,
     paths: RefCell<VecDeque<String>>,
     wake: Notify,
 }
@@ -55,7 +60,6 @@ pub struct LocalWatch {
     shared: Weak<Shared>,
     queue: Rc<LocalQueue>,
     token: u64,
-    path: String,
 }
 
 impl LocalWatch {
@@ -75,7 +79,7 @@ impl Drop for LocalWatch {
         let Some(shared) = self.shared.upgrade() else { return };
         shared.local.borrow_mut().remove(&self.token);
         // It may be gone already: a reset takes all watches.
-        let _ = shared.store.borrow_mut().unwatch(0, &self.path, self.token.to_string().as_bytes());
+        let _ = shared.store.borrow_mut().unwatch(0, &self.queue.path, self.token.to_string().as_bytes());
     }
 }
 
@@ -125,8 +129,9 @@ impl StoreHandle {
         let token = core::str::from_utf8(&event.token).ok().and_then(|text| text.parse().ok());
         if let Some(queue) = token.and_then(|token: u64| self.0.local.borrow().get(&token).cloned()) {
             let mut paths = queue.paths.borrow_mut();
-            if !paths.contains(&event.path) {
-                paths.push_back(event.path);
+            let path = if paths.len() < MAX_LOCAL { event.path } else { queue.path.clone() };
+            if !paths.contains(&path) {
+                paths.push_back(path);
             }
             queue.wake.notify();
         }
@@ -174,9 +179,9 @@ impl StoreHandle {
     pub fn watch(&self, path: &str) -> Result<LocalWatch, Error> {
         let token = self.0.last_token.get() + 1;
         self.0.last_token.set(token);
-        let queue = Rc::new(LocalQueue::default());
+        let queue = Rc::new(LocalQueue { path: path.to_string(), ..LocalQueue::default() });
         self.0.local.borrow_mut().insert(token, queue.clone());
-        let watch = LocalWatch { shared: Rc::downgrade(&self.0), queue, token, path: path.to_string() };
+        let watch = LocalWatch { shared: Rc::downgrade(&self.0), queue, token };
         self.with(|store| store.watch(0, path, token.to_string().as_bytes()))?;
         Ok(watch)
     }
