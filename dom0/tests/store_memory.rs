@@ -5,7 +5,7 @@
 use std::alloc::System;
 
 use oxen_abi::io::xs_wire as xs;
-use oxen_dom0::purse::{EVENTS, HEAP, Purses};
+use oxen_dom0::purse::{EVENTS, HEAP, PER_GUEST, Purses};
 use oxen_dom0::store::{Store, access::Permissions, path::Path, quota::Limits, wire::Message};
 use talc::{TalcLock, source::GlobalAllocSource};
 
@@ -74,6 +74,7 @@ fn charges_cover_what_the_store_takes() {
     watches_and_their_events();
     transactions();
     everything_of_many_guests_stays_within_their_purses();
+    the_heaps_holes_stay_within_a_guests_share();
 }
 
 fn nodes_of_every_shape() {
@@ -171,14 +172,17 @@ fn everything_of_many_guests_stays_within_their_purses() {
         for i in 0..128 {
             guests.ask(domain, xs::XS_WATCH, 0, format!("data/{i}/{long}\0{}\0", "t".repeat(1000)).as_bytes());
         }
-        while guests.ask(domain, xs::XS_TRANSACTION_START, 0, b"\0").parse::<u32>().is_ok() {}
+        let mut open = Vec::new();
+        while let Ok(id) = guests.ask(domain, xs::XS_TRANSACTION_START, 0, b"\0").parse::<u32>() {
+            open.push(id);
+        }
         let mut refused = 0;
         for i in 0..1000 {
             let answer = guests.write(domain, 0, &format!("data/{}/{}{long}", i / 10, i % 10), &[3; 1980]);
             refused += usize::from(answer == "ENOSPC");
         }
         assert!(refused > 0, "its purse is deeper than its quotas");
-        for id in 1..=10 * u32::from(COUNT) {
+        for id in open {
             for i in 0..256 {
                 guests.write(domain, id, &format!("data/{}/{}{long}", i / 10, i % 10), &[4; 1980]);
             }
@@ -197,4 +201,27 @@ fn everything_of_many_guests_stays_within_their_purses() {
     }
     drop(guests.store.take_events());
     assert_eq!(guests.charged(), 0);
+}
+
+/// Guests that fill the store with small things, let go of every second one and fill it with larger ones leave holes in
+/// the heap that nothing fits into.
+fn the_heaps_holes_stay_within_a_guests_share() {
+    const COUNT: u16 = 16;
+    let mut guests = Guests::new(COUNT);
+    for (round, size) in [0, 40, 100, 240, 500, 1000, 1900].into_iter().enumerate() {
+        for i in 0..1000 {
+            for domain in 1..=COUNT {
+                guests.write(domain, 0, &format!("data/{round}-{}/{}", i / 10, i % 10), &vec![5; size]);
+            }
+        }
+        for i in (0..1000).step_by(2) {
+            for domain in 1..=COUNT {
+                guests.ask(domain, xs::XS_RM, 0, format!("data/{round}-{}/{}\0", i / 10, i % 10).as_bytes());
+            }
+        }
+    }
+    let grown = HEAP_OF_ALL.lock().counters().claimed_bytes - guests.before;
+    let charged = guests.charged();
+    println!("holes: {} KiB claimed for {} KiB charged", grown >> 10, charged >> 10);
+    assert!(grown <= usize::from(COUNT) * PER_GUEST);
 }

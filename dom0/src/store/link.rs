@@ -333,11 +333,11 @@ mod tests {
             guest.link.store.with(|s| s.write(0, 0, &home.child("a").child(&alloc::format!("n{i}")), b"")).unwrap();
         }
         let purse = guest.link.connection.purse.clone();
-        assert_eq!(purse.events.left(), 0);
+        assert!(guest.link.store.with(|s| s.is_behind(1)) && purse.events.used() > 100);
         guest.settle(&[]);
         let paths = guest.messages().into_iter().filter(|(kind, ..)| *kind == xs::XS_WATCH_EVENT).map(|(.., p)| p);
         let paths: Vec<Vec<u8>> = paths.collect();
-        assert!(paths.len() > 1000);
+        assert!(paths.len() > 100);
         assert_eq!(paths.last().unwrap(), b"a\0t\0", "what was not told of by name is told of all the same");
         assert_eq!(purse.events.used(), 0);
     }

@@ -10,7 +10,7 @@ pub mod lifecycle;
 pub mod nodes;
 pub mod payload;
 pub mod room;
-mod share;
+pub mod share;
 pub mod shell;
 pub mod suggest;
 pub mod xl;
