@@ -325,6 +325,27 @@ mod tests {
     }
 
     #[test]
+    fn who_has_spent_its_purse_is_served_one_answer_at_a_time() {
+        let mut guest = Guest::new();
+        let value = [b"a\0".as_slice(), &[7; 1900]].concat();
+        guest.settle(&message(xs::XS_WRITE, 1, &value));
+        guest.received.clear();
+        let purse = guest.link.connection.purse.clone();
+        let filler = purse.heap.charge(purse.heap.left()).unwrap();
+        let reads: Vec<u8> = (0..20).flat_map(|i| message(xs::XS_READ, i, b"a\0")).collect();
+        let (mut sent, mut idle, mut most) = (0, 0, 0);
+        while idle < 10 {
+            sent += xenstore::guest(&guest.page).writer.write(&reads[sent..]).unwrap();
+            idle += u32::from(guest.link.turn(&guest.page).unwrap() == Turn::Idle);
+            most = most.max(guest.link.connection.replies.get());
+        }
+        assert_eq!(most, 1, "others wait on the ring");
+        guest.settle(&reads[sent..]);
+        assert_eq!(guest.messages().len(), 20, "and each has its answer");
+        drop(filler);
+    }
+
+    #[test]
     fn events_that_nobody_reads_are_bounded() {
         let mut guest = Guest::new();
         guest.settle(&message(xs::XS_WATCH, 1, b"a\0t\0"));
