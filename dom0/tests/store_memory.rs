@@ -1,6 +1,6 @@
 //! What guests are charged for the store is never less than the heap that it takes. The heap is of the kind that dom0 has
 //! on the machine, so its own words and its rounding count.
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "it is a test")]
 
 use std::alloc::System;
 
@@ -79,7 +79,9 @@ fn charges_cover_what_the_store_takes() {
 
 fn nodes_of_every_shape() {
     let long = "n".repeat(200);
-    let shapes: [(&str, fn(usize, &str) -> String, usize); 5] = [
+    /// What it is, the name of the node of a number, bytes of its value.
+    type Shape = (&'static str, fn(usize, &str) -> String, usize);
+    let shapes: [Shape; 5] = [
         ("small nodes in one list", |i, _| format!("data/{i}"), 0),
         ("small nodes, ten in a list", |i, _| format!("data/{}/{}", i / 10, i % 10), 1),
         ("large values", |i, _| format!("data/{}/{}", i / 10, i % 10), 1900),
