@@ -10,6 +10,7 @@ pub mod balloon;
 pub mod bridge;
 pub mod device;
 pub mod options;
+pub mod purse;
 pub mod store;
 pub mod system;
 pub mod terminal;

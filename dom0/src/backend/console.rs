@@ -9,15 +9,22 @@ use oxen_domu_lib::memory::{
     Mfn,
     map::{Access, Mapping, Words},
 };
-use oxen_domu_lib::sync::{Channel, Notify, Receiver, Sender};
+use oxen_domu_lib::sync::Notify;
 use oxen_domu_lib::task;
 
+use crate::purse::{Charge, Purse};
 use oxen_ring::{Overrun, Page, console};
 
 /// Bytes of output that are kept for each guest.
 const KEPT: usize = 128 << 10;
+/// Bytes that room for output grows by.
+const KEPT_STEP: usize = 16 << 10;
 /// Bytes of typed input that wait for a guest at most.
-const MOST_INPUT: usize = 4096;
+const MAX_INPUT: usize = 4096;
+/// Bytes of heap that a console takes at most: output, input that grows by doubling, the allocator's words.
+const HEAP: usize = KEPT + 2 * MAX_INPUT + 128;
+/// Bytes of output that a listener gets at a time.
+const PIECE: usize = 2048;
 
 /// What a guest has printed, and what it will be told.
 #[derive(Default)]
@@ -25,7 +32,12 @@ pub struct GuestConsole {
     kept: RefCell<VecDeque<u8>>,
     /// How many bytes at the end of `kept` no `expect` has passed yet.
     unheard: Cell<usize>,
-    listeners: RefCell<Vec<Sender<Vec<u8>>>>,
+    /// How many bytes have ever been printed.
+    printed: Cell<u64>,
+    listeners: RefCell<Vec<Rc<Notify>>>,
+    hung_up: Cell<bool>,
+    /// What the guest pays for all this.
+    charge: RefCell<Option<Charge>>,
     input: RefCell<VecDeque<u8>>,
     wake: Notify,
     closing: Cell<bool>,
@@ -33,9 +45,50 @@ pub struct GuestConsole {
     done: Notify,
 }
 
+/// Who hears what a guest prints. It keeps nothing of its own: it knows how far it has heard of what is kept.
+pub struct Listener {
+    console: Rc<GuestConsole>,
+    wake: Rc<Notify>,
+    heard: Cell<u64>,
+}
+
+impl Listener {
+    /// The next bytes if there are any; those that are not kept any more are lost.
+    pub fn try_receive(&self) -> Option<Vec<u8>> {
+        let kept = self.console.kept.borrow();
+        let behind = self.console.printed.get().saturating_sub(self.heard.get());
+        let behind = usize::try_from(behind).map_or(kept.len(), |behind| behind.min(kept.len()));
+        let piece: Vec<u8> = kept.iter().skip(kept.len() - behind).take(PIECE).copied().collect();
+        self.heard.set(self.console.printed.get() - (behind - piece.len()) as u64);
+        (!piece.is_empty()).then_some(piece)
+    }
+
+    /// Waits for the next bytes; `None` when nothing will be printed any more.
+    pub async fn receive(&self) -> Option<Vec<u8>> {
+        loop {
+            let piece = self.try_receive();
+            if piece.is_some() || self.console.hung_up.get() {
+                return piece;
+            }
+            self.wake.notified().await;
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.console.listeners.borrow_mut().retain(|wake| !Rc::ptr_eq(wake, &self.wake));
+    }
+}
+
 impl GuestConsole {
-    /// Serves a domain's ring until [`Self::close`].
-    pub fn serve(self: &Rc<Self>, domain: DomId, frame: Mfn, port: u32) -> Result<(), Errno> {
+    /// Serves a domain's ring until [`Self::close`]; the domain's purse pays for what is kept.
+    ///
+    /// # Errors
+    /// `ENOMEM` if it cannot, or what the hypervisor says of the ring's frame or port.
+    pub fn serve(self: &Rc<Self>, domain: DomId, frame: Mfn, port: u32, purse: &Purse) -> Result<(), Errno> {
+        let charge = purse.heap.charge(HEAP).map_err(|_| Errno::NoMem)?;
+        self.charge.replace(Some(charge));
         let page = Mapping::of(domain, &[frame], Access::ReadWrite)?;
         let port = Port::bind_interdomain(domain, port)?;
         self.closing.set(false);
@@ -81,13 +134,18 @@ impl GuestConsole {
             return;
         }
         let mut kept = self.kept.borrow_mut();
-        kept.extend(bytes);
-        let excess = kept.len().saturating_sub(KEPT);
+        let wanted = (kept.len() + bytes.len()).next_multiple_of(KEPT_STEP).min(KEPT);
+        let more = wanted.saturating_sub(kept.len());
+        // Where there is no memory for more, what is there is used again.
+        let _ = kept.try_reserve_exact(more);
+        let room = kept.capacity().min(KEPT);
+        let tail = bytes.get(bytes.len().saturating_sub(room)..).unwrap_or_default();
+        let excess = (kept.len() + tail.len()).saturating_sub(room);
         kept.drain(..excess);
+        kept.extend(tail);
+        self.printed.set(self.printed.get() + bytes.len() as u64);
         self.unheard.set((self.unheard.get() + bytes.len()).min(kept.len()));
-        for listener in self.listeners.borrow().iter() {
-            listener.send(bytes.to_vec());
-        }
+        self.listeners.borrow().iter().for_each(|wake| wake.notify());
     }
 
     /// Takes what is left on the ring, then lets go of the guest's page.
@@ -124,21 +182,22 @@ impl GuestConsole {
     }
 
     /// What is printed from now on, also when the guest starts again.
-    pub fn listen(&self) -> Receiver<Vec<u8>> {
-        let (sender, receiver) = Channel::pair();
-        self.listeners.borrow_mut().push(sender);
-        receiver
+    pub fn listen(self: &Rc<Self>) -> Listener {
+        let wake = Rc::new(Notify::new());
+        self.listeners.borrow_mut().push(wake.clone());
+        Listener { console: self.clone(), wake, heard: Cell::new(self.printed.get()) }
     }
 
     /// Nothing will be printed any more: whoever listens goes.
     pub fn hang_up(&self) {
-        self.listeners.borrow_mut().clear();
+        self.hung_up.set(true);
+        self.listeners.borrow().iter().for_each(|wake| wake.notify());
     }
 
     /// Types bytes at the guest's console; what does not fit is lost.
     pub fn feed(&self, bytes: &[u8]) {
         let mut input = self.input.borrow_mut();
-        let room = MOST_INPUT.saturating_sub(input.len());
+        let room = MAX_INPUT.saturating_sub(input.len());
         input.extend(bytes.iter().take(room));
         self.wake.notify();
     }
@@ -155,6 +214,40 @@ mod tests {
         console.publish(b"one\r\ntwo\r\nthree\r\n");
         assert_eq!(console.history().len(), KEPT);
         assert_eq!(console.last_lines(2), b"two\r\nthree");
+    }
+
+    #[test]
+    fn what_is_kept_never_takes_more_than_is_paid_for() {
+        let console = GuestConsole::default();
+        for length in [1, 2047, 2048, 3, KEPT_STEP, 5, KEPT, 7, 2 * KEPT, 1] {
+            console.publish(&vec![b'x'; length]);
+            assert!(console.kept.borrow().capacity() <= KEPT);
+        }
+        assert_eq!(console.history().len(), KEPT);
+    }
+
+    #[test]
+    fn listeners_hear_everything_that_is_kept_and_the_end() {
+        task::run(async {
+            let console = Rc::new(GuestConsole::default());
+            console.publish(b"before");
+            let (first, second) = (console.listen(), console.listen());
+            assert_eq!(first.try_receive(), None);
+            console.publish(b"one");
+            assert_eq!(first.receive().await.as_deref(), Some(b"one".as_slice()));
+            console.publish(&[b'y'; 3000]);
+            let all: Vec<usize> = core::iter::from_fn(|| second.try_receive()).map(|piece| piece.len()).collect();
+            assert_eq!(all, [2048, 955]);
+            console.publish(&[b'z'; 2 * KEPT]);
+            let all = core::iter::from_fn(|| first.try_receive()).map(|piece| piece.len()).sum::<usize>();
+            assert_eq!(all, KEPT, "a listener that was slow hears what is kept");
+            let waiting = task::spawn(async move { first.receive().await });
+            task::yield_now().await;
+            console.hang_up();
+            assert_eq!(waiting.await, None);
+            drop(second);
+            assert!(console.listeners.borrow().is_empty());
+        });
     }
 
     #[test]

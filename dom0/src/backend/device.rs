@@ -11,6 +11,7 @@ use oxen_domu_lib::handshake::{self, Side, Step};
 use oxen_domu_lib::sync::Notify;
 use oxen_domu_lib::{println, task, time};
 
+use crate::purse::Purse;
 use crate::store::{
     access::{Permissions, Right},
     server::{LocalWatch, StoreHandle},
@@ -111,6 +112,8 @@ impl Life {
 pub struct Front<'a> {
     /// The guest.
     pub domain: DomId,
+    /// What may be taken of dom0 for it.
+    pub purse: &'a Rc<Purse>,
     path: &'a str,
     store: &'a StoreHandle,
 }
@@ -145,6 +148,7 @@ pub struct Device<D: Driver> {
     /// The node of the frontend.
     pub front: String,
     domain: DomId,
+    purse: Rc<Purse>,
     store: StoreHandle,
     state: Cell<XenbusState>,
     changed: Notify,
@@ -164,6 +168,7 @@ impl<D: Driver> Device<D> {
             front: format!("/local/domain/{}/device/{}/{number}", domain.0, D::CLASS),
             driver,
             domain,
+            purse: store.purses().of(domain.0),
             store: store.clone(),
             state: Cell::new(XenbusState::Initialising),
             changed: Notify::new(),
@@ -271,7 +276,7 @@ impl<D: Driver> Device<D> {
     }
 
     fn peer(&self) -> Front<'_> {
-        Front { domain: self.domain, path: &self.front, store: &self.store }
+        Front { domain: self.domain, purse: &self.purse, path: &self.front, store: &self.store }
     }
 
     async fn run(self: Rc<Self>, watch: LocalWatch) {

@@ -134,6 +134,12 @@ impl Bridge {
         Self(Rc::new(Shared { ports, table, next: Cell::new(0), clock, budget }))
     }
 
+    /// Bytes that frames may take while they wait, if there were `more` ports.
+    pub fn memory(&self, more: usize) -> usize {
+        let ports = self.0.ports.borrow().len() + more;
+        (ports * MOST_BYTES).min(self.0.budget.max(ports * LEAST_BYTES))
+    }
+
     /// A new port of a network that the machine is on.
     pub fn attach(&self, name: &str) -> BridgePort {
         self.attach_to(name, Side::Network)

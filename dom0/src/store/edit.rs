@@ -6,7 +6,7 @@ use super::{
     access::{Permissions, Requester, Right},
     path::Path,
     quota::Limits,
-    tree::{Node, View},
+    tree::{Edits, Node, View},
     wire::Error,
 };
 
@@ -70,7 +70,7 @@ impl<V: View + ?Sized> Editor<'_, V> {
                 let mut changed = Node::clone(&node);
                 changed.value = value.to_vec();
                 self.check_size(&changed)?;
-                self.view.put(path, changed)?;
+                self.put(path, changed)?;
                 Ok(Change { path: path.clone(), before: Some(node.permissions.clone()), exact: false })
             }
             Err(Error::NotFound) => self.create(path, value),
@@ -100,7 +100,7 @@ impl<V: View + ?Sized> Editor<'_, V> {
         if self.view.owned(permissions.owner).saturating_add(missing.len()) > self.limits.nodes {
             return Err(Error::NoSpace);
         }
-        let mut made = Vec::with_capacity(missing.len() + 1);
+        let mut edits: Edits = Vec::with_capacity(missing.len() + 1);
         let mut below: Option<&Path> = None;
         for path in &missing {
             let mut node = Node::new(permissions.clone());
@@ -108,18 +108,17 @@ impl<V: View + ?Sized> Editor<'_, V> {
                 Some((_, name)) => _ = node.children.insert(name.into()),
                 None => node.value = value.to_vec(),
             }
-            made.push((path, node));
+            edits.push((path.clone(), Some(node)));
             below = Some(path);
         }
         let mut grown = Node::clone(&ancestor);
         if let Some((_, name)) = below.and_then(Path::split) {
             grown.children.insert(name.into());
         }
-        made.push((&above, grown));
-        made.iter().try_for_each(|(_, node)| self.check_size(node))?;
-        for (path, node) in made.into_iter().rev() {
-            self.view.put(path, node)?;
-        }
+        edits.push((above, Some(grown)));
+        edits.iter().filter_map(|(_, node)| node.as_ref()).try_for_each(|node| self.check_size(node))?;
+        edits.reverse();
+        self.view.apply(edits, self.who.is_privileged())?;
         Ok(Change { path: path.clone(), before: None, exact: false })
     }
 
@@ -145,10 +144,9 @@ impl<V: View + ?Sized> Editor<'_, V> {
         let parent = self.view.node(&above)?.ok_or(Error::NotFound)?;
         let mut shrunk = Node::clone(&parent);
         shrunk.children.remove(name);
-        self.view.put(&above, shrunk)?;
-        for (path, _) in &gone {
-            self.view.remove(path)?;
-        }
+        let removed = gone.iter().map(|(path, _)| (path.clone(), None));
+        let edits = core::iter::once((above, Some(shrunk))).chain(removed).collect();
+        self.view.apply(edits, self.who.is_privileged())?;
         let changes = gone.into_iter().enumerate().map(|(i, (path, node))| Change {
             path,
             before: Some(node.permissions.clone()),
@@ -172,8 +170,12 @@ impl<V: View + ?Sized> Editor<'_, V> {
         let mut changed = Node::clone(&node);
         changed.permissions = permissions;
         self.check_size(&changed)?;
-        self.view.put(path, changed)?;
+        self.put(path, changed)?;
         Ok(Change { path: path.clone(), before: Some(node.permissions.clone()), exact: false })
+    }
+
+    fn put(&mut self, path: &Path, node: Node) -> Result<(), Error> {
+        self.view.apply(Vec::from([(path.clone(), Some(node))]), self.who.is_privileged())
     }
 
     fn check_size(&self, node: &Node) -> Result<(), Error> {

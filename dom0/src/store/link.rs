@@ -3,34 +3,51 @@
 use alloc::{collections::VecDeque, rc::Rc, vec::Vec};
 use core::cell::{Cell, RefCell};
 
+use core::mem::size_of;
 use oxen_abi::io::xs_wire as xs;
-use oxen_domu_lib::println;
+
 use oxen_domu_lib::sync::Notify;
+use oxen_domu_lib::{println, time};
 use oxen_ring::{Overrun, Page, xenstore};
 
 use super::{
-    DomId,
+    DomId, cost,
     server::StoreHandle,
     watch::Event,
     wire::{HEADER_SIZE, Message, PAYLOAD_MAX},
 };
+use crate::purse::{Charge, Exhausted, Purse};
 
-/// Events that wait for one domain at most; a domain that does not read loses those beyond.
-const MOST_EVENTS: usize = 1024;
-
-/// What waits to be sent to a domain.
+/// What waits to be sent to a domain, and what is paid for it.
 enum Outgoing {
-    Reply(Message),
+    /// The first of several replies is paid for by the connection.
+    Reply {
+        message: Message,
+        _charge: Option<Charge>,
+    },
     Event(Event),
 }
 
+/// Bytes of one place in the queue, which has room for four times what is in it at most.
+pub(super) const PLACE: usize = 4 * size_of::<Outgoing>();
+/// Places for which the queue always has room.
+const PLACES_KEPT: usize = 16;
+/// Bytes of a reply that waits, at most: its payload was put together piece by piece.
+const REPLY: usize = cost::grown::<u8>(PAYLOAD_MAX) + PLACE;
+/// Bytes of a connection at most: a message that is coming in and its copy, a reply, the bytes that are going out.
+const CONNECTION: usize = cost::grown::<u8>(HEADER_SIZE + PAYLOAD_MAX)
+    + cost::block(PAYLOAD_MAX)
+    + REPLY
+    + cost::grown::<u8>(2 * (HEADER_SIZE + PAYLOAD_MAX))
+    + PLACES_KEPT * PLACE
+    + cost::shared(size_of::<Connection>());
+
 /// What waits for one domain.
-#[derive(Default)]
 pub(super) struct Connection {
     outgoing: RefCell<VecDeque<Outgoing>>,
-    events: Cell<usize>,
     replies: Cell<usize>,
-    lost: Cell<bool>,
+    purse: Rc<Purse>,
+    _charge: Charge,
     /// Something waits, or the connection is to end.
     pub(super) wake: Notify,
     /// The connection is to end.
@@ -38,32 +55,57 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// A connection with nothing under way, paid for.
+    ///
+    /// # Errors
+    /// [`Exhausted`] if the purse cannot pay for it.
+    pub(super) fn new(purse: Rc<Purse>) -> Result<Self, Exhausted> {
+        Ok(Self {
+            _charge: purse.heap.charge(CONNECTION)?,
+            purse,
+            outgoing: RefCell::default(),
+            replies: Cell::new(0),
+            wake: Notify::new(),
+            closing: Cell::new(false),
+        })
+    }
+
     pub(super) fn push_event(&self, event: Event) {
         let mut outgoing = self.outgoing.borrow_mut();
-        let same = |o: &Outgoing| matches!(o, Outgoing::Event(e) if *e == event);
+        let same = |o: &Outgoing| matches!(o, Outgoing::Event(e) if e.is_same(&event));
         if outgoing.iter().any(same) {
             return;
         }
-        if self.events.get() >= MOST_EVENTS {
-            if !self.lost.replace(true) {
-                println!("xenstore: domain {} does not read its events: some are lost", event.domain);
-            }
-            return;
-        }
-        self.events.set(self.events.get() + 1);
         outgoing.push_back(Outgoing::Event(event));
         self.wake.notify();
     }
 
-    pub(super) fn push_reply(&self, reply: Message) {
+    /// Room for one more reply; `None` where a domain that has some to read already cannot pay for another.
+    fn room(&self, most: usize) -> Option<ReplyRoom> {
+        match self.replies.get() {
+            0 => Some(ReplyRoom(None)),
+            waiting if waiting >= most => None,
+            _ => self.purse.heap.charge(REPLY).ok().map(|charge| ReplyRoom(Some(charge))),
+        }
+    }
+
+    pub(super) fn push_reply(&self, reply: Message, room: ReplyRoom) {
+        let mut charge = room.0;
+        if let Some(charge) = &mut charge {
+            charge.shrink(REPLY.saturating_sub(cost::grown::<u8>(reply.payload.len()) + PLACE));
+        }
         self.replies.set(self.replies.get() + 1);
-        self.outgoing.borrow_mut().push_back(Outgoing::Reply(reply));
+        self.outgoing.borrow_mut().push_back(Outgoing::Reply { message: reply, _charge: charge });
     }
 
     fn clear(&self) {
-        self.outgoing.borrow_mut().clear();
-        self.events.set(0);
+        self.outgoing.take();
         self.replies.set(0);
+    }
+
+    /// Whether nothing waits.
+    fn is_empty(&self) -> bool {
+        self.outgoing.borrow().is_empty()
     }
 
     /// Ends the connection.
@@ -74,21 +116,26 @@ impl Connection {
 
     /// The next message to send, in wire form.
     fn next(&self, out: &mut Vec<u8>) -> bool {
-        let next = self.outgoing.borrow_mut().pop_front();
+        let mut outgoing = self.outgoing.borrow_mut();
+        let next = outgoing.pop_front();
+        if outgoing.capacity() > PLACES_KEPT.max(4 * outgoing.len()) {
+            let length = outgoing.len();
+            outgoing.shrink_to(PLACES_KEPT.max(2 * length));
+        }
         match next {
-            Some(Outgoing::Reply(message)) => {
+            Some(Outgoing::Reply { message, .. }) => {
                 self.replies.set(self.replies.get().saturating_sub(1));
                 message.encode(out);
             }
-            Some(Outgoing::Event(event)) => {
-                self.events.set(self.events.get().saturating_sub(1));
-                Message::event(&event.path, &event.token).encode(out);
-            }
+            Some(Outgoing::Event(event)) => Message::event(&event.path, &event.token).encode(out),
             None => return false,
         }
         true
     }
 }
+
+/// Room for a reply that is to come, and what is paid for it.
+pub(super) struct ReplyRoom(Option<Charge>);
 
 /// Why a connection ends by itself: one of `XENSTORE_ERROR_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,27 +174,39 @@ impl Link {
     /// Moves what can be moved, and answers one request at most.
     pub(super) fn turn(&mut self, page: &Page) -> Result<Turn, Broken> {
         let mut moved = self.reconnect_if_asked(page);
+        self.catch_up();
         while self.output.len() < PAYLOAD_MAX && self.connection.next(&mut self.output) {}
         let sent = xenstore::store(page).writer.write(&self.output)?;
         self.output.drain(..sent);
         moved |= sent != 0;
         // Who does not take its answers gets no more of them.
         let outstanding = self.store.with(|store| store.limits().outstanding);
-        if self.connection.replies.get() < outstanding {
-            moved |= self.receive(page)?;
+        if let Some(room) = self.connection.room(outstanding) {
+            moved |= self.receive(page, room)?;
         }
         Ok(if moved { Turn::Moved } else { Turn::Idle })
     }
 
-    fn receive(&mut self, page: &Page) -> Result<bool, Broken> {
-        let room = (HEADER_SIZE + PAYLOAD_MAX).saturating_sub(self.input.len());
+    /// Events for which there was no room are told of when the domain has read the others.
+    fn catch_up(&self) {
+        if !self.connection.is_empty() || !self.store.with(|store| store.is_behind(self.domain)) {
+            return;
+        }
+        if self.connection.purse.log(time::now(), 80).is_ok() {
+            println!("xenstore: domain {} did not read its events: some were put together", self.domain);
+        }
+        self.store.with(|store| store.catch_up(self.domain));
+    }
+
+    fn receive(&mut self, page: &Page, room: ReplyRoom) -> Result<bool, Broken> {
+        let left = (HEADER_SIZE + PAYLOAD_MAX).saturating_sub(self.input.len());
         let mut bytes = [0; xs::XENSTORE_RING_SIZE];
-        let piece = bytes.get_mut(..room.min(xs::XENSTORE_RING_SIZE)).unwrap_or_default();
+        let piece = bytes.get_mut(..left.min(xs::XENSTORE_RING_SIZE)).unwrap_or_default();
         let taken = xenstore::store(page).reader.read(piece)?;
         self.input.extend_from_slice(bytes.get(..taken).unwrap_or_default());
         let message = Message::take(&mut self.input).map_err(|_| Broken(xs::XENSTORE_ERROR_PROTO))?;
         if let Some(message) = &message {
-            self.store.answer(self.domain, message, &self.connection);
+            self.store.answer(self.domain, message, &self.connection, room);
         }
         Ok(taken != 0 || message.is_some())
     }
@@ -188,7 +247,7 @@ mod tests {
                 s.make(0, 0, &home).unwrap();
                 s.set_permissions(0, 0, &home, Permissions::private(1)).unwrap();
             });
-            let connection = Rc::new(Connection::default());
+            let connection = Rc::new(Connection::new(store.purses().of(1)).unwrap());
             store.adopt(1, connection.clone());
             let link = Link::new(1, connection, store);
             Self { page: [const { AtomicU32::new(0) }; 1024], link, received: Vec::new() }
@@ -266,6 +325,27 @@ mod tests {
     }
 
     #[test]
+    fn who_has_spent_its_purse_is_served_one_answer_at_a_time() {
+        let mut guest = Guest::new();
+        let value = [b"a\0".as_slice(), &[7; 1900]].concat();
+        guest.settle(&message(xs::XS_WRITE, 1, &value));
+        guest.received.clear();
+        let purse = guest.link.connection.purse.clone();
+        let filler = purse.heap.charge(purse.heap.left()).unwrap();
+        let reads: Vec<u8> = (0..20).flat_map(|i| message(xs::XS_READ, i, b"a\0")).collect();
+        let (mut sent, mut idle, mut most) = (0, 0, 0);
+        while idle < 10 {
+            sent += xenstore::guest(&guest.page).writer.write(&reads[sent..]).unwrap();
+            idle += u32::from(guest.link.turn(&guest.page).unwrap() == Turn::Idle);
+            most = most.max(guest.link.connection.replies.get());
+        }
+        assert_eq!(most, 1, "others wait on the ring");
+        guest.settle(&reads[sent..]);
+        assert_eq!(guest.messages().len(), 20, "and each has its answer");
+        drop(filler);
+    }
+
+    #[test]
     fn events_that_nobody_reads_are_bounded() {
         let mut guest = Guest::new();
         guest.settle(&message(xs::XS_WATCH, 1, b"a\0t\0"));
@@ -273,9 +353,14 @@ mod tests {
         for i in 0..3000 {
             guest.link.store.with(|s| s.write(0, 0, &home.child("a").child(&alloc::format!("n{i}")), b"")).unwrap();
         }
-        assert!(guest.link.connection.events.get() <= MOST_EVENTS);
+        let purse = guest.link.connection.purse.clone();
+        assert!(guest.link.store.with(|s| s.is_behind(1)) && purse.events.used() > 100);
         guest.settle(&[]);
-        assert!(guest.messages().len() > 1000);
+        let paths = guest.messages().into_iter().filter(|(kind, ..)| *kind == xs::XS_WATCH_EVENT).map(|(.., p)| p);
+        let paths: Vec<Vec<u8>> = paths.collect();
+        assert!(paths.len() > 100);
+        assert_eq!(paths.last().unwrap(), b"a\0t\0", "what was not told of by name is told of all the same");
+        assert_eq!(purse.events.used(), 0);
     }
 
     #[test]

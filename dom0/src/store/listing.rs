@@ -13,18 +13,22 @@ pub struct Style {
     pub permissions: bool,
 }
 
-/// All nodes below `top`, each on a line, children under their parents in the order of their names.
-pub fn listing(tree: &Tree, top: &Path, style: Style) -> Result<String, Error> {
+/// Shows all nodes below `top`, each on a line, children under their parents in the order of their names. The lines are
+/// given out one by one: together they may be more than dom0 has memory for.
+///
+/// # Errors
+/// `ENOENT` where `top` is not there.
+pub fn list(tree: &Tree, top: &Path, style: Style, mut show: impl FnMut(&str)) -> Result<(), Error> {
     let below = |path: &Path, depth: usize| {
         let names = tree.get(path).map(|node| node.children.iter().rev().map(|n| (path.child(n), depth)));
         names.into_iter().flatten().collect::<Vec<_>>()
     };
     tree.get(top).ok_or(Error::NotFound)?;
-    let mut out = String::new();
     let mut waiting = below(top, 0);
     while let Some((path, depth)) = waiting.pop() {
         let Some(node) = tree.get(&path) else { continue };
         let value = String::from_utf8_lossy(&node.value);
+        let mut out = String::new();
         let value = value.chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>();
         if style.full {
             out.push_str(&format!("{path} = \"{value}\""));
@@ -37,9 +41,10 @@ pub fn listing(tree: &Tree, top: &Path, style: Style) -> Result<String, Error> {
             out.push_str(&format!("   ({entries})"));
         }
         out.push('\n');
+        show(&out);
         waiting.extend(below(&path, depth + 1));
     }
-    Ok(out)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -49,11 +54,14 @@ mod tests {
 
     #[test]
     fn children_stand_under_their_parents() {
-        let mut store = Store::new(Limits::default());
+        let mut store = Store::new(Limits::default(), crate::purse::Purses::new());
         for (name, value) in [("/a/c", "1"), ("/a-b", "2"), ("/a", "0\n")] {
             store.write(0, 0, &Path::resolve(name, 0).unwrap(), value.as_bytes()).unwrap();
         }
-        let list = |top: &str, style| listing(store.tree(), &Path::resolve(top, 0).unwrap(), style);
+        let list = |top: &str, style| {
+            let mut all = String::new();
+            super::list(store.tree(), &Path::resolve(top, 0)?, style, |line| all.push_str(line)).map(|()| all)
+        };
         assert_eq!(list("/", Style::default()).unwrap(), "a = \"0?\"\n c = \"1\"\na-b = \"2\"\n");
         let full = Style { full: true, permissions: true };
         assert_eq!(list("/a", full).unwrap(), "/a/c = \"1\"   (n0)\n");

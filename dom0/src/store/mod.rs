@@ -10,6 +10,7 @@
 //! ```
 
 pub mod access;
+mod cost;
 pub mod edit;
 mod link;
 pub mod listing;
@@ -22,7 +23,11 @@ pub mod tree;
 pub mod watch;
 pub mod wire;
 
-use alloc::{collections::BTreeMap, rc::Rc, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    vec::Vec,
+};
 
 use access::{Permissions, Requester, Right};
 use edit::{Change, Editor};
@@ -32,6 +37,8 @@ use transaction::{Transaction, TransactionView};
 use tree::{Node, Tree, View};
 use watch::{Event, Watch, Watches};
 use wire::Error;
+
+use crate::purse::Purses;
 
 /// A domain by its number, as it stands in names and permissions.
 pub type DomId = u16;
@@ -55,12 +62,20 @@ pub struct Store {
     clients: BTreeMap<DomId, Client>,
     limits: Limits,
     events: Vec<Event>,
+    /// Who has missed events.
+    behind: BTreeSet<DomId>,
+    purses: Purses,
 }
 
 impl Store {
-    /// An empty store under `limits` for unprivileged domains.
-    pub fn new(limits: Limits) -> Self {
-        Self { limits, ..Self::default() }
+    /// An empty store under `limits` for unprivileged domains, who pay out of `purses`.
+    pub fn new(limits: Limits, purses: Purses) -> Self {
+        Self { limits, tree: Tree::new(purses.clone()), purses, ..Self::default() }
+    }
+
+    /// The purses that domains pay out of.
+    pub fn purses(&self) -> &Purses {
+        &self.purses
     }
 
     /// The limits of unprivileged domains.
@@ -108,7 +123,7 @@ impl Store {
         let open = self.transactions.get_mut(&transaction).filter(|t| t.domain == domain).ok_or(Error::NotFound)?;
         let mut view = TransactionView { tree: &self.tree, transaction: open };
         let (answer, changes) = action(&mut Editor { view: &mut view as &mut dyn View, who, limits })?;
-        changes.into_iter().for_each(|change| open.note(change));
+        view.note(changes)?;
         Ok(answer)
     }
 
@@ -151,11 +166,14 @@ impl Store {
             return Err(Error::TooBig);
         }
         let relative = !name.starts_with(['/', '@']);
-        let watch = Watch { domain, token: token.into(), relative };
-        let event = watch.event(&path);
-        let limit = self.limits_of(domain).watches;
-        self.watches.add(&path, watch, limit)?;
-        self.events.push(event);
+        let purse = self.purses.of(domain);
+        let watch = Watch::new(domain, &path, token, relative, &purse).map_err(|_| Error::NoSpace)?;
+        let event = watch.event(&path, &purse);
+        self.watches.add(&path, watch, self.limits_of(domain).watches)?;
+        match event {
+            Some(event) => self.events.push(event),
+            None => _ = self.behind.insert(domain),
+        }
         Ok(())
     }
 
@@ -168,6 +186,7 @@ impl Store {
     /// Takes all watches and transactions of `domain` back.
     pub fn reset(&mut self, domain: DomId) {
         self.watches.forget_domain(domain);
+        self.behind.remove(&domain);
         self.transactions.retain(|_, t| t.domain != domain);
     }
 
@@ -182,7 +201,8 @@ impl Store {
             id = id.wrapping_add(1).max(1);
         }
         self.last_transaction = id;
-        self.transactions.insert(id, Transaction::new(domain, limits.transaction_nodes));
+        let transaction = Transaction::new(domain, limits.transaction_nodes, &self.purses.of(domain))?;
+        self.transactions.insert(id, transaction);
         Ok(id)
     }
 
@@ -200,6 +220,7 @@ impl Store {
 
     /// A domain's ring is served from now on.
     pub fn introduce(&mut self, domain: DomId) {
+        self.purses.open(domain);
         self.clients.entry(domain).or_insert(Client { target: None });
         self.fire_special(path::INTRODUCE_DOMAIN);
     }
@@ -209,16 +230,27 @@ impl Store {
         self.fire_special(path::RELEASE_DOMAIN);
     }
 
-    /// A domain is gone: so are its watches, transactions and rights.
+    /// A domain is gone: so are its watches, transactions and rights, and the nodes that it owned with all below them.
     pub fn release(&mut self, domain: DomId) -> Result<(), Error> {
         self.clients.remove(&domain).ok_or(Error::NotFound)?;
         for client in self.clients.values_mut().filter(|c| c.target == Some(domain)) {
             client.target = None;
         }
         self.reset(domain);
+        self.remove_owned(domain);
         self.tree.forget_domain(domain);
         self.fire_special(path::RELEASE_DOMAIN);
         Ok(())
+    }
+
+    /// Removes what a domain owns, wherever it stands: nobody would pay for it any more.
+    fn remove_owned(&mut self, domain: DomId) {
+        let owned = self.tree.iter().filter(|(_, node)| node.permissions.owner == domain);
+        let owned: Vec<Path> = owned.map(|(path, _)| path.clone()).collect();
+        for path in owned {
+            // It may have gone with the one above it; the root and the special names stay.
+            let _ = self.remove(0, 0, &path);
+        }
     }
 
     /// Whether a domain's ring is served.
@@ -235,6 +267,20 @@ impl Store {
         Ok(())
     }
 
+    /// Gives the events out that `domain` has missed, as far as there is room for them now: one for each watch.
+    pub fn catch_up(&mut self, domain: DomId) {
+        let (events, all) = self.watches.catch_up(domain, &self.purses.of(domain));
+        self.events.extend(events);
+        if all {
+            self.behind.remove(&domain);
+        }
+    }
+
+    /// Whether `domain` has missed events.
+    pub fn is_behind(&self, domain: DomId) -> bool {
+        self.behind.contains(&domain)
+    }
+
     fn fire_special(&mut self, name: &str) {
         self.fire(Vec::from([Change { path: Path::special(name), before: None, exact: true }]));
     }
@@ -247,7 +293,10 @@ impl Store {
                 let who = self.requester(watch.domain);
                 let may_read = |p: &Permissions| p.right_of(who).read;
                 if change.before.as_ref().is_some_and(may_read) || now.is_some_and(|n| may_read(&n.permissions)) {
-                    self.events.push(watch.event(&change.path));
+                    match watch.event(&change.path, &self.purses.of(watch.domain)) {
+                        Some(event) => self.events.push(event),
+                        None => _ = self.behind.insert(watch.domain),
+                    }
                 }
             }
         }

@@ -5,7 +5,7 @@ use core::fmt;
 
 use oxen_abi::io::xs_wire as xs;
 
-use super::{DomId, wire::Error};
+use super::{DomId, cost, wire::Error};
 
 /// An absolute, valid node name, or one of the special names that start with `@`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +58,11 @@ impl Path {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'/' | b'_' | b'@');
         let well_formed = name == "/" || (!name.ends_with('/') && !name.contains("//"));
         if well_formed && name.bytes().all(allowed) { Ok(Self(name.into())) } else { Err(Error::Invalid) }
+    }
+
+    /// Bytes of heap that a name of its own takes at most.
+    pub(super) fn cost(&self) -> usize {
+        cost::shared(self.0.len().next_multiple_of(8))
     }
 
     /// The name as text.

@@ -21,22 +21,30 @@ use oxen_domu_lib::{println, task};
 use super::{
     DomId, Store,
     access::Permissions,
-    link::{Broken, Connection, Link, Turn},
+    link::{Broken, Connection, Link, ReplyRoom, Turn},
     path::Path,
+    quota::Limits,
     request::Effect,
     watch::Event,
     wire::{Error, Message},
 };
+use crate::purse::Purses;
 use oxen_ring::xenstore;
+
+/// Paths that wait for one of dom0's own tools at most; of more it learns that something changed.
+const MAX_LOCAL: usize = 256;
 
 /// A watch of dom0's own tools.
 #[derive(Default)]
 struct LocalQueue {
+    /// What is watched.
+    path: String,
     paths: RefCell<VecDeque<String>>,
     wake: Notify,
 }
 
 struct Shared {
+    purses: Purses,
     store: RefCell<Store>,
     connections: RefCell<BTreeMap<DomId, Rc<Connection>>>,
     local: RefCell<BTreeMap<u64, Rc<LocalQueue>>>,
@@ -52,7 +60,6 @@ pub struct LocalWatch {
     shared: Weak<Shared>,
     queue: Rc<LocalQueue>,
     token: u64,
-    path: String,
 }
 
 impl LocalWatch {
@@ -72,7 +79,7 @@ impl Drop for LocalWatch {
         let Some(shared) = self.shared.upgrade() else { return };
         shared.local.borrow_mut().remove(&self.token);
         // It may be gone already: a reset takes all watches.
-        let _ = shared.store.borrow_mut().unwatch(0, &self.path, self.token.to_string().as_bytes());
+        let _ = shared.store.borrow_mut().unwatch(0, &self.queue.path, self.token.to_string().as_bytes());
     }
 }
 
@@ -85,12 +92,19 @@ impl Default for StoreHandle {
 impl StoreHandle {
     /// An empty store.
     pub fn new() -> Self {
+        let purses = Purses::new();
         Self(Rc::new(Shared {
-            store: RefCell::default(),
+            store: RefCell::new(Store::new(Limits::default(), purses.clone())),
+            purses,
             connections: RefCell::default(),
             local: RefCell::default(),
             last_token: Cell::new(0),
         }))
+    }
+
+    /// The purses of the domains that the store and the backends serve.
+    pub fn purses(&self) -> &Purses {
+        &self.0.purses
     }
 
     /// Works on the store and then tells everybody what changed.
@@ -115,8 +129,9 @@ impl StoreHandle {
         let token = core::str::from_utf8(&event.token).ok().and_then(|text| text.parse().ok());
         if let Some(queue) = token.and_then(|token: u64| self.0.local.borrow().get(&token).cloned()) {
             let mut paths = queue.paths.borrow_mut();
-            if !paths.contains(&event.path) {
-                paths.push_back(event.path);
+            let path = if paths.len() < MAX_LOCAL { event.path } else { queue.path.clone() };
+            if !paths.contains(&path) {
+                paths.push_back(path);
             }
             queue.wake.notify();
         }
@@ -164,19 +179,20 @@ impl StoreHandle {
     pub fn watch(&self, path: &str) -> Result<LocalWatch, Error> {
         let token = self.0.last_token.get() + 1;
         self.0.last_token.set(token);
-        let queue = Rc::new(LocalQueue::default());
+        let queue = Rc::new(LocalQueue { path: path.to_string(), ..LocalQueue::default() });
         self.0.local.borrow_mut().insert(token, queue.clone());
-        let watch = LocalWatch { shared: Rc::downgrade(&self.0), queue, token, path: path.to_string() };
+        let watch = LocalWatch { shared: Rc::downgrade(&self.0), queue, token };
         self.with(|store| store.watch(0, path, token.to_string().as_bytes()))?;
         Ok(watch)
     }
 
     /// Serves a domain's ring from now on.
     pub fn serve(&self, domain: DomId, frame: Mfn, port: u32) -> Result<(), Errno> {
+        let purse = self.0.purses.open(domain);
+        let connection = Rc::new(Connection::new(purse).map_err(|_| Errno::NoMem)?);
         let number = oxen_abi::domid::DomId(domain);
         let page = Mapping::of(number, &[frame], Access::ReadWrite)?;
         let port = Port::bind_interdomain(number, port)?;
-        let connection = Rc::new(Connection::default());
         self.adopt(domain, connection.clone());
         self.with(|store| store.introduce(domain));
         task::spawn(serve_ring(Link::new(domain, connection, self.clone()), page, port));
@@ -200,9 +216,9 @@ impl StoreHandle {
     }
 
     /// Carries out a request of a domain; its answer goes before the events that it causes.
-    pub(super) fn answer(&self, domain: DomId, message: &Message, connection: &Connection) {
+    pub(super) fn answer(&self, domain: DomId, message: &Message, connection: &Connection, room: ReplyRoom) {
         let outcome = self.0.store.borrow_mut().request(domain, message);
-        connection.push_reply(outcome.reply);
+        connection.push_reply(outcome.reply, room);
         self.with(|_| ());
         if let Some(effect) = outcome.effect {
             self.apply(effect);

@@ -5,8 +5,10 @@ use alloc::{format, string::String};
 use oxen_abi::io::xs_wire as xs;
 use proptest::prelude::*;
 
+mod purse;
+
 fn store() -> Store {
-    let mut store = Store::new(Limits::default());
+    let mut store = Store::new(Limits::default(), Purses::new());
     for domain in [1, 2, 3] {
         store.introduce(domain);
         let home = Path::home(domain);
@@ -31,6 +33,11 @@ fn ask_in(store: &mut Store, domain: DomId, tx: u32, kind: u32, payload: &[u8]) 
         assert_eq!(reply.kind, xs::XS_ERROR);
         Err(String::from_utf8(reply.payload).unwrap().trim_end_matches('\0').into())
     }
+}
+
+/// All that everybody can see.
+fn snapshot(store: &Store) -> Vec<(Path, Node)> {
+    store.tree().iter().map(|(path, node)| (path.clone(), node.clone())).collect()
 }
 
 fn events(store: &mut Store) -> Vec<(DomId, String)> {
@@ -185,7 +192,7 @@ fn quotas_hold_inside_and_outside_transactions() {
 
 #[test]
 fn two_transactions_cannot_pass_a_quota_together() {
-    let mut s = Store::new(Limits { nodes: 3, ..Limits::default() });
+    let mut s = Store::new(Limits { nodes: 3, ..Limits::default() }, Purses::new());
     s.introduce(1);
     for name in ["/a", "/b"] {
         let path = Path::resolve(name, 0).unwrap();
@@ -295,15 +302,21 @@ proptest! {
     ) {
         let mut s = store();
         for (domain, kind, tx, payload) in requests {
-            let before = s.tree().clone();
+            let before = snapshot(&s);
+            s.take_events();
+            let spent: Vec<usize> = (1..4).map(|d| s.purses().of(d).heap.used()).collect();
             let message = Message { kind, request: 1, transaction: tx, payload };
             let outcome = s.request(domain, &message);
             prop_assert!(s.tree().audit().is_ok());
             if outcome.reply.kind == xs::XS_ERROR {
-                prop_assert_eq!(s.tree(), &before);
+                prop_assert_eq!(snapshot(&s), before);
             }
             let owned = |d| s.tree().iter().filter(|(_, n)| n.permissions.owner == d).count();
             prop_assert!((1..4).all(|d| owned(d) <= s.limits().nodes));
+            // Inside a transaction, that there is nothing has been seen, and is paid for.
+            if outcome.reply.kind == xs::XS_ERROR && tx == 0 {
+                prop_assert_eq!((1..4).map(|d| s.purses().of(d).heap.used()).collect::<Vec<_>>(), spent);
+            }
         }
     }
 

@@ -7,10 +7,14 @@ use alloc::{
     vec::Vec,
 };
 
-use super::{DomId, path::Path, wire::Error};
+use core::cell::Cell;
+use core::mem::size_of;
+
+use super::{DomId, cost, link, path::Path, wire::Error};
+use crate::purse::{Charge, Exhausted, Purse};
 
 /// One registration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Watch {
     /// Who is told.
     pub domain: DomId,
@@ -18,10 +22,13 @@ pub struct Watch {
     pub token: Rc<[u8]>,
     /// Registered by a relative name: events name nodes relative to the domain's home.
     pub relative: bool,
+    /// Something happened that could not be told: there was no room for it.
+    missed: Cell<bool>,
+    _charge: Charge,
 }
 
-/// Something to tell a domain.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Something to tell a domain. The domain pays for it until it has been told.
+#[derive(Debug)]
 pub struct Event {
     /// Who is told.
     pub domain: DomId,
@@ -29,18 +36,54 @@ pub struct Event {
     pub path: String,
     /// The watch's token.
     pub token: Rc<[u8]>,
+    _heap: Charge,
+    _place: Charge,
+}
+
+impl Event {
+    /// Whether it says the same.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.domain == other.domain && self.path == other.path && self.token == other.token
+    }
+}
+
+/// Bytes of a token at most.
+fn token_cost(token: &[u8]) -> usize {
+    cost::shared(token.len().next_multiple_of(8))
 }
 
 impl Watch {
-    /// The event of this watch for `path`.
-    pub fn event(&self, path: &Path) -> Event {
+    /// A watch of `path`, paid for.
+    ///
+    /// # Errors
+    /// [`Exhausted`] if the purse cannot pay.
+    pub fn new(domain: DomId, path: &Path, token: &[u8], relative: bool, purse: &Purse) -> Result<Self, Exhausted> {
+        let here = cost::entry::<Path, Vec<Self>>() + cost::grown::<Self>(1) + path.cost();
+        let charge = purse.heap.charge(here + token_cost(token))?;
+        Ok(Self { domain, token: token.into(), relative, missed: Cell::new(false), _charge: charge })
+    }
+
+    /// The event of this watch for `path`, if there is room for it. If not, it will be told of its own path when there
+    /// is: [`Watches::catch_up`].
+    pub fn event(&self, path: &Path, purse: &Purse) -> Option<Event> {
+        let event = self.paid_event(path, purse);
+        self.missed.set(self.missed.get() || event.is_err());
+        event.ok()
+    }
+
+    fn paid_event(&self, path: &Path, purse: &Purse) -> Result<Event, Exhausted> {
+        let place = purse.events.charge(1)?;
         let relative = if self.relative { path.relative_to(self.domain) } else { None };
-        Event { domain: self.domain, path: relative.unwrap_or(path.as_str()).to_string(), token: self.token.clone() }
+        let path = relative.unwrap_or(path.as_str());
+        let bytes = cost::block(path.len()) + token_cost(&self.token) + 4 * size_of::<Event>() + link::PLACE;
+        let heap = purse.heap.charge(bytes)?;
+        let token = self.token.clone();
+        Ok(Event { domain: self.domain, path: path.to_string(), token, _heap: heap, _place: place })
     }
 }
 
 /// All registrations.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Watches {
     by_path: BTreeMap<Path, Vec<Watch>>,
     counts: BTreeMap<DomId, usize>,
@@ -48,6 +91,9 @@ pub struct Watches {
 
 impl Watches {
     /// Registers; the same path and token twice is an error.
+    ///
+    /// # Errors
+    /// `EEXIST`; `E2BIG` where the domain has as many as it may.
     pub fn add(&mut self, path: &Path, watch: Watch, limit: usize) -> Result<(), Error> {
         let count = self.counts.entry(watch.domain).or_default();
         let here = self.by_path.entry(path.clone()).or_default();
@@ -91,6 +137,20 @@ impl Watches {
             !here.is_empty()
         });
         self.counts.remove(&domain);
+    }
+
+    /// The events that `domain` is still to be told of, as far as there is room now: for each watch that missed any,
+    /// one of its own path. Says besides whether these are all.
+    pub fn catch_up(&self, domain: DomId, purse: &Purse) -> (Vec<Event>, bool) {
+        let missed = |watch: &&Watch| watch.domain == domain && watch.missed.get();
+        let behind = self.by_path.iter().flat_map(|(path, here)| here.iter().filter(missed).map(move |w| (path, w)));
+        let mut told = Vec::new();
+        for (path, watch) in behind {
+            let Ok(event) = watch.paid_event(path, purse) else { return (told, false) };
+            watch.missed.set(false);
+            told.push(event);
+        }
+        (told, true)
     }
 
     /// The watches that a change of `path` concerns: on it, and unless `exact` on every node above.

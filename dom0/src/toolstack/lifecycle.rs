@@ -5,22 +5,21 @@ use core::cell::{Cell, RefCell};
 
 use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
-use oxen_domu_lib::{control, memory, println, sync::Notify, time};
+use oxen_domu_lib::{control, println, sync::Notify, time};
 
 use super::build::{self, Plan};
 use super::config::{GuestConfig, disk::Disk, vif::Interface};
 use super::ends::End;
 use super::kernel::Kernel;
-use super::{nodes, payload, share};
+use super::{nodes, payload, room, share};
 use crate::backend::block::device::{BlockDevice, BlockDriver};
 use crate::backend::console::GuestConsole;
 use crate::backend::device::Driver;
 use crate::backend::net::device::{NetDevice, NetDriver};
 use crate::bridge::Mac;
+use crate::purse::Purse;
 use crate::system::Shared;
 
-/// Pages of dom0 that stay free for everything else.
-const DOM0_RESERVE: usize = 2048;
 /// Ended guests whose console output is still shown.
 const REMEMBERED: usize = 16;
 
@@ -140,16 +139,13 @@ pub async fn create(system: &Shared, mut config: GuestConfig) -> Result<Rc<Guest
     Ok(guest)
 }
 
-/// Bytes of dom0's memory that unpacking may take: the heap keeps what it has once taken of the pool.
-fn room() -> usize {
-    let (held, claimed) = memory::heap_usage();
-    let pool = memory::pool::free_pages().saturating_sub(DOM0_RESERVE) * memory::PAGE_SIZE;
-    pool + claimed.saturating_sub(held)
-}
-
 /// Builds a guest's domain and connects it to store and backends; it is paused.
 pub(super) async fn start(system: &Shared, guest: &Rc<Guest>) -> Result<(), String> {
     let config = &guest.config;
+    let purses = system.store.purses();
+    let network = system.bridge.memory(config.vifs.len());
+    let admission = room::admit(purses, network)?;
+    let room = || room::for_unpacking(purses, network);
     let devices =
         config.disks.iter().map(|disk| system.disks.open(&system.archive, disk)).collect::<Result<Vec<_>, _>>()?;
     let opened = Kernel::open(file(system, &config.kernel)?, room());
@@ -168,9 +164,11 @@ pub(super) async fn start(system: &Shared, guest: &Rc<Guest>) -> Result<(), Stri
     };
     let built = build::build(&plan, &mut kernel).await?;
     guest.domain.set(built.domain);
+    let purse = purses.open(built.domain.0);
+    drop(admission);
     guest.built.set(built.used);
     guest.started.set(time::now());
-    let connected = connect(system, guest, &built, devices);
+    let connected = connect(system, guest, &built, &purse, devices);
     if connected.is_err() {
         dissolve(system, guest).await;
     }
@@ -181,6 +179,7 @@ fn connect(
     system: &Shared,
     guest: &Rc<Guest>,
     built: &build::Built,
+    purse: &Purse,
     devices: Vec<crate::device::OpenDisk>,
 ) -> Result<(), String> {
     let domain = built.domain;
@@ -193,7 +192,7 @@ fn connect(
         attach_vif(system, guest, config)?;
     }
     let refused = |what: &str, errno: Errno| format!("cannot serve its {what}: {}", errno.name());
-    guest.console.serve(domain, built.console, built.console_port).map_err(|e| refused("console", e))?;
+    guest.console.serve(domain, built.console, built.console_port, purse).map_err(|e| refused("console", e))?;
     system.store.serve(domain.0, built.store, built.store_port).map_err(|e| refused("store", e))?;
     set_share(domain, &guest.config);
     Ok(())
@@ -228,6 +227,7 @@ pub(super) async fn dissolve(system: &Shared, guest: &Rc<Guest>) {
         println!("{}: domain {} could not be destroyed: {}", guest.config.name, domain.0, errno.name());
     }
     nodes::withdraw(&system.store, domain.0, &guest.uuid);
+    system.store.purses().close(domain.0);
     system.balloon.forget(domain);
 }
 

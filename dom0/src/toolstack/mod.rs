@@ -9,6 +9,7 @@ pub mod kernel;
 pub mod lifecycle;
 pub mod nodes;
 pub mod payload;
+pub mod room;
 pub mod share;
 pub mod shell;
 pub mod suggest;

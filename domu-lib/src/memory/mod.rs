@@ -16,7 +16,7 @@ pub use crate::raw::page::{Page, Pages};
 pub use crate::raw::space::{AddressSpace, Rights};
 pub use crate::raw::tables::bits;
 
-/// Bytes that the heap's users hold, and bytes of the pages that it has taken from the pool.
+/// Bytes that the heap's users hold, its own words included, and bytes of the pages that it has taken from the pool.
 #[cfg(target_os = "none")]
 pub use crate::raw::heap::usage as heap_usage;
 /// On a machine with an operating system the heap is that system's.

@@ -37,9 +37,9 @@ unsafe impl Source for PagePool {
 #[global_allocator]
 static HEAP: TalcLock<spin::Mutex<()>, PagePool, DefaultBinning> = TalcLock::new(PagePool);
 
-/// Bytes that the heap's users hold, and bytes that it has claimed from the page pool.
+/// Bytes that the heap's users hold, its own words included, and bytes that it has claimed from the page pool.
 pub fn usage() -> (usize, usize) {
     let heap = HEAP.lock();
     let counters = heap.counters();
-    (counters.allocated_bytes, counters.claimed_bytes)
+    (counters.claimed_bytes - counters.available_bytes, counters.claimed_bytes)
 }

@@ -1,6 +1,7 @@
 //! A guest that asks the hypervisor everything, rightly and wrongly, and judges the answers.
 //!
-//! `end=panic`, `end=wild` and `end=spin` make it end badly instead. `family=NAME` on its command line chooses what is asked; without it all is. Each answer makes a line
+//! `end=panic`, `end=wild` and `end=spin` make it end badly instead, `end=never` lets it take of the store
+//! what it can get and keep it. `family=NAME` on its command line chooses what is asked; without it all is. Each answer makes a line
 //! `probe: ok NAME` or `probe: FAILED NAME: …`, the last line is `probe: done, N ok, N failed`. The answers expected
 //! are those of Xen 4.17, on which this guest runs as well.
 #![cfg_attr(target_os = "none", no_std, no_main)]
@@ -8,6 +9,7 @@
 extern crate alloc;
 
 mod family;
+mod greed;
 mod judge;
 mod raw;
 
@@ -19,6 +21,7 @@ entry!(run);
 fn run() {
     match start_info::option("end").as_deref() {
         Some("panic") => end_in_panic(),
+        Some("never") => return greed::take_the_store(),
         Some("wild") => raw::jump(raw::WILD),
         Some("spin") => loop {
             core::hint::spin_loop();

@@ -9,6 +9,7 @@ mod boot;
 mod crowd;
 mod demo;
 mod disks;
+mod greed;
 mod guests;
 mod hypercalls;
 mod interop;
@@ -81,6 +82,8 @@ scenarios! {
     life::a_guest_at_work_gets_devices_and_lets_them_go,
     life::a_guest_whose_balloon_is_dead_is_named,
     linux::kernels_that_cannot_be_guests_are_refused_with_the_reason,
+    greed::guests_that_fill_the_store_harm_nobody_else,
+    greed::a_guest_for_whom_dom0_has_no_memory_is_refused,
     demo::four_guests_run_and_the_files_read_have_the_hosts_sums,
     hypercalls::version_and_console_answer_as_xen,
     hypercalls::memory_op_gives_and_takes_only_the_domains_frames,

@@ -107,10 +107,23 @@ struct Lines {
     partial: Vec<u8>,
 }
 
+/// Bytes of a line that is shown in one piece.
+const MAX_LINE: usize = 4096;
+
 impl Lines {
     fn show(&mut self, bytes: &[u8]) {
-        self.partial.extend_from_slice(bytes);
-        while let Some(end) = self.partial.iter().position(|&b| b == b'\n') {
+        for piece in bytes.chunks(MAX_LINE) {
+            self.partial.extend_from_slice(piece);
+            self.show_whole_lines();
+        }
+    }
+
+    fn show_whole_lines(&mut self) {
+        let end = |bytes: &[u8]| {
+            let cut = (bytes.len() > MAX_LINE).then_some(MAX_LINE - 1);
+            bytes.iter().take(MAX_LINE).position(|&b| b == b'\n').or(cut)
+        };
+        while let Some(end) = end(&self.partial) {
             let line: Vec<u8> = self.partial.drain(..=end).collect();
             println!("({}) {}", self.name, String::from_utf8_lossy(&without_controls(&line)).trim_end());
         }
@@ -190,12 +203,21 @@ pub async fn show(system: &Shared, guest: &Rc<Guest>, interactive: bool) -> Outc
 
 #[cfg(test)]
 mod tests {
-    use super::{find, without_controls};
+    use super::*;
 
     #[test]
     fn a_text_is_found_behind_its_end() {
         assert_eq!(find(b"login: root\r\n# ", b"# "), Some(15));
         assert_eq!((find(b"login", b"# "), find(b"", b"x"), find(b"x", b"")), (None, None, None));
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_shown_in_pieces() {
+        let mut lines = Lines { name: String::from("g"), partial: Vec::new() };
+        lines.show(&[b'x'; 3 * MAX_LINE]);
+        assert_eq!(lines.partial.len(), MAX_LINE);
+        lines.show(b"y\n");
+        assert_eq!(lines.partial, *b"");
     }
 
     #[test]

@@ -10,7 +10,8 @@ use oxen_domu_lib::{println, task};
 
 use super::{Call, Outcome, usage};
 use crate::store::{
-    listing::{Style, listing},
+    Store,
+    listing::{self, Style},
     path::Path,
     server::LocalWatch,
     wire::Error,
@@ -29,9 +30,8 @@ pub async fn ls(mut call: Call) -> Outcome {
         [path] => path,
         _ => return Err(usage("xenstore-ls")),
     };
-    let text = call.system.store.with(|store| listing(store.tree(), &Path::resolve(top, 0)?, style));
-    terminal::print(&text.map_err(failed(top))?);
-    Ok(())
+    let list = |store: &mut Store| listing::list(store.tree(), &Path::resolve(top, 0)?, style, terminal::print);
+    call.system.store.with(list).map_err(failed(top))
 }
 
 /// `xenstore-read`.
