@@ -9,6 +9,13 @@ use oxen_abi::{
     virq::VIRQ_DOM_EXC,
 };
 
+/// Names of the `SHUTDOWN_*` reasons (`sched.h`).
+const REASONS: [&str; 6] = ["poweroff", "reboot", "suspend", "crash", "watchdog", "soft reset"];
+/// Vectors below this one are exceptions.
+const END_OF_EXCEPTIONS: u32 = 32;
+/// The vector of page faults.
+const PAGE_FAULT: u32 = 14;
+
 /// Pauses that a toolstack can ask for without taking one back.
 const MAX_CONTROLLER_PAUSES: u32 = 255;
 
@@ -116,7 +123,8 @@ pub fn shut_down<M: Machine>(hv: &'static Hypervisor<M>, domain: &Domain, reason
         said => said,
     };
     if domain.is_privileged {
-        console::print(hv, format_args!("The control domain has shut down (reason {reason})"));
+        let name = usize::try_from(reason).ok().and_then(|reason| REASONS.get(reason)).unwrap_or(&"unknown");
+        console::print(hv, format_args!("The control domain has shut down (reason {reason}: {name})"));
         match reason {
             SHUTDOWN_POWEROFF => hv.machine.power_off(),
             SHUTDOWN_CRASH => hv.machine.fail(),
@@ -161,7 +169,42 @@ pub fn resume<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) {
 /// Ends the caller's domain: it broke a promise that it cannot be told about. Where and why goes to the console.
 #[cold]
 pub fn crash<M: Machine>(caller: &Caller<'_, M>, reason: &str) {
-    let (domain, vcpu, regs) = (caller.domain.id, caller.vcpu.id, &*caller.regs);
-    console::print(caller.hv, format_args!("{domain}v{vcpu} crashed: {reason}\n{regs}"));
+    tell_end(caller, format_args!("crashed: {reason}"));
     shut_down(caller.hv, caller.domain, SHUTDOWN_CRASH);
+}
+
+/// The caller's domain ends by its own word. Where the control domain was when it gave up goes to the console: nobody
+/// else is left to look.
+pub fn shut_down_by_itself<M: Machine>(caller: &Caller<'_, M>, reason: u32) {
+    if caller.domain.is_privileged && reason == SHUTDOWN_CRASH {
+        tell_end(caller, format_args!("says that it has crashed"));
+    }
+    shut_down(caller.hv, caller.domain, reason);
+}
+
+/// The caller's domain has no vcpu any more that could run, which ends it as powering off does. In the control domain
+/// nobody can have meant that: its kernel has failed before it could tell anybody, and so has the machine.
+#[cold]
+pub fn end_without_vcpus<M: Machine>(caller: &Caller<'_, M>) {
+    if !caller.domain.is_privileged {
+        return shut_down(caller.hv, caller.domain, SHUTDOWN_POWEROFF);
+    }
+    tell_end(caller, format_args!("has gone off line as the last vcpu, without a shutdown"));
+    let hint = "Kernels end so that fail early; earlyprintk=xen on Linux's command line shows why";
+    console::print(caller.hv, format_args!("{hint}"));
+    shut_down(caller.hv, caller.domain, SHUTDOWN_CRASH);
+}
+
+/// Prints how a domain ends, and where its vcpu is.
+fn tell_end<M: Machine>(caller: &Caller<'_, M>, what: core::fmt::Arguments<'_>) {
+    let (domain, vcpu, regs) = (caller.domain.id, caller.vcpu.id, &*caller.regs);
+    console::print(caller.hv, format_args!("{domain}v{vcpu} {what}"));
+    if regs.entry_vector < END_OF_EXCEPTIONS {
+        let (vector, error) = (regs.entry_vector, regs.error_code);
+        console::print(caller.hv, format_args!("exception {vector}, error code {error:#x}"));
+        if vector == PAGE_FAULT {
+            console::print(caller.hv, format_args!("at address {:#018x}", caller.state.info.cr2()));
+        }
+    }
+    console::print(caller.hv, format_args!("{regs}"));
 }

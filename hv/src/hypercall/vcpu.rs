@@ -18,7 +18,6 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use oxen_abi::{
     errno::Errno,
-    sched::SHUTDOWN_POWEROFF,
     shared_info::VcpuTimeInfo,
     vcpu::{
         VCPUOP_DOWN, VCPUOP_GET_RUNSTATE_INFO, VCPUOP_INITIALISE, VCPUOP_IS_UP, VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA,
@@ -104,7 +103,7 @@ fn initialise<M: Machine>(caller: &Caller<'_, M>, vcpu: &Arc<Vcpu>, argument: u6
 fn take_down<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu) {
     sched::pause(caller.hv, vcpu, pause::DOWN);
     if caller.domain.each_vcpu().all(|v| v.pauses.load(Ordering::SeqCst) & pause::DOWN != 0) {
-        domain::shut_down(caller.hv, caller.domain, SHUTDOWN_POWEROFF);
+        domain::end_without_vcpus(caller);
     }
     wait::reschedule(caller);
 }
