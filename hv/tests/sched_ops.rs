@@ -393,7 +393,10 @@ fn a_control_domain_that_ends_badly_says_how_and_fails_the_machine() {
     assert!(said.contains("(reason 3: crash)"), "{said}");
     assert_eq!(calls, [1, 0]);
     let (said, calls) = last_words(|dom0| trap::page_fault::page_fault(&mut dom0.caller(), 0x40e, 4));
-    assert!(said.contains("d0v0 crashed: an event or exception for which the guest registered no handler"), "{said}");
+    assert!(
+        said.contains("d0v0 crashed: exception 14 without a handler, error code 0x0, cr2 0x000000000000040e"),
+        "{said}"
+    );
     assert_eq!(calls, [1, 0]);
     let (said, calls) = last_words(|dom0| {
         dom0.hv.machine.write_guest(GuestAddr(0), &SHUTDOWN_POWEROFF.to_le_bytes()).unwrap();

@@ -12,6 +12,9 @@ use crate::Refusal;
 const PROGRAM_HEADER: u16 = 56;
 const SECTION_HEADER: u16 = 64;
 
+/// What a file lacks that was cut behind its last segment.
+pub(crate) const SECTION_HEADERS: &str = "the section headers";
+
 /// The headers of an ELF file for this processor.
 pub(crate) struct Headers<'a> {
     file: &'a [u8],
@@ -69,7 +72,7 @@ impl<'a> Headers<'a> {
     pub(crate) fn sections(&self) -> Result<SectionHeaderTable<'a, LittleEndian>, Refusal> {
         let count = if self.header.e_shentsize == SECTION_HEADER { self.header.e_shnum } else { 0 };
         let size = u64::from(count) * u64::from(SECTION_HEADER);
-        let table = self.bytes(self.header.e_shoff, size, "the section headers");
+        let table = self.bytes(self.header.e_shoff, size, SECTION_HEADERS);
         let table = if count == 0 { &[] } else { table? };
         Ok(SectionHeaderTable::new(LittleEndian, Class::ELF64, table))
     }

@@ -8,7 +8,7 @@ use oxen_abi::features::XENFEAT_DOM0;
 use oxen_abi::segments::HYPERVISOR_VIRT_END;
 
 use crate::Refusal;
-use crate::headers::Headers;
+use crate::headers::{Headers, SECTION_HEADERS};
 use crate::notes::Notes;
 
 /// Bytes of a page.
@@ -62,7 +62,11 @@ impl Image {
     /// # Errors
     /// The first check that fails.
     pub fn parse(file: &[u8]) -> Result<Self, Refusal> {
-        Self::of(&Headers::of(file)?, file.len())
+        Self::of(&Headers::of(file)?, file.len()).map_err(|refusal| match refusal {
+            // Whoever strips a file may leave a trace of where its sections were.
+            Refusal::Cut { what: SECTION_HEADERS, .. } => Refusal::NoXenNotes,
+            refusal => refusal,
+        })
     }
 
     /// Reads the beginning of an ELF file. Whether the rest holds what the headers say shows when it is read.

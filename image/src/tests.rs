@@ -176,6 +176,9 @@ fn notes_are_found_in_sections_where_segments_have_none() {
     file.sections.push((".note.gnu", SHT_NOTE, [&[4u8, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0][..], b"GNU\0"].concat()));
     let notes = core::mem::take(&mut file.notes);
     assert!(refusal(&file).contains("no Xen notes"));
+    let mut stripped = file.bytes();
+    stripped.truncate(stripped.len() - 64);
+    assert_eq!(Image::parse(&stripped), Err(Refusal::NoXenNotes));
     file.sections.push((".notes", SHT_NOTE, notes));
     assert_eq!(image(&file).entry, BASE + 0x10_0010);
 }

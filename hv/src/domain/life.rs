@@ -11,10 +11,6 @@ use oxen_abi::{
 
 /// Names of the `SHUTDOWN_*` reasons (`sched.h`).
 const REASONS: [&str; 6] = ["poweroff", "reboot", "suspend", "crash", "watchdog", "soft reset"];
-/// Vectors below this one are exceptions.
-const END_OF_EXCEPTIONS: u32 = 32;
-/// The vector of page faults.
-const PAGE_FAULT: u32 = 14;
 
 /// Pauses that a toolstack can ask for without taking one back.
 const MAX_CONTROLLER_PAUSES: u32 = 255;
@@ -173,6 +169,17 @@ pub fn crash<M: Machine>(caller: &Caller<'_, M>, reason: &str) {
     shut_down(caller.hv, caller.domain, SHUTDOWN_CRASH);
 }
 
+/// Ends the caller's domain: it has no handler for an exception of its own.
+#[cold]
+pub fn crash_by_exception<M: Machine>(caller: &Caller<'_, M>, vector: u8, error_code: Option<u32>) {
+    let (error, cr2) = (error_code.unwrap_or(0), caller.state.info.cr2());
+    tell_end(
+        caller,
+        format_args!("crashed: exception {vector} without a handler, error code {error:#x}, cr2 {cr2:#018x}"),
+    );
+    shut_down(caller.hv, caller.domain, SHUTDOWN_CRASH);
+}
+
 /// The caller's domain ends by its own word. Where the control domain was when it gave up goes to the console: nobody
 /// else is left to look.
 pub fn shut_down_by_itself<M: Machine>(caller: &Caller<'_, M>, reason: u32) {
@@ -199,12 +206,5 @@ pub fn end_without_vcpus<M: Machine>(caller: &Caller<'_, M>) {
 fn tell_end<M: Machine>(caller: &Caller<'_, M>, what: core::fmt::Arguments<'_>) {
     let (domain, vcpu, regs) = (caller.domain.id, caller.vcpu.id, &*caller.regs);
     console::print(caller.hv, format_args!("{domain}v{vcpu} {what}"));
-    if regs.entry_vector < END_OF_EXCEPTIONS {
-        let (vector, error) = (regs.entry_vector, regs.error_code);
-        console::print(caller.hv, format_args!("exception {vector}, error code {error:#x}"));
-        if vector == PAGE_FAULT {
-            console::print(caller.hv, format_args!("at address {:#018x}", caller.state.info.cr2()));
-        }
-    }
     console::print(caller.hv, format_args!("{regs}"));
 }
