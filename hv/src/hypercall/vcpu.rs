@@ -134,6 +134,10 @@ fn register_time<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Result<()
 fn register_vcpu_info<M: Machine>(caller: &mut Caller<'_, M>, vcpu: &Arc<Vcpu>, argument: u64) -> Result<(), Errno> {
     let hv = caller.hv;
     let request = GuestPtr::<VcpuRegisterVcpuInfo>::one(argument)?.read(&hv.machine, 0)?;
+    // Which error an argument with several faults gets is Xen's order of checks.
+    if !VcpuInfoPlace::fits(request.offset as usize) {
+        return Err(Errno::NxIo);
+    }
     let is_self = Arc::ptr_eq(vcpu, caller.vcpu);
     if !is_self && vcpu.pauses.load(Ordering::SeqCst) & pause::DOWN == 0 {
         return Err(Errno::Inval);
