@@ -74,7 +74,7 @@ pub fn machine(
     let ramdisk = folder.join("linux-dom0.cpio");
     build::write(&ramdisk, &ramdisk_of(workspace, script, files)?)?;
     machine.modules = vec![
-        Module { file: debian::kernel(workspace)?, args: ARGS.to_owned() },
+        Module { file: debian::vmlinuz(workspace)?, args: ARGS.to_owned() },
         Module { file: ramdisk, args: String::new() },
     ];
     machine.folder = folder;

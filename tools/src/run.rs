@@ -218,11 +218,19 @@ pub fn dom0_args(script: Option<&str>) -> Result<String> {
 /// Makes a result of the machine's end. A foreign dom0 and a person at the prompt end by powering off.
 fn judge(exit: Exit, may_power_off: bool, machine: &Machine) -> Result<()> {
     let log = machine.folder.join("run.log");
+    let is_quiet = machine.modules.first().is_some_and(|dom0| !dom0.args.contains("earlyprintk"));
     match exit {
         Exit::Success => Ok(()),
         Exit::PoweredOff if may_power_off => Ok(()),
         Exit::Failure => bail!("a command of the script failed; transcript: {}", log.display()),
         Exit::PoweredOff => bail!("the machine ended before dom0 told its status; transcript: {}", log.display()),
+        Exit::Refused => bail!("the hypervisor cannot run this, its last line says why; transcript: {}", log.display()),
+        Exit::Crashed if may_power_off && is_quiet => bail!(
+            "dom0 crashed; a Linux kernel that fails early says why with `earlyprintk=xen` on its command line \
+            (--append); transcript: {}",
+            log.display()
+        ),
+        Exit::Crashed => bail!("dom0 crashed, its last lines say why; transcript: {}", log.display()),
         Exit::Deadline => bail!("not done in time: raise --timeout; transcript: {}", log.display()),
         Exit::Qemu(status) => bail!("QEMU ended with {status:?}; transcript: {}", log.display()),
     }

@@ -11,6 +11,7 @@ use crate::qemu::{Machine, Serial};
 
 /// Xen's last words.
 const XEN_HALTED: &str = "Hardware Dom0 halted: halting machine\n";
+const XEN_CRASHED: &str = "Hardware Dom0 crashed: ";
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,10 @@ pub enum Exit {
     Failure,
     /// The machine was powered off, or reset, without a word.
     PoweredOff,
+    /// The hypervisor refused what it was given to run, and said why.
+    Refused,
+    /// dom0 crashed, and the hypervisor said how.
+    Crashed,
     /// QEMU ended otherwise, with this status, or by a signal.
     Qemu(Option<i32>),
     /// The deadline passed; the machine was stopped.
@@ -35,6 +40,8 @@ impl Exit {
             Some(0) => Self::PoweredOff,
             Some(0x21) => Self::Success,
             Some(0x23) => Self::Failure,
+            Some(0x25) => Self::Refused,
+            Some(0x27) => Self::Crashed,
             code => Self::Qemu(code),
         }
     }
@@ -141,6 +148,7 @@ impl Session {
             match self.receive(deadline) {
                 // Xen leaves it to a dom0 to power off the machine, and stands still where that only shuts itself down.
                 Ok(()) if self.transcript.contains(XEN_HALTED) => break Exit::PoweredOff,
+                Ok(()) if self.transcript.contains(XEN_CRASHED) => break Exit::Crashed,
                 Ok(()) => {}
                 Err(RecvTimeoutError::Timeout) => break Exit::Deadline,
                 Err(RecvTimeoutError::Disconnected) => break Exit::from_status(self.child.wait()?),
@@ -204,4 +212,20 @@ pub fn interact(machine: &Machine) -> Result<Exit> {
     let mut command = machine.command(Serial::Terminal)?;
     let status = command.status().context("cannot start QEMU; `cargo xtask setup` installs it")?;
     Ok(Exit::from_status(status))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Exit;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    #[test]
+    fn what_the_exit_device_was_told_is_understood() {
+        let told = |value: i32| Exit::from_status(ExitStatus::from_raw((value << 1 | 1) << 8));
+        let ends = [Exit::Success, Exit::Failure, Exit::Refused, Exit::Crashed];
+        assert_eq!([0x10, 0x11, 0x12, 0x13].map(told), ends);
+        assert_eq!(Exit::from_status(ExitStatus::from_raw(0)), Exit::PoweredOff);
+        assert_eq!(told(0x20), Exit::Qemu(Some(0x41)));
+    }
 }

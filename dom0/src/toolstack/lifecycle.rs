@@ -6,12 +6,12 @@ use core::cell::{Cell, RefCell};
 use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
 use oxen_domu_lib::{control, println, sync::Notify, time};
+use oxen_image::{Kernel, Refusal, payload};
 
 use super::build::{self, Plan};
 use super::config::{GuestConfig, disk::Disk, vif::Interface};
 use super::ends::End;
-use super::kernel::Kernel;
-use super::{nodes, payload, room, share};
+use super::{nodes, room, share};
 use crate::backend::block::device::{BlockDevice, BlockDriver};
 use crate::backend::console::GuestConsole;
 use crate::backend::device::Driver;
@@ -139,6 +139,16 @@ pub async fn create(system: &Shared, mut config: GuestConfig) -> Result<Rc<Guest
     Ok(guest)
 }
 
+/// Why a file is refused, with what helps where that is dom0's to say.
+fn refused(why: &Refusal) -> String {
+    match why {
+        Refusal::Memory { .. } => {
+            format!("dom0 has {why}; give dom0 more (dom0_mem= on the hypervisor's command line)")
+        }
+        _ => format!("{why}"),
+    }
+}
+
 /// Builds a guest's domain and connects it to store and backends; it is paused.
 pub(super) async fn start(system: &Shared, guest: &Rc<Guest>) -> Result<(), String> {
     let config = &guest.config;
@@ -149,10 +159,11 @@ pub(super) async fn start(system: &Shared, guest: &Rc<Guest>) -> Result<(), Stri
     let devices =
         config.disks.iter().map(|disk| system.disks.open(&system.archive, disk)).collect::<Result<Vec<_>, _>>()?;
     let opened = Kernel::open(file(system, &config.kernel)?, room());
-    let (image, mut kernel) = opened.map_err(|why| format!("kernel `{}`: {why}", config.kernel))?;
+    let (image, mut kernel) = opened.map_err(|why| format!("kernel `{}`: {}", config.kernel, refused(&why)))?;
     let ramdisk_file = config.ramdisk.as_ref().map(|name| file(system, name)).transpose()?.unwrap_or_default();
     let unpacked_ramdisk =
-        ramdisk_file.starts_with(&[0x1f, 0x8b]).then(|| payload::gunzip(ramdisk_file, room())).transpose()?;
+        ramdisk_file.starts_with(&[0x1f, 0x8b]).then(|| payload::gunzip(ramdisk_file, room())).transpose();
+    let unpacked_ramdisk = unpacked_ramdisk.map_err(|why| format!("ramdisk: {}", refused(&why)))?;
     let plan = Plan {
         uuid: guest.uuid,
         image: &image,

@@ -1,6 +1,5 @@
 //! The first domain: built from boot modules, as a toolstack builds all others.
 
-use super::elf::{Image, Refused};
 use crate::{
     Hypervisor,
     addr::{Mfn, PAGE_BYTES, TABLE_ENTRIES},
@@ -23,12 +22,13 @@ use oxen_abi::{
     start_info::{MAGIC_DOM0, MAX_GUEST_CMDLINE, SIF_INITDOMAIN, SIF_MOD_START_PFN, SIF_PRIVILEGED, StartInfo},
     start_of_day::{self, Layout, Request},
 };
+use oxen_image::{Image, Kernel, Refusal as ImageRefusal};
 use zerocopy::{FromZeros, IntoBytes};
 
 /// What dom0 is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan<'a> {
-    /// The kernel's file.
+    /// The kernel's file: ELF, or packed as kernels are.
     pub kernel: &'a [u8],
     /// Its command line.
     pub command_line: &'a str,
@@ -43,10 +43,12 @@ pub struct Plan<'a> {
 }
 
 /// Why there is no dom0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BuildError {
     /// The kernel cannot be built.
-    Kernel(Refused),
+    Kernel(ImageRefusal),
+    /// It says that it cannot be dom0.
+    NotForDom0,
     /// It does not fit as it asks: `VIRT_BASE`, `INIT_P2M` and the rest contradict each other.
     Layout(start_of_day::Refused),
     /// It needs more memory: MiB needed at least, MiB given.
@@ -60,7 +62,13 @@ pub enum BuildError {
 impl core::fmt::Display for BuildError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Self::Kernel(refused) => write!(f, "dom0's kernel is refused: {refused}"),
+            Self::Kernel(refusal @ ImageRefusal::Memory { .. }) => {
+                write!(f, "dom0's kernel: {refusal}; lower dom0_mem")
+            }
+            Self::Kernel(refusal) => write!(f, "dom0's kernel is refused: {refusal}"),
+            Self::NotForDom0 => {
+                f.write_str("dom0's kernel does not name dom0 among what it supports (Xen note SUPPORTED_FEATURES)")
+            }
             Self::Layout(refused) => write!(f, "dom0's kernel does not fit where its notes say: {refused:?}"),
             Self::TooLittleMemory(needed, given) => {
                 write!(f, "dom0's kernel and ramdisk need {needed} MiB, dom0_mem gives {given} MiB")
@@ -94,7 +102,10 @@ const MAX_PIECES: usize = 128;
 /// # Errors
 /// Why it cannot be built, for the user to read. The machine has no use without it.
 pub fn build<M: Machine>(hv: &'static Hypervisor<M>, plan: &Plan<'_>) -> Result<Arc<Domain>, BuildError> {
-    let image = Image::parse(plan.kernel).map_err(BuildError::Kernel)?;
+    let (image, kernel) = Kernel::open(plan.kernel, room(hv, plan)).map_err(BuildError::Kernel)?;
+    if image.refuses_dom0 {
+        return Err(BuildError::NotForDom0);
+    }
     let pages = pages_for(hv, plan);
     let layout = lay_out(&image, plan, pages)?;
     let domain = domain::create(hv, &Config { max_vcpus: plan.vcpus, ..Config::CONTROL })?;
@@ -105,7 +116,8 @@ pub fn build<M: Machine>(hv: &'static Hypervisor<M>, plan: &Plan<'_>) -> Result<
     }
     let mut memory = DomainMemory { hv, domain: &domain, pieces: heapless::Vec::new() };
     memory.allocate(pages)?;
-    memory.load(&image, plan, &layout)?;
+    memory.load(&image, kernel, &layout)?;
+    memory.load_beside(&image, plan, &layout)?;
     memory.write_tables(&layout)?;
     memory.write_start_info(plan, &layout, pages)?;
     let root = memory.mfn(layout.pfn(layout.pt_base).ok_or(BuildError::OutOfMemory)?)?;
@@ -133,13 +145,20 @@ fn adopt<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, root: Mfn) -> Result<(
     }
 }
 
+/// Bytes that unpacking the kernel may take: what dom0 does not, or half of all.
+fn room<M: Machine>(hv: &Hypervisor<M>, plan: &Plan<'_>) -> usize {
+    let free = u64::from(hv.frames.free_frames()) * PAGE_BYTES as u64;
+    let room = plan.memory.map_or(free / 2, |asked| free.saturating_sub(asked));
+    usize::try_from(room).unwrap_or(usize::MAX)
+}
+
 fn pages_for<M: Machine>(hv: &Hypervisor<M>, plan: &Plan<'_>) -> u64 {
     let free = u64::from(hv.frames.free_frames());
     let asked = plan.memory.map(|bytes| bytes / PAGE_BYTES as u64);
     asked.unwrap_or_else(|| free - (free / SHARE_FOR_OTHERS).min(MOST_FOR_OTHERS))
 }
 
-fn lay_out(image: &Image<'_>, plan: &Plan<'_>, pages: u64) -> Result<Layout, BuildError> {
+fn lay_out(image: &Image, plan: &Plan<'_>, pages: u64) -> Result<Layout, BuildError> {
     let request = Request {
         virt_base: image.virt_base,
         kernel_end: image.end,
@@ -239,15 +258,26 @@ impl<M: Machine> DomainMemory<'_, M> {
         Ok(())
     }
 
-    /// The kernel, the ramdisk, the hypercall page and the p2m list.
-    fn load(&self, image: &Image<'_>, plan: &Plan<'_>, layout: &Layout) -> Result<(), BuildError> {
-        let place = |va: u64| ((va - layout.virt_base) / PAGE_BYTES as u64, va as usize % PAGE_BYTES);
-        for segment in &image.segments {
-            let (pfn, offset) = place(segment.start);
-            self.write(pfn, offset, segment.bytes)?;
+    /// The kernel, piece by piece as it is unpacked.
+    fn load(&self, image: &Image, mut kernel: Kernel<'_>, layout: &Layout) -> Result<(), BuildError> {
+        let (needed, mut at) = (image.file_end(), 0);
+        while at < needed {
+            let piece = kernel.next_piece().map_err(BuildError::Kernel)?;
+            let cut = ImageRefusal::Cut { what: "its segments", end: needed as u64 };
+            let piece = piece.ok_or(BuildError::Kernel(cut))?;
+            for (address, part) in image.parts(at, piece) {
+                let place = address - layout.virt_base;
+                self.write(place / PAGE_BYTES as u64, place as usize % PAGE_BYTES, part)?;
+            }
+            at += piece.len();
         }
+        Ok(())
+    }
+
+    /// The hypercall page, the ramdisk and the p2m list.
+    fn load_beside(&self, image: &Image, plan: &Plan<'_>, layout: &Layout) -> Result<(), BuildError> {
         if let Some(page) = image.hypercall_page {
-            self.write(place(page).0, 0, &stubs::page())?;
+            self.write((page - layout.virt_base) / PAGE_BYTES as u64, 0, &stubs::page())?;
         }
         if let Some(frames) = &layout.initrd {
             self.write(frames.start, 0, plan.ramdisk)?;
@@ -314,7 +344,7 @@ fn copy(to: &mut [u8], from: &[u8]) {
 }
 
 /// The registers at the entry point (`xen.h`, "start-of-day").
-fn set_first_context(vcpu: &Vcpu, image: &Image<'_>, layout: &Layout, root: Mfn) {
+fn set_first_context(vcpu: &Vcpu, image: &Image, layout: &Layout, root: Mfn) {
     let mut slot = vcpu.slot.lock();
     let Some(state) = slot.as_mut() else { return };
     let VcpuState { regs, in_kernel, kernel_root, kernel_ss, kernel_sp, .. } = &mut **state;

@@ -6,6 +6,10 @@ use heapless::Vec;
 /// Regions that a map can have.
 pub const MAX_REGIONS: usize = 128;
 const PAGE: u64 = 4096;
+/// Where memory for guests begins. Below, the firmware keeps its vectors, data, tables and programs between what is RAM,
+/// starting CPUs find their first instructions, and loaders may leave their information: to guests all of that is I/O
+/// memory, which dom0 may map and nobody has as a page of his own (Xen's `DOMID_IO`).
+pub const LOW_MEMORY_END: u64 = 1 << 20;
 
 /// What a region is, in the firmware's numbers (`E820_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,6 +112,12 @@ impl MemoryMap {
         self.regions.iter().filter(|r| r.kind == Kind::Ram).map(whole).filter(|r| r.start < r.end)
     }
 
+    /// RAM for the hypervisor and its guests: all but low memory.
+    pub fn ram_above_low_memory(&self) -> impl Iterator<Item = Range<u64>> + Clone + '_ {
+        let above = |range: Range<u64>| range.start.max(LOW_MEMORY_END)..range.end;
+        self.ram().map(above).filter(|range| range.start < range.end)
+    }
+
     /// The first address beyond all RAM.
     #[must_use]
     pub fn end_of_ram(&self) -> u64 {
@@ -129,17 +139,10 @@ pub struct BootAllocator {
 }
 
 impl BootAllocator {
-    /// All RAM of the map but the first MiB, which belongs to the firmware's ways.
+    /// All RAM of the map but low memory.
     #[must_use]
     pub fn new(map: &MemoryMap) -> Self {
-        let mut free = Vec::new();
-        for range in map.ram() {
-            let start = range.start.max(1 << 20);
-            if start < range.end {
-                let _ = free.push(start..range.end);
-            }
-        }
-        Self { free }
+        Self { free: map.ram_above_low_memory().collect() }
     }
 
     /// Takes a range out, whole pages, wherever it lies.
@@ -190,6 +193,21 @@ mod tests {
         let ram: std::vec::Vec<_> = map.ram().collect();
         assert_eq!(ram, [0x10_0000..0x20_0000, 0x30_0000..0x100_0000]);
         assert_eq!(map.end_of_ram(), 0x100_0000);
+    }
+
+    #[test]
+    fn low_memory_is_nobody_s_ram() {
+        let mut map = MemoryMap::default();
+        map.add(0..0x9_fc00, Kind::Ram);
+        map.add(0xf_0000..0x10_0000, Kind::Reserved);
+        assert_eq!(map.ram_above_low_memory().count(), 0);
+        map.add(0xf_8000..0x80_0000, Kind::Ram);
+        assert_eq!(map.ram_above_low_memory().collect::<std::vec::Vec<_>>(), [0x10_0000..0x80_0000]);
+        let mut boot = BootAllocator::new(&map);
+        assert_eq!(boot.free().collect::<std::vec::Vec<_>>(), [0x10_0000..0x80_0000]);
+        assert_eq!(boot.take(0x1000, 1, LOW_MEMORY_END), None);
+        // The map that dom0 is told stays the firmware's.
+        assert!(map.regions().any(|region| region.range == (0..0x9_fc00) && region.kind == Kind::Ram));
     }
 
     #[test]

@@ -3,7 +3,6 @@
 pub mod acpi;
 pub mod cmdline;
 pub mod dom0;
-pub mod elf;
 pub mod handoff;
 pub mod memory_map;
 

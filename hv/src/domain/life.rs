@@ -9,6 +9,9 @@ use oxen_abi::{
     virq::VIRQ_DOM_EXC,
 };
 
+/// Names of the `SHUTDOWN_*` reasons (`sched.h`).
+const REASONS: [&str; 6] = ["poweroff", "reboot", "suspend", "crash", "watchdog", "soft reset"];
+
 /// Pauses that a toolstack can ask for without taking one back.
 const MAX_CONTROLLER_PAUSES: u32 = 255;
 
@@ -116,7 +119,8 @@ pub fn shut_down<M: Machine>(hv: &'static Hypervisor<M>, domain: &Domain, reason
         said => said,
     };
     if domain.is_privileged {
-        console::print(hv, format_args!("The control domain has shut down (reason {reason})"));
+        let name = usize::try_from(reason).ok().and_then(|reason| REASONS.get(reason)).unwrap_or(&"unknown");
+        console::print(hv, format_args!("The control domain has shut down (reason {reason}: {name})"));
         match reason {
             SHUTDOWN_POWEROFF => hv.machine.power_off(),
             SHUTDOWN_CRASH => hv.machine.fail(),
@@ -161,7 +165,46 @@ pub fn resume<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) {
 /// Ends the caller's domain: it broke a promise that it cannot be told about. Where and why goes to the console.
 #[cold]
 pub fn crash<M: Machine>(caller: &Caller<'_, M>, reason: &str) {
-    let (domain, vcpu, regs) = (caller.domain.id, caller.vcpu.id, &*caller.regs);
-    console::print(caller.hv, format_args!("{domain}v{vcpu} crashed: {reason}\n{regs}"));
+    tell_end(caller, format_args!("crashed: {reason}"));
     shut_down(caller.hv, caller.domain, SHUTDOWN_CRASH);
+}
+
+/// Ends the caller's domain: it has no handler for an exception of its own.
+#[cold]
+pub fn crash_by_exception<M: Machine>(caller: &Caller<'_, M>, vector: u8, error_code: Option<u32>) {
+    let (error, cr2) = (error_code.unwrap_or(0), caller.state.info.cr2());
+    tell_end(
+        caller,
+        format_args!("crashed: exception {vector} without a handler, error code {error:#x}, cr2 {cr2:#018x}"),
+    );
+    shut_down(caller.hv, caller.domain, SHUTDOWN_CRASH);
+}
+
+/// The caller's domain ends by its own word. Where the control domain was when it gave up goes to the console: nobody
+/// else is left to look.
+pub fn shut_down_by_itself<M: Machine>(caller: &Caller<'_, M>, reason: u32) {
+    if caller.domain.is_privileged && reason == SHUTDOWN_CRASH {
+        tell_end(caller, format_args!("says that it has crashed"));
+    }
+    shut_down(caller.hv, caller.domain, reason);
+}
+
+/// The caller's domain has no vcpu any more that could run, which ends it as powering off does. In the control domain
+/// nobody can have meant that: its kernel has failed before it could tell anybody, and so has the machine.
+#[cold]
+pub fn end_without_vcpus<M: Machine>(caller: &Caller<'_, M>) {
+    if !caller.domain.is_privileged {
+        return shut_down(caller.hv, caller.domain, SHUTDOWN_POWEROFF);
+    }
+    tell_end(caller, format_args!("has gone off line as the last vcpu, without a shutdown"));
+    let hint = "Kernels end so that fail early; earlyprintk=xen on Linux's command line shows why";
+    console::print(caller.hv, format_args!("{hint}"));
+    shut_down(caller.hv, caller.domain, SHUTDOWN_CRASH);
+}
+
+/// Prints how a domain ends, and where its vcpu is.
+fn tell_end<M: Machine>(caller: &Caller<'_, M>, what: core::fmt::Arguments<'_>) {
+    let (domain, vcpu, regs) = (caller.domain.id, caller.vcpu.id, &*caller.regs);
+    console::print(caller.hv, format_args!("{domain}v{vcpu} {what}"));
+    console::print(caller.hv, format_args!("{regs}"));
 }

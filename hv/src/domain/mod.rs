@@ -35,7 +35,7 @@ use crate::{
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use counters::Counters;
-pub use life::{crash, resume, show_counters, shut_down};
+pub use life::{crash, crash_by_exception, end_without_vcpus, resume, show_counters, shut_down, shut_down_by_itself};
 use oxen_abi::{
     domid::DomId,
     errno::Errno,

@@ -1,6 +1,9 @@
 //! The words that a domain and the hypervisor share: `shared_info`, and each vcpu's `vcpu_info` wherever it is.
 
-use crate::{addr::Mfn, mem::Memory};
+use crate::{
+    addr::{Mfn, PAGE_BYTES},
+    mem::Memory,
+};
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// Bytes of a `vcpu_info`.
@@ -18,10 +21,16 @@ impl VcpuInfoPlace {
     /// Where in this structure stands the address of the first byte, `evtchn_upcall_pending`.
     pub const PENDING_OFFSET: usize = core::mem::offset_of!(Self, flags);
 
-    /// The 64 bytes at `offset` of a frame, if they fit and are aligned to a word.
+    /// Whether 64 bytes at `offset` of a frame fit there and are aligned to a word.
+    #[must_use]
+    pub const fn fits(offset: usize) -> bool {
+        offset.is_multiple_of(8) && offset <= PAGE_BYTES - VCPU_INFO_BYTES
+    }
+
+    /// The 64 bytes at `offset` of a frame, if they fit.
     #[must_use]
     pub fn new(memory: &impl Memory, mfn: Mfn, offset: usize) -> Option<Self> {
-        if !offset.is_multiple_of(8) {
+        if !Self::fits(offset) {
             return None;
         }
         let words = memory.words(mfn).get(offset / 8..)?.first_chunk()?;

@@ -45,7 +45,7 @@ pub fn sched_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Repl
         }
         SCHEDOP_SHUTDOWN => {
             let request = GuestPtr::<SchedShutdown>::one(argument)?.read(&caller.hv.machine, 0)?;
-            domain::shut_down(caller.hv, caller.domain, request.reason & REASON);
+            domain::shut_down_by_itself(caller, request.reason & REASON);
         }
         SCHEDOP_POLL => poll(caller, argument)?,
         SCHEDOP_REMOTE_SHUTDOWN => remote_shutdown(caller, argument)?,
@@ -78,7 +78,7 @@ pub fn sched_op_compat<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) 
             caller.state.info.set_upcall_mask(false);
             wait::block(caller);
         }
-        SCHEDOP_SHUTDOWN => domain::shut_down(caller.hv, caller.domain, argument as u32 & REASON),
+        SCHEDOP_SHUTDOWN => domain::shut_down_by_itself(caller, argument as u32 & REASON),
         _ => return Err(Errno::NoSys.into()),
     }
     Ok(0)

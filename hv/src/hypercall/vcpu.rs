@@ -18,7 +18,6 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use oxen_abi::{
     errno::Errno,
-    sched::SHUTDOWN_POWEROFF,
     vcpu::{
         VCPUOP_DOWN, VCPUOP_GET_RUNSTATE_INFO, VCPUOP_INITIALISE, VCPUOP_IS_UP, VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA,
         VCPUOP_REGISTER_VCPU_INFO, VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA, VCPUOP_SEND_NMI, VCPUOP_SET_PERIODIC_TIMER,
@@ -102,7 +101,7 @@ fn initialise<M: Machine>(caller: &Caller<'_, M>, vcpu: &Arc<Vcpu>, argument: u6
 fn take_down<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu) {
     sched::pause(caller.hv, vcpu, pause::DOWN);
     if caller.domain.each_vcpu().all(|v| v.pauses.load(Ordering::SeqCst) & pause::DOWN != 0) {
-        domain::shut_down(caller.hv, caller.domain, SHUTDOWN_POWEROFF);
+        domain::end_without_vcpus(caller);
     }
     wait::reschedule(caller);
 }
@@ -133,6 +132,10 @@ fn register_time<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Result<()
 fn register_vcpu_info<M: Machine>(caller: &mut Caller<'_, M>, vcpu: &Arc<Vcpu>, argument: u64) -> Result<(), Errno> {
     let hv = caller.hv;
     let request = GuestPtr::<VcpuRegisterVcpuInfo>::one(argument)?.read(&hv.machine, 0)?;
+    // Which error an argument with several faults gets is Xen's order of checks.
+    if !VcpuInfoPlace::fits(request.offset as usize) {
+        return Err(Errno::NxIo);
+    }
     let is_self = Arc::ptr_eq(vcpu, caller.vcpu);
     if !is_self && vcpu.pauses.load(Ordering::SeqCst) & pause::DOWN == 0 {
         return Err(Errno::Inval);

@@ -28,7 +28,7 @@ pub fn enter<M: Machine>(caller: &mut Caller<'_, M>, to: Callback, error_code: O
 #[inline(always)]
 pub fn enter_at_once<M: Machine>(caller: &mut Caller<'_, M>, to: Callback, error_code: Option<u32>) {
     if to.address == 0 {
-        return crash(caller, "an event or exception for which the guest registered no handler");
+        return crash(caller, "an event for which the guest registered no handler");
     }
     let was_kernel = caller.state.in_kernel;
     let top = if was_kernel { caller.regs.rsp } else { caller.state.kernel_sp } & !15;

@@ -13,7 +13,7 @@ pub mod ports;
 
 use crate::{
     caller::Caller,
-    domain::{counters::Counted, debug::STATUS_FIXED, flags, vcpu::Callback},
+    domain::{counters::Counted, crash_by_exception, debug::STATUS_FIXED, flags, vcpu::Callback},
     machine::Machine,
     sched::work,
 };
@@ -90,6 +90,9 @@ pub const fn has_error_code(vector: u8) -> bool {
 pub fn inject<M: Machine>(caller: &mut Caller<'_, M>, vector: u8, error_code: Option<u32>) {
     caller.domain.counters.count(Counted::Exception);
     let handler = caller.state.traps.handler(vector);
+    if handler.address == 0 {
+        return crash_by_exception(caller, vector, error_code);
+    }
     bounce::enter(caller, handler.callback(), error_code);
 }
 

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     addr::GuestAddr,
     caller::{Caller, Refusal},
-    domain::{counters::Counted, regs::operand_mask},
+    domain::{counters::Counted, crash_by_exception, regs::operand_mask},
     machine::Machine,
     mem::write_emulation::{self, Write},
 };
@@ -44,6 +44,9 @@ pub fn page_fault<M: Machine>(caller: &mut Caller<'_, M>, address: u64, error_co
     caller.state.info.set_cr2(address);
     let user = if caller.state.in_kernel { 0 } else { USER };
     let handler = caller.state.traps.handler(vector::PAGE_FAULT);
+    if handler.address == 0 {
+        return crash_by_exception(caller, vector::PAGE_FAULT, Some(error_code & !USER | user));
+    }
     bounce::enter_at_once(caller, handler.callback(), Some(error_code & !USER | user));
 }
 

@@ -7,7 +7,7 @@ use super::device::{clock, power, serial};
 use super::entry::{descriptors, enter_guests, syscall};
 use super::machine::Pc;
 use super::memory::space::{self, Division, Loaded, Space};
-use super::memory::{smap, tables};
+use super::memory::{heap, smap, tables};
 use super::percpu::{self, CpuBlock};
 use super::shootdown::Shootdown;
 use super::smp;
@@ -182,13 +182,12 @@ pub(crate) fn build_dom0(hv: &'static Hypervisor<Pc>, info: &BootInfo, options: 
         max_memory: options.dom0_max_memory,
         vcpus: options.dom0_vcpus.unwrap_or(hv.online_cpus().count() as u32),
     };
-    if let Err(error) = dom0::build(hv, &plan) {
+    if let Err(error) = heap::open_during(|| dom0::build(hv, &plan)) {
         give_up(format_args!("{error}"));
     }
     for module in &info.modules {
         space::take_back(&hv.frames, &module.range);
     }
-    space::take_low_memory(&info.memory_map, &hv.frames);
 }
 
 /// Goes to the first guest. There is no way back.

@@ -4,7 +4,7 @@ use alloc::{format, string::String};
 
 use oxen_abi::start_of_day::{Layout, Refused, Request, Table};
 
-use crate::toolstack::image::Image;
+use oxen_image::Image;
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
@@ -64,7 +64,7 @@ pub fn entries(layout: &Layout, table: &Table, mfn: &dyn Fn(u64) -> u64) -> [u64
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::{collections::BTreeMap, vec::Vec};
+    use alloc::collections::BTreeMap;
     use proptest::prelude::*;
 
     const BASE: u64 = 0xffff_ffff_8000_0000;
@@ -75,11 +75,9 @@ mod tests {
             start: BASE + start,
             end: BASE + start + size,
             entry: BASE + start,
-            hypercall_page: None,
             init_p2m,
             module_by_pfn,
-            guest_os: String::new(),
-            segments: Vec::new(),
+            ..Image::default()
         }
     }
 

@@ -21,10 +21,9 @@ use oxen_domu_lib::memory::{
 use oxen_domu_lib::{control, task};
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::image::Image;
-use super::kernel::Kernel;
 use layout::PAGE;
 use oxen_abi::start_of_day::Layout;
+use oxen_image::{Image, Kernel};
 
 /// Pages that are mapped or asked for at a time.
 const BATCH: usize = 512;
@@ -180,24 +179,17 @@ impl Builder<'_> {
 
     /// Puts each piece of the kernel's file where its segments want it, and zeros behind them.
     async fn load_image(&self, kernel: &mut Kernel<'_>) -> Result<(), String> {
-        let segments = &self.plan.image.segments;
-        let needed = segments.iter().map(|segment| segment.offset + segment.bytes).max().unwrap_or(0);
-        let mut at = 0;
+        let image = self.plan.image;
+        let (needed, mut at) = (image.file_end(), 0);
         while at < needed {
             let piece = kernel.next_piece().map_err(|why| format!("kernel: {why}"))?;
             let piece = piece.ok_or("the kernel's file is shorter than its headers say")?;
-            for segment in segments {
-                let start = segment.offset.max(at);
-                let end = (segment.offset + segment.bytes).min(at + piece.len());
-                if start < end {
-                    let place = segment.start - self.layout.virt_base + (start - segment.offset) as u64;
-                    let part = piece.get(start - at..end - at).unwrap_or_default();
-                    self.load(place, part, part.len()).await?;
-                }
+            for (address, part) in image.parts(at, piece) {
+                self.load(address - self.layout.virt_base, part, part.len()).await?;
             }
             at += piece.len();
         }
-        for segment in segments {
+        for segment in &image.segments {
             let zeros = usize::try_from(segment.memory).map_err(|_| "a segment is larger than memory")? - segment.bytes;
             let place = segment.start - self.layout.virt_base + segment.bytes as u64;
             self.load(place, &[], zeros).await?;

@@ -3,10 +3,22 @@
 use super::super::percpu::{self, HYPERVISOR};
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr;
+use core::sync::atomic::{AtomicBool, Ordering};
 use oxen_abi::errno::Errno;
 use oxen_hv::addr::{MachineAddr, Mfn, PAGE_BYTES};
 use oxen_hv::layout::DIRECT_MAP_START;
 use oxen_hv::mem::frame_alloc;
+
+/// Whether what was not reserved is given as well.
+static IS_OPEN: AtomicBool = AtomicBool::new(false);
+
+/// Gives memory to whoever asks for as long as `step` takes: for the boot CPU, before any guest runs.
+pub(crate) fn open_during<R>(step: impl FnOnce() -> R) -> R {
+    IS_OPEN.store(true, Ordering::Relaxed);
+    let result = step();
+    IS_OPEN.store(false, Ordering::Relaxed);
+    result
+}
 
 /// Sets frames aside for the next allocation on this CPU.
 pub(crate) fn reserve(bytes: usize) -> Result<(), Errno> {
@@ -29,7 +41,7 @@ fn release(frames: Option<(Mfn, usize)>) {
     }
 }
 
-/// The allocator behind `Box` and `Arc`. What was not reserved is refused.
+/// The allocator behind `Box` and `Arc`. What was not reserved is refused, but in [`open_during`].
 struct Frames;
 
 // SAFETY: what `alloc` returns is whole frames of the direct map that nobody else has, aligned to a page and of the size
@@ -40,7 +52,10 @@ unsafe impl GlobalAlloc for Frames {
         if layout.align() > PAGE_BYTES {
             return ptr::null_mut();
         }
-        let Some((first, reserved)) = percpu::with_hardware(|cpu| cpu.reserve.take()) else { return ptr::null_mut() };
+        let take = || percpu::with_hardware(|cpu| cpu.reserve.take());
+        let open =
+            || if IS_OPEN.load(Ordering::Relaxed) { reserve(layout.size()).ok().and_then(|()| take()) } else { None };
+        let Some((first, reserved)) = take().or_else(open) else { return ptr::null_mut() };
         if reserved < pages {
             release(Some((first, reserved)));
             return ptr::null_mut();

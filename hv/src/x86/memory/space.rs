@@ -7,19 +7,13 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 use oxen_hv::addr::Mfn;
 use oxen_hv::boot::BootMemory;
 use oxen_hv::boot::handoff::BootInfo;
-use oxen_hv::boot::memory_map::{BootAllocator, MemoryMap};
+use oxen_hv::boot::memory_map::{BootAllocator, LOW_MEMORY_END, MemoryMap};
 use oxen_hv::layout::{DIRECT_MAP_START, END_HV_SLOT, FIRST_HV_SLOT};
 use oxen_hv::mem::frame_table::FrameTable;
 
 const PAGE: u64 = 4096;
 /// What the boot tables map, and with it everything that a loader can have put somewhere.
 const EARLY_REACH: u64 = 4 << 30;
-/// Below this the loader may have left its information, until dom0 is built.
-const LOW_MEMORY: u64 = 1 << 20;
-/// The firmware's interrupt vectors and data.
-const FIRMWARE_DATA: core::ops::Range<u64> = 0..0x1000;
-/// Where a CPU that starts finds its first instructions.
-const START_PAGE: core::ops::Range<u64> = 0x8000..0x9000;
 
 /// Memory through the boot tables.
 pub(crate) struct Loaded;
@@ -105,40 +99,28 @@ impl Division {
         (Space { root_entries, machine_to_phys, machine_to_phys_address }, FrameTable::new(state, aux))
     }
 
-    /// Gives the frame table what is free, and tells it what is the hypervisor's.
+    /// Gives the frame table what is free, and tells it what is the hypervisor's. Low memory stays what all is that nobody
+    /// tells it of: I/O memory.
     pub(crate) fn hand_over(&self, map: &MemoryMap, frames: &FrameTable) {
         let each = |range: core::ops::Range<u64>, then: &dyn Fn(Mfn, u64)| {
             if let Some(first) = Mfn::new(range.start / PAGE) {
                 then(first, (range.end - range.start) / PAGE);
             }
         };
-        for range in map.ram() {
+        for range in map.ram_above_low_memory() {
             each(range, &|first, count| frames.keep(first, count));
         }
-        for range in self.boot.free().filter(|r| r.start >= LOW_MEMORY) {
+        for range in self.boot.free() {
             each(range, &|first, count| frames.donate(first, count));
         }
     }
 }
 
-/// Gives the allocator the whole pages of a range that was kept from it until now.
+/// Gives the allocator the whole pages of a range that was kept from it until now, but those of low memory.
 pub(crate) fn take_back(frames: &FrameTable, range: &core::ops::Range<u64>) {
-    let (start, end) = (range.start / PAGE, range.end.div_ceil(PAGE));
-    if let Some(first) = Mfn::new(start) {
-        frames.donate(first, end - start);
-    }
-}
-
-/// Gives the allocator what lies below 1 MiB and is RAM, but for what firmware and starting CPUs rely on. The loader's
-/// information ends with it.
-pub(crate) fn take_low_memory(map: &MemoryMap, frames: &FrameTable) {
-    for range in map.ram() {
-        for part in [FIRMWARE_DATA.end..START_PAGE.start, START_PAGE.end..LOW_MEMORY] {
-            let part = range.start.max(part.start)..range.end.min(part.end);
-            if part.start < part.end {
-                take_back(frames, &part);
-            }
-        }
+    let (start, end) = (range.start.max(LOW_MEMORY_END) / PAGE, range.end.div_ceil(PAGE));
+    if let (Some(first), Some(count)) = (Mfn::new(start), end.checked_sub(start)) {
+        frames.donate(first, count);
     }
 }
 

@@ -47,6 +47,7 @@ pub(crate) fn ask(probe: &mut Probe) {
         probe.refuses("unpin twice", extended(probe, abi::MMUEXT_UNPIN_TABLE, table.mfn().0, 0), Errno::Inval);
     }
     probe.works("the table's page is writable again", map(&table, table.mfn().address() | WRITABLE));
+    low_memory(probe, &data);
     operations(probe, &table, &data);
     lists(probe);
 }
@@ -77,6 +78,24 @@ fn mappings(probe: &mut Probe, table: &Page, data: &Page) {
     probe.refuses("a mapping of nobody's frame", got, wanted);
     probe.works("nothing is mapped", map(table, 0));
     probe.works("and mapped again", map(table, table.mfn().address() | WRITABLE));
+}
+
+/// The first MiB of a PC, RAM or not, is I/O memory: the control domain's to look at, and nobody else's.
+fn low_memory(probe: &mut Probe, page: &Page) {
+    // The firmware's vectors, the page that CPUs start at, plain RAM, what both share, the firmware itself.
+    for frame in [0, 8, 0x80, 0x9f, 0xf0, 0xff] {
+        for (flags, what) in [(READ_ONLY, "read-only"), (WRITABLE, "writable")] {
+            let got = map(page, frame << 12 | flags);
+            let what = alloc::format!("low frame {frame:#x} {what}");
+            probe.holds(&what, if probe.privileged { got == 0 } else { got < 0 }, got);
+        }
+    }
+    if probe.privileged {
+        // The jump that a PC's firmware has where a processor starts, 16 bytes before the end of the MiB.
+        let first = page.words64()[510].load(Ordering::SeqCst) & 0xff;
+        probe.is("the firmware can be read", first as i64, 0xea);
+    }
+    probe.works("the page has its own frame again", map(page, page.mfn().address() | WRITABLE));
 }
 
 /// Whether the table's page ends as a pinned L1 with one entry for the data page.

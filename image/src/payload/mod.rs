@@ -2,13 +2,15 @@
 
 mod stream;
 
-use alloc::{boxed::Box, format, string::String, vec, vec::Vec};
+use alloc::{boxed::Box, format, vec, vec::Vec};
 
-pub use stream::allocate;
-use stream::{Gzip, Lz4, Unpack, Xz, Zstd};
+use crate::Refusal;
+pub use stream::Unpack;
+pub(crate) use stream::allocate;
+use stream::{Gzip, Lz4, Xz, Zstd, packing};
 
 /// How much is unpacked at a time.
-pub const PIECE: usize = 1 << 20;
+pub(crate) const PIECE: usize = 1 << 20;
 /// What an LZ4 legacy frame begins with.
 const LZ4_MAGIC: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
 /// Packings that Linux knows and that are not unpacked here, by their first bytes.
@@ -29,8 +31,11 @@ pub enum Payload<'a> {
 }
 
 impl<'a> Payload<'a> {
-    /// Looks what `file` is: an ELF file, or a bzImage or a packed file with one. dom0 has `room` bytes for unpacking.
-    pub fn open(file: &'a [u8], room: usize) -> Result<Self, String> {
+    /// Looks what `file` is: an ELF file, or a bzImage or a packed file with one. There are `room` bytes for unpacking.
+    ///
+    /// # Errors
+    /// `Packing` where it is none of those, or damaged; `Memory`.
+    pub fn open(file: &'a [u8], room: usize) -> Result<Self, Refusal> {
         let payload = bzimage_payload(file)?.unwrap_or(file);
         let unpack: Box<dyn Unpack + 'a> = match payload {
             [0x7f, b'E', b'L', b'F', ..] => return Ok(Self::Plain(payload)),
@@ -44,7 +49,10 @@ impl<'a> Payload<'a> {
     }
 
     /// The next bytes; `None` behind the last.
-    pub fn next_piece(&mut self) -> Result<Option<&[u8]>, String> {
+    ///
+    /// # Errors
+    /// As [`Unpack::read`].
+    pub fn next_piece(&mut self) -> Result<Option<&[u8]>, Refusal> {
         match self {
             Self::Plain(rest) => {
                 let (piece, behind) = rest.split_at(rest.len().min(PIECE));
@@ -60,17 +68,20 @@ impl<'a> Payload<'a> {
 }
 
 /// Why a file is no kernel.
-fn unknown(payload: &[u8]) -> String {
-    match UNSUPPORTED.iter().find(|(magic, _)| payload.starts_with(magic)) {
+fn unknown(payload: &[u8]) -> Refusal {
+    packing(match UNSUPPORTED.iter().find(|(magic, _)| payload.starts_with(magic)) {
         Some((_, name)) => {
             format!("the kernel is packed with {name}, which is not supported; gzip, XZ, Zstandard and LZ4 are")
         }
         None => "the kernel is neither an ELF file nor a bzImage, nor packed with gzip, XZ, Zstandard or LZ4".into(),
-    }
+    })
 }
 
-/// Unpacks a ramdisk that is packed with gzip, for which dom0 has `room` bytes.
-pub fn gunzip(packed: &[u8], room: usize) -> Result<Vec<u8>, String> {
+/// Unpacks a ramdisk that is packed with gzip, for which there are `room` bytes.
+///
+/// # Errors
+/// `Packing` where it is damaged; `Memory`.
+pub fn gunzip(packed: &[u8], room: usize) -> Result<Vec<u8>, Refusal> {
     // gzip says at its end what it unpacks to.
     let size = packed.last_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
     let size = usize::try_from(size).unwrap_or(usize::MAX);
@@ -82,18 +93,18 @@ pub fn gunzip(packed: &[u8], room: usize) -> Result<Vec<u8>, String> {
             made => done += made,
         }
     }
-    if done == size && gzip.read(&mut [0])? == 0 { Ok(bytes) } else { Err("gzip: the sizes disagree".into()) }
+    if done == size && gzip.read(&mut [0])? == 0 { Ok(bytes) } else { Err(packing("gzip: the sizes disagree")) }
 }
 
 /// Where a Linux bzImage keeps its packed kernel (boot protocol 2.08 and later); `None` for other files.
-fn bzimage_payload(file: &[u8]) -> Result<Option<&[u8]>, String> {
+fn bzimage_payload(file: &[u8]) -> Result<Option<&[u8]>, Refusal> {
     if file.get(0x202..0x206) != Some(b"HdrS") {
         return Ok(None);
     }
     let word = |at: usize| file.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
     let version = file.get(0x206..0x208).map(|b| b.iter().rev().fold(0u32, |v, &b| v << 8 | u32::from(b)));
     if version.is_none_or(|v| v < 0x208) {
-        return Err("the bzImage's boot protocol is older than 2.08: it does not say where its kernel is".into());
+        return Err(packing("the bzImage's boot protocol is older than 2.08: it does not say where its kernel is"));
     }
     let setup_sectors = match file.get(0x1f1) {
         Some(0) | None => 4,
@@ -104,7 +115,7 @@ fn bzimage_payload(file: &[u8]) -> Result<Option<&[u8]>, String> {
         let start = offset.checked_add((setup_sectors + 1) * 512)?;
         file.get(start..start.checked_add(length)?)
     });
-    found.map(Some).ok_or_else(|| "the bzImage is truncated: its kernel lies beyond the end of the file".into())
+    found.map(Some).ok_or_else(|| packing("the bzImage is truncated: its kernel lies beyond the end of the file"))
 }
 
 #[cfg(test)]
@@ -142,7 +153,7 @@ mod tests {
         file
     }
 
-    fn decompress(file: &[u8], room: usize) -> Result<Vec<u8>, String> {
+    fn decompress(file: &[u8], room: usize) -> Result<Vec<u8>, Refusal> {
         let mut payload = Payload::open(file, room)?;
         let mut bytes = Vec::new();
         while let Some(piece) = payload.next_piece()? {
@@ -181,9 +192,9 @@ mod tests {
         for tool in [&["xz", "--lzma2=dict=32MiB", "-c"][..], &["zstd", "-q", "--long=25", "-c"], &["lz4", "-l", "-c"]]
         {
             let Some(packed) = pack(tool, &sample()) else { continue };
-            let refusal = decompress(&packed, 1 << 20).unwrap_err();
+            let refusal = decompress(&packed, 1 << 20).unwrap_err().to_string();
             let says = |text: &str| refusal.contains(text);
-            assert!(says("MiB at a time, 1 MiB are free; give dom0 more (dom0_mem="), "{tool:?}: {refusal}");
+            assert!(says("MiB at a time, 1 MiB are free"), "{tool:?}: {refusal}");
         }
     }
 
@@ -191,7 +202,7 @@ mod tests {
     fn a_ramdisk_is_unpacked_whole_or_not_at_all() {
         let Some(mut packed) = pack(&["gzip", "-c"], &sample()) else { return };
         assert!(gunzip(&packed, ROOM).as_ref() == Ok(&sample()));
-        assert!(gunzip(&packed, 100 << 10).unwrap_err().contains("dom0_mem="));
+        assert!(matches!(gunzip(&packed, 100 << 10), Err(Refusal::Memory { .. })));
         let length = packed.len();
         packed[length - 4] ^= 1;
         assert!(gunzip(&packed, ROOM).is_err());
@@ -200,14 +211,19 @@ mod tests {
 
     #[test]
     fn what_is_no_kernel_is_named() {
-        assert!(decompress(b"hello", ROOM).unwrap_err().contains("neither an ELF"));
-        assert!(decompress(&as_bzimage(b"x")[..1024], ROOM).unwrap_err().contains("truncated"));
+        assert!(decompress(b"hello", ROOM).unwrap_err().to_string().contains("neither an ELF"));
+        assert!(decompress(&as_bzimage(b"x")[..1024], ROOM).unwrap_err().to_string().contains("truncated"));
         for (packed, name) in [(&b"BZh91AY"[..], "bzip2"), (&[0x5d, 0, 0, 0x80], "LZMA"), (b"\x89LZO\0", "LZO")] {
-            assert!(decompress(&as_bzimage(packed), ROOM).unwrap_err().contains(&format!("packed with {name},")));
+            assert!(
+                decompress(&as_bzimage(packed), ROOM)
+                    .unwrap_err()
+                    .to_string()
+                    .contains(&format!("packed with {name},"))
+            );
         }
         let mut old = as_bzimage(b"x");
         old[0x206] = 7;
-        assert!(decompress(&old, ROOM).unwrap_err().contains("older than 2.08"));
+        assert!(decompress(&old, ROOM).unwrap_err().to_string().contains("older than 2.08"));
     }
 
     proptest! {

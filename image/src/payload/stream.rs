@@ -1,11 +1,13 @@
-//! What unpacks piece by piece, so that a whole kernel never has to stand in dom0's memory.
+//! What unpacks piece by piece, so that a whole kernel never has to stand in memory.
 
-use alloc::{boxed::Box, format, string::String, vec, vec::Vec};
+use alloc::{boxed::Box, vec, vec::Vec};
 use core::ops::Range;
 
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder, errors::FrameDecoderError};
 use ruzstd::io::Read;
 use xz4rust::{XzDecoder, XzNextBlockResult};
+
+use crate::Refusal;
 
 /// What gzip looks back upon.
 const GZIP_WINDOW: usize = 32 << 10;
@@ -17,28 +19,28 @@ const ZSTD_SLACK: usize = 512 << 10;
 /// Unpacks into `piece` and says how many bytes it made; 0 at the end.
 pub trait Unpack {
     /// The next bytes.
-    fn read(&mut self, piece: &mut [u8]) -> Result<usize, String>;
+    ///
+    /// # Errors
+    /// `Packing` where the stream is damaged or ends too early.
+    fn read(&mut self, piece: &mut [u8]) -> Result<usize, Refusal>;
 }
 
-/// Memory of this size, if dom0 has it: `room` bytes may be used.
-pub fn allocate(size: usize, room: usize) -> Result<Vec<u8>, String> {
+/// Memory of this size, filled with zeros: `room` bytes may be used.
+///
+/// # Errors
+/// `Memory` where there is too little.
+pub(crate) fn allocate(size: usize, room: usize) -> Result<Vec<u8>, Refusal> {
     let mut bytes = Vec::new();
     if size > room || bytes.try_reserve_exact(size).is_err() {
-        return Err(lacking(size, room));
+        return Err(Refusal::Memory { needed: size, free: room });
     }
     bytes.resize(size, 0);
     Ok(bytes)
 }
 
-/// That dom0 has too little memory, and what helps.
-pub(super) fn lacking(size: usize, room: usize) -> String {
-    let mib = |bytes: usize| bytes.div_ceil(1 << 20);
-    format!(
-        "dom0 has too little memory to unpack it: it takes {} MiB at a time, {} MiB are free; \
-         give dom0 more (dom0_mem= on the hypervisor's command line)",
-        mib(size),
-        room >> 20
-    )
+/// That the file is not packed as it should be.
+pub(super) fn packing(why: impl Into<alloc::string::String>) -> Refusal {
+    Refusal::Packing(why.into())
 }
 
 /// A gzip stream behind its header.
@@ -52,14 +54,14 @@ pub(super) struct Gzip<'a> {
 }
 
 impl<'a> Gzip<'a> {
-    pub(super) fn new(packed: &'a [u8]) -> Result<Self, String> {
-        let body = gzip_body(packed).ok_or("the gzip header is malformed")?;
+    pub(super) fn new(packed: &'a [u8]) -> Result<Self, Refusal> {
+        let body = gzip_body(packed).ok_or_else(|| packing("the gzip header is malformed"))?;
         Ok(Self { body, decoder: Box::default(), window: vec![0; GZIP_WINDOW], ready: 0..0, is_done: false })
     }
 }
 
 impl Unpack for Gzip<'_> {
-    fn read(&mut self, piece: &mut [u8]) -> Result<usize, String> {
+    fn read(&mut self, piece: &mut [u8]) -> Result<usize, Refusal> {
         use miniz_oxide::inflate::{TINFLStatus, core};
         while self.ready.is_empty() && !self.is_done {
             let at = self.ready.end % GZIP_WINDOW;
@@ -70,8 +72,8 @@ impl Unpack for Gzip<'_> {
             match status {
                 TINFLStatus::Done => self.is_done = true,
                 TINFLStatus::HasMoreOutput => {}
-                TINFLStatus::NeedsMoreInput => return Err("gzip: the stream ends too early".into()),
-                _ => return Err("gzip: the stream is damaged".into()),
+                TINFLStatus::NeedsMoreInput => return Err(packing("gzip: the stream ends too early")),
+                _ => return Err(packing("gzip: the stream is damaged")),
             }
         }
         Ok(take(&self.window, &mut self.ready, piece))
@@ -117,15 +119,15 @@ pub(super) struct Xz<'a> {
 }
 
 impl<'a> Xz<'a> {
-    pub(super) fn new(packed: &'a [u8], room: usize) -> Result<Self, String> {
-        let dictionary = xz_dictionary(packed).ok_or("the XZ header is malformed")?;
+    pub(super) fn new(packed: &'a [u8], room: usize) -> Result<Self, Refusal> {
+        let dictionary = xz_dictionary(packed).ok_or_else(|| packing("the XZ header is malformed"))?;
         let memory = allocate(dictionary, room)?;
         Ok(Self { packed, decoder: XzDecoder::in_heap_with_alloc_dict(memory, dictionary), is_done: false })
     }
 }
 
 impl Unpack for Xz<'_> {
-    fn read(&mut self, piece: &mut [u8]) -> Result<usize, String> {
+    fn read(&mut self, piece: &mut [u8]) -> Result<usize, Refusal> {
         while !self.is_done {
             let (taken, made) = match self.decoder.decode(self.packed, piece) {
                 Ok(XzNextBlockResult::NeedMoreData(taken, made)) => (taken, made),
@@ -133,14 +135,14 @@ impl Unpack for Xz<'_> {
                     self.is_done = true;
                     (taken, made)
                 }
-                Err(error) => return Err(format!("XZ: {error:?}")),
+                Err(_) => return Err(packing("XZ: the stream is damaged")),
             };
             self.packed = self.packed.get(taken..).unwrap_or_default();
             if made != 0 {
                 return Ok(made);
             }
             if taken == 0 && !self.is_done {
-                return Err("XZ: the stream ends too early".into());
+                return Err(packing("XZ: the stream ends too early"));
             }
         }
         Ok(0)
@@ -174,24 +176,24 @@ fn xz_dictionary(packed: &[u8]) -> Option<usize> {
 pub(super) struct Zstd<'a>(StreamingDecoder<&'a [u8], FrameDecoder>);
 
 impl<'a> Zstd<'a> {
-    pub(super) fn new(packed: &'a [u8], room: usize) -> Result<Self, String> {
+    pub(super) fn new(packed: &'a [u8], room: usize) -> Result<Self, Refusal> {
         // The decoder takes its window, rounded up to a power of two, at once.
         let free = room.saturating_sub(ZSTD_SLACK);
         let largest = if free == 0 { 0 } else { 1 << free.ilog2() };
         let decoder = StreamingDecoder::new_with_max_window_size(packed, largest as u64);
         let decoder = decoder.map_err(|error| match error {
             FrameDecoderError::WindowSizeTooBig { requested, .. } => {
-                lacking(usize::try_from(requested).unwrap_or(usize::MAX), room)
+                Refusal::Memory { needed: usize::try_from(requested).unwrap_or(usize::MAX), free: room }
             }
-            error => format!("Zstandard: {error}"),
+            _ => packing("Zstandard: the stream is damaged"),
         })?;
         Ok(Self(decoder))
     }
 }
 
 impl Unpack for Zstd<'_> {
-    fn read(&mut self, piece: &mut [u8]) -> Result<usize, String> {
-        self.0.read(piece).map_err(|error| format!("Zstandard: {error}"))
+    fn read(&mut self, piece: &mut [u8]) -> Result<usize, Refusal> {
+        self.0.read(piece).map_err(|_| packing("Zstandard: the stream is damaged"))
     }
 }
 
@@ -203,19 +205,19 @@ pub(super) struct Lz4<'a> {
 }
 
 impl<'a> Lz4<'a> {
-    pub(super) fn new(packed: &'a [u8], room: usize) -> Result<Self, String> {
+    pub(super) fn new(packed: &'a [u8], room: usize) -> Result<Self, Refusal> {
         let blocks = packed.get(super::LZ4_MAGIC.len()..).unwrap_or_default();
         Ok(Self { packed: blocks, block: allocate(LZ4_BLOCK, room)?, ready: 0..0 })
     }
 }
 
 impl Unpack for Lz4<'_> {
-    fn read(&mut self, piece: &mut [u8]) -> Result<usize, String> {
+    fn read(&mut self, piece: &mut [u8]) -> Result<usize, Refusal> {
         while self.ready.is_empty() {
             if self.packed.is_empty() {
                 return Ok(0);
             }
-            let cut = || String::from("LZ4: the stream ends too early");
+            let cut = || packing("LZ4: the stream ends too early");
             let (length, rest) = self.packed.split_first_chunk().ok_or_else(cut)?;
             self.packed = rest;
             // Streams can follow one another, each with its magic number.
@@ -230,7 +232,7 @@ impl Unpack for Lz4<'_> {
             let block = rest.get(..length).ok_or_else(cut)?;
             self.packed = rest.get(length..).unwrap_or_default();
             let made = lz4_flex::block::decompress_into(block, &mut self.block);
-            self.ready = 0..made.map_err(|error| format!("LZ4: {error}"))?;
+            self.ready = 0..made.map_err(|_| packing("LZ4: the stream is damaged"))?;
         }
         Ok(take(&self.block, &mut self.ready, piece))
     }
