@@ -46,6 +46,8 @@ const CONNECTION: usize = cost::grown::<u8>(HEADER_SIZE + PAYLOAD_MAX)
 pub(super) struct Connection {
     outgoing: RefCell<VecDeque<Outgoing>>,
     replies: Cell<usize>,
+    /// It has been said that there was no room for events.
+    named: Cell<bool>,
     purse: Rc<Purse>,
     _charge: Charge,
     /// Something waits, or the connection is to end.
@@ -65,6 +67,7 @@ impl Connection {
             purse,
             outgoing: RefCell::default(),
             replies: Cell::new(0),
+            named: Cell::new(false),
             wake: Notify::new(),
             closing: Cell::new(false),
         })
@@ -192,8 +195,8 @@ impl Link {
         if !self.connection.is_empty() || !self.store.with(|store| store.is_behind(self.domain)) {
             return;
         }
-        if self.connection.purse.log(time::now(), 80).is_ok() {
-            println!("xenstore: domain {} did not read its events: some were put together", self.domain);
+        if !self.connection.named.replace(true) && self.connection.purse.log(time::now(), 80).is_ok() {
+            println!("xenstore: domain {} has no room for its events: some were put together", self.domain);
         }
         self.store.with(|store| store.catch_up(self.domain));
     }
