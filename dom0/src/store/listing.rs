@@ -33,7 +33,7 @@ pub fn list(tree: &Tree, top: &Path, style: Style, mut show: impl FnMut(&str)) -
         if style.full {
             out.push_str(&format!("{path} = \"{value}\""));
         } else {
-            let name = path.as_str().rsplit('/').next().unwrap_or_default();
+            let name = path.name();
             out.push_str(&format!("{:depth$}{name} = \"{value}\"", ""));
         }
         if style.permissions {
