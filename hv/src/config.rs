@@ -12,7 +12,9 @@ pub const MAX_PORTS: usize = 4096;
 pub const MAX_PIRQS: usize = 256;
 /// Frames of a domain's grant table at most.
 pub const MAX_GRANT_FRAMES: usize = 64;
-/// Mappings of foreign grants that a domain may hold.
-pub const MAX_MAPTRACK: usize = 16384;
+/// Frames' worth of mappings of foreign grants that a domain may hold, as many as Xen's default.
+pub const MAX_MAPTRACK_FRAMES: usize = 1024;
+/// Mappings that the interface counts as a frame's worth: Xen keeps 16 bytes of each.
+pub const MAPPINGS_PER_FRAME: usize = 256;
 /// Units of work (table entries, batch entries) between two looks for something more urgent.
 pub const PREEMPT_INTERVAL: u32 = 512;

@@ -84,6 +84,8 @@ fn what_is_wrong_with_a_new_domain_is_refused_and_leaves_nothing() {
         DomctlCreatedomain { flags: abi::XEN_DOMCTL_CDF_HVM, ..wanted(1) },
         DomctlCreatedomain { grant_opts: 3, ..wanted(1) },
         DomctlCreatedomain { max_grant_frames: 0, ..wanted(1) },
+        DomctlCreatedomain { max_grant_frames: 65, ..wanted(1) },
+        DomctlCreatedomain { max_maptrack_frames: 1025, ..wanted(1) },
         DomctlCreatedomain { cpupool_id: 1, ..wanted(1) },
     ] {
         assert_eq!(ask(&mut control, abi::XEN_DOMCTL_CREATEDOMAIN, DomId(0), &bad), Err(Errno::Inval));

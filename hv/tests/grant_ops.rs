@@ -77,7 +77,7 @@ impl Side {
     fn new(hv: &'static oxen_hv::Hypervisor<support::Fake>, id: u16) -> Self {
         let mut guest = Guest::new(hv, id, false, 40);
         let home = guest.build_home(DATA);
-        *guest.domain.grants.lock() = grant::Grants::new(4, HANDLES);
+        *guest.domain.grants.lock() = grant::Grants::new(4, 1);
         grant::grow(hv, &guest.domain, 1).unwrap();
         let loose = (0..3).map(|_| guest.frame()).collect();
         let (words, spares) = ([0; REFS], [None; SPARES]);
@@ -209,9 +209,6 @@ impl World {
             return Err(abi::GNTST_BAD_GNTREF);
         }
         let granter = Self::by_id(op.dom).ok_or(abi::GNTST_BAD_DOMAIN)?;
-        if self.sides[me].mappings.len() >= HANDLES as usize {
-            return Err(abi::GNTST_NO_SPACE);
-        }
         let writes = op.flags & abi::GNTMAP_READONLY == 0;
         let claim = self.expect_claim(granter, me, op.r#ref, writes, true)?;
         if op.flags & abi::GNTMAP_HOST_MAP != 0 {
@@ -225,6 +222,9 @@ impl World {
     }
 
     fn map(&mut self, me: usize, dice: &mut Dice) {
+        if self.sides[me].mappings.len() >= HANDLES as usize {
+            return self.unmap(me, dice);
+        }
         let slot = dice.roll(SPARES as u32) as usize;
         let side = &self.sides[me];
         let other_table = self.sides[(me + 1) % GUESTS].home.tables[3];
@@ -644,6 +644,33 @@ fn a_batch_that_is_interrupted_goes_on_where_it_was() {
     world.sides[1].words = core::array::from_fn(|r| world.sides[1].word(r).load(SeqCst));
     world.check();
     world.count();
+}
+
+#[test]
+fn a_domain_of_one_frame_of_mappings_has_256() {
+    let mut world = World::new();
+    let frame = world.sides[1].home.data[0];
+    let offer = u64::from(abi::GTF_PERMIT_ACCESS) | 1 << 16 | frame.raw() << 32;
+    world.sides[1].word(8).store(offer, SeqCst);
+    let mut op = GnttabMapGrantRef {
+        host_addr: 0,
+        flags: abi::GNTMAP_DEVICE_MAP | abi::GNTMAP_READONLY,
+        r#ref: 8,
+        dom: DomId(2),
+        status: 99,
+        handle: u32::MAX,
+        dev_bus_addr: 0,
+    };
+    for n in 0..256 {
+        assert_eq!((world.sides[0].ask(abi::GNTTABOP_MAP_GRANT_REF, &mut op), op.status, op.handle), (Ok(0), OKAY, n));
+    }
+    assert_eq!((world.sides[0].ask(abi::GNTTABOP_MAP_GRANT_REF, &mut op), op.status), (Ok(0), abi::GNTST_NO_SPACE));
+    // The end of the domain gives all of them back, a bounded number at a time.
+    let domain = world.sides[0].guest.domain.clone();
+    domain.is_dying.store(true, SeqCst);
+    let hv = world.sides[0].guest.hv;
+    while grant::release_all(hv, &domain) == Progress::Stopped {}
+    assert_eq!((domain.grants.lock().mappings(), world.sides[1].guest.domain.grants.lock().each_pin().count()), (0, 0));
 }
 
 #[test]

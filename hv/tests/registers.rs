@@ -3,8 +3,21 @@
 
 mod support;
 
-use oxen_hv::domain::{control_registers::CR4_OSXSAVE, cpuid};
-use oxen_hv::trap::{msr, ports};
+use oxen_abi::{
+    domctl::{XEN_DOMCTL_CREATEDOMAIN, XEN_X86_MSR_RELAXED},
+    domid::DomId,
+};
+use oxen_hv::{
+    domain::{
+        control_registers::CR4_OSXSAVE,
+        cpuid::{self, Vendor, leaves_x87_pointers},
+        traps::TrapHandler,
+    },
+    hypercall::stubs,
+    mem::Memory,
+    trap::{msr, ports},
+};
+use std::sync::atomic::Ordering::SeqCst;
 use support::guest::Guest;
 
 const MCG_CAP: u32 = 0x179;
@@ -36,8 +49,121 @@ fn two_banks_in_which_nothing_ever_happened() {
         assert!(!msr::write(&mut caller, bank + 1, 1), "an error cannot be made up");
         assert_eq!(msr::read(&caller, bank), Some(u64::MAX));
     }
-    assert_eq!(msr::read(&caller, FIRST_BANK + 8), None);
-    assert!(!msr::write(&mut caller, FIRST_BANK + 8, 0));
+    assert_eq!(msr::read(&caller, FIRST_BANK + 8), Some(0), "there is no third");
+    assert!(msr::write(&mut caller, FIRST_BANK + 8, 0));
+    assert_eq!(msr::read(&caller, FIRST_BANK + 0x80), None);
+    assert!(!msr::write(&mut caller, FIRST_BANK + 0x80, 0));
+}
+
+#[test]
+fn what_looks_present_reads_as_zero_and_drops_what_is_written() {
+    let mut guest = guest();
+    vendor(&guest, *b"Auth");
+    let mut caller = guest.caller();
+    for (msr, is_dropped) in [(0, false), (1, false), (0xce, false), (0x140, true), (0x280, true), (0x345, false)] {
+        assert_eq!(msr::read(&caller, msr), Some(0), "{msr:#x}");
+        assert_eq!(msr::write(&mut caller, msr, 0), is_dropped, "{msr:#x}");
+    }
+    for msr in [0xc001_001f, 0xc001_0041, 0xc001_0061, 0xc001_006b, 0xc001_0200, 0xc001_020b] {
+        assert_eq!(msr::read(&caller, msr), Some(0), "{msr:#x}");
+        assert!(msr::write(&mut caller, msr, 0), "{msr:#x}");
+    }
+    for (msr, is_dropped) in [(0xe7, true), (0xe8, true), (0x199, false), (0xc1, false), (0xc001_001a, false)] {
+        assert_eq!(msr::read(&caller, msr), None, "{msr:#x}");
+        assert_eq!(msr::write(&mut caller, msr, 0), is_dropped, "{msr:#x}");
+    }
+    assert_eq!(msr::read(&caller, 0x277), Some(msr::PAT_VALUE));
+    assert!(!msr::write(&mut caller, 0x277, msr::PAT_VALUE), "not even as it is");
+    vendor(&guest, *b"Genu");
+    let mut caller = guest.caller();
+    for msr in [0xc1, 0xc8, 0x186, 0x189, 0x199, 0x309, 0x38f] {
+        assert_eq!(msr::read(&caller, msr), Some(0), "{msr:#x}");
+        assert!(msr::write(&mut caller, msr, 7), "{msr:#x}");
+    }
+    for msr in [0x19a, 0x1b0] {
+        assert_eq!((msr::read(&caller, msr), msr::write(&mut caller, msr, 7)), (None, true), "{msr:#x}");
+    }
+    assert_eq!(msr::read(&caller, MCG_CAP), Some(0x100_0c02));
+    assert_eq!(msr::read(&caller, 0xc001_0041), None);
+}
+
+#[test]
+fn a_kernel_without_a_handler_for_the_fault_reads_zero_where_the_cpu_has_a_register() {
+    let mut guest = guest();
+    const SOME: u32 = 0x601;
+    guest.hv.machine.peripherals.lock().unwrap().msrs.insert(SOME, 0x1234);
+    assert_eq!(msr::read(&guest.caller(), SOME), Some(0));
+    assert_eq!(msr::read(&guest.caller(), SOME + 1), None, "the CPU has none");
+    assert!(!msr::write(&mut guest.caller(), SOME, 0));
+    let handler = TrapHandler { address: 0x1000, cs: 0xe033, flags: 0 };
+    guest.state.traps.set(13, handler);
+    assert_eq!(msr::read(&guest.caller(), SOME), None);
+}
+
+#[test]
+fn a_domain_that_is_to_see_zeros_does_for_all_that_the_cpu_has() {
+    let mut control = Guest::new(support::boot(64), 0, true, 16);
+    control.build_home(8);
+    let mut config = support::control::wanted(1);
+    config.arch.misc_flags = XEN_X86_MSR_RELAXED;
+    let id = support::control::ask(&mut control, XEN_DOMCTL_CREATEDOMAIN, DomId(0), &config).unwrap().domain;
+    assert!(control.hv.domains.get(id).unwrap().is_msr_relaxed);
+    assert!(!support::control::make(&mut control).is_msr_relaxed);
+}
+
+#[test]
+fn the_hypervisors_register_fills_a_page_of_the_guests_own_with_the_stubs() {
+    const STUBS: u32 = 0x4000_0000;
+    let mut guest = guest();
+    let home = guest.build_home(1);
+    let (hv, frame) = (guest.hv, home.data[0]);
+    let mut caller = guest.caller();
+    assert_eq!(msr::read(&caller, STUBS), Some(0));
+    assert!(msr::write(&mut caller, STUBS, frame.raw() << 12));
+    let seen: Vec<u8> = hv.machine.bytes(frame).iter().map(|byte| byte.load(SeqCst)).collect();
+    assert_eq!(seen, stubs::page());
+    assert!(!msr::write(&mut caller, STUBS, frame.raw() << 12 | 1), "there is one page");
+    assert!(!msr::write(&mut caller, STUBS, home.tables[3].raw() << 12), "a table");
+    assert!(!msr::write(&mut caller, STUBS, 0), "not the guest's");
+    assert!(!msr::write(&mut caller, STUBS, u64::MAX << 12), "no frame");
+}
+
+#[test]
+fn extended_leaves_are_the_vendors() {
+    let mut guest = guest();
+    let set = |leaf, answer| guest.hv.machine.peripherals.lock().unwrap().cpuid.insert(leaf, answer);
+    set(1, [0x50_6e3, 0, 0, u32::MAX]);
+    set(7, [0, u32::MAX, u32::MAX, u32::MAX]);
+    set(0x8000_0000, [0x8000_00ff, 1, 2, 3]);
+    set(0x8000_0001, [7, 7, u32::MAX, u32::MAX]);
+    set(0x8000_0005, [1, 2, 3, 4]);
+    set(0x8000_0006, [1, 2, 3, 4]);
+    set(0x8000_0008, [0x3934, u32::MAX, 0, 0]);
+    set(0x8000_0021, [u32::MAX; 4]);
+    vendor(&guest, *b"Auth");
+    let ask = |guest: &mut Guest, leaf| cpuid::leaf(&guest.caller(), leaf, 0);
+    assert_eq!(ask(&mut guest, 1)[3], 0x0fc9_c3f5, "no SYSENTER, no memory types");
+    assert_eq!(ask(&mut guest, 7), [0, 0x218c_0329, 0x0040_0700, 0]);
+    assert_eq!(ask(&mut guest, 0x8000_0000), [0x8000_0021, 1, 2, 3]);
+    assert_eq!(ask(&mut guest, 0x8000_0001), [7, 7, 0x0021_09e1, 0xe9d1_cbf5]);
+    assert_eq!(ask(&mut guest, 0x8000_0005), [1, 2, 3, 4]);
+    assert_eq!(ask(&mut guest, 0x8000_0008), [0x3034, 0, 0, 0], "48 bits of virtual address at most");
+    assert_eq!(ask(&mut guest, 0x8000_0021), [0x45, 0, 0, 0]);
+    vendor(&guest, *b"Genu");
+    assert_eq!(ask(&mut guest, 1)[3], 0x0fc9_cbf5);
+    assert_eq!(ask(&mut guest, 0x8000_0000), [0x8000_0008, 0, 0, 0]);
+    assert_eq!(ask(&mut guest, 0x8000_0001), [0, 0, 0x0021_09e1, 0xe850_0800]);
+    assert_eq!(ask(&mut guest, 0x8000_0005), [0; 4]);
+    assert_eq!(ask(&mut guest, 0x8000_0006), [0, 0, 3, 0]);
+    assert_eq!(ask(&mut guest, 0x8000_0021), [0; 4]);
+    assert_eq!(cpuid::leaf(&guest.caller(), 0x4000_0005, 1), [0; 4]);
+}
+
+#[test]
+fn the_x87_pointers_stay_behind_on_amds_cpus_that_do_not_say_otherwise() {
+    let by_name = |name: [u8; 4]| Vendor::by_name(u32::from_le_bytes(name));
+    assert!(leaves_x87_pointers(by_name(*b"Auth"), 0) && leaves_x87_pointers(by_name(*b"Hygo"), !4));
+    assert!(!leaves_x87_pointers(by_name(*b"Auth"), 4) && !leaves_x87_pointers(by_name(*b"Genu"), 0));
 }
 
 #[test]

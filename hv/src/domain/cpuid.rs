@@ -6,6 +6,8 @@ use crate::{caller::Caller, machine::Machine};
 /// The first of the hypervisor's leaves (`arch-x86/cpuid.h`), and the last.
 const XEN_LEAVES: u32 = 0x4000_0000;
 const XEN_LAST_LEAF: u32 = 0x4000_0005;
+/// The first of the extended leaves.
+const FIRST_EXTENDED_LEAF: u32 = 0x8000_0000;
 /// All leaves that belong to hypervisors.
 const HYPERVISOR_LEAVES: core::ops::RangeInclusive<u32> = 0x4000_0000..=0x4fff_ffff;
 /// "XenVMMXenVMM" in EBX, ECX, EDX.
@@ -16,6 +18,9 @@ const XEN_VERSION: u32 = 4 << 16 | 17;
 const PRESERVES_AD: u32 = 1;
 /// The largest basic leaf shown: extended state.
 const LAST_BASIC_LEAF: u32 = 0xd;
+/// The largest extended leaf shown, of AMD's CPUs and of others.
+const LAST_AMD_LEAF: u32 = 0x8000_0021;
+const LAST_EXTENDED_LEAF: u32 = 0x8000_0008;
 
 /// Leaf 1 ECX that may be shown: SSE3, PCLMULQDQ, SSSE3, FMA, CMPXCHG16B, SSE4, MOVBE, POPCNT, AES, XSAVE, AVX, F16C,
 /// RDRAND.
@@ -34,16 +39,73 @@ const LEAF1_ECX: u32 = 1
     | 1 << 30;
 const LEAF1_ECX_OSXSAVE: u32 = 1 << 27;
 const LEAF1_ECX_HYPERVISOR: u32 = 1 << 31;
-/// Leaf 1 EDX that may be shown: no VME, PSE, MTRR, PGE, PSE36.
-const LEAF1_EDX: u32 = 0x0789_cbf5;
+/// Leaf 1 EDX that may be shown: no VME, PSE, PGE, PSE36. MTRR is the control domain's to see, SYSENTER Intel's to have:
+/// AMD's CPUs do not take it in long mode.
+const LEAF1_EDX: u32 = 0x0fc9_c3f5;
+const LEAF1_EDX_SYSENTER: u32 = 1 << 11;
+const LEAF1_EDX_MTRR: u32 = 1 << 12;
+/// The bits of leaf 1 EDX that AMD's CPUs show in leaf 0x80000001 EDX again.
+const COMMON_EDX: u32 = 0x0183_f3ff;
 /// Leaf 7 EBX that may be shown: FSGSBASE, BMI1, AVX2, BMI2, ERMS, RDSEED, ADX, CLFLUSHOPT, CLWB, SHA.
 const LEAF7_EBX: u32 = 1 | 1 << 3 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 18 | 1 << 19 | 1 << 23 | 1 << 24 | 1 << 29;
-/// Leaf 0x80000001 ECX: LAHF, ABM, SSE4A, misaligned SSE, prefetch.
-const EXTENDED1_ECX: u32 = 1 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8;
-/// Leaf 0x80000001 EDX: SYSCALL, NX, MMX extensions, RDTSCP, long mode, and AMD's copies of leaf 1.
-const EXTENDED1_EDX: u32 = 1 << 11 | 1 << 20 | 1 << 22 | 1 << 27 | 1 << 29 | 0x0183_c1f5;
+/// Leaf 7 ECX that may be shown: GFNI, VAES, VPCLMULQDQ, RDPID.
+const LEAF7_ECX: u32 = 1 << 8 | 1 << 9 | 1 << 10 | 1 << 22;
+/// Leaf 0x80000001 ECX: LAHF, ABM, SSE4A, misaligned SSE, prefetch, XOP, FMA4, TBM.
+const EXTENDED1_ECX: u32 = 1 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 11 | 1 << 16 | 1 << 21;
+/// Leaf 0x80000001 EDX, beside the copies: SYSCALL, NX, MMX extensions, RDTSCP, long mode, and AMD's 3DNow! of old.
+const EXTENDED1_EDX: u32 = 1 << 11 | 1 << 20 | 1 << 22 | 1 << 27 | 1 << 29 | 3 << 30;
+/// Leaf 0x80000021 EAX: no nested breakpoints, LFENCE waits, null selectors clear bases.
+const EXTENDED21_EAX: u32 = 1 | 1 << 2 | 1 << 6;
+/// Bits of a virtual address, in the second byte of leaf 0x80000008 EAX, with the four levels of tables that guests have.
+const VIRTUAL_BITS: u32 = 48;
 /// Extended state components that are kept for guests: x87, SSE, AVX.
 const EXTENDED_STATE: u32 = 7;
+
+/// Who made the CPU, by the vendor's name in EBX of CPUID leaf 0: "Genu", "Auth", "Hygo".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vendor {
+    /// Intel.
+    Intel,
+    /// AMD.
+    Amd,
+    /// Hygon, whose CPUs are AMD's in most.
+    Hygon,
+    /// Somebody else.
+    Other,
+}
+
+impl Vendor {
+    /// The vendor of this machine's CPUs.
+    #[must_use]
+    pub fn of<M: Machine>(machine: &M) -> Self {
+        Self::by_name(machine.cpuid(0, 0)[1])
+    }
+
+    /// The vendor by the first four letters.
+    #[must_use]
+    pub const fn by_name(ebx: u32) -> Self {
+        match &ebx.to_le_bytes() {
+            b"Genu" => Self::Intel,
+            b"Auth" => Self::Amd,
+            b"Hygo" => Self::Hygon,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether the CPU is of AMD's kind.
+    #[must_use]
+    pub const fn is_like_amd(self) -> bool {
+        matches!(self, Self::Amd | Self::Hygon)
+    }
+}
+
+/// Whether FXSAVE and XSAVE leave out where the last x87 instruction and its operand were, and what it was, unless an
+/// exception is pending: AMD's CPUs that do not show `RstrFpErrPtrs` (CPUID 0x80000008 EBX bit 2). What FXRSTOR then leaves
+/// in place would be another vcpu's.
+#[must_use]
+pub const fn leaves_x87_pointers(vendor: Vendor, leaf_8000_0008_ebx: u32) -> bool {
+    vendor.is_like_amd() && leaf_8000_0008_ebx & 1 << 2 == 0
+}
 
 /// The answer to a leaf: EAX, EBX, ECX, EDX.
 #[must_use]
@@ -52,19 +114,50 @@ pub fn leaf<M: Machine>(caller: &Caller<'_, M>, leaf: u32, subleaf: u32) -> [u32
         return hypervisor_leaf(caller, leaf, subleaf);
     }
     let machine = &caller.hv.machine;
+    if leaf >= FIRST_EXTENDED_LEAF {
+        return extended_leaf(caller, leaf);
+    }
     let [eax, ebx, ecx, edx] = machine.cpuid(leaf, subleaf);
     match leaf {
         0 => [eax.min(LAST_BASIC_LEAF), ebx, ecx, edx],
         1 => {
             let osxsave = if caller.state.cr4 & CR4_OSXSAVE != 0 { LEAF1_ECX_OSXSAVE } else { 0 };
-            [eax, ebx, ecx & LEAF1_ECX | osxsave | LEAF1_ECX_HYPERVISOR, edx & LEAF1_EDX]
+            [eax, ebx, ecx & LEAF1_ECX | osxsave | LEAF1_ECX_HYPERVISOR, edx & leaf1_edx(caller)]
         }
-        2 | 4 | 0x8000_0000 | 0x8000_0002..=0x8000_0006 => [eax, ebx, ecx, edx],
-        7 if subleaf == 0 => [0, ebx & LEAF7_EBX, 0, 0],
+        2 | 4 => [eax, ebx, ecx, edx],
+        7 if subleaf == 0 => [0, ebx & LEAF7_EBX, ecx & LEAF7_ECX, 0],
         0xd => extended_state_leaf(subleaf, [eax, ebx, ecx, edx]),
-        0x8000_0001 => [eax, ebx, ecx & EXTENDED1_ECX, edx & EXTENDED1_EDX],
+        _ => [0; 4],
+    }
+}
+
+/// What of leaf 1 EDX the caller may see.
+fn leaf1_edx<M: Machine>(caller: &Caller<'_, M>) -> u32 {
+    let is_amd = Vendor::of(&caller.hv.machine).is_like_amd();
+    LEAF1_EDX
+        | if is_amd { 0 } else { LEAF1_EDX_SYSENTER }
+        | if caller.domain.is_privileged { LEAF1_EDX_MTRR } else { 0 }
+}
+
+/// The extended leaves. Those of Intel's CPUs say less: what AMD's define and Intel's leave out is zero.
+fn extended_leaf<M: Machine>(caller: &Caller<'_, M>, leaf: u32) -> [u32; 4] {
+    let machine = &caller.hv.machine;
+    let is_amd = Vendor::of(machine).is_like_amd();
+    let [eax, ebx, ecx, edx] = machine.cpuid(leaf, 0);
+    match leaf {
+        0x8000_0000 if is_amd => [eax.min(LAST_AMD_LEAF), ebx, ecx, edx],
+        0x8000_0000 => [eax.min(LAST_EXTENDED_LEAF), 0, 0, 0],
+        0x8000_0001 if is_amd => {
+            let common = machine.cpuid(1, 0)[3] & leaf1_edx(caller) & COMMON_EDX;
+            [eax, ebx, ecx & EXTENDED1_ECX, edx & EXTENDED1_EDX | common]
+        }
+        0x8000_0001 => [0, 0, ecx & EXTENDED1_ECX, edx & EXTENDED1_EDX],
+        0x8000_0002..=0x8000_0004 => [eax, ebx, ecx, edx],
+        0x8000_0005 | 0x8000_0006 if is_amd => [eax, ebx, ecx, edx],
+        0x8000_0006 => [0, 0, ecx, 0],
         0x8000_0007 => [0, 0, 0, edx & 1 << 8],
-        0x8000_0008 => [eax & 0xffff, 0, 0, 0],
+        0x8000_0008 => [eax & 0xff | (eax >> 8 & 0xff).min(VIRTUAL_BITS) << 8, 0, 0, 0],
+        LAST_AMD_LEAF if is_amd && machine.cpuid(FIRST_EXTENDED_LEAF, 0)[0] >= leaf => [eax & EXTENDED21_EAX, 0, 0, 0],
         _ => [0; 4],
     }
 }
@@ -84,8 +177,8 @@ const fn extended_state_leaf(subleaf: u32, [eax, ebx, ecx, edx]: [u32; 4]) -> [u
     match subleaf {
         // The size for everything that is shown: x87 and SSE, the header, and AVX behind it.
         0 => [eax & EXTENDED_STATE, ebx, if ecx < 832 { ecx } else { 832 }, 0],
-        // XSAVEOPT only: compaction and supervisor state are not for guests.
-        1 => [eax & 1, 0, 0, 0],
+        // XSAVEOPT, XSAVEC with the size that it needs, and XGETBV of what is in use: supervisor state is not for guests.
+        1 => [eax & 7, if eax & 2 != 0 { ebx } else { 0 }, 0, 0],
         2 => [eax, ebx, ecx, edx],
         _ => [0; 4],
     }
@@ -98,17 +191,21 @@ fn hypervisor_leaf<M: Machine>(caller: &Caller<'_, M>, leaf: u32, subleaf: u32) 
         1 => [XEN_VERSION, 0, 0, 0],
         2 => [1, XEN_LEAVES, PRESERVES_AD, 0],
         3 => time_leaf(caller, subleaf),
-        5 => [0, address_bits(caller), 0, 0],
+        5 if subleaf == 0 => [0, address_bits(caller), 0, 0],
         _ => [0; 4],
     }
 }
 
-/// The time stamp counter: subleaf 0, that it is not emulated and its kHz; subleaf 1, offset 0 and the scale; 2, the
+/// The time stamp counter: subleaf 0, that it is not emulated, whether there is RDTSCP, and its kHz; subleaf 2, the
 /// machine's kHz.
 fn time_leaf<M: Machine>(caller: &Caller<'_, M>, subleaf: u32) -> [u32; 4] {
-    let khz = u32::try_from(caller.hv.machine.frequency() / 1000).unwrap_or(u32::MAX);
+    /// `XEN_CPUID` leaf 3 EAX, bit 2.
+    const TIME_RDTSCP: u32 = 1 << 2;
+    let machine = &caller.hv.machine;
+    let khz = u32::try_from(machine.frequency() / 1000).unwrap_or(u32::MAX);
+    let has_rdtscp = machine.cpuid(0x8000_0001, 0)[3] & 1 << 27 != 0;
     match subleaf {
-        0 => [0, 0, khz, 0],
+        0 => [if has_rdtscp { TIME_RDTSCP } else { 0 }, 0, khz, 0],
         2 => [khz, 0, 0, 0],
         _ => [0; 4],
     }

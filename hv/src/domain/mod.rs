@@ -22,7 +22,7 @@ pub mod vcpu;
 use crate::{
     Hypervisor,
     addr::{Mfn, PAGE_BYTES},
-    config::{MAX_GRANT_FRAMES, MAX_MAPTRACK, MAX_PORTS, MAX_VCPUS},
+    config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES, MAX_PORTS, MAX_VCPUS},
     console,
     event::Events,
     grant::Grants,
@@ -109,6 +109,8 @@ pub struct Domain {
     pub time_offset: AtomicI64,
     /// Whether it keeps the store (`XEN_DOMCTL_CDF_xs_domain`).
     pub is_store: bool,
+    /// Whether registers that the CPU has and guests do not read as zero (`XEN_X86_MSR_RELAXED`).
+    pub is_msr_relaxed: bool,
 }
 
 /// How far work in bounded steps has come.
@@ -142,6 +144,8 @@ pub struct Config {
     pub is_privileged: bool,
     /// Whether it keeps the store.
     pub is_store: bool,
+    /// Whether unknown model-specific registers read as zero.
+    pub is_msr_relaxed: bool,
     /// The toolstack's name for it.
     pub handle: [u8; 16],
     /// How many vcpus it may have, 1 to [`MAX_VCPUS`].
@@ -150,7 +154,7 @@ pub struct Config {
     pub max_port: u32,
     /// Frames of its grant table at most.
     pub max_grant_frames: u32,
-    /// Mappings of others' grants at most.
+    /// Mappings of others' grants at most, in frames of [`MAPPINGS_PER_FRAME`](crate::config::MAPPINGS_PER_FRAME).
     pub max_maptrack_frames: u32,
 }
 
@@ -160,11 +164,12 @@ impl Config {
         id: Some(DomId::DOM0),
         is_privileged: true,
         is_store: false,
+        is_msr_relaxed: false,
         handle: [0; 16],
         max_vcpus: MAX_VCPUS as u32,
         max_port: MAX_PORTS as u32 - 1,
         max_grant_frames: MAX_GRANT_FRAMES as u32,
-        max_maptrack_frames: MAX_MAPTRACK as u32,
+        max_maptrack_frames: MAX_MAPTRACK_FRAMES as u32,
     };
 }
 
@@ -230,6 +235,7 @@ impl Domain {
             counters: Counters::new(),
             time_offset: AtomicI64::new(0),
             is_store: config.is_store,
+            is_msr_relaxed: config.is_msr_relaxed,
         }
     }
 

@@ -14,6 +14,12 @@ impl Ranges {
     /// Nothing.
     pub const EMPTY: Self = Self(Vec::new());
 
+    /// Whether there is nothing in the set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether all from `first` to `last` is in the set.
     #[must_use]
     pub fn contains(&self, first: u64, last: u64) -> bool {
@@ -81,6 +87,12 @@ impl Rights {
         // One range always fits an empty set.
         let _fits = all.insert(0, u64::MAX);
         Self { memory: all.clone(), ports: all.clone(), interrupts: all }
+    }
+
+    /// Whether the domain can reach any device, by its memory or by ports: then caches are of concern to it.
+    #[must_use]
+    pub fn reach_devices(&self) -> bool {
+        !self.memory.is_empty() || !self.ports.is_empty()
     }
 }
 

@@ -211,15 +211,16 @@ fn finish<M: Machine>(hv: &Hypervisor<M>, mapper: &Domain, ended: &[(u32, Track)
 /// Ends all mappings that a dying domain holds, then its table: a bounded number at a time, to be called again until it is
 /// done. Nobody runs in its name any more.
 pub fn release_all<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> Progress {
-    let used = domain.grants.lock().maptrack.used();
-    let mut ended = 0;
-    for handle in 0..used {
-        let Some(track) = domain.grants.lock().maptrack.get(handle) else { continue };
-        if ended == PREEMPT_INTERVAL {
+    for step in 0.. {
+        if step == PREEMPT_INTERVAL {
             return Progress::Stopped;
         }
-        finish(hv, domain, &[(handle, track.without(PARTS))]);
-        ended += 1;
+        let last = domain.grants.lock().maptrack.retire();
+        match last {
+            Some((handle, Some(track))) => finish(hv, domain, &[(handle, track.without(PARTS))]),
+            Some((_, None)) => {}
+            None => break,
+        }
     }
     let frames = {
         let table = &mut domain.grants.lock().table;

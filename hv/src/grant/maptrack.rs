@@ -2,8 +2,8 @@
 
 use super::entry::Access;
 use crate::{
-    addr::{Mfn, TABLE_ENTRIES},
-    config::MAX_MAPTRACK,
+    addr::Mfn,
+    config::{MAPPINGS_PER_FRAME, MAX_MAPTRACK_FRAMES},
     heap::{self, Reserve},
 };
 use alloc::boxed::Box;
@@ -74,8 +74,10 @@ impl Track {
     }
 }
 
-type Chunk = Box<[u64; TABLE_ENTRIES]>;
-const CHUNKS: usize = MAX_MAPTRACK / TABLE_ENTRIES;
+/// Handles that are made at once: so many that the pointers to all that there can be do not weigh on a domain without any.
+const CHUNK: usize = 1024;
+const CHUNKS: usize = MAX_MAPTRACK_FRAMES * MAPPINGS_PER_FRAME / CHUNK;
+type Chunk = Box<[u64; CHUNK]>;
 
 /// The handles of a domain, in pages that are made as they are needed.
 #[derive(Debug)]
@@ -92,15 +94,21 @@ pub(super) struct Maptrack {
 
 impl Default for Maptrack {
     fn default() -> Self {
-        Self { chunks: [const { None }; CHUNKS], used: 0, first_free: NIL, limit: MAX_MAPTRACK as u32, live: 0 }
+        Self { chunks: [const { None }; CHUNKS], used: 0, first_free: NIL, limit: 0, live: 0 }
     }
 }
 
 impl Maptrack {
+    /// No handle yet, and `frames` frames' worth of them at most; this build's own limit is the upper bound.
+    pub(super) fn new(frames: u32) -> Self {
+        let frames = (frames as usize).min(MAX_MAPTRACK_FRAMES);
+        Self { limit: (frames * MAPPINGS_PER_FRAME) as u32, ..Self::default() }
+    }
+
     #[inline]
     fn word(&mut self, handle: u32) -> Option<&mut u64> {
         let handle = handle as usize;
-        self.chunks.get_mut(handle / TABLE_ENTRIES)?.as_deref_mut()?.get_mut(handle % TABLE_ENTRIES)
+        self.chunks.get_mut(handle / CHUNK)?.as_deref_mut()?.get_mut(handle % CHUNK)
     }
 
     /// A handle that is not in use, its storage in place. Nothing has changed until [`Self::open`].
@@ -112,9 +120,9 @@ impl Maptrack {
         if self.first_free != NIL {
             return Ok(self.first_free);
         }
-        let chunk = self.chunks.get_mut(self.used as usize / TABLE_ENTRIES).ok_or(Errno::NoSpc)?;
+        let chunk = self.chunks.get_mut(self.used as usize / CHUNK).ok_or(Errno::NoSpc)?;
         if chunk.is_none() {
-            *chunk = Some(heap::own(machine, [FREE; TABLE_ENTRIES])?);
+            *chunk = Some(heap::own(machine, [FREE; CHUNK])?);
         }
         Ok(self.used)
     }
@@ -159,9 +167,13 @@ impl Maptrack {
         self.live -= 1;
     }
 
-    /// Handles below this one were in use at some time.
-    pub(super) const fn used(&self) -> u32 {
-        self.used
+    /// Takes the last handle that was ever in use off the end, with the mapping behind it, if there is one: when the domain
+    /// ends, and no handle is opened any more.
+    pub(super) fn retire(&mut self) -> Option<(u32, Option<Track>)> {
+        let last = self.used.checked_sub(1)?;
+        let track = self.get(last);
+        self.used = last;
+        Some((last, track))
     }
 }
 
@@ -174,6 +186,34 @@ mod tests {
         fn reserve(&self, _: usize) -> Result<(), Errno> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn a_limit_counts_frames_as_the_interface_does() {
+        let mut handles = Maptrack::new(1);
+        let track = Track::new(Mfn::new(7).unwrap(), 1, 0, abi::GNTMAP_HOST_MAP);
+        for _ in 0..256 {
+            let handle = handles.free_handle(&Plenty).unwrap();
+            handles.open(handle, track);
+        }
+        assert_eq!(handles.free_handle(&Plenty), Err(Errno::NoSpc));
+        assert_eq!(Maptrack::new(0).free_handle(&Plenty), Err(Errno::NoSpc));
+        assert_eq!(Maptrack::new(u32::MAX).limit, 1024 * 256);
+    }
+
+    #[test]
+    fn the_last_handles_retire_first_in_use_or_not() {
+        let mut handles = Maptrack::new(1);
+        let track = Track::new(Mfn::new(7).unwrap(), 1, 0, abi::GNTMAP_HOST_MAP);
+        for _ in 0..3 {
+            let handle = handles.free_handle(&Plenty).unwrap();
+            handles.open(handle, track);
+        }
+        handles.close(1);
+        assert_eq!(handles.retire(), Some((2, Some(track))));
+        assert_eq!(handles.retire(), Some((1, None)));
+        assert_eq!(handles.retire(), Some((0, Some(track))));
+        assert_eq!(handles.retire(), None);
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub mod transfer;
 use crate::{
     Hypervisor,
     addr::{Mfn, TABLE_ENTRIES},
-    config::{MAX_GRANT_FRAMES, MAX_MAPTRACK},
+    config::MAX_GRANT_FRAMES,
     domain::Domain,
     heap::{self, Reserve},
     lock::{Guard, both},
@@ -204,14 +204,12 @@ fn lock_both<'a>(domain: &'a Domain, other: &'a Domain) -> (Guard<'a, Grants>, O
 }
 
 impl Grants {
-    /// Nothing yet, and limits for the frames of the table and for the mappings of others' grants; this build's own are
-    /// the upper bounds.
+    /// Nothing yet, and limits for the frames of the table and for the frames' worth of mappings of others' grants
+    /// (`max_grant_frames`, `max_maptrack_frames`); this build's own are the upper bounds.
     #[must_use]
-    pub fn new(frames: u32, mappings: u32) -> Self {
-        let mut grants = Self::default();
-        grants.table.limit = MAX_GRANT_FRAMES.min(frames as usize);
-        grants.maptrack.limit = mappings.min(MAX_MAPTRACK as u32);
-        grants
+    pub fn new(frames: u32, maptrack_frames: u32) -> Self {
+        let table = Table { limit: MAX_GRANT_FRAMES.min(frames as usize), ..Table::default() };
+        Self { table, maptrack: Maptrack::new(maptrack_frames) }
     }
 
     /// Frames that the table has and may have.

@@ -30,14 +30,14 @@ pub fn multicall<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Rep
             return stop_before(args, entry, count - done);
         }
         let [number, _, mut entry_args @ ..] = read_entry(caller, entry)?;
-        if number as u32 == Hypercall::Multicall as u32 {
+        if number == Hypercall::Multicall as u64 {
             write_result(caller, entry, Errno::Inval.to_return_value())?;
             continue;
         }
         caller.domain.counters.count(Counted::Subcall);
-        let Outcome { value, next } = call(caller, number as u32, &mut entry_args);
+        let Outcome { value, next } = call(caller, number, &mut entry_args);
         match next {
-            Next::Answer if number as u32 == Hypercall::Iret as u32 => return Ok(value),
+            Next::Answer if number == Hypercall::Iret as u64 => return Ok(value),
             Next::Answer => write_result(caller, entry, value)?,
             Next::Again => {
                 write_args(caller, entry, &entry_args)?;

@@ -20,6 +20,9 @@ use oxen_abi::{
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+/// Above the command: how far an operation has come that is not built here.
+const CONTINUATION: u32 = !0xfff;
+
 /// `grant_table_op(command, requests, count)`. What cannot be done to one request stands in its status.
 ///
 /// # Errors
@@ -28,7 +31,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 #[inline]
 pub fn grant_table_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let (command, count) = (args[0] as u32, args[2] as u32);
-    if count > i32::MAX as u32 {
+    if count > i32::MAX as u32 || command & CONTINUATION != 0 {
         return Err(Errno::Inval.into());
     }
     match command {

@@ -195,7 +195,10 @@ pub fn set_segment_base<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args)
             machine.set_gs_base(base);
         }
         SEGBASE_GS_USER_SEL => {
-            machine.set_user_gs(base as u16);
+            // Guests load selectors of ring 3; null ones have no ring. A selector that does not load is null then, and
+            // nobody is told.
+            let selector = base as u16;
+            machine.set_user_gs(if selector > 3 { selector | 3 } else { selector });
         }
         _ => return Err(Errno::Inval.into()),
     }

@@ -46,6 +46,32 @@ pub fn memory_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Rep
         XENMEM_INCREASE_RESERVATION | XENMEM_DECREASE_RESERVATION | XENMEM_POPULATE_PHYSMAP => {
             adjust(caller, args, operation, start)
         }
+        _ if start != 0 => begun(caller, operation, argument),
+        _ => whole(caller, operation, argument),
+    }
+}
+
+/// What goes by extents is not the only operation that may say how far it came; all others may not.
+#[cold]
+fn begun<M: Machine>(caller: &mut Caller<'_, M>, operation: u32, argument: u64) -> Reply {
+    match operation {
+        XENMEM_ACQUIRE_RESOURCE | XENMEM_ADD_TO_PHYSMAP | XENMEM_ADD_TO_PHYSMAP_BATCH => {
+            whole(caller, operation, argument)
+        }
+        XENMEM_EXCHANGE
+        | XENMEM_MAXIMUM_RAM_PAGE
+        | XENMEM_CURRENT_RESERVATION
+        | XENMEM_MAXIMUM_RESERVATION
+        | XENMEM_MAXIMUM_GPFN
+        | XENMEM_CLAIM_PAGES
+        | XENMEM_REMOVE_FROM_PHYSMAP => Err(Errno::Inval.into()),
+        _ => Err(Errno::NoSys.into()),
+    }
+}
+
+/// Operations that are done in one call, or keep in their structure how far they came.
+fn whole<M: Machine>(caller: &mut Caller<'_, M>, operation: u32, argument: u64) -> Reply {
+    match operation {
         XENMEM_EXCHANGE => exchange(caller, argument),
         XENMEM_CURRENT_RESERVATION | XENMEM_MAXIMUM_RESERVATION | XENMEM_MAXIMUM_GPFN => {
             let id = GuestPtr::<DomId>::one(argument)?.read(&caller.hv.machine, 0)?;

@@ -137,15 +137,20 @@ pub(super) fn machphys_frames<M: Machine>(caller: &Caller<'_, M>, argument: u64)
 /// `XENMEM_acquire_resource`: frames of another domain's grant table, for the toolstack to map.
 ///
 /// # Errors
-/// `OpNotSupp` for other resources, `Inval` beyond the table; `Srch`, `Perm`, `Fault`.
+/// `OpNotSupp` for other resources, `Inval` beyond the table; `Srch` for a domain that there is not, `Perm` for the
+/// caller's own and for all but the control domain; `Fault`.
 pub(super) fn acquire_resource<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
     let place = GuestPtr::<MemAcquireResource>::one(argument)?;
     let mut asked = place.read(&caller.hv.machine, 0)?;
     if asked.pad != 0 {
         return Err(Errno::Inval.into());
     }
+    // Of another domain, by its own name; then the right to ask.
+    let domain = caller.hv.domains.get(asked.domid).ok_or(Errno::Srch)?;
     caller.control()?;
-    let domain = subject(caller, asked.domid)?;
+    if domain.id == caller.domain.id {
+        return Err(Errno::Perm.into());
+    }
     if asked.r#type != XENMEM_RESOURCE_GRANT_TABLE {
         return Err(Errno::OpNotSupp.into());
     }

@@ -151,6 +151,8 @@ pub fn mmu_update<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Re
         0 => Lender::of(caller, DomId::SELF)?,
         id => match DomId((id - 1) as u16) {
             id if id == caller.domain.id => Lender::of(caller, DomId::SELF)?,
+            // Only a domain's own name stands for it there.
+            id if !id.is_real() => return Err(Errno::Srch.into()),
             id => Lender::of(caller, id)?,
         },
     };

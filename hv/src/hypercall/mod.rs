@@ -123,8 +123,8 @@ fn outcome<M: Machine>(caller: &mut Caller<'_, M>, reply: Reply) -> Outcome {
 
 /// Executes one hypercall by number, called directly or from a batch.
 #[inline]
-pub fn call<M: Machine>(caller: &mut Caller<'_, M>, number: u32, args: &mut Args) -> Outcome {
-    match Table::<M>::ENTRIES.get(number as usize) {
+pub fn call<M: Machine>(caller: &mut Caller<'_, M>, number: u64, args: &mut Args) -> Outcome {
+    match usize::try_from(number).ok().and_then(|number| Table::<M>::ENTRIES.get(number)) {
         Some(entry) => entry(caller, args),
         None => Outcome { value: Errno::NoSys.to_return_value(), next: Next::Answer },
     }

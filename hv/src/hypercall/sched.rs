@@ -3,6 +3,7 @@
 use crate::{
     caller::{Args, Caller, Reply},
     domain::{self, NOT_SHUT_DOWN},
+    event::{self, port::Port},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     sched::{
@@ -50,7 +51,13 @@ pub fn sched_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Repl
         SCHEDOP_REMOTE_SHUTDOWN => remote_shutdown(caller, argument)?,
         SCHEDOP_SHUTDOWN_CODE => {
             let request = GuestPtr::<SchedShutdown>::one(argument)?.read(&caller.hv.machine, 0)?;
-            caller.domain.shutdown_code.store(request.reason & REASON, Ordering::Relaxed);
+            // What was said first stands.
+            let _ = caller.domain.shutdown_code.compare_exchange(
+                NOT_SHUT_DOWN,
+                request.reason & REASON,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
         }
         SCHEDOP_WATCHDOG => return watchdog(caller, argument),
         _ => return Err(Errno::NoSys.into()),
@@ -84,11 +91,19 @@ fn poll<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Result<(), Errno> 
     if count > MAX_POLLED {
         return Err(Errno::Inval);
     }
+    let list = GuestPtr::<u32>::new(request.ports, count as u64)?;
+    if wait::event_waits(caller) {
+        return Ok(());
+    }
     let mut ports: Vec<u32, MAX_POLLED> = Vec::new();
-    ports.resize_default(count).map_err(|_| Errno::Inval)?;
-    GuestPtr::<u32>::new(request.ports, count as u64)?.read_many(machine, 0, &mut ports)?;
-    if ports.iter().any(|&port| caller.domain.events.port(port).is_none()) {
-        return Err(Errno::Inval);
+    for index in 0..list.count() {
+        let port = list.read(machine, index)?;
+        caller.domain.events.port(port).filter(|&port| port != Port::CLOSED).ok_or(Errno::Inval)?;
+        // The ports behind the first that is pending are not looked at, nor whether there are such.
+        if event::deliver::is_pending(caller.hv, caller.domain, port) {
+            return Ok(());
+        }
+        ports.push(port).map_err(|_| Errno::Inval)?;
     }
     wait::poll(caller, &ports, (request.timeout != 0).then_some(request.timeout));
     Ok(())

@@ -1,7 +1,17 @@
 //! The hypercall page: a stub of 32 bytes for each number, which a guest calls like a function.
 
-use crate::addr::PAGE_BYTES;
-use oxen_abi::hypercall::{HYPERCALL_SLOT_BYTES, Hypercall};
+use crate::{
+    Hypervisor,
+    addr::{Mfn, PAGE_BYTES},
+    domain::Domain,
+    machine::Machine,
+    mem::editor,
+};
+use core::sync::atomic::Ordering;
+use oxen_abi::{
+    errno::Errno,
+    hypercall::{HYPERCALL_SLOT_BYTES, Hypercall},
+};
 
 /// `push %rcx; push %r11; mov $number, %eax; syscall; pop %r11; pop %rcx; ret`: of the registers only RAX changes, and
 /// kernels rely on that, although `syscall` takes RCX and R11 for itself.
@@ -27,6 +37,22 @@ pub fn page() -> [u8; PAGE_BYTES] {
         }
     }
     page
+}
+
+/// Fills a domain's page with the stubs.
+///
+/// # Errors
+/// `Inval` for a frame that is not the domain's to write.
+pub fn fill<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, mfn: Mfn) -> Result<(), Errno> {
+    if !hv.frames.is_ram(mfn) {
+        return Err(Errno::Inval);
+    }
+    editor::hold_writable(hv, mfn, domain.owner).map_err(|_| Errno::Inval)?;
+    for (place, byte) in hv.machine.bytes(mfn).iter().zip(page()) {
+        place.store(byte, Ordering::Relaxed);
+    }
+    hv.frames.put_use(mfn);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -49,7 +49,8 @@ pub fn reschedule<M: Machine>(caller: &Caller<'_, M>) {
     }
 }
 
-fn event_waits<M: Machine>(caller: &Caller<'_, M>) -> bool {
+/// Whether an event or an NMI is there that the caller takes.
+pub fn event_waits<M: Machine>(caller: &Caller<'_, M>) -> bool {
     let takes_nmi = caller.state.nmi_callback.address != 0;
     caller.state.info.wants_upcall() || (takes_nmi && caller.vcpu.work.load(Ordering::SeqCst) & work::NMI != 0)
 }

@@ -1,33 +1,69 @@
-//! Model-specific registers as a PV guest sees them: a short list; everything else faults.
+//! Model-specific registers as a PV guest sees them (as of Xen 4.17): a short list; everything else faults.
+//!
+//! A register that only looks present reads as zero, and drops what is written: kernels touch some of them unguarded.
 
-use crate::{addr::GuestAddr, caller::Caller, machine::Machine};
+use crate::{
+    addr::{GuestAddr, Mfn},
+    caller::Caller,
+    domain::cpuid::Vendor,
+    hypercall::stubs,
+    machine::Machine,
+};
 
+const P5_MACHINE_CHECKS: core::ops::RangeInclusive<u32> = 0..=1;
+const TSC: u32 = 0x10;
+const PLATFORM_ID: u32 = 0x17;
 const APIC_BASE: u32 = 0x1b;
 const FEATURE_CONTROL: u32 = 0x3a;
 const MICROCODE_VERSION: u32 = 0x8b;
+/// Intel's performance counters, their controls, and the fixed ones with theirs.
+const INTEL_COUNTERS: [core::ops::RangeInclusive<u32>; 4] = [0xc1..=0xc8, 0x186..=0x189, 0x309..=0x30b, 0x38d..=0x390];
 const PLATFORM_INFO: u32 = 0xce;
+/// How fast the CPU ran of late: MPERF and APERF.
+const RUNNING_COUNTS: core::ops::RangeInclusive<u32> = 0xe7..=0xe8;
 const MISC_FEATURES: u32 = 0x140;
-const MISC_ENABLE: u32 = 0x1a0;
-const PAT: u32 = 0x277;
 const MCG_CAP: u32 = 0x179;
 const MCG_STATUS: u32 = 0x17a;
-/// Control, status, address and more, of each bank for machine checks.
-const MACHINE_CHECKS: core::ops::Range<u32> = 0x400..0x400 + 4 * BANKS;
+const PERF_STATUS: u32 = 0x198;
+const PERF_CONTROL: u32 = 0x199;
+const THERM_CONTROL: u32 = 0x19a;
+const THERM_STATUS: u32 = 0x19c;
+const MISC_ENABLE: u32 = 0x1a0;
+const ENERGY_PERF_BIAS: u32 = 0x1b0;
+const PAT: u32 = 0x277;
+/// By what each bank for machine checks interrupts.
+const MACHINE_CHECK_INTERRUPTS: core::ops::RangeInclusive<u32> = 0x280..=0x29f;
+const PERF_CAPABILITIES: u32 = 0x345;
+/// Control, status, address and more, of each bank for machine checks that there could be.
+const MACHINE_CHECKS: core::ops::RangeInclusive<u32> = 0x400..=0x47f;
+/// The hypervisor's own, as CPUID leaf 0x40000002 names it: a write fills a page with the hypercall stubs.
+const HYPERCALL_PAGE: u32 = 0x4000_0000;
 const EFER: u32 = 0xc000_0080;
 const FS_BASE: u32 = 0xc000_0100;
 const GS_BASE: u32 = 0xc000_0101;
 const KERNEL_GS_BASE: u32 = 0xc000_0102;
 const TSC_AUX: u32 = 0xc000_0103;
-/// AMD's first four performance counters: control, then count.
-const AMD_COUNTERS: core::ops::RangeInclusive<u32> = 0xc001_0000..=0xc001_0007;
+/// AMD's first four performance counters: control, then count; and the six of later CPUs.
+const AMD_COUNTERS: [core::ops::RangeInclusive<u32>; 2] = [0xc001_0000..=0xc001_0007, 0xc001_0200..=0xc001_020b];
+const SYSTEM_CONFIGURATION: u32 = 0xc001_0010;
 const AMD_HARDWARE_CONFIGURATION: u32 = 0xc001_0015;
+/// Where AMD's CPUs find memory: special ranges, the top below 4 GiB and above, and where system management has its own.
+const MEMORY_PLACES: [core::ops::RangeInclusive<u32>; 3] =
+    [0xc001_0016..=0xc001_001a, 0xc001_001d..=0xc001_001d, 0xc001_0112..=0xc001_0113];
+const NORTHBRIDGE_CONFIGURATION: u32 = 0xc001_001f;
+/// AMD's frequency and voltage: of old CPUs, then limit, control, status and the states.
+const AMD_FREQUENCIES: [core::ops::RangeInclusive<u32>; 2] = [0xc001_0041..=0xc001_0042, 0xc001_0061..=0xc001_006b];
+const CONFIGURATION_SPACE_BASE: u32 = 0xc001_0058;
 const AMD_DECODE_CONFIGURATION: u32 = 0xc001_1029;
 
 /// Banks for machine checks: there are two, in which nothing ever happens.
 const BANKS: u32 = 2;
-/// `MISC_ENABLE`: neither branch trace store nor precise events, and no MONITOR.
-const NO_TRACE_STORE: u64 = 3 << 11;
-const MONITOR: u64 = 1 << 18;
+/// What Intel's CPUs say beside their number: interrupts for corrected errors, their count, recovery by software.
+const INTEL_BANKS: u32 = 1 << 24 | 1 << 11 | 1 << 10;
+/// `MISC_ENABLE`: neither branch trace store nor precise events nor messages of priority; and no performance monitor, no
+/// MONITOR.
+const MISC_ENABLE_SET: u64 = 3 << 11 | 1 << 23;
+const MISC_ENABLE_CLEAR: u64 = 1 << 7 | 1 << 18;
 /// `APIC_BASE`: at its usual place, on; and the flag of the CPU that boots.
 const APIC_ON: u64 = 0xfee0_0800;
 const BOOT_CPU: u64 = 1 << 8;
@@ -35,9 +71,8 @@ const BOOT_CPU: u64 = 1 << 8;
 const LOCKED: u64 = 1;
 /// AMD's LFENCE waits for what is before it.
 const LFENCE_SERIALISES: u64 = 1 << 1;
-/// The vendor's name in EBX of CPUID leaf 0: "Auth", "Hygo", "Genu".
-const AMD: [u32; 2] = [u32::from_le_bytes(*b"Auth"), u32::from_le_bytes(*b"Hygo")];
-const INTEL: u32 = u32::from_le_bytes(*b"Genu");
+/// `SYSTEM_CONFIGURATION`: whether memory types of fixed and variable ranges and those above 4 GiB are in force.
+const MEMORY_TYPES_IN_FORCE: u64 = 1 << 18 | 1 << 20 | 1 << 21 | 1 << 22;
 
 /// The memory types by PAT index, the same for everybody: WB WT UC- UC WC WP UC UC.
 pub const PAT_VALUE: u64 = 0x0000_0501_0007_0406;
@@ -47,39 +82,76 @@ const EFER_VALUE: u64 = 1 | 1 << 8 | 1 << 10 | 1 << 11;
 /// Reads a register for the caller; `None`: the instruction faults.
 #[must_use]
 pub fn read<M: Machine>(caller: &Caller<'_, M>, msr: u32) -> Option<u64> {
-    let (fs_base, gs_base, other_gs_base) = caller.hv.machine.bases(caller.state);
+    let machine = &caller.hv.machine;
     match msr {
-        FS_BASE => Some(fs_base),
-        GS_BASE => Some(gs_base),
-        KERNEL_GS_BASE => Some(other_gs_base),
+        FS_BASE => Some(machine.bases(caller.state).0),
+        GS_BASE => Some(machine.bases(caller.state).1),
+        KERNEL_GS_BASE => Some(machine.bases(caller.state).2),
         EFER => Some(EFER_VALUE),
         PAT => Some(PAT_VALUE),
+        TSC => Some(machine.ticks()),
         TSC_AUX => Some(caller.state.tsc_aux.into()),
         APIC_BASE => Some(APIC_ON | if caller.vcpu.id == 0 { BOOT_CPU } else { 0 }),
-        MICROCODE_VERSION => caller.hv.machine.read_msr(msr),
-        MISC_ENABLE => caller.hv.machine.read_msr(msr).map(|value| value & !MONITOR | NO_TRACE_STORE),
+        MICROCODE_VERSION => machine.read_msr(msr),
+        MISC_ENABLE => machine.read_msr(msr).map(|value| value & !MISC_ENABLE_CLEAR | MISC_ENABLE_SET),
+        MCG_CAP if Vendor::of(machine) == Vendor::Intel => Some((BANKS | INTEL_BANKS).into()),
         MCG_CAP => Some(BANKS.into()),
-        MCG_STATUS => Some(0),
+        MCG_STATUS | PLATFORM_INFO | MISC_FEATURES | PERF_CAPABILITIES | HYPERCALL_PAGE => Some(0),
+        NORTHBRIDGE_CONFIGURATION => Some(0),
+        _ if P5_MACHINE_CHECKS.contains(&msr) || MACHINE_CHECK_INTERRUPTS.contains(&msr) => Some(0),
         _ if MACHINE_CHECKS.contains(&msr) => Some(if is_bank_control(msr) { u64::MAX } else { 0 }),
-        _ => vendor_s(caller, msr),
+        _ => vendor_s(caller, msr).or_else(|| forgiven(caller, msr)),
     }
 }
 
 /// What only one vendor's CPUs have.
 fn vendor_s<M: Machine>(caller: &Caller<'_, M>, msr: u32) -> Option<u64> {
-    let vendor = caller.hv.machine.cpuid(0, 0)[1];
-    match msr {
-        FEATURE_CONTROL if vendor == INTEL => Some(LOCKED),
-        PLATFORM_INFO | MISC_FEATURES if vendor == INTEL => Some(0),
-        AMD_HARDWARE_CONFIGURATION if AMD.contains(&vendor) => Some(0),
-        AMD_DECODE_CONFIGURATION if AMD.contains(&vendor) => Some(LFENCE_SERIALISES),
-        _ if AMD_COUNTERS.contains(&msr) && AMD.contains(&vendor) => Some(0),
+    let machine = &caller.hv.machine;
+    let vendor = Vendor::of(machine);
+    match (vendor, msr) {
+        (Vendor::Intel, FEATURE_CONTROL) => Some(LOCKED),
+        (Vendor::Intel, PLATFORM_ID) => machine.read_msr(msr),
+        (Vendor::Intel, PERF_STATUS | PERF_CONTROL | THERM_STATUS) => Some(0),
+        (Vendor::Intel, _) => is_in(&INTEL_COUNTERS, msr).then_some(0),
+        (Vendor::Amd | Vendor::Hygon, AMD_HARDWARE_CONFIGURATION) => Some(0),
+        (Vendor::Amd | Vendor::Hygon, AMD_DECODE_CONFIGURATION) => Some(LFENCE_SERIALISES),
+        (Vendor::Amd | Vendor::Hygon, SYSTEM_CONFIGURATION) if caller.domain.is_privileged => {
+            machine.read_msr(msr).map(|value| value & MEMORY_TYPES_IN_FORCE)
+        }
+        (Vendor::Amd | Vendor::Hygon, _) if caller.domain.is_privileged && is_in(&MEMORY_PLACES, msr) => {
+            machine.read_msr(msr)
+        }
+        (Vendor::Amd | Vendor::Hygon, _) if is_in(&AMD_COUNTERS, msr) => Some(0),
+        (Vendor::Amd, CONFIGURATION_SPACE_BASE) => has_configuration_space_base(machine).then_some(0),
+        (Vendor::Amd, _) => is_in(&AMD_FREQUENCIES, msr).then_some(0),
         _ => None,
     }
 }
 
+/// What the CPU has and guests do not reads as zero for a kernel that has no handler for the fault yet, and for a domain
+/// whose toolstack wants it so.
+#[cold]
+fn forgiven<M: Machine>(caller: &Caller<'_, M>, msr: u32) -> Option<u64> {
+    const HYPERVISORS_OWN: u32 = HYPERCALL_PAGE >> 16;
+    let has_handler = caller.state.traps.handler(super::vector::GENERAL_PROTECTION).address != 0;
+    let is_asked = caller.domain.is_msr_relaxed || !has_handler && msr >> 16 != HYPERVISORS_OWN;
+    if is_asked { caller.hv.machine.read_msr(msr).map(|_| 0) } else { None }
+}
+
+fn is_in(ranges: &[core::ops::RangeInclusive<u32>], msr: u32) -> bool {
+    ranges.iter().any(|range| range.contains(&msr))
+}
+
+/// Whether a register is the control of a bank that there is: every error is looked for.
 const fn is_bank_control(msr: u32) -> bool {
-    msr.is_multiple_of(4)
+    msr.is_multiple_of(4) && msr < *MACHINE_CHECKS.start() + 4 * BANKS
+}
+
+/// AMD's families 0x10 to 0x16 have the register.
+fn has_configuration_space_base<M: Machine>(machine: &M) -> bool {
+    let [signature, ..] = machine.cpuid(1, 0);
+    let family = (signature >> 8 & 0xf) + if signature >> 8 & 0xf == 0xf { signature >> 20 & 0xff } else { 0 };
+    (0x10..0x17).contains(&family)
 }
 
 /// Writes a register for the caller; `false`: the instruction faults.
@@ -102,9 +174,7 @@ pub fn write<M: Machine>(caller: &mut Caller<'_, M>, msr: u32, value: u64) -> bo
             caller.hv.machine.set_other_gs_base(value);
             true
         }
-        PAT => value == PAT_VALUE,
         EFER => value == EFER_VALUE,
-        MICROCODE_VERSION => value == 0,
         TSC_AUX => match u32::try_from(value) {
             Ok(value) => {
                 caller.state.tsc_aux = value;
@@ -113,10 +183,39 @@ pub fn write<M: Machine>(caller: &mut Caller<'_, M>, msr: u32, value: u64) -> bo
             }
             Err(_) => false,
         },
-        MCG_STATUS => true,
+        HYPERCALL_PAGE => fill_hypercall_page(caller, value),
+        MISC_FEATURES => value == 0,
+        MISC_ENABLE => caller.hv.machine.read_msr(msr).is_some(),
+        MCG_CAP | MCG_STATUS | NORTHBRIDGE_CONFIGURATION => true,
+        _ if MACHINE_CHECK_INTERRUPTS.contains(&msr) => true,
         _ if MACHINE_CHECKS.contains(&msr) => is_bank_control(msr) || value == 0,
-        // Taken and forgotten, as where there is no performance monitor for guests.
-        AMD_HARDWARE_CONFIGURATION | MISC_FEATURES | AMD_DECODE_CONFIGURATION => vendor_s(caller, msr).is_some(),
-        _ => AMD_COUNTERS.contains(&msr) && vendor_s(caller, msr).is_some(),
+        _ => write_vendor_s(caller, msr, value) || is_write_forgiven(caller, msr),
     }
+}
+
+/// Taken and forgotten, as where there is nothing behind the registers.
+fn write_vendor_s<M: Machine>(caller: &Caller<'_, M>, msr: u32, value: u64) -> bool {
+    let vendor = Vendor::of(&caller.hv.machine);
+    match (vendor, msr) {
+        // What loads microcode writes 0 before it reads the version.
+        (Vendor::Intel, MICROCODE_VERSION) => value == 0,
+        (Vendor::Intel, PERF_CONTROL | THERM_CONTROL | ENERGY_PERF_BIAS) => true,
+        (Vendor::Intel, _) if is_in(&INTEL_COUNTERS, msr) => true,
+        (Vendor::Amd | Vendor::Hygon, AMD_HARDWARE_CONFIGURATION | AMD_DECODE_CONFIGURATION) => true,
+        (Vendor::Amd | Vendor::Hygon, _) if is_in(&AMD_COUNTERS, msr) || is_in(&AMD_FREQUENCIES, msr) => true,
+        (Vendor::Amd, CONFIGURATION_SPACE_BASE) => has_configuration_space_base(&caller.hv.machine),
+        (Vendor::Other, _) => false,
+        _ => RUNNING_COUNTS.contains(&msr),
+    }
+}
+
+#[cold]
+fn is_write_forgiven<M: Machine>(caller: &Caller<'_, M>, msr: u32) -> bool {
+    msr != PAT && caller.domain.is_msr_relaxed && caller.hv.machine.read_msr(msr).is_some()
+}
+
+/// The value is a page's machine address, and in the low bits which page of stubs it is to be: there is one.
+fn fill_hypercall_page<M: Machine>(caller: &Caller<'_, M>, value: u64) -> bool {
+    let mfn = if value & 0xfff == 0 { Mfn::new(value >> 12) } else { None };
+    mfn.is_some_and(|mfn| stubs::fill(caller.hv, caller.domain, mfn).is_ok())
 }

@@ -3,6 +3,7 @@
 use super::msr;
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
+use oxen_hv::domain::cpuid::{Vendor, leaves_x87_pointers};
 
 /// What this CPU can do, as far as the hypervisor uses it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,6 +22,8 @@ pub(crate) struct Features {
     pub rdtscp: bool,
     /// The bits that XCR0 may have.
     pub xcr0: u64,
+    /// Loading extended state leaves the x87 pointers of who was there before.
+    pub leaves_x87_pointers: bool,
 }
 
 impl Features {
@@ -42,6 +45,10 @@ impl Features {
             tsc_deadline: leaf1 & 1 << 24 != 0,
             rdtscp: __cpuid(0x8000_0001).edx & 1 << 27 != 0,
             xcr0,
+            leaves_x87_pointers: {
+                let errors = if __cpuid(0x8000_0000).eax >= 0x8000_0008 { __cpuid(0x8000_0008).ebx } else { 0 };
+                leaves_x87_pointers(Vendor::by_name(__cpuid(0).ebx), errors)
+            },
         }
     }
 }

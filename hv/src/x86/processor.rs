@@ -14,6 +14,8 @@ const DR7_CLEAR: u64 = 0x400;
 /// x87 and SSE as the CPU starts with them: control word, and MXCSR behind it.
 const INITIAL_FCW: u16 = 0x37f;
 const INITIAL_MXCSR: u32 = 0x1f80;
+/// XCR0 of a vcpu that has not set its own: x87 and SSE.
+const INITIAL_XCR0: u64 = 3;
 
 /// Loads a data selector; null if the guest's tables do not allow it. Says whether they did.
 macro_rules! load_selector {
@@ -220,6 +222,9 @@ fn load_extended(hardware: &mut Hardware, features: &cpu::Features, area: &Exten
     if features.xsave {
         change_xcr0(hardware, features.xcr0);
     }
+    if features.leaves_x87_pointers {
+        clear_x87_pointers();
+    }
     if !try_load_extended(features, area) {
         // A toolstack or a kernel gave an image that the CPU does not take: the vcpu starts afresh.
         let mut fresh = ExtendedState([0; ExtendedState::BYTES]);
@@ -227,10 +232,18 @@ fn load_extended(hardware: &mut Hardware, features: &cpu::Features, area: &Exten
         fresh.0[24..28].copy_from_slice(&INITIAL_MXCSR.to_le_bytes());
         try_load_extended(features, &fresh);
     }
-    let xcr0 = area.0.get(XCR0_PLACE).and_then(|place| place.try_into().ok()).map_or(0, u64::from_le_bytes);
-    if xcr0 != 0 {
-        change_xcr0(hardware, xcr0);
+    if features.xsave {
+        let xcr0 = area.0.get(XCR0_PLACE).and_then(|place| place.try_into().ok()).map_or(0, u64::from_le_bytes);
+        change_xcr0(hardware, if xcr0 == 0 { INITIAL_XCR0 } else { xcr0 });
     }
+}
+
+/// Has the x87 unit point to an instruction and an operand that are nobody's. TS is clear.
+fn clear_x87_pointers() {
+    static NOTHING: u32 = 0;
+    // SAFETY: no exception is pending after the first instruction and a register is free after the second, so the third
+    // does not fault; what it changes of the x87 state is loaded next.
+    unsafe { asm!("fnclex", "ffree st(7)", "fild dword ptr [{}]", in(reg) &raw const NOTHING, options(nostack)) }
 }
 
 fn try_load_extended(features: &cpu::Features, area: &ExtendedState) -> bool {

@@ -1,6 +1,6 @@
 //! Asking and judging: hypercalls by name, arguments in a page of scratch memory, answers against expectations.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use oxen_abi::errno::Errno;
 use oxen_abi::hypercall::Hypercall;
@@ -80,6 +80,11 @@ impl Probe {
     /// Word `index` of the scratch memory, of 32 bits.
     pub(crate) fn word32(&self, index: usize) -> u32 {
         self.scratch.words32().get(index).map_or(0, |word| word.load(Ordering::SeqCst))
+    }
+
+    /// The scratch memory by its words of 64 bits.
+    pub(crate) fn scratch(&self) -> &[AtomicU64] {
+        self.scratch.words64()
     }
 
     /// The address of the scratch memory.

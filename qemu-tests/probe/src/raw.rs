@@ -1,6 +1,8 @@
 //! Any hypercall with any arguments.
 #![expect(unsafe_code, reason = "the test guest must say what no typed interface lets through")]
 
+use oxen_abi::hypercall::Hypercall;
+
 /// Where no guest has memory.
 pub(crate) const WILD: u64 = 0x0000_7fff_dead_b000;
 
@@ -31,6 +33,57 @@ pub(crate) fn hypercall(number: u64, args: [u64; 5]) -> i64 {
         );
     }
     result
+}
+
+/// Issues a hypercall by a number of 64 bits, without the page.
+#[cfg(target_os = "none")]
+pub(crate) fn numbered(number: u64, a1: u64, a2: u64) -> i64 {
+    let result: i64;
+    // SAFETY: as for [`hypercall`]; the instruction takes two registers for itself.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            inlateout("rax") number => result,
+            inlateout("rdi") a1 => _,
+            inlateout("rsi") a2 => _,
+            lateout("rdx") _, lateout("r10") _, lateout("r8") _, lateout("r9") _, lateout("rcx") _, lateout("r11") _,
+        );
+    }
+    result
+}
+
+/// Asks for the version by the page; says whether RCX and R11 came back as they were.
+#[cfg(target_os = "none")]
+pub(crate) fn page_keeps_registers() -> bool {
+    unsafe extern "C" {
+        fn hypercall_page();
+    }
+    let (first, second): (u64, u64);
+    // SAFETY: the call has no effect on memory.
+    unsafe {
+        core::arch::asm!(
+            "call {target}",
+            target = in(reg) hypercall_page as *const () as u64 + Hypercall::XenVersion as u64 * 32,
+            inlateout("rdi") 0_u64 => _,
+            inlateout("rsi") 0_u64 => _,
+            lateout("rdx") _, lateout("r10") _, lateout("r8") _, lateout("r9") _, lateout("rax") _,
+            inlateout("rcx") 0x1122_3344_5566_7788_u64 => first,
+            inlateout("r11") 0x99aa_bbcc_ddee_ff00_u64 => second,
+        );
+    }
+    (first, second) == (0x1122_3344_5566_7788, 0x99aa_bbcc_ddee_ff00)
+}
+
+/// On the host nobody answers.
+#[cfg(not(target_os = "none"))]
+pub(crate) fn numbered(_number: u64, _a1: u64, _a2: u64) -> i64 {
+    -38
+}
+
+/// On the host there is no page.
+#[cfg(not(target_os = "none"))]
+pub(crate) fn page_keeps_registers() -> bool {
+    false
 }
 
 /// On the host nobody answers.
@@ -85,6 +138,8 @@ reads! {
     task_switched = "mov rax, cr0; or rax, 8; mov cr0, rax; mov rax, cr0; clts";
     /// Writes CR4 as it is.
     rewrite_cr4 = "mov rax, cr4; mov cr4, rax; mov rax, cr4";
+    /// The machine status word, which a processor can be told to keep from user mode.
+    smsw = "smsw rax";
     /// Writes the caches back.
     wbinvd = "wbinvd; xor eax, eax";
     /// The features of this processor, by the plain instruction.
@@ -117,3 +172,143 @@ pub(crate) fn rdmsr(_number: u32) -> u64 {
 /// The host has none for us.
 #[cfg(not(target_os = "none"))]
 pub(crate) fn wrmsr(_number: u32, _value: u64) {}
+
+#[cfg(target_os = "none")]
+core::arch::global_asm!(
+    ".pushsection .text.probe, \"ax\", @progbits",
+    // A general protection fault: of the two instructions that are tried here, it is noted and they are skipped.
+    "probe_fault_entry:",
+    "pop rcx",
+    "pop r11",
+    "add rsp, 8",
+    "lea rcx, [rip + probe_rdmsr_at]",
+    "cmp [rsp], rcx",
+    "je 2f",
+    "lea rcx, [rip + probe_wrmsr_at]",
+    "cmp [rsp], rcx",
+    "je 2f",
+    "ud2",
+    "2: add qword ptr [rsp], 2",
+    "mov r8d, 1",
+    "mov ecx, edi",
+    "push 0",
+    "jmp hypercall_page + {iret}",
+    // The register in edi; answers in rax, and in the word at rsi whether it faulted.
+    "probe_rdmsr:",
+    "mov ecx, edi",
+    "xor r8d, r8d",
+    "xor eax, eax",
+    "xor edx, edx",
+    "probe_rdmsr_at: rdmsr",
+    "shl rdx, 32",
+    "or rax, rdx",
+    "mov [rsi], r8",
+    "ret",
+    // The register in edi, the value in rsi; answers whether it faulted.
+    "probe_wrmsr:",
+    "mov ecx, edi",
+    "xor r8d, r8d",
+    "mov eax, esi",
+    "mov rdx, rsi",
+    "shr rdx, 32",
+    "probe_wrmsr_at: wrmsr",
+    "mov rax, r8",
+    "ret",
+    // Returns through the context at rdi, whose place and stack it fills in, while DR7 is as in rsi.
+    "probe_iret_watched:",
+    "push r12",
+    "mov r12, rdi",
+    "lea rax, [rip + 2f]",
+    "mov [r12 + 32], rax",
+    "mov [r12 + 56], rsp",
+    "mov edi, 7",
+    "call hypercall_page + {set_debugreg}",
+    "mov rsp, r12",
+    "mov eax, {iret_number}",
+    "syscall",
+    "2: pop r12",
+    "push rax",
+    "mov edi, 7",
+    "xor esi, esi",
+    "call hypercall_page + {set_debugreg}",
+    "pop rax",
+    "ret",
+    ".popsection",
+    iret = const Hypercall::Iret as usize * 32,
+    iret_number = const Hypercall::Iret as u32,
+    set_debugreg = const Hypercall::SetDebugreg as usize * 32,
+);
+
+/// Returns to itself by the iret hypercall, from a context at `place` (of at least 72 bytes), with DR7 set to `control`
+/// for as long as that takes. Answers what the context holds for RAX.
+#[cfg(target_os = "none")]
+pub(crate) fn iret_watched(place: &[core::sync::atomic::AtomicU64], control: u64) -> u64 {
+    use core::sync::atomic::Ordering;
+    use oxen_abi::segments::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
+    unsafe extern "C" {
+        fn probe_iret_watched(context: u64, control: u64) -> u64;
+    }
+    let kernel = u64::from(FLAT_KERNEL_CS) & !3;
+    for (word, value) in place.iter().zip([0x7e57, 0, 0, 0, 0, kernel, 2, 0, FLAT_KERNEL_SS.into()]) {
+        word.store(value, Ordering::SeqCst);
+    }
+    // SAFETY: the context is complete once the function has filled in itself and its stack, and nothing else is on the
+    // stack between.
+    unsafe { probe_iret_watched(place.as_ptr() as u64, control) }
+}
+
+/// On the host nobody returns.
+#[cfg(not(target_os = "none"))]
+pub(crate) fn iret_watched(_place: &[core::sync::atomic::AtomicU64], _control: u64) -> u64 {
+    0
+}
+
+/// Lets the two functions below survive a refusal; other faults end the guest as before.
+#[cfg(target_os = "none")]
+pub(crate) fn catch_refusals() -> i64 {
+    unsafe extern "C" {
+        fn probe_fault_entry();
+    }
+    let table = [13 | 0xe033 << 16, probe_fault_entry as *const () as u64, 0, 0_u64];
+    hypercall(Hypercall::SetTrapTable as u64, [table.as_ptr() as u64, 0, 0, 0, 0])
+}
+
+/// Reads a model-specific register; `None` if the instruction faults.
+#[cfg(target_os = "none")]
+pub(crate) fn try_rdmsr(number: u32) -> Option<u64> {
+    unsafe extern "C" {
+        fn probe_rdmsr(number: u32, failed: *mut u64) -> u64;
+    }
+    let mut failed = 0;
+    // SAFETY: reads a register; the fault is caught after [`catch_refusals`].
+    let value = unsafe { probe_rdmsr(number, &raw mut failed) };
+    (failed == 0).then_some(value)
+}
+
+/// Writes a model-specific register of those that no code of ours relies on; says whether it took.
+#[cfg(target_os = "none")]
+pub(crate) fn try_wrmsr(number: u32, value: u64) -> bool {
+    unsafe extern "C" {
+        fn probe_wrmsr(number: u32, value: u64) -> u64;
+    }
+    // SAFETY: as above.
+    unsafe { probe_wrmsr(number, value) == 0 }
+}
+
+/// On the host there is nothing to catch.
+#[cfg(not(target_os = "none"))]
+pub(crate) fn catch_refusals() -> i64 {
+    -38
+}
+
+/// The host has none for us.
+#[cfg(not(target_os = "none"))]
+pub(crate) fn try_rdmsr(_number: u32) -> Option<u64> {
+    None
+}
+
+/// The host has none for us.
+#[cfg(not(target_os = "none"))]
+pub(crate) fn try_wrmsr(_number: u32, _value: u64) -> bool {
+    false
+}

@@ -8,9 +8,13 @@ use crate::lab::{Lab, Report, Verdict};
 /// Boots the probe as dom0 for one family, and demands that every answer was as expected.
 fn ask(lab: &Lab<'_>, family: &str) -> Result<Verdict> {
     let mut machine = lab.machine("")?;
-    let probe = lab.workspace.out.join("probe");
-    machine.modules = vec![Module { file: probe, args: format!("family={family}") }];
+    machine.modules = vec![probe(lab, family)];
     judge(&lab.boot(&machine)?)
+}
+
+/// The probe as a kernel in dom0's place.
+fn probe(lab: &Lab<'_>, family: &str) -> Module {
+    Module { file: lab.workspace.out.join("probe"), args: format!("family={family}") }
 }
 
 /// Judges what a probe said.
@@ -55,6 +59,21 @@ pub(super) fn polls_timers_and_vcpus_answer_as_xen(lab: &Lab<'_>) -> Result<Verd
 
 pub(super) fn batches_and_control_calls_answer_as_xen(lab: &Lab<'_>) -> Result<Verdict> {
     ask(lab, "control")
+}
+
+pub(super) fn arguments_are_as_wide_as_in_xens_headers(lab: &Lab<'_>) -> Result<Verdict> {
+    ask(lab, "widths")
+}
+
+/// On the CPUs of both vendors, since each has registers of its own.
+pub(super) fn model_specific_registers_and_cpuid_answer_as_xen(lab: &Lab<'_>) -> Result<Verdict> {
+    for cpu in ["max,-smap", "Skylake-Client,-smap", "EPYC,-smap,-monitor"] {
+        let mut machine = lab.machine("")?;
+        cpu.clone_into(&mut machine.cpu);
+        machine.modules = vec![probe(lab, "registers")];
+        judge(&lab.boot(&machine)?)?;
+    }
+    Ok(Verdict::Passed)
 }
 
 pub(super) fn privileged_instructions_and_written_tables_are_emulated(lab: &Lab<'_>) -> Result<Verdict> {

@@ -88,6 +88,8 @@ scenarios! {
     hypercalls::polls_timers_and_vcpus_answer_as_xen,
     hypercalls::privileged_instructions_and_written_tables_are_emulated,
     hypercalls::batches_and_control_calls_answer_as_xen,
+    hypercalls::arguments_are_as_wide_as_in_xens_headers,
+    hypercalls::model_specific_registers_and_cpuid_answer_as_xen,
     boot::a_guest_runs_in_dom0s_place_and_powers_off,
     boot::a_module_that_is_no_elf_is_refused_by_name,
     boot::a_kernel_without_notes_is_refused_by_name,

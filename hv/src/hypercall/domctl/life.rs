@@ -4,11 +4,11 @@ use super::{Answer, Outcome, other_than_self};
 use crate::{
     addr::Mfn,
     caller::{Caller, Control},
-    config::{MAX_GRANT_FRAMES, MAX_MAPTRACK, MAX_PORTS},
+    config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES, MAX_PORTS},
     domain::{self, Config, Domain, teardown},
     hypercall::stubs,
     machine::Machine,
-    mem::{editor, frame_type::FrameType, guest_ptr::GuestPtr},
+    mem::{frame_type::FrameType, guest_ptr::GuestPtr},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -36,20 +36,25 @@ pub(super) fn create<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Do
         || wanted.arch.misc_flags & !XEN_X86_MSR_RELAXED != 0
         || wanted.grant_opts & !XEN_DOMCTL_GRANT_VERSION_MASK != 0
         || !(1..=2).contains(&version)
-        || wanted.max_grant_frames == 0
     {
         return Err(Errno::Inval.into());
     }
-    let limit = |wanted: i32, most: usize| u32::try_from(wanted).unwrap_or(u32::MAX).min(most as u32);
+    // A negative number is none: the build's own is in force.
+    let limit = |wanted: i32, range: core::ops::RangeInclusive<usize>| match usize::try_from(wanted) {
+        Ok(wanted) if !range.contains(&wanted) => Err(Errno::Inval),
+        Ok(wanted) => Ok(wanted as u32),
+        Err(_) => Ok(*range.end() as u32),
+    };
     let config = Config {
         id: (op.domain != DomId::DOM0 && op.domain.is_real()).then_some(op.domain),
         is_privileged: false,
         is_store: wanted.flags & XEN_DOMCTL_CDF_XS_DOMAIN != 0,
+        is_msr_relaxed: wanted.arch.misc_flags & XEN_X86_MSR_RELAXED != 0,
         handle: wanted.handle,
         max_vcpus: wanted.max_vcpus,
         max_port: wanted.max_evtchn_port.min(MAX_PORTS as u32 - 1),
-        max_grant_frames: limit(wanted.max_grant_frames, MAX_GRANT_FRAMES),
-        max_maptrack_frames: limit(wanted.max_maptrack_frames, MAX_MAPTRACK),
+        max_grant_frames: limit(wanted.max_grant_frames, 1..=MAX_GRANT_FRAMES)?,
+        max_maptrack_frames: limit(wanted.max_maptrack_frames, 0..=MAX_MAPTRACK_FRAMES)?,
     };
     teardown::bury_the_dead(caller.hv);
     op.domain = domain::create(caller.hv, &config)?.id;
@@ -161,13 +166,8 @@ pub(super) fn fill_hypercall_page<M: Machine>(
     domain: &Domain,
     request: DomctlHypercallInit,
 ) -> Outcome {
-    let hv = caller.hv;
-    let mfn = Mfn::new(request.gmfn).filter(|&mfn| hv.frames.is_ram(mfn)).ok_or(Errno::Acces)?;
-    editor::hold_writable(hv, mfn, domain.owner).map_err(|_| Errno::Acces)?;
-    for (place, byte) in hv.machine.bytes(mfn).iter().zip(stubs::page()) {
-        place.store(byte, Ordering::Relaxed);
-    }
-    hv.frames.put_use(mfn);
+    let mfn = Mfn::new(request.gmfn).ok_or(Errno::Acces)?;
+    stubs::fill(caller.hv, domain, mfn).map_err(|_| Errno::Acces)?;
     Ok(Answer::Done)
 }
 

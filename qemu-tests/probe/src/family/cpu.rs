@@ -2,10 +2,12 @@
 
 use oxen_abi::errno::Errno;
 use oxen_abi::hypercall::Hypercall;
+use oxen_abi::mmu::MMUEXT_TLB_FLUSH_LOCAL;
+use oxen_abi::sched::SCHEDOP_POLL;
 use oxen_domu_lib::machine;
 
 use crate::judge::{Probe, call};
-use crate::raw::WILD;
+use crate::raw::{self, WILD};
 
 const HYPERVISORS: u64 = 0xffff_82d0_8000_0000;
 
@@ -21,6 +23,7 @@ pub(crate) fn ask(probe: &mut Probe) {
     let got = call(Hypercall::UpdateDescriptor, [3, 0]);
     probe.refuses("an unaligned descriptor", got, Errno::Inval);
     debug_registers(probe);
+    watched(probe);
     segments(probe);
     probe.works("fpu_taskswitch", call(Hypercall::FpuTaskswitch, [0]));
     for (what, command, kind, wanted) in [
@@ -64,6 +67,30 @@ fn debug_registers(probe: &mut Probe) {
     probe.works("clear dr7", set(7, 0));
     let got = set(7, 1 << 40);
     probe.refuses("dr7 has 32 bits", got, Errno::Inval);
+}
+
+/// Breakpoints on data that the hypervisor touches in the guest's name: it goes on.
+fn watched(probe: &mut Probe) {
+    /// Watches for reads and writes of the 8 bytes at DR0.
+    const WATCH: u64 = 1 | 3 << 16 | 2 << 18;
+    let control = |value| call(Hypercall::SetDebugreg, [7, value]);
+    let list = probe.words(&[MMUEXT_TLB_FLUSH_LOCAL.into(), 0, 0]);
+    call(Hypercall::SetDebugreg, [0, list + 8]);
+    control(WATCH);
+    let got = call(Hypercall::MmuextOp, [list, 1, 0, 0x7ff0]);
+    control(0);
+    probe.works("a request of which a word is watched", got);
+    let request = probe.words(&[0, 0, 1]);
+    call(Hypercall::SetDebugreg, [0, request]);
+    control(WATCH);
+    let got = call(Hypercall::SchedOp, [SCHEDOP_POLL.into(), request]);
+    control(0);
+    probe.works("a structure of which a word is watched", got);
+    call(Hypercall::SetDebugreg, [0, probe.address() + 40]);
+    let got = raw::iret_watched(probe.scratch(), WATCH);
+    probe.is("a return from a context of which a word is watched", got as i64, 0x7e57);
+    call(Hypercall::SetDebugreg, [0, 0]);
+    probe.holds("SMSW is not kept from guests", raw::smsw() & 1 == 1, raw::smsw() as i64);
 }
 
 fn segments(probe: &mut Probe) {

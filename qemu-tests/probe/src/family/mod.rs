@@ -8,8 +8,10 @@ mod grants;
 mod memory;
 mod mmu;
 mod network;
+mod registers;
 mod schedule;
 mod version;
+mod widths;
 
 use crate::judge::Probe;
 
@@ -17,7 +19,7 @@ use crate::judge::Probe;
 type Questions = fn(&mut Probe);
 
 /// Every family.
-pub(crate) const ALL: [(&str, Questions); 10] = [
+pub(crate) const ALL: [(&str, Questions); 12] = [
     ("version", version::ask),
     ("memory", memory::ask),
     ("mmu", mmu::ask),
@@ -28,4 +30,6 @@ pub(crate) const ALL: [(&str, Questions); 10] = [
     ("emulation", emulation::ask),
     ("control", control::ask),
     ("network", network::ask),
+    ("registers", registers::ask),
+    ("widths", widths::ask),
 ];

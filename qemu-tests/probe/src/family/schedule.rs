@@ -28,12 +28,29 @@ pub(crate) fn ask(probe: &mut Probe) {
     words[128] = 1 << 30;
     let request = probe.words(&words);
     probe.refuses("poll of a port beyond the last", schedule(sched::SCHEDOP_POLL, request), Errno::Inval);
+    for port in [0, 63] {
+        words[128] = port;
+        let request = probe.words(&words);
+        probe.refuses("poll of a port that is not in use", schedule(sched::SCHEDOP_POLL, request), Errno::Inval);
+    }
+    words[128] = 4000;
+    let request = probe.words(&words);
+    probe.refuses("poll of a port beyond the buckets there are", schedule(sched::SCHEDOP_POLL, request), Errno::Inval);
     let argument = probe.words32(&[0, 0]);
     call(Hypercall::EventChannelOp, [event_channel::EVTCHNOP_BIND_IPI.into(), argument]);
     let port = probe.word32(1);
     words[128] = port.into();
     let request = probe.words(&words);
     probe.works("poll until a time that has passed", schedule(sched::SCHEDOP_POLL, request));
+    let argument = probe.words32(&[port]);
+    call(Hypercall::EventChannelOp, [event_channel::EVTCHNOP_SEND.into(), argument]);
+    (words[1], words[128]) = (2, u64::from(port) | 4000 << 32);
+    let request = probe.words(&words);
+    probe.works("poll of a port that is pending, and none", schedule(sched::SCHEDOP_POLL, request));
+    (words[0], words[1], words[128]) = (WILD, 1, 0);
+    let request = probe.words(&words);
+    let got = schedule(sched::SCHEDOP_POLL, request);
+    probe.holds("poll of a wild list", got == -14 || got == 0, got);
     let argument = probe.words32(&[port]);
     call(Hypercall::EventChannelOp, [event_channel::EVTCHNOP_CLOSE.into(), argument]);
     probe.refuses("shutdown from a wild address", schedule(sched::SCHEDOP_SHUTDOWN, WILD), Errno::Fault);
