@@ -14,6 +14,7 @@ pub const END_HV_SLOT: usize = 272;
 pub const M2P_START: u64 = 0xffff_8000_0000_0000;
 /// End of the space kept for the machine-to-phys table (`MACH2PHYS_VIRT_END`).
 pub const M2P_END: u64 = 0xffff_8040_0000_0000;
+const _: () = assert!(M2P_START == HYPERVISOR_START && M2P_END - M2P_START <= 1 << 39, "it has one L4 slot");
 /// Where the hypervisor's image is linked.
 pub const IMAGE_START: u64 = 0xffff_82d0_8000_0000;
 /// The per-CPU windows through which descriptor tables are seen.

@@ -47,7 +47,7 @@ fn what_no_family_knows_is_refused_and_changes_nothing() {
         refuses!(guest, physdev_op, [Errno::NoSys]);
         refuses!(guest, memory_op, [Errno::NoSys]);
         refuses!(guest, console_io, [Errno::NoSys, Errno::Perm]);
-        refuses!(guest, grant_table_op, [Errno::NoSys, Errno::Fault]);
+        refuses!(guest, grant_table_op, [Errno::NoSys, Errno::Fault, Errno::Inval]);
         refuses!(guest, vcpu_op, [Errno::NoSys, Errno::NoEnt]);
         // These two take no command but a pointer to one.
         refuses!(guest, platform_op, [Errno::Perm, Errno::Fault, Errno::Acces]);

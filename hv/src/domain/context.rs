@@ -154,6 +154,7 @@ fn take_roots<M: Machine>(
     }
     if let Some(user) = user.filter(|_| state.user_root.is_none()) {
         root::adopt(hv, domain, user)?;
+        root::hide_from_user_mode(hv, domain, user);
         state.user_root = Some(user);
     }
     Ok(())

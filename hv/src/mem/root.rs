@@ -6,10 +6,11 @@ use crate::{
     addr::Mfn,
     caller::{Caller, Refusal},
     domain::{Domain, vcpu::VcpuState},
+    layout::FIRST_HV_SLOT,
     machine::Machine,
 };
 use core::sync::atomic::Ordering;
-use oxen_abi::errno::Errno;
+use oxen_abi::{errno::Errno, vm_assist::VMASST_TYPE_M2P_STRICT};
 
 impl<M: Machine> Editor<'_, M> {
     /// Holds a frame as a table of `level` in the guest's name, until [`Self::unpin`].
@@ -57,6 +58,16 @@ impl<M: Machine> Editor<'_, M> {
 /// As [`Editor::take_table`].
 pub fn adopt<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, l4: Mfn) -> Result<(), Refusal> {
     Editor::open(hv, domain)?.take_table(l4, 4)
+}
+
+/// Takes the machine-to-phys table out of a root that is to be user mode's, where the guest wants that
+/// (`VMASST_TYPE_m2p_strict`). The table is all that stands in its slot; the root does not get it back while it is one.
+pub fn hide_from_user_mode<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, root: Mfn) {
+    if domain.assists(VMASST_TYPE_M2P_STRICT)
+        && let Some(word) = hv.machine.words(root).get(FIRST_HV_SLOT)
+    {
+        word.store(0, Ordering::Relaxed);
+    }
 }
 
 /// Gives back a root that no CPU has loaded any more.
@@ -116,6 +127,7 @@ pub fn switch_user<M: Machine>(
     editor.settle()?;
     if let Some(root) = root {
         editor.take_table(root, 4)?;
+        hide_from_user_mode(caller.hv, caller.domain, root);
     }
     caller.state.user_root = root;
     if let Some(old) = old {
