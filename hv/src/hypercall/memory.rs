@@ -23,7 +23,7 @@ use oxen_abi::{
         XENMEM_EXCHANGE, XENMEM_GET_SHARING_FREED_PAGES, XENMEM_GET_SHARING_SHARED_PAGES, XENMEM_INCREASE_RESERVATION,
         XENMEM_MACHINE_MEMORY_MAP, XENMEM_MACHPHYS_MAPPING, XENMEM_MACHPHYS_MFN_LIST, XENMEM_MAXIMUM_GPFN,
         XENMEM_MAXIMUM_RAM_PAGE, XENMEM_MAXIMUM_RESERVATION, XENMEM_MEMORY_MAP, XENMEM_POPULATE_PHYSMAP,
-        XENMEM_REMOVE_FROM_PHYSMAP, XENMEM_SET_MEMORY_MAP,
+        XENMEM_REMOVE_FROM_PHYSMAP, XENMEM_SET_MEMORY_MAP, XENMEMF_EXACT_NODE_REQUEST,
     },
 };
 
@@ -31,6 +31,8 @@ use oxen_abi::{
 const MAX_EXTENT_ORDER: u32 = 9;
 /// The work of one frame given out or taken back, in units of preemption.
 const FRAME_UNITS: u32 = 4;
+/// Where a reservation names a memory node, from 1 (`XENMEMF_node`).
+const NODE_SHIFT: u32 = 8;
 const COMMAND: u64 = (1 << MEMOP_EXTENT_SHIFT) - 1;
 
 /// `memory_op(command, argument)`. The bits of the command above the sixth say how many extents were done before.
@@ -133,6 +135,11 @@ fn adjust<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, operation: u3
         },
     };
     if asked.extent_order > MAX_EXTENT_ORDER || domain.is_dying.load(Ordering::Acquire) {
+        return Ok(start);
+    }
+    // The machine is one memory node, and only the control domain may insist on one.
+    let (node, insists) = (asked.mem_flags >> NODE_SHIFT & 0xff, asked.mem_flags & XENMEMF_EXACT_NODE_REQUEST != 0);
+    if node != 0 && insists && (node != 1 || caller.control().is_err()) {
         return Ok(start);
     }
     let address_bits = asked.mem_flags & 0xff;

@@ -17,6 +17,9 @@ use oxen_abi::{
 /// The distance from a memory node to itself, as ACPI has it.
 const OWN_DISTANCE: u32 = 10;
 
+/// Where a processor sits that does not run (`XEN_INVALID_CORE_ID`, `XEN_INVALID_SOCKET_ID`, `XEN_INVALID_NODE_ID`).
+const NOWHERE: SysctlCputopo = SysctlCputopo { core: u32::MAX, socket: u32::MAX, node: u32::MAX };
+
 /// What `xl info` shows.
 pub(super) fn size<M: Machine>(caller: &Caller<'_, M>, _: Control) -> SysctlPhysinfo {
     let hv = caller.hv;
@@ -63,10 +66,9 @@ pub(super) fn idle_times<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mu
 
 pub(super) fn free_memory<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
     let request: SysctlAvailheap = op.get();
-    if !matches!(request.node, -1 | 0) {
-        return Err(Errno::Inval);
-    }
-    let avail_bytes = u64::from(caller.hv.frames.free_frames()) * PAGE_SIZE;
+    // A node that there is not has nothing.
+    let is_known = matches!(request.node, -1 | 0);
+    let avail_bytes = if is_known { u64::from(caller.hv.frames.free_frames()) * PAGE_SIZE } else { 0 };
     op.set(&SysctlAvailheap { avail_bytes, ..request });
     Ok(())
 }
@@ -74,29 +76,34 @@ pub(super) fn free_memory<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &m
 /// Where the processors sit; a null pointer asks for their number.
 pub(super) fn processors<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
     let request: SysctlCputopoinfo = op.get();
-    let count = caller.hv.online_cpus().count() as u32;
+    let count = caller.hv.online_cpus().map(|cpu| u32::from(cpu.0) + 1).max().unwrap_or(0);
     let told = if request.cputopo == 0 { count } else { count.min(request.num_cpus) };
     if request.cputopo != 0 {
         let list = GuestPtr::<SysctlCputopo>::new(request.cputopo, told.into())?;
         for core in 0..told {
-            list.write(&caller.hv.machine, core.into(), &SysctlCputopo { core, socket: 0, node: 0 })?;
+            let is_online = caller.hv.online_cpus().any(|cpu| u32::from(cpu.0) == core);
+            let place = if is_online { SysctlCputopo { core, socket: 0, node: 0 } } else { NOWHERE };
+            list.write(&caller.hv.machine, core.into(), &place)?;
         }
     }
     op.set(&SysctlCputopoinfo { num_cpus: told, ..request });
     Ok(())
 }
 
-/// The one memory node; null pointers ask for the number.
+/// The one memory node, as far as there is room for one; null pointers ask for the number.
 pub(super) fn nodes<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
     let request: SysctlNumainfo = op.get();
     let machine = &caller.hv.machine;
     let frames = &caller.hv.frames;
-    if request.num_nodes != 0 && request.meminfo != 0 {
+    if (request.meminfo != 0 || request.distance != 0) && request.num_nodes == 0 {
+        return Ok(());
+    }
+    if request.meminfo != 0 {
         let memsize = u64::from(frames.ram()) * PAGE_SIZE;
         let memfree = u64::from(frames.free_frames()) * PAGE_SIZE;
         GuestPtr::one(request.meminfo)?.write(machine, 0, &SysctlMeminfo { memsize, memfree })?;
     }
-    if request.num_nodes != 0 && request.distance != 0 {
+    if request.distance != 0 {
         GuestPtr::one(request.distance)?.write(machine, 0, &OWN_DISTANCE)?;
     }
     op.set(&SysctlNumainfo { num_nodes: 1, ..request });

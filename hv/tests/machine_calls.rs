@@ -1,0 +1,104 @@
+//! What a toolstack asks of the machine's memory nodes and processors, and memory asked of a node.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test")]
+
+mod support;
+
+use oxen_abi::{
+    memory::{MemoryReservation, XENMEM_INCREASE_RESERVATION, XENMEMF_EXACT_NODE_REQUEST},
+    sysctl::{
+        Sysctl, SysctlAvailheap, SysctlCputopo, SysctlCputopoinfo, SysctlMeminfo, SysctlNumainfo, XEN_SYSCTL_AVAILHEAP,
+        XEN_SYSCTL_CPUTOPOINFO, XEN_SYSCTL_NUMAINFO,
+    },
+};
+use oxen_hv::{
+    addr::GuestAddr,
+    hypercall::{memory::memory_op, sysctl::sysctl},
+    mem::GuestMemory,
+};
+use support::guest::Guest;
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+
+/// Two arrays in the guest's memory, behind the request.
+const FIRST: u64 = 0x1000;
+const SECOND: u64 = 0x1800;
+
+fn guest(is_privileged: bool) -> Guest {
+    support::on_cpu(0);
+    let mut guest = Guest::new(support::boot(256), u16::from(!is_privileged), is_privileged, 64);
+    guest.build_home(4);
+    guest
+}
+
+fn ask<T: FromBytes + IntoBytes + Immutable>(guest: &mut Guest, command: u32, request: &T) -> T {
+    let op = Sysctl::new(command, request);
+    guest.hv.machine.write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+    assert_eq!(guest.call(sysctl, [0, 0, 0, 0]), Ok(0));
+    let mut answer = Sysctl::new_zeroed();
+    guest.hv.machine.read_guest(GuestAddr(0), answer.as_mut_bytes()).unwrap();
+    answer.get()
+}
+
+fn read<T: FromBytes + IntoBytes>(guest: &Guest, at: u64) -> T {
+    let mut value = T::new_zeroed();
+    guest.hv.machine.read_guest(GuestAddr(at), value.as_mut_bytes()).unwrap();
+    value
+}
+
+#[test]
+fn nodes_are_told_as_far_as_there_is_room() {
+    let mut control = guest(true);
+    let wanted =
+        |num_nodes, meminfo, distance| SysctlNumainfo { num_nodes, meminfo, distance, ..FromZeros::new_zeroed() };
+    let number = |control: &mut Guest, request: SysctlNumainfo| ask(control, XEN_SYSCTL_NUMAINFO, &request).num_nodes;
+    assert_eq!(number(&mut control, wanted(0, 0, 0)), 1, "how many there are");
+    assert_eq!(number(&mut control, wanted(0, FIRST, SECOND)), 0, "no room for any");
+    assert_eq!(read::<SysctlMeminfo>(&control, FIRST).memsize, 0);
+    assert_eq!(number(&mut control, wanted(8, FIRST, SECOND)), 1);
+    assert_eq!(read::<SysctlMeminfo>(&control, FIRST).memsize, u64::from(control.hv.frames.ram()) << 12);
+    assert_eq!(read::<u32>(&control, SECOND), 10);
+}
+
+#[test]
+fn a_node_that_is_not_there_has_no_memory() {
+    let mut control = guest(true);
+    for (node, has_some) in [(-1, true), (0, true), (1, false), (63, false)] {
+        let request = SysctlAvailheap { node, ..FromZeros::new_zeroed() };
+        assert_eq!(ask(&mut control, XEN_SYSCTL_AVAILHEAP, &request).avail_bytes != 0, has_some, "{node}");
+    }
+}
+
+#[test]
+fn processors_are_told_by_their_numbers() {
+    let mut control = guest(true);
+    let request = |num_cpus, cputopo| SysctlCputopoinfo { num_cpus, cputopo, ..FromZeros::new_zeroed() };
+    let all = control.hv.online_cpus().map(|cpu| u32::from(cpu.0) + 1).max().unwrap();
+    assert_eq!(ask(&mut control, XEN_SYSCTL_CPUTOPOINFO, &request(0, 0)).num_cpus, all);
+    assert_eq!(ask(&mut control, XEN_SYSCTL_CPUTOPOINFO, &request(0, FIRST)).num_cpus, 0);
+    assert_eq!(ask(&mut control, XEN_SYSCTL_CPUTOPOINFO, &request(64, FIRST)).num_cpus, all);
+    for number in 0..all {
+        let place: SysctlCputopo = read(&control, FIRST + u64::from(number) * size_of::<SysctlCputopo>() as u64);
+        let is_online = control.hv.online_cpus().any(|cpu| u32::from(cpu.0) == number);
+        assert_eq!(place.core, if is_online { number } else { u32::MAX });
+    }
+}
+
+#[test]
+fn memory_of_one_node_alone_is_the_control_domains_to_ask_for_and_there_is_one_node() {
+    for (is_privileged, flags, done) in [
+        (true, 0, 1),
+        (true, 1 << 8, 1),
+        (true, 2 << 8, 1),
+        (true, 1 << 8 | XENMEMF_EXACT_NODE_REQUEST, 1),
+        (true, 2 << 8 | XENMEMF_EXACT_NODE_REQUEST, 0),
+        (false, 1 << 8, 1),
+        (false, 1 << 8 | XENMEMF_EXACT_NODE_REQUEST, 0),
+        (false, XENMEMF_EXACT_NODE_REQUEST, 1),
+    ] {
+        let mut guest = guest(is_privileged);
+        let domid = oxen_abi::domid::DomId::SELF;
+        let request = MemoryReservation { nr_extents: 1, mem_flags: flags, domid, ..FromZeros::new_zeroed() };
+        guest.hv.machine.write_guest(GuestAddr(0), request.as_bytes()).unwrap();
+        let command = u64::from(XENMEM_INCREASE_RESERVATION);
+        assert_eq!(guest.call(memory_op, [command, 0, 0, 0]), Ok(done), "{is_privileged} {flags:#x}");
+    }
+}
