@@ -2,7 +2,7 @@
 
 use super::memory_map;
 use crate::{
-    addr::Mfn,
+    addr::{Mfn, PAGE_SHIFT},
     caller::{Args, Caller, Refusal, Reply},
     config::PREEMPT_INTERVAL,
     domain::Domain,
@@ -72,6 +72,7 @@ fn begun<M: Machine>(caller: &mut Caller<'_, M>, operation: u32, argument: u64) 
 }
 
 /// Operations that are done in one call, or keep in their structure how far they came.
+#[inline(never)]
 fn whole<M: Machine>(caller: &mut Caller<'_, M>, operation: u32, argument: u64) -> Reply {
     match operation {
         XENMEM_EXCHANGE => exchange(caller, argument),
@@ -111,11 +112,12 @@ struct Extents {
     domain: Arc<Domain>,
     list: Option<GuestPtr<u64>>,
     order: u32,
-    /// Frame numbers must fit into so many bits; 0: any.
-    frame_bits: u32,
+    /// All frame numbers must be below this.
+    limit: u64,
 }
 
 /// Answers how many extents are done, as all operations on extents do whatever happened.
+#[inline(never)]
 fn adjust<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, operation: u32, start: u64) -> Reply {
     let place = GuestPtr::<MemoryReservation>::one(args[1]);
     let Ok(asked) = place.and_then(|place| place.read(&caller.hv.machine, 0)) else { return Ok(start) };
@@ -142,9 +144,11 @@ fn adjust<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, operation: u3
     if node != 0 && insists && (node != 1 || caller.control().is_err()) {
         return Ok(start);
     }
-    let address_bits = asked.mem_flags & 0xff;
-    let frame_bits = if address_bits == 0 { 0 } else { address_bits.saturating_sub(12).max(1) };
-    let extents = Extents { domain, list, order: asked.extent_order, frame_bits };
+    let limit = match asked.mem_flags & 0xff {
+        0 | 45.. => u64::MAX,
+        address_bits => 1 << address_bits.saturating_sub(PAGE_SHIFT).max(1),
+    };
+    let extents = Extents { domain, list, order: asked.extent_order, limit };
     let mut done = start;
     let mut spent = 0;
     while done < asked.nr_extents {
@@ -167,10 +171,11 @@ fn adjust<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, operation: u3
 }
 
 /// Takes a block for the domain whose frame numbers are small enough.
+#[inline(always)]
 fn take<M: Machine>(caller: &Caller<'_, M>, extents: &Extents) -> Result<Mfn, Errno> {
     let first = frame_alloc::take_for(caller.hv, &extents.domain, extents.order)?;
     let end = first.raw() + (1 << extents.order);
-    if matches!(extents.frame_bits, 1..=32) && end > 1 << extents.frame_bits {
+    if end > extents.limit {
         give_back(caller, extents, first);
         return Err(Errno::NoMem);
     }
@@ -183,12 +188,14 @@ fn give_back<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, first: Mfn) 
     }
 }
 
+#[inline(always)]
 fn increase<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Errno> {
     let first = take(caller, extents)?;
     let told = extents.list.map_or(Ok(()), |list| list.write(&caller.hv.machine, index, &first.raw()));
     told.inspect_err(|_| give_back(caller, extents, first))
 }
 
+#[inline(always)]
 fn populate<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Errno> {
     let list = extents.list.ok_or(Errno::Fault)?;
     let pfn = list.read(&caller.hv.machine, index)?;
@@ -199,6 +206,7 @@ fn populate<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -
     list.write(&caller.hv.machine, index, &first.raw()).inspect_err(|_| give_back(caller, extents, first))
 }
 
+#[inline(always)]
 fn decrease<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Errno> {
     let first = extents.list.ok_or(Errno::Fault)?.read(&caller.hv.machine, index)?;
     let first = Mfn::new(first).ok_or(Errno::Inval)?;
