@@ -53,7 +53,7 @@ pub fn memory_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Rep
     }
 }
 
-/// What goes by extents is not the only operation that may say how far it came; all others may not.
+/// An operation other than those on extents that says it has begun: maps and resources may, all others are refused.
 #[cold]
 fn begun<M: Machine>(caller: &mut Caller<'_, M>, operation: u32, argument: u64) -> Reply {
     match operation {
