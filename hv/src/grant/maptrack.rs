@@ -79,6 +79,13 @@ const CHUNK: usize = 1024;
 const CHUNKS: usize = MAX_MAPTRACK_FRAMES * MAPPINGS_PER_FRAME / CHUNK;
 type Chunk = Box<[u64; CHUNK]>;
 
+/// Handles that are not in use. Apart, because they are built on the stack, and that is large.
+#[cold]
+#[inline(never)]
+fn free_chunk(machine: &impl Reserve) -> Result<Chunk, Errno> {
+    heap::own(machine, [FREE; CHUNK])
+}
+
 /// The handles of a domain, in pages that are made as they are needed.
 #[derive(Debug)]
 pub(super) struct Maptrack {
@@ -122,7 +129,7 @@ impl Maptrack {
         }
         let chunk = self.chunks.get_mut(self.used as usize / CHUNK).ok_or(Errno::NoSpc)?;
         if chunk.is_none() {
-            *chunk = Some(heap::own(machine, [FREE; CHUNK])?);
+            *chunk = Some(free_chunk(machine)?);
         }
         Ok(self.used)
     }

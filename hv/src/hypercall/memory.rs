@@ -53,7 +53,7 @@ pub fn memory_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Rep
     }
 }
 
-/// What goes by extents is not the only operation that may say how far it came; all others may not.
+/// An operation other than those on extents that says it has begun: maps and resources may, all others are refused.
 #[cold]
 fn begun<M: Machine>(caller: &mut Caller<'_, M>, operation: u32, argument: u64) -> Reply {
     match operation {
@@ -72,6 +72,7 @@ fn begun<M: Machine>(caller: &mut Caller<'_, M>, operation: u32, argument: u64) 
 }
 
 /// Operations that are done in one call, or keep in their structure how far they came.
+#[inline(never)]
 fn whole<M: Machine>(caller: &mut Caller<'_, M>, operation: u32, argument: u64) -> Reply {
     match operation {
         XENMEM_EXCHANGE => exchange(caller, argument),
@@ -116,6 +117,7 @@ struct Extents {
 }
 
 /// Answers how many extents are done, as all operations on extents do whatever happened.
+#[inline(never)]
 fn adjust<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, operation: u32, start: u64) -> Reply {
     let place = GuestPtr::<MemoryReservation>::one(args[1]);
     let Ok(asked) = place.and_then(|place| place.read(&caller.hv.machine, 0)) else { return Ok(start) };

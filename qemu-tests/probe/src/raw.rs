@@ -1,6 +1,7 @@
 //! Any hypercall with any arguments.
 #![expect(unsafe_code, reason = "the test guest must say what no typed interface lets through")]
 
+#[cfg(target_os = "none")]
 use oxen_abi::hypercall::Hypercall;
 
 /// Where no guest has memory.
