@@ -205,7 +205,7 @@ async fn try_all(probe: &mut Probe, store: &Store) -> Result<(), ConnectError> {
         );
         probe.holds(what, refused, 0);
     }
-    bytes::write(first.data.page().words64(), FORGED, &forged(&store, "1").await?);
+    bytes::write(first.data.page().words64(), FORGED, &forged(store, "1").await?);
     endures(probe, &first).await;
     exchange(probe, &first, &second).await;
     Ok(())
