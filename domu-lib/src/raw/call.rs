@@ -144,7 +144,7 @@ pub mod event_op {
         bind_ipi(EvtchnBindIpi) = EVTCHNOP_BIND_IPI;
         /// Closes a port.
         close(EvtchnClose) = EVTCHNOP_CLOSE;
-        /// Delivers what was skipped while the port was masked.
+        /// Unmasks a port and delivers what came while it was masked; nothing happens for a port that is not.
         unmask(EvtchnUnmask) = EVTCHNOP_UNMASK;
         /// Tells what a port is bound to.
         status(EvtchnStatus) = EVTCHNOP_STATUS;

@@ -82,8 +82,7 @@ pub(super) fn speak_read_and_ping(lab: &Lab<'_>, count: u32, limit: Duration) ->
         "xl list\nxl info\nbrctl show\nxl shutdown -a -w\nxl list\nxl info\npoweroff\n".to_owned(),
     ];
     let mut machine = machine(lab, &script.concat(), &[("crowd.cfg", config.as_bytes())])?;
-    machine.memory = 2048;
-    machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=512M");
+    machine.memory = 256 + 4 * count + count / 8;
     machine.disks.push(lab.file("disk.img", &disk)?);
     let report = lab.boot_within(&machine, limit)?.succeeded()?.lacks("FAILED")?;
     said_by_each(&report, count, |i| format!("(g{i}) net: disk of {DISK} bytes, sha256 {sum}"))?;

@@ -96,7 +96,8 @@ pub fn event_send(from: u32, to: u32, upcall: bool) -> u64 {
     oxen_measure_vcpu.store(core::ptr::from_ref(shared::word(0)) as u64, Ordering::Relaxed);
     if upcall {
         entries::register_callback(callback::CALLBACKTYPE_EVENT, oxen_measure_upcall as *const () as u64);
-        shared::upcall_pending().store(0, Ordering::SeqCst);
+        // What came before is taken first, such as the event of being bound: the next one is to make an upcall.
+        crate::event::collect();
         shared::upcall_mask().store(0, Ordering::SeqCst);
     }
     let request = event_channel::EvtchnSend { port: from };

@@ -32,6 +32,9 @@ const NOWHERE: u32 = 400;
 /// How long a backend may take, in nanoseconds.
 const PATIENCE: u64 = 10 * time::SECOND;
 
+/// Where in the page of data a frame from another's address is.
+const FORGED: usize = 1024;
+
 /// The frame that the good ones exchange, to everybody.
 const FRAME: [u8; 60] = [0xff; 60];
 
@@ -202,9 +205,21 @@ async fn try_all(probe: &mut Probe, store: &Store) -> Result<(), ConnectError> {
         );
         probe.holds(what, refused, 0);
     }
+    bytes::write(first.data.page().words64(), FORGED, &forged(store, "1").await?);
     endures(probe, &first).await;
     exchange(probe, &first, &second).await;
     Ok(())
+}
+
+/// A frame to everybody from the address of another interface.
+async fn forged(store: &Store, other: &str) -> Result<[u8; 60], ConnectError> {
+    let address = store.read(&alloc::format!("device/vif/{other}/mac")).await?;
+    let mut frame = FRAME;
+    let source = frame.iter_mut().skip(6);
+    for (to, pair) in source.zip(address.split(':')) {
+        *to = u8::from_str_radix(pair, 16).unwrap_or_default();
+    }
+    Ok(frame)
 }
 
 /// What is wrong with one frame is that frame's error. The interface has sent one already.
@@ -217,6 +232,7 @@ async fn endures(probe: &mut Probe, interface: &Interface) {
         piece(data, 0, 0, 4, 5),
         piece(data, 0, NETTXF_MORE_DATA, 5, 60),
         piece(data, 0, 0, 6, 61),
+        piece(data, FORGED as u16, 0, 7, 60),
     ];
     interface.transmit(&slots, slots.len() as u32);
     probe.is("a frame is sent", interface.answer(0).await, NETIF_RSP_OKAY.into());
@@ -225,6 +241,7 @@ async fn endures(probe: &mut Probe, interface: &Interface) {
         (2, "a piece beyond its page is an error"),
         (3, "a frame shorter than its header is an error"),
         (4, "pieces longer than their frame are an error"),
+        (6, "a frame from another's address is an error"),
     ];
     for (index, what) in wrongs {
         probe.is(what, interface.answer(index).await, NETIF_RSP_ERROR.into());
