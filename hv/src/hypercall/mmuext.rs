@@ -27,7 +27,7 @@ const CONTINUED: u64 = 1 << 31;
 /// The work of an operation on a whole page, in units of preemption.
 const PAGE_UNITS: u32 = 64;
 /// Entries of an LDT at most.
-const MAX_LDT_ENTRIES: u64 = 8192;
+const MAX_LDT_ENTRIES: u32 = 8192;
 
 /// `mmuext_op(operations, count, success_count, foreign)`.
 ///
@@ -152,19 +152,21 @@ fn flush_or_ldt<M: Machine>(caller: &mut Caller<'_, M>, op: &MmuextOp) -> Result
             caller.hv.machine.flush_data_caches();
         }
         MMUEXT_FLUSH_CACHE | MMUEXT_FLUSH_CACHE_GLOBAL => return Err(Errno::Acces.into()),
-        MMUEXT_SET_LDT => return set_ldt(caller, op.arg1, op.arg2),
+        // `nr_ents` is an `unsigned int`: what stands in the other half means nothing.
+        MMUEXT_SET_LDT => return set_ldt(caller, op.arg1, op.arg2 as u32),
         _ => return Err(Errno::NoSys.into()),
     }
     Ok(())
 }
 
 /// Names another local descriptor table; its pages are taken as they are used.
-fn set_ldt<M: Machine>(caller: &mut Caller<'_, M>, base: u64, entries: u64) -> Result<(), Refusal> {
-    let bytes = entries.saturating_mul(8);
-    if entries > MAX_LDT_ENTRIES || base & 0xfff != 0 || entries != 0 && !GuestAddr(base).is_guest_range(bytes) {
+fn set_ldt<M: Machine>(caller: &mut Caller<'_, M>, base: u64, entries: u32) -> Result<(), Refusal> {
+    let base = if entries == 0 { 0 } else { base };
+    let is_there = entries == 0 || GuestAddr(base).is_guest_range(u64::from(entries) * 8);
+    if entries > MAX_LDT_ENTRIES || base & 0xfff != 0 || !is_there {
         return Err(Errno::Inval.into());
     }
-    if (caller.state.ldt_base, u64::from(caller.state.ldt_entries)) != (base, entries) {
+    if (caller.state.ldt_base, u32::from(caller.state.ldt_entries)) != (base, entries) {
         let editor = Editor::open(caller.hv, caller.domain)?;
         let old = core::mem::take(&mut caller.state.ldt);
         caller.state.ldt_base = base;
