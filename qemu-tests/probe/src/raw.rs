@@ -1,6 +1,8 @@
 //! Any hypercall with any arguments.
 #![expect(unsafe_code, reason = "the test guest must say what no typed interface lets through")]
 
+use oxen_abi::hypercall::Hypercall;
+
 /// Where no guest has memory.
 pub(crate) const WILD: u64 = 0x0000_7fff_dead_b000;
 
@@ -31,6 +33,35 @@ pub(crate) fn hypercall(number: u64, args: [u64; 5]) -> i64 {
         );
     }
     result
+}
+
+/// What a hypercall by its page leaves in RCX and R11, which hold 1 and 2 before.
+#[cfg(target_os = "none")]
+pub(crate) fn registers_kept() -> (u64, u64) {
+    unsafe extern "C" {
+        fn hypercall_page();
+    }
+    let target = hypercall_page as *const () as u64 + Hypercall::XenVersion as u64 * 32;
+    let (rcx, r11);
+    // SAFETY: the slot's code follows the calling convention, and the question touches no memory.
+    unsafe {
+        core::arch::asm!(
+            "call {target}",
+            target = in(reg) target,
+            inlateout("rdi") 0_u64 => _,
+            inlateout("rsi") 0_u64 => _,
+            inlateout("rcx") 1_u64 => rcx,
+            inlateout("r11") 2_u64 => r11,
+            lateout("rax") _,
+        );
+    }
+    (rcx, r11)
+}
+
+/// The host has no such page.
+#[cfg(not(target_os = "none"))]
+pub(crate) fn registers_kept() -> (u64, u64) {
+    (1, 2)
 }
 
 /// On the host nobody answers.

@@ -5,13 +5,15 @@ use oxen_abi::hypercall::Hypercall;
 use oxen_abi::version as abi;
 
 use crate::judge::{Probe, call};
-use crate::raw::{WILD, hypercall};
+use crate::raw::{self, WILD, hypercall};
 
 fn version(command: u32, argument: u64) -> i64 {
     call(Hypercall::XenVersion, [command.into(), argument])
 }
 
 pub(crate) fn ask(probe: &mut Probe) {
+    let kept = raw::registers_kept();
+    probe.holds("the hypercall page keeps RCX and R11", kept == (1, 2), kept.0 as i64);
     let scratch = probe.words(&[0; 256]);
     probe.is("the version is 4.17", version(abi::XENVER_VERSION, 0), 4 << 16 | 17);
     probe.works("extraversion", version(abi::XENVER_EXTRAVERSION, scratch));
