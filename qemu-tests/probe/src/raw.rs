@@ -1,8 +1,6 @@
 //! Any hypercall with any arguments.
 #![expect(unsafe_code, reason = "the test guest must say what no typed interface lets through")]
 
-use oxen_abi::hypercall::Hypercall;
-
 /// Where no guest has memory.
 pub(crate) const WILD: u64 = 0x0000_7fff_dead_b000;
 
@@ -41,7 +39,7 @@ pub(crate) fn registers_kept() -> (u64, u64) {
     unsafe extern "C" {
         fn hypercall_page();
     }
-    let target = hypercall_page as *const () as u64 + Hypercall::XenVersion as u64 * 32;
+    let target = hypercall_page as *const () as u64 + oxen_abi::hypercall::Hypercall::XenVersion as u64 * 32;
     let (rcx, r11);
     // SAFETY: the slot's code follows the calling convention, and the question touches no memory.
     unsafe {
