@@ -51,6 +51,20 @@ fn extended(guest: &mut Guest, cmd: u32, arg1: u64, arg2: u64) -> Result<u64, Er
     guest.call(mmuext::mmuext_op, [BUFFER, 1, 0, 0x7ff0])
 }
 
+#[test]
+fn the_size_of_an_ldt_is_a_word_of_32_bits_and_without_one_its_place_means_nothing() {
+    let (mut guest, _home) = guest();
+    let mut ldt = |base, entries| {
+        let set = extended(&mut guest, mmu::MMUEXT_SET_LDT, base, entries);
+        (set, guest.state.ldt_base, guest.state.ldt_entries)
+    };
+    // Guests leave in the upper half what was there before.
+    assert_eq!(ldt(0x3000, 0xdead_beef << 32 | 8), (Ok(0), 0x3000, 8));
+    assert_eq!(ldt(0x3000, 8193), (Err(Errno::Inval), 0x3000, 8));
+    assert_eq!(ldt(0x3001, 8), (Err(Errno::Inval), 0x3000, 8));
+    assert_eq!(ldt(0xdead_0001, 0xdead_beef << 32), (Ok(0), 0, 0));
+}
+
 fn known(guest: &Guest) -> Holds {
     let mut holds = Holds::default();
     holds.add(guest.domain.shared_info, true);

@@ -198,7 +198,7 @@ fn the_old_section_is_understood() {
 #[test]
 fn kernels_for_something_else_are_told_apart() {
     let phys32 = word(XEN_ELFNOTE_PHYS32_ENTRY, 0x100_0000);
-    assert!(refusal(&with(&[phys32.clone()])).contains("hardware virtual machines (PVH)"));
+    assert!(refusal(&with(core::slice::from_ref(&phys32))).contains("hardware virtual machines (PVH)"));
     image(&good_and(phys32.clone()));
     let only = |notes: Vec<u8>| refusal(&File { notes, ..good() });
     assert!(only(phys32).contains("only PHYS32_ENTRY"));

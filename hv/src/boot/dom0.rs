@@ -63,7 +63,7 @@ impl core::fmt::Display for BuildError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Kernel(refusal @ ImageRefusal::Memory { .. }) => {
-                write!(f, "dom0's kernel: {refusal}; lower dom0_mem")
+                write!(f, "dom0's kernel: {refusal}; give dom0 less (dom0_mem=), or the machine more")
             }
             Self::Kernel(refusal) => write!(f, "dom0's kernel is refused: {refusal}"),
             Self::NotForDom0 => {

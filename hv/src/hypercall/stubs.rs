@@ -1,4 +1,5 @@
-//! The hypercall page: a stub of 32 bytes for each number, which a guest calls like a function.
+//! The hypercall page: a stub of 32 bytes for each number, which a guest calls like a function. It changes no registers but
+//! those of the arguments and of the result (`arch-x86/xen-x86_64.h`), so it keeps what `syscall` itself overwrites.
 
 use crate::{
     Hypervisor,

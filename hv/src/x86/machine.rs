@@ -6,7 +6,6 @@ use super::device::{clock::Frequencies, power, serial::Uart};
 use super::memory::{guest, space::Space};
 use super::shootdown::Shootdown;
 use super::{cpu, msr, percpu, port, processor};
-use crate::log;
 use core::arch::{asm, x86_64::__cpuid_count};
 use core::sync::atomic::{AtomicU8, AtomicU64};
 use oxen_abi::errno::Errno;
@@ -59,8 +58,6 @@ impl Pc {
 
 /// What `isa-debug-exit` is told when the control domain has crashed.
 const DOM0_CRASHED: u32 = 0x13;
-/// How long a person has to read how it ended, as on Xen.
-const SECONDS_TO_READ: u64 = 5;
 
 /// Bytes of the machine-to-phys table that the ABI names at once.
 const CHUNK: u64 = 2 << 20;
@@ -323,12 +320,7 @@ impl Power for Pc {
         if self.no_reboot {
             power::halt()
         }
-        log!("The machine starts again in {SECONDS_TO_READ} seconds (noreboot keeps it)");
-        let end = cpu::ticks() + SECONDS_TO_READ * self.frequencies.tsc;
-        while cpu::ticks() < end {
-            core::hint::spin_loop();
-        }
-        power::reboot()
+        power::reboot_when_read(self.frequencies.tsc)
     }
 }
 

@@ -1,10 +1,14 @@
 //! Stopping the machine.
 
-use super::super::port::Port;
+use super::super::{cpu, port::Port};
+use crate::log;
 use oxen_hv::boot::acpi::PowerOff;
 
 /// QEMU's `isa-debug-exit`, where it is configured: the process ends with `value * 2 + 1`.
 const DEBUG_EXIT: u16 = 0xf4;
+
+/// How long a person has to read how dom0 ended, as on Xen.
+const SECONDS_TO_READ: u64 = 5;
 
 /// How often a port is written, at a microsecond or more each, before a machine counts as one that does not switch off.
 const PATIENCE: u32 = 1_000_000;
@@ -39,6 +43,16 @@ pub(crate) fn reboot() -> ! {
     // SAFETY: what runs is over.
     unsafe { Port::<u8>::new(0x64) }.write(0xfe);
     halt()
+}
+
+/// Starts the machine anew when a person could have read why; `frequency` is the TSC's, in Hz.
+pub(crate) fn reboot_when_read(frequency: u64) -> ! {
+    log!("The machine starts again in {SECONDS_TO_READ} seconds (noreboot keeps it)");
+    let end = cpu::ticks() + SECONDS_TO_READ * frequency;
+    while cpu::ticks() < end {
+        core::hint::spin_loop();
+    }
+    reboot()
 }
 
 /// Halts this CPU for good.

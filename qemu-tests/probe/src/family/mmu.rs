@@ -181,6 +181,7 @@ fn operations(probe: &mut Probe, table: &Page, data: &Page) {
     let got = extended(probe, abi::MMUEXT_COPY_PAGE, data.mfn().0, NO_FRAME);
     probe.holds("no page is not copied", got < 0, got);
     probe.works("no LDT", extended(probe, abi::MMUEXT_SET_LDT, 0, 0));
+    probe.works("no LDT, the size in 32 bits", extended(probe, abi::MMUEXT_SET_LDT, 1, 0xdead_beef << 32));
     probe.refuses("an LDT of too many", extended(probe, abi::MMUEXT_SET_LDT, data.address(), 8193), Errno::Inval);
     probe.refuses("an unaligned LDT", extended(probe, abi::MMUEXT_SET_LDT, data.address() + 1, 8), Errno::Inval);
     let got = extended(probe, abi::MMUEXT_NEW_BASEPTR, data.mfn().0, 0);
