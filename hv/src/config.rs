@@ -12,7 +12,8 @@ pub const MAX_PORTS: usize = 4096;
 pub const MAX_PIRQS: usize = 256;
 /// Frames of a domain's grant table at most.
 pub const MAX_GRANT_FRAMES: usize = 64;
-/// Mappings of foreign grants that a domain may hold.
-pub const MAX_MAPTRACK: usize = 16384;
+/// Mappings of foreign grants that a domain may hold: 768 for each other domain that there can be. They are kept by the
+/// page, as they come into use.
+pub const MAX_MAPTRACK: usize = 196_608;
 /// Units of work (table entries, batch entries) between two looks for something more urgent.
 pub const PREEMPT_INTERVAL: u32 = 512;
