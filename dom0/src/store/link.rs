@@ -7,7 +7,6 @@ use core::mem::size_of;
 use oxen_abi::io::xs_wire as xs;
 
 use oxen_domu_lib::sync::Notify;
-use oxen_domu_lib::{println, time};
 use oxen_ring::{Overrun, Page, xenstore};
 
 use super::{
@@ -16,6 +15,7 @@ use super::{
     watch::Event,
     wire::{HEADER_SIZE, Message, PAYLOAD_MAX},
 };
+use crate::guest_text;
 use crate::purse::{Charge, Exhausted, Purse};
 
 /// What waits to be sent to a domain, and what is paid for it.
@@ -46,7 +46,7 @@ const CONNECTION: usize = cost::grown::<u8>(HEADER_SIZE + PAYLOAD_MAX)
 pub(super) struct Connection {
     outgoing: RefCell<VecDeque<Outgoing>>,
     replies: Cell<usize>,
-    purse: Rc<Purse>,
+    pub(super) purse: Rc<Purse>,
     _charge: Charge,
     /// Something waits, or the connection is to end.
     pub(super) wake: Notify,
@@ -192,9 +192,8 @@ impl Link {
         if !self.connection.is_empty() || !self.store.with(|store| store.is_behind(self.domain)) {
             return;
         }
-        if self.connection.purse.log(time::now(), 80).is_ok() {
-            println!("xenstore: domain {} did not read its events: some were put together", self.domain);
-        }
+        let line = format_args!("xenstore: domain {} did not read its events: some were put together", self.domain);
+        guest_text::say(&self.connection.purse.log, oxen_abi::domid::DomId(self.domain), line);
         self.store.with(|store| store.catch_up(self.domain));
     }
 
