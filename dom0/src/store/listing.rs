@@ -49,7 +49,7 @@ impl Listing {
             let mut line = if self.style.full {
                 format!("{path} = \"{value}\"")
             } else {
-                let name = path.as_str().rsplit('/').next().unwrap_or_default();
+                let name = path.name();
                 format!("{:depth$}{name} = \"{value}\"", "")
             };
             if self.style.permissions {

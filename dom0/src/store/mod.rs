@@ -1,7 +1,8 @@
 //! Xenstore: a small tree of names by which domains and the toolstack find each other.
 //!
 //! [`Store`] is pure logic: a request of a domain goes in, its answer and everybody's watch events
-//! come out. [`server`] moves both over the domains' rings.
+//! come out. [`server`] moves both over the domains' rings. What a domain keeps here is charged to its
+//! [purse](crate::purse): nodes to their owner, all else to who asked for it.
 //!
 //! ```text
 //!   server ─ Message ─▶ request ─▶ Editor ─▶ View ┬ Tree          what everybody sees
@@ -53,7 +54,7 @@ struct Client {
 }
 
 /// The whole store.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Store {
     tree: Tree,
     watches: Watches,
@@ -64,13 +65,26 @@ pub struct Store {
     events: Vec<Event>,
     /// Who has missed events.
     behind: BTreeSet<DomId>,
+    /// Who has begun to miss events since somebody looked.
+    late: Vec<DomId>,
     purses: Purses,
 }
 
 impl Store {
     /// An empty store under `limits` for unprivileged domains, who pay out of `purses`.
     pub fn new(limits: Limits, purses: Purses) -> Self {
-        Self { limits, tree: Tree::new(purses.clone()), purses, ..Self::default() }
+        Self {
+            tree: Tree::new(purses.clone()),
+            watches: Watches::default(),
+            transactions: BTreeMap::new(),
+            last_transaction: 0,
+            clients: BTreeMap::new(),
+            limits,
+            events: Vec::new(),
+            behind: BTreeSet::new(),
+            late: Vec::new(),
+            purses,
+        }
     }
 
     /// The purses that domains pay out of.
@@ -172,7 +186,8 @@ impl Store {
         self.watches.add(&path, watch, self.limits_of(domain).watches)?;
         match event {
             Some(event) => self.events.push(event),
-            None => _ = self.behind.insert(domain),
+            None if self.behind.insert(domain) => self.late.push(domain),
+            None => {}
         }
         Ok(())
     }
@@ -276,6 +291,11 @@ impl Store {
         }
     }
 
+    /// The domains that have begun to miss events since the last call.
+    pub fn take_late(&mut self) -> Vec<DomId> {
+        core::mem::take(&mut self.late)
+    }
+
     /// Whether `domain` has missed events.
     pub fn is_behind(&self, domain: DomId) -> bool {
         self.behind.contains(&domain)
@@ -295,7 +315,8 @@ impl Store {
                 if change.before.as_ref().is_some_and(may_read) || now.is_some_and(|n| may_read(&n.permissions)) {
                     match watch.event(&change.path, &self.purses.of(watch.domain)) {
                         Some(event) => self.events.push(event),
-                        None => _ = self.behind.insert(watch.domain),
+                        None if self.behind.insert(watch.domain) => self.late.push(watch.domain),
+                        None => {}
                     }
                 }
             }

@@ -70,6 +70,11 @@ impl Path {
         &self.0
     }
 
+    /// The last part of the name.
+    pub fn name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+
     /// Whether this is one of the special names.
     pub fn is_special(&self) -> bool {
         self.0.starts_with('@')

@@ -112,10 +112,13 @@ impl StoreHandle {
     pub fn with<R>(&self, action: impl FnOnce(&mut Store) -> R) -> R {
         let mut store = self.0.store.borrow_mut();
         let result = action(&mut store);
-        let events = store.take_events();
+        let (events, late) = (store.take_events(), store.take_late());
         drop(store);
         for event in events {
             self.deliver(event);
+        }
+        for connection in late.iter().filter_map(|domain| self.0.connections.borrow().get(domain).cloned()) {
+            connection.wake.notify();
         }
         result
     }

@@ -61,8 +61,7 @@ impl Node {
 
     /// Bytes of heap that it takes at most in the tree, under its name.
     fn tree_cost(&self, path: &Path) -> usize {
-        let name = path.split().map_or("", |(_, name)| name);
-        cost::entry::<Path, Slot>() + path.cost() + name_cost(name) + self.own_cost()
+        cost::entry::<Path, Slot>() + path.cost() + name_cost(path.name()) + self.own_cost()
     }
 }
 
@@ -208,12 +207,6 @@ impl Tree {
             }
         }
         if owned == self.owned { Ok(()) } else { Err(Path::root()) }
-    }
-}
-
-impl Default for Tree {
-    fn default() -> Self {
-        Self::new(Purses::new())
     }
 }
 

@@ -65,10 +65,13 @@ impl Watch {
 
     /// The event of this watch for `path`, if there is room for it. If not, it will be told of its own path when there
     /// is: [`Watches::catch_up`].
+    ///
+    /// A quarter of the purse stays for what the domain itself asks for: events come of what others do.
     pub fn event(&self, path: &Path, purse: &Purse) -> Option<Event> {
-        let event = self.paid_event(path, purse);
-        self.missed.set(self.missed.get() || event.is_err());
-        event.ok()
+        let scarce = purse.heap.left() < purse.heap.limit() / 4;
+        let event = if scarce { None } else { self.paid_event(path, purse).ok() };
+        self.missed.set(self.missed.get() || event.is_none());
+        event
     }
 
     fn paid_event(&self, path: &Path, purse: &Purse) -> Result<Event, Exhausted> {

@@ -17,6 +17,7 @@ use crate::backend::console::GuestConsole;
 use crate::backend::device::Driver;
 use crate::backend::net::device::{NetDevice, NetDriver};
 use crate::bridge::Mac;
+use crate::device::OpenDisk;
 use crate::purse::{Log, Purse};
 use crate::system::Shared;
 
@@ -151,9 +152,8 @@ pub(super) async fn start(system: &Shared, guest: &Rc<Guest>) -> Result<(), Stri
     let purses = system.store.purses();
     let network = system.bridge.memory(config.vifs.len());
     let admission = room::admit(purses, network)?;
-    let room = || room::for_unpacking(purses, network);
-    let devices =
-        config.disks.iter().map(|disk| system.disks.open(&system.archive, disk)).collect::<Result<Vec<_>, _>>()?;
+    let room = || room::spare(purses, network);
+    let devices = config.disks.iter().map(|disk| open_disk(system, disk, network)).collect::<Result<Vec<_>, _>>()?;
     let opened = Kernel::open(file(system, &config.kernel)?, room());
     let (image, mut kernel) = opened.map_err(|why| format!("kernel `{}`: {why}", config.kernel))?;
     let ramdisk_file = config.ramdisk.as_ref().map(|name| file(system, name)).transpose()?.unwrap_or_default();
@@ -186,7 +186,7 @@ fn connect(
     guest: &Rc<Guest>,
     built: &build::Built,
     purse: &Purse,
-    devices: Vec<crate::device::OpenDisk>,
+    devices: Vec<OpenDisk>,
 ) -> Result<(), String> {
     let domain = built.domain;
     nodes::publish(&system.store, &guest.config, &guest.uuid, built).map_err(|e| format!("xenstore: {e}"))?;
@@ -243,6 +243,17 @@ pub fn unpause(domain: DomId) -> Result<(), String> {
     control::unpause_domain(domain).map_err(|errno| format!("domain {} cannot run: {}", domain.0, errno.name()))
 }
 
+/// Opens a disk. A file of the archive becomes a disk in memory, which takes none of what is promised to guests.
+fn open_disk(system: &Shared, disk: &Disk, network: usize) -> Result<OpenDisk, String> {
+    let name = disk.target.strip_prefix("/dev/").unwrap_or(&disk.target);
+    if let Some(file) = system.archive.get(name)
+        && !system.disks.list().iter().any(|(known, _)| known == name)
+    {
+        room::allow(&format!("disk {}", disk.vdev), file.len(), room::spare(system.store.purses(), network))?;
+    }
+    system.disks.open(&system.archive, disk)
+}
+
 /// Gives a guest a disk.
 pub fn attach_disk(system: &Shared, guest: &Guest, config: &Disk) -> Result<(), String> {
     let mut disks = guest.disks.borrow_mut();
@@ -250,7 +261,7 @@ pub fn attach_disk(system: &Shared, guest: &Guest, config: &Disk) -> Result<(), 
         return Err(format!("`{}` has a disk `{}` already", guest.config.name, config.vdev));
     }
     let domain = guest.domain.get();
-    let open = system.disks.open(&system.archive, config)?;
+    let open = open_disk(system, config, system.bridge.memory(0))?;
     let driver = BlockDriver::new(config, open, &system.store.purses().of(domain.0))?;
     disks.push(BlockDevice::attach(&system.store, domain, driver)?);
     Ok(())

@@ -29,9 +29,21 @@ pub fn admit(purses: &Purses, network: usize) -> Result<Admission, String> {
     purses.admit(free).map_err(|_| refusal(free, purses.promised()))
 }
 
-/// Bytes that unpacking a kernel may take besides.
-pub fn for_unpacking(purses: &Purses, network: usize) -> usize {
+/// Bytes that are promised to nobody: for unpacking a kernel, for disks in memory.
+pub fn spare(purses: &Purses, network: usize) -> usize {
     usable(network).saturating_sub(purses.promised())
+}
+
+/// Says whether `bytes` of these may be taken for `what`.
+///
+/// # Errors
+/// What is there and what would be needed.
+pub fn allow(what: &str, bytes: usize, spare: usize) -> Result<(), String> {
+    if bytes <= spare {
+        return Ok(());
+    }
+    let [needed, spare] = [bytes.div_ceil(1 << 10), spare >> 10];
+    Err(format!("{what}: dom0 has too little memory: {needed} KiB are needed, {spare} KiB are promised to nobody"))
 }
 
 fn refusal(free: usize, promised: usize) -> String {
@@ -46,6 +58,13 @@ fn refusal(free: usize, promised: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_promised_is_taken_by_nobody_else() {
+        assert_eq!(allow("disk xvdb", 2 << 20, 2 << 20), Ok(()));
+        let said = allow("disk xvdb", 3 << 20, 2 << 20).unwrap_err();
+        assert!(said.contains("disk xvdb: ") && said.contains("3072 KiB are needed, 2048 KiB"), "{said}");
+    }
 
     #[test]
     fn a_refusal_names_what_is_there_and_what_is_missing() {

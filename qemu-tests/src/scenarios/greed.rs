@@ -32,6 +32,8 @@ pub(super) fn guests_that_fill_the_store_harm_nobody_else(lab: &Lab<'_>) -> Resu
     }
     let said = prompt.command("xl create hello.cfg; xl wait hello")?;
     ensure!(said.contains("the store calls this domain hello"), "what the next guest says:\n{said}");
+    let said = prompt.command("xl purse")?;
+    ensure!(said.contains("greedy0") && said.contains("/1024 "), "what the purses hold:\n{said}");
     let said = prompt.command("xenstore-write /tool/later yes; xenstore-read /tool/later")?;
     ensure!(said.contains("yes"), "what the store answers:\n{said}");
     // What a guest has taken comes back with its end.

@@ -69,6 +69,27 @@ fn what_a_transaction_touches_is_paid_for_and_nothing_else() {
 }
 
 #[test]
+fn what_others_do_leaves_a_domain_room_of_its_own() {
+    let mut s = store();
+    ask(&mut s, 1, xs::XS_MKDIR, b"shared\0").unwrap();
+    ask(&mut s, 1, xs::XS_SET_PERMS, b"shared\0n1\0r2\0").unwrap();
+    for i in 0..20 {
+        let token = format!("{i}{}", "t".repeat(900));
+        ask(&mut s, 2, xs::XS_WATCH, format!("/local/domain/1/shared\0{token}\0").as_bytes()).unwrap();
+    }
+    let mut waiting = s.take_events();
+    for i in 0..100 {
+        ask(&mut s, 1, xs::XS_WRITE, format!("shared/{i}\0").as_bytes()).unwrap();
+        waiting.extend(s.take_events());
+    }
+    assert!(s.is_behind(2) && s.take_late() == [2] && waiting.len() < 1000, "{} events", waiting.len());
+    ask(&mut s, 2, xs::XS_WRITE, &[b"own\0".as_slice(), &[1; 1900]].concat()).unwrap();
+    drop(waiting);
+    s.catch_up(2);
+    assert_eq!((s.take_events().len(), s.is_behind(2)), (20, false));
+}
+
+#[test]
 fn domains_that_come_and_go_leave_nothing_in_each_others_homes() {
     let mut s = store();
     ask(&mut s, 1, xs::XS_MKDIR, b"guests\0").unwrap();

@@ -13,6 +13,7 @@ use crate::toolstack::config::{
     vif::Interface,
 };
 use crate::toolstack::lifecycle::{self, Guest};
+use crate::toolstack::room;
 
 /// `block-list`.
 pub async fn block_list(call: Call) -> Outcome {
@@ -96,7 +97,11 @@ fn guest_and_rest(call: &Call, verb: &str, between: &str) -> Result<(Rc<Guest>, 
 /// `network-attach`.
 pub async fn network_attach(call: Call) -> Outcome {
     let (guest, text) = guest_and_rest(&call, "network-attach", ",")?;
-    lifecycle::attach_vif(&call.system, &guest, &Interface::parse(&text)?)
+    let config = Interface::parse(&text)?;
+    let (bridge, purses) = (&call.system.bridge, call.system.store.purses());
+    let more = bridge.memory(1) - bridge.memory(0);
+    room::allow("another interface", more, room::spare(purses, bridge.memory(0)))?;
+    lifecycle::attach_vif(&call.system, &guest, &config)
 }
 
 /// `network-detach`: by number or by address.
@@ -124,6 +129,10 @@ pub async fn block_resize(mut call: Call) -> Outcome {
     let number = device_number(&vdev);
     let disk = guest.disks.borrow().iter().find(|disk| Some(disk.driver.config.number) == number).cloned();
     let disk = disk.ok_or_else(|| format!("`{name}` has no disk `{vdev}`"))?;
+    // While the disk moves it is there twice.
+    if let Some(bytes) = size.map(|kib| usize::try_from(kib.saturating_mul(1 << 10)).unwrap_or(usize::MAX)) {
+        room::allow(&vdev, bytes, room::spare(system.store.purses(), system.bridge.memory(0)))?;
+    }
     let sectors = disk.resize(size.map(|kib| kib.saturating_mul(2)))?;
     println!("{vdev} has {sectors} sectors, {} MiB", sectors >> 11);
     Ok(())

@@ -6,6 +6,7 @@ use oxen_domu_lib::{println, time};
 
 use super::{Call, Outcome, guest, usage};
 use crate::balloon::controller::{self, Standing};
+use crate::purse::Budget;
 
 /// A size: MiB, or with a unit: k, m, g. In KiB.
 pub(super) fn kib(text: &str) -> Result<u64, String> {
@@ -77,6 +78,33 @@ pub async fn balloon(mut call: Call) -> Outcome {
         println!("{name:<32} {id:>5} {has:>8} {target:>8} {most:>8}  {}", standing.name());
     }
     Ok(())
+}
+
+/// `purse`: what each guest has taken of dom0, of how much, and the most it ever had; in KiB, mappings and events.
+pub async fn purse(call: Call) -> Outcome {
+    if !call.args.is_empty() {
+        return Err(usage("purse"));
+    }
+    let purses = call.system.store.purses();
+    println!(
+        "{:<32} {:>5} {:>16} {:>14} {:>14} {:>14} {:>16}",
+        "Name", "ID", "Heap(KiB)", "Rings", "Kept", "Requests", "Events"
+    );
+    for guest in call.system.guests.alive() {
+        let (name, id) = (&guest.config.name, guest.domain.get().0);
+        let purse = purses.of(id);
+        let mappings = &purse.mappings;
+        let [rings, kept, requests] = [&mappings.rings, &mappings.kept, &mappings.requests].map(|one| share((one, 0)));
+        let [heap, events] = [(&purse.heap, 10), (&purse.events, 0)].map(share);
+        println!("{name:<32} {id:>5} {heap:>16} {rings:>14} {kept:>14} {requests:>14} {events:>16}");
+    }
+    println!("{} KiB of dom0's memory are promised to guests and not taken", purses.promised() >> 10);
+    Ok(())
+}
+
+/// What is taken, the most that was, and the limit, in units of so many bits.
+fn share((budget, unit): (&Budget, u32)) -> String {
+    format!("{}/{}/{}", budget.used() >> unit, budget.peak() >> unit, budget.limit() >> unit)
 }
 
 #[cfg(test)]

@@ -70,6 +70,7 @@ verbs! {
     "mem-set" "[-w] NAME MiB" "set a guest's memory target (-w waits until it is reached)" memory::set;
     "mem-max" "NAME MiB" "set the most memory that a guest may have" memory::max;
     "balloon" "[explain NAME]" "show how guests follow their memory targets, or what one is judged by" memory::balloon;
+    "purse" "" "show what guests have taken of dom0, and the most they ever had" memory::purse;
     "vcpu-list" "[NAME]" "show vcpus" show::vcpu_list;
     "vcpu-set" "NAME COUNT" "set how many vcpus a guest has online, up to its maxvcpus" vcpus::set;
     "sched-credit" "[-d NAME [-w WEIGHT] [-c CAP]]" "show or set domains' shares of the processor" vcpus::sched_credit;
