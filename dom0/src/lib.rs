@@ -9,6 +9,7 @@ pub mod backend;
 pub mod balloon;
 pub mod bridge;
 pub mod device;
+pub mod guest_text;
 pub mod options;
 pub mod purse;
 pub mod store;

@@ -6,8 +6,8 @@ use core::iter;
 use oxen_domu_lib::{println, task};
 
 use crate::bridge::{Bridge, BridgePort, Malformed};
-use crate::device::interrupt::Lines;
 use crate::device::virtio_net::VirtioNet;
+use crate::device::{self, interrupt::Lines};
 
 /// The uplink's name at the bridge.
 pub const NAME: &str = "eth0";
@@ -22,8 +22,8 @@ pub fn start(bridge: &Bridge, lines: &Lines) {
     println!("network card {NAME} ({address}) is the bridge's uplink");
     let port = Rc::new(bridge.attach(NAME));
     port.set_offload(card.offload());
-    task::spawn(inwards(card.clone(), port.clone()));
-    task::spawn(outwards(card, port));
+    task::spawn_for(device::OWNER, inwards(card.clone(), port.clone()));
+    task::spawn_for(device::OWNER, outwards(card, port));
 }
 
 /// From the network to the guests.

@@ -11,7 +11,6 @@ use oxen_hv::{
     addr::GuestAddr,
     domain::regs::Regs,
     hypercall::{sched::sched_op, vcpu::vcpu_op},
-    mem::GuestMemory,
     trap::page_fault::page_fault,
 };
 use support::{boot, guest::Guest};

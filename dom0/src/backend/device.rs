@@ -11,6 +11,7 @@ use oxen_domu_lib::handshake::{self, Side, Step};
 use oxen_domu_lib::sync::Notify;
 use oxen_domu_lib::{println, task, time};
 
+use crate::guest_text;
 use crate::purse::Purse;
 use crate::store::{
     access::{Permissions, Right},
@@ -130,7 +131,7 @@ impl Front<'_> {
     /// What is missing, or no number.
     pub fn number(&self, name: &str) -> Result<u32, String> {
         let text = self.value(name).ok_or_else(|| format!("the frontend gives no {name}"))?;
-        text.parse().map_err(|_| format!("{name} is `{text}`, which is no number"))
+        text.parse().map_err(|_| format!("{name} is `{}`, which is no number", guest_text::quoted(&text)))
     }
 
     /// Whether a feature is asked for.
@@ -181,7 +182,7 @@ impl<D: Driver> Device<D> {
         let failed = |why: Error| format!("{}: xenstore: {why}", device.driver.title());
         device.publish().map_err(failed)?;
         let watch = store.watch(&format!("{}/state", device.front)).map_err(failed)?;
-        task::spawn(device.clone().run(watch));
+        task::spawn_for(domain.0, device.clone().run(watch));
         Ok(device)
     }
 
@@ -342,7 +343,9 @@ impl<D: Driver> Device<D> {
 
     /// Gives the device up and says why, in the store and on the console.
     fn fail(&self, why: &str) {
-        println!("{} of domain {}: {why}; the device is closed", self.driver.title(), self.domain.0);
+        let (title, domain) = (self.driver.title(), self.domain.0);
+        let line = format_args!("{title} of domain {domain}: {why}; the device is closed");
+        guest_text::say(&self.purse.log, self.domain, line);
         // Where the store refuses, the line above has said it.
         let _ = self.set("error", why);
         let _ = self.enter(XenbusState::Closing);

@@ -3,4 +3,5 @@
 pub mod block;
 pub mod console;
 pub mod device;
+pub mod mapped;
 pub mod net;

@@ -4,9 +4,10 @@ use alloc::{collections::BTreeMap, format, string::String};
 use core::cell::RefCell;
 
 use oxen_abi::domid::DomId;
-use oxen_domu_lib::{control, println, time};
+use oxen_domu_lib::{control, time};
 
 use super::policy::{self, Finding, Progress, SLACK, Situation};
+use crate::guest_text;
 use crate::system::{Shared, System};
 use crate::toolstack::ends;
 use crate::toolstack::lifecycle::Guest;
@@ -126,12 +127,16 @@ fn look(system: &System, guest: &Guest) {
     let (Some(progress), Ok(now)) = (all.get_mut(&domain), situation(system, guest)) else { return };
     match progress.look(now.current, now.target) {
         Finding::Arrived => _ = all.remove(&domain),
-        Finding::Stuck => println!(
-            "balloon: guest `{}` does not react: it was asked for {} MiB and has stayed at {} MiB for {} s",
-            guest.config.name,
-            now.target >> 10,
-            now.current >> 10,
-            policy::PATIENCE
+        Finding::Stuck => guest_text::say(
+            &guest.log,
+            domain,
+            format_args!(
+                "balloon: guest `{}` does not react: it was asked for {} MiB and has stayed at {} MiB for {} s",
+                guest.config.name,
+                now.target >> 10,
+                now.current >> 10,
+                policy::PATIENCE
+            ),
         ),
         Finding::Moving | Finding::Waiting | Finding::StillStuck => {}
     }

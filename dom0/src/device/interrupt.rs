@@ -6,6 +6,8 @@ use core::cell::RefCell;
 use oxen_domu_lib::event::Port;
 use oxen_domu_lib::{control, println, task};
 
+use super::OWNER;
+
 /// Something that raises a line.
 pub trait Source {
     /// Takes the interrupt back where it is this device's, and wakes who waits for it.
@@ -40,7 +42,7 @@ impl Line {
         match bound {
             Ok((pirq, port)) => {
                 let line = Rc::new(Self { pirq, port, sources: RefCell::default() });
-                task::spawn(line.clone().run());
+                task::spawn_for(OWNER, line.clone().run());
                 Some(line)
             }
             Err(errno) => {

@@ -11,21 +11,27 @@ pub mod virtqueue;
 use alloc::{collections::BTreeMap, format, rc::Rc, string::String, vec::Vec};
 use core::cell::{Cell, RefCell};
 
-use oxen_domu_lib::grant::GrantMapping;
+use oxen_abi::domid::DomId;
 use oxen_domu_lib::memory::map::Words;
+use oxen_domu_lib::task;
 
 use crate::archive::Archive;
 use crate::backend::block::request::Direction;
+use crate::backend::mapped::Mapped;
+use crate::purse::{Budget, Charge};
 use crate::toolstack::config::disk::Disk;
 use interrupt::Lines;
 use ramdisk::RamDisk;
 use virtio_block::VirtioBlock;
 
+/// For whom the tasks of devices work: for all, and for nobody's share of dom0's time.
+pub const OWNER: u16 = DomId::IO.0;
+
 /// A part of a granted page that data go to or come from.
 #[derive(Clone, Debug)]
 pub struct Piece {
     /// Keeps the page mapped.
-    pub mapping: Rc<GrantMapping>,
+    pub mapping: Rc<Mapped>,
     /// Which page of the mapping.
     pub page: usize,
     /// First byte in the page, a multiple of 512.
@@ -38,7 +44,7 @@ impl Piece {
     /// The part as words of 64 bits.
     pub fn words(&self) -> &[core::sync::atomic::AtomicU64] {
         let first = self.page * 512 + usize::from(self.offset) / 8;
-        self.mapping.words64().get(first..first + usize::from(self.bytes) / 8).unwrap_or_default()
+        self.mapping.words().words64().get(first..first + usize::from(self.bytes) / 8).unwrap_or_default()
     }
 
     /// The machine address of its first byte, for devices.
@@ -50,6 +56,18 @@ impl Piece {
 /// The disk could not do what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure;
+
+/// A place for one step of work at a disk. Who wants one waits behind all who came before, whatever guest they work
+/// for; a guest's pages are mapped only when there is one.
+#[derive(Debug)]
+pub struct Room {
+    _part: Charge,
+}
+
+/// Waits for a part of what a disk can have in work at a time.
+async fn room(places: &Budget, amount: usize) -> Result<Room, Failure> {
+    places.wait_for(amount).await.map(|part| Room { _part: part }).map_err(|_| Failure)
+}
 
 /// What a disk of a guest really is.
 #[derive(Clone, Debug)]
@@ -85,11 +103,46 @@ impl Medium {
         }
     }
 
-    /// Moves data between the disk, from `sector` on, and the pieces one after the other.
-    pub async fn transfer(&self, direction: Direction, sector: u64, pieces: &[Piece]) -> Result<(), Failure> {
+    /// How many pieces a transfer has at most; at least one.
+    pub fn max_pieces(&self) -> usize {
         match self {
-            Self::Ram(disk) => disk.transfer(direction, sector, pieces),
-            Self::Virtio(disk) => disk.transfer(direction, sector, pieces).await,
+            Self::Ram(_) => ramdisk::MAX_PIECES,
+            Self::Virtio(disk) => disk.max_pieces(),
+        }
+    }
+
+    /// Waits until the disk can take a transfer of so many pieces.
+    ///
+    /// # Errors
+    /// [`Failure`] if there are more than [`Self::max_pieces`].
+    pub async fn room(&self, pieces: usize) -> Result<Room, Failure> {
+        match self {
+            Self::Ram(disk) => disk.room().await,
+            Self::Virtio(disk) => disk.room(pieces).await,
+        }
+    }
+
+    /// Moves data between the disk, from `sector` on, and the pieces one after the other, in the room that there is for
+    /// them.
+    ///
+    /// # Errors
+    /// [`Failure`] if the disk failed.
+    pub async fn transfer(
+        &self,
+        direction: Direction,
+        sector: u64,
+        pieces: &[Piece],
+        room: Room,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Ram(disk) => {
+                let done = disk.transfer(direction, sector, pieces);
+                // The room is kept meanwhile: a disk does one step before others have their turn.
+                task::yield_now().await;
+                drop(room);
+                done
+            }
+            Self::Virtio(disk) => disk.transfer(direction, sector, pieces, room).await,
         }
     }
 
@@ -104,7 +157,7 @@ impl Medium {
     /// Forgets the contents of sectors.
     pub async fn discard(&self, sector: u64, count: u64) -> Result<(), Failure> {
         match self {
-            Self::Ram(disk) => disk.discard(sector, count),
+            Self::Ram(disk) => disk.discard(sector, count).await,
             Self::Virtio(disk) => disk.discard(sector, count).await,
         }
     }

@@ -4,14 +4,23 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use oxen_domu_lib::memory::bytes;
+use oxen_domu_lib::task;
 
-use super::{Failure, Piece};
+use super::{Failure, Piece, Room, room};
 use crate::backend::block::request::{Direction, SECTOR};
+use crate::purse::Budget;
+
+/// Pieces, a page each at most, that are copied in one step of dom0.
+pub const MAX_PIECES: usize = 32;
+/// Bytes that are zeroed in one.
+const MAX_ZEROED: usize = 256 << 10;
 
 /// The disk's contents.
 #[derive(Debug)]
 pub struct RamDisk {
     bytes: RefCell<Vec<u8>>,
+    /// One step at a time, in the order of those who want one.
+    steps: Budget,
 }
 
 impl RamDisk {
@@ -22,7 +31,7 @@ impl RamDisk {
         bytes.try_reserve_exact(length).ok()?;
         bytes.extend_from_slice(contents);
         bytes.resize(length, 0);
-        Some(Self { bytes: RefCell::new(bytes) })
+        Some(Self { bytes: RefCell::new(bytes), steps: Budget::new(1) })
     }
 
     /// Sectors of 512 bytes.
@@ -38,6 +47,14 @@ impl RamDisk {
         bytes.try_reserve_exact(more).ok()?;
         bytes.resize(length, 0);
         Some(())
+    }
+
+    /// Waits for this disk's next step.
+    ///
+    /// # Errors
+    /// None; there is always a step to wait for.
+    pub async fn room(&self) -> Result<Room, Failure> {
+        room(&self.steps, 1).await
     }
 
     /// Copies between the disk and the pieces.
@@ -56,11 +73,20 @@ impl RamDisk {
         Ok(())
     }
 
-    /// Fills sectors with zeros.
-    pub fn discard(&self, sector: u64, count: u64) -> Result<(), Failure> {
-        let place = |sector: u64| usize::try_from(sector * SECTOR).map_err(|_| Failure);
-        let range = place(sector)?..place(sector + count)?;
-        self.bytes.borrow_mut().get_mut(range).ok_or(Failure)?.fill(0);
+    /// Fills sectors with zeros, step by step: others have their turn in between.
+    pub async fn discard(&self, sector: u64, count: u64) -> Result<(), Failure> {
+        let place = |sector: u64| {
+            let byte = sector.checked_mul(SECTOR).and_then(|byte| usize::try_from(byte).ok());
+            byte.filter(|&byte| byte <= self.bytes.borrow().len()).ok_or(Failure)
+        };
+        let (start, end) = (place(sector)?, place(sector.checked_add(count).ok_or(Failure)?)?);
+        for start in (start..end).step_by(MAX_ZEROED) {
+            let _room = self.room().await?;
+            let step = start..end.min(start + MAX_ZEROED);
+            // The disk may have been cut meanwhile.
+            self.bytes.borrow_mut().get_mut(step).ok_or(Failure)?.fill(0);
+            task::yield_now().await;
+        }
         Ok(())
     }
 }
@@ -68,6 +94,7 @@ impl RamDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::rc::Rc;
 
     #[test]
     fn contents_are_padded_to_sectors() {
@@ -83,15 +110,41 @@ mod tests {
         disk.resize(4).unwrap();
         assert_eq!((disk.sectors(), disk.bytes.borrow()[1024]), (4, 0));
         disk.resize(1).unwrap();
-        assert_eq!((disk.sectors(), disk.discard(1, 1)), (1, Err(Failure)));
+        assert_eq!((disk.sectors(), task::run(disk.discard(1, 1))), (1, Err(Failure)));
         assert_eq!((disk.resize(u64::MAX), disk.resize(1 << 50), disk.sectors()), (None, None, 1));
     }
 
     #[test]
     fn discarded_sectors_are_zero_and_bounds_hold() {
         let disk = RamDisk::new(&[1; 1024]).unwrap();
-        disk.discard(1, 1).unwrap();
+        task::run(disk.discard(1, 1)).unwrap();
         assert_eq!(disk.bytes.borrow()[511..513], [1, 0]);
-        assert_eq!(disk.discard(1, 2), Err(Failure));
+        assert_eq!(task::run(disk.discard(1, 2)), Err(Failure));
+        assert_eq!(task::run(disk.discard(u64::MAX, 2)), Err(Failure));
+    }
+
+    #[test]
+    fn many_great_discards_are_many_small_steps_with_others_in_between() {
+        let disk = Rc::new(RamDisk::new(&[1; 4 * MAX_ZEROED + 512]).unwrap());
+        let sectors = disk.sectors();
+        let zeroed = |disk: &RamDisk| disk.bytes.borrow().iter().filter(|&&byte| byte == 0).count();
+        task::run(async {
+            let all: Vec<_> = (0..3)
+                .map(|_| {
+                    let disk = disk.clone();
+                    task::spawn(async move { disk.discard(0, sectors).await })
+                })
+                .collect();
+            let (mut turns, mut before) = (0, 0);
+            while !all.iter().all(task::JoinHandle::is_finished) {
+                task::yield_now().await;
+                turns += 1;
+                let now = zeroed(&disk);
+                assert!(now - before <= MAX_ZEROED, "{} bytes in one turn", now - before);
+                before = now;
+            }
+            assert!(turns >= 3 * 5, "{turns} turns");
+            assert_eq!(zeroed(&disk), 4 * MAX_ZEROED + 512);
+        });
     }
 }

@@ -12,8 +12,9 @@ use super::interrupt::Lines;
 use super::pci::Function;
 use super::virtio::{Queue, VirtioDevice};
 use super::virtqueue::{Buffer, Dma};
-use super::{Failure, Piece};
-use crate::backend::block::request::{Direction, SECTOR};
+use super::{Failure, OWNER, Piece, Room, room};
+use crate::backend::block::request::Direction;
+use crate::purse::Budget;
 
 const DEVICE_IDS: [u16; 2] = [0x1001, 0x1042];
 
@@ -41,10 +42,11 @@ pub struct VirtioBlock {
     device: VirtioDevice,
     queue: RefCell<Queue>,
     slots: Vec<Page>,
-    most_pieces: usize,
+    max_pieces: usize,
     /// By head: whether a chain is out, and who waits for it.
     out: RefCell<Vec<Option<Rc<Done>>>>,
-    room: Notify,
+    /// Descriptors.
+    places: Budget,
     in_flight: Cell<usize>,
     submitted: Notify,
 }
@@ -62,7 +64,7 @@ impl VirtioBlock {
         let started = VirtioDevice::find(DEVICE_IDS).filter_map(|function| Self::start(function, lines));
         let disks: Vec<_> = started.map(Rc::new).collect();
         for disk in &disks {
-            task::spawn(disk.clone().run());
+            task::spawn_for(OWNER, disk.clone().run());
         }
         disks
     }
@@ -77,12 +79,12 @@ impl VirtioBlock {
         let slots = (0..size.div_ceil(SLOTS_PER_PAGE)).map(|_| Page::zeroed()).collect::<Option<Vec<_>>>()?;
         Some(Self {
             // Two descriptors of a chain are header and status; a chain shall leave room for others.
-            most_pieces: usize::try_from(segments).unwrap_or(1).clamp(1, (size / 2).saturating_sub(2).max(1)),
+            max_pieces: usize::try_from(segments).unwrap_or(1).clamp(1, (size / 2).saturating_sub(2).max(1)),
             device,
             queue: RefCell::new(queue),
             slots,
             out: RefCell::new((0..size).map(|_| None).collect()),
-            room: Notify::new(),
+            places: Budget::new(size),
             in_flight: Cell::new(0),
             submitted: Notify::new(),
         })
@@ -103,32 +105,56 @@ impl VirtioBlock {
         self.device.features & FEATURE_DISCARD != 0
     }
 
+    /// Pieces of one transfer at most.
+    pub fn max_pieces(&self) -> usize {
+        self.max_pieces
+    }
+
+    /// Waits for the descriptors of a transfer of so many pieces: one for each, one for its header, one for its status.
+    ///
+    /// # Errors
+    /// [`Failure`] for more than [`Self::max_pieces`].
+    pub async fn room(&self, pieces: usize) -> Result<Room, Failure> {
+        if pieces > self.max_pieces {
+            return Err(Failure);
+        }
+        room(&self.places, pieces + 2).await
+    }
+
     /// Moves data between the disk, from `sector` on, and the pieces one after the other.
-    pub async fn transfer(&self, direction: Direction, sector: u64, pieces: &[Piece]) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// [`Failure`] if the device says so.
+    pub async fn transfer(
+        &self,
+        direction: Direction,
+        sector: u64,
+        pieces: &[Piece],
+        room: Room,
+    ) -> Result<(), Failure> {
         let kind = match direction {
             Direction::Read => TYPE_IN,
             Direction::Write => TYPE_OUT,
         };
-        let mut at = sector;
-        for part in pieces.chunks(self.most_pieces) {
-            let buffer = |piece: &Piece| {
-                Some(Buffer {
-                    address: piece.machine_address()?,
-                    length: piece.bytes.into(),
-                    device_writes: direction == Direction::Read,
-                })
-            };
-            let buffers: Vec<Buffer> = part.iter().map(buffer).collect::<Option<_>>().ok_or(Failure)?;
-            self.request(kind, at, &buffers, None).await?;
-            at += part.iter().map(|piece| u64::from(piece.bytes) / SECTOR).sum::<u64>();
-        }
-        Ok(())
+        let buffer = |piece: &Piece| {
+            Some(Buffer {
+                address: piece.machine_address()?,
+                length: piece.bytes.into(),
+                device_writes: direction == Direction::Read,
+            })
+        };
+        let buffers: Vec<Buffer> = pieces.iter().map(buffer).collect::<Option<_>>().ok_or(Failure)?;
+        self.request(kind, sector, &buffers, None, room).await
     }
 
     /// Makes durable what was written.
     pub async fn flush(&self) -> Result<(), Failure> {
         // A device without the feature writes through.
-        if self.device.features & FEATURE_FLUSH == 0 { Ok(()) } else { self.request(TYPE_FLUSH, 0, &[], None).await }
+        if self.device.features & FEATURE_FLUSH == 0 {
+            return Ok(());
+        }
+        let room = self.room(0).await?;
+        self.request(TYPE_FLUSH, 0, &[], None, room).await
     }
 
     /// Forgets the contents of sectors.
@@ -137,7 +163,8 @@ impl VirtioBlock {
         let mut done = 0;
         while done < count {
             let now = (count - done).min(most);
-            self.request(TYPE_DISCARD, 0, &[], Some((sector + done, now))).await?;
+            let room = self.room(1).await?;
+            self.request(TYPE_DISCARD, 0, &[], Some((sector + done, now)), room).await?;
             done += now;
         }
         Ok(())
@@ -151,11 +178,15 @@ impl VirtioBlock {
         Some((words, Dma::address(page) + first as u64))
     }
 
-    async fn request(&self, kind: u32, sector: u64, data: &[Buffer], range: Option<(u64, u64)>) -> Result<(), Failure> {
-        let extra = 2 + usize::from(range.is_some());
-        while self.queue.borrow().ring.room() < data.len() + extra {
-            self.room.notified().await;
-        }
+    /// Submits a chain and waits for its end; its descriptors are free again when the room is given back.
+    async fn request(
+        &self,
+        kind: u32,
+        sector: u64,
+        data: &[Buffer],
+        range: Option<(u64, u64)>,
+        _room: Room,
+    ) -> Result<(), Failure> {
         let done = self.submit(kind, sector, data, range).ok_or(Failure)?;
         loop {
             match done.status.get() {
@@ -221,7 +252,6 @@ impl VirtioBlock {
                     None => break,
                 }
             }
-            self.room.notify();
         }
     }
 }

@@ -1,6 +1,12 @@
 //! How much text a guest may cause on dom0's console: a pure function of the time that is given.
 
+use alloc::rc::Rc;
 use core::cell::Cell;
+
+/// Lines on dom0's console that are about one guest or its own words.
+pub(super) const LINES: Rate = Rate { burst: 64, per_second: 4 };
+/// Bytes of these lines: a serial line of 115200 baud carries 11520 a second.
+const BYTES: Rate = Rate { burst: 8192, per_second: 256 };
 
 /// Nanoseconds of a second.
 const SECOND: u64 = 1_000_000_000;
@@ -42,29 +48,43 @@ pub struct Log {
 }
 
 impl Log {
+    /// One guest's.
+    pub fn of_guest() -> Rc<Self> {
+        Rc::new(Self::new(LINES, BYTES))
+    }
+
     /// Full buckets.
     pub fn new(lines: Rate, bytes: Rate) -> Self {
         Self { lines, bytes, paid: Cell::default(), suppressed: Cell::new(0) }
     }
 
-    /// Whether a line of `bytes` bytes may be shown at `now` (nanoseconds, never running back). Says how many lines were
-    /// suppressed since the last one that went through.
+    /// Whether a line of `bytes` bytes may be shown at `now` (nanoseconds, never running back).
     ///
     /// # Errors
     /// [`Suppressed`]; the line counts as such, and against neither rate.
-    pub fn line(&self, now: u64, bytes: usize) -> Result<u64, Suppressed> {
+    pub fn line(&self, now: u64, bytes: usize) -> Result<(), Suppressed> {
         let (lines_paid, bytes_paid) = self.paid.get();
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         match (self.lines.after(lines_paid, now, 1), self.bytes.after(bytes_paid, now, bytes)) {
             (Some(lines), Some(bytes)) => {
                 self.paid.set((lines, bytes));
-                Ok(self.suppressed.take())
+                Ok(())
             }
             _ => {
                 self.suppressed.set(self.suppressed.get().saturating_add(1));
                 Err(Suppressed)
             }
         }
+    }
+
+    /// Lines that were suppressed and are not counted any more.
+    pub fn take_suppressed(&self) -> u64 {
+        self.suppressed.take()
+    }
+
+    /// Lines that were suppressed since [`Self::take_suppressed`] took them.
+    pub fn suppressed(&self) -> u64 {
+        self.suppressed.get()
     }
 }
 
@@ -74,19 +94,20 @@ mod tests {
     use alloc::vec::Vec;
     use proptest::prelude::*;
 
-    const LINES: Rate = Rate { burst: 3, per_second: 2 };
-    const BYTES: Rate = Rate { burst: 100, per_second: 10 };
+    const FEW: Rate = Rate { burst: 3, per_second: 2 };
+    const SMALL: Rate = Rate { burst: 100, per_second: 10 };
 
     #[test]
     fn a_burst_goes_through_then_as_much_as_time_allows() {
-        let log = Log::new(LINES, BYTES);
-        assert_eq!([(); 5].map(|()| log.line(7, 10)), [Ok(0), Ok(0), Ok(0), Err(Suppressed), Err(Suppressed)]);
-        assert_eq!(log.line(7 + SECOND / 2, 10), Ok(2), "and two were suppressed before");
+        let log = Log::new(FEW, SMALL);
+        assert_eq!([(); 5].map(|()| log.line(7, 10)), [Ok(()), Ok(()), Ok(()), Err(Suppressed), Err(Suppressed)]);
+        assert_eq!(log.line(7 + SECOND / 2, 10), Ok(()));
         assert_eq!(log.line(7 + SECOND / 2, 10), Err(Suppressed));
         assert_eq!(log.line(20 * SECOND, 101), Err(Suppressed), "longer than the bucket is deep");
-        assert_eq!(log.line(20 * SECOND, 100), Ok(2));
+        assert_eq!((log.suppressed(), log.take_suppressed(), log.suppressed()), (4, 4, 0));
+        assert_eq!(log.line(20 * SECOND, 100), Ok(()));
         assert_eq!(log.line(21 * SECOND, 11), Err(Suppressed));
-        assert_eq!(log.line(21 * SECOND, 10), Ok(1));
+        assert_eq!(log.line(21 * SECOND, 10), Ok(()));
     }
 
     proptest! {
@@ -95,7 +116,7 @@ mod tests {
         fn no_stretch_of_time_sees_more_than_the_rates_allow(
             steps in proptest::collection::vec((0u64..3 * SECOND, 0usize..120), 1..60)
         ) {
-            let log = Log::new(LINES, BYTES);
+            let log = Log::new(FEW, SMALL);
             let (mut now, mut through) = (0, Vec::new());
             for (pause, bytes) in steps {
                 now += pause;
@@ -108,8 +129,8 @@ mod tests {
                 for (at, more) in &through[first..] {
                     (lines, bytes) = (lines + 1, bytes + more);
                     let time = at - start;
-                    prop_assert!(lines <= LINES.burst + time * LINES.per_second / SECOND);
-                    prop_assert!(bytes <= BYTES.burst + time * BYTES.per_second / SECOND);
+                    prop_assert!(lines <= FEW.burst + time * FEW.per_second / SECOND);
+                    prop_assert!(bytes <= SMALL.burst + time * SMALL.per_second / SECOND);
                 }
             }
         }

@@ -19,9 +19,17 @@ pub use log::{Log, Rate, Suppressed};
 pub const HEAP: usize = 1 << 20;
 /// The heap's holes: so many bytes of it may lie idle between those that are taken, for each of these.
 const HOLES: usize = 1;
-/// Grant mappings of one guest at a time: rings, requests in flight, pages that stay mapped. The hypervisor gives dom0
-/// 16384 in all, which is 32 guests' share.
-pub const MAPPINGS: usize = 512;
+/// Grant mappings of one guest at a time: rings, pages that stay mapped, requests in flight. The hypervisor's limit for
+/// dom0 (262144) is more than the sum for all guests that there can be.
+pub const MAPPINGS: usize = RING_MAPPINGS + KEPT_MAPPINGS + REQUEST_MAPPINGS;
+/// Pages of the rings of a guest's devices: eight disks with rings of the greatest size.
+const RING_MAPPINGS: usize = 128;
+/// Pages that stay mapped between requests: as many as Linux's block frontend keeps granted for one disk.
+const KEPT_MAPPINGS: usize = 352;
+/// Pages of requests at a time: as many as the queue of a disk holds, which is no less than one request has.
+const REQUEST_MAPPINGS: usize = 256;
+/// Pages that dom0 maps for one guest's requests before others have their turn: as many as go to the hypervisor at a time.
+pub const TURN: usize = 32;
 /// Watch events of the store that wait for one guest.
 pub const EVENTS: usize = 1024;
 /// Bytes that one mapping costs dom0 beside its address: the records of segment, piece and window.
@@ -31,42 +39,49 @@ const FIXED: usize = 64 << 10;
 /// Bytes of dom0's heap that one guest costs at most.
 pub const PER_GUEST: usize = HEAP * (1 + HOLES) + MAPPINGS * PER_MAPPING + FIXED;
 
-/// Lines on dom0's console that are about one guest or its own words.
-pub const LOG_LINES: Rate = Rate { burst: 64, per_second: 4 };
-/// Bytes of these lines: a serial line of 115200 baud carries 11520 a second.
-pub const LOG_BYTES: Rate = Rate { burst: 8192, per_second: 256 };
-
 /// One domain's budgets.
 #[derive(Debug)]
 pub struct Purse {
     /// Bytes of dom0's heap.
     pub heap: Budget,
     /// Grant mappings.
-    pub mappings: Budget,
+    pub mappings: Mappings,
     /// Watch events of the store that wait.
     pub events: Budget,
-    log: Log,
+    /// What of a turn of dom0's tasks the guest's requests have used, of [`TURN`].
+    pub turn: Budget,
+    /// Lines on dom0's console.
+    pub log: Rc<Log>,
+}
+
+/// Budgets of grant mappings, by how long they last: so who waits for pages of a request waits for requests only, which
+/// end by themselves, and never for a ring or a page that stays.
+#[derive(Debug)]
+pub struct Mappings {
+    /// Pages of rings: taken when a device connects, or it does not.
+    pub rings: Budget,
+    /// Pages that stay mapped because their frontend keeps them granted; beyond these they are mapped anew each time.
+    pub kept: Budget,
+    /// Pages of requests in flight, which wait for each other.
+    pub requests: Budget,
 }
 
 impl Purse {
-    /// A guest's, with nothing taken.
-    pub fn new() -> Rc<Self> {
-        Self::with_limits(HEAP, MAPPINGS)
+    /// A guest's, with nothing taken; lines about it count in `log`.
+    pub fn new(log: Rc<Log>) -> Rc<Self> {
+        let mappings = Mappings {
+            rings: Budget::new(RING_MAPPINGS),
+            kept: Budget::new(KEPT_MAPPINGS),
+            requests: Budget::new(REQUEST_MAPPINGS),
+        };
+        let (heap, events, turn) = (Budget::new(HEAP), Budget::new(EVENTS), Budget::new(TURN));
+        Rc::new(Self { heap, mappings, events, turn, log })
     }
 
-    /// A purse of other limits.
-    pub fn with_limits(heap: usize, mappings: usize) -> Rc<Self> {
-        let (heap, mappings, events) = (Budget::new(heap), Budget::new(mappings), Budget::new(EVENTS));
-        Rc::new(Self { heap, mappings, events, log: Log::new(LOG_LINES, LOG_BYTES) })
-    }
-
-    /// Whether a line of `bytes` bytes that this guest causes may stand on dom0's console at `now` (nanoseconds). Says
-    /// how many lines were suppressed since the last one that could.
-    ///
-    /// # Errors
-    /// [`Suppressed`] if there were too many.
-    pub fn log(&self, now: u64, bytes: usize) -> Result<u64, Suppressed> {
-        self.log.line(now, bytes)
+    /// One that counts and refuses nothing.
+    fn unlimited() -> Rc<Self> {
+        let [rings, kept, requests, heap, events, turn] = [(); 6].map(|()| Budget::unlimited());
+        Rc::new(Self { heap, mappings: Mappings { rings, kept, requests }, events, turn, log: Log::of_guest() })
     }
 }
 
@@ -92,9 +107,7 @@ impl Drop for Admission {
 impl Purses {
     /// dom0's only.
     pub fn new() -> Self {
-        let [heap, mappings, events] = [(); 3].map(|()| Budget::unlimited());
-        let dom0 = Rc::new(Purse { heap, mappings, events, log: Log::new(LOG_LINES, LOG_BYTES) });
-        Self { dom0, guests: Rc::default(), admitted: Rc::default() }
+        Self { dom0: Purse::unlimited(), guests: Rc::default(), admitted: Rc::default() }
     }
 
     /// The purse of `domain`; one without a purse of its own is dom0's doing, and dom0 pays.
@@ -104,10 +117,20 @@ impl Purses {
 
     /// Gives a domain a purse, unless it has one.
     pub fn open(&self, domain: u16) -> Rc<Purse> {
+        self.open_with(domain, Log::of_guest)
+    }
+
+    /// As [`Self::open`] with the log of a guest that has been here before: who ends and starts again and again says no
+    /// more for it.
+    pub fn open_again(&self, domain: u16, log: &Rc<Log>) -> Rc<Purse> {
+        self.open_with(domain, || log.clone())
+    }
+
+    fn open_with(&self, domain: u16, log: impl FnOnce() -> Rc<Log>) -> Rc<Purse> {
         if domain == 0 {
             return self.dom0.clone();
         }
-        self.guests.borrow_mut().entry(domain).or_insert_with(Purse::new).clone()
+        self.guests.borrow_mut().entry(domain).or_insert_with(|| Purse::new(log())).clone()
     }
 
     /// The domain is gone. What is still charged stays so until it is let go.
@@ -180,9 +203,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_guest_says_is_bounded() {
-        let purse = Purse::new();
-        let through = (0..1000).filter(|_| purse.log(5, 80).is_ok()).count();
-        assert_eq!(through as u64, LOG_LINES.burst);
+    fn what_a_guest_says_is_bounded_also_when_it_starts_again() {
+        let (purses, log) = (Purses::new(), Log::of_guest());
+        let mut through = 0;
+        for domain in 1..10 {
+            let purse = purses.open_again(domain, &log);
+            through += (0..100).filter(|_| purse.log.line(5, 80).is_ok()).count();
+            purses.close(domain);
+        }
+        assert_eq!(through as u64, log::LINES.burst);
     }
 }

@@ -7,7 +7,6 @@ use core::mem::size_of;
 use oxen_abi::io::xs_wire as xs;
 
 use oxen_domu_lib::sync::Notify;
-use oxen_domu_lib::{println, time};
 use oxen_ring::{Overrun, Page, xenstore};
 
 use super::{
@@ -16,6 +15,7 @@ use super::{
     watch::Event,
     wire::{HEADER_SIZE, Message, PAYLOAD_MAX},
 };
+use crate::guest_text;
 use crate::purse::{Charge, Exhausted, Purse};
 
 /// What waits to be sent to a domain, and what is paid for it.
@@ -48,7 +48,7 @@ pub(super) struct Connection {
     replies: Cell<usize>,
     /// It has been said that there was no room for events.
     named: Cell<bool>,
-    purse: Rc<Purse>,
+    pub(super) purse: Rc<Purse>,
     _charge: Charge,
     /// Something waits, or the connection is to end.
     pub(super) wake: Notify,
@@ -195,8 +195,10 @@ impl Link {
         if !self.connection.is_empty() || !self.store.with(|store| store.is_behind(self.domain)) {
             return;
         }
-        if !self.connection.named.replace(true) && self.connection.purse.log(time::now(), 80).is_ok() {
-            println!("xenstore: domain {} has no room for its events: some were put together", self.domain);
+        if !self.connection.named.replace(true) {
+            let line =
+                format_args!("xenstore: domain {} has no room for its events: some were put together", self.domain);
+            guest_text::say(&self.connection.purse.log, oxen_abi::domid::DomId(self.domain), line);
         }
         self.store.with(|store| store.catch_up(self.domain));
     }

@@ -28,6 +28,7 @@ use super::{
     watch::Event,
     wire::{Error, Message},
 };
+use crate::guest_text;
 use crate::purse::Purses;
 use oxen_ring::xenstore;
 
@@ -198,7 +199,7 @@ impl StoreHandle {
         let port = Port::bind_interdomain(number, port)?;
         self.adopt(domain, connection.clone());
         self.with(|store| store.introduce(domain));
-        task::spawn(serve_ring(Link::new(domain, connection, self.clone()), page, port));
+        task::spawn_for(domain, serve_ring(Link::new(domain, connection, self.clone()), page, port));
         Ok(())
     }
 
@@ -256,7 +257,10 @@ async fn serve_ring(mut link: Link, page: Mapping, port: Port) {
                 xenstore::set_error(page, code);
                 port.notify();
                 let domain = link.domain;
-                println!("xenstore: domain {domain} broke the protocol (error {code}): its connection is closed");
+                let line = format_args!(
+                    "xenstore: domain {domain} broke the protocol (error {code}): its connection is closed"
+                );
+                guest_text::say(&link.connection.purse.log, oxen_abi::domid::DomId(domain), line);
                 return;
             }
         }

@@ -13,6 +13,7 @@ use oxen_domu_lib::{control, event::Port, println, task, time};
 use super::autopsy;
 use super::config::Action;
 use super::lifecycle::{Guest, dissolve, start, unpause};
+use crate::guest_text;
 use crate::system::Shared;
 
 /// Restarts nearer to a guest's start than this (nanoseconds) count as a loop.
@@ -99,7 +100,11 @@ async fn handle_end(system: &Shared, guest: &Rc<Guest>, end: End) {
     for _ in 0..4 {
         task::yield_now().await;
     }
-    println!("guest `{name}` (domain {}) has ended: {}", domain.0, end.name());
+    guest_text::say(
+        &guest.end_log,
+        domain,
+        format_args!("guest `{name}` (domain {}) has ended: {}", domain.0, end.name()),
+    );
     if !end.is_clean() {
         autopsy::report(guest, domain);
     }
@@ -139,7 +144,10 @@ async fn restart(system: Shared, guest: Rc<Guest>, end: End) {
     guest.restarting.set(false);
     let name = &guest.config.name;
     match started.and_then(|()| unpause(guest.domain.get())) {
-        Ok(()) => println!("guest `{name}` starts again as domain {}", guest.domain.get().0),
+        Ok(()) => {
+            let domain = guest.domain.get();
+            guest_text::say(&guest.end_log, domain, format_args!("guest `{name}` starts again as domain {}", domain.0));
+        }
         Err(why) => {
             println!("guest `{name}` does not start again: {why}");
             bury(&system, &guest, end);

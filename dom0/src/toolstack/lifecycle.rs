@@ -18,7 +18,7 @@ use crate::backend::device::Driver;
 use crate::backend::net::device::{NetDevice, NetDriver};
 use crate::bridge::Mac;
 use crate::device::OpenDisk;
-use crate::purse::Purse;
+use crate::purse::{Log, Purse};
 use crate::system::Shared;
 
 /// Ended guests whose console output is still shown.
@@ -38,6 +38,10 @@ pub struct Guest {
     pub disks: RefCell<Vec<Rc<BlockDevice>>>,
     /// Its network interfaces.
     pub vifs: RefCell<Vec<Rc<NetDevice>>>,
+    /// What is said about it on dom0's console, whatever domain it is.
+    pub log: Rc<Log>,
+    /// The same about its ends, which what it caused before does not silence.
+    pub end_log: Rc<Log>,
     /// KiB that it was built with at least.
     pub built: Cell<u64>,
     /// When it started.
@@ -126,6 +130,8 @@ pub async fn create(system: &Shared, mut config: GuestConfig) -> Result<Rc<Guest
         console: Rc::default(),
         disks: RefCell::default(),
         vifs: RefCell::default(),
+        log: Log::of_guest(),
+        end_log: Log::of_guest(),
         built: Cell::new(0),
         started: Cell::new(0),
         end: Cell::new(None),
@@ -175,7 +181,7 @@ pub(super) async fn start(system: &Shared, guest: &Rc<Guest>) -> Result<(), Stri
     };
     let built = build::build(&plan, &mut kernel).await?;
     guest.domain.set(built.domain);
-    let purse = purses.open(built.domain.0);
+    let purse = purses.open_again(built.domain.0, &guest.log);
     drop(admission);
     guest.built.set(built.used);
     guest.started.set(time::now());
@@ -196,7 +202,8 @@ fn connect(
     let domain = built.domain;
     nodes::publish(&system.store, &guest.config, &guest.uuid, built).map_err(|e| format!("xenstore: {e}"))?;
     for (disk, device) in guest.config.disks.iter().zip(devices) {
-        let device = BlockDevice::attach(&system.store, domain, BlockDriver::new(disk, device))?;
+        let driver = BlockDriver::new(disk, device, &system.store.purses().of(domain.0))?;
+        let device = BlockDevice::attach(&system.store, domain, driver)?;
         guest.disks.borrow_mut().push(device);
     }
     for config in &guest.config.vifs {
@@ -264,8 +271,10 @@ pub fn attach_disk(system: &Shared, guest: &Guest, config: &Disk) -> Result<(), 
     if disks.iter().any(|disk| disk.driver.config.number == config.number) {
         return Err(format!("`{}` has a disk `{}` already", guest.config.name, config.vdev));
     }
-    let driver = BlockDriver::new(config, open_disk(system, config, system.bridge.memory(0))?);
-    disks.push(BlockDevice::attach(&system.store, guest.domain.get(), driver)?);
+    let domain = guest.domain.get();
+    let open = open_disk(system, config, system.bridge.memory(0))?;
+    let driver = BlockDriver::new(config, open, &system.store.purses().of(domain.0))?;
+    disks.push(BlockDevice::attach(&system.store, domain, driver)?);
     Ok(())
 }
 

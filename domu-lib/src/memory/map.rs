@@ -1,7 +1,7 @@
 //! Windows: frames mapped at addresses of their own, for as long as a value lives.
 //!
-//! The addresses come from one L4 slot. A freed range is kept for the next mapping of the same length, so a workload
-//! that maps and unmaps the same shapes settles; the page tables below stay.
+//! The addresses come from one L4 slot. A range's length is a power of two, and a freed one is kept for the next mapping
+//! of that length: whatever lengths a workload asks for, it settles. The page tables below stay.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -35,6 +35,7 @@ impl Range {
     /// # Errors
     /// `ENOMEM` when the slot is used up.
     pub(crate) fn take(pages: usize) -> Result<Self, Errno> {
+        let pages = pages.checked_next_power_of_two().ok_or(Errno::NoMem)?;
         let mut ranges = RANGES.lock();
         if let Some(address) = ranges.free.get_mut(&pages).and_then(Vec::pop) {
             return Ok(Self { address, pages });

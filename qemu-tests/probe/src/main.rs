@@ -1,7 +1,8 @@
 //! A guest that asks the hypervisor everything, rightly and wrongly, and judges the answers.
 //!
 //! `end=panic`, `end=wild` and `end=spin` make it end badly instead, `end=never` lets it take of the store
-//! what it can get and keep it. `family=NAME` on its command line chooses what is asked; without it all is. Each answer makes a line
+//! what it can get and keep it, and `do=NAME` makes it do something else ([`hostile`]). `family=NAME` on its command
+//! line chooses what is asked; without it all is. Each answer makes a line
 //! `probe: ok NAME` or `probe: FAILED NAME: …`, the last line is `probe: done, N ok, N failed`. The answers expected
 //! are those of Xen 4.17, on which this guest runs as well.
 #![cfg_attr(target_os = "none", no_std, no_main)]
@@ -10,6 +11,7 @@ extern crate alloc;
 
 mod family;
 mod greed;
+mod hostile;
 mod judge;
 mod raw;
 
@@ -19,6 +21,10 @@ use oxen_domu_lib::{entry, println, start_info};
 entry!(run);
 
 fn run() {
+    let deed = start_info::option("do");
+    if let Some(what) = &deed {
+        hostile::run(what);
+    }
     match start_info::option("end").as_deref() {
         Some("panic") => end_in_panic(),
         Some("never") => return greed::take_the_store(),
@@ -27,6 +33,9 @@ fn run() {
             core::hint::spin_loop();
         },
         _ => {}
+    }
+    if deed.is_some() {
+        return;
     }
     let wanted = start_info::option("family");
     let Some(mut probe) = Probe::new() else {

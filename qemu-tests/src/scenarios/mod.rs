@@ -11,6 +11,7 @@ mod demo;
 mod disks;
 mod greed;
 mod guests;
+mod hostile;
 mod hypercalls;
 mod interop;
 mod life;
@@ -58,6 +59,8 @@ scenarios! {
     net::net_fetches_from_the_host_and_serves_it,
     net::two_guests_fetch_from_each_other_at_once,
     network::frames_cut_inside_their_headers_harm_no_linux_guest,
+    hostile::a_guest_at_work_keeps_half_its_speed_beside_two_that_flood_dom0,
+    hostile::disks_flooded_by_others_do_not_fail,
     network::a_frontend_that_breaks_the_protocol_loses_only_its_own_interface,
     network::a_linux_guest_gets_an_address_and_exchanges_32_mib_with_the_host,
     linux::debians_kernel_works_as_a_guest_with_a_disk,
@@ -106,6 +109,7 @@ scenarios! {
     boot::the_plain_qemu_line_leads_to_a_prompt,
     boot::grub_boots_the_iso_image,
     boot::arguments_that_mean_nothing_are_named,
+    hostile::a_guests_words_steer_no_terminal_and_are_few,
     toolstack::a_key_that_is_not_known_is_refused_with_the_nearest,
     toolstack::a_configuration_that_is_not_there_is_named,
     toolstack::a_command_that_is_not_there_is_named,

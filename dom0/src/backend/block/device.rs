@@ -6,9 +6,11 @@ use core::cell::Cell;
 use oxen_abi::io::blkif::VDISK_READONLY;
 
 use super::request::{self, MAX_INDIRECT_SEGMENTS, SECTOR};
-use super::session::{Counts, Session, Start};
+use super::session::{self, Counts, Session, Start};
 use crate::backend::device::{Device, Driver, Front, Nodes};
 use crate::device::{Medium, OpenDisk};
+use crate::guest_text::quoted;
+use crate::purse::{Charge, Exhausted, Purse};
 use crate::toolstack::config::disk::Disk;
 
 /// The most pages of a ring, as a power of two.
@@ -24,12 +26,22 @@ pub struct BlockDriver {
     /// What it has done.
     pub counts: Rc<Counts>,
     open: OpenDisk,
+    /// For the requests of whatever frontend connects.
+    _heap: Charge,
 }
 
 impl BlockDriver {
-    /// The disk that `config` describes, which is open.
-    pub fn new(config: &Disk, open: OpenDisk) -> Self {
-        Self { config: config.clone(), counts: Rc::default(), open }
+    /// The disk that `config` describes, which is open, of the guest whose purse this is.
+    ///
+    /// # Errors
+    /// The guest's share of dom0's memory does not suffice for another disk.
+    pub fn new(config: &Disk, open: OpenDisk, purse: &Purse) -> Result<Self, String> {
+        let lacking = |Exhausted| {
+            let (kib, vdev) = (purse.heap.limit() >> 10, &config.vdev);
+            format!("disk {vdev}: the guest's share of dom0's memory, {kib} KiB, does not suffice for another disk")
+        };
+        let heap = purse.heap.charge(session::HEAP).map_err(lacking)?;
+        Ok(Self { config: config.clone(), counts: Rc::default(), open, _heap: heap })
     }
 
     /// Whether the guest may say that it needs sectors no more.
@@ -99,16 +111,17 @@ impl Driver for BlockDriver {
     fn connect(&self, front: &Front<'_>) -> Result<(Rc<Session>, Nodes), String> {
         match front.value("protocol").as_deref() {
             None | Some("x86_64-abi") => {}
-            Some(other) => return Err(format!("protocol `{other}` is not spoken; x86_64-abi is")),
+            Some(other) => return Err(format!("protocol `{}` is not spoken; x86_64-abi is", quoted(other))),
         }
         if let Some(queues) = front.value("multi-queue-num-queues").filter(|queues| queues != "1") {
-            return Err(format!("{queues} queues are asked for; one is offered"));
+            return Err(format!("`{}` queues are asked for; one is offered", quoted(&queues)));
         }
         let medium = self.open.medium.clone();
         let disk =
             request::Disk { sectors: medium.sectors(), writable: self.open.writable, discard: self.can_discard() };
         let session = Session::open(Start {
             domain: front.domain,
+            purse: front.purse.clone(),
             ring: ring(front)?,
             port: front.number("event-channel")?,
             persistent: front.has("feature-persistent"),

@@ -1,4 +1,9 @@
 //! A connected block device: the task that takes requests off the ring, and one task for each request.
+//!
+//! A guest can put more on its rings than dom0 has mappings or memory for. So only [`MAX_IN_FLIGHT`] requests are off a
+//! ring at a time and the others wait on it. One that is off is done in steps, each of which waits for its guest's share
+//! of mappings, then for its guest's turn, then for room at the disk, always in the order in which they came; only then
+//! are its pages mapped. Since a guest has one turn at a time, guests that use a disk together use it by turns.
 
 use alloc::{collections::BTreeMap, format, rc::Rc, string::String, vec::Vec};
 use core::cell::{Cell, RefCell};
@@ -7,7 +12,7 @@ use core::sync::atomic::Ordering;
 use oxen_abi::domid::DomId;
 use oxen_abi::io::blkif::{BLKIF_RSP_ERROR, BLKIF_RSP_OKAY, BlkifRequest, BlkifRequestSegment, BlkifResponse};
 use oxen_domu_lib::event::Port;
-use oxen_domu_lib::grant::{GrantError, GrantMapping};
+use oxen_domu_lib::grant::GrantError;
 use oxen_domu_lib::memory::map::{Access, Words};
 use oxen_domu_lib::sync::{Channel, Receiver, Sender};
 use oxen_domu_lib::task;
@@ -18,11 +23,17 @@ use super::request::{self, Direction, Request, Segment, Work};
 use crate::backend::{
     self,
     device::{End, Life},
+    mapped::Mapped,
 };
-use crate::device::{Medium, Piece};
+use crate::device::{Failure, Medium, Piece};
+use crate::purse::{Charge, Exhausted, Purse, TURN};
 
-/// Pages that are kept mapped for one device where its frontend keeps them granted.
-const MOST_PERSISTENT: usize = 1056;
+/// Requests of one ring that are taken off it and have no answer yet.
+const MAX_IN_FLIGHT: u32 = 32;
+/// Bytes of heap that a request takes beside its mappings: 256 segments, and the task.
+const REQUEST_HEAP: usize = 3 << 10;
+/// Bytes of heap that all requests of a device take at most.
+pub const HEAP: usize = MAX_IN_FLIGHT as usize * REQUEST_HEAP;
 
 /// What has been done, for `xl block-list`.
 #[derive(Debug, Default)]
@@ -45,6 +56,8 @@ pub struct Counts {
 pub struct Start {
     /// The guest.
     pub domain: DomId,
+    /// Its share of dom0.
+    pub purse: Rc<Purse>,
     /// Pages of the ring.
     pub ring: Vec<u32>,
     /// The frontend's port.
@@ -62,9 +75,9 @@ pub struct Start {
 /// One connection with a frontend.
 pub struct Session {
     start: Start,
-    words: GrantMapping,
+    ring: Mapped,
     port: Port,
-    kept: RefCell<BTreeMap<u32, Rc<GrantMapping>>>,
+    kept: RefCell<BTreeMap<u32, Rc<Mapped>>>,
     answers: Sender<BlkifResponse>,
     life: Life,
 }
@@ -78,13 +91,11 @@ impl backend::device::Session for Session {
 impl Session {
     /// Maps the ring, binds the port and starts serving.
     pub fn open(start: Start) -> Result<Rc<Self>, String> {
-        let refused = |what: &str, why: GrantError| format!("{what} cannot be mapped: {why:?}");
-        let words =
-            GrantMapping::map(start.domain, &start.ring, Access::ReadWrite).map_err(|e| refused("the ring", e))?;
+        let ring = Mapped::ring(&start.purse, start.domain, &start.ring)?;
         let port = Port::bind_interdomain(start.domain, start.port)
             .map_err(|errno| format!("event channel {} cannot be bound: {}", start.port, errno.name()))?;
         let (answers, answered) = Channel::pair();
-        let session = Rc::new(Self { start, words, port, kept: RefCell::default(), answers, life: Life::default() });
+        let session = Rc::new(Self { start, ring, port, kept: RefCell::default(), answers, life: Life::default() });
         task::spawn(session.clone().run(answered));
         Ok(session)
     }
@@ -102,7 +113,7 @@ impl Session {
 
     /// Takes requests and passes answers back, until the session is to end and every request has its answer.
     async fn serve_ring(self: &Rc<Self>, answered: &Receiver<BlkifResponse>) -> Result<(), Hostile> {
-        let mut ring = Ring::attach(self.words.words32().as_chunks().0).map_err(|_| Hostile)?;
+        let mut ring = Ring::attach(self.ring.words().words32().as_chunks().0).map_err(|_| Hostile)?;
         let mut broken = false;
         loop {
             while let Some(response) = answered.try_receive() {
@@ -118,7 +129,11 @@ impl Session {
                 }
             } else {
                 match self.take(&mut ring) {
-                    Ok(true) => continue,
+                    Ok(true) => {
+                        // A guest that makes requests as fast as they are taken does not keep others waiting.
+                        task::yield_now().await;
+                        continue;
+                    }
                     Ok(false) => {}
                     Err(Overrun { .. }) => {
                         broken = true;
@@ -133,15 +148,21 @@ impl Session {
         }
     }
 
-    /// Takes what requests there are; says whether more came meanwhile.
+    /// Takes requests off the ring, as many as may be in flight; says whether there is something to do at once. Those
+    /// that are left are looked at after the next answer.
     fn take(self: &Rc<Self>, ring: &mut Ring<'_>) -> Result<bool, Overrun> {
-        while let Some(raw) = ring.pop()? {
+        let mut was_answered = false;
+        while ring.unanswered() < MAX_IN_FLIGHT {
+            let Some(raw) = ring.pop()? else { return Ok(ring.final_check()? || was_answered) };
             match request::judge(&raw, self.start.disk.get()) {
                 Ok(request) => _ = task::spawn(self.clone().serve(request)),
-                Err(answer) => self.answer(answer),
+                Err(answer) => {
+                    self.answer(answer);
+                    was_answered = true;
+                }
             }
         }
-        ring.final_check()
+        Ok(was_answered)
     }
 
     async fn serve(self: Rc<Self>, request: Request) {
@@ -162,19 +183,25 @@ impl Session {
         match work {
             Work::Transfer { direction, sector, segments } => self.transfer(direction, sector, &segments).await,
             Work::Indirect { direction, sector, count, pages } => {
-                let raw = self.indirect_segments(&pages, count.into())?;
+                let raw = self.indirect_segments(&pages, count.into()).await?;
                 let segments = request::judge_segments(&raw, sector, self.start.disk.get()).map_err(|_| Refused)?;
+                drop(raw);
                 self.transfer(direction, sector, &segments).await
             }
-            Work::Flush => medium.flush().await.map_err(|_| Refused),
-            Work::Discard { sector, count } => medium.discard(sector, count).await.map_err(|_| Refused),
+            Work::Flush => Ok(medium.flush().await?),
+            Work::Discard { sector, count } => Ok(medium.discard(sector, count).await?),
         }
     }
 
+    /// Moves the segments' data, step by step.
     async fn transfer(&self, direction: Direction, sector: u64, segments: &[Segment]) -> Result<(), Refused> {
-        let pieces =
-            if self.start.persistent { self.kept_pieces(segments)? } else { self.pieces(direction, segments)? };
-        self.start.medium.transfer(direction, sector, &pieces).await.map_err(|_| Refused)?;
+        let (mut at, mut rest) = (sector, segments);
+        while !rest.is_empty() {
+            let (step, missing) = self.next_step(rest);
+            rest = rest.get(step.len()..).unwrap_or_default();
+            self.step(direction, at, step, missing).await?;
+            at += step.iter().map(|s| u64::from(s.bytes) / request::SECTOR).sum::<u64>();
+        }
         let counts = &self.start.counts;
         let (number, sum) = match direction {
             Direction::Read => (&counts.reads, &counts.read),
@@ -185,31 +212,77 @@ impl Session {
         Ok(())
     }
 
-    /// Maps the pages of one request.
-    fn pieces(&self, direction: Direction, segments: &[Segment]) -> Result<Vec<Piece>, Refused> {
+    /// The segments of the next step, at least one, and how many of their pages are not mapped yet: as many as the disk
+    /// takes at once and a turn allows.
+    fn next_step<'a>(&self, segments: &'a [Segment]) -> (&'a [Segment], usize) {
+        let kept = self.kept.borrow();
+        let mut missing = 0;
+        let is_in = |s: &&Segment| {
+            missing += usize::from(!kept.contains_key(&s.gref));
+            missing <= TURN
+        };
+        let count = segments.iter().take(self.start.medium.max_pieces()).take_while(is_in).count();
+        (segments.get(..count).unwrap_or_default(), missing.min(TURN))
+    }
+
+    async fn step(
+        &self,
+        direction: Direction,
+        sector: u64,
+        segments: &[Segment],
+        missing: usize,
+    ) -> Result<(), Refused> {
+        let medium = &self.start.medium;
+        // Who waits for mappings holds nothing that others wait for.
+        let charge = self.pay(missing).await?;
+        let turn = self.start.purse.turn.wait_for(missing.max(segments.len() / 4).clamp(1, TURN)).await?;
+        let room = medium.room(segments.len()).await?;
+        let pieces = if self.start.persistent {
+            self.kept_pieces(segments, charge)?
+        } else {
+            self.pieces(direction, segments, charge)?
+        };
+        let next_turn = async move {
+            task::yield_now().await;
+            drop(turn);
+        };
+        let (done, ()) = task::join(medium.transfer(direction, sector, &pieces, room), next_turn).await;
+        Ok(done?)
+    }
+
+    /// Waits for mappings of so many pages.
+    async fn pay(&self, pages: usize) -> Result<Charge, Exhausted> {
+        let budget = &self.start.purse.mappings.requests;
+        if pages == 0 { Ok(budget.empty()) } else { budget.wait_for(pages).await }
+    }
+
+    /// Maps the pages of one step.
+    fn pieces(&self, direction: Direction, segments: &[Segment], charge: Charge) -> Result<Vec<Piece>, Refused> {
         let access = match direction {
             Direction::Read => Access::ReadWrite,
             Direction::Write => Access::ReadOnly,
         };
         let references: Vec<u32> = segments.iter().map(|s| s.gref).collect();
-        let mapping = Rc::new(GrantMapping::map(self.start.domain, &references, access)?);
+        let mapping = Rc::new(Mapped::map(self.start.domain, &references, access, charge)?);
         let piece =
             |(page, s): (usize, &Segment)| Piece { mapping: mapping.clone(), page, offset: s.offset, bytes: s.bytes };
         Ok(segments.iter().enumerate().map(piece).collect())
     }
 
-    /// Maps pages that stay granted, those that are not mapped yet.
-    fn kept_pieces(&self, segments: &[Segment]) -> Result<Vec<Piece>, Refused> {
+    /// Maps pages that stay granted, those that are not mapped yet; they stay mapped as far as the guest's share goes.
+    fn kept_pieces(&self, segments: &[Segment], mut charge: Charge) -> Result<Vec<Piece>, Refused> {
         let mut kept = self.kept.borrow_mut();
         let piece = |s: &Segment| {
             let mapping = match kept.get(&s.gref) {
-                Some(mapping) => mapping.clone(),
+                Some(page) => page.clone(),
                 None => {
-                    let mapping = Rc::new(GrantMapping::map(self.start.domain, &[s.gref], Access::ReadWrite)?);
-                    if kept.len() < MOST_PERSISTENT {
-                        kept.insert(s.gref, mapping.clone());
+                    let stays = self.start.purse.mappings.kept.charge(1);
+                    let (pays, stays) = stays.map_or_else(|Exhausted| (charge.split(1), false), |pays| (pays, true));
+                    let page = Rc::new(Mapped::map(self.start.domain, &[s.gref], Access::ReadWrite, pays)?);
+                    if stays {
+                        kept.insert(s.gref, page.clone());
                     }
-                    mapping
+                    page
                 }
             };
             Ok(Piece { mapping, page: 0, offset: s.offset, bytes: s.bytes })
@@ -218,9 +291,10 @@ impl Session {
     }
 
     /// Copies the descriptions of segments out of the guest's pages.
-    fn indirect_segments(&self, pages: &[u32], count: usize) -> Result<Vec<BlkifRequestSegment>, Refused> {
-        let mapping = GrantMapping::map(self.start.domain, pages, Access::ReadOnly)?;
-        let words = mapping.words64().iter().take(count);
+    async fn indirect_segments(&self, pages: &[u32], count: usize) -> Result<Vec<BlkifRequestSegment>, Refused> {
+        let charge = self.pay(pages.len()).await?;
+        let mapping = Mapped::map(self.start.domain, pages, Access::ReadOnly, charge)?;
+        let words = mapping.words().words64().iter().take(count);
         let segment = |word: &core::sync::atomic::AtomicU64| {
             let [a, b, c, d, first_sect, last_sect, ..] = word.load(Ordering::Relaxed).to_le_bytes();
             BlkifRequestSegment { gref: u32::from_le_bytes([a, b, c, d]), first_sect, last_sect, _pad0: 0 }
@@ -240,6 +314,18 @@ struct Refused;
 
 impl From<GrantError> for Refused {
     fn from(_: GrantError) -> Self {
+        Self
+    }
+}
+
+impl From<Exhausted> for Refused {
+    fn from(_: Exhausted) -> Self {
+        Self
+    }
+}
+
+impl From<Failure> for Refused {
+    fn from(_: Failure) -> Self {
         Self
     }
 }

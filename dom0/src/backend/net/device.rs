@@ -5,6 +5,7 @@ use alloc::{format, rc::Rc, string::String, string::ToString, vec::Vec};
 use super::session::{Session, Start};
 use crate::backend::device::{Device, Driver, Front, Nodes};
 use crate::bridge::{Bridge, BridgePort, Mac, Offload};
+use crate::guest_text::quoted;
 use crate::toolstack::config::vif::Interface;
 
 /// What goes with any interface: bytes of payload of a frame.
@@ -92,7 +93,7 @@ impl Driver for NetDriver {
             return Err("the frontend wants its pages exchanged; only frontends with request-rx-copy are served".into());
         }
         if let Some(queues) = front.value("multi-queue-num-queues").filter(|queues| queues != "1") {
-            return Err(format!("the frontend wants {queues} queues; one is offered"));
+            return Err(format!("the frontend wants `{}` queues; one is offered", quoted(&queues)));
         }
         let ports = if front.value("event-channel").is_some() {
             Vec::from([front.number("event-channel")?])
@@ -102,6 +103,7 @@ impl Driver for NetDriver {
         let scatter = front.has("feature-sg");
         let session = Session::open(Start {
             domain: front.domain,
+            purse: front.purse.clone(),
             transmit: front.number("tx-ring-ref")?,
             receive: front.number("rx-ring-ref")?,
             ports,

@@ -7,8 +7,7 @@ use core::task::Poll;
 
 use oxen_abi::domid::DomId;
 use oxen_domu_lib::event::Port;
-use oxen_domu_lib::grant::{GrantError, GrantMapping};
-use oxen_domu_lib::memory::map::{Access, Words};
+use oxen_domu_lib::memory::map::Words;
 use oxen_domu_lib::{task, time};
 use oxen_ring::AttachError;
 
@@ -17,7 +16,9 @@ use super::receive::{ReceiveRing, Receiver};
 use super::slots::{Broken, TransmitRing};
 use super::transmit::Transmitter;
 use crate::backend::device::{self, End, Life};
+use crate::backend::mapped::Mapped;
 use crate::bridge::BridgePort;
+use crate::purse::Purse;
 
 /// How long a frame waits for pages of a guest that gives none, in nanoseconds.
 const PATIENCE: u64 = 10 * time::SECOND;
@@ -26,6 +27,8 @@ const PATIENCE: u64 = 10 * time::SECOND;
 pub struct Start {
     /// The guest.
     pub domain: DomId,
+    /// Its share of dom0.
+    pub purse: Rc<Purse>,
     /// The page of the transmit ring.
     pub transmit: u32,
     /// The page of the receive ring.
@@ -42,8 +45,8 @@ pub struct Start {
 
 /// One connection with a frontend.
 pub struct Session {
-    transmit: GrantMapping,
-    receive: GrantMapping,
+    transmit: Mapped,
+    receive: Mapped,
     ports: Vec<Port>,
     bridge: Rc<BridgePort>,
     life: Life,
@@ -59,8 +62,7 @@ impl Session {
     /// Maps the rings, binds the ports and starts serving.
     pub fn open(start: Start) -> Result<Rc<Self>, String> {
         let map = |what: &str, page: u32| {
-            GrantMapping::map(start.domain, &[page], Access::ReadWrite)
-                .map_err(|why: GrantError| format!("the {what} ring cannot be mapped: {why}"))
+            Mapped::ring(&start.purse, start.domain, &[page]).map_err(|why| format!("{what}: {why}"))
         };
         let bind = |&port: &u32| {
             Port::bind_interdomain(start.domain, port)
@@ -88,8 +90,8 @@ impl Session {
     }
 
     async fn serve(&self, mut transmitter: Transmitter, mut receiver: Receiver) -> Result<(), Broken> {
-        let mut transmit = TransmitRing::attach(self.transmit.words32().as_chunks().0).map_err(overrun)?;
-        let mut receive = ReceiveRing::attach(self.receive.words32().as_chunks().0).map_err(overrun)?;
+        let mut transmit = TransmitRing::attach(self.transmit.words().words32().as_chunks().0).map_err(overrun)?;
+        let mut receive = ReceiveRing::attach(self.receive.words().words32().as_chunks().0).map_err(overrun)?;
         while !self.life.is_ending() {
             let now = time::now();
             let moved = transmitter.turn(&mut transmit, &self.bridge, now);

@@ -5,6 +5,7 @@ use alloc::{format, rc::Rc, string::String, vec::Vec};
 use oxen_domu_lib::{println, task, time};
 
 use super::{Call, Outcome, guest, usage};
+use crate::guest_text;
 use crate::system::Shared;
 use crate::toolstack::ends::End;
 use crate::toolstack::lifecycle::Guest;
@@ -112,20 +113,12 @@ const MAX_LINE: usize = 4096;
 
 impl Lines {
     fn show(&mut self, bytes: &[u8]) {
-        for piece in bytes.chunks(MAX_LINE) {
+        for piece in bytes.split_inclusive(|&byte| byte == b'\n').flat_map(|line| line.chunks(MAX_LINE)) {
             self.partial.extend_from_slice(piece);
-            self.show_whole_lines();
-        }
-    }
-
-    fn show_whole_lines(&mut self) {
-        let end = |bytes: &[u8]| {
-            let cut = (bytes.len() > MAX_LINE).then_some(MAX_LINE - 1);
-            bytes.iter().take(MAX_LINE).position(|&b| b == b'\n').or(cut)
-        };
-        while let Some(end) = end(&self.partial) {
-            let line: Vec<u8> = self.partial.drain(..=end).collect();
-            println!("({}) {}", self.name, String::from_utf8_lossy(&without_controls(&line)).trim_end());
+            if piece.ends_with(b"\n") || self.partial.len() >= MAX_LINE {
+                let line = without_colours(&core::mem::take(&mut self.partial));
+                println!("({}) {}", self.name, guest_text::line(&line));
+            }
         }
     }
 
@@ -136,18 +129,19 @@ impl Lines {
     }
 }
 
-/// A line without what steers a terminal: the sequences from ESC `[` to a letter, and ESC with one character.
-fn without_controls(line: &[u8]) -> Vec<u8> {
-    let (mut plain, mut bytes) = (Vec::with_capacity(line.len()), line.iter().copied());
-    while let Some(byte) = bytes.next() {
-        match byte {
-            0x1b if bytes.clone().next() == Some(b'[') => {
-                bytes.next();
-                let _final = bytes.find(|byte| (0x40..=0x7e).contains(byte));
-            }
-            0x1b => _ = bytes.next(),
-            _ => plain.push(byte),
+/// A line without the sequences that give a terminal's text its looks or move on it (ESC `[` up to a letter), of which
+/// ordinary guests' lines are full.
+fn without_colours(line: &[u8]) -> Vec<u8> {
+    let (mut plain, mut rest) = (Vec::with_capacity(line.len()), line);
+    while let Some((&byte, behind)) = rest.split_first() {
+        let sequence = rest.strip_prefix(b"\x1b[").and_then(|parameters| {
+            let end = parameters.iter().position(|byte| !matches!(byte, 0x20..=0x3f))?;
+            parameters.get(end + 1..).filter(|_| matches!(parameters.get(end), Some(0x40..=0x7e)))
+        });
+        if sequence.is_none() {
+            plain.push(byte);
         }
+        rest = sequence.unwrap_or(behind);
     }
     plain
 }
@@ -214,15 +208,16 @@ mod tests {
     #[test]
     fn a_line_without_an_end_is_shown_in_pieces() {
         let mut lines = Lines { name: String::from("g"), partial: Vec::new() };
-        lines.show(&[b'x'; 3 * MAX_LINE]);
-        assert_eq!(lines.partial.len(), MAX_LINE);
+        lines.show(&[b'x'; 3 * MAX_LINE - 1]);
+        assert_eq!(lines.partial.len(), MAX_LINE - 1);
         lines.show(b"y\n");
         assert_eq!(lines.partial, *b"");
     }
 
     #[test]
-    fn lines_of_a_transcript_steer_no_terminal() {
-        assert_eq!(without_controls(b"\x1b[6na\x1bM\x1b[1;32mb\x1b"), b"ab");
-        assert_eq!(without_controls(b"plain"), b"plain");
+    fn what_gives_text_its_looks_is_left_out_and_all_else_stays() {
+        assert_eq!(without_colours(b"\x1b[6na\x1b[1;32mb\x1b[0m"), b"ab");
+        assert_eq!(without_colours(b"plain"), b"plain");
+        assert_eq!(without_colours(b"\x1b]0;title\x07\x1b[1;\x1b"), b"\x1b]0;title\x07\x1b[1;\x1b");
     }
 }

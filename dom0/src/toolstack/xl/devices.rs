@@ -7,6 +7,7 @@ use oxen_domu_lib::println;
 use super::{Call, Outcome, guest, memory, usage};
 use crate::backend::{device::Driver, net::device::NetDevice};
 use crate::bridge::Mac;
+use crate::guest_text;
 use crate::toolstack::config::{
     disk::{Disk, device_number},
     vif::Interface,
@@ -61,7 +62,11 @@ pub async fn network_list(call: Call) -> Outcome {
         "errors"
     );
     for vif in guest.vifs.borrow().iter() {
-        let node = |name: &str| system.store.read(&format!("{}/{name}", vif.front)).unwrap_or_else(|_| "-1".into());
+        // These are the guest's own words.
+        let node = |name: &str| {
+            let value = system.store.read(&format!("{}/{name}", vif.front));
+            value.map_or_else(|_| "-1".into(), |value| format!("{}", guest_text::quoted(&value)))
+        };
         let (number, counts) = (vif.driver.number(), vif.driver.port.counts());
         println!(
             "{number:<3} {:<2} {:<17} {number:>6} {:>5} {:>6} {:>5}/{:<11} {:<30} {:>9} {:>9} {:>9} {:>9} {:>7} {:>6}",

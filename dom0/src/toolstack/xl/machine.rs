@@ -6,7 +6,7 @@ use oxen_abi::version::{XENVER_CAPABILITIES, XENVER_CHANGESET, XENVER_COMMANDLIN
 use oxen_domu_lib::{control, hypercall, memory, println, time};
 
 use super::{Call, Outcome, VERBS, find, usage};
-use crate::terminal;
+use crate::guest_text;
 
 /// Names of the schedulers by their numbers (`XEN_SCHEDULER_*`).
 const SCHEDULERS: [(u32, &str); 5] = [(4, "sedf"), (5, "credit"), (6, "credit2"), (7, "arinc653"), (8, "rtds")];
@@ -48,7 +48,10 @@ pub async fn info(call: Call) -> Outcome {
 pub async fn dmesg(mut call: Call) -> Outcome {
     let clear = call.flag("-c");
     let text = control::read_messages(clear).map_err(|e| format!("the messages cannot be read: {}", e.name()))?;
-    terminal::print(&String::from_utf8_lossy(&text));
+    // What dom0 printed is in there as well, and with it what guests' consoles showed.
+    for line in text.trim_ascii_end().split(|&byte| byte == b'\n') {
+        println!("{}", guest_text::line(line));
+    }
     Ok(())
 }
 

@@ -86,12 +86,17 @@ pub async fn purse(call: Call) -> Outcome {
         return Err(usage("purse"));
     }
     let purses = call.system.store.purses();
-    println!("{:<32} {:>5} {:>16} {:>16} {:>16}", "Name", "ID", "Heap(KiB)", "Mappings", "Events");
+    println!(
+        "{:<32} {:>5} {:>16} {:>14} {:>14} {:>14} {:>16}",
+        "Name", "ID", "Heap(KiB)", "Rings", "Kept", "Requests", "Events"
+    );
     for guest in call.system.guests.alive() {
         let (name, id) = (&guest.config.name, guest.domain.get().0);
         let purse = purses.of(id);
-        let [heap, mappings, events] = [(&purse.heap, 10), (&purse.mappings, 0), (&purse.events, 0)].map(share);
-        println!("{name:<32} {id:>5} {heap:>16} {mappings:>16} {events:>16}");
+        let mappings = &purse.mappings;
+        let [rings, kept, requests] = [&mappings.rings, &mappings.kept, &mappings.requests].map(|one| share((one, 0)));
+        let [heap, events] = [(&purse.heap, 10), (&purse.events, 0)].map(share);
+        println!("{name:<32} {id:>5} {heap:>16} {rings:>14} {kept:>14} {requests:>14} {events:>16}");
     }
     println!("{} KiB of dom0's memory are promised to guests and not taken", purses.promised() >> 10);
     Ok(())

@@ -91,7 +91,7 @@ verbs! {
     "dmesg" "[-c]" "show the hypervisor's messages (-c clears them)" machine::dmesg;
     "debug-keys" "KEYS" "press keys on the hypervisor's console" machine::debug_keys;
     "xenstore-ls" "[-f] [-p] [PATH]" "list xenstore (-f whole paths, -p permissions)" xenstore::ls;
-    "xenstore-read" "PATH..." "print values" xenstore::read;
+    "xenstore-read" "[-R] PATH..." "print values, escaped (-R as they are)" xenstore::read;
     "xenstore-write" "PATH VALUE..." "set values" xenstore::write;
     "xenstore-rm" "PATH..." "remove nodes" xenstore::rm;
     "xenstore-list" "PATH" "list the names below a node" xenstore::list;

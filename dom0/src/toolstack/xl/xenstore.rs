@@ -9,14 +9,13 @@ use core::task::Poll;
 use oxen_domu_lib::{println, task};
 
 use super::{Call, Outcome, usage};
+use crate::guest_text::escaped;
 use crate::store::{
-    Store,
-    listing::{self, Style},
+    listing::{Listing, Style},
     path::Path,
     server::LocalWatch,
     wire::Error,
 };
-use crate::terminal;
 
 fn failed(path: &str) -> impl FnOnce(Error) -> String {
     move |why| format!("{path}: {why}")
@@ -30,17 +29,31 @@ pub async fn ls(mut call: Call) -> Outcome {
         [path] => path,
         _ => return Err(usage("xenstore-ls")),
     };
-    let list = |store: &mut Store| listing::list(store.tree(), &Path::resolve(top, 0)?, style, terminal::print);
-    call.system.store.with(list).map_err(failed(top))
+    let listing = call.system.store.with(|store| Listing::new(store.tree(), &Path::resolve(top, 0)?, style));
+    let mut listing = listing.map_err(failed(top))?;
+    while let Some(line) = call.system.store.with(|store| listing.next(store.tree())) {
+        println!("{line}");
+        // Guests' nodes are many, and their requests come in between.
+        task::yield_now().await;
+    }
+    Ok(())
 }
 
-/// `xenstore-read`.
-pub async fn read(call: Call) -> Outcome {
+/// `xenstore-read`: values escaped, or with `-R` as they are.
+pub async fn read(mut call: Call) -> Outcome {
+    let raw = call.flag("-R");
     if call.args.is_empty() {
         return Err(usage("xenstore-read"));
     }
     for path in &call.args {
-        println!("{}", call.system.store.read(path).map_err(failed(path))?);
+        let value = call.system.store.with(|store| Ok(store.read(0, 0, &Path::resolve(path, 0)?)?.value.clone()));
+        let value = value.map_err(failed(path))?;
+        if raw {
+            call.system.terminal.show(&value);
+            println!();
+        } else {
+            println!("{}", escaped(&value));
+        }
     }
     Ok(())
 }

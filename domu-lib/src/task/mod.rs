@@ -2,9 +2,15 @@
 //!
 //! Nothing is interrupted: events stay masked while tasks run, and are looked at between tasks and while the guest has
 //! nothing to do. A task may therefore hold `Rc`s and `RefCell`s across its awaits.
+//!
+//! A task works for somebody: for whom [`spawn_for`] says, or for whom its spawner works. Who has used least of the
+//! time comes first, so whoever has much to do takes nothing from those who have little, beyond one piece of it
+//! ([`yield_now`] ends a piece). Of one's own tasks, those that were woken run before those that would merely go on.
+
+mod queues;
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::sync::Arc;
 use alloc::task::Wake;
@@ -15,35 +21,46 @@ use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker};
 
 use crate::raw::local::local;
+use queues::Queues;
 
 type Local = Pin<Box<dyn Future<Output = ()>>>;
 
-/// Which tasks are to be polled, oldest first. Wakers are shared, so this is the part that is locked.
-type Ready = Arc<spin::Mutex<VecDeque<u64>>>;
+/// Polls between two looks at events.
+const PIECES: usize = 4;
+
+/// Wakers are shared, so this is the part that is locked.
+type Ready = Arc<spin::Mutex<Queues>>;
 
 struct Signal {
     id: u64,
+    owner: u16,
     ready: Ready,
 }
 
 impl Wake for Signal {
     fn wake(self: Arc<Self>) {
-        let mut ready = self.ready.lock();
-        if !ready.contains(&self.id) {
-            ready.push_back(self.id);
-        }
+        self.ready.lock().add(self.id, self.owner);
     }
+}
+
+/// A task, for whom it works, and what wakes it.
+struct Task {
+    future: Local,
+    owner: u16,
+    waker: Waker,
 }
 
 /// All tasks but the one that is being polled.
 #[derive(Default)]
 struct Executor {
-    tasks: RefCell<BTreeMap<u64, (Local, Waker)>>,
+    tasks: RefCell<BTreeMap<u64, Task>>,
     ready: Ready,
     next: Cell<u64>,
     /// What is being polled, outermost first, and whether it was woken meanwhile. More than one where a task calls
     /// [`run`] itself.
     running: RefCell<Vec<(u64, bool)>>,
+    /// For whom the innermost of these works.
+    owner: Cell<u16>,
 }
 
 impl Executor {
@@ -52,13 +69,19 @@ impl Executor {
         self.next.get()
     }
 
-    /// The oldest task that is to be polled and can be; what is being polled already is noted as woken.
+    /// The next task that can be polled. What is being polled already is noted as woken; where that is the innermost
+    /// [`run`]'s own future, its turn has come.
     fn next_ready(&self) -> Option<u64> {
         loop {
-            let id = self.ready.lock().pop_front()?;
-            match self.running.borrow_mut().iter_mut().find(|(running, _)| *running == id) {
-                Some((_, woken)) => *woken = true,
-                None => return Some(id),
+            let id = self.ready.lock().next()?;
+            let mut running = self.running.borrow_mut();
+            let Some(place) = running.iter().position(|(running, _)| *running == id) else { return Some(id) };
+            let is_innermost = place + 1 == running.len();
+            if let Some((_, woken)) = running.get_mut(place) {
+                *woken = true;
+            }
+            if is_innermost {
+                return None;
             }
         }
     }
@@ -77,10 +100,10 @@ impl Executor {
         self.running.borrow_mut().last_mut().is_some_and(|(_, woken)| core::mem::take(woken))
     }
 
-    fn add(&self, future: Local) {
+    fn add(&self, owner: u16, future: Local) {
         let id = self.fresh();
-        let waker = Waker::from(Arc::new(Signal { id, ready: self.ready.clone() }));
-        self.tasks.borrow_mut().insert(id, (future, waker.clone()));
+        let waker = Waker::from(Arc::new(Signal { id, owner, ready: self.ready.clone() }));
+        self.tasks.borrow_mut().insert(id, Task { future, owner, waker: waker.clone() });
         waker.wake();
     }
 }
@@ -123,8 +146,13 @@ impl<T> Future for JoinHandle<T> {
     }
 }
 
-/// Starts a task; it runs when the current one waits.
+/// Starts a task, which works for whom the current one works; it runs when the current one waits.
 pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> JoinHandle<T> {
+    spawn_for(EXECUTOR.with(|executor| executor.owner.get()), future)
+}
+
+/// Starts a task that works for `owner`, a number of the caller's choice; what starts all others works for 0.
+pub fn spawn_for<T: 'static>(owner: u16, future: impl Future<Output = T> + 'static) -> JoinHandle<T> {
     let slot = Rc::new(RefCell::new(Slot { value: None, waiter: None, done: false }));
     let result = slot.clone();
     let task = async move {
@@ -136,29 +164,41 @@ pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> JoinHandl
             waiter.wake();
         }
     };
-    EXECUTOR.with(|executor| executor.add(Box::pin(task)));
+    EXECUTOR.with(|executor| executor.add(owner, Box::pin(task)));
     JoinHandle(slot)
 }
 
-/// Polls what is ready, each task once; says whether anything was.
+/// Polls some of the tasks that are ready; says whether there was any.
 fn turn() -> bool {
-    let count = EXECUTOR.with(|executor| executor.ready.lock().len());
-    for _ in 0..count {
-        let Some(id) = EXECUTOR.with(Executor::next_ready) else { break };
-        // The task is out of the table while it runs, so that it may spawn others.
-        let taken = EXECUTOR.with(|executor| executor.tasks.borrow_mut().remove(&id));
-        let Some((mut future, waker)) = taken else { continue };
-        EXECUTOR.with(|executor| executor.enter(id));
-        let pending = future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending();
-        let woken = EXECUTOR.with(Executor::leave);
-        if pending {
-            EXECUTOR.with(|executor| executor.tasks.borrow_mut().insert(id, (future, waker.clone())));
-            if woken {
-                waker.wake();
-            }
+    (0..PIECES).take_while(|_| poll_next()).count() != 0
+}
+
+/// Polls the next task, if there is one.
+fn poll_next() -> bool {
+    let Some(id) = EXECUTOR.with(Executor::next_ready) else { return false };
+    // The task is out of the table while it runs, so that it may spawn others.
+    let taken = EXECUTOR.with(|executor| executor.tasks.borrow_mut().remove(&id));
+    let Some(mut task) = taken else { return true };
+    let spawner = EXECUTOR.with(|executor| {
+        executor.enter(id);
+        executor.owner.replace(task.owner)
+    });
+    let begun = crate::machine::tsc();
+    let pending = task.future.as_mut().poll(&mut Context::from_waker(&task.waker)).is_pending();
+    let ticks = crate::machine::tsc().saturating_sub(begun);
+    let woken = EXECUTOR.with(|executor| {
+        executor.owner.set(spawner);
+        executor.ready.lock().charge(task.owner, ticks);
+        executor.leave()
+    });
+    if pending {
+        let waker = task.waker.clone();
+        EXECUTOR.with(|executor| executor.tasks.borrow_mut().insert(id, task));
+        if woken {
+            waker.wake();
         }
     }
-    count > 0
+    true
 }
 
 /// Runs `main` and every task until `main` ends, and blocks the vcpu while there is nothing to do.
@@ -169,7 +209,8 @@ pub fn run<T>(main: impl Future<Output = T>) -> T {
     // The main future may borrow its caller's values, so it is polled here instead of standing in the table.
     let mut main = pin!(main);
     let (id, ready) = EXECUTOR.with(|executor| (executor.fresh(), executor.ready.clone()));
-    let waker = Waker::from(Arc::new(Signal { id, ready }));
+    let owner = EXECUTOR.with(|executor| executor.owner.get());
+    let waker = Waker::from(Arc::new(Signal { id, owner, ready }));
     EXECUTOR.with(|executor| executor.enter(id));
     loop {
         if let Poll::Ready(value) = main.as_mut().poll(&mut Context::from_waker(&waker)) {
@@ -191,7 +232,7 @@ pub fn run<T>(main: impl Future<Output = T>) -> T {
     }
 }
 
-/// Lets every other ready task run once.
+/// Lets others run first: all whose owners have used less time, and all of the same owner's that are ready.
 pub async fn yield_now() {
     let mut yielded = false;
     poll_fn(|context| {
@@ -199,7 +240,9 @@ pub async fn yield_now() {
             return Poll::Ready(());
         }
         yielded = true;
+        EXECUTOR.with(|executor| executor.ready.lock().is_yielding = true);
         context.waker().wake_by_ref();
+        EXECUTOR.with(|executor| executor.ready.lock().is_yielding = false);
         Poll::Pending
     })
     .await;
@@ -294,6 +337,45 @@ mod tests {
         let (first, second) = (spawn(writer(1)), spawn(writer(2)));
         run(join(first, second));
         assert_eq!(*log.borrow(), [1, 2, 1, 2, 1, 2]);
+    }
+
+    #[test]
+    fn who_is_woken_waits_for_one_piece_of_others_work_at_most() {
+        let (news, log) = (Rc::new(Notify::new()), Rc::new(RefCell::new(std::vec::Vec::new())));
+        let busy = |name: char| {
+            let (log, news) = (log.clone(), news.clone());
+            async move {
+                for piece in 0..5 {
+                    log.borrow_mut().push(name);
+                    if name == 'b' && piece == 1 {
+                        news.notify();
+                    }
+                    yield_now().await;
+                }
+            }
+        };
+        let (waits, heard) = (news.clone(), log.clone());
+        spawn(async move {
+            waits.notified().await;
+            heard.borrow_mut().push('!');
+        });
+        let all = ['a', 'b', 'c', 'd'].map(|name| spawn(busy(name)));
+        run(async {
+            for one in all {
+                one.await;
+            }
+        });
+        assert_eq!(log.borrow().iter().collect::<std::string::String>(), "abcdab!cdabcdabcdabcd");
+    }
+
+    #[test]
+    fn what_a_task_starts_works_for_the_same() {
+        let seen = run(async {
+            let owner = || EXECUTOR.with(|executor| executor.owner.get());
+            let task = spawn_for(7, async move { (owner(), spawn(async move { owner() }).await) });
+            (task.await, owner())
+        });
+        assert_eq!(seen, ((7, 7), 0));
     }
 
     #[test]

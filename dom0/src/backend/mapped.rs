@@ -1,0 +1,52 @@
+//! A guest's pages that are mapped here: the only way to them, so that each is charged to the guest for as long as it is
+//! mapped.
+
+use alloc::{format, string::String};
+
+use oxen_abi::domid::DomId;
+use oxen_domu_lib::grant::{GrantError, GrantMapping};
+use oxen_domu_lib::memory::map::{Access, Words};
+
+use crate::purse::{Charge, Exhausted, Purse};
+
+/// Granted pages, mapped one behind the other.
+#[derive(Debug)]
+pub struct Mapped {
+    // Dropped in this order: what is given back is free.
+    pages: GrantMapping,
+    _charge: Charge,
+}
+
+impl Mapped {
+    /// Maps what `domain` granted by `references`, for which `charge` pays.
+    ///
+    /// # Errors
+    /// The first refusal; nothing stays mapped or charged then.
+    pub fn map(domain: DomId, references: &[u32], access: Access, charge: Charge) -> Result<Self, GrantError> {
+        debug_assert!(charge.amount() >= references.len(), "a page that nobody pays for");
+        Ok(Self { pages: GrantMapping::map(domain, references, access)?, _charge: charge })
+    }
+
+    /// Maps the pages of a ring, which stay mapped as long as the device is connected.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub fn ring(purse: &Purse, domain: DomId, references: &[u32]) -> Result<Self, String> {
+        let charge = purse.mappings.rings.charge(references.len()).map_err(|Exhausted| {
+            let limit = purse.mappings.rings.limit();
+            format!("the rings of a guest's devices have at most {limit} pages in all; smaller rings fit")
+        })?;
+        let mapped = Self::map(domain, references, Access::ReadWrite, charge);
+        mapped.map_err(|why| format!("the ring cannot be mapped: {why}"))
+    }
+
+    /// The pages' machine addresses, for devices.
+    pub fn machine_address(&self, page: usize) -> Option<u64> {
+        self.pages.machine_address(page)
+    }
+
+    /// The pages' contents.
+    pub fn words(&self) -> &impl Words {
+        &self.pages
+    }
+}
