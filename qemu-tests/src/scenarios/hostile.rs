@@ -55,6 +55,19 @@ pub(super) fn a_guests_words_steer_no_terminal_and_are_few(lab: &Lab<'_>) -> Res
     Ok(Verdict::Passed)
 }
 
+pub(super) fn fresh_frames_hold_nothing_of_domains_that_ended(lab: &Lab<'_>) -> Result<Verdict> {
+    // Domains come and go while the frames are the hypervisor's to use.
+    let script =
+        "xl create residue.cfg; sleep 5; xl create hello.cfg; xl wait hello; xl create hello.cfg; xl wait hello
+        xl create hello.cfg; xl wait hello; xl create hello.cfg; xl wait hello; xl wait residue; poweroff";
+    let report = lab.boot(&machine(lab, script, &[("residue", "do=residue", "")])?)?.succeeded()?;
+    let looked = report.lines_with("probe: looked at ");
+    let [line] = looked.as_slice() else { return report.fail("the guest did not look at its frames") };
+    ensure!(!line.contains("looked at 0 "), "{line}");
+    ensure!(line.contains(" 0 were not empty"), "{line}");
+    Ok(Verdict::Passed)
+}
+
 pub(super) fn disks_flooded_by_others_do_not_fail(lab: &Lab<'_>) -> Result<Verdict> {
     let script = "xl create one.cfg; xl create two.cfg; sleep 3; xl create fs-write.cfg; xl wait fs
         xl block-list one; xl wait one; xl wait two; poweroff";

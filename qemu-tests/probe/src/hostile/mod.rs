@@ -2,6 +2,7 @@
 //! without). It is there to find out whether others notice.
 
 mod disks;
+mod residue;
 mod store;
 mod strings;
 mod work;
@@ -26,6 +27,9 @@ fn count(until: u64) {
 
 /// Does what the command line names.
 pub(crate) fn run(what: &str) {
+    if what == "residue" {
+        return residue::look();
+    }
     let until = deadline();
     task::run(async {
         let Ok(store) = Store::connect() else {
