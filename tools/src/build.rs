@@ -19,6 +19,8 @@ struct Program<'a> {
     kind: &'a str,
     name: &'a str,
     script: &'a str,
+    /// The profile of the workspace's manifest.
+    profile: &'a str,
 }
 
 /// `cargo xtask build`: `hv`, `dom0`, the guests, the ramdisk.
@@ -49,7 +51,7 @@ pub fn counting_hypervisor(workspace: &Workspace) -> Result<()> {
 }
 
 fn hypervisor_with(workspace: &Workspace, options: &[&str], place: &str) -> Result<()> {
-    let program = Program { package: "oxen-hv", kind: "--bin", name: "hv", script: "hv/hv.ld" };
+    let program = Program { package: "oxen-hv", kind: "--bin", name: "hv", script: "hv/hv.ld", profile: "hypervisor" };
     let built = program.build_with(workspace, options)?;
     let mut bytes = std::fs::read(&built)?;
     symbols::fill(&mut bytes)?;
@@ -62,7 +64,11 @@ fn hypervisor_with(workspace: &Workspace, options: &[&str], place: &str) -> Resu
 /// # Errors
 /// As [`all`].
 pub fn dom0(workspace: &Workspace) -> Result<()> {
-    guest(workspace, &Program { package: "oxen-dom0", kind: "--bin", name: "dom0", script: GUEST_SCRIPT }, "dom0")
+    guest(
+        workspace,
+        &Program { package: "oxen-dom0", kind: "--bin", name: "dom0", script: GUEST_SCRIPT, profile: "release" },
+        "dom0",
+    )
 }
 
 /// Builds each sample guest into `target/oxen/guests/`.
@@ -71,7 +77,13 @@ pub fn dom0(workspace: &Workspace) -> Result<()> {
 /// As [`all`].
 pub fn guests(workspace: &Workspace) -> Result<()> {
     for name in workspace.guests()? {
-        let program = Program { package: "oxen-domu-lib", kind: "--example", name: &name, script: GUEST_SCRIPT };
+        let program = Program {
+            package: "oxen-domu-lib",
+            kind: "--example",
+            name: &name,
+            script: GUEST_SCRIPT,
+            profile: "release",
+        };
         guest(workspace, &program, &format!("guests/{name}"))?;
     }
     Ok(())
@@ -82,7 +94,11 @@ pub fn guests(workspace: &Workspace) -> Result<()> {
 /// # Errors
 /// As [`all`].
 pub fn probe(workspace: &Workspace) -> Result<()> {
-    guest(workspace, &Program { package: "oxen-probe", kind: "--bin", name: "probe", script: GUEST_SCRIPT }, "probe")
+    guest(
+        workspace,
+        &Program { package: "oxen-probe", kind: "--bin", name: "probe", script: GUEST_SCRIPT, profile: "release" },
+        "probe",
+    )
 }
 
 /// Packs what is built into `target/oxen/ramdisk.cpio`.
@@ -136,7 +152,14 @@ impl Program<'_> {
         }
         let begun = Instant::now();
         let mut cargo = cargo();
-        cargo.current_dir(&workspace.root).args(["rustc", "--quiet", "--release", "--target", BARE_METAL]);
+        cargo.current_dir(&workspace.root).args([
+            "rustc",
+            "--quiet",
+            "--profile",
+            self.profile,
+            "--target",
+            BARE_METAL,
+        ]);
         cargo.args(["--package", self.package, self.kind, self.name, "--message-format=json-render-diagnostics"]);
         cargo.args(options);
         cargo.arg("--").arg("-C").arg(format!("link-arg=-T{}", script.display()));
