@@ -238,6 +238,7 @@ pub(super) async fn dissolve(system: &Shared, guest: &Rc<Guest>) {
         vif.detach().await;
     }
     system.store.forget(domain.0);
+    share::forget(domain);
     guest.console.close().await;
     if let Err(errno) = control::destroy_domain(domain)
         && errno != Errno::Srch

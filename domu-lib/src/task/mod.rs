@@ -168,6 +168,11 @@ pub fn spawn_for<T: 'static>(owner: u16, future: impl Future<Output = T> + 'stat
     JoinHandle(slot)
 }
 
+/// Gives `owner`'s tasks time by this weight, relative to others: 256 is the usual one.
+pub fn set_weight(owner: u16, weight: u16) {
+    EXECUTOR.with(|executor| executor.ready.lock().set_weight(owner, weight));
+}
+
 /// Polls some of the tasks that are ready; says whether there was any.
 fn turn() -> bool {
     (0..PIECES).take_while(|_| poll_next()).count() != 0

@@ -4,6 +4,8 @@ use alloc::collections::{BTreeMap, VecDeque};
 
 /// Ticks that who had nothing to do may have been behind the others: so much comes first when there is something again.
 const CREDIT: u64 = 1 << 21;
+/// The weight of an owner of whom nothing else was said, as the scheduler's for domains.
+pub(super) const USUAL_WEIGHT: u16 = 256;
 /// Owners that are remembered though they have nothing to do and no debt.
 const MAX_IDLE: usize = 16;
 /// Owners that are remembered at all, more than there are domains at a time.
@@ -16,7 +18,7 @@ struct Own {
     woken: VecDeque<u64>,
     /// Those that let others run first.
     yielded: VecDeque<u64>,
-    /// Ticks of the time stamp counter that its tasks took.
+    /// Ticks of the time stamp counter that its tasks took, as they would be at the usual weight.
     used: u64,
 }
 
@@ -30,6 +32,8 @@ impl Own {
 #[derive(Debug, Default)]
 pub(super) struct Queues {
     owners: BTreeMap<u16, Own>,
+    /// Weights of owners that are not the usual one.
+    weights: BTreeMap<u16, u16>,
     /// What the owner of the task that ran last had used before it: it never runs back.
     level: u64,
     /// Who wakes itself now lets others run first.
@@ -66,10 +70,20 @@ impl Queues {
         own.woken.pop_front().or_else(|| own.yielded.pop_front())
     }
 
-    /// An owner's task took so many ticks.
+    /// An owner's task took so many ticks. They count for less the more the owner weighs.
     pub(super) fn charge(&mut self, owner: u16, ticks: u64) {
         if let Some(own) = self.owners.get_mut(&owner) {
-            own.used = own.used.saturating_add(ticks);
+            let weight = self.weights.get(&owner).copied().unwrap_or(USUAL_WEIGHT).max(1);
+            own.used = own.used.saturating_add(ticks.saturating_mul(USUAL_WEIGHT.into()) / u64::from(weight));
+        }
+    }
+
+    /// An owner gets time by this weight from now on.
+    pub(super) fn set_weight(&mut self, owner: u16, weight: u16) {
+        if weight == USUAL_WEIGHT {
+            self.weights.remove(&owner);
+        } else {
+            self.weights.insert(owner, weight);
         }
     }
 
@@ -120,6 +134,25 @@ mod tests {
         queues.charge(2, 2 * CREDIT);
         queues.add(2, 2);
         assert_eq!([(); 3].map(|()| queues.next()), [Some(1), Some(2), None]);
+    }
+
+    #[test]
+    fn time_is_shared_by_weight() {
+        let mut queues = Queues::default();
+        queues.set_weight(1, 4 * USUAL_WEIGHT);
+        let mut turns = [0; 3];
+        for id in [1, 2] {
+            queues.add(id, id as u16);
+        }
+        for _ in 0..1000 {
+            let id = queues.next().unwrap();
+            turns[id as usize] += 1;
+            queues.charge(id as u16, CREDIT);
+            queues.add(id, id as u16);
+        }
+        assert!((795..=805).contains(&turns[1]), "{turns:?}");
+        queues.set_weight(1, USUAL_WEIGHT);
+        assert!(queues.weights.is_empty());
     }
 
     #[test]
