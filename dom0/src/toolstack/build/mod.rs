@@ -65,6 +65,10 @@ pub struct Built {
     pub used: u64,
 }
 
+/// Frames' worth of mappings of others' grants that a guest may hold, 256 each: enough for one that serves some others. The
+/// hypervisor's own limit, which is for dom0, would let each guest take 2 MiB of its memory.
+const MAX_MAPTRACK_FRAMES: i32 = 64;
+
 /// Makes the domain; whatever fails, nothing of it stays.
 pub async fn build(plan: &Plan<'_>, kernel: &mut Kernel<'_>) -> Result<Built, String> {
     let layout = layout::lay_out(plan.image, plan.ramdisk.len() as u64, plan.pages)?;
@@ -76,7 +80,7 @@ pub async fn build(plan: &Plan<'_>, kernel: &mut Kernel<'_>) -> Result<Built, St
         max_vcpus: plan.vcpus,
         max_evtchn_port: 1023,
         max_grant_frames: -1,
-        max_maptrack_frames: -1,
+        max_maptrack_frames: MAX_MAPTRACK_FRAMES,
         grant_opts: 1,
         arch: ArchDomainconfig::new_zeroed(),
         ..DomctlCreatedomain::new_zeroed()
