@@ -6,6 +6,7 @@
 //! is. Every type use also holds a reference.
 
 mod counting;
+mod free;
 mod kind;
 
 pub use kind::{FrameType, Owner};
@@ -36,14 +37,6 @@ const VALIDATED: u64 = 1 << 60;
 const PARTIAL: u64 = 1 << 61;
 const PINNED: u64 = 1 << 62;
 const ALLOCATED: u64 = 1 << 63;
-
-// A free frame has no counts, so their bits are used: for its place in the lists, or for who had it last.
-/// Marks the first frame of a block.
-const HEAD: u64 = 1 << 40;
-const ORDER_SHIFT: u32 = 32;
-/// Marks a frame that says who had it last.
-const LEFT: u64 = 1 << 41;
-const GENERATION_SHIFT: u32 = 10;
 
 /// What remains to be done after a use was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,26 +73,6 @@ impl FrameState {
 
     /// The hypervisor's own: nobody can take a reference.
     pub const OWN: Self = Self((Owner::HYPERVISOR.0 as u64) << OWNER_SHIFT);
-
-    /// The first frame of a free block, linked to the block before it in the list of its order.
-    #[must_use]
-    pub(super) const fn head(order: u32, previous: u32) -> Self {
-        Self(Self::FREE.0 | HEAD | (order as u64) << ORDER_SHIFT | previous as u64)
-    }
-
-    /// Order and previous block, if this is the state of a free block's first frame.
-    #[must_use]
-    pub(super) const fn as_head(self) -> Option<(u32, u32)> {
-        let is_head = self.0 & !(HEAD - 1) == Self::FREE.0 | HEAD;
-        if is_head { Some(((self.0 >> ORDER_SHIFT) as u32 & 0xff, self.0 as u32)) } else { None }
-    }
-
-    /// A free frame that a domain was the last to have: the one of this `generation` in `owner`'s slot.
-    #[must_use]
-    pub(super) const fn left_by(owner: Owner, generation: u32) -> Self {
-        let mark = (generation as u64) << GENERATION_SHIFT | owner.0 as u64;
-        Self(Self::FREE.0 | LEFT | mark & (HEAD - 1))
-    }
 
     /// The word as it stands in the frame table.
     #[inline]

@@ -1,0 +1,113 @@
+//! Tasks, waits and time limits on the host.
+
+use super::*;
+use crate::sync::{Channel, Notify};
+
+#[test]
+fn a_spawned_task_gives_its_result_to_who_waits() {
+    assert_eq!(run(async { spawn(async { 6 * 7 }).await }), 42);
+}
+
+#[test]
+fn tasks_take_turns() {
+    let log = Rc::new(RefCell::new(std::vec::Vec::new()));
+    let writer = |name: u8| {
+        let log = log.clone();
+        async move {
+            for _ in 0..3 {
+                log.borrow_mut().push(name);
+                yield_now().await;
+            }
+        }
+    };
+    let (first, second) = (spawn(writer(1)), spawn(writer(2)));
+    run(join(first, second));
+    assert_eq!(*log.borrow(), [1, 2, 1, 2, 1, 2]);
+}
+
+#[test]
+fn who_is_woken_waits_for_one_piece_of_others_work_at_most() {
+    let (news, log) = (Rc::new(Notify::new()), Rc::new(RefCell::new(std::vec::Vec::new())));
+    let busy = |name: char| {
+        let (log, news) = (log.clone(), news.clone());
+        async move {
+            for piece in 0..5 {
+                log.borrow_mut().push(name);
+                if name == 'b' && piece == 1 {
+                    news.notify();
+                }
+                yield_now().await;
+            }
+        }
+    };
+    let (waits, heard) = (news.clone(), log.clone());
+    spawn(async move {
+        waits.notified().await;
+        heard.borrow_mut().push('!');
+    });
+    let all = ['a', 'b', 'c', 'd'].map(|name| spawn(busy(name)));
+    run(async {
+        for one in all {
+            one.await;
+        }
+    });
+    assert_eq!(log.borrow().iter().collect::<std::string::String>(), "abcdab!cdabcdabcdabcd");
+}
+
+#[test]
+fn what_a_task_starts_works_for_the_same() {
+    let seen = run(async {
+        let owner = || EXECUTOR.with(|executor| executor.owner.get());
+        let task = spawn_for(7, async move { (owner(), spawn(async move { owner() }).await) });
+        (task.await, owner())
+    });
+    assert_eq!(seen, ((7, 7), 0));
+}
+
+#[test]
+fn a_task_may_wait_in_code_that_is_not_async() {
+    let (inner, outer) = (Rc::new(Notify::new()), Rc::new(Notify::new()));
+    let (waits, wakes) = (inner.clone(), outer.clone());
+    run(async {
+        let waiting = spawn(async move {
+            run(waits.notified());
+            yield_now().await;
+            7
+        });
+        // Wakes the outer main while the inner run has the vcpu, and must not be forgotten for it.
+        spawn(async move {
+            yield_now().await;
+            wakes.notify();
+            inner.notify();
+        });
+        outer.notified().await;
+        assert_eq!(waiting.await, 7);
+    });
+}
+
+#[test]
+fn select_drops_the_loser() {
+    let notify = Notify::new();
+    run(async {
+        let winner = select(async { 1 }, notify.notified()).await;
+        assert_eq!(winner, Either::First(1));
+    });
+}
+
+#[test]
+fn a_channel_hands_over_in_order_and_ends_with_its_sender() {
+    run(async {
+        let (sender, receiver) = Channel::pair();
+        spawn(async move {
+            for n in 0..5 {
+                sender.send(n);
+                yield_now().await;
+            }
+        });
+        let mut seen = std::vec::Vec::new();
+        while let Some(n) = receiver.receive().await {
+            seen.push(n);
+        }
+        assert_eq!(seen, [0, 1, 2, 3, 4]);
+    });
+}
