@@ -56,9 +56,9 @@ pub(super) fn a_guests_words_steer_no_terminal_and_are_few(lab: &Lab<'_>) -> Res
 }
 
 pub(super) fn fresh_frames_hold_nothing_of_domains_that_ended(lab: &Lab<'_>) -> Result<Verdict> {
-    // Domains come and go while the frames are the hypervisor's to use.
+    // Domains come and go while the frames are the hypervisor's to use: so many that single ones join their neighbours.
     let script =
-        "xl create residue.cfg; sleep 5; xl create hello.cfg; xl wait hello; xl create hello.cfg; xl wait hello
+        "xl create residue.cfg memory=96; sleep 5; xl create hello.cfg; xl wait hello; xl create hello.cfg; xl wait hello
         xl create hello.cfg; xl wait hello; xl create hello.cfg; xl wait hello; xl wait residue; poweroff";
     let report = lab.boot(&machine(lab, script, &[("residue", "do=residue", "")])?)?.succeeded()?;
     let looked = report.lines_with("probe: looked at ");
