@@ -58,9 +58,13 @@ fn ended(report: &Report, count: u32) -> Result<()> {
 /// One binds to the port that the other left open, and has its first event from being bound; nothing else wakes it.
 pub(super) fn two_guests_ring_each_other_in_turns(lab: &Lab<'_>) -> Result<Verdict> {
     let script = "xl create bell.cfg name=first cmdline=peer=2; xl create bell.cfg name=second cmdline='peer=1 bind'; \
-        expect second 'bell: rang 1000 times'; expect first 'bell: rang 1000 times'; poweroff";
-    lab.script(script)?.lacks("FAILED")?;
-    Ok(Verdict::Passed)
+        xl console first; xl console second; poweroff";
+    let report = lab.script(script)?;
+    // Either may have ended before its console is looked at.
+    match report.lines_with("bell: rang 1000 times").len() {
+        2 => Ok(Verdict::Passed),
+        others => report.fail(&format!("{others} of the two guests rang to the end")),
+    }
 }
 
 /// So many guests of 4 MiB are there at once: each speaks over its console, reads its disk and pings the one before it.
