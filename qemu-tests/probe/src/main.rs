@@ -9,6 +9,7 @@
 extern crate alloc;
 
 mod family;
+mod fuzz;
 mod greed;
 mod judge;
 mod raw;
@@ -27,6 +28,9 @@ fn run() {
             core::hint::spin_loop();
         },
         _ => {}
+    }
+    if let Some(first) = start_info::option("fuzz") {
+        return fuzz::run(first.parse().unwrap_or(0));
     }
     let wanted = start_info::option("family");
     let Some(mut probe) = Probe::new() else {
