@@ -71,7 +71,7 @@ impl Tables {
     fn entry(&self, address: u64, level: u32) -> Option<(u64, u64, u64)> {
         let mut frame = self.root;
         for at in (level..=4).rev() {
-            let place = self.place(frame)? + (address >> (3 + 9 * at) & 0xff8);
+            let place = self.place(frame)? + ((address >> (9 * at)) & 0xff8);
             if at == level {
                 return Some(((frame << 12) + (place & 0xfff), place, frame));
             }
