@@ -30,6 +30,10 @@ const WRITABLE: u64 = READ_ONLY | 2;
 pub(crate) const SLOT: u64 = 5;
 /// Where the memory of a batch's calls begins, and how much each has.
 const BATCH: u64 = 0x200;
+/// The bit that Xen sets in entries for user pages: they survive a switch of roots there, and do not here.
+const GLOBAL: u64 = 1 << 8;
+/// CR4: the guest's kernel may set XCR0.
+const OSXSAVE: u64 = 1 << 18;
 /// Ports that are closed between sequences.
 pub(crate) const PORTS: u32 = 8;
 
@@ -57,6 +61,7 @@ pub(crate) struct World {
     /// Handles with their windows, the newest last.
     handles: Vec<(u32, usize)>,
     cr4: u64,
+    xcr0: u64,
     effects: Effects,
 }
 
@@ -127,6 +132,7 @@ impl World {
             port,
             handles: Vec::new(),
             cr4: raw::cr4(),
+            xcr0: raw::xcr0(),
             effects: Effects::default(),
         };
         for frame in 0..FRAMES {
@@ -221,6 +227,8 @@ impl World {
         let word = self.memory.address() + 4096;
         words.iter().zip([word]).for_each(|(place, word)| place.store(word, Ordering::SeqCst));
         call(Hypercall::VcpuOp, [5, 0, self.memory.address()]);
+        self.instruction("flip cr4", [0, raw::cr4() ^ (self.cr4 | OSXSAVE), 0, 0, 0, 0]);
+        self.instruction("xsetbv", [self.xcr0, 0, 0, 0, 0, 0]);
         self.instruction("flip cr4", [0, raw::cr4() ^ self.cr4, 0, 0, 0, 0]);
         self.instruction("write cr2", [0; 6]);
         self.instruction("cli", [0; 6]);
@@ -325,7 +333,7 @@ impl World {
     pub(crate) fn name(&self, word: u64) -> String {
         let mut text = String::new();
         let frame = word >> 12 & 0xff_ffff_ffff;
-        let bits = word & !0x000f_ffff_ffff_f000;
+        let bits = word & !0x000f_ffff_ffff_f000 & !GLOBAL;
         let known = |list: &[u64], frame: u64| list.iter().position(|known| *known == frame);
         let page = |first: u64, pages: u64| word.checked_sub(first).filter(|at| *at < pages << 12);
         let _ = if let Some(frame) = known(&self.frames, word) {
@@ -456,7 +464,7 @@ impl World {
         for view in self.views {
             seen.frames.extend((0..512).map(|index| trapped::peek(view + index * 8)));
         }
-        seen.entries = self.entries.iter().map(|place| trapped::peek(*place)).collect();
+        seen.entries = self.entries.iter().map(|place| trapped::peek(*place) & !GLOBAL).collect();
         seen.entries.push(trapped::peek(self.root + SLOT * 8));
         seen.events = (0..PORTS).map(|port| event::bits(self.port + port)).collect();
         seen.upcall = event::upcall();

@@ -95,7 +95,7 @@ pub(super) fn grant(random: &mut Random) -> Call {
         6 | 7 => {
             let flags = random.below(4);
             let side = |random: &mut Random, by_reference: bool| {
-                if by_reference { Value::Reference(FRAMES - 1 - random.below(2) as usize) } else { super::any_frame(random) }
+                if by_reference { Value::Reference(FRAMES - 1 - random.below(2) as usize) } else { Value::Frame(super::frame(random)) }
             };
             let offset = random.of_list(&[0, 8, 2048, 4088, 4095, 4096, 0xffff]);
             let length = random.of_list(&[0, 8, 64, 2048, 4096, 4097, 0xffff]);

@@ -82,6 +82,8 @@ fn extended(random: &mut Random) -> Call {
             15 if random.one_in(4) => (Value::Number(0), Value::Number(0)),
             // A root of ours would have to hold this guest's memory; the present one does.
             5 => (if random.one_in(4) { Value::Table(4) } else { Value::Number(1 << 37) }, Value::Number(0)),
+            // The contents of tables are machine addresses of all kinds.
+            17 => (super::any_frame(random), Value::Frame(super::frame(random))),
             _ => (super::any_frame(random), super::any_frame(random)),
         };
         let at = index * 24;
