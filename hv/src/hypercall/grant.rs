@@ -46,13 +46,7 @@ pub fn grant_table_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -
             }
             ops.len()
         }),
-        abi::GNTTABOP_SETUP_TABLE
-        | abi::GNTTABOP_QUERY_SIZE
-        | abi::GNTTABOP_SET_VERSION
-        | abi::GNTTABOP_GET_STATUS_FRAMES
-        | abi::GNTTABOP_GET_VERSION
-            if count != 1 =>
-        {
+        abi::GNTTABOP_SETUP_TABLE | abi::GNTTABOP_QUERY_SIZE | abi::GNTTABOP_GET_STATUS_FRAMES if count != 1 => {
             Err(Errno::Inval.into())
         }
         abi::GNTTABOP_SETUP_TABLE => setup_table(caller, args[1]),

@@ -58,7 +58,11 @@ impl Effects {
         }
         rest(text, told);
         told = 0;
-        for (index, (_, new)) in changed(&self.frames, &after.frames) {
+        for (index, (old, new)) in changed(&self.frames, &after.frames) {
+            // A bit that has no name of its own is not told.
+            if name(*old) == name(*new) {
+                continue;
+            }
             told += 1;
             if told <= MAX_TOLD {
                 let _ = write!(text, " F{}[{}]={}", index / 512, index % 512, name(*new));

@@ -34,6 +34,8 @@ const BATCH: u64 = 0x200;
 const GLOBAL: u64 = 1 << 8;
 /// CR4: the guest's kernel may set XCR0.
 const OSXSAVE: u64 = 1 << 18;
+/// A grant handle that nobody has.
+const NO_HANDLE: u32 = 0xffff;
 /// Ports that are closed between sequences.
 pub(crate) const PORTS: u32 = 8;
 
@@ -321,7 +323,7 @@ impl World {
             Value::Port(port) => u64::from(self.port + port),
             Value::Handle(last) => {
                 let index = self.handles.len().checked_sub(last + 1);
-                index.and_then(|index| self.handles.get(index)).map_or(0xffff, |(handle, _)| (*handle).into())
+                index.and_then(|index| self.handles.get(index)).map_or(NO_HANDLE, |(handle, _)| *handle).into()
             }
             Value::Reference(frame) => of(&self.references, frame.wrapping_sub(FRAMES - 2)),
             Value::Me => self.me,
@@ -442,6 +444,10 @@ impl World {
                 // The status stands before the handle.
                 let (status, handle) = (word(at - 4) >> 16, word(at));
                 if result == 0 && status == 0 {
+                    // A number that is given out again is no longer what it was. Which is given first varies.
+                    for (known, _) in self.handles.iter_mut().filter(|(known, _)| *known == handle) {
+                        *known = NO_HANDLE;
+                    }
                     self.handles.push((handle, window));
                 }
                 self.effects.hide(base as usize + at, 4);

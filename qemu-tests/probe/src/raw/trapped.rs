@@ -113,6 +113,7 @@ instructions! {
     "exchange": "xchg [rdi], rax";
     "compare and write": "mov rbx, rax", "mov rax, [rdi]", "lock cmpxchg [rdi], rbx";
     "or": "lock or [rdi], rax";
+    "misaligned": "pushfq", "or dword ptr [rsp], 0x40000", "popfq", "mov rax, [rdi]";
     "run": "jmp rdi";
 }
 
@@ -156,6 +157,10 @@ core::arch::global_asm!(
     "mov rcx, [rip + probe_trial_rax]",
     "mov [rax], rcx",
     "mov rsp, [rip + probe_trial_stack]",
+    // Without a check of alignment, which Rust's code does not have in mind.
+    "pushfq",
+    "and dword ptr [rsp], ~0x40000",
+    "popfq",
     "mov qword ptr [rip + probe_trial_stack], 0",
     "cld",
     "pop r15",

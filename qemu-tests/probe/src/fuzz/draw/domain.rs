@@ -116,7 +116,7 @@ pub(super) fn grant(random: &mut Random) -> Call {
         }
         _ => {
             let command = random.of_list(&[3, 4, 9, 12, 13, 0xff, 1 << 12, 0xffff_ffff]);
-            let call = op(command, "other").words(&[super::any_frame(random), super::number(random), super::number(random)]);
+            let call = op(command, "other").words(&[domain, super::number(random), super::number(random)]);
             call.at(0x18, 8, Value::Number(super::WILD))
         }
     }

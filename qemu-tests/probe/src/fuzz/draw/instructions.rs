@@ -66,6 +66,7 @@ pub(super) fn draw(random: &mut Random) -> Step {
             *a = Value::Number(random.of_list(&[0, 1, 2, 5, 1 << 31]));
         }
         "wrgsbase" => *a = Value::Number(random.of_list(&[0, 1 << 46, 1 << 47, u64::MAX])),
+        "misaligned" => *destination = Value::Window(super::window(random), random.below(16)),
         "lgdt" | "lidt" | "monitor" | "run" => *destination = Value::Memory(0),
         "read" | "write" | "write 4" | "write 1" | "exchange" | "compare and write" | "or" => {
             *destination = match random.below(8) {

@@ -1,0 +1,117 @@
+//! Answers that `cargo xtask fuzz` found to be other than real Xen's, as they are there.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test")]
+
+mod support;
+
+use oxen_abi::{
+    errno::Errno,
+    event_channel::EVTCHNOP_RESET_CONT,
+    grant_table::{GNTMAP_APPLICATION_MAP, GNTTABOP_GET_VERSION, GNTTABOP_SET_VERSION},
+    mmu::MMU_MACHPHYS_UPDATE,
+    physdev::PHYSDEVOP_IRQ_UNMASK_NOTIFY,
+};
+use oxen_hv::{
+    addr::GuestAddr,
+    domain::{control_registers::CR4_OSXSAVE, debug},
+    hypercall::{event::event_channel_op, grant::grant_table_op, mmu as calls, physdev::physdev_op},
+    mem::{GuestMemory, entry::Entry, grant_mapping::entry_flags},
+    trap::emulate,
+};
+use support::guest::{Guest, Home};
+
+const SELF: u64 = 0x7ff0;
+
+fn guest() -> (Guest, Home) {
+    support::on_cpu(0);
+    let mut guest = Guest::new(support::boot(256), 1, false, 64);
+    let home = guest.build_home(4);
+    (guest, home)
+}
+
+fn put(guest: &Guest, words: &[u64]) {
+    for (index, word) in words.iter().enumerate() {
+        guest.hv.machine.write_guest_word(GuestAddr(index as u64 * 8), *word).unwrap();
+    }
+}
+
+#[test]
+fn the_kind_of_a_page_table_update_has_three_bits() {
+    let (mut guest, home) = guest();
+    let place = home.tables[3].address().0 + 8 * 100;
+    for (kind, answer) in [(0, Ok(0)), (2, Ok(0)), (3, Ok(0)), (4, Err(Errno::NoSys)), (5, Err(Errno::NoSys))] {
+        put(&guest, &[place | kind, 0]);
+        assert_eq!(guest.call(calls::mmu_update, [0, 1, 0, SELF]), answer, "{kind}");
+    }
+    put(&guest, &[home.data[1].address().0 | 4 | MMU_MACHPHYS_UPDATE, 1]);
+    assert_eq!(guest.call(calls::mmu_update, [0, 1, 0, SELF]), Err(Errno::NoSys), "no machine-to-phys update");
+}
+
+#[test]
+fn the_debug_status_has_32_bits() {
+    let (guest, _) = guest();
+    let mut state = guest.state;
+    for register in [4, 6] {
+        assert_eq!(debug::set(&mut state, register, 1 << 32), Err(Errno::Inval));
+        assert_eq!(debug::set(&mut state, register, 0xffff_ffff), Ok(()));
+    }
+}
+
+#[test]
+fn a_grant_tables_version_is_asked_for_whatever_the_count_says() {
+    let (mut guest, _) = guest();
+    for count in [0, 1, 2] {
+        put(&guest, &[SELF]);
+        assert_eq!(guest.call(grant_table_op, [GNTTABOP_GET_VERSION.into(), 0, count, 0]), Ok(0));
+        put(&guest, &[1]);
+        assert_eq!(guest.call(grant_table_op, [GNTTABOP_SET_VERSION.into(), 0, count, 0]), Ok(0));
+    }
+}
+
+#[test]
+fn nothing_runs_in_a_granted_page() {
+    for flags in [0, GNTMAP_APPLICATION_MAP] {
+        assert_eq!(entry_flags(flags) & Entry::NO_EXECUTE, Entry::NO_EXECUTE);
+    }
+}
+
+#[test]
+fn a_reset_that_goes_on_is_one_that_begins() {
+    let (mut guest, _) = guest();
+    put(&guest, &[0x1234]);
+    assert_eq!(guest.call(event_channel_op, [EVTCHNOP_RESET_CONT.into(), 0, 0, 0]), Err(Errno::Srch));
+}
+
+#[test]
+fn the_call_that_interrupts_are_unmasked_means_nothing_and_is_taken() {
+    let (mut guest, _) = guest();
+    assert_eq!(guest.call(physdev_op, [PHYSDEVOP_IRQ_UNMASK_NOTIFY.into(), 0, 0, 0]), Ok(0));
+}
+
+/// Whether an instruction is done in the kernel's place; it goes to the kernel's handler otherwise.
+fn is_emulated(guest: &mut Guest, code: [u8; 3]) -> bool {
+    const PLACE: u64 = 0x800;
+    put(guest, &[0; 16]);
+    let word = u64::from_le_bytes([code[0], code[1], code[2], 0x90, 0x90, 0x90, 0x90, 0x90]);
+    guest.hv.machine.write_guest_word(GuestAddr(PLACE), word).unwrap();
+    let mut caller = guest.caller();
+    caller.regs.rip = PLACE;
+    (caller.regs.rax, caller.regs.rcx, caller.regs.rdx) = (3, 0, 0);
+    emulate::general_protection(&mut caller, 0);
+    (PLACE + 1..PLACE + 4).contains(&caller.regs.rip)
+}
+
+#[test]
+fn caches_are_written_back_but_not_thrown_away() {
+    let (mut guest, _) = guest();
+    assert!(is_emulated(&mut guest, [0x0f, 0x09, 0x90]), "wbinvd");
+    assert!(!is_emulated(&mut guest, [0x0f, 0x08, 0x90]), "invd");
+}
+
+#[test]
+fn xcr0_is_set_by_a_kernel_that_turned_xsave_on() {
+    let (mut guest, _) = guest();
+    let xsetbv = [0x0f, 0x01, 0xd1];
+    assert!(!is_emulated(&mut guest, xsetbv));
+    guest.state.cr4 |= CR4_OSXSAVE;
+    assert!(is_emulated(&mut guest, xsetbv));
+}
