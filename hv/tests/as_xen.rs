@@ -6,17 +6,25 @@ mod support;
 use oxen_abi::{
     errno::Errno,
     event_channel::EVTCHNOP_RESET_CONT,
-    grant_table::{GNTMAP_APPLICATION_MAP, GNTTABOP_GET_VERSION, GNTTABOP_SET_VERSION},
+    grant_table::{
+        GNTMAP_APPLICATION_MAP, GNTST_GENERAL_ERROR, GNTST_OKAY, GNTTABOP_GET_STATUS_FRAMES, GNTTABOP_GET_VERSION,
+        GNTTABOP_SET_VERSION,
+    },
     mmu::MMU_MACHPHYS_UPDATE,
     physdev::PHYSDEVOP_IRQ_UNMASK_NOTIFY,
+    vcpu::VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA,
 };
 use oxen_hv::{
     addr::GuestAddr,
-    domain::{control_registers::CR4_OSXSAVE, debug},
-    hypercall::{event::event_channel_op, grant::grant_table_op, mmu as calls, physdev::physdev_op},
+    domain::{
+        control_registers::{CR4_GUEST, CR4_OSXSAVE},
+        debug,
+    },
+    hypercall::{event::event_channel_op, grant::grant_table_op, mmu as calls, physdev::physdev_op, vcpu::vcpu_op},
     mem::{GuestMemory, entry::Entry, grant_mapping::entry_flags},
     trap::emulate,
 };
+use std::sync::atomic::Ordering;
 use support::guest::{Guest, Home};
 
 const SELF: u64 = 0x7ff0;
@@ -114,4 +122,37 @@ fn xcr0_is_set_by_a_kernel_that_turned_xsave_on() {
     assert!(!is_emulated(&mut guest, xsetbv));
     guest.state.cr4 |= CR4_OSXSAVE;
     assert!(is_emulated(&mut guest, xsetbv));
+}
+
+#[test]
+fn bits_of_cr4_that_are_not_the_guests_are_ignored() {
+    let (mut guest, _) = guest();
+    let at_start = guest.state.cr4;
+    // `mov cr4, rax`, with RAX 3: two bits of virtual-8086 mode, which no PV guest has.
+    assert!(is_emulated(&mut guest, [0x0f, 0x22, 0xe0]));
+    assert_eq!(guest.state.cr4, at_start & !CR4_GUEST);
+}
+
+#[test]
+fn a_runstate_area_is_where_the_guest_says_mapped_or_not() {
+    let (mut guest, _) = guest();
+    let register = |guest: &mut Guest, at| {
+        put(guest, &[at]);
+        guest.call(vcpu_op, [VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA.into(), guest.vcpu.id.into(), 0, 0])
+    };
+    assert_eq!(register(&mut guest, 1 << 40), Ok(0));
+    assert_eq!(guest.vcpu.sched.runstate_area.load(Ordering::SeqCst), 1 << 40);
+    assert_eq!(register(&mut guest, 1 << 63), Err(Errno::Fault));
+    assert_eq!(guest.vcpu.sched.runstate_area.load(Ordering::SeqCst), 1 << 40);
+}
+
+#[test]
+fn no_status_frames_are_had_for_the_asking() {
+    let (mut guest, _) = guest();
+    for (frames, status) in [(0, GNTST_OKAY), (1, GNTST_GENERAL_ERROR)] {
+        put(&guest, &[frames | SELF << 32 | 0x7777 << 48, 0]);
+        assert_eq!(guest.call(grant_table_op, [GNTTABOP_GET_STATUS_FRAMES.into(), 0, 1, 0]), Ok(0));
+        let answer = guest.hv.machine.read_guest_word(GuestAddr(0)).unwrap() >> 48;
+        assert_eq!(answer as i16, status, "{frames}");
+    }
 }

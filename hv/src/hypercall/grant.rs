@@ -176,7 +176,8 @@ fn set_version<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
 fn get_status_frames<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
     let request = GuestPtr::<abi::GnttabGetStatusFrames>::one(at)?;
     let mut op = request.read(&caller.hv.machine, 0)?;
-    op.status = table_owner(caller, op.dom).err().unwrap_or(abi::GNTST_GENERAL_ERROR);
+    let none_asked = if op.nr_frames == 0 { GNTST_OKAY } else { abi::GNTST_GENERAL_ERROR };
+    op.status = table_owner(caller, op.dom).err().unwrap_or(none_asked);
     request.write(&caller.hv.machine, 0, &op)?;
     Ok(0)
 }

@@ -219,8 +219,9 @@ fn write_control<M: Machine>(caller: &mut Caller<'_, M>, control: u8, value: u64
             root::switch(caller, &mut editor, root).map_err(|_| NotOurs)?;
         }
         4 => {
-            let changed = value ^ caller.state.cr4;
-            if changed & !CR4_GUEST != 0 || !caller.hv.machine.set_guest_cr4(value) {
+            // What is not the guest's stays as it is, without a word.
+            let value = caller.state.cr4 & !CR4_GUEST | value & CR4_GUEST;
+            if !caller.hv.machine.set_guest_cr4(value) {
                 return Err(NotOurs);
             }
             caller.state.cr4 = value;

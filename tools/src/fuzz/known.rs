@@ -15,7 +15,7 @@ const fn known(both: &'static str, xen: &'static str, why: &'static str) -> Know
     Known { both, xen, lasts: false, why }
 }
 
-const KNOWN: [Known; 15] = [
+const KNOWN: [Known; 17] = [
     known("`insb`", "", "string I/O is refused: no kernel uses it"),
     known("`int 0x", "#13", "QEMU 7.2 doubles the vector in the error code; here it is read off the instruction"),
     known("`invlpg`", "#13", "done here, for the kernel alone; Xen wants the hypercall"),
@@ -29,6 +29,8 @@ const KNOWN: [Known; 15] = [
     known("sched_op.other(7", "", "vcpus are not pinned"),
     known("vcpu_op(c", "", "there is no physical id to tell"),
     known("xen_version(a", "", "the image has no build id"),
+    known("hypercall 49(", "-14", "how Xen goes on with its shadow tables"),
+    known("grant_table_op.other(c", "", "caches are coherent here: nothing is flushed, whatever is asked"),
     known("7ff2", "", "no domain stands for what is Xen's own"),
     Known {
         both: " 9)",

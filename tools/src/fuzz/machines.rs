@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::linux_dom0;
 use crate::qemu::{Machine, Module, add_to_ramdisk};
 use crate::run::dom0_args;
 use crate::session::Session;
 use crate::workspace::Workspace;
-use crate::linux_dom0;
 
 /// As which domain the guest runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

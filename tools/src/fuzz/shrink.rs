@@ -43,7 +43,9 @@ pub(super) fn least(sides: &Sides<'_>, difference: &Difference, length: u64) -> 
     }
     if shown.is_none() && calls.len() > 1 {
         for _ in 0..MAX_ROUNDS {
-            let Some((part, text)) = first_that_differs(sides, difference.label, &without_one(&calls), last)? else { break };
+            let Some((part, text)) = first_that_differs(sides, difference.label, &without_one(&calls), last)? else {
+                break;
+            };
             calls = part;
             shown = Some(text);
         }

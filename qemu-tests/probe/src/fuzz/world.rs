@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 use core::sync::atomic::Ordering;
 
-use oxen_abi::hypercall::Hypercall;
 use oxen_abi::domid::DomId;
+use oxen_abi::hypercall::Hypercall;
 use oxen_abi::{event_channel, grant_table, mmu};
 use oxen_domu_lib::grant::{Access, Grant};
 use oxen_domu_lib::memory::{Page, Pages, p2m};
@@ -252,9 +252,13 @@ impl World {
     fn ungrant(&mut self) {
         for (handle, window) in core::mem::take(&mut self.handles) {
             let address = self.windows.get(window).copied().unwrap_or(0);
-            let words = self.memory.words64();
-            words.iter().zip([address, 0, handle.into()]).for_each(|(place, word)| place.store(word, Ordering::SeqCst));
-            call(Hypercall::GrantTableOp, [grant_table::GNTTABOP_UNMAP_GRANT_REF.into(), self.memory.address(), 1]);
+            let [.., for_writing, for_reading] = self.frames;
+            // The processor's mapping, and that of devices, which is one of the two.
+            for (host, bus) in [(address, 0), (0, for_writing << 12), (0, for_reading << 12)] {
+                let words = self.memory.words64().iter();
+                words.zip([host, bus, handle.into()]).for_each(|(place, word)| place.store(word, Ordering::SeqCst));
+                call(Hypercall::GrantTableOp, [grant_table::GNTTABOP_UNMAP_GRANT_REF.into(), self.memory.address(), 1]);
+            }
         }
     }
 
@@ -380,7 +384,8 @@ impl World {
                     words.zip(entry).for_each(|(place, word)| place.store(word, Ordering::SeqCst));
                 }
                 self.see();
-                let result = raw::hypercall(Hypercall::Multicall as u64, [self.memory.address(), calls.len() as u64, 0, 0, 0]);
+                let result =
+                    raw::hypercall(Hypercall::Multicall as u64, [self.memory.address(), calls.len() as u64, 0, 0, 0]);
                 let _ = write!(text, " {result}:");
                 for (index, call) in (0..).zip(calls) {
                     let at = index as usize * 8;
@@ -399,7 +404,8 @@ impl World {
                 if trial.vector != trapped::NONE {
                     let _ = write!(text, " #{} error {:x} at {:x}", trial.vector, trial.error, trial.offset);
                 }
-                for ((name, before), after) in ["a", "b", "c", "d", "s", "D"].iter().zip(registers).zip(trial.registers) {
+                for ((name, before), after) in ["a", "b", "c", "d", "s", "D"].iter().zip(registers).zip(trial.registers)
+                {
                     if before != after {
                         let _ = write!(text, " {name}={}", self.name(after));
                     }
@@ -443,7 +449,7 @@ impl World {
             Some(Kept::Handle(at, window)) => {
                 // The status stands before the handle.
                 let (status, handle) = (word(at - 4) >> 16, word(at));
-                if result == 0 && status == 0 {
+                if result == 0 && status == 0 && call.args.get(2) == Some(&Value::Number(1)) {
                     // A number that is given out again is no longer what it was. Which is given first varies.
                     for (known, _) in self.handles.iter_mut().filter(|(known, _)| *known == handle) {
                         *known = NO_HANDLE;
@@ -477,4 +483,3 @@ impl World {
         seen
     }
 }
-

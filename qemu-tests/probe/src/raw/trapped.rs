@@ -113,7 +113,7 @@ instructions! {
     "exchange": "xchg [rdi], rax";
     "compare and write": "mov rbx, rax", "mov rax, [rdi]", "lock cmpxchg [rdi], rbx";
     "or": "lock or [rdi], rax";
-    "misaligned": "pushfq", "or dword ptr [rsp], 0x40000", "popfq", "mov rax, [rdi]";
+    "misaligned": "pushfq", "or dword ptr [rsp], 0x40000", "popfq", "mov rax, [rdi]", "xor eax, eax";
     "run": "jmp rdi";
 }
 

@@ -17,9 +17,8 @@ fn port(random: &mut Random) -> Value {
 
 /// Draws a call of `event_channel_op`.
 pub(super) fn event(random: &mut Random) -> Call {
-    let op = |command: u64, what| {
-        Call::new(Hypercall::EventChannelOp, what, &[Value::Number(command), Value::Memory(0)])
-    };
+    let op =
+        |command: u64, what| Call::new(Hypercall::EventChannelOp, what, &[Value::Number(command), Value::Memory(0)]);
     let own = Value::Number(SELF);
     let domain = |random: &mut Random| if random.one_in(3) { super::domain(random) } else { own };
     match random.below(15) {
@@ -95,7 +94,11 @@ pub(super) fn grant(random: &mut Random) -> Call {
         6 | 7 => {
             let flags = random.below(4);
             let side = |random: &mut Random, by_reference: bool| {
-                if by_reference { Value::Reference(FRAMES - 1 - random.below(2) as usize) } else { Value::Frame(super::frame(random)) }
+                if by_reference {
+                    Value::Reference(FRAMES - 1 - random.below(2) as usize)
+                } else {
+                    Value::Frame(super::frame(random))
+                }
             };
             let offset = random.of_list(&[0, 8, 2048, 4088, 4095, 4096, 0xffff]);
             let length = random.of_list(&[0, 8, 64, 2048, 4096, 4097, 0xffff]);
@@ -107,7 +110,9 @@ pub(super) fn grant(random: &mut Random) -> Call {
         8 => op(6, "query_size").at(0, 2, domain).hide(4, 8),
         9 => {
             let call = op(7, "unmap_and_replace").words(&[Value::Window(window, 0)]);
-            call.words(&[]).at(8, 8, if random.one_in(2) { Value::Number(0) } else { super::any_address(random) }).at(16, 4, handle)
+            call.words(&[])
+                .at(8, 8, if random.one_in(2) { Value::Number(0) } else { super::any_address(random) })
+                .at(16, 4, handle)
         }
         10 => op(10, "get_version").at(0, 2, domain),
         11 => {

@@ -5,16 +5,101 @@ use crate::raw::trapped::NAMES;
 
 /// Registers that guests ask for, on both vendors' CPUs. The time is left out.
 const REGISTERS: [u64; 56] = [
-    0x0, 0x1, 0x17, 0x1b, 0x2a, 0x34, 0x3a, 0x48, 0x49, 0x8b, 0xc1, 0xce, 0xe7, 0xe8, 0xfe, 0x10a, 0x10b, 0x122, 0x140,
-    0x174, 0x175, 0x176, 0x179, 0x17a, 0x186, 0x198, 0x199, 0x19a, 0x1a0, 0x1d9, 0x200, 0x277, 0x2ff, 0x345, 0x38f,
-    0x400, 0x480, 0x606, 0x6e0, 0x802, 0xd90, 0xda0, 0x4000_0000, 0xc000_0080, 0xc000_0081, 0xc000_0082, 0xc000_0084,
-    0xc000_0100, 0xc000_0101, 0xc000_0102, 0xc000_0103, 0xc001_0010, 0xc001_0015, 0xc001_001f, 0xc001_1020, 0xc001_1027,
+    0x0,
+    0x1,
+    0x17,
+    0x1b,
+    0x2a,
+    0x34,
+    0x3a,
+    0x48,
+    0x49,
+    0x8b,
+    0xc1,
+    0xce,
+    0xe7,
+    0xe8,
+    0xfe,
+    0x10a,
+    0x10b,
+    0x122,
+    0x140,
+    0x174,
+    0x175,
+    0x176,
+    0x179,
+    0x17a,
+    0x186,
+    0x198,
+    0x199,
+    0x19a,
+    0x1a0,
+    0x1d9,
+    0x200,
+    0x277,
+    0x2ff,
+    0x345,
+    0x38f,
+    0x400,
+    0x480,
+    0x606,
+    0x6e0,
+    0x802,
+    0xd90,
+    0xda0,
+    0x4000_0000,
+    0xc000_0080,
+    0xc000_0081,
+    0xc000_0082,
+    0xc000_0084,
+    0xc000_0100,
+    0xc000_0101,
+    0xc000_0102,
+    0xc000_0103,
+    0xc001_0010,
+    0xc001_0015,
+    0xc001_001f,
+    0xc001_1020,
+    0xc001_1027,
 ];
 
 const LEAVES: [u64; 36] = [
-    0x0, 0x1, 0x2, 0x4, 0x5, 0x6, 0x7, 0x9, 0xa, 0xb, 0xd, 0xf, 0x10, 0x12, 0x14, 0x15, 0x16, 0x40, 0x4000_0000,
-    0x4000_0001, 0x4000_0002, 0x4000_0004, 0x4000_0005, 0x4000_0100, 0x8000_0000, 0x8000_0001, 0x8000_0002, 0x8000_0005,
-    0x8000_0006, 0x8000_0007, 0x8000_0008, 0x8000_000a, 0x8000_001d, 0x8000_001e, 0x8000_0021, 0xc000_0000,
+    0x0,
+    0x1,
+    0x2,
+    0x4,
+    0x5,
+    0x6,
+    0x7,
+    0x9,
+    0xa,
+    0xb,
+    0xd,
+    0xf,
+    0x10,
+    0x12,
+    0x14,
+    0x15,
+    0x16,
+    0x40,
+    0x4000_0000,
+    0x4000_0001,
+    0x4000_0002,
+    0x4000_0004,
+    0x4000_0005,
+    0x4000_0100,
+    0x8000_0000,
+    0x8000_0001,
+    0x8000_0002,
+    0x8000_0005,
+    0x8000_0006,
+    0x8000_0007,
+    0x8000_0008,
+    0x8000_000a,
+    0x8000_001d,
+    0x8000_001e,
+    0x8000_0021,
+    0xc000_0000,
 ];
 
 /// Ports that no domain is given: interrupt controllers, the serial line of the hypervisor. (Of the timer Xen emulates
@@ -43,7 +128,9 @@ pub(super) fn draw(random: &mut Random) -> Step {
         "cpuid" => *a = Value::Number(random.of_list(&[0x4000_0000, 0x4000_0001])),
         "flip cr0" => *b = Value::Number(random.of_list(&[0, 8, 8, 1, 2, 4, 1 << 16, 1 << 31, 1 << 30, 1 << 32])),
         // Those whose bits guests have, and one that no processor has.
-        "flip cr4" => *b = Value::Number(random.of_list(&[0, 4, 8, 1 << 7, 1 << 9, 1 << 16, 1 << 18, 1 << 13, 1 << 20, 1 << 32])),
+        "flip cr4" => {
+            *b = Value::Number(random.of_list(&[0, 4, 8, 1 << 7, 1 << 9, 1 << 16, 1 << 18, 1 << 13, 1 << 20, 1 << 32]))
+        }
         "write cr2" | "write cr8" | "write dr6" => *a = super::number(random),
         "write dr1" => {
             *a = if random.one_in(2) { super::number(random) } else { Value::Window(super::window(random), 0) }
@@ -75,7 +162,8 @@ pub(super) fn draw(random: &mut Random) -> Step {
                 _ => Value::Window(super::window(random), random.of_list(&[0, 1, 2, 3, 255, 256, 511]) * 8),
             };
             // The parts of an entry that are not at their place could not be told by their meaning.
-            let is_whole = matches!(*destination, Value::Window(_, at) if at % 8 == 0) && name != "write 1";
+            let is_whole = matches!(*destination, Value::Window(_, at) if at % 8 == 0)
+                && !matches!(name, "write 1" | "write 4" | "or");
             *a = if is_whole { super::entry(random) } else { Value::Number(random.word()) };
         }
         _ => {}

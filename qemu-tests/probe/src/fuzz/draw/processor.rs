@@ -40,7 +40,11 @@ pub(super) fn draw(random: &mut Random) -> Call {
         }
         9 => callback(random),
         10 | 11 => vcpu(random),
-        12 => Call::new(Hypercall::StackSwitch, "", &[Value::Number(random.of_list(&[0, 0xe02b, 3, 0xffff])), super::any_address(random)]),
+        12 => Call::new(
+            Hypercall::StackSwitch,
+            "",
+            &[Value::Number(random.of_list(&[0, 0xe02b, 3, 0xffff])), super::any_address(random)],
+        ),
         13 => Call::new(Hypercall::NmiOp, "", &[Value::Number(random.of_list(&[1, 2, 99])), Value::Memory(0)]),
         14 => Call::new(Hypercall::SetTimerOp, "", &[Value::Number(0)]),
         _ => schedule(random),
@@ -63,7 +67,8 @@ fn trap_table(random: &mut Random) -> Call {
             0 => super::number(random),
             _ => Value::Handler(vector & 31),
         };
-        call = call.at(index * 16, 4, Value::Number(vector | flags << 8 | selector << 16)).at(index * 16 + 8, 8, address);
+        call =
+            call.at(index * 16, 4, Value::Number(vector | flags << 8 | selector << 16)).at(index * 16 + 8, 8, address);
     }
     call
 }
@@ -77,7 +82,8 @@ fn descriptors(random: &mut Random) -> Call {
 
 /// A segment descriptor: code, data, gates, system segments.
 fn descriptor(random: &mut Random) -> Value {
-    let access = random.of_list(&[0x92, 0x93, 0x9b, 0xf2, 0xf3, 0xfb, 0xfa, 0xb3, 0x8c, 0xec, 0x82, 0x89, 0x8e, 0xff, 0x7b, 0]);
+    let access =
+        random.of_list(&[0x92, 0x93, 0x9b, 0xf2, 0xf3, 0xfb, 0xfa, 0xb3, 0x8c, 0xec, 0x82, 0x89, 0x8e, 0xff, 0x7b, 0]);
     let flags = random.of_list(&[0, 2, 4, 6, 8, 10, 12, 15]);
     let (base, limit) = (random.of_list(&[0, 0x1000, 0xffff_ffff]), random.of_list(&[0, 0xffff, 0xf_ffff]));
     Value::Number(match random.below(6) {
@@ -175,7 +181,9 @@ fn schedule(random: &mut Random) -> Call {
             call.at(0x80, 4, port(random)).at(0x84, 4, port(random))
         }
         5 => op(4, "remote_shutdown", memory).words32(&[Value::Number(0x1234), Value::Number(0)]),
-        6 => op(6, "watchdog", memory).words32(&[Value::Number(random.of_list(&[3, 9, 0xffff_ffff])), Value::Number(60)]),
+        6 => {
+            op(6, "watchdog", memory).words32(&[Value::Number(random.of_list(&[3, 9, 0xffff_ffff])), Value::Number(60)])
+        }
         _ => op(random.of_list(&[7, 8, 99, 0xffff_ffff]), "other", memory),
     }
 }

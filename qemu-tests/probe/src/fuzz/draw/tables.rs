@@ -37,7 +37,8 @@ fn update(random: &mut Random) -> Call {
     let mut call = Call::default();
     for index in 0..count as usize {
         let (pointer, value) = if random.one_in(10) {
-            let page = if random.one_in(4) { Value::Number(random.below(64)) } else { Value::Page(super::frame(random)) };
+            let page =
+                if random.one_in(4) { Value::Number(random.below(64)) } else { Value::Page(super::frame(random)) };
             let of = if random.one_in(4) { super::number(random) } else { Value::Machine(super::frame(random), 0) };
             let of = match of {
                 Value::Machine(frame, bits) => Value::Machine(frame, bits | mmu::MMU_MACHPHYS_UPDATE),
