@@ -4,6 +4,7 @@
 mod support;
 
 use oxen_abi::{
+    callback::{CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER, CALLBACKTYPE_SYSENTER, CALLBACKTYPE_SYSENTER_DEPRECATED},
     errno::Errno,
     event_channel::EVTCHNOP_RESET_CONT,
     grant_table::{
@@ -20,7 +21,10 @@ use oxen_hv::{
         control_registers::{CR4_GUEST, CR4_OSXSAVE},
         debug,
     },
-    hypercall::{event::event_channel_op, grant::grant_table_op, mmu as calls, physdev::physdev_op, vcpu::vcpu_op},
+    hypercall::{
+        event::event_channel_op, grant::grant_table_op, guest_setup::callback_op, mmu as calls, physdev::physdev_op,
+        vcpu::vcpu_op,
+    },
     mem::{GuestMemory, entry::Entry, grant_mapping::entry_flags},
     trap::emulate,
 };
@@ -150,9 +154,21 @@ fn a_runstate_area_is_where_the_guest_says_mapped_or_not() {
 fn no_status_frames_are_had_for_the_asking() {
     let (mut guest, _) = guest();
     for (frames, status) in [(0, GNTST_OKAY), (1, GNTST_GENERAL_ERROR)] {
-        put(&guest, &[frames | SELF << 32 | 0x7777 << 48, 0]);
+        put(&guest, &[frames | SELF << 32 | 0x7777 << 48, 0x800]);
         assert_eq!(guest.call(grant_table_op, [GNTTABOP_GET_STATUS_FRAMES.into(), 0, 1, 0]), Ok(0));
         let answer = guest.hv.machine.read_guest_word(GuestAddr(0)).unwrap() >> 48;
         assert_eq!(answer as i16, status, "{frames}");
+    }
+}
+
+#[test]
+fn the_first_kind_of_sysenter_callbacks_is_not_there() {
+    let (mut guest, _) = guest();
+    for command in [CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER] {
+        for (kind, is_known) in [(CALLBACKTYPE_SYSENTER, true), (CALLBACKTYPE_SYSENTER_DEPRECATED, false)] {
+            put(&guest, &[kind.into(), 0x1000]);
+            let answer = guest.call(callback_op, [command.into(), 0, 0, 0]);
+            assert_eq!(answer == Err(Errno::NoSys), !is_known, "{command} of {kind}: {answer:?}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! `grant_table_op`: batches of requests, each with a status of its own.
 
 use crate::{
+    addr::GuestAddr,
     caller::{Args, Caller, Refusal, Reply},
     domain::Domain,
     grant::{
@@ -176,6 +177,9 @@ fn set_version<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
 fn get_status_frames<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
     let request = GuestPtr::<abi::GnttabGetStatusFrames>::one(at)?;
     let mut op = request.read(&caller.hv.machine, 0)?;
+    if !GuestAddr(op.frame_list).is_guest_range(1) {
+        return Err(Errno::Fault.into());
+    }
     let none_asked = if op.nr_frames == 0 { GNTST_OKAY } else { abi::GNTST_GENERAL_ERROR };
     op.status = table_owner(caller, op.dom).err().unwrap_or(none_asked);
     request.write(&caller.hv.machine, 0, &op)?;

@@ -15,8 +15,8 @@ use core::sync::atomic::Ordering;
 use oxen_abi::{
     callback::{
         CALLBACKF_MASK_EVENTS, CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER, CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE,
-        CALLBACKTYPE_NMI, CALLBACKTYPE_SYSCALL, CALLBACKTYPE_SYSCALL32, CALLBACKTYPE_SYSENTER,
-        CALLBACKTYPE_SYSENTER_DEPRECATED, CallbackRegister, CallbackUnregister,
+        CALLBACKTYPE_NMI, CALLBACKTYPE_SYSCALL, CALLBACKTYPE_SYSCALL32, CALLBACKTYPE_SYSENTER, CallbackRegister,
+        CallbackUnregister,
     },
     errno::Errno,
     segments::{
@@ -141,11 +141,9 @@ pub fn callback_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> R
             let request = GuestPtr::<CallbackUnregister>::new(pointer, 1)?.read(&caller.hv.machine, 0)?;
             match request.r#type {
                 CALLBACKTYPE_NMI => caller.state.nmi_callback = Callback::default(),
-                CALLBACKTYPE_EVENT
-                | CALLBACKTYPE_FAILSAFE
-                | CALLBACKTYPE_SYSCALL
-                | CALLBACKTYPE_SYSENTER
-                | CALLBACKTYPE_SYSENTER_DEPRECATED => return Err(Errno::Inval.into()),
+                CALLBACKTYPE_EVENT | CALLBACKTYPE_FAILSAFE | CALLBACKTYPE_SYSCALL | CALLBACKTYPE_SYSENTER => {
+                    return Err(Errno::Inval.into());
+                }
                 _ => return Err(Errno::NoSys.into()),
             }
         }
@@ -161,7 +159,7 @@ fn register_callback<M: Machine>(caller: &mut Caller<'_, M>, kind: u16, callback
         CALLBACKTYPE_FAILSAFE => &mut state.failsafe_callback,
         CALLBACKTYPE_SYSCALL => &mut state.syscall_callback,
         CALLBACKTYPE_SYSCALL32 => &mut state.syscall32_callback,
-        CALLBACKTYPE_SYSENTER | CALLBACKTYPE_SYSENTER_DEPRECATED => &mut state.sysenter_callback,
+        CALLBACKTYPE_SYSENTER => &mut state.sysenter_callback,
         CALLBACKTYPE_NMI => &mut state.nmi_callback,
         _ => return Err(Errno::NoSys),
     };

@@ -3,6 +3,7 @@
 
 pub(crate) mod trapped;
 
+#[cfg(target_os = "none")]
 use oxen_abi::hypercall::Hypercall;
 
 /// Where no guest has memory.

@@ -14,7 +14,9 @@
 mod call;
 mod draw;
 mod effects;
+mod perform;
 mod random;
+mod reset;
 mod value;
 mod world;
 

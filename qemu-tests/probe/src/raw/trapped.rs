@@ -1,5 +1,6 @@
 //! One instruction at a time, with registers of the caller's choice, and what came of it: registers, or an exception.
 
+#[cfg(target_os = "none")]
 use oxen_abi::hypercall::Hypercall;
 
 /// The registers before and after, and the exception where there was one.

@@ -84,7 +84,7 @@ pub(super) fn grant(random: &mut Random) -> Call {
         }
         3 | 4 => {
             let address = if random.one_in(5) { super::any_address(random) } else { Value::Window(window, 0) };
-            op(1, "unmap").words(&[address, Value::Number(0)]).at(16, 4, handle)
+            op(1, "unmap").words(&[address, Value::Number(0)]).at(16, 4, handle).hide(16, 4)
         }
         5 => {
             let frames = random.of_list(&[0, 1, 1, 2, 100, 0xffff_ffff]);
@@ -110,9 +110,8 @@ pub(super) fn grant(random: &mut Random) -> Call {
         8 => op(6, "query_size").at(0, 2, domain).hide(4, 8),
         9 => {
             let call = op(7, "unmap_and_replace").words(&[Value::Window(window, 0)]);
-            call.words(&[])
-                .at(8, 8, if random.one_in(2) { Value::Number(0) } else { super::any_address(random) })
-                .at(16, 4, handle)
+            let new = if random.one_in(2) { Value::Number(0) } else { super::any_address(random) };
+            call.at(8, 8, new).at(16, 4, handle).hide(16, 4)
         }
         10 => op(10, "get_version").at(0, 2, domain),
         11 => {

@@ -47,7 +47,13 @@ fn update(random: &mut Random) -> Call {
             };
             (of, page)
         } else {
-            (place(random), super::entry(random))
+            // Tables that refer to themselves are Xen's alone.
+            match (place(random), super::entry(random)) {
+                (Value::Machine(table, at), Value::Machine(frame, _)) if table == frame => {
+                    (Value::Machine(table, at), Value::Number(0))
+                }
+                other => other,
+            }
         };
         call = call.at(index * 16, 8, pointer).at(index * 16 + 8, 8, value);
     }
