@@ -74,7 +74,8 @@ impl Sides<'_> {
             let script = format!("create fuzz.cfg; finish fuzz {limit}");
             return linux_dom0::machine(self.workspace, Some(&self.xen), folder, &script, &files);
         }
-        let mut machine = Machine::oxen(self.workspace, &dom0_args(Some("xl create -c fuzz.cfg"))?);
+        let mut machine =
+            Machine::oxen(self.workspace, &dom0_args(Some("xl create fuzz.cfg; xl wait fuzz; poweroff"))?);
         machine.folder = folder;
         add_to_ramdisk(self.workspace, &mut machine, &files)?;
         Ok(machine)

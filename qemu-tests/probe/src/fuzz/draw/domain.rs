@@ -91,22 +91,7 @@ pub(super) fn grant(random: &mut Random) -> Call {
             let call = op(2, "setup_table").at(0, 2, domain).at(4, 4, Value::Number(frames));
             call.at(16, 8, Value::Memory(0x100)).hide(0x100, 0x60)
         }
-        6 | 7 => {
-            let flags = random.below(4);
-            let side = |random: &mut Random, by_reference: bool| {
-                if by_reference {
-                    Value::Reference(FRAMES - 1 - random.below(2) as usize)
-                } else {
-                    Value::Frame(super::frame(random))
-                }
-            };
-            let offset = random.of_list(&[0, 8, 2048, 4088, 4095, 4096, 0xffff]);
-            let length = random.of_list(&[0, 8, 64, 2048, 4096, 4097, 0xffff]);
-            let call = op(5, "copy").at(0, 8, side(random, flags & 1 != 0)).at(8, 2, domain);
-            let call = call.at(10, 2, Value::Number(offset)).at(16, 8, side(random, flags & 2 != 0));
-            let call = call.at(24, 2, Value::Number(SELF)).at(26, 2, Value::Number(random.of_list(&[0, 8, 4088])));
-            call.at(32, 2, Value::Number(length)).at(34, 2, Value::Number(flags | random.of_list(&[0, 0, 0, 4])))
-        }
+        6 | 7 => copy(random, op(5, "copy"), domain),
         8 => op(6, "query_size").at(0, 2, domain).hide(4, 8),
         9 => {
             let call = op(7, "unmap_and_replace").words(&[Value::Window(window, 0)]);
@@ -124,4 +109,22 @@ pub(super) fn grant(random: &mut Random) -> Call {
             call.at(0x18, 8, Value::Number(super::WILD))
         }
     }
+}
+
+/// Fills in a copy between frames of ours, by reference or by number.
+fn copy(random: &mut Random, call: Call, domain: Value) -> Call {
+    let flags = random.below(4);
+    let side = |random: &mut Random, by_reference: bool| {
+        if by_reference {
+            Value::Reference(FRAMES - 1 - random.below(2) as usize)
+        } else {
+            Value::Frame(super::frame(random))
+        }
+    };
+    let offset = random.of_list(&[0, 8, 2048, 4088, 4095, 4096, 0xffff]);
+    let length = random.of_list(&[0, 8, 64, 2048, 4096, 4097, 0xffff]);
+    let call = call.at(0, 8, side(random, flags & 1 != 0)).at(8, 2, domain);
+    let call = call.at(10, 2, Value::Number(offset)).at(16, 8, side(random, flags & 2 != 0));
+    let call = call.at(24, 2, Value::Number(SELF)).at(26, 2, Value::Number(random.of_list(&[0, 8, 4088])));
+    call.at(32, 2, Value::Number(length)).at(34, 2, Value::Number(flags | random.of_list(&[0, 0, 0, 4])))
 }

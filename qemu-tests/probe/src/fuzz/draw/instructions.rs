@@ -168,12 +168,15 @@ pub(super) fn draw(random: &mut Random) -> Step {
         }
         _ => {}
     }
-    // What is at the edge of a page reaches into the next, which can be anything's.
-    if let Value::Window(window, offset) = *destination {
-        *destination = Value::Window(window, offset.min(4088));
-    }
-    if let Value::Memory(at) = *destination {
-        *destination = Value::Memory(at.min(4088));
-    }
+    *destination = within_its_page(*destination);
     Step::Instruction(index, registers)
+}
+
+/// What is at the edge of a page would reach into the next, which can be anything's.
+fn within_its_page(place: Value) -> Value {
+    match place {
+        Value::Window(window, offset) => Value::Window(window, offset.min(4088)),
+        Value::Memory(at) => Value::Memory(at.min(4088)),
+        other => other,
+    }
 }

@@ -17,18 +17,7 @@ pub(super) fn draw(random: &mut Random) -> Call {
     let domain = super::domain(random);
     match command {
         // Reservations: none, or with what no domain has. Frames of ours are not given away.
-        0 | 1 | 6 => {
-            let count = random.of_list(&[0, 0, 1, 1 << 32, u64::MAX]);
-            let order = random.of_list(&[0, 0, 9, 10, 18, 21, 52, 64, 0xffff_ffff]);
-            let list = match (count, random.below(2)) {
-                (0, _) => Value::Memory(0x80),
-                (_, 0) => Value::Number(super::WILD),
-                _ => Value::Number(0xffff_8000_0000_0000),
-            };
-            let flags = random.of_list(&[0, 0, 1, 32, 1 << 16, 1 << 17]);
-            let words = [list, Value::Number(count), Value::Number(order | flags << 32), domain];
-            call("reservation", argument).words(&words)
-        }
+        0 | 1 | 6 => reservation(random, call("reservation", argument), domain),
         2 => call("maximum_ram_page", argument).vague(),
         3 | 4 | 14 => call("size", argument).at(0, 2, domain).vague(),
         5 => {
@@ -75,4 +64,18 @@ pub(super) fn draw(random: &mut Random) -> Call {
             call("other", argument).words(&words)
         }
     }
+}
+
+/// Fills in a reservation of nothing, or of what no list says.
+fn reservation(random: &mut Random, call: Call, domain: Value) -> Call {
+    let count = random.of_list(&[0, 0, 1, 1 << 32, u64::MAX]);
+    let order = random.of_list(&[0, 0, 9, 10, 18, 21, 52, 64, 0xffff_ffff]);
+    let list = match (count, random.below(2)) {
+        (0, _) => Value::Memory(0x80),
+        (_, 0) => Value::Number(super::WILD),
+        _ => Value::Number(0xffff_8000_0000_0000),
+    };
+    let flags = random.of_list(&[0, 0, 1, 32, 1 << 16, 1 << 17]);
+    let words = [list, Value::Number(count), Value::Number(order | flags << 32), domain];
+    call.words(&words)
 }
