@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use oxen_tools::fuzz::{self, Place, Seeds, Sides};
 use oxen_tools::linux::{self, Ramdisk};
+use oxen_tools::qemu::CPU;
 use oxen_tools::session::Exit;
 use oxen_tools::{debian, disk, linux_dom0, xen};
 
@@ -69,8 +70,14 @@ pub(super) fn what_is_drawn_from_seeds_does_the_same_on_real_xen(lab: &Lab<'_>) 
         Ok(xen) => xen,
         Err(error) => return Ok(Verdict::Skipped(format!("no Xen of Debian's: {error:#}"))),
     };
-    let sides =
-        Sides { workspace: lab.workspace, xen, folder: lab.folder.join("boot"), place: Place::Dom0, limit: LIMIT };
+    let sides = Sides {
+        workspace: lab.workspace,
+        xen,
+        folder: lab.folder.join("boot"),
+        cpu: CPU.to_owned(),
+        place: Place::Dom0,
+        limit: LIMIT,
+    };
     let (steps, differences) = fuzz::compare(&sides, Seeds { first: 1, count: 200, calls: 12 }, false)?;
     let told: Vec<String> = differences.iter().map(ToString::to_string).collect();
     ensure!(told.is_empty(), "{} of {steps} answers differ:\n{}", told.len(), told.join("\n"));

@@ -29,6 +29,8 @@ pub struct Sides<'a> {
     pub xen: PathBuf,
     /// Where the machines run.
     pub folder: PathBuf,
+    /// QEMU's CPU model.
+    pub cpu: String,
     /// As what the guest runs.
     pub place: Place,
     /// How long a boot may take.
@@ -53,6 +55,12 @@ impl Sides<'_> {
     }
 
     fn machine(&self, on_xen: bool, options: &str) -> Result<Machine> {
+        let mut machine = self.machine_of_place(on_xen, options)?;
+        self.cpu.clone_into(&mut machine.cpu);
+        Ok(machine)
+    }
+
+    fn machine_of_place(&self, on_xen: bool, options: &str) -> Result<Machine> {
         let folder = self.folder.join(if on_xen { "xen" } else { "oxen" });
         let probe = self.workspace.out.join("probe");
         if self.place == Place::Dom0 {

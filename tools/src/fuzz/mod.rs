@@ -13,6 +13,7 @@ use anyhow::{Result, bail, ensure};
 use self::lines::{Difference, Transcript};
 pub use self::machines::{Place, Sides};
 use crate::process::step;
+use crate::qemu::CPU;
 use crate::setup::{Need, require};
 use crate::workspace::Workspace;
 use crate::{build, xen};
@@ -35,6 +36,9 @@ pub struct Args {
     /// As which domain the guest runs
     #[arg(long, value_enum, default_value = "dom0")]
     r#as: Place,
+    /// QEMU's CPU model: each vendor's have registers of their own
+    #[arg(long, default_value = CPU)]
+    cpu: String,
     /// Tell the differences as they are, without looking for the least sequences
     #[arg(long)]
     no_shrink: bool,
@@ -75,6 +79,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         xen,
         folder: workspace.out.join("fuzz"),
         place: args.r#as,
+        cpu: args.cpu.clone(),
         limit: Duration::from_secs(args.timeout),
     };
     let seeds = Seeds { first: args.seed, count: args.count, calls: args.calls };
