@@ -11,8 +11,10 @@ use oxen_abi::{
         GNTMAP_APPLICATION_MAP, GNTST_GENERAL_ERROR, GNTST_OKAY, GNTTABOP_GET_STATUS_FRAMES, GNTTABOP_GET_VERSION,
         GNTTABOP_SET_VERSION,
     },
+    memory::XENMEM_SET_MEMORY_MAP,
     mmu::MMU_MACHPHYS_UPDATE,
     physdev::PHYSDEVOP_IRQ_UNMASK_NOTIFY,
+    sched::SCHEDOP_REMOTE_SHUTDOWN,
     vcpu::VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA,
 };
 use oxen_hv::{
@@ -22,10 +24,10 @@ use oxen_hv::{
         debug,
     },
     hypercall::{
-        event::event_channel_op, grant::grant_table_op, guest_setup::callback_op, mmu as calls, physdev::physdev_op,
-        vcpu::vcpu_op,
+        event::event_channel_op, grant::grant_table_op, guest_setup::callback_op, memory::memory_op, mmu as calls,
+        physdev::physdev_op, sched::sched_op, vcpu::vcpu_op,
     },
-    mem::{GuestMemory, entry::Entry, grant_mapping::entry_flags},
+    mem::{entry::Entry, grant_mapping::entry_flags},
     trap::emulate,
 };
 use std::sync::atomic::Ordering;
@@ -170,5 +172,18 @@ fn the_first_kind_of_sysenter_callbacks_is_not_there() {
             let answer = guest.call(callback_op, [command.into(), 0, 0, 0]);
             assert_eq!(answer == Err(Errno::NoSys), !is_known, "{command} of {kind}: {answer:?}");
         }
+    }
+}
+
+#[test]
+fn who_may_do_nothing_to_others_is_told_first_that_there_is_no_such_domain() {
+    let (mut guest, _) = guest();
+    let own = u64::from(guest.domain.id.0);
+    for (domain, answer) in [(0x1234, Errno::Srch), (own, Errno::Perm)] {
+        put(&guest, &[domain, 0, 0]);
+        let map = guest.call(memory_op, [XENMEM_SET_MEMORY_MAP.into(), 0, 0, 0]);
+        assert_eq!(map, Err(answer), "the memory map of {domain:#x}");
+        let shutdown = guest.call(sched_op, [SCHEDOP_REMOTE_SHUTDOWN.into(), 0, 0, 0]);
+        assert_eq!(shutdown, Err(answer), "the shutdown of {domain:#x}");
     }
 }

@@ -71,8 +71,8 @@ pub(super) fn set<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
     if asked.map.nr_entries as usize > Domain::MAX_MEMORY_MAP {
         return Err(Errno::Inval.into());
     }
-    caller.control()?;
     let domain = subject(caller, asked.domid)?;
+    caller.control()?;
     let list = GuestPtr::<E820Entry>::new(asked.map.buffer, u64::from(asked.map.nr_entries))?;
     let mut map = heapless::Vec::new();
     for index in 0..list.count() {

@@ -15,7 +15,7 @@ const fn known(both: &'static str, xen: &'static str, why: &'static str) -> Know
     Known { both, xen, lasts: false, why }
 }
 
-const KNOWN: [Known; 19] = [
+const KNOWN: [Known; 22] = [
     known("`insb`", "", "string I/O is refused: no kernel uses it"),
     known("`int 0x", "#13", "QEMU 7.2 doubles the vector in the error code; here it is read off the instruction"),
     known("`invlpg`", "#13", "done here, for the kernel alone; Xen wants the hypercall"),
@@ -32,7 +32,10 @@ const KNOWN: [Known; 19] = [
     known("hypercall 49(", "-14", "how Xen goes on with its shadow tables"),
     known("grant_table_op.other(c", "", "caches are coherent here: nothing is flushed, whatever is asked"),
     known("7ff2", "", "no domain stands for what is Xen's own"),
-    known("physdev_op(1f", "-19", "interrupts by message are not there"),
+    known("physdev_op(1c", "", "interrupts are not acknowledged by a page"),
+    known("physdev_op(13", "", "interrupts by message are not there"),
+    known("physdev_op(1f", "", "interrupts by message are not there"),
+    known("physdev_op(15", "-22", "who may not set up lines is told so before which there are"),
     Known {
         both: "grant_table_op.unmap_and_replace(",
         xen: "=ffff",
