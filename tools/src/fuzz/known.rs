@@ -15,7 +15,7 @@ const fn known(both: &'static str, xen: &'static str, why: &'static str) -> Know
     Known { both, xen, lasts: false, why }
 }
 
-const KNOWN: [Known; 22] = [
+const KNOWN: [Known; 24] = [
     known("`insb`", "", "string I/O is refused: no kernel uses it"),
     known("`int 0x", "#13", "QEMU 7.2 doubles the vector in the error code; here it is read off the instruction"),
     known("`invlpg`", "#13", "done here, for the kernel alone; Xen wants the hypercall"),
@@ -23,6 +23,8 @@ const KNOWN: [Known; 22] = [
     known("event_channel_op_compat(", "", "the interface of before Xen 3.2 is refused"),
     known("physdev_op_compat(", "", "the interface of before Xen 3.2 is refused"),
     known("nmi_op(1", "0", "refused: callback_op has what it did"),
+    known("`smsw`", "a=8005003b", "the processor's own CR0: Xen has left the FPU's registers to somebody else"),
+    known("`rdmsr` c=10a", "", "of speculation guests are told less"),
     known("physdev_op(1d", "", "the debug port is not this hypervisor's"),
     known("physdev_op(d", "", "interrupts are the control domain's own: what another is named for is refused first"),
     known("physdev_op(e", "", "as above"),

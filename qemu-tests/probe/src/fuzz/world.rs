@@ -28,6 +28,8 @@ pub(super) const WRITABLE: u64 = READ_ONLY | 2;
 pub(crate) const SLOT: u64 = 5;
 /// The bit that Xen sets in entries for user pages: they survive a switch of roots there, and do not here.
 const GLOBAL: u64 = 1 << 8;
+/// The bit that the processor sets where it has walked.
+const ACCESSED: u64 = 1 << 5;
 /// CR4: the guest's kernel may set XCR0.
 pub(super) const OSXSAVE: u64 = 1 << 18;
 /// A grant handle that nobody has.
@@ -234,7 +236,8 @@ impl World {
             seen.frames.extend((0..512).map(|index| trapped::peek(view + index * 8)));
         }
         seen.entries = self.entries.iter().map(|place| trapped::peek(*place) & !GLOBAL).collect();
-        seen.entries.push(trapped::peek(self.root + SLOT * 8));
+        // A processor may walk there when it likes.
+        seen.entries.push(trapped::peek(self.root + SLOT * 8) & !(GLOBAL | ACCESSED));
         seen.events = (0..PORTS).map(|port| event::bits(self.port + port)).collect();
         seen.upcall = event::upcall();
         seen

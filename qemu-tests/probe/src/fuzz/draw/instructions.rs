@@ -159,7 +159,7 @@ pub(super) fn draw(random: &mut Random) -> Step {
             *destination = match random.below(8) {
                 0 => super::any_address(random),
                 1 => Value::Window(super::window(random), random.below(512) * 8 + random.below(8)),
-                _ => Value::Window(super::window(random), random.of_list(&[0, 1, 2, 3, 255, 256, 511]) * 8),
+                _ => Value::Window(super::window(random), random.of_list(&[0, 1, 2, 3, 255, 280, 511]) * 8),
             };
             // The parts of an entry that are not at their place could not be told by their meaning.
             let is_whole = matches!(*destination, Value::Window(_, at) if at % 8 == 0)
