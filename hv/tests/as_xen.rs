@@ -11,7 +11,7 @@ use oxen_abi::{
         GNTMAP_APPLICATION_MAP, GNTST_GENERAL_ERROR, GNTST_OKAY, GNTTABOP_GET_STATUS_FRAMES, GNTTABOP_GET_VERSION,
         GNTTABOP_SET_VERSION,
     },
-    memory::XENMEM_SET_MEMORY_MAP,
+    memory::{XENMEM_ACQUIRE_RESOURCE, XENMEM_SET_MEMORY_MAP},
     mmu::MMU_MACHPHYS_UPDATE,
     physdev::PHYSDEVOP_IRQ_UNMASK_NOTIFY,
     sched::SCHEDOP_REMOTE_SHUTDOWN,
@@ -185,5 +185,14 @@ fn who_may_do_nothing_to_others_is_told_first_that_there_is_no_such_domain() {
         assert_eq!(map, Err(answer), "the memory map of {domain:#x}");
         let shutdown = guest.call(sched_op, [SCHEDOP_REMOTE_SHUTDOWN.into(), 0, 0, 0]);
         assert_eq!(shutdown, Err(answer), "the shutdown of {domain:#x}");
+    }
+}
+
+#[test]
+fn a_resource_begins_within_32_bits() {
+    let (mut guest, _) = guest();
+    for (frame, answer) in [(0, Errno::Srch), (1 << 32, Errno::Inval)] {
+        put(&guest, &[0x1234, 0, frame, 0]);
+        assert_eq!(guest.call(memory_op, [XENMEM_ACQUIRE_RESOURCE.into(), 0, 0, 0]), Err(answer), "{frame:#x}");
     }
 }

@@ -142,7 +142,8 @@ pub(super) fn machphys_frames<M: Machine>(caller: &Caller<'_, M>, argument: u64)
 pub(super) fn acquire_resource<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
     let place = GuestPtr::<MemAcquireResource>::one(argument)?;
     let mut asked = place.read(&caller.hv.machine, 0)?;
-    if asked.pad != 0 {
+    // How much there is has 32 bits, and so has where it begins.
+    if asked.pad != 0 || asked.frame > u64::from(u32::MAX) {
         return Err(Errno::Inval.into());
     }
     // Of another domain, by its own name; then the right to ask.

@@ -17,7 +17,7 @@ const fn known(both: &'static str, xen: &'static str, why: &'static str) -> Know
 
 const KNOWN: [Known; 24] = [
     known("`insb`", "", "string I/O is refused: no kernel uses it"),
-    known("`int 0x", "#13", "QEMU 7.2 doubles the vector in the error code; here it is read off the instruction"),
+    known("`int 0x", "", "QEMU 7.2 takes the gate of twice the vector; here the instruction says which is meant"),
     known("`invlpg`", "#13", "done here, for the kernel alone; Xen wants the hypercall"),
     known("memory_op.other(", " -", "translated guests, sharing, paging: refused, with one error for all"),
     known("event_channel_op_compat(", "", "the interface of before Xen 3.2 is refused"),

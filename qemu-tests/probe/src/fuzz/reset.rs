@@ -55,6 +55,7 @@ impl World {
             call(Hypercall::SetDebugreg, [register, 0]);
         }
         call(Hypercall::SetDebugreg, [6, 0xffff_0ff0]);
+        call(Hypercall::SetTrapTable, [0]);
         self.catch();
         for assistance in [0, 1, 2, 3, 4, 5, 32] {
             call(Hypercall::VmAssist, [1, assistance]);

@@ -162,9 +162,13 @@ pub(super) fn draw(random: &mut Random) -> Step {
                 _ => Value::Window(super::window(random), random.of_list(&[0, 1, 2, 3, 255, 280, 511]) * 8),
             };
             // The parts of an entry that are not at their place could not be told by their meaning.
-            let is_whole = matches!(*destination, Value::Window(_, at) if at % 8 == 0)
-                && !matches!(name, "write 1" | "write 4" | "or");
-            *a = if is_whole { super::entry(random) } else { Value::Number(random.word()) };
+            let is_whole =
+                matches!(*destination, Value::Window(_, at) if at % 8 == 0) && !matches!(name, "write 1" | "write 4");
+            *a = match name {
+                "or" => Value::Number(random.word() & 0xfff0_0000_0000_0fff),
+                _ if is_whole => super::entry(random),
+                _ => Value::Number(random.word()),
+            };
         }
         _ => {}
     }
