@@ -156,11 +156,7 @@ pub(super) fn draw(random: &mut Random) -> Step {
         "misaligned" => *destination = Value::Window(super::window(random), random.below(16)),
         "lgdt" | "lidt" | "monitor" | "run" => *destination = Value::Memory(0),
         "read" | "write" | "write 4" | "write 1" | "exchange" | "compare and write" | "or" => {
-            *destination = match random.below(8) {
-                0 => super::any_address(random),
-                1 => Value::Window(super::window(random), random.below(512) * 8 + random.below(8)),
-                _ => Value::Window(super::window(random), random.of_list(&[0, 1, 2, 3, 255, 280, 511]) * 8),
-            };
+            *destination = operand(random);
             // The parts of an entry that are not at their place could not be told by their meaning.
             let is_whole =
                 matches!(*destination, Value::Window(_, at) if at % 8 == 0) && !matches!(name, "write 1" | "write 4");
@@ -182,5 +178,14 @@ fn within_its_page(place: Value) -> Value {
         Value::Window(window, offset) => Value::Window(window, offset.min(4088)),
         Value::Memory(at) => Value::Memory(at.min(4088)),
         other => other,
+    }
+}
+
+/// What an instruction reads or writes.
+fn operand(random: &mut Random) -> Value {
+    match random.below(8) {
+        0 => super::any_address(random),
+        1 => Value::Window(super::window(random), random.below(512) * 8 + random.below(8)),
+        _ => Value::Window(super::window(random), random.of_list(&[0, 1, 2, 3, 255, 280, 511]) * 8),
     }
 }
