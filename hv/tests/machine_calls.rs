@@ -13,7 +13,6 @@ use oxen_abi::{
 use oxen_hv::{
     addr::GuestAddr,
     hypercall::{memory::memory_op, sysctl::sysctl},
-    mem::GuestMemory,
 };
 use support::guest::Guest;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};

@@ -26,7 +26,7 @@ use oxen_hv::{
         sched::{sched_op, set_timer_op},
         vcpu::vcpu_op,
     },
-    mem::{GuestMemory, Memory},
+    mem::Memory,
     sched::{self, Clock, clock::Scale, run_queue::Share, switch, work},
     trap,
 };

@@ -15,7 +15,7 @@ const fn known(both: &'static str, xen: &'static str, why: &'static str) -> Know
     Known { both, xen, lasts: false, why }
 }
 
-const KNOWN: [Known; 24] = [
+const KNOWN: [Known; 26] = [
     known("`insb`", "", "string I/O is refused: no kernel uses it"),
     known("`int 0x", "", "QEMU 7.2 takes the gate of twice the vector; here the instruction says which is meant"),
     known("`invlpg`", "#13", "done here, for the kernel alone; Xen wants the hypercall"),
@@ -34,6 +34,8 @@ const KNOWN: [Known; 24] = [
     known("hypercall 49(", "-14", "how Xen goes on with its shadow tables"),
     known("grant_table_op.other(c", "", "caches are coherent here: nothing is flushed, whatever is asked"),
     known("7ff2", "", "no domain stands for what is Xen's own"),
+    known("kexec_op(", "", "there is no other kernel to boot"),
+    known("physdev_op(17", "", "interrupts by message are not there"),
     known("physdev_op(1c", "", "interrupts are not acknowledged by a page"),
     known("physdev_op(13", "", "interrupts by message are not there"),
     known("physdev_op(1f", "", "interrupts by message are not there"),
