@@ -19,7 +19,7 @@ use oxen_hv::{
         batch::multicall, grant::grant_table_op, guest_setup::vm_assist, memory::memory_op, mmu as calls, mmuext,
         sched::sched_op,
     },
-    mem::{GuestMemory, Memory, entry::Entry},
+    mem::{Memory, entry::Entry},
 };
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
