@@ -4,7 +4,10 @@
 mod support;
 
 use oxen_abi::{
-    callback::{CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER, CALLBACKTYPE_SYSENTER, CALLBACKTYPE_SYSENTER_DEPRECATED},
+    callback::{
+        CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER, CALLBACKTYPE_SYSCALL32, CALLBACKTYPE_SYSENTER,
+        CALLBACKTYPE_SYSENTER_DEPRECATED,
+    },
     errno::Errno,
     event_channel::EVTCHNOP_RESET_CONT,
     grant_table::{
@@ -166,6 +169,8 @@ fn no_status_frames_are_had_for_the_asking() {
 #[test]
 fn the_first_kind_of_sysenter_callbacks_is_not_there() {
     let (mut guest, _) = guest();
+    put(&guest, &[CALLBACKTYPE_SYSCALL32.into(), 0]);
+    assert_eq!(guest.call(callback_op, [CALLBACKOP_UNREGISTER.into(), 0, 0, 0]), Err(Errno::Inval));
     for command in [CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER] {
         for (kind, is_known) in [(CALLBACKTYPE_SYSENTER, true), (CALLBACKTYPE_SYSENTER_DEPRECATED, false)] {
             put(&guest, &[kind.into(), 0x1000]);

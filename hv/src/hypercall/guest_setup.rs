@@ -141,9 +141,11 @@ pub fn callback_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> R
             let request = GuestPtr::<CallbackUnregister>::new(pointer, 1)?.read(&caller.hv.machine, 0)?;
             match request.r#type {
                 CALLBACKTYPE_NMI => caller.state.nmi_callback = Callback::default(),
-                CALLBACKTYPE_EVENT | CALLBACKTYPE_FAILSAFE | CALLBACKTYPE_SYSCALL | CALLBACKTYPE_SYSENTER => {
-                    return Err(Errno::Inval.into());
-                }
+                CALLBACKTYPE_EVENT
+                | CALLBACKTYPE_FAILSAFE
+                | CALLBACKTYPE_SYSCALL
+                | CALLBACKTYPE_SYSCALL32
+                | CALLBACKTYPE_SYSENTER => return Err(Errno::Inval.into()),
                 _ => return Err(Errno::NoSys.into()),
             }
         }

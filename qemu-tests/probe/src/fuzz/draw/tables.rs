@@ -114,7 +114,8 @@ fn place_of_mapping(random: &mut Random) -> Value {
 }
 
 fn mapping(random: &mut Random) -> Call {
-    let flush = random.of_list(&[0, 1, 2, 2, 2, 3, 4, 5, 6, 7, 9]);
+    // Always with a flush that is good: what a stale translation does is the processor's.
+    let flush = random.of_list(&[1, 2, 2, 2, 5, 6, 9]);
     let args = [place_of_mapping(random), super::entry(random), Value::Number(flush)];
     Call::new(Hypercall::UpdateVaMapping, "", &args)
 }
