@@ -19,6 +19,7 @@ abi_consts! {
     EVTCHNOP_INIT_CONTROL = 11,
     EVTCHNOP_EXPAND_ARRAY = 12,
     EVTCHNOP_SET_PRIORITY = 13,
+    EVTCHNOP_RESET_CONT = 14,
 }
 
 abi_consts! {

@@ -75,6 +75,32 @@ pub(crate) fn wait_for_any() {
     crate::sched::block();
 }
 
+/// The word of `shared_info` that holds a port's bit in the bitmap at `bitmap`, and the bit.
+fn bit(bitmap: usize, port: u32) -> (&'static core::sync::atomic::AtomicU64, u64) {
+    (shared::word(bitmap + (port as usize / 64 % WORDS) * 8), 1 << (port % 64))
+}
+
+/// Whether a port is pending, and whether it is masked.
+pub fn bits(port: u32) -> (bool, bool) {
+    let is_set = |(word, bit): (&core::sync::atomic::AtomicU64, u64)| word.load(Ordering::SeqCst) & bit != 0;
+    (is_set(bit(PENDING, port)), is_set(bit(MASK, port)))
+}
+
+/// Whether an upcall is pending on this vcpu, and whether upcalls are masked.
+pub fn upcall() -> (bool, bool) {
+    let is_set = |byte: &core::sync::atomic::AtomicU8| byte.load(Ordering::SeqCst) != 0;
+    (is_set(shared::upcall_pending()), is_set(shared::upcall_mask()))
+}
+
+/// Brings the bits of a port that is closed back to how it had them before it was bound: not pending, masked. What
+/// was pending on other ports is collected.
+pub fn settle(port: u32) {
+    let (mask, bit) = bit(MASK, port);
+    mask.fetch_or(bit, Ordering::SeqCst);
+    self::bit(PENDING, port).0.fetch_and(!bit, Ordering::SeqCst);
+    collect();
+}
+
 /// A port of this domain; closed when dropped, unless the builder made it.
 #[derive(Debug)]
 pub struct Port {

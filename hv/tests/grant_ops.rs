@@ -435,7 +435,7 @@ impl World {
     fn swap(&mut self, me: usize, dice: &mut Dice) {
         let (a, b) = (any_ref(dice), any_ref(dice));
         let in_use = |r: u32| self.pins(me, r as usize).is_some();
-        let expected = match (a.max(b) >= 512, in_use(a) || in_use(b)) {
+        let expected = match (a.max(b) >= 512, a != b && (in_use(a) || in_use(b))) {
             (true, _) => abi::GNTST_BAD_GNTREF,
             (false, true) => abi::GNTST_EAGAIN,
             (false, false) => OKAY,

@@ -134,7 +134,7 @@ fn what_is_refused_is_refused_with_xens_errors() {
     let io = Mfn::new(guest.hv.frames.end() as u64 - 1).unwrap();
     let hypervisor = Mfn::new(3).unwrap();
     for (ptr, val, error) in [
-        (l1(100) + 4, page, Errno::Inval),
+        (l1(100) + 4, page, Errno::NoSys),
         (l1(100), page | Entry::PAT_OR_SIZE, Errno::Inval),
         (l1(100), page | Entry::PCD, Errno::Inval),
         (l1(100), Entry::to(io, FLAGS).0, Errno::Perm),
@@ -152,7 +152,7 @@ fn what_is_refused_is_refused_with_xens_errors() {
         assert_eq!(update(&mut guest, ptr, val), Err(error), "{ptr:#x} {val:#x}");
         audit::assert_unchanged(guest.hv, &before);
     }
-    assert_eq!(extended(&mut guest, mmu::MMUEXT_MARK_SUPER, 0, 0), Err(Errno::NoSys));
+    assert_eq!(extended(&mut guest, mmu::MMUEXT_MARK_SUPER, 0, 0), Err(Errno::OpNotSupp));
     assert_eq!(extended(&mut guest, mmu::MMUEXT_FLUSH_CACHE, 0, 0), Err(Errno::Acces));
     assert_eq!(extended(&mut guest, mmu::MMUEXT_NEW_BASEPTR, home.data[2].raw(), 0), Err(Errno::Inval));
     assert_eq!(guest.call(calls::mmu_update, [1 << 63, 1, 0, 0x7ff0]), Err(Errno::Fault));
@@ -169,7 +169,7 @@ fn a_batch_counts_what_it_did() {
     let page = Entry::to(home.data[1], FLAGS).0;
     put(&guest, &[entry_address(l1, 100), page, entry_address(l1, 101), page, 4, 0]);
     let done = 8 * 100;
-    assert_eq!(guest.call(calls::mmu_update, [BUFFER, 3, done, 0x7ff0]), Err(Errno::Inval));
+    assert_eq!(guest.call(calls::mmu_update, [BUFFER, 3, done, 0x7ff0]), Err(Errno::NoSys));
     assert_eq!(guest.hv.machine.read_guest_word(GuestAddr(done)).unwrap() as u32, 2);
     assert_eq!(guest.hv.frames.state(home.data[1]).refs(), 4);
     // The bits that the CPU notes stay only where the guest says so.

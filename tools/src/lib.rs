@@ -15,6 +15,7 @@ pub mod disk;
 pub mod doctor;
 pub mod elf;
 pub mod figures;
+pub mod fuzz;
 pub mod gdb;
 pub mod guest;
 pub mod image;

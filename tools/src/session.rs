@@ -144,12 +144,23 @@ impl Session {
     /// # Errors
     /// Fails when QEMU's end cannot be learnt.
     pub fn finish(mut self, deadline: Instant) -> Result<Outcome> {
+        let mut read = 0;
         let exit = loop {
             match self.receive(deadline) {
-                // Xen leaves it to a dom0 to power off the machine, and stands still where that only shuts itself down.
-                Ok(()) if self.transcript.contains(XEN_HALTED) => break Exit::PoweredOff,
-                Ok(()) if self.transcript.contains(XEN_CRASHED) => break Exit::Crashed,
-                Ok(()) => {}
+                Ok(()) => {
+                    // Only what is new, and what it may be the end of: a serial line speaks byte by byte.
+                    let said = self.transcript.as_bytes().get(read..).unwrap_or_default();
+                    let says = |words: &str| said.windows(words.len()).any(|window| window == words.as_bytes());
+                    // Xen leaves it to a dom0 to power off the machine, and stands still where that only shuts itself
+                    // down.
+                    if says(XEN_HALTED) {
+                        break Exit::PoweredOff;
+                    }
+                    if says(XEN_CRASHED) {
+                        break Exit::Crashed;
+                    }
+                    read = self.transcript.len().saturating_sub(XEN_HALTED.len());
+                }
                 Err(RecvTimeoutError::Timeout) => break Exit::Deadline,
                 Err(RecvTimeoutError::Disconnected) => break Exit::from_status(self.child.wait()?),
             }

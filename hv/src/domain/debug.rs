@@ -30,7 +30,7 @@ pub fn read(state: &VcpuState, number: u8) -> Option<u64> {
 /// Writes DR0 to DR7 of the caller.
 ///
 /// # Errors
-/// `Perm` for a breakpoint that a guest may not have; `Inval` for more than 32 bits of DR7; `NoDev` for a register that
+/// `Perm` for a breakpoint that a guest may not have; `Inval` for more than 32 bits of DR6 or DR7; `NoDev` for a register that
 /// there is not.
 pub fn write<M: Machine>(caller: &mut Caller<'_, M>, number: u8, value: u64) -> Result<(), Errno> {
     set(caller.state, number, value)?;
@@ -53,6 +53,7 @@ pub fn set(state: &mut VcpuState, number: u8, value: u64) -> Result<(), Errno> {
             }
         }
         4 | 5 if state.cr4 & CR4_DE != 0 => return Err(Errno::NoDev),
+        4 | 6 if value >> 32 != 0 => return Err(Errno::Inval),
         4 | 6 => state.debug_status = value & STATUS_GUEST | STATUS_FIXED,
         5 | 7 => {
             if value >> 32 != 0 {

@@ -272,10 +272,14 @@ pub fn swap<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, a: u32, b: u32) -> 
     if a >= table.entries() || b >= table.entries() {
         return Err(abi::GNTST_BAD_GNTREF);
     }
+    // With itself there is nothing to do, in use or not.
+    if a == b {
+        return Ok(());
+    }
     if table.pins(a).in_use() || table.pins(b).in_use() {
         return Err(abi::GNTST_EAGAIN);
     }
-    if let (true, Some(first), Some(second)) = (a != b, table.word(&hv.machine, a), table.word(&hv.machine, b)) {
+    if let (Some(first), Some(second)) = (table.word(&hv.machine, a), table.word(&hv.machine, b)) {
         first.store(second.swap(first.load(Ordering::Acquire), Ordering::AcqRel), Ordering::Release);
     }
     Ok(())

@@ -88,7 +88,8 @@ fn other<M: Machine>(caller: &mut Caller<'_, M>, command: u32, at: u64) -> Reply
             let request: abi::EvtchnBindVcpu = read(caller, at)?;
             event::bind_vcpu(caller, request.port, request.vcpu)?;
         }
-        abi::EVTCHNOP_RESET => {
+        // The second is how Xen goes on with a reset that took too long; a guest may ask for it itself.
+        abi::EVTCHNOP_RESET | abi::EVTCHNOP_RESET_CONT => {
             let request: abi::EvtchnReset = read(caller, at)?;
             match event::reset(caller, request.dom)? {
                 Progress::Done => {}

@@ -1,6 +1,7 @@
 //! `grant_table_op`: batches of requests, each with a status of its own.
 
 use crate::{
+    addr::GuestAddr,
     caller::{Args, Caller, Refusal, Reply},
     domain::Domain,
     grant::{
@@ -46,13 +47,7 @@ pub fn grant_table_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -
             }
             ops.len()
         }),
-        abi::GNTTABOP_SETUP_TABLE
-        | abi::GNTTABOP_QUERY_SIZE
-        | abi::GNTTABOP_SET_VERSION
-        | abi::GNTTABOP_GET_STATUS_FRAMES
-        | abi::GNTTABOP_GET_VERSION
-            if count != 1 =>
-        {
+        abi::GNTTABOP_SETUP_TABLE | abi::GNTTABOP_QUERY_SIZE | abi::GNTTABOP_GET_STATUS_FRAMES if count != 1 => {
             Err(Errno::Inval.into())
         }
         abi::GNTTABOP_SETUP_TABLE => setup_table(caller, args[1]),
@@ -182,7 +177,11 @@ fn set_version<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
 fn get_status_frames<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
     let request = GuestPtr::<abi::GnttabGetStatusFrames>::one(at)?;
     let mut op = request.read(&caller.hv.machine, 0)?;
-    op.status = table_owner(caller, op.dom).err().unwrap_or(abi::GNTST_GENERAL_ERROR);
+    if !GuestAddr(op.frame_list).is_guest_range(1) {
+        return Err(Errno::Fault.into());
+    }
+    let none_asked = if op.nr_frames == 0 { GNTST_OKAY } else { abi::GNTST_GENERAL_ERROR };
+    op.status = table_owner(caller, op.dom).err().unwrap_or(none_asked);
     request.write(&caller.hv.machine, 0, &op)?;
     Ok(0)
 }

@@ -15,8 +15,8 @@ use core::sync::atomic::Ordering;
 use oxen_abi::{
     callback::{
         CALLBACKF_MASK_EVENTS, CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER, CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE,
-        CALLBACKTYPE_NMI, CALLBACKTYPE_SYSCALL, CALLBACKTYPE_SYSCALL32, CALLBACKTYPE_SYSENTER,
-        CALLBACKTYPE_SYSENTER_DEPRECATED, CallbackRegister, CallbackUnregister,
+        CALLBACKTYPE_NMI, CALLBACKTYPE_SYSCALL, CALLBACKTYPE_SYSCALL32, CALLBACKTYPE_SYSENTER, CallbackRegister,
+        CallbackUnregister,
     },
     errno::Errno,
     segments::{
@@ -144,8 +144,8 @@ pub fn callback_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> R
                 CALLBACKTYPE_EVENT
                 | CALLBACKTYPE_FAILSAFE
                 | CALLBACKTYPE_SYSCALL
-                | CALLBACKTYPE_SYSENTER
-                | CALLBACKTYPE_SYSENTER_DEPRECATED => return Err(Errno::Inval.into()),
+                | CALLBACKTYPE_SYSCALL32
+                | CALLBACKTYPE_SYSENTER => return Err(Errno::Inval.into()),
                 _ => return Err(Errno::NoSys.into()),
             }
         }
@@ -161,7 +161,7 @@ fn register_callback<M: Machine>(caller: &mut Caller<'_, M>, kind: u16, callback
         CALLBACKTYPE_FAILSAFE => &mut state.failsafe_callback,
         CALLBACKTYPE_SYSCALL => &mut state.syscall_callback,
         CALLBACKTYPE_SYSCALL32 => &mut state.syscall32_callback,
-        CALLBACKTYPE_SYSENTER | CALLBACKTYPE_SYSENTER_DEPRECATED => &mut state.sysenter_callback,
+        CALLBACKTYPE_SYSENTER => &mut state.sysenter_callback,
         CALLBACKTYPE_NMI => &mut state.nmi_callback,
         _ => return Err(Errno::NoSys),
     };

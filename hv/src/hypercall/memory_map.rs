@@ -71,8 +71,8 @@ pub(super) fn set<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
     if asked.map.nr_entries as usize > Domain::MAX_MEMORY_MAP {
         return Err(Errno::Inval.into());
     }
-    caller.control()?;
     let domain = subject(caller, asked.domid)?;
+    caller.control()?;
     let list = GuestPtr::<E820Entry>::new(asked.map.buffer, u64::from(asked.map.nr_entries))?;
     let mut map = heapless::Vec::new();
     for index in 0..list.count() {
@@ -142,7 +142,8 @@ pub(super) fn machphys_frames<M: Machine>(caller: &Caller<'_, M>, argument: u64)
 pub(super) fn acquire_resource<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
     let place = GuestPtr::<MemAcquireResource>::one(argument)?;
     let mut asked = place.read(&caller.hv.machine, 0)?;
-    if asked.pad != 0 {
+    // How much there is has 32 bits, and so has where it begins.
+    if asked.pad != 0 || asked.frame > u64::from(u32::MAX) {
         return Err(Errno::Inval.into());
     }
     // Of another domain, by its own name; then the right to ask.

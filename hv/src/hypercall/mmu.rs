@@ -20,8 +20,8 @@ use oxen_abi::{
     domid::DomId,
     errno::Errno,
     mmu::{
-        MMU_NORMAL_PT_UPDATE, MMU_PT_UPDATE_NO_TRANSLATE, MMU_PT_UPDATE_PRESERVE_AD, MmuUpdate, UVMF_ALL,
-        UVMF_FLUSHTYPE_MASK, UVMF_INVLPG, UVMF_NONE, UVMF_TLB_FLUSH,
+        MMU_MACHPHYS_UPDATE, MMU_NORMAL_PT_UPDATE, MMU_PT_UPDATE_NO_TRANSLATE, MMU_PT_UPDATE_PRESERVE_AD, MmuUpdate,
+        UVMF_ALL, UVMF_FLUSHTYPE_MASK, UVMF_INVLPG, UVMF_NONE, UVMF_TLB_FLUSH,
     },
 };
 
@@ -86,11 +86,13 @@ struct Batch<'a, M: Machine> {
 impl<M: Machine> Batch<'_, M> {
     #[inline(always)]
     fn apply(&mut self, update: MmuUpdate) -> Result<(), Refusal> {
-        let address = MachineAddr(update.ptr & !3);
-        let notes = match update.ptr & 3 {
+        // Of the three bits below an entry's address the header uses two, and Xen takes all three for the kind.
+        let address = MachineAddr(update.ptr & !7);
+        let notes = match update.ptr & 7 {
             MMU_NORMAL_PT_UPDATE | MMU_PT_UPDATE_NO_TRANSLATE => Notes::Replace,
             MMU_PT_UPDATE_PRESERVE_AD => Notes::Preserve,
-            _ => return self.tell_place(address, update.val),
+            MMU_MACHPHYS_UPDATE => return self.tell_place(address, update.val),
+            _ => return Err(Errno::NoSys.into()),
         };
         let frame = Mfn::containing(address).ok_or(Errno::Inval)?;
         let slot = Slot::at_offset(address.offset()).ok_or(Errno::Inval)?;

@@ -16,9 +16,9 @@ use oxen_abi::{
     errno::Errno,
     mmu::{
         MMUEXT_CLEAR_PAGE, MMUEXT_COPY_PAGE, MMUEXT_FLUSH_CACHE, MMUEXT_FLUSH_CACHE_GLOBAL, MMUEXT_INVLPG_ALL,
-        MMUEXT_INVLPG_LOCAL, MMUEXT_INVLPG_MULTI, MMUEXT_NEW_BASEPTR, MMUEXT_NEW_USER_BASEPTR, MMUEXT_PIN_L1_TABLE,
-        MMUEXT_PIN_L4_TABLE, MMUEXT_SET_LDT, MMUEXT_TLB_FLUSH_ALL, MMUEXT_TLB_FLUSH_LOCAL, MMUEXT_TLB_FLUSH_MULTI,
-        MMUEXT_UNPIN_TABLE, MmuextOp,
+        MMUEXT_INVLPG_LOCAL, MMUEXT_INVLPG_MULTI, MMUEXT_MARK_SUPER, MMUEXT_NEW_BASEPTR, MMUEXT_NEW_USER_BASEPTR,
+        MMUEXT_PIN_L1_TABLE, MMUEXT_PIN_L4_TABLE, MMUEXT_SET_LDT, MMUEXT_TLB_FLUSH_ALL, MMUEXT_TLB_FLUSH_LOCAL,
+        MMUEXT_TLB_FLUSH_MULTI, MMUEXT_UNMARK_SUPER, MMUEXT_UNPIN_TABLE, MmuextOp,
     },
 };
 
@@ -156,6 +156,7 @@ fn flush_or_ldt<M: Machine>(caller: &mut Caller<'_, M>, op: &MmuextOp) -> Result
         MMUEXT_FLUSH_CACHE_GLOBAL => return Err(Errno::Inval.into()),
         // `nr_ents` is an `unsigned int`: the other half of its word is padding.
         MMUEXT_SET_LDT => return set_ldt(caller, op.arg1, op.arg2 as u32),
+        MMUEXT_MARK_SUPER | MMUEXT_UNMARK_SUPER => return Err(Errno::OpNotSupp.into()),
         _ => return Err(Errno::NoSys.into()),
     }
     Ok(())

@@ -13,10 +13,11 @@ use oxen_abi::{
     errno::Errno,
     physdev::{
         MAP_PIRQ_TYPE_GSI, PHYSDEVOP_ALLOC_IRQ_VECTOR, PHYSDEVOP_EOI, PHYSDEVOP_IRQ_STATUS_QUERY,
-        PHYSDEVOP_MANAGE_PCI_ADD, PHYSDEVOP_MANAGE_PCI_ADD_EXT, PHYSDEVOP_MANAGE_PCI_REMOVE, PHYSDEVOP_MAP_PIRQ,
-        PHYSDEVOP_PCI_DEVICE_ADD, PHYSDEVOP_PCI_DEVICE_REMOVE, PHYSDEVOP_PCI_MMCFG_RESERVED, PHYSDEVOP_SET_IOBITMAP,
-        PHYSDEVOP_SET_IOPL, PHYSDEVOP_SETUP_GSI, PHYSDEVOP_UNMAP_PIRQ, PhysdevEoi, PhysdevIrq, PhysdevIrqStatusQuery,
-        PhysdevMapPirq, PhysdevSetIobitmap, PhysdevSetIopl, PhysdevSetupGsi, PhysdevUnmapPirq, XENIRQSTAT_NEEDS_EOI,
+        PHYSDEVOP_IRQ_UNMASK_NOTIFY, PHYSDEVOP_MANAGE_PCI_ADD, PHYSDEVOP_MANAGE_PCI_ADD_EXT,
+        PHYSDEVOP_MANAGE_PCI_REMOVE, PHYSDEVOP_MAP_PIRQ, PHYSDEVOP_PCI_DEVICE_ADD, PHYSDEVOP_PCI_DEVICE_REMOVE,
+        PHYSDEVOP_PCI_MMCFG_RESERVED, PHYSDEVOP_SET_IOBITMAP, PHYSDEVOP_SET_IOPL, PHYSDEVOP_SETUP_GSI,
+        PHYSDEVOP_UNMAP_PIRQ, PhysdevEoi, PhysdevIrq, PhysdevIrqStatusQuery, PhysdevMapPirq, PhysdevSetIobitmap,
+        PhysdevSetIopl, PhysdevSetupGsi, PhysdevUnmapPirq, XENIRQSTAT_NEEDS_EOI,
     },
 };
 
@@ -62,6 +63,8 @@ pub fn physdev_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Re
             // A name and no more: routes are made when the line is set up.
             place.write(&caller.hv.machine, 0, &PhysdevIrq { vector: request.irq, ..request })?;
         }
+        // It meant something to the first guests only.
+        PHYSDEVOP_IRQ_UNMASK_NOTIFY => {}
         // Nothing is kept of devices: there is no I/O MMU to tell of them.
         PHYSDEVOP_MANAGE_PCI_ADD
         | PHYSDEVOP_MANAGE_PCI_REMOVE

@@ -110,12 +110,12 @@ fn poll<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Result<(), Errno> 
 }
 
 fn remote_shutdown<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Result<(), Errno> {
-    caller.control()?;
     let request = GuestPtr::<SchedRemoteShutdown>::one(argument)?.read(&caller.hv.machine, 0)?;
     if request.domain_id == DomId::SELF || request.domain_id == caller.domain.id {
         return Err(Errno::Perm);
     }
     let domain = caller.hv.domains.get(request.domain_id).ok_or(Errno::Srch)?;
+    caller.control()?;
     domain::shut_down(caller.hv, &domain, request.reason & REASON);
     Ok(())
 }

@@ -111,7 +111,8 @@ fn register_runstate<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu, argument: 
     let request = GuestPtr::<VcpuRegisterRunstateMemoryArea>::one(argument)?.read(&caller.hv.machine, 0)?;
     let area = GuestPtr::<VcpuRunstateInfo>::one(request.addr)?;
     let info = vcpu.sched.runstate.lock().info();
-    area.write(&caller.hv.machine, 0, &info)?;
+    // Where the page is not there yet, it is told as it changes: the address is the guest's to keep mapped.
+    let _ = area.write(&caller.hv.machine, 0, &info);
     vcpu.sched.runstate_area.store(request.addr, Ordering::Relaxed);
     Ok(())
 }

@@ -26,10 +26,10 @@ pub enum At {
     Entry(MachineAddr),
 }
 
-/// The flags of an entry for a mapping with these `GNTMAP_*` flags. The guest's own three bits are bits 16 to 18 there.
+/// The flags of an entry for a mapping with these `GNTMAP_*` flags. Nobody runs what another granted. The guest's own three bits are bits 16 to 18 there.
 #[must_use]
 pub const fn entry_flags(map_flags: u32) -> u64 {
-    let mut flags = Entry::PRESENT | Entry::NOTES;
+    let mut flags = Entry::PRESENT | Entry::NOTES | Entry::NO_EXECUTE;
     if map_flags & GNTMAP_READONLY == 0 {
         flags |= Entry::WRITABLE;
     }

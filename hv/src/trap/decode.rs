@@ -218,7 +218,7 @@ fn two_byte(bytes: &mut Bytes<'_>, prefixes: &Prefixes, regs: &Regs) -> Option<O
             }
         }
         0x06 => Operation::Clts,
-        0x08 | 0x09 => Operation::Wbinvd,
+        0x09 => Operation::Wbinvd,
         0x20..=0x23 => {
             let modrm = modrm(bytes, prefixes, regs)?;
             let (number, register) = (modrm.reg, modrm.rm);

@@ -8,7 +8,7 @@ use crate::{
     addr::{GuestAddr, MachineAddr, Mfn, PAGE_BYTES},
     caller::Caller,
     domain::{
-        control_registers::{CR0_TS, CR4_GUEST, set_task_switched},
+        control_registers::{CR0_TS, CR4_GUEST, CR4_OSXSAVE, set_task_switched},
         counters::Counted,
         cpuid, debug as registers,
     },
@@ -39,6 +39,12 @@ pub fn general_protection<M: Machine>(caller: &mut Caller<'_, M>, error_code: u3
         }
         caller.regs.rip = caller.regs.rip.wrapping_sub(length.into());
         return inject(caller, vector::GENERAL_PROTECTION, Some(u32::from(vector) << 3 | ERROR_IN_IDT));
+    }
+    if let Some(Instruction { operation: Operation::Xsetbv, .. }) = instruction
+        && caller.state.cr4 & CR4_OSXSAVE == 0
+    {
+        // The CPU lets every kernel have XSAVE; this one has not asked for it.
+        return inject(caller, vector::INVALID_OPCODE, None);
     }
     if let Some(Instruction { length, operation }) = instruction
         && error_code == 0
@@ -213,8 +219,9 @@ fn write_control<M: Machine>(caller: &mut Caller<'_, M>, control: u8, value: u64
             root::switch(caller, &mut editor, root).map_err(|_| NotOurs)?;
         }
         4 => {
-            let changed = value ^ caller.state.cr4;
-            if changed & !CR4_GUEST != 0 || !caller.hv.machine.set_guest_cr4(value) {
+            // What is not the guest's stays as it is, without a word.
+            let value = caller.state.cr4 & !CR4_GUEST | value & CR4_GUEST;
+            if !caller.hv.machine.set_guest_cr4(value) {
                 return Err(NotOurs);
             }
             caller.state.cr4 = value;

@@ -10,6 +10,7 @@
 extern crate alloc;
 
 mod family;
+mod fuzz;
 mod greed;
 mod hostile;
 mod judge;
@@ -36,6 +37,9 @@ fn run() {
     }
     if deed.is_some() {
         return;
+    }
+    if let Some(first) = start_info::option("fuzz") {
+        return fuzz::run(first.parse().unwrap_or(0));
     }
     let wanted = start_info::option("family");
     let Some(mut probe) = Probe::new() else {

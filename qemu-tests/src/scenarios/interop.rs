@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use oxen_tools::fuzz::{self, Place, Seeds, Sides};
 use oxen_tools::linux::{self, Ramdisk};
+use oxen_tools::qemu::CPU;
 use oxen_tools::session::Exit;
 use oxen_tools::{debian, disk, linux_dom0, xen};
 
@@ -60,6 +62,27 @@ pub(super) fn the_probe_has_the_same_answers_on_real_xen(lab: &Lab<'_>) -> Resul
     let config = b"name = \"probe\"\nkernel = \"guests/probe\"\nmemory = 32\n";
     let files: [(&str, &[u8]); 2] = [("probe.cfg", config), ("guests/probe", &probe)];
     hypercalls::judge(&boot!(lab, true, "create probe.cfg; finish probe 120", &files))
+}
+
+/// What is drawn from some seeds, asked in dom0's place, has the same answers and effects on both.
+pub(super) fn what_is_drawn_from_seeds_does_the_same_on_real_xen(lab: &Lab<'_>) -> Result<Verdict> {
+    let xen = match xen::find(lab.workspace, "xen".as_ref()) {
+        Ok(xen) => xen,
+        Err(error) => return Ok(Verdict::Skipped(format!("no Xen of Debian's: {error:#}"))),
+    };
+    let sides = Sides {
+        workspace: lab.workspace,
+        xen,
+        folder: lab.folder.join("boot"),
+        cpu: CPU.to_owned(),
+        place: Place::Dom0,
+        limit: LIMIT,
+    };
+    let (steps, differences) = fuzz::compare(&sides, Seeds { first: 1, count: 200, calls: 12 }, false)?;
+    let told: Vec<String> = differences.iter().map(ToString::to_string).collect();
+    ensure!(told.is_empty(), "{} of {steps} answers differ:\n{}", told.len(), told.join("\n"));
+    ensure!(steps == 200 * 12, "only {steps} answers could be compared");
+    Ok(Verdict::Passed)
 }
 
 /// `fs` reads an ext4 image and writes a pattern through Linux's block backend.

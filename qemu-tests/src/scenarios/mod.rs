@@ -74,6 +74,7 @@ scenarios! {
     interop::linux_follows_its_target_as_on_real_xen,
     interop::hog_follows_its_target_on_real_xen,
     interop::the_probe_has_the_same_answers_on_real_xen,
+    interop::what_is_drawn_from_seeds_does_the_same_on_real_xen,
     soak::a_hundred_boots_of_debians_kernel_lose_nothing,
     soak::eight_linux_guests_run_at_once_in_two_gib,
     soak::two_hundred_guests_speak_read_and_ping_at_once,

@@ -10,7 +10,7 @@
     rdmsr
     orl     $0x901, %eax
     wrmsr
-    movl    $0x80010033, %eax               # CR0: PG, WP, NE, ET, MP, PE
+    movl    $0x80050033, %eax               # CR0: PG, AM, WP, NE, ET, MP, PE
     movl    %eax, %cr0
     .endm
 

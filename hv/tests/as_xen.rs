@@ -1,0 +1,203 @@
+//! Answers that `cargo xtask fuzz` found to be other than real Xen's, as they are there.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test")]
+
+mod support;
+
+use oxen_abi::{
+    callback::{
+        CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER, CALLBACKTYPE_SYSCALL32, CALLBACKTYPE_SYSENTER,
+        CALLBACKTYPE_SYSENTER_DEPRECATED,
+    },
+    errno::Errno,
+    event_channel::EVTCHNOP_RESET_CONT,
+    grant_table::{
+        GNTMAP_APPLICATION_MAP, GNTST_GENERAL_ERROR, GNTST_OKAY, GNTTABOP_GET_STATUS_FRAMES, GNTTABOP_GET_VERSION,
+        GNTTABOP_SET_VERSION,
+    },
+    memory::{XENMEM_ACQUIRE_RESOURCE, XENMEM_SET_MEMORY_MAP},
+    mmu::MMU_MACHPHYS_UPDATE,
+    physdev::PHYSDEVOP_IRQ_UNMASK_NOTIFY,
+    sched::SCHEDOP_REMOTE_SHUTDOWN,
+    vcpu::VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA,
+};
+use oxen_hv::{
+    addr::GuestAddr,
+    domain::{
+        control_registers::{CR4_GUEST, CR4_OSXSAVE},
+        debug,
+    },
+    hypercall::{
+        event::event_channel_op, grant::grant_table_op, guest_setup::callback_op, memory::memory_op, mmu as calls,
+        physdev::physdev_op, sched::sched_op, vcpu::vcpu_op,
+    },
+    mem::{entry::Entry, grant_mapping::entry_flags},
+    trap::emulate,
+};
+use std::sync::atomic::Ordering;
+use support::guest::{Guest, Home};
+
+const SELF: u64 = 0x7ff0;
+
+fn guest() -> (Guest, Home) {
+    support::on_cpu(0);
+    let mut guest = Guest::new(support::boot(256), 1, false, 64);
+    let home = guest.build_home(4);
+    (guest, home)
+}
+
+fn put(guest: &Guest, words: &[u64]) {
+    for (index, word) in words.iter().enumerate() {
+        guest.hv.machine.write_guest_word(GuestAddr(index as u64 * 8), *word).unwrap();
+    }
+}
+
+#[test]
+fn the_kind_of_a_page_table_update_has_three_bits() {
+    let (mut guest, home) = guest();
+    let place = home.tables[3].address().0 + 8 * 100;
+    for (kind, answer) in [(0, Ok(0)), (2, Ok(0)), (3, Ok(0)), (4, Err(Errno::NoSys)), (5, Err(Errno::NoSys))] {
+        put(&guest, &[place | kind, 0]);
+        assert_eq!(guest.call(calls::mmu_update, [0, 1, 0, SELF]), answer, "{kind}");
+    }
+    put(&guest, &[home.data[1].address().0 | 4 | MMU_MACHPHYS_UPDATE, 1]);
+    assert_eq!(guest.call(calls::mmu_update, [0, 1, 0, SELF]), Err(Errno::NoSys), "no machine-to-phys update");
+}
+
+#[test]
+fn the_debug_status_has_32_bits() {
+    let (guest, _) = guest();
+    let mut state = guest.state;
+    for register in [4, 6] {
+        assert_eq!(debug::set(&mut state, register, 1 << 32), Err(Errno::Inval));
+        assert_eq!(debug::set(&mut state, register, 0xffff_ffff), Ok(()));
+    }
+}
+
+#[test]
+fn a_grant_tables_version_is_asked_for_whatever_the_count_says() {
+    let (mut guest, _) = guest();
+    for count in [0, 1, 2] {
+        put(&guest, &[SELF]);
+        assert_eq!(guest.call(grant_table_op, [GNTTABOP_GET_VERSION.into(), 0, count, 0]), Ok(0));
+        put(&guest, &[1]);
+        assert_eq!(guest.call(grant_table_op, [GNTTABOP_SET_VERSION.into(), 0, count, 0]), Ok(0));
+    }
+}
+
+#[test]
+fn nothing_runs_in_a_granted_page() {
+    for flags in [0, GNTMAP_APPLICATION_MAP] {
+        assert_eq!(entry_flags(flags) & Entry::NO_EXECUTE, Entry::NO_EXECUTE);
+    }
+}
+
+#[test]
+fn a_reset_that_goes_on_is_one_that_begins() {
+    let (mut guest, _) = guest();
+    put(&guest, &[0x1234]);
+    assert_eq!(guest.call(event_channel_op, [EVTCHNOP_RESET_CONT.into(), 0, 0, 0]), Err(Errno::Srch));
+}
+
+#[test]
+fn the_call_that_interrupts_are_unmasked_means_nothing_and_is_taken() {
+    let (mut guest, _) = guest();
+    assert_eq!(guest.call(physdev_op, [PHYSDEVOP_IRQ_UNMASK_NOTIFY.into(), 0, 0, 0]), Ok(0));
+}
+
+/// Whether an instruction is done in the kernel's place; it goes to the kernel's handler otherwise.
+fn is_emulated(guest: &mut Guest, code: [u8; 3]) -> bool {
+    const PLACE: u64 = 0x800;
+    put(guest, &[0; 16]);
+    let word = u64::from_le_bytes([code[0], code[1], code[2], 0x90, 0x90, 0x90, 0x90, 0x90]);
+    guest.hv.machine.write_guest_word(GuestAddr(PLACE), word).unwrap();
+    let mut caller = guest.caller();
+    caller.regs.rip = PLACE;
+    (caller.regs.rax, caller.regs.rcx, caller.regs.rdx) = (3, 0, 0);
+    emulate::general_protection(&mut caller, 0);
+    (PLACE + 1..PLACE + 4).contains(&caller.regs.rip)
+}
+
+#[test]
+fn caches_are_written_back_but_not_thrown_away() {
+    let (mut guest, _) = guest();
+    assert!(is_emulated(&mut guest, [0x0f, 0x09, 0x90]), "wbinvd");
+    assert!(!is_emulated(&mut guest, [0x0f, 0x08, 0x90]), "invd");
+}
+
+#[test]
+fn xcr0_is_set_by_a_kernel_that_turned_xsave_on() {
+    let (mut guest, _) = guest();
+    let xsetbv = [0x0f, 0x01, 0xd1];
+    assert!(!is_emulated(&mut guest, xsetbv));
+    guest.state.cr4 |= CR4_OSXSAVE;
+    assert!(is_emulated(&mut guest, xsetbv));
+}
+
+#[test]
+fn bits_of_cr4_that_are_not_the_guests_are_ignored() {
+    let (mut guest, _) = guest();
+    let at_start = guest.state.cr4;
+    // `mov cr4, rax`, with RAX 3: two bits of virtual-8086 mode, which no PV guest has.
+    assert!(is_emulated(&mut guest, [0x0f, 0x22, 0xe0]));
+    assert_eq!(guest.state.cr4, at_start & !CR4_GUEST);
+}
+
+#[test]
+fn a_runstate_area_is_where_the_guest_says_mapped_or_not() {
+    let (mut guest, _) = guest();
+    let register = |guest: &mut Guest, at| {
+        put(guest, &[at]);
+        guest.call(vcpu_op, [VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA.into(), guest.vcpu.id.into(), 0, 0])
+    };
+    assert_eq!(register(&mut guest, 1 << 40), Ok(0));
+    assert_eq!(guest.vcpu.sched.runstate_area.load(Ordering::SeqCst), 1 << 40);
+    assert_eq!(register(&mut guest, 1 << 63), Err(Errno::Fault));
+    assert_eq!(guest.vcpu.sched.runstate_area.load(Ordering::SeqCst), 1 << 40);
+}
+
+#[test]
+fn no_status_frames_are_had_for_the_asking() {
+    let (mut guest, _) = guest();
+    for (frames, status) in [(0, GNTST_OKAY), (1, GNTST_GENERAL_ERROR)] {
+        put(&guest, &[frames | SELF << 32 | 0x7777 << 48, 0x800]);
+        assert_eq!(guest.call(grant_table_op, [GNTTABOP_GET_STATUS_FRAMES.into(), 0, 1, 0]), Ok(0));
+        let answer = guest.hv.machine.read_guest_word(GuestAddr(0)).unwrap() >> 48;
+        assert_eq!(answer as i16, status, "{frames}");
+    }
+}
+
+#[test]
+fn the_first_kind_of_sysenter_callbacks_is_not_there() {
+    let (mut guest, _) = guest();
+    put(&guest, &[CALLBACKTYPE_SYSCALL32.into(), 0]);
+    assert_eq!(guest.call(callback_op, [CALLBACKOP_UNREGISTER.into(), 0, 0, 0]), Err(Errno::Inval));
+    for command in [CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER] {
+        for (kind, is_known) in [(CALLBACKTYPE_SYSENTER, true), (CALLBACKTYPE_SYSENTER_DEPRECATED, false)] {
+            put(&guest, &[kind.into(), 0x1000]);
+            let answer = guest.call(callback_op, [command.into(), 0, 0, 0]);
+            assert_eq!(answer == Err(Errno::NoSys), !is_known, "{command} of {kind}: {answer:?}");
+        }
+    }
+}
+
+#[test]
+fn who_may_do_nothing_to_others_is_told_first_that_there_is_no_such_domain() {
+    let (mut guest, _) = guest();
+    let own = u64::from(guest.domain.id.0);
+    for (domain, answer) in [(0x1234, Errno::Srch), (own, Errno::Perm)] {
+        put(&guest, &[domain, 0, 0]);
+        let map = guest.call(memory_op, [XENMEM_SET_MEMORY_MAP.into(), 0, 0, 0]);
+        assert_eq!(map, Err(answer), "the memory map of {domain:#x}");
+        let shutdown = guest.call(sched_op, [SCHEDOP_REMOTE_SHUTDOWN.into(), 0, 0, 0]);
+        assert_eq!(shutdown, Err(answer), "the shutdown of {domain:#x}");
+    }
+}
+
+#[test]
+fn a_resource_begins_within_32_bits() {
+    let (mut guest, _) = guest();
+    for (frame, answer) in [(0, Errno::Srch), (1 << 32, Errno::Inval)] {
+        put(&guest, &[0x1234, 0, frame, 0]);
+        assert_eq!(guest.call(memory_op, [XENMEM_ACQUIRE_RESOURCE.into(), 0, 0, 0]), Err(answer), "{frame:#x}");
+    }
+}

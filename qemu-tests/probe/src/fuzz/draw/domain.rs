@@ -1,0 +1,130 @@
+//! `event_channel_op` and `grant_table_op` of a domain with itself.
+
+use oxen_abi::hypercall::Hypercall;
+
+use super::{Call, Random, Value};
+use crate::fuzz::call::Kept;
+use crate::fuzz::value::FRAMES;
+use crate::fuzz::world::SELF;
+
+/// A port: one of the first few, or none.
+fn port(random: &mut Random) -> Value {
+    match random.below(10) {
+        0 => Value::Number(random.of_list(&[0, 4000, 4096, 0x2_0000, 0xffff_ffff])),
+        _ => Value::Port(random.below(4) as u32),
+    }
+}
+
+/// Draws a call of `event_channel_op`.
+pub(super) fn event(random: &mut Random) -> Call {
+    let op =
+        |command: u64, what| Call::new(Hypercall::EventChannelOp, what, &[Value::Number(command), Value::Memory(0)]);
+    let own = Value::Number(SELF);
+    let domain = |random: &mut Random| if random.one_in(3) { super::domain(random) } else { own };
+    match random.below(15) {
+        0 => {
+            let call = op(0, "bind_interdomain").at(0, 2, domain(random)).at(4, 4, port(random));
+            call.keep(Kept::Port(8))
+        }
+        1 => {
+            let virq = random.of_list(&[1, 1, 3, 7, 15, 16, 23, 24, 0xffff_ffff]);
+            let vcpu = random.of_list(&[0, 0, 0, 1, 32, 0xffff_ffff]);
+            op(1, "bind_virq").words32(&[Value::Number(virq), Value::Number(vcpu)]).keep(Kept::Port(8))
+        }
+        2 => {
+            let pirq = random.of_list(&[0xffff_ffff, 5000, 100_000]);
+            op(2, "bind_pirq").words32(&[Value::Number(pirq), Value::Number(random.below(3))]).keep(Kept::Port(8))
+        }
+        3 => op(3, "close").words32(&[port(random)]),
+        4 | 5 => op(4, "send").words32(&[port(random)]),
+        6 | 7 => op(5, "status").at(0, 2, domain(random)).at(4, 4, port(random)).hide(20, 4),
+        8 | 9 => op(6, "alloc_unbound").at(0, 2, domain(random)).at(2, 2, domain(random)).keep(Kept::Port(4)),
+        10 => {
+            let vcpu = random.of_list(&[0, 0, 1, 0xffff_ffff]);
+            op(7, "bind_ipi").words32(&[Value::Number(vcpu)]).keep(Kept::Port(4))
+        }
+        11 => op(8, "bind_vcpu").words32(&[port(random), Value::Number(random.of_list(&[0, 0, 1, 0xffff_ffff]))]),
+        12 | 13 => op(9, "unmask").words32(&[port(random)]),
+        _ => {
+            // Reset of others only; what belongs to the FIFO interface only where it is refused.
+            let command = random.of_list(&[10, 14, 99, 0xffff_ffff]);
+            op(command, "other").words(&[Value::Number(0x1234), super::number(random)])
+        }
+    }
+}
+
+/// Draws a call of `grant_table_op`.
+pub(super) fn grant(random: &mut Random) -> Call {
+    let count = random.of_list(&[1, 1, 1, 1, 1, 1, 0, 0xffff_ffff]);
+    let argument = if count > 1 { Value::Number(super::WILD) } else { Value::Memory(0) };
+    let op = |command: u64, what| {
+        Call::new(Hypercall::GrantTableOp, what, &[Value::Number(command), argument, Value::Number(count)])
+    };
+    let domain = match random.below(6) {
+        0 => super::domain(random),
+        1 => Value::Number(SELF),
+        _ => Value::Me,
+    };
+    let reference = match random.below(6) {
+        0 => Value::Number(random.of_list(&[0, 1, 8, 511, 512, 0xffff_ffff])),
+        _ => Value::Reference(FRAMES - 1 - random.below(2) as usize),
+    };
+    let window = super::grant_window(random);
+    let handle = match random.below(6) {
+        0 => Value::Number(random.of_list(&[0xffff, 0xffff_ffff, 4000])),
+        _ => Value::Handle(random.below(2) as usize),
+    };
+    match random.below(13) {
+        0..3 => {
+            let flags = random.of_list(&[2, 2, 2, 6, 6, 6, 0, 1, 10, 2 | 1 << 16, 4]);
+            let call = op(0, "map").words(&[Value::Window(window, 0)]).at(8, 4, Value::Number(flags));
+            let call = call.at(12, 4, reference).at(16, 2, domain).keep(Kept::Handle(20, window));
+            // The machine's address of what is mapped is printed by its own name.
+            call
+        }
+        3 | 4 => {
+            let address = if random.one_in(5) { super::any_address(random) } else { Value::Window(window, 0) };
+            op(1, "unmap").words(&[address, Value::Number(0)]).at(16, 4, handle).hide(16, 4)
+        }
+        5 => {
+            let frames = random.of_list(&[0, 1, 1, 2, 100, 0xffff_ffff]);
+            let call = op(2, "setup_table").at(0, 2, domain).at(4, 4, Value::Number(frames));
+            call.at(16, 8, Value::Memory(0x100)).hide(0x100, 0x60)
+        }
+        6 | 7 => copy(random, op(5, "copy"), domain),
+        8 => op(6, "query_size").at(0, 2, domain).hide(4, 8),
+        9 => {
+            let call = op(7, "unmap_and_replace").words(&[Value::Window(window, 0)]);
+            let new = if random.one_in(2) { Value::Number(0) } else { super::any_address(random) };
+            call.at(8, 8, new).at(16, 4, handle).hide(16, 4)
+        }
+        10 => op(10, "get_version").at(0, 2, domain),
+        11 => {
+            // A swap of the two references would stay; of one with itself it changes nothing.
+            op(11, "swap").at(0, 4, reference).at(4, 4, reference)
+        }
+        _ => {
+            let command = random.of_list(&[3, 4, 9, 12, 13, 0xff, 1 << 12, 0xffff_ffff]);
+            let call = op(command, "other").words(&[domain, super::number(random), super::number(random)]);
+            call.at(0x18, 8, Value::Number(super::WILD))
+        }
+    }
+}
+
+/// Fills in a copy between frames of ours, by reference or by number.
+fn copy(random: &mut Random, call: Call, domain: Value) -> Call {
+    let flags = random.below(4);
+    let side = |random: &mut Random, by_reference: bool| {
+        if by_reference {
+            Value::Reference(FRAMES - 1 - random.below(2) as usize)
+        } else {
+            Value::Frame(super::frame(random))
+        }
+    };
+    let offset = random.of_list(&[0, 8, 2048, 4088, 4095, 4096, 0xffff]);
+    let length = random.of_list(&[0, 8, 64, 2048, 4096, 4097, 0xffff]);
+    let call = call.at(0, 8, side(random, flags & 1 != 0)).at(8, 2, domain);
+    let call = call.at(10, 2, Value::Number(offset)).at(16, 8, side(random, flags & 2 != 0));
+    let call = call.at(24, 2, Value::Number(SELF)).at(26, 2, Value::Number(random.of_list(&[0, 8, 4088])));
+    call.at(32, 2, Value::Number(length)).at(34, 2, Value::Number(flags | random.of_list(&[0, 0, 0, 4])))
+}

@@ -1,0 +1,92 @@
+//! The state that a step may change, and how two of them differ.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Write;
+
+/// How many changes of one kind are told; of the others only how many there are.
+const MAX_TOLD: usize = 8;
+
+/// What can be seen.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Effects {
+    /// The argument memory by its words.
+    pub(crate) memory: Vec<u64>,
+    /// The frames by their words, one after the other.
+    pub(crate) frames: Vec<u64>,
+    /// The entries of the windows, and the slot of the root.
+    pub(crate) entries: Vec<u64>,
+    /// Of each port whether it is pending and whether it is masked.
+    pub(crate) events: Vec<(bool, bool)>,
+    /// Whether an upcall is pending, and whether upcalls are masked.
+    pub(crate) upcall: (bool, bool),
+    /// Bytes of the argument memory that are not compared.
+    hidden: Vec<(usize, usize)>,
+}
+
+impl Effects {
+    /// Does not compare these bytes of the argument memory.
+    pub(crate) fn hide(&mut self, at: usize, length: usize) {
+        self.hidden.push((at, length));
+    }
+
+    /// Does not compare the first words of the argument memory.
+    pub(crate) fn forget_memory(&mut self, words: usize) {
+        self.hide(0, words * 8);
+    }
+
+    fn is_hidden(&self, byte: usize) -> bool {
+        self.hidden.iter().any(|(at, length)| (*at..at + length).contains(&byte))
+    }
+
+    /// Tells what is other afterwards.
+    pub(crate) fn compare(&self, after: &Self, name: impl Fn(u64) -> String, text: &mut String) {
+        let mut told = 0;
+        for (index, (old, new)) in self.memory.iter().zip(&after.memory).enumerate() {
+            if old == new {
+                continue;
+            }
+            let visible: u64 =
+                (0..8).filter(|byte| !self.is_hidden(index * 8 + byte)).map(|byte| 0xff << (byte * 8)).sum();
+            if (old ^ new) & visible != 0 {
+                told += 1;
+                if told <= MAX_TOLD {
+                    let new = if visible == u64::MAX { name(*new) } else { name(new & visible) };
+                    let _ = write!(text, " &{:x}={new}", index * 8);
+                }
+            }
+        }
+        rest(text, told);
+        told = 0;
+        for (index, (old, new)) in changed(&self.frames, &after.frames) {
+            // A bit that has no name of its own is not told, nor are the slots of a root that are the hypervisor's.
+            if name(*old) == name(*new) || (256..272).contains(&(index % 512)) {
+                continue;
+            }
+            told += 1;
+            if told <= MAX_TOLD {
+                let _ = write!(text, " F{}[{}]={}", index / 512, index % 512, name(*new));
+            }
+        }
+        rest(text, told);
+        for (index, (_, new)) in changed(&self.entries, &after.entries) {
+            let _ = write!(text, " pte{index}={}", name(*new));
+        }
+        for (port, (_, (pending, masked))) in changed(&self.events, &after.events) {
+            let _ = write!(text, " port{port}:{}{}", u8::from(*pending), u8::from(*masked));
+        }
+        if self.upcall != after.upcall {
+            let _ = write!(text, " upcall:{}{}", u8::from(after.upcall.0), u8::from(after.upcall.1));
+        }
+    }
+}
+
+fn changed<'a, T: PartialEq>(old: &'a [T], new: &'a [T]) -> impl Iterator<Item = (usize, (&'a T, &'a T))> {
+    old.iter().zip(new).enumerate().filter(|(_, (old, new))| old != new)
+}
+
+fn rest(text: &mut String, told: usize) {
+    if let Some(more @ 1..) = told.checked_sub(MAX_TOLD) {
+        let _ = write!(text, " and {more} more");
+    }
+}

@@ -1,0 +1,71 @@
+//! Sequences of calls and instructions drawn from seeds, with all that came of them, printed so that what two
+//! hypervisors answer compares as text.
+//!
+//! `fuzz=SEED` on the command line is the first seed, `count=N` how many follow one another, `calls=K` the length of a
+//! sequence; `only=3.5+5+0.5` runs parts of the first sequence instead, each as a sequence of its own. A line is
+//! `fuzz: SEED.CALL what = answer effects`, where with `only` the part's number stands in the seed's place.
+//!
+//! Left out of what is drawn:
+//! - what ends the guest or the machine: shutdown, block, `hlt`, watchdogs, reset of all ports, a vcpu that goes down,
+//!   `iret` (its frame decides where the kernel goes on), `platform_op`, `kexec_op`, dom0's `domctl` and `sysctl`;
+//! - what cannot be taken back: `set_version` of grants, a moved `vcpu_info`, frames given away for good;
+//! - what comes when it likes: `send_nmi`, timers that end within a sequence.
+
+mod call;
+mod draw;
+mod effects;
+mod perform;
+mod random;
+mod reset;
+mod value;
+mod world;
+
+use alloc::vec::Vec;
+
+use oxen_domu_lib::{println, start_info};
+
+use self::random::Random;
+use self::world::World;
+
+fn number(key: &str, otherwise: u64) -> u64 {
+    start_info::option(key).and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+/// Runs what the command line wants.
+pub(crate) fn run(first: u64) {
+    let Some(mut world) = World::new() else {
+        println!("fuzz: no memory to work with");
+        return;
+    };
+    let length = number("calls", 12);
+    if let Some(parts) = start_info::option("only") {
+        for (part, calls) in (0..).zip(parts.split('+')) {
+            let calls: Vec<u64> = calls.split('.').filter_map(|call| call.parse().ok()).collect();
+            if !sequence(&mut world, part, first, &calls) {
+                return;
+            }
+        }
+    } else {
+        let all: Vec<u64> = (0..length).collect();
+        for seed in first..first + number("count", 1) {
+            if !sequence(&mut world, seed, seed, &all) {
+                return;
+            }
+        }
+    }
+    println!("fuzz: done");
+}
+
+/// Runs calls of a seed's sequence from the defined state; false where that cannot be had any more.
+fn sequence(world: &mut World, label: u64, seed: u64, calls: &[u64]) -> bool {
+    if let Err(what) = world.reset(seed) {
+        println!("fuzz: {label}.reset {what}");
+        return false;
+    }
+    for &call in calls {
+        let step = draw::step(&mut Random::of(seed, call), world.privileged);
+        // The step's name comes first: what ends the guest is the last that is named.
+        println!("fuzz: {label}.{call} {step} ={}", world.perform(&step));
+    }
+    true
+}

@@ -1,0 +1,123 @@
+//! Doing a step, and telling what came of it.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Write;
+use core::sync::atomic::Ordering;
+
+use oxen_abi::hypercall::Hypercall;
+
+use super::call::{Call, Kept, Step};
+use super::value::Value;
+use super::world::{NO_HANDLE, World};
+use crate::raw::{self, trapped};
+
+/// Where the memory of a batch's calls begins, and how much each has.
+const BATCH: u64 = 0x200;
+
+impl World {
+    /// Does a step, and says what came of it.
+    pub(crate) fn perform(&mut self, step: &Step) -> String {
+        let mut text = String::new();
+        self.memory.words64().iter().take(512).for_each(|word| word.store(0, Ordering::SeqCst));
+        match step {
+            Step::Call(call) => {
+                self.write(call, 0);
+                self.see();
+                let mut args = [0; 5];
+                args.iter_mut().zip(&call.args).for_each(|(place, arg)| *place = self.value(*arg, 0));
+                let result = raw::hypercall(call.number, args);
+                self.answer(&mut text, call, result, 0);
+            }
+            Step::Batch(calls) => {
+                for (index, call) in (0..).zip(calls) {
+                    let base = BATCH * (index + 1);
+                    self.write(call, base);
+                    let args = call.args.iter().map(|arg| self.value(*arg, base));
+                    let entry: Vec<u64> = [call.number, 0x5555].into_iter().chain(args).collect();
+                    let at = index as usize * 8;
+                    let words = self.memory.words64().iter().skip(at);
+                    words.zip(entry).for_each(|(place, word)| place.store(word, Ordering::SeqCst));
+                }
+                self.see();
+                let result =
+                    raw::hypercall(Hypercall::Multicall as u64, [self.memory.address(), calls.len() as u64, 0, 0, 0]);
+                let _ = write!(text, " {result}:");
+                for (index, call) in (0..).zip(calls) {
+                    let at = index as usize * 8;
+                    let words = self.memory.words64();
+                    let result = words.get(at + 1).map_or(0, |word| word.load(Ordering::SeqCst));
+                    self.answer(&mut text, call, result as i64, BATCH * (index + 1));
+                    // The answer has been told; a debug build of Xen overwrites the rest.
+                    self.memory.words64().iter().skip(at).take(8).for_each(|word| word.store(0, Ordering::SeqCst));
+                }
+                self.effects.forget_memory(BATCH as usize / 8);
+            }
+            Step::Instruction(index, registers) => {
+                self.see();
+                let registers = registers.map(|register| self.value(register, 0));
+                let trial = trapped::attempt(*index, registers);
+                if trial.vector != trapped::NONE {
+                    let _ = write!(text, " #{} error {:x} at {:x}", trial.vector, trial.error, trial.offset);
+                }
+                for ((name, before), after) in ["a", "b", "c", "d", "s", "D"].iter().zip(registers).zip(trial.registers)
+                {
+                    if before != after {
+                        let _ = write!(text, " {name}={}", self.name(after));
+                    }
+                }
+            }
+        }
+        let seen = self.look();
+        self.effects.compare(&seen, |word| self.name(word), &mut text);
+        self.effects = seen;
+        let is = |wanted: Hypercall| matches!(step, Step::Call(call) if call.number == wanted as u64);
+        if is(Hypercall::SetTrapTable) || matches!(step, Step::Batch(_)) {
+            self.catch();
+        }
+        text
+    }
+
+    fn write(&self, call: &Call, base: u64) {
+        let bytes = self.memory.bytes();
+        for (offset, width, value) in &call.memory {
+            let at = base as usize + offset;
+            let value = self.value(*value, base).to_le_bytes();
+            bytes.iter().skip(at).take(*width).zip(value).for_each(|(place, byte)| place.store(byte, Ordering::SeqCst));
+        }
+    }
+
+    /// Tells a result, and keeps what is to be kept.
+    fn answer(&mut self, text: &mut String, call: &Call, result: i64, base: u64) {
+        let _ = match result {
+            1.. if call.is_vague => write!(text, " >0"),
+            _ if result > 0xfff => write!(text, " {}", self.name(result as u64)),
+            _ => write!(text, " {result}"),
+        };
+        let word = |at: usize| {
+            self.memory.words32().get((base as usize + at) / 4).map_or(0, |word| word.load(Ordering::SeqCst))
+        };
+        match call.kept {
+            Some(Kept::Port(at)) => {
+                let _ = write!(text, " port{}", i64::from(word(at)) - i64::from(self.port));
+                self.effects.hide(base as usize + at, 4);
+            }
+            Some(Kept::Handle(at, window)) => {
+                // The status stands before the handle.
+                let (status, handle) = (word(at - 4) >> 16, word(at));
+                if result == 0 && status == 0 && call.args.get(2) == Some(&Value::Number(1)) {
+                    // A number that is given out again is no longer what it was. Which is given first varies.
+                    for (known, _) in self.handles.iter_mut().filter(|(known, _)| *known == handle) {
+                        *known = NO_HANDLE;
+                    }
+                    self.handles.push((handle, window));
+                }
+                self.effects.hide(base as usize + at, 4);
+            }
+            None => {}
+        }
+        for (at, length) in &call.hidden {
+            self.effects.hide(base as usize + at, *length);
+        }
+    }
+}

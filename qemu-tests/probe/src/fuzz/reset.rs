@@ -1,0 +1,153 @@
+//! The way back to how a sequence begins.
+
+use alloc::string::String;
+use core::fmt::Write;
+use core::sync::atomic::Ordering;
+
+use oxen_abi::hypercall::Hypercall;
+use oxen_abi::{event_channel, grant_table, mmu};
+use oxen_domu_lib::event;
+
+use super::random::Random;
+use super::value::{FRAMES, Value};
+use super::world::{OSXSAVE, PORTS, READ_ONLY, SELF, SLOT, WRITABLE, World};
+use crate::judge::call;
+use crate::raw::{self, trapped};
+
+impl World {
+    /// Brings everything back to how a sequence begins, with contents of the frames that the seed chooses.
+    pub(crate) fn reset(&mut self, seed: u64) -> Result<(), String> {
+        self.registers();
+        self.ungrant();
+        self.update((self.frame(4) << 12) | (SLOT * 8), 0);
+        self.extended(mmu::MMUEXT_NEW_USER_BASEPTR, 0, 0);
+        self.extended(mmu::MMUEXT_SET_LDT, 0, 0);
+        call(Hypercall::SetGdt, [self.memory.address(), 0]);
+        for window in self.windows {
+            call(Hypercall::UpdateVaMapping, [window, 0, mmu::UVMF_INVLPG]);
+        }
+        for (frame, page) in self.frames.into_iter().zip(self.pages) {
+            self.extended(mmu::MMUEXT_UNPIN_TABLE, frame, 0);
+            self.update(frame << 12 | mmu::MMU_MACHPHYS_UPDATE, page);
+        }
+        for (window, frame) in self.windows.into_iter().zip(self.frames) {
+            let entry = frame << 12 | WRITABLE;
+            let made = call(Hypercall::UpdateVaMapping, [window, entry, mmu::UVMF_TLB_FLUSH | mmu::UVMF_ALL]);
+            if made != 0 {
+                let mut what = String::new();
+                let _ = write!(what, "{} is not writable again: {made}", self.name(frame));
+                return Err(what);
+            }
+        }
+        self.fill(seed);
+        for port in self.port..self.port + PORTS {
+            self.memory.words32().iter().zip([port]).for_each(|(place, word)| place.store(word, Ordering::SeqCst));
+            call(Hypercall::EventChannelOp, [event_channel::EVTCHNOP_CLOSE.into(), self.memory.address()]);
+            event::settle(port);
+        }
+        self.see();
+        Ok(())
+    }
+
+    /// Registers, assistance and timers as they are at the start of day.
+    fn registers(&mut self) {
+        for register in [7, 0, 1, 2, 3] {
+            call(Hypercall::SetDebugreg, [register, 0]);
+        }
+        call(Hypercall::SetDebugreg, [6, 0xffff_0ff0]);
+        call(Hypercall::SetTrapTable, [0]);
+        self.catch();
+        for assistance in [0, 1, 2, 3, 4, 5, 32] {
+            call(Hypercall::VmAssist, [1, assistance]);
+        }
+        for segment in 0..3 {
+            call(Hypercall::SetSegmentBase, [segment, 0]);
+        }
+        call(Hypercall::FpuTaskswitch, [0]);
+        let words = self.memory.words64();
+        words.iter().zip([1]).for_each(|(place, word)| place.store(word, Ordering::SeqCst));
+        call(Hypercall::PhysdevOp, [6, self.memory.address()]);
+        for command in [7, 9] {
+            call(Hypercall::VcpuOp, [command, 0, 0]);
+        }
+        call(Hypercall::SetTimerOp, [0]);
+        let word = self.memory.address() + 4096;
+        words.iter().zip([word]).for_each(|(place, word)| place.store(word, Ordering::SeqCst));
+        call(Hypercall::VcpuOp, [5, 0, self.memory.address()]);
+        self.instruction("flip cr4", [0, raw::cr4() ^ (self.cr4 | OSXSAVE), 0, 0, 0, 0]);
+        self.instruction("xsetbv", [self.xcr0, 0, 0, 0, 0, 0]);
+        self.instruction("flip cr4", [0, raw::cr4() ^ self.cr4, 0, 0, 0, 0]);
+        self.instruction("write cr2", [0; 6]);
+        self.instruction("cli", [0; 6]);
+    }
+
+    /// Registers our own exception entries and callbacks.
+    pub(super) fn catch(&self) {
+        let words = self.memory.words64();
+        for vector in 0..32_u64 {
+            let at = vector as usize * 2;
+            let flags = if vector == 3 { 3 } else { 0 };
+            let entry = [vector | flags << 8 | 0xe033 << 16, trapped::entry(vector)];
+            words.iter().skip(at).zip(entry).for_each(|(place, word)| place.store(word, Ordering::SeqCst));
+        }
+        words.iter().skip(64).zip([0, 0]).for_each(|(place, word)| place.store(word, Ordering::SeqCst));
+        call(Hypercall::SetTrapTable, [self.memory.address()]);
+    }
+
+    fn ungrant(&mut self) {
+        for (handle, window) in core::mem::take(&mut self.handles) {
+            let address = self.windows.get(window).copied().unwrap_or(0);
+            let [.., for_writing, for_reading] = self.frames;
+            // The processor's mapping, and that of devices, which is one of the two.
+            for (host, bus) in [(address, 0), (0, for_writing << 12), (0, for_reading << 12)] {
+                let words = self.memory.words64().iter();
+                words.zip([host, bus, handle.into()]).for_each(|(place, word)| place.store(word, Ordering::SeqCst));
+                call(Hypercall::GrantTableOp, [grant_table::GNTTABOP_UNMAP_GRANT_REF.into(), self.memory.address(), 1]);
+            }
+        }
+    }
+
+    fn update(&self, pointer: u64, value: u64) -> i64 {
+        let words = self.memory.words64();
+        words.iter().zip([pointer, value]).for_each(|(place, word)| place.store(word, Ordering::SeqCst));
+        call(Hypercall::MmuUpdate, [self.memory.address(), 1, 0, SELF])
+    }
+
+    fn extended(&self, command: u32, first: u64, second: u64) -> i64 {
+        let words = self.memory.words64();
+        let operation = [command.into(), first, second];
+        words.iter().zip(operation).for_each(|(place, word)| place.store(word, Ordering::SeqCst));
+        call(Hypercall::MmuextOp, [self.memory.address(), 1, 0, SELF])
+    }
+
+    fn instruction(&self, name: &str, registers: [u64; 6]) -> trapped::Trial {
+        let index = trapped::NAMES.iter().position(|known| *known == name).unwrap_or(0);
+        trapped::attempt(index, registers)
+    }
+
+    /// Writes what the frames hold at first: nothing, entries for one another, or noise.
+    fn fill(&mut self, seed: u64) {
+        let mut random = Random::of(seed, u64::MAX);
+        let write = trapped::NAMES.iter().position(|known| *known == "write").unwrap_or(0);
+        for window in 0..FRAMES {
+            let address = self.windows.get(window).copied().unwrap_or(0);
+            let kind = random.below(5);
+            let count = if kind == 0 { 0 } else { 1 + random.below(4) };
+            for index in 0..512_u64 {
+                trapped::attempt(write, [0, 0, 0, 0, 0, address + index * 8]);
+            }
+            for _ in 0..count {
+                // Not itself: tables that refer to themselves are Xen's alone.
+                let other = (window + 1 + random.below(FRAMES as u64 - 1) as usize) % FRAMES;
+                let value = match kind {
+                    1 => Value::Machine(other, READ_ONLY),
+                    2 => Value::Machine(other, super::draw::flags(&mut random)),
+                    3 => Value::Machine(other, 0x67),
+                    _ => Value::Number(random.word()),
+                };
+                let at = random.of_list(&[0, 1, 2, 3, 255, 280, 300, 511]) * 8;
+                trapped::attempt(write, [self.value(value, 0), 0, 0, 0, 0, address + at]);
+            }
+        }
+    }
+}

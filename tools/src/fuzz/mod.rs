@@ -1,0 +1,126 @@
+//! `cargo xtask fuzz`: what a guest draws from seeds is asked of real Xen and of Oxen, and what they answer compared.
+
+mod known;
+mod lines;
+mod machines;
+mod shrink;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+
+use self::lines::{Difference, Transcript};
+pub use self::machines::{Place, Sides};
+use crate::process::step;
+use crate::qemu::CPU;
+use crate::setup::{Need, require};
+use crate::workspace::Workspace;
+use crate::{build, xen};
+
+/// What `cargo xtask fuzz` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Who judges: `xen` for Debian's package, or the path of a binary
+    #[arg(long, value_name = "XEN", default_value = "xen")]
+    against: PathBuf,
+    /// The first seed
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many seeds follow one another
+    #[arg(long, default_value_t = 100)]
+    count: u64,
+    /// Calls in a sequence
+    #[arg(long, default_value_t = 12)]
+    calls: u64,
+    /// As which domain the guest runs
+    #[arg(long, value_enum, default_value = "dom0")]
+    r#as: Place,
+    /// QEMU's CPU model: each vendor's have registers of their own
+    #[arg(long, default_value = CPU)]
+    cpu: String,
+    /// Tell the differences as they are, without looking for the least sequences
+    #[arg(long)]
+    no_shrink: bool,
+    /// Tell known differences as well
+    #[arg(long)]
+    all: bool,
+    /// Seconds after which a boot is stopped
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    timeout: u64,
+}
+
+/// Which sequences.
+#[derive(Clone, Copy, Debug)]
+pub struct Seeds {
+    /// The first.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
+    /// How long each is.
+    pub calls: u64,
+}
+
+/// Builds, compares, and prints each difference with its least sequence.
+///
+/// # Errors
+/// Fails when something cannot be built or booted, and when there are differences that nobody knows of.
+pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
+    require(&[Need::Qemu])?;
+    let xen = xen::find(workspace, &args.against)?;
+    build::probe(workspace)?;
+    if args.r#as == Place::Guest {
+        build::all(workspace)?;
+    } else {
+        build::hypervisor(workspace)?;
+    }
+    let sides = Sides {
+        workspace,
+        xen,
+        folder: workspace.out.join("fuzz"),
+        place: args.r#as,
+        cpu: args.cpu.clone(),
+        limit: Duration::from_secs(args.timeout),
+    };
+    let seeds = Seeds { first: args.seed, count: args.count, calls: args.calls };
+    let (steps, differences) = compare(&sides, seeds, args.all)?;
+    for difference in &differences {
+        println!("{difference}");
+        if !args.no_shrink {
+            let least = shrink::least(&sides, difference, seeds.calls)?;
+            println!("  least sequence (`fuzz={} only={}` for the probe):", difference.label, least.calls);
+            print!("{}", least.text);
+        }
+    }
+    println!("fuzz: {steps} calls and instructions, {} differences", differences.len());
+    ensure!(differences.is_empty(), "the answers differ");
+    Ok(())
+}
+
+/// Runs the seeds on both sides; answers how many steps were compared, and the first difference of each sequence.
+///
+/// # Errors
+/// Fails when a side cannot be booted, or says nothing.
+pub fn compare(sides: &Sides<'_>, seeds: Seeds, all: bool) -> Result<(usize, Vec<Difference>)> {
+    let mut differences = Vec::new();
+    let mut steps = 0;
+    let mut next = seeds.first;
+    let end = seeds.first + seeds.count;
+    // What ends one of the guests ends the boot; the rest is asked in another.
+    while next < end {
+        let options = format!("fuzz={next} count={} calls={}", end - next, seeds.calls);
+        step(&format!("seeds {next} to {}", end - 1));
+        let (xen, oxen) = sides.run(&options)?;
+        let (xen, oxen) = (Transcript::read(&xen), Transcript::read(&oxen));
+        steps += xen.len().min(oxen.len());
+        differences.extend(xen.differences(&oxen, all));
+        if xen.is_done && oxen.is_done {
+            break;
+        }
+        let Some(reached) = xen.last_label().min(oxen.last_label()) else {
+            bail!("a guest said nothing; transcripts in {}", sides.folder.display())
+        };
+        next = reached + 1;
+    }
+    Ok((steps, differences))
+}
