@@ -86,7 +86,10 @@ pub(super) fn speak_read_and_ping(lab: &Lab<'_>, count: u32, limit: Duration) ->
         "xl list\nxl info\nbrctl show\nxl shutdown -a -w\nxl list\nxl info\npoweroff\n".to_owned(),
     ];
     let mut machine = machine(lab, &script.concat(), &[("crowd.cfg", config.as_bytes())])?;
-    machine.memory = 256 + 4 * count + count / 8;
+    // Of dom0's memory, each guest is promised a share, and its interface a part of the network's.
+    let dom0 = 32 + 3 * count;
+    machine.append = machine.append.replace("dom0_mem=128M", &format!("dom0_mem={dom0}M"));
+    machine.memory = 128 + dom0 + 4 * count + count / 8;
     machine.disks.push(lab.file("disk.img", &disk)?);
     let report = lab.boot_within(&machine, limit)?.succeeded()?.lacks("FAILED")?;
     said_by_each(&report, count, |i| format!("(g{i}) net: disk of {DISK} bytes, sha256 {sum}"))?;
