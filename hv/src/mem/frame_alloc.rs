@@ -2,7 +2,7 @@
 
 use super::{
     editor::Editor,
-    frame_table::{Contents, Shortage, Stale, Taken, Withdrawn},
+    frame_table::{Contents, Shortage, Taken, Withdrawn},
     frame_type::Owner,
     tlb,
 };
@@ -18,25 +18,21 @@ fn take<M: Machine>(hv: &Hypervisor<M>, owner: Owner, order: u32) -> Result<Take
     if hv.machine.refuses_frames() {
         return Err(Errno::NoMem.into());
     }
-    hv.frames.take(owner, order, |stamp| stale(hv, stamp), |stamp| flush(hv, stamp)).map_err(
-        |shortage| match shortage {
+    hv.frames.take(owner, order, |stamp| others_know(hv, stamp), |stamp| flush(hv, stamp)).map_err(|shortage| {
+        match shortage {
             Shortage::Empty => Errno::NoMem.into(),
             Shortage::Unfinished => Refusal::Preempted,
-        },
-    )
+        }
+    })
 }
 
-/// Which CPUs may know frames of this stamp.
+/// Whether another CPU than this one may know frames of this stamp.
 #[cold]
-fn stale<M: Machine>(hv: &Hypervisor<M>, stamp: u32) -> Stale {
-    match tlb::unflushed(&hv.cpus, hv.frames.tlb.online(), stamp) {
-        0 => Stale::Nobody,
-        cpus if cpus & !(1 << hv.machine.this_cpu().0) == 0 => Stale::Local,
-        _ => Stale::Remote,
-    }
+fn others_know<M: Machine>(hv: &Hypervisor<M>, stamp: u32) -> bool {
+    tlb::unflushed(&hv.cpus, hv.frames.tlb.online(), stamp) & !(1 << hv.machine.this_cpu().0) != 0
 }
 
-/// Makes them forget.
+/// Makes every CPU forget them.
 #[cold]
 fn flush<M: Machine>(hv: &Hypervisor<M>, stamp: u32) {
     match tlb::unflushed(&hv.cpus, hv.frames.tlb.online(), stamp) {

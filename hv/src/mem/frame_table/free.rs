@@ -34,17 +34,6 @@ pub enum Shortage {
     Unfinished,
 }
 
-/// Which CPUs may still know a dirty frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stale {
-    /// None does.
-    Nobody,
-    /// This one, at most.
-    Local,
-    /// Others as well.
-    Remote,
-}
-
 /// The lists of free frames.
 #[derive(Debug)]
 pub(super) struct FreeFrames {
@@ -195,8 +184,8 @@ impl FrameTable {
         self.free.lock().count
     }
 
-    /// Takes `1 << order` frames for `owner`, aligned to their size. `stale` says who may know frames stamped with its argument, `flush`
-    /// makes every CPU forget them.
+    /// Takes `1 << order` frames for `owner`, aligned to their size. `others_know` says whether another CPU may know frames
+    /// stamped with its argument, `flush` makes every CPU forget them.
     ///
     /// # Errors
     /// See [`Shortage`].
@@ -205,7 +194,7 @@ impl FrameTable {
         &self,
         owner: Owner,
         order: u32,
-        stale: impl FnOnce(u32) -> Stale,
+        others_know: impl FnOnce(u32) -> bool,
         flush: impl FnOnce(u32),
     ) -> Result<Taken<'_>, Shortage> {
         let mut free = self.free.lock();
@@ -213,7 +202,7 @@ impl FrameTable {
             return Err(Shortage::Empty);
         }
         // Many waiting frames are worth a flush at once, few are not before the others have run out.
-        let waits = order == 0 && free.clean == NIL && free.is_worth_a_flush(stale);
+        let waits = order == 0 && free.clean == NIL && free.is_worth_a_flush(others_know);
         let mut found = if waits { Err(Shortage::Empty) } else { free.take_quickly(self, order) };
         if found == Err(Shortage::Empty) && free.dirty != NIL {
             flush(free.dirty_since);
@@ -258,9 +247,9 @@ impl FreeFrames {
     }
 
     /// Whether so many frames wait for a flush that it should not be put off.
-    fn is_worth_a_flush(&self, stale: impl FnOnce(u32) -> Stale) -> bool {
+    fn is_worth_a_flush(&self, others_know: impl FnOnce(u32) -> bool) -> bool {
         self.dirty_count >= WORTH_A_FLUSH
-            && (self.dirty_count >= WORTH_A_REMOTE_FLUSH || stale(self.dirty_since) != Stale::Remote)
+            && (self.dirty_count >= WORTH_A_REMOTE_FLUSH || !others_know(self.dirty_since))
     }
 
     #[inline(always)]
@@ -297,8 +286,7 @@ mod tests {
     /// Gives `count` frames to a guest, one by one, which gives them back.
     fn use_and_retire(table: &FrameTable, count: usize) {
         let owner = Owner::domain(1).unwrap();
-        let take =
-            |_| table.take(Owner::HYPERVISOR, 0, |_| Stale::Nobody, |_| {}).unwrap().into_reservation(owner, |_, _| {});
+        let take = |_| table.take(Owner::HYPERVISOR, 0, |_| false, |_| {}).unwrap().into_reservation(owner, |_, _| {});
         let frames: Vec<Mfn> = (0..count).map(take).collect();
         table.reserved_counter(owner).unwrap().fetch_add(count as u32, core::sync::atomic::Ordering::SeqCst);
         frames.into_iter().for_each(|frame| table.release_from_reservation(frame, owner).unwrap());
@@ -310,7 +298,7 @@ mod tests {
         use_and_retire(&table, FRAMES);
         let (flushes, mut steps) = (Cell::new(0), 0);
         let taken = loop {
-            match table.take(Owner::HYPERVISOR, 9, |_| Stale::Remote, |_| flushes.set(flushes.get() + 1)) {
+            match table.take(Owner::HYPERVISOR, 9, |_| true, |_| flushes.set(flushes.get() + 1)) {
                 Ok(taken) => break taken,
                 Err(shortage) => assert_eq!(shortage, Shortage::Unfinished),
             }
@@ -322,36 +310,36 @@ mod tests {
         assert_eq!(table.free_frames(), FRAMES as u32);
         // All of it comes together, and then there is an end.
         let all = loop {
-            match table.take(Owner::HYPERVISOR, 13, |_| Stale::Nobody, |_| {}) {
+            match table.take(Owner::HYPERVISOR, 13, |_| false, |_| {}) {
                 Err(Shortage::Unfinished) => {}
                 taken => break taken.unwrap(),
             }
         };
         assert_eq!(all.numbers(), 0..FRAMES as u64);
-        assert_eq!(table.take(Owner::HYPERVISOR, 0, |_| Stale::Nobody, |_| {}).unwrap_err(), Shortage::Empty);
+        assert_eq!(table.take(Owner::HYPERVISOR, 0, |_| false, |_| {}).unwrap_err(), Shortage::Empty);
     }
 
     #[test]
     fn other_cpus_are_interrupted_for_many_frames_only() {
-        for (count, stale, flushed) in [
-            (WORTH_A_FLUSH - 1, Stale::Local, false),
-            (WORTH_A_FLUSH, Stale::Local, true),
-            (WORTH_A_FLUSH, Stale::Remote, false),
-            (WORTH_A_REMOTE_FLUSH, Stale::Remote, true),
+        for (count, others_know, flushed) in [
+            (WORTH_A_FLUSH - 1, false, false),
+            (WORTH_A_FLUSH, false, true),
+            (WORTH_A_FLUSH, true, false),
+            (WORTH_A_REMOTE_FLUSH, true, true),
         ] {
             let table = table();
             use_and_retire(&table, count as usize);
             let was_flushed = Cell::new(false);
-            let _taken = table.take(Owner::HYPERVISOR, 0, |_| stale, |_| was_flushed.set(true)).unwrap();
-            assert_eq!(was_flushed.get(), flushed, "{count} frames, {stale:?}");
+            let _taken = table.take(Owner::HYPERVISOR, 0, |_| others_know, |_| was_flushed.set(true)).unwrap();
+            assert_eq!(was_flushed.get(), flushed, "{count} frames, others know: {others_know}");
         }
     }
 
     #[test]
     fn what_is_taken_and_dropped_is_free_as_before() {
         let table = table();
-        drop(table.take(Owner::HYPERVISOR, 3, |_| Stale::Nobody, |_| {}).unwrap());
+        drop(table.take(Owner::HYPERVISOR, 3, |_| false, |_| {}).unwrap());
         assert_eq!(table.free_frames(), FRAMES as u32);
-        assert!(table.take(Owner::HYPERVISOR, 13, |_| Stale::Nobody, |_| {}).is_ok());
+        assert!(table.take(Owner::HYPERVISOR, 13, |_| false, |_| {}).is_ok());
     }
 }

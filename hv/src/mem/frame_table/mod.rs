@@ -7,7 +7,7 @@ mod claims;
 mod free;
 mod transit;
 
-pub use free::{MAX_ORDER, Shortage, Stale};
+pub use free::{MAX_ORDER, Shortage};
 pub use transit::{Contents, Taken, Withdrawn};
 
 use super::{
