@@ -225,7 +225,7 @@ fn xsa_148_and_182_a_bit_that_no_entry_may_have_is_not_slipped_in_by_an_update_o
                 let (mut guest, home) = guest();
                 let (table, slot) = (home.tables[4 - level], if level == 1 { 5 } else { 0 });
                 let was = Entry(table_word(guest.hv, table, slot).load(SeqCst));
-                let _ = update(&mut guest, entry_address(table, slot) | u64::from(command), was.0 ^ 1 << bit);
+                let _ = update(&mut guest, entry_address(table, slot) | command, was.0 ^ 1 << bit);
                 let is = Entry(table_word(guest.hv, table, slot).load(SeqCst));
                 let caching = Entry::PCD | Entry::PWT | Entry::PAT_OR_SIZE;
                 let is_sound = !is.is_present() || is.mfn() == was.mfn() && is.0 & caching == 0;

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use crate::process::{cargo, run, step};
 use crate::workspace::{BARE_METAL, Workspace};
-use crate::{rules, setup};
+use crate::{citations, rules, setup};
 
 /// Checks all, and reports everything before it fails.
 ///
@@ -31,7 +31,8 @@ pub fn all(workspace: &Workspace) -> Result<()> {
         ["clippy", "--quiet", "--target", BARE_METAL, "-p", "oxen-hv", "--features", "perfc", "--lib", "--bins"];
     check("clippy, counting", &[&counting[..], &strict].concat(), "see the warnings above");
     step("house rules");
-    let findings = rules::judge(workspace)?;
+    let mut findings = rules::judge(workspace)?;
+    findings.broken.extend(citations::judge(workspace)?);
     for note in &findings.notes {
         eprintln!("note: {note}, {} are usual", rules::LONG_FILE);
     }

@@ -8,6 +8,7 @@
 pub mod bench;
 pub mod build;
 pub mod check;
+pub mod citations;
 pub mod cpio;
 pub mod debian;
 pub mod demo;
