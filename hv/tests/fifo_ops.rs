@@ -24,7 +24,7 @@ const DOMAINS: u16 = 2;
 const VCPUS: u32 = 2;
 /// Ports that each may have; the model knows the words of 64.
 const LIMIT: u32 = 20;
-const OPERATIONS: u32 = 300_000;
+const OPERATIONS: u32 = 150_000;
 const PENDING: u32 = 1 << 31;
 const MASKED: u32 = 1 << 30;
 const LINKED: u32 = 1 << 29;

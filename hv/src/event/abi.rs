@@ -96,6 +96,7 @@ impl Drop for Held<'_> {
 /// # Errors
 /// `NoEnt` for the vcpu; `Inval` for the offset, for a frame that is not writable memory of the caller's own, or if the vcpu
 /// has a control block; `NoMem` for what the hypervisor keeps.
+#[inline(never)]
 pub fn init_control<M: Machine>(caller: &Caller<'_, M>, request: &EvtchnInitControl) -> Result<(), Errno> {
     let &EvtchnInitControl { control_gfn, offset, vcpu, .. } = request;
     let (domain, machine) = (caller.domain, &caller.hv.machine);
@@ -129,6 +130,7 @@ pub fn init_control<M: Machine>(caller: &Caller<'_, M>, request: &EvtchnInitCont
 /// # Errors
 /// `OpNotSupp` before there is a control block; `NoSpc` if every port has its word; `Inval` for a frame that is not writable
 /// memory of the caller's own.
+#[inline(never)]
 pub fn expand_array<M: Machine>(caller: &Caller<'_, M>, gfn: u64) -> Result<(), Errno> {
     let (hv, domain) = (caller.hv, caller.domain);
     let frame = Held::new(caller, gfn);
@@ -158,6 +160,7 @@ pub fn expand_array<M: Machine>(caller: &Caller<'_, M>, gfn: u64) -> Result<(), 
 /// # Errors
 /// `Inval` for a number that no port has or a priority that there is not, `NoSys` with two levels, `Acces` for a port that
 /// is not in use.
+#[inline(never)]
 pub fn set_priority<M: Machine>(caller: &Caller<'_, M>, port: u32, priority: u32) -> Result<(), Errno> {
     let mut bindings = caller.domain.events.bindings.lock();
     let state = caller.domain.events.port(port).ok_or(Errno::Inval)?;

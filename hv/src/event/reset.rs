@@ -24,6 +24,7 @@ pub enum Reset {
 /// # Errors
 /// `Srch`, `Perm` for the domain; `Inval` if another domain is not paused; `Busy` if a reset is under way, or if none is
 /// that could go on; `Again` if ports were opened meanwhile.
+#[inline(never)]
 pub fn reset<M: Machine>(caller: &Caller<'_, M>, dom: DomId, how: Reset) -> Result<Progress, Errno> {
     let domain = named(caller, dom)?;
     may_act_on(caller, &domain)?;

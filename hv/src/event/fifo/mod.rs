@@ -19,6 +19,7 @@ use crate::{
     mem::{Memory, frame_table::FrameTable},
 };
 use core::sync::atomic::{AtomicU32, Ordering};
+use heapless::Vec;
 use oxen_abi::{
     errno::Errno,
     event_channel::{EVTCHN_FIFO_MAX_QUEUES, EvtchnFifoControlBlock},
@@ -46,20 +47,15 @@ struct Control {
     heads: &'static [AtomicU32; EVTCHN_FIFO_MAX_QUEUES],
 }
 
-/// What the hypervisor keeps of a vcpu's queues.
-#[derive(Clone, Copy, Debug, Default)]
-struct Queues {
-    control: Option<Control>,
-    /// The port that was put on last, 0 if none was since the queue was last known to be empty.
-    tails: [u32; EVTCHN_FIFO_MAX_QUEUES],
-}
-
 /// A domain's queues.
 #[derive(Debug)]
 pub(super) struct Fifo {
-    vcpus: [Queues; MAX_VCPUS],
-    pages: [Option<SharedFrame>; MAX_PAGES],
-    count: usize,
+    /// The control block of each vcpu.
+    controls: [Option<Control>; MAX_VCPUS],
+    /// Of each queue of each vcpu the port that was put on last, 0 if none was since the queue was last known to be empty.
+    tails: [[u32; EVTCHN_FIFO_MAX_QUEUES]; MAX_VCPUS],
+    /// The pages of event words, as far as the guest gave them.
+    pages: Vec<SharedFrame, MAX_PAGES>,
 }
 
 /// What a raised event asks for.
@@ -83,8 +79,7 @@ pub(super) const fn control_fits(offset: u32) -> bool {
 impl Fifo {
     /// Queues without memory of the guest's.
     pub(super) const fn new() -> Self {
-        let queues = Queues { control: None, tails: [0; EVTCHN_FIFO_MAX_QUEUES] };
-        Self { vcpus: [queues; MAX_VCPUS], pages: [None; MAX_PAGES], count: 0 }
+        Self { controls: [None; MAX_VCPUS], tails: [[0; EVTCHN_FIFO_MAX_QUEUES]; MAX_VCPUS], pages: Vec::new() }
     }
 
     /// Gives a vcpu its control block, `offset` bytes into a frame that the caller holds writable.
@@ -99,11 +94,11 @@ impl Fifo {
         offset: u32,
     ) -> Result<(), Errno> {
         const HEADS: usize = core::mem::offset_of!(EvtchnFifoControlBlock, head) / 4;
-        let queues = self.vcpus.get_mut(vcpu as usize).filter(|q| q.control.is_none()).ok_or(Errno::Inval)?;
+        let place = self.controls.get_mut(vcpu as usize).filter(|control| control.is_none()).ok_or(Errno::Inval)?;
         let block = memory.halves(mfn).get(offset as usize / 4..).filter(|_| control_fits(offset)).ok_or(Errno::Inval)?;
         let ready = block.first().ok_or(Errno::Inval)?;
         let heads = block.get(HEADS..).and_then(<[_]>::first_chunk).ok_or(Errno::Inval)?;
-        queues.control = Some(Control { mfn, ready, heads });
+        *place = Some(Control { mfn, ready, heads });
         Ok(())
     }
 
@@ -112,28 +107,28 @@ impl Fifo {
     /// # Errors
     /// `NoSpc` if every port has one: the frame stays the caller's.
     pub(super) fn add_page(&mut self, memory: &impl Memory, mfn: Mfn) -> Result<u32, Errno> {
-        *self.pages.get_mut(self.count).ok_or(Errno::NoSpc)? = Some(SharedFrame { mfn, words: memory.halves(mfn) });
-        self.count += 1;
-        Ok(((self.count - 1) * WORDS) as u32)
+        let first = self.words_end();
+        self.pages.push(SharedFrame { mfn, words: memory.halves(mfn) }).map_err(|_| Errno::NoSpc)?;
+        Ok(first)
     }
 
     /// Whether every port has its event word.
-    pub(super) const fn is_full(&self) -> bool {
-        self.count == MAX_PAGES
+    pub(super) fn is_full(&self) -> bool {
+        self.pages.is_full()
     }
 
     /// The ports that have event words: those below this number.
-    pub(super) const fn words_end(&self) -> u32 {
-        (self.count * WORDS) as u32
+    pub(super) fn words_end(&self) -> u32 {
+        (self.pages.len() * WORDS) as u32
     }
 
     fn word(&self, port: u32) -> Option<EventWord> {
-        let page = self.pages.get(port as usize / WORDS)?.as_ref()?;
+        let page = self.pages.get(port as usize / WORDS)?;
         page.words.get(port as usize % WORDS).map(EventWord)
     }
 
     fn tail(&mut self, queue: QueueId) -> Option<&mut u32> {
-        self.vcpus.get_mut(queue.vcpu as usize)?.tails.get_mut(queue.priority as usize)
+        self.tails.get_mut(queue.vcpu as usize)?.get_mut(queue.priority as usize)
     }
 
     /// Raises an event for a vcpu: pending, and linked to the vcpu's queue of the port's priority unless it is masked or in
@@ -145,9 +140,7 @@ impl Fifo {
             return Raised::NOTHING;
         };
         // Without a control block the vcpu takes no events yet, and this one is lost.
-        let Some(control) = self.vcpus.get(vcpu as usize).and_then(|queues| queues.control) else {
-            return Raised::NOTHING;
-        };
+        let Some(control) = self.controls.get(vcpu as usize).copied().flatten() else { return Raised::NOTHING };
         let is_new = !word.set(PENDING);
         if word.has(MASKED) || word.set(LINKED) {
             return Raised { is_new, is_ready: false };
@@ -196,14 +189,13 @@ impl Fifo {
     }
 
     /// Gives back every frame of the guest's.
-    pub(super) fn release(self, frames: &FrameTable) {
+    pub(super) fn release(&self, frames: &FrameTable) {
         self.each_frame().for_each(|mfn| frames.put_use(mfn));
     }
 
     /// The frames that are held writable, each as often as it is held.
     pub(super) fn each_frame(&self) -> impl Iterator<Item = Mfn> {
-        let blocks = self.vcpus.iter().filter_map(|queues| queues.control).map(|control| control.mfn);
-        blocks.chain(self.pages.iter().flatten().map(|page| page.mfn))
+        self.controls.iter().flatten().map(|control| control.mfn).chain(self.pages.iter().map(|page| page.mfn))
     }
 
     /// Checks that the last port of every queue is one that was linked there.
@@ -211,12 +203,9 @@ impl Fifo {
     /// # Errors
     /// What is wrong.
     pub(super) fn audit(&self, records: &Records) -> Result<(), &'static str> {
-        if self.pages.iter().enumerate().any(|(index, page)| page.is_some() != (index < self.count)) {
-            return Err("the pages of event words have a gap");
-        }
-        for (vcpu, queues) in (0..).zip(&self.vcpus) {
-            for (priority, &tail) in (0..).zip(&queues.tails).filter(|(_, tail)| **tail != 0) {
-                if queues.control.is_none() || tail >= self.words_end() {
+        for ((vcpu, tails), control) in (0..).zip(&self.tails).zip(&self.controls) {
+            for (priority, &tail) in (0..).zip(tails).filter(|(_, tail)| **tail != 0) {
+                if control.is_none() || tail >= self.words_end() {
                     return Err("a queue ends in a port that was never linked");
                 }
                 if records.get(tail).last() != (QueueId { vcpu, priority }) {

@@ -70,17 +70,15 @@ impl Record {
 
 /// Records of one page.
 const GROUP: usize = 2048;
+/// Groups of a domain.
+const GROUPS: usize = MAX_PORTS / GROUP;
 
 /// The records of a domain. They stay when it goes back to two levels, as in Xen, where a port that once was pending
 /// without its word is raised again whenever its word comes.
-#[derive(Debug)]
-pub(in crate::event) struct Records([Option<Box<[Record]>>; MAX_PORTS / GROUP]);
+#[derive(Debug, Default)]
+pub(in crate::event) struct Records(Option<Box<[Group; GROUPS]>>);
 
-impl Default for Records {
-    fn default() -> Self {
-        Self([const { None }; MAX_PORTS / GROUP])
-    }
-}
+type Group = Option<Box<[Record; GROUP]>>;
 
 impl Records {
     /// Makes room for the record of a port and for its neighbours'.
@@ -88,22 +86,25 @@ impl Records {
     /// # Errors
     /// `NoMem` when there is none.
     pub(in crate::event) fn make_room(&mut self, machine: &impl Reserve, port: u32) -> Result<(), Errno> {
-        match self.0.get_mut(port as usize / GROUP) {
-            Some(group @ None) => *group = Some(heap::row(machine, GROUP, |_| Record::NEW)?),
-            Some(Some(_)) | None => {}
+        let groups = match &mut self.0 {
+            Some(groups) => groups,
+            none => none.insert(heap::own(machine, [const { None }; GROUPS])?),
+        };
+        if let Some(group @ None) = groups.get_mut(port as usize / GROUP) {
+            *group = Some(heap::own(machine, [Record::NEW; GROUP])?);
         }
         Ok(())
     }
 
     /// The record of a port; where there is no room for it, it is new.
     pub(super) fn get(&self, port: u32) -> Record {
-        let group = self.0.get(port as usize / GROUP).and_then(Option::as_ref);
+        let group = self.0.as_ref().and_then(|groups| groups.get(port as usize / GROUP)?.as_ref());
         group.and_then(|group| group.get(port as usize % GROUP)).copied().unwrap_or(Record::NEW)
     }
 
     /// Changes the record of a port, for which there is room.
     pub(super) fn set(&mut self, port: u32, record: Record) {
-        let group = self.0.get_mut(port as usize / GROUP).and_then(Option::as_mut);
+        let group = self.0.as_mut().and_then(|groups| groups.get_mut(port as usize / GROUP)?.as_mut());
         if let Some(place) = group.and_then(|group| group.get_mut(port as usize % GROUP)) {
             *place = record;
         }
