@@ -38,6 +38,32 @@ pub const BIND_PIRQ_WILL_SHARE: u32 = 1;
 /// Ports of the two-level ABI.
 pub const EVTCHN_2L_NR_CHANNELS: u32 = 4096;
 
+abi_consts! {
+    /// A priority of an event in the FIFO ABI; less is more urgent.
+    u32:
+    EVTCHN_FIFO_PRIORITY_MAX = 0,
+    EVTCHN_FIFO_PRIORITY_DEFAULT = 7,
+    EVTCHN_FIFO_PRIORITY_MIN = 15,
+}
+
+abi_consts! {
+    /// A bit of an event word of the FIFO ABI. Below them stands the link, of [`EVTCHN_FIFO_LINK_BITS`].
+    u32:
+    EVTCHN_FIFO_PENDING = 31,
+    EVTCHN_FIFO_MASKED = 30,
+    EVTCHN_FIFO_LINKED = 29,
+    EVTCHN_FIFO_BUSY = 28,
+}
+
+/// Queues of a vcpu in the FIFO ABI, one for each priority.
+pub const EVTCHN_FIFO_MAX_QUEUES: usize = 16;
+/// Bits of a link: the next port of the queue, 0 for none.
+pub const EVTCHN_FIFO_LINK_BITS: u32 = 17;
+/// The link of an event word.
+pub const EVTCHN_FIFO_LINK_MASK: u32 = (1 << EVTCHN_FIFO_LINK_BITS) - 1;
+/// Ports of the FIFO ABI.
+pub const EVTCHN_FIFO_NR_CHANNELS: u32 = 1 << EVTCHN_FIFO_LINK_BITS;
+
 abi_struct! {
     /// `EVTCHNOP_alloc_unbound`.
     pub struct EvtchnAllocUnbound [8] {
@@ -152,5 +178,22 @@ abi_struct! {
         pub port: u32,
         /// In.
         pub priority: u32,
+    }
+    /// `evtchn_fifo_control_block`, which a vcpu and the hypervisor share.
+    pub struct EvtchnFifoControlBlock [72] {
+        /// Bit n: queue n has been empty and is not any more.
+        pub ready: u32,
+        /// Reserved.
+        pub _rsvd: u32,
+        /// The first port of each queue; taken off by the guest.
+        pub head: [u32; EVTCHN_FIFO_MAX_QUEUES],
+    }
+    /// `evtchn_op`, the argument of `event_channel_op_compat`: the command, and behind it the command's own structure,
+    /// at most an [`EvtchnStatus`].
+    pub struct EvtchnOp [28] {
+        /// In: `EVTCHNOP_*`, as far as there were such before Xen 3.2: up to `EVTCHNOP_UNMASK`.
+        pub cmd: u32,
+        /// In and out.
+        pub u: [u32; 6],
     }
 }

@@ -6,8 +6,8 @@ pub const MAX_DOMAINS: usize = 256;
 pub const MAX_VCPUS: usize = 32;
 /// Physical CPUs.
 pub const MAX_CPUS: usize = 32;
-/// Event channel ports of a domain in the two-level ABI.
-pub const MAX_PORTS: usize = 4096;
+/// Event channel ports of a domain in the FIFO ABI; the two-level one has 4096.
+pub const MAX_PORTS: usize = 1 << 17;
 /// Lines of the interrupt controllers that a guest may bind.
 pub const MAX_PIRQS: usize = 256;
 /// Frames of a domain's grant table at most.

@@ -2,10 +2,9 @@
 
 use crate::{
     Hypervisor,
-    config::MAX_PORTS,
     console::print,
     domain::{self, Domain, NOT_SHUT_DOWN},
-    event::port::Port,
+    event::{deliver, port::Port},
     machine::Machine,
 };
 use alloc::sync::Arc;
@@ -131,14 +130,11 @@ fn show_timers<M: Machine>(hv: &Hypervisor<M>) {
 fn show_events<M: Machine>(hv: &Hypervisor<M>) {
     for domain in domains(hv) {
         print(hv, format_args!("event channels of domain {}:  port [pending masked]", domain.id.0));
-        let words = hv.machine.words(domain.shared_info);
-        let bit = |first: usize, port: u32| {
-            let word = words.get(first + port as usize / 64).map_or(0, |w| w.load(Ordering::Relaxed));
-            word >> (port % 64) & 1
-        };
-        for port in 1..MAX_PORTS as u32 {
+        for port in 1..domain.events.valid() {
             if let Some(state) = domain.events.port(port).filter(|&s| s != Port::CLOSED) {
-                print(hv, format_args!("    {port:4} [{} {}]: {state:?}", bit(256, port), bit(320, port)));
+                let (pending, masked) = deliver::bits(hv, &domain, port);
+                let bits = format_args!("{} {}", u8::from(pending), u8::from(masked));
+                print(hv, format_args!("    {port:4} [{bits}]: {state:?}"));
             }
         }
     }

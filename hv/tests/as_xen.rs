@@ -92,10 +92,12 @@ fn nothing_runs_in_a_granted_page() {
 }
 
 #[test]
-fn a_reset_that_goes_on_is_one_that_begins() {
+fn a_reset_that_nobody_began_does_not_go_on() {
     let (mut guest, _) = guest();
-    put(&guest, &[0x1234]);
-    assert_eq!(guest.call(event_channel_op, [EVTCHNOP_RESET_CONT.into(), 0, 0, 0]), Err(Errno::Srch));
+    for (domain, error) in [(0x1234, Errno::Srch), (0x7ff0, Errno::Busy)] {
+        put(&guest, &[domain]);
+        assert_eq!(guest.call(event_channel_op, [EVTCHNOP_RESET_CONT.into(), 0, 0, 0]), Err(error));
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use oxen_abi::{
 use oxen_hv::{
     caller::Caller,
     domain::{Progress, vcpu::pause},
-    event::{self, deliver, pirq, port::Binding, virq},
+    event::{self, Reset, deliver, pirq, port::Binding, virq},
 };
 use std::sync::atomic::Ordering::SeqCst;
 use support::{Fake, dice::Dice, guest::Guest};
@@ -375,7 +375,7 @@ impl World {
             }
             _ if dice.roll(200) == 0 => {
                 what = format!("{me}: reset");
-                assert_eq!(event::reset(&self.caller(me), DomId::SELF), Ok(Progress::Done));
+                assert_eq!(event::reset(&self.caller(me), DomId::SELF, Reset::Begin), Ok(Progress::Done));
                 for port in 0..64 {
                     let _ = self.expect_close(me, port);
                 }
@@ -408,7 +408,7 @@ fn nothing_is_left_of_a_domain_s_channels() {
     }
     let dying = &world.guests[1].domain;
     dying.is_dying.store(true, SeqCst);
-    assert_eq!(event::close_all(world.guests[1].hv, dying), Progress::Done);
+    assert_eq!(event::close_all(world.guests[1].hv, dying, &mut 0), Progress::Done);
     assert!((1..LIMIT).all(|p| dying.events.port(p).unwrap().binding() == Binding::Closed));
     for guest in &world.guests {
         assert_eq!(event::audit(guest.hv, &guest.domain), Ok(()));
@@ -439,8 +439,9 @@ fn ports_beyond_the_first_page_work_up_to_the_last() {
     assert_eq!(deliver::send(&world.caller(1), 4096), Err(Errno::Inval));
     let info = world.guests[1].domain.vcpu(1).unwrap().info.lock().unwrap();
     assert_eq!((info.word(8).load(SeqCst), info.upcall_pending().load(SeqCst)), (1 << 63, 1));
-    assert_eq!(event::close_all(world.guests[1].hv, &world.guests[1].domain), Progress::Stopped);
-    while event::close_all(world.guests[1].hv, &world.guests[1].domain) == Progress::Stopped {}
+    let mut next = 0;
+    assert_eq!(event::close_all(world.guests[1].hv, &world.guests[1].domain, &mut next), Progress::Stopped);
+    while event::close_all(world.guests[1].hv, &world.guests[1].domain, &mut next) == Progress::Stopped {}
     assert_eq!(event::audit(world.guests[1].hv, &world.guests[1].domain), Ok(()));
 }
 

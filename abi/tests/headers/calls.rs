@@ -53,6 +53,12 @@ fn event_channel(list: &mut List) {
         EVTCHNSTAT_INTERDOMAIN = "EVTCHNSTAT_interdomain", EVTCHNSTAT_PIRQ = "EVTCHNSTAT_pirq",
         EVTCHNSTAT_VIRQ = "EVTCHNSTAT_virq", EVTCHNSTAT_IPI = "EVTCHNSTAT_ipi",
         BIND_PIRQ_WILL_SHARE = "BIND_PIRQ__WILL_SHARE", EVTCHN_2L_NR_CHANNELS = "EVTCHN_2L_NR_CHANNELS",
+        EVTCHN_FIFO_PRIORITY_MAX = "EVTCHN_FIFO_PRIORITY_MAX", EVTCHN_FIFO_PRIORITY_MIN = "EVTCHN_FIFO_PRIORITY_MIN",
+        EVTCHN_FIFO_PRIORITY_DEFAULT = "EVTCHN_FIFO_PRIORITY_DEFAULT",
+        EVTCHN_FIFO_PENDING = "EVTCHN_FIFO_PENDING", EVTCHN_FIFO_MASKED = "EVTCHN_FIFO_MASKED",
+        EVTCHN_FIFO_LINKED = "EVTCHN_FIFO_LINKED", EVTCHN_FIFO_BUSY = "EVTCHN_FIFO_BUSY",
+        EVTCHN_FIFO_MAX_QUEUES = "EVTCHN_FIFO_MAX_QUEUES", EVTCHN_FIFO_LINK_BITS = "EVTCHN_FIFO_LINK_BITS",
+        EVTCHN_FIFO_LINK_MASK = "EVTCHN_FIFO_LINK_MASK", EVTCHN_FIFO_NR_CHANNELS = "EVTCHN_FIFO_NR_CHANNELS",
     }
     structures! {
         list, [oxen_abi::event_channel];
@@ -100,6 +106,12 @@ fn event_channel(list: &mut List) {
         }
         EvtchnSetPriority = "struct evtchn_set_priority" {
             port, priority
+        }
+        EvtchnFifoControlBlock = "struct evtchn_fifo_control_block" {
+            ready, _rsvd, head
+        }
+        EvtchnOp = "struct evtchn_op" {
+            cmd, u
         }
     }
 }

@@ -27,8 +27,8 @@ pub enum Stage {
     Vcpus,
     /// What it maps of others is, and its grant table.
     Grants,
-    /// Its ports are being closed.
-    Events,
+    /// Its ports are being closed; all below this one are.
+    Events(u32),
     /// Its memory is being given back; all below this frame has been.
     Memory(usize),
     /// It has nothing left but what others hold.
@@ -77,10 +77,10 @@ fn step<M: Machine>(hv: &'static Hypervisor<M>, domain: &Arc<Domain>, stage: &mu
         }
         Stage::Grants => {
             finished(grant::release_all(hv, domain))?;
-            Stage::Events
+            Stage::Events(0)
         }
-        Stage::Events => {
-            finished(event::close_all(hv, domain))?;
+        Stage::Events(next) => {
+            finished(event::close_all(hv, domain, next))?;
             Stage::Memory(0)
         }
         Stage::Memory(next) => {

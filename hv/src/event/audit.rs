@@ -1,11 +1,12 @@
 //! What must be true of a domain's event channels between any two operations.
 
-use super::{Port, port::Binding};
-use crate::{Hypervisor, domain::Domain, machine::Machine};
+use super::{Port, abi::Abi, port::Binding};
+use crate::{Hypervisor, domain::Domain, machine::Machine, mem::frame_type::FrameType};
 use oxen_abi::virq::NR_VIRQS;
 
-/// Checks a domain's channels: both ends of each lead to one another, interrupts and their ports agree, and the lowest free
-/// port will be found. Nobody may change channels meanwhile.
+/// Checks a domain's channels: both ends of each lead to one another, interrupts and their ports agree, the lowest free
+/// port will be found, bits are set only where there are bits, queues end in ports that were put there, and the frames
+/// that they are in are the domain's own and writable. Nobody may change channels meanwhile.
 ///
 /// # Errors
 /// What is wrong.
@@ -14,7 +15,10 @@ pub fn audit<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> Result<(), &'st
     if events.port(0).is_none_or(|state| state != Port::CLOSED) {
         return Err("port 0 is in use");
     }
+    let is_fifo = matches!(events.bindings.lock().abi, Abi::Fifo(_));
+    let mut open = 0;
     for port in (1..events.valid()).filter(|&p| events.port(p).is_some_and(|s| s != Port::CLOSED)) {
+        open += 1;
         match events.port(port).unwrap_or_default().binding() {
             Binding::Interdomain { remote, slot, port: there } => {
                 let other = hv.domains.in_slot(slot.into()).filter(|d| d.id == remote);
@@ -24,7 +28,7 @@ pub fn audit<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> Result<(), &'st
                     return Err("a channel does not lead back");
                 }
                 let is_own = domain.owner.slot() == Some(slot.into());
-                let notified = events.port(there).map(|state| (there, state.vcpu())).filter(|_| is_own);
+                let notified = events.port(there).map(|state| (there, state.vcpu())).filter(|_| is_own && !is_fifo);
                 if events.port(port).and_then(Port::target) != notified {
                     return Err("a sender would notify somebody else");
                 }
@@ -32,13 +36,32 @@ pub fn audit<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> Result<(), &'st
             Binding::Pirq(pirq) if hv.pirqs.line(pirq).and_then(super::pirq::Line::port) != Some(port) => {
                 return Err("a port of a physical interrupt is not its port");
             }
-            Binding::Closed | Binding::Unbound { .. } | Binding::Pirq(_) | Binding::Virq(_) | Binding::Ipi => {}
+            Binding::Ipi => {
+                let state = events.port(port).unwrap_or_default();
+                if state.target() != Some((port, state.vcpu())).filter(|_| !is_fifo) {
+                    return Err("a vcpu would interrupt another");
+                }
+            }
+            Binding::Closed | Binding::Unbound { .. } | Binding::Pirq(_) | Binding::Virq(_) => {}
         }
     }
     let bindings = events.bindings.lock();
+    if bindings.active != open {
+        return Err("the ports in use are counted wrongly");
+    }
+    if let Abi::Fifo(fifo) = &bindings.abi {
+        fifo.audit(&bindings.records)?;
+        let is_lent = |mfn| {
+            let state = hv.frames.state(mfn);
+            state.owner() == domain.owner && state.kind() == FrameType::Writable && state.uses() != 0
+        };
+        if !fifo.each_frame().all(is_lent) {
+            return Err("a frame of the queues is not held");
+        }
+    }
     for (vcpu, virqs) in bindings.virqs.iter().enumerate() {
         for (virq, &port) in virqs.iter().enumerate().take(NR_VIRQS as usize).filter(|(_, port)| **port != 0) {
-            let state = events.port(port.into()).unwrap_or_default();
+            let state = events.port(port).unwrap_or_default();
             let notifies = super::virq::is_global(virq as u32) || state.vcpu() as usize == vcpu;
             if state.binding() != Binding::Virq(virq as u32) || !notifies {
                 return Err("a virtual interrupt has a port that is not its own");

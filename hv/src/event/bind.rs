@@ -2,7 +2,8 @@
 
 use super::{
     Bindings,
-    deliver::{clear_pending, running, set_pending},
+    abi::Abi,
+    deliver::{running, set_pending},
     pirq,
     port::{Binding, Port},
     virq,
@@ -10,8 +11,7 @@ use super::{
 use crate::{
     Hypervisor,
     caller::Caller,
-    config::PREEMPT_INTERVAL,
-    domain::{Domain, Progress},
+    domain::Domain,
     lock::both,
     machine::Machine,
 };
@@ -29,7 +29,7 @@ pub struct Status {
 }
 
 impl Bindings {
-    fn virq(&mut self, vcpu: u32, virq: u32) -> Option<&mut u16> {
+    fn virq(&mut self, vcpu: u32, virq: u32) -> Option<&mut u32> {
         self.virqs.get_mut(vcpu as usize)?.get_mut(virq as usize)
     }
 }
@@ -43,7 +43,7 @@ fn alive(domain: &Domain) -> Result<(), Errno> {
 ///
 /// # Errors
 /// `Srch` if it does not exist.
-fn named<M: Machine>(caller: &Caller<'_, M>, id: DomId) -> Result<Arc<Domain>, Errno> {
+pub(super) fn named<M: Machine>(caller: &Caller<'_, M>, id: DomId) -> Result<Arc<Domain>, Errno> {
     if id == DomId::SELF || id == caller.domain.id {
         return Ok(Arc::clone(caller.domain));
     }
@@ -54,14 +54,14 @@ fn named<M: Machine>(caller: &Caller<'_, M>, id: DomId) -> Result<Arc<Domain>, E
 ///
 /// # Errors
 /// `Perm` if not.
-fn may_act_on<M: Machine>(caller: &Caller<'_, M>, domain: &Domain) -> Result<(), Errno> {
+pub(super) fn may_act_on<M: Machine>(caller: &Caller<'_, M>, domain: &Domain) -> Result<(), Errno> {
     if domain.id == caller.domain.id { Ok(()) } else { caller.control().map(|_| ()) }
 }
 
 /// Makes a port that `remote` may bind to (`EVTCHNOP_alloc_unbound`).
 ///
 /// # Errors
-/// `Srch`, `Perm` for the domain; `NoSpc`, `NoMem` for the port; `Inval` if the domain is dying.
+/// `Srch`, `Perm` for the domain; `NoSpc`, `NoMem`, `Again` for the port; `Inval` if the domain is dying.
 pub fn alloc_unbound<M: Machine>(caller: &Caller<'_, M>, dom: DomId, remote: DomId) -> Result<u32, Errno> {
     let domain = named(caller, dom)?;
     let remote = if remote == DomId::SELF { caller.domain.id } else { remote };
@@ -69,14 +69,14 @@ pub fn alloc_unbound<M: Machine>(caller: &Caller<'_, M>, dom: DomId, remote: Dom
     alive(&domain)?;
     let port = domain.events.free_port(&mut bindings)?;
     may_act_on(caller, &domain)?;
-    domain.events.open(&caller.hv.machine, port, Binding::Unbound { remote }, 0)?;
+    domain.events.open(&caller.hv.machine, &mut bindings, port, Binding::Unbound { remote }, 0)?;
     Ok(port)
 }
 
 /// Makes a port and connects it with one that waits for the caller's domain (`EVTCHNOP_bind_interdomain`).
 ///
 /// # Errors
-/// `Srch` for the domain; `NoSpc`, `NoMem` for the own port; `Inval` if the remote one does not wait for the caller.
+/// `Srch` for the domain; `NoSpc`, `NoMem`, `Again` for the own port; `Inval` if the remote one does not wait for the caller.
 pub fn bind_interdomain<M: Machine>(caller: &Caller<'_, M>, dom: DomId, remote_port: u32) -> Result<u32, Errno> {
     let domain = caller.domain;
     let remote = named(caller, dom)?;
@@ -89,15 +89,15 @@ pub fn bind_interdomain<M: Machine>(caller: &Caller<'_, M>, dom: DomId, remote_p
         return Err(Errno::Inval);
     }
     let here = Binding::Interdomain { remote: remote.id, slot: remote_slot as u16, port: remote_port };
-    domain.events.open(&caller.hv.machine, port, here, 0)?;
+    domain.events.open(&caller.hv.machine, &mut bindings, port, here, 0)?;
     let back = Binding::Interdomain { remote: domain.id, slot: slot as u16, port };
-    remote.events.set(remote_port, Port::new(back, there.vcpu()));
-    if remote_slot == slot {
-        domain.events.set(port, Port::new(here, 0).local(remote_port, there.vcpu()));
-        domain.events.set(remote_port, Port::new(back, there.vcpu()).local(port, 0));
+    remote.events.ports.set(remote_port, Port::new(back, there.vcpu()));
+    if remote_slot == slot && matches!(bindings.abi, Abi::TwoLevel) {
+        domain.events.ports.set(port, Port::new(here, 0).local(remote_port, there.vcpu()));
+        domain.events.ports.set(remote_port, Port::new(back, there.vcpu()).local(port, 0));
     }
     // What the remote sent before there was a channel is lost; an event too many makes up for it.
-    set_pending(caller.hv, domain, port, 0, Some(running(caller)));
+    set_pending(caller.hv, domain, &mut bindings, port, 0, Some(running(caller)));
     Ok(port)
 }
 
@@ -105,7 +105,7 @@ pub fn bind_interdomain<M: Machine>(caller: &Caller<'_, M>, dom: DomId, remote_p
 ///
 /// # Errors
 /// `Inval` for the interrupt, or a global one on a vcpu other than 0; `NoEnt` for the vcpu; `Exist` if it is bound;
-/// `NoSpc`, `NoMem` for the port.
+/// `NoSpc`, `NoMem`, `Again` for the port.
 pub fn bind_virq<M: Machine>(caller: &Caller<'_, M>, virq: u32, vcpu: u32) -> Result<u32, Errno> {
     let domain = caller.domain;
     if virq >= NR_VIRQS || (virq::is_global(virq) && vcpu != 0) {
@@ -118,9 +118,9 @@ pub fn bind_virq<M: Machine>(caller: &Caller<'_, M>, virq: u32, vcpu: u32) -> Re
     }
     alive(domain)?;
     let port = domain.events.free_port(&mut bindings)?;
-    domain.events.open(&caller.hv.machine, port, Binding::Virq(virq), vcpu)?;
+    domain.events.open(&caller.hv.machine, &mut bindings, port, Binding::Virq(virq), vcpu)?;
     if let Some(place) = bindings.virq(vcpu, virq) {
-        *place = port as u16;
+        *place = port;
     }
     Ok(port)
 }
@@ -128,14 +128,14 @@ pub fn bind_virq<M: Machine>(caller: &Caller<'_, M>, virq: u32, vcpu: u32) -> Re
 /// Makes a port by which vcpus of the domain interrupt one of them (`EVTCHNOP_bind_ipi`).
 ///
 /// # Errors
-/// `NoEnt` for the vcpu; `NoSpc`, `NoMem` for the port.
+/// `NoEnt` for the vcpu; `NoSpc`, `NoMem`, `Again` for the port.
 pub fn bind_ipi<M: Machine>(caller: &Caller<'_, M>, vcpu: u32) -> Result<u32, Errno> {
     let domain = caller.domain;
     domain.vcpu(vcpu).ok_or(Errno::NoEnt)?;
     let mut bindings = domain.events.bindings.lock();
     alive(domain)?;
     let port = domain.events.free_port(&mut bindings)?;
-    domain.events.open(&caller.hv.machine, port, Binding::Ipi, vcpu)?;
+    domain.events.open(&caller.hv.machine, &mut bindings, port, Binding::Ipi, vcpu)?;
     Ok(port)
 }
 
@@ -143,7 +143,7 @@ pub fn bind_ipi<M: Machine>(caller: &Caller<'_, M>, vcpu: u32) -> Result<u32, Er
 ///
 /// # Errors
 /// `Inval` for the interrupt or one that is not set up, `Perm` without privilege, `Exist` or `Busy` if it is bound,
-/// `NoSpc`, `NoMem` for the port.
+/// `NoSpc`, `NoMem`, `Again` for the port.
 pub fn bind_pirq<M: Machine>(caller: &Caller<'_, M>, pirq: u32) -> Result<u32, Errno> {
     let domain = caller.domain;
     let line = caller.hv.pirqs.line(pirq).ok_or(Errno::Inval)?;
@@ -157,7 +157,7 @@ pub fn bind_pirq<M: Machine>(caller: &Caller<'_, M>, pirq: u32) -> Result<u32, E
     if !line.is_routed() {
         return Err(Errno::Inval);
     }
-    domain.events.open(&caller.hv.machine, port, Binding::Pirq(pirq), 0)?;
+    domain.events.open(&caller.hv.machine, &mut bindings, port, Binding::Pirq(pirq), 0)?;
     line.bind(&caller.hv.machine, control, pirq, port);
     Ok(port)
 }
@@ -176,10 +176,10 @@ pub fn bind_vcpu<M: Machine>(caller: &Caller<'_, M>, port: u32, vcpu: u32) -> Re
         Binding::Virq(virq) if virq::is_global(virq) => {}
         Binding::Closed | Binding::Virq(_) | Binding::Ipi => return Err(Errno::Inval),
     }
-    domain.events.set(port, state.notifying(vcpu));
+    domain.events.ports.set(port, state.notifying(vcpu));
     if let Some((from, _)) = state.target() {
         let there = domain.events.port(from).unwrap_or_default();
-        domain.events.set(from, there.local(port, vcpu));
+        domain.events.ports.set(from, there.local(port, vcpu));
     }
     Ok(())
 }
@@ -234,7 +234,7 @@ fn end<M: Machine>(
         Binding::Interdomain { port: there, .. } => {
             let remote = remote.unwrap_or(domain);
             let vcpu = remote.events.port(there).unwrap_or_default().vcpu();
-            remote.events.set(there, Port::new(Binding::Unbound { remote: domain.id }, vcpu));
+            remote.events.ports.set(there, Port::new(Binding::Unbound { remote: domain.id }, vcpu));
         }
         Binding::Virq(virq) => {
             if let Some(place) = bindings.virq(state.vcpu_of_virq(virq), virq) {
@@ -244,9 +244,11 @@ fn end<M: Machine>(
         Binding::Pirq(pirq) => pirq::unbind(hv, pirq),
         Binding::Closed | Binding::Unbound { .. } | Binding::Ipi => {}
     }
-    domain.events.set(port, Port::CLOSED);
-    clear_pending(hv, domain, port);
+    domain.events.ports.set(port, Port::CLOSED);
+    bindings.abi.clear_pending(&hv.machine, domain, port);
+    bindings.active -= 1;
     bindings.first_free = bindings.first_free.min(port);
+    bindings.search = 0;
 }
 
 impl Port {
@@ -254,33 +256,6 @@ impl Port {
     const fn vcpu_of_virq(self, virq: u32) -> u32 {
         if virq::is_global(virq) { 0 } else { self.vcpu() }
     }
-}
-
-/// Closes all ports of a domain (`EVTCHNOP_reset`); on others by privilege, and while they are paused.
-///
-/// # Errors
-/// `Srch`, `Perm` for the domain, `Inval` if another domain is not paused.
-pub fn reset<M: Machine>(caller: &Caller<'_, M>, dom: DomId) -> Result<Progress, Errno> {
-    let domain = named(caller, dom)?;
-    may_act_on(caller, &domain)?;
-    if domain.id != caller.domain.id && !domain.is_paused_by_controller() {
-        return Err(Errno::Inval);
-    }
-    Ok(close_all(caller.hv, &domain))
-}
-
-/// Closes ports of a domain, a bounded number at a time: to be called again until it is done. A dying domain opens none.
-pub fn close_all<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> Progress {
-    let mut closed = 0;
-    for port in 1..domain.events.valid() {
-        let is_open = domain.events.port(port).is_some_and(|s| s != Port::CLOSED);
-        // A port that cannot be closed now, because the other end keeps changing, is met again.
-        if is_open && (close(hv, domain, port) == Err(Errno::Again) || closed == PREEMPT_INTERVAL) {
-            return Progress::Stopped;
-        }
-        closed += u32::from(is_open);
-    }
-    Progress::Done
 }
 
 /// The locks of a domain's events and of another's, or of the same.

@@ -1,23 +1,15 @@
-//! How an event reaches a vcpu: three levels of bits, then a wake-up.
+//! How an event reaches a vcpu: it is noted as the domain's ABI has it, then whoever waits for it is woken.
 
-use super::port::Port;
+use super::{Bindings, abi::Abi, port::Port, two_level};
 use crate::{
     Hypervisor,
     caller::Caller,
     domain::{Domain, shared_info::VcpuInfoPlace, vcpu::Vcpu},
     machine::Machine,
-    mem::Memory,
     sched,
 };
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 use oxen_abi::{errno::Errno, event_channel as abi};
-
-/// The first word of `evtchn_pending` in `shared_info`.
-const PENDING: usize = 2048 / 8;
-/// The first word of `evtchn_mask`.
-const MASK: usize = 2560 / 8;
-/// The offset of `evtchn_pending_sel` in `vcpu_info`.
-const SELECTOR: usize = 8;
 
 /// The vcpu that this CPU runs, and its `vcpu_info`: it looks at its events anyway before it goes on.
 type Running<'a> = (&'a Vcpu, &'a VcpuInfoPlace);
@@ -36,68 +28,88 @@ pub(super) fn running<'a, M: Machine>(caller: &'a Caller<'_, M>) -> Running<'a> 
 pub fn send<M: Machine>(caller: &Caller<'_, M>, port: u32) -> Result<(), Errno> {
     let state = caller.domain.events.port(port).ok_or(Errno::Inval)?;
     // Another vcpu may close the port meanwhile: then its domain finds an event that nobody sent, and nobody else does.
-    let Some((to, vcpu)) = state.target() else { return send_abroad(caller, port, state) };
-    let Some(is_masked) = mark(&caller.hv.machine, caller.domain, to) else { return Ok(()) };
+    let Some((to, vcpu)) = state.target() else { return send_locked(caller, port, state) };
+    let Some(is_masked) = two_level::mark(&caller.hv.machine, caller.domain, to) else { return Ok(()) };
     if caller.domain.events.pollers.load(Ordering::SeqCst) == 0 && (is_masked || vcpu == caller.vcpu.id) {
         if !is_masked {
-            select(&caller.state.info, to as usize / 64);
+            two_level::select(&caller.state.info, to);
         }
         return Ok(());
     }
-    tell(caller.hv, caller.domain, to, vcpu, is_masked, Some(running(caller)));
+    notify_of_bits(caller.hv, caller.domain, to, vcpu, is_masked, Some(running(caller)));
+    Ok(())
+}
+
+/// Sends an event to another domain, or to the caller's own queues.
+#[inline(never)]
+fn send_locked<M: Machine>(caller: &Caller<'_, M>, port: u32, state: Port) -> Result<(), Errno> {
+    match state.kind() {
+        abi::EVTCHNSTAT_INTERDOMAIN if !state.leads_to(caller.domain.owner) => send_abroad(caller, port, state),
+        abi::EVTCHNSTAT_INTERDOMAIN | abi::EVTCHNSTAT_IPI => send_home(caller, port),
+        abi::EVTCHNSTAT_UNBOUND => {}
+        _ => return Err(Errno::Inval),
+    }
     Ok(())
 }
 
 /// Sends an event to another domain, if its port still leads back to the caller's.
-#[inline(never)]
-fn send_abroad<M: Machine>(caller: &Caller<'_, M>, port: u32, state: Port) -> Result<(), Errno> {
-    match state.kind() {
-        abi::EVTCHNSTAT_INTERDOMAIN => {}
-        abi::EVTCHNSTAT_UNBOUND => return Ok(()),
-        _ => return Err(Errno::Inval),
-    }
-    let Some(remote) = caller.hv.domains.in_slot(state.remote_slot().into()) else { return Ok(()) };
-    let _held = remote.events.bindings.lock();
+fn send_abroad<M: Machine>(caller: &Caller<'_, M>, port: u32, state: Port) {
+    let Some(remote) = caller.hv.domains.in_slot(state.remote_slot().into()) else { return };
+    let mut bindings = remote.events.bindings.lock();
     let there = remote.events.port(state.number()).unwrap_or_default();
     let leads_back =
         there.kind() == abi::EVTCHNSTAT_INTERDOMAIN && there.number() == port && there.leads_to(caller.domain.owner);
     if leads_back {
-        set_pending(caller.hv, &remote, state.number(), there.vcpu(), None);
+        set_pending(caller.hv, &remote, &mut bindings, state.number(), there.vcpu(), None);
     }
-    Ok(())
+}
+
+/// Sends an event to the caller's own domain, if the port still leads there.
+fn send_home<M: Machine>(caller: &Caller<'_, M>, port: u32) {
+    let domain = caller.domain;
+    let mut bindings = domain.events.bindings.lock();
+    let state = domain.events.port(port).unwrap_or_default();
+    let (to, vcpu) = match state.kind() {
+        abi::EVTCHNSTAT_IPI => (port, state.vcpu()),
+        abi::EVTCHNSTAT_INTERDOMAIN if state.leads_to(domain.owner) => {
+            (state.number(), domain.events.port(state.number()).unwrap_or_default().vcpu())
+        }
+        _ => return,
+    };
+    set_pending(caller.hv, domain, &mut bindings, to, vcpu, Some(running(caller)));
 }
 
 /// Sets a port of a domain pending and notifies its vcpu, unless the port is masked. `running` may be given for the
-/// domain of that vcpu only.
-///
-/// For any other domain, the caller holds the lock of its events and has seen the port in use.
+/// domain of that vcpu only. The caller has seen the port in use under the lock.
 pub(super) fn set_pending<M: Machine>(
     hv: &Hypervisor<M>,
     domain: &Domain,
+    bindings: &mut Bindings,
     port: u32,
     vcpu: u32,
     running: Option<Running<'_>>,
 ) {
-    if let Some(is_masked) = mark(&hv.machine, domain, port) {
-        tell(hv, domain, port, vcpu, is_masked, running);
+    match &mut bindings.abi {
+        Abi::TwoLevel => {
+            if let Some(is_masked) = two_level::mark(&hv.machine, domain, port) {
+                notify_of_bits(hv, domain, port, vcpu, is_masked, running);
+            }
+        }
+        Abi::Fifo(fifo) => {
+            let raised = fifo.raise(&mut bindings.records, port, vcpu);
+            if raised.is_ready {
+                notify(hv, domain, vcpu, running, |info| info.upcall_pending().swap(1, Ordering::AcqRel) == 0);
+            }
+            if raised.is_new {
+                wake_pollers(hv, domain, port);
+            }
+        }
     }
 }
 
-/// Sets a port's pending bit. Says whether the port is masked; nothing, if the bit was set already.
-#[inline]
-fn mark(memory: &impl Memory, domain: &Domain, port: u32) -> Option<bool> {
-    let words = memory.words(domain.shared_info);
-    let group = port as usize / 64 % 64;
-    let (pending, mask) = (words.get(PENDING + group)?, words.get(MASK + group)?);
-    if test_and_set(pending, port) {
-        return None;
-    }
-    Some(mask.load(Ordering::Acquire) & 1 << (port % 64) != 0)
-}
-
-/// Tells whoever waits for a port that has become pending.
+/// Tells whoever waits for a port whose pending bit has been set.
 #[inline(never)]
-fn tell<M: Machine>(
+fn notify_of_bits<M: Machine>(
     hv: &Hypervisor<M>,
     domain: &Domain,
     port: u32,
@@ -106,69 +118,65 @@ fn tell<M: Machine>(
     running: Option<Running<'_>>,
 ) {
     if !is_masked {
-        notify(hv, domain, port as usize / 64, vcpu, running);
+        notify(hv, domain, vcpu, running, |info| two_level::select(info, port));
     }
-    if domain.events.pollers.load(Ordering::SeqCst) != 0 {
-        wake_pollers(hv, domain, port);
-    }
+    wake_pollers(hv, domain, port);
 }
 
-/// Tells a vcpu that a word of the pending bits has news.
+/// Tells a vcpu that it has news: `mark` says so in its `vcpu_info`, and whether it did not know yet.
 #[inline]
-fn notify<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, group: usize, vcpu: u32, running: Option<Running<'_>>) {
-    match running {
-        Some((running, info)) if running.id == vcpu => {
-            select(info, group);
-        }
-        _ => notify_other(hv, domain, group, vcpu),
+fn notify<M: Machine>(
+    hv: &Hypervisor<M>,
+    domain: &Domain,
+    vcpu: u32,
+    running: Option<Running<'_>>,
+    mark: impl Fn(&VcpuInfoPlace) -> bool,
+) {
+    if let Some((_, info)) = running.filter(|(running, _)| running.id == vcpu) {
+        mark(info);
+        return;
     }
-}
-
-#[inline(never)]
-fn notify_other<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, group: usize, vcpu: u32) {
     let Some(vcpu) = domain.vcpu(vcpu) else { return };
     let Some(info) = *vcpu.info.lock() else { return };
-    if select(&info, group) {
+    if mark(&info) {
         sched::wake(hv, vcpu);
     }
 }
 
-/// Marks the word in `vcpu_info`. Says whether that was the first news since the vcpu last looked.
+/// Wakes the vcpus that poll a port that has become pending.
 #[inline]
-fn select(info: &VcpuInfoPlace, group: usize) -> bool {
-    !test_and_set(info.word(SELECTOR), group as u32) && info.upcall_pending().swap(1, Ordering::AcqRel) == 0
-}
-
-#[inline]
-fn test_and_set(word: &AtomicU64, bit: u32) -> bool {
-    let bit = 1 << (bit % 64);
-    word.fetch_or(bit, Ordering::AcqRel) & bit != 0
+fn wake_pollers<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) {
+    if domain.events.pollers.load(Ordering::SeqCst) != 0 {
+        look_for_pollers(hv, domain, port);
+    }
 }
 
 #[cold]
-fn wake_pollers<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) {
+fn look_for_pollers<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) {
     let events = &domain.events;
     for vcpu in domain.each_vcpu() {
         let waits_for = events.poll_ports.get(vcpu.id as usize).map_or(0, |p| p.load(Ordering::Relaxed));
         let polls = events.pollers.load(Ordering::SeqCst) & (1 << (vcpu.id & 31)) != 0;
-        if polls && (waits_for == 0 || u32::from(waits_for) == port) && events.end_poll(vcpu.id) {
+        if polls && (waits_for == 0 || waits_for == port) && events.end_poll(vcpu.id) {
             sched::wake(hv, vcpu);
         }
+    }
+}
+
+/// Whether an event of the domain is pending, and whether it is masked.
+#[must_use]
+pub fn bits<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> (bool, bool) {
+    if domain.events.is_fifo.load(Ordering::SeqCst) {
+        domain.events.bindings.lock().abi.bits(&hv.machine, domain, port)
+    } else {
+        two_level::bits(&hv.machine, domain, port)
     }
 }
 
 /// Whether an event of the domain waits, masked or not: what `SCHEDOP_poll` asks before it lets a vcpu wait.
 #[must_use]
 pub fn is_pending<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> bool {
-    let word = hv.machine.words(domain.shared_info).get(PENDING + port as usize / 64 % 64);
-    word.is_some_and(|w| w.load(Ordering::SeqCst) & (1 << (port % 64)) != 0)
-}
-
-/// Forgets an event: the port is being closed, and whoever has the number next starts without it.
-pub(super) fn clear_pending<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) {
-    if let Some(word) = hv.machine.words(domain.shared_info).get(PENDING + port as usize / 64 % 64) {
-        word.fetch_and(!(1 << (port % 64)), Ordering::AcqRel);
-    }
+    bits(hv, domain, port).0
 }
 
 /// Unmasks a port of the caller, and delivers what waited (`EVTCHNOP_unmask`).
@@ -176,23 +184,30 @@ pub(super) fn clear_pending<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, por
 /// # Errors
 /// `Inval` for a number that no port has.
 pub fn unmask<M: Machine>(caller: &Caller<'_, M>, port: u32) -> Result<(), Errno> {
-    let state = caller.domain.events.port(port).ok_or(Errno::Inval)?;
-    if state.kind() == abi::EVTCHNSTAT_CLOSED {
+    let (hv, domain) = (caller.hv, caller.domain);
+    let state = domain.events.port(port).ok_or(Errno::Inval)?;
+    if state == Port::CLOSED {
         return Ok(());
     }
-    let words = caller.hv.machine.words(caller.domain.shared_info);
-    let group = port as usize / 64 % 64;
-    let (Some(pending), Some(mask)) = (words.get(PENDING + group), words.get(MASK + group)) else { return Ok(()) };
-    let bit = 1_u64 << (port % 64);
-    let was_masked = mask.fetch_and(!bit, Ordering::AcqRel) & bit != 0;
-    if was_masked && pending.load(Ordering::Acquire) & bit != 0 {
-        notify(caller.hv, caller.domain, group, state.vcpu(), Some(running(caller)));
+    if domain.events.is_fifo.load(Ordering::Acquire) {
+        unmask_queued(caller, port);
+    } else if two_level::unmask(&hv.machine, domain, port) {
+        notify(hv, domain, state.vcpu(), Some(running(caller)), |info| two_level::select(info, port));
     }
     Ok(())
 }
 
+#[inline(never)]
+fn unmask_queued<M: Machine>(caller: &Caller<'_, M>, port: u32) {
+    let domain = caller.domain;
+    let mut bindings = domain.events.bindings.lock();
+    let state = domain.events.port(port).unwrap_or_default();
+    if state != Port::CLOSED && matches!(&bindings.abi, Abi::Fifo(fifo) if fifo.unmask(port)) {
+        set_pending(caller.hv, domain, &mut bindings, port, state.vcpu(), Some(running(caller)));
+    }
+}
+
 /// A `vcpu_info` begins its life at a new place: everything is marked as pending, so that no event is lost on the way.
 pub fn set_everything_pending(info: &VcpuInfoPlace) {
-    info.word(SELECTOR).store(u64::MAX, Ordering::Release);
-    info.upcall_pending().store(1, Ordering::Release);
+    two_level::set_everything_pending(info);
 }

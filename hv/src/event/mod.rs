@@ -1,78 +1,109 @@
-//! Event channels: the two-level ABI (`event_channel.h`).
+//! Event channels (`event_channel.h`): ports of domains, what they lead to, and how an event reaches a vcpu.
 //!
-//! A domain has up to 4096 ports, each one word ([`port::Port`]) in pages that are made as they are needed and go with the
-//! domain. Ports change under the lock of the domain, and both ends of a channel under both locks; they are *read*
-//! without. What a sender may do without a lock is bounded by what its own domain may do to itself: setting a bit in
-//! its own `shared_info`, which lives as long as the domain runs. A bit in another domain's is set under that domain's
-//! lock only, after a look at the port there: a port that is bound proves that the domain was not torn down yet, because
-//! teardown closes the ports first ([`close_all`]).
+//! Each port is one word ([`port::Port`]). Ports change under the lock of the domain, and both ends of a channel under both
+//! locks; they are *read* without. There are two ABIs by which a guest learns of an event. Every domain begins with *two
+//! levels*: up to 4,096 ports, bits in `shared_info`, which lives as long as the domain runs. With its first control block
+//! it goes over to *FIFO*: up to 131,072 ports, queues in frames of its own, until a reset closes every port and gives the
+//! frames back.
 //!
-//! [`bind`] holds what makes and ends channels, [`deliver`] how an event reaches a vcpu, [`virq`] and [`pirq`] where
-//! events come from if not from a guest.
+//! What a sender may do without a lock is bounded by what its own domain may do to itself: setting a bit in its own
+//! `shared_info`. A port that can be reached so says it in its word ([`port::Port::target`]), and with FIFO none does: frames
+//! that may be given back are written under the lock alone. An event for another domain is raised under that domain's lock
+//! only, after a look at the port there: a port that is bound proves that the domain was not torn down yet, because teardown
+//! closes the ports first ([`close_all`]).
+//!
+//! ```text
+//!   bind                     what makes and ends channels
+//!   virq · pirq              where events come from if not from a guest
+//!   deliver                  send, unmask, poll: how an event reaches a vcpu
+//!     abi                    the sum of the two, and the ways between them
+//!       two_level            bits
+//!       fifo                 queues: word (atomics), record (what the hypervisor keeps of a port)
+//!   table · port             a domain's ports
+//! ```
 
+mod abi;
 mod audit;
 mod bind;
 pub mod deliver;
+mod fifo;
 pub mod pirq;
 pub mod port;
+mod reset;
+mod table;
+mod two_level;
 pub mod virq;
 
+pub use abi::{expand_array, init_control, set_priority};
 pub use audit::audit;
-pub use bind::{
-    Status, alloc_unbound, bind_interdomain, bind_ipi, bind_pirq, bind_vcpu, bind_virq, close, close_all, reset, status,
-};
+pub use bind::{Status, alloc_unbound, bind_interdomain, bind_ipi, bind_pirq, bind_vcpu, bind_virq, close, status};
+pub use reset::{Reset, close_all, reset};
 
 use crate::{
-    addr::TABLE_ENTRIES,
     config::{MAX_PORTS, MAX_VCPUS},
-    heap::{self, Reserve},
+    heap::Reserve,
     lock::Lock,
 };
-use alloc::boxed::Box;
-use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use abi::Abi;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use fifo::record::Records;
 use oxen_abi::{errno::Errno, virq::NR_VIRQS};
 use port::{Binding, Port};
-use spin::Once;
+use table::Ports;
 
-/// Ports of a bucket: one page.
-const BUCKET_PORTS: usize = TABLE_ENTRIES;
-/// By how many ports the numbers that are not refused as such grow, as in Xen: tools look for the first refusal.
-const VALID_STEP: u32 = 64;
-
-type Bucket = Box<[AtomicU64; BUCKET_PORTS]>;
+/// Ports that are looked at in one search for one that is free: as many as two levels have.
+const SEARCHED_AT_ONCE: u32 = 4096;
 
 /// A domain's event channels.
 #[derive(Debug)]
 pub struct Events {
-    buckets: [Once<Bucket>; MAX_PORTS / BUCKET_PORTS],
-    /// Port numbers below this one exist, in use or not.
-    valid: AtomicU32,
+    ports: Ports,
     /// Ports above this one are never given out (`max_evtchn_port`).
     limit: AtomicU32,
+    /// Whether the lock guards queues. Changed under it.
+    is_fifo: AtomicBool,
     /// The vcpus that wait in `SCHEDOP_poll`, a bit each, and for which port: 0 for any.
     pollers: AtomicU32,
-    poll_ports: [AtomicU16; MAX_VCPUS],
+    poll_ports: [AtomicU32; MAX_VCPUS],
     bindings: Lock<Bindings>,
 }
 
 /// What the lock of a domain's events guards beside the right to change ports.
 #[derive(Debug)]
 pub(crate) struct Bindings {
+    /// How events are noted.
+    abi: Abi,
+    /// What the FIFO ABI keeps of each port.
+    records: Records,
+    /// Ports in use.
+    active: u32,
     /// All ports below are in use.
     first_free: u32,
+    /// Where the search for a free port goes on that was interrupted; 0: at the first.
+    search: u32,
+    /// Where the reset that is under way goes on; 0: none is.
+    next_reset: u32,
     /// The port of each virtual interrupt by vcpu, 0 for none; the global ones are vcpu 0's.
-    virqs: [[u16; NR_VIRQS as usize]; MAX_VCPUS],
+    virqs: [[u32; NR_VIRQS as usize]; MAX_VCPUS],
 }
 
 impl Default for Events {
     fn default() -> Self {
         Self {
-            buckets: [const { Once::new() }; MAX_PORTS / BUCKET_PORTS],
-            valid: AtomicU32::new(VALID_STEP),
+            ports: Ports::default(),
             limit: AtomicU32::new(MAX_PORTS as u32 - 1),
+            is_fifo: AtomicBool::new(false),
             pollers: AtomicU32::new(0),
-            poll_ports: [const { AtomicU16::new(0) }; MAX_VCPUS],
-            bindings: Lock::new(Bindings { first_free: 1, virqs: [[0; NR_VIRQS as usize]; MAX_VCPUS] }),
+            poll_ports: [const { AtomicU32::new(0) }; MAX_VCPUS],
+            bindings: Lock::new(Bindings {
+                abi: Abi::TwoLevel,
+                records: Records::default(),
+                active: 0,
+                first_free: 1,
+                search: 0,
+                next_reset: 0,
+                virqs: [[0; NR_VIRQS as usize]; MAX_VCPUS],
+            }),
         }
     }
 }
@@ -82,8 +113,7 @@ impl Events {
     #[inline]
     #[must_use]
     pub fn port(&self, port: u32) -> Option<Port> {
-        let state = self.word(port).map_or(Port::CLOSED, |word| Port::from_raw(word.load(Ordering::Acquire)));
-        (state != Port::CLOSED || port < self.valid.load(Ordering::Relaxed)).then_some(state)
+        self.ports.get(port)
     }
 
     /// Limits the ports to those up to `port` (`xen_domctl_createdomain.max_evtchn_port`).
@@ -94,14 +124,14 @@ impl Events {
     /// The greatest port number that is not refused as such, plus one.
     #[must_use]
     pub fn valid(&self) -> u32 {
-        self.valid.load(Ordering::Relaxed)
+        self.ports.valid()
     }
 
     /// A vcpu is about to wait for `port`, or for any with 0. It looks at the pending bits only after this, so that no
     /// event falls between.
     pub fn begin_poll(&self, vcpu: u32, port: u32) {
         if let Some(slot) = self.poll_ports.get(vcpu as usize) {
-            slot.store(port as u16, Ordering::Relaxed);
+            slot.store(port, Ordering::Relaxed);
             self.pollers.fetch_or(1 << (vcpu & 31), Ordering::SeqCst);
         }
     }
@@ -112,35 +142,50 @@ impl Events {
         self.pollers.fetch_and(!bit, Ordering::SeqCst) & bit != 0
     }
 
-    #[inline]
-    fn word(&self, port: u32) -> Option<&AtomicU64> {
-        self.buckets.get(port as usize / BUCKET_PORTS)?.get()?.get(port as usize % BUCKET_PORTS)
-    }
-
-    /// Changes a port; the caller holds the lock, and the port's bucket exists.
-    fn set(&self, port: u32, value: Port) {
-        if let Some(word) = self.word(port) {
-            word.store(value.raw(), Ordering::Release);
-        }
-    }
-
-    /// The lowest port that is not in use. The caller holds the lock.
+    /// The lowest port that is not in use and in no queue. The caller holds the lock.
+    ///
+    /// # Errors
+    /// `NoSpc` if there is none, `Again` if the search goes on when it is called again: a guest can have many in its queues.
     fn free_port(&self, bindings: &mut Bindings) -> Result<u32, Errno> {
-        let limit = self.limit.load(Ordering::Relaxed).min(MAX_PORTS as u32 - 1);
-        let is_free = |&port: &u32| self.word(port).is_none_or(|w| w.load(Ordering::Relaxed) == Port::CLOSED.raw());
-        let port = (bindings.first_free..=limit).find(is_free).ok_or(Errno::NoSpc)?;
-        bindings.first_free = port;
-        Ok(port)
+        let end = self.limit.load(Ordering::Relaxed).min(bindings.abi.ports() - 1);
+        let start = bindings.search.max(bindings.first_free);
+        let stop = end.min(start.saturating_add(SEARCHED_AT_ONCE));
+        bindings.search = 0;
+        for port in start..=stop {
+            if self.port(port).is_some_and(|state| state != Port::CLOSED) {
+                bindings.first_free += u32::from(port == bindings.first_free);
+            } else if !bindings.abi.is_busy(port) {
+                return Ok(port);
+            }
+        }
+        if stop == end {
+            return Err(Errno::NoSpc);
+        }
+        bindings.search = stop;
+        Err(Errno::Again)
     }
 
     /// Puts a port that [`Self::free_port`] found to use. The caller holds the lock.
-    fn open(&self, machine: &impl Reserve, port: u32, binding: Binding, vcpu: u32) -> Result<(), Errno> {
-        debug_assert_eq!(self.port(port).unwrap_or_default(), Port::CLOSED);
-        let bucket = self.buckets.get(port as usize / BUCKET_PORTS).ok_or(Errno::NoSpc)?;
-        bucket.try_call_once(|| heap::own(machine, [const { AtomicU64::new(0) }; BUCKET_PORTS]))?;
+    fn open(
+        &self,
+        machine: &impl Reserve,
+        bindings: &mut Bindings,
+        port: u32,
+        binding: Binding,
+        vcpu: u32,
+    ) -> Result<(), Errno> {
         let state = Port::new(binding, vcpu);
-        self.set(port, if binding == Binding::Ipi { state.local(port, vcpu) } else { state });
-        self.valid.fetch_max((port + 1).next_multiple_of(VALID_STEP), Ordering::Relaxed);
+        let state = match bindings.abi {
+            Abi::TwoLevel if binding == Binding::Ipi => state.local(port, vcpu),
+            Abi::TwoLevel => state,
+            Abi::Fifo(_) => {
+                bindings.records.make_room(machine, port)?;
+                bindings.records.renew(port);
+                state
+            }
+        };
+        self.ports.open(machine, port, state)?;
+        bindings.active += 1;
         Ok(())
     }
 }

@@ -6,7 +6,7 @@
 use super::deliver::set_pending;
 use crate::{Hypervisor, caller::Control, config::MAX_PIRQS, machine::Machine};
 use core::sync::atomic::{AtomicU32, Ordering};
-use oxen_abi::{domid::DomId, errno::Errno};
+use oxen_abi::{domid::DomId, errno::Errno, event_channel::EVTCHN_FIFO_LINK_MASK};
 
 /// How a line signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,11 +42,11 @@ impl Default for Pirqs {
 #[derive(Debug)]
 pub struct Line(AtomicU32);
 
-const PORT: u32 = 0xfff;
-const ROUTED: u32 = 1 << 16;
-const LEVEL: u32 = 1 << 17;
+const PORT: u32 = EVTCHN_FIFO_LINK_MASK;
+const ROUTED: u32 = 1 << 24;
+const LEVEL: u32 = 1 << 25;
 /// Masked until the guest has served the device.
-const IN_SERVICE: u32 = 1 << 18;
+const IN_SERVICE: u32 = 1 << 26;
 
 impl Pirqs {
     /// A line, if the number is one that a line could have.
@@ -100,13 +100,13 @@ pub fn set_up<M: Machine>(hv: &Hypervisor<M>, _: Control, gsi: u32, signal: Sign
 pub fn raise<M: Machine>(hv: &Hypervisor<M>, gsi: u32) {
     let Some(line) = hv.pirqs.line(gsi) else { return };
     let Some(control) = hv.domains.get(DomId::DOM0) else { return };
-    let _held = control.events.bindings.lock();
+    let mut bindings = control.events.bindings.lock();
     if line.needs_eoi() {
         line.0.fetch_or(IN_SERVICE, Ordering::AcqRel);
         hv.machine.set_masked(gsi, true);
     }
     if let Some((port, state)) = line.port().and_then(|port| Some((port, control.events.port(port)?))) {
-        set_pending(hv, &control, port, state.vcpu(), None);
+        set_pending(hv, &control, &mut bindings, port, state.vcpu(), None);
     }
 }
 

@@ -33,8 +33,8 @@ pub enum Binding {
     Ipi,
 }
 
-/// A port's word: kind 0..3, vcpu 3..8, remote domain 8..24, its slot 24..32, remote port or interrupt 32..44; of a port
-/// that leads to another of the same domain or to itself, also the vcpu that is notified there 44..49, and a mark 49.
+/// A port's word: kind 0..3, vcpu 3..8, remote domain 8..24, its slot 24..32, remote port or interrupt 32..49; of a port
+/// by which bits are set in the domain's own `shared_info`, also the vcpu that is notified there 49..54, and a mark 54.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 #[repr(transparent)]
 pub struct Port(u64);
@@ -46,9 +46,9 @@ const REMOTE_SHIFT: u32 = 8;
 const SLOT_SHIFT: u32 = 24;
 const SLOT: u64 = 0xff;
 const NUMBER_SHIFT: u32 = 32;
-const NUMBER: u64 = 0xfff;
-const TARGET_SHIFT: u32 = 44;
-const LOCAL: u64 = 1 << 49;
+const NUMBER: u64 = 0x1_ffff;
+const TARGET_SHIFT: u32 = 49;
+const LOCAL: u64 = 1 << 54;
 
 const _: () = assert!(MAX_VCPUS as u64 <= VCPU + 1 && MAX_DOMAINS as u64 <= SLOT + 1 && MAX_PORTS as u64 <= NUMBER + 1);
 
@@ -117,14 +117,20 @@ impl Port {
         ((self.0 >> SLOT_SHIFT) & SLOT) as u16
     }
 
-    /// The same port, known to lead to port `to` of its own domain, which notifies `vcpu`.
+    /// The same port, whose events become bits of its own domain: of port `to`, which notifies `vcpu`.
     #[must_use]
     pub const fn local(self, to: u32, vcpu: u32) -> Self {
         let word = self.0 & !(NUMBER << NUMBER_SHIFT | VCPU << TARGET_SHIFT);
         Self(word | (to as u64 & NUMBER) << NUMBER_SHIFT | (vcpu as u64 & VCPU) << TARGET_SHIFT | LOCAL)
     }
 
-    /// The port of its own domain that it leads to, if it does, and the vcpu that is notified there.
+    /// The same port without [`Self::target`].
+    #[must_use]
+    pub const fn not_local(self) -> Self {
+        Self(self.0 & !(VCPU << TARGET_SHIFT | LOCAL))
+    }
+
+    /// The port of its own domain whose bit it sets, if it does, and the vcpu that is notified there.
     #[inline]
     #[must_use]
     pub const fn target(self) -> Option<(u32, u32)> {
@@ -181,7 +187,7 @@ mod tests {
         for binding in [
             Binding::Closed,
             Binding::Unbound { remote },
-            Binding::Interdomain { remote, slot: 255, port: 4095 },
+            Binding::Interdomain { remote, slot: 255, port: 0x1_ffff },
             Binding::Pirq(255),
             Binding::Virq(23),
             Binding::Ipi,
@@ -191,7 +197,10 @@ mod tests {
             if binding != Binding::Closed {
                 assert_eq!((port.vcpu(), port.notifying(2).vcpu()), (31, 2));
                 assert_eq!(port.notifying(2).binding(), binding);
+                assert_eq!(port.notifying(2).target(), None);
             }
         }
+        let local = Port::new(Binding::Ipi, 31).local(0x1_ffff, 30);
+        assert_eq!((local.target(), local.not_local().target(), local.vcpu()), (Some((0x1_ffff, 30)), None, 31));
     }
 }

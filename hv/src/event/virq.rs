@@ -15,10 +15,10 @@ pub const fn is_global(virq: u32) -> bool {
 
 /// Raises a virtual interrupt of one vcpu. Nothing happens where nobody bound it.
 pub fn raise<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: u32, virq: u32) {
-    let bindings = domain.events.bindings.lock();
+    let mut bindings = domain.events.bindings.lock();
     let port = bindings.virqs.get(vcpu as usize).and_then(|v| v.get(virq as usize)).copied().unwrap_or(0);
-    if let Some(state) = domain.events.port(port.into()).filter(|_| port != 0) {
-        set_pending(hv, domain, port.into(), state.vcpu(), None);
+    if let Some(state) = domain.events.port(port).filter(|_| port != 0) {
+        set_pending(hv, domain, &mut bindings, port, state.vcpu(), None);
     }
 }
 

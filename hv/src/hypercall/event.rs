@@ -1,10 +1,10 @@
-//! `event_channel_op`: registers to requests, answers back into the guest's structure.
+//! `event_channel_op`: registers to requests, answers back into the guest's structure. And the form of before Xen 3.2.
 
 use crate::{
     addr::GuestAddr,
     caller::{Args, Caller, Refusal, Reply},
     domain::Progress,
-    event::{self, deliver, port::Binding},
+    event::{self, Reset, deliver, port::Binding},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
 };
@@ -14,15 +14,29 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 /// `event_channel_op(command, argument)`.
 ///
 /// # Errors
-/// Those of the commands; `Fault` for an argument that cannot be read or written; `NoSys` for the FIFO ABI, which is not
-/// offered, and for unknown commands.
+/// Those of the commands; `Fault` for an argument that cannot be read or written; `NoSys` for unknown commands.
 #[inline]
 pub fn event_channel_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [command, at, ..] = *args;
     if command as u32 == abi::EVTCHNOP_SEND {
         return deliver::send(caller, read_port(caller, at)?).map(|()| 0).map_err(Refusal::Tell);
     }
-    other(caller, command as u32, at)
+    other(caller, args, command as u32, at)
+}
+
+/// `event_channel_op_compat(operation)`: the command stands in memory, before its argument.
+///
+/// # Errors
+/// As [`event_channel_op`]; `NoSys` for commands that came later.
+pub fn event_channel_op_compat<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    let [at, ..] = *args;
+    let abi::EvtchnOp { cmd, .. } = read(caller, at)?;
+    let at = at.wrapping_add(core::mem::offset_of!(abi::EvtchnOp, u) as u64);
+    match cmd {
+        abi::EVTCHNOP_SEND => Ok(deliver::send(caller, read_port_anywhere(caller, at)?).map(|()| 0)?),
+        abi::EVTCHNOP_BIND_INTERDOMAIN..=abi::EVTCHNOP_UNMASK => other(caller, args, cmd, at),
+        _ => Err(Errno::NoSys.into()),
+    }
 }
 
 /// The port that is all of `evtchn_send`, in one load where it can be: of the word that it is a half of.
@@ -40,7 +54,7 @@ fn read_port_anywhere<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<u32
 
 /// The commands that are not on anybody's hot path.
 #[inline(never)]
-fn other<M: Machine>(caller: &mut Caller<'_, M>, command: u32, at: u64) -> Reply {
+fn other<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, command: u32, at: u64) -> Reply {
     match command {
         abi::EVTCHNOP_UNMASK => {
             let request: abi::EvtchnUnmask = read(caller, at)?;
@@ -48,35 +62,33 @@ fn other<M: Machine>(caller: &mut Caller<'_, M>, command: u32, at: u64) -> Reply
         }
         abi::EVTCHNOP_ALLOC_UNBOUND => {
             let mut request: abi::EvtchnAllocUnbound = read(caller, at)?;
-            request.port = event::alloc_unbound(caller, request.dom, request.remote_dom)?;
+            request.port = event::alloc_unbound(caller, request.dom, request.remote_dom).map_err(unfinished)?;
             write(caller, at, &request)?;
         }
         abi::EVTCHNOP_BIND_INTERDOMAIN => {
             let mut request: abi::EvtchnBindInterdomain = read(caller, at)?;
-            request.local_port = event::bind_interdomain(caller, request.remote_dom, request.remote_port)?;
+            let port = event::bind_interdomain(caller, request.remote_dom, request.remote_port);
+            request.local_port = port.map_err(unfinished)?;
             write(caller, at, &request)?;
         }
         abi::EVTCHNOP_BIND_VIRQ => {
             let mut request: abi::EvtchnBindVirq = read(caller, at)?;
-            request.port = event::bind_virq(caller, request.virq, request.vcpu)?;
+            request.port = event::bind_virq(caller, request.virq, request.vcpu).map_err(unfinished)?;
             write(caller, at, &request)?;
         }
         abi::EVTCHNOP_BIND_IPI => {
             let mut request: abi::EvtchnBindIpi = read(caller, at)?;
-            request.port = event::bind_ipi(caller, request.vcpu)?;
+            request.port = event::bind_ipi(caller, request.vcpu).map_err(unfinished)?;
             write(caller, at, &request)?;
         }
         abi::EVTCHNOP_BIND_PIRQ => {
             let mut request: abi::EvtchnBindPirq = read(caller, at)?;
-            request.port = event::bind_pirq(caller, request.pirq)?;
+            request.port = event::bind_pirq(caller, request.pirq).map_err(unfinished)?;
             write(caller, at, &request)?;
         }
         abi::EVTCHNOP_CLOSE => {
             let request: abi::EvtchnClose = read(caller, at)?;
-            event::close(caller.hv, caller.domain, request.port).map_err(|error| match error {
-                Errno::Again => Refusal::Preempted,
-                error => error.into(),
-            })?;
+            event::close(caller.hv, caller.domain, request.port).map_err(unfinished)?;
         }
         abi::EVTCHNOP_STATUS => {
             let mut request: abi::EvtchnStatus = read(caller, at)?;
@@ -88,17 +100,39 @@ fn other<M: Machine>(caller: &mut Caller<'_, M>, command: u32, at: u64) -> Reply
             let request: abi::EvtchnBindVcpu = read(caller, at)?;
             event::bind_vcpu(caller, request.port, request.vcpu)?;
         }
-        // The second is how Xen goes on with a reset that took too long; a guest may ask for it itself.
         abi::EVTCHNOP_RESET | abi::EVTCHNOP_RESET_CONT => {
             let request: abi::EvtchnReset = read(caller, at)?;
-            match event::reset(caller, request.dom)? {
-                Progress::Done => {}
-                Progress::Stopped => return Err(Refusal::Preempted),
+            let how = if command == abi::EVTCHNOP_RESET { Reset::Begin } else { Reset::GoOn };
+            if event::reset(caller, request.dom, how)? == Progress::Stopped {
+                args[0] = abi::EVTCHNOP_RESET_CONT.into();
+                return Err(Refusal::Preempted);
             }
+        }
+        abi::EVTCHNOP_INIT_CONTROL => {
+            let mut request: abi::EvtchnInitControl = read(caller, at)?;
+            event::init_control(caller, &request)?;
+            request.link_bits = abi::EVTCHN_FIFO_LINK_BITS as u8;
+            write(caller, at, &request)?;
+        }
+        abi::EVTCHNOP_EXPAND_ARRAY => {
+            let request: abi::EvtchnExpandArray = read(caller, at)?;
+            event::expand_array(caller, request.array_gfn)?;
+        }
+        abi::EVTCHNOP_SET_PRIORITY => {
+            let request: abi::EvtchnSetPriority = read(caller, at)?;
+            event::set_priority(caller, request.port, request.priority)?;
         }
         _ => return Err(Errno::NoSys.into()),
     }
     Ok(0)
+}
+
+/// Of what was interrupted, the hypercall is executed again.
+fn unfinished(error: Errno) -> Refusal {
+    match error {
+        Errno::Again => Refusal::Preempted,
+        error => error.into(),
+    }
 }
 
 fn fill(request: &mut abi::EvtchnStatus, status: event::Status) {

@@ -174,13 +174,13 @@ const fn entry_of<M: Machine>(hypercall: Hypercall) -> Entry<M> {
         SchedOp => sched::sched_op,
         CallbackOp => guest_setup::callback_op,
         EventChannelOp => event::event_channel_op,
+        EventChannelOpCompat => event::event_channel_op_compat,
         PhysdevOp => physdev::physdev_op,
         Sysctl => sysctl::sysctl,
         Domctl => domctl::domctl,
         XenpmuOp => unsupported,
         // Interfaces of old that no 64-bit guest needs, and what belongs to other kinds of guests or to builds of Xen with
         // more in them: docs/hypercalls.md.
-        EventChannelOpCompat => none,
         PhysdevOpCompat => none,
         XsmOp => none,
         NmiOp => none,

@@ -42,12 +42,14 @@ use crate::{
     addr::{GuestAddr, GuestRange, GuestWords, Mfn, PAGE_BYTES, TABLE_ENTRIES},
     layout::{END_HV_SLOT, FIRST_HV_SLOT},
 };
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// The RAM of the machine, seen frame by frame. Guests write it at any moment, so it is only ever seen as atomics.
 pub trait Memory {
     /// The frame as words. The frame must be RAM: below the frame table's end and found there.
     fn words(&self, mfn: Mfn) -> &'static [AtomicU64; TABLE_ENTRIES];
+    /// The frame as words of 32 bits.
+    fn halves(&self, mfn: Mfn) -> &'static [AtomicU32; 2 * TABLE_ENTRIES];
     /// The frame as bytes.
     fn bytes(&self, mfn: Mfn) -> &'static [AtomicU8; PAGE_BYTES];
 

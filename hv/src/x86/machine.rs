@@ -7,7 +7,7 @@ use super::memory::{guest, space::Space};
 use super::shootdown::Shootdown;
 use super::{cpu, msr, percpu, port, processor};
 use core::arch::{asm, x86_64::__cpuid_count};
-use core::sync::atomic::{AtomicU8, AtomicU64};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use oxen_abi::errno::Errno;
 use oxen_hv::addr::{GuestAddr, GuestRange, GuestWords, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
 use oxen_hv::config::MAX_CPUS;
@@ -69,6 +69,12 @@ impl Memory for Pc {
     fn words(&self, mfn: Mfn) -> &'static [AtomicU64; TABLE_ENTRIES] {
         // SAFETY: the caller holds to RAM, all of which is in the direct map for good; atomics may alias anything there.
         unsafe { &*((DIRECT_MAP_START + mfn.address().0) as *const [AtomicU64; TABLE_ENTRIES]) }
+    }
+
+    #[inline]
+    fn halves(&self, mfn: Mfn) -> &'static [AtomicU32; 2 * TABLE_ENTRIES] {
+        // SAFETY: as in `words`.
+        unsafe { &*((DIRECT_MAP_START + mfn.address().0) as *const [AtomicU32; 2 * TABLE_ENTRIES]) }
     }
 
     #[inline]

@@ -1,6 +1,7 @@
 //! The laws of memory, checked from outside: everything that holds a frame is counted again.
 
 use super::{CPUS, Fake};
+use oxen_abi::domid::DomId;
 use oxen_hv::{
     Hypervisor,
     addr::{Mfn, TABLE_ENTRIES},
@@ -40,13 +41,18 @@ pub(crate) fn all(hv: &Hypervisor<Fake>) -> impl Iterator<Item = Mfn> {
     (0..hv.frames.end() as u64).filter_map(Mfn::new)
 }
 
-/// Counts everything again: `known` is what the test knows to be held by no table and no pin, `was_lent` whether a domain
-/// may know a frame of another.
+/// Counts everything again: `known` is what the test knows to be held by no table, no pin and no queue of events, `was_lent`
+/// whether a domain may know a frame of another.
 ///
 /// # Panics
 /// With the name of the law that is broken.
 pub(crate) fn check(hv: &Hypervisor<Fake>, known: &Holds, was_lent: impl Fn(Owner, Mfn) -> bool) {
     let mut holds = Holds { by_frame: known.by_frame.clone() };
+    let mut from = DomId(0);
+    while let Some(domain) = hv.domains.next_from(from) {
+        from = DomId(domain.id.0 + 1);
+        domain.events.each_frame(|frame| holds.add(frame, true));
+    }
     let mut owned: HashMap<usize, u32> = HashMap::new();
     let mut free = 0;
     for frame in all(hv) {

@@ -5,6 +5,7 @@ use oxen_abi::{
     domctl::{self as abi, Domctl},
     domid::DomId,
     errno::Errno,
+    event_channel::EvtchnInitControl,
     guest_context::VcpuGuestContext,
     sched::SHUTDOWN_CRASH,
     segments::{VGCF_IN_KERNEL, VGCF_ONLINE},
@@ -155,6 +156,10 @@ pub(crate) const STEPS: [fn(&mut Guest, &Arc<Domain>); 9] = [
             caller.hv.machine.write_guest(GuestAddr(0), words.as_bytes()).unwrap();
             vcpu::vcpu_op(caller, &mut [VCPUOP_REGISTER_VCPU_INFO.into(), 0, 0, 0, 0, 0]).unwrap();
             assert!(caller.state.info.upcall_pending().load(SeqCst) != 0, "nothing is lost in the move");
+            let control_gfn = info.unwrap().raw();
+            let request = EvtchnInitControl { control_gfn, offset: 128, vcpu: 1, link_bits: 0, _pad: [0; 7] };
+            event::init_control(caller, &request).unwrap();
+            (0..3).for_each(|_| event::expand_array(caller, control_gfn).unwrap());
         });
         control.run();
     },

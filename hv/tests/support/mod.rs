@@ -176,6 +176,13 @@ impl Memory for Fake {
         &self.frames[mfn.index()].0
     }
 
+    #[expect(unsafe_code, reason = "one memory seen as words of either size, as the real machine does")]
+    fn halves(&self, mfn: Mfn) -> &'static [AtomicU32; 2 * TABLE_ENTRIES] {
+        let words: *const [AtomicU64; TABLE_ENTRIES] = self.words(mfn);
+        // SAFETY: as for `bytes`.
+        unsafe { &*words.cast() }
+    }
+
     #[expect(unsafe_code, reason = "one memory seen as words and as bytes, as the real machine does")]
     fn bytes(&self, mfn: Mfn) -> &'static [AtomicU8; PAGE_BYTES] {
         let words: *const [AtomicU64; TABLE_ENTRIES] = self.words(mfn);

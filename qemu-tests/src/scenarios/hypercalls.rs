@@ -45,6 +45,20 @@ pub(super) fn event_channels_connect_only_what_belongs_together(lab: &Lab<'_>) -
     ask(lab, "events")
 }
 
+/// With one vcpu, and with queues of two.
+pub(super) fn event_queues_hold_what_xens_hold(lab: &Lab<'_>) -> Result<Verdict> {
+    for vcpus in [1, 2] {
+        let mut machine = lab.machine("")?;
+        machine.smp = vcpus;
+        machine.modules = vec![probe(lab, "fifo")];
+        let verdict = judge(&lab.boot(&machine)?)?;
+        if verdict != Verdict::Passed {
+            return Ok(verdict);
+        }
+    }
+    Ok(Verdict::Passed)
+}
+
 pub(super) fn grants_reach_only_what_was_granted(lab: &Lab<'_>) -> Result<Verdict> {
     ask(lab, "grants")
 }

@@ -15,12 +15,11 @@ const fn known(both: &'static str, xen: &'static str, why: &'static str) -> Know
     Known { both, xen, lasts: false, why }
 }
 
-const KNOWN: [Known; 26] = [
+const KNOWN: [Known; 25] = [
     known("`insb`", "", "string I/O is refused: no kernel uses it"),
     known("`int 0x", "", "QEMU 7.2 takes the gate of twice the vector; here the instruction says which is meant"),
     known("`invlpg`", "#13", "done here, for the kernel alone; Xen wants the hypercall"),
     known("memory_op.other(", " -", "translated guests, sharing, paging: refused, with one error for all"),
-    known("event_channel_op_compat(", "", "the interface of before Xen 3.2 is refused"),
     known("physdev_op_compat(", "", "the interface of before Xen 3.2 is refused"),
     known("nmi_op(1", "0", "refused: callback_op has what it did"),
     known("`smsw`", "a=8005003b", "the processor's own CR0: Xen has left the FPU's registers to somebody else"),

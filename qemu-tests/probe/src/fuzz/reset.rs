@@ -4,6 +4,7 @@ use alloc::string::String;
 use core::fmt::Write;
 use core::sync::atomic::Ordering;
 
+use oxen_abi::errno::Errno;
 use oxen_abi::hypercall::Hypercall;
 use oxen_abi::{event_channel, grant_table, mmu};
 use oxen_domu_lib::event;
@@ -17,6 +18,7 @@ use crate::raw::{self, trapped};
 impl World {
     /// Brings everything back to how a sequence begins, with contents of the frames that the seed chooses.
     pub(crate) fn reset(&mut self, seed: u64) -> Result<(), String> {
+        self.leave_queues();
         self.registers();
         self.ungrant();
         self.update((self.frame(4) << 12) | (SLOT * 8), 0);
@@ -47,6 +49,23 @@ impl World {
         }
         self.see();
         Ok(())
+    }
+
+    /// Goes back to the two-level interface, which closes every port; those below ours are taken again.
+    fn leave_queues(&self) {
+        let words = self.memory.words32();
+        let ask = |command: u32, argument: u32| {
+            words.iter().zip([argument, 0]).for_each(|(place, word)| place.store(word, Ordering::SeqCst));
+            call(Hypercall::EventChannelOp, [command.into(), self.memory.address()])
+        };
+        // Who has no queues has no priorities.
+        if ask(event_channel::EVTCHNOP_SET_PRIORITY, 0) == -i64::from(Errno::NoSys as u16) {
+            return;
+        }
+        ask(event_channel::EVTCHNOP_RESET, SELF as u32);
+        for _ in 1..self.port {
+            ask(event_channel::EVTCHNOP_BIND_IPI, 0);
+        }
     }
 
     /// Registers, assistance and timers as they are at the start of day.

@@ -8,7 +8,7 @@ use crate::fuzz::value::FRAMES;
 use crate::fuzz::world::SELF;
 
 /// A port: one of the first few, or none.
-fn port(random: &mut Random) -> Value {
+pub(super) fn port(random: &mut Random) -> Value {
     match random.below(10) {
         0 => Value::Number(random.of_list(&[0, 4000, 4096, 0x2_0000, 0xffff_ffff])),
         _ => Value::Port(random.below(4) as u32),
@@ -46,7 +46,7 @@ pub(super) fn event(random: &mut Random) -> Call {
         11 => op(8, "bind_vcpu").words32(&[port(random), Value::Number(random.of_list(&[0, 0, 1, 0xffff_ffff]))]),
         12 | 13 => op(9, "unmask").words32(&[port(random)]),
         _ => {
-            // Reset of others only; what belongs to the FIFO interface only where it is refused.
+            // Reset of others only.
             let command = random.of_list(&[10, 14, 99, 0xffff_ffff]);
             op(command, "other").words(&[Value::Number(0x1234), super::number(random)])
         }

@@ -5,6 +5,7 @@ mod domain;
 mod instructions;
 mod memory;
 mod processor;
+mod queues;
 mod tables;
 
 use alloc::vec::Vec;
@@ -45,6 +46,8 @@ pub(super) fn step(random: &mut Random, privileged: bool) -> Step {
             let count = random.below(4) + 1;
             Step::Batch((0..count).map(|_| call(random, privileged)).collect::<Vec<_>>())
         }
+        // The way back closes every port, a guest's console among them.
+        3 if privileged && random.one_in(3) => Step::Batch(queues::burst(random)),
         _ => Step::Call(call(random, privileged)),
     }
 }
@@ -53,6 +56,7 @@ fn call(random: &mut Random, privileged: bool) -> Call {
     match random.below(20) {
         0..7 => tables::draw(random),
         7 | 8 => memory::draw(random),
+        10 if privileged && random.one_in(2) => queues::draw(random),
         9 | 10 => domain::event(random),
         11..14 => domain::grant(random),
         14..18 => processor::draw(random),

@@ -1,0 +1,263 @@
+//! The FIFO event channel ABI at its edges: many ports, long searches, resets in steps, no memory, several CPUs at once.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test")]
+
+mod support;
+
+use oxen_abi::{
+    domid::DomId,
+    errno::Errno,
+    event_channel::{
+        EVTCHNOP_ALLOC_UNBOUND, EVTCHNOP_BIND_IPI, EVTCHNOP_CLOSE, EVTCHNOP_EXPAND_ARRAY, EVTCHNOP_INIT_CONTROL,
+        EVTCHNOP_RESET, EVTCHNOP_RESET_CONT, EVTCHNOP_STATUS, EVTCHNOP_UNMASK, EvtchnInitControl,
+    },
+};
+use oxen_hv::{
+    addr::{GuestAddr, Mfn},
+    caller::{Caller, Refusal},
+    domain::{Progress, vcpu::pause},
+    event::{self, Reset, deliver},
+    hypercall::event::{event_channel_op, event_channel_op_compat},
+    mem::Memory,
+};
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use support::{
+    Fake,
+    audit::{self, Holds},
+    dice::Dice,
+    guest::Guest,
+};
+
+const LINKED: u32 = 1 << 29;
+
+fn control(frame: Mfn, vcpu: u32) -> EvtchnInitControl {
+    EvtchnInitControl { control_gfn: frame.raw(), offset: 0, vcpu, link_bits: 0, _pad: [0; 7] }
+}
+
+/// A guest with queues, a frame for its control block, and one for all of its event words.
+fn with_queues(pages: u32) -> (Guest, [Mfn; 2]) {
+    support::on_cpu(0);
+    let mut guest = Guest::new(support::boot(1024), 1, false, 64);
+    guest.build_home(4);
+    let frames = [0; 2].map(|_| guest.frame());
+    event::init_control(&guest.caller(), &control(frames[0], 0)).unwrap();
+    (0..pages).for_each(|_| event::expand_array(&guest.caller(), frames[1].raw()).unwrap());
+    (guest, frames)
+}
+
+fn words(guest: &Guest, frame: Mfn) -> &'static [AtomicU32; 1024] {
+    guest.hv.machine.halves(frame)
+}
+
+fn put(guest: &Guest, values: &[u32]) {
+    for (pair, at) in values.chunks(2).zip((0..).step_by(8)) {
+        let word = u64::from(pair[0]) | u64::from(pair.get(1).copied().unwrap_or(0)) << 32;
+        guest.hv.machine.write_guest_word(GuestAddr(at), word).unwrap();
+    }
+}
+
+fn check(guest: &Guest) {
+    assert_eq!(event::audit(guest.hv, &guest.domain), Ok(()));
+    let mut known = Holds::default();
+    known.add(guest.domain.shared_info, true);
+    known.add(guest.state.kernel_root.unwrap(), true);
+    audit::check(guest.hv, &known, audit::nothing_lent);
+}
+
+#[test]
+fn a_search_among_ports_that_the_guest_keeps_linked_is_cut_into_steps() {
+    let (mut guest, [_, array]) = with_queues(128);
+    words(&guest, array).iter().for_each(|word| word.store(LINKED, SeqCst));
+    let mut steps = 0;
+    let answer = loop {
+        steps += 1;
+        match event::bind_ipi(&guest.caller(), 0) {
+            Err(Errno::Again) => {}
+            answer => break answer,
+        }
+    };
+    assert_eq!((answer, steps), (Err(Errno::NoSpc), 32));
+    // The same frame holds the words of ports 1000, 2024, and so on.
+    words(&guest, array)[1000].store(0, SeqCst);
+    assert_eq!(event::bind_ipi(&guest.caller(), 0), Ok(1000));
+    assert_eq!(event::bind_ipi(&guest.caller(), 0), Ok(2024));
+    put(&guest, &[0, 0]);
+    for port in (3048..1 << 17).step_by(1024) {
+        assert_eq!(guest.call(event_channel_op, [EVTCHNOP_BIND_IPI.into(), 0, 0, 0]), Ok(0));
+        assert_eq!(guest.hv.machine.read_guest_word(GuestAddr(0)), Ok(port << 32), "the hypercall goes on by itself");
+    }
+    // A port that is closed is found although the search had passed it.
+    assert_eq!(event::bind_ipi(&guest.caller(), 0), Err(Errno::Again));
+    event::close(guest.hv, &guest.domain, 1000).unwrap();
+    assert_eq!(event::bind_ipi(&guest.caller(), 0), Ok(1000));
+    check(&guest);
+}
+
+#[test]
+fn a_reset_of_many_ports_goes_on_where_it_was_interrupted() {
+    let (mut guest, [_, array]) = with_queues(5);
+    for port in 1..=5000 {
+        assert_eq!(event::bind_ipi(&guest.caller(), 0), Ok(port));
+    }
+    deliver::send(&guest.caller(), 4999).unwrap();
+    put(&guest, &[0x7ff0]);
+    let mut args = [EVTCHNOP_RESET.into(), 0, 0, 0, 0, 0];
+    let mut steps = 0;
+    while let Err(Refusal::Preempted) = event_channel_op(&mut guest.caller(), &mut args) {
+        assert_eq!(args[0], EVTCHNOP_RESET_CONT.into());
+        assert_eq!(event::reset(&guest.caller(), DomId::SELF, Reset::Begin), Err(Errno::Busy), "one at a time");
+        steps += 1;
+    }
+    assert_eq!(steps, 9);
+    assert_eq!(event::reset(&guest.caller(), DomId::SELF, Reset::GoOn), Err(Errno::Busy), "none is under way");
+    assert_eq!(event::expand_array(&guest.caller(), array.raw()), Err(Errno::OpNotSupp), "two levels again");
+    check(&guest);
+    // Ports are the two-level ABI's again, but for numbers that have been.
+    guest.domain.events.set_limit(u32::MAX);
+    assert_eq!((1..4096).find(|&port| event::bind_ipi(&guest.caller(), 0) != Ok(port)), None);
+    assert_eq!(event::bind_ipi(&guest.caller(), 0), Err(Errno::NoSpc));
+    assert!(event::status(&guest.caller(), DomId::SELF, 5000).is_ok());
+    check(&guest);
+}
+
+#[test]
+fn a_reset_during_which_ports_are_opened_is_to_be_repeated() {
+    let (mut guest, _) = with_queues(5);
+    (1..=600).for_each(|port| assert_eq!(event::bind_ipi(&guest.caller(), 0), Ok(port)));
+    assert_eq!(event::reset(&guest.caller(), DomId::SELF, Reset::Begin), Ok(Progress::Stopped));
+    assert_eq!(event::bind_ipi(&guest.caller(), 0), Ok(1));
+    assert_eq!(event::reset(&guest.caller(), DomId::SELF, Reset::GoOn), Err(Errno::Again));
+    check(&guest);
+    assert_eq!(event::reset(&guest.caller(), DomId::SELF, Reset::Begin), Ok(Progress::Done));
+    check(&guest);
+}
+
+#[test]
+fn without_memory_the_abi_does_not_change() {
+    support::on_cpu(0);
+    let mut guest = Guest::new(support::boot(256), 1, false, 64);
+    guest.build_home(4);
+    let frame = guest.frame();
+    let port = event::bind_ipi(&guest.caller(), 0).unwrap();
+    let left = &guest.hv.machine.heap_left;
+    for supply in 0..3 {
+        left.store(supply, SeqCst);
+        assert_eq!(event::init_control(&guest.caller(), &control(frame, 0)), Err(Errno::NoMem), "{supply}");
+        left.store(u64::MAX, SeqCst);
+        assert_eq!(event::set_priority(&guest.caller(), port, 1), Err(Errno::NoSys), "{supply}");
+        check(&guest);
+    }
+    event::init_control(&guest.caller(), &control(frame, 0)).unwrap();
+    guest.domain.events.set_limit(u32::MAX);
+    (port + 1..2048).for_each(|port| assert_eq!(event::bind_ipi(&guest.caller(), 0), Ok(port)));
+    // The record and the bucket; from port 4096 on a table of buckets as well. What was made is kept.
+    for (port, needs) in [(2048, 2), (4096, 3)] {
+        while port != 2048 && event::bind_ipi(&guest.caller(), 0) != Ok(port - 1) {}
+        for supply in [0, 1, 1].into_iter().take(needs) {
+            left.store(supply, SeqCst);
+            assert_eq!(event::bind_ipi(&guest.caller(), 0), Err(Errno::NoMem), "{port} {supply}");
+            left.store(u64::MAX, SeqCst);
+        }
+        assert_eq!(event::bind_ipi(&guest.caller(), 0), Ok(port));
+        check(&guest);
+    }
+}
+
+#[test]
+fn a_poller_wakes_for_its_port_however_high_masked_or_not() {
+    let (mut guest, [_, array]) = with_queues(70);
+    let hv = guest.hv;
+    guest.domain.add_vcpu(hv, 1).unwrap();
+    (1..=70_000).for_each(|port| assert_eq!(event::bind_ipi(&guest.caller(), 0), Ok(port)));
+    let poller = guest.domain.vcpu(1).unwrap().clone();
+    // 70000 and 4464 are the same in 16 bits.
+    for (waits_for, port, wakes) in [(70_000, 4464, false), (70_000, 70_000, true), (0, 5, true)] {
+        words(&guest, array).iter().for_each(|word| word.store(1 << 30, SeqCst));
+        poller.pauses.store(pause::POLLING, SeqCst);
+        guest.domain.events.begin_poll(1, waits_for);
+        deliver::send(&guest.caller(), port).unwrap();
+        assert!(deliver::is_pending(hv, &guest.domain, port));
+        assert_eq!(poller.pauses.load(SeqCst) & pause::POLLING == 0, wakes, "port {port} for {waits_for}");
+        assert_eq!(guest.domain.events.end_poll(1), !wakes);
+    }
+}
+
+#[test]
+fn the_form_of_before_xen_3_2_takes_the_commands_of_its_time() {
+    support::on_cpu(0);
+    let mut guest = Guest::new(support::boot(256), 1, false, 64);
+    guest.build_home(4);
+    let word = |guest: &Guest, at| guest.hv.machine.read_guest_word(GuestAddr(at)).unwrap();
+    put(&guest, &[EVTCHNOP_ALLOC_UNBOUND, 0x7ff0_7ff0, 0, 0]);
+    assert_eq!(guest.call(event_channel_op_compat, [0; 4]), Ok(0));
+    assert_eq!(word(&guest, 8), 1);
+    put(&guest, &[EVTCHNOP_STATUS, 0x7ff0, 1, 0, 0, 0, 0, 0]);
+    assert_eq!(guest.call(event_channel_op_compat, [0; 4]), Ok(0));
+    assert_eq!(word(&guest, 8) >> 32, 1, "unbound");
+    for command in [EVTCHNOP_UNMASK, EVTCHNOP_CLOSE] {
+        put(&guest, &[command, 1]);
+        assert_eq!(guest.call(event_channel_op_compat, [0; 4]), Ok(0));
+    }
+    for command in [EVTCHNOP_RESET, EVTCHNOP_INIT_CONTROL, EVTCHNOP_EXPAND_ARRAY, EVTCHNOP_RESET_CONT, u32::MAX] {
+        put(&guest, &[command, 0]);
+        assert_eq!(guest.call(event_channel_op_compat, [0; 4]), Err(Errno::NoSys), "{command}");
+    }
+    assert_eq!(guest.call(event_channel_op_compat, [1 << 40, 0, 0, 0]), Err(Errno::Fault));
+}
+
+/// What one vcpu of a guest does to its queues and to those of the other guest.
+fn fight(caller: &Caller<'_, Fake>, frames: [Mfn; 3], dice: &mut Dice) {
+    let (port, other, vcpu) = (1 + dice.roll(12), DomId(1 + dice.roll(2) as u16), dice.roll(2));
+    let word = |frame: usize, index: u32| &caller.hv.machine.halves(frames[frame])[index as usize];
+    let _ = match dice.roll(16) {
+        0 => event::init_control(caller, &control(frames[vcpu as usize], vcpu)).is_ok(),
+        1 => event::expand_array(caller, frames[2].raw()).is_ok(),
+        2 if dice.roll(8) == 0 => event::reset(caller, DomId::SELF, Reset::Begin).is_ok(),
+        3 => event::alloc_unbound(caller, DomId::SELF, other).is_ok(),
+        4 => event::bind_interdomain(caller, other, port).is_ok(),
+        5 => event::bind_ipi(caller, vcpu).is_ok(),
+        6 => event::close(caller.hv, caller.domain, port).is_ok(),
+        7 => event::bind_vcpu(caller, port, vcpu).is_ok(),
+        8 => event::set_priority(caller, port, dice.roll(3)).is_ok(),
+        9 => deliver::unmask(caller, port).is_ok(),
+        10 => word(2, port).fetch_and(dice.roll(1 << 4) << 28, SeqCst) != 0,
+        11 => word(vcpu as usize, 0).swap(0, SeqCst) != 0,
+        _ => deliver::send(caller, port).is_ok(),
+    };
+}
+
+#[test]
+fn guests_that_fight_over_queues_on_several_cpus_leave_them_whole() {
+    let hv = support::boot(512);
+    let guests: Vec<_> = (1..3).map(|id| Guest::new(hv, id, false, 64)).collect();
+    let all_frames: Vec<_> = guests.iter().map(|guest| [0; 3].map(|_| guest.frame())).collect();
+    for guest in &guests {
+        guest.domain.add_vcpu(hv, 1).unwrap();
+        guest.domain.events.set_limit(12);
+    }
+    std::thread::scope(|scope| {
+        for (n, (guest, frames)) in guests.iter().zip(&all_frames).enumerate() {
+            for cpu in [n as u16, n as u16 + 2] {
+                let (domain, vcpu) = (guest.domain.clone(), guest.vcpu.clone());
+                scope.spawn(move || {
+                    support::on_cpu(cpu);
+                    let mut guest = Guest::new(hv, 100 + cpu, false, 4);
+                    (guest.domain, guest.vcpu) = (domain, vcpu);
+                    let mut dice = Dice(0x1234_5678 + u64::from(cpu));
+                    (0..20_000).for_each(|_| fight(&guest.caller(), *frames, &mut dice));
+                });
+            }
+        }
+    });
+    let mut known = Holds::default();
+    let mut from = DomId(0);
+    while let Some(domain) = hv.domains.next_from(from) {
+        from = DomId(domain.id.0 + 1);
+        known.add(domain.shared_info, true);
+    }
+    guests.iter().for_each(|guest| assert_eq!(event::audit(hv, &guest.domain), Ok(())));
+    audit::check(hv, &known, audit::nothing_lent);
+    for guest in &guests {
+        while event::close_all(hv, &guest.domain, &mut 0) != Progress::Done {}
+        guest.domain.events.each_frame(|frame| panic!("{frame:?} is still held"));
+    }
+}

@@ -1,0 +1,468 @@
+//! `event_channel_op`, the FIFO interface: its set-up, its words and queues, what the guest writes there, the way back.
+//!
+//! Only in dom0's place: the way back closes every port of the guest, its console's among them.
+
+use core::sync::atomic::Ordering;
+
+use oxen_abi::domid::DomId;
+use oxen_abi::errno::Errno;
+use oxen_abi::event_channel as abi;
+use oxen_abi::hypercall::Hypercall;
+use oxen_abi::sched;
+use oxen_domu_lib::event;
+use oxen_domu_lib::memory::Page;
+
+use crate::judge::{Probe, call};
+use crate::raw::{self, WILD};
+
+const SELF: u32 = DomId::SELF.0 as u32;
+const PENDING: u32 = 1 << abi::EVTCHN_FIFO_PENDING;
+const MASKED: u32 = 1 << abi::EVTCHN_FIFO_MASKED;
+const LINKED: u32 = 1 << abi::EVTCHN_FIFO_LINKED;
+const BUSY: u32 = 1 << abi::EVTCHN_FIFO_BUSY;
+/// Where the control block stands in its page.
+const OFFSET: u32 = 256;
+/// No page has this number.
+const NO_FRAME: u64 = 1 << 37;
+
+/// The shared pages.
+struct Fifo {
+    control: Page,
+    array: Page,
+}
+
+fn event(command: u32, argument: u64) -> i64 {
+    call(Hypercall::EventChannelOp, [command.into(), argument])
+}
+
+fn with(probe: &Probe, command: u32, words: &[u32]) -> i64 {
+    event(command, probe.words32(words))
+}
+
+fn init(probe: &Probe, frame: u64, offset: u32, vcpu: u32) -> i64 {
+    event(abi::EVTCHNOP_INIT_CONTROL, probe.words(&[frame, u64::from(offset) | u64::from(vcpu) << 32, 0]))
+}
+
+fn expand(probe: &Probe, frame: u64) -> i64 {
+    event(abi::EVTCHNOP_EXPAND_ARRAY, probe.words(&[frame]))
+}
+
+fn send(probe: &Probe, port: u32) -> i64 {
+    with(probe, abi::EVTCHNOP_SEND, &[port])
+}
+
+fn ipi(probe: &Probe, vcpu: u32) -> u32 {
+    if with(probe, abi::EVTCHNOP_BIND_IPI, &[vcpu, 0]) == 0 { probe.word32(1) } else { 0 }
+}
+
+fn close(probe: &Probe, port: u32) -> i64 {
+    with(probe, abi::EVTCHNOP_CLOSE, &[port])
+}
+
+fn set_priority(probe: &Probe, port: u32, priority: u32) -> i64 {
+    with(probe, abi::EVTCHNOP_SET_PRIORITY, &[port, priority])
+}
+
+/// Polls a port until a time that has passed.
+fn poll(probe: &Probe, port: u32) -> i64 {
+    let list = probe.address() + 64;
+    let request = probe.words(&[list, 1, 1, 0, 0, 0, 0, 0, port.into()]);
+    call(Hypercall::SchedOp, [sched::SCHEDOP_POLL.into(), request])
+}
+
+impl Fifo {
+    fn word(&self, port: u32) -> u32 {
+        self.array.words32().get(port as usize).map_or(0, |word| word.load(Ordering::SeqCst))
+    }
+
+    fn set(&self, port: u32, value: u32) {
+        self.array.words32().iter().skip(port as usize).take(1).for_each(|word| word.store(value, Ordering::SeqCst));
+    }
+
+    fn control(&self, index: usize) -> u32 {
+        let word = self.control.words32().get(OFFSET as usize / 4 + index);
+        word.map_or(0, |word| word.load(Ordering::SeqCst))
+    }
+
+    fn head(&self, priority: usize) -> u32 {
+        self.control(2 + priority)
+    }
+
+    /// As a guest that has served everything: nothing is ready, linked or pending, no upcall waits.
+    fn serve(&self) {
+        event::settle(0);
+        self.control.words32().iter().for_each(|word| word.store(0, Ordering::SeqCst));
+        self.array.words32().iter().for_each(|word| word.store(0, Ordering::SeqCst));
+    }
+}
+
+pub(crate) fn ask(probe: &mut Probe) {
+    if !probe.privileged {
+        return;
+    }
+    let (Some(control), Some(array)) = (probe.page(), probe.page()) else { return };
+    let fifo = Fifo { control, array };
+    let early = refused(probe, &fifo);
+    begin(probe, &fifo, early);
+    order(probe, &fifo);
+    priorities(probe, &fifo);
+    masks(probe, &fifo);
+    rubbish(probe, &fifo);
+    closed(probe, &fifo);
+    vcpus(probe, &fifo);
+    frames(probe, &fifo);
+    end(probe, &fifo, early);
+    compatible(probe);
+}
+
+/// Before there is a control block: what is refused, and a port that is pending by then.
+fn refused(probe: &mut Probe, fifo: &Fifo) -> u32 {
+    let early = ipi(probe, 0);
+    let frame = fifo.control.mfn().0;
+    let got = event(abi::EVTCHNOP_RESET_CONT, probe.words32(&[SELF]));
+    probe.refuses("to go on with a reset that nobody began", got, Errno::Busy);
+    probe.refuses("expand_array, two-level", expand(probe, fifo.array.mfn().0), Errno::OpNotSupp);
+    probe.refuses("expand_array of no frame, two-level", expand(probe, NO_FRAME), Errno::OpNotSupp);
+    probe.refuses("set_priority, two-level", set_priority(probe, early, 3), Errno::NoSys);
+    probe.refuses("set_priority of 16, two-level", set_priority(probe, early, 16), Errno::NoSys);
+    probe.refuses("set_priority of no port, two-level", set_priority(probe, 60, 3), Errno::NoSys);
+    probe.refuses("set_priority beyond the ports, two-level", set_priority(probe, 1 << 20, 3), Errno::Inval);
+    probe.refuses("init_control for no vcpu", init(probe, frame, OFFSET, 99), Errno::NoEnt);
+    probe.refuses("init_control for no vcpu, across pages", init(probe, frame, 4096, 99), Errno::NoEnt);
+    probe.refuses("init_control across pages", init(probe, frame, 4096 - 64, 0), Errno::Inval);
+    probe.refuses("init_control far out", init(probe, frame, u32::MAX - 7, 0), Errno::Inval);
+    probe.refuses("init_control at half a word", init(probe, frame, 4, 0), Errno::Inval);
+    probe.refuses("init_control at no frame", init(probe, NO_FRAME, OFFSET, 0), Errno::Inval);
+    probe.refuses("init_control at a huge frame", init(probe, u64::MAX, OFFSET, 0), Errno::Inval);
+    probe.refuses("init_control in a page table", init(probe, raw::cr3() >> 12, OFFSET, 0), Errno::Inval);
+    for command in [abi::EVTCHNOP_INIT_CONTROL, abi::EVTCHNOP_EXPAND_ARRAY, abi::EVTCHNOP_SET_PRIORITY] {
+        probe.refuses("a wild address", event(command, WILD), Errno::Fault);
+    }
+    probe.refuses("still two-level", expand(probe, fifo.array.mfn().0), Errno::OpNotSupp);
+    probe.works("send, two-level", send(probe, early));
+    probe.is("it is pending", event::bits(early).0.into(), 1);
+    early
+}
+
+/// The first control block and the first page of words; a port that was pending is raised again.
+fn begin(probe: &mut Probe, fifo: &Fifo, early: u32) {
+    event::settle(0);
+    probe.works("init_control", init(probe, fifo.control.mfn().0, OFFSET, 0));
+    probe.is("a link has 17 bits", (probe.word32(4) & 0xff).into(), 17);
+    probe.is("nothing is ready", fifo.control(0).into(), 0);
+    probe.refuses("init_control again", init(probe, fifo.control.mfn().0, OFFSET, 0), Errno::Inval);
+    probe.refuses("init_control at no frame", init(probe, NO_FRAME, OFFSET, 0), Errno::Inval);
+    probe.is("a port without its word is not pending", poll(probe, early), 0);
+    probe.works("send to a port without its word", send(probe, early));
+    probe.works("unmask of a port without its word", with(probe, abi::EVTCHNOP_UNMASK, &[early]));
+    probe.works("set_priority of a port without its word", set_priority(probe, early, 6));
+    probe.is("it has not been raised", event::upcall().0.into(), 0);
+    probe.refuses("expand_array by no frame", expand(probe, NO_FRAME), Errno::Inval);
+    probe.refuses("expand_array by a page table", expand(probe, raw::cr3() >> 12), Errno::Inval);
+    probe.works("expand_array", expand(probe, fifo.array.mfn().0));
+    probe.is("what was pending is again", fifo.word(early).into(), (PENDING | LINKED).into());
+    probe.is("its queue is ready", fifo.control(0).into(), 1 << 6);
+    probe.is("it is the head", fifo.head(6).into(), early.into());
+    probe.is("an upcall waits", event::upcall().0.into(), 1);
+    probe.is("nothing of it in shared_info is cleared", event::bits(early).0.into(), 1);
+    probe.works("close", close(probe, early));
+    probe.is("closed, it is not pending, but linked", fifo.word(early).into(), LINKED.into());
+    probe.is("closed, it is the head", fifo.head(6).into(), early.into());
+    fifo.serve();
+}
+
+/// One queue.
+fn order(probe: &mut Probe, fifo: &Fifo) {
+    let ports = [0; 3].map(|_| ipi(probe, 0));
+    let [first, second, third] = ports;
+    probe.works("send", send(probe, first));
+    probe.is("pending and linked to none", fifo.word(first).into(), (PENDING | LINKED).into());
+    probe.is("ready", fifo.control(0).into(), 1 << 7);
+    probe.is("head", fifo.head(7).into(), first.into());
+    probe.works("send to a second", send(probe, second));
+    probe.is("the first leads to it", fifo.word(first).into(), (PENDING | LINKED | second).into());
+    probe.works("send to the second again", send(probe, second));
+    probe.works("send to the first again", send(probe, first));
+    probe.works("send to a third", send(probe, third));
+    probe.is("the second leads to it", fifo.word(second).into(), (PENDING | LINKED | third).into());
+    probe.is("the third to none", fifo.word(third).into(), (PENDING | LINKED).into());
+    probe.is("head as before", fifo.head(7).into(), first.into());
+    // The guest takes the first off, and looks at its head and at what is ready no more.
+    fifo.set(first, 0);
+    event::settle(0);
+    probe.works("send to the first once more", send(probe, first));
+    probe.is("it is the last", fifo.word(third).into(), (PENDING | LINKED | first).into());
+    probe.is("no upcall: its queue was not empty", event::upcall().0.into(), 0);
+    // All are taken off; the guest's bits of ready stay.
+    for port in ports {
+        fifo.set(port, 0);
+    }
+    probe.works("send to the second, the queue empty", send(probe, second));
+    probe.is("the head is the second", fifo.head(7).into(), second.into());
+    probe.is("no upcall: its queue was ready", event::upcall().0.into(), 0);
+    probe.is("poll of it", poll(probe, second), 0);
+    for port in ports {
+        close(probe, port);
+    }
+    fifo.serve();
+}
+
+fn priorities(probe: &mut Probe, fifo: &Fifo) {
+    let [high, low] = [0; 2].map(|_| ipi(probe, 0));
+    probe.refuses("priority 16", set_priority(probe, high, 16), Errno::Inval);
+    probe.refuses("priority of a port that is closed", set_priority(probe, 60, 3), Errno::Acces);
+    probe.refuses("priority of port 0", set_priority(probe, 0, 3), Errno::Acces);
+    probe.refuses("priority 16 of a port that is closed", set_priority(probe, 60, 16), Errno::Acces);
+    probe.refuses("priority of a port beyond", set_priority(probe, 1 << 20, 3), Errno::Inval);
+    probe.works("priority 0", set_priority(probe, high, 0));
+    probe.works("priority 15", set_priority(probe, low, 15));
+    probe.works("send to the low", send(probe, low));
+    probe.works("send to the high", send(probe, high));
+    probe.is("both are ready", fifo.control(0).into(), 1 << 15 | 1);
+    probe.is("head of the high", fifo.head(0).into(), high.into());
+    probe.is("head of the low", fifo.head(15).into(), low.into());
+    probe.works("the low becomes the high's equal", set_priority(probe, low, 0));
+    probe.works("send to it where it is linked", send(probe, low));
+    probe.is("it stays in its queue", fifo.word(high).into(), (PENDING | LINKED).into());
+    fifo.set(low, 0);
+    probe.works("send to it when it is not", send(probe, low));
+    probe.is("it moves", fifo.word(high).into(), (PENDING | LINKED | low).into());
+    fifo.set(high, 0);
+    fifo.set(low, 0);
+    probe.works("the low is low again", set_priority(probe, low, 15));
+    probe.works("send to the low", send(probe, low));
+    probe.works("send to the high", send(probe, high));
+    probe.is("the queue that it was the last of is empty", fifo.word(low).into(), (PENDING | LINKED).into());
+    probe.is("and begins anew", fifo.head(0).into(), high.into());
+    close(probe, high);
+    fifo.serve();
+    let again = ipi(probe, 0);
+    probe.is("the port is given out again", again.into(), high.into());
+    send(probe, again);
+    probe.is("with the usual priority", fifo.control(0).into(), 1 << 7);
+    close(probe, again);
+    close(probe, low);
+    fifo.serve();
+}
+
+fn masks(probe: &mut Probe, fifo: &Fifo) {
+    let port = ipi(probe, 0);
+    fifo.set(port, MASKED);
+    probe.works("send, masked", send(probe, port));
+    probe.is("pending, not linked", fifo.word(port).into(), (PENDING | MASKED).into());
+    probe.is("not ready", fifo.control(0).into(), 0);
+    probe.is("no upcall", event::upcall().0.into(), 0);
+    probe.is("poll of it", poll(probe, port), 0);
+    probe.works("unmask", with(probe, abi::EVTCHNOP_UNMASK, &[port]));
+    probe.is("linked", fifo.word(port).into(), (PENDING | LINKED).into());
+    probe.is("an upcall", event::upcall().0.into(), 1);
+    fifo.serve();
+    probe.works("unmask of one that is not pending", with(probe, abi::EVTCHNOP_UNMASK, &[port]));
+    probe.is("nothing happens", fifo.word(port).into(), 0);
+    fifo.set(port, PENDING);
+    probe.works("unmask of one that is not masked", with(probe, abi::EVTCHNOP_UNMASK, &[port]));
+    probe.is("it is linked all the same", fifo.word(port).into(), (PENDING | LINKED).into());
+    fifo.serve();
+    close(probe, port);
+    fifo.set(port, PENDING | MASKED);
+    probe.works("unmask of a closed port", with(probe, abi::EVTCHNOP_UNMASK, &[port]));
+    probe.is("nothing happens to it", fifo.word(port).into(), (PENDING | MASKED).into());
+    fifo.serve();
+}
+
+/// What the guest should never write.
+fn rubbish(probe: &mut Probe, fifo: &Fifo) {
+    let [first, second] = [0; 2].map(|_| ipi(probe, 0));
+    send(probe, first);
+    fifo.set(first, PENDING | LINKED | BUSY | 0x1234);
+    probe.works("send behind a word that is busy", send(probe, second));
+    probe.is("it leads on, and is not busy", fifo.word(first).into(), (PENDING | LINKED | second).into());
+    fifo.serve();
+    send(probe, first);
+    fifo.set(first, 0x0fff_ffff & !0x1_ffff | PENDING | LINKED);
+    send(probe, second);
+    probe.is("the other bits stay", fifo.word(first).into(), (0x0ffe_0000 | PENDING | LINKED | second).into());
+    fifo.serve();
+    send(probe, first);
+    fifo.set(first, BUSY);
+    send(probe, second);
+    probe.is("a last that is busy and not linked: as it was", fifo.word(first).into(), BUSY.into());
+    probe.is("and the second is the head", fifo.head(7).into(), second.into());
+    fifo.serve();
+    fifo.set(first, LINKED);
+    probe.works("send to a port that the guest has linked", send(probe, first));
+    probe.is("it is in no queue", fifo.head(7).into(), 0);
+    probe.is("pending and linked", fifo.word(first).into(), (PENDING | LINKED).into());
+    fifo.serve();
+    fifo.set(first, BUSY | 0x77);
+    probe.works("send to a port that is busy", send(probe, first));
+    probe.is("the rest stays", fifo.word(first).into(), (PENDING | LINKED | BUSY | 0x77).into());
+    close(probe, first);
+    probe.is("closed, too", fifo.word(first).into(), (LINKED | BUSY | 0x77).into());
+    close(probe, second);
+    fifo.serve();
+}
+
+/// A port that is closed and still linked is not given out.
+fn closed(probe: &mut Probe, fifo: &Fifo) {
+    let [first, second] = [0; 2].map(|_| ipi(probe, 0));
+    send(probe, first);
+    close(probe, first);
+    let other = ipi(probe, 0);
+    probe.holds("a port that is linked is passed over", other > second, other.into());
+    let got = with(probe, abi::EVTCHNOP_STATUS, &[SELF, first, 0, 0, 0, 0]);
+    probe.works("its status", got);
+    probe.is("it is closed", probe.word32(2).into(), 0);
+    probe.refuses("poll of it", poll(probe, first), Errno::Inval);
+    probe.refuses("send to it", send(probe, first), Errno::Inval);
+    fifo.serve();
+    let again = ipi(probe, 0);
+    probe.is("one that is not linked is given out", again.into(), first.into());
+    for port in [again, second, other] {
+        close(probe, port);
+    }
+    fifo.serve();
+}
+
+/// Queues of two vcpus, where there are two. The second need not run.
+fn vcpus(probe: &mut Probe, fifo: &Fifo) {
+    let there = ipi(probe, 1);
+    if there == 0 {
+        return;
+    }
+    probe.works("send to a vcpu without a control block", send(probe, there));
+    probe.is("nobody is told", fifo.word(there).into(), 0);
+    probe.is("nor is it pending", poll(probe, there), 0);
+    let Some(page) = probe.page() else { return };
+    let control = |index: usize| page.words32().get(index).map_or(0, |word| word.load(Ordering::SeqCst));
+    probe.works("init_control of another vcpu", init(probe, page.mfn().0, 0, 1));
+    probe.is("nothing is ready there", control(0).into(), 0);
+    probe.works("send once more", send(probe, there));
+    probe.is("linked", fifo.word(there).into(), (PENDING | LINKED).into());
+    probe.is("ready there", control(0).into(), 1 << 7);
+    probe.is("head there", control(9).into(), there.into());
+    with(probe, abi::EVTCHNOP_ALLOC_UNBOUND, &[SELF | SELF << 16, 0]);
+    let moving = probe.word32(1);
+    with(probe, abi::EVTCHNOP_BIND_INTERDOMAIN, &[SELF, moving, 0]);
+    let bell = probe.word32(2);
+    probe.is("a port that was bound is raised", fifo.head(7).into(), bell.into());
+    send(probe, bell);
+    probe.is("another is linked behind it", fifo.word(bell).into(), (PENDING | LINKED | moving).into());
+    probe.works("bind_vcpu while it is linked", with(probe, abi::EVTCHNOP_BIND_VCPU, &[moving, 1]));
+    send(probe, bell);
+    probe.is("it stays here", fifo.word(there).into(), (PENDING | LINKED).into());
+    fifo.set(bell, 0);
+    fifo.set(moving, 0);
+    send(probe, bell);
+    probe.is("not linked any more, it moves", fifo.word(there).into(), (PENDING | LINKED | moving).into());
+    let second = ipi(probe, 0);
+    send(probe, second);
+    probe.is("what it left is empty", fifo.head(7).into(), second.into());
+    for port in [there, bell, moving, second] {
+        close(probe, port);
+    }
+    fifo.serve();
+    page.words32().iter().for_each(|word| word.store(0, Ordering::SeqCst));
+    core::mem::forget(page);
+}
+
+/// Frames that are lent so are writable and nothing else.
+fn frames(probe: &mut Probe, fifo: &Fifo) {
+    let got = call(Hypercall::UpdateVaMapping, [fifo.array.address(), fifo.array.mfn().0 << 12 | 0x61, 2]);
+    probe.works("the words are mapped read-only", got);
+    let pin = probe.words(&[u64::from(oxen_abi::mmu::MMUEXT_PIN_L1_TABLE), fifo.array.mfn().0, 0]);
+    let got = call(Hypercall::MmuextOp, [pin, 1, 0, SELF.into()]);
+    probe.refuses("they become no page table", got, Errno::Inval);
+    let got = call(Hypercall::UpdateVaMapping, [fifo.array.address(), fifo.array.mfn().0 << 12 | 0x63, 2]);
+    probe.works("the words are mapped writable", got);
+    let port = ipi(probe, 0);
+    send(probe, port);
+    probe.is("they are written all the same", fifo.word(port).into(), (PENDING | LINKED).into());
+    close(probe, port);
+    fifo.serve();
+    // The same frame may serve for all of the words but those of the second four thousand.
+    let Some(page) = probe.page() else { return };
+    for number in 1..128 {
+        let got = expand(probe, if number == 4 { page.mfn().0 } else { fifo.array.mfn().0 });
+        if got != 0 {
+            probe.is("a page of the words", got, number);
+        }
+    }
+    probe.refuses("one page too many", expand(probe, fifo.array.mfn().0), Errno::NoSpc);
+    probe.refuses("one page too many, and no frame", expand(probe, NO_FRAME), Errno::NoSpc);
+    let mut last = 0;
+    while last < 4100 {
+        let port = ipi(probe, 0);
+        if port <= last {
+            probe.is("a port behind another", port.into(), (last + 1).into());
+            break;
+        }
+        last = port;
+    }
+    let word = || page.words32().get(4).map_or(0, |word| word.load(Ordering::SeqCst));
+    probe.works("send to a port that two levels have no room for", send(probe, last));
+    probe.is("pending and linked", word().into(), (PENDING | LINKED).into());
+    probe.is("the head of its queue", fifo.head(7).into(), last.into());
+    probe.is("poll of it", poll(probe, last), 0);
+    probe.refuses("send to a port that is not there yet", send(probe, 4300), Errno::Inval);
+    core::mem::forget(page);
+}
+
+/// The way back to two levels.
+fn end(probe: &mut Probe, fifo: &Fifo, early: u32) {
+    fifo.serve();
+    let port = ipi(probe, 0);
+    send(probe, port);
+    probe.works("reset", with(probe, abi::EVTCHNOP_RESET, &[SELF]));
+    probe.is("the word is not pending", fifo.word(port).into(), 0);
+    probe.refuses("two-level again", expand(probe, fifo.array.mfn().0), Errno::OpNotSupp);
+    probe.works("status of a port beyond two levels", with(probe, abi::EVTCHNOP_STATUS, &[SELF, 4100, 0, 0, 0, 0]));
+    probe.is("it is closed", probe.word32(2).into(), 0);
+    probe.works("unmask of it", with(probe, abi::EVTCHNOP_UNMASK, &[4100]));
+    probe.refuses("send to it", send(probe, 4100), Errno::Inval);
+    probe.refuses("set_priority of it", set_priority(probe, 4100, 3), Errno::NoSys);
+    let port = ipi(probe, 0);
+    probe.works("send, two-level", send(probe, port));
+    probe.is("pending there", event::bits(port).0.into(), 1);
+    probe.is("and not here", fifo.word(port).into(), 0);
+    while ipi(probe, 0) != 0 {}
+    probe.refuses("all ports of two levels are taken", with(probe, abi::EVTCHNOP_BIND_IPI, &[0, 0]), Errno::NoSpc);
+    probe.works("init_control once more", init(probe, fifo.control.mfn().0, OFFSET, 0));
+    fifo.serve();
+    for other in (1..4096).filter(|other| ![port, early].contains(other)) {
+        close(probe, other);
+    }
+    probe.works("expand_array once more", expand(probe, fifo.array.mfn().0));
+    probe.is("it is raised", (fifo.word(port) & !0x1_ffff).into(), (PENDING | LINKED).into());
+    let last = fifo.word(port) & 0x1_ffff;
+    probe.is("and behind it what once was pending before its word was there", last.into(), early.into());
+    probe.works("reset", with(probe, abi::EVTCHNOP_RESET, &[SELF]));
+    fifo.serve();
+}
+
+/// The hypercall of before Xen 3.2: the command stands before its structure.
+fn compatible(probe: &mut Probe) {
+    let compat = |probe: &Probe, words: &[u32]| call(Hypercall::EventChannelOpCompat, [probe.words32(words)]);
+    probe.works("alloc_unbound", compat(probe, &[abi::EVTCHNOP_ALLOC_UNBOUND, SELF | SELF << 16, 0]));
+    let unbound = probe.word32(2);
+    probe.works("bind_interdomain", compat(probe, &[abi::EVTCHNOP_BIND_INTERDOMAIN, SELF, unbound, 0]));
+    let port = probe.word32(3);
+    probe.works("status", compat(probe, &[abi::EVTCHNOP_STATUS, SELF, port, 0, 0, 0, 0]));
+    probe.is("it is interdomain", probe.word32(3).into(), 2);
+    probe.works("send", compat(probe, &[abi::EVTCHNOP_SEND, port]));
+    probe.works("unmask", compat(probe, &[abi::EVTCHNOP_UNMASK, unbound]));
+    probe.works("bind_vcpu", compat(probe, &[abi::EVTCHNOP_BIND_VCPU, port, 0]));
+    probe.works("close", compat(probe, &[abi::EVTCHNOP_CLOSE, port]));
+    probe.works("close", compat(probe, &[abi::EVTCHNOP_CLOSE, unbound]));
+    probe.works("bind_ipi", compat(probe, &[abi::EVTCHNOP_BIND_IPI, 0, 0]));
+    let port = probe.word32(2);
+    probe.works("close", compat(probe, &[abi::EVTCHNOP_CLOSE, port]));
+    probe.works("bind_virq", compat(probe, &[abi::EVTCHNOP_BIND_VIRQ, 1, 0, 0]));
+    let port = probe.word32(3);
+    probe.works("close", compat(probe, &[abi::EVTCHNOP_CLOSE, port]));
+    probe.refuses("bind_pirq of none", compat(probe, &[abi::EVTCHNOP_BIND_PIRQ, 100_000, 0, 0]), Errno::Inval);
+    for command in [abi::EVTCHNOP_RESET, abi::EVTCHNOP_INIT_CONTROL, abi::EVTCHNOP_EXPAND_ARRAY, 13, 14, 99] {
+        probe.refuses("a command that it has not", compat(probe, &[command, 0, 0, 0]), Errno::NoSys);
+    }
+    probe.refuses("a wild address", call(Hypercall::EventChannelOpCompat, [WILD]), Errno::Fault);
+}
