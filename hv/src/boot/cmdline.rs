@@ -162,11 +162,11 @@ mod tests {
 
     #[test]
     fn grant_tables_are_limited_as_xen_s_words_say() {
-        let grants = |line| {
+        fn grants(line: &str) -> (u32, bool, u32) {
             let mut bad = 0;
             let grants = parse(line, |_| bad += 1).grants;
             (grants.max_version, grants.is_transitive, bad)
-        };
+        }
         assert_eq!(grants(""), (2, true, 0));
         assert_eq!(grants("gnttab=max-ver:1"), (1, true, 0));
         assert_eq!(grants("gnttab=max_ver:1,no-transitive"), (1, false, 0));

@@ -3,7 +3,7 @@
 use super::{
     drop_frame,
     entry::{self, Access, Pins, Status},
-    entry_v2::Extent,
+    entry_v2::{Extent, Taker},
     table::Table,
     take_frame,
 };
@@ -135,7 +135,7 @@ impl Table {
         }
         let needs_mark = !is_pinned || (access == Access::Write && old.count(Access::Write) == 0);
         let (frame, extent) = if needs_mark {
-            let head = entry.mark(grantee.id, access, is_pinned, is_mapping)?;
+            let head = entry.mark(Taker { grantee: grantee.id, access, is_pinned, is_mapping })?;
             match head.passed_from() {
                 Some(domain) if !is_pinned => return Ok(Offer::PassedOn(domain, entry.passed_reference())),
                 // Neither is it the page that is pinned which is offered now, nor can it be asked for another.

@@ -91,33 +91,42 @@ impl EntryV2<'_> {
         other.status.fetch_xor(differs << other.shift, Ordering::AcqRel);
     }
 
-    /// Marks an entry as in use by `grantee`. The first word that is answered is the one that was judged after the mark.
-    ///
-    /// A grant that is pinned already (`is_pinned`) has been judged: its granter may have withdrawn it for others meanwhile.
-    /// Who does not map can do with a part of a page, and with what another offers.
-    pub(super) fn mark(
-        &self,
-        grantee: DomId,
-        access: Access,
-        is_pinned: bool,
-        is_mapping: bool,
-    ) -> Result<Shared, Status> {
-        let judged = || {
-            let entry = Shared(self.head.load(Ordering::SeqCst));
-            let flags = entry.flags();
-            let kind = flags & (abi::GTF_TYPE_MASK | if is_mapping { abi::GTF_SUB_PAGE } else { 0 });
-            let is_offer = kind == abi::GTF_PERMIT_ACCESS || (!is_mapping && kind == abi::GTF_TRANSITIVE);
-            let is_for_us = is_pinned || (is_offer && entry.domain() == grantee);
-            let is_enough = access == Access::Read || flags & abi::GTF_READONLY == 0;
-            if is_for_us && is_enough { Ok(entry) } else { Err(abi::GNTST_GENERAL_ERROR) }
-        };
-        judged()?;
-        self.set_status(mark_of(access));
+    /// Marks an entry as in use. The first word that is answered is the one that was judged after the mark.
+    pub(super) fn mark(&self, taker: Taker) -> Result<Shared, Status> {
+        self.judge(taker)?;
+        self.confirm(taker)
+    }
+
+    /// Marks an entry that was judged, and judges it again: what has changed before the mark shows its granter may count on.
+    fn confirm(&self, taker: Taker) -> Result<Shared, Status> {
+        self.set_status(mark_of(taker.access));
         fence(Ordering::SeqCst);
-        judged().inspect_err(|_| {
-            self.clear_status(if is_pinned { abi::GTF_WRITING } else { abi::GTF_READING | abi::GTF_WRITING });
+        self.judge(taker).inspect_err(|_| {
+            self.clear_status(if taker.is_pinned { abi::GTF_WRITING } else { abi::GTF_READING | abi::GTF_WRITING });
         })
     }
+
+    /// Whether the entry offers, at this moment, what is wanted.
+    fn judge(&self, taker: Taker) -> Result<Shared, Status> {
+        let entry = Shared(self.head.load(Ordering::SeqCst));
+        let flags = entry.flags();
+        let kind = flags & (abi::GTF_TYPE_MASK | if taker.is_mapping { abi::GTF_SUB_PAGE } else { 0 });
+        let is_offer = kind == abi::GTF_PERMIT_ACCESS || (!taker.is_mapping && kind == abi::GTF_TRANSITIVE);
+        let is_for_us = taker.is_pinned || (is_offer && entry.domain() == taker.grantee);
+        let is_enough = taker.access == Access::Read || flags & abi::GTF_READONLY == 0;
+        if is_for_us && is_enough { Ok(entry) } else { Err(abi::GNTST_GENERAL_ERROR) }
+    }
+}
+
+/// Who wants to use an entry, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taker {
+    pub(super) grantee: DomId,
+    pub(super) access: Access,
+    /// It uses the entry already, and was judged then: its granter may have withdrawn it for others meanwhile.
+    pub(super) is_pinned: bool,
+    /// It maps. Who does not can do with a part of a page, and with what another offers.
+    pub(super) is_mapping: bool,
 }
 
 #[cfg(test)]
@@ -137,15 +146,19 @@ mod tests {
         }
     }
 
+    fn taker(grantee: u16, access: Access, is_pinned: bool, is_mapping: bool) -> Taker {
+        Taker { grantee: DomId(grantee), access, is_pinned, is_mapping }
+    }
+
     const FOR_D1: u64 = 1 << 16 | abi::GTF_PERMIT_ACCESS as u64;
 
     #[test]
     fn a_mark_stands_in_the_status_word_alone() {
         let words = Words::new(FOR_D1, 0x77);
         let entry = words.entry();
-        assert_eq!(entry.mark(DomId(2), Access::Read, false, true), Err(abi::GNTST_GENERAL_ERROR));
+        assert_eq!(entry.mark(taker(2, Access::Read, false, true)), Err(abi::GNTST_GENERAL_ERROR));
         assert_eq!(entry.status(), 0);
-        assert_eq!(entry.mark(DomId(1), Access::Write, false, true), Ok(Shared(FOR_D1)));
+        assert_eq!(entry.mark(taker(1, Access::Write, false, true)), Ok(Shared(FOR_D1)));
         assert_eq!((entry.status(), entry.frame()), (abi::GTF_READING | abi::GTF_WRITING, Mfn::new(0x77)));
         entry.clear_status(abi::GTF_READING | abi::GTF_WRITING);
         assert_eq!(words.0.map(AtomicU64::into_inner), [FOR_D1, 0x77, 0xffff_0000_ffff_ffff]);
@@ -157,8 +170,8 @@ mod tests {
         let passed = u64::from(abi::GTF_TRANSITIVE) | 1 << 16 | 7 << 32;
         for head in [part, passed] {
             let words = Words::new(head, 5);
-            assert!(words.entry().mark(DomId(1), Access::Read, false, true).is_err());
-            assert_eq!(words.entry().mark(DomId(1), Access::Read, false, false), Ok(Shared(head)));
+            assert!(words.entry().mark(taker(1, Access::Read, false, true)).is_err());
+            assert_eq!(words.entry().mark(taker(1, Access::Read, false, false)), Ok(Shared(head)));
         }
         assert_eq!(Shared(passed).passed_from(), Some(DomId(7)));
         assert_eq!((Shared(part).passed_from(), Shared(FOR_D1).extent()), (None, Extent::WHOLE));
@@ -174,9 +187,31 @@ mod tests {
     fn a_read_only_grant_is_not_marked_for_writing_pinned_or_not() {
         let words = Words::new(FOR_D1 | u64::from(abi::GTF_READONLY), 0x77);
         for is_pinned in [false, true] {
-            assert!(words.entry().mark(DomId(1), Access::Write, is_pinned, true).is_err());
+            assert!(words.entry().mark(taker(1, Access::Write, is_pinned, true)).is_err());
             assert_eq!(words.entry().status(), 0);
         }
+    }
+
+    #[test]
+    fn an_offer_that_is_withdrawn_before_the_mark_shows_is_not_taken() {
+        let taker = Taker { grantee: DomId(1), access: Access::Write, is_pinned: false, is_mapping: true };
+        let withdrawn = [0, FOR_D1 | u64::from(abi::GTF_READONLY), FOR_D1 | 1 << 17];
+        for head in withdrawn {
+            let words = Words::new(FOR_D1, 0x77);
+            let entry = words.entry();
+            assert!(entry.judge(taker).is_ok());
+            // Here the granter withdraws, and finds no mark: the page is its own again.
+            entry.head.store(head, Ordering::SeqCst);
+            assert_eq!(entry.status(), 0);
+            assert_eq!(entry.confirm(taker), Err(abi::GNTST_GENERAL_ERROR));
+            assert_eq!(entry.status(), 0);
+        }
+        // Who reads already goes on reading, if it may no longer write.
+        let words = Words::new(FOR_D1 | u64::from(abi::GTF_READONLY), 0x77);
+        let entry = words.entry();
+        entry.set_status(abi::GTF_READING);
+        assert!(entry.confirm(Taker { is_pinned: true, ..taker }).is_err());
+        assert_eq!(entry.status(), abi::GTF_READING);
     }
 
     #[test]

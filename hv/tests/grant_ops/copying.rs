@@ -61,10 +61,16 @@ impl World {
             }
             let mark = abi::GTF_READING | if writes { abi::GTF_WRITING } else { 0 };
             let marked = &mut self.sides[granter].entries[reference];
-            if is_v2 { marked.status |= mark } else { marked.head |= u64::from(mark) }
+            if is_v2 {
+                marked.status |= mark
+            } else {
+                marked.head |= u64::from(mark)
+            }
             if is_passed {
                 let inner = match (pins, how) {
-                    (None, Use::Copy) => self.expect_passed(granter, (entry.head >> 32) as u16, entry.body as u32, writes),
+                    (None, Use::Copy) => {
+                        self.expect_passed(granter, (entry.head >> 32) as u16, entry.body as u32, writes)
+                    }
                     _ => Err(GENERAL),
                 };
                 return match inner {

@@ -158,8 +158,7 @@ fn status_frames_that_are_mapped_keep_the_version_and_free_ones_are_nobody_s() {
 fn frames(side: &mut Side, command: u32, count: u32) -> (i16, Vec<u64>) {
     let (dom, frame_list) = (DomId::SELF, 512);
     let status = if command == abi::GNTTABOP_SETUP_TABLE {
-        let mut op =
-            abi::GnttabSetupTable { dom, _pad0: 0, nr_frames: count, status: 99, _pad1: [0; 3], frame_list };
+        let mut op = abi::GnttabSetupTable { dom, _pad0: 0, nr_frames: count, status: 99, _pad1: [0; 3], frame_list };
         assert_eq!(side.ask(command, &mut op), Ok(0));
         op.status
     } else {

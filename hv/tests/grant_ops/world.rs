@@ -109,9 +109,8 @@ impl Side {
     /// What stands in an entry.
     pub(crate) fn entry(&self, reference: usize) -> Entry {
         let (head, rest) = self.places(reference);
-        let (body, status) = rest.map_or((0, 0), |(body, status)| {
-            (body.load(SeqCst), (status.load(SeqCst) >> (reference % 4 * 16)) as u16)
-        });
+        let (body, status) = rest
+            .map_or((0, 0), |(body, status)| (body.load(SeqCst), (status.load(SeqCst) >> (reference % 4 * 16)) as u16));
         Entry { head: head.load(SeqCst), body, status }
     }
 
@@ -139,7 +138,11 @@ impl Side {
     }
 
     /// One request, by hypercall; what comes back stands in the request.
-    pub(crate) fn ask<T: FromBytes + IntoBytes + Immutable>(&mut self, command: u32, request: &mut T) -> Result<u64, Errno> {
+    pub(crate) fn ask<T: FromBytes + IntoBytes + Immutable>(
+        &mut self,
+        command: u32,
+        request: &mut T,
+    ) -> Result<u64, Errno> {
         self.run();
         self.guest.hv.machine.write_guest(GuestAddr(0), request.as_bytes()).unwrap();
         let answer = self.guest.call(grant_table_op, [u64::from(command), 0, 1, 0]);
@@ -254,7 +257,8 @@ impl World {
             let junk = u64::from(dice.roll(3)) << 32;
             Entry { head: head | u64::from(from) << 32, body: junk | u64::from(any_ref(dice)), status: 0 }
         } else {
-            let [first, bytes] = [&[0_u16, 8, 100, 4095, 0xffff], &[0_u16, 8, 64, 4096, 0xffff]].map(|of| dice.pick(of));
+            let [first, bytes] =
+                [&[0_u16, 8, 100, 4095, 0xffff], &[0_u16, 8, 64, 4096, 0xffff]].map(|of| dice.pick(of));
             let status = dice.pick(&[0, 0, 0, 0, dice.0 as u16]);
             Entry { head: head | u64::from(first) << 32 | u64::from(bytes) << 48, body: frame, status }
         };

@@ -5,6 +5,7 @@ mod cpu;
 mod cuts;
 mod emulation;
 mod events;
+mod grant_versions;
 mod grants;
 mod memory;
 mod mmu;

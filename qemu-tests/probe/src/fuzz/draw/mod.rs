@@ -39,6 +39,9 @@ const EDGES: [u64; 18] = [
 
 /// Draws a step.
 pub(super) fn step(random: &mut Random, privileged: bool) -> Step {
+    if random.one_in(10) {
+        return domain::table(random);
+    }
     match random.below(10) {
         0 | 1 => instructions::draw(random),
         2 => {
@@ -86,6 +89,7 @@ fn any_frame(random: &mut Random) -> Value {
         0 => Value::Number(1 << 37),
         1 => number(random),
         2 => Value::Table(1 + random.below(4) as usize),
+        3 => Value::Status,
         _ => Value::Frame(frame(random)),
     }
 }
