@@ -64,17 +64,21 @@ impl Table {
         } else {
             pins
         };
-        let taken = pins.and_then(|pins| {
-            let frame = pins.frame()?;
-            take_frame(hv, granter, frame, access).ok()?;
-            Some((frame, pins.plus(access)?))
+        let taken = pins.and_then(|pins| Some((pins.frame()?, pins.plus(access)?))).ok_or(abi::GNTST_BAD_PAGE);
+        let taken = taken.and_then(|(frame, pins)| {
+            take_frame(hv, granter, frame, access)?;
+            Ok((frame, pins))
         });
-        let Some((frame, pins)) = taken else {
-            self.unmark(&hv.machine, reference, old, access);
-            return Err(abi::GNTST_BAD_PAGE);
-        };
-        *place = pins.0;
-        Ok(Claim { reference, frame, access })
+        match taken {
+            Ok((frame, pins)) => {
+                *place = pins.0;
+                Ok(Claim { reference, frame, access })
+            }
+            Err(status) => {
+                self.unmark(&hv.machine, reference, old, access);
+                Err(status)
+            }
+        }
     }
 
     /// Claims an entry that is not of version 1, for a mapping: a page as a whole.
@@ -149,10 +153,11 @@ impl Table {
         } else {
             (old.frame(), Extent::WHOLE)
         };
-        let Some(frame) = frame.filter(|&frame| take_frame(hv, granter, frame, access).is_ok()) else {
-            self.unmark(&hv.machine, reference, old, access);
-            return Err(abi::GNTST_BAD_PAGE);
-        };
+        let taken = frame.ok_or(abi::GNTST_BAD_PAGE).and_then(|frame| {
+            take_frame(hv, granter, frame, access)?;
+            Ok(frame)
+        });
+        let frame = taken.inspect_err(|_| self.unmark(&hv.machine, reference, old, access))?;
         let pins = if is_pinned { old } else { Pins::new(frame, slot) };
         match (pins.plus(access), self.pins_place(reference)) {
             (Some(pins), Some(place)) => *place = pins.0,

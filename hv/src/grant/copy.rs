@@ -103,7 +103,7 @@ impl End {
             return Ok(Self { frame: claim.frame, access, claim: Some(claim) });
         }
         let frame = Mfn::new(end.u).ok_or(abi::GNTST_BAD_PAGE)?;
-        take_frame(hv, owner, frame, access).map_err(|_| abi::GNTST_BAD_PAGE)?;
+        take_frame(hv, owner, frame, access)?;
         Ok(Self { frame, access, claim: None })
     }
 

@@ -77,12 +77,16 @@ pub struct Grants {
 }
 
 /// Takes a reference on a frame of `owner`, and a use if it is to be written.
+///
+/// # Errors
+/// `GNTST_bad_page` if it is not `owner`'s, `GNTST_general_error` if it is, and is in use as something else.
 #[inline]
-fn take_frame<M: Machine>(hv: &Hypervisor<M>, owner: &Domain, frame: Mfn, access: Access) -> Result<(), Errno> {
-    match access {
+fn take_frame<M: Machine>(hv: &Hypervisor<M>, owner: &Domain, frame: Mfn, access: Access) -> Result<(), Status> {
+    let taken = match access {
         Access::Read => hv.frames.reference(frame, owner.owner),
         Access::Write => hold_writable(hv, frame, owner.owner),
-    }
+    };
+    taken.map_err(|error| if error == Errno::Busy { abi::GNTST_GENERAL_ERROR } else { abi::GNTST_BAD_PAGE })
 }
 
 /// Gives back what [`take_frame`] took.

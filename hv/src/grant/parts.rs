@@ -143,7 +143,7 @@ impl End {
         let (owner, table) = tables.of(owner).ok_or(Failure::Unlocked)?;
         if !by_ref {
             let frame = Mfn::new(end.u).ok_or(abi::GNTST_BAD_PAGE)?;
-            take_frame(hv, owner, frame, access).map_err(|_| abi::GNTST_BAD_PAGE)?;
+            take_frame(hv, owner, frame, access)?;
             return Ok(Self { frame, access, extent: Extent::WHOLE, claim: None, through: None });
         }
         match table.claim_offer(hv, owner, caller.domain, reference, access)? {

@@ -129,10 +129,16 @@ fn table_owner<M: Machine>(caller: &Caller<'_, M>, id: DomId) -> Result<Arc<Doma
     caller.control().map(|_| domain).map_err(|_| abi::GNTST_PERMISSION_DENIED)
 }
 
+/// Where a list of frames begins is judged before anything else; where it ends, when it is known to be of a size that can be.
+fn judge_list(list: u64) -> Result<(), Errno> {
+    if GuestAddr(list).is_guest_range(1) { Ok(()) } else { Err(Errno::Fault) }
+}
+
 fn setup_table<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
     let machine = &caller.hv.machine;
     let request = GuestPtr::<abi::GnttabSetupTable>::one(at)?;
     let mut op = request.read(machine, 0)?;
+    judge_list(op.frame_list)?;
     let outcome = table_owner(caller, op.dom).and_then(|domain| {
         let (_, limit) = domain.grants.lock().size();
         if op.nr_frames > limit {
@@ -199,9 +205,7 @@ fn set_version<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
 fn get_status_frames<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
     let request = GuestPtr::<abi::GnttabGetStatusFrames>::one(at)?;
     let mut op = request.read(&caller.hv.machine, 0)?;
-    if !GuestAddr(op.frame_list).is_guest_range(1) {
-        return Err(Errno::Fault.into());
-    }
+    judge_list(op.frame_list)?;
     let outcome = table_owner(caller, op.dom).and_then(|domain| {
         let grants = domain.grants.lock();
         let frames: heapless::Vec<Mfn, MAX_STATUS_FRAMES> = grants.status_frames().iter().copied().collect();

@@ -88,9 +88,13 @@ impl World {
             (None, true) if flags & abi::GTF_SUB_PAGE == 0 => (Mfn::new(entry.body), WHOLE),
             (None, true) => (Mfn::new(entry.body), ((entry.head >> 32) as u16, (entry.head >> 48) as u16)),
         };
-        let Some(frame) = offered.filter(|&f| self.can_take(granter, f, writes)) else {
-            self.unmark(granter, reference, writes);
-            return Err(abi::GNTST_BAD_PAGE);
+        let taken = offered.ok_or(abi::GNTST_BAD_PAGE);
+        let frame = match taken.and_then(|f| self.can_take(granter, f, writes).map(|()| f)) {
+            Ok(frame) => frame,
+            Err(status) => {
+                self.unmark(granter, reference, writes);
+                return Err(status);
+            }
         };
         self.next_claim += 1;
         self.claims.insert(self.next_claim, Claim { granter, grantee, reference, frame, writes });
@@ -175,7 +179,8 @@ impl World {
                 })
             } else {
                 extents.push(WHOLE);
-                Mfn::new(end.u).filter(|&f| self.can_take(owners[n], f, n == 1)).ok_or(abi::GNTST_BAD_PAGE)
+                let frame = Mfn::new(end.u).ok_or(abi::GNTST_BAD_PAGE);
+                frame.and_then(|f| self.can_take(owners[n], f, n == 1).map(|()| f))
             };
             match taken {
                 Ok(frame) => frames.push(frame),

@@ -72,6 +72,8 @@ fn a_table_is_set_up_and_its_frames_can_be_mapped_by_its_domain_alone() {
     setup.nr_frames = 5;
     let side = &mut world.sides[0];
     assert_eq!((side.ask(abi::GNTTABOP_SETUP_TABLE, &mut setup), setup.status), (Ok(0), GENERAL));
+    (setup.nr_frames, setup.frame_list) = (1, 0xffff_8300_0000_0000);
+    assert_eq!(side.ask(abi::GNTTABOP_SETUP_TABLE, &mut setup), Err(Errno::Fault));
     (setup.nr_frames, setup.frame_list) = (1, 0x7000_0000_0000);
     assert_eq!((side.ask(abi::GNTTABOP_SETUP_TABLE, &mut setup), setup.status), (Ok(0), abi::GNTST_BAD_VIRT_ADDR));
 }

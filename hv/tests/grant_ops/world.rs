@@ -210,12 +210,14 @@ impl World {
         Some(pins)
     }
 
-    pub(crate) fn can_take(&self, owner: usize, frame: Mfn, writes: bool) -> bool {
+    /// Whether the frame can be used so; the status if not.
+    pub(crate) fn can_take(&self, owner: usize, frame: Mfn, writes: bool) -> Result<(), i16> {
         let side = &self.sides[owner];
         let state = side.guest.hv.frames.state(frame);
-        state.owner() == side.guest.domain.owner
-            && state.refs() != 0
-            && (!writes || state.uses() == 0 || state.kind() == FrameType::Writable)
+        if state.owner() != side.guest.domain.owner || state.refs() == 0 {
+            return Err(abi::GNTST_BAD_PAGE);
+        }
+        if writes && state.uses() != 0 && state.kind() != FrameType::Writable { Err(GENERAL) } else { Ok(()) }
     }
 
     /// Whether the frame holds status words.

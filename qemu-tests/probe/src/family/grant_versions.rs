@@ -192,6 +192,8 @@ fn whole(probe: &mut Probe, table: &Table, page: &Page, place: &Page) {
     let host = abi::GNTMAP_HOST_MAP;
     let (reading, writing) = (i64::from(abi::GTF_READING), i64::from(abi::GTF_WRITING));
     table.offer(LOST, abi::GTF_PERMIT_ACCESS, 0x1234_5678, page.mfn().0);
+    // What is mapped over, the processor may know; who maps sees to that.
+    probe.works("the place is empty", call(Hypercall::UpdateVaMapping, [place.address(), 0, 2]));
     let (status, handle) = map(probe, place.address(), host, LOST as u32, me);
     probe.works("map", status);
     probe.is("the marks", table.status(LOST), reading | writing);
