@@ -15,7 +15,7 @@ const fn known(both: &'static str, xen: &'static str, why: &'static str) -> Know
     Known { both, xen, lasts: false, why }
 }
 
-const KNOWN: [Known; 26] = [
+const KNOWN: [Known; 25] = [
     known("`insb`", "", "string I/O is refused: no kernel uses it"),
     known("`int 0x", "", "QEMU 7.2 takes the gate of twice the vector; here the instruction says which is meant"),
     known("`invlpg`", "#13", "done here, for the kernel alone; Xen wants the hypercall"),
@@ -32,7 +32,6 @@ const KNOWN: [Known; 26] = [
     known("vcpu_op(c", "", "there is no physical id to tell"),
     known("xen_version(a", "", "the image has no build id"),
     known("hypercall 49(", "-14", "how Xen goes on with its shadow tables"),
-    known("grant_table_op.other(c", "", "caches are coherent here: nothing is flushed, whatever is asked"),
     known("7ff2", "", "no domain stands for what is Xen's own"),
     known("kexec_op(", "", "there is no other kernel to boot"),
     known("physdev_op(17", "", "interrupts by message are not there"),
