@@ -120,8 +120,8 @@ impl World {
         (result, now)
     }
 
-    /// The table as a sequence begins: of version 1, with the two grants alone.
-    pub(super) fn reset_table(&mut self) -> Result<(), String> {
+    /// The table as a sequence begins: of the version that the seed chooses, with the two grants alone.
+    pub(super) fn reset_table(&mut self, seed: u64) -> Result<(), String> {
         RESERVED.for_each(|reference| self.table.write(reference, 0, 0, 0));
         let (result, _) = self.change_version(1);
         if result != 0 {
@@ -130,6 +130,9 @@ impl World {
             return Err(what);
         }
         RESERVED.for_each(|reference| self.table.write(reference, 0, 0, 0));
+        if seed % 2 == 0 {
+            self.change_version(2);
+        }
         let flags = [abi::GTF_PERMIT_ACCESS, abi::GTF_PERMIT_ACCESS | abi::GTF_READONLY];
         let frames = self.frames.into_iter().skip(FRAMES - 2);
         for ((reference, frame), flags) in self.references.into_iter().zip(frames).zip(flags) {

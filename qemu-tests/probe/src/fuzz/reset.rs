@@ -40,7 +40,7 @@ impl World {
             }
         }
         self.unmap_the_rest();
-        self.reset_table()?;
+        self.reset_table(seed)?;
         self.fill(seed);
         for port in self.port..self.port + PORTS {
             self.memory.words32().iter().zip([port]).for_each(|(place, word)| place.store(word, Ordering::SeqCst));

@@ -65,7 +65,7 @@ fn reference(random: &mut Random) -> Value {
 
 /// Draws what is done with the grant table itself: entries written, and its version changed.
 pub(super) fn table(random: &mut Random) -> Step {
-    if random.one_in(3) {
+    if random.one_in(4) {
         return Step::Version(random.of_list(&[1, 1, 2, 2, 2, 0, 3]) as u32);
     }
     let kind = random.of_list(&[0, 1, 1, 1, 1, 2, 3]);

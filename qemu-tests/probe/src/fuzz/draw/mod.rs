@@ -39,7 +39,7 @@ const EDGES: [u64; 18] = [
 
 /// Draws a step.
 pub(super) fn step(random: &mut Random, privileged: bool) -> Step {
-    if random.one_in(10) {
+    if random.one_in(8) {
         return domain::table(random);
     }
     match random.below(10) {
