@@ -73,11 +73,11 @@ pub(super) fn table(random: &mut Random) -> Step {
     let domain = if random.one_in(6) { super::domain(random) } else { Value::Me };
     let first =
         if kind == 3 { super::domain(random) } else { Value::Number(random.of_list(&[0, 8, 64, 4095, 4096, 0xffff])) };
-    let frame = match random.below(8) {
-        0 => Value::Number(random.of_list(&[0, 1 << 32, 1 << 50, u64::MAX, 3, 4])),
-        1 => Value::Table(1 + random.below(4) as usize),
-        2 => Value::Status,
-        _ => Value::Frame(super::frame(random)),
+    // Not the tables of this guest, which can be read then and hold what has no name; the status words not to be written.
+    let (frame, flags) = match random.below(8) {
+        0 => (Value::Number(random.of_list(&[0, 1 << 32, 1 << 50, u64::MAX, 3, 4])), flags),
+        1 => (Value::Status, flags | 4),
+        _ => (Value::Frame(super::frame(random)), flags),
     };
     let reference = match reference(random) {
         Value::Number(number) if !RESERVED.contains(&number) => Value::Number(RESERVED.start),
@@ -136,7 +136,7 @@ pub(super) fn grant(random: &mut Random) -> Call {
         }
         12 => {
             let frames = random.of_list(&[0, 1, 1, 1, 2, 100, 0xffff_ffff]);
-            let list = if random.one_in(4) { super::any_address(random) } else { Value::Memory(0x100) };
+            let list = if random.one_in(4) { super::number(random) } else { Value::Memory(0x100) };
             let call = op(9, "get_status_frames").at(0, 4, Value::Number(frames)).at(4, 2, domain);
             call.at(8, 8, list).hide(0x100, 8)
         }

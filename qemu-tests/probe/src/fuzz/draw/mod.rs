@@ -89,7 +89,6 @@ fn any_frame(random: &mut Random) -> Value {
         0 => Value::Number(1 << 37),
         1 => number(random),
         2 => Value::Table(1 + random.below(4) as usize),
-        3 => Value::Status,
         _ => Value::Frame(frame(random)),
     }
 }
