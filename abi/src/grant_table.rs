@@ -1,4 +1,4 @@
-//! Grant tables: a domain's offers of its pages to others (`grant_table.h`, version 1 entries).
+//! Grant tables: a domain's offers of its pages to others (`grant_table.h`).
 
 use crate::domid::DomId;
 use core::mem::offset_of;
@@ -8,7 +8,10 @@ pub type GrantRef = u32;
 /// Name of one live mapping, private to the mapping domain (`grant_handle_t`).
 pub type GrantHandle = u32;
 
-/// The first entries are kept for the toolstack and survive resume.
+/// Marks of one version 2 entry, [`GTF_READING`] and [`GTF_WRITING`], in the status frames (`grant_status_t`).
+pub type GrantStatus = u16;
+
+/// The first entries are kept for the toolstack, and survive resume and changes of the version.
 pub const GNTTAB_NR_RESERVED_ENTRIES: u32 = 8;
 /// Entry the toolstack fills for the console page.
 pub const GNTTAB_RESERVED_CONSOLE: GrantRef = 0;
@@ -136,6 +139,21 @@ abi_struct! {
         pub domid: DomId,
         /// The granter's frame: a machine frame for a PV guest.
         pub frame: u32,
+    }
+    /// One entry of a version 2 grant table (`grant_entry_v2`). What it offers decides what its fields mean.
+    pub struct GrantEntryV2 [16] {
+        /// Type and `GTF_*` flags. The granter writes it last; marks of use stand in its [`GrantStatus`].
+        pub flags: u16,
+        /// Who is granted.
+        pub domid: DomId,
+        /// With [`GTF_SUB_PAGE`] the first byte that is offered (`page_off`), with [`GTF_TRANSITIVE`] the domain whose
+        /// offer is passed on (`trans_domid`).
+        pub page_off: u16,
+        /// With [`GTF_SUB_PAGE`] how many bytes are offered.
+        pub length: u16,
+        /// The granter's frame: a machine frame for a PV guest. With [`GTF_TRANSITIVE`] the reference that is passed on
+        /// (`gref`), in the lower half.
+        pub frame: u64,
     }
     /// Map one grant (`gnttab_map_grant_ref`).
     pub struct GnttabMapGrantRef [32] {

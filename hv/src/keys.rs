@@ -146,7 +146,12 @@ fn show_grants<M: Machine>(hv: &Hypervisor<M>) {
         let ((frames, limit), mappings) = (grants.size(), grants.mappings());
         print(
             hv,
-            format_args!("grants of domain {}: {frames} of {limit} frames, maps {mappings} of others'", domain.id.0),
+            format_args!(
+                "grants of domain {}: version {}, {frames} of {limit} frames, {} status frames, maps {mappings} of others'",
+                domain.id.0,
+                grants.version(),
+                grants.status_frames().len(),
+            ),
         );
         for (reference, frame, slot, readers, writers) in grants.each_pin() {
             print(

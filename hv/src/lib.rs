@@ -62,6 +62,8 @@ pub struct Hypervisor<M: Machine> {
     pub console: console::Console,
     /// Physical interrupts.
     pub pirqs: event::pirq::Pirqs,
+    /// What grant tables may be.
+    pub grants: grant::Policy,
     /// The command line it was booted with.
     pub command_line: heapless::String<1024>,
     /// What the firmware says lies where.
@@ -83,6 +85,7 @@ impl<M: Machine> Hypervisor<M> {
             idle_cpus: core::sync::atomic::AtomicU64::new(0),
             console: console::Console::default(),
             pirqs: event::pirq::Pirqs::default(),
+            grants: grant::Policy::default(),
             // What is longer than the ABI can tell is cut.
             command_line: command_line.chars().take(1023).collect(),
             memory_map: boot::memory_map::MemoryMap::default(),

@@ -17,7 +17,7 @@ extern "sysv64" fn start(magic: u32, info: u32) -> ! {
     let (memory, space, frames) = setup::divide_memory(&handed_over);
     let acpi = setup::read_acpi(&handed_over);
     let machine = setup::find_machine(features, &acpi, &options, space);
-    let hv = setup::make_hypervisor(machine, frames, &memory, &handed_over, &acpi);
+    let hv = setup::make_hypervisor(machine, frames, &memory, &handed_over, &acpi, &options);
     setup::announce(hv, &handed_over, &options);
     let cpu = setup::open_boot_cpu(hv);
     setup::start_other_cpus(hv);

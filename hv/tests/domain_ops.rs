@@ -22,9 +22,10 @@ use oxen_hv::{
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 use support::{
-    audit,
+    audit, boot_with,
     control::{LIST, REQUEST, STEPS, as_guest, ask, control_domain, destroy, furnish, make, set_context, wanted},
     guest::Guest,
+    on_cpu,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -72,6 +73,33 @@ fn who_is_mapped_by_another_is_dead_and_not_buried() {
     control.call(sysctl_call, [REQUEST, 0, 0, 0]).unwrap();
     assert!(hv.domains.get(domain.id).is_none());
     assert_eq!(hv.frames.free_frames(), free);
+}
+
+#[test]
+fn a_domain_gets_no_greater_version_of_grant_tables_than_the_command_line_allows() {
+    for max_version in [1, 2] {
+        on_cpu(0);
+        let policy = grant::Policy { max_version, ..grant::Policy::default() };
+        let mut control = Guest::new(boot_with(1024, policy), 0, true, 256);
+        control.build_home(16);
+        let op = Sysctl::new(sysctl::XEN_SYSCTL_PHYSINFO, &SysctlPhysinfo::new_zeroed());
+        control.hv.machine.write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
+        control.call(sysctl_call, [REQUEST, 0, 0, 0]).unwrap();
+        let mut answer = Sysctl::new_zeroed();
+        control.hv.machine.read_guest(GuestAddr(REQUEST), answer.as_mut_bytes()).unwrap();
+        let told = answer.get::<SysctlPhysinfo>().capabilities & sysctl::XEN_SYSCTL_PHYSCAP_GNTTAB_V2;
+        assert_eq!(told != 0, max_version == 2);
+        for (grant_opts, is_good) in [(0, false), (1, true), (2, max_version == 2), (0x12, false)] {
+            let request = DomctlCreatedomain { grant_opts, ..wanted(1) };
+            let made = ask(&mut control, abi::XEN_DOMCTL_CREATEDOMAIN, DomId(0), &request);
+            assert_eq!(made.is_ok(), is_good, "{grant_opts:#x} of {max_version}");
+            let Ok(made) = made else { continue };
+            let domain = control.hv.domains.get(made.domain).unwrap();
+            let (wish, _) = (grant::set_version(control.hv, &domain, 2), destroy(&mut control, made.domain));
+            let refused = (Err(Errno::NoSys), 1);
+            assert_eq!(wish, if grant_opts == 2 { (Ok(()), 2) } else { refused });
+        }
+    }
 }
 
 #[test]

@@ -178,6 +178,7 @@ pub(super) async fn start(system: &Shared, guest: &Rc<Guest>) -> Result<(), Stri
         pages: config.memory << 8,
         maximum: config.maxmem << 10,
         vcpus: config.maxvcpus,
+        max_grant_version: config.max_grant_version,
     };
     let built = build::build(&plan, &mut kernel).await?;
     guest.domain.set(built.domain);

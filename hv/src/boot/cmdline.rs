@@ -7,9 +7,12 @@
 //! | `maxcpus=N` | physical CPUs that are used at most |
 //! | `com1=BAUD,…` | the first serial port's speed |
 //! | `console=com1` | where the hypervisor speaks; `none`: nowhere |
+//! | `gnttab=max-ver:N` | the greatest version of grant tables, 1 or 2; `no-transitive`: no offer is passed on |
 //! | `noreboot` | stop after a crash, for reading |
 //! | `guest_console` | whether guests may write lines to the hypervisor's console, early in their boot say |
 //! | `loglvl=`, `guest_loglvl=` | `none`, `error`, `warning`, `info`, `debug`, `all`; a pair `a/b`: always, and not too often |
+
+use crate::grant;
 
 /// What the command line asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub struct Options<'a> {
     pub guest_log_level: Option<&'a str>,
     /// Whether guests may write to the hypervisor's console.
     pub guest_console: bool,
+    /// What grant tables may be.
+    pub grants: grant::Policy,
 }
 
 impl Default for Options<'_> {
@@ -49,6 +54,7 @@ impl Default for Options<'_> {
             log_level: None,
             guest_log_level: None,
             guest_console: false,
+            grants: grant::Policy::default(),
         }
     }
 }
@@ -86,6 +92,17 @@ fn set<'a>(options: &mut Options<'a>, name: &str, value: &'a str) -> Option<()> 
         "console" => options.console = value.split(',').any(|name| name == "com1"),
         "noreboot" => options.no_reboot = is_on(value),
         "guest_console" => options.guest_console = is_on(value),
+        "gnttab" => {
+            for part in value.split(',') {
+                match part.split_once(':') {
+                    Some(("max-ver" | "max_ver", version)) => {
+                        let known = 1..=grant::MAX_VERSION;
+                        options.grants.max_version = version.parse().ok().filter(|n| known.contains(n))?;
+                    }
+                    _ => options.grants.is_transitive = switch("transitive", part)?,
+                }
+            }
+        }
         "loglvl" => options.log_level = Some(value),
         "guest_loglvl" => options.guest_log_level = Some(value),
         _ => return None,
@@ -104,6 +121,19 @@ fn size(text: &str) -> Option<u64> {
     };
     let number: u64 = digits.parse().ok()?;
     number.checked_mul(1 << shift)
+}
+
+/// What a part of an option says of the switch `name`: itself, `no-` before it, or a value behind it.
+fn switch(name: &str, part: &str) -> Option<bool> {
+    if part.strip_prefix("no-") == Some(name) {
+        return Some(false);
+    }
+    match part.strip_prefix(name)?.strip_prefix('=') {
+        None => (part == name).then_some(true),
+        Some("yes" | "on" | "true" | "enable" | "1") => Some(true),
+        Some("no" | "off" | "false" | "disable" | "0") => Some(false),
+        Some(_) => None,
+    }
 }
 
 /// Whether the value of a switch turns it on, as the word alone does.
@@ -128,6 +158,23 @@ mod tests {
         assert_eq!((options.log_level, options.guest_log_level), (Some("all"), Some("none/all")));
         assert!(options.console && options.no_reboot && options.guest_console);
         assert_eq!(parse("dom0_mem=65536", |_| {}).dom0_memory, Some(64 << 20));
+    }
+
+    #[test]
+    fn grant_tables_are_limited_as_xen_s_words_say() {
+        fn grants(line: &str) -> (u32, bool, u32) {
+            let mut bad = 0;
+            let grants = parse(line, |_| bad += 1).grants;
+            (grants.max_version, grants.is_transitive, bad)
+        }
+        assert_eq!(grants(""), (2, true, 0));
+        assert_eq!(grants("gnttab=max-ver:1"), (1, true, 0));
+        assert_eq!(grants("gnttab=max_ver:1,no-transitive"), (1, false, 0));
+        assert_eq!(grants("gnttab=transitive=off gnttab=max-ver:2"), (2, false, 0));
+        assert_eq!(grants("gnttab=no-transitive gnttab=transitive"), (2, true, 0));
+        for bad in ["max-ver:3", "max-ver:0", "max-ver:", "transitively", "transitive=maybe", "", "min-ver:1"] {
+            assert_eq!(grants(&std::format!("gnttab={bad}")), (2, true, 1), "{bad}");
+        }
     }
 
     #[test]

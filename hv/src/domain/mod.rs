@@ -25,7 +25,7 @@ use crate::{
     config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES, MAX_PORTS, MAX_VCPUS},
     console,
     event::Events,
-    grant::Grants,
+    grant::{self, Grants},
     heap,
     lock::Lock,
     machine::Machine,
@@ -154,6 +154,8 @@ pub struct Config {
     pub max_port: u32,
     /// Frames of its grant table at most.
     pub max_grant_frames: u32,
+    /// The greatest version that its grant table may have.
+    pub max_grant_version: u32,
     /// Mappings of others' grants at most, in frames of [`MAPPINGS_PER_FRAME`](crate::config::MAPPINGS_PER_FRAME).
     pub max_maptrack_frames: u32,
 }
@@ -169,6 +171,7 @@ impl Config {
         max_vcpus: MAX_VCPUS as u32,
         max_port: MAX_PORTS as u32 - 1,
         max_grant_frames: MAX_GRANT_FRAMES as u32,
+        max_grant_version: grant::MAX_VERSION,
         max_maptrack_frames: MAX_MAPTRACK_FRAMES as u32,
     };
 }
@@ -220,7 +223,11 @@ impl Domain {
             paging: Lock::default(),
             events: Events::default(),
             console_line: Lock::default(),
-            grants: Lock::new(Grants::new(config.max_grant_frames, config.max_maptrack_frames)),
+            grants: Lock::new(Grants::new(
+                config.max_grant_frames,
+                config.max_maptrack_frames,
+                config.max_grant_version,
+            )),
             vm_assist: AtomicU64::new(0),
             pause_count: AtomicU32::new(1),
             controller_pauses: AtomicU32::new(1),

@@ -1,9 +1,15 @@
-//! Copies between granted frames, the caller's own, or both (`GNTTABOP_copy`).
+//! Copies between granted frames, the caller's own, or both (`GNTTABOP_copy`). Those of version 1 are done here; what version
+//! 2 has a part in is [`parts`]'.
 
 use super::{
-    Claim, Grants, Peer, Table, drop_frame,
+    Grants, Peer,
+    claim::Claim,
+    drop_frame,
     entry::{Access, Status},
-    lock_both, take_frame,
+    entry_v2::Extent,
+    lock_both, parts,
+    table::Table,
+    take_frame,
 };
 use crate::{
     addr::{Mfn, PAGE_BYTES},
@@ -39,10 +45,16 @@ fn copy_one<M: Machine>(
     // The tables stay locked until the copy is done.
     let (mut own, mut other) = lock_both(from, to);
     let Grants { table, .. } = &mut *own;
+    let is_known = |table: &Table, end: &GnttabCopyPtr, by_ref: bool| !by_ref || (end.u as u32) < table.v1_entries;
+    let dest_table = other.as_ref().map_or(&*table, |other| &other.table);
+    if !is_known(table, &op.source, by_ref[0]) || !is_known(dest_table, &op.dest, by_ref[1]) {
+        drop((own, other));
+        return parts::copy(caller, (&**from, &**to), by_ref, op);
+    }
     let source = End::claim(caller, from, table, &op.source, Access::Read, by_ref[0])?;
     let dest_table = other.as_mut().map_or(&mut *table, |other| &mut other.table);
     let outcome = End::claim(caller, to, dest_table, &op.dest, Access::Write, by_ref[1]).and_then(|dest| {
-        let outcome = copy_bytes(caller, source.frame, dest.frame, op);
+        let outcome = copy_bytes(caller, (source.frame, Extent::WHOLE), (dest.frame, Extent::WHOLE), op);
         dest.release(caller, dest_table);
         outcome
     });
@@ -91,7 +103,7 @@ impl End {
             return Ok(Self { frame: claim.frame, access, claim: Some(claim) });
         }
         let frame = Mfn::new(end.u).ok_or(abi::GNTST_BAD_PAGE)?;
-        take_frame(hv, owner, frame, access).map_err(|_| abi::GNTST_BAD_PAGE)?;
+        take_frame(hv, owner, frame, access)?;
         Ok(Self { frame, access, claim: None })
     }
 
@@ -104,11 +116,20 @@ impl End {
     }
 }
 
+/// Copies what is inside of a page and of the part of it that is offered.
 #[inline]
-fn copy_bytes<M: Machine>(caller: &Caller<'_, M>, source: Mfn, dest: Mfn, op: &GnttabCopy) -> Result<(), Status> {
+pub(super) fn copy_bytes<M: Machine>(
+    caller: &Caller<'_, M>,
+    (source, readable): (Mfn, Extent),
+    (dest, writable): (Mfn, Extent),
+    op: &GnttabCopy,
+) -> Result<(), Status> {
     let [from, to, bytes] = [op.source.offset, op.dest.offset, op.len].map(usize::from);
     if from + bytes > PAGE_BYTES || to + bytes > PAGE_BYTES {
         return Err(abi::GNTST_BAD_COPY_ARG);
+    }
+    if !readable.holds(op.source.offset, op.len) || !writable.holds(op.dest.offset, op.len) {
+        return Err(abi::GNTST_GENERAL_ERROR);
     }
     caller.hv.machine.copy_bytes(source, from, dest, to, bytes);
     Ok(())

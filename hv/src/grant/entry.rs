@@ -1,4 +1,5 @@
-//! One entry of a grant table: the word that the granter shares, and the pins that the hypervisor keeps beside it.
+//! One entry of a grant table: the word that the granter shares in version 1, and the pins that the hypervisor keeps beside
+//! it in both versions.
 
 use crate::config::MAX_DOMAINS;
 use crate::{addr::Mfn, domain::Domain};
@@ -8,7 +9,8 @@ use oxen_abi::{domid::DomId, grant_table as abi};
 /// A `GNTST_*` other than okay: why one operation of a batch was not done.
 pub type Status = i16;
 
-/// A copy of an entry's word (`grant_entry_v1`): flags 0..16, domain 16..32, frame 32..64.
+/// A copy of an entry's first word: flags 0..16 and domain 16..32 in both versions, frame 32..64 in version 1
+/// (`grant_entry_v1`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shared(pub(super) u64);
 
@@ -31,6 +33,14 @@ impl Shared {
     }
 }
 
+/// How an entry is marked that is used so.
+pub(super) const fn mark_of(access: Access) -> u16 {
+    match access {
+        Access::Read => abi::GTF_READING,
+        Access::Write => abi::GTF_READING | abi::GTF_WRITING,
+    }
+}
+
 /// How often the granter may change an entry while we look at it.
 const ATTEMPTS: u32 = 5;
 
@@ -47,10 +57,7 @@ pub(super) fn mark(
     is_mapping: bool,
 ) -> Result<Shared, Status> {
     let type_mask = abi::GTF_TYPE_MASK | if is_mapping { abi::GTF_SUB_PAGE } else { 0 };
-    let mark = match access {
-        Access::Read => abi::GTF_READING,
-        Access::Write => abi::GTF_READING | abi::GTF_WRITING,
-    };
+    let mark = mark_of(access);
     let mut seen = word.load(Ordering::Acquire);
     for _ in 0..ATTEMPTS {
         let entry = Shared(seen);
@@ -131,6 +138,17 @@ impl Pins {
         let left = Self(self.0 - Self::unit(access));
         if left.in_use() { left } else { Self(0) }
     }
+
+    /// The marks that nobody asks for any more after a use of this kind, these being the pins that are left. A mark of
+    /// writing that no writer left is the granter's own affair.
+    #[inline]
+    pub(super) const fn stale_marks(self, access: Access) -> u16 {
+        let reading = if self.in_use() { 0 } else { abi::GTF_READING };
+        match access {
+            Access::Write if self.count(Access::Write) == 0 => reading | abi::GTF_WRITING,
+            _ => reading,
+        }
+    }
 }
 
 /// The slot of a domain, as pins and tracks keep it.
@@ -167,6 +185,18 @@ mod tests {
         assert_eq!((one.frame(), one.slot(), one.count(Access::Write)), (Mfn::new(5), 9, 1));
         assert_eq!(one.minus(Access::Write).minus(Access::Read), Pins::default());
         assert_eq!(Pins::default().minus(Access::Read), Pins::default());
+    }
+
+    #[test]
+    fn marks_go_with_the_last_who_asked_for_them() {
+        let none = Pins::default();
+        let both = abi::GTF_READING | abi::GTF_WRITING;
+        assert_eq!(none.stale_marks(Access::Write), both);
+        assert_eq!(none.stale_marks(Access::Read), abi::GTF_READING);
+        let reader = Pins::new(Mfn::new(5).unwrap(), 9).plus(Access::Read).unwrap();
+        assert_eq!((reader.stale_marks(Access::Read), reader.stale_marks(Access::Write)), (0, abi::GTF_WRITING));
+        let writer = reader.plus(Access::Write).unwrap();
+        assert_eq!((writer.stale_marks(Access::Read), writer.stale_marks(Access::Write)), (0, 0));
     }
 
     #[test]

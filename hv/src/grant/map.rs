@@ -4,10 +4,13 @@
 //! mappings.
 
 use super::{
-    Claim, Grants, Table, drop_frame,
+    Grants,
+    claim::Claim,
+    drop_frame,
     entry::{self, Access, Status},
     lock_both,
     maptrack::{Maptrack, Track},
+    table::Table,
 };
 use crate::{
     Hypervisor,
@@ -222,11 +225,7 @@ pub fn release_all<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> Progress 
             None => break,
         }
     }
-    let frames = {
-        let table = &mut domain.grants.lock().table;
-        table.is_closed = true;
-        core::mem::take(&mut table.frames)
-    };
+    let frames = domain.grants.lock().table.close();
     for frame in frames {
         frame_alloc::give_back_shared(hv, frame);
     }

@@ -1,37 +1,73 @@
-//! Grant tables, version 1 (`grant_table.h`).
+//! Grant tables, versions 1 and 2 (`grant_table.h`).
 //!
-//! A domain offers frames in the entries of its table, words that it shares with the hypervisor ([`entry`]). Whoever
-//! takes an offer *claims* it: the entry is judged and marked in one step, pinned in the granter's table, and the frame
-//! gets a reference, a writable use if it is to be written ([`Table::claim`]). From then on the granter's word is not read
-//! again. A mapping is a claim with a handle ([`map`]); a copy holds its claims for as long as it takes ([`copy`]).
+//! A domain offers frames in the entries of its table, words that it shares with the hypervisor ([`entry`] and, for version
+//! 2, [`entry_v2`]). Whoever takes an offer *claims* it: the entry is judged and marked, pinned in the granter's table, and
+//! the frame gets a reference, a writable use if it is to be written ([`claim`]). From then on the granter's word is not
+//! read again. A mapping is a claim with a handle ([`map`]); a copy holds its claims for as long as it takes ([`copy`]).
 //!
 //! The page table entry that maps a granted frame holds a reference of its own, like every entry: whatever becomes of it,
 //! the claim keeps its pin, and the pin its frame, until the handle is given back or its domain ends ([`release_all`]).
+//!
+//! # Two versions of one table
+//!
+//! In version 1 an entry is a word of 64 bits, and a mark stands in its flags. In version 2 an entry is two words, 256 to a
+//! frame, and its mark stands apart, in a frame of status words, 2048 to a frame ([`table`]). A domain chooses by
+//! `GNTTABOP_set_version` ([`version`]); nothing about it shows to those who use its grants. Four things hold:
+//!
+//! - Which version a table is, how many entries it has and where they lie is asked under the table's lock, each time. Who
+//!   maps or copies while the granter changes the version sees either the table before or the table after.
+//! - Pins know no version: they stand beside the table, by reference. A claim that outlives a change, which only those to
+//!   the reserved entries may, takes its mark off in the version that is in force when it ends.
+//! - Only whole pages stay claimed. What version 2 has besides, parts of pages and offers that pass another domain's on,
+//!   can be copied from and to, not mapped; the copy holds the locks of all tables that take part, so such a claim is
+//!   never seen by anybody, and no check goes stale ([`parts`]).
+//! - Status frames are the domain's to map, so they are given back only if nobody refers to them, in one step with finding
+//!   that out; else the version stays (`-EBUSY`). The table and its status frames grow together, or not at all.
 
+mod cache;
+mod claim;
 pub mod copy;
 pub mod entry;
+mod entry_v2;
 pub mod map;
 mod maptrack;
+mod parts;
+mod table;
 pub mod transfer;
+mod version;
 
 use crate::{
     Hypervisor,
-    addr::{Mfn, TABLE_ENTRIES},
-    config::MAX_GRANT_FRAMES,
+    addr::Mfn,
     domain::Domain,
-    heap::{self, Reserve},
     lock::{Guard, both},
     machine::Machine,
-    mem::{Memory, editor::hold_writable, frame_alloc},
+    mem::editor::hold_writable,
 };
-use alloc::boxed::Box;
-use core::sync::atomic::{AtomicU64, Ordering};
-use entry::{Access, Pins, Status};
-use heapless::Vec;
+use entry::{Access, Status};
 use maptrack::Maptrack;
 use oxen_abi::{domid::DomId, errno::Errno, grant_table as abi};
+use table::Table;
 
+pub use cache::{Flushed, flush_cache};
 pub use map::release_all;
+pub use table::{MAX_STATUS_FRAMES, grow, status_frame, status_frames_of, table_frame};
+pub use version::{MAX_VERSION, set_version};
+
+/// What the command line says of all grant tables (`gnttab=`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The greatest version that a domain may use.
+    pub max_version: u32,
+    /// Whether offers that pass another domain's on can be used.
+    pub is_transitive: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { max_version: MAX_VERSION, is_transitive: true }
+    }
+}
 
 /// What a domain granted and what it maps of others.
 #[derive(Debug, Default)]
@@ -40,158 +76,17 @@ pub struct Grants {
     maptrack: Maptrack,
 }
 
-/// The offers of a domain.
-#[derive(Debug)]
-struct Table {
-    /// The frames that hold the entries, lent to the domain.
-    frames: Vec<Mfn, MAX_GRANT_FRAMES>,
-    /// The pins of each frame's entries, made at the first claim.
-    pins: [Option<Box<[u64; TABLE_ENTRIES]>>; MAX_GRANT_FRAMES],
-    /// Frames that there may be.
-    limit: usize,
-    /// The domain ended: there is no table any more.
-    is_closed: bool,
-}
-
-impl Default for Table {
-    fn default() -> Self {
-        Self { frames: Vec::new(), pins: [const { None }; MAX_GRANT_FRAMES], limit: MAX_GRANT_FRAMES, is_closed: false }
-    }
-}
-
-/// The right to use a granted frame, to be given back with [`Table::release`] and [`drop_frame`].
-#[derive(Clone, Copy, Debug)]
-struct Claim {
-    reference: u32,
-    frame: Mfn,
-    access: Access,
-}
-
-impl Table {
-    /// Entries there are. The first frame is made at need, but counts from the start.
-    fn entries(&self) -> u32 {
-        if self.is_closed { 0 } else { (self.frames.len().max(1) * TABLE_ENTRIES) as u32 }
-    }
-
-    fn word<'m>(&self, memory: &'m impl Memory, reference: u32) -> Option<&'m AtomicU64> {
-        let frame = *self.frames.get(reference as usize / TABLE_ENTRIES)?;
-        memory.words(frame).get(reference as usize % TABLE_ENTRIES)
-    }
-
-    fn pins(&self, reference: u32) -> Pins {
-        let chunk = self.pins.get(reference as usize / TABLE_ENTRIES).and_then(Option::as_deref);
-        Pins(chunk.and_then(|pins| pins.get(reference as usize % TABLE_ENTRIES)).copied().unwrap_or(0))
-    }
-
-    fn pins_place(&mut self, reference: u32) -> Option<&mut u64> {
-        let chunk = self.pins.get_mut(reference as usize / TABLE_ENTRIES)?.as_deref_mut()?;
-        chunk.get_mut(reference as usize % TABLE_ENTRIES)
-    }
-
-    #[cold]
-    fn make_room_for_pins(&mut self, machine: &impl Reserve, reference: u32) -> Result<(), Errno> {
-        if let Some(chunk @ None) = self.pins.get_mut(reference as usize / TABLE_ENTRIES) {
-            *chunk = Some(heap::own(machine, [0; TABLE_ENTRIES])?);
-        }
-        Ok(())
-    }
-
-    /// Claims an entry of `granter`, whose table this is, for `grantee`.
-    #[inline(always)]
-    fn claim<M: Machine>(
-        &mut self,
-        hv: &Hypervisor<M>,
-        granter: &Domain,
-        grantee: &Domain,
-        reference: u32,
-        access: Access,
-        is_mapping: bool,
-    ) -> Result<Claim, Status> {
-        if reference >= self.entries() {
-            return Err(abi::GNTST_BAD_GNTREF);
-        }
-        let slot = entry::slot(grantee).ok_or(abi::GNTST_GENERAL_ERROR)?;
-        let word = self.word(&hv.machine, reference).ok_or(abi::GNTST_GENERAL_ERROR)?;
-        if self.pins_place(reference).is_none() {
-            self.make_room_for_pins(&hv.machine, reference).map_err(|_| abi::GNTST_NO_SPACE)?;
-        }
-        let place = self.pins_place(reference).ok_or(abi::GNTST_NO_SPACE)?;
-        let old = Pins(*place);
-        let pins = if old.in_use() {
-            if old.slot() != slot || old.plus(access).is_none() {
-                return Err(abi::GNTST_GENERAL_ERROR);
-            }
-            Some(old)
-        } else {
-            None
-        };
-        let needs_mark = pins.is_none() || (access == Access::Write && old.count(Access::Write) == 0);
-        let pins = if needs_mark {
-            let entry = entry::mark(word, grantee.id, access, pins.is_some(), is_mapping)?;
-            pins.or_else(|| entry.frame().map(|frame| Pins::new(frame, slot)))
-        } else {
-            pins
-        };
-        let taken = pins.and_then(|pins| {
-            let frame = pins.frame()?;
-            take_frame(hv, granter, frame, access).ok()?;
-            Some((frame, pins.plus(access)?))
-        });
-        let Some((frame, pins)) = taken else {
-            unmark(word, old);
-            return Err(abi::GNTST_BAD_PAGE);
-        };
-        *place = pins.0;
-        Ok(Claim { reference, frame, access })
-    }
-
-    /// Gives a claim back, the frame itself excepted.
-    #[inline]
-    fn release(&mut self, memory: &impl Memory, claim: Claim) {
-        let Some(place) = self.pins_place(claim.reference) else { return };
-        let left = Pins(*place).minus(claim.access);
-        *place = left.0;
-        if let Some(word) = self.word(memory, claim.reference) {
-            unmark(word, left);
-        }
-    }
-
-    /// Makes frames until there are `count`, or none.
-    fn grow<M: Machine>(&mut self, hv: &Hypervisor<M>, domain: &Domain, count: usize) -> Result<(), Errno> {
-        if count > self.limit || self.is_closed {
-            return Err(Errno::Inval);
-        }
-        let before = self.frames.len();
-        while self.frames.len() < count {
-            let grown = frame_alloc::take_shared(hv, domain.owner)
-                .and_then(|frame| self.frames.push(frame).map_err(|_| Errno::NoMem));
-            if let Err(error) = grown {
-                self.frames.drain(before..).for_each(|frame| frame_alloc::give_back_shared(hv, frame));
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Takes the marks off an entry that the pins which are left do not ask for.
-#[inline]
-fn unmark(word: &AtomicU64, left: Pins) {
-    let stale = match (left.in_use(), left.count(Access::Write)) {
-        (false, _) => abi::GTF_READING | abi::GTF_WRITING,
-        (true, 0) => abi::GTF_WRITING,
-        (true, _) => return,
-    };
-    word.fetch_and(!u64::from(stale), Ordering::AcqRel);
-}
-
 /// Takes a reference on a frame of `owner`, and a use if it is to be written.
+///
+/// # Errors
+/// `GNTST_bad_page` if it is not `owner`'s, `GNTST_general_error` if it is, and is in use as something else.
 #[inline]
-fn take_frame<M: Machine>(hv: &Hypervisor<M>, owner: &Domain, frame: Mfn, access: Access) -> Result<(), Errno> {
-    match access {
+fn take_frame<M: Machine>(hv: &Hypervisor<M>, owner: &Domain, frame: Mfn, access: Access) -> Result<(), Status> {
+    let taken = match access {
         Access::Read => hv.frames.reference(frame, owner.owner),
         Access::Write => hold_writable(hv, frame, owner.owner),
-    }
+    };
+    taken.map_err(|error| if error == Errno::Busy { abi::GNTST_GENERAL_ERROR } else { abi::GNTST_BAD_PAGE })
 }
 
 /// Gives back what [`take_frame`] took.
@@ -209,22 +104,29 @@ fn lock_both<'a>(domain: &'a Domain, other: &'a Domain) -> (Guard<'a, Grants>, O
 }
 
 impl Grants {
-    /// Nothing yet, and limits for the frames of the table and for the frames' worth of mappings of others' grants
-    /// (`max_grant_frames`, `max_maptrack_frames`); this build's own are the upper bounds.
+    /// Nothing yet, and limits for the frames of the table, for the frames' worth of mappings of others' grants and for the
+    /// table's version (`max_grant_frames`, `max_maptrack_frames`, `grant_opts`); this build's own are the upper bounds.
     #[must_use]
-    pub fn new(frames: u32, maptrack_frames: u32) -> Self {
-        let table = Table { limit: MAX_GRANT_FRAMES.min(frames as usize), ..Table::default() };
-        Self { table, maptrack: Maptrack::new(maptrack_frames) }
+    pub fn new(frames: u32, maptrack_frames: u32, max_version: u32) -> Self {
+        Self { table: Table::new(frames as usize, max_version), maptrack: Maptrack::new(maptrack_frames) }
     }
 
     /// Frames that the table has and may have.
     #[must_use]
     pub fn size(&self) -> (u32, u32) {
-        (self.entries_frames(), self.table.limit as u32)
+        (self.table.frame_count() as u32, self.table.limit as u32)
     }
 
-    fn entries_frames(&self) -> u32 {
-        self.table.entries() / TABLE_ENTRIES as u32
+    /// The table's version, 1 or 2.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.table.version()
+    }
+
+    /// The status frames of version 2; none in version 1.
+    #[must_use]
+    pub fn status_frames(&self) -> &[Mfn] {
+        self.table.status_frames()
     }
 
     /// Mappings of others' grants that the domain holds.
@@ -241,25 +143,6 @@ impl Grants {
             Some((reference, frame, pins.slot(), pins.count(Access::Read), pins.count(Access::Write)))
         })
     }
-}
-
-/// The frame that holds a part of a domain's table, made if it is not there yet: for `GNTTABOP_setup_table` and for the
-/// toolstack, which writes the first entries (`XENMEM_acquire_resource`).
-///
-/// # Errors
-/// `Inval` beyond the table's limit, `NoMem` for the frame.
-pub fn table_frame<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, index: u32) -> Result<Mfn, Errno> {
-    let mut grants = domain.grants.lock();
-    grants.table.grow(hv, domain, index as usize + 1)?;
-    grants.table.frames.get(index as usize).copied().ok_or(Errno::Inval)
-}
-
-/// Makes a domain's table at least `count` frames long.
-///
-/// # Errors
-/// As [`table_frame`].
-pub fn grow<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, count: u32) -> Result<(), Errno> {
-    domain.grants.lock().table.grow(hv, domain, count as usize)
 }
 
 /// Exchanges two entries that nobody uses (`GNTTABOP_swap_grant_ref`).
@@ -279,9 +162,7 @@ pub fn swap<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, a: u32, b: u32) -> 
     if table.pins(a).in_use() || table.pins(b).in_use() {
         return Err(abi::GNTST_EAGAIN);
     }
-    if let (Some(first), Some(second)) = (table.word(&hv.machine, a), table.word(&hv.machine, b)) {
-        first.store(second.swap(first.load(Ordering::Acquire), Ordering::AcqRel), Ordering::Release);
-    }
+    table.exchange(&hv.machine, a, b);
     Ok(())
 }
 

@@ -40,13 +40,26 @@ fn transfer_one<M: Machine>(
         return Err(abi::GNTST_GENERAL_ERROR);
     }
     let grants = receiver.grants.lock();
-    let word = grants.table.word(&hv.machine, op.r#ref).ok_or(abi::GNTST_GENERAL_ERROR)?;
-    commit(word, caller.domain)?;
+    let v2 = grants.table.entry_v2(&hv.machine, op.r#ref);
+    let head = match &v2 {
+        Some(entry) => entry.head,
+        None if op.r#ref < grants.table.v1_entries => {
+            grants.table.word(&hv.machine, op.r#ref).ok_or(abi::GNTST_GENERAL_ERROR)?
+        }
+        None => return Err(abi::GNTST_GENERAL_ERROR),
+    };
+    commit(head, caller.domain)?;
     if frame_alloc::hand_over(editor, frame, receiver).is_err() {
-        word.fetch_and(!u64::from(abi::GTF_TRANSFER_COMMITTED), Ordering::AcqRel);
+        head.fetch_and(!u64::from(abi::GTF_TRANSFER_COMMITTED), Ordering::AcqRel);
         return Err(abi::GNTST_GENERAL_ERROR);
     }
-    complete(word, frame);
+    match v2 {
+        Some(entry) => {
+            entry.body.store(frame.raw(), Ordering::Release);
+            head.fetch_or(abi::GTF_TRANSFER_COMPLETED.into(), Ordering::AcqRel);
+        }
+        None => complete(head, frame),
+    }
     Ok(())
 }
 
@@ -74,7 +87,7 @@ fn commit(word: &AtomicU64, giver: &Domain) -> Result<(), Status> {
     Err(abi::GNTST_GENERAL_ERROR)
 }
 
-/// Tells the receiver which frame it is. What else it wrote into the entry meanwhile is its own affair.
+/// Tells the receiver which frame it is, in the one word of version 1. What else it wrote into the entry meanwhile is its own affair.
 fn complete(word: &AtomicU64, frame: Mfn) {
     let low = word.load(Ordering::Acquire) & u64::from(u32::MAX);
     word.store(low | frame.raw() << 32 | u64::from(abi::GTF_TRANSFER_COMPLETED), Ordering::Release);

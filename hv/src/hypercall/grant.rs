@@ -1,11 +1,11 @@
 //! `grant_table_op`: batches of requests, each with a status of its own.
 
 use crate::{
-    addr::GuestAddr,
+    addr::{GuestAddr, Mfn},
     caller::{Args, Caller, Refusal, Reply},
     domain::Domain,
     grant::{
-        self, copy,
+        self, MAX_STATUS_FRAMES, copy,
         entry::Status,
         map::{self, ROW, Unmap, UnmapRequest},
         transfer,
@@ -21,21 +21,22 @@ use oxen_abi::{
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// Above the command: how far an operation has come that is not built here.
+/// Above the command: at which entry a cache flush goes on.
 const CONTINUATION: u32 = !0xfff;
 
 /// `grant_table_op(command, requests, count)`. What cannot be done to one request stands in its status.
 ///
 /// # Errors
 /// `Fault` for requests that cannot be read or written, `Inval` for a count that the command does not take, `NoSys` for
-/// unknown commands and version 2 tables, `OpNotSupp` for cache maintenance, which x86 does not need.
+/// unknown commands, and what the commands without a status say.
 #[inline]
 pub fn grant_table_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let (command, count) = (args[0] as u32, args[2] as u32);
-    if count > i32::MAX as u32 || command & CONTINUATION != 0 {
+    let first = command & CONTINUATION;
+    if count > i32::MAX as u32 || (first != 0 && command & !CONTINUATION != abi::GNTTABOP_CACHE_FLUSH) {
         return Err(Errno::Inval.into());
     }
-    match command {
+    match command & !CONTINUATION {
         abi::GNTTABOP_MAP_GRANT_REF => rows(caller, args, map::map),
         abi::GNTTABOP_UNMAP_GRANT_REF => rows::<_, abi::GnttabUnmapGrantRef>(caller, args, map::unmap),
         abi::GNTTABOP_UNMAP_AND_REPLACE => rows::<_, abi::GnttabUnmapAndReplace>(caller, args, map::unmap),
@@ -55,7 +56,7 @@ pub fn grant_table_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -
         abi::GNTTABOP_SET_VERSION => set_version(caller, args[1]),
         abi::GNTTABOP_GET_STATUS_FRAMES => get_status_frames(caller, args[1]),
         abi::GNTTABOP_GET_VERSION => get_version(caller, args[1]),
-        abi::GNTTABOP_CACHE_FLUSH => Err(Errno::OpNotSupp.into()),
+        abi::GNTTABOP_CACHE_FLUSH => flush_caches(caller, args, first),
         _ => Err(Errno::NoSys.into()),
     }
 }
@@ -128,10 +129,16 @@ fn table_owner<M: Machine>(caller: &Caller<'_, M>, id: DomId) -> Result<Arc<Doma
     caller.control().map(|_| domain).map_err(|_| abi::GNTST_PERMISSION_DENIED)
 }
 
+/// Where a list of frames begins is judged before anything else; where it ends, when it is known to be of a size that can be.
+fn judge_list(list: u64) -> Result<(), Errno> {
+    if GuestAddr(list).is_guest_range(1) { Ok(()) } else { Err(Errno::Fault) }
+}
+
 fn setup_table<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
     let machine = &caller.hv.machine;
     let request = GuestPtr::<abi::GnttabSetupTable>::one(at)?;
     let mut op = request.read(machine, 0)?;
+    judge_list(op.frame_list)?;
     let outcome = table_owner(caller, op.dom).and_then(|domain| {
         let (_, limit) = domain.grants.lock().size();
         if op.nr_frames > limit {
@@ -161,27 +168,55 @@ fn query_size<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
     Ok(0)
 }
 
+/// Does one request after the other; within one, one step of its owner's entries after the other.
+fn flush_caches<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, mut first: u32) -> Reply {
+    let count = args[2] & u64::from(u32::MAX);
+    let requests = GuestPtr::<abi::GnttabCacheFlush>::new(args[1], count)?;
+    let mut done = 0;
+    let mut is_new = true;
+    while done < count {
+        if !is_new && caller.must_yield() {
+            args[0] = u64::from(abi::GNTTABOP_CACHE_FLUSH | first);
+            return stop::<abi::GnttabCacheFlush>(args, done);
+        }
+        is_new = false;
+        let op = requests.read(&caller.hv.machine, done)?;
+        first = match grant::flush_cache(caller, &op, first)? {
+            grant::Flushed::UpTo(entry) => entry,
+            grant::Flushed::Done => {
+                done += 1;
+                0
+            }
+        };
+    }
+    Ok(0)
+}
+
 /// The answer tells the version in force even where the wish is refused.
 fn set_version<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
     let request = GuestPtr::<abi::GnttabSetVersion>::one(at)?;
     let wish = request.read(&caller.hv.machine, 0)?.version;
-    request.write(&caller.hv.machine, 0, &abi::GnttabSetVersion { version: 1 })?;
-    match wish {
-        1 => Ok(0),
-        2 => Err(Errno::NoSys.into()),
-        _ => Err(Errno::Inval.into()),
-    }
+    let (outcome, version) = grant::set_version(caller.hv, caller.domain, wish);
+    request.write(&caller.hv.machine, 0, &abi::GnttabSetVersion { version })?;
+    outcome.map(|()| 0).map_err(Refusal::from)
 }
 
-/// There are no status frames in version 1.
+/// In version 1 there are no status frames.
 fn get_status_frames<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
     let request = GuestPtr::<abi::GnttabGetStatusFrames>::one(at)?;
     let mut op = request.read(&caller.hv.machine, 0)?;
-    if !GuestAddr(op.frame_list).is_guest_range(1) {
-        return Err(Errno::Fault.into());
-    }
-    let none_asked = if op.nr_frames == 0 { GNTST_OKAY } else { abi::GNTST_GENERAL_ERROR };
-    op.status = table_owner(caller, op.dom).err().unwrap_or(none_asked);
+    judge_list(op.frame_list)?;
+    let outcome = table_owner(caller, op.dom).and_then(|domain| {
+        let grants = domain.grants.lock();
+        let frames: heapless::Vec<Mfn, MAX_STATUS_FRAMES> = grants.status_frames().iter().copied().collect();
+        drop(grants);
+        let frames = frames.get(..op.nr_frames as usize).ok_or(abi::GNTST_GENERAL_ERROR)?;
+        let list = GuestPtr::<u64>::new(op.frame_list, op.nr_frames.into()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)?;
+        (0..).zip(frames).try_for_each(|(index, frame)| {
+            list.write(&caller.hv.machine, index, &frame.raw()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)
+        })
+    });
+    op.status = status(outcome);
     request.write(&caller.hv.machine, 0, &op)?;
     Ok(0)
 }
@@ -189,11 +224,11 @@ fn get_status_frames<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
 fn get_version<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
     let request = GuestPtr::<abi::GnttabGetVersion>::one(at)?;
     let mut op = request.read(&caller.hv.machine, 0)?;
-    table_owner(caller, op.dom).map_err(|status| match status {
+    let domain = table_owner(caller, op.dom).map_err(|status| match status {
         abi::GNTST_BAD_DOMAIN => Errno::Srch,
         _ => Errno::Perm,
     })?;
-    op.version = 1;
+    op.version = domain.grants.lock().version();
     request.write(&caller.hv.machine, 0, &op)?;
     Ok(0)
 }

@@ -17,7 +17,7 @@ use oxen_abi::{
     memory::{
         E820Entry, ForeignMemoryMap, MachphysMapping, MachphysMfnList, MemAcquireResource, MemoryMap,
         XENMEM_CURRENT_RESERVATION, XENMEM_MAXIMUM_RESERVATION, XENMEM_RESOURCE_GRANT_TABLE,
-        XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED,
+        XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED, XENMEM_RESOURCE_GRANT_TABLE_ID_STATUS,
     },
     shared_info::{ArchSharedInfo, SharedInfo},
 };
@@ -134,10 +134,10 @@ pub(super) fn machphys_frames<M: Machine>(caller: &Caller<'_, M>, argument: u64)
     Ok(0)
 }
 
-/// `XENMEM_acquire_resource`: frames of another domain's grant table, for the toolstack to map.
+/// `XENMEM_acquire_resource`: frames of another domain's grant table, entries or status words, for the toolstack to map.
 ///
 /// # Errors
-/// `OpNotSupp` for other resources, `Inval` beyond the table; `Srch` for a domain that there is not, `Perm` for the
+/// `OpNotSupp` for other resources, `Inval` beyond the table and for status words of a table of version 1; `Srch` for a domain that there is not, `Perm` for the
 /// caller's own and for all but the control domain; `Fault`.
 pub(super) fn acquire_resource<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
     let place = GuestPtr::<MemAcquireResource>::one(argument)?;
@@ -155,10 +155,13 @@ pub(super) fn acquire_resource<M: Machine>(caller: &Caller<'_, M>, argument: u64
     if asked.r#type != XENMEM_RESOURCE_GRANT_TABLE {
         return Err(Errno::OpNotSupp.into());
     }
-    if asked.id != XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED {
-        return Err(Errno::Inval.into());
-    }
-    let (_, limit) = domain.grants.lock().size();
+    let (_, frames) = domain.grants.lock().size();
+    let is_status = asked.id == XENMEM_RESOURCE_GRANT_TABLE_ID_STATUS;
+    let limit = match asked.id {
+        XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED => frames,
+        XENMEM_RESOURCE_GRANT_TABLE_ID_STATUS => grant::status_frames_of(frames),
+        _ => return Err(Errno::Inval.into()),
+    };
     if asked.frame_list == 0 {
         if asked.nr_frames != 0 {
             return Err(Errno::Inval.into());
@@ -173,7 +176,11 @@ pub(super) fn acquire_resource<M: Machine>(caller: &Caller<'_, M>, argument: u64
     }
     let list = GuestPtr::<u64>::new(asked.frame_list, u64::from(asked.nr_frames))?;
     for (index, number) in (asked.frame as u32..end as u32).enumerate() {
-        let frame = grant::table_frame(caller.hv, &domain, number)?;
+        let frame = if is_status {
+            grant::status_frame(caller.hv, &domain, number)?
+        } else {
+            grant::table_frame(caller.hv, &domain, number)?
+        };
         list.write(&caller.hv.machine, index as u64, &frame.raw())?;
     }
     Ok(0)

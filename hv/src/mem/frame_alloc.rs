@@ -2,7 +2,7 @@
 
 use super::{
     editor::Editor,
-    frame_table::{Contents, Shortage, Taken, Withdrawn},
+    frame_table::{Contents, Recalled, Shortage, Taken, Withdrawn},
     frame_type::Owner,
     tlb,
 };
@@ -80,6 +80,22 @@ pub fn take_shared<M: Machine>(hv: &Hypervisor<M>, owner: Owner) -> Result<Mfn, 
 pub fn give_back_shared<M: Machine>(hv: &Hypervisor<M>, frame: Mfn) {
     hv.frames.put_use(frame);
 }
+
+/// Takes frames of [`take_shared`] back that nobody maps, all or none; they are free then.
+///
+/// # Errors
+/// `Busy` if somebody refers to one of them, `NoMem` for more than [`MAX_RECALL`]. Nothing has changed then.
+pub fn recall_shared<M: Machine>(hv: &Hypervisor<M>, owner: Owner, frames: &[Mfn]) -> Result<(), Errno> {
+    let mut recalled: heapless::Vec<Recalled<'_>, MAX_RECALL> = heapless::Vec::new();
+    for &frame in frames {
+        recalled.push(hv.frames.recall(frame, owner)?).map_err(|_| Errno::NoMem)?;
+    }
+    recalled.into_iter().for_each(Recalled::retire);
+    Ok(())
+}
+
+/// Frames that [`recall_shared`] takes at once: the status frames of the largest grant table.
+pub const MAX_RECALL: usize = 8;
 
 /// `1 << order` frames for the reservation of `domain`, without a place in its memory: filled with zeros, unless `domain`
 /// itself was the very last to have them.

@@ -103,12 +103,17 @@ pub(crate) fn make_hypervisor(
     memory: &Division,
     info: &BootInfo,
     acpi: &Acpi,
+    options: &Options<'_>,
 ) -> &'static Hypervisor<Pc> {
     // SAFETY: firmware tables were read, and nothing but memory is touched from here on.
     unsafe { tables::trim_direct_map(|range| info.memory_map.has_memory_in(&range)) };
     memory.hand_over(&info.memory_map, &frames);
     let memory_map = keep_interrupt_controllers(info, acpi, &frames);
-    percpu::HYPERVISOR.call_once(|| Hypervisor { memory_map, ..Hypervisor::new(machine, frames, info.command_line) })
+    percpu::HYPERVISOR.call_once(|| Hypervisor {
+        memory_map,
+        grants: options.grants,
+        ..Hypervisor::new(machine, frames, info.command_line)
+    })
 }
 
 /// Says what was found, and listens to what is typed.

@@ -15,6 +15,7 @@ use oxen_hv::{
     Hypervisor,
     addr::{GuestAddr, GuestRange, GuestWords, Mfn, PAGE_BYTES, PAGE_SIZE, Slot, TABLE_ENTRIES},
     domain::vcpu::{Processor, VcpuState},
+    grant::Policy,
     heap::Reserve,
     machine::{CpuId, Machine},
     mem::{GuestFault, GuestMemory, HypervisorSpace, Memory, Tlb, entry::Entry, frame_table::FrameTable},
@@ -153,6 +154,11 @@ impl Fake {
 
 /// A hypervisor on a machine with so many frames of RAM, all CPUs there, without domains.
 pub(crate) fn boot(frames: usize) -> &'static Hypervisor<Fake> {
+    boot_with(frames, Policy::default())
+}
+
+/// The same, with grant tables as the command line may want them.
+pub(crate) fn boot_with(frames: usize, grants: Policy) -> &'static Hypervisor<Fake> {
     let table =
         FrameTable::new(leak(frames + IO_FRAMES, || AtomicU64::new(0)), leak(frames + IO_FRAMES, || AtomicU32::new(0)));
     table.keep(Mfn::new(0).unwrap(), OWN_FRAMES as u64);
@@ -162,7 +168,7 @@ pub(crate) fn boot(frames: usize) -> &'static Hypervisor<Fake> {
     for cpu in 0..CPUS {
         table.tlb.join(CpuId(cpu as u16));
     }
-    let hv = Box::leak(Box::new(Hypervisor::new(Fake::new(frames), table, "")));
+    let hv = Box::leak(Box::new(Hypervisor { grants, ..Hypervisor::new(Fake::new(frames), table, "") }));
     for cpu in 0..CPUS {
         sched::bring_up(hv, CpuId(cpu as u16)).unwrap();
     }

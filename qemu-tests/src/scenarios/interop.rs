@@ -20,7 +20,12 @@ const MIB: usize = 1 << 20;
 const LIMIT: Duration = Duration::from_secs(400);
 
 /// Boots real Xen, or Oxen's hypervisor, with a Linux dom0 that runs the script; `Err` where the packages cannot be had.
-fn boot(lab: &Lab<'_>, on_xen: bool, script: &str, files: &[(&str, &[u8])]) -> Result<Result<Report, Verdict>> {
+pub(super) fn boot(
+    lab: &Lab<'_>,
+    on_xen: bool,
+    script: &str,
+    files: &[(&str, &[u8])],
+) -> Result<Result<Report, Verdict>> {
     let files: Vec<_> = files.iter().map(|(name, data)| ((*name).to_owned(), data.to_vec())).collect();
     let find = || if on_xen { xen::find(lab.workspace, "xen".as_ref()).map(Some) } else { Ok(None) };
     let folder = lab.folder.join("boot");

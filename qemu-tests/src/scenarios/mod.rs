@@ -9,6 +9,7 @@ mod boot;
 mod crowd;
 mod demo;
 mod disks;
+mod grants;
 mod greed;
 mod guests;
 mod hostile;
@@ -64,6 +65,8 @@ scenarios! {
     hostile::fresh_frames_hold_nothing_of_domains_that_ended,
     network::a_frontend_that_breaks_the_protocol_loses_only_its_own_interface,
     network::a_linux_guest_gets_an_address_and_exchanges_32_mib_with_the_host,
+    grants::a_linux_guest_of_version_2_has_its_disk_and_network_of_a_linux_dom0,
+    grants::a_linux_guest_of_version_2_has_its_disk_and_network_of_our_dom0,
     linux::debians_kernel_works_as_a_guest_with_a_disk,
     linux::debians_kernel_works_as_dom0_on_four_cpus,
     linux::debians_boot_image_works_as_dom0_and_powers_off,

@@ -31,7 +31,6 @@ const KNOWN: [Known; 25] = [
     known("vcpu_op(c", "", "there is no physical id to tell"),
     known("xen_version(a", "", "the image has no build id"),
     known("hypercall 49(", "-14", "how Xen goes on with its shadow tables"),
-    known("grant_table_op.other(c", "", "caches are coherent here: nothing is flushed, whatever is asked"),
     known("7ff2", "", "no domain stands for what is Xen's own"),
     known("kexec_op(", "", "there is no other kernel to boot"),
     known("physdev_op(17", "", "interrupts by message are not there"),

@@ -23,6 +23,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use layout::PAGE;
 use oxen_abi::start_of_day::Layout;
+use oxen_abi::sysctl::XEN_SYSCTL_PHYSCAP_GNTTAB_V2;
 use oxen_image::{Image, Kernel};
 
 /// Pages that are mapped or asked for at a time.
@@ -46,6 +47,8 @@ pub struct Plan<'a> {
     pub maximum: u64,
     /// Virtual processors.
     pub vcpus: u32,
+    /// The greatest version that its grant table may have; the hypervisor's without.
+    pub max_grant_version: Option<u32>,
 }
 
 /// A domain that is ready to run.
@@ -81,7 +84,7 @@ pub async fn build(plan: &Plan<'_>, kernel: &mut Kernel<'_>) -> Result<Built, St
         max_evtchn_port: 1023,
         max_grant_frames: -1,
         max_maptrack_frames: MAX_MAPTRACK_FRAMES,
-        grant_opts: 1,
+        grant_opts: plan.max_grant_version.map_or_else(greatest_grant_version, Ok)?,
         arch: ArchDomainconfig::new_zeroed(),
         ..DomctlCreatedomain::new_zeroed()
     };
@@ -92,6 +95,12 @@ pub async fn build(plan: &Plan<'_>, kernel: &mut Kernel<'_>) -> Result<Built, St
         let _ = control::destroy_domain(domain);
     }
     built
+}
+
+/// The greatest version of grant tables that the hypervisor has.
+fn greatest_grant_version() -> Result<u32, String> {
+    let machine = control::physical_info().map_err(|e| failed("tell what it can", e))?;
+    Ok(if machine.capabilities & XEN_SYSCTL_PHYSCAP_GNTTAB_V2 == 0 { 1 } else { 2 })
 }
 
 fn failed(what: &str, errno: Errno) -> String {

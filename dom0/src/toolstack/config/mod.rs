@@ -81,6 +81,8 @@ pub struct GuestConfig {
     pub cpu_weight: Option<u16>,
     /// Percent of one processor that it may use at most.
     pub cap: Option<u16>,
+    /// The greatest version that its grant table may have; the hypervisor's without.
+    pub max_grant_version: Option<u32>,
     /// Virtual disks.
     pub disks: Vec<Disk>,
     /// Network interfaces.
@@ -94,7 +96,7 @@ pub struct GuestConfig {
 }
 
 /// Every key that has a meaning here.
-pub const KEYS: [&str; 20] = [
+pub const KEYS: [&str; 21] = [
     "name",
     "uuid",
     "type",
@@ -110,6 +112,7 @@ pub const KEYS: [&str; 20] = [
     "maxvcpus",
     "cpu_weight",
     "cap",
+    "max_grant_version",
     "disk",
     "vif",
     "on_poweroff",
@@ -239,6 +242,7 @@ impl Draft {
             maxvcpus: u32::try_from(maxvcpus).unwrap_or(1),
             cpu_weight: self.number("cpu_weight", 1, 65535)?.and_then(|n| u16::try_from(n).ok()),
             cap: self.number("cap", 0, 65535)?.and_then(|n| u16::try_from(n).ok()),
+            max_grant_version: self.number("max_grant_version", 1, 2)?.and_then(|n| u32::try_from(n).ok()),
             disks,
             vifs,
             on_poweroff: self.action("on_poweroff", Action::Destroy)?,
@@ -316,6 +320,9 @@ mod tests {
         assert_eq!((c.on_poweroff, c.on_reboot, c.on_crash), (Action::Destroy, Action::Preserve, Action::Destroy));
         assert_eq!(c.disks.first().unwrap().number, 51712);
         assert_eq!(c.uuid.unwrap().first(), Some(&0x0f));
+        assert_eq!(c.max_grant_version, None);
+        let versions = ["1", "2", "3"].map(|n| parse(&format!("{source}\nmax_grant_version = {n}")).ok());
+        assert_eq!(versions.map(|c| c.and_then(|c| c.max_grant_version)), [Some(1), Some(2), None]);
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(super) fn create<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Do
         || wanted.arch.emulation_flags != 0
         || wanted.arch.misc_flags & !XEN_X86_MSR_RELAXED != 0
         || wanted.grant_opts & !XEN_DOMCTL_GRANT_VERSION_MASK != 0
-        || !(1..=2).contains(&version)
+        || !(1..=caller.hv.grants.max_version).contains(&version)
     {
         return Err(Errno::Inval.into());
     }
@@ -54,6 +54,7 @@ pub(super) fn create<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Do
         max_vcpus: wanted.max_vcpus,
         max_port: wanted.max_evtchn_port.min(MAX_PORTS as u32 - 1),
         max_grant_frames: limit(wanted.max_grant_frames, 1..=MAX_GRANT_FRAMES)?,
+        max_grant_version: version,
         max_maptrack_frames: limit(wanted.max_maptrack_frames, 0..=MAX_MAPTRACK_FRAMES)?,
     };
     teardown::bury_the_dead(caller.hv);

@@ -8,7 +8,7 @@ mod free;
 mod transit;
 
 pub use free::{MAX_ORDER, Shortage};
-pub use transit::{Contents, Taken, Withdrawn};
+pub use transit::{Contents, Recalled, Taken, Withdrawn};
 
 use super::{
     frame_type::{Acquired, FrameState, FrameType, Owner, Released},

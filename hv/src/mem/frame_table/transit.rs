@@ -121,7 +121,45 @@ impl Drop for Withdrawn<'_> {
     }
 }
 
+/// A frame that was lent to a domain and that nobody but the hypervisor refers to; CPUs may know it. Dropped, it is lent
+/// again.
+#[derive(Debug)]
+#[must_use]
+pub struct Recalled<'a> {
+    frames: &'a FrameTable,
+    frame: Mfn,
+    owner: Owner,
+}
+
+impl Recalled<'_> {
+    /// The frame is free.
+    pub fn retire(self) {
+        self.frames.bury(self.frame, FrameState::shared(self.owner));
+        forget(self);
+    }
+}
+
+impl Drop for Recalled<'_> {
+    fn drop(&mut self) {
+        self.frames.set_state(self.frame, FrameState::shared(self.owner));
+    }
+}
+
 impl FrameTable {
+    /// Takes back a frame that was lent to `owner` ([`Taken::into_shared`]) and to which nobody else refers: in one step with
+    /// finding that out, and from then on nobody can.
+    ///
+    /// # Errors
+    /// `Inval` if it was not lent to `owner`, `Busy` if somebody refers to it.
+    pub fn recall(&self, frame: Mfn, owner: Owner) -> Result<Recalled<'_>, Errno> {
+        self.update(frame, |state| match state {
+            _ if state.owner() != owner || !state.is_shared() => Err(Errno::Inval),
+            _ if state != FrameState::shared(owner) => Err(Errno::Busy),
+            _ => Ok((FrameState::OWN, ())),
+        })?;
+        Ok(Recalled { frames: self, frame, owner })
+    }
+
     /// Takes a frame to which nobody refers out of its owner's reservation.
     ///
     /// # Errors

@@ -13,10 +13,10 @@ use oxen_domu_lib::memory::Page;
 use crate::judge::{Probe, call};
 use crate::raw::WILD;
 
-const SELF: u64 = 0x7ff0;
-const WRITABLE: u64 = 1 | 2 | 1 << 5 | 1 << 6 | 1 << 63;
+pub(super) const SELF: u64 = 0x7ff0;
+pub(super) const WRITABLE: u64 = 1 | 2 | 1 << 5 | 1 << 6 | 1 << 63;
 
-fn grant(command: u32, argument: u64, count: u64) -> i64 {
+pub(super) fn grant(command: u32, argument: u64, count: u64) -> i64 {
     call(Hypercall::GrantTableOp, [command.into(), argument, count])
 }
 
@@ -40,7 +40,7 @@ fn own_number(probe: &Probe) -> u16 {
 }
 
 /// Maps; returns status and handle.
-fn map(probe: &Probe, address: u64, flags: u32, reference: u32, domain: u64) -> (i64, u32) {
+pub(super) fn map(probe: &Probe, address: u64, flags: u32, reference: u32, domain: u64) -> (i64, u32) {
     let argument = probe.words(&[address, u64::from(flags) | u64::from(reference) << 32, domain, 0]);
     let result = grant(abi::GNTTABOP_MAP_GRANT_REF, argument, 1);
     if result != 0 {
@@ -50,14 +50,14 @@ fn map(probe: &Probe, address: u64, flags: u32, reference: u32, domain: u64) -> 
     }
 }
 
-fn unmap(probe: &Probe, address: u64, handle: u32) -> i64 {
+pub(super) fn unmap(probe: &Probe, address: u64, handle: u32) -> i64 {
     let argument = probe.words(&[address, 0, handle.into()]);
     let result = grant(abi::GNTTABOP_UNMAP_GRANT_REF, argument, 1);
     if result != 0 { result - 1000 } else { i64::from((probe.word(2) >> 32) as i16) }
 }
 
 /// Copies between (reference or frame, domain, offset)s; returns the status.
-fn copy(probe: &Probe, from: (u64, u64, u64), to: (u64, u64, u64), length: u64, flags: u16) -> i64 {
+pub(super) fn copy(probe: &Probe, from: (u64, u64, u64), to: (u64, u64, u64), length: u64, flags: u16) -> i64 {
     let place = |(page, domain, offset): (u64, u64, u64)| [page, domain | offset << 16];
     let ([a, b], [c, d]) = (place(from), place(to));
     let argument = probe.words(&[a, b, c, d, length | u64::from(flags) << 16]);
@@ -82,6 +82,7 @@ pub(crate) fn ask(probe: &mut Probe) {
     probe.holds("the grant ends", granted.end().is_ok(), 0);
     read_only(probe, me, &place);
     wrong(probe, &place);
+    super::grant_versions::ask(probe, me);
 }
 
 fn mapping(probe: &mut Probe, granted: &Grant, me: DomId, place: &Page) {

@@ -6,6 +6,7 @@ mod cuts;
 mod emulation;
 mod events;
 mod fifo;
+mod grant_versions;
 mod grants;
 mod memory;
 mod mmu;

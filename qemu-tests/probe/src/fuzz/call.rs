@@ -103,6 +103,23 @@ impl fmt::Display for Call {
     }
 }
 
+/// An entry of the grant table, as this guest writes it: in version 1 a part of a page cannot be said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    /// Which.
+    pub(crate) reference: Value,
+    /// Its type and flags.
+    pub(crate) flags: u16,
+    /// To whom.
+    pub(crate) domain: Value,
+    /// The first byte that is offered, or the domain whose offer is passed on.
+    pub(crate) first: Value,
+    /// How many bytes are offered.
+    pub(crate) bytes: u16,
+    /// The frame, or the reference that is passed on.
+    pub(crate) frame: Value,
+}
+
 /// What is done at once.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
@@ -112,6 +129,10 @@ pub(crate) enum Step {
     Batch(Vec<Call>),
     /// An instruction by its index, with RAX, RBX, RCX, RDX, RSI, RDI.
     Instruction(usize, [Value; 6]),
+    /// A grant table entry that is written.
+    Offer(Entry),
+    /// `set_version` of the grant table.
+    Version(u32),
 }
 
 impl fmt::Display for Step {
@@ -125,6 +146,11 @@ impl fmt::Display for Step {
                 }
                 write!(f, " ]")
             }
+            Self::Offer(entry) => {
+                let Entry { reference, flags, domain, first, bytes, frame } = entry;
+                write!(f, "offer({reference} {flags:x} {domain} {first}+{bytes:x} {frame})")
+            }
+            Self::Version(version) => write!(f, "grant_table_op.set_version({version:x})"),
             Self::Instruction(index, registers) => {
                 write!(f, "`{}`", trapped::NAMES.get(*index).copied().unwrap_or_default())?;
                 for (name, value) in ["a", "b", "c", "d", "s", "D"].iter().zip(registers) {

@@ -20,6 +20,8 @@ pub(crate) struct Effects {
     pub(crate) events: Vec<(bool, bool)>,
     /// Whether an upcall is pending, and whether upcalls are masked.
     pub(crate) upcall: (bool, bool),
+    /// The grant table's entries.
+    pub(super) grants: Vec<super::grants::Seen>,
     /// Bytes of the argument memory that are not compared.
     hidden: Vec<(usize, usize)>,
 }
@@ -71,6 +73,9 @@ impl Effects {
         rest(text, told);
         for (index, (_, new)) in changed(&self.entries, &after.entries) {
             let _ = write!(text, " pte{index}={}", name(*new));
+        }
+        for (index, (_, (prefix, upper, frame, status))) in changed(&self.grants, &after.grants) {
+            let _ = write!(text, " gnt{index}={prefix:x}/{upper:x}/{}/{status:x}", name(*frame));
         }
         for (port, (_, (pending, masked))) in changed(&self.events, &after.events) {
             let _ = write!(text, " port{port}:{}{}", u8::from(*pending), u8::from(*masked));

@@ -8,12 +8,13 @@
 //! Left out of what is drawn:
 //! - what ends the guest or the machine: shutdown, block, `hlt`, watchdogs, reset of all ports (but between sequences), a vcpu that goes down,
 //!   `iret` (its frame decides where the kernel goes on), `platform_op`, `kexec_op`, dom0's `domctl` and `sysctl`;
-//! - what cannot be taken back: `set_version` of grants, a moved `vcpu_info`, frames given away for good;
+//! - what cannot be taken back: a moved `vcpu_info`, frames given away for good;
 //! - what comes when it likes: `send_nmi`, timers that end within a sequence.
 
 mod call;
 mod draw;
 mod effects;
+mod grants;
 mod perform;
 mod random;
 mod reset;

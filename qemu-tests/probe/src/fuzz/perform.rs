@@ -53,6 +53,21 @@ impl World {
                 }
                 self.effects.forget_memory(BATCH as usize / 8);
             }
+            Step::Offer(entry) => {
+                self.see();
+                self.offer(entry);
+            }
+            Step::Version(version) => {
+                let (result, now) = self.change_version(*version);
+                let _ = write!(text, " {result} now {now}");
+                self.memory.words64().iter().take(512).for_each(|word| word.store(0, Ordering::SeqCst));
+                // What of the entries is left is told, not what has changed.
+                for reference in self.entries() {
+                    let (prefix, upper, frame, status) = self.table.entry(reference);
+                    let _ = write!(text, " {prefix:x}/{upper:x}/{}/{status:x}", self.name(frame));
+                }
+                self.see();
+            }
             Step::Instruction(index, registers) => {
                 self.see();
                 let registers = registers.map(|register| self.value(register, 0));

@@ -41,6 +41,8 @@ impl World {
                 return Err(what);
             }
         }
+        self.unmap_the_rest();
+        self.reset_table(seed)?;
         self.fill(seed);
         for port in self.port..self.port + PORTS {
             self.memory.words32().iter().zip([port]).for_each(|(place, word)| place.store(word, Ordering::SeqCst));
@@ -116,13 +118,39 @@ impl World {
     fn ungrant(&mut self) {
         for (handle, window) in core::mem::take(&mut self.handles) {
             let address = self.windows.get(window).copied().unwrap_or(0);
-            let [.., for_writing, for_reading] = self.frames;
-            // The processor's mapping, and that of devices, which is one of the two.
-            for (host, bus) in [(address, 0), (0, for_writing << 12), (0, for_reading << 12)] {
-                let words = self.memory.words64().iter();
-                words.zip([host, bus, handle.into()]).for_each(|(place, word)| place.store(word, Ordering::SeqCst));
-                call(Hypercall::GrantTableOp, [grant_table::GNTTABOP_UNMAP_GRANT_REF.into(), self.memory.address(), 1]);
+            self.unmap_grant(address, 0, handle);
+            // The mapping of devices, which is of one of the frames.
+            for frame in self.frames.into_iter().chain(self.tables).chain([self.table.status_frame]) {
+                self.unmap_grant(0, frame << 12, handle);
             }
+            self.stale.push(handle);
+        }
+    }
+
+    /// Ends a mapping by its place and its bus address. What came of it is found out later.
+    fn unmap_grant(&self, host: u64, bus: u64, handle: u32) -> u64 {
+        let words = self.memory.words64();
+        words.iter().zip([host, bus, handle.into()]).for_each(|(place, word)| place.store(word, Ordering::SeqCst));
+        call(Hypercall::GrantTableOp, [grant_table::GNTTABOP_UNMAP_GRANT_REF.into(), self.memory.address(), 1]);
+        words.get(2).map_or(0, |word| word.load(Ordering::SeqCst) >> 32)
+    }
+
+    /// Ends the mappings whose entries a sequence has written over: they are put where they were, whichever they were.
+    fn unmap_the_rest(&mut self) {
+        /// Status: there is no such handle.
+        const NONE: u64 = grant_table::GNTST_BAD_HANDLE as u16 as u64;
+        let Some(&window) = self.windows.last() else { return };
+        for handle in core::mem::take(&mut self.stale) {
+            let frames = self.frames.into_iter().chain(self.tables).chain([self.table.status_frame]);
+            let entries = frames.flat_map(|frame| [WRITABLE, READ_ONLY].map(|flags| frame << 12 | flags));
+            for entry in entries {
+                if self.unmap_grant(0, 0, handle) & 0xffff == NONE {
+                    break;
+                }
+                call(Hypercall::UpdateVaMapping, [window, entry, mmu::UVMF_INVLPG]);
+                self.unmap_grant(window, 0, handle);
+            }
+            call(Hypercall::UpdateVaMapping, [window, 0, mmu::UVMF_INVLPG]);
         }
     }
 

@@ -36,6 +36,8 @@ pub(crate) enum Value {
     Handle(usize),
     /// The reference of the grant of frame 6 (for writing) or 7 (for reading).
     Reference(usize),
+    /// The number of the frame of the grant table's status words; 0 where there is none.
+    Status,
     /// This domain's own number.
     Me,
     /// An exception entry of ours.
@@ -65,6 +67,7 @@ impl fmt::Display for Value {
             Self::Port(port) => write!(f, "port{port}"),
             Self::Handle(handle) => write!(f, "handle{handle}"),
             Self::Reference(frame) => write!(f, "ref(F{frame})"),
+            Self::Status => write!(f, "S"),
             Self::Me => write!(f, "me"),
             Self::Handler(vector) => write!(f, "handler{vector}"),
         }

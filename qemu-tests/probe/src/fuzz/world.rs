@@ -16,6 +16,7 @@ use oxen_domu_lib::memory::{Page, Pages, p2m};
 use oxen_domu_lib::{event, start_info};
 
 use super::effects::Effects;
+use super::grants::Table;
 use super::value::{FRAMES, Value, WINDOWS};
 use crate::judge::call;
 use crate::raw::{self, trapped};
@@ -55,11 +56,14 @@ pub(crate) struct World {
     /// The argument memory, and a page that the hypervisor writes when it likes.
     pub(crate) memory: Pages,
     pub(super) references: [u64; 2],
+    pub(super) table: Table,
     pub(super) me: u64,
     /// The first port that is free.
     pub(crate) port: u32,
     /// Handles with their windows, the newest last.
     pub(super) handles: Vec<(u32, usize)>,
+    /// Handles of sequences that are over, which may still be somebody's.
+    pub(super) stale: Vec<u32>,
     pub(super) cr4: u64,
     pub(super) xcr0: u64,
     pub(super) effects: Effects,
@@ -116,6 +120,7 @@ impl World {
         let memory = Pages::zeroed(2)?;
         let windows = Pages::zeroed(WINDOWS)?.leak();
         let (me, port) = own_number(&memory);
+        let table = Table::new(&memory)?;
         let mut world = Self {
             privileged: start_info::is_initial_domain(),
             frames: [0; FRAMES],
@@ -128,9 +133,11 @@ impl World {
             root: 0,
             memory,
             references: [0; 2],
+            table,
             me,
             port,
             handles: Vec::new(),
+            stale: Vec::new(),
             cr4: raw::cr4(),
             xcr0: raw::xcr0(),
             effects: Effects::default(),
@@ -194,6 +201,7 @@ impl World {
                 index.and_then(|index| self.handles.get(index)).map_or(NO_HANDLE, |(handle, _)| *handle).into()
             }
             Value::Reference(frame) => of(&self.references, frame.wrapping_sub(FRAMES - 2)),
+            Value::Status => self.table.status_frame,
             Value::Me => self.me,
             Value::Handler(vector) => trapped::entry(vector),
         }
@@ -206,7 +214,12 @@ impl World {
         let bits = word & !0x000f_ffff_ffff_f000 & !GLOBAL;
         let known = |list: &[u64], frame: u64| list.iter().position(|known| *known == frame);
         let page = |first: u64, pages: u64| word.checked_sub(first).filter(|at| *at < pages << 12);
-        let _ = if let Some(frame) = known(&self.frames, word) {
+        let status = self.table.status_frame;
+        let _ = if word != 0 && word == status {
+            write!(text, "S")
+        } else if frame != 0 && frame == status {
+            write!(text, "S:+{bits:x}")
+        } else if let Some(frame) = known(&self.frames, word) {
             write!(text, "F{frame}")
         } else if let Some(level) = known(&self.tables, word) {
             write!(text, "T{}", level + 1)
@@ -240,6 +253,7 @@ impl World {
         seen.entries.push(trapped::peek(self.root + SLOT * 8) & !(GLOBAL | ACCESSED));
         seen.events = (0..PORTS).map(|port| event::bits(self.port + port)).collect();
         seen.upcall = event::upcall();
+        seen.grants = self.entries().map(|reference| self.table.entry(reference)).collect();
         seen
     }
 }

@@ -3,7 +3,8 @@
 use oxen_abi::hypercall::Hypercall;
 
 use super::{Call, Random, Value};
-use crate::fuzz::call::Kept;
+use crate::fuzz::call::{Entry, Kept, Step};
+use crate::fuzz::grants::RESERVED;
 use crate::fuzz::value::FRAMES;
 use crate::fuzz::world::SELF;
 
@@ -53,6 +54,39 @@ pub(super) fn event(random: &mut Random) -> Call {
     }
 }
 
+/// A reference: one of those that are played with, or another. The reserved ones outlive a change of the version.
+fn reference(random: &mut Random) -> Value {
+    match random.below(10) {
+        0 => Value::Number(random.of_list(&[7, 255, 256, 511, 512, 0xffff_ffff])),
+        1..5 => Value::Number(RESERVED.start + random.below(RESERVED.end - RESERVED.start)),
+        _ => Value::Reference(FRAMES - 1 - random.below(2) as usize),
+    }
+}
+
+/// Draws what is done with the grant table itself: entries written, and its version changed.
+pub(super) fn table(random: &mut Random) -> Step {
+    if random.one_in(4) {
+        return Step::Version(random.of_list(&[1, 1, 2, 2, 2, 0, 3]) as u32);
+    }
+    let kind = random.of_list(&[0, 1, 1, 1, 1, 2, 3]);
+    let flags = random.of_list(&[0, 0, 0, 4, 8, 0x10, 0x20, 0x100, 0x100, 0xfffc]);
+    let domain = if random.one_in(6) { super::domain(random) } else { Value::Me };
+    let first =
+        if kind == 3 { super::domain(random) } else { Value::Number(random.of_list(&[0, 8, 64, 4095, 4096, 0xffff])) };
+    // Not the tables of this guest, which can be read then and hold what has no name; the status words not to be written.
+    let (frame, flags) = match random.below(8) {
+        0 => (Value::Number(random.of_list(&[0, 1 << 32, 1 << 50, u64::MAX, 3, 4])), flags),
+        1 => (Value::Status, flags | 4),
+        _ => (Value::Frame(super::frame(random)), flags),
+    };
+    let reference = match reference(random) {
+        Value::Number(number) if !RESERVED.contains(&number) => Value::Number(RESERVED.start),
+        other => other,
+    };
+    let bytes = random.of_list(&[0, 8, 64, 4032, 4096, 0xffff]) as u16;
+    Step::Offer(Entry { reference, flags: (kind | flags) as u16, domain, first, bytes, frame })
+}
+
 /// Draws a call of `grant_table_op`.
 pub(super) fn grant(random: &mut Random) -> Call {
     let count = random.of_list(&[1, 1, 1, 1, 1, 1, 0, 0xffff_ffff]);
@@ -65,16 +99,13 @@ pub(super) fn grant(random: &mut Random) -> Call {
         1 => Value::Number(SELF),
         _ => Value::Me,
     };
-    let reference = match random.below(6) {
-        0 => Value::Number(random.of_list(&[0, 1, 8, 511, 512, 0xffff_ffff])),
-        _ => Value::Reference(FRAMES - 1 - random.below(2) as usize),
-    };
+    let reference = reference(random);
     let window = super::grant_window(random);
     let handle = match random.below(6) {
         0 => Value::Number(random.of_list(&[0xffff, 0xffff_ffff, 4000])),
         _ => Value::Handle(random.below(2) as usize),
     };
-    match random.below(13) {
+    match random.below(16) {
         0..3 => {
             let flags = random.of_list(&[2, 2, 2, 6, 6, 6, 0, 1, 10, 2 | 1 << 16, 4]);
             let call = op(0, "map").words(&[Value::Window(window, 0)]).at(8, 4, Value::Number(flags));
@@ -100,11 +131,29 @@ pub(super) fn grant(random: &mut Random) -> Call {
         }
         10 => op(10, "get_version").at(0, 2, domain),
         11 => {
-            // A swap of the two references would stay; of one with itself it changes nothing.
-            op(11, "swap").at(0, 4, reference).at(4, 4, reference)
+            let other = self::reference(random);
+            op(11, "swap").at(0, 4, reference).at(4, 4, other)
+        }
+        12 => {
+            let frames = random.of_list(&[0, 1, 1, 1, 2, 100, 0xffff_ffff]);
+            let list = if random.one_in(4) { super::number(random) } else { Value::Memory(0x100) };
+            let call = op(9, "get_status_frames").at(0, 4, Value::Number(frames)).at(4, 2, domain);
+            call.at(8, 8, list).hide(0x100, 8)
+        }
+        13 | 14 => {
+            let page = match random.below(4) {
+                0 => super::number(random),
+                _ => Value::Machine(super::frame(random), random.below(4096)),
+            };
+            let offset = random.of_list(&[0, 0, 8, 4095, 4096, 0xffff]);
+            let length = random.of_list(&[0, 8, 8, 64, 4096, 4097, 0xffff]);
+            let what = random.of_list(&[1, 1, 2, 3, 0, 4, 1 << 31, 1 | 1 << 31]);
+            let first = random.of_list(&[0, 0, 0, 1 << 12, 0xffff_f000]);
+            let call = op(12 | first, "cache_flush").words(&[page]).at(8, 2, Value::Number(offset));
+            call.at(10, 2, Value::Number(length)).at(12, 4, Value::Number(what))
         }
         _ => {
-            let command = random.of_list(&[3, 4, 9, 12, 13, 0xff, 1 << 12, 0xffff_ffff]);
+            let command = random.of_list(&[3, 4, 13, 0xff, 1 << 12, 0xffff_ffff]);
             let call = op(command, "other").words(&[domain, super::number(random), super::number(random)]);
             call.at(0x18, 8, Value::Number(super::WILD))
         }
@@ -115,11 +164,7 @@ pub(super) fn grant(random: &mut Random) -> Call {
 fn copy(random: &mut Random, call: Call, domain: Value) -> Call {
     let flags = random.below(4);
     let side = |random: &mut Random, by_reference: bool| {
-        if by_reference {
-            Value::Reference(FRAMES - 1 - random.below(2) as usize)
-        } else {
-            Value::Frame(super::frame(random))
-        }
+        if by_reference { reference(random) } else { Value::Frame(super::frame(random)) }
     };
     let offset = random.of_list(&[0, 8, 2048, 4088, 4095, 4096, 0xffff]);
     let length = random.of_list(&[0, 8, 64, 2048, 4096, 4097, 0xffff]);

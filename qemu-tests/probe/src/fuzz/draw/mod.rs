@@ -40,6 +40,9 @@ const EDGES: [u64; 18] = [
 
 /// Draws a step.
 pub(super) fn step(random: &mut Random, privileged: bool) -> Step {
+    if random.one_in(8) {
+        return domain::table(random);
+    }
     match random.below(10) {
         0 | 1 => instructions::draw(random),
         2 => {

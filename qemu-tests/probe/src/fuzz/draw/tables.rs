@@ -52,6 +52,7 @@ fn update(random: &mut Random) -> Call {
                 (Value::Machine(table, at), Value::Machine(frame, _)) if table == frame => {
                     (Value::Machine(table, at), Value::Number(0))
                 }
+                (Value::Slot(slot), Value::TableAt(4, _)) => (Value::Slot(slot), Value::Number(0)),
                 other => other,
             }
         };

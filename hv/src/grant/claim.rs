@@ -1,0 +1,181 @@
+//! Claiming an offer: judged, marked, pinned, the frame held; and giving the claim back.
+
+use super::{
+    drop_frame,
+    entry::{self, Access, Pins, Status},
+    entry_v2::{Extent, Taker},
+    table::Table,
+    take_frame,
+};
+use crate::{Hypervisor, addr::Mfn, domain::Domain, machine::Machine, mem::Memory};
+use oxen_abi::{domid::DomId, grant_table as abi};
+
+/// The right to use a granted frame, to be given back with [`Table::release`] and [`drop_frame`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim {
+    pub(super) reference: u32,
+    pub(super) frame: Mfn,
+    pub(super) access: Access,
+}
+
+/// What an entry of version 2 offers.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Offer {
+    /// These bytes of a frame, which is claimed now.
+    Page(Claim, Extent),
+    /// What this entry of another domain offers to the granter. The entry that says so is marked, and not pinned.
+    PassedOn(DomId, u32),
+}
+
+impl Table {
+    /// Claims an entry of `granter`, whose table this is, for `grantee`.
+    #[inline(always)]
+    pub(super) fn claim<M: Machine>(
+        &mut self,
+        hv: &Hypervisor<M>,
+        granter: &Domain,
+        grantee: &Domain,
+        reference: u32,
+        access: Access,
+        is_mapping: bool,
+    ) -> Result<Claim, Status> {
+        if reference >= self.v1_entries {
+            return self.claim_page_v2(hv, granter, grantee, reference, access);
+        }
+        let slot = entry::slot(grantee).ok_or(abi::GNTST_GENERAL_ERROR)?;
+        let word = self.word(&hv.machine, reference).ok_or(abi::GNTST_GENERAL_ERROR)?;
+        if self.pins_place(reference).is_none() {
+            self.make_room_for_pins(&hv.machine, reference).map_err(|_| abi::GNTST_NO_SPACE)?;
+        }
+        let place = self.pins_place(reference).ok_or(abi::GNTST_NO_SPACE)?;
+        let old = Pins(*place);
+        let pins = if old.in_use() {
+            if old.slot() != slot || old.plus(access).is_none() {
+                return Err(abi::GNTST_GENERAL_ERROR);
+            }
+            Some(old)
+        } else {
+            None
+        };
+        let needs_mark = pins.is_none() || (access == Access::Write && old.count(Access::Write) == 0);
+        let pins = if needs_mark {
+            let entry = entry::mark(word, grantee.id, access, pins.is_some(), is_mapping)?;
+            pins.or_else(|| entry.frame().map(|frame| Pins::new(frame, slot)))
+        } else {
+            pins
+        };
+        let taken = pins.and_then(|pins| Some((pins.frame()?, pins.plus(access)?))).ok_or(abi::GNTST_BAD_PAGE);
+        let taken = taken.and_then(|(frame, pins)| {
+            take_frame(hv, granter, frame, access)?;
+            Ok((frame, pins))
+        });
+        match taken {
+            Ok((frame, pins)) => {
+                *place = pins.0;
+                Ok(Claim { reference, frame, access })
+            }
+            Err(status) => {
+                self.unmark(&hv.machine, reference, old, access);
+                Err(status)
+            }
+        }
+    }
+
+    /// Claims an entry that is not of version 1, for a mapping: a page as a whole.
+    #[cold]
+    #[inline(never)]
+    fn claim_page_v2<M: Machine>(
+        &mut self,
+        hv: &Hypervisor<M>,
+        granter: &Domain,
+        grantee: &Domain,
+        reference: u32,
+        access: Access,
+    ) -> Result<Claim, Status> {
+        match self.claim_v2(hv, granter, grantee, reference, access, true)? {
+            Offer::Page(claim, _) => Ok(claim),
+            // Not for a mapping.
+            Offer::PassedOn(..) => Err(abi::GNTST_GENERAL_ERROR),
+        }
+    }
+
+    /// Claims an entry for a copy, whichever version it is of.
+    pub(super) fn claim_offer<M: Machine>(
+        &mut self,
+        hv: &Hypervisor<M>,
+        granter: &Domain,
+        grantee: &Domain,
+        reference: u32,
+        access: Access,
+    ) -> Result<Offer, Status> {
+        if reference < self.v1_entries {
+            let claim = self.claim(hv, granter, grantee, reference, access, false)?;
+            return Ok(Offer::Page(claim, Extent::WHOLE));
+        }
+        self.claim_v2(hv, granter, grantee, reference, access, false)
+    }
+
+    /// A page that is pinned is pinned as a whole: parts are claimed for the time of a copy only, and this very copy knows
+    /// which part it claimed before.
+    fn claim_v2<M: Machine>(
+        &mut self,
+        hv: &Hypervisor<M>,
+        granter: &Domain,
+        grantee: &Domain,
+        reference: u32,
+        access: Access,
+        is_mapping: bool,
+    ) -> Result<Offer, Status> {
+        if reference >= self.entries() {
+            return Err(abi::GNTST_BAD_GNTREF);
+        }
+        let slot = entry::slot(grantee).ok_or(abi::GNTST_GENERAL_ERROR)?;
+        let entry = self.entry_v2(&hv.machine, reference).ok_or(abi::GNTST_GENERAL_ERROR)?;
+        self.make_room_for_pins(&hv.machine, reference).map_err(|_| abi::GNTST_NO_SPACE)?;
+        let old = self.pins(reference);
+        let is_pinned = old.in_use();
+        if is_pinned && (old.slot() != slot || old.plus(access).is_none()) {
+            return Err(abi::GNTST_GENERAL_ERROR);
+        }
+        let needs_mark = !is_pinned || (access == Access::Write && old.count(Access::Write) == 0);
+        let (frame, extent) = if needs_mark {
+            let head = entry.mark(Taker { grantee: grantee.id, access, is_pinned, is_mapping })?;
+            match head.passed_from() {
+                Some(domain) if !is_pinned => return Ok(Offer::PassedOn(domain, entry.passed_reference())),
+                // Neither is it the page that is pinned which is offered now, nor can it be asked for another.
+                Some(_) if !is_mapping => {
+                    self.unmark(&hv.machine, reference, old, access);
+                    return Err(abi::GNTST_GENERAL_ERROR);
+                }
+                _ if is_pinned => (old.frame(), Extent::WHOLE),
+                _ => (entry.frame(), head.extent()),
+            }
+        } else {
+            (old.frame(), Extent::WHOLE)
+        };
+        let taken = frame.ok_or(abi::GNTST_BAD_PAGE).and_then(|frame| {
+            take_frame(hv, granter, frame, access)?;
+            Ok(frame)
+        });
+        let frame = taken.inspect_err(|_| self.unmark(&hv.machine, reference, old, access))?;
+        let pins = if is_pinned { old } else { Pins::new(frame, slot) };
+        match (pins.plus(access), self.pins_place(reference)) {
+            (Some(pins), Some(place)) => *place = pins.0,
+            // Asked before, and made before.
+            _ => {
+                drop_frame(hv, frame, access);
+                return Err(abi::GNTST_NO_SPACE);
+            }
+        }
+        Ok(Offer::Page(Claim { reference, frame, access }, extent))
+    }
+
+    /// Gives a claim back, the frame itself excepted.
+    #[inline]
+    pub(super) fn release(&mut self, memory: &impl Memory, claim: Claim) {
+        let Some(place) = self.pins_place(claim.reference) else { return };
+        let left = Pins(*place).minus(claim.access);
+        *place = left.0;
+        self.unmark(memory, claim.reference, left, claim.access);
+    }
+}

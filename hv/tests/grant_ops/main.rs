@@ -1,0 +1,65 @@
+//! Grant tables under hostile hands: random requests against a model of the ABI, everything counted again as they go.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test")]
+
+mod batches;
+mod copying;
+mod entries;
+mod mapping;
+mod parts;
+mod questions;
+mod races;
+#[path = "../support/mod.rs"]
+mod support;
+mod versions;
+mod world;
+
+use oxen_hv::{domain::Progress, grant};
+use std::sync::atomic::Ordering::SeqCst;
+use support::{
+    audit::{self, Holds},
+    dice::Dice,
+};
+use world::{GUESTS, World};
+
+const OPERATIONS: u32 = 400_000;
+
+#[test]
+fn every_status_is_the_model_s_and_a_refusal_changes_nothing() {
+    for seed in [0x9e37_79b9_7f4a_7c15, 5] {
+        let (mut world, mut dice) = (World::new(), Dice(seed));
+        for n in 0..OPERATIONS / 2 {
+            world.step(&mut dice);
+            world.check();
+            if n % 256 == 0 {
+                world.count();
+            }
+        }
+        world.count();
+    }
+}
+
+#[test]
+fn a_dead_domain_holds_nothing_and_what_it_granted_stays_until_it_is_unmapped() {
+    let (mut world, mut dice) = (World::new(), Dice(11));
+    (0..4000).for_each(|_| world.step(&mut dice));
+    let domain = world.sides[0].guest.domain.clone();
+    domain.is_dying.store(true, SeqCst);
+    let hv = world.sides[0].guest.hv;
+    while grant::release_all(hv, &domain) == Progress::Stopped {}
+    assert_eq!(domain.grants.lock().mappings(), 0);
+    assert_eq!(domain.grants.lock().size().0, 0);
+    assert!(grant::table_frame(hv, &domain, 0).is_err());
+    world.sides[0].mappings.clear();
+    // The others still hold what it granted, and lose nothing when they give it back.
+    for n in 1..GUESTS {
+        let others: Vec<_> = world.sides[n].guest.domain.grants.lock().each_pin().collect();
+        assert!(others.iter().all(|pin| usize::from(pin.2) != domain.owner.slot().unwrap()));
+        while grant::release_all(hv, &world.sides[n].guest.domain) == Progress::Stopped {}
+    }
+    let mut known = Holds::default();
+    for side in &world.sides {
+        known.add(side.guest.domain.shared_info, true);
+        known.add(side.home.tables[0], true);
+    }
+    audit::check(hv, &known, audit::nothing_lent);
+}
