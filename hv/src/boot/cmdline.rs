@@ -9,6 +9,7 @@
 //! | `console=com1` | where the hypervisor speaks; `none`: nowhere |
 //! | `noreboot` | stop after a crash, for reading |
 //! | `guest_console` | whether guests may write lines to the hypervisor's console, early in their boot say |
+//! | `pv-linear-pt` | whether guests may have linear page tables; they may unless it says no |
 //! | `loglvl=`, `guest_loglvl=` | `none`, `error`, `warning`, `info`, `debug`, `all`; a pair `a/b`: always, and not too often |
 
 /// What the command line asks.
@@ -34,6 +35,8 @@ pub struct Options<'a> {
     pub guest_log_level: Option<&'a str>,
     /// Whether guests may write to the hypervisor's console.
     pub guest_console: bool,
+    /// Whether guests may have linear page tables.
+    pub linear_tables: bool,
 }
 
 impl Default for Options<'_> {
@@ -49,6 +52,7 @@ impl Default for Options<'_> {
             log_level: None,
             guest_log_level: None,
             guest_console: false,
+            linear_tables: true,
         }
     }
 }
@@ -86,6 +90,8 @@ fn set<'a>(options: &mut Options<'a>, name: &str, value: &'a str) -> Option<()> 
         "console" => options.console = value.split(',').any(|name| name == "com1"),
         "noreboot" => options.no_reboot = is_on(value),
         "guest_console" => options.guest_console = is_on(value),
+        "pv-linear-pt" => options.linear_tables = is_on(value),
+        "no-pv-linear-pt" if value.is_empty() => options.linear_tables = false,
         "loglvl" => options.log_level = Some(value),
         "guest_loglvl" => options.guest_log_level = Some(value),
         _ => return None,
@@ -128,6 +134,9 @@ mod tests {
         assert_eq!((options.log_level, options.guest_log_level), (Some("all"), Some("none/all")));
         assert!(options.console && options.no_reboot && options.guest_console);
         assert_eq!(parse("dom0_mem=65536", |_| {}).dom0_memory, Some(64 << 20));
+        assert!(options.linear_tables);
+        assert!(!parse("pv-linear-pt=no", |word| panic!("{word}")).linear_tables);
+        assert!(!parse("no-pv-linear-pt", |word| panic!("{word}")).linear_tables);
     }
 
     #[test]

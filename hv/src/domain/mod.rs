@@ -29,7 +29,7 @@ use crate::{
     heap,
     lock::Lock,
     machine::Machine,
-    mem::{Paging, frame_alloc, frame_type::Owner},
+    mem::{Paging, frame_alloc, frame_type::Owner, linear::LinearSlots},
     sched::{self, run_queue::Share},
 };
 use alloc::sync::Arc;
@@ -74,6 +74,8 @@ pub struct Domain {
     pub memory_map: Lock<heapless::Vec<E820Entry, { Self::MAX_MEMORY_MAP }>>,
     /// Page tables: held for every change of a table or of a table's type.
     pub paging: Lock<Paging>,
+    /// Where its roots are linear.
+    pub linear_slots: LinearSlots,
     /// Event channels.
     pub events: Events,
     /// A line that it has begun to write on the hypervisor's console.
@@ -218,6 +220,7 @@ impl Domain {
             max_pages: AtomicU32::new(0),
             memory_map: Lock::new(heapless::Vec::new()),
             paging: Lock::default(),
+            linear_slots: LinearSlots::default(),
             events: Events::default(),
             console_line: Lock::default(),
             grants: Lock::new(Grants::new(config.max_grant_frames, config.max_maptrack_frames)),
