@@ -167,19 +167,25 @@ fn the_hypervisor_reads_nothing_of_its_own_for_a_guest() {
     let far = |a: u64, b: u64, c: u64, d: u64| a << 39 | b << 30 | c << 21 | d << 12;
     let places = [far(5, 256, 0, 0), far(5, 5, 260, 1), far(5, 5, 5, 271), far(5, 271, 3, 3), far(6, 0, 0, 0) - 8];
     assert_eq!(update(&mut guest, root, 5, to(root, READ)), Ok(0));
-    let ask = |guest: &mut Guest| {
-        for place in places {
-            assert_eq!(guest.call(mmu::mmu_update, [place, 2, 0, SELF]), Err(Errno::Fault), "{place:#x}");
-            assert_eq!(guest.call(mmuext::mmuext_op, [place, 1, 0, SELF]), Err(Errno::Fault));
-            assert_eq!(guest.call(memory::memory_op, [3, place, 0, 0]), Err(Errno::Fault));
-        }
-    };
-    ask(&mut guest);
-    // Nor afterwards: what was read before the entry went is looked at when it is gone.
+    for place in places {
+        assert_eq!(guest.call(mmu::mmu_update, [place, 2, 0, SELF]), Err(Errno::Fault), "{place:#x}");
+        assert_eq!(guest.call(mmuext::mmuext_op, [place, 1, 0, SELF]), Err(Errno::Fault));
+        assert_eq!(guest.call(memory::memory_op, [3, place, 0, 0]), Err(Errno::Fault));
+    }
+    // Nor while a CPU may be between its read and its question: the entry goes, all are interrupted, the mark goes.
+    guest.domain.dirty_cpus.fetch_or(0b101, Ordering::SeqCst);
+    let flushes = guest.hv.machine.cpu(2).flushes;
     assert_eq!(update(&mut guest, root, 5, 0), Ok(0));
-    ask(&mut guest);
-    // Other addresses are as good as ever.
-    assert_eq!(update(&mut guest, root, 6, 0), Ok(0));
+    assert_eq!(guest.hv.machine.cpu(2).flushes, flushes + 1);
+    assert_eq!(guest.domain.linear_slot_going.load(Ordering::SeqCst), 0);
+    guest.domain.linear_slot_going.store(1, Ordering::SeqCst);
+    assert_eq!(guest.call(mmu::mmu_update, [BUFFER, 0, 0, SELF]), Ok(0));
+    assert_eq!(guest.call(mmu::mmu_update, [BUFFER, 1, 0, SELF]), Err(Errno::Fault), "in the slot that is going");
+    guest.domain.linear_slot_going.store(0, Ordering::SeqCst);
+    // Other addresses are as good as ever, and the slot is one of them then.
+    assert_eq!(update(&mut guest, root, 5, to(home.tables[1], WRITE)), Ok(0));
+    put(&guest, &[entry_address(root, 6), 0]);
+    assert_eq!(guest.call(mmu::mmu_update, [BUFFER | 5 << 39, 1, 0, SELF]), Ok(0));
 }
 
 #[test]

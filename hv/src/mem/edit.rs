@@ -110,11 +110,11 @@ impl<M: Machine> Editor<'_, M> {
                 return Ok(());
             }
             match self.take_table(new.mfn().ok_or(Errno::Inval)?, level - 1) {
-                Err(Refusal::Tell(Errno::Inval)) => self.take_linear(place.table, level, slot, new)?,
+                Err(Refusal::Tell(Errno::Inval)) => self.take_linear(place.table, level, new)?,
                 taken => taken?,
             }
         }
-        write(place.word, old, new, notes);
+        self.retire_linear(level, slot, old, || write(place.word, old, new, notes));
         if let Some(child) = old.mfn().filter(|_| old.is_present())
             && self.unlink(place.table, level, child)
         {

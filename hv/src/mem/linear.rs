@@ -7,60 +7,52 @@
 //! - A table that such an entry of another refers to has none itself but for itself, and the other way round. So nothing
 //!   goes round in a circle, and no chain is longer than two tables of a level.
 //! - Through an entry of a root the hypervisor's slots are found again at an address that is the guest's. The guest cannot
-//!   read there, for those entries are the supervisor's; the hypervisor could, in the guest's name. So under a root that
-//!   has, or had, such an entry it reads nothing in the guest's name in a slot that was linear in any root of the domain
-//!   ([`may_read`]).
+//!   read there, for those entries are the supervisor's; the hypervisor could, in the guest's name. So what it read at such
+//!   an address it does not use ([`may_read`]).
 //! - The hypervisor's own way from an address to its entry ([`Editor::find`]) looks at each table on it, from the first
 //!   linear entry of a domain on.
 
-use super::{editor::Editor, entry::Entry, frame_type::FrameType, walk::PROGRESS};
+use super::{editor::Editor, entry::Entry, frame_type::FrameType, tlb, walk::PROGRESS};
 use crate::{
     Hypervisor,
-    addr::{GuestAddr, Mfn, TABLE_ENTRIES},
+    addr::{GuestAddr, Mfn, Slot},
     domain::Domain,
     machine::Machine,
 };
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 use oxen_abi::errno::Errno;
 
-/// In the auxiliary word of a root, above what tables under way need: it has a linear entry, or had one since it is one.
-const IS_LINEAR_ROOT: u32 = PROGRESS + 1;
-/// Where the count stands.
-const SHIFT: u32 = PROGRESS.count_ones() + 1;
+/// Where the count stands in the auxiliary word of a table: above what tables under way need.
+const SHIFT: u32 = PROGRESS.count_ones();
 /// Linear entries for one table at most.
 const MAX_ENTRIES_FOR_ONE: i32 = 1 << (31 - SHIFT);
-const BITS: usize = u64::BITS as usize;
 /// What a slot of a root covers.
 const SLOT_BYTES: u64 = 1 << 39;
 
-/// The slots of a domain's roots that are linear in one of them, or were.
-#[derive(Debug, Default)]
-pub struct LinearSlots([AtomicU64; TABLE_ENTRIES / BITS]);
-
-impl LinearSlots {
-    fn note(&self, slot: usize) {
-        if let Some(word) = self.0.get(slot / BITS) {
-            word.fetch_or(1 << (slot % BITS), Ordering::SeqCst);
-        }
-    }
-
-    /// Whether any of `bytes` bytes from `start` lie in one of them, or may: there are more than in a slot.
-    #[must_use]
-    pub fn touch(&self, start: GuestAddr, bytes: u64) -> bool {
-        let last = GuestAddr(start.0.wrapping_add(bytes.saturating_sub(1)));
-        let is_linear = |place: GuestAddr| {
-            let slot = place.slot(4).index();
-            self.0.get(slot / BITS).is_some_and(|word| word.load(Ordering::SeqCst) >> (slot % BITS) & 1 != 0)
-        };
-        bytes > SLOT_BYTES || is_linear(start) || is_linear(last)
-    }
-}
-
-/// Whether what was read at a guest's address, under `root`, may be used. Asked after the read: what is written down of a
-/// linear entry is there before it is.
+/// Whether what was read at a guest's address, under `root`, may be used. To be asked after the read, not before it, or
+/// another CPU could write a linear entry in between; and the one that takes it away says so ([`Editor::retire_linear`])
+/// until no CPU is between a read and this question.
 #[must_use]
 pub fn may_read<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, root: Mfn, start: GuestAddr, bytes: u64) -> bool {
-    hv.frames.aux(root) & IS_LINEAR_ROOT == 0 || !domain.linear_slots.touch(start, bytes)
+    let last = GuestAddr(start.0.wrapping_add(bytes.saturating_sub(1)));
+    let is_linear = |slot: Slot| {
+        let words = hv.machine.words(root);
+        let entry = words.get(slot.index()).map_or(Entry(0), |word| Entry(word.load(Ordering::SeqCst)));
+        let refers_to_root = is_linear(hv, 4, entry);
+        refers_to_root || domain.linear_slot_going.load(Ordering::SeqCst) == mark(slot.index())
+    };
+    bytes <= SLOT_BYTES && !is_linear(start.slot(4)) && !is_linear(last.slot(4))
+}
+
+/// Whether an entry of a validated table of this level is linear: what it refers to cannot be anything else meanwhile.
+fn is_linear<M: Machine>(hv: &Hypervisor<M>, level: u32, entry: Entry) -> bool {
+    let target = entry.mfn().filter(|_| entry.is_present());
+    target.is_some_and(|target| hv.frames.state(target).kind().level() == Some(level))
+}
+
+/// A slot in [`Domain::linear_slot_going`], where 0 is none.
+const fn mark(slot: usize) -> u32 {
+    slot as u32 + 1
 }
 
 /// Of a table: how many linear entries for other tables it has; or, below zero, how many others have for it.
@@ -70,12 +62,12 @@ pub fn links<M: Machine>(hv: &Hypervisor<M>, table: Mfn) -> i32 {
 }
 
 impl<M: Machine> Editor<'_, M> {
-    /// Takes what a linear entry in a slot of `table` needs.
+    /// Takes what a linear entry of `table` needs.
     ///
     /// # Errors
     /// `Inval` if it is none that the rules above allow.
     #[cold]
-    pub(super) fn take_linear(&mut self, table: Mfn, level: u32, slot: usize, entry: Entry) -> Result<(), Errno> {
+    pub(super) fn take_linear(&mut self, table: Mfn, level: u32, entry: Entry) -> Result<(), Errno> {
         let target = entry.mfn().filter(|_| !entry.is_writable()).ok_or(Errno::Inval)?;
         let is_dying = self.domain.is_dying.load(Ordering::Acquire);
         if is_dying || !self.hv.has_linear_tables.load(Ordering::Relaxed) {
@@ -86,9 +78,7 @@ impl<M: Machine> Editor<'_, M> {
         }
         self.paging.is_linear = true;
         if level == 4 {
-            // All of it is there for all to see before the entry is.
-            self.domain.linear_slots.note(slot);
-            self.hv.frames.set_aux(table, self.hv.frames.aux(table) | IS_LINEAR_ROOT);
+            // For all to see before the entry is.
             self.hv.machine.watch_reads();
         }
         Ok(())
@@ -131,30 +121,23 @@ impl<M: Machine> Editor<'_, M> {
         true
     }
 
-    fn set_links(&self, table: Mfn, count: i32) {
-        let others = self.hv.frames.aux(table) & (PROGRESS | IS_LINEAR_ROOT);
-        self.hv.frames.set_aux(table, (count << SHIFT) as u32 | others);
+    /// Lets `write` replace an entry of a table. Where that was linear and the table is a root, every CPU that ran the domain
+    /// is interrupted before the slot is one like any other again: so none has read through the old entry and not asked yet
+    /// whether it may use what it read.
+    #[inline]
+    pub(super) fn retire_linear(&self, level: u32, slot: usize, old: Entry, write: impl FnOnce()) {
+        if level == 4 && self.paging.is_linear && is_linear(self.hv, level, old) {
+            self.domain.linear_slot_going.store(mark(slot), Ordering::SeqCst);
+            write();
+            tlb::flush_cpus(self.hv, self.domain.dirty_cpus.load(Ordering::SeqCst));
+            self.domain.linear_slot_going.store(0, Ordering::SeqCst);
+        } else {
+            write();
+        }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_in_a_linear_slot_by_any_of_its_bytes() {
-        let slots = LinearSlots::default();
-        slots.note(255);
-        slots.note(300);
-        let start = GuestAddr(255 << 39);
-        assert!(
-            slots.touch(start, 1) && slots.touch(GuestAddr(start.0 - 1), 2) && !slots.touch(GuestAddr(start.0 - 2), 2)
-        );
-        assert!(slots.touch(GuestAddr(start.0 + (1 << 39) - 1), 8));
-        assert!(!slots.touch(GuestAddr(0), 1 << 39) && slots.touch(GuestAddr(0), 2 << 39));
-        assert!(slots.touch(GuestAddr(0xffff_0000_0000_0000 | 300 << 39), 8));
-        assert!(!slots.touch(GuestAddr(0xffff_0000_0000_0000 | 301 << 39), 0));
-        slots.note(0);
-        assert!(slots.touch(GuestAddr(u64::MAX - 7), 16), "around the end");
+    fn set_links(&self, table: Mfn, count: i32) {
+        let progress = self.hv.frames.aux(table) & PROGRESS;
+        self.hv.frames.set_aux(table, (count << SHIFT) as u32 | progress);
     }
 }

@@ -227,7 +227,7 @@ impl<M: Machine> Editor<'_, M> {
                 };
                 let mut progress = self.take_step(child, kind);
                 if matches!(progress, Progress::Failed(_)) {
-                    if self.take_linear(step.table, step.level, step.held, judged).is_err() {
+                    if self.take_linear(step.table, step.level, judged).is_err() {
                         return progress;
                     }
                     progress = Progress::Done;
