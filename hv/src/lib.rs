@@ -70,6 +70,8 @@ pub struct Hypervisor<M: Machine> {
     pub memory_map: boot::memory_map::MemoryMap,
     /// System time.
     pub time: sched::clock::SystemTime,
+    /// Whether guests may have linear page tables (`pv-linear-pt`).
+    pub has_linear_tables: core::sync::atomic::AtomicBool,
 }
 
 impl<M: Machine> Hypervisor<M> {
@@ -90,6 +92,7 @@ impl<M: Machine> Hypervisor<M> {
             command_line: command_line.chars().take(1023).collect(),
             memory_map: boot::memory_map::MemoryMap::default(),
             time,
+            has_linear_tables: core::sync::atomic::AtomicBool::new(true),
         }
     }
 }

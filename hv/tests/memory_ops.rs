@@ -41,6 +41,7 @@ use support::{
 const OPERATIONS: u32 = 350_000;
 const RECOUNT_EVERY: u32 = 200;
 const BUFFER: u64 = 0;
+const LINEAR_SLOT: usize = 1;
 /// What the hypervisor leaves in each of its own frames.
 const SECRET: u64 = 0x5ec2_e75e_c2e0;
 /// What a guest leaves in each of its frames, with the number of its domain.
@@ -109,6 +110,15 @@ impl World {
                 guest.domain.vm_assist.store(1 << VMASST_TYPE_WRITABLE_PAGETABLES, Ordering::SeqCst);
                 let home = guest.build_home(24);
                 Editor::open(hv, &guest.domain).unwrap().pin(home.tables[0], 4).unwrap();
+                // One of them finds its tables in its address space from the start.
+                if id == 1 {
+                    let root = home.tables[0];
+                    let update = [entry_address(root, LINEAR_SLOT), Entry::to(root, Entry::PRESENT | Entry::USER).0];
+                    for (i, word) in update.into_iter().enumerate() {
+                        hv.machine.write_guest_word(GuestAddr(BUFFER + 8 * i as u64), word).unwrap();
+                    }
+                    guest.call(mmu::mmu_update, [BUFFER, 1, 0, 0x7ff0]).unwrap();
+                }
                 Player { guest, home, descriptors: Vec::new(), claims: Vec::new() }
             })
             .into_iter()
@@ -193,6 +203,40 @@ impl World {
         if self.random.chance(10) { 0 } else { Entry::to(frame, flags).0 }
     }
 
+    /// An entry for a table of the same level: the table itself, or another.
+    fn linear_entry(&mut self, player: usize, table: Mfn) -> u64 {
+        let state = self.hv.frames.state(table);
+        let owner = self.players[player].guest.domain.owner;
+        let is_like = |&other: &Mfn| {
+            let seen = self.hv.frames.state(other);
+            seen.owner() == owner && seen.uses() != 0 && seen.kind() == state.kind()
+        };
+        let others: Vec<Mfn> = audit::all(self.hv).filter(is_like).collect();
+        let target = if others.is_empty() || self.random.chance(40) { table } else { self.random.of(&others) };
+        Entry::to(target, self.random.of(&[1, 1, 5, 5, 5, 0x25, 7])).0
+    }
+
+    /// The guest names an address for a request that may be anywhere, in its linear slots above all.
+    fn ask_from_afar(&mut self, player: usize) -> Outcome {
+        let [mut a, b, c, d] = [(); 4].map(|()| self.slot() as u64);
+        if self.random.chance(60) {
+            a = LINEAR_SLOT as u64;
+        }
+        let address = a << 39 | b << 30 | c << 21 | d << 12 | self.random.below(512) * 8;
+        let address = if a >= 256 { address | 0xffff << 48 } else { address };
+        let count = 1 + self.random.below(2);
+        let _ = match self.random.below(4) {
+            0 => self.call(player, mmuext::mmuext_op, [address, count, 0, 0x7ff0]),
+            1 => self.call(player, mmu::mmu_update, [address, count, 0, 0x7ff0]),
+            2 => self.call(player, memory::memory_op, [6, address, 0, 0]),
+            _ => {
+                let entry = self.entry(player);
+                self.call(player, mmu::update_va_mapping, [address & !0xfff, entry, 2, 0])
+            }
+        };
+        Outcome::Partly
+    }
+
     /// Makes sure that the player's buffer is there, and on which CPU it runs. A CPU that runs it already mostly keeps what
     /// it knows.
     fn enter(&mut self, player: usize) {
@@ -267,6 +311,16 @@ impl World {
             let flags = self.random.of(&[1, 3, 5, 7, 7, 0x67]);
             table_word(self.hv, frame, self.slot()).store(Entry::to(child, flags).0, Ordering::SeqCst);
         }
+        if level > 1 && self.random.chance(25) {
+            let own_kind = FrameType::table(level);
+            let like = audit::all(self.hv).find(|&other| {
+                let state = self.hv.frames.state(other);
+                state.owner() == owner && state.uses() != 0 && Some(state.kind()) == own_kind
+            });
+            let target = if self.random.chance(50) { frame } else { like.unwrap_or(frame) };
+            let flags = self.random.of(&[1, 5, 5, 7]);
+            table_word(self.hv, frame, self.slot()).store(Entry::to(target, flags).0, Ordering::SeqCst);
+        }
         for page in 1..40 {
             let seen = self.hv.machine.translate(GuestAddr(page << 12), true);
             if seen == Ok(frame) {
@@ -317,7 +371,7 @@ impl World {
             let offset = if self.random.chance(2) { 4 } else { 0 };
             let command = self.random.of(&[0, 0, 0, 2, 2, 3, 1]);
             words.push((entry_address(table, self.slot()) + offset) | command);
-            words.push(self.entry(player));
+            words.push(if self.random.chance(15) { self.linear_entry(player, table) } else { self.entry(player) });
         }
         if !self.put(&words) {
             return Outcome::Done;
@@ -626,6 +680,7 @@ impl World {
             100..=101 => self.take_own(),
             102..=103 => self.unmap_and_exchange(player),
             93..=96 => self.cultivate(player),
+            97 => self.ask_from_afar(player),
             _ => self.scribble(player),
         };
         self.hv.machine.frames_left.store(u64::MAX, Ordering::SeqCst);
@@ -679,10 +734,13 @@ fn run(seed: u64) {
     let free = 180 - support::OWN_FRAMES as u32;
     let mut world = World::new(seed);
     let mut kinds = [0_u32; 4];
+    let mut linear = [[0_u32; 2]; 4];
     for count in 1..=OPERATIONS {
         world.step();
         if count % RECOUNT_EVERY == 0 {
             audit::check(world.hv, &world.known(), |owner, frame| world.was_lent(owner, frame));
+            let found = audit::check_links(world.hv);
+            linear.iter_mut().flatten().zip(found.iter().flatten()).for_each(|(sum, found)| *sum += found);
             for frame in audit::all(world.hv) {
                 let state = world.hv.frames.state(frame);
                 if let (Some(level), true) = (state.kind().level(), state.uses() != 0) {
@@ -694,6 +752,7 @@ fn run(seed: u64) {
     // The random walk is worth something only if tables of every level come about beside the homes.
     let homes = OPERATIONS / RECOUNT_EVERY * 3;
     assert!(kinds.iter().all(|&n| n > homes * 6 / 5), "{kinds:?} tables against {homes}");
+    assert!(linear[1..].iter().flatten().all(|&n| n > 20), "{linear:?} linear entries");
     world.end(free);
 }
 

@@ -10,6 +10,7 @@
 //! | `gnttab=max-ver:N` | the greatest version of grant tables, 1 or 2; `no-transitive`: no offer is passed on |
 //! | `noreboot` | stop after a crash, for reading |
 //! | `guest_console` | whether guests may write lines to the hypervisor's console, early in their boot say |
+//! | `pv-linear-pt` | whether guests may have linear page tables; they may unless it says no |
 //! | `loglvl=`, `guest_loglvl=` | `none`, `error`, `warning`, `info`, `debug`, `all`; a pair `a/b`: always, and not too often |
 
 use crate::grant;
@@ -39,6 +40,8 @@ pub struct Options<'a> {
     pub guest_console: bool,
     /// What grant tables may be.
     pub grants: grant::Policy,
+    /// Whether guests may have linear page tables.
+    pub linear_tables: bool,
 }
 
 impl Default for Options<'_> {
@@ -55,6 +58,7 @@ impl Default for Options<'_> {
             guest_log_level: None,
             guest_console: false,
             grants: grant::Policy::default(),
+            linear_tables: true,
         }
     }
 }
@@ -103,6 +107,8 @@ fn set<'a>(options: &mut Options<'a>, name: &str, value: &'a str) -> Option<()> 
                 }
             }
         }
+        "pv-linear-pt" => options.linear_tables = is_on(value),
+        "no-pv-linear-pt" if value.is_empty() => options.linear_tables = false,
         "loglvl" => options.log_level = Some(value),
         "guest_loglvl" => options.guest_log_level = Some(value),
         _ => return None,
@@ -158,6 +164,9 @@ mod tests {
         assert_eq!((options.log_level, options.guest_log_level), (Some("all"), Some("none/all")));
         assert!(options.console && options.no_reboot && options.guest_console);
         assert_eq!(parse("dom0_mem=65536", |_| {}).dom0_memory, Some(64 << 20));
+        assert!(options.linear_tables);
+        assert!(!parse("pv-linear-pt=no", |word| panic!("{word}")).linear_tables);
+        assert!(!parse("no-pv-linear-pt", |word| panic!("{word}")).linear_tables);
     }
 
     #[test]

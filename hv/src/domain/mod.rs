@@ -74,6 +74,8 @@ pub struct Domain {
     pub memory_map: Lock<heapless::Vec<E820Entry, { Self::MAX_MEMORY_MAP }>>,
     /// Page tables: held for every change of a table or of a table's type.
     pub paging: Lock<Paging>,
+    /// The slot, from 1, of a root whose linear entry is being taken away, or 0; written under `paging`.
+    pub linear_slot_going: AtomicU32,
     /// Event channels.
     pub events: Events,
     /// A line that it has begun to write on the hypervisor's console.
@@ -221,6 +223,7 @@ impl Domain {
             max_pages: AtomicU32::new(0),
             memory_map: Lock::new(heapless::Vec::new()),
             paging: Lock::default(),
+            linear_slot_going: AtomicU32::new(0),
             events: Events::default(),
             console_line: Lock::default(),
             grants: Lock::new(Grants::new(

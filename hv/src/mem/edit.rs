@@ -22,11 +22,12 @@ pub enum Notes {
     Preserve,
 }
 
-/// Where an entry is: its table's level and the word itself.
+/// Where an entry is: its table, that one's level, and the word itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
-    pub(super) level: u32,
-    pub(super) slot: Slot,
+    table: Mfn,
+    level: u8,
+    slot: Slot,
     pub(super) word: &'static AtomicU64,
 }
 
@@ -52,7 +53,7 @@ impl<M: Machine> Editor<'_, M> {
     #[must_use]
     #[expect(clippy::indexing_slicing, reason = "a slot is below 512 by construction")]
     pub fn place(&self, table: Mfn, level: u32, slot: Slot) -> Place {
-        Place { level, slot, word: &self.hv.machine.words(table)[slot.index()] }
+        Place { table, level: level as u8, slot, word: &self.hv.machine.words(table)[slot.index()] }
     }
 
     /// Replaces an entry. Where it refers to a table, `rights` do not matter: tables are the domain's own. Nothing is left
@@ -95,7 +96,8 @@ impl<M: Machine> Editor<'_, M> {
     }
 
     fn replace_table(&mut self, place: Place, new: u64, notes: Notes) -> Result<(), Refusal> {
-        if is_hypervisor_slot(place.level, place.slot.index()) {
+        let (level, slot) = (u32::from(place.level), place.slot.index());
+        if is_hypervisor_slot(level, slot) {
             return Err(Errno::Inval.into());
         }
         debug_assert!(self.paging.unfinished.is_none(), "the table of this place may be given back behind its back");
@@ -107,10 +109,15 @@ impl<M: Machine> Editor<'_, M> {
                 write(place.word, old, new, notes);
                 return Ok(());
             }
-            self.take_table(new.mfn().ok_or(Errno::Inval)?, place.level - 1)?;
+            match self.take_table(new.mfn().ok_or(Errno::Inval)?, level - 1) {
+                Err(Refusal::Tell(Errno::Inval)) => self.take_linear(place.table, level, new)?,
+                taken => taken?,
+            }
         }
-        write(place.word, old, new, notes);
-        if let Some(child) = old.mfn().filter(|_| old.is_present()) {
+        self.retire_linear(level, slot, old, || write(place.word, old, new, notes));
+        if let Some(child) = old.mfn().filter(|_| old.is_present())
+            && self.unlink(place.table, level, child)
+        {
             self.put_table(child);
         }
         Ok(())

@@ -11,7 +11,7 @@
 //!                          │
 //!   editor ── the paging lock of a domain, and what one may do who holds it
 //!     ├ edit · va_mapping · write_emulation · grant_mapping     one entry
-//!     ├ promote · walk · root · descriptor                             whole tables, resumable
+//!     ├ promote · walk · linear · root · descriptor             whole tables, resumable
 //!     └ relinquish                                              all that a dead domain had
 //!   frame_table ── one word a frame, changed by compare-and-swap; frame_type says how
 //!     ├ frame_alloc                                            frames for a purpose
@@ -30,6 +30,7 @@ pub mod frame_table;
 pub mod frame_type;
 pub mod grant_mapping;
 pub mod guest_ptr;
+pub mod linear;
 pub mod promote;
 pub mod relinquish;
 pub mod root;
@@ -108,6 +109,9 @@ pub trait GuestMemory {
     /// # Errors
     /// As [`Self::read_guest`].
     fn read_guest_words<const N: usize>(&self, from: GuestWords<N>) -> Result<[u64; N], GuestFault>;
+    /// From now on, on every CPU: what [`linear::may_read`] does not allow to be read is a fault, whether or not it is
+    /// mapped. In force for every read that may meet an entry written after this call.
+    fn watch_reads(&self);
     /// Writes a few words; an aligned one at once.
     ///
     /// # Errors
@@ -138,4 +142,6 @@ pub struct Paging {
     /// A table that nobody uses any more and whose entries are still being given back. Whoever next takes the lock goes
     /// on with it before anything else.
     unfinished: Option<Mfn>,
+    /// Whether any table of the domain has, or had, a linear entry.
+    is_linear: bool,
 }

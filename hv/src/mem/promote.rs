@@ -53,7 +53,7 @@ impl<M: Machine> Editor<'_, M> {
             Progress::Into(_) => self.validate(&mut one_step(mfn, level, 0)),
             Progress::Resume(_) => {
                 let mut walk = Walk::new();
-                self.resume(&mut walk, mfn, level);
+                self.resume(&mut walk, mfn);
                 self.validate(&mut walk)
             }
             Progress::Failed(error) => Err(error.into()),
@@ -94,21 +94,17 @@ impl<M: Machine> Editor<'_, M> {
     #[cold]
     fn settle_now(&mut self, top: Mfn) -> Result<(), Refusal> {
         let mut walk = Walk::new();
-        if let Some(level) = self.hv.frames.state(top).kind().level() {
-            self.resume(&mut walk, top, level);
-        }
+        self.resume(&mut walk, top);
         self.paging.unfinished = None;
         self.give_back(&mut walk, true)
     }
 
     /// Gives back a table that [`is_abandoned`]. As for [`Self::put_table`], call [`Self::settle`] first.
     pub(super) fn abandon(&mut self, mfn: Mfn) {
-        if let Some(level) = self.hv.frames.state(mfn).kind().level() {
-            let mut walk = Walk::new();
-            self.resume(&mut walk, mfn, level);
-            let may_stop = self.paging.unfinished.is_none();
-            let _ = self.give_back(&mut walk, may_stop);
-        }
+        let mut walk = Walk::new();
+        self.resume(&mut walk, mfn);
+        let may_stop = self.paging.unfinished.is_none();
+        let _ = self.give_back(&mut walk, may_stop);
     }
 
     /// Takes a use and a reference for an entry or an operation, and says what is left to do.
@@ -120,6 +116,8 @@ impl<M: Machine> Editor<'_, M> {
                 if retyped {
                     self.forget_old_use(mfn, self.domain.owner);
                 }
+                // What stood there told of its past.
+                self.hv.frames.set_aux(mfn, 0);
                 Progress::Into(mfn)
             }
             Ok(Acquired::Changed) => Progress::Failed(Errno::Inval),
@@ -143,7 +141,7 @@ impl<M: Machine> Editor<'_, M> {
             let progress = if below == 0 { self.validate_l1(step) } else { self.validate_upper(step) };
             match progress {
                 Progress::Into(child) => push(walk, Step { table: child, level: below, held: 0 }),
-                Progress::Resume(child) => self.resume(walk, child, below),
+                Progress::Resume(child) => self.resume(walk, child),
                 Progress::Done => {
                     let done = step.table;
                     let _ = self.hv.frames.update(done, |state| Ok((state.validated(), ())));
@@ -227,9 +225,12 @@ impl<M: Machine> Editor<'_, M> {
                     (Err(error), _) => return Progress::Failed(error),
                     (_, None) => return Progress::Failed(Errno::Inval),
                 };
-                let progress = self.take_step(child, kind);
+                let mut progress = self.take_step(child, kind);
                 if matches!(progress, Progress::Failed(_)) {
-                    return progress;
+                    if self.take_linear(step.table, step.level, judged).is_err() {
+                        return progress;
+                    }
+                    progress = Progress::Done;
                 }
                 if judged != entry {
                     word.store(judged.0, Ordering::Relaxed);
@@ -314,6 +315,7 @@ impl<M: Machine> Editor<'_, M> {
             step.held -= 1;
             let entry = words.get(step.held).map_or(Entry(0), |word| Entry(word.load(Ordering::Relaxed)));
             if let Some(child) = entry.mfn().filter(|_| entry.is_present())
+                && self.unlink(step.table, step.level, child)
                 && let Some(level) = self.release(child)
             {
                 return Some((child, level));

@@ -21,10 +21,28 @@ impl<M: Machine> Editor<'_, M> {
         if !va.is_guest_range(1) {
             return None;
         }
+        if self.paging.is_linear {
+            return self.find_with_care(root, va);
+        }
         let mut table = root;
         for level in [4, 3, 2] {
             let entry = Entry(self.place(table, level, va.slot(level)).word.load(Ordering::Relaxed));
             table = entry.mfn().filter(|_| entry.is_present())?;
+        }
+        Some(self.place(table, 1, va.slot(1)))
+    }
+
+    /// The same where an entry may refer to a table of its own level: what is found there translates nothing as an L1
+    /// entry does, and behind a root's there are the hypervisor's own tables.
+    #[cold]
+    fn find_with_care(&self, root: Mfn, va: GuestAddr) -> Option<Place> {
+        let mut table = root;
+        for level in [4, 3, 2] {
+            let entry = Entry(self.place(table, level, va.slot(level)).word.load(Ordering::Relaxed));
+            table = entry.mfn().filter(|_| entry.is_present())?;
+            if self.hv.frames.state(table).kind().level() != Some(level - 1) {
+                return None;
+            }
         }
         Some(self.place(table, 1, va.slot(1)))
     }

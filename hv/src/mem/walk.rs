@@ -22,6 +22,8 @@ const HELD: u32 = 0x3ff;
 const INSIDE: u32 = 1 << 10;
 /// The table is under way for an entry of another.
 const NESTED: u32 = 1 << 11;
+/// What of the word is for tables under way. The bits above are [`super::linear`]'s.
+pub(super) const PROGRESS: u32 = (1 << 12) - 1;
 
 /// A table under way.
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +33,8 @@ pub(super) struct Step {
     pub(super) held: usize,
 }
 
-/// Tables under way, from the uppermost down.
-pub(super) type Walk = Vec<Step, 4>;
+/// Tables under way, from the uppermost down: of each level but the first two at most, one behind the other's linear entry.
+pub(super) type Walk = Vec<Step, 7>;
 
 impl<M: Machine> Editor<'_, M> {
     /// Writes down where the walk stands.
@@ -40,22 +42,24 @@ impl<M: Machine> Editor<'_, M> {
         for (depth, step) in walk.iter().enumerate() {
             let inside = if depth + 1 < walk.len() { INSIDE } else { 0 };
             let nested = if depth > 0 { NESTED } else { 0 };
-            self.hv.frames.set_aux(step.table, step.held as u32 | inside | nested);
+            let others = self.hv.frames.aux(step.table) & !PROGRESS;
+            self.hv.frames.set_aux(step.table, step.held as u32 | inside | nested | others);
             let _ = self.hv.frames.update(step.table, |state| Ok((state.partial(), ())));
         }
     }
 
     /// Reads where a walk stood, from a partial table down.
-    pub(super) fn resume(&self, walk: &mut Walk, top: Mfn, level: u32) {
-        let mut next = Some((top, level));
-        while let Some((table, level)) = next {
+    pub(super) fn resume(&self, walk: &mut Walk, top: Mfn) {
+        let mut next = Some(top);
+        while let Some(table) = next {
             let aux = self.hv.frames.aux(table);
             let held = (aux & HELD) as usize;
+            let Some(level) = self.hv.frames.state(table).kind().level() else { return };
             push(walk, Step { table, level, held });
             next = (aux & INSIDE != 0)
                 .then(|| self.hv.machine.words(table).get(held))
                 .flatten()
-                .and_then(|word| Some((Entry(word.load(Ordering::Relaxed)).mfn()?, level.checked_sub(1)?)));
+                .and_then(|word| Entry(word.load(Ordering::Relaxed)).mfn());
         }
     }
 }
@@ -119,8 +123,9 @@ pub(super) fn one_step(table: Mfn, level: u32, held: usize) -> Walk {
     walk
 }
 
-/// A walk has room for four steps, and each is a level below the one before.
+/// A walk has room for seven steps: each is a level below the one before, or behind a linear entry of it, and what is there
+/// has none.
 pub(super) fn push(walk: &mut Walk, step: Step) {
     let full = walk.push(step).is_err();
-    debug_assert!(!full, "five levels of page tables");
+    debug_assert!(!full, "more page tables on the way than there can be");
 }

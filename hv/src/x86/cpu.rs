@@ -3,6 +3,7 @@
 use super::msr;
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
+use oxen_hv::addr::{MachineAddr, Mfn};
 use oxen_hv::domain::cpuid::{Vendor, leaves_x87_pointers};
 
 /// What this CPU can do, as far as the hypervisor uses it.
@@ -154,6 +155,14 @@ pub(crate) fn invalidate(address: u64) {
 pub(crate) unsafe fn load_root(machine: u64) {
     // SAFETY: the caller's duty.
     unsafe { asm!("mov cr3, {}", in(reg) machine, options(nostack, preserves_flags)) }
+}
+
+/// The page table root that is loaded.
+pub(crate) fn root() -> Option<Mfn> {
+    let machine: u64;
+    // SAFETY: copies a register.
+    unsafe { asm!("mov {}, cr3", out(reg) machine, options(nomem, nostack, preserves_flags)) }
+    Mfn::containing(MachineAddr(machine))
 }
 
 /// Writes back and forgets the data caches.

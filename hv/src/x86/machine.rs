@@ -157,6 +157,10 @@ impl GuestMemory for Pc {
         guest::read_words(from)
     }
 
+    fn watch_reads(&self) {
+        guest::watch_reads();
+    }
+
     #[inline]
     fn write_guest_words<const N: usize>(&self, to: GuestWords<N>, words: [u64; N]) -> Result<(), GuestFault> {
         guest::write_words(to, words)

@@ -5,11 +5,12 @@ use super::machine::Pc;
 use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::mem::{MaybeUninit, offset_of};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::ptr::{self, null_mut};
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use oxen_hv::Hypervisor;
 use oxen_hv::addr::Mfn;
 use oxen_hv::caller::{Args, Caller, Current};
-use oxen_hv::domain::regs::Regs;
+use oxen_hv::domain::{Domain, regs::Regs};
 use oxen_hv::machine::CpuId;
 use oxen_hv::sched::{CpuShared, switch};
 use spin::Once;
@@ -42,6 +43,8 @@ pub(crate) struct CpuBlock {
     /// What this CPU shares with the others.
     pub shared: UnsafeCell<MaybeUninit<&'static CpuShared>>,
     running: UnsafeCell<MaybeUninit<Running>>,
+    /// The domain that runs; null while it is being chosen.
+    domain: AtomicPtr<Domain>,
     hardware: UnsafeCell<Hardware>,
     /// The exception by which the CPU refused to return to a guest: vector, and error code in the upper half.
     refusal: AtomicU64,
@@ -92,8 +95,10 @@ impl CpuBlock {
         // SAFETY: opened before; the caller answers for the references.
         unsafe {
             let Running { hv, cpu, current } = (*self.running.get()).assume_init_mut();
+            self.domain.store(null_mut(), Ordering::Relaxed);
             switch::leave(hv, *cpu, current, &mut *self.frame.get());
             let Some(Current { domain, vcpu, state }) = current else { nobody() };
+            self.domain.store(ptr::from_ref::<Domain>(domain).cast_mut(), Ordering::Relaxed);
             let caller = Caller { hv, cpu: *cpu, domain, vcpu, state, regs: &mut *self.frame.get() };
             (*self.caller.get()).write(caller);
         }
@@ -148,6 +153,7 @@ pub(crate) unsafe fn fill(number: usize, gdt: &'static mut Gdt) {
         caller: UnsafeCell::new(MaybeUninit::uninit()),
         shared: UnsafeCell::new(MaybeUninit::uninit()),
         running: UnsafeCell::new(MaybeUninit::uninit()),
+        domain: AtomicPtr::new(null_mut()),
         hardware: UnsafeCell::new(hardware),
         refusal: AtomicU64::new(0),
     };
@@ -160,6 +166,13 @@ pub(crate) unsafe fn fill(number: usize, gdt: &'static mut Gdt) {
 pub(crate) fn with_hardware<R>(work: impl FnOnce(&mut Hardware) -> R) -> R {
     // SAFETY: the block is this CPU's alone and was filled when it came up; `work` is a leaf that does not come here.
     work(unsafe { &mut *(*block()).hardware.get() })
+}
+
+/// The domain that runs on this CPU, whose memory is the guest's; none while the next is chosen.
+pub(crate) fn running_domain() -> Option<&'static Domain> {
+    // SAFETY: the block is this CPU's and was filled before any guest ran. Who runs keeps its domain until `reschedule`
+    // takes the pointer away, and nobody keeps the reference beyond the look for which it was asked.
+    unsafe { (*block()).domain.load(Ordering::Relaxed).as_ref() }
 }
 
 /// Where the frame of this CPU ends: where the CPU begins to push when a guest comes in.

@@ -119,7 +119,7 @@ pub(crate) fn make_hypervisor(
 /// Says what was found, and listens to what is typed.
 pub(crate) fn announce(hv: &Hypervisor<Pc>, info: &BootInfo, options: &Options<'_>) {
     const MEGAHERTZ: u64 = 1_000_000;
-    set_log_levels(hv, options);
+    set_options(hv, options);
     let console = |text: core::fmt::Arguments<'_>| console::log(hv, Level::Info, text);
     let mhz = hv.machine.frequencies.tsc / MEGAHERTZ;
     console(format_args!("Loaded by {} with {} modules: {}", info.loader, info.modules.len(), info.command_line));
@@ -128,8 +128,9 @@ pub(crate) fn announce(hv: &Hypervisor<Pc>, info: &BootInfo, options: &Options<'
     listen_to_console(hv);
 }
 
-fn set_log_levels(hv: &Hypervisor<Pc>, options: &Options<'_>) {
+fn set_options(hv: &Hypervisor<Pc>, options: &Options<'_>) {
     hv.console.guests_may_write.store(options.guest_console, core::sync::atomic::Ordering::Relaxed);
+    hv.has_linear_tables.store(options.linear_tables, core::sync::atomic::Ordering::Relaxed);
     let levels = [(&hv.console.level, options.log_level), (&hv.console.guest_level, options.guest_log_level)];
     for (threshold, text) in levels {
         if let Some(text) = text.filter(|text| !threshold.set(text)) {

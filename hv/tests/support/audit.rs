@@ -9,7 +9,7 @@ use oxen_hv::{
         Memory,
         entry::Entry,
         frame_type::{FrameState, FrameType, Owner},
-        tlb, walk,
+        linear, tlb, walk,
     },
 };
 use std::{collections::HashMap, sync::atomic::Ordering};
@@ -73,6 +73,7 @@ pub(crate) fn check(hv: &Hypervisor<Fake>, known: &Holds, was_lent: impl Fn(Owne
         }
         count_entries(hv, frame, &mut holds);
     }
+    check_links(hv);
     assert_eq!(hv.frames.free_frames(), free, "law 7: a frame is neither free nor owned");
     for frame in all(hv) {
         let state = hv.frames.state(frame);
@@ -126,12 +127,60 @@ fn count_entries(hv: &Hypervisor<Fake>, frame: Mfn, holds: &mut Holds) {
         } else {
             // Neither larger pages, nor caching, nor global translations; open to ring 3.
             assert_eq!(entry.0 & 0x19c, Entry::USER, "law 2: {entry:?} at level {level}");
-            holds.add(target, true);
             let below = hv.frames.state(target);
             assert_eq!(below.owner(), state.owner(), "law 2: a table of another domain");
-            assert_eq!(below.kind().level(), Some(level - 1), "law 1: {target:?} below a table of level {level}");
+            if below.kind().level() == Some(level) {
+                assert!(!entry.is_writable(), "law 1: {entry:?} at level {level} is linear and writable");
+                assert!(
+                    below.is_validated() || target == frame || inside && slot == held,
+                    "law 2: {entry:?} is linear"
+                );
+                if target == frame {
+                    continue;
+                }
+            } else {
+                assert_eq!(below.kind().level(), Some(level - 1), "law 1: {target:?} below a table of level {level}");
+            }
+            holds.add(target, true);
         }
     }
+}
+
+/// Counts the linear entries again: of each table those for others, and those of others for it. No table has both. Returns
+/// how many are for their own table, and how many for others, by level.
+pub(crate) fn check_links(hv: &Hypervisor<Fake>) -> [[u32; 2]; 4] {
+    let mut counts: HashMap<Mfn, (i32, i32)> = HashMap::new();
+    let mut found = [[0; 2]; 4];
+    let tables = || {
+        all(hv).filter_map(|frame| {
+            let state = hv.frames.state(frame);
+            state.kind().level().filter(|_| state.uses() != 0).map(|level| (frame, level))
+        })
+    };
+    for (table, level) in tables() {
+        let held = walk::under_way(hv, table).map_or(TABLE_ENTRIES, |at| at.held);
+        for (slot, word) in hv.machine.words(table).iter().enumerate().take(held) {
+            let entry = Entry(word.load(Ordering::SeqCst));
+            if level == 1 || walk::is_hypervisor_slot(level, slot) || !entry.is_present() {
+                continue;
+            }
+            let target = entry.mfn().unwrap();
+            if hv.frames.state(target).kind().level() != Some(level) {
+                continue;
+            }
+            found[level as usize - 1][usize::from(target != table)] += 1;
+            if target != table {
+                counts.entry(table).or_default().0 += 1;
+                counts.entry(target).or_default().1 += 1;
+            }
+        }
+    }
+    for (table, _) in tables() {
+        let (has, is_had) = counts.get(&table).copied().unwrap_or_default();
+        assert!(has == 0 || is_had == 0, "law 5: {table:?} has {has} linear entries, and {is_had} have it");
+        assert_eq!(linear::links(hv, table), has - is_had, "the linear entries of {table:?}");
+    }
+    found
 }
 
 /// What may be in a validated L1.

@@ -1,6 +1,6 @@
 //! A guest on the fake machine: a domain, a vcpu, and what a test does in its name.
 
-use super::{Fake, table_word, this_cpu};
+use super::{Fake, run_domain, table_word, this_cpu};
 use oxen_abi::{domid::DomId, errno::Errno};
 use oxen_hv::{
     Hypervisor,
@@ -53,6 +53,7 @@ impl Guest {
     /// The guest as a handler sees it.
     pub(crate) fn caller(&mut self) -> Caller<'_, Fake> {
         self.domain.dirty_cpus.fetch_or(1 << this_cpu().0, Ordering::SeqCst);
+        run_domain(self.hv, &self.domain);
         Caller {
             hv: self.hv,
             cpu: this_cpu(),
@@ -90,6 +91,7 @@ impl Guest {
     /// The guest runs on this CPU now.
     pub(crate) fn run(&mut self) {
         self.domain.dirty_cpus.fetch_or(1 << this_cpu().0, Ordering::SeqCst);
+        run_domain(self.hv, &self.domain);
         self.hv.machine.switch_mode(&self.state);
     }
 

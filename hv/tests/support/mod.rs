@@ -14,20 +14,23 @@ use oxen_abi::errno::Errno;
 use oxen_hv::{
     Hypervisor,
     addr::{GuestAddr, GuestRange, GuestWords, Mfn, PAGE_BYTES, PAGE_SIZE, Slot, TABLE_ENTRIES},
-    domain::vcpu::{Processor, VcpuState},
+    domain::{
+        Domain,
+        vcpu::{Processor, VcpuState},
+    },
     grant::Policy,
     heap::Reserve,
     machine::{CpuId, Machine},
-    mem::{GuestFault, GuestMemory, HypervisorSpace, Memory, Tlb, entry::Entry, frame_table::FrameTable},
+    mem::{GuestFault, GuestMemory, HypervisorSpace, Memory, Tlb, entry::Entry, frame_table::FrameTable, linear},
     sched::{self, Clock, Power},
     trap::Ports,
 };
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     collections::{HashMap, VecDeque},
     sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -38,7 +41,17 @@ pub(crate) const IO_FRAMES: usize = 16;
 /// Frames at the start of the RAM that the hypervisor keeps.
 pub(crate) const OWN_FRAMES: usize = 16;
 
-thread_local! { static CPU: Cell<u16> = const { Cell::new(0) }; }
+thread_local! {
+    static CPU: Cell<u16> = const { Cell::new(0) };
+    static RUNNING: RefCell<Option<(&'static Hypervisor<Fake>, Arc<Domain>)>> = const { RefCell::new(None) };
+    /// Whether a translation was the supervisor's alone, since this was last cleared.
+    static MET_SUPERVISOR: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says whose guest this CPU runs.
+pub(crate) fn run_domain(hv: &'static Hypervisor<Fake>, domain: &Arc<Domain>) {
+    RUNNING.set(Some((hv, domain.clone())));
+}
 
 /// Makes this thread a CPU.
 pub(crate) fn on_cpu(cpu: u16) {
@@ -60,8 +73,8 @@ pub(crate) struct FakeCpu {
     pub(crate) root: Option<Mfn>,
     /// Translations by page number: the L1 entry as it was read.
     pub(crate) pages: HashMap<u64, Entry>,
-    /// L1 tables by address in units of 2 MiB, and whether the way there allows writes.
-    pub(crate) tables: HashMap<u64, (Mfn, bool)>,
+    /// L1 tables by address in units of 2 MiB, and what the entries on the way there allow together.
+    pub(crate) tables: HashMap<u64, (Mfn, Entry)>,
     /// Complete flushes.
     pub(crate) flushes: u64,
 }
@@ -109,6 +122,8 @@ pub(crate) struct Fake {
     pub(crate) frames_left: AtomicU64,
     /// Contents of `idle`: how far it moves the time.
     pub(crate) idle_step: AtomicU64,
+    /// Whether reads are looked at.
+    pub(crate) watches_reads: AtomicBool,
     /// Whether the processor accepts a selector for the user's GS.
     pub(crate) good_selectors: AtomicU16,
 }
@@ -126,9 +141,12 @@ fn leak<T>(count: usize, make: impl Fn() -> T) -> &'static [T] {
 impl Fake {
     /// A machine with so many frames of RAM.
     pub(crate) fn new(frames: usize) -> Self {
-        let entry = Entry::to(Mfn::new(1).unwrap(), Entry::PRESENT | Entry::NO_EXECUTE).0;
+        let entry = Entry::to(Mfn::new(1).unwrap(), Entry::PRESENT | Entry::ACCESSED | Entry::NO_EXECUTE).0;
+        let frames_leaked = leak(frames, || Page([const { AtomicU64::new(0) }; TABLE_ENTRIES]));
+        // The hypervisor's own tables are one, which is its own memory too.
+        frames_leaked[1].0.iter().for_each(|word| word.store(entry, Ordering::SeqCst));
         Self {
-            frames: leak(frames, || Page([const { AtomicU64::new(0) }; TABLE_ENTRIES])),
+            frames: frames_leaked,
             machine_to_phys: leak(frames, || AtomicU64::new(u64::MAX)),
             root_entries: Box::leak(Box::new([entry; 16])),
             cpus: core::array::from_fn(|_| Mutex::default()),
@@ -137,6 +155,7 @@ impl Fake {
             heap_left: AtomicU64::new(u64::MAX),
             frames_left: AtomicU64::new(u64::MAX),
             idle_step: AtomicU64::new(1),
+            watches_reads: AtomicBool::new(false),
             good_selectors: AtomicU16::new(u16::MAX),
         }
     }
@@ -247,6 +266,12 @@ impl Tlb for Fake {
     fn flush_data_caches(&self) {}
 }
 
+fn note_user(entry: Entry) {
+    if entry.0 & Entry::USER == 0 {
+        MET_SUPERVISOR.set(true);
+    }
+}
+
 impl Fake {
     /// The frame behind a guest address, as this CPU sees it.
     pub(crate) fn translate(&self, va: GuestAddr, write: bool) -> Result<Mfn, GuestFault> {
@@ -254,13 +279,14 @@ impl Fake {
         if let Some(entry) = cpu.pages.get(&(va.0 >> 12))
             && (!write || entry.is_writable())
         {
+            note_user(*entry);
             return Ok(entry.mfn().unwrap());
         }
-        let (table, may_write) = match cpu.tables.get(&(va.0 >> 21)) {
+        let (table, allowed) = match cpu.tables.get(&(va.0 >> 21)) {
             Some(&known) => known,
             None => {
                 let mut table = cpu.root.ok_or(GuestFault(va))?;
-                let mut may_write = true;
+                let mut allowed = Entry(Entry::WRITABLE | Entry::USER);
                 for level in (2..=4).rev() {
                     let word = &self.words(table)[va.slot(level).index()];
                     let entry = Entry(word.load(Ordering::SeqCst));
@@ -268,20 +294,21 @@ impl Fake {
                         return Err(GuestFault(va));
                     }
                     word.fetch_or(Entry::ACCESSED, Ordering::SeqCst);
-                    may_write &= entry.is_writable();
+                    allowed.0 &= entry.0;
                     table = entry.mfn().unwrap();
                 }
-                cpu.tables.insert(va.0 >> 21, (table, may_write));
-                (table, may_write)
+                cpu.tables.insert(va.0 >> 21, (table, allowed));
+                (table, allowed)
             }
         };
         let word = &self.words(table)[va.slot(1).index()];
         let entry = Entry(word.load(Ordering::SeqCst));
-        if !entry.is_present() || write && !(may_write && entry.is_writable()) {
+        if !entry.is_present() || write && !(allowed.is_writable() && entry.is_writable()) {
             return Err(GuestFault(va));
         }
         word.fetch_or(Entry::ACCESSED | if write { Entry::DIRTY } else { 0 }, Ordering::SeqCst);
-        let seen = if may_write { entry } else { Entry(entry.0 & !Entry::WRITABLE) };
+        let seen = Entry(entry.0 & (allowed.0 | !(Entry::WRITABLE | Entry::USER)));
+        note_user(seen);
         cpu.pages.insert(va.0 >> 12, seen);
         Ok(entry.mfn().unwrap())
     }
@@ -289,6 +316,22 @@ impl Fake {
     /// A guest that maps device memory finds the machine's first frame there.
     fn in_ram(&self, frame: Mfn) -> Mfn {
         if frame.index() < self.frames.len() { frame } else { Mfn::new(0).unwrap() }
+    }
+
+    /// What was read may be used: no linear slot was read in.
+    fn judge_read(&self, start: GuestAddr, bytes: usize) -> Result<(), GuestFault> {
+        let may_read = || {
+            let root = self.cpu(CPU.get()).root?;
+            RUNNING.with_borrow(|running| {
+                let (hv, domain) = running.as_ref()?;
+                Some(linear::may_read(hv, domain, root, start, bytes as u64))
+            })
+        };
+        if self.watches_reads.load(Ordering::SeqCst) && may_read() != Some(true) {
+            return Err(GuestFault(start));
+        }
+        assert!(!MET_SUPERVISOR.get(), "law 8: the hypervisor read its own memory in a guest's name, at {start:?}");
+        Ok(())
     }
 
     fn each_byte(
@@ -316,16 +359,22 @@ impl Fake {
 impl GuestMemory for Fake {
     fn read_guest(&self, from: GuestRange, to: &mut [u8]) -> Result<(), GuestFault> {
         let bytes = to.len().min(from.bytes() as usize);
-        self.each_byte(from.start(), bytes, false, |i, byte| to[i] = byte.load(Ordering::SeqCst))
+        MET_SUPERVISOR.set(false);
+        self.each_byte(from.start(), bytes, false, |i, byte| to[i] = byte.load(Ordering::SeqCst))?;
+        self.judge_read(from.start(), bytes)
     }
 
     fn write_guest(&self, to: GuestRange, from: &[u8]) -> Result<(), GuestFault> {
         let bytes = from.len().min(to.bytes() as usize);
-        self.each_byte(to.start(), bytes, true, |i, byte| byte.store(from[i], Ordering::SeqCst))
+        MET_SUPERVISOR.set(false);
+        let written = self.each_byte(to.start(), bytes, true, |i, byte| byte.store(from[i], Ordering::SeqCst));
+        assert!(written.is_err() || !MET_SUPERVISOR.get(), "law 1: the hypervisor wrote to its own memory");
+        written
     }
 
     fn read_guest_words<const N: usize>(&self, from: GuestWords<N>) -> Result<[u64; N], GuestFault> {
         let mut words = [0; N];
+        MET_SUPERVISOR.set(false);
         for (i, word) in words.iter_mut().enumerate() {
             let at = GuestAddr(from.start().0.wrapping_add(8 * i as u64));
             if at.0.is_multiple_of(8) {
@@ -336,7 +385,12 @@ impl GuestMemory for Fake {
                 *word = u64::from_le_bytes(bytes);
             }
         }
+        self.judge_read(from.start(), 8 * N)?;
         Ok(words)
+    }
+
+    fn watch_reads(&self) {
+        self.watches_reads.store(true, Ordering::SeqCst);
     }
 
     fn write_guest_words<const N: usize>(&self, to: GuestWords<N>, words: [u64; N]) -> Result<(), GuestFault> {

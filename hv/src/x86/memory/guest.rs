@@ -1,12 +1,38 @@
 //! The running guest's memory, through the tables that the CPU has loaded: copies that may fault.
 //!
 //! A fault ends the copy with the carry flag set (see `entry::fixup`).
+//!
+//! Once any guest has a root with a linear entry (`mem::linear`), what was read is looked at again before it is used: not
+//! before the read, or another CPU could write such an entry in between.
 
+use crate::x86::{cpu, percpu};
 use core::arch::asm;
+use core::sync::atomic::{AtomicU8, Ordering};
 use oxen_hv::{
     addr::{GuestAddr, GuestRange, GuestWords},
-    mem::GuestFault,
+    mem::{GuestFault, linear},
 };
+
+/// Whether reads are looked at: 0 or [`DOUBTFUL`].
+static DOUBT: AtomicU8 = AtomicU8::new(0);
+const DOUBTFUL: u8 = 1;
+/// What a read that faulted comes to, in the place of the above.
+const FAULTED: u32 = 2;
+
+/// See [`oxen_hv::mem::GuestMemory::watch_reads`].
+pub(crate) fn watch_reads() {
+    DOUBT.store(DOUBTFUL, Ordering::SeqCst);
+}
+
+/// Whether what was read may be used.
+#[cold]
+#[inline(never)]
+fn may_read(from: u64, bytes: u64) -> bool {
+    let (hv, domain, root) = (percpu::HYPERVISOR.get(), percpu::running_domain(), cpu::root());
+    hv.zip(domain)
+        .zip(root)
+        .is_some_and(|((hv, domain), root)| linear::may_read(hv, domain, root, GuestAddr(from), bytes))
+}
 
 /// Opens guest memory on a CPU with SMAP; see `smap`.
 macro_rules! open {
@@ -66,7 +92,13 @@ unsafe fn copy(to: *mut u8, from: *const u8, bytes: usize) -> Result<(), usize> 
 pub(crate) fn read(range: GuestRange, to: &mut [u8]) -> Result<(), GuestFault> {
     let (from, bytes) = (range.start().0, to.len().min(range.bytes() as usize));
     // SAFETY: `bytes` bytes of `to` are ours to write, and so many lie in the guest's range.
-    unsafe { copy(to.as_mut_ptr(), from as *const u8, bytes) }.map_err(|done| GuestFault(GuestAddr(from + done as u64)))
+    unsafe { copy(to.as_mut_ptr(), from as *const u8, bytes) }
+        .map_err(|done| GuestFault(GuestAddr(from + done as u64)))?;
+    if DOUBT.load(Ordering::Relaxed) != 0 && !may_read(from, bytes as u64) {
+        to.fill(0);
+        return Err(GuestFault(range.start()));
+    }
+    Ok(())
 }
 
 /// See [`oxen_hv::mem::GuestMemory::write_guest`].
@@ -109,24 +141,32 @@ macro_rules! load {
         /// `from` lies in the guest's address range with all of the words.
         #[inline]
         unsafe fn $name(from: u64) -> Option<[u64; [$($offset),+].len()]> {
-            let failed: u8;
+            let doubt: u32;
             $(let $word: u64;)+
             // SAFETY: the guest's side faults where it is not mapped, which is foreseen.
             unsafe {
                 asm!(
                     open!(),
-                    "clc",
                     $(concat!("2: mov {", stringify!($word), "}, [{from} + ", $offset, "]\n",
-                        ".pushsection .fixups, \"a\"\n.long 2b - ., 4f - .\n.popsection"),)+
-                    "4: setc {failed}",
+                        ".pushsection .fixups, \"a\"\n.long 2b - ., 5f - .\n.popsection"),)+
+                    "movzx {doubt:e}, byte ptr [rip + {all_doubt}]",
+                    "4:",
                     close!(),
+                    ".pushsection .entry.text, \"ax\"",
+                    "5: mov {doubt:e}, {faulted}",
+                    "jmp 4b",
+                    ".popsection",
                     from = in(reg) from,
                     $($word = out(reg) $word,)+
-                    failed = lateout(reg_byte) failed,
+                    doubt = out(reg) doubt,
+                    all_doubt = sym DOUBT,
+                    faulted = const FAULTED,
                     options(nostack, readonly),
                 );
             }
-            (failed == 0).then_some([$($word),+])
+            let bytes = [$($offset),+].len() as u64 * 8;
+            let is_good = doubt == 0 || doubt != FAULTED && may_read(from, bytes);
+            is_good.then_some([$($word),+])
         }
     };
 }
@@ -136,6 +176,8 @@ store!(store_2, a at 0, b at 8);
 store!(store_3, a at 0, b at 8, c at 16);
 store!(store_4, a at 0, b at 8, c at 16, d at 24);
 load!(load_1, a at 0);
+load!(load_2, a at 0, b at 8);
+load!(load_3, a at 0, b at 8, c at 16);
 load!(load_4, a at 0, b at 8, c at 16, d at 24);
 load!(load_5, a at 0, b at 8, c at 16, d at 24, e at 32);
 load!(load_8, a at 0, b at 8, c at 16, d at 24, e at 32, f at 40, g at 48, h at 56);
@@ -163,6 +205,18 @@ pub(crate) fn read_words<const N: usize>(from: GuestWords<N>) -> Result<[u64; N]
         // SAFETY: all of the words lie in the guest's address range.
         *four = unsafe { load_4(at) }.ok_or(GuestFault(from))?;
         at += 32;
+    }
+    let (threes, ones) = ones.as_chunks_mut::<3>();
+    for three in threes {
+        // SAFETY: all of the words lie in the guest's address range.
+        *three = unsafe { load_3(at) }.ok_or(GuestFault(from))?;
+        at += 24;
+    }
+    let (twos, ones) = ones.as_chunks_mut::<2>();
+    for two in twos {
+        // SAFETY: all of the words lie in the guest's address range.
+        *two = unsafe { load_2(at) }.ok_or(GuestFault(from))?;
+        at += 16;
     }
     for one in ones {
         // SAFETY: all of the words lie in the guest's address range.

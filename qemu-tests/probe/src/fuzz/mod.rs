@@ -2,7 +2,8 @@
 //! hypervisors answer compares as text.
 //!
 //! `fuzz=SEED` on the command line is the first seed, `count=N` how many follow one another, `calls=K` the length of a
-//! sequence; `only=3.5+5+0.5` runs parts of the first sequence instead, each as a sequence of its own. A line is
+//! sequence; `only=3.5+5+0.5` runs parts of the first sequence instead, each as a sequence of its own; `sweep=1` goes through
+//! all registers and leaves that there could be instead ([`sweep`]). A line is
 //! `fuzz: SEED.CALL what = answer effects`, where with `only` the part's number stands in the seed's place.
 //!
 //! Left out of what is drawn:
@@ -18,6 +19,7 @@ mod grants;
 mod perform;
 mod random;
 mod reset;
+mod sweep;
 mod value;
 mod world;
 
@@ -38,6 +40,13 @@ pub(crate) fn run(first: u64) {
         println!("fuzz: no memory to work with");
         return;
     };
+    if number("sweep", 0) != 0 {
+        if world.reset(first).is_ok() {
+            sweep::run(&mut world);
+        }
+        println!("fuzz: done");
+        return;
+    }
     let length = number("calls", 12);
     if let Some(parts) = start_info::option("only") {
         for (part, calls) in (0..).zip(parts.split('+')) {

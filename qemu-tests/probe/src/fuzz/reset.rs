@@ -184,8 +184,7 @@ impl World {
                 trapped::attempt(write, [0, 0, 0, 0, 0, address + index * 8]);
             }
             for _ in 0..count {
-                // Not itself: tables that refer to themselves are Xen's alone.
-                let other = (window + 1 + random.below(FRAMES as u64 - 1) as usize) % FRAMES;
+                let other = random.below(FRAMES as u64) as usize;
                 let value = match kind {
                     1 => Value::Machine(other, READ_ONLY),
                     2 => Value::Machine(other, super::draw::flags(&mut random)),

@@ -41,6 +41,7 @@ macro_rules! instructions {
 instructions! {
     "rdmsr": "rdmsr";
     "wrmsr": "wrmsr";
+    "rewrite msr": "rdmsr", "wrmsr", "xor eax, eax", "xor edx, edx";
     "forced cpuid": ".byte 0x0f, 0x0b, 0x78, 0x65, 0x6e", "cpuid";
     "cpuid": "cpuid";
     "read cr0": "mov rax, cr0";

@@ -115,7 +115,7 @@ pub(super) fn draw(random: &mut Random) -> Step {
     let mut registers = [Value::Number(0); 6];
     let [a, b, c, d, _, destination] = &mut registers;
     match name {
-        "rdmsr" => *c = Value::Number(random.of_list(&REGISTERS)),
+        "rdmsr" | "rewrite msr" => *c = Value::Number(random.of_list(&REGISTERS)),
         "wrmsr" => {
             *c = Value::Number(random.of_list(&REGISTERS));
             *a = Value::Number(random.of_list(&[0, 1, 0xd01, 0xffff_ffff]));

@@ -47,14 +47,8 @@ fn update(random: &mut Random) -> Call {
             };
             (of, page)
         } else {
-            // Tables that refer to themselves are Xen's alone.
-            match (place(random), super::entry(random)) {
-                (Value::Machine(table, at), Value::Machine(frame, _)) if table == frame => {
-                    (Value::Machine(table, at), Value::Number(0))
-                }
-                (Value::Slot(slot), Value::TableAt(4, _)) => (Value::Slot(slot), Value::Number(0)),
-                other => other,
-            }
+            let at = place(random);
+            linear(random, at)
         };
         call = call.at(index * 16, 8, pointer).at(index * 16 + 8, 8, value);
     }
@@ -67,6 +61,17 @@ fn update(random: &mut Random) -> Call {
     let done = if random.one_in(4) { Value::Number(0) } else { Value::Memory(0x100) };
     let args = [list, Value::Number(count), done, domain];
     Call { args: args.to_vec(), number: Hypercall::MmuUpdate as u64, ..call }
+}
+
+/// What goes there: often an entry for the very table.
+fn linear(random: &mut Random, place: Value) -> (Value, Value) {
+    let flags = if random.one_in(4) { super::flags(random) } else { random.of_list(&[1, 5, 0x25, 0x65, 7]) };
+    let entry = match place {
+        Value::Machine(table, _) if random.one_in(4) => Value::Machine(table, flags),
+        Value::Slot(_) if random.one_in(2) => Value::TableAt(4, flags),
+        _ => super::entry(random),
+    };
+    (place, entry)
 }
 
 fn extended(random: &mut Random) -> Call {
