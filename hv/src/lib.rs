@@ -40,6 +40,7 @@ pub mod layout;
 pub mod lock;
 pub mod machine;
 pub mod mem;
+pub mod pci;
 pub mod sched;
 pub mod trap;
 
@@ -62,6 +63,8 @@ pub struct Hypervisor<M: Machine> {
     pub console: console::Console,
     /// Physical interrupts.
     pub pirqs: event::pirq::Pirqs,
+    /// Devices on PCI, and the messages by which they interrupt.
+    pub pci: lock::Lock<pci::Pci>,
     /// The command line it was booted with.
     pub command_line: heapless::String<1024>,
     /// What the firmware says lies where.
@@ -83,6 +86,7 @@ impl<M: Machine> Hypervisor<M> {
             idle_cpus: core::sync::atomic::AtomicU64::new(0),
             console: console::Console::default(),
             pirqs: event::pirq::Pirqs::default(),
+            pci: lock::Lock::default(),
             // What is longer than the ABI can tell is cut.
             command_line: command_line.chars().take(1023).collect(),
             memory_map: boot::memory_map::MemoryMap::default(),

@@ -1,6 +1,7 @@
 //! As much of ACPI as the hypervisor needs: the interrupt controllers and how the power goes off. Dom0 gets the rest.
 
 use super::{BootMemory, number};
+use crate::pci::{MAX_WINDOWS, Window};
 use heapless::Vec;
 
 /// An I/O APIC (MADT entry type 1).
@@ -51,6 +52,8 @@ pub struct Acpi {
     pub power_off: Option<PowerOff>,
     /// The power management timer's port; 0 if there is none.
     pub timer_port: u16,
+    /// Windows of PCI's configuration space.
+    pub windows: Vec<Window, MAX_WINDOWS>,
 }
 
 /// The longest table that is believed.
@@ -77,6 +80,9 @@ pub fn read(memory: &impl BootMemory, root: Option<&'static [u8]>) -> Option<Acp
             read_madt(table, &mut acpi);
         } else if let Some(table) = table_at(memory, at, b"FACP") {
             read_fadt(memory, table, &mut acpi);
+        } else if let Some(table) = table_at(memory, at, b"MCFG") {
+            let windows = table.get(44..).unwrap_or(&[]).chunks_exact(16);
+            acpi.windows = windows.filter_map(read_window).take(MAX_WINDOWS).collect();
         }
     }
     Some(acpi)
@@ -137,6 +143,17 @@ fn read_madt_entry(kind: u64, entry: &[u8], acpi: &mut Acpi) -> Option<()> {
         _ => {}
     }
     Some(())
+}
+
+/// An entry of the table MCFG (PCI Firmware Specification 3.2, 4.1.2): one that lies in whole frames, in order.
+fn read_window(entry: &[u8]) -> Option<Window> {
+    let window = Window {
+        address: number::<8>(entry, 0)?,
+        segment: number::<2>(entry, 8)? as u16,
+        first_bus: number::<1>(entry, 10)? as u8,
+        last_bus: number::<1>(entry, 11)? as u8,
+    };
+    (window.frames().is_some() && window.first_bus <= window.last_bus).then_some(window)
 }
 
 /// The Fixed ACPI Description Table (ACPI 5.2.9), and S5 out of the table it points to.
