@@ -18,7 +18,7 @@ impl Ports for Bus {
         let address = *self.address.borrow();
         let first = (address & 0xfc) as usize | usize::from(port & 3);
         let spaces = self.spaces.borrow();
-        let Some(space) = spaces.get(&(address >> 8 & 0xffff)) else { return u32::MAX };
+        let Some(space) = spaces.get(&(address >> 8 & 0xffff)).filter(|_| address >> 31 == 1) else { return u32::MAX };
         (0..usize::from(bytes)).rev().fold(0, |value, n| value << 8 | u32::from(space[first + n]))
     }
 
@@ -30,7 +30,9 @@ impl Ports for Bus {
         }
         let address = *self.address.borrow();
         let first = (address & 0xfc) as usize | usize::from(port & 3);
-        if let Some(space) = self.spaces.borrow_mut().get_mut(&(address >> 8 & 0xffff)) {
+        if address >> 31 == 1
+            && let Some(space) = self.spaces.borrow_mut().get_mut(&(address >> 8 & 0xffff))
+        {
             space[first..first + usize::from(bytes)].copy_from_slice(&value.to_le_bytes()[..usize::from(bytes)]);
         }
     }
