@@ -156,6 +156,10 @@ fn msi_is_one_message() {
         assert_eq!(ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, several(count)), Err(answer), "{count}");
     }
     assert_eq!(ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, PhysdevMapPirq { table_base: 1, ..several(1) }), Err(Errno::Inval));
+    for (index, answer) in [(32, Errno::Perm), (5, Errno::Inval), (-2, Errno::Inval), (5000, Errno::Inval)] {
+        let request = PhysdevMapPirq { index, ..message(-1) };
+        assert_eq!(ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, request), Err(answer), "as number {index}");
+    }
     let mapped = ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, message(-1)).unwrap().pirq;
     assert_eq!(ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, several(1)), Err(Errno::Exist));
     assert_eq!(ask(&mut dom0, PHYSDEVOP_PREPARE_MSIX, device()).err(), None, "nobody uses MSI-X");
@@ -305,7 +309,8 @@ fn the_interface_of_old_takes_command_and_argument_in_one() {
     };
     assert_eq!(old(&mut dom0, [PHYSDEVOP_SET_IOPL, 0, 2, 0, 0, 0]), Ok(0));
     assert_eq!(dom0.state.iopl, 2);
-    assert_eq!(old(&mut dom0, [PHYSDEVOP_EOI, 0, 2, 0, 0, 0]), Err(Errno::NoSys), "it is younger");
+    assert_eq!(old(&mut dom0, [PHYSDEVOP_EOI, 0, 2, 0, 0, 0]), Err(Errno::Inval), "younger, and taken");
+    assert_eq!(old(&mut dom0, [PHYSDEVOP_FREE_IRQ_VECTOR, 0, 2, 0, 0, 0]), Err(Errno::NoSys));
     let place = [CONTROLLER as u32, 0];
     assert_eq!(old(&mut dom0, [PHYSDEVOP_APIC_READ, 0, place[0], 0, 0x15, 0]), Ok(0));
     let mut answer = [0; 4];

@@ -154,7 +154,11 @@ pub(super) fn bind<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, pirq: u32, p
         && let Some(word) = hv.machine.words(page).get(pirq as usize / 64)
     {
         let bit = 1 << (pirq % 64);
-        if line.needs_eoi() { word.fetch_or(bit, Ordering::AcqRel) } else { word.fetch_and(!bit, Ordering::AcqRel) };
+        if line.needs_eoi() {
+            word.fetch_or(bit, Ordering::AcqRel)
+        } else {
+            word.fetch_and(!bit, Ordering::AcqRel)
+        };
     }
     aim(hv, domain, pirq, vcpu);
     set_masked(hv, pirq, line, false);

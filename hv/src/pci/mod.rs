@@ -18,8 +18,8 @@ use crate::{
     trap::Ports,
 };
 use alloc::boxed::Box;
-use core::ops::RangeInclusive;
 use config::Config;
+use core::ops::RangeInclusive;
 use heapless::Vec;
 use message::Assigned;
 use oxen_abi::errno::Errno;

@@ -15,8 +15,8 @@ use oxen_hv::domain::vcpu::{Processor, VcpuState};
 use oxen_hv::event::pirq::{Interrupts, Signal};
 use oxen_hv::layout::{DIRECT_MAP_START, END_HV_SLOT, FIRST_HV_SLOT};
 use oxen_hv::machine::{CpuId, Machine};
-use oxen_hv::pci::{DeviceMemory, Message};
 use oxen_hv::mem::{GuestFault, GuestMemory, HypervisorSpace, Memory, Tlb};
+use oxen_hv::pci::{DeviceMemory, Message};
 use oxen_hv::sched::{Clock, Power};
 use oxen_hv::{boot::acpi::PowerOff, console::Serial, heap::Reserve, trap::Ports};
 

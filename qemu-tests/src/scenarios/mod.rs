@@ -17,6 +17,7 @@ mod interop;
 mod life;
 mod linux;
 mod load;
+mod messages;
 mod net;
 mod network;
 mod soak;
@@ -67,6 +68,7 @@ scenarios! {
     linux::debians_kernel_works_as_a_guest_with_a_disk,
     linux::debians_kernel_works_as_dom0_on_two_cpus,
     linux::debians_boot_image_works_as_dom0_and_powers_off,
+    messages::a_linux_dom0_drives_nvme_virtio_ahci_and_e1000e_by_message,
     interop::fs_reads_and_writes_through_linuxs_backend,
     interop::hello_mmu_and_bench_run_on_real_xen,
     interop::net_talks_through_linuxs_backend,

@@ -53,26 +53,15 @@ pub fn physdev_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Re
     Ok(0)
 }
 
-/// `physdev_op_compat(request)`: the commands of before Xen 3.2, in one structure with their argument.
+/// `physdev_op_compat(request)`: command and argument in one structure, as before Xen 3.2; which commands, Xen does not mind.
 ///
 /// # Errors
-/// `NoSys` for other commands; else as [`physdev_op`].
+/// `Fault` for an unreadable structure, else as [`physdev_op`].
 pub fn physdev_op_compat<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [at, ..] = *args;
     let [a, b, c, d, ..]: [u8; COMPAT_BYTES] = GuestPtr::one(at)?.read(&caller.hv.machine, 0)?;
-    let command = u32::from_le_bytes([a, b, c, d]);
-    match command {
-        PHYSDEVOP_IRQ_STATUS_QUERY
-        | PHYSDEVOP_SET_IOPL
-        | PHYSDEVOP_SET_IOBITMAP
-        | PHYSDEVOP_APIC_READ
-        | PHYSDEVOP_APIC_WRITE
-        | PHYSDEVOP_ALLOC_IRQ_VECTOR
-        | PHYSDEVOP_IRQ_UNMASK_NOTIFY => {
-            physdev_op(caller, &mut [command.into(), at + COMPAT_ARGUMENT, 0, 0, 0, 0])
-        }
-        _ => Err(Errno::NoSys.into()),
-    }
+    let command = u32::from_le_bytes([a, b, c, d]).into();
+    physdev_op(caller, &mut [command, at.wrapping_add(COMPAT_ARGUMENT), 0, 0, 0, 0])
 }
 
 fn read<M: Machine, T: FromBytes + IntoBytes + Immutable>(caller: &Caller<'_, M>, at: u64) -> Result<T, Errno> {

@@ -15,6 +15,7 @@ use oxen_abi::{
         PHYSDEVOP_PCI_DEVICE_ADD, PHYSDEVOP_PCI_DEVICE_REMOVE, PHYSDEVOP_PCI_MMCFG_RESERVED, PHYSDEVOP_PREPARE_MSIX,
         PHYSDEVOP_RELEASE_MSIX, PHYSDEVOP_RESTORE_MSI, PHYSDEVOP_RESTORE_MSI_EXT, PhysdevDbgpOp, PhysdevManagePci,
         PhysdevManagePciExt, PhysdevPciDevice, PhysdevPciDeviceAdd, PhysdevPciMmcfgReserved, XEN_PCI_DEV_PXM,
+        XEN_PCI_MMCFG_RESERVED,
     },
 };
 
@@ -88,7 +89,10 @@ fn named<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<Address, Errno> 
 fn window<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
     let request: PhysdevPciMmcfgReserved = read(caller, at)?;
     caller.control()?;
-    let PhysdevPciMmcfgReserved { address, segment, start_bus: first_bus, end_bus: last_bus, .. } = request;
+    let PhysdevPciMmcfgReserved { address, segment, start_bus: first_bus, end_bus: last_bus, flags } = request;
+    if flags & !XEN_PCI_MMCFG_RESERVED != 0 {
+        return Err(Errno::Inval);
+    }
     let is_known = caller.hv.pci.lock().has_window(&Window { address, segment, first_bus, last_bus });
     if is_known { Ok(()) } else { Err(Errno::NoDev) }
 }

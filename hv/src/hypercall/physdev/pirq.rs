@@ -96,8 +96,12 @@ fn map_for<M: Machine>(caller: &Caller<'_, M>, request: &mut PhysdevMapPirq, at:
             request.pirq = request.index;
             return Ok(());
         }
-        // What stands for the message is made here and has no number that a guest could know.
-        MAP_PIRQ_TYPE_MSI if request.index != -1 => return Err(Errno::Inval),
+        // What stands for the message is made here, and is no interrupt of the guest's before.
+        MAP_PIRQ_TYPE_MSI if request.index != -1 => {
+            let could_be = caller.hv.machine.lines()..pirq::count(caller.hv, caller.domain);
+            let could_be = u32::try_from(request.index).is_ok_and(|index| could_be.contains(&index));
+            return Err(if could_be { Errno::Perm } else { Errno::Inval });
+        }
         MAP_PIRQ_TYPE_MULTI_MSI if request.pirq < 0 => match request.entry_nr {
             1 => {}
             2..=MAX_MESSAGES => return Err(Errno::OpNotSupp),
@@ -136,13 +140,10 @@ pub(super) fn set_up<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), 
     pirq::set_up(caller.hv, caller.control()?, gsi, signal)
 }
 
-/// A name and no more: routes are made when the line is set up.
+/// A name and no more, for whatever number: routes are made when the line is set up.
 pub(super) fn name_vector<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
     let request: PhysdevIrq = read(caller, at)?;
     caller.control()?;
-    if request.irq >= caller.hv.machine.lines() {
-        return Err(Errno::Inval);
-    }
     write(caller, at, &PhysdevIrq { vector: request.irq, ..request })
 }
 
@@ -165,10 +166,8 @@ pub(super) fn write_controller<M: Machine>(caller: &Caller<'_, M>, at: u64) -> R
     if request.value & ROUTE_VECTOR != gsi {
         return Err(Errno::Inval);
     }
-    let signal = Signal {
-        is_level: request.value & ROUTE_LEVEL != 0,
-        is_active_low: request.value & ROUTE_ACTIVE_LOW != 0,
-    };
+    let signal =
+        Signal { is_level: request.value & ROUTE_LEVEL != 0, is_active_low: request.value & ROUTE_ACTIVE_LOW != 0 };
     match pirq::set_up(hv, control, gsi, signal) {
         Ok(()) | Err(Errno::Exist) => pirq::map_line(hv, control, gsi),
         Err(error) => Err(error),

@@ -97,7 +97,8 @@ fn interrupt(random: &mut Random) -> Call {
             if register == 0x11 { call.hide(12, 4) } else { call }
         }
         _ => {
-            let window = [super::number(random), super::number(random)];
+            let flags = random.of_list(&[0, 1, 2]);
+            let window = [super::number(random), Value::Number(flags << 32 | 0xff00_0000)];
             op(random, 24).words(&window)
         }
     }
