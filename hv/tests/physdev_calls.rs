@@ -6,14 +6,17 @@ mod support;
 use oxen_abi::{domid::DomId, errno::Errno, physdev::*};
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
-    event::{self, deliver, pirq},
+    event::{
+        self, deliver,
+        pirq::{self, Interrupts, Signal},
+    },
     hypercall::{mmu::update_va_mapping, physdev::physdev_op, physdev::physdev_op_compat},
     mem::Memory,
     trap::{page_fault, ports},
 };
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
-    CONTROLLER, LINES,
+    CONTROLLER, LINES, OWN_LINE,
     control::{control_domain, destroy, furnish, make, set_context},
     guest::{Guest, Home},
     table_word,
@@ -249,6 +252,21 @@ fn the_page_says_what_must_be_ended_and_old_kernels_unmask_by_ending() {
     unmap(&mut dom0, 20).unwrap();
     assert!(is_masked(&dom0));
     assert!(!deliver::is_pending(dom0.hv, &dom0.domain, 0));
+}
+
+#[test]
+fn the_hypervisors_own_line_is_named_and_not_touched() {
+    let (mut dom0, _) = dom0();
+    let own = OWN_LINE as i32;
+    let signal = Signal { is_level: false, is_active_low: false };
+    dom0.hv.machine.route(OWN_LINE, signal).unwrap();
+    dom0.hv.machine.set_masked(OWN_LINE, false);
+    let line = PhysdevMapPirq { r#type: MAP_PIRQ_TYPE_GSI, index: own, pirq: own, ..message(-1) };
+    ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, line).unwrap();
+    ask(&mut dom0, PHYSDEVOP_SETUP_GSI, PhysdevSetupGsi { gsi: own, triggering: 1, polarity: 1, _pad0: 0 }).unwrap();
+    assert_eq!(event::bind_pirq(&dom0.caller(), OWN_LINE), Err(Errno::Busy));
+    unmap(&mut dom0, own).unwrap();
+    assert_eq!(dom0.hv.machine.peripherals.lock().unwrap().lines[&OWN_LINE], (signal, false));
 }
 
 #[test]

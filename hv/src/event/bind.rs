@@ -142,8 +142,8 @@ pub fn bind_ipi<M: Machine>(caller: &Caller<'_, M>, vcpu: u32) -> Result<u32, Er
 /// Makes a port for a physical interrupt (`EVTCHNOP_bind_pirq`).
 ///
 /// # Errors
-/// `Inval` for the interrupt, `Perm` without privilege or for one that is not mapped, `Exist` if it is bound,
-/// `NoSpc`, `NoMem` for the port.
+/// `Inval` for the interrupt, `Perm` without privilege or for one that is not mapped, `Exist` if it is bound, `Busy` if
+/// the hypervisor serves it, `NoSpc`, `NoMem` for the port.
 pub fn bind_pirq<M: Machine>(caller: &Caller<'_, M>, pirq: u32) -> Result<u32, Errno> {
     let domain = caller.domain;
     let line = caller.hv.pirqs.line(pirq).filter(|_| pirq < pirq::count(caller.hv, domain)).ok_or(Errno::Inval)?;
@@ -157,6 +157,9 @@ pub fn bind_pirq<M: Machine>(caller: &Caller<'_, M>, pirq: u32) -> Result<u32, E
     }
     alive(domain)?;
     let port = domain.events.free_port(&mut bindings)?;
+    if caller.hv.machine.is_own(pirq) {
+        return Err(Errno::Busy);
+    }
     domain.events.open(&caller.hv.machine, port, Binding::Pirq(pirq), 0)?;
     pirq::bind(caller.hv, domain, pirq, port, 0);
     Ok(port)

@@ -33,6 +33,8 @@ pub struct Signal {
 pub trait Interrupts {
     /// How many lines there are.
     fn lines(&self) -> u32;
+    /// Whether the hypervisor serves a line itself: its console's.
+    fn is_own(&self, gsi: u32) -> bool;
     /// Routes a line, masked, so that it calls [`raise`] with its number.
     ///
     /// # Errors
@@ -139,8 +141,10 @@ pub fn count<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> u32 {
 }
 
 fn set_masked<M: Machine>(hv: &Hypervisor<M>, pirq: u32, line: &Line, masked: bool) {
-    if line.has(ROUTED) {
-        hv.machine.set_masked(pirq, masked);
+    if pirq < hv.machine.lines() {
+        if line.has(ROUTED) && !hv.machine.is_own(pirq) {
+            hv.machine.set_masked(pirq, masked);
+        }
     } else {
         hv.pci.lock().set_masked(&hv.machine, pirq, masked);
     }
@@ -180,7 +184,7 @@ pub(super) fn unbind<M: Machine>(hv: &Hypervisor<M>, pirq: u32) {
     }
 }
 
-/// Sets a line up (`PHYSDEVOP_setup_gsi`).
+/// Sets a line up (`PHYSDEVOP_setup_gsi`). What the hypervisor serves stays as it is.
 ///
 /// # Errors
 /// `Inval` if there is no such line, `Exist` if it is set up already, `NoSpc` if no vector is left.
@@ -189,6 +193,9 @@ pub fn set_up<M: Machine>(hv: &Hypervisor<M>, _: Control, gsi: u32, signal: Sign
     let flags = ROUTED | if signal.is_level { LEVEL } else { 0 };
     if line.0.fetch_or(ROUTED, Ordering::AcqRel) & ROUTED != 0 {
         return Err(Errno::Exist);
+    }
+    if hv.machine.is_own(gsi) {
+        return Ok(());
     }
     hv.machine.route(gsi, signal).inspect_err(|_| _ = line.0.fetch_and(!ROUTED, Ordering::AcqRel))?;
     if line.0.fetch_or(flags, Ordering::AcqRel) & PORT != 0 {
@@ -248,8 +255,8 @@ pub fn map_message<M: Machine>(
 pub fn unmap<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, pirq: u32) -> Result<(), Errno> {
     let _held = domain.events.bindings.lock();
     let line = hv.pirqs.line(pirq).filter(|line| line.is_mapped()).ok_or(Errno::Inval)?;
-    if line.has(ROUTED) {
-        hv.machine.set_masked(pirq, true);
+    if pirq < hv.machine.lines() {
+        set_masked(hv, pirq, line, true);
     } else {
         hv.pci.lock().release(&hv.machine, pirq);
     }

@@ -43,9 +43,9 @@ const ENTRY_MASKED: u32 = 1;
 /// What a device writes, and where, to raise an interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Machine address, below 4 GiB.
+    /// Machine address, below 4 GiB; it says which CPU is interrupted.
     pub address: u32,
-    /// What is written there.
+    /// What is written there: the same for a pirq, whatever the CPU.
     pub data: u32,
 }
 
@@ -206,14 +206,21 @@ impl Pci {
         }
     }
 
-    /// Lets the message of a pirq go elsewhere, which its address says.
+    /// Lets the message of a pirq go elsewhere, which its address says. Where a device cannot mask, what it has to say
+    /// meanwhile must not be lost: the one word changes that differs.
     pub fn aim<M: Ports + DeviceMemory>(&mut self, machine: &M, pirq: u32, message: Message) {
         let Some(Some(assigned)) = self.messages.get_mut(pirq as usize) else { return };
         if assigned.message == message {
             return;
         }
         assigned.message = message;
-        self.put(machine, pirq);
+        let Assigned { at, entry, .. } = *assigned;
+        match (entry, self.function(at)) {
+            (Entry::Msi, Some(function)) => {
+                self.config(machine, at).write(u16::from(function.msi) + MSI_ADDRESS, 4, message.address);
+            }
+            _ => self.put(machine, pirq),
+        }
     }
 
     /// Lets a function raise a pirq no longer. Says whether one did.

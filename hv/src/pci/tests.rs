@@ -130,6 +130,8 @@ fn msi_is_written_by_the_layout_that_the_device_has() {
         assert!(masked().is_none_or(|mask| mask == u32::MAX));
         pci.set_masked(&bus, 30, false);
         assert!(masked().is_none_or(|mask| mask == !1));
+        pci.aim(&bus, 30, Message { address: 0xfee0_3000, ..MESSAGE });
+        assert_eq!((word(&bus, MSI_AT + 4), word(&bus, MSI_AT + data_at) & 0xffff), (0xfee0_3000, MESSAGE.data));
         assert!(pci.release(&bus, 30) && !pci.release(&bus, 30));
         assert!(masked().is_none_or(|mask| mask == u32::MAX));
         assert_eq!(word(&bus, MSI_AT) >> 16 & 1, 0, "off");

@@ -335,6 +335,10 @@ impl Interrupts for Pc {
         end.min(MAX_PIRQS as u32 - LEFT_TO_MESSAGES)
     }
 
+    fn is_own(&self, gsi: u32) -> bool {
+        gsi == self.console_gsi
+    }
+
     fn message(&self, pirq: u32, cpu: CpuId) -> Message {
         // Physical destination, fixed delivery by an edge (Intel SDM vol. 3A, 11.11).
         const ASSERT: u32 = 1 << 14;

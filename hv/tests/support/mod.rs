@@ -40,6 +40,8 @@ pub(crate) const OWN_FRAMES: usize = 16;
 
 /// Lines of its interrupt controller, and where that is.
 pub(crate) const LINES: u32 = 24;
+/// The line that the hypervisor serves.
+pub(crate) const OWN_LINE: u32 = 22;
 pub(crate) const CONTROLLER: u64 = 0xfec0_0000;
 
 thread_local! { static CPU: Cell<u16> = const { Cell::new(0) }; }
@@ -587,6 +589,10 @@ impl oxen_hv::console::Serial for Fake {
 impl oxen_hv::event::pirq::Interrupts for Fake {
     fn lines(&self) -> u32 {
         LINES
+    }
+
+    fn is_own(&self, gsi: u32) -> bool {
+        gsi == OWN_LINE
     }
 
     fn message(&self, pirq: u32, cpu: CpuId) -> Message {

@@ -3,6 +3,7 @@
 mod control;
 mod cpu;
 mod cuts;
+mod devices;
 mod emulation;
 mod events;
 mod grants;
@@ -21,7 +22,7 @@ use crate::judge::Probe;
 type Questions = fn(&mut Probe);
 
 /// Every family.
-pub(crate) const ALL: [(&str, Questions); 14] = [
+pub(crate) const ALL: [(&str, Questions); 15] = [
     ("version", version::ask),
     ("memory", memory::ask),
     ("mmu", mmu::ask),
@@ -31,6 +32,7 @@ pub(crate) const ALL: [(&str, Questions); 14] = [
     ("schedule", schedule::ask),
     ("emulation", emulation::ask),
     ("control", control::ask),
+    ("devices", devices::ask),
     ("network", network::ask),
     ("stale", stale::ask),
     ("cuts", cuts::ask),
