@@ -8,8 +8,8 @@ pub const MAX_VCPUS: usize = 32;
 pub const MAX_CPUS: usize = 32;
 /// Event channel ports of a domain in the FIFO ABI; the two-level one has 4096.
 pub const MAX_PORTS: usize = 1 << 17;
-/// Lines of the interrupt controllers that a guest may bind.
-pub const MAX_PIRQS: usize = 256;
+/// Lines of the interrupt controllers and messages of devices that dom0 may bind: one for each vector of 0x20 to 0xef.
+pub const MAX_PIRQS: usize = 208;
 /// Frames of a domain's grant table at most.
 pub const MAX_GRANT_FRAMES: usize = 64;
 /// Frames' worth of mappings of foreign grants that a domain may hold, as many as Xen's default.

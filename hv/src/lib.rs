@@ -40,6 +40,7 @@ pub mod layout;
 pub mod lock;
 pub mod machine;
 pub mod mem;
+pub mod pci;
 pub mod sched;
 pub mod trap;
 
@@ -64,6 +65,8 @@ pub struct Hypervisor<M: Machine> {
     pub pirqs: event::pirq::Pirqs,
     /// What grant tables may be.
     pub grants: grant::Policy,
+    /// Devices on PCI, and the messages by which they interrupt.
+    pub pci: lock::Lock<pci::Pci>,
     /// The command line it was booted with.
     pub command_line: heapless::String<1024>,
     /// What the firmware says lies where.
@@ -88,6 +91,7 @@ impl<M: Machine> Hypervisor<M> {
             console: console::Console::default(),
             pirqs: event::pirq::Pirqs::default(),
             grants: grant::Policy::default(),
+            pci: lock::Lock::default(),
             // What is longer than the ABI can tell is cut.
             command_line: command_line.chars().take(1023).collect(),
             memory_map: boot::memory_map::MemoryMap::default(),

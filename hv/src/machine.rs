@@ -17,6 +17,7 @@ pub trait Machine:
     + crate::trap::Ports
     + crate::console::Serial
     + crate::event::pirq::Interrupts
+    + crate::pci::DeviceMemory
     + core::fmt::Debug
     + Send
     + Sync

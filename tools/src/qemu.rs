@@ -68,6 +68,8 @@ pub struct Machine {
     pub disks: Vec<PathBuf>,
     /// What stands behind the machine's network card, where it has one: QEMU's `-netdev` without an `id`.
     pub network: Option<String>,
+    /// More of QEMU's arguments: other devices, another board.
+    pub devices: Vec<String>,
     /// Let virtual time advance by one nanosecond per instruction.
     pub icount: bool,
     /// Wait for a debugger on port 1234.
@@ -92,6 +94,7 @@ impl Machine {
             cpu: CPU.to_owned(),
             disks: Vec::new(),
             network: None,
+            devices: Vec::new(),
             icount: false,
             debugger: false,
             folder: workspace.out.join("run"),
@@ -150,6 +153,7 @@ impl Machine {
             drive.push(format!(",format=raw,if=none,id=disk{index},read-only={read_only}"));
             qemu.arg("-drive").arg(drive).arg("-device").arg(format!("virtio-blk-pci,drive=disk{index}"));
         }
+        qemu.args(&self.devices);
         Ok(qemu)
     }
 

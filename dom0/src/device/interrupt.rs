@@ -1,4 +1,5 @@
-//! Interrupt lines. Devices share them: whoever is served must have taken its interrupt back before the line ends.
+//! Interrupts of devices: by a message that is a device's own, or by a line that devices share: whoever is served must
+//! have taken its interrupt back before the line ends.
 
 use alloc::{collections::BTreeMap, rc::Rc, vec::Vec};
 use core::cell::RefCell;
@@ -7,11 +8,52 @@ use oxen_domu_lib::event::Port;
 use oxen_domu_lib::{control, println, task};
 
 use super::OWNER;
+use super::pci::{BUS, Function};
 
 /// Something that raises a line.
 pub trait Source {
-    /// Takes the interrupt back where it is this device's, and wakes who waits for it.
+    /// Takes the interrupt of a line back where it is this device's, and wakes who waits for it.
     fn serve(&self);
+
+    /// Wakes who waits for the device's message, which takes itself back.
+    fn wake(&self);
+}
+
+/// An interrupt that is one device's own.
+pub struct Message {
+    pirq: u32,
+    port: Port,
+}
+
+impl Message {
+    /// The message of an entry of a function's MSI-X table, which the hypervisor writes there. `None` where it does not.
+    pub fn bind(function: Function, entry: u16) -> Option<Self> {
+        let pirq = control::map_message(BUS, function.place(), function.message_table()?, entry).ok()?;
+        match Port::bind_pirq(pirq, false) {
+            Ok(port) => Some(Self { pirq, port }),
+            Err(_) => {
+                let _ = control::unmap_interrupt(pirq);
+                None
+            }
+        }
+    }
+
+    /// Connects it with its device for good.
+    pub fn connect(self, source: Rc<dyn Source>) {
+        task::spawn_for(OWNER, async move {
+            loop {
+                self.port.wait().await;
+                source.wake();
+            }
+        });
+    }
+
+    /// Gives it back.
+    pub fn give_back(self) {
+        let Self { pirq, port } = self;
+        drop(port);
+        let _ = control::unmap_interrupt(pirq);
+    }
 }
 
 /// The lines of this machine that are in use.

@@ -19,6 +19,15 @@ const FIRST_BAR: u8 = 0x10;
 const CAPABILITIES: u8 = 0x34;
 const INTERRUPT: u8 = 0x3c;
 
+/// The bus that is looked at.
+pub const BUS: u8 = 0;
+/// The capability for interrupts by message from a table (MSI-X), its control word and the word that says where that is.
+const CAPABILITY_MESSAGES: u8 = 0x11;
+const MESSAGES_CONTROL: u8 = 2;
+const MESSAGES_TABLE: u8 = 4;
+const MESSAGES_ON: u16 = 1 << 15;
+const MESSAGES_MASKED: u16 = 1 << 14;
+
 /// A function of a device on the first bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Function {
@@ -88,6 +97,32 @@ impl Function {
         };
         let address = u64::from(high) << 32 | u64::from(low & !0xf);
         (address != 0).then_some(address)
+    }
+
+    /// Device and function in one number, as the hypervisor names it.
+    pub fn place(self) -> u8 {
+        self.device << 3 | self.function
+    }
+
+    fn message_capability(self) -> Option<u8> {
+        let is_one = |&(_, kind): &(u8, u8)| kind == CAPABILITY_MESSAGES;
+        self.capabilities().into_iter().find(is_one).map(|(at, _)| at).filter(|&at| at <= 0xf4)
+    }
+
+    /// The machine address of the memory range that holds the table of messages.
+    pub fn message_table(self) -> Option<u64> {
+        let [word, ..] = self.read(self.message_capability()? + MESSAGES_TABLE).to_le_bytes();
+        self.memory_range(word & 7)
+    }
+
+    /// Turns interrupts by message on, in the lines' place, or off. The control word is written as a whole, and nothing
+    /// beside it, which the hypervisor keeps.
+    pub fn set_messages(self, on: bool) {
+        let Some(at) = self.message_capability() else { return };
+        let [_, _, low, high] = self.read(at).to_le_bytes();
+        let control = u16::from_le_bytes([low, high]) & !(MESSAGES_ON | MESSAGES_MASKED);
+        self.select(at);
+        port::write16(DATA + u16::from(MESSAGES_CONTROL), control | if on { MESSAGES_ON } else { 0 });
     }
 
     /// The interrupt line that the firmware chose.

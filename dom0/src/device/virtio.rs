@@ -10,7 +10,7 @@ use oxen_domu_lib::memory::{
 use oxen_domu_lib::sync::Notify;
 use oxen_domu_lib::{task, time};
 
-use super::interrupt::{Lines, Source};
+use super::interrupt::{Lines, Message, Source};
 use super::pci::Function;
 use super::virtqueue::{Dma, MOST, VirtQueue};
 
@@ -29,6 +29,9 @@ const DRIVER: u8 = 2;
 const DRIVER_OK: u8 = 4;
 const FEATURES_OK: u8 = 8;
 const FAILED: u8 = 128;
+
+/// The entry of the device's table of messages that is used.
+const MESSAGE: u16 = 0;
 
 /// How long to wait where there is no interrupt, in nanoseconds.
 const POLL: u64 = time::MILLISECOND;
@@ -112,6 +115,10 @@ impl Source for Interrupt {
             self.raised.notify();
         }
     }
+
+    fn wake(&self) {
+        self.raised.notify();
+    }
 }
 
 /// A queue of a device, and how the device is told of what stands in it.
@@ -132,6 +139,8 @@ pub struct VirtioDevice {
     interrupt: Rc<Interrupt>,
     /// Whether interrupts arrive; otherwise the device is polled.
     interrupts: bool,
+    /// Whether they are messages, which each queue is told to send.
+    by_message: bool,
     /// The device's own registers.
     pub config: Registers,
     /// Features that both sides have.
@@ -172,15 +181,31 @@ impl VirtioDevice {
             notify_unit,
             interrupt,
             interrupts: false,
+            by_message: false,
             config: config?,
             features: 0,
         };
         if !device.negotiate(choose) {
             return None;
         }
-        let line = function.interrupt_line();
-        device.interrupts = line.is_some_and(|line| lines.connect(line, device.interrupt.clone()));
+        device.by_message = device.use_message(function);
+        let line = function.interrupt_line().filter(|_| !device.by_message);
+        device.interrupts = device.by_message || line.is_some_and(|line| lines.connect(line, device.interrupt.clone()));
         Some(device)
+    }
+
+    /// Lets the device interrupt by message, one for all that it has to say; says whether it does.
+    fn use_message(&self, function: Function) -> bool {
+        let Some(message) = Message::bind(function, MESSAGE) else { return false };
+        function.set_messages(true);
+        self.common.write16(0x10, MESSAGE);
+        if self.common.read16(0x10) != MESSAGE {
+            function.set_messages(false);
+            message.give_back();
+            return false;
+        }
+        message.connect(self.interrupt.clone());
+        true
     }
 
     fn status(&self, bit: u8) {
@@ -224,6 +249,12 @@ impl VirtioDevice {
         self.common.write64(0x20, Dma::address(&ring.descriptors));
         self.common.write64(0x28, Dma::address(&ring.available));
         self.common.write64(0x30, Dma::address(&ring.used));
+        if self.by_message {
+            self.common.write16(0x1a, MESSAGE);
+            if self.common.read16(0x1a) != MESSAGE {
+                return None;
+            }
+        }
         self.common.write16(0x1c, 1);
         let bell = usize::from(self.common.read16(0x1e)).checked_mul(usize::try_from(self.notify_unit).ok()?)?;
         Some(Queue { ring, index, bell })

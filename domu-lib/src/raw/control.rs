@@ -333,6 +333,39 @@ pub fn map_interrupt_line(gsi: u32) -> Result<u32, Errno> {
     u32::try_from(map.pirq).map_err(|_| Errno::Inval)
 }
 
+/// Makes an entry of a device's MSI-X table a physical interrupt of this domain. The device is on segment 0, `devfn` is its
+/// device and function, `range` the machine address of the memory range that holds the table.
+///
+/// # Errors
+/// What the hypervisor refuses: `ENODEV` for a device without MSI-X, `ENOSPC` when there are too many interrupts.
+pub fn map_message(bus: u8, devfn: u8, range: u64, entry: u16) -> Result<u32, Errno> {
+    let mut device = physdev::PhysdevPciDeviceAdd { bus, devfn, ..FromZeros::new_zeroed() };
+    physdev_op(physdev::PHYSDEVOP_PCI_DEVICE_ADD, &mut device)?;
+    let mut map = physdev::PhysdevMapPirq {
+        domid: DomId::SELF,
+        r#type: physdev::MAP_PIRQ_TYPE_MSI_SEG,
+        index: -1,
+        pirq: -1,
+        bus: bus.into(),
+        devfn: devfn.into(),
+        entry_nr: entry.into(),
+        table_base: range,
+        ..FromZeros::new_zeroed()
+    };
+    physdev_op(physdev::PHYSDEVOP_MAP_PIRQ, &mut map)?;
+    u32::try_from(map.pirq).map_err(|_| Errno::Inval)
+}
+
+/// Gives a physical interrupt back.
+///
+/// # Errors
+/// What the hypervisor refuses: it was not mapped.
+pub fn unmap_interrupt(pirq: u32) -> Result<(), Errno> {
+    let pirq = i32::try_from(pirq).map_err(|_| Errno::Inval)?;
+    let mut request = physdev::PhysdevUnmapPirq { domid: DomId::SELF, _pad0: 0, pirq };
+    physdev_op(physdev::PHYSDEVOP_UNMAP_PIRQ, &mut request)
+}
+
 /// Tells the interrupt controller that an interrupt was served.
 ///
 /// # Errors

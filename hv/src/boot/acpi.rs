@@ -1,6 +1,7 @@
 //! As much of ACPI as the hypervisor needs: the interrupt controllers and how the power goes off. Dom0 gets the rest.
 
 use super::{BootMemory, number};
+use crate::pci::{MAX_WINDOWS, Window};
 use heapless::Vec;
 
 /// An I/O APIC (MADT entry type 1).
@@ -51,6 +52,8 @@ pub struct Acpi {
     pub power_off: Option<PowerOff>,
     /// The power management timer's port; 0 if there is none.
     pub timer_port: u16,
+    /// Windows of PCI's configuration space.
+    pub windows: Vec<Window, MAX_WINDOWS>,
 }
 
 /// The longest table that is believed.
@@ -77,6 +80,9 @@ pub fn read(memory: &impl BootMemory, root: Option<&'static [u8]>) -> Option<Acp
             read_madt(table, &mut acpi);
         } else if let Some(table) = table_at(memory, at, b"FACP") {
             read_fadt(memory, table, &mut acpi);
+        } else if let Some(table) = table_at(memory, at, b"MCFG") {
+            let windows = table.get(44..).unwrap_or(&[]).chunks_exact(16);
+            acpi.windows = windows.filter_map(read_window).take(MAX_WINDOWS).collect();
         }
     }
     Some(acpi)
@@ -137,6 +143,17 @@ fn read_madt_entry(kind: u64, entry: &[u8], acpi: &mut Acpi) -> Option<()> {
         _ => {}
     }
     Some(())
+}
+
+/// An entry of the table MCFG (PCI Firmware Specification 3.2, 4.1.2): one that lies in whole frames, in order.
+fn read_window(entry: &[u8]) -> Option<Window> {
+    let window = Window {
+        address: number::<8>(entry, 0)?,
+        segment: number::<2>(entry, 8)? as u16,
+        first_bus: number::<1>(entry, 10)? as u8,
+        last_bus: number::<1>(entry, 11)? as u8,
+    };
+    (window.frames().is_some() && window.first_bus <= window.last_bus).then_some(window)
 }
 
 /// The Fixed ACPI Description Table (ACPI 5.2.9), and S5 out of the table it points to.
@@ -205,16 +222,27 @@ mod tests {
         facp[4..8].copy_from_slice(&0x4000_u32.to_le_bytes());
         facp[28..32].copy_from_slice(&0x604_u32.to_le_bytes());
         facp[40..44].copy_from_slice(&0x608_u32.to_le_bytes());
+        // Behind eight bytes: one that is right, one that is not in whole frames, one with its buses in the wrong order,
+        // and half of one.
+        let windows = [
+            &[0; 8][..],
+            &[0, 0, 0, 0xb0, 0, 0, 0, 0, 1, 0, 0, 255, 0, 0, 0, 0],
+            &[8, 0, 0, 0xb0, 0, 0, 0, 0, 0, 0, 0, 255, 0, 0, 0, 0],
+            &[0, 0, 0, 0xb0, 0, 0, 0, 0, 0, 0, 3, 2, 0, 0, 0, 0],
+            &[0, 0, 0, 0xb0, 0, 0, 0, 0],
+        ]
+        .concat();
         let mut bios = vec![0_u8; 0x2_0000];
         let mut pointer = *b"RSD PTR \0BOCHS \0\x00\x10\0\0";
         pointer[8] = 0_u8.wrapping_sub(pointer.iter().fold(0, |sum, b| sum.wrapping_add(*b)));
         bios[0x40..0x54].copy_from_slice(&pointer);
         Image(vec![
             (0xe_0000, bios.leak()),
-            (0x1000, table(b"RSDT", &[0, 0x20, 0, 0, 0, 0x30, 0, 0])),
+            (0x1000, table(b"RSDT", &[0, 0x20, 0, 0, 0, 0x30, 0, 0, 0, 0x50, 0, 0])),
             (0x2000, table(b"APIC", madt)),
             (0x3000, table(b"FACP", &facp)),
             (0x4000, table(b"DSDT", dsdt)),
+            (0x5000, table(b"MCFG", &windows)),
         ])
     }
 
@@ -234,6 +262,7 @@ mod tests {
         assert_eq!(acpi.overrides[1], Override { source: 9, gsi: 9, is_level: true, is_active_low: false });
         assert_eq!(acpi.power_off, Some(PowerOff { control_a: 0x604, control_b: 0, sleep_types: [5, 1] }));
         assert_eq!((acpi.timer_port, acpi.root), (0x608, 0xe_0040));
+        assert_eq!(acpi.windows, [Window { address: 0xb000_0000, segment: 1, first_bus: 0, last_bus: 255 }]);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::{
     addr::{Mfn, PAGE_BYTES},
     config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES, MAX_PORTS, MAX_VCPUS},
     console,
-    event::Events,
+    event::{Events, pirq},
     grant::{self, Grants},
     heap,
     lock::Lock,
@@ -103,6 +103,8 @@ pub struct Domain {
     pub share: Lock<Share>,
     /// What of the machine it may touch.
     pub rights: Lock<Rights>,
+    /// What it has of physical interrupts for itself.
+    pub pirqs: Lock<pirq::Own>,
     /// NUMA nodes it would like to live on; kept for the toolstack.
     pub node_affinity: AtomicU64,
     /// What it has asked for, in a build that counts.
@@ -241,6 +243,7 @@ impl Domain {
             dirty_cpus: AtomicU64::new(0),
             share: Lock::new(Share::default()),
             rights: Lock::new(if config.is_privileged { Rights::everything() } else { Rights::default() }),
+            pirqs: Lock::default(),
             node_affinity: AtomicU64::new(u64::MAX),
             counters: Counters::new(),
             time_offset: AtomicI64::new(0),

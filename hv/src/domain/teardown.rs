@@ -81,6 +81,7 @@ fn step<M: Machine>(hv: &'static Hypervisor<M>, domain: &Arc<Domain>, stage: &mu
         }
         Stage::Events(next) => {
             finished(event::close_all(hv, domain, next))?;
+            event::pirq::put_eoi_page(hv, &domain.pirqs);
             Stage::Memory(0)
         }
         Stage::Memory(next) => {

@@ -142,23 +142,26 @@ pub fn bind_ipi<M: Machine>(caller: &Caller<'_, M>, vcpu: u32) -> Result<u32, Er
 /// Makes a port for a physical interrupt (`EVTCHNOP_bind_pirq`).
 ///
 /// # Errors
-/// `Inval` for the interrupt or one that is not set up, `Perm` without privilege, `Exist` or `Busy` if it is bound,
-/// `NoSpc`, `NoMem`, `Again` for the port.
+/// `Inval` for the interrupt, `Perm` without privilege or for one that is not mapped, `Exist` if it is bound, `Busy` if
+/// the hypervisor serves it, `NoSpc`, `NoMem`, `Again` for the port.
 pub fn bind_pirq<M: Machine>(caller: &Caller<'_, M>, pirq: u32) -> Result<u32, Errno> {
     let domain = caller.domain;
-    let line = caller.hv.pirqs.line(pirq).ok_or(Errno::Inval)?;
-    let control = caller.control()?;
+    let line = caller.hv.pirqs.line(pirq).filter(|_| pirq < pirq::count(caller.hv, domain)).ok_or(Errno::Inval)?;
+    caller.control()?;
+    if !line.is_mapped() {
+        return Err(Errno::Perm);
+    }
     let mut bindings = domain.events.bindings.lock();
     if line.port().is_some() {
         return Err(Errno::Exist);
     }
     alive(domain)?;
     let port = domain.events.free_port(&mut bindings)?;
-    if !line.is_routed() {
-        return Err(Errno::Inval);
+    if caller.hv.machine.is_own(pirq) {
+        return Err(Errno::Busy);
     }
     domain.events.open(&caller.hv.machine, &mut bindings, port, Binding::Pirq(pirq), 0)?;
-    line.bind(&caller.hv.machine, control, pirq, port);
+    pirq::bind(caller.hv, domain, pirq, port, 0);
     Ok(port)
 }
 
@@ -177,6 +180,9 @@ pub fn bind_vcpu<M: Machine>(caller: &Caller<'_, M>, port: u32, vcpu: u32) -> Re
         Binding::Closed | Binding::Virq(_) | Binding::Ipi => return Err(Errno::Inval),
     }
     domain.events.ports.set(port, state.notifying(vcpu));
+    if let Binding::Pirq(pirq) = state.binding() {
+        pirq::aim(caller.hv, domain, pirq, vcpu);
+    }
     if let Some((from, _)) = state.target() {
         let there = domain.events.port(from).unwrap_or_default();
         domain.events.ports.set(from, there.local(port, vcpu));

@@ -181,7 +181,7 @@ const fn entry_of<M: Machine>(hypercall: Hypercall) -> Entry<M> {
         XenpmuOp => unsupported,
         // Interfaces of old that no 64-bit guest needs, and what belongs to other kinds of guests or to builds of Xen with
         // more in them: docs/hypercalls.md.
-        PhysdevOpCompat => none,
+        PhysdevOpCompat => physdev::physdev_op_compat,
         XsmOp => none,
         NmiOp => none,
         XenoprofOp => none,

@@ -98,7 +98,7 @@ impl<'a, M: Machine> Editor<'a, M> {
         let mfn = entry.mfn().ok_or(Errno::Perm)?;
         let entry = if rights.io {
             if !self.hv.frames.is_ram(mfn) {
-                return if self.may_map_io(mfn) { Ok(entry) } else { Err(Errno::Perm) };
+                return self.io_entry(entry, mfn);
             }
             // RAM has one way to be cached, or a stale line could hide what the hypervisor validated.
             Entry(entry.0 & !Entry::CACHING)
@@ -124,10 +124,15 @@ impl<'a, M: Machine> Editor<'a, M> {
         }
     }
 
-    /// Whether the domain may map this frame, which is not RAM.
+    /// An entry for a frame that is not RAM, as the domain may have it. What the hypervisor writes for the domain, the
+    /// domain can read.
     #[cold]
-    fn may_map_io(&self, mfn: Mfn) -> bool {
-        !self.hv.frames.is_forbidden_io(mfn) && self.domain.rights.lock().memory.contains(mfn.raw(), mfn.raw())
+    fn io_entry(&self, entry: Entry, mfn: Mfn) -> Result<Entry, Errno> {
+        if self.hv.frames.is_forbidden_io(mfn) || !self.domain.rights.lock().memory.contains(mfn.raw(), mfn.raw()) {
+            return Err(Errno::Perm);
+        }
+        let is_read_only = entry.is_writable() && self.hv.pci.lock().is_read_only(mfn);
+        Ok(if is_read_only { Entry(entry.0 & !Entry::WRITABLE) } else { entry })
     }
 
     /// Gives back what a present L1 entry held.

@@ -1,4 +1,5 @@
-//! Plain writes of a guest's kernel to its L1 tables: they fault, and are done here under the same laws as a hypercall's.
+//! Plain writes of a guest's kernel to what it may only read: they fault. Those to its L1 tables are done here under the
+//! same laws as a hypercall's, and the control domain's to devices as far as [`crate::pci`] lets them.
 
 use super::{editor::Editor, entry::Entry};
 use crate::{
@@ -51,9 +52,6 @@ pub fn write<M: Machine>(
     bytes: u32,
     write: Write,
 ) -> Result<Written, Refusal> {
-    if !domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) {
-        return Err(Errno::Perm.into());
-    }
     let shift = 8 * (va.offset() as u32 & 7);
     if !matches!(bytes, 1 | 2 | 4 | 8) || shift + 8 * bytes > 64 {
         return Err(Errno::Inval.into());
@@ -63,8 +61,12 @@ pub fn write<M: Machine>(
     let mapping = editor.find(root, va).ok_or(Errno::Fault)?;
     let mapping = Entry(mapping.word.load(Ordering::Relaxed));
     let table = mapping.mfn().filter(|_| mapping.is_present() && !mapping.is_writable()).ok_or(Errno::Fault)?;
-    if editor.level_of(table)? != Some(1) {
-        return Err(Errno::Fault.into());
+    if editor.level_of(table) != Ok(Some(1)) {
+        drop(editor);
+        return write_device(hv, domain, table, va.offset() as u16, bytes, write);
+    }
+    if !domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) {
+        return Err(Errno::Perm.into());
     }
     let slot = Slot::at_offset(va.offset() & !7).ok_or(Errno::Inval)?;
     let word = editor.place(table, 1, slot).word;
@@ -82,6 +84,28 @@ pub fn write<M: Machine>(
         }
     }
     Err(Refusal::Preempted)
+}
+
+/// A write to a device's page that is mapped read-only: what the hypervisor lets happen of it. What was there is not
+/// looked at, and reads as zero.
+#[cold]
+fn write_device<M: Machine>(
+    hv: &Hypervisor<M>,
+    domain: &Domain,
+    mfn: Mfn,
+    offset: u16,
+    bytes: u32,
+    write: Write,
+) -> Result<Written, Refusal> {
+    if !domain.is_privileged || hv.frames.is_ram(mfn) {
+        return Err(Errno::Fault.into());
+    }
+    let (old, new) = match write {
+        Write::Store(new) => (0, new),
+        Write::CompareExchange { expected, new } => (expected, new),
+    };
+    hv.pci.lock().write_frame(&hv.machine, mfn, offset, bytes as u8, new as u32);
+    Ok(Written { old, stored: true })
 }
 
 impl<M: Machine> Editor<'_, M> {

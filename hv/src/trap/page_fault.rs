@@ -1,4 +1,5 @@
-//! Page faults of guests: a kernel's write to a page table is done for it, everything else is the guest's own.
+//! Page faults of guests: a kernel's write to a page table, or the control domain's to a device that it may only read, is
+//! done for it, everything else is the guest's own.
 
 use super::{
     bounce,
@@ -34,7 +35,7 @@ const OVERFLOW: u64 = 1 << 11;
 pub fn page_fault<M: Machine>(caller: &mut Caller<'_, M>, address: u64, error_code: u32) {
     let is_kernel_write = error_code & (PRESENT | WRITE | FETCH) == PRESENT | WRITE && caller.state.in_kernel;
     if is_kernel_write
-        && caller.domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES)
+        && (caller.domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) || caller.domain.is_privileged)
         && write_page_table(caller, GuestAddr(address)).is_some()
     {
         caller.domain.counters.count(Counted::TableWrite);

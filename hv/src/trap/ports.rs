@@ -47,11 +47,20 @@ fn may_execute<M: Machine>(caller: &Caller<'_, M>, port: u16, bytes: u8) -> bool
     has_io_privilege(caller) || bitmap_allows(caller, port, bytes)
 }
 
+/// Whether some of the ports, but not all, are the data ports: no bus knows what that is to mean.
+fn straddles_data(port: u16, bytes: u8) -> bool {
+    let last = port.saturating_add(u16::from(bytes) - 1);
+    PCI_DATA.contains(&port) != PCI_DATA.contains(&last)
+}
+
 /// Whether the machine's own port is reached.
 fn reaches_machine<M: Machine>(caller: &Caller<'_, M>, port: u16, bytes: u8) -> bool {
     let last = port.saturating_add(u16::from(bytes) - 1);
     let ours = |range: &core::ops::RangeInclusive<u16>| port <= *range.end() && last >= *range.start();
-    caller.domain.is_privileged && !HYPERVISOR_PORTS.iter().any(ours) && !caller.hv.machine.is_console_port(port)
+    caller.domain.is_privileged
+        && !straddles_data(port, bytes)
+        && !HYPERVISOR_PORTS.iter().any(ours)
+        && !caller.hv.machine.is_console_port(port)
 }
 
 /// Reads a port for the caller; `None` if it may not execute the instruction at all.
@@ -66,10 +75,11 @@ pub fn read<M: Machine>(caller: &Caller<'_, M>, port: u16, bytes: u8) -> Option<
     if !reaches_machine(caller, port, bytes) {
         return Some(if port == SPEAKER_COUNTER { 0 } else { NOBODY });
     }
+    let machine = &caller.hv.machine;
     if PCI_DATA.contains(&port) {
-        caller.hv.machine.port_out(PCI_ADDRESS, 4, caller.state.pci_address);
+        return Some(caller.hv.pci.lock().read_port(machine, caller.state.pci_address, port, bytes));
     }
-    Some(caller.hv.machine.port_in(port, bytes))
+    Some(machine.port_in(port, bytes))
 }
 
 /// Writes a port for the caller; says whether it may execute the instruction at all.
@@ -81,10 +91,12 @@ pub fn write<M: Machine>(caller: &mut Caller<'_, M>, port: u16, bytes: u8, value
     if port == PCI_ADDRESS && bytes == 4 {
         caller.state.pci_address = value;
     } else if reaches_machine(caller, port, bytes) {
+        let machine = &caller.hv.machine;
         if PCI_DATA.contains(&port) {
-            caller.hv.machine.port_out(PCI_ADDRESS, 4, caller.state.pci_address);
+            caller.hv.pci.lock().write_port(machine, caller.state.pci_address, port, bytes, value);
+        } else {
+            machine.port_out(port, bytes, value);
         }
-        caller.hv.machine.port_out(port, bytes, value);
     }
     true
 }

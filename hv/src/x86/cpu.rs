@@ -23,6 +23,8 @@ pub(crate) struct Features {
     pub rdtscp: bool,
     /// The bits that XCR0 may have.
     pub xcr0: u64,
+    /// Bits of a machine address.
+    pub address_bits: u32,
     /// Loading extended state leaves the x87 pointers of who was there before.
     pub leaves_x87_pointers: bool,
 }
@@ -33,6 +35,7 @@ impl Features {
         let leaf1 = __cpuid(1).ecx;
         let leaf7 = if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).ebx } else { 0 };
         let xsave = leaf1 & 1 << 26 != 0;
+        let sizes = (__cpuid(0x8000_0000).eax >= 0x8000_0008).then(|| __cpuid(0x8000_0008));
         let mut xcr0 = 0;
         if xsave {
             let sizes = __cpuid_count(0xd, 0);
@@ -46,10 +49,11 @@ impl Features {
             tsc_deadline: leaf1 & 1 << 24 != 0,
             rdtscp: __cpuid(0x8000_0001).edx & 1 << 27 != 0,
             xcr0,
-            leaves_x87_pointers: {
-                let errors = if __cpuid(0x8000_0000).eax >= 0x8000_0008 { __cpuid(0x8000_0008).ebx } else { 0 };
-                leaves_x87_pointers(Vendor::by_name(__cpuid(0).ebx), errors)
-            },
+            address_bits: sizes.map_or(36, |sizes| sizes.eax & 0xff).clamp(32, 52),
+            leaves_x87_pointers: leaves_x87_pointers(
+                Vendor::by_name(__cpuid(0).ebx),
+                sizes.map_or(0, |sizes| sizes.ebx),
+            ),
         }
     }
 }

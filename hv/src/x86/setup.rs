@@ -23,9 +23,10 @@ use oxen_hv::boot::memory_map::{Kind, MemoryMap};
 use oxen_hv::config::MAX_CPUS;
 use oxen_hv::console::{self, Level};
 use oxen_hv::event::pirq::{Interrupts, Signal};
-use oxen_hv::lock;
+use oxen_hv::lock::{self, Lock};
 use oxen_hv::machine::CpuId;
 use oxen_hv::mem::frame_table::FrameTable;
+use oxen_hv::pci::Pci;
 use oxen_hv::{Hypervisor, sched};
 
 /// The I/O APIC of every PC, where the firmware names none.
@@ -109,9 +110,14 @@ pub(crate) fn make_hypervisor(
     unsafe { tables::trim_direct_map(|range| info.memory_map.has_memory_in(&range)) };
     memory.hand_over(&info.memory_map, &frames);
     let memory_map = keep_interrupt_controllers(info, acpi, &frames);
+    // Registers are never where RAM is, whatever the firmware says.
+    let is_device = |frame| Mfn::new(frame).is_some_and(|mfn| !frames.is_ram(mfn) && !frames.is_forbidden_io(mfn));
+    let windows = acpi.windows.iter().filter(|window| window.frames().is_some_and(|mut all| all.all(is_device)));
+    let pci = Lock::new(Pci::new(windows.copied().collect()));
     percpu::HYPERVISOR.call_once(|| Hypervisor {
         memory_map,
         grants: options.grants,
+        pci,
         ..Hypervisor::new(machine, frames, info.command_line)
     })
 }

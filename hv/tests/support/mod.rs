@@ -13,7 +13,7 @@ pub(crate) mod guest;
 use oxen_abi::errno::Errno;
 use oxen_hv::{
     Hypervisor,
-    addr::{GuestAddr, GuestRange, GuestWords, Mfn, PAGE_BYTES, PAGE_SIZE, Slot, TABLE_ENTRIES},
+    addr::{GuestAddr, GuestRange, GuestWords, MachineAddr, Mfn, PAGE_BYTES, PAGE_SIZE, Slot, TABLE_ENTRIES},
     domain::{
         Domain,
         vcpu::{Processor, VcpuState},
@@ -22,6 +22,7 @@ use oxen_hv::{
     heap::Reserve,
     machine::{CpuId, Machine},
     mem::{GuestFault, GuestMemory, HypervisorSpace, Memory, Tlb, entry::Entry, frame_table::FrameTable, linear},
+    pci::{DeviceMemory, Message},
     sched::{self, Clock, Power},
     trap::Ports,
 };
@@ -40,6 +41,12 @@ pub(crate) const CPUS: usize = 4;
 pub(crate) const IO_FRAMES: usize = 16;
 /// Frames at the start of the RAM that the hypervisor keeps.
 pub(crate) const OWN_FRAMES: usize = 16;
+
+/// Lines of its interrupt controller, and where that is.
+pub(crate) const LINES: u32 = 24;
+/// The line that the hypervisor serves.
+pub(crate) const OWN_LINE: u32 = 22;
+pub(crate) const CONTROLLER: u64 = 0xfec0_0000;
 
 thread_local! {
     static CPU: Cell<u16> = const { Cell::new(0) };
@@ -100,6 +107,12 @@ pub(crate) struct Peripherals {
     pub(crate) cpuid: HashMap<u32, [u32; 4]>,
     /// Interrupt lines that were routed: how they signal, and whether they are masked.
     pub(crate) lines: HashMap<u32, (oxen_hv::event::pirq::Signal, bool)>,
+    /// Registers of devices in memory that were written, by address.
+    pub(crate) device_memory: HashMap<u64, u32>,
+    /// The configuration space of functions, by bus, device and function.
+    pub(crate) functions: HashMap<u32, [u8; 256]>,
+    /// The configuration address that was written last.
+    pub(crate) config_address: u32,
     /// Entries into `idle`.
     pub(crate) idles: u64,
     /// Calls of `load`, `save`, `switch_mode` and their kin, by name.
@@ -542,6 +555,17 @@ impl Processor for Fake {
     }
 }
 
+impl Fake {
+    /// The function and the register that a data port stands for, where a test has put functions.
+    fn config_space(&self, port: u16) -> Option<((u32, usize), MutexGuard<'_, Peripherals>)> {
+        let peripherals = self.peripherals.lock().unwrap();
+        let address = peripherals.config_address;
+        let is_data = (0xcfc..0xd00).contains(&port) && address >> 31 == 1 && !peripherals.functions.is_empty();
+        let place = (address >> 8 & 0xffff, (address & 0xfc) as usize | usize::from(port & 3));
+        is_data.then_some((place, peripherals))
+    }
+}
+
 impl Clock for Fake {
     fn ticks(&self) -> u64 {
         self.time.load(Ordering::SeqCst)
@@ -576,12 +600,26 @@ impl Clock for Fake {
 
 impl Ports for Fake {
     fn port_in(&self, port: u16, bytes: u8) -> u32 {
+        if let Some((place, mut peripherals)) = self.config_space(port) {
+            let space = peripherals.functions.entry(place.0).or_insert([0xff; 256]);
+            let mut word = [0; 4];
+            word[..usize::from(bytes)].copy_from_slice(&space[place.1..place.1 + usize::from(bytes)]);
+            return u32::from_le_bytes(word);
+        }
         let all_ones = u32::MAX >> (32 - 8 * u32::from(bytes));
         self.peripherals.lock().unwrap().port_values.get(&port).copied().unwrap_or(all_ones) & all_ones
     }
 
     fn port_out(&self, port: u16, bytes: u8, value: u32) {
-        self.peripherals.lock().unwrap().port_writes.push((port, bytes, value));
+        if let Some((place, mut peripherals)) = self.config_space(port) {
+            let space = peripherals.functions.entry(place.0).or_insert([0xff; 256]);
+            space[place.1..place.1 + usize::from(bytes)].copy_from_slice(&value.to_le_bytes()[..usize::from(bytes)]);
+        }
+        let mut peripherals = self.peripherals.lock().unwrap();
+        if port == 0xcf8 && bytes == 4 {
+            peripherals.config_address = value;
+        }
+        peripherals.port_writes.push((port, bytes, value));
     }
 
     fn read_msr(&self, msr: u32) -> Option<u64> {
@@ -616,6 +654,26 @@ impl oxen_hv::console::Serial for Fake {
 }
 
 impl oxen_hv::event::pirq::Interrupts for Fake {
+    fn lines(&self) -> u32 {
+        LINES
+    }
+
+    fn is_own(&self, gsi: u32) -> bool {
+        gsi == OWN_LINE
+    }
+
+    fn message(&self, pirq: u32, cpu: CpuId) -> Message {
+        Message { address: 0xfee0_0000 | u32::from(cpu.0) << 12, data: 0x4020 + pirq }
+    }
+
+    fn read_controller(&self, address: u64, register: u32) -> Option<u32> {
+        (address == CONTROLLER).then_some(register)
+    }
+
+    fn line_of_pin(&self, address: u64, pin: u32) -> Option<u32> {
+        (address == CONTROLLER && pin < LINES).then_some(pin)
+    }
+
     fn route(&self, gsi: u32, signal: oxen_hv::event::pirq::Signal) -> Result<(), Errno> {
         self.peripherals.lock().unwrap().lines.insert(gsi, (signal, true));
         Ok(())
@@ -625,6 +683,21 @@ impl oxen_hv::event::pirq::Interrupts for Fake {
         if let Some(line) = self.peripherals.lock().unwrap().lines.get_mut(&gsi) {
             line.1 = masked;
         }
+    }
+}
+
+impl DeviceMemory for Fake {
+    fn read_device(&self, at: MachineAddr) -> u32 {
+        self.peripherals.lock().unwrap().device_memory.get(&at.0).copied().unwrap_or(u32::MAX)
+    }
+
+    fn write_device(&self, at: MachineAddr, bytes: u8, value: u32) {
+        assert_eq!(at.0 % u64::from(bytes), 0, "the write is aligned");
+        let mut peripherals = self.peripherals.lock().unwrap();
+        let mut bytes_of = peripherals.device_memory.get(&(at.0 & !3)).copied().unwrap_or(0).to_le_bytes();
+        let first = at.0 as usize % 4;
+        bytes_of[first..first + usize::from(bytes)].copy_from_slice(&value.to_le_bytes()[..usize::from(bytes)]);
+        peripherals.device_memory.insert(at.0 & !3, u32::from_le_bytes(bytes_of));
     }
 }
 

@@ -71,6 +71,13 @@ pub(super) fn polls_timers_and_vcpus_answer_as_xen(lab: &Lab<'_>) -> Result<Verd
     ask(lab, "schedule")
 }
 
+pub(super) fn devices_interrupt_by_message_as_on_xen(lab: &Lab<'_>) -> Result<Verdict> {
+    let mut machine = lab.machine("")?;
+    machine.modules = vec![probe(lab, "devices")];
+    machine.disks = vec![lab.file("disk.img", &[0; 4096])?];
+    judge(&lab.boot(&machine)?)
+}
+
 pub(super) fn batches_and_control_calls_answer_as_xen(lab: &Lab<'_>) -> Result<Verdict> {
     ask(lab, "control")
 }

@@ -18,6 +18,7 @@ mod interop;
 mod life;
 mod linux;
 mod load;
+mod messages;
 mod net;
 mod network;
 mod soak;
@@ -70,6 +71,7 @@ scenarios! {
     linux::debians_kernel_works_as_a_guest_with_a_disk,
     linux::debians_kernel_works_as_dom0_on_four_cpus,
     linux::debians_boot_image_works_as_dom0_and_powers_off,
+    messages::a_linux_dom0_drives_nvme_virtio_ahci_and_e1000e_by_message,
     interop::fs_reads_and_writes_through_linuxs_backend,
     interop::hello_mmu_and_bench_run_on_real_xen,
     interop::net_talks_through_linuxs_backend,
@@ -103,6 +105,7 @@ scenarios! {
     hypercalls::polls_timers_and_vcpus_answer_as_xen,
     hypercalls::privileged_instructions_and_written_tables_are_emulated,
     hypercalls::batches_and_control_calls_answer_as_xen,
+    hypercalls::devices_interrupt_by_message_as_on_xen,
     hypercalls::arguments_are_as_wide_as_in_xens_headers,
     hypercalls::model_specific_registers_and_cpuid_answer_as_xen,
     boot::a_guest_runs_in_dom0s_place_and_powers_off,

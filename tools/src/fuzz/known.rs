@@ -15,29 +15,20 @@ const fn known(both: &'static str, xen: &'static str, why: &'static str) -> Know
     Known { both, xen, lasts: false, why }
 }
 
-const KNOWN: [Known; 25] = [
+const KNOWN: [Known; 17] = [
     known("`insb`", "", "string I/O is refused: no kernel uses it"),
     known("`int 0x", "", "QEMU 7.2 takes the gate of twice the vector; here the instruction says which is meant"),
     known("`invlpg`", "#13", "done here, for the kernel alone; Xen wants the hypercall"),
     known("memory_op.other(", " -", "translated guests, sharing, paging: refused, with one error for all"),
-    known("physdev_op_compat(", "", "the interface of before Xen 3.2 is refused"),
     known("nmi_op(1", "0", "refused: callback_op has what it did"),
     known("`smsw`", "a=8005003b", "the processor's own CR0: Xen has left the FPU's registers to somebody else"),
     known("`rdmsr` c=10a", "", "of speculation guests are told less"),
-    known("physdev_op(1d", "", "the debug port is not this hypervisor's"),
-    known("physdev_op(d", "", "interrupts are the control domain's own: what another is named for is refused first"),
-    known("physdev_op(e", "", "as above"),
     known("sched_op.other(7", "", "vcpus are not pinned"),
     known("vcpu_op(c", "", "there is no physical id to tell"),
     known("xen_version(a", "", "the image has no build id"),
     known("hypercall 49(", "-14", "how Xen goes on with its shadow tables"),
     known("7ff2", "", "no domain stands for what is Xen's own"),
     known("kexec_op(", "", "there is no other kernel to boot"),
-    known("physdev_op(17", "", "interrupts by message are not there"),
-    known("physdev_op(1c", "", "interrupts are not acknowledged by a page"),
-    known("physdev_op(13", "", "interrupts by message are not there"),
-    known("physdev_op(1f", "", "interrupts by message are not there"),
-    known("physdev_op(15", "-22", "who may not set up lines is told so before which there are"),
     Known {
         both: "grant_table_op.unmap_and_replace(",
         xen: "=ffff",

@@ -4,12 +4,13 @@ use super::super::memory::tables;
 use super::super::{cpu, msr};
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// Vectors of the hypervisor's own interrupts. Device interrupts take those from 0x20 on, by GSI.
+/// Vectors of the hypervisor's own interrupts. Device interrupts take those from 0x20 on, by the pirq's number.
 pub(crate) mod vector {
-    /// GSI 0.
-    pub(crate) const FIRST_GSI: u32 = 0x20;
-    /// After the last GSI that has a vector.
-    pub(crate) const END_GSI: u32 = 0xf0;
+    /// Pirq 0.
+    pub(crate) const FIRST_PIRQ: u32 = 0x20;
+    /// After the last pirq.
+    pub(crate) const END_PIRQ: u32 = FIRST_PIRQ + oxen_hv::config::MAX_PIRQS as u32;
+    const _: () = assert!(END_PIRQ == TIMER);
     /// The APIC timer.
     pub(crate) const TIMER: u32 = 0xf0;
     /// Another CPU wants this one to look at its work.

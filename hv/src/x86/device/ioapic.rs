@@ -25,6 +25,8 @@ pub(crate) enum Trigger {
 #[derive(Debug)]
 pub(crate) struct IoApic {
     registers: &'static [AtomicU32; 8],
+    /// Machine address of the registers.
+    machine: u64,
     first_gsi: u32,
     lines: u32,
     /// Reading and writing take two steps.
@@ -37,7 +39,7 @@ impl IoApic {
         let address = tables::map_device(machine)?;
         // SAFETY: the page was just mapped, for good; the firmware says that an I/O APIC is there.
         let registers = unsafe { &*(address as *const [AtomicU32; 8]) };
-        let mut apic = Self { registers, first_gsi, lines: 0, turn: Lock::new(()) };
+        let mut apic = Self { registers, machine, first_gsi, lines: 0, turn: Lock::new(()) };
         apic.lines = (apic.read(VERSION) >> 16 & 0xff) + 1;
         for line in 0..apic.lines {
             apic.write(FIRST_REDIRECTION + 2 * line, MASKED);
@@ -64,6 +66,26 @@ impl IoApic {
         Some(FIRST_REDIRECTION + 2 * line)
     }
 
+    /// Whether its registers are at this machine address.
+    pub(crate) fn is_at(&self, machine: u64) -> bool {
+        self.machine == machine
+    }
+
+    /// After the last line that it serves.
+    pub(crate) fn end_gsi(&self) -> u32 {
+        self.first_gsi.saturating_add(self.lines)
+    }
+
+    /// The line behind a pin.
+    pub(crate) fn line_of_pin(&self, pin: u32) -> Option<u32> {
+        (pin < self.lines).then(|| self.first_gsi.saturating_add(pin))
+    }
+
+    /// A register, of the 256 that there can be.
+    pub(crate) fn register(&self, register: u32) -> u32 {
+        self.read(register & 0xff)
+    }
+
     /// Whether it serves this line.
     pub(crate) fn has(&self, gsi: u32) -> bool {
         self.redirection(gsi).is_some()
@@ -75,7 +97,7 @@ impl IoApic {
         let level = if trigger == Trigger::Level { LEVEL } else { 0 };
         let polarity = if is_active_low { ACTIVE_LOW } else { 0 };
         self.write(redirection + 1, u32::from(apic) << 24);
-        self.write(redirection, MASKED | level | polarity | (vector::FIRST_GSI + gsi));
+        self.write(redirection, MASKED | level | polarity | (vector::FIRST_PIRQ + gsi));
     }
 
     /// Masks or unmasks a line.

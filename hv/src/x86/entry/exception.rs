@@ -126,12 +126,12 @@ fn serve(raised: u32) {
             }
         }
         vector::FLUSH => hv.machine.serve_shootdown(),
-        vector::FIRST_GSI..vector::END_GSI => {
-            let gsi = raised - vector::FIRST_GSI;
-            if gsi == hv.machine.console_gsi {
+        vector::FIRST_PIRQ..vector::END_PIRQ => {
+            let pirq = raised - vector::FIRST_PIRQ;
+            if pirq == hv.machine.console_gsi {
                 console::receive(hv);
             } else {
-                pirq::raise(hv, gsi);
+                pirq::raise(hv, pirq);
             }
         }
         _ => {}

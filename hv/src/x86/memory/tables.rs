@@ -30,7 +30,7 @@ pub(crate) const READ_WRITE: u64 = READ | WRITABLE | DIRTY;
 /// Code.
 const EXECUTE: u64 = PRESENT | ACCESSED;
 /// Device registers.
-const DEVICE: u64 = READ_WRITE | WRITE_THROUGH | UNCACHED;
+pub(super) const DEVICE: u64 = READ_WRITE | WRITE_THROUGH | UNCACHED;
 
 /// Bits of an entry that say where.
 const ADDRESS: u64 = 0xf_ffff_ffff_f000;

@@ -1,6 +1,7 @@
-//! Each CPU's window on descriptor tables: 16 pages of GDT (14 of the running guest's, the hypervisor's), 16 of LDT.
+//! Each CPU's window on descriptor tables: 16 pages of GDT (14 of the running guest's, the hypervisor's), 16 of LDT. And
+//! on one page of device registers at a time.
 
-use super::tables::{self, READ, READ_WRITE};
+use super::tables::{self, DEVICE, READ, READ_WRITE};
 use core::sync::atomic::{AtomicU64, Ordering};
 use oxen_hv::addr::Mfn;
 use oxen_hv::domain::vcpu::LDT_PAGES;
@@ -13,6 +14,9 @@ const PAGE: u64 = 4096;
 const OWN_GDT_PAGE: usize = 14;
 /// First page of the LDT.
 const LDT_PAGE: usize = 16;
+
+/// The page for device registers.
+const DEVICE_PAGE: usize = 32;
 
 /// Null descriptors: what a guest finds beyond its GDT.
 #[repr(C, align(4096))]
@@ -72,6 +76,15 @@ impl Window {
         for (page, frame) in frames.iter().enumerate() {
             self.put(page, frame.map_or(zero, |mfn| mfn.address().0 | READ_WRITE));
         }
+    }
+
+    /// Shows the page of a device's registers at a machine address for as long as `work` takes, which gets the address
+    /// where they are seen.
+    pub(crate) fn with_device<R>(self, machine: u64, work: impl FnOnce(u64) -> R) -> R {
+        self.put(DEVICE_PAGE, machine & !(PAGE - 1) | DEVICE);
+        let result = work(self.base + DEVICE_PAGE as u64 * PAGE + machine % PAGE);
+        self.put(DEVICE_PAGE, 0);
+        result
     }
 
     /// Shows a guest's LDT, as far as it was used.

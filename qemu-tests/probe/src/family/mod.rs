@@ -3,6 +3,7 @@
 mod control;
 mod cpu;
 mod cuts;
+mod devices;
 mod emulation;
 mod events;
 mod fifo;
@@ -33,6 +34,7 @@ pub(crate) const ALL: [(&str, Questions); 15] = [
     ("schedule", schedule::ask),
     ("emulation", emulation::ask),
     ("control", control::ask),
+    ("devices", devices::ask),
     ("network", network::ask),
     ("stale", stale::ask),
     ("cuts", cuts::ask),

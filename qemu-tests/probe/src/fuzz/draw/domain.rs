@@ -33,7 +33,7 @@ pub(super) fn event(random: &mut Random) -> Call {
             op(1, "bind_virq").words32(&[Value::Number(virq), Value::Number(vcpu)]).keep(Kept::Port(8))
         }
         2 => {
-            let pirq = random.of_list(&[0xffff_ffff, 5000, 100_000]);
+            let pirq = random.of_list(&[0xffff_ffff, 5000, 100_000, 100]);
             op(2, "bind_pirq").words32(&[Value::Number(pirq), Value::Number(random.below(3))]).keep(Kept::Port(8))
         }
         3 => op(3, "close").words32(&[port(random)]),

@@ -1,0 +1,138 @@
+//! Devices and their interrupts by message, of a virtio disk on the first bus: what dom0 has of them, and may not write.
+
+use core::sync::atomic::Ordering;
+
+use oxen_abi::errno::Errno;
+use oxen_abi::hypercall::Hypercall;
+use oxen_abi::{event_channel, physdev};
+use oxen_domu_lib::machine::port;
+use oxen_domu_lib::memory::map::{Mapping, Words};
+
+use crate::judge::{Probe, call};
+
+const SELF: u32 = 0x7ff0;
+/// Vendor and kind of an older virtio disk.
+const DISK: u32 = 0x1001_1af4;
+const MSIX: u32 = 0x11;
+const MSIX_ON: u16 = 1 << 15;
+
+fn select(devfn: u32, register: u32) {
+    port::write32(0xcf8, 1 << 31 | devfn << 8 | register & 0xfc);
+}
+
+fn read(devfn: u32, register: u32) -> u32 {
+    select(devfn, register);
+    port::read32(0xcfc)
+}
+
+fn physical(command: u32, argument: u64) -> i64 {
+    call(Hypercall::PhysdevOp, [command.into(), argument])
+}
+
+/// Device and function of the disk, and the offset of its capability for MSI-X.
+fn find_disk() -> Option<(u32, u32)> {
+    let devfn = (0..32).map(|device| device << 3).find(|&devfn| read(devfn, 0) == DISK)?;
+    let mut at = read(devfn, 0x34) & 0xfc;
+    for _ in 0..48 {
+        let word = read(devfn, at);
+        if at < 0x40 || word & 0xff == MSIX {
+            break;
+        }
+        at = word >> 8 & 0xfc;
+    }
+    (at >= 0x40).then_some((devfn, at))
+}
+
+/// Asks for entry `entry` of the table in a range of memory to be mapped.
+fn map(probe: &Probe, devfn: u32, entry: u32, range: u32) -> i64 {
+    let kind = physdev::MAP_PIRQ_TYPE_MSI_SEG as u32;
+    let argument = probe.words32(&[SELF, kind, u32::MAX, u32::MAX, 0, devfn, entry, 0, range, 0]);
+    physical(physdev::PHYSDEVOP_MAP_PIRQ, argument)
+}
+
+fn bind(probe: &Probe, pirq: u32) -> i64 {
+    let argument = probe.words32(&[pirq, 0, 0]);
+    call(Hypercall::EventChannelOp, [event_channel::EVTCHNOP_BIND_PIRQ.into(), argument])
+}
+
+pub(crate) fn ask(probe: &mut Probe) {
+    if !probe.privileged {
+        let device = probe.words32(&[0, 0, 0]);
+        probe.refuses(
+            "a device that a guest announces",
+            physical(physdev::PHYSDEVOP_PCI_DEVICE_ADD, device),
+            Errno::Perm,
+        );
+        probe.refuses("a message for a guest", map(probe, 0, 0, 0), Errno::Perm);
+        return;
+    }
+    let argument = probe.words32(&[3]);
+    probe.works("iopl 3", physical(physdev::PHYSDEVOP_SET_IOPL, argument));
+    let Some((devfn, at)) = find_disk() else { return probe.holds("there is a virtio disk with MSI-X", false, 0) };
+    let last = read(devfn, at) >> 16 & 0x7ff;
+    let range = read(devfn, 0x10 + 4 * (read(devfn, at + 4) & 7)) & !0xf;
+    probe.refuses("a message of a device that was not announced", map(probe, devfn, 0, range), Errno::NoDev);
+    let device = probe.words32(&[devfn << 24]);
+    probe.refuses("it is prepared", physical(physdev::PHYSDEVOP_PREPARE_MSIX, device), Errno::NoDev);
+    let device = probe.words32(&[devfn << 24, 0, 0]);
+    probe.works("it is announced", physical(physdev::PHYSDEVOP_PCI_DEVICE_ADD, device));
+    probe.works("and again", physical(physdev::PHYSDEVOP_PCI_DEVICE_ADD, device));
+    probe.refuses("an entry beyond the table", map(probe, devfn, last + 1, range), Errno::Inval);
+    let device = probe.words32(&[devfn << 24]);
+    probe.works("it is prepared", physical(physdev::PHYSDEVOP_PREPARE_MSIX, device));
+    probe.refuses("and again", physical(physdev::PHYSDEVOP_PREPARE_MSIX, device), Errno::Busy);
+    probe.works("and released", physical(physdev::PHYSDEVOP_RELEASE_MSIX, device));
+    probe.refuses("and again", physical(physdev::PHYSDEVOP_RELEASE_MSIX, device), Errno::Busy);
+    probe.works("entry 1", map(probe, devfn, 1, range));
+    let pirq = probe.word32(3);
+    probe.holds("its number is no line's", pirq >= 24, pirq.into());
+    kept_from_us(probe, devfn, at, range);
+    bound(probe, pirq);
+    let device = probe.words32(&[devfn << 24]);
+    probe.works("messages are restored", physical(physdev::PHYSDEVOP_RESTORE_MSI_EXT, device));
+    probe.works("it is removed", physical(physdev::PHYSDEVOP_PCI_DEVICE_REMOVE, device));
+    probe.refuses("and again", physical(physdev::PHYSDEVOP_PCI_DEVICE_REMOVE, device), Errno::NoDev);
+}
+
+/// The table in memory, and the capability in configuration space.
+fn kept_from_us(probe: &mut Probe, devfn: u32, at: u32, range: u32) {
+    let table = read(devfn, at + 4) & !7;
+    if let Ok(mapping) = Mapping::device((range + table).into(), 0x1000)
+        && let Some(entry) = mapping.words32().get(4..8)
+    {
+        let words = |entry: &[core::sync::atomic::AtomicU32]| entry.iter().map(|word| word.load(Ordering::SeqCst));
+        let [address, masked] = [0, 3].map(|word| words(entry).nth(word).unwrap_or(0));
+        probe.is("a message goes to a local APIC", (address >> 20).into(), 0xfee);
+        probe.is("and is masked", masked.into(), 1);
+        for word in entry {
+            word.store(0, Ordering::SeqCst);
+        }
+        probe.is("what is written there is lost", words(entry).next().unwrap_or(0).into(), address.into());
+        probe.is("and the mask stays", words(entry).last().unwrap_or(0).into(), 1);
+    }
+    let before = read(devfn, at + 4);
+    port::write32(0xcfc, !before);
+    probe.is("where the table is cannot be written", read(devfn, at + 4).into(), before.into());
+    let before = read(devfn, at);
+    port::write32(0xcfc, before | u32::from(MSIX_ON) << 16);
+    probe.is("the control word not with what is beside it", read(devfn, at).into(), before.into());
+    port::write16(0xcfe, (before >> 16) as u16 | MSIX_ON);
+    probe.is("but alone", (read(devfn, at) >> 31).into(), 1);
+    port::write16(0xcfe, (before >> 16) as u16);
+}
+
+/// From the first binding to the last unmapping.
+fn bound(probe: &mut Probe, pirq: u32) {
+    probe.works("it is bound", bind(probe, pirq));
+    let port = probe.word32(2);
+    probe.refuses("and again", bind(probe, pirq), Errno::Exist);
+    let argument = probe.words32(&[pirq]);
+    probe.works("its end is taken", physical(physdev::PHYSDEVOP_EOI, argument));
+    let argument = probe.words32(&[port]);
+    let close = event_channel::EVTCHNOP_CLOSE.into();
+    probe.works("its port is closed", call(Hypercall::EventChannelOp, [close, argument]));
+    let argument = probe.words32(&[SELF, pirq]);
+    probe.works("it is unmapped", physical(physdev::PHYSDEVOP_UNMAP_PIRQ, argument));
+    probe.refuses("and again", physical(physdev::PHYSDEVOP_UNMAP_PIRQ, argument), Errno::Inval);
+    probe.refuses("what is not mapped is not bound", bind(probe, pirq), Errno::Perm);
+}
