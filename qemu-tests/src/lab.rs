@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use oxen_tools::build;
+use oxen_tools::emulator::Emulator;
 use oxen_tools::qemu::{self, Machine};
 use oxen_tools::run::dom0_args;
 use oxen_tools::session::{Exit, Outcome, Session};
@@ -35,6 +36,8 @@ pub struct Lab<'a> {
     pub folder: PathBuf,
     /// The Xen binary that stands in the hypervisor's place, where one does.
     pub xen: Option<&'a Path>,
+    /// What runs its machines.
+    pub emulator: &'a Emulator,
     boots: Cell<u32>,
 }
 
@@ -43,12 +46,17 @@ impl<'a> Lab<'a> {
     ///
     /// # Errors
     /// Fails when the folder cannot be made.
-    pub fn new(workspace: &'a Workspace, folder: PathBuf, xen: Option<&'a Path>) -> Result<Self> {
+    pub fn new(
+        workspace: &'a Workspace,
+        folder: PathBuf,
+        xen: Option<&'a Path>,
+        emulator: &'a Emulator,
+    ) -> Result<Self> {
         if folder.exists() {
             std::fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
         }
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        Ok(Self { workspace, folder, xen, boots: Cell::new(0) })
+        Ok(Self { workspace, folder, xen, emulator, boots: Cell::new(0) })
     }
 
     /// A machine with the dom0 and the guests that are built; dom0 runs the script, or without one is at its prompt.
@@ -56,8 +64,11 @@ impl<'a> Lab<'a> {
     /// # Errors
     /// Fails for a script that dom0's command line cannot hold.
     pub fn machine(&self, script: &str) -> Result<Machine> {
-        let script = Some(script).filter(|script| !script.is_empty());
+        // GRUB's menu has a line for a command line.
+        let script = script.replace('\n', ";");
+        let script = Some(script.as_str()).filter(|script| !script.is_empty());
         let mut machine = Machine::oxen(self.workspace, &dom0_args(script)?);
+        machine.emulator = self.emulator.clone();
         self.boots.set(self.boots.get() + 1);
         machine.folder = self.folder.join(format!("boot-{}", self.boots.get()));
         if let Some(xen) = self.xen {
