@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::build;
 use crate::grub::Grub;
-use crate::process::{run, step};
+use crate::process::step;
 use crate::qemu::{Machine, Module};
 use crate::run::dom0_args;
 use crate::workspace::Workspace;
@@ -39,11 +39,14 @@ pub(crate) fn of(grub: &Grub, machine: &Machine, image: &Path) -> Result<()> {
     copy(&grub.efi, "grub/efi.img")?;
     build::write(&tree.join("boot/grub/grub.cfg"), menu(&machine.append, &machine.modules)?.as_bytes())?;
     let mut xorriso = grub.command("xorriso");
-    xorriso.args(["-report_about", "WARNING", "-as", "mkisofs", "-quiet", "-o"]).arg(image);
+    xorriso.args(["-as", "mkisofs", "-quiet", "-o"]).arg(image);
     xorriso.args(["-b", "boot/grub/bios.img", "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table"]);
     xorriso.arg("--grub2-boot-info").arg("--grub2-mbr").arg(grub.disk_boot_code());
     xorriso.args(["-eltorito-alt-boot", "-e", "boot/grub/efi.img", "-no-emul-boot", "-isohybrid-gpt-basdat"]);
-    run(xorriso.arg(&tree), "see what xorriso says")
+    // It says who it is whatever it is told; what it says matters where it fails.
+    let done = xorriso.arg(&tree).output().context("cannot start xorriso")?;
+    ensure!(done.status.success(), "xorriso fails ({}):\n{}", done.status, String::from_utf8_lossy(&done.stderr));
+    Ok(())
 }
 
 /// GRUB's menu. The first word after a file stands where Multiboot 1 puts the file's name.
