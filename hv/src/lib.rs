@@ -66,6 +66,8 @@ pub struct Hypervisor<M: Machine> {
     pub command_line: heapless::String<1024>,
     /// What the firmware says lies where.
     pub memory_map: boot::memory_map::MemoryMap,
+    /// The firmware, where it is UEFI.
+    pub efi: Option<boot::efi::Efi>,
     /// System time.
     pub time: sched::clock::SystemTime,
 }
@@ -86,6 +88,7 @@ impl<M: Machine> Hypervisor<M> {
             // What is longer than the ABI can tell is cut.
             command_line: command_line.chars().take(1023).collect(),
             memory_map: boot::memory_map::MemoryMap::default(),
+            efi: None,
             time,
         }
     }

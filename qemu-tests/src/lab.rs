@@ -15,6 +15,9 @@ use oxen_tools::workspace::Workspace;
 /// How long a machine may take where a scenario says nothing else. It is met only by what hangs.
 pub const LIMIT: Duration = Duration::from_secs(180);
 
+/// A script that no command line can hold, in the machine's folder and in dom0's ramdisk.
+const SCRIPT_FILE: &str = "script.xl";
+
 /// How many lines of a transcript a failure shows.
 const TAIL: usize = 40;
 
@@ -64,15 +67,23 @@ impl<'a> Lab<'a> {
     /// # Errors
     /// Fails for a script that dom0's command line cannot hold.
     pub fn machine(&self, script: &str) -> Result<Machine> {
-        // GRUB's menu has a line for a command line.
-        let script = script.replace('\n', ";");
-        let script = Some(script.as_str()).filter(|script| !script.is_empty());
-        let mut machine = Machine::oxen(self.workspace, &dom0_args(script)?);
+        // GRUB cannot pass every text: such a script is a file.
+        let is_file = self.emulator.boots_by_grub() && script.contains(['\'', '\n']);
+        let args = match script {
+            "" => String::new(),
+            _ if is_file => format!("script=@{SCRIPT_FILE} debug-exit"),
+            script => dom0_args(Some(script))?,
+        };
+        let mut machine = Machine::oxen(self.workspace, &args);
         machine.emulator = self.emulator.clone();
         self.boots.set(self.boots.get() + 1);
         machine.folder = self.folder.join(format!("boot-{}", self.boots.get()));
         if let Some(xen) = self.xen {
             machine.on_xen(xen);
+        }
+        if is_file {
+            build::write(&machine.folder.join(SCRIPT_FILE), script.as_bytes())?;
+            self.add(&mut machine, &[])?;
         }
         Ok(machine)
     }
@@ -107,7 +118,11 @@ impl<'a> Lab<'a> {
     /// # Errors
     /// Fails when the ramdisk cannot be written.
     pub fn add(&self, machine: &mut Machine, files: &[(&str, &[u8])]) -> Result<()> {
-        let files: Vec<_> = files.iter().map(|(name, data)| ((*name).to_owned(), data.to_vec())).collect();
+        let mut files: Vec<_> = files.iter().map(|(name, data)| ((*name).to_owned(), data.to_vec())).collect();
+        // Where there is none, the script stands on the command line.
+        if let Ok(script) = std::fs::read(machine.folder.join(SCRIPT_FILE)) {
+            files.push((SCRIPT_FILE.to_owned(), script));
+        }
         qemu::add_to_ramdisk(self.workspace, machine, &files)
     }
 

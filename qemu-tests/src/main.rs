@@ -59,9 +59,16 @@ fn main() -> ExitCode {
         Ok(found) => found,
         Err(error) => {
             // A machine that was asked for by name must be there; one of many may be missing.
-            println!("test the machine {} ... {}: {error:#}", args.machine.name(), if args.smoke { "skipped" } else { "FAILED" });
+            println!(
+                "test the machine {} ... {}: {error:#}",
+                args.machine.name(),
+                if args.smoke { "skipped" } else { "FAILED" }
+            );
             let (word, failed) = if args.smoke { ("ok", 0) } else { ("FAILED", 1) };
-            println!("test result: {word}. 0 passed; {failed} failed; {} ignored; 0 measured; 0 filtered out", 1 - failed);
+            println!(
+                "test result: {word}. 0 passed; {failed} failed; {} ignored; 0 measured; 0 filtered out",
+                1 - failed
+            );
             return if args.smoke { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         }
     };

@@ -131,6 +131,12 @@ impl Emulator {
         Ok(self.tree.as_ref().with_context(|| format!("no package holds {name}"))?.file(name))
     }
 
+    /// Whether machines boot an image by GRUB, which passes on fewer texts than QEMU.
+    #[must_use]
+    pub fn boots_by_grub(&self) -> bool {
+        self.grub.is_some()
+    }
+
     /// The firmware's code, which machines share, and its variables, of which each machine writes a copy.
     pub(crate) fn firmware(&self) -> Option<(PathBuf, PathBuf)> {
         let folder = self.firmware.as_ref()?;
@@ -168,7 +174,8 @@ impl Emulator {
             return Ok(format!("Bochs {}, GRUB, BIOS", version.with_context(|| format!("no Bochs:\n{said}"))?.trim()));
         }
         let said = output(self.command().arg("--version"), "QEMU does not start")?;
-        let version = said.lines().next().and_then(|line| line.split_once("version ")).map_or("", |(_, version)| version);
+        let version =
+            said.lines().next().and_then(|line| line.split_once("version ")).map_or("", |(_, version)| version);
         Ok(format!("QEMU {version}{}", if self.kind == Kind::Ovmf { ", GRUB, UEFI" } else { "" }))
     }
 }

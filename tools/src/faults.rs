@@ -27,7 +27,11 @@ pub const FAULTS: [Fault; 5] = [
         what: "cmpxchg16b spoils RFLAGS where several CPUs run: Linux 6.12 on four vcpus dies of it, on real Xen too",
         spared: Some("cx16"),
     },
-    Fault { mended: Some((11, 0)), what: "#DB after MOV SS is not deferred; #GP is raised where #SS is due", spared: None },
+    Fault {
+        mended: Some((11, 0)),
+        what: "#DB after MOV SS is not deferred; #GP is raised where #SS is due",
+        spared: None,
+    },
     Fault { mended: Some((11, 0)), what: "WRFSBASE takes a non-canonical value", spared: None },
 ];
 

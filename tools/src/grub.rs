@@ -21,7 +21,8 @@ const HINT: &str = "see what it says";
 const MODULES: [&str; 9] =
     ["normal", "configfile", "serial", "terminal", "search", "iso9660", "part_msdos", "part_gpt", "multiboot2"];
 /// Finds the file system that the image is.
-const FIRST_STEPS: &str = "search --file --set=root /boot/hv\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n";
+const FIRST_STEPS: &str =
+    "search --file --set=root /boot/hv\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n";
 /// The size of the file system for UEFI: a floppy disk's, in KiB.
 const EFI_KIB: &str = "1440";
 

@@ -89,7 +89,10 @@ mod tests {
 
     #[test]
     fn grub_is_given_words() {
-        assert_eq!(passed("script=\"xl list; poweroff\" debug-exit").unwrap(), " 'script=xl list; poweroff' 'debug-exit'");
+        assert_eq!(
+            passed("script=\"xl list; poweroff\" debug-exit").unwrap(),
+            " 'script=xl list; poweroff' 'debug-exit'"
+        );
         assert_eq!(passed("console=com1  com1=115200,8n1").unwrap(), " 'console=com1' 'com1=115200,8n1'");
         assert_eq!(passed("").unwrap(), "");
         assert!(passed("it's").is_err() && passed("a \"b").is_err());

@@ -41,7 +41,8 @@ impl Tree {
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let root = root_of(workspace, name);
         if !root.is_dir() {
-            fetch(workspace, &root, release, packages).with_context(|| format!("cannot have {}", packages.join(" ")))?;
+            fetch(workspace, &root, release, packages)
+                .with_context(|| format!("cannot have {}", packages.join(" ")))?;
         }
         Ok(Self { root })
     }
@@ -164,7 +165,10 @@ impl<'a> Source<'a> {
             said => said,
         }?;
         let wanted = |name: &str| packages.contains(&name) || name.contains("lib");
-        Ok(installs(&said).filter(|(name, _)| wanted(name)).map(|(name, version)| format!("{name}={version}")).collect())
+        Ok(installs(&said)
+            .filter(|(name, _)| wanted(name))
+            .map(|(name, version)| format!("{name}={version}"))
+            .collect())
     }
 }
 
@@ -185,8 +189,7 @@ fn codename() -> Option<String> {
 
 /// apt's list of sources for a release with its backports.
 fn sources(release: &str) -> String {
-    const SOURCE: &str =
-        "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian";
+    const SOURCE: &str = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian";
     format!("{SOURCE} {release} main\n{SOURCE} {release}-backports main\n")
 }
 

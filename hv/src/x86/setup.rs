@@ -108,7 +108,12 @@ pub(crate) fn make_hypervisor(
     unsafe { tables::trim_direct_map(|range| info.memory_map.has_memory_in(&range)) };
     memory.hand_over(&info.memory_map, &frames);
     let memory_map = keep_interrupt_controllers(info, acpi, &frames);
-    percpu::HYPERVISOR.call_once(|| Hypervisor { memory_map, ..Hypervisor::new(machine, frames, info.command_line) })
+    let efi = info.efi.clone();
+    percpu::HYPERVISOR.call_once(|| Hypervisor {
+        memory_map,
+        efi,
+        ..Hypervisor::new(machine, frames, info.command_line)
+    })
 }
 
 /// Says what was found, and listens to what is typed.

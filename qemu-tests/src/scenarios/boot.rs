@@ -7,9 +7,11 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use oxen_tools::grub::Grub;
 use oxen_tools::image;
+use oxen_tools::linux::Ramdisk;
 use oxen_tools::qemu::{CPU, HYPERVISOR_ARGS, Machine, Module};
 use oxen_tools::session::{Exit, Session};
 
+use super::linux::linux;
 use crate::lab::{LIMIT, Lab, Report, Verdict};
 
 fn as_dom0(lab: &Lab<'_>, file: PathBuf, args: &str) -> Result<Machine> {
@@ -128,7 +130,8 @@ pub(super) fn grub_boots_the_iso_image(lab: &Lab<'_>) -> Result<Verdict> {
 
 /// Both CPUs switch address spaces, and take each other's translations away.
 pub(super) fn two_cpus_run_guests_at_once(lab: &Lab<'_>) -> Result<Verdict> {
-    let script = "xl info; xl create mmu.cfg name=one; xl create mmu.cfg name=two; xl wait one; xl wait two; xl list; poweroff";
+    let script =
+        "xl info; xl create mmu.cfg name=one; xl create mmu.cfg name=two; xl wait one; xl wait two; xl list; poweroff";
     let mut machine = lab.machine(script)?;
     machine.smp = 2;
     let report = lab.boot(&machine)?.succeeded()?.lacks("is left out")?;
@@ -137,6 +140,22 @@ pub(super) fn two_cpus_run_guests_at_once(lab: &Lab<'_>) -> Result<Verdict> {
         return report.fail(&format!("CPUs: {cpus:?}"));
     }
     report.says("(one) mmu: done")?.says("(two) mmu: done")?;
+    Ok(Verdict::Passed)
+}
+
+/// Linux in dom0's place finds ACPI's tables, by UEFI's where there is no BIOS, and works with what they say.
+pub(super) fn a_dom0_finds_the_firmwares_tables(lab: &Lab<'_>) -> Result<Verdict> {
+    let linux =
+        match linux(lab, &Ramdisk::new(lab.workspace, "tables").script("dmesg | grep -c 'ACPI: IRQ'\npoweroff -f")) {
+            Ok(linux) => linux,
+            Err(verdict) => return Ok(verdict),
+        };
+    let mut machine = as_dom0(lab, linux.kernel, "console=hvc0 earlyprintk=xen rdinit=/init")?;
+    machine.memory = 1024;
+    machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=384M");
+    machine.modules.push(Module { file: lab.file("linux.cpio", &linux.ramdisk)?, args: String::new() });
+    let report = lab.boot(&machine)?.ended(Exit::PoweredOff)?;
+    report.says("ACPI: RSDP 0x")?.says("ACPI: Interpreter enabled")?.lacks("ACPI BIOS Error")?;
     Ok(Verdict::Passed)
 }
 
