@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use oxen_tools::build;
-use oxen_tools::emulator::Emulator;
+use oxen_tools::emulator::{Emulator, Kind};
 use oxen_tools::qemu::{self, Machine};
 use oxen_tools::run::dom0_args;
 use oxen_tools::session::{Exit, Outcome, Session};
@@ -93,7 +93,8 @@ impl<'a> Lab<'a> {
     /// # Errors
     /// Fails when QEMU cannot be run.
     pub fn boot(&self, machine: &Machine) -> Result<Report> {
-        self.boot_within(machine, LIMIT)
+        // Bochs interprets each instruction.
+        self.boot_within(machine, if self.emulator.kind == Kind::Bochs { LIMIT * 4 } else { LIMIT })
     }
 
     /// As [`Lab::boot`], with a deadline of its own.
