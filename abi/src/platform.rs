@@ -42,6 +42,18 @@ abi_consts! {
     XEN_FW_KBD_SHIFT_FLAGS = 5,
 }
 
+abi_consts! {
+    /// `index` of [`XenpfFirmwareInfo`] where its type is [`XEN_FW_EFI_INFO`].
+    u32:
+    XEN_FW_EFI_VERSION = 0,
+    XEN_FW_EFI_CONFIG_TABLE = 1,
+    XEN_FW_EFI_VENDOR = 2,
+    XEN_FW_EFI_MEM_INFO = 3,
+    XEN_FW_EFI_RT_VERSION = 4,
+    XEN_FW_EFI_PCI_ROM = 5,
+    XEN_FW_EFI_APPLE_PROPERTIES = 6,
+}
+
 /// `flags` of [`XenpfEnterAcpiSleep`]: the values are sleep types for the extended registers.
 pub const XENPF_ACPI_SLEEP_EXTENDED: u32 = 1;
 /// `flags` of [`XenpfPcpuinfo`]: the processor is up.

@@ -71,6 +71,8 @@ pub struct Hypervisor<M: Machine> {
     pub command_line: heapless::String<1024>,
     /// What the firmware says lies where.
     pub memory_map: boot::memory_map::MemoryMap,
+    /// The firmware, where it is UEFI.
+    pub efi: Option<boot::efi::Efi>,
     /// System time.
     pub time: sched::clock::SystemTime,
     /// Whether guests may have linear page tables (`pv-linear-pt`).
@@ -95,6 +97,7 @@ impl<M: Machine> Hypervisor<M> {
             // What is longer than the ABI can tell is cut.
             command_line: command_line.chars().take(1023).collect(),
             memory_map: boot::memory_map::MemoryMap::default(),
+            efi: None,
             time,
             has_linear_tables: core::sync::atomic::AtomicBool::new(true),
         }

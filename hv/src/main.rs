@@ -14,8 +14,8 @@ extern "sysv64" fn start(magic: u32, info: u32) -> ! {
     let handed_over = setup::read_handoff(magic, info);
     let options = setup::read_options(&handed_over);
     let features = setup::set_up_cpu();
-    let (memory, space, frames) = setup::divide_memory(&handed_over);
     let acpi = setup::read_acpi(&handed_over);
+    let (memory, space, frames) = setup::divide_memory(&handed_over);
     let machine = setup::find_machine(features, &acpi, &options, space);
     let hv = setup::make_hypervisor(machine, frames, &memory, &handed_over, &acpi, &options);
     setup::announce(hv, &handed_over, &options);

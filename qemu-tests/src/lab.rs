@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use oxen_tools::build;
+use oxen_tools::emulator::{Emulator, Kind};
 use oxen_tools::qemu::{self, Machine};
 use oxen_tools::run::dom0_args;
 use oxen_tools::session::{Exit, Outcome, Session};
@@ -13,6 +14,9 @@ use oxen_tools::workspace::Workspace;
 
 /// How long a machine may take where a scenario says nothing else. It is met only by what hangs.
 pub const LIMIT: Duration = Duration::from_secs(180);
+
+/// A script that no command line can hold, in the machine's folder and in dom0's ramdisk.
+const SCRIPT_FILE: &str = "script.xl";
 
 /// How many lines of a transcript a failure shows.
 const TAIL: usize = 40;
@@ -35,6 +39,8 @@ pub struct Lab<'a> {
     pub folder: PathBuf,
     /// The Xen binary that stands in the hypervisor's place, where one does.
     pub xen: Option<&'a Path>,
+    /// What runs its machines.
+    pub emulator: &'a Emulator,
     boots: Cell<u32>,
 }
 
@@ -43,12 +49,17 @@ impl<'a> Lab<'a> {
     ///
     /// # Errors
     /// Fails when the folder cannot be made.
-    pub fn new(workspace: &'a Workspace, folder: PathBuf, xen: Option<&'a Path>) -> Result<Self> {
+    pub fn new(
+        workspace: &'a Workspace,
+        folder: PathBuf,
+        xen: Option<&'a Path>,
+        emulator: &'a Emulator,
+    ) -> Result<Self> {
         if folder.exists() {
             std::fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
         }
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        Ok(Self { workspace, folder, xen, boots: Cell::new(0) })
+        Ok(Self { workspace, folder, xen, emulator, boots: Cell::new(0) })
     }
 
     /// A machine with the dom0 and the guests that are built; dom0 runs the script, or without one is at its prompt.
@@ -56,12 +67,23 @@ impl<'a> Lab<'a> {
     /// # Errors
     /// Fails for a script that dom0's command line cannot hold.
     pub fn machine(&self, script: &str) -> Result<Machine> {
-        let script = Some(script).filter(|script| !script.is_empty());
-        let mut machine = Machine::oxen(self.workspace, &dom0_args(script)?);
+        // GRUB cannot pass every text: such a script is a file.
+        let is_file = self.emulator.boots_by_grub() && script.contains(['\'', '\n']);
+        let args = match script {
+            "" => String::new(),
+            _ if is_file => format!("script=@{SCRIPT_FILE} debug-exit"),
+            script => dom0_args(Some(script))?,
+        };
+        let mut machine = Machine::oxen(self.workspace, &args);
+        machine.emulator = self.emulator.clone();
         self.boots.set(self.boots.get() + 1);
         machine.folder = self.folder.join(format!("boot-{}", self.boots.get()));
         if let Some(xen) = self.xen {
             machine.on_xen(xen);
+        }
+        if is_file {
+            build::write(&machine.folder.join(SCRIPT_FILE), script.as_bytes())?;
+            self.add(&mut machine, &[])?;
         }
         Ok(machine)
     }
@@ -71,7 +93,8 @@ impl<'a> Lab<'a> {
     /// # Errors
     /// Fails when QEMU cannot be run.
     pub fn boot(&self, machine: &Machine) -> Result<Report> {
-        self.boot_within(machine, LIMIT)
+        // Bochs interprets each instruction.
+        self.boot_within(machine, if self.emulator.kind == Kind::Bochs { LIMIT * 4 } else { LIMIT })
     }
 
     /// As [`Lab::boot`], with a deadline of its own.
@@ -96,7 +119,11 @@ impl<'a> Lab<'a> {
     /// # Errors
     /// Fails when the ramdisk cannot be written.
     pub fn add(&self, machine: &mut Machine, files: &[(&str, &[u8])]) -> Result<()> {
-        let files: Vec<_> = files.iter().map(|(name, data)| ((*name).to_owned(), data.to_vec())).collect();
+        let mut files: Vec<_> = files.iter().map(|(name, data)| ((*name).to_owned(), data.to_vec())).collect();
+        // Where there is none, the script stands on the command line.
+        if let Ok(script) = std::fs::read(machine.folder.join(SCRIPT_FILE)) {
+            files.push((SCRIPT_FILE.to_owned(), script));
+        }
         qemu::add_to_ramdisk(self.workspace, machine, &files)
     }
 

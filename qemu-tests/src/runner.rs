@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::Result;
+use oxen_tools::emulator::{Emulator, Kind};
 use oxen_tools::workspace::Workspace;
 
 use crate::lab::{Lab, Verdict};
@@ -22,14 +23,26 @@ pub struct Counts {
     pub skipped: usize,
 }
 
+/// What scenarios run on.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The workspace, whose images stand built.
+    pub workspace: &'a Workspace,
+    /// The Xen binary that stands in the hypervisor's place, where one does.
+    pub xen: Option<&'a Path>,
+    /// What runs the machines.
+    pub emulator: &'a Emulator,
+}
+
 /// Runs the scenarios, `jobs` at a time; each is reported when it ends.
-pub fn run(workspace: &Workspace, scenarios: &[Scenario], xen: Option<&Path>, jobs: usize) -> Counts {
+#[must_use]
+pub fn run(place: Place<'_>, scenarios: &[Scenario], jobs: usize) -> Counts {
     let next = AtomicUsize::new(0);
     let counts = Mutex::new(Counts::default());
     let worker = || {
         while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
             let begun = Instant::now();
-            let result = one(workspace, scenario, xen);
+            let result = one(place, scenario);
             let seconds = begun.elapsed().as_secs_f32();
             let Ok(mut counts) = counts.lock() else { return };
             match result {
@@ -56,8 +69,10 @@ pub fn run(workspace: &Workspace, scenarios: &[Scenario], xen: Option<&Path>, jo
     counts.into_inner().unwrap_or_default()
 }
 
-fn one(workspace: &Workspace, scenario: &Scenario, xen: Option<&Path>) -> Result<Verdict> {
-    let folder = workspace.out.join("tests").join(scenario.name.replace("::", "/"));
-    let lab = Lab::new(workspace, folder, xen)?;
+fn one(place: Place<'_>, scenario: &Scenario) -> Result<Verdict> {
+    let Place { workspace, xen, emulator } = place;
+    let folder = workspace.out.join("tests");
+    let folder = if emulator.kind == Kind::Qemu { folder } else { folder.join("on").join(emulator.kind.name()) };
+    let lab = Lab::new(workspace, folder.join(scenario.name.replace("::", "/")), xen, emulator)?;
     (scenario.run)(&lab)
 }

@@ -4,46 +4,44 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::process::{find, output};
+use crate::emulator::{Emulator, Kind};
+use crate::faults::FAULTS;
+use crate::process::output;
+use crate::qemu::CPU;
 use crate::setup::{self, Need};
-use crate::workspace::BARE_METAL;
-
-/// A fault of QEMU's instruction emulation that guests can notice.
-struct Fault {
-    /// The first version without it; `None` where none is known.
-    mended: Option<(u32, u32)>,
-    what: &'static str,
-}
-
-const FAULTS: [Fault; 4] = [
-    Fault { mended: Some((8, 0)), what: "`int n` in long mode gives a wrong #GP error code" },
-    Fault {
-        mended: Some((8, 0)),
-        what: "where the CPU model shows SMAP, iretq and lretq to ring 3 take a bogus page fault (we use -smap)",
-    },
-    Fault { mended: Some((11, 0)), what: "#DB after MOV SS is not deferred; #GP is raised where #SS is due" },
-    Fault { mended: Some((11, 0)), what: "WRFSBASE takes a non-canonical value" },
-];
+use crate::workspace::{BARE_METAL, Workspace};
 
 /// Prints the findings.
 ///
 /// # Errors
 /// Fails when something that running needs is missing.
-pub fn run() -> Result<()> {
+pub fn run(workspace: &Workspace) -> Result<()> {
     let rustc = output(Command::new("rustc").arg("--version"), "").unwrap_or_default();
     say(!rustc.is_empty(), &format!("Rust: {}", rustc.trim()));
     say(setup::has_target(), &format!("target {BARE_METAL}"));
     for need in Need::ALL {
         say(need.is_met(), &format!("{need:?} ({})", need.packages().join(" ")));
     }
-    match qemu_version() {
-        Some((major, minor)) => {
+    let installed = Emulator::default();
+    match installed.qemu_version() {
+        Some(version @ (major, minor)) => {
             println!("      QEMU {major}.{minor}, known faults of its emulation:");
-            for fault in FAULTS.iter().filter(|f| f.mended.is_none_or(|mended| (major, minor) < mended)) {
-                println!("        - {}", fault.what);
+            for fault in FAULTS.iter().filter(|fault| fault.is_in(version)) {
+                let spared = fault.spared.map_or_else(String::new, |feature| format!(" (we use -{feature})"));
+                println!("        - {}{spared}", fault.what);
             }
+            println!("      CPU model of runs: {}", installed.sound_model(CPU));
         }
         None => println!("      QEMU's version cannot be told"),
+    }
+    for kind in Kind::OTHERS {
+        let here = Emulator::is_here(workspace, kind).then(|| Emulator::get(workspace, kind)?.title()).transpose();
+        let name = kind.name();
+        match here {
+            Ok(Some(title)) => println!("ok    machine {name}: {title}"),
+            Ok(None) => println!("      machine {name}: `cargo xtask test --machine {name}` fetches it with apt"),
+            Err(error) => println!("MISSING machine {name}: {error:#}"),
+        }
     }
     println!("      KVM: {}", kvm());
     setup::target()?;
@@ -55,15 +53,6 @@ pub fn run() -> Result<()> {
 
 fn say(is_here: bool, what: &str) {
     println!("{} {what}", if is_here { "ok   " } else { "MISSING" });
-}
-
-/// QEMU's version as major and minor number.
-#[must_use]
-pub fn qemu_version() -> Option<(u32, u32)> {
-    find("qemu-system-x86_64")?;
-    let text = output(Command::new("qemu-system-x86_64").arg("--version"), "").ok()?;
-    let mut numbers = text.split_once("version ")?.1.split(['.', ' ', '(']);
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.trim().parse().ok()?))
 }
 
 /// Whether KVM truly runs a guest here: a present `/dev/kvm` may belong to a host that does not nest well.

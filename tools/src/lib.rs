@@ -1,11 +1,12 @@
 //! What `cargo xtask` and the QEMU tests share: building the images, describing a machine, running it, reading it.
 //!
 //! `workspace` knows the paths, `setup` what must be installed, `build` makes what stands in `target/oxen/`,
-//! `qemu` turns a [`qemu::Machine`] into a command line, `session` runs it under deadlines. The other rooms are one
-//! verb each.
+//! `qemu` turns a [`qemu::Machine`] into a command line, `session` runs it under deadlines, `emulator` knows what else runs
+//! it. The other rooms are one verb each.
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod bochs;
 pub mod build;
 pub mod check;
 pub mod citations;
@@ -15,9 +16,12 @@ pub mod demo;
 pub mod disk;
 pub mod doctor;
 pub mod elf;
+pub mod emulator;
+pub mod faults;
 pub mod figures;
 pub mod fuzz;
 pub mod gdb;
+pub mod grub;
 pub mod guest;
 pub mod image;
 pub mod linux;
@@ -26,6 +30,7 @@ pub mod loc;
 pub mod new_guest;
 pub mod packages;
 pub mod process;
+pub mod programs;
 pub mod qemu;
 pub mod rootfs;
 pub mod rules;

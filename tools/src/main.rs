@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use oxen_tools::emulator::Emulator;
 use oxen_tools::workspace::Workspace;
-use oxen_tools::{bench, build, check, doctor, fuzz, gdb, image, loc, new_guest, process, run, setup, test};
+use oxen_tools::{bench, build, check, doctor, fuzz, gdb, image, loc, new_guest, process, qemu, run, setup, test};
 
 /// Build, run, test and measure Oxen
 #[derive(Debug, Parser)]
@@ -73,7 +74,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Test(args) => return test::run(&workspace, &args),
         Verb::Check => check::all(&workspace),
         Verb::Loc => loc::run(&workspace),
-        Verb::Doctor => doctor::run(),
+        Verb::Doctor => doctor::run(&workspace),
         Verb::Bench(args) => bench::run(&workspace, &args),
         Verb::Fuzz(args) => fuzz::run(&workspace, &args),
         Verb::Gdb(args) => gdb::run(&workspace, &args),
@@ -81,8 +82,8 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Image { script } => build::all(&workspace).and_then(|()| {
             let image = workspace.out.join("oxen.iso");
             image::make(&workspace, script.as_deref(), &image)?;
-            let boot = "qemu-system-x86_64 -cpu max,-smap -nographic -cdrom";
-            process::step(&format!("boot it: {boot} {}", image.display()));
+            let cpu = Emulator::default().sound_model(qemu::CPU);
+            process::step(&format!("boot it: qemu-system-x86_64 -cpu {cpu} -nographic -cdrom {}", image.display()));
             Ok(())
         }),
     }?;

@@ -11,9 +11,9 @@ use crate::process::{find, output, run, step};
 use crate::workspace::Workspace;
 
 /// Held while something is fetched or unpacked: scenarios run side by side.
-static TURN: Mutex<()> = Mutex::new(());
+pub(crate) static TURN: Mutex<()> = Mutex::new(());
 
-const HINT: &str = "see what apt says";
+pub(crate) const HINT: &str = "see what apt says";
 
 /// The folder in which a package is unpacked; it is fetched the first time.
 ///
@@ -85,12 +85,12 @@ fn depended(said: &str) -> Vec<String> {
 }
 
 /// Where packages stand.
-fn folder(workspace: &Workspace) -> PathBuf {
+pub(crate) fn folder(workspace: &Workspace) -> PathBuf {
     workspace.out.join("debian")
 }
 
 /// A program of apt's. Where [`update`] was needed it reads our own lists of packages.
-fn apt(workspace: &Workspace, program: &str) -> Result<Command> {
+pub(crate) fn apt(workspace: &Workspace, program: &str) -> Result<Command> {
     let Some(program) = find(program) else { bail!("this needs the apt of a Debian system") };
     let mut command = Command::new(program);
     let own = folder(workspace).join("apt");
@@ -103,7 +103,7 @@ fn apt(workspace: &Workspace, program: &str) -> Result<Command> {
 }
 
 /// Fetches lists of packages of our own, for a machine whose lists are old or missing.
-fn update(workspace: &Workspace) -> Result<()> {
+pub(crate) fn update(workspace: &Workspace) -> Result<()> {
     let own = folder(workspace).join("apt");
     for part in ["lists/partial", "archives/partial"] {
         std::fs::create_dir_all(own.join(part)).with_context(|| format!("cannot create {}", own.display()))?;

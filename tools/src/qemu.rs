@@ -4,9 +4,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::build;
+use crate::emulator::{Emulator, Kind};
+use crate::image;
 use crate::workspace::Workspace;
 
 /// The hypervisor's command line where a run says nothing else.
@@ -15,11 +17,11 @@ pub const HYPERVISOR_ARGS: &str = "console=com1 com1=115200,8n1 dom0_mem=128M";
 /// What real Xen needs besides to be compared at its fastest.
 pub const XEN_ARGS: &str = "loglvl=warning spec-ctrl=no xpti=no";
 
-/// The CPU model of runs. TCG of QEMU 7.2 faults wrongly on returns to ring 3 where the model shows SMAP.
-pub const CPU: &str = "max,-smap";
+/// The CPU model of runs.
+pub const CPU: &str = "max";
 
-/// The CPU model of measurements: a real one, so that figures of other hypervisors compare.
-pub const BENCH_CPU: &str = "EPYC,-monitor,-smap";
+/// The CPU model of measurements: a real one, so that figures of other hypervisors compare, and the same on every QEMU.
+pub const BENCH_CPU: &str = "EPYC,-monitor,-smap,+cx16";
 
 /// A network that needs no right and no setup: QEMU gives out addresses (10.0.2.15 first) and forwards connections.
 pub const USER_NETWORK: &str = "user";
@@ -60,9 +62,11 @@ pub struct Machine {
     pub memory: u32,
     /// Number of CPUs.
     pub smp: u32,
+    /// What runs it.
+    pub emulator: Emulator,
     /// `tcg` or `kvm`.
     pub accel: String,
-    /// QEMU's CPU model.
+    /// QEMU's CPU model. Under TCG it goes without what the QEMU at hand emulates wrongly, unless it speaks of that itself.
     pub cpu: String,
     /// Disk images, each a virtio-blk device.
     pub disks: Vec<PathBuf>,
@@ -90,6 +94,7 @@ impl Machine {
             cdrom: None,
             memory: 512,
             smp: 1,
+            emulator: Emulator::default(),
             accel: "tcg".to_owned(),
             cpu: CPU.to_owned(),
             disks: Vec::new(),
@@ -115,10 +120,11 @@ impl Machine {
     pub fn command(&self, serial: Serial) -> Result<Command> {
         std::fs::create_dir_all(&self.folder)
             .with_context(|| format!("cannot create the folder {}", self.folder.display()))?;
-        let mut qemu = Command::new("qemu-system-x86_64");
+        ensure!(self.emulator.kind != Kind::Bochs, "Bochs has no terminal of ours: it runs scripts");
+        let mut qemu = self.emulator.command();
         qemu.current_dir(&self.folder);
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-        qemu.args(["-accel", &self.accel, "-cpu", &self.cpu]);
+        qemu.args(["-accel", &self.accel, "-cpu", &self.cpu_model()]);
         qemu.args(["-m", &self.memory.to_string(), "-smp", &self.smp.to_string()]);
         let (mux, escape) = if serial == Serial::Terminal { (",mux=on", true) } else { ("", false) };
         qemu.arg("-chardev").arg(format!("stdio,id=console,signal=off,logfile=run.log,logappend=off{mux}"));
@@ -133,11 +139,20 @@ impl Machine {
         if self.debugger {
             qemu.args(["-s", "-S"]);
         }
-        match &self.cdrom {
+        match self.image()? {
             Some(image) => {
                 qemu.arg("-cdrom").arg(image);
             }
             None => self.boot(&mut qemu)?,
+        }
+        if let Some((code, variables)) = self.emulator.firmware() {
+            let own = self.folder.join("variables.fd");
+            let bytes = std::fs::read(&variables).with_context(|| format!("cannot read {}", variables.display()))?;
+            build::write(&own, &bytes)?;
+            for (file, mode) in [(&code, "on"), (&own, "off")] {
+                let file = file.to_string_lossy().replace(',', ",,");
+                qemu.arg("-drive").arg(format!("if=pflash,format=raw,readonly={mode},file={file}"));
+            }
         }
         if let Some(network) = &self.network {
             qemu.arg("-netdev").arg(format!("{network},id=net"));
@@ -155,6 +170,22 @@ impl Machine {
         }
         qemu.args(&self.devices);
         Ok(qemu)
+    }
+
+    /// The CPU model as QEMU is told it.
+    #[must_use]
+    pub fn cpu_model(&self) -> String {
+        if self.accel == "tcg" { self.emulator.sound_model(&self.cpu) } else { self.cpu.clone() }
+    }
+
+    /// The ISO image that the machine boots, where it boots one; made in its folder, unless it was given.
+    pub(crate) fn image(&self) -> Result<Option<PathBuf>> {
+        let Some(grub) = self.emulator.grub.as_ref().filter(|_| self.cdrom.is_none()) else {
+            return Ok(self.cdrom.clone());
+        };
+        let image = self.folder.join("oxen.iso");
+        image::of(grub, self, &image)?;
+        Ok(Some(image))
     }
 
     fn boot(&self, qemu: &mut Command) -> Result<()> {

@@ -8,6 +8,7 @@ use anyhow::{Result, bail, ensure};
 
 use crate::build;
 use crate::demo;
+use crate::emulator::{Emulator, Kind};
 use crate::guest::{self, Guest};
 use crate::process::step;
 use crate::qemu::{Machine, Module, USER_NETWORK, add_to_ramdisk};
@@ -67,6 +68,9 @@ pub struct Args {
     /// Boot on real Xen instead of Oxen's hypervisor: `xen` for Debian's package, or the path of a binary
     #[arg(long, value_name = "XEN")]
     xen: Option<PathBuf>,
+    /// What runs it
+    #[arg(long, value_enum, default_value_t = Kind::Qemu)]
+    machine: Kind,
     /// QEMU's accelerator
     #[arg(long, default_value = "tcg")]
     accel: String,
@@ -152,6 +156,7 @@ fn machine(
         (script, _) => dom0_args(script.as_deref())?,
     };
     let mut machine = Machine::oxen(workspace, &dom0_args);
+    machine.emulator = Emulator::get(workspace, args.machine)?;
     machine.smp = args.smp;
     machine.accel.clone_from(&args.accel);
     machine.disks.clone_from(guest.map_or(&args.disk, |guest| &guest.disks));

@@ -1,12 +1,15 @@
 //! A machine that runs: its output is kept and waited for under deadlines, its end is named.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::bochs::{self, Sign};
+use crate::emulator::Kind;
 use crate::qemu::{Machine, Serial};
 
 /// Xen's last words.
@@ -26,7 +29,7 @@ pub enum Exit {
     Refused,
     /// dom0 crashed, and the hypervisor said how.
     Crashed,
-    /// QEMU ended otherwise, with this status, or by a signal.
+    /// The emulator ended otherwise, with this status, or by a signal.
     Qemu(Option<i32>),
     /// The deadline passed; the machine was stopped.
     Deadline,
@@ -38,11 +41,19 @@ impl Exit {
     pub fn from_status(status: ExitStatus) -> Self {
         match status.code() {
             Some(0) => Self::PoweredOff,
-            Some(0x21) => Self::Success,
-            Some(0x23) => Self::Failure,
-            Some(0x25) => Self::Refused,
-            Some(0x27) => Self::Crashed,
+            Some(code) if code & 1 == 1 => Self::from_told(code as u32 >> 1),
             code => Self::Qemu(code),
+        }
+    }
+
+    /// Reads what was written to the exit device.
+    fn from_told(value: u32) -> Self {
+        match value {
+            0x10 => Self::Success,
+            0x11 => Self::Failure,
+            0x12 => Self::Refused,
+            0x13 => Self::Crashed,
+            value => Self::Qemu(i32::try_from(value << 1 | 1).ok()),
         }
     }
 }
@@ -56,11 +67,33 @@ pub struct Outcome {
     pub transcript: String,
 }
 
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("child", &self.child).field("seen", &self.seen).finish_non_exhaustive()
+    }
+}
+
+/// What comes out of a machine.
+enum Said {
+    /// By its serial line, and by QEMU.
+    Bytes(Vec<u8>),
+    /// By Bochs's log.
+    Sign(Sign),
+}
+
+/// How long Bochs may take to its own end after the machine has told its status: what is on the serial line arrives.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// How long Bochs may take to connect the serial line.
+const CONNECTING: Duration = Duration::from_secs(30);
+
 /// A running machine. Dropping it stops it.
-#[derive(Debug)]
 pub struct Session {
     child: Child,
-    output: Receiver<Vec<u8>>,
+    input: Box<dyn Write + Send>,
+    output: Receiver<Said>,
+    /// How the run ends, where the emulator has said it before its own end.
+    told: Option<Exit>,
     transcript: String,
     /// The first bytes of a character whose rest has not arrived.
     partial: Vec<u8>,
@@ -75,7 +108,36 @@ impl Session {
     /// # Errors
     /// Fails when QEMU cannot be started.
     pub fn start(machine: &Machine, echo: bool) -> Result<Self> {
+        if machine.emulator.kind == Kind::Bochs {
+            return Self::start_bochs(machine, echo);
+        }
         Self::spawn(machine.command(Serial::Pipe)?, echo)
+    }
+
+    /// Bochs connects to us for its serial line, and tells the rest in its log.
+    fn start_bochs(machine: &Machine, echo: bool) -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).context("no port for the serial line")?;
+        let mut command = bochs::command(machine, &listener)?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().context("cannot start Bochs")?;
+        let log = child.stderr.take().context("no log")?;
+        let (sender, output) = channel();
+        let file = std::fs::File::create(machine.folder.join("run.log")).context("cannot write the log")?;
+        watch(log, file, sender.clone());
+        let serial = match connected(&listener, &mut child) {
+            Ok(serial) => serial,
+            Err(error) => {
+                let _ = child.kill();
+                return Err(error.context(format!("its log: {}", machine.folder.join("run.log").display())));
+            }
+        };
+        forward(serial.try_clone().context("no serial line")?, sender);
+        Ok(Self::new(child, Box::new(serial), output, echo))
+    }
+
+    fn new(child: Child, input: Box<dyn Write + Send>, output: Receiver<Said>, echo: bool) -> Self {
+        let (transcript, partial) = (String::new(), Vec::new());
+        Self { child, input, output, told: None, transcript, partial, echo, seen: 0 }
     }
 
     /// Starts QEMU by a command line of the caller's, whose serial line is its standard input and output.
@@ -88,7 +150,8 @@ impl Session {
         let (sender, output) = channel();
         forward(child.stdout.take().context("no output")?, sender.clone());
         forward(child.stderr.take().context("no output")?, sender);
-        Ok(Self { child, output, transcript: String::new(), partial: Vec::new(), echo, seen: 0 })
+        let input = Box::new(child.stdin.take().context("no input")?);
+        Ok(Self::new(child, input, output, echo))
     }
 
     /// What has been said so far.
@@ -115,8 +178,7 @@ impl Session {
     /// # Errors
     /// Fails when the machine has ended.
     pub fn send(&mut self, text: &str) -> Result<()> {
-        let input = self.child.stdin.as_mut().context("the machine takes no input")?;
-        input.write_all(text.as_bytes()).and_then(|()| input.flush()).context("the machine has ended")
+        self.input.write_all(text.as_bytes()).and_then(|()| self.input.flush()).context("the machine has ended")
     }
 
     /// Waits until the machine says `text`, after what an earlier wait matched; returns what it said before that.
@@ -145,8 +207,12 @@ impl Session {
     /// Fails when QEMU's end cannot be learnt.
     pub fn finish(mut self, deadline: Instant) -> Result<Outcome> {
         let mut read = 0;
+        let mut last_words = None;
         let exit = loop {
-            match self.receive(deadline) {
+            if self.told.is_some() && last_words.is_none() {
+                last_words = Some(Instant::now() + LAST_WORDS);
+            }
+            match self.receive(last_words.map_or(deadline, |end| deadline.min(end))) {
                 Ok(()) => {
                     // Only what is new, and what it may be the end of: a serial line speaks byte by byte.
                     let said = self.transcript.as_bytes().get(read..).unwrap_or_default();
@@ -161,15 +227,29 @@ impl Session {
                     }
                     read = self.transcript.len().saturating_sub(XEN_HALTED.len());
                 }
-                Err(RecvTimeoutError::Timeout) => break Exit::Deadline,
-                Err(RecvTimeoutError::Disconnected) => break Exit::from_status(self.child.wait()?),
+                Err(RecvTimeoutError::Timeout) => break self.told.unwrap_or(Exit::Deadline),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = self.child.wait()?;
+                    break self.told.unwrap_or_else(|| Exit::from_status(status));
+                }
             }
         };
         Ok(Outcome { exit, transcript: std::mem::take(&mut self.transcript) })
     }
 
     fn receive(&mut self, deadline: Instant) -> Result<(), RecvTimeoutError> {
-        let bytes = self.output.recv_timeout(deadline.saturating_duration_since(Instant::now()))?;
+        let bytes = match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now()))? {
+            Said::Bytes(bytes) => bytes,
+            Said::Sign(sign) => {
+                let (told, words) = match sign {
+                    Sign::Status(value) => (Exit::from_told(value), String::new()),
+                    Sign::Off => (Exit::PoweredOff, String::new()),
+                    Sign::Panic(panic) => (Exit::Qemu(None), format!("\nBochs gives up: {panic}\n")),
+                };
+                self.told.get_or_insert(told);
+                words.into_bytes()
+            }
+        };
         self.partial.extend_from_slice(&bytes);
         let whole = match std::str::from_utf8(&self.partial) {
             Err(error) if error.error_len().is_none() => error.valid_up_to(),
@@ -195,16 +275,56 @@ impl Drop for Session {
     }
 }
 
-fn forward(mut from: impl Read + Send + 'static, to: Sender<Vec<u8>>) {
+fn forward(mut from: impl Read + Send + 'static, to: Sender<Said>) {
     std::thread::spawn(move || {
         let mut buffer = vec![0; 4096];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             let Some(read) = buffer.get(..count) else { break };
-            if to.send(read.to_vec()).is_err() {
+            if to.send(Said::Bytes(read.to_vec())).is_err() {
                 break;
             }
         }
     });
+}
+
+/// Keeps Bochs's log in a file, and passes on what it means for the run.
+fn watch(log: impl Read + Send + 'static, mut file: std::fs::File, to: Sender<Said>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(log).split(b'\n') {
+            let Ok(line) = line else { break };
+            let line = String::from_utf8_lossy(&line);
+            // A disk that is full spoils the log, not the run.
+            let _ = writeln!(file, "{line}");
+            if let Some(sign) = bochs::sign(&line)
+                && to.send(Said::Sign(sign)).is_err()
+            {
+                break;
+            }
+        }
+    });
+}
+
+/// Waits for Bochs to connect the serial line.
+fn connected(listener: &TcpListener, child: &mut Child) -> Result<TcpStream> {
+    listener.set_nonblocking(true)?;
+    let end = Instant::now() + CONNECTING;
+    loop {
+        match listener.accept() {
+            Ok((serial, _)) => {
+                serial.set_nonblocking(false)?;
+                return Ok(serial);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error).context("Bochs cannot connect the serial line"),
+        }
+        if let Some(status) = child.try_wait()? {
+            bail!("Bochs ended ({status}) before it connected the serial line");
+        }
+        if Instant::now() > end {
+            bail!("Bochs has not connected the serial line in time");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Boots a machine and waits for its end.

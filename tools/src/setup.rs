@@ -17,7 +17,7 @@ pub enum Need {
     FileSystemTools,
     /// Xen's public headers, against which a test of `abi` compares.
     XenHeaders,
-    /// `grub-mkrescue` with its BIOS modules.
+    /// GRUB for BIOS and UEFI, and what makes images. Where they are missing they are unpacked, not installed.
     Grub,
     /// A debugger.
     Debugger,
@@ -38,8 +38,8 @@ impl Need {
             Self::FileSystemTools => find("mke2fs").is_some(),
             Self::XenHeaders => Path::new("/usr/include/xen/xen.h").is_file(),
             Self::Grub => {
-                ["grub-mkrescue", "xorriso", "mformat"].into_iter().all(|p| find(p).is_some())
-                    && Path::new("/usr/lib/grub/i386-pc").is_dir()
+                ["grub-mkimage", "xorriso", "mformat", "mmd", "mcopy"].into_iter().all(|p| find(p).is_some())
+                    && ["i386-pc", "x86_64-efi"].into_iter().all(|p| Path::new("/usr/lib/grub").join(p).is_dir())
             }
             Self::Debugger => find("gdb").is_some(),
             Self::Debootstrap => find("debootstrap").is_some(),
@@ -53,7 +53,7 @@ impl Need {
             Self::Qemu => &["qemu-system-x86"],
             Self::FileSystemTools => &["e2fsprogs"],
             Self::XenHeaders => &["libxen-dev"],
-            Self::Grub => &["grub-pc-bin", "grub-common", "xorriso", "mtools"],
+            Self::Grub => &["grub-pc-bin", "grub-efi-amd64-bin", "grub-common", "xorriso", "mtools"],
             Self::Debugger => &["gdb"],
             Self::Debootstrap => &["debootstrap"],
         }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::build;
+use crate::emulator::Kind;
 use crate::process::{cargo, shown, step};
 use crate::setup::{self, Need, require};
 use crate::workspace::Workspace;
@@ -26,6 +27,9 @@ pub struct Args {
     /// Boot the tests on this Xen binary instead of Oxen's hypervisor
     #[arg(long, value_name = "XEN", conflicts_with = "host")]
     xen: Option<std::path::PathBuf>,
+    /// Run on another machine than the installed QEMU: what it judges of the tests that boot one
+    #[arg(long, value_enum, default_value_t = Kind::Qemu, conflicts_with_all = ["host", "xen"])]
+    machine: Kind,
     /// Keep every CPU of this machine busy while tests boot QEMU: what depends on timing shows
     #[arg(long, conflicts_with = "host")]
     burn: bool,
@@ -67,7 +71,8 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     if let Err(error) = require(&[Need::XenHeaders]) {
         eprintln!("{error:#}");
     }
-    if !args.qemu {
+    let is_elsewhere = args.machine != Kind::Qemu;
+    if !args.qemu && !is_elsewhere {
         step("tests on this machine");
         let mut tests = cargo();
         tests.args(["test", "--quiet", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast", "--"]);
@@ -83,9 +88,8 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         // What cannot be built fails as one test, so that the counts of the others are still printed.
         match build::all(workspace).and_then(|()| build::probe(workspace)) {
             Ok(()) => {
-                step("tests in QEMU");
-                let mut tests = cargo();
-                tests.args(["run", "--quiet", "--package", "oxen-qemu-tests", "--"]).arg(&args.filter);
+                step(&format!("tests on the machine {}", args.machine.name()));
+                let mut tests = scenarios(args.machine, &args.filter);
                 if let Some(xen) = &args.xen {
                     tests.arg("--xen").arg(std::fs::canonicalize(xen).context("no such Xen binary")?);
                 }
@@ -93,6 +97,13 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
                     tests.arg("--burn");
                 }
                 run_counted(workspace, &mut tests, &mut counts)?;
+                // All tests are also a short look on every other machine that can be had.
+                if args.filter.is_empty() && !is_elsewhere && args.xen.is_none() && !args.burn {
+                    for machine in Kind::OTHERS {
+                        step(&format!("a short look on the machine {}", machine.name()));
+                        run_counted(workspace, scenarios(machine, "").arg("--smoke"), &mut counts)?;
+                    }
+                }
             }
             Err(error) => {
                 eprintln!("error: {error:#}");
@@ -104,6 +115,13 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let skipped = if counts.skipped > 0 { format!(", {} skipped", counts.skipped) } else { String::new() };
     println!("{} passed, {} failed{skipped}", counts.passed, counts.failed);
     Ok(if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The command that runs the scenarios that a machine judges.
+fn scenarios(machine: Kind, filter: &str) -> Command {
+    let mut tests = cargo();
+    tests.args(["run", "--quiet", "--package", "oxen-qemu-tests", "--", "--machine", machine.name()]).arg(filter);
+    tests
 }
 
 /// Runs the tests of the crates that share memory with strangers under Miri, where a nightly toolchain has it.

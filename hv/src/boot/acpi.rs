@@ -46,8 +46,6 @@ pub struct Acpi {
     pub ioapics: Vec<IoApic, 8>,
     /// ISA interrupts that are wired differently.
     pub overrides: Vec<Override, 16>,
-    /// Machine address of the root pointer, for dom0.
-    pub root: u64,
     /// How the power goes off, if the tables say it in a way that we understand.
     pub power_off: Option<PowerOff>,
     /// The power management timer's port; 0 if there is none.
@@ -63,11 +61,8 @@ const HEADER: usize = 36;
 /// Reads the tables from the root pointer that the loader passed, or else the one that is found where a PC's BIOS
 /// leaves it. `None` if there are no tables.
 pub fn read(memory: &impl BootMemory, root: Option<&'static [u8]>) -> Option<Acpi> {
-    let (at, pointer) = match root {
-        Some(pointer) => (0, pointer),
-        None => find_root(memory)?,
-    };
-    let mut acpi = Acpi { root: at, ..Acpi::default() };
+    let pointer = root.filter(|pointer| is_root(pointer)).or_else(|| find_root(memory))?;
+    let mut acpi = Acpi::default();
     let revision = number::<1>(pointer, 15)?;
     let long = if revision >= 2 { number::<8>(pointer, 24).filter(|&a| a != 0) } else { None };
     let (list, entry_size) = match long.and_then(|at| table_at(memory, at, b"XSDT")) {
@@ -89,13 +84,14 @@ pub fn read(memory: &impl BootMemory, root: Option<&'static [u8]>) -> Option<Acp
 }
 
 /// Looks for the root pointer on the 16-byte boundaries of the BIOS's last 128 KiB (ACPI 5.2.5.1).
-fn find_root(memory: &impl BootMemory) -> Option<(u64, &'static [u8])> {
+fn find_root(memory: &impl BootMemory) -> Option<&'static [u8]> {
     let bios = memory.bytes(0xe_0000, 0x2_0000)?;
-    let (index, _) = bios.chunks_exact(16).enumerate().find(|&(index, chunk)| {
-        let is_marked = chunk.starts_with(b"RSD PTR ");
-        is_marked && bios.get(index * 16..index * 16 + 20).is_some_and(has_good_sum)
-    })?;
-    Some((0xe_0000 + index as u64 * 16, bios.get(index * 16..)?))
+    (0..bios.len()).step_by(16).filter_map(|at| bios.get(at..)).find(|pointer| is_root(pointer))
+}
+
+/// Whether a root pointer begins here (ACPI 5.2.5.3).
+fn is_root(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"RSD PTR ") && bytes.get(..20).is_some_and(has_good_sum)
 }
 
 fn has_good_sum(bytes: &[u8]) -> bool {
@@ -261,7 +257,7 @@ mod tests {
         assert_eq!(acpi.overrides[0], Override { source: 0, gsi: 2, is_level: false, is_active_low: false });
         assert_eq!(acpi.overrides[1], Override { source: 9, gsi: 9, is_level: true, is_active_low: false });
         assert_eq!(acpi.power_off, Some(PowerOff { control_a: 0x604, control_b: 0, sleep_types: [5, 1] }));
-        assert_eq!((acpi.timer_port, acpi.root), (0x608, 0xe_0040));
+        assert_eq!(acpi.timer_port, 0x608);
         assert_eq!(acpi.windows, [Window { address: 0xb000_0000, segment: 1, first_bus: 0, last_bus: 255 }]);
     }
 
@@ -270,5 +266,10 @@ mod tests {
         let acpi = read(&machine(&[0, 0, 0, 0, 0, 0, 0, 0, 1, 200, 3], b"no sleep"), None).unwrap();
         assert!(acpi.ioapics.is_empty() && acpi.power_off.is_none());
         assert!(read(&Image(vec![]), None).is_none());
+        // A root pointer that is none does not hide the one in the BIOS.
+        let machine = machine(&[], b"no sleep");
+        for root in [&b"RSD PTR "[..], &[0; 36], b"RSD PTR \x01OXEN  \0\0\0\0\0"] {
+            assert_eq!(read(&machine, Some(root)).unwrap().timer_port, 0x608);
+        }
     }
 }

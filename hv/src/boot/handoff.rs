@@ -1,5 +1,6 @@
 //! What the boot loader hands over: Multiboot 1 (QEMU's `-kernel`) and Multiboot 2 (GRUB), read into one [`BootInfo`].
 
+use super::efi::{self, Efi, EfiMemory};
 use super::memory_map::{Kind, MemoryMap};
 use super::{BootMemory, number};
 use core::ops::Range;
@@ -35,8 +36,18 @@ pub struct BootInfo {
     pub memory_map: MemoryMap,
     /// ACPI's root pointer, if the loader passed it.
     pub acpi_root: Option<&'static [u8]>,
+    /// The firmware, where it is UEFI.
+    pub efi: Option<Efi>,
     /// Who loaded us, as it calls itself.
     pub loader: &'static str,
+}
+
+impl BootInfo {
+    /// What is read after memory has been divided, wherever the loader left it.
+    pub fn kept(&self) -> impl Iterator<Item = &'static [u8]> {
+        let texts = [self.command_line, self.loader].into_iter().chain(self.modules.iter().map(|m| m.command_line));
+        texts.map(str::as_bytes).chain(self.efi.iter().map(|efi| efi.memory.bytes))
+    }
 }
 
 /// Why a hand-over could not be read.
@@ -60,6 +71,7 @@ pub fn read(memory: &impl BootMemory, magic: u32, info: u32) -> Result<BootInfo,
         modules: Vec::new(),
         memory_map: MemoryMap::default(),
         acpi_root: None,
+        efi: None,
         loader: "",
     };
     match magic {
@@ -155,13 +167,14 @@ fn read_multiboot1(memory: &impl BootMemory, at: u64, out: &mut BootInfo) -> Opt
 
 /// The tags of Multiboot 2, 3.6.
 fn read_multiboot2(memory: &impl BootMemory, at: u64, out: &mut BootInfo) -> Option<()> {
+    let mut efi_memory = EfiMemory::default();
     let size = usize::try_from(number::<4>(memory.bytes(at, 8)?, 0)?).ok().filter(|&s| s <= MAX_TABLE)?;
     let mut tags = memory.bytes(at, size)?.get(8..)?;
     loop {
         let (kind, size) = (number::<4>(tags, 0)?, usize::try_from(number::<4>(tags, 4)?).ok()?);
         let tag = tags.get(..size).filter(|_| size >= 8)?;
         match kind {
-            0 => return Some(()),
+            0 => break,
             1 => out.command_line = without_placeholder(text_of(tag.get(8..)?)),
             2 => out.loader = text_of(tag.get(8..)?),
             3 => {
@@ -175,12 +188,22 @@ fn read_multiboot2(memory: &impl BootMemory, at: u64, out: &mut BootInfo) -> Opt
                     add_region(&mut out.memory_map, number::<8>(entry, 0)?, number::<8>(entry, 8)?, kind);
                 }
             }
+            12 => out.efi = efi::read(memory, number::<8>(tag, 8)?),
             14 if out.acpi_root.is_none() => out.acpi_root = tag.get(8..),
             15 => out.acpi_root = tag.get(8..),
+            17 => efi_memory = EfiMemory::of_tag(tag.get(8..)?)?,
+            // The frame buffer and whatever else a loader tells.
             _ => {}
         }
         tags = tags.get(size.next_multiple_of(8)..)?;
     }
+    if out.memory_map.regions().next().is_none() {
+        efi_memory.add_to(&mut out.memory_map);
+    }
+    if let Some(efi) = &mut out.efi {
+        efi.memory = efi_memory;
+    }
+    Some(())
 }
 
 #[cfg(test)]
@@ -244,6 +267,50 @@ mod tests {
         assert_eq!(info.modules[0].command_line, "dom0");
         assert_eq!(info.memory_map.end_of_ram(), 0x710_0000);
         assert!(info.acpi_root.unwrap().starts_with(b"RSD PTR "));
+    }
+
+    /// UEFI's tags alone, with a frame buffer's among them: the map is the firmware's.
+    #[test]
+    fn uefis_hand_over_is_read() {
+        let mut image = vec![0_u8; 0x1000];
+        put(&mut image, 0x1000, &[168, 0, 12, 16, 0x1800, 0]);
+        put(&mut image, 0x1018, &[8, 32, 0x8000_0000, 0, 3200, 800, 600, 32]);
+        put(&mut image, 0x1038, &[17, 112, 48, 1]);
+        put(&mut image, 0x1048, &[7, 0, 0x10_0000, 0, 0, 0, 0x7f00, 0, 0xf, 0, 0, 0]);
+        put(&mut image, 0x1078, &[6, 0, 0x800_0000, 0, 0, 0, 0x10, 0, 0xf, 0, 0, 0]);
+        put(&mut image, 0x10a8, &[0, 8]);
+        put_text(&mut image, 0x1800, "IBI SYST");
+        put(&mut image, 0x1808, &[0x2_0046]);
+        put(&mut image, 0x1868, &[11, 0, 0x7ff_0000]);
+        put(&mut image, 0x1000, &[176]);
+        let info = read(&Image(image.leak()), MAGIC_2, 0x1000).unwrap();
+        assert_eq!(info.memory_map.end_of_ram(), 0x800_0000);
+        let efi = info.efi.as_ref().unwrap();
+        assert_eq!((efi.version, efi.tables, efi.table_count), (0x2_0046, 0x7ff_0000, 11));
+        assert_eq!(efi.memory.descriptors().count(), 2);
+        assert!(info.kept().any(|bytes| bytes.len() == 96));
+    }
+
+    #[test]
+    fn a_list_of_tags_that_cannot_be_is_refused() {
+        // What follows the list's own size: without an end, of size 0, cut in its head, longer than the list, endless.
+        let lists: [&[u32]; 5] =
+            [&[16, 0, 4, 8], &[24, 0, 4, 0, 0, 8], &[12, 0, 4], &[24, 0, 1, 64], &[24, 0, 1, u32::MAX]];
+        for list in lists {
+            let mut image = vec![0_u8; 0x100];
+            put(&mut image, 0x1000, list);
+            assert_eq!(read(&Image(image.leak()), MAGIC_2, 0x1000).err(), Some(HandoffError::Malformed), "{list:?}");
+        }
+        let mut image = vec![0_u8; 0x100];
+        put(&mut image, 0x1000, &[u32::MAX]);
+        assert_eq!(read(&Image(image.leak()), MAGIC_2, 0x1000).err(), Some(HandoffError::Malformed));
+        // Entries of a map that are smaller than what each holds, and a system table outside memory.
+        let mut image = vec![0_u8; 0x100];
+        put(&mut image, 0x1000, &[48, 0, 6, 32, 0, 0, 1, 2, 3, 4, 0, 8]);
+        assert_eq!(read(&Image(image.leak()), MAGIC_2, 0x1000).err(), Some(HandoffError::Malformed));
+        let mut image = vec![0_u8; 0x100];
+        put(&mut image, 0x1000, &[72, 0, 12, 16, u32::MAX, u32::MAX, 6, 40, 24, 0, 0, 0, 0x10_0000, 0, 1, 0, 0, 8]);
+        assert!(read(&Image(image.leak()), MAGIC_2, 0x1000).unwrap().efi.is_none());
     }
 
     #[test]

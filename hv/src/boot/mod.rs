@@ -3,6 +3,7 @@
 pub mod acpi;
 pub mod cmdline;
 pub mod dom0;
+pub mod efi;
 pub mod handoff;
 pub mod memory_map;
 

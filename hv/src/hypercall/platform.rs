@@ -10,10 +10,11 @@ use oxen_abi::{
     domid::DomId,
     errno::Errno,
     platform::{
-        PlatformOp, XEN_FW_DISK_INFO, XEN_FW_DISK_MBR_SIGNATURE, XEN_FW_KBD_SHIFT_FLAGS, XEN_FW_VBEDDC_INFO,
-        XEN_PCPU_FLAGS_INVALID, XEN_PCPU_FLAGS_ONLINE, XENPF_ENTER_ACPI_SLEEP, XENPF_FIRMWARE_INFO, XENPF_GET_CPUINFO,
-        XENPF_INTERFACE_VERSION, XENPF_SETTIME32, XENPF_SETTIME64, XenpfEnterAcpiSleep, XenpfFirmwareInfo,
-        XenpfPcpuinfo, XenpfSettime32, XenpfSettime64,
+        PlatformOp, XEN_FW_DISK_INFO, XEN_FW_DISK_MBR_SIGNATURE, XEN_FW_EFI_APPLE_PROPERTIES, XEN_FW_EFI_CONFIG_TABLE,
+        XEN_FW_EFI_INFO, XEN_FW_EFI_MEM_INFO, XEN_FW_EFI_PCI_ROM, XEN_FW_EFI_RT_VERSION, XEN_FW_EFI_VENDOR,
+        XEN_FW_EFI_VERSION, XEN_FW_KBD_SHIFT_FLAGS, XEN_FW_VBEDDC_INFO, XEN_PCPU_FLAGS_INVALID, XEN_PCPU_FLAGS_ONLINE,
+        XENPF_ENTER_ACPI_SLEEP, XENPF_FIRMWARE_INFO, XENPF_GET_CPUINFO, XENPF_INTERFACE_VERSION, XENPF_SETTIME32,
+        XENPF_SETTIME64, XenpfEnterAcpiSleep, XenpfFirmwareInfo, XenpfPcpuinfo, XenpfSettime32, XenpfSettime64,
     },
 };
 
@@ -66,12 +67,43 @@ pub fn platform_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> R
                     op.set(&XenpfFirmwareInfo { u: [0; 4], ..request });
                     place.write(&caller.hv.machine, 0, &op)?;
                 }
+                XEN_FW_EFI_INFO => {
+                    let u = efi_info(caller, &request)?;
+                    op.set(&XenpfFirmwareInfo { u, ..request });
+                    place.write(&caller.hv.machine, 0, &op)?;
+                }
                 _ => return Err(Errno::NoSys.into()),
             }
         }
         _ => return Err(Errno::NoSys.into()),
     }
     Ok(0)
+}
+
+/// What UEFI firmware left, in the shape of `xenpf_efi_info`. Its runtime services are nobody's here.
+fn efi_info<M: Machine>(caller: &Caller<'_, M>, asked: &XenpfFirmwareInfo) -> Result<[u64; 4], Errno> {
+    let efi = caller.hv.efi.as_ref().ok_or(Errno::NoSys)?;
+    let [first, second, ..] = asked.u;
+    match asked.index {
+        XEN_FW_EFI_VERSION => Ok([efi.version.into(), 0, 0, 0]),
+        XEN_FW_EFI_CONFIG_TABLE => Ok([efi.tables, efi.table_count.into(), 0, 0]),
+        XEN_FW_EFI_VENDOR => {
+            // The room is told in bytes; what does not fit is cut.
+            let room = (first >> 32) / size_of::<u16>() as u64;
+            let name = GuestPtr::<u16>::new(second, room)?;
+            let fits = efi.vendor.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+            name.write_many(&caller.hv.machine, 0, efi.vendor.get(..fits).unwrap_or_default())?;
+            Ok([u64::from(efi.vendor_revision) | first & !u64::from(u32::MAX), second, 0, 0])
+        }
+        XEN_FW_EFI_MEM_INFO => {
+            let (found, size) = efi.memory.find(first, second).ok_or(Errno::Srch)?;
+            Ok([first, size, found.attributes, found.kind.into()])
+        }
+        XEN_FW_EFI_RT_VERSION => Err(Errno::OpNotSupp),
+        XEN_FW_EFI_PCI_ROM => Err(Errno::Srch),
+        XEN_FW_EFI_APPLE_PROPERTIES => Err(Errno::NoData),
+        _ => Err(Errno::Inval),
+    }
 }
 
 /// Sets the wall clock, and tells every domain.

@@ -114,10 +114,12 @@ pub(crate) fn make_hypervisor(
     let is_device = |frame| Mfn::new(frame).is_some_and(|mfn| !frames.is_ram(mfn) && !frames.is_forbidden_io(mfn));
     let windows = acpi.windows.iter().filter(|window| window.frames().is_some_and(|mut all| all.all(is_device)));
     let pci = Lock::new(Pci::new(windows.copied().collect()));
+    let efi = info.efi.clone();
     percpu::HYPERVISOR.call_once(|| Hypervisor {
         memory_map,
         grants: options.grants,
         pci,
+        efi,
         ..Hypervisor::new(machine, frames, info.command_line)
     })
 }

@@ -5,11 +5,13 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use oxen_tools::grub::Grub;
 use oxen_tools::image;
+use oxen_tools::linux::Ramdisk;
 use oxen_tools::qemu::{CPU, HYPERVISOR_ARGS, Machine, Module};
 use oxen_tools::session::{Exit, Session};
-use oxen_tools::setup::Need;
 
+use super::linux::linux;
 use crate::lab::{LIMIT, Lab, Report, Verdict};
 
 fn as_dom0(lab: &Lab<'_>, file: PathBuf, args: &str) -> Result<Machine> {
@@ -105,15 +107,15 @@ pub(super) fn too_little_memory_is_said_so(lab: &Lab<'_>) -> Result<Verdict> {
 /// The line that the README shows, without our tools, and a person's `poweroff`.
 pub(super) fn the_plain_qemu_line_leads_to_a_prompt(lab: &Lab<'_>) -> Result<Verdict> {
     let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.current_dir(&lab.workspace.out).args(["-accel", "tcg", "-cpu", CPU, "-m", "512"]);
+    qemu.current_dir(&lab.workspace.out).args(["-accel", "tcg", "-cpu", &lab.emulator.sound_model(CPU), "-m", "512"]);
     qemu.args(["-nographic", "-no-reboot", "-net", "none", "-kernel", "hv", "-append", "console=com1 dom0_mem=128M"]);
     qemu.args(["-initrd", "dom0,ramdisk.cpio"]);
     prompt(Session::spawn(qemu, false)?)
 }
 
 pub(super) fn grub_boots_the_iso_image(lab: &Lab<'_>) -> Result<Verdict> {
-    if !Need::Grub.is_met() {
-        return Ok(Verdict::Skipped("no grub-mkrescue; `cargo xtask image` installs it".to_owned()));
+    if let Err(error) = Grub::get(lab.workspace) {
+        return Ok(Verdict::Skipped(format!("no GRUB: {error:#}")));
     }
     if lab.xen.is_some() {
         return Ok(Verdict::Skipped("the image holds Oxen's hypervisor".to_owned()));
@@ -123,6 +125,49 @@ pub(super) fn grub_boots_the_iso_image(lab: &Lab<'_>) -> Result<Verdict> {
     let mut machine = lab.machine("")?;
     machine.cdrom = Some(iso);
     lab.boot(&machine)?.succeeded()?.says("oxen dom0 ready")?.says("Domain-0")?;
+    Ok(Verdict::Passed)
+}
+
+/// Both CPUs switch address spaces, and take each other's translations away.
+pub(super) fn two_cpus_run_guests_at_once(lab: &Lab<'_>) -> Result<Verdict> {
+    let script =
+        "xl info; xl create mmu.cfg name=one; xl create mmu.cfg name=two; xl wait one; xl wait two; xl list; poweroff";
+    let mut machine = lab.machine(script)?;
+    machine.smp = 2;
+    let report = lab.boot(&machine)?.succeeded()?.lacks("is left out")?;
+    let cpus = report.lines_with("nr_cpus ");
+    if !matches!(cpus.as_slice(), [line] if line.trim_end().ends_with(": 2")) {
+        return report.fail(&format!("CPUs: {cpus:?}"));
+    }
+    report.says("(one) mmu: done")?.says("(two) mmu: done")?;
+    Ok(Verdict::Passed)
+}
+
+/// Linux in dom0's place finds ACPI's tables, by UEFI's where there is no BIOS, and works with what they say.
+pub(super) fn a_dom0_finds_the_firmwares_tables(lab: &Lab<'_>) -> Result<Verdict> {
+    let linux =
+        match linux(lab, &Ramdisk::new(lab.workspace, "tables").script("dmesg | grep -c 'ACPI: IRQ'\npoweroff -f")) {
+            Ok(linux) => linux,
+            Err(verdict) => return Ok(verdict),
+        };
+    let mut machine = as_dom0(lab, linux.kernel, "console=hvc0 earlyprintk=xen rdinit=/init")?;
+    machine.memory = 1024;
+    machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=384M");
+    machine.modules.push(Module { file: lab.file("linux.cpio", &linux.ramdisk)?, args: String::new() });
+    let report = lab.boot(&machine)?.ended(Exit::PoweredOff)?;
+    report.says("ACPI: RSDP 0x")?.says("ACPI: Interpreter enabled")?.lacks("ACPI BIOS Error")?;
+    Ok(Verdict::Passed)
+}
+
+/// Without the exit device's help: by the firmware's tables, and with the last words on the line.
+pub(super) fn the_power_goes_off_when_dom0_says_so(lab: &Lab<'_>) -> Result<Verdict> {
+    let mut machine = lab.machine("xl list; poweroff")?;
+    let dom0 = machine.modules.first_mut().context("no dom0")?;
+    dom0.args = dom0.args.replace(" debug-exit", "");
+    let report = lab.boot(&machine)?.ended(Exit::PoweredOff)?;
+    if lab.xen.is_none() {
+        report.says("(reason 0: poweroff)\n")?;
+    }
     Ok(Verdict::Passed)
 }
 

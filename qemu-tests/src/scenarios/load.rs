@@ -30,7 +30,7 @@ cd /src && /usr/bin/tcc ARGUMENTS -o /tmp/compiled && /tmp/compiled && echo "loa
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// QEMU's name of a CPU of Intel's: programs in 32-bit mode ask their kernel by SYSENTER there, and by SYSCALL on others.
-const INTEL: &str = "Skylake-Client,-smap";
+const INTEL: &str = "Skylake-Client";
 
 /// Boots the guest with so many vcpus, and demands that all was right.
 fn is_right(lab: &Lab<'_>, vcpus: u32, cpu: Option<&str>) -> Result<Verdict> {

@@ -1,6 +1,7 @@
 //! Stopping the machine.
 
 use super::super::{cpu, port::Port};
+use super::serial;
 use crate::log;
 use oxen_hv::boot::acpi::PowerOff;
 
@@ -22,6 +23,7 @@ pub(crate) fn debug_exit(value: u32) {
 /// Switches the machine off as ACPI says (4.8.3.2): the sleep type of S5, then the enable bit.
 pub(crate) fn off(how: Option<PowerOff>) -> ! {
     const SLEEP_ENABLE: u16 = 1 << 13;
+    serial::console().finish();
     if let Some(PowerOff { control_a, control_b, sleep_types: [type_a, type_b] }) = how {
         for (port, sleep_type) in [(control_a, type_a), (control_b, type_b)].into_iter().filter(|&(port, _)| port != 0)
         {
@@ -40,6 +42,7 @@ pub(crate) fn off(how: Option<PowerOff>) -> ! {
 
 /// Starts the machine anew: by the keyboard controller, as every PC knows it.
 pub(crate) fn reboot() -> ! {
+    serial::console().finish();
     // SAFETY: what runs is over.
     unsafe { Port::<u8>::new(0x64) }.write(0xfe);
     halt()

@@ -5,6 +5,8 @@ use core::fmt::{self, Write};
 
 /// Line status: the transmitter can take bytes.
 const TRANSMIT_EMPTY: u8 = 0x20;
+/// Line status: the transmitter has sent all that it was given.
+const TRANSMITTER_IDLE: u8 = 0x40;
 /// Bytes that the transmitter takes at once.
 const FIFO_DEPTH: usize = 16;
 /// Looks at the line status before a byte is given up: a port that is not there must not hang us.
@@ -26,8 +28,9 @@ impl Uart {
         unsafe { Port::new(self.0 + offset) }
     }
 
-    /// Sets the line to 8 bits, no parity, one stop bit, at a speed in baud.
+    /// Sets the line to 8 bits, no parity, one stop bit, at a speed in baud. What it was given before is sent first.
     pub(crate) fn set_up(self, baud: u32) {
+        self.finish();
         let divisor = u16::try_from(FASTEST / baud.max(1)).unwrap_or(u16::MAX).max(1);
         let [low, high] = divisor.to_le_bytes();
         self.register(1).write(0); // no interrupts
@@ -54,14 +57,24 @@ impl Uart {
         (self.register(5).read() & RECEIVED != 0).then(|| self.register(0).read())
     }
 
+    /// Waits for a bit of the line status.
+    fn wait_for(self, bit: u8) {
+        for _ in 0..PATIENCE {
+            if self.register(5).read() & bit != 0 {
+                break;
+            }
+        }
+    }
+
+    /// Waits until all that was given is on the line, for whoever is about to reset the port or to take its power.
+    pub(crate) fn finish(self) {
+        self.wait_for(TRANSMITTER_IDLE);
+    }
+
     /// Sends bytes, as fast as the line takes them.
     pub(crate) fn send(self, bytes: &[u8]) {
         for burst in bytes.chunks(FIFO_DEPTH) {
-            for _ in 0..PATIENCE {
-                if self.register(5).read() & TRANSMIT_EMPTY != 0 {
-                    break;
-                }
-            }
+            self.wait_for(TRANSMIT_EMPTY);
             for &byte in burst {
                 self.register(0).write(byte);
             }

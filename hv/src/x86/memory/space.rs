@@ -48,10 +48,14 @@ impl Division {
     pub(crate) fn new(info: &BootInfo) -> Self {
         let mut boot = BootAllocator::new(&info.memory_map);
         boot.keep(tables::image_range());
-        keep_text(&mut boot, info.command_line);
         for module in &info.modules {
             boot.keep(module.range.clone());
-            keep_text(&mut boot, module.command_line);
+        }
+        for bytes in info.kept() {
+            // What is empty may be a constant of the image.
+            if let Some(start) = (bytes.as_ptr() as u64).checked_sub(DIRECT_MAP_START) {
+                boot.keep(start..start + bytes.len() as u64);
+            }
         }
         Self { boot, frames: info.memory_map.end_of_ram() / PAGE }
     }
@@ -121,12 +125,5 @@ pub(crate) fn take_back(frames: &FrameTable, range: &core::ops::Range<u64>) {
     let (start, end) = (range.start.max(LOW_MEMORY_END) / PAGE, range.end.div_ceil(PAGE));
     if let (Some(first), Some(count)) = (Mfn::new(start), end.checked_sub(start)) {
         frames.donate(first, count);
-    }
-}
-
-/// Keeps what the loader left of a text.
-fn keep_text(boot: &mut BootAllocator, text: &str) {
-    if let Some(start) = (text.as_ptr() as u64).checked_sub(DIRECT_MAP_START) {
-        boot.keep(start..start + text.len() as u64 + 1);
     }
 }
