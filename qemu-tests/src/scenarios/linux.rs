@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use oxen_tools::elf::Elf;
-use oxen_tools::linux::{CMDLINE, Ramdisk};
+use oxen_tools::linux::{CMDLINE, Ramdisk, complaint};
 use oxen_tools::qemu::{self, Machine, Module};
 use oxen_tools::session::Exit;
 use oxen_tools::workspace::Workspace;
@@ -31,9 +31,6 @@ dd if=/tmp/a of=/dev/xvda bs=64k conv=fsync 2>/dev/null; echo 3 > /proc/sys/vm/d
 [ "$(dd if=/dev/xvda bs=64k count=32 2>/dev/null | md5sum)" = "$(md5sum < /tmp/a)" ] && echo "init: the disk agrees"
 "#;
 
-/// Complaints of Linux about itself.
-const COMPLAINTS: [&str; 5] = ["Kernel panic", "WARNING: CPU", "BUG:", "Call Trace", "segfault"];
-
 /// The kernel, and a ramdisk with what it does.
 pub(super) struct Linux {
     pub(super) kernel: PathBuf,
@@ -48,7 +45,10 @@ pub(super) fn linux(lab: &Lab<'_>, ramdisk: &Ramdisk<'_>) -> Result<Linux, Verdi
 
 /// Demands that Linux did not complain.
 pub(super) fn content(report: Report) -> Result<Report> {
-    COMPLAINTS.iter().try_fold(report, |report, complaint| report.lacks(complaint))
+    match complaint(report.transcript()) {
+        Some(line) => report.fail(&format!("Linux says `{}`", line.trim())),
+        None => Ok(report),
+    }
 }
 
 /// A machine whose dom0 has such guests to create: for each a name, which is its configuration's too, and more lines for

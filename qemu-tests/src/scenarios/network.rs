@@ -10,8 +10,8 @@ use oxen_tools::qemu::USER_NETWORK;
 
 use super::hypercalls;
 use super::linux::{content, guest, linux, with_guests};
-use crate::http::{HOST, Server};
 use crate::lab::{Lab, Report, Verdict};
+use oxen_tools::http::{HOST, Server};
 
 const MIB: usize = 1 << 20;
 
