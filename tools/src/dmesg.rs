@@ -11,8 +11,19 @@ const UNITS: [&str; 30] = [
 /// Words whose number, behind `=` or `: `, is a measure of this very boot.
 const MEASURES: [&str; 4] = ["lpj", "BogoMIPS", "max_cycles", "max_idle_ns"];
 
-/// Lines that stand for moments and not for what a kernel found, by a part of them.
-const PASSING: [&str; 3] = ["crng init done", "callbacks suppressed", "messages suppressed"];
+/// Lines that stand for moments and not for what a kernel found, by a part of them: how busy the machine was, the time of
+/// the day, what the check itself does.
+const PASSING: [&str; 9] = [
+    "crng init done",
+    "callbacks suppressed",
+    "messages suppressed",
+    "interrupt took",
+    "Long readout interval",
+    "hogged CPU",
+    "usecs",
+    "setting system clock to",
+    "drop_caches",
+];
 
 /// What differs between two boots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,7 +112,7 @@ pub fn normal(line: &str) -> String {
     while let Some(first) = rest.chars().next() {
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
         let (word, behind) = rest.split_at(end.max(first.len_utf8()));
-        rest = match measured(rest) {
+        rest = match measured(rest).filter(|_| !word.starts_with("0x")) {
             Some((_, unit, behind)) if !unit.is_empty() || follows_measure(&normal) => {
                 normal.push('#');
                 normal.push_str(unit);
@@ -193,6 +204,7 @@ mod tests {
                 "p2m virtual area at (____ptrval____), size is 40000000",
                 "p2m virtual area at (____ptrval____), size is #",
             ),
+            ("tsc: max_cycles: 0x256d538fc62, max_idle_ns: 440795283610 ns", "tsc: max_cycles: #, max_idle_ns: # ns"),
             ("Run /init as init process", "Run /init as init process"),
             ("", ""),
         ] {

@@ -21,6 +21,7 @@ mod linux;
 mod load;
 mod net;
 mod network;
+mod rootfs;
 mod soak;
 mod toolstack;
 
@@ -89,6 +90,7 @@ scenarios! {
     gallery::ubuntus_kernel_works_as_a_guest_and_as_dom0,
     soak::a_hundred_boots_of_debians_kernel_lose_nothing,
     soak::eight_linux_guests_run_at_once_in_two_gib,
+    soak::a_whole_debian_with_systemd_runs_installs_and_restarts,
     soak::two_hundred_guests_speak_read_and_ping_at_once,
     soak::two_linux_guests_of_two_vcpus_exchange_for_a_minute,
     blkfront::disks_are_flushed_discarded_protected_and_resized,

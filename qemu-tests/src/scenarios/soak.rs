@@ -9,14 +9,14 @@ use oxen_tools::linux::Ramdisk;
 use oxen_tools::qemu::Machine;
 
 use super::linux::{content, guest};
-use super::{crowd, network};
+use super::{crowd, network, rootfs};
 use crate::lab::{Lab, Verdict};
 
 /// What a guest says when its first process runs.
 const REACHED: &str = "the first process runs";
 
 /// How long all of it may take: a boot is seconds on an idle machine, and minutes on a busy one.
-const LIMIT: Duration = Duration::from_secs(3 * 3600);
+pub(super) const LIMIT: Duration = Duration::from_secs(3 * 3600);
 
 /// A machine with Debian's kernel, unpacked, for guests of so many MiB, and with dom0 as small as it can be beside them.
 fn machine(lab: &Lab<'_>, ramdisk: &Ramdisk<'_>, memory: u32, script: &str) -> Result<Machine, Verdict> {
@@ -81,6 +81,11 @@ pub(super) fn two_hundred_guests_speak_read_and_ping_at_once(lab: &Lab<'_>) -> R
 
 pub(super) fn two_linux_guests_of_two_vcpus_exchange_for_a_minute(lab: &Lab<'_>) -> Result<Verdict> {
     network::exchange(lab, 60, 2)
+}
+
+/// systemd finds everything in order, before and after a restart; what dpkg installs in between stays.
+pub(super) fn a_whole_debian_with_systemd_runs_installs_and_restarts(lab: &Lab<'_>) -> Result<Verdict> {
+    rootfs::works(lab)
 }
 
 #[cfg(test)]
