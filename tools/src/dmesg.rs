@@ -13,13 +13,14 @@ const MEASURES: [&str; 4] = ["lpj", "BogoMIPS", "max_cycles", "max_idle_ns"];
 
 /// Lines that stand for moments and not for what a kernel found, by a part of them: how busy the machine was, the time of
 /// the day, what the check itself does.
-const PASSING: [&str; 9] = [
+const PASSING: [&str; 10] = [
     "crng init done",
     "callbacks suppressed",
     "messages suppressed",
     "interrupt took",
     "Long readout interval",
     "hogged CPU",
+    "Waiting for devices to initialise",
     "usecs",
     "setting system clock to",
     "drop_caches",

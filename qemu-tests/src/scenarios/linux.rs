@@ -10,6 +10,7 @@ use oxen_tools::session::Exit;
 use oxen_tools::workspace::Workspace;
 use oxen_tools::{debian, disk};
 
+use super::gallery::{self, Place};
 use crate::lab::{Lab, Report, Verdict};
 
 /// What it does: forks, pipes, files, copies, and the arithmetic of checksums and compression.
@@ -146,6 +147,15 @@ pub(super) fn debians_kernel_works_as_a_guest_with_a_disk(lab: &Lab<'_>) -> Resu
     machine.disks.push(lab.file("disk.img", &disk::noise(5, 4 << 20))?);
     content(lab.boot(&machine)?.succeeded()?)?.says_in_order(&["init: 2 cpus", "init: the disk agrees", "ended"])?;
     Ok(Verdict::Passed)
+}
+
+/// The oldest that is looked after, and the newest: all others are in the gallery.
+pub(super) fn debian_11s_kernel_works_as_a_guest(lab: &Lab<'_>) -> Result<Verdict> {
+    gallery::boots(lab, "debian-11", &[Place::Guest])
+}
+
+pub(super) fn debian_13s_kernel_works_as_a_guest_and_as_dom0(lab: &Lab<'_>) -> Result<Verdict> {
+    gallery::boots(lab, "debian-13", &[Place::Guest, Place::Dom0])
 }
 
 /// Debian's kernel made unfit in three ways; what dom0 says of each, and that guests can be created afterwards.

@@ -73,6 +73,8 @@ scenarios! {
     network::a_linux_guest_gets_an_address_and_exchanges_32_mib_with_the_host,
     linux::debians_kernel_works_as_a_guest_with_a_disk,
     linux::debians_kernel_works_as_dom0_on_two_cpus,
+    linux::debian_13s_kernel_works_as_a_guest_and_as_dom0,
+    linux::debian_11s_kernel_works_as_a_guest,
     linux::debians_boot_image_works_as_dom0_and_powers_off,
     interop::fs_reads_and_writes_through_linuxs_backend,
     interop::hello_mmu_and_bench_run_on_real_xen,
