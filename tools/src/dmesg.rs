@@ -13,7 +13,7 @@ const MEASURES: [&str; 4] = ["lpj", "BogoMIPS", "max_cycles", "max_idle_ns"];
 
 /// Lines that stand for moments and not for what a kernel found, by a part of them: how busy the machine was, the time of
 /// the day, what the check itself does.
-const PASSING: [&str; 10] = [
+const PASSING: [&str; 13] = [
     "crng init done",
     "callbacks suppressed",
     "messages suppressed",
@@ -22,7 +22,10 @@ const PASSING: [&str; 10] = [
     "hogged CPU",
     "Waiting for devices to initialise",
     "usecs",
+    "Fast TSC calibration",
     "setting system clock to",
+    "RTC time",
+    "Magic number",
     "drop_caches",
 ];
 

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::build;
 use crate::debian;
@@ -52,7 +52,8 @@ impl Guest {
             let system = args.guest.as_deref().unwrap_or(PRESENT);
             let (name, kernel) = match system {
                 PRESENT => (PRESENT, debian::present(workspace)?),
-                system => stock::kernel(workspace, system)?,
+                system if stock::is_known(system) => stock::kernel(workspace, system)?,
+                system => bail!("no stock system `{system}`: there are `{PRESENT}`, {}", stock::names()),
             };
             step(&format!("Linux {}", kernel.version));
             let (mut cmdline, mut prompt) = (linux::CMDLINE.to_owned(), linux::prompt(name));

@@ -81,15 +81,26 @@ pub fn kernel(workspace: &Workspace, wanted: &str) -> Result<(&'static str, Kern
     Ok((stock.name, Kernel::of(&root)?))
 }
 
+/// Whether there is such a kernel, with a version behind its name or without.
+#[must_use]
+pub fn is_known(wanted: &str) -> bool {
+    let name = wanted.split_once('=').map_or(wanted, |(name, _)| name);
+    ALL.iter().any(|stock| stock.name == name)
+}
+
+/// All names, as a sentence lists them.
+#[must_use]
+pub fn names() -> String {
+    ALL.iter().map(|stock| format!("`{}`", stock.name)).collect::<Vec<_>>().join(", ")
+}
+
 /// The kernel of this name.
 ///
 /// # Errors
 /// Fails, naming all, where there is none.
 pub fn find(name: &str) -> Result<&'static Stock> {
-    let names = || ALL.iter().map(|stock| format!("`{}`", stock.name)).collect::<Vec<_>>().join(", ");
-    ALL.iter().find(|stock| stock.name == name).with_context(|| {
-        format!("no stock kernel `{name}`: there are `debian` (of this machine's own apt), {}", names())
-    })
+    let found = ALL.iter().find(|stock| stock.name == name);
+    found.with_context(|| format!("no stock kernel `{name}`: there are {}", names()))
 }
 
 /// A kernel's files.
@@ -189,12 +200,13 @@ impl Stock {
 
 #[cfg(test)]
 mod tests {
-    use super::{ALL, find, version_in};
+    use super::{ALL, find, is_known, version_in};
 
     #[test]
     fn names_are_unique_and_an_unknown_one_is_told_all_others() {
         assert!(ALL.iter().all(|stock| !stock.name.contains('.')));
         assert!(ALL.iter().all(|stock| find(stock.name).is_ok_and(|found| found.package == stock.package)));
+        assert!(is_known("debian-12") && is_known("debian-12=6.1") && !is_known("debian"));
         let refused = find("debian-99").unwrap_err().to_string();
         assert!(refused.contains("no stock kernel `debian-99`"), "{refused}");
         assert!(ALL.iter().all(|stock| refused.contains(stock.name)), "{refused}");

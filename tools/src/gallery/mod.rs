@@ -6,7 +6,7 @@ mod boot;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 pub use boot::Boots;
 
@@ -49,7 +49,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         names => names.iter().map(String::as_str).collect(),
     };
     for name in &chosen {
-        stock::find(name.split('=').next().unwrap_or(name))?;
+        ensure!(stock::is_known(name), "no stock kernel `{name}`: there are {}", stock::names());
     }
     if !args.no_build {
         build::all(workspace)?;
