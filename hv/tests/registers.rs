@@ -180,6 +180,22 @@ fn ports_of_others_read_all_ones_but_the_timers_counter_stands() {
 }
 
 #[test]
+fn the_control_domain_has_the_timers_speaker_channel_alone() {
+    let mut control = Guest::new(support::boot(64), 0, true, 16);
+    control.hv.machine.peripherals.lock().unwrap().port_values.extend([(0x40, 1), (0x42, 2), (0x43, 3), (0x61, 4)]);
+    let mut caller = control.caller();
+    caller.state.iopl = 1;
+    let read = [0x40, 0x42, 0x43, 0x61].map(|port| ports::read(&caller, port, 1));
+    assert_eq!(read, [Some(u32::MAX), Some(2), Some(u32::MAX), Some(4)]);
+    let writes = [(0x42, 1, 0x11), (0x43, 1, 0xb0), (0x43, 1, 0x34), (0x43, 1, 0xc2), (0x43, 2, 0xb0), (0x40, 1, 0x22)];
+    for (port, bytes, value) in writes {
+        assert!(ports::write(&mut caller, port, bytes, value));
+    }
+    let seen = control.hv.machine.peripherals.lock().unwrap().port_writes.clone();
+    assert_eq!(seen, [(0x42, 1, 0x11), (0x43, 1, 0xb0)], "no other channel is touched");
+}
+
+#[test]
 fn the_number_behind_rdtscp_is_the_vcpus_own() {
     let mut guest = guest();
     let mut caller = guest.caller();

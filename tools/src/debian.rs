@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::build;
 use crate::packages;
+use crate::stock::Kernel;
 use crate::workspace::Workspace;
 
 /// Held while something is made of a package: scenarios run side by side.
@@ -18,21 +19,26 @@ fn kernel_package(workspace: &Workspace) -> Result<PathBuf> {
     packages::unpack(workspace, &packages::stands_for(workspace, "linux-image-amd64")?)
 }
 
-/// Debian's present Linux kernel as it is shipped: a boot image, `vmlinuz`.
+/// Debian's present Linux kernel: that of the release which this machine's apt is set to.
 ///
 /// # Errors
 /// Fails where the package cannot be had or holds no kernel.
+pub fn present(workspace: &Workspace) -> Result<Kernel> {
+    Kernel::of(&kernel_package(workspace)?)
+}
+
+/// It as it is shipped: a boot image, `vmlinuz`.
+///
+/// # Errors
+/// As [`present`].
 pub fn vmlinuz(workspace: &Workspace) -> Result<PathBuf> {
-    std::fs::read_dir(kernel_package(workspace)?.join("boot"))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-")))
-        .context("the package holds no kernel")
+    Ok(present(workspace)?.image)
 }
 
 /// Debian's present Linux kernel as an ELF file, taken out of its boot image.
 ///
 /// # Errors
-/// As [`vmlinuz`]; fails where `xz` does not unpack the image.
+/// As [`present`]; fails where `xz` does not unpack the image.
 pub fn kernel(workspace: &Workspace) -> Result<PathBuf> {
     let kernel = kernel_package(workspace)?.join("vmlinux");
     let image = vmlinuz(workspace)?;
@@ -52,10 +58,9 @@ pub fn kernel(workspace: &Workspace) -> Result<PathBuf> {
 /// The folder with that kernel's modules.
 ///
 /// # Errors
-/// As [`vmlinuz`].
+/// As [`present`].
 pub fn modules(workspace: &Workspace) -> Result<PathBuf> {
-    let versions = kernel_package(workspace)?.join("lib/modules");
-    Ok(std::fs::read_dir(versions)?.next().context("the package holds no modules")??.path())
+    Ok(present(workspace)?.modules)
 }
 
 /// busybox, linked statically.
@@ -64,6 +69,14 @@ pub fn modules(workspace: &Workspace) -> Result<PathBuf> {
 /// As [`packages::unpack`].
 pub fn busybox(workspace: &Workspace) -> Result<PathBuf> {
     Ok(packages::unpack(workspace, "busybox-static")?.join("bin/busybox"))
+}
+
+/// GRUB as a 64-bit paravirtual kernel, which loads another from its guest's disk.
+///
+/// # Errors
+/// As [`packages::unpack`].
+pub fn pv_grub(workspace: &Workspace) -> Result<PathBuf> {
+    Ok(packages::unpack(workspace, "grub-xen-host")?.join("usr/lib/grub-xen/grub-x86_64-xen.bin"))
 }
 
 /// The compressed ELF file in a boot image (Linux's `Documentation/arch/x86/boot.rst`): behind the sectors of the setup

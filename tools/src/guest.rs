@@ -3,18 +3,23 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::build;
 use crate::debian;
 use crate::linux::{self, Ramdisk};
+use crate::process::step;
 use crate::rootfs;
 use crate::run::Args;
+use crate::stock;
 use crate::workspace::Workspace;
 
 /// Memory in MiB of a guest by `--kernel`, and of a stock system.
 const MEMORY: u32 = 128;
 const STOCK_MEMORY: u32 = 256;
+
+/// The stock system with the kernel of the release that this machine's apt is set to.
+const PRESENT: &str = "debian";
 
 /// How long a stock system may take to its prompt; a busy machine is slow.
 const BOOT_SECONDS: u32 = 600;
@@ -44,19 +49,25 @@ impl Guest {
     pub fn of(workspace: &Workspace, args: &Args) -> Result<Option<Self>> {
         let (mut disks, has_network) = (args.disk.clone(), args.net.is_some());
         if args.guest.is_some() || args.rootfs {
-            let system = args.guest.as_deref().unwrap_or("debian");
-            ensure!(system == "debian", "no stock system `{system}`: there is `debian`");
-            let (mut cmdline, mut prompt) = (linux::CMDLINE.to_owned(), linux::prompt("debian"));
+            let system = args.guest.as_deref().unwrap_or(PRESENT);
+            let (name, kernel) = match system {
+                PRESENT => (PRESENT, debian::present(workspace)?),
+                system if stock::is_known(system) => stock::kernel(workspace, system)?,
+                system => bail!("no stock system `{system}`: there are `{PRESENT}`, {}", stock::names()),
+            };
+            step(&format!("Linux {}", kernel.version));
+            let (mut cmdline, mut prompt) = (linux::CMDLINE.to_owned(), linux::prompt(name));
             if args.rootfs {
                 disks.insert(0, rootfs::image(workspace)?);
                 cmdline = format!("{cmdline} {}", rootfs::CMDLINE);
                 prompt = rootfs::prompt();
             }
             let file = workspace.out.join("debian/guest.cpio");
-            build::write(&file, &Ramdisk::new(workspace, "debian").disks().network().build()?)?;
+            let ramdisk = Ramdisk::new(workspace, name).kernel(&kernel).disks().network();
+            build::write(&file, &ramdisk.build()?)?;
             return Ok(Some(Self {
-                name: "debian",
-                kernel: debian::vmlinuz(workspace)?,
+                name,
+                kernel: kernel.image,
                 ramdisk: Some(file),
                 cmdline: format!("{cmdline} {}", args.append).trim_end().to_owned(),
                 memory: args.memory.unwrap_or(STOCK_MEMORY),

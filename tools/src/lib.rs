@@ -5,6 +5,7 @@
 //! it. The other rooms are one verb each.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod bench;
 pub mod bochs;
 pub mod build;
@@ -14,15 +15,18 @@ pub mod cpio;
 pub mod debian;
 pub mod demo;
 pub mod disk;
+pub mod dmesg;
 pub mod doctor;
 pub mod elf;
 pub mod emulator;
 pub mod faults;
 pub mod figures;
 pub mod fuzz;
+pub mod gallery;
 pub mod gdb;
 pub mod grub;
 pub mod guest;
+pub mod http;
 pub mod image;
 pub mod linux;
 pub mod linux_dom0;
@@ -38,6 +42,7 @@ pub mod run;
 pub mod session;
 pub mod setup;
 pub mod source;
+pub mod stock;
 pub mod symbols;
 pub mod test;
 pub mod workspace;

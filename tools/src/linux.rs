@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use oxen_image::payload::Payload;
 
 use crate::cpio::Archive;
 use crate::debian;
 use crate::elf::Elf;
 use crate::source;
+use crate::stock::Kernel;
 use crate::workspace::Workspace;
 
 /// What the kernel is told so that it starts the ramdisk's first process, with its console where Xen's is.
@@ -19,6 +21,15 @@ pub const CMDLINE: &str = "console=hvc0 rdinit=/init";
 #[must_use]
 pub fn prompt(name: &str) -> String {
     format!("{name}:/# ")
+}
+
+/// Complaints of Linux about itself.
+const COMPLAINTS: [&str; 5] = ["Kernel panic", "WARNING: CPU", "BUG:", "Call Trace", "segfault"];
+
+/// The first line in which Linux complains of itself.
+#[must_use]
+pub fn complaint(transcript: &str) -> Option<&str> {
+    transcript.lines().find(|line| COMPLAINTS.iter().any(|complaint| line.contains(complaint)))
 }
 
 /// The first process. What fails in it is said on the console, and the rest goes on.
@@ -41,6 +52,8 @@ const FOLDERS: [&str; 12] =
 pub struct Ramdisk<'a> {
     workspace: &'a Workspace,
     name: String,
+    /// The folder with its kernel's modules; that of Debian's present kernel where none is given.
+    modules_of: Option<PathBuf>,
     modules: Vec<String>,
     script: Option<String>,
     programs: Vec<(String, Vec<u8>)>,
@@ -50,7 +63,15 @@ impl<'a> Ramdisk<'a> {
     /// A ramdisk with busybox, whose host's name is `name`.
     #[must_use]
     pub fn new(workspace: &'a Workspace, name: &str) -> Self {
-        Self { workspace, name: name.to_owned(), modules: Vec::new(), script: None, programs: Vec::new() }
+        let name = name.to_owned();
+        Self { workspace, name, modules_of: None, modules: Vec::new(), script: None, programs: Vec::new() }
+    }
+
+    /// Takes the modules of another kernel than Debian's present one.
+    #[must_use]
+    pub fn kernel(mut self, kernel: &Kernel) -> Self {
+        self.modules_of = Some(kernel.modules.clone());
+        self
     }
 
     /// Adds modules by their names, such as `xen-blkfront`; they are loaded in this order, after what they depend on.
@@ -103,7 +124,10 @@ impl<'a> Ramdisk<'a> {
         for (name, text) in [("etc/inittab", INITTAB), ("etc/profile", PROFILE), ("etc/hostname", &self.name)] {
             archive.add(name, text.as_bytes());
         }
-        let modules = modules(self.workspace, &self.modules)?;
+        let modules = match &self.modules_of {
+            Some(folder) => modules_in(folder, &self.modules)?,
+            None => modules(self.workspace, &self.modules)?,
+        };
         let list: String = modules.iter().map(|(name, _)| format!("{name}\n")).collect();
         archive.add("etc/modules", list.as_bytes());
         for (name, bytes) in &modules {
@@ -131,7 +155,12 @@ impl<'a> Ramdisk<'a> {
 /// # Errors
 /// Fails where the kernel cannot be had, or has no such module.
 pub fn modules<T: AsRef<str>>(workspace: &Workspace, names: &[T]) -> Result<Vec<(String, Vec<u8>)>> {
-    let known = Modules::of(&debian::modules(workspace)?)?;
+    if names.is_empty() { Ok(Vec::new()) } else { modules_in(&debian::modules(workspace)?, names) }
+}
+
+/// The same of a folder with a kernel's modules. What is built into the kernel is no module, and left out.
+fn modules_in<T: AsRef<str>>(folder: &Path, names: &[T]) -> Result<Vec<(String, Vec<u8>)>> {
+    let known = Modules::of(folder)?;
     let mut ordered = Vec::new();
     for name in names {
         known.add(&plain(name.as_ref()), &mut ordered)?;
@@ -139,33 +168,57 @@ pub fn modules<T: AsRef<str>>(workspace: &Workspace, names: &[T]) -> Result<Vec<
     Ok(ordered)
 }
 
-/// A kernel's modules: files by name. Names are the same whether written with `-` or `_`.
-struct Modules(BTreeMap<String, PathBuf>);
+/// A kernel's modules. Names are the same whether written with `-` or `_`.
+struct Modules {
+    files: BTreeMap<String, PathBuf>,
+    built_in: BTreeSet<String>,
+}
 
 fn plain(name: &str) -> String {
     name.replace('-', "_")
 }
 
+/// The name of the module in a file `a/xen-blkfront.ko.xz`.
+fn name_of(file: &Path) -> Option<String> {
+    Some(plain(file.file_name()?.to_str()?.split_once(".ko")?.0))
+}
+
 impl Modules {
     /// Those in a folder and the folders in it.
-    fn of(folder: &std::path::Path) -> Result<Self> {
-        let named = |file: PathBuf| Some((plain(file.file_stem()?.to_str()?), file));
-        Ok(Self(source::files(folder, &[".ko"])?.into_iter().filter_map(named).collect()))
+    fn of(folder: &Path) -> Result<Self> {
+        let files = source::files(folder, &[".ko", ".ko.xz", ".ko.zst"])?;
+        let files = files.into_iter().filter_map(|file| Some((name_of(&file)?, file))).collect();
+        let built_in = std::fs::read_to_string(folder.join("modules.builtin")).unwrap_or_default();
+        let built_in = built_in.lines().filter_map(|line| name_of(Path::new(line))).collect();
+        Ok(Self { files, built_in })
     }
 
     /// Adds a module behind what it depends on.
     fn add(&self, name: &str, ordered: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
-        if ordered.iter().any(|(other, _)| other == name) {
+        if self.built_in.contains(name) || ordered.iter().any(|(other, _)| other == name) {
             return Ok(());
         }
-        let file = self.0.get(name).with_context(|| format!("the kernel has no module {name}"))?;
+        let file = self.files.get(name).with_context(|| format!("the kernel has no module {name}"))?;
         let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let bytes = unpacked(&bytes).with_context(|| format!("cannot unpack {}", file.display()))?;
         for needed in depends(&bytes).with_context(|| format!("{} is no module", file.display()))? {
             self.add(&needed, ordered)?;
         }
         ordered.push((name.to_owned(), bytes));
         Ok(())
     }
+}
+
+/// A module as it is loaded: newer distributions pack each file.
+fn unpacked(file: &[u8]) -> Result<Vec<u8>> {
+    const ROOM: usize = 256 << 20;
+    let refused = |refusal: oxen_image::Refusal| anyhow::anyhow!("{refusal}");
+    let mut payload = Payload::open(file, ROOM).map_err(refused)?;
+    let mut bytes = Vec::new();
+    while let Some(piece) = payload.next_piece().map_err(refused)? {
+        bytes.extend_from_slice(piece);
+    }
+    Ok(bytes)
 }
 
 /// What a module says it depends on.
@@ -185,12 +238,26 @@ fn depends_in(info: &[u8]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::depends_in;
+    use super::{Modules, depends_in, name_of};
+    use std::path::Path;
 
     #[test]
     fn dependencies_are_named_as_files_are() {
         let info = b"license=GPL\0depends=jbd2,crc-16\0depends=\0intree=Y\0";
         assert_eq!(depends_in(info), ["jbd2", "crc_16"]);
         assert!(depends_in(b"license=GPL\0").is_empty());
+    }
+    #[test]
+    fn modules_are_found_packed_or_not_and_those_built_in_need_no_file() {
+        for file in ["a/xen-blkfront.ko", "a/xen_blkfront.ko.xz", "xen-blkfront.ko.zst"] {
+            assert_eq!(name_of(Path::new(file)).as_deref(), Some("xen_blkfront"), "{file}");
+        }
+        assert_eq!(name_of(Path::new("modules.dep")), None);
+        let built_in = ["ext4".to_owned()].into();
+        let modules = Modules { files: [].into(), built_in };
+        let mut ordered = Vec::new();
+        modules.add("ext4", &mut ordered).unwrap();
+        assert!(ordered.is_empty());
+        assert_eq!(modules.add("jbd2", &mut ordered).unwrap_err().to_string(), "the kernel has no module jbd2");
     }
 }

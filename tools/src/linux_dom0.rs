@@ -67,9 +67,7 @@ pub fn machine(
         machine.on_xen(xen);
     }
     machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=512M,max:512M");
-    // Where Xen leaves the FPU's registers to the next one who uses them, QEMU's TCG loses them now and then, and dom0's
-    // programs fail at random.
-    machine.append = machine.append.replace("spec-ctrl=no", "spec-ctrl=no,eager-fpu=1");
+    spare_the_fpu(&mut machine);
     machine.memory = 1024;
     let ramdisk = folder.join("linux-dom0.cpio");
     build::write(&ramdisk, &ramdisk_of(workspace, script, files)?)?;
@@ -79,6 +77,12 @@ pub fn machine(
     ];
     machine.folder = folder;
     Ok(machine)
+}
+
+/// Has real Xen load the FPU's registers at once for a Linux dom0: where Xen leaves them to the next one who uses them,
+/// QEMU's TCG loses them now and then, and dom0's programs fail at random.
+pub(crate) fn spare_the_fpu(machine: &mut Machine) {
+    machine.append = machine.append.replace("spec-ctrl=no", "spec-ctrl=no,eager-fpu=1");
 }
 
 /// Two archives, one behind the other: the system, then the guests. Of two files of one name Linux keeps the last.

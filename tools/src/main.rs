@@ -6,7 +6,9 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use oxen_tools::emulator::Emulator;
 use oxen_tools::workspace::Workspace;
-use oxen_tools::{bench, build, check, doctor, fuzz, gdb, image, loc, new_guest, process, qemu, run, setup, test};
+use oxen_tools::{
+    bench, build, check, doctor, fuzz, gallery, gdb, image, loc, new_guest, process, qemu, run, setup, test,
+};
 
 /// Build, run, test and measure Oxen
 #[derive(Debug, Parser)]
@@ -36,6 +38,8 @@ enum Verb {
     Bench(bench::Args),
     /// Ask real Xen and Oxen the same things, drawn from seeds, and compare the answers
     Fuzz(fuzz::Args),
+    /// Boot the kernels of distributions as guests, and compare their logs with those on real Xen
+    Gallery(gallery::Args),
     /// Boot a machine that waits for gdb
     Gdb(gdb::Args),
     /// Lay out a guest crate that builds and boots
@@ -77,6 +81,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Doctor => doctor::run(&workspace),
         Verb::Bench(args) => bench::run(&workspace, &args),
         Verb::Fuzz(args) => fuzz::run(&workspace, &args),
+        Verb::Gallery(args) => gallery::run(&workspace, &args),
         Verb::Gdb(args) => gdb::run(&workspace, &args),
         Verb::NewGuest { name, r#in: parent } => new_guest::run(&workspace, &std::path::absolute(parent)?, &name),
         Verb::Image { script } => build::all(&workspace).and_then(|()| {

@@ -70,7 +70,7 @@ fn depends(workspace: &Workspace, names: &[&str]) -> Result<Vec<String>> {
 }
 
 /// Reads the list that `apt-cache depends` prints; of alternatives it holds the first.
-fn depended(said: &str) -> Vec<String> {
+pub(crate) fn depended(said: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut is_alternative = false;
     for line in said.lines() {

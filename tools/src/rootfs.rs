@@ -31,6 +31,10 @@ pub fn prompt() -> String {
 /// What the kernel is told besides: where the root is.
 pub const CMDLINE: &str = "root=/dev/xvda";
 
+/// How long systemd waits for devices and services.
+const PATIENCE: &str = "[Manager]\nDefaultTimeoutStartSec=20min\nDefaultTimeoutStopSec=20min\n\
+    DefaultDeviceTimeoutSec=20min\n";
+
 /// The image; it is made the first time.
 ///
 /// # Errors
@@ -88,6 +92,8 @@ fn configure(folder: &Path) -> Result<()> {
     let getty =
         "[Service]\nExecStart=\nExecStart=-/sbin/agetty --autologin root --noclear --keep-baud %I 115200 vt220\n";
     write("etc/systemd/system/serial-getty@hvc0.service.d/autologin.conf", getty)?;
+    // An emulated machine that is busy besides finds its devices late, the console among them.
+    write("etc/systemd/system.conf.d/patience.conf", PATIENCE)?;
     write("etc/systemd/network/80-dhcp.network", "[Match]\nName=e*\n[Network]\nDHCP=yes\n")?;
     let wants = folder.join("etc/systemd/system/multi-user.target.wants");
     std::fs::create_dir_all(&wants)?;

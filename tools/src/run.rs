@@ -46,8 +46,10 @@ pub struct Args {
     /// Create a guest with this kernel
     #[arg(long, value_name = "KERNEL")]
     pub(crate) kernel: Option<PathBuf>,
-    /// Create a guest of a stock system: `debian` is Debian's present kernel with busybox, in 256 MiB, on 2 vcpus. A
-    /// script finds it at its shell's prompt, unless the script creates `debian.cfg` itself
+    /// Create a guest of a stock system: `debian` is the kernel of this machine's Debian with busybox, in 256 MiB, on 2
+    /// vcpus; debian-11, debian-12, debian-12-cloud, debian-backports, debian-13 and ubuntu-24 are those of other
+    /// releases, by apt's lists of their own (`debian-12=6.1.172-1`: a version fetched earlier). A script finds it at its
+    /// shell's prompt, unless the script creates `debian.cfg` itself
     #[arg(long, value_name = "SYSTEM", conflicts_with_all = ["kernel", "as_dom0"])]
     pub(crate) guest: Option<String>,
     /// With a whole Debian system of debootstrap's on its first disk, instead of busybox; means --guest debian

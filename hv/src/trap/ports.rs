@@ -11,9 +11,15 @@ const NOBODY: u32 = u32::MAX;
 /// thousand times at a counter of all ones, which seems about to start.
 const SPEAKER_COUNTER: u16 = 0x42;
 
-/// Ports of the machine that the hypervisor drives itself: both interrupt controllers, the interval timer but for its
-/// speaker channel, the system control port's reset, and the configuration address latch, which is kept for each domain.
-const HYPERVISOR_PORTS: &[core::ops::RangeInclusive<u16>] = &[0x20..=0x21, 0x40..=0x43, 0xa0..=0xa1];
+/// The interval timer's control word (8254), whose upper two bits name the channel. The control domain may speak of the
+/// speaker channel alone, by which kernels measure their clock.
+const TIMER_CONTROL: u16 = 0x43;
+const SPEAKER_CHANNEL: u32 = 2;
+
+/// Ports of the machine that the hypervisor drives itself: both interrupt controllers, and the interval timer but for
+/// its speaker channel.
+const HYPERVISOR_PORTS: &[core::ops::RangeInclusive<u16>] =
+    &[0x20..=0x21, 0x40..=0x41, TIMER_CONTROL..=TIMER_CONTROL, 0xa0..=0xa1];
 
 /// The PCI configuration address (PCI 3.0, 3.2.2.3.2): written as a whole, then used by the data ports after it.
 const PCI_ADDRESS: u16 = 0xcf8;
@@ -63,6 +69,11 @@ fn reaches_machine<M: Machine>(caller: &Caller<'_, M>, port: u16, bytes: u8) -> 
         && !caller.hv.machine.is_console_port(port)
 }
 
+/// Whether this is the control domain's word about the speaker channel.
+fn is_for_speaker<M: Machine>(caller: &Caller<'_, M>, port: u16, bytes: u8, value: u32) -> bool {
+    caller.domain.is_privileged && (port, bytes, value >> 6 & 3) == (TIMER_CONTROL, 1, SPEAKER_CHANNEL)
+}
+
 /// Reads a port for the caller; `None` if it may not execute the instruction at all.
 #[must_use]
 pub fn read<M: Machine>(caller: &Caller<'_, M>, port: u16, bytes: u8) -> Option<u32> {
@@ -90,7 +101,7 @@ pub fn write<M: Machine>(caller: &mut Caller<'_, M>, port: u16, bytes: u8, value
     }
     if port == PCI_ADDRESS && bytes == 4 {
         caller.state.pci_address = value;
-    } else if reaches_machine(caller, port, bytes) {
+    } else if reaches_machine(caller, port, bytes) || is_for_speaker(caller, port, bytes, value) {
         let machine = &caller.hv.machine;
         if PCI_DATA.contains(&port) {
             caller.hv.pci.lock().write_port(machine, caller.state.pci_address, port, bytes, value);

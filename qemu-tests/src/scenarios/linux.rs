@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use oxen_tools::elf::Elf;
-use oxen_tools::linux::{CMDLINE, Ramdisk};
+use oxen_tools::linux::{CMDLINE, Ramdisk, complaint};
 use oxen_tools::qemu::{self, Machine, Module};
 use oxen_tools::session::Exit;
 use oxen_tools::workspace::Workspace;
 use oxen_tools::{debian, disk};
 
+use super::gallery::{self, Place};
 use crate::lab::{Lab, Report, Verdict};
 
 /// What it does: forks, pipes, files, copies, and the arithmetic of checksums and compression.
@@ -34,9 +35,6 @@ dd if=/tmp/a of=/dev/xvda bs=64k conv=fsync 2>/dev/null; echo 3 > /proc/sys/vm/d
 /// Linux takes events from queues where it is given them.
 const QUEUES: &str = "Using FIFO-based ABI";
 
-/// Complaints of Linux about itself.
-const COMPLAINTS: [&str; 5] = ["Kernel panic", "WARNING: CPU", "BUG:", "Call Trace", "segfault"];
-
 /// The kernel, and a ramdisk with what it does.
 pub(super) struct Linux {
     pub(super) kernel: PathBuf,
@@ -51,7 +49,10 @@ pub(super) fn linux(lab: &Lab<'_>, ramdisk: &Ramdisk<'_>) -> Result<Linux, Verdi
 
 /// Demands that Linux did not complain.
 pub(super) fn content(report: Report) -> Result<Report> {
-    COMPLAINTS.iter().try_fold(report, |report, complaint| report.lacks(complaint))
+    match complaint(report.transcript()) {
+        Some(line) => report.fail(&format!("Linux says `{}`", line.trim())),
+        None => Ok(report),
+    }
 }
 
 /// A machine whose dom0 has such guests to create: for each a name, which is its configuration's too, and more lines for
@@ -149,6 +150,15 @@ pub(super) fn debians_kernel_works_as_a_guest_with_a_disk(lab: &Lab<'_>) -> Resu
     machine.disks.push(lab.file("disk.img", &disk::noise(5, 4 << 20))?);
     content(lab.boot(&machine)?.succeeded()?)?.says_in_order(&[QUEUES, "init: 4 cpus", "init: the disk agrees", "ended"])?;
     Ok(Verdict::Passed)
+}
+
+/// The oldest that is looked after, and the newest: all others are in the gallery.
+pub(super) fn debian_11s_kernel_works_as_a_guest(lab: &Lab<'_>) -> Result<Verdict> {
+    gallery::boots(lab, "debian-11", &[Place::Guest])
+}
+
+pub(super) fn debian_13s_kernel_works_as_a_guest_and_as_dom0(lab: &Lab<'_>) -> Result<Verdict> {
+    gallery::boots(lab, "debian-13", &[Place::Guest, Place::Dom0])
 }
 
 /// Debian's kernel made unfit in three ways; what dom0 says of each, and that guests can be created afterwards.

@@ -9,8 +9,10 @@ mod boot;
 mod crowd;
 mod demo;
 mod disks;
+mod gallery;
 mod grants;
 mod greed;
+mod grub;
 mod guests;
 mod hostile;
 mod hypercalls;
@@ -21,6 +23,7 @@ mod load;
 mod messages;
 mod net;
 mod network;
+mod rootfs;
 mod soak;
 mod toolstack;
 
@@ -37,9 +40,13 @@ impl Scenario {
     /// Whether a filter chooses it: by a part of the name, and the long ones only by the beginning of theirs.
     #[must_use]
     pub fn is_meant_by(&self, filter: &str) -> bool {
-        self.name.contains(filter) && (!self.name.starts_with("soak::") || filter.starts_with("soak"))
+        let (subject, _) = self.name.split_once("::").unwrap_or_default();
+        self.name.contains(filter) && (!LONG.contains(&subject) || filter.starts_with(subject))
     }
 }
+
+/// The subjects whose scenarios take long.
+const LONG: [&str; 2] = ["soak", "gallery"];
 
 /// Names scenarios by their functions.
 macro_rules! scenarios {
@@ -71,6 +78,8 @@ scenarios! {
     linux::debians_kernel_works_as_a_guest_with_a_disk,
     linux::debians_kernel_works_as_dom0_on_four_cpus,
     boot::a_dom0_finds_the_firmwares_tables,
+    linux::debian_13s_kernel_works_as_a_guest_and_as_dom0,
+    linux::debian_11s_kernel_works_as_a_guest,
     linux::debians_boot_image_works_as_dom0_and_powers_off,
     messages::a_linux_dom0_drives_nvme_virtio_ahci_and_e1000e_by_message,
     interop::fs_reads_and_writes_through_linuxs_backend,
@@ -81,11 +90,19 @@ scenarios! {
     interop::hog_follows_its_target_on_real_xen,
     interop::the_probe_has_the_same_answers_on_real_xen,
     interop::what_is_drawn_from_seeds_does_the_same_on_real_xen,
+    gallery::debian_11s_kernel_works_as_a_guest_and_as_dom0,
+    gallery::debian_12s_kernel_works_as_a_guest_and_as_dom0,
+    gallery::debian_12s_cloud_kernel_works_as_a_guest_and_as_dom0,
+    gallery::debians_backported_kernel_works_as_a_guest_and_as_dom0,
+    gallery::debian_13s_kernel_works_as_a_guest_and_as_dom0,
+    gallery::ubuntus_kernel_works_as_a_guest_and_as_dom0,
     soak::a_hundred_boots_of_debians_kernel_lose_nothing,
     soak::eight_linux_guests_run_at_once_in_two_gib,
+    soak::a_whole_debian_with_systemd_runs_installs_and_restarts,
     soak::two_hundred_guests_speak_read_and_ping_at_once,
     soak::two_linux_guests_of_two_vcpus_exchange_for_a_minute,
     blkfront::disks_are_flushed_discarded_protected_and_resized,
+    grub::debians_pv_grub_loads_a_kernel_from_the_guests_own_disk,
     life::a_few_boots_of_debians_kernel_lose_nothing,
     life::a_guest_at_work_follows_its_memory_target_down_and_up,
     life::a_guest_starts_again_and_its_crash_is_explained,

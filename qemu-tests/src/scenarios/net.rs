@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use oxen_tools::disk::{noise, sha256};
 use oxen_tools::qemu::USER_NETWORK;
 
-use crate::http::{HOST, Server};
 use crate::lab::{Lab, Verdict};
+use oxen_tools::http::{HOST, Server};
 
 const MIB: usize = 1 << 20;
 

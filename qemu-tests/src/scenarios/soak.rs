@@ -9,14 +9,14 @@ use oxen_tools::linux::Ramdisk;
 use oxen_tools::qemu::Machine;
 
 use super::linux::{content, guest};
-use super::{crowd, network};
+use super::{crowd, network, rootfs};
 use crate::lab::{Lab, Verdict};
 
 /// What a guest says when its first process runs.
 const REACHED: &str = "the first process runs";
 
 /// How long all of it may take: a boot is seconds on an idle machine, and minutes on a busy one.
-const LIMIT: Duration = Duration::from_secs(3 * 3600);
+pub(super) const LIMIT: Duration = Duration::from_secs(3 * 3600);
 
 /// A machine with Debian's kernel, unpacked, for guests of so many MiB, and with dom0 as small as it can be beside them.
 fn machine(lab: &Lab<'_>, ramdisk: &Ramdisk<'_>, memory: u32, script: &str) -> Result<Machine, Verdict> {
@@ -83,6 +83,11 @@ pub(super) fn two_linux_guests_of_two_vcpus_exchange_for_a_minute(lab: &Lab<'_>)
     network::exchange(lab, 60, 2)
 }
 
+/// systemd finds everything in order, before and after a restart; what dpkg installs in between stays.
+pub(super) fn a_whole_debian_with_systemd_runs_installs_and_restarts(lab: &Lab<'_>) -> Result<Verdict> {
+    rootfs::works(lab)
+}
+
 #[cfg(test)]
 mod tests {
     use crate::scenarios::all;
@@ -90,7 +95,7 @@ mod tests {
     #[test]
     fn long_scenarios_run_only_when_they_are_named() {
         let chosen = |filter: &str| all().iter().filter(|scenario| scenario.is_meant_by(filter)).count();
-        assert!(chosen("soak") >= 2);
-        assert_eq!(chosen("") + chosen("soak"), all().len());
+        assert!(chosen("soak") >= 2 && chosen("gallery") >= 2);
+        assert_eq!(chosen("") + chosen("soak") + chosen("gallery"), all().len());
     }
 }

@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use anyhow::{Context, Result};
-use oxen_tools::disk::sha256;
+
+use crate::disk::sha256;
 
 /// How QEMU's user network calls the host.
 pub const HOST: &str = "10.0.2.2";
@@ -13,7 +14,7 @@ pub const HOST: &str = "10.0.2.2";
 /// Longest body that is taken.
 const MOST: usize = 64 << 20;
 
-/// A server that lives as long as the test process.
+/// A server that lives as long as the process.
 #[derive(Debug)]
 pub struct Server {
     /// Where it listens.
