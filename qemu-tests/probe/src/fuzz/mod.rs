@@ -2,12 +2,13 @@
 //! hypervisors answer compares as text.
 //!
 //! `fuzz=SEED` on the command line is the first seed, `count=N` how many follow one another, `calls=K` the length of a
-//! sequence; `only=3.5+5+0.5` runs parts of the first sequence instead, each as a sequence of its own. A line is
+//! sequence; `only=3.5+5+0.5` runs parts of the first sequence instead, each as a sequence of its own, and `draw=control` draws nothing but what is a
+//! control domain's. A line is
 //! `fuzz: SEED.CALL what = answer effects`, where with `only` the part's number stands in the seed's place.
 //!
 //! Left out of what is drawn:
 //! - what ends the guest or the machine: shutdown, block, `hlt`, watchdogs, reset of all ports, a vcpu that goes down,
-//!   `iret` (its frame decides where the kernel goes on), `platform_op`, `kexec_op`, dom0's `domctl` and `sysctl`;
+//!   `iret` (its frame decides where the kernel goes on), `kexec_op` that would start another kernel;
 //! - what cannot be taken back: `set_version` of grants, a moved `vcpu_info`, frames given away for good;
 //! - what comes when it likes: `send_nmi`, timers that end within a sequence.
 
@@ -62,8 +63,9 @@ fn sequence(world: &mut World, label: u64, seed: u64, calls: &[u64]) -> bool {
         println!("fuzz: {label}.reset {what}");
         return false;
     }
+    let only_control = world.privileged && start_info::option("draw").as_deref() == Some("control");
     for &call in calls {
-        let step = draw::step(&mut Random::of(seed, call), world.privileged);
+        let step = draw::step(&mut Random::of(seed, call), world.privileged, only_control);
         // The step's name comes first: what ends the guest is the last that is named.
         println!("fuzz: {label}.{call} {step} ={}", world.perform(&step));
     }

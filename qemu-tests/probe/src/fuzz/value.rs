@@ -38,6 +38,8 @@ pub(crate) enum Value {
     Reference(usize),
     /// This domain's own number.
     Me,
+    /// The number of the domain that a control domain has made.
+    Other,
     /// An exception entry of ours.
     Handler(u64),
 }
@@ -66,6 +68,7 @@ impl fmt::Display for Value {
             Self::Handle(handle) => write!(f, "handle{handle}"),
             Self::Reference(frame) => write!(f, "ref(F{frame})"),
             Self::Me => write!(f, "me"),
+            Self::Other => write!(f, "other"),
             Self::Handler(vector) => write!(f, "handler{vector}"),
         }
     }

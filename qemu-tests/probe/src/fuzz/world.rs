@@ -34,6 +34,8 @@ const ACCESSED: u64 = 1 << 5;
 pub(super) const OSXSAVE: u64 = 1 << 18;
 /// A grant handle that nobody has.
 pub(super) const NO_HANDLE: u32 = 0xffff;
+/// A number that no domain has.
+pub(super) const NOBODY: u64 = 0x1234;
 /// Ports that are closed between sequences.
 pub(crate) const PORTS: u32 = 8;
 
@@ -56,6 +58,8 @@ pub(crate) struct World {
     pub(crate) memory: Pages,
     pub(super) references: [u64; 2],
     pub(super) me: u64,
+    /// A domain that is made for each sequence, by a control domain.
+    pub(super) other: u64,
     /// The first port that is free.
     pub(crate) port: u32,
     /// Handles with their windows, the newest last.
@@ -129,6 +133,7 @@ impl World {
             memory,
             references: [0; 2],
             me,
+            other: NOBODY,
             port,
             handles: Vec::new(),
             cr4: raw::cr4(),
@@ -195,6 +200,7 @@ impl World {
             }
             Value::Reference(frame) => of(&self.references, frame.wrapping_sub(FRAMES - 2)),
             Value::Me => self.me,
+            Value::Other => self.other,
             Value::Handler(vector) => trapped::entry(vector),
         }
     }

@@ -1,5 +1,6 @@
 //! What is drawn: calls of every family and instructions, with arguments that are right, nearly right, or hostile.
 
+mod control;
 mod devices;
 mod domain;
 mod instructions;
@@ -38,7 +39,10 @@ const EDGES: [u64; 18] = [
 ];
 
 /// Draws a step.
-pub(super) fn step(random: &mut Random, privileged: bool) -> Step {
+pub(super) fn step(random: &mut Random, privileged: bool, only_control: bool) -> Step {
+    if only_control {
+        return Step::Call(control::draw(random));
+    }
     match random.below(10) {
         0 | 1 => instructions::draw(random),
         2 => {
@@ -50,7 +54,8 @@ pub(super) fn step(random: &mut Random, privileged: bool) -> Step {
 }
 
 fn call(random: &mut Random, privileged: bool) -> Call {
-    match random.below(20) {
+    match random.below(if privileged { 24 } else { 20 }) {
+        20.. => control::draw(random),
         0..7 => tables::draw(random),
         7 | 8 => memory::draw(random),
         9 | 10 => domain::event(random),
