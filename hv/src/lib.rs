@@ -56,6 +56,8 @@ pub struct Hypervisor<M: Machine> {
     pub domains: domain::table::DomainTable,
     /// What each physical CPU shares with the others.
     pub cpus: [sched::CpuShared; config::MAX_CPUS],
+    /// The pools of CPUs.
+    pub pools: lock::Lock<sched::pools::Pools>,
     /// The CPUs that have nothing to do, bit n for CPU n.
     pub idle_cpus: core::sync::atomic::AtomicU64,
     /// The serial line and what went there.
@@ -80,6 +82,7 @@ impl<M: Machine> Hypervisor<M> {
             frames,
             domains: domain::table::DomainTable::default(),
             cpus: [const { sched::CpuShared::new() }; config::MAX_CPUS],
+            pools: lock::Lock::new(sched::pools::Pools::default()),
             idle_cpus: core::sync::atomic::AtomicU64::new(0),
             console: console::Console::default(),
             pirqs: event::pirq::Pirqs::default(),

@@ -53,9 +53,16 @@ impl Domain {
         let stage = self.life.lock();
         let counted = self.controller_pauses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
         counted.map_err(|_| Errno::Inval)?;
+        self.has_begun.store(true, Ordering::Relaxed);
         self.release(hv);
         drop(stage);
         Ok(())
+    }
+
+    /// Whether it was ever let go: from then on it is what it was made.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::Relaxed)
     }
 
     /// Whether the toolstack has paused it.

@@ -1,6 +1,7 @@
 //! `vcpu_op`: what a guest does with its vcpus.
 
 use crate::{
+    Hypervisor,
     addr::{GuestAddr, Mfn},
     caller::{Args, Caller, Reply},
     domain::{
@@ -173,11 +174,16 @@ fn send_nmi<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu, argument: u64) -> R
     if argument != 0 {
         return Err(Errno::Inval);
     }
+    raise_nmi(caller.hv, vcpu);
+    Ok(())
+}
+
+/// Has a vcpu take an NMI.
+pub(super) fn raise_nmi<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
     vcpu.work.fetch_or(work::NMI, Ordering::SeqCst);
-    sched::wake(caller.hv, vcpu);
+    sched::wake(hv, vcpu);
     // It has to be noticed on the way back to the guest, where events alone are not looked for.
     if let Some(cpu) = vcpu.sched.cpu() {
-        sched::tell(caller.hv, cpu, work::RESCHEDULE);
+        sched::tell(hv, cpu, work::RESCHEDULE);
     }
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! What the scheduler keeps with a vcpu: where it has its seat, what it waits for.
 
-use super::{deadlines::NEVER, run_queue::Seat, runstate, timers};
+use super::{deadlines::NEVER, placement, run_queue::Seat, runstate, timers};
 use crate::{lock::Lock, machine::CpuId};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -13,7 +13,11 @@ pub struct VcpuSched {
     pub(super) is_running: AtomicBool,
     /// CPUs it may run on, bit n for CPU n (`XEN_VCPUAFFINITY_HARD`).
     pub affinity: AtomicU64,
-    /// CPUs it would like to run on (`XEN_VCPUAFFINITY_SOFT`); kept for the toolstack.
+    /// The CPU that its kernel asked for (`SCHEDOP_pin_override`), in place of those; [`placement::NO_OVERRIDE`].
+    pub override_cpu: AtomicU32,
+    /// What of that is in its domain's pool: what the scheduler obeys. Changed under the lock of the pools.
+    pub allowed: AtomicU64,
+    /// CPUs it would like to run on, of those (`XEN_VCPUAFFINITY_SOFT`).
     pub soft_affinity: AtomicU64,
     /// What it did how long.
     pub runstate: Lock<runstate::Runstate>,
@@ -38,6 +42,8 @@ impl VcpuSched {
             seat: AtomicU32::new(NO_SEAT),
             is_running: AtomicBool::new(false),
             affinity: AtomicU64::new(u64::MAX),
+            override_cpu: AtomicU32::new(placement::NO_OVERRIDE),
+            allowed: AtomicU64::new(u64::MAX),
             soft_affinity: AtomicU64::new(u64::MAX),
             runstate: Lock::new(runstate::Runstate::new(now)),
             runstate_area: AtomicU64::new(0),

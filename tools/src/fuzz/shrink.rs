@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use anyhow::Result;
 
-use super::lines::{Difference, Transcript};
 use super::Seeds;
+use super::lines::{Difference, Transcript};
 use super::machines::Sides;
 
 /// How often the guest is booted for one difference, at most.
@@ -44,7 +44,8 @@ pub(super) fn least(sides: &Sides<'_>, difference: &Difference, seeds: Seeds) ->
     }
     if shown.is_none() && calls.len() > 1 {
         for _ in 0..MAX_ROUNDS {
-            let Some((part, text)) = first_that_differs(sides, seeds.of(difference.label), &without_one(&calls), last)? else {
+            let Some((part, text)) = first_that_differs(sides, seeds.of(difference.label), &without_one(&calls), last)?
+            else {
                 break;
             };
             calls = part;

@@ -211,7 +211,9 @@ fn time(random: &mut Random, about: Value) -> Request {
 fn devices(random: &mut Random, about: Value) -> Request {
     let device = Value::Number(random.of_list(&[0, 8, 0xff00, 0x1_0000]));
     match random.below(8) {
-        0 => Request::new(37, "assign_device", about).word(0, small(random, 3)).word(4, small(random, 2)).word(8, device),
+        0 => {
+            Request::new(37, "assign_device", about).word(0, small(random, 3)).word(4, small(random, 2)).word(8, device)
+        }
         1 => Request::new(45, "test_assign_device", about).word(0, small(random, 3)).word(8, device),
         2 => Request::new(47, "deassign_device", about).word(0, small(random, 3)).word(8, device),
         3 => Request::new(50, "get_device_group", about).word(0, device).word(4, small(random, 2)),
@@ -308,12 +310,16 @@ fn others(random: &mut Random, about: Value) -> Request {
         4 => Request::new(78, "psr_alloc", about).word(0, small(random, 11)).word(4, small(random, 2)),
         5 => Request::new(81, "vuart_op", about).word(0, small(random, 2)).word(4, small(random, 2)),
         6 => Request::new(85, "get_paging_mempool_size", about),
-        7 => Request::new(86, "set_paging_mempool_size", about).long(0, Value::Number(random.of_list(&[0, 1, 1 << 20]))),
+        7 => {
+            Request::new(86, "set_paging_mempool_size", about).long(0, Value::Number(random.of_list(&[0, 1, 1 << 20])))
+        }
         8 => Request::new(46, "set_target", Value::Other).word(0, super::super::domain(random)),
         9 => Request::new(29, "subscribe", about).word(0, number(random)),
         10 => Request::new(33, "gethvmcontext", about).word(0, number(random)).long(8, buffer(random, BEHIND)),
         11 => Request::new(34, "sethvmcontext", about).word(0, number(random)).long(8, buffer(random, BEHIND)),
-        12 => Request::new(55, "gethvmcontext_partial", about).word(0, small(random, 4)).long(16, buffer(random, BEHIND)),
+        12 => {
+            Request::new(55, "gethvmcontext_partial", about).word(0, small(random, 4)).long(16, buffer(random, BEHIND))
+        }
         13 => {
             let count = Value::Number(random.of_list(&[0, 1, 2, 1024, 1025, u64::MAX]));
             let request = Request::new(61, "getpageframeinfo3", about).long(0, count).long(8, Value::Memory(BEHIND));
@@ -321,7 +327,8 @@ fn others(random: &mut Random, about: Value) -> Request {
             request.long(at, super::super::any_frame(random)).long(at + 8, super::super::any_frame(random))
         }
         14 => {
-            let command = random.of_list(&[0, 6, 7, 8, 23, 26, 30, 31, 32, 41, 44, 49, 51, 52, 53, 58, 70, 76, 80, 87, 999]);
+            let command =
+                random.of_list(&[0, 6, 7, 8, 23, 26, 30, 31, 32, 41, 44, 49, 51, 52, 53, 58, 70, 76, 80, 87, 999]);
             Request::new(command, "none", about)
         }
         _ => {

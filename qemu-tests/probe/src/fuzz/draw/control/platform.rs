@@ -45,10 +45,15 @@ pub(super) fn draw(random: &mut Random) -> Call {
         8 => power(random),
         9 => request(55, "get_cpuinfo").at(OWN, 4, processor(random)).hide(OWN + 12, 8),
         10 => {
-            let (command, what) = [(56, "cpu_online"), (57, "cpu_offline"), (58, "cpu_hotadd")][random.below(3) as usize];
+            let (command, what) =
+                [(56, "cpu_online"), (57, "cpu_offline"), (58, "cpu_hotadd")][random.below(3) as usize];
             let cpu = if command == 56 { processor(random) } else { Value::Number(random.of_list(&[1, 31, 255, 256])) };
             let call = request(command, what).at(OWN, 4, cpu);
-            if command == 58 { call.at(OWN + 4, 4, Value::Number(300)).at(OWN + 8, 4, Value::Number(0xffff_ffff)) } else { call }
+            if command == 58 {
+                call.at(OWN + 4, 4, Value::Number(300)).at(OWN + 8, 4, Value::Number(0xffff_ffff))
+            } else {
+                call
+            }
         }
         11 => {
             let call = request(60, "core_parking").at(OWN, 4, small(random, 4));
@@ -57,8 +62,8 @@ pub(super) fn draw(random: &mut Random) -> Call {
         12 => resources(random),
         13 => {
             let call = request(63, "get_symbol").at(OWN, 4, Value::Number(random.of_list(&[0, 8, 64])));
-            let call = call.at(OWN + 8, 4, Value::Number(random.of_list(&[0xffff_fff0, 0xffff_ffff])));
-            call.at(OWN + 16, 8, buffer(random, BEHIND)).hide(OWN + 24, 8)
+            let call = call.at(OWN + 4, 4, Value::Number(random.of_list(&[0xffff_fff0, 0xffff_ffff])));
+            call.at(OWN + 8, 8, buffer(random, BEHIND)).hide(OWN + 16, 16)
         }
         14 => {
             let call = request(random.of_list(&[0, 16, 18, 36, 40, 47, 52, 64, 65, 99, 0xffff_ffff]), "none");
@@ -75,7 +80,11 @@ fn memory_types(random: &mut Random) -> Call {
             let call = request(31, "add_memtype").at(OWN, 8, Value::Number(0xd_0000)).at(OWN + 8, 8, Value::Number(1));
             call.at(OWN + 16, 4, Value::Number(random.of_list(&[2, 3, 7, 99])))
         }
-        1 => request(32, "del_memtype").at(OWN, 4, Value::Number(0)).at(OWN + 4, 4, Value::Number(random.of_list(&[50, 99]))),
+        1 => request(32, "del_memtype").at(OWN, 4, Value::Number(0)).at(
+            OWN + 4,
+            4,
+            Value::Number(random.of_list(&[50, 99])),
+        ),
         _ => request(33, "read_memtype").at(OWN, 4, Value::Number(random.of_list(&[8, 99, 0xffff_ffff]))),
     }
 }
@@ -84,16 +93,16 @@ fn memory_types(random: &mut Random) -> Call {
 fn power(random: &mut Random) -> Call {
     let kind = random.of_list(&[0, 1, 1, 2, 2, 3, 4, 99]);
     let id = Value::Number(random.of_list(&[0, 0, 1, 200, 255, 256, 0xffff_ffff]));
-    let call = request(54, "set_processor_pminfo").at(OWN, 4, id).at(OWN + 8, 4, Value::Number(kind));
+    let call = request(54, "set_processor_pminfo").at(OWN, 4, id).at(OWN + 4, 4, Value::Number(kind));
     match kind {
         // Idle states: how many, flags, where they are.
-        1 => {
+        0 => {
             let count = random.of_list(&[0, 1, 1, 2, 9]);
-            call.at(OWN + 16, 4, Value::Number(count)).at(OWN + 32, 8, buffer(random, BEHIND))
+            call.at(OWN + 8, 4, Value::Number(count)).at(OWN + 16, 8, buffer(random, BEHIND))
         }
         // Frequencies: which parts are told.
-        2 => call.at(OWN + 16, 4, Value::Number(random.of_list(&[0, 1, 2, 4, 8, 15]))),
-        _ => call.at(OWN + 16, 8, buffer(random, BEHIND)),
+        1 => call.at(OWN + 8, 4, Value::Number(random.of_list(&[0, 1, 2, 4, 8, 15]))),
+        _ => call.at(OWN + 8, 8, buffer(random, BEHIND)),
     }
 }
 

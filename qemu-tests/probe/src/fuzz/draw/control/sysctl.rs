@@ -4,7 +4,7 @@ use oxen_abi::hypercall::Hypercall;
 use oxen_abi::sysctl::XEN_SYSCTL_INTERFACE_VERSION;
 
 use super::{Call, Random, Value, buffer, processor, small};
-use crate::fuzz::draw::number;
+use crate::fuzz::draw::{WILD, number};
 
 /// Where the command's own structure begins.
 const OWN: usize = 8;
@@ -37,6 +37,15 @@ impl Request {
     }
 }
 
+/// Where what varies is written: in the argument memory, or nowhere.
+fn hidden(random: &mut Random, at: u64) -> Value {
+    match random.below(8) {
+        0 => Value::Number(WILD),
+        1 => Value::Number(0),
+        _ => Value::Memory(at),
+    }
+}
+
 /// Draws a call.
 pub(super) fn draw(random: &mut Random) -> Call {
     match random.below(16) {
@@ -58,7 +67,7 @@ fn machine(random: &mut Random) -> Request {
         0 => Request::new(3, "physinfo").hide(0, 120),
         1 => {
             let count = random.of_list(&[0, 1, 2, 0xffff_ffff]);
-            Request::new(8, "getcpuinfo").word(0, Value::Number(count)).long(8, buffer(random, BEHIND)).behind_hidden()
+            Request::new(8, "getcpuinfo").word(0, Value::Number(count)).long(8, hidden(random, BEHIND)).behind_hidden()
         }
         2 => {
             let node = random.of_list(&[0, 1, 63, 64, 0xffff_ffff, 0xffff_fffe]);
@@ -71,7 +80,7 @@ fn machine(random: &mut Random) -> Request {
         }
         4 => {
             let request = Request::new(17, "numainfo").word(0, Value::Number(random.of_list(&[0, 1, 2, 64])));
-            request.long(8, buffer(random, BEHIND)).long(16, buffer(random, BEHIND + 0x40)).behind_hidden()
+            request.long(8, hidden(random, BEHIND)).long(16, buffer(random, BEHIND + 0x40)).behind_hidden()
         }
         _ => {
             let count = random.of_list(&[0, 1, 2]);
@@ -92,7 +101,7 @@ fn power(random: &mut Random) -> Request {
     match random.below(4) {
         0 => {
             let kind = random.of_list(&[0x11, 0x12, 0x13, 0x21, 0x22, 0x23, 0x24, 0x31, 0]);
-            Request::new(10, "get_pmstat").word(0, Value::Number(kind)).word(4, processor(random)).hide(8, 56)
+            Request::new(10, "get_pmstat").word(0, Value::Number(kind)).word(4, processor(random))
         }
         1 => {
             // The one processor stays.
@@ -171,7 +180,7 @@ fn processors(random: &mut Random) -> Request {
         2 => Request::new(25, "get_cpu_levelling_caps"),
         _ => {
             let request = Request::new(26, "get_cpu_featureset").word(0, small(random, 7));
-            request.word(4, Value::Number(random.of_list(&[0, 1, 13, 99]))).long(8, buffer(random, BEHIND)).behind_all()
+            request.word(4, Value::Number(random.of_list(&[0, 1, 13, 99]))).long(8, hidden(random, BEHIND)).behind_all()
         }
     }
 }
@@ -188,7 +197,8 @@ fn others(random: &mut Random) -> Request {
         1 => {
             let count = random.of_list(&[0, 0, 1]);
             let from = random.of_list(&[0, 0x1234, 0x7ff0]);
-            let request = Request::new(6, "getdomaininfolist").word(0, Value::Number(from)).word(4, Value::Number(count));
+            let request =
+                Request::new(6, "getdomaininfolist").word(0, Value::Number(from)).word(4, Value::Number(count));
             let place = if count == 0 { buffer(random, BEHIND) } else { Value::Memory(BEHIND) };
             Request(request.long(8, place).0.hide(BEHIND as usize, 0x70))
         }
