@@ -11,11 +11,13 @@ use oxen_abi::{errno::Errno, features as feature, version as abi};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Xen 4.17, whose interface this is.
-const VERSION: u64 = 4 << 16 | 17;
-const EXTRA_VERSION: &str = "-oxen";
+pub(super) const VERSION: u64 = 4 << 16 | 17;
+pub(super) const EXTRA_VERSION: &str = "-oxen";
 /// Guests that can be created; ends with a blank, as tools split it there.
 const CAPABILITIES: &str = "xen-3.0-x86_64 ";
-const COMPILER: &str = "rustc";
+pub(super) const COMPILER: &str = "rustc";
+/// Which state of the source this was built of.
+pub(super) const CHANGESET: &str = env!("CARGO_PKG_VERSION");
 
 /// The features of every guest (`XENVER_get_features`, submap 0).
 const FEATURES: u32 = 1 << feature::XENFEAT_MMU_PT_UPDATE_PRESERVE_AD
@@ -50,9 +52,7 @@ fn other<M: Machine>(caller: &mut Caller<'_, M>, command: u32, at: u64) -> Reply
             Ok(0)
         }
         abi::XENVER_CAPABILITIES => write_text::<{ abi::XEN_CAPABILITIES_INFO_LEN }, M>(caller, at, CAPABILITIES),
-        abi::XENVER_CHANGESET => {
-            write_text::<{ abi::XEN_CHANGESET_INFO_LEN }, M>(caller, at, env!("CARGO_PKG_VERSION"))
-        }
+        abi::XENVER_CHANGESET => write_text::<{ abi::XEN_CHANGESET_INFO_LEN }, M>(caller, at, CHANGESET),
         abi::XENVER_PLATFORM_PARAMETERS => {
             let parameters = abi::PlatformParameters { virt_start: layout::HYPERVISOR_START };
             write(caller, at, &parameters)?;

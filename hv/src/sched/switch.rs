@@ -87,7 +87,7 @@ fn stay<M: Machine>(hv: &Hypervisor<M>, current: Option<&mut Current>, now: u64)
     let Some(current) = current else { return };
     if !current.vcpu.sched.is_running.swap(true, Ordering::SeqCst) {
         current.vcpu.sched.runstate.lock().enter(RUNSTATE_RUNNING, now);
-        runstate::publish(&hv.machine, &current.domain, &current.vcpu, &current.state);
+        runstate::publish(hv, &current.domain, &current.vcpu, &current.state);
     }
 }
 
@@ -140,7 +140,7 @@ fn switch<M: Machine>(
     hv.time.publish_if_lost(&state.info);
     vcpu.sched.is_running.store(true, Ordering::SeqCst);
     vcpu.sched.runstate.lock().enter(RUNSTATE_RUNNING, now);
-    runstate::publish(&hv.machine, &domain, &vcpu, &state);
+    runstate::publish(hv, &domain, &vcpu, &state);
     *current = Some(Current { domain, vcpu, state });
     true
 }
@@ -157,7 +157,7 @@ fn stop<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: &Vcpu, state: &Vc
         _ => RUNSTATE_OFFLINE,
     };
     vcpu.sched.runstate.lock().enter(runstate, now);
-    runstate::publish(&hv.machine, domain, vcpu, state);
+    runstate::publish(hv, domain, vcpu, state);
 }
 
 /// Takes what is the vcpu's out of the CPU, all but its root.

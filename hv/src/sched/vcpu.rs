@@ -23,6 +23,8 @@ pub struct VcpuSched {
     pub runstate: Lock<runstate::Runstate>,
     /// Where the guest wants to read that, in its own address space; 0: nowhere.
     pub runstate_area: AtomicU64,
+    /// Where the guest wants to read the time and could not yet; 0: nowhere.
+    pub time_area: AtomicU64,
     pub(super) poll_deadline: AtomicU64,
     /// Nanoseconds between ticks of the periodic timer; 0: none.
     pub(super) period: AtomicU64,
@@ -47,6 +49,7 @@ impl VcpuSched {
             soft_affinity: AtomicU64::new(u64::MAX),
             runstate: Lock::new(runstate::Runstate::new(now)),
             runstate_area: AtomicU64::new(0),
+            time_area: AtomicU64::new(0),
             poll_deadline: AtomicU64::new(NEVER),
             period: AtomicU64::new(0),
             next_tick: AtomicU64::new(NEVER),

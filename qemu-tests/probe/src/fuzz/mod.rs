@@ -26,6 +26,7 @@ use alloc::vec::Vec;
 use oxen_domu_lib::{println, start_info};
 
 use self::random::Random;
+use self::value::Value;
 use self::world::World;
 
 fn number(key: &str, otherwise: u64) -> u64 {
@@ -59,13 +60,14 @@ pub(crate) fn run(first: u64) {
 
 /// Runs calls of a seed's sequence from the defined state; false where that cannot be had any more.
 fn sequence(world: &mut World, label: u64, seed: u64, calls: &[u64]) -> bool {
-    if let Err(what) = world.reset(seed) {
+    let only_control = world.privileged && start_info::option("draw").as_deref() == Some("control");
+    let draw = |call: u64| (call, draw::step(&mut Random::of(seed, call), world.privileged, only_control));
+    let steps: Vec<_> = calls.iter().map(|call| draw(*call)).collect();
+    if let Err(what) = world.reset(seed, steps.iter().any(|(_, step)| step.names(Value::Other))) {
         println!("fuzz: {label}.reset {what}");
         return false;
     }
-    let only_control = world.privileged && start_info::option("draw").as_deref() == Some("control");
-    for &call in calls {
-        let step = draw::step(&mut Random::of(seed, call), world.privileged, only_control);
+    for (call, step) in steps {
         // The step's name comes first: what ends the guest is the last that is named.
         println!("fuzz: {label}.{call} {step} ={}", world.perform(&step));
     }

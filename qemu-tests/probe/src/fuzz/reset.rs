@@ -16,7 +16,7 @@ use crate::raw::{self, trapped};
 
 impl World {
     /// Brings everything back to how a sequence begins, with contents of the frames that the seed chooses.
-    pub(crate) fn reset(&mut self, seed: u64) -> Result<(), String> {
+    pub(crate) fn reset(&mut self, seed: u64, needs_other: bool) -> Result<(), String> {
         self.registers();
         self.ungrant();
         self.update((self.frame(4) << 12) | (SLOT * 8), 0);
@@ -45,7 +45,7 @@ impl World {
             call(Hypercall::EventChannelOp, [event_channel::EVTCHNOP_CLOSE.into(), self.memory.address()]);
             event::settle(port);
         }
-        if self.privileged {
+        if self.privileged && needs_other {
             self.make_other()?;
         }
         self.see();
