@@ -56,6 +56,8 @@ pub struct Hypervisor<M: Machine> {
     pub domains: domain::table::DomainTable,
     /// What each physical CPU shares with the others.
     pub cpus: [sched::CpuShared; config::MAX_CPUS],
+    /// Whose the global virtual interrupts are, by their numbers: ids of domains.
+    pub virq_handlers: [core::sync::atomic::AtomicU16; oxen_abi::virq::NR_VIRQS as usize],
     /// The pools of CPUs.
     pub pools: lock::Lock<sched::pools::Pools>,
     /// The CPUs that have nothing to do, bit n for CPU n.
@@ -82,6 +84,7 @@ impl<M: Machine> Hypervisor<M> {
             frames,
             domains: domain::table::DomainTable::default(),
             cpus: [const { sched::CpuShared::new() }; config::MAX_CPUS],
+            virq_handlers: [const { core::sync::atomic::AtomicU16::new(0) }; oxen_abi::virq::NR_VIRQS as usize],
             pools: lock::Lock::new(sched::pools::Pools::default()),
             idle_cpus: core::sync::atomic::AtomicU64::new(0),
             console: console::Console::default(),

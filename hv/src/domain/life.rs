@@ -144,6 +144,10 @@ pub fn shut_down<M: Machine>(hv: &'static Hypervisor<M>, domain: &Domain, reason
     drop(stage);
     if first.is_ok() {
         show_counters(hv, domain);
+        let port = domain.suspend_port.load(Ordering::Relaxed);
+        if port != 0 {
+            event::deliver::send_for(hv, domain, port);
+        }
         event::virq::raise_global(hv, VIRQ_DOM_EXC);
     }
 }

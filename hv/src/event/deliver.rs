@@ -36,7 +36,7 @@ pub(super) fn running<'a, M: Machine>(caller: &'a Caller<'_, M>) -> Running<'a> 
 pub fn send<M: Machine>(caller: &Caller<'_, M>, port: u32) -> Result<(), Errno> {
     let state = caller.domain.events.port(port).ok_or(Errno::Inval)?;
     // Another vcpu may close the port meanwhile: then its domain finds an event that nobody sent, and nobody else does.
-    let Some((to, vcpu)) = state.target() else { return send_abroad(caller, port, state) };
+    let Some((to, vcpu)) = state.target() else { return send_abroad(caller.hv, caller.domain, port, state) };
     let Some(is_masked) = mark(&caller.hv.machine, caller.domain, to) else { return Ok(()) };
     if caller.domain.events.pollers.load(Ordering::SeqCst) == 0 && (is_masked || vcpu == caller.vcpu.id) {
         if !is_masked {
@@ -50,21 +50,29 @@ pub fn send<M: Machine>(caller: &Caller<'_, M>, port: u32) -> Result<(), Errno> 
 
 /// Sends an event to another domain, if its port still leads back to the caller's.
 #[inline(never)]
-fn send_abroad<M: Machine>(caller: &Caller<'_, M>, port: u32, state: Port) -> Result<(), Errno> {
+fn send_abroad<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32, state: Port) -> Result<(), Errno> {
     match state.kind() {
         abi::EVTCHNSTAT_INTERDOMAIN => {}
         abi::EVTCHNSTAT_UNBOUND => return Ok(()),
         _ => return Err(Errno::Inval),
     }
-    let Some(remote) = caller.hv.domains.in_slot(state.remote_slot().into()) else { return Ok(()) };
+    let Some(remote) = hv.domains.in_slot(state.remote_slot().into()) else { return Ok(()) };
     let _held = remote.events.bindings.lock();
     let there = remote.events.port(state.number()).unwrap_or_default();
     let leads_back =
-        there.kind() == abi::EVTCHNSTAT_INTERDOMAIN && there.number() == port && there.leads_to(caller.domain.owner);
+        there.kind() == abi::EVTCHNSTAT_INTERDOMAIN && there.number() == port && there.leads_to(domain.owner);
     if leads_back {
-        set_pending(caller.hv, &remote, state.number(), there.vcpu(), None);
+        set_pending(hv, &remote, state.number(), there.vcpu(), None);
     }
     Ok(())
+}
+
+/// Sends an event in a domain's name through a port of it that leads to another, if it does.
+pub fn send_for<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) {
+    if let Some(state) = domain.events.port(port).filter(|state| state.kind() == abi::EVTCHNSTAT_INTERDOMAIN) {
+        // A port that leads nowhere any more is nobody's concern.
+        let _gone = send_abroad(hv, domain, port, state);
+    }
 }
 
 /// Sets a port of a domain pending and notifies its vcpu, unless the port is masked. `running` may be given for the

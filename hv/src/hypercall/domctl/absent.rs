@@ -17,6 +17,7 @@ use oxen_abi::{
         XEN_DOMCTL_SET_PAGING_MEMPOOL_SIZE, XEN_DOMCTL_SETHVMCONTEXT, XEN_DOMCTL_SOFT_RESET,
         XEN_DOMCTL_TEST_ASSIGN_DEVICE, XEN_DOMCTL_UNBIND_PT_IRQ, XEN_DOMCTL_VMTRACE_OP,
     },
+    domid::DomId,
     errno::Errno,
 };
 
@@ -97,6 +98,7 @@ pub(super) fn monitor<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &D
 
 /// A ring for events of a guest: only its version can be asked for.
 pub(super) fn vm_event<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain, op: &mut Domctl) -> Outcome {
+    const ENABLE: u32 = 0;
     const DISABLE: u32 = 1;
     const RESUME: u32 = 2;
     const GET_VERSION: u32 = 3;
@@ -112,7 +114,7 @@ pub(super) fn vm_event<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &
     Err(match (request.mode, request.op) {
         (MONITOR, RESUME) => Errno::NoDev,
         (MONITOR, DISABLE) => Errno::Inval,
-        (MONITOR, _) => Errno::OpNotSupp,
+        (MONITOR, ENABLE) => Errno::OpNotSupp,
         _ => Errno::NoSys,
     }
     .into())
@@ -149,4 +151,10 @@ pub(super) fn set_debugging<M: Machine>(caller: &Caller<'_, M>, _: Control, doma
     other_than_self(caller, domain)?;
     domain.is_debugged.store(enable != 0, Ordering::Relaxed);
     Ok(Answer::Done)
+}
+
+/// Whom a domain serves as its device model: guests with hardware's help alone have one.
+pub(super) fn set_target<M: Machine>(caller: &Caller<'_, M>, _: Control, target: DomId) -> Outcome {
+    caller.hv.domains.get(target).ok_or(Errno::Srch)?;
+    Err(Errno::OpNotSupp.into())
 }

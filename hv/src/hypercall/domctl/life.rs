@@ -6,6 +6,7 @@ use crate::{
     caller::{Caller, Control},
     config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES, MAX_PORTS},
     domain::{self, Config, Domain, teardown},
+    event::virq,
     hypercall::stubs,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
@@ -15,7 +16,7 @@ use core::sync::atomic::Ordering;
 use oxen_abi::{
     domctl::{
         Domctl, DomctlAddressSize, DomctlCreatedomain, DomctlGetpageframeinfo3, DomctlHypercallInit, DomctlMaxMem,
-        DomctlMaxVcpus, DomctlSetdomainhandle, XEN_DOMCTL_CDF_OOS_OFF, XEN_DOMCTL_CDF_XS_DOMAIN,
+        DomctlMaxVcpus, DomctlSetdomainhandle, XEN_DOMCTL_CDF_HVM, XEN_DOMCTL_CDF_OOS_OFF, XEN_DOMCTL_CDF_XS_DOMAIN,
         XEN_DOMCTL_GRANT_VERSION_MASK, XEN_DOMCTL_PFINFO_L1TAB, XEN_DOMCTL_PFINFO_LPINTAB,
         XEN_DOMCTL_PFINFO_LTAB_SHIFT, XEN_DOMCTL_PFINFO_XTAB, XEN_X86_EMU_PIT, XEN_X86_EMU_VPCI, XEN_X86_MSR_RELAXED,
     },
@@ -29,6 +30,9 @@ pub(super) fn create<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Do
     const ANY_DEVICE: u32 = (XEN_X86_EMU_VPCI << 1) - 1;
     let wanted: DomctlCreatedomain = op.get();
     let version = wanted.grant_opts & XEN_DOMCTL_GRANT_VERSION_MASK;
+    if wanted.flags & XEN_DOMCTL_CDF_HVM != 0 {
+        return Err(Errno::OpNotSupp.into());
+    }
     if wanted.arch.emulation_flags & !ANY_DEVICE == 0 && wanted.arch.emulation_flags & !XEN_X86_EMU_PIT != 0 {
         return Err(Errno::OpNotSupp.into());
     }
@@ -62,6 +66,8 @@ pub(super) fn create<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Do
     };
     teardown::bury_the_dead(caller.hv);
     op.domain = domain::create(caller.hv, &config)?.id;
+    // What PV guests' shadows would be like; there are none.
+    op.set(&DomctlCreatedomain { flags: wanted.flags | XEN_DOMCTL_CDF_OOS_OFF, ..wanted });
     Ok(Answer::CopyBack)
 }
 
@@ -113,6 +119,12 @@ pub(super) fn limit_memory(_: Control, domain: &Domain, request: DomctlMaxMem) -
 
 pub(super) fn set_handle(_: Control, domain: &Domain, request: DomctlSetdomainhandle) -> Outcome {
     *domain.handle.lock() = request.handle;
+    Ok(Answer::Done)
+}
+
+/// Gives one of the system's virtual interrupts to the domain.
+pub(super) fn handle_virq<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain, virq: u32) -> Outcome {
+    virq::set_handler(caller.hv, virq, domain)?;
     Ok(Answer::Done)
 }
 

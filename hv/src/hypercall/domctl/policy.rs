@@ -36,11 +36,11 @@ pub(super) fn get<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Domct
     }
     let nr_msrs = MODEL_REGISTERS.len() as u32;
     if request.msrs != 0 {
-        if request.nr_msrs < nr_msrs {
-            return Err(Errno::NoBufs.into());
-        }
-        let list = GuestPtr::<MsrEntry>::new(request.msrs, nr_msrs.into())?;
+        let list = GuestPtr::<MsrEntry>::new(request.msrs, request.nr_msrs.min(nr_msrs).into())?;
         for (index, idx) in (0..).zip(MODEL_REGISTERS) {
+            if index == u64::from(request.nr_msrs) {
+                return Err(Errno::NoBufs.into());
+            }
             list.write(machine, index, &MsrEntry { idx, flags: 0, val: 0 })?;
         }
     }

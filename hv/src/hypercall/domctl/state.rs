@@ -162,7 +162,8 @@ pub(super) fn set_extended<M: Machine>(
     if request.size == STATE_HEADER {
         return Ok(Answer::Done);
     }
-    if !has_area {
+    let most = if ever == 0 { 0 } else { STATE_HEADER + ExtendedState::standard_bytes(machine, ever) };
+    if !has_area || request.size > most {
         return Err(Errno::Inval.into());
     }
     area.set_xcr0(xcr0);

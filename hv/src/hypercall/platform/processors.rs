@@ -9,7 +9,8 @@ use oxen_abi::{
     errno::Errno,
     platform::{
         PlatformOp, XEN_CORE_PARKING_GET, XEN_CORE_PARKING_SET, XEN_PCPU_FLAGS_INVALID, XEN_PCPU_FLAGS_ONLINE,
-        XEN_PM_CX, XEN_PM_PDC, XEN_PM_PX, XenpfCoreParking, XenpfPcpuVersion, XenpfPcpuinfo, XenpfSetProcessorPminfo,
+        XEN_PM_CX, XEN_PM_PDC, XEN_PM_PX, XEN_PM_TX, XenpfCoreParking, XenpfPcpuVersion, XenpfPcpuinfo,
+        XenpfSetProcessorPminfo,
     },
 };
 
@@ -66,18 +67,28 @@ pub(super) fn park(op: &mut PlatformOp) -> Result<bool, Errno> {
 pub(super) fn judge_power<M: Machine>(caller: &Caller<'_, M>, request: XenpfSetProcessorPminfo) -> Result<(), Errno> {
     /// Bytes of a sleep state (`xen_processor_cx`).
     const SLEEP_STATE: u64 = 48;
-    let [first, second, ..] = request.u;
+    /// Bytes of a running state (`xen_processor_px`), and the flag that says they are told.
+    const RUNNING_STATE: u64 = 48;
+    const STATES_TOLD: u32 = 2;
+    let [first, second, .., count, states, _, _, _, _] = request.u;
+    let readable = |address, bytes: u64| {
+        if bytes != 0 {
+            GuestPtr::<u8>::new(address, bytes)?.read(&caller.hv.machine, 0)?;
+        }
+        Ok(())
+    };
     match request.r#type {
         XEN_PM_CX => {
             find(caller, request.id)?;
-            let states = u64::from(first as u32);
-            if states != 0 {
-                GuestPtr::<u8>::new(second, states * SLEEP_STATE)?.read(&caller.hv.machine, 0)?;
-            }
-            Ok(())
+            readable(second, u64::from(first as u32) * SLEEP_STATE)
         }
-        XEN_PM_PDC => GuestPtr::<u32>::new(first, 3)?.read(&caller.hv.machine, 0).map(|_| ()),
-        XEN_PM_PX => Err(Errno::NoSys),
+        XEN_PM_PX => {
+            find(caller, request.id)?;
+            let told = if first as u32 & STATES_TOLD != 0 { u64::from(count as u32) } else { 0 };
+            readable(states, told * RUNNING_STATE)
+        }
+        XEN_PM_PDC => readable(first, 12),
+        XEN_PM_TX => Err(Errno::NoSys),
         _ => Err(Errno::Inval),
     }
 }

@@ -41,10 +41,16 @@ pub(super) fn offline_pages<M: Machine>(
     let mut is_sound = true;
     for index in 0..count {
         let mfn = Mfn::new(u64::from(request.start) + index);
-        is_sound &= request.cmd == QUERY && mfn.is_some_and(|mfn| hv.frames.is_ram(mfn));
+        is_sound &= request.cmd == QUERY && mfn.is_some_and(|mfn| is_memory(caller, mfn));
         status.write(&hv.machine, index, if is_sound { &0 } else { &NO_ANSWER })?;
     }
     if is_sound { Ok(()) } else { Err(Errno::Inval) }
+}
+
+/// Whether the firmware says that a frame is memory.
+fn is_memory<M: Machine>(caller: &Caller<'_, M>, mfn: Mfn) -> bool {
+    let address = mfn.address().0;
+    caller.hv.frames.is_ram(mfn) || caller.hv.memory_map.ram().any(|range| range.contains(&address))
 }
 
 /// On which nodes devices sit: the hypervisor knows of none.

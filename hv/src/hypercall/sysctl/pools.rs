@@ -71,6 +71,9 @@ pub(super) fn scheduler<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut
         ratelimit_us: (RATE_LIMIT / 1_000) as u32,
         vcpu_migr_delay_us: 0,
     };
+    if !matches!(request.cmd, XEN_SYSCTL_SCHEDOP_GETINFO | XEN_SYSCTL_SCHEDOP_PUTINFO) {
+        return Err(Errno::Inval);
+    }
     caller.hv.pools.lock().get(request.cpupool_id).ok_or(Errno::Srch)?;
     let is_set_as_it_is = request.cmd == XEN_SYSCTL_SCHEDOP_PUTINFO && request.sched_credit == sched_credit;
     if request.sched_id != XEN_SCHEDULER_CREDIT || (request.cmd != XEN_SYSCTL_SCHEDOP_GETINFO && !is_set_as_it_is) {

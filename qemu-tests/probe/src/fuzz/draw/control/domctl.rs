@@ -101,9 +101,11 @@ fn making(random: &mut Random) -> Request {
     }
     let fields = [(20, flags), (24, iommu), (28, vcpus), (32, 1023), (36, grants), (40, maps), (44, versions)];
     let fields = fields.into_iter().chain([(48, trace), (52, pool), (56, emulation), (60, other)]);
-    fields.fold(Request::new(1, "create", Value::Number(id)), |request, (at, value)| {
+    let request = fields.fold(Request::new(1, "create", Value::Number(id)), |request, (at, value)| {
         request.word(at, Value::Number(value))
-    })
+    });
+    // Where one is made after all, its number varies.
+    Request(request.0.hide(8, 2))
 }
 
 fn affinity(random: &mut Random, about: Value) -> Request {
@@ -151,7 +153,8 @@ fn state(random: &mut Random, about: Value) -> Request {
     let place = if random.one_in(3) { Value::Number(0) } else { Value::Window(0, 0) };
     let (command, what) = if random.one_in(2) { (62, "setvcpuextstate") } else { (63, "getvcpuextstate") };
     let request = Request::new(command, what, about).word(0, vcpu(random));
-    request.long(8, mask).long(16, size).long(24, place)
+    // Which parts there are is the hypervisor's to choose.
+    request.long(8, mask).long(16, size).long(24, place).hide(8, 16)
 }
 
 fn registers(random: &mut Random, about: Value) -> Request {
@@ -298,7 +301,10 @@ fn policy(random: &mut Random, about: Value) -> Request {
     let (leaves, registers) = (random.of_list(&[0, 1, 2]), random.of_list(&[0, 1, 2]));
     let request = Request::new(command, what, if set { Value::Other } else { about });
     let request = request.word(0, Value::Number(leaves)).word(4, Value::Number(registers));
-    request.long(8, buffer(random, BEHIND)).long(16, buffer(random, BEHIND + 0x60))
+    // What a processor has is not compared.
+    let place = if random.one_in(4) { Value::Number(random.of_list(&[0, WILD])) } else { Value::Memory(BEHIND) };
+    let request = request.long(8, place).long(16, buffer(random, BEHIND + 0x60));
+    if set { request } else { request.hide(BEHIND as usize - OWN, 0x60) }
 }
 
 fn others(random: &mut Random, about: Value) -> Request {
@@ -307,7 +313,7 @@ fn others(random: &mut Random, about: Value) -> Request {
         1 => Request::new(67, "set_broken_page_p2m", about).long(0, number(random)),
         2 => Request::new(71, "cacheflush", about).long(0, number(random)).long(8, small(random, 2)),
         3 => Request::new(75, "psr_cmt_op", about).word(0, small(random, 4)),
-        4 => Request::new(78, "psr_alloc", about).word(0, small(random, 11)).word(4, small(random, 2)),
+        4 => Request::new(78, "psr_alloc", about).word(0, small(random, 11)).word(4, small(random, 2)).hide(8, 8),
         5 => Request::new(81, "vuart_op", about).word(0, small(random, 2)).word(4, small(random, 2)),
         6 => Request::new(85, "get_paging_mempool_size", about),
         7 => {

@@ -76,7 +76,10 @@ fn machine(random: &mut Random) -> Request {
         }
         3 => {
             let count = random.of_list(&[0, 1, 2, 0xffff_ffff]);
-            Request::new(16, "cputopoinfo").word(0, Value::Number(count)).long(8, buffer(random, BEHIND))
+            Request::new(16, "cputopoinfo")
+                .word(0, Value::Number(count))
+                .long(8, hidden(random, BEHIND))
+                .behind_hidden()
         }
         4 => {
             let request = Request::new(17, "numainfo").word(0, Value::Number(random.of_list(&[0, 1, 2, 64])));
@@ -101,7 +104,7 @@ fn power(random: &mut Random) -> Request {
     match random.below(4) {
         0 => {
             let kind = random.of_list(&[0x11, 0x12, 0x13, 0x21, 0x22, 0x23, 0x24, 0x31, 0]);
-            Request::new(10, "get_pmstat").word(0, Value::Number(kind)).word(4, processor(random))
+            Request::new(10, "get_pmstat").word(0, Value::Number(kind)).word(4, processor(random)).hide(16, 8)
         }
         1 => {
             // The one processor stays.
@@ -129,7 +132,8 @@ fn pools(random: &mut Random) -> Request {
     };
     let request = Request::new(18, "cpupool_op").word(0, Value::Number(op)).word(4, pool).word(8, small(random, 3));
     let request = request.word(12, domain).word(16, cpu).long(24, buffer(random, BEHIND));
-    request.word(32, Value::Number(random.of_list(&[0, 1, 8, 64, 64, 100])))
+    // How many are dying varies.
+    request.word(32, Value::Number(random.of_list(&[0, 1, 8, 64, 64, 100]))).hide(12, 4).hide(20, 4)
 }
 
 fn scheduler(random: &mut Random) -> Request {
@@ -139,13 +143,13 @@ fn scheduler(random: &mut Random) -> Request {
     // What is set is refused.
     let slice = Value::Number(random.of_list(&[0, 1001, 0xffff_ffff]));
     let limit = Value::Number(random.of_list(&[1, 99, 500_001]));
-    request.word(8, Value::Number(command)).word(16, slice).word(20, limit).word(24, small(random, 2))
+    request.word(8, Value::Number(command)).word(16, slice).word(20, limit).word(24, small(random, 2)).hide(16, 12)
 }
 
 fn pages(random: &mut Random) -> Request {
     let command = random.of_list(&[0, 3, 3, 3, 4, 99]);
     let first = if random.one_in(3) { Value::Number(random.of_list(&[0, 1, 0xffff_ffff])) } else { Value::Frame(0) };
-    let last = if random.one_in(4) { Value::Number(random.of_list(&[0, 1, 0xffff_ffff])) } else { first };
+    let last = if random.one_in(4) { Value::Number(random.of_list(&[0, 1])) } else { first };
     let request = Request::new(14, "page_offline_op").word(0, Value::Number(command)).word(4, first).word(8, last);
     request.long(16, buffer(random, BEHIND))
 }
@@ -169,7 +173,8 @@ fn livepatch(random: &mut Random) -> Request {
         return request.long(8 + 24, buffer(random, BEHIND)).long(8 + 32, buffer(random, BEHIND));
     }
     let size = random.of_list(&[0, 1, 5, 128, 129]);
-    let request = request.long(8, buffer(random, BEHIND)).word(16, Value::Number(size));
+    let name = if random.one_in(6) { Value::Number(WILD) } else { Value::Memory(BEHIND) };
+    let request = request.long(8, name).word(16, Value::Number(size));
     request.long(24, Value::Number(random.of_list(&[0, 1, 4096]))).behind(Value::Number(0x64_6362_6100))
 }
 
@@ -177,7 +182,7 @@ fn processors(random: &mut Random) -> Request {
     match random.below(4) {
         0 => Request::new(21, "psr_cmt_op").word(0, small(random, 6)).word(4, small(random, 2)),
         1 => Request::new(23, "psr_alloc").word(0, small(random, 4)).word(4, small(random, 2)),
-        2 => Request::new(25, "get_cpu_levelling_caps"),
+        2 => Request::new(25, "get_cpu_levelling_caps").hide(0, 4),
         _ => {
             let request = Request::new(26, "get_cpu_featureset").word(0, small(random, 7));
             request.word(4, Value::Number(random.of_list(&[0, 1, 13, 99]))).long(8, hidden(random, BEHIND)).behind_all()
