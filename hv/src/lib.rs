@@ -68,6 +68,8 @@ pub struct Hypervisor<M: Machine> {
     pub pirqs: event::pirq::Pirqs,
     /// The command line it was booted with.
     pub command_line: heapless::String<1024>,
+    /// By what this very image is known; empty if the linker was not asked.
+    pub build_id: &'static [u8],
     /// What the firmware says lies where.
     pub memory_map: boot::memory_map::MemoryMap,
     /// System time.
@@ -91,6 +93,7 @@ impl<M: Machine> Hypervisor<M> {
             pirqs: event::pirq::Pirqs::default(),
             // What is longer than the ABI can tell is cut.
             command_line: command_line.chars().take(1023).collect(),
+            build_id: &[],
             memory_map: boot::memory_map::MemoryMap::default(),
             time,
         }

@@ -10,7 +10,7 @@ use super::memory::space::{self, Division, Loaded, Space};
 use super::memory::{heap, smap, tables};
 use super::percpu::{self, CpuBlock};
 use super::shootdown::Shootdown;
-use super::smp;
+use super::{smp, symbols};
 use crate::log;
 use core::ops::Range;
 use oxen_hv::addr::{MachineAddr, Mfn, PAGE_BYTES};
@@ -108,7 +108,11 @@ pub(crate) fn make_hypervisor(
     unsafe { tables::trim_direct_map(|range| info.memory_map.has_memory_in(&range)) };
     memory.hand_over(&info.memory_map, &frames);
     let memory_map = keep_interrupt_controllers(info, acpi, &frames);
-    percpu::HYPERVISOR.call_once(|| Hypervisor { memory_map, ..Hypervisor::new(machine, frames, info.command_line) })
+    percpu::HYPERVISOR.call_once(|| Hypervisor {
+        memory_map,
+        build_id: symbols::build_id(),
+        ..Hypervisor::new(machine, frames, info.command_line)
+    })
 }
 
 /// Says what was found, and listens to what is typed.
