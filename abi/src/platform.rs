@@ -199,13 +199,13 @@ abi_struct! {
         pub _pad1: u32,
     }
     /// Tell of a processor's states (`xenpf_set_processor_pminfo`).
-    pub struct XenpfSetProcessorPminfo [96] {
+    pub struct XenpfSetProcessorPminfo [112] {
         /// The processor as ACPI numbers it.
         pub id: u32,
         /// `XEN_PM_*`.
         pub r#type: u32,
         /// As `type` tells; of sleep states their number, then flags, then the guest address of their array.
-        pub u: [u64; 11],
+        pub u: [u64; 13],
     }
     /// One access to a register (`xenpf_resource_entry`).
     #[derive(Default)]

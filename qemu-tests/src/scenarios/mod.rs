@@ -101,6 +101,7 @@ scenarios! {
     hypercalls::polls_timers_and_vcpus_answer_as_xen,
     hypercalls::privileged_instructions_and_written_tables_are_emulated,
     hypercalls::batches_and_control_calls_answer_as_xen,
+    hypercalls::what_tools_for_a_host_ask_is_answered_as_by_xen,
     hypercalls::arguments_are_as_wide_as_in_xens_headers,
     hypercalls::model_specific_registers_and_cpuid_answer_as_xen,
     boot::a_guest_runs_in_dom0s_place_and_powers_off,

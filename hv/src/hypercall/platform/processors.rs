@@ -70,7 +70,7 @@ pub(super) fn judge_power<M: Machine>(caller: &Caller<'_, M>, request: XenpfSetP
     /// Bytes of a running state (`xen_processor_px`), and the flag that says they are told.
     const RUNNING_STATE: u64 = 48;
     const STATES_TOLD: u32 = 2;
-    let [first, second, .., count, states, _, _, _, _] = request.u;
+    let [first, second, .., count, states, _, _, _, _, _, _] = request.u;
     let readable = |address, bytes: u64| {
         if bytes != 0 {
             GuestPtr::<u8>::new(address, bytes)?.read(&caller.hv.machine, 0)?;

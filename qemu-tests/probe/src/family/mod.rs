@@ -6,6 +6,7 @@ mod cuts;
 mod emulation;
 mod events;
 mod grants;
+mod host;
 mod memory;
 mod mmu;
 mod network;
@@ -21,7 +22,7 @@ use crate::judge::Probe;
 type Questions = fn(&mut Probe);
 
 /// Every family.
-pub(crate) const ALL: [(&str, Questions); 14] = [
+pub(crate) const ALL: [(&str, Questions); 15] = [
     ("version", version::ask),
     ("memory", memory::ask),
     ("mmu", mmu::ask),
@@ -36,4 +37,5 @@ pub(crate) const ALL: [(&str, Questions); 14] = [
     ("cuts", cuts::ask),
     ("registers", registers::ask),
     ("widths", widths::ask),
+    ("host", host::ask),
 ];
