@@ -185,6 +185,63 @@ abi_struct! {
     }
 }
 
+abi_consts! {
+    /// `type` of [`XenpfSetProcessorPminfo`].
+    u32:
+    XEN_PM_CX = 0,
+    XEN_PM_PX = 1,
+    XEN_PM_TX = 2,
+    XEN_PM_PDC = 3,
+}
+
+abi_struct! {
+    /// Ask for a range of memory types (`xenpf_read_memtype`).
+    pub struct XenpfReadMemtype [32] {
+        /// IN: which register.
+        pub reg: u32,
+        /// Padding.
+        pub _pad0: u32,
+        /// OUT: the first frame.
+        pub mfn: u64,
+        /// OUT: how many frames; 0: the register is not in use.
+        pub nr_mfns: u64,
+        /// OUT: their type as the processor numbers it.
+        pub r#type: u32,
+        /// Padding.
+        pub _pad1: u32,
+    }
+    /// Tell of a processor's states (`xenpf_set_processor_pminfo`).
+    pub struct XenpfSetProcessorPminfo [112] {
+        /// The processor as ACPI numbers it.
+        pub id: u32,
+        /// `XEN_PM_*`.
+        pub r#type: u32,
+        /// As `type` tells; of sleep states their number, then flags, then the guest address of their array.
+        pub u: [u64; 13],
+    }
+    /// One access to a register (`xenpf_resource_entry`).
+    #[derive(Default)]
+    pub struct XenpfResourceEntry [24] {
+        /// IN: 0 read, 1 write; OUT: the negative error of one that failed.
+        pub cmd: u32,
+        /// Must be zero.
+        pub rsvd: u32,
+        /// Which register.
+        pub idx: u64,
+        /// Its value.
+        pub val: u64,
+    }
+    /// Access registers of a processor (`xenpf_resource_op`).
+    pub struct XenpfResourceOp [16] {
+        /// How many.
+        pub nr_entries: u32,
+        /// Which processor.
+        pub cpu: u32,
+        /// Guest address of [`XenpfResourceEntry`]s.
+        pub entries: u64,
+    }
+}
+
 impl PlatformOp {
     /// A command with its structure.
     #[must_use]

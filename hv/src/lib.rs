@@ -57,6 +57,10 @@ pub struct Hypervisor<M: Machine> {
     pub domains: domain::table::DomainTable,
     /// What each physical CPU shares with the others.
     pub cpus: [sched::CpuShared; config::MAX_CPUS],
+    /// Whose the global virtual interrupts are, by their numbers: ids of domains.
+    pub virq_handlers: [core::sync::atomic::AtomicU16; oxen_abi::virq::NR_VIRQS as usize],
+    /// The pools of CPUs.
+    pub pools: lock::Lock<sched::pools::Pools>,
     /// The CPUs that have nothing to do, bit n for CPU n.
     pub idle_cpus: core::sync::atomic::AtomicU64,
     /// The serial line and what went there.
@@ -69,6 +73,8 @@ pub struct Hypervisor<M: Machine> {
     pub pci: lock::Lock<pci::Pci>,
     /// The command line it was booted with.
     pub command_line: heapless::String<1024>,
+    /// By what this very image is known; empty if the linker was not asked.
+    pub build_id: &'static [u8],
     /// What the firmware says lies where.
     pub memory_map: boot::memory_map::MemoryMap,
     /// The firmware, where it is UEFI.
@@ -89,6 +95,8 @@ impl<M: Machine> Hypervisor<M> {
             frames,
             domains: domain::table::DomainTable::default(),
             cpus: [const { sched::CpuShared::new() }; config::MAX_CPUS],
+            virq_handlers: [const { core::sync::atomic::AtomicU16::new(0) }; oxen_abi::virq::NR_VIRQS as usize],
+            pools: lock::Lock::new(sched::pools::Pools::default()),
             idle_cpus: core::sync::atomic::AtomicU64::new(0),
             console: console::Console::default(),
             pirqs: event::pirq::Pirqs::default(),
@@ -96,6 +104,7 @@ impl<M: Machine> Hypervisor<M> {
             pci: lock::Lock::default(),
             // What is longer than the ABI can tell is cut.
             command_line: command_line.chars().take(1023).collect(),
+            build_id: &[],
             memory_map: boot::memory_map::MemoryMap::default(),
             efi: None,
             time,

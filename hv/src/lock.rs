@@ -1,6 +1,6 @@
 //! Locks, and the one order in which they may be taken.
 //!
-//! From outermost to innermost: domain table, domain life cycle, paging, grants, events, pirqs, PCI, run queue, frame
+//! From outermost to innermost: domain table, domain life cycle, paging, grants, events, pools, pirqs, PCI, run queue, frame
 //! allocator, console. Two locks of one rank (two domains' events, say) are taken in the order of domain ids.
 
 /// A fair spin lock. The hypervisor runs with interrupts off, so no interrupt handler can find it taken by its own CPU.

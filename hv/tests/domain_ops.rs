@@ -8,6 +8,7 @@ use oxen_abi::{
     domid::DomId,
     errno::Errno,
     guest_context::VcpuGuestContext,
+    platform::{PlatformOp, XENPF_GET_CPUINFO},
     segments::VGCF_IN_KERNEL,
     sysctl::{self, Sysctl, SysctlGetdomaininfolist, SysctlPhysinfo},
     vcpu::VCPUOP_INITIALISE,
@@ -106,17 +107,20 @@ fn a_domain_gets_no_greater_version_of_grant_tables_than_the_command_line_allows
 fn what_is_wrong_with_a_new_domain_is_refused_and_leaves_nothing() {
     let mut control = control_domain();
     let free = control.hv.frames.free_frames();
-    for bad in [
-        DomctlCreatedomain { max_vcpus: 0, ..wanted(1) },
-        DomctlCreatedomain { max_vcpus: 33, ..wanted(1) },
-        DomctlCreatedomain { flags: abi::XEN_DOMCTL_CDF_HVM, ..wanted(1) },
-        DomctlCreatedomain { grant_opts: 3, ..wanted(1) },
-        DomctlCreatedomain { max_grant_frames: 0, ..wanted(1) },
-        DomctlCreatedomain { max_grant_frames: 65, ..wanted(1) },
-        DomctlCreatedomain { max_maptrack_frames: 1025, ..wanted(1) },
-        DomctlCreatedomain { cpupool_id: 1, ..wanted(1) },
+    let emulating = |emulation_flags| abi::ArchDomainconfig { emulation_flags, misc_flags: 0 };
+    for (bad, why) in [
+        (DomctlCreatedomain { max_vcpus: 0, ..wanted(1) }, Errno::Inval),
+        (DomctlCreatedomain { max_vcpus: 33, ..wanted(1) }, Errno::Inval),
+        (DomctlCreatedomain { flags: abi::XEN_DOMCTL_CDF_HVM, ..wanted(1) }, Errno::OpNotSupp),
+        (DomctlCreatedomain { arch: emulating(1), ..wanted(1) }, Errno::OpNotSupp),
+        (DomctlCreatedomain { arch: emulating(0x800), ..wanted(1) }, Errno::Inval),
+        (DomctlCreatedomain { grant_opts: 3, ..wanted(1) }, Errno::Inval),
+        (DomctlCreatedomain { max_grant_frames: 0, ..wanted(1) }, Errno::Inval),
+        (DomctlCreatedomain { max_grant_frames: 65, ..wanted(1) }, Errno::Inval),
+        (DomctlCreatedomain { max_maptrack_frames: 1025, ..wanted(1) }, Errno::Inval),
+        (DomctlCreatedomain { cpupool_id: 1, ..wanted(1) }, Errno::Srch),
     ] {
-        assert_eq!(ask(&mut control, abi::XEN_DOMCTL_CREATEDOMAIN, DomId(0), &bad), Err(Errno::Inval));
+        assert_eq!(ask(&mut control, abi::XEN_DOMCTL_CREATEDOMAIN, DomId(0), &bad), Err(why), "{bad:?}");
     }
     assert_eq!(ask(&mut control, 999, DomId(0), &0_u64), Err(Errno::NoSys));
     assert_eq!(ask(&mut control, abi::XEN_DOMCTL_PAUSEDOMAIN, DomId(9), &0_u64), Err(Errno::Srch));
@@ -151,6 +155,8 @@ fn only_the_control_domain_controls() {
     let op = Sysctl::new(sysctl::XEN_SYSCTL_PHYSINFO, &SysctlPhysinfo::new_zeroed());
     guest.hv.machine.write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
     assert_eq!(guest.call(sysctl_call, [REQUEST, 0, 0, 0]), Err(Errno::Perm));
+    let op = PlatformOp::new(XENPF_GET_CPUINFO, &0_u64);
+    guest.hv.machine.write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
     assert_eq!(guest.call(platform_op, [REQUEST, 0, 0, 0]), Err(Errno::Perm));
 }
 

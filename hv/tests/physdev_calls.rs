@@ -274,7 +274,7 @@ fn a_guest_gets_numbers_and_a_page_and_nothing_else() {
     let mut dom0 = control_domain();
     let hv = dom0.hv;
     let domain = make(&mut dom0);
-    domain.max_pages.store(64, SeqCst);
+    STEPS[1](&mut dom0, &domain);
     let (context, frames) = furnish(hv, &domain);
     set_context(&mut dom0, domain.id, 0, &context).unwrap();
     let free = |hv: &oxen_hv::Hypervisor<support::Fake>| hv.frames.state(frames[6]).refs();

@@ -88,8 +88,7 @@ fn domain(hv: &'static Hypervisor<Fake>, id: u16, vcpus: u32) -> Arc<Domain> {
         domain.add_vcpu(hv, id).unwrap();
         let vcpu = domain.vcpu(id).unwrap();
         vcpu.is_initialised.store(true, SeqCst);
-        vcpu.sched.affinity.store(1, SeqCst);
-        sched::reseat(hv, &domain, vcpu).unwrap();
+        sched::placement::set_hard(hv, &domain, vcpu, 1).unwrap();
         vcpu.slot.lock().as_mut().unwrap().regs.rip = u64::from(id) + 1000 * u64::from(domain.id.0);
         sched::unpause(hv, vcpu, pause::DOWN);
     }

@@ -38,8 +38,7 @@ fn make(hv: &'static Hypervisor<Fake>, vcpus: u32) -> Arc<Domain> {
         domain.add_vcpu(hv, id).unwrap();
         let vcpu = domain.vcpu(id).unwrap();
         let one = 1 << (1 + id as usize % (CPUS - 1));
-        vcpu.sched.affinity.store(if id % 2 == 0 { one } else { ROAMING }, SeqCst);
-        sched::reseat(hv, &domain, vcpu).unwrap();
+        sched::placement::set_hard(hv, &domain, vcpu, if id % 2 == 0 { one } else { ROAMING }).unwrap();
         vcpu.is_initialised.store(true, SeqCst);
         let mark = u64::from(domain.id.0) << 8 | u64::from(id);
         vcpu.slot.lock().as_mut().unwrap().regs.rip = mark;
@@ -95,12 +94,16 @@ fn run_cpu(hv: &'static Hypervisor<Fake>, cpu: u16, domains: &Domains, stop: &At
 
 fn move_vcpu(hv: &'static Hypervisor<Fake>, domain: &Arc<Domain>, dice: &mut Dice) -> Result<(), Errno> {
     let vcpu = domain.vcpu(dice.wide(domain.each_vcpu().count() as u64) as u32).unwrap();
+    let wanted = 1 << (1 + dice.wide(CPUS as u64 - 1));
+    // Whether it runs at that moment or not.
+    if dice.wide(2) == 0 {
+        return sched::placement::set_hard(hv, domain, vcpu, wanted).map(drop);
+    }
     domain.pause(hv);
     domain.wait_until_off(hv);
-    vcpu.sched.affinity.store(1 << (1 + dice.wide(CPUS as u64 - 1)), SeqCst);
-    let moved = sched::reseat(hv, domain, vcpu);
+    let moved = sched::placement::set_hard(hv, domain, vcpu, wanted);
     domain.unpause(hv);
-    moved
+    moved.map(drop)
 }
 
 #[test]
@@ -146,7 +149,7 @@ fn what_is_done_from_elsewhere_loses_no_vcpu() {
         // It may wait for work.
         while !thread.is_finished() {
             for vcpu in domains.lock().unwrap().iter().flat_map(|domain| domain.each_vcpu()) {
-                vcpu.sched.affinity.store(ROAMING, SeqCst);
+                vcpu.sched.allowed.store(ROAMING, SeqCst);
                 sched::wake(hv, vcpu);
             }
         }

@@ -163,6 +163,9 @@ impl Program<'_> {
         cargo.args(["--package", self.package, self.kind, self.name, "--message-format=json-render-diagnostics"]);
         cargo.args(options);
         cargo.arg("--").arg("-C").arg(format!("link-arg=-T{}", script.display()));
+        if self.package == "oxen-hv" {
+            cargo.args(["-C", "link-arg=--build-id=sha1"]);
+        }
         step(&format!("build {}", self.name));
         let built = executable(&mut cargo)?;
         done(self.name, begun);

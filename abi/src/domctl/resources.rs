@@ -93,3 +93,37 @@ abi_struct! {
 pub const XEN_CPUID_NO_SUBLEAF: u32 = u32::MAX;
 /// `err_leaf`, `err_subleaf` and `err_msr` when nothing was refused.
 pub const XEN_CPUID_INPUT_UNUSED: u32 = u32::MAX;
+
+abi_struct! {
+    /// Show a device's memory to a guest (`xen_domctl_memory_mapping`).
+    pub struct DomctlMemoryMapping [32] {
+        /// The guest's first page.
+        pub first_gfn: u64,
+        /// The machine's first page.
+        pub first_mfn: u64,
+        /// How many.
+        pub nr_mfns: u64,
+        /// Not 0: add.
+        pub add_mapping: u32,
+        /// Padding.
+        pub padding: u32,
+    }
+    /// Watch what a guest does (`xen_domctl_monitor_op`).
+    pub struct DomctlMonitorOp [24] {
+        /// What is done.
+        pub op: u32,
+        /// Which event, or a bitmap of them.
+        pub event: u32,
+        /// As `event` tells.
+        pub u: [u64; 2],
+    }
+    /// Manage a ring for memory events (`xen_domctl_vm_event_op`).
+    pub struct DomctlVmEventOp [12] {
+        /// What is done.
+        pub op: u32,
+        /// Which ring.
+        pub mode: u32,
+        /// OUT: a port or a version.
+        pub value: u32,
+    }
+}

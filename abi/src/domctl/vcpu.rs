@@ -92,4 +92,65 @@ abi_struct! {
         /// The rest of the union.
         pub _pad0: [u32; 3],
     }
+    /// Set or get callbacks that are in no context (`xen_domctl_ext_vcpucontext`).
+    pub struct DomctlExtVcpucontext [64] {
+        /// Which vcpu.
+        pub vcpu: u32,
+        /// Bytes of this structure.
+        pub size: u32,
+        /// Entry for `syscall` from 32-bit user mode.
+        pub syscall32_callback_eip: u64,
+        /// Entry for `sysenter`.
+        pub sysenter_callback_eip: u64,
+        /// Its code selector.
+        pub syscall32_callback_cs: u16,
+        /// Its code selector.
+        pub sysenter_callback_cs: u16,
+        /// Whether it masks events.
+        pub syscall32_disables_events: u8,
+        /// Whether it masks events.
+        pub sysenter_disables_events: u8,
+        /// Padding.
+        pub _pad0: u16,
+        /// Machine checks: `MCG_CAP`, controls of two banks, extended control.
+        pub machine_checks: [u64; 4],
+    }
+    /// Set or get extended registers (`xen_domctl_vcpuextstate`).
+    pub struct DomctlVcpuextstate [32] {
+        /// Which vcpu.
+        pub vcpu: u32,
+        /// Padding.
+        pub _pad0: u32,
+        /// The parts that there are, as bits of XCR0.
+        pub xfeature_mask: u64,
+        /// Bytes of the record.
+        pub size: u64,
+        /// Guest address of the record: XCR0, all that it ever was, the area of XSAVE; 0 asks for mask and size.
+        pub buffer: u64,
+    }
+    /// A model-specific register of a vcpu (`xen_domctl_vcpu_msr`).
+    pub struct DomctlVcpuMsr [16] {
+        /// Which register.
+        pub index: u32,
+        /// Must be zero.
+        pub reserved: u32,
+        /// Its value.
+        pub value: u64,
+    }
+    /// Set or get model-specific registers (`xen_domctl_vcpu_msrs`).
+    pub struct DomctlVcpuMsrs [16] {
+        /// Which vcpu.
+        pub vcpu: u32,
+        /// IN/OUT: how many.
+        pub msr_count: u32,
+        /// Guest address of [`DomctlVcpuMsr`]s; 0 asks how many there can be.
+        pub msrs: u64,
+    }
+    /// Have a vcpu take an interrupt of a real machine (`xen_domctl_sendtrigger`).
+    pub struct DomctlSendtrigger [8] {
+        /// 0: NMI.
+        pub trigger: u32,
+        /// Which vcpu.
+        pub vcpu: u32,
+    }
 }

@@ -210,5 +210,32 @@ fn domctl(list: &mut List) {
             sched_id, cmd, credit: "u.credit"
             | _pad0
         }
+        DomctlExtVcpucontext = "struct xen_domctl_ext_vcpucontext" {
+            vcpu, size, syscall32_callback_eip, sysenter_callback_eip, syscall32_callback_cs, sysenter_callback_cs,
+            syscall32_disables_events, sysenter_disables_events, machine_checks: "vmce"
+            | _pad0
+        }
+        DomctlVcpuextstate = "struct xen_domctl_vcpuextstate" {
+            vcpu, xfeature_mask, size, buffer
+            | _pad0
+        }
+        DomctlVcpuMsr = "struct xen_domctl_vcpu_msr" {
+            index, reserved, value
+        }
+        DomctlVcpuMsrs = "struct xen_domctl_vcpu_msrs" {
+            vcpu, msr_count, msrs
+        }
+        DomctlSendtrigger = "struct xen_domctl_sendtrigger" {
+            trigger, vcpu
+        }
+        DomctlMemoryMapping = "struct xen_domctl_memory_mapping" {
+            first_gfn, first_mfn, nr_mfns, add_mapping, padding
+        }
+        DomctlMonitorOp = "struct xen_domctl_monitor_op" {
+            op, event, u
+        }
+        DomctlVmEventOp = "struct xen_domctl_vm_event_op" {
+            op, mode, value: "u"
+        }
     }
 }

@@ -149,6 +149,19 @@ fn platform(list: &mut List) {
         XenpfPcpuVersion = "struct xenpf_pcpu_version" {
             xen_cpuid, max_present, vendor_id, family, model, stepping
         }
+        XenpfReadMemtype = "struct xenpf_read_memtype" {
+            reg, mfn, nr_mfns, r#type: "type"
+            | _pad0, _pad1
+        }
+        XenpfSetProcessorPminfo = "struct xenpf_set_processor_pminfo" {
+            id, r#type: "type", u
+        }
+        XenpfResourceEntry = "struct xenpf_resource_entry" {
+            cmd: "u.cmd", rsvd, idx, val
+        }
+        XenpfResourceOp = "struct xenpf_resource_op" {
+            nr_entries, cpu, entries
+        }
         XenpfCpuOl = "struct xenpf_cpu_ol" {
             cpuid
         }
@@ -274,6 +287,30 @@ fn sysctl(list: &mut List) {
         }
         SysctlCpupoolOp = "struct xen_sysctl_cpupool_op" {
             op, cpupool_id, sched_id, domid, cpu, n_dom, cpumap
+        }
+        SysctlTbufOp = "struct xen_sysctl_tbuf_op" {
+            cmd, cpu_mask, evt_mask, buffer_mfn, size
+            | _pad0, _pad1, _pad2
+        }
+        PmCxStat = "struct pm_cx_stat" {
+            nr, last, idle_time, triggers, residencies, nr_pc, nr_cc, pc, cc
+        }
+        SysctlGetPmstat = "struct xen_sysctl_get_pmstat" {
+            r#type: "type", cpuid, getcx: "u.getcx"
+        }
+        SysctlCpuHotplug = "struct xen_sysctl_cpu_hotplug" {
+            cpu, op
+        }
+        SysctlPageOfflineOp = "struct xen_sysctl_page_offline_op" {
+            cmd, start, end, status
+            | _pad0
+        }
+        SysctlPcitopoinfo = "struct xen_sysctl_pcitopoinfo" {
+            num_devs, devs, nodes
+            | _pad0
+        }
+        LivepatchName = "struct xen_livepatch_name" {
+            name, size, pad
         }
         SysctlCreditSchedule = "struct xen_sysctl_credit_schedule" {
             tslice_ms, ratelimit_us, vcpu_migr_delay_us

@@ -4,8 +4,8 @@ use super::{Domain, NOT_SHUT_DOWN, vcpu::pause};
 use crate::{Hypervisor, machine::Machine};
 use core::sync::atomic::Ordering;
 use oxen_abi::domctl::{
-    DomctlGetdomaininfo, XEN_DOMINF_BLOCKED, XEN_DOMINF_DYING, XEN_DOMINF_PAUSED, XEN_DOMINF_RUNNING,
-    XEN_DOMINF_SHUTDOWN, XEN_DOMINF_SHUTDOWNMASK, XEN_DOMINF_SHUTDOWNSHIFT, XEN_DOMINF_XS_DOMAIN,
+    DomctlGetdomaininfo, XEN_DOMINF_BLOCKED, XEN_DOMINF_DEBUGGED, XEN_DOMINF_DYING, XEN_DOMINF_PAUSED,
+    XEN_DOMINF_RUNNING, XEN_DOMINF_SHUTDOWN, XEN_DOMINF_SHUTDOWNMASK, XEN_DOMINF_SHUTDOWNSHIFT, XEN_DOMINF_XS_DOMAIN,
     XEN_INVALID_MAX_VCPU_ID,
 };
 use zerocopy::FromZeros;
@@ -25,6 +25,7 @@ pub fn of<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> DomctlGetdomaininf
     set(domain.is_paused_by_controller(), XEN_DOMINF_PAUSED);
     set(domain.is_dead(), XEN_DOMINF_DYING);
     set(domain.is_store, XEN_DOMINF_XS_DOMAIN);
+    set(domain.is_debugged.load(Ordering::Relaxed), XEN_DOMINF_DEBUGGED);
     let reason = domain.shutdown.load(Ordering::Relaxed);
     if reason != NOT_SHUT_DOWN {
         set(true, XEN_DOMINF_SHUTDOWN);
@@ -41,6 +42,7 @@ pub fn of<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> DomctlGetdomaininf
         nr_online_vcpus: up().count() as u32,
         max_vcpu_id: domain.each_vcpu().map(|v| v.id).max().unwrap_or(XEN_INVALID_MAX_VCPU_ID),
         handle: *domain.handle.lock(),
+        cpupool: domain.pool.load(Ordering::Relaxed),
         ..DomctlGetdomaininfo::new_zeroed()
     }
 }

@@ -53,9 +53,16 @@ impl Domain {
         let stage = self.life.lock();
         let counted = self.controller_pauses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
         counted.map_err(|_| Errno::Inval)?;
+        self.has_begun.store(true, Ordering::Relaxed);
         self.release(hv);
         drop(stage);
         Ok(())
+    }
+
+    /// Whether it was ever let go: from then on it is what it was made.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::Relaxed)
     }
 
     /// Whether the toolstack has paused it.
@@ -137,6 +144,10 @@ pub fn shut_down<M: Machine>(hv: &'static Hypervisor<M>, domain: &Domain, reason
     drop(stage);
     if first.is_ok() {
         show_counters(hv, domain);
+        let port = domain.suspend_port.load(Ordering::Relaxed);
+        if port != 0 {
+            event::deliver::send_for(hv, domain, port);
+        }
         event::virq::raise_global(hv, VIRQ_DOM_EXC);
     }
 }

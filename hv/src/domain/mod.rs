@@ -11,6 +11,7 @@ pub mod debug;
 pub mod flags;
 pub mod info;
 mod life;
+pub mod machine_check;
 pub mod regs;
 pub mod rights;
 pub mod shared_info;
@@ -30,13 +31,14 @@ use crate::{
     lock::Lock,
     machine::Machine,
     mem::{Paging, frame_alloc, frame_type::Owner},
-    sched::{self, run_queue::Share},
+    sched::{self, pools::FIRST_POOL, run_queue::Share},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use counters::Counters;
 pub use life::{crash, crash_by_exception, end_without_vcpus, resume, show_counters, shut_down, shut_down_by_itself};
 use oxen_abi::{
+    domctl::TSC_MODE_DEFAULT,
     domid::DomId,
     errno::Errno,
     memory::E820Entry,
@@ -99,12 +101,22 @@ pub struct Domain {
     pub is_dying: AtomicBool,
     /// CPUs that may hold translations of it, bit n for CPU n.
     pub dirty_cpus: AtomicU64,
+    /// Its pool of CPUs. Changed under the lock of the pools.
+    pub pool: AtomicU32,
     /// Its weight and cap.
     pub share: Lock<Share>,
     /// What of the machine it may touch.
     pub rights: Lock<Rights>,
     /// What it has of physical interrupts for itself.
     pub pirqs: Lock<pirq::Own>,
+    /// Whether the toolstack has ever let it go.
+    has_begun: AtomicBool,
+    /// Whether a debugger is attached to it (`XEN_DOMCTL_setdebugging`).
+    pub is_debugged: AtomicBool,
+    /// Its port on which it is told to be suspended, and that is rung when it is; 0: none (`XEN_DOMCTL_subscribe`).
+    pub suspend_port: AtomicU32,
+    /// How the toolstack wants its time stamp counter, a `TSC_MODE_*`, and how often it was restored.
+    pub tsc: Lock<(u32, u32)>,
     /// NUMA nodes it would like to live on; kept for the toolstack.
     pub node_affinity: AtomicU64,
     /// What it has asked for, in a build that counts.
@@ -152,6 +164,8 @@ pub struct Config {
     pub is_msr_relaxed: bool,
     /// The toolstack's name for it.
     pub handle: [u8; 16],
+    /// Its pool of CPUs.
+    pub pool: u32,
     /// How many vcpus it may have, 1 to [`MAX_VCPUS`].
     pub max_vcpus: u32,
     /// The greatest port number it may have.
@@ -172,6 +186,7 @@ impl Config {
         is_store: false,
         is_msr_relaxed: false,
         handle: [0; 16],
+        pool: FIRST_POOL,
         max_vcpus: MAX_VCPUS as u32,
         max_port: MAX_PORTS as u32 - 1,
         max_grant_frames: MAX_GRANT_FRAMES as u32,
@@ -193,6 +208,8 @@ pub fn create<M: Machine>(hv: &Hypervisor<M>, config: &Config) -> Result<Arc<Dom
         hv.frames.welcome(owner);
         let shared_info = frame_alloc::take_shared(hv, owner)?;
         let domain = Domain::new(id, owner, shared_info, config);
+        sched::placement::join_pool(hv, &domain, config.pool)
+            .inspect_err(|_| frame_alloc::give_back_shared(hv, shared_info))?;
         mask_all_upcalls(hv, shared_info);
         hv.time.publish_wall_clock(&hv.machine, shared_info, 0);
         domain.events.set_limit(config.max_port);
@@ -241,10 +258,15 @@ impl Domain {
             shutdown_code: AtomicU32::new(NOT_SHUT_DOWN),
             is_dying: AtomicBool::new(false),
             dirty_cpus: AtomicU64::new(0),
+            pool: AtomicU32::new(FIRST_POOL),
             share: Lock::new(Share::default()),
             rights: Lock::new(if config.is_privileged { Rights::everything() } else { Rights::default() }),
             pirqs: Lock::default(),
-            node_affinity: AtomicU64::new(u64::MAX),
+            has_begun: AtomicBool::new(false),
+            is_debugged: AtomicBool::new(false),
+            suspend_port: AtomicU32::new(0),
+            tsc: Lock::new((TSC_MODE_DEFAULT, 1)),
+            node_affinity: AtomicU64::new(1),
             counters: Counters::new(),
             time_offset: AtomicI64::new(0),
             is_store: config.is_store,
@@ -276,7 +298,7 @@ impl Domain {
             | when(self.pause_count.load(Ordering::Relaxed) != 0, pause::DOMAIN)
             | when(self.is_shut_down(), pause::SHUT_DOWN);
         let vcpu = heap::share(&hv.machine, Vcpu::new(self.id, id, info, state, bits, hv.now()))?;
-        sched::admit(hv, self, &vcpu)?;
+        sched::placement::admit_within_pool(hv, self, &vcpu)?;
         hv.time.publish(&info);
         cell.call_once(|| vcpu);
         drop(stage);

@@ -2,7 +2,7 @@
 
 use super::{control_registers::CR4_AT_START, traps::TrapTable};
 use super::{regs::Regs, shared_info::VcpuInfoPlace};
-use crate::{addr::Mfn, lock::Lock};
+use crate::{addr::Mfn, lock::Lock, trap::Ports};
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use oxen_abi::domid::DomId;
@@ -19,6 +19,8 @@ pub mod pause {
     pub const DOMAIN: u32 = 1 << 3;
     /// Its domain has shut down.
     pub const SHUT_DOWN: u32 = 1 << 4;
+    /// It is to go to another CPU, and to leave the one that it is on.
+    pub const MOVING: u32 = 1 << 5;
     /// What an event ends.
     pub const WAITING: u32 = BLOCKED | POLLING;
 }
@@ -82,6 +84,82 @@ impl ExtendedState {
         [bytes[24], bytes[25]] = [0x80, 0x1f];
         Self(bytes)
     };
+    /// Parts of the state that are kept for guests, as bits of XCR0: x87, SSE, AVX, AVX-512.
+    pub const KEPT: u64 = 0xe7;
+    /// Bytes that the format leaves to software, for XCR0 at their begin.
+    pub const SOFTWARE_AT: usize = 464;
+    /// How many they are.
+    pub const SOFTWARE_BYTES: usize = 48;
+    /// Where XSAVE's header says which parts there are, and what else is in it.
+    const HEADER: core::ops::Range<usize> = 512..576;
+
+    /// Parts that the machine has and guests may use.
+    #[must_use]
+    pub fn parts(machine: &impl Ports) -> u64 {
+        const XSAVE: u32 = 1 << 26;
+        let [_, _, features, _] = machine.cpuid(1, 0);
+        let [low, _, _, high] = machine.cpuid(0xd, 0);
+        if features & XSAVE == 0 { 0 } else { (u64::from(high) << 32 | u64::from(low)) & Self::KEPT }
+    }
+
+    /// Bytes of these parts in the standard format (Intel SDM vol. 1, 13.4).
+    #[must_use]
+    pub fn standard_bytes(machine: &impl Ports, parts: u64) -> u64 {
+        let end = |part: u32| {
+            let [size, offset, ..] = machine.cpuid(0xd, part);
+            u64::from(offset) + u64::from(size)
+        };
+        let last = (2..63).filter(|part| parts >> part & 1 != 0).map(end).max().unwrap_or(0);
+        last.clamp(Self::HEADER.end as u64, Self::BYTES as u64)
+    }
+
+    /// XCR0 of the vcpu whose state this is.
+    #[inline]
+    #[must_use]
+    pub fn xcr0(&self) -> u64 {
+        self.word(Self::SOFTWARE_AT)
+    }
+
+    /// Sets XCR0 of the vcpu whose state this is.
+    #[inline]
+    pub fn set_xcr0(&mut self, value: u64) {
+        if let Some(place) = self.0.get_mut(Self::SOFTWARE_AT..Self::SOFTWARE_AT + 8) {
+            place.copy_from_slice(&value.to_le_bytes());
+        }
+    }
+
+    /// The first bytes of the area.
+    #[must_use]
+    pub fn standard(&self, bytes: usize) -> &[u8] {
+        self.0.get(..bytes).unwrap_or(&self.0)
+    }
+
+    /// Whether a CPU that has `parts` takes this state with XCR0 as it is, of a vcpu that ever used the parts `ever`
+    /// (Intel SDM vol. 1, 13.8.1 and 2.6).
+    #[must_use]
+    pub fn is_sound(&self, xcr0: u64, ever: u64, parts: u64) -> bool {
+        const X87: u64 = 1;
+        const SSE: u64 = 1 << 1;
+        const AVX: u64 = 1 << 2;
+        const AVX_512: u64 = 7 << 5;
+        let is_possible = |xcr0: u64| {
+            xcr0 & X87 != 0
+                && (xcr0 & AVX == 0 || xcr0 & SSE != 0)
+                && (xcr0 & AVX_512 == 0 || xcr0 & AVX_512 == AVX_512 && xcr0 & AVX != 0)
+        };
+        let reserved = Self::HEADER.start + 8..Self::HEADER.end;
+        ever & !parts == 0
+            && xcr0 & !ever == 0
+            && is_possible(xcr0)
+            && is_possible(ever)
+            && self.word(Self::HEADER.start) & !ever == 0
+            && self.0.get(reserved).is_some_and(|bytes| bytes.iter().all(|&byte| byte == 0))
+    }
+
+    #[inline]
+    fn word(&self, at: usize) -> u64 {
+        self.0.get(at..at + 8).and_then(|word| word.try_into().ok()).map_or(0, u64::from_le_bytes)
+    }
 }
 
 /// A code address in the guest that the hypervisor enters by.

@@ -44,7 +44,7 @@ pub fn send<M: Machine>(caller: &Caller<'_, M>, port: u32) -> Result<(), Errno> 
 #[inline(never)]
 fn send_locked<M: Machine>(caller: &Caller<'_, M>, port: u32, state: Port) -> Result<(), Errno> {
     match state.kind() {
-        abi::EVTCHNSTAT_INTERDOMAIN if !state.leads_to(caller.domain.owner) => send_abroad(caller, port, state),
+        abi::EVTCHNSTAT_INTERDOMAIN if !state.leads_to(caller.domain.owner) => send_abroad(caller.hv, caller.domain, port, state),
         abi::EVTCHNSTAT_INTERDOMAIN | abi::EVTCHNSTAT_IPI => send_home(caller, port),
         abi::EVTCHNSTAT_UNBOUND => {}
         _ => return Err(Errno::Inval),
@@ -53,14 +53,14 @@ fn send_locked<M: Machine>(caller: &Caller<'_, M>, port: u32, state: Port) -> Re
 }
 
 /// Sends an event to another domain, if its port still leads back to the caller's.
-fn send_abroad<M: Machine>(caller: &Caller<'_, M>, port: u32, state: Port) {
-    let Some(remote) = caller.hv.domains.in_slot(state.remote_slot().into()) else { return };
+fn send_abroad<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32, state: Port) {
+    let Some(remote) = hv.domains.in_slot(state.remote_slot().into()) else { return };
     let mut bindings = remote.events.bindings.lock();
     let there = remote.events.port(state.number()).unwrap_or_default();
     let leads_back =
-        there.kind() == abi::EVTCHNSTAT_INTERDOMAIN && there.number() == port && there.leads_to(caller.domain.owner);
+        there.kind() == abi::EVTCHNSTAT_INTERDOMAIN && there.number() == port && there.leads_to(domain.owner);
     if leads_back {
-        set_pending(caller.hv, &remote, &mut bindings, state.number(), there.vcpu(), None);
+        set_pending(hv, &remote, &mut bindings, state.number(), there.vcpu(), None);
     }
 }
 
@@ -77,6 +77,13 @@ fn send_home<M: Machine>(caller: &Caller<'_, M>, port: u32) {
         _ => return,
     };
     set_pending(caller.hv, domain, &mut bindings, to, vcpu, Some(running(caller)));
+}
+
+/// Sends an event in a domain's name through a port of it that leads to another, if it does.
+pub fn send_for<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) {
+    if let Some(state) = domain.events.port(port).filter(|state| state.kind() == abi::EVTCHNSTAT_INTERDOMAIN) {
+        send_abroad(hv, domain, port, state);
+    }
 }
 
 /// Sets a port of a domain pending and notifies its vcpu, unless the port is masked. `running` may be given for the

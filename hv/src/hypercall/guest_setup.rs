@@ -154,6 +154,31 @@ pub fn callback_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> R
     Ok(0)
 }
 
+/// `nmi_op(command, argument)`: the entry for NMIs.
+///
+/// # Errors
+/// `NoSys` for an unknown command, `Fault`, `Inval` for an address that no CPU could jump to.
+#[inline(never)]
+pub fn nmi_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    /// Commands of `nmi.h`.
+    const REGISTER_CALLBACK: u32 = 0;
+    const UNREGISTER_CALLBACK: u32 = 1;
+    let [command, argument, ..] = *args;
+    let address = match command as u32 {
+        REGISTER_CALLBACK => {
+            let [address, _] = GuestPtr::<[u64; 2]>::one(argument)?.read(&caller.hv.machine, 0)?;
+            if !GuestAddr(address).is_canonical() {
+                return Err(Errno::Inval.into());
+            }
+            address
+        }
+        UNREGISTER_CALLBACK => 0,
+        _ => return Err(Errno::NoSys.into()),
+    };
+    caller.state.nmi_callback = Callback { address, masks_events: false };
+    Ok(0)
+}
+
 fn register_callback<M: Machine>(caller: &mut Caller<'_, M>, kind: u16, callback: Callback) -> Result<(), Errno> {
     let state = &mut *caller.state;
     let place = match kind {

@@ -1,12 +1,15 @@
 //! Hypercalls: one match, one line per call, and the table that it becomes.
 
+pub mod absent;
 pub mod batch;
 pub mod console;
 pub mod domctl;
 pub mod event;
 pub mod grant;
 pub mod guest_setup;
+pub mod hypfs;
 pub mod iret;
+pub mod machine_checks;
 pub mod memory;
 mod memory_map;
 pub mod mmu;
@@ -183,14 +186,14 @@ const fn entry_of<M: Machine>(hypercall: Hypercall) -> Entry<M> {
         // more in them: docs/hypercalls.md.
         PhysdevOpCompat => physdev::physdev_op_compat,
         XsmOp => none,
-        NmiOp => none,
-        XenoprofOp => none,
+        NmiOp => guest_setup::nmi_op,
+        XenoprofOp => absent::xenoprof_op,
         HvmOp => none,
-        KexecOp => none,
+        KexecOp => absent::kexec_op,
         TmemOp => none,
         ArgoOp => none,
-        DmOp => none,
-        HypfsOp => none,
-        Mca => none,
+        DmOp => absent::dm_op,
+        HypfsOp => hypfs::hypfs_op,
+        Mca => machine_checks::mca,
     })
 }

@@ -9,6 +9,7 @@ use crate::{
     sched::{
         clock::SECOND,
         deadlines::NEVER,
+        placement,
         timers::{self, WATCHDOGS},
         wait,
     },
@@ -19,8 +20,9 @@ use oxen_abi::{
     domid::DomId,
     errno::Errno,
     sched::{
-        SCHEDOP_BLOCK, SCHEDOP_POLL, SCHEDOP_REMOTE_SHUTDOWN, SCHEDOP_SHUTDOWN, SCHEDOP_SHUTDOWN_CODE,
-        SCHEDOP_WATCHDOG, SCHEDOP_YIELD, SchedPoll, SchedRemoteShutdown, SchedShutdown, SchedWatchdog,
+        SCHEDOP_BLOCK, SCHEDOP_PIN_OVERRIDE, SCHEDOP_POLL, SCHEDOP_REMOTE_SHUTDOWN, SCHEDOP_SHUTDOWN,
+        SCHEDOP_SHUTDOWN_CODE, SCHEDOP_WATCHDOG, SCHEDOP_YIELD, SchedPoll, SchedRemoteShutdown, SchedShutdown,
+        SchedWatchdog,
     },
 };
 
@@ -60,6 +62,11 @@ pub fn sched_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Repl
             );
         }
         SCHEDOP_WATCHDOG => return watchdog(caller, argument),
+        SCHEDOP_PIN_OVERRIDE => {
+            caller.control()?;
+            let pcpu = GuestPtr::<i32>::one(argument)?.read(&caller.hv.machine, 0)?;
+            placement::set_override(caller.hv, caller.domain, caller.vcpu, u32::try_from(pcpu).ok())?;
+        }
         _ => return Err(Errno::NoSys.into()),
     }
     Ok(0)

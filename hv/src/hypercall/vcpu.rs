@@ -1,6 +1,7 @@
 //! `vcpu_op`: what a guest does with its vcpus.
 
 use crate::{
+    Hypervisor,
     addr::{GuestAddr, Mfn},
     caller::{Args, Caller, Reply},
     domain::{
@@ -19,11 +20,11 @@ use core::sync::atomic::Ordering;
 use oxen_abi::{
     errno::Errno,
     vcpu::{
-        VCPUOP_DOWN, VCPUOP_GET_RUNSTATE_INFO, VCPUOP_INITIALISE, VCPUOP_IS_UP, VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA,
-        VCPUOP_REGISTER_VCPU_INFO, VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA, VCPUOP_SEND_NMI, VCPUOP_SET_PERIODIC_TIMER,
-        VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER, VCPUOP_STOP_SINGLESHOT_TIMER, VCPUOP_UP,
-        VcpuRegisterRunstateMemoryArea, VcpuRegisterTimeMemoryArea, VcpuRegisterVcpuInfo, VcpuRunstateInfo,
-        VcpuSetPeriodicTimer, VcpuSetSingleshotTimer,
+        VCPUOP_DOWN, VCPUOP_GET_PHYSID, VCPUOP_GET_RUNSTATE_INFO, VCPUOP_INITIALISE, VCPUOP_IS_UP,
+        VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA, VCPUOP_REGISTER_VCPU_INFO, VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA,
+        VCPUOP_SEND_NMI, VCPUOP_SET_PERIODIC_TIMER, VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER,
+        VCPUOP_STOP_SINGLESHOT_TIMER, VCPUOP_UP, VcpuRegisterRunstateMemoryArea, VcpuRegisterTimeMemoryArea,
+        VcpuRegisterVcpuInfo, VcpuRunstateInfo, VcpuSetPeriodicTimer, VcpuSetSingleshotTimer,
     },
 };
 
@@ -71,7 +72,11 @@ pub fn vcpu_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply
         VCPUOP_STOP_SINGLESHOT_TIMER if is_self => timers::stop_one_shot(caller),
         VCPUOP_STOP_SINGLESHOT_TIMER | VCPUOP_SET_SINGLESHOT_TIMER => return Err(Errno::Inval.into()),
         VCPUOP_REGISTER_VCPU_INFO => register_vcpu_info(caller, &vcpu, argument)?,
-        VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA => register_time(caller, argument)?,
+        VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA => register_time(caller, &vcpu, argument)?,
+        VCPUOP_GET_PHYSID => {
+            let physid = physical_id(caller, &vcpu)?;
+            GuestPtr::one(argument)?.write(&caller.hv.machine, 0, &physid)?;
+        }
         VCPUOP_SEND_NMI => send_nmi(caller, &vcpu, argument)?,
         _ => return Err(Errno::NoSys.into()),
     }
@@ -82,8 +87,20 @@ pub fn vcpu_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply
 fn set_one_shot<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
     let request = GuestPtr::<VcpuSetSingleshotTimer>::one(argument)?.read(&caller.hv.machine, 0)?;
     // A time that has passed fires at once, whether or not the guest asked to be told (`VCPU_SSHOTTMR_FUTURE`), as in Xen.
-    timers::set_one_shot(caller, request.timeout_abs_ns);
+    // And one before the start of the machine has passed: times have a sign.
+    let at = if request.timeout_abs_ns > i64::MAX as u64 { 0 } else { request.timeout_abs_ns };
+    timers::set_one_shot(caller, at);
     Ok(0)
+}
+
+/// The processor of a control domain's vcpu that has one of its own: the ids of its APIC and in ACPI's tables.
+fn physical_id<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu) -> Result<u64, Errno> {
+    let allowed = vcpu.sched.affinity.load(Ordering::Relaxed);
+    if !caller.domain.is_privileged || allowed.count_ones() != 1 {
+        return Err(Errno::Inval);
+    }
+    let cpu = u64::from(allowed.trailing_zeros());
+    Ok(cpu | cpu << 32)
 }
 
 fn initialise<M: Machine>(caller: &Caller<'_, M>, vcpu: &Arc<Vcpu>, argument: u64) -> Reply {
@@ -117,15 +134,14 @@ fn register_runstate<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu, argument: 
     Ok(())
 }
 
-/// The time never has to be published again: what it is computed from does not change.
-fn register_time<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Result<(), Errno> {
+/// Where the page is not there yet the time is written when the vcpu next begins to run and it is: the address is the
+/// guest's to keep mapped. Once written it never has to be published again, as what it is computed from does not change.
+fn register_time<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu, argument: u64) -> Result<(), Errno> {
     let request = GuestPtr::<VcpuRegisterTimeMemoryArea>::one(argument)?.read(&caller.hv.machine, 0)?;
     let area = GuestAddr(request.addr).words::<4>().ok_or(Errno::Fault)?;
-    let [_, words @ ..] = caller.hv.time.vcpu_time_info();
-    let machine = &caller.hv.machine;
-    // The version comes last, even and not zero: the record is complete.
-    machine.write_guest_words(area.part::<1, 3>(), words).map_err(|_| Errno::Fault)?;
-    machine.write_guest_words(area.part::<0, 1>(), [2]).map_err(|_| Errno::Fault)
+    let is_written = caller.hv.time.publish_to_guest(&caller.hv.machine, area);
+    vcpu.sched.time_area.store(if is_written { 0 } else { request.addr }, Ordering::Relaxed);
+    Ok(())
 }
 
 /// Moves a vcpu's `vcpu_info` to a frame of the guest's choice. What waited there moves with it; and because more may
@@ -173,11 +189,16 @@ fn send_nmi<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu, argument: u64) -> R
     if argument != 0 {
         return Err(Errno::Inval);
     }
+    raise_nmi(caller.hv, vcpu);
+    Ok(())
+}
+
+/// Has a vcpu take an NMI.
+pub(super) fn raise_nmi<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
     vcpu.work.fetch_or(work::NMI, Ordering::SeqCst);
-    sched::wake(caller.hv, vcpu);
+    sched::wake(hv, vcpu);
     // It has to be noticed on the way back to the guest, where events alone are not looked for.
     if let Some(cpu) = vcpu.sched.cpu() {
-        sched::tell(caller.hv, cpu, work::RESCHEDULE);
+        sched::tell(hv, cpu, work::RESCHEDULE);
     }
-    Ok(())
 }

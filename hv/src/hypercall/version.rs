@@ -11,11 +11,13 @@ use oxen_abi::{errno::Errno, features as feature, version as abi};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Xen 4.17, whose interface this is.
-const VERSION: u64 = 4 << 16 | 17;
-const EXTRA_VERSION: &str = "-oxen";
+pub(super) const VERSION: u64 = 4 << 16 | 17;
+pub(super) const EXTRA_VERSION: &str = "-oxen";
 /// Guests that can be created; ends with a blank, as tools split it there.
 const CAPABILITIES: &str = "xen-3.0-x86_64 ";
-const COMPILER: &str = "rustc";
+pub(super) const COMPILER: &str = "rustc";
+/// Which state of the source this was built of.
+pub(super) const CHANGESET: &str = env!("CARGO_PKG_VERSION");
 
 /// The features of every guest (`XENVER_get_features`, submap 0).
 const FEATURES: u32 = 1 << feature::XENFEAT_MMU_PT_UPDATE_PRESERVE_AD
@@ -28,7 +30,7 @@ const FEATURES: u32 = 1 << feature::XENFEAT_MMU_PT_UPDATE_PRESERVE_AD
 ///
 /// # Errors
 /// `Fault` for the argument, `Inval` for a feature map that does not exist, `Perm` for what is the control domain's,
-/// `NoSys` for unknown commands.
+/// `NoBufs` for too little room, `NoData` for what the image does not carry, `NoSys` for unknown commands.
 #[inline]
 pub fn xen_version<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     if args[0] as u32 == abi::XENVER_VERSION { Ok(VERSION) } else { other(caller, args[0] as u32, args[1]) }
@@ -50,9 +52,7 @@ fn other<M: Machine>(caller: &mut Caller<'_, M>, command: u32, at: u64) -> Reply
             Ok(0)
         }
         abi::XENVER_CAPABILITIES => write_text::<{ abi::XEN_CAPABILITIES_INFO_LEN }, M>(caller, at, CAPABILITIES),
-        abi::XENVER_CHANGESET => {
-            write_text::<{ abi::XEN_CHANGESET_INFO_LEN }, M>(caller, at, env!("CARGO_PKG_VERSION"))
-        }
+        abi::XENVER_CHANGESET => write_text::<{ abi::XEN_CHANGESET_INFO_LEN }, M>(caller, at, CHANGESET),
         abi::XENVER_PLATFORM_PARAMETERS => {
             let parameters = abi::PlatformParameters { virt_start: layout::HYPERVISOR_START };
             write(caller, at, &parameters)?;
@@ -78,10 +78,31 @@ fn other<M: Machine>(caller: &mut Caller<'_, M>, command: u32, at: u64) -> Reply
             let line = if is_privileged { caller.hv.command_line.as_str() } else { "<denied>" };
             write_text::<{ abi::XEN_COMMANDLINE_LEN }, M>(caller, at, line)
         }
-        // The image carries no build id.
-        abi::XENVER_BUILD_ID => Err(if is_privileged { Errno::NoData } else { Errno::Perm }.into()),
+        abi::XENVER_BUILD_ID if is_privileged => build_id(caller, at),
+        abi::XENVER_BUILD_ID => Err(Errno::Perm.into()),
         _ => Err(Errno::NoSys.into()),
     }
+}
+
+/// By what this very image is known: how many bytes there is room for stands before them. A null pointer asks how many
+/// there are.
+fn build_id<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Reply {
+    let id = caller.hv.build_id;
+    let room = if at == 0 { u32::MAX } else { read(caller, at)? };
+    if room == 0 {
+        return Err(Errno::Inval.into());
+    }
+    if id.is_empty() {
+        return Err(Errno::NoData.into());
+    }
+    if at != 0 {
+        if (room as usize) < id.len() {
+            return Err(Errno::NoBufs.into());
+        }
+        let place = at.checked_add(size_of::<u32>() as u64).ok_or(Errno::Fault)?;
+        GuestPtr::<u8>::new(place, id.len() as u64)?.write_many(&caller.hv.machine, 0, id)?;
+    }
+    Ok(id.len() as u64)
 }
 
 /// Text in a field of the ABI: as much as fits, a zero at the end.

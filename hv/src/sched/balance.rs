@@ -4,7 +4,7 @@
 //! queued: one of the two sees the other.
 
 use super::{
-    CpuShared, Occupant, Plan,
+    CpuShared, Occupant, Plan, VcpuSched,
     deadlines::NEVER,
     run_queue::{RunQueue, Seat},
     tell, timers, work,
@@ -40,10 +40,12 @@ pub(super) fn note(shared: &CpuShared, queue: &RunQueue) -> bool {
 
 /// Lets a CPU that idles look for work, if one may run what now waits at `cpu`.
 #[inline]
-pub(super) fn offer<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId, affinity: u64) {
-    let idle = hv.idle_cpus.load(Ordering::SeqCst) & affinity & !(1 << cpu.0);
+pub(super) fn offer<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId, vcpu: &VcpuSched) {
+    let idle = hv.idle_cpus.load(Ordering::SeqCst) & vcpu.allowed.load(Ordering::Relaxed) & !(1 << cpu.0);
     if idle != 0 {
-        tell(hv, CpuId(idle.trailing_zeros() as u16), work::RESCHEDULE);
+        let liked = idle & vcpu.soft_affinity.load(Ordering::Relaxed);
+        let chosen = if liked != 0 { liked } else { idle };
+        tell(hv, CpuId(chosen.trailing_zeros() as u16), work::RESCHEDULE);
     }
 }
 
@@ -88,15 +90,20 @@ fn take_from<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId, other: CpuId) -> bool {
 /// Moves the first that waits `there`, is wholly off its CPU and may run on `cpu`. Returns who, and its old seat.
 fn move_one(cpu: CpuId, here: &mut Plan, there: &mut Plan) -> Option<(Arc<Vcpu>, Seat)> {
     let Plan { queue, occupants } = there;
-    let old = queue.find_waiting(|seat| {
+    let may_move = |seat: Seat, is_liked: fn(&VcpuSched, CpuId) -> bool| {
         let occupant = occupants.get(seat.index()).and_then(Option::as_ref);
         occupant.is_some_and(|Occupant { vcpu, .. }| {
             let is_off = vcpu.slot.try_lock().is_some_and(|slot| slot.is_some());
             is_off
                 && vcpu.pauses.load(Ordering::SeqCst) == 0
-                && vcpu.sched.affinity.load(Ordering::Relaxed) >> cpu.0 & 1 != 0
+                && vcpu.sched.allowed.load(Ordering::SeqCst) >> cpu.0 & 1 != 0
+                && is_liked(&vcpu.sched, cpu)
         })
-    })?;
+    };
+    // Who would like to be here goes before who does not mind.
+    let would_like = |vcpu: &VcpuSched, cpu: CpuId| vcpu.soft_affinity.load(Ordering::Relaxed) >> cpu.0 & 1 != 0;
+    let old = queue.find_waiting(|seat| may_move(seat, would_like));
+    let old = old.or_else(|| queue.find_waiting(|seat| may_move(seat, |_, _| true)))?;
     let new = here.queue.move_from(queue, old)?;
     let occupant = occupants.get_mut(old.index())?.take()?;
     let vcpu = occupant.vcpu.clone();

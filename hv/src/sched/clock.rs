@@ -6,10 +6,10 @@
 
 use super::Clock;
 use crate::{
-    addr::{Mfn, PAGE_BYTES},
+    addr::{GuestWords, Mfn, PAGE_BYTES},
     domain::shared_info::VcpuInfoPlace,
     lock::Lock,
-    mem::Memory,
+    mem::{GuestMemory, Memory},
 };
 use core::sync::atomic::{Ordering, fence};
 
@@ -148,6 +148,14 @@ impl SystemTime {
             place.word(word).store(value, Ordering::Relaxed);
         }
         version.store((old | 1).wrapping_add(1).into(), Ordering::Release);
+    }
+
+    /// Publishes the time in a guest's own memory; says whether it is there.
+    pub fn publish_to_guest(&self, machine: &impl GuestMemory, area: GuestWords<4>) -> bool {
+        let [_, words @ ..] = self.vcpu_time_info();
+        // The version comes last, even and not zero: the record is complete.
+        machine.write_guest_words(area.part::<1, 3>(), words).is_ok()
+            && machine.write_guest_words(area.part::<0, 1>(), [2]).is_ok()
     }
 
     /// Publishes the wall clock, `ahead` seconds ahead, in a `shared_info`, by the same protocol.

@@ -8,6 +8,8 @@
 mod balance;
 pub mod clock;
 pub mod deadlines;
+pub mod placement;
+pub mod pools;
 pub mod run_queue;
 pub mod runstate;
 pub mod switch;
@@ -198,11 +200,13 @@ pub fn admit<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>, vcpu: &Arc<Vc
     Ok(())
 }
 
-/// Takes a seat for a vcpu, asleep; it has it when it knows so.
+/// Takes a seat for a vcpu, asleep; it has it when it knows so. CPUs that it would like go before others.
 fn take_seat<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) -> Result<(CpuId, Seat), Errno> {
-    let allowed = vcpu.sched.affinity.load(Ordering::Relaxed);
+    let allowed = vcpu.sched.allowed.load(Ordering::SeqCst);
+    let liked = vcpu.sched.soft_affinity.load(Ordering::Relaxed);
     let taken = |cpu: &CpuId| hv.cpu(*cpu).and_then(|c| c.plan.get()).map_or(SEATS, |p| p.lock().queue.taken());
-    let cpu = hv.online_cpus().filter(|c| allowed >> c.0 & 1 != 0).min_by_key(taken).ok_or(Errno::NoMem)?;
+    let rank = |cpu: &CpuId| (liked >> cpu.0 & 1 == 0, taken(cpu));
+    let cpu = hv.online_cpus().filter(|c| allowed >> c.0 & 1 != 0).min_by_key(rank).ok_or(Errno::NoMem)?;
     let plan = hv.cpu(cpu).and_then(|c| c.plan.get()).ok_or(Errno::NoMem)?;
     let mut plan = plan.lock();
     let share = domain.share.lock();
@@ -240,20 +244,29 @@ fn vacate<M: Machine>(hv: &Hypervisor<M>, plan: &mut Plan, cpu: CpuId, seat: Sea
 
 /// Takes a vcpu's seat away. It is paused and on no CPU ([`wait_until_off`]).
 pub fn dismiss<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
+    // Nobody gives it another seat meanwhile.
+    let pools = hv.pools.lock();
     let gone = at_seat(hv, vcpu, |plan, cpu, seat| {
         vcpu.sched.seat.store(NO_SEAT, Ordering::Release);
         vacate(hv, plan, cpu, seat)
     });
+    drop(pools);
     drop(gone);
 }
 
-/// Moves a paused vcpu that is on no CPU to a CPU that its affinity allows, if it is not at one.
+/// Whether a vcpu has its seat where it may run, or none.
+pub(crate) fn is_well_placed<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) -> bool {
+    // By the plan's lock: who moves it at this moment has looked at what was allowed before.
+    let cpu = at_seat(hv, vcpu, |_, cpu, _| cpu);
+    cpu.is_none_or(|cpu| vcpu.sched.allowed.load(Ordering::SeqCst) >> cpu.0 & 1 != 0)
+}
+
+/// Moves a paused vcpu that is on no CPU to a CPU on which it may run, if it is not at one.
 ///
 /// # Errors
 /// `NoMem` when those have no seat left; the vcpu then stays where it is.
 pub fn reseat<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) -> Result<(), Errno> {
-    let is_allowed = |cpu: CpuId| vcpu.sched.affinity.load(Ordering::Relaxed) >> cpu.0 & 1 != 0;
-    if vcpu.sched.cpu().is_none_or(is_allowed) {
+    if is_well_placed(hv, vcpu) {
         return Ok(());
     }
     let (new_cpu, new_seat) = take_seat(hv, domain, vcpu)?;
@@ -320,7 +333,7 @@ pub fn unpause<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu, bits: u32) {
         tell(hv, cpu, work::RESCHEDULE);
     }
     if is_crowded {
-        balance::offer(hv, cpu, vcpu.sched.affinity.load(Ordering::Relaxed));
+        balance::offer(hv, cpu, &vcpu.sched);
     }
 }
 

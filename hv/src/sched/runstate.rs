@@ -1,6 +1,7 @@
 //! What a vcpu did how long (`vcpu_runstate_info`, `vcpu.h`), and the copy that its guest reads.
 
 use crate::{
+    Hypervisor,
     addr::{GuestAddr, GuestRange},
     domain::{
         Domain,
@@ -62,21 +63,27 @@ impl Runstate {
     }
 }
 
-/// Copies the record to where the guest wants it. The vcpu's tables are loaded on this CPU. Where the guest's address
-/// leads nowhere, nothing happens.
-pub fn publish<M: Machine>(machine: &M, domain: &Domain, vcpu: &Vcpu, state: &VcpuState) {
+/// Copies the record to where the guest wants it, and the time where that could not be written yet. The vcpu's tables are
+/// loaded on this CPU. Where the guest's address leads nowhere, nothing happens.
+pub fn publish<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: &Vcpu, state: &VcpuState) {
     let area = vcpu.sched.runstate_area.load(Ordering::Relaxed);
-    if area == 0 {
+    let time_area = vcpu.sched.time_area.load(Ordering::Relaxed);
+    if area | time_area == 0 {
         return;
     }
-    let info = vcpu.sched.runstate.lock().info();
-    // The address is the kernel's.
+    let (machine, info) = (&hv.machine, vcpu.sched.runstate.lock().info());
+    // The addresses are the kernel's.
     let away = if state.in_kernel { None } else { state.kernel_root.zip(state.user_root) };
     if let Some((kernel, _)) = away {
         machine.load_root(kernel);
     }
-    if let Some(area) = GuestAddr(area).range(size_of::<VcpuRunstateInfo>() as u64) {
+    if let Some(area) = GuestAddr(area).range(size_of::<VcpuRunstateInfo>() as u64).filter(|_| area != 0) {
         write(machine, domain, area, &info);
+    }
+    if let Some(area) = GuestAddr(time_area).words().filter(|_| time_area != 0)
+        && hv.time.publish_to_guest(machine, area)
+    {
+        vcpu.sched.time_area.store(0, Ordering::Relaxed);
     }
     if let Some((_, user)) = away {
         machine.load_root(user);

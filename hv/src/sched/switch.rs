@@ -1,6 +1,6 @@
 //! The running loop: from one vcpu to the next, and waiting while there is none.
 
-use super::{CpuShared, Occupant, balance, run_queue::Choice, runstate, timers, work};
+use super::{CpuShared, Occupant, balance, placement, run_queue::Choice, runstate, timers, work};
 use crate::{
     Hypervisor,
     caller::Current,
@@ -87,7 +87,7 @@ fn stay<M: Machine>(hv: &Hypervisor<M>, current: Option<&mut Current>, now: u64)
     let Some(current) = current else { return };
     if !current.vcpu.sched.is_running.swap(true, Ordering::SeqCst) {
         current.vcpu.sched.runstate.lock().enter(RUNSTATE_RUNNING, now);
-        runstate::publish(&hv.machine, &current.domain, &current.vcpu, &current.state);
+        runstate::publish(hv, &current.domain, &current.vcpu, &current.state);
     }
 }
 
@@ -98,7 +98,7 @@ fn rest<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId, current: &mut Option<Current
     if staying.vcpu.pauses.load(Ordering::SeqCst) & !pause::WAITING != 0 {
         let last = take_off(hv, current, regs);
         hv.machine.unload();
-        put_away(cpu, last, None);
+        put_away(hv, cpu, last, None);
     }
 }
 
@@ -136,11 +136,11 @@ fn switch<M: Machine>(
     if state.selectors_wait {
         vcpu.work.fetch_or(work::SELECTORS, Ordering::Relaxed);
     }
-    put_away(cpu, last, Some(&domain));
+    put_away(hv, cpu, last, Some(&domain));
     hv.time.publish_if_lost(&state.info);
     vcpu.sched.is_running.store(true, Ordering::SeqCst);
     vcpu.sched.runstate.lock().enter(RUNSTATE_RUNNING, now);
-    runstate::publish(&hv.machine, &domain, &vcpu, &state);
+    runstate::publish(hv, &domain, &vcpu, &state);
     *current = Some(Current { domain, vcpu, state });
     true
 }
@@ -151,13 +151,13 @@ fn stop<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: &Vcpu, state: &Vc
         return;
     }
     let why = vcpu.pauses.load(Ordering::SeqCst);
-    let runstate = match why {
+    let runstate = match why & !pause::MOVING {
         0 => RUNSTATE_RUNNABLE,
-        _ if why & !pause::WAITING == 0 => RUNSTATE_BLOCKED,
+        why if why & !pause::WAITING == 0 => RUNSTATE_BLOCKED,
         _ => RUNSTATE_OFFLINE,
     };
     vcpu.sched.runstate.lock().enter(runstate, now);
-    runstate::publish(&hv.machine, domain, vcpu, state);
+    runstate::publish(hv, domain, vcpu, state);
 }
 
 /// Takes what is the vcpu's out of the CPU, all but its root.
@@ -170,12 +170,15 @@ fn take_off<M: Machine>(hv: &Hypervisor<M>, current: &mut Option<Current>, regs:
 
 /// Another root is loaded, and with it every translation of the last one's domain is gone, unless it is `now`'s too:
 /// others may do with the vcpu and the domain as they like.
-fn put_away(cpu: CpuId, last: Option<Current>, now: Option<&Arc<Domain>>) {
+fn put_away<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId, last: Option<Current>, now: Option<&Arc<Domain>>) {
     let Some(Current { domain, vcpu, state }) = last else { return };
     if now.is_none_or(|now| !Arc::ptr_eq(now, &domain)) {
         domain.dirty_cpus.fetch_and(!bit(cpu), Ordering::SeqCst);
     }
     *vcpu.slot.lock() = Some(state);
+    if vcpu.pauses.load(Ordering::SeqCst) & pause::MOVING != 0 {
+        placement::finish_leaving(hv, &domain, &vcpu);
+    }
 }
 
 const fn bit(cpu: CpuId) -> u64 {

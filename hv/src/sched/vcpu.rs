@@ -1,6 +1,6 @@
 //! What the scheduler keeps with a vcpu: where it has its seat, what it waits for.
 
-use super::{deadlines::NEVER, run_queue::Seat, runstate, timers};
+use super::{deadlines::NEVER, placement, run_queue::Seat, runstate, timers};
 use crate::{lock::Lock, machine::CpuId};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -13,12 +13,18 @@ pub struct VcpuSched {
     pub(super) is_running: AtomicBool,
     /// CPUs it may run on, bit n for CPU n (`XEN_VCPUAFFINITY_HARD`).
     pub affinity: AtomicU64,
-    /// CPUs it would like to run on (`XEN_VCPUAFFINITY_SOFT`); kept for the toolstack.
+    /// The CPU that its kernel asked for (`SCHEDOP_pin_override`), in place of those; [`placement::NO_OVERRIDE`].
+    pub override_cpu: AtomicU32,
+    /// What of that is in its domain's pool: what the scheduler obeys. Changed under the lock of the pools.
+    pub allowed: AtomicU64,
+    /// CPUs it would like to run on, of those (`XEN_VCPUAFFINITY_SOFT`).
     pub soft_affinity: AtomicU64,
     /// What it did how long.
     pub runstate: Lock<runstate::Runstate>,
     /// Where the guest wants to read that, in its own address space; 0: nowhere.
     pub runstate_area: AtomicU64,
+    /// Where the guest wants to read the time and could not yet; 0: nowhere.
+    pub time_area: AtomicU64,
     pub(super) poll_deadline: AtomicU64,
     /// Nanoseconds between ticks of the periodic timer; 0: none.
     pub(super) period: AtomicU64,
@@ -38,9 +44,12 @@ impl VcpuSched {
             seat: AtomicU32::new(NO_SEAT),
             is_running: AtomicBool::new(false),
             affinity: AtomicU64::new(u64::MAX),
+            override_cpu: AtomicU32::new(placement::NO_OVERRIDE),
+            allowed: AtomicU64::new(u64::MAX),
             soft_affinity: AtomicU64::new(u64::MAX),
             runstate: Lock::new(runstate::Runstate::new(now)),
             runstate_area: AtomicU64::new(0),
+            time_area: AtomicU64::new(0),
             poll_deadline: AtomicU64::new(NEVER),
             period: AtomicU64::new(0),
             next_tick: AtomicU64::new(NEVER),

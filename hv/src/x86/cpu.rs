@@ -3,8 +3,13 @@
 use super::msr;
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
-use oxen_hv::addr::{MachineAddr, Mfn};
-use oxen_hv::domain::cpuid::{Vendor, leaves_x87_pointers};
+use oxen_hv::{
+    addr::{MachineAddr, Mfn},
+    domain::{
+        cpuid::{Vendor, leaves_x87_pointers},
+        vcpu::ExtendedState,
+    },
+};
 
 /// What this CPU can do, as far as the hypervisor uses it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,7 +44,7 @@ impl Features {
         let mut xcr0 = 0;
         if xsave {
             let sizes = __cpuid_count(0xd, 0);
-            xcr0 = (u64::from(sizes.edx) << 32 | u64::from(sizes.eax)) & XCR0_KEPT;
+            xcr0 = (u64::from(sizes.edx) << 32 | u64::from(sizes.eax)) & ExtendedState::KEPT;
         }
         Self {
             xsave,
@@ -57,9 +62,6 @@ impl Features {
         }
     }
 }
-
-/// x87, SSE, AVX and AVX-512: what `ExtendedState` has room for.
-const XCR0_KEPT: u64 = 0xe7;
 
 /// Bits of CR4.
 mod cr4 {

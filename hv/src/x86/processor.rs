@@ -190,9 +190,6 @@ pub(crate) fn load_debug_registers(hardware: &mut Hardware, state: &VcpuState) {
     }
 }
 
-/// Where the vcpu's own XCR0 is kept in the area: in the bytes that the format leaves to software.
-const XCR0_PLACE: core::ops::Range<usize> = 464..472;
-
 /// Loads XCR0, unless it is loaded.
 fn change_xcr0(hardware: &mut Hardware, value: u64) {
     if hardware.xcr0 != value && cpu::try_set_xcr0(value) {
@@ -201,9 +198,7 @@ fn change_xcr0(hardware: &mut Hardware, value: u64) {
 }
 
 fn save_extended(hardware: &mut Hardware, features: &cpu::Features, area: &mut ExtendedState) {
-    if let Some(place) = area.0.get_mut(XCR0_PLACE) {
-        place.copy_from_slice(&hardware.xcr0.to_le_bytes());
-    }
+    area.set_xcr0(hardware.xcr0);
     if features.xsave {
         change_xcr0(hardware, features.xcr0);
     }
@@ -233,7 +228,7 @@ fn load_extended(hardware: &mut Hardware, features: &cpu::Features, area: &Exten
         try_load_extended(features, &fresh);
     }
     if features.xsave {
-        let xcr0 = area.0.get(XCR0_PLACE).and_then(|place| place.try_into().ok()).map_or(0, u64::from_le_bytes);
+        let xcr0 = area.xcr0();
         change_xcr0(hardware, if xcr0 == 0 { INITIAL_XCR0 } else { xcr0 });
     }
 }

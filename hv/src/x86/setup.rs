@@ -10,7 +10,7 @@ use super::memory::space::{self, Division, Loaded, Space};
 use super::memory::{heap, smap, tables};
 use super::percpu::{self, CpuBlock};
 use super::shootdown::Shootdown;
-use super::smp;
+use super::{smp, symbols};
 use crate::log;
 use core::ops::Range;
 use oxen_hv::addr::{MachineAddr, Mfn, PAGE_BYTES};
@@ -120,6 +120,7 @@ pub(crate) fn make_hypervisor(
         grants: options.grants,
         pci,
         efi,
+        build_id: symbols::build_id(),
         ..Hypervisor::new(machine, frames, info.command_line)
     })
 }

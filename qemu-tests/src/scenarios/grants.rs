@@ -8,7 +8,7 @@ use oxen_tools::qemu::USER_NETWORK;
 
 use super::interop;
 use super::linux::content;
-use crate::http::{HOST, Server};
+use oxen_tools::http::{HOST, Server};
 use crate::lab::{Lab, Report, Verdict};
 
 const MIB: usize = 1 << 20;

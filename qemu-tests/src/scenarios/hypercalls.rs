@@ -94,6 +94,10 @@ pub(super) fn batches_and_control_calls_answer_as_xen(lab: &Lab<'_>) -> Result<V
     ask(lab, "control")
 }
 
+pub(super) fn what_tools_for_a_host_ask_is_answered_as_by_xen(lab: &Lab<'_>) -> Result<Verdict> {
+    ask(lab, "host")
+}
+
 pub(super) fn arguments_are_as_wide_as_in_xens_headers(lab: &Lab<'_>) -> Result<Verdict> {
     ask(lab, "widths")
 }

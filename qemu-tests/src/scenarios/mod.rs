@@ -14,6 +14,7 @@ mod grants;
 mod greed;
 mod grub;
 mod guests;
+mod host_tools;
 mod hostile;
 mod hypercalls;
 mod interop;
@@ -86,6 +87,7 @@ scenarios! {
     interop::hello_mmu_and_bench_run_on_real_xen,
     interop::net_talks_through_linuxs_backend,
     interop::debians_tools_create_guests_on_oxen,
+    host_tools::debians_tools_say_of_the_host_what_they_say_on_real_xen,
     interop::linux_follows_its_target_as_on_real_xen,
     interop::hog_follows_its_target_on_real_xen,
     interop::the_probe_has_the_same_answers_on_real_xen,
@@ -125,6 +127,7 @@ scenarios! {
     hypercalls::privileged_instructions_and_written_tables_are_emulated,
     hypercalls::batches_and_control_calls_answer_as_xen,
     hypercalls::devices_interrupt_by_message_as_on_xen,
+    hypercalls::what_tools_for_a_host_ask_is_answered_as_by_xen,
     hypercalls::arguments_are_as_wide_as_in_xens_headers,
     hypercalls::model_specific_registers_and_cpuid_answer_as_xen,
     boot::a_guest_runs_in_dom0s_place_and_powers_off,

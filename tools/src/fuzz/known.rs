@@ -15,20 +15,21 @@ const fn known(both: &'static str, xen: &'static str, why: &'static str) -> Know
     Known { both, xen, lasts: false, why }
 }
 
-const KNOWN: [Known; 17] = [
+const KNOWN: [Known; 16] = [
     known("`insb`", "", "string I/O is refused: no kernel uses it"),
     known("`int 0x", "", "QEMU 7.2 takes the gate of twice the vector; here the instruction says which is meant"),
     known("`invlpg`", "#13", "done here, for the kernel alone; Xen wants the hypercall"),
     known("memory_op.other(", " -", "translated guests, sharing, paging: refused, with one error for all"),
-    known("nmi_op(1", "0", "refused: callback_op has what it did"),
     known("`smsw`", "a=8005003b", "the processor's own CR0: Xen has left the FPU's registers to somebody else"),
     known("`rdmsr` c=10a", "", "of speculation guests are told less"),
-    known("sched_op.other(7", "", "vcpus are not pinned"),
-    known("vcpu_op(c", "", "there is no physical id to tell"),
-    known("xen_version(a", "", "the image has no build id"),
     known("hypercall 49(", "-14", "how Xen goes on with its shadow tables"),
     known("7ff2", "", "no domain stands for what is Xen's own"),
     known("kexec_op(", "", "there is no other kernel to boot"),
+    known("domctl.settscinfo", "= 0", "the time stamp counter is never emulated, and who asks for it is told"),
+    known("domctl.setvnumainfo", "", "guests have one node"),
+    known("domctl.irq_permission", "= -", "which interrupts there are, and that nobody need have mapped one first"),
+    known("platform_op.add_memtype", "", "memory types are the firmware's"),
+    known("sysctl.livepatch_op", "= -22", "no patch is looked at"),
     Known {
         both: "grant_table_op.unmap_and_replace(",
         xen: "=ffff",

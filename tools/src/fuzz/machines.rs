@@ -70,7 +70,7 @@ impl Sides<'_> {
             if on_xen {
                 machine.on_xen(&self.xen);
                 // Nothing of what the guest prints may be lost.
-                machine.append.push_str(" sync_console");
+                machine.append.push_str(" sync_console sched=credit");
             }
             return Ok(machine);
         }

@@ -36,6 +36,9 @@ pub struct Args {
     /// As which domain the guest runs
     #[arg(long, value_enum, default_value = "dom0")]
     r#as: Place,
+    /// Draw only what a control domain may ask
+    #[arg(long)]
+    control: bool,
     /// QEMU's CPU model: each vendor's have registers of their own
     #[arg(long, default_value = CPU)]
     cpu: String,
@@ -62,6 +65,20 @@ pub struct Seeds {
     pub count: u64,
     /// How long each is.
     pub calls: u64,
+    /// Whether only what a control domain may ask is drawn.
+    pub control: bool,
+}
+
+impl Seeds {
+    /// What the guest is told besides which they are.
+    fn draw(&self) -> &'static str {
+        if self.control { " draw=control" } else { "" }
+    }
+
+    /// The sequence of one seed.
+    const fn of(self, seed: u64) -> Self {
+        Self { first: seed, ..self }
+    }
 }
 
 /// Builds, compares, and prints each difference with its least sequence.
@@ -88,12 +105,12 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     if args.sweep {
         return sweep(&sides, args.all);
     }
-    let seeds = Seeds { first: args.seed, count: args.count, calls: args.calls };
+    let seeds = Seeds { first: args.seed, count: args.count, calls: args.calls, control: args.control };
     let (steps, differences) = compare(&sides, seeds, args.all)?;
     for difference in &differences {
         println!("{difference}");
         if !args.no_shrink {
-            let least = shrink::least(&sides, difference, seeds.calls)?;
+            let least = shrink::least(&sides, difference, seeds)?;
             println!("  least sequence (`fuzz={} only={}` for the probe):", difference.label, least.calls);
             print!("{}", least.text);
         }
@@ -131,7 +148,7 @@ pub fn compare(sides: &Sides<'_>, seeds: Seeds, all: bool) -> Result<(usize, Vec
     let end = seeds.first + seeds.count;
     // What ends one of the guests ends the boot; the rest is asked in another.
     while next < end {
-        let options = format!("fuzz={next} count={} calls={}", end - next, seeds.calls);
+        let options = format!("fuzz={next} count={} calls={}{}", end - next, seeds.calls, seeds.draw());
         step(&format!("seeds {next} to {}", end - 1));
         let (xen, oxen) = sides.run(&options)?;
         let (xen, oxen) = (Transcript::read(&xen), Transcript::read(&oxen));

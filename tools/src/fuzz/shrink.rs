@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 
+use super::Seeds;
 use super::lines::{Difference, Transcript};
 use super::machines::Sides;
 
@@ -26,14 +27,14 @@ pub(super) struct Least {
 ///
 /// # Errors
 /// Fails when the machines cannot be booted.
-pub(super) fn least(sides: &Sides<'_>, difference: &Difference, length: u64) -> Result<Least> {
+pub(super) fn least(sides: &Sides<'_>, difference: &Difference, seeds: Seeds) -> Result<Least> {
     let last = difference.call;
-    let mut calls: Vec<u64> = (0..last.min(length)).collect();
+    let mut calls: Vec<u64> = (0..last.min(seeds.calls)).collect();
     let mut parts: Vec<Vec<u64>> = vec![Vec::new()];
     parts.extend(calls.iter().map(|call| vec![*call]));
     let mut shown = None;
     for _ in 0..MAX_ROUNDS {
-        let Some((part, text)) = first_that_differs(sides, difference.label, &parts, last)? else { break };
+        let Some((part, text)) = first_that_differs(sides, seeds.of(difference.label), &parts, last)? else { break };
         calls = part;
         shown = Some(text);
         if calls.len() < 2 {
@@ -43,7 +44,8 @@ pub(super) fn least(sides: &Sides<'_>, difference: &Difference, length: u64) -> 
     }
     if shown.is_none() && calls.len() > 1 {
         for _ in 0..MAX_ROUNDS {
-            let Some((part, text)) = first_that_differs(sides, difference.label, &without_one(&calls), last)? else {
+            let Some((part, text)) = first_that_differs(sides, seeds.of(difference.label), &without_one(&calls), last)?
+            else {
                 break;
             };
             calls = part;
@@ -52,7 +54,7 @@ pub(super) fn least(sides: &Sides<'_>, difference: &Difference, length: u64) -> 
     }
     let text = match shown {
         Some(text) => text,
-        None => first_that_differs(sides, difference.label, &[calls.clone()], last)?
+        None => first_that_differs(sides, seeds.of(difference.label), &[calls.clone()], last)?
             .map_or_else(|| "    not shown again by this sequence alone\n".to_owned(), |(_, text)| text),
     };
     Ok(Least { calls: option(&calls, last), text })
@@ -70,7 +72,7 @@ fn option(calls: &[u64], last: u64) -> String {
 /// Tries parts, each followed by the last call, in one boot; the first after which the last call's answers differ.
 fn first_that_differs(
     sides: &Sides<'_>,
-    seed: u64,
+    seed: Seeds,
     parts: &[Vec<u64>],
     last: u64,
 ) -> Result<Option<(Vec<u64>, String)>> {
@@ -83,7 +85,7 @@ fn first_that_differs(
         let between = if list.is_empty() { "" } else { "+" };
         let _ = write!(list, "{between}{next}");
     }
-    let (xen, oxen) = sides.run(&format!("fuzz={seed} only={list}"))?;
+    let (xen, oxen) = sides.run(&format!("fuzz={} only={list}{}", seed.first, seed.draw()))?;
     let (xen, oxen) = (Transcript::read(&xen), Transcript::read(&oxen));
     let found = xen.differences(&oxen, false).into_iter().find(|difference| difference.call == last);
     Ok(found.and_then(|difference| {

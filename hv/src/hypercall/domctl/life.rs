@@ -6,6 +6,7 @@ use crate::{
     caller::{Caller, Control},
     config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES, MAX_PORTS},
     domain::{self, Config, Domain, teardown},
+    event::virq,
     hypercall::stubs,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
@@ -14,11 +15,10 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use oxen_abi::{
     domctl::{
-        Domctl, DomctlAddressSize, DomctlCpuPolicy, DomctlCreatedomain, DomctlGetpageframeinfo3, DomctlHypercallInit,
-        DomctlMaxMem, DomctlMaxVcpus, DomctlSetdomainhandle, DomctlSettimeoffset, DomctlTscInfo, TSC_MODE_DEFAULT,
-        TSC_MODE_NEVER_EMULATE, XEN_CPUID_INPUT_UNUSED, XEN_DOMCTL_CDF_XS_DOMAIN, XEN_DOMCTL_GRANT_VERSION_MASK,
-        XEN_DOMCTL_PFINFO_L1TAB, XEN_DOMCTL_PFINFO_LPINTAB, XEN_DOMCTL_PFINFO_LTAB_SHIFT, XEN_DOMCTL_PFINFO_XTAB,
-        XEN_X86_MSR_RELAXED,
+        Domctl, DomctlAddressSize, DomctlCreatedomain, DomctlGetpageframeinfo3, DomctlHypercallInit, DomctlMaxMem,
+        DomctlMaxVcpus, DomctlSetdomainhandle, XEN_DOMCTL_CDF_HVM, XEN_DOMCTL_CDF_OOS_OFF, XEN_DOMCTL_CDF_XS_DOMAIN,
+        XEN_DOMCTL_GRANT_VERSION_MASK, XEN_DOMCTL_PFINFO_L1TAB, XEN_DOMCTL_PFINFO_LPINTAB,
+        XEN_DOMCTL_PFINFO_LTAB_SHIFT, XEN_DOMCTL_PFINFO_XTAB, XEN_X86_EMU_PIT, XEN_X86_EMU_VPCI, XEN_X86_MSR_RELAXED,
     },
     domid::DomId,
     errno::Errno,
@@ -26,13 +26,20 @@ use oxen_abi::{
 
 /// Makes a domain. Its id is the one asked for, or with 0 or an id that no domain can have, one of the hypervisor's choice.
 pub(super) fn create<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Domctl) -> Outcome {
+    /// Every device that a classic machine has emulated.
+    const ANY_DEVICE: u32 = (XEN_X86_EMU_VPCI << 1) - 1;
     let wanted: DomctlCreatedomain = op.get();
     let version = wanted.grant_opts & XEN_DOMCTL_GRANT_VERSION_MASK;
-    if wanted.flags & !XEN_DOMCTL_CDF_XS_DOMAIN != 0
+    if wanted.flags & XEN_DOMCTL_CDF_HVM != 0 {
+        return Err(Errno::OpNotSupp.into());
+    }
+    if wanted.arch.emulation_flags & !ANY_DEVICE == 0 && wanted.arch.emulation_flags & !XEN_X86_EMU_PIT != 0 {
+        return Err(Errno::OpNotSupp.into());
+    }
+    if wanted.flags & !(XEN_DOMCTL_CDF_XS_DOMAIN | XEN_DOMCTL_CDF_OOS_OFF) != 0
         || wanted.iommu_opts != 0
         || wanted.vmtrace_size != 0
-        || wanted.cpupool_id != 0
-        || wanted.arch.emulation_flags != 0
+        || wanted.arch.emulation_flags & !ANY_DEVICE != 0
         || wanted.arch.misc_flags & !XEN_X86_MSR_RELAXED != 0
         || wanted.grant_opts & !XEN_DOMCTL_GRANT_VERSION_MASK != 0
         || !(1..=caller.hv.grants.max_version).contains(&version)
@@ -51,6 +58,7 @@ pub(super) fn create<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Do
         is_store: wanted.flags & XEN_DOMCTL_CDF_XS_DOMAIN != 0,
         is_msr_relaxed: wanted.arch.misc_flags & XEN_X86_MSR_RELAXED != 0,
         handle: wanted.handle,
+        pool: wanted.cpupool_id,
         max_vcpus: wanted.max_vcpus,
         max_port: wanted.max_evtchn_port.min(MAX_PORTS as u32 - 1),
         max_grant_frames: limit(wanted.max_grant_frames, 1..=MAX_GRANT_FRAMES)?,
@@ -59,6 +67,8 @@ pub(super) fn create<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Do
     };
     teardown::bury_the_dead(caller.hv);
     op.domain = domain::create(caller.hv, &config)?.id;
+    // What PV guests' shadows would be like; there are none.
+    op.set(&DomctlCreatedomain { flags: wanted.flags | XEN_DOMCTL_CDF_OOS_OFF, ..wanted });
     Ok(Answer::CopyBack)
 }
 
@@ -87,7 +97,7 @@ pub(super) fn resume<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Do
     Ok(Answer::Done)
 }
 
-/// Creates the vcpus below `max` that there are not yet.
+/// Creates the vcpus, as many as the domain was made for.
 pub(super) fn make_vcpus<M: Machine>(
     caller: &Caller<'_, M>,
     _: Control,
@@ -95,7 +105,7 @@ pub(super) fn make_vcpus<M: Machine>(
     request: DomctlMaxVcpus,
 ) -> Outcome {
     other_than_self(caller, domain)?;
-    if request.max == 0 || request.max > domain.max_vcpus.load(Ordering::Relaxed) {
+    if request.max != domain.max_vcpus.load(Ordering::Relaxed) {
         return Err(Errno::Inval.into());
     }
     (0..request.max).try_for_each(|id| domain.add_vcpu(caller.hv, id))?;
@@ -113,14 +123,15 @@ pub(super) fn set_handle(_: Control, domain: &Domain, request: DomctlSetdomainha
     Ok(Answer::Done)
 }
 
-pub(super) fn set_time_offset<M: Machine>(
-    caller: &Caller<'_, M>,
-    _: Control,
-    domain: &Domain,
-    request: DomctlSettimeoffset,
-) -> Outcome {
-    domain.time_offset.store(request.time_offset_seconds, Ordering::Relaxed);
-    domain.publish_wall_clock(caller.hv);
+/// Gives one of the system's virtual interrupts to the domain.
+pub(super) fn handle_virq<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain, virq: u32) -> Outcome {
+    virq::set_handler(caller.hv, virq, domain)?;
+    Ok(Answer::Done)
+}
+
+/// The port by which the domain is told to suspend itself: it rings when the domain has.
+pub(super) fn subscribe(_: Control, domain: &Domain, port: u32) -> Outcome {
+    domain.suspend_port.store(port, Ordering::Relaxed);
     Ok(Answer::Done)
 }
 
@@ -133,42 +144,14 @@ pub(super) fn get_address_size(_: Control, op: &mut Domctl) -> Outcome {
     Ok(Answer::CopyBack)
 }
 
-/// The time stamp counter is never emulated.
-pub(super) fn set_tsc_mode(_: Control, request: DomctlTscInfo) -> Outcome {
-    match request.tsc_mode {
-        TSC_MODE_DEFAULT | TSC_MODE_NEVER_EMULATE => Ok(Answer::Done),
-        _ => Err(Errno::OpNotSupp.into()),
-    }
-}
-
-pub(super) fn get_tsc_mode<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Domctl) -> Outcome {
-    let khz = caller.hv.machine.frequency() / 1000;
-    op.set(&DomctlTscInfo {
-        tsc_mode: TSC_MODE_NEVER_EMULATE,
-        gtsc_khz: u32::try_from(khz).unwrap_or(u32::MAX),
-        incarnation: 0,
-        pad: 0,
-        elapsed_nsec: caller.hv.now(),
-    });
-    Ok(Answer::CopyBack)
-}
-
-/// Every guest sees the same processor, so a toolstack's wishes are heard and change nothing.
-pub(super) fn set_cpu_policy(_: Control, op: &mut Domctl) -> Outcome {
-    let policy: DomctlCpuPolicy = op.get();
-    let unused = XEN_CPUID_INPUT_UNUSED;
-    op.set(&DomctlCpuPolicy { err_leaf: unused, err_subleaf: unused, err_msr: unused, ..policy });
-    Ok(Answer::CopyBack)
-}
-
 pub(super) fn fill_hypercall_page<M: Machine>(
     caller: &Caller<'_, M>,
     _: Control,
     domain: &Domain,
     request: DomctlHypercallInit,
 ) -> Outcome {
-    let mfn = Mfn::new(request.gmfn).ok_or(Errno::Acces)?;
-    stubs::fill(caller.hv, domain, mfn).map_err(|_| Errno::Acces)?;
+    let mfn = Mfn::new(request.gmfn).ok_or(Errno::Inval)?;
+    stubs::fill(caller.hv, domain, mfn).map_err(|_| Errno::Inval)?;
     Ok(Answer::Done)
 }
 
@@ -180,9 +163,8 @@ pub(super) fn page_types<M: Machine>(
     request: DomctlGetpageframeinfo3,
 ) -> Outcome {
     /// As many as in one call of Xen's.
-    const MOST: u64 = 1024;
-    other_than_self(caller, domain)?;
-    if request.num > MOST {
+    const MAX_FRAMES: u64 = 1024;
+    if request.num > MAX_FRAMES {
         return Err(Errno::TooBig.into());
     }
     let hv = caller.hv;

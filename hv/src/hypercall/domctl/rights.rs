@@ -4,7 +4,10 @@ use super::{Answer, Outcome, read_bitmap, write_bitmap};
 use crate::{
     caller::{Caller, Control},
     config::MAX_PIRQS,
-    domain::{Domain, rights::Ranges},
+    domain::{
+        Domain,
+        rights::{Ranges, last_frame},
+    },
     machine::Machine,
 };
 use core::sync::atomic::Ordering;
@@ -15,6 +18,9 @@ use oxen_abi::{
 
 /// I/O ports of a PC.
 const PORTS: u32 = 1 << 16;
+/// Ports that no domain has: interrupt controllers, interval timer, system control, PCI configuration data.
+const HYPERVISOR_PORTS: [core::ops::RangeInclusive<u32>; 6] =
+    [0x20..=0x21, 0x40..=0x43, 0x61..=0x61, 0x92..=0x92, 0xa0..=0xa1, 0xcfc..=0xcff];
 
 fn change(ranges: &mut Ranges, allow: u8, first: u64, last: u64) -> Outcome {
     if allow != 0 {
@@ -25,26 +31,58 @@ fn change(ranges: &mut Ranges, allow: u8, first: u64, last: u64) -> Outcome {
     Ok(Answer::Done)
 }
 
-pub(super) fn interrupt(_: Control, domain: &Domain, request: DomctlIrqPermission) -> Outcome {
+/// Nobody can be given what the caller does not have itself.
+fn judge(has: bool) -> Result<(), Errno> {
+    if has { Ok(()) } else { Err(Errno::Perm) }
+}
+
+pub(super) fn interrupt<M: Machine>(
+    caller: &Caller<'_, M>,
+    _: Control,
+    domain: &Domain,
+    request: DomctlIrqPermission,
+) -> Outcome {
+    /// The line of the interval timer, which is the hypervisor's.
+    const TIMER: u32 = 0;
     if request.pirq as usize >= MAX_PIRQS {
         return Err(Errno::Inval.into());
     }
     let pirq = request.pirq.into();
+    judge(request.pirq != TIMER && caller.domain.rights.lock().interrupts.contains(pirq, pirq))?;
     change(&mut domain.rights.lock().interrupts, request.allow_access, pirq, pirq)
 }
 
-pub(super) fn memory(_: Control, domain: &Domain, request: DomctlIomemPermission) -> Outcome {
-    let more = request.nr_mfns.checked_sub(1).ok_or(Errno::Inval)?;
-    let last = request.first_mfn.checked_add(more).ok_or(Errno::Inval)?;
+pub(super) fn memory<M: Machine>(
+    caller: &Caller<'_, M>,
+    _: Control,
+    domain: &Domain,
+    request: DomctlIomemPermission,
+) -> Outcome {
+    // No frames from the first on are all of them, and more than anybody has.
+    let last = request.first_mfn.wrapping_add(request.nr_mfns).wrapping_sub(1);
+    if last < request.first_mfn {
+        return Err(Errno::Inval.into());
+    }
+    let is_possible = last <= last_frame(&caller.hv.machine);
+    judge(is_possible && caller.domain.rights.lock().memory.contains(request.first_mfn, last))?;
     change(&mut domain.rights.lock().memory, request.allow_access, request.first_mfn, last)
 }
 
-pub(super) fn ports(_: Control, domain: &Domain, request: DomctlIoportPermission) -> Outcome {
+pub(super) fn ports<M: Machine>(
+    caller: &Caller<'_, M>,
+    _: Control,
+    domain: &Domain,
+    request: DomctlIoportPermission,
+) -> Outcome {
     let end = request.first_port.checked_add(request.nr_ports).filter(|&end| end <= PORTS).ok_or(Errno::Inval)?;
     if request.nr_ports == 0 {
-        return Ok(Answer::Done);
+        return Err(Errno::Inval.into());
     }
-    change(&mut domain.rights.lock().ports, request.allow_access, request.first_port.into(), u64::from(end) - 1)
+    let (first, last) = (request.first_port, end - 1);
+    let console = (first..=last).any(|port| caller.hv.machine.is_console_port(port as u16));
+    let is_free = !console && !HYPERVISOR_PORTS.iter().any(|ours| first <= *ours.end() && last >= *ours.start());
+    judge(is_free && caller.domain.rights.lock().ports.contains(first.into(), last.into()))?;
+    change(&mut domain.rights.lock().ports, request.allow_access, first.into(), last.into())
 }
 
 /// The machine is one node; what a toolstack would like is kept.
@@ -58,7 +96,8 @@ pub(super) fn set_nodes<M: Machine>(
     if nodes & 1 == 0 {
         return Err(Errno::Inval.into());
     }
-    domain.node_affinity.store(nodes, Ordering::Relaxed);
+    // All that there could be is the hypervisor's own choice.
+    domain.node_affinity.store(if nodes == u64::MAX { 1 } else { nodes }, Ordering::Relaxed);
     Ok(Answer::Done)
 }
 
@@ -68,6 +107,6 @@ pub(super) fn get_nodes<M: Machine>(
     domain: &Domain,
     request: DomctlNodeaffinity,
 ) -> Outcome {
-    write_bitmap(caller, &request.nodemap, domain.node_affinity.load(Ordering::Relaxed) & 1)?;
+    write_bitmap(caller, &request.nodemap, domain.node_affinity.load(Ordering::Relaxed))?;
     Ok(Answer::Done)
 }

@@ -1,9 +1,11 @@
 //! `sysctl`: what the control domain asks of the whole system.
 
+mod host;
 mod machine;
-mod policy;
+pub(super) mod policy;
+mod pools;
+mod power;
 
-use super::domctl::write_bitmap;
 use crate::{
     caller::{Args, Caller, Control, Refusal, Reply},
     domain::{info, teardown},
@@ -16,12 +18,13 @@ use oxen_abi::{
     domid::DomId,
     errno::Errno,
     sysctl::{
-        Sysctl, SysctlCpupoolOp, SysctlCreditSchedule, SysctlDebugKeys, SysctlGetdomaininfolist, SysctlReadconsole,
-        SysctlSchedId, SysctlSchedulerOp, XEN_SYSCTL_AVAILHEAP, XEN_SYSCTL_CPUPOOL_OP, XEN_SYSCTL_CPUPOOL_OP_FREEINFO,
-        XEN_SYSCTL_CPUPOOL_OP_INFO, XEN_SYSCTL_CPUPOOL_PAR_ANY, XEN_SYSCTL_CPUTOPOINFO, XEN_SYSCTL_DEBUG_KEYS,
-        XEN_SYSCTL_GET_CPU_FEATURESET, XEN_SYSCTL_GET_CPU_POLICY, XEN_SYSCTL_GETCPUINFO, XEN_SYSCTL_GETDOMAININFOLIST,
-        XEN_SYSCTL_INTERFACE_VERSION, XEN_SYSCTL_NUMAINFO, XEN_SYSCTL_PHYSINFO, XEN_SYSCTL_READCONSOLE,
-        XEN_SYSCTL_SCHED_ID, XEN_SYSCTL_SCHEDOP_GETINFO, XEN_SYSCTL_SCHEDULER_OP,
+        Sysctl, SysctlDebugKeys, SysctlGetdomaininfolist, SysctlReadconsole, SysctlSchedId, XEN_SYSCTL_AVAILHEAP,
+        XEN_SYSCTL_COVERAGE_OP, XEN_SYSCTL_CPU_HOTPLUG, XEN_SYSCTL_CPUPOOL_OP, XEN_SYSCTL_CPUTOPOINFO,
+        XEN_SYSCTL_DEBUG_KEYS, XEN_SYSCTL_GET_CPU_FEATURESET, XEN_SYSCTL_GET_CPU_LEVELLING_CAPS,
+        XEN_SYSCTL_GET_CPU_POLICY, XEN_SYSCTL_GET_PMSTAT, XEN_SYSCTL_GETCPUINFO, XEN_SYSCTL_GETDOMAININFOLIST,
+        XEN_SYSCTL_INTERFACE_VERSION, XEN_SYSCTL_LIVEPATCH_OP, XEN_SYSCTL_NUMAINFO, XEN_SYSCTL_PAGE_OFFLINE_OP,
+        XEN_SYSCTL_PCITOPOINFO, XEN_SYSCTL_PHYSINFO, XEN_SYSCTL_PM_OP, XEN_SYSCTL_PSR_ALLOC, XEN_SYSCTL_PSR_CMT_OP,
+        XEN_SYSCTL_READCONSOLE, XEN_SYSCTL_SCHED_ID, XEN_SYSCTL_SCHEDULER_OP, XEN_SYSCTL_TBUF_OP,
     },
 };
 
@@ -52,9 +55,21 @@ fn answer<M: Machine>(caller: &Caller<'_, M>, control: Control, op: &mut Sysctl)
         XEN_SYSCTL_READCONSOLE => read_console(caller, control, op)?,
         XEN_SYSCTL_DEBUG_KEYS => press_keys(caller, control, op.get())?,
         XEN_SYSCTL_GETDOMAININFOLIST => list_domains(caller, control, op)?,
+        XEN_SYSCTL_TBUF_OP => host::tracing(caller, control, op)?,
+        XEN_SYSCTL_GET_PMSTAT => power::told(caller, control, op)?,
+        XEN_SYSCTL_CPU_HOTPLUG => power::hotplug(caller, control, op.get())?,
+        XEN_SYSCTL_PM_OP => power::change(caller, control, op)?,
+        XEN_SYSCTL_PAGE_OFFLINE_OP => host::offline_pages(caller, control, op.get())?,
+        XEN_SYSCTL_PCITOPOINFO => host::device_nodes(caller, control, op)?,
+        XEN_SYSCTL_LIVEPATCH_OP => host::patches(caller, control, op)?,
+        XEN_SYSCTL_PSR_CMT_OP => return Err(host::allocation(true, op.get()).into()),
+        XEN_SYSCTL_PSR_ALLOC => return Err(host::allocation(false, op.get()).into()),
+        XEN_SYSCTL_COVERAGE_OP => return Err(Errno::OpNotSupp.into()),
+        // No leaf of CPUID can be changed for who asks the CPU itself.
+        XEN_SYSCTL_GET_CPU_LEVELLING_CAPS => op.set(&0_u32),
         XEN_SYSCTL_SCHED_ID => op.set(&SysctlSchedId { sched_id: XEN_SCHEDULER_CREDIT }),
-        XEN_SYSCTL_SCHEDULER_OP => scheduler(control, op)?,
-        XEN_SYSCTL_CPUPOOL_OP => pool(caller, control, op)?,
+        XEN_SYSCTL_SCHEDULER_OP => pools::scheduler(caller, control, op)?,
+        XEN_SYSCTL_CPUPOOL_OP => pools::change(caller, control, op)?,
         XEN_SYSCTL_PHYSINFO => op.set(&machine::size(caller, control)),
         XEN_SYSCTL_GETCPUINFO => machine::idle_times(caller, control, op)?,
         XEN_SYSCTL_AVAILHEAP => machine::free_memory(caller, control, op)?,
@@ -115,43 +130,4 @@ fn list_domains<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl)
     }
     op.set(&SysctlGetdomaininfolist { num_domains: count, ..request });
     Ok(())
-}
-
-/// The credit scheduler's knobs are fixed, and told.
-fn scheduler(_: Control, op: &mut Sysctl) -> Result<(), Errno> {
-    use crate::sched::run_queue::{RATE_LIMIT, SLICE};
-    let request: SysctlSchedulerOp = op.get();
-    if request.sched_id != XEN_SCHEDULER_CREDIT || request.cpupool_id != 0 {
-        return Err(Errno::Inval);
-    }
-    if request.cmd != XEN_SYSCTL_SCHEDOP_GETINFO {
-        return Err(Errno::OpNotSupp);
-    }
-    let sched_credit = SysctlCreditSchedule {
-        tslice_ms: (SLICE / 1_000_000) as u32,
-        ratelimit_us: (RATE_LIMIT / 1_000) as u32,
-        vcpu_migr_delay_us: 0,
-    };
-    op.set(&SysctlSchedulerOp { sched_credit, ..request });
-    Ok(())
-}
-
-/// There is one pool, with every processor and every domain.
-fn pool<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
-    let request: SysctlCpupoolOp = op.get();
-    let hv = caller.hv;
-    match request.op {
-        XEN_SYSCTL_CPUPOOL_OP_INFO => {
-            if request.cpupool_id != 0 && request.cpupool_id != XEN_SYSCTL_CPUPOOL_PAR_ANY {
-                return Err(Errno::NoEnt);
-            }
-            let processors = hv.online_cpus().fold(0, |mask, cpu| mask | 1 << cpu.0);
-            write_bitmap(caller, &request.cpumap, processors)?;
-            let n_dom = hv.domains.count() as u32;
-            op.set(&SysctlCpupoolOp { cpupool_id: 0, sched_id: XEN_SCHEDULER_CREDIT, n_dom, ..request });
-            Ok(())
-        }
-        XEN_SYSCTL_CPUPOOL_OP_FREEINFO => write_bitmap(caller, &request.cpumap, 0),
-        _ => Err(Errno::OpNotSupp),
-    }
 }

@@ -11,17 +11,17 @@ use oxen_abi::{
     errno::Errno,
     sysctl::{
         Sysctl, SysctlCpuFeatureset, SysctlCpuPolicy, XEN_SYSCTL_CPU_FEATURESET_HOST, XEN_SYSCTL_CPU_FEATURESET_HVM,
-        XEN_SYSCTL_CPU_FEATURESET_HVM_MAX, XEN_SYSCTL_CPU_FEATURESET_PV_MAX, XEN_SYSCTL_CPU_FEATURESET_RAW,
-        XEN_SYSCTL_CPU_POLICY_HOST, XEN_SYSCTL_CPU_POLICY_HVM_DEFAULT, XEN_SYSCTL_CPU_POLICY_HVM_MAX,
-        XEN_SYSCTL_CPU_POLICY_PV_DEFAULT, XEN_SYSCTL_CPU_POLICY_RAW,
+        XEN_SYSCTL_CPU_FEATURESET_HVM_MAX, XEN_SYSCTL_CPU_FEATURESET_RAW, XEN_SYSCTL_CPU_POLICY_HOST,
+        XEN_SYSCTL_CPU_POLICY_HVM_DEFAULT, XEN_SYSCTL_CPU_POLICY_HVM_MAX, XEN_SYSCTL_CPU_POLICY_RAW,
     },
 };
 
 const NONE: u32 = XEN_CPUID_NO_SUBLEAF;
-/// Rooms that a toolstack makes for leaves and registers before it knows how many there are: at least as many as any
-/// version of its library writes into them (`CPUID_MAX_SERIALISED_LEAVES`, `MSR_MAX_SERIALISED_ENTRIES`).
-const ROOM_FOR_LEAVES: u32 = 256;
-const ROOM_FOR_REGISTERS: u32 = 16;
+/// Room that a toolstack makes for leaves before it knows how many there are: as many as its library can write
+/// (`CPUID_MAX_SERIALISED_LEAVES`).
+pub(in crate::hypercall) const ROOM_FOR_LEAVES: u32 = 120;
+/// Registers of a policy: `PLATFORM_INFO` and `ARCH_CAPABILITIES`, in which guests find nothing.
+pub(in crate::hypercall) const MODEL_REGISTERS: [u32; 2] = [0xce, 0x10a];
 /// Basic and extended leaves that a policy can have.
 const BASIC_LEAVES: u32 = 0xe;
 const EXTENDED_LEAVES: u32 = 0x22;
@@ -34,7 +34,7 @@ const CACHE_KIND: u32 = 0x1f;
 
 /// Every leaf of a policy with its subleaf, in the order and as complete as a toolstack's library writes them down: it
 /// takes the number that it reads for the number that it will write.
-fn each_leaf(
+pub(in crate::hypercall) fn each_leaf(
     ask: impl Fn(u32, u32) -> [u32; 4],
     mut visit: impl FnMut(u32, u32, [u32; 4]) -> Result<(), Errno>,
 ) -> Result<(), Errno> {
@@ -67,21 +67,18 @@ fn each_leaf(
 /// The processor's leaves as they are, or as guests see them; a null pointer asks how much room to make.
 pub(super) fn leaves<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
     let request: SysctlCpuPolicy = op.get();
-    let is_machines_own = match request.index {
-        XEN_SYSCTL_CPU_POLICY_RAW | XEN_SYSCTL_CPU_POLICY_HOST => true,
-        XEN_SYSCTL_CPU_POLICY_HVM_MAX | XEN_SYSCTL_CPU_POLICY_HVM_DEFAULT => return Err(Errno::OpNotSupp),
-        index if index <= XEN_SYSCTL_CPU_POLICY_PV_DEFAULT => false,
-        _ => return Err(Errno::Inval),
-    };
-    if request._rsvd != 0 {
+    if request.index > XEN_SYSCTL_CPU_POLICY_HVM_DEFAULT || request._rsvd != 0 {
         return Err(Errno::Inval);
     }
     if request.leaves == 0 {
-        op.set(&SysctlCpuPolicy { nr_leaves: ROOM_FOR_LEAVES, nr_msrs: ROOM_FOR_REGISTERS, ..request });
+        op.set(&SysctlCpuPolicy { nr_leaves: ROOM_FOR_LEAVES, nr_msrs: MODEL_REGISTERS.len() as u32, ..request });
         return Ok(());
     }
-    let ask = |leaf, subleaf| {
-        if is_machines_own { caller.hv.machine.cpuid(leaf, subleaf) } else { cpuid::leaf(caller, leaf, subleaf) }
+    let ask = |leaf, subleaf| match request.index {
+        XEN_SYSCTL_CPU_POLICY_RAW | XEN_SYSCTL_CPU_POLICY_HOST => caller.hv.machine.cpuid(leaf, subleaf),
+        // There are no guests with hardware's help, so they see nothing.
+        XEN_SYSCTL_CPU_POLICY_HVM_MAX | XEN_SYSCTL_CPU_POLICY_HVM_DEFAULT => [0; 4],
+        _ => cpuid::leaf(caller, leaf, subleaf),
     };
     let list = GuestPtr::<CpuidLeaf>::new(request.leaves, request.nr_leaves.into())?;
     let mut count = 0;
@@ -101,24 +98,25 @@ pub(super) fn leaves<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sy
 /// The words of features that Xen's interface counts (`arch-x86/cpufeatureset.h`); a null pointer asks for their number.
 pub(super) fn features<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
     let request: SysctlCpuFeatureset = op.get();
-    let is_machines_own = match request.index {
-        XEN_SYSCTL_CPU_FEATURESET_RAW | XEN_SYSCTL_CPU_FEATURESET_HOST => true,
-        XEN_SYSCTL_CPU_FEATURESET_HVM | XEN_SYSCTL_CPU_FEATURESET_HVM_MAX => return Err(Errno::OpNotSupp),
-        index if index <= XEN_SYSCTL_CPU_FEATURESET_PV_MAX => false,
-        _ => return Err(Errno::Inval),
-    };
-    let ask = |leaf, subleaf| {
-        if is_machines_own { caller.hv.machine.cpuid(leaf, subleaf) } else { cpuid::leaf(caller, leaf, subleaf) }
+    if request.index > XEN_SYSCTL_CPU_FEATURESET_HVM_MAX {
+        return Err(Errno::Inval);
+    }
+    let ask = |leaf, subleaf| match request.index {
+        XEN_SYSCTL_CPU_FEATURESET_RAW | XEN_SYSCTL_CPU_FEATURESET_HOST => caller.hv.machine.cpuid(leaf, subleaf),
+        XEN_SYSCTL_CPU_FEATURESET_HVM | XEN_SYSCTL_CPU_FEATURESET_HVM_MAX => [0; 4],
+        _ => cpuid::leaf(caller, leaf, subleaf),
     };
     let [_, _, c1, d1] = ask(1, 0);
     let [_, _, ce1, de1] = ask(0x8000_0001, 0);
     let [ad1, ..] = ask(0xd, 1);
     let [_, b7, c7, d7] = ask(7, 0);
-    let [a71, b71, ..] = ask(7, 1);
+    let [a71, b71, c71, d71] = ask(7, 1);
+    let [.., d72] = ask(7, 2);
     let [_, _, _, de7] = ask(0x8000_0007, 0);
     let [_, be8, ..] = ask(0x8000_0008, 0);
-    let [ae21, ..] = ask(0x8000_0021, 0);
-    let words = [d1, c1, de1, ce1, ad1, b7, c7, de7, be8, d7, a71, ae21, b71];
+    let [ae21, _, ce21, _] = ask(0x8000_0021, 0);
+    // Of ARCH_CAPABILITIES, whose two words stand before the last, nothing is shown.
+    let words = [d1, c1, de1, ce1, ad1, b7, c7, de7, be8, d7, a71, ae21, b71, d72, c71, d71, 0, 0, ce21];
     let count = words.len() as u32;
     if request.features == 0 {
         op.set(&SysctlCpuFeatureset { nr_features: count, ..request });

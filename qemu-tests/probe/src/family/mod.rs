@@ -9,6 +9,7 @@ mod events;
 mod fifo;
 mod grant_versions;
 mod grants;
+mod host;
 mod memory;
 mod mmu;
 mod network;
@@ -41,4 +42,5 @@ pub(crate) const ALL: [(&str, Questions); 15] = [
     ("registers", registers::ask),
     ("widths", widths::ask),
     ("fifo", fifo::ask),
+    ("host", host::ask),
 ];

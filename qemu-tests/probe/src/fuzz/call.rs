@@ -135,6 +135,18 @@ pub(crate) enum Step {
     Version(u32),
 }
 
+impl Step {
+    /// Whether a call of it has this argument, or finds it in its memory.
+    pub(crate) fn names(&self, value: Value) -> bool {
+        let has = |call: &Call| call.args.contains(&value) || call.memory.iter().any(|(.., part)| *part == value);
+        match self {
+            Self::Call(call) => has(call),
+            Self::Batch(calls) => calls.iter().any(has),
+            Self::Instruction(..) => false,
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -2,13 +2,14 @@
 //! hypervisors answer compares as text.
 //!
 //! `fuzz=SEED` on the command line is the first seed, `count=N` how many follow one another, `calls=K` the length of a
-//! sequence; `only=3.5+5+0.5` runs parts of the first sequence instead, each as a sequence of its own; `sweep=1` goes through
-//! all registers and leaves that there could be instead ([`sweep`]). A line is
-//! `fuzz: SEED.CALL what = answer effects`, where with `only` the part's number stands in the seed's place.
+//! sequence; `only=3.5+5+0.5` runs parts of the first sequence instead, each as a sequence of its own; `draw=control` draws
+//! nothing but what is a control domain's; `sweep=1` goes through all registers and leaves that there could be instead
+//! ([`sweep`]). A line is `fuzz: SEED.CALL what = answer effects`, where with `only` the part's number stands in the seed's
+//! place.
 //!
 //! Left out of what is drawn:
-//! - what ends the guest or the machine: shutdown, block, `hlt`, watchdogs, reset of all ports (but between sequences), a vcpu that goes down,
-//!   `iret` (its frame decides where the kernel goes on), `platform_op`, `kexec_op`, dom0's `domctl` and `sysctl`;
+//! - what ends the guest or the machine: shutdown, block, `hlt`, watchdogs, reset of all ports (but between sequences), a
+//!   vcpu that goes down, `iret` (its frame decides where the kernel goes on), `kexec_op` that would start another kernel;
 //! - what cannot be taken back: a moved `vcpu_info`, frames given away for good;
 //! - what comes when it likes: `send_nmi`, timers that end within a sequence.
 
@@ -28,6 +29,7 @@ use alloc::vec::Vec;
 use oxen_domu_lib::{println, start_info};
 
 use self::random::Random;
+use self::value::Value;
 use self::world::World;
 
 fn number(key: &str, otherwise: u64) -> u64 {
@@ -68,12 +70,14 @@ pub(crate) fn run(first: u64) {
 
 /// Runs calls of a seed's sequence from the defined state; false where that cannot be had any more.
 fn sequence(world: &mut World, label: u64, seed: u64, calls: &[u64]) -> bool {
-    if let Err(what) = world.reset(seed) {
+    let only_control = world.privileged && start_info::option("draw").as_deref() == Some("control");
+    let draw = |call: u64| (call, draw::step(&mut Random::of(seed, call), world.privileged, only_control));
+    let steps: Vec<_> = calls.iter().map(|call| draw(*call)).collect();
+    if let Err(what) = world.reset(seed, steps.iter().any(|(_, step)| step.names(Value::Other))) {
         println!("fuzz: {label}.reset {what}");
         return false;
     }
-    for &call in calls {
-        let step = draw::step(&mut Random::of(seed, call), world.privileged);
+    for (call, step) in steps {
         // The step's name comes first: what ends the guest is the last that is named.
         println!("fuzz: {label}.{call} {step} ={}", world.perform(&step));
     }

@@ -6,18 +6,18 @@ use core::sync::atomic::Ordering;
 
 use oxen_abi::errno::Errno;
 use oxen_abi::hypercall::Hypercall;
-use oxen_abi::{event_channel, grant_table, mmu};
+use oxen_abi::{domctl, event_channel, grant_table, mmu};
 use oxen_domu_lib::event;
 
 use super::random::Random;
 use super::value::{FRAMES, Value};
-use super::world::{OSXSAVE, PORTS, READ_ONLY, SELF, SLOT, WRITABLE, World};
+use super::world::{NOBODY, OSXSAVE, PORTS, READ_ONLY, SELF, SLOT, WRITABLE, World};
 use crate::judge::call;
 use crate::raw::{self, trapped};
 
 impl World {
     /// Brings everything back to how a sequence begins, with contents of the frames that the seed chooses.
-    pub(crate) fn reset(&mut self, seed: u64) -> Result<(), String> {
+    pub(crate) fn reset(&mut self, seed: u64, needs_other: bool) -> Result<(), String> {
         self.leave_queues();
         self.registers();
         self.ungrant();
@@ -49,6 +49,9 @@ impl World {
             call(Hypercall::EventChannelOp, [event_channel::EVTCHNOP_CLOSE.into(), self.memory.address()]);
             event::settle(port);
         }
+        if self.privileged && needs_other {
+            self.make_other()?;
+        }
         self.see();
         Ok(())
     }
@@ -68,6 +71,32 @@ impl World {
         for _ in 1..self.port {
             ask(event_channel::EVTCHNOP_BIND_IPI, 0);
         }
+    /// Ends the other domain and makes a new one: two vcpus without a context, no memory, paused.
+    fn make_other(&mut self) -> Result<(), String> {
+        let version = domctl::XEN_DOMCTL_INTERFACE_VERSION;
+        if self.other != NOBODY {
+            self.control(&[domctl::XEN_DOMCTL_DESTROYDOMAIN, version, self.other as u32]);
+        }
+        let vcpus = 2;
+        let mut request = [0; 24];
+        request[..2].copy_from_slice(&[domctl::XEN_DOMCTL_CREATEDOMAIN, version]);
+        // How many vcpus, its last port, its grants' and mappings' frames, and their version.
+        request[11..16].copy_from_slice(&[vcpus, 1023, 4, 4, 1]);
+        let made = self.control(&request);
+        self.other = self.memory.words32().get(2).map_or(0, |word| word.load(Ordering::SeqCst) & 0xffff).into();
+        let given = self.control(&[domctl::XEN_DOMCTL_MAX_VCPUS, version, self.other as u32, 0, vcpus]);
+        let mut what = String::new();
+        if made != 0 || given != 0 {
+            let _ = write!(what, "no other domain can be made: {made} {given}");
+            return Err(what);
+        }
+        Ok(())
+    }
+
+    fn control(&self, request: &[u32]) -> i64 {
+        let words = request.iter().chain(core::iter::repeat(&0)).take(36);
+        self.memory.words32().iter().zip(words).for_each(|(place, word)| place.store(*word, Ordering::SeqCst));
+        call(Hypercall::Domctl, [self.memory.address()])
     }
 
     /// Registers, assistance and timers as they are at the start of day.

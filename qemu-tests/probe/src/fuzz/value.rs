@@ -40,6 +40,8 @@ pub(crate) enum Value {
     Status,
     /// This domain's own number.
     Me,
+    /// The number of the domain that a control domain has made.
+    Other,
     /// An exception entry of ours.
     Handler(u64),
 }
@@ -69,6 +71,7 @@ impl fmt::Display for Value {
             Self::Reference(frame) => write!(f, "ref(F{frame})"),
             Self::Status => write!(f, "S"),
             Self::Me => write!(f, "me"),
+            Self::Other => write!(f, "other"),
             Self::Handler(vector) => write!(f, "handler{vector}"),
         }
     }

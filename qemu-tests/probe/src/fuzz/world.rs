@@ -35,6 +35,8 @@ const ACCESSED: u64 = 1 << 5;
 pub(super) const OSXSAVE: u64 = 1 << 18;
 /// A grant handle that nobody has.
 pub(super) const NO_HANDLE: u32 = 0xffff;
+/// A number that no domain has.
+pub(super) const NOBODY: u64 = 0x1234;
 /// Ports that are closed between sequences.
 pub(crate) const PORTS: u32 = 8;
 
@@ -58,6 +60,8 @@ pub(crate) struct World {
     pub(super) references: [u64; 2],
     pub(super) table: Table,
     pub(super) me: u64,
+    /// A domain that is made for each sequence, by a control domain.
+    pub(super) other: u64,
     /// The first port that is free.
     pub(crate) port: u32,
     /// Handles with their windows, the newest last.
@@ -135,6 +139,7 @@ impl World {
             references: [0; 2],
             table,
             me,
+            other: NOBODY,
             port,
             handles: Vec::new(),
             stale: Vec::new(),
@@ -203,6 +208,7 @@ impl World {
             Value::Reference(frame) => of(&self.references, frame.wrapping_sub(FRAMES - 2)),
             Value::Status => self.table.status_frame,
             Value::Me => self.me,
+            Value::Other => self.other,
             Value::Handler(vector) => trapped::entry(vector),
         }
     }

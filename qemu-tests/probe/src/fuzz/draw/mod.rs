@@ -1,5 +1,6 @@
 //! What is drawn: calls of every family and instructions, with arguments that are right, nearly right, or hostile.
 
+mod control;
 mod devices;
 mod domain;
 mod instructions;
@@ -39,7 +40,10 @@ const EDGES: [u64; 18] = [
 ];
 
 /// Draws a step.
-pub(super) fn step(random: &mut Random, privileged: bool) -> Step {
+pub(super) fn step(random: &mut Random, privileged: bool, only_control: bool) -> Step {
+    if only_control {
+        return Step::Call(control::draw(random));
+    }
     if random.one_in(8) {
         return domain::table(random);
     }
@@ -56,7 +60,8 @@ pub(super) fn step(random: &mut Random, privileged: bool) -> Step {
 }
 
 fn call(random: &mut Random, privileged: bool) -> Call {
-    match random.below(20) {
+    match random.below(if privileged { 24 } else { 20 }) {
+        20.. => control::draw(random),
         0..7 => tables::draw(random),
         7 | 8 => memory::draw(random),
         10 if privileged && random.one_in(2) => queues::draw(random),

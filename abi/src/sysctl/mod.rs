@@ -1,5 +1,9 @@
 //! What the control domain does to the machine (`sysctl.h`, interface version 0x15).
 
+mod power;
+
+pub use power::*;
+
 use crate::domctl::XenctlBitmap;
 use crate::domid::DomId;
 use zerocopy::{Immutable, IntoBytes};

@@ -1,0 +1,245 @@
+//! What of a vcpu is not in its context: the extended registers, the callbacks of 32-bit user mode, registers of models.
+//! A toolstack saves and restores a guest with them.
+
+use super::{Answer, Outcome, find};
+use crate::{
+    addr::GuestAddr,
+    caller::{Caller, Control},
+    domain::{
+        Domain, machine_check,
+        vcpu::{Callback, ExtendedState, Vcpu, VcpuState},
+    },
+    machine::Machine,
+    mem::guest_ptr::GuestPtr,
+};
+use alloc::sync::Arc;
+use oxen_abi::{
+    domctl::{Domctl, DomctlExtVcpucontext, DomctlVcpuMsr, DomctlVcpuMsrs, DomctlVcpuextstate},
+    errno::Errno,
+};
+
+/// XCR0 and all that it ever was, before the registers.
+const STATE_HEADER: u64 = 16;
+/// What a record of registers has at least: the image of FXSAVE and XSAVE's header.
+const MIN_AREA: u64 = 576;
+/// Offset and size of what a set of another age of the interface may lack: machine checks.
+const BEFORE_MACHINE_CHECKS: u32 = 32;
+const WITH_MACHINE_CHECKS: u32 = 64;
+/// Registers of models that a guest can have been given: their number is the room a toolstack makes.
+const MODEL_REGISTERS: [u32; 7] = [0x48, 0x140, TSC_AUX, 0xc001_1019, 0xc001_101a, 0xc001_101b, 0xc001_1027];
+const TSC_AUX: u32 = 0xc000_0103;
+
+/// The vcpu, where one that is not there is one of no domain.
+fn find_any(domain: &Domain, id: u32) -> Result<&Arc<Vcpu>, Errno> {
+    find(domain, id).map_err(|_| Errno::Srch)
+}
+
+/// Works on the state of a vcpu that is held off its CPU meanwhile.
+fn with_state<M: Machine, R>(
+    caller: &Caller<'_, M>,
+    domain: &Domain,
+    vcpu: &Vcpu,
+    work: impl FnOnce(&mut VcpuState) -> R,
+) -> Result<R, Errno> {
+    domain.pause(caller.hv);
+    domain.wait_until_off(caller.hv);
+    let done = vcpu.slot.lock().as_mut().map(|state| work(state));
+    domain.unpause(caller.hv);
+    done.ok_or(Errno::Busy)
+}
+
+pub(super) fn get_callbacks<M: Machine>(
+    caller: &Caller<'_, M>,
+    _: Control,
+    domain: &Domain,
+    op: &mut Domctl,
+) -> Outcome {
+    let request: DomctlExtVcpucontext = op.get();
+    let vcpu = find_any(domain, request.vcpu)?;
+    if domain.id == caller.domain.id {
+        return Err(Errno::Srch.into());
+    }
+    let machine_checks = machine_check::capabilities(&caller.hv.machine);
+    let answer = with_state(caller, domain, vcpu, |state| DomctlExtVcpucontext {
+        size: size_of::<DomctlExtVcpucontext>() as u32,
+        syscall32_callback_eip: state.syscall32_callback.address,
+        sysenter_callback_eip: state.sysenter_callback.address,
+        syscall32_callback_cs: 0,
+        sysenter_callback_cs: 0,
+        syscall32_disables_events: state.syscall32_callback.masks_events.into(),
+        sysenter_disables_events: state.sysenter_callback.masks_events.into(),
+        _pad0: 0,
+        machine_checks: [machine_checks, 0, 0, 0],
+        ..request
+    })?;
+    op.set(&answer);
+    Ok(Answer::CopyBack)
+}
+
+pub(super) fn set_callbacks<M: Machine>(
+    caller: &Caller<'_, M>,
+    _: Control,
+    domain: &Domain,
+    request: DomctlExtVcpucontext,
+) -> Outcome {
+    let vcpu = find_any(domain, request.vcpu)?;
+    if domain.id == caller.domain.id {
+        return Err(Errno::Srch.into());
+    }
+    let addresses = [request.syscall32_callback_eip, request.sysenter_callback_eip];
+    if request.size < BEFORE_MACHINE_CHECKS || !addresses.iter().all(|&a| GuestAddr(a).is_canonical()) {
+        return Err(Errno::Inval.into());
+    }
+    with_state(caller, domain, vcpu, |state| {
+        let callback = |address, masks| Callback { address, masks_events: masks != 0 };
+        state.syscall32_callback = callback(request.syscall32_callback_eip, request.syscall32_disables_events);
+        state.sysenter_callback = callback(request.sysenter_callback_eip, request.sysenter_disables_events);
+    })?;
+    let [capabilities, ..] = request.machine_checks;
+    if request.size >= WITH_MACHINE_CHECKS && !machine_check::can_have(&caller.hv.machine, capabilities) {
+        return Err(Errno::Perm.into());
+    }
+    Ok(Answer::Done)
+}
+
+/// The extended registers: what XCR0 is and was, then the area as XSAVE writes it. A null pointer, or neither size nor
+/// mask, asks for both.
+pub(super) fn get_extended<M: Machine>(
+    caller: &Caller<'_, M>,
+    _: Control,
+    domain: &Domain,
+    op: &mut Domctl,
+) -> Outcome {
+    let request: DomctlVcpuextstate = op.get();
+    let vcpu = find_any(domain, request.vcpu)?;
+    if domain.id == caller.domain.id {
+        return Err(Errno::Inval.into());
+    }
+    let (mask, size) = layout(caller)?;
+    if request.buffer == 0 || (request.size, request.xfeature_mask) == (0, 0) {
+        op.set(&DomctlVcpuextstate { xfeature_mask: mask, size, ..request });
+        return Ok(Answer::CopyBack);
+    }
+    if (request.size, request.xfeature_mask) != (size, mask) {
+        return Err(Errno::Inval.into());
+    }
+    let to = GuestPtr::<u8>::new(request.buffer, size)?;
+    let area = with_state(caller, domain, vcpu, |state| state.extended.clone())?;
+    let machine = &caller.hv.machine;
+    to.write_many(machine, 0, &area.xcr0().to_le_bytes())?;
+    to.write_many(machine, 8, &mask.to_le_bytes())?;
+    to.write_many(machine, STATE_HEADER, area.standard((size - STATE_HEADER) as usize))?;
+    // The hypervisor keeps XCR0 in bytes of the area that are software's.
+    to.write_many(machine, STATE_HEADER + ExtendedState::SOFTWARE_AT as u64, &[0; ExtendedState::SOFTWARE_BYTES])?;
+    Ok(Answer::Done)
+}
+
+pub(super) fn set_extended<M: Machine>(
+    caller: &Caller<'_, M>,
+    _: Control,
+    domain: &Domain,
+    request: DomctlVcpuextstate,
+) -> Outcome {
+    let vcpu = find_any(domain, request.vcpu)?;
+    let (mask, size) = layout(caller)?;
+    if domain.id == caller.domain.id || !(STATE_HEADER..=size).contains(&request.size) {
+        return Err(Errno::Inval.into());
+    }
+    let machine = &caller.hv.machine;
+    let from = GuestPtr::<u8>::new(request.buffer, request.size)?;
+    let mut header = [0; STATE_HEADER as usize];
+    from.read_many(machine, 0, &mut header)?;
+    let mut area = ExtendedState::RESET;
+    let bytes = (request.size - STATE_HEADER) as usize;
+    from.read_many(machine, STATE_HEADER, area.0.get_mut(..bytes).ok_or(Errno::Inval)?)?;
+    let [xcr0, ever] =
+        [0, 8].map(|at| header.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes));
+    let has_area = request.size >= STATE_HEADER + MIN_AREA;
+    let is_sound = if ever == 0 { xcr0 == 0 } else { has_area && area.is_sound(xcr0, ever, mask) };
+    if !is_sound {
+        return Err(Errno::Inval.into());
+    }
+    if request.size == STATE_HEADER {
+        return Ok(Answer::Done);
+    }
+    let most = if ever == 0 { 0 } else { STATE_HEADER + ExtendedState::standard_bytes(machine, ever) };
+    if !has_area || request.size > most {
+        return Err(Errno::Inval.into());
+    }
+    area.set_xcr0(xcr0);
+    with_state(caller, domain, vcpu, |state| state.extended = area)?;
+    Ok(Answer::Done)
+}
+
+/// The parts of the extended registers that guests can have, and the bytes of a record of them.
+fn layout<M: Machine>(caller: &Caller<'_, M>) -> Result<(u64, u64), Errno> {
+    let machine = &caller.hv.machine;
+    let mask = ExtendedState::parts(machine);
+    if mask == 0 {
+        // Without XSAVE there is no such record.
+        return Err(Errno::Inval);
+    }
+    Ok((mask, STATE_HEADER + ExtendedState::standard_bytes(machine, mask)))
+}
+
+/// Registers of models that are not zero; a null pointer asks how many there can be.
+pub(super) fn get_registers<M: Machine>(
+    caller: &Caller<'_, M>,
+    _: Control,
+    domain: &Domain,
+    op: &mut Domctl,
+) -> Outcome {
+    let request: DomctlVcpuMsrs = op.get();
+    let vcpu = find_any(domain, request.vcpu)?;
+    if domain.id == caller.domain.id {
+        return Err(Errno::Inval.into());
+    }
+    if request.msrs == 0 {
+        op.set(&DomctlVcpuMsrs { msr_count: MODEL_REGISTERS.len() as u32, ..request });
+        return Ok(Answer::CopyBack);
+    }
+    let value = with_state(caller, domain, vcpu, |state| u64::from(state.tsc_aux))?;
+    let count = u32::from(value != 0);
+    if count > request.msr_count {
+        return Err(Errno::NoBufs.into());
+    }
+    if count != 0 {
+        let register = DomctlVcpuMsr { index: TSC_AUX, reserved: 0, value };
+        GuestPtr::one(request.msrs)?.write(&caller.hv.machine, 0, &register)?;
+    }
+    op.set(&DomctlVcpuMsrs { msr_count: count, ..request });
+    Ok(Answer::CopyBack)
+}
+
+/// Sets registers, one after the other; where one cannot be, the answer says how many there were before it.
+pub(super) fn set_registers<M: Machine>(
+    caller: &Caller<'_, M>,
+    _: Control,
+    domain: &Domain,
+    op: &mut Domctl,
+) -> Outcome {
+    let request: DomctlVcpuMsrs = op.get();
+    let vcpu = find_any(domain, request.vcpu)?;
+    if domain.id == caller.domain.id || request.msr_count as usize > MODEL_REGISTERS.len() {
+        return Err(Errno::Inval.into());
+    }
+    let mut done = 0;
+    let failed = (0..request.msr_count).try_for_each(|index| {
+        let place = request.msrs.checked_add(u64::from(index) * size_of::<DomctlVcpuMsr>() as u64);
+        let register = GuestPtr::<DomctlVcpuMsr>::one(place.ok_or(Errno::Fault)?)?.read(&caller.hv.machine, 0)?;
+        let value = u32::try_from(register.value).map_err(|_| Errno::Inval)?;
+        if register.reserved != 0 || register.index != TSC_AUX {
+            return Err(Errno::Inval);
+        }
+        with_state(caller, domain, vcpu, |state| state.tsc_aux = value)?;
+        done = index + 1;
+        Ok(())
+    });
+    match failed {
+        Ok(()) => Ok(Answer::Done),
+        Err(error) => {
+            op.set(&DomctlVcpuMsrs { msr_count: done, ..request });
+            Ok(Answer::CopyBackAnd(error))
+        }
+    }
+}

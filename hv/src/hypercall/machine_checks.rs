@@ -1,0 +1,96 @@
+//! `mca`: what the control domain is told of machine checks (`arch-x86/xen-mca.h`). None is ever recorded.
+
+use crate::{
+    caller::{Args, Caller, Reply},
+    machine::{CpuId, Machine},
+    mem::guest_ptr::GuestPtr,
+};
+use oxen_abi::{
+    errno::Errno,
+    machine_check::{
+        Mca, McaFetch, McaLogicalCpu, McaPhyscpuinfo, XEN_MC_ACK, XEN_MC_FETCH, XEN_MC_NODATA, XEN_MC_NONURGENT,
+        XEN_MC_PHYSCPUINFO, XEN_MC_URGENT, XEN_MCA_INTERFACE_VERSION,
+    },
+};
+use zerocopy::FromZeros;
+
+/// `mca(request)`.
+///
+/// # Errors
+/// `Perm` for everybody but the control domain, `Fault`, `Acces` for another version of the interface, `Inval` for what
+/// cannot be: machine checks are not passed on, and not made up.
+#[inline(never)]
+pub fn mca<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    caller.control()?;
+    let machine = &caller.hv.machine;
+    let place = GuestPtr::<Mca>::one(args[0])?;
+    let mut op = place.read(machine, 0)?;
+    if op.interface_version != XEN_MCA_INTERFACE_VERSION {
+        return Err(Errno::Acces.into());
+    }
+    match op.cmd {
+        XEN_MC_FETCH => {
+            let request: McaFetch = op.get();
+            match request.flags & (XEN_MC_NONURGENT | XEN_MC_URGENT | XEN_MC_ACK) {
+                XEN_MC_NONURGENT | XEN_MC_URGENT if request.data == 0 => return Err(Errno::Inval.into()),
+                XEN_MC_NONURGENT | XEN_MC_URGENT => {
+                    op.set(&McaFetch { flags: XEN_MC_NODATA, fetch_id: 0, ..request });
+                }
+                XEN_MC_ACK => return Ok(0),
+                _ => return Err(Errno::Inval.into()),
+            }
+        }
+        XEN_MC_PHYSCPUINFO => {
+            let request: McaPhyscpuinfo = op.get();
+            let online = caller.hv.online_cpus().count() as u32;
+            if request.info == 0 {
+                op.set(&McaPhyscpuinfo { ncpus: online, ..request });
+            } else {
+                if request.ncpus == 0 {
+                    return Err(Errno::Inval.into());
+                }
+                let told = request.ncpus.min(online);
+                let list = GuestPtr::<McaLogicalCpu>::new(request.info, told.into())?;
+                for (index, cpu) in (0..told.into()).zip(caller.hv.online_cpus()) {
+                    list.write(machine, index, &processor(machine, cpu))?;
+                }
+                op.set(&McaPhyscpuinfo { ncpus: told, ..request });
+            }
+        }
+        _ => return Err(Errno::Inval.into()),
+    }
+    place.write(machine, 0, &op)?;
+    Ok(0)
+}
+
+/// A processor as CPUID tells of it.
+fn processor<M: Machine>(machine: &M, cpu: CpuId) -> McaLogicalCpu {
+    let number = u32::from(cpu.0);
+    let [max, b, c, d] = machine.cpuid(0, 0);
+    let [signature, _, c1, d1] = machine.cpuid(1, 0);
+    let field = |shift: u32, bits: u32| signature >> shift & ((1 << bits) - 1);
+    let family = field(8, 4) + if field(8, 4) == 15 { field(20, 8) } else { 0 };
+    let model = field(4, 4) | if family >= 6 { field(16, 4) << 4 } else { 0 };
+    let mut vendor = [0; 16];
+    for (place, byte) in vendor.iter_mut().zip([b, d, c].iter().flat_map(|word| word.to_le_bytes())) {
+        *place = byte;
+    }
+    McaLogicalCpu {
+        number,
+        chip_id: 0,
+        core_id: number as u16,
+        thread_id: 0,
+        apic_id: number,
+        cluster_id: 0,
+        cores: 1,
+        active_cores: 1,
+        threads: 1,
+        cpuid_level: max,
+        features: [d1, 0, 0, 0, c1, 0, 0],
+        vendor,
+        family,
+        model,
+        stepping: field(0, 4),
+        ..McaLogicalCpu::new_zeroed()
+    }
+}

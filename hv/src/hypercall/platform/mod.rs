@@ -1,0 +1,135 @@
+//! `platform_op`: the control domain's hand on the machine: wall clock, firmware, power; what it tells of processors.
+
+mod firmware;
+mod processors;
+mod registers;
+
+use crate::{
+    caller::{Args, Caller, Refusal, Reply},
+    machine::Machine,
+    mem::guest_ptr::GuestPtr,
+    sched::clock::SECOND,
+};
+use oxen_abi::{
+    domid::DomId,
+    errno::Errno,
+    platform::{
+        PlatformOp, XENPF_CORE_PARKING, XENPF_CPU_HOTADD, XENPF_CPU_OFFLINE, XENPF_CPU_ONLINE,
+        XENPF_DEL_MEMTYPE, XENPF_ENTER_ACPI_SLEEP, XENPF_FIRMWARE_INFO, XENPF_GET_CPU_VERSION, XENPF_GET_CPUINFO,
+        XENPF_GET_SYMBOL, XENPF_INTERFACE_VERSION, XENPF_MEM_HOTADD, XENPF_MICROCODE_UPDATE, XENPF_PLATFORM_QUIRK,
+        XENPF_READ_MEMTYPE, XENPF_RESOURCE_OP, XENPF_SET_PROCESSOR_PMINFO, XENPF_SETTIME32, XENPF_SETTIME64,
+        XenpfEnterAcpiSleep, XenpfSettime32, XenpfSettime64, XenpfSymdata,
+    },
+};
+
+/// The sleep state that is off.
+const SOFT_OFF: u32 = 5;
+
+/// `platform_op(request)`.
+///
+/// # Errors
+/// `Fault` for an unreadable request, `Acces` for another version of the interface, `Perm` for everybody but the control
+/// domain, `Inval` for what cannot be, `Srch` for what the firmware does not tell, `NoSys` for what there is not.
+#[inline]
+pub fn platform_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
+    let place = GuestPtr::<PlatformOp>::one(args[0])?;
+    let mut op = place.read(&caller.hv.machine, 0)?;
+    if op.interface_version != XENPF_INTERFACE_VERSION {
+        return Err(Errno::Acces.into());
+    }
+    caller.control()?;
+    let is_answered = match op.cmd {
+        XENPF_RESOURCE_OP => return registers::access(caller, op.get()),
+        XENPF_SETTIME32 | XENPF_SETTIME64 | XENPF_ENTER_ACPI_SLEEP => {
+            change(caller, &op)?;
+            false
+        }
+        XENPF_FIRMWARE_INFO => {
+            op.set(&firmware::tell(caller, &op.get())?);
+            true
+        }
+        XENPF_GET_SYMBOL => symbol(&mut op)?,
+        _ => about_processors(caller, &mut op)?,
+    };
+    if is_answered {
+        place.write(&caller.hv.machine, 0, &op)?;
+    }
+    Ok(0)
+}
+
+/// The clock and the power.
+fn change<M: Machine>(caller: &Caller<'_, M>, op: &PlatformOp) -> Result<(), Errno> {
+    match op.cmd {
+        XENPF_SETTIME32 => {
+            let XenpfSettime32 { secs, nsecs, system_time } = op.get();
+            set_time(caller, secs.into(), nsecs, system_time);
+        }
+        XENPF_SETTIME64 => {
+            let XenpfSettime64 { secs, nsecs, mbz, system_time } = op.get();
+            if mbz != 0 {
+                return Err(Errno::Inval);
+            }
+            set_time(caller, secs, nsecs, system_time);
+        }
+        _ => {
+            let request: XenpfEnterAcpiSleep = op.get();
+            if request.sleep_state != SOFT_OFF {
+                return Err(Errno::OpNotSupp);
+            }
+            caller.hv.machine.power_off();
+        }
+    }
+    Ok(())
+}
+
+/// The hypervisor tells no symbols: the first is behind the last.
+fn symbol(op: &mut PlatformOp) -> Result<bool, Errno> {
+    let request: XenpfSymdata = op.get();
+    if request.symnum != 0 {
+        return Err(Errno::Range);
+    }
+    op.set(&XenpfSymdata { namelen: 0, ..request });
+    Ok(true)
+}
+
+fn about_processors<M: Machine>(caller: &Caller<'_, M>, op: &mut PlatformOp) -> Result<bool, Refusal> {
+    /// The chip sets of old that were to be told.
+    const LAST_QUIRK: u32 = 3;
+    match op.cmd {
+        XENPF_GET_CPUINFO => op.set(&processors::told(caller, op.get())),
+        XENPF_GET_CPU_VERSION => op.set(&processors::make(caller, op.get())),
+        XENPF_CORE_PARKING => return Ok(processors::park(op)?),
+        XENPF_READ_MEMTYPE => op.set(&registers::memory_type(caller, op.get())?),
+        XENPF_SET_PROCESSOR_PMINFO => {
+            processors::judge_power(caller, op.get())?;
+            return Ok(false);
+        }
+        XENPF_CPU_ONLINE => {
+            processors::find(caller, op.get())?;
+            return Ok(false);
+        }
+        XENPF_CPU_OFFLINE => {
+            processors::find(caller, op.get())?;
+            return Err(Errno::OpNotSupp.into());
+        }
+        XENPF_PLATFORM_QUIRK if (1..=LAST_QUIRK).contains(&op.get::<u32>()) => return Ok(false),
+        // There are no more slots, no other code for this processor, and the firmware's memory types stay.
+        XENPF_CPU_HOTADD | XENPF_MEM_HOTADD | XENPF_MICROCODE_UPDATE | XENPF_DEL_MEMTYPE | XENPF_PLATFORM_QUIRK => {
+            return Err(Errno::Inval.into());
+        }
+        _ => return Err(Errno::NoSys.into()),
+    }
+    Ok(true)
+}
+
+/// Sets the wall clock, and tells every domain.
+fn set_time<M: Machine>(caller: &Caller<'_, M>, seconds: u64, nanoseconds: u32, system_time: u64) {
+    let hv = caller.hv;
+    let (more, nanoseconds) = (u64::from(nanoseconds) / SECOND, (u64::from(nanoseconds) % SECOND) as u32);
+    hv.time.set_wall_clock(seconds.saturating_add(more), nanoseconds, system_time);
+    let mut from = DomId(0);
+    while let Some(domain) = hv.domains.next_from(from) {
+        domain.publish_wall_clock(hv);
+        from = DomId(domain.id.0 + 1);
+    }
+}

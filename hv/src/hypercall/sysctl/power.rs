@@ -1,0 +1,97 @@
+//! How processors save power: they idle, and that is all. Frequencies are the firmware's.
+
+use crate::{
+    caller::{Caller, Control},
+    machine::{CpuId, Machine},
+    mem::guest_ptr::GuestPtr,
+    sched::CpuShared,
+};
+use oxen_abi::{
+    errno::Errno,
+    sysctl::{PmCxStat, Sysctl, SysctlCpuHotplug, SysctlGetPmstat, SysctlPmOp},
+};
+
+/// States of a processor: running, and halted.
+const STATES: u32 = 2;
+/// No limit to how deep a processor sleeps (`XEN_SYSCTL_CX_UNLIMITED`).
+const UNLIMITED: u32 = u32::MAX;
+
+fn online<'a, M: Machine>(caller: &'a Caller<'_, M>, number: u32) -> Result<&'a CpuShared, Errno> {
+    let cpu = u16::try_from(number).map_err(|_| Errno::Inval)?;
+    caller.hv.cpu(CpuId(cpu)).filter(|cpu| cpu.is_online()).ok_or(Errno::Inval)
+}
+
+/// What is known of a processor's power: of its frequencies nothing, of its sleep how long it was.
+pub(super) fn told<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
+    const CATEGORY: u32 = 0xf0;
+    const SLEEP: u32 = 0x20;
+    const GET_MAX_SLEEP: u32 = SLEEP | 1;
+    const GET_SLEEP: u32 = SLEEP | 2;
+    const RESET_SLEEP: u32 = SLEEP | 3;
+    let request: SysctlGetPmstat = op.get();
+    let cpu = online(caller, request.cpuid)?;
+    if request.r#type & CATEGORY != SLEEP {
+        return Err(Errno::NoDev);
+    }
+    match request.r#type {
+        GET_MAX_SLEEP => op.set(&SysctlGetPmstat { getcx: PmCxStat { nr: STATES, ..request.getcx }, ..request }),
+        GET_SLEEP => {
+            let idle_time = cpu.idle_time();
+            let awake = caller.hv.now().saturating_sub(idle_time);
+            let room = request.getcx.nr.min(STATES);
+            let times = GuestPtr::<u64>::new(request.getcx.residencies, room.into())?;
+            for (index, time) in (0..room.into()).zip([awake, idle_time]) {
+                times.write(&caller.hv.machine, index, &time)?;
+            }
+            // How often is not counted.
+            let counts = GuestPtr::<u64>::new(request.getcx.triggers, room.into())?;
+            (0..room.into()).try_for_each(|index| counts.write(&caller.hv.machine, index, &0))?;
+            let getcx = PmCxStat { nr: STATES, last: 0, idle_time, nr_pc: 0, nr_cc: 0, ..request.getcx };
+            op.set(&SysctlGetPmstat { getcx, ..request });
+        }
+        RESET_SLEEP => {}
+        _ => return Err(Errno::NoSys),
+    }
+    Ok(())
+}
+
+/// Taking processors down and up: those that there are stay up.
+pub(super) fn hotplug<M: Machine>(caller: &Caller<'_, M>, _: Control, request: SysctlCpuHotplug) -> Result<(), Errno> {
+    const ONLINE: u32 = 0;
+    const OFFLINE: u32 = 1;
+    match request.op {
+        OFFLINE if request.cpu != 0 => online(caller, request.cpu).and(Err(Errno::OpNotSupp)),
+        ONLINE | OFFLINE => Err(Errno::Inval),
+        // There are no second threads to be told apart.
+        _ => Err(Errno::OpNotSupp),
+    }
+}
+
+/// How processors save power: there is nothing to be chosen.
+pub(super) fn change<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
+    const CATEGORY: u32 = 0xf0;
+    const FREQUENCY: u32 = 0x10;
+    const SET_SCHED_OPT_SMT: u32 = 0x21;
+    const GET_MAX_CSTATE: u32 = 0x22;
+    const SET_MAX_CSTATE: u32 = 0x23;
+    const ENABLE_TURBO: u32 = 0x26;
+    const DISABLE_TURBO: u32 = 0x27;
+    let request: SysctlPmOp = op.get();
+    match request.cmd {
+        // Of states and their substates.
+        GET_MAX_CSTATE if request.cpuid < 2 => op.set(&SysctlPmOp { value: UNLIMITED, ..request }),
+        SET_MAX_CSTATE if request.cpuid < 2 && request.value == UNLIMITED => {}
+        GET_MAX_CSTATE => return Err(Errno::Inval),
+        SET_MAX_CSTATE if request.cpuid < 2 => return Err(Errno::OpNotSupp),
+        command => {
+            online(caller, request.cpuid)?;
+            return match command {
+                _ if command & CATEGORY == FREQUENCY => Err(Errno::Inval),
+                SET_SCHED_OPT_SMT => Ok(()),
+                ENABLE_TURBO | DISABLE_TURBO => Err(Errno::Acces),
+                _ => Err(Errno::NoSys),
+            };
+        }
+    }
+    Ok(())
+}
