@@ -100,6 +100,14 @@ fn other<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, command: u32, 
             let request: abi::EvtchnBindVcpu = read(caller, at)?;
             event::bind_vcpu(caller, request.port, request.vcpu)?;
         }
+        _ => return whole(caller, args, command, at),
+    }
+    Ok(0)
+}
+
+/// The commands that are about all ports, and about how their events are delivered.
+fn whole<M: Machine>(caller: &Caller<'_, M>, args: &mut Args, command: u32, at: u64) -> Reply {
+    match command {
         abi::EVTCHNOP_RESET | abi::EVTCHNOP_RESET_CONT => {
             let request: abi::EvtchnReset = read(caller, at)?;
             let how = if command == abi::EVTCHNOP_RESET { Reset::Begin } else { Reset::GoOn };
