@@ -33,7 +33,7 @@ pub fn event_channel_op_compat<M: Machine>(caller: &mut Caller<'_, M>, args: &mu
     let abi::EvtchnOp { cmd, .. } = read(caller, at)?;
     let at = at.wrapping_add(core::mem::offset_of!(abi::EvtchnOp, u) as u64);
     match cmd {
-        abi::EVTCHNOP_SEND => Ok(deliver::send(caller, read_port_anywhere(caller, at)?).map(|()| 0)?),
+        abi::EVTCHNOP_SEND => Ok(deliver::send_under_lock(caller, read_port_anywhere(caller, at)?).map(|()| 0)?),
         abi::EVTCHNOP_BIND_INTERDOMAIN..=abi::EVTCHNOP_UNMASK => other(caller, args, cmd, at),
         _ => Err(Errno::NoSys.into()),
     }
