@@ -6,8 +6,9 @@
 //! `fuzz: SEED.CALL what = answer effects`, where with `only` the part's number stands in the seed's place.
 //!
 //! Left out of what is drawn:
-//! - what ends the guest or the machine: shutdown, block, `hlt`, watchdogs, reset of all ports (but between sequences), a vcpu that goes down,
-//!   `iret` (its frame decides where the kernel goes on), `platform_op`, `kexec_op`, dom0's `domctl` and `sysctl`;
+//! - what ends the guest or the machine: shutdown, block, `hlt`, watchdogs, reset of all ports (it is the way back from
+//!   the FIFO interface between sequences), a vcpu that goes down, `iret` (its frame decides where the kernel goes on),
+//!   `platform_op`, `kexec_op`, dom0's `domctl` and `sysctl`;
 //! - what cannot be taken back: `set_version` of grants, a moved `vcpu_info`, frames given away for good;
 //! - what comes when it likes: `send_nmi`, timers that end within a sequence.
 
