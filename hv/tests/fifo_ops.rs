@@ -224,7 +224,7 @@ impl World {
         }
         let model = self.model(me);
         let has_block = model.fifo.as_ref().is_some_and(|q| q.has_block[vcpu as usize]);
-        if offset > 4096 - 72 || offset % 8 != 0 || !is_frame_good || has_block {
+        if offset > 4096 - 72 || !offset.is_multiple_of(8) || !is_frame_good || has_block {
             return Err(Errno::Inval);
         }
         if model.fifo.is_none() {
@@ -370,10 +370,17 @@ impl World {
     fn step(&mut self, dice: &mut Dice) -> String {
         let me = dice.roll(u32::from(DOMAINS)) as u16;
         let dom = dice.roll(u32::from(DOMAINS)) as u16;
-        let port = if dice.roll(20) == 0 { dice.pick(&[0, 63, 64, 5000, 1 << 17, u32::MAX]) } else { dice.roll(LIMIT + 2) };
+        let port =
+            if dice.roll(20) == 0 { dice.pick(&[0, 63, 64, 5000, 1 << 17, u32::MAX]) } else { dice.roll(LIMIT + 2) };
         let vcpu = if dice.roll(12) == 0 { dice.pick(&[2, 31, 32, u32::MAX]) } else { dice.roll(VCPUS) };
         let is_frame_good = dice.roll(6) != 0;
-        let bad = [1 << 37, u64::MAX, 5, self.guests[usize::from(1 - me)].domain.shared_info.raw(), self.frames[usize::from(1 - me)][0].raw()];
+        let bad = [
+            1 << 37,
+            u64::MAX,
+            5,
+            self.guests[usize::from(1 - me)].domain.shared_info.raw(),
+            self.frames[usize::from(1 - me)][0].raw(),
+        ];
         let frame = |good: Mfn, dice: &mut Dice| if is_frame_good { good.raw() } else { dice.pick(&bad) };
         match dice.roll(24) {
             0 | 1 => {
@@ -410,7 +417,11 @@ impl World {
             }
             8 | 9 => {
                 let expected = self.expect_connect(me, dom, port);
-                assert_eq!(event::bind_interdomain(&self.caller(me), DomId(dom), port), expected, "{me} to {dom} {port}");
+                assert_eq!(
+                    event::bind_interdomain(&self.caller(me), DomId(dom), port),
+                    expected,
+                    "{me} to {dom} {port}"
+                );
                 format!("{me}: bind_interdomain {dom} {port}")
             }
             10 => {
@@ -437,7 +448,8 @@ impl World {
                 format!("{me}: send {port}")
             }
             17 | 18 => {
-                let expected = if self.model(me).fifo.is_some() { self.expect_unmask(me, port) } else { return String::new() };
+                let expected =
+                    if self.model(me).fifo.is_some() { self.expect_unmask(me, port) } else { return String::new() };
                 assert_eq!(deliver::unmask(&self.caller(me), port), expected, "{me}: unmask {port}");
                 format!("{me}: unmask {port}")
             }

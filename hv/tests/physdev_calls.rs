@@ -17,7 +17,7 @@ use oxen_hv::{
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
     CONTROLLER, LINES, OWN_LINE,
-    control::{control_domain, destroy, furnish, make, set_context},
+    control::{STEPS, control_domain, destroy, furnish, make, set_context},
     guest::{Guest, Home},
     table_word,
 };

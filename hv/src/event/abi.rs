@@ -113,9 +113,7 @@ pub fn init_control<M: Machine>(caller: &Caller<'_, M>, request: &EvtchnInitCont
         fifo.set_control(machine, vcpu, frame.mfn, offset)?;
     } else {
         let mut fifo = heap::own(machine, Fifo::new())?;
-        for port in 0..domain.events.ports.valid() {
-            bindings.records.make_room(machine, port)?;
-        }
+        bindings.records.make_room_below(machine, domain.events.ports.valid())?;
         fifo.set_control(machine, vcpu, frame.mfn, offset)?;
         domain.events.leave_two_levels(&mut bindings, machine, domain);
         bindings.abi = Abi::Fifo(fifo);

@@ -19,31 +19,7 @@ pub fn audit<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> Result<(), &'st
     let mut open = 0;
     for port in (1..events.valid()).filter(|&p| events.port(p).is_some_and(|s| s != Port::CLOSED)) {
         open += 1;
-        match events.port(port).unwrap_or_default().binding() {
-            Binding::Interdomain { remote, slot, port: there } => {
-                let other = hv.domains.in_slot(slot.into()).filter(|d| d.id == remote);
-                let back = other.and_then(|d| d.events.port(there)).map(Port::binding);
-                if !matches!(back, Some(Binding::Interdomain { remote, port: p, .. }) if remote == domain.id && p == port)
-                {
-                    return Err("a channel does not lead back");
-                }
-                let is_own = domain.owner.slot() == Some(slot.into());
-                let notified = events.port(there).map(|state| (there, state.vcpu())).filter(|_| is_own && !is_fifo);
-                if events.port(port).and_then(Port::target) != notified {
-                    return Err("a sender would notify somebody else");
-                }
-            }
-            Binding::Pirq(pirq) if hv.pirqs.line(pirq).and_then(super::pirq::Line::port) != Some(port) => {
-                return Err("a port of a physical interrupt is not its port");
-            }
-            Binding::Ipi => {
-                let state = events.port(port).unwrap_or_default();
-                if state.target() != Some((port, state.vcpu())).filter(|_| !is_fifo) {
-                    return Err("a vcpu would interrupt another");
-                }
-            }
-            Binding::Closed | Binding::Unbound { .. } | Binding::Pirq(_) | Binding::Virq(_) => {}
-        }
+        check_port(hv, domain, port, is_fifo)?;
     }
     let bindings = events.bindings.lock();
     if bindings.active != open {
@@ -70,6 +46,33 @@ pub fn audit<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> Result<(), &'st
     }
     if (1..bindings.first_free).any(|p| events.port(p).is_none_or(|s| s == Port::CLOSED)) {
         return Err("a free port is not found");
+    }
+    Ok(())
+}
+
+/// Checks where a port in use leads.
+fn check_port<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32, is_fifo: bool) -> Result<(), &'static str> {
+    let state = domain.events.port(port).unwrap_or_default();
+    match state.binding() {
+        Binding::Interdomain { remote, slot, port: there } => {
+            let other = hv.domains.in_slot(slot.into()).filter(|d| d.id == remote);
+            let back = other.and_then(|d| d.events.port(there)).map(Port::binding);
+            if !matches!(back, Some(Binding::Interdomain { remote, port: p, .. }) if remote == domain.id && p == port) {
+                return Err("a channel does not lead back");
+            }
+            let is_own = domain.owner.slot() == Some(slot.into());
+            let notified = domain.events.port(there).map(|state| (there, state.vcpu()));
+            if state.target() != notified.filter(|_| is_own && !is_fifo) {
+                return Err("a sender would notify somebody else");
+            }
+        }
+        Binding::Ipi if state.target() != Some((port, state.vcpu())).filter(|_| !is_fifo) => {
+            return Err("a vcpu would interrupt another");
+        }
+        Binding::Pirq(pirq) if hv.pirqs.line(pirq).and_then(super::pirq::Line::port) != Some(port) => {
+            return Err("a port of a physical interrupt is not its port");
+        }
+        Binding::Closed | Binding::Unbound { .. } | Binding::Pirq(_) | Binding::Virq(_) | Binding::Ipi => {}
     }
     Ok(())
 }

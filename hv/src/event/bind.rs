@@ -8,13 +8,7 @@ use super::{
     port::{Binding, Port},
     virq,
 };
-use crate::{
-    Hypervisor,
-    caller::Caller,
-    domain::Domain,
-    lock::both,
-    machine::Machine,
-};
+use crate::{Hypervisor, caller::Caller, domain::Domain, lock::both, machine::Machine};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use oxen_abi::{domid::DomId, errno::Errno, virq::NR_VIRQS};

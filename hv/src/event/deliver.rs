@@ -40,7 +40,15 @@ pub fn send<M: Machine>(caller: &Caller<'_, M>, port: u32) -> Result<(), Errno> 
     Ok(())
 }
 
-/// Sends an event to another domain, or to the caller's own queues.
+/// The same in the way that all ports have, for who is in no hurry.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_under_lock<M: Machine>(caller: &Caller<'_, M>, port: u32) -> Result<(), Errno> {
+    send_locked(caller, port, caller.domain.events.port(port).ok_or(Errno::Inval)?)
+}
+
+/// Sends an event to another domain, or to the caller's own by the way that takes the lock.
 #[inline(never)]
 fn send_locked<M: Machine>(caller: &Caller<'_, M>, port: u32, state: Port) -> Result<(), Errno> {
     match state.kind() {

@@ -33,7 +33,7 @@ pub fn event_channel_op_compat<M: Machine>(caller: &mut Caller<'_, M>, args: &mu
     let abi::EvtchnOp { cmd, .. } = read(caller, at)?;
     let at = at.wrapping_add(core::mem::offset_of!(abi::EvtchnOp, u) as u64);
     match cmd {
-        abi::EVTCHNOP_SEND => Ok(deliver::send(caller, read_port_anywhere(caller, at)?).map(|()| 0)?),
+        abi::EVTCHNOP_SEND => Ok(deliver::send_under_lock(caller, read_port_anywhere(caller, at)?).map(|()| 0)?),
         abi::EVTCHNOP_BIND_INTERDOMAIN..=abi::EVTCHNOP_UNMASK => other(caller, args, cmd, at),
         _ => Err(Errno::NoSys.into()),
     }
@@ -100,6 +100,14 @@ fn other<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, command: u32, 
             let request: abi::EvtchnBindVcpu = read(caller, at)?;
             event::bind_vcpu(caller, request.port, request.vcpu)?;
         }
+        _ => return whole(caller, args, command, at),
+    }
+    Ok(0)
+}
+
+/// The commands that are about all ports, and about how their events are delivered.
+fn whole<M: Machine>(caller: &Caller<'_, M>, args: &mut Args, command: u32, at: u64) -> Reply {
+    match command {
         abi::EVTCHNOP_RESET | abi::EVTCHNOP_RESET_CONT => {
             let request: abi::EvtchnReset = read(caller, at)?;
             let how = if command == abi::EVTCHNOP_RESET { Reset::Begin } else { Reset::GoOn };

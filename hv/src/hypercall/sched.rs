@@ -91,6 +91,7 @@ pub fn sched_op_compat<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) 
     Ok(0)
 }
 
+#[inline(never)]
 fn poll<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Result<(), Errno> {
     let machine = &caller.hv.machine;
     let request = GuestPtr::<SchedPoll>::one(argument)?.read(machine, 0)?;

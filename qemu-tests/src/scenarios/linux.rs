@@ -122,7 +122,8 @@ fn works(lab: &Lab<'_>, kernel: fn(&Workspace) -> Result<PathBuf>, vcpus: u32) -
     ];
     let report = content(lab.boot(&machine)?.ended(Exit::PoweredOff)?)?;
     let cpus = format!("init: {vcpus} cpus");
-    let turns = ["Hypervisor detected: Xen PV", QUEUES, &cpus, "init: 60 processes", "init: the sums agree", "init: slept"];
+    let turns =
+        ["Hypervisor detected: Xen PV", QUEUES, &cpus, "init: 60 processes", "init: the sums agree", "init: slept"];
     let report = report.says_in_order(&turns)?;
     for worker in 1..=3 {
         ensure!(report.transcript().contains(&format!("init: worker {worker}")), "worker {worker} is missing");
@@ -148,7 +149,12 @@ pub(super) fn debians_kernel_works_as_a_guest_with_a_disk(lab: &Lab<'_>) -> Resu
     let lines = "memory = 256\nvcpus = 4\ndisk = [\"phy:vda,xvda,w\"]";
     let mut machine = with_guests(lab, &linux, "xl create linux.cfg; xl wait linux; poweroff", &[("linux", lines)])?;
     machine.disks.push(lab.file("disk.img", &disk::noise(5, 4 << 20))?);
-    content(lab.boot(&machine)?.succeeded()?)?.says_in_order(&[QUEUES, "init: 4 cpus", "init: the disk agrees", "ended"])?;
+    content(lab.boot(&machine)?.succeeded()?)?.says_in_order(&[
+        QUEUES,
+        "init: 4 cpus",
+        "init: the disk agrees",
+        "ended",
+    ])?;
     Ok(Verdict::Passed)
 }
 

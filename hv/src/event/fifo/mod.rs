@@ -86,16 +86,11 @@ impl Fifo {
     ///
     /// # Errors
     /// `Inval` if it has one or if the block does not fit: the frame stays the caller's.
-    pub(super) fn set_control(
-        &mut self,
-        memory: &impl Memory,
-        vcpu: u32,
-        mfn: Mfn,
-        offset: u32,
-    ) -> Result<(), Errno> {
+    pub(super) fn set_control(&mut self, memory: &impl Memory, vcpu: u32, mfn: Mfn, offset: u32) -> Result<(), Errno> {
         const HEADS: usize = core::mem::offset_of!(EvtchnFifoControlBlock, head) / 4;
         let place = self.controls.get_mut(vcpu as usize).filter(|control| control.is_none()).ok_or(Errno::Inval)?;
-        let block = memory.halves(mfn).get(offset as usize / 4..).filter(|_| control_fits(offset)).ok_or(Errno::Inval)?;
+        let block =
+            memory.halves(mfn).get(offset as usize / 4..).filter(|_| control_fits(offset)).ok_or(Errno::Inval)?;
         let ready = block.first().ok_or(Errno::Inval)?;
         let heads = block.get(HEADS..).and_then(<[_]>::first_chunk).ok_or(Errno::Inval)?;
         *place = Some(Control { mfn, ready, heads });

@@ -45,10 +45,7 @@ impl Record {
 
     /// The queue that it was linked to last.
     pub(super) const fn last(self) -> QueueId {
-        QueueId {
-            vcpu: ((self.0 >> VCPU_SHIFT) & VCPU) as u32,
-            priority: ((self.0 >> LAST_SHIFT) & PRIORITY) as u32,
-        }
+        QueueId { vcpu: ((self.0 >> VCPU_SHIFT) & VCPU) as u32, priority: ((self.0 >> LAST_SHIFT) & PRIORITY) as u32 }
     }
 
     /// The same, linked to this queue.
@@ -81,6 +78,14 @@ pub(in crate::event) struct Records(Option<Box<[Group; GROUPS]>>);
 type Group = Option<Box<[Record; GROUP]>>;
 
 impl Records {
+    /// Makes room for the records of all ports below a number.
+    ///
+    /// # Errors
+    /// `NoMem` when there is none.
+    pub(in crate::event) fn make_room_below(&mut self, machine: &impl Reserve, end: u32) -> Result<(), Errno> {
+        (0..end).step_by(GROUP).try_for_each(|port| self.make_room(machine, port))
+    }
+
     /// Makes room for the record of a port and for its neighbours'.
     ///
     /// # Errors

@@ -6,9 +6,11 @@ use oxen_abi::hypercall::Hypercall;
 
 use super::{Call, Random, Value, domain};
 use crate::fuzz::call::Kept;
+use crate::fuzz::world::SELF;
 
 /// Calls of a batch that begins with queues.
-const BURST: u64 = 5;
+const BURST: u64 = 4;
+const CLEAR_PAGE: u64 = oxen_abi::mmu::MMUEXT_CLEAR_PAGE as u64;
 
 fn op(command: u64, what: &'static str) -> Call {
     Call::new(Hypercall::EventChannelOp, what, &[Value::Number(command), Value::Memory(0)])
@@ -55,10 +57,14 @@ pub(super) fn draw(random: &mut Random) -> Call {
     }
 }
 
-/// Draws a batch that gives the vcpu its queues, and does something with them.
+/// Draws a batch that gives the vcpu its queues, and does something with them. The event words begin as zeros, or a flag
+/// in half of a machine address would make a number of it that is another on each hypervisor.
 pub(super) fn burst(random: &mut Random) -> Vec<Call> {
-    let mut calls = Vec::from([op(11, "init_control").at(0, 8, Value::Frame(super::frame(random)))]);
-    calls.push(op(12, "expand_array").at(0, 8, Value::Frame(super::frame(random))));
+    let array = Value::Frame(super::frame(random));
+    let one = [Value::Memory(0), Value::Number(1), Value::Number(0), Value::Number(SELF)];
+    let clear = Call::new(Hypercall::MmuextOp, "clear_page", &one).words(&[Value::Number(CLEAR_PAGE), array]);
+    let init = op(11, "init_control").at(0, 8, Value::Frame(super::frame(random)));
+    let mut calls = Vec::from([clear, init, op(12, "expand_array").at(0, 8, array)]);
     for _ in 0..1 + random.below(BURST) {
         calls.push(if random.one_in(4) { draw(random) } else { domain::event(random) });
     }
