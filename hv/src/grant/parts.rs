@@ -18,7 +18,6 @@ use super::{
 use crate::{Hypervisor, addr::Mfn, caller::Caller, domain::Domain, lock::Guard, machine::Machine};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
-use heapless::Vec;
 use oxen_abi::{
     domid::DomId,
     grant_table::{self as abi, GnttabCopy, GnttabCopyPtr},
@@ -78,25 +77,24 @@ fn passed_from<M: Machine>(hv: &Hypervisor<M>, granter: &Domain, reference: u32)
 }
 
 /// The tables of some domains, locked in their order.
-struct Tables<'d>(Vec<(&'d Domain, Guard<'d, Grants>), MAX_TABLES>);
+struct Tables<'d>([Option<(&'d Domain, Guard<'d, Grants>)>; MAX_TABLES]);
 
 impl<'d> Tables<'d> {
     fn lock(domains: [Option<&'d Domain>; MAX_TABLES]) -> Self {
-        let mut domains: Vec<&Domain, MAX_TABLES> = domains.into_iter().flatten().collect();
-        domains.sort_unstable_by_key(|domain| domain.id);
-        let mut locked: Vec<(&Domain, Guard<'_, Grants>), MAX_TABLES> = Vec::new();
-        for domain in domains {
-            if locked.last().is_none_or(|(last, _)| last.id != domain.id) {
-                // There is room for all that were given.
-                let _ = locked.push((domain, domain.grants.lock()));
-            }
+        let mut locked = [const { None }; MAX_TABLES];
+        let mut last = None;
+        for place in &mut locked {
+            let rest = domains.into_iter().flatten().filter(|domain| last.is_none_or(|last| domain.id > last));
+            let Some(next) = rest.min_by_key(|domain| domain.id) else { break };
+            last = Some(next.id);
+            *place = Some((next, next.grants.lock()));
         }
         Self(locked)
     }
 
     /// A domain whose table is locked, and the table.
     fn of(&mut self, id: DomId) -> Option<(&'d Domain, &mut Table)> {
-        let (domain, grants) = self.0.iter_mut().find(|(domain, _)| domain.id == id)?;
+        let (domain, grants) = self.0.iter_mut().flatten().find(|(domain, _)| domain.id == id)?;
         Some((domain, &mut grants.table))
     }
 }
@@ -131,6 +129,7 @@ fn copy_locked<M: Machine>(
 
 impl End {
     /// Takes what a copy names. `other` is its other end, taken before.
+    #[inline(never)]
     fn take<M: Machine>(
         caller: &Caller<'_, M>,
         tables: &mut Tables<'_>,
@@ -146,7 +145,7 @@ impl End {
             take_frame(hv, owner, frame, access)?;
             return Ok(Self { frame, access, extent: Extent::WHOLE, claim: None, through: None });
         }
-        match table.claim_offer(hv, owner, caller.domain, reference, access)? {
+        match table.claim_offer(hv, owner, caller.domain, reference, access, false)? {
             Offer::Page(claim, extent) => Ok(Self::new(owner.id, claim, extent, other)),
             Offer::PassedOn(id, next) => {
                 let outcome = Self::take_passed(caller, tables, owner, (id, next), access, other);
@@ -178,7 +177,7 @@ impl End {
         let Some((owner, table)) = tables.of(id) else {
             return Err(if hv.domains.get(id).is_some() { Failure::Unlocked } else { abi::GNTST_GENERAL_ERROR.into() });
         };
-        match table.claim_offer(hv, owner, granter, reference, access)? {
+        match table.claim_offer(hv, owner, granter, reference, access, false)? {
             Offer::Page(claim, extent) => Ok(Self::new(id, claim, extent, other)),
             Offer::PassedOn(..) => {
                 unmark(caller, tables, (id, reference), access);
@@ -195,6 +194,7 @@ impl End {
         Self { frame: claim.frame, access: claim.access, extent, claim: Some((owner, claim)), through: None }
     }
 
+    #[inline(never)]
     fn give_back<M: Machine>(self, caller: &Caller<'_, M>, tables: &mut Tables<'_>) {
         if let Some((id, claim)) = self.claim
             && let Some((_, table)) = tables.of(id)

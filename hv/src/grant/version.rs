@@ -35,6 +35,8 @@ const PREFIX: u64 = u32::MAX as u64;
 /// `Inval` for a version that there is not, `NoSys` for one that the domain may not have, `Busy` while an entry which is not
 /// reserved, or a status frame, is in use, `Range` for reserved entries that version 1 cannot hold, `NoMem` for the status
 /// frames. Nothing has changed then.
+#[cold]
+#[inline(never)]
 pub fn set_version<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, wanted: u32) -> (Result<(), Errno>, u32) {
     let mut grants = domain.grants.lock();
     let table = &mut grants.table;
