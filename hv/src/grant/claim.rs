@@ -4,11 +4,12 @@ use super::{
     drop_frame,
     entry::{self, Access, Pins, Status},
     entry_v2::{Extent, Taker},
+    refusal,
     table::Table,
-    take_frame,
+    take_any_frame, take_frame,
 };
 use crate::{Hypervisor, addr::Mfn, domain::Domain, machine::Machine, mem::Memory};
-use oxen_abi::{domid::DomId, grant_table as abi};
+use oxen_abi::{domid::DomId, errno::Errno, grant_table as abi};
 
 /// The right to use a granted frame, to be given back with [`Table::release`] and [`drop_frame`].
 #[derive(Clone, Copy, Debug)]
@@ -64,21 +65,18 @@ impl Table {
         } else {
             pins
         };
-        let taken = pins.and_then(|pins| Some((pins.frame()?, pins.plus(access)?))).ok_or(abi::GNTST_BAD_PAGE);
-        let taken = taken.and_then(|(frame, pins)| {
-            take_frame(hv, granter, frame, access)?;
-            Ok((frame, pins))
+        let mut refused = Errno::Inval;
+        let taken = pins.and_then(|pins| {
+            let frame = pins.frame()?;
+            take_frame(hv, granter, frame, access).map_err(|error| refused = error).ok()?;
+            Some((frame, pins.plus(access)?))
         });
-        match taken {
-            Ok((frame, pins)) => {
-                *place = pins.0;
-                Ok(Claim { reference, frame, access })
-            }
-            Err(status) => {
-                self.unmark(&hv.machine, reference, old, access);
-                Err(status)
-            }
-        }
+        let Some((frame, pins)) = taken else {
+            self.unmark(&hv.machine, reference, old, access);
+            return Err(refusal(refused));
+        };
+        *place = pins.0;
+        Ok(Claim { reference, frame, access })
     }
 
     /// Claims an entry that is not of version 1, for a mapping: a page as a whole.
@@ -145,10 +143,7 @@ impl Table {
                 _ => {}
             }
         }
-        let taken = frame.ok_or(abi::GNTST_BAD_PAGE).and_then(|frame| {
-            take_frame(hv, granter, frame, access)?;
-            Ok(frame)
-        });
+        let taken = take_any_frame(hv, granter, frame, access);
         let frame = taken.inspect_err(|_| self.unmark(&hv.machine, reference, old, access))?;
         let pins = if is_pinned { old } else { Pins::new(frame, slot) };
         match (pins.plus(access), self.pins_place(reference)) {

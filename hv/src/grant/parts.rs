@@ -13,7 +13,7 @@ use super::{
     entry::{Access, Shared, Status},
     entry_v2::Extent,
     table::Table,
-    take_frame,
+    take_any_frame,
 };
 use crate::{Hypervisor, addr::Mfn, caller::Caller, domain::Domain, lock::Guard, machine::Machine};
 use alloc::sync::Arc;
@@ -41,8 +41,9 @@ pub(super) fn copy<M: Machine>(
     for _ in 0..ATTEMPTS {
         let mut behind: [Option<Arc<Domain>>; 2] = [None, None];
         for (place, ((owner, end), by_ref)) in behind.iter_mut().zip(ends.into_iter().zip(by_ref)) {
-            let id = if by_ref { passed_from(caller.hv, owner, end.u as u32) } else { None };
-            *place = id.and_then(|id| caller.hv.domains.get(id));
+            if by_ref {
+                *place = behind_entry(caller.hv, owner, end.u as u32);
+            }
         }
         let [first, second] = &behind;
         let mut tables = Tables::lock([Some(from), Some(to), first.as_deref(), second.as_deref()]);
@@ -69,23 +70,32 @@ impl From<Status> for Failure {
     }
 }
 
-/// Whose offer the entry passes on at this moment.
-fn passed_from<M: Machine>(hv: &Hypervisor<M>, granter: &Domain, reference: u32) -> Option<DomId> {
+/// The domain whose offer the entry passes on at this moment.
+#[inline(never)]
+fn behind_entry<M: Machine>(hv: &Hypervisor<M>, granter: &Domain, reference: u32) -> Option<Arc<Domain>> {
     let grants = granter.grants.lock();
     let entry = grants.table.entry_v2(&hv.machine, reference)?;
-    Shared(entry.head.load(Ordering::Acquire)).passed_from()
+    let id = Shared(entry.head.load(Ordering::Acquire)).passed_from()?;
+    drop(grants);
+    hv.domains.get(id)
 }
 
 /// The tables of some domains, locked in their order.
 struct Tables<'d>([Option<(&'d Domain, Guard<'d, Grants>)>; MAX_TABLES]);
 
 impl<'d> Tables<'d> {
+    #[inline(never)]
     fn lock(domains: [Option<&'d Domain>; MAX_TABLES]) -> Self {
         let mut locked = [const { None }; MAX_TABLES];
         let mut last = None;
         for place in &mut locked {
-            let rest = domains.into_iter().flatten().filter(|domain| last.is_none_or(|last| domain.id > last));
-            let Some(next) = rest.min_by_key(|domain| domain.id) else { break };
+            let mut next: Option<&Domain> = None;
+            for domain in domains.into_iter().flatten() {
+                if last.is_none_or(|last| domain.id > last) && next.is_none_or(|next| domain.id < next.id) {
+                    next = Some(domain);
+                }
+            }
+            let Some(next) = next else { break };
             last = Some(next.id);
             *place = Some((next, next.grants.lock()));
         }
@@ -93,6 +103,7 @@ impl<'d> Tables<'d> {
     }
 
     /// A domain whose table is locked, and the table.
+    #[inline(never)]
     fn of(&mut self, id: DomId) -> Option<(&'d Domain, &mut Table)> {
         let (domain, grants) = self.0.iter_mut().flatten().find(|(domain, _)| domain.id == id)?;
         Some((domain, &mut grants.table))
@@ -110,6 +121,7 @@ struct End {
     through: Option<(DomId, u32)>,
 }
 
+#[inline(never)]
 fn copy_locked<M: Machine>(
     caller: &Caller<'_, M>,
     tables: &mut Tables<'_>,
@@ -141,8 +153,7 @@ impl End {
         let reference = end.u as u32;
         let (owner, table) = tables.of(owner).ok_or(Failure::Unlocked)?;
         if !by_ref {
-            let frame = Mfn::new(end.u).ok_or(abi::GNTST_BAD_PAGE)?;
-            take_frame(hv, owner, frame, access)?;
+            let frame = take_any_frame(hv, owner, Mfn::new(end.u), access)?;
             return Ok(Self { frame, access, extent: Extent::WHOLE, claim: None, through: None });
         }
         match table.claim_offer(hv, owner, caller.domain, reference, access, false)? {
@@ -209,6 +220,7 @@ impl End {
 }
 
 /// Takes the marks off an entry that passed something on, which was not pinned.
+#[inline(never)]
 fn unmark<M: Machine>(
     caller: &Caller<'_, M>,
     tables: &mut Tables<'_>,

@@ -53,6 +53,7 @@ pub fn set_version<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, wanted: u32)
 }
 
 impl Table {
+    #[inline(never)]
     fn become_v2<M: Machine>(&mut self, hv: &Hypervisor<M>, domain: &Domain) -> Result<(), Errno> {
         self.grow(hv, domain, 1)?;
         let status = self.make_status(hv, domain)?;
@@ -68,12 +69,13 @@ impl Table {
         Ok(())
     }
 
+    #[inline(never)]
     fn become_v1<M: Machine>(&mut self, hv: &Hypervisor<M>, domain: &Domain) -> Result<(), Errno> {
         let kept = self.reserved_v2(&hv.machine)?;
         frame_alloc::recall_shared(hv, domain.owner, self.status_frames())?;
         self.begin(&hv.machine, None);
-        for (reference, old) in (0..).zip(kept) {
-            if let Some(word) = self.word(&hv.machine, reference) {
+        if let Some(&frame) = self.frames.first() {
+            for (word, old) in hv.machine.words(frame).iter().zip(kept) {
                 word.store(old.0, Ordering::Release);
             }
         }
@@ -81,6 +83,7 @@ impl Table {
     }
 
     /// Empties the entries, which are of another version from here on.
+    #[inline(never)]
     fn begin(&mut self, memory: &impl Memory, status: Option<Vec<Mfn, MAX_STATUS_FRAMES>>) {
         for &frame in &self.frames {
             memory.clear(frame);
@@ -91,13 +94,17 @@ impl Table {
 
     /// The reserved entries, each read once.
     fn reserved_v1(&self, memory: &impl Memory) -> [Shared; RESERVED] {
-        core::array::from_fn(|reference| {
-            let word = self.word(memory, reference as u32);
-            Shared(word.map_or(0, |word| word.load(Ordering::Acquire)))
-        })
+        let mut kept = [Shared(0); RESERVED];
+        if let Some(&frame) = self.frames.first() {
+            for (kept, word) in kept.iter_mut().zip(memory.words(frame)) {
+                *kept = Shared(word.load(Ordering::Acquire));
+            }
+        }
+        kept
     }
 
     /// The reserved entries as they are in version 1, marks included. Of those that offer nothing, nothing is left.
+    #[inline(never)]
     fn reserved_v2(&self, memory: &impl Memory) -> Result<[Shared; RESERVED], Errno> {
         let mut kept = [Shared(GTF_INVALID as u64); RESERVED];
         for (reference, kept) in (0..).zip(&mut kept) {
