@@ -91,7 +91,9 @@ pub fn recall_shared<M: Machine>(hv: &Hypervisor<M>, owner: Owner, frames: &[Mfn
     for &frame in frames {
         recalled.push(hv.frames.recall(frame, owner)?).map_err(|_| Errno::NoMem)?;
     }
-    recalled.into_iter().for_each(Recalled::retire);
+    while let Some(frame) = recalled.pop() {
+        frame.retire();
+    }
     Ok(())
 }
 

@@ -133,7 +133,7 @@ impl World {
             return Err(what);
         }
         RESERVED.for_each(|reference| self.table.write(reference, 0, 0, 0));
-        if seed % 2 == 0 {
+        if seed.is_multiple_of(2) {
             self.change_version(2);
         }
         let flags = [abi::GTF_PERMIT_ACCESS, abi::GTF_PERMIT_ACCESS | abi::GTF_READONLY];
