@@ -4,11 +4,12 @@ use super::{
     drop_frame,
     entry::{self, Access, Pins, Status},
     entry_v2::{Extent, Taker},
+    refusal,
     table::Table,
-    take_frame,
+    take_any_frame, take_frame,
 };
 use crate::{Hypervisor, addr::Mfn, domain::Domain, machine::Machine, mem::Memory};
-use oxen_abi::{domid::DomId, grant_table as abi};
+use oxen_abi::{domid::DomId, errno::Errno, grant_table as abi};
 
 /// The right to use a granted frame, to be given back with [`Table::release`] and [`drop_frame`].
 #[derive(Clone, Copy, Debug)]
@@ -64,21 +65,18 @@ impl Table {
         } else {
             pins
         };
-        let taken = pins.and_then(|pins| Some((pins.frame()?, pins.plus(access)?))).ok_or(abi::GNTST_BAD_PAGE);
-        let taken = taken.and_then(|(frame, pins)| {
-            take_frame(hv, granter, frame, access)?;
-            Ok((frame, pins))
+        let mut refused = Errno::Inval;
+        let taken = pins.and_then(|pins| {
+            let frame = pins.frame()?;
+            take_frame(hv, granter, frame, access).map_err(|error| refused = error).ok()?;
+            Some((frame, pins.plus(access)?))
         });
-        match taken {
-            Ok((frame, pins)) => {
-                *place = pins.0;
-                Ok(Claim { reference, frame, access })
-            }
-            Err(status) => {
-                self.unmark(&hv.machine, reference, old, access);
-                Err(status)
-            }
-        }
+        let Some((frame, pins)) = taken else {
+            self.unmark(&hv.machine, reference, old, access);
+            return Err(refusal(refused));
+        };
+        *place = pins.0;
+        Ok(Claim { reference, frame, access })
     }
 
     /// Claims an entry that is not of version 1, for a mapping: a page as a whole.
@@ -92,32 +90,19 @@ impl Table {
         reference: u32,
         access: Access,
     ) -> Result<Claim, Status> {
-        match self.claim_v2(hv, granter, grantee, reference, access, true)? {
+        match self.claim_offer(hv, granter, grantee, reference, access, true)? {
             Offer::Page(claim, _) => Ok(claim),
             // Not for a mapping.
             Offer::PassedOn(..) => Err(abi::GNTST_GENERAL_ERROR),
         }
     }
 
-    /// Claims an entry for a copy, whichever version it is of.
-    pub(super) fn claim_offer<M: Machine>(
-        &mut self,
-        hv: &Hypervisor<M>,
-        granter: &Domain,
-        grantee: &Domain,
-        reference: u32,
-        access: Access,
-    ) -> Result<Offer, Status> {
-        if reference < self.v1_entries {
-            let claim = self.claim(hv, granter, grantee, reference, access, false)?;
-            return Ok(Offer::Page(claim, Extent::WHOLE));
-        }
-        self.claim_v2(hv, granter, grantee, reference, access, false)
-    }
-
+    /// Claims an entry, whichever version it is of and whatever it offers: what [`Self::claim`] does fast.
+    ///
     /// A page that is pinned is pinned as a whole: parts are claimed for the time of a copy only, and this very copy knows
     /// which part it claimed before.
-    fn claim_v2<M: Machine>(
+    #[inline(never)]
+    pub(super) fn claim_offer<M: Machine>(
         &mut self,
         hv: &Hypervisor<M>,
         granter: &Domain,
@@ -130,7 +115,6 @@ impl Table {
             return Err(abi::GNTST_BAD_GNTREF);
         }
         let slot = entry::slot(grantee).ok_or(abi::GNTST_GENERAL_ERROR)?;
-        let entry = self.entry_v2(&hv.machine, reference).ok_or(abi::GNTST_GENERAL_ERROR)?;
         self.make_room_for_pins(&hv.machine, reference).map_err(|_| abi::GNTST_NO_SPACE)?;
         let old = self.pins(reference);
         let is_pinned = old.in_use();
@@ -138,7 +122,15 @@ impl Table {
             return Err(abi::GNTST_GENERAL_ERROR);
         }
         let needs_mark = !is_pinned || (access == Access::Write && old.count(Access::Write) == 0);
-        let (frame, extent) = if needs_mark {
+        let (mut frame, mut extent) = (old.frame(), Extent::WHOLE);
+        if needs_mark && reference < self.v1_entries {
+            let word = self.word(&hv.machine, reference).ok_or(abi::GNTST_GENERAL_ERROR)?;
+            let entry = entry::mark(word, grantee.id, access, is_pinned, is_mapping)?;
+            if !is_pinned {
+                frame = entry.frame();
+            }
+        } else if needs_mark {
+            let entry = self.entry_v2(&hv.machine, reference).ok_or(abi::GNTST_GENERAL_ERROR)?;
             let head = entry.mark(Taker { grantee: grantee.id, access, is_pinned, is_mapping })?;
             match head.passed_from() {
                 Some(domain) if !is_pinned => return Ok(Offer::PassedOn(domain, entry.passed_reference())),
@@ -147,16 +139,11 @@ impl Table {
                     self.unmark(&hv.machine, reference, old, access);
                     return Err(abi::GNTST_GENERAL_ERROR);
                 }
-                _ if is_pinned => (old.frame(), Extent::WHOLE),
-                _ => (entry.frame(), head.extent()),
+                _ if !is_pinned => (frame, extent) = (entry.frame(), head.extent()),
+                _ => {}
             }
-        } else {
-            (old.frame(), Extent::WHOLE)
-        };
-        let taken = frame.ok_or(abi::GNTST_BAD_PAGE).and_then(|frame| {
-            take_frame(hv, granter, frame, access)?;
-            Ok(frame)
-        });
+        }
+        let taken = take_any_frame(hv, granter, frame, access);
         let frame = taken.inspect_err(|_| self.unmark(&hv.machine, reference, old, access))?;
         let pins = if is_pinned { old } else { Pins::new(frame, slot) };
         match (pins.plus(access), self.pins_place(reference)) {

@@ -7,7 +7,7 @@ use super::{
     drop_frame,
     entry::{Access, Status},
     entry_v2::Extent,
-    lock_both, parts,
+    lock_both, parts, refusal,
     table::Table,
     take_frame,
 };
@@ -103,7 +103,7 @@ impl End {
             return Ok(Self { frame: claim.frame, access, claim: Some(claim) });
         }
         let frame = Mfn::new(end.u).ok_or(abi::GNTST_BAD_PAGE)?;
-        take_frame(hv, owner, frame, access)?;
+        take_frame(hv, owner, frame, access).map_err(refusal)?;
         Ok(Self { frame, access, claim: None })
     }
 

@@ -79,14 +79,32 @@ pub struct Grants {
 /// Takes a reference on a frame of `owner`, and a use if it is to be written.
 ///
 /// # Errors
-/// `GNTST_bad_page` if it is not `owner`'s, `GNTST_general_error` if it is, and is in use as something else.
+/// For [`refusal`]: `Inval` if it is not `owner`'s, `Busy` if it is, and is in use as something else.
 #[inline]
-fn take_frame<M: Machine>(hv: &Hypervisor<M>, owner: &Domain, frame: Mfn, access: Access) -> Result<(), Status> {
-    let taken = match access {
+fn take_frame<M: Machine>(hv: &Hypervisor<M>, owner: &Domain, frame: Mfn, access: Access) -> Result<(), Errno> {
+    match access {
         Access::Read => hv.frames.reference(frame, owner.owner),
         Access::Write => hold_writable(hv, frame, owner.owner),
-    };
-    taken.map_err(|error| if error == Errno::Busy { abi::GNTST_GENERAL_ERROR } else { abi::GNTST_BAD_PAGE })
+    }
+}
+
+/// The same where nothing is in a hurry, with the status of a refusal.
+#[cold]
+#[inline(never)]
+fn take_any_frame<M: Machine>(
+    hv: &Hypervisor<M>,
+    owner: &Domain,
+    frame: Option<Mfn>,
+    access: Access,
+) -> Result<Mfn, Status> {
+    let frame = frame.ok_or(abi::GNTST_BAD_PAGE)?;
+    take_frame(hv, owner, frame, access).map(|()| frame).map_err(refusal)
+}
+
+/// What is told of a frame that cannot be used as it was asked for.
+#[cold]
+fn refusal(error: Errno) -> Status {
+    if error == Errno::Busy { abi::GNTST_GENERAL_ERROR } else { abi::GNTST_BAD_PAGE }
 }
 
 /// Gives back what [`take_frame`] took.

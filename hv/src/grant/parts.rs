@@ -13,12 +13,11 @@ use super::{
     entry::{Access, Shared, Status},
     entry_v2::Extent,
     table::Table,
-    take_frame,
+    take_any_frame,
 };
 use crate::{Hypervisor, addr::Mfn, caller::Caller, domain::Domain, lock::Guard, machine::Machine};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
-use heapless::Vec;
 use oxen_abi::{
     domid::DomId,
     grant_table::{self as abi, GnttabCopy, GnttabCopyPtr},
@@ -42,8 +41,9 @@ pub(super) fn copy<M: Machine>(
     for _ in 0..ATTEMPTS {
         let mut behind: [Option<Arc<Domain>>; 2] = [None, None];
         for (place, ((owner, end), by_ref)) in behind.iter_mut().zip(ends.into_iter().zip(by_ref)) {
-            let id = if by_ref { passed_from(caller.hv, owner, end.u as u32) } else { None };
-            *place = id.and_then(|id| caller.hv.domains.get(id));
+            if by_ref {
+                *place = behind_entry(caller.hv, owner, end.u as u32);
+            }
         }
         let [first, second] = &behind;
         let mut tables = Tables::lock([Some(from), Some(to), first.as_deref(), second.as_deref()]);
@@ -70,33 +70,42 @@ impl From<Status> for Failure {
     }
 }
 
-/// Whose offer the entry passes on at this moment.
-fn passed_from<M: Machine>(hv: &Hypervisor<M>, granter: &Domain, reference: u32) -> Option<DomId> {
+/// The domain whose offer the entry passes on at this moment.
+#[inline(never)]
+fn behind_entry<M: Machine>(hv: &Hypervisor<M>, granter: &Domain, reference: u32) -> Option<Arc<Domain>> {
     let grants = granter.grants.lock();
     let entry = grants.table.entry_v2(&hv.machine, reference)?;
-    Shared(entry.head.load(Ordering::Acquire)).passed_from()
+    let id = Shared(entry.head.load(Ordering::Acquire)).passed_from()?;
+    drop(grants);
+    hv.domains.get(id)
 }
 
 /// The tables of some domains, locked in their order.
-struct Tables<'d>(Vec<(&'d Domain, Guard<'d, Grants>), MAX_TABLES>);
+struct Tables<'d>([Option<(&'d Domain, Guard<'d, Grants>)>; MAX_TABLES]);
 
 impl<'d> Tables<'d> {
+    #[inline(never)]
     fn lock(domains: [Option<&'d Domain>; MAX_TABLES]) -> Self {
-        let mut domains: Vec<&Domain, MAX_TABLES> = domains.into_iter().flatten().collect();
-        domains.sort_unstable_by_key(|domain| domain.id);
-        let mut locked: Vec<(&Domain, Guard<'_, Grants>), MAX_TABLES> = Vec::new();
-        for domain in domains {
-            if locked.last().is_none_or(|(last, _)| last.id != domain.id) {
-                // There is room for all that were given.
-                let _ = locked.push((domain, domain.grants.lock()));
+        let mut locked = [const { None }; MAX_TABLES];
+        let mut last = None;
+        for place in &mut locked {
+            let mut next: Option<&Domain> = None;
+            for domain in domains.into_iter().flatten() {
+                if last.is_none_or(|last| domain.id > last) && next.is_none_or(|next| domain.id < next.id) {
+                    next = Some(domain);
+                }
             }
+            let Some(next) = next else { break };
+            last = Some(next.id);
+            *place = Some((next, next.grants.lock()));
         }
         Self(locked)
     }
 
     /// A domain whose table is locked, and the table.
+    #[inline(never)]
     fn of(&mut self, id: DomId) -> Option<(&'d Domain, &mut Table)> {
-        let (domain, grants) = self.0.iter_mut().find(|(domain, _)| domain.id == id)?;
+        let (domain, grants) = self.0.iter_mut().flatten().find(|(domain, _)| domain.id == id)?;
         Some((domain, &mut grants.table))
     }
 }
@@ -112,6 +121,7 @@ struct End {
     through: Option<(DomId, u32)>,
 }
 
+#[inline(never)]
 fn copy_locked<M: Machine>(
     caller: &Caller<'_, M>,
     tables: &mut Tables<'_>,
@@ -131,6 +141,7 @@ fn copy_locked<M: Machine>(
 
 impl End {
     /// Takes what a copy names. `other` is its other end, taken before.
+    #[inline(never)]
     fn take<M: Machine>(
         caller: &Caller<'_, M>,
         tables: &mut Tables<'_>,
@@ -142,11 +153,10 @@ impl End {
         let reference = end.u as u32;
         let (owner, table) = tables.of(owner).ok_or(Failure::Unlocked)?;
         if !by_ref {
-            let frame = Mfn::new(end.u).ok_or(abi::GNTST_BAD_PAGE)?;
-            take_frame(hv, owner, frame, access)?;
+            let frame = take_any_frame(hv, owner, Mfn::new(end.u), access)?;
             return Ok(Self { frame, access, extent: Extent::WHOLE, claim: None, through: None });
         }
-        match table.claim_offer(hv, owner, caller.domain, reference, access)? {
+        match table.claim_offer(hv, owner, caller.domain, reference, access, false)? {
             Offer::Page(claim, extent) => Ok(Self::new(owner.id, claim, extent, other)),
             Offer::PassedOn(id, next) => {
                 let outcome = Self::take_passed(caller, tables, owner, (id, next), access, other);
@@ -178,7 +188,7 @@ impl End {
         let Some((owner, table)) = tables.of(id) else {
             return Err(if hv.domains.get(id).is_some() { Failure::Unlocked } else { abi::GNTST_GENERAL_ERROR.into() });
         };
-        match table.claim_offer(hv, owner, granter, reference, access)? {
+        match table.claim_offer(hv, owner, granter, reference, access, false)? {
             Offer::Page(claim, extent) => Ok(Self::new(id, claim, extent, other)),
             Offer::PassedOn(..) => {
                 unmark(caller, tables, (id, reference), access);
@@ -195,6 +205,7 @@ impl End {
         Self { frame: claim.frame, access: claim.access, extent, claim: Some((owner, claim)), through: None }
     }
 
+    #[inline(never)]
     fn give_back<M: Machine>(self, caller: &Caller<'_, M>, tables: &mut Tables<'_>) {
         if let Some((id, claim)) = self.claim
             && let Some((_, table)) = tables.of(id)
@@ -209,6 +220,7 @@ impl End {
 }
 
 /// Takes the marks off an entry that passed something on, which was not pinned.
+#[inline(never)]
 fn unmark<M: Machine>(
     caller: &Caller<'_, M>,
     tables: &mut Tables<'_>,

@@ -110,6 +110,8 @@ impl Table {
     }
 
     /// The words of an entry, if the table is of version 2.
+    #[cold]
+    #[inline(never)]
     pub(super) fn entry_v2<'m>(&self, memory: &'m impl Memory, reference: u32) -> Option<EntryV2<'m>> {
         let reference = reference as usize;
         let status = *self.status.as_ref()?.get(reference / STATUS_PER_FRAME)?;
@@ -186,6 +188,7 @@ impl Table {
     }
 
     /// Makes frames until there are `count` with all the status frames that they need, or none.
+    #[inline(never)]
     pub(super) fn grow<M: Machine>(&mut self, hv: &Hypervisor<M>, domain: &Domain, count: usize) -> Result<(), Errno> {
         if count > self.limit || self.is_closed {
             return Err(Errno::Inval);
@@ -228,6 +231,7 @@ impl Table {
 }
 
 /// Lends frames to a domain until there are `count`, or none.
+#[inline(never)]
 fn extend<M: Machine, const N: usize>(
     hv: &Hypervisor<M>,
     domain: &Domain,

@@ -35,6 +35,8 @@ const PREFIX: u64 = u32::MAX as u64;
 /// `Inval` for a version that there is not, `NoSys` for one that the domain may not have, `Busy` while an entry which is not
 /// reserved, or a status frame, is in use, `Range` for reserved entries that version 1 cannot hold, `NoMem` for the status
 /// frames. Nothing has changed then.
+#[cold]
+#[inline(never)]
 pub fn set_version<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, wanted: u32) -> (Result<(), Errno>, u32) {
     let mut grants = domain.grants.lock();
     let table = &mut grants.table;
@@ -51,6 +53,7 @@ pub fn set_version<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, wanted: u32)
 }
 
 impl Table {
+    #[inline(never)]
     fn become_v2<M: Machine>(&mut self, hv: &Hypervisor<M>, domain: &Domain) -> Result<(), Errno> {
         self.grow(hv, domain, 1)?;
         let status = self.make_status(hv, domain)?;
@@ -66,12 +69,13 @@ impl Table {
         Ok(())
     }
 
+    #[inline(never)]
     fn become_v1<M: Machine>(&mut self, hv: &Hypervisor<M>, domain: &Domain) -> Result<(), Errno> {
         let kept = self.reserved_v2(&hv.machine)?;
         frame_alloc::recall_shared(hv, domain.owner, self.status_frames())?;
         self.begin(&hv.machine, None);
-        for (reference, old) in (0..).zip(kept) {
-            if let Some(word) = self.word(&hv.machine, reference) {
+        if let Some(&frame) = self.frames.first() {
+            for (word, old) in hv.machine.words(frame).iter().zip(kept) {
                 word.store(old.0, Ordering::Release);
             }
         }
@@ -79,6 +83,7 @@ impl Table {
     }
 
     /// Empties the entries, which are of another version from here on.
+    #[inline(never)]
     fn begin(&mut self, memory: &impl Memory, status: Option<Vec<Mfn, MAX_STATUS_FRAMES>>) {
         for &frame in &self.frames {
             memory.clear(frame);
@@ -89,13 +94,17 @@ impl Table {
 
     /// The reserved entries, each read once.
     fn reserved_v1(&self, memory: &impl Memory) -> [Shared; RESERVED] {
-        core::array::from_fn(|reference| {
-            let word = self.word(memory, reference as u32);
-            Shared(word.map_or(0, |word| word.load(Ordering::Acquire)))
-        })
+        let mut kept = [Shared(0); RESERVED];
+        if let Some(&frame) = self.frames.first() {
+            for (kept, word) in kept.iter_mut().zip(memory.words(frame)) {
+                *kept = Shared(word.load(Ordering::Acquire));
+            }
+        }
+        kept
     }
 
     /// The reserved entries as they are in version 1, marks included. Of those that offer nothing, nothing is left.
+    #[inline(never)]
     fn reserved_v2(&self, memory: &impl Memory) -> Result<[Shared; RESERVED], Errno> {
         let mut kept = [Shared(GTF_INVALID as u64); RESERVED];
         for (reference, kept) in (0..).zip(&mut kept) {

@@ -134,6 +134,8 @@ fn judge_list(list: u64) -> Result<(), Errno> {
     if GuestAddr(list).is_guest_range(1) { Ok(()) } else { Err(Errno::Fault) }
 }
 
+#[cold]
+#[inline(never)]
 fn setup_table<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
     let machine = &caller.hv.machine;
     let request = GuestPtr::<abi::GnttabSetupTable>::one(at)?;
@@ -157,6 +159,8 @@ fn setup_table<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
     Ok(0)
 }
 
+#[cold]
+#[inline(never)]
 fn query_size<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
     let request = GuestPtr::<abi::GnttabQuerySize>::one(at)?;
     let mut op = request.read(&caller.hv.machine, 0)?;
@@ -169,6 +173,8 @@ fn query_size<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
 }
 
 /// Does one request after the other; within one, one step of its owner's entries after the other.
+#[cold]
+#[inline(never)]
 fn flush_caches<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, mut first: u32) -> Reply {
     let count = args[2] & u64::from(u32::MAX);
     let requests = GuestPtr::<abi::GnttabCacheFlush>::new(args[1], count)?;
@@ -193,6 +199,8 @@ fn flush_caches<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, mut fir
 }
 
 /// The answer tells the version in force even where the wish is refused.
+#[cold]
+#[inline(never)]
 fn set_version<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
     let request = GuestPtr::<abi::GnttabSetVersion>::one(at)?;
     let wish = request.read(&caller.hv.machine, 0)?.version;
@@ -202,6 +210,8 @@ fn set_version<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
 }
 
 /// In version 1 there are no status frames.
+#[cold]
+#[inline(never)]
 fn get_status_frames<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
     let request = GuestPtr::<abi::GnttabGetStatusFrames>::one(at)?;
     let mut op = request.read(&caller.hv.machine, 0)?;
@@ -221,6 +231,8 @@ fn get_status_frames<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
     Ok(0)
 }
 
+#[cold]
+#[inline(never)]
 fn get_version<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
     let request = GuestPtr::<abi::GnttabGetVersion>::one(at)?;
     let mut op = request.read(&caller.hv.machine, 0)?;

@@ -85,12 +85,15 @@ pub fn give_back_shared<M: Machine>(hv: &Hypervisor<M>, frame: Mfn) {
 ///
 /// # Errors
 /// `Busy` if somebody refers to one of them, `NoMem` for more than [`MAX_RECALL`]. Nothing has changed then.
+#[inline(never)]
 pub fn recall_shared<M: Machine>(hv: &Hypervisor<M>, owner: Owner, frames: &[Mfn]) -> Result<(), Errno> {
     let mut recalled: heapless::Vec<Recalled<'_>, MAX_RECALL> = heapless::Vec::new();
     for &frame in frames {
         recalled.push(hv.frames.recall(frame, owner)?).map_err(|_| Errno::NoMem)?;
     }
-    recalled.into_iter().for_each(Recalled::retire);
+    while let Some(frame) = recalled.pop() {
+        frame.retire();
+    }
     Ok(())
 }
 

@@ -25,14 +25,14 @@ wget -q -O /tmp/file http://HOST:PORT/file && echo "fetched $(sha256sum < /tmp/f
 "#;
 
 /// The kernel, the ramdisk and the configuration of the guest; `Err` where they cannot be had.
-fn guest(lab: &Lab<'_>, host: &str, port: u16) -> Result<[(&'static str, Vec<u8>); 3], Verdict> {
+fn guest(lab: &Lab<'_>, disk: &str, host: &str, port: u16) -> Result<[(&'static str, Vec<u8>); 3], Verdict> {
     let script = WORK.replace("HOST", host).replace("PORT", &port.to_string());
     let make = || {
         let kernel = std::fs::read(debian::vmlinuz(lab.workspace)?)?;
         let ramdisk = Ramdisk::new(lab.workspace, "linux").disks().network().script(&script).build()?;
         let config = format!(
             "name = \"linux\"\nkernel = \"guests/linux\"\nramdisk = \"guests/initrd\"\nmemory = 256\nvcpus = 2\n\
-            cmdline = \"{CMDLINE} grant_table.version=2\"\ndisk = [\"phy:vda,xvda,w\"]\nvif = [\"\"]\n"
+            cmdline = \"{CMDLINE} grant_table.version=2\"\ndisk = [\"phy:{disk},xvda,w\"]\nvif = [\"\"]\n"
         );
         anyhow::Ok([("guests/linux", kernel), ("guests/initrd", ramdisk), ("linux.cfg", config.into_bytes())])
     };
@@ -51,7 +51,7 @@ pub(super) fn a_linux_guest_of_version_2_has_its_disk_and_network_of_our_dom0(la
     let file = noise(61, 8 * MIB);
     let sum = sha256(&file);
     let server = Server::start(file)?;
-    let files = match guest(lab, HOST, server.port) {
+    let files = match guest(lab, "vda", HOST, server.port) {
         Ok(files) => files,
         Err(verdict) => return Ok(verdict),
     };
@@ -66,11 +66,11 @@ pub(super) fn a_linux_guest_of_version_2_has_its_disk_and_network_of_our_dom0(la
 /// A Linux dom0's backends, on Oxen's hypervisor.
 pub(super) fn a_linux_guest_of_version_2_has_its_disk_and_network_of_a_linux_dom0(lab: &Lab<'_>) -> Result<Verdict> {
     let file = noise(61, 8 * MIB);
-    let files = match guest(lab, "10.9.0.1", 8000) {
+    let files = match guest(lab, "/dev/loop0", "10.9.0.1", 8000) {
         Ok(files) => files,
         Err(verdict) => return Ok(verdict),
     };
-    let script = "losetup /dev/loop0 /disk.img; ln -s loop0 /dev/vda\n\
+    let script = "losetup /dev/loop0 /disk.img\n\
         brctl addbr xenbr0; ip addr add 10.9.0.1/24 dev xenbr0; ip link set xenbr0 up\n\
         printf 'start 10.9.0.10\\nend 10.9.0.10\\ninterface xenbr0\\noption subnet 255.255.255.0\\n' > /udhcpd.conf\n\
         printf 'lease_file /leases\\n' >> /udhcpd.conf; : > /leases; udhcpd /udhcpd.conf\n\

@@ -133,6 +133,7 @@ pub struct Recalled<'a> {
 
 impl Recalled<'_> {
     /// The frame is free.
+    #[inline(never)]
     pub fn retire(self) {
         self.frames.bury(self.frame, FrameState::shared(self.owner));
         forget(self);
@@ -151,6 +152,7 @@ impl FrameTable {
     ///
     /// # Errors
     /// `Inval` if it was not lent to `owner`, `Busy` if somebody refers to it.
+    #[inline(never)]
     pub fn recall(&self, frame: Mfn, owner: Owner) -> Result<Recalled<'_>, Errno> {
         self.update(frame, |state| match state {
             _ if state.owner() != owner || !state.is_shared() => Err(Errno::Inval),

@@ -28,6 +28,8 @@ pub(super) struct Table {
     status: Option<Mapping>,
     /// The number of the status frame; 0 in version 1.
     pub(super) status_frame: u64,
+    /// What it is, or was last.
+    pub(super) last_status_frame: u64,
 }
 
 /// What stands in an entry: flags and domain, the rest of the first word, the frame, the status word.
@@ -58,7 +60,7 @@ impl Table {
         operation(memory, abi::GNTTABOP_SETUP_TABLE, &[SELF | 1 << 32, 0, memory.address() + 512]);
         let frame = answer(memory, 64);
         let entries = Mapping::of(DomId::SELF, &[Mfn(frame)], Access::ReadWrite).ok()?;
-        Some(Self { version: 1, entries, status: None, status_frame: 0 })
+        Some(Self { version: 1, entries, status: None, status_frame: 0, last_status_frame: 0 })
     }
 
     /// Asks which version is in force, and maps the status words where there are some.
@@ -69,6 +71,7 @@ impl Table {
         if self.version == 2 {
             operation(memory, abi::GNTTABOP_GET_STATUS_FRAMES, &[1 | SELF << 32, memory.address() + 512]);
             self.status_frame = answer(memory, 64);
+            self.last_status_frame = self.status_frame;
             self.status = Mapping::of(DomId::SELF, &[Mfn(self.status_frame)], Access::ReadOnly).ok();
         }
     }
@@ -130,7 +133,7 @@ impl World {
             return Err(what);
         }
         RESERVED.for_each(|reference| self.table.write(reference, 0, 0, 0));
-        if seed % 2 == 0 {
+        if seed.is_multiple_of(2) {
             self.change_version(2);
         }
         let flags = [abi::GTF_PERMIT_ACCESS, abi::GTF_PERMIT_ACCESS | abi::GTF_READONLY];

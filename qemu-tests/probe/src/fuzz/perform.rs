@@ -57,30 +57,9 @@ impl World {
                 self.see();
                 self.offer(entry);
             }
-            Step::Version(version) => {
-                let (result, now) = self.change_version(*version);
-                let _ = write!(text, " {result} now {now}");
-                self.memory.words64().iter().take(512).for_each(|word| word.store(0, Ordering::SeqCst));
-                // What of the entries is left is told, not what has changed.
-                for reference in self.entries() {
-                    let (prefix, upper, frame, status) = self.table.entry(reference);
-                    let _ = write!(text, " {prefix:x}/{upper:x}/{}/{status:x}", self.name(frame));
-                }
-                self.see();
-            }
+            Step::Version(version) => self.tell_version(&mut text, *version),
             Step::Instruction(index, registers) => {
-                self.see();
-                let registers = registers.map(|register| self.value(register, 0));
-                let trial = trapped::attempt(*index, registers);
-                if trial.vector != trapped::NONE {
-                    let _ = write!(text, " #{} error {:x} at {:x}", trial.vector, trial.error, trial.offset);
-                }
-                for ((name, before), after) in ["a", "b", "c", "d", "s", "D"].iter().zip(registers).zip(trial.registers)
-                {
-                    if before != after {
-                        let _ = write!(text, " {name}={}", self.name(after));
-                    }
-                }
+                self.try_instruction(&mut text, *index, *registers);
             }
         }
         let seen = self.look();
@@ -91,6 +70,33 @@ impl World {
             self.catch();
         }
         text
+    }
+
+    /// Executes an instruction, and tells the fault and the registers that are other afterwards.
+    fn try_instruction(&mut self, text: &mut String, index: usize, registers: [Value; 6]) {
+        self.see();
+        let registers = registers.map(|register| self.value(register, 0));
+        let trial = trapped::attempt(index, registers);
+        if trial.vector != trapped::NONE {
+            let _ = write!(text, " #{} error {:x} at {:x}", trial.vector, trial.error, trial.offset);
+        }
+        for ((name, before), after) in ["a", "b", "c", "d", "s", "D"].iter().zip(registers).zip(trial.registers) {
+            if before != after {
+                let _ = write!(text, " {name}={}", self.name(after));
+            }
+        }
+    }
+
+    /// Changes the grant table's version, and tells what is left of the entries, not what has changed.
+    fn tell_version(&mut self, text: &mut String, version: u32) {
+        let (result, now) = self.change_version(version);
+        let _ = write!(text, " {result} now {now}");
+        self.memory.words64().iter().take(512).for_each(|word| word.store(0, Ordering::SeqCst));
+        for reference in self.entries() {
+            let (prefix, upper, frame, status) = self.table.entry(reference);
+            let _ = write!(text, " {prefix:x}/{upper:x}/{}/{status:x}", self.name(frame));
+        }
+        self.see();
     }
 
     fn write(&self, call: &Call, base: u64) {

@@ -220,7 +220,7 @@ impl World {
         let bits = word & !0x000f_ffff_ffff_f000 & !GLOBAL;
         let known = |list: &[u64], frame: u64| list.iter().position(|known| *known == frame);
         let page = |first: u64, pages: u64| word.checked_sub(first).filter(|at| *at < pages << 12);
-        let status = self.table.status_frame;
+        let status = self.table.last_status_frame;
         let _ = if word != 0 && word == status {
             write!(text, "S")
         } else if frame != 0 && frame == status {

@@ -108,10 +108,9 @@ pub(super) fn grant(random: &mut Random) -> Call {
     match random.below(16) {
         0..3 => {
             let flags = random.of_list(&[2, 2, 2, 6, 6, 6, 0, 1, 10, 2 | 1 << 16, 4]);
-            let call = op(0, "map").words(&[Value::Window(window, 0)]).at(8, 4, Value::Number(flags));
-            let call = call.at(12, 4, reference).at(16, 2, domain).keep(Kept::Handle(20, window));
             // The machine's address of what is mapped is printed by its own name.
-            call
+            let call = op(0, "map").words(&[Value::Window(window, 0)]).at(8, 4, Value::Number(flags));
+            call.at(12, 4, reference).at(16, 2, domain).keep(Kept::Handle(20, window))
         }
         3 | 4 => {
             let address = if random.one_in(5) { super::any_address(random) } else { Value::Window(window, 0) };
@@ -141,16 +140,8 @@ pub(super) fn grant(random: &mut Random) -> Call {
             call.at(8, 8, list).hide(0x100, 8)
         }
         13 | 14 => {
-            let page = match random.below(4) {
-                0 => super::number(random),
-                _ => Value::Machine(super::frame(random), random.below(4096)),
-            };
-            let offset = random.of_list(&[0, 0, 8, 4095, 4096, 0xffff]);
-            let length = random.of_list(&[0, 8, 8, 64, 4096, 4097, 0xffff]);
-            let what = random.of_list(&[1, 1, 2, 3, 0, 4, 1 << 31, 1 | 1 << 31]);
             let first = random.of_list(&[0, 0, 0, 1 << 12, 0xffff_f000]);
-            let call = op(12 | first, "cache_flush").words(&[page]).at(8, 2, Value::Number(offset));
-            call.at(10, 2, Value::Number(length)).at(12, 4, Value::Number(what))
+            flush(random, op(12 | first, "cache_flush"))
         }
         _ => {
             let command = random.of_list(&[3, 4, 13, 0xff, 1 << 12, 0xffff_ffff]);
@@ -158,6 +149,19 @@ pub(super) fn grant(random: &mut Random) -> Call {
             call.at(0x18, 8, Value::Number(super::WILD))
         }
     }
+}
+
+/// Fills in a flush of caches.
+fn flush(random: &mut Random, call: Call) -> Call {
+    let page = match random.below(4) {
+        0 => super::number(random),
+        _ => Value::Machine(super::frame(random), random.below(4096)),
+    };
+    let offset = random.of_list(&[0, 0, 8, 4095, 4096, 0xffff]);
+    let length = random.of_list(&[0, 8, 8, 64, 4096, 4097, 0xffff]);
+    let what = random.of_list(&[1, 1, 2, 3, 0, 4, 1 << 31, 1 | 1 << 31]);
+    let call = call.words(&[page]).at(8, 2, Value::Number(offset));
+    call.at(10, 2, Value::Number(length)).at(12, 4, Value::Number(what))
 }
 
 /// Fills in a copy between frames of ours, by reference or by number.
