@@ -9,6 +9,7 @@ pub mod guest_setup;
 pub mod iret;
 pub mod memory;
 mod memory_map;
+mod memory_refused;
 pub mod mmu;
 pub mod mmuext;
 pub mod physdev;

@@ -15,16 +15,13 @@ const fn known(both: &'static str, xen: &'static str, why: &'static str) -> Know
     Known { both, xen, lasts: false, why }
 }
 
-const KNOWN: [Known; 26] = [
-    known("`insb`", "", "string I/O is refused: no kernel uses it"),
+const KNOWN: [Known; 21] = [
     known("`int 0x", "", "QEMU 7.2 takes the gate of twice the vector; here the instruction says which is meant"),
-    known("`invlpg`", "#13", "done here, for the kernel alone; Xen wants the hypercall"),
-    known("memory_op.other(", " -", "translated guests, sharing, paging: refused, with one error for all"),
+    known("`forced cpuid` a=40000003", "", "how fast the processor is, as measured"),
     known("event_channel_op_compat(", "", "the interface of before Xen 3.2 is refused"),
     known("physdev_op_compat(", "", "the interface of before Xen 3.2 is refused"),
     known("nmi_op(1", "0", "refused: callback_op has what it did"),
     known("`smsw`", "a=8005003b", "the processor's own CR0: Xen has left the FPU's registers to somebody else"),
-    known("`rdmsr` c=10a", "", "of speculation guests are told less"),
     known("physdev_op(1d", "", "the debug port is not this hypervisor's"),
     known("physdev_op(d", "", "interrupts are the control domain's own: what another is named for is refused first"),
     known("physdev_op(e", "", "as above"),
@@ -33,7 +30,6 @@ const KNOWN: [Known; 26] = [
     known("xen_version(a", "", "the image has no build id"),
     known("hypercall 49(", "-14", "how Xen goes on with its shadow tables"),
     known("grant_table_op.other(c", "", "caches are coherent here: nothing is flushed, whatever is asked"),
-    known("7ff2", "", "no domain stands for what is Xen's own"),
     known("kexec_op(", "", "there is no other kernel to boot"),
     known("physdev_op(17", "", "interrupts by message are not there"),
     known("physdev_op(1c", "", "interrupts are not acknowledged by a page"),
@@ -45,12 +41,6 @@ const KNOWN: [Known; 26] = [
         xen: "=ffff",
         lasts: true,
         why: "refused after all, Xen has taken the other mapping away; here nothing is done",
-    },
-    Known {
-        both: " 9)",
-        xen: "update_va_mapping",
-        lasts: true,
-        why: "flushing a bitmap of vcpus that cannot be read: Xen has made the mapping by then, here nothing is done",
     },
 ];
 
