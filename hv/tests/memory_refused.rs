@@ -59,6 +59,7 @@ fn operations_of_translated_guests_look_at_what_they_are_told() {
     assert_eq!(ask(26, [SELF | 1 << 16, 0, 0, 0, 0]), Err(Errno::Inval));
     assert_eq!(ask(26, [NOBODY, 0, 0, 0, 0]), Err(Errno::Srch));
     assert_eq!(ask(27, [2, 0, 0, 0, 0]), Err(Errno::Inval));
+    assert_eq!(ask(27, [2, 1 << 47, 0, 0, 0]), Err(Errno::Fault));
     assert_eq!(ask(27, [1 | 5 << 32, 7, 8, 9, 0]), Ok(0));
     assert_eq!(guest.hv.machine.read_guest_word(GuestAddr(0)), Ok(1), "no device keeps memory for itself");
     for operation in [8, 20, 22, 29, 33] {

@@ -91,7 +91,7 @@ fn what_is_not_mapped_is_the_guests_own_page_fault() {
     guest.regs.rsp = 0x2800;
     guest.regs.rsi = 0xffff_8300_0000_0000;
     fault(&mut guest, &[0x6e]);
-    assert_eq!(guest.regs.rip, HANDLER + 14, "nor is what is the hypervisor's");
+    assert_eq!(guest.regs.rip, HANDLER + 13, "what is the hypervisor's is not to be had");
 }
 
 #[test]
@@ -100,4 +100,6 @@ fn who_may_not_use_the_port_is_refused() {
     guest.state.iopl = 0;
     fault(&mut guest, &[0x6c]);
     assert_eq!((guest.regs.rip, guest.regs.rdi), (HANDLER + 13, DATA));
+    fault(&mut guest, &[0xf3, 0x6c]);
+    assert_eq!(guest.regs.rip, PLACE + 2, "none at all he may have");
 }

@@ -30,6 +30,8 @@ const CALL_GATE_RESERVED: u64 = 0xff << 32;
 /// The first selector of the GDT that is the hypervisor's.
 const FIRST_RESERVED_SELECTOR: u64 = (FIRST_RESERVED_GDT_PAGE as u64) << 12;
 const TABLE_INDICATOR: u64 = 1 << 2;
+/// In a gate: its target is a segment of ring 3.
+const SELECTOR_RING_3: u64 = 3 << 16;
 
 /// A descriptor as the CPU may see it: a guest's kernel runs in ring 3, so its segments are opened to ring 3. A call gate
 /// is closed to it: who uses one is told so by the fault that names it, and the guest's kernel does what it likes then.
@@ -45,7 +47,7 @@ pub const fn check(descriptor: u64) -> Result<u64, Errno> {
         // Type 0 is the upper half of something larger, and loads as nothing.
         return match descriptor & TYPE {
             0 => Ok(descriptor),
-            CALL_GATE if is_guests_target(descriptor) => Ok(descriptor & !RING_3),
+            CALL_GATE if is_guests_target(descriptor) => Ok(descriptor & !RING_3 | SELECTOR_RING_3),
             _ => Err(Errno::Inval),
         };
     }
@@ -196,7 +198,7 @@ mod tests {
         const GATE: u64 = 0x0000_ec00_0000_0000;
         for selector in [0x8, 0x1003, 0xdfff, 0xe033, 0xe00c, 0xfff7] {
             let gate = GATE | 0x1234 << 48 | selector << 16 | 0x5678;
-            assert_eq!(check(gate), Ok(gate & !(3 << 45)), "{selector:#x}");
+            assert_eq!(check(gate), Ok(gate & !(3 << 45) | 3 << 16), "{selector:#x}");
             assert_eq!(check(gate | 1 << 32), Err(Errno::Inval), "parameters");
         }
         for selector in [0xe000, 0xe008, 0xe02b, 0xe030, 0xfff8] {

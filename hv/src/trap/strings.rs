@@ -38,7 +38,7 @@ pub(super) enum Moved {
     Done,
     /// There is more, or a fault has been handed to the guest: the instruction is not over.
     Stopped,
-    /// The guest may not use the port.
+    /// The guest may not use the port, or not have memory there.
     Refused,
 }
 
@@ -51,13 +51,17 @@ const USER: u32 = 1 << 2;
 /// Does as many accesses as are left, or as may be at once. The registers say what is left.
 pub(super) fn perform<M: Machine>(caller: &mut Caller<'_, M>, string: StringPort) -> Moved {
     let port = caller.regs.rdx as u16;
-    if !ports::may_execute(caller, port, string.bytes) {
-        return Moved::Refused;
-    }
     let width = if string.is_narrow { u64::from(u32::MAX) } else { u64::MAX };
     let count = if string.is_repeated { caller.regs.rcx & width } else { 1 };
+    // Who asks for none is refused nothing.
+    if count != 0 && !ports::may_execute(caller, port, string.bytes) {
+        return Moved::Refused;
+    }
     for _ in 0..count.min(MAX_ACCESSES) {
         if let Err(at) = access(caller, string, port, width) {
+            if !at.is_guest_range(1) {
+                return Moved::Refused;
+            }
             caller.state.info.set_cr2(at.0);
             let write = if string.is_input { WRITE } else { 0 };
             let user = if caller.state.in_kernel { 0 } else { USER };
