@@ -143,7 +143,7 @@ fn what_is_refused_is_refused_with_xens_errors() {
         (entry_address(home.tables[2], 9), page | Entry::PAT_OR_SIZE, Errno::Inval),
         (entry_address(home.tables[2], 9), Entry::to(home.tables[3], FLAGS).0 | Entry::PAT_OR_SIZE, Errno::Inval),
         (entry_address(home.tables[2], 9), page, Errno::Inval),
-        (entry_address(home.tables[1], 9), Entry::to(home.tables[1], FLAGS).0, Errno::Inval),
+        (entry_address(home.tables[1], 9), Entry::to(home.tables[1], FLAGS | Entry::WRITABLE).0, Errno::Inval),
         (entry_address(home.tables[0], 256), Entry::to(home.tables[1], FLAGS).0, Errno::Inval),
         (entry_address(home.tables[0], 271), 0, Errno::Inval),
         (entry_address(hypervisor, 0), 0, Errno::Inval),

@@ -22,6 +22,7 @@ use support::guest::Guest;
 
 const MCG_CAP: u32 = 0x179;
 const MCG_STATUS: u32 = 0x17a;
+const MCG_CTL: u32 = 0x17b;
 const FIRST_BANK: u32 = 0x400;
 const TSC_AUX: u32 = 0xc000_0103;
 const HARDWARE_CONFIGURATION: u32 = 0xc001_0015;
@@ -50,7 +51,8 @@ fn two_banks_in_which_nothing_ever_happened() {
         assert_eq!(msr::read(&caller, bank), Some(u64::MAX));
     }
     assert_eq!(msr::read(&caller, FIRST_BANK + 8), Some(0), "there is no third");
-    assert!(msr::write(&mut caller, FIRST_BANK + 8, 0));
+    assert!(msr::write(&mut caller, FIRST_BANK + 8, 0) && msr::write(&mut caller, FIRST_BANK + 9, 0x1234));
+    assert_eq!((msr::read(&caller, MCG_CTL), msr::write(&mut caller, MCG_CTL, 0x1234)), (Some(0), true));
     assert_eq!(msr::read(&caller, FIRST_BANK + 0x80), None);
     assert!(!msr::write(&mut caller, FIRST_BANK + 0x80, 0));
 }
@@ -157,6 +159,43 @@ fn extended_leaves_are_the_vendors() {
     assert_eq!(ask(&mut guest, 0x8000_0006), [0, 0, 3, 0]);
     assert_eq!(ask(&mut guest, 0x8000_0021), [0; 4]);
     assert_eq!(cpuid::leaf(&guest.caller(), 0x4000_0005, 1), [0; 4]);
+}
+
+#[test]
+fn that_lfence_waits_is_told_where_the_cpu_does_not_say_so() {
+    let mut guest = guest();
+    let set = |leaf, answer| guest.hv.machine.peripherals.lock().unwrap().cpuid.insert(leaf, answer);
+    vendor(&guest, *b"Auth");
+    set(0x8000_0000, [0x8000_000a, 1, 2, 3]);
+    let ask = |guest: &mut Guest| [0x8000_0000, 0x8000_0021].map(|leaf| cpuid::leaf(&guest.caller(), leaf, 0)[0]);
+    for (signature, answer) in [(0xf00, [0x8000_0021, 4]), (0x20_0f00, [0x8000_0021, 4]), (0x80_0f12, [0x8000_000a, 0])]
+    {
+        guest.hv.machine.peripherals.lock().unwrap().cpuid.insert(1, [signature, 0, 0, 0]);
+        assert_eq!(ask(&mut guest), answer, "{signature:#x}");
+    }
+    guest.hv.machine.peripherals.lock().unwrap().msrs.insert(0xc001_1029, 2);
+    assert_eq!(ask(&mut guest), [0x8000_0021, 4], "it is switched on");
+}
+
+#[test]
+fn the_control_domain_is_told_of_speculation_and_memory_types_on_intels_cpus() {
+    const CAPABILITIES: u32 = 0x10a;
+    let mut guest = Guest::new(support::boot(64), 0, true, 16);
+    let set = |leaf, answer| guest.hv.machine.peripherals.lock().unwrap().cpuid.insert(leaf, answer);
+    set(1, [0x50_6e3, 0, 0, u32::MAX]);
+    set(0x8000_0000, [0x8000_0008, 0, 0, 0]);
+    vendor(&guest, *b"Genu");
+    assert_eq!(cpuid::leaf(&guest.caller(), 0x8000_0001, 0)[3], 1 << 12);
+    assert_eq!(cpuid::leaf(&guest.caller(), 7, 0)[3], 1 << 29);
+    assert_eq!(msr::read(&guest.caller(), CAPABILITIES), Some(4), "Skylake's returns");
+    assert!(!msr::write(&mut guest.caller(), CAPABILITIES, 4));
+    guest.hv.machine.peripherals.lock().unwrap().cpuid.insert(1, [0x30_6c3, 0, 0, u32::MAX]);
+    assert_eq!((cpuid::leaf(&guest.caller(), 7, 0)[3], msr::read(&guest.caller(), CAPABILITIES)), (0, None));
+    guest.hv.machine.peripherals.lock().unwrap().cpuid.insert(7, [0, 0, 0, 1 << 29]);
+    guest.hv.machine.peripherals.lock().unwrap().msrs.insert(CAPABILITIES, u64::MAX);
+    assert_eq!(msr::read(&guest.caller(), CAPABILITIES), Some(0x0d18_e17b));
+    vendor(&guest, *b"Auth");
+    assert_eq!(cpuid::leaf(&guest.caller(), 7, 0)[3], 0);
 }
 
 #[test]

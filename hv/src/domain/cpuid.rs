@@ -50,12 +50,25 @@ const COMMON_EDX: u32 = 0x0183_f3ff;
 const LEAF7_EBX: u32 = 1 | 1 << 3 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 18 | 1 << 19 | 1 << 23 | 1 << 24 | 1 << 29;
 /// Leaf 7 ECX that may be shown: GFNI, VAES, VPCLMULQDQ, RDPID.
 const LEAF7_ECX: u32 = 1 << 8 | 1 << 9 | 1 << 10 | 1 << 22;
+const LEAF7_EDX_ARCH_CAPABILITIES: u32 = 1 << 29;
+/// The register behind it, and what may be told of it: of which attacks the CPU is free, and how it predicts.
+pub const ARCH_CAPABILITIES: u32 = 0x10a;
+const CAPABILITIES_TOLD: u64 = 0x0d18_e17b;
+/// Return predictions may come from elsewhere when they run out.
+const RSBA: u64 = 1 << 2;
+/// Intel's CPUs of which that is so, whatever they say: Skylake and its kin, by model, family 6.
+const RSBA_MODELS: [u32; 9] = [0x4e, 0x55, 0x5e, 0x66, 0x67, 0x8e, 0x9e, 0xa5, 0xa6];
 /// Leaf 0x80000001 ECX: LAHF, ABM, SSE4A, misaligned SSE, prefetch, XOP, FMA4, TBM.
 const EXTENDED1_ECX: u32 = 1 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 11 | 1 << 16 | 1 << 21;
 /// Leaf 0x80000001 EDX, beside the copies: SYSCALL, NX, MMX extensions, RDTSCP, long mode, and AMD's 3DNow! of old.
 const EXTENDED1_EDX: u32 = 1 << 11 | 1 << 20 | 1 << 22 | 1 << 27 | 1 << 29 | 3 << 30;
 /// Leaf 0x80000021 EAX: no nested breakpoints, LFENCE waits, null selectors clear bases.
 const EXTENDED21_EAX: u32 = 1 | 1 << 2 | 1 << 6;
+/// The one of these that is made up where the CPU does not tell it: LFENCE waits for what is before it.
+const LFENCE_WAITS: u32 = 1 << 2;
+/// Where AMD's CPUs keep whether LFENCE waits, and its bit.
+const DECODE_CONFIGURATION: u32 = 0xc001_1029;
+const LFENCE_SERIALISES: u64 = 1 << 1;
 /// Bits of a virtual address, in the second byte of leaf 0x80000008 EAX, with the four levels of tables that guests have.
 const VIRTUAL_BITS: u32 = 48;
 /// Extended state components that are kept for guests: x87, SSE, AVX.
@@ -125,7 +138,10 @@ pub fn leaf<M: Machine>(caller: &Caller<'_, M>, leaf: u32, subleaf: u32) -> [u32
             [eax, ebx, ecx & LEAF1_ECX | osxsave | LEAF1_ECX_HYPERVISOR, edx & leaf1_edx(caller)]
         }
         2 | 4 => [eax, ebx, ecx, edx],
-        7 if subleaf == 0 => [0, ebx & LEAF7_EBX, ecx & LEAF7_ECX, 0],
+        7 if subleaf == 0 => {
+            let told = if speculation_capabilities(caller).is_some() { LEAF7_EDX_ARCH_CAPABILITIES } else { 0 };
+            [0, ebx & LEAF7_EBX, ecx & LEAF7_ECX, told]
+        }
         0xd => extended_state_leaf(subleaf, [eax, ebx, ecx, edx]),
         _ => [0; 4],
     }
@@ -145,21 +161,53 @@ fn extended_leaf<M: Machine>(caller: &Caller<'_, M>, leaf: u32) -> [u32; 4] {
     let is_amd = Vendor::of(machine).is_like_amd();
     let [eax, ebx, ecx, edx] = machine.cpuid(leaf, 0);
     match leaf {
-        0x8000_0000 if is_amd => [eax.min(LAST_AMD_LEAF), ebx, ecx, edx],
+        0x8000_0000 if is_amd => {
+            let last = if lfence_waits(machine) { eax.max(LAST_AMD_LEAF) } else { eax };
+            [last.min(LAST_AMD_LEAF), ebx, ecx, edx]
+        }
         0x8000_0000 => [eax.min(LAST_EXTENDED_LEAF), 0, 0, 0],
         0x8000_0001 if is_amd => {
             let common = machine.cpuid(1, 0)[3] & leaf1_edx(caller) & COMMON_EDX;
             [eax, ebx, ecx & EXTENDED1_ECX, edx & EXTENDED1_EDX | common]
         }
-        0x8000_0001 => [0, 0, ecx & EXTENDED1_ECX, edx & EXTENDED1_EDX],
+        0x8000_0001 => {
+            let mtrr = machine.cpuid(1, 0)[3] & leaf1_edx(caller) & LEAF1_EDX_MTRR;
+            [0, 0, ecx & EXTENDED1_ECX, edx & EXTENDED1_EDX | mtrr]
+        }
         0x8000_0002..=0x8000_0004 => [eax, ebx, ecx, edx],
         0x8000_0005 | 0x8000_0006 if is_amd => [eax, ebx, ecx, edx],
         0x8000_0006 => [0, 0, ecx, 0],
         0x8000_0007 => [0, 0, 0, edx & 1 << 8],
         0x8000_0008 => [eax & 0xff | (eax >> 8 & 0xff).min(VIRTUAL_BITS) << 8, 0, 0, 0],
-        LAST_AMD_LEAF if is_amd && machine.cpuid(FIRST_EXTENDED_LEAF, 0)[0] >= leaf => [eax & EXTENDED21_EAX, 0, 0, 0],
+        LAST_AMD_LEAF if is_amd => {
+            let told = if machine.cpuid(FIRST_EXTENDED_LEAF, 0)[0] >= leaf { eax & EXTENDED21_EAX } else { 0 };
+            [told | if lfence_waits(machine) { LFENCE_WAITS } else { 0 }, 0, 0, 0]
+        }
         _ => [0; 4],
     }
+}
+
+/// What the control domain is told of speculation by `ARCH_CAPABILITIES`; `None`: the register is not there.
+#[must_use]
+pub fn speculation_capabilities<M: Machine>(caller: &Caller<'_, M>) -> Option<u64> {
+    let machine = &caller.hv.machine;
+    if !caller.domain.is_privileged || Vendor::of(machine) != Vendor::Intel {
+        return None;
+    }
+    let [signature, ..] = machine.cpuid(1, 0);
+    let (family, model) = (signature >> 8 & 0xf, signature >> 12 & 0xf0 | signature >> 4 & 0xf);
+    let rsba = if family == 6 && RSBA_MODELS.contains(&model) { RSBA } else { 0 };
+    let has_register = machine.cpuid(7, 0)[3] & LEAF7_EDX_ARCH_CAPABILITIES != 0;
+    let own = if has_register { machine.read_msr(ARCH_CAPABILITIES) } else { None };
+    if own.is_none() && rsba == 0 { None } else { Some(own.unwrap_or(0) & CAPABILITIES_TOLD | rsba) }
+}
+
+/// Whether LFENCE waits on a CPU of AMD's kind: always in families 0xf and 0x11, by a register's word in later ones.
+fn lfence_waits<M: Machine>(machine: &M) -> bool {
+    let [signature, ..] = machine.cpuid(1, 0);
+    let family = (signature >> 8 & 0xf) + if signature >> 8 & 0xf == 0xf { signature >> 20 & 0xff } else { 0 };
+    let is_set = |value: u64| value & LFENCE_SERIALISES != 0;
+    matches!(family, 0xf | 0x11) || machine.read_msr(DECODE_CONFIGURATION).is_some_and(is_set)
 }
 
 /// The answer to the instruction with the prefix that asks for emulation. Kernels take OSXSAVE there to say whether the

@@ -15,12 +15,18 @@ const GENERAL_DETECT: u64 = 1 << 13;
 /// DR7 bits that are reserved and read as zero.
 const CONTROL_RESERVED: u64 = 0xffff_ffff_0000_d800;
 
+/// Whether a number names no register, for the vcpu wants DR4 and DR5 not to be DR6 and DR7 (CR4.DE).
+#[must_use]
+pub const fn is_reserved(state: &VcpuState, number: u8) -> bool {
+    matches!(number, 4 | 5) && state.cr4 & CR4_DE != 0
+}
+
 /// Reads DR0 to DR7 of a vcpu; `None` for one that there is not.
 #[must_use]
 pub fn read(state: &VcpuState, number: u8) -> Option<u64> {
     match number {
         0..=3 => state.breakpoints.get(usize::from(number)).copied(),
-        4 | 5 if state.cr4 & CR4_DE != 0 => None,
+        _ if is_reserved(state, number) => None,
         4 | 6 => Some(state.debug_status | STATUS_FIXED),
         5 | 7 => Some(state.debug_control | CONTROL_FIXED),
         _ => None,
@@ -52,7 +58,7 @@ pub fn set(state: &mut VcpuState, number: u8, value: u64) -> Result<(), Errno> {
                 *breakpoint = value;
             }
         }
-        4 | 5 if state.cr4 & CR4_DE != 0 => return Err(Errno::NoDev),
+        _ if is_reserved(state, number) => return Err(Errno::NoDev),
         4 | 6 if value >> 32 != 0 => return Err(Errno::Inval),
         4 | 6 => state.debug_status = value & STATUS_GUEST | STATUS_FIXED,
         5 | 7 => {

@@ -4,6 +4,7 @@
 
 pub const TF: u64 = 1 << 8;
 pub const IF: u64 = 1 << 9;
+pub const DF: u64 = 1 << 10;
 pub const IOPL: u64 = 3 << 12;
 pub const NT: u64 = 1 << 14;
 pub const RF: u64 = 1 << 16;

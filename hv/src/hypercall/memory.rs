@@ -1,6 +1,6 @@
 //! `memory_op`: reservations (`memory.h`). Maps and other questions are answered next door.
 
-use super::memory_map;
+use super::{memory_map, memory_refused};
 use crate::{
     addr::{Mfn, PAGE_SHIFT},
     caller::{Args, Caller, Refusal, Reply},
@@ -29,6 +29,8 @@ use oxen_abi::{
 
 /// The largest extent, 2 MiB: what can be filled with zeros in one go.
 const MAX_EXTENT_ORDER: u32 = 9;
+/// The largest extent that the control domain may name in an exchange; of those above the other there are none.
+const MAX_CONTROL_ORDER: u32 = 18;
 /// The work of one frame given out or taken back, in units of preemption.
 const FRAME_UNITS: u32 = 4;
 /// Where a reservation names a memory node, from 1 (`XENMEMF_node`).
@@ -89,8 +91,7 @@ fn whole<M: Machine>(caller: &mut Caller<'_, M>, operation: u32, argument: u64) 
         XENMEM_MACHPHYS_MFN_LIST => memory_map::machphys_frames(caller, argument),
         XENMEM_ACQUIRE_RESOURCE => memory_map::acquire_resource(caller, argument),
         XENMEM_GET_SHARING_FREED_PAGES | XENMEM_GET_SHARING_SHARED_PAGES => Ok(0),
-        XENMEM_ADD_TO_PHYSMAP | XENMEM_ADD_TO_PHYSMAP_BATCH | XENMEM_REMOVE_FROM_PHYSMAP => Err(Errno::Acces.into()),
-        _ => Err(Errno::NoSys.into()),
+        _ => memory_refused::answer(caller, operation, argument),
     }
 }
 
@@ -241,68 +242,90 @@ fn exchange<M: Machine>(caller: &mut Caller<'_, M>, argument: u64) -> Reply {
     let mut asked = place.read(&caller.hv.machine, 0)?;
     let (give, get) = (asked.r#in, asked.out);
     let order = give.extent_order.max(get.extent_order);
-    if order > MAX_EXTENT_ORDER {
+    if order > (if caller.domain.is_privileged { MAX_CONTROL_ORDER } else { MAX_EXTENT_ORDER }) {
         return Err(Errno::Perm.into());
     }
-    let frames = give.nr_extents.checked_shl(give.extent_order).ok_or(Errno::Inval)?;
-    let fits = give.nr_extents <= u64::MAX >> 20
-        && get.nr_extents <= u64::MAX >> 20
-        && frames == get.nr_extents << get.extent_order
-        && frames.is_multiple_of(1 << order)
-        && asked.nr_exchanged <= give.nr_extents
-        && (asked.nr_exchanged << give.extent_order).is_multiple_of(1 << order)
-        && give.domid == get.domid;
-    if !fits {
+    let fits =
+        |side: &MemoryReservation| u64::MAX.checked_shr(side.extent_order).is_some_and(|most| side.nr_extents <= most);
+    let is_even = || give.nr_extents << give.extent_order == get.nr_extents << get.extent_order;
+    if asked.nr_exchanged > give.nr_extents || give.domid != get.domid || !fits(&give) || !fits(&get) || !is_even() {
         return Err(Errno::Inval.into());
     }
-    let source = GuestPtr::<u64>::new(give.extent_start, give.nr_extents)?;
-    let target = GuestPtr::<u64>::new(get.extent_start, get.nr_extents)?;
-    let domain = subject(caller, give.domid)?;
-    let mut spent = 0;
-    while asked.nr_exchanged < give.nr_extents {
-        if spent >= PREEMPT_INTERVAL {
-            return Err(Refusal::Preempted);
-        }
-        let chunk = Chunk {
-            source: (source, asked.nr_exchanged, give.extent_order),
-            target: (target, asked.nr_exchanged << give.extent_order >> get.extent_order, get.extent_order),
-            frames: 1 << order,
-            limit: frame_limit(get.mem_flags),
-        };
-        chunk.exchange(caller, &domain)?;
-        asked.nr_exchanged += chunk.frames >> give.extent_order;
-        place.write(&caller.hv.machine, 0, &asked)?;
-        spent += (FRAME_UNITS * 2) << order;
+    if asked.nr_exchanged == give.nr_extents {
+        return Ok(0);
     }
-    Ok(0)
+    // The lists may be longer than any memory: where the next extents stand is looked at, the rest when its turn comes.
+    let per_chunk = 1 << (order - give.extent_order);
+    let mut chunk_index = asked.nr_exchanged / per_chunk;
+    let list = |side: &MemoryReservation, frame: u64| {
+        let index = frame >> side.extent_order;
+        let at = index.checked_mul(8).and_then(|offset| side.extent_start.checked_add(offset)).ok_or(Errno::Fault)?;
+        GuestPtr::<u64>::one(at).map(|_| at)
+    };
+    list(&give, asked.nr_exchanged << give.extent_order)?;
+    list(&get, chunk_index << order)?;
+    let domain = subject(caller, give.domid)?;
+    if order > MAX_EXTENT_ORDER {
+        // So much at once is not had in bounded time.
+        let first = GuestPtr::<u64>::one(list(&give, chunk_index << order)?)?.read(&caller.hv.machine, 0)?;
+        let is_there = Mfn::new(first).is_some_and(|first| caller.hv.frames.state(first).owner() == domain.owner);
+        return Err(if is_there { Errno::NoMem } else { Errno::Inval }.into());
+    }
+    let mut spent = 0;
+    let outcome = loop {
+        if chunk_index << order >= give.nr_extents << give.extent_order {
+            break Ok(0);
+        }
+        if spent >= PREEMPT_INTERVAL {
+            break Err(Refusal::Preempted);
+        }
+        let exchanged = (|| {
+            let part = |side: &MemoryReservation| {
+                GuestPtr::new(list(side, chunk_index << order)?, 1 << (order - side.extent_order))
+            };
+            let chunk = Chunk {
+                source: (part(&give)?, give.extent_order),
+                target: (part(&get)?, get.extent_order),
+                limit: frame_limit(get.mem_flags),
+            };
+            chunk.exchange(caller, &domain)
+        })();
+        if let Err(refusal) = exchanged {
+            break Err(refusal);
+        }
+        chunk_index += 1;
+        spent += (FRAME_UNITS * 2) << order;
+    };
+    asked.nr_exchanged = chunk_index * per_chunk;
+    place.write(&caller.hv.machine, 0, &asked)?;
+    outcome
 }
 
 /// A part of an exchange: extents on both sides that make the same number of frames.
 struct Chunk {
-    source: (GuestPtr<u64>, u64, u32),
-    target: (GuestPtr<u64>, u64, u32),
-    frames: u64,
+    source: (GuestPtr<u64>, u32),
+    target: (GuestPtr<u64>, u32),
     limit: u64,
 }
 
 impl Chunk {
     fn exchange<M: Machine>(&self, caller: &Caller<'_, M>, domain: &Domain) -> Result<(), Refusal> {
         let memory = &caller.hv.machine;
-        let (source, from, source_order) = self.source;
-        let (target, to, target_order) = self.target;
+        let (source, source_order) = self.source;
+        let (target, target_order) = self.target;
         let mut old: heapless::Vec<Mfn, { frame_alloc::MAX_EXCHANGE }> = heapless::Vec::new();
-        for index in from..from + (self.frames >> source_order) {
+        for index in 0..source.count() {
             let first = Mfn::new(source.read(memory, index)?).ok_or(Errno::Inval)?;
             for frame in frame_alloc::block(first, source_order) {
                 old.push(frame).map_err(|_| Errno::Inval)?;
             }
         }
         // Read and written back, so that nothing can fail after the exchange.
-        for index in to..to + (self.frames >> target_order) {
+        for index in 0..target.count() {
             target.write(memory, index, &target.read(memory, index)?)?;
         }
         frame_alloc::exchange(caller.hv, domain, &old, target_order, self.limit, |block, first| {
-            let index = to + block as u64;
+            let index = block as u64;
             // Another vcpu may have unmapped the list meanwhile: the guest's own loss.
             let pfn = target.read(memory, index).unwrap_or(frame_alloc::INVALID_M2P_ENTRY);
             for (frame, pfn) in frame_alloc::block(first, target_order).zip(pfn..) {

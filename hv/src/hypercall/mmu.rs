@@ -32,6 +32,8 @@ const CONTINUED: u64 = 1 << 31;
 #[derive(Debug)]
 pub(super) struct Lender {
     domain: Option<Arc<Domain>>,
+    /// Whether it is neither the caller nor another domain, but what is nobody's.
+    is_nobody: bool,
     /// What L1 entries may map.
     pub(super) rights: Rights,
 }
@@ -45,22 +47,32 @@ impl Lender {
     pub(super) fn of<M: Machine>(caller: &Caller<'_, M>, id: DomId) -> Result<Self, Errno> {
         let io = caller.domain.is_privileged;
         if id == DomId::SELF {
-            return Ok(Self { domain: None, rights: Rights { owner: caller.domain.owner, io } });
+            let rights = Rights { owner: caller.domain.owner, io };
+            return Ok(Self { domain: None, is_nobody: false, rights });
         }
         Self::foreign(caller, id, io)
     }
 
     #[cold]
     fn foreign<M: Machine>(caller: &Caller<'_, M>, id: DomId, io: bool) -> Result<Self, Errno> {
-        if id == DomId::IO {
-            return Ok(Self { domain: None, rights: Rights { owner: Owner::IO, io } });
+        // Who names the device memory may map it, be it by right or in vain; of the hypervisor's own there is nothing to map.
+        if id == DomId::IO || id == DomId::XEN && caller.control().is_ok() {
+            return Ok(Self {
+                domain: None,
+                is_nobody: true,
+                rights: Rights { owner: Owner::IO, io: io && id == DomId::IO },
+            });
+        }
+        if id == DomId::XEN {
+            return Err(Errno::Perm);
         }
         if id == caller.domain.id {
             return Err(Errno::Srch);
         }
         let domain = caller.hv.domains.get(id).ok_or(Errno::Srch)?;
         caller.control()?;
-        Ok(Self { rights: Rights { owner: domain.owner, io: io && domain.is_privileged }, domain: Some(domain) })
+        let rights = Rights { owner: domain.owner, io: io && domain.is_privileged };
+        Ok(Self { rights, is_nobody: false, domain: Some(domain) })
     }
 
     /// The domain, or the caller's.
@@ -70,7 +82,12 @@ impl Lender {
 
     /// Whether it is the caller's own memory.
     pub(super) const fn is_self(&self) -> bool {
-        self.domain.is_none()
+        self.domain.is_none() && !self.is_nobody
+    }
+
+    /// Whether it is no domain's.
+    pub(super) const fn is_nobody(&self) -> bool {
+        self.is_nobody
     }
 }
 
@@ -204,7 +221,8 @@ pub(super) fn report<M: Machine>(hv: &crate::Hypervisor<M>, at: u64, done: u64, 
 /// `update_va_mapping(va, entry, flags)`.
 ///
 /// # Errors
-/// `Inval` where no L1 translates the address; else as for any entry.
+/// `Inval` where no L1 translates the address; else as for any entry. `Fault` for a bitmap of vcpus that cannot be read: the
+/// mapping is made then.
 #[inline]
 pub fn update_va_mapping<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [va, entry, flags, ..] = *args;
@@ -226,16 +244,17 @@ pub fn update_va_mapping_otherdomain<M: Machine>(caller: &mut Caller<'_, M>, arg
 #[inline(always)]
 fn map_at<M: Machine>(caller: &mut Caller<'_, M>, va: GuestAddr, entry: u64, flags: u64, rights: &Rights) -> Reply {
     let root = caller.state.kernel_root.ok_or(Errno::Inval)?;
-    let stale = match flags {
-        UVMF_NONE => None,
-        UVMF_INVLPG => Some((Cpus::Local, Some(va))),
-        flags => flush_targets(caller, flags)?.map(|(cpus, one_page)| (cpus, one_page.then_some(va))),
-    };
     let mut editor = Editor::lock(caller.hv, caller.domain);
     editor.settle()?;
     let place = editor.find(root, va).ok_or(Errno::Inval)?;
     editor.replace_page(place, entry, Notes::Replace, rights)?;
     drop(editor);
+    // The mapping stands whatever comes of the flush.
+    let stale = match flags {
+        UVMF_NONE => None,
+        UVMF_INVLPG => Some((Cpus::Local, Some(va))),
+        flags => flush_targets(caller, flags)?.map(|(cpus, one_page)| (cpus, one_page.then_some(va))),
+    };
     if let Some((cpus, page)) = stale {
         flush(caller, cpus, page);
     }

@@ -39,6 +39,9 @@ pub fn mmuext_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Rep
     let is_continued = count & CONTINUED != 0;
     let count = count & (CONTINUED - 1);
     let lender = Lender::of(caller, DomId(foreign as u16))?;
+    if lender.is_nobody() {
+        caller.control()?;
+    }
     let list = GuestPtr::<[u64; 3]>::new(operations, count)?;
     let mut done = 0;
     let mut spent = 0;
@@ -98,6 +101,7 @@ fn apply_other<M: Machine>(
     spent: &mut u32,
 ) -> Result<(), Refusal> {
     match op.cmd {
+        MMUEXT_PIN_L1_TABLE..=MMUEXT_UNPIN_TABLE if lender.is_nobody() => Err(Errno::Inval.into()),
         MMUEXT_PIN_L1_TABLE..=MMUEXT_PIN_L4_TABLE => {
             let level = op.cmd - MMUEXT_PIN_L1_TABLE + 1;
             let frame = frame(op.arg1)?;
@@ -133,6 +137,8 @@ fn apply_other<M: Machine>(
             caller.hv.frames.put(from);
             Ok(held.map_err(|_| Errno::Inval)?)
         }
+        MMUEXT_MARK_SUPER | MMUEXT_UNMARK_SUPER => Err(Errno::OpNotSupp.into()),
+        MMUEXT_UNMARK_SUPER.. => Err(Errno::NoSys.into()),
         _ if !lender.is_self() => Err(Errno::Perm.into()),
         _ => flush_or_ldt(caller, op),
     }
@@ -156,7 +162,6 @@ fn flush_or_ldt<M: Machine>(caller: &mut Caller<'_, M>, op: &MmuextOp) -> Result
         MMUEXT_FLUSH_CACHE_GLOBAL => return Err(Errno::Inval.into()),
         // `nr_ents` is an `unsigned int`: the other half of its word is padding.
         MMUEXT_SET_LDT => return set_ldt(caller, op.arg1, op.arg2 as u32),
-        MMUEXT_MARK_SUPER | MMUEXT_UNMARK_SUPER => return Err(Errno::OpNotSupp.into()),
         _ => return Err(Errno::NoSys.into()),
     }
     Ok(())

@@ -12,6 +12,7 @@ pub mod iret;
 pub mod machine_checks;
 pub mod memory;
 mod memory_map;
+mod memory_refused;
 pub mod mmu;
 pub mod mmuext;
 pub mod physdev;

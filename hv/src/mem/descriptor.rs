@@ -10,7 +10,10 @@ use crate::{
     machine::Machine,
 };
 use core::sync::atomic::Ordering;
-use oxen_abi::{errno::Errno, segments::FIRST_RESERVED_GDT_PAGE};
+use oxen_abi::{
+    errno::Errno,
+    segments::{FIRST_RESERVED_GDT_PAGE, FLAT_KERNEL_CS},
+};
 
 /// The frames of a guest's GDT, each held as a descriptor page.
 pub type Gdt = [Option<Mfn>; FIRST_RESERVED_GDT_PAGE];
@@ -20,19 +23,42 @@ const IS_SEGMENT: u64 = 1 << 44;
 const TYPE: u64 = 0xf << 40;
 const RING_3: u64 = 3 << 45;
 
-/// A descriptor as the CPU may see it: a guest's kernel runs in ring 3, so its segments are opened to ring 3.
+/// The type of a 64-bit call gate.
+const CALL_GATE: u64 = 0xc << 40;
+/// What must be zero in the same word of one, above its target's offset.
+const CALL_GATE_RESERVED: u64 = 0xff << 32;
+/// The first selector of the GDT that is the hypervisor's.
+const FIRST_RESERVED_SELECTOR: u64 = (FIRST_RESERVED_GDT_PAGE as u64) << 12;
+const TABLE_INDICATOR: u64 = 1 << 2;
+/// In a gate: its target is a segment of ring 3.
+const SELECTOR_RING_3: u64 = 3 << 16;
+
+/// A descriptor as the CPU may see it: a guest's kernel runs in ring 3, so its segments are opened to ring 3. A call gate
+/// is closed to it: who uses one is told so by the fault that names it, and the guest's kernel does what it likes then.
 ///
 /// # Errors
-/// `Inval` for gates and system segments, which would lead into the hypervisor.
+/// `Inval` for other gates and system segments, which would lead into the hypervisor, and for a call gate to a segment of
+/// the hypervisor's but [`FLAT_KERNEL_CS`].
 pub const fn check(descriptor: u64) -> Result<u64, Errno> {
     if descriptor & PRESENT == 0 {
         return Ok(descriptor);
     }
     if descriptor & IS_SEGMENT == 0 {
         // Type 0 is the upper half of something larger, and loads as nothing.
-        return if descriptor & TYPE == 0 { Ok(descriptor) } else { Err(Errno::Inval) };
+        return match descriptor & TYPE {
+            0 => Ok(descriptor),
+            CALL_GATE if is_guests_target(descriptor) => Ok(descriptor & !RING_3 | SELECTOR_RING_3),
+            _ => Err(Errno::Inval),
+        };
     }
     Ok(descriptor | RING_3)
+}
+
+const fn is_guests_target(gate: u64) -> bool {
+    let selector = gate >> 16 & 0xffff;
+    let is_guests =
+        selector < FIRST_RESERVED_SELECTOR || selector == FLAT_KERNEL_CS as u64 || selector & TABLE_INDICATOR != 0;
+    is_guests && gate & CALL_GATE_RESERVED == 0
 }
 
 impl<M: Machine> Editor<'_, M> {
@@ -162,8 +188,21 @@ mod tests {
         assert_eq!(check(0x00cf_f300_0000_ffff), Ok(0x00cf_f300_0000_ffff));
         assert_eq!(check(0x0040_f500_0000_0000), Ok(0x0040_f500_0000_0000));
         assert_eq!(check(0), Ok(0));
-        for system in 1..16_u64 {
+        for system in (1..16_u64).filter(|&system| system != 0xc) {
             assert_eq!(check(1 << 47 | system << 40), Err(Errno::Inval), "type {system}");
+        }
+    }
+
+    #[test]
+    fn call_gates_are_closed_and_lead_to_the_guest_alone() {
+        const GATE: u64 = 0x0000_ec00_0000_0000;
+        for selector in [0x8, 0x1003, 0xdfff, 0xe033, 0xe00c, 0xfff7] {
+            let gate = GATE | 0x1234 << 48 | selector << 16 | 0x5678;
+            assert_eq!(check(gate), Ok(gate & !(3 << 45) | 3 << 16), "{selector:#x}");
+            assert_eq!(check(gate | 1 << 32), Err(Errno::Inval), "parameters");
+        }
+        for selector in [0xe000, 0xe008, 0xe02b, 0xe030, 0xfff8] {
+            assert_eq!(check(GATE | selector << 16), Err(Errno::Inval), "{selector:#x}");
         }
     }
 }

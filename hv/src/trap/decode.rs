@@ -1,7 +1,9 @@
 //! The few instructions that a PV guest may not execute by itself, or that write to a page table (Intel SDM vol. 2).
 //!
-//! 64-bit code only. The address of a memory operand is not computed: for a write, the page fault tells it.
+//! 64-bit code only. The address of a memory operand is not computed: for a write, the page fault tells it, and a string's
+//! stands in a register.
 
+use super::strings::{Segment, StringPort};
 use crate::domain::regs::{Regs, operand_mask};
 
 /// An instruction is no longer than this.
@@ -37,6 +39,8 @@ pub enum Operation {
         port: Port,
         bytes: u8,
     },
+    /// `ins` and `outs`, by DX, with the memory at RDI or RSI.
+    String(StringPort),
     Interrupt {
         vector: u8,
     },
@@ -64,9 +68,6 @@ pub enum Operation {
         register: u8,
     },
     Xsetbv,
-    Invlpg {
-        address: u64,
-    },
     Rdtsc,
     Rdtscp,
     Cpuid,
@@ -139,6 +140,8 @@ impl Bytes<'_> {
 struct Prefixes {
     operand_size: bool,
     rep: bool,
+    address_size: bool,
+    segment: Option<Segment>,
     rex: u8,
 }
 
@@ -163,8 +166,6 @@ struct ModRm {
     is_register: bool,
     reg: u8,
     rm: u8,
-    /// What a memory operand's registers and displacement add up to; segments other than FS and GS begin at 0.
-    address: u64,
 }
 
 /// Recognises the instruction at the beginning of `code`.
@@ -176,7 +177,10 @@ pub fn decode(code: &[u8], regs: &Regs) -> Option<Instruction> {
         match bytes.next()? {
             0x66 => prefixes.operand_size = true,
             0xf2 | 0xf3 => prefixes.rep = true,
-            0xf0 | 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0x67 => {}
+            0x67 => prefixes.address_size = true,
+            0x64 => prefixes.segment = Some(Segment::Fs),
+            0x65 => prefixes.segment = Some(Segment::Gs),
+            0xf0 | 0x26 | 0x2e | 0x36 | 0x3e => {}
             rex @ 0x40..=0x4f => {
                 prefixes.rex = rex;
                 break bytes.next()?;
@@ -193,6 +197,13 @@ pub fn decode(code: &[u8], regs: &Regs) -> Option<Instruction> {
         0xe6 | 0xe7 | 0xee | 0xef if !prefixes.rep => {
             Operation::PortOut { port: port(opcode, &mut bytes)?, bytes: prefixes.size(opcode).min(4) }
         }
+        0x6c..=0x6f => Operation::String(StringPort {
+            is_input: opcode < 0x6e,
+            bytes: prefixes.size(opcode).min(4),
+            is_repeated: prefixes.rep,
+            is_narrow: prefixes.address_size,
+            segment: prefixes.segment,
+        }),
         0xf4 => Operation::Hlt,
         0xfa => Operation::Cli,
         0xfb => Operation::Sti,
@@ -209,18 +220,17 @@ fn two_byte(bytes: &mut Bytes<'_>, prefixes: &Prefixes, regs: &Regs) -> Option<O
     let opcode = bytes.next()?;
     Some(match opcode {
         0x01 => {
-            let modrm = modrm(bytes, prefixes, regs)?;
+            let modrm = modrm(bytes, prefixes)?;
             match (modrm.is_register, modrm.reg & 7, modrm.rm & 7) {
                 (true, 2, 1) => Operation::Xsetbv,
                 (true, 7, 1) => Operation::Rdtscp,
-                (false, 7, _) => Operation::Invlpg { address: modrm.address },
                 _ => return None,
             }
         }
         0x06 => Operation::Clts,
         0x09 => Operation::Wbinvd,
         0x20..=0x23 => {
-            let modrm = modrm(bytes, prefixes, regs)?;
+            let modrm = modrm(bytes, prefixes)?;
             let (number, register) = (modrm.reg, modrm.rm);
             match opcode {
                 0x20 => Operation::ReadControl { control: number, register },
@@ -234,16 +244,16 @@ fn two_byte(bytes: &mut Bytes<'_>, prefixes: &Prefixes, regs: &Regs) -> Option<O
         0x32 => Operation::ReadMsr,
         0xa2 => Operation::Cpuid,
         0xb0 | 0xb1 => {
-            let (modrm, size) = memory_operand(opcode, bytes, prefixes, regs)?;
+            let (modrm, size) = memory_operand(opcode, bytes, prefixes)?;
             let value = register_operand(&modrm, size, prefixes, regs);
             Operation::Write { bytes: size, change: Change::CompareExchange(value) }
         }
         0xc3 => {
-            let (modrm, size) = memory_operand(opcode, bytes, prefixes, regs)?;
+            let (modrm, size) = memory_operand(opcode, bytes, prefixes)?;
             Operation::Write { bytes: size, change: Change::Store(regs.general(modrm.reg) & operand_mask(size)) }
         }
         0xba => {
-            let (modrm, size) = memory_operand(1, bytes, prefixes, regs)?;
+            let (modrm, size) = memory_operand(1, bytes, prefixes)?;
             let logic = bit_operation(modrm.reg & 7)?;
             let bit = bytes.immediate(1)? & (u64::from(size) * 8 - 1);
             Operation::Write { bytes: size, change: Change::Combine(logic, 1 << bit) }
@@ -269,7 +279,7 @@ fn memory_write(opcode: u8, bytes: &mut Bytes<'_>, prefixes: &Prefixes, regs: &R
         0x80 | 0x81 | 0x83 | 0x86..=0x89 | 0xc6 | 0xc7 => None,
         _ => return None,
     };
-    let (modrm, size) = memory_operand(opcode, bytes, prefixes, regs)?;
+    let (modrm, size) = memory_operand(opcode, bytes, prefixes)?;
     let change = match opcode {
         0x80 | 0x81 | 0x83 => {
             let width = if opcode == 0x81 { size.min(4) } else { 1 };
@@ -304,44 +314,24 @@ fn register_operand(modrm: &ModRm, size: u8, prefixes: &Prefixes, regs: &Regs) -
     regs.general(modrm.reg) & operand_mask(size)
 }
 
-fn memory_operand(opcode: u8, bytes: &mut Bytes<'_>, prefixes: &Prefixes, regs: &Regs) -> Option<(ModRm, u8)> {
-    let modrm = modrm(bytes, prefixes, regs)?;
+fn memory_operand(opcode: u8, bytes: &mut Bytes<'_>, prefixes: &Prefixes) -> Option<(ModRm, u8)> {
+    let modrm = modrm(bytes, prefixes)?;
     (!modrm.is_register).then(|| (modrm, prefixes.size(opcode)))
 }
 
-fn modrm(bytes: &mut Bytes<'_>, prefixes: &Prefixes, regs: &Regs) -> Option<ModRm> {
+fn modrm(bytes: &mut Bytes<'_>, prefixes: &Prefixes) -> Option<ModRm> {
     let byte = bytes.next()?;
     let (mode, low) = (byte >> 6, byte & 7);
-    let base_extension = (prefixes.rex & 1) << 3;
-    let (reg, rm) = (byte >> 3 & 7 | (prefixes.rex & 4) << 1, low | base_extension);
-    let mut displacement = match mode {
-        1 => 1,
-        2 => 4,
+    let (reg, rm) = (byte >> 3 & 7 | (prefixes.rex & 4) << 1, low | (prefixes.rex & 1) << 3);
+    let displacement = match (mode, low) {
+        (1, _) => 1,
+        (2, _) | (0, 5) => 4,
         _ => 0,
     };
-    let mut address = 0_u64;
-    match low {
-        _ if mode == 3 => {}
-        4 => {
-            let sib = bytes.next()?;
-            let index = sib >> 3 & 7 | (prefixes.rex & 2) << 2;
-            if index != 4 {
-                address = regs.general(index) << (sib >> 6);
-            }
-            if mode == 0 && sib & 7 == 5 {
-                displacement = 4;
-            } else {
-                address = address.wrapping_add(regs.general(sib & 7 | base_extension));
-            }
-        }
-        5 if mode == 0 => {
-            displacement = 4;
-            address = regs.rip.wrapping_add(bytes.taken as u64 + 4);
-        }
-        _ => address = regs.general(rm),
-    }
-    let address = address.wrapping_add(bytes.immediate(displacement)?);
-    Some(ModRm { is_register: mode == 3, reg, rm, address })
+    let has_sib = mode != 3 && low == 4;
+    let is_without_base = has_sib && bytes.next()? & 7 == 5 && mode == 0;
+    bytes.immediate(if is_without_base { 4 } else { displacement })?;
+    Some(ModRm { is_register: mode == 3, reg, rm })
 }
 
 #[cfg(test)]
@@ -379,6 +369,13 @@ mod tests {
         check(&[0xe4, 0x42], Operation::PortIn { port: Port::Immediate(0x42), bytes: 1 });
         check(&[0x66, 0xef], Operation::PortOut { port: Port::Dx, bytes: 2 });
         check(&[0xed], Operation::PortIn { port: Port::Dx, bytes: 4 });
+        let string = StringPort { is_input: true, bytes: 1, is_repeated: false, is_narrow: false, segment: None };
+        check(&[0x6c], Operation::String(string));
+        check(&[0xf3, 0x6d], Operation::String(StringPort { bytes: 4, is_repeated: true, ..string }));
+        check(&[0x48, 0x6d], Operation::String(StringPort { bytes: 4, ..string }));
+        let output = StringPort { is_input: false, bytes: 2, segment: Some(Segment::Gs), ..string };
+        check(&[0x65, 0x66, 0x6f], Operation::String(output));
+        check(&[0x67, 0x65, 0x66, 0x6f], Operation::String(StringPort { is_narrow: true, ..output }));
         check(&[0x0f, 0x32], Operation::ReadMsr);
         check(&[0x0f, 0x20, 0xe0], Operation::ReadControl { control: 4, register: 0 });
         check(&[0x41, 0x0f, 0x22, 0xdc], Operation::WriteControl { control: 3, register: 12 });
@@ -388,18 +385,24 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_the_sum_of_what_the_instruction_names() {
-        let invlpg = |address| Operation::Invlpg { address };
-        check(&[0x0f, 0x01, 0x38], invlpg(0xa0));
-        check(&[0x41, 0x0f, 0x01, 0x7c, 0x24, 0xf0], invlpg(0x2));
-        check(&[0x0f, 0x01, 0x7c, 0x95, 0x08], invlpg(0xbb + 4 * 0xd0 + 8));
-        check(&[0x0f, 0x01, 0x3c, 0x25, 0, 0, 0, 0x80], invlpg(0xffff_ffff_8000_0000));
-        check(&[0x0f, 0x01, 0x3d, 1, 0, 0, 0], invlpg(0x1000 + 7 + 1));
+    fn every_form_of_an_operand_in_memory_has_its_length() {
+        let store = Operation::Write { bytes: 4, change: Change::Store(0xd0) };
+        for code in [
+            &[0x89, 0x10][..],
+            &[0x41, 0x89, 0x54, 0x24, 0xf0],
+            &[0x89, 0x54, 0x95, 0x08],
+            &[0x89, 0x14, 0x25, 0, 0, 0, 0x80],
+            &[0x89, 0x15, 1, 0, 0, 0],
+            &[0x89, 0x90, 1, 2, 3, 4],
+            &[0x89, 0x94, 0x25, 1, 2, 3, 4],
+        ] {
+            check(code, store);
+        }
     }
 
     #[test]
     fn anything_else_is_not() {
-        for code in [&[0x90][..], &[0x0f, 0x0b], &[0x48, 0x87, 0xc0], &[0xf3, 0x6e], &[0xff; 15], &[0x66; 20]] {
+        for code in [&[0x90][..], &[0x0f, 0x0b], &[0x48, 0x87, 0xc0], &[0x0f, 0x01, 0x38], &[0xff; 15], &[0x66; 20]] {
             assert_eq!(decode(code, &regs()), None, "{code:x?}");
         }
     }

@@ -2,7 +2,9 @@
 
 use super::{
     decode::{self, Instruction, Operation, Port},
-    inject, msr, ports, software_interrupt, vector,
+    inject, msr, ports, software_interrupt,
+    strings::{self, Moved},
+    vector,
 };
 use crate::{
     addr::{GuestAddr, MachineAddr, Mfn, PAGE_BYTES},
@@ -44,6 +46,24 @@ pub fn general_protection<M: Machine>(caller: &mut Caller<'_, M>, error_code: u3
         && caller.state.cr4 & CR4_OSXSAVE == 0
     {
         // The CPU lets every kernel have XSAVE; this one has not asked for it.
+        return inject(caller, vector::INVALID_OPCODE, None);
+    }
+    if let Some(Instruction { length, operation: Operation::String(string) }) = instruction
+        && error_code == 0
+    {
+        match strings::perform(caller, string) {
+            Moved::Done => caller.regs.rip = caller.regs.rip.wrapping_add(length.into()),
+            Moved::Stopped => {}
+            Moved::Refused => inject(caller, vector::GENERAL_PROTECTION, Some(0)),
+        }
+        return;
+    }
+    if let Some(Instruction {
+        operation: Operation::ReadDebug { debug, .. } | Operation::WriteDebug { debug, .. }, ..
+    }) = instruction
+        && caller.state.in_kernel
+        && registers::is_reserved(caller.state, debug)
+    {
         return inject(caller, vector::INVALID_OPCODE, None);
     }
     if let Some(Instruction { length, operation }) = instruction
@@ -119,11 +139,6 @@ fn perform_for_kernel<M: Machine>(caller: &mut Caller<'_, M>, operation: Operati
             wait::block(caller);
         }
         Operation::Clts => set_task_switched(caller, false),
-        Operation::Invlpg { address } if GuestAddr(address).is_guest_range(1) => {
-            caller.hv.machine.invalidate(GuestAddr(address));
-        }
-        // What is not the guest's is not in its translation caches either.
-        Operation::Invlpg { .. } => {}
         // Guests see write-back memory only: there is nothing that a flush could show them.
         Operation::Wbinvd => {}
         Operation::ReadMsr => {
@@ -162,6 +177,7 @@ fn perform_for_kernel<M: Machine>(caller: &mut Caller<'_, M>, operation: Operati
         | Operation::Write { .. }
         | Operation::PortIn { .. }
         | Operation::PortOut { .. }
+        | Operation::String(_)
         | Operation::Cli
         | Operation::Sti
         | Operation::Rdtsc

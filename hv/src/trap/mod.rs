@@ -10,6 +10,7 @@ pub mod ldt;
 pub mod msr;
 pub mod page_fault;
 pub mod ports;
+pub mod strings;
 
 use crate::{
     caller::Caller,

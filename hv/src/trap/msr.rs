@@ -5,7 +5,7 @@
 use crate::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
-    domain::cpuid::Vendor,
+    domain::cpuid::{ARCH_CAPABILITIES, Vendor, speculation_capabilities},
     hypercall::stubs,
     machine::Machine,
 };
@@ -24,6 +24,7 @@ const RUNNING_COUNTS: core::ops::RangeInclusive<u32> = 0xe7..=0xe8;
 const MISC_FEATURES: u32 = 0x140;
 const MCG_CAP: u32 = 0x179;
 const MCG_STATUS: u32 = 0x17a;
+const MCG_CTL: u32 = 0x17b;
 const PERF_STATUS: u32 = 0x198;
 const PERF_CONTROL: u32 = 0x199;
 const THERM_CONTROL: u32 = 0x19a;
@@ -96,7 +97,7 @@ pub fn read<M: Machine>(caller: &Caller<'_, M>, msr: u32) -> Option<u64> {
         MISC_ENABLE => machine.read_msr(msr).map(|value| value & !MISC_ENABLE_CLEAR | MISC_ENABLE_SET),
         MCG_CAP if Vendor::of(machine) == Vendor::Intel => Some((BANKS | INTEL_BANKS).into()),
         MCG_CAP => Some(BANKS.into()),
-        MCG_STATUS | PLATFORM_INFO | MISC_FEATURES | PERF_CAPABILITIES | HYPERCALL_PAGE => Some(0),
+        MCG_STATUS | MCG_CTL | PLATFORM_INFO | MISC_FEATURES | PERF_CAPABILITIES | HYPERCALL_PAGE => Some(0),
         NORTHBRIDGE_CONFIGURATION => Some(0),
         _ if P5_MACHINE_CHECKS.contains(&msr) || MACHINE_CHECK_INTERRUPTS.contains(&msr) => Some(0),
         _ if MACHINE_CHECKS.contains(&msr) => Some(if is_bank_control(msr) { u64::MAX } else { 0 }),
@@ -111,6 +112,7 @@ fn vendor_s<M: Machine>(caller: &Caller<'_, M>, msr: u32) -> Option<u64> {
     match (vendor, msr) {
         (Vendor::Intel, FEATURE_CONTROL) => Some(LOCKED),
         (Vendor::Intel, PLATFORM_ID) => machine.read_msr(msr),
+        (Vendor::Intel, ARCH_CAPABILITIES) => speculation_capabilities(caller),
         (Vendor::Intel, PERF_STATUS | PERF_CONTROL | THERM_STATUS) => Some(0),
         (Vendor::Intel, _) => is_in(&INTEL_COUNTERS, msr).then_some(0),
         (Vendor::Amd | Vendor::Hygon, AMD_HARDWARE_CONFIGURATION) => Some(0),
@@ -142,9 +144,14 @@ fn is_in(ranges: &[core::ops::RangeInclusive<u32>], msr: u32) -> bool {
     ranges.iter().any(|range| range.contains(&msr))
 }
 
+/// Whether a register of those for machine checks is of a bank that there is.
+const fn is_bank(msr: u32) -> bool {
+    msr < *MACHINE_CHECKS.start() + 4 * BANKS
+}
+
 /// Whether a register is the control of a bank that there is: every error is looked for.
 const fn is_bank_control(msr: u32) -> bool {
-    msr.is_multiple_of(4) && msr < *MACHINE_CHECKS.start() + 4 * BANKS
+    msr.is_multiple_of(4) && is_bank(msr)
 }
 
 /// AMD's families 0x10 to 0x16 have the register.
@@ -186,9 +193,9 @@ pub fn write<M: Machine>(caller: &mut Caller<'_, M>, msr: u32, value: u64) -> bo
         HYPERCALL_PAGE => fill_hypercall_page(caller, value),
         MISC_FEATURES => value == 0,
         MISC_ENABLE => caller.hv.machine.read_msr(msr).is_some(),
-        MCG_CAP | MCG_STATUS | NORTHBRIDGE_CONFIGURATION => true,
+        MCG_CAP | MCG_STATUS | MCG_CTL | NORTHBRIDGE_CONFIGURATION => true,
         _ if MACHINE_CHECK_INTERRUPTS.contains(&msr) => true,
-        _ if MACHINE_CHECKS.contains(&msr) => is_bank_control(msr) || value == 0,
+        _ if MACHINE_CHECKS.contains(&msr) => !is_bank(msr) || is_bank_control(msr) || value == 0,
         _ => write_vendor_s(caller, msr, value) || is_write_forgiven(caller, msr),
     }
 }

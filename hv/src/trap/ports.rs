@@ -49,7 +49,8 @@ fn bitmap_allows<M: Machine>(caller: &Caller<'_, M>, port: u16, bytes: u8) -> bo
     })
 }
 
-fn may_execute<M: Machine>(caller: &Caller<'_, M>, port: u16, bytes: u8) -> bool {
+/// Whether the caller may execute an instruction on these ports at all.
+pub(super) fn may_execute<M: Machine>(caller: &Caller<'_, M>, port: u16, bytes: u8) -> bool {
     has_io_privilege(caller) || bitmap_allows(caller, port, bytes)
 }
 

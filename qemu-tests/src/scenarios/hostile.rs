@@ -68,6 +68,17 @@ pub(super) fn fresh_frames_hold_nothing_of_domains_that_ended(lab: &Lab<'_>) -> 
     Ok(Verdict::Passed)
 }
 
+pub(super) fn the_hypervisor_reads_nothing_behind_a_linear_entry(lab: &Lab<'_>) -> Result<Verdict> {
+    let script = "xl create linear.cfg; xl wait linear; poweroff";
+    let report = lab.boot(&machine(lab, script, &[("linear", "do=linear", "")])?)?.succeeded()?;
+    report.says_in_order(&[
+        "probe: linear entry 0, reads itself: true",
+        "probe: linear reads refused: 5 of 5",
+        "probe: linear beside: true, gone 0",
+    ])?;
+    Ok(Verdict::Passed)
+}
+
 pub(super) fn disks_flooded_by_others_do_not_fail(lab: &Lab<'_>) -> Result<Verdict> {
     let script = "xl create one.cfg; xl create two.cfg; sleep 3; xl create fs-write.cfg; xl wait fs
         xl block-list one; xl wait one; xl wait two; poweroff";

@@ -72,6 +72,7 @@ scenarios! {
     hostile::a_guest_at_work_keeps_half_its_speed_beside_two_that_flood_dom0,
     hostile::disks_flooded_by_others_do_not_fail,
     hostile::fresh_frames_hold_nothing_of_domains_that_ended,
+    hostile::the_hypervisor_reads_nothing_behind_a_linear_entry,
     network::a_frontend_that_breaks_the_protocol_loses_only_its_own_interface,
     network::a_linux_guest_gets_an_address_and_exchanges_32_mib_with_the_host,
     grants::a_linux_guest_of_version_2_has_its_disk_and_network_of_a_linux_dom0,

@@ -15,15 +15,11 @@ const fn known(both: &'static str, xen: &'static str, why: &'static str) -> Know
     Known { both, xen, lasts: false, why }
 }
 
-const KNOWN: [Known; 16] = [
-    known("`insb`", "", "string I/O is refused: no kernel uses it"),
+const KNOWN: [Known; 12] = [
     known("`int 0x", "", "QEMU 7.2 takes the gate of twice the vector; here the instruction says which is meant"),
-    known("`invlpg`", "#13", "done here, for the kernel alone; Xen wants the hypercall"),
-    known("memory_op.other(", " -", "translated guests, sharing, paging: refused, with one error for all"),
+    known("`forced cpuid` a=40000003", "", "how fast the processor is, as measured"),
     known("`smsw`", "a=8005003b", "the processor's own CR0: Xen has left the FPU's registers to somebody else"),
-    known("`rdmsr` c=10a", "", "of speculation guests are told less"),
     known("hypercall 49(", "-14", "how Xen goes on with its shadow tables"),
-    known("7ff2", "", "no domain stands for what is Xen's own"),
     known("kexec_op(", "", "there is no other kernel to boot"),
     known("domctl.settscinfo", "= 0", "the time stamp counter is never emulated, and who asks for it is told"),
     known("domctl.setvnumainfo", "", "guests have one node"),
@@ -35,12 +31,6 @@ const KNOWN: [Known; 16] = [
         xen: "=ffff",
         lasts: true,
         why: "refused after all, Xen has taken the other mapping away; here nothing is done",
-    },
-    Known {
-        both: " 9)",
-        xen: "update_va_mapping",
-        lasts: true,
-        why: "flushing a bitmap of vcpus that cannot be read: Xen has made the mapping by then, here nothing is done",
     },
 ];
 

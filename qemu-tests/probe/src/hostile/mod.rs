@@ -2,6 +2,7 @@
 //! without). It is there to find out whether others notice.
 
 mod disks;
+mod linear;
 mod residue;
 mod store;
 mod strings;
@@ -29,6 +30,9 @@ fn count(until: u64) {
 pub(crate) fn run(what: &str) {
     if what == "residue" {
         return residue::look();
+    }
+    if what == "linear" {
+        return linear::look();
     }
     let until = deadline();
     task::run(async {

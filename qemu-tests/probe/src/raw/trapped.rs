@@ -71,6 +71,10 @@ instructions! {
     "out al": "out dx, al";
     "out eax": "out dx, eax";
     "insb": "mov rdi, rbx", "insb";
+    "rep ins": "mov rdi, rbx", "rep insd";
+    "rep insb backwards": "mov rdi, rbx", "std", "rep insb", "cld";
+    "outsb": "mov rsi, rbx", "outsb";
+    "rep outs": "mov rsi, rbx", "rep outsw";
     "cli": "cli";
     "sti": "sti";
     "pushf": "pushfq", "pop rax", "and eax, 0xfffff72a";

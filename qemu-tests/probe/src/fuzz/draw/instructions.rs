@@ -141,6 +141,13 @@ pub(super) fn draw(random: &mut Random) -> Step {
             *d = Value::Number(random.of_list(&PORTS));
             *b = Value::Memory(0);
         }
+        "rep ins" | "rep insb backwards" | "outsb" | "rep outs" => {
+            *d = Value::Number(random.of_list(&PORTS));
+            *b = if random.one_in(4) { super::any_address(random) } else { Value::Memory(0x200) };
+            *b = within_its_page(*b);
+            // None, some, more than are done at once.
+            *c = Value::Number(random.of_list(&[0, 1, 3, 16, 100]));
+        }
         // With interrupts on and off; no trap flag, no alignment check.
         "popf" => *a = Value::Number(random.of_list(&[0x2, 0x202, 0x3202, 0x3002, 0x4202, 0x20_0202, 0x1_0202])),
         "lldt" | "ltr" | "load ds" | "load fs" | "load gs" | "load ss" | "lar" | "lsl" => {

@@ -80,14 +80,20 @@ fn descriptors(random: &mut Random) -> Call {
     call.words(&[super::any_frame(random), super::any_frame(random)])
 }
 
-/// A segment descriptor: code, data, system segments. (No call gates, which Xen lets guests have.)
+/// A segment descriptor: code, data, system segments, call gates.
 fn descriptor(random: &mut Random) -> Value {
     let access = random.of_list(&[0x92, 0x93, 0x9b, 0xf2, 0xf3, 0xfb, 0xfa, 0xb3, 0x82, 0x89, 0x8e, 0xff, 0x7b, 0]);
     let flags = random.of_list(&[0, 2, 4, 6, 8, 10, 12, 15]);
     let (base, limit) = (random.of_list(&[0, 0x1000, 0xffff_ffff]), random.of_list(&[0, 0xffff, 0xf_ffff]));
-    Value::Number(match random.below(6) {
+    Value::Number(match random.below(7) {
         0 => random.word(),
         1 => 0,
+        2 => {
+            let selector = random.of_list(&[0x8, 0xb, 0xdfff, 0xe000, 0xe008, 0xe023, 0xe02b, 0xe033, 0xe00c, 0xffff]);
+            let kind = random.of_list(&[0x8c, 0xec, 0xec, 0xcc, 0x80, 0xe0, 0xa0]);
+            let reserved = random.of_list(&[0, 0, 0, 1, 0x80]);
+            0x1234 << 48 | kind << 40 | reserved << 32 | selector << 16 | 0x5678
+        }
         _ => {
             limit & 0xffff
                 | (base & 0xff_ffff) << 16

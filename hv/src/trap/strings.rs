@@ -1,0 +1,106 @@
+//! `ins` and `outs`: a string between a port and the guest's memory, some of it at a time.
+
+use super::{inject, ports, vector};
+use crate::{
+    addr::GuestAddr,
+    caller::Caller,
+    domain::{flags, regs::operand_mask},
+    machine::Machine,
+};
+
+/// How a string goes between a port and memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StringPort {
+    /// From the port, or to it.
+    pub is_input: bool,
+    /// The width of one access.
+    pub bytes: u8,
+    /// As often as RCX says.
+    pub is_repeated: bool,
+    /// Registers count and point with 32 bits.
+    pub is_narrow: bool,
+    /// The segment whose base is added to RSI.
+    pub segment: Option<Segment>,
+}
+
+/// A segment with a base of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the manual's own names")]
+pub enum Segment {
+    Fs,
+    Gs,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moved {
+    /// All of it went through.
+    Done,
+    /// There is more, or a fault has been handed to the guest: the instruction is not over.
+    Stopped,
+    /// The guest may not use the port, or not have memory there.
+    Refused,
+}
+
+/// Accesses in one go.
+const MAX_ACCESSES: u64 = 64;
+/// Bits of a page fault's error code (Intel SDM vol. 3A, 4.7).
+const WRITE: u32 = 1 << 1;
+const USER: u32 = 1 << 2;
+
+/// Does as many accesses as are left, or as may be at once. The registers say what is left.
+pub(super) fn perform<M: Machine>(caller: &mut Caller<'_, M>, string: StringPort) -> Moved {
+    let port = caller.regs.rdx as u16;
+    let width = if string.is_narrow { u64::from(u32::MAX) } else { u64::MAX };
+    let count = if string.is_repeated { caller.regs.rcx & width } else { 1 };
+    // Who asks for none is refused nothing.
+    if count != 0 && !ports::may_execute(caller, port, string.bytes) {
+        return Moved::Refused;
+    }
+    for _ in 0..count.min(MAX_ACCESSES) {
+        if let Err(at) = access(caller, string, port, width) {
+            if !at.is_guest_range(1) {
+                return Moved::Refused;
+            }
+            caller.state.info.set_cr2(at.0);
+            let write = if string.is_input { WRITE } else { 0 };
+            let user = if caller.state.in_kernel { 0 } else { USER };
+            inject(caller, vector::PAGE_FAULT, Some(write | user));
+            return Moved::Stopped;
+        }
+        let step = u64::from(string.bytes);
+        let step = if caller.regs.rflags & flags::DF != 0 { step.wrapping_neg() } else { step };
+        let pointer = if string.is_input { &mut caller.regs.rdi } else { &mut caller.regs.rsi };
+        *pointer = pointer.wrapping_add(step) & width;
+        if string.is_repeated {
+            caller.regs.rcx = (caller.regs.rcx & width).wrapping_sub(1);
+        }
+    }
+    if count > MAX_ACCESSES { Moved::Stopped } else { Moved::Done }
+}
+
+/// One access of the port and of memory; where memory could not be accessed.
+fn access<M: Machine>(caller: &mut Caller<'_, M>, string: StringPort, port: u16, width: u64) -> Result<(), GuestAddr> {
+    let bytes = usize::from(string.bytes);
+    let mut data = [0; 4];
+    let data = data.get_mut(..bytes).unwrap_or_default();
+    let machine = &caller.hv.machine;
+    if string.is_input {
+        let at = GuestAddr(caller.regs.rdi & width);
+        let range = at.range(string.bytes.into()).ok_or(at)?;
+        let value = ports::read(caller, port, string.bytes).unwrap_or(u32::MAX);
+        data.copy_from_slice(value.to_le_bytes().get(..bytes).unwrap_or_default());
+        return machine.write_guest(range, data).map_err(|fault| fault.0);
+    }
+    let (fs, gs, _) = machine.bases(caller.state);
+    let base = match string.segment {
+        None => 0,
+        Some(Segment::Fs) => fs,
+        Some(Segment::Gs) => gs,
+    };
+    let at = GuestAddr(base.wrapping_add(caller.regs.rsi & width));
+    machine.read_guest(at.range(string.bytes.into()).ok_or(at)?, data).map_err(|fault| fault.0)?;
+    let value = data.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte));
+    let _ = ports::write(caller, port, string.bytes, value & operand_mask(string.bytes) as u32);
+    Ok(())
+}
