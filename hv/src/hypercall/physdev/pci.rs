@@ -30,6 +30,7 @@ enum Act {
 }
 
 /// Does one of the commands about devices.
+#[inline(never)]
 pub(super) fn operation<M: Machine>(caller: &Caller<'_, M>, command: u32, at: u64) -> Result<(), Errno> {
     let (act, function) = match command {
         PHYSDEVOP_MANAGE_PCI_ADD => (Act::Add, on_segment_0(caller, at)?),
@@ -70,7 +71,7 @@ pub(super) fn operation<M: Machine>(caller: &Caller<'_, M>, command: u32, at: u6
         Act::Add => hv.pci.lock().announce(&hv.machine, function),
         Act::Remove => pirq::forget_device(hv, caller.domain, function),
         Act::Restore => hv.pci.lock().restore(&hv.machine, function),
-        Act::Prepare => hv.pci.lock().prepare(&hv.machine, is_device, function),
+        Act::Prepare => hv.pci.lock().prepare(&hv.machine, &is_device, function),
         Act::Release => hv.pci.lock().unprepare(function),
     }
 }
