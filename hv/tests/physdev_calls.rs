@@ -18,7 +18,7 @@ use oxen_hv::{
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
     CONTROLLER, LINES, OWN_LINE,
-    control::{control_domain, destroy, furnish, make, set_context},
+    control::{control_domain, destroy, furnish, make},
     guest::{Guest, Home},
     table_word,
 };
@@ -282,8 +282,7 @@ fn a_guest_gets_numbers_and_a_page_and_nothing_else() {
     let hv = dom0.hv;
     let domain = make(&mut dom0);
     domain.max_pages.store(64, SeqCst);
-    let (context, frames) = furnish(hv, &domain);
-    set_context(&mut dom0, domain.id, 0, &context).unwrap();
+    let (_, frames) = furnish(hv, &domain);
     let free = |hv: &oxen_hv::Hypervisor<support::Fake>| hv.frames.state(frames[6]).refs();
     let refs = free(hv);
     pirq::set_eoi_page(hv, &domain, frames[6].raw(), false).unwrap();
@@ -297,9 +296,7 @@ fn a_guest_gets_numbers_and_a_page_and_nothing_else() {
     assert_eq!(pirq::end_of_interrupt(hv, &domain, 15), Err(Errno::Inval));
     assert_eq!(pirq::reserve(hv, &dom0.domain, false), Ok(207), "the control domain has its own");
     assert_eq!(pirq::reserve(hv, &dom0.domain, true), Ok(16));
-    let id = domain.id;
-    drop(domain);
-    destroy(&mut dom0, id).unwrap();
+    destroy(&mut dom0, domain.id).unwrap();
     assert_eq!(free(hv), 0, "a dead domain's page is free");
 }
 
@@ -314,9 +311,11 @@ fn who_may_not_is_told_in_xens_order() {
     let gsi = |gsi| PhysdevSetupGsi { gsi, ..FromZeros::new_zeroed() };
     assert_eq!(ask(&mut guest, PHYSDEVOP_SETUP_GSI, gsi(24)), Err(Errno::Inval));
     assert_eq!(ask(&mut guest, PHYSDEVOP_SETUP_GSI, gsi(23)), Err(Errno::Perm));
-    for command in [PHYSDEVOP_PREPARE_MSIX, PHYSDEVOP_RELEASE_MSIX, PHYSDEVOP_RESTORE_MSI_EXT] {
+    for command in [PHYSDEVOP_PREPARE_MSIX, PHYSDEVOP_RELEASE_MSIX] {
         assert_eq!(ask(&mut guest, command, device()), Err(Errno::Perm));
     }
+    assert_eq!(ask(&mut guest, PHYSDEVOP_RESTORE_MSI_EXT, device()), Err(Errno::NoDev), "before who asks");
+    assert_eq!(guest.call(physdev_op, [PHYSDEVOP_PCI_MMCFG_RESERVED.into(), 1 << 47, 0, 0]), Err(Errno::Perm));
     assert_eq!(guest.call(physdev_op, [PHYSDEVOP_DBGP_OP.into(), 1 << 47, 0, 0]), Err(Errno::Perm));
     assert_eq!(guest.call(physdev_op, [PHYSDEVOP_RESTORE_MSI.into(), 1 << 47, 0, 0]), Err(Errno::Fault));
     let status = |irq| PhysdevIrqStatusQuery { irq, flags: 0 };

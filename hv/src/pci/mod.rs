@@ -166,6 +166,12 @@ impl Pci {
         self.functions.iter_mut().flatten().flatten().find(|function| function.at == at)
     }
 
+    /// Whether a function was announced.
+    #[must_use]
+    pub fn is_known(&self, at: Address) -> bool {
+        self.function(at).is_some()
+    }
+
     /// Learns of a function. One that is known stays as it is.
     ///
     /// # Errors

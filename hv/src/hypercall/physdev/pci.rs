@@ -64,8 +64,11 @@ pub(super) fn operation<M: Machine>(caller: &Caller<'_, M>, command: u32, at: u6
         }
         _ => return Err(Errno::NoSys),
     };
-    caller.control()?;
     let hv = caller.hv;
+    if matches!(act, Act::Restore) && !hv.pci.lock().is_known(function) {
+        return Err(Errno::NoDev);
+    }
+    caller.control()?;
     let is_device = |mfn| !hv.frames.is_ram(mfn) && !hv.frames.is_forbidden_io(mfn);
     match act {
         Act::Add => hv.pci.lock().announce(&hv.machine, function),
@@ -88,8 +91,8 @@ fn named<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<Address, Errno> 
 
 /// The windows are those of the firmware's tables, and in use from the beginning.
 fn window<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
-    let request: PhysdevPciMmcfgReserved = read(caller, at)?;
     caller.control()?;
+    let request: PhysdevPciMmcfgReserved = read(caller, at)?;
     let PhysdevPciMmcfgReserved { address, segment, start_bus: first_bus, end_bus: last_bus, flags } = request;
     if flags & !XEN_PCI_MMCFG_RESERVED != 0 {
         return Err(Errno::Inval);
