@@ -3,7 +3,19 @@
 
 mod support;
 
-use oxen_abi::{domid::DomId, errno::Errno, physdev::*};
+use oxen_abi::{
+    domid::DomId,
+    errno::Errno,
+    physdev::{
+        MAP_PIRQ_TYPE_GSI, MAP_PIRQ_TYPE_MSI, MAP_PIRQ_TYPE_MSI_SEG, MAP_PIRQ_TYPE_MULTI_MSI, PHYSDEVOP_APIC_READ,
+        PHYSDEVOP_APIC_WRITE, PHYSDEVOP_DBGP_OP, PHYSDEVOP_EOI, PHYSDEVOP_FREE_IRQ_VECTOR, PHYSDEVOP_IRQ_STATUS_QUERY,
+        PHYSDEVOP_MAP_PIRQ, PHYSDEVOP_PCI_DEVICE_ADD, PHYSDEVOP_PCI_DEVICE_REMOVE, PHYSDEVOP_PCI_MMCFG_RESERVED,
+        PHYSDEVOP_PIRQ_EOI_GMFN_V1, PHYSDEVOP_PIRQ_EOI_GMFN_V2, PHYSDEVOP_PREPARE_MSIX, PHYSDEVOP_RELEASE_MSIX,
+        PHYSDEVOP_RESTORE_MSI, PHYSDEVOP_RESTORE_MSI_EXT, PHYSDEVOP_SET_IOPL, PHYSDEVOP_SETUP_GSI,
+        PHYSDEVOP_UNMAP_PIRQ, PhysdevEoi, PhysdevIrqStatusQuery, PhysdevMapPirq, PhysdevPciDevice, PhysdevPciDeviceAdd,
+        PhysdevPirqEoiGmfn, PhysdevSetupGsi, PhysdevUnmapPirq, XENIRQSTAT_NEEDS_EOI,
+    },
+};
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
     domain::traps::TrapHandler,

@@ -15,7 +15,7 @@ pub(super) const MSIX: u8 = 0x11;
 pub(super) const CONTROL: u16 = 2;
 const MSI_ENABLE: u16 = 1 << 0;
 /// How many messages may be sent, as a power of two.
-const MSI_COUNT: u16 = 7 << 4;
+pub(super) const MSI_COUNT: u16 = 7 << 4;
 const MSI_64_BIT: u16 = 1 << 7;
 const MSI_MASKABLE: u16 = 1 << 8;
 const MSI_ADDRESS: u16 = 4;
@@ -62,21 +62,21 @@ pub enum Entry {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Assigned {
     at: Address,
-    entry: Entry,
+    pub(super) entry: Entry,
     message: Message,
-    is_masked: bool,
+    pub(super) is_masked: bool,
 }
 
 /// How the capability for MSI is laid out, which its control word says.
 #[derive(Clone, Copy, Debug)]
-struct Layout {
+pub(super) struct Layout {
     data: u16,
-    mask: Option<u16>,
-    bytes: u16,
+    pub(super) mask: Option<u16>,
+    pub(super) bytes: u16,
 }
 
 impl Layout {
-    const fn of(control: u16) -> Self {
+    pub(super) const fn of(control: u16) -> Self {
         let data = if control & MSI_64_BIT != 0 { 12 } else { 8 };
         if control & MSI_MASKABLE == 0 {
             return Self { data, mask: None, bytes: data + 2 };
@@ -103,7 +103,7 @@ impl Pci {
         self.messages.get(pirq as usize)?.as_ref()
     }
 
-    fn uses_of(&self, at: Address) -> impl Iterator<Item = (u32, &Assigned)> {
+    pub(super) fn uses_of(&self, at: Address) -> impl Iterator<Item = (u32, &Assigned)> {
         let all = (0..).zip(&self.messages).filter_map(|(pirq, assigned)| Some((pirq, assigned.as_ref()?)));
         all.filter(move |(_, assigned)| assigned.at == at)
     }
@@ -358,45 +358,6 @@ impl Pci {
             if base != 0 && config.read16(control) & enable != 0 {
                 config.write(control, 2, (config.read16(control) & !enable).into());
             }
-        }
-    }
-
-    /// What comes of the control domain's write to a register: the value to write, or nothing.
-    ///
-    /// Of the capability for MSI-X it may write the control word, as a whole: it says whether MSI-X is on, and masks all.
-    /// Of that for MSI, while the hypervisor has written a message there, the control word and the mask, as a whole each:
-    /// but for how many messages there may be, and never what the hypervisor masks.
-    #[inline(never)]
-    pub(super) fn judge<M: Ports + DeviceMemory>(
-        &self,
-        machine: &M,
-        at: Address,
-        register: u16,
-        bytes: u8,
-        value: u32,
-    ) -> Option<u32> {
-        if register + u16::from(bytes) <= 0x40 || register >= SHORT_SPACE {
-            return Some(value);
-        }
-        let Some(function) = self.function(at) else { return Some(value) };
-        let is_in = |base: u8, length: u16| {
-            base != 0 && register < u16::from(base) + length && u16::from(base) < register + u16::from(bytes)
-        };
-        if is_in(function.msix, MSIX_BYTES) {
-            return (register == u16::from(function.msix) + CONTROL && bytes == 2).then_some(value);
-        }
-        let Some((_, assigned)) = self.uses_of(at).find(|(_, assigned)| assigned.entry == Entry::Msi) else {
-            return Some(value);
-        };
-        let base = u16::from(function.msi);
-        let layout = Layout::of(self.config(machine, at).read16(base + CONTROL));
-        if !is_in(function.msi, layout.bytes) {
-            return Some(value);
-        }
-        match (register - base, bytes) {
-            (CONTROL, 2) => Some(value & !u32::from(MSI_COUNT)),
-            (offset, 4) if Some(offset) == layout.mask => Some(value | !1 | u32::from(assigned.is_masked)),
-            _ => None,
         }
     }
 }

@@ -7,6 +7,7 @@
 //! of configuration space in memory, which is read-only for good. [`message`] sets interrupts up.
 
 mod config;
+mod guard;
 mod message;
 
 pub use message::{Entry, MAX_ENTRIES, Message};

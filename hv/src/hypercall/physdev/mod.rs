@@ -11,7 +11,15 @@ use crate::{
     machine::Machine,
     mem::guest_ptr::GuestPtr,
 };
-use oxen_abi::{errno::Errno, physdev::*};
+use oxen_abi::{
+    errno::Errno,
+    physdev::{
+        PHYSDEVOP_ALLOC_IRQ_VECTOR, PHYSDEVOP_APIC_READ, PHYSDEVOP_APIC_WRITE, PHYSDEVOP_EOI, PHYSDEVOP_GET_FREE_PIRQ,
+        PHYSDEVOP_IRQ_STATUS_QUERY, PHYSDEVOP_IRQ_UNMASK_NOTIFY, PHYSDEVOP_MAP_PIRQ, PHYSDEVOP_PIRQ_EOI_GMFN_V1,
+        PHYSDEVOP_PIRQ_EOI_GMFN_V2, PHYSDEVOP_SET_IOBITMAP, PHYSDEVOP_SET_IOPL, PHYSDEVOP_SETUP_GSI,
+        PHYSDEVOP_UNMAP_PIRQ, PhysdevSetIobitmap, PhysdevSetIopl,
+    },
+};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Ports that a bitmap can cover.
