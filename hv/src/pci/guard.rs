@@ -40,7 +40,7 @@ impl Pci {
         if !is_in(function.msi, layout.bytes) {
             return Some(value);
         }
-        match (register - base, bytes) {
+        match (register.wrapping_sub(base), bytes) {
             (CONTROL, 2) => Some(value & !u32::from(MSI_COUNT)),
             (offset, 4) if Some(offset) == layout.mask => Some(value | !1 | u32::from(assigned.is_masked)),
             _ => None,
