@@ -3,9 +3,22 @@
 
 mod support;
 
-use oxen_abi::{domid::DomId, errno::Errno, physdev::*};
+use oxen_abi::{
+    domid::DomId,
+    errno::Errno,
+    physdev::{
+        MAP_PIRQ_TYPE_GSI, MAP_PIRQ_TYPE_MSI, MAP_PIRQ_TYPE_MSI_SEG, MAP_PIRQ_TYPE_MULTI_MSI, PHYSDEVOP_APIC_READ,
+        PHYSDEVOP_APIC_WRITE, PHYSDEVOP_DBGP_OP, PHYSDEVOP_EOI, PHYSDEVOP_FREE_IRQ_VECTOR, PHYSDEVOP_IRQ_STATUS_QUERY,
+        PHYSDEVOP_MAP_PIRQ, PHYSDEVOP_PCI_DEVICE_ADD, PHYSDEVOP_PCI_DEVICE_REMOVE, PHYSDEVOP_PCI_MMCFG_RESERVED,
+        PHYSDEVOP_PIRQ_EOI_GMFN_V1, PHYSDEVOP_PIRQ_EOI_GMFN_V2, PHYSDEVOP_PREPARE_MSIX, PHYSDEVOP_RELEASE_MSIX,
+        PHYSDEVOP_RESTORE_MSI, PHYSDEVOP_RESTORE_MSI_EXT, PHYSDEVOP_SET_IOPL, PHYSDEVOP_SETUP_GSI,
+        PHYSDEVOP_UNMAP_PIRQ, PhysdevEoi, PhysdevIrqStatusQuery, PhysdevMapPirq, PhysdevPciDevice, PhysdevPciDeviceAdd,
+        PhysdevPirqEoiGmfn, PhysdevSetupGsi, PhysdevUnmapPirq, XENIRQSTAT_NEEDS_EOI,
+    },
+};
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
+    domain::traps::TrapHandler,
     event::{
         self, deliver,
         pirq::{self, Interrupts, Signal},
@@ -17,7 +30,7 @@ use oxen_hv::{
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
     CONTROLLER, LINES, OWN_LINE,
-    control::{STEPS, control_domain, destroy, furnish, make, set_context},
+    control::{control_domain, destroy, furnish, make},
     guest::{Guest, Home},
     table_word,
 };
@@ -190,6 +203,12 @@ fn a_table_in_use_is_mapped_read_only_and_what_is_written_there_is_lost() {
     (dom0.regs.rip, dom0.regs.rdx, dom0.regs.rax) = (0x1000, 0x7010, 0x1234);
     page_fault::page_fault(&mut dom0.caller(), 0x7010, 7);
     assert_eq!((dom0.regs.rip, entry(&dom0, 1)), (0x1002, before));
+    // xchg [rdx], eax
+    dom0.hv.machine.write_guest(GuestAddr(0x1000), &[0x87, 0x02, 0x90]).unwrap();
+    dom0.state.traps.set(14, TrapHandler { address: 0x2000, cs: 0xe033, flags: 0 });
+    (dom0.regs.rip, dom0.regs.rsp) = (0x1000, 0x3000);
+    page_fault::page_fault(&mut dom0.caller(), 0x7010, 7);
+    assert_eq!(dom0.regs.rip, 0x2000, "what also reads is the guest's own fault");
     unmap(&mut dom0, 207).unwrap();
     assert!(map_device(&mut dom0, &home, BAR + 0x2000));
     ask(&mut dom0, PHYSDEVOP_PREPARE_MSIX, device()).unwrap();
@@ -274,9 +293,8 @@ fn a_guest_gets_numbers_and_a_page_and_nothing_else() {
     let mut dom0 = control_domain();
     let hv = dom0.hv;
     let domain = make(&mut dom0);
-    STEPS[1](&mut dom0, &domain);
-    let (context, frames) = furnish(hv, &domain);
-    set_context(&mut dom0, domain.id, 0, &context).unwrap();
+    domain.max_pages.store(64, SeqCst);
+    let (_, frames) = furnish(hv, &domain);
     let free = |hv: &oxen_hv::Hypervisor<support::Fake>| hv.frames.state(frames[6]).refs();
     let refs = free(hv);
     pirq::set_eoi_page(hv, &domain, frames[6].raw(), false).unwrap();
@@ -290,10 +308,8 @@ fn a_guest_gets_numbers_and_a_page_and_nothing_else() {
     assert_eq!(pirq::end_of_interrupt(hv, &domain, 15), Err(Errno::Inval));
     assert_eq!(pirq::reserve(hv, &dom0.domain, false), Ok(207), "the control domain has its own");
     assert_eq!(pirq::reserve(hv, &dom0.domain, true), Ok(16));
-    let reserved = frames[6];
-    drop(domain);
-    destroy(&mut dom0, DomId(1)).unwrap();
-    assert_eq!(hv.frames.state(reserved).refs(), 0, "a dead domain's page is free");
+    destroy(&mut dom0, domain.id).unwrap();
+    assert_eq!(free(hv), 0, "a dead domain's page is free");
 }
 
 #[test]
@@ -307,9 +323,11 @@ fn who_may_not_is_told_in_xens_order() {
     let gsi = |gsi| PhysdevSetupGsi { gsi, ..FromZeros::new_zeroed() };
     assert_eq!(ask(&mut guest, PHYSDEVOP_SETUP_GSI, gsi(24)), Err(Errno::Inval));
     assert_eq!(ask(&mut guest, PHYSDEVOP_SETUP_GSI, gsi(23)), Err(Errno::Perm));
-    for command in [PHYSDEVOP_PREPARE_MSIX, PHYSDEVOP_RELEASE_MSIX, PHYSDEVOP_RESTORE_MSI_EXT] {
+    for command in [PHYSDEVOP_PREPARE_MSIX, PHYSDEVOP_RELEASE_MSIX] {
         assert_eq!(ask(&mut guest, command, device()), Err(Errno::Perm));
     }
+    assert_eq!(ask(&mut guest, PHYSDEVOP_RESTORE_MSI_EXT, device()), Err(Errno::NoDev), "before who asks");
+    assert_eq!(guest.call(physdev_op, [PHYSDEVOP_PCI_MMCFG_RESERVED.into(), 1 << 47, 0, 0]), Err(Errno::Perm));
     assert_eq!(guest.call(physdev_op, [PHYSDEVOP_DBGP_OP.into(), 1 << 47, 0, 0]), Err(Errno::Perm));
     assert_eq!(guest.call(physdev_op, [PHYSDEVOP_RESTORE_MSI.into(), 1 << 47, 0, 0]), Err(Errno::Fault));
     let status = |irq| PhysdevIrqStatusQuery { irq, flags: 0 };

@@ -140,6 +140,7 @@ pub fn count<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> u32 {
     if domain.is_privileged { MAX_PIRQS as u32 } else { hv.machine.lines() + GUEST_MESSAGES }
 }
 
+#[inline(never)]
 fn set_masked<M: Machine>(hv: &Hypervisor<M>, pirq: u32, line: &Line, masked: bool) {
     if pirq < hv.machine.lines() {
         if line.has(ROUTED) && !hv.machine.is_own(pirq) {
@@ -151,6 +152,7 @@ fn set_masked<M: Machine>(hv: &Hypervisor<M>, pirq: u32, line: &Line, masked: bo
 }
 
 /// Binds a pirq to a port of the control domain and unmasks it. The lock of the domain's events is held.
+#[inline(never)]
 pub(super) fn bind<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, pirq: u32, port: u32, vcpu: u32) {
     let Some(line) = hv.pirqs.line(pirq) else { return };
     line.0.fetch_or(port & PORT, Ordering::AcqRel);
@@ -169,6 +171,7 @@ pub(super) fn bind<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, pirq: u32, p
 }
 
 /// Lets a message go to the CPU on which a vcpu runs, or ran last.
+#[inline(never)]
 pub(super) fn aim<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, pirq: u32, vcpu: u32) {
     if let Some(vcpu) = domain.vcpu(vcpu).filter(|_| pirq >= hv.machine.lines()) {
         let message = hv.machine.message(pirq, vcpu.sched.cpu().unwrap_or(hv.machine.this_cpu()));
@@ -177,6 +180,7 @@ pub(super) fn aim<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, pirq: u32, vc
 }
 
 /// The port of a pirq is being closed; the lock of the control domain's events is held.
+#[inline(never)]
 pub(super) fn unbind<M: Machine>(hv: &Hypervisor<M>, pirq: u32) {
     if let Some(line) = hv.pirqs.line(pirq) {
         set_masked(hv, pirq, line, true);
@@ -188,6 +192,7 @@ pub(super) fn unbind<M: Machine>(hv: &Hypervisor<M>, pirq: u32) {
 ///
 /// # Errors
 /// `Inval` if there is no such line, `Exist` if it is set up already, `NoSpc` if no vector is left.
+#[inline(never)]
 pub fn set_up<M: Machine>(hv: &Hypervisor<M>, _: Control, gsi: u32, signal: Signal) -> Result<(), Errno> {
     let line = hv.pirqs.line(gsi).filter(|_| gsi < hv.machine.lines()).ok_or(Errno::Inval)?;
     let flags = ROUTED | if signal.is_level { LEVEL } else { 0 };
@@ -225,6 +230,7 @@ pub fn map_line<M: Machine>(hv: &Hypervisor<M>, control: Control, gsi: u32) -> R
 ///
 /// # Errors
 /// `Inval` for a pirq that is a line's or in use, `NoSpc` if there is none left; else as [`crate::pci::Pci::assign`].
+#[inline(never)]
 pub fn map_message<M: Machine>(
     hv: &Hypervisor<M>,
     domain: &Domain,
@@ -243,7 +249,7 @@ pub fn map_message<M: Machine>(
     let line = hv.pirqs.line(pirq).ok_or(Errno::Inval)?;
     let is_device = |mfn| !hv.frames.is_ram(mfn) && !hv.frames.is_forbidden_io(mfn);
     let message = hv.machine.message(pirq, hv.machine.this_cpu());
-    hv.pci.lock().assign(&hv.machine, is_device, (at, entry), pirq, message)?;
+    hv.pci.lock().assign(&hv.machine, &is_device, (at, entry), pirq, message)?;
     line.0.fetch_or(MAPPED, Ordering::AcqRel);
     Ok(pirq)
 }
@@ -252,6 +258,7 @@ pub fn map_message<M: Machine>(
 ///
 /// # Errors
 /// `Inval` if it is not mapped.
+#[inline(never)]
 pub fn unmap<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, pirq: u32) -> Result<(), Errno> {
     let _held = domain.events.bindings.lock();
     let line = hv.pirqs.line(pirq).filter(|line| line.is_mapped()).ok_or(Errno::Inval)?;
@@ -268,6 +275,7 @@ pub fn unmap<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, pirq: u32) -> Resu
 ///
 /// # Errors
 /// `NoDev` if it is not known.
+#[inline(never)]
 pub fn forget_device<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, at: Address) -> Result<(), Errno> {
     loop {
         let next = hv.pci.lock().pirqs_of(at).next();
@@ -286,6 +294,7 @@ fn free_message<M: Machine>(hv: &Hypervisor<M>) -> Result<u32, Errno> {
 ///
 /// # Errors
 /// `NoSpc` if there is none left.
+#[inline(never)]
 pub fn reserve<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, for_line: bool) -> Result<u32, Errno> {
     let _held = domain.events.bindings.lock();
     let lines = hv.machine.lines();
@@ -341,6 +350,7 @@ pub fn end_of_interrupt<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, pirq: u
 ///
 /// # Errors
 /// `Inval` for what is no page of its own that it may write, `Busy` if it has given one already.
+#[inline(never)]
 pub fn set_eoi_page<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, frame: u64, unmasks: bool) -> Result<(), Errno> {
     let mfn = crate::addr::Mfn::new(frame).filter(|&mfn| hv.frames.is_ram(mfn)).ok_or(Errno::Inval)?;
     hold_writable(hv, mfn, domain.owner).map_err(|_| Errno::Inval)?;

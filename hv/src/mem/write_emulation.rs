@@ -15,8 +15,10 @@ use oxen_abi::{errno::Errno, vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES};
 /// What the faulting instruction wanted to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {
-    /// This value. What was there before is answered, atomically: `mov` and `xchg`.
+    /// This value: `mov`.
     Store(u64),
+    /// This value. What was there before is answered, atomically: `xchg`.
+    Exchange(u64),
     /// This value, if there is still what the instruction has read: read-modify-write and `cmpxchg`.
     CompareExchange {
         /// What must be there.
@@ -74,7 +76,7 @@ pub fn write<M: Machine>(
         let old = word.load(Ordering::Acquire);
         let old_part = (old & mask) >> shift;
         let new_part = match write {
-            Write::Store(new) => new,
+            Write::Store(new) | Write::Exchange(new) => new,
             Write::CompareExchange { expected, new } if old_part == expected & (mask >> shift) => new,
             Write::CompareExchange { .. } => return Ok(Written { old: old_part, stored: false }),
         };
@@ -86,8 +88,8 @@ pub fn write<M: Machine>(
     Err(Refusal::Preempted)
 }
 
-/// A write to a device's page that is mapped read-only: what the hypervisor lets happen of it. What was there is not
-/// looked at, and reads as zero.
+/// A write to a device's page that is mapped read-only: what the hypervisor lets happen of it. An instruction that also
+/// reads is not done, as on Xen.
 #[cold]
 fn write_device<M: Machine>(
     hv: &Hypervisor<M>,
@@ -97,15 +99,13 @@ fn write_device<M: Machine>(
     bytes: u32,
     write: Write,
 ) -> Result<Written, Refusal> {
-    if !domain.is_privileged || hv.frames.is_ram(mfn) {
-        return Err(Errno::Fault.into());
+    match write {
+        Write::Store(new) if domain.is_privileged && !hv.frames.is_ram(mfn) => {
+            hv.pci.lock().write_frame(&hv.machine, mfn, offset, bytes as u8, new as u32);
+            Ok(Written { old: 0, stored: true })
+        }
+        _ => Err(Errno::Fault.into()),
     }
-    let (old, new) = match write {
-        Write::Store(new) => (0, new),
-        Write::CompareExchange { expected, new } => (expected, new),
-    };
-    hv.pci.lock().write_frame(&hv.machine, mfn, offset, bytes as u8, new as u32);
-    Ok(Written { old, stored: true })
 }
 
 impl<M: Machine> Editor<'_, M> {

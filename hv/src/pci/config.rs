@@ -46,6 +46,7 @@ impl<M: Ports + DeviceMemory> Config<'_, M> {
     }
 
     /// Reads the 32 bits that hold a register; all ones where there is none.
+    #[inline(never)]
     pub(super) fn read32(&self, register: u16) -> u32 {
         if self.at.segment() == 0 && register < SHORT_SPACE {
             self.select(register);
@@ -55,6 +56,7 @@ impl<M: Ports + DeviceMemory> Config<'_, M> {
     }
 
     /// Writes 1, 2 or 4 bytes, which lie in one aligned word of 32 bits.
+    #[inline(never)]
     pub(super) fn write(&self, register: u16, bytes: u8, value: u32) {
         if self.at.segment() == 0 && register < SHORT_SPACE {
             self.select(register);
@@ -70,6 +72,7 @@ impl<M: Ports + DeviceMemory> Config<'_, M> {
 
     /// The offset of the first capability of a kind, if `bytes` of it fit into the space that the ports reach. A device
     /// whose capabilities run in a circle has none.
+    #[inline(never)]
     pub(super) fn find_capability(&self, kind: u8, bytes: u16) -> Option<u8> {
         if self.read32(COMMAND) & STATUS_CAPABILITIES == 0 {
             return None;
@@ -90,12 +93,14 @@ impl<M: Ports + DeviceMemory> Config<'_, M> {
     }
 
     /// Whether the function answers in memory.
+    #[inline(never)]
     pub(super) fn decodes_memory(&self) -> bool {
         let command = self.read32(COMMAND);
         command != u32::MAX && command & COMMAND_MEMORY != 0
     }
 
     /// Where a range of its memory begins; 0 where it has none of this number.
+    #[inline(never)]
     pub(super) fn memory_range(&self, index: u8) -> u64 {
         let ranges = match self.read32(HEADER) >> 16 & 0x7f {
             0 => 6,

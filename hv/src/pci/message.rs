@@ -15,7 +15,7 @@ pub(super) const MSIX: u8 = 0x11;
 pub(super) const CONTROL: u16 = 2;
 const MSI_ENABLE: u16 = 1 << 0;
 /// How many messages may be sent, as a power of two.
-const MSI_COUNT: u16 = 7 << 4;
+pub(super) const MSI_COUNT: u16 = 7 << 4;
 const MSI_64_BIT: u16 = 1 << 7;
 const MSI_MASKABLE: u16 = 1 << 8;
 const MSI_ADDRESS: u16 = 4;
@@ -62,21 +62,21 @@ pub enum Entry {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Assigned {
     at: Address,
-    entry: Entry,
+    pub(super) entry: Entry,
     message: Message,
-    is_masked: bool,
+    pub(super) is_masked: bool,
 }
 
 /// How the capability for MSI is laid out, which its control word says.
 #[derive(Clone, Copy, Debug)]
-struct Layout {
+pub(super) struct Layout {
     data: u16,
-    mask: Option<u16>,
-    bytes: u16,
+    pub(super) mask: Option<u16>,
+    pub(super) bytes: u16,
 }
 
 impl Layout {
-    const fn of(control: u16) -> Self {
+    pub(super) const fn of(control: u16) -> Self {
         let data = if control & MSI_64_BIT != 0 { 12 } else { 8 };
         if control & MSI_MASKABLE == 0 {
             return Self { data, mask: None, bytes: data + 2 };
@@ -103,7 +103,7 @@ impl Pci {
         self.messages.get(pirq as usize)?.as_ref()
     }
 
-    fn uses_of(&self, at: Address) -> impl Iterator<Item = (u32, &Assigned)> {
+    pub(super) fn uses_of(&self, at: Address) -> impl Iterator<Item = (u32, &Assigned)> {
         let all = (0..).zip(&self.messages).filter_map(|(pirq, assigned)| Some((pirq, assigned.as_ref()?)));
         all.filter(move |(_, assigned)| assigned.at == at)
     }
@@ -119,10 +119,11 @@ impl Pci {
     /// # Errors
     /// `NoDev` for a function that is not known or cannot do it, `Inval` for an entry that it does not have, `Exist` for
     /// one that is in use, `Busy` if it uses the other kind, `NxIo` if its table is nowhere.
+    #[inline(never)]
     pub fn assign<M: Ports + DeviceMemory>(
         &mut self,
         machine: &M,
-        is_device: impl Fn(Mfn) -> bool,
+        is_device: &dyn Fn(Mfn) -> bool,
         (at, entry): (Address, Entry),
         pirq: u32,
         message: Message,
@@ -156,6 +157,7 @@ impl Pci {
 
     /// Writes the message of a pirq into the device as it shall stand there. The message is masked, or the device kept
     /// from sending any, while it is neither the old nor the new one.
+    #[inline(never)]
     fn put<M: Ports + DeviceMemory>(&self, machine: &M, pirq: u32) {
         let Some(&Assigned { at, entry, message, is_masked }) = self.assigned(pirq) else { return };
         let Some(function) = self.function(at) else { return };
@@ -187,6 +189,7 @@ impl Pci {
     }
 
     /// Masks the message of a pirq, where the device can, or unmasks it.
+    #[inline(never)]
     pub fn set_masked<M: Ports + DeviceMemory>(&mut self, machine: &M, pirq: u32, masked: bool) {
         let Some(Some(assigned)) = self.messages.get_mut(pirq as usize) else { return };
         assigned.is_masked = masked;
@@ -208,6 +211,7 @@ impl Pci {
 
     /// Lets the message of a pirq go elsewhere, which its address says. Where a device cannot mask, what it has to say
     /// meanwhile must not be lost: the one word changes that differs.
+    #[inline(never)]
     pub fn aim<M: Ports + DeviceMemory>(&mut self, machine: &M, pirq: u32, message: Message) {
         let Some(Some(assigned)) = self.messages.get_mut(pirq as usize) else { return };
         if assigned.message == message {
@@ -224,6 +228,7 @@ impl Pci {
     }
 
     /// Lets a function raise a pirq no longer. Says whether one did.
+    #[inline(never)]
     pub fn release<M: Ports + DeviceMemory>(&mut self, machine: &M, pirq: u32) -> bool {
         self.set_masked(machine, pirq, true);
         let Some(Assigned { at, entry, .. }) = self.messages.get_mut(pirq as usize).and_then(Option::take) else {
@@ -242,10 +247,11 @@ impl Pci {
     }
 
     /// Takes a use of a function's table. The first looks for the table, and masks all of it.
+    #[inline(never)]
     fn hold_table<M: Ports + DeviceMemory>(
         &mut self,
         machine: &M,
-        is_device: impl Fn(Mfn) -> bool,
+        is_device: &dyn Fn(Mfn) -> bool,
         at: Address,
     ) -> Result<(), Errno> {
         let function = *self.function(at).ok_or(Errno::NoDev)?;
@@ -257,11 +263,11 @@ impl Pci {
         let mut found = function;
         if function.uses == 0 {
             let bytes = ENTRY_BYTES * u64::from(function.entries);
-            let (first, _) = range(&config, base + MSIX_TABLE, bytes, &is_device).ok_or(Errno::NxIo)?;
+            let (first, _) = range(&config, base + MSIX_TABLE, bytes, is_device).ok_or(Errno::NxIo)?;
             found.table = first;
             // Where those bits are is the device's word; a lie keeps pages from the control domain, and no others.
             let bits = u64::from(function.entries).div_ceil(64) * 8;
-            let waiting = range(&config, base + MSIX_WAITING, bits, &is_device);
+            let waiting = range(&config, base + MSIX_WAITING, bits, is_device);
             found.waiting = waiting.map_or((1, 0), |(first, last)| (first >> 12, last >> 12));
             // Some devices take no writes to the table while MSI-X is off.
             let control = config.read16(base + CONTROL);
@@ -283,7 +289,7 @@ impl Pci {
     pub fn prepare<M: Ports + DeviceMemory>(
         &mut self,
         machine: &M,
-        is_device: impl Fn(Mfn) -> bool,
+        is_device: &dyn Fn(Mfn) -> bool,
         at: Address,
     ) -> Result<(), Errno> {
         match self.function(at) {
@@ -315,6 +321,7 @@ impl Pci {
     ///
     /// # Errors
     /// `NoDev` if it is not known, `NxIo` if its table cannot be reached.
+    #[inline(never)]
     pub fn restore<M: Ports + DeviceMemory>(&self, machine: &M, at: Address) -> Result<(), Errno> {
         let function = self.function(at).ok_or(Errno::NoDev)?;
         let mut is_on = false;
@@ -343,6 +350,7 @@ impl Pci {
     }
 
     /// Lets a function send no messages at all.
+    #[inline(never)]
     pub(super) fn silence<M: Ports + DeviceMemory>(&self, machine: &M, function: &Function) {
         let config = self.config(machine, function.at);
         for (base, enable) in [(function.msi, MSI_ENABLE), (function.msix, MSIX_ENABLE)] {
@@ -350,44 +358,6 @@ impl Pci {
             if base != 0 && config.read16(control) & enable != 0 {
                 config.write(control, 2, (config.read16(control) & !enable).into());
             }
-        }
-    }
-
-    /// What comes of the control domain's write to a register: the value to write, or nothing.
-    ///
-    /// Of the capability for MSI-X it may write the control word, as a whole: it says whether MSI-X is on, and masks all.
-    /// Of that for MSI, while the hypervisor has written a message there, the control word and the mask, as a whole each:
-    /// but for how many messages there may be, and never what the hypervisor masks.
-    pub(super) fn judge<M: Ports + DeviceMemory>(
-        &self,
-        machine: &M,
-        at: Address,
-        register: u16,
-        bytes: u8,
-        value: u32,
-    ) -> Option<u32> {
-        if register + u16::from(bytes) <= 0x40 || register >= SHORT_SPACE {
-            return Some(value);
-        }
-        let Some(function) = self.function(at) else { return Some(value) };
-        let is_in = |base: u8, length: u16| {
-            base != 0 && register < u16::from(base) + length && u16::from(base) < register + u16::from(bytes)
-        };
-        if is_in(function.msix, MSIX_BYTES) {
-            return (register == u16::from(function.msix) + CONTROL && bytes == 2).then_some(value);
-        }
-        let Some((_, assigned)) = self.uses_of(at).find(|(_, assigned)| assigned.entry == Entry::Msi) else {
-            return Some(value);
-        };
-        let base = u16::from(function.msi);
-        let layout = Layout::of(self.config(machine, at).read16(base + CONTROL));
-        if !is_in(function.msi, layout.bytes) {
-            return Some(value);
-        }
-        match (register - base, bytes) {
-            (CONTROL, 2) => Some(value & !u32::from(MSI_COUNT)),
-            (offset, 4) if Some(offset) == layout.mask => Some(value | !1 | u32::from(assigned.is_masked)),
-            _ => None,
         }
     }
 }
@@ -398,12 +368,12 @@ fn range<M: Ports + DeviceMemory>(
     config: &Config<'_, M>,
     register: u16,
     bytes: u64,
-    is_device: impl Fn(Mfn) -> bool,
+    is_device: &dyn Fn(Mfn) -> bool,
 ) -> Option<(u64, u64)> {
     let word = config.read32(register);
     let start = config.memory_range((word & RANGE) as u8);
     let first = start.checked_add(u64::from(word & !RANGE)).filter(|_| start != 0)?;
     let last = first.checked_add(bytes - 1)?;
     let frames = Mfn::containing(MachineAddr(first))?.raw()..=Mfn::containing(MachineAddr(last))?.raw();
-    frames.into_iter().all(|frame| Mfn::new(frame).is_some_and(&is_device)).then_some((first, last))
+    frames.into_iter().all(|frame| Mfn::new(frame).is_some_and(is_device)).then_some((first, last))
 }

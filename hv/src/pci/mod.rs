@@ -7,6 +7,7 @@
 //! of configuration space in memory, which is read-only for good. [`message`] sets interrupts up.
 
 mod config;
+mod guard;
 mod message;
 
 pub use message::{Entry, MAX_ENTRIES, Message};
@@ -156,18 +157,27 @@ impl Pci {
         Config { machine, windows: &self.windows, at }
     }
 
+    #[inline(never)]
     fn function(&self, at: Address) -> Option<&Function> {
         self.functions.iter().flatten().flatten().find(|function| function.at == at)
     }
 
+    #[inline(never)]
     fn function_mut(&mut self, at: Address) -> Option<&mut Function> {
         self.functions.iter_mut().flatten().flatten().find(|function| function.at == at)
+    }
+
+    /// Whether a function was announced.
+    #[must_use]
+    pub fn is_known(&self, at: Address) -> bool {
+        self.function(at).is_some()
     }
 
     /// Learns of a function. One that is known stays as it is.
     ///
     /// # Errors
     /// `NoMem` when there are too many, or no memory for them.
+    #[inline(never)]
     pub fn announce<M: Ports + DeviceMemory + Reserve>(&mut self, machine: &M, at: Address) -> Result<(), Errno> {
         if self.function(at).is_some() {
             return Ok(());
@@ -193,6 +203,7 @@ impl Pci {
     ///
     /// # Errors
     /// `NoDev` if it is not known.
+    #[inline(never)]
     pub fn forget<M: Ports + DeviceMemory>(&mut self, machine: &M, at: Address) -> Result<(), Errno> {
         let function = *self.function(at).ok_or(Errno::NoDev)?;
         self.silence(machine, &function);
@@ -206,6 +217,7 @@ impl Pci {
 
     /// Whether a frame that is not RAM may be mapped by nobody for writing.
     #[must_use]
+    #[inline(never)]
     pub fn is_read_only(&self, mfn: Mfn) -> bool {
         self.windows.iter().any(|window| window.function(mfn).is_some())
             || self.functions.iter().flatten().flatten().any(|function| function.keeps(mfn))
@@ -221,6 +233,7 @@ impl Pci {
     }
 
     /// Writes a register for the control domain, as far as it may.
+    #[inline(never)]
     fn write_config<M: Ports + DeviceMemory>(&self, machine: &M, at: Address, register: u16, bytes: u8, value: u32) {
         if let Some(value) = self.judge(machine, at, register, bytes, value) {
             self.config(machine, at).write(register, bytes, value);

@@ -122,7 +122,7 @@ fn mfn(address: u64) -> Mfn {
 fn msi_is_written_by_the_layout_that_the_device_has() {
     for (control, data_at, mask_at) in [(0, 8, None), (0x80, 12, None), (0x100, 8, Some(12)), (0x180, 12, Some(16))] {
         let (bus, mut pci) = bus(space(control | 0x71));
-        pci.assign(&bus, is_device, (AT, Entry::Msi), 30, MESSAGE).unwrap();
+        pci.assign(&bus, &is_device, (AT, Entry::Msi), 30, MESSAGE).unwrap();
         assert_eq!(word(&bus, MSI_AT + 4), MESSAGE.address);
         assert_eq!(word(&bus, MSI_AT + data_at) & 0xffff, MESSAGE.data);
         assert_eq!(word(&bus, MSI_AT) >> 16, u32::from(control | 1), "one message, and on as it was");
@@ -144,7 +144,7 @@ fn the_table_is_written_masked_and_kept_while_an_entry_is_in_use() {
     let table = BAR + 0x2000;
     let pages = [table, BAR + 0x3000].map(mfn);
     assert!(pages.iter().all(|&page| !pci.is_read_only(page)));
-    pci.assign(&bus, is_device, (AT, Entry::Msix(3)), 30, MESSAGE).unwrap();
+    pci.assign(&bus, &is_device, (AT, Entry::Msix(3)), 30, MESSAGE).unwrap();
     assert!(pages.iter().all(|&page| pci.is_read_only(page)) && !pci.is_read_only(mfn(BAR + 0x1000)));
     let entry = |n: u64| [0, 4, 8, 12].map(|at| bus.read_device(MachineAddr(table + 16 * n + at)));
     assert_eq!(entry(3), [MESSAGE.address, 0, MESSAGE.data, 1]);
@@ -157,16 +157,16 @@ fn the_table_is_written_masked_and_kept_while_an_entry_is_in_use() {
     pci.aim(&bus, 30, other);
     assert_eq!(entry(3), [other.address, 0, other.data, 0]);
     assert_eq!(bus.writes.borrow()[0], (table + 3 * 16 + 12, 1), "it is masked while it is between the two");
-    assert_eq!(pci.assign(&bus, is_device, (AT, Entry::Msix(3)), 31, MESSAGE), Err(Errno::Exist));
-    assert_eq!(pci.assign(&bus, is_device, (AT, Entry::Msix(8)), 31, MESSAGE), Err(Errno::Inval));
-    assert_eq!(pci.assign(&bus, is_device, (AT, Entry::Msi), 31, MESSAGE), Err(Errno::Busy));
-    assert_eq!((pci.prepare(&bus, is_device, AT), pci.unprepare(AT)), (Err(Errno::Busy), Err(Errno::Busy)));
-    pci.assign(&bus, is_device, (AT, Entry::Msix(0)), 31, MESSAGE).unwrap();
+    assert_eq!(pci.assign(&bus, &is_device, (AT, Entry::Msix(3)), 31, MESSAGE), Err(Errno::Exist));
+    assert_eq!(pci.assign(&bus, &is_device, (AT, Entry::Msix(8)), 31, MESSAGE), Err(Errno::Inval));
+    assert_eq!(pci.assign(&bus, &is_device, (AT, Entry::Msi), 31, MESSAGE), Err(Errno::Busy));
+    assert_eq!((pci.prepare(&bus, &is_device, AT), pci.unprepare(AT)), (Err(Errno::Busy), Err(Errno::Busy)));
+    pci.assign(&bus, &is_device, (AT, Entry::Msix(0)), 31, MESSAGE).unwrap();
     pci.release(&bus, 30);
     assert_eq!((entry(3)[3], pci.is_read_only(pages[0])), (1, true));
     pci.release(&bus, 31);
     assert!(!pci.is_read_only(pages[0]));
-    pci.prepare(&bus, is_device, AT).unwrap();
+    pci.prepare(&bus, &is_device, AT).unwrap();
     assert!(pci.is_read_only(pages[0]));
     pci.unprepare(AT).unwrap();
     assert!(!pci.is_read_only(pages[0]));
@@ -178,7 +178,7 @@ fn a_table_is_only_where_a_device_answers() {
         let mut lie = space(0);
         change(&mut lie);
         let (bus, mut pci) = bus(lie);
-        let answer = pci.assign(&bus, is_device, (AT, Entry::Msix(0)), 30, MESSAGE);
+        let answer = pci.assign(&bus, &is_device, (AT, Entry::Msix(0)), 30, MESSAGE);
         assert!(bus.writes.borrow().is_empty() && pci.pirqs_of(AT).next().is_none() && !pci.is_read_only(mfn(BAR)));
         answer
     };
@@ -198,8 +198,8 @@ fn capabilities_in_a_circle_or_at_the_end_are_none() {
         let mut lie = space(0);
         change(&mut lie);
         let (bus, mut pci) = bus(lie);
-        assert_eq!(pci.assign(&bus, is_device, (AT, Entry::Msix(0)), 30, MESSAGE), Err(Errno::NoDev));
-        assert_eq!(pci.prepare(&bus, is_device, AT), Err(Errno::NoDev));
+        assert_eq!(pci.assign(&bus, &is_device, (AT, Entry::Msix(0)), 30, MESSAGE), Err(Errno::NoDev));
+        assert_eq!(pci.prepare(&bus, &is_device, AT), Err(Errno::NoDev));
     };
     none(|space| (space[MSIX_AT], space[MSIX_AT + 1]) = (9, MSI_AT as u8));
     none(|space| (space[MSI_AT + 1], space[0xf8], space[0xf9]) = (0xf8, 0x11, 0));
@@ -209,7 +209,7 @@ fn capabilities_in_a_circle_or_at_the_end_are_none() {
     let mut short = space(0x180);
     (short[0x34], short[0xf0], short[0xf1], short[0xf2], short[0xf3]) = (0xf0, 5, 0, 0x80, 1);
     let (bus, mut pci) = bus(short);
-    assert_eq!(pci.assign(&bus, is_device, (AT, Entry::Msi), 30, MESSAGE), Err(Errno::NoDev), "24 bytes do not fit");
+    assert_eq!(pci.assign(&bus, &is_device, (AT, Entry::Msi), 30, MESSAGE), Err(Errno::NoDev), "24 bytes do not fit");
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn the_control_domain_writes_what_chooses_no_message() {
         assert!(!write(&pci, at, bytes, 0x5a5a_5a5a), "{at:#x}");
     }
     assert!(write(&pci, MSIX_AT + 2, 2, 0x8007) && word(&bus, MSIX_AT) >> 16 == 0x8007);
-    pci.assign(&bus, is_device, (AT, Entry::Msi), 30, MESSAGE).unwrap();
+    pci.assign(&bus, &is_device, (AT, Entry::Msi), 30, MESSAGE).unwrap();
     for (at, bytes) in [(0, 4), (3, 1), (4, 4), (8, 4), (12, 2), (12, 4), (14, 2), (16, 1), (18, 2), (20, 4)] {
         assert!(!write(&pci, MSI_AT + at, bytes, 0x5a5a_5a5a), "{at:#x}");
     }
@@ -252,7 +252,7 @@ fn the_window_in_memory_is_read_only_and_writes_through_it_are_judged() {
         bus.memory.borrow_mut().insert(place(4 * register as u64).0, u32::from_le_bytes(bytes.try_into().unwrap()));
     }
     pci.announce(&bus, at).unwrap();
-    pci.assign(&bus, is_device, (at, Entry::Msix(1)), 30, MESSAGE).unwrap();
+    pci.assign(&bus, &is_device, (at, Entry::Msix(1)), 30, MESSAGE).unwrap();
     for (frame, is_in) in [(0xe_01ff, false), (0xe_0200, true), (0xe_03ff, true), (0xe_0400, false)] {
         assert_eq!(pci.is_read_only(Mfn::new(frame).unwrap()), is_in, "{frame:#x}");
     }
@@ -274,7 +274,7 @@ fn the_window_in_memory_is_read_only_and_writes_through_it_are_judged() {
 fn what_is_forgotten_sends_nothing_and_what_is_restored_sends_again() {
     let (bus, mut pci) = bus(space(0x100));
     assert_eq!(pci.restore(&bus, Address::new(0, 1, 0)), Err(Errno::NoDev));
-    pci.assign(&bus, is_device, (AT, Entry::Msix(1)), 30, MESSAGE).unwrap();
+    pci.assign(&bus, &is_device, (AT, Entry::Msix(1)), 30, MESSAGE).unwrap();
     pci.set_masked(&bus, 30, false);
     bus.memory.borrow_mut().clear();
     pci.restore(&bus, AT).unwrap();

@@ -59,7 +59,8 @@ fn write_page_table<M: Machine>(caller: &mut Caller<'_, M>, address: GuestAddr) 
     let instruction = decode::decode(code.get(..length)?, caller.regs)?;
     let Operation::Write { bytes, change } = instruction.operation else { return None };
     let write = match change {
-        Change::Store(value) | Change::Exchange { value, .. } => Write::Store(value),
+        Change::Store(value) => Write::Store(value),
+        Change::Exchange { value, .. } => Write::Exchange(value),
         Change::CompareExchange(new) => Write::CompareExchange { expected: caller.regs.rax & operand_mask(bytes), new },
         Change::Combine(logic, value) => {
             let mut operand = [0; 8];

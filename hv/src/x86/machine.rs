@@ -1,22 +1,20 @@
 //! The PC, as the library's traits ask for it.
 
 use super::device::apic::{Apic, vector};
-use super::device::ioapic::{IoApic, Trigger};
+use super::device::ioapic::IoApic;
 use super::device::{clock::Frequencies, power, serial::Uart};
-use super::memory::{guest, space::Space, window::Window};
+use super::memory::{guest, space::Space};
 use super::shootdown::Shootdown;
 use super::{cpu, msr, percpu, port, processor};
 use core::arch::{asm, x86_64::__cpuid_count};
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64};
 use oxen_abi::errno::Errno;
-use oxen_hv::addr::{GuestAddr, GuestRange, GuestWords, MachineAddr, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
-use oxen_hv::config::{MAX_CPUS, MAX_PIRQS};
+use oxen_hv::addr::{GuestAddr, GuestRange, GuestWords, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
+use oxen_hv::config::MAX_CPUS;
 use oxen_hv::domain::vcpu::{Processor, VcpuState};
-use oxen_hv::event::pirq::{Interrupts, Signal};
 use oxen_hv::layout::{DIRECT_MAP_START, END_HV_SLOT, FIRST_HV_SLOT};
 use oxen_hv::machine::{CpuId, Machine};
 use oxen_hv::mem::{GuestFault, GuestMemory, HypervisorSpace, Memory, Tlb};
-use oxen_hv::pci::{DeviceMemory, Message};
 use oxen_hv::sched::{Clock, Power};
 use oxen_hv::{boot::acpi::PowerOff, console::Serial, heap::Reserve, trap::Ports};
 
@@ -59,9 +57,6 @@ impl Pc {
 
 /// What `isa-debug-exit` is told when the control domain has crashed.
 const DOM0_CRASHED: u32 = 0x13;
-
-/// Vectors that no line of an interrupt controller takes, however many there are.
-const LEFT_TO_MESSAGES: u32 = 64;
 
 /// Bytes of the machine-to-phys table that the ABI names at once.
 const CHUNK: u64 = 2 << 20;
@@ -335,77 +330,6 @@ impl Power for Pc {
             power::halt()
         }
         power::reboot_when_read(self.frequencies.tsc)
-    }
-}
-
-impl Interrupts for Pc {
-    fn lines(&self) -> u32 {
-        let end = self.ioapics.iter().map(IoApic::end_gsi).max().unwrap_or(0);
-        // Lines beyond have no vector, and could not be told from messages.
-        end.min(MAX_PIRQS as u32 - LEFT_TO_MESSAGES)
-    }
-
-    fn is_own(&self, gsi: u32) -> bool {
-        gsi == self.console_gsi
-    }
-
-    fn message(&self, pirq: u32, cpu: CpuId) -> Message {
-        // Physical destination, fixed delivery by an edge (Intel SDM vol. 3A, 11.11).
-        const ASSERT: u32 = 1 << 14;
-        let apic = self.apic_ids.get(usize::from(cpu.0)).copied().unwrap_or_else(|| self.apic.id());
-        Message { address: 0xfee0_0000 | u32::from(apic) << 12, data: ASSERT | (vector::FIRST_PIRQ + pirq) }
-    }
-
-    fn read_controller(&self, address: u64, register: u32) -> Option<u32> {
-        self.ioapics.iter().find(|ioapic| ioapic.is_at(address)).map(|ioapic| ioapic.register(register))
-    }
-
-    fn line_of_pin(&self, address: u64, pin: u32) -> Option<u32> {
-        self.ioapics.iter().find(|ioapic| ioapic.is_at(address))?.line_of_pin(pin)
-    }
-
-    fn route(&self, gsi: u32, signal: Signal) -> Result<(), Errno> {
-        let ioapic = self.ioapics.iter().find(|ioapic| ioapic.has(gsi)).ok_or(Errno::Inval)?;
-        if gsi >= self.lines() {
-            return Err(Errno::NoSpc);
-        }
-        let trigger = if signal.is_level { Trigger::Level } else { Trigger::Edge };
-        ioapic.route(gsi, trigger, signal.is_active_low, self.apic.id());
-        Ok(())
-    }
-
-    fn set_masked(&self, gsi: u32, masked: bool) {
-        if let Some(ioapic) = self.ioapics.iter().find(|ioapic| ioapic.has(gsi)) {
-            ioapic.set_masked(gsi, masked);
-        }
-    }
-}
-
-impl Pc {
-    /// Does something with device registers, where the CPU can address them.
-    fn with_device<R>(&self, at: MachineAddr, work: impl FnOnce(u64) -> R) -> Option<R> {
-        let window = Window::of(percpu::with_hardware(|cpu| cpu.number))?;
-        (at.0 >> self.features.address_bits == 0).then(|| window.with_device(at.0, work))
-    }
-}
-
-impl DeviceMemory for Pc {
-    fn read_device(&self, at: MachineAddr) -> u32 {
-        // SAFETY: the page is mapped for as long as this takes, and aligned as the library says; atomics may alias anything.
-        let read = |seen: u64| unsafe { &*(seen as *const AtomicU32) }.load(Ordering::Relaxed);
-        self.with_device(at, read).unwrap_or(u32::MAX)
-    }
-
-    fn write_device(&self, at: MachineAddr, bytes: u8, value: u32) {
-        // SAFETY: as in `read_device`; the library names devices that only the domain which drives the machine can reach.
-        let write = |seen: u64| unsafe {
-            match bytes {
-                1 => (*(seen as *const AtomicU8)).store(value as u8, Ordering::Relaxed),
-                2 => (*(seen as *const AtomicU16)).store(value as u16, Ordering::Relaxed),
-                _ => (*(seen as *const AtomicU32)).store(value, Ordering::Relaxed),
-            }
-        };
-        let _ = self.with_device(at, write);
     }
 }
 

@@ -11,7 +11,15 @@ use crate::{
     machine::Machine,
     mem::guest_ptr::GuestPtr,
 };
-use oxen_abi::{errno::Errno, physdev::*};
+use oxen_abi::{
+    errno::Errno,
+    physdev::{
+        PHYSDEVOP_ALLOC_IRQ_VECTOR, PHYSDEVOP_APIC_READ, PHYSDEVOP_APIC_WRITE, PHYSDEVOP_EOI, PHYSDEVOP_GET_FREE_PIRQ,
+        PHYSDEVOP_IRQ_STATUS_QUERY, PHYSDEVOP_IRQ_UNMASK_NOTIFY, PHYSDEVOP_MAP_PIRQ, PHYSDEVOP_PIRQ_EOI_GMFN_V1,
+        PHYSDEVOP_PIRQ_EOI_GMFN_V2, PHYSDEVOP_SET_IOBITMAP, PHYSDEVOP_SET_IOPL, PHYSDEVOP_SETUP_GSI,
+        PHYSDEVOP_UNMAP_PIRQ, PhysdevSetIobitmap, PhysdevSetIopl,
+    },
+};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Ports that a bitmap can cover.
@@ -64,19 +72,29 @@ pub fn physdev_op_compat<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args
     physdev_op(caller, &mut [command, at.wrapping_add(COMPAT_ARGUMENT), 0, 0, 0, 0])
 }
 
-fn read<M: Machine, T: FromBytes + IntoBytes + Immutable>(caller: &Caller<'_, M>, at: u64) -> Result<T, Errno> {
-    GuestPtr::<T>::one(at)?.read(&caller.hv.machine, 0)
+fn read<M: Machine, T: FromBytes + IntoBytes>(caller: &Caller<'_, M>, at: u64) -> Result<T, Errno> {
+    let mut copy = T::new_zeroed();
+    read_bytes(caller, at, copy.as_mut_bytes())?;
+    Ok(copy)
 }
 
-fn write<M: Machine, T: FromBytes + IntoBytes + Immutable>(
-    caller: &Caller<'_, M>,
-    at: u64,
-    value: &T,
-) -> Result<(), Errno> {
-    GuestPtr::<T>::one(at)?.write(&caller.hv.machine, 0, value)
+/// One function for all structures.
+#[inline(never)]
+fn read_bytes<M: Machine>(caller: &Caller<'_, M>, at: u64, to: &mut [u8]) -> Result<(), Errno> {
+    GuestPtr::<u8>::new(at, to.len() as u64)?.read_many(&caller.hv.machine, 0, to)
+}
+
+fn write<M: Machine, T: IntoBytes + Immutable>(caller: &Caller<'_, M>, at: u64, value: &T) -> Result<(), Errno> {
+    write_bytes(caller, at, value.as_bytes())
+}
+
+#[inline(never)]
+fn write_bytes<M: Machine>(caller: &Caller<'_, M>, at: u64, from: &[u8]) -> Result<(), Errno> {
+    GuestPtr::<u8>::new(at, from.len() as u64)?.write_many(&caller.hv.machine, 0, from)
 }
 
 /// Which ports user mode may use although its I/O privilege level does not let it.
+#[inline(never)]
 fn set_bitmap<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Result<(), Errno> {
     let request: PhysdevSetIobitmap = read(caller, at)?;
     let bytes = u64::from(request.nr_ports.div_ceil(8));

@@ -30,6 +30,7 @@ enum Act {
 }
 
 /// Does one of the commands about devices.
+#[inline(never)]
 pub(super) fn operation<M: Machine>(caller: &Caller<'_, M>, command: u32, at: u64) -> Result<(), Errno> {
     let (act, function) = match command {
         PHYSDEVOP_MANAGE_PCI_ADD => (Act::Add, on_segment_0(caller, at)?),
@@ -63,14 +64,17 @@ pub(super) fn operation<M: Machine>(caller: &Caller<'_, M>, command: u32, at: u6
         }
         _ => return Err(Errno::NoSys),
     };
-    caller.control()?;
     let hv = caller.hv;
+    if matches!(act, Act::Restore) && !hv.pci.lock().is_known(function) {
+        return Err(Errno::NoDev);
+    }
+    caller.control()?;
     let is_device = |mfn| !hv.frames.is_ram(mfn) && !hv.frames.is_forbidden_io(mfn);
     match act {
         Act::Add => hv.pci.lock().announce(&hv.machine, function),
         Act::Remove => pirq::forget_device(hv, caller.domain, function),
         Act::Restore => hv.pci.lock().restore(&hv.machine, function),
-        Act::Prepare => hv.pci.lock().prepare(&hv.machine, is_device, function),
+        Act::Prepare => hv.pci.lock().prepare(&hv.machine, &is_device, function),
         Act::Release => hv.pci.lock().unprepare(function),
     }
 }
@@ -87,8 +91,8 @@ fn named<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<Address, Errno> 
 
 /// The windows are those of the firmware's tables, and in use from the beginning.
 fn window<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
-    let request: PhysdevPciMmcfgReserved = read(caller, at)?;
     caller.control()?;
+    let request: PhysdevPciMmcfgReserved = read(caller, at)?;
     let PhysdevPciMmcfgReserved { address, segment, start_bus: first_bus, end_bus: last_bus, flags } = request;
     if flags & !XEN_PCI_MMCFG_RESERVED != 0 {
         return Err(Errno::Inval);

@@ -38,12 +38,14 @@ pub(super) fn end<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Err
     }
 }
 
+#[inline(never)]
 pub(super) fn set_page<M: Machine>(caller: &Caller<'_, M>, at: u64, unmasks: bool) -> Result<(), Errno> {
     let request: PhysdevPirqEoiGmfn = read(caller, at)?;
     pirq::set_eoi_page(caller.hv, caller.domain, request.gmfn, unmasks)
 }
 
 /// Whoever asks is told to end every interrupt: an end too many does nothing.
+#[inline(never)]
 pub(super) fn status<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
     let request: PhysdevIrqStatusQuery = read(caller, at)?;
     if request.irq >= pirq::count(caller.hv, caller.domain) {
@@ -62,6 +64,7 @@ fn may_map_for<M: Machine>(caller: &Caller<'_, M>, domain: DomId) -> Result<(), 
     if is_self { Ok(()) } else { Err(Errno::OpNotSupp) }
 }
 
+#[inline(never)]
 pub(super) fn map<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
     let mut request: PhysdevMapPirq = read(caller, at)?;
     let segment = match request.r#type {
@@ -120,6 +123,7 @@ fn map_for<M: Machine>(caller: &Caller<'_, M>, request: &mut PhysdevMapPirq, at:
     Ok(())
 }
 
+#[inline(never)]
 pub(super) fn unmap<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
     let request: PhysdevUnmapPirq = read(caller, at)?;
     may_map_for(caller, request.domid)?;
@@ -127,12 +131,14 @@ pub(super) fn unmap<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), E
 }
 
 /// Every guest may ask for a number.
+#[inline(never)]
 pub(super) fn reserve<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
     let request: PhysdevGetFreePirq = read(caller, at)?;
     let pirq = pirq::reserve(caller.hv, caller.domain, request.r#type == MAP_PIRQ_TYPE_GSI)?;
     write(caller, at, &PhysdevGetFreePirq { pirq, ..request })
 }
 
+#[inline(never)]
 pub(super) fn set_up<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
     let request: PhysdevSetupGsi = read(caller, at)?;
     let gsi = u32::try_from(request.gsi).ok().filter(|&gsi| gsi < caller.hv.machine.lines()).ok_or(Errno::Inval)?;
@@ -141,12 +147,14 @@ pub(super) fn set_up<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), 
 }
 
 /// A name and no more, for whatever number: routes are made when the line is set up.
+#[inline(never)]
 pub(super) fn name_vector<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
     let request: PhysdevIrq = read(caller, at)?;
     caller.control()?;
     write(caller, at, &PhysdevIrq { vector: request.irq, ..request })
 }
 
+#[inline(never)]
 pub(super) fn read_controller<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
     let request: PhysdevApic = read(caller, at)?;
     caller.control()?;
@@ -156,6 +164,7 @@ pub(super) fn read_controller<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Re
 
 /// The lower half of a route sets a line up and maps it, as kernels did before they asked for that apart; the vector in it
 /// is the pirq. Nothing else is changed.
+#[inline(never)]
 pub(super) fn write_controller<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
     let request: PhysdevApic = read(caller, at)?;
     let control = caller.control()?;

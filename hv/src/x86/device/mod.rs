@@ -2,6 +2,7 @@
 
 pub(crate) mod apic;
 pub(crate) mod clock;
+mod interrupts;
 pub(crate) mod ioapic;
 pub(crate) mod power;
 pub(crate) mod serial;
