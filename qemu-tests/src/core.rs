@@ -73,8 +73,6 @@ const BOCHS: Core = Core {
         "boot::arguments_that",
         "boot::two_cpus",
         "boot::the_power_goes_off",
-        "crowd::forty_guests",
-        "guests::a_guest_cannot_shrink",
         "guests::bench_",
         "guests::mmu_",
         "hostile::fresh_frames",
