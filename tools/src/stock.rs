@@ -112,6 +112,8 @@ pub struct Kernel {
     pub image: PathBuf,
     /// The folder with its modules.
     pub modules: PathBuf,
+    /// Whether it is built for dom0's place (`CONFIG_XEN_DOM0`): others work there, but have no console.
+    pub is_for_dom0: bool,
 }
 
 impl Kernel {
@@ -124,14 +126,18 @@ impl Kernel {
             let folder = std::fs::read_dir(root.join(folder)).into_iter().flatten();
             folder.filter_map(|entry| Some(entry.ok()?.path()))
         };
-        let is_image = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz-"));
-        let image = entries("boot").find(is_image).context("the package holds no kernel")?;
+        let is_named =
+            |path: &Path, begin: &str| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(begin));
+        let image = entries("boot").find(|path| is_named(path, "vmlinuz-")).context("the package holds no kernel")?;
         // Since Debian 13 `/lib` is no folder of packages any more.
         let modules = entries("lib/modules").chain(entries("usr/lib/modules")).next();
         let modules = modules.context("the package holds no modules")?;
         let bytes = std::fs::read(&image).with_context(|| format!("cannot read {}", image.display()))?;
         let version = version_in(&bytes).context("the kernel's boot image is none")?;
-        Ok(Self { version, image, modules })
+        let config = entries("boot").find(|path| is_named(path, "config-"));
+        let config = config.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+        let is_for_dom0 = !config.contains("# CONFIG_XEN_DOM0 is not set");
+        Ok(Self { version, image, modules, is_for_dom0 })
     }
 }
 

@@ -22,9 +22,9 @@ pub(super) fn boots(lab: &Lab<'_>, name: &str, places: &[Place]) -> Result<Verdi
     let boots = Boots { workspace: lab.workspace, name, kernel: &kernel, folder: lab.folder.clone(), limit: LIMIT };
     for place in places {
         match place {
-            Place::Guest => boots.as_guest()?,
-            Place::Dom0 => boots.as_dom0()?,
-        };
+            Place::Guest => drop(boots.as_guest()?),
+            Place::Dom0 => drop(boots.as_dom0()?),
+        }
     }
     Ok(Verdict::Passed)
 }
@@ -49,8 +49,8 @@ pub(super) fn debian_12s_kernel_works_as_a_guest_and_as_dom0(lab: &Lab<'_>) -> R
     both(lab, "debian-12")
 }
 
-pub(super) fn debian_12s_cloud_kernel_works_as_a_guest_and_as_dom0(lab: &Lab<'_>) -> Result<Verdict> {
-    both(lab, "debian-12-cloud")
+pub(super) fn debian_12s_cloud_kernel_works_as_a_guest(lab: &Lab<'_>) -> Result<Verdict> {
+    boots(lab, "debian-12-cloud", &[Place::Guest])
 }
 
 pub(super) fn debians_backported_kernel_works_as_a_guest_and_as_dom0(lab: &Lab<'_>) -> Result<Verdict> {
