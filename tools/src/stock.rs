@@ -160,7 +160,8 @@ impl Stock {
     /// # Errors
     /// Fails where none can be had.
     pub fn kernel(&self, workspace: &Workspace) -> Result<Kernel> {
-        let error = match self.fetch(workspace) {
+        let again = |error| if self.archive.doubt(workspace) { self.fetch(workspace) } else { Err(error) };
+        let error = match self.fetch(workspace).or_else(again) {
             Ok(kernel) => return Ok(kernel),
             Err(error) => error,
         };
@@ -202,6 +203,25 @@ impl Stock {
         found.sort();
         found.into_iter().map(|(_, version, root)| (version, root)).collect()
     }
+}
+
+/// Debian 12's installer: a kernel, and a ramdisk with the installer in it.
+///
+/// # Errors
+/// Fails where the package cannot be had or does not hold them.
+pub fn installer(workspace: &Workspace) -> Result<(PathBuf, PathBuf)> {
+    let newest = DEBIAN_12.newest(workspace, "debian-installer-12-netboot-amd64")?;
+    let root = workspace.out.join("stock/installer").join(&newest.version).join("root");
+    if !root.is_dir() {
+        std::fs::create_dir_all(root.parent().context("no folder")?)?;
+        DEBIAN_12.unpack(workspace, &[newest], &root)?;
+    }
+    let folder = root.join("usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64");
+    let (kernel, ramdisk) = (folder.join("linux"), folder.join("initrd.gz"));
+    if !kernel.is_file() || !ramdisk.is_file() {
+        bail!("the package holds no installer in {}", folder.display());
+    }
+    Ok((kernel, ramdisk))
 }
 
 #[cfg(test)]

@@ -90,6 +90,7 @@ scenarios! {
     gallery::debians_backported_kernel_works_as_a_guest_and_as_dom0,
     gallery::debian_13s_kernel_works_as_a_guest_and_as_dom0,
     gallery::ubuntus_kernel_works_as_a_guest_and_as_dom0,
+    gallery::debians_installer_comes_to_its_first_question,
     soak::a_hundred_boots_of_debians_kernel_lose_nothing,
     soak::eight_linux_guests_run_at_once_in_two_gib,
     soak::a_whole_debian_with_systemd_runs_installs_and_restarts,
