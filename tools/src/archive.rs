@@ -71,6 +71,22 @@ impl Archive {
         self.candidate(workspace, &real.with_context(|| format!("{package} needs nothing"))?)
     }
 
+    /// Has the lists fetched anew before they are asked again; says whether there were any. They may name packages that
+    /// newer ones have replaced.
+    #[must_use]
+    pub fn doubt(&self, workspace: &Workspace) -> bool {
+        std::fs::remove_file(self.folder(workspace).join("updated")).is_ok()
+    }
+
+    /// The newest version of a package.
+    ///
+    /// # Errors
+    /// As [`Archive::newest_behind`].
+    pub fn newest(&self, workspace: &Workspace, package: &str) -> Result<Candidate> {
+        self.update(workspace)?;
+        self.candidate(workspace, package)
+    }
+
     fn candidate(&self, workspace: &Workspace, package: &str) -> Result<Candidate> {
         let said = output(self.apt(workspace, "apt-cache")?.args(["show", "--no-all-versions", package]), HINT)?;
         let version = said.lines().find_map(|line| line.strip_prefix("Version: "));

@@ -147,18 +147,25 @@ impl Guest {
 }
 
 /// What dom0 needs in MiB to hold a guest's files and to unpack its kernel. 128 are enough for a kernel as Debian ships
-/// it; plain kernels and large ramdisks lie there whole, and Zstandard's window is 128 MiB where kernels are packed.
+/// it; plain kernels and large ramdisks lie there whole, ramdisks packed with gzip twice, and Zstandard's window is 128
+/// MiB where kernels are packed.
 #[must_use]
 pub fn dom0_memory(files: &[(String, Vec<u8>)]) -> u32 {
     const ENOUGH: u32 = 128;
     const SMALL: u32 = 16;
     const WINDOW: u32 = 160;
     const ZSTANDARD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-    let size = files.iter().map(|(_, file)| file.len()).sum::<usize>() >> 20;
+    let size = files.iter().map(|(_, file)| file.len() + unpacked(file)).sum::<usize>() >> 20;
     let more = u32::try_from(size).unwrap_or(u32::MAX / 2).saturating_sub(SMALL);
     let heads = files.iter().filter_map(|(_, file)| file.get(..file.len().min(64 << 10)));
     let is_zstandard = heads.into_iter().any(|head| head.windows(4).any(|word| word == ZSTANDARD));
     ENOUGH + more.next_multiple_of(16) + if is_zstandard { WINDOW } else { 0 }
+}
+
+/// What a file packed with gzip unpacks to, as its last four bytes say (RFC 1952, 2.3.1); none for others.
+fn unpacked(file: &[u8]) -> usize {
+    let size = file.last_chunk().filter(|_| file.starts_with(&[0x1f, 0x8b, 8]));
+    size.map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize)
 }
 
 #[cfg(test)]
@@ -197,5 +204,10 @@ mod tests {
         let mut packed = vec![0; 1 << 20];
         packed[21000..21004].copy_from_slice(&[0x28, 0xb5, 0x2f, 0xfd]);
         assert_eq!(dom0_memory(&[file(packed)]), 128 + 160);
+        let mut ramdisk = vec![0; 32 << 20];
+        ramdisk[..3].copy_from_slice(&[0x1f, 0x8b, 8]);
+        assert_eq!(dom0_memory(&[file(ramdisk.clone())]), 128 + 16, "it says that it is empty");
+        ramdisk.extend(u32::to_le_bytes(100 << 20));
+        assert_eq!(dom0_memory(&[file(ramdisk)]), 128 + 128);
     }
 }

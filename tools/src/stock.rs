@@ -112,6 +112,8 @@ pub struct Kernel {
     pub image: PathBuf,
     /// The folder with its modules.
     pub modules: PathBuf,
+    /// Whether it is built for dom0's place (`CONFIG_XEN_DOM0`): others work there, but have no console.
+    pub is_for_dom0: bool,
 }
 
 impl Kernel {
@@ -124,14 +126,18 @@ impl Kernel {
             let folder = std::fs::read_dir(root.join(folder)).into_iter().flatten();
             folder.filter_map(|entry| Some(entry.ok()?.path()))
         };
-        let is_image = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz-"));
-        let image = entries("boot").find(is_image).context("the package holds no kernel")?;
+        let is_named =
+            |path: &Path, begin: &str| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(begin));
+        let image = entries("boot").find(|path| is_named(path, "vmlinuz-")).context("the package holds no kernel")?;
         // Since Debian 13 `/lib` is no folder of packages any more.
         let modules = entries("lib/modules").chain(entries("usr/lib/modules")).next();
         let modules = modules.context("the package holds no modules")?;
         let bytes = std::fs::read(&image).with_context(|| format!("cannot read {}", image.display()))?;
         let version = version_in(&bytes).context("the kernel's boot image is none")?;
-        Ok(Self { version, image, modules })
+        let config = entries("boot").find(|path| is_named(path, "config-"));
+        let config = config.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+        let is_for_dom0 = !config.contains("# CONFIG_XEN_DOM0 is not set");
+        Ok(Self { version, image, modules, is_for_dom0 })
     }
 }
 
@@ -154,7 +160,8 @@ impl Stock {
     /// # Errors
     /// Fails where none can be had.
     pub fn kernel(&self, workspace: &Workspace) -> Result<Kernel> {
-        let error = match self.fetch(workspace) {
+        let again = |error| if self.archive.doubt(workspace) { self.fetch(workspace) } else { Err(error) };
+        let error = match self.fetch(workspace).or_else(again) {
             Ok(kernel) => return Ok(kernel),
             Err(error) => error,
         };
@@ -196,6 +203,25 @@ impl Stock {
         found.sort();
         found.into_iter().map(|(_, version, root)| (version, root)).collect()
     }
+}
+
+/// Debian 12's installer: a kernel, and a ramdisk with the installer in it.
+///
+/// # Errors
+/// Fails where the package cannot be had or does not hold them.
+pub fn installer(workspace: &Workspace) -> Result<(PathBuf, PathBuf)> {
+    let newest = DEBIAN_12.newest(workspace, "debian-installer-12-netboot-amd64")?;
+    let root = workspace.out.join("stock/installer").join(&newest.version).join("root");
+    if !root.is_dir() {
+        std::fs::create_dir_all(root.parent().context("no folder")?)?;
+        DEBIAN_12.unpack(workspace, &[newest], &root)?;
+    }
+    let folder = root.join("usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64");
+    let (kernel, ramdisk) = (folder.join("linux"), folder.join("initrd.gz"));
+    if !kernel.is_file() || !ramdisk.is_file() {
+        bail!("the package holds no installer in {}", folder.display());
+    }
+    Ok((kernel, ramdisk))
 }
 
 #[cfg(test)]

@@ -70,9 +70,13 @@ struct Row {
     name: String,
     /// Its version, or why it could not be had.
     version: Result<String, String>,
+    is_for_dom0: bool,
     guest: Option<Seen>,
     dom0: Option<Seen>,
 }
+
+/// Why a kernel is not tried in dom0's place.
+const NOT_FOR_DOM0: &str = "built without CONFIG_XEN_DOM0";
 
 /// What was seen of one boot: why it failed, else what its log has otherwise than on real Xen.
 type Seen = Result<Option<Differences>, String>;
@@ -87,7 +91,13 @@ fn row(workspace: &Workspace, args: &Args, xen: Option<&Path>, wanted: &str) -> 
     let (name, kernel) = match stock::kernel(workspace, wanted) {
         Ok(found) => found,
         Err(error) => {
-            return Row { name: wanted.to_owned(), version: Err(format!("{error:#}")), guest: None, dom0: None };
+            return Row {
+                name: wanted.to_owned(),
+                version: Err(format!("{error:#}")),
+                is_for_dom0: true,
+                guest: None,
+                dom0: None,
+            };
         }
     };
     step(&format!("{name}: Linux {}", kernel.version));
@@ -105,8 +115,12 @@ fn row(workspace: &Workspace, args: &Args, xen: Option<&Path>, wanted: &str) -> 
         Ok(Some(differences))
     };
     let guest = Some(see("as a guest", boots.as_guest(), &|xen| boots.as_guest_on(xen)));
-    let dom0 = args.as_dom0.then(|| see("in dom0's place", boots.as_dom0(), &|xen| boots.as_dom0_on(xen)));
-    Row { name: name.to_owned(), version: Ok(kernel.version.clone()), guest, dom0 }
+    let dom0 = (args.as_dom0 && kernel.is_for_dom0)
+        .then(|| see("in dom0's place", boots.as_dom0(), &|xen| boots.as_dom0_on(xen)));
+    if !kernel.is_for_dom0 {
+        said(name, "in dom0's place", NOT_FOR_DOM0);
+    }
+    Row { name: name.to_owned(), version: Ok(kernel.version.clone()), is_for_dom0: kernel.is_for_dom0, guest, dom0 }
 }
 
 fn said(name: &str, what: &str, how: &str) -> String {
@@ -134,7 +148,7 @@ fn table(rows: &[Row]) -> String {
             row.name,
             version.replace('|', "/"),
             cell(&row.guest),
-            cell(&row.dom0)
+            if row.is_for_dom0 { cell(&row.dom0) } else { NOT_FOR_DOM0.to_owned() }
         ));
     }
     table
@@ -152,14 +166,17 @@ mod tests {
             Row {
                 name: "a".into(),
                 version: Ok("6.1".into()),
+                is_for_dom0: true,
                 guest: Some(Ok(Some(differences))),
                 dom0: Some(Err("it | died".into())),
             },
-            Row { name: "b".into(), version: Err("no route".into()), guest: None, dom0: None },
+            Row { name: "b".into(), version: Err("no route".into()), is_for_dom0: true, guest: None, dom0: None },
+            Row { name: "c".into(), version: Ok("6".into()), is_for_dom0: false, guest: Some(Ok(None)), dom0: None },
         ];
         let text = table(&rows);
         assert!(text.contains("| a | 6.1 | yes; 2 lines of its log differ | it / died |\n"), "{text}");
-        assert!(text.ends_with("| b | skipped: no route | not tried | not tried |\n"), "{text}");
+        assert!(text.contains("| b | skipped: no route | not tried | not tried |\n"), "{text}");
+        assert!(text.ends_with("| c | 6 | yes | built without CONFIG_XEN_DOM0 |\n"), "{text}");
         assert!(rows[0].has_failed() && !rows[1].has_failed());
     }
 }
