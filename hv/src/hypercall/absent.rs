@@ -35,7 +35,7 @@ pub fn dm_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
 #[inline(never)]
 pub fn xenoprof_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     const INIT: u32 = 0;
-    const LAST: u32 = 16;
+    const LAST: u32 = 17;
     let command = args[0] as u32;
     Err(match command {
         _ if command > LAST => Errno::Inval,

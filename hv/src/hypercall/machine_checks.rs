@@ -2,8 +2,9 @@
 
 use crate::{
     caller::{Args, Caller, Reply},
-    machine::{CpuId, Machine},
+    machine::Machine,
     mem::guest_ptr::GuestPtr,
+    sched::placement,
 };
 use oxen_abi::{
     errno::Errno,
@@ -42,7 +43,7 @@ pub fn mca<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
         }
         XEN_MC_PHYSCPUINFO => {
             let request: McaPhyscpuinfo = op.get();
-            let online = caller.hv.online_cpus().count() as u32;
+            let online = placement::online(caller.hv).count_ones();
             if request.info == 0 {
                 op.set(&McaPhyscpuinfo { ncpus: online, ..request });
             } else {
@@ -51,8 +52,9 @@ pub fn mca<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
                 }
                 let told = request.ncpus.min(online);
                 let list = GuestPtr::<McaLogicalCpu>::new(request.info, told.into())?;
-                for (index, cpu) in (0..told.into()).zip(caller.hv.online_cpus()) {
-                    list.write(machine, index, &processor(machine, cpu))?;
+                let numbers = (0..).filter(|number| placement::online(caller.hv) >> number & 1 != 0);
+                for (index, number) in (0..told.into()).zip(numbers) {
+                    list.write(machine, index, &processor(machine, number))?;
                 }
                 op.set(&McaPhyscpuinfo { ncpus: told, ..request });
             }
@@ -64,8 +66,7 @@ pub fn mca<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
 }
 
 /// A processor as CPUID tells of it.
-fn processor<M: Machine>(machine: &M, cpu: CpuId) -> McaLogicalCpu {
-    let number = u32::from(cpu.0);
+fn processor<M: Machine>(machine: &M, number: u32) -> McaLogicalCpu {
     let [max, b, c, d] = machine.cpuid(0, 0);
     let [signature, _, c1, d1] = machine.cpuid(1, 0);
     let field = |shift: u32, bits: u32| signature >> shift & ((1 << bits) - 1);

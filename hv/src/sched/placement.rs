@@ -21,6 +21,7 @@ use oxen_abi::{domid::DomId, errno::Errno};
 pub const NO_OVERRIDE: u32 = u32::MAX;
 
 /// The CPUs that run guests, bit n for CPU n.
+#[inline(never)]
 #[must_use]
 pub fn online<M: Machine>(hv: &Hypervisor<M>) -> u64 {
     hv.online_cpus().fold(0, |mask, cpu| mask | 1 << cpu.0)
@@ -46,6 +47,7 @@ pub fn admit_within_pool<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>, v
 }
 
 /// Has the scheduler obey what a vcpu may use now; the lock of the pools is held.
+#[inline(never)]
 fn obey<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, cpus: u64) -> Result<(), Errno> {
     vcpu.sched.allowed.store(allowed(vcpu, cpus), Ordering::SeqCst);
     if super::is_well_placed(hv, vcpu) {
@@ -136,7 +138,7 @@ pub fn set_override<M: Machine>(
 }
 
 /// Runs over every domain of a pool.
-fn each_of_pool<M: Machine>(hv: &Hypervisor<M>, pool: u32, mut visit: impl FnMut(&Arc<Domain>)) {
+fn each_of_pool<M: Machine>(hv: &Hypervisor<M>, pool: u32, visit: &mut dyn FnMut(&Arc<Domain>)) {
     let mut from = DomId(0);
     while let Some(domain) = hv.domains.next_from(from) {
         from = DomId(domain.id.0 + 1);
@@ -147,10 +149,11 @@ fn each_of_pool<M: Machine>(hv: &Hypervisor<M>, pool: u32, mut visit: impl FnMut
 }
 
 /// How many domains are in a pool.
+#[inline(never)]
 #[must_use]
 pub fn domains_of<M: Machine>(hv: &Hypervisor<M>, pool: u32) -> u32 {
     let mut count = 0;
-    each_of_pool(hv, pool, |_| count += 1);
+    each_of_pool(hv, pool, &mut |_| count += 1);
     count
 }
 
@@ -248,13 +251,15 @@ pub fn remove_cpu<M: Machine>(hv: &Hypervisor<M>, pool: u32, cpu: Option<u32>) -
 }
 
 fn number<M: Machine>(hv: &Hypervisor<M>, cpu: u32) -> Result<u16, Errno> {
-    hv.online_cpus().map(|online| online.0).find(|&online| u32::from(online) == cpu).ok_or(Errno::Inval)
+    let is_online = 1_u64.checked_shl(cpu).unwrap_or(0) & online(hv) != 0;
+    if is_online { Ok(cpu as u16) } else { Err(Errno::Inval) }
 }
 
 /// Has the scheduler obey a pool's new CPUs.
+#[inline(never)]
 fn settle_pool<M: Machine>(hv: &Hypervisor<M>, pool: u32, cpus: u64) -> Result<(), Errno> {
     let mut settled = Ok(());
-    each_of_pool(hv, pool, |domain| {
+    each_of_pool(hv, pool, &mut |domain| {
         for vcpu in domain.each_vcpu() {
             if allowed(vcpu, cpus) & online(hv) == 0 {
                 forget_wishes(vcpu);

@@ -22,17 +22,14 @@ pub(super) fn get<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Domct
     if request.leaves != 0 {
         nr_leaves = 0;
         let list = GuestPtr::<CpuidLeaf>::new(request.leaves, request.nr_leaves.into())?;
-        each_leaf(
-            |leaf, subleaf| cpuid::leaf(caller, leaf, subleaf),
-            |leaf, subleaf, [a, b, c, d]| {
-                if nr_leaves == request.nr_leaves {
-                    return Err(Errno::NoBufs);
-                }
-                list.write(machine, nr_leaves.into(), &CpuidLeaf { leaf, subleaf, a, b, c, d })?;
-                nr_leaves += 1;
-                Ok(())
-            },
-        )?;
+        each_leaf(&|leaf, subleaf| cpuid::leaf(caller, leaf, subleaf), &mut |leaf, subleaf, [a, b, c, d]| {
+            if nr_leaves == request.nr_leaves {
+                return Err(Errno::NoBufs);
+            }
+            list.write(machine, nr_leaves.into(), &CpuidLeaf { leaf, subleaf, a, b, c, d })?;
+            nr_leaves += 1;
+            Ok(())
+        })?;
     }
     let nr_msrs = MODEL_REGISTERS.len() as u32;
     if request.msrs != 0 {

@@ -41,11 +41,16 @@ fn with_state<M: Machine, R>(
     vcpu: &Vcpu,
     work: impl FnOnce(&mut VcpuState) -> R,
 ) -> Result<R, Errno> {
-    domain.pause(caller.hv);
-    domain.wait_until_off(caller.hv);
+    hold(caller, domain);
     let done = vcpu.slot.lock().as_mut().map(|state| work(state));
     domain.unpause(caller.hv);
     done.ok_or(Errno::Busy)
+}
+
+#[inline(never)]
+fn hold<M: Machine>(caller: &Caller<'_, M>, domain: &Domain) {
+    domain.pause(caller.hv);
+    domain.wait_until_off(caller.hv);
 }
 
 pub(super) fn get_callbacks<M: Machine>(
@@ -97,7 +102,7 @@ pub(super) fn set_callbacks<M: Machine>(
     })?;
     let [capabilities, ..] = request.machine_checks;
     if request.size >= WITH_MACHINE_CHECKS && !machine_check::can_have(&caller.hv.machine, capabilities) {
-        return Err(Errno::Perm.into());
+        return Err(Errno::Inval.into());
     }
     Ok(Answer::Done)
 }

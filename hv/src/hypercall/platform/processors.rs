@@ -4,6 +4,7 @@ use crate::{
     caller::Caller,
     machine::{CpuId, Machine},
     mem::guest_ptr::GuestPtr,
+    sched::placement,
 };
 use oxen_abi::{
     errno::Errno,
@@ -16,11 +17,12 @@ use oxen_abi::{
 
 /// A processor by its number.
 pub(super) fn find<M: Machine>(caller: &Caller<'_, M>, number: u32) -> Result<CpuId, Errno> {
-    caller.hv.online_cpus().find(|cpu| u32::from(cpu.0) == number).ok_or(Errno::Inval)
+    let is_online = 1_u64.checked_shl(number).unwrap_or(0) & placement::online(caller.hv) != 0;
+    if is_online { Ok(CpuId(number as u16)) } else { Err(Errno::Inval) }
 }
 
 fn last<M: Machine>(caller: &Caller<'_, M>) -> u32 {
-    caller.hv.online_cpus().map(|cpu| cpu.0.into()).max().unwrap_or(0)
+    placement::online(caller.hv).checked_ilog2().unwrap_or(0)
 }
 
 /// Processors are numbered as their APICs are.
@@ -84,8 +86,11 @@ pub(super) fn judge_power<M: Machine>(caller: &Caller<'_, M>, request: XenpfSetP
         }
         XEN_PM_PX => {
             find(caller, request.id)?;
-            let told = if first as u32 & STATES_TOLD != 0 { u64::from(count as u32) } else { 0 };
-            readable(states, told * RUNNING_STATE)
+            match (first as u32 & STATES_TOLD, count as u32) {
+                (0, _) => Ok(()),
+                (_, 0) => Err(Errno::Inval),
+                (_, count) => readable(states, u64::from(count) * RUNNING_STATE),
+            }
         }
         XEN_PM_PDC => readable(first, 12),
         XEN_PM_TX => Err(Errno::NoSys),

@@ -38,7 +38,7 @@ pub(super) fn access<M: Machine>(caller: &Caller<'_, M>, request: XenpfResourceO
     };
     let asked = entries.iter().take(request.nr_entries as usize);
     let readable = asked.clone().take_while(|entry| why(entry).is_none()).count() as u64;
-    if readable != 0 && !caller.hv.online_cpus().any(|cpu| u32::from(cpu.0) == request.cpu) {
+    if readable != 0 && super::processors::find(caller, request.cpu).is_err() {
         return Err(Errno::NoDev.into());
     }
     for (index, entry) in (0..).zip(asked) {

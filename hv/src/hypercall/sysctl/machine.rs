@@ -5,6 +5,7 @@ use crate::{
     caller::{Caller, Control},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    sched::placement,
 };
 use oxen_abi::{
     errno::Errno,
@@ -24,7 +25,8 @@ const NOWHERE: SysctlCputopo = SysctlCputopo { core: u32::MAX, socket: u32::MAX,
 /// What `xl info` shows.
 pub(super) fn size<M: Machine>(caller: &Caller<'_, M>, _: Control) -> SysctlPhysinfo {
     let hv = caller.hv;
-    let processors = hv.online_cpus().count() as u32;
+    let online = placement::online(hv);
+    let processors = online.count_ones();
     let khz = hv.machine.frequency() / 1000;
     let [_, _, c1, d1] = hv.machine.cpuid(1, 0);
     let [_, _, ce1, de1] = hv.machine.cpuid(0x8000_0001, 0);
@@ -36,7 +38,7 @@ pub(super) fn size<M: Machine>(caller: &Caller<'_, M>, _: Control) -> SysctlPhys
         threads_per_core: 1,
         cores_per_socket: processors,
         nr_cpus: processors,
-        max_cpu_id: hv.online_cpus().map(|cpu| cpu.0.into()).max().unwrap_or(0),
+        max_cpu_id: online.checked_ilog2().unwrap_or(0),
         nr_nodes: 1,
         max_node_id: 0,
         cpu_khz: u32::try_from(khz).unwrap_or(u32::MAX),
@@ -78,13 +80,13 @@ pub(super) fn free_memory<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &m
 /// Where the processors sit; a null pointer asks for their number.
 pub(super) fn processors<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
     let request: SysctlCputopoinfo = op.get();
-    let count = caller.hv.online_cpus().map(|cpu| u32::from(cpu.0) + 1).max().unwrap_or(0);
+    let online = placement::online(caller.hv);
+    let count = u64::BITS - online.leading_zeros();
     let told = if request.cputopo == 0 { count } else { count.min(request.num_cpus) };
     if request.cputopo != 0 {
         let list = GuestPtr::<SysctlCputopo>::new(request.cputopo, told.into())?;
         for core in 0..told {
-            let is_online = caller.hv.online_cpus().any(|cpu| u32::from(cpu.0) == core);
-            let place = if is_online { SysctlCputopo { core, socket: 0, node: 0 } } else { NOWHERE };
+            let place = if online >> core & 1 != 0 { SysctlCputopo { core, socket: 0, node: 0 } } else { NOWHERE };
             list.write(&caller.hv.machine, core.into(), &place)?;
         }
     }

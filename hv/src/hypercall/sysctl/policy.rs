@@ -35,8 +35,8 @@ const CACHE_KIND: u32 = 0x1f;
 /// Every leaf of a policy with its subleaf, in the order and as complete as a toolstack's library writes them down: it
 /// takes the number that it reads for the number that it will write.
 pub(in crate::hypercall) fn each_leaf(
-    ask: impl Fn(u32, u32) -> [u32; 4],
-    mut visit: impl FnMut(u32, u32, [u32; 4]) -> Result<(), Errno>,
+    ask: &dyn Fn(u32, u32) -> [u32; 4],
+    visit: &mut dyn FnMut(u32, u32, [u32; 4]) -> Result<(), Errno>,
 ) -> Result<(), Errno> {
     let mut tell = |leaf, subleaf| visit(leaf, subleaf, ask(leaf, if subleaf == NONE { 0 } else { subleaf }));
     let [last_basic, ..] = ask(0, 0);
@@ -82,7 +82,7 @@ pub(super) fn leaves<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sy
     };
     let list = GuestPtr::<CpuidLeaf>::new(request.leaves, request.nr_leaves.into())?;
     let mut count = 0;
-    each_leaf(ask, |leaf, subleaf, [a, b, c, d]| {
+    each_leaf(&ask, &mut |leaf, subleaf, [a, b, c, d]| {
         if count == request.nr_leaves {
             return Err(Errno::NoBufs);
         }
@@ -106,6 +106,7 @@ pub(super) fn features<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut 
         XEN_SYSCTL_CPU_FEATURESET_HVM | XEN_SYSCTL_CPU_FEATURESET_HVM_MAX => [0; 4],
         _ => cpuid::leaf(caller, leaf, subleaf),
     };
+    let ask: &dyn Fn(u32, u32) -> [u32; 4] = &ask;
     let [_, _, c1, d1] = ask(1, 0);
     let [_, _, ce1, de1] = ask(0x8000_0001, 0);
     let [ad1, ..] = ask(0xd, 1);

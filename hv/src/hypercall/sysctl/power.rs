@@ -13,8 +13,8 @@ use oxen_abi::{
 
 /// States of a processor: running, and halted.
 const STATES: u32 = 2;
-/// No limit to how deep a processor sleeps (`XEN_SYSCTL_CX_UNLIMITED`).
-const UNLIMITED: u32 = u32::MAX;
+/// How deep a processor sleeps at most, and how far within that state (`XEN_SYSCTL_CX_UNLIMITED`).
+const DEPTHS: [u32; 2] = [1, u32::MAX];
 
 fn online<'a, M: Machine>(caller: &'a Caller<'_, M>, number: u32) -> Result<&'a CpuShared, Errno> {
     let cpu = u16::try_from(number).map_err(|_| Errno::Inval)?;
@@ -79,10 +79,15 @@ pub(super) fn change<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sy
     let request: SysctlPmOp = op.get();
     match request.cmd {
         // Of states and their substates.
-        GET_MAX_CSTATE if request.cpuid < 2 => op.set(&SysctlPmOp { value: UNLIMITED, ..request }),
-        SET_MAX_CSTATE if request.cpuid < 2 && request.value == UNLIMITED => {}
-        GET_MAX_CSTATE => return Err(Errno::Inval),
-        SET_MAX_CSTATE if request.cpuid < 2 => return Err(Errno::OpNotSupp),
+        GET_MAX_CSTATE | SET_MAX_CSTATE => {
+            let depth = DEPTHS.get(request.cpuid as usize).copied().ok_or(Errno::Inval)?;
+            if request.cmd == SET_MAX_CSTATE && request.value < depth {
+                return Err(Errno::OpNotSupp);
+            }
+            if request.cmd == GET_MAX_CSTATE {
+                op.set(&SysctlPmOp { value: depth, ..request });
+            }
+        }
         command => {
             online(caller, request.cpuid)?;
             return match command {
