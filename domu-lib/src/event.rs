@@ -15,7 +15,7 @@ use oxen_abi::errno::Errno;
 use oxen_abi::event_channel as abi;
 use oxen_abi::shared_info::{SharedInfo, VcpuInfo};
 
-use crate::hypercall::{self, event_op};
+use crate::raw::hypercall::call::{self as hypercall, event_op};
 use crate::raw::local::local;
 use crate::raw::shared;
 
@@ -70,9 +70,11 @@ pub(crate) fn fire(port: u32) {
     });
 }
 
-/// Blocks the vcpu until an event is pending.
+/// Stops the vcpu until an event is pending, and leaves upcalls masked.
 pub(crate) fn wait_for_any() {
-    crate::sched::block();
+    // There is no way for this to fail.
+    let _ = hypercall::sched_block();
+    shared::upcall_mask().store(1, Ordering::SeqCst);
 }
 
 /// The word of `shared_info` that holds a port's bit in the bitmap at `bitmap`, and the bit.

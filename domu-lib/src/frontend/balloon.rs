@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::memory::{Page, Pfn, p2m, pool};
-use crate::raw::reservation;
+use crate::raw::memory::reservation;
 use crate::store::{Error, Store};
 use crate::time::{self, SECOND};
 

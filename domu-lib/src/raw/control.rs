@@ -12,8 +12,8 @@ use oxen_abi::{event_channel, grant_table, memory, mmu, physdev, sysctl, version
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::hypercall::{call1, call2, call3};
-use super::tables;
-use crate::memory::Mfn;
+use super::memory::tables;
+use crate::pages::Mfn;
 
 /// Issues a command that reads and fills no memory but its structure and buffers that the caller keeps alive.
 fn domctl<T: IntoBytes + Immutable>(cmd: u32, domain: DomId, command: &T) -> Result<Domctl, Errno> {
@@ -23,7 +23,10 @@ fn domctl<T: IntoBytes + Immutable>(cmd: u32, domain: DomId, command: &T) -> Res
         match Errno::check(unsafe { call1::<{ Hypercall::Domctl as u32 }>((&raw mut request) as u64) }) {
             Ok(_) => return Ok(request),
             // Long work that wants to be asked again.
-            Err(Errno::Again) => crate::sched::yield_now(),
+            Err(Errno::Again) => {
+                // There is no way for this to fail.
+                let _ = super::hypercall::call::sched_yield();
+            }
             Err(errno) => return Err(errno),
         }
     }
@@ -264,7 +267,7 @@ pub fn pin_root(domain: DomId, root: Mfn) -> Result<(), Errno> {
 /// What the hypervisor refuses: no port left.
 pub fn open_port(domain: DomId) -> Result<u32, Errno> {
     let mut request = event_channel::EvtchnAllocUnbound { dom: domain, remote_dom: DomId::DOM0, port: 0 };
-    super::call::event_op::alloc_unbound(&mut request)?;
+    super::hypercall::call::event_op::alloc_unbound(&mut request)?;
     Ok(request.port)
 }
 

@@ -18,7 +18,7 @@ use oxen_abi::io::xs_wire as abi;
 use oxen_ring::{ByteReader, ByteWriter, Ends};
 
 use crate::event::Port;
-use crate::raw::view;
+use crate::raw::memory::view;
 use crate::sync::{Channel, Notify, Receiver, Sender};
 use crate::{start_info, task};
 use wire::{Assembler, Incoming};

@@ -188,9 +188,9 @@ fn poll_next() -> bool {
         executor.enter(id);
         executor.owner.replace(task.owner)
     });
-    let begun = crate::machine::tsc();
+    let begun = crate::raw::machine::tsc();
     let pending = task.future.as_mut().poll(&mut Context::from_waker(&task.waker)).is_pending();
-    let ticks = crate::machine::tsc().saturating_sub(begun);
+    let ticks = crate::raw::machine::tsc().saturating_sub(begun);
     let woken = EXECUTOR.with(|executor| {
         executor.owner.set(spawner);
         executor.ready.lock().charge(task.owner, ticks);

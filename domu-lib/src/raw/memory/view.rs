@@ -1,4 +1,4 @@
-//! Views of memory: where pages are mapped, words of any page of ours, the machine-to-physical table.
+//! Views of memory: words of any page of ours, the machine-to-physical table.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,41 +6,16 @@ use oxen_abi::hypercall::Hypercall;
 use oxen_abi::memory;
 use zerocopy::FromZeros;
 
-use super::hypercall::call2;
-use crate::memory::{Mfn, Pfn};
+use crate::pages::layout::{VIRT_BASE, address};
+use crate::pages::{Mfn, Pfn, p2m};
+use crate::raw::hypercall::call2;
+use crate::raw::trap;
 
-/// Where the builder maps page 0: the image stands here.
-pub(crate) const VIRT_BASE: u64 = 0xffff_ffff_8000_0000;
-/// Where the runtime maps all pages of the guest: the first L4 slot above the hypervisor's.
-pub(crate) const DIRECT_MAP: u64 = 0xffff_8800_0000_0000;
-/// Where the runtime maps what is not the guest's own, or is its own a second time: the L4 slot after that.
-pub(crate) const WINDOWS: u64 = 0xffff_8880_0000_0000;
-/// Bytes of one L4 slot.
-pub(crate) const SLOT_BYTES: u64 = 1 << 39;
-
-/// Where page 0 is seen: [`VIRT_BASE`] while the direct map is not there.
-static PAGES: AtomicU64 = AtomicU64::new(VIRT_BASE);
 static M2P_BASE: AtomicU64 = AtomicU64::new(0);
 static M2P_FRAMES: AtomicU64 = AtomicU64::new(0);
 
-/// Where `pfn` is mapped.
-pub(crate) fn address(pfn: Pfn) -> u64 {
-    PAGES.load(Ordering::Relaxed) + (pfn.0 << 12)
-}
-
-/// The page that is mapped at `address`, where that is the image or the direct map.
-/// Other addresses name pages that nobody has.
-pub(crate) const fn pfn_of(address: u64) -> Pfn {
-    Pfn(if address >= VIRT_BASE { address - VIRT_BASE } else { address.wrapping_sub(DIRECT_MAP) } >> 12)
-}
-
-/// From now on pages are seen through the direct map.
-pub(super) fn use_direct_map() {
-    PAGES.store(DIRECT_MAP, Ordering::Relaxed);
-}
-
 /// Asks where the machine-to-physical table is, and how many frames it covers.
-pub(super) fn find_machine_to_phys() {
+pub(crate) fn find_machine_to_phys() {
     let mut mapping = memory::MachphysMapping::new_zeroed();
     // SAFETY: the call fills the structure it is given.
     let result = unsafe {
@@ -59,7 +34,13 @@ pub(crate) fn machine_to_phys(mfn: Mfn) -> Option<u64> {
         return None;
     }
     // Parts of the table may be unmapped where the machine has no memory.
-    super::trap::probe_read(M2P_BASE.load(Ordering::Relaxed) + mfn.0 * 8).ok()
+    trap::probe_read(M2P_BASE.load(Ordering::Relaxed) + mfn.0 * 8).ok()
+}
+
+/// The page behind which `frame` stands; `None` for frames that are not this guest's.
+pub fn pfn(frame: Mfn) -> Option<Pfn> {
+    let pfn = Pfn(machine_to_phys(frame)?);
+    (p2m::mfn(pfn) == Some(frame)).then_some(pfn)
 }
 
 /// Reads word `index` of a page of ours, whatever it is used for.

@@ -12,11 +12,11 @@ use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
 use oxen_abi::mmu::{self, MmuUpdate, MmuextOp};
 
-use super::frame::Frame;
 use super::page::Page;
 use super::tables::{self, bits};
-use super::{user, view};
-use crate::memory::{Mfn, Pfn, p2m, pool};
+use super::view;
+use crate::pages::{Mfn, Pfn, p2m, pool};
+use crate::raw::trap::{self, Frame};
 
 /// The first address above the half that a space has to itself.
 pub const LOWER_HALF_END: u64 = 1 << 47;
@@ -79,7 +79,7 @@ impl AddressSpace {
     /// `ENOMEM` without pages, and what the hypervisor refuses.
     pub fn new() -> Result<Self, Errno> {
         BOOT_ROOT.compare_exchange(0, tables::root().0, Ordering::Relaxed, Ordering::Relaxed).ok();
-        let boot = p2m::pfn(Mfn(BOOT_ROOT.load(Ordering::Relaxed))).ok_or(Errno::Inval)?;
+        let boot = view::pfn(Mfn(BOOT_ROOT.load(Ordering::Relaxed))).ok_or(Errno::Inval)?;
         let root = table(|page| {
             for (slot, word) in page.words64().iter().enumerate() {
                 if RUNTIME_SLOTS.contains(&slot) {
@@ -216,7 +216,7 @@ impl AddressSpace {
         self.activate()?;
         ext(mmu::MMUEXT_NEW_USER_BASEPTR, self.user_root())?;
         // SAFETY: the user's root maps pages of this space alone, which are seen as atomics.
-        unsafe { user::run(frame) };
+        unsafe { trap::run_user(frame) };
         Ok(())
     }
 }

@@ -3,6 +3,10 @@
 //! The page is filled by the hypervisor before the guest starts (ELF note `HYPERCALL_PAGE`); slot *n* holds the code
 //! of hypercall *n*. It keeps `rcx` and `r11`; the argument registers may be clobbered.
 
+pub mod call;
+#[cfg(target_os = "none")]
+pub(crate) mod page;
+
 #[cfg(target_os = "none")]
 use core::arch::asm;
 
@@ -21,7 +25,7 @@ macro_rules! stub {
             unsafe {
                 asm!(
                     "call {page} + {offset}",
-                    page = sym super::entry::hypercall_page,
+                    page = sym page::hypercall_page,
                     offset = const NR * 32,
                     $(inlateout($reg) $arg => _,)*
                     $(lateout($scratch) _,)*

@@ -17,6 +17,6 @@ pub(crate) unsafe fn probe_write(_address: u64, _value: u64) -> Result<(), Fault
 
 /// # Safety
 /// Runs nothing.
-pub(crate) unsafe fn run(frame: &mut Frame) {
+pub(crate) unsafe fn run_user(frame: &mut Frame) {
     frame.vector = FAULT.vector;
 }

@@ -8,7 +8,7 @@ use oxen_abi::errno::Errno;
 use oxen_abi::hypercall::Hypercall;
 use oxen_abi::{event_channel, sched, vcpu};
 
-use super::hypercall::{call1, call2, call3};
+use super::{call1, call2, call3};
 
 /// Writes to the hypervisor's console.
 ///

@@ -8,12 +8,12 @@ use oxen_abi::grant_table as abi;
 use oxen_abi::hypercall::Hypercall;
 use zerocopy::FromZeros;
 
-use super::hypercall::call3;
-use super::mapping::{Access, Words};
 use super::page::Page;
-use super::{tables, view};
-use crate::memory::map::Range;
-use crate::memory::{Mfn, PAGE_SIZE, p2m};
+use super::tables;
+use super::words::{Access, Words};
+use crate::pages::ranges::Range;
+use crate::pages::{Mfn, PAGE_SIZE, layout, p2m};
+use crate::raw::hypercall::call3;
 
 /// Operations that go to the hypervisor at a time.
 const BATCH: usize = 32;
@@ -295,7 +295,7 @@ fn page_pieces(address: u64, length: usize) -> impl Iterator<Item = (abi::Gnttab
         let now = address + done as u64;
         let within = now as usize % PAGE_SIZE;
         let piece = (PAGE_SIZE - within).min(length - done);
-        let frame = p2m::mfn(view::pfn_of(now)).map_or(p2m::INVALID, |mfn| mfn.0);
+        let frame = p2m::mfn(layout::pfn_of(now)).map_or(p2m::INVALID, |mfn| mfn.0);
         let own = abi::GnttabCopyPtr { u: frame, domid: DomId::SELF, offset: within as u16, _pad0: 0 };
         let at = u16::try_from(done).unwrap_or(u16::MAX);
         done += piece;
@@ -322,7 +322,7 @@ mod tests {
         let pieces = |address, length| {
             page_pieces(address, length).map(|(own, at, n)| (own.offset, at, n)).collect::<alloc::vec::Vec<_>>()
         };
-        let base = view::DIRECT_MAP;
+        let base = layout::DIRECT_MAP;
         assert_eq!(pieces(base, 4096), [(0, 0, 4096)]);
         assert_eq!(pieces(base + 4095, 4096), [(4095, 0, 1), (0, 1, 4095)]);
         assert_eq!(pieces(base + 1, 8192), [(1, 0, 4095), (0, 4095, 4096), (0, 8191, 1)]);

@@ -9,11 +9,10 @@ use oxen_abi::memory as abi;
 use oxen_abi::mmu::{MMU_NORMAL_PT_UPDATE, MMUEXT_TLB_FLUSH_LOCAL, MmuUpdate, MmuextOp};
 use zerocopy::FromZeros;
 
-use super::hypercall::call2;
 use super::page::Page;
 use super::tables::{self, bits};
-use super::view;
-use crate::memory::{Mfn, Pfn, p2m, pool};
+use crate::pages::{Mfn, Pfn, layout, p2m, pool};
+use crate::raw::hypercall::call2;
 
 /// Issues a memory operation.
 ///
@@ -91,7 +90,7 @@ pub(crate) fn release(pages: Vec<Page>) -> Result<usize, Errno> {
 pub(crate) fn populate(pfns: &[Pfn]) -> Result<usize, Errno> {
     // Tables first: a page without a place in them could not be used.
     for &pfn in pfns {
-        tables::ensure(view::address(pfn))?;
+        tables::ensure(layout::address(pfn))?;
     }
     let mut frames: Vec<u64> = pfns.iter().map(|pfn| pfn.0).collect();
     let mut request = request(&mut frames);
@@ -123,7 +122,7 @@ fn adopt(pfns: &[Pfn], frames: &[u64]) {
 unsafe fn set_entries(pfns: &[Pfn], value: impl Fn(usize) -> u64) -> Result<(), (usize, Errno)> {
     let mut updates = Vec::with_capacity(pfns.len());
     for (index, &pfn) in pfns.iter().enumerate() {
-        let entry = tables::ensure(view::address(pfn)).map_err(|errno| (0, errno))?;
+        let entry = tables::ensure(layout::address(pfn)).map_err(|errno| (0, errno))?;
         updates.push(MmuUpdate { ptr: entry | MMU_NORMAL_PT_UPDATE, val: value(index) });
     }
     // SAFETY: the caller's promise.

@@ -8,7 +8,7 @@ use talc::base::binning::Binning;
 use talc::source::Source;
 use talc::sync::TalcLock;
 
-use crate::memory::pool;
+use crate::pages::{layout, pool};
 
 /// Pages claimed at a time where the allocation at hand does not need more.
 const CLAIM_PAGES: usize = 64;
@@ -27,7 +27,7 @@ unsafe impl Source for PagePool {
         let count = needed.max(CLAIM_PAGES);
         let (pfn, count) =
             pool::take(count).map(|pfn| (pfn, count)).or_else(|| Some((pool::take(needed)?, needed))).ok_or(())?;
-        let base = super::view::address(pfn) as *mut u8;
+        let base = layout::address(pfn) as *mut u8;
         // SAFETY: the pool gave the pages to us alone; they are mapped for good, writable and contiguous.
         let heap = unsafe { talc.claim(base, count * 4096) };
         heap.map(|_| ()).ok_or(())

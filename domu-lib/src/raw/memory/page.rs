@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use super::view;
-use crate::memory::{Mfn, PAGE_SIZE, Pfn, p2m, pool};
+use crate::pages::{Mfn, PAGE_SIZE, Pfn, layout, p2m, pool};
 
 /// A page of the guest's memory that nobody else in the guest uses; goes back to the pool when dropped.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Pages {
 
     /// The virtual address of the first byte.
     pub fn address(&self) -> u64 {
-        view::address(self.first)
+        layout::address(self.first)
     }
 
     /// The run as 64-bit words.

@@ -8,14 +8,15 @@ use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use oxen_abi::hypercall::{HYPERCALL_SLOT_BYTES, Hypercall};
-use oxen_abi::{callback, segments, trap};
+use oxen_abi::{callback, sched, segments, trap};
 
 use zerocopy::FromZeros;
 
-use super::entry::hypercall_page;
 use super::frame::{Fault, Frame};
-use super::hypercall::{call1, call2};
 use super::user;
+use crate::raw::hypercall::page::hypercall_page;
+use crate::raw::hypercall::{call, call1, call2};
+use crate::raw::shared;
 
 /// Vector under which a `syscall` from user code reaches [`Frame`]; beyond what exceptions use.
 pub(crate) const SYSCALL: u64 = 256;
@@ -179,7 +180,7 @@ fn probe_result(failed: u32) -> Result<(), Fault> {
         return Ok(());
     }
     let vector = PROBE_VECTOR.load(Ordering::Relaxed);
-    let address = if vector == PAGE_FAULT { super::shared::fault_address() } else { 0 };
+    let address = if vector == PAGE_FAULT { shared::fault_address() } else { 0 };
     Err(Fault { vector, error: PROBE_ERROR.load(Ordering::Relaxed), address })
 }
 
@@ -206,6 +207,9 @@ pub(crate) unsafe fn probe_write(address: u64, value: u64) -> Result<(), Fault> 
     probe_result(unsafe { oxen_probe_write(address, value) })
 }
 
+/// What ends the guest at an exception that nothing repairs.
+static FATAL: spin::Once<fn(&Frame) -> !> = spin::Once::new();
+
 extern "C" fn on_exception(frame: &mut Frame) {
     let probes = [oxen_probe_read_at as *const () as u64, oxen_probe_write_at as *const () as u64];
     if probes.contains(&frame.rip) {
@@ -214,11 +218,18 @@ extern "C" fn on_exception(frame: &mut Frame) {
         frame.rip = oxen_probe_failed as *const () as u64;
         return;
     }
-    crate::panic::exception(frame);
+    match FATAL.get() {
+        Some(end) => end(frame),
+        None => loop {
+            // Nobody can be told. What returns from this has not ended the domain yet.
+            let _ = call::sched_shutdown(sched::SHUTDOWN_CRASH);
+        },
+    }
 }
 
-/// Registers the exception table and the callbacks with the hypervisor.
-pub(super) fn install() {
+/// Registers the exception table and the callbacks with the hypervisor; `fatal` gets what nothing repairs.
+pub(crate) fn install(fatal: fn(&Frame) -> !) {
+    FATAL.call_once(|| fatal);
     let mut table = [trap::TrapInfo::new_zeroed(); 33];
     // SAFETY: the assembly above defines the array and nobody writes it.
     let entries = unsafe { &oxen_trap_entries };
@@ -236,24 +247,24 @@ pub(super) fn install() {
 }
 
 /// Lets events come to this file's entry.
-pub(super) fn register_event_entry() {
+pub(crate) fn register_event_entry() {
     register_callback(callback::CALLBACKTYPE_EVENT, oxen_event_entry as *const () as u64);
 }
 
 /// Lets system calls of user code come to this file's entry.
-pub(super) fn register_syscall_entry() {
+pub(crate) fn register_syscall_entry() {
     register_callback(callback::CALLBACKTYPE_SYSCALL, oxen_syscall_entry as *const () as u64);
 }
 
 /// This file's entry for an exception; 0 for a vector that is none.
-pub(super) fn exception_entry(vector: u8) -> u64 {
+pub(crate) fn exception_entry(vector: u8) -> u64 {
     // SAFETY: the assembly above defines the array and nobody writes it.
     let entries = unsafe { &oxen_trap_entries };
     entries.get(usize::from(vector)).copied().unwrap_or(0)
 }
 
 /// Registers the entry `address` for callbacks of `kind`, with events masked on entry.
-pub(super) fn register_callback(kind: u16, address: u64) {
+pub(crate) fn register_callback(kind: u16, address: u64) {
     let flags = callback::CALLBACKF_MASK_EVENTS;
     let request = callback::CallbackRegister { r#type: kind, flags, _pad: 0, address };
     // SAFETY: the callers pass entries written for this very frame.

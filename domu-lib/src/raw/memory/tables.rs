@@ -2,7 +2,7 @@
 //!
 //! Every page that serves as a table has read-only mappings alone; a page becomes one in three steps: its entries are
 //! written, its mapping is made read-only, an entry of a table one level up is pointed to it. The kernel's slots of
-//! the L4 (the image's and those of [`super::view`]) are filled at boot, so all address spaces share what is below.
+//! the L4 (the image's and those of [`layout`]) are filled at boot, so all address spaces share what is below.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,10 +11,10 @@ use oxen_abi::errno::Errno;
 use oxen_abi::hypercall::Hypercall;
 use oxen_abi::mmu;
 
-use super::hypercall::{call3, call4};
 use super::page::Page;
 use super::view;
-use crate::memory::{Mfn, Pfn, p2m};
+use crate::pages::{Mfn, Pfn, layout, p2m};
+use crate::raw::hypercall::{call3, call4};
 
 /// Entry bits.
 pub mod bits {
@@ -80,7 +80,7 @@ pub(crate) fn walk(root: Mfn, address: u64, last: u32) -> Option<Place> {
     let (mut level, mut table) = (4, root);
     loop {
         let index = slot(address, level);
-        let value = view::peek(p2m::pfn(table)?, index);
+        let value = view::peek(view::pfn(table)?, index);
         if level == last || value & bits::PRESENT == 0 {
             return Some(Place { level, table, entry: table.address() + index as u64 * 8, value });
         }
@@ -144,7 +144,7 @@ pub(crate) unsafe fn mmuext_op(ops: &[mmu::MmuextOp], domain: DomId) -> Result<(
 pub(crate) unsafe fn protect(pfn: Pfn) -> Result<(), Errno> {
     let frame = p2m::mfn(pfn).ok_or(Errno::Inval)?;
     // SAFETY: reads go on working, and the caller says that nobody writes.
-    unsafe { update_va_mapping(view::address(pfn), frame.address() | bits::READ_ONLY, mmu::UVMF_INVLPG) }
+    unsafe { update_va_mapping(layout::address(pfn), frame.address() | bits::READ_ONLY, mmu::UVMF_INVLPG) }
 }
 
 /// Makes a page that was a table an ordinary one again.
@@ -154,7 +154,7 @@ pub(crate) unsafe fn protect(pfn: Pfn) -> Result<(), Errno> {
 pub(crate) unsafe fn unprotect(pfn: Pfn) -> Result<(), Errno> {
     let frame = p2m::mfn(pfn).ok_or(Errno::Inval)?;
     // SAFETY: widens a mapping of a page that is the caller's.
-    unsafe { update_va_mapping(view::address(pfn), frame.address() | bits::DATA, mmu::UVMF_INVLPG) }
+    unsafe { update_va_mapping(layout::address(pfn), frame.address() | bits::DATA, mmu::UVMF_INVLPG) }
 }
 
 /// The machine address of the last-level entry for `address` in the loaded tables, adding tables where they lack.

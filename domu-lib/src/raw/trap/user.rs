@@ -10,8 +10,8 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use oxen_abi::hypercall::{HYPERCALL_SLOT_BYTES, Hypercall};
 use oxen_abi::segments;
 
-use super::entry::hypercall_page;
 use super::frame::Frame;
+use crate::raw::hypercall::page::hypercall_page;
 
 /// Where the registers of the user code that is running now go when it stops.
 static RUNNING: AtomicPtr<Frame> = AtomicPtr::new(core::ptr::null_mut());

@@ -1,4 +1,4 @@
-//! The first instructions, the ELF notes that a domain builder reads, the hypercall page and the boot stack.
+//! The first instructions, the ELF notes that a domain builder reads, and the boot stack.
 
 use core::arch::global_asm;
 
@@ -6,11 +6,6 @@ use oxen_abi::elfnote;
 
 /// Bytes of stack that the program runs on.
 pub(crate) const STACK_BYTES: usize = 256 * 1024;
-
-unsafe extern "C" {
-    /// The hypercall page: code that the hypervisor writes, never called by this name alone.
-    pub(crate) fn hypercall_page();
-}
 
 global_asm!(
     ".pushsection .text.entry, \"ax\", @progbits",
@@ -23,11 +18,6 @@ global_asm!(
     "mov rdi, rsi",
     "call {start}",
     "ud2",
-    ".balign 4096",
-    ".globl hypercall_page",
-    ".type hypercall_page, @function",
-    "hypercall_page:",
-    ".skip 4096, 0xcc",
     ".popsection",
 
     ".pushsection .bss.stack, \"aw\", @nobits",
@@ -69,7 +59,7 @@ global_asm!(
     "oxen_note {mod_start_pfn}, .quad 1",
     "oxen_note {hv_start_low}, .quad 0xffff800000000000",
     ".popsection",
-    start = sym super::boot::start,
+    start = sym super::start,
     stack = const STACK_BYTES,
     guest_os = const elfnote::XEN_ELFNOTE_GUEST_OS,
     guest_version = const elfnote::XEN_ELFNOTE_GUEST_VERSION,
