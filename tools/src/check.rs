@@ -33,7 +33,7 @@ pub fn all(workspace: &Workspace) -> Result<()> {
     step("house rules");
     let findings = rules::judge(workspace)?;
     for note in &findings.notes {
-        eprintln!("note: {note}, {} are usual", rules::LONG_FILE);
+        eprintln!("note: {note}");
     }
     for broken in &findings.broken {
         eprintln!("{broken}");

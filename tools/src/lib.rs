@@ -5,6 +5,7 @@
 //! verb each.
 #![forbid(unsafe_code)]
 
+pub mod arrows;
 pub mod bench;
 pub mod build;
 pub mod check;
