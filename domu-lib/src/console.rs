@@ -171,7 +171,7 @@ impl Input {
         Self { port }
     }
 
-    /// Waits for bytes and says how many came.
+    /// Waits for bytes and returns how many came.
     pub async fn read(&self, buffer: &mut [u8]) -> usize {
         loop {
             let count = match RING.lock().as_mut() {

@@ -215,8 +215,8 @@ impl Port {
         self.mask_word().fetch_and(!self.bit(), Ordering::SeqCst);
         let word = self.number as usize / 64;
         if shared::word(PENDING + word * 8).load(Ordering::SeqCst) & self.bit() != 0 {
-            // The hypervisor marks the word only for events of ports that are not masked, and `EVTCHNOP_unmask` only for
-            // ports that still are. All ports belong to this vcpu, which looks again before it blocks.
+            // The hypervisor marks the word only for events of ports that are not masked, and `EVTCHNOP_unmask` only
+            // for ports that still are. All ports belong to this vcpu, which looks again before it blocks.
             shared::word(SELECTOR).fetch_or(1 << word, Ordering::SeqCst);
             shared::upcall_pending().store(1, Ordering::SeqCst);
         }

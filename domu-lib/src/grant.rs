@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use oxen_abi::domid::DomId;
 use oxen_abi::grant_table as abi;
+use static_assertions::assert_not_impl_any;
 
 pub use crate::raw::memory::grant::{Copy, CopyPlace, GrantError, GrantMapping, copy};
 pub use crate::raw::memory::words::{Access, Words};
@@ -164,6 +165,9 @@ impl Grant {
         }
     }
 }
+
+// A page is granted once: what is granted goes back to one owner.
+assert_not_impl_any!(Grant: Clone);
 
 impl Drop for Grant {
     fn drop(&mut self) {

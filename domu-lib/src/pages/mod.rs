@@ -1,5 +1,5 @@
-//! The guest's pages as numbers: which there are, which are free, which frame is behind each, and where they are mapped.
-//! Nothing here touches a page.
+//! The guest's pages as numbers: which there are, which are free, which frame is behind each, and where they are
+//! mapped. Nothing here touches a page.
 
 pub(crate) mod layout;
 pub(crate) mod p2m;

@@ -1,7 +1,7 @@
 //! Address ranges for windows.
 //!
-//! The addresses come from one L4 slot. A range's length is a power of two, and a freed one is kept for the next mapping
-//! of that length: whatever lengths a workload asks for, it settles. The page tables below stay.
+//! The addresses come from one L4 slot. A range's length is a power of two, and a freed one is kept for the next
+//! mapping of that length: whatever lengths a workload asks for, it settles. The page tables below stay.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;

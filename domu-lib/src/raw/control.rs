@@ -46,7 +46,7 @@ fn sysctl<T: IntoBytes + Immutable + FromBytes>(cmd: u32, command: &T) -> Result
 /// Makes a domain without memory or running vcpus; the hypervisor chooses its number.
 ///
 /// # Errors
-/// What the hypervisor refuses.
+/// `EINVAL` for a request that makes no sense, `ENOMEM`, `EPERM` for all but the control domain.
 pub fn create_domain(request: &DomctlCreatedomain) -> Result<DomId, Errno> {
     domctl(domctl::XEN_DOMCTL_CREATEDOMAIN, DomId(0), request).map(|answer| answer.domain)
 }
@@ -96,7 +96,7 @@ pub fn set_max_memory(domain: DomId, kib: u64) -> Result<(), Errno> {
 /// Makes a domain's vcpus, none of them up.
 ///
 /// # Errors
-/// What the hypervisor refuses.
+/// `ESRCH` for no such domain, `EINVAL` where it has vcpus already or was created for fewer, `ENOMEM`.
 pub fn set_max_vcpus(domain: DomId, count: u32) -> Result<(), Errno> {
     domctl(domctl::XEN_DOMCTL_MAX_VCPUS, domain, &domctl::DomctlMaxVcpus { max: count }).map(|_| ())
 }
@@ -233,7 +233,7 @@ pub fn populate_physmap(domain: DomId, frames: &mut [u64]) -> Result<(), usize> 
 /// Tells a domain's kernel what memory it has: one range of RAM from 0 on.
 ///
 /// # Errors
-/// What the hypervisor refuses.
+/// `ESRCH` for no such domain, `EPERM` for all but the control domain.
 pub fn set_memory_map(domain: DomId, bytes: u64) -> Result<(), Errno> {
     let entry = memory::E820Entry { addr: 0, size: bytes, r#type: memory::E820_RAM };
     let request = memory::ForeignMemoryMap {
@@ -308,7 +308,7 @@ fn physdev_op<T>(command: u32, request: &mut T) -> Result<(), Errno> {
 /// Lets this vcpu use I/O ports at privilege level `level` and above (as numbers: below).
 ///
 /// # Errors
-/// What the hypervisor refuses.
+/// `EPERM` for all but dom0.
 pub fn set_iopl(level: u32) -> Result<(), Errno> {
     physdev_op(physdev::PHYSDEVOP_SET_IOPL, &mut physdev::PhysdevSetIopl { iopl: level })
 }
@@ -339,7 +339,7 @@ pub fn map_interrupt_line(gsi: u32) -> Result<u32, Errno> {
 /// Tells the interrupt controller that an interrupt was served.
 ///
 /// # Errors
-/// What the hypervisor refuses.
+/// `EINVAL` for an interrupt that is not bound.
 pub fn end_of_interrupt(pirq: u32) -> Result<(), Errno> {
     physdev_op(physdev::PHYSDEVOP_EOI, &mut physdev::PhysdevEoi { irq: pirq })
 }

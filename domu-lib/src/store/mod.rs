@@ -19,7 +19,7 @@ use oxen_ring::{ByteReader, ByteWriter, Ends};
 
 use crate::event::Port;
 use crate::raw::memory::view;
-use crate::sync::{Channel, Notify, Receiver, Sender};
+use crate::sync::{Channel, Latch, Notify, Receiver, Sender};
 use crate::{start_info, task};
 use wire::{Assembler, Incoming};
 
@@ -43,13 +43,6 @@ impl core::fmt::Display for Error {
 
 type Answer = Result<Vec<u8>, Error>;
 
-/// A place for one answer.
-#[derive(Default)]
-struct Waiting {
-    answer: Cell<Option<Answer>>,
-    came: Notify,
-}
-
 /// The connection that all handles share.
 struct Client {
     port: Port,
@@ -57,7 +50,8 @@ struct Client {
     outgoing: Sender<Vec<u8>>,
     /// Something happened at the ring: perhaps there is room again.
     moved: Notify,
-    waiting: RefCell<BTreeMap<u32, Rc<Waiting>>>,
+    /// Where the answer to each request goes.
+    waiting: RefCell<BTreeMap<u32, Rc<Latch<Answer>>>>,
     watches: RefCell<BTreeMap<String, Sender<String>>>,
     next: Cell<u32>,
     broken: Cell<bool>,
@@ -212,26 +206,20 @@ impl Client {
     async fn ask(&self, kind: u32, transaction: u32, parts: &[&[u8]]) -> Answer {
         let id = self.fresh();
         let message = wire::request(kind, id, transaction, parts).ok_or(Error::Refused(Errno::Inval))?;
-        let waiting = Rc::new(Waiting::default());
-        self.waiting.borrow_mut().insert(id, waiting.clone());
-        self.outgoing.send(message);
-        loop {
-            if let Some(answer) = waiting.answer.take() {
-                return answer;
-            }
-            if self.broken.get() {
-                return Err(Error::Protocol);
-            }
-            waiting.came.notified().await;
+        if self.broken.get() {
+            return Err(Error::Protocol);
         }
+        let answer = Rc::new(Latch::new());
+        self.waiting.borrow_mut().insert(id, answer.clone());
+        self.outgoing.send(message);
+        answer.wait().await
     }
 
     fn give_out(&self, incoming: Incoming) {
         match incoming {
             Incoming::Reply(id, answer) => {
                 if let Some(waiting) = self.waiting.borrow_mut().remove(&id) {
-                    waiting.answer.set(Some(answer));
-                    waiting.came.notify();
+                    waiting.set(answer);
                 }
             }
             Incoming::Event { path, token } => {
@@ -248,7 +236,7 @@ impl Client {
         self.moved.notify();
         self.watches.borrow_mut().clear();
         for waiting in core::mem::take(&mut *self.waiting.borrow_mut()).into_values() {
-            waiting.came.notify();
+            waiting.set(Err(Error::Protocol));
         }
     }
 }

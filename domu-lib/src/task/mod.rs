@@ -90,7 +90,7 @@ impl Executor {
         self.running.borrow_mut().push((id, false));
     }
 
-    /// Ends the poll that was entered last; says whether it was woken by who it ran inside.
+    /// Ends the poll that was entered last; returns whether it was woken by who it ran inside.
     fn leave(&self) -> bool {
         self.running.borrow_mut().pop().is_some_and(|(_, woken)| woken)
     }
@@ -173,7 +173,7 @@ pub fn set_weight(owner: u16, weight: u16) {
     EXECUTOR.with(|executor| executor.ready.lock().set_weight(owner, weight));
 }
 
-/// Polls some of the tasks that are ready; says whether there was any.
+/// Polls some of the tasks that are ready; returns whether there was any.
 fn turn() -> bool {
     (0..PIECES).take_while(|_| poll_next()).count() != 0
 }

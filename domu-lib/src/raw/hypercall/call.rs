@@ -27,7 +27,7 @@ pub fn console_write(text: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Reads what was typed at the hypervisor's console while its input is ours; says how many bytes came.
+/// Reads what was typed at the hypervisor's console while its input is ours; returns how many bytes came.
 ///
 /// # Errors
 /// `EPERM` where this domain may not.
@@ -48,33 +48,51 @@ fn sched_op<T>(command: u32, argument: &T) -> Result<(), Errno> {
 }
 
 /// Lets other vcpus run.
+///
+/// # Errors
+/// None that a hypervisor of this ABI knows.
 pub fn sched_yield() -> Result<(), Errno> {
     sched_op(sched::SCHEDOP_YIELD, &())
 }
 
 /// Unmasks events and stops until one is pending.
+///
+/// # Errors
+/// None that a hypervisor of this ABI knows.
 pub fn sched_block() -> Result<(), Errno> {
     sched_op(sched::SCHEDOP_BLOCK, &())
 }
 
 /// Ends the domain for the reason `code` (`SHUTDOWN_*`).
+///
+/// # Errors
+/// `EINVAL` for an unknown reason.
 pub fn sched_shutdown(code: u32) -> Result<(), Errno> {
     sched_op(sched::SCHEDOP_SHUTDOWN, &sched::SchedShutdown { reason: code })
 }
 
 /// Waits for one of `ports`, or the system time `timeout` in nanoseconds (0 for never).
+///
+/// # Errors
+/// `EINVAL` for a port that is not there or more than 128 of them, `EFAULT`.
 pub fn sched_poll(ports: &[u32], timeout: u64) -> Result<(), Errno> {
     let request = sched::SchedPoll { ports: ports.as_ptr() as u64, nr_ports: ports.len() as u32, _pad: 0, timeout };
     sched_op(sched::SCHEDOP_POLL, &request)
 }
 
 /// Asks for a timer event at the system time `deadline`; 0 takes the request back.
+///
+/// # Errors
+/// None that a hypervisor of this ABI knows.
 pub fn set_timer(deadline: u64) -> Result<(), Errno> {
     // SAFETY: touches no memory.
     Errno::check(unsafe { call1::<{ Hypercall::SetTimerOp as u32 }>(deadline) }).map(|_| ())
 }
 
 /// Stops the timer that ticks 100 times a second from the start.
+///
+/// # Errors
+/// None that a hypervisor of this ABI knows.
 pub fn stop_periodic_timer() -> Result<(), Errno> {
     // SAFETY: touches no memory.
     Errno::check(unsafe { call3::<{ Hypercall::VcpuOp as u32 }>(vcpu::VCPUOP_STOP_PERIODIC_TIMER.into(), 0, 0) })
@@ -82,6 +100,9 @@ pub fn stop_periodic_timer() -> Result<(), Errno> {
 }
 
 /// Rings the other end of `port`.
+///
+/// # Errors
+/// `EINVAL`: the port is not connected.
 pub fn event_send(port: u32) -> Result<(), Errno> {
     event_op::call(event_channel::EVTCHNOP_SEND, &mut event_channel::EvtchnSend { port })
 }

@@ -18,6 +18,7 @@ use crate::memory::Page;
 use crate::pages::ranges::Range;
 use crate::pages::{Mfn, PAGE_SIZE, layout, p2m, pool};
 use crate::raw::hypercall::call2;
+use crate::raw::memory::grant::call as grant_call;
 use crate::raw::memory::tables::{self, bits};
 use crate::raw::memory::{reservation, view};
 
@@ -111,8 +112,7 @@ impl Window {
         let count = maps.len() as u64;
         let mut result = Ok(());
         // SAFETY: the addresses are this window's.
-        let mapped =
-            ticks(|| result = unsafe { crate::raw::memory::grant::call(grant::GNTTABOP_MAP_GRANT_REF, &mut maps) });
+        let mapped = ticks(|| result = unsafe { grant_call(grant::GNTTABOP_MAP_GRANT_REF, &mut maps) });
         let good = result.is_ok() && maps.iter().all(|op| op.status == grant::GNTST_OKAY);
         let mut unmaps: Vec<grant::GnttabUnmapGrantRef> = maps
             .iter()
@@ -125,7 +125,7 @@ impl Window {
             .collect();
         let unmapped =
             // SAFETY: as above.
-            ticks(|| result = unsafe { crate::raw::memory::grant::call(grant::GNTTABOP_UNMAP_GRANT_REF, &mut unmaps) });
+            ticks(|| result = unsafe { grant_call(grant::GNTTABOP_UNMAP_GRANT_REF, &mut unmaps) });
         good.then_some((mapped / count, unmapped / count))
     }
 }
@@ -146,7 +146,7 @@ pub fn grant_copy(from: &[Grant], to: &[Page], us: DomId, length: u16) -> Option
         .collect();
     let mut result = Ok(());
     // SAFETY: the destinations are pages of atomics.
-    let ticks = ticks(|| result = unsafe { crate::raw::memory::grant::call(grant::GNTTABOP_COPY, &mut list) });
+    let ticks = ticks(|| result = unsafe { grant_call(grant::GNTTABOP_COPY, &mut list) });
     let good = result.is_ok() && list.iter().all(|op| op.status == grant::GNTST_OKAY);
     good.then_some(ticks / list.len() as u64)
 }

@@ -6,6 +6,7 @@ use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
 use oxen_abi::grant_table as abi;
 use oxen_abi::hypercall::Hypercall;
+use static_assertions::{assert_eq_size, assert_not_impl_any};
 use zerocopy::FromZeros;
 
 use super::page::Page;
@@ -181,6 +182,11 @@ unsafe impl Words for GrantMapping {
         self.mapped.len()
     }
 }
+
+// A mapping that two values stood for would be taken away under one of them.
+assert_not_impl_any!(GrantMapping: Clone);
+// A `Copy` is the hypervisor's structure alone: lists of them are handed over as they are.
+assert_eq_size!(Copy<'_>, abi::GnttabCopy);
 
 impl Drop for GrantMapping {
     fn drop(&mut self) {

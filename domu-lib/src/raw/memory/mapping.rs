@@ -4,6 +4,8 @@ use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
 use oxen_abi::mmu::{MMU_NORMAL_PT_UPDATE, MmuUpdate, UVMF_INVLPG};
 
+use static_assertions::assert_not_impl_any;
+
 use super::tables::{self, bits};
 use super::words::{Access, Words};
 use crate::pages::ranges::Range;
@@ -78,6 +80,9 @@ unsafe impl Words for Mapping {
         self.mapped
     }
 }
+
+// A mapping that two values stood for would be taken away under one of them.
+assert_not_impl_any!(Mapping: Clone);
 
 impl Drop for Mapping {
     fn drop(&mut self) {

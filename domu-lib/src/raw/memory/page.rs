@@ -2,7 +2,9 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use super::view;
+use static_assertions::assert_not_impl_any;
+
+use super::words::Words;
 use crate::pages::{Mfn, PAGE_SIZE, Pfn, layout, p2m, pool};
 
 /// A page of the guest's memory that nobody else in the guest uses; goes back to the pool when dropped.
@@ -50,22 +52,17 @@ impl Pages {
 
     /// The run as 64-bit words.
     pub fn words64(&self) -> &[AtomicU64] {
-        // SAFETY: the pages are ours alone, mapped writable in the direct map for good.
-        unsafe { view::words(self.address(), self.count * PAGE_SIZE / 8) }
+        Words::words64(self)
     }
 
     /// The run as 32-bit words.
     pub fn words32(&self) -> &[AtomicU32] {
-        let words = self.words64();
-        // SAFETY: same memory, same length; every alignment and bit pattern that holds for 64 bits holds for 32.
-        unsafe { core::slice::from_raw_parts(words.as_ptr().cast(), words.len() * 2) }
+        Words::words32(self)
     }
 
     /// The run as bytes.
     pub fn bytes(&self) -> &[AtomicU8] {
-        let words = self.words64();
-        // SAFETY: as above, for bytes.
-        unsafe { core::slice::from_raw_parts(words.as_ptr().cast(), words.len() * 8) }
+        Words::bytes(self)
     }
 
     /// Never gives the pages back, and so can name them forever.
@@ -73,6 +70,21 @@ impl Pages {
         alloc::boxed::Box::leak(alloc::boxed::Box::new(self))
     }
 }
+
+// SAFETY: the pages are ours alone, mapped writable in the direct map for good, and pages of the pool hold no Rust value.
+unsafe impl Words for Pages {
+    fn address(&self) -> u64 {
+        self.address()
+    }
+
+    fn pages(&self) -> usize {
+        self.count
+    }
+}
+
+// A page that two values stood for would be given back twice.
+assert_not_impl_any!(Pages: Clone);
+assert_not_impl_any!(Page: Clone);
 
 impl Drop for Pages {
     fn drop(&mut self) {
@@ -109,8 +121,7 @@ impl Page {
 
     /// The page as 32-bit words.
     pub fn words32(&self) -> &[AtomicU32; 1024] {
-        // SAFETY: a page of atomics has 1024 half words.
-        unsafe { &*self.0.words64().as_ptr().cast() }
+        self.0.page(0)
     }
 
     /// The page as bytes.

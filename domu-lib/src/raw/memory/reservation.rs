@@ -61,7 +61,7 @@ pub(crate) unsafe fn exchange(command: u32, list: &mut [u64]) -> usize {
     unsafe { memory_op(command, &mut request) }.unwrap_or(0) as usize
 }
 
-/// Gives the frames of `pages` back to the hypervisor; says how many it took. The rest stays with the pool.
+/// Gives the frames of `pages` back to the hypervisor; returns how many it took. The rest stays with the pool.
 ///
 /// # Errors
 /// What the hypervisor refuses.
@@ -83,7 +83,7 @@ pub(crate) fn release(pages: Vec<Page>) -> Result<usize, Errno> {
     result.map(|_| done)
 }
 
-/// Asks for frames behind the pages `pfns`, which have none, and puts those that came into the pool; says how many.
+/// Asks for frames behind the pages `pfns`, which have none, and puts those that came into the pool; returns how many.
 ///
 /// # Errors
 /// What the hypervisor refuses.

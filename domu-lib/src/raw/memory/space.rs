@@ -188,7 +188,7 @@ impl AddressSpace {
     /// Makes this the address space that the guest runs in.
     ///
     /// # Errors
-    /// What the hypervisor refuses.
+    /// `EINVAL`: a root is no valid table.
     pub fn activate(&self) -> Result<(), Errno> {
         ext(mmu::MMUEXT_NEW_BASEPTR, self.root())?;
         tables::set_root(self.root());
@@ -198,7 +198,7 @@ impl AddressSpace {
     /// Goes back to the address space that the guest booted in.
     ///
     /// # Errors
-    /// What the hypervisor refuses.
+    /// `EINVAL`: the root is no valid table any more.
     pub fn leave() -> Result<(), Errno> {
         let boot = Mfn(BOOT_ROOT.load(Ordering::Relaxed));
         if boot.0 != 0 && tables::root() != boot {

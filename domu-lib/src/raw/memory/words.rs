@@ -51,12 +51,6 @@ pub unsafe trait Words {
         unsafe { core::slice::from_raw_parts(words.as_ptr().cast(), words.len() * 8) }
     }
 
-    /// As the pages of a ring.
-    fn ring_pages(&self) -> &[[AtomicU32; 1024]] {
-        // SAFETY: the same memory, page by page.
-        unsafe { core::slice::from_raw_parts(self.address() as *const _, self.pages()) }
-    }
-
     /// The words of one page.
     fn page(&self, index: usize) -> &[AtomicU32; 1024] {
         assert!(index < self.pages());

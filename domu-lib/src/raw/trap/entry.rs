@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use oxen_abi::hypercall::{HYPERCALL_SLOT_BYTES, Hypercall};
 use oxen_abi::{callback, sched, segments, trap};
 
+use static_assertions::const_assert;
 use zerocopy::FromZeros;
 
 use super::frame::{Fault, Frame};
@@ -24,7 +25,8 @@ pub(crate) const SYSCALL: u64 = 256;
 pub(crate) const EVENT: u64 = 257;
 
 const CS_OFFSET: usize = core::mem::offset_of!(Frame, cs);
-const _: () = assert!(CS_OFFSET == 144 && core::mem::size_of::<Frame>() == 176);
+// What the assembly below pushes: 15 registers, vector and error code, and the processor's five words.
+const_assert!(CS_OFFSET == 144 && core::mem::size_of::<Frame>() == 176);
 
 unsafe extern "C" {
     fn oxen_event_entry();
