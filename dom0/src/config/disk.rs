@@ -6,6 +6,8 @@ use alloc::{
     vec::Vec,
 };
 
+use anyhow::{Context, Result, bail, ensure};
+
 /// A disk as the configuration names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disk {
@@ -22,7 +24,10 @@ pub struct Disk {
 impl Disk {
     /// Reads xl's notation: `target,format,vdev,access` in this order, or by name in any order with
     /// `target=` last, or the old `phy:target,vdev,access`.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// A field is unknown, has no such value, is missing or one too many.
+    pub fn parse(text: &str) -> Result<Self> {
         let old = ["phy:", "file:"].iter().find_map(|prefix| text.strip_prefix(prefix));
         let order: &[&str] =
             if old.is_some() { &["target", "vdev", "access"] } else { &["target", "format", "vdev", "access"] };
@@ -41,22 +46,22 @@ impl Disk {
             let (key, value) = match field.split_once('=') {
                 Some((key, value)) => (key, value),
                 None if is_flag(field) => ("access", field),
-                None => (*places.next().ok_or_else(|| format!("`{field}` is one field too many"))?, field),
+                None => (*places.next().with_context(|| format!("`{field}` is one field too many"))?, field),
             };
             match key {
                 "target" => target = Some(value),
                 "vdev" => vdev = Some(value),
                 "access" => writable = parse_access(value)?,
                 "format" if matches!(value, "" | "raw") => {}
-                "format" => return Err(format!("format `{value}` is not supported: raw only")),
+                "format" => bail!("format `{value}` is not supported: raw only"),
                 "backendtype" if value == "phy" => {}
-                _ => return Err(format!("`{field}` is not supported; known: target, format, vdev, access")),
+                _ => bail!("`{field}` is not supported; known: target, format, vdev, access"),
             }
         }
-        let target = target.filter(|t| !t.is_empty()).ok_or("names no target, such as target=/dev/vda")?;
-        let vdev = vdev.filter(|v| !v.is_empty()).ok_or("names no virtual disk, such as vdev=xvda")?;
+        let target = target.filter(|t| !t.is_empty()).context("names no target, such as target=/dev/vda")?;
+        let vdev = vdev.filter(|v| !v.is_empty()).context("names no virtual disk, such as vdev=xvda")?;
         let number =
-            device_number(vdev).ok_or_else(|| format!("`{vdev}` is no virtual disk, such as xvda or xvda1"))?;
+            device_number(vdev).with_context(|| format!("`{vdev}` is no virtual disk, such as xvda or xvda1"))?;
         Ok(Self { target: target.to_string(), vdev: vdev.to_string(), number, writable })
     }
 }
@@ -65,11 +70,11 @@ fn is_flag(field: &str) -> bool {
     matches!(field, "r" | "w" | "ro" | "rw" | "readonly" | "readwrite")
 }
 
-fn parse_access(value: &str) -> Result<bool, String> {
+fn parse_access(value: &str) -> Result<bool> {
     match value {
         "r" | "ro" | "readonly" => Ok(false),
         "w" | "rw" | "readwrite" => Ok(true),
-        _ => Err(format!("access `{value}` is neither ro nor rw")),
+        _ => bail!("access `{value}` is neither ro nor rw"),
     }
 }
 
@@ -96,14 +101,16 @@ pub fn device_number(vdev: &str) -> Option<u32> {
     extended.then_some((1 << 28) | (disk << 8) | partition)
 }
 
-/// All fields of a list, read as disks; the first that cannot be read is named.
-pub fn parse_all(texts: &[String]) -> Result<Vec<Disk>, String> {
+/// All fields of a list, read as disks.
+///
+/// # Errors
+/// One cannot be read, or is there twice; it is named.
+pub fn parse_all(texts: &[String]) -> Result<Vec<Disk>> {
     let mut disks: Vec<Disk> = Vec::new();
     for text in texts {
-        let disk = Disk::parse(text).map_err(|why| format!("disk '{text}': {why}"))?;
-        if disks.iter().any(|d| d.number == disk.number) {
-            return Err(format!("disk '{text}': `{}` is there already", disk.vdev));
-        }
+        let disk = Disk::parse(text).with_context(|| format!("disk '{text}'"))?;
+        let is_new = disks.iter().all(|other| other.number != disk.number);
+        ensure!(is_new, "disk '{text}': `{}` is there already", disk.vdev);
         disks.push(disk);
     }
     Ok(disks)
@@ -124,7 +131,7 @@ mod tests {
             "vdev=xvda,rw,target=/dev/vda",
             "/dev/vda,raw,xvda,backendtype=phy",
         ] {
-            assert_eq!(Disk::parse(text), Ok(want.clone()), "{text}");
+            assert_eq!(Disk::parse(text).unwrap(), want, "{text}");
         }
         assert!(!Disk::parse("phy:vda,xvda,r").unwrap().writable);
         assert_eq!(Disk::parse("vdev=xvda,target=a,b=c").unwrap().target, "a,b=c");
@@ -137,7 +144,7 @@ mod tests {
             assert!(Disk::parse(bad).is_err(), "{bad}");
         }
         let twice = ["vda,raw,xvda".into(), "vdb,raw,xvda".into()];
-        assert_eq!(parse_all(&twice), Err("disk 'vdb,raw,xvda': `xvda` is there already".into()));
+        assert_eq!(parse_all(&twice).unwrap_err().to_string(), "disk 'vdb,raw,xvda': `xvda` is there already");
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! A guest's pages that are mapped here: the only way to them, so that each is charged to the guest for as long as it is
-//! mapped.
+//! A guest's pages that are mapped here: the only way to them, so that each is charged to the guest for as long as it
+//! is mapped.
 
-use alloc::{format, string::String};
-
+use anyhow::{Result, anyhow};
 use oxen_abi::domid::DomId;
 use oxen_domu_lib::grant::{GrantError, GrantMapping};
 use oxen_domu_lib::memory::map::{Access, Words};
+use static_assertions::assert_not_impl_any;
 
 use crate::purse::{Charge, Exhausted, Purse};
 
@@ -16,6 +16,9 @@ pub struct Mapped {
     pages: GrantMapping,
     _charge: Charge,
 }
+
+// Mapped and paid for once.
+assert_not_impl_any!(Mapped: Clone);
 
 impl Mapped {
     /// Maps what `domain` granted by `references`, for which `charge` pays.
@@ -30,14 +33,14 @@ impl Mapped {
     /// Maps the pages of a ring, which stay mapped as long as the device is connected.
     ///
     /// # Errors
-    /// Why not, in words.
-    pub fn ring(purse: &Purse, domain: DomId, references: &[u32]) -> Result<Self, String> {
+    /// The guest's rings are too many pages already, or the guest granted none of these.
+    pub fn ring(purse: &Purse, domain: DomId, references: &[u32]) -> Result<Self> {
         let charge = purse.mappings.rings.charge(references.len()).map_err(|Exhausted| {
             let limit = purse.mappings.rings.limit();
-            format!("the rings of a guest's devices have at most {limit} pages in all; smaller rings fit")
+            anyhow!("the rings of a guest's devices have at most {limit} pages in all; smaller rings fit")
         })?;
         let mapped = Self::map(domain, references, Access::ReadWrite, charge);
-        mapped.map_err(|why| format!("the ring cannot be mapped: {why}"))
+        mapped.map_err(|why| anyhow!("the ring cannot be mapped: {why}"))
     }
 
     /// The pages' machine addresses, for devices.

@@ -11,7 +11,7 @@ use alloc::{
 };
 use core::fmt;
 
-use super::suggest;
+use crate::suggest;
 use disk::Disk;
 use syntax::{Setting, Value};
 use vif::Interface;
@@ -24,6 +24,8 @@ pub struct ConfigError {
     /// What is wrong.
     pub message: String,
 }
+
+impl core::error::Error for ConfigError {}
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -118,11 +120,14 @@ pub const KEYS: [&str; 20] = [
 ];
 
 /// The fewest MiB with which any guest can be built.
-const LEAST_MEMORY: u64 = 1;
+const MIN_MEMORY: u64 = 1;
 /// The most virtual processors of one guest with shared_info's own places.
-const MOST_VCPUS: u64 = 32;
+const MAX_VCPUS: u64 = 32;
 
 /// Reads a configuration.
+///
+/// # Errors
+/// [`ConfigError`]: a key is unknown, missing or twice there, or its value makes no sense.
 pub fn parse(source: &str) -> Result<GuestConfig, ConfigError> {
     let settings = syntax::parse(source)?;
     for (i, setting) in settings.iter().enumerate() {
@@ -214,19 +219,17 @@ impl Draft {
 
     fn finish(self) -> Result<GuestConfig, ConfigError> {
         self.check_type()?;
-        let memory = self.number("memory", LEAST_MEMORY, 1 << 24)?.unwrap_or(128);
-        let maxmem = self.number("maxmem", LEAST_MEMORY, 1 << 24)?.unwrap_or(memory);
-        let vcpus = self.number("vcpus", 1, MOST_VCPUS)?.unwrap_or(1);
-        let maxvcpus = self.number("maxvcpus", 1, MOST_VCPUS)?.unwrap_or(vcpus);
-        for (small, great, keys) in [(memory, maxmem, ["memory", "maxmem"]), (vcpus, maxvcpus, ["vcpus", "maxvcpus"])] {
-            if let ([low, high], true) = (keys, small > great) {
-                let line = self.get(high).map_or(0, |s| s.line);
-                return Err(ConfigError { line, message: format!("`{high}` {great} is less than `{low}` {small}") });
-            }
-        }
+        let memory = self.number("memory", MIN_MEMORY, 1 << 24)?.unwrap_or(128);
+        let maxmem = self.number("maxmem", MIN_MEMORY, 1 << 24)?.unwrap_or(memory);
+        let vcpus = self.number("vcpus", 1, MAX_VCPUS)?.unwrap_or(1);
+        let maxvcpus = self.number("maxvcpus", 1, MAX_VCPUS)?.unwrap_or(vcpus);
         let at = |key, message| ConfigError { line: self.get(key).map_or(0, |s| s.line), message };
-        let disks = disk::parse_all(&self.texts("disk")?).map_err(|message| at("disk", message))?;
-        let vifs = vif::parse_all(&self.texts("vif")?).map_err(|message| at("vif", message))?;
+        let bounds = [("memory", memory, "maxmem", maxmem), ("vcpus", vcpus, "maxvcpus", maxvcpus)];
+        if let Some((low, small, high, great)) = bounds.into_iter().find(|(_, small, _, great)| small > great) {
+            return Err(at(high, format!("`{high}` {great} is less than `{low}` {small}")));
+        }
+        let disks = disk::parse_all(&self.texts("disk")?).map_err(|why| at("disk", format!("{why:#}")))?;
+        let vifs = vif::parse_all(&self.texts("vif")?).map_err(|why| at("vif", format!("{why:#}")))?;
         Ok(GuestConfig {
             name: self.name()?,
             uuid: self.uuid()?,

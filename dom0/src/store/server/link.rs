@@ -9,27 +9,15 @@ use oxen_abi::io::xs_wire as xs;
 use oxen_domu_lib::sync::Notify;
 use oxen_ring::{Overrun, Page, xenstore};
 
-use super::{
-    DomId, cost,
-    server::StoreHandle,
-    watch::Event,
-    wire::{HEADER_SIZE, Message, PAYLOAD_MAX},
-};
+use super::StoreHandle;
 use crate::guest_text;
 use crate::purse::{Charge, Exhausted, Purse};
+use crate::store::{
+    DomId, cost,
+    outgoing::{Event, Outgoing, PLACE},
+    wire::{HEADER_SIZE, Message, PAYLOAD_MAX, ProtocolError},
+};
 
-/// What waits to be sent to a domain, and what is paid for it.
-enum Outgoing {
-    /// The first of several replies is paid for by the connection.
-    Reply {
-        message: Message,
-        _charge: Option<Charge>,
-    },
-    Event(Event),
-}
-
-/// Bytes of one place in the queue, which has room for four times what is in it at most.
-pub(super) const PLACE: usize = 4 * size_of::<Outgoing>();
 /// Places for which the queue always has room.
 const PLACES_KEPT: usize = 16;
 /// Bytes of a reply that waits, at most: its payload was put together piece by piece.
@@ -140,11 +128,7 @@ impl Connection {
 /// Room for a reply that is to come, and what is paid for it.
 pub(super) struct ReplyRoom(Option<Charge>);
 
-/// Why a connection ends by itself: one of `XENSTORE_ERROR_*`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Broken(pub(super) u32);
-
-impl From<Overrun> for Broken {
+impl From<Overrun> for ProtocolError {
     fn from(_: Overrun) -> Self {
         Self(xs::XENSTORE_ERROR_RINGIDX)
     }
@@ -175,7 +159,7 @@ impl Link {
     }
 
     /// Moves what can be moved, and answers one request at most.
-    pub(super) fn turn(&mut self, page: &Page) -> Result<Turn, Broken> {
+    pub(super) fn turn(&mut self, page: &Page) -> Result<Turn, ProtocolError> {
         let mut moved = self.reconnect_if_asked(page);
         self.catch_up();
         while self.output.len() < PAYLOAD_MAX && self.connection.next(&mut self.output) {}
@@ -203,13 +187,13 @@ impl Link {
         self.store.with(|store| store.catch_up(self.domain));
     }
 
-    fn receive(&mut self, page: &Page, room: ReplyRoom) -> Result<bool, Broken> {
+    fn receive(&mut self, page: &Page, room: ReplyRoom) -> Result<bool, ProtocolError> {
         let left = (HEADER_SIZE + PAYLOAD_MAX).saturating_sub(self.input.len());
         let mut bytes = [0; xs::XENSTORE_RING_SIZE];
         let piece = bytes.get_mut(..left.min(xs::XENSTORE_RING_SIZE)).unwrap_or_default();
         let taken = xenstore::store(page).reader.read(piece)?;
         self.input.extend_from_slice(bytes.get(..taken).unwrap_or_default());
-        let message = Message::take(&mut self.input).map_err(|_| Broken(xs::XENSTORE_ERROR_PROTO))?;
+        let message = Message::take(&mut self.input)?;
         if let Some(message) = &message {
             self.store.answer(self.domain, message, &self.connection, room);
         }

@@ -6,9 +6,10 @@ use alloc::{
     vec::Vec,
 };
 
-use crate::backend::net::rate::Rate;
+use anyhow::{Context, Result, bail, ensure};
+
 use crate::bridge::Mac;
-use crate::toolstack::suggest;
+use crate::suggest;
 
 /// The one bridge that there is.
 pub const BRIDGE: &str = "xenbr0";
@@ -16,6 +17,15 @@ pub const BRIDGE: &str = "xenbr0";
 const SCRIPTS: &str = "/etc/xen/scripts/";
 /// Keys that have a meaning here.
 const KEYS: [&str; 8] = ["mac", "bridge", "script", "ip", "vifname", "rate", "type", "model"];
+
+/// Bytes in an interval, as the configuration says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Bytes that may be sent in each interval.
+    pub bytes: u64,
+    /// Its length in microseconds.
+    pub interval: u32,
+}
 
 /// An interface as the configuration describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +46,10 @@ pub struct Interface {
 
 impl Interface {
     /// Reads `key=value` fields parted by commas; nothing at all is an interface too.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// A field has an unknown key or no such value.
+    pub fn parse(text: &str) -> Result<Self> {
         let mut interface = Self {
             mac: None,
             bridge: BRIDGE.into(),
@@ -47,23 +60,21 @@ impl Interface {
         };
         for field in text.split(',').map(str::trim).filter(|field| !field.is_empty()) {
             let (key, value) =
-                field.split_once('=').ok_or_else(|| format!("`{field}` is not of the form key=value"))?;
+                field.split_once('=').with_context(|| format!("`{field}` is not of the form key=value"))?;
             interface.set(key.trim(), value.trim())?;
         }
         Ok(interface)
     }
 
-    fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+    fn set(&mut self, key: &str, value: &str) -> Result<()> {
         match key {
             "mac" => {
-                let mac = Mac::parse(value).ok_or_else(|| format!("mac `{value}` is not like 00:16:3e:01:02:03"))?;
-                if mac.is_group() {
-                    return Err(format!("mac `{value}` is the address of a group, not of one interface"));
-                }
+                let mac = Mac::parse(value).with_context(|| format!("mac `{value}` is not like 00:16:3e:01:02:03"))?;
+                ensure!(!mac.is_group(), "mac `{value}` is the address of a group, not of one interface");
                 self.mac = Some(mac);
             }
             "bridge" if value == BRIDGE => {}
-            "bridge" => return Err(format!("no bridge `{value}`; there is {BRIDGE}")),
+            "bridge" => bail!("no bridge `{value}`; there is {BRIDGE}"),
             "script" if value.starts_with('/') => self.script = value.to_string(),
             "script" => self.script = format!("{SCRIPTS}{value}"),
             "ip" => self.ip = Some(value.to_string()),
@@ -71,19 +82,17 @@ impl Interface {
             "rate" => {
                 self.rate = Some(
                     parse_rate(value)
-                        .ok_or_else(|| format!("rate `{value}` is not like 10Mb/s, 250KB/s or 1MB/s@20ms"))?,
+                        .with_context(|| format!("rate `{value}` is not like 10Mb/s, 250KB/s or 1MB/s@20ms"))?,
                 )
             }
             "type" if value == "vif" => {}
-            "type" => return Err(format!("type `{value}` is for other guests; paravirtual ones have type=vif")),
+            "type" => bail!("type `{value}` is for other guests; paravirtual ones have type=vif"),
             // Names a card to be emulated, which paravirtual guests have none of; xl takes no notice either.
             "model" => {}
-            _ => {
-                return Err(match suggest::nearest(key, KEYS) {
-                    Some(near) => format!("unknown key `{key}`; did you mean `{near}`?"),
-                    None => format!("unknown key `{key}`; known: {}", KEYS.join(", ")),
-                });
-            }
+            _ => match suggest::nearest(key, KEYS) {
+                Some(near) => bail!("unknown key `{key}`; did you mean `{near}`?"),
+                None => bail!("unknown key `{key}`; known: {}", KEYS.join(", ")),
+            },
         }
         Ok(())
     }
@@ -131,14 +140,16 @@ fn parse_rate(text: &str) -> Option<Rate> {
     (bytes != 0).then_some(Rate { bytes, interval })
 }
 
-/// All fields of a list, read as interfaces; the first that cannot be read is named.
-pub fn parse_all(texts: &[String]) -> Result<Vec<Interface>, String> {
+/// All fields of a list, read as interfaces.
+///
+/// # Errors
+/// One cannot be read, or has another's address; it is named.
+pub fn parse_all(texts: &[String]) -> Result<Vec<Interface>> {
     let mut interfaces: Vec<Interface> = Vec::new();
     for text in texts {
-        let interface = Interface::parse(text).map_err(|why| format!("vif '{text}': {why}"))?;
-        if interface.mac.is_some() && interfaces.iter().any(|other| other.mac == interface.mac) {
-            return Err(format!("vif '{text}': another interface has this mac"));
-        }
+        let interface = Interface::parse(text).with_context(|| format!("vif '{text}'"))?;
+        let is_new = interface.mac.is_none() || interfaces.iter().all(|other| other.mac != interface.mac);
+        ensure!(is_new, "vif '{text}': another interface has this mac");
         interfaces.push(interface);
     }
     Ok(interfaces)
@@ -157,7 +168,8 @@ mod tests {
 
     #[test]
     fn all_keys_are_read() {
-        let text = "mac=00:16:3E:01:02:ff, bridge=xenbr0, script=vif-nat,ip=10.0.0.2,vifname=web,rate=10Mb/s,type=vif,model=e1000";
+        let text = "mac=00:16:3E:01:02:ff, bridge=xenbr0, script=vif-nat,ip=10.0.0.2,vifname=web,rate=10Mb/s,type=vif,\
+                    model=e1000";
         let all = Interface::parse(text).unwrap();
         assert_eq!(all.mac, Some(Mac([0, 0x16, 0x3e, 1, 2, 0xff])));
         assert_eq!(all.script, "/etc/xen/scripts/vif-nat");
@@ -189,7 +201,7 @@ mod tests {
             ("rate=fast", "rate `fast` is not like 10Mb/s, 250KB/s or 1MB/s@20ms"),
             ("xenbr0", "`xenbr0` is not of the form key=value"),
         ] {
-            assert_eq!(Interface::parse(text).unwrap_err(), message, "{text}");
+            assert_eq!(Interface::parse(text).unwrap_err().to_string(), message, "{text}");
         }
         for bad in
             ["00:16:3e:01:02", "00:16:3e:01:02:03:04", "00:16:3e:01:02:0g", "0:16:3e:01:02:03", "+1:16:3e:01:02:03"]
@@ -197,6 +209,7 @@ mod tests {
             assert_eq!(Mac::parse(bad), None, "{bad}");
         }
         let twice = ["mac=00:16:3e:01:02:03".to_string(), "mac=00:16:3e:01:02:03".to_string()];
-        assert_eq!(parse_all(&twice).unwrap_err(), "vif 'mac=00:16:3e:01:02:03': another interface has this mac");
+        let refused = parse_all(&twice).unwrap_err().to_string();
+        assert_eq!(refused, "vif 'mac=00:16:3e:01:02:03': another interface has this mac");
     }
 }

@@ -27,6 +27,9 @@ pub struct Setting {
 }
 
 /// Reads all settings of a configuration.
+///
+/// # Errors
+/// [`ConfigError`]: something is no setting, or its value does not end.
 pub fn parse(source: &str) -> Result<Vec<Setting>, ConfigError> {
     let mut reader = Reader { rest: source, line: 1 };
     let mut settings = Vec::new();

@@ -141,13 +141,13 @@ fn broken_rings_are_told_apart() {
     let mut guest = Guest::new();
     guest.settle(&[]);
     guest.page[513].store(5000, Ordering::Relaxed);
-    assert_eq!(guest.link.turn(&guest.page), Err(Broken(xs::XENSTORE_ERROR_RINGIDX)));
+    assert_eq!(guest.link.turn(&guest.page), Err(ProtocolError(xs::XENSTORE_ERROR_RINGIDX)));
     let mut guest = Guest::new();
     let mut long = message(xs::XS_READ, 1, b"");
     long[12..16].copy_from_slice(&4097u32.to_le_bytes());
     let mut writer = xenstore::guest(&guest.page).writer;
     writer.write(&long).unwrap();
-    assert_eq!(guest.link.turn(&guest.page), Err(Broken(xs::XENSTORE_ERROR_PROTO)));
+    assert_eq!(guest.link.turn(&guest.page), Err(ProtocolError(xs::XENSTORE_ERROR_PROTO)));
 }
 
 #[test]

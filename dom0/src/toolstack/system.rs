@@ -1,10 +1,11 @@
-//! What dom0's tasks share.
+//! What dom0's commands and tasks share.
 
-use alloc::{rc::Rc, string::String};
+use alloc::{format, string::String};
 use core::cell::Cell;
 
 use oxen_domu_lib::{machine, sched};
 
+use super::guest::Guests;
 use crate::archive::Archive;
 use crate::balloon::controller::Controller;
 use crate::bridge::Bridge;
@@ -12,7 +13,6 @@ use crate::device::Disks;
 use crate::options::Options;
 use crate::store::server::StoreHandle;
 use crate::terminal::Terminal;
-use crate::toolstack::lifecycle::Guests;
 
 /// One machine, one of these.
 pub struct System {
@@ -36,9 +36,6 @@ pub struct System {
     pub failed: Cell<bool>,
 }
 
-/// What commands get.
-pub type Shared = Rc<System>;
-
 /// Port of QEMU's debug-exit device, and what is written there for success and failure.
 const DEBUG_EXIT: u16 = 0xf4;
 const EXIT_SUCCESS: u32 = 0x10;
@@ -60,7 +57,7 @@ impl System {
 
     /// The name of a domain, as the store has it.
     pub fn name_of(&self, domain: u16) -> String {
-        let name = self.store.read(&alloc::format!("/local/domain/{domain}/name"));
-        name.unwrap_or_else(|_| alloc::format!("(domain {domain})"))
+        let name = self.store.read(&format!("/local/domain/{domain}/name"));
+        name.unwrap_or_else(|_| format!("(domain {domain})"))
     }
 }
