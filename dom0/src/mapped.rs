@@ -1,7 +1,7 @@
 //! A guest's pages that are mapped here: the only way to them, so that each is charged to the guest for as long as it
 //! is mapped.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use oxen_abi::domid::DomId;
 use oxen_domu_lib::grant::{GrantError, GrantMapping};
 use oxen_domu_lib::memory::map::{Access, Words};
@@ -40,7 +40,7 @@ impl Mapped {
             anyhow!("the rings of a guest's devices have at most {limit} pages in all; smaller rings fit")
         })?;
         let mapped = Self::map(domain, references, Access::ReadWrite, charge);
-        mapped.map_err(|why| anyhow!("the ring cannot be mapped: {why}"))
+        mapped.context("the ring cannot be mapped")
     }
 
     /// The pages' machine addresses, for devices.

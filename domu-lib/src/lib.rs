@@ -12,7 +12,7 @@
 //! }
 //! ```
 //!
-//! When `run` returns the domain powers off; a panic or an exception that nobody expects reports a crash.
+//! When `run` returns the domain powers off; a panic or an exception without a handler reports a crash.
 //!
 //! On the host the crate compiles too, for tests: every hypercall answers `ENOSYS` there.
 #![cfg_attr(target_os = "none", no_std)]

@@ -67,7 +67,7 @@ impl core::fmt::Debug for Mac {
 /// What is known of the checksum of the transport header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksum {
-    /// It is there; nobody has looked whether it is right.
+    /// It is filled in and not verified.
     Complete,
     /// It is there and right.
     Validated,

@@ -60,7 +60,7 @@ pub struct Permissions {
 }
 
 impl Permissions {
-    /// Nobody but the owner.
+    /// The owner's alone.
     pub fn private(owner: DomId) -> Self {
         Self { owner, others: Right::NONE, list: Vec::new() }
     }

@@ -10,18 +10,18 @@ use super::{
     wire::Error,
 };
 
-/// Something that watches must hear of.
+/// A change that watches are told of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The node that changed.
     pub path: Path,
-    /// Its permissions before, where it existed: whoever could read it then may know.
+    /// Its permissions before, where it existed: those who could read it then may learn of the change.
     pub before: Option<Permissions>,
     /// Only watches of exactly this path: a node went together with the one above it.
     pub exact: bool,
 }
 
-/// One requester's hands on a view.
+/// Reads and changes the nodes of a view in one requester's name.
 pub struct Editor<'a, V: ?Sized> {
     /// The nodes.
     pub view: &'a mut V,

@@ -40,7 +40,7 @@ pub struct Guest {
     /// When it started, in nanoseconds of system time.
     pub started: Cell<u64>,
     stage: Cell<Stage>,
-    /// How it ended for whoever waits for that.
+    /// How it ended, for those who wait for its end.
     ended: Latch<End>,
 }
 

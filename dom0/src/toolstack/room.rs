@@ -9,7 +9,7 @@ use crate::purse::{Admission, PER_GUEST, Purses};
 /// Bytes that stay free for dom0 itself: its tasks, commands, and what a request takes while it is carried out.
 const RESERVE: usize = 8 << 20;
 
-/// Bytes of memory that nobody uses: pages, and what the heap has claimed and not given out.
+/// Bytes of memory that are not in use: pages, and what the heap has claimed and not given out.
 fn free() -> usize {
     let (taken, claimed) = memory::heap_usage();
     memory::pool::free_pages() * PAGE_SIZE + claimed.saturating_sub(taken)

@@ -51,7 +51,7 @@ pub enum Stage {
     Ended(End),
 }
 
-/// What whoever changed a guest's stage has to do.
+/// What follows from a change of a guest's stage, for the task that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Duty {
     /// Nothing: it is done, or somebody else's to do.
@@ -74,7 +74,7 @@ impl Stage {
             (Self::Running, Action::Destroy) => (Self::Leaving(end), Duty::TakeApart),
             (Self::Running, Action::Restart) => (Self::Restarting(end), Duty::Restart),
             (Self::Running, Action::Preserve) => (Self::Preserved(end), Duty::Preserve),
-            // Whoever takes the domain apart has ended it.
+            // Another task takes the domain apart already, or it is kept.
             (stage, _) => (stage, Duty::Nothing),
         }
     }
@@ -114,7 +114,7 @@ impl Stage {
         }
     }
 
-    /// How the guest ended, if it has for whoever waits for that: it is gone, or preserved.
+    /// How the guest ended, for those who wait for its end: it is gone, or preserved.
     pub const fn end(self) -> Option<End> {
         match self {
             Self::Preserved(end) | Self::Ended(end) => Some(end),
@@ -194,7 +194,7 @@ mod tests {
                     1 => stage.end_noticed(REBOOT, Action::Restart),
                     2 => stage.end_noticed(CRASH, Action::Preserve),
                     3 => stage.destroyed(),
-                    // Only whoever is at work says that a guest runs again or is gone.
+                    // Only the task at work says that a guest runs again or is gone.
                     4 if at_work => (stage.restarted(), Duty::Nothing),
                     5 if at_work => (stage.gone(), Duty::Nothing),
                     _ => continue,

@@ -36,7 +36,7 @@ fn plan(current: u64, target: u64, free: usize, limit: u64) -> Step {
     }
 }
 
-/// Gives pages that nobody uses to the hypervisor; returns how many.
+/// Gives free pages to the hypervisor; returns how many.
 pub fn give(count: usize) -> usize {
     let pages: Vec<Page> = (0..count).map_while(|_| Page::zeroed()).collect();
     reservation::release(pages).unwrap_or(0)

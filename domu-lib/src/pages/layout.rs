@@ -22,7 +22,7 @@ pub(crate) fn address(pfn: Pfn) -> u64 {
 }
 
 /// The page that is mapped at `address`, where that is the image or the direct map.
-/// Other addresses name pages that nobody has.
+/// Other addresses yield page numbers beyond the guest's.
 pub(crate) const fn pfn_of(address: u64) -> Pfn {
     Pfn(if address >= VIRT_BASE { address - VIRT_BASE } else { address.wrapping_sub(DIRECT_MAP) } >> 12)
 }

@@ -100,7 +100,7 @@ pub(crate) fn install(pool: Pool<'static>) {
     *POOL.lock() = Some(pool);
 }
 
-/// Takes `count` neighbouring pages out of the pool, for whoever answers for giving them back.
+/// Takes `count` neighbouring pages out of the pool; the caller gives them back.
 pub(crate) fn take(count: usize) -> Option<Pfn> {
     POOL.lock().as_mut()?.take(count)
 }
@@ -112,7 +112,7 @@ pub(crate) fn give(first: Pfn, count: usize) {
     }
 }
 
-/// How many pages nobody uses.
+/// How many pages are free.
 pub fn free_pages() -> usize {
     POOL.lock().as_ref().map_or(0, Pool::free_pages)
 }

@@ -32,6 +32,8 @@ pub enum Error {
     Protocol,
 }
 
+impl core::error::Error for Error {}
+
 impl core::fmt::Display for Error {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
@@ -230,7 +232,7 @@ impl Client {
         }
     }
 
-    /// Ends the connection: whoever waits is told, and whoever asks from now on.
+    /// Ends the connection: all requests fail, those that wait and those to come.
     fn break_off(&self) {
         self.broken.set(true);
         self.moved.notify();

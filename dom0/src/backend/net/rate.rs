@@ -4,7 +4,7 @@ use oxen_domu_lib::time;
 
 use crate::config::vif::Rate;
 
-/// The most that is saved up: a budget for a longest frame or two, however small the rate.
+/// The least that may be saved up, however small the rate: enough for a longest frame or two.
 const MIN_BURST: i64 = 131_072;
 
 /// What may be sent now.

@@ -20,7 +20,7 @@ pub async fn run(system: Rc<System>) {
         println!("{PROMPT}{command}");
         execute(&system, &command, false).await;
     }
-    for command in &system.options.typed {
+    for command in &system.options.type_ahead {
         println!("{PROMPT}{command}");
         execute(&system, command, true).await;
     }

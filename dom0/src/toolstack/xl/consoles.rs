@@ -15,7 +15,7 @@ use crate::toolstack::system::System;
 const DETACH: u8 = 0x1d;
 /// How long a console may be silent before a script goes on, in nanoseconds.
 const SILENCE: u64 = 10 * time::SECOND;
-/// How long `expect` waits where nobody says, in seconds.
+/// How long `expect` waits by default, in seconds.
 const PATIENCE: u64 = 120;
 
 /// `expect`: shows what the guest prints, from where the last `expect` ended, until it has printed a text.

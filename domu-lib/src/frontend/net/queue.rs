@@ -131,7 +131,7 @@ impl Queues {
         self.work.notified().await;
     }
 
-    /// Whether nobody will send or receive any more.
+    /// Returns whether the handle is gone.
     pub(super) fn is_abandoned(&self) -> bool {
         self.abandoned.get()
     }

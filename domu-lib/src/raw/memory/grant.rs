@@ -34,6 +34,8 @@ impl From<Errno> for GrantError {
     }
 }
 
+impl core::error::Error for GrantError {}
+
 impl core::fmt::Display for GrantError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let text = match *self {

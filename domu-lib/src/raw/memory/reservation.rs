@@ -64,7 +64,7 @@ pub(crate) unsafe fn exchange(command: u32, list: &mut [u64]) -> usize {
 /// Gives the frames of `pages` back to the hypervisor; returns how many it took. The rest stays with the pool.
 ///
 /// # Errors
-/// What the hypervisor refuses.
+/// `EINVAL`: a page was no page of this domain's, or could not be unmapped.
 pub(crate) fn release(pages: Vec<Page>) -> Result<usize, Errno> {
     let pfns: Vec<Pfn> = pages.into_iter().map(Page::into_pfn).collect();
     let mut frames: Vec<u64> = pfns.iter().map(|&pfn| p2m::mfn(pfn).map_or(p2m::INVALID, |frame| frame.0)).collect();
@@ -86,7 +86,7 @@ pub(crate) fn release(pages: Vec<Page>) -> Result<usize, Errno> {
 /// Asks for frames behind the pages `pfns`, which have none, and puts those that came into the pool; returns how many.
 ///
 /// # Errors
-/// What the hypervisor refuses.
+/// `ENOMEM` without pages for tables; what the hypervisor refuses, such as frames beyond the domain's maximum.
 pub(crate) fn populate(pfns: &[Pfn]) -> Result<usize, Errno> {
     // Tables first: a page without a place in them could not be used.
     for &pfn in pfns {
@@ -135,7 +135,7 @@ unsafe fn set_entries(pfns: &[Pfn], value: impl Fn(usize) -> u64) -> Result<(), 
 /// How many pages the hypervisor counts as this domain's now.
 ///
 /// # Errors
-/// What the hypervisor refuses.
+/// `ENOSYS` where the call is not offered.
 pub(crate) fn current() -> Result<u64, Errno> {
     // SAFETY: the structure holds no handle.
     unsafe { memory_op(abi::XENMEM_CURRENT_RESERVATION, &mut abi::MemoryDomain { domid: DomId::SELF }) }

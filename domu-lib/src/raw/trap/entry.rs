@@ -223,7 +223,7 @@ extern "C" fn on_exception(frame: &mut Frame) {
     match FATAL.get() {
         Some(end) => end(frame),
         None => loop {
-            // Nobody can be told. What returns from this has not ended the domain yet.
+            // There is no console yet. The call returns only where the domain has not ended.
             let _ = call::sched_shutdown(sched::SHUTDOWN_CRASH);
         },
     }
