@@ -25,8 +25,8 @@ pub fn read(words: &[AtomicU64], offset: usize, to: &mut [u8]) {
 pub fn write(words: &[AtomicU64], offset: usize, from: &[u8]) {
     let count = there(words, offset, from.len());
     let to = words.as_ptr().cast::<u8>().cast_mut().wrapping_add(offset);
-    // SAFETY: 1. there are so many bytes behind both, 2. `from` does not change meanwhile, 3. the words are atomics, which may
-    // be written to through a shared reference.
+    // SAFETY: 1. there are so many bytes behind both, 2. `from` does not change meanwhile, 3. the words are atomics,
+    // which may be written to through a shared reference.
     unsafe { copy(from.as_ptr(), to, count) }
 }
 

@@ -71,7 +71,7 @@ impl Pages {
     }
 }
 
-// SAFETY: the pages are ours alone, mapped writable in the direct map for good, and pages of the pool hold no Rust value.
+// SAFETY: the pages are ours alone, mapped writable in the direct map for good, and hold no Rust value.
 unsafe impl Words for Pages {
     fn address(&self) -> u64 {
         self.address()
