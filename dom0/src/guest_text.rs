@@ -38,8 +38,8 @@ pub const fn escaped(text: &[u8]) -> Escaped<'_> {
     Escaped { bytes: text, cut: 0, is_line: false }
 }
 
-/// A line of a guest's console. Tabs and backslashes stand for themselves, so that ordinary lines look as they do at the
-/// guest.
+/// A line of a guest's console. Tabs and backslashes stand for themselves, so that ordinary lines look as they do at
+/// the guest.
 pub const fn line(line: &[u8]) -> Escaped<'_> {
     Escaped { is_line: true, ..escaped(line.trim_ascii_end()) }
 }
@@ -85,8 +85,8 @@ fn special(f: &mut fmt::Formatter<'_>, byte: u8) -> fmt::Result {
     }
 }
 
-/// Says a line on dom0's console that `domain` caused, unless it has caused too many lately; `log` is that guest's. Some
-/// time after the first that is left out, a line says how many were.
+/// Says a line on dom0's console that `domain` caused, unless it has caused too many lately; `log` is that guest's.
+/// Some time after the first that is left out, a line says how many were.
 pub fn say(log: &Rc<Log>, domain: DomId, text: fmt::Arguments<'_>) {
     let line = format!("{text}");
     let is_first = log.suppressed() == 0;

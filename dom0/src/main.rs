@@ -8,14 +8,13 @@ use alloc::rc::Rc;
 use core::cell::Cell;
 
 use oxen_dom0::archive::Archive;
-use oxen_dom0::balloon::controller;
+use oxen_dom0::balloon::controller::Controller;
 use oxen_dom0::bridge::Bridge;
 use oxen_dom0::device::{Disks, interrupt::Lines};
 use oxen_dom0::options::Options;
 use oxen_dom0::store::server::StoreHandle;
-use oxen_dom0::system::System;
 use oxen_dom0::terminal::Terminal;
-use oxen_dom0::toolstack::{ends, lifecycle, nodes, shell};
+use oxen_dom0::toolstack::{ends, guest::Guests, lifecycle, nodes, shell, system::System};
 use oxen_dom0::uplink;
 use oxen_domu_lib::{control, entry, memory, println, start_info, task, time};
 
@@ -25,15 +24,16 @@ fn run() {
     // Port access is for drivers and for ending QEMU; a hypervisor that emulates it needs no level.
     let _ = control::set_iopl(3);
     let lines = Lines::default();
+    let store = StoreHandle::new();
     let system = Rc::new(System {
-        store: StoreHandle::new(),
+        balloon: Controller::new(store.clone()),
+        store,
         archive: Archive::new(start_info::module().unwrap_or_default()),
         options: Options::parse(&start_info::command_line()),
         terminal: Terminal::new(),
-        guests: lifecycle::Guests::default(),
+        guests: Guests::default(),
         bridge: Bridge::new(time::now, memory::pool::free_pages() * memory::PAGE_SIZE / 8),
         disks: Disks::find(&lines),
-        balloon: controller::Controller::default(),
         failed: Cell::new(false),
     });
     if let Err(why) = nodes::publish_dom0(&system.store) {
@@ -41,7 +41,7 @@ fn run() {
     }
     uplink::start(&system.bridge, &lines);
     task::spawn(ends::watch(system.clone()));
-    task::spawn(controller::run(system.clone()));
+    task::spawn(lifecycle::watch_targets(system.clone()));
     println!("oxen dom0 ready");
     task::run(shell::run(system));
 }

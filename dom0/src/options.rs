@@ -7,8 +7,8 @@ use alloc::{string::String, vec::Vec};
 pub struct Options {
     /// Commands to run instead of a prompt.
     pub script: Option<Script>,
-    /// Commands that are run at the prompt before anybody types, as if somebody had typed them.
-    pub typed: Vec<String>,
+    /// Commands that run at the prompt before the first line is typed, as if they had been typed.
+    pub type_ahead: Vec<String>,
     /// End QEMU through its debug-exit device, so that the host learns success or failure.
     pub debug_exit: bool,
 }
@@ -35,7 +35,7 @@ impl Options {
                     None => Script::Here(script.into()),
                 });
             } else if let Some(typed) = word.strip_prefix("type=") {
-                options.typed = commands(typed);
+                options.type_ahead = commands(typed);
             }
         }
         options
@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(commands(&script), ["xl create hello.cfg", "xl list", "poweroff"]);
         assert_eq!(Options::parse("script=@a.xl").script, Some(Script::File("a.xl".into())));
         assert!(options.debug_exit);
-        assert_eq!(Options::parse("type='xl create -c a.cfg'").typed, ["xl create -c a.cfg"]);
+        assert_eq!(Options::parse("type='xl create -c a.cfg'").type_ahead, ["xl create -c a.cfg"]);
         assert_eq!(Options::parse("quiet"), Options::default());
     }
 

@@ -1,5 +1,5 @@
-//! What guests are charged for the store is never less than the heap that it takes. The heap is of the kind that dom0 has
-//! on the machine, so its own words and its rounding count.
+//! What guests are charged for the store is never less than the heap that it takes. The heap is of the kind that dom0
+//! has on the machine, so its own words and its rounding count.
 #![allow(missing_docs, clippy::unwrap_used, reason = "it is a test")]
 
 use std::alloc::System;

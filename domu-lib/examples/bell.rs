@@ -1,7 +1,7 @@
 //! Two guests that ring each other in turns, through an event channel of their own and with nothing else to wake them.
 //!
-//! `peer=DOMID` names the other one. It says by xenstore which port it left open; the one that has `bind` as well binds to
-//! the other's, and begins.
+//! `peer=DOMID` names the other one. It says by xenstore which port it left open; the one that has `bind` as well binds
+//! to the other's, and begins.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![forbid(unsafe_code)]
 

@@ -1,8 +1,9 @@
 //! A guest that measures what its devices cost, in ticks of the time stamp counter.
 //!
-//! With a disk: per KiB of large reads and writes (it writes what it has read), and for a single read of 4 KiB. With two
-//! network devices on one bridge: per frame sent by the one and received by the other, many at a time and one alone, and
-//! per KiB of TCP packets that nobody cuts. A tick counts whoever runs: this guest, the backends, the hypervisor.
+//! With a disk: per KiB of large reads and writes (it writes what it has read), and for a single read of 4 KiB. With
+//! two network devices on one bridge: per frame sent by the one and received by the other, many at a time and one
+//! alone, and per KiB of TCP packets that nobody cuts. A tick counts whoever runs: this guest, the backends, the
+//! hypervisor.
 //!
 //! Each line is `bench: NAME MEDIAN`, or `bench: NAME skipped` where there is no such device. Under QEMU's
 //! `-icount shift=0` a tick is an instruction.

@@ -10,8 +10,9 @@ use oxen_abi::virq::VIRQ_CONSOLE;
 use oxen_ring::{ByteReader, ByteWriter, Ends};
 
 use crate::event::Port;
-use crate::raw::view;
-use crate::{hypercall, start_info};
+use crate::raw::hypercall::call as hypercall;
+use crate::raw::memory::view;
+use crate::start_info;
 
 /// The guest's half of the console ring.
 struct Ring {
@@ -33,7 +34,7 @@ impl Ring {
             if rest.is_empty() {
                 return;
             }
-            crate::sched::yield_now();
+            let _ = hypercall::sched_yield();
         }
     }
 
@@ -149,7 +150,7 @@ pub(crate) fn drain() {
         if RING.try_lock().is_none_or(|ring| ring.as_ref().is_none_or(Ring::is_drained)) {
             return;
         }
-        crate::sched::yield_now();
+        let _ = hypercall::sched_yield();
     }
 }
 
@@ -170,7 +171,7 @@ impl Input {
         Self { port }
     }
 
-    /// Waits for bytes and says how many came.
+    /// Waits for bytes and returns how many came.
     pub async fn read(&self, buffer: &mut [u8]) -> usize {
         loop {
             let count = match RING.lock().as_mut() {

@@ -15,7 +15,7 @@ use oxen_abi::errno::Errno;
 use oxen_abi::event_channel as abi;
 use oxen_abi::shared_info::{SharedInfo, VcpuInfo};
 
-use crate::hypercall::{self, event_op};
+use crate::raw::hypercall::call::{self as hypercall, event_op};
 use crate::raw::local::local;
 use crate::raw::shared;
 
@@ -70,9 +70,11 @@ pub(crate) fn fire(port: u32) {
     });
 }
 
-/// Blocks the vcpu until an event is pending.
+/// Stops the vcpu until an event is pending, and leaves upcalls masked.
 pub(crate) fn wait_for_any() {
-    crate::sched::block();
+    // There is no way for this to fail.
+    let _ = hypercall::sched_block();
+    shared::upcall_mask().store(1, Ordering::SeqCst);
 }
 
 /// The word of `shared_info` that holds a port's bit in the bitmap at `bitmap`, and the bit.
@@ -213,8 +215,8 @@ impl Port {
         self.mask_word().fetch_and(!self.bit(), Ordering::SeqCst);
         let word = self.number as usize / 64;
         if shared::word(PENDING + word * 8).load(Ordering::SeqCst) & self.bit() != 0 {
-            // The hypervisor marks the word only for events of ports that are not masked, and `EVTCHNOP_unmask` only for
-            // ports that still are. All ports belong to this vcpu, which looks again before it blocks.
+            // The hypervisor marks the word only for events of ports that are not masked, and `EVTCHNOP_unmask` only
+            // for ports that still are. All ports belong to this vcpu, which looks again before it blocks.
             shared::word(SELECTOR).fetch_or(1 << word, Ordering::SeqCst);
             shared::upcall_pending().store(1, Ordering::SeqCst);
         }

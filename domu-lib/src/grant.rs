@@ -9,14 +9,15 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use oxen_abi::domid::DomId;
 use oxen_abi::grant_table as abi;
+use static_assertions::assert_not_impl_any;
 
-pub use crate::raw::grant::{Copy, CopyPlace, GrantError, GrantMapping, copy};
-pub use crate::raw::mapping::{Access, Words};
+pub use crate::raw::memory::grant::{Copy, CopyPlace, GrantError, GrantMapping, copy};
+pub use crate::raw::memory::words::{Access, Words};
 
 use crate::memory::map::Mapping;
 use crate::memory::{Mfn, PAGE_SIZE, Page};
-use crate::raw::grant::table_frames;
 use crate::raw::local::local;
+use crate::raw::memory::grant::table_frames;
 
 /// Entries of one frame of the table.
 const PER_FRAME: usize = PAGE_SIZE / size_of::<abi::GrantEntryV1>();
@@ -164,6 +165,9 @@ impl Grant {
         }
     }
 }
+
+// A page is granted once: what is granted goes back to one owner.
+assert_not_impl_any!(Grant: Clone);
 
 impl Drop for Grant {
     fn drop(&mut self) {

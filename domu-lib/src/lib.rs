@@ -12,7 +12,7 @@
 //! }
 //! ```
 //!
-//! When `run` returns the domain powers off; a panic or an exception that nobody expects reports a crash.
+//! When `run` returns the domain powers off; a panic or an exception without a handler reports a crash.
 //!
 //! On the host the crate compiles too, for tests: every hypercall answers `ENOSYS` there.
 #![cfg_attr(target_os = "none", no_std)]
@@ -27,6 +27,7 @@ pub mod grant;
 pub mod handshake;
 pub mod memory;
 pub mod packet;
+mod pages;
 mod panic;
 #[expect(unreachable_pub, reason = "what is public in there is handed out by the rooms that it belongs to")]
 mod raw;
@@ -37,8 +38,8 @@ pub mod sync;
 pub mod task;
 pub mod time;
 
-pub use raw::call as hypercall;
 pub use raw::control;
+pub use raw::hypercall::call as hypercall;
 pub use raw::machine;
 #[cfg(target_os = "none")]
 pub use raw::measure;
@@ -67,11 +68,4 @@ macro_rules! entry {
             ::std::println!("a guest: build it for x86_64-unknown-none and boot it in a domain");
         }
     };
-}
-
-/// What happens between the memory's lay-out and the program.
-#[cfg(target_os = "none")]
-pub(crate) fn start() {
-    event::start();
-    time::start();
 }

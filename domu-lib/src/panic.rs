@@ -1,7 +1,7 @@
 //! The end of a guest that met a bug: what happened goes to every console, then the domain reports a crash.
 
 use crate::console::print_last_words;
-use crate::raw::frame::Frame;
+use crate::raw::trap::Frame;
 use crate::sched::{Reason, shutdown};
 
 /// An exception that nothing repairs.

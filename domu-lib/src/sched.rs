@@ -3,9 +3,7 @@
 use oxen_abi::errno::Errno;
 use oxen_abi::sched;
 
-use crate::hypercall;
-use crate::raw::shared;
-use core::sync::atomic::Ordering;
+use crate::raw::hypercall::call as hypercall;
 
 /// Why a domain ends, as its toolstack is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,12 +38,6 @@ pub fn shutdown(reason: Reason) -> ! {
 pub fn yield_now() {
     // There is no way for this to fail.
     let _ = hypercall::sched_yield();
-}
-
-/// Stops until an event is pending, and leaves events masked.
-pub(crate) fn block() {
-    let _ = hypercall::sched_block();
-    shared::upcall_mask().store(1, Ordering::SeqCst);
 }
 
 /// Waits until one of `ports` is pending or the time `until` (nanoseconds of system time, 0 for never) has come,

@@ -4,8 +4,8 @@ use alloc::string::String;
 
 use oxen_abi::start_info::{SIF_INITDOMAIN, SIF_MOD_START_PFN, SIF_PRIVILEGED, StartInfo};
 
-use crate::memory::{Mfn, Pfn};
-use crate::raw::view;
+use crate::pages::{Mfn, Pfn, layout};
+use crate::raw::memory::view;
 
 static INFO: spin::Once<&'static StartInfo> = spin::Once::new();
 
@@ -96,6 +96,6 @@ pub fn option(key: &str) -> Option<String> {
 /// The module (ramdisk) that came with the kernel, as bytes that stay for good.
 pub fn module() -> Option<&'static [u8]> {
     let (start, length) = with(|info| (info.mod_start, info.mod_len)).filter(|&(_, length)| length != 0)?;
-    let address = if module_is_pfn() { view::address(Pfn(start)) } else { start };
+    let address = if module_is_pfn() { layout::address(Pfn(start)) } else { start };
     Some(view::module(address, usize::try_from(length).ok()?))
 }

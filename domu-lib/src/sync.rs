@@ -1,49 +1,118 @@
-//! What tasks of one guest use among themselves: a notification, a queue, a lock that waits.
+//! What tasks of one guest use among themselves: a notification, a value that is set once, a queue, a lock that waits.
 
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use core::cell::{Cell, RefCell, RefMut};
+use core::cell::{Cell, OnceCell, RefCell, RefMut};
 use core::future::poll_fn;
 use core::task::{Poll, Waker};
 
-/// A flag that tasks wait for: a notification that nobody waited for is kept, two of them are one.
+use static_assertions::assert_not_impl_any;
+
+/// Tasks that are all woken when something changes, and then look again.
 #[derive(Debug, Default)]
-pub struct Notify {
-    pending: Cell<bool>,
-    waiters: RefCell<Vec<Waker>>,
-}
+pub struct Waiters(RefCell<Vec<Waker>>);
 
-impl Notify {
-    /// A notification that has not come yet.
+impl Waiters {
+    /// Nobody waits.
     pub const fn new() -> Self {
-        Self { pending: Cell::new(false), waiters: RefCell::new(Vec::new()) }
+        Self(RefCell::new(Vec::new()))
     }
 
-    /// Lets one waiter through, now or later.
-    pub fn notify(&self) {
-        self.pending.set(true);
-        for waiter in self.waiters.take() {
-            waiter.wake();
-        }
+    /// Lets all look again who wait.
+    pub fn wake(&self) {
+        self.0.take().into_iter().for_each(Waker::wake);
     }
 
-    /// Waits for a notification and uses it up.
-    pub async fn notified(&self) {
+    /// Waits until `look` has an answer.
+    pub async fn until<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
         poll_fn(|context| {
-            if self.pending.take() {
-                return Poll::Ready(());
+            if let Some(answer) = look() {
+                return Poll::Ready(answer);
             }
-            let mut waiters = self.waiters.borrow_mut();
+            let mut waiters = self.0.borrow_mut();
             // A task that waits for several things at once looks here again and again.
             if !waiters.iter().any(|waiter| waiter.will_wake(context.waker())) {
                 waiters.push(context.waker().clone());
             }
             Poll::Pending
         })
-        .await;
+        .await
     }
 }
+
+/// A flag that tasks wait for: a notification that nobody waited for is kept, two of them are one.
+#[derive(Debug, Default)]
+pub struct Notify {
+    pending: Cell<bool>,
+    waiters: Waiters,
+}
+
+impl Notify {
+    /// A notification that has not come yet.
+    pub const fn new() -> Self {
+        Self { pending: Cell::new(false), waiters: Waiters::new() }
+    }
+
+    /// Lets one waiter through, now or later.
+    pub fn notify(&self) {
+        self.pending.set(true);
+        self.waiters.wake();
+    }
+
+    /// Waits for a notification and uses it up.
+    pub async fn notified(&self) {
+        self.waiters.until(|| self.pending.take().then_some(())).await;
+    }
+}
+
+/// A value that is set once and stays: whoever waits for it gets it, however many they are and whenever they come.
+#[derive(Debug)]
+pub struct Latch<T> {
+    value: OnceCell<T>,
+    waiters: Waiters,
+}
+
+impl<T> Default for Latch<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> Latch<T> {
+    /// A latch without its value.
+    pub const fn new() -> Self {
+        Self { value: OnceCell::new(), waiters: Waiters::new() }
+    }
+
+    /// Sets the value and wakes all who wait for it; one that is there already stays as it is.
+    pub fn set(&self, value: T) {
+        if self.value.set(value).is_ok() {
+            self.waiters.wake();
+        }
+    }
+
+    /// Returns whether the value is there.
+    pub fn is_set(&self) -> bool {
+        self.value.get().is_some()
+    }
+}
+
+impl<T: Clone> Latch<T> {
+    /// The value, if it is there.
+    pub fn get(&self) -> Option<T> {
+        self.value.get().cloned()
+    }
+
+    /// Waits for the value.
+    pub async fn wait(&self) -> T {
+        self.waiters.until(|| self.get()).await
+    }
+}
+
+// One vcpu runs all tasks: what they share among themselves never goes to another thread.
+assert_not_impl_any!(Notify: Sync);
+assert_not_impl_any!(Latch<()>: Sync);
 
 /// A queue between tasks.
 #[derive(Debug)]
@@ -185,5 +254,52 @@ impl<T> Drop for Guard<'_, T> {
     fn drop(&mut self) {
         // Who is woken looks later, when the value is free.
         self.freed.notify();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task;
+
+    #[test]
+    fn a_latch_lets_all_through_who_waited_and_all_who_come_later() {
+        task::run(async {
+            let latch = Rc::new(Latch::new());
+            let waiting: Vec<_> = (0..3)
+                .map(|_| {
+                    let latch = latch.clone();
+                    task::spawn(async move { latch.wait().await })
+                })
+                .collect();
+            task::yield_now().await;
+            assert!(!latch.is_set() && waiting.iter().all(|task| !task.is_finished()));
+            latch.set(7);
+            for task in waiting {
+                assert_eq!(task.await, 7);
+            }
+            assert_eq!((latch.wait().await, latch.wait().await), (7, 7));
+        });
+    }
+
+    #[test]
+    fn what_a_latch_was_set_to_first_stays() {
+        let latch = Latch::new();
+        latch.set("first");
+        latch.set("second");
+        assert_eq!(latch.get(), Some("first"));
+    }
+
+    #[test]
+    fn a_task_that_looks_at_a_latch_again_and_again_is_woken_once() {
+        task::run(async {
+            let latch = Latch::<()>::new();
+            for _ in 0..100 {
+                let other = Notify::new();
+                other.notify();
+                task::select(latch.wait(), other.notified()).await;
+            }
+            assert_eq!(latch.waiters.0.borrow().len(), 1);
+        });
     }
 }

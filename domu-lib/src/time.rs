@@ -6,11 +6,12 @@ use core::future::poll_fn;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 use core::task::{Poll, Waker};
 
+use oxen_abi::errno::Errno;
 use oxen_abi::shared_info::{SharedInfo, VcpuInfo, VcpuTimeInfo};
 use oxen_abi::virq::VIRQ_TIMER;
 
 use crate::event::Port;
-use crate::hypercall;
+use crate::raw::hypercall::call as hypercall;
 use crate::raw::local::local;
 use crate::raw::{machine, shared};
 
@@ -93,13 +94,13 @@ local!(static SLEEPERS: Sleepers = Sleepers::default());
 static ARMED: AtomicU64 = AtomicU64::new(0);
 
 /// Binds the timer's virtual interrupt, whose only duty is to end a block, and stops the periodic one.
-pub(crate) fn start() {
+///
+/// # Errors
+/// What the hypervisor refuses; sleeping tasks do not wake up by themselves then.
+pub(crate) fn start() -> Result<(), Errno> {
     let _ = hypercall::stop_periodic_timer();
-    match Port::bind_virq(VIRQ_TIMER) {
-        // It is never dropped: the timer is used as long as the guest lives.
-        Ok(port) => core::mem::forget(port),
-        Err(errno) => crate::println!("timer: {errno:?}; sleeping tasks will not wake up by themselves"),
-    }
+    // It is never dropped: the timer is used as long as the guest lives.
+    Port::bind_virq(VIRQ_TIMER).map(core::mem::forget)
 }
 
 /// Wakes the tasks whose time has come.

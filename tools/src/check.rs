@@ -34,7 +34,7 @@ pub fn all(workspace: &Workspace) -> Result<()> {
     let mut findings = rules::judge(workspace)?;
     findings.broken.extend(citations::judge(workspace)?);
     for note in &findings.notes {
-        eprintln!("note: {note}, {} are usual", rules::LONG_FILE);
+        eprintln!("note: {note}");
     }
     for broken in &findings.broken {
         eprintln!("{broken}");

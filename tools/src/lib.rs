@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+pub mod arrows;
 pub mod bench;
 pub mod bochs;
 pub mod build;

@@ -9,7 +9,7 @@ use oxen_domu_lib::memory::{
     Mfn,
     map::{Access, Mapping, Words},
 };
-use oxen_domu_lib::sync::Notify;
+use oxen_domu_lib::sync::{Latch, Notify};
 use oxen_domu_lib::task;
 
 use crate::purse::{Charge, Purse};
@@ -31,35 +31,43 @@ const PIECE: usize = 2048;
 pub struct GuestConsole {
     kept: RefCell<VecDeque<u8>>,
     /// How many bytes at the end of `kept` no `expect` has passed yet.
-    unheard: Cell<usize>,
+    unread: Cell<usize>,
     /// How many bytes have ever been printed.
     printed: Cell<u64>,
     listeners: RefCell<Vec<Rc<Notify>>>,
-    hung_up: Cell<bool>,
+    /// Nothing will be printed any more.
+    is_finished: Cell<bool>,
     /// What the guest pays for all this.
     charge: RefCell<Option<Charge>>,
     input: RefCell<VecDeque<u8>>,
+    /// There is input, or the task that serves the ring is to end.
     wake: Notify,
-    closing: Cell<bool>,
-    closed: Cell<bool>,
-    done: Notify,
+    serving: RefCell<Option<Rc<Serving>>>,
 }
 
-/// Who hears what a guest prints. It keeps nothing of its own: it knows how far it has heard of what is kept.
+/// The task that serves a domain's ring: the wish that it ends, and the news that it has.
+#[derive(Default)]
+struct Serving {
+    stop: Cell<bool>,
+    stopped: Latch<()>,
+}
+
+/// Who follows what a guest prints. It keeps nothing of its own: it knows how far it has read what is kept.
 pub struct Listener {
     console: Rc<GuestConsole>,
     wake: Rc<Notify>,
-    heard: Cell<u64>,
+    /// How many bytes had ever been printed where it has read to.
+    position: Cell<u64>,
 }
 
 impl Listener {
     /// The next bytes if there are any; those that are not kept any more are lost.
     pub fn try_receive(&self) -> Option<Vec<u8>> {
         let kept = self.console.kept.borrow();
-        let behind = self.console.printed.get().saturating_sub(self.heard.get());
+        let behind = self.console.printed.get().saturating_sub(self.position.get());
         let behind = usize::try_from(behind).map_or(kept.len(), |behind| behind.min(kept.len()));
         let piece: Vec<u8> = kept.iter().skip(kept.len() - behind).take(PIECE).copied().collect();
-        self.heard.set(self.console.printed.get() - (behind - piece.len()) as u64);
+        self.position.set(self.console.printed.get() - (behind - piece.len()) as u64);
         (!piece.is_empty()).then_some(piece)
     }
 
@@ -67,7 +75,7 @@ impl Listener {
     pub async fn receive(&self) -> Option<Vec<u8>> {
         loop {
             let piece = self.try_receive();
-            if piece.is_some() || self.console.hung_up.get() {
+            if piece.is_some() || self.console.is_finished.get() {
                 return piece;
             }
             self.wake.notified().await;
@@ -91,13 +99,13 @@ impl GuestConsole {
         self.charge.replace(Some(charge));
         let page = Mapping::of(domain, &[frame], Access::ReadWrite)?;
         let port = Port::bind_interdomain(domain, port)?;
-        self.closing.set(false);
-        self.closed.set(false);
-        task::spawn_for(domain.0, self.clone().run(page, port));
+        let serving = Rc::new(Serving::default());
+        self.serving.replace(Some(serving.clone()));
+        task::spawn_for(domain.0, self.clone().run(page, port, serving));
         Ok(())
     }
 
-    /// Moves what can be moved in both directions; says whether anything was.
+    /// Moves what can be moved in both directions; returns whether anything was.
     fn turn(&self, page: &Page) -> Result<bool, Overrun> {
         let mut ends = console::backend(page);
         let mut output = [0; 2048];
@@ -109,14 +117,14 @@ impl GuestConsole {
         Ok(taken + put != 0)
     }
 
-    async fn run(self: Rc<Self>, page: Mapping, port: Port) {
+    async fn run(self: Rc<Self>, page: Mapping, port: Port, serving: Rc<Serving>) {
         loop {
             match self.turn(page.page(0)) {
                 Ok(true) => {
                     port.notify();
                     task::yield_now().await;
                 }
-                Ok(false) if self.closing.get() => break,
+                Ok(false) if serving.stop.get() => break,
                 Ok(false) => _ = task::select(port.wait(), self.wake.notified()).await,
                 Err(_) => {
                     self.publish(b"\r\n[console closed: the guest broke its ring]\r\n");
@@ -124,8 +132,7 @@ impl GuestConsole {
                 }
             }
         }
-        self.closed.set(true);
-        self.done.notify();
+        serving.stopped.set(());
     }
 
     /// Keeps and shows text; also the toolstack's own words about the guest.
@@ -144,16 +151,17 @@ impl GuestConsole {
         kept.drain(..excess);
         kept.extend(tail);
         self.printed.set(self.printed.get() + bytes.len() as u64);
-        self.unheard.set((self.unheard.get() + bytes.len()).min(kept.len()));
+        self.unread.set((self.unread.get() + bytes.len()).min(kept.len()));
         self.listeners.borrow().iter().for_each(|wake| wake.notify());
     }
 
     /// Takes what is left on the ring, then lets go of the guest's page.
     pub async fn close(&self) {
-        self.closing.set(true);
-        self.wake.notify();
-        while !self.closed.get() {
-            self.done.notified().await;
+        let serving = self.serving.borrow().clone();
+        if let Some(serving) = serving {
+            serving.stop.set(true);
+            self.wake.notify();
+            serving.stopped.wait().await;
         }
     }
 
@@ -162,27 +170,27 @@ impl GuestConsole {
         self.kept.borrow().iter().copied().collect()
     }
 
-    /// What was printed behind what [`Self::hear`] was told of, as far as it is kept.
-    pub fn unheard(&self) -> Vec<u8> {
+    /// What was printed behind what [`Self::mark_read`] was told of, as far as it is kept.
+    pub fn unread(&self) -> Vec<u8> {
         let kept = self.kept.borrow();
-        kept.iter().skip(kept.len().saturating_sub(self.unheard.get())).copied().collect()
+        kept.iter().skip(kept.len().saturating_sub(self.unread.get())).copied().collect()
     }
 
-    /// So many bytes of [`Self::unheard`] are done with.
-    pub fn hear(&self, count: usize) {
-        self.unheard.set(self.unheard.get().saturating_sub(count));
+    /// So many bytes of [`Self::unread`] are done with.
+    pub fn mark_read(&self, count: usize) {
+        self.unread.set(self.unread.get().saturating_sub(count));
     }
 
     /// What is printed from now on, also when the guest starts again.
     pub fn listen(self: &Rc<Self>) -> Listener {
         let wake = Rc::new(Notify::new());
         self.listeners.borrow_mut().push(wake.clone());
-        Listener { console: self.clone(), wake, heard: Cell::new(self.printed.get()) }
+        Listener { console: self.clone(), wake, position: Cell::new(self.printed.get()) }
     }
 
-    /// Nothing will be printed any more: whoever listens goes.
-    pub fn hang_up(&self) {
-        self.hung_up.set(true);
+    /// Nothing will be printed any more: listeners get what is kept and then the end.
+    pub fn close_listeners(&self) {
+        self.is_finished.set(true);
         self.listeners.borrow().iter().for_each(|wake| wake.notify());
     }
 
@@ -235,10 +243,19 @@ mod tests {
             assert_eq!(all, KEPT, "a listener that was slow hears what is kept");
             let waiting = task::spawn(async move { first.receive().await });
             task::yield_now().await;
-            console.hang_up();
+            console.close_listeners();
             assert_eq!(waiting.await, None);
             drop(second);
             assert!(console.listeners.borrow().is_empty());
+        });
+    }
+
+    /// A guest that cannot be connected is taken apart before its console was ever served.
+    #[test]
+    fn a_console_that_serves_no_ring_closes_at_once() {
+        task::run(async {
+            let console = GuestConsole::default();
+            assert_eq!(task::select(console.close(), task::yield_now()).await, task::Either::First(()));
         });
     }
 
@@ -246,12 +263,12 @@ mod tests {
     fn what_was_heard_is_not_told_again() {
         let console = GuestConsole::default();
         console.publish(b"login: ");
-        console.hear(3);
+        console.mark_read(3);
         console.publish(b"# ");
-        assert_eq!(console.unheard(), b"in: # ");
+        assert_eq!(console.unread(), b"in: # ");
         console.publish(&[b'x'; KEPT + 1]);
-        assert_eq!(console.unheard().len(), KEPT);
-        console.hear(usize::MAX);
-        assert_eq!(console.unheard(), b"");
+        assert_eq!(console.unread().len(), KEPT);
+        console.mark_read(usize::MAX);
+        assert_eq!(console.unread(), b"");
     }
 }

@@ -5,10 +5,11 @@ use alloc::{format, rc::Rc, string::String, vec::Vec};
 use core::cell::{Cell, RefCell};
 use core::future::{Future, pending};
 
+use anyhow::{Context, Error, Result};
 use oxen_abi::domid::DomId;
 use oxen_abi::io::xenbus::XenbusState;
 use oxen_domu_lib::handshake::{self, Side, Step};
-use oxen_domu_lib::sync::Notify;
+use oxen_domu_lib::sync::{Latch, Waiters};
 use oxen_domu_lib::{println, task, time};
 
 use crate::guest_text;
@@ -16,7 +17,7 @@ use crate::purse::Purse;
 use crate::store::{
     access::{Permissions, Right},
     server::{LocalWatch, StoreHandle},
-    wire::Error,
+    wire,
 };
 
 /// How long a frontend gets to let go of a device that is taken away, in nanoseconds.
@@ -45,8 +46,8 @@ pub trait Driver: 'static {
     /// Takes the frontend's rings into use; what is returned besides is written before the state changes.
     ///
     /// # Errors
-    /// Why not, in words.
-    fn connect(&self, front: &Front<'_>) -> Result<(Rc<Self::Session>, Nodes), String>;
+    /// The frontend asks for what is not offered, lacks a node, or grants no ring.
+    fn connect(&self, front: &Front<'_>) -> Result<(Rc<Self::Session>, Nodes)>;
 }
 
 /// What serves a connected frontend, in tasks of its own.
@@ -57,55 +58,45 @@ pub trait Session {
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum SessionEnd {
     /// It was told to.
     Asked,
-    /// The frontend broke its ring.
-    Hostile,
+    /// The frontend broke the ring's protocol.
+    ProtocolError,
 }
 
 /// The wish that a session ends, and the news that it has.
 #[derive(Debug, Default)]
 pub struct Life {
-    stopping: Cell<bool>,
-    wake: Notify,
-    end: Cell<Option<End>>,
-    done: Notify,
+    stop: Latch<()>,
+    end: Latch<SessionEnd>,
 }
 
 impl Life {
-    /// Whether the session is to end.
+    /// Returns whether the session is to end.
     pub fn is_ending(&self) -> bool {
-        self.stopping.get()
+        self.stop.is_set()
     }
 
     /// Waits until the session is told to end.
     pub async fn told(&self) {
-        self.wake.notified().await;
+        self.stop.wait().await;
     }
 
     /// The session has ended.
-    pub fn finish(&self, end: End) {
-        self.end.set(Some(end));
-        self.done.notify();
+    pub fn finish(&self, end: SessionEnd) {
+        self.end.set(end);
     }
 
     /// Ends the session and waits until nothing of it is left at work.
     pub async fn close(&self) {
-        self.stopping.set(true);
-        self.wake.notify();
+        self.stop.set(());
         self.ended().await;
     }
 
     /// Waits until the session has ended.
-    pub async fn ended(&self) -> End {
-        loop {
-            if let Some(end) = self.end.get() {
-                self.done.notify();
-                return end;
-            }
-            self.done.notified().await;
-        }
+    pub async fn ended(&self) -> SessionEnd {
+        self.end.wait().await
     }
 }
 
@@ -128,10 +119,11 @@ impl Front<'_> {
     /// A number that has to be there.
     ///
     /// # Errors
-    /// What is missing, or no number.
-    pub fn number(&self, name: &str) -> Result<u32, String> {
-        let text = self.value(name).ok_or_else(|| format!("the frontend gives no {name}"))?;
-        text.parse().map_err(|_| format!("{name} is `{}`, which is no number", guest_text::quoted(&text)))
+    /// It is missing, or no number.
+    pub fn number(&self, name: &str) -> Result<u32> {
+        let text = self.value(name).with_context(|| format!("the frontend gives no {name}"))?;
+        let number = text.parse().ok();
+        number.with_context(|| format!("{name} is `{}`, which is no number", guest_text::quoted(&text)))
     }
 
     /// Whether a feature is asked for.
@@ -152,17 +144,18 @@ pub struct Device<D: Driver> {
     purse: Rc<Purse>,
     store: StoreHandle,
     state: Cell<XenbusState>,
-    changed: Notify,
+    changed: Waiters,
     session: RefCell<Option<Rc<D::Session>>>,
-    stopping: Cell<bool>,
-    stop: Notify,
-    stopped: Cell<bool>,
-    done: Notify,
+    stop: Latch<()>,
+    stopped: Latch<()>,
 }
 
 impl<D: Driver> Device<D> {
     /// Publishes the device and waits for its frontend.
-    pub fn attach(store: &StoreHandle, domain: DomId, driver: D) -> Result<Rc<Self>, String> {
+    ///
+    /// # Errors
+    /// The store has no room for the device's nodes or its watch.
+    pub fn attach(store: &StoreHandle, domain: DomId, driver: D) -> Result<Rc<Self>> {
         let number = driver.number();
         let device = Rc::new(Self {
             back: format!("/local/domain/0/backend/{}/{}/{number}", D::CLASS, domain.0),
@@ -172,16 +165,13 @@ impl<D: Driver> Device<D> {
             purse: store.purses().of(domain.0),
             store: store.clone(),
             state: Cell::new(XenbusState::Initialising),
-            changed: Notify::new(),
+            changed: Waiters::new(),
             session: RefCell::default(),
-            stopping: Cell::new(false),
-            stop: Notify::new(),
-            stopped: Cell::new(false),
-            done: Notify::new(),
+            stop: Latch::new(),
+            stopped: Latch::new(),
         });
-        let failed = |why: Error| format!("{}: xenstore: {why}", device.driver.title());
-        device.publish().map_err(failed)?;
-        let watch = store.watch(&format!("{}/state", device.front)).map_err(failed)?;
+        device.publish().map_err(|why| device.refused(why))?;
+        let watch = store.watch(&format!("{}/state", device.front)).map_err(|why| device.refused(why))?;
         task::spawn_for(domain.0, device.clone().run(watch));
         Ok(device)
     }
@@ -198,34 +188,33 @@ impl<D: Driver> Device<D> {
 
     /// Tells a connected frontend of nodes that have changed: it looks at them when the state is written once more.
     /// One that connects later is told then.
-    pub fn announce(&self, nodes: &[(&'static str, String)]) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// The store has no room for them.
+    pub fn announce(&self, nodes: &[(&'static str, String)]) -> Result<()> {
         if self.state.get() != XenbusState::Connected {
             return Ok(());
         }
         let told = self.write(nodes).and_then(|()| self.enter(XenbusState::Connected));
-        told.map_err(|why| format!("{}: xenstore: {why}", self.driver.title()))
+        told.map_err(|why| self.refused(why))
     }
 
     /// Ends the device: requests in flight are answered, pages and rings are let go.
     pub async fn detach(&self) {
-        self.stopping.set(true);
-        self.stop.notify();
-        while !self.stopped.get() {
-            self.done.notified().await;
-        }
+        self.stop.set(());
+        self.stopped.wait().await;
     }
 
     /// Takes the device away from a guest that runs: its frontend is asked to let go and gets some time for it.
-    pub async fn unplug(&self) -> Result<(), String> {
-        let failed = |why: Error| format!("{}: xenstore: {why}", self.driver.title());
+    ///
+    /// # Errors
+    /// The store refuses to change the device's nodes.
+    pub async fn unplug(&self) -> Result<()> {
+        let failed = |why| self.refused(why);
         self.set("online", "0").map_err(failed)?;
         if self.state.get() == XenbusState::Connected {
             self.enter(XenbusState::Closing).map_err(failed)?;
-            let closed = async {
-                while self.state.get() != XenbusState::Closed {
-                    self.changed.notified().await;
-                }
-            };
+            let closed = self.changed.until(|| (self.state.get() == XenbusState::Closed).then_some(()));
             if task::timeout(PATIENCE, closed).await.is_err() {
                 println!("{} of domain {}: the guest does not let go of it", self.driver.title(), self.domain.0);
             }
@@ -234,7 +223,7 @@ impl<D: Driver> Device<D> {
         self.store.remove(&self.back).and_then(|()| self.store.remove(&self.front)).map_err(failed)
     }
 
-    fn publish(&self) -> Result<(), Error> {
+    fn publish(&self) -> Result<(), wire::Error> {
         let guest = self.domain.0;
         let shown = Permissions::readable_by(0, guest);
         let own = Permissions { owner: guest, others: Right::NONE, list: [(0, Right::READ)].into() };
@@ -256,23 +245,23 @@ impl<D: Driver> Device<D> {
         self.offer()
     }
 
-    fn offer(&self) -> Result<(), Error> {
+    fn offer(&self) -> Result<(), wire::Error> {
         self.write(&self.driver.offer())?;
         self.enter(XenbusState::InitWait)
     }
 
-    fn write(&self, nodes: &[(&'static str, String)]) -> Result<(), Error> {
+    fn write(&self, nodes: &[(&'static str, String)]) -> Result<(), wire::Error> {
         nodes.iter().try_for_each(|(name, value)| self.set(name, value))
     }
 
-    fn set(&self, name: &str, value: &str) -> Result<(), Error> {
+    fn set(&self, name: &str, value: &str) -> Result<(), wire::Error> {
         let shown = Permissions::readable_by(0, self.domain.0);
         self.store.publish(&format!("{}/{name}", self.back), value, &shown)
     }
 
-    fn enter(&self, state: XenbusState) -> Result<(), Error> {
+    fn enter(&self, state: XenbusState) -> Result<(), wire::Error> {
         self.state.set(state);
-        self.changed.notify();
+        self.changed.wake();
         self.set("state", state.as_text())
     }
 
@@ -281,18 +270,18 @@ impl<D: Driver> Device<D> {
     }
 
     async fn run(self: Rc<Self>, watch: LocalWatch) {
-        while !self.stopping.get() {
+        while !self.stop.is_set() {
             let session = self.session.borrow().clone();
-            let hostile = async {
+            let end = async {
                 match &session {
                     Some(session) => session.life().ended().await,
                     None => pending().await,
                 }
             };
-            let change = first_of(watch.next(), self.stop.notified(), hostile);
+            let change = first_of(watch.next(), self.stop.wait(), end);
             let end = change.await;
             drop(session);
-            if end == Some(End::Hostile) {
+            if end == Some(SessionEnd::ProtocolError) {
                 self.session.take();
                 self.fail("the frontend broke its ring");
                 continue;
@@ -301,8 +290,7 @@ impl<D: Driver> Device<D> {
             self.follow(state).await;
         }
         self.disconnect().await;
-        self.stopped.set(true);
-        self.done.notify();
+        self.stopped.set(());
     }
 
     /// Does what the frontend's state asks for. A store that refuses dom0 is no more: nothing is to be done then.
@@ -314,7 +302,7 @@ impl<D: Driver> Device<D> {
             }
             Step::Connect => {
                 if let Err(why) = self.connect() {
-                    self.fail(&why);
+                    self.fail(&format!("{why:#}"));
                 }
             }
             Step::Close(XenbusState::Closed) => {
@@ -334,11 +322,16 @@ impl<D: Driver> Device<D> {
         }
     }
 
-    fn connect(&self) -> Result<(), String> {
+    /// What the store refuses, in words.
+    fn refused(&self, why: wire::Error) -> Error {
+        Error::new(why).context("xenstore").context(self.driver.title())
+    }
+
+    fn connect(&self) -> Result<()> {
         let (session, nodes) = self.driver.connect(&self.peer())?;
         *self.session.borrow_mut() = Some(session);
         let published = self.write(&nodes).and_then(|()| self.enter(XenbusState::Connected));
-        published.map_err(|why| format!("xenstore: {why}"))
+        published.context("xenstore")
     }
 
     /// Gives the device up and says why, in the store and on the console.
@@ -352,12 +345,12 @@ impl<D: Driver> Device<D> {
     }
 }
 
-/// Waits for a change, or the wish to stop, or how the session ended.
+/// Waits for a change, the wish to stop, or the session's end.
 async fn first_of(
     change: impl Future<Output = String>,
     stop: impl Future<Output = ()>,
-    end: impl Future<Output = End>,
-) -> Option<End> {
+    end: impl Future<Output = SessionEnd>,
+) -> Option<SessionEnd> {
     match task::select(change, task::select(stop, end)).await {
         task::Either::Second(task::Either::Second(end)) => Some(end),
         _ => None,

@@ -3,5 +3,4 @@
 pub mod block;
 pub mod console;
 pub mod device;
-pub mod mapped;
 pub mod net;

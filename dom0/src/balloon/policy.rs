@@ -63,7 +63,12 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Whether a guest may be told to go to `target` KiB.
+impl core::error::Error for Refusal {}
+
+/// Judges whether a guest may be told to go to `target` KiB.
+///
+/// # Errors
+/// Why not: the target is below the guest's floor or above its maximum, or the machine lacks memory for it.
 pub fn judge(situation: &Situation, target: u64) -> Result<(), Refusal> {
     if target < situation.floor() {
         return Err(Refusal::BelowFloor(situation.floor()));

@@ -42,8 +42,8 @@ impl Buffer {
         }
     }
 
-    /// The bytes as a receiver gets them: each page is full before the next begins, so that all headers are in the first
-    /// and none is empty. Linux's backend hands frames on in the same form; its frontend relies on the first.
+    /// The bytes as a receiver gets them: each page is full before the next begins, so that all headers are in the
+    /// first and none is empty. Linux's backend hands frames on in the same form; its frontend relies on the first.
     pub fn pieces(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.chunks(PAGE_SIZE)
     }

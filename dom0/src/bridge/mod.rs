@@ -3,8 +3,8 @@
 //! Whoever attaches has a port. What it sends goes to the port where the destination was seen last, or to all others;
 //! each port has a queue of bounded length, and a full one drops what comes: a guest that takes nothing costs the
 //! others nothing. No guest gets another's frames by sending with its address, or with one of the machine's network:
-//! such a frame goes nowhere. Checksums and segments that a sender left to others are left to the receiver where it can take
-//! them, and done only when it takes the frame where it cannot.
+//! such a frame goes nowhere. Checksums and segments that a sender left to others are left to the receiver where it can
+//! take them, and done only when it takes the frame where it cannot.
 
 pub mod buffer;
 pub mod packet;
@@ -28,11 +28,11 @@ pub use show::{AddressView, PortView};
 use table::{PortId, Side, Table};
 
 /// Bytes that wait for one port at most, where there are few ports.
-pub const MOST_BYTES: usize = 2 << 20;
+pub const MAX_BYTES: usize = 2 << 20;
 /// Bytes that wait for one port at least, however many ports there are.
-const LEAST_BYTES: usize = 128 << 10;
+const MIN_BYTES: usize = 128 << 10;
 /// Frames that wait for one port at most.
-pub const MOST_FRAMES: usize = 1024;
+pub const MAX_FRAMES: usize = 1024;
 
 /// What has happened at a port, as seen from who is attached to it.
 #[derive(Debug, Default)]
@@ -86,7 +86,7 @@ impl Queue {
         if !self.open.get() {
             return false;
         }
-        let room = self.frames.borrow().len() < MOST_FRAMES && self.bytes.get() + packet.bytes.footprint() <= most;
+        let room = self.frames.borrow().len() < MAX_FRAMES && self.bytes.get() + packet.bytes.footprint() <= most;
         if !room {
             count(&self.counts.dropped, 1);
         }
@@ -137,7 +137,7 @@ impl Bridge {
     /// Bytes that frames may take while they wait, if there were `more` ports.
     pub fn memory(&self, more: usize) -> usize {
         let ports = self.0.ports.borrow().len() + more;
-        (ports * MOST_BYTES).min(self.0.budget.max(ports * LEAST_BYTES))
+        (ports * MAX_BYTES).min(self.0.budget.max(ports * MIN_BYTES))
     }
 
     /// A new port of a network that the machine is on.
@@ -174,7 +174,7 @@ impl Bridge {
     fn forward(&self, from: PortId, packet: Packet, now: u64) {
         let destination = packet.destination();
         let ports = self.0.ports.borrow();
-        let share = self.0.budget.checked_div(ports.len()).unwrap_or(0).clamp(LEAST_BYTES, MOST_BYTES);
+        let share = self.0.budget.checked_div(ports.len()).unwrap_or(0).clamp(MIN_BYTES, MAX_BYTES);
         if !destination.is_group()
             && let Some(to) = self.0.table.borrow().find(destination, now)
         {

@@ -9,7 +9,7 @@ use oxen_domu_lib::packet::{ETHERNET_HEADER, Headers, Network, Sum, Transport, p
 /// Longest frame that is carried: what the 16-bit lengths of network frontends can say.
 pub const LONGEST: usize = 0xffff;
 /// Segments that one frame is cut into at most: those of TCP's least segment size. More only cost time.
-const MOST_SEGMENTS: usize = 2048;
+const MAX_SEGMENTS: usize = 2048;
 
 /// The address of an interface.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,7 +67,7 @@ impl core::fmt::Debug for Mac {
 /// What is known of the checksum of the transport header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksum {
-    /// It is there; nobody has looked whether it is right.
+    /// It is filled in and not verified.
     Complete,
     /// It is there and right.
     Validated,
@@ -153,8 +153,8 @@ impl Packet {
         self.address(6)
     }
 
-    /// Takes a checksum that its sender left blank for [`Checksum::Partial`]: finds the place by the frame's own headers
-    /// and stores the sum of the pseudo header there, whatever was there before.
+    /// Takes a checksum that its sender left blank for [`Checksum::Partial`]: finds the place by the frame's own
+    /// headers and stores the sum of the pseudo header there, whatever was there before.
     ///
     /// # Errors
     /// [`Malformed`] for a frame that is no unfragmented TCP or UDP over IP.
@@ -200,8 +200,9 @@ impl Packet {
         let Some(segmentation) = self.segmentation else { return Ok(()) };
         let headers = Headers::parse(&self.bytes).ok_or(Malformed)?;
         let tcp = matches!(headers.transport, Transport::Tcp { .. });
-        let few = self.bytes.len() <= usize::from(segmentation.size) * MOST_SEGMENTS;
-        let partial = matches!(self.checksum, Checksum::Partial { start, offset: 16 } if usize::from(start) == headers.transport_at);
+        let few = self.bytes.len() <= usize::from(segmentation.size) * MAX_SEGMENTS;
+        let at = headers.transport_at;
+        let partial = matches!(self.checksum, Checksum::Partial { start, offset: 16 } if usize::from(start) == at);
         if tcp && partial && few && headers.network == segmentation.network { Ok(()) } else { Err(Malformed) }
     }
 

@@ -1,5 +1,5 @@
-//! Where addresses are: those that interfaces were given stay with them, others are where they were seen last, bounded for
-//! each port and forgotten with time.
+//! Where addresses are: those that interfaces were given stay with them, others are where they were seen last, bounded
+//! for each port and forgotten with time.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 

@@ -117,19 +117,19 @@ fn no_guest_gets_what_is_for_another_by_its_address() {
 fn a_port_that_takes_nothing_holds_a_bounded_queue_and_nobody_up() {
     let bridge = Bridge::new(|| 0, usize::MAX);
     let [a, slow, quick] = ["a", "slow", "quick"].map(|name| bridge.attach(name));
-    for _ in 0..2 * MOST_FRAMES {
+    for _ in 0..2 * MAX_FRAMES {
         a.send(frame(GROUP, mac(1), &[0; 100])).unwrap();
         assert!(quick.try_receive().is_some());
     }
-    assert_eq!(slow.counts().dropped.get(), MOST_FRAMES as u64);
-    for _ in 0..MOST_FRAMES {
+    assert_eq!(slow.counts().dropped.get(), MAX_FRAMES as u64);
+    for _ in 0..MAX_FRAMES {
         assert!(slow.try_receive().is_some());
     }
     assert!(slow.try_receive().is_none());
     let long = vec![0; 60_000];
     (0..100).for_each(|_| a.send(frame(GROUP, mac(1), &long)).unwrap());
     let waiting = core::iter::from_fn(|| slow.try_receive()).map(|packet| packet.bytes.len()).sum::<usize>();
-    assert!(waiting <= MOST_BYTES && waiting > MOST_BYTES - 61_000);
+    assert!(waiting <= MAX_BYTES && waiting > MAX_BYTES - 61_000);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub mod interrupt;
 pub mod pci;
 pub mod ramdisk;
+pub mod transfer;
 pub mod virtio;
 pub mod virtio_block;
 pub mod virtio_net;
@@ -16,12 +17,12 @@ use oxen_domu_lib::memory::map::Words;
 use oxen_domu_lib::task;
 
 use crate::archive::Archive;
-use crate::backend::block::request::Direction;
-use crate::backend::mapped::Mapped;
+use crate::config::disk::Disk;
+use crate::mapped::Mapped;
 use crate::purse::{Budget, Charge};
-use crate::toolstack::config::disk::Disk;
 use interrupt::Lines;
 use ramdisk::RamDisk;
+use transfer::Direction;
 use virtio_block::VirtioBlock;
 
 /// For whom the tasks of devices work: for all, and for nobody's share of dom0's time.

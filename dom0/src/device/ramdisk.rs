@@ -6,8 +6,8 @@ use core::cell::RefCell;
 use oxen_domu_lib::memory::bytes;
 use oxen_domu_lib::task;
 
+use super::transfer::{Direction, SECTOR};
 use super::{Failure, Piece, Room, room};
-use crate::backend::block::request::{Direction, SECTOR};
 use crate::purse::Budget;
 
 /// Pieces, a page each at most, that are copied in one step of dom0.

@@ -10,10 +10,10 @@ use oxen_domu_lib::task;
 
 use super::interrupt::Lines;
 use super::pci::Function;
+use super::transfer::Direction;
 use super::virtio::{Queue, VirtioDevice};
 use super::virtqueue::{Buffer, Dma};
 use super::{Failure, OWNER, Piece, Room, room};
-use crate::backend::block::request::Direction;
 use crate::purse::Budget;
 
 const DEVICE_IDS: [u16; 2] = [0x1001, 0x1042];

@@ -67,8 +67,8 @@ fn choose(offered: u64) -> u64 {
 }
 
 impl VirtioNet {
-    /// Finds and starts the first virtio network card on the bus. Two could lead to the same network, and frames between
-    /// them would go round.
+    /// Finds and starts the first virtio network card on the bus. Two could lead to the same network, and frames
+    /// between them would go round.
     pub fn find(lines: &Lines) -> Option<Self> {
         VirtioDevice::find(DEVICE_IDS).find_map(|function| Self::start(function, lines))
     }

@@ -252,7 +252,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn chains_arrive_whole_and_come_back_once(steps in proptest::collection::vec((1usize..5, any::<bool>()), 1..200)) {
+        fn chains_arrive_whole_and_come_back_once(
+            steps in proptest::collection::vec((1usize..5, any::<bool>()), 1..200)
+        ) {
             let mut queue = queue(16);
             let (mut offered, mut done, mut outstanding) = (0u16, 0u16, Vec::new());
             for (length, complete) in steps {

@@ -6,6 +6,8 @@ use core::fmt;
 use core::future::poll_fn;
 use core::task::{Context, Poll, Waker};
 
+use static_assertions::assert_not_impl_any;
+
 /// What is asked for is not there now, or never can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted;
@@ -169,6 +171,9 @@ pub struct Charge {
     budget: Budget,
     amount: usize,
 }
+
+// Each charge is given back once.
+assert_not_impl_any!(Charge: Clone);
 
 impl Charge {
     /// How much is taken.

@@ -28,7 +28,8 @@ const RING_MAPPINGS: usize = 128;
 const KEPT_MAPPINGS: usize = 352;
 /// Pages of requests at a time: as many as the queue of a disk holds, which is no less than one request has.
 const REQUEST_MAPPINGS: usize = 256;
-/// Pages that dom0 maps for one guest's requests before others have their turn: as many as go to the hypervisor at a time.
+/// Pages that dom0 maps for one guest's requests before others have their turn: as many as go to the hypervisor at a
+/// time.
 pub const TURN: usize = 32;
 /// Watch events of the store that wait for one guest.
 pub const EVENTS: usize = 1024;

@@ -60,7 +60,7 @@ pub struct Permissions {
 }
 
 impl Permissions {
-    /// Nobody but the owner.
+    /// The owner's alone.
     pub fn private(owner: DomId) -> Self {
         Self { owner, others: Right::NONE, list: Vec::new() }
     }
@@ -85,6 +85,9 @@ impl Permissions {
     }
 
     /// Parses `n0`, `r1`…: the first entry names the owner and everybody's right.
+    ///
+    /// # Errors
+    /// `EINVAL`: there is no entry, or one is malformed.
     pub fn parse<'a>(entries: impl Iterator<Item = &'a str>) -> Result<Self, Error> {
         let mut parsed = entries.map(parse_entry);
         let (owner, others) = parsed.next().ok_or(Error::Invalid)??;

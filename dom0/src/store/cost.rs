@@ -1,5 +1,5 @@
-//! How many bytes of dom0's heap things of the store take at most. What is charged is computed from lengths, not measured:
-//! `tests/store_memory.rs` holds these bounds against what an allocator of the same kind gives out.
+//! How many bytes of dom0's heap things of the store take at most. What is charged is computed from lengths, not
+//! measured: `tests/store_memory.rs` holds these bounds against what an allocator of the same kind gives out.
 
 use core::mem::size_of;
 

@@ -10,18 +10,18 @@ use super::{
     wire::Error,
 };
 
-/// Something that watches must hear of.
+/// A change that watches are told of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The node that changed.
     pub path: Path,
-    /// Its permissions before, where it existed: whoever could read it then may know.
+    /// Its permissions before, where it existed: those who could read it then may learn of the change.
     pub before: Option<Permissions>,
     /// Only watches of exactly this path: a node went together with the one above it.
     pub exact: bool,
 }
 
-/// One requester's hands on a view.
+/// Reads and changes the nodes of a view in one requester's name.
 pub struct Editor<'a, V: ?Sized> {
     /// The nodes.
     pub view: &'a mut V,
@@ -34,6 +34,9 @@ pub struct Editor<'a, V: ?Sized> {
 impl<V: View + ?Sized> Editor<'_, V> {
     /// The node at `path` if `wanted` is allowed. Where there is none, the nearest node above decides
     /// whether the requester may learn so.
+    ///
+    /// # Errors
+    /// `EACCES` where it is not allowed, `ENOENT` where there is none and the requester may know.
     pub fn find(&mut self, path: &Path, wanted: Right) -> Result<Rc<Node>, Error> {
         match self.view.node(path)? {
             Some(node) if node.permissions.right_of(self.who).includes(wanted) => Ok(node),
@@ -61,6 +64,9 @@ impl<V: View + ?Sized> Editor<'_, V> {
     }
 
     /// Sets a value, creating what is missing.
+    ///
+    /// # Errors
+    /// `EACCES`, `EINVAL` for a special name, `ENOSPC` where a quota is used up.
     pub fn write(&mut self, path: &Path, value: &[u8]) -> Result<Change, Error> {
         if path.is_special() {
             return Err(Error::Invalid);
@@ -79,6 +85,9 @@ impl<V: View + ?Sized> Editor<'_, V> {
     }
 
     /// Creates an empty node; `None` where it exists already.
+    ///
+    /// # Errors
+    /// As for [`Self::write`].
     pub fn make(&mut self, path: &Path) -> Result<Option<Change>, Error> {
         if path.is_special() {
             return Err(Error::Invalid);
@@ -123,6 +132,9 @@ impl<V: View + ?Sized> Editor<'_, V> {
     }
 
     /// Removes a node and all below it. Removing what is not there succeeds where the node above is.
+    ///
+    /// # Errors
+    /// `EACCES`, `EINVAL` for the root, `ENOENT` where the node above is not there.
     pub fn remove(&mut self, path: &Path) -> Result<Vec<Change>, Error> {
         let (above, name) = path.split().ok_or(Error::Invalid)?;
         let node = match self.find(path, Right::WRITE) {
@@ -156,6 +168,9 @@ impl<V: View + ?Sized> Editor<'_, V> {
     }
 
     /// Replaces a node's permissions; only owners may, and only dom0 may give a node away.
+    ///
+    /// # Errors
+    /// `ENOENT`, `EACCES` for all but owners, `EPERM` for giving the node away, `ENOSPC` for too many entries.
     pub fn set_permissions(&mut self, path: &Path, permissions: Permissions) -> Result<Change, Error> {
         if permissions.entries() > self.limits.permissions {
             return Err(Error::NoSpace);

@@ -13,8 +13,8 @@
 pub mod access;
 mod cost;
 pub mod edit;
-mod link;
 pub mod listing;
+pub mod outgoing;
 pub mod path;
 pub mod quota;
 pub mod request;
@@ -32,11 +32,12 @@ use alloc::{
 
 use access::{Permissions, Requester, Right};
 use edit::{Change, Editor};
+use outgoing::Event;
 use path::Path;
 use quota::Limits;
 use transaction::{Transaction, TransactionView};
 use tree::{Node, Tree, View};
-use watch::{Event, Watch, Watches};
+use watch::{Watch, Watches};
 use wire::Error;
 
 use crate::purse::Purses;
@@ -45,7 +46,7 @@ use crate::purse::Purses;
 pub type DomId = u16;
 
 /// The longest path that an event can name.
-const MOST_PATH: usize = oxen_abi::io::xs_wire::XENSTORE_ABS_PATH_MAX;
+const MAX_PATH: usize = oxen_abi::io::xs_wire::XENSTORE_ABS_PATH_MAX;
 
 /// A domain whose ring the store serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +117,9 @@ impl Store {
     }
 
     /// Resolves what `domain` wrote to a path within its limits.
+    ///
+    /// # Errors
+    /// `EINVAL`: the name is malformed or too long.
     pub fn resolve(&self, name: &str, domain: DomId) -> Result<Path, Error> {
         let path = Path::resolve(name, domain)?;
         if path.as_str().len() > self.limits_of(domain).path { Err(Error::Invalid) } else { Ok(path) }
@@ -142,26 +146,42 @@ impl Store {
     }
 
     /// The node at `path`, if `domain` may read it.
+    ///
+    /// # Errors
+    /// `ENOENT`, `EACCES`; `ENOENT` for a transaction that is not there.
     pub fn read(&mut self, domain: DomId, transaction: u32, path: &Path) -> Result<Rc<Node>, Error> {
         self.edit(domain, transaction, |editor| Ok((editor.find(path, Right::READ)?, Vec::new())))
     }
 
     /// Sets a value, creating what is missing.
+    ///
+    /// # Errors
+    /// `EACCES`, `EINVAL` for a special name, `ENOSPC` where a quota is used up; `ENOENT` for a transaction that is not
+    /// there.
     pub fn write(&mut self, domain: DomId, transaction: u32, path: &Path, value: &[u8]) -> Result<(), Error> {
         self.edit(domain, transaction, |editor| Ok(((), Vec::from([editor.write(path, value)?]))))
     }
 
     /// Creates an empty node unless it exists.
+    ///
+    /// # Errors
+    /// As for [`Self::write`].
     pub fn make(&mut self, domain: DomId, transaction: u32, path: &Path) -> Result<(), Error> {
         self.edit(domain, transaction, |editor| Ok(((), editor.make(path)?.into_iter().collect())))
     }
 
     /// Removes a node and all below it.
+    ///
+    /// # Errors
+    /// `EACCES`, `EINVAL` for the root, `ENOENT` where the node above or the transaction is not there.
     pub fn remove(&mut self, domain: DomId, transaction: u32, path: &Path) -> Result<(), Error> {
         self.edit(domain, transaction, |editor| Ok(((), editor.remove(path)?)))
     }
 
     /// Replaces a node's permissions.
+    ///
+    /// # Errors
+    /// `ENOENT`, `EACCES` for all but owners, `EPERM` for giving the node away, `ENOSPC` for too many entries.
     pub fn set_permissions(
         &mut self,
         domain: DomId,
@@ -173,9 +193,13 @@ impl Store {
     }
 
     /// Registers a watch; it fires at once.
+    ///
+    /// # Errors
+    /// `EINVAL` for a malformed name, `EEXIST` for the same watch twice, `E2BIG` for too many or too long a token,
+    /// `ENOSPC`.
     pub fn watch(&mut self, domain: DomId, name: &str, token: &[u8]) -> Result<(), Error> {
         let path = self.resolve(name, domain)?;
-        if token.len() > wire::PAYLOAD_MAX - MOST_PATH - 2 {
+        if token.len() > wire::PAYLOAD_MAX - MAX_PATH - 2 {
             // Its events would not fit into messages.
             return Err(Error::TooBig);
         }
@@ -193,6 +217,9 @@ impl Store {
     }
 
     /// Takes a watch back.
+    ///
+    /// # Errors
+    /// `EINVAL` for a malformed name, `ENOENT` where there is no such watch.
     pub fn unwatch(&mut self, domain: DomId, name: &str, token: &[u8]) -> Result<(), Error> {
         let path = self.resolve(name, domain)?;
         self.watches.remove(&path, domain, token)
@@ -206,6 +233,9 @@ impl Store {
     }
 
     /// Opens a transaction.
+    ///
+    /// # Errors
+    /// `ENOSPC`: the domain has as many as it may.
     pub fn start_transaction(&mut self, domain: DomId) -> Result<u32, Error> {
         let limits = self.limits_of(domain);
         if self.transactions.values().filter(|t| t.domain == domain).count() >= limits.transactions {
@@ -222,6 +252,9 @@ impl Store {
     }
 
     /// Ends a transaction: carries it out whole, or drops it.
+    ///
+    /// # Errors
+    /// `ENOENT` where the domain has no such transaction, `EAGAIN` where others changed what it saw, `ENOSPC`.
     pub fn end_transaction(&mut self, domain: DomId, id: u32, commit: bool) -> Result<(), Error> {
         if self.transactions.get(&id).is_none_or(|t| t.domain != domain) {
             return Err(Error::NotFound);
@@ -246,6 +279,9 @@ impl Store {
     }
 
     /// A domain is gone: so are its watches, transactions and rights, and the nodes that it owned with all below them.
+    ///
+    /// # Errors
+    /// `ENOENT`: it was not introduced.
     pub fn release(&mut self, domain: DomId) -> Result<(), Error> {
         self.clients.remove(&domain).ok_or(Error::NotFound)?;
         for client in self.clients.values_mut().filter(|c| c.target == Some(domain)) {
@@ -274,6 +310,9 @@ impl Store {
     }
 
     /// Lets `domain` act for `target` besides itself.
+    ///
+    /// # Errors
+    /// `ENOENT`: one of the two was not introduced.
     pub fn set_target(&mut self, domain: DomId, target: DomId) -> Result<(), Error> {
         if !self.is_introduced(target) {
             return Err(Error::NotFound);

@@ -33,6 +33,9 @@ impl Path {
     }
 
     /// Resolves what `domain` wrote: absolute names stand, others start at its home.
+    ///
+    /// # Errors
+    /// `EINVAL`: the name is empty, malformed or too long.
     pub fn resolve(name: &str, domain: DomId) -> Result<Self, Error> {
         if name.starts_with('@') {
             return if name == INTRODUCE_DOMAIN || name == RELEASE_DOMAIN {

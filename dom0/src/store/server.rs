@@ -1,5 +1,7 @@
 //! The store at work: one task for each domain's ring, and dom0's own tools beside them.
 
+mod link;
+
 use alloc::{
     collections::{BTreeMap, VecDeque},
     rc::{Rc, Weak},
@@ -21,15 +23,15 @@ use oxen_domu_lib::{println, task};
 use super::{
     DomId, Store,
     access::Permissions,
-    link::{Broken, Connection, Link, ReplyRoom, Turn},
+    outgoing::Event,
     path::Path,
     quota::Limits,
     request::Effect,
-    watch::Event,
-    wire::{Error, Message},
+    wire::{Error, Message, ProtocolError},
 };
 use crate::guest_text;
 use crate::purse::Purses;
+use link::{Connection, Link, ReplyRoom, Turn};
 use oxen_ring::xenstore;
 
 /// Paths that wait for one of dom0's own tools at most; of more it learns that something changed.
@@ -44,7 +46,7 @@ struct LocalQueue {
     wake: Notify,
 }
 
-struct Shared {
+struct Inner {
     purses: Purses,
     store: RefCell<Store>,
     connections: RefCell<BTreeMap<DomId, Rc<Connection>>>,
@@ -54,11 +56,11 @@ struct Shared {
 
 /// The store, as dom0's tools hold it.
 #[derive(Clone)]
-pub struct StoreHandle(Rc<Shared>);
+pub struct StoreHandle(Rc<Inner>);
 
 /// Paths that change, one after the other; ends when dropped.
 pub struct LocalWatch {
-    shared: Weak<Shared>,
+    shared: Weak<Inner>,
     queue: Rc<LocalQueue>,
     token: u64,
 }
@@ -94,7 +96,7 @@ impl StoreHandle {
     /// An empty store.
     pub fn new() -> Self {
         let purses = Purses::new();
-        Self(Rc::new(Shared {
+        Self(Rc::new(Inner {
             store: RefCell::new(Store::new(Limits::default(), purses.clone())),
             purses,
             connections: RefCell::default(),
@@ -142,6 +144,9 @@ impl StoreHandle {
     }
 
     /// The value at `path` as text.
+    ///
+    /// # Errors
+    /// `EINVAL` for a malformed path, `ENOENT`.
     pub fn read(&self, path: &str) -> Result<String, Error> {
         self.with(|store| {
             let node = store.read(0, 0, &Path::resolve(path, 0)?)?;
@@ -150,11 +155,17 @@ impl StoreHandle {
     }
 
     /// Sets a value.
+    ///
+    /// # Errors
+    /// `EINVAL` for a malformed path, `ENOSPC` where dom0 has no memory for it.
     pub fn write(&self, path: &str, value: &str) -> Result<(), Error> {
         self.with(|store| store.write(0, 0, &Path::resolve(path, 0)?, value.as_bytes()))
     }
 
     /// Sets a value and who may see it.
+    ///
+    /// # Errors
+    /// As for [`Self::write`].
     pub fn publish(&self, path: &str, value: &str, permissions: &Permissions) -> Result<(), Error> {
         self.with(|store| {
             let path = Path::resolve(path, 0)?;
@@ -164,6 +175,9 @@ impl StoreHandle {
     }
 
     /// Removes a node and all below it; nothing happens where there is none.
+    ///
+    /// # Errors
+    /// `EINVAL` for a malformed path, or the root.
     pub fn remove(&self, path: &str) -> Result<(), Error> {
         self.with(|store| match store.remove(0, 0, &Path::resolve(path, 0)?) {
             Err(Error::NotFound) => Ok(()),
@@ -172,6 +186,9 @@ impl StoreHandle {
     }
 
     /// The names directly below `path`.
+    ///
+    /// # Errors
+    /// `EINVAL` for a malformed path, `ENOENT`.
     pub fn list(&self, path: &str) -> Result<Vec<String>, Error> {
         self.with(|store| {
             let node = store.read(0, 0, &Path::resolve(path, 0)?)?;
@@ -180,6 +197,9 @@ impl StoreHandle {
     }
 
     /// Watches a path on behalf of dom0's tools.
+    ///
+    /// # Errors
+    /// `EINVAL` for a malformed path.
     pub fn watch(&self, path: &str) -> Result<LocalWatch, Error> {
         let token = self.0.last_token.get() + 1;
         self.0.last_token.set(token);
@@ -191,6 +211,10 @@ impl StoreHandle {
     }
 
     /// Serves a domain's ring from now on.
+    ///
+    /// # Errors
+    /// `ENOMEM` where the domain's purse cannot pay for the connection, and what the hypervisor says of the frame or
+    /// the port.
     pub fn serve(&self, domain: DomId, frame: Mfn, port: u32) -> Result<(), Errno> {
         let purse = self.0.purses.open(domain);
         let connection = Rc::new(Connection::new(purse).map_err(|_| Errno::NoMem)?);
@@ -204,7 +228,7 @@ impl StoreHandle {
     }
 
     /// Events of a domain go to this connection from now on.
-    pub(super) fn adopt(&self, domain: DomId, connection: Rc<Connection>) {
+    fn adopt(&self, domain: DomId, connection: Rc<Connection>) {
         if let Some(old) = self.0.connections.borrow_mut().insert(domain, connection) {
             old.close();
         }
@@ -220,7 +244,7 @@ impl StoreHandle {
     }
 
     /// Carries out a request of a domain; its answer goes before the events that it causes.
-    pub(super) fn answer(&self, domain: DomId, message: &Message, connection: &Connection, room: ReplyRoom) {
+    fn answer(&self, domain: DomId, message: &Message, connection: &Connection, room: ReplyRoom) {
         let outcome = self.0.store.borrow_mut().request(domain, message);
         connection.push_reply(outcome.reply, room);
         self.with(|_| ());
@@ -253,7 +277,7 @@ async fn serve_ring(mut link: Link, page: Mapping, port: Port) {
                 task::yield_now().await;
             }
             Ok(Turn::Idle) => _ = task::select(port.wait(), link.connection.wake.notified()).await,
-            Err(Broken(code)) => {
+            Err(ProtocolError(code)) => {
                 xenstore::set_error(page, code);
                 port.notify();
                 let domain = link.domain;

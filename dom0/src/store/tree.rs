@@ -1,4 +1,5 @@
-//! The nodes, in one flat ordered map: no walk recurses, however deep the names go. Each is charged to its owner's purse.
+//! The nodes, in one flat ordered map: no walk recurses, however deep the names go. Each is charged to its owner's
+//! purse.
 
 use alloc::{
     boxed::Box,

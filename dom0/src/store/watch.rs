@@ -1,16 +1,14 @@
 //! Watches: who wants to hear of which path, indexed by path.
 
-use alloc::{
-    collections::BTreeMap,
-    rc::Rc,
-    string::{String, ToString},
-    vec::Vec,
-};
-
+use alloc::{collections::BTreeMap, rc::Rc, vec::Vec};
 use core::cell::Cell;
-use core::mem::size_of;
 
-use super::{DomId, cost, link, path::Path, wire::Error};
+use super::{
+    DomId, cost,
+    outgoing::{Event, token_cost},
+    path::Path,
+    wire::Error,
+};
 use crate::purse::{Charge, Exhausted, Purse};
 
 /// One registration.
@@ -25,31 +23,6 @@ pub struct Watch {
     /// Something happened that could not be told: there was no room for it.
     missed: Cell<bool>,
     _charge: Charge,
-}
-
-/// Something to tell a domain. The domain pays for it until it has been told.
-#[derive(Debug)]
-pub struct Event {
-    /// Who is told.
-    pub domain: DomId,
-    /// The name as this watch wants it.
-    pub path: String,
-    /// The watch's token.
-    pub token: Rc<[u8]>,
-    _heap: Charge,
-    _place: Charge,
-}
-
-impl Event {
-    /// Whether it says the same.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        self.domain == other.domain && self.path == other.path && self.token == other.token
-    }
-}
-
-/// Bytes of a token at most.
-fn token_cost(token: &[u8]) -> usize {
-    cost::shared(token.len().next_multiple_of(8))
 }
 
 impl Watch {
@@ -75,13 +48,8 @@ impl Watch {
     }
 
     fn paid_event(&self, path: &Path, purse: &Purse) -> Result<Event, Exhausted> {
-        let place = purse.events.charge(1)?;
         let relative = if self.relative { path.relative_to(self.domain) } else { None };
-        let path = relative.unwrap_or(path.as_str());
-        let bytes = cost::block(path.len()) + token_cost(&self.token) + 4 * size_of::<Event>() + link::PLACE;
-        let heap = purse.heap.charge(bytes)?;
-        let token = self.token.clone();
-        Ok(Event { domain: self.domain, path: path.to_string(), token, _heap: heap, _place: place })
+        Event::new(self.domain, relative.unwrap_or(path.as_str()), self.token.clone(), purse)
     }
 }
 
@@ -120,6 +88,9 @@ impl Watches {
     }
 
     /// Removes one registration.
+    ///
+    /// # Errors
+    /// `ENOENT` where there is none.
     pub fn remove(&mut self, path: &Path, domain: DomId, token: &[u8]) -> Result<(), Error> {
         let here = self.by_path.get_mut(path).ok_or(Error::NotFound)?;
         let at = here.iter().position(|w| w.domain == domain && *w.token == *token).ok_or(Error::NotFound)?;
@@ -143,7 +114,7 @@ impl Watches {
     }
 
     /// The events that `domain` is still to be told of, as far as there is room now: for each watch that missed any,
-    /// one of its own path. Says besides whether these are all.
+    /// one of its own path. Returns besides whether these are all.
     pub fn catch_up(&self, domain: DomId, purse: &Purse) -> (Vec<Event>, bool) {
         let missed = |watch: &&Watch| watch.domain == domain && watch.missed.get();
         let behind = self.by_path.iter().flat_map(|(path, here)| here.iter().filter(missed).map(move |w| (path, w)));

@@ -71,6 +71,8 @@ impl core::fmt::Display for Error {
     }
 }
 
+impl core::error::Error for Error {}
+
 /// One message, request or answer: type, identifiers and payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -84,9 +86,9 @@ pub struct Message {
     pub payload: Vec<u8>,
 }
 
-/// The client sent what no client may send: its connection ends.
+/// The client did what no client may do: its connection ends, with this error (`XENSTORE_ERROR_*`) for it to see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProtocolViolation;
+pub struct ProtocolError(pub u32);
 
 impl Message {
     /// The answer to `self` of the same kind.
@@ -121,11 +123,14 @@ impl Message {
     }
 
     /// Takes the first whole message off `buffer`; `None` where more bytes must come first.
-    pub fn take(buffer: &mut Vec<u8>) -> Result<Option<Self>, ProtocolViolation> {
+    ///
+    /// # Errors
+    /// [`ProtocolError`]: its header names more bytes than a message may have.
+    pub fn take(buffer: &mut Vec<u8>) -> Result<Option<Self>, ProtocolError> {
         let Ok((header, rest)) = xs::XsdSockmsg::read_from_prefix(buffer) else { return Ok(None) };
-        let len = usize::try_from(header.len).map_err(|_| ProtocolViolation)?;
+        let len = usize::try_from(header.len).map_err(|_| ProtocolError(xs::XENSTORE_ERROR_PROTO))?;
         if len > PAYLOAD_MAX {
-            return Err(ProtocolViolation);
+            return Err(ProtocolError(xs::XENSTORE_ERROR_PROTO));
         }
         let Some(payload) = rest.get(..len) else { return Ok(None) };
         let message =
@@ -147,6 +152,9 @@ impl<'a> Arguments<'a> {
     }
 
     /// The next NUL-terminated string, as bytes.
+    ///
+    /// # Errors
+    /// `EINVAL`: no NUL is left.
     pub fn bytes(&mut self) -> Result<&'a [u8], Error> {
         let end = self.rest.iter().position(|&b| b == 0).ok_or(Error::Invalid)?;
         let (head, tail) = self.rest.split_at(end);
@@ -155,11 +163,17 @@ impl<'a> Arguments<'a> {
     }
 
     /// The next string; anything but UTF-8 is refused.
+    ///
+    /// # Errors
+    /// `EINVAL`: no string is left, or it is not UTF-8.
     pub fn text(&mut self) -> Result<&'a str, Error> {
         core::str::from_utf8(self.bytes()?).map_err(|_| Error::Invalid)
     }
 
     /// The next string as a decimal number.
+    ///
+    /// # Errors
+    /// `EINVAL`: no string is left, or it is no such number.
     pub fn number<T: core::str::FromStr>(&mut self) -> Result<T, Error> {
         self.text()?.parse().map_err(|_| Error::Invalid)
     }
@@ -204,7 +218,7 @@ mod tests {
     fn a_payload_beyond_the_limit_is_a_violation() {
         let mut bytes = vec![0; 12];
         bytes.extend_from_slice(&4097u32.to_le_bytes());
-        assert_eq!(Message::take(&mut bytes), Err(ProtocolViolation));
+        assert_eq!(Message::take(&mut bytes), Err(ProtocolError(xs::XENSTORE_ERROR_PROTO)));
     }
 
     proptest! {

@@ -7,7 +7,7 @@ use oxen_abi::domid::DomId;
 use oxen_abi::guest_context::VcpuGuestContext;
 use oxen_domu_lib::control;
 
-use super::lifecycle::Guest;
+use super::guest::Guest;
 use crate::guest_text;
 
 /// Lines at the console's end that are shown.

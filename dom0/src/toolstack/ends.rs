@@ -1,66 +1,27 @@
 //! Guests' ends: noticed, explained, and what follows from them.
 
-use alloc::{rc::Rc, string::String};
+use alloc::rc::Rc;
 
-use oxen_abi::domctl::{
-    DomctlGetdomaininfo, XEN_DOMINF_DYING, XEN_DOMINF_SHUTDOWN, XEN_DOMINF_SHUTDOWNMASK, XEN_DOMINF_SHUTDOWNSHIFT,
-};
+use anyhow::{Result, bail};
+use oxen_abi::domctl::XEN_DOMINF_DYING;
 use oxen_abi::domid::DomId;
-use oxen_abi::sched::{SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, SHUTDOWN_REBOOT, SHUTDOWN_SUSPEND, SHUTDOWN_WATCHDOG};
+use oxen_abi::sched::{SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, SHUTDOWN_REBOOT, SHUTDOWN_WATCHDOG};
 use oxen_abi::virq::VIRQ_DOM_EXC;
-use oxen_domu_lib::{control, event::Port, println, task, time};
+use oxen_domu_lib::{event::Port, println, task, time};
 
 use super::autopsy;
-use super::config::Action;
-use super::lifecycle::{Guest, dissolve, start, unpause};
-use crate::guest_text;
-use crate::system::Shared;
+use super::guest::Guest;
+use super::lifecycle::{dissolve, start, unpause};
+use super::stage::{Duty, End, Stage};
+use super::system::System;
+use crate::config::Action;
+use crate::{domain_info, guest_text};
 
 /// Restarts nearer to a guest's start than this (nanoseconds) count as a loop.
 const RESTART_PAUSE: u64 = 2 * time::SECOND;
 
-/// Why a guest is not running any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// It asked for it: one of `SHUTDOWN_*`.
-    Shutdown(u32),
-    /// Somebody else destroyed it.
-    Destroyed,
-}
-
-impl End {
-    /// In words.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Shutdown(SHUTDOWN_POWEROFF) => "poweroff",
-            Self::Shutdown(SHUTDOWN_REBOOT) => "reboot",
-            Self::Shutdown(SHUTDOWN_SUSPEND) => "suspend",
-            Self::Shutdown(SHUTDOWN_CRASH) => "crash",
-            Self::Shutdown(SHUTDOWN_WATCHDOG) => "watchdog",
-            Self::Shutdown(_) => "unknown reason",
-            Self::Destroyed => "destroyed",
-        }
-    }
-
-    /// Whether this is how guests end when all is well.
-    pub fn is_clean(self) -> bool {
-        !matches!(self, Self::Shutdown(SHUTDOWN_CRASH | SHUTDOWN_WATCHDOG))
-    }
-}
-
-/// What the hypervisor says about a domain, if it is there.
-pub fn info(domain: DomId) -> Option<DomctlGetdomaininfo> {
-    control::domain_info(domain).ok().filter(|info| info.domain == domain)
-}
-
-/// The reason in a domain's flags, if it has stopped.
-pub fn shutdown_code(info: &DomctlGetdomaininfo) -> Option<u32> {
-    let stopped = info.flags & XEN_DOMINF_SHUTDOWN != 0;
-    stopped.then_some(info.flags >> XEN_DOMINF_SHUTDOWNSHIFT & XEN_DOMINF_SHUTDOWNMASK)
-}
-
 /// The task that notices guests' ends.
-pub async fn watch(system: Shared) {
+pub async fn watch(system: Rc<System>) {
     let port = match Port::bind_virq(VIRQ_DOM_EXC) {
         Ok(port) => Some(port),
         Err(errno) => {
@@ -74,9 +35,7 @@ pub async fn watch(system: Shared) {
             None => time::sleep(time::SECOND).await,
         }
         for guest in system.guests.alive() {
-            if guest.end.get().is_none()
-                && !guest.leaving.get()
-                && !guest.restarting.get()
+            if guest.stage() == Stage::Running
                 && let Some(end) = end_of(guest.domain.get())
             {
                 handle_end(&system, &guest, end).await;
@@ -86,14 +45,14 @@ pub async fn watch(system: Shared) {
 }
 
 fn end_of(domain: DomId) -> Option<End> {
-    match info(domain) {
+    match domain_info::of(domain) {
         None => Some(End::Destroyed),
         Some(info) if info.flags & XEN_DOMINF_DYING != 0 => Some(End::Destroyed),
-        Some(info) => shutdown_code(&info).map(End::Shutdown),
+        Some(info) => domain_info::shutdown_code(&info).map(End::Shutdown),
     }
 }
 
-async fn handle_end(system: &Shared, guest: &Rc<Guest>, end: End) {
+async fn handle_end(system: &Rc<System>, guest: &Rc<Guest>, end: End) {
     let (name, domain) = (&guest.config.name, guest.domain.get());
     system.store.with(crate::store::Store::announce_end);
     // The console's last bytes may still be on the ring, and whoever waits for them has to show them.
@@ -114,71 +73,61 @@ async fn handle_end(system: &Shared, guest: &Rc<Guest>, end: End) {
         End::Shutdown(SHUTDOWN_CRASH | SHUTDOWN_WATCHDOG) => guest.config.on_crash,
         _ => Action::Destroy,
     };
-    match action {
-        Action::Preserve => {
-            guest.preserved.set(true);
-            guest.end.set(Some(end));
-            guest.ended.notify();
-            println!("guest `{name}` is preserved; `xl destroy {name}` ends it");
+    let duty = guest.notice_end(end, action);
+    carry_out(system, guest, duty).await;
+}
+
+/// Does what a change of a guest's stage asks for.
+async fn carry_out(system: &Rc<System>, guest: &Rc<Guest>, duty: Duty) {
+    match duty {
+        Duty::Nothing => {}
+        Duty::Wait => _ = guest.wait().await,
+        Duty::TakeApart => {
+            dissolve(system, guest).await;
+            system.guests.retire(guest);
         }
-        Action::Destroy => finish(system, guest, end).await,
-        Action::Restart => {
-            guest.restarting.set(true);
-            task::spawn(restart(system.clone(), guest.clone(), end));
+        Duty::Restart => _ = task::spawn(restart(system.clone(), guest.clone())),
+        Duty::Preserve => {
+            let name = &guest.config.name;
+            println!("guest `{name}` is preserved; `xl destroy {name}` ends it");
         }
     }
 }
 
-async fn restart(system: Shared, guest: Rc<Guest>, end: End) {
+async fn restart(system: Rc<System>, guest: Rc<Guest>) {
     dissolve(&system, &guest).await;
     let ran = time::now().saturating_sub(guest.started.get());
     time::sleep(RESTART_PAUSE.saturating_sub(ran)).await;
-    let mut started = Err(String::from("it was destroyed meanwhile"));
-    if !guest.called_off.get() {
-        started = start(&system, &guest).await;
-    }
-    if started.is_ok() && guest.called_off.get() {
-        dissolve(&system, &guest).await;
-        started = Err(String::from("it was destroyed meanwhile"));
-    }
-    guest.restarting.set(false);
+    let started = start_again(&system, &guest).await;
     let name = &guest.config.name;
     match started.and_then(|()| unpause(guest.domain.get())) {
         Ok(()) => {
+            guest.runs_again();
             let domain = guest.domain.get();
             guest_text::say(&guest.end_log, domain, format_args!("guest `{name}` starts again as domain {}", domain.0));
         }
         Err(why) => {
-            println!("guest `{name}` does not start again: {why}");
-            bury(&system, &guest, end);
+            println!("guest `{name}` does not start again: {why:#}");
+            system.guests.retire(&guest);
         }
     }
 }
 
-/// Ends a guest at once.
-pub async fn destroy(system: &Shared, guest: &Rc<Guest>) {
-    if guest.end.get().is_none() || guest.preserved.get() {
-        finish(system, guest, End::Destroyed).await;
+/// Builds a guest's next domain, unless it is destroyed before that or meanwhile.
+async fn start_again(system: &Rc<System>, guest: &Rc<Guest>) -> Result<()> {
+    let is_called_off = || matches!(guest.stage(), Stage::CalledOff(_));
+    if !is_called_off() {
+        start(system, guest).await?;
+        if !is_called_off() {
+            return Ok(());
+        }
+        dissolve(system, guest).await;
     }
+    bail!("it was destroyed meanwhile")
 }
 
-/// Takes a guest apart for good; who comes second waits for who came first.
-async fn finish(system: &Shared, guest: &Rc<Guest>, end: End) {
-    guest.called_off.set(true);
-    if guest.restarting.get() || guest.leaving.replace(true) {
-        guest.wait().await;
-        return;
-    }
-    dissolve(system, guest).await;
-    bury(system, guest, end);
-}
-
-/// The guest has ended for good.
-fn bury(system: &Shared, guest: &Rc<Guest>, end: End) {
-    system.guests.remember(guest);
-    guest.preserved.set(false);
-    // A guest that ended by itself and was preserved keeps its own reason.
-    guest.end.set(Some(guest.end.get().unwrap_or(end)));
-    guest.console.hang_up();
-    guest.ended.notify();
+/// Ends a guest at once; who comes second waits for who came first.
+pub async fn destroy(system: &Rc<System>, guest: &Rc<Guest>) {
+    let duty = guest.destroy();
+    carry_out(system, guest, duty).await;
 }

@@ -2,12 +2,13 @@
 
 pub mod autopsy;
 pub mod build;
-pub mod config;
 pub mod ends;
+pub mod guest;
 pub mod lifecycle;
 pub mod nodes;
 pub mod room;
 pub mod share;
 pub mod shell;
-pub mod suggest;
+pub mod stage;
+pub mod system;
 pub mod xl;

@@ -3,7 +3,7 @@
 use alloc::{format, string::String};
 
 use super::build::Built;
-use super::config::GuestConfig;
+use crate::config::GuestConfig;
 use crate::store::{
     DomId,
     access::{Permissions, Right},
@@ -34,6 +34,9 @@ pub fn uuid_text(uuid: &[u8; 16]) -> String {
 }
 
 /// Writes a new guest's nodes.
+///
+/// # Errors
+/// The store has no room for them.
 pub fn publish(store: &StoreHandle, config: &GuestConfig, uuid: &[u8; 16], built: &Built) -> Result<(), Error> {
     let domain = built.domain.0;
     let shown = Permissions::readable_by(0, domain);
@@ -115,6 +118,9 @@ pub fn withdraw(store: &StoreHandle, domain: DomId, uuid: &[u8; 16]) {
 }
 
 /// Writes dom0's own nodes.
+///
+/// # Errors
+/// The store has no room for them.
 pub fn publish_dom0(store: &StoreHandle) -> Result<(), Error> {
     for (path, value) in [
         ("/tool/xenstored", ""),
@@ -142,7 +148,7 @@ mod tests {
     #[test]
     fn a_guest_sees_its_own_nodes_and_keeps_what_it_may_write() {
         let store = StoreHandle::new();
-        let config = crate::toolstack::config::parse("name='g'\nkernel='k'\nmemory=8\nvcpus=2").unwrap();
+        let config = crate::config::parse("name='g'\nkernel='k'\nmemory=8\nvcpus=2").unwrap();
         let built = Built {
             domain: oxen_abi::domid::DomId(5),
             store: oxen_domu_lib::memory::Mfn(1),

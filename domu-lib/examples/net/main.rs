@@ -2,10 +2,10 @@
 //!
 //! It asks for an address by DHCP, or takes `ip=10.0.0.2/24 gateway=10.0.0.1`. It pings the gateway, or who `ping=`
 //! names, and prints the round trips. `fetch=http://10.0.2.2:8000/file` fetches a file and prints its length and its
-//! SHA-256. On port 80 it serves a page that says who it is, and at `/bytes/N` so many bytes of a pattern, whose SHA-256
-//! it prints. With `halt` it powers off when it has pinged and fetched; without, when the toolstack asks. With `again` it
-//! begins by closing the device and connecting it once more. `clients=N` says how many it serves at a time (8): each
-//! takes 256 KiB. With `disk` it first reads all of its first disk, and prints its length and its SHA-256.
+//! SHA-256. On port 80 it serves a page that says who it is, and at `/bytes/N` so many bytes of a pattern, whose
+//! SHA-256 it prints. With `halt` it powers off when it has pinged and fetched; without, when the toolstack asks. With
+//! `again` it begins by closing the device and connecting it once more. `clients=N` says how many it serves at a time
+//! (8): each takes 256 KiB. With `disk` it first reads all of its first disk, and prints its length and its SHA-256.
 //!
 //! A run in which something failed prints a line with `FAILED`; the others end with `net: done`.
 #![cfg_attr(target_os = "none", no_std, no_main)]

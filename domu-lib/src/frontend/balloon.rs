@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::memory::{Page, Pfn, p2m, pool};
-use crate::raw::reservation;
+use crate::raw::memory::reservation;
 use crate::store::{Error, Store};
 use crate::time::{self, SECOND};
 
@@ -36,13 +36,13 @@ fn plan(current: u64, target: u64, free: usize, limit: u64) -> Step {
     }
 }
 
-/// Gives pages that nobody uses to the hypervisor; says how many.
+/// Gives free pages to the hypervisor; returns how many.
 pub fn give(count: usize) -> usize {
     let pages: Vec<Page> = (0..count).map_while(|_| Page::zeroed()).collect();
     reservation::release(pages).unwrap_or(0)
 }
 
-/// Takes pages from the hypervisor; says how many came.
+/// Takes pages from the hypervisor; returns how many came.
 pub fn take(count: usize) -> usize {
     let empty: Vec<Pfn> = (0..p2m::limit()).map(Pfn).filter(|&pfn| p2m::mfn(pfn).is_none()).take(count).collect();
     if empty.is_empty() { 0 } else { reservation::populate(&empty).unwrap_or(0) }

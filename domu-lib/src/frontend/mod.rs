@@ -32,6 +32,8 @@ pub enum ConnectError {
     Lacks(&'static str),
 }
 
+impl core::error::Error for ConnectError {}
+
 impl core::fmt::Display for ConnectError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {

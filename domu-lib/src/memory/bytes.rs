@@ -1,6 +1,6 @@
 //! Bytes copied into and out of memory that is seen as atomic words.
 
-pub use crate::raw::bytes::{read, write};
+pub use crate::raw::memory::bytes::{read, write};
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,7 @@ const PROTOCOL_UDP: u8 = 17;
 /// IPv6: headers that stand between the fixed one and the transport's, and say their length in units of 8 bytes.
 const EXTENSIONS: [u8; 3] = [0, 43, 60];
 /// Tags and extension headers that are followed at most.
-const MOST_HOPS: usize = 8;
+const MAX_HOPS: usize = 8;
 
 /// A version of the Internet Protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub fn half(bytes: &[u8], at: usize) -> Option<u16> {
 /// The type behind all tags, and where what it names begins.
 fn ether_type(bytes: &[u8]) -> Option<(u16, usize)> {
     let mut at = ETHERNET_HEADER;
-    for _ in 0..MOST_HOPS {
+    for _ in 0..MAX_HOPS {
         let kind = half(bytes, at - 2)?;
         if !TYPES_VLAN.contains(&kind) {
             return Some((kind, at));
@@ -163,7 +163,7 @@ fn v6(bytes: &[u8], at: usize) -> Option<(Network, u8, usize, usize)> {
     let mut protocol = byte(bytes, at + 6)?;
     let mut next = at + 40;
     let end = next + usize::from(half(bytes, at + 4)?);
-    for _ in 0..MOST_HOPS {
+    for _ in 0..MAX_HOPS {
         if !EXTENSIONS.contains(&protocol) {
             return Some((Network::V6, protocol, next, end));
         }

@@ -12,8 +12,8 @@ use oxen_abi::{event_channel, grant_table, memory, mmu, physdev, sysctl, version
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::hypercall::{call1, call2, call3};
-use super::tables;
-use crate::memory::Mfn;
+use super::memory::tables;
+use crate::pages::Mfn;
 
 /// Issues a command that reads and fills no memory but its structure and buffers that the caller keeps alive.
 fn domctl<T: IntoBytes + Immutable>(cmd: u32, domain: DomId, command: &T) -> Result<Domctl, Errno> {
@@ -23,7 +23,10 @@ fn domctl<T: IntoBytes + Immutable>(cmd: u32, domain: DomId, command: &T) -> Res
         match Errno::check(unsafe { call1::<{ Hypercall::Domctl as u32 }>((&raw mut request) as u64) }) {
             Ok(_) => return Ok(request),
             // Long work that wants to be asked again.
-            Err(Errno::Again) => crate::sched::yield_now(),
+            Err(Errno::Again) => {
+                // There is no way for this to fail.
+                let _ = super::hypercall::call::sched_yield();
+            }
             Err(errno) => return Err(errno),
         }
     }
@@ -43,7 +46,7 @@ fn sysctl<T: IntoBytes + Immutable + FromBytes>(cmd: u32, command: &T) -> Result
 /// Makes a domain without memory or running vcpus; the hypervisor chooses its number.
 ///
 /// # Errors
-/// What the hypervisor refuses.
+/// `EINVAL` for a request that makes no sense, `ENOMEM`, `EPERM` for all but the control domain.
 pub fn create_domain(request: &DomctlCreatedomain) -> Result<DomId, Errno> {
     domctl(domctl::XEN_DOMCTL_CREATEDOMAIN, DomId(0), request).map(|answer| answer.domain)
 }
@@ -93,7 +96,7 @@ pub fn set_max_memory(domain: DomId, kib: u64) -> Result<(), Errno> {
 /// Makes a domain's vcpus, none of them up.
 ///
 /// # Errors
-/// What the hypervisor refuses.
+/// `ESRCH` for no such domain, `EINVAL` where it has vcpus already or was created for fewer, `ENOMEM`.
 pub fn set_max_vcpus(domain: DomId, count: u32) -> Result<(), Errno> {
     domctl(domctl::XEN_DOMCTL_MAX_VCPUS, domain, &domctl::DomctlMaxVcpus { max: count }).map(|_| ())
 }
@@ -230,7 +233,7 @@ pub fn populate_physmap(domain: DomId, frames: &mut [u64]) -> Result<(), usize> 
 /// Tells a domain's kernel what memory it has: one range of RAM from 0 on.
 ///
 /// # Errors
-/// What the hypervisor refuses.
+/// `ESRCH` for no such domain, `EPERM` for all but the control domain.
 pub fn set_memory_map(domain: DomId, bytes: u64) -> Result<(), Errno> {
     let entry = memory::E820Entry { addr: 0, size: bytes, r#type: memory::E820_RAM };
     let request = memory::ForeignMemoryMap {
@@ -264,7 +267,7 @@ pub fn pin_root(domain: DomId, root: Mfn) -> Result<(), Errno> {
 /// What the hypervisor refuses: no port left.
 pub fn open_port(domain: DomId) -> Result<u32, Errno> {
     let mut request = event_channel::EvtchnAllocUnbound { dom: domain, remote_dom: DomId::DOM0, port: 0 };
-    super::call::event_op::alloc_unbound(&mut request)?;
+    super::hypercall::call::event_op::alloc_unbound(&mut request)?;
     Ok(request.port)
 }
 
@@ -305,7 +308,7 @@ fn physdev_op<T>(command: u32, request: &mut T) -> Result<(), Errno> {
 /// Lets this vcpu use I/O ports at privilege level `level` and above (as numbers: below).
 ///
 /// # Errors
-/// What the hypervisor refuses.
+/// `EPERM` for all but dom0.
 pub fn set_iopl(level: u32) -> Result<(), Errno> {
     physdev_op(physdev::PHYSDEVOP_SET_IOPL, &mut physdev::PhysdevSetIopl { iopl: level })
 }
@@ -369,7 +372,7 @@ pub fn unmap_interrupt(pirq: u32) -> Result<(), Errno> {
 /// Tells the interrupt controller that an interrupt was served.
 ///
 /// # Errors
-/// What the hypervisor refuses.
+/// `EINVAL` for an interrupt that is not bound.
 pub fn end_of_interrupt(pirq: u32) -> Result<(), Errno> {
     physdev_op(physdev::PHYSDEVOP_EOI, &mut physdev::PhysdevEoi { irq: pirq })
 }

@@ -1,38 +1,20 @@
-//! The only room of the runtime that may say `unsafe`: entry and exception code, hypercall stubs, page tables,
-//! and views of memory. Everything it hands out is safe to use.
+//! The only room of the runtime that may say `unsafe`: entry and exception code, hypercalls, page tables, and views of
+//! memory. Everything it hands out is safe to use.
+//!
+//! Lowest first: `local`, `machine`, `hypercall` and `shared` (the shared information page) know nothing of each other;
+//! `trap` is the way in and out of this kernel; `memory` edits page tables; `control` and `refusal` are calls that some
+//! guests need. `boot`, the start of day, and `measure` stand above the whole runtime.
 #![expect(unsafe_code, reason = "the machine's edge of the runtime: assembly, page tables and views of shared pages")]
 
 #[cfg(target_os = "none")]
 mod boot;
-pub mod bytes;
-pub mod call;
 pub mod control;
-#[cfg(target_os = "none")]
-mod entry;
-pub mod frame;
-pub mod grant;
-#[cfg(target_os = "none")]
-pub(crate) mod heap;
-#[cfg(not(target_os = "none"))]
-pub(crate) mod host;
-pub(crate) mod hypercall;
+pub mod hypercall;
 pub(crate) mod local;
 pub mod machine;
-pub mod mapping;
 #[cfg(target_os = "none")]
 pub mod measure;
-pub mod page;
+pub mod memory;
 pub mod refusal;
-pub(crate) mod reservation;
 pub(crate) mod shared;
-pub mod space;
-pub mod tables;
-#[cfg(target_os = "none")]
-pub(crate) mod trap;
-#[cfg(not(target_os = "none"))]
-pub(crate) use host as trap;
-#[cfg(target_os = "none")]
-pub(crate) mod user;
-#[cfg(not(target_os = "none"))]
-pub(crate) use host as user;
-pub(crate) mod view;
+pub mod trap;

@@ -6,10 +6,11 @@ use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
 use oxen_abi::mmu::{self, MmuextOp};
 
-use super::page::Page;
-use super::{tables, trap};
+use super::memory::page::Page;
+use super::memory::{space, tables};
+use super::trap;
 
-pub use super::frame::Fault;
+pub use super::trap::Fault;
 
 fn ext(cmd: u32, page: &Page) -> Result<(), Errno> {
     let op = MmuextOp { cmd, _pad: 0, arg1: page.mfn().0, arg2: 0 };
@@ -64,7 +65,7 @@ pub fn read(address: u64) -> Result<u64, Fault> {
 /// # Errors
 /// The fault that this runs into; one without a vector for an address that is not in the lower half.
 pub fn write(address: u64, value: u64) -> Result<(), Fault> {
-    if address >= super::space::LOWER_HALF_END - 8 {
+    if address >= space::LOWER_HALF_END - 8 {
         return Err(Fault { vector: 0, error: 0, address });
     }
     // SAFETY: only an address space's own pages are mapped there, which are seen as atomics.

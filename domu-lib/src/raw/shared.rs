@@ -2,10 +2,7 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use oxen_abi::mmu;
 use oxen_abi::shared_info::{SharedInfo, VcpuInfo};
-
-use super::tables::{self, bits};
 
 /// The page of the image that the shared page is mapped over.
 #[repr(C, align(4096))]
@@ -30,12 +27,9 @@ fn place() -> &'static Place {
     PLACE.with(|place| *place)
 }
 
-/// Maps the page at machine address `machine`.
-pub(super) fn map_shared_info(machine: u64) {
-    let address = core::ptr::from_ref(place()) as u64;
-    // SAFETY: the page of the image under it holds nothing yet, and is reached by this name alone.
-    let result = unsafe { tables::update_va_mapping(address, machine | bits::DATA, mmu::UVMF_INVLPG) };
-    assert!(result.is_ok(), "shared info: {result:?}");
+/// The address of the page of the image that the shared page is mapped over at the start of day.
+pub(crate) fn address() -> u64 {
+    core::ptr::from_ref(place()) as u64
 }
 
 /// The word at byte `offset` (a multiple of 8); offsets are those of [`SharedInfo`].

@@ -18,8 +18,8 @@ use oxen_abi::io::xs_wire as abi;
 use oxen_ring::{ByteReader, ByteWriter, Ends};
 
 use crate::event::Port;
-use crate::raw::view;
-use crate::sync::{Channel, Notify, Receiver, Sender};
+use crate::raw::memory::view;
+use crate::sync::{Channel, Latch, Notify, Receiver, Sender};
 use crate::{start_info, task};
 use wire::{Assembler, Incoming};
 
@@ -32,6 +32,8 @@ pub enum Error {
     Protocol,
 }
 
+impl core::error::Error for Error {}
+
 impl core::fmt::Display for Error {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
@@ -43,13 +45,6 @@ impl core::fmt::Display for Error {
 
 type Answer = Result<Vec<u8>, Error>;
 
-/// A place for one answer.
-#[derive(Default)]
-struct Waiting {
-    answer: Cell<Option<Answer>>,
-    came: Notify,
-}
-
 /// The connection that all handles share.
 struct Client {
     port: Port,
@@ -57,7 +52,8 @@ struct Client {
     outgoing: Sender<Vec<u8>>,
     /// Something happened at the ring: perhaps there is room again.
     moved: Notify,
-    waiting: RefCell<BTreeMap<u32, Rc<Waiting>>>,
+    /// Where the answer to each request goes.
+    waiting: RefCell<BTreeMap<u32, Rc<Latch<Answer>>>>,
     watches: RefCell<BTreeMap<String, Sender<String>>>,
     next: Cell<u32>,
     broken: Cell<bool>,
@@ -212,26 +208,20 @@ impl Client {
     async fn ask(&self, kind: u32, transaction: u32, parts: &[&[u8]]) -> Answer {
         let id = self.fresh();
         let message = wire::request(kind, id, transaction, parts).ok_or(Error::Refused(Errno::Inval))?;
-        let waiting = Rc::new(Waiting::default());
-        self.waiting.borrow_mut().insert(id, waiting.clone());
-        self.outgoing.send(message);
-        loop {
-            if let Some(answer) = waiting.answer.take() {
-                return answer;
-            }
-            if self.broken.get() {
-                return Err(Error::Protocol);
-            }
-            waiting.came.notified().await;
+        if self.broken.get() {
+            return Err(Error::Protocol);
         }
+        let answer = Rc::new(Latch::new());
+        self.waiting.borrow_mut().insert(id, answer.clone());
+        self.outgoing.send(message);
+        answer.wait().await
     }
 
     fn give_out(&self, incoming: Incoming) {
         match incoming {
             Incoming::Reply(id, answer) => {
                 if let Some(waiting) = self.waiting.borrow_mut().remove(&id) {
-                    waiting.answer.set(Some(answer));
-                    waiting.came.notify();
+                    waiting.set(answer);
                 }
             }
             Incoming::Event { path, token } => {
@@ -242,13 +232,13 @@ impl Client {
         }
     }
 
-    /// Ends the connection: whoever waits is told, and whoever asks from now on.
+    /// Ends the connection: all requests fail, those that wait and those to come.
     fn break_off(&self) {
         self.broken.set(true);
         self.moved.notify();
         self.watches.borrow_mut().clear();
         for waiting in core::mem::take(&mut *self.waiting.borrow_mut()).into_values() {
-            waiting.came.notify();
+            waiting.set(Err(Error::Protocol));
         }
     }
 }

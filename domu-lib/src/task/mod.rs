@@ -90,7 +90,7 @@ impl Executor {
         self.running.borrow_mut().push((id, false));
     }
 
-    /// Ends the poll that was entered last; says whether it was woken by who it ran inside.
+    /// Ends the poll that was entered last; returns whether it was woken by who it ran inside.
     fn leave(&self) -> bool {
         self.running.borrow_mut().pop().is_some_and(|(_, woken)| woken)
     }
@@ -173,7 +173,7 @@ pub fn set_weight(owner: u16, weight: u16) {
     EXECUTOR.with(|executor| executor.ready.lock().set_weight(owner, weight));
 }
 
-/// Polls some of the tasks that are ready; says whether there was any.
+/// Polls some of the tasks that are ready; returns whether there was any.
 fn turn() -> bool {
     (0..PIECES).take_while(|_| poll_next()).count() != 0
 }
@@ -188,9 +188,9 @@ fn poll_next() -> bool {
         executor.enter(id);
         executor.owner.replace(task.owner)
     });
-    let begun = crate::machine::tsc();
+    let begun = crate::raw::machine::tsc();
     let pending = task.future.as_mut().poll(&mut Context::from_waker(&task.waker)).is_pending();
-    let ticks = crate::machine::tsc().saturating_sub(begun);
+    let ticks = crate::raw::machine::tsc().saturating_sub(begun);
     let woken = EXECUTOR.with(|executor| {
         executor.owner.set(spawner);
         executor.ready.lock().charge(task.owner, ticks);

@@ -62,7 +62,8 @@ impl Queues {
         }
     }
 
-    /// Takes the next task: of who has used least, and there the oldest that was woken, or else that let others run first.
+    /// Takes the next task: of who has used least, and there the oldest that was woken, or else that let others run
+    /// first.
     pub(super) fn next(&mut self) -> Option<u64> {
         let ready = self.owners.values_mut().filter(|own| !own.is_empty());
         let own = ready.min_by_key(|own| (own.used, own.woken.is_empty()))?;

@@ -3,15 +3,17 @@
 use alloc::{format, rc::Rc, string::String, string::ToString, vec::Vec};
 use core::cell::Cell;
 
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use oxen_abi::io::blkif::VDISK_READONLY;
 
-use super::request::{self, MAX_INDIRECT_SEGMENTS, SECTOR};
-use super::session::{self, Counts, Session, Start};
+use super::request::{self, MAX_INDIRECT_SEGMENTS};
+use super::session::{self, BlockSession, Counts, Start};
 use crate::backend::device::{Device, Driver, Front, Nodes};
+use crate::config::disk::Disk;
+use crate::device::transfer::SECTOR;
 use crate::device::{Medium, OpenDisk};
 use crate::guest_text::quoted;
 use crate::purse::{Charge, Exhausted, Purse};
-use crate::toolstack::config::disk::Disk;
 
 /// The most pages of a ring, as a power of two.
 const MAX_RING_ORDER: u32 = 4;
@@ -35,10 +37,10 @@ impl BlockDriver {
     ///
     /// # Errors
     /// The guest's share of dom0's memory does not suffice for another disk.
-    pub fn new(config: &Disk, open: OpenDisk, purse: &Purse) -> Result<Self, String> {
+    pub fn new(config: &Disk, open: OpenDisk, purse: &Purse) -> Result<Self> {
         let lacking = |Exhausted| {
             let (kib, vdev) = (purse.heap.limit() >> 10, &config.vdev);
-            format!("disk {vdev}: the guest's share of dom0's memory, {kib} KiB, does not suffice for another disk")
+            anyhow!("disk {vdev}: the guest's share of dom0's memory, {kib} KiB, does not suffice for another disk")
         };
         let heap = purse.heap.charge(session::HEAP).map_err(lacking)?;
         Ok(Self { config: config.clone(), counts: Rc::default(), open, _heap: heap })
@@ -51,7 +53,7 @@ impl BlockDriver {
 }
 
 impl Driver for BlockDriver {
-    type Session = Session;
+    type Session = BlockSession;
     const CLASS: &'static str = "vbd";
 
     fn title(&self) -> String {
@@ -108,18 +110,18 @@ impl Driver for BlockDriver {
         nodes
     }
 
-    fn connect(&self, front: &Front<'_>) -> Result<(Rc<Session>, Nodes), String> {
+    fn connect(&self, front: &Front<'_>) -> Result<(Rc<BlockSession>, Nodes)> {
         match front.value("protocol").as_deref() {
             None | Some("x86_64-abi") => {}
-            Some(other) => return Err(format!("protocol `{}` is not spoken; x86_64-abi is", quoted(other))),
+            Some(other) => bail!("protocol `{}` is not spoken; x86_64-abi is", quoted(other)),
         }
         if let Some(queues) = front.value("multi-queue-num-queues").filter(|queues| queues != "1") {
-            return Err(format!("`{}` queues are asked for; one is offered", quoted(&queues)));
+            bail!("`{}` queues are asked for; one is offered", quoted(&queues));
         }
         let medium = self.open.medium.clone();
         let disk =
-            request::Disk { sectors: medium.sectors(), writable: self.open.writable, discard: self.can_discard() };
-        let session = Session::open(Start {
+            request::Limits { sectors: medium.sectors(), writable: self.open.writable, discard: self.can_discard() };
+        let session = BlockSession::open(Start {
             domain: front.domain,
             purse: front.purse.clone(),
             ring: ring(front)?,
@@ -143,15 +145,19 @@ impl Driver for BlockDriver {
 impl BlockDevice {
     /// Gives a disk in dom0's memory a new size in sectors, or looks what size a disk of the machine has now; the guest
     /// is told. Returns the size.
-    pub fn resize(&self, sectors: Option<u64>) -> Result<u64, String> {
+    ///
+    /// # Errors
+    /// The size is said for a disk of the machine or missing for one in memory; dom0's memory is too little; the store
+    /// has no room.
+    pub fn resize(&self, sectors: Option<u64>) -> Result<u64> {
         let (title, medium) = (self.driver.title(), &self.driver.open.medium);
         match (medium, sectors) {
             (Medium::Ram(disk), Some(sectors)) => {
-                disk.resize(sectors).ok_or_else(|| format!("{title}: dom0 has too little memory for that"))?;
+                disk.resize(sectors).with_context(|| format!("{title}: dom0 has too little memory for that"))?;
             }
-            (Medium::Ram(_), None) => return Err(format!("{title} is in dom0's memory: say which size it shall have")),
+            (Medium::Ram(_), None) => bail!("{title} is in dom0's memory: say which size it shall have"),
             (Medium::Virtio(_), Some(_)) => {
-                return Err(format!("{title} is a disk of the machine: resize it there, and leave the size out here"));
+                bail!("{title} is a disk of the machine: resize it there, and leave the size out here")
             }
             (Medium::Virtio(_), None) => {}
         }
@@ -165,14 +171,12 @@ impl BlockDevice {
 }
 
 /// The pages of the ring.
-fn ring(front: &Front<'_>) -> Result<Vec<u32>, String> {
+fn ring(front: &Front<'_>) -> Result<Vec<u32>> {
     if front.value("ring-page-order").is_none() {
         return Ok(Vec::from([front.number("ring-ref")?]));
     }
     let order = front.number("ring-page-order")?;
-    if order > MAX_RING_ORDER {
-        return Err(format!("a ring of 2^{order} pages is too large; 2^{MAX_RING_ORDER} are offered"));
-    }
+    ensure!(order <= MAX_RING_ORDER, "a ring of 2^{order} pages is too large; 2^{MAX_RING_ORDER} are offered");
     // A frontend with one page may use either name.
     if order == 0 && front.value("ring-ref0").is_none() {
         return Ok(Vec::from([front.number("ring-ref")?]));

@@ -9,8 +9,8 @@ use oxen_abi::io::blkif::{
 };
 use zerocopy::{FromBytes, IntoBytes};
 
-/// Bytes of a sector, whatever the disk's own are.
-pub const SECTOR: u64 = 512;
+use crate::device::transfer::Direction;
+
 /// Sectors of a page.
 const SECTORS_PER_PAGE: u8 = 8;
 /// Segments of one request with indirect pages, as advertised.
@@ -20,22 +20,13 @@ const SEGMENTS_PER_PAGE: usize = 512;
 
 /// What requests are judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Disk {
+pub struct Limits {
     /// Sectors of 512 bytes.
     pub sectors: u64,
     /// Writes and discards are allowed.
     pub writable: bool,
     /// Discards are offered.
     pub discard: bool,
-}
-
-/// Which way data go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// From the disk into the guest's pages.
-    Read,
-    /// From the guest's pages to the disk.
-    Write,
 }
 
 /// A part of one granted page.
@@ -100,7 +91,10 @@ pub fn answer(id: u64, operation: u8, status: i16) -> BlkifResponse {
 }
 
 /// Judges a request as it came off the ring; a refused one comes back as its answer.
-pub fn judge(raw: &BlkifRequest, disk: Disk) -> Result<Request, BlkifResponse> {
+///
+/// # Errors
+/// The answer that refuses it: the operation is unknown or not offered, or its segments leave their pages or the disk.
+pub fn judge(raw: &BlkifRequest, disk: Limits) -> Result<Request, BlkifResponse> {
     let (id, operation, work) = match raw.operation {
         BLKIF_OP_READ | BLKIF_OP_WRITE => (raw.id, raw.operation, direct(raw, disk)),
         BLKIF_OP_FLUSH_DISKCACHE if raw.nr_segments == 0 => (raw.id, raw.operation, Ok(Work::Flush)),
@@ -122,7 +116,7 @@ pub fn judge(raw: &BlkifRequest, disk: Disk) -> Result<Request, BlkifResponse> {
     }
 }
 
-fn direction(operation: u8, disk: Disk) -> Result<Direction, i16> {
+fn direction(operation: u8, disk: Limits) -> Result<Direction, i16> {
     match operation {
         BLKIF_OP_READ => Ok(Direction::Read),
         BLKIF_OP_WRITE if disk.writable => Ok(Direction::Write),
@@ -130,7 +124,7 @@ fn direction(operation: u8, disk: Disk) -> Result<Direction, i16> {
     }
 }
 
-fn direct(raw: &BlkifRequest, disk: Disk) -> Result<Work, i16> {
+fn direct(raw: &BlkifRequest, disk: Limits) -> Result<Work, i16> {
     let direction = direction(raw.operation, disk)?;
     let count = usize::from(raw.nr_segments);
     if count > BLKIF_MAX_SEGMENTS_PER_REQUEST {
@@ -141,7 +135,10 @@ fn direct(raw: &BlkifRequest, disk: Disk) -> Result<Work, i16> {
 }
 
 /// Judges the segments of a transfer: each within its page, all of them within the disk.
-pub fn judge_segments(raw: &[BlkifRequestSegment], sector: u64, disk: Disk) -> Result<Vec<Segment>, i16> {
+///
+/// # Errors
+/// `BLKIF_RSP_ERROR`: a segment leaves its page, or the transfer the disk.
+pub fn judge_segments(raw: &[BlkifRequestSegment], sector: u64, disk: Limits) -> Result<Vec<Segment>, i16> {
     let mut end = sector;
     let mut segments = Vec::with_capacity(raw.len());
     for one in raw {
@@ -155,7 +152,7 @@ pub fn judge_segments(raw: &[BlkifRequestSegment], sector: u64, disk: Disk) -> R
     if segments.is_empty() || end > disk.sectors { Err(BLKIF_RSP_ERROR) } else { Ok(segments) }
 }
 
-fn indirect(raw: &BlkifRequestIndirect, disk: Disk) -> Result<Work, i16> {
+fn indirect(raw: &BlkifRequestIndirect, disk: Limits) -> Result<Work, i16> {
     let direction = direction(raw.indirect_op, disk)?;
     if raw.nr_segments == 0 || raw.nr_segments > MAX_INDIRECT_SEGMENTS {
         return Err(BLKIF_RSP_ERROR);
@@ -165,7 +162,7 @@ fn indirect(raw: &BlkifRequestIndirect, disk: Disk) -> Result<Work, i16> {
     Ok(Work::Indirect { direction, sector: raw.sector_number, count: raw.nr_segments, pages })
 }
 
-fn discard(raw: &BlkifRequestDiscard, disk: Disk) -> Result<Work, i16> {
+fn discard(raw: &BlkifRequestDiscard, disk: Limits) -> Result<Work, i16> {
     // Erasing beyond recovery is not offered, so every flag is one that is not known.
     if !disk.discard || raw.flag != 0 {
         return Err(BLKIF_RSP_EOPNOTSUPP);
@@ -182,7 +179,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const DISK: Disk = Disk { sectors: 100, writable: true, discard: true };
+    const DISK: Limits = Limits { sectors: 100, writable: true, discard: true };
 
     fn transfer(operation: u8, sector: u64, parts: &[(u8, u8)]) -> BlkifRequest {
         let mut raw = BlkifRequest::new_zeroed_for_test();
@@ -206,7 +203,7 @@ mod tests {
         }
     }
 
-    fn status(raw: &BlkifRequest, disk: Disk) -> i16 {
+    fn status(raw: &BlkifRequest, disk: Limits) -> i16 {
         judge(raw, disk).map_or_else(|answer| answer.status, |_| 0)
     }
 
@@ -237,7 +234,7 @@ mod tests {
         assert_eq!(status(&many, DISK), 0);
         many.nr_segments = 12;
         assert_eq!(status(&many, DISK), BLKIF_RSP_ERROR);
-        let locked = Disk { writable: false, ..DISK };
+        let locked = Limits { writable: false, ..DISK };
         assert_eq!(status(&transfer(BLKIF_OP_WRITE, 0, &[(0, 0)]), locked), BLKIF_RSP_ERROR);
         assert_eq!(status(&transfer(2, 0, &[(0, 0)]), DISK), BLKIF_RSP_EOPNOTSUPP);
         assert_eq!(status(&transfer(99, 0, &[(0, 0)]), DISK), BLKIF_RSP_EOPNOTSUPP);
@@ -268,7 +265,7 @@ mod tests {
         assert_eq!(status(&as_request(&over), DISK), BLKIF_RSP_ERROR);
         let secure = BlkifRequestDiscard { flag: 1, ..raw };
         assert_eq!(status(&as_request(&secure), DISK), BLKIF_RSP_EOPNOTSUPP);
-        assert_eq!(status(&as_request(&raw), Disk { discard: false, ..DISK }), BLKIF_RSP_EOPNOTSUPP);
+        assert_eq!(status(&as_request(&raw), Limits { discard: false, ..DISK }), BLKIF_RSP_EOPNOTSUPP);
     }
 
     #[test]
@@ -299,14 +296,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_passes_lies_within_page_and_disk(bytes in proptest::collection::vec(any::<u8>(), 112), op in 0u8..8) {
+        fn whatever_passes_lies_within_page_and_disk(
+            bytes in proptest::collection::vec(any::<u8>(), 112), op in 0u8..8
+        ) {
             let mut raw = BlkifRequest::read_from_bytes(&bytes).unwrap();
             raw.operation = op;
             raw.sector_number %= 200;
             raw.seg.iter_mut().for_each(|s| { s.first_sect %= 10; s.last_sect %= 10; });
             if let Ok(Request { work: Work::Transfer { sector, segments, .. }, .. }) = judge(&raw, DISK) {
                 prop_assert!(segments.iter().all(|s| s.bytes > 0 && s.offset + s.bytes <= 4096));
-                let sum: u64 = segments.iter().map(|s| u64::from(s.bytes) / SECTOR).sum();
+                let sum: u64 = segments.iter().map(|s| u64::from(s.bytes) / crate::device::transfer::SECTOR).sum();
                 prop_assert!(sector + sum <= DISK.sectors);
             }
         }

@@ -1,14 +1,17 @@
 //! A connected block device: the task that takes requests off the ring, and one task for each request.
 //!
 //! A guest can put more on its rings than dom0 has mappings or memory for. So only [`MAX_IN_FLIGHT`] requests are off a
-//! ring at a time and the others wait on it. One that is off is done in steps, each of which waits for its guest's share
-//! of mappings, then for its guest's turn, then for room at the disk, always in the order in which they came; only then
-//! are its pages mapped. Since a guest has one turn at a time, guests that use a disk together use it by turns.
+//! ring at a time and the others wait on it. One that is off is done in steps, each of which waits for its guest's
+//! share of mappings, then for its guest's turn, then for room at the disk, always in the order in which they came;
+//! only then are its pages mapped. Since a guest has one turn at a time, guests that use a disk together use it by
+//! turns.
 
-use alloc::{collections::BTreeMap, format, rc::Rc, string::String, vec::Vec};
+use alloc::{collections::BTreeMap, format, rc::Rc, vec::Vec};
 use core::cell::{Cell, RefCell};
+use core::future::pending;
 use core::sync::atomic::Ordering;
 
+use anyhow::{Context, Result};
 use oxen_abi::domid::DomId;
 use oxen_abi::io::blkif::{BLKIF_RSP_ERROR, BLKIF_RSP_OKAY, BlkifRequest, BlkifRequestSegment, BlkifResponse};
 use oxen_domu_lib::event::Port;
@@ -19,13 +22,12 @@ use oxen_domu_lib::task;
 
 use oxen_ring::{BackRing, Overrun};
 
-use super::request::{self, Direction, Request, Segment, Work};
-use crate::backend::{
-    self,
-    device::{End, Life},
-    mapped::Mapped,
-};
+use super::request::{self, Request, Segment, Work};
+use crate::backend::device::{Life, Session, SessionEnd};
+use crate::device::transfer::{Direction, SECTOR};
 use crate::device::{Failure, Medium, Piece};
+use crate::errno::Named;
+use crate::mapped::Mapped;
 use crate::purse::{Charge, Exhausted, Purse, TURN};
 
 /// Requests of one ring that are taken off it and have no answer yet.
@@ -65,7 +67,7 @@ pub struct Start {
     /// Pages that the guest grants once and for all.
     pub persistent: bool,
     /// What requests are judged by.
-    pub disk: Cell<request::Disk>,
+    pub disk: Cell<request::Limits>,
     /// Where they go.
     pub medium: Medium,
     /// What is counted.
@@ -73,7 +75,7 @@ pub struct Start {
 }
 
 /// One connection with a frontend.
-pub struct Session {
+pub struct BlockSession {
     start: Start,
     ring: Mapped,
     port: Port,
@@ -82,18 +84,22 @@ pub struct Session {
     life: Life,
 }
 
-impl backend::device::Session for Session {
+impl Session for BlockSession {
     fn life(&self) -> &Life {
         &self.life
     }
 }
 
-impl Session {
+impl BlockSession {
     /// Maps the ring, binds the port and starts serving.
-    pub fn open(start: Start) -> Result<Rc<Self>, String> {
+    ///
+    /// # Errors
+    /// The ring cannot be mapped or the port cannot be bound.
+    pub fn open(start: Start) -> Result<Rc<Self>> {
         let ring = Mapped::ring(&start.purse, start.domain, &start.ring)?;
         let port = Port::bind_interdomain(start.domain, start.port)
-            .map_err(|errno| format!("event channel {} cannot be bound: {}", start.port, errno.name()))?;
+            .map_err(Named)
+            .with_context(|| format!("event channel {} cannot be bound", start.port))?;
         let (answers, answered) = Channel::pair();
         let session = Rc::new(Self { start, ring, port, kept: RefCell::default(), answers, life: Life::default() });
         task::spawn(session.clone().run(answered));
@@ -102,18 +108,18 @@ impl Session {
 
     /// The disk has so many sectors from now on.
     pub fn resize(&self, sectors: u64) {
-        self.start.disk.set(request::Disk { sectors, ..self.start.disk.get() });
+        self.start.disk.set(request::Limits { sectors, ..self.start.disk.get() });
     }
 
     async fn run(self: Rc<Self>, answered: Receiver<BlkifResponse>) {
-        let end = if self.serve_ring(&answered).await.is_err() { End::Hostile } else { End::Asked };
+        let end = if self.serve_ring(&answered).await.is_err() { SessionEnd::ProtocolError } else { SessionEnd::Asked };
         self.kept.borrow_mut().clear();
         self.life.finish(end);
     }
 
     /// Takes requests and passes answers back, until the session is to end and every request has its answer.
-    async fn serve_ring(self: &Rc<Self>, answered: &Receiver<BlkifResponse>) -> Result<(), Hostile> {
-        let mut ring = Ring::attach(self.ring.words().words32().as_chunks().0).map_err(|_| Hostile)?;
+    async fn serve_ring(self: &Rc<Self>, answered: &Receiver<BlkifResponse>) -> Result<(), ProtocolError> {
+        let mut ring = Ring::attach(self.ring.words().words32().as_chunks().0).map_err(|_| ProtocolError)?;
         let mut broken = false;
         loop {
             while let Some(response) = answered.try_receive() {
@@ -125,7 +131,7 @@ impl Session {
             }
             if self.life.is_ending() || broken {
                 if ring.unanswered() == 0 {
-                    return if broken { Err(Hostile) } else { Ok(()) };
+                    return if broken { Err(ProtocolError) } else { Ok(()) };
                 }
             } else {
                 match self.take(&mut ring) {
@@ -141,14 +147,20 @@ impl Session {
                     }
                 }
             }
-            let events = task::select(self.port.wait(), self.life.told());
+            let events = async {
+                if self.life.is_ending() {
+                    // Answers are all that is waited for now.
+                    pending().await
+                }
+                task::select(self.port.wait(), self.life.told()).await;
+            };
             if let task::Either::First(Some(response)) = task::select(answered.receive(), events).await {
                 let _ = ring.push(&response);
             }
         }
     }
 
-    /// Takes requests off the ring, as many as may be in flight; says whether there is something to do at once. Those
+    /// Takes requests off the ring, as many as may be in flight; returns whether there is work to do at once. Those
     /// that are left are looked at after the next answer.
     fn take(self: &Rc<Self>, ring: &mut Ring<'_>) -> Result<bool, Overrun> {
         let mut was_answered = false;
@@ -200,7 +212,7 @@ impl Session {
             let (step, missing) = self.next_step(rest);
             rest = rest.get(step.len()..).unwrap_or_default();
             self.step(direction, at, step, missing).await?;
-            at += step.iter().map(|s| u64::from(s.bytes) / request::SECTOR).sum::<u64>();
+            at += step.iter().map(|s| u64::from(s.bytes) / SECTOR).sum::<u64>();
         }
         let counts = &self.start.counts;
         let (number, sum) = match direction {
@@ -306,8 +318,8 @@ impl Session {
 /// The ring as the frontend made it.
 type Ring<'a> = BackRing<'a, BlkifRequest, BlkifResponse>;
 
-/// The frontend broke its ring.
-struct Hostile;
+/// The frontend broke the ring's protocol.
+struct ProtocolError;
 
 /// The request cannot be carried out; its answer says so.
 struct Refused;

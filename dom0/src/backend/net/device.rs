@@ -2,11 +2,13 @@
 
 use alloc::{format, rc::Rc, string::String, string::ToString, vec::Vec};
 
-use super::session::{Session, Start};
+use anyhow::{Result, bail, ensure};
+
+use super::session::{NetSession, Start};
 use crate::backend::device::{Device, Driver, Front, Nodes};
 use crate::bridge::{Bridge, BridgePort, Mac, Offload};
+use crate::config::vif::Interface;
 use crate::guest_text::quoted;
-use crate::toolstack::config::vif::Interface;
 
 /// What goes with any interface: bytes of payload of a frame.
 const MTU: &str = "1500";
@@ -36,7 +38,7 @@ impl NetDriver {
 }
 
 impl Driver for NetDriver {
-    type Session = Session;
+    type Session = NetSession;
     const CLASS: &'static str = "vif";
 
     fn title(&self) -> String {
@@ -88,12 +90,13 @@ impl Driver for NetDriver {
         .into()
     }
 
-    fn connect(&self, front: &Front<'_>) -> Result<(Rc<Session>, Nodes), String> {
-        if !front.has("request-rx-copy") {
-            return Err("the frontend wants its pages exchanged; only frontends with request-rx-copy are served".into());
-        }
+    fn connect(&self, front: &Front<'_>) -> Result<(Rc<NetSession>, Nodes)> {
+        ensure!(
+            front.has("request-rx-copy"),
+            "the frontend wants its pages exchanged; only frontends with request-rx-copy are served"
+        );
         if let Some(queues) = front.value("multi-queue-num-queues").filter(|queues| queues != "1") {
-            return Err(format!("the frontend wants `{}` queues; one is offered", quoted(&queues)));
+            bail!("the frontend wants `{}` queues; one is offered", quoted(&queues));
         }
         let ports = if front.value("event-channel").is_some() {
             Vec::from([front.number("event-channel")?])
@@ -101,7 +104,7 @@ impl Driver for NetDriver {
             Vec::from([front.number("event-channel-tx")?, front.number("event-channel-rx")?])
         };
         let scatter = front.has("feature-sg");
-        let session = Session::open(Start {
+        let session = NetSession::open(Start {
             domain: front.domain,
             purse: front.purse.clone(),
             transmit: front.number("tx-ring-ref")?,

@@ -2,35 +2,28 @@
 
 use oxen_domu_lib::time;
 
-/// The most that is saved up: a budget for a longest frame or two, however small the rate.
-const LEAST_BURST: i64 = 131_072;
+use crate::config::vif::Rate;
 
-/// Bytes in an interval, as the configuration says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// Bytes that may be sent in each interval.
-    pub bytes: u64,
-    /// Its length in microseconds.
-    pub interval: u32,
-}
+/// The least that may be saved up, however small the rate: enough for a longest frame or two.
+const MIN_BURST: i64 = 131_072;
 
 /// What may be sent now.
 #[derive(Debug)]
-pub struct Budget {
+pub struct RateLimiter {
     rate: Rate,
     /// Negative after a frame that was larger than what was left: it is paid back first.
     left: i64,
     since: u64,
 }
 
-impl Budget {
+impl RateLimiter {
     /// A full budget at the time `now`.
     pub fn new(rate: Rate, now: u64) -> Self {
         Self { rate, left: Self::burst(rate), since: now }
     }
 
     fn burst(rate: Rate) -> i64 {
-        i64::try_from(rate.bytes).unwrap_or(i64::MAX).max(LEAST_BURST)
+        i64::try_from(rate.bytes).unwrap_or(i64::MAX).max(MIN_BURST)
     }
 
     const fn interval(&self) -> u64 {
@@ -67,7 +60,7 @@ mod tests {
     #[test]
     fn in_the_long_run_the_rate_is_kept() {
         let rate = Rate { bytes: 50_000, interval: 50_000 };
-        let mut budget = Budget::new(rate, 0);
+        let mut budget = RateLimiter::new(rate, 0);
         let (mut now, mut sent) = (0, 0_u64);
         while now < 100 * time::SECOND {
             if budget.admits(now) {
@@ -85,11 +78,11 @@ mod tests {
 
     #[test]
     fn what_is_saved_up_is_bounded() {
-        let mut budget = Budget::new(Rate { bytes: u64::MAX, interval: 0 }, 0);
+        let mut budget = RateLimiter::new(Rate { bytes: u64::MAX, interval: 0 }, 0);
         assert!(budget.admits(u64::MAX));
-        let mut budget = Budget::new(Rate { bytes: 1000, interval: 1000 }, 0);
+        let mut budget = RateLimiter::new(Rate { bytes: 1000, interval: 1000 }, 0);
         assert!(budget.admits(1 << 62));
-        budget.spend(LEAST_BURST as usize);
+        budget.spend(MIN_BURST as usize);
         assert!(!budget.admits(1 << 62));
     }
 }

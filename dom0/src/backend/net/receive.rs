@@ -50,7 +50,7 @@ impl Receiver {
         self.head = None;
     }
 
-    /// Hands over as many frames as there are pages for; says how many slots those took.
+    /// Hands over as many frames as there are pages for; returns how many slots those took.
     ///
     /// # Errors
     /// [`Overrun`]: the frontend claims more requests than there are slots.

@@ -1,23 +1,26 @@
 //! A connected interface: the task that moves frames between a guest's two rings and the bridge.
 
-use alloc::{format, rc::Rc, string::String, vec::Vec};
+use alloc::{format, rc::Rc, vec::Vec};
 use core::future::{pending, poll_fn};
 use core::pin::pin;
 use core::task::Poll;
 
+use anyhow::{Context, Result};
 use oxen_abi::domid::DomId;
 use oxen_domu_lib::event::Port;
 use oxen_domu_lib::memory::map::Words;
 use oxen_domu_lib::{task, time};
 use oxen_ring::AttachError;
 
-use super::rate::{Budget, Rate};
+use super::rate::RateLimiter;
 use super::receive::{ReceiveRing, Receiver};
-use super::slots::{Broken, TransmitRing};
+use super::slots::{ProtocolError, TransmitRing};
 use super::transmit::Transmitter;
-use crate::backend::device::{self, End, Life};
-use crate::backend::mapped::Mapped;
+use crate::backend::device::{Life, Session, SessionEnd};
 use crate::bridge::BridgePort;
+use crate::config::vif::Rate;
+use crate::errno::Named;
+use crate::mapped::Mapped;
 use crate::purse::Purse;
 
 /// How long a frame waits for pages of a guest that gives none, in nanoseconds.
@@ -44,7 +47,7 @@ pub struct Start {
 }
 
 /// One connection with a frontend.
-pub struct Session {
+pub struct NetSession {
     transmit: Mapped,
     receive: Mapped,
     ports: Vec<Port>,
@@ -52,29 +55,31 @@ pub struct Session {
     life: Life,
 }
 
-impl device::Session for Session {
+impl Session for NetSession {
     fn life(&self) -> &Life {
         &self.life
     }
 }
 
-impl Session {
+impl NetSession {
     /// Maps the rings, binds the ports and starts serving.
-    pub fn open(start: Start) -> Result<Rc<Self>, String> {
-        let map = |what: &str, page: u32| {
-            Mapped::ring(&start.purse, start.domain, &[page]).map_err(|why| format!("{what}: {why}"))
-        };
+    ///
+    /// # Errors
+    /// A ring cannot be mapped or a port cannot be bound.
+    pub fn open(start: Start) -> Result<Rc<Self>> {
+        let map = |what: &'static str, page: u32| Mapped::ring(&start.purse, start.domain, &[page]).context(what);
         let bind = |&port: &u32| {
             Port::bind_interdomain(start.domain, port)
-                .map_err(|errno| format!("event channel {port} cannot be bound: {}", errno.name()))
+                .map_err(Named)
+                .with_context(|| format!("event channel {port} cannot be bound"))
         };
-        let budget = start.rate.map(|rate| Budget::new(rate, time::now()));
+        let budget = start.rate.map(|rate| RateLimiter::new(rate, time::now()));
         let transmitter = Transmitter::new(start.domain, budget);
         let receiver = Receiver::new(start.domain, start.scatter);
         let session = Rc::new(Self {
             transmit: map("transmit", start.transmit)?,
             receive: map("receive", start.receive)?,
-            ports: start.ports.iter().map(bind).collect::<Result<_, _>>()?,
+            ports: start.ports.iter().map(bind).collect::<Result<_>>()?,
             bridge: start.bridge,
             life: Life::default(),
         });
@@ -84,12 +89,16 @@ impl Session {
 
     async fn run(self: Rc<Self>, transmitter: Transmitter, receiver: Receiver) {
         self.bridge.set_open(true);
-        let end = if self.serve(transmitter, receiver).await.is_err() { End::Hostile } else { End::Asked };
+        let end = if self.serve(transmitter, receiver).await.is_err() {
+            SessionEnd::ProtocolError
+        } else {
+            SessionEnd::Asked
+        };
         self.bridge.set_open(false);
         self.life.finish(end);
     }
 
-    async fn serve(&self, mut transmitter: Transmitter, mut receiver: Receiver) -> Result<(), Broken> {
+    async fn serve(&self, mut transmitter: Transmitter, mut receiver: Receiver) -> Result<(), ProtocolError> {
         let mut transmit = TransmitRing::attach(self.transmit.words().words32().as_chunks().0).map_err(overrun)?;
         let mut receive = ReceiveRing::attach(self.receive.words().words32().as_chunks().0).map_err(overrun)?;
         while !self.life.is_ending() {
@@ -183,6 +192,6 @@ async fn any_of(ports: &[Port]) {
 }
 
 /// A ring that is broken from the beginning.
-const fn overrun(_: AttachError) -> Broken {
-    Broken::Overrun
+const fn overrun(_: AttachError) -> ProtocolError {
+    ProtocolError::Overrun
 }

@@ -18,15 +18,15 @@ use crate::bridge::{ETHERNET_HEADER, Network, Segmentation};
 pub type TransmitRing<'a> = BackRing<'a, NetifTxRequest, NetifTxResponse>;
 
 /// Slots of one frame that are sent.
-const MOST_SLOTS: usize = XEN_NETIF_NR_SLOTS_MIN as usize;
+const MAX_SLOTS: usize = XEN_NETIF_NR_SLOTS_MIN as usize;
 /// Slots of one frame with which a frontend is merely wrong; one that chains more is hostile.
-const ENDURED_SLOTS: usize = MOST_SLOTS + 2;
+const ENDURED_SLOTS: usize = MAX_SLOTS + 2;
 /// Extra slots of one frame: one of each type.
-const MOST_EXTRAS: usize = XEN_NETIF_EXTRA_TYPE_MAX as usize - 1;
+const MAX_EXTRAS: usize = XEN_NETIF_EXTRA_TYPE_MAX as usize - 1;
 
 /// What makes a ring impossible to go on with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broken {
+pub enum ProtocolError {
     /// More requests than there are slots.
     Overrun,
     /// A frame goes on behind the last request.
@@ -37,7 +37,7 @@ pub enum Broken {
     Extras,
 }
 
-impl From<Overrun> for Broken {
+impl From<Overrun> for ProtocolError {
     fn from(_: Overrun) -> Self {
         Self::Overrun
     }
@@ -80,8 +80,8 @@ pub struct Chain {
 /// the whole frame's.
 ///
 /// # Errors
-/// [`Broken`]: the ring makes no sense from here on.
-pub fn take(ring: &mut TransmitRing<'_>, pieces: &mut Vec<NetifTxRequest>) -> Result<Option<Chain>, Broken> {
+/// [`ProtocolError`]: the ring makes no sense from here on.
+pub fn take(ring: &mut TransmitRing<'_>, pieces: &mut Vec<NetifTxRequest>) -> Result<Option<Chain>, ProtocolError> {
     let Some(first) = ring.pop()? else { return Ok(None) };
     let start = pieces.len();
     pieces.push(first);
@@ -89,9 +89,9 @@ pub fn take(ring: &mut TransmitRing<'_>, pieces: &mut Vec<NetifTxRequest>) -> Re
     let mut flags = first.flags;
     while flags & NETTXF_MORE_DATA != 0 {
         if pieces.len() - start == ENDURED_SLOTS {
-            return Err(Broken::Endless);
+            return Err(ProtocolError::Endless);
         }
-        let next = ring.pop()?.ok_or(Broken::Unfinished)?;
+        let next = ring.pop()?.ok_or(ProtocolError::Unfinished)?;
         flags = next.flags;
         pieces.push(next);
     }
@@ -110,7 +110,7 @@ fn judge(pieces: &mut [NetifTxRequest], extras: &Extras) -> Option<Frame> {
     first.size = u16::try_from(own).ok()?;
     let flags = first.flags;
     let inside = |piece: &NetifTxRequest| usize::from(piece.offset) + usize::from(piece.size) <= PAGE_SIZE;
-    let good = length >= ETHERNET_HEADER && count <= MOST_SLOTS && pieces.iter().all(inside) && !extras.refused;
+    let good = length >= ETHERNET_HEADER && count <= MAX_SLOTS && pieces.iter().all(inside) && !extras.refused;
     let segmentation = match extras.segmentation {
         Some(gso) => Some(segmentation(gso)?),
         None => None,
@@ -145,10 +145,10 @@ struct Extras {
 }
 
 impl Extras {
-    fn take(ring: &mut TransmitRing<'_>) -> Result<Self, Broken> {
+    fn take(ring: &mut TransmitRing<'_>) -> Result<Self, ProtocolError> {
         let mut extras = Self::default();
         loop {
-            let extra: NetifExtraInfo = ring.pop_as()?.ok_or(Broken::Unfinished)?;
+            let extra: NetifExtraInfo = ring.pop_as()?.ok_or(ProtocolError::Unfinished)?;
             extras.count += 1;
             match extra.r#type {
                 XEN_NETIF_EXTRA_TYPE_GSO => {
@@ -156,14 +156,14 @@ impl Extras {
                 }
                 // Of no use here, and no harm.
                 XEN_NETIF_EXTRA_TYPE_HASH => {}
-                XEN_NETIF_EXTRA_TYPE_NONE | XEN_NETIF_EXTRA_TYPE_MAX.. => return Err(Broken::Extras),
+                XEN_NETIF_EXTRA_TYPE_NONE | XEN_NETIF_EXTRA_TYPE_MAX.. => return Err(ProtocolError::Extras),
                 _ => extras.refused = true,
             }
             if extra.flags & XEN_NETIF_EXTRA_FLAG_MORE == 0 {
                 return Ok(extras);
             }
-            if extras.count == MOST_EXTRAS {
-                return Err(Broken::Extras);
+            if extras.count == MAX_EXTRAS {
+                return Err(ProtocolError::Extras);
             }
         }
     }
@@ -193,7 +193,7 @@ mod tests {
     }
 
     /// Puts slots on a ring; returns what is taken off it, and the first pieces' sizes.
-    fn run(slots: &[Slot]) -> Result<(Vec<Chain>, Vec<u16>), Broken> {
+    fn run(slots: &[Slot]) -> Result<(Vec<Chain>, Vec<u16>), ProtocolError> {
         let page: [Page; 1] = [[const { AtomicU32::new(0) }; 1024]];
         let mut front = FrontRing::<NetifTxRequest, NetifTxResponse>::new(&page).unwrap();
         for slot in slots {
@@ -270,29 +270,29 @@ mod tests {
             assert_eq!(chains.iter().map(|chain| chain.frame.is_some()).collect::<Vec<_>>(), [false, true], "{bad:?}");
         }
         let chain = |count: usize| [vec![piece(1000, 0, MORE); count - 1], vec![piece(10, 0, 0)]].concat();
-        assert!(only(&chain(MOST_SLOTS)).is_none(), "the sizes do not add up");
+        assert!(only(&chain(MAX_SLOTS)).is_none(), "the sizes do not add up");
         let fits = |count: usize| {
             let mut slots = vec![piece(10, 0, MORE); count - 1];
             slots.push(piece(10, 0, 0));
             slots[0] = piece(1000, 0, MORE);
             only(&slots)
         };
-        assert!(fits(MOST_SLOTS).is_some());
-        assert!(fits(MOST_SLOTS + 1).is_none() && fits(ENDURED_SLOTS).is_none());
+        assert!(fits(MAX_SLOTS).is_some());
+        assert!(fits(MAX_SLOTS + 1).is_none() && fits(ENDURED_SLOTS).is_none());
     }
 
     #[test]
     fn a_ring_that_makes_no_sense_is_given_up() {
-        assert_eq!(run(&[piece(60, 0, MORE)]), Err(Broken::Unfinished));
-        assert_eq!(run(&[piece(60, 0, NETTXF_EXTRA_INFO)]), Err(Broken::Unfinished));
-        assert_eq!(run(&vec![piece(60, 0, MORE); ENDURED_SLOTS + 1]), Err(Broken::Endless));
+        assert_eq!(run(&[piece(60, 0, MORE)]), Err(ProtocolError::Unfinished));
+        assert_eq!(run(&[piece(60, 0, NETTXF_EXTRA_INFO)]), Err(ProtocolError::Unfinished));
+        assert_eq!(run(&vec![piece(60, 0, MORE); ENDURED_SLOTS + 1]), Err(ProtocolError::Endless));
         let with = |slot| run(&[piece(60, 0, NETTXF_EXTRA_INFO), slot]);
-        assert_eq!(with(extra(0, 0, [0; 6])), Err(Broken::Extras));
-        assert_eq!(with(extra(XEN_NETIF_EXTRA_TYPE_MAX, 0, [0; 6])), Err(Broken::Extras));
+        assert_eq!(with(extra(0, 0, [0; 6])), Err(ProtocolError::Extras));
+        assert_eq!(with(extra(XEN_NETIF_EXTRA_TYPE_MAX, 0, [0; 6])), Err(ProtocolError::Extras));
         let more = extra(XEN_NETIF_EXTRA_TYPE_HASH, XEN_NETIF_EXTRA_FLAG_MORE, [0; 6]);
-        assert_eq!(with(more), Err(Broken::Unfinished));
+        assert_eq!(with(more), Err(ProtocolError::Unfinished));
         let many = [vec![piece(60, 0, NETTXF_EXTRA_INFO)], vec![more; 50]].concat();
-        assert_eq!(run(&many), Err(Broken::Extras));
+        assert_eq!(run(&many), Err(ProtocolError::Extras));
     }
 
     fn any_slot() -> impl Strategy<Value = Slot> {
@@ -322,7 +322,7 @@ mod tests {
                 prop_assert_eq!(pieces.len() - start, chain.pieces);
                 if let Some(frame) = chain.frame {
                     let mine = &pieces[start..];
-                    prop_assert!(mine.len() <= MOST_SLOTS);
+                    prop_assert!(mine.len() <= MAX_SLOTS);
                     prop_assert!(mine.iter().all(|p| usize::from(p.offset) + usize::from(p.size) <= PAGE_SIZE));
                     prop_assert_eq!(mine.iter().map(|p| usize::from(p.size)).sum::<usize>(), frame.length);
                     prop_assert!(frame.length >= ETHERNET_HEADER);

@@ -6,8 +6,8 @@ use oxen_abi::domid::DomId;
 use oxen_abi::io::netif::{NETIF_RSP_ERROR, NETIF_RSP_NULL, NETIF_RSP_OKAY, NetifTxRequest, NetifTxResponse};
 use oxen_domu_lib::grant::{self, Copy};
 
-use super::rate::Budget;
-use super::slots::{self, Broken, Chain, Claim, Frame, TransmitRing};
+use super::rate::RateLimiter;
+use super::slots::{self, Chain, Claim, Frame, ProtocolError, TransmitRing};
 use crate::bridge::{BridgePort, Buffer, Checksum, Malformed, Packet};
 
 /// Bytes that are fetched at a time.
@@ -18,22 +18,22 @@ pub struct Transmitter {
     /// Who sends.
     domain: DomId,
     /// How much it may send, where that is limited.
-    budget: Option<Budget>,
+    budget: Option<RateLimiter>,
     pieces: Vec<NetifTxRequest>,
     chains: Vec<Chain>,
 }
 
 impl Transmitter {
     /// A transmitter of `domain`'s frames.
-    pub const fn new(domain: DomId, budget: Option<Budget>) -> Self {
+    pub const fn new(domain: DomId, budget: Option<RateLimiter>) -> Self {
         Self { domain, budget, pieces: Vec::new(), chains: Vec::new() }
     }
 
-    /// Takes a batch of frames off the ring, sends them and answers their slots; says how many slots those were.
+    /// Takes a batch of frames off the ring, sends them and answers their slots; returns how many slots those were.
     ///
     /// # Errors
-    /// [`Broken`]: the ring makes no sense.
-    pub fn turn(&mut self, ring: &mut TransmitRing<'_>, port: &BridgePort, now: u64) -> Result<usize, Broken> {
+    /// [`ProtocolError`]: the ring makes no sense.
+    pub fn turn(&mut self, ring: &mut TransmitRing<'_>, port: &BridgePort, now: u64) -> Result<usize, ProtocolError> {
         self.pieces.clear();
         self.chains.clear();
         let mut bytes = 0;
@@ -275,8 +275,8 @@ mod tests {
         let _ = front.publish();
         let port = Bridge::new(|| 0, usize::MAX).attach("a");
         let mut back = TransmitRing::attach(&page).unwrap();
-        let rate = crate::backend::net::rate::Rate { bytes: 4000, interval: 1000 };
-        let mut transmitter = Transmitter::new(DomId(1), Some(Budget::new(rate, 0)));
+        let rate = crate::config::vif::Rate { bytes: 4000, interval: 1000 };
+        let mut transmitter = Transmitter::new(DomId(1), Some(RateLimiter::new(rate, 0)));
         // What was saved up, then as much as time allows.
         assert_eq!(transmitter.turn(&mut back, &port, 0), Ok(33));
         assert_eq!(transmitter.turn(&mut back, &port, 0), Ok(0));

@@ -1,7 +1,6 @@
 //! A guest's memory laid out, its tables' entries, and what to say where memory is too little.
 
-use alloc::{format, string::String};
-
+use anyhow::{Result, anyhow};
 use oxen_abi::start_of_day::{Layout, Refused, Request, Table};
 
 use oxen_image::Image;
@@ -15,10 +14,13 @@ const WRITABLE: u64 = 0x02;
 const DIRTY: u64 = 0x40;
 
 /// The most pages that a guest can have here: 16 TiB.
-const MOST_PAGES: u64 = 1 << 32;
+const MAX_PAGES: u64 = 1 << 32;
 
-/// Lays a guest out in `pages` pages, or says how many MiB it needs.
-pub fn lay_out(image: &Image, ramdisk_bytes: u64, pages: u64) -> Result<Layout, String> {
+/// Lays a guest out in `pages` pages.
+///
+/// # Errors
+/// The pages are too few (how many MiB would do is said), or the kernel asks for addresses that it cannot have.
+pub fn lay_out(image: &Image, ramdisk_bytes: u64, pages: u64) -> Result<Layout> {
     let attempt = |nr_pages: u64| {
         Layout::new(&Request {
             virt_base: image.virt_base,
@@ -33,18 +35,18 @@ pub fn lay_out(image: &Image, ramdisk_bytes: u64, pages: u64) -> Result<Layout, 
     attempt(pages).map_err(|why| match why {
         Refused::Memory => {
             // The list of pages grows with the memory that holds it, so what would do is found by trying.
-            let (mut few, mut enough) = (pages, MOST_PAGES);
+            let (mut few, mut enough) = (pages, MAX_PAGES);
             while enough - few > 1 {
                 let middle = few + (enough - few) / 2;
                 *(if attempt(middle).is_ok() { &mut enough } else { &mut few }) = middle;
             }
             let mib = |pages: u64| (pages * PAGE).div_ceil(1 << 20);
             let (has, needs) = (mib(pages), mib(enough));
-            format!("{has} MiB are too little memory: kernel, ramdisk and tables need memory = {needs} or more")
+            anyhow!("{has} MiB are too little memory: kernel, ramdisk and tables need memory = {needs} or more")
         }
-        Refused::Address => "the kernel's addresses are not canonical, or not aligned to pages".into(),
-        Refused::Range => "the kernel and what must be mapped with it reach beyond the guest's addresses".into(),
-        Refused::Overlap => "INIT_P2M collides with the kernel's own mapping".into(),
+        Refused::Address => anyhow!("the kernel's addresses are not canonical, or not aligned to pages"),
+        Refused::Range => anyhow!("the kernel and what must be mapped with it reach beyond the guest's addresses"),
+        Refused::Overlap => anyhow!("INIT_P2M collides with the kernel's own mapping"),
     })
 }
 
@@ -111,7 +113,7 @@ mod tests {
     #[test]
     fn too_little_memory_is_refused_with_what_would_do() {
         let linux = image(0x100_0000, 0x3a0_0000, Some(0x80_0000_0000), true);
-        let refusal = lay_out(&linux, 0, 16 << 8).unwrap_err();
+        let refusal = lay_out(&linux, 0, 16 << 8).unwrap_err().to_string();
         assert!(refusal.starts_with("16 MiB are too little memory") && refusal.contains("memory = 77"), "{refusal}");
         assert!(lay_out(&linux, 0, 77 << 8).is_ok());
     }

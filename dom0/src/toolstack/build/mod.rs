@@ -2,10 +2,11 @@
 
 pub mod layout;
 
-use alloc::{boxed::Box, format, string::String, vec, vec::Vec};
+use alloc::{boxed::Box, format, vec, vec::Vec};
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use oxen_abi::domctl::{ArchDomainconfig, DomctlCreatedomain};
 use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
@@ -21,6 +22,7 @@ use oxen_domu_lib::memory::{
 use oxen_domu_lib::{control, task};
 use zerocopy::{FromZeros, IntoBytes};
 
+use crate::errno::Named;
 use layout::PAGE;
 use oxen_abi::start_of_day::Layout;
 use oxen_abi::sysctl::XEN_SYSCTL_PHYSCAP_GNTTAB_V2;
@@ -68,16 +70,19 @@ pub struct Built {
     pub used: u64,
 }
 
-/// Frames' worth of mappings of others' grants that a guest may hold, 256 each: enough for one that serves some others. The
-/// hypervisor's own limit, which is for dom0, would let each guest take 2 MiB of its memory.
+/// Frames' worth of mappings of others' grants that a guest may hold, 256 each: enough for one that serves some others.
+/// The hypervisor's own limit, which is for dom0, would let each guest take 2 MiB of its memory.
 const MAX_MAPTRACK_FRAMES: i32 = 64;
 
 /// Makes the domain; whatever fails, nothing of it stays.
-pub async fn build(plan: &Plan<'_>, kernel: &mut Kernel<'_>) -> Result<Built, String> {
+///
+/// # Errors
+/// The kernel cannot be laid out in the guest's memory, the machine lacks memory, the kernel's file is damaged, or the
+/// hypervisor refuses a step.
+pub async fn build(plan: &Plan<'_>, kernel: &mut Kernel<'_>) -> Result<Built> {
     let layout = layout::lay_out(plan.image, plan.ramdisk.len() as u64, plan.pages)?;
-    if plan.cmdline.len() >= MAX_GUEST_CMDLINE {
-        return Err(format!("the command line has {} bytes; {} fit", plan.cmdline.len(), MAX_GUEST_CMDLINE - 1));
-    }
+    let (length, most) = (plan.cmdline.len(), MAX_GUEST_CMDLINE - 1);
+    ensure!(length <= most, "the command line has {length} bytes; {most} fit");
     let request = DomctlCreatedomain {
         handle: plan.uuid,
         max_vcpus: plan.vcpus,
@@ -88,7 +93,7 @@ pub async fn build(plan: &Plan<'_>, kernel: &mut Kernel<'_>) -> Result<Built, St
         arch: ArchDomainconfig::new_zeroed(),
         ..DomctlCreatedomain::new_zeroed()
     };
-    let domain = control::create_domain(&request).map_err(|errno| failed("create the domain", errno))?;
+    let domain = asked("create the domain", control::create_domain(&request))?;
     let built = Builder { plan, layout, domain, frames: Vec::new() }.build(kernel).await;
     if built.is_err() {
         // The reason for the failure says more than a failure to clean up could.
@@ -98,13 +103,14 @@ pub async fn build(plan: &Plan<'_>, kernel: &mut Kernel<'_>) -> Result<Built, St
 }
 
 /// The greatest version of grant tables that the hypervisor has.
-fn greatest_grant_version() -> Result<u32, String> {
-    let machine = control::physical_info().map_err(|e| failed("tell what it can", e))?;
+fn greatest_grant_version() -> Result<u32> {
+    let machine = asked("tell what it can", control::physical_info())?;
     Ok(if machine.capabilities & XEN_SYSCTL_PHYSCAP_GNTTAB_V2 == 0 { 1 } else { 2 })
 }
 
-fn failed(what: &str, errno: Errno) -> String {
-    format!("the hypervisor refuses to {what}: {}", errno.name())
+/// What the hypervisor refuses, in words.
+fn asked<T>(what: &str, answer: Result<T, Errno>) -> Result<T> {
+    answer.map_err(Named).with_context(|| format!("the hypervisor refuses to {what}"))
 }
 
 struct Builder<'a> {
@@ -116,15 +122,15 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    async fn build(mut self, kernel: &mut Kernel<'_>) -> Result<Built, String> {
+    async fn build(mut self, kernel: &mut Kernel<'_>) -> Result<Built> {
         let domain = self.domain;
-        control::set_max_vcpus(domain, self.plan.vcpus).map_err(|e| failed("make its vcpus", e))?;
+        asked("make its vcpus", control::set_max_vcpus(domain, self.plan.vcpus))?;
         let kib = self.plan.maximum + OVERHEAD;
-        control::set_max_memory(domain, kib).map_err(|e| failed("limit its memory", e))?;
+        asked("limit its memory", control::set_max_memory(domain, kib))?;
         // The kernel learns how far it may grow; what it has now stands in start_info.
         let bytes = (self.plan.maximum << 10).max(self.plan.pages * PAGE);
-        control::set_memory_map(domain, bytes).map_err(|e| failed("tell it its memory", e))?;
-        let open = || control::open_port(domain).map_err(|e| failed("open its event channels", e));
+        asked("tell it its memory", control::set_memory_map(domain, bytes))?;
+        let open = || asked("open its event channels", control::open_port(domain));
         let (store_port, console_port) = (open()?, open()?);
         self.populate().await?;
         self.load_image(kernel).await?;
@@ -135,12 +141,12 @@ impl Builder<'_> {
         self.write_start_info(store_port, console_port).await?;
         if let Some(address) = self.plan.image.hypercall_page {
             let frame = self.frame_at(address);
-            control::fill_hypercall_page(domain, frame).map_err(|e| failed("fill its hypercall page", e))?;
+            asked("fill its hypercall page", control::fill_hypercall_page(domain, frame))?;
         }
         self.offer_rings()?;
         let root = self.frame_at(self.layout.pt_base);
-        control::pin_root(domain, root).map_err(|e| failed("accept its page tables", e))?;
-        control::set_vcpu_context(domain, 0, &self.context(root)).map_err(|e| failed("set up its vcpu", e))?;
+        asked("accept its page tables", control::pin_root(domain, root))?;
+        asked("set up its vcpu", control::set_vcpu_context(domain, 0, &self.context(root)))?;
         Ok(Built {
             domain,
             store: self.frame_at(self.store()),
@@ -170,7 +176,7 @@ impl Builder<'_> {
         self.layout.console.unwrap_or(0)
     }
 
-    async fn populate(&mut self) -> Result<(), String> {
+    async fn populate(&mut self) -> Result<()> {
         let free = control::physical_info().map_or(u64::MAX, |info| info.free_pages);
         let mib = |pages: u64| pages >> 8;
         let lacking = format!(
@@ -179,31 +185,34 @@ impl Builder<'_> {
             mib(self.plan.pages)
         );
         if free < self.plan.pages {
-            return Err(lacking);
+            bail!(lacking);
         }
         self.frames = (0..self.plan.pages).collect();
         let domain = self.domain;
         for chunk in self.frames.chunks_mut(BATCH) {
-            control::populate_physmap(domain, chunk).map_err(|_| lacking.clone())?;
+            if control::populate_physmap(domain, chunk).is_err() {
+                bail!(lacking);
+            }
             task::yield_now().await;
         }
         Ok(())
     }
 
     /// Puts each piece of the kernel's file where its segments want it, and zeros behind them.
-    async fn load_image(&self, kernel: &mut Kernel<'_>) -> Result<(), String> {
+    async fn load_image(&self, kernel: &mut Kernel<'_>) -> Result<()> {
         let image = self.plan.image;
         let (needed, mut at) = (image.file_end(), 0);
         while at < needed {
-            let piece = kernel.next_piece().map_err(|why| format!("kernel: {why}"))?;
-            let piece = piece.ok_or("the kernel's file is shorter than its headers say")?;
+            let piece = kernel.next_piece().map_err(|why| anyhow!("kernel: {why}"))?;
+            let piece = piece.context("the kernel's file is shorter than its headers say")?;
             for (address, part) in image.parts(at, piece) {
                 self.load(address - self.layout.virt_base, part, part.len()).await?;
             }
             at += piece.len();
         }
         for segment in &image.segments {
-            let zeros = usize::try_from(segment.memory).map_err(|_| "a segment is larger than memory")? - segment.bytes;
+            let zeros =
+                usize::try_from(segment.memory).ok().context("a segment is larger than memory")? - segment.bytes;
             let place = segment.start - self.layout.virt_base + segment.bytes as u64;
             self.load(place, &[], zeros).await?;
         }
@@ -211,7 +220,7 @@ impl Builder<'_> {
     }
 
     /// Writes `bytes` at `place` (counted from page 0), and zeros behind them up to `length`.
-    async fn load(&self, place: u64, bytes: &[u8], length: usize) -> Result<(), String> {
+    async fn load(&self, place: u64, bytes: &[u8], length: usize) -> Result<()> {
         let mut done = 0;
         while done < length {
             let at = place + done as u64;
@@ -231,16 +240,16 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn map(&self, frames: &[Mfn]) -> Result<Mapping, String> {
-        Mapping::of(self.domain, frames, Access::ReadWrite).map_err(|e| failed("map its memory", e))
+    fn map(&self, frames: &[Mfn]) -> Result<Mapping> {
+        asked("map its memory", Mapping::of(self.domain, frames, Access::ReadWrite))
     }
 
-    async fn write_p2m(&self) -> Result<(), String> {
+    async fn write_p2m(&self) -> Result<()> {
         let list = self.frames.as_bytes();
         self.load(self.layout.p2m.start * PAGE, list, list.len().next_multiple_of(4096)).await
     }
 
-    async fn write_tables(&self) -> Result<(), String> {
+    async fn write_tables(&self) -> Result<()> {
         let frame = |pfn: u64| self.frame(pfn).0;
         for table in self.layout.tables() {
             let entries = layout::entries(&self.layout, &table, &frame);
@@ -249,8 +258,8 @@ impl Builder<'_> {
         Ok(())
     }
 
-    async fn write_start_info(&self, store_port: u32, console_port: u32) -> Result<(), String> {
-        let info = control::domain_info(self.domain).map_err(|e| failed("describe it", e))?;
+    async fn write_start_info(&self, store_port: u32, console_port: u32) -> Result<()> {
+        let info = asked("describe it", control::domain_info(self.domain))?;
         self.mask_events(Mfn(info.shared_info_frame))?;
         let layout = &self.layout;
         let mut start = Box::new(StartInfo::new_zeroed());
@@ -278,7 +287,7 @@ impl Builder<'_> {
     }
 
     /// No vcpu is to be told of events before its kernel says how.
-    fn mask_events(&self, shared_info: Mfn) -> Result<(), String> {
+    fn mask_events(&self, shared_info: Mfn) -> Result<()> {
         let page = self.map(&[shared_info])?;
         let mask = offset_of!(SharedInfo, vcpu_info) + offset_of!(VcpuInfo, evtchn_upcall_mask);
         let slots = page.bytes().iter().skip(mask).step_by(size_of::<VcpuInfo>());
@@ -287,8 +296,8 @@ impl Builder<'_> {
     }
 
     /// Puts the grants for the two rings where frontends and other backends expect them.
-    fn offer_rings(&self) -> Result<(), String> {
-        let frame = control::grant_table_frame(self.domain).map_err(|e| failed("show its grant table", e))?;
+    fn offer_rings(&self) -> Result<()> {
+        let frame = asked("show its grant table", control::grant_table_frame(self.domain))?;
         let table = self.map(&[frame])?;
         let offers = [(GNTTAB_RESERVED_CONSOLE, self.console()), (GNTTAB_RESERVED_XENSTORE, self.store())];
         for (reference, page) in offers {

@@ -2,25 +2,25 @@
 
 pub mod editor;
 
-use alloc::{string::String, vec::Vec};
+use alloc::{rc::Rc, string::String, vec::Vec};
 
 use oxen_domu_lib::println;
 
+use super::system::System;
 use super::xl::{self, VERBS};
 use crate::options::{self, Script};
-use crate::system::Shared;
 use crate::terminal;
 use editor::{LineEditor, Typed};
 
 const PROMPT: &str = "dom0# ";
 
 /// Runs the script if there is one, then asks for commands for good.
-pub async fn run(system: Shared) {
+pub async fn run(system: Rc<System>) {
     for command in script(&system) {
         println!("{PROMPT}{command}");
         execute(&system, &command, false).await;
     }
-    for command in &system.options.typed {
+    for command in &system.options.type_ahead {
         println!("{PROMPT}{command}");
         execute(&system, command, true).await;
     }
@@ -48,7 +48,7 @@ pub async fn run(system: Shared) {
 }
 
 /// The commands of the script, where there is one.
-fn script(system: &Shared) -> Vec<String> {
+fn script(system: &Rc<System>) -> Vec<String> {
     match &system.options.script {
         None => Vec::new(),
         Some(Script::Here(script)) => options::commands(script),
@@ -63,9 +63,9 @@ fn script(system: &Shared) -> Vec<String> {
     }
 }
 
-async fn execute(system: &Shared, command: &str, interactive: bool) {
+async fn execute(system: &Rc<System>, command: &str, interactive: bool) {
     if let Err(why) = xl::run(system, command, interactive).await {
-        println!("error: {why}");
+        println!("error: {why:#}");
         if !interactive {
             system.failed.set(true);
         }
@@ -73,7 +73,7 @@ async fn execute(system: &Shared, command: &str, interactive: bool) {
 }
 
 /// Completes the last word: a command at the start, else a file or a guest.
-fn complete(system: &Shared, editor: &mut LineEditor, echo: &mut Vec<u8>) {
+fn complete(system: &Rc<System>, editor: &mut LineEditor, echo: &mut Vec<u8>) {
     let text = editor.text();
     let (before, word) = text.rsplit_once(' ').unwrap_or(("", &text));
     let mut choices: Vec<String> = if matches!(before.trim(), "" | "xl" | "help") {

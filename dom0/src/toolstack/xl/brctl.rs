@@ -2,22 +2,21 @@
 
 use alloc::format;
 
+use anyhow::ensure;
 use oxen_domu_lib::{println, time};
 
 use super::{Call, Outcome, usage};
-use crate::toolstack::config::vif::BRIDGE;
+use crate::config::vif::BRIDGE;
 
 /// `brctl`.
-pub async fn brctl(call: Call) -> Outcome {
+pub(super) async fn brctl(call: Call) -> Outcome {
     let (system, words) = (&call.system, &call.args);
     let (what, name) = match words.as_slice() {
         [what] => (what, BRIDGE),
         [what, name] => (what, name.as_str()),
         _ => return Err(usage("brctl")),
     };
-    if name != BRIDGE {
-        return Err(format!("no bridge `{name}`; there is {BRIDGE}"));
-    }
+    ensure!(name == BRIDGE, "no bridge `{name}`; there is {BRIDGE}");
     match what.as_str() {
         "show" => {
             println!(

@@ -1,24 +1,25 @@
 //! Commands about guests' consoles: shown, typed at, waited for.
 
-use alloc::{format, rc::Rc, string::String, vec::Vec};
+use alloc::{rc::Rc, string::String, vec::Vec};
 
+use anyhow::{anyhow, ensure};
 use oxen_domu_lib::{println, task, time};
 
 use super::{Call, Outcome, guest, usage};
 use crate::guest_text;
-use crate::system::Shared;
-use crate::toolstack::ends::End;
-use crate::toolstack::lifecycle::Guest;
+use crate::toolstack::guest::Guest;
+use crate::toolstack::stage::End;
+use crate::toolstack::system::System;
 
 /// What leaves a console: Ctrl-].
 const DETACH: u8 = 0x1d;
 /// How long a console may be silent before a script goes on, in nanoseconds.
 const SILENCE: u64 = 10 * time::SECOND;
-/// How long `expect` waits where nobody says, in seconds.
+/// How long `expect` waits by default, in seconds.
 const PATIENCE: u64 = 120;
 
 /// `expect`: shows what the guest prints, from where the last `expect` ended, until it has printed a text.
-pub async fn expect(mut call: Call) -> Outcome {
+pub(super) async fn expect(mut call: Call) -> Outcome {
     let seconds = match call.args.len() {
         3 => call.args.pop().and_then(|text| text.parse().ok()).ok_or_else(|| usage("expect"))?,
         _ => PATIENCE,
@@ -29,12 +30,12 @@ pub async fn expect(mut call: Call) -> Outcome {
     let live = guest.console.listen();
     let deadline = time::now().saturating_add(seconds.saturating_mul(time::SECOND));
     let found = loop {
-        let fresh = guest.console.unheard();
+        let fresh = guest.console.unread();
         let end = find(&fresh, text.as_bytes());
         // The beginning of the text may be there already.
         let passed = end.unwrap_or_else(|| fresh.len().saturating_sub(text.len()));
         lines.show(fresh.get(..passed).unwrap_or_default());
-        guest.console.hear(passed);
+        guest.console.mark_read(passed);
         if end.is_some() {
             break Ok(());
         }
@@ -43,12 +44,12 @@ pub async fn expect(mut call: Call) -> Outcome {
         match task::select(live.receive(), task::select(guest.wait(), time::sleep(left))).await {
             task::Either::First(Some(_)) => {}
             // What it printed last is looked at before its end counts.
-            _ if guest.console.unheard().len() != rest => {}
+            _ if guest.console.unread().len() != rest => {}
             task::Either::Second(task::Either::Second(())) => {
-                break Err(format!("guest `{}` has not printed `{text}` within {seconds} s", guest.config.name));
+                break Err(anyhow!("guest `{}` has not printed `{text}` within {seconds} s", guest.config.name));
             }
             task::Either::First(None) | task::Either::Second(task::Either::First(_)) => {
-                break Err(format!("guest `{}` has ended without printing `{text}`", guest.config.name));
+                break Err(anyhow!("guest `{}` has ended without printing `{text}`", guest.config.name));
             }
         }
     };
@@ -57,7 +58,7 @@ pub async fn expect(mut call: Call) -> Outcome {
 }
 
 /// `send`: types a line at a guest's console.
-pub async fn send(mut call: Call) -> Outcome {
+pub(super) async fn send(mut call: Call) -> Outcome {
     let bare = call.flag("-n");
     let (system, [name, text]) = call.exactly("send")?;
     let guest = guest(&system, &name)?;
@@ -75,7 +76,7 @@ fn find(bytes: &[u8], text: &[u8]) -> Option<usize> {
 }
 
 /// `wait`: shows the guest's console with its name before each line until it has ended.
-pub async fn wait(call: Call) -> Outcome {
+pub(super) async fn wait(call: Call) -> Outcome {
     let (system, [name]) = call.exactly("wait")?;
     let guest = system.guests.find(&name).or_else(|| system.guests.find_gone(&name));
     let Some(guest) = guest else { return guest_or_error(&system, &name) };
@@ -95,10 +96,11 @@ pub async fn wait(call: Call) -> Outcome {
         }
     };
     lines.finish();
-    if end.is_clean() { Ok(()) } else { Err(format!("guest `{}` has ended badly: {}", guest.config.name, end.name())) }
+    ensure!(end.is_clean(), "guest `{}` has ended badly: {}", guest.config.name, end.name());
+    Ok(())
 }
 
-fn guest_or_error(system: &Shared, name: &str) -> Outcome {
+fn guest_or_error(system: &Rc<System>, name: &str) -> Outcome {
     guest(system, name).map(|_| ())
 }
 
@@ -147,12 +149,12 @@ fn without_colours(line: &[u8]) -> Vec<u8> {
 }
 
 /// `console`.
-pub async fn console(call: Call) -> Outcome {
+pub(super) async fn console(call: Call) -> Outcome {
     let interactive = call.interactive;
     let (system, [name]) = call.exactly("console")?;
     if let Some(gone) = system.guests.find(&name).is_none().then(|| system.guests.find_gone(&name)).flatten() {
         system.terminal.show_guest(&gone.console.history());
-        println!("[guest `{name}` has ended: {}]", gone.end.get().map_or("?", End::name));
+        println!("[guest `{name}` has ended: {}]", gone.end().map_or("?", End::name));
         return Ok(());
     }
     let guest = guest(&system, &name)?;
@@ -160,7 +162,7 @@ pub async fn console(call: Call) -> Outcome {
 }
 
 /// Shows a guest's console from its beginning, and types at it, until somebody leaves or the guest ends.
-pub async fn show(system: &Shared, guest: &Rc<Guest>, interactive: bool) -> Outcome {
+pub(super) async fn show(system: &Rc<System>, guest: &Rc<Guest>, interactive: bool) -> Outcome {
     let name = &guest.config.name;
     if interactive {
         println!("[console of `{name}`; Ctrl-] leaves]");
@@ -178,7 +180,7 @@ pub async fn show(system: &Shared, guest: &Rc<Guest>, interactive: bool) -> Outc
         match task::select(live.receive(), task::select(guest.wait(), typed)).await {
             task::Either::First(Some(bytes)) => system.terminal.show_guest(&bytes),
             task::Either::First(None) | task::Either::Second(task::Either::First(_)) => {
-                let how = guest.end.get().map_or("?", End::name);
+                let how = guest.end().map_or("?", End::name);
                 println!("[guest `{name}` has ended: {how}]");
                 return Ok(());
             }

@@ -2,21 +2,22 @@
 
 use alloc::{format, rc::Rc, string::String};
 
+use anyhow::{Context, Result};
 use oxen_domu_lib::println;
 
 use super::{Call, Outcome, guest, memory, usage};
 use crate::backend::{device::Driver, net::device::NetDevice};
 use crate::bridge::Mac;
-use crate::guest_text;
-use crate::toolstack::config::{
+use crate::config::{
     disk::{Disk, device_number},
     vif::Interface,
 };
-use crate::toolstack::lifecycle::{self, Guest};
-use crate::toolstack::room;
+use crate::guest_text;
+use crate::toolstack::guest::Guest;
+use crate::toolstack::{lifecycle, room};
 
 /// `block-list`.
-pub async fn block_list(call: Call) -> Outcome {
+pub(super) async fn block_list(call: Call) -> Outcome {
     let (_, guest) = call.guest("block-list")?;
     println!(
         "{:<6} {:<8} {:<6} {:>5} {:>10} {:>12} {:>12} {:>7}  BE-path",
@@ -41,7 +42,7 @@ pub async fn block_list(call: Call) -> Outcome {
 }
 
 /// `network-list`: xl's columns, and what went through behind them.
-pub async fn network_list(call: Call) -> Outcome {
+pub(super) async fn network_list(call: Call) -> Outcome {
     let (system, guest) = call.guest("network-list")?;
     println!(
         "{:<3} {:<2} {:<17} {:<6} {:<5} {:<6} {:>5}/{:<11} {:<30} {:>9} {:>9} {:>9} {:>9} {:>7} {:>6}",
@@ -89,13 +90,13 @@ pub async fn network_list(call: Call) -> Outcome {
 }
 
 /// The guest that the first word names, and the other words as one text with `between` between them.
-fn guest_and_rest(call: &Call, verb: &str, between: &str) -> Result<(Rc<Guest>, String), String> {
+fn guest_and_rest(call: &Call, verb: &str, between: &str) -> Result<(Rc<Guest>, String)> {
     let (name, rest) = call.args.split_first().ok_or_else(|| usage(verb))?;
     Ok((guest(&call.system, name)?, rest.join(between)))
 }
 
 /// `network-attach`.
-pub async fn network_attach(call: Call) -> Outcome {
+pub(super) async fn network_attach(call: Call) -> Outcome {
     let (guest, text) = guest_and_rest(&call, "network-attach", ",")?;
     let config = Interface::parse(&text)?;
     let (bridge, purses) = (&call.system.bridge, call.system.store.purses());
@@ -105,30 +106,30 @@ pub async fn network_attach(call: Call) -> Outcome {
 }
 
 /// `network-detach`: by number or by address.
-pub async fn network_detach(call: Call) -> Outcome {
+pub(super) async fn network_detach(call: Call) -> Outcome {
     let (guest, wanted) = guest_and_device(call, "network-detach")?;
     let (number, mac) = (wanted.parse::<u32>().ok(), Mac::parse(&wanted));
     let is_wanted = |vif: &&Rc<NetDevice>| Some(vif.driver.number()) == number || Some(vif.driver.mac) == mac;
     let vif = guest.vifs.borrow().iter().find(is_wanted).cloned();
-    let vif = vif.ok_or_else(|| format!("`{}` has no interface `{wanted}`", guest.config.name))?;
+    let vif = vif.with_context(|| format!("`{}` has no interface `{wanted}`", guest.config.name))?;
     guest.vifs.borrow_mut().retain(|other| !Rc::ptr_eq(other, &vif));
     vif.unplug().await
 }
 
 /// `block-attach`.
-pub async fn block_attach(call: Call) -> Outcome {
+pub(super) async fn block_attach(call: Call) -> Outcome {
     let (guest, text) = guest_and_rest(&call, "block-attach", ",")?;
     lifecycle::attach_disk(&call.system, &guest, &Disk::parse(&text)?)
 }
 
 /// `block-resize`: a new size for a disk in memory; without one, that of a disk of the machine is looked at again.
-pub async fn block_resize(mut call: Call) -> Outcome {
+pub(super) async fn block_resize(mut call: Call) -> Outcome {
     let size = if call.args.len() == 3 { call.args.pop().map(|text| memory::kib(&text)).transpose()? } else { None };
     let (system, [name, vdev]) = call.exactly("block-resize")?;
     let guest = guest(&system, &name)?;
     let number = device_number(&vdev);
     let disk = guest.disks.borrow().iter().find(|disk| Some(disk.driver.config.number) == number).cloned();
-    let disk = disk.ok_or_else(|| format!("`{name}` has no disk `{vdev}`"))?;
+    let disk = disk.with_context(|| format!("`{name}` has no disk `{vdev}`"))?;
     // While the disk moves it is there twice.
     if let Some(bytes) = size.map(|kib| usize::try_from(kib.saturating_mul(1 << 10)).unwrap_or(usize::MAX)) {
         room::allow(&vdev, bytes, room::spare(system.store.purses(), system.bridge.memory(0)))?;
@@ -139,16 +140,16 @@ pub async fn block_resize(mut call: Call) -> Outcome {
 }
 
 /// `block-detach`: by number or by name.
-pub async fn block_detach(call: Call) -> Outcome {
+pub(super) async fn block_detach(call: Call) -> Outcome {
     let (guest, wanted) = guest_and_device(call, "block-detach")?;
     let number = device_number(&wanted);
     let disk = guest.disks.borrow().iter().find(|disk| Some(disk.driver.number()) == number).cloned();
-    let disk = disk.ok_or_else(|| format!("`{}` has no disk `{wanted}`", guest.config.name))?;
+    let disk = disk.with_context(|| format!("`{}` has no disk `{wanted}`", guest.config.name))?;
     guest.disks.borrow_mut().retain(|other| !Rc::ptr_eq(other, &disk));
     disk.unplug().await
 }
 
-fn guest_and_device(call: Call, verb: &str) -> Result<(Rc<Guest>, String), String> {
+fn guest_and_device(call: Call, verb: &str) -> Result<(Rc<Guest>, String)> {
     let (system, [name, device]) = call.exactly(verb)?;
     Ok((guest(&system, &name)?, device))
 }

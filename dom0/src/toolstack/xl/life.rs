@@ -1,15 +1,19 @@
 //! Commands that begin and end guests.
 
-use alloc::{format, string::String, vec::Vec};
+use alloc::{format, rc::Rc, string::String, vec::Vec};
 
+use anyhow::{Context, Error, Result, anyhow, bail};
 use oxen_abi::domctl::{DomctlGetdomaininfo, XEN_DOMINF_PAUSED};
 use oxen_domu_lib::{control, memory, println, task, time};
 
 use super::{Call, Outcome, consoles, guest, usage};
-use crate::system::Shared;
-use crate::toolstack::config::{self, GuestConfig};
-use crate::toolstack::ends::{self, End};
-use crate::toolstack::lifecycle::{self, Guest};
+use crate::config::{self, GuestConfig};
+use crate::errno::Named;
+use crate::toolstack::guest::Guest;
+use crate::toolstack::stage::End;
+use crate::toolstack::system::System;
+use crate::toolstack::{ends, lifecycle};
+use crate::{domain_info, suggest};
 
 /// How long a guest may take from its start to its end in `soak`, in nanoseconds.
 const SOAK_PATIENCE: u64 = 300 * time::SECOND;
@@ -17,7 +21,7 @@ const SOAK_PATIENCE: u64 = 300 * time::SECOND;
 const SHUTDOWN_PATIENCE: u64 = 60 * time::SECOND;
 
 /// Reads a configuration; words of the form KEY=VALUE count instead of the file's own.
-fn configuration(system: &Shared, name: &str, more: &[String]) -> Result<GuestConfig, String> {
+fn configuration(system: &Rc<System>, name: &str, more: &[String]) -> Result<GuestConfig> {
     let bytes = system.archive.get(name).ok_or_else(|| missing(system, name))?;
     let mut source = String::from_utf8_lossy(bytes).into_owned();
     for setting in more {
@@ -27,16 +31,16 @@ fn configuration(system: &Shared, name: &str, more: &[String]) -> Result<GuestCo
         let plain = !value.starts_with(['"', '\'', '[']) && value.parse::<u64>().is_err();
         source.push_str(&if plain { format!("\n{key}=\"{value}\"\n") } else { format!("\n{key}={value}\n") });
     }
-    config::parse(&source).map_err(|why| format!("{name}: {why}"))
+    config::parse(&source).with_context(|| String::from(name))
 }
 
 /// `create`.
-pub async fn create(mut call: Call) -> Outcome {
+pub(super) async fn create(mut call: Call) -> Outcome {
     let (paused, attach) = (call.flag("-p"), call.flag("-c"));
     let (name, more) = call.args.split_first().ok_or_else(|| usage("create"))?;
     let config = configuration(&call.system, name, more)?;
     println!("Parsing config from {name}");
-    let guest = lifecycle::create(&call.system, config).await.map_err(|why| format!("{name}: {why}"))?;
+    let guest = lifecycle::create(&call.system, config).await.with_context(|| name.clone())?;
     if !paused {
         lifecycle::unpause(guest.domain.get())?;
     }
@@ -44,7 +48,7 @@ pub async fn create(mut call: Call) -> Outcome {
 }
 
 /// `soak`: what a guest took must all come back. With a text each guest has to print it, and ends by itself.
-pub async fn soak(mut call: Call) -> Outcome {
+pub(super) async fn soak(mut call: Call) -> Outcome {
     let text = if call.args.len() == 3 { call.args.pop() } else { None };
     let (system, [count, name]) = call.exactly("soak")?;
     let count: u32 = count.parse().map_err(|_| usage("soak"))?;
@@ -55,7 +59,7 @@ pub async fn soak(mut call: Call) -> Outcome {
         lifecycle::unpause(guest.domain.get())?;
         match &text {
             Some(text) => {
-                run_through(&guest, text).await.map_err(|why| format!("round {}: {why}", round + 1))?;
+                run_through(&guest, text).await.with_context(|| format!("round {}", round + 1))?;
                 let (took, free) = (time::now().saturating_sub(begun) / time::MILLISECOND, free_memory()?.0);
                 println!("round {}: {}.{:03} s, {free} pages free", round + 1, took / 1000, took % 1000);
             }
@@ -72,8 +76,8 @@ pub async fn soak(mut call: Call) -> Outcome {
     let after = free_memory()?;
     println!("{count} rounds: {} pages free in the machine, {} in dom0", after.0, after.1);
     match before {
-        Some(before) if after.0 < before.0 => Err(format!("the machine has lost {} pages", before.0 - after.0)),
-        Some(before) if after.1 < before.1 => Err(format!("dom0 has lost {} pages", before.1 - after.1)),
+        Some(before) if after.0 < before.0 => Err(anyhow!("the machine has lost {} pages", before.0 - after.0)),
+        Some(before) if after.1 < before.1 => Err(anyhow!("dom0 has lost {} pages", before.1 - after.1)),
         _ => Ok(()),
     }
 }
@@ -84,47 +88,47 @@ async fn run_through(guest: &Guest, text: &str) -> Outcome {
     let printed = String::from_utf8_lossy(&guest.console.history()).contains(text);
     match end {
         Ok(end) if end.is_clean() && printed => Ok(()),
-        Ok(end) if end.is_clean() => Err(format!("it has ended without printing `{text}`")),
-        Ok(end) => Err(format!("it has ended badly: {}", end.name())),
-        Err(_) => Err(format!("it has not ended in {} s", SOAK_PATIENCE / time::SECOND)),
+        Ok(end) if end.is_clean() => Err(anyhow!("it has ended without printing `{text}`")),
+        Ok(end) => Err(anyhow!("it has ended badly: {}", end.name())),
+        Err(_) => Err(anyhow!("it has not ended in {} s", SOAK_PATIENCE / time::SECOND)),
     }
 }
 
 /// Free pages of the machine and of dom0.
-fn free_memory() -> Result<(u64, usize), String> {
-    let machine =
-        control::physical_info().map_err(|errno| format!("the machine's memory is unknown: {}", errno.name()))?;
+fn free_memory() -> Result<(u64, usize)> {
+    let machine = control::physical_info().map_err(Named).context("the machine's memory is unknown")?;
     Ok((machine.free_pages, memory::pool::free_pages()))
 }
 
-fn missing(system: &Shared, name: &str) -> String {
+fn missing(system: &System, name: &str) -> Error {
     let configs: Vec<_> = system.archive.files().map(|f| f.name).filter(|n| n.ends_with(".cfg")).collect();
-    match crate::toolstack::suggest::nearest(name, configs.iter().copied()) {
-        Some(near) => format!("no file `{name}`; did you mean `{near}`?"),
-        None => format!("no file `{name}`; configurations are: {}", configs.join(", ")),
+    match suggest::nearest(name, configs.iter().copied()) {
+        Some(near) => anyhow!("no file `{name}`; did you mean `{near}`?"),
+        None => anyhow!("no file `{name}`; configurations are: {}", configs.join(", ")),
     }
 }
 
 /// `pause`.
-pub async fn pause(call: Call) -> Outcome {
+pub(super) async fn pause(call: Call) -> Outcome {
     let (_, guest) = call.guest("pause")?;
     let paused = |info: DomctlGetdomaininfo| info.flags & XEN_DOMINF_PAUSED != 0;
-    if ends::info(guest.domain.get()).is_some_and(paused) {
+    if domain_info::of(guest.domain.get()).is_some_and(paused) {
         println!("`{}` is paused already", guest.config.name);
         return Ok(());
     }
     control::pause_domain(guest.domain.get())
-        .map_err(|e| format!("`{}` cannot be paused: {}", guest.config.name, e.name()))
+        .map_err(Named)
+        .with_context(|| format!("`{}` cannot be paused", guest.config.name))
 }
 
 /// `unpause`.
-pub async fn unpause(call: Call) -> Outcome {
+pub(super) async fn unpause(call: Call) -> Outcome {
     let (_, guest) = call.guest("unpause")?;
     lifecycle::unpause(guest.domain.get())
 }
 
 /// `destroy`; a guest that has ended by itself is as good as destroyed.
-pub async fn destroy(call: Call) -> Outcome {
+pub(super) async fn destroy(call: Call) -> Outcome {
     let (system, [name]) = call.exactly("destroy")?;
     if has_ended(&system, &name) {
         return Ok(());
@@ -135,16 +139,16 @@ pub async fn destroy(call: Call) -> Outcome {
 }
 
 /// Whether a guest of this name was there and is no more; says so.
-fn has_ended(system: &Shared, name: &str) -> bool {
+fn has_ended(system: &Rc<System>, name: &str) -> bool {
     let gone = if system.guests.find(name).is_none() { system.guests.find_gone(name) } else { None };
     if let Some(guest) = &gone {
-        println!("guest `{name}` has ended before ({})", guest.end.get().map_or("?", End::name));
+        println!("guest `{name}` has ended before ({})", guest.end().map_or("?", End::name));
     }
     gone.is_some()
 }
 
 /// `shutdown`.
-pub async fn shutdown(mut call: Call) -> Outcome {
+pub(super) async fn shutdown(mut call: Call) -> Outcome {
     let (all, wait) = (call.flag("-a"), call.flag("-w"));
     let system = call.system.clone();
     if let [name] = call.args.as_slice()
@@ -154,7 +158,7 @@ pub async fn shutdown(mut call: Call) -> Outcome {
     }
     let guests =
         if all && call.args.is_empty() { system.guests.alive() } else { Vec::from([call.guest("shutdown")?.1]) };
-    let guests: Vec<_> = guests.into_iter().filter(|guest| guest.end.get().is_none()).collect();
+    let guests: Vec<_> = guests.into_iter().filter(|guest| guest.end().is_none()).collect();
     for guest in &guests {
         ask(&system, guest, "poweroff")?;
     }
@@ -164,14 +168,14 @@ pub async fn shutdown(mut call: Call) -> Outcome {
     for guest in &guests {
         let name = &guest.config.name;
         if task::timeout(SHUTDOWN_PATIENCE, guest.wait()).await.is_err() {
-            return Err(format!("guest `{name}` does not power off; `xl destroy {name}` ends it"));
+            bail!("guest `{name}` does not power off; `xl destroy {name}` ends it");
         }
     }
     Ok(())
 }
 
 /// `reboot`: a guest, or the machine.
-pub async fn reboot(call: Call) -> Outcome {
+pub(super) async fn reboot(call: Call) -> Outcome {
     if call.args.is_empty() {
         call.system.reboot();
     }
@@ -180,20 +184,20 @@ pub async fn reboot(call: Call) -> Outcome {
 }
 
 /// `sysrq`.
-pub async fn sysrq(call: Call) -> Outcome {
+pub(super) async fn sysrq(call: Call) -> Outcome {
     let (system, [name, letter]) = call.exactly("sysrq")?;
     let guest = guest(&system, &name)?;
     if !matches!(letter.as_bytes(), [b] if b.is_ascii_alphanumeric()) {
         return Err(usage("sysrq"));
     }
     let path = format!("/local/domain/{}/control/sysrq", guest.domain.get().0);
-    system.store.write(&path, &letter).map_err(|why| format!("xenstore: {why}"))
+    system.store.write(&path, &letter).context("xenstore")
 }
 
 /// Asks a guest's kernel by its control node.
-fn ask(system: &Shared, guest: &Guest, what: &str) -> Outcome {
+fn ask(system: &Rc<System>, guest: &Guest, what: &str) -> Outcome {
     let domain = guest.domain.get();
     println!("Shutting down domain {} ({what})", domain.0);
     let path = format!("/local/domain/{}/control/shutdown", domain.0);
-    system.store.write(&path, what).map_err(|why| format!("xenstore: {why}"))
+    system.store.write(&path, what).context("xenstore")
 }

@@ -2,21 +2,23 @@
 
 use alloc::{format, string::String};
 
+use anyhow::Context;
 use oxen_abi::version::{XENVER_CAPABILITIES, XENVER_CHANGESET, XENVER_COMMANDLINE, XENVER_EXTRAVERSION};
 use oxen_domu_lib::{control, hypercall, memory, println, time};
 
 use super::{Call, Outcome, VERBS, find, usage};
+use crate::errno::Named;
 use crate::guest_text;
 
 /// Names of the schedulers by their numbers (`XEN_SCHEDULER_*`).
 const SCHEDULERS: [(u32, &str); 5] = [(4, "sedf"), (5, "credit"), (6, "credit2"), (7, "arinc653"), (8, "rtds")];
 
 /// `info`.
-pub async fn info(call: Call) -> Outcome {
+pub(super) async fn info(call: Call) -> Outcome {
     if !call.args.is_empty() {
         return Err(usage("info"));
     }
-    let machine = control::physical_info().map_err(|e| format!("the hypervisor says nothing: {}", e.name()))?;
+    let machine = control::physical_info().map_err(Named).context("the hypervisor says nothing")?;
     let (major, minor) = hypercall::xen_version();
     let text = |command| control::version_text(command).unwrap_or_default();
     let line = |name: &str, value: String| println!("{name:<23}: {value}");
@@ -45,9 +47,9 @@ pub async fn info(call: Call) -> Outcome {
 }
 
 /// `dmesg`.
-pub async fn dmesg(mut call: Call) -> Outcome {
+pub(super) async fn dmesg(mut call: Call) -> Outcome {
     let clear = call.flag("-c");
-    let text = control::read_messages(clear).map_err(|e| format!("the messages cannot be read: {}", e.name()))?;
+    let text = control::read_messages(clear).map_err(Named).context("the messages cannot be read")?;
     // What dom0 printed is in there as well, and with it what guests' consoles showed.
     for line in text.trim_ascii_end().split(|&byte| byte == b'\n') {
         println!("{}", guest_text::line(line));
@@ -56,13 +58,13 @@ pub async fn dmesg(mut call: Call) -> Outcome {
 }
 
 /// `debug-keys`.
-pub async fn debug_keys(call: Call) -> Outcome {
+pub(super) async fn debug_keys(call: Call) -> Outcome {
     let (_, [keys]) = call.exactly("debug-keys")?;
-    control::debug_keys(keys.as_bytes()).map_err(|e| format!("the hypervisor refuses: {}", e.name()))
+    control::debug_keys(keys.as_bytes()).map_err(Named).context("the hypervisor refuses")
 }
 
 /// `ls`.
-pub async fn files(call: Call) -> Outcome {
+pub(super) async fn files(call: Call) -> Outcome {
     for file in call.system.archive.files() {
         println!("{:>10} {}", file.data.len(), file.name);
     }
@@ -73,7 +75,7 @@ pub async fn files(call: Call) -> Outcome {
 }
 
 /// `sleep`.
-pub async fn sleep(call: Call) -> Outcome {
+pub(super) async fn sleep(call: Call) -> Outcome {
     let (_, [seconds]) = call.exactly("sleep")?;
     let seconds: u64 = seconds.parse().map_err(|_| usage("sleep"))?;
     time::sleep(seconds.saturating_mul(time::SECOND)).await;
@@ -81,14 +83,14 @@ pub async fn sleep(call: Call) -> Outcome {
 }
 
 /// `poweroff`.
-pub async fn poweroff(call: Call) -> Outcome {
+pub(super) async fn poweroff(call: Call) -> Outcome {
     call.system.power_off()
 }
 
 /// `help`.
-pub async fn help(call: Call) -> Outcome {
+pub(super) async fn help(call: Call) -> Outcome {
     if let [name] = call.args.as_slice() {
-        let verb = find(name).ok_or_else(|| format!("no command `{name}`; `help` lists all"))?;
+        let verb = find(name).with_context(|| format!("no command `{name}`; `help` lists all"))?;
         println!("{} {}\n    {}", verb.name, verb.usage, verb.help);
         return Ok(());
     }

@@ -1,35 +1,36 @@
 //! The commands of the prompt: one table, one function each.
 
-pub mod brctl;
-pub mod consoles;
-pub mod devices;
-pub mod life;
-pub mod machine;
-pub mod memory;
-pub mod show;
-pub mod top;
-pub mod vcpus;
-pub mod xenstore;
+mod brctl;
+mod consoles;
+mod devices;
+mod life;
+mod machine;
+mod memory;
+mod show;
+mod top;
+mod vcpus;
+mod xenstore;
 
-use alloc::{boxed::Box, format, rc::Rc, string::String, vec::Vec};
+use alloc::{boxed::Box, rc::Rc, string::String, vec::Vec};
 use core::future::Future;
 use core::pin::Pin;
 
+use anyhow::{Error, Result, anyhow, bail};
 use oxen_abi::domid::DomId;
 
-use super::lifecycle::Guest;
-use super::suggest;
-use crate::options;
-use crate::system::Shared;
+use super::guest::Guest;
+use super::stage::End;
+use super::system::System;
+use crate::{options, suggest};
 
 /// What a command ends with; the text of an error says what to do.
-pub type Outcome = Result<(), String>;
+pub type Outcome = Result<()>;
 type Running = Pin<Box<dyn Future<Output = Outcome>>>;
 
 /// What a command is given besides the machine.
 pub struct Call {
     /// The machine.
-    pub system: Shared,
+    pub system: Rc<System>,
     /// The words behind the command.
     pub args: Vec<String>,
     /// Whether somebody sits at the terminal.
@@ -57,7 +58,8 @@ macro_rules! verbs {
 
 verbs! {
     "list" "[-l] [NAME]" "show the domains" show::list;
-    "create" "[-p] [-c] FILE [KEY=VALUE...]" "create a guest from a configuration (-p paused, -c with console)" life::create;
+    "create" "[-p] [-c] FILE [KEY=VALUE...]"
+        "create a guest from a configuration (-p paused, -c with console)" life::create;
     "console" "NAME" "show a guest's console and type at it; Ctrl-] leaves" consoles::console;
     "pause" "NAME" "stop a guest's vcpus" life::pause;
     "unpause" "NAME" "let a paused guest run" life::unpause;
@@ -65,7 +67,8 @@ verbs! {
     "reboot" "NAME" "ask a guest to start again; without NAME the machine does" life::reboot;
     "destroy" "NAME" "end a guest at once" life::destroy;
     "wait" "NAME" "wait until a guest has ended, showing its console" consoles::wait;
-    "expect" "NAME TEXT [SECONDS]" "show a guest's console until it has printed TEXT (within 120 s), for scripts" consoles::expect;
+    "expect" "NAME TEXT [SECONDS]"
+        "show a guest's console until it has printed TEXT (within 120 s), for scripts" consoles::expect;
     "send" "[-n] NAME TEXT" "type a line at a guest's console (-n without Enter), for scripts" consoles::send;
     "mem-set" "[-w] NAME MiB" "set a guest's memory target (-w waits until it is reached)" memory::set;
     "mem-max" "NAME MiB" "set the most memory that a guest may have" memory::max;
@@ -79,9 +82,11 @@ verbs! {
     "block-list" "NAME" "show a guest's disks" devices::block_list;
     "block-attach" "NAME DISK" "give a guest another disk, as `disk` of a configuration says it" devices::block_attach;
     "block-detach" "NAME VDEV" "take a disk away from a guest" devices::block_detach;
-    "block-resize" "NAME VDEV [MiB]" "resize a disk in memory, or look at the size of a disk of the machine again" devices::block_resize;
+    "block-resize" "NAME VDEV [MiB]"
+        "resize a disk in memory, or look at the size of a disk of the machine again" devices::block_resize;
     "network-list" "NAME" "show a guest's network interfaces" devices::network_list;
-    "network-attach" "NAME [KEY=VALUE...]" "give a guest another interface, as `vif` of a configuration says it" devices::network_attach;
+    "network-attach" "NAME [KEY=VALUE...]"
+        "give a guest another interface, as `vif` of a configuration says it" devices::network_attach;
     "network-detach" "NAME IDX|MAC" "take an interface away from a guest" devices::network_detach;
     "brctl" "show | showmacs [BRIDGE]" "show the bridge's ports, or where addresses were seen" brctl::brctl;
     "domid" "NAME" "print a domain's number" show::domid;
@@ -97,7 +102,9 @@ verbs! {
     "xenstore-list" "PATH" "list the names below a node" xenstore::list;
     "xenstore-watch" "[-n COUNT] PATH..." "print paths as they change; any key ends it" xenstore::watch;
     "ls" "" "list the ramdisk's files and the disks" machine::files;
-    "soak" "COUNT FILE [TEXT]" "create, run and destroy a guest COUNT times and compare free memory (with TEXT it prints that and ends by itself)" life::soak;
+    "soak" "COUNT FILE [TEXT]"
+        "create, run and destroy a guest COUNT times and compare free memory \
+         (with TEXT it prints that and ends by itself)" life::soak;
     "sleep" "SECONDS" "wait" machine::sleep;
     "poweroff" "" "power the machine off" machine::poweroff;
     "help" "[COMMAND]" "show all commands" machine::help;
@@ -109,7 +116,10 @@ pub fn find(name: &str) -> Option<&'static Verb> {
 }
 
 /// Runs a command line; `xl` before a command may be left out.
-pub async fn run(system: &Shared, line: &str, interactive: bool) -> Outcome {
+///
+/// # Errors
+/// There is no such command, or what it says.
+pub async fn run(system: &Rc<System>, line: &str, interactive: bool) -> Outcome {
     let mut words = options::words(line).into_iter();
     let first = words.next().unwrap_or_default();
     let name = if first == "xl" { words.next().unwrap_or_else(|| "help".into()) } else { first };
@@ -117,17 +127,17 @@ pub async fn run(system: &Shared, line: &str, interactive: bool) -> Outcome {
         return Ok(());
     }
     if matches!(name.as_str(), "save" | "restore" | "migrate") {
-        return Err(format!("`{name}` is not supported yet; `help` lists what is"));
+        bail!("`{name}` is not supported yet; `help` lists what is");
     }
     let verb = find(&name).ok_or_else(|| match suggest::nearest(&name, VERBS.iter().map(|verb| verb.name)) {
-        Some(near) => format!("unknown command `{name}`; did you mean `{near}`?"),
-        None => format!("unknown command `{name}`; `help` lists all"),
+        Some(near) => anyhow!("unknown command `{name}`; did you mean `{near}`?"),
+        None => anyhow!("unknown command `{name}`; `help` lists all"),
     })?;
     (verb.run)(Call { system: system.clone(), args: words.collect(), interactive }).await
 }
 
 impl Call {
-    /// Takes `flag` out of the words; says whether it was there.
+    /// Takes `flag` out of the words; returns whether it was there.
     pub fn flag(&mut self, flag: &str) -> bool {
         let before = self.args.len();
         self.args.retain(|word| word != flag);
@@ -135,23 +145,32 @@ impl Call {
     }
 
     /// Takes the word behind `flag` and the flag out of the words.
-    pub fn option(&mut self, flag: &str) -> Result<Option<String>, String> {
+    ///
+    /// # Errors
+    /// There is no word behind the flag.
+    pub fn option(&mut self, flag: &str) -> Result<Option<String>> {
         let Some(at) = self.args.iter().position(|word| word == flag) else { return Ok(None) };
         if at + 1 >= self.args.len() {
-            return Err(format!("`{flag}` wants a value behind it"));
+            bail!("`{flag}` wants a value behind it");
         }
         self.args.remove(at);
         Ok(Some(self.args.remove(at)))
     }
 
     /// The words, if they are as many as the command wants.
-    pub fn exactly<const N: usize>(self, verb: &str) -> Result<(Shared, [String; N]), String> {
+    ///
+    /// # Errors
+    /// They are not: how the command is used.
+    pub fn exactly<const N: usize>(self, verb: &str) -> Result<(Rc<System>, [String; N])> {
         let args = self.args.try_into().map_err(|_| usage(verb))?;
         Ok((self.system, args))
     }
 
     /// The only word, as a guest that is there.
-    pub fn guest(self, verb: &str) -> Result<(Shared, Rc<Guest>), String> {
+    ///
+    /// # Errors
+    /// There is not one word, or no such guest.
+    pub fn guest(self, verb: &str) -> Result<(Rc<System>, Rc<Guest>)> {
         let (system, [name]) = self.exactly(verb)?;
         let guest = guest(&system, &name)?;
         Ok((system, guest))
@@ -159,33 +178,39 @@ impl Call {
 }
 
 /// How a command is used, as an error.
-pub fn usage(verb: &str) -> String {
-    find(verb).map_or_else(String::new, |verb| format!("usage: {} {}", verb.name, verb.usage))
+pub fn usage(verb: &str) -> Error {
+    find(verb).map_or_else(|| anyhow!("{verb}"), |verb| anyhow!("usage: {} {}", verb.name, verb.usage))
 }
 
 /// The guest of this name or number.
-pub fn guest(system: &Shared, name: &str) -> Result<Rc<Guest>, String> {
+///
+/// # Errors
+/// There is none; the nearest name is said.
+pub fn guest(system: &Rc<System>, name: &str) -> Result<Rc<Guest>> {
     system.guests.find(name).ok_or_else(|| {
         if name == "0" || name == "Domain-0" {
-            return "that is dom0 itself; this command is for guests".into();
+            return anyhow!("that is dom0 itself; this command is for guests");
         }
         if let Some(gone) = system.guests.find_gone(name) {
-            let how = gone.end.get().map_or("ended", super::ends::End::name);
-            return format!("guest `{name}` has ended ({how}); `xl console {name}` shows what it printed");
+            let how = gone.end().map_or("ended", End::name);
+            return anyhow!("guest `{name}` has ended ({how}); `xl console {name}` shows what it printed");
         }
         let alive = system.guests.alive();
         let names: Vec<&str> = alive.iter().map(|guest| guest.config.name.as_str()).collect();
         match suggest::nearest(name, names.iter().copied()) {
-            Some(near) => format!("no guest `{name}`; did you mean `{near}`?"),
+            Some(near) => anyhow!("no guest `{name}`; did you mean `{near}`?"),
             None if names.is_empty() => {
-                format!("no guest `{name}`; none is there: create one with `xl create FILE.cfg`")
+                anyhow!("no guest `{name}`; none is there: create one with `xl create FILE.cfg`")
             }
-            None => format!("no guest `{name}`; there are: {}", names.join(", ")),
+            None => anyhow!("no guest `{name}`; there are: {}", names.join(", ")),
         }
     })
 }
 
 /// The domain of this name or number, dom0 included.
-pub fn domain(system: &Shared, name: &str) -> Result<DomId, String> {
+///
+/// # Errors
+/// There is none; the nearest name is said.
+pub fn domain(system: &Rc<System>, name: &str) -> Result<DomId> {
     if name == "Domain-0" || name == "0" { Ok(DomId::DOM0) } else { guest(system, name).map(|g| g.domain.get()) }
 }

@@ -2,6 +2,7 @@
 
 use alloc::{format, string::String, string::ToString, vec::Vec};
 
+use anyhow::{Context, Result};
 use oxen_abi::domctl::{
     DomctlGetdomaininfo, XEN_DOMINF_BLOCKED, XEN_DOMINF_DYING, XEN_DOMINF_PAUSED, XEN_DOMINF_RUNNING,
     XEN_DOMINF_SHUTDOWN,
@@ -11,23 +12,19 @@ use oxen_abi::sched::SHUTDOWN_CRASH;
 use oxen_domu_lib::{control, println, time};
 
 use super::{Call, Outcome, domain, usage};
-use crate::system::Shared;
-use crate::toolstack::ends::shutdown_code;
+use crate::domain_info;
+use crate::errno::Named;
 use crate::toolstack::nodes;
 
-/// Domains that are asked about at a time.
-pub(super) const MOST_DOMAINS: usize = 1024;
-
 /// All domains.
-pub(super) fn domains() -> Result<Vec<DomctlGetdomaininfo>, String> {
-    control::domains(MOST_DOMAINS)
-        .map_err(|errno| format!("the hypervisor does not list its domains: {}", errno.name()))
+pub(super) fn domains() -> Result<Vec<DomctlGetdomaininfo>> {
+    domain_info::all().map_err(Named).context("the hypervisor does not list its domains")
 }
 
 /// The letters of xl's State column: running, blocked, paused, shut down, crashed, dying.
 pub(super) fn state(info: &DomctlGetdomaininfo) -> String {
     let has = |flag: u32| info.flags & flag != 0;
-    let crashed = shutdown_code(info) == Some(SHUTDOWN_CRASH);
+    let crashed = domain_info::shutdown_code(info) == Some(SHUTDOWN_CRASH);
     let marks = [
         ('r', has(XEN_DOMINF_RUNNING)),
         ('b', has(XEN_DOMINF_BLOCKED)),
@@ -45,7 +42,7 @@ pub(super) fn seconds(nanoseconds: u64) -> String {
 }
 
 /// `list`.
-pub async fn list(mut call: Call) -> Outcome {
+pub(super) async fn list(mut call: Call) -> Outcome {
     let long = call.flag("-l");
     let only = match call.args.as_slice() {
         [] => None,
@@ -68,7 +65,7 @@ pub async fn list(mut call: Call) -> Outcome {
 }
 
 /// `vcpu-list`.
-pub async fn vcpu_list(call: Call) -> Outcome {
+pub(super) async fn vcpu_list(call: Call) -> Outcome {
     let only = match call.args.as_slice() {
         [] => None,
         [name] => Some(domain(&call.system, name)?),
@@ -93,14 +90,14 @@ pub async fn vcpu_list(call: Call) -> Outcome {
 }
 
 /// `domid`.
-pub async fn domid(call: Call) -> Outcome {
+pub(super) async fn domid(call: Call) -> Outcome {
     let (system, [name]) = call.exactly("domid")?;
     println!("{}", domain(&system, &name)?.0);
     Ok(())
 }
 
 /// `domname`.
-pub async fn domname(call: Call) -> Outcome {
+pub(super) async fn domname(call: Call) -> Outcome {
     let (system, [number]) = call.exactly("domname")?;
     let id = domain(&system, &number)?;
     println!("{}", system.name_of(id.0));
@@ -108,8 +105,8 @@ pub async fn domname(call: Call) -> Outcome {
 }
 
 /// `uptime`.
-pub async fn uptime(call: Call) -> Outcome {
-    let system: Shared = call.system;
+pub(super) async fn uptime(call: Call) -> Outcome {
+    let system = call.system;
     println!("{:<32} {:>5} Uptime", "Name", "ID");
     let line = |name: &str, id: u16, ns: u64| {
         let s = ns / time::SECOND;

@@ -2,13 +2,15 @@
 
 use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
 
+use anyhow::Context;
 use oxen_abi::domctl::DomctlGetdomaininfo;
 use oxen_abi::domid::DomId;
 use oxen_domu_lib::{control, println, time};
 
 use super::show::{domains, seconds, state};
 use super::{Call, Outcome, usage};
-use crate::system::Shared;
+use crate::errno::Named;
+use crate::toolstack::system::System;
 
 /// Columns and their widths, xentop's own.
 const COLUMNS: [(&str, usize); 18] = [
@@ -36,10 +38,10 @@ const COLUMNS: [(&str, usize); 18] = [
 const NO_LIMIT: u64 = 0xffff_ffff;
 
 /// `top`: how much of the processor each domain takes is measured over a second, or over those that are given.
-pub async fn top(mut call: Call) -> Outcome {
+pub(super) async fn top(mut call: Call) -> Outcome {
     let delay = call.option("-d")?.map_or(Some(1), |text| text.parse().ok().filter(|&seconds| seconds > 0));
     let (Some(delay), true) = (delay, call.args.is_empty()) else { return Err(usage("top")) };
-    let machine = control::physical_info().map_err(|e| format!("the hypervisor says nothing: {}", e.name()))?;
+    let machine = control::physical_info().map_err(Named).context("the hypervisor says nothing")?;
     let begun = time::now();
     let before: BTreeMap<DomId, u64> = domains()?.iter().map(|info| (info.domain, info.cpu_time)).collect();
     time::sleep(time::SECOND.saturating_mul(delay)).await;
@@ -69,7 +71,7 @@ fn row(cells: &[String; 18]) -> String {
     cells.join(" ")
 }
 
-fn cells(system: &Shared, info: &DomctlGetdomaininfo, cpu: u64, total: u64) -> [String; 18] {
+fn cells(system: &System, info: &DomctlGetdomaininfo, cpu: u64, total: u64) -> [String; 18] {
     let has = info.tot_pages * 4;
     let most = Some(info.max_pages).filter(|pages| *pages < NO_LIMIT).map(|pages| pages * 4);
     let guest = system.guests.alive().into_iter().find(|guest| guest.domain.get() == info.domain);

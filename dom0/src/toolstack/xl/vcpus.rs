@@ -2,33 +2,37 @@
 
 use alloc::{format, string::String};
 
+use anyhow::Context;
 use oxen_abi::domid::DomId;
-use oxen_domu_lib::{control, println};
+use oxen_domu_lib::println;
 
 use super::{Call, Outcome, domain, guest, usage};
+use crate::errno::Named;
 use crate::toolstack::share;
 
 /// `vcpu-set`: the guest's kernel takes processors on and off line when it is told.
-pub async fn set(call: Call) -> Outcome {
+pub(super) async fn set(call: Call) -> Outcome {
     let (system, [name, count]) = call.exactly("vcpu-set")?;
     let guest = guest(&system, &name)?;
     let most = guest.config.maxvcpus;
     let count = count.parse().ok().filter(|count| (1..=most).contains(count));
-    let count: u32 = count.ok_or_else(|| format!("`{name}` can have 1 to {most} vcpus (maxvcpus)"))?;
+    let count: u32 = count.with_context(|| format!("`{name}` can have 1 to {most} vcpus (maxvcpus)"))?;
     for vcpu in 0..most {
         let state = if vcpu < count { "online" } else { "offline" };
         let path = format!("/local/domain/{}/cpu/{vcpu}/availability", guest.domain.get().0);
         if system.store.read(&path).as_deref() != Ok(state) {
-            system.store.write(&path, state).map_err(|why| format!("xenstore: {why}"))?;
+            system.store.write(&path, state).context("xenstore")?;
         }
     }
     Ok(())
 }
 
 /// `sched-credit`.
-pub async fn sched_credit(mut call: Call) -> Outcome {
+pub(super) async fn sched_credit(mut call: Call) -> Outcome {
     let number = |text: Option<String>| {
-        text.map(|text| text.parse::<u16>().map_err(|_| format!("`{text}` is no number up to 65535"))).transpose()
+        let read =
+            |text: String| text.parse::<u16>().ok().with_context(|| format!("`{text}` is no number up to 65535"));
+        text.map(read).transpose()
     };
     let name = call.option("-d")?;
     let (weight, cap) = (number(call.option("-w")?)?, number(call.option("-c")?)?);
@@ -37,20 +41,16 @@ pub async fn sched_credit(mut call: Call) -> Outcome {
     }
     let only = name.map(|name| domain(&call.system, &name)).transpose()?;
     if let (Some(id), true) = (only, weight.is_some() || cap.is_some()) {
-        return share::set(id, weight, cap).map_err(|errno| format!("the scheduler refuses: {}", errno.name()));
+        return share::set(id, weight, cap).map_err(Named).context("the scheduler refuses");
     }
     println!("{:<32} {:>5} {:>6} {:>5}", "Name", "ID", "Weight", "Cap");
     let line = |id: DomId| {
-        let shown = share::get(id).map_err(|errno| format!("the scheduler tells no shares: {}", errno.name()))?;
+        let shown = share::get(id).map_err(Named).context("the scheduler tells no shares")?;
         println!("{:<32} {:>5} {:>6} {:>5}", call.system.name_of(id.0), id.0, shown.weight, shown.cap);
         Ok(())
     };
     match only {
         Some(id) => line(id),
-        None => {
-            let all = control::domains(super::show::MOST_DOMAINS);
-            let all = all.map_err(|errno| format!("the hypervisor does not list its domains: {}", errno.name()))?;
-            all.iter().try_for_each(|info| line(info.domain))
-        }
+        None => super::show::domains()?.iter().try_for_each(|info| line(info.domain)),
     }
 }

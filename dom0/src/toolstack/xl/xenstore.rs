@@ -1,11 +1,12 @@
 //! Commands that look into xenstore.
 
-use alloc::{format, string::String, vec::Vec};
+use alloc::{string::String, vec::Vec};
 use core::future::Future;
 use core::future::poll_fn;
 use core::pin::pin;
 use core::task::Poll;
 
+use anyhow::{Context, Result};
 use oxen_domu_lib::{println, task};
 
 use super::{Call, Outcome, usage};
@@ -14,15 +15,11 @@ use crate::store::{
     listing::{Listing, Style},
     path::Path,
     server::LocalWatch,
-    wire::Error,
+    wire,
 };
 
-fn failed(path: &str) -> impl FnOnce(Error) -> String {
-    move |why| format!("{path}: {why}")
-}
-
 /// `xenstore-ls`.
-pub async fn ls(mut call: Call) -> Outcome {
+pub(super) async fn ls(mut call: Call) -> Outcome {
     let style = Style { full: call.flag("-f"), permissions: call.flag("-p") };
     let top = match call.args.as_slice() {
         [] => "/",
@@ -30,7 +27,7 @@ pub async fn ls(mut call: Call) -> Outcome {
         _ => return Err(usage("xenstore-ls")),
     };
     let listing = call.system.store.with(|store| Listing::new(store.tree(), &Path::resolve(top, 0)?, style));
-    let mut listing = listing.map_err(failed(top))?;
+    let mut listing = listing.with_context(|| String::from(top))?;
     while let Some(line) = call.system.store.with(|store| listing.next(store.tree())) {
         println!("{line}");
         // Guests' nodes are many, and their requests come in between.
@@ -40,14 +37,15 @@ pub async fn ls(mut call: Call) -> Outcome {
 }
 
 /// `xenstore-read`: values escaped, or with `-R` as they are.
-pub async fn read(mut call: Call) -> Outcome {
+pub(super) async fn read(mut call: Call) -> Outcome {
     let raw = call.flag("-R");
     if call.args.is_empty() {
         return Err(usage("xenstore-read"));
     }
     for path in &call.args {
-        let value = call.system.store.with(|store| Ok(store.read(0, 0, &Path::resolve(path, 0)?)?.value.clone()));
-        let value = value.map_err(failed(path))?;
+        let value: Result<_, wire::Error> =
+            call.system.store.with(|store| Ok(store.read(0, 0, &Path::resolve(path, 0)?)?.value.clone()));
+        let value = value.with_context(|| path.clone())?;
         if raw {
             call.system.terminal.show(&value);
             println!();
@@ -59,37 +57,37 @@ pub async fn read(mut call: Call) -> Outcome {
 }
 
 /// `xenstore-write`.
-pub async fn write(call: Call) -> Outcome {
+pub(super) async fn write(call: Call) -> Outcome {
     let (pairs, rest) = call.args.as_chunks::<2>();
     if pairs.is_empty() || !rest.is_empty() {
         return Err(usage("xenstore-write"));
     }
-    pairs.iter().try_for_each(|[path, value]| call.system.store.write(path, value).map_err(failed(path)))
+    pairs.iter().try_for_each(|[path, value]| call.system.store.write(path, value).with_context(|| path.clone()))
 }
 
 /// `xenstore-rm`.
-pub async fn rm(call: Call) -> Outcome {
+pub(super) async fn rm(call: Call) -> Outcome {
     if call.args.is_empty() {
         return Err(usage("xenstore-rm"));
     }
     for path in &call.args {
-        call.system.store.read(path).map_err(failed(path))?;
-        call.system.store.remove(path).map_err(failed(path))?;
+        call.system.store.read(path).with_context(|| path.clone())?;
+        call.system.store.remove(path).with_context(|| path.clone())?;
     }
     Ok(())
 }
 
 /// `xenstore-list`.
-pub async fn list(call: Call) -> Outcome {
+pub(super) async fn list(call: Call) -> Outcome {
     let (system, [path]) = call.exactly("xenstore-list")?;
-    for name in system.store.list(&path).map_err(failed(&path))? {
+    for name in system.store.list(&path).with_context(|| path.clone())? {
         println!("{name}");
     }
     Ok(())
 }
 
 /// `xenstore-watch`: as many changes as are asked for, or until a key is pressed.
-pub async fn watch(mut call: Call) -> Outcome {
+pub(super) async fn watch(mut call: Call) -> Outcome {
     let mut left = u64::MAX;
     if call.flag("-n") {
         let count = if call.args.is_empty() { String::new() } else { call.args.remove(0) };
@@ -98,8 +96,8 @@ pub async fn watch(mut call: Call) -> Outcome {
     if call.args.is_empty() {
         return Err(usage("xenstore-watch"));
     }
-    let open = |path: &String| call.system.store.watch(path).map_err(failed(path));
-    let watches: Vec<LocalWatch> = call.args.iter().map(open).collect::<Result<_, _>>()?;
+    let open = |path: &String| call.system.store.watch(path).with_context(|| path.clone());
+    let watches: Vec<LocalWatch> = call.args.iter().map(open).collect::<Result<_>>()?;
     while left > 0 {
         match task::select(any(&watches), call.system.terminal.byte()).await {
             task::Either::First(path) => println!("{path}"),

@@ -9,7 +9,7 @@ mod server;
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use core::cell::{Cell, RefCell};
+use core::cell::RefCell;
 
 use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
@@ -18,7 +18,7 @@ use super::{ConnectError, Device};
 use crate::grant::{Access, Grant};
 use crate::memory::{PAGE_SIZE, bytes};
 use crate::store::Store;
-use crate::sync::{Channel, Notify, Sender};
+use crate::sync::{Channel, Latch, Sender};
 use crate::task;
 pub use request::SECTOR;
 
@@ -83,27 +83,20 @@ enum Work {
 }
 
 /// A place for the answer to one request.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Done {
-    answer: Cell<Option<Result<(), BlockError>>>,
+    answer: Latch<Result<(), BlockError>>,
     /// Pages on their way back to the pool.
     pages: RefCell<Vec<Grant>>,
-    came: Notify,
 }
 
 impl Done {
     fn finish(&self, answer: Result<(), BlockError>) {
-        self.answer.set(Some(answer));
-        self.came.notify();
+        self.answer.set(answer);
     }
 
     async fn wait(&self) -> Result<(), BlockError> {
-        loop {
-            if let Some(answer) = self.answer.take() {
-                return answer;
-            }
-            self.came.notified().await;
-        }
+        self.answer.wait().await
     }
 }
 
@@ -118,12 +111,6 @@ pub struct Block {
     pool: Pool,
     backend: DomId,
     geometry: Geometry,
-}
-
-impl core::fmt::Debug for Done {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Done").finish_non_exhaustive()
-    }
 }
 
 impl Block {

@@ -12,11 +12,11 @@ pub const SECTOR: usize = 512;
 /// Sectors of a page.
 const SECTORS_PER_PAGE: usize = PAGE_SIZE / SECTOR;
 /// Pages of data in one request, where the backend takes indirect segments.
-pub(super) const MOST_PAGES: usize = 64;
+pub(super) const MAX_PAGES: usize = 64;
 
 /// How many pages a request may carry to a backend that takes `max_indirect` indirect segments (0: none).
 pub(super) fn pages_per_request(max_indirect: u64) -> usize {
-    let indirect = usize::try_from(max_indirect).unwrap_or(MOST_PAGES).min(MOST_PAGES);
+    let indirect = usize::try_from(max_indirect).unwrap_or(MAX_PAGES).min(MAX_PAGES);
     indirect.max(BLKIF_MAX_SEGMENTS_PER_REQUEST)
 }
 
@@ -106,6 +106,6 @@ mod tests {
     fn a_backend_without_indirect_segments_gets_eleven() {
         assert_eq!(pages_per_request(0), 11);
         assert_eq!(pages_per_request(32), 32);
-        assert_eq!(pages_per_request(u64::MAX), MOST_PAGES);
+        assert_eq!(pages_per_request(u64::MAX), MAX_PAGES);
     }
 }

@@ -21,8 +21,8 @@ pub fn complete(frame: &mut [u8]) {
     let _ = put16(frame, headers.checksum_at(), if sum == 0 { 0xffff } else { sum });
 }
 
-/// Leaves the packet's checksum to a backend; says whether it may stay blank. `ipv6` tells whether the backend fills in
-/// those of IPv6 packets.
+/// Leaves the packet's checksum to a backend; returns whether it may stay blank. `ipv6` tells whether the backend fills
+/// in those of IPv6 packets.
 pub(super) fn leave_blank(frame: &mut [u8], ipv6: bool) -> bool {
     let Some(headers) = Headers::parse(frame) else { return false };
     if headers.network == Network::V6 && !ipv6 {

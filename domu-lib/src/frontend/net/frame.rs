@@ -7,12 +7,12 @@ use super::checksum;
 /// What is known of the checksum in a frame's transport header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Checksum {
-    /// It stands there; nobody has looked whether it is right.
+    /// It is filled in and not verified.
     #[default]
     Unknown,
     /// It was right when the other end looked, or the frame never left the machine.
     Verified,
-    /// It is not filled in; whoever sends the frame out of the machine does that.
+    /// It is not filled in: the sender to a real wire does that.
     Blank,
 }
 

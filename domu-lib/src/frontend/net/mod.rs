@@ -58,7 +58,7 @@ type Maker<B> = Box<dyn FnMut() -> Option<B>>;
 
 /// What a backend said that cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Breach {
+pub enum ProtocolError {
     /// An index of a ring.
     Index(Overrun),
     /// An answer to nothing that is under way.
@@ -78,13 +78,13 @@ pub enum Breach {
     Slots,
 }
 
-impl From<Overrun> for Breach {
+impl From<Overrun> for ProtocolError {
     fn from(overrun: Overrun) -> Self {
         Self::Index(overrun)
     }
 }
 
-impl core::fmt::Display for Breach {
+impl core::fmt::Display for ProtocolError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Index(overrun) => overrun.fmt(f),
@@ -103,7 +103,7 @@ pub enum NetError {
     /// The backend closed the device, or went away.
     Closed,
     /// The backend broke the protocol.
-    Breach(Breach),
+    Protocol(ProtocolError),
     /// The store is gone, and with it the way to the backend.
     Store(Error),
     /// The frame is shorter than its header, or longer than the backend takes.
@@ -112,9 +112,9 @@ pub enum NetError {
     Busy,
 }
 
-impl From<Breach> for NetError {
-    fn from(breach: Breach) -> Self {
-        Self::Breach(breach)
+impl From<ProtocolError> for NetError {
+    fn from(error: ProtocolError) -> Self {
+        Self::Protocol(error)
     }
 }
 
@@ -128,7 +128,7 @@ impl core::fmt::Display for NetError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Closed => f.write_str("the backend closed"),
-            Self::Breach(breach) => write!(f, "the backend broke the protocol: {breach}"),
+            Self::Protocol(error) => write!(f, "the backend broke the protocol: {error}"),
             Self::Store(error) => error.fmt(f),
             Self::Length(length) => write!(f, "a frame of {length} bytes cannot be sent"),
             Self::Busy => f.write_str("no room for a frame now"),

@@ -1,18 +1,15 @@
 //! What stands between the device's users and the task that owns its rings: a queue each way, and who waits for what.
 
 use alloc::collections::VecDeque;
-use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
-use core::future::poll_fn;
-use core::task::{Poll, Waker};
 
 use super::{Frame, NetError};
-use crate::sync::Notify;
+use crate::sync::{Latch, Notify, Waiters};
 
 /// Bytes that wait in one direction before there is no more room.
-const MOST_BYTES: usize = 256 * 1024;
+const MAX_BYTES: usize = 256 * 1024;
 /// Frames that wait in one direction before there is no more room.
-const MOST_FRAMES: usize = 512;
+const MAX_FRAMES: usize = 512;
 
 /// Frames counted since the device connected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,33 +26,6 @@ pub struct Counters {
     pub lost: u64,
 }
 
-/// Tasks that are all woken when something changes, and then look again.
-#[derive(Debug, Default)]
-struct Waiters(RefCell<Vec<Waker>>);
-
-impl Waiters {
-    fn wake(&self) {
-        for waker in self.0.take() {
-            waker.wake();
-        }
-    }
-
-    /// Waits until `look` has an answer.
-    async fn until<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
-        poll_fn(|context| {
-            if let Some(answer) = look() {
-                return Poll::Ready(answer);
-            }
-            let mut waiters = self.0.borrow_mut();
-            if !waiters.iter().any(|waiter| waiter.will_wake(context.waker())) {
-                waiters.push(context.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await
-    }
-}
-
 /// A bounded queue of frames.
 #[derive(Debug, Default)]
 struct Queue {
@@ -66,7 +36,7 @@ struct Queue {
 
 impl Queue {
     fn has_room(&self) -> bool {
-        self.bytes.get() < MOST_BYTES && self.frames.borrow().len() < MOST_FRAMES
+        self.bytes.get() < MAX_BYTES && self.frames.borrow().len() < MAX_FRAMES
     }
 
     fn push(&self, frame: Frame) {
@@ -94,8 +64,7 @@ pub(super) struct Queues {
     /// Why the device is closed.
     end: Cell<Option<NetError>>,
     /// The backend has let go.
-    released: Cell<bool>,
-    releasing: Waiters,
+    released: Latch<()>,
 }
 
 /// The user's side.
@@ -142,7 +111,7 @@ impl Queues {
     }
 
     pub(super) async fn released(&self) {
-        self.releasing.until(|| self.released.get().then_some(())).await;
+        self.released.wait().await;
     }
 
     pub(super) fn abandon(&self) {
@@ -162,7 +131,7 @@ impl Queues {
         self.work.notified().await;
     }
 
-    /// Whether nobody will send or receive any more.
+    /// Returns whether the handle is gone.
     pub(super) fn is_abandoned(&self) -> bool {
         self.abandoned.get()
     }
@@ -212,7 +181,6 @@ impl Queues {
 
     /// Tells who closes the device that it is done.
     pub(super) fn release(&self) {
-        self.released.set(true);
-        self.releasing.wake();
+        self.released.set(());
     }
 }

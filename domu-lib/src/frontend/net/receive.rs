@@ -14,14 +14,14 @@ use oxen_abi::io::netif::{
 use oxen_ring::FrontRing;
 use zerocopy::FromBytes;
 
-use super::{Breach, Buffer, Checksum, Frame, Maker, SHORTEST};
+use super::{Buffer, Checksum, Frame, Maker, ProtocolError, SHORTEST};
 use crate::memory::{PAGE_SIZE, bytes};
 
 /// Bytes of the longest frame that a backend may hand over: a packet of 64 KiB and its Ethernet header, with a tag.
 const LONGEST: usize = 65_536 + 18;
 
 /// Slots of a frame at most: data, and one of each type of extra information.
-const MOST_SLOTS: u32 = XEN_NETIF_NR_SLOTS_MIN + XEN_NETIF_EXTRA_TYPE_MAX as u32 - 1;
+const MAX_SLOTS: u32 = XEN_NETIF_NR_SLOTS_MIN + XEN_NETIF_EXTRA_TYPE_MAX as u32 - 1;
 
 /// A frame of which more is to come.
 #[derive(Default)]
@@ -56,7 +56,7 @@ impl<'a, B: Buffer> Receiver<'a, B> {
         Self { ring, make, pages: Vec::new(), posted: VecDeque::new(), idle: Vec::new(), assembly: None, lost: 0 }
     }
 
-    /// Puts every page that is free on the ring; says whether the backend wants an event for them.
+    /// Puts every page that is free on the ring; returns whether the backend wants an event for them.
     pub(super) fn post(&mut self) -> bool {
         while self.pages.len() < self.ring.size() as usize
             && let Some(page) = (self.make)()
@@ -78,16 +78,16 @@ impl<'a, B: Buffer> Receiver<'a, B> {
     /// The next whole frame, if there is one.
     ///
     /// # Errors
-    /// [`Breach`] when the backend says what cannot be.
-    pub(super) fn receive(&mut self) -> Result<Option<Frame>, Breach> {
+    /// [`ProtocolError`] when the backend says what cannot be.
+    pub(super) fn receive(&mut self) -> Result<Option<Frame>, ProtocolError> {
         loop {
             let mut assembly = match self.assembly.take() {
                 Some(assembly) => assembly,
                 None if self.ring.pending()? == 0 => return Ok(None),
                 None => Assembly::default(),
             };
-            if assembly.slots == MOST_SLOTS {
-                return Err(Breach::Slots);
+            if assembly.slots == MAX_SLOTS {
+                return Err(ProtocolError::Slots);
             }
             let filled = if assembly.extra { self.extra(&mut assembly) } else { self.data(&mut assembly) }?;
             if !filled {
@@ -106,19 +106,19 @@ impl<'a, B: Buffer> Receiver<'a, B> {
     }
 
     /// The page of the oldest request, which the response just taken used up.
-    fn used(&mut self) -> Result<u16, Breach> {
+    fn used(&mut self) -> Result<u16, ProtocolError> {
         // The ring gives no more responses than there were requests.
-        let id = self.posted.pop_front().ok_or(Breach::Id(0))?;
+        let id = self.posted.pop_front().ok_or(ProtocolError::Id(0))?;
         self.idle.push(id);
         Ok(id)
     }
 
     /// Adds a slot of data; `false` when it has not come yet.
-    fn data(&mut self, assembly: &mut Assembly) -> Result<bool, Breach> {
+    fn data(&mut self, assembly: &mut Assembly) -> Result<bool, ProtocolError> {
         let Some(response) = self.ring.pop()? else { return Ok(false) };
         let id = self.used()?;
         if response.id != id {
-            return Err(Breach::Id(response.id));
+            return Err(ProtocolError::Id(response.id));
         }
         if assembly.slots == 0 {
             assembly.frame.checksum = match response.flags {
@@ -136,14 +136,14 @@ impl<'a, B: Buffer> Receiver<'a, B> {
         Ok(true)
     }
 
-    fn copy(&self, assembly: &mut Assembly, page: usize, offset: usize, size: usize) -> Result<(), Breach> {
+    fn copy(&self, assembly: &mut Assembly, page: usize, offset: usize, size: usize) -> Result<(), ProtocolError> {
         if offset + size > PAGE_SIZE {
-            return Err(Breach::Range { offset, size });
+            return Err(ProtocolError::Range { offset, size });
         }
         let buffer = &mut assembly.frame.bytes;
         let begun = buffer.len();
         if begun + size > LONGEST {
-            return Err(Breach::Length(begun + size));
+            return Err(ProtocolError::Length(begun + size));
         }
         buffer.resize(begun + size, 0);
         if let (Some(page), Some(piece)) = (self.pages.get(page), buffer.get_mut(begun..)) {
@@ -153,28 +153,28 @@ impl<'a, B: Buffer> Receiver<'a, B> {
     }
 
     /// Takes a slot of extra information; `false` when it has not come yet.
-    fn extra(&mut self, assembly: &mut Assembly) -> Result<bool, Breach> {
+    fn extra(&mut self, assembly: &mut Assembly) -> Result<bool, ProtocolError> {
         let Some(info) = self.ring.pop_as::<NetifExtraInfo>()? else { return Ok(false) };
         self.used()?;
         if info.r#type == XEN_NETIF_EXTRA_TYPE_NONE || info.r#type >= XEN_NETIF_EXTRA_TYPE_MAX {
-            return Err(Breach::Extra(info.r#type));
+            return Err(ProtocolError::Extra(info.r#type));
         }
         if info.r#type == XEN_NETIF_EXTRA_TYPE_GSO {
             let known = |gso: &NetifExtraGso| {
                 gso.size != 0 && matches!(gso.r#type, XEN_NETIF_GSO_TYPE_TCPV4 | XEN_NETIF_GSO_TYPE_TCPV6)
             };
             let gso = NetifExtraGso::read_from_bytes(&info.u).ok().filter(known);
-            assembly.frame.segment = Some(gso.ok_or(Breach::Extra(info.r#type))?.size);
+            assembly.frame.segment = Some(gso.ok_or(ProtocolError::Extra(info.r#type))?.size);
         }
         assembly.extra = info.flags & XEN_NETIF_EXTRA_FLAG_MORE != 0;
         Ok(true)
     }
 
-    /// Asks for an event on the next response; says whether some came meanwhile.
+    /// Asks for an event on the next response; returns whether some came meanwhile.
     ///
     /// # Errors
-    /// [`Breach`] when the backend says what cannot be.
-    pub(super) fn final_check(&mut self) -> Result<bool, Breach> {
+    /// [`ProtocolError`] when the backend says what cannot be.
+    pub(super) fn final_check(&mut self) -> Result<bool, ProtocolError> {
         Ok(self.ring.final_check()?)
     }
 

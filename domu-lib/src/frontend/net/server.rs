@@ -130,7 +130,7 @@ impl Server<'_> {
         Ok(())
     }
 
-    /// Sends what waits, as far as there is room for it; says whether something waits still.
+    /// Sends what waits, as far as there is room for it; returns whether something waits still.
     fn transmit(&mut self) -> Result<bool, NetError> {
         self.transmitter.reap()?;
         let (mut sent, mut dropped) = (0, 0);

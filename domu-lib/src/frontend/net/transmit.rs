@@ -10,7 +10,7 @@ use oxen_abi::io::netif::{
 use oxen_ring::FrontRing;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::{Breach, Buffer, Checksum, Frame, Maker};
+use super::{Buffer, Checksum, Frame, Maker, ProtocolError};
 use crate::memory::{PAGE_SIZE, bytes};
 
 /// A page, and whether the backend has it.
@@ -51,15 +51,15 @@ impl<'a, B: Buffer> Transmitter<'a, B> {
     /// Takes back the pages that the backend is done with.
     ///
     /// # Errors
-    /// [`Breach`] when it says what cannot be.
-    pub(super) fn reap(&mut self) -> Result<(), Breach> {
+    /// [`ProtocolError`] when it says what cannot be.
+    pub(super) fn reap(&mut self) -> Result<(), ProtocolError> {
         while let Some(response) = self.ring.pop()? {
             if response.status == NETIF_RSP_NULL {
-                self.extras = self.extras.checked_sub(1).ok_or(Breach::Id(response.id))?;
+                self.extras = self.extras.checked_sub(1).ok_or(ProtocolError::Id(response.id))?;
                 continue;
             }
             let slot = self.slots.get_mut(usize::from(response.id)).filter(|slot| slot.under_way);
-            slot.ok_or(Breach::Id(response.id))?.under_way = false;
+            slot.ok_or(ProtocolError::Id(response.id))?.under_way = false;
             self.free.push(response.id);
             self.refused += u64::from(response.status != NETIF_RSP_OKAY);
         }
@@ -120,16 +120,16 @@ impl<'a, B: Buffer> Transmitter<'a, B> {
         let _ = self.ring.push(&request);
     }
 
-    /// Shows the backend what was sent; says whether it wants an event.
+    /// Shows the backend what was sent; returns whether it wants an event.
     pub(super) fn publish(&mut self) -> bool {
         self.ring.publish()
     }
 
-    /// Asks for an event on the next answer; says whether some came meanwhile.
+    /// Asks for an event on the next answer; returns whether some came meanwhile.
     ///
     /// # Errors
-    /// [`Breach`] when the backend says what cannot be.
-    pub(super) fn final_check(&mut self) -> Result<bool, Breach> {
+    /// [`ProtocolError`] when the backend says what cannot be.
+    pub(super) fn final_check(&mut self) -> Result<bool, ProtocolError> {
         Ok(self.ring.final_check()?)
     }
 

@@ -14,11 +14,13 @@ use zerocopy::FromZeros;
 
 use super::ticks;
 use crate::grant::Grant;
-use crate::memory::map::Range;
-use crate::memory::{Mfn, PAGE_SIZE, Page, p2m, pool};
+use crate::memory::Page;
+use crate::pages::ranges::Range;
+use crate::pages::{Mfn, PAGE_SIZE, layout, p2m, pool};
 use crate::raw::hypercall::call2;
-use crate::raw::tables::{self, bits};
-use crate::raw::{reservation, view};
+use crate::raw::memory::grant::call as grant_call;
+use crate::raw::memory::tables::{self, bits};
+use crate::raw::memory::{reservation, view};
 
 /// An address range to measure mappings in.
 #[derive(Debug)]
@@ -81,7 +83,7 @@ impl Window {
     /// `writable_pagetables`.
     pub fn write_table(&self) -> Option<(u64, u64)> {
         let place = tables::walk(tables::root(), self.range.address(), 1)?;
-        let table = view::address(crate::memory::p2m::pfn(place.table)?);
+        let table = layout::address(view::pfn(place.table)?);
         let address = table + tables::slot(self.range.address(), 1) as u64 * 8;
         let entry = self.pages.first()?.mfn().address() | bits::DATA;
         // SAFETY: writes an entry of this window; the hypervisor emulates the store.
@@ -110,7 +112,7 @@ impl Window {
         let count = maps.len() as u64;
         let mut result = Ok(());
         // SAFETY: the addresses are this window's.
-        let mapped = ticks(|| result = unsafe { crate::raw::grant::call(grant::GNTTABOP_MAP_GRANT_REF, &mut maps) });
+        let mapped = ticks(|| result = unsafe { grant_call(grant::GNTTABOP_MAP_GRANT_REF, &mut maps) });
         let good = result.is_ok() && maps.iter().all(|op| op.status == grant::GNTST_OKAY);
         let mut unmaps: Vec<grant::GnttabUnmapGrantRef> = maps
             .iter()
@@ -123,7 +125,7 @@ impl Window {
             .collect();
         let unmapped =
             // SAFETY: as above.
-            ticks(|| result = unsafe { crate::raw::grant::call(grant::GNTTABOP_UNMAP_GRANT_REF, &mut unmaps) });
+            ticks(|| result = unsafe { grant_call(grant::GNTTABOP_UNMAP_GRANT_REF, &mut unmaps) });
         good.then_some((mapped / count, unmapped / count))
     }
 }
@@ -144,7 +146,7 @@ pub fn grant_copy(from: &[Grant], to: &[Page], us: DomId, length: u16) -> Option
         .collect();
     let mut result = Ok(());
     // SAFETY: the destinations are pages of atomics.
-    let ticks = ticks(|| result = unsafe { crate::raw::grant::call(grant::GNTTABOP_COPY, &mut list) });
+    let ticks = ticks(|| result = unsafe { grant_call(grant::GNTTABOP_COPY, &mut list) });
     let good = result.is_ok() && list.iter().all(|op| op.status == grant::GNTST_OKAY);
     good.then_some(ticks / list.len() as u64)
 }
@@ -154,7 +156,7 @@ pub fn balloon(count: usize) -> Option<u64> {
     let pages: Vec<Page> = (0..count).map_while(|_| Page::zeroed()).collect();
     let mut frames: Vec<u64> = pages.iter().map(|page| page.mfn().0).collect();
     let pfns: Vec<_> = pages.into_iter().map(Page::into_pfn).collect();
-    let places: Vec<u64> = pfns.iter().map(|&pfn| view::address(pfn)).collect();
+    let places: Vec<u64> = pfns.iter().map(|&pfn| layout::address(pfn)).collect();
     let map = |place: u64, entry: u64| {
         // SAFETY: the pages were taken from the pool and no view of them is left.
         unsafe { tables::update_va_mapping(place, entry, mmu::UVMF_INVLPG) }

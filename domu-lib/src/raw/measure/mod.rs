@@ -11,7 +11,7 @@ use oxen_abi::hypercall::{Hypercall, MulticallEntry};
 use oxen_abi::{sched, version};
 use zerocopy::FromZeros;
 
-use super::hypercall::call2;
+use crate::raw::hypercall::call2;
 
 pub use memory::{Window, balloon, enable_writable_tables, grant_copy};
 pub use tables::{Descriptors, Process, context_switch, new_baseptr};

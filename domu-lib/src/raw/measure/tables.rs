@@ -11,9 +11,10 @@ use oxen_abi::mmu::{self, MmuextOp};
 use oxen_abi::segments;
 
 use super::{multicall, ticks};
-use crate::memory::{Mfn, Page};
+use crate::memory::Page;
+use crate::pages::{Mfn, Pfn, p2m, pool};
 use crate::raw::hypercall::call2;
-use crate::raw::tables::{self, bits};
+use crate::raw::memory::tables::{self, bits};
 
 fn ext(ops: &[MmuextOp]) -> Result<(), Errno> {
     // SAFETY: the callers pin and unpin tables of their own, and load roots that map the runtime.
@@ -28,7 +29,7 @@ const fn op(cmd: u32, frame: Mfn) -> MmuextOp {
 #[derive(Debug)]
 pub struct Process {
     /// The tables, the root last.
-    tables: Vec<crate::memory::Pfn>,
+    tables: Vec<Pfn>,
     pages: Vec<Page>,
 }
 
@@ -74,7 +75,7 @@ impl Process {
 
     /// Pinning and unpinning the root (or the only table) as a table of `level`.
     pub fn pin_unpin(&self, level: u32) -> Option<(u64, u64)> {
-        let frame = crate::memory::p2m::mfn(*self.tables.last()?)?;
+        let frame = p2m::mfn(*self.tables.last()?)?;
         let run = |cmd| {
             let mut result = Ok(());
             let ticks = ticks(|| result = ext(&[op(cmd, frame)]));
@@ -89,7 +90,7 @@ impl Drop for Process {
         for &pfn in self.tables.iter().rev() {
             // SAFETY: nothing refers to a table above the ones that are ordinary pages again.
             if unsafe { tables::unprotect(pfn) }.is_ok() {
-                crate::memory::pool::give(pfn, 1);
+                pool::give(pfn, 1);
             } else {
                 core::mem::forget(core::mem::take(&mut self.pages));
                 return;
@@ -109,7 +110,7 @@ pub fn new_baseptr(other: Mfn) -> Option<u64> {
 
 /// A descriptor table of our own, which the hypervisor has loaded, for the part of a context switch that edits it.
 #[derive(Debug)]
-pub struct Descriptors(crate::memory::Pfn);
+pub struct Descriptors(Pfn);
 
 impl Descriptors {
     /// Loads a table of 16 empty descriptors; the runtime uses the hypervisor's.
@@ -130,7 +131,7 @@ impl Descriptors {
 
     /// The machine address of descriptor `index`.
     fn address(&self, index: u64) -> u64 {
-        crate::memory::p2m::mfn(self.0).map_or(0, Mfn::address) + index * 8
+        p2m::mfn(self.0).map_or(0, Mfn::address) + index * 8
     }
 }
 
@@ -140,7 +141,7 @@ impl Drop for Descriptors {
         unsafe { call2::<{ Hypercall::SetGdt as u32 }>(0, 0) };
         // SAFETY: the table is not loaded any more.
         if unsafe { tables::unprotect(self.0) }.is_ok() {
-            crate::memory::pool::give(self.0, 1);
+            pool::give(self.0, 1);
         }
     }
 }

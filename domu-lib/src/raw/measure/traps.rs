@@ -10,9 +10,10 @@ use oxen_abi::{callback, event_channel, segments, trap};
 use zerocopy::FromZeros;
 
 use super::{Window, ticks};
-use crate::raw::frame::Frame;
+use crate::raw::hypercall::page;
 use crate::raw::hypercall::{call1, call2};
-use crate::raw::{entry, shared, trap as entries};
+use crate::raw::trap::Frame;
+use crate::raw::{shared, trap as entries};
 
 unsafe extern "C" {
     fn oxen_measure_syscall();
@@ -83,7 +84,7 @@ global_asm!(
     "push 0",
     "jmp {page} + {iret}",
     ".popsection",
-    page = sym entry::hypercall_page,
+    page = sym page::hypercall_page,
     iret = const Hypercall::Iret as usize * HYPERCALL_SLOT_BYTES,
     in_syscall = const segments::VGCF_IN_SYSCALL,
 );
@@ -181,7 +182,7 @@ pub fn syscall_program() -> Vec<u8> {
 }
 
 /// A system call of user code to this kernel and back, once the code is mapped at `address` of `space`.
-pub fn user_syscall(space: &crate::raw::space::AddressSpace, address: u64) -> Option<u64> {
+pub fn user_syscall(space: &crate::raw::memory::space::AddressSpace, address: u64) -> Option<u64> {
     entries::register_callback(callback::CALLBACKTYPE_SYSCALL, oxen_measure_syscall as *const () as u64);
     let mut frame = Frame { rip: address, rsp: address, ..Frame::default() };
     let ran = space.run_user(&mut frame);
@@ -197,7 +198,7 @@ pub fn timer_latency() -> Option<u64> {
     oxen_measure_stamp.store(0, Ordering::Relaxed);
     // SAFETY: touches no memory.
     let set = unsafe { call1::<{ Hypercall::SetTimerOp as u32 }>(deadline) };
-    crate::sched::block();
+    crate::event::wait_for_any();
     entries::register_event_entry();
     crate::event::collect();
     let came = oxen_measure_stamp.load(Ordering::Relaxed);

@@ -143,7 +143,7 @@ fn flags_and_extra_information_say_what_is_known_of_a_frame() {
     let (_, flags, _, ids) = sending.take().unwrap();
     assert_eq!(flags, NETTXF_DATA_VALIDATED);
     sending.answer(0, NETIF_RSP_NULL);
-    assert_eq!(sending.half.reap(), Err(Breach::Id(0)), "there is no extra slot any more, id {}", ids[0]);
+    assert_eq!(sending.half.reap(), Err(ProtocolError::Id(0)), "there is no extra slot any more, id {}", ids[0]);
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn an_answer_that_comes_twice_breaks_the_protocol() {
     let _ = sending.take();
     sending.answer(ids[0], NETIF_RSP_OKAY);
     sending.answer(ids[0], NETIF_RSP_OKAY);
-    assert_eq!(sending.half.reap(), Err(Breach::Id(ids[0])));
+    assert_eq!(sending.half.reap(), Err(ProtocolError::Id(ids[0])));
 }
 
 struct Receiving {
@@ -215,7 +215,7 @@ impl Receiving {
         self.back.push_as(&NetifExtraInfo { r#type: kind, flags, u }).unwrap();
     }
 
-    fn receive(&mut self) -> Result<Option<Frame>, Breach> {
+    fn receive(&mut self) -> Result<Option<Frame>, ProtocolError> {
         let _ = self.back.publish();
         let frame = self.half.receive();
         let _ = self.half.post();
@@ -270,12 +270,12 @@ fn a_frame_is_as_long_as_frames_can_be() {
         receiving.fill(0, &[piece; 4096], NETRXF_MORE_DATA);
     }
     receiving.fill(0, &[17; 19], 0);
-    assert_eq!(receiving.receive(), Err(Breach::Length(65_555)));
+    assert_eq!(receiving.receive(), Err(ProtocolError::Length(65_555)));
     let mut receiving = Receiving::new(usize::MAX);
     for _ in 0..30 {
         receiving.fill(0, &[], NETRXF_MORE_DATA);
     }
-    assert_eq!(receiving.receive(), Err(Breach::Slots));
+    assert_eq!(receiving.receive(), Err(ProtocolError::Slots));
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn what_is_not_within_a_page_is_not_looked_at() {
         let mut receiving = Receiving::new(usize::MAX);
         let request = receiving.back.pop().unwrap().unwrap();
         receiving.back.push(&NetifRxResponse { id: request.id, offset, flags: 0, status }).unwrap();
-        let range = Breach::Range { offset: offset.into(), size: status as usize };
+        let range = ProtocolError::Range { offset: offset.into(), size: status as usize };
         assert_eq!(receiving.receive(), Err(range));
     }
 }
@@ -296,21 +296,21 @@ fn answers_out_of_order_and_senseless_extras_break_the_protocol() {
     let second = receiving.back.pop().unwrap().unwrap();
     assert_ne!(first.id, second.id);
     receiving.back.push(&NetifRxResponse { id: second.id, offset: 0, flags: 0, status: 60 }).unwrap();
-    assert_eq!(receiving.receive(), Err(Breach::Id(second.id)));
+    assert_eq!(receiving.receive(), Err(ProtocolError::Id(second.id)));
     for wrong in
         [[0, 0, 0, 0, 0, 0, 0, 0], [5, 0, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 1, 0, 0, 0], [1, 0, 9, 9, 3, 0, 0, 0]]
     {
         let mut receiving = Receiving::new(usize::MAX);
         receiving.fill(0, &data(60), NETRXF_EXTRA_INFO);
         receiving.extra(wrong);
-        assert_eq!(receiving.receive(), Err(Breach::Extra(wrong[0])));
+        assert_eq!(receiving.receive(), Err(ProtocolError::Extra(wrong[0])));
     }
 }
 
 #[test]
 fn whoever_waits_for_a_device_is_told_when_it_closes() {
     let queues = Rc::new(Queues::default());
-    let breach = NetError::Breach(Breach::Slots);
+    let violation = NetError::Protocol(ProtocolError::Slots);
     task::run(async {
         let settings = Settings { mac: [0; 6], mtu: 1500, features: Features::default() };
         let net = Rc::new(Net { queues: queues.clone(), settings });
@@ -326,9 +326,9 @@ fn whoever_waits_for_a_device_is_told_when_it_closes() {
         task::yield_now().await;
         queues.deliver(Frame::new(data(60)));
         task::yield_now().await;
-        queues.end(breach);
+        queues.end(violation);
         assert_eq!(first.await.map(|frame| frame.bytes), Ok(data(60)));
-        assert_eq!(second.await, Err(breach));
-        assert_eq!(net.send(Frame::new(data(60))).await, Err(breach));
+        assert_eq!(second.await, Err(violation));
+        assert_eq!(net.send(Frame::new(data(60))).await, Err(violation));
     });
 }

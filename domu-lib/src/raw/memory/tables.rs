@@ -1,0 +1,181 @@
+//! Page tables: walking those that are loaded, adding tables, editing entries by hypercall.
+//!
+//! Every page that serves as a table has read-only mappings alone; a page becomes one in three steps: its entries are
+//! written, its mapping is made read-only, an entry of a table one level up is pointed to it. The kernel's slots of
+//! the L4 (the image's and those of [`layout`]) are filled at boot, so all address spaces share what is below.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use oxen_abi::domid::DomId;
+use oxen_abi::errno::Errno;
+use oxen_abi::hypercall::Hypercall;
+use oxen_abi::mmu;
+
+use super::page::Page;
+use super::view;
+use crate::pages::{Mfn, Pfn, layout, p2m};
+use crate::raw::hypercall::{call3, call4};
+
+/// Entry bits.
+pub mod bits {
+    /// The entry is used.
+    pub const PRESENT: u64 = 1;
+    /// Writes are allowed.
+    pub const WRITE: u64 = 1 << 1;
+    /// User code may use it.
+    pub const USER: u64 = 1 << 2;
+    /// Write-through, with [`NO_CACHE`] for device memory.
+    pub const WRITE_THROUGH: u64 = 1 << 3;
+    /// Not cached.
+    pub const NO_CACHE: u64 = 1 << 4;
+    /// It has been used.
+    pub const ACCESSED: u64 = 1 << 5;
+    /// It has been written through.
+    pub const DIRTY: u64 = 1 << 6;
+    /// Code may not run there.
+    pub const NO_EXECUTE: u64 = 1 << 63;
+    /// What the runtime gives its own data.
+    pub const DATA: u64 = PRESENT | WRITE | ACCESSED | DIRTY | NO_EXECUTE;
+    /// What the runtime gives what it only reads.
+    pub const READ_ONLY: u64 = PRESENT | ACCESSED | DIRTY | NO_EXECUTE;
+    /// What entries above the last level get.
+    pub const TABLE: u64 = PRESENT | WRITE | USER | ACCESSED | DIRTY;
+    /// The bits of an entry that name the frame.
+    pub const FRAME: u64 = 0x000f_ffff_ffff_f000;
+}
+
+/// The frame of the L4 that is loaded for the kernel.
+static ROOT: AtomicU64 = AtomicU64::new(0);
+
+/// Notes which L4 is loaded.
+pub(crate) fn set_root(root: Mfn) {
+    ROOT.store(root.0, Ordering::Relaxed);
+}
+
+/// The L4 that is loaded.
+pub(crate) fn root() -> Mfn {
+    Mfn(ROOT.load(Ordering::Relaxed))
+}
+
+/// The slot of `address` in a table of `level` (1 to 4).
+pub(crate) const fn slot(address: u64, level: u32) -> usize {
+    (address >> (3 + 9 * level)) as usize & 511
+}
+
+/// Where a walk ended: the table that lacks an entry, or holds the last one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// Level of the table, 1 for the last.
+    pub level: u32,
+    /// The table's frame.
+    pub table: Mfn,
+    /// The entry's machine address.
+    pub entry: u64,
+    /// What the entry holds.
+    pub value: u64,
+}
+
+/// Walks from `root` to the entry for `address`, as far as tables are there but not below level `last`.
+pub(crate) fn walk(root: Mfn, address: u64, last: u32) -> Option<Place> {
+    let (mut level, mut table) = (4, root);
+    loop {
+        let index = slot(address, level);
+        let value = view::peek(view::pfn(table)?, index);
+        if level == last || value & bits::PRESENT == 0 {
+            return Some(Place { level, table, entry: table.address() + index as u64 * 8, value });
+        }
+        table = Mfn((value & bits::FRAME) >> 12);
+        level -= 1;
+    }
+}
+
+/// Changes the last-level entry for `address` in the tables that are loaded.
+///
+/// # Safety
+/// What the runtime's values live in must stay mapped as they expect.
+pub(crate) unsafe fn update_va_mapping(address: u64, entry: u64, flags: u64) -> Result<(), Errno> {
+    // SAFETY: handed to the caller.
+    Errno::check(unsafe { call3::<{ Hypercall::UpdateVaMapping as u32 }>(address, entry, flags) }).map(|_| ())
+}
+
+/// Applies page-table updates in order; `domain` says whose frames the entries name.
+///
+/// # Safety
+/// As for [`update_va_mapping`].
+///
+/// # Errors
+/// How many were applied, and why the next one was not.
+pub(crate) unsafe fn mmu_update(updates: &[mmu::MmuUpdate], domain: DomId) -> Result<(), (usize, Errno)> {
+    let mut done = 0u32;
+    // SAFETY: the list is as long as we say; its effects are the caller's.
+    let result = unsafe {
+        call4::<{ Hypercall::MmuUpdate as u32 }>(
+            updates.as_ptr() as u64,
+            updates.len() as u64,
+            (&raw mut done) as u64,
+            u64::from(domain.0),
+        )
+    };
+    Errno::check(result).map(|_| ()).map_err(|errno| (done as usize, errno))
+}
+
+/// Applies extended operations in order.
+///
+/// # Safety
+/// As for [`update_va_mapping`].
+pub(crate) unsafe fn mmuext_op(ops: &[mmu::MmuextOp], domain: DomId) -> Result<(), (usize, Errno)> {
+    let mut done = 0u32;
+    // SAFETY: as above.
+    let result = unsafe {
+        call4::<{ Hypercall::MmuextOp as u32 }>(
+            ops.as_ptr() as u64,
+            ops.len() as u64,
+            (&raw mut done) as u64,
+            u64::from(domain.0),
+        )
+    };
+    Errno::check(result).map(|_| ()).map_err(|errno| (done as usize, errno))
+}
+
+/// Makes a page one that can become a table: no writable mapping is left.
+///
+/// # Safety
+/// Nobody may hold a view of the page through which they write.
+pub(crate) unsafe fn protect(pfn: Pfn) -> Result<(), Errno> {
+    let frame = p2m::mfn(pfn).ok_or(Errno::Inval)?;
+    // SAFETY: reads go on working, and the caller says that nobody writes.
+    unsafe { update_va_mapping(layout::address(pfn), frame.address() | bits::READ_ONLY, mmu::UVMF_INVLPG) }
+}
+
+/// Makes a page that was a table an ordinary one again.
+///
+/// # Safety
+/// No table may refer to it any more, or the hypervisor will refuse.
+pub(crate) unsafe fn unprotect(pfn: Pfn) -> Result<(), Errno> {
+    let frame = p2m::mfn(pfn).ok_or(Errno::Inval)?;
+    // SAFETY: widens a mapping of a page that is the caller's.
+    unsafe { update_va_mapping(layout::address(pfn), frame.address() | bits::DATA, mmu::UVMF_INVLPG) }
+}
+
+/// The machine address of the last-level entry for `address` in the loaded tables, adding tables where they lack.
+///
+/// # Errors
+/// `ENOMEM` without pages for tables, and what the hypervisor refuses.
+pub(crate) fn ensure(address: u64) -> Result<u64, Errno> {
+    loop {
+        let place = walk(root(), address, 1).ok_or(Errno::Inval)?;
+        if place.level == 1 {
+            return Ok(place.entry);
+        }
+        let table = Page::zeroed().ok_or(Errno::NoMem)?;
+        let frame = table.mfn();
+        let pfn = table.into_pfn();
+        let update =
+            mmu::MmuUpdate { ptr: place.entry | mmu::MMU_NORMAL_PT_UPDATE, val: frame.address() | bits::TABLE };
+        // SAFETY: the page came from the pool and nobody else has a view of it; the entry was empty.
+        unsafe {
+            protect(pfn)?;
+            mmu_update(&[update], DomId::SELF).map_err(|(_, errno)| errno)?;
+        }
+    }
+}

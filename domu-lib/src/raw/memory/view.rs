@@ -1,0 +1,76 @@
+//! Views of memory: words of any page of ours, the machine-to-physical table.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use oxen_abi::hypercall::Hypercall;
+use oxen_abi::memory;
+use zerocopy::FromZeros;
+
+use crate::pages::layout::{VIRT_BASE, address};
+use crate::pages::{Mfn, Pfn, p2m};
+use crate::raw::hypercall::call2;
+use crate::raw::trap;
+
+static M2P_BASE: AtomicU64 = AtomicU64::new(0);
+static M2P_FRAMES: AtomicU64 = AtomicU64::new(0);
+
+/// Asks where the machine-to-physical table is, and how many frames it covers.
+pub(crate) fn find_machine_to_phys() {
+    let mut mapping = memory::MachphysMapping::new_zeroed();
+    // SAFETY: the call fills the structure it is given.
+    let result = unsafe {
+        call2::<{ Hypercall::MemoryOp as u32 }>(memory::XENMEM_MACHPHYS_MAPPING.into(), (&raw mut mapping) as u64)
+    };
+    // Where the call is not offered, the table stands where it always stood.
+    let (start, frames) =
+        if result == 0 { (mapping.v_start, mapping.max_mfn + 1) } else { (0xffff_8000_0000_0000, 1 << 27) };
+    M2P_BASE.store(start, Ordering::Relaxed);
+    M2P_FRAMES.store(frames, Ordering::Relaxed);
+}
+
+/// What the hypervisor's table says about `mfn`: a claim about a frame of ours, anything for a frame of others.
+pub(crate) fn machine_to_phys(mfn: Mfn) -> Option<u64> {
+    if mfn.0 >= M2P_FRAMES.load(Ordering::Relaxed) {
+        return None;
+    }
+    // Parts of the table may be unmapped where the machine has no memory.
+    trap::probe_read(M2P_BASE.load(Ordering::Relaxed) + mfn.0 * 8).ok()
+}
+
+/// The page behind which `frame` stands; `None` for frames that are not this guest's.
+pub fn pfn(frame: Mfn) -> Option<Pfn> {
+    let pfn = Pfn(machine_to_phys(frame)?);
+    (p2m::mfn(pfn) == Some(frame)).then_some(pfn)
+}
+
+/// Reads word `index` of a page of ours, whatever it is used for.
+pub(crate) fn peek(pfn: Pfn, index: usize) -> u64 {
+    assert!(index < 512);
+    let word = (address(pfn) + index as u64 * 8) as *const AtomicU64;
+    // SAFETY: every page of ours that has a frame is mapped readable; callers pass pages found in the page tables.
+    unsafe { (*word).load(Ordering::Relaxed) }
+}
+
+/// A page-sized shared area as atomic words.
+///
+/// # Safety
+/// `address` must be page aligned and mapped for as long as the reference is used, writable where it is written, and
+/// no Rust value may live there.
+pub(crate) unsafe fn words<'a>(address: u64, count: usize) -> &'a [AtomicU64] {
+    // SAFETY: the caller's promise; atomics may be shared with anybody.
+    unsafe { core::slice::from_raw_parts(address as *const AtomicU64, count) }
+}
+
+/// The module that the builder loaded, as bytes.
+pub(crate) fn module(address: u64, length: usize) -> &'static [u8] {
+    // SAFETY: the pages stay out of the pool and nobody writes them.
+    unsafe { core::slice::from_raw_parts(address as *const u8, length) }
+}
+
+/// A page that the builder set up for a ring.
+pub(crate) fn builders_page(frame: Mfn) -> Option<&'static [core::sync::atomic::AtomicU32; 1024]> {
+    let pfn = Pfn(machine_to_phys(frame)?);
+    let address = VIRT_BASE + (pfn.0 << 12);
+    // SAFETY: the builder maps the page behind the image, where `boot` leaves it mapped; nothing but the ring is there.
+    Some(unsafe { &*(address as *const _) })
+}
