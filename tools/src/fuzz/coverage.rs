@@ -30,12 +30,12 @@ pub(super) fn look(workspace: &Workspace, target: &str, minutes: u64, keep: bool
     let mut fuzzer = cargo_fuzz(workspace);
     fuzzer.args([&work, &corpus]).arg("--");
     fuzzer.args([format!("-max_total_time={}", minutes * 60), format!("-artifact_prefix={}/", broken.display())]);
-    fuzzer.args(["-rss_limit_mb=2048", "-timeout=20", "-print_final_stats=1"]).env("OXEN_FUZZ_TARGET", target);
+    fuzzer.args(["-rss_limit_mb=2048", "-timeout=20", "-print_final_stats=1", "-detect_leaks=0"]).env("OXEN_FUZZ_TARGET", target);
     run(&mut fuzzer, &format!("the input stands in {}", broken.display()))?;
     if keep {
         step("keep what is new, as little as covers it all");
         let mut merge = cargo_fuzz(workspace);
-        merge.args([&corpus, &work]).args(["--", "-merge=1"]).env("OXEN_FUZZ_TARGET", target);
+        merge.args([&corpus, &work]).args(["--", "-merge=1", "-use_counters=0", "-detect_leaks=0"]).env("OXEN_FUZZ_TARGET", target);
         run(&mut merge, "see what the fuzzer says")?;
     }
     Ok(())
