@@ -49,8 +49,13 @@ impl<'a> Archive<'a> {
     }
 }
 
+/// The name without any `./` and `/` that lead to the archive's own root.
 fn plain(name: &str) -> &str {
-    name.strip_prefix("./").unwrap_or(name).trim_start_matches('/')
+    let mut plain = name;
+    while let Some(rest) = plain.strip_prefix("./").or_else(|| plain.strip_prefix('/')) {
+        plain = rest;
+    }
+    plain
 }
 
 /// The entry at the start of `rest`, its mode, and what follows it.

@@ -36,7 +36,7 @@ enum Verb {
     Doctor,
     /// Measure the primitives in instructions, beside Xen's figures
     Bench(bench::Args),
-    /// Ask real Xen and Oxen the same things, drawn from seeds, and compare the answers
+    /// Look for inputs that break a part; or ask real Xen and Oxen the same things, drawn from seeds, and compare the answers
     Fuzz(fuzz::Args),
     /// Boot the kernels of distributions as guests, and compare their logs with those on real Xen
     Gallery(gallery::Args),

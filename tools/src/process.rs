@@ -22,6 +22,23 @@ pub fn find(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
+/// What nightly Rust runs: `rustup run nightly …`. The toolchain that runs us does not answer for it.
+#[must_use]
+pub fn nightly(arguments: &[&str]) -> Command {
+    let mut command = Command::new("rustup");
+    command.args(["run", "nightly"]).args(arguments);
+    for name in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Whether a command runs and succeeds; what it says is not shown.
+#[must_use]
+pub fn succeeds(command: &mut Command) -> bool {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
 /// Renders a command for a message, as a shell would take it.
 #[must_use]
 pub fn shown(command: &Command) -> String {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::build;
 use crate::emulator::Kind;
-use crate::process::{cargo, shown, step};
+use crate::process::{cargo, nightly, shown, step, succeeds};
 use crate::setup::{self, Need, require};
 use crate::workspace::Workspace;
 
@@ -126,23 +126,17 @@ fn scenarios(machine: Kind, filter: &str) -> Command {
 
 /// Runs the tests of the crates that share memory with strangers under Miri, where a nightly toolchain has it.
 fn miri(workspace: &Workspace, counts: &mut Counts) -> Result<()> {
-    let nightly = |arguments: &[&str]| {
-        let mut command = Command::new("rustup");
-        command.args(["run", "nightly", "cargo", "miri"]).args(arguments);
-        // The toolchain that runs us must not answer for the other.
-        for name in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN"] {
-            command.env_remove(name);
-        }
-        command
-    };
-    let probe = nightly(&["--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if !probe.is_ok_and(|status| status.success()) {
+    if !succeeds(&mut nightly(&["cargo", "miri", "--version"])) {
         println!("test ring and abi under Miri ... skipped: no nightly toolchain with Miri");
         counts.skipped += 1;
         return Ok(());
     }
     step("ring and abi under Miri");
-    run_counted(workspace, &mut nightly(&["test", "--quiet", "-p", "oxen-ring", "-p", "oxen-abi", "--lib"]), counts)
+    run_counted(
+        workspace,
+        &mut nightly(&["cargo", "miri", "test", "--quiet", "-p", "oxen-ring", "-p", "oxen-abi", "--lib"]),
+        counts,
+    )
 }
 
 /// Runs a test program, repeats its output, and counts. A program that ends badly without saying so is one failure.

@@ -63,6 +63,6 @@ impl Workspace {
     /// The crates of the workspace, as folder names, in the order of their arrows.
     #[must_use]
     pub fn crates(&self) -> &'static [&'static str] {
-        &["abi", "ring", "image", "hv", "domu-lib", "dom0", "tools", "qemu-tests"]
+        &["abi", "ring", "image", "hv", "domu-lib", "dom0", "tools", "qemu-tests", "fuzz"]
     }
 }

@@ -52,7 +52,9 @@ pub fn send_under_lock<M: Machine>(caller: &Caller<'_, M>, port: u32) -> Result<
 #[inline(never)]
 fn send_locked<M: Machine>(caller: &Caller<'_, M>, port: u32, state: Port) -> Result<(), Errno> {
     match state.kind() {
-        abi::EVTCHNSTAT_INTERDOMAIN if !state.leads_to(caller.domain.owner) => send_abroad(caller.hv, caller.domain, port, state),
+        abi::EVTCHNSTAT_INTERDOMAIN if !state.leads_to(caller.domain.owner) => {
+            send_abroad(caller.hv, caller.domain, port, state)
+        }
         abi::EVTCHNSTAT_INTERDOMAIN | abi::EVTCHNSTAT_IPI => send_home(caller, port),
         abi::EVTCHNSTAT_UNBOUND => {}
         _ => return Err(Errno::Inval),

@@ -230,8 +230,7 @@ fn two_byte(bytes: &mut Bytes<'_>, prefixes: &Prefixes, regs: &Regs) -> Option<O
         0x06 => Operation::Clts,
         0x09 => Operation::Wbinvd,
         0x20..=0x23 => {
-            let modrm = modrm(bytes, prefixes)?;
-            let (number, register) = (modrm.reg, modrm.rm);
+            let (number, register) = registers(bytes, prefixes)?;
             match opcode {
                 0x20 => Operation::ReadControl { control: number, register },
                 0x21 => Operation::ReadDebug { debug: number, register },
@@ -260,6 +259,13 @@ fn two_byte(bytes: &mut Bytes<'_>, prefixes: &Prefixes, regs: &Regs) -> Option<O
         }
         _ => return None,
     })
+}
+
+/// The two registers that ModRM names. Its mode does not matter: there is no memory operand ("MOV—Move to/from Control
+/// Registers").
+fn registers(bytes: &mut Bytes<'_>, prefixes: &Prefixes) -> Option<(u8, u8)> {
+    let byte = bytes.next()?;
+    Some((byte >> 3 & 7 | (prefixes.rex & 4) << 1, byte & 7 | (prefixes.rex & 1) << 3))
 }
 
 const fn bit_operation(extension: u8) -> Option<Logic> {
@@ -379,6 +385,8 @@ mod tests {
         check(&[0x0f, 0x32], Operation::ReadMsr);
         check(&[0x0f, 0x20, 0xe0], Operation::ReadControl { control: 4, register: 0 });
         check(&[0x41, 0x0f, 0x22, 0xdc], Operation::WriteControl { control: 3, register: 12 });
+        check(&[0x0f, 0x21, 0x7c], Operation::ReadDebug { debug: 7, register: 4 });
+        check(&[0x0f, 0x22, 0x05], Operation::WriteControl { control: 0, register: 5 });
         check(&[0xcd, 0x80], Operation::Interrupt { vector: 0x80 });
         check(&[0x0f, 0x01, 0xd1], Operation::Xsetbv);
         check(&[0x0f, 0x01, 0xf9], Operation::Rdtscp);

@@ -8,8 +8,8 @@ use oxen_tools::qemu::USER_NETWORK;
 
 use super::interop;
 use super::linux::content;
-use oxen_tools::http::{HOST, Server};
 use crate::lab::{Lab, Report, Verdict};
+use oxen_tools::http::{HOST, Server};
 
 const MIB: usize = 1 << 20;
 

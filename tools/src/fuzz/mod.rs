@@ -1,11 +1,13 @@
-//! `cargo xtask fuzz`: what a guest draws from seeds is asked of real Xen and of Oxen, and what they answer compared.
+//! `cargo xtask fuzz`: inputs for one part, looked for by coverage; or what a guest draws from seeds, asked of real Xen and
+//! of Oxen, and what they answer compared.
 
+mod coverage;
 mod known;
 mod lines;
 mod machines;
 mod shrink;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
@@ -21,9 +23,18 @@ use crate::{build, xen};
 /// What `cargo xtask fuzz` takes.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Who judges: `xen` for Debian's package, or the path of a binary
-    #[arg(long, value_name = "XEN", default_value = "xen")]
-    against: PathBuf,
+    /// The part that inputs are looked for, by coverage: a folder of fuzz/corpus
+    #[arg(value_name = "TARGET", required_unless_present = "against", conflicts_with = "against")]
+    target: Option<String>,
+    /// How long inputs are looked for
+    #[arg(long, default_value_t = 5)]
+    minutes: u64,
+    /// Put inputs that cover something new into the corpus
+    #[arg(long)]
+    keep: bool,
+    /// Compare with who judges: `xen` for Debian's package, or the path of a binary
+    #[arg(long, value_name = "XEN")]
+    against: Option<PathBuf>,
     /// The first seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -81,13 +92,23 @@ impl Seeds {
     }
 }
 
-/// Builds, compares, and prints each difference with its least sequence.
+/// Looks for inputs, or compares.
 ///
 /// # Errors
-/// Fails when something cannot be built or booted, and when there are differences that nobody knows of.
+/// Fails when something cannot be built or booted, when an input breaks something, and when there are differences that
+/// nobody knows of.
 pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
+    match (&args.target, &args.against) {
+        (Some(target), _) => coverage::look(workspace, target, args.minutes, args.keep),
+        (None, Some(xen)) => compare_with(workspace, xen, args),
+        (None, None) => bail!("name a target, or `--against xen`"),
+    }
+}
+
+/// Builds, compares, and prints each difference with its least sequence.
+fn compare_with(workspace: &Workspace, xen: &Path, args: &Args) -> Result<()> {
     require(&[Need::Qemu])?;
-    let xen = xen::find(workspace, &args.against)?;
+    let xen = xen::find(workspace, xen)?;
     build::probe(workspace)?;
     if args.r#as == Place::Guest {
         build::all(workspace)?;

@@ -4,9 +4,9 @@ use crate::{caller::Caller, machine::Machine, mem::guest_ptr::GuestPtr};
 use oxen_abi::{
     errno::Errno,
     platform::{
-        XEN_FW_DISK_INFO, XEN_FW_DISK_MBR_SIGNATURE, XEN_FW_EFI_APPLE_PROPERTIES, XEN_FW_EFI_CONFIG_TABLE, XEN_FW_EFI_INFO,
-        XEN_FW_EFI_MEM_INFO, XEN_FW_EFI_PCI_ROM, XEN_FW_EFI_RT_VERSION, XEN_FW_EFI_VENDOR, XEN_FW_EFI_VERSION,
-        XEN_FW_KBD_SHIFT_FLAGS, XEN_FW_VBEDDC_INFO, XenpfFirmwareInfo,
+        XEN_FW_DISK_INFO, XEN_FW_DISK_MBR_SIGNATURE, XEN_FW_EFI_APPLE_PROPERTIES, XEN_FW_EFI_CONFIG_TABLE,
+        XEN_FW_EFI_INFO, XEN_FW_EFI_MEM_INFO, XEN_FW_EFI_PCI_ROM, XEN_FW_EFI_RT_VERSION, XEN_FW_EFI_VENDOR,
+        XEN_FW_EFI_VERSION, XEN_FW_KBD_SHIFT_FLAGS, XEN_FW_VBEDDC_INFO, XenpfFirmwareInfo,
     },
 };
 
@@ -14,10 +14,7 @@ use oxen_abi::{
 ///
 /// # Errors
 /// `Srch` for what there is none of, `NoSys` for UEFI on other firmware, `Inval` for what cannot be.
-pub(super) fn tell<M: Machine>(
-    caller: &Caller<'_, M>,
-    asked: &XenpfFirmwareInfo,
-) -> Result<XenpfFirmwareInfo, Errno> {
+pub(super) fn tell<M: Machine>(caller: &Caller<'_, M>, asked: &XenpfFirmwareInfo) -> Result<XenpfFirmwareInfo, Errno> {
     let u = match asked.r#type {
         XEN_FW_KBD_SHIFT_FLAGS if asked.index == 0 => [0; 4],
         XEN_FW_DISK_INFO | XEN_FW_DISK_MBR_SIGNATURE | XEN_FW_VBEDDC_INFO | XEN_FW_KBD_SHIFT_FLAGS => {

@@ -25,7 +25,7 @@ use crate::judge::Probe;
 type Questions = fn(&mut Probe);
 
 /// Every family.
-pub(crate) const ALL: [(&str, Questions); 15] = [
+pub(crate) const ALL: [(&str, Questions); 17] = [
     ("version", version::ask),
     ("memory", memory::ask),
     ("mmu", mmu::ask),

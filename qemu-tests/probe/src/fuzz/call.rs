@@ -142,7 +142,8 @@ impl Step {
         match self {
             Self::Call(call) => has(call),
             Self::Batch(calls) => calls.iter().any(has),
-            Self::Instruction(..) => false,
+            Self::Offer(entry) => [entry.domain, entry.first, entry.frame].contains(&value),
+            Self::Instruction(..) | Self::Version(_) => false,
         }
     }
 }

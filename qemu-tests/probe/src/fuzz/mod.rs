@@ -43,7 +43,7 @@ pub(crate) fn run(first: u64) {
         return;
     };
     if number("sweep", 0) != 0 {
-        if world.reset(first).is_ok() {
+        if world.reset(first, false).is_ok() {
             sweep::run(&mut world);
         }
         println!("fuzz: done");

@@ -71,6 +71,8 @@ impl World {
         for _ in 1..self.port {
             ask(event_channel::EVTCHNOP_BIND_IPI, 0);
         }
+    }
+
     /// Ends the other domain and makes a new one: two vcpus without a context, no memory, paused.
     fn make_other(&mut self) -> Result<(), String> {
         let version = domctl::XEN_DOMCTL_INTERFACE_VERSION;

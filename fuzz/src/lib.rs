@@ -1,0 +1,55 @@
+//! What takes bytes from outside, as functions that a fuzzer can call: each returns, or it has found something.
+//!
+//! `cargo xtask fuzz TARGET` looks for inputs with libFuzzer (`libfuzzer/`, nightly Rust); what it finds worth keeping stands
+//! in `corpus/TARGET`, and `cargo test -p oxen-fuzz` runs all of that on stable Rust, and as many mutations of it.
+#![forbid(unsafe_code)]
+
+mod boot;
+mod devices;
+mod guests;
+mod instructions;
+mod store;
+
+/// A function that takes any bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Its name, on the command line and in the corpus.
+    pub name: &'static str,
+    /// Takes an input.
+    ///
+    /// # Panics
+    /// When the input breaks what must hold.
+    pub run: fn(&[u8]),
+}
+
+/// All targets.
+pub const TARGETS: [Target; 13] = [
+    Target { name: "kernel", run: guests::kernel },
+    Target { name: "config", run: guests::config },
+    Target { name: "archive", run: guests::archive },
+    Target { name: "guest_text", run: guests::text },
+    Target { name: "multiboot", run: boot::multiboot },
+    Target { name: "acpi", run: boot::acpi },
+    Target { name: "command_line", run: boot::command_line },
+    Target { name: "decoder", run: instructions::decoder },
+    Target { name: "store_wire", run: store::wire },
+    Target { name: "store", run: store::requests },
+    Target { name: "block", run: devices::block },
+    Target { name: "transmit", run: devices::transmit },
+    Target { name: "bridge", run: devices::bridge },
+];
+
+/// The target of this name.
+#[must_use]
+pub fn find(name: &str) -> Option<Target> {
+    TARGETS.into_iter().find(|target| target.name == name)
+}
+
+/// The input's next `N` bytes; zeros where it has ended.
+fn take<const N: usize>(input: &mut &[u8]) -> [u8; N] {
+    let mut bytes = [0; N];
+    let (now, later) = input.split_at(N.min(input.len()));
+    bytes.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
+    *input = later;
+    bytes
+}
