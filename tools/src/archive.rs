@@ -136,16 +136,17 @@ impl Archive {
         let keys = self.keys(workspace)?;
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let (folder, stamp) = (self.folder(workspace), self.folder(workspace).join("updated"));
-        let updated = std::fs::metadata(&stamp).and_then(|file| file.modified());
-        let now = SystemTime::now();
-        if updated.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age < FRESH)) {
-            return Ok(());
-        }
         for part in ["lists/partial", "archives/partial", "none"] {
             std::fs::create_dir_all(folder.join(part))
                 .with_context(|| format!("cannot create {}", folder.display()))?;
         }
         build::write(&folder.join("sources.list"), self.sources(&keys)?.as_bytes())?;
+        build::write(&folder.join(CONFIG), config(&folder).as_bytes())?;
+        let updated = std::fs::metadata(&stamp).and_then(|file| file.modified());
+        let now = SystemTime::now();
+        if updated.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age < FRESH)) {
+            return Ok(());
+        }
         step(&format!("apt-get update for {}, into target/oxen", self.name));
         run(self.apt(workspace, "apt-get")?.args(["update", "--error-on=any"]), HINT)?;
         build::write(&stamp, &[])
@@ -178,24 +179,23 @@ impl Archive {
     /// A program of apt's that knows this archive alone.
     fn apt(&self, workspace: &Workspace, program: &str) -> Result<Command> {
         let Some(program) = find(program) else { bail!("this needs the apt of a Debian system") };
-        let folder = self.folder(workspace);
         let mut command = Command::new(program);
-        let mut set = |name: &str, value: &str| {
-            command.arg("-o").arg(format!("{name}={value}"));
-        };
-        set("Dir::State", &folder.to_string_lossy());
-        set("Dir::Cache", &folder.to_string_lossy());
-        set("Dir::Etc::SourceList", &folder.join("sources.list").to_string_lossy());
-        set("Dir::Etc::SourceParts", &folder.join("none").to_string_lossy());
-        set("Dir::Etc::PreferencesParts", &folder.join("none").to_string_lossy());
-        set("Acquire::Languages", "none");
-        set("Acquire::IndexTargets::deb::DEP-11::DefaultEnabled", "false");
-        set("Acquire::Retries", "2");
-        set("APT::Architecture", "amd64");
-        set("APT::Sandbox::User", "");
-        command.arg("-q");
+        command.arg("-c").arg(self.folder(workspace).join(CONFIG)).arg("-q");
         Ok(command)
     }
+}
+
+/// What apt reads besides this machine's own settings, and in their place.
+const CONFIG: &str = "apt.conf";
+
+fn config(folder: &Path) -> String {
+    let folder = folder.display();
+    format!(
+        "Dir::State \"{folder}\";\nDir::Cache \"{folder}\";\nDir::Etc::SourceList \"{folder}/sources.list\";\n\
+         Dir::Etc::SourceParts \"{folder}/none\";\nDir::Etc::PreferencesParts \"{folder}/none\";\n\
+         Acquire::Languages \"none\";\nAcquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";\n\
+         Acquire::Retries \"2\";\nAPT::Architecture \"amd64\";\nAPT::Sandbox::User \"\";\n"
+    )
 }
 
 fn empty(folder: &Path) -> Result<()> {
