@@ -41,6 +41,7 @@ pub mod lock;
 pub mod machine;
 pub mod mem;
 pub mod pci;
+pub mod ports;
 pub mod sched;
 pub mod trap;
 

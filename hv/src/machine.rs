@@ -14,7 +14,7 @@ pub trait Machine:
     + crate::domain::vcpu::Processor
     + crate::sched::Clock
     + crate::sched::Power
-    + crate::trap::Ports
+    + crate::ports::Ports
     + crate::console::Serial
     + crate::event::pirq::Interrupts
     + crate::pci::DeviceMemory

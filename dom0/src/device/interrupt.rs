@@ -26,7 +26,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// The message of an entry of a function's MSI-X table, which the hypervisor writes there. `None` where it does not.
+    /// The message of an entry of a function's MSI-X table, which the hypervisor writes; `None` where it does not.
     pub fn bind(function: Function, entry: u16) -> Option<Self> {
         let pirq = control::map_message(BUS, function.place(), function.message_table()?, entry).ok()?;
         match Port::bind_pirq(pirq, false) {

@@ -21,7 +21,7 @@ const INTERRUPT: u8 = 0x3c;
 
 /// The bus that is looked at.
 pub const BUS: u8 = 0;
-/// The capability for interrupts by message from a table (MSI-X), its control word and the word that says where that is.
+/// The capability for interrupts by message from a table (MSI-X), its control word, and the word for the table's place.
 const CAPABILITY_MESSAGES: u8 = 0x11;
 const MESSAGES_CONTROL: u8 = 2;
 const MESSAGES_TABLE: u8 = 4;

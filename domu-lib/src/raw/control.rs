@@ -336,8 +336,8 @@ pub fn map_interrupt_line(gsi: u32) -> Result<u32, Errno> {
     u32::try_from(map.pirq).map_err(|_| Errno::Inval)
 }
 
-/// Makes an entry of a device's MSI-X table a physical interrupt of this domain. The device is on segment 0, `devfn` is its
-/// device and function, `range` the machine address of the memory range that holds the table.
+/// Makes an entry of a device's MSI-X table a physical interrupt of this domain. The device is on segment 0, `devfn` is
+/// its device and function, `range` the machine address of the memory range that holds the table.
 ///
 /// # Errors
 /// What the hypervisor refuses: `ENODEV` for a device without MSI-X, `ENOSPC` when there are too many interrupts.

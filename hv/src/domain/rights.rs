@@ -1,6 +1,6 @@
 //! What of the machine a domain may touch: memory that is not RAM, I/O ports, interrupts (`XEN_DOMCTL_*_permission`).
 
-use crate::{addr::PAGE_SHIFT, trap::Ports};
+use crate::{addr::PAGE_SHIFT, ports::Ports};
 use heapless::Vec;
 use oxen_abi::errno::Errno;
 

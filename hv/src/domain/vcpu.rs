@@ -2,7 +2,7 @@
 
 use super::{control_registers::CR4_AT_START, traps::TrapTable};
 use super::{regs::Regs, shared_info::VcpuInfoPlace};
-use crate::{addr::Mfn, lock::Lock, trap::Ports};
+use crate::{addr::Mfn, lock::Lock, ports::Ports};
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use oxen_abi::domid::DomId;

@@ -1,7 +1,7 @@
 //! Configuration space: the two ports of segment 0, or the memory window that the firmware names.
 
 use super::{Address, DeviceMemory, Window};
-use crate::{addr::MachineAddr, trap::Ports};
+use crate::{addr::MachineAddr, ports::Ports};
 
 /// The port that takes the address of a register (PCI 3.0, 3.2.2.3.2).
 pub(super) const ADDRESS_PORT: u16 = 0xcf8;

@@ -1,7 +1,7 @@
 //! What the control domain may write of configuration space.
 
 use super::{Address, DeviceMemory, Pci, config::SHORT_SPACE, message};
-use crate::trap::Ports;
+use crate::ports::Ports;
 use message::{CONTROL, Entry, Layout, MSI_COUNT, MSIX_BYTES};
 
 /// Bytes of the header, where no capability is.

@@ -3,7 +3,7 @@
 use super::{Address, DeviceMemory, Function, Pci, config::Config, config::SHORT_SPACE};
 use crate::{
     addr::{MachineAddr, Mfn},
-    trap::Ports,
+    ports::Ports,
 };
 use oxen_abi::errno::Errno;
 

@@ -16,7 +16,7 @@ use crate::{
     addr::{MachineAddr, Mfn, PAGE_SHIFT},
     config::MAX_PIRQS,
     heap::{self, Reserve},
-    trap::Ports,
+    ports::Ports,
 };
 use alloc::boxed::Box;
 use config::Config;

@@ -16,7 +16,7 @@ use oxen_hv::layout::{DIRECT_MAP_START, END_HV_SLOT, FIRST_HV_SLOT};
 use oxen_hv::machine::{CpuId, Machine};
 use oxen_hv::mem::{GuestFault, GuestMemory, HypervisorSpace, Memory, Tlb};
 use oxen_hv::sched::{Clock, Power};
-use oxen_hv::{boot::acpi::PowerOff, console::Serial, heap::Reserve, trap::Ports};
+use oxen_hv::{boot::acpi::PowerOff, console::Serial, heap::Reserve, ports::Ports};
 
 /// A PC, as far as the hypervisor drives it itself.
 #[derive(Debug)]

@@ -24,7 +24,7 @@ use oxen_hv::{
     mem::{GuestFault, GuestMemory, HypervisorSpace, Memory, Tlb, entry::Entry, frame_table::FrameTable, linear},
     pci::{DeviceMemory, Message},
     sched::{self, Clock, Power},
-    trap::Ports,
+    ports::Ports,
 };
 use std::{
     cell::{Cell, RefCell},
