@@ -253,7 +253,13 @@ fn map_at<M: Machine>(caller: &mut Caller<'_, M>, va: GuestAddr, entry: u64, fla
     let stale = match flags {
         UVMF_NONE => None,
         UVMF_INVLPG => Some((Cpus::Local, Some(va))),
-        flags => flush_targets(caller, flags)?.map(|(cpus, one_page)| (cpus, one_page.then_some(va))),
+        flags => match flush_targets(caller, flags) {
+            Ok(stale) => stale.map(|(cpus, one_page)| (cpus, one_page.then_some(va))),
+            Err(error) => {
+                flush(caller, Cpus::Local, Some(va));
+                return Err(error.into());
+            }
+        },
     };
     if let Some((cpus, page)) = stale {
         flush(caller, cpus, page);
