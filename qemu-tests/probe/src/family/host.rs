@@ -75,7 +75,9 @@ fn files(probe: &mut Probe) {
     let set = |probe: &Probe, text: &[u8]| {
         let mut words = [0; PATH + 4];
         for (at, byte) in text.iter().enumerate() {
-            words[PATH + at / 8] |= u64::from(*byte) << (at % 8 * 8);
+            if let Some(word) = words.get_mut(PATH + at / 8) {
+                *word |= u64::from(*byte) << (at % 8 * 8);
+            }
         }
         probe.words(&words)
     };
