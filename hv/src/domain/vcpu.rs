@@ -2,7 +2,7 @@
 
 use super::{control_registers::CR4_AT_START, traps::TrapTable};
 use super::{regs::Regs, shared_info::VcpuInfoPlace};
-use crate::{addr::Mfn, lock::Lock, ports::Ports};
+use crate::{addr::Mfn, lock::Lock, machine::Machine};
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use oxen_abi::domid::DomId;
@@ -95,7 +95,7 @@ impl ExtendedState {
 
     /// Parts that the machine has and guests may use.
     #[must_use]
-    pub fn parts(machine: &impl Ports) -> u64 {
+    pub fn parts<M: Machine>(machine: &M) -> u64 {
         const XSAVE: u32 = 1 << 26;
         let [_, _, features, _] = machine.cpuid(1, 0);
         let [low, _, _, high] = machine.cpuid(0xd, 0);
@@ -104,7 +104,7 @@ impl ExtendedState {
 
     /// Bytes of these parts in the standard format (Intel SDM vol. 1, 13.4).
     #[must_use]
-    pub fn standard_bytes(machine: &impl Ports, parts: u64) -> u64 {
+    pub fn standard_bytes<M: Machine>(machine: &M, parts: u64) -> u64 {
         let end = |part: u32| {
             let [size, offset, ..] = machine.cpuid(0xd, part);
             u64::from(offset) + u64::from(size)

@@ -13,7 +13,7 @@ use crate::{
     machine::Machine,
     mem::{editor, guest_ptr::GuestPtr},
     sched::work,
-    sched::{self, timers, wait},
+    sched::{self, placement, timers, wait},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -95,7 +95,7 @@ fn set_one_shot<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
 
 /// The processor of a control domain's vcpu that has one of its own: the ids of its APIC and in ACPI's tables.
 fn physical_id<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu) -> Result<u64, Errno> {
-    let allowed = vcpu.sched.affinity.load(Ordering::Relaxed);
+    let allowed = vcpu.sched.affinity.load(Ordering::Relaxed) & placement::online(caller.hv);
     if !caller.domain.is_privileged || allowed.count_ones() != 1 {
         return Err(Errno::Inval);
     }

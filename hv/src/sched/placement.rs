@@ -233,8 +233,8 @@ pub fn add_cpu<M: Machine>(hv: &Hypervisor<M>, pool: u32, cpu: Option<u32>) -> R
 /// everywhere in the pool then.
 ///
 /// # Errors
-/// `NoEnt` for a pool that there is not, `Inval` for a CPU that is not in it, `Busy` for the last one of a pool with
-/// domains, `NoMem` when the others have no seats for those who leave.
+/// `NoEnt` for a pool that there is not, `Inval` for a CPU that is not in it and for the first pool's last one, `Busy` for
+/// the last one of another pool with domains, `NoMem` when the others have no seats for those who leave.
 pub fn remove_cpu<M: Machine>(hv: &Hypervisor<M>, pool: u32, cpu: Option<u32>) -> Result<(), Errno> {
     let mut pools = hv.pools.lock();
     let cpus = pools.get(pool).ok_or(Errno::NoEnt)?.cpus & online(hv);
@@ -244,7 +244,7 @@ pub fn remove_cpu<M: Machine>(hv: &Hypervisor<M>, pool: u32, cpu: Option<u32>) -
         None => (63 - cpus.leading_zeros()) as u16,
     };
     if cpus == 1 << cpu && domains_of(hv, pool) != 0 {
-        return Err(Errno::Busy);
+        return Err(if pool == FIRST_POOL { Errno::Inval } else { Errno::Busy });
     }
     pools.remove_cpu(pool, cpu)?;
     settle_pool(hv, pool, pools.cpus(pool))

@@ -62,10 +62,10 @@ impl Pools {
     /// Makes a pool without CPUs, of this number or of one that was not used lately; its number.
     ///
     /// # Errors
-    /// `Exist` for a number in use, `NoSpc` when there are as many as can be.
+    /// `NoSpc` for a number in use, and when there are as many as can be.
     pub fn create(&mut self, id: Option<u32>) -> Result<u32, Errno> {
         let id = match id {
-            Some(id) if self.get(id).is_some() => return Err(Errno::Exist),
+            Some(id) if self.get(id).is_some() => return Err(Errno::NoSpc),
             Some(id) => id,
             None => {
                 let id = (1..=MAX_POOLS as u32 + 1).map(|n| self.last_id.wrapping_add(n));
@@ -130,7 +130,7 @@ mod tests {
     fn a_cpu_goes_from_pool_to_pool_by_being_free() {
         let mut pools = Pools::default();
         assert_eq!(pools.create(None), Ok(1));
-        assert_eq!(pools.create(Some(1)), Err(Errno::Exist));
+        assert_eq!(pools.create(Some(1)), Err(Errno::NoSpc));
         assert_eq!(pools.add_cpu(1, 3), Err(Errno::NoDev), "it is in the first pool");
         assert_eq!(pools.remove_cpu(0, 3), Ok(()));
         assert_eq!(pools.free(), 1 << 3);

@@ -23,8 +23,8 @@ use oxen_hv::{
     machine::{CpuId, Machine},
     mem::{GuestFault, GuestMemory, HypervisorSpace, Memory, Tlb, entry::Entry, frame_table::FrameTable, linear},
     pci::{DeviceMemory, Message},
-    sched::{self, Clock, Power},
     ports::Ports,
+    sched::{self, Clock, Power},
 };
 use std::{
     cell::{Cell, RefCell},

@@ -14,7 +14,6 @@ mod grants;
 mod greed;
 mod grub;
 mod guests;
-mod host_tools;
 mod hostile;
 mod hypercalls;
 mod interop;
@@ -88,7 +87,6 @@ scenarios! {
     interop::hello_mmu_and_bench_run_on_real_xen,
     interop::net_talks_through_linuxs_backend,
     interop::debians_tools_create_guests_on_oxen,
-    host_tools::debians_tools_say_of_the_host_what_they_say_on_real_xen,
     interop::linux_follows_its_target_as_on_real_xen,
     interop::hog_follows_its_target_on_real_xen,
     interop::the_probe_has_the_same_answers_on_real_xen,

@@ -113,8 +113,13 @@ fn about_processors<M: Machine>(caller: &Caller<'_, M>, op: &mut PlatformOp) -> 
             return Err(Errno::OpNotSupp.into());
         }
         XENPF_PLATFORM_QUIRK if (1..=LAST_QUIRK).contains(&op.get::<u32>()) => return Ok(false),
-        // There are no more slots, no other code for this processor, and the firmware's memory types stay.
-        XENPF_CPU_HOTADD | XENPF_MEM_HOTADD | XENPF_MICROCODE_UPDATE | XENPF_DEL_MEMTYPE | XENPF_PLATFORM_QUIRK => {
+        XENPF_CPU_HOTADD => {
+            // Its APIC, its number in ACPI's tables, its node.
+            let [_, acpi, node] = op.get::<[u32; 3]>();
+            return Err(if acpi.max(node) > 0xff { Errno::Inval } else { Errno::NoSpc }.into());
+        }
+        // There is no more memory to come, no other code for this processor, and the firmware's memory types stay.
+        XENPF_MEM_HOTADD | XENPF_MICROCODE_UPDATE | XENPF_DEL_MEMTYPE | XENPF_PLATFORM_QUIRK => {
             return Err(Errno::Inval.into());
         }
         _ => return Err(Errno::NoSys.into()),

@@ -36,11 +36,13 @@ fn places(probe: &mut Probe) {
         call(Hypercall::SchedOp, [sched::SCHEDOP_PIN_OVERRIDE.into(), probe.words32(&[cpu as u32])])
     };
     let physid = call(Hypercall::VcpuOp, [vcpu::VCPUOP_GET_PHYSID.into(), 0, probe.address()]);
-    probe.refuses("the processor of a vcpu that may run on any", physid, Errno::Inval);
     if !probe.privileged {
+        probe.refuses("a guest asks for its processor", physid, Errno::Inval);
         probe.refuses("a guest binds its vcpu", pin(probe, 0), Errno::Perm);
         return;
     }
+    // There is one processor, so the vcpu has it for its own.
+    probe.works("the processor of a vcpu", physid);
     probe.refuses("an end to what was not begun", pin(probe, -1), Errno::Inval);
     probe.refuses("a processor that there is not", pin(probe, 200), Errno::Inval);
     probe.works("a vcpu bound to a processor", pin(probe, 0));
@@ -75,7 +77,9 @@ fn files(probe: &mut Probe) {
     let set = |probe: &Probe, text: &[u8]| {
         let mut words = [0; PATH + 4];
         for (at, byte) in text.iter().enumerate() {
-            words[PATH + at / 8] |= u64::from(*byte) << (at % 8 * 8);
+            if let Some(word) = words.get_mut(PATH + at / 8) {
+                *word |= u64::from(*byte) << (at % 8 * 8);
+            }
         }
         probe.words(&words)
     };
@@ -108,11 +112,11 @@ fn pools(probe: &mut Probe) {
     let pool = probe.word32(3);
     probe.holds("has a number", pool != 0, pool.into());
     let again = ask(probe, sysctl::XEN_SYSCTL_CPUPOOL_OP_CREATE, pool, 0, 0);
-    probe.refuses("which nobody else has", again, Errno::Exist);
+    probe.refuses("which nobody else has", again, Errno::NoSpc);
     let add = ask(probe, sysctl::XEN_SYSCTL_CPUPOOL_OP_ADDCPU, pool, 0, 0);
     probe.refuses("a processor of another pool", add, Errno::NoDev);
     let last = ask(probe, sysctl::XEN_SYSCTL_CPUPOOL_OP_RMCPU, 0, 0, 0);
-    probe.refuses("the last processor of dom0's pool", last, Errno::Busy);
+    probe.refuses("the last processor of dom0's pool", last, Errno::Inval);
     let own = ask(probe, sysctl::XEN_SYSCTL_CPUPOOL_OP_MOVEDOMAIN, pool, 0, 0);
     probe.refuses("dom0 moves itself", own, Errno::Perm);
     probe.works("the next pool from there", ask(probe, sysctl::XEN_SYSCTL_CPUPOOL_OP_INFO, pool, 0, 0));
@@ -141,5 +145,5 @@ fn processors(probe: &mut Probe) {
         .works("no cores to park", ask(probe, platform::XENPF_CORE_PARKING, [platform::XEN_CORE_PARKING_GET, 9, 0, 0]));
     probe.is("none is parked", probe.word32(3).into(), 0);
     let add = ask(probe, platform::XENPF_CPU_HOTADD, [250, 250, 0, 0]);
-    probe.refuses("a new processor", add, Errno::Inval);
+    probe.refuses("a new processor", add, Errno::NoSpc);
 }

@@ -45,8 +45,11 @@ pub(super) fn draw(random: &mut Random) -> Call {
         8 => power(random),
         9 => request(55, "get_cpuinfo").at(OWN, 4, processor(random)).hide(OWN + 12, 8),
         10 => {
-            let (command, what) =
-                [(56, "cpu_online"), (57, "cpu_offline"), (58, "cpu_hotadd")][random.below(3) as usize];
+            let (command, what) = match random.below(3) {
+                0 => (56, "cpu_online"),
+                1 => (57, "cpu_offline"),
+                _ => (58, "cpu_hotadd"),
+            };
             let cpu = if command == 56 { processor(random) } else { Value::Number(random.of_list(&[1, 31, 255, 256])) };
             let call = request(command, what).at(OWN, 4, cpu);
             if command == 58 {
