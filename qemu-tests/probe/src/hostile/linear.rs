@@ -23,7 +23,7 @@ pub(super) fn look() {
     let Some(page) = Page::zeroed() else { return };
     let root = raw::cr3() >> 12 << 12;
     let update = |value: u64| {
-        page.words64().iter().zip([root | SLOT * 8, value]).for_each(|(place, word)| {
+        page.words64().iter().zip([root | (SLOT * 8), value]).for_each(|(place, word)| {
             place.store(word, core::sync::atomic::Ordering::SeqCst);
         });
         call(Hypercall::MmuUpdate, [page.address(), 1, 0, SELF])

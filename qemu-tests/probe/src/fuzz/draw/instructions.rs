@@ -142,11 +142,7 @@ pub(super) fn draw(random: &mut Random) -> Step {
             *b = Value::Memory(0);
         }
         "rep ins" | "rep insb backwards" | "outsb" | "rep outs" => {
-            *d = Value::Number(random.of_list(&PORTS));
-            *b = if random.one_in(4) { super::any_address(random) } else { Value::Memory(0x200) };
-            *b = within_its_page(*b);
-            // None, some, more than are done at once.
-            *c = Value::Number(random.of_list(&[0, 1, 3, 16, 100]));
+            [*b, *c, *d] = string(random);
         }
         // With interrupts on and off; no trap flag, no alignment check.
         "popf" => *a = Value::Number(random.of_list(&[0x2, 0x202, 0x3202, 0x3002, 0x4202, 0x20_0202, 0x1_0202])),
@@ -177,6 +173,13 @@ pub(super) fn draw(random: &mut Random) -> Step {
     }
     *destination = within_its_page(*destination);
     Step::Instruction(index, registers)
+}
+
+/// Memory, count and port of a string: no accesses, some, more than are done at once.
+fn string(random: &mut Random) -> [Value; 3] {
+    let memory = if random.one_in(4) { super::any_address(random) } else { Value::Memory(0x200) };
+    let count = random.of_list(&[0, 1, 3, 16, 100]);
+    [within_its_page(memory), Value::Number(count), Value::Number(random.of_list(&PORTS))]
 }
 
 /// What is at the edge of a page would reach into the next, which can be anything's.
