@@ -6,7 +6,7 @@
 //! before the read, or another CPU could write such an entry in between.
 
 use crate::x86::{cpu, percpu};
-use core::arch::asm;
+use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicU8, Ordering};
 use oxen_hv::{
     addr::{GuestAddr, GuestRange, GuestWords},
@@ -16,18 +16,57 @@ use oxen_hv::{
 /// Whether reads are looked at: 0 or [`DOUBTFUL`].
 static DOUBT: AtomicU8 = AtomicU8::new(0);
 const DOUBTFUL: u8 = 1;
-/// What a read that faulted comes to, in the place of the above.
-const FAULTED: u32 = 2;
 
 /// See [`oxen_hv::mem::GuestMemory::watch_reads`].
 pub(crate) fn watch_reads() {
     DOUBT.store(DOUBTFUL, Ordering::SeqCst);
 }
 
+global_asm!(
+    ".pushsection .entry.text, \"ax\"",
+    "{look}:",
+    "push rax",
+    "push rcx",
+    "push rdx",
+    "push rsi",
+    "push rdi",
+    "push r8",
+    "push r9",
+    "push r10",
+    "push r11",
+    "mov rsi, [rsp + 80]",
+    "mov rdi, [rsp + 88]",
+    "push rbp",
+    "mov rbp, rsp",
+    "and rsp, -16",
+    "call {may_read}",
+    "mov rsp, rbp",
+    "pop rbp",
+    "neg al",
+    "pop r11",
+    "pop r10",
+    "pop r9",
+    "pop r8",
+    "pop rdi",
+    "pop rsi",
+    "pop rdx",
+    "pop rcx",
+    "pop rax",
+    "ret",
+    ".popsection",
+    look = sym look_at_read,
+    may_read = sym may_read,
+);
+
+unsafe extern "C" {
+    /// [`may_read`] for code that has no register to spare: takes both arguments from the stack, answers in the carry flag,
+    /// and changes nothing else. So a read costs its callers no register while nobody doubts it.
+    fn look_at_read();
+}
+
 /// Whether what was read may be used.
 #[cold]
-#[inline(never)]
-fn may_read(from: u64, bytes: u64) -> bool {
+extern "C" fn may_read(from: u64, bytes: u64) -> bool {
     let (hv, domain, root) = (percpu::HYPERVISOR.get(), percpu::running_domain(), cpu::root());
     hv.zip(domain)
         .zip(root)
@@ -94,11 +133,19 @@ pub(crate) fn read(range: GuestRange, to: &mut [u8]) -> Result<(), GuestFault> {
     // SAFETY: `bytes` bytes of `to` are ours to write, and so many lie in the guest's range.
     unsafe { copy(to.as_mut_ptr(), from as *const u8, bytes) }
         .map_err(|done| GuestFault(GuestAddr(from + done as u64)))?;
-    if DOUBT.load(Ordering::Relaxed) != 0 && !may_read(from, bytes as u64) {
-        to.fill(0);
-        return Err(GuestFault(range.start()));
+    if DOUBT.load(Ordering::Relaxed) == 0 { Ok(()) } else { keep_if_allowed(range.start(), to.get_mut(..bytes)) }
+}
+
+/// Forgets what was read if it may not be used.
+#[cold]
+#[inline(never)]
+fn keep_if_allowed(start: GuestAddr, read: Option<&mut [u8]>) -> Result<(), GuestFault> {
+    let read = read.unwrap_or_default();
+    if may_read(start.0, read.len() as u64) {
+        return Ok(());
     }
-    Ok(())
+    read.fill(0);
+    Err(GuestFault(start))
 }
 
 /// See [`oxen_hv::mem::GuestMemory::write_guest`].
@@ -141,32 +188,40 @@ macro_rules! load {
         /// `from` lies in the guest's address range with all of the words.
         #[inline]
         unsafe fn $name(from: u64) -> Option<[u64; [$($offset),+].len()]> {
-            let doubt: u32;
+            let failed: u8;
             $(let $word: u64;)+
-            // SAFETY: the guest's side faults where it is not mapped, which is foreseen.
+            // SAFETY: the guest's side faults where it is not mapped, which is foreseen. What looks at a read changes no
+            // register.
             unsafe {
                 asm!(
                     open!(),
                     $(concat!("2: mov {", stringify!($word), "}, [{from} + ", $offset, "]\n",
                         ".pushsection .fixups, \"a\"\n.long 2b - ., 5f - .\n.popsection"),)+
-                    "movzx {doubt:e}, byte ptr [rip + {all_doubt}]",
-                    "4:",
                     close!(),
+                    // The carry flag says that all is well.
+                    "cmp byte ptr [rip + {doubt}], {doubtful}",
+                    "jae 6f",
+                    "4: setnc {failed}",
                     ".pushsection .entry.text, \"ax\"",
-                    "5: mov {doubt:e}, {faulted}",
+                    "5: clc",
+                    "jmp 4b",
+                    "6: push {from}",
+                    "push {bytes}",
+                    "call {look}",
+                    "lea rsp, [rsp + 16]",
                     "jmp 4b",
                     ".popsection",
                     from = in(reg) from,
                     $($word = out(reg) $word,)+
-                    doubt = out(reg) doubt,
-                    all_doubt = sym DOUBT,
-                    faulted = const FAULTED,
-                    options(nostack, readonly),
+                    failed = lateout(reg_byte) failed,
+                    doubt = sym DOUBT,
+                    doubtful = const DOUBTFUL,
+                    bytes = const [$($offset),+].len() * 8,
+                    look = sym look_at_read,
+                    options(readonly),
                 );
             }
-            let bytes = [$($offset),+].len() as u64 * 8;
-            let is_good = doubt == 0 || doubt != FAULTED && may_read(from, bytes);
-            is_good.then_some([$($word),+])
+            (failed == 0).then_some([$($word),+])
         }
     };
 }
