@@ -222,7 +222,7 @@ impl World {
         if self.random.chance(60) {
             a = LINEAR_SLOT as u64;
         }
-        let address = a << 39 | b << 30 | c << 21 | d << 12 | (self.random.below(512) * 8);
+        let address = a << 39 | b << 30 | c << 21 | d << 12 | (self.random.below(512) << 3);
         let address = if a >= 256 { address | 0xffff << 48 } else { address };
         let count = 1 + self.random.below(2);
         let _ = match self.random.below(4) {

@@ -132,11 +132,10 @@ fn miri(workspace: &Workspace, counts: &mut Counts) -> Result<()> {
         return Ok(());
     }
     step("ring and abi under Miri");
-    run_counted(
-        workspace,
-        &mut nightly(&["cargo", "miri", "test", "--quiet", "-p", "oxen-ring", "-p", "oxen-abi", "--lib"]),
-        counts,
-    )
+    let mut tests = nightly(&["cargo", "miri", "test", "--quiet", "-p", "oxen-ring", "-p", "oxen-abi", "--lib"]);
+    // Miri is some hundred times slower than the machine.
+    tests.env("PROPTEST_CASES", "4");
+    run_counted(workspace, &mut tests, counts)
 }
 
 /// Runs a test program, repeats its output, and counts. A program that ends badly without saying so is one failure.

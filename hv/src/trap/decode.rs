@@ -140,8 +140,6 @@ impl Bytes<'_> {
 struct Prefixes {
     operand_size: bool,
     rep: bool,
-    address_size: bool,
-    segment: Option<Segment>,
     rex: u8,
 }
 
@@ -177,10 +175,7 @@ pub fn decode(code: &[u8], regs: &Regs) -> Option<Instruction> {
         match bytes.next()? {
             0x66 => prefixes.operand_size = true,
             0xf2 | 0xf3 => prefixes.rep = true,
-            0x67 => prefixes.address_size = true,
-            0x64 => prefixes.segment = Some(Segment::Fs),
-            0x65 => prefixes.segment = Some(Segment::Gs),
-            0xf0 | 0x26 | 0x2e | 0x36 | 0x3e => {}
+            0xf0 | 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0x67 => {}
             rex @ 0x40..=0x4f => {
                 prefixes.rex = rex;
                 break bytes.next()?;
@@ -197,19 +192,31 @@ pub fn decode(code: &[u8], regs: &Regs) -> Option<Instruction> {
         0xe6 | 0xe7 | 0xee | 0xef if !prefixes.rep => {
             Operation::PortOut { port: port(opcode, &mut bytes)?, bytes: prefixes.size(opcode).min(4) }
         }
-        0x6c..=0x6f => Operation::String(StringPort {
-            is_input: opcode < 0x6e,
-            bytes: prefixes.size(opcode).min(4),
-            is_repeated: prefixes.rep,
-            is_narrow: prefixes.address_size,
-            segment: prefixes.segment,
-        }),
+        0x6c..=0x6f => string(code, opcode, &prefixes),
         0xf4 => Operation::Hlt,
         0xfa => Operation::Cli,
         0xfb => Operation::Sti,
         _ => memory_write(opcode, &mut bytes, &prefixes, regs)?,
     };
     Some(Instruction { length: bytes.taken as u8, operation })
+}
+
+/// `ins` and `outs`. What no other instruction asks of the prefixes is looked for here.
+#[cold]
+fn string(code: &[u8], opcode: u8, prefixes: &Prefixes) -> Operation {
+    let before = || code.iter().take_while(|&&byte| byte != opcode);
+    let segment = before().filter_map(|byte| match byte {
+        0x64 => Some(Segment::Fs),
+        0x65 => Some(Segment::Gs),
+        _ => None,
+    });
+    Operation::String(StringPort {
+        is_input: opcode < 0x6e,
+        bytes: prefixes.size(opcode).min(4),
+        is_repeated: prefixes.rep,
+        is_narrow: before().any(|&byte| byte == 0x67),
+        segment: segment.last(),
+    })
 }
 
 fn port(opcode: u8, bytes: &mut Bytes<'_>) -> Option<Port> {

@@ -25,8 +25,14 @@ const ERROR_IN_IDT: u32 = 1 << 1;
 
 /// CR0 as every PV guest sees it: protection, paging, numeric errors, write protection; TS is the guest's own.
 const CR0: u64 = 0x8005_0033;
-/// The instruction must go to the guest's handler after all.
-struct NotOurs;
+/// Why an instruction is not done.
+enum Undone {
+    /// It must go to the guest's handler after all.
+    NotOurs,
+    /// The guest goes on as it stands: with the rest of it, or in another handler.
+    Over,
+}
+use Undone::NotOurs;
 
 /// A general protection fault: `int n`, a privileged instruction, or the guest's own mistake.
 #[inline(never)]
@@ -48,32 +54,18 @@ pub fn general_protection<M: Machine>(caller: &mut Caller<'_, M>, error_code: u3
         // The CPU lets every kernel have XSAVE; this one has not asked for it.
         return inject(caller, vector::INVALID_OPCODE, None);
     }
-    if let Some(Instruction { length, operation: Operation::String(string) }) = instruction
-        && error_code == 0
-    {
-        match strings::perform(caller, string) {
-            Moved::Done => caller.regs.rip = caller.regs.rip.wrapping_add(length.into()),
-            Moved::Stopped => {}
-            Moved::Refused => inject(caller, vector::GENERAL_PROTECTION, Some(0)),
-        }
-        return;
-    }
-    if let Some(Instruction {
-        operation: Operation::ReadDebug { debug, .. } | Operation::WriteDebug { debug, .. }, ..
-    }) = instruction
-        && caller.state.in_kernel
-        && registers::is_reserved(caller.state, debug)
-    {
-        return inject(caller, vector::INVALID_OPCODE, None);
-    }
     if let Some(Instruction { length, operation }) = instruction
         && error_code == 0
     {
         let next = caller.regs.rip.wrapping_add(length.into());
-        if perform(caller, operation).is_ok() {
-            caller.domain.counters.count(Counted::Privileged);
-            caller.regs.rip = next;
-            return;
+        match perform(caller, operation) {
+            Ok(()) => {
+                caller.domain.counters.count(Counted::Privileged);
+                caller.regs.rip = next;
+                return;
+            }
+            Err(Undone::Over) => return,
+            Err(Undone::NotOurs) => {}
         }
     }
     inject(caller, vector::GENERAL_PROTECTION, Some(error_code));
@@ -111,7 +103,7 @@ pub(super) fn fetch<M: Machine>(caller: &Caller<'_, M>) -> ([u8; decode::MAX_LEN
     (code, 0)
 }
 
-fn perform<M: Machine>(caller: &mut Caller<'_, M>, operation: Operation) -> Result<(), NotOurs> {
+fn perform<M: Machine>(caller: &mut Caller<'_, M>, operation: Operation) -> Result<(), Undone> {
     match operation {
         Operation::PortIn { port, bytes } => {
             let port = port_number(caller, port);
@@ -124,6 +116,11 @@ fn perform<M: Machine>(caller: &mut Caller<'_, M>, operation: Operation) -> Resu
             let value = caller.regs.rax as u32;
             ports::write(caller, port, bytes, value).then_some(()).ok_or(NotOurs)
         }
+        Operation::String(string) => match strings::perform(caller, string) {
+            Moved::Done => Ok(()),
+            Moved::Stopped => Err(Undone::Over),
+            Moved::Refused => Err(NotOurs),
+        },
         Operation::Cli | Operation::Sti => ports::has_io_privilege(caller).then_some(()).ok_or(NotOurs),
         Operation::Rdtsc | Operation::Rdtscp => read_time_stamp(caller, operation),
         _ if caller.state.in_kernel => perform_for_kernel(caller, operation),
@@ -131,8 +128,16 @@ fn perform<M: Machine>(caller: &mut Caller<'_, M>, operation: Operation) -> Resu
     }
 }
 
+/// The instruction is none, for this guest.
+#[cold]
+#[inline(never)]
+fn undefined<M: Machine>(caller: &mut Caller<'_, M>) -> Undone {
+    inject(caller, vector::INVALID_OPCODE, None);
+    Undone::Over
+}
+
 /// What only the guest's kernel may do.
-fn perform_for_kernel<M: Machine>(caller: &mut Caller<'_, M>, operation: Operation) -> Result<(), NotOurs> {
+fn perform_for_kernel<M: Machine>(caller: &mut Caller<'_, M>, operation: Operation) -> Result<(), Undone> {
     match operation {
         Operation::Hlt => {
             caller.state.info.set_upcall_mask(false);
@@ -156,6 +161,11 @@ fn perform_for_kernel<M: Machine>(caller: &mut Caller<'_, M>, operation: Operati
         Operation::WriteControl { control, register } => {
             let value = caller.regs.general(register);
             return write_control(caller, control, value);
+        }
+        Operation::ReadDebug { debug, .. } | Operation::WriteDebug { debug, .. }
+            if registers::is_reserved(caller.state, debug) =>
+        {
+            return Err(undefined(caller));
         }
         Operation::ReadDebug { debug, register } => {
             *caller.regs.general_mut(register) = registers::read(caller.state, debug).ok_or(NotOurs)?;
@@ -199,7 +209,7 @@ const fn set_edx_eax<M: Machine>(caller: &mut Caller<'_, M>, value: u64) {
 }
 
 /// RDTSC faults only where the guest set CR4.TSD: its kernel may read the counter all the same, its user mode may not.
-fn read_time_stamp<M: Machine>(caller: &mut Caller<'_, M>, operation: Operation) -> Result<(), NotOurs> {
+fn read_time_stamp<M: Machine>(caller: &mut Caller<'_, M>, operation: Operation) -> Result<(), Undone> {
     if !caller.state.in_kernel {
         return Err(NotOurs);
     }
@@ -225,7 +235,7 @@ fn read_control<M: Machine>(caller: &Caller<'_, M>, control: u8) -> Option<u64> 
     }
 }
 
-fn write_control<M: Machine>(caller: &mut Caller<'_, M>, control: u8, value: u64) -> Result<(), NotOurs> {
+fn write_control<M: Machine>(caller: &mut Caller<'_, M>, control: u8, value: u64) -> Result<(), Undone> {
     match control {
         0 if value & !CR0_TS == CR0 => set_task_switched(caller, value & CR0_TS != 0),
         2 => caller.state.info.set_cr2(value),

@@ -50,6 +50,7 @@ fn bitmap_allows<M: Machine>(caller: &Caller<'_, M>, port: u16, bytes: u8) -> bo
 }
 
 /// Whether the caller may execute an instruction on these ports at all.
+#[inline(always)]
 pub(super) fn may_execute<M: Machine>(caller: &Caller<'_, M>, port: u16, bytes: u8) -> bool {
     has_io_privilege(caller) || bitmap_allows(caller, port, bytes)
 }

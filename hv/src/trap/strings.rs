@@ -49,6 +49,8 @@ const WRITE: u32 = 1 << 1;
 const USER: u32 = 1 << 2;
 
 /// Does as many accesses as are left, or as may be at once. The registers say what is left.
+#[cold]
+#[inline(never)]
 pub(super) fn perform<M: Machine>(caller: &mut Caller<'_, M>, string: StringPort) -> Moved {
     let port = caller.regs.rdx as u16;
     let width = if string.is_narrow { u64::from(u32::MAX) } else { u64::MAX };

@@ -6,7 +6,7 @@
 //! before the read, or another CPU could write such an entry in between.
 
 use crate::x86::{cpu, percpu};
-use core::arch::{asm, global_asm};
+use core::arch::asm;
 use core::sync::atomic::{AtomicU8, Ordering};
 use oxen_hv::{
     addr::{GuestAddr, GuestRange, GuestWords},
@@ -16,57 +16,18 @@ use oxen_hv::{
 /// Whether reads are looked at: 0 or [`DOUBTFUL`].
 static DOUBT: AtomicU8 = AtomicU8::new(0);
 const DOUBTFUL: u8 = 1;
+/// What a read that faulted comes to, in the place of the above.
+const FAULTED: u64 = 2;
 
 /// See [`oxen_hv::mem::GuestMemory::watch_reads`].
 pub(crate) fn watch_reads() {
     DOUBT.store(DOUBTFUL, Ordering::SeqCst);
 }
 
-global_asm!(
-    ".pushsection .entry.text, \"ax\"",
-    "{look}:",
-    "push rax",
-    "push rcx",
-    "push rdx",
-    "push rsi",
-    "push rdi",
-    "push r8",
-    "push r9",
-    "push r10",
-    "push r11",
-    "mov rsi, [rsp + 80]",
-    "mov rdi, [rsp + 88]",
-    "push rbp",
-    "mov rbp, rsp",
-    "and rsp, -16",
-    "call {may_read}",
-    "mov rsp, rbp",
-    "pop rbp",
-    "neg al",
-    "pop r11",
-    "pop r10",
-    "pop r9",
-    "pop r8",
-    "pop rdi",
-    "pop rsi",
-    "pop rdx",
-    "pop rcx",
-    "pop rax",
-    "ret",
-    ".popsection",
-    look = sym look_at_read,
-    may_read = sym may_read,
-);
-
-unsafe extern "C" {
-    /// [`may_read`] for code that has no register to spare: takes both arguments from the stack, answers in the carry flag,
-    /// and changes nothing else. So a read costs its callers no register while nobody doubts it.
-    fn look_at_read();
-}
-
 /// Whether what was read may be used.
 #[cold]
-extern "C" fn may_read(from: u64, bytes: u64) -> bool {
+#[inline(never)]
+fn may_read(from: u64, bytes: u64) -> bool {
     let (hv, domain, root) = (percpu::HYPERVISOR.get(), percpu::running_domain(), cpu::root());
     hv.zip(domain)
         .zip(root)
@@ -133,19 +94,18 @@ pub(crate) fn read(range: GuestRange, to: &mut [u8]) -> Result<(), GuestFault> {
     // SAFETY: `bytes` bytes of `to` are ours to write, and so many lie in the guest's range.
     unsafe { copy(to.as_mut_ptr(), from as *const u8, bytes) }
         .map_err(|done| GuestFault(GuestAddr(from + done as u64)))?;
-    if DOUBT.load(Ordering::Relaxed) == 0 { Ok(()) } else { keep_if_allowed(range.start(), to.get_mut(..bytes)) }
+    if DOUBT.load(Ordering::Relaxed) == 0 { Ok(()) } else { judge_read(from, to) }
 }
 
-/// Forgets what was read if it may not be used.
+/// What was read, if it may be used; nothing is left of it otherwise.
 #[cold]
 #[inline(never)]
-fn keep_if_allowed(start: GuestAddr, read: Option<&mut [u8]>) -> Result<(), GuestFault> {
-    let read = read.unwrap_or_default();
-    if may_read(start.0, read.len() as u64) {
+fn judge_read(from: u64, read: &mut [u8]) -> Result<(), GuestFault> {
+    if may_read(from, read.len() as u64) {
         return Ok(());
     }
     read.fill(0);
-    Err(GuestFault(start))
+    Err(GuestFault(GuestAddr(from)))
 }
 
 /// See [`oxen_hv::mem::GuestMemory::write_guest`].
@@ -181,6 +141,48 @@ macro_rules! store {
     };
 }
 
+/// Whether what was read may be used, as the code of [`load`] wants it told: 0, or [`FAULTED`].
+extern "C" fn judge_words(from: u64, bytes: u64) -> u64 {
+    if may_read(from, bytes) { 0 } else { FAULTED }
+}
+
+// Asks [`judge_words`] about the address and the length that were pushed, and puts the answer in the address's place. All
+// registers stay as they are: the words that were read stand in them.
+core::arch::global_asm!(
+    ".pushsection .entry.text, \"ax\"",
+    "guest_judge_words:",
+    "push rbp",
+    "mov rbp, rsp",
+    "push rax",
+    "push rcx",
+    "push rdx",
+    "push rsi",
+    "push rdi",
+    "push r8",
+    "push r9",
+    "push r10",
+    "push r11",
+    "and rsp, -16",
+    "mov rdi, [rbp + 24]",
+    "mov rsi, [rbp + 16]",
+    "call {judge}",
+    "mov [rbp + 24], rax",
+    "lea rsp, [rbp - 72]",
+    "pop r11",
+    "pop r10",
+    "pop r9",
+    "pop r8",
+    "pop rdi",
+    "pop rsi",
+    "pop rdx",
+    "pop rcx",
+    "pop rax",
+    "pop rbp",
+    "ret",
+    ".popsection",
+    judge = sym judge_words,
+);
+
 /// Makes a function that loads a few words into registers, in a straight line; `None` if one could not be read.
 macro_rules! load {
     ($name:ident, $($word:ident at $offset:literal),+) => {
@@ -188,37 +190,34 @@ macro_rules! load {
         /// `from` lies in the guest's address range with all of the words.
         #[inline]
         unsafe fn $name(from: u64) -> Option<[u64; [$($offset),+].len()]> {
-            let failed: u8;
+            let failed: u64;
             $(let $word: u64;)+
-            // SAFETY: the guest's side faults where it is not mapped, which is foreseen. What looks at a read changes no
-            // register.
+            // SAFETY: the guest's side faults where it is not mapped, which is foreseen.
             unsafe {
                 asm!(
                     open!(),
                     $(concat!("2: mov {", stringify!($word), "}, [{from} + ", $offset, "]\n",
                         ".pushsection .fixups, \"a\"\n.long 2b - ., 5f - .\n.popsection"),)+
+                    "cmp byte ptr [rip + {all_doubt}], 0",
+                    "jne 6f",
+                    "xor {from:e}, {from:e}",
+                    "4:",
                     close!(),
-                    // The carry flag says that all is well.
-                    "cmp byte ptr [rip + {doubt}], {doubtful}",
-                    "jae 6f",
-                    "4: setnc {failed}",
                     ".pushsection .entry.text, \"ax\"",
-                    "5: clc",
+                    "5: mov {from:e}, {faulted}",
                     "jmp 4b",
                     "6: push {from}",
                     "push {bytes}",
-                    "call {look}",
-                    "lea rsp, [rsp + 16]",
+                    "call guest_judge_words",
+                    "pop {from}",
+                    "pop {from}",
                     "jmp 4b",
                     ".popsection",
-                    from = in(reg) from,
+                    from = inout(reg) from => failed,
                     $($word = out(reg) $word,)+
-                    failed = lateout(reg_byte) failed,
-                    doubt = sym DOUBT,
-                    doubtful = const DOUBTFUL,
+                    all_doubt = sym DOUBT,
+                    faulted = const FAULTED,
                     bytes = const [$($offset),+].len() * 8,
-                    look = sym look_at_read,
-                    options(readonly),
                 );
             }
             (failed == 0).then_some([$($word),+])
@@ -238,7 +237,7 @@ load!(load_5, a at 0, b at 8, c at 16, d at 24, e at 32);
 load!(load_8, a at 0, b at 8, c at 16, d at 24, e at 32, f at 40, g at 48, h at 56);
 
 /// See [`oxen_hv::mem::GuestMemory::read_guest_words`].
-#[inline]
+#[inline(always)]
 pub(crate) fn read_words<const N: usize>(from: GuestWords<N>) -> Result<[u64; N], GuestFault> {
     let from = from.start();
     let mut words = [0; N];
