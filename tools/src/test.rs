@@ -133,8 +133,8 @@ fn miri(workspace: &Workspace, counts: &mut Counts) -> Result<()> {
     }
     step("ring and abi under Miri");
     let mut tests = nightly(&["cargo", "miri", "test", "--quiet", "-p", "oxen-ring", "-p", "oxen-abi", "--lib"]);
-    // Miri is some hundred times slower than the machine.
-    tests.env("PROPTEST_CASES", "4");
+    // Miri is some hundred times slower than the machine; proptest asks where it is.
+    tests.env("PROPTEST_CASES", "4").env("MIRIFLAGS", "-Zmiri-disable-isolation");
     run_counted(workspace, &mut tests, counts)
 }
 

@@ -107,6 +107,7 @@ fn requests_that_cannot_be_met_are_refused() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it goes through a million tables and shares no memory")]
 fn every_layout_is_sound() {
     for nr_pages in [0x6000, 0x10000, 0x40001, 0x10_0000, 0x100_0000] {
         for init_p2m in [None, Some(P2M), Some(BASE - (1 << 30)), Some(BASE - (8 << 20)), Some(BASE + (1 << 30))] {
