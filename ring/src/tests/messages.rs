@@ -320,7 +320,8 @@ proptest! {
 /// Two threads that sleep whenever no event is due: a lost event would hang them, a torn message fail them.
 #[test]
 fn no_event_is_lost_and_no_message_torn() {
-    const MESSAGES: u64 = 60_000;
+    // Miri is some hundred times slower than the machine.
+    const MESSAGES: u64 = if cfg!(miri) { 200 } else { 60_000 };
     let pages = pages(2);
     let mut front = BlkFront::new(&pages).unwrap();
     let mut back = BlkBack::attach(&pages).unwrap();
