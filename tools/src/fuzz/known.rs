@@ -15,7 +15,7 @@ const fn known(both: &'static str, xen: &'static str, why: &'static str) -> Know
     Known { both, xen, lasts: false, why }
 }
 
-const KNOWN: [Known; 11] = [
+const KNOWN: [Known; 12] = [
     known("`int 0x", "", "QEMU 7.2 takes the gate of twice the vector; here the instruction says which is meant"),
     known("`forced cpuid` a=40000003", "", "how fast the processor is, as measured"),
     known("`smsw`", "a=8005003b", "the processor's own CR0: Xen has left the FPU's registers to somebody else"),
@@ -23,7 +23,12 @@ const KNOWN: [Known; 11] = [
     known("kexec_op(", "", "there is no other kernel to boot"),
     known("domctl.settscinfo", "= 0", "the time stamp counter is never emulated, and who asks for it is told"),
     known("domctl.setvnumainfo", "", "guests have one node"),
-    known("domctl.irq_permission", "= -", "which interrupts there are, and that nobody need have mapped one first"),
+    known(
+        "platform_op.core_parking(",
+        "multicall[",
+        "a batch goes on behind it; Xen's ends where work goes to another processor",
+    ),
+    known("domctl.irq_permission", "", "which interrupts there are, and that nobody need have mapped one first"),
     known("platform_op.add_memtype", "", "memory types are the firmware's"),
     known("sysctl.livepatch_op", "= -22", "no patch is looked at"),
     Known {

@@ -92,8 +92,19 @@ pub(super) fn judge_power<M: Machine>(caller: &Caller<'_, M>, request: XenpfSetP
                 (_, count) => readable(states, u64::from(count) * RUNNING_STATE),
             }
         }
-        XEN_PM_PDC => readable(first, 12),
+        XEN_PM_PDC => judge_wishes(caller, first),
         XEN_PM_TX => Err(Errno::NoSys),
+        _ => Err(Errno::Inval),
+    }
+}
+
+/// What the control domain's ACPI can do, in the form of `_PDC`: revision, number of words, the words.
+fn judge_wishes<M: Machine>(caller: &Caller<'_, M>, address: u64) -> Result<(), Errno> {
+    const REVISION: u32 = 1;
+    let words = GuestPtr::<u32>::new(address, 3)?;
+    let read = |index| words.read(&caller.hv.machine, index);
+    match (read(0)?, read(1)?) {
+        (REVISION, 1..) => read(2).map(drop),
         _ => Err(Errno::Inval),
     }
 }
