@@ -29,9 +29,15 @@ const WITH_MACHINE_CHECKS: u32 = 64;
 const MODEL_REGISTERS: [u32; 7] = [0x48, 0x140, TSC_AUX, 0xc001_1019, 0xc001_101a, 0xc001_101b, 0xc001_1027];
 const TSC_AUX: u32 = 0xc000_0103;
 
-/// The vcpu, where one that is not there is one of no domain.
-fn find_any(domain: &Domain, id: u32) -> Result<&Arc<Vcpu>, Errno> {
-    find(domain, id).map_err(|_| Errno::Srch)
+/// A vcpu of another domain than the caller's, whose own is refused with `own`. One that is not there is one of no domain.
+fn find_other<'a, M: Machine>(
+    caller: &Caller<'_, M>,
+    domain: &'a Domain,
+    id: u32,
+    own: Errno,
+) -> Result<&'a Arc<Vcpu>, Errno> {
+    let vcpu = find(domain, id).map_err(|_| Errno::Srch)?;
+    if domain.id == caller.domain.id { Err(own) } else { Ok(vcpu) }
 }
 
 /// Works on the state of a vcpu that is held off its CPU meanwhile.
@@ -60,10 +66,7 @@ pub(super) fn get_callbacks<M: Machine>(
     op: &mut Domctl,
 ) -> Outcome {
     let request: DomctlExtVcpucontext = op.get();
-    let vcpu = find_any(domain, request.vcpu)?;
-    if domain.id == caller.domain.id {
-        return Err(Errno::Srch.into());
-    }
+    let vcpu = find_other(caller, domain, request.vcpu, Errno::Srch)?;
     let machine_checks = machine_check::capabilities(&caller.hv.machine);
     let answer = with_state(caller, domain, vcpu, |state| DomctlExtVcpucontext {
         size: size_of::<DomctlExtVcpucontext>() as u32,
@@ -87,10 +90,7 @@ pub(super) fn set_callbacks<M: Machine>(
     domain: &Domain,
     request: DomctlExtVcpucontext,
 ) -> Outcome {
-    let vcpu = find_any(domain, request.vcpu)?;
-    if domain.id == caller.domain.id {
-        return Err(Errno::Srch.into());
-    }
+    let vcpu = find_other(caller, domain, request.vcpu, Errno::Srch)?;
     let addresses = [request.syscall32_callback_eip, request.sysenter_callback_eip];
     if request.size < BEFORE_MACHINE_CHECKS || !addresses.iter().all(|&a| GuestAddr(a).is_canonical()) {
         return Err(Errno::Inval.into());
@@ -116,10 +116,7 @@ pub(super) fn get_extended<M: Machine>(
     op: &mut Domctl,
 ) -> Outcome {
     let request: DomctlVcpuextstate = op.get();
-    let vcpu = find_any(domain, request.vcpu)?;
-    if domain.id == caller.domain.id {
-        return Err(Errno::Inval.into());
-    }
+    let vcpu = find_other(caller, domain, request.vcpu, Errno::Inval)?;
     let (mask, size) = layout(caller)?;
     if request.buffer == 0 || (request.size, request.xfeature_mask) == (0, 0) {
         op.set(&DomctlVcpuextstate { xfeature_mask: mask, size, ..request });
@@ -145,9 +142,9 @@ pub(super) fn set_extended<M: Machine>(
     domain: &Domain,
     request: DomctlVcpuextstate,
 ) -> Outcome {
-    let vcpu = find_any(domain, request.vcpu)?;
+    let vcpu = find_other(caller, domain, request.vcpu, Errno::Inval)?;
     let (mask, size) = layout(caller)?;
-    if domain.id == caller.domain.id || !(STATE_HEADER..=size).contains(&request.size) {
+    if !(STATE_HEADER..=size).contains(&request.size) {
         return Err(Errno::Inval.into());
     }
     let machine = &caller.hv.machine;
@@ -195,10 +192,7 @@ pub(super) fn get_registers<M: Machine>(
     op: &mut Domctl,
 ) -> Outcome {
     let request: DomctlVcpuMsrs = op.get();
-    let vcpu = find_any(domain, request.vcpu)?;
-    if domain.id == caller.domain.id {
-        return Err(Errno::Inval.into());
-    }
+    let vcpu = find_other(caller, domain, request.vcpu, Errno::Inval)?;
     if request.msrs == 0 {
         op.set(&DomctlVcpuMsrs { msr_count: MODEL_REGISTERS.len() as u32, ..request });
         return Ok(Answer::CopyBack);
@@ -224,8 +218,8 @@ pub(super) fn set_registers<M: Machine>(
     op: &mut Domctl,
 ) -> Outcome {
     let request: DomctlVcpuMsrs = op.get();
-    let vcpu = find_any(domain, request.vcpu)?;
-    if domain.id == caller.domain.id || request.msr_count as usize > MODEL_REGISTERS.len() {
+    let vcpu = find_other(caller, domain, request.vcpu, Errno::Inval)?;
+    if request.msr_count as usize > MODEL_REGISTERS.len() {
         return Err(Errno::Inval.into());
     }
     let mut done = 0;
