@@ -12,7 +12,7 @@ use crate::{
     caller::Control,
     config::MAX_PIRQS,
     domain::Domain,
-    lock::Lock,
+    lock::{Lock, rank},
     machine::{CpuId, Machine},
     mem::editor::hold_writable,
     pci::{Address, Entry, Message},
@@ -365,7 +365,7 @@ pub fn set_eoi_page<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, frame: u64,
 }
 
 /// Gives back the page of a domain that ends.
-pub fn put_eoi_page<M: Machine>(hv: &Hypervisor<M>, own: &Lock<Own>) {
+pub fn put_eoi_page<M: Machine>(hv: &Hypervisor<M>, own: &Lock<Own, { rank::PIRQS }>) {
     let page = own.lock().page.take();
     if let Some(page) = page {
         hv.frames.put_use(page);

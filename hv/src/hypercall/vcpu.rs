@@ -159,13 +159,13 @@ fn register_vcpu_info<M: Machine>(caller: &mut Caller<'_, M>, vcpu: &Arc<Vcpu>, 
     }
     let mfn = Mfn::new(request.mfn).filter(|&mfn| hv.frames.is_ram(mfn)).ok_or(Errno::Inval)?;
     let place = VcpuInfoPlace::new(&hv.machine, mfn, request.offset as usize).ok_or(Errno::NxIo)?;
-    let mut frame = vcpu.info_frame.lock();
-    if frame.is_some() {
-        return Err(Errno::Inval);
-    }
     let mut slot = vcpu.slot.lock();
     if !is_self && slot.is_none() {
         // It goes down, and has not left its CPU yet.
+        return Err(Errno::Inval);
+    }
+    let mut frame = vcpu.info_frame.lock();
+    if frame.is_some() {
         return Err(Errno::Inval);
     }
     editor::hold_writable(hv, mfn, caller.domain.owner).map_err(|_| Errno::Inval)?;
