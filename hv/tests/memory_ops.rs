@@ -14,7 +14,7 @@ use oxen_abi::{domid::DomId, errno::Errno, vm_assist::VMASST_TYPE_WRITABLE_PAGET
 use oxen_hv::{
     Hypervisor,
     addr::{GuestAddr, MachineAddr, Mfn},
-    caller::{Args, Caller, Refusal, Reply},
+    caller::Caller,
     hypercall::{memory, mmu, mmuext},
     mem::{
         Memory,
@@ -27,6 +27,7 @@ use oxen_hv::{
         root, tlb,
         write_emulation::{self, Write},
     },
+    reply::{Args, Reply, Stop},
 };
 use std::sync::atomic::Ordering;
 use support::{
@@ -257,7 +258,7 @@ impl World {
                         root::switch(&mut guest.caller(), &mut editor, home.tables[0]).unwrap();
                         return;
                     }
-                    Err(refusal) => assert_eq!(refusal, Refusal::Preempted),
+                    Err(refusal) => assert_eq!(refusal, Stop::Unfinished),
                 }
             }
         }
@@ -354,11 +355,11 @@ impl World {
         loop {
             match handler(&mut self.players[player].guest.caller(), &mut args) {
                 Ok(value) => return Ok(value),
-                Err(Refusal::Tell(_)) if is_first => return Err(Outcome::Refused),
-                Err(Refusal::Tell(_)) => return Err(Outcome::Partly),
-                Err(Refusal::Preempted) if self.random.chance(10) => return Err(Outcome::Partly),
-                Err(Refusal::Preempted) => is_first = false,
-                Err(Refusal::Crash(reason)) => panic!("crashed: {reason}"),
+                Err(Stop::Refused(_)) if is_first => return Err(Outcome::Refused),
+                Err(Stop::Refused(_)) => return Err(Outcome::Partly),
+                Err(Stop::Unfinished) if self.random.chance(10) => return Err(Outcome::Partly),
+                Err(Stop::Unfinished) => is_first = false,
+                Err(Stop::Fatal(fault)) => panic!("crashed: {}", fault.reason()),
             }
         }
     }
@@ -548,7 +549,7 @@ impl World {
         let root = guest.state.kernel_root.unwrap();
         match write_emulation::write(self.hv, &guest.domain, root, va, bytes, write) {
             Ok(_) => Outcome::Done,
-            Err(Refusal::Preempted) => Outcome::Partly,
+            Err(Stop::Unfinished) => Outcome::Partly,
             Err(_) => Outcome::Refused,
         }
     }
