@@ -6,7 +6,6 @@ use crate::{
 };
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
-    caller::Refusal,
     hypercall::{memory, mmu, mmuext},
     mem::{
         Memory,
@@ -15,6 +14,7 @@ use oxen_hv::{
         frame_type::FrameType,
         write_emulation::{self, Write},
     },
+    reply::Stop,
 };
 use std::sync::atomic::Ordering;
 
@@ -174,7 +174,7 @@ impl World {
         let root = guest.state.kernel_root.unwrap();
         match write_emulation::write(self.hv, &guest.domain, root, va, bytes, write) {
             Ok(_) => Outcome::Done,
-            Err(Refusal::Preempted) => Outcome::Partly,
+            Err(Stop::Unfinished) => Outcome::Partly,
             Err(_) => Outcome::Refused,
         }
     }
