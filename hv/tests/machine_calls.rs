@@ -10,10 +10,8 @@ use oxen_abi::{
         XEN_SYSCTL_CPUTOPOINFO, XEN_SYSCTL_NUMAINFO,
     },
 };
-use oxen_hv::{
-    addr::GuestAddr,
-    hypercall::{memory::memory_op, sysctl::sysctl},
-};
+use oxen_hv::addr::GuestAddr;
+use oxen_hv::caller::Caller;
 use support::guest::Guest;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
@@ -31,7 +29,7 @@ fn guest(is_privileged: bool) -> Guest {
 fn ask<T: FromBytes + IntoBytes + Immutable>(guest: &mut Guest, command: u32, request: &T) -> T {
     let op = Sysctl::new(command, request);
     guest.hv.machine.write_guest(GuestAddr(0), op.as_bytes()).unwrap();
-    assert_eq!(guest.call(sysctl, [0, 0, 0, 0]), Ok(0));
+    assert_eq!(guest.call(Caller::sysctl, [0, 0, 0, 0]), Ok(0));
     let mut answer = Sysctl::new_zeroed();
     guest.hv.machine.read_guest(GuestAddr(0), answer.as_mut_bytes()).unwrap();
     answer.get()
@@ -98,6 +96,6 @@ fn memory_of_one_node_alone_is_the_control_domains_to_ask_for_and_there_is_one_n
         let request = MemoryReservation { nr_extents: 1, mem_flags: flags, domid, ..FromZeros::new_zeroed() };
         guest.hv.machine.write_guest(GuestAddr(0), request.as_bytes()).unwrap();
         let command = u64::from(XENMEM_INCREASE_RESERVATION);
-        assert_eq!(guest.call(memory_op, [command, 0, 0, 0]), Ok(done), "{is_privileged} {flags:#x}");
+        assert_eq!(guest.call(Caller::memory_op, [command, 0, 0, 0]), Ok(done), "{is_privileged} {flags:#x}");
     }
 }

@@ -18,12 +18,12 @@ use oxen_abi::{
 };
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
+    caller::Caller,
     domain::traps::TrapHandler,
     event::{
         self, deliver,
         pirq::{self, Interrupts, Signal},
     },
-    hypercall::{mmu::update_va_mapping, physdev::physdev_op, physdev::physdev_op_compat},
     mem::Memory,
 };
 use std::sync::atomic::Ordering::SeqCst;
@@ -64,7 +64,7 @@ fn dom0() -> (Guest, Home) {
 
 fn ask<T: FromBytes + IntoBytes + Immutable>(guest: &mut Guest, command: u32, request: T) -> Result<T, Errno> {
     guest.hv.machine.write_guest(GuestAddr(REQUEST), request.as_bytes()).unwrap();
-    guest.call(physdev_op, [command.into(), REQUEST, 0, 0])?;
+    guest.call(Caller::physdev_op, [command.into(), REQUEST, 0, 0])?;
     let mut answer = T::new_zeroed();
     guest.hv.machine.read_guest(GuestAddr(REQUEST), answer.as_mut_bytes()).unwrap();
     Ok(answer)
@@ -184,7 +184,7 @@ fn msi_is_one_message() {
 
 /// Maps a frame of device memory for writing, at a page of data; whether it can be written there.
 fn map_device(dom0: &mut Guest, home: &Home, address: u64) -> bool {
-    dom0.call(update_va_mapping, [0x7000, address | 0x63, 2, 0]).unwrap();
+    dom0.call(Caller::update_va_mapping, [0x7000, address | 0x63, 2, 0]).unwrap();
     table_word(dom0.hv, home.tables[3], 7).load(SeqCst) & 2 != 0
 }
 
@@ -325,9 +325,9 @@ fn who_may_not_is_told_in_xens_order() {
         assert_eq!(ask(&mut guest, command, device()), Err(Errno::Perm));
     }
     assert_eq!(ask(&mut guest, PHYSDEVOP_RESTORE_MSI_EXT, device()), Err(Errno::NoDev), "before who asks");
-    assert_eq!(guest.call(physdev_op, [PHYSDEVOP_PCI_MMCFG_RESERVED.into(), 1 << 47, 0, 0]), Err(Errno::Perm));
-    assert_eq!(guest.call(physdev_op, [PHYSDEVOP_DBGP_OP.into(), 1 << 47, 0, 0]), Err(Errno::Perm));
-    assert_eq!(guest.call(physdev_op, [PHYSDEVOP_RESTORE_MSI.into(), 1 << 47, 0, 0]), Err(Errno::Fault));
+    assert_eq!(guest.call(Caller::physdev_op, [PHYSDEVOP_PCI_MMCFG_RESERVED.into(), 1 << 47, 0, 0]), Err(Errno::Perm));
+    assert_eq!(guest.call(Caller::physdev_op, [PHYSDEVOP_DBGP_OP.into(), 1 << 47, 0, 0]), Err(Errno::Perm));
+    assert_eq!(guest.call(Caller::physdev_op, [PHYSDEVOP_RESTORE_MSI.into(), 1 << 47, 0, 0]), Err(Errno::Fault));
     let status = |irq| PhysdevIrqStatusQuery { irq, flags: 0 };
     let answer = ask(&mut guest, PHYSDEVOP_IRQ_STATUS_QUERY, status(LINES + 31)).unwrap();
     assert_eq!(answer.flags, XENIRQSTAT_NEEDS_EOI);
@@ -339,7 +339,7 @@ fn the_interface_of_old_takes_command_and_argument_in_one() {
     let (mut dom0, _) = dom0();
     let old = |dom0: &mut Guest, words: [u32; 6]| {
         dom0.hv.machine.write_guest(GuestAddr(REQUEST), words.as_bytes()).unwrap();
-        dom0.call(physdev_op_compat, [REQUEST, 0, 0, 0])
+        dom0.call(Caller::physdev_op_compat, [REQUEST, 0, 0, 0])
     };
     assert_eq!(old(&mut dom0, [PHYSDEVOP_SET_IOPL, 0, 2, 0, 0, 0]), Ok(0));
     assert_eq!(dom0.state.iopl, 2);
@@ -357,5 +357,5 @@ fn the_interface_of_old_takes_command_and_argument_in_one() {
     event::bind_pirq(&dom0.caller(), 5).unwrap();
     let (signal, is_masked) = dom0.hv.machine.peripherals.lock().unwrap().lines[&5];
     assert!(signal.is_level && signal.is_active_low && !is_masked);
-    assert_eq!(dom0.call(physdev_op_compat, [1 << 47, 0, 0, 0]), Err(Errno::Fault));
+    assert_eq!(dom0.call(Caller::physdev_op_compat, [1 << 47, 0, 0, 0]), Err(Errno::Fault));
 }
