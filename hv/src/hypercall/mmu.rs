@@ -294,8 +294,15 @@ fn flush_targets<M: Machine>(caller: &Caller<'_, M>, flags: u64) -> Result<Optio
 
 /// The CPUs of the vcpus in a bitmap of the guest's. A vcpu may run on any CPU that ran the domain.
 pub(super) fn vcpus_in<M: Machine>(caller: &Caller<'_, M>, bitmap: u64) -> Result<Cpus, Errno> {
-    let bits = GuestPtr::<u32>::one(bitmap)?.read(&caller.hv.machine, 0)?;
-    Ok(if bits & !(1 << (caller.vcpu.id & 31)) == 0 { Cpus::Local } else { Cpus::Domain })
+    let mut cpus = Cpus::Local;
+    for first in (0..caller.domain.max_vcpus.load(Ordering::Relaxed)).step_by(64) {
+        let word = GuestPtr::<u64>::one(bitmap.saturating_add(u64::from(first / 8)))?.read(&caller.hv.machine, 0)?;
+        let own = caller.vcpu.id.checked_sub(first).and_then(|bit| 1_u64.checked_shl(bit)).unwrap_or(0);
+        if word & !own != 0 {
+            cpus = Cpus::Domain;
+        }
+    }
+    Ok(cpus)
 }
 
 /// Flushes one page or everything. A page of this CPU's own is what guests ask for most.

@@ -104,6 +104,9 @@ fn physical_id<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu) -> Result<u64, E
 }
 
 fn initialise<M: Machine>(caller: &Caller<'_, M>, vcpu: &Arc<Vcpu>, argument: u64) -> Reply {
+    if !vcpu.has_info() {
+        return Err(Errno::Inval.into());
+    }
     let context = GuestPtr::one(argument)?.read(&caller.hv.machine, 0)?;
     let stage = caller.domain.life.lock();
     if vcpu.is_initialised.load(Ordering::Acquire) {
@@ -144,8 +147,9 @@ fn register_time<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu, argument: u64)
     Ok(())
 }
 
-/// Moves a vcpu's `vcpu_info` to a frame of the guest's choice. What waited there moves with it; and because more may
-/// come while it moves, everything is said to be pending, as in Xen.
+/// Moves a vcpu's `vcpu_info` to a frame of the guest's choice. What waited there moves with it, if it was in
+/// `shared_info`, else it begins masked; and because more may come while it moves, everything is said to be pending, as in
+/// Xen.
 fn register_vcpu_info<M: Machine>(caller: &mut Caller<'_, M>, vcpu: &Arc<Vcpu>, argument: u64) -> Result<(), Errno> {
     let hv = caller.hv;
     let request = GuestPtr::<VcpuRegisterVcpuInfo>::one(argument)?.read(&hv.machine, 0)?;
@@ -159,6 +163,7 @@ fn register_vcpu_info<M: Machine>(caller: &mut Caller<'_, M>, vcpu: &Arc<Vcpu>, 
     }
     let mfn = Mfn::new(request.mfn).filter(|&mfn| hv.frames.is_ram(mfn)).ok_or(Errno::Inval)?;
     let place = VcpuInfoPlace::new(&hv.machine, mfn, request.offset as usize).ok_or(Errno::NxIo)?;
+    let had_info = vcpu.has_info();
     let mut frame = vcpu.info_frame.lock();
     if frame.is_some() {
         return Err(Errno::Inval);
@@ -171,10 +176,13 @@ fn register_vcpu_info<M: Machine>(caller: &mut Caller<'_, M>, vcpu: &Arc<Vcpu>, 
     editor::hold_writable(hv, mfn, caller.domain.owner).map_err(|_| Errno::Inval)?;
     *frame = Some(mfn);
     let mut info = vcpu.info.lock();
-    if let Some(old) = *info {
-        for offset in (0..VCPU_INFO_BYTES).step_by(8) {
-            place.word(offset).store(old.word(offset).load(Ordering::Acquire), Ordering::Relaxed);
-        }
+    let old = info.filter(|_| had_info);
+    for offset in (0..VCPU_INFO_BYTES).step_by(8) {
+        let word = old.map_or(0, |old| old.word(offset).load(Ordering::Acquire));
+        place.word(offset).store(word, Ordering::Relaxed);
+    }
+    if old.is_none() {
+        place.set_upcall_mask(true);
     }
     deliver::set_everything_pending(&place);
     *info = Some(place);

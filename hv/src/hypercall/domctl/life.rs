@@ -3,7 +3,7 @@
 use super::{Answer, Outcome, other_than_self};
 use crate::{
     addr::Mfn,
-    caller::{Caller, Control},
+    caller::{Caller, Control, Refusal},
     config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES, MAX_PORTS},
     domain::{self, Config, Domain, teardown},
     event::virq,
@@ -97,7 +97,7 @@ pub(super) fn resume<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Do
     Ok(Answer::Done)
 }
 
-/// Creates the vcpus, as many as the domain was made for.
+/// Creates the vcpus, as many as the domain was made for; preempted, and executed again, until there are so many.
 pub(super) fn make_vcpus<M: Machine>(
     caller: &Caller<'_, M>,
     _: Control,
@@ -108,7 +108,12 @@ pub(super) fn make_vcpus<M: Machine>(
     if request.max != domain.max_vcpus.load(Ordering::Relaxed) {
         return Err(Errno::Inval.into());
     }
-    (0..request.max).try_for_each(|id| domain.add_vcpu(caller.hv, id))?;
+    for id in (0..request.max).filter(|&id| domain.vcpu(id).is_none()) {
+        domain.add_vcpu(caller.hv, id)?;
+        if caller.must_yield() {
+            return Err(Refusal::Preempted);
+        }
+    }
     Ok(Answer::Done)
 }
 
