@@ -42,6 +42,7 @@ pub mod machine;
 pub mod mem;
 pub mod pci;
 pub mod ports;
+pub mod reply;
 pub mod sched;
 pub mod trap;
 

@@ -15,7 +15,7 @@ use oxen_abi::{
 };
 use oxen_hv::{
     Hypervisor,
-    caller::{Args, Caller, Current, Reply},
+    caller::{Caller, Current},
     domain::{self, Config, Domain, regs::Regs, teardown, vcpu::pause},
     event,
     hypercall::{
@@ -23,6 +23,7 @@ use oxen_hv::{
         vcpu::vcpu_op,
     },
     mem::Memory,
+    reply::{Args, Reply},
     sched::{self, Clock, clock::Scale, run_queue::Share, switch, work},
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};

@@ -3,7 +3,7 @@
 use super::{memory_map, memory_refused};
 use crate::{
     addr::{Mfn, PAGE_SHIFT},
-    caller::{Args, Caller, Refusal, Reply},
+    caller::Caller,
     config::PREEMPT_INTERVAL,
     domain::Domain,
     machine::Machine,
@@ -11,6 +11,7 @@ use crate::{
         frame_alloc::{self, set_machine_to_phys},
         guest_ptr::GuestPtr,
     },
+    reply::{Args, Reply, Stop},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -152,7 +153,7 @@ fn adjust<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, operation: u3
     while done < asked.nr_extents {
         if spent >= PREEMPT_INTERVAL {
             args[0] = u64::from(operation) | done << MEMOP_EXTENT_SHIFT;
-            return Err(Refusal::Preempted);
+            return Err(Stop::Unfinished);
         }
         let outcome = match operation {
             XENMEM_INCREASE_RESERVATION => increase(caller, &extents, done),
@@ -161,7 +162,7 @@ fn adjust<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, operation: u3
         };
         match outcome {
             Ok(()) => {}
-            Err(Refusal::Preempted) => {
+            Err(Stop::Unfinished) => {
                 spent = PREEMPT_INTERVAL;
                 continue;
             }
@@ -174,7 +175,7 @@ fn adjust<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, operation: u3
 }
 
 /// Takes a block for the domain whose frame numbers are small enough.
-fn take<M: Machine>(caller: &Caller<'_, M>, extents: &Extents) -> Result<Mfn, Refusal> {
+fn take<M: Machine>(caller: &Caller<'_, M>, extents: &Extents) -> Result<Mfn, Stop> {
     frame_alloc::take_below(caller.hv, &extents.domain, extents.order, extents.limit)
 }
 
@@ -192,13 +193,13 @@ fn give_back<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, first: Mfn) 
     }
 }
 
-fn increase<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Refusal> {
+fn increase<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Stop> {
     let first = take(caller, extents)?;
     let told = extents.list.map_or(Ok(()), |list| list.write(&caller.hv.machine, index, &first.raw()));
     Ok(told.inspect_err(|_| give_back(caller, extents, first))?)
 }
 
-fn populate<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Refusal> {
+fn populate<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Stop> {
     let list = extents.list.ok_or(Errno::Fault)?;
     let pfn = list.read(&caller.hv.machine, index)?;
     let first = take(caller, extents)?;
@@ -208,7 +209,7 @@ fn populate<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -
     Ok(list.write(&caller.hv.machine, index, &first.raw()).inspect_err(|_| give_back(caller, extents, first))?)
 }
 
-fn decrease<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Refusal> {
+fn decrease<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Stop> {
     let first = extents.list.ok_or(Errno::Fault)?.read(&caller.hv.machine, index)?;
     let first = Mfn::new(first).ok_or(Errno::Inval)?;
     for frame in frame_alloc::block(first, extents.order) {
@@ -277,7 +278,7 @@ fn exchange<M: Machine>(caller: &mut Caller<'_, M>, argument: u64) -> Reply {
             break Ok(0);
         }
         if spent >= PREEMPT_INTERVAL {
-            break Err(Refusal::Preempted);
+            break Err(Stop::Unfinished);
         }
         let exchanged = (|| {
             let part = |side: &MemoryReservation| {
@@ -309,7 +310,7 @@ struct Chunk {
 }
 
 impl Chunk {
-    fn exchange<M: Machine>(&self, caller: &Caller<'_, M>, domain: &Domain) -> Result<(), Refusal> {
+    fn exchange<M: Machine>(&self, caller: &Caller<'_, M>, domain: &Domain) -> Result<(), Stop> {
         let memory = &caller.hv.machine;
         let (source, source_order) = self.source;
         let (target, target_order) = self.target;

@@ -3,12 +3,13 @@
 use super::memory::subject;
 use crate::{
     boot::memory_map::Region,
-    caller::{Caller, Reply},
+    caller::Caller,
     domain::Domain,
     grant,
     layout::{M2P_END, M2P_START},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    reply::Reply,
 };
 use core::{mem::offset_of, sync::atomic::Ordering};
 use oxen_abi::{

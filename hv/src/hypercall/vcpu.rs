@@ -3,7 +3,7 @@
 use crate::{
     Hypervisor,
     addr::{GuestAddr, Mfn},
-    caller::{Args, Caller, Reply},
+    caller::Caller,
     domain::{
         self, context,
         shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
@@ -12,6 +12,7 @@ use crate::{
     event::deliver,
     machine::Machine,
     mem::{editor, guest_ptr::GuestPtr},
+    reply::{Args, Reply},
     sched::work,
     sched::{self, placement, timers, wait},
 };

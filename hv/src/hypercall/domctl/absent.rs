@@ -3,9 +3,10 @@
 
 use super::{Answer, Outcome, find, other_than_self};
 use crate::{
-    caller::{Caller, Control},
+    caller::Caller,
     domain::{Domain, rights::last_frame},
     machine::Machine,
+    reply::Control,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{

@@ -3,13 +3,14 @@
 use super::{Answer, Outcome, other_than_self};
 use crate::{
     addr::Mfn,
-    caller::{Caller, Control, Refusal},
+    caller::Caller,
     config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES, MAX_PORTS},
     domain::{self, Config, Domain, teardown},
     event::virq,
     hypercall::stubs,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    reply::{Control, Stop},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -111,7 +112,7 @@ pub(super) fn make_vcpus<M: Machine>(
     for id in (0..request.max).filter(|&id| domain.vcpu(id).is_none()) {
         domain.add_vcpu(caller.hv, id)?;
         if caller.must_yield() {
-            return Err(Refusal::Preempted);
+            return Err(Stop::Unfinished);
         }
     }
     Ok(Answer::Done)

@@ -2,13 +2,14 @@
 
 use super::{Answer, Outcome, read_bitmap, write_bitmap};
 use crate::{
-    caller::{Caller, Control},
+    caller::Caller,
     config::MAX_PIRQS,
     domain::{
         Domain,
         rights::{Ranges, last_frame},
     },
     machine::Machine,
+    reply::Control,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{

@@ -4,13 +4,14 @@
 use super::{Answer, Outcome, find};
 use crate::{
     addr::GuestAddr,
-    caller::{Caller, Control},
+    caller::Caller,
     domain::{
         Domain, machine_check,
         vcpu::{Callback, ExtendedState, Vcpu, VcpuState},
     },
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    reply::Control,
 };
 use alloc::sync::Arc;
 use oxen_abi::{

@@ -1,9 +1,10 @@
 //! How processors save power: they idle, and that is all. Frequencies are the firmware's.
 
 use crate::{
-    caller::{Caller, Control},
+    caller::Caller,
     machine::{CpuId, Machine},
     mem::guest_ptr::GuestPtr,
+    reply::Control,
     sched::CpuShared,
 };
 use oxen_abi::{
