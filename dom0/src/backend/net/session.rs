@@ -1,6 +1,7 @@
 //! A connected interface: the task that moves frames between a guest's two rings and the bridge.
 
 use alloc::{format, rc::Rc, vec::Vec};
+use core::cell::Cell;
 use core::future::{pending, poll_fn};
 use core::pin::pin;
 use core::task::Poll;
@@ -42,6 +43,8 @@ pub struct Start {
     pub scatter: bool,
     /// How fast the guest may send.
     pub rate: Option<Rate>,
+    /// Bytes that are left free before each frame on its way in.
+    pub headroom: u16,
     /// Where frames come from and go to.
     pub bridge: Rc<BridgePort>,
 }
@@ -51,6 +54,7 @@ pub struct NetSession {
     transmit: Mapped,
     receive: Mapped,
     ports: Vec<Port>,
+    headroom: Cell<u16>,
     bridge: Rc<BridgePort>,
     life: Life,
 }
@@ -80,11 +84,17 @@ impl NetSession {
             transmit: map("transmit", start.transmit)?,
             receive: map("receive", start.receive)?,
             ports: start.ports.iter().map(bind).collect::<Result<_>>()?,
+            headroom: Cell::new(start.headroom),
             bridge: start.bridge,
             life: Life::default(),
         });
         task::spawn(session.clone().run(transmitter, receiver));
         Ok(session)
+    }
+
+    /// Leaves so many bytes free before each frame from now on.
+    pub fn set_headroom(&self, bytes: u16) {
+        self.headroom.set(bytes);
     }
 
     async fn run(self: Rc<Self>, transmitter: Transmitter, receiver: Receiver) {
@@ -104,6 +114,7 @@ impl NetSession {
         while !self.life.is_ending() {
             let now = time::now();
             let moved = transmitter.turn(&mut transmit, &self.bridge, now);
+            receiver.set_headroom(self.headroom.get());
             let received = receiver.turn(&mut receive, &self.bridge);
             // What was answered before the ring broke is answered.
             self.publish(&mut transmit, &mut receive);
