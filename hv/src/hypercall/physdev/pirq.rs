@@ -95,7 +95,7 @@ fn map_for<M: Machine>(caller: &Caller<'_, M>, request: &mut PhysdevMapPirq, at:
                 let is_mapped = caller.hv.pirqs.line(gsi).is_some_and(pirq::Line::is_mapped);
                 return Err(if is_mapped { Errno::Exist } else { Errno::Inval });
             }
-            pirq::map_line(caller.hv, control, gsi)?;
+            pirq::map_line(caller.hv, caller.domain, control, gsi)?;
             request.pirq = request.index;
             return Ok(());
         }
@@ -178,7 +178,7 @@ pub(super) fn write_controller<M: Machine>(caller: &Caller<'_, M>, at: u64) -> R
     let signal =
         Signal { is_level: request.value & ROUTE_LEVEL != 0, is_active_low: request.value & ROUTE_ACTIVE_LOW != 0 };
     match pirq::set_up(hv, control, gsi, signal) {
-        Ok(()) | Err(Errno::Exist) => pirq::map_line(hv, control, gsi),
+        Ok(()) | Err(Errno::Exist) => pirq::map_line(hv, caller.domain, control, gsi),
         Err(error) => Err(error),
     }
 }
