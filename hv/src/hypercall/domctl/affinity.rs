@@ -50,7 +50,7 @@ pub(super) fn set<M: Machine>(
     }
     if request.flags & XEN_VCPUAFFINITY_SOFT != 0 {
         let wanted = read_bitmap(caller, &request.cpumap_soft)?;
-        let effective = placement::set_soft(caller.hv, domain, vcpu, wanted);
+        let effective = placement::set_soft(caller.hv, domain, vcpu, wanted)?;
         write_bitmap(caller, &request.cpumap_soft, effective)?;
     }
     Ok(Answer::Done)
