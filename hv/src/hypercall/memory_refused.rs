@@ -79,8 +79,8 @@ pub(super) fn answer<M: Machine>(caller: &Caller<'_, M>, operation: u32, argumen
 /// Memory that devices keep for themselves: there is none.
 fn reserved<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
     let [first, list, device] = read(caller, argument)?;
-    // Where the list begins is looked at before all else.
-    GuestPtr::<u64>::one(list)?;
+    // Where the list begins is looked at before all else, and its first byte alone.
+    GuestPtr::<u8>::one(list)?;
     let flags = first as u32;
     if flags & !ALL_DEVICES != 0 {
         return Err(Errno::Inval.into());

@@ -64,7 +64,7 @@ pub fn domctl<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply 
     let done = match op.cmd {
         XEN_DOMCTL_CREATEDOMAIN => life::create(caller, caller.control()?, &mut op),
         XEN_DOMCTL_GETDOMAININFO => get_domain_info(caller, caller.control()?, &mut op),
-        command if op.domain == DomId::IO && absent::is_about_device(command) => {
+        command if absent::is_about_device(command, op.domain) => {
             caller.control()?;
             Err(absent::refusal(&op).into())
         }
