@@ -42,7 +42,7 @@ pub use reset::{Reset, close_all, reset};
 use crate::{
     config::{MAX_PORTS, MAX_VCPUS},
     heap::Reserve,
-    lock::Lock,
+    lock::{Lock, rank},
 };
 use abi::Abi;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -65,7 +65,7 @@ pub struct Events {
     /// The vcpus that wait in `SCHEDOP_poll`, a bit each, and for which port: 0 for any.
     pollers: AtomicU32,
     poll_ports: [AtomicU32; MAX_VCPUS],
-    bindings: Lock<Bindings>,
+    bindings: Lock<Bindings, { rank::EVENTS }>,
 }
 
 /// What the lock of a domain's events guards beside the right to change ports.

@@ -9,13 +9,13 @@
 use super::deliver::set_pending;
 use crate::{
     Hypervisor,
-    caller::Control,
     config::MAX_PIRQS,
     domain::Domain,
-    lock::Lock,
+    lock::{Lock, rank},
     machine::{CpuId, Machine},
     mem::editor::hold_writable,
     pci::{Address, Entry, Message},
+    reply::Control,
 };
 use core::sync::atomic::{AtomicU32, Ordering};
 use oxen_abi::{domid::DomId, errno::Errno};
@@ -371,7 +371,7 @@ pub fn set_eoi_page<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, frame: u64,
 }
 
 /// Gives back the page of a domain that ends.
-pub fn put_eoi_page<M: Machine>(hv: &Hypervisor<M>, own: &Lock<Own>) {
+pub fn put_eoi_page<M: Machine>(hv: &Hypervisor<M>, own: &Lock<Own, { rank::PIRQS }>) {
     let page = own.lock().page.take();
     if let Some(page) = page {
         hv.frames.put_use(page);

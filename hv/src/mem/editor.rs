@@ -7,7 +7,7 @@ use super::{
     tlb,
 };
 use crate::{
-    Hypervisor, addr::Mfn, caller::Refusal, config::PREEMPT_INTERVAL, domain::Domain, lock::Guard, machine::Machine,
+    Hypervisor, addr::Mfn, config::PREEMPT_INTERVAL, domain::Domain, lock::Guard, machine::Machine, reply::Stop,
 };
 use oxen_abi::errno::Errno;
 
@@ -40,9 +40,9 @@ impl<'a, M: Machine> Editor<'a, M> {
     /// Takes the paging lock, and first finishes what an earlier call left to be given back.
     ///
     /// # Errors
-    /// `Preempted` if that is not finished yet.
+    /// `Unfinished` if that is not finished yet.
     #[inline]
-    pub fn open(hv: &'a Hypervisor<M>, domain: &'a Domain) -> Result<Self, Refusal> {
+    pub fn open(hv: &'a Hypervisor<M>, domain: &'a Domain) -> Result<Self, Stop> {
         let mut editor = Self::lock(hv, domain);
         editor.settle()?;
         Ok(editor)
