@@ -8,6 +8,8 @@ use oxen_abi::{
         CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER, CALLBACKTYPE_SYSCALL32, CALLBACKTYPE_SYSENTER,
         CALLBACKTYPE_SYSENTER_DEPRECATED,
     },
+    domctl::{Domctl, XEN_DOMCTL_ASSIGN_DEVICE, XEN_DOMCTL_DEASSIGN_DEVICE, XEN_DOMCTL_TEST_ASSIGN_DEVICE},
+    domid::DomId,
     errno::Errno,
     event_channel::EVTCHNOP_RESET_CONT,
     grant_table::{
@@ -32,6 +34,7 @@ use oxen_hv::{
 };
 use std::sync::atomic::Ordering;
 use support::guest::{Guest, Home};
+use zerocopy::IntoBytes;
 
 const SELF: u64 = 0x7ff0;
 
@@ -171,6 +174,27 @@ fn a_runstate_area_is_where_the_guest_says_mapped_or_not() {
     assert_eq!(guest.vcpu.sched.runstate_area.load(Ordering::SeqCst), 1 << 40);
     assert_eq!(register(&mut guest, 1 << 63), Err(Errno::Fault));
     assert_eq!(guest.vcpu.sched.runstate_area.load(Ordering::SeqCst), 1 << 40);
+    assert_eq!(register(&mut guest, u64::MAX), Ok(0), "it begins in the guest's part");
+}
+
+#[test]
+fn a_device_is_asked_about_without_a_domain() {
+    support::on_cpu(0);
+    let mut dom0 = Guest::new(support::boot(256), 0, true, 64);
+    dom0.build_home(4);
+    let mut ask = |command: u32, domain: u16| {
+        let op = Domctl::new(command, DomId(domain), &0_u64);
+        dom0.hv.machine.write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+        dom0.call(Caller::domctl, [0; 4])
+    };
+    for (command, nobody, devices) in [
+        (XEN_DOMCTL_ASSIGN_DEVICE, Errno::Srch, Errno::OpNotSupp),
+        (XEN_DOMCTL_TEST_ASSIGN_DEVICE, Errno::OpNotSupp, Errno::Srch),
+        (XEN_DOMCTL_DEASSIGN_DEVICE, Errno::Srch, Errno::OpNotSupp),
+    ] {
+        assert_eq!(ask(command, 0x7ff4), Err(nobody), "{command}");
+        assert_eq!(ask(command, 0x7ff1), Err(devices), "{command}");
+    }
 }
 
 #[test]

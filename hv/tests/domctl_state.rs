@@ -93,6 +93,7 @@ fn callbacks_of_32_bit_user_mode_and_model_registers_are_kept() {
         (DomctlExtVcpucontext { size: 31, ..request }, Errno::Inval),
         (DomctlExtVcpucontext { sysenter_callback_eip: 1 << 60, ..request }, Errno::Inval),
         (DomctlExtVcpucontext { machine_checks: [1 << 40, 0, 0, 0], ..request }, Errno::Inval),
+        (DomctlExtVcpucontext { size: 40, machine_checks: [1 << 40, 0, 0, 0], ..request }, Errno::Inval),
         (DomctlExtVcpucontext { vcpu: 2, ..request }, Errno::Srch),
     ] {
         assert_eq!(ask(&mut control, abi::XEN_DOMCTL_SET_EXT_VCPUCONTEXT, guest.id, &bad).map(drop), Err(why));

@@ -126,6 +126,30 @@ fn a_new_table_is_unmapped_filled_pinned_hung_in_and_taken_down() {
 }
 
 #[test]
+fn an_entry_that_is_refused_with_its_table_stays_as_it_was_written() {
+    let (mut guest, home) = guest();
+    let (root, good, bad) = (home.data[5], home.data[6], home.data[7]);
+    table_word(guest.hv, root, 1).store(Entry::to(good, Entry::PRESENT).0, Ordering::SeqCst);
+    table_word(guest.hv, root, 2).store(Entry::to(bad, Entry::PRESENT).0, Ordering::SeqCst);
+    table_word(guest.hv, bad, 9).store(Entry::PRESENT | Entry::GLOBAL, Ordering::SeqCst);
+    for page in [5, 6, 7] {
+        assert_eq!(guest.call(Caller::update_va_mapping, [page << 12, 0, mmu::UVMF_INVLPG, 0]), Ok(0));
+    }
+    let before = audit::snapshot(guest.hv);
+    assert_eq!(extended(&mut guest, mmu::MMUEXT_PIN_L4_TABLE, root.raw(), 0), Err(Errno::Inval));
+    let [first, second] = [1, 2].map(|slot| table_word(guest.hv, root, slot).load(Ordering::SeqCst));
+    // What held its table first was opened to ring 3, as in Xen.
+    assert_eq!(first, Entry::to(good, Entry::PRESENT | Entry::USER).0);
+    assert_eq!(second, Entry::to(bad, Entry::PRESENT).0);
+    table_word(guest.hv, root, 1).store(Entry::to(good, Entry::PRESENT).0, Ordering::SeqCst);
+    audit::assert_unchanged(guest.hv, &before);
+    table_word(guest.hv, bad, 9).store(0, Ordering::SeqCst);
+    assert_eq!(extended(&mut guest, mmu::MMUEXT_PIN_L4_TABLE, root.raw(), 0), Ok(0));
+    let second = table_word(guest.hv, root, 2).load(Ordering::SeqCst);
+    assert_eq!(second, Entry::to(bad, Entry::PRESENT | Entry::USER).0, "the table below came first");
+}
+
+#[test]
 fn what_is_refused_is_refused_with_xens_errors() {
     let (mut guest, home) = guest();
     let before = audit::snapshot(guest.hv);

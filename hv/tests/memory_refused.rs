@@ -56,6 +56,7 @@ fn operations_of_translated_guests_look_at_what_they_are_told() {
     assert_eq!(ask(26, [NOBODY, 0, 0, 0, 0]), Err(Errno::Srch));
     assert_eq!(ask(27, [2, 0, 0, 0, 0]), Err(Errno::Inval));
     assert_eq!(ask(27, [2, 1 << 47, 0, 0, 0]), Err(Errno::Fault));
+    assert_eq!(ask(27, [2, u64::MAX, 0, 0, 0]), Err(Errno::Inval), "its first byte can be the guest's");
     assert_eq!(ask(27, [1 | 5 << 32, 7, 8, 9, 0]), Ok(0));
     assert_eq!(guest.hv.machine.read_guest_word(GuestAddr(0)), Ok(1), "no device keeps memory for itself");
     for operation in [8, 20, 22, 29, 33] {
@@ -104,6 +105,11 @@ fn device_memory_and_the_hypervisors_are_nobodys_to_be_named() {
             put(&guest, &[place, entry]);
             assert!(guest.call(Caller::mmu_update, [0, 1, 0, whose]).is_err(), "one's own is not theirs");
         }
+        // How a page is cached is for whoever has devices to say, be it mapped or not.
+        let no_ram = (guest.hv.frames.end() as u64) << 12;
+        put(&guest, &[place, no_ram | Entry::PRESENT | Entry::PCD]);
+        let answer = if is_privileged { Errno::Perm } else { Errno::Inval };
+        assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, if is_privileged { XEN } else { IO }]), Err(answer));
         // Descriptors, roots and flushes are one's own; what is pinned or cleared is somebody's.
         for (command, answer) in [
             (5, Errno::Perm),

@@ -15,6 +15,7 @@ use oxen_abi::{
         PHYSDEVOP_UNMAP_PIRQ, PhysdevEoi, PhysdevIrqStatusQuery, PhysdevMapPirq, PhysdevPciDevice, PhysdevPciDeviceAdd,
         PhysdevPirqEoiGmfn, PhysdevSetupGsi, PhysdevUnmapPirq, XENIRQSTAT_NEEDS_EOI,
     },
+    sysctl::{Sysctl, SysctlPcitopoinfo, XEN_SYSCTL_PCITOPOINFO},
 };
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
@@ -285,6 +286,34 @@ fn the_hypervisors_own_line_is_named_and_not_touched() {
     assert_eq!(event::bind_pirq(&dom0.caller(), OWN_LINE), Err(Errno::Busy));
     unmap(&mut dom0, own).unwrap();
     assert_eq!(dom0.hv.machine.peripherals.lock().unwrap().lines[&OWN_LINE], (signal, false));
+}
+
+#[test]
+fn the_right_to_a_line_goes_with_its_mapping() {
+    let (mut dom0, _) = dom0();
+    let line = PhysdevMapPirq { r#type: MAP_PIRQ_TYPE_GSI, index: 21, pirq: 21, ..message(-1) };
+    ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, line).unwrap();
+    ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, line).unwrap();
+    unmap(&mut dom0, 21).unwrap();
+    assert_eq!(ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, line), Err(Errno::Perm), "as in Xen");
+    assert_eq!(unmap(&mut dom0, 21), Err(Errno::Inval));
+    ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, PhysdevMapPirq { index: 20, pirq: 20, ..line }).unwrap();
+}
+
+#[test]
+fn no_node_is_known_of_a_device_that_is() {
+    let (mut dom0, _) = dom0();
+    announce(&mut dom0);
+    // Segment, bus, device and function.
+    let devices = [u32::from(DEVFN) << 24, u32::from(DEVFN) << 24 | 1, u32::from(DEVFN) << 24 | 1 << 16];
+    dom0.hv.machine.write_guest(GuestAddr(0x1000), devices.as_bytes()).unwrap();
+    let asked = SysctlPcitopoinfo { num_devs: 3, _pad0: 0, devs: 0x1000, nodes: 0x1800 };
+    let op = Sysctl::new(XEN_SYSCTL_PCITOPOINFO, &asked);
+    dom0.hv.machine.write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+    assert_eq!(dom0.call(Caller::sysctl, [0; 4]), Ok(0));
+    let mut nodes = [0_u32; 3];
+    dom0.hv.machine.read_guest(GuestAddr(0x1800), nodes.as_mut_bytes()).unwrap();
+    assert_eq!(nodes, [u32::MAX, u32::MAX - 1, u32::MAX - 1]);
 }
 
 #[test]

@@ -76,9 +76,12 @@ fn a_new_vcpu_sits_where_it_would_like_to_if_it_may() {
     let hv = boot(256);
     let wishing = domain(hv, 1, ALL);
     let vcpu = wishing.vcpu(0).unwrap();
-    assert_eq!(placement::set_soft(hv, &wishing, vcpu, 1 << 3 | 1 << 50), 1 << 3);
+    assert_eq!(placement::set_soft(hv, &wishing, vcpu, 1 << 3 | 1 << 50), Ok(1 << 3));
     placement::set_hard(hv, &wishing, vcpu, ALL & !(1 << cpu_of(&wishing, 0))).unwrap();
     assert_eq!(cpu_of(&wishing, 0), 3);
+    placement::set_override(hv, &wishing, vcpu, Some(1)).unwrap();
+    assert_eq!(placement::set_soft(hv, &wishing, vcpu, 1), Err(Errno::Busy), "its kernel wants another");
+    assert_eq!(vcpu.sched.soft_affinity.load(SeqCst), 1 << 3 | 1 << 50);
 }
 
 fn pool(control: &mut Guest, request: SysctlCpupoolOp) -> Result<SysctlCpupoolOp, Errno> {

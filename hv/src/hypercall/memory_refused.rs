@@ -81,8 +81,8 @@ impl<M: Machine> Caller<'_, M> {
     /// Memory that devices keep for themselves: there is none.
     fn get_reserved_device_memory(&self, argument: u64) -> Reply {
         let [first, list, device] = self.read_memory_op(argument)?;
-        // Where the list begins is looked at before all else.
-        GuestPtr::<u64>::one(list)?;
+        // Where the list begins is looked at before all else, and its first byte alone.
+        GuestPtr::<u8>::one(list)?;
         let flags = first as u32;
         if flags & !ALL_DEVICES != 0 {
             return Err(Errno::Inval.into());

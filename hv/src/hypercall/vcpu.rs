@@ -25,7 +25,7 @@ use oxen_abi::{
         VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA, VCPUOP_REGISTER_VCPU_INFO, VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA,
         VCPUOP_SEND_NMI, VCPUOP_SET_PERIODIC_TIMER, VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER,
         VCPUOP_STOP_SINGLESHOT_TIMER, VCPUOP_UP, VcpuRegisterRunstateMemoryArea, VcpuRegisterTimeMemoryArea,
-        VcpuRegisterVcpuInfo, VcpuRunstateInfo, VcpuSetPeriodicTimer, VcpuSetSingleshotTimer,
+        VcpuRegisterVcpuInfo, VcpuSetPeriodicTimer, VcpuSetSingleshotTimer,
     },
 };
 
@@ -128,13 +128,14 @@ impl<M: Machine> Caller<'_, M> {
         wait::reschedule(self);
     }
 
-    /// The range of the area is judged here, once: it is written to whenever the vcpu starts or stops to run.
+    /// Where the area begins is judged here, as in Xen; its range whenever it is written to, as the vcpu starts or stops
+    /// to run.
     fn register_runstate_area(&self, vcpu: &Vcpu, argument: u64) -> Result<(), Errno> {
         let request = self.copy_from_guest::<VcpuRegisterRunstateMemoryArea>(argument)?;
-        let area = GuestPtr::<VcpuRunstateInfo>::one(request.addr)?;
+        GuestPtr::<u8>::one(request.addr)?;
         let info = vcpu.sched.runstate.lock().info();
         // Where the page is not there yet, it is told as it changes: the address is the guest's to keep mapped.
-        let _ = area.write(&self.hv.machine, 0, &info);
+        let _ = GuestPtr::one(request.addr).and_then(|area| area.write(&self.hv.machine, 0, &info));
         vcpu.sched.runstate_area.store(request.addr, Ordering::Relaxed);
         Ok(())
     }

@@ -22,9 +22,13 @@ use oxen_abi::{
     errno::Errno,
 };
 
-/// Whether a command is about a device, which may stand for nobody's.
-pub(super) const fn is_about_device(command: u32) -> bool {
-    matches!(command, XEN_DOMCTL_ASSIGN_DEVICE | XEN_DOMCTL_TEST_ASSIGN_DEVICE | XEN_DOMCTL_DEASSIGN_DEVICE)
+/// Whether a command is about a device and no domain: one that is kept from all, or asked about without naming any.
+pub(super) fn is_about_device(command: u32, domain: DomId) -> bool {
+    match command {
+        XEN_DOMCTL_ASSIGN_DEVICE | XEN_DOMCTL_DEASSIGN_DEVICE => domain == DomId::IO,
+        XEN_DOMCTL_TEST_ASSIGN_DEVICE => domain == DomId::INVALID,
+        _ => false,
+    }
 }
 
 /// Why a command that is not built is refused.

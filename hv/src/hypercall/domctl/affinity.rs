@@ -47,7 +47,7 @@ impl<M: Machine> Caller<'_, M> {
         }
         if request.flags & XEN_VCPUAFFINITY_SOFT != 0 {
             let wanted = self.read_cpu_bitmap(&request.cpumap_soft)?;
-            let effective = placement::set_soft(self.hv, domain, vcpu, wanted);
+            let effective = placement::set_soft(self.hv, domain, vcpu, wanted)?;
             self.write_cpu_bitmap(&request.cpumap_soft, effective)?;
         }
         Ok(Answer::Done)

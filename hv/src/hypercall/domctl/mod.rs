@@ -66,7 +66,7 @@ impl<M: Machine> Caller<'_, M> {
         let done = match op.cmd {
             XEN_DOMCTL_CREATEDOMAIN => self.create_domain(self.control()?, &mut op),
             XEN_DOMCTL_GETDOMAININFO => self.get_domain_info(self.control()?, &mut op),
-            command if op.domain == DomId::IO && absent::is_about_device(command) => {
+            command if absent::is_about_device(command, op.domain) => {
                 self.control()?;
                 Err(absent::refusal(&op).into())
             }

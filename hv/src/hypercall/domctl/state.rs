@@ -23,9 +23,10 @@ use oxen_abi::{
 const STATE_HEADER: u64 = 16;
 /// What a record of registers has at least: the image of FXSAVE and XSAVE's header.
 const MIN_AREA: u64 = 576;
-/// Offset and size of what a set of another age of the interface may lack: machine checks.
+/// Where a set ends that lacks machine checks, as one of another age of the interface may, and one that has no more of them
+/// than which there are.
 const BEFORE_MACHINE_CHECKS: u32 = 32;
-const WITH_MACHINE_CHECKS: u32 = 64;
+const WITH_MACHINE_CHECKS: u32 = BEFORE_MACHINE_CHECKS + 8;
 /// Registers of models that a guest can have been given: their number is the room a toolstack makes.
 const MODEL_REGISTERS: [u32; 7] = [0x48, 0x140, TSC_AUX, 0xc001_1019, 0xc001_101a, 0xc001_101b, 0xc001_1027];
 const TSC_AUX: u32 = 0xc000_0103;

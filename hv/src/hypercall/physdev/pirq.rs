@@ -96,7 +96,7 @@ impl<M: Machine> Caller<'_, M> {
                     let is_mapped = self.hv.pirqs.line(gsi).is_some_and(pirq::Line::is_mapped);
                     return Err(if is_mapped { Errno::Exist } else { Errno::Inval });
                 }
-                pirq::map_line(self.hv, control, gsi)?;
+                pirq::map_line(self.hv, self.domain, control, gsi)?;
                 request.pirq = request.index;
                 return Ok(());
             }
@@ -179,7 +179,7 @@ impl<M: Machine> Caller<'_, M> {
         let signal =
             Signal { is_level: request.value & ROUTE_LEVEL != 0, is_active_low: request.value & ROUTE_ACTIVE_LOW != 0 };
         match pirq::set_up(hv, control, gsi, signal) {
-            Ok(()) | Err(Errno::Exist) => pirq::map_line(hv, control, gsi),
+            Ok(()) | Err(Errno::Exist) => pirq::map_line(hv, self.domain, control, gsi),
             Err(error) => Err(error),
         }
     }

@@ -6,6 +6,7 @@ use crate::{
     mem::guest_ptr::GuestPtr,
     sched::placement,
 };
+use core::ops::RangeInclusive;
 use oxen_abi::{
     errno::Errno,
     platform::{
@@ -63,10 +64,7 @@ impl<M: Machine> Caller<'_, M> {
     pub(super) fn check_processor_power(&self, request: XenpfSetProcessorPminfo) -> Result<(), Errno> {
         /// Bytes of a sleep state (`xen_processor_cx`).
         const SLEEP_STATE: u64 = 48;
-        /// Bytes of a running state (`xen_processor_px`), and the flag that says they are told.
-        const RUNNING_STATE: u64 = 48;
-        const STATES_TOLD: u32 = 2;
-        let [first, second, .., count, states, _, _, _, _, _, _] = request.u;
+        let [first, second, ..] = request.u;
         let readable = |address, bytes: u64| {
             if bytes != 0 {
                 GuestPtr::<u8>::new(address, bytes)?.read(&self.hv.machine, 0)?;
@@ -80,11 +78,7 @@ impl<M: Machine> Caller<'_, M> {
             }
             XEN_PM_PX => {
                 self.find_processor(request.id)?;
-                match (first as u32 & STATES_TOLD, count as u32) {
-                    (0, _) => Ok(()),
-                    (_, 0) => Err(Errno::Inval),
-                    (_, count) => readable(states, u64::from(count) * RUNNING_STATE),
-                }
+                check_speeds(&request, readable)
             }
             XEN_PM_PDC => self.check_processor_capabilities(first),
             XEN_PM_TX => Err(Errno::NoSys),
@@ -115,4 +109,35 @@ pub(super) fn park(op: &mut PlatformOp) -> Result<bool, Errno> {
         }
         _ => Err(Errno::Inval),
     }
+}
+
+/// How fast a processor can run (`xen_processor_performance`), of which each part may be told apart.
+fn check_speeds(
+    request: &XenpfSetProcessorPminfo,
+    readable: impl FnOnce(u64, u64) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    /// `XEN_PX_*`: the registers of control and of status, the states, who runs as fast.
+    const REGISTERS: u32 = 1;
+    const STATES: u32 = 2;
+    const SHARED: u32 = 8;
+    /// Bytes of a state (`xen_processor_px`).
+    const STATE: u64 = 48;
+    /// `XEN_CPUPERF_SHARED_TYPE_*`: by hardware, all, any.
+    const SHARED_TYPES: RangeInclusive<u32> = 1..=3;
+    let [flags, control, _, status, _, count, states, _, _, _, _, _, shared] = request.u;
+    let is_told = |part| flags as u32 & part != 0;
+    let space = |register: u64| register >> 32 & 0xff;
+    if is_told(REGISTERS) && space(control) != space(status) {
+        return Err(Errno::Inval);
+    }
+    if is_told(STATES) {
+        match count as u32 {
+            0 => return Err(Errno::Inval),
+            count => readable(states, u64::from(count) * STATE)?,
+        }
+    }
+    if is_told(SHARED) && !SHARED_TYPES.contains(&(shared as u32)) {
+        return Err(Errno::Inval);
+    }
+    Ok(())
 }

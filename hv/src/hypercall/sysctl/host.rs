@@ -1,6 +1,6 @@
 //! The host's memory, devices and hypervisor, as its owner's tools ask for them.
 
-use crate::{addr::Mfn, caller::Caller, machine::Machine, mem::guest_ptr::GuestPtr, reply::Control};
+use crate::{addr::Mfn, caller::Caller, machine::Machine, mem::guest_ptr::GuestPtr, pci::Address, reply::Control};
 use oxen_abi::{
     errno::Errno,
     sysctl::{
@@ -45,10 +45,12 @@ impl<M: Machine> Caller<'_, M> {
         self.hv.frames.is_ram(mfn) || self.hv.memory_map.ram().any(|range| range.contains(&address))
     }
 
-    /// On which nodes devices sit: the hypervisor knows of none.
+    /// On which nodes devices sit: it is not told of those that are known, and others are not known.
     pub(super) fn get_device_nodes(&self, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
         /// Devices that one call can ask for.
         const MAX_DEVICES: u32 = 4096;
+        /// `XEN_INVALID_NODE_ID`.
+        const NO_NODE: u32 = u32::MAX;
         /// `XEN_INVALID_DEV`.
         const UNKNOWN: u32 = u32::MAX - 1;
         let request: SysctlPcitopoinfo = op.get();
@@ -60,8 +62,10 @@ impl<M: Machine> Caller<'_, M> {
         let devices = GuestPtr::<u32>::new(request.devs, num_devs.into())?;
         let nodes = GuestPtr::<u32>::new(request.nodes, num_devs.into())?;
         for index in 0..num_devs.into() {
-            devices.read(machine, index)?;
-            nodes.write(machine, index, &UNKNOWN)?;
+            let [low, high, bus, devfn] = devices.read(machine, index)?.to_le_bytes();
+            let function = Address::new(u16::from_le_bytes([low, high]), bus, devfn);
+            let is_known = self.hv.pci.lock().is_known(function);
+            nodes.write(machine, index, if is_known { &NO_NODE } else { &UNKNOWN })?;
         }
         op.set(&SysctlPcitopoinfo { num_devs, ..request });
         Ok(())
