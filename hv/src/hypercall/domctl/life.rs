@@ -1,6 +1,7 @@
 //! Making and ending domains, and what is said of a whole domain.
 
 use super::{Answer, Outcome};
+use crate::hypercall::number::count;
 use crate::{
     addr::Mfn,
     caller::Caller,
@@ -53,8 +54,8 @@ impl<M: Machine> Caller<'_, M> {
         // A negative number is none: the build's own is in force.
         let limit = |wanted: i32, range: core::ops::RangeInclusive<usize>| match usize::try_from(wanted) {
             Ok(wanted) if !range.contains(&wanted) => Err(Errno::Inval),
-            Ok(wanted) => Ok(wanted as u32),
-            Err(_) => Ok(*range.end() as u32),
+            Ok(wanted) => Ok(count(wanted)),
+            Err(_) => Ok(count(*range.end())),
         };
         let config = Config {
             id: (op.domain != DomId::DOM0 && op.domain.is_real()).then_some(op.domain),
@@ -64,7 +65,7 @@ impl<M: Machine> Caller<'_, M> {
             handle: wanted.handle,
             pool: wanted.cpupool_id,
             max_vcpus: wanted.max_vcpus,
-            max_port: wanted.max_evtchn_port.min(MAX_PORTS as u32 - 1),
+            max_port: wanted.max_evtchn_port.min(count(MAX_PORTS).wrapping_sub(1)),
             max_grant_frames: limit(wanted.max_grant_frames, 1..=MAX_GRANT_FRAMES)?,
             max_grant_version: version,
             max_maptrack_frames: limit(wanted.max_maptrack_frames, 0..=MAX_MAPTRACK_FRAMES)?,

@@ -1,5 +1,6 @@
 //! Interrupts: lines and messages, their numbers, and when they are served.
 
+use crate::hypercall::number::ushort;
 use crate::{
     caller::Caller,
     event::{
@@ -77,7 +78,9 @@ impl<M: Machine> Caller<'_, M> {
             MAP_PIRQ_TYPE_MULTI_MSI => request.bus >> 16,
             _ => 0,
         };
-        let device = Address::new(segment as u16, request.bus as u8, request.devfn as u8);
+        // Of each number the lower end counts.
+        let ([bus, ..], [devfn, ..]) = (request.bus.to_le_bytes(), request.devfn.to_le_bytes());
+        let device = Address::new(ushort(u64::from(segment.cast_unsigned())), bus, devfn);
         let done = self.map_pirq_for(&mut request, device);
         self.write_packed(at, &request)?;
         done
@@ -120,7 +123,7 @@ impl<M: Machine> Caller<'_, M> {
             _ => Entry::Msix(u16::try_from(request.entry_nr).unwrap_or(MAX_ENTRIES)),
         };
         let wanted = u32::try_from(request.pirq).ok();
-        request.pirq = pirq::map_message(self.hv, self.domain, wanted, at, entry)? as i32;
+        request.pirq = pirq::map_message(self.hv, self.domain, wanted, at, entry)?.cast_signed();
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! The machine's size and shape, as a toolstack asks for it. It is one socket and one memory node.
 
+use crate::hypercall::number::{index, long};
 use crate::{
     addr::PAGE_SIZE, caller::Caller, machine::Machine, mem::guest_ptr::GuestPtr, reply::Control, sched::placement,
 };
@@ -46,7 +47,7 @@ impl<M: Machine> Caller<'_, M> {
             free_pages: hv.frames.free_frames().into(),
             scrub_pages: 0,
             outstanding_pages: hv.frames.claimed().into(),
-            max_mfn: hv.frames.end() as u64 - 1,
+            max_mfn: long(hv.frames.end()).saturating_sub(1),
             hw_cap: [d1, c1, de1, ce1, ad1, b7, c7, de7],
         }
     }
@@ -57,9 +58,9 @@ impl<M: Machine> Caller<'_, M> {
         let hv = self.hv;
         let list = GuestPtr::<SysctlCpuinfo>::new(request.info, request.max_cpus.into())?;
         let mut count = 0_u32;
-        for shared in hv.online_cpus().filter_map(|cpu| hv.cpu(cpu)).take(request.max_cpus as usize) {
+        for shared in hv.online_cpus().filter_map(|cpu| hv.cpu(cpu)).take(index(request.max_cpus)) {
             list.write(&hv.machine, count.into(), &SysctlCpuinfo { idletime: shared.idle_time() })?;
-            count += 1;
+            count = count.wrapping_add(1);
         }
         op.set(&SysctlGetcpuinfo { nr_cpus: count, ..request });
         Ok(())
@@ -78,7 +79,7 @@ impl<M: Machine> Caller<'_, M> {
     pub(super) fn get_processor_topology(&self, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
         let request: SysctlCputopoinfo = op.get();
         let online = placement::online(self.hv);
-        let count = u64::BITS - online.leading_zeros();
+        let count = u64::BITS.wrapping_sub(online.leading_zeros());
         let told = if request.cputopo == 0 { count } else { count.min(request.num_cpus) };
         if request.cputopo != 0 {
             let list = GuestPtr::<SysctlCputopo>::new(request.cputopo, told.into())?;
