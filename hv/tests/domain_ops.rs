@@ -110,7 +110,7 @@ fn what_is_wrong_with_a_new_domain_is_refused_and_leaves_nothing() {
     let emulating = |emulation_flags| abi::ArchDomainconfig { emulation_flags, misc_flags: 0 };
     for (bad, why) in [
         (DomctlCreatedomain { max_vcpus: 0, ..wanted(1) }, Errno::Inval),
-        (DomctlCreatedomain { max_vcpus: 33, ..wanted(1) }, Errno::Inval),
+        (DomctlCreatedomain { max_vcpus: 129, ..wanted(1) }, Errno::Inval),
         (DomctlCreatedomain { flags: abi::XEN_DOMCTL_CDF_HVM, ..wanted(1) }, Errno::OpNotSupp),
         (DomctlCreatedomain { arch: emulating(1), ..wanted(1) }, Errno::OpNotSupp),
         (DomctlCreatedomain { arch: emulating(0x800), ..wanted(1) }, Errno::Inval),

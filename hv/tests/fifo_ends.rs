@@ -139,7 +139,7 @@ fn without_memory_the_abi_does_not_change() {
     let frame = guest.frame();
     let port = event::bind_ipi(&guest.caller(), 0).unwrap();
     let left = &guest.hv.machine.heap_left;
-    for supply in 0..3 {
+    for supply in 0..4 {
         left.store(supply, SeqCst);
         assert_eq!(event::init_control(&guest.caller(), &control(frame, 0)), Err(Errno::NoMem), "{supply}");
         left.store(u64::MAX, SeqCst);
@@ -173,11 +173,11 @@ fn a_poller_wakes_for_its_port_however_high_masked_or_not() {
     for (waits_for, port, wakes) in [(70_000, 4464, false), (70_000, 70_000, true), (0, 5, true)] {
         words(&guest, array).iter().for_each(|word| word.store(1 << 30, SeqCst));
         poller.pauses.store(pause::POLLING, SeqCst);
-        guest.domain.events.begin_poll(1, waits_for);
+        guest.domain.events.begin_poll(guest.domain.vcpu(1).unwrap(), waits_for);
         deliver::send(&guest.caller(), port).unwrap();
         assert!(deliver::is_pending(hv, &guest.domain, port));
         assert_eq!(poller.pauses.load(SeqCst) & pause::POLLING == 0, wakes, "port {port} for {waits_for}");
-        assert_eq!(guest.domain.events.end_poll(1), !wakes);
+        assert_eq!(guest.domain.events.end_poll(guest.domain.vcpu(1).unwrap()), !wakes);
     }
 }
 

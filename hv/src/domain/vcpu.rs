@@ -9,7 +9,7 @@ use crate::{
 };
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
-use oxen_abi::domid::DomId;
+use oxen_abi::{domid::DomId, segments::XEN_LEGACY_MAX_VCPUS};
 
 /// What makes a vcpu ready or not, as bits of [`Vcpu::pauses`]; it runs when none is set.
 pub mod pause {
@@ -48,6 +48,8 @@ pub struct Vcpu {
     pub info_frame: Lock<Option<Mfn>, { rank::VCPU_INFO_FRAME }>,
     /// Things to do before it next runs guest code: bits of [`crate::sched::work`].
     pub work: AtomicU32,
+    /// What the event channels keep.
+    pub events: crate::event::VcpuEvents,
     /// What the scheduler and the clock keep.
     pub sched: crate::sched::VcpuSched,
     /// Nanoseconds of system time at which its one-shot timer fires; `u64::MAX`: not set.
@@ -67,9 +69,16 @@ impl Vcpu {
             info: Lock::new(Some(info)),
             info_frame: Lock::new(None),
             work: AtomicU32::new(0),
+            events: crate::event::VcpuEvents::default(),
             sched: crate::sched::VcpuSched::new(now),
             timer: AtomicU64::new(u64::MAX),
         }
+    }
+
+    /// Whether the guest can find its `vcpu_info`: in `shared_info`, or where it had it brought to.
+    #[must_use]
+    pub fn has_info(&self) -> bool {
+        (self.id as usize) < XEN_LEGACY_MAX_VCPUS || self.info_frame.lock().is_some()
     }
 }
 

@@ -290,8 +290,15 @@ impl<M: Machine> Caller<'_, M> {
 
     /// The CPUs of the vcpus in a bitmap of the guest's. A vcpu may run on any CPU that ran the domain.
     pub(super) fn cpus_of_vcpus(&self, bitmap: u64) -> Result<Cpus, Errno> {
-        let bits = self.copy_from_guest::<u32>(bitmap)?;
-        Ok(if bits & !(1 << (self.vcpu.id & 31)) == 0 { Cpus::Local } else { Cpus::Domain })
+        let mut cpus = Cpus::Local;
+        for first in (0..self.domain.max_vcpus.load(Ordering::Relaxed)).step_by(64) {
+            let word: u64 = self.copy_from_guest(bitmap.saturating_add(u64::from(first / 8)))?;
+            let own = self.vcpu.id.checked_sub(first).and_then(|bit| 1_u64.checked_shl(bit)).unwrap_or(0);
+            if word & !own != 0 {
+                cpus = Cpus::Domain;
+            }
+        }
+        Ok(cpus)
     }
 
     /// Flushes one page or everything. A page of this CPU's own is what guests ask for most.

@@ -106,6 +106,9 @@ impl<M: Machine> Caller<'_, M> {
     }
 
     fn initialise_vcpu(&self, vcpu: &Arc<Vcpu>, argument: u64) -> Reply {
+        if !vcpu.has_info() {
+            return Err(Errno::Inval.into());
+        }
         let context = self.copy_from_guest(argument)?;
         let stage = self.domain.life.lock();
         if vcpu.is_initialised.load(Ordering::Acquire) {
@@ -148,8 +151,9 @@ impl<M: Machine> Caller<'_, M> {
         Ok(())
     }
 
-    /// Moves a vcpu's `vcpu_info` to a frame of the guest's choice. What waited there moves with it; and because more
-    /// may come while it moves, everything is said to be pending, as in Xen.
+    /// Moves a vcpu's `vcpu_info` to a frame of the guest's choice. What waited there moves with it, if it was in
+    /// `shared_info`, else it begins masked; and because more may come while it moves, everything is said to be pending,
+    /// as in Xen.
     fn register_vcpu_info(&mut self, vcpu: &Arc<Vcpu>, argument: u64) -> Result<(), Errno> {
         let hv = self.hv;
         let request = GuestPtr::<VcpuRegisterVcpuInfo>::one(argument)?.read(&hv.machine, 0)?;
@@ -163,6 +167,7 @@ impl<M: Machine> Caller<'_, M> {
         }
         let mfn = Mfn::new(request.mfn).filter(|&mfn| hv.frames.is_ram(mfn)).ok_or(Errno::Inval)?;
         let place = VcpuInfoPlace::new(&hv.machine, mfn, request.offset as usize).ok_or(Errno::NxIo)?;
+        let had_info = vcpu.has_info();
         let mut slot = vcpu.slot.lock();
         if !is_self && slot.is_none() {
             // It goes down, and has not left its CPU yet.
@@ -175,10 +180,13 @@ impl<M: Machine> Caller<'_, M> {
         editor::hold_writable(hv, mfn, self.domain.owner).map_err(|_| Errno::Inval)?;
         *frame = Some(mfn);
         let mut info = vcpu.info.lock();
-        if let Some(old) = *info {
-            for offset in (0..VCPU_INFO_BYTES).step_by(8) {
-                place.word(offset).store(old.word(offset).load(Ordering::Acquire), Ordering::Relaxed);
-            }
+        let old = info.filter(|_| had_info);
+        for offset in (0..VCPU_INFO_BYTES).step_by(8) {
+            let word = old.map_or(0, |old| old.word(offset).load(Ordering::Acquire));
+            place.word(offset).store(word, Ordering::Relaxed);
+        }
+        if old.is_none() {
+            place.set_upcall_mask(true);
         }
         deliver::set_everything_pending(&place);
         *info = Some(place);

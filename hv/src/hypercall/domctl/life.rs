@@ -9,7 +9,7 @@ use crate::{
     event::virq,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
-    reply::Control,
+    reply::{Control, Stop},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -107,7 +107,12 @@ impl<M: Machine> Caller<'_, M> {
         if request.max != domain.max_vcpus.load(Ordering::Relaxed) {
             return Err(Errno::Inval.into());
         }
-        (0..request.max).try_for_each(|id| domain.add_vcpu(self.hv, id))?;
+        for id in (0..request.max).filter(|&id| domain.vcpu(id).is_none()) {
+            domain.add_vcpu(self.hv, id)?;
+            if self.must_yield() {
+                return Err(Stop::Unfinished);
+            }
+        }
         Ok(Answer::Done)
     }
 
