@@ -27,7 +27,7 @@ const KNOWN: [Known; 12] = [
         lasts: true,
         why: "the time stamp counter is never emulated, and who asks for it is told",
     },
-    known(&["domctl.setvnumainfo"], "", "guests have one node"),
+    known(&["domctl.setvnumainfo", "memory_op.other(1a "], "", "guests have one node"),
     known(
         &["platform_op.core_parking(", "sysctl.cpu_hotplug("],
         "multicall[",
