@@ -14,7 +14,7 @@ use crate::{
     mem::{editor, guest_ptr::GuestPtr},
     reply::{Args, Reply},
     sched::work,
-    sched::{self, placement, timers, wait},
+    sched::{self, clock, placement, timers, wait},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -143,8 +143,9 @@ fn register_runstate<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu, argument: 
 fn register_time<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu, argument: u64) -> Result<(), Errno> {
     let request = GuestPtr::<VcpuRegisterTimeMemoryArea>::one(argument)?.read(&caller.hv.machine, 0)?;
     let area = GuestAddr(request.addr).words::<4>().ok_or(Errno::Fault)?;
-    let is_written = caller.hv.time.publish_to_guest(&caller.hv.machine, area);
-    vcpu.sched.time_area.store(if is_written { 0 } else { request.addr }, Ordering::Relaxed);
+    let is_written = clock::publish_to_guest(&caller.hv.machine, area, caller.domain.time_info(caller.hv));
+    vcpu.sched.time_area.store(request.addr, Ordering::Relaxed);
+    vcpu.sched.time_is_due.store(!is_written, Ordering::Relaxed);
     Ok(())
 }
 
