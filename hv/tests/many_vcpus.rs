@@ -16,10 +16,10 @@ use oxen_abi::{
 };
 use oxen_hv::{
     addr::GuestAddr,
+    caller::Caller,
     config::MAX_VCPUS,
     domain::{Domain, vcpu::Vcpu, vcpu::VcpuState, vcpu::pause},
     event::{self, deliver},
-    hypercall::{mmuext::mmuext_op, vcpu::vcpu_op},
     mem::Memory,
     sched::work,
 };
@@ -52,7 +52,7 @@ fn crowded() -> (Guest, Home) {
 fn register(guest: &mut Guest, home: &Home, vcpu: u32, page: usize) -> Result<u64, Errno> {
     let request = [home.data[page].raw(), 64];
     guest.hv.machine.write_guest(GuestAddr(0), request.as_bytes()).unwrap();
-    guest.call(vcpu_op, [VCPUOP_REGISTER_VCPU_INFO.into(), vcpu.into(), 0, 0])
+    guest.call(Caller::vcpu_op, [VCPUOP_REGISTER_VCPU_INFO.into(), vcpu.into(), 0, 0])
 }
 
 /// Selector and pending byte of a vcpu; they are cleared.
@@ -106,7 +106,7 @@ fn a_far_vcpu_comes_up_once_its_info_has_a_place() {
     context.flags = VGCF_IN_KERNEL.into();
     context.ctrlreg[3] = guest.state.kernel_root.unwrap().address().0;
     let initialise =
-        |guest: &mut Guest, vcpu: u32, at| guest.call(vcpu_op, [VCPUOP_INITIALISE.into(), vcpu.into(), at, 0]);
+        |guest: &mut Guest, vcpu: u32, at| guest.call(Caller::vcpu_op, [VCPUOP_INITIALISE.into(), vcpu.into(), at, 0]);
     for (vcpu, page) in [(40, 2), (127, 3)] {
         let at = 0x4000;
         guest.hv.machine.write_guest(GuestAddr(at), context.as_bytes()).unwrap();
@@ -119,8 +119,8 @@ fn a_far_vcpu_comes_up_once_its_info_has_a_place() {
         assert_eq!(register(&mut guest, &home, vcpu, page), Err(Errno::Inval), "once");
         assert_eq!(initialise(&mut guest, vcpu, u64::MAX), Err(Errno::Fault));
         assert_eq!(initialise(&mut guest, vcpu, at), Ok(0));
-        assert_eq!(guest.call(vcpu_op, [VCPUOP_UP.into(), vcpu.into(), 0, 0]), Ok(0));
-        assert_eq!(guest.call(vcpu_op, [VCPUOP_IS_UP.into(), vcpu.into(), 0, 0]), Ok(1));
+        assert_eq!(guest.call(Caller::vcpu_op, [VCPUOP_UP.into(), vcpu.into(), 0, 0]), Ok(0));
+        assert_eq!(guest.call(Caller::vcpu_op, [VCPUOP_IS_UP.into(), vcpu.into(), 0, 0]), Ok(1));
     }
     assert_eq!(initialise(&mut guest, 31, 0x4000), Ok(0), "the last that `shared_info` has room for");
     assert_eq!(initialise(&mut guest, ALL, 0x4000), Err(Errno::NoEnt));
@@ -253,7 +253,7 @@ fn a_flush_for_far_vcpus_reaches_them() {
         set[vcpu / 64] = 1 << (vcpu % 64);
         guest.hv.machine.write_guest(GuestAddr(0x100), set.as_bytes()).unwrap();
         let before = guest.hv.machine.cpu(1).flushes;
-        assert_eq!(guest.call(mmuext_op, [0, 1, 0, DomId::SELF.0.into()]), Ok(0));
+        assert_eq!(guest.call(Caller::mmuext_op, [0, 1, 0, DomId::SELF.0.into()]), Ok(0));
         assert_eq!(guest.hv.machine.cpu(1).flushes - before, elsewhere, "vcpu {vcpu}");
     }
 }

@@ -30,7 +30,7 @@ use crate::{
     event::{Events, pirq},
     grant::{self, Grants},
     heap,
-    lock::Lock,
+    lock::{Lock, rank},
     machine::Machine,
     mem::{Paging, frame_alloc, frame_type::Owner},
     sched::{self, clock, pools::FIRST_POOL, run_queue::Share},
@@ -65,7 +65,7 @@ pub struct Domain {
     /// Whether it may control the machine and other domains.
     pub is_privileged: bool,
     /// The toolstack's 16 bytes (`XEN_DOMCTL_setdomainhandle`).
-    pub handle: Lock<[u8; 16]>,
+    pub handle: Lock<[u8; 16], { rank::HANDLE }>,
     /// The frame of `shared_info`.
     pub shared_info: Mfn,
     vcpus: VcpuTable,
@@ -74,17 +74,17 @@ pub struct Domain {
     /// Frames that it may have in its reservation.
     pub max_pages: AtomicU32,
     /// What it is told of its memory (`XENMEM_memory_map`), as the toolstack set it.
-    pub memory_map: Lock<heapless::Vec<E820Entry, { Self::MAX_MEMORY_MAP }>>,
+    pub memory_map: Lock<heapless::Vec<E820Entry, { Self::MAX_MEMORY_MAP }>, { rank::MEMORY_MAP }>,
     /// Page tables: held for every change of a table or of a table's type.
-    pub paging: Lock<Paging>,
+    pub paging: Lock<Paging, { rank::PAGING }>,
     /// The slot, from 1, of a root whose linear entry is being taken away, or 0; written under `paging`.
     pub linear_slot_going: AtomicU32,
     /// Event channels.
     pub events: Events,
     /// A line that it has begun to write on the hypervisor's console.
-    pub console_line: Lock<console::GuestLine>,
+    pub console_line: Lock<console::GuestLine, { rank::GUEST_LINE }>,
     /// Grants given and taken.
-    pub grants: Lock<Grants>,
+    pub grants: Lock<Grants, { rank::GRANTS }>,
     /// The `VMASST_TYPE_*` that are on, as bits.
     pub vm_assist: AtomicU64,
     /// How often it is paused by the toolstack or the hypervisor; it runs at zero. Changed under `life`.
@@ -92,7 +92,7 @@ pub struct Domain {
     /// How often the toolstack has paused it (`XEN_DOMCTL_pausedomain`). Changed under `life`.
     pub controller_pauses: AtomicU32,
     /// Held for every step in the domain's life: pausing, shutting down, contexts from outside, teardown.
-    pub life: Lock<teardown::Stage>,
+    pub life: Lock<teardown::Stage, { rank::LIFE }>,
     /// [`NOT_SHUT_DOWN`] while it runs, else the `SHUTDOWN_*` reason.
     pub shutdown: AtomicU32,
     /// The reason that it would have shut down for ([`NOT_SHUT_DOWN`] if it did not say), whatever happens
@@ -105,11 +105,11 @@ pub struct Domain {
     /// Its pool of CPUs. Changed under the lock of the pools.
     pub pool: AtomicU32,
     /// Its weight and cap.
-    pub share: Lock<Share>,
+    pub share: Lock<Share, { rank::SHARE }>,
     /// What of the machine it may touch.
-    pub rights: Lock<Rights>,
+    pub rights: Lock<Rights, { rank::RIGHTS }>,
     /// What it has of physical interrupts for itself.
-    pub pirqs: Lock<pirq::Own>,
+    pub pirqs: Lock<pirq::Own, { rank::PIRQS }>,
     /// Whether the toolstack has ever let it go.
     has_begun: AtomicBool,
     /// Whether a debugger is attached to it (`XEN_DOMCTL_setdebugging`).

@@ -2,7 +2,12 @@
 //! (`XEN_DOMCTL_settscinfo`), read by instructions that trap (CR4.TSD).
 
 use super::Domain;
-use crate::{Hypervisor, lock::Lock, machine::Machine, sched::clock::SECOND, sched::clock::Scale};
+use crate::{
+    Hypervisor,
+    lock::{Lock, rank},
+    machine::Machine,
+    sched::clock::{SECOND, Scale},
+};
 use core::sync::atomic::{AtomicBool, Ordering};
 use oxen_abi::{
     domctl::{DomctlTscInfo, TSC_MODE_ALWAYS_EMULATE, TSC_MODE_DEFAULT, TSC_MODE_NEVER_EMULATE},
@@ -52,7 +57,7 @@ struct Setting {
 /// How a domain has its time stamp counter.
 #[derive(Debug)]
 pub struct Tsc {
-    setting: Lock<Setting>,
+    setting: Lock<Setting, { rank::TSC }>,
     /// Whether it is emulated; changes while no vcpu of the domain is on a CPU.
     is_emulated: AtomicBool,
 }

@@ -5,7 +5,11 @@ use super::{
     traps::TrapTable,
 };
 use super::{regs::Regs, shared_info::VcpuInfoPlace};
-use crate::{addr::Mfn, lock::Lock, machine::Machine};
+use crate::{
+    addr::Mfn,
+    lock::{Lock, rank},
+    machine::Machine,
+};
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use oxen_abi::{domid::DomId, segments::XEN_LEGACY_MAX_VCPUS};
@@ -38,13 +42,13 @@ pub struct Vcpu {
     /// Why it does not run: bits of [`pause`].
     pub pauses: AtomicU32,
     /// Its state while it does not run; `None` while a CPU has it, or before it was initialised.
-    pub slot: Lock<Option<Box<VcpuState>>>,
+    pub slot: Lock<Option<Box<VcpuState>>, { rank::VCPU_STATE }>,
     /// Whether `VCPUOP_initialise` or the toolstack gave it a context.
     pub is_initialised: AtomicBool,
     /// Where its `vcpu_info` is.
-    pub info: Lock<Option<VcpuInfoPlace>>,
+    pub info: Lock<Option<VcpuInfoPlace>, { rank::VCPU_INFO }>,
     /// The guest's own frame that holds it, once the guest chose one: held writable.
-    pub info_frame: Lock<Option<Mfn>>,
+    pub info_frame: Lock<Option<Mfn>, { rank::VCPU_INFO_FRAME }>,
     /// Things to do before it next runs guest code: bits of [`crate::sched::work`].
     pub work: AtomicU32,
     /// What the event channels keep.
@@ -316,8 +320,9 @@ impl VcpuState {
 }
 
 /// DR6 and DR7 with nothing set: the bits that always read as one (Intel SDM vol. 3B, 17.2).
-const DEBUG_STATUS_RESET: u64 = 0xffff_0ff0;
-const DEBUG_CONTROL_RESET: u64 = 0x400;
+pub const DEBUG_STATUS_RESET: u64 = 0xffff_0ff0;
+/// DR7 when no breakpoint is on.
+pub const DEBUG_CONTROL_RESET: u64 = 0x400;
 
 /// What running a vcpu asks of the CPU.
 pub trait Processor {

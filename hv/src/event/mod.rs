@@ -41,7 +41,11 @@ pub use bind::{Status, alloc_unbound, bind_interdomain, bind_ipi, bind_pirq, bin
 pub use reset::{Reset, close_all, reset};
 pub use vcpu::VcpuEvents;
 
-use crate::{config::MAX_PORTS, heap::Reserve, lock::Lock};
+use crate::{
+    config::MAX_PORTS,
+    heap::Reserve,
+    lock::{Lock, rank},
+};
 use abi::Abi;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use fifo::record::Records;
@@ -62,7 +66,7 @@ pub struct Events {
     is_fifo: AtomicBool,
     /// How many vcpus wait in `SCHEDOP_poll`.
     pollers: AtomicU32,
-    bindings: Lock<Bindings>,
+    bindings: Lock<Bindings, { rank::EVENTS }>,
 }
 
 /// What the lock of a domain's events guards beside the right to change ports.

@@ -6,7 +6,6 @@ use crate::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     domain::cpuid::{ARCH_CAPABILITIES, Vendor, speculation_capabilities},
-    hypercall::stubs,
     machine::Machine,
 };
 
@@ -212,7 +211,7 @@ impl<M: Machine> Caller<'_, M> {
     /// The value is a page's machine address, and in the low bits which page of stubs it is to be: there is one.
     fn fill_hypercall_page_by_msr(&self, value: u64) -> bool {
         let mfn = if value & 0xfff == 0 { Mfn::new(value >> 12) } else { None };
-        mfn.is_some_and(|mfn| stubs::fill(self.hv, self.domain, mfn).is_ok())
+        mfn.is_some_and(|mfn| self.hv.fill_hypercall_page(self.domain, mfn).is_ok())
     }
 }
 

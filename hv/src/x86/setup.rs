@@ -160,6 +160,8 @@ fn listen_to_console(hv: &Hypervisor<Pc>) {
 /// Starts the machine's other CPUs, which wait for guests.
 pub(crate) fn start_other_cpus(hv: &'static Hypervisor<Pc>) {
     // Until one runs there is nobody to listen to.
+    #[cfg(debug_assertions)]
+    lock::watch(percpu::held);
     lock::listen_while_waiting(|| {
         if let Some(hv) = percpu::HYPERVISOR.get() {
             hv.machine.serve_shootdown();
