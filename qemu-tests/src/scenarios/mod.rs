@@ -128,6 +128,8 @@ scenarios! {
     life::a_guest_at_work_follows_its_memory_target_down_and_up,
     life::a_guest_starts_again_and_its_crash_is_explained,
     life::a_guests_vcpus_go_off_and_on_line,
+    life::a_guest_has_forty_vcpus,
+    life::a_guest_keeps_time_by_an_emulated_counter,
     life::a_guest_at_work_gets_devices_and_lets_them_go,
     life::a_guest_whose_balloon_is_dead_is_named,
     linux::kernels_that_cannot_be_guests_are_refused_with_the_reason,
