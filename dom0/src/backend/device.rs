@@ -53,6 +53,10 @@ pub trait Driver: 'static {
         front: &Front<'_>,
         legacy: <Self::Session as Session>::Legacy,
     ) -> Result<(Rc<Self::Session>, Nodes)>;
+    /// Reads anew what a connected frontend may change; returns whether there is such a thing.
+    fn reconfigure(&self, _front: &Front<'_>, _session: &Self::Session) -> bool {
+        false
+    }
 }
 
 /// What serves a connected frontend, in tasks of its own.
@@ -243,7 +247,7 @@ impl<D: Driver> Device<D> {
     pub async fn unplug(&self) -> Result<()> {
         let failed = |why| self.refused(why);
         self.set("online", "0").map_err(failed)?;
-        if self.state.get() == XenbusState::Connected {
+        if matches!(self.state.get(), XenbusState::Connected | XenbusState::Reconfigured) {
             self.enter(XenbusState::Closing).map_err(failed)?;
             let closed = self.changed.until(|| (self.state.get() == XenbusState::Closed).then_some(()));
             if task::timeout(PATIENCE, closed).await.is_err() {
@@ -340,6 +344,12 @@ impl<D: Driver> Device<D> {
             Step::Connect => {
                 if let Err(why) = self.connect() {
                     self.fail(&format!("{why:#}"));
+                }
+            }
+            Step::Reconfigure(state) => {
+                let session = self.session.borrow().clone();
+                if session.is_some_and(|session| self.driver.reconfigure(&self.peer(), &session)) {
+                    _ = self.enter(state);
                 }
             }
             Step::Close(XenbusState::Closed) => {

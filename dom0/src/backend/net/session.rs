@@ -1,7 +1,7 @@
 //! A connected interface: the task that moves frames between a guest's two rings and the bridge.
 
 use alloc::{format, rc::Rc, vec::Vec};
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::future::{pending, poll_fn};
 use core::pin::pin;
 use core::task::Poll;
@@ -44,6 +44,8 @@ pub struct Start {
     pub scatter: bool,
     /// How fast the guest may send.
     pub rate: Option<Rate>,
+    /// Bytes that are left free before each frame on its way in.
+    pub headroom: u16,
     /// Where frames come from and go to.
     pub bridge: Rc<BridgePort>,
     /// A frame that an earlier instance took from the bridge, and had no pages for.
@@ -56,6 +58,7 @@ pub struct NetSession {
     transmit: Mapped,
     receive: Mapped,
     ports: Vec<Port>,
+    headroom: Cell<u16>,
     bridge: Rc<BridgePort>,
     receiver: RefCell<Receiver>,
     server: RefCell<Option<JoinHandle<()>>>,
@@ -97,6 +100,7 @@ impl NetSession {
             transmit: map("transmit", start.transmit)?,
             receive: map("receive", start.receive)?,
             ports: start.ports.iter().map(bind).collect::<Result<_>>()?,
+            headroom: Cell::new(start.headroom),
             bridge: start.bridge,
             receiver: RefCell::new(receiver),
             server: RefCell::default(),
@@ -105,6 +109,11 @@ impl NetSession {
         let server = task::spawn(session.clone().run(transmitter));
         *session.server.borrow_mut() = Some(server);
         Ok(session)
+    }
+
+    /// Leaves so many bytes free before each frame from now on.
+    pub fn set_headroom(&self, bytes: u16) {
+        self.headroom.set(bytes);
     }
 
     async fn run(self: Rc<Self>, transmitter: Transmitter) {
@@ -120,7 +129,10 @@ impl NetSession {
         while !self.life.is_ending() {
             let now = time::now();
             let moved = transmitter.turn(&mut transmit, &self.bridge, now);
-            let received = self.receiver.borrow_mut().turn(&mut receive, &self.bridge);
+            let mut receiver = self.receiver.borrow_mut();
+            receiver.set_headroom(self.headroom.get());
+            let received = receiver.turn(&mut receive, &self.bridge);
+            drop(receiver);
             // What was answered before the ring broke is answered.
             self.publish(&mut transmit, &mut receive);
             if moved? + received? != 0 {

@@ -73,7 +73,8 @@ async fn connect(device: &mut Device, page: &Grant, port: &Port) -> Result<Geome
     ];
     loop {
         match device.step().await? {
-            Step::Wait => device.answered().await?,
+            // What is changed while both are connected is no backend's to ask for.
+            Step::Wait | Step::Reconfigure(_) => device.answered().await?,
             Step::Offer(state) => device.publish(&values, state).await?,
             Step::Connect => break,
             Step::Close(_) | Step::Gone => {
