@@ -22,6 +22,7 @@ pub mod stubs;
 pub mod sysctl;
 pub mod vcpu;
 pub mod version;
+mod vnuma;
 
 use crate::{
     caller::Caller,

@@ -190,6 +190,7 @@ scenarios! {
     disks::a_disk_can_be_a_file_of_the_ramdisk,
     crowd::forty_guests_say_hello_at_once,
     crowd::two_guests_ring_each_other_in_turns,
+    crowd::guests_ring_each_other_by_queues,
     guests::mmu_shows_two_address_spaces_and_every_refusal,
     guests::a_guest_follows_its_memory_target,
     guests::a_guest_cannot_shrink_below_what_it_needs,
