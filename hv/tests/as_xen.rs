@@ -9,8 +9,8 @@ use oxen_abi::{
         CALLBACKTYPE_SYSENTER_DEPRECATED,
     },
     domctl::{
-        Domctl, DomctlVcpuaffinity, XEN_DOMCTL_ASSIGN_DEVICE, XEN_DOMCTL_DEASSIGN_DEVICE, XEN_DOMCTL_GETVCPUAFFINITY,
-        XEN_DOMCTL_TEST_ASSIGN_DEVICE, XenctlBitmap,
+        Domctl, DomctlVcpuaffinity, DomctlVmEventOp, XEN_DOMCTL_ASSIGN_DEVICE, XEN_DOMCTL_DEASSIGN_DEVICE,
+        XEN_DOMCTL_GETVCPUAFFINITY, XEN_DOMCTL_TEST_ASSIGN_DEVICE, XEN_DOMCTL_VM_EVENT_OP, XenctlBitmap,
     },
     domid::DomId,
     errno::Errno,
@@ -182,7 +182,7 @@ fn a_runstate_area_is_where_the_guest_says_mapped_or_not() {
 }
 
 #[test]
-fn a_device_is_asked_about_without_a_domain() {
+fn a_device_and_the_version_of_events_are_asked_about_without_a_domain() {
     support::on_cpu(0);
     let mut dom0 = Guest::new(support::boot(256), 0, true, 64);
     dom0.build_home(4);
@@ -199,6 +199,12 @@ fn a_device_is_asked_about_without_a_domain() {
         assert_eq!(ask(command, 0x7ff4), Err(nobody), "{command}");
         assert_eq!(ask(command, 0x7ff1), Err(devices), "{command}");
     }
+    let mut version = |op: u32| {
+        let op = Domctl::new(XEN_DOMCTL_VM_EVENT_OP, DomId::INVALID, &DomctlVmEventOp { op, mode: 0, value: 0 });
+        dom0.hv.machine.write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+        dom0.call(Caller::domctl, [0; 4])
+    };
+    assert_eq!([2, 3, 4].map(&mut version), [Err(Errno::Srch), Ok(0), Err(Errno::Srch)]);
 }
 
 #[test]
