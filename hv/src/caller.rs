@@ -3,7 +3,8 @@
 use crate::{
     Hypervisor,
     domain::{Domain, regs::Regs, vcpu::Vcpu, vcpu::VcpuState},
-    machine::{CpuId, Machine},
+    hardware::CpuId,
+    machine::Machine,
 };
 use alloc::{boxed::Box, sync::Arc};
 use core::sync::atomic::Ordering;

@@ -1,9 +1,5 @@
 //! The sum of what the library asks of the hardware. Each trait stands where it is used.
 
-/// A physical CPU, numbered from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CpuId(pub u16);
-
 /// A machine: everything the library cannot do by itself. Generic parameters, never trait objects: hot paths are static.
 pub trait Machine:
     crate::mem::Memory
@@ -12,8 +8,8 @@ pub trait Machine:
     + crate::mem::HypervisorSpace
     + crate::heap::Reserve
     + crate::domain::vcpu::Processor
-    + crate::sched::Clock
-    + crate::sched::Power
+    + crate::hardware::Clock
+    + crate::hardware::Power
     + crate::ports::Ports
     + crate::console::Serial
     + crate::event::pirq::Interrupts

@@ -10,7 +10,7 @@ use oxen_abi::{
 };
 use oxen_hv::{
     addr::GuestAddr,
-    console::{self, Level},
+    console::Level,
     event,
     hypercall::{console::console_io, version::xen_version},
     keys,
@@ -47,7 +47,7 @@ fn sent(guest: &Guest) -> String {
 
 fn type_in(guest: &Guest, bytes: &[u8]) {
     guest.hv.machine.peripherals.lock().unwrap().input.extend(bytes);
-    console::receive(guest.hv);
+    guest.hv.receive_input();
 }
 
 #[test]
@@ -119,12 +119,12 @@ fn every_key_shows_something_and_harms_nothing() {
 fn the_log_is_kept_as_far_as_there_is_room() {
     let [dom0, _] = guests();
     dom0.hv.console.clear_log();
-    console::log(dom0.hv, Level::Error, format_args!("first"));
+    dom0.hv.log(Level::Error, format_args!("first"));
     let mut text = [0; 64];
     let (count, end) = dom0.hv.console.read_log(0, &mut text);
     assert_eq!(&text[..count], b"(XEN) first\n");
     for n in 0..3000 {
-        console::log(dom0.hv, Level::Error, format_args!("line {n}"));
+        dom0.hv.log(Level::Error, format_args!("line {n}"));
     }
     let mut all = vec![0; 40_000];
     let (count, last) = dom0.hv.console.read_log(end, &mut all);

@@ -8,13 +8,10 @@ use oxen_abi::{
     domid::DomId,
 };
 use oxen_hv::{
-    domain::{
-        control_registers::CR4_OSXSAVE,
-        cpuid::{self, Vendor, leaves_x87_pointers},
-        traps::TrapHandler,
-    },
+    domain::{control_registers::CR4_OSXSAVE, traps::TrapHandler},
     hypercall::stubs,
     mem::Memory,
+    processor::cpuid::{self, Vendor, leaves_x87_pointers},
     trap::{msr, ports},
 };
 use std::sync::atomic::Ordering::SeqCst;

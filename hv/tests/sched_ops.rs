@@ -18,12 +18,13 @@ use oxen_hv::{
     caller::{Args, Caller, Current, Reply},
     domain::{self, Config, Domain, regs::Regs, teardown, vcpu::pause},
     event,
+    hardware::Clock,
     hypercall::{
         sched::{sched_op, set_timer_op},
         vcpu::vcpu_op,
     },
     mem::Memory,
-    sched::{self, Clock, clock::Scale, run_queue::Share, switch, work},
+    sched::{self, clock::Scale, run_queue::Share, switch, work},
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 use support::{Fake, boot, dice::Dice, guest::Guest, this_cpu};

@@ -19,8 +19,8 @@ use oxen_hv::{
     addr::GuestAddr,
     caller::Current,
     domain::{self, Config, Domain, regs::Regs, vcpu::pause},
+    hardware::CpuId,
     hypercall::{sched::sched_op, sysctl::sysctl, vcpu::vcpu_op},
-    machine::CpuId,
     sched::{placement, switch},
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};

@@ -12,8 +12,8 @@ use oxen_hv::{
     Hypervisor,
     caller::{Caller, Current},
     domain::{self, Config, Domain, regs::Regs, teardown, vcpu::pause},
+    hardware::CpuId,
     hypercall::sched::{sched_op, set_timer_op},
-    machine::CpuId,
     sched::work,
     sched::{self, switch},
 };

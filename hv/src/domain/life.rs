@@ -1,7 +1,7 @@
 //! A domain's life between its making and its end: pausing and going on, shutting down, crashing.
 
 use super::{Domain, NOT_SHUT_DOWN, teardown, vcpu::pause};
-use crate::{Hypervisor, caller::Caller, console, event, machine::Machine, sched};
+use crate::{Hypervisor, caller::Caller, event, machine::Machine, sched};
 use core::sync::atomic::Ordering;
 use oxen_abi::{
     errno::Errno,
@@ -127,7 +127,7 @@ pub fn shut_down<M: Machine>(hv: &'static Hypervisor<M>, domain: &Domain, reason
     };
     if domain.is_privileged {
         let name = usize::try_from(reason).ok().and_then(|reason| REASONS.get(reason)).unwrap_or(&"unknown");
-        console::print(hv, format_args!("The control domain has shut down (reason {reason}: {name})"));
+        hv.print(format_args!("The control domain has shut down (reason {reason}: {name})"));
         match reason {
             SHUTDOWN_POWEROFF => hv.machine.power_off(),
             SHUTDOWN_CRASH => hv.machine.fail(),
@@ -155,10 +155,10 @@ pub fn shut_down<M: Machine>(hv: &'static Hypervisor<M>, domain: &Domain, reason
 /// Prints what a domain has asked for, if that is counted.
 pub fn show_counters<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) {
     for (number, count) in domain.counters.hypercalls() {
-        console::print(hv, format_args!("d{}: hypercall {number}: {count}", domain.id.0));
+        hv.print(format_args!("d{}: hypercall {number}: {count}", domain.id.0));
     }
     for (what, count) in domain.counters.others() {
-        console::print(hv, format_args!("d{}: {what}: {count}", domain.id.0));
+        hv.print(format_args!("d{}: {what}: {count}", domain.id.0));
     }
 }
 
@@ -209,13 +209,13 @@ pub fn end_without_vcpus<M: Machine>(caller: &Caller<'_, M>) {
     }
     tell_end(caller, format_args!("has gone off line as the last vcpu, without a shutdown"));
     let hint = "Kernels end so that fail early; earlyprintk=xen on Linux's command line shows why";
-    console::print(caller.hv, format_args!("{hint}"));
+    caller.hv.print(format_args!("{hint}"));
     shut_down(caller.hv, caller.domain, SHUTDOWN_CRASH);
 }
 
 /// Prints how a domain ends, and where its vcpu is.
 fn tell_end<M: Machine>(caller: &Caller<'_, M>, what: core::fmt::Arguments<'_>) {
     let (domain, vcpu, regs) = (caller.domain.id, caller.vcpu.id, &*caller.regs);
-    console::print(caller.hv, format_args!("{domain}v{vcpu} {what}"));
-    console::print(caller.hv, format_args!("{regs}"));
+    caller.hv.print(format_args!("{domain}v{vcpu} {what}"));
+    caller.hv.print(format_args!("{regs}"));
 }

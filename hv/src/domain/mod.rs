@@ -6,15 +6,11 @@
 pub mod context;
 pub mod control_registers;
 pub mod counters;
-pub mod cpuid;
 pub mod debug;
 pub mod flags;
 pub mod info;
 mod life;
-pub mod machine_check;
 pub mod regs;
-pub mod rights;
-pub mod shared_info;
 pub mod table;
 pub mod teardown;
 pub mod traps;
@@ -31,7 +27,9 @@ use crate::{
     lock::Lock,
     machine::Machine,
     mem::{Paging, frame_alloc, frame_type::Owner},
+    rights::Rights,
     sched::{self, pools::FIRST_POOL, run_queue::Share},
+    shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
@@ -48,8 +46,6 @@ use oxen_abi::{
         VMASST_TYPE_WRITABLE_PAGETABLES,
     },
 };
-use rights::Rights;
-use shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace};
 use spin::Once;
 use vcpu::{Vcpu, VcpuState, pause};
 

@@ -4,15 +4,16 @@
 //! goes first, then its memory. Frames that others still map go when they let go of them; until then the domain is dead
 //! but not buried: it keeps its id and its slot, because the frame table names it as their owner.
 
-use super::{Domain, context, shared_info::VcpuInfoPlace, vcpu::Vcpu};
+use super::{Domain, context, vcpu::Vcpu};
 use crate::{
     Hypervisor,
     caller::Refusal,
-    domain::{Progress, shared_info::VCPU_INFO_BYTES},
+    domain::Progress,
     event, grant,
     machine::Machine,
     mem::{editor::Editor, frame_alloc, relinquish::relinquish, root},
     sched::{self, timers},
+    shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;

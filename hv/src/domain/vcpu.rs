@@ -1,8 +1,8 @@
 //! Virtual CPUs: what others may see of one, and the state that belongs to the CPU it runs on.
 
+use super::regs::Regs;
 use super::{control_registers::CR4_AT_START, traps::TrapTable};
-use super::{regs::Regs, shared_info::VcpuInfoPlace};
-use crate::{addr::Mfn, lock::Lock, machine::Machine};
+use crate::{addr::Mfn, lock::Lock, machine::Machine, shared_info::VcpuInfoPlace};
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use oxen_abi::domid::DomId;
@@ -304,7 +304,7 @@ const DEBUG_CONTROL_RESET: u64 = 0x400;
 /// What running a vcpu asks of the CPU.
 pub trait Processor {
     /// The CPU that executes this.
-    fn this_cpu(&self) -> crate::machine::CpuId;
+    fn this_cpu(&self) -> crate::hardware::CpuId;
     /// Loads the hypervisor's own root and nothing of any vcpu: what was loaded last may go away.
     fn unload(&self);
     /// Loads everything of `state` that is in the CPU while a vcpu runs: extended state, segment bases, selectors, debug

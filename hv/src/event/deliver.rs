@@ -4,9 +4,10 @@ use super::{Bindings, abi::Abi, port::Port, two_level};
 use crate::{
     Hypervisor,
     caller::Caller,
-    domain::{Domain, shared_info::VcpuInfoPlace, vcpu::Vcpu},
+    domain::{Domain, vcpu::Vcpu},
     machine::Machine,
     sched,
+    shared_info::VcpuInfoPlace,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{errno::Errno, event_channel as abi};

@@ -12,8 +12,9 @@ use crate::{
     caller::Control,
     config::MAX_PIRQS,
     domain::Domain,
+    hardware::CpuId,
     lock::Lock,
-    machine::{CpuId, Machine},
+    machine::Machine,
     mem::editor::hold_writable,
     pci::{Address, Entry, Message},
 };

@@ -1,10 +1,7 @@
 //! The two-level ABI: three levels of bits. A port has one in `evtchn_pending` and one in `evtchn_mask` of `shared_info`;
 //! of 64 ports, one in `evtchn_pending_sel` of a vcpu's `vcpu_info`; of all, `evtchn_upcall_pending`.
 
-use crate::{
-    domain::{Domain, shared_info::VcpuInfoPlace},
-    mem::Memory,
-};
+use crate::{domain::Domain, mem::Memory, shared_info::VcpuInfoPlace};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// The first word of `evtchn_pending` in `shared_info`.

@@ -3,7 +3,6 @@
 use crate::{
     addr::GuestAddr,
     caller::{Args, Caller, Refusal, Reply},
-    console,
     machine::Machine,
 };
 use core::sync::atomic::Ordering;
@@ -49,9 +48,9 @@ fn write<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, count: u32, bu
         let part = text.part(done.into(), bytes.len() as u64).ok_or(Errno::Fault)?;
         hv.machine.read_guest(part, bytes).map_err(|_| Errno::Fault)?;
         if caller.domain.is_privileged {
-            console::write_raw(hv, bytes);
+            hv.console.write_raw(&hv.machine, bytes);
         } else {
-            console::write_guest(hv, caller.domain, bytes);
+            hv.console.write_guest(&hv.machine, caller.domain.id, &caller.domain.console_line, bytes);
         }
         done += bytes.len() as u32;
     }

@@ -2,9 +2,9 @@
 
 use super::memory::subject;
 use crate::{
-    boot::memory_map::Region,
     caller::{Caller, Reply},
     domain::Domain,
+    firmware::memory_map::Region,
     grant,
     layout::{M2P_END, M2P_START},
     machine::Machine,

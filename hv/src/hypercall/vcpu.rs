@@ -6,14 +6,13 @@ use crate::{
     caller::{Args, Caller, Reply},
     domain::{
         self, context,
-        shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
         vcpu::{Vcpu, pause},
     },
     event::deliver,
     machine::Machine,
     mem::{editor, guest_ptr::GuestPtr},
-    sched::work,
-    sched::{self, placement, timers, wait},
+    sched::{self, placement, timers, wait, work},
+    shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;

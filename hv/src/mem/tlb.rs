@@ -5,12 +5,7 @@
 
 use super::frame_type::Owner;
 use crate::{
-    Hypervisor,
-    addr::Mfn,
-    config::MAX_CPUS,
-    domain::Domain,
-    machine::{CpuId, Machine},
-    sched::CpuShared,
+    Hypervisor, addr::Mfn, config::MAX_CPUS, domain::Domain, hardware::CpuId, machine::Machine, sched::CpuShared,
 };
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 

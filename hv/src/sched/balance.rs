@@ -9,12 +9,7 @@ use super::{
     run_queue::{RunQueue, Seat},
     tell, timers, work,
 };
-use crate::{
-    Hypervisor,
-    domain::vcpu::Vcpu,
-    lock,
-    machine::{CpuId, Machine},
-};
+use crate::{Hypervisor, domain::vcpu::Vcpu, hardware::CpuId, lock, machine::Machine};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 

@@ -4,12 +4,12 @@
 //! Guests compute from the same three numbers by the same rule, so their time is the hypervisor's to the nanosecond and
 //! needs to be published once per place only.
 
-use super::Clock;
 use crate::{
     addr::{GuestWords, Mfn, PAGE_BYTES},
-    domain::shared_info::VcpuInfoPlace,
+    hardware::Clock,
     lock::Lock,
     mem::{GuestMemory, Memory},
+    shared_info::VcpuInfoPlace,
 };
 use core::sync::atomic::{Ordering, fence};
 

@@ -9,7 +9,8 @@ use crate::{
         regs::Regs,
         vcpu::{Vcpu, VcpuState, pause},
     },
-    machine::{CpuId, Machine},
+    hardware::CpuId,
+    machine::Machine,
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;

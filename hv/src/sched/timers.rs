@@ -9,7 +9,8 @@ use crate::{
         vcpu::{Vcpu, pause},
     },
     event,
-    machine::{CpuId, Machine},
+    hardware::CpuId,
+    machine::Machine,
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;

@@ -1,7 +1,7 @@
 //! What the scheduler keeps with a vcpu: where it has its seat, what it waits for.
 
 use super::{deadlines::NEVER, placement, run_queue::Seat, runstate, timers};
-use crate::{lock::Lock, machine::CpuId};
+use crate::{hardware::CpuId, lock::Lock};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// What the scheduler keeps with a vcpu.

@@ -12,10 +12,11 @@ use crate::{
     domain::{
         control_registers::{CR0_TS, CR4_GUEST, CR4_OSXSAVE, set_task_switched},
         counters::Counted,
-        cpuid, debug as registers,
+        debug as registers,
     },
     machine::Machine,
     mem::{editor::Editor, root},
+    processor::cpuid,
     sched::wait,
 };
 use oxen_abi::segments::XEN_EMULATE_PREFIX;

@@ -5,9 +5,9 @@
 use crate::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
-    domain::cpuid::{ARCH_CAPABILITIES, Vendor, speculation_capabilities},
     hypercall::stubs,
     machine::Machine,
+    processor::cpuid::{ARCH_CAPABILITIES, Vendor, speculation_capabilities},
 };
 
 const P5_MACHINE_CHECKS: core::ops::RangeInclusive<u32> = 0..=1;

@@ -12,11 +12,11 @@ use oxen_abi::errno::Errno;
 use oxen_hv::addr::{GuestAddr, GuestRange, GuestWords, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
 use oxen_hv::config::MAX_CPUS;
 use oxen_hv::domain::vcpu::{Processor, VcpuState};
+use oxen_hv::hardware::{Clock, Power};
 use oxen_hv::layout::{DIRECT_MAP_START, END_HV_SLOT, FIRST_HV_SLOT};
-use oxen_hv::machine::{CpuId, Machine};
 use oxen_hv::mem::{GuestFault, GuestMemory, HypervisorSpace, Memory, Tlb};
-use oxen_hv::sched::{Clock, Power};
-use oxen_hv::{boot::acpi::PowerOff, console::Serial, heap::Reserve, ports::Ports};
+use oxen_hv::{console::Serial, firmware::acpi::PowerOff, heap::Reserve, ports::Ports};
+use oxen_hv::{hardware::CpuId, machine::Machine};
 
 /// A PC, as far as the hypervisor drives it itself.
 #[derive(Debug)]

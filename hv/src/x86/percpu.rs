@@ -11,7 +11,7 @@ use oxen_hv::Hypervisor;
 use oxen_hv::addr::Mfn;
 use oxen_hv::caller::{Args, Caller, Current};
 use oxen_hv::domain::{Domain, regs::Regs};
-use oxen_hv::machine::CpuId;
+use oxen_hv::hardware::CpuId;
 use oxen_hv::sched::{CpuShared, switch};
 use spin::Once;
 

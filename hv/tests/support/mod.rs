@@ -19,12 +19,13 @@ use oxen_hv::{
         vcpu::{Processor, VcpuState},
     },
     grant::Policy,
+    hardware::{Clock, CpuId, Power},
     heap::Reserve,
-    machine::{CpuId, Machine},
+    machine::Machine,
     mem::{GuestFault, GuestMemory, HypervisorSpace, Memory, Tlb, entry::Entry, frame_table::FrameTable, linear},
     pci::{DeviceMemory, Message},
     ports::Ports,
-    sched::{self, Clock, Power},
+    sched,
 };
 use std::{
     cell::{Cell, RefCell},

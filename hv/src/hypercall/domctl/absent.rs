@@ -4,8 +4,9 @@
 use super::{Answer, Outcome, find, other_than_self};
 use crate::{
     caller::{Caller, Control},
-    domain::{Domain, rights::last_frame},
+    domain::Domain,
     machine::Machine,
+    rights::last_frame,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{

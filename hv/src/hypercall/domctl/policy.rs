@@ -4,10 +4,11 @@
 use super::{Answer, Outcome};
 use crate::{
     caller::{Caller, Control, Refusal},
-    domain::{Domain, cpuid},
+    domain::Domain,
     hypercall::sysctl::policy::{MODEL_REGISTERS, ROOM_FOR_LEAVES, each_leaf},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    processor::cpuid,
 };
 use oxen_abi::{
     domctl::{CpuidLeaf, Domctl, DomctlCpuPolicy, MsrEntry, XEN_CPUID_INPUT_UNUSED, XEN_CPUID_NO_SUBLEAF},

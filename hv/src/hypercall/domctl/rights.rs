@@ -4,11 +4,9 @@ use super::{Answer, Outcome, read_bitmap, write_bitmap};
 use crate::{
     caller::{Caller, Control},
     config::MAX_PIRQS,
-    domain::{
-        Domain,
-        rights::{Ranges, last_frame},
-    },
+    domain::Domain,
     machine::Machine,
+    rights::{Ranges, last_frame},
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{

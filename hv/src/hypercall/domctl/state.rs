@@ -6,11 +6,12 @@ use crate::{
     addr::GuestAddr,
     caller::{Caller, Control},
     domain::{
-        Domain, machine_check,
+        Domain,
         vcpu::{Callback, ExtendedState, Vcpu, VcpuState},
     },
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    processor::machine_check,
 };
 use alloc::sync::Arc;
 use oxen_abi::{

@@ -1,11 +1,6 @@
 //! Processors, as `platform_op` tells of them and is told of them.
 
-use crate::{
-    caller::Caller,
-    machine::{CpuId, Machine},
-    mem::guest_ptr::GuestPtr,
-    sched::placement,
-};
+use crate::{caller::Caller, hardware::CpuId, machine::Machine, mem::guest_ptr::GuestPtr, sched::placement};
 use oxen_abi::{
     errno::Errno,
     platform::{

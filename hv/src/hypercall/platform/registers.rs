@@ -73,7 +73,7 @@ pub(super) fn memory_type<M: Machine>(
     if mask & VALID == 0 {
         return Ok(XenpfReadMemtype { mfn: 0, nr_mfns: 0, r#type: 0, ..request });
     }
-    let frames = crate::domain::rights::last_frame(machine);
+    let frames = crate::rights::last_frame(machine);
     let nr_mfns = (!(mask >> 12) & frames) + 1;
     Ok(XenpfReadMemtype { mfn: base >> 12 & frames, nr_mfns, r#type: (base & 0xff) as u32, ..request })
 }

@@ -2,9 +2,9 @@
 
 use crate::{
     caller::{Caller, Control},
-    domain::cpuid,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    processor::cpuid,
 };
 use oxen_abi::{
     domctl::{CpuidLeaf, XEN_CPUID_NO_SUBLEAF},

@@ -2,7 +2,8 @@
 
 use crate::{
     caller::{Caller, Control},
-    machine::{CpuId, Machine},
+    hardware::CpuId,
+    machine::Machine,
     mem::guest_ptr::GuestPtr,
     sched::CpuShared,
 };

@@ -14,7 +14,7 @@ use super::{
     frame_type::{Acquired, FrameState, FrameType, Owner, Released},
     tlb::TlbClock,
 };
-use crate::{addr::Mfn, config::MAX_DOMAINS, domain::rights::Ranges, lock::Lock};
+use crate::{addr::Mfn, config::MAX_DOMAINS, lock::Lock, rights::Ranges};
 use claims::Claims;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use free::FreeFrames;

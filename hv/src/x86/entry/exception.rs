@@ -8,7 +8,7 @@ use super::{finish, fixup, leave};
 use core::sync::atomic::Ordering;
 use oxen_hv::domain::regs::Regs;
 use oxen_hv::event::pirq;
-use oxen_hv::{console, trap};
+use oxen_hv::trap;
 
 /// RFLAGS after a foreseen fault: how the code learns of it, and guest memory closed (SMAP), as it may not come by the
 /// instruction that closes it.
@@ -129,7 +129,7 @@ fn serve(raised: u32) {
         vector::FIRST_PIRQ..vector::END_PIRQ => {
             let pirq = raised - vector::FIRST_PIRQ;
             if pirq == hv.machine.console_gsi {
-                console::receive(hv);
+                hv.receive_input();
             } else {
                 pirq::raise(hv, pirq);
             }

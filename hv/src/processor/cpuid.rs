@@ -1,7 +1,6 @@
 //! CPUID as a PV guest sees it through the emulation prefix: what the CPU has, less what PV cannot keep, plus Xen's leaves.
 
-use super::control_registers::CR4_OSXSAVE;
-use crate::{caller::Caller, machine::Machine};
+use crate::{caller::Caller, domain::control_registers::CR4_OSXSAVE, machine::Machine};
 
 /// The first of the hypervisor's leaves (`arch-x86/cpuid.h`), and the last.
 const XEN_LEAVES: u32 = 0x4000_0000;

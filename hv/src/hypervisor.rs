@@ -1,0 +1,97 @@
+//! Everything that exists once.
+
+use crate::{
+    config::MAX_CPUS,
+    console::{Console, Level},
+    domain::table::DomainTable,
+    event::pirq::Pirqs,
+    firmware::{efi::Efi, memory_map::MemoryMap},
+    grant,
+    lock::Lock,
+    machine::Machine,
+    mem::frame_table::FrameTable,
+    pci::Pci,
+    sched::{CpuShared, clock::SystemTime, pools::Pools},
+};
+use core::{
+    fmt,
+    sync::atomic::{AtomicBool, AtomicU16, AtomicU64},
+};
+use oxen_abi::virq::NR_VIRQS;
+
+/// Everything that exists once: what the boot story builds and every entry into the hypervisor refers to.
+#[derive(Debug)]
+pub struct Hypervisor<M: Machine> {
+    /// What only the hardware can do.
+    pub machine: M,
+    /// What every frame is.
+    pub frames: FrameTable,
+    /// Who exists.
+    pub domains: DomainTable,
+    /// What each physical CPU shares with the others.
+    pub cpus: [CpuShared; MAX_CPUS],
+    /// Whose the global virtual interrupts are, by their numbers: ids of domains.
+    pub virq_handlers: [AtomicU16; NR_VIRQS as usize],
+    /// The pools of CPUs.
+    pub pools: Lock<Pools>,
+    /// The CPUs that have nothing to do, bit n for CPU n.
+    pub idle_cpus: AtomicU64,
+    /// The serial line and what went there.
+    pub console: Console,
+    /// Physical interrupts.
+    pub pirqs: Pirqs,
+    /// What grant tables may be.
+    pub grants: grant::Policy,
+    /// Devices on PCI, and the messages by which they interrupt.
+    pub pci: Lock<Pci>,
+    /// The command line it was booted with.
+    pub command_line: heapless::String<1024>,
+    /// By what this very image is known; empty if the linker was not asked.
+    pub build_id: &'static [u8],
+    /// What the firmware says lies where.
+    pub memory_map: MemoryMap,
+    /// The firmware, where it is UEFI.
+    pub efi: Option<Efi>,
+    /// System time.
+    pub time: SystemTime,
+    /// Whether guests may have linear page tables (`pv-linear-pt`).
+    pub has_linear_tables: AtomicBool,
+}
+
+impl<M: Machine> Hypervisor<M> {
+    /// A hypervisor without domains; its clock starts. No CPU runs guests before [`crate::sched::bring_up`].
+    #[must_use]
+    pub fn new(machine: M, frames: FrameTable, command_line: &str) -> Self {
+        let time = SystemTime::start(&machine);
+        Self {
+            machine,
+            frames,
+            domains: DomainTable::default(),
+            cpus: [const { CpuShared::new() }; MAX_CPUS],
+            virq_handlers: [const { AtomicU16::new(0) }; NR_VIRQS as usize],
+            pools: Lock::new(Pools::default()),
+            idle_cpus: AtomicU64::new(0),
+            console: Console::default(),
+            pirqs: Pirqs::default(),
+            grants: grant::Policy::default(),
+            pci: Lock::default(),
+            // What is longer than the ABI can tell is cut.
+            command_line: command_line.chars().take(1023).collect(),
+            build_id: &[],
+            memory_map: MemoryMap::default(),
+            efi: None,
+            time,
+            has_linear_tables: AtomicBool::new(true),
+        }
+    }
+
+    /// Says something, one line, if `loglvl` lets it.
+    pub fn log(&self, level: Level, text: fmt::Arguments<'_>) {
+        self.console.log(&self.machine, level, text);
+    }
+
+    /// Says something whatever the levels, one line: what was asked for by a key.
+    pub fn print(&self, text: fmt::Arguments<'_>) {
+        self.console.print(&self.machine, text);
+    }
+}
