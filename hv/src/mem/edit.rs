@@ -1,6 +1,7 @@
 //! Changing one entry of a validated table: take what the new one needs, write, give back what the old one held.
 
 use super::{
+    Hardware,
     editor::{Editor, Rights},
     entry::Entry,
     walk::is_hypervisor_slot,
@@ -8,7 +9,6 @@ use super::{
 use crate::{
     addr::{Mfn, Slot},
     caller::Refusal,
-    machine::Machine,
 };
 use core::sync::atomic::{AtomicU64, Ordering};
 use oxen_abi::errno::Errno;
@@ -31,14 +31,14 @@ pub struct Place {
     pub(super) word: &'static AtomicU64,
 }
 
-impl<M: Machine> Editor<'_, M> {
+impl<M: Hardware> Editor<'_, M> {
     /// The level of the validated table that this frame is.
     ///
     /// # Errors
     /// `Inval` if it is none of the domain's.
     #[inline]
     pub fn level_of(&self, table: Mfn) -> Result<Option<u32>, Errno> {
-        let state = self.hv.frames.state(table);
+        let state = self.memory.frames.state(table);
         if state.owner() != self.domain.owner || state.refs() == 0 {
             return Err(Errno::Inval);
         }
@@ -53,7 +53,7 @@ impl<M: Machine> Editor<'_, M> {
     #[must_use]
     #[expect(clippy::indexing_slicing, reason = "a slot is below 512 by construction")]
     pub fn place(&self, table: Mfn, level: u32, slot: Slot) -> Place {
-        Place { table, level: level as u8, slot, word: &self.hv.machine.words(table)[slot.index()] }
+        Place { table, level: level as u8, slot, word: &self.memory.machine.words(table)[slot.index()] }
     }
 
     /// Replaces an entry. Where it refers to a table, `rights` do not matter: tables are the domain's own. Nothing is left

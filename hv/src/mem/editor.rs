@@ -1,21 +1,18 @@
 //! Whoever changes a domain's page tables: holds the paging lock, counts the work done, holds and gives back pages.
 
 use super::{
-    Paging,
+    Hardware, Memory, Paging, PagingDomain,
     entry::Entry,
     frame_type::{Acquired, FrameType, Owner},
-    tlb,
 };
-use crate::{
-    Hypervisor, addr::Mfn, caller::Refusal, config::PREEMPT_INTERVAL, domain::Domain, lock::Guard, machine::Machine,
-};
+use crate::{addr::Mfn, caller::Refusal, config::PREEMPT_INTERVAL, lock::Guard};
 use oxen_abi::errno::Errno;
 
-/// The only hand that changes the tables of one domain, for as long as it exists.
+/// Exclusive access to the page tables of one domain: holds its paging lock.
 #[derive(Debug)]
-pub struct Editor<'a, M: Machine> {
-    pub(super) hv: &'a Hypervisor<M>,
-    pub(super) domain: &'a Domain,
+pub struct Editor<'a, M> {
+    pub(super) memory: &'a Memory<M>,
+    pub(super) domain: &'a PagingDomain,
     pub(super) paging: Guard<'a, Paging>,
     spent: u32,
 }
@@ -29,12 +26,12 @@ pub struct Rights {
     pub io: bool,
 }
 
-impl<'a, M: Machine> Editor<'a, M> {
+impl<'a, M: Hardware> Editor<'a, M> {
     /// Takes the paging lock. What an earlier call left to be given back comes first: call [`Self::settle`].
     #[inline(always)]
     #[must_use]
-    pub fn lock(hv: &'a Hypervisor<M>, domain: &'a Domain) -> Self {
-        Self { hv, domain, paging: domain.paging.lock(), spent: 0 }
+    pub fn lock(memory: &'a Memory<M>, domain: &'a PagingDomain) -> Self {
+        Self { memory, domain, paging: domain.paging.lock(), spent: 0 }
     }
 
     /// Takes the paging lock, and first finishes what an earlier call left to be given back.
@@ -42,8 +39,8 @@ impl<'a, M: Machine> Editor<'a, M> {
     /// # Errors
     /// `Preempted` if that is not finished yet.
     #[inline]
-    pub fn open(hv: &'a Hypervisor<M>, domain: &'a Domain) -> Result<Self, Refusal> {
-        let mut editor = Self::lock(hv, domain);
+    pub fn open(memory: &'a Memory<M>, domain: &'a PagingDomain) -> Result<Self, Refusal> {
+        let mut editor = Self::lock(memory, domain);
         editor.settle()?;
         Ok(editor)
     }
@@ -84,7 +81,7 @@ impl<'a, M: Machine> Editor<'a, M> {
     pub(super) fn hold_page(&self, entry: Entry, rights: &Rights) -> Result<Entry, Errno> {
         if entry.0 & Entry::CACHING == 0
             && let Ok(judged) = entry.judged_page(false)
-            && self.hv.frames.hold_once_more(entry.frame_index(), rights.owner, entry.is_writable())
+            && self.memory.frames.hold_once_more(entry.frame_index(), rights.owner, entry.is_writable())
         {
             return Ok(judged);
         }
@@ -97,7 +94,7 @@ impl<'a, M: Machine> Editor<'a, M> {
         // A frame beyond all machines is one like any other that is not RAM.
         let mfn = entry.mfn().ok_or(Errno::Perm)?;
         let entry = if rights.io {
-            if !self.hv.frames.is_ram(mfn) {
+            if !self.memory.frames.is_ram(mfn) {
                 return self.io_entry(entry, mfn);
             }
             // RAM has one way to be cached, or a stale line could hide what the hypervisor validated.
@@ -106,7 +103,7 @@ impl<'a, M: Machine> Editor<'a, M> {
             entry
         };
         let held = if entry.is_writable() {
-            match self.hv.frames.acquire(mfn, rights.owner, FrameType::Writable) {
+            match self.memory.frames.acquire(mfn, rights.owner, FrameType::Writable) {
                 Ok(Acquired::Changed) => {
                     self.forget_old_use(mfn, rights.owner);
                     Ok(())
@@ -115,11 +112,11 @@ impl<'a, M: Machine> Editor<'a, M> {
                 Err(error) => Err(error),
             }
         } else {
-            self.hv.frames.reference(mfn, rights.owner)
+            self.memory.frames.reference(mfn, rights.owner)
         };
         match held {
             Ok(()) => Ok(entry),
-            Err(_) if self.hv.frames.is_ram(mfn) => Err(Errno::Busy),
+            Err(_) if self.memory.frames.is_ram(mfn) => Err(Errno::Busy),
             Err(_) => Err(Errno::Perm),
         }
     }
@@ -128,17 +125,17 @@ impl<'a, M: Machine> Editor<'a, M> {
     /// domain can read.
     #[cold]
     fn io_entry(&self, entry: Entry, mfn: Mfn) -> Result<Entry, Errno> {
-        if self.hv.frames.is_forbidden_io(mfn) || !self.domain.rights.lock().memory.contains(mfn.raw(), mfn.raw()) {
+        if self.memory.frames.is_forbidden_io(mfn) || !self.domain.rights.lock().memory.contains(mfn.raw(), mfn.raw()) {
             return Err(Errno::Perm);
         }
-        let is_read_only = entry.is_writable() && self.hv.pci.lock().is_read_only(mfn);
+        let is_read_only = entry.is_writable() && self.memory.pci.lock().is_read_only(mfn);
         Ok(if is_read_only { Entry(entry.0 & !Entry::WRITABLE) } else { entry })
     }
 
     /// Gives back what a present L1 entry held.
     #[inline(always)]
     pub(super) fn drop_page(&self, entry: Entry) {
-        if !self.hv.frames.hold_once_less(entry.frame_index(), entry.is_writable()) {
+        if !self.memory.frames.hold_once_less(entry.frame_index(), entry.is_writable()) {
             self.drop_page_with_care(entry);
         }
     }
@@ -146,36 +143,33 @@ impl<'a, M: Machine> Editor<'a, M> {
     #[cold]
     fn drop_page_with_care(&self, entry: Entry) {
         let Some(mfn) = entry.mfn() else { return };
-        if !self.hv.frames.is_ram(mfn) {
+        if !self.memory.frames.is_ram(mfn) {
             return;
         }
         if entry.is_writable() {
-            self.hv.frames.put_use(mfn);
+            self.memory.frames.put_use(mfn);
         } else {
-            self.hv.frames.put(mfn);
+            self.memory.frames.put(mfn);
         }
     }
 
     /// Flushes what CPUs may know of the last use of a frame whose new type has just been published.
     #[cold]
     pub(super) fn forget_old_use(&self, mfn: Mfn, owner: Owner) {
-        let stamp = self.hv.frames.aux(mfn);
-        if owner == self.domain.owner {
-            tlb::forget(self.hv, self.domain, stamp);
-        } else {
-            tlb::forget_owned(self.hv, owner, stamp);
-        }
+        self.memory.flush_stale(owner, self.memory.frames.aux(mfn));
     }
 }
 
-/// Takes a writable use of a frame of `owner`, outside of any table: to write to it for the guest.
-///
-/// # Errors
-/// `Inval` if it is not `owner`'s, `Busy` if it is in use as something else. It may be on its way out of a table's life
-/// ([`Editor::open`] on the owner finishes that).
-pub fn hold_writable<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn, owner: Owner) -> Result<(), Errno> {
-    if hv.frames.acquire(mfn, owner, FrameType::Writable)? == Acquired::Changed {
-        tlb::forget_owned(hv, owner, hv.frames.aux(mfn));
+impl<M: Hardware> Memory<M> {
+    /// Takes a writable use of a frame of `owner`, outside of any table: to write to it for the guest.
+    ///
+    /// # Errors
+    /// `Inval` if it is not `owner`'s, `Busy` if it is in use as something else. It may be on its way out of a table's life
+    /// ([`Editor::open`] on the owner finishes that).
+    pub fn hold_writable(&self, mfn: Mfn, owner: Owner) -> Result<(), Errno> {
+        if self.frames.acquire(mfn, owner, FrameType::Writable)? == Acquired::Changed {
+            self.flush_stale(owner, self.frames.aux(mfn));
+        }
+        Ok(())
     }
-    Ok(())
 }

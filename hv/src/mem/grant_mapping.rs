@@ -1,6 +1,7 @@
 //! Mappings of granted frames: entries that the grant table's code puts into a guest's L1 and takes out again.
 
 use super::{
+    Hardware,
     edit::{Notes, Place},
     editor::{Editor, Rights},
     entry::Entry,
@@ -9,7 +10,6 @@ use super::{
 use crate::{
     addr::{GuestAddr, MachineAddr, Mfn},
     caller::Refusal,
-    machine::Machine,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{
@@ -39,7 +39,7 @@ pub const fn entry_flags(map_flags: u32) -> u64 {
     flags | (map_flags as u64 >> 16 << 9) & Entry::AVAILABLE
 }
 
-impl<M: Machine> Editor<'_, M> {
+impl<M: Hardware> Editor<'_, M> {
     fn at(&self, at: At) -> Result<Place, Errno> {
         match at {
             At::Address(root, va) => self.find(root, va).ok_or(Errno::Inval),

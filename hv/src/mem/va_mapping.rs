@@ -1,6 +1,7 @@
 //! From a virtual address to the entry that translates it: through the direct map, never through the guest's own mappings.
 
 use super::{
+    Hardware,
     edit::{Notes, Place},
     editor::{Editor, Rights},
     entry::Entry,
@@ -8,12 +9,11 @@ use super::{
 use crate::{
     addr::{GuestAddr, MachineAddr, Mfn, Slot},
     caller::Refusal,
-    machine::Machine,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::errno::Errno;
 
-impl<M: Machine> Editor<'_, M> {
+impl<M: Hardware> Editor<'_, M> {
     /// The L1 entry that translates `va` in the address space of a validated root.
     #[inline]
     #[must_use]
@@ -40,7 +40,7 @@ impl<M: Machine> Editor<'_, M> {
         for level in [4, 3, 2] {
             let entry = Entry(self.place(table, level, va.slot(level)).word.load(Ordering::Relaxed));
             table = entry.mfn().filter(|_| entry.is_present())?;
-            if self.hv.frames.state(table).kind().level() != Some(level - 1) {
+            if self.memory.frames.state(table).kind().level() != Some(level - 1) {
                 return None;
             }
         }

@@ -1,9 +1,9 @@
-//! The FIFO event channel ABI under hostile hands: random operations of two guests, and random words where the hypervisor
-//! keeps its queues, against a model of the ABI; every word of the shared pages is compared after each.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test")]
+//! The domains and their models: one operation on both, then both compared.
 
-mod support;
-
+use crate::{
+    model::{BUSY, Block, Is, LINK, LINKED, MASKED, Model, PENDING, Port},
+    support::{self, Fake, dice::Dice, guest::Guest},
+};
 use oxen_abi::{domid::DomId, errno::Errno, event_channel::EvtchnInitControl};
 use oxen_hv::{
     addr::Mfn,
@@ -13,146 +13,25 @@ use oxen_hv::{
     mem::Memory,
 };
 use std::sync::atomic::Ordering::SeqCst;
-use support::{
-    Fake,
-    audit::{self, Holds},
-    dice::Dice,
-    guest::Guest,
-};
 
-const DOMAINS: u16 = 2;
-const VCPUS: u32 = 2;
+pub(crate) const DOMAINS: u16 = 2;
+pub(crate) const VCPUS: u32 = 2;
 /// Ports that each may have; the model knows the words of 64.
-const LIMIT: u32 = 20;
-const OPERATIONS: u32 = 150_000;
-const PENDING: u32 = 1 << 31;
-const MASKED: u32 = 1 << 30;
-const LINKED: u32 = 1 << 29;
-const BUSY: u32 = 1 << 28;
-const LINK: u32 = 0x1_ffff;
+pub(crate) const LIMIT: u32 = 20;
 
-fn any_word(dice: &mut Dice) -> u32 {
+pub(crate) fn any_word(dice: &mut Dice) -> u32 {
     dice.roll(1 << 16) << 16 | dice.roll(1 << 16)
 }
 
-/// A control block: ready and the heads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Block {
-    ready: u32,
-    heads: [u32; 16],
-}
-
-/// What a port should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-enum Is {
-    #[default]
-    Closed,
-    Unbound(u16),
-    Leads(u16, u32),
-    Ipi,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Port {
-    is: Is,
-    vcpu: usize,
-    priority: usize,
-    /// The queue that it was put on last.
-    last: (usize, usize),
-    awaits_word: bool,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Queues {
-    has_block: [bool; 2],
-    pages: u32,
-    tails: [[u32; 16]; 2],
-}
-
-/// What a domain should look like.
-#[derive(Clone, Debug)]
-struct Model {
-    ports: Vec<Port>,
-    /// The memory: where the frames are the hypervisor's to write and where they are not.
-    blocks: [Block; 2],
-    words: [u32; 64],
-    pending: u64,
-    upcall: [bool; 2],
-    fifo: Option<Queues>,
-}
-
-impl Model {
-    fn raise(&mut self, port: u32) {
-        let (index, bit) = (port as usize, 1 << port);
-        let record = self.ports[index];
-        let Some(queues) = &mut self.fifo else {
-            // Every port is masked in shared_info.
-            self.pending |= bit;
-            return;
-        };
-        if queues.pages == 0 {
-            self.ports[index].awaits_word = true;
-        } else if queues.has_block[record.vcpu] {
-            let word = self.words[index];
-            self.words[index] |= PENDING;
-            if word & (MASKED | LINKED) != 0 {
-                return;
-            }
-            self.words[index] |= LINKED;
-            let (vcpu, priority) = (record.vcpu, record.priority);
-            let old = &mut queues.tails[record.last.0][record.last.1];
-            if *old == port {
-                *old = 0;
-            }
-            self.ports[index].last = (vcpu, priority);
-            let tail = std::mem::replace(&mut queues.tails[vcpu][priority], port) as usize;
-            if tail != 0 && self.words[tail] & LINKED != 0 {
-                self.words[tail] = self.words[tail] & !(LINK | BUSY) | port;
-                return;
-            }
-            let block = &mut self.blocks[vcpu];
-            block.heads[priority] = port;
-            if block.ready & 1 << priority == 0 {
-                block.ready |= 1 << priority;
-                self.upcall[vcpu] = true;
-            }
-        }
-    }
-
-    fn clear_pending(&mut self, port: u32) {
-        match &self.fifo {
-            None => self.pending &= !(1 << port),
-            Some(queues) if queues.pages != 0 => self.words[port as usize] &= !PENDING,
-            Some(_) => {}
-        }
-    }
-
-    fn free_port(&self) -> Result<u32, Errno> {
-        let is_queued = |port| self.fifo.as_ref().is_some_and(|q| q.pages != 0) && self.words[port] & LINKED != 0;
-        let is_free = |&port: &usize| self.ports[port].is == Is::Closed && !is_queued(port);
-        (1..=LIMIT as usize).find(is_free).map(|port| port as u32).ok_or(Errno::NoSpc)
-    }
-
-    fn open(&mut self, is: Is, vcpu: u32) -> Result<u32, Errno> {
-        let port = self.free_port()?;
-        let place = &mut self.ports[port as usize];
-        (place.is, place.vcpu) = (is, vcpu as usize);
-        if self.fifo.is_some() {
-            place.priority = 7;
-        }
-        Ok(port)
-    }
-}
-
-struct World {
-    guests: Vec<Guest>,
-    models: Vec<Model>,
+pub(crate) struct World {
+    pub(crate) guests: Vec<Guest>,
+    pub(crate) models: Vec<Model>,
     /// Of each domain the frames of its control blocks, and of its event words.
-    frames: Vec<[Mfn; 3]>,
+    pub(crate) frames: Vec<[Mfn; 3]>,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let hv = support::boot(256);
         let guests: Vec<_> = (0..DOMAINS).map(|id| Guest::new(hv, id, id == 0, 64)).collect();
         let model = Model {
@@ -172,15 +51,15 @@ impl World {
         Self { guests, models: vec![model; usize::from(DOMAINS)], frames }
     }
 
-    fn caller(&mut self, id: u16) -> Caller<'_, Fake> {
+    pub(crate) fn caller(&mut self, id: u16) -> Caller<'_, Fake> {
         self.guests[usize::from(id)].caller()
     }
 
-    fn model(&mut self, id: u16) -> &mut Model {
+    pub(crate) fn model(&mut self, id: u16) -> &mut Model {
         &mut self.models[usize::from(id)]
     }
 
-    fn word(&self, id: u16, frame: usize, index: usize) -> &'static std::sync::atomic::AtomicU32 {
+    pub(crate) fn word(&self, id: u16, frame: usize, index: usize) -> &'static std::sync::atomic::AtomicU32 {
         &self.guests[0].hv.machine.halves(self.frames[usize::from(id)][frame])[index]
     }
 
@@ -189,7 +68,7 @@ impl World {
         vcpu * 100
     }
 
-    fn check(&self, what: &str) {
+    pub(crate) fn check(&self, what: &str) {
         for id in 0..DOMAINS {
             let (guest, model) = (&self.guests[usize::from(id)], &self.models[usize::from(id)]);
             for port in 0..64 {
@@ -218,115 +97,8 @@ impl World {
         }
     }
 
-    fn expect_init(&mut self, me: u16, vcpu: u32, is_frame_good: bool, offset: u32) -> Result<(), Errno> {
-        if vcpu >= VCPUS {
-            return Err(Errno::NoEnt);
-        }
-        let model = self.model(me);
-        let has_block = model.fifo.as_ref().is_some_and(|q| q.has_block[vcpu as usize]);
-        if offset > 4096 - 72 || !offset.is_multiple_of(8) || !is_frame_good || has_block {
-            return Err(Errno::Inval);
-        }
-        if model.fifo.is_none() {
-            model.fifo = Some(Queues::default());
-            for (number, port) in model.ports.iter_mut().enumerate() {
-                port.awaits_word |= model.pending & 1 << number != 0;
-                port.priority = 7;
-            }
-        }
-        model.fifo.as_mut().unwrap().has_block[vcpu as usize] = true;
-        Ok(())
-    }
-
-    fn expect_expand(&mut self, me: u16, is_frame_good: bool) -> Result<(), Errno> {
-        let model = self.model(me);
-        let queues = model.fifo.as_mut().ok_or(Errno::OpNotSupp)?;
-        if queues.pages == 128 {
-            return Err(Errno::NoSpc);
-        }
-        if !is_frame_good {
-            return Err(Errno::Inval);
-        }
-        queues.pages += 1;
-        if queues.pages == 1 {
-            (0..64).for_each(|port| {
-                if model.ports[port as usize].awaits_word {
-                    model.raise(port);
-                }
-            });
-        }
-        Ok(())
-    }
-
-    fn expect_close(&mut self, me: u16, port: u32) -> Result<(), Errno> {
-        match self.model(me).ports.get(port as usize).ok_or(Errno::Inval)?.is {
-            Is::Closed => return Err(Errno::Inval),
-            Is::Leads(dom, there) => self.model(dom).ports[there as usize].is = Is::Unbound(me),
-            Is::Unbound(_) | Is::Ipi => {}
-        }
-        let model = self.model(me);
-        (model.ports[port as usize].is, model.ports[port as usize].vcpu) = (Is::Closed, 0);
-        model.clear_pending(port);
-        Ok(())
-    }
-
-    fn expect_send(&mut self, me: u16, port: u32) -> Result<(), Errno> {
-        match self.model(me).ports.get(port as usize).ok_or(Errno::Inval)?.is {
-            Is::Closed => return Err(Errno::Inval),
-            Is::Leads(dom, there) => self.model(dom).raise(there),
-            Is::Ipi => self.model(me).raise(port),
-            Is::Unbound(_) => {}
-        }
-        Ok(())
-    }
-
-    fn expect_unmask(&mut self, me: u16, port: u32) -> Result<(), Errno> {
-        let model = self.model(me);
-        let is = model.ports.get(port as usize).ok_or(Errno::Inval)?.is;
-        let has_word = model.fifo.as_ref().is_some_and(|q| q.pages != 0);
-        if is != Is::Closed && has_word {
-            model.words[port as usize] &= !MASKED;
-            if model.words[port as usize] & PENDING != 0 {
-                model.raise(port);
-            }
-        }
-        Ok(())
-    }
-
-    fn expect_priority(&mut self, me: u16, port: u32, priority: u32) -> Result<(), Errno> {
-        let model = self.model(me);
-        let place = model.ports.get_mut(port as usize).ok_or(Errno::Inval)?;
-        let refusal = match (&model.fifo, place.is) {
-            (None, _) => Errno::NoSys,
-            (_, Is::Closed) => Errno::Acces,
-            _ if priority > 15 => Errno::Inval,
-            _ => {
-                place.priority = priority as usize;
-                return Ok(());
-            }
-        };
-        Err(refusal)
-    }
-
-    fn expect_connect(&mut self, me: u16, dom: u16, port: u32) -> Result<u32, Errno> {
-        self.model(me).free_port()?;
-        let there = self.model(dom).ports.get(port as usize).copied().ok_or(Errno::Inval)?;
-        if there.is != Is::Unbound(me) {
-            return Err(Errno::Inval);
-        }
-        let own = self.model(me).open(Is::Leads(dom, port), 0)?;
-        self.model(dom).ports[port as usize].is = Is::Leads(me, own);
-        self.model(me).raise(own);
-        Ok(own)
-    }
-
-    fn expect_reset(&mut self, me: u16) {
-        (0..64).for_each(|port| _ = self.expect_close(me, port));
-        self.model(me).fifo = None;
-    }
-
     /// What a guest writes: as it should, or not.
-    fn scribble(&mut self, me: u16, dice: &mut Dice) {
+    pub(crate) fn scribble(&mut self, me: u16, dice: &mut Dice) {
         let vcpu = dice.roll(VCPUS) as usize;
         let port = dice.roll(LIMIT + 1) as usize;
         match dice.roll(6) {
@@ -367,7 +139,7 @@ impl World {
     }
 
     #[expect(clippy::too_many_lines, reason = "one arm for each operation")]
-    fn step(&mut self, dice: &mut Dice) -> String {
+    pub(crate) fn step(&mut self, dice: &mut Dice) -> String {
         let me = dice.roll(u32::from(DOMAINS)) as u16;
         let dom = dice.roll(u32::from(DOMAINS)) as u16;
         let port =
@@ -473,22 +245,6 @@ impl World {
             _ => {
                 self.scribble(me, dice);
                 format!("{me}: scribble")
-            }
-        }
-    }
-}
-
-#[test]
-fn every_word_is_the_model_s_whatever_the_guests_write() {
-    for seed in [0x9e37_79b9_7f4a_7c15, 3, 0xdead_beef] {
-        let (mut world, mut dice) = (World::new(), Dice(seed));
-        let mut known = Holds::default();
-        world.guests.iter().for_each(|guest| known.add(guest.domain.shared_info, true));
-        for round in 0..OPERATIONS / 3 {
-            let what = world.step(&mut dice);
-            world.check(&what);
-            if round % 1000 == 0 {
-                audit::check(world.guests[0].hv, &known, audit::nothing_lent);
             }
         }
     }

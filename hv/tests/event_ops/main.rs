@@ -1,0 +1,164 @@
+//! Event channels under hostile hands: random operations against a model of the ABI, the laws checked after each.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test")]
+
+mod expected;
+#[path = "../support/mod.rs"]
+mod support;
+mod world;
+
+use oxen_abi::{
+    domid::DomId,
+    errno::Errno,
+    virq::{VIRQ_CONSOLE, VIRQ_DOM_EXC, VIRQ_TIMER},
+};
+use oxen_hv::{
+    domain::{Progress, vcpu::pause},
+    event::{self, deliver, pirq, port::Binding, virq},
+};
+use std::sync::atomic::Ordering::SeqCst;
+use support::{dice::Dice, guest::Guest};
+use world::{LIMIT, World};
+
+const OPERATIONS: u32 = 600_000;
+
+#[test]
+fn every_answer_is_the_model_s_and_a_refusal_changes_nothing() {
+    for seed in [0x9e37_79b9_7f4a_7c15, 3, 0xdead_beef] {
+        let (mut world, mut dice) = (World::new(), Dice(seed));
+        for _ in 0..OPERATIONS / 3 {
+            let what = world.step(&mut dice);
+            world.check(&what);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_of_a_domain_s_channels() {
+    let (mut world, mut dice) = (World::new(), Dice(7));
+    for _ in 0..3000 {
+        world.step(&mut dice);
+    }
+    let dying = &world.guests[1].domain;
+    dying.is_dying.store(true, SeqCst);
+    assert_eq!(event::close_all(world.guests[1].hv, dying, &mut 0), Progress::Done);
+    assert!((1..LIMIT).all(|p| dying.events.port(p).unwrap().binding() == Binding::Closed));
+    for guest in &world.guests {
+        assert_eq!(event::audit(guest.hv, &guest.domain), Ok(()));
+    }
+    assert_eq!(event::alloc_unbound(&world.caller(0), DomId(1), DomId(0)), Err(Errno::Inval));
+    assert_eq!(event::bind_ipi(&world.caller(1), 0), Err(Errno::Inval));
+}
+
+#[test]
+fn a_domain_without_memory_for_ports_is_told() {
+    let mut world = World::new();
+    world.guests[0].hv.machine.heap_left.store(0, SeqCst);
+    assert_eq!(event::bind_ipi(&world.caller(1), 0), Err(Errno::NoMem));
+    assert_eq!(event::alloc_unbound(&world.caller(1), DomId::SELF, DomId(0)), Err(Errno::NoMem));
+    world.check("running out of memory");
+}
+
+#[test]
+fn ports_beyond_the_first_page_work_up_to_the_last() {
+    let mut world = World::new();
+    world.guests[1].domain.events.set_limit(u32::MAX);
+    for expected in 1..4096 {
+        assert_eq!(event::bind_ipi(&world.caller(1), 1), Ok(expected));
+    }
+    assert_eq!(event::bind_ipi(&world.caller(1), 1), Err(Errno::NoSpc));
+    assert_eq!(deliver::send(&world.caller(1), 4095), Ok(()));
+    assert_eq!(world.words(1)[256 + 63].load(SeqCst), 1 << 63);
+    assert_eq!(deliver::send(&world.caller(1), 4096), Err(Errno::Inval));
+    let info = world.guests[1].domain.vcpu(1).unwrap().info.lock().unwrap();
+    assert_eq!((info.word(8).load(SeqCst), info.upcall_pending().load(SeqCst)), (1 << 63, 1));
+    let mut next = 0;
+    assert_eq!(event::close_all(world.guests[1].hv, &world.guests[1].domain, &mut next), Progress::Stopped);
+    while event::close_all(world.guests[1].hv, &world.guests[1].domain, &mut next) == Progress::Stopped {}
+    assert_eq!(event::audit(world.guests[1].hv, &world.guests[1].domain), Ok(()));
+}
+
+#[test]
+fn a_poller_wakes_for_its_port_masked_or_not_and_for_no_other() {
+    let mut world = World::new();
+    let [first, second] = [0, 1].map(|_| event::bind_ipi(&world.caller(1), 0).unwrap());
+    world.words(1)[320].store(u64::MAX, SeqCst);
+    let poller = world.guests[1].domain.vcpu(1).unwrap().clone();
+    for (waits_for, port, wakes) in [(second, first, false), (second, second, true), (0, first, true)] {
+        world.words(1)[256].store(0, SeqCst);
+        poller.pauses.store(pause::POLLING, SeqCst);
+        world.guests[1].domain.events.begin_poll(1, waits_for);
+        deliver::send(&world.caller(1), port).unwrap();
+        assert_eq!(poller.pauses.load(SeqCst) & pause::POLLING == 0, wakes, "port {port} for {waits_for}");
+        assert_eq!(world.guests[1].domain.events.end_poll(1), !wakes);
+    }
+}
+
+#[test]
+fn a_level_interrupt_is_masked_until_the_guest_has_served_it() {
+    let mut world = World::new();
+    let hv = world.guests[0].hv;
+    let dom0 = world.guests[0].domain.clone();
+    let is_masked = |gsi: u32| hv.machine.peripherals.lock().unwrap().lines[&gsi].1;
+    let [edge, level] = [0, 1].map(|gsi| event::bind_pirq(&world.caller(0), gsi).unwrap());
+    assert!(!is_masked(0) && !is_masked(1));
+    pirq::raise(hv, 0);
+    pirq::raise(hv, 1);
+    assert_eq!(world.words(0)[256].load(SeqCst), 1 << edge | 1 << level);
+    assert!(!is_masked(0) && is_masked(1));
+    assert_eq!(pirq::end_of_interrupt(hv, &dom0, 1), Ok(None));
+    assert!(!is_masked(1));
+    event::close(hv, &world.guests[0].domain, level).unwrap();
+    assert!(is_masked(1));
+    assert_eq!(pirq::end_of_interrupt(hv, &dom0, 1), Ok(None), "one too many does nothing");
+    assert!(is_masked(1));
+}
+
+#[test]
+fn global_interrupts_are_the_control_domain_s() {
+    let mut world = World::new();
+    for (id, virq) in [(0, VIRQ_CONSOLE), (1, VIRQ_CONSOLE), (0, VIRQ_DOM_EXC)] {
+        event::bind_virq(&world.caller(id), virq, 0).unwrap();
+    }
+    virq::raise_global(world.guests[0].hv, VIRQ_DOM_EXC);
+    assert_eq!((world.words(0)[256].load(SeqCst), world.words(1)[256].load(SeqCst)), (1 << 2, 0));
+    assert_eq!(event::bind_virq(&world.caller(1), VIRQ_TIMER, 1), Ok(2));
+    virq::raise(world.guests[1].hv, &world.guests[1].domain, 0, VIRQ_TIMER);
+    assert_eq!(world.words(1)[256].load(SeqCst), 0);
+    virq::raise(world.guests[1].hv, &world.guests[1].domain, 1, VIRQ_TIMER);
+    assert_eq!(world.words(1)[256].load(SeqCst), 1 << 2);
+}
+
+#[test]
+fn two_domains_that_fight_over_channels_leave_them_whole() {
+    let mut world = World::new();
+    let hv = world.guests[0].hv;
+    world.guests.iter().for_each(|g| g.domain.events.set_limit(12));
+    let fighters: Vec<_> = world.guests.drain(1..).collect();
+    let rounds = 5000;
+    std::thread::scope(|scope| {
+        for (n, guest) in fighters.iter().enumerate() {
+            for cpu in [n as u16, n as u16 + 2] {
+                let (domain, vcpu) = (guest.domain.clone(), guest.vcpu.clone());
+                scope.spawn(move || {
+                    support::on_cpu(cpu);
+                    let mut guest = Guest::new(hv, 100 + cpu, false, 4);
+                    (guest.domain, guest.vcpu) = (domain, vcpu);
+                    let mut dice = Dice(0x1234_5678 + u64::from(cpu));
+                    for _ in 0..rounds {
+                        let (port, other) = (1 + dice.roll(12), DomId(1 + dice.roll(2) as u16));
+                        let caller = guest.caller();
+                        let _ = match dice.roll(6) {
+                            0 => event::alloc_unbound(&caller, DomId::SELF, other).is_ok(),
+                            1 | 2 => event::bind_interdomain(&caller, other, port).is_ok(),
+                            3 => event::close(hv, caller.domain, port).is_ok(),
+                            _ => deliver::send(&caller, port).is_ok(),
+                        };
+                    }
+                });
+            }
+        }
+    });
+    for guest in &fighters {
+        assert_eq!(event::audit(hv, &guest.domain), Ok(()));
+    }
+}

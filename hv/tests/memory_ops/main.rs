@@ -1,0 +1,76 @@
+//! Memory under hostile hands: random operations on page tables and reservations, the laws checked all along.
+//!
+//! Two guests and a control domain act on a small machine with four CPUs. Each has a home address space that keeps its
+//! request buffer mapped; everything else it has is thrown about. The hypervisor takes frames for itself in between, and
+//! sometimes there are none at the worst moment. After each operation the caches of the CPUs are looked at and what newly
+//! came to a guest is searched for what others left there, after each refusal everything must be as before, and every so
+//! often all holds are counted again.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::expect_used, reason = "it is a test")]
+
+mod grants;
+mod reservations;
+#[path = "../support/mod.rs"]
+mod support;
+mod tables;
+mod world;
+
+use oxen_abi::{domid::DomId, errno::Errno};
+use oxen_hv::{hypercall::mmu, mem::frame_type::FrameType};
+use support::{audit, boot, guest::Guest};
+use world::{BUFFER, World};
+
+/// Operations of a run: over a million in all.
+const OPERATIONS: u32 = 350_000;
+const RECOUNT_EVERY: u32 = 200;
+
+fn run(seed: u64) {
+    let free = 180 - support::OWN_FRAMES as u32;
+    let mut world = World::new(seed);
+    let mut kinds = [0_u32; 4];
+    let mut linear = [[0_u32; 2]; 4];
+    for count in 1..=OPERATIONS {
+        world.step();
+        if count % RECOUNT_EVERY == 0 {
+            audit::check(world.hv, &world.known(), |owner, frame| world.was_lent(owner, frame));
+            let found = audit::check_links(world.hv);
+            linear.iter_mut().flatten().zip(found.iter().flatten()).for_each(|(sum, found)| *sum += found);
+            for frame in audit::all(world.hv) {
+                let state = world.hv.frames.state(frame);
+                if let (Some(level), true) = (state.kind().level(), state.uses() != 0) {
+                    kinds[level as usize - 1] += 1;
+                }
+            }
+        }
+    }
+    // The random walk is worth something only if tables of every level come about beside the homes.
+    let homes = OPERATIONS / RECOUNT_EVERY * 3;
+    assert!(kinds.iter().all(|&n| n > homes * 6 / 5), "{kinds:?} tables against {homes}");
+    assert!(linear[1..].iter().flatten().all(|&n| n > 20), "{linear:?} linear entries");
+    world.end(free);
+}
+
+#[test]
+fn the_laws_hold_under_hostile_hands_first_seed() {
+    run(0x9e37_79b9_7f4a_7c15);
+}
+
+#[test]
+fn the_laws_hold_under_hostile_hands_second_seed() {
+    run(0xdead_beef_cafe_f00d);
+}
+
+#[test]
+fn the_laws_hold_under_hostile_hands_third_seed() {
+    run(0x0123_4567_89ab_cdef);
+}
+
+#[test]
+fn dom_ids_of_no_domain_are_told() {
+    support::on_cpu(0);
+    let mut guest = Guest::new(boot(64), 1, false, 40);
+    let _home = guest.build_home(4);
+    assert_eq!(guest.call(mmu::mmu_update, [BUFFER, 0, 0, 9]), Err(Errno::Srch));
+    assert_eq!(guest.domain.id, DomId(1));
+    assert_eq!(guest.hv.frames.state(guest.domain.shared_info).kind(), FrameType::Writable);
+}
