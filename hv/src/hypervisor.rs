@@ -9,23 +9,20 @@ use crate::{
     grant,
     lock::Lock,
     machine::Machine,
-    mem::frame_table::FrameTable,
-    pci::Pci,
+    mem::{Memory, frame_table::FrameTable},
     sched::{CpuShared, clock::SystemTime, pools::Pools},
 };
 use core::{
     fmt,
-    sync::atomic::{AtomicBool, AtomicU16, AtomicU64},
+    sync::atomic::{AtomicU16, AtomicU64},
 };
 use oxen_abi::virq::NR_VIRQS;
 
 /// Everything that exists once: what the boot story builds and every entry into the hypervisor refers to.
 #[derive(Debug)]
 pub struct Hypervisor<M: Machine> {
-    /// What only the hardware can do.
-    pub machine: M,
-    /// What every frame is.
-    pub frames: FrameTable,
+    /// Memory, and the machine whose memory it is.
+    pub memory: Memory<M>,
     /// Who exists.
     pub domains: DomainTable,
     /// What each physical CPU shares with the others.
@@ -42,8 +39,6 @@ pub struct Hypervisor<M: Machine> {
     pub pirqs: Pirqs,
     /// What grant tables may be.
     pub grants: grant::Policy,
-    /// Devices on PCI, and the messages by which they interrupt.
-    pub pci: Lock<Pci>,
     /// The command line it was booted with.
     pub command_line: heapless::String<1024>,
     /// By what this very image is known; empty if the linker was not asked.
@@ -54,8 +49,6 @@ pub struct Hypervisor<M: Machine> {
     pub efi: Option<Efi>,
     /// System time.
     pub time: SystemTime,
-    /// Whether guests may have linear page tables (`pv-linear-pt`).
-    pub has_linear_tables: AtomicBool,
 }
 
 impl<M: Machine> Hypervisor<M> {
@@ -64,8 +57,7 @@ impl<M: Machine> Hypervisor<M> {
     pub fn new(machine: M, frames: FrameTable, command_line: &str) -> Self {
         let time = SystemTime::start(&machine);
         Self {
-            machine,
-            frames,
+            memory: Memory::new(machine, frames),
             domains: DomainTable::default(),
             cpus: [const { CpuShared::new() }; MAX_CPUS],
             virq_handlers: [const { AtomicU16::new(0) }; NR_VIRQS as usize],
@@ -74,24 +66,29 @@ impl<M: Machine> Hypervisor<M> {
             console: Console::default(),
             pirqs: Pirqs::default(),
             grants: grant::Policy::default(),
-            pci: Lock::default(),
             // What is longer than the ABI can tell is cut.
             command_line: command_line.chars().take(1023).collect(),
             build_id: &[],
             memory_map: MemoryMap::default(),
             efi: None,
             time,
-            has_linear_tables: AtomicBool::new(true),
         }
+    }
+
+    /// What only the hardware can do.
+    #[inline(always)]
+    #[must_use]
+    pub const fn machine(&self) -> &M {
+        &self.memory.machine
     }
 
     /// Says something, one line, if `loglvl` lets it.
     pub fn log(&self, level: Level, text: fmt::Arguments<'_>) {
-        self.console.log(&self.machine, level, text);
+        self.console.log(self.machine(), level, text);
     }
 
     /// Says something whatever the levels, one line: what was asked for by a key.
     pub fn print(&self, text: fmt::Arguments<'_>) {
-        self.console.print(&self.machine, text);
+        self.console.print(self.machine(), text);
     }
 }

@@ -33,7 +33,7 @@ impl<M: Machine> Hypervisor<M> {
     /// Takes what came in on the serial line. The machine's interrupt handler calls this.
     pub fn receive_input(&self) {
         let mut wake_reader = false;
-        while let Some(byte) = self.machine.receive() {
+        while let Some(byte) = self.machine().receive() {
             match self.console.accept(byte) {
                 Accepted::Key(key) => handle(self, key),
                 Accepted::Input => wake_reader = true,
@@ -77,15 +77,15 @@ fn domains<M: Machine>(hv: &Hypervisor<M>) -> impl Iterator<Item = Arc<Domain>> 
 
 fn show_domains<M: Machine>(hv: &Hypervisor<M>) {
     for domain in domains(hv) {
-        let pages = domain.owner.slot().map_or(0, |slot| hv.frames.reserved(slot));
-        let max_pages = domain.max_pages.load(Ordering::Relaxed);
+        let pages = domain.owner.slot().map_or(0, |slot| hv.memory.frames.reserved(slot));
+        let max_pages = domain.memory.max_pages.load(Ordering::Relaxed);
         let reason = domain.shutdown.load(Ordering::Relaxed);
         hv.print(format_args!("domain {}: pages {pages} of {max_pages}, {:?}", domain.id.0, domain.shared_info));
         hv.print(format_args!(
             "    paused {} times, assists {:#x}{}{}",
             domain.pause_count.load(Ordering::Relaxed),
-            domain.vm_assist.load(Ordering::Relaxed),
-            if domain.is_dying.load(Ordering::Relaxed) { ", dying" } else { "" },
+            domain.memory.vm_assist.load(Ordering::Relaxed),
+            if domain.memory.is_dying.load(Ordering::Relaxed) { ", dying" } else { "" },
             if reason == NOT_SHUT_DOWN { "" } else { ", shut down" },
         ));
         for vcpu in domain.each_vcpu() {
@@ -127,7 +127,7 @@ fn show_counters<M: Machine>(hv: &Hypervisor<M>) {
 
 fn show_clock<M: Machine>(hv: &Hypervisor<M>) {
     let (seconds, nanoseconds) = hv.time.wall_clock();
-    let (now, ticks, frequency) = (hv.now(), hv.machine.ticks(), hv.machine.frequency());
+    let (now, ticks, frequency) = (hv.now(), hv.machine().ticks(), hv.machine().frequency());
     hv.print(format_args!("system time {now} ns, counter {ticks} at {frequency} Hz"));
     hv.print(format_args!("system time 0 was {seconds}.{nanoseconds:09} s after 1970"));
 }
@@ -173,9 +173,9 @@ fn show_grants<M: Machine>(hv: &Hypervisor<M>) {
 }
 
 fn show_memory<M: Machine>(hv: &Hypervisor<M>) {
-    hv.print(format_args!("frames in the table: {}", hv.frames.end()));
+    hv.print(format_args!("frames in the table: {}", hv.memory.frames.end()));
     for domain in domains(hv) {
-        let pages = domain.owner.slot().map_or(0, |slot| hv.frames.reserved(slot));
+        let pages = domain.owner.slot().map_or(0, |slot| hv.memory.frames.reserved(slot));
         hv.print(format_args!("domain {}: {pages} frames in its reservation", domain.id.0));
     }
 }

@@ -2,18 +2,12 @@
 
 /// A machine: everything the library cannot do by itself. Generic parameters, never trait objects: hot paths are static.
 pub trait Machine:
-    crate::mem::Memory
-    + crate::mem::GuestMemory
-    + crate::mem::Tlb
-    + crate::mem::HypervisorSpace
-    + crate::heap::Reserve
+    crate::mem::Hardware
     + crate::domain::vcpu::Processor
     + crate::hardware::Clock
     + crate::hardware::Power
-    + crate::ports::Ports
     + crate::console::Serial
     + crate::event::pirq::Interrupts
-    + crate::pci::DeviceMemory
     + core::fmt::Debug
     + Send
     + Sync

@@ -2,7 +2,7 @@
 
 use crate::{
     addr::{Mfn, PAGE_BYTES},
-    mem::Memory,
+    mem::Ram,
 };
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -29,7 +29,7 @@ impl VcpuInfoPlace {
 
     /// The 64 bytes at `offset` of a frame, if they fit.
     #[must_use]
-    pub fn new(memory: &impl Memory, mfn: Mfn, offset: usize) -> Option<Self> {
+    pub fn new(memory: &impl Ram, mfn: Mfn, offset: usize) -> Option<Self> {
         if !Self::fits(offset) {
             return None;
         }

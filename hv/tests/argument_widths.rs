@@ -19,7 +19,7 @@ use oxen_hv::{
         batch::multicall, grant::grant_table_op, guest_setup::vm_assist, memory::memory_op, mmu as calls, mmuext,
         sched::sched_op,
     },
-    mem::{Memory, entry::Entry},
+    mem::{Ram, entry::Entry},
 };
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
@@ -41,7 +41,7 @@ fn guest() -> (Guest, Home) {
 
 fn put(guest: &Guest, words: &[u64]) {
     for (i, &word) in words.iter().enumerate() {
-        guest.hv.machine.write_guest_word(GuestAddr(8 * i as u64), word).unwrap();
+        guest.hv.machine().write_guest_word(GuestAddr(8 * i as u64), word).unwrap();
     }
 }
 
@@ -88,8 +88,8 @@ fn a_hypercalls_number_has_64_bits_in_a_batch_too() {
     let version = Hypercall::XenVersion as u64;
     put(&guest, &[version | HIGH, 9, 0, 0, 0, 0, 0, 0, version, 9, 0, 0, 0, 0, 0, 0]);
     assert_eq!(guest.call(multicall, [0, 2 | HIGH, 0, 0]), Ok(0));
-    assert_eq!(guest.hv.machine.read_guest_word(GuestAddr(8)).unwrap(), Errno::NoSys.to_return_value());
-    assert_eq!(guest.hv.machine.read_guest_word(GuestAddr(72)).unwrap(), 4 << 16 | 17);
+    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr(8)).unwrap(), Errno::NoSys.to_return_value());
+    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr(72)).unwrap(), 4 << 16 | 17);
 }
 
 #[test]
@@ -129,10 +129,10 @@ fn caches_are_flushed_for_who_reaches_a_device() {
     let both = [mmu::MMUEXT_FLUSH_CACHE, mmu::MMUEXT_FLUSH_CACHE_GLOBAL];
     let ask = |guest: &mut Guest| both.map(|cmd| extended(guest, cmd, 0, 0));
     assert_eq!(ask(&mut guest), [Err(Errno::Acces), Err(Errno::Inval)]);
-    guest.domain.rights.lock().ports.insert(0x3f8, 0x3ff).unwrap();
+    guest.domain.memory.rights.lock().ports.insert(0x3f8, 0x3ff).unwrap();
     assert_eq!(ask(&mut guest), [Ok(0), Ok(0)]);
-    guest.domain.rights.lock().ports.remove(0x3f8, 0x3ff).unwrap();
-    guest.domain.rights.lock().memory.insert(0xf_eb00, 0xf_eb00).unwrap();
+    guest.domain.memory.rights.lock().ports.remove(0x3f8, 0x3ff).unwrap();
+    guest.domain.memory.rights.lock().memory.insert(0xf_eb00, 0xf_eb00).unwrap();
     assert_eq!(ask(&mut guest), [Ok(0), Ok(0)]);
 }
 
@@ -172,14 +172,14 @@ fn a_user_root_hides_the_machine_to_phys_table_from_who_asks_for_that() {
     let hv = guest.hv;
     let kernel = home.tables[0];
     let roots = [guest.frame(), guest.frame()];
-    let first_slot = |root| hv.machine.words(root)[256].load(SeqCst);
+    let first_slot = |root| hv.machine().words(root)[256].load(SeqCst);
     assert_ne!(first_slot(kernel), 0);
     assert_eq!(extended(&mut guest, mmu::MMUEXT_NEW_USER_BASEPTR, roots[0].raw(), 0), Ok(0));
     assert_ne!(first_slot(roots[0]), 0);
     assert_eq!(guest.call(vm_assist, [0, VMASST_TYPE_M2P_STRICT.into(), 0, 0]), Ok(0));
     assert_eq!(extended(&mut guest, mmu::MMUEXT_NEW_USER_BASEPTR, roots[1].raw(), 0), Ok(0));
     assert_eq!(first_slot(roots[1]), 0);
-    assert!(hv.machine.words(roots[1])[257].load(SeqCst) != 0, "the hypervisor's own stays");
+    assert!(hv.machine().words(roots[1])[257].load(SeqCst) != 0, "the hypervisor's own stays");
     assert_eq!(extended(&mut guest, mmu::MMUEXT_NEW_USER_BASEPTR, roots[0].raw(), 0), Ok(0));
     assert_eq!(first_slot(roots[0]), 0, "one that was a root before");
     assert_ne!(first_slot(kernel), 0, "not the kernel's");

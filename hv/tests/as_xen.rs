@@ -48,7 +48,7 @@ fn guest() -> (Guest, Home) {
 
 fn put(guest: &Guest, words: &[u64]) {
     for (index, word) in words.iter().enumerate() {
-        guest.hv.machine.write_guest_word(GuestAddr(index as u64 * 8), *word).unwrap();
+        guest.hv.machine().write_guest_word(GuestAddr(index as u64 * 8), *word).unwrap();
     }
 }
 
@@ -112,7 +112,7 @@ fn is_emulated(guest: &mut Guest, code: [u8; 3]) -> bool {
     const PLACE: u64 = 0x800;
     put(guest, &[0; 16]);
     let word = u64::from_le_bytes([code[0], code[1], code[2], 0x90, 0x90, 0x90, 0x90, 0x90]);
-    guest.hv.machine.write_guest_word(GuestAddr(PLACE), word).unwrap();
+    guest.hv.machine().write_guest_word(GuestAddr(PLACE), word).unwrap();
     let mut caller = guest.caller();
     caller.regs.rip = PLACE;
     (caller.regs.rax, caller.regs.rcx, caller.regs.rdx) = (3, 0, 0);
@@ -183,7 +183,7 @@ fn no_status_frames_are_had_for_the_asking() {
     for (frames, status) in [(0, GNTST_OKAY), (1, GNTST_GENERAL_ERROR)] {
         put(&guest, &[frames | SELF << 32 | 0x7777 << 48, 0x800]);
         assert_eq!(guest.call(grant_table_op, [GNTTABOP_GET_STATUS_FRAMES.into(), 0, 1, 0]), Ok(0));
-        let answer = guest.hv.machine.read_guest_word(GuestAddr(0)).unwrap() >> 48;
+        let answer = guest.hv.machine().read_guest_word(GuestAddr(0)).unwrap() >> 48;
         assert_eq!(answer as i16, status, "{frames}");
     }
 }

@@ -62,7 +62,7 @@ fn selectors_that_are_gone_are_told_by_the_failsafe_callback() {
     guest.state.selectors = [1, 2, 0x17, 4];
     guest.state.selectors_wait = true;
     guest.vcpu.work.store(work::SELECTORS, Ordering::SeqCst);
-    guest.hv.machine.good_selectors.store(0x10, Ordering::SeqCst);
+    guest.hv.machine().good_selectors.store(0x10, Ordering::SeqCst);
     trap::deliver_pending(&mut guest.caller());
     assert_eq!(guest.regs.rip, HANDLER);
     let [ds, es, fs, gs, _, _, rip, ..] = frame::<11>(&guest, &home);

@@ -17,7 +17,7 @@ use oxen_hv::{
     domain::{Progress, vcpu::pause},
     event::{self, Reset, deliver},
     hypercall::event::{event_channel_op, event_channel_op_compat},
-    mem::Memory,
+    mem::Ram,
 };
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use support::{
@@ -45,13 +45,13 @@ fn with_queues(pages: u32) -> (Guest, [Mfn; 2]) {
 }
 
 fn words(guest: &Guest, frame: Mfn) -> &'static [AtomicU32; 1024] {
-    guest.hv.machine.halves(frame)
+    guest.hv.machine().halves(frame)
 }
 
 fn put(guest: &Guest, values: &[u32]) {
     for (pair, at) in values.chunks(2).zip((0..).step_by(8)) {
         let word = u64::from(pair[0]) | u64::from(pair.get(1).copied().unwrap_or(0)) << 32;
-        guest.hv.machine.write_guest_word(GuestAddr(at), word).unwrap();
+        guest.hv.machine().write_guest_word(GuestAddr(at), word).unwrap();
     }
 }
 
@@ -83,7 +83,7 @@ fn a_search_among_ports_that_the_guest_keeps_linked_is_cut_into_steps() {
     put(&guest, &[0, 0]);
     for port in (3048..1 << 17).step_by(1024) {
         assert_eq!(guest.call(event_channel_op, [EVTCHNOP_BIND_IPI.into(), 0, 0, 0]), Ok(0));
-        assert_eq!(guest.hv.machine.read_guest_word(GuestAddr(0)), Ok(port << 32), "the hypercall goes on by itself");
+        assert_eq!(guest.hv.machine().read_guest_word(GuestAddr(0)), Ok(port << 32), "the hypercall goes on by itself");
     }
     // A port that is closed is found although the search had passed it.
     assert_eq!(event::bind_ipi(&guest.caller(), 0), Err(Errno::Again));
@@ -138,7 +138,7 @@ fn without_memory_the_abi_does_not_change() {
     guest.build_home(4);
     let frame = guest.frame();
     let port = event::bind_ipi(&guest.caller(), 0).unwrap();
-    let left = &guest.hv.machine.heap_left;
+    let left = &guest.hv.machine().heap_left;
     for supply in 0..3 {
         left.store(supply, SeqCst);
         assert_eq!(event::init_control(&guest.caller(), &control(frame, 0)), Err(Errno::NoMem), "{supply}");
@@ -186,7 +186,7 @@ fn the_form_of_before_xen_3_2_takes_the_commands_of_its_time() {
     support::on_cpu(0);
     let mut guest = Guest::new(support::boot(256), 1, false, 64);
     guest.build_home(4);
-    let word = |guest: &Guest, at| guest.hv.machine.read_guest_word(GuestAddr(at)).unwrap();
+    let word = |guest: &Guest, at| guest.hv.machine().read_guest_word(GuestAddr(at)).unwrap();
     put(&guest, &[EVTCHNOP_ALLOC_UNBOUND, 0x7ff0_7ff0, 0, 0]);
     assert_eq!(guest.call(event_channel_op_compat, [0; 4]), Ok(0));
     assert_eq!(word(&guest, 8), 1);
@@ -207,7 +207,7 @@ fn the_form_of_before_xen_3_2_takes_the_commands_of_its_time() {
 /// What one vcpu of a guest does to its queues and to those of the other guest.
 fn fight(caller: &Caller<'_, Fake>, frames: [Mfn; 3], dice: &mut Dice) {
     let (port, other, vcpu) = (1 + dice.roll(12), DomId(1 + dice.roll(2) as u16), dice.roll(2));
-    let word = |frame: usize, index: u32| &caller.hv.machine.halves(frames[frame])[index as usize];
+    let word = |frame: usize, index: u32| &caller.hv.machine().halves(frames[frame])[index as usize];
     let _ = match dice.roll(16) {
         0 => event::init_control(caller, &control(frames[vcpu as usize], vcpu)).is_ok(),
         1 => event::expand_array(caller, frames[2].raw()).is_ok(),

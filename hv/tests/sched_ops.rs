@@ -23,7 +23,7 @@ use oxen_hv::{
         sched::{sched_op, set_timer_op},
         vcpu::vcpu_op,
     },
-    mem::Memory,
+    mem::Ram,
     sched::{self, clock::Scale, run_queue::Share, switch, work},
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
@@ -51,10 +51,10 @@ impl Cpu {
 
     /// Some time passes in the guest, and the timer interrupts it if it is due.
     fn run(&mut self, nanoseconds: u64) {
-        self.hv.machine.time.fetch_add(nanoseconds, SeqCst);
-        let armed = self.hv.machine.peripherals.lock().unwrap().armed[usize::from(this_cpu().0)];
+        self.hv.machine().time.fetch_add(nanoseconds, SeqCst);
+        let armed = self.hv.machine().peripherals.lock().unwrap().armed[usize::from(this_cpu().0)];
         let shared = self.hv.cpu(this_cpu()).unwrap();
-        if armed.is_some_and(|at| at <= self.hv.machine.time.load(SeqCst)) {
+        if armed.is_some_and(|at| at <= self.hv.machine().time.load(SeqCst)) {
             shared.work.fetch_or(work::TIMER, SeqCst);
         }
         if shared.work.load(SeqCst) != 0 {
@@ -144,7 +144,7 @@ fn a_timer_wakes_who_blocked_at_its_time_and_not_before() {
     assert!(hv.now() < start + 1_000_100, "and not late");
     assert!(event::deliver::is_pending(hv, &domain, port));
     assert!(cpu.current.as_ref().unwrap().state.info.wants_upcall());
-    let calls = hv.machine.peripherals.lock().unwrap().processor_calls.clone();
+    let calls = hv.machine().peripherals.lock().unwrap().processor_calls.clone();
     assert_eq!(calls.get("load"), Some(&1), "an idle CPU keeps what it will need again");
     assert_eq!(calls.get("save"), None);
     // With an event there, blocking does not block.
@@ -161,7 +161,7 @@ fn a_time_in_the_past_fires_at_once() {
     let domain = domain(hv, 1, 1);
     cpu.leave();
     let port = bind_timer(&mut cpu);
-    hv.machine.time.fetch_add(1_000_000, SeqCst);
+    hv.machine().time.fetch_add(1_000_000, SeqCst);
     cpu.call(set_timer_op, [10, 0, 0]).unwrap();
     cpu.leave();
     assert!(event::deliver::is_pending(hv, &domain, port));
@@ -189,7 +189,7 @@ fn a_watchdog_ends_a_domain_that_does_not_feed_it() {
     let hv = boot(512);
     let mut guest = Guest::new(hv, 1, false, 64);
     let home = guest.build_home(1);
-    hv.machine.words(home.data[0])[0].store(5 << 32, SeqCst);
+    hv.machine().words(home.data[0])[0].store(5 << 32, SeqCst);
     assert_eq!(guest.call(sched_op, [SCHEDOP_WATCHDOG.into(), 0, 0, 0]), Ok(1));
     let other = domain(hv, 2, 1);
     let mut cpu = Cpu::new(hv);
@@ -207,8 +207,8 @@ fn a_runstate_area_says_what_the_vcpu_does() {
     let hv = boot(512);
     let mut guest = Guest::new(hv, 1, false, 64);
     let home = guest.build_home(2);
-    guest.domain.vm_assist.store(1 << VMASST_TYPE_RUNSTATE_UPDATE_FLAG, SeqCst);
-    let words = hv.machine.words(home.data[0]);
+    guest.domain.memory.vm_assist.store(1 << VMASST_TYPE_RUNSTATE_UPDATE_FLAG, SeqCst);
+    let words = hv.machine().words(home.data[0]);
     words[0].store(0x1000, SeqCst);
     let register = VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA.into();
     assert_eq!(guest.call(vcpu_op, [register, 0, 0, 0]), Ok(0));
@@ -217,7 +217,7 @@ fn a_runstate_area_says_what_the_vcpu_does() {
     guest.vcpu.pauses.store(pause::DOWN, SeqCst);
     sched::unpause(hv, &guest.vcpu, pause::DOWN);
     cpu.leave();
-    let area = hv.machine.words(home.data[1]);
+    let area = hv.machine().words(home.data[1]);
     let state = || area[0].load(SeqCst) & 0xff;
     assert_eq!((state(), area[1].load(SeqCst) & XEN_RUNSTATE_UPDATE), (0, 0));
     let other = domain(hv, 2, 1);
@@ -249,7 +249,7 @@ fn check(hv: &Hypervisor<Fake>, cpu: &Cpu, domains: &[Arc<Domain>]) {
 fn any_order_of_events_keeps_the_loop_whole() {
     for seed in 1..=30 {
         let hv = boot(512);
-        hv.machine.idle_step.store(10_000, SeqCst);
+        hv.machine().idle_step.store(10_000, SeqCst);
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
         let mut cpu = Cpu::new(hv);
         let mut domains: Vec<_> = (1..=4).map(|id| domain(hv, id, 1 + u32::from(id) % 3)).collect();
@@ -316,7 +316,7 @@ fn polling_ends_with_the_port_the_time_or_at_once() {
     let mut guest = Guest::new(hv, 1, false, 64);
     let home = guest.build_home(1);
     let port = event::bind_ipi(&guest.caller(), 0).unwrap();
-    let words = hv.machine.words(home.data[0]);
+    let words = hv.machine().words(home.data[0]);
     // The list of ports follows the request.
     let ask = |deadline: u64| {
         for (word, value) in words.iter().zip([24, 1, deadline, port.into()]) {
@@ -328,13 +328,13 @@ fn polling_ends_with_the_port_the_time_or_at_once() {
     assert_eq!(guest.call(sched_op, [SCHEDOP_POLL.into(), 0, 0, 0]), Ok(0));
     assert_eq!(guest.vcpu.pauses.load(SeqCst), 0, "it is pending already");
     // Take the event.
-    hv.machine.words(guest.domain.shared_info)[256].store(0, SeqCst);
+    hv.machine().words(guest.domain.shared_info)[256].store(0, SeqCst);
     guest.state.info.upcall_pending().store(0, SeqCst);
     assert_eq!(guest.call(sched_op, [SCHEDOP_POLL.into(), 0, 0, 0]), Ok(0));
     assert_eq!(guest.vcpu.pauses.load(SeqCst), pause::POLLING);
     event::deliver::send(&guest.caller(), port).unwrap();
     assert_eq!(guest.vcpu.pauses.load(SeqCst), 0);
-    hv.machine.words(guest.domain.shared_info)[256].store(0, SeqCst);
+    hv.machine().words(guest.domain.shared_info)[256].store(0, SeqCst);
     guest.state.info.upcall_pending().store(0, SeqCst);
     ask(5_000);
     assert_eq!(guest.call(sched_op, [SCHEDOP_POLL.into(), 0, 0, 0]), Ok(0));
@@ -350,7 +350,7 @@ fn a_period_ticks_at_its_rate_and_the_last_vcpu_down_ends_the_domain() {
     let hv = boot(512);
     let mut guest = Guest::new(hv, 1, false, 64);
     let home = guest.build_home(1);
-    hv.machine.words(home.data[0])[0].store(2_000_000, SeqCst);
+    hv.machine().words(home.data[0])[0].store(2_000_000, SeqCst);
     assert_eq!(guest.call(vcpu_op, [VCPUOP_SET_PERIODIC_TIMER.into(), 0, 0, 0]), Ok(0));
     assert!(guest.call(vcpu_op, [VCPUOP_SET_SINGLESHOT_TIMER.into(), 7, 0, 0]).is_err());
     assert!(guest.call(vcpu_op, [VCPUOP_UP.into(), 0, 0, 0]).is_ok());
@@ -363,7 +363,7 @@ fn a_period_ticks_at_its_rate_and_the_last_vcpu_down_ends_the_domain() {
 fn time_is_there_although_a_toolstack_cleared_the_page() {
     let hv = boot(256);
     let domain = domain(hv, 1, 2);
-    let words = hv.machine.words(domain.shared_info);
+    let words = hv.machine().words(domain.shared_info);
     words.iter().for_each(|word| word.store(0, SeqCst));
     let mut cpu = Cpu::new(hv);
     cpu.leave();
@@ -374,6 +374,6 @@ fn time_is_there_although_a_toolstack_cleared_the_page() {
     assert_eq!((stamp, time, scale), (own_stamp, own_time, own_scale));
     // As guests compute it (`vcpu_time_info`, `xen.h`).
     let scaled = Scale { mul: scale as u32, shift: (scale >> 32) as i8 };
-    hv.machine.time.fetch_add(123_456_789, SeqCst);
-    assert_eq!(time + scaled.apply(hv.machine.ticks() - stamp), hv.now());
+    hv.machine().time.fetch_add(123_456_789, SeqCst);
+    assert_eq!(time + scaled.apply(hv.machine().ticks() - stamp), hv.now());
 }

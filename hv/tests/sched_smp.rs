@@ -83,7 +83,7 @@ fn run_cpu(hv: &'static Hypervisor<Fake>, cpu: u16, domains: &Domains, stop: &At
             }
             _ => drop(sched_op(&mut caller, &mut [SCHEDOP_YIELD.into(), 0, 0, 0, 0, 0])),
         }
-        hv.machine.time.fetch_add(dice.wide(20_000), SeqCst);
+        hv.machine().time.fetch_add(dice.wide(20_000), SeqCst);
         shared.work.fetch_or(work::TIMER, SeqCst);
     }
     // The guest stays where it is: whoever ends it must be able to have it, so this CPU gives everything up.
@@ -110,8 +110,8 @@ fn move_vcpu(hv: &'static Hypervisor<Fake>, domain: &Arc<Domain>, dice: &mut Dic
 fn what_is_done_from_elsewhere_loses_no_vcpu() {
     on_cpu(0);
     let hv = boot(1024);
-    let free = hv.frames.free_frames();
-    hv.machine.idle_step.store(1000, SeqCst);
+    let free = hv.memory.frames.free_frames();
+    hv.machine().idle_step.store(1000, SeqCst);
     let domains: Arc<Domains> = Arc::default();
     let base = make(hv, 2);
     domains.lock().unwrap().push(base);
@@ -159,5 +159,5 @@ fn what_is_done_from_elsewhere_loses_no_vcpu() {
     for domain in last {
         while teardown::advance(hv, &domain).is_err() {}
     }
-    assert_eq!(hv.frames.free_frames(), free);
+    assert_eq!(hv.memory.frames.free_frames(), free);
 }

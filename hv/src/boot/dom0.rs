@@ -111,7 +111,7 @@ pub fn build<M: Machine>(hv: &'static Hypervisor<M>, plan: &Plan<'_>) -> Result<
     let config = Config { max_vcpus: plan.vcpus, max_grant_version: hv.grants.max_version, ..Config::CONTROL };
     let domain = domain::create(hv, &config)?;
     let limit = plan.max_memory.map_or(u64::from(u32::MAX), |bytes| bytes / PAGE_BYTES as u64).max(pages);
-    domain.max_pages.store(u32::try_from(limit).unwrap_or(u32::MAX), Ordering::Relaxed);
+    domain.memory.max_pages.store(u32::try_from(limit).unwrap_or(u32::MAX), Ordering::Relaxed);
     for id in 0..plan.vcpus {
         domain.add_vcpu(hv, id)?;
     }
@@ -134,7 +134,7 @@ pub fn build<M: Machine>(hv: &'static Hypervisor<M>, plan: &Plan<'_>) -> Result<
 /// asked to come back later means to go on at once.
 fn adopt<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, root: Mfn) -> Result<(), BuildError> {
     loop {
-        let pinned = Editor::open(hv, domain).and_then(|mut editor| {
+        let pinned = Editor::open(&hv.memory, &domain.memory).and_then(|mut editor| {
             editor.pin(root, 4)?;
             editor.take_table(root, 4)
         });
@@ -148,13 +148,13 @@ fn adopt<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, root: Mfn) -> Result<(
 
 /// Bytes that unpacking the kernel may take: what dom0 does not, or half of all.
 fn room<M: Machine>(hv: &Hypervisor<M>, plan: &Plan<'_>) -> usize {
-    let free = u64::from(hv.frames.free_frames()) * PAGE_BYTES as u64;
+    let free = u64::from(hv.memory.frames.free_frames()) * PAGE_BYTES as u64;
     let room = plan.memory.map_or(free / 2, |asked| free.saturating_sub(asked));
     usize::try_from(room).unwrap_or(usize::MAX)
 }
 
 fn pages_for<M: Machine>(hv: &Hypervisor<M>, plan: &Plan<'_>) -> u64 {
-    let free = u64::from(hv.frames.free_frames());
+    let free = u64::from(hv.memory.frames.free_frames());
     let asked = plan.memory.map(|bytes| bytes / PAGE_BYTES as u64);
     asked.unwrap_or_else(|| free - (free / SHARE_FOR_OTHERS).min(MOST_FOR_OTHERS))
 }
@@ -202,7 +202,7 @@ impl<M: Machine> DomainMemory<'_, M> {
         let mut order = frame_alloc::MAX_ORDER;
         while pfn < pages {
             order = order.min((pages - pfn).ilog2());
-            match frame_alloc::take_for(self.hv, self.domain, order) {
+            match self.hv.memory.take_for(&self.domain.memory, order) {
                 Ok(mfn) => {
                     self.add_piece(Piece { pfn, mfn, pages: 1 << order })?;
                     pfn += 1 << order;
@@ -215,7 +215,7 @@ impl<M: Machine> DomainMemory<'_, M> {
         for piece in &self.pieces {
             for i in 0..piece.pages {
                 if let Some(mfn) = piece.mfn.checked_add(i) {
-                    frame_alloc::set_machine_to_phys(self.hv, mfn, piece.pfn + i);
+                    self.hv.memory.set_m2p(mfn, piece.pfn + i);
                 }
             }
         }
@@ -243,16 +243,16 @@ impl<M: Machine> DomainMemory<'_, M> {
     fn write(&self, pfn: u64, offset: usize, bytes: &[u8]) -> Result<(), BuildError> {
         let (head, rest) = bytes.split_at(bytes.len().min((PAGE_BYTES - offset) % PAGE_BYTES));
         let first = u64::from(!head.is_empty());
-        for (place, byte) in self.hv.machine.bytes(self.mfn(pfn)?).iter().skip(offset).zip(head) {
+        for (place, byte) in self.hv.machine().bytes(self.mfn(pfn)?).iter().skip(offset).zip(head) {
             place.store(*byte, Ordering::Relaxed);
         }
         for (page, pfn) in rest.chunks(PAGE_BYTES).zip(pfn + first..) {
             let mfn = self.mfn(pfn)?;
             let (words, tail) = page.as_chunks::<8>();
-            for (place, word) in self.hv.machine.words(mfn).iter().zip(words) {
+            for (place, word) in self.hv.machine().words(mfn).iter().zip(words) {
                 place.store(u64::from_le_bytes(*word), Ordering::Relaxed);
             }
-            for (place, byte) in self.hv.machine.bytes(mfn).iter().skip(words.len() * 8).zip(tail) {
+            for (place, byte) in self.hv.machine().bytes(mfn).iter().skip(words.len() * 8).zip(tail) {
                 place.store(*byte, Ordering::Relaxed);
             }
         }
@@ -287,7 +287,7 @@ impl<M: Machine> DomainMemory<'_, M> {
             for i in 0..piece.pages {
                 let index = (piece.pfn + i) as usize;
                 let list = self.mfn(layout.p2m.start + (index / TABLE_ENTRIES) as u64)?;
-                if let Some(word) = self.hv.machine.words(list).get(index % TABLE_ENTRIES) {
+                if let Some(word) = self.hv.machine().words(list).get(index % TABLE_ENTRIES) {
                     word.store(piece.mfn.raw() + i, Ordering::Relaxed);
                 }
             }
@@ -298,7 +298,7 @@ impl<M: Machine> DomainMemory<'_, M> {
     /// The page tables of the initial mapping; the tables themselves are mapped read-only.
     fn write_tables(&self, layout: &Layout) -> Result<(), BuildError> {
         for table in layout.tables() {
-            let words = self.hv.machine.words(self.mfn(table.pfn)?);
+            let words = self.hv.machine().words(self.mfn(table.pfn)?);
             for (index, word) in (0..).zip(words) {
                 let va = table.entry_va(index);
                 let (pfn, flags) = if table.level > 1 {

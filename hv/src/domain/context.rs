@@ -13,7 +13,7 @@ use crate::{
     addr::{GuestAddr, Mfn, PAGE_SHIFT, PAGE_SIZE},
     caller::Refusal,
     machine::Machine,
-    mem::{editor::Editor, root},
+    mem::editor::Editor,
     sched,
 };
 use core::sync::atomic::Ordering;
@@ -64,7 +64,7 @@ pub fn set<M: Machine>(
     hv.time.publish(&state.info);
     if vcpu.id == 0 {
         domain.write_wall_clock(hv);
-        domain.vm_assist.store(context.vm_assist & KNOWN_ASSISTS, Ordering::Relaxed);
+        domain.memory.vm_assist.store(context.vm_assist & KNOWN_ASSISTS, Ordering::Relaxed);
     }
     vcpu.is_initialised.store(true, Ordering::Release);
     drop(slot);
@@ -132,7 +132,7 @@ fn take_tables<M: Machine>(
         .and_then(|()| take_gdt(hv, domain, state, context));
     if !matches!(taken, Ok(()) | Err(Refusal::Preempted)) {
         // What cannot be given back at once stays in `state`, to be given back with the domain.
-        let _stopped = root::drop_roots(hv, domain, state);
+        let _stopped = hv.memory.drop_roots(&domain.memory, &mut state.kernel_root, &mut state.user_root);
     }
     taken
 }
@@ -146,15 +146,15 @@ fn take_roots<M: Machine>(
 ) -> Result<(), Refusal> {
     let is_other = |held: Option<Mfn>, wanted: Option<Mfn>| held.is_some() && held != wanted;
     if is_other(state.kernel_root, Some(kernel)) || is_other(state.user_root, user) {
-        root::drop_roots(hv, domain, state)?;
+        hv.memory.drop_roots(&domain.memory, &mut state.kernel_root, &mut state.user_root)?;
     }
     if state.kernel_root.is_none() {
-        root::adopt(hv, domain, kernel)?;
+        hv.memory.adopt_root(&domain.memory, kernel)?;
         state.kernel_root = Some(kernel);
     }
     if let Some(user) = user.filter(|_| state.user_root.is_none()) {
-        root::adopt(hv, domain, user)?;
-        root::hide_from_user_mode(hv, domain, user);
+        hv.memory.adopt_root(&domain.memory, user)?;
+        hv.memory.hide_from_user_mode(&domain.memory, user);
         state.user_root = Some(user);
     }
     Ok(())
@@ -166,7 +166,7 @@ fn take_gdt<M: Machine>(
     state: &mut VcpuState,
     context: &VcpuGuestContext,
 ) -> Result<(), Refusal> {
-    let editor = Editor::open(hv, domain)?;
+    let editor = Editor::open(&hv.memory, &domain.memory)?;
     for (place, raw) in state.gdt.iter_mut().zip(gdt_frames(context)) {
         let mfn = Mfn::new(raw).ok_or(Errno::Inval);
         match mfn.and_then(|mfn| editor.take_descriptors(mfn).map(|()| mfn)) {
@@ -309,7 +309,7 @@ pub fn get(domain: &Domain, vcpu: &Vcpu, context: &mut VcpuGuestContext) -> Resu
     context.event_callback_eip = state.event_callback.address;
     context.failsafe_callback_eip = state.failsafe_callback.address;
     context.syscall_callback_eip = state.syscall_callback.address;
-    context.vm_assist = domain.vm_assist.load(Ordering::Relaxed);
+    context.vm_assist = domain.memory.vm_assist.load(Ordering::Relaxed);
     context.fs_base = state.fs_base;
     context.gs_base_kernel = state.gs_base_kernel;
     context.gs_base_user = state.gs_base_user;

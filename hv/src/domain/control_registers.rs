@@ -19,5 +19,5 @@ pub const CR4_AT_START: u64 = 1 << 5 | 1 << 6 | 1 << 9 | 1 << 10;
 /// Sets or clears CR0.TS for the caller (also `fpu_taskswitch`).
 pub fn set_task_switched<M: Machine>(caller: &mut Caller<'_, M>, set: bool) {
     caller.state.task_switched = set;
-    caller.hv.machine.set_task_switched(set);
+    caller.hv.machine().set_task_switched(set);
 }

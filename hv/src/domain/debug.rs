@@ -40,7 +40,7 @@ pub fn read(state: &VcpuState, number: u8) -> Option<u64> {
 /// there is not.
 pub fn write<M: Machine>(caller: &mut Caller<'_, M>, number: u8, value: u64) -> Result<(), Errno> {
     set(caller.state, number, value)?;
-    caller.hv.machine.load_debug_registers(caller.state);
+    caller.hv.machine().load_debug_registers(caller.state);
     Ok(())
 }
 

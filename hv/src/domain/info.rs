@@ -34,9 +34,9 @@ pub fn of<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> DomctlGetdomaininf
     DomctlGetdomaininfo {
         domain: domain.id,
         flags,
-        tot_pages: domain.owner.slot().map_or(0, |slot| hv.frames.reserved(slot)).into(),
-        max_pages: domain.max_pages.load(Ordering::Relaxed).into(),
-        outstanding_pages: domain.owner.slot().map_or(0, |slot| hv.frames.claimed_by(slot)).into(),
+        tot_pages: domain.owner.slot().map_or(0, |slot| hv.memory.frames.reserved(slot)).into(),
+        max_pages: domain.memory.max_pages.load(Ordering::Relaxed).into(),
+        outstanding_pages: domain.owner.slot().map_or(0, |slot| hv.memory.frames.claimed_by(slot)).into(),
         shared_info_frame: domain.shared_info.raw(),
         cpu_time: domain.each_vcpu().map(|v| v.sched.runstate.lock().ran(now)).sum(),
         nr_online_vcpus: up().count() as u32,

@@ -88,7 +88,7 @@ impl Domain {
 
     /// Writes it; `life` is held, and the domain alive.
     pub(super) fn write_wall_clock<M: Machine>(&self, hv: &Hypervisor<M>) {
-        hv.time.publish_wall_clock(&hv.machine, self.shared_info, self.time_offset.load(Ordering::Relaxed));
+        hv.time.publish_wall_clock(hv.machine(), self.shared_info, self.time_offset.load(Ordering::Relaxed));
     }
 
     /// Waits until no CPU has a vcpu of this paused domain. Not for the caller's own domain.
@@ -129,9 +129,9 @@ pub fn shut_down<M: Machine>(hv: &'static Hypervisor<M>, domain: &Domain, reason
         let name = usize::try_from(reason).ok().and_then(|reason| REASONS.get(reason)).unwrap_or(&"unknown");
         hv.print(format_args!("The control domain has shut down (reason {reason}: {name})"));
         match reason {
-            SHUTDOWN_POWEROFF => hv.machine.power_off(),
-            SHUTDOWN_CRASH => hv.machine.fail(),
-            _ => hv.machine.reboot(),
+            SHUTDOWN_POWEROFF => hv.machine().power_off(),
+            SHUTDOWN_CRASH => hv.machine().fail(),
+            _ => hv.machine().reboot(),
         }
     }
     let stage = domain.life.lock();

@@ -26,7 +26,7 @@ use crate::{
     heap,
     lock::Lock,
     machine::Machine,
-    mem::{Paging, frame_alloc, frame_type::Owner},
+    mem::{PagingDomain, frame_type::Owner},
     rights::Rights,
     sched::{self, pools::FIRST_POOL, run_queue::Share},
     shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
@@ -66,22 +66,16 @@ pub struct Domain {
     pub vcpus: [Once<Arc<Vcpu>>; MAX_VCPUS],
     /// How many vcpus it may have.
     pub max_vcpus: AtomicU32,
-    /// Frames that it may have in its reservation.
-    pub max_pages: AtomicU32,
     /// What it is told of its memory (`XENMEM_memory_map`), as the toolstack set it.
     pub memory_map: Lock<heapless::Vec<E820Entry, { Self::MAX_MEMORY_MAP }>>,
-    /// Page tables: held for every change of a table or of a table's type.
-    pub paging: Lock<Paging>,
-    /// The slot, from 1, of a root whose linear entry is being taken away, or 0; written under `paging`.
-    pub linear_slot_going: AtomicU32,
+    /// What it has in memory, and may have.
+    pub memory: PagingDomain,
     /// Event channels.
     pub events: Events,
     /// A line that it has begun to write on the hypervisor's console.
     pub console_line: Lock<console::GuestLine>,
     /// Grants given and taken.
     pub grants: Lock<Grants>,
-    /// The `VMASST_TYPE_*` that are on, as bits.
-    pub vm_assist: AtomicU64,
     /// How often it is paused by the toolstack or the hypervisor; it runs at zero. Changed under `life`.
     pub pause_count: AtomicU32,
     /// How often the toolstack has paused it (`XEN_DOMCTL_pausedomain`). Changed under `life`.
@@ -93,16 +87,10 @@ pub struct Domain {
     /// The reason that it would have shut down for ([`NOT_SHUT_DOWN`] if it did not say), whatever happens
     /// (`SCHEDOP_shutdown_code`).
     pub shutdown_code: AtomicU32,
-    /// Whether it is being torn down: nothing new may be begun in its name.
-    pub is_dying: AtomicBool,
-    /// CPUs that may hold translations of it, bit n for CPU n.
-    pub dirty_cpus: AtomicU64,
     /// Its pool of CPUs. Changed under the lock of the pools.
     pub pool: AtomicU32,
     /// Its weight and cap.
     pub share: Lock<Share>,
-    /// What of the machine it may touch.
-    pub rights: Lock<Rights>,
     /// What it has of physical interrupts for itself.
     pub pirqs: Lock<pirq::Own>,
     /// Whether the toolstack has ever let it go.
@@ -201,21 +189,21 @@ pub fn create<M: Machine>(hv: &Hypervisor<M>, config: &Config) -> Result<Arc<Dom
         return Err(Errno::Inval);
     }
     hv.domains.create(config.id, |id, owner| {
-        hv.frames.welcome(owner);
-        let shared_info = frame_alloc::take_shared(hv, owner)?;
+        hv.memory.frames.new_generation(owner);
+        let shared_info = hv.memory.take_shared(owner)?;
         let domain = Domain::new(id, owner, shared_info, config);
         sched::placement::join_pool(hv, &domain, config.pool)
-            .inspect_err(|_| frame_alloc::give_back_shared(hv, shared_info))?;
+            .inspect_err(|_| hv.memory.give_back_shared(shared_info))?;
         mask_all_upcalls(hv, shared_info);
-        hv.time.publish_wall_clock(&hv.machine, shared_info, 0);
+        hv.time.publish_wall_clock(hv.machine(), shared_info, 0);
         domain.events.set_limit(config.max_port);
-        heap::share(&hv.machine, domain).inspect_err(|_| frame_alloc::give_back_shared(hv, shared_info))
+        heap::share(hv.machine(), domain).inspect_err(|_| hv.memory.give_back_shared(shared_info))
     })
 }
 
 /// A vcpu begins with its events masked.
 fn mask_all_upcalls<M: Machine>(hv: &Hypervisor<M>, shared_info: Mfn) {
-    for place in (0..MAX_VCPUS).filter_map(|id| VcpuInfoPlace::new(&hv.machine, shared_info, id * VCPU_INFO_BYTES)) {
+    for place in (0..MAX_VCPUS).filter_map(|id| VcpuInfoPlace::new(hv.machine(), shared_info, id * VCPU_INFO_BYTES)) {
         place.set_upcall_mask(true);
     }
 }
@@ -235,10 +223,12 @@ impl Domain {
             shared_info,
             vcpus: [const { Once::new() }; MAX_VCPUS],
             max_vcpus: AtomicU32::new(config.max_vcpus),
-            max_pages: AtomicU32::new(0),
             memory_map: Lock::new(heapless::Vec::new()),
-            paging: Lock::default(),
-            linear_slot_going: AtomicU32::new(0),
+            memory: PagingDomain::new(
+                owner,
+                config.is_privileged,
+                if config.is_privileged { Rights::everything() } else { Rights::default() },
+            ),
             events: Events::default(),
             console_line: Lock::default(),
             grants: Lock::new(Grants::new(
@@ -246,17 +236,13 @@ impl Domain {
                 config.max_maptrack_frames,
                 config.max_grant_version,
             )),
-            vm_assist: AtomicU64::new(0),
             pause_count: AtomicU32::new(1),
             controller_pauses: AtomicU32::new(1),
             life: Lock::new(teardown::Stage::Alive),
             shutdown: AtomicU32::new(NOT_SHUT_DOWN),
             shutdown_code: AtomicU32::new(NOT_SHUT_DOWN),
-            is_dying: AtomicBool::new(false),
-            dirty_cpus: AtomicU64::new(0),
             pool: AtomicU32::new(FIRST_POOL),
             share: Lock::new(Share::default()),
-            rights: Lock::new(if config.is_privileged { Rights::everything() } else { Rights::default() }),
             pirqs: Lock::default(),
             has_begun: AtomicBool::new(false),
             is_debugged: AtomicBool::new(false),
@@ -287,13 +273,13 @@ impl Domain {
             return Err(Errno::Inval);
         }
         let info =
-            VcpuInfoPlace::new(&hv.machine, self.shared_info, id as usize * VCPU_INFO_BYTES).ok_or(Errno::Inval)?;
-        let state = heap::own(&hv.machine, VcpuState::new(info))?;
+            VcpuInfoPlace::new(hv.machine(), self.shared_info, id as usize * VCPU_INFO_BYTES).ok_or(Errno::Inval)?;
+        let state = heap::own(hv.machine(), VcpuState::new(info))?;
         let when = |condition, bit| if condition { bit } else { 0 };
         let bits = pause::DOWN
             | when(self.pause_count.load(Ordering::Relaxed) != 0, pause::DOMAIN)
             | when(self.is_shut_down(), pause::SHUT_DOWN);
-        let vcpu = heap::share(&hv.machine, Vcpu::new(self.id, id, info, state, bits, hv.now()))?;
+        let vcpu = heap::share(hv.machine(), Vcpu::new(self.id, id, info, state, bits, hv.now()))?;
         sched::placement::admit_within_pool(hv, self, &vcpu)?;
         hv.time.publish(&info);
         cell.call_once(|| vcpu);
@@ -319,7 +305,7 @@ impl Domain {
     #[inline]
     #[must_use]
     pub fn assists(&self, kind: u32) -> bool {
-        self.vm_assist.load(Ordering::Relaxed) & 1_u64.checked_shl(kind).unwrap_or(0) != 0
+        self.memory.assists(kind)
     }
 
     /// Whether it has shut down, by itself or by a fault.

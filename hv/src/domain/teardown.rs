@@ -11,7 +11,7 @@ use crate::{
     domain::Progress,
     event, grant,
     machine::Machine,
-    mem::{editor::Editor, frame_alloc, relinquish::relinquish, root},
+    mem::editor::Editor,
     sched::{self, timers},
     shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
 };
@@ -52,7 +52,7 @@ pub fn advance<M: Machine>(hv: &'static Hypervisor<M>, domain: &Arc<Domain>) -> 
     {
         let mut stage = domain.life.lock();
         if stage.is_alive() {
-            domain.is_dying.store(true, Ordering::SeqCst);
+            domain.memory.is_dying.store(true, Ordering::SeqCst);
             domain.hold(hv);
             *stage = Stage::Vcpus;
         }
@@ -86,10 +86,10 @@ fn step<M: Machine>(hv: &'static Hypervisor<M>, domain: &Arc<Domain>, stage: &mu
             Stage::Memory(0)
         }
         Stage::Memory(next) => {
-            relinquish(hv, domain, next)?;
-            hv.frames.end_claim(domain.owner);
+            hv.memory.relinquish(&domain.memory, next)?;
+            hv.memory.frames.end_claim(domain.owner);
             domain.each_vcpu().for_each(|vcpu| sched::dismiss(hv, vcpu));
-            frame_alloc::give_back_shared(hv, domain.shared_info);
+            hv.memory.give_back_shared(domain.shared_info);
             event::virq::raise_global(hv, VIRQ_DOM_EXC);
             Stage::Dead
         }
@@ -102,17 +102,17 @@ fn release_vcpu<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: &Arc<Vcpu
     timers::stop_all(hv, vcpu);
     let mut slot = vcpu.slot.lock();
     if let Some(state) = slot.as_mut() {
-        root::drop_roots(hv, domain, state)?;
-        context::put_gdt(&Editor::open(hv, domain)?, state);
+        hv.memory.drop_roots(&domain.memory, &mut state.kernel_root, &mut state.user_root)?;
+        context::put_gdt(&Editor::open(&hv.memory, &domain.memory)?, state);
     }
-    let own = VcpuInfoPlace::new(&hv.machine, domain.shared_info, vcpu.id as usize * VCPU_INFO_BYTES);
+    let own = VcpuInfoPlace::new(hv.machine(), domain.shared_info, vcpu.id as usize * VCPU_INFO_BYTES);
     if let Some((frame, own)) = vcpu.info_frame.lock().take().zip(own) {
         // Events are delivered under the lock of the place: nobody writes to the frame any more.
         *vcpu.info.lock() = Some(own);
         if let Some(state) = slot.as_mut() {
             state.info = own;
         }
-        hv.frames.put_use(frame);
+        hv.memory.frames.put_use(frame);
     }
     Ok(())
 }
@@ -122,7 +122,8 @@ pub fn bury_the_dead<M: Machine>(hv: &'static Hypervisor<M>) {
     let mut from = DomId(0);
     while let Some(domain) = hv.domains.next_from(from) {
         from = DomId(domain.id.0 + 1);
-        let held = domain.owner.slot().map_or(0, |slot| hv.frames.reserved(slot) + hv.frames.shared(slot));
+        let held =
+            domain.owner.slot().map_or(0, |slot| hv.memory.frames.reserved(slot) + hv.memory.frames.shared(slot));
         if domain.is_dead() && held == 0 && hv.domains.remove(&domain).is_some() {
             event::virq::raise_global(hv, VIRQ_DOM_EXC);
         }

@@ -303,8 +303,6 @@ const DEBUG_CONTROL_RESET: u64 = 0x400;
 
 /// What running a vcpu asks of the CPU.
 pub trait Processor {
-    /// The CPU that executes this.
-    fn this_cpu(&self) -> crate::hardware::CpuId;
     /// Loads the hypervisor's own root and nothing of any vcpu: what was loaded last may go away.
     fn unload(&self);
     /// Loads everything of `state` that is in the CPU while a vcpu runs: extended state, segment bases, selectors, debug

@@ -14,7 +14,7 @@ use crate::{
     domain::Domain,
     heap,
     machine::Machine,
-    mem::{Memory, editor, frame_table::FrameTable},
+    mem::{Ram, frame_table::FrameTable},
 };
 use alloc::boxed::Box;
 use core::sync::atomic::Ordering;
@@ -48,7 +48,7 @@ impl Abi {
     }
 
     /// Whether a port is pending, and whether it is masked.
-    pub(super) fn bits(&self, memory: &impl Memory, domain: &Domain, port: u32) -> (bool, bool) {
+    pub(super) fn bits(&self, memory: &impl Ram, domain: &Domain, port: u32) -> (bool, bool) {
         match self {
             Self::TwoLevel => two_level::bits(memory, domain, port),
             Self::Fifo(fifo) => fifo.bits(port),
@@ -56,7 +56,7 @@ impl Abi {
     }
 
     /// Forgets an event: the port is being closed, and whoever has the number next starts without it.
-    pub(super) fn clear_pending(&self, memory: &impl Memory, domain: &Domain, port: u32) {
+    pub(super) fn clear_pending(&self, memory: &impl Ram, domain: &Domain, port: u32) {
         match self {
             Self::TwoLevel => two_level::clear_pending(memory, domain, port),
             Self::Fifo(fifo) => fifo.clear_pending(port),
@@ -72,9 +72,9 @@ struct Held<'a> {
 
 impl<'a> Held<'a> {
     fn new<M: Machine>(caller: &'a Caller<'_, M>, gfn: u64) -> Result<Self, Errno> {
-        let frames = &caller.hv.frames;
+        let frames = &caller.hv.memory.frames;
         let mfn = Mfn::new(gfn).filter(|&mfn| frames.is_ram(mfn)).ok_or(Errno::Inval)?;
-        editor::hold_writable(caller.hv, mfn, caller.domain.owner).map_err(|_| Errno::Inval)?;
+        caller.hv.memory.hold_writable(mfn, caller.domain.owner).map_err(|_| Errno::Inval)?;
         Ok(Self { frames, mfn })
     }
 
@@ -99,14 +99,14 @@ impl Drop for Held<'_> {
 #[inline(never)]
 pub fn init_control<M: Machine>(caller: &Caller<'_, M>, request: &EvtchnInitControl) -> Result<(), Errno> {
     let &EvtchnInitControl { control_gfn, offset, vcpu, .. } = request;
-    let (domain, machine) = (caller.domain, &caller.hv.machine);
+    let (domain, machine) = (caller.domain, caller.hv.machine());
     domain.vcpu(vcpu).ok_or(Errno::NoEnt)?;
     if !fifo::control_fits(offset) {
         return Err(Errno::Inval);
     }
     let frame = Held::new(caller, control_gfn)?;
     let mut bindings = domain.events.bindings.lock();
-    if domain.is_dying.load(Ordering::SeqCst) {
+    if domain.memory.is_dying.load(Ordering::SeqCst) {
         return Err(Errno::Inval);
     }
     if let Abi::Fifo(fifo) = &mut bindings.abi {
@@ -139,10 +139,10 @@ pub fn expand_array<M: Machine>(caller: &Caller<'_, M>, gfn: u64) -> Result<(), 
         return Err(Errno::NoSpc);
     }
     let frame = frame?;
-    if domain.is_dying.load(Ordering::SeqCst) {
+    if domain.memory.is_dying.load(Ordering::SeqCst) {
         return Err(Errno::Inval);
     }
-    let first = fifo.add_page(&hv.machine, frame.mfn)?;
+    let first = fifo.add_page(hv.machine(), frame.mfn)?;
     frame.pass_on();
     for port in first..fifo.words_end().min(domain.events.ports.valid()) {
         if bindings.records.awaits_word(port) {
@@ -178,7 +178,7 @@ pub fn set_priority<M: Machine>(caller: &Caller<'_, M>, port: u32, priority: u32
 impl Events {
     /// Notes what is pending by two levels, gives every port the usual priority, and keeps senders off the way that only two
     /// levels have.
-    fn leave_two_levels(&self, bindings: &mut Bindings, memory: &impl Memory, domain: &Domain) {
+    fn leave_two_levels(&self, bindings: &mut Bindings, memory: &impl Ram, domain: &Domain) {
         for port in 1..self.ports.valid().min(EVTCHN_2L_NR_CHANNELS) {
             let state = self.port(port).unwrap_or_default();
             self.ports.set(port, state.not_local());

@@ -28,7 +28,7 @@ pub fn audit<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> Result<(), &'st
     if let Abi::Fifo(fifo) = &bindings.abi {
         fifo.audit(&bindings.records)?;
         let is_lent = |mfn| {
-            let state = hv.frames.state(mfn);
+            let state = hv.memory.frames.state(mfn);
             state.owner() == domain.owner && state.kind() == FrameType::Writable && state.uses() != 0
         };
         if !fifo.each_frame().all(is_lent) {

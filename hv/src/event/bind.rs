@@ -30,7 +30,7 @@ impl Bindings {
 
 /// The domain of this name, as far as it is not being torn down.
 fn alive(domain: &Domain) -> Result<(), Errno> {
-    if domain.is_dying.load(Ordering::SeqCst) { Err(Errno::Inval) } else { Ok(()) }
+    if domain.memory.is_dying.load(Ordering::SeqCst) { Err(Errno::Inval) } else { Ok(()) }
 }
 
 /// The domain that an operation names: `DOMID_SELF`, the caller's own id, or another.
@@ -63,7 +63,7 @@ pub fn alloc_unbound<M: Machine>(caller: &Caller<'_, M>, dom: DomId, remote: Dom
     alive(&domain)?;
     let port = domain.events.free_port(&mut bindings)?;
     may_act_on(caller, &domain)?;
-    domain.events.open(&caller.hv.machine, &mut bindings, port, Binding::Unbound { remote }, 0)?;
+    domain.events.open(caller.hv.machine(), &mut bindings, port, Binding::Unbound { remote }, 0)?;
     Ok(port)
 }
 
@@ -83,7 +83,7 @@ pub fn bind_interdomain<M: Machine>(caller: &Caller<'_, M>, dom: DomId, remote_p
         return Err(Errno::Inval);
     }
     let here = Binding::Interdomain { remote: remote.id, slot: remote_slot as u16, port: remote_port };
-    domain.events.open(&caller.hv.machine, &mut bindings, port, here, 0)?;
+    domain.events.open(caller.hv.machine(), &mut bindings, port, here, 0)?;
     let back = Binding::Interdomain { remote: domain.id, slot: slot as u16, port };
     remote.events.ports.set(remote_port, Port::new(back, there.vcpu()));
     if remote_slot == slot && matches!(bindings.abi, Abi::TwoLevel) {
@@ -112,7 +112,7 @@ pub fn bind_virq<M: Machine>(caller: &Caller<'_, M>, virq: u32, vcpu: u32) -> Re
     }
     alive(domain)?;
     let port = domain.events.free_port(&mut bindings)?;
-    domain.events.open(&caller.hv.machine, &mut bindings, port, Binding::Virq(virq), vcpu)?;
+    domain.events.open(caller.hv.machine(), &mut bindings, port, Binding::Virq(virq), vcpu)?;
     if let Some(place) = bindings.virq(vcpu, virq) {
         *place = port;
     }
@@ -129,7 +129,7 @@ pub fn bind_ipi<M: Machine>(caller: &Caller<'_, M>, vcpu: u32) -> Result<u32, Er
     let mut bindings = domain.events.bindings.lock();
     alive(domain)?;
     let port = domain.events.free_port(&mut bindings)?;
-    domain.events.open(&caller.hv.machine, &mut bindings, port, Binding::Ipi, vcpu)?;
+    domain.events.open(caller.hv.machine(), &mut bindings, port, Binding::Ipi, vcpu)?;
     Ok(port)
 }
 
@@ -151,10 +151,10 @@ pub fn bind_pirq<M: Machine>(caller: &Caller<'_, M>, pirq: u32) -> Result<u32, E
     }
     alive(domain)?;
     let port = domain.events.free_port(&mut bindings)?;
-    if caller.hv.machine.is_own(pirq) {
+    if caller.hv.machine().is_own(pirq) {
         return Err(Errno::Busy);
     }
-    domain.events.open(&caller.hv.machine, &mut bindings, port, Binding::Pirq(pirq), 0)?;
+    domain.events.open(caller.hv.machine(), &mut bindings, port, Binding::Pirq(pirq), 0)?;
     pirq::bind(caller.hv, domain, pirq, port, 0);
     Ok(port)
 }
@@ -245,7 +245,7 @@ fn end<M: Machine>(
         Binding::Closed | Binding::Unbound { .. } | Binding::Ipi => {}
     }
     domain.events.ports.set(port, Port::CLOSED);
-    bindings.abi.clear_pending(&hv.machine, domain, port);
+    bindings.abi.clear_pending(hv.machine(), domain, port);
     bindings.active -= 1;
     bindings.first_free = bindings.first_free.min(port);
     bindings.search = 0;

@@ -30,7 +30,7 @@ pub fn send<M: Machine>(caller: &Caller<'_, M>, port: u32) -> Result<(), Errno> 
     let state = caller.domain.events.port(port).ok_or(Errno::Inval)?;
     // Another vcpu may close the port meanwhile: then its domain finds an event that nobody sent, and nobody else does.
     let Some((to, vcpu)) = state.target() else { return send_locked(caller, port, state) };
-    let Some(is_masked) = two_level::mark(&caller.hv.machine, caller.domain, to) else { return Ok(()) };
+    let Some(is_masked) = two_level::mark(caller.hv.machine(), caller.domain, to) else { return Ok(()) };
     if caller.domain.events.pollers.load(Ordering::SeqCst) == 0 && (is_masked || vcpu == caller.vcpu.id) {
         if !is_masked {
             two_level::select(&caller.state.info, to);
@@ -109,7 +109,7 @@ pub(super) fn set_pending<M: Machine>(
 ) {
     match &mut bindings.abi {
         Abi::TwoLevel => {
-            if let Some(is_masked) = two_level::mark(&hv.machine, domain, port) {
+            if let Some(is_masked) = two_level::mark(hv.machine(), domain, port) {
                 notify_of_bits(hv, domain, port, vcpu, is_masked, running);
             }
         }
@@ -185,9 +185,9 @@ fn look_for_pollers<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) 
 #[must_use]
 pub fn bits<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> (bool, bool) {
     if domain.events.is_fifo.load(Ordering::SeqCst) {
-        domain.events.bindings.lock().abi.bits(&hv.machine, domain, port)
+        domain.events.bindings.lock().abi.bits(hv.machine(), domain, port)
     } else {
-        two_level::bits(&hv.machine, domain, port)
+        two_level::bits(hv.machine(), domain, port)
     }
 }
 
@@ -209,7 +209,7 @@ pub fn unmask<M: Machine>(caller: &Caller<'_, M>, port: u32) -> Result<(), Errno
     }
     if domain.events.is_fifo.load(Ordering::Acquire) {
         unmask_queued(caller, port);
-    } else if two_level::unmask(&hv.machine, domain, port) {
+    } else if two_level::unmask(hv.machine(), domain, port) {
         notify(hv, domain, state.vcpu(), Some(running(caller)), |info| two_level::select(info, port));
     }
     Ok(())

@@ -15,7 +15,6 @@ use crate::{
     hardware::CpuId,
     lock::Lock,
     machine::Machine,
-    mem::editor::hold_writable,
     pci::{Address, Entry, Message},
 };
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -138,17 +137,17 @@ impl Line {
 
 /// How many numbers a domain has, from 0 on.
 pub fn count<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> u32 {
-    if domain.is_privileged { MAX_PIRQS as u32 } else { hv.machine.lines() + GUEST_MESSAGES }
+    if domain.is_privileged { MAX_PIRQS as u32 } else { hv.machine().lines() + GUEST_MESSAGES }
 }
 
 #[inline(never)]
 fn set_masked<M: Machine>(hv: &Hypervisor<M>, pirq: u32, line: &Line, masked: bool) {
-    if pirq < hv.machine.lines() {
-        if line.has(ROUTED) && !hv.machine.is_own(pirq) {
-            hv.machine.set_masked(pirq, masked);
+    if pirq < hv.machine().lines() {
+        if line.has(ROUTED) && !hv.machine().is_own(pirq) {
+            hv.machine().set_masked(pirq, masked);
         }
     } else {
-        hv.pci.lock().set_masked(&hv.machine, pirq, masked);
+        hv.memory.pci.lock().set_masked(hv.machine(), pirq, masked);
     }
 }
 
@@ -158,7 +157,7 @@ pub(super) fn bind<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, pirq: u32, p
     let Some(line) = hv.pirqs.line(pirq) else { return };
     line.0.fetch_or(port & PORT, Ordering::AcqRel);
     if let Some(page) = domain.pirqs.lock().page
-        && let Some(word) = hv.machine.words(page).get(pirq as usize / 64)
+        && let Some(word) = hv.machine().words(page).get(pirq as usize / 64)
     {
         let bit = 1 << (pirq % 64);
         if line.needs_eoi() {
@@ -174,9 +173,9 @@ pub(super) fn bind<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, pirq: u32, p
 /// Lets a message go to the CPU on which a vcpu runs, or ran last.
 #[inline(never)]
 pub(super) fn aim<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, pirq: u32, vcpu: u32) {
-    if let Some(vcpu) = domain.vcpu(vcpu).filter(|_| pirq >= hv.machine.lines()) {
-        let message = hv.machine.message(pirq, vcpu.sched.cpu().unwrap_or(hv.machine.this_cpu()));
-        hv.pci.lock().aim(&hv.machine, pirq, message);
+    if let Some(vcpu) = domain.vcpu(vcpu).filter(|_| pirq >= hv.machine().lines()) {
+        let message = hv.machine().message(pirq, vcpu.sched.cpu().unwrap_or(hv.machine().this_cpu()));
+        hv.memory.pci.lock().aim(hv.machine(), pirq, message);
     }
 }
 
@@ -195,17 +194,17 @@ pub(super) fn unbind<M: Machine>(hv: &Hypervisor<M>, pirq: u32) {
 /// `Inval` if there is no such line, `Exist` if it is set up already, `NoSpc` if no vector is left.
 #[inline(never)]
 pub fn set_up<M: Machine>(hv: &Hypervisor<M>, _: Control, gsi: u32, signal: Signal) -> Result<(), Errno> {
-    let line = hv.pirqs.line(gsi).filter(|_| gsi < hv.machine.lines()).ok_or(Errno::Inval)?;
+    let line = hv.pirqs.line(gsi).filter(|_| gsi < hv.machine().lines()).ok_or(Errno::Inval)?;
     let flags = ROUTED | if signal.is_level { LEVEL } else { 0 };
     if line.0.fetch_or(ROUTED, Ordering::AcqRel) & ROUTED != 0 {
         return Err(Errno::Exist);
     }
-    if hv.machine.is_own(gsi) {
+    if hv.machine().is_own(gsi) {
         return Ok(());
     }
-    hv.machine.route(gsi, signal).inspect_err(|_| _ = line.0.fetch_and(!ROUTED, Ordering::AcqRel))?;
+    hv.machine().route(gsi, signal).inspect_err(|_| _ = line.0.fetch_and(!ROUTED, Ordering::AcqRel))?;
     if line.0.fetch_or(flags, Ordering::AcqRel) & PORT != 0 {
-        hv.machine.set_masked(gsi, false);
+        hv.machine().set_masked(gsi, false);
     }
     Ok(())
 }
@@ -216,7 +215,7 @@ pub fn set_up<M: Machine>(hv: &Hypervisor<M>, _: Control, gsi: u32, signal: Sign
 /// # Errors
 /// `Inval` if there is no such line, `NoSpc` if no vector is left.
 pub fn map_line<M: Machine>(hv: &Hypervisor<M>, control: Control, gsi: u32) -> Result<(), Errno> {
-    let line = hv.pirqs.line(gsi).filter(|_| gsi < hv.machine.lines()).ok_or(Errno::Inval)?;
+    let line = hv.pirqs.line(gsi).filter(|_| gsi < hv.machine().lines()).ok_or(Errno::Inval)?;
     if gsi < CLASSIC_LINES && gsi != ACPI_LINE {
         match set_up(hv, control, gsi, Signal { is_level: false, is_active_low: false }) {
             Ok(()) | Err(Errno::Exist) => {}
@@ -243,14 +242,14 @@ pub fn map_message<M: Machine>(
     let pirq = match wanted {
         None => free_message(hv)?,
         Some(pirq) => {
-            let line = hv.pirqs.line(pirq).filter(|_| pirq >= hv.machine.lines());
+            let line = hv.pirqs.line(pirq).filter(|_| pirq >= hv.machine().lines());
             line.filter(|line| line.flags() & (PORT | MAPPED) == 0).map(|_| pirq).ok_or(Errno::Inval)?
         }
     };
     let line = hv.pirqs.line(pirq).ok_or(Errno::Inval)?;
-    let is_device = |mfn| !hv.frames.is_ram(mfn) && !hv.frames.is_forbidden_io(mfn);
-    let message = hv.machine.message(pirq, hv.machine.this_cpu());
-    hv.pci.lock().assign(&hv.machine, &is_device, (at, entry), pirq, message)?;
+    let is_device = |mfn| !hv.memory.frames.is_ram(mfn) && !hv.memory.frames.is_forbidden_io(mfn);
+    let message = hv.machine().message(pirq, hv.machine().this_cpu());
+    hv.memory.pci.lock().assign(hv.machine(), &is_device, (at, entry), pirq, message)?;
     line.0.fetch_or(MAPPED, Ordering::AcqRel);
     Ok(pirq)
 }
@@ -263,10 +262,10 @@ pub fn map_message<M: Machine>(
 pub fn unmap<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, pirq: u32) -> Result<(), Errno> {
     let _held = domain.events.bindings.lock();
     let line = hv.pirqs.line(pirq).filter(|line| line.is_mapped()).ok_or(Errno::Inval)?;
-    if pirq < hv.machine.lines() {
+    if pirq < hv.machine().lines() {
         set_masked(hv, pirq, line, true);
     } else {
-        hv.pci.lock().release(&hv.machine, pirq);
+        hv.memory.pci.lock().release(hv.machine(), pirq);
     }
     line.0.fetch_and(!(MAPPED | RESERVED | IN_SERVICE), Ordering::AcqRel);
     Ok(())
@@ -279,16 +278,16 @@ pub fn unmap<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, pirq: u32) -> Resu
 #[inline(never)]
 pub fn forget_device<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, at: Address) -> Result<(), Errno> {
     loop {
-        let next = hv.pci.lock().pirqs_of(at).next();
+        let next = hv.memory.pci.lock().pirqs_of(at).next();
         let Some(pirq) = next else { break };
         unmap(hv, domain, pirq)?;
     }
-    hv.pci.lock().forget(&hv.machine, at)
+    hv.memory.pci.lock().forget(hv.machine(), at)
 }
 
 fn free_message<M: Machine>(hv: &Hypervisor<M>) -> Result<u32, Errno> {
     let is_free = |&pirq: &u32| hv.pirqs.line(pirq).is_some_and(Line::is_free);
-    (hv.machine.lines()..MAX_PIRQS as u32).rev().find(is_free).ok_or(Errno::NoSpc)
+    (hv.machine().lines()..MAX_PIRQS as u32).rev().find(is_free).ok_or(Errno::NoSpc)
 }
 
 /// Reserves a number for a domain (`PHYSDEVOP_get_free_pirq`): for lines one above the classic ones, if there is one.
@@ -298,7 +297,7 @@ fn free_message<M: Machine>(hv: &Hypervisor<M>) -> Result<u32, Errno> {
 #[inline(never)]
 pub fn reserve<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, for_line: bool) -> Result<u32, Errno> {
     let _held = domain.events.bindings.lock();
-    let lines = hv.machine.lines();
+    let lines = hv.machine().lines();
     let mut own = domain.pirqs.lock();
     let is_free = |&pirq: &u32| match hv.pirqs.line(pirq) {
         Some(line) if domain.is_privileged => line.is_free(),
@@ -322,7 +321,7 @@ pub fn raise<M: Machine>(hv: &Hypervisor<M>, pirq: u32) {
     let mut bindings = control.events.bindings.lock();
     if line.needs_eoi() {
         line.0.fetch_or(IN_SERVICE, Ordering::AcqRel);
-        hv.machine.set_masked(pirq, true);
+        hv.machine().set_masked(pirq, true);
     }
     // What is unmapped may have been on its way.
     let port = line.port().filter(|_| line.is_mapped());
@@ -342,7 +341,7 @@ pub fn end_of_interrupt<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, pirq: u
     }
     let line = hv.pirqs.line(pirq).filter(|line| !line.is_free()).ok_or(Errno::Inval)?;
     if line.0.fetch_and(!IN_SERVICE, Ordering::AcqRel) & IN_SERVICE != 0 && line.is_mapped() {
-        hv.machine.set_masked(pirq, false);
+        hv.machine().set_masked(pirq, false);
     }
     Ok(line.port().filter(|_| own.unmasks))
 }
@@ -353,12 +352,12 @@ pub fn end_of_interrupt<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, pirq: u
 /// `Inval` for what is no page of its own that it may write, `Busy` if it has given one already.
 #[inline(never)]
 pub fn set_eoi_page<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, frame: u64, unmasks: bool) -> Result<(), Errno> {
-    let mfn = crate::addr::Mfn::new(frame).filter(|&mfn| hv.frames.is_ram(mfn)).ok_or(Errno::Inval)?;
-    hold_writable(hv, mfn, domain.owner).map_err(|_| Errno::Inval)?;
+    let mfn = crate::addr::Mfn::new(frame).filter(|&mfn| hv.memory.frames.is_ram(mfn)).ok_or(Errno::Inval)?;
+    hv.memory.hold_writable(mfn, domain.owner).map_err(|_| Errno::Inval)?;
     let mut own = domain.pirqs.lock();
     if own.page.is_some() {
         drop(own);
-        hv.frames.put_use(mfn);
+        hv.memory.frames.put_use(mfn);
         return Err(Errno::Busy);
     }
     (own.page, own.unmasks) = (Some(mfn), unmasks);
@@ -369,6 +368,6 @@ pub fn set_eoi_page<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, frame: u64,
 pub fn put_eoi_page<M: Machine>(hv: &Hypervisor<M>, own: &Lock<Own>) {
     let page = own.lock().page.take();
     if let Some(page) = page {
-        hv.frames.put_use(page);
+        hv.memory.frames.put_use(page);
     }
 }

@@ -51,7 +51,7 @@ pub fn reset<M: Machine>(caller: &Caller<'_, M>, dom: DomId, how: Reset) -> Resu
     if bindings.active != 0 {
         return Err(Errno::Again);
     }
-    events.enter_two_levels(&mut bindings, &caller.hv.frames);
+    events.enter_two_levels(&mut bindings, &caller.hv.memory.frames);
     Ok(progress)
 }
 
@@ -60,7 +60,7 @@ pub fn reset<M: Machine>(caller: &Caller<'_, M>, dom: DomId, how: Reset) -> Resu
 pub fn close_all<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, next: &mut u32) -> Progress {
     let progress = close_from(hv, domain, next);
     if progress == Progress::Done {
-        domain.events.enter_two_levels(&mut domain.events.bindings.lock(), &hv.frames);
+        domain.events.enter_two_levels(&mut domain.events.bindings.lock(), &hv.memory.frames);
     }
     progress
 }

@@ -1,7 +1,7 @@
 //! The two-level ABI: three levels of bits. A port has one in `evtchn_pending` and one in `evtchn_mask` of `shared_info`;
 //! of 64 ports, one in `evtchn_pending_sel` of a vcpu's `vcpu_info`; of all, `evtchn_upcall_pending`.
 
-use crate::{domain::Domain, mem::Memory, shared_info::VcpuInfoPlace};
+use crate::{domain::Domain, mem::Ram, shared_info::VcpuInfoPlace};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// The first word of `evtchn_pending` in `shared_info`.
@@ -13,7 +13,7 @@ const SELECTOR: usize = 8;
 
 /// The words of the pending and of the mask bits that hold a port's, and its bit there.
 #[inline]
-fn place(memory: &impl Memory, domain: &Domain, port: u32) -> Option<(&'static AtomicU64, &'static AtomicU64, u64)> {
+fn place(memory: &impl Ram, domain: &Domain, port: u32) -> Option<(&'static AtomicU64, &'static AtomicU64, u64)> {
     let words = memory.words(domain.shared_info);
     let group = port as usize / 64 % 64;
     Some((words.get(PENDING + group)?, words.get(MASK + group)?, 1 << (port % 64)))
@@ -21,7 +21,7 @@ fn place(memory: &impl Memory, domain: &Domain, port: u32) -> Option<(&'static A
 
 /// Sets a port's pending bit. Says whether the port is masked; nothing, if the bit was set already.
 #[inline]
-pub(super) fn mark(memory: &impl Memory, domain: &Domain, port: u32) -> Option<bool> {
+pub(super) fn mark(memory: &impl Ram, domain: &Domain, port: u32) -> Option<bool> {
     let (pending, mask, bit) = place(memory, domain, port)?;
     if test_and_set(pending, port) {
         return None;
@@ -30,20 +30,20 @@ pub(super) fn mark(memory: &impl Memory, domain: &Domain, port: u32) -> Option<b
 }
 
 /// Unmasks a port. Says whether it was masked and is pending, so that its vcpu is to be notified.
-pub(super) fn unmask(memory: &impl Memory, domain: &Domain, port: u32) -> bool {
+pub(super) fn unmask(memory: &impl Ram, domain: &Domain, port: u32) -> bool {
     let Some((pending, mask, bit)) = place(memory, domain, port) else { return false };
     let was_masked = mask.fetch_and(!bit, Ordering::AcqRel) & bit != 0;
     was_masked && pending.load(Ordering::Acquire) & bit != 0
 }
 
 /// Whether a port is pending, and whether it is masked.
-pub(super) fn bits(memory: &impl Memory, domain: &Domain, port: u32) -> (bool, bool) {
+pub(super) fn bits(memory: &impl Ram, domain: &Domain, port: u32) -> (bool, bool) {
     let is_set = |word: &AtomicU64, bit: u64| word.load(Ordering::SeqCst) & bit != 0;
     place(memory, domain, port).map_or((false, false), |(pending, mask, bit)| (is_set(pending, bit), is_set(mask, bit)))
 }
 
 /// Forgets an event.
-pub(super) fn clear_pending(memory: &impl Memory, domain: &Domain, port: u32) {
+pub(super) fn clear_pending(memory: &impl Ram, domain: &Domain, port: u32) {
     if let Some((pending, _, bit)) = place(memory, domain, port) {
         pending.fetch_and(!bit, Ordering::AcqRel);
     }

@@ -37,7 +37,7 @@ pub fn flush_cache<M: Machine>(
     if op.length == 0 || op.op == 0 {
         return if first == 0 { Ok(Flushed::Done) } else { Err(Errno::IlSeq) };
     }
-    let frames = &caller.hv.frames;
+    let frames = &caller.hv.memory.frames;
     let frame = Mfn::containing(MachineAddr(op.a)).filter(|frame| frame.index() < frames.end()).ok_or(Errno::Inval)?;
     let state = frames.state(frame);
     let owner = state.owner().slot().filter(|_| state.refs() != 0);

@@ -8,7 +8,7 @@ use super::{
     table::Table,
     take_any_frame, take_frame,
 };
-use crate::{Hypervisor, addr::Mfn, domain::Domain, machine::Machine, mem::Memory};
+use crate::{Hypervisor, addr::Mfn, domain::Domain, machine::Machine, mem::Ram};
 use oxen_abi::{domid::DomId, errno::Errno, grant_table as abi};
 
 /// The right to use a granted frame, to be given back with [`Table::release`] and [`drop_frame`].
@@ -44,9 +44,9 @@ impl Table {
             return self.claim_page_v2(hv, granter, grantee, reference, access);
         }
         let slot = entry::slot(grantee).ok_or(abi::GNTST_GENERAL_ERROR)?;
-        let word = self.word(&hv.machine, reference).ok_or(abi::GNTST_GENERAL_ERROR)?;
+        let word = self.word(hv.machine(), reference).ok_or(abi::GNTST_GENERAL_ERROR)?;
         if self.pins_place(reference).is_none() {
-            self.make_room_for_pins(&hv.machine, reference).map_err(|_| abi::GNTST_NO_SPACE)?;
+            self.make_room_for_pins(hv.machine(), reference).map_err(|_| abi::GNTST_NO_SPACE)?;
         }
         let place = self.pins_place(reference).ok_or(abi::GNTST_NO_SPACE)?;
         let old = Pins(*place);
@@ -72,7 +72,7 @@ impl Table {
             Some((frame, pins.plus(access)?))
         });
         let Some((frame, pins)) = taken else {
-            self.unmark(&hv.machine, reference, old, access);
+            self.unmark(hv.machine(), reference, old, access);
             return Err(refusal(refused));
         };
         *place = pins.0;
@@ -115,7 +115,7 @@ impl Table {
             return Err(abi::GNTST_BAD_GNTREF);
         }
         let slot = entry::slot(grantee).ok_or(abi::GNTST_GENERAL_ERROR)?;
-        self.make_room_for_pins(&hv.machine, reference).map_err(|_| abi::GNTST_NO_SPACE)?;
+        self.make_room_for_pins(hv.machine(), reference).map_err(|_| abi::GNTST_NO_SPACE)?;
         let old = self.pins(reference);
         let is_pinned = old.in_use();
         if is_pinned && (old.slot() != slot || old.plus(access).is_none()) {
@@ -124,19 +124,19 @@ impl Table {
         let needs_mark = !is_pinned || (access == Access::Write && old.count(Access::Write) == 0);
         let (mut frame, mut extent) = (old.frame(), Extent::WHOLE);
         if needs_mark && reference < self.v1_entries {
-            let word = self.word(&hv.machine, reference).ok_or(abi::GNTST_GENERAL_ERROR)?;
+            let word = self.word(hv.machine(), reference).ok_or(abi::GNTST_GENERAL_ERROR)?;
             let entry = entry::mark(word, grantee.id, access, is_pinned, is_mapping)?;
             if !is_pinned {
                 frame = entry.frame();
             }
         } else if needs_mark {
-            let entry = self.entry_v2(&hv.machine, reference).ok_or(abi::GNTST_GENERAL_ERROR)?;
+            let entry = self.entry_v2(hv.machine(), reference).ok_or(abi::GNTST_GENERAL_ERROR)?;
             let head = entry.mark(Taker { grantee: grantee.id, access, is_pinned, is_mapping })?;
             match head.passed_from() {
                 Some(domain) if !is_pinned => return Ok(Offer::PassedOn(domain, entry.passed_reference())),
                 // Neither is it the page that is pinned which is offered now, nor can it be asked for another.
                 Some(_) if !is_mapping => {
-                    self.unmark(&hv.machine, reference, old, access);
+                    self.unmark(hv.machine(), reference, old, access);
                     return Err(abi::GNTST_GENERAL_ERROR);
                 }
                 _ if !is_pinned => (frame, extent) = (entry.frame(), head.extent()),
@@ -144,7 +144,7 @@ impl Table {
             }
         }
         let taken = take_any_frame(hv, granter, frame, access);
-        let frame = taken.inspect_err(|_| self.unmark(&hv.machine, reference, old, access))?;
+        let frame = taken.inspect_err(|_| self.unmark(hv.machine(), reference, old, access))?;
         let pins = if is_pinned { old } else { Pins::new(frame, slot) };
         match (pins.plus(access), self.pins_place(reference)) {
             (Some(pins), Some(place)) => *place = pins.0,
@@ -159,7 +159,7 @@ impl Table {
 
     /// Gives a claim back, the frame itself excepted.
     #[inline]
-    pub(super) fn release(&mut self, memory: &impl Memory, claim: Claim) {
+    pub(super) fn release(&mut self, memory: &impl Ram, claim: Claim) {
         let Some(place) = self.pins_place(claim.reference) else { return };
         let left = Pins(*place).minus(claim.access);
         *place = left.0;

@@ -110,7 +110,7 @@ impl End {
     #[inline]
     fn release<M: Machine>(self, caller: &Caller<'_, M>, table: &mut Table) {
         if let Some(claim) = self.claim {
-            table.release(&caller.hv.machine, claim);
+            table.release(caller.hv.machine(), claim);
         }
         drop_frame(caller.hv, self.frame, self.access);
     }
@@ -131,6 +131,6 @@ pub(super) fn copy_bytes<M: Machine>(
     if !readable.holds(op.source.offset, op.len) || !writable.holds(op.dest.offset, op.len) {
         return Err(abi::GNTST_GENERAL_ERROR);
     }
-    caller.hv.machine.copy_bytes(source, from, dest, to, bytes);
+    caller.hv.machine().copy_bytes(source, from, dest, to, bytes);
     Ok(())
 }

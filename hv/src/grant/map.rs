@@ -21,12 +21,9 @@ use crate::{
     machine::Machine,
     mem::{
         editor::Editor,
-        frame_alloc,
         grant_mapping::{At, entry_flags},
-        tlb,
     },
 };
-use core::sync::atomic::Ordering;
 use heapless::Vec;
 use oxen_abi::grant_table::{self as abi, GnttabMapGrantRef};
 
@@ -41,7 +38,7 @@ pub fn map<M: Machine>(caller: &Caller<'_, M>, ops: &mut [GnttabMapGrantRef]) ->
     let count = ops.len();
     let mut rest = &mut ops[..];
     while let Some(first) = rest.first_mut() {
-        let Ok(mut editor) = Editor::open(caller.hv, caller.domain) else { break };
+        let Ok(mut editor) = Editor::open(&caller.hv.memory, &caller.domain.memory) else { break };
         let id = first.dom;
         let Some(granter) = caller.hv.domains.get(id) else {
             first.status = if first.flags & PARTS == 0 { abi::GNTST_BAD_GNTREF } else { abi::GNTST_BAD_DOMAIN };
@@ -74,7 +71,7 @@ fn map_one<M: Machine>(
         return Err(abi::GNTST_BAD_GNTREF);
     }
     let slot = entry::slot(granter).ok_or(abi::GNTST_GENERAL_ERROR)?;
-    let handle = maptrack.free_handle(&hv.machine).map_err(|_| abi::GNTST_NO_SPACE)?;
+    let handle = maptrack.free_handle(hv.machine()).map_err(|_| abi::GNTST_NO_SPACE)?;
     let access = if op.flags & abi::GNTMAP_READONLY != 0 { Access::Read } else { Access::Write };
     let claim = table.claim(hv, granter, caller.domain, op.r#ref, access, true)?;
     if op.flags & abi::GNTMAP_HOST_MAP != 0 {
@@ -83,7 +80,7 @@ fn map_one<M: Machine>(
             editor.map_grant(at, claim.frame, granter.owner, flags).map_err(|_| abi::GNTST_GENERAL_ERROR)
         });
         if let Err(status) = mapped {
-            table.release(&hv.machine, claim);
+            table.release(hv.machine(), claim);
             drop_frame(hv, claim.frame, access);
             return Err(status);
         }
@@ -127,7 +124,7 @@ pub trait UnmapRequest {
 /// Ends mappings (`GNTTABOP_unmap_grant_ref`, `GNTTABOP_unmap_and_replace`), at most [`ROW`], and fills in statuses.
 /// Answers how many of the requests it got to before something more urgent came.
 pub fn unmap<M: Machine>(caller: &Caller<'_, M>, ops: &mut [impl UnmapRequest]) -> usize {
-    let Ok(mut editor) = Editor::open(caller.hv, caller.domain) else { return 0 };
+    let Ok(mut editor) = Editor::open(&caller.hv.memory, &caller.domain.memory) else { return 0 };
     let mut ended: Vec<(u32, Track), ROW> = Vec::new();
     let mut needs_flush = false;
     let mut own = caller.domain.grants.lock();
@@ -144,7 +141,7 @@ pub fn unmap<M: Machine>(caller: &Caller<'_, M>, ops: &mut [impl UnmapRequest]) 
     }
     drop((own, editor));
     if needs_flush {
-        tlb::flush_cpus(caller.hv, caller.domain.dirty_cpus.load(Ordering::Acquire));
+        caller.hv.memory.flush_cpus(caller.hv.memory.frames.tlb.cpus_of(caller.domain.owner));
     }
     finish(caller.hv, caller.domain, &ended);
     count
@@ -203,7 +200,7 @@ fn finish<M: Machine>(hv: &Hypervisor<M>, mapper: &Domain, ended: &[(u32, Track)
             let Some(frame) = left.frame() else { continue };
             let claim = Claim { reference: left.reference(), frame, access: left.access() };
             if granter.is_some() {
-                table.release(&hv.machine, claim);
+                table.release(hv.machine(), claim);
             }
             drop_frame(hv, frame, claim.access);
         }
@@ -227,7 +224,7 @@ pub fn release_all<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> Progress 
     }
     let frames = domain.grants.lock().table.close();
     for frame in frames {
-        frame_alloc::give_back_shared(hv, frame);
+        hv.memory.give_back_shared(frame);
     }
     Progress::Done
 }

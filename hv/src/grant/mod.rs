@@ -42,7 +42,6 @@ use crate::{
     domain::Domain,
     lock::{Guard, both},
     machine::Machine,
-    mem::editor::hold_writable,
 };
 use entry::{Access, Status};
 use maptrack::Maptrack;
@@ -83,8 +82,8 @@ pub struct Grants {
 #[inline]
 fn take_frame<M: Machine>(hv: &Hypervisor<M>, owner: &Domain, frame: Mfn, access: Access) -> Result<(), Errno> {
     match access {
-        Access::Read => hv.frames.reference(frame, owner.owner),
-        Access::Write => hold_writable(hv, frame, owner.owner),
+        Access::Read => hv.memory.frames.reference(frame, owner.owner),
+        Access::Write => hv.memory.hold_writable(frame, owner.owner),
     }
 }
 
@@ -111,8 +110,8 @@ fn refusal(error: Errno) -> Status {
 #[inline]
 fn drop_frame<M: Machine>(hv: &Hypervisor<M>, frame: Mfn, access: Access) {
     match access {
-        Access::Read => hv.frames.put(frame),
-        Access::Write => hv.frames.put_use(frame),
+        Access::Read => hv.memory.frames.put(frame),
+        Access::Write => hv.memory.frames.put_use(frame),
     }
 }
 
@@ -180,7 +179,7 @@ pub fn swap<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, a: u32, b: u32) -> 
     if table.pins(a).in_use() || table.pins(b).in_use() {
         return Err(abi::GNTST_EAGAIN);
     }
-    table.exchange(&hv.machine, a, b);
+    table.exchange(hv.machine(), a, b);
     Ok(())
 }
 

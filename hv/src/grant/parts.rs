@@ -74,7 +74,7 @@ impl From<Status> for Failure {
 #[inline(never)]
 fn behind_entry<M: Machine>(hv: &Hypervisor<M>, granter: &Domain, reference: u32) -> Option<Arc<Domain>> {
     let grants = granter.grants.lock();
-    let entry = grants.table.entry_v2(&hv.machine, reference)?;
+    let entry = grants.table.entry_v2(hv.machine(), reference)?;
     let id = Shared(entry.head.load(Ordering::Acquire)).passed_from()?;
     drop(grants);
     hv.domains.get(id)
@@ -210,7 +210,7 @@ impl End {
         if let Some((id, claim)) = self.claim
             && let Some((_, table)) = tables.of(id)
         {
-            table.release(&caller.hv.machine, claim);
+            table.release(caller.hv.machine(), claim);
         }
         if let Some(through) = self.through {
             unmark(caller, tables, through, self.access);
@@ -228,6 +228,6 @@ fn unmark<M: Machine>(
     access: Access,
 ) {
     if let Some((_, table)) = tables.of(owner) {
-        table.unmark(&caller.hv.machine, reference, table.pins(reference), access);
+        table.unmark(caller.hv.machine(), reference, table.pins(reference), access);
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     domain::Domain,
     heap::{self, Reserve},
     machine::Machine,
-    mem::{Memory, frame_alloc},
+    mem::{Ram, frame_alloc},
 };
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -104,7 +104,7 @@ impl Table {
 
     /// The word of an entry, in version 1.
     #[inline]
-    pub(super) fn word<'m>(&self, memory: &'m impl Memory, reference: u32) -> Option<&'m AtomicU64> {
+    pub(super) fn word<'m>(&self, memory: &'m impl Ram, reference: u32) -> Option<&'m AtomicU64> {
         let frame = *self.frames.get(reference as usize / V1_PER_FRAME)?;
         memory.words(frame).get(reference as usize % V1_PER_FRAME)
     }
@@ -112,7 +112,7 @@ impl Table {
     /// The words of an entry, if the table is of version 2.
     #[cold]
     #[inline(never)]
-    pub(super) fn entry_v2<'m>(&self, memory: &'m impl Memory, reference: u32) -> Option<EntryV2<'m>> {
+    pub(super) fn entry_v2<'m>(&self, memory: &'m impl Ram, reference: u32) -> Option<EntryV2<'m>> {
         let reference = reference as usize;
         let status = *self.status.as_ref()?.get(reference / STATUS_PER_FRAME)?;
         let frame = *self.frames.get(reference / V2_PER_FRAME)?;
@@ -152,7 +152,7 @@ impl Table {
 
     /// Takes the marks off an entry that the pins which are left after a use do not ask for.
     #[inline]
-    pub(super) fn unmark(&self, memory: &impl Memory, reference: u32, left: Pins, access: Access) {
+    pub(super) fn unmark(&self, memory: &impl Ram, reference: u32, left: Pins, access: Access) {
         let stale = left.stale_marks(access);
         if stale == 0 {
             return;
@@ -167,14 +167,14 @@ impl Table {
 
     #[cold]
     #[inline(never)]
-    fn unmark_v2(&self, memory: &impl Memory, reference: u32, stale: u16) {
+    fn unmark_v2(&self, memory: &impl Ram, reference: u32, stale: u16) {
         if let Some(entry) = self.entry_v2(memory, reference) {
             entry.clear_status(stale);
         }
     }
 
     /// Exchanges two entries, their marks included.
-    pub(super) fn exchange(&self, memory: &impl Memory, a: u32, b: u32) {
+    pub(super) fn exchange(&self, memory: &impl Ram, a: u32, b: u32) {
         let swap = |first: &AtomicU64, second: &AtomicU64| {
             first.store(second.swap(first.load(Ordering::Acquire), Ordering::AcqRel), Ordering::Release);
         };
@@ -199,7 +199,7 @@ impl Table {
             grown = extend(hv, domain, status, self.frames.len().div_ceil(FRAMES_PER_STATUS));
         }
         if grown.is_err() {
-            self.frames.drain(before..).for_each(|frame| frame_alloc::give_back_shared(hv, frame));
+            self.frames.drain(before..).for_each(|frame| hv.memory.give_back_shared(frame));
         }
         self.count_v1_entries();
         grown
@@ -240,14 +240,14 @@ fn extend<M: Machine, const N: usize>(
 ) -> Result<(), Errno> {
     let before = frames.len();
     while frames.len() < count {
-        let grown = frame_alloc::take_shared(hv, domain.owner).and_then(|frame| {
+        let grown = hv.memory.take_shared(domain.owner).and_then(|frame| {
             frames.push(frame).map_err(|frame| {
-                frame_alloc::give_back_shared(hv, frame);
+                hv.memory.give_back_shared(frame);
                 Errno::NoMem
             })
         });
         if let Err(error) = grown {
-            frames.drain(before..).for_each(|frame| frame_alloc::give_back_shared(hv, frame));
+            frames.drain(before..).for_each(|frame| hv.memory.give_back_shared(frame));
             return Err(error);
         }
     }

@@ -4,19 +4,13 @@ use super::{
     Peer,
     entry::{Shared, Status},
 };
-use crate::{
-    addr::Mfn,
-    caller::Caller,
-    domain::Domain,
-    machine::Machine,
-    mem::{editor::Editor, frame_alloc},
-};
+use crate::{addr::Mfn, caller::Caller, domain::Domain, machine::Machine, mem::editor::Editor};
 use core::sync::atomic::{AtomicU64, Ordering};
 use oxen_abi::grant_table::{self as abi, GnttabTransfer};
 
 /// Gives frames away, and fills in statuses. Answers how many of the requests it got to before something more urgent came.
 pub fn transfer<M: Machine>(caller: &Caller<'_, M>, ops: &mut [GnttabTransfer]) -> usize {
-    let Ok(editor) = Editor::open(caller.hv, caller.domain) else { return 0 };
+    let Ok(editor) = Editor::open(&caller.hv.memory, &caller.domain.memory) else { return 0 };
     let mut peer = Peer::default();
     for op in ops.iter_mut() {
         op.status = transfer_one(caller, &editor, &mut peer, op).err().unwrap_or(abi::GNTST_OKAY);
@@ -36,20 +30,20 @@ fn transfer_one<M: Machine>(
     let hv = caller.hv;
     let frame = Mfn::new(op.mfn).filter(|&frame| is_loose(caller, frame)).ok_or(abi::GNTST_BAD_PAGE)?;
     let receiver = peer.get(hv, op.domid)?;
-    if receiver.is_dying.load(Ordering::SeqCst) {
+    if receiver.memory.is_dying.load(Ordering::SeqCst) {
         return Err(abi::GNTST_GENERAL_ERROR);
     }
     let grants = receiver.grants.lock();
-    let v2 = grants.table.entry_v2(&hv.machine, op.r#ref);
+    let v2 = grants.table.entry_v2(hv.machine(), op.r#ref);
     let head = match &v2 {
         Some(entry) => entry.head,
         None if op.r#ref < grants.table.v1_entries => {
-            grants.table.word(&hv.machine, op.r#ref).ok_or(abi::GNTST_GENERAL_ERROR)?
+            grants.table.word(hv.machine(), op.r#ref).ok_or(abi::GNTST_GENERAL_ERROR)?
         }
         None => return Err(abi::GNTST_GENERAL_ERROR),
     };
     commit(head, caller.domain)?;
-    if frame_alloc::hand_over(editor, frame, receiver).is_err() {
+    if editor.hand_over(frame, &receiver.memory).is_err() {
         head.fetch_and(!u64::from(abi::GTF_TRANSFER_COMMITTED), Ordering::AcqRel);
         return Err(abi::GNTST_GENERAL_ERROR);
     }
@@ -65,7 +59,7 @@ fn transfer_one<M: Machine>(
 
 /// Whether the frame is in the caller's reservation and nobody refers to it otherwise.
 fn is_loose<M: Machine>(caller: &Caller<'_, M>, frame: Mfn) -> bool {
-    let state = caller.hv.frames.state(frame);
+    let state = caller.hv.memory.frames.state(frame);
     state.owner() == caller.domain.owner && state.is_loose()
 }
 

@@ -4,13 +4,7 @@ use super::{
     entry::Shared,
     table::{MAX_STATUS_FRAMES, Table},
 };
-use crate::{
-    Hypervisor,
-    addr::Mfn,
-    domain::Domain,
-    machine::Machine,
-    mem::{Memory, frame_alloc},
-};
+use crate::{Hypervisor, addr::Mfn, domain::Domain, machine::Machine, mem::Ram};
 use core::sync::atomic::Ordering;
 use heapless::Vec;
 use oxen_abi::{
@@ -57,10 +51,10 @@ impl Table {
     fn become_v2<M: Machine>(&mut self, hv: &Hypervisor<M>, domain: &Domain) -> Result<(), Errno> {
         self.grow(hv, domain, 1)?;
         let status = self.make_status(hv, domain)?;
-        let kept = self.reserved_v1(&hv.machine);
-        self.begin(&hv.machine, Some(status));
+        let kept = self.reserved_v1(hv.machine());
+        self.begin(hv.machine(), Some(status));
         for (reference, old) in (0..).zip(kept) {
-            let Some(entry) = self.entry_v2(&hv.machine, reference) else { continue };
+            let Some(entry) = self.entry_v2(hv.machine(), reference) else { continue };
             let marks = GTF_READING | GTF_WRITING;
             entry.body.store(old.0 >> 32, Ordering::Relaxed);
             entry.set_status(old.flags() & marks);
@@ -71,11 +65,11 @@ impl Table {
 
     #[inline(never)]
     fn become_v1<M: Machine>(&mut self, hv: &Hypervisor<M>, domain: &Domain) -> Result<(), Errno> {
-        let kept = self.reserved_v2(&hv.machine)?;
-        frame_alloc::recall_shared(hv, domain.owner, self.status_frames())?;
-        self.begin(&hv.machine, None);
+        let kept = self.reserved_v2(hv.machine())?;
+        hv.memory.recall_shared(domain.owner, self.status_frames())?;
+        self.begin(hv.machine(), None);
         if let Some(&frame) = self.frames.first() {
-            for (word, old) in hv.machine.words(frame).iter().zip(kept) {
+            for (word, old) in hv.machine().words(frame).iter().zip(kept) {
                 word.store(old.0, Ordering::Release);
             }
         }
@@ -84,7 +78,7 @@ impl Table {
 
     /// Empties the entries, which are of another version from here on.
     #[inline(never)]
-    fn begin(&mut self, memory: &impl Memory, status: Option<Vec<Mfn, MAX_STATUS_FRAMES>>) {
+    fn begin(&mut self, memory: &impl Ram, status: Option<Vec<Mfn, MAX_STATUS_FRAMES>>) {
         for &frame in &self.frames {
             memory.clear(frame);
         }
@@ -93,7 +87,7 @@ impl Table {
     }
 
     /// The reserved entries, each read once.
-    fn reserved_v1(&self, memory: &impl Memory) -> [Shared; RESERVED] {
+    fn reserved_v1(&self, memory: &impl Ram) -> [Shared; RESERVED] {
         let mut kept = [Shared(0); RESERVED];
         if let Some(&frame) = self.frames.first() {
             for (kept, word) in kept.iter_mut().zip(memory.words(frame)) {
@@ -105,7 +99,7 @@ impl Table {
 
     /// The reserved entries as they are in version 1, marks included. Of those that offer nothing, nothing is left.
     #[inline(never)]
-    fn reserved_v2(&self, memory: &impl Memory) -> Result<[Shared; RESERVED], Errno> {
+    fn reserved_v2(&self, memory: &impl Ram) -> Result<[Shared; RESERVED], Errno> {
         let mut kept = [Shared(GTF_INVALID as u64); RESERVED];
         for (reference, kept) in (0..).zip(&mut kept) {
             let Some(entry) = self.entry_v2(memory, reference) else { continue };

@@ -23,7 +23,7 @@ pub fn dm_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
         return Err(Errno::TooBig.into());
     }
     let list = GuestPtr::<[u64; 2]>::new(buffers, count.into())?;
-    (0..count.into()).try_for_each(|index| list.read(&caller.hv.machine, index).map(|_| ()))?;
+    (0..count.into()).try_for_each(|index| list.read(caller.hv.machine(), index).map(|_| ()))?;
     let domain = caller.hv.domains.get(DomId(domain as u16)).ok_or(Errno::Srch)?;
     Err(if domain.id == caller.domain.id { Errno::Perm } else { Errno::Inval }.into())
 }
@@ -63,7 +63,7 @@ pub fn kexec_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Repl
     const KINDS: u8 = 2;
     caller.control()?;
     let [command, argument, ..] = *args;
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     match command as u32 {
         EXEC => {
             let kind = GuestPtr::<u32>::one(argument)?.read(machine, 0)?;

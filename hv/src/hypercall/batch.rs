@@ -59,15 +59,15 @@ fn stop_before(args: &mut Args, entry: EntryPlace, left: u64) -> Reply {
 
 #[inline]
 fn read_entry<M: Machine>(caller: &Caller<'_, M>, entry: EntryPlace) -> Result<[u64; 8], Errno> {
-    caller.hv.machine.read_guest_words(entry).map_err(|_| Errno::Fault)
+    caller.hv.machine().read_guest_words(entry).map_err(|_| Errno::Fault)
 }
 
 #[inline]
 fn write_result<M: Machine>(caller: &Caller<'_, M>, entry: EntryPlace, result: u64) -> Result<(), Errno> {
-    caller.hv.machine.write_guest_words(entry.part::<1, 1>(), [result]).map_err(|_| Errno::Fault)
+    caller.hv.machine().write_guest_words(entry.part::<1, 1>(), [result]).map_err(|_| Errno::Fault)
 }
 
 #[cold]
 fn write_args<M: Machine>(caller: &Caller<'_, M>, entry: EntryPlace, args: &Args) -> Result<(), Errno> {
-    caller.hv.machine.write_guest_words(entry.part::<2, 6>(), *args).map_err(|_| Errno::Fault)
+    caller.hv.machine().write_guest_words(entry.part::<2, 6>(), *args).map_err(|_| Errno::Fault)
 }

@@ -46,11 +46,11 @@ fn write<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, count: u32, bu
         }
         let bytes = chunk.get_mut(..(count - done).min(CHUNK as u32) as usize).unwrap_or_default();
         let part = text.part(done.into(), bytes.len() as u64).ok_or(Errno::Fault)?;
-        hv.machine.read_guest(part, bytes).map_err(|_| Errno::Fault)?;
+        hv.machine().read_guest(part, bytes).map_err(|_| Errno::Fault)?;
         if caller.domain.is_privileged {
-            hv.console.write_raw(&hv.machine, bytes);
+            hv.console.write_raw(hv.machine(), bytes);
         } else {
-            hv.console.write_guest(&hv.machine, caller.domain.id, &caller.domain.console_line, bytes);
+            hv.console.write_guest(hv.machine(), caller.domain.id, &caller.domain.console_line, bytes);
         }
         done += bytes.len() as u32;
     }
@@ -65,6 +65,6 @@ fn read<M: Machine>(caller: &mut Caller<'_, M>, count: u32, buffer: GuestAddr) -
     let room = chunk.get_mut(..count.min(CHUNK as u32) as usize).unwrap_or_default();
     let buffer = buffer.range(room.len() as u64).ok_or(Errno::Fault)?;
     let taken = caller.hv.console.take_input(room);
-    caller.hv.machine.write_guest(buffer, room.get(..taken).unwrap_or_default()).map_err(|_| Errno::Fault)?;
+    caller.hv.machine().write_guest(buffer, room.get(..taken).unwrap_or_default()).map_err(|_| Errno::Fault)?;
     Ok(taken as u64)
 }

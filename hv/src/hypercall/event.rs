@@ -43,7 +43,7 @@ pub fn event_channel_op_compat<M: Machine>(caller: &mut Caller<'_, M>, args: &mu
 #[inline]
 fn read_port<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<u32, Errno> {
     let Some(word) = GuestAddr(at & !7).words().filter(|_| at & 3 == 0) else { return read_port_anywhere(caller, at) };
-    let [both] = caller.hv.machine.read_guest_words(word).map_err(|_| Errno::Fault)?;
+    let [both] = caller.hv.machine().read_guest_words(word).map_err(|_| Errno::Fault)?;
     Ok((both >> (8 * (at & 4))) as u32)
 }
 
@@ -159,7 +159,7 @@ fn fill(request: &mut abi::EvtchnStatus, status: event::Status) {
 }
 
 fn read<T: FromBytes + IntoBytes + Immutable, M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<T, Errno> {
-    GuestPtr::one(at)?.read(&caller.hv.machine, 0)
+    GuestPtr::one(at)?.read(caller.hv.machine(), 0)
 }
 
 fn write<T: FromBytes + IntoBytes + Immutable, M: Machine>(
@@ -167,5 +167,5 @@ fn write<T: FromBytes + IntoBytes + Immutable, M: Machine>(
     at: u64,
     value: &T,
 ) -> Result<(), Errno> {
-    GuestPtr::one(at)?.write(&caller.hv.machine, 0, value)
+    GuestPtr::one(at)?.write(caller.hv.machine(), 0, value)
 }

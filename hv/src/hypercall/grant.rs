@@ -81,9 +81,9 @@ fn rows<M: Machine, T: FromBytes + IntoBytes + Immutable>(
             return stop::<T>(args, done);
         }
         let ops = row.get_mut(..(count - done).min(ROW as u64) as usize).unwrap_or_default();
-        requests.read_many(&caller.hv.machine, done, ops)?;
+        requests.read_many(caller.hv.machine(), done, ops)?;
         let acted = act(caller, ops);
-        requests.write_many(&caller.hv.machine, done, ops.get(..acted).unwrap_or_default())?;
+        requests.write_many(caller.hv.machine(), done, ops.get(..acted).unwrap_or_default())?;
         done += acted as u64;
         if acted < ops.len() {
             return stop::<T>(args, done);
@@ -137,7 +137,7 @@ fn judge_list(list: u64) -> Result<(), Errno> {
 #[cold]
 #[inline(never)]
 fn setup_table<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     let request = GuestPtr::<abi::GnttabSetupTable>::one(at)?;
     let mut op = request.read(machine, 0)?;
     judge_list(op.frame_list)?;
@@ -163,12 +163,12 @@ fn setup_table<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
 #[inline(never)]
 fn query_size<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
     let request = GuestPtr::<abi::GnttabQuerySize>::one(at)?;
-    let mut op = request.read(&caller.hv.machine, 0)?;
+    let mut op = request.read(caller.hv.machine(), 0)?;
     let outcome = table_owner(caller, op.dom).map(|domain| {
         (op.nr_frames, op.max_nr_frames) = domain.grants.lock().size();
     });
     op.status = status(outcome);
-    request.write(&caller.hv.machine, 0, &op)?;
+    request.write(caller.hv.machine(), 0, &op)?;
     Ok(0)
 }
 
@@ -186,7 +186,7 @@ fn flush_caches<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, mut fir
             return stop::<abi::GnttabCacheFlush>(args, done);
         }
         is_new = false;
-        let op = requests.read(&caller.hv.machine, done)?;
+        let op = requests.read(caller.hv.machine(), done)?;
         first = match grant::flush_cache(caller, &op, first)? {
             grant::Flushed::UpTo(entry) => entry,
             grant::Flushed::Done => {
@@ -203,9 +203,9 @@ fn flush_caches<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, mut fir
 #[inline(never)]
 fn set_version<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
     let request = GuestPtr::<abi::GnttabSetVersion>::one(at)?;
-    let wish = request.read(&caller.hv.machine, 0)?.version;
+    let wish = request.read(caller.hv.machine(), 0)?.version;
     let (outcome, version) = grant::set_version(caller.hv, caller.domain, wish);
-    request.write(&caller.hv.machine, 0, &abi::GnttabSetVersion { version })?;
+    request.write(caller.hv.machine(), 0, &abi::GnttabSetVersion { version })?;
     outcome.map(|()| 0).map_err(Refusal::from)
 }
 
@@ -214,7 +214,7 @@ fn set_version<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
 #[inline(never)]
 fn get_status_frames<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
     let request = GuestPtr::<abi::GnttabGetStatusFrames>::one(at)?;
-    let mut op = request.read(&caller.hv.machine, 0)?;
+    let mut op = request.read(caller.hv.machine(), 0)?;
     judge_list(op.frame_list)?;
     let outcome = table_owner(caller, op.dom).and_then(|domain| {
         let grants = domain.grants.lock();
@@ -223,11 +223,11 @@ fn get_status_frames<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
         let frames = frames.get(..op.nr_frames as usize).ok_or(abi::GNTST_GENERAL_ERROR)?;
         let list = GuestPtr::<u64>::new(op.frame_list, op.nr_frames.into()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)?;
         (0..).zip(frames).try_for_each(|(index, frame)| {
-            list.write(&caller.hv.machine, index, &frame.raw()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)
+            list.write(caller.hv.machine(), index, &frame.raw()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)
         })
     });
     op.status = status(outcome);
-    request.write(&caller.hv.machine, 0, &op)?;
+    request.write(caller.hv.machine(), 0, &op)?;
     Ok(0)
 }
 
@@ -235,12 +235,12 @@ fn get_status_frames<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
 #[inline(never)]
 fn get_version<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
     let request = GuestPtr::<abi::GnttabGetVersion>::one(at)?;
-    let mut op = request.read(&caller.hv.machine, 0)?;
+    let mut op = request.read(caller.hv.machine(), 0)?;
     let domain = table_owner(caller, op.dom).map_err(|status| match status {
         abi::GNTST_BAD_DOMAIN => Errno::Srch,
         _ => Errno::Perm,
     })?;
     op.version = domain.grants.lock().version();
-    request.write(&caller.hv.machine, 0, &op)?;
+    request.write(caller.hv.machine(), 0, &op)?;
     Ok(0)
 }

@@ -45,7 +45,7 @@ pub fn set_trap_table<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -
     }
     for i in 0..MOST_HANDLERS {
         let place = table.checked_add(i * size_of::<TrapInfo>() as u64).ok_or(Errno::Fault)?;
-        let info = GuestPtr::<TrapInfo>::new(place, 1)?.read(&caller.hv.machine, 0)?;
+        let info = GuestPtr::<TrapInfo>::new(place, 1)?.read(caller.hv.machine(), 0)?;
         if info.address == 0 {
             break;
         }
@@ -71,11 +71,11 @@ pub fn set_gdt<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply
     }
     let mut frames = [0; FIRST_RESERVED_GDT_PAGE];
     let frames = frames.get_mut(..entries.div_ceil(DESCRIPTORS_IN_A_PAGE)).unwrap_or_default();
-    GuestPtr::<u64>::new(list, frames.len() as u64)?.read_many(&caller.hv.machine, 0, frames)?;
-    let editor = Editor::open(caller.hv, caller.domain)?;
+    GuestPtr::<u64>::new(list, frames.len() as u64)?.read_many(caller.hv.machine(), 0, frames)?;
+    let editor = Editor::open(&caller.hv.memory, &caller.domain.memory)?;
     let old = core::mem::replace(&mut caller.state.gdt, editor.take_gdt(frames)?);
     caller.state.gdt_entries = entries as u16;
-    caller.hv.machine.load_descriptor_tables(caller.state);
+    caller.hv.machine().load_descriptor_tables(caller.state);
     editor.put_gdt(old);
     Ok(0)
 }
@@ -87,7 +87,7 @@ pub fn set_gdt<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply
 #[inline]
 pub fn update_descriptor<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [address, descriptor, ..] = *args;
-    Editor::open(caller.hv, caller.domain)?.write_descriptor(MachineAddr(address), descriptor)?;
+    Editor::open(&caller.hv.memory, &caller.domain.memory)?.write_descriptor(MachineAddr(address), descriptor)?;
     Ok(0)
 }
 
@@ -130,7 +130,7 @@ pub fn callback_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> R
     let [command, pointer, ..] = *args;
     match command as u32 {
         CALLBACKOP_REGISTER => {
-            let request = GuestPtr::<CallbackRegister>::new(pointer, 1)?.read(&caller.hv.machine, 0)?;
+            let request = GuestPtr::<CallbackRegister>::new(pointer, 1)?.read(caller.hv.machine(), 0)?;
             if !GuestAddr(request.address).is_canonical() {
                 return Err(Errno::Inval.into());
             }
@@ -138,7 +138,7 @@ pub fn callback_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> R
             register_callback(caller, request.r#type, Callback { address: request.address, masks_events })?;
         }
         CALLBACKOP_UNREGISTER => {
-            let request = GuestPtr::<CallbackUnregister>::new(pointer, 1)?.read(&caller.hv.machine, 0)?;
+            let request = GuestPtr::<CallbackUnregister>::new(pointer, 1)?.read(caller.hv.machine(), 0)?;
             match request.r#type {
                 CALLBACKTYPE_NMI => caller.state.nmi_callback = Callback::default(),
                 CALLBACKTYPE_EVENT
@@ -166,7 +166,7 @@ pub fn nmi_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply 
     let [command, argument, ..] = *args;
     let address = match command as u32 {
         REGISTER_CALLBACK => {
-            let [address, _] = GuestPtr::<[u64; 2]>::one(argument)?.read(&caller.hv.machine, 0)?;
+            let [address, _] = GuestPtr::<[u64; 2]>::one(argument)?.read(caller.hv.machine(), 0)?;
             if !GuestAddr(address).is_canonical() {
                 return Err(Errno::Inval.into());
             }
@@ -205,7 +205,7 @@ pub fn set_segment_base<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args)
     if which != SEGBASE_GS_USER_SEL && !GuestAddr(base).is_canonical() {
         return Err(Errno::Inval.into());
     }
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     match which {
         SEGBASE_FS => {
             caller.state.fs_base = base;
@@ -276,8 +276,8 @@ pub fn vm_assist<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Rep
         return Err(Errno::Inval.into());
     }
     match command as u32 {
-        VMASST_CMD_ENABLE => caller.domain.vm_assist.fetch_or(bit, Ordering::Relaxed),
-        VMASST_CMD_DISABLE => caller.domain.vm_assist.fetch_and(!bit, Ordering::Relaxed),
+        VMASST_CMD_ENABLE => caller.domain.memory.vm_assist.fetch_or(bit, Ordering::Relaxed),
+        VMASST_CMD_DISABLE => caller.domain.memory.vm_assist.fetch_and(!bit, Ordering::Relaxed),
         _ => return Err(Errno::NoSys.into()),
     };
     Ok(0)

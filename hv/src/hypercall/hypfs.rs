@@ -133,7 +133,7 @@ pub fn hypfs_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Repl
 }
 
 fn find<M: Machine>(caller: &Caller<'_, M>, path: u64, bytes: u64) -> Result<Node, Errno> {
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     let place = GuestPtr::<u8>::new(path, bytes)?;
     if place.read(machine, 0)? != b'/' || place.read(machine, bytes - 1)? != 0 {
         return Err(Errno::Inval);
@@ -149,7 +149,7 @@ fn read<M: Machine>(caller: &Caller<'_, M>, node: Node, buffer: u64, bytes: u64)
     if bytes < ENTRY {
         return Err(Errno::Inval.into());
     }
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     let entry = node.entry();
     let place = GuestPtr::<u8>::new(buffer, ENTRY)?;
     place.write_many(machine, 0, entry.as_bytes())?;

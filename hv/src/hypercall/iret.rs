@@ -16,7 +16,7 @@ use oxen_abi::{segments::VGCF_IN_SYSCALL, vm_assist::VMASST_TYPE_ARCHITECTURAL_I
 pub fn iret<M: Machine>(caller: &mut Caller<'_, M>, _: &mut Args) -> Reply {
     const UNREADABLE: Refusal = Refusal::Crash(&"iret: the context at RSP cannot be read");
     let frame = GuestAddr(caller.regs.rsp).words::<9>().ok_or(UNREADABLE)?;
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     let [rip, cs, rflags, rsp, ss] = machine.read_guest_words(frame.part::<4, 5>()).map_err(|_| UNREADABLE)?;
     let regs = &mut *caller.regs;
     regs.rip = rip;
@@ -41,7 +41,7 @@ pub fn iret<M: Machine>(caller: &mut Caller<'_, M>, _: &mut Args) -> Reply {
             ));
         }
         caller.state.in_kernel = false;
-        caller.hv.machine.switch_mode(caller.state);
+        caller.hv.machine().switch_mode(caller.state);
     }
     Ok(rax)
 }

@@ -23,7 +23,7 @@ use zerocopy::FromZeros;
 #[inline(never)]
 pub fn mca<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     caller.control()?;
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     let place = GuestPtr::<Mca>::one(args[0])?;
     let mut op = place.read(machine, 0)?;
     if op.interface_version != XEN_MCA_INTERFACE_VERSION {

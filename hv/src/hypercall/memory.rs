@@ -7,10 +7,7 @@ use crate::{
     config::PREEMPT_INTERVAL,
     domain::Domain,
     machine::Machine,
-    mem::{
-        frame_alloc::{self, set_machine_to_phys},
-        guest_ptr::GuestPtr,
-    },
+    mem::{frame_alloc, guest_ptr::GuestPtr},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -79,11 +76,11 @@ fn whole<M: Machine>(caller: &mut Caller<'_, M>, operation: u32, argument: u64) 
     match operation {
         XENMEM_EXCHANGE => exchange(caller, argument),
         XENMEM_CURRENT_RESERVATION | XENMEM_MAXIMUM_RESERVATION | XENMEM_MAXIMUM_GPFN => {
-            let id = GuestPtr::<DomId>::one(argument)?.read(&caller.hv.machine, 0)?;
+            let id = GuestPtr::<DomId>::one(argument)?.read(caller.hv.machine(), 0)?;
             memory_map::question(caller, operation, id)
         }
         XENMEM_CLAIM_PAGES => claim(caller, argument),
-        XENMEM_MAXIMUM_RAM_PAGE => Ok(caller.hv.frames.end() as u64),
+        XENMEM_MAXIMUM_RAM_PAGE => Ok(caller.hv.memory.frames.end() as u64),
         XENMEM_MEMORY_MAP => memory_map::own(caller, argument),
         XENMEM_SET_MEMORY_MAP => memory_map::set(caller, argument),
         XENMEM_MACHINE_MEMORY_MAP => memory_map::machine(caller, argument),
@@ -121,7 +118,7 @@ struct Extents {
 #[inline(never)]
 fn adjust<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, operation: u32, start: u64) -> Reply {
     let place = GuestPtr::<MemoryReservation>::one(args[1]);
-    let Ok(asked) = place.and_then(|place| place.read(&caller.hv.machine, 0)) else { return Ok(start) };
+    let Ok(asked) = place.and_then(|place| place.read(caller.hv.machine(), 0)) else { return Ok(start) };
     if asked.nr_extents > u64::from(u32::MAX >> MEMOP_EXTENT_SHIFT) || start >= asked.nr_extents {
         return Ok(start);
     }
@@ -137,7 +134,7 @@ fn adjust<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, operation: u3
             Err(_) => return Ok(start),
         },
     };
-    if asked.extent_order > MAX_EXTENT_ORDER || domain.is_dying.load(Ordering::Acquire) {
+    if asked.extent_order > MAX_EXTENT_ORDER || domain.memory.is_dying.load(Ordering::Acquire) {
         return Ok(start);
     }
     // The machine is one memory node, and only the control domain may insist on one.
@@ -175,7 +172,7 @@ fn adjust<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, operation: u3
 
 /// Takes a block for the domain whose frame numbers are small enough.
 fn take<M: Machine>(caller: &Caller<'_, M>, extents: &Extents) -> Result<Mfn, Refusal> {
-    frame_alloc::take_below(caller.hv, &extents.domain, extents.order, extents.limit)
+    caller.hv.memory.take_below(&extents.domain.memory, extents.order, extents.limit)
 }
 
 /// The frame number below which `XENMEMF_address_bits` wants all frames.
@@ -188,50 +185,50 @@ const fn frame_limit(mem_flags: u32) -> u64 {
 
 fn give_back<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, first: Mfn) {
     for frame in frame_alloc::block(first, extents.order) {
-        let _ = caller.hv.frames.release_from_reservation(frame, extents.domain.owner);
+        let _ = caller.hv.memory.frames.release_from_reservation(frame, extents.domain.owner);
     }
 }
 
 fn increase<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Refusal> {
     let first = take(caller, extents)?;
-    let told = extents.list.map_or(Ok(()), |list| list.write(&caller.hv.machine, index, &first.raw()));
+    let told = extents.list.map_or(Ok(()), |list| list.write(caller.hv.machine(), index, &first.raw()));
     Ok(told.inspect_err(|_| give_back(caller, extents, first))?)
 }
 
 fn populate<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Refusal> {
     let list = extents.list.ok_or(Errno::Fault)?;
-    let pfn = list.read(&caller.hv.machine, index)?;
+    let pfn = list.read(caller.hv.machine(), index)?;
     let first = take(caller, extents)?;
     for (frame, pfn) in frame_alloc::block(first, extents.order).zip(pfn..) {
-        set_machine_to_phys(caller.hv, frame, pfn);
+        caller.hv.memory.set_m2p(frame, pfn);
     }
-    Ok(list.write(&caller.hv.machine, index, &first.raw()).inspect_err(|_| give_back(caller, extents, first))?)
+    Ok(list.write(caller.hv.machine(), index, &first.raw()).inspect_err(|_| give_back(caller, extents, first))?)
 }
 
 fn decrease<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Refusal> {
-    let first = extents.list.ok_or(Errno::Fault)?.read(&caller.hv.machine, index)?;
+    let first = extents.list.ok_or(Errno::Fault)?.read(caller.hv.machine(), index)?;
     let first = Mfn::new(first).ok_or(Errno::Inval)?;
     for frame in frame_alloc::block(first, extents.order) {
-        caller.hv.frames.release_from_reservation(frame, extents.domain.owner)?;
+        caller.hv.memory.frames.release_from_reservation(frame, extents.domain.owner)?;
     }
     Ok(())
 }
 
 /// `XENMEM_claim_pages`: promises a domain so many frames in all, until it has them or 0 ends the promise.
 fn claim<M: Machine>(caller: &mut Caller<'_, M>, argument: u64) -> Reply {
-    let asked = GuestPtr::<MemoryReservation>::one(argument)?.read(&caller.hv.machine, 0)?;
+    let asked = GuestPtr::<MemoryReservation>::one(argument)?.read(caller.hv.machine(), 0)?;
     if asked.extent_start != 0 || asked.extent_order != 0 || asked.mem_flags != 0 {
         return Err(Errno::Inval.into());
     }
     caller.control()?;
     let domain = subject(caller, asked.domid)?;
     let pages = u32::try_from(asked.nr_extents).map_err(|_| Errno::Inval)?;
-    if pages > domain.max_pages.load(Ordering::Relaxed) || domain.is_dying.load(Ordering::Acquire) {
+    if pages > domain.memory.max_pages.load(Ordering::Relaxed) || domain.memory.is_dying.load(Ordering::Acquire) {
         return Err(Errno::Inval.into());
     }
     match pages {
-        0 => caller.hv.frames.end_claim(domain.owner),
-        pages => caller.hv.frames.claim(domain.owner, pages)?,
+        0 => caller.hv.memory.frames.end_claim(domain.owner),
+        pages => caller.hv.memory.frames.claim(domain.owner, pages)?,
     }
     Ok(0)
 }
@@ -239,7 +236,7 @@ fn claim<M: Machine>(caller: &mut Caller<'_, M>, argument: u64) -> Reply {
 /// `XENMEM_exchange`, in chunks of the larger of the two orders. `nr_exchanged` in the guest's structure counts on.
 fn exchange<M: Machine>(caller: &mut Caller<'_, M>, argument: u64) -> Reply {
     let place = GuestPtr::<MemoryExchange>::one(argument)?;
-    let mut asked = place.read(&caller.hv.machine, 0)?;
+    let mut asked = place.read(caller.hv.machine(), 0)?;
     let (give, get) = (asked.r#in, asked.out);
     let order = give.extent_order.max(get.extent_order);
     if order > (if caller.domain.is_privileged { MAX_CONTROL_ORDER } else { MAX_EXTENT_ORDER }) {
@@ -267,8 +264,9 @@ fn exchange<M: Machine>(caller: &mut Caller<'_, M>, argument: u64) -> Reply {
     let domain = subject(caller, give.domid)?;
     if order > MAX_EXTENT_ORDER {
         // So much at once is not had in bounded time.
-        let first = GuestPtr::<u64>::one(list(&give, chunk_index << order)?)?.read(&caller.hv.machine, 0)?;
-        let is_there = Mfn::new(first).is_some_and(|first| caller.hv.frames.state(first).owner() == domain.owner);
+        let first = GuestPtr::<u64>::one(list(&give, chunk_index << order)?)?.read(caller.hv.machine(), 0)?;
+        let is_there =
+            Mfn::new(first).is_some_and(|first| caller.hv.memory.frames.state(first).owner() == domain.owner);
         return Err(if is_there { Errno::NoMem } else { Errno::Inval }.into());
     }
     let mut spent = 0;
@@ -297,7 +295,7 @@ fn exchange<M: Machine>(caller: &mut Caller<'_, M>, argument: u64) -> Reply {
         spent += (FRAME_UNITS * 2) << order;
     };
     asked.nr_exchanged = chunk_index * per_chunk;
-    place.write(&caller.hv.machine, 0, &asked)?;
+    place.write(caller.hv.machine(), 0, &asked)?;
     outcome
 }
 
@@ -310,7 +308,7 @@ struct Chunk {
 
 impl Chunk {
     fn exchange<M: Machine>(&self, caller: &Caller<'_, M>, domain: &Domain) -> Result<(), Refusal> {
-        let memory = &caller.hv.machine;
+        let memory = caller.hv.machine();
         let (source, source_order) = self.source;
         let (target, target_order) = self.target;
         let mut old: heapless::Vec<Mfn, { frame_alloc::MAX_EXCHANGE }> = heapless::Vec::new();
@@ -324,12 +322,12 @@ impl Chunk {
         for index in 0..target.count() {
             target.write(memory, index, &target.read(memory, index)?)?;
         }
-        frame_alloc::exchange(caller.hv, domain, &old, target_order, self.limit, |block, first| {
+        caller.hv.memory.exchange(&domain.memory, &old, target_order, self.limit, |block, first| {
             let index = block as u64;
             // Another vcpu may have unmapped the list meanwhile: the guest's own loss.
             let pfn = target.read(memory, index).unwrap_or(frame_alloc::INVALID_M2P_ENTRY);
             for (frame, pfn) in frame_alloc::block(first, target_order).zip(pfn..) {
-                set_machine_to_phys(caller.hv, frame, pfn);
+                caller.hv.memory.set_m2p(frame, pfn);
             }
             let _ = target.write(memory, index, &first.raw());
         })

@@ -31,12 +31,12 @@ pub(super) fn question<M: Machine>(caller: &Caller<'_, M>, operation: u32, id: D
     match operation {
         XENMEM_CURRENT_RESERVATION => {
             let slot = domain.owner.slot().ok_or(Errno::Srch)?;
-            Ok(u64::from(caller.hv.frames.reserved(slot)))
+            Ok(u64::from(caller.hv.memory.frames.reserved(slot)))
         }
-        XENMEM_MAXIMUM_RESERVATION => Ok(u64::from(domain.max_pages.load(Ordering::Relaxed))),
+        XENMEM_MAXIMUM_RESERVATION => Ok(u64::from(domain.memory.max_pages.load(Ordering::Relaxed))),
         _ => {
             let offset = offset_of!(SharedInfo, arch) + offset_of!(ArchSharedInfo, max_pfn);
-            let words = caller.hv.machine.words(domain.shared_info);
+            let words = caller.hv.machine().words(domain.shared_info);
             let max_pfn = words.get(offset / 8).map_or(0, |word| word.load(Ordering::Relaxed));
             Ok(max_pfn.saturating_sub(1))
         }
@@ -49,16 +49,16 @@ pub(super) fn question<M: Machine>(caller: &Caller<'_, M>, operation: u32, id: D
 /// `NoSys` if it said nothing, `Fault`.
 pub(super) fn own<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
     let place = GuestPtr::<MemoryMap>::one(argument)?;
-    let mut asked = place.read(&caller.hv.machine, 0)?;
+    let mut asked = place.read(caller.hv.machine(), 0)?;
     let map = caller.domain.memory_map.lock();
     if map.is_empty() {
         return Err(Errno::NoSys.into());
     }
     let count = map.len().min(asked.nr_entries as usize);
     let entries = map.get(..count).unwrap_or_default();
-    GuestPtr::<E820Entry>::new(asked.buffer, count as u64)?.write_many(&caller.hv.machine, 0, entries)?;
+    GuestPtr::<E820Entry>::new(asked.buffer, count as u64)?.write_many(caller.hv.machine(), 0, entries)?;
     asked.nr_entries = count as u32;
-    place.write(&caller.hv.machine, 0, &asked)?;
+    place.write(caller.hv.machine(), 0, &asked)?;
     Ok(0)
 }
 
@@ -67,7 +67,7 @@ pub(super) fn own<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
 /// # Errors
 /// `Inval` for too many regions; `Srch`, `Perm`, `Fault`.
 pub(super) fn set<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
-    let asked = GuestPtr::<ForeignMemoryMap>::one(argument)?.read(&caller.hv.machine, 0)?;
+    let asked = GuestPtr::<ForeignMemoryMap>::one(argument)?.read(caller.hv.machine(), 0)?;
     if asked.map.nr_entries as usize > Domain::MAX_MEMORY_MAP {
         return Err(Errno::Inval.into());
     }
@@ -75,7 +75,7 @@ pub(super) fn set<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
     let list = GuestPtr::<E820Entry>::new(asked.map.buffer, u64::from(asked.map.nr_entries))?;
     let mut map = heapless::Vec::new();
     for index in 0..list.count() {
-        map.push(list.read(&caller.hv.machine, index)?).map_err(|_| Errno::Inval)?;
+        map.push(list.read(caller.hv.machine(), index)?).map_err(|_| Errno::Inval)?;
     }
     *domain.memory_map.lock() = map;
     Ok(0)
@@ -88,7 +88,7 @@ pub(super) fn set<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
 pub(super) fn machine<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
     caller.control()?;
     let place = GuestPtr::<MemoryMap>::one(argument)?;
-    let mut asked = place.read(&caller.hv.machine, 0)?;
+    let mut asked = place.read(caller.hv.machine(), 0)?;
     let list = GuestPtr::<E820Entry>::new(asked.buffer, u64::from(asked.nr_entries))?;
     let mut count = 0;
     for Region { range, kind } in caller.hv.memory_map.regions() {
@@ -96,11 +96,11 @@ pub(super) fn machine<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Repl
             return Err(Errno::Inval.into());
         }
         let entry = E820Entry { addr: range.start, size: range.end - range.start, r#type: *kind as u32 };
-        list.write(&caller.hv.machine, count, &entry)?;
+        list.write(caller.hv.machine(), count, &entry)?;
         count += 1;
     }
     asked.nr_entries = count as u32;
-    place.write(&caller.hv.machine, 0, &asked)?;
+    place.write(caller.hv.machine(), 0, &asked)?;
     Ok(0)
 }
 
@@ -109,9 +109,9 @@ pub(super) fn machine<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Repl
 /// # Errors
 /// `Fault`.
 pub(super) fn machphys_mapping<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
-    let last = (caller.hv.frames.end() as u64).saturating_sub(1);
+    let last = (caller.hv.memory.frames.end() as u64).saturating_sub(1);
     let mapping = MachphysMapping { v_start: M2P_START, v_end: M2P_END, max_mfn: last };
-    GuestPtr::<MachphysMapping>::one(argument)?.write(&caller.hv.machine, 0, &mapping)?;
+    GuestPtr::<MachphysMapping>::one(argument)?.write(caller.hv.machine(), 0, &mapping)?;
     Ok(0)
 }
 
@@ -121,15 +121,15 @@ pub(super) fn machphys_mapping<M: Machine>(caller: &Caller<'_, M>, argument: u64
 /// `Fault`.
 pub(super) fn machphys_frames<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
     let place = GuestPtr::<MachphysMfnList>::one(argument)?;
-    let mut asked = place.read(&caller.hv.machine, 0)?;
+    let mut asked = place.read(caller.hv.machine(), 0)?;
     let list = GuestPtr::<u64>::new(asked.extent_start, u64::from(asked.max_extents))?;
-    let chunks = (0..list.count()).map_while(|index| caller.hv.machine.machine_to_phys_chunk(index as usize));
+    let chunks = (0..list.count()).map_while(|index| caller.hv.machine().machine_to_phys_chunk(index as usize));
     asked.nr_extents = 0;
     for (index, frame) in chunks.enumerate() {
-        list.write(&caller.hv.machine, index as u64, &frame.raw())?;
+        list.write(caller.hv.machine(), index as u64, &frame.raw())?;
         asked.nr_extents += 1;
     }
-    place.write(&caller.hv.machine, 0, &asked)?;
+    place.write(caller.hv.machine(), 0, &asked)?;
     Ok(0)
 }
 
@@ -140,7 +140,7 @@ pub(super) fn machphys_frames<M: Machine>(caller: &Caller<'_, M>, argument: u64)
 /// caller's own and for all but the control domain; `Fault`.
 pub(super) fn acquire_resource<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
     let place = GuestPtr::<MemAcquireResource>::one(argument)?;
-    let mut asked = place.read(&caller.hv.machine, 0)?;
+    let mut asked = place.read(caller.hv.machine(), 0)?;
     // How much there is has 32 bits, and so has where it begins.
     if asked.pad != 0 || asked.frame > u64::from(u32::MAX) {
         return Err(Errno::Inval.into());
@@ -166,7 +166,7 @@ pub(super) fn acquire_resource<M: Machine>(caller: &Caller<'_, M>, argument: u64
             return Err(Errno::Inval.into());
         }
         asked.nr_frames = limit;
-        place.write(&caller.hv.machine, 0, &asked)?;
+        place.write(caller.hv.machine(), 0, &asked)?;
         return Ok(0);
     }
     let end = asked.frame.checked_add(u64::from(asked.nr_frames)).ok_or(Errno::Inval)?;
@@ -180,7 +180,7 @@ pub(super) fn acquire_resource<M: Machine>(caller: &Caller<'_, M>, argument: u64
         } else {
             grant::table_frame(caller.hv, &domain, number)?
         };
-        list.write(&caller.hv.machine, index as u64, &frame.raw())?;
+        list.write(caller.hv.machine(), index as u64, &frame.raw())?;
     }
     Ok(0)
 }

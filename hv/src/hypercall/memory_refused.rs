@@ -86,12 +86,12 @@ fn reserved<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
         return Err(Errno::Inval.into());
     }
     let place = GuestPtr::<[u64; 3]>::one(argument)?;
-    place.write(&caller.hv.machine, 0, &[flags.into(), list, device])?;
+    place.write(caller.hv.machine(), 0, &[flags.into(), list, device])?;
     Ok(0)
 }
 
 fn read<M: Machine, const N: usize>(caller: &Caller<'_, M>, argument: u64) -> Result<[u64; N], Errno> {
-    GuestPtr::<[u64; N]>::one(argument)?.read_words(&caller.hv.machine, 0)
+    GuestPtr::<[u64; N]>::one(argument)?.read_words(caller.hv.machine(), 0)
 }
 
 /// Whether there is such a domain.

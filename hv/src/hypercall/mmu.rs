@@ -6,12 +6,10 @@ use crate::{
     domain::Domain,
     machine::Machine,
     mem::{
-        edit::Notes,
-        editor::{Editor, Rights, hold_writable},
-        frame_alloc::set_machine_to_phys,
+        edit::AccessedDirty,
+        editor::{Editor, EntryRights},
         frame_type::Owner,
         guest_ptr::GuestPtr,
-        tlb,
     },
 };
 use alloc::sync::Arc;
@@ -35,7 +33,7 @@ pub(super) struct Lender {
     /// Whether it is neither the caller nor another domain, but what is nobody's.
     is_nobody: bool,
     /// What L1 entries may map.
-    pub(super) rights: Rights,
+    pub(super) rights: EntryRights,
 }
 
 impl Lender {
@@ -47,7 +45,7 @@ impl Lender {
     pub(super) fn of<M: Machine>(caller: &Caller<'_, M>, id: DomId) -> Result<Self, Errno> {
         let io = caller.domain.is_privileged;
         if id == DomId::SELF {
-            let rights = Rights { owner: caller.domain.owner, io };
+            let rights = EntryRights { owner: caller.domain.owner, io };
             return Ok(Self { domain: None, is_nobody: false, rights });
         }
         Self::foreign(caller, id, io)
@@ -60,7 +58,7 @@ impl Lender {
             return Ok(Self {
                 domain: None,
                 is_nobody: true,
-                rights: Rights { owner: Owner::IO, io: io && id == DomId::IO },
+                rights: EntryRights { owner: Owner::IO, io: io && id == DomId::IO },
             });
         }
         if id == DomId::XEN {
@@ -71,7 +69,7 @@ impl Lender {
         }
         let domain = caller.hv.domains.get(id).ok_or(Errno::Srch)?;
         caller.control()?;
-        let rights = Rights { owner: domain.owner, io: io && domain.is_privileged };
+        let rights = EntryRights { owner: domain.owner, io: io && domain.is_privileged };
         Ok(Self { rights, is_nobody: false, domain: Some(domain) })
     }
 
@@ -95,7 +93,7 @@ impl Lender {
 struct Batch<'a, M: Machine> {
     hv: &'a crate::Hypervisor<M>,
     editor: Editor<'a, M>,
-    rights: Rights,
+    rights: EntryRights,
     /// The last L1 written to.
     l1: Option<Mfn>,
 }
@@ -106,8 +104,8 @@ impl<M: Machine> Batch<'_, M> {
         // Of the three bits below an entry's address the header uses two, and Xen takes all three for the kind.
         let address = MachineAddr(update.ptr & !7);
         let notes = match update.ptr & 7 {
-            MMU_NORMAL_PT_UPDATE | MMU_PT_UPDATE_NO_TRANSLATE => Notes::Replace,
-            MMU_PT_UPDATE_PRESERVE_AD => Notes::Preserve,
+            MMU_NORMAL_PT_UPDATE | MMU_PT_UPDATE_NO_TRANSLATE => AccessedDirty::Overwrite,
+            MMU_PT_UPDATE_PRESERVE_AD => AccessedDirty::Keep,
             MMU_MACHPHYS_UPDATE => return self.tell_place(address, update.val),
             _ => return Err(Errno::NoSys.into()),
         };
@@ -120,7 +118,7 @@ impl<M: Machine> Batch<'_, M> {
     }
 
     /// An update of another frame than the last.
-    fn apply_elsewhere(&mut self, frame: Mfn, slot: Slot, value: u64, notes: Notes) -> Result<(), Refusal> {
+    fn apply_elsewhere(&mut self, frame: Mfn, slot: Slot, value: u64, notes: AccessedDirty) -> Result<(), Refusal> {
         // A higher entry may end the life of any table below it, a plain word may be taken as a table next. What the last
         // one left to be given back comes before the look at this table, which may be part of it.
         self.l1 = None;
@@ -136,24 +134,24 @@ impl<M: Machine> Batch<'_, M> {
         }
     }
 
-    /// Notes where a frame is in the guest's memory.
+    /// AccessedDirty where a frame is in the guest's memory.
     #[cold]
     fn tell_place(&self, address: MachineAddr, pfn: u64) -> Result<(), Refusal> {
         let frame = Mfn::containing(address).ok_or(Errno::Inval)?;
-        self.hv.frames.reference(frame, self.rights.owner)?;
-        set_machine_to_phys(self.hv, frame, pfn);
-        self.hv.frames.put(frame);
+        self.hv.memory.frames.reference(frame, self.rights.owner)?;
+        self.hv.memory.set_m2p(frame, pfn);
+        self.hv.memory.frames.put(frame);
         Ok(())
     }
 
     /// Writes a word of a frame that is no table.
     fn write_plain(&self, frame: Mfn, slot: Slot, value: u64) -> Result<(), Errno> {
         let hv = self.hv;
-        hold_writable(hv, frame, self.editor.owner()).map_err(|_| Errno::Inval)?;
-        if let Some(word) = hv.machine.words(frame).get(slot.index()) {
+        hv.memory.hold_writable(frame, self.editor.owner()).map_err(|_| Errno::Inval)?;
+        if let Some(word) = hv.machine().words(frame).get(slot.index()) {
             word.store(value, Ordering::Relaxed);
         }
-        hv.frames.put_use(frame);
+        hv.memory.frames.put_use(frame);
         Ok(())
     }
 }
@@ -180,12 +178,17 @@ pub fn mmu_update<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Re
     let lender = Lender::of(caller, DomId(foreign as u16))?;
     let list = GuestPtr::<[u64; 2]>::new(requests, count)?;
     let hv = caller.hv;
-    let mut batch = Batch { hv, editor: Editor::lock(hv, tables.or(caller.domain)), rights: lender.rights, l1: None };
+    let mut batch = Batch {
+        hv,
+        editor: Editor::lock(&hv.memory, &tables.or(caller.domain).memory),
+        rights: lender.rights,
+        l1: None,
+    };
     batch.editor.settle()?;
     let mut done = 0;
     let mut outcome = Ok(());
     while done < count {
-        outcome = match list.read_words(&hv.machine, done) {
+        outcome = match list.read_words(hv.machine(), done) {
             Ok([ptr, val]) => batch.apply(MmuUpdate { ptr, val }),
             Err(error) => Err(error.into()),
         };
@@ -212,9 +215,9 @@ pub fn mmu_update<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Re
 /// Tells the guest how many requests were done, where it wants to know.
 pub(super) fn report<M: Machine>(hv: &crate::Hypervisor<M>, at: u64, done: u64, is_continued: bool) {
     if let Ok(place) = GuestPtr::<u32>::one(at) {
-        let before = if is_continued { place.read(&hv.machine, 0).unwrap_or(0) } else { 0 };
+        let before = if is_continued { place.read(hv.machine(), 0).unwrap_or(0) } else { 0 };
         // A count that cannot be written is the guest's own loss.
-        let _ = place.write(&hv.machine, 0, &before.wrapping_add(done as u32));
+        let _ = place.write(hv.machine(), 0, &before.wrapping_add(done as u32));
     }
 }
 
@@ -226,7 +229,7 @@ pub(super) fn report<M: Machine>(hv: &crate::Hypervisor<M>, at: u64, done: u64, 
 #[inline]
 pub fn update_va_mapping<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [va, entry, flags, ..] = *args;
-    let rights = Rights { owner: caller.domain.owner, io: caller.domain.is_privileged };
+    let rights = EntryRights { owner: caller.domain.owner, io: caller.domain.is_privileged };
     map_at(caller, GuestAddr(va), entry, flags, &rights)
 }
 
@@ -242,12 +245,18 @@ pub fn update_va_mapping_otherdomain<M: Machine>(caller: &mut Caller<'_, M>, arg
 }
 
 #[inline(always)]
-fn map_at<M: Machine>(caller: &mut Caller<'_, M>, va: GuestAddr, entry: u64, flags: u64, rights: &Rights) -> Reply {
+fn map_at<M: Machine>(
+    caller: &mut Caller<'_, M>,
+    va: GuestAddr,
+    entry: u64,
+    flags: u64,
+    rights: &EntryRights,
+) -> Reply {
     let root = caller.state.kernel_root.ok_or(Errno::Inval)?;
-    let mut editor = Editor::lock(caller.hv, caller.domain);
+    let mut editor = Editor::lock(&caller.hv.memory, &caller.domain.memory);
     editor.settle()?;
     let place = editor.find(root, va).ok_or(Errno::Inval)?;
-    editor.replace_page(place, entry, Notes::Replace, rights)?;
+    editor.replace_page(place, entry, AccessedDirty::Overwrite, rights)?;
     drop(editor);
     // The mapping stands whatever comes of the flush.
     let stale = match flags {
@@ -294,7 +303,7 @@ fn flush_targets<M: Machine>(caller: &Caller<'_, M>, flags: u64) -> Result<Optio
 
 /// The CPUs of the vcpus in a bitmap of the guest's. A vcpu may run on any CPU that ran the domain.
 pub(super) fn vcpus_in<M: Machine>(caller: &Caller<'_, M>, bitmap: u64) -> Result<Cpus, Errno> {
-    let bits = GuestPtr::<u32>::one(bitmap)?.read(&caller.hv.machine, 0)?;
+    let bits = GuestPtr::<u32>::one(bitmap)?.read(caller.hv.machine(), 0)?;
     Ok(if bits & !(1 << (caller.vcpu.id & 31)) == 0 { Cpus::Local } else { Cpus::Domain })
 }
 
@@ -303,7 +312,7 @@ pub(super) fn vcpus_in<M: Machine>(caller: &Caller<'_, M>, bitmap: u64) -> Resul
 pub(super) fn flush<M: Machine>(caller: &Caller<'_, M>, cpus: Cpus, va: Option<GuestAddr>) {
     match va {
         Some(va) if !va.is_guest_range(1) => {}
-        Some(va) if cpus == Cpus::Local => caller.hv.machine.invalidate(va),
+        Some(va) if cpus == Cpus::Local => caller.hv.machine().invalidate(va),
         va => flush_more(caller, cpus, va),
     }
 }
@@ -311,12 +320,12 @@ pub(super) fn flush<M: Machine>(caller: &Caller<'_, M>, cpus: Cpus, va: Option<G
 #[inline(never)]
 fn flush_more<M: Machine>(caller: &Caller<'_, M>, cpus: Cpus, va: Option<GuestAddr>) {
     let hv = caller.hv;
-    let all = if cpus == Cpus::Local { 0 } else { caller.domain.dirty_cpus.load(Ordering::Acquire) };
-    let is_local = all & hv.frames.tlb.online() & !(1 << caller.cpu.0) == 0;
+    let all = if cpus == Cpus::Local { 0 } else { caller.hv.memory.frames.tlb.cpus_of(caller.domain.owner) };
+    let is_local = all & hv.memory.frames.tlb.online() & !(1 << caller.cpu.0) == 0;
     match va {
-        Some(va) if is_local => hv.machine.invalidate(va),
-        Some(va) => hv.machine.flush_cpus(all, Some(va)),
-        None if is_local => tlb::flush_local(hv, caller.cpu),
-        None => tlb::flush_cpus(hv, all),
+        Some(va) if is_local => hv.machine().invalidate(va),
+        Some(va) => hv.machine().flush_cpus(all, Some(va)),
+        None if is_local => hv.memory.flush_local(caller.cpu),
+        None => hv.memory.flush_cpus(all),
     }
 }

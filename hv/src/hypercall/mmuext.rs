@@ -5,11 +5,7 @@ use crate::{
     addr::{GuestAddr, Mfn},
     caller::{Args, Caller, Refusal, Reply},
     machine::Machine,
-    mem::{
-        editor::{Editor, hold_writable},
-        guest_ptr::GuestPtr,
-        root,
-    },
+    mem::{editor::Editor, guest_ptr::GuestPtr},
 };
 use oxen_abi::{
     domid::DomId,
@@ -47,7 +43,7 @@ pub fn mmuext_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Rep
     let mut spent = 0;
     let mut outcome = Ok(());
     while done < count {
-        outcome = match list.read_words(&caller.hv.machine, done) {
+        outcome = match list.read_words(caller.hv.machine(), done) {
             Ok([cmd, arg1, arg2]) => {
                 let op = MmuextOp { cmd: cmd as u32, _pad: 0, arg1, arg2 };
                 apply(caller, &lender, &op, &mut spent)
@@ -84,10 +80,12 @@ fn apply<M: Machine>(
     let (hv, domain) = (caller.hv, caller.domain);
     // Every context switch of a guest comes this way.
     match op.cmd {
-        MMUEXT_NEW_BASEPTR if lender.is_self() => root::switch(caller, &mut Editor::lock(hv, domain), frame(op.arg1)?),
+        MMUEXT_NEW_BASEPTR if lender.is_self() => {
+            Editor::lock(&hv.memory, &domain.memory).switch(caller.cpu, &mut caller.state.kernel_root, frame(op.arg1)?)
+        }
         MMUEXT_NEW_USER_BASEPTR if lender.is_self() => {
             let root = if op.arg1 == 0 { None } else { Some(frame(op.arg1)?) };
-            root::switch_user(caller, &mut Editor::lock(hv, domain), root)
+            Editor::lock(&hv.memory, &domain.memory).switch_user(&mut caller.state.user_root, root)
         }
         _ => apply_other(caller, lender, op, spent),
     }
@@ -105,14 +103,14 @@ fn apply_other<M: Machine>(
         MMUEXT_PIN_L1_TABLE..=MMUEXT_PIN_L4_TABLE => {
             let level = op.cmd - MMUEXT_PIN_L1_TABLE + 1;
             let frame = frame(op.arg1)?;
-            let mut editor = Editor::open(caller.hv, lender.or(caller.domain))?;
+            let mut editor = Editor::open(&caller.hv.memory, &lender.or(caller.domain).memory)?;
             let outcome = editor.pin(frame, level);
             *spent += editor.spent();
             outcome
         }
         MMUEXT_UNPIN_TABLE => {
             let frame = frame(op.arg1)?;
-            let mut editor = Editor::open(caller.hv, lender.or(caller.domain))?;
+            let mut editor = Editor::open(&caller.hv.memory, &lender.or(caller.domain).memory)?;
             let outcome = editor.unpin(frame);
             *spent += editor.spent();
             outcome
@@ -120,21 +118,21 @@ fn apply_other<M: Machine>(
         MMUEXT_CLEAR_PAGE => {
             *spent += PAGE_UNITS;
             let to = frame(op.arg1)?;
-            hold_writable(caller.hv, to, lender.rights.owner).map_err(|_| Errno::Inval)?;
-            caller.hv.machine.clear(to);
-            caller.hv.frames.put_use(to);
+            caller.hv.memory.hold_writable(to, lender.rights.owner).map_err(|_| Errno::Inval)?;
+            caller.hv.machine().clear(to);
+            caller.hv.memory.frames.put_use(to);
             Ok(())
         }
         MMUEXT_COPY_PAGE => {
             *spent += PAGE_UNITS;
             let (to, from) = (frame(op.arg1)?, frame(op.arg2)?);
-            caller.hv.frames.reference(from, lender.rights.owner)?;
-            let held = hold_writable(caller.hv, to, lender.rights.owner);
+            caller.hv.memory.frames.reference(from, lender.rights.owner)?;
+            let held = caller.hv.memory.hold_writable(to, lender.rights.owner);
             if held.is_ok() {
-                caller.hv.machine.copy(from, to);
-                caller.hv.frames.put_use(to);
+                caller.hv.machine().copy(from, to);
+                caller.hv.memory.frames.put_use(to);
             }
-            caller.hv.frames.put(from);
+            caller.hv.memory.frames.put(from);
             Ok(held.map_err(|_| Errno::Inval)?)
         }
         MMUEXT_MARK_SUPER | MMUEXT_UNMARK_SUPER => Err(Errno::OpNotSupp.into()),
@@ -155,8 +153,8 @@ fn flush_or_ldt<M: Machine>(caller: &mut Caller<'_, M>, op: &MmuextOp) -> Result
         MMUEXT_INVLPG_MULTI => flush(caller, vcpus_in(caller, op.arg2).map_err(|_| Errno::Inval)?, page),
         MMUEXT_INVLPG_ALL => flush(caller, Cpus::Domain, page),
         // Who has no device's memory and no ports sees write-back memory only: there is nothing to flush for it.
-        MMUEXT_FLUSH_CACHE | MMUEXT_FLUSH_CACHE_GLOBAL if caller.domain.rights.lock().reach_devices() => {
-            caller.hv.machine.flush_data_caches();
+        MMUEXT_FLUSH_CACHE | MMUEXT_FLUSH_CACHE_GLOBAL if caller.domain.memory.rights.lock().reach_devices() => {
+            caller.hv.machine().flush_data_caches();
         }
         MMUEXT_FLUSH_CACHE => return Err(Errno::Acces.into()),
         MMUEXT_FLUSH_CACHE_GLOBAL => return Err(Errno::Inval.into()),
@@ -175,11 +173,11 @@ fn set_ldt<M: Machine>(caller: &mut Caller<'_, M>, base: u64, entries: u32) -> R
         return Err(Errno::Inval.into());
     }
     if (caller.state.ldt_base, u32::from(caller.state.ldt_entries)) != (base, entries) {
-        let editor = Editor::open(caller.hv, caller.domain)?;
+        let editor = Editor::open(&caller.hv.memory, &caller.domain.memory)?;
         let old = core::mem::take(&mut caller.state.ldt);
         caller.state.ldt_base = base;
         caller.state.ldt_entries = entries as u16;
-        caller.hv.machine.load_descriptor_tables(caller.state);
+        caller.hv.machine().load_descriptor_tables(caller.state);
         old.into_iter().flatten().for_each(|mfn| editor.put_descriptors(mfn));
     }
     Ok(())

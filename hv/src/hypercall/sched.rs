@@ -46,13 +46,13 @@ pub fn sched_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Repl
             wait::block(caller);
         }
         SCHEDOP_SHUTDOWN => {
-            let request = GuestPtr::<SchedShutdown>::one(argument)?.read(&caller.hv.machine, 0)?;
+            let request = GuestPtr::<SchedShutdown>::one(argument)?.read(caller.hv.machine(), 0)?;
             domain::shut_down_by_itself(caller, request.reason & REASON);
         }
         SCHEDOP_POLL => poll(caller, argument)?,
         SCHEDOP_REMOTE_SHUTDOWN => remote_shutdown(caller, argument)?,
         SCHEDOP_SHUTDOWN_CODE => {
-            let request = GuestPtr::<SchedShutdown>::one(argument)?.read(&caller.hv.machine, 0)?;
+            let request = GuestPtr::<SchedShutdown>::one(argument)?.read(caller.hv.machine(), 0)?;
             // What was said first stands.
             let _ = caller.domain.shutdown_code.compare_exchange(
                 NOT_SHUT_DOWN,
@@ -64,7 +64,7 @@ pub fn sched_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Repl
         SCHEDOP_WATCHDOG => return watchdog(caller, argument),
         SCHEDOP_PIN_OVERRIDE => {
             caller.control()?;
-            let pcpu = GuestPtr::<i32>::one(argument)?.read(&caller.hv.machine, 0)?;
+            let pcpu = GuestPtr::<i32>::one(argument)?.read(caller.hv.machine(), 0)?;
             placement::set_override(caller.hv, caller.domain, caller.vcpu, u32::try_from(pcpu).ok())?;
         }
         _ => return Err(Errno::NoSys.into()),
@@ -93,7 +93,7 @@ pub fn sched_op_compat<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) 
 
 #[inline(never)]
 fn poll<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Result<(), Errno> {
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     let request = GuestPtr::<SchedPoll>::one(argument)?.read(machine, 0)?;
     let count = request.nr_ports as usize;
     if count > MAX_POLLED {
@@ -118,7 +118,7 @@ fn poll<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Result<(), Errno> 
 }
 
 fn remote_shutdown<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Result<(), Errno> {
-    let request = GuestPtr::<SchedRemoteShutdown>::one(argument)?.read(&caller.hv.machine, 0)?;
+    let request = GuestPtr::<SchedRemoteShutdown>::one(argument)?.read(caller.hv.machine(), 0)?;
     if request.domain_id == DomId::SELF || request.domain_id == caller.domain.id {
         return Err(Errno::Perm);
     }
@@ -130,7 +130,7 @@ fn remote_shutdown<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Result<
 
 /// Watchdogs are numbered from 1 for the guest; 0 asks for a new one.
 fn watchdog<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
-    let SchedWatchdog { id, timeout } = GuestPtr::one(argument)?.read(&caller.hv.machine, 0)?;
+    let SchedWatchdog { id, timeout } = GuestPtr::one(argument)?.read(caller.hv.machine(), 0)?;
     let (hv, domain) = (caller.hv, caller.domain);
     if id as usize > WATCHDOGS {
         return Err(Errno::Inval.into());

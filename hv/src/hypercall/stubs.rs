@@ -6,7 +6,6 @@ use crate::{
     addr::{Mfn, PAGE_BYTES},
     domain::Domain,
     machine::Machine,
-    mem::editor,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{
@@ -45,14 +44,14 @@ pub fn page() -> [u8; PAGE_BYTES] {
 /// # Errors
 /// `Inval` for a frame that is not the domain's to write.
 pub fn fill<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, mfn: Mfn) -> Result<(), Errno> {
-    if !hv.frames.is_ram(mfn) {
+    if !hv.memory.frames.is_ram(mfn) {
         return Err(Errno::Inval);
     }
-    editor::hold_writable(hv, mfn, domain.owner).map_err(|_| Errno::Inval)?;
-    for (place, byte) in hv.machine.bytes(mfn).iter().zip(page()) {
+    hv.memory.hold_writable(mfn, domain.owner).map_err(|_| Errno::Inval)?;
+    for (place, byte) in hv.machine().bytes(mfn).iter().zip(page()) {
         place.store(byte, Ordering::Relaxed);
     }
-    hv.frames.put_use(mfn);
+    hv.memory.frames.put_use(mfn);
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use crate::{
     },
     event::deliver,
     machine::Machine,
-    mem::{editor, guest_ptr::GuestPtr},
+    mem::guest_ptr::GuestPtr,
     sched::{self, placement, timers, wait, work},
     shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
 };
@@ -57,11 +57,11 @@ pub fn vcpu_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply
         VCPUOP_IS_UP => return Ok((vcpu.pauses.load(Ordering::Relaxed) & pause::DOWN == 0).into()),
         VCPUOP_GET_RUNSTATE_INFO => {
             let info = vcpu.sched.runstate.lock().until(caller.hv.now());
-            GuestPtr::one(argument)?.write(&caller.hv.machine, 0, &info)?;
+            GuestPtr::one(argument)?.write(caller.hv.machine(), 0, &info)?;
         }
         VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA => register_runstate(caller, &vcpu, argument)?,
         VCPUOP_SET_PERIODIC_TIMER => {
-            let request = GuestPtr::<VcpuSetPeriodicTimer>::one(argument)?.read(&caller.hv.machine, 0)?;
+            let request = GuestPtr::<VcpuSetPeriodicTimer>::one(argument)?.read(caller.hv.machine(), 0)?;
             if !(MIN_PERIOD..=MAX_PERIOD).contains(&request.period_ns) {
                 return Err(Errno::Inval.into());
             }
@@ -74,7 +74,7 @@ pub fn vcpu_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply
         VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA => register_time(caller, &vcpu, argument)?,
         VCPUOP_GET_PHYSID => {
             let physid = physical_id(caller, &vcpu)?;
-            GuestPtr::one(argument)?.write(&caller.hv.machine, 0, &physid)?;
+            GuestPtr::one(argument)?.write(caller.hv.machine(), 0, &physid)?;
         }
         VCPUOP_SEND_NMI => send_nmi(caller, &vcpu, argument)?,
         _ => return Err(Errno::NoSys.into()),
@@ -84,7 +84,7 @@ pub fn vcpu_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply
 
 #[inline]
 fn set_one_shot<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
-    let request = GuestPtr::<VcpuSetSingleshotTimer>::one(argument)?.read(&caller.hv.machine, 0)?;
+    let request = GuestPtr::<VcpuSetSingleshotTimer>::one(argument)?.read(caller.hv.machine(), 0)?;
     // A time that has passed fires at once, whether or not the guest asked to be told (`VCPU_SSHOTTMR_FUTURE`), as in Xen.
     // And one before the start of the machine has passed: times have a sign.
     let at = if request.timeout_abs_ns > i64::MAX as u64 { 0 } else { request.timeout_abs_ns };
@@ -103,7 +103,7 @@ fn physical_id<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu) -> Result<u64, E
 }
 
 fn initialise<M: Machine>(caller: &Caller<'_, M>, vcpu: &Arc<Vcpu>, argument: u64) -> Reply {
-    let context = GuestPtr::one(argument)?.read(&caller.hv.machine, 0)?;
+    let context = GuestPtr::one(argument)?.read(caller.hv.machine(), 0)?;
     let stage = caller.domain.life.lock();
     if vcpu.is_initialised.load(Ordering::Acquire) {
         return Err(Errno::Exist.into());
@@ -124,11 +124,11 @@ fn take_down<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu) {
 
 /// The range of the area is judged here, once: it is written to whenever the vcpu starts or stops to run.
 fn register_runstate<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu, argument: u64) -> Result<(), Errno> {
-    let request = GuestPtr::<VcpuRegisterRunstateMemoryArea>::one(argument)?.read(&caller.hv.machine, 0)?;
+    let request = GuestPtr::<VcpuRegisterRunstateMemoryArea>::one(argument)?.read(caller.hv.machine(), 0)?;
     let area = GuestPtr::<VcpuRunstateInfo>::one(request.addr)?;
     let info = vcpu.sched.runstate.lock().info();
     // Where the page is not there yet, it is told as it changes: the address is the guest's to keep mapped.
-    let _ = area.write(&caller.hv.machine, 0, &info);
+    let _ = area.write(caller.hv.machine(), 0, &info);
     vcpu.sched.runstate_area.store(request.addr, Ordering::Relaxed);
     Ok(())
 }
@@ -136,9 +136,9 @@ fn register_runstate<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu, argument: 
 /// Where the page is not there yet the time is written when the vcpu next begins to run and it is: the address is the
 /// guest's to keep mapped. Once written it never has to be published again, as what it is computed from does not change.
 fn register_time<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu, argument: u64) -> Result<(), Errno> {
-    let request = GuestPtr::<VcpuRegisterTimeMemoryArea>::one(argument)?.read(&caller.hv.machine, 0)?;
+    let request = GuestPtr::<VcpuRegisterTimeMemoryArea>::one(argument)?.read(caller.hv.machine(), 0)?;
     let area = GuestAddr(request.addr).words::<4>().ok_or(Errno::Fault)?;
-    let is_written = caller.hv.time.publish_to_guest(&caller.hv.machine, area);
+    let is_written = caller.hv.time.publish_to_guest(caller.hv.machine(), area);
     vcpu.sched.time_area.store(if is_written { 0 } else { request.addr }, Ordering::Relaxed);
     Ok(())
 }
@@ -147,7 +147,7 @@ fn register_time<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu, argument: u64)
 /// come while it moves, everything is said to be pending, as in Xen.
 fn register_vcpu_info<M: Machine>(caller: &mut Caller<'_, M>, vcpu: &Arc<Vcpu>, argument: u64) -> Result<(), Errno> {
     let hv = caller.hv;
-    let request = GuestPtr::<VcpuRegisterVcpuInfo>::one(argument)?.read(&hv.machine, 0)?;
+    let request = GuestPtr::<VcpuRegisterVcpuInfo>::one(argument)?.read(hv.machine(), 0)?;
     // Which error an argument with several faults gets is Xen's order of checks.
     if !VcpuInfoPlace::fits(request.offset as usize) {
         return Err(Errno::NxIo);
@@ -156,8 +156,8 @@ fn register_vcpu_info<M: Machine>(caller: &mut Caller<'_, M>, vcpu: &Arc<Vcpu>, 
     if !is_self && vcpu.pauses.load(Ordering::SeqCst) & pause::DOWN == 0 {
         return Err(Errno::Inval);
     }
-    let mfn = Mfn::new(request.mfn).filter(|&mfn| hv.frames.is_ram(mfn)).ok_or(Errno::Inval)?;
-    let place = VcpuInfoPlace::new(&hv.machine, mfn, request.offset as usize).ok_or(Errno::NxIo)?;
+    let mfn = Mfn::new(request.mfn).filter(|&mfn| hv.memory.frames.is_ram(mfn)).ok_or(Errno::Inval)?;
+    let place = VcpuInfoPlace::new(hv.machine(), mfn, request.offset as usize).ok_or(Errno::NxIo)?;
     let mut frame = vcpu.info_frame.lock();
     if frame.is_some() {
         return Err(Errno::Inval);
@@ -167,7 +167,7 @@ fn register_vcpu_info<M: Machine>(caller: &mut Caller<'_, M>, vcpu: &Arc<Vcpu>, 
         // It goes down, and has not left its CPU yet.
         return Err(Errno::Inval);
     }
-    editor::hold_writable(hv, mfn, caller.domain.owner).map_err(|_| Errno::Inval)?;
+    hv.memory.hold_writable(mfn, caller.domain.owner).map_err(|_| Errno::Inval)?;
     *frame = Some(mfn);
     let mut info = vcpu.info.lock();
     if let Some(old) = *info {

@@ -100,7 +100,7 @@ fn build_id<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Reply {
             return Err(Errno::NoBufs.into());
         }
         let place = at.checked_add(size_of::<u32>() as u64).ok_or(Errno::Fault)?;
-        GuestPtr::<u8>::new(place, id.len() as u64)?.write_many(&caller.hv.machine, 0, id)?;
+        GuestPtr::<u8>::new(place, id.len() as u64)?.write_many(caller.hv.machine(), 0, id)?;
     }
     Ok(id.len() as u64)
 }
@@ -120,7 +120,7 @@ fn write_text<const N: usize, M: Machine>(caller: &Caller<'_, M>, at: u64, value
 }
 
 fn read<T: FromBytes + IntoBytes + Immutable, M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<T, Errno> {
-    GuestPtr::one(at)?.read(&caller.hv.machine, 0)
+    GuestPtr::one(at)?.read(caller.hv.machine(), 0)
 }
 
 fn write<T: FromBytes + IntoBytes + Immutable, M: Machine>(
@@ -128,5 +128,5 @@ fn write<T: FromBytes + IntoBytes + Immutable, M: Machine>(
     at: u64,
     value: &T,
 ) -> Result<(), Errno> {
-    GuestPtr::one(at)?.write(&caller.hv.machine, 0, value)
+    GuestPtr::one(at)?.write(caller.hv.machine(), 0, value)
 }

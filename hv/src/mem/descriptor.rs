@@ -6,9 +6,7 @@ use super::{
     entry::Entry,
     frame_type::{Acquired, FrameType, Released},
 };
-use crate::{
-    addr::{GuestAddr, MachineAddr, Mfn, Slot},
-};
+use crate::addr::{GuestAddr, MachineAddr, Mfn, Slot};
 use core::sync::atomic::Ordering;
 use oxen_abi::{
     errno::Errno,
@@ -73,7 +71,7 @@ impl<M: Hardware> Editor<'_, M> {
             Acquired::Ready | Acquired::Changed => return Ok(()),
             Acquired::Unvalidated { retyped } => {
                 if retyped {
-                    self.forget_old_use(mfn, owner);
+                    self.flush_stale_use(mfn, owner);
                 }
             }
         }

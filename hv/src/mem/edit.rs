@@ -2,7 +2,7 @@
 
 use super::{
     Hardware,
-    editor::{Editor, Rights},
+    editor::{Editor, EntryRights},
     entry::Entry,
     walk::is_hypervisor_slot,
 };
@@ -13,13 +13,13 @@ use crate::{
 use core::sync::atomic::{AtomicU64, Ordering};
 use oxen_abi::errno::Errno;
 
-/// What happens to the bits that the CPU notes in an entry which is replaced.
+/// What happens to the accessed and dirty bits of an entry which is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notes {
+pub enum AccessedDirty {
     /// They become what the guest says.
-    Replace,
+    Overwrite,
     /// Those that are set stay set.
-    Preserve,
+    Keep,
 }
 
 /// Where an entry is: its table, that one's level, and the word itself.
@@ -62,7 +62,13 @@ impl<M: Hardware> Editor<'_, M> {
     /// # Errors
     /// As [`Self::hold_page`] and [`Self::take_table`]; then the entry is as it was.
     #[inline]
-    pub fn replace(&mut self, place: Place, new: u64, notes: Notes, rights: &Rights) -> Result<(), Refusal> {
+    pub fn replace(
+        &mut self,
+        place: Place,
+        new: u64,
+        notes: AccessedDirty,
+        rights: &EntryRights,
+    ) -> Result<(), Refusal> {
         if place.level == 1 {
             Ok(self.replace_page(place, new, notes, rights)?)
         } else {
@@ -75,12 +81,18 @@ impl<M: Hardware> Editor<'_, M> {
     /// # Errors
     /// As [`Self::replace`].
     #[inline(always)]
-    pub fn replace_page(&self, place: Place, new: u64, notes: Notes, rights: &Rights) -> Result<(), Errno> {
+    pub fn replace_page(
+        &self,
+        place: Place,
+        new: u64,
+        notes: AccessedDirty,
+        rights: &EntryRights,
+    ) -> Result<(), Errno> {
         let old = Entry(place.word.load(Ordering::Relaxed));
         let mut new = Entry(new);
         if new.is_present() {
             if old.is_present() {
-                let judged = new.judged_page(rights.io)?;
+                let judged = new.sanitize_page(rights.io)?;
                 if old.differs_harmlessly(judged) {
                     write(place.word, old, judged, notes);
                     return Ok(());
@@ -95,7 +107,7 @@ impl<M: Hardware> Editor<'_, M> {
         Ok(())
     }
 
-    fn replace_table(&mut self, place: Place, new: u64, notes: Notes) -> Result<(), Refusal> {
+    fn replace_table(&mut self, place: Place, new: u64, notes: AccessedDirty) -> Result<(), Refusal> {
         let (level, slot) = (u32::from(place.level), place.slot.index());
         if is_hypervisor_slot(level, slot) {
             return Err(Errno::Inval.into());
@@ -104,7 +116,7 @@ impl<M: Hardware> Editor<'_, M> {
         let old = Entry(place.word.load(Ordering::Relaxed));
         let mut new = Entry(new);
         if new.is_present() {
-            new = new.judged_table()?;
+            new = new.sanitize_table()?;
             if old.is_present() && old.differs_harmlessly(new) {
                 write(place.word, old, new, notes);
                 return Ok(());
@@ -126,8 +138,8 @@ impl<M: Hardware> Editor<'_, M> {
 
 /// Writes an entry. The CPU may note its accesses meanwhile; nobody else writes.
 #[inline(always)]
-fn write(word: &AtomicU64, old: Entry, new: Entry, notes: Notes) {
-    if notes == Notes::Replace {
+fn write(word: &AtomicU64, old: Entry, new: Entry, notes: AccessedDirty) {
+    if notes == AccessedDirty::Overwrite {
         return word.store(new.0, Ordering::Release);
     }
     let mut seen = old.0;

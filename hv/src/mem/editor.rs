@@ -1,11 +1,11 @@
 //! Whoever changes a domain's page tables: holds the paging lock, counts the work done, holds and gives back pages.
 
 use super::{
-    Hardware, Memory, Paging, PagingDomain,
+    Hardware, Paging, PagingDomain,
     entry::Entry,
     frame_type::{Acquired, FrameType, Owner},
 };
-use crate::{addr::Mfn, caller::Refusal, config::PREEMPT_INTERVAL, lock::Guard};
+use crate::{addr::Mfn, caller::Refusal, config::PREEMPT_INTERVAL, lock::Guard, mem::Memory};
 use oxen_abi::errno::Errno;
 
 /// Exclusive access to the page tables of one domain: holds its paging lock.
@@ -19,7 +19,7 @@ pub struct Editor<'a, M> {
 
 /// What the entries of an L1 may map.
 #[derive(Clone, Copy, Debug)]
-pub struct Rights {
+pub struct EntryRights {
     /// RAM of this owner; [`Owner::IO`] for none.
     pub owner: Owner,
     /// Whether what is not RAM may be mapped, and cached as the guest likes.
@@ -48,8 +48,8 @@ impl<'a, M: Hardware> Editor<'a, M> {
     /// What the domain may map by itself.
     #[inline]
     #[must_use]
-    pub fn own_rights(&self) -> Rights {
-        Rights { owner: self.domain.owner, io: self.domain.is_privileged }
+    pub fn own_rights(&self) -> EntryRights {
+        EntryRights { owner: self.domain.owner, io: self.domain.is_privileged }
     }
 
     /// The owner of the tables.
@@ -78,19 +78,19 @@ impl<'a, M: Hardware> Editor<'a, M> {
     /// `Inval` for what no entry may contain, `Perm` for what is not RAM and not to be mapped, `Busy` if the page cannot
     /// be had like this: somebody else's, nobody's, or writable while it is a table.
     #[inline(always)]
-    pub(super) fn hold_page(&self, entry: Entry, rights: &Rights) -> Result<Entry, Errno> {
+    pub(super) fn hold_page(&self, entry: Entry, rights: &EntryRights) -> Result<Entry, Errno> {
         if entry.0 & Entry::CACHING == 0
-            && let Ok(judged) = entry.judged_page(false)
-            && self.memory.frames.hold_once_more(entry.frame_index(), rights.owner, entry.is_writable())
+            && let Ok(judged) = entry.sanitize_page(false)
+            && self.memory.frames.try_get_page_fast(entry.frame_index(), rights.owner, entry.is_writable())
         {
             return Ok(judged);
         }
-        self.hold_page_with_care(entry, rights)
+        self.hold_page_slow(entry, rights)
     }
 
     #[cold]
-    fn hold_page_with_care(&self, entry: Entry, rights: &Rights) -> Result<Entry, Errno> {
-        let entry = entry.judged_page(rights.io)?;
+    fn hold_page_slow(&self, entry: Entry, rights: &EntryRights) -> Result<Entry, Errno> {
+        let entry = entry.sanitize_page(rights.io)?;
         // A frame beyond all machines is one like any other that is not RAM.
         let mfn = entry.mfn().ok_or(Errno::Perm)?;
         let entry = if rights.io {
@@ -105,7 +105,7 @@ impl<'a, M: Hardware> Editor<'a, M> {
         let held = if entry.is_writable() {
             match self.memory.frames.acquire(mfn, rights.owner, FrameType::Writable) {
                 Ok(Acquired::Changed) => {
-                    self.forget_old_use(mfn, rights.owner);
+                    self.flush_stale_use(mfn, rights.owner);
                     Ok(())
                 }
                 Ok(Acquired::Ready | Acquired::Unvalidated { .. }) => Ok(()),
@@ -135,13 +135,13 @@ impl<'a, M: Hardware> Editor<'a, M> {
     /// Gives back what a present L1 entry held.
     #[inline(always)]
     pub(super) fn drop_page(&self, entry: Entry) {
-        if !self.memory.frames.hold_once_less(entry.frame_index(), entry.is_writable()) {
-            self.drop_page_with_care(entry);
+        if !self.memory.frames.try_put_page_fast(entry.frame_index(), entry.is_writable()) {
+            self.drop_page_slow(entry);
         }
     }
 
     #[cold]
-    fn drop_page_with_care(&self, entry: Entry) {
+    fn drop_page_slow(&self, entry: Entry) {
         let Some(mfn) = entry.mfn() else { return };
         if !self.memory.frames.is_ram(mfn) {
             return;
@@ -155,7 +155,7 @@ impl<'a, M: Hardware> Editor<'a, M> {
 
     /// Flushes what CPUs may know of the last use of a frame whose new type has just been published.
     #[cold]
-    pub(super) fn forget_old_use(&self, mfn: Mfn, owner: Owner) {
+    pub(super) fn flush_stale_use(&self, mfn: Mfn, owner: Owner) {
         self.memory.flush_stale(owner, self.memory.frames.aux(mfn));
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{
     Hardware,
-    edit::{Notes, Place},
-    editor::{Editor, Rights},
+    edit::{AccessedDirty, Place},
+    editor::{Editor, EntryRights},
     entry::Entry,
     frame_type::Owner,
 };
@@ -53,8 +53,8 @@ impl<M: Hardware> Editor<'_, M> {
     /// `Inval` where no L1 entry can be found; else as [`Self::replace`]. Nothing has changed then.
     pub fn map_grant(&mut self, at: At, frame: Mfn, granter: Owner, flags: u64) -> Result<(), Refusal> {
         let place = self.at(at)?;
-        let rights = Rights { owner: granter, io: false };
-        self.replace(place, Entry::to(frame, flags).0, Notes::Replace, &rights)
+        let rights = EntryRights { owner: granter, io: false };
+        self.replace(place, Entry::to(frame, flags).0, AccessedDirty::Overwrite, &rights)
     }
 
     /// Unmaps it. The caller flushes.

@@ -13,10 +13,13 @@
 //!   linear entry of a domain on.
 
 use super::{
-    Hardware, Memory, PagingDomain, editor::Editor, entry::Entry, frame_table::FrameTable, frame_type::FrameType,
+    Hardware, PagingDomain, editor::Editor, entry::Entry, frame_table::FrameTable, frame_type::FrameType,
     walk::PROGRESS,
 };
-use crate::addr::{GuestAddr, Mfn, Slot};
+use crate::{
+    addr::{GuestAddr, Mfn, Slot},
+    mem::Memory,
+};
 use core::sync::atomic::Ordering;
 use oxen_abi::errno::Errno;
 
@@ -113,11 +116,11 @@ impl<M: Hardware> Editor<'_, M> {
     /// be given back, as for any entry but one for its own table.
     #[inline]
     pub(super) fn unlink(&self, table: Mfn, level: u32, target: Mfn) -> bool {
-        if self.paging.is_linear { self.unlink_with_care(table, level, target) } else { true }
+        if self.paging.is_linear { self.unlink_slow(table, level, target) } else { true }
     }
 
     #[cold]
-    fn unlink_with_care(&self, table: Mfn, level: u32, target: Mfn) -> bool {
+    fn unlink_slow(&self, table: Mfn, level: u32, target: Mfn) -> bool {
         if target == table {
             return false;
         }

@@ -177,7 +177,7 @@ pub struct PagingDomain {
     /// Page tables: held for every change of a table or of a table's type.
     paging: Lock<Paging>,
     /// The slot, from 1, of a root whose linear entry is being taken away, or 0; written under `paging`.
-    linear_slot_going: AtomicU32,
+    pub linear_slot_going: AtomicU32,
 }
 
 impl PagingDomain {

@@ -37,14 +37,14 @@ impl<M: Hardware> Editor<'_, M> {
     #[inline(always)]
     pub fn take_table(&mut self, mfn: Mfn, level: u32) -> Result<(), Refusal> {
         let kind = FrameType::table(level).ok_or(Errno::Inval)?;
-        if self.memory.frames.hold_table_once_more(mfn.index(), self.domain.owner, kind) {
+        if self.memory.frames.try_get_table_fast(mfn.index(), self.domain.owner, kind) {
             return Ok(());
         }
-        self.take_table_with_care(mfn, level, kind)
+        self.take_table_slow(mfn, level, kind)
     }
 
     #[inline(never)]
-    fn take_table_with_care(&mut self, mfn: Mfn, level: u32, kind: FrameType) -> Result<(), Refusal> {
+    fn take_table_slow(&mut self, mfn: Mfn, level: u32, kind: FrameType) -> Result<(), Refusal> {
         if self.domain.is_dying.load(Ordering::Acquire) {
             return Err(Errno::Inval.into());
         }
@@ -65,13 +65,13 @@ impl<M: Hardware> Editor<'_, M> {
     /// two tables cannot both be left for later, and the second would be given back in one go.
     #[inline(always)]
     pub fn put_table(&mut self, mfn: Mfn) {
-        if !self.memory.frames.hold_table_once_less(mfn.index()) {
-            self.put_table_with_care(mfn);
+        if !self.memory.frames.try_put_table_fast(mfn.index()) {
+            self.put_table_slow(mfn);
         }
     }
 
     #[inline(never)]
-    fn put_table_with_care(&mut self, mfn: Mfn) {
+    fn put_table_slow(&mut self, mfn: Mfn) {
         if let Some(level) = self.release(mfn) {
             let mut walk = one_step(mfn, level, TABLE_ENTRIES);
             let may_stop = self.paging.unfinished.is_none();
@@ -114,7 +114,7 @@ impl<M: Hardware> Editor<'_, M> {
             Ok(Acquired::Ready) => Progress::Done,
             Ok(Acquired::Unvalidated { retyped }) => {
                 if retyped {
-                    self.forget_old_use(mfn, self.domain.owner);
+                    self.flush_stale_use(mfn, self.domain.owner);
                 }
                 // What stood there told of its past.
                 self.memory.frames.set_aux(mfn, 0);
@@ -220,7 +220,7 @@ impl<M: Hardware> Editor<'_, M> {
             }
             let entry = Entry(word.load(Ordering::Relaxed));
             if entry.is_present() {
-                let (judged, child) = match (entry.judged_table(), entry.mfn()) {
+                let (judged, child) = match (entry.sanitize_table(), entry.mfn()) {
                     (Ok(judged), Some(child)) => (judged, child),
                     (Err(error), _) => return Progress::Failed(error),
                     (_, None) => return Progress::Failed(Errno::Inval),

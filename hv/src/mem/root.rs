@@ -1,7 +1,7 @@
 //! Roots of address spaces and pinned tables: what holds a table although no entry refers to it.
 
-use super::{Hardware, Memory, PagingDomain, editor::Editor, frame_type::FrameState};
-use crate::{addr::Mfn, caller::Refusal, hardware::CpuId, layout::FIRST_HV_SLOT};
+use super::{Hardware, PagingDomain, editor::Editor, frame_type::FrameState};
+use crate::{addr::Mfn, caller::Refusal, hardware::CpuId, layout::FIRST_HV_SLOT, mem::Memory};
 use core::sync::atomic::Ordering;
 use oxen_abi::{errno::Errno, vm_assist::VMASST_TYPE_M2P_STRICT};
 

@@ -3,11 +3,12 @@
 //! A frame is stamped with the clock when its last use as something ends, a CPU with the clock when it began its last full
 //! flush. A CPU whose stamp is not later than the frame's may still hold translations of that use.
 
-use super::{Hardware, Memory, frame_type::Owner};
+use super::{Hardware, frame_type::Owner};
 use crate::{
     addr::Mfn,
     config::{MAX_CPUS, MAX_DOMAINS},
     hardware::CpuId,
+    mem::Memory,
 };
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 

@@ -2,8 +2,8 @@
 
 use super::{
     Hardware,
-    edit::{Notes, Place},
-    editor::{Editor, Rights},
+    edit::{AccessedDirty, Place},
+    editor::{Editor, EntryRights},
     entry::Entry,
 };
 use crate::{
@@ -22,7 +22,7 @@ impl<M: Hardware> Editor<'_, M> {
             return None;
         }
         if self.paging.is_linear {
-            return self.find_with_care(root, va);
+            return self.find_slow(root, va);
         }
         let mut table = root;
         for level in [4, 3, 2] {
@@ -35,7 +35,7 @@ impl<M: Hardware> Editor<'_, M> {
     /// The same where an entry may refer to a table of its own level: what is found there translates nothing as an L1
     /// entry does, and behind a root's there are the hypervisor's own tables.
     #[cold]
-    fn find_with_care(&self, root: Mfn, va: GuestAddr) -> Option<Place> {
+    fn find_slow(&self, root: Mfn, va: GuestAddr) -> Option<Place> {
         let mut table = root;
         for level in [4, 3, 2] {
             let entry = Entry(self.place(table, level, va.slot(level)).word.load(Ordering::Relaxed));
@@ -65,8 +65,8 @@ impl<M: Hardware> Editor<'_, M> {
     /// # Errors
     /// `Inval` where no L1 translates the address; else as [`Self::replace`].
     #[inline]
-    pub fn map_at(&mut self, root: Mfn, va: GuestAddr, new: u64, rights: &Rights) -> Result<(), Refusal> {
+    pub fn map_at(&mut self, root: Mfn, va: GuestAddr, new: u64, rights: &EntryRights) -> Result<(), Refusal> {
         let place = self.find(root, va).ok_or(Errno::Inval)?;
-        self.replace(place, new, Notes::Replace, rights)
+        self.replace(place, new, AccessedDirty::Overwrite, rights)
     }
 }

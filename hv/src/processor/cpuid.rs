@@ -125,7 +125,7 @@ pub fn leaf<M: Machine>(caller: &Caller<'_, M>, leaf: u32, subleaf: u32) -> [u32
     if HYPERVISOR_LEAVES.contains(&leaf) {
         return hypervisor_leaf(caller, leaf, subleaf);
     }
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     if leaf >= FIRST_EXTENDED_LEAF {
         return extended_leaf(caller, leaf);
     }
@@ -148,7 +148,7 @@ pub fn leaf<M: Machine>(caller: &Caller<'_, M>, leaf: u32, subleaf: u32) -> [u32
 
 /// What of leaf 1 EDX the caller may see.
 fn leaf1_edx<M: Machine>(caller: &Caller<'_, M>) -> u32 {
-    let is_amd = Vendor::of(&caller.hv.machine).is_like_amd();
+    let is_amd = Vendor::of(caller.hv.machine()).is_like_amd();
     LEAF1_EDX
         | if is_amd { 0 } else { LEAF1_EDX_SYSENTER }
         | if caller.domain.is_privileged { LEAF1_EDX_MTRR } else { 0 }
@@ -156,7 +156,7 @@ fn leaf1_edx<M: Machine>(caller: &Caller<'_, M>) -> u32 {
 
 /// The extended leaves. Those of Intel's CPUs say less: what AMD's define and Intel's leave out is zero.
 fn extended_leaf<M: Machine>(caller: &Caller<'_, M>, leaf: u32) -> [u32; 4] {
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     let is_amd = Vendor::of(machine).is_like_amd();
     let [eax, ebx, ecx, edx] = machine.cpuid(leaf, 0);
     match leaf {
@@ -189,7 +189,7 @@ fn extended_leaf<M: Machine>(caller: &Caller<'_, M>, leaf: u32) -> [u32; 4] {
 /// What the control domain is told of speculation by `ARCH_CAPABILITIES`; `None`: the register is not there.
 #[must_use]
 pub fn speculation_capabilities<M: Machine>(caller: &Caller<'_, M>) -> Option<u64> {
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     if !caller.domain.is_privileged || Vendor::of(machine) != Vendor::Intel {
         return None;
     }
@@ -215,7 +215,7 @@ fn lfence_waits<M: Machine>(machine: &M) -> bool {
 pub fn by_prefix<M: Machine>(caller: &Caller<'_, M>, number: u32, subleaf: u32) -> [u32; 4] {
     let [eax, ebx, mut ecx, edx] = leaf(caller, number, subleaf);
     if number == 1 && caller.state.in_kernel {
-        ecx |= caller.hv.machine.cpuid(number, subleaf)[2] & LEAF1_ECX_OSXSAVE;
+        ecx |= caller.hv.machine().cpuid(number, subleaf)[2] & LEAF1_ECX_OSXSAVE;
     }
     [eax, ebx, ecx, edx]
 }
@@ -248,7 +248,7 @@ fn hypervisor_leaf<M: Machine>(caller: &Caller<'_, M>, leaf: u32, subleaf: u32) 
 fn time_leaf<M: Machine>(caller: &Caller<'_, M>, subleaf: u32) -> [u32; 4] {
     /// `XEN_CPUID` leaf 3 EAX, bit 2.
     const TIME_RDTSCP: u32 = 1 << 2;
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     let khz = u32::try_from(machine.frequency() / 1000).unwrap_or(u32::MAX);
     let has_rdtscp = machine.cpuid(0x8000_0001, 0)[3] & 1 << 27 != 0;
     match subleaf {
@@ -260,5 +260,5 @@ fn time_leaf<M: Machine>(caller: &Caller<'_, M>, subleaf: u32) -> [u32; 4] {
 
 /// Bits of a machine address in the RAM that there is.
 fn address_bits<M: Machine>(caller: &Caller<'_, M>) -> u32 {
-    crate::addr::PAGE_SHIFT + usize::BITS - caller.hv.frames.end().leading_zeros()
+    crate::addr::PAGE_SHIFT + usize::BITS - caller.hv.memory.frames.end().leading_zeros()
 }

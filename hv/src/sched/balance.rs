@@ -46,7 +46,7 @@ pub(super) fn offer<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId, vcpu: &VcpuSched
 
 /// Takes a vcpu that waits at another CPU and may run here, if there is one; says whether.
 pub(super) fn take_over<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId) -> bool {
-    let online = hv.frames.tlb.online();
+    let online = hv.memory.frames.tlb.online();
     // Each looks at its neighbours first, so that not all look at the same one.
     let (before, after) = (online & ((1 << cpu.0) - 1), online & (u64::MAX << cpu.0 << 1));
     [after, before].into_iter().any(|mut others| {

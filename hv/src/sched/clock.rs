@@ -8,7 +8,7 @@ use crate::{
     addr::{GuestWords, Mfn, PAGE_BYTES},
     hardware::Clock,
     lock::Lock,
-    mem::{GuestMemory, Memory},
+    mem::{GuestMemory, Ram},
     shared_info::VcpuInfoPlace,
 };
 use core::sync::atomic::{Ordering, fence};
@@ -159,7 +159,7 @@ impl SystemTime {
     }
 
     /// Publishes the wall clock, `ahead` seconds ahead, in a `shared_info`, by the same protocol.
-    pub fn publish_wall_clock(&self, memory: &impl Memory, shared_info: Mfn, ahead: i64) {
+    pub fn publish_wall_clock(&self, memory: &impl Ram, shared_info: Mfn, ahead: i64) {
         /// `wc_version` and `wc_sec`, then `wc_nsec` and `wc_sec_hi` (`struct shared_info`, `xen.h`).
         const WALL_OFFSET: usize = 3072;
         const _: () = assert!(WALL_OFFSET + 16 <= PAGE_BYTES);

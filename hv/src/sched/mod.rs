@@ -141,7 +141,7 @@ impl<M: Machine> Hypervisor<M> {
     #[inline]
     #[must_use]
     pub fn now(&self) -> u64 {
-        self.time.now(&self.machine)
+        self.time.now(self.machine())
     }
 }
 
@@ -153,9 +153,9 @@ const _: () = assert!(MAX_CPUS <= 64, "affinities are words");
 /// `NoMem` without memory for its seats, `Inval` for a CPU beyond the limit.
 pub fn bring_up<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId) -> Result<(), Errno> {
     let shared = hv.cpu(cpu).ok_or(Errno::Inval)?;
-    let deadlines = Deadlines::new(heap::row(&hv.machine, SEATS, |_| Place::EMPTY)?);
-    let queue = RunQueue::new(heap::row(&hv.machine, SEATS, |_| Entity::EMPTY)?);
-    let occupants = heap::row(&hv.machine, SEATS, |_| None)?;
+    let deadlines = Deadlines::new(heap::row(hv.machine(), SEATS, |_| Place::EMPTY)?);
+    let queue = RunQueue::new(heap::row(hv.machine(), SEATS, |_| Entity::EMPTY)?);
+    let occupants = heap::row(hv.machine(), SEATS, |_| None)?;
     shared.deadlines.call_once(|| Lock::new(deadlines));
     shared.plan.call_once(|| Lock::new(Plan { queue, occupants }));
     Ok(())
@@ -266,8 +266,8 @@ pub fn set_share<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, share: Share) 
 pub fn tell<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId, bits: u32) {
     let Some(shared) = hv.cpu(cpu) else { return };
     shared.work.fetch_or(bits, Ordering::SeqCst);
-    if cpu != hv.machine.this_cpu() {
-        hv.machine.kick(cpu);
+    if cpu != hv.machine().this_cpu() {
+        hv.machine().kick(cpu);
     }
 }
 
@@ -280,9 +280,9 @@ pub fn wake<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
     }
     if vcpu.sched.is_running()
         && let Some((cpu, _)) = vcpu.sched.seat()
-        && cpu != hv.machine.this_cpu()
+        && cpu != hv.machine().this_cpu()
     {
-        hv.machine.kick(cpu);
+        hv.machine().kick(cpu);
     }
 }
 
@@ -323,6 +323,6 @@ pub fn pause<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu, bits: u32) {
 /// Waits until the state of a paused vcpu is back in its slot. Not for the vcpu that asks.
 pub fn wait_until_off<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
     while vcpu.slot.lock().is_none() {
-        hv.machine.relax();
+        hv.machine().relax();
     }
 }

@@ -71,7 +71,7 @@ pub fn publish<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: &Vcpu, sta
     if area | time_area == 0 {
         return;
     }
-    let (machine, info) = (&hv.machine, vcpu.sched.runstate.lock().info());
+    let (machine, info) = (hv.machine(), vcpu.sched.runstate.lock().info());
     // The addresses are the kernel's.
     let away = if state.in_kernel { None } else { state.kernel_root.zip(state.user_root) };
     if let Some((kernel, _)) = away {

@@ -59,7 +59,7 @@ pub fn leave<M: Machine>(hv: &'static Hypervisor<M>, cpu: CpuId, current: &mut O
             return;
         }
         let since = hv.now();
-        hv.machine.idle();
+        hv.machine().idle();
         balance::end_idling(hv, cpu);
         let now = hv.now();
         shared.idle_time.fetch_add(now.saturating_sub(since), Ordering::Relaxed);
@@ -98,7 +98,7 @@ fn rest<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId, current: &mut Option<Current
     stop(hv, &staying.domain, &staying.vcpu, &staying.state, now);
     if staying.vcpu.pauses.load(Ordering::SeqCst) & !pause::WAITING != 0 {
         let last = take_off(hv, current, regs);
-        hv.machine.unload();
+        hv.machine().unload();
         put_away(hv, cpu, last, None);
     }
 }
@@ -131,9 +131,9 @@ fn switch<M: Machine>(
         stop(hv, &last.domain, &last.vcpu, &last.state, now);
     }
     let last = take_off(hv, current, regs);
-    domain.dirty_cpus.fetch_or(bit(cpu), Ordering::SeqCst);
+    hv.memory.frames.tlb.enter(domain.owner, bit(cpu));
     *regs = state.regs;
-    state.selectors_wait = !hv.machine.load(&state);
+    state.selectors_wait = !hv.machine().load(&state);
     if state.selectors_wait {
         vcpu.work.fetch_or(work::SELECTORS, Ordering::Relaxed);
     }
@@ -165,7 +165,7 @@ fn stop<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: &Vcpu, state: &Vc
 fn take_off<M: Machine>(hv: &Hypervisor<M>, current: &mut Option<Current>, regs: &Regs) -> Option<Current> {
     let mut last = current.take()?;
     last.state.regs = *regs;
-    hv.machine.save(&mut last.state);
+    hv.machine().save(&mut last.state);
     Some(last)
 }
 
@@ -174,7 +174,7 @@ fn take_off<M: Machine>(hv: &Hypervisor<M>, current: &mut Option<Current>, regs:
 fn put_away<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId, last: Option<Current>, now: Option<&Arc<Domain>>) {
     let Some(Current { domain, vcpu, state }) = last else { return };
     if now.is_none_or(|now| !Arc::ptr_eq(now, &domain)) {
-        domain.dirty_cpus.fetch_and(!bit(cpu), Ordering::SeqCst);
+        hv.memory.frames.tlb.leave(domain.owner, bit(cpu));
     }
     *vcpu.slot.lock() = Some(state);
     if vcpu.pauses.load(Ordering::SeqCst) & pause::MOVING != 0 {

@@ -83,7 +83,7 @@ fn earliest(vcpu: &Vcpu) -> u64 {
 pub(super) fn refresh<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
     let Some((cpu, first)) = enter(hv, vcpu) else { return };
     let Some(shared) = hv.cpu(cpu) else { return };
-    if cpu == hv.machine.this_cpu() {
+    if cpu == hv.machine().this_cpu() {
         arm(hv, shared, first, hv.now());
     } else if first < shared.armed.load(Ordering::Relaxed) {
         tell(hv, cpu, work::TIMER);
@@ -110,7 +110,7 @@ fn arm<M: Machine>(hv: &Hypervisor<M>, shared: &CpuShared, deadline: u64, now: u
         shared.work.fetch_or(work::TIMER, Ordering::Relaxed);
     } else if deadline < shared.armed.load(Ordering::Relaxed) {
         shared.armed.store(deadline, Ordering::Relaxed);
-        hv.machine.arm(hv.time.ticks_at(&hv.machine, deadline));
+        hv.machine().arm(hv.time.ticks_at(hv.machine(), deadline));
     }
 }
 

@@ -34,7 +34,7 @@ pub fn enter_at_once<M: Machine>(caller: &mut Caller<'_, M>, to: Callback, error
     let top = if was_kernel { caller.regs.rsp } else { caller.state.kernel_sp } & !15;
     if !was_kernel {
         caller.state.in_kernel = true;
-        caller.hv.machine.switch_mode(caller.state);
+        caller.hv.machine().switch_mode(caller.state);
     }
     let Some(rsp) = push_frame(caller, top, was_kernel, error_code) else {
         return crash(caller, "the guest's kernel stack cannot be written");
@@ -55,7 +55,7 @@ pub fn enter_at_once<M: Machine>(caller: &mut Caller<'_, M>, to: Callback, error
 /// stay in registers.
 #[inline(always)]
 fn push_frame<M: Machine>(caller: &Caller<'_, M>, top: u64, was_kernel: bool, error_code: Option<u32>) -> Option<u64> {
-    let (machine, regs) = (&caller.hv.machine, &*caller.regs);
+    let (machine, regs) = (caller.hv.machine(), &*caller.regs);
     let (rsp, rest) = match error_code {
         Some(code) => {
             let frame = GuestAddr(top.wrapping_sub(64)).words::<8>()?;
@@ -84,7 +84,7 @@ fn push_frame<M: Machine>(caller: &Caller<'_, M>, top: u64, was_kernel: bool, er
 #[inline]
 fn push<M: Machine, const N: usize>(caller: &Caller<'_, M>, top: u64, frame: [u64; N]) -> Option<u64> {
     let place = GuestAddr(top.wrapping_sub(8 * N as u64)).words()?;
-    caller.hv.machine.write_guest_words(place, frame).ok()?;
+    caller.hv.machine().write_guest_words(place, frame).ok()?;
     Some(place.start().0)
 }
 

@@ -15,7 +15,7 @@ use crate::{
         debug as registers,
     },
     machine::Machine,
-    mem::{editor::Editor, root},
+    mem::editor::Editor,
     processor::cpuid,
     sched::wait,
 };
@@ -96,7 +96,7 @@ pub(super) fn fetch<M: Machine>(caller: &Caller<'_, M>) -> ([u8; decode::MAX_LEN
     for length in [code.len(), in_page] {
         let Some(bytes) = code.get_mut(..length) else { continue };
         if let Some(range) = rip.range(length as u64)
-            && caller.hv.machine.read_guest(range, bytes).is_ok()
+            && caller.hv.machine().read_guest(range, bytes).is_ok()
         {
             return (code, length);
         }
@@ -178,7 +178,7 @@ fn perform_for_kernel<M: Machine>(caller: &mut Caller<'_, M>, operation: Operati
         Operation::Xsetbv => {
             let value = caller.regs.rdx << 32 | caller.regs.rax & 0xffff_ffff;
             let is_xcr0 = caller.regs.rcx as u32 == 0;
-            return (is_xcr0 && caller.hv.machine.set_xcr0(value)).then_some(()).ok_or(NotOurs);
+            return (is_xcr0 && caller.hv.machine().set_xcr0(value)).then_some(()).ok_or(NotOurs);
         }
         Operation::Cpuid => {
             let answer = cpuid::leaf(caller, caller.regs.rax as u32, caller.regs.rcx as u32);
@@ -214,7 +214,7 @@ fn read_time_stamp<M: Machine>(caller: &mut Caller<'_, M>, operation: Operation)
     if !caller.state.in_kernel {
         return Err(NotOurs);
     }
-    set_edx_eax(caller, caller.hv.machine.ticks());
+    set_edx_eax(caller, caller.hv.machine().ticks());
     if operation == Operation::Rdtscp {
         caller.regs.rcx = caller.state.tsc_aux.into();
     }
@@ -242,13 +242,13 @@ fn write_control<M: Machine>(caller: &mut Caller<'_, M>, control: u8, value: u64
         2 => caller.state.info.set_cr2(value),
         3 => {
             let root = Mfn::containing(MachineAddr(value)).ok_or(NotOurs)?;
-            let mut editor = Editor::open(caller.hv, caller.domain).map_err(|_| NotOurs)?;
-            root::switch(caller, &mut editor, root).map_err(|_| NotOurs)?;
+            let mut editor = Editor::open(&caller.hv.memory, &caller.domain.memory).map_err(|_| NotOurs)?;
+            editor.switch(caller.cpu, &mut caller.state.kernel_root, root).map_err(|_| NotOurs)?;
         }
         4 => {
             // What is not the guest's stays as it is, without a word.
             let value = caller.state.cr4 & !CR4_GUEST | value & CR4_GUEST;
-            if !caller.hv.machine.set_guest_cr4(value) {
+            if !caller.hv.machine().set_guest_cr4(value) {
                 return Err(NotOurs);
             }
             caller.state.cr4 = value;

@@ -42,7 +42,7 @@ fn take<M: Machine>(caller: &mut Caller<'_, M>, page: usize) -> Result<bool, Ref
     }
     let root = caller.state.kernel_root.ok_or(Errno::Fault)?;
     let va = GuestAddr(caller.state.ldt_base.wrapping_add(start as u64));
-    *place = Some(Editor::open(caller.hv, caller.domain)?.take_mapped_descriptors(root, va)?);
-    caller.hv.machine.load_descriptor_tables(caller.state);
+    *place = Some(Editor::open(&caller.hv.memory, &caller.domain.memory)?.take_mapped_descriptors(root, va)?);
+    caller.hv.machine().load_descriptor_tables(caller.state);
     Ok(true)
 }

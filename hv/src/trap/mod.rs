@@ -50,12 +50,12 @@ pub fn exception<M: Machine>(caller: &mut Caller<'_, M>, vector: u8, error_code:
         vector::GENERAL_PROTECTION => emulate::general_protection(caller, error_code),
         vector::INVALID_OPCODE => emulate::invalid_opcode(caller),
         vector::DEBUG => {
-            let status = caller.hv.machine.take_debug_status();
+            let status = caller.hv.machine().take_debug_status();
             raise_debug(caller, status);
         }
         vector::DEVICE_NOT_AVAILABLE => {
             caller.state.task_switched = false;
-            caller.hv.machine.set_task_switched(false);
+            caller.hv.machine().set_task_switched(false);
             inject(caller, vector, None);
         }
         _ => inject(caller, vector, has_error_code(vector).then_some(error_code)),
@@ -156,7 +156,7 @@ fn load_selectors<M: Machine>(caller: &mut Caller<'_, M>) -> bool {
     for selector in caller.state.selectors {
         ldt::take_for(caller, selector.into());
     }
-    caller.hv.machine.load_segments(caller.state)
+    caller.hv.machine().load_segments(caller.state)
 }
 
 /// The guest's descriptors do not allow its selectors any more: the failsafe callback hears which they were.

@@ -83,7 +83,7 @@ const EFER_VALUE: u64 = 1 | 1 << 8 | 1 << 10 | 1 << 11;
 /// Reads a register for the caller; `None`: the instruction faults.
 #[must_use]
 pub fn read<M: Machine>(caller: &Caller<'_, M>, msr: u32) -> Option<u64> {
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     match msr {
         FS_BASE => Some(machine.bases(caller.state).0),
         GS_BASE => Some(machine.bases(caller.state).1),
@@ -107,7 +107,7 @@ pub fn read<M: Machine>(caller: &Caller<'_, M>, msr: u32) -> Option<u64> {
 
 /// What only one vendor's CPUs have.
 fn vendor_s<M: Machine>(caller: &Caller<'_, M>, msr: u32) -> Option<u64> {
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     let vendor = Vendor::of(machine);
     match (vendor, msr) {
         (Vendor::Intel, FEATURE_CONTROL) => Some(LOCKED),
@@ -137,7 +137,7 @@ fn forgiven<M: Machine>(caller: &Caller<'_, M>, msr: u32) -> Option<u64> {
     const HYPERVISORS_OWN: u32 = HYPERCALL_PAGE >> 16;
     let has_handler = caller.state.traps.handler(super::vector::GENERAL_PROTECTION).address != 0;
     let is_asked = caller.domain.is_msr_relaxed || !has_handler && msr >> 16 != HYPERVISORS_OWN;
-    if is_asked { caller.hv.machine.read_msr(msr).map(|_| 0) } else { None }
+    if is_asked { caller.hv.machine().read_msr(msr).map(|_| 0) } else { None }
 }
 
 fn is_in(ranges: &[core::ops::RangeInclusive<u32>], msr: u32) -> bool {
@@ -168,31 +168,31 @@ pub fn write<M: Machine>(caller: &mut Caller<'_, M>, msr: u32, value: u64) -> bo
         FS_BASE | GS_BASE | KERNEL_GS_BASE if !GuestAddr(value).is_canonical() => false,
         FS_BASE => {
             caller.state.fs_base = value;
-            caller.hv.machine.set_fs_base(value);
+            caller.hv.machine().set_fs_base(value);
             true
         }
         GS_BASE => {
             caller.state.gs_base_kernel = value;
-            caller.hv.machine.set_gs_base(value);
+            caller.hv.machine().set_gs_base(value);
             true
         }
         KERNEL_GS_BASE => {
             caller.state.gs_base_user = value;
-            caller.hv.machine.set_other_gs_base(value);
+            caller.hv.machine().set_other_gs_base(value);
             true
         }
         EFER => value == EFER_VALUE,
         TSC_AUX => match u32::try_from(value) {
             Ok(value) => {
                 caller.state.tsc_aux = value;
-                caller.hv.machine.set_tsc_aux(value);
+                caller.hv.machine().set_tsc_aux(value);
                 true
             }
             Err(_) => false,
         },
         HYPERCALL_PAGE => fill_hypercall_page(caller, value),
         MISC_FEATURES => value == 0,
-        MISC_ENABLE => caller.hv.machine.read_msr(msr).is_some(),
+        MISC_ENABLE => caller.hv.machine().read_msr(msr).is_some(),
         MCG_CAP | MCG_STATUS | MCG_CTL | NORTHBRIDGE_CONFIGURATION => true,
         _ if MACHINE_CHECK_INTERRUPTS.contains(&msr) => true,
         _ if MACHINE_CHECKS.contains(&msr) => !is_bank(msr) || is_bank_control(msr) || value == 0,
@@ -202,7 +202,7 @@ pub fn write<M: Machine>(caller: &mut Caller<'_, M>, msr: u32, value: u64) -> bo
 
 /// Taken and forgotten, as where there is nothing behind the registers.
 fn write_vendor_s<M: Machine>(caller: &Caller<'_, M>, msr: u32, value: u64) -> bool {
-    let vendor = Vendor::of(&caller.hv.machine);
+    let vendor = Vendor::of(caller.hv.machine());
     match (vendor, msr) {
         // What loads microcode writes 0 before it reads the version.
         (Vendor::Intel, MICROCODE_VERSION) => value == 0,
@@ -210,7 +210,7 @@ fn write_vendor_s<M: Machine>(caller: &Caller<'_, M>, msr: u32, value: u64) -> b
         (Vendor::Intel, _) if is_in(&INTEL_COUNTERS, msr) => true,
         (Vendor::Amd | Vendor::Hygon, AMD_HARDWARE_CONFIGURATION | AMD_DECODE_CONFIGURATION) => true,
         (Vendor::Amd | Vendor::Hygon, _) if is_in(&AMD_COUNTERS, msr) || is_in(&AMD_FREQUENCIES, msr) => true,
-        (Vendor::Amd, CONFIGURATION_SPACE_BASE) => has_configuration_space_base(&caller.hv.machine),
+        (Vendor::Amd, CONFIGURATION_SPACE_BASE) => has_configuration_space_base(caller.hv.machine()),
         (Vendor::Other, _) => false,
         _ => RUNNING_COUNTS.contains(&msr),
     }
@@ -218,7 +218,7 @@ fn write_vendor_s<M: Machine>(caller: &Caller<'_, M>, msr: u32, value: u64) -> b
 
 #[cold]
 fn is_write_forgiven<M: Machine>(caller: &Caller<'_, M>, msr: u32) -> bool {
-    msr != PAT && caller.domain.is_msr_relaxed && caller.hv.machine.read_msr(msr).is_some()
+    msr != PAT && caller.domain.is_msr_relaxed && caller.hv.machine().read_msr(msr).is_some()
 }
 
 /// The value is a page's machine address, and in the low bits which page of stubs it is to be: there is one.

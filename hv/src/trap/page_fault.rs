@@ -12,7 +12,7 @@ use crate::{
     caller::{Caller, Refusal},
     domain::{counters::Counted, crash_by_exception, regs::operand_mask},
     machine::Machine,
-    mem::write_emulation::{self, Write},
+    mem::write_emulation::Write,
 };
 use oxen_abi::vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES;
 
@@ -65,13 +65,13 @@ fn write_page_table<M: Machine>(caller: &mut Caller<'_, M>, address: GuestAddr) 
         Change::Combine(logic, value) => {
             let mut operand = [0; 8];
             let place = operand.get_mut(..usize::from(bytes))?;
-            caller.hv.machine.read_guest(address.range(bytes.into())?, place).ok()?;
+            caller.hv.machine().read_guest(address.range(bytes.into())?, place).ok()?;
             let expected = u64::from_le_bytes(operand);
             Write::CompareExchange { expected, new: combine(logic, expected, value) & operand_mask(bytes) }
         }
     };
     let root = caller.state.kernel_root?;
-    match write_emulation::write(caller.hv, caller.domain, root, address, bytes.into(), write) {
+    match caller.hv.memory.emulate_write(&caller.domain.memory, root, address, bytes.into(), write) {
         Ok(written) if written.stored || matches!(change, Change::CompareExchange(_)) => {
             finish(caller, change, bytes, written.old);
             caller.regs.rip = caller.regs.rip.wrapping_add(instruction.length.into());

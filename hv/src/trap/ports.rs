@@ -44,7 +44,7 @@ fn bitmap_allows<M: Machine>(caller: &Caller<'_, M>, port: u16, bytes: u8) -> bo
         let byte = GuestAddr(caller.state.io_bitmap.saturating_add(u64::from(port / 8))).range(1);
         let mut bits = [0xff];
         u32::from(port) < caller.state.io_bitmap_ports
-            && byte.is_some_and(|byte| caller.hv.machine.read_guest(byte, &mut bits).is_ok())
+            && byte.is_some_and(|byte| caller.hv.machine().read_guest(byte, &mut bits).is_ok())
             && bits[0] & 1 << (port % 8) == 0
     })
 }
@@ -68,7 +68,7 @@ fn reaches_machine<M: Machine>(caller: &Caller<'_, M>, port: u16, bytes: u8) -> 
     caller.domain.is_privileged
         && !straddles_data(port, bytes)
         && !HYPERVISOR_PORTS.iter().any(ours)
-        && !caller.hv.machine.is_console_port(port)
+        && !caller.hv.machine().is_console_port(port)
 }
 
 /// Whether this is the control domain's word about the speaker channel.
@@ -88,9 +88,9 @@ pub fn read<M: Machine>(caller: &Caller<'_, M>, port: u16, bytes: u8) -> Option<
     if !reaches_machine(caller, port, bytes) {
         return Some(if port == SPEAKER_COUNTER { 0 } else { NOBODY });
     }
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     if PCI_DATA.contains(&port) {
-        return Some(caller.hv.pci.lock().read_port(machine, caller.state.pci_address, port, bytes));
+        return Some(caller.hv.memory.pci.lock().read_port(machine, caller.state.pci_address, port, bytes));
     }
     Some(machine.port_in(port, bytes))
 }
@@ -104,9 +104,9 @@ pub fn write<M: Machine>(caller: &mut Caller<'_, M>, port: u16, bytes: u8, value
     if port == PCI_ADDRESS && bytes == 4 {
         caller.state.pci_address = value;
     } else if reaches_machine(caller, port, bytes) || is_for_speaker(caller, port, bytes, value) {
-        let machine = &caller.hv.machine;
+        let machine = caller.hv.machine();
         if PCI_DATA.contains(&port) {
-            caller.hv.pci.lock().write_port(machine, caller.state.pci_address, port, bytes, value);
+            caller.hv.memory.pci.lock().write_port(machine, caller.state.pci_address, port, bytes, value);
         } else {
             machine.port_out(port, bytes, value);
         }

@@ -86,7 +86,7 @@ fn access<M: Machine>(caller: &mut Caller<'_, M>, string: StringPort, port: u16,
     let bytes = usize::from(string.bytes);
     let mut data = [0; 4];
     let data = data.get_mut(..bytes).unwrap_or_default();
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     if string.is_input {
         let at = GuestAddr(caller.regs.rdi & width);
         let range = at.range(string.bytes.into()).ok_or(at)?;

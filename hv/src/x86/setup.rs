@@ -24,7 +24,7 @@ use oxen_hv::firmware::acpi::{self, Acpi};
 use oxen_hv::firmware::handoff::{self, BootInfo, Module};
 use oxen_hv::firmware::memory_map::{Kind, MemoryMap};
 use oxen_hv::hardware::CpuId;
-use oxen_hv::lock::{self, Lock};
+use oxen_hv::lock;
 use oxen_hv::mem::frame_table::FrameTable;
 use oxen_hv::pci::Pci;
 use oxen_hv::{Hypervisor, sched};
@@ -113,16 +113,17 @@ pub(crate) fn make_hypervisor(
     // Registers are never where RAM is, whatever the firmware says.
     let is_device = |frame| Mfn::new(frame).is_some_and(|mfn| !frames.is_ram(mfn) && !frames.is_forbidden_io(mfn));
     let windows = acpi.windows.iter().filter(|window| window.frames().is_some_and(|mut all| all.all(is_device)));
-    let pci = Lock::new(Pci::new(windows.copied().collect()));
+    let pci = Pci::new(windows.copied().collect());
     let efi = info.efi.clone();
-    percpu::HYPERVISOR.call_once(|| Hypervisor {
+    let hv = percpu::HYPERVISOR.call_once(|| Hypervisor {
         memory_map,
         grants: options.grants,
-        pci,
         efi,
         build_id: symbols::build_id(),
         ..Hypervisor::new(machine, frames, info.command_line)
-    })
+    });
+    *hv.memory.pci.lock() = pci;
+    hv
 }
 
 /// Says what was found, and listens to what is typed.
@@ -130,16 +131,16 @@ pub(crate) fn announce(hv: &Hypervisor<Pc>, info: &BootInfo, options: &Options<'
     const MEGAHERTZ: u64 = 1_000_000;
     set_options(hv, options);
     let console = |text: core::fmt::Arguments<'_>| hv.log(Level::Info, text);
-    let mhz = hv.machine.frequencies.tsc / MEGAHERTZ;
+    let mhz = hv.machine().frequencies.tsc / MEGAHERTZ;
     console(format_args!("Loaded by {} with {} modules: {}", info.loader, info.modules.len(), info.command_line));
     let ram: u64 = info.memory_map.ram().map(|range| range.end - range.start).sum();
-    console(format_args!("{mhz} MHz; {} MiB free of {} MiB", hv.frames.free_frames() >> 8, ram >> 20));
+    console(format_args!("{mhz} MHz; {} MiB free of {} MiB", hv.memory.frames.free_frames() >> 8, ram >> 20));
     listen_to_console(hv);
 }
 
 fn set_options(hv: &Hypervisor<Pc>, options: &Options<'_>) {
     hv.console.guests_may_write.store(options.guest_console, core::sync::atomic::Ordering::Relaxed);
-    hv.has_linear_tables.store(options.linear_tables, core::sync::atomic::Ordering::Relaxed);
+    hv.memory.has_linear_tables.store(options.linear_tables, core::sync::atomic::Ordering::Relaxed);
     let levels = [(&hv.console.level, options.log_level), (&hv.console.guest_level, options.guest_log_level)];
     for (threshold, text) in levels {
         if let Some(text) = text.filter(|text| !threshold.set(text)) {
@@ -151,9 +152,9 @@ fn set_options(hv: &Hypervisor<Pc>, options: &Options<'_>) {
 /// Lets what is typed raise an interrupt.
 fn listen_to_console(hv: &Hypervisor<Pc>) {
     let signal = Signal { is_level: false, is_active_low: false };
-    if hv.machine.route(hv.machine.console_gsi, signal).is_ok() {
-        hv.machine.set_masked(hv.machine.console_gsi, false);
-        hv.machine.console.interrupt_on_input();
+    if hv.machine().route(hv.machine().console_gsi, signal).is_ok() {
+        hv.machine().set_masked(hv.machine().console_gsi, false);
+        hv.machine().console.interrupt_on_input();
     }
 }
 
@@ -162,7 +163,7 @@ pub(crate) fn start_other_cpus(hv: &'static Hypervisor<Pc>) {
     // Until one runs there is nobody to listen to.
     lock::listen_while_waiting(|| {
         if let Some(hv) = percpu::HYPERVISOR.get() {
-            hv.machine.serve_shootdown();
+            hv.machine().serve_shootdown();
         }
     });
     smp::start_all(hv);
@@ -201,7 +202,7 @@ pub(crate) fn build_dom0(hv: &'static Hypervisor<Pc>, info: &BootInfo, options: 
         give_up(format_args!("{error}"));
     }
     for module in &info.modules {
-        space::take_back(&hv.frames, &module.range);
+        space::take_back(&hv.memory.frames, &module.range);
     }
 }
 

@@ -39,7 +39,7 @@ fn nothing_is_left_of_a_domain_s_channels() {
         world.step(&mut dice);
     }
     let dying = &world.guests[1].domain;
-    dying.is_dying.store(true, SeqCst);
+    dying.memory.is_dying.store(true, SeqCst);
     assert_eq!(event::close_all(world.guests[1].hv, dying, &mut 0), Progress::Done);
     assert!((1..LIMIT).all(|p| dying.events.port(p).unwrap().binding() == Binding::Closed));
     for guest in &world.guests {
@@ -52,7 +52,7 @@ fn nothing_is_left_of_a_domain_s_channels() {
 #[test]
 fn a_domain_without_memory_for_ports_is_told() {
     let mut world = World::new();
-    world.guests[0].hv.machine.heap_left.store(0, SeqCst);
+    world.guests[0].hv.machine().heap_left.store(0, SeqCst);
     assert_eq!(event::bind_ipi(&world.caller(1), 0), Err(Errno::NoMem));
     assert_eq!(event::alloc_unbound(&world.caller(1), DomId::SELF, DomId(0)), Err(Errno::NoMem));
     world.check("running out of memory");
@@ -98,7 +98,7 @@ fn a_level_interrupt_is_masked_until_the_guest_has_served_it() {
     let mut world = World::new();
     let hv = world.guests[0].hv;
     let dom0 = world.guests[0].domain.clone();
-    let is_masked = |gsi: u32| hv.machine.peripherals.lock().unwrap().lines[&gsi].1;
+    let is_masked = |gsi: u32| hv.machine().peripherals.lock().unwrap().lines[&gsi].1;
     let [edge, level] = [0, 1].map(|gsi| event::bind_pirq(&world.caller(0), gsi).unwrap());
     assert!(!is_masked(0) && !is_masked(1));
     pirq::raise(hv, 0);

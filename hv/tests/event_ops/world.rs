@@ -89,9 +89,9 @@ impl World {
     }
 
     pub(crate) fn words(&self, id: u16) -> &'static [std::sync::atomic::AtomicU64; 512] {
-        use oxen_hv::mem::Memory;
+        use oxen_hv::mem::Ram;
         let guest = &self.guests[usize::from(id)];
-        guest.hv.machine.words(guest.domain.shared_info)
+        guest.hv.machine().words(guest.domain.shared_info)
     }
 
     /// The whole of the real domain, as the model would describe it.

@@ -10,7 +10,7 @@ use oxen_hv::{
     caller::Caller,
     domain::Progress,
     event::{self, Reset, deliver},
-    mem::Memory,
+    mem::Ram,
 };
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -45,7 +45,7 @@ impl World {
         for guest in &guests {
             (1..VCPUS).for_each(|id| guest.domain.add_vcpu(hv, id).unwrap());
             guest.domain.events.set_limit(LIMIT);
-            hv.machine.words(guest.domain.shared_info)[320..384].iter().for_each(|mask| mask.store(u64::MAX, SeqCst));
+            hv.machine().words(guest.domain.shared_info)[320..384].iter().for_each(|mask| mask.store(u64::MAX, SeqCst));
         }
         let frames = guests.iter().map(|guest| [0; 3].map(|_| guest.frame())).collect();
         Self { guests, models: vec![model; usize::from(DOMAINS)], frames }
@@ -60,7 +60,7 @@ impl World {
     }
 
     pub(crate) fn word(&self, id: u16, frame: usize, index: usize) -> &'static std::sync::atomic::AtomicU32 {
-        &self.guests[0].hv.machine.halves(self.frames[usize::from(id)][frame])[index]
+        &self.guests[0].hv.machine().halves(self.frames[usize::from(id)][frame])[index]
     }
 
     /// Where the control block of a vcpu stands in its frame, in words of 32 bits.
@@ -84,7 +84,7 @@ impl World {
                 let info = guest.domain.vcpu(vcpu as u32).unwrap().info.lock().unwrap();
                 assert_eq!(info.upcall_pending().load(SeqCst) != 0, model.upcall[vcpu], "d{id}v{vcpu} after {what}");
             }
-            let pending = guest.hv.machine.words(guest.domain.shared_info)[256].load(SeqCst);
+            let pending = guest.hv.machine().words(guest.domain.shared_info)[256].load(SeqCst);
             assert_eq!(pending, model.pending, "bits of domain {id} after {what}");
             assert_eq!(event::audit(guest.hv, &guest.domain), Ok(()), "domain {id} after {what}");
             let held = |domain: &oxen_hv::domain::Domain| {

@@ -43,7 +43,7 @@ fn a_dead_domain_holds_nothing_and_what_it_granted_stays_until_it_is_unmapped() 
     let (mut world, mut dice) = (World::new(), Dice(11));
     (0..4000).for_each(|_| world.step(&mut dice));
     let domain = world.sides[0].guest.domain.clone();
-    domain.is_dying.store(true, SeqCst);
+    domain.memory.is_dying.store(true, SeqCst);
     let hv = world.sides[0].guest.hv;
     while grant::release_all(hv, &domain) == Progress::Stopped {}
     assert_eq!(domain.grants.lock().mappings(), 0);

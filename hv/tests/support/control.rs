@@ -18,7 +18,7 @@ use oxen_hv::{
     domain::{self, Domain, regs::Regs},
     event, grant,
     hypercall::{domctl::domctl, vcpu},
-    mem::{Tlb, editor::Editor, entry::Entry, frame_alloc, frame_type::FrameType},
+    mem::{Tlb, editor::Editor, entry::Entry, frame_type::FrameType},
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 use zerocopy::{FromZeros, IntoBytes};
@@ -42,10 +42,10 @@ pub(crate) fn ask<T: IntoBytes + zerocopy::Immutable>(
     request: &T,
 ) -> Result<Domctl, Errno> {
     let op = Domctl::new(command, domain, request);
-    control.hv.machine.write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
+    control.hv.machine().write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
     control.call(domctl, [REQUEST, 0, 0, 0])?;
     let mut answer = Domctl::new_zeroed();
-    control.hv.machine.read_guest(GuestAddr(REQUEST), answer.as_mut_bytes()).unwrap();
+    control.hv.machine().read_guest(GuestAddr(REQUEST), answer.as_mut_bytes()).unwrap();
     Ok(answer)
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn as_guest<R>(
 
 /// Memory as a domain builder leaves it: one table of each level, a GDT, some pages. The context that goes with it.
 pub(crate) fn furnish(hv: &'static Hypervisor<Fake>, domain: &Arc<Domain>) -> (VcpuGuestContext, Vec<Mfn>) {
-    let frames: Vec<Mfn> = (0..20).map(|_| frame_alloc::take_for(hv, domain, 0).unwrap()).collect();
+    let frames: Vec<Mfn> = (0..20).map(|_| hv.memory.take_for(&domain.memory, 0).unwrap()).collect();
     let flags = Entry::PRESENT | Entry::ACCESSED | Entry::USER;
     for pair in frames[..4].windows(2) {
         table_word(hv, pair[0], 0).store(Entry::to(pair[1], flags | Entry::WRITABLE).0, SeqCst);
@@ -110,7 +110,7 @@ pub(crate) fn set_context(
     vcpu: u32,
     context: &VcpuGuestContext,
 ) -> Result<Domctl, Errno> {
-    control.hv.machine.write_guest(GuestAddr(CONTEXT), context.as_bytes()).unwrap();
+    control.hv.machine().write_guest(GuestAddr(CONTEXT), context.as_bytes()).unwrap();
     let request = abi::DomctlVcpucontext { vcpu, _pad0: 0, ctxt: CONTEXT };
     ask(control, abi::XEN_DOMCTL_SETVCPUCONTEXT, id, &request)
 }
@@ -124,7 +124,7 @@ pub(crate) const STEPS: [fn(&mut Guest, &Arc<Domain>); 9] = [
     },
     |control, domain| {
         let (context, frames) = furnish(control.hv, domain);
-        Editor::open(control.hv, domain).unwrap().pin(frames[0], 4).unwrap();
+        Editor::open(&control.hv.memory, &domain.memory).unwrap().pin(frames[0], 4).unwrap();
         set_context(control, domain.id, 0, &context).unwrap();
     },
     |control, domain| {
@@ -147,13 +147,13 @@ pub(crate) const STEPS: [fn(&mut Guest, &Arc<Domain>); 9] = [
         let root = domain.vcpu(0).unwrap().slot.lock().as_ref().unwrap().kernel_root.unwrap();
         let frame = |i: u64| Mfn::new(root.raw() + i);
         let info = (0..64).filter_map(frame).find(|&m| {
-            let state = control.hv.frames.state(m);
+            let state = control.hv.memory.frames.state(m);
             state.owner() == domain.owner && state.uses() == 1 && state.kind() == FrameType::Writable
         });
-        control.hv.machine.load_root(root);
+        control.hv.machine().load_root(root);
         as_guest(control.hv, domain, |caller| {
             let words = [info.unwrap().raw(), 64];
-            caller.hv.machine.write_guest(GuestAddr(0), words.as_bytes()).unwrap();
+            caller.hv.machine().write_guest(GuestAddr(0), words.as_bytes()).unwrap();
             vcpu::vcpu_op(caller, &mut [VCPUOP_REGISTER_VCPU_INFO.into(), 0, 0, 0, 0, 0]).unwrap();
             assert!(caller.state.info.upcall_pending().load(SeqCst) != 0, "nothing is lost in the move");
             let control_gfn = info.unwrap().raw();

@@ -11,7 +11,7 @@ use oxen_hv::{
         regs::Regs,
         vcpu::{Processor, Vcpu, VcpuState},
     },
-    mem::{entry::Entry, frame_alloc, root},
+    mem::entry::Entry,
 };
 use std::sync::{Arc, atomic::Ordering};
 
@@ -33,7 +33,7 @@ pub(crate) struct Guest {
 pub(crate) fn new_domain(hv: &'static Hypervisor<Fake>, id: u16, is_privileged: bool, max_pages: u32) -> Arc<Domain> {
     let config = Config { id: Some(DomId(id)), is_privileged, ..Config::CONTROL };
     let domain = domain::create(hv, &config).unwrap();
-    domain.max_pages.store(max_pages, Ordering::SeqCst);
+    domain.memory.max_pages.store(max_pages, Ordering::SeqCst);
     domain.unpause_by_controller(hv).unwrap();
     domain
 }
@@ -52,7 +52,7 @@ impl Guest {
 
     /// The guest as a handler sees it.
     pub(crate) fn caller(&mut self) -> Caller<'_, Fake> {
-        self.domain.dirty_cpus.fetch_or(1 << this_cpu().0, Ordering::SeqCst);
+        self.hv.memory.frames.tlb.enter(self.domain.owner, 1 << this_cpu().0);
         run_domain(self.hv, &self.domain);
         Caller {
             hv: self.hv,
@@ -66,7 +66,7 @@ impl Guest {
 
     /// A frame for its reservation.
     pub(crate) fn frame(&self) -> Mfn {
-        frame_alloc::take_for(self.hv, &self.domain, 0).unwrap()
+        self.hv.memory.take_for(&self.domain.memory, 0).unwrap()
     }
 
     /// An address space as a domain builder leaves it: one table of each level. The page at address `i << 12` is the
@@ -82,7 +82,7 @@ impl Guest {
         for (slot, (frame, writable)) in pages.enumerate() {
             table_word(self.hv, tables[3], slot).store(Entry::to(frame, flags | writable).0, Ordering::SeqCst);
         }
-        root::adopt(self.hv, &self.domain, tables[0]).unwrap();
+        self.hv.memory.adopt_root(&self.domain.memory, tables[0]).unwrap();
         self.state.kernel_root = Some(tables[0]);
         self.run();
         Home { tables, data }
@@ -90,9 +90,9 @@ impl Guest {
 
     /// The guest runs on this CPU now.
     pub(crate) fn run(&mut self) {
-        self.domain.dirty_cpus.fetch_or(1 << this_cpu().0, Ordering::SeqCst);
+        self.hv.memory.frames.tlb.enter(self.domain.owner, 1 << this_cpu().0);
         run_domain(self.hv, &self.domain);
-        self.hv.machine.switch_mode(&self.state);
+        self.hv.machine().switch_mode(&self.state);
     }
 
     /// A hypercall's handler, called until it is not preempted any more.

@@ -20,7 +20,7 @@ use oxen_hv::{
     grant::Policy,
     hardware::CpuId,
     machine::Machine,
-    mem::{Memory, entry::Entry, frame_table::FrameTable},
+    mem::{Ram, entry::Entry, frame_table::FrameTable},
     sched,
 };
 use std::{
@@ -208,7 +208,7 @@ impl Machine for Fake {}
 
 /// The word of a table.
 pub(crate) fn table_word(hv: &Hypervisor<Fake>, table: Mfn, slot: usize) -> &'static AtomicU64 {
-    &hv.machine.words(table)[Slot::new(slot).unwrap().index()]
+    &hv.machine().words(table)[Slot::new(slot).unwrap().index()]
 }
 
 /// The machine address of an entry.
@@ -218,5 +218,5 @@ pub(crate) fn entry_address(table: Mfn, slot: usize) -> u64 {
 
 /// What must stand in a slot of the hypervisor's, in every root.
 pub(crate) fn root_entry(hv: &Hypervisor<Fake>, slot: usize) -> u64 {
-    hv.machine.root_entries[slot - oxen_hv::layout::FIRST_HV_SLOT]
+    hv.machine().root_entries[slot - oxen_hv::layout::FIRST_HV_SLOT]
 }

@@ -1,7 +1,11 @@
 //! The processors of the fake machine: they count what they are told, and their clock is a number.
 
 use super::{CPU, Fake, this_cpu};
-use oxen_hv::{domain::vcpu::{Processor, VcpuState}, hardware::{Clock, CpuId, Power}, mem::Tlb};
+use oxen_hv::{
+    domain::vcpu::{Processor, VcpuState},
+    hardware::{Clock, CpuId, Power},
+    mem::Tlb,
+};
 use std::sync::atomic::Ordering;
 
 impl Fake {
@@ -25,10 +29,6 @@ impl Power for Fake {
 }
 
 impl Processor for Fake {
-    fn this_cpu(&self) -> CpuId {
-        this_cpu()
-    }
-
     fn unload(&self) {
         self.count("unload");
         self.cpu(this_cpu().0).root = None;

@@ -16,7 +16,7 @@ mod word;
 use crate::{
     addr::{Mfn, PAGE_BYTES},
     config::{MAX_PORTS, MAX_VCPUS},
-    mem::{Memory, frame_table::FrameTable},
+    mem::{Ram, frame_table::FrameTable},
 };
 use core::sync::atomic::{AtomicU32, Ordering};
 use heapless::Vec;
@@ -86,7 +86,7 @@ impl Fifo {
     ///
     /// # Errors
     /// `Inval` if it has one or if the block does not fit: the frame stays the caller's.
-    pub(super) fn set_control(&mut self, memory: &impl Memory, vcpu: u32, mfn: Mfn, offset: u32) -> Result<(), Errno> {
+    pub(super) fn set_control(&mut self, memory: &impl Ram, vcpu: u32, mfn: Mfn, offset: u32) -> Result<(), Errno> {
         const HEADS: usize = core::mem::offset_of!(EvtchnFifoControlBlock, head) / 4;
         let place = self.controls.get_mut(vcpu as usize).filter(|control| control.is_none()).ok_or(Errno::Inval)?;
         let block =
@@ -101,7 +101,7 @@ impl Fifo {
     ///
     /// # Errors
     /// `NoSpc` if every port has one: the frame stays the caller's.
-    pub(super) fn add_page(&mut self, memory: &impl Memory, mfn: Mfn) -> Result<u32, Errno> {
+    pub(super) fn add_page(&mut self, memory: &impl Ram, mfn: Mfn) -> Result<u32, Errno> {
         let first = self.words_end();
         self.pages.push(SharedFrame { mfn, words: memory.halves(mfn) }).map_err(|_| Errno::NoSpc)?;
         Ok(first)

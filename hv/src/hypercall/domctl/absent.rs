@@ -70,10 +70,10 @@ pub(super) fn map_memory<M: Machine>(
     let (Some(last_mfn), Some(_)) = (last(request.first_mfn), last(request.first_gfn)) else {
         return Err(Errno::Inval.into());
     };
-    if request.nr_mfns == 0 || last_mfn > last_frame(&caller.hv.machine) {
+    if request.nr_mfns == 0 || last_mfn > last_frame(caller.hv.machine()) {
         return Err(Errno::Inval.into());
     }
-    let may = |domain: &Domain| domain.rights.lock().memory.contains(request.first_mfn, last_mfn);
+    let may = |domain: &Domain| domain.memory.rights.lock().memory.contains(request.first_mfn, last_mfn);
     if may(caller.domain) && may(domain) { Ok(Answer::Done) } else { Err(Errno::Perm.into()) }
 }
 

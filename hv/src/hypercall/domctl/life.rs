@@ -114,7 +114,7 @@ pub(super) fn make_vcpus<M: Machine>(
 
 pub(super) fn limit_memory(_: Control, domain: &Domain, request: DomctlMaxMem) -> Outcome {
     let pages = u32::try_from(request.max_memkb / 4).unwrap_or(u32::MAX);
-    domain.max_pages.store(pages, Ordering::Relaxed);
+    domain.memory.max_pages.store(pages, Ordering::Relaxed);
     Ok(Answer::Done)
 }
 
@@ -170,8 +170,8 @@ pub(super) fn page_types<M: Machine>(
     let hv = caller.hv;
     let array = GuestPtr::<u64>::new(request.array, request.num)?;
     for index in 0..request.num {
-        let raw = array.read(&hv.machine, index)?;
-        let state = Mfn::new(raw).filter(|&mfn| hv.frames.is_ram(mfn)).map(|mfn| hv.frames.state(mfn));
+        let raw = array.read(hv.machine(), index)?;
+        let state = Mfn::new(raw).filter(|&mfn| hv.memory.frames.is_ram(mfn)).map(|mfn| hv.memory.frames.state(mfn));
         let kind = match state.filter(|s| s.owner() == domain.owner && s.is_allocated()) {
             None => XEN_DOMCTL_PFINFO_XTAB,
             Some(state) if state.uses() == 0 => 0,
@@ -181,7 +181,7 @@ pub(super) fn page_types<M: Machine>(
                 level << XEN_DOMCTL_PFINFO_LTAB_SHIFT | pinned
             }
         };
-        array.write(&hv.machine, index, &kind.into())?;
+        array.write(hv.machine(), index, &kind.into())?;
     }
     Ok(Answer::Done)
 }

@@ -57,7 +57,7 @@ type Outcome = Result<Answer, Refusal>;
 #[inline]
 pub fn domctl<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let request = GuestPtr::<Domctl>::one(args[0])?;
-    let mut op = request.read(&caller.hv.machine, 0)?;
+    let mut op = request.read(caller.hv.machine(), 0)?;
     if op.interface_version != XEN_DOMCTL_INTERFACE_VERSION {
         return Err(Errno::Acces.into());
     }
@@ -76,9 +76,9 @@ pub fn domctl<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply 
     };
     match done? {
         Answer::Done => {}
-        Answer::CopyBack => request.write(&caller.hv.machine, 0, &op)?,
+        Answer::CopyBack => request.write(caller.hv.machine(), 0, &op)?,
         Answer::CopyBackAnd(error) => {
-            request.write(&caller.hv.machine, 0, &op)?;
+            request.write(caller.hv.machine(), 0, &op)?;
             return Err(error.into());
         }
     }
@@ -179,7 +179,7 @@ pub(super) fn read_bitmap<M: Machine>(caller: &Caller<'_, M>, bitmap: &XenctlBit
     let bytes = bitmap.nr_bits.div_ceil(8).min(8);
     let mut word = [0; 8];
     if let Some(known) = word.get_mut(..bytes as usize) {
-        GuestPtr::<u8>::new(bitmap.bitmap, bytes.into())?.read_many(&caller.hv.machine, 0, known)?;
+        GuestPtr::<u8>::new(bitmap.bitmap, bytes.into())?.read_many(caller.hv.machine(), 0, known)?;
     }
     let mask = 1_u64.checked_shl(bitmap.nr_bits).map_or(u64::MAX, |bit| bit - 1);
     Ok(u64::from_le_bytes(word) & mask)
@@ -192,5 +192,5 @@ pub(super) fn write_bitmap<M: Machine>(caller: &Caller<'_, M>, bitmap: &XenctlBi
     let bytes = bitmap.nr_bits.div_ceil(8).min(MAX_BYTES);
     let map = GuestPtr::<u8>::new(bitmap.bitmap, bytes.into())?;
     let known = bits.to_le_bytes().into_iter().chain(core::iter::repeat(0));
-    (0..u64::from(bytes)).zip(known).try_for_each(|(i, byte)| map.write(&caller.hv.machine, i, &byte))
+    (0..u64::from(bytes)).zip(known).try_for_each(|(i, byte)| map.write(caller.hv.machine(), i, &byte))
 }

@@ -18,7 +18,7 @@ use oxen_abi::{
 /// Copies the leaves and registers out; null pointers ask how many there can be.
 pub(super) fn get<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Domctl) -> Outcome {
     let request: DomctlCpuPolicy = op.get();
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     let mut nr_leaves = ROOM_FOR_LEAVES;
     if request.leaves != 0 {
         nr_leaves = 0;
@@ -68,7 +68,7 @@ pub(super) fn set<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domai
 }
 
 fn judge<M: Machine>(caller: &Caller<'_, M>, request: &mut DomctlCpuPolicy) -> Result<(), Refusal> {
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     if request.nr_leaves > ROOM_FOR_LEAVES || request.nr_msrs > MODEL_REGISTERS.len() as u32 {
         return Err(Errno::TooBig.into());
     }

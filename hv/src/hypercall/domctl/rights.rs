@@ -46,8 +46,8 @@ pub(super) fn interrupt<M: Machine>(
         return Err(Errno::Inval.into());
     }
     let pirq = request.pirq.into();
-    judge(request.pirq != TIMER && caller.domain.rights.lock().interrupts.contains(pirq, pirq))?;
-    change(&mut domain.rights.lock().interrupts, request.allow_access, pirq, pirq)
+    judge(request.pirq != TIMER && caller.domain.memory.rights.lock().interrupts.contains(pirq, pirq))?;
+    change(&mut domain.memory.rights.lock().interrupts, request.allow_access, pirq, pirq)
 }
 
 pub(super) fn memory<M: Machine>(
@@ -61,9 +61,9 @@ pub(super) fn memory<M: Machine>(
     if last < request.first_mfn {
         return Err(Errno::Inval.into());
     }
-    let is_possible = last <= last_frame(&caller.hv.machine);
-    judge(is_possible && caller.domain.rights.lock().memory.contains(request.first_mfn, last))?;
-    change(&mut domain.rights.lock().memory, request.allow_access, request.first_mfn, last)
+    let is_possible = last <= last_frame(caller.hv.machine());
+    judge(is_possible && caller.domain.memory.rights.lock().memory.contains(request.first_mfn, last))?;
+    change(&mut domain.memory.rights.lock().memory, request.allow_access, request.first_mfn, last)
 }
 
 pub(super) fn ports<M: Machine>(
@@ -77,10 +77,10 @@ pub(super) fn ports<M: Machine>(
         return Err(Errno::Inval.into());
     }
     let (first, last) = (request.first_port, end - 1);
-    let console = (first..=last).any(|port| caller.hv.machine.is_console_port(port as u16));
+    let console = (first..=last).any(|port| caller.hv.machine().is_console_port(port as u16));
     let is_free = !console && !HYPERVISOR_PORTS.iter().any(|ours| first <= *ours.end() && last >= *ours.start());
-    judge(is_free && caller.domain.rights.lock().ports.contains(first.into(), last.into()))?;
-    change(&mut domain.rights.lock().ports, request.allow_access, first.into(), last.into())
+    judge(is_free && caller.domain.memory.rights.lock().ports.contains(first.into(), last.into()))?;
+    change(&mut domain.memory.rights.lock().ports, request.allow_access, first.into(), last.into())
 }
 
 /// The machine is one node; what a toolstack would like is kept.

@@ -68,7 +68,7 @@ pub(super) fn get_callbacks<M: Machine>(
 ) -> Outcome {
     let request: DomctlExtVcpucontext = op.get();
     let vcpu = find_other(caller, domain, request.vcpu, Errno::Srch)?;
-    let machine_checks = machine_check::capabilities(&caller.hv.machine);
+    let machine_checks = machine_check::capabilities(caller.hv.machine());
     let answer = with_state(caller, domain, vcpu, |state| DomctlExtVcpucontext {
         size: size_of::<DomctlExtVcpucontext>() as u32,
         syscall32_callback_eip: state.syscall32_callback.address,
@@ -102,7 +102,7 @@ pub(super) fn set_callbacks<M: Machine>(
         state.sysenter_callback = callback(request.sysenter_callback_eip, request.sysenter_disables_events);
     })?;
     let [capabilities, ..] = request.machine_checks;
-    if request.size >= WITH_MACHINE_CHECKS && !machine_check::can_have(&caller.hv.machine, capabilities) {
+    if request.size >= WITH_MACHINE_CHECKS && !machine_check::can_have(caller.hv.machine(), capabilities) {
         return Err(Errno::Inval.into());
     }
     Ok(Answer::Done)
@@ -128,7 +128,7 @@ pub(super) fn get_extended<M: Machine>(
     }
     let to = GuestPtr::<u8>::new(request.buffer, size)?;
     let area = with_state(caller, domain, vcpu, |state| state.extended.clone())?;
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     to.write_many(machine, 0, &area.xcr0().to_le_bytes())?;
     to.write_many(machine, 8, &mask.to_le_bytes())?;
     to.write_many(machine, STATE_HEADER, area.standard((size - STATE_HEADER) as usize))?;
@@ -148,7 +148,7 @@ pub(super) fn set_extended<M: Machine>(
     if !(STATE_HEADER..=size).contains(&request.size) {
         return Err(Errno::Inval.into());
     }
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     let from = GuestPtr::<u8>::new(request.buffer, request.size)?;
     let mut header = [0; STATE_HEADER as usize];
     from.read_many(machine, 0, &mut header)?;
@@ -176,7 +176,7 @@ pub(super) fn set_extended<M: Machine>(
 
 /// The parts of the extended registers that guests can have, and the bytes of a record of them.
 fn layout<M: Machine>(caller: &Caller<'_, M>) -> Result<(u64, u64), Errno> {
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     let mask = ExtendedState::parts(machine);
     if mask == 0 {
         // Without XSAVE there is no such record.
@@ -205,7 +205,7 @@ pub(super) fn get_registers<M: Machine>(
     }
     if count != 0 {
         let register = DomctlVcpuMsr { index: TSC_AUX, reserved: 0, value };
-        GuestPtr::one(request.msrs)?.write(&caller.hv.machine, 0, &register)?;
+        GuestPtr::one(request.msrs)?.write(caller.hv.machine(), 0, &register)?;
     }
     op.set(&DomctlVcpuMsrs { msr_count: count, ..request });
     Ok(Answer::CopyBack)
@@ -226,7 +226,7 @@ pub(super) fn set_registers<M: Machine>(
     let mut done = 0;
     let failed = (0..request.msr_count).try_for_each(|index| {
         let place = request.msrs.checked_add(u64::from(index) * size_of::<DomctlVcpuMsr>() as u64);
-        let register = GuestPtr::<DomctlVcpuMsr>::one(place.ok_or(Errno::Fault)?)?.read(&caller.hv.machine, 0)?;
+        let register = GuestPtr::<DomctlVcpuMsr>::one(place.ok_or(Errno::Fault)?)?.read(caller.hv.machine(), 0)?;
         let value = u32::try_from(register.value).map_err(|_| Errno::Inval)?;
         if register.reserved != 0 || register.index != TSC_AUX {
             return Err(Errno::Inval);

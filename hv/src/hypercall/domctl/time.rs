@@ -44,7 +44,7 @@ pub(super) fn set_tsc<M: Machine>(
 
 pub(super) fn get_tsc<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain, op: &mut Domctl) -> Outcome {
     other_than_self(caller, domain)?;
-    let khz = caller.hv.machine.frequency() / 1000;
+    let khz = caller.hv.machine().frequency() / 1000;
     let (tsc_mode, incarnation) = *domain.tsc.lock();
     op.set(&DomctlTscInfo {
         tsc_mode,

@@ -29,7 +29,7 @@ pub(super) fn set_context<M: Machine>(
         sched::pause(caller.hv, vcpu, pause::DOWN);
         return Ok(Answer::Done);
     }
-    let context = GuestPtr::<VcpuGuestContext>::one(request.ctxt)?.read(&caller.hv.machine, 0)?;
+    let context = GuestPtr::<VcpuGuestContext>::one(request.ctxt)?.read(caller.hv.machine(), 0)?;
     domain.pause(caller.hv);
     domain.wait_until_off(caller.hv);
     let done = {
@@ -56,7 +56,7 @@ pub(super) fn get_context<M: Machine>(
     let done = context::get(domain, vcpu, &mut context);
     domain.unpause(caller.hv);
     done?;
-    to.write(&caller.hv.machine, 0, &context)?;
+    to.write(caller.hv.machine(), 0, &context)?;
     Ok(Answer::Done)
 }
 

@@ -67,7 +67,7 @@ pub fn physdev_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Re
 /// `Fault` for an unreadable structure, else as [`physdev_op`].
 pub fn physdev_op_compat<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [at, ..] = *args;
-    let [a, b, c, d, ..]: [u8; COMPAT_BYTES] = GuestPtr::one(at)?.read(&caller.hv.machine, 0)?;
+    let [a, b, c, d, ..]: [u8; COMPAT_BYTES] = GuestPtr::one(at)?.read(caller.hv.machine(), 0)?;
     let command = u32::from_le_bytes([a, b, c, d]).into();
     physdev_op(caller, &mut [command, at.wrapping_add(COMPAT_ARGUMENT), 0, 0, 0, 0])
 }
@@ -81,7 +81,7 @@ fn read<M: Machine, T: FromBytes + IntoBytes>(caller: &Caller<'_, M>, at: u64) -
 /// One function for all structures.
 #[inline(never)]
 fn read_bytes<M: Machine>(caller: &Caller<'_, M>, at: u64, to: &mut [u8]) -> Result<(), Errno> {
-    GuestPtr::<u8>::new(at, to.len() as u64)?.read_many(&caller.hv.machine, 0, to)
+    GuestPtr::<u8>::new(at, to.len() as u64)?.read_many(caller.hv.machine(), 0, to)
 }
 
 fn write<M: Machine, T: IntoBytes + Immutable>(caller: &Caller<'_, M>, at: u64, value: &T) -> Result<(), Errno> {
@@ -90,7 +90,7 @@ fn write<M: Machine, T: IntoBytes + Immutable>(caller: &Caller<'_, M>, at: u64, 
 
 #[inline(never)]
 fn write_bytes<M: Machine>(caller: &Caller<'_, M>, at: u64, from: &[u8]) -> Result<(), Errno> {
-    GuestPtr::<u8>::new(at, from.len() as u64)?.write_many(&caller.hv.machine, 0, from)
+    GuestPtr::<u8>::new(at, from.len() as u64)?.write_many(caller.hv.machine(), 0, from)
 }
 
 /// Which ports user mode may use although its I/O privilege level does not let it.

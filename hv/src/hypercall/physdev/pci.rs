@@ -48,7 +48,7 @@ pub(super) fn operation<M: Machine>(caller: &Caller<'_, M>, command: u32, at: u6
             // There is one node: which one is told does not matter, but told it must be.
             if device.flags & XEN_PCI_DEV_PXM != 0 {
                 let end = at.checked_add(size_of::<PhysdevPciDeviceAdd>() as u64).ok_or(Errno::Fault)?;
-                GuestPtr::<u32>::one(end)?.read(&caller.hv.machine, 0)?;
+                GuestPtr::<u32>::one(end)?.read(caller.hv.machine(), 0)?;
             }
             (Act::Add, Address::new(device.seg, device.bus, device.devfn))
         }
@@ -65,17 +65,17 @@ pub(super) fn operation<M: Machine>(caller: &Caller<'_, M>, command: u32, at: u6
         _ => return Err(Errno::NoSys),
     };
     let hv = caller.hv;
-    if matches!(act, Act::Restore) && !hv.pci.lock().is_known(function) {
+    if matches!(act, Act::Restore) && !hv.memory.pci.lock().is_known(function) {
         return Err(Errno::NoDev);
     }
     caller.control()?;
-    let is_device = |mfn| !hv.frames.is_ram(mfn) && !hv.frames.is_forbidden_io(mfn);
+    let is_device = |mfn| !hv.memory.frames.is_ram(mfn) && !hv.memory.frames.is_forbidden_io(mfn);
     match act {
-        Act::Add => hv.pci.lock().announce(&hv.machine, function),
+        Act::Add => hv.memory.pci.lock().announce(hv.machine(), function),
         Act::Remove => pirq::forget_device(hv, caller.domain, function),
-        Act::Restore => hv.pci.lock().restore(&hv.machine, function),
-        Act::Prepare => hv.pci.lock().prepare(&hv.machine, &is_device, function),
-        Act::Release => hv.pci.lock().unprepare(function),
+        Act::Restore => hv.memory.pci.lock().restore(hv.machine(), function),
+        Act::Prepare => hv.memory.pci.lock().prepare(hv.machine(), &is_device, function),
+        Act::Release => hv.memory.pci.lock().unprepare(function),
     }
 }
 
@@ -97,6 +97,6 @@ fn window<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
     if flags & !XEN_PCI_MMCFG_RESERVED != 0 {
         return Err(Errno::Inval);
     }
-    let is_known = caller.hv.pci.lock().has_window(&Window { address, segment, first_bus, last_bus });
+    let is_known = caller.hv.memory.pci.lock().has_window(&Window { address, segment, first_bus, last_bus });
     if is_known { Ok(()) } else { Err(Errno::NoDev) }
 }

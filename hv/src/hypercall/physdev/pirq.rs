@@ -88,7 +88,7 @@ fn map_for<M: Machine>(caller: &Caller<'_, M>, request: &mut PhysdevMapPirq, at:
     match request.r#type {
         MAP_PIRQ_TYPE_GSI => {
             let gsi = u32::try_from(request.index).map_err(|_| Errno::Inval)?;
-            if gsi >= caller.hv.machine.lines() {
+            if gsi >= caller.hv.machine().lines() {
                 return Err(Errno::Inval);
             }
             if request.pirq >= 0 && request.pirq != request.index {
@@ -101,7 +101,7 @@ fn map_for<M: Machine>(caller: &Caller<'_, M>, request: &mut PhysdevMapPirq, at:
         }
         // What stands for the message is made here, and is no interrupt of the guest's before.
         MAP_PIRQ_TYPE_MSI if request.index != -1 => {
-            let could_be = caller.hv.machine.lines()..pirq::count(caller.hv, caller.domain);
+            let could_be = caller.hv.machine().lines()..pirq::count(caller.hv, caller.domain);
             let could_be = u32::try_from(request.index).is_ok_and(|index| could_be.contains(&index));
             return Err(if could_be { Errno::Perm } else { Errno::Inval });
         }
@@ -141,7 +141,7 @@ pub(super) fn reserve<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(),
 #[inline(never)]
 pub(super) fn set_up<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
     let request: PhysdevSetupGsi = read(caller, at)?;
-    let gsi = u32::try_from(request.gsi).ok().filter(|&gsi| gsi < caller.hv.machine.lines()).ok_or(Errno::Inval)?;
+    let gsi = u32::try_from(request.gsi).ok().filter(|&gsi| gsi < caller.hv.machine().lines()).ok_or(Errno::Inval)?;
     let signal = Signal { is_level: request.triggering != 0, is_active_low: request.polarity != 0 };
     pirq::set_up(caller.hv, caller.control()?, gsi, signal)
 }
@@ -158,7 +158,7 @@ pub(super) fn name_vector<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result
 pub(super) fn read_controller<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
     let request: PhysdevApic = read(caller, at)?;
     caller.control()?;
-    let value = caller.hv.machine.read_controller(request.apic_physbase, request.reg).ok_or(Errno::Inval)?;
+    let value = caller.hv.machine().read_controller(request.apic_physbase, request.reg).ok_or(Errno::Inval)?;
     write(caller, at, &PhysdevApic { value, ..request })
 }
 
@@ -169,9 +169,9 @@ pub(super) fn write_controller<M: Machine>(caller: &Caller<'_, M>, at: u64) -> R
     let request: PhysdevApic = read(caller, at)?;
     let control = caller.control()?;
     let hv = caller.hv;
-    hv.machine.line_of_pin(request.apic_physbase, 0).ok_or(Errno::Inval)?;
+    hv.machine().line_of_pin(request.apic_physbase, 0).ok_or(Errno::Inval)?;
     let Some(index) = request.reg.checked_sub(FIRST_ROUTE).filter(|index| index % 2 == 0) else { return Ok(()) };
-    let gsi = hv.machine.line_of_pin(request.apic_physbase, index / 2).ok_or(Errno::Inval)?;
+    let gsi = hv.machine().line_of_pin(request.apic_physbase, index / 2).ok_or(Errno::Inval)?;
     if request.value & ROUTE_VECTOR != gsi {
         return Err(Errno::Inval);
     }

@@ -33,7 +33,7 @@ const SOFT_OFF: u32 = 5;
 #[inline]
 pub fn platform_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let place = GuestPtr::<PlatformOp>::one(args[0])?;
-    let mut op = place.read(&caller.hv.machine, 0)?;
+    let mut op = place.read(caller.hv.machine(), 0)?;
     if op.interface_version != XENPF_INTERFACE_VERSION {
         return Err(Errno::Acces.into());
     }
@@ -52,7 +52,7 @@ pub fn platform_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> R
         _ => about_processors(caller, &mut op)?,
     };
     if is_answered {
-        place.write(&caller.hv.machine, 0, &op)?;
+        place.write(caller.hv.machine(), 0, &op)?;
     }
     Ok(0)
 }
@@ -76,7 +76,7 @@ fn change<M: Machine>(caller: &Caller<'_, M>, op: &PlatformOp) -> Result<(), Err
             if request.sleep_state != SOFT_OFF {
                 return Err(Errno::OpNotSupp);
             }
-            caller.hv.machine.power_off();
+            caller.hv.machine().power_off();
         }
     }
     Ok(())

@@ -34,8 +34,8 @@ pub(super) fn make<M: Machine>(caller: &Caller<'_, M>, asked: XenpfPcpuVersion) 
     if find(caller, asked.xen_cpuid).is_err() {
         return nobody;
     }
-    let [_, b, c, d] = caller.hv.machine.cpuid(0, 0);
-    let [signature, ..] = caller.hv.machine.cpuid(1, 0);
+    let [_, b, c, d] = caller.hv.machine().cpuid(0, 0);
+    let [signature, ..] = caller.hv.machine().cpuid(1, 0);
     let mut vendor_id = [0; 12];
     for (place, byte) in vendor_id.iter_mut().zip([b, d, c].iter().flat_map(|word| word.to_le_bytes())) {
         *place = byte;
@@ -70,7 +70,7 @@ pub(super) fn judge_power<M: Machine>(caller: &Caller<'_, M>, request: XenpfSetP
     let [first, second, .., count, states, _, _, _, _, _, _] = request.u;
     let readable = |address, bytes: u64| {
         if bytes != 0 {
-            GuestPtr::<u8>::new(address, bytes)?.read(&caller.hv.machine, 0)?;
+            GuestPtr::<u8>::new(address, bytes)?.read(caller.hv.machine(), 0)?;
         }
         Ok(())
     };
@@ -97,7 +97,7 @@ pub(super) fn judge_power<M: Machine>(caller: &Caller<'_, M>, request: XenpfSetP
 fn judge_wishes<M: Machine>(caller: &Caller<'_, M>, address: u64) -> Result<(), Errno> {
     const REVISION: u32 = 1;
     let words = GuestPtr::<u32>::new(address, 3)?;
-    let read = |index| words.read(&caller.hv.machine, index);
+    let read = |index| words.read(caller.hv.machine(), index);
     match (read(0)?, read(1)?) {
         (REVISION, 1..) => read(2).map(drop),
         _ => Err(Errno::Inval),

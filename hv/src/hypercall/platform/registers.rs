@@ -24,7 +24,7 @@ pub(super) fn access<M: Machine>(caller: &Caller<'_, M>, request: XenpfResourceO
     if request.nr_entries == 0 {
         return Ok(0);
     }
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     let list = GuestPtr::<XenpfResourceEntry>::new(request.entries, request.nr_entries.into())?;
     let mut entries = [XenpfResourceEntry::default(); MAX_ENTRIES as usize];
     for (index, place) in (0..request.nr_entries.into()).zip(&mut entries) {
@@ -62,7 +62,7 @@ pub(super) fn memory_type<M: Machine>(
     const FIRST: u32 = 0x200;
     const VALID: u64 = 1 << 11;
     const MTRR: u32 = 1 << 12;
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     let [.., features] = machine.cpuid(1, 0);
     let count = if features & MTRR == 0 { None } else { machine.read_msr(CAPABILITIES) };
     if u64::from(request.reg) >= count.ok_or(Errno::Inval)? & 0xff {

@@ -42,7 +42,7 @@ pub(super) fn offline_pages<M: Machine>(
     for index in 0..count {
         let mfn = Mfn::new(u64::from(request.start) + index);
         is_sound &= request.cmd == QUERY && mfn.is_some_and(|mfn| is_memory(caller, mfn));
-        status.write(&hv.machine, index, if is_sound { &0 } else { &NO_ANSWER })?;
+        status.write(hv.machine(), index, if is_sound { &0 } else { &NO_ANSWER })?;
     }
     if is_sound { Ok(()) } else { Err(Errno::Inval) }
 }
@@ -50,7 +50,7 @@ pub(super) fn offline_pages<M: Machine>(
 /// Whether the firmware says that a frame is memory.
 fn is_memory<M: Machine>(caller: &Caller<'_, M>, mfn: Mfn) -> bool {
     let address = mfn.address().0;
-    caller.hv.frames.is_ram(mfn) || caller.hv.memory_map.ram().any(|range| range.contains(&address))
+    caller.hv.memory.frames.is_ram(mfn) || caller.hv.memory_map.ram().any(|range| range.contains(&address))
 }
 
 /// On which nodes devices sit: the hypervisor knows of none.
@@ -63,7 +63,7 @@ pub(super) fn device_nodes<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &
     if request.devs == 0 || request.nodes == 0 {
         return Err(Errno::Inval);
     }
-    let machine = &caller.hv.machine;
+    let machine = caller.hv.machine();
     let num_devs = request.num_devs.min(MAX_DEVICES);
     let devices = GuestPtr::<u32>::new(request.devs, num_devs.into())?;
     let nodes = GuestPtr::<u32>::new(request.nodes, num_devs.into())?;
@@ -123,7 +123,7 @@ pub(super) fn patches<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut S
             if bytes == 0 {
                 return Err(Errno::Inval);
             }
-            GuestPtr::<u8>::new(payload, bytes)?.read(&caller.hv.machine, 0)?;
+            GuestPtr::<u8>::new(payload, bytes)?.read(caller.hv.machine(), 0)?;
             Err(Errno::OpNotSupp)
         }
         GET | ACTION => {
@@ -142,8 +142,8 @@ fn check_name<M: Machine>(caller: &Caller<'_, M>, request: &SysctlLivepatchOp) -
         return Err(Errno::Inval);
     }
     let letters = GuestPtr::<u8>::new(name.name, name.size.into())?;
-    letters.read(&caller.hv.machine, 0)?;
-    if letters.read(&caller.hv.machine, u64::from(name.size) - 1)? == 0 { Ok(()) } else { Err(Errno::Inval) }
+    letters.read(caller.hv.machine(), 0)?;
+    if letters.read(caller.hv.machine(), u64::from(name.size) - 1)? == 0 { Ok(()) } else { Err(Errno::Inval) }
 }
 
 /// Watching and dividing caches and memory's bandwidth: the processor is not asked to.

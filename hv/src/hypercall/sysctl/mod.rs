@@ -39,13 +39,13 @@ const MAX_KEYS: u32 = 32;
 #[inline]
 pub fn sysctl<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let request = GuestPtr::<Sysctl>::one(args[0])?;
-    let mut op = request.read(&caller.hv.machine, 0)?;
+    let mut op = request.read(caller.hv.machine(), 0)?;
     if op.interface_version != XEN_SYSCTL_INTERFACE_VERSION {
         return Err(Errno::Acces.into());
     }
     let control = caller.control()?;
     answer(caller, control, &mut op)?;
-    request.write(&caller.hv.machine, 0, &op)?;
+    request.write(caller.hv.machine(), 0, &op)?;
     Ok(0)
 }
 
@@ -95,7 +95,7 @@ fn read_console<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl)
         let Some(piece) = piece.get_mut(..room) else { break };
         let (count, end) = console.read_log(next, piece);
         let Some(filled) = piece.get(..count).filter(|p| !p.is_empty()) else { break };
-        buffer.write_many(&caller.hv.machine, done.into(), filled)?;
+        buffer.write_many(caller.hv.machine(), done.into(), filled)?;
         next = end;
         done += count as u32;
     }
@@ -110,7 +110,7 @@ fn press_keys<M: Machine>(caller: &Caller<'_, M>, _: Control, request: SysctlDeb
     let count = request.nr_keys.min(MAX_KEYS);
     let keys = GuestPtr::<u8>::new(request.keys, count.into())?;
     for index in 0..count.into() {
-        keys::handle(caller.hv, keys.read(&caller.hv.machine, index)?);
+        keys::handle(caller.hv, keys.read(caller.hv.machine(), index)?);
     }
     Ok(())
 }
@@ -124,7 +124,7 @@ fn list_domains<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl)
     let mut count = 0_u32;
     while count < request.max_domains {
         let Some(domain) = hv.domains.next_from(from) else { break };
-        list.write(&hv.machine, count.into(), &info::of(hv, &domain))?;
+        list.write(hv.machine(), count.into(), &info::of(hv, &domain))?;
         from = DomId(domain.id.0 + 1);
         count += 1;
     }

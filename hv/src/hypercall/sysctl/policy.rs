@@ -75,7 +75,7 @@ pub(super) fn leaves<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sy
         return Ok(());
     }
     let ask = |leaf, subleaf| match request.index {
-        XEN_SYSCTL_CPU_POLICY_RAW | XEN_SYSCTL_CPU_POLICY_HOST => caller.hv.machine.cpuid(leaf, subleaf),
+        XEN_SYSCTL_CPU_POLICY_RAW | XEN_SYSCTL_CPU_POLICY_HOST => caller.hv.machine().cpuid(leaf, subleaf),
         // There are no guests with hardware's help, so they see nothing.
         XEN_SYSCTL_CPU_POLICY_HVM_MAX | XEN_SYSCTL_CPU_POLICY_HVM_DEFAULT => [0; 4],
         _ => cpuid::leaf(caller, leaf, subleaf),
@@ -86,7 +86,7 @@ pub(super) fn leaves<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sy
         if count == request.nr_leaves {
             return Err(Errno::NoBufs);
         }
-        list.write(&caller.hv.machine, count.into(), &CpuidLeaf { leaf, subleaf, a, b, c, d })?;
+        list.write(caller.hv.machine(), count.into(), &CpuidLeaf { leaf, subleaf, a, b, c, d })?;
         count += 1;
         Ok(())
     })?;
@@ -102,7 +102,7 @@ pub(super) fn features<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut 
         return Err(Errno::Inval);
     }
     let ask = |leaf, subleaf| match request.index {
-        XEN_SYSCTL_CPU_FEATURESET_RAW | XEN_SYSCTL_CPU_FEATURESET_HOST => caller.hv.machine.cpuid(leaf, subleaf),
+        XEN_SYSCTL_CPU_FEATURESET_RAW | XEN_SYSCTL_CPU_FEATURESET_HOST => caller.hv.machine().cpuid(leaf, subleaf),
         XEN_SYSCTL_CPU_FEATURESET_HVM | XEN_SYSCTL_CPU_FEATURESET_HVM_MAX => [0; 4],
         _ => cpuid::leaf(caller, leaf, subleaf),
     };
@@ -126,7 +126,7 @@ pub(super) fn features<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut 
     let told = count.min(request.nr_features);
     let list = GuestPtr::<u32>::new(request.features, told.into())?;
     for (index, word) in (0..told.into()).zip(words) {
-        list.write(&caller.hv.machine, index, &word)?;
+        list.write(caller.hv.machine(), index, &word)?;
     }
     op.set(&SysctlCpuFeatureset { nr_features: told, ..request });
     if told < count { Err(Errno::NoBufs) } else { Ok(()) }

@@ -42,11 +42,11 @@ pub(super) fn told<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysc
             let room = request.getcx.nr.min(STATES);
             let times = GuestPtr::<u64>::new(request.getcx.residencies, room.into())?;
             for (index, time) in (0..room.into()).zip([awake, idle_time]) {
-                times.write(&caller.hv.machine, index, &time)?;
+                times.write(caller.hv.machine(), index, &time)?;
             }
             // How often is not counted.
             let counts = GuestPtr::<u64>::new(request.getcx.triggers, room.into())?;
-            (0..room.into()).try_for_each(|index| counts.write(&caller.hv.machine, index, &0))?;
+            (0..room.into()).try_for_each(|index| counts.write(caller.hv.machine(), index, &0))?;
             let getcx = PmCxStat { nr: STATES, last: 0, idle_time, nr_pc: 0, nr_cc: 0, ..request.getcx };
             op.set(&SysctlGetPmstat { getcx, ..request });
         }

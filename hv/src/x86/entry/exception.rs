@@ -125,10 +125,10 @@ fn serve(raised: u32) {
                 shared.work.fetch_or(oxen_hv::sched::work::TIMER, Ordering::Relaxed);
             }
         }
-        vector::FLUSH => hv.machine.serve_shootdown(),
+        vector::FLUSH => hv.machine().serve_shootdown(),
         vector::FIRST_PIRQ..vector::END_PIRQ => {
             let pirq = raised - vector::FIRST_PIRQ;
-            if pirq == hv.machine.console_gsi {
+            if pirq == hv.machine().console_gsi {
                 hv.receive_input();
             } else {
                 pirq::raise(hv, pirq);
@@ -136,7 +136,7 @@ fn serve(raised: u32) {
         }
         _ => {}
     }
-    hv.machine.apic.end_of_interrupt();
+    hv.machine().apic.end_of_interrupt();
 }
 
 /// The CPU refused to return to the guest with the registers in its frame.
