@@ -10,11 +10,12 @@ use oxen_abi::{
 };
 use oxen_hv::{
     addr::GuestAddr,
-    caller::{Caller, Refusal},
+    caller::Caller,
     hypercall::{
         domctl::domctl, physdev::physdev_op, platform::platform_op, sched, sysctl::sysctl as sysctl_call, vcpu,
     },
     mem::Tlb,
+    reply::Stop,
 };
 use support::{
     Fake,
@@ -116,7 +117,7 @@ fn no_vcpu_op_of_a_guest_breaks_anything() {
                 } else {
                     vcpu::vcpu_op(caller, &mut args)
                 };
-                assert!(!matches!(answer, Err(Refusal::Crash(_))), "{args:?}");
+                assert!(!matches!(answer, Err(Stop::Fatal(_))), "{args:?}");
             }
         });
         control.run();

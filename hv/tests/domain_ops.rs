@@ -15,11 +15,11 @@ use oxen_abi::{
 };
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
-    caller::Refusal,
     domain::{Progress, context},
     event, grant,
     hypercall::{platform::platform_op, sysctl::sysctl as sysctl_call, vcpu},
     mem::{Ram, Tlb},
+    reply::Stop,
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 use support::{
@@ -217,9 +217,9 @@ fn a_second_vcpu_starts_with_the_context_that_the_first_gives_it() {
     hv.machine().load_root(root);
     hv.machine().write_guest(GuestAddr(0), context.as_bytes()).unwrap();
     let ask = |command| as_guest(hv, &domain, |c| vcpu::vcpu_op(c, &mut [command, 1, 0, 0, 0, 0]));
-    assert_eq!(ask(oxen_abi::vcpu::VCPUOP_UP.into()), Err(Refusal::Tell(Errno::Inval)));
+    assert_eq!(ask(oxen_abi::vcpu::VCPUOP_UP.into()), Err(Stop::Refused(Errno::Inval)));
     assert_eq!(ask(VCPUOP_INITIALISE.into()), Ok(0));
-    assert_eq!(ask(VCPUOP_INITIALISE.into()), Err(Refusal::Tell(Errno::Exist)));
+    assert_eq!(ask(VCPUOP_INITIALISE.into()), Err(Stop::Refused(Errno::Exist)));
     assert_eq!(ask(oxen_abi::vcpu::VCPUOP_IS_UP.into()), Ok(0));
     assert_eq!(ask(oxen_abi::vcpu::VCPUOP_UP.into()), Ok(0));
     assert_eq!(ask(oxen_abi::vcpu::VCPUOP_IS_UP.into()), Ok(1));

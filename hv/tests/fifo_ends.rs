@@ -13,11 +13,12 @@ use oxen_abi::{
 };
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
-    caller::{Caller, Refusal},
+    caller::Caller,
     domain::{Progress, vcpu::pause},
     event::{self, Reset, deliver},
     hypercall::event::{event_channel_op, event_channel_op_compat},
     mem::Ram,
+    reply::Stop,
 };
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use support::{
@@ -102,7 +103,7 @@ fn a_reset_of_many_ports_goes_on_where_it_was_interrupted() {
     put(&guest, &[0x7ff0]);
     let mut args = [EVTCHNOP_RESET.into(), 0, 0, 0, 0, 0];
     let mut steps = 0;
-    while let Err(Refusal::Preempted) = event_channel_op(&mut guest.caller(), &mut args) {
+    while let Err(Stop::Unfinished) = event_channel_op(&mut guest.caller(), &mut args) {
         assert_eq!(args[0], EVTCHNOP_RESET_CONT.into());
         assert_eq!(event::reset(&guest.caller(), DomId::SELF, Reset::Begin), Err(Errno::Busy), "one at a time");
         steps += 1;

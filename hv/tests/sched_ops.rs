@@ -15,7 +15,7 @@ use oxen_abi::{
 };
 use oxen_hv::{
     Hypervisor,
-    caller::{Args, Caller, Current, Reply},
+    caller::{Caller, Current},
     domain::{self, Config, Domain, regs::Regs, teardown, vcpu::pause},
     event,
     hardware::Clock,
@@ -24,6 +24,7 @@ use oxen_hv::{
         vcpu::vcpu_op,
     },
     mem::Ram,
+    reply::{Args, Reply},
     sched::{self, clock::Scale, run_queue::Share, switch, work},
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};

@@ -7,11 +7,11 @@
 use super::{Domain, context, vcpu::Vcpu};
 use crate::{
     Hypervisor,
-    caller::Refusal,
     domain::Progress,
     event, grant,
     machine::Machine,
     mem::editor::Editor,
+    reply::Stop,
     sched::{self, timers},
     shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
 };
@@ -47,8 +47,8 @@ impl Stage {
 /// Ends a domain, or goes on with it. Not for the caller's own domain.
 ///
 /// # Errors
-/// `Preempted` when something is left to do: call again.
-pub fn advance<M: Machine>(hv: &'static Hypervisor<M>, domain: &Arc<Domain>) -> Result<(), Refusal> {
+/// `Unfinished` when something is left to do: call again.
+pub fn advance<M: Machine>(hv: &'static Hypervisor<M>, domain: &Arc<Domain>) -> Result<(), Stop> {
     {
         let mut stage = domain.life.lock();
         if stage.is_alive() {
@@ -69,8 +69,8 @@ pub fn advance<M: Machine>(hv: &'static Hypervisor<M>, domain: &Arc<Domain>) -> 
 }
 
 /// Does what a stage asks for; the next stage.
-fn step<M: Machine>(hv: &'static Hypervisor<M>, domain: &Arc<Domain>, stage: &mut Stage) -> Result<Stage, Refusal> {
-    let finished = |progress: Progress| if progress == Progress::Done { Ok(()) } else { Err(Refusal::Preempted) };
+fn step<M: Machine>(hv: &'static Hypervisor<M>, domain: &Arc<Domain>, stage: &mut Stage) -> Result<Stage, Stop> {
+    let finished = |progress: Progress| if progress == Progress::Done { Ok(()) } else { Err(Stop::Unfinished) };
     Ok(match stage {
         Stage::Alive | Stage::Vcpus => {
             domain.each_vcpu().try_for_each(|vcpu| release_vcpu(hv, domain, vcpu))?;
@@ -98,7 +98,7 @@ fn step<M: Machine>(hv: &'static Hypervisor<M>, domain: &Arc<Domain>, stage: &mu
 }
 
 /// Gives back the frames that a vcpu holds. What has been given back is forgotten at once.
-fn release_vcpu<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: &Arc<Vcpu>) -> Result<(), Refusal> {
+fn release_vcpu<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: &Arc<Vcpu>) -> Result<(), Stop> {
     timers::stop_all(hv, vcpu);
     let mut slot = vcpu.slot.lock();
     if let Some(state) = slot.as_mut() {

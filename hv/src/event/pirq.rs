@@ -9,13 +9,13 @@
 use super::deliver::set_pending;
 use crate::{
     Hypervisor,
-    caller::Control,
     config::MAX_PIRQS,
     domain::Domain,
     hardware::CpuId,
     lock::Lock,
     machine::Machine,
     pci::{Address, Entry, Message},
+    reply::Control,
 };
 use core::sync::atomic::{AtomicU32, Ordering};
 use oxen_abi::{domid::DomId, errno::Errno};

@@ -2,9 +2,10 @@
 //! refuses them where there is none of it.
 
 use crate::{
-    caller::{Args, Caller, Reply},
+    caller::Caller,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    reply::{Args, Reply},
 };
 use oxen_abi::{domid::DomId, errno::Errno};
 

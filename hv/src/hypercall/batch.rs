@@ -3,9 +3,10 @@
 use super::{Next, Outcome, call};
 use crate::{
     addr::{GuestAddr, GuestRecords, GuestWords},
-    caller::{Args, Caller, Refusal, Reply},
+    caller::Caller,
     domain::counters::Counted,
     machine::Machine,
+    reply::{Args, Reply, Stop},
 };
 use oxen_abi::{errno::Errno, hypercall::Hypercall};
 
@@ -42,7 +43,7 @@ pub fn multicall<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Rep
                 write_args(caller, entry, &entry_args)?;
                 return stop_before(args, entry, left);
             }
-            Next::Crash => return Err(Refusal::Crash(caller.state.broken_promise)),
+            Next::Crash => return Err(Stop::Fatal(caller.state.broken_promise)),
         }
         debug_assert!(caller.state.in_kernel, "only iret leaves the kernel");
     }
@@ -54,7 +55,7 @@ pub fn multicall<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Rep
 fn stop_before(args: &mut Args, entry: EntryPlace, left: u64) -> Reply {
     args[0] = entry.start().0;
     args[1] = left;
-    Err(Refusal::Preempted)
+    Err(Stop::Unfinished)
 }
 
 #[inline]

@@ -2,8 +2,9 @@
 
 use crate::{
     addr::GuestAddr,
-    caller::{Args, Caller, Refusal, Reply},
+    caller::Caller,
     machine::Machine,
+    reply::{Args, Reply, Stop},
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{
@@ -42,7 +43,7 @@ fn write<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, count: u32, bu
         if done != 0 && caller.must_yield() {
             args[1] = u64::from(count - done);
             args[2] = buffer + u64::from(done);
-            return Err(Refusal::Preempted);
+            return Err(Stop::Unfinished);
         }
         let bytes = chunk.get_mut(..(count - done).min(CHUNK as u32) as usize).unwrap_or_default();
         let part = text.part(done.into(), bytes.len() as u64).ok_or(Errno::Fault)?;

@@ -2,11 +2,12 @@
 
 use crate::{
     addr::GuestAddr,
-    caller::{Args, Caller, Refusal, Reply},
+    caller::Caller,
     domain::Progress,
     event::{self, Reset, deliver, port::Binding},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    reply::{Args, Reply, Stop},
 };
 use oxen_abi::{errno::Errno, event_channel as abi};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -19,7 +20,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 pub fn event_channel_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [command, at, ..] = *args;
     if command as u32 == abi::EVTCHNOP_SEND {
-        return deliver::send(caller, read_port(caller, at)?).map(|()| 0).map_err(Refusal::Tell);
+        return deliver::send(caller, read_port(caller, at)?).map(|()| 0).map_err(Stop::Refused);
     }
     other(caller, args, command as u32, at)
 }
@@ -113,7 +114,7 @@ fn whole<M: Machine>(caller: &Caller<'_, M>, args: &mut Args, command: u32, at: 
             let how = if command == abi::EVTCHNOP_RESET { Reset::Begin } else { Reset::GoOn };
             if event::reset(caller, request.dom, how)? == Progress::Stopped {
                 args[0] = abi::EVTCHNOP_RESET_CONT.into();
-                return Err(Refusal::Preempted);
+                return Err(Stop::Unfinished);
             }
         }
         abi::EVTCHNOP_INIT_CONTROL => {
@@ -136,9 +137,9 @@ fn whole<M: Machine>(caller: &Caller<'_, M>, args: &mut Args, command: u32, at: 
 }
 
 /// Of what was interrupted, the hypercall is executed again.
-fn unfinished(error: Errno) -> Refusal {
+fn unfinished(error: Errno) -> Stop {
     match error {
-        Errno::Again => Refusal::Preempted,
+        Errno::Again => Stop::Unfinished,
         error => error.into(),
     }
 }

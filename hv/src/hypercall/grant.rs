@@ -2,7 +2,7 @@
 
 use crate::{
     addr::{GuestAddr, Mfn},
-    caller::{Args, Caller, Refusal, Reply},
+    caller::Caller,
     domain::Domain,
     grant::{
         self, MAX_STATUS_FRAMES, copy,
@@ -12,6 +12,7 @@ use crate::{
     },
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    reply::{Args, Reply, Stop},
 };
 use alloc::sync::Arc;
 use oxen_abi::{
@@ -97,7 +98,7 @@ fn rows<M: Machine, T: FromBytes + IntoBytes + Immutable>(
 fn stop<T>(args: &mut Args, done: u64) -> Reply {
     args[1] += done * size_of::<T>() as u64;
     args[2] = (args[2] & u64::from(u32::MAX)) - done;
-    Err(Refusal::Preempted)
+    Err(Stop::Unfinished)
 }
 
 impl UnmapRequest for abi::GnttabUnmapGrantRef {
@@ -206,7 +207,7 @@ fn set_version<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
     let wish = request.read(caller.hv.machine(), 0)?.version;
     let (outcome, version) = grant::set_version(caller.hv, caller.domain, wish);
     request.write(caller.hv.machine(), 0, &abi::GnttabSetVersion { version })?;
-    outcome.map(|()| 0).map_err(Refusal::from)
+    outcome.map(|()| 0).map_err(Stop::from)
 }
 
 /// In version 1 there are no status frames.

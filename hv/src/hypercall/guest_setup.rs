@@ -2,7 +2,7 @@
 
 use crate::{
     addr::{GuestAddr, MachineAddr},
-    caller::{Args, Caller, Reply},
+    caller::Caller,
     domain::{KNOWN_ASSISTS, vcpu::Callback},
     domain::{
         control_registers, debug,
@@ -10,6 +10,7 @@ use crate::{
     },
     machine::Machine,
     mem::{editor::Editor, guest_ptr::GuestPtr},
+    reply::{Args, Reply},
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{

@@ -2,9 +2,10 @@
 
 use super::version;
 use crate::{
-    caller::{Args, Caller, Reply},
+    caller::Caller,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    reply::{Args, Reply},
 };
 use oxen_abi::{
     errno::Errno,

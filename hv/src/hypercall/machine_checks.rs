@@ -1,9 +1,10 @@
 //! `mca`: what the control domain is told of machine checks (`arch-x86/xen-mca.h`). None is ever recorded.
 
 use crate::{
-    caller::{Args, Caller, Reply},
+    caller::Caller,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    reply::{Args, Reply},
     sched::placement,
 };
 use oxen_abi::{

@@ -3,11 +3,12 @@
 use super::{memory_map, memory_refused};
 use crate::{
     addr::{Mfn, PAGE_SHIFT},
-    caller::{Args, Caller, Refusal, Reply},
+    caller::Caller,
     config::PREEMPT_INTERVAL,
     domain::Domain,
     machine::Machine,
     mem::{frame_alloc, guest_ptr::GuestPtr},
+    reply::{Args, Reply, Stop},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -149,7 +150,7 @@ fn adjust<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, operation: u3
     while done < asked.nr_extents {
         if spent >= PREEMPT_INTERVAL {
             args[0] = u64::from(operation) | done << MEMOP_EXTENT_SHIFT;
-            return Err(Refusal::Preempted);
+            return Err(Stop::Unfinished);
         }
         let outcome = match operation {
             XENMEM_INCREASE_RESERVATION => increase(caller, &extents, done),
@@ -158,7 +159,7 @@ fn adjust<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, operation: u3
         };
         match outcome {
             Ok(()) => {}
-            Err(Refusal::Preempted) => {
+            Err(Stop::Unfinished) => {
                 spent = PREEMPT_INTERVAL;
                 continue;
             }
@@ -171,7 +172,7 @@ fn adjust<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, operation: u3
 }
 
 /// Takes a block for the domain whose frame numbers are small enough.
-fn take<M: Machine>(caller: &Caller<'_, M>, extents: &Extents) -> Result<Mfn, Refusal> {
+fn take<M: Machine>(caller: &Caller<'_, M>, extents: &Extents) -> Result<Mfn, Stop> {
     caller.hv.memory.take_below(&extents.domain.memory, extents.order, extents.limit)
 }
 
@@ -189,13 +190,13 @@ fn give_back<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, first: Mfn) 
     }
 }
 
-fn increase<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Refusal> {
+fn increase<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Stop> {
     let first = take(caller, extents)?;
     let told = extents.list.map_or(Ok(()), |list| list.write(caller.hv.machine(), index, &first.raw()));
     Ok(told.inspect_err(|_| give_back(caller, extents, first))?)
 }
 
-fn populate<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Refusal> {
+fn populate<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Stop> {
     let list = extents.list.ok_or(Errno::Fault)?;
     let pfn = list.read(caller.hv.machine(), index)?;
     let first = take(caller, extents)?;
@@ -205,7 +206,7 @@ fn populate<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -
     Ok(list.write(caller.hv.machine(), index, &first.raw()).inspect_err(|_| give_back(caller, extents, first))?)
 }
 
-fn decrease<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Refusal> {
+fn decrease<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Stop> {
     let first = extents.list.ok_or(Errno::Fault)?.read(caller.hv.machine(), index)?;
     let first = Mfn::new(first).ok_or(Errno::Inval)?;
     for frame in frame_alloc::block(first, extents.order) {
@@ -275,7 +276,7 @@ fn exchange<M: Machine>(caller: &mut Caller<'_, M>, argument: u64) -> Reply {
             break Ok(0);
         }
         if spent >= PREEMPT_INTERVAL {
-            break Err(Refusal::Preempted);
+            break Err(Stop::Unfinished);
         }
         let exchanged = (|| {
             let part = |side: &MemoryReservation| {
@@ -307,7 +308,7 @@ struct Chunk {
 }
 
 impl Chunk {
-    fn exchange<M: Machine>(&self, caller: &Caller<'_, M>, domain: &Domain) -> Result<(), Refusal> {
+    fn exchange<M: Machine>(&self, caller: &Caller<'_, M>, domain: &Domain) -> Result<(), Stop> {
         let memory = caller.hv.machine();
         let (source, source_order) = self.source;
         let (target, target_order) = self.target;

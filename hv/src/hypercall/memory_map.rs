@@ -2,13 +2,14 @@
 
 use super::memory::subject;
 use crate::{
-    caller::{Caller, Reply},
+    caller::Caller,
     domain::Domain,
     firmware::memory_map::Region,
     grant,
     layout::{M2P_END, M2P_START},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    reply::Reply,
 };
 use core::{mem::offset_of, sync::atomic::Ordering};
 use oxen_abi::{

@@ -2,9 +2,10 @@
 //! so the answer depends on it.
 
 use crate::{
-    caller::{Caller, Refusal, Reply},
+    caller::Caller,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    reply::{Reply, Stop},
 };
 use oxen_abi::{
     domid::DomId,
@@ -95,7 +96,7 @@ fn read<M: Machine, const N: usize>(caller: &Caller<'_, M>, argument: u64) -> Re
 }
 
 /// Whether there is such a domain.
-fn exists<M: Machine>(caller: &Caller<'_, M>, id: u16) -> Result<(), Refusal> {
+fn exists<M: Machine>(caller: &Caller<'_, M>, id: u16) -> Result<(), Stop> {
     let is_known = DomId(id) == DomId::SELF || caller.hv.domains.get(DomId(id)).is_some();
     if is_known { Ok(()) } else { Err(Errno::Srch.into()) }
 }

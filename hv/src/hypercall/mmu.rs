@@ -2,7 +2,7 @@
 
 use crate::{
     addr::{GuestAddr, MachineAddr, Mfn, Slot},
-    caller::{Args, Caller, Refusal, Reply},
+    caller::Caller,
     domain::Domain,
     machine::Machine,
     mem::{
@@ -11,6 +11,7 @@ use crate::{
         frame_type::Owner,
         guest_ptr::GuestPtr,
     },
+    reply::{Args, Reply, Stop},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -100,7 +101,7 @@ struct Batch<'a, M: Machine> {
 
 impl<M: Machine> Batch<'_, M> {
     #[inline(always)]
-    fn apply(&mut self, update: MmuUpdate) -> Result<(), Refusal> {
+    fn apply(&mut self, update: MmuUpdate) -> Result<(), Stop> {
         // Of the three bits below an entry's address the header uses two, and Xen takes all three for the kind.
         let address = MachineAddr(update.ptr & !7);
         let notes = match update.ptr & 7 {
@@ -118,7 +119,7 @@ impl<M: Machine> Batch<'_, M> {
     }
 
     /// An update of another frame than the last.
-    fn apply_elsewhere(&mut self, frame: Mfn, slot: Slot, value: u64, notes: AccessedDirty) -> Result<(), Refusal> {
+    fn apply_elsewhere(&mut self, frame: Mfn, slot: Slot, value: u64, notes: AccessedDirty) -> Result<(), Stop> {
         // A higher entry may end the life of any table below it, a plain word may be taken as a table next. What the last
         // one left to be given back comes before the look at this table, which may be part of it.
         self.l1 = None;
@@ -136,7 +137,7 @@ impl<M: Machine> Batch<'_, M> {
 
     /// AccessedDirty where a frame is in the guest's memory.
     #[cold]
-    fn tell_place(&self, address: MachineAddr, pfn: u64) -> Result<(), Refusal> {
+    fn tell_place(&self, address: MachineAddr, pfn: u64) -> Result<(), Stop> {
         let frame = Mfn::containing(address).ok_or(Errno::Inval)?;
         self.hv.memory.frames.reference(frame, self.rights.owner)?;
         self.hv.memory.set_m2p(frame, pfn);
@@ -197,7 +198,7 @@ pub fn mmu_update<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Re
         }
         done += 1;
         if batch.editor.spend(1) && done < count {
-            outcome = Err(Refusal::Preempted);
+            outcome = Err(Stop::Unfinished);
             break;
         }
     }
@@ -205,7 +206,7 @@ pub fn mmu_update<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Re
     if done_at != 0 {
         report(hv, done_at, done, is_continued);
     }
-    if outcome == Err(Refusal::Preempted) {
+    if outcome == Err(Stop::Unfinished) {
         args[0] = requests + done * size_of::<MmuUpdate>() as u64;
         args[1] = (count - done) | CONTINUED;
     }

@@ -3,9 +3,10 @@
 use super::mmu::{Cpus, Lender, flush, report, vcpus_in};
 use crate::{
     addr::{GuestAddr, Mfn},
-    caller::{Args, Caller, Refusal, Reply},
+    caller::Caller,
     machine::Machine,
     mem::{editor::Editor, guest_ptr::GuestPtr},
+    reply::{Args, Reply, Stop},
 };
 use oxen_abi::{
     domid::DomId,
@@ -56,14 +57,14 @@ pub fn mmuext_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Rep
         done += 1;
         spent += 1;
         if spent >= crate::config::PREEMPT_INTERVAL && done < count {
-            outcome = Err(Refusal::Preempted);
+            outcome = Err(Stop::Unfinished);
             break;
         }
     }
     if done_at != 0 {
         report(caller.hv, done_at, done, is_continued);
     }
-    if outcome == Err(Refusal::Preempted) {
+    if outcome == Err(Stop::Unfinished) {
         args[0] = operations + done * size_of::<MmuextOp>() as u64;
         args[1] = (count - done) | CONTINUED;
     }
@@ -71,12 +72,7 @@ pub fn mmuext_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Rep
 }
 
 #[inline(always)]
-fn apply<M: Machine>(
-    caller: &mut Caller<'_, M>,
-    lender: &Lender,
-    op: &MmuextOp,
-    spent: &mut u32,
-) -> Result<(), Refusal> {
+fn apply<M: Machine>(caller: &mut Caller<'_, M>, lender: &Lender, op: &MmuextOp, spent: &mut u32) -> Result<(), Stop> {
     let (hv, domain) = (caller.hv, caller.domain);
     // Every context switch of a guest comes this way.
     match op.cmd {
@@ -97,7 +93,7 @@ fn apply_other<M: Machine>(
     lender: &Lender,
     op: &MmuextOp,
     spent: &mut u32,
-) -> Result<(), Refusal> {
+) -> Result<(), Stop> {
     match op.cmd {
         MMUEXT_PIN_L1_TABLE..=MMUEXT_UNPIN_TABLE if lender.is_nobody() => Err(Errno::Inval.into()),
         MMUEXT_PIN_L1_TABLE..=MMUEXT_PIN_L4_TABLE => {
@@ -143,7 +139,7 @@ fn apply_other<M: Machine>(
 }
 
 /// What changes no table.
-fn flush_or_ldt<M: Machine>(caller: &mut Caller<'_, M>, op: &MmuextOp) -> Result<(), Refusal> {
+fn flush_or_ldt<M: Machine>(caller: &mut Caller<'_, M>, op: &MmuextOp) -> Result<(), Stop> {
     let page = Some(GuestAddr(op.arg1));
     match op.cmd {
         MMUEXT_TLB_FLUSH_LOCAL => flush(caller, Cpus::Local, None),
@@ -166,7 +162,7 @@ fn flush_or_ldt<M: Machine>(caller: &mut Caller<'_, M>, op: &MmuextOp) -> Result
 }
 
 /// Names another local descriptor table; its pages are taken as they are used. A table without entries has no place.
-fn set_ldt<M: Machine>(caller: &mut Caller<'_, M>, base: u64, entries: u32) -> Result<(), Refusal> {
+fn set_ldt<M: Machine>(caller: &mut Caller<'_, M>, base: u64, entries: u32) -> Result<(), Stop> {
     let base = if entries == 0 { 0 } else { base };
     let is_placed = entries == 0 || GuestAddr(base).is_guest_range(u64::from(entries) * 8);
     if entries > MAX_LDT_ENTRIES || base & 0xfff != 0 || !is_placed {

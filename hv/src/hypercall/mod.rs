@@ -24,9 +24,10 @@ pub mod vcpu;
 pub mod version;
 
 use crate::{
-    caller::{Args, Caller, Refusal, Reply},
+    caller::Caller,
     domain,
     machine::Machine,
+    reply::{Args, Reply, Stop},
 };
 use core::marker::PhantomData;
 use oxen_abi::{errno::Errno, hypercall::Hypercall};
@@ -116,9 +117,9 @@ fn unsupported<M: Machine>(_: &mut Caller<'_, M>, _: &mut Args) -> Reply {
 fn outcome<M: Machine>(caller: &mut Caller<'_, M>, reply: Reply) -> Outcome {
     match reply {
         Ok(value) => Outcome { value, next: Next::Answer },
-        Err(Refusal::Tell(error)) => Outcome { value: error.to_return_value(), next: Next::Answer },
-        Err(Refusal::Preempted) => Outcome { value: 0, next: Next::Again },
-        Err(Refusal::Crash(reason)) => {
+        Err(Stop::Refused(error)) => Outcome { value: error.to_return_value(), next: Next::Answer },
+        Err(Stop::Unfinished) => Outcome { value: 0, next: Next::Again },
+        Err(Stop::Fatal(reason)) => {
             caller.state.broken_promise = reason;
             Outcome { value: 0, next: Next::Crash }
         }

@@ -1,11 +1,12 @@
 //! `sched_op` and `set_timer_op`: letting go of the CPU, ending, and the one-shot timer.
 
 use crate::{
-    caller::{Args, Caller, Reply},
+    caller::Caller,
     domain::{self, NOT_SHUT_DOWN},
     event::{self, port::Port},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    reply::{Args, Reply},
     sched::{
         clock::SECOND,
         deadlines::NEVER,

@@ -3,7 +3,7 @@
 use crate::{
     Hypervisor,
     addr::{GuestAddr, Mfn},
-    caller::{Args, Caller, Reply},
+    caller::Caller,
     domain::{
         self, context,
         vcpu::{Vcpu, pause},
@@ -11,6 +11,7 @@ use crate::{
     event::deliver,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    reply::{Args, Reply},
     sched::{self, placement, timers, wait, work},
     shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
 };

@@ -2,10 +2,11 @@
 
 use crate::{
     addr::PAGE_SIZE,
-    caller::{Args, Caller, Reply},
+    caller::Caller,
     layout,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    reply::{Args, Reply},
 };
 use oxen_abi::{errno::Errno, features as feature, version as abi};
 use zerocopy::{FromBytes, Immutable, IntoBytes};

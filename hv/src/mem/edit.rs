@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     addr::{Mfn, Slot},
-    caller::Refusal,
+    reply::Stop,
 };
 use core::sync::atomic::{AtomicU64, Ordering};
 use oxen_abi::errno::Errno;
@@ -62,13 +62,7 @@ impl<M: Hardware> Editor<'_, M> {
     /// # Errors
     /// As [`Self::hold_page`] and [`Self::take_table`]; then the entry is as it was.
     #[inline]
-    pub fn replace(
-        &mut self,
-        place: Place,
-        new: u64,
-        notes: AccessedDirty,
-        rights: &EntryRights,
-    ) -> Result<(), Refusal> {
+    pub fn replace(&mut self, place: Place, new: u64, notes: AccessedDirty, rights: &EntryRights) -> Result<(), Stop> {
         if place.level == 1 {
             Ok(self.replace_page(place, new, notes, rights)?)
         } else {
@@ -107,7 +101,7 @@ impl<M: Hardware> Editor<'_, M> {
         Ok(())
     }
 
-    fn replace_table(&mut self, place: Place, new: u64, notes: AccessedDirty) -> Result<(), Refusal> {
+    fn replace_table(&mut self, place: Place, new: u64, notes: AccessedDirty) -> Result<(), Stop> {
         let (level, slot) = (u32::from(place.level), place.slot.index());
         if is_hypervisor_slot(level, slot) {
             return Err(Errno::Inval.into());
@@ -122,7 +116,7 @@ impl<M: Hardware> Editor<'_, M> {
                 return Ok(());
             }
             match self.take_table(new.mfn().ok_or(Errno::Inval)?, level - 1) {
-                Err(Refusal::Tell(Errno::Inval)) => self.take_linear(place.table, level, new)?,
+                Err(Stop::Refused(Errno::Inval)) => self.take_linear(place.table, level, new)?,
                 taken => taken?,
             }
         }

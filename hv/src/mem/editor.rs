@@ -5,7 +5,7 @@ use super::{
     entry::Entry,
     frame_type::{Acquired, FrameType, Owner},
 };
-use crate::{addr::Mfn, caller::Refusal, config::PREEMPT_INTERVAL, lock::Guard, mem::Memory};
+use crate::{addr::Mfn, config::PREEMPT_INTERVAL, lock::Guard, mem::Memory, reply::Stop};
 use oxen_abi::errno::Errno;
 
 /// Exclusive access to the page tables of one domain: holds its paging lock.
@@ -37,9 +37,9 @@ impl<'a, M: Hardware> Editor<'a, M> {
     /// Takes the paging lock, and first finishes what an earlier call left to be given back.
     ///
     /// # Errors
-    /// `Preempted` if that is not finished yet.
+    /// `Unfinished` if that is not finished yet.
     #[inline]
-    pub fn open(memory: &'a Memory<M>, domain: &'a PagingDomain) -> Result<Self, Refusal> {
+    pub fn open(memory: &'a Memory<M>, domain: &'a PagingDomain) -> Result<Self, Stop> {
         let mut editor = Self::lock(memory, domain);
         editor.settle()?;
         Ok(editor)

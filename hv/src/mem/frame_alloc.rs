@@ -6,7 +6,7 @@ use super::{
     frame_table::{Contents, FrameTable, Recalled, Shortage, Taken, Withdrawn},
     frame_type::Owner,
 };
-use crate::{addr::Mfn, caller::Refusal, mem::Memory};
+use crate::{addr::Mfn, mem::Memory, reply::Stop};
 use core::sync::atomic::{AtomicU32, Ordering};
 use oxen_abi::errno::Errno;
 
@@ -24,14 +24,14 @@ pub const INVALID_M2P_ENTRY: u64 = u64::MAX;
 impl<M: Hardware> Memory<M> {
     /// Takes frames that no TLB knows.
     #[inline]
-    fn take(&self, owner: Owner, order: u32) -> Result<Taken<'_>, Refusal> {
+    fn take(&self, owner: Owner, order: u32) -> Result<Taken<'_>, Stop> {
         if self.machine.refuses_frames() {
             return Err(Errno::NoMem.into());
         }
         self.frames.take(owner, order, |stamp| self.others_know(stamp), |stamp| self.flush(stamp)).map_err(|shortage| {
             match shortage {
                 Shortage::Empty => Errno::NoMem.into(),
-                Shortage::Unfinished => Refusal::Preempted,
+                Shortage::Unfinished => Stop::Unfinished,
             }
         })
     }
@@ -59,7 +59,7 @@ impl<M: Hardware> Memory<M> {
         loop {
             match self.take(Owner::HYPERVISOR, order) {
                 Ok(taken) => return Ok(taken.into_own(|frame| self.machine.clear(frame))),
-                Err(Refusal::Preempted) => {}
+                Err(Stop::Unfinished) => {}
                 Err(_) => return Err(Errno::NoMem),
             }
         }
@@ -111,8 +111,8 @@ impl<M: Hardware> Memory<M> {
     /// itself was the very last to have them.
     ///
     /// # Errors
-    /// `NoMem` when there are none or the domain may not have so many. `Preempted`: call again.
-    pub fn take_for(&self, domain: &PagingDomain, order: u32) -> Result<Mfn, Refusal> {
+    /// `NoMem` when there are none or the domain may not have so many. `Unfinished`: call again.
+    pub fn take_for(&self, domain: &PagingDomain, order: u32) -> Result<Mfn, Stop> {
         self.take_below(domain, order, u64::MAX)
     }
 
@@ -120,7 +120,7 @@ impl<M: Hardware> Memory<M> {
     ///
     /// # Errors
     /// As [`Self::take_for`].
-    pub fn take_below(&self, domain: &PagingDomain, order: u32, limit: u64) -> Result<Mfn, Refusal> {
+    pub fn take_below(&self, domain: &PagingDomain, order: u32, limit: u64) -> Result<Mfn, Stop> {
         let quota = Quota::reserve(&self.frames, domain, 1_u32.checked_shl(order).ok_or(Errno::NoMem)?)?;
         let taken = self.take(domain.owner, order)?;
         if taken.numbers().end > limit {
@@ -137,7 +137,7 @@ impl<M: Hardware> Memory<M> {
     /// with numbers below `limit`. `place` is told each new block and its index once nothing can fail any more.
     ///
     /// # Errors
-    /// `Inval` or `Busy` for frames that cannot be had, `NoMem` when there are no such blocks. `Preempted`: call again. Nothing
+    /// `Inval` or `Busy` for frames that cannot be had, `NoMem` when there are no such blocks. `Unfinished`: call again. Nothing
     /// has changed then.
     pub fn exchange(
         &self,
@@ -146,7 +146,7 @@ impl<M: Hardware> Memory<M> {
         order: u32,
         limit: u64,
         mut place: impl FnMut(usize, Mfn),
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Stop> {
         let mut leaving: heapless::Vec<Withdrawn<'_>, MAX_EXCHANGE> = heapless::Vec::new();
         let mut fresh: heapless::Vec<Taken<'_>, MAX_EXCHANGE> = heapless::Vec::new();
         for &frame in old {

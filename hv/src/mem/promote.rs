@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     addr::{Mfn, TABLE_ENTRIES},
-    caller::Refusal,
     layout::{END_HV_SLOT, FIRST_HV_SLOT},
+    reply::Stop,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::errno::Errno;
@@ -33,9 +33,9 @@ impl<M: Hardware> Editor<'_, M> {
     ///
     /// # Errors
     /// `Inval` if the frame is not the domain's, is something else, or contains what no such table may; then nothing has
-    /// changed. `Preempted`: what has been done is kept, the same call goes on.
+    /// changed. `Unfinished`: what has been done is kept, the same call goes on.
     #[inline(always)]
-    pub fn take_table(&mut self, mfn: Mfn, level: u32) -> Result<(), Refusal> {
+    pub fn take_table(&mut self, mfn: Mfn, level: u32) -> Result<(), Stop> {
         let kind = FrameType::table(level).ok_or(Errno::Inval)?;
         if self.memory.frames.try_get_table_fast(mfn.index(), self.domain.owner, kind) {
             return Ok(());
@@ -44,7 +44,7 @@ impl<M: Hardware> Editor<'_, M> {
     }
 
     #[inline(never)]
-    fn take_table_slow(&mut self, mfn: Mfn, level: u32, kind: FrameType) -> Result<(), Refusal> {
+    fn take_table_slow(&mut self, mfn: Mfn, level: u32, kind: FrameType) -> Result<(), Stop> {
         if self.domain.is_dying.load(Ordering::Acquire) {
             return Err(Errno::Inval.into());
         }
@@ -82,9 +82,9 @@ impl<M: Hardware> Editor<'_, M> {
     /// Goes on with what is left to be given back.
     ///
     /// # Errors
-    /// `Preempted` if there is more of it.
+    /// `Unfinished` if there is more of it.
     #[inline(always)]
-    pub fn settle(&mut self) -> Result<(), Refusal> {
+    pub fn settle(&mut self) -> Result<(), Stop> {
         match self.paging.unfinished {
             None => Ok(()),
             Some(top) => self.settle_now(top),
@@ -92,7 +92,7 @@ impl<M: Hardware> Editor<'_, M> {
     }
 
     #[cold]
-    fn settle_now(&mut self, top: Mfn) -> Result<(), Refusal> {
+    fn settle_now(&mut self, top: Mfn) -> Result<(), Stop> {
         let mut walk = Walk::new();
         self.resume(&mut walk, top);
         self.paging.unfinished = None;
@@ -135,7 +135,7 @@ impl<M: Hardware> Editor<'_, M> {
     }
 
     /// Validates from where the walk stands to the end.
-    fn validate(&mut self, walk: &mut Walk) -> Result<(), Refusal> {
+    fn validate(&mut self, walk: &mut Walk) -> Result<(), Stop> {
         while let Some(step) = walk.last_mut() {
             let below = step.level - 1;
             let progress = if below == 0 { self.validate_l1(step) } else { self.validate_upper(step) };
@@ -151,7 +151,7 @@ impl<M: Hardware> Editor<'_, M> {
                     }
                     if self.spend(TABLE_UNITS) && !walk.is_empty() {
                         self.suspend(walk);
-                        return Err(Refusal::Preempted);
+                        return Err(Stop::Unfinished);
                     }
                 }
                 Progress::Failed(error) => {
@@ -268,7 +268,7 @@ impl<M: Hardware> Editor<'_, M> {
     }
 
     /// Gives back what the tables of the walk hold, from where it stands, with the tables themselves.
-    fn give_back(&mut self, walk: &mut Walk, may_stop: bool) -> Result<(), Refusal> {
+    fn give_back(&mut self, walk: &mut Walk, may_stop: bool) -> Result<(), Stop> {
         while let Some(step) = walk.last_mut() {
             let child = if step.level == 1 {
                 self.drop_pages(step.table, step.held);
@@ -291,7 +291,7 @@ impl<M: Hardware> Editor<'_, M> {
             {
                 self.paging.unfinished = Some(top.table);
                 self.suspend(walk);
-                return Err(Refusal::Preempted);
+                return Err(Stop::Unfinished);
             }
         }
         Ok(())

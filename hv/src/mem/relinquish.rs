@@ -1,7 +1,7 @@
 //! The end of a domain's memory: pins, tables half way, the reservation; step by step.
 
 use super::{Hardware, PagingDomain, editor::Editor};
-use crate::{addr::Mfn, caller::Refusal, mem::Memory};
+use crate::{addr::Mfn, mem::Memory, reply::Stop};
 
 /// Frames looked at for one unit of work.
 const FRAMES_PER_UNIT: usize = 32;
@@ -12,8 +12,8 @@ impl<M: Hardware> Memory<M> {
     /// [`super::frame_table::FrameTable::reserved`] and `shared` say zero.
     ///
     /// # Errors
-    /// `Preempted` with `next` moved on: call again.
-    pub fn relinquish(&self, domain: &PagingDomain, next: &mut usize) -> Result<(), Refusal> {
+    /// `Unfinished` with `next` moved on: call again.
+    pub fn relinquish(&self, domain: &PagingDomain, next: &mut usize) -> Result<(), Stop> {
         let mut editor = Editor::open(self, domain)?;
         let end = self.frames.end();
         // A second pass finds what somebody who did not yet know gave the domain behind our back.
@@ -36,7 +36,7 @@ impl<M: Hardware> Memory<M> {
             *next += 1;
             let due = editor.spend(u32::from(next.is_multiple_of(FRAMES_PER_UNIT) || state.owner() == domain.owner));
             if due && *next < 2 * end && !is_gone(*next) {
-                return Err(Refusal::Preempted);
+                return Err(Stop::Unfinished);
             }
         }
         editor.settle()

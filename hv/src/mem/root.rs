@@ -1,7 +1,7 @@
 //! Roots of address spaces and pinned tables: what holds a table although no entry refers to it.
 
 use super::{Hardware, PagingDomain, editor::Editor, frame_type::FrameState};
-use crate::{addr::Mfn, caller::Refusal, hardware::CpuId, layout::FIRST_HV_SLOT, mem::Memory};
+use crate::{addr::Mfn, hardware::CpuId, layout::FIRST_HV_SLOT, mem::Memory, reply::Stop};
 use core::sync::atomic::Ordering;
 use oxen_abi::{errno::Errno, vm_assist::VMASST_TYPE_M2P_STRICT};
 
@@ -10,7 +10,7 @@ impl<M: Hardware> Editor<'_, M> {
     ///
     /// # Errors
     /// As [`Self::take_table`]; `Inval` if it is pinned already, or the domain is being torn down.
-    pub fn pin(&mut self, mfn: Mfn, level: u32) -> Result<(), Refusal> {
+    pub fn pin(&mut self, mfn: Mfn, level: u32) -> Result<(), Stop> {
         self.settle()?;
         if self.domain.is_dying.load(Ordering::Acquire) {
             return Err(Errno::Inval.into());
@@ -30,8 +30,8 @@ impl<M: Hardware> Editor<'_, M> {
     /// Ends [`Self::pin`].
     ///
     /// # Errors
-    /// `Inval` if the frame is not the domain's or not pinned; `Preempted` before anything was done.
-    pub fn unpin(&mut self, mfn: Mfn) -> Result<(), Refusal> {
+    /// `Inval` if the frame is not the domain's or not pinned; `Unfinished` before anything was done.
+    pub fn unpin(&mut self, mfn: Mfn) -> Result<(), Stop> {
         self.settle()?;
         self.memory.frames.update(mfn, |state: FrameState| {
             if state.owner() != self.domain.owner || !state.is_pinned() {
@@ -48,7 +48,7 @@ impl<M: Hardware> Editor<'_, M> {
     ///
     /// # Errors
     /// As [`Self::take_table`]; then the old one is still in force.
-    pub fn switch(&mut self, cpu: CpuId, current: &mut Option<Mfn>, root: Mfn) -> Result<(), Refusal> {
+    pub fn switch(&mut self, cpu: CpuId, current: &mut Option<Mfn>, root: Mfn) -> Result<(), Stop> {
         let old = *current;
         if old != Some(root) {
             self.settle()?;
@@ -66,7 +66,7 @@ impl<M: Hardware> Editor<'_, M> {
     ///
     /// # Errors
     /// As [`Self::switch`].
-    pub fn switch_user(&mut self, current: &mut Option<Mfn>, root: Option<Mfn>) -> Result<(), Refusal> {
+    pub fn switch_user(&mut self, current: &mut Option<Mfn>, root: Option<Mfn>) -> Result<(), Stop> {
         let old = *current;
         if old == root {
             return Ok(());
@@ -90,7 +90,7 @@ impl<M: Hardware> Memory<M> {
     ///
     /// # Errors
     /// As [`Editor::take_table`].
-    pub fn adopt_root(&self, domain: &PagingDomain, l4: Mfn) -> Result<(), Refusal> {
+    pub fn adopt_root(&self, domain: &PagingDomain, l4: Mfn) -> Result<(), Stop> {
         Editor::open(self, domain)?.take_table(l4, 4)
     }
 
@@ -107,8 +107,8 @@ impl<M: Hardware> Memory<M> {
     /// Gives back a root that no CPU has loaded any more.
     ///
     /// # Errors
-    /// `Preempted` before anything was done.
-    pub fn drop_root(&self, domain: &PagingDomain, l4: Mfn) -> Result<(), Refusal> {
+    /// `Unfinished` before anything was done.
+    pub fn drop_root(&self, domain: &PagingDomain, l4: Mfn) -> Result<(), Stop> {
         Editor::open(self, domain)?.put_table(l4);
         Ok(())
     }
@@ -116,13 +116,13 @@ impl<M: Hardware> Memory<M> {
     /// Gives back the roots of a vcpu that does not run, its kernel's and its user mode's; no CPU may have them loaded.
     ///
     /// # Errors
-    /// `Preempted`, with what has been given back taken out: call again.
+    /// `Unfinished`, with what has been given back taken out: call again.
     pub fn drop_roots(
         &self,
         domain: &PagingDomain,
         kernel: &mut Option<Mfn>,
         user: &mut Option<Mfn>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Stop> {
         while let Some(root) = user.or(*kernel) {
             self.drop_root(domain, root)?;
             if user.take().is_none() {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     addr::{GuestAddr, MachineAddr, Mfn, Slot},
-    caller::Refusal,
+    reply::Stop,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::errno::Errno;
@@ -65,7 +65,7 @@ impl<M: Hardware> Editor<'_, M> {
     /// # Errors
     /// `Inval` where no L1 translates the address; else as [`Self::replace`].
     #[inline]
-    pub fn map_at(&mut self, root: Mfn, va: GuestAddr, new: u64, rights: &EntryRights) -> Result<(), Refusal> {
+    pub fn map_at(&mut self, root: Mfn, va: GuestAddr, new: u64, rights: &EntryRights) -> Result<(), Stop> {
         let place = self.find(root, va).ok_or(Errno::Inval)?;
         self.replace(place, new, AccessedDirty::Overwrite, rights)
     }

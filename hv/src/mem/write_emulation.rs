@@ -4,8 +4,8 @@
 use super::{Hardware, PagingDomain, editor::Editor, entry::Entry};
 use crate::{
     addr::{GuestAddr, Mfn, Slot},
-    caller::Refusal,
     mem::Memory,
+    reply::Stop,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{errno::Errno, vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES};
@@ -44,7 +44,7 @@ impl<M: Hardware> Memory<M> {
     ///
     /// # Errors
     /// `Tell`: this was no write to an L1 table, or not one that the laws allow, or the domain does not want it
-    /// (`VMASST_TYPE_writable_pagetables` is off): the guest gets its page fault. `Preempted`: let the guest fault again.
+    /// (`VMASST_TYPE_writable_pagetables` is off): the guest gets its page fault. `Unfinished`: let the guest fault again.
     pub fn emulate_write(
         &self,
         domain: &PagingDomain,
@@ -52,7 +52,7 @@ impl<M: Hardware> Memory<M> {
         va: GuestAddr,
         bytes: u32,
         write: Write,
-    ) -> Result<Written, Refusal> {
+    ) -> Result<Written, Stop> {
         let shift = 8 * (va.offset() as u32 & 7);
         if !matches!(bytes, 1 | 2 | 4 | 8) || shift + 8 * bytes > 64 {
             return Err(Errno::Inval.into());
@@ -84,7 +84,7 @@ impl<M: Hardware> Memory<M> {
                 return Ok(Written { old: old_part, stored: true });
             }
         }
-        Err(Refusal::Preempted)
+        Err(Stop::Unfinished)
     }
 
     /// A write to a device's page that is mapped read-only: what the hypervisor lets happen of it. An instruction that also
@@ -97,7 +97,7 @@ impl<M: Hardware> Memory<M> {
         offset: u16,
         bytes: u32,
         write: Write,
-    ) -> Result<Written, Refusal> {
+    ) -> Result<Written, Stop> {
         match write {
             Write::Store(new) if domain.is_privileged && !self.frames.is_ram(mfn) => {
                 self.pci.lock().write_frame(&self.machine, mfn, offset, bytes as u8, new as u32);

@@ -3,9 +3,10 @@
 use super::{inject, vector};
 use crate::{
     addr::{GuestAddr, PAGE_BYTES},
-    caller::{Caller, Refusal},
+    caller::Caller,
     machine::Machine,
     mem::editor::Editor,
+    reply::Stop,
 };
 use oxen_abi::errno::Errno;
 
@@ -17,8 +18,8 @@ const TABLE_INDICATOR: u64 = 1 << 2;
 pub fn fault<M: Machine>(caller: &mut Caller<'_, M>, offset: u64, error_code: u32) {
     match take(caller, offset as usize / PAGE_BYTES) {
         // Taken, or to be tried again: the instruction is executed once more.
-        Ok(_) | Err(Refusal::Preempted) => {}
-        Err(Refusal::Tell(_) | Refusal::Crash(_)) => {
+        Ok(_) | Err(Stop::Unfinished) => {}
+        Err(Stop::Refused(_) | Stop::Fatal(_)) => {
             caller.state.info.set_cr2(caller.state.ldt_base.wrapping_add(offset));
             inject(caller, vector::PAGE_FAULT, Some(error_code));
         }
@@ -31,7 +32,7 @@ pub fn take_for<M: Machine>(caller: &mut Caller<'_, M>, selector: u64) -> bool {
 }
 
 /// Takes a page of the LDT. Says whether it was not there before.
-fn take<M: Machine>(caller: &mut Caller<'_, M>, page: usize) -> Result<bool, Refusal> {
+fn take<M: Machine>(caller: &mut Caller<'_, M>, page: usize) -> Result<bool, Stop> {
     let start = page * PAGE_BYTES;
     let place = caller.state.ldt.get_mut(page).ok_or(Errno::Inval)?;
     if start >= usize::from(caller.state.ldt_entries) * 8 {

@@ -9,10 +9,11 @@ use super::{
 };
 use crate::{
     addr::GuestAddr,
-    caller::{Caller, Refusal},
+    caller::Caller,
     domain::{counters::Counted, crash_by_exception, regs::operand_mask},
     machine::Machine,
     mem::write_emulation::Write,
+    reply::Stop,
 };
 use oxen_abi::vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES;
 
@@ -78,8 +79,8 @@ fn write_page_table<M: Machine>(caller: &mut Caller<'_, M>, address: GuestAddr) 
             Some(())
         }
         // The entry changed under the instruction's eyes, or there is other work first: it is executed again.
-        Ok(_) | Err(Refusal::Preempted) => Some(()),
-        Err(Refusal::Tell(_) | Refusal::Crash(_)) => None,
+        Ok(_) | Err(Stop::Unfinished) => Some(()),
+        Err(Stop::Refused(_) | Stop::Fatal(_)) => None,
     }
 }
 

@@ -6,9 +6,9 @@ use crate::{
 };
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
-    caller::Refusal,
     hypercall::{memory, mmu, mmuext},
     mem::{Ram, editor::Editor, entry::Entry, frame_type::FrameType, write_emulation::Write},
+    reply::Stop,
 };
 use std::sync::atomic::Ordering;
 
@@ -168,7 +168,7 @@ impl World {
         let root = guest.state.kernel_root.unwrap();
         match self.hv.memory.emulate_write(&guest.domain.memory, root, va, bytes, write) {
             Ok(_) => Outcome::Done,
-            Err(Refusal::Preempted) => Outcome::Partly,
+            Err(Stop::Unfinished) => Outcome::Partly,
             Err(_) => Outcome::Refused,
         }
     }

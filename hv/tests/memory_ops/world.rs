@@ -10,7 +10,7 @@ use oxen_abi::vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES;
 use oxen_hv::{
     Hypervisor,
     addr::{GuestAddr, Mfn},
-    caller::{Args, Caller, Refusal, Reply},
+    caller::Caller,
     hypercall::mmu,
     mem::{
         Ram,
@@ -18,6 +18,7 @@ use oxen_hv::{
         entry::Entry,
         frame_type::{FrameType, Owner},
     },
+    reply::{Args, Reply, Stop},
 };
 use std::sync::atomic::Ordering;
 
@@ -205,7 +206,7 @@ impl World {
                             .unwrap();
                         return;
                     }
-                    Err(refusal) => assert_eq!(refusal, Refusal::Preempted),
+                    Err(refusal) => assert_eq!(refusal, Stop::Unfinished),
                 }
             }
         }
@@ -230,11 +231,11 @@ impl World {
         loop {
             match handler(&mut self.players[player].guest.caller(), &mut args) {
                 Ok(value) => return Ok(value),
-                Err(Refusal::Tell(_)) if is_first => return Err(Outcome::Refused),
-                Err(Refusal::Tell(_)) => return Err(Outcome::Partly),
-                Err(Refusal::Preempted) if self.random.chance(10) => return Err(Outcome::Partly),
-                Err(Refusal::Preempted) => is_first = false,
-                Err(Refusal::Crash(reason)) => panic!("crashed: {reason}"),
+                Err(Stop::Refused(_)) if is_first => return Err(Outcome::Refused),
+                Err(Stop::Refused(_)) => return Err(Outcome::Partly),
+                Err(Stop::Unfinished) if self.random.chance(10) => return Err(Outcome::Partly),
+                Err(Stop::Unfinished) => is_first = false,
+                Err(Stop::Fatal(reason)) => panic!("crashed: {reason}"),
             }
         }
     }

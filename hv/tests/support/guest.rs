@@ -5,13 +5,14 @@ use oxen_abi::{domid::DomId, errno::Errno};
 use oxen_hv::{
     Hypervisor,
     addr::Mfn,
-    caller::{Args, Caller, Refusal, Reply},
+    caller::Caller,
     domain::{
         self, Config, Domain,
         regs::Regs,
         vcpu::{Processor, Vcpu, VcpuState},
     },
     mem::entry::Entry,
+    reply::{Args, Reply, Stop},
 };
 use std::sync::{Arc, atomic::Ordering};
 
@@ -105,9 +106,9 @@ impl Guest {
         loop {
             match handler(&mut self.caller(), &mut args) {
                 Ok(value) => return Ok(value),
-                Err(Refusal::Tell(error)) => return Err(error),
-                Err(Refusal::Preempted) => {}
-                Err(Refusal::Crash(reason)) => panic!("crashed: {reason}"),
+                Err(Stop::Refused(error)) => return Err(error),
+                Err(Stop::Unfinished) => {}
+                Err(Stop::Fatal(reason)) => panic!("crashed: {reason}"),
             }
         }
     }

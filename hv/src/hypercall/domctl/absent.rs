@@ -2,12 +2,7 @@
 //! guest. Each is refused as Xen refuses it on such a machine, in the order of Xen's checks.
 
 use super::{Answer, Outcome, find, other_than_self};
-use crate::{
-    caller::{Caller, Control},
-    domain::Domain,
-    machine::Machine,
-    rights::last_frame,
-};
+use crate::{caller::Caller, domain::Domain, machine::Machine, reply::Control, rights::last_frame};
 use core::sync::atomic::Ordering;
 use oxen_abi::{
     domctl::{

@@ -2,9 +2,10 @@
 
 use super::{Answer, Outcome, find, read_bitmap, write_bitmap};
 use crate::{
-    caller::{Caller, Control},
+    caller::Caller,
     domain::Domain,
     machine::Machine,
+    reply::Control,
     sched::{self, placement, run_queue::Share},
 };
 use alloc::sync::Arc;

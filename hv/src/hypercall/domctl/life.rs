@@ -3,13 +3,14 @@
 use super::{Answer, Outcome, other_than_self};
 use crate::{
     addr::Mfn,
-    caller::{Caller, Control},
+    caller::Caller,
     config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES, MAX_PORTS},
     domain::{self, Config, Domain, teardown},
     event::virq,
     hypercall::stubs,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    reply::Control,
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;

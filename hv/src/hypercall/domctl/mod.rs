@@ -10,10 +10,11 @@ mod time;
 mod vcpu;
 
 use crate::{
-    caller::{Args, Caller, Control, Refusal, Reply},
+    caller::Caller,
     domain::{Domain, info, vcpu::Vcpu},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    reply::{Args, Control, Reply, Stop},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -47,7 +48,7 @@ enum Answer {
 }
 
 /// What a command answers.
-type Outcome = Result<Answer, Refusal>;
+type Outcome = Result<Answer, Stop>;
 
 /// `domctl(request)`.
 ///

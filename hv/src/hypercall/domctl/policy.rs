@@ -3,12 +3,13 @@
 
 use super::{Answer, Outcome};
 use crate::{
-    caller::{Caller, Control, Refusal},
+    caller::Caller,
     domain::Domain,
     hypercall::sysctl::policy::{MODEL_REGISTERS, ROOM_FOR_LEAVES, each_leaf},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     processor::cpuid,
+    reply::{Control, Stop},
 };
 use oxen_abi::{
     domctl::{CpuidLeaf, Domctl, DomctlCpuPolicy, MsrEntry, XEN_CPUID_INPUT_UNUSED, XEN_CPUID_NO_SUBLEAF},
@@ -59,7 +60,7 @@ pub(super) fn set<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domai
     let mut answer = DomctlCpuPolicy { err_leaf: unused, err_subleaf: unused, err_msr: unused, ..request };
     match judge(caller, &mut answer) {
         Ok(()) => Ok(Answer::Done),
-        Err(Refusal::Tell(error)) => {
+        Err(Stop::Refused(error)) => {
             op.set(&answer);
             Ok(Answer::CopyBackAnd(error))
         }
@@ -67,7 +68,7 @@ pub(super) fn set<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domai
     }
 }
 
-fn judge<M: Machine>(caller: &Caller<'_, M>, request: &mut DomctlCpuPolicy) -> Result<(), Refusal> {
+fn judge<M: Machine>(caller: &Caller<'_, M>, request: &mut DomctlCpuPolicy) -> Result<(), Stop> {
     let machine = caller.hv.machine();
     if request.nr_leaves > ROOM_FOR_LEAVES || request.nr_msrs > MODEL_REGISTERS.len() as u32 {
         return Err(Errno::TooBig.into());

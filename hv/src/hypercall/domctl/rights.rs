@@ -2,10 +2,11 @@
 
 use super::{Answer, Outcome, read_bitmap, write_bitmap};
 use crate::{
-    caller::{Caller, Control},
+    caller::Caller,
     config::MAX_PIRQS,
     domain::Domain,
     machine::Machine,
+    reply::Control,
     rights::{Ranges, last_frame},
 };
 use core::sync::atomic::Ordering;

@@ -4,7 +4,7 @@
 use super::{Answer, Outcome, find};
 use crate::{
     addr::GuestAddr,
-    caller::{Caller, Control},
+    caller::Caller,
     domain::{
         Domain,
         vcpu::{Callback, ExtendedState, Vcpu, VcpuState},
@@ -12,6 +12,7 @@ use crate::{
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     processor::machine_check,
+    reply::Control,
 };
 use alloc::sync::Arc;
 use oxen_abi::{

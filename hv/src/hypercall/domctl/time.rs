@@ -1,11 +1,7 @@
 //! A domain's clocks.
 
 use super::{Answer, Outcome, other_than_self};
-use crate::{
-    caller::{Caller, Control},
-    domain::Domain,
-    machine::Machine,
-};
+use crate::{caller::Caller, domain::Domain, machine::Machine, reply::Control};
 use core::sync::atomic::Ordering;
 use oxen_abi::{
     domctl::{

@@ -2,10 +2,11 @@
 
 use super::{Answer, Outcome, find, other_than_self};
 use crate::{
-    caller::{Caller, Control},
+    caller::Caller,
     domain::{Domain, context, vcpu::pause},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    reply::Control,
     sched,
 };
 use core::sync::atomic::Ordering;

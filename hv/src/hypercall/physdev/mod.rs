@@ -7,9 +7,10 @@ mod pirq;
 
 use crate::{
     addr::GuestAddr,
-    caller::{Args, Caller, Reply},
+    caller::Caller,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    reply::{Args, Reply},
 };
 use oxen_abi::{
     errno::Errno,

@@ -5,9 +5,10 @@ mod processors;
 mod registers;
 
 use crate::{
-    caller::{Args, Caller, Refusal, Reply},
+    caller::Caller,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    reply::{Args, Reply, Stop},
     sched::clock::SECOND,
 };
 use oxen_abi::{
@@ -92,7 +93,7 @@ fn symbol(op: &mut PlatformOp) -> Result<bool, Errno> {
     Ok(true)
 }
 
-fn about_processors<M: Machine>(caller: &Caller<'_, M>, op: &mut PlatformOp) -> Result<bool, Refusal> {
+fn about_processors<M: Machine>(caller: &Caller<'_, M>, op: &mut PlatformOp) -> Result<bool, Stop> {
     /// The chip sets of old that were to be told.
     const LAST_QUIRK: u32 = 3;
     match op.cmd {

@@ -1,10 +1,6 @@
 //! Registers of a processor that the control domain may read by `platform_op`: the clock, and its memory types.
 
-use crate::{
-    caller::{Caller, Reply},
-    machine::Machine,
-    mem::guest_ptr::GuestPtr,
-};
+use crate::{caller::Caller, machine::Machine, mem::guest_ptr::GuestPtr, reply::Reply};
 use oxen_abi::{
     errno::Errno,
     platform::{XenpfReadMemtype, XenpfResourceEntry, XenpfResourceOp},

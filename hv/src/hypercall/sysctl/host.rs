@@ -1,11 +1,6 @@
 //! The host's memory, devices and hypervisor, as its owner's tools ask for them.
 
-use crate::{
-    addr::Mfn,
-    caller::{Caller, Control},
-    machine::Machine,
-    mem::guest_ptr::GuestPtr,
-};
+use crate::{addr::Mfn, caller::Caller, machine::Machine, mem::guest_ptr::GuestPtr, reply::Control};
 use oxen_abi::{
     errno::Errno,
     sysctl::{

@@ -1,11 +1,7 @@
 //! The machine's size and shape, as a toolstack asks for it. It is one socket and one memory node.
 
 use crate::{
-    addr::PAGE_SIZE,
-    caller::{Caller, Control},
-    machine::Machine,
-    mem::guest_ptr::GuestPtr,
-    sched::placement,
+    addr::PAGE_SIZE, caller::Caller, machine::Machine, mem::guest_ptr::GuestPtr, reply::Control, sched::placement,
 };
 use oxen_abi::{
     errno::Errno,

@@ -7,11 +7,12 @@ mod pools;
 mod power;
 
 use crate::{
-    caller::{Args, Caller, Control, Refusal, Reply},
+    caller::Caller,
     domain::{info, teardown},
     keys,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    reply::{Args, Control, Reply, Stop},
 };
 use oxen_abi::{
     domctl::{DomctlGetdomaininfo, XEN_SCHEDULER_CREDIT},
@@ -50,7 +51,7 @@ pub fn sysctl<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply 
 }
 
 /// Fills in what is answered in the request itself.
-fn answer<M: Machine>(caller: &Caller<'_, M>, control: Control, op: &mut Sysctl) -> Result<(), Refusal> {
+fn answer<M: Machine>(caller: &Caller<'_, M>, control: Control, op: &mut Sysctl) -> Result<(), Stop> {
     match op.cmd {
         XEN_SYSCTL_READCONSOLE => read_console(caller, control, op)?,
         XEN_SYSCTL_DEBUG_KEYS => press_keys(caller, control, op.get())?,

@@ -1,11 +1,6 @@
 //! What guests see of the processor, as a toolstack asks for it: every PV guest sees the same.
 
-use crate::{
-    caller::{Caller, Control},
-    machine::Machine,
-    mem::guest_ptr::GuestPtr,
-    processor::cpuid,
-};
+use crate::{caller::Caller, machine::Machine, mem::guest_ptr::GuestPtr, processor::cpuid, reply::Control};
 use oxen_abi::{
     domctl::{CpuidLeaf, XEN_CPUID_NO_SUBLEAF},
     errno::Errno,

@@ -1,9 +1,10 @@
 //! Pools of processors, and the scheduler's knobs in each.
 
 use crate::{
-    caller::{Caller, Control},
+    caller::Caller,
     hypercall::domctl::write_bitmap,
     machine::Machine,
+    reply::Control,
     sched::{
         placement,
         run_queue::{RATE_LIMIT, SLICE},
