@@ -46,6 +46,7 @@ pub mod mem;
 pub mod pci;
 pub mod ports;
 pub mod processor;
+pub mod reply;
 pub mod rights;
 pub mod sched;
 pub mod shared_info;

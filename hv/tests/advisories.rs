@@ -16,7 +16,6 @@ use oxen_hv::{
     grant,
     hypercall::{batch::multicall, grant::grant_table_op, memory::memory_op, mmu as calls, mmuext, vcpu::vcpu_op},
     mem::{Ram, entry::Entry, frame_type::FrameType},
-    trap::ldt,
 };
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
@@ -192,12 +191,12 @@ fn xsa_298_a_selector_beyond_the_ldt_makes_no_page_a_descriptor_page() {
     assert_eq!(guest.call(mmuext::mmuext_op, [0, 1, 0, SELF]), Ok(0));
     // Entries 512 and above are in that page.
     for selector in [512 << 3 | 7, 1023 << 3 | 7, 0xffff] {
-        assert!(!ldt::take_for(&mut guest.caller(), selector), "{selector:#x}");
+        assert!(!guest.caller().take_ldt_page_of(selector), "{selector:#x}");
         assert_ne!(guest.hv.memory.frames.state(page).kind(), FrameType::Descriptor);
     }
     put(&guest, 0, &[mmu::MMUEXT_SET_LDT.into(), 3 << 12, 513]);
     assert_eq!(guest.call(mmuext::mmuext_op, [0, 1, 0, SELF]), Ok(0));
-    assert!(ldt::take_for(&mut guest.caller(), 512 << 3 | 7));
+    assert!(guest.caller().take_ldt_page_of(512 << 3 | 7));
     assert_eq!(guest.state.ldt[1], Some(page));
 }
 

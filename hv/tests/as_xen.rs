@@ -32,7 +32,6 @@ use oxen_hv::{
         physdev::physdev_op, sched::sched_op, vcpu::vcpu_op,
     },
     mem::{entry::Entry, grant_mapping::entry_flags},
-    trap::emulate,
 };
 use std::sync::atomic::Ordering;
 use support::guest::{Guest, Home};
@@ -116,7 +115,7 @@ fn is_emulated(guest: &mut Guest, code: [u8; 3]) -> bool {
     let mut caller = guest.caller();
     caller.regs.rip = PLACE;
     (caller.regs.rax, caller.regs.rcx, caller.regs.rdx) = (3, 0, 0);
-    emulate::general_protection(&mut caller, 0);
+    caller.general_protection(0);
     (PLACE + 1..PLACE + 4).contains(&caller.regs.rip)
 }
 

@@ -11,7 +11,6 @@ use oxen_hv::{
     addr::GuestAddr,
     domain::regs::Regs,
     hypercall::{sched::sched_op, vcpu::vcpu_op},
-    trap::page_fault::page_fault,
 };
 use support::{boot, guest::Guest};
 
@@ -43,7 +42,7 @@ fn a_control_domain_that_ends_badly_says_how_and_fails_the_machine() {
     assert!(said.contains("d0v0 says that it has crashed") && said.contains("dead0001"), "{said}");
     assert!(said.contains("(reason 3: crash)"), "{said}");
     assert_eq!(calls, [1, 0]);
-    let (said, calls) = last_words(|dom0| page_fault(&mut dom0.caller(), 0x40e, 4));
+    let (said, calls) = last_words(|dom0| dom0.caller().page_fault(0x40e, 4));
     assert!(
         said.contains("d0v0 crashed: exception 14 without a handler, error code 0x0, cr2 0x000000000000040e"),
         "{said}"

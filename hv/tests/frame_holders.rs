@@ -9,7 +9,6 @@ use oxen_hv::{
     domain::traps::TrapHandler,
     hypercall::{memory, mmu as calls, mmuext},
     mem::{Ram, entry::Entry, frame_alloc, frame_type::FrameType},
-    trap::page_fault,
 };
 use std::sync::atomic::Ordering;
 use support::{
@@ -154,7 +153,7 @@ fn nothing_is_read_at_an_address_of_the_hypervisors() {
         guest.regs.rip = 0x1000;
         guest.regs.rdi = address;
         guest.regs.rsp = 0x3000;
-        page_fault::page_fault(&mut guest.caller(), address, 7);
+        guest.caller().page_fault(address, 7);
         assert_eq!(guest.regs.rip, 0x2000, "the fault is the guest's own");
     }
 }

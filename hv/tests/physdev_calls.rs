@@ -28,7 +28,6 @@ use oxen_hv::{
         physdev::{physdev_op, physdev_op_compat},
     },
     mem::Ram,
-    trap::{page_fault, ports},
 };
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
@@ -204,13 +203,13 @@ fn a_table_in_use_is_mapped_read_only_and_what_is_written_there_is_lost() {
     // mov [rdx], eax
     dom0.hv.machine().write_guest(GuestAddr(0x1000), &[0x89, 0x02, 0x90]).unwrap();
     (dom0.regs.rip, dom0.regs.rdx, dom0.regs.rax) = (0x1000, 0x7010, 0x1234);
-    page_fault::page_fault(&mut dom0.caller(), 0x7010, 7);
+    dom0.caller().page_fault(0x7010, 7);
     assert_eq!((dom0.regs.rip, entry(&dom0, 1)), (0x1002, before));
     // xchg [rdx], eax
     dom0.hv.machine().write_guest(GuestAddr(0x1000), &[0x87, 0x02, 0x90]).unwrap();
     dom0.state.traps.set(14, TrapHandler { address: 0x2000, cs: 0xe033, flags: 0 });
     (dom0.regs.rip, dom0.regs.rsp) = (0x1000, 0x3000);
-    page_fault::page_fault(&mut dom0.caller(), 0x7010, 7);
+    dom0.caller().page_fault(0x7010, 7);
     assert_eq!(dom0.regs.rip, 0x2000, "what also reads is the guest's own fault");
     unmap(&mut dom0, 207).unwrap();
     assert!(map_device(&mut dom0, &home, BAR + 0x2000));
@@ -229,8 +228,8 @@ fn the_ports_of_configuration_space_write_no_message() {
     let space = |dom0: &Guest| dom0.hv.machine().peripherals.lock().unwrap().functions[&u32::from(DEVFN)];
     let mut write = |register: u32, port, bytes, value| {
         let before = space(&dom0);
-        assert!(ports::write(&mut dom0.caller(), 0xcf8, 4, 0x8000_0000 | u32::from(DEVFN) << 8 | register));
-        assert!(ports::write(&mut dom0.caller(), port, bytes, value));
+        assert!(dom0.caller().port_out(0xcf8, 4, 0x8000_0000 | u32::from(DEVFN) << 8 | register));
+        assert!(dom0.caller().port_out(port, bytes, value));
         space(&dom0) != before
     };
     assert!(write(0x3c, 0xcfc, 1, 9));

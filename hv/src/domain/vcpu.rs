@@ -247,8 +247,6 @@ pub struct VcpuState {
     pub io_bitmap_ports: u32,
     /// What the guest last wrote to the PCI configuration address port.
     pub pci_address: u32,
-    /// What the guest did that it cannot be told about, on the way to its end.
-    pub broken_promise: &'static &'static str,
 }
 
 impl VcpuState {
@@ -292,7 +290,6 @@ impl VcpuState {
             io_bitmap: 0,
             io_bitmap_ports: 0,
             pci_address: 0,
-            broken_promise: &"",
         }
     }
 }

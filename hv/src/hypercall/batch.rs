@@ -43,7 +43,7 @@ pub fn multicall<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Rep
                 write_args(caller, entry, &entry_args)?;
                 return stop_before(args, entry, left);
             }
-            Next::Crash => return Err(Stop::Fatal(caller.state.broken_promise)),
+            Next::Crash(fault) => return Err(Stop::Fatal(fault)),
         }
         debug_assert!(caller.state.in_kernel, "only iret leaves the kernel");
     }

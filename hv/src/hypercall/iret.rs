@@ -5,7 +5,7 @@ use crate::{
     caller::Caller,
     domain::flags,
     machine::Machine,
-    reply::{Args, Reply, Stop},
+    reply::{Args, Fault, Reply, Stop},
 };
 use oxen_abi::{segments::VGCF_IN_SYSCALL, vm_assist::VMASST_TYPE_ARCHITECTURAL_IOPL};
 
@@ -15,7 +15,7 @@ use oxen_abi::{segments::VGCF_IN_SYSCALL, vm_assist::VMASST_TYPE_ARCHITECTURAL_I
 /// Never: a context that cannot be read or used ends the guest.
 #[inline]
 pub fn iret<M: Machine>(caller: &mut Caller<'_, M>, _: &mut Args) -> Reply {
-    const UNREADABLE: Stop = Stop::Fatal(&"iret: the context at RSP cannot be read");
+    const UNREADABLE: Stop = Stop::Fatal(Fault::IretUnreadable);
     let frame = GuestAddr(caller.regs.rsp).words::<9>().ok_or(UNREADABLE)?;
     let machine = caller.hv.machine();
     let [rip, cs, rflags, rsp, ss] = machine.read_guest_words(frame.part::<4, 5>()).map_err(|_| UNREADABLE)?;
@@ -37,7 +37,7 @@ pub fn iret<M: Machine>(caller: &mut Caller<'_, M>, _: &mut Args) -> Reply {
     }
     if cs & 3 == 3 {
         if caller.state.user_root.is_none() {
-            return Err(Stop::Fatal(&"iret: to user mode, but no user page tables are set (MMUEXT_NEW_USER_BASEPTR)"));
+            return Err(Stop::Fatal(Fault::NoUserTables));
         }
         caller.state.in_kernel = false;
         caller.hv.machine().switch_mode(caller.state);

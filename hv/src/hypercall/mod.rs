@@ -27,7 +27,7 @@ use crate::{
     caller::Caller,
     domain,
     machine::Machine,
-    reply::{Args, Reply, Stop},
+    reply::{Args, Fault, Reply, Stop},
 };
 use core::marker::PhantomData;
 use oxen_abi::{errno::Errno, hypercall::Hypercall};
@@ -38,7 +38,7 @@ macro_rules! entry {
         extern "sysv64" fn enter<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Outcome {
             caller.domain.counters.hypercall($number as u32);
             let reply = $handler(caller, args);
-            outcome(caller, reply)
+            outcome(reply)
         }
         enter::<M>
     }};
@@ -66,16 +66,16 @@ pub struct Outcome {
     pub next: Next,
 }
 
-/// What is left to do after a hypercall.
+/// What is left to do after a hypercall. The machine's entry code looks at the first word alone, for [`Next::Answer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u64)]
+#[repr(u32)]
 pub enum Next {
     /// Nothing: the value is the answer.
-    Answer = 0,
+    Answer,
     /// The same hypercall is to be executed again, with the arguments as they were left.
-    Again = 1,
-    /// The domain broke a promise; `VcpuState::broken_promise` says which.
-    Crash = 2,
+    Again,
+    /// The domain broke a promise, and is ended.
+    Crash(Fault),
 }
 
 /// The way into one hypercall, as the machine's entry code calls it.
@@ -114,15 +114,12 @@ fn unsupported<M: Machine>(_: &mut Caller<'_, M>, _: &mut Args) -> Reply {
 
 /// Turns a reply into two registers' worth.
 #[inline]
-fn outcome<M: Machine>(caller: &mut Caller<'_, M>, reply: Reply) -> Outcome {
+fn outcome(reply: Reply) -> Outcome {
     match reply {
         Ok(value) => Outcome { value, next: Next::Answer },
         Err(Stop::Refused(error)) => Outcome { value: error.to_return_value(), next: Next::Answer },
         Err(Stop::Unfinished) => Outcome { value: 0, next: Next::Again },
-        Err(Stop::Fatal(reason)) => {
-            caller.state.broken_promise = reason;
-            Outcome { value: 0, next: Next::Crash }
-        }
+        Err(Stop::Fatal(fault)) => Outcome { value: 0, next: Next::Crash(fault) },
     }
 }
 
@@ -145,7 +142,7 @@ pub fn settle<M: Machine>(caller: &mut Caller<'_, M>, next: Next, args: &Args) {
             [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = *args;
             regs.rip = regs.rip.wrapping_sub(SYSCALL_BYTES);
         }
-        Next::Crash => domain::crash(caller, caller.state.broken_promise),
+        Next::Crash(fault) => domain::crash(caller, fault.reason()),
     }
 }
 

@@ -9,9 +9,10 @@ use core::ptr::{self, null_mut};
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use oxen_hv::Hypervisor;
 use oxen_hv::addr::Mfn;
-use oxen_hv::caller::{Caller, Current}, reply::Args;
+use oxen_hv::caller::{Caller, Current};
 use oxen_hv::domain::{Domain, regs::Regs};
 use oxen_hv::hardware::CpuId;
+use oxen_hv::reply::Args;
 use oxen_hv::sched::{CpuShared, switch};
 use spin::Once;
 

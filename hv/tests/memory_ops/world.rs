@@ -235,7 +235,7 @@ impl World {
                 Err(Stop::Refused(_)) => return Err(Outcome::Partly),
                 Err(Stop::Unfinished) if self.random.chance(10) => return Err(Outcome::Partly),
                 Err(Stop::Unfinished) => is_first = false,
-                Err(Stop::Fatal(reason)) => panic!("crashed: {reason}"),
+                Err(Stop::Fatal(fault)) => panic!("crashed: {}", fault.reason()),
             }
         }
     }

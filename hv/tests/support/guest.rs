@@ -108,7 +108,7 @@ impl Guest {
                 Ok(value) => return Ok(value),
                 Err(Stop::Refused(error)) => return Err(error),
                 Err(Stop::Unfinished) => {}
-                Err(Stop::Fatal(reason)) => panic!("crashed: {reason}"),
+                Err(Stop::Fatal(fault)) => panic!("crashed: {}", fault.reason()),
             }
         }
     }
