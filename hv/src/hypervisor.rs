@@ -10,7 +10,8 @@ use crate::{
     lock::Lock,
     machine::Machine,
     mem::{Memory, frame_table::FrameTable},
-    sched::{CpuShared, clock::SystemTime, pools::Pools},
+    per_cpu::CpuShared,
+    sched::{clock::SystemTime, pools::Pools},
 };
 use core::{
     fmt,
@@ -52,7 +53,7 @@ pub struct Hypervisor<M: Machine> {
 }
 
 impl<M: Machine> Hypervisor<M> {
-    /// A hypervisor without domains; its clock starts. No CPU runs guests before [`crate::sched::bring_up`].
+    /// A hypervisor without domains; its clock starts. No CPU runs guests before [`Self::bring_up_cpu`].
     #[must_use]
     pub fn new(machine: M, frames: FrameTable, command_line: &str) -> Self {
         let time = SystemTime::start(&machine);

@@ -61,8 +61,8 @@ fn with_a_grant() -> (Guest, Home, Guest) {
     let (mut guest, home) = guest();
     let mut other = Guest::new(guest.hv, 2, false, 40);
     let others = other.build_home(DATA);
-    grant::grow(guest.hv, &other.domain, 1).unwrap();
-    let table = grant::table_frame(guest.hv, &other.domain, 0).unwrap();
+    guest.hv.grow_grant_table(&other.domain, 1).unwrap();
+    let table = guest.hv.grant_table_frame(&other.domain, 0).unwrap();
     let offer = u64::from(grants::GTF_PERMIT_ACCESS) | 1 << 16 | others.data[0].raw() << 32;
     guest.hv.machine().words(table)[8].store(offer, SeqCst);
     guest.run();

@@ -14,7 +14,6 @@ use oxen_abi::{
 };
 use oxen_hv::{
     addr::GuestAddr,
-    event,
     hypercall::{
         batch::multicall, grant::grant_table_op, guest_setup::vm_assist, memory::memory_op, mmu as calls, mmuext,
         sched::sched_op,
@@ -139,7 +138,7 @@ fn caches_are_flushed_for_who_reaches_a_device() {
 #[test]
 fn a_poll_looks_at_its_ports_in_order_up_to_one_that_is_pending() {
     let (mut guest, _) = guest();
-    let port = event::bind_ipi(&guest.caller(), 0).unwrap();
+    let port = guest.caller().bind_ipi(0).unwrap();
     let poll = |guest: &mut Guest, first: u32, second: u32| {
         put(guest, &[24, 2, 1, u64::from(first) | u64::from(second) << 32]);
         guest.call(sched_op, [SCHEDOP_POLL.into(), 0, 0, 0])
@@ -148,7 +147,7 @@ fn a_poll_looks_at_its_ports_in_order_up_to_one_that_is_pending() {
         assert_eq!(poll(&mut guest, port, none), Err(Errno::Inval), "{none} is not in use");
     }
     guest.state.info.set_upcall_mask(true);
-    event::deliver::send(&guest.caller(), port).unwrap();
+    guest.caller().send_event(port).unwrap();
     assert_eq!(poll(&mut guest, port, 4000), Ok(0), "the first is pending");
     assert_eq!(poll(&mut guest, 4000, port), Err(Errno::Inval));
     guest.state.info.set_upcall_mask(false);

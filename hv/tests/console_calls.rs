@@ -11,9 +11,7 @@ use oxen_abi::{
 use oxen_hv::{
     addr::GuestAddr,
     console::Level,
-    event,
     hypercall::{console::console_io, version::xen_version},
-    keys,
 };
 use std::sync::atomic::Ordering;
 use support::guest::Guest;
@@ -86,7 +84,7 @@ fn a_guest_s_lines_carry_its_name_and_nothing_that_moves_a_cursor() {
 #[test]
 fn input_is_the_control_domain_s_until_three_keys_make_it_the_hypervisor_s() {
     let [mut dom0, _] = guests();
-    let port = event::bind_virq(&dom0.caller(), oxen_abi::virq::VIRQ_CONSOLE, 0).unwrap();
+    let port = dom0.caller().bind_virq(oxen_abi::virq::VIRQ_CONSOLE, 0).unwrap();
     type_in(&dom0, b"ls\n");
     let words = oxen_hv::mem::Ram::words(dom0.hv.machine(), dom0.domain.shared_info);
     assert_eq!(words[256].load(Ordering::SeqCst), 1 << port);
@@ -107,7 +105,7 @@ fn input_is_the_control_domain_s_until_three_keys_make_it_the_hypervisor_s() {
 fn every_key_shows_something_and_harms_nothing() {
     let [dom0, _] = guests();
     for key in 0..=u8::MAX {
-        keys::handle(dom0.hv, key);
+        dom0.hv.handle_key(key);
     }
     let shown = sent(&dom0);
     for what in ["domain 0:", "domain 1:", "event channels of domain 1", "grants of domain 1", "key 'h' => "] {

@@ -15,9 +15,10 @@ use oxen_abi::{
 };
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
-    domain::{Progress, context},
+    domain::Progress,
     event, grant,
     hypercall::{platform::platform_op, sysctl::sysctl as sysctl_call, vcpu},
+    lifecycle::context,
     mem::{Ram, Tlb},
     reply::Stop,
 };
@@ -96,7 +97,7 @@ fn a_domain_gets_no_greater_version_of_grant_tables_than_the_command_line_allows
             assert_eq!(made.is_ok(), is_good, "{grant_opts:#x} of {max_version}");
             let Ok(made) = made else { continue };
             let domain = control.hv.domains.get(made.domain).unwrap();
-            let (wish, _) = (grant::set_version(control.hv, &domain, 2), destroy(&mut control, made.domain));
+            let (wish, _) = (control.hv.set_grant_version(&domain, 2), destroy(&mut control, made.domain));
             let refused = (Err(Errno::NoSys), 1);
             assert_eq!(wish, if grant_opts == 2 { (Ok(()), 2) } else { refused });
         }
@@ -135,7 +136,7 @@ fn what_is_wrong_with_a_new_domain_is_refused_and_leaves_nothing() {
             let made = ask(&mut control, abi::XEN_DOMCTL_CREATEDOMAIN, DomId(5), &wanted(1));
             let more = abi::DomctlMaxVcpus { max: 1 };
             let made = made.and_then(|_| ask(&mut control, abi::XEN_DOMCTL_MAX_VCPUS, DomId(5), &more));
-            let made = made.and_then(|_| grant::grow(hv, &hv.domains.get(DomId(5)).unwrap(), 1));
+            let made = made.and_then(|_| hv.grow_grant_table(&hv.domains.get(DomId(5)).unwrap(), 1));
             assert_eq!(made.err(), (left < enough).then_some(Errno::NoMem), "{left}");
             supply.store(u64::MAX, SeqCst);
             let _ = destroy(&mut control, DomId(5));
@@ -227,5 +228,5 @@ fn a_second_vcpu_starts_with_the_context_that_the_first_gives_it() {
     let state = state.as_ref().unwrap();
     assert_eq!((state.regs.cs, state.regs.ss), (0x13, 0x1b));
     assert_eq!(state.regs.rflags & 0x3200, 0x200, "interrupts on, no privilege");
-    assert_eq!(event::close_all(hv, &domain, &mut 0), Progress::Done);
+    assert_eq!(hv.close_all_ports(&domain, &mut 0), Progress::Done);
 }

@@ -19,10 +19,7 @@ use oxen_abi::{
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
     domain::traps::TrapHandler,
-    event::{
-        self, deliver,
-        pirq::{self, Interrupts, Signal},
-    },
+    event::pirq::{Interrupts, Signal},
     hypercall::{
         mmu::update_va_mapping,
         physdev::{physdev_op, physdev_op_compat},
@@ -119,17 +116,17 @@ fn an_entry_of_a_table_rings_a_port_from_binding_to_closing() {
     let mapped = ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, message(1)).unwrap();
     assert_eq!((mapped.pirq, mapped.r#type), (207, MAP_PIRQ_TYPE_MSI), "from above, as Xen gives them out");
     assert_eq!(entry(&dom0, 1), [0xfee0_0000, 0, 0x4020 + 207, 1], "masked until it is bound");
-    let port = event::bind_pirq(&dom0.caller(), 207).unwrap();
+    let port = dom0.caller().bind_pirq(207).unwrap();
     assert_eq!(entry(&dom0, 1)[3], 0);
-    pirq::raise(dom0.hv, 207);
+    dom0.hv.raise_pirq(207);
     assert_eq!((pending(&dom0), entry(&dom0, 1)[3]), (1 << port, 0), "an edge is not masked");
-    event::close(dom0.hv, &dom0.domain, port).unwrap();
+    dom0.hv.close_port(&dom0.domain, port).unwrap();
     assert_eq!(entry(&dom0, 1)[3], 1);
-    pirq::raise(dom0.hv, 207);
+    dom0.hv.raise_pirq(207);
     assert_eq!(pending(&dom0), 0);
     unmap(&mut dom0, 207).unwrap();
     assert_eq!(unmap(&mut dom0, 207), Err(Errno::Inval));
-    assert_eq!(event::bind_pirq(&dom0.caller(), 207), Err(Errno::Perm));
+    assert_eq!(dom0.caller().bind_pirq(207), Err(Errno::Perm));
 }
 
 #[test]
@@ -137,16 +134,16 @@ fn what_is_unmapped_while_bound_is_silenced_and_its_number_kept() {
     let (mut dom0, _) = dom0();
     announce(&mut dom0);
     ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, message(2)).unwrap();
-    let port = event::bind_pirq(&dom0.caller(), 207).unwrap();
+    let port = dom0.caller().bind_pirq(207).unwrap();
     unmap(&mut dom0, 207).unwrap();
     assert_eq!(entry(&dom0, 2)[3], 1);
-    pirq::raise(dom0.hv, 207);
+    dom0.hv.raise_pirq(207);
     assert_eq!(pending(&dom0), 0, "what was on its way is lost");
     let next = ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, message(2)).unwrap();
     assert_eq!(next.pirq, 206);
-    event::close(dom0.hv, &dom0.domain, port).unwrap();
+    dom0.hv.close_port(&dom0.domain, port).unwrap();
     ask(&mut dom0, PHYSDEVOP_PCI_DEVICE_REMOVE, device()).unwrap();
-    assert_eq!(event::bind_pirq(&dom0.caller(), 206), Err(Errno::Perm), "the device is gone");
+    assert_eq!(dom0.caller().bind_pirq(206), Err(Errno::Perm), "the device is gone");
     assert_eq!(ask(&mut dom0, PHYSDEVOP_PCI_DEVICE_REMOVE, device()), Err(Errno::NoDev));
 }
 
@@ -154,14 +151,14 @@ fn what_is_unmapped_while_bound_is_silenced_and_its_number_kept() {
 fn the_message_goes_where_the_bound_vcpu_runs() {
     let (mut dom0, _) = dom0();
     support::on_cpu(0);
-    dom0.domain.add_vcpu(dom0.hv, 1).unwrap();
+    dom0.hv.add_vcpu(&dom0.domain, 1).unwrap();
     let cpu = |vcpu| u32::from(dom0.domain.vcpu(vcpu).unwrap().sched.cpu().unwrap().0);
     let places = [0, 1].map(|vcpu| 0xfee0_0000 | cpu(vcpu) << 12);
     announce(&mut dom0);
     ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, message(0)).unwrap();
-    let port = event::bind_pirq(&dom0.caller(), 207).unwrap();
+    let port = dom0.caller().bind_pirq(207).unwrap();
     assert_eq!(entry(&dom0, 0)[0], places[0]);
-    event::bind_vcpu(&dom0.caller(), port, 1).unwrap();
+    dom0.caller().bind_vcpu(port, 1).unwrap();
     assert_eq!((entry(&dom0, 0)[0], entry(&dom0, 0)[3]), (places[1], 0));
 }
 
@@ -260,9 +257,9 @@ fn the_page_says_what_must_be_ended_and_old_kernels_unmask_by_ending() {
     assert_eq!(ask(&mut dom0, PHYSDEVOP_SETUP_GSI, signal), Err(Errno::Exist));
     let words = dom0.hv.machine().words(home.data[4]);
     words[3].store(u64::MAX, SeqCst);
-    let [level, _] = [20, 207].map(|pirq| event::bind_pirq(&dom0.caller(), pirq).unwrap());
+    let [level, _] = [20, 207].map(|pirq| dom0.caller().bind_pirq(pirq).unwrap());
     assert_eq!((words[0].load(SeqCst), words[3].load(SeqCst)), (1 << 20, !(1 << 15)));
-    pirq::raise(dom0.hv, 20);
+    dom0.hv.raise_pirq(20);
     let is_masked = |dom0: &Guest| dom0.hv.machine().peripherals.lock().unwrap().lines[&20].1;
     let mask = &dom0.hv.machine().words(dom0.domain.shared_info)[320];
     mask.store(1 << level, SeqCst);
@@ -272,7 +269,7 @@ fn the_page_says_what_must_be_ended_and_old_kernels_unmask_by_ending() {
     assert_eq!(ask(&mut dom0, PHYSDEVOP_EOI, PhysdevEoi { irq: 21 }), Err(Errno::Inval), "nobody has it");
     unmap(&mut dom0, 20).unwrap();
     assert!(is_masked(&dom0));
-    assert!(!deliver::is_pending(dom0.hv, &dom0.domain, 0));
+    assert!(!dom0.hv.is_event_pending(&dom0.domain, 0));
 }
 
 #[test]
@@ -285,7 +282,7 @@ fn the_hypervisors_own_line_is_named_and_not_touched() {
     let line = PhysdevMapPirq { r#type: MAP_PIRQ_TYPE_GSI, index: own, pirq: own, ..message(-1) };
     ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, line).unwrap();
     ask(&mut dom0, PHYSDEVOP_SETUP_GSI, PhysdevSetupGsi { gsi: own, triggering: 1, polarity: 1, _pad0: 0 }).unwrap();
-    assert_eq!(event::bind_pirq(&dom0.caller(), OWN_LINE), Err(Errno::Busy));
+    assert_eq!(dom0.caller().bind_pirq(OWN_LINE), Err(Errno::Busy));
     unmap(&mut dom0, own).unwrap();
     assert_eq!(dom0.hv.machine().peripherals.lock().unwrap().lines[&OWN_LINE], (signal, false));
 }
@@ -298,17 +295,17 @@ fn a_guest_gets_numbers_and_a_page_and_nothing_else() {
     domain.memory.max_pages.store(64, SeqCst);
     let (_, frames) = furnish(hv, &domain);
     let refs = hv.memory.frames.state(frames[6]).refs();
-    pirq::set_eoi_page(hv, &domain, frames[6].raw(), false).unwrap();
+    hv.set_eoi_page(&domain, frames[6].raw(), false).unwrap();
     assert_eq!(hv.memory.frames.state(frames[6]).refs(), refs + 1);
-    let mut given: Vec<u32> = std::iter::from_fn(|| pirq::reserve(hv, &domain, true).ok()).collect();
+    let mut given: Vec<u32> = std::iter::from_fn(|| hv.reserve_pirq(&domain, true).ok()).collect();
     assert_eq!(given[..9], [16, 17, 18, 19, 20, 21, 22, 23, LINES + 31]);
     given.sort_unstable();
     assert_eq!(given, (16..LINES + 32).collect::<Vec<_>>());
-    assert_eq!(pirq::reserve(hv, &domain, false), Err(Errno::NoSpc));
-    assert_eq!(pirq::end_of_interrupt(hv, &domain, 16), Ok(None));
-    assert_eq!(pirq::end_of_interrupt(hv, &domain, 15), Err(Errno::Inval));
-    assert_eq!(pirq::reserve(hv, &dom0.domain, false), Ok(207), "the control domain has its own");
-    assert_eq!(pirq::reserve(hv, &dom0.domain, true), Ok(16));
+    assert_eq!(hv.reserve_pirq(&domain, false), Err(Errno::NoSpc));
+    assert_eq!(hv.end_of_interrupt(&domain, 16), Ok(None));
+    assert_eq!(hv.end_of_interrupt(&domain, 15), Err(Errno::Inval));
+    assert_eq!(hv.reserve_pirq(&dom0.domain, false), Ok(207), "the control domain has its own");
+    assert_eq!(hv.reserve_pirq(&dom0.domain, true), Ok(16));
     destroy(&mut dom0, domain.id).unwrap();
     assert_eq!(hv.memory.frames.reserved(domain.owner.slot().unwrap()), 0, "nobody holds a page of the dead domain's");
 }
@@ -357,7 +354,7 @@ fn the_interface_of_old_takes_command_and_argument_in_one() {
     assert_eq!(old(&mut dom0, [PHYSDEVOP_APIC_WRITE, 0, place[0], 0, 0x1a, 0xa005]), Ok(0));
     assert_eq!(old(&mut dom0, [PHYSDEVOP_APIC_WRITE, 0, place[0], 0, 0x1a, 0xa006]), Err(Errno::Inval));
     assert_eq!(old(&mut dom0, [PHYSDEVOP_APIC_WRITE, 0, 0x1000, 0, 0x1a, 0xa005]), Err(Errno::Inval));
-    event::bind_pirq(&dom0.caller(), 5).unwrap();
+    dom0.caller().bind_pirq(5).unwrap();
     let (signal, is_masked) = dom0.hv.machine().peripherals.lock().unwrap().lines[&5];
     assert!(signal.is_level && signal.is_active_low && !is_masked);
     assert_eq!(dom0.call(physdev_op_compat, [1 << 47, 0, 0, 0]), Err(Errno::Fault));

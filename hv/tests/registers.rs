@@ -9,9 +9,9 @@ use oxen_abi::{
 };
 use oxen_hv::{
     domain::{control_registers::CR4_OSXSAVE, traps::TrapHandler},
-    hypercall::stubs,
     mem::Ram,
     processor::cpuid::{self, Vendor, leaves_x87_pointers},
+    stubs,
     trap::msr,
 };
 use std::sync::atomic::Ordering::SeqCst;
@@ -140,7 +140,7 @@ fn extended_leaves_are_the_vendors() {
     set(0x8000_0008, [0x3934, u32::MAX, 0, 0]);
     set(0x8000_0021, [u32::MAX; 4]);
     vendor(&guest, *b"Auth");
-    let ask = |guest: &mut Guest, leaf| cpuid::leaf(&guest.caller(), leaf, 0);
+    let ask = |guest: &mut Guest, leaf| guest.caller().cpuid_leaf(leaf, 0);
     assert_eq!(ask(&mut guest, 1)[3], 0x0fc9_c3f5, "no SYSENTER, no memory types");
     assert_eq!(ask(&mut guest, 7), [0, 0x218c_0329, 0x0040_0700, 0]);
     assert_eq!(ask(&mut guest, 0x8000_0000), [0x8000_0021, 1, 2, 3]);
@@ -155,7 +155,7 @@ fn extended_leaves_are_the_vendors() {
     assert_eq!(ask(&mut guest, 0x8000_0005), [0; 4]);
     assert_eq!(ask(&mut guest, 0x8000_0006), [0, 0, 3, 0]);
     assert_eq!(ask(&mut guest, 0x8000_0021), [0; 4]);
-    assert_eq!(cpuid::leaf(&guest.caller(), 0x4000_0005, 1), [0; 4]);
+    assert_eq!(guest.caller().cpuid_leaf(0x4000_0005, 1), [0; 4]);
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn that_lfence_waits_is_told_where_the_cpu_does_not_say_so() {
     let set = |leaf, answer| guest.hv.machine().peripherals.lock().unwrap().cpuid.insert(leaf, answer);
     vendor(&guest, *b"Auth");
     set(0x8000_0000, [0x8000_000a, 1, 2, 3]);
-    let ask = |guest: &mut Guest| [0x8000_0000, 0x8000_0021].map(|leaf| cpuid::leaf(&guest.caller(), leaf, 0)[0]);
+    let ask = |guest: &mut Guest| [0x8000_0000, 0x8000_0021].map(|leaf| guest.caller().cpuid_leaf(leaf, 0)[0]);
     for (signature, answer) in [(0xf00, [0x8000_0021, 4]), (0x20_0f00, [0x8000_0021, 4]), (0x80_0f12, [0x8000_000a, 0])]
     {
         guest.hv.machine().peripherals.lock().unwrap().cpuid.insert(1, [signature, 0, 0, 0]);
@@ -182,17 +182,17 @@ fn the_control_domain_is_told_of_speculation_and_memory_types_on_intels_cpus() {
     set(1, [0x50_6e3, 0, 0, u32::MAX]);
     set(0x8000_0000, [0x8000_0008, 0, 0, 0]);
     vendor(&guest, *b"Genu");
-    assert_eq!(cpuid::leaf(&guest.caller(), 0x8000_0001, 0)[3], 1 << 12);
-    assert_eq!(cpuid::leaf(&guest.caller(), 7, 0)[3], 1 << 29);
+    assert_eq!(guest.caller().cpuid_leaf(0x8000_0001, 0)[3], 1 << 12);
+    assert_eq!(guest.caller().cpuid_leaf(7, 0)[3], 1 << 29);
     assert_eq!(guest.caller().read_msr(CAPABILITIES), Some(4), "Skylake's returns");
     assert!(!guest.caller().write_msr(CAPABILITIES, 4));
     guest.hv.machine().peripherals.lock().unwrap().cpuid.insert(1, [0x30_6c3, 0, 0, u32::MAX]);
-    assert_eq!((cpuid::leaf(&guest.caller(), 7, 0)[3], guest.caller().read_msr(CAPABILITIES)), (0, None));
+    assert_eq!((guest.caller().cpuid_leaf(7, 0)[3], guest.caller().read_msr(CAPABILITIES)), (0, None));
     guest.hv.machine().peripherals.lock().unwrap().cpuid.insert(7, [0, 0, 0, 1 << 29]);
     guest.hv.machine().peripherals.lock().unwrap().msrs.insert(CAPABILITIES, u64::MAX);
     assert_eq!(guest.caller().read_msr(CAPABILITIES), Some(0x0d18_e17b));
     vendor(&guest, *b"Auth");
-    assert_eq!(cpuid::leaf(&guest.caller(), 7, 0)[3], 0);
+    assert_eq!(guest.caller().cpuid_leaf(7, 0)[3], 0);
 }
 
 #[test]
@@ -263,10 +263,10 @@ fn the_prefix_tells_kernels_alone_that_the_hypervisor_saves_extended_state() {
     guest.hv.machine().peripherals.lock().unwrap().cpuid.insert(1, [0, 0, XSAVE | OSXSAVE, 0]);
     guest.state.cr4 &= !CR4_OSXSAVE;
     let seen = |answer: [u32; 4]| answer[2] & (XSAVE | OSXSAVE);
-    assert_eq!(seen(cpuid::leaf(&guest.caller(), 1, 0)), XSAVE);
-    assert_eq!(seen(cpuid::by_prefix(&guest.caller(), 1, 0)), XSAVE | OSXSAVE);
+    assert_eq!(seen(guest.caller().cpuid_leaf(1, 0)), XSAVE);
+    assert_eq!(seen(guest.caller().cpuid_by_prefix(1, 0)), XSAVE | OSXSAVE);
     guest.state.in_kernel = false;
-    assert_eq!(seen(cpuid::by_prefix(&guest.caller(), 1, 0)), XSAVE);
+    assert_eq!(seen(guest.caller().cpuid_by_prefix(1, 0)), XSAVE);
     guest.state.cr4 |= CR4_OSXSAVE;
-    assert_eq!(seen(cpuid::by_prefix(&guest.caller(), 1, 0)), XSAVE | OSXSAVE);
+    assert_eq!(seen(guest.caller().cpuid_by_prefix(1, 0)), XSAVE | OSXSAVE);
 }

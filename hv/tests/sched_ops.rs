@@ -16,16 +16,19 @@ use oxen_abi::{
 use oxen_hv::{
     Hypervisor,
     caller::{Caller, Current},
-    domain::{self, Config, Domain, regs::Regs, teardown, vcpu::pause},
+    domain::{self, Config, Domain, regs::Regs, vcpu::pause},
     event,
     hardware::Clock,
     hypercall::{
         sched::{sched_op, set_timer_op},
         vcpu::vcpu_op,
     },
+    lifecycle::teardown,
     mem::Ram,
+    per_cpu::work,
     reply::{Args, Reply},
-    sched::{self, clock::Scale, run_queue::Share, switch, work},
+    run::switch,
+    sched::{self, clock::Scale, run_queue::Share},
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 use support::{Fake, boot, dice::Dice, guest::Guest, this_cpu};
@@ -44,7 +47,7 @@ impl Cpu {
 
     /// Back to a guest: whoever is current then may run.
     fn leave(&mut self) {
-        switch::leave(self.hv, this_cpu(), &mut self.current, &mut self.regs);
+        self.hv.leave(this_cpu(), &mut self.current, &mut self.regs);
         let current = self.current.as_ref().unwrap();
         assert_eq!(current.vcpu.pauses.load(SeqCst), 0, "who runs may run");
         assert!(current.vcpu.slot.lock().is_none() && current.vcpu.sched.is_running());
@@ -84,17 +87,16 @@ impl Cpu {
 
 /// A domain whose vcpus are up, as if they had contexts.
 fn domain(hv: &'static Hypervisor<Fake>, id: u16, vcpus: u32) -> Arc<Domain> {
-    let domain =
-        domain::create(hv, &Config { id: Some(DomId(id)), is_privileged: id == 0, ..Config::CONTROL }).unwrap();
+    let domain = hv.create_domain(&Config { id: Some(DomId(id)), is_privileged: id == 0, ..Config::CONTROL }).unwrap();
     for id in 0..vcpus {
-        domain.add_vcpu(hv, id).unwrap();
+        hv.add_vcpu(&domain, id).unwrap();
         let vcpu = domain.vcpu(id).unwrap();
         vcpu.is_initialised.store(true, SeqCst);
-        sched::placement::set_hard(hv, &domain, vcpu, 1).unwrap();
+        hv.set_hard_affinity(&domain, vcpu, 1).unwrap();
         vcpu.slot.lock().as_mut().unwrap().regs.rip = u64::from(id) + 1000 * u64::from(domain.id.0);
-        sched::unpause(hv, vcpu, pause::DOWN);
+        hv.unpause_vcpu(vcpu, pause::DOWN);
     }
-    domain.unpause_by_controller(hv).unwrap();
+    hv.unpause_by_controller(&domain).unwrap();
     domain
 }
 
@@ -109,7 +111,7 @@ fn bind_timer(cpu: &mut Cpu) -> u32 {
         state: &mut current.state,
         regs: &mut cpu.regs,
     };
-    event::bind_virq(&caller, VIRQ_TIMER, caller.vcpu.id).unwrap()
+    caller.bind_virq(VIRQ_TIMER, caller.vcpu.id).unwrap()
 }
 
 #[test]
@@ -117,8 +119,8 @@ fn weights_and_caps_hold_through_the_running_loop() {
     let hv = boot(256);
     let mut cpu = Cpu::new(hv);
     let domains: Vec<_> = (1..=3).map(|id| domain(hv, id, 1)).collect();
-    sched::set_share(hv, &domains[0], Share { weight: 512, cap: 0 });
-    sched::set_share(hv, &domains[2], Share { weight: 256, cap: 10 });
+    hv.set_share(&domains[0], Share { weight: 512, cap: 0 });
+    hv.set_share(&domains[2], Share { weight: 256, cap: 10 });
     cpu.leave();
     for _ in 0..20_000 {
         cpu.run(500_000);
@@ -143,7 +145,7 @@ fn a_timer_wakes_who_blocked_at_its_time_and_not_before() {
     cpu.leave();
     assert!(hv.now() >= start + 1_000_000, "not early");
     assert!(hv.now() < start + 1_000_100, "and not late");
-    assert!(event::deliver::is_pending(hv, &domain, port));
+    assert!(hv.is_event_pending(&domain, port));
     assert!(cpu.current.as_ref().unwrap().state.info.wants_upcall());
     let calls = hv.machine().peripherals.lock().unwrap().processor_calls.clone();
     assert_eq!(calls.get("load"), Some(&1), "an idle CPU keeps what it will need again");
@@ -165,7 +167,7 @@ fn a_time_in_the_past_fires_at_once() {
     hv.machine().time.fetch_add(1_000_000, SeqCst);
     cpu.call(set_timer_op, [10, 0, 0]).unwrap();
     cpu.leave();
-    assert!(event::deliver::is_pending(hv, &domain, port));
+    assert!(hv.is_event_pending(&domain, port));
 }
 
 #[test]
@@ -216,7 +218,7 @@ fn a_runstate_area_says_what_the_vcpu_does() {
     *guest.vcpu.slot.lock() = Some(guest.state);
     let mut cpu = Cpu::new(hv);
     guest.vcpu.pauses.store(pause::DOWN, SeqCst);
-    sched::unpause(hv, &guest.vcpu, pause::DOWN);
+    hv.unpause_vcpu(&guest.vcpu, pause::DOWN);
     cpu.leave();
     let area = hv.machine().words(home.data[1]);
     let state = || area[0].load(SeqCst) & 0xff;
@@ -256,7 +258,7 @@ fn any_order_of_events_keeps_the_loop_whole() {
         let mut domains: Vec<_> = (1..=4).map(|id| domain(hv, id, 1 + u32::from(id) % 3)).collect();
         // One domain is left alone but for its clock, so that somebody always runs in the end.
         let clock = domain(hv, 9, 1);
-        sched::timers::set_periodic(hv, clock.vcpu(0).unwrap(), 3_000_000);
+        hv.set_periodic_timer(clock.vcpu(0).unwrap(), 3_000_000);
         cpu.leave();
         domains.push(clock);
         for _ in 0..3000 {
@@ -276,18 +278,18 @@ fn step(hv: &'static Hypervisor<Fake>, cpu: &mut Cpu, dice: &mut Dice, domains: 
         0 | 1 if !is_clock => drop(cpu.call(sched_op, [SCHEDOP_BLOCK.into(), 0, 0])),
         2 => drop(cpu.call(sched_op, [SCHEDOP_YIELD.into(), 0, 0])),
         3 => drop(cpu.call(set_timer_op, [hv.now() + dice.wide(5_000_000), 0, 0])),
-        4 | 5 => sched::wake(hv, vcpu),
-        6 => drop(domain.pause_by_controller(hv)),
-        7 | 8 => drop(domain.unpause_by_controller(hv)),
+        4 | 5 => hv.wake_vcpu(vcpu),
+        6 => drop(hv.pause_by_controller(&domain)),
+        7 | 8 => drop(hv.unpause_by_controller(&domain)),
         9 if !is_clock => drop(cpu.call(vcpu_op, [VCPUOP_DOWN.into(), dice.wide(4), 0])),
         10 | 11 => {
             for vcpu in domain.each_vcpu() {
-                sched::unpause(hv, vcpu, pause::DOWN);
+                hv.unpause_vcpu(vcpu, pause::DOWN);
             }
-            domain::resume(hv, domain);
+            hv.resume_domain(domain);
         }
-        12 => sched::set_share(hv, domain, Share { weight: 1 + dice.wide(999) as u16, cap: dice.wide(3) as u16 * 30 }),
-        _ => sched::timers::set_periodic(hv, vcpu, dice.wide(3) * 2_000_000),
+        12 => hv.set_share(domain, Share { weight: 1 + dice.wide(999) as u16, cap: dice.wide(3) as u16 * 30 }),
+        _ => hv.set_periodic_timer(vcpu, dice.wide(3) * 2_000_000),
     }
     cpu.run(dice.wide(2_000_000));
 }
@@ -299,11 +301,11 @@ fn end(hv: &'static Hypervisor<Fake>, cpu: &mut Cpu, domains: &mut Vec<Arc<Domai
         cpu.call(sched_op, [SCHEDOP_BLOCK.into(), 0, 0]).unwrap();
         let current = cpu.current.as_ref().unwrap();
         let this = domains.iter().find(|d| d.id == current.domain.id).unwrap().clone();
-        let _ = this.pause_by_controller(hv);
+        let _ = hv.pause_by_controller(&this);
         cpu.leave();
     }
     for domain in domains.drain(..) {
-        while teardown::advance(hv, &domain).is_err() {}
+        while hv.tear_down(&domain).is_err() {}
         assert!(hv.domains.get(domain.id).is_none());
         assert_eq!(Arc::strong_count(&domain), 1, "nobody else remembers it");
     }
@@ -316,7 +318,7 @@ fn polling_ends_with_the_port_the_time_or_at_once() {
     let hv = boot(512);
     let mut guest = Guest::new(hv, 1, false, 64);
     let home = guest.build_home(1);
-    let port = event::bind_ipi(&guest.caller(), 0).unwrap();
+    let port = guest.caller().bind_ipi(0).unwrap();
     let words = hv.machine().words(home.data[0]);
     // The list of ports follows the request.
     let ask = |deadline: u64| {
@@ -325,7 +327,7 @@ fn polling_ends_with_the_port_the_time_or_at_once() {
         }
     };
     ask(0);
-    event::deliver::send(&guest.caller(), port).unwrap();
+    guest.caller().send_event(port).unwrap();
     assert_eq!(guest.call(sched_op, [SCHEDOP_POLL.into(), 0, 0, 0]), Ok(0));
     assert_eq!(guest.vcpu.pauses.load(SeqCst), 0, "it is pending already");
     // Take the event.
@@ -333,7 +335,7 @@ fn polling_ends_with_the_port_the_time_or_at_once() {
     guest.state.info.upcall_pending().store(0, SeqCst);
     assert_eq!(guest.call(sched_op, [SCHEDOP_POLL.into(), 0, 0, 0]), Ok(0));
     assert_eq!(guest.vcpu.pauses.load(SeqCst), pause::POLLING);
-    event::deliver::send(&guest.caller(), port).unwrap();
+    guest.caller().send_event(port).unwrap();
     assert_eq!(guest.vcpu.pauses.load(SeqCst), 0);
     hv.machine().words(guest.domain.shared_info)[256].store(0, SeqCst);
     guest.state.info.upcall_pending().store(0, SeqCst);

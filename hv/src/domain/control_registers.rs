@@ -16,8 +16,10 @@ pub const CR4_OSXSAVE: u64 = 1 << 18;
 /// CR4 as a guest first sees it: physical address extension, machine checks, FXSAVE and SSE exceptions.
 pub const CR4_AT_START: u64 = 1 << 5 | 1 << 6 | 1 << 9 | 1 << 10;
 
-/// Sets or clears CR0.TS for the caller (also `fpu_taskswitch`).
-pub fn set_task_switched<M: Machine>(caller: &mut Caller<'_, M>, set: bool) {
-    caller.state.task_switched = set;
-    caller.hv.machine().set_task_switched(set);
+impl<M: Machine> Caller<'_, M> {
+    /// Sets or clears CR0.TS for the caller (also `fpu_taskswitch`).
+    pub fn set_task_switched(&mut self, set: bool) {
+        self.state.task_switched = set;
+        self.hv.machine().set_task_switched(set);
+    }
 }

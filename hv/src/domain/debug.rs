@@ -33,15 +33,17 @@ pub fn read(state: &VcpuState, number: u8) -> Option<u64> {
     }
 }
 
-/// Writes DR0 to DR7 of the caller.
-///
-/// # Errors
-/// `Perm` for a breakpoint that a guest may not have; `Inval` for more than 32 bits of DR6 or DR7; `NoDev` for a register that
-/// there is not.
-pub fn write<M: Machine>(caller: &mut Caller<'_, M>, number: u8, value: u64) -> Result<(), Errno> {
-    set(caller.state, number, value)?;
-    caller.hv.machine().load_debug_registers(caller.state);
-    Ok(())
+impl<M: Machine> Caller<'_, M> {
+    /// Writes DR0 to DR7 of the caller.
+    ///
+    /// # Errors
+    /// `Perm` for a breakpoint that a guest may not have; `Inval` for more than 32 bits of DR6 or DR7; `NoDev` for a
+    /// register that there is not.
+    pub fn write_debug_register(&mut self, number: u8, value: u64) -> Result<(), Errno> {
+        set(self.state, number, value)?;
+        self.hv.machine().load_debug_registers(self.state);
+        Ok(())
+    }
 }
 
 /// Sets a debug register in a vcpu's state.

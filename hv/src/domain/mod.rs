@@ -1,44 +1,31 @@
-//! Domains: who exists, what each has, how it ends.
-//!
-//! A domain is made ([`create`], [`Domain::add_vcpu`]), paused and let go, shut down by itself or by a fault
-//! ([`shut_down`], [`crash`]), and torn down by the toolstack ([`teardown`]).
+//! Domains: who exists, and what each has. How one is made, paused, shut down and ended is [`crate::lifecycle`].
 
-pub mod context;
 pub mod control_registers;
 pub mod counters;
 pub mod debug;
 pub mod flags;
-pub mod info;
-mod life;
 pub mod regs;
 pub mod table;
-pub mod teardown;
 pub mod traps;
 pub mod vcpu;
 
 use crate::{
-    Hypervisor,
-    addr::{Mfn, PAGE_BYTES},
+    addr::Mfn,
     config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES, MAX_PORTS, MAX_VCPUS},
     console,
     event::{Events, pirq},
-    grant::{self, Grants},
-    heap,
+    grant::{self, Grants, Party},
     lock::Lock,
-    machine::Machine,
     mem::{PagingDomain, frame_type::Owner},
     rights::Rights,
-    sched::{self, pools::FIRST_POOL, run_queue::Share},
-    shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
+    sched::{pools::FIRST_POOL, run_queue::Share},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use counters::Counters;
-pub use life::{crash, crash_by_exception, end_without_vcpus, resume, show_counters, shut_down, shut_down_by_itself};
 use oxen_abi::{
     domctl::TSC_MODE_DEFAULT,
     domid::DomId,
-    errno::Errno,
     memory::E820Entry,
     vm_assist::{
         VMASST_TYPE_4GB_SEGMENTS, VMASST_TYPE_4GB_SEGMENTS_NOTIFY, VMASST_TYPE_ARCHITECTURAL_IOPL,
@@ -47,7 +34,7 @@ use oxen_abi::{
     },
 };
 use spin::Once;
-use vcpu::{Vcpu, VcpuState, pause};
+use vcpu::Vcpu;
 
 /// A domain. What several CPUs touch is atomic or under the lock of its subject.
 #[derive(Debug)]
@@ -81,7 +68,7 @@ pub struct Domain {
     /// How often the toolstack has paused it (`XEN_DOMCTL_pausedomain`). Changed under `life`.
     pub controller_pauses: AtomicU32,
     /// Held for every step in the domain's life: pausing, shutting down, contexts from outside, teardown.
-    pub life: Lock<teardown::Stage>,
+    pub life: Lock<Stage>,
     /// [`NOT_SHUT_DOWN`] while it runs, else the `SHUTDOWN_*` reason.
     pub shutdown: AtomicU32,
     /// The reason that it would have shut down for ([`NOT_SHUT_DOWN`] if it did not say), whatever happens
@@ -94,7 +81,7 @@ pub struct Domain {
     /// What it has of physical interrupts for itself.
     pub pirqs: Lock<pirq::Own>,
     /// Whether the toolstack has ever let it go.
-    has_begun: AtomicBool,
+    pub(crate) has_begun: AtomicBool,
     /// Whether a debugger is attached to it (`XEN_DOMCTL_setdebugging`).
     pub is_debugged: AtomicBool,
     /// Its port on which it is told to be suspended, and that is rung when it is; 0: none (`XEN_DOMCTL_subscribe`).
@@ -179,42 +166,11 @@ impl Config {
     };
 }
 
-/// Makes a domain without vcpus and without memory but its `shared_info`, paused once by the controller.
-///
-/// # Errors
-/// `Exist` if the id is taken, `Inval` for an id or number of vcpus that no domain can have, `NoMem` without memory,
-/// `NFile` when there are as many domains as can be.
-pub fn create<M: Machine>(hv: &Hypervisor<M>, config: &Config) -> Result<Arc<Domain>, Errno> {
-    if config.max_vcpus == 0 || config.max_vcpus as usize > MAX_VCPUS {
-        return Err(Errno::Inval);
-    }
-    hv.domains.create(config.id, |id, owner| {
-        hv.memory.frames.new_generation(owner);
-        let shared_info = hv.memory.take_shared(owner)?;
-        let domain = Domain::new(id, owner, shared_info, config);
-        sched::placement::join_pool(hv, &domain, config.pool)
-            .inspect_err(|_| hv.memory.give_back_shared(shared_info))?;
-        mask_all_upcalls(hv, shared_info);
-        hv.time.publish_wall_clock(hv.machine(), shared_info, 0);
-        domain.events.set_limit(config.max_port);
-        heap::share(hv.machine(), domain).inspect_err(|_| hv.memory.give_back_shared(shared_info))
-    })
-}
-
-/// A vcpu begins with its events masked.
-fn mask_all_upcalls<M: Machine>(hv: &Hypervisor<M>, shared_info: Mfn) {
-    for place in (0..MAX_VCPUS).filter_map(|id| VcpuInfoPlace::new(hv.machine(), shared_info, id * VCPU_INFO_BYTES)) {
-        place.set_upcall_mask(true);
-    }
-}
-
-const _: () = assert!(MAX_VCPUS * VCPU_INFO_BYTES <= PAGE_BYTES);
-
 impl Domain {
     /// Regions that its memory map can have.
     pub const MAX_MEMORY_MAP: usize = 32;
 
-    fn new(id: DomId, owner: Owner, shared_info: Mfn, config: &Config) -> Self {
+    pub(crate) fn new(id: DomId, owner: Owner, shared_info: Mfn, config: &Config) -> Self {
         Self {
             id,
             owner,
@@ -238,7 +194,7 @@ impl Domain {
             )),
             pause_count: AtomicU32::new(1),
             controller_pauses: AtomicU32::new(1),
-            life: Lock::new(teardown::Stage::Alive),
+            life: Lock::new(Stage::Alive),
             shutdown: AtomicU32::new(NOT_SHUT_DOWN),
             shutdown_code: AtomicU32::new(NOT_SHUT_DOWN),
             pool: AtomicU32::new(FIRST_POOL),
@@ -254,39 +210,6 @@ impl Domain {
             is_store: config.is_store,
             is_msr_relaxed: config.is_msr_relaxed,
         }
-    }
-
-    /// Creates the vcpu with this number, without a context and down. Made already: nothing happens.
-    ///
-    /// # Errors
-    /// `Inval` beyond the domain's limit, `NoMem` without memory or a seat at a CPU.
-    pub fn add_vcpu<M: Machine>(self: &Arc<Self>, hv: &Hypervisor<M>, id: u32) -> Result<(), Errno> {
-        if id >= self.max_vcpus.load(Ordering::Relaxed) {
-            return Err(Errno::Inval);
-        }
-        let cell = self.vcpus.get(id as usize).ok_or(Errno::Inval)?;
-        let stage = self.life.lock();
-        if cell.is_completed() {
-            return Ok(());
-        }
-        if !stage.is_alive() {
-            return Err(Errno::Inval);
-        }
-        let info =
-            VcpuInfoPlace::new(hv.machine(), self.shared_info, id as usize * VCPU_INFO_BYTES).ok_or(Errno::Inval)?;
-        let state = heap::own(hv.machine(), VcpuState::new(info))?;
-        let when = |condition, bit| if condition { bit } else { 0 };
-        let bits = pause::DOWN
-            | when(self.pause_count.load(Ordering::Relaxed) != 0, pause::DOMAIN)
-            | when(self.is_shut_down(), pause::SHUT_DOWN);
-        let vcpu = heap::share(hv.machine(), Vcpu::new(self.id, id, info, state, bits, hv.now()))?;
-        sched::placement::admit_within_pool(hv, self, &vcpu)?;
-        hv.time.publish(&info);
-        cell.call_once(|| vcpu);
-        drop(stage);
-        let share = *self.share.lock();
-        sched::set_share(hv, self, share);
-        Ok(())
     }
 
     /// The vcpu with this number, if it was created.
@@ -312,5 +235,54 @@ impl Domain {
     #[must_use]
     pub fn is_shut_down(&self) -> bool {
         self.shutdown.load(Ordering::Acquire) != NOT_SHUT_DOWN
+    }
+
+    /// Whether it was ever let go: from then on it is what it was made.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::Relaxed)
+    }
+
+    /// Whether the toolstack has paused it.
+    #[must_use]
+    pub fn is_paused_by_controller(&self) -> bool {
+        self.controller_pauses.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether it has nothing left but what others hold of it.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        *self.life.lock() == Stage::Dead
+    }
+
+    /// What its grants name it by.
+    #[inline]
+    pub(crate) fn party(&self) -> Party {
+        Party { id: self.id, owner: self.owner }
+    }
+}
+
+/// How far a domain's life has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It may run.
+    Alive,
+    /// What its vcpus hold is being given back.
+    Vcpus,
+    /// What it maps of others is, and its grant table.
+    Grants,
+    /// Its ports are being closed; all below this one are.
+    Events(u32),
+    /// Its memory is being given back; all below this frame has been.
+    Memory(usize),
+    /// It has nothing left but what others hold.
+    Dead,
+}
+
+impl Stage {
+    /// Whether the domain may run.
+    #[must_use]
+    pub const fn is_alive(self) -> bool {
+        matches!(self, Self::Alive)
     }
 }

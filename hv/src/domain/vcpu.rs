@@ -42,7 +42,7 @@ pub struct Vcpu {
     pub info: Lock<Option<VcpuInfoPlace>>,
     /// The guest's own frame that holds it, once the guest chose one: held writable.
     pub info_frame: Lock<Option<Mfn>>,
-    /// Things to do before it next runs guest code: bits of [`crate::sched::work`].
+    /// Things to do before it next runs guest code: bits of [`crate::per_cpu::work`].
     pub work: AtomicU32,
     /// What the scheduler and the clock keep.
     pub sched: crate::sched::VcpuSched,

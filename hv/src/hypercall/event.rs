@@ -3,8 +3,9 @@
 use crate::{
     addr::GuestAddr,
     caller::Caller,
+    channel::{self, Reset},
     domain::Progress,
-    event::{self, Reset, deliver, port::Binding},
+    event::port::Binding,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     reply::{Args, Reply, Stop},
@@ -20,7 +21,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 pub fn event_channel_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [command, at, ..] = *args;
     if command as u32 == abi::EVTCHNOP_SEND {
-        return deliver::send(caller, read_port(caller, at)?).map(|()| 0).map_err(Stop::Refused);
+        return caller.send_event(read_port(caller, at)?).map(|()| 0).map_err(Stop::Refused);
     }
     other(caller, args, command as u32, at)
 }
@@ -34,7 +35,7 @@ pub fn event_channel_op_compat<M: Machine>(caller: &mut Caller<'_, M>, args: &mu
     let abi::EvtchnOp { cmd, .. } = read(caller, at)?;
     let at = at.wrapping_add(core::mem::offset_of!(abi::EvtchnOp, u) as u64);
     match cmd {
-        abi::EVTCHNOP_SEND => Ok(deliver::send_under_lock(caller, read_port_anywhere(caller, at)?).map(|()| 0)?),
+        abi::EVTCHNOP_SEND => Ok(caller.send_event_under_lock(read_port_anywhere(caller, at)?).map(|()| 0)?),
         abi::EVTCHNOP_BIND_INTERDOMAIN..=abi::EVTCHNOP_UNMASK => other(caller, args, cmd, at),
         _ => Err(Errno::NoSys.into()),
     }
@@ -59,47 +60,47 @@ fn other<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, command: u32, 
     match command {
         abi::EVTCHNOP_UNMASK => {
             let request: abi::EvtchnUnmask = read(caller, at)?;
-            deliver::unmask(caller, request.port)?;
+            caller.unmask_port(request.port)?;
         }
         abi::EVTCHNOP_ALLOC_UNBOUND => {
             let mut request: abi::EvtchnAllocUnbound = read(caller, at)?;
-            request.port = event::alloc_unbound(caller, request.dom, request.remote_dom).map_err(unfinished)?;
+            request.port = caller.alloc_unbound(request.dom, request.remote_dom).map_err(unfinished)?;
             write(caller, at, &request)?;
         }
         abi::EVTCHNOP_BIND_INTERDOMAIN => {
             let mut request: abi::EvtchnBindInterdomain = read(caller, at)?;
-            let port = event::bind_interdomain(caller, request.remote_dom, request.remote_port);
+            let port = caller.bind_interdomain(request.remote_dom, request.remote_port);
             request.local_port = port.map_err(unfinished)?;
             write(caller, at, &request)?;
         }
         abi::EVTCHNOP_BIND_VIRQ => {
             let mut request: abi::EvtchnBindVirq = read(caller, at)?;
-            request.port = event::bind_virq(caller, request.virq, request.vcpu).map_err(unfinished)?;
+            request.port = caller.bind_virq(request.virq, request.vcpu).map_err(unfinished)?;
             write(caller, at, &request)?;
         }
         abi::EVTCHNOP_BIND_IPI => {
             let mut request: abi::EvtchnBindIpi = read(caller, at)?;
-            request.port = event::bind_ipi(caller, request.vcpu).map_err(unfinished)?;
+            request.port = caller.bind_ipi(request.vcpu).map_err(unfinished)?;
             write(caller, at, &request)?;
         }
         abi::EVTCHNOP_BIND_PIRQ => {
             let mut request: abi::EvtchnBindPirq = read(caller, at)?;
-            request.port = event::bind_pirq(caller, request.pirq).map_err(unfinished)?;
+            request.port = caller.bind_pirq(request.pirq).map_err(unfinished)?;
             write(caller, at, &request)?;
         }
         abi::EVTCHNOP_CLOSE => {
             let request: abi::EvtchnClose = read(caller, at)?;
-            event::close(caller.hv, caller.domain, request.port).map_err(unfinished)?;
+            caller.hv.close_port(caller.domain, request.port).map_err(unfinished)?;
         }
         abi::EVTCHNOP_STATUS => {
             let mut request: abi::EvtchnStatus = read(caller, at)?;
-            let status = event::status(caller, request.dom, request.port)?;
+            let status = caller.port_status(request.dom, request.port)?;
             fill(&mut request, status);
             write(caller, at, &request)?;
         }
         abi::EVTCHNOP_BIND_VCPU => {
             let request: abi::EvtchnBindVcpu = read(caller, at)?;
-            event::bind_vcpu(caller, request.port, request.vcpu)?;
+            caller.bind_vcpu(request.port, request.vcpu)?;
         }
         _ => return whole(caller, args, command, at),
     }
@@ -112,24 +113,24 @@ fn whole<M: Machine>(caller: &Caller<'_, M>, args: &mut Args, command: u32, at: 
         abi::EVTCHNOP_RESET | abi::EVTCHNOP_RESET_CONT => {
             let request: abi::EvtchnReset = read(caller, at)?;
             let how = if command == abi::EVTCHNOP_RESET { Reset::Begin } else { Reset::GoOn };
-            if event::reset(caller, request.dom, how)? == Progress::Stopped {
+            if caller.reset_events(request.dom, how)? == Progress::Stopped {
                 args[0] = abi::EVTCHNOP_RESET_CONT.into();
                 return Err(Stop::Unfinished);
             }
         }
         abi::EVTCHNOP_INIT_CONTROL => {
             let mut request: abi::EvtchnInitControl = read(caller, at)?;
-            event::init_control(caller, &request)?;
+            caller.init_event_control(&request)?;
             request.link_bits = abi::EVTCHN_FIFO_LINK_BITS as u8;
             write(caller, at, &request)?;
         }
         abi::EVTCHNOP_EXPAND_ARRAY => {
             let request: abi::EvtchnExpandArray = read(caller, at)?;
-            event::expand_array(caller, request.array_gfn)?;
+            caller.expand_event_array(request.array_gfn)?;
         }
         abi::EVTCHNOP_SET_PRIORITY => {
             let request: abi::EvtchnSetPriority = read(caller, at)?;
-            event::set_priority(caller, request.port, request.priority)?;
+            caller.set_event_priority(request.port, request.priority)?;
         }
         _ => return Err(Errno::NoSys.into()),
     }
@@ -144,7 +145,7 @@ fn unfinished(error: Errno) -> Stop {
     }
 }
 
-fn fill(request: &mut abi::EvtchnStatus, status: event::Status) {
+fn fill(request: &mut abi::EvtchnStatus, status: channel::Status) {
     request.vcpu = status.vcpu;
     (request.status, request.u) = match status.binding {
         Binding::Closed => (abi::EVTCHNSTAT_CLOSED, request.u),

@@ -4,11 +4,10 @@ use crate::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     domain::Domain,
-    grant::{
-        self, MAX_STATUS_FRAMES, copy,
-        entry::Status,
-        map::{self, ROW, Unmap, UnmapRequest},
-        transfer,
+    grant::{MAX_STATUS_FRAMES, entry::Status},
+    granted::{
+        self,
+        map::{ROW, Unmap, UnmapRequest},
     },
     machine::Machine,
     mem::guest_ptr::GuestPtr,
@@ -38,14 +37,18 @@ pub fn grant_table_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -
         return Err(Errno::Inval.into());
     }
     match command & !CONTINUATION {
-        abi::GNTTABOP_MAP_GRANT_REF => rows(caller, args, map::map),
-        abi::GNTTABOP_UNMAP_GRANT_REF => rows::<_, abi::GnttabUnmapGrantRef>(caller, args, map::unmap),
-        abi::GNTTABOP_UNMAP_AND_REPLACE => rows::<_, abi::GnttabUnmapAndReplace>(caller, args, map::unmap),
-        abi::GNTTABOP_COPY => rows(caller, args, copy::copy),
-        abi::GNTTABOP_TRANSFER => rows(caller, args, transfer::transfer),
+        abi::GNTTABOP_MAP_GRANT_REF => rows(caller, args, |caller, ops| caller.map_grants(ops)),
+        abi::GNTTABOP_UNMAP_GRANT_REF => {
+            rows::<_, abi::GnttabUnmapGrantRef>(caller, args, |caller, ops| caller.unmap_grants(ops))
+        }
+        abi::GNTTABOP_UNMAP_AND_REPLACE => {
+            rows::<_, abi::GnttabUnmapAndReplace>(caller, args, |caller, ops| caller.unmap_grants(ops))
+        }
+        abi::GNTTABOP_COPY => rows(caller, args, |caller, ops| caller.copy_grants(ops)),
+        abi::GNTTABOP_TRANSFER => rows(caller, args, |caller, ops| caller.transfer_frames(ops)),
         abi::GNTTABOP_SWAP_GRANT_REF => rows(caller, args, |caller, ops: &mut [abi::GnttabSwapGrantRef]| {
             for op in ops.iter_mut() {
-                op.status = status(grant::swap(caller.hv, caller.domain, op.ref_a, op.ref_b));
+                op.status = status(caller.hv.swap_grants(caller.domain, op.ref_a, op.ref_b));
             }
             ops.len()
         }),
@@ -147,10 +150,10 @@ fn setup_table<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
         if op.nr_frames > limit {
             return Err(abi::GNTST_GENERAL_ERROR);
         }
-        grant::grow(caller.hv, &domain, op.nr_frames).map_err(|_| abi::GNTST_GENERAL_ERROR)?;
+        caller.hv.grow_grant_table(&domain, op.nr_frames).map_err(|_| abi::GNTST_GENERAL_ERROR)?;
         let list = GuestPtr::<u64>::new(op.frame_list, op.nr_frames.into()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)?;
         for index in 0..op.nr_frames {
-            let frame = grant::table_frame(caller.hv, &domain, index).map_err(|_| abi::GNTST_GENERAL_ERROR)?;
+            let frame = caller.hv.grant_table_frame(&domain, index).map_err(|_| abi::GNTST_GENERAL_ERROR)?;
             list.write(machine, index.into(), &frame.raw()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)?;
         }
         Ok(())
@@ -188,9 +191,9 @@ fn flush_caches<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, mut fir
         }
         is_new = false;
         let op = requests.read(caller.hv.machine(), done)?;
-        first = match grant::flush_cache(caller, &op, first)? {
-            grant::Flushed::UpTo(entry) => entry,
-            grant::Flushed::Done => {
+        first = match caller.flush_granted_cache(&op, first)? {
+            granted::Flushed::UpTo(entry) => entry,
+            granted::Flushed::Done => {
                 done += 1;
                 0
             }
@@ -205,7 +208,7 @@ fn flush_caches<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, mut fir
 fn set_version<M: Machine>(caller: &mut Caller<'_, M>, at: u64) -> Reply {
     let request = GuestPtr::<abi::GnttabSetVersion>::one(at)?;
     let wish = request.read(caller.hv.machine(), 0)?.version;
-    let (outcome, version) = grant::set_version(caller.hv, caller.domain, wish);
+    let (outcome, version) = caller.hv.set_grant_version(caller.domain, wish);
     request.write(caller.hv.machine(), 0, &abi::GnttabSetVersion { version })?;
     outcome.map(|()| 0).map_err(Stop::from)
 }

@@ -5,7 +5,7 @@ use crate::{
     caller::Caller,
     domain::{KNOWN_ASSISTS, vcpu::Callback},
     domain::{
-        control_registers, debug,
+        debug,
         traps::{TrapHandler, TrapTable},
     },
     machine::Machine,
@@ -237,7 +237,7 @@ pub fn set_segment_base<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args)
 /// None.
 #[inline]
 pub fn fpu_taskswitch<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
-    control_registers::set_task_switched(caller, args[0] as u32 != 0);
+    caller.set_task_switched(args[0] as u32 != 0);
     Ok(0)
 }
 
@@ -248,7 +248,7 @@ pub fn fpu_taskswitch<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -
 #[inline]
 pub fn set_debugreg<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [number, value, ..] = *args;
-    debug::write(caller, register_number(number)?, value)?;
+    caller.write_debug_register(register_number(number)?, value)?;
     Ok(0)
 }
 

@@ -5,7 +5,6 @@ use crate::{
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     reply::{Args, Reply},
-    sched::placement,
 };
 use oxen_abi::{
     errno::Errno,
@@ -44,7 +43,7 @@ pub fn mca<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
         }
         XEN_MC_PHYSCPUINFO => {
             let request: McaPhyscpuinfo = op.get();
-            let online = placement::online(caller.hv).count_ones();
+            let online = caller.hv.online_mask().count_ones();
             if request.info == 0 {
                 op.set(&McaPhyscpuinfo { ncpus: online, ..request });
             } else {
@@ -53,7 +52,7 @@ pub fn mca<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
                 }
                 let told = request.ncpus.min(online);
                 let list = GuestPtr::<McaLogicalCpu>::new(request.info, told.into())?;
-                let numbers = (0..).filter(|number| placement::online(caller.hv) >> number & 1 != 0);
+                let numbers = (0..).filter(|number| caller.hv.online_mask() >> number & 1 != 0);
                 for (index, number) in (0..told.into()).zip(numbers) {
                     list.write(machine, index, &processor(machine, number))?;
                 }

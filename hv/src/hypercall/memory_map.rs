@@ -177,9 +177,9 @@ pub(super) fn acquire_resource<M: Machine>(caller: &Caller<'_, M>, argument: u64
     let list = GuestPtr::<u64>::new(asked.frame_list, u64::from(asked.nr_frames))?;
     for (index, number) in (asked.frame as u32..end as u32).enumerate() {
         let frame = if is_status {
-            grant::status_frame(caller.hv, &domain, number)?
+            caller.hv.grant_status_frame(&domain, number)?
         } else {
-            grant::table_frame(caller.hv, &domain, number)?
+            caller.hv.grant_table_frame(&domain, number)?
         };
         list.write(caller.hv.machine(), index as u64, &frame.raw())?;
     }

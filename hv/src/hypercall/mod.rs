@@ -18,14 +18,12 @@ pub mod mmuext;
 pub mod physdev;
 pub mod platform;
 pub mod sched;
-pub mod stubs;
 pub mod sysctl;
 pub mod vcpu;
 pub mod version;
 
 use crate::{
     caller::Caller,
-    domain,
     machine::Machine,
     reply::{Args, Fault, Reply, Stop},
 };
@@ -142,7 +140,7 @@ pub fn settle<M: Machine>(caller: &mut Caller<'_, M>, next: Next, args: &Args) {
             [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = *args;
             regs.rip = regs.rip.wrapping_sub(SYSCALL_BYTES);
         }
-        Next::Crash(fault) => domain::crash(caller, fault.reason()),
+        Next::Crash(fault) => caller.crash(fault.reason()),
     }
 }
 

@@ -2,18 +2,13 @@
 
 use crate::{
     caller::Caller,
-    domain::{self, NOT_SHUT_DOWN},
-    event::{self, port::Port},
+    cpu::timers,
+    domain::NOT_SHUT_DOWN,
+    event::port::Port,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     reply::{Args, Reply},
-    sched::{
-        clock::SECOND,
-        deadlines::NEVER,
-        placement,
-        timers::{self, WATCHDOGS},
-        wait,
-    },
+    sched::{clock::SECOND, deadlines::NEVER, vcpu::WATCHDOGS},
 };
 use core::sync::atomic::Ordering;
 use heapless::Vec;
@@ -41,14 +36,14 @@ const REASON: u32 = 0xff;
 pub fn sched_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [command, argument, ..] = *args;
     match command as u32 {
-        SCHEDOP_YIELD => wait::yield_now(caller),
+        SCHEDOP_YIELD => caller.yield_now(),
         SCHEDOP_BLOCK => {
             caller.state.info.set_upcall_mask(false);
-            wait::block(caller);
+            caller.block();
         }
         SCHEDOP_SHUTDOWN => {
             let request = GuestPtr::<SchedShutdown>::one(argument)?.read(caller.hv.machine(), 0)?;
-            domain::shut_down_by_itself(caller, request.reason & REASON);
+            caller.shut_down_by_itself(request.reason & REASON);
         }
         SCHEDOP_POLL => poll(caller, argument)?,
         SCHEDOP_REMOTE_SHUTDOWN => remote_shutdown(caller, argument)?,
@@ -66,7 +61,7 @@ pub fn sched_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Repl
         SCHEDOP_PIN_OVERRIDE => {
             caller.control()?;
             let pcpu = GuestPtr::<i32>::one(argument)?.read(caller.hv.machine(), 0)?;
-            placement::set_override(caller.hv, caller.domain, caller.vcpu, u32::try_from(pcpu).ok())?;
+            caller.hv.pin_override(caller.domain, caller.vcpu, u32::try_from(pcpu).ok())?;
         }
         _ => return Err(Errno::NoSys.into()),
     }
@@ -81,12 +76,12 @@ pub fn sched_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Repl
 pub fn sched_op_compat<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
     let [command, argument, ..] = *args;
     match command as u32 {
-        SCHEDOP_YIELD => wait::yield_now(caller),
+        SCHEDOP_YIELD => caller.yield_now(),
         SCHEDOP_BLOCK => {
             caller.state.info.set_upcall_mask(false);
-            wait::block(caller);
+            caller.block();
         }
-        SCHEDOP_SHUTDOWN => domain::shut_down_by_itself(caller, argument as u32 & REASON),
+        SCHEDOP_SHUTDOWN => caller.shut_down_by_itself(argument as u32 & REASON),
         _ => return Err(Errno::NoSys.into()),
     }
     Ok(0)
@@ -101,7 +96,7 @@ fn poll<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Result<(), Errno> 
         return Err(Errno::Inval);
     }
     let list = GuestPtr::<u32>::new(request.ports, count as u64)?;
-    if wait::event_waits(caller) {
+    if caller.event_waits() {
         return Ok(());
     }
     let mut ports: Vec<u32, MAX_POLLED> = Vec::new();
@@ -109,12 +104,12 @@ fn poll<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Result<(), Errno> 
         let port = list.read(machine, index)?;
         caller.domain.events.port(port).filter(|&port| port != Port::CLOSED).ok_or(Errno::Inval)?;
         // The ports behind the first that is pending are not looked at, nor whether there are such.
-        if event::deliver::is_pending(caller.hv, caller.domain, port) {
+        if caller.hv.is_event_pending(caller.domain, port) {
             return Ok(());
         }
         ports.push(port).map_err(|_| Errno::Inval)?;
     }
-    wait::poll(caller, &ports, (request.timeout != 0).then_some(request.timeout));
+    caller.poll(&ports, (request.timeout != 0).then_some(request.timeout));
     Ok(())
 }
 
@@ -125,7 +120,7 @@ fn remote_shutdown<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Result<
     }
     let domain = caller.hv.domains.get(request.domain_id).ok_or(Errno::Srch)?;
     caller.control()?;
-    domain::shut_down(caller.hv, &domain, request.reason & REASON);
+    caller.hv.shut_down(&domain, request.reason & REASON);
     Ok(())
 }
 
@@ -142,13 +137,13 @@ fn watchdog<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
             return Err(Errno::Inval.into());
         }
         let free = (0..WATCHDOGS).find(|&w| !timers::watchdog_is_set(domain, w)).ok_or(Errno::NoSpc)?;
-        timers::set_watchdog(hv, domain, free, bites);
+        hv.set_watchdog(domain, free, bites);
         return Ok(free as u64 + 1);
     };
     if !timers::watchdog_is_set(domain, which) {
         return Err(Errno::Inval.into());
     }
-    timers::set_watchdog(hv, domain, which, if timeout == 0 { NEVER } else { bites });
+    hv.set_watchdog(domain, which, if timeout == 0 { NEVER } else { bites });
     Ok(0)
 }
 
@@ -164,9 +159,9 @@ pub fn set_timer_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> 
     let [timeout, ..] = *args;
     let now = caller.hv.now();
     match timeout {
-        0 => timers::stop_one_shot(caller),
-        _ if (timeout as i64) < 0 || timeout.saturating_sub(now) >= FAR => timers::set_one_shot(caller, now + SOON),
-        _ => timers::set_one_shot(caller, timeout),
+        0 => caller.stop_one_shot_timer(),
+        _ if (timeout as i64) < 0 || timeout.saturating_sub(now) >= FAR => caller.set_one_shot_timer(now + SOON),
+        _ => caller.set_one_shot_timer(timeout),
     }
     Ok(0)
 }

@@ -4,15 +4,12 @@ use crate::{
     Hypervisor,
     addr::{GuestAddr, Mfn},
     caller::Caller,
-    domain::{
-        self, context,
-        vcpu::{Vcpu, pause},
-    },
-    event::deliver,
+    channel::deliver,
+    domain::vcpu::{Vcpu, pause},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    per_cpu::work,
     reply::{Args, Reply},
-    sched::{self, placement, timers, wait, work},
     shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
 };
 use alloc::sync::Arc;
@@ -52,7 +49,7 @@ pub fn vcpu_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply
             if !vcpu.is_initialised.load(Ordering::Acquire) {
                 return Err(Errno::Inval.into());
             }
-            sched::unpause(caller.hv, &vcpu, pause::DOWN);
+            caller.hv.unpause_vcpu(&vcpu, pause::DOWN);
         }
         VCPUOP_DOWN => take_down(caller, &vcpu),
         VCPUOP_IS_UP => return Ok((vcpu.pauses.load(Ordering::Relaxed) & pause::DOWN == 0).into()),
@@ -66,10 +63,10 @@ pub fn vcpu_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply
             if !(MIN_PERIOD..=MAX_PERIOD).contains(&request.period_ns) {
                 return Err(Errno::Inval.into());
             }
-            timers::set_periodic(caller.hv, &vcpu, request.period_ns);
+            caller.hv.set_periodic_timer(&vcpu, request.period_ns);
         }
-        VCPUOP_STOP_PERIODIC_TIMER => timers::set_periodic(caller.hv, &vcpu, 0),
-        VCPUOP_STOP_SINGLESHOT_TIMER if is_self => timers::stop_one_shot(caller),
+        VCPUOP_STOP_PERIODIC_TIMER => caller.hv.set_periodic_timer(&vcpu, 0),
+        VCPUOP_STOP_SINGLESHOT_TIMER if is_self => caller.stop_one_shot_timer(),
         VCPUOP_STOP_SINGLESHOT_TIMER | VCPUOP_SET_SINGLESHOT_TIMER => return Err(Errno::Inval.into()),
         VCPUOP_REGISTER_VCPU_INFO => register_vcpu_info(caller, &vcpu, argument)?,
         VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA => register_time(caller, &vcpu, argument)?,
@@ -89,13 +86,13 @@ fn set_one_shot<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
     // A time that has passed fires at once, whether or not the guest asked to be told (`VCPU_SSHOTTMR_FUTURE`), as in Xen.
     // And one before the start of the machine has passed: times have a sign.
     let at = if request.timeout_abs_ns > i64::MAX as u64 { 0 } else { request.timeout_abs_ns };
-    timers::set_one_shot(caller, at);
+    caller.set_one_shot_timer(at);
     Ok(0)
 }
 
 /// The processor of a control domain's vcpu that has one of its own: the ids of its APIC and in ACPI's tables.
 fn physical_id<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu) -> Result<u64, Errno> {
-    let allowed = vcpu.sched.affinity.load(Ordering::Relaxed) & placement::online(caller.hv);
+    let allowed = vcpu.sched.affinity.load(Ordering::Relaxed) & caller.hv.online_mask();
     if !caller.domain.is_privileged || allowed.count_ones() != 1 {
         return Err(Errno::Inval);
     }
@@ -109,18 +106,18 @@ fn initialise<M: Machine>(caller: &Caller<'_, M>, vcpu: &Arc<Vcpu>, argument: u6
     if vcpu.is_initialised.load(Ordering::Acquire) {
         return Err(Errno::Exist.into());
     }
-    context::set(caller.hv, caller.domain, vcpu, &context)?;
+    caller.hv.set_context(caller.domain, vcpu, &context)?;
     drop(stage);
     Ok(0)
 }
 
 /// A domain whose last vcpu goes down has ended.
 fn take_down<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu) {
-    sched::pause(caller.hv, vcpu, pause::DOWN);
+    caller.hv.pause_vcpu(vcpu, pause::DOWN);
     if caller.domain.each_vcpu().all(|v| v.pauses.load(Ordering::SeqCst) & pause::DOWN != 0) {
-        domain::end_without_vcpus(caller);
+        caller.end_without_vcpus();
     }
-    wait::reschedule(caller);
+    caller.reschedule();
 }
 
 /// The range of the area is judged here, once: it is written to whenever the vcpu starts or stops to run.
@@ -196,9 +193,9 @@ fn send_nmi<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu, argument: u64) -> R
 /// Has a vcpu take an NMI.
 pub(super) fn raise_nmi<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
     vcpu.work.fetch_or(work::NMI, Ordering::SeqCst);
-    sched::wake(hv, vcpu);
+    hv.wake_vcpu(vcpu);
     // It has to be noticed on the way back to the guest, where events alone are not looked for.
     if let Some(cpu) = vcpu.sched.cpu() {
-        sched::tell(hv, cpu, work::RESCHEDULE);
+        hv.raise_work(cpu, work::RESCHEDULE);
     }
 }

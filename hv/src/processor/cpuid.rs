@@ -1,4 +1,5 @@
-//! CPUID as a PV guest sees it through the emulation prefix: what the CPU has, less what PV cannot keep, plus Xen's leaves.
+//! CPUID as a PV guest sees it through the emulation prefix: what the CPU has, less what PV cannot keep, plus Xen's
+//! leaves.
 
 use crate::{caller::Caller, domain::control_registers::CR4_OSXSAVE, machine::Machine};
 
@@ -38,8 +39,8 @@ const LEAF1_ECX: u32 = 1
     | 1 << 30;
 const LEAF1_ECX_OSXSAVE: u32 = 1 << 27;
 const LEAF1_ECX_HYPERVISOR: u32 = 1 << 31;
-/// Leaf 1 EDX that may be shown: no VME, PSE, PGE, PSE36. MTRR is the control domain's to see, SYSENTER Intel's to have:
-/// AMD's CPUs do not take it in long mode.
+/// Leaf 1 EDX that may be shown: no VME, PSE, PGE, PSE36. MTRR is the control domain's to see, SYSENTER Intel's to
+/// have: AMD's CPUs do not take it in long mode.
 const LEAF1_EDX: u32 = 0x0fc9_c3f5;
 const LEAF1_EDX_SYSENTER: u32 = 1 << 11;
 const LEAF1_EDX_MTRR: u32 = 1 << 12;
@@ -68,7 +69,8 @@ const LFENCE_WAITS: u32 = 1 << 2;
 /// Where AMD's CPUs keep whether LFENCE waits, and its bit.
 const DECODE_CONFIGURATION: u32 = 0xc001_1029;
 const LFENCE_SERIALISES: u64 = 1 << 1;
-/// Bits of a virtual address, in the second byte of leaf 0x80000008 EAX, with the four levels of tables that guests have.
+/// Bits of a virtual address, in the second byte of leaf 0x80000008 EAX, with the four levels of tables that guests
+/// have.
 const VIRTUAL_BITS: u32 = 48;
 /// Extended state components that are kept for guests: x87, SSE, AVX.
 const EXTENDED_STATE: u32 = 7;
@@ -112,93 +114,95 @@ impl Vendor {
 }
 
 /// Whether FXSAVE and XSAVE leave out where the last x87 instruction and its operand were, and what it was, unless an
-/// exception is pending: AMD's CPUs that do not show `RstrFpErrPtrs` (CPUID 0x80000008 EBX bit 2). What FXRSTOR then leaves
-/// in place would be another vcpu's.
+/// exception is pending: AMD's CPUs that do not show `RstrFpErrPtrs` (CPUID 0x80000008 EBX bit 2). What FXRSTOR then
+/// leaves in place would be another vcpu's.
 #[must_use]
 pub const fn leaves_x87_pointers(vendor: Vendor, leaf_8000_0008_ebx: u32) -> bool {
     vendor.is_like_amd() && leaf_8000_0008_ebx & 1 << 2 == 0
 }
 
-/// The answer to a leaf: EAX, EBX, ECX, EDX.
-#[must_use]
-pub fn leaf<M: Machine>(caller: &Caller<'_, M>, leaf: u32, subleaf: u32) -> [u32; 4] {
-    if HYPERVISOR_LEAVES.contains(&leaf) {
-        return hypervisor_leaf(caller, leaf, subleaf);
-    }
-    let machine = caller.hv.machine();
-    if leaf >= FIRST_EXTENDED_LEAF {
-        return extended_leaf(caller, leaf);
-    }
-    let [eax, ebx, ecx, edx] = machine.cpuid(leaf, subleaf);
-    match leaf {
-        0 => [eax.min(LAST_BASIC_LEAF), ebx, ecx, edx],
-        1 => {
-            let osxsave = if caller.state.cr4 & CR4_OSXSAVE != 0 { LEAF1_ECX_OSXSAVE } else { 0 };
-            [eax, ebx, ecx & LEAF1_ECX | osxsave | LEAF1_ECX_HYPERVISOR, edx & leaf1_edx(caller)]
+impl<M: Machine> Caller<'_, M> {
+    /// The answer to a leaf: EAX, EBX, ECX, EDX.
+    #[must_use]
+    pub fn cpuid_leaf(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        if HYPERVISOR_LEAVES.contains(&leaf) {
+            return self.hypervisor_leaf(leaf, subleaf);
         }
-        2 | 4 => [eax, ebx, ecx, edx],
-        7 if subleaf == 0 => {
-            let told = if speculation_capabilities(caller).is_some() { LEAF7_EDX_ARCH_CAPABILITIES } else { 0 };
-            [0, ebx & LEAF7_EBX, ecx & LEAF7_ECX, told]
+        let machine = self.hv.machine();
+        if leaf >= FIRST_EXTENDED_LEAF {
+            return self.extended_leaf(leaf);
         }
-        0xd => extended_state_leaf(subleaf, [eax, ebx, ecx, edx]),
-        _ => [0; 4],
+        let [eax, ebx, ecx, edx] = machine.cpuid(leaf, subleaf);
+        match leaf {
+            0 => [eax.min(LAST_BASIC_LEAF), ebx, ecx, edx],
+            1 => {
+                let osxsave = if self.state.cr4 & CR4_OSXSAVE != 0 { LEAF1_ECX_OSXSAVE } else { 0 };
+                [eax, ebx, ecx & LEAF1_ECX | osxsave | LEAF1_ECX_HYPERVISOR, edx & self.leaf1_edx()]
+            }
+            2 | 4 => [eax, ebx, ecx, edx],
+            7 if subleaf == 0 => {
+                let told = if self.speculation_capabilities().is_some() { LEAF7_EDX_ARCH_CAPABILITIES } else { 0 };
+                [0, ebx & LEAF7_EBX, ecx & LEAF7_ECX, told]
+            }
+            0xd => extended_state_leaf(subleaf, [eax, ebx, ecx, edx]),
+            _ => [0; 4],
+        }
     }
-}
 
-/// What of leaf 1 EDX the caller may see.
-fn leaf1_edx<M: Machine>(caller: &Caller<'_, M>) -> u32 {
-    let is_amd = Vendor::of(caller.hv.machine()).is_like_amd();
-    LEAF1_EDX
-        | if is_amd { 0 } else { LEAF1_EDX_SYSENTER }
-        | if caller.domain.is_privileged { LEAF1_EDX_MTRR } else { 0 }
-}
-
-/// The extended leaves. Those of Intel's CPUs say less: what AMD's define and Intel's leave out is zero.
-fn extended_leaf<M: Machine>(caller: &Caller<'_, M>, leaf: u32) -> [u32; 4] {
-    let machine = caller.hv.machine();
-    let is_amd = Vendor::of(machine).is_like_amd();
-    let [eax, ebx, ecx, edx] = machine.cpuid(leaf, 0);
-    match leaf {
-        0x8000_0000 if is_amd => {
-            let last = if lfence_waits(machine) { eax.max(LAST_AMD_LEAF) } else { eax };
-            [last.min(LAST_AMD_LEAF), ebx, ecx, edx]
-        }
-        0x8000_0000 => [eax.min(LAST_EXTENDED_LEAF), 0, 0, 0],
-        0x8000_0001 if is_amd => {
-            let common = machine.cpuid(1, 0)[3] & leaf1_edx(caller) & COMMON_EDX;
-            [eax, ebx, ecx & EXTENDED1_ECX, edx & EXTENDED1_EDX | common]
-        }
-        0x8000_0001 => {
-            let mtrr = machine.cpuid(1, 0)[3] & leaf1_edx(caller) & LEAF1_EDX_MTRR;
-            [0, 0, ecx & EXTENDED1_ECX, edx & EXTENDED1_EDX | mtrr]
-        }
-        0x8000_0002..=0x8000_0004 => [eax, ebx, ecx, edx],
-        0x8000_0005 | 0x8000_0006 if is_amd => [eax, ebx, ecx, edx],
-        0x8000_0006 => [0, 0, ecx, 0],
-        0x8000_0007 => [0, 0, 0, edx & 1 << 8],
-        0x8000_0008 => [eax & 0xff | (eax >> 8 & 0xff).min(VIRTUAL_BITS) << 8, 0, 0, 0],
-        LAST_AMD_LEAF if is_amd => {
-            let told = if machine.cpuid(FIRST_EXTENDED_LEAF, 0)[0] >= leaf { eax & EXTENDED21_EAX } else { 0 };
-            [told | if lfence_waits(machine) { LFENCE_WAITS } else { 0 }, 0, 0, 0]
-        }
-        _ => [0; 4],
+    /// What of leaf 1 EDX the caller may see.
+    fn leaf1_edx(&self) -> u32 {
+        let is_amd = Vendor::of(self.hv.machine()).is_like_amd();
+        LEAF1_EDX
+            | if is_amd { 0 } else { LEAF1_EDX_SYSENTER }
+            | if self.domain.is_privileged { LEAF1_EDX_MTRR } else { 0 }
     }
-}
 
-/// What the control domain is told of speculation by `ARCH_CAPABILITIES`; `None`: the register is not there.
-#[must_use]
-pub fn speculation_capabilities<M: Machine>(caller: &Caller<'_, M>) -> Option<u64> {
-    let machine = caller.hv.machine();
-    if !caller.domain.is_privileged || Vendor::of(machine) != Vendor::Intel {
-        return None;
+    /// The extended leaves. Those of Intel's CPUs say less: what AMD's define and Intel's leave out is zero.
+    fn extended_leaf(&self, leaf: u32) -> [u32; 4] {
+        let machine = self.hv.machine();
+        let is_amd = Vendor::of(machine).is_like_amd();
+        let [eax, ebx, ecx, edx] = machine.cpuid(leaf, 0);
+        match leaf {
+            0x8000_0000 if is_amd => {
+                let last = if lfence_waits(machine) { eax.max(LAST_AMD_LEAF) } else { eax };
+                [last.min(LAST_AMD_LEAF), ebx, ecx, edx]
+            }
+            0x8000_0000 => [eax.min(LAST_EXTENDED_LEAF), 0, 0, 0],
+            0x8000_0001 if is_amd => {
+                let common = machine.cpuid(1, 0)[3] & self.leaf1_edx() & COMMON_EDX;
+                [eax, ebx, ecx & EXTENDED1_ECX, edx & EXTENDED1_EDX | common]
+            }
+            0x8000_0001 => {
+                let mtrr = machine.cpuid(1, 0)[3] & self.leaf1_edx() & LEAF1_EDX_MTRR;
+                [0, 0, ecx & EXTENDED1_ECX, edx & EXTENDED1_EDX | mtrr]
+            }
+            0x8000_0002..=0x8000_0004 => [eax, ebx, ecx, edx],
+            0x8000_0005 | 0x8000_0006 if is_amd => [eax, ebx, ecx, edx],
+            0x8000_0006 => [0, 0, ecx, 0],
+            0x8000_0007 => [0, 0, 0, edx & 1 << 8],
+            0x8000_0008 => [eax & 0xff | (eax >> 8 & 0xff).min(VIRTUAL_BITS) << 8, 0, 0, 0],
+            LAST_AMD_LEAF if is_amd => {
+                let told = if machine.cpuid(FIRST_EXTENDED_LEAF, 0)[0] >= leaf { eax & EXTENDED21_EAX } else { 0 };
+                [told | if lfence_waits(machine) { LFENCE_WAITS } else { 0 }, 0, 0, 0]
+            }
+            _ => [0; 4],
+        }
     }
-    let [signature, ..] = machine.cpuid(1, 0);
-    let (family, model) = (signature >> 8 & 0xf, signature >> 12 & 0xf0 | signature >> 4 & 0xf);
-    let rsba = if family == 6 && RSBA_MODELS.contains(&model) { RSBA } else { 0 };
-    let has_register = machine.cpuid(7, 0)[3] & LEAF7_EDX_ARCH_CAPABILITIES != 0;
-    let own = if has_register { machine.read_msr(ARCH_CAPABILITIES) } else { None };
-    if own.is_none() && rsba == 0 { None } else { Some(own.unwrap_or(0) & CAPABILITIES_TOLD | rsba) }
+
+    /// What the control domain is told of speculation by `ARCH_CAPABILITIES`; `None`: the register is not there.
+    #[must_use]
+    pub fn speculation_capabilities(&self) -> Option<u64> {
+        let machine = self.hv.machine();
+        if !self.domain.is_privileged || Vendor::of(machine) != Vendor::Intel {
+            return None;
+        }
+        let [signature, ..] = machine.cpuid(1, 0);
+        let (family, model) = (signature >> 8 & 0xf, signature >> 12 & 0xf0 | signature >> 4 & 0xf);
+        let rsba = if family == 6 && RSBA_MODELS.contains(&model) { RSBA } else { 0 };
+        let has_register = machine.cpuid(7, 0)[3] & LEAF7_EDX_ARCH_CAPABILITIES != 0;
+        let own = if has_register { machine.read_msr(ARCH_CAPABILITIES) } else { None };
+        if own.is_none() && rsba == 0 { None } else { Some(own.unwrap_or(0) & CAPABILITIES_TOLD | rsba) }
+    }
 }
 
 /// Whether LFENCE waits on a CPU of AMD's kind: always in families 0xf and 0x11, by a register's word in later ones.
@@ -209,56 +213,61 @@ fn lfence_waits<M: Machine>(machine: &M) -> bool {
     matches!(family, 0xf | 0x11) || machine.read_msr(DECODE_CONFIGURATION).is_some_and(is_set)
 }
 
-/// The answer to the instruction with the prefix that asks for emulation. Kernels take OSXSAVE there to say whether the
-/// hypervisor lets them use XSAVE, before they set their own CR4; it has always been so.
-#[must_use]
-pub fn by_prefix<M: Machine>(caller: &Caller<'_, M>, number: u32, subleaf: u32) -> [u32; 4] {
-    let [eax, ebx, mut ecx, edx] = leaf(caller, number, subleaf);
-    if number == 1 && caller.state.in_kernel {
-        ecx |= caller.hv.machine().cpuid(number, subleaf)[2] & LEAF1_ECX_OSXSAVE;
+impl<M: Machine> Caller<'_, M> {
+    /// The answer to the instruction with the prefix that asks for emulation. Kernels take OSXSAVE there to say whether
+    /// the hypervisor lets them use XSAVE, before they set their own CR4; it has always been so.
+    #[must_use]
+    pub fn cpuid_by_prefix(&self, number: u32, subleaf: u32) -> [u32; 4] {
+        let [eax, ebx, mut ecx, edx] = self.cpuid_leaf(number, subleaf);
+        if number == 1 && self.state.in_kernel {
+            ecx |= self.hv.machine().cpuid(number, subleaf)[2] & LEAF1_ECX_OSXSAVE;
+        }
+        [eax, ebx, ecx, edx]
     }
-    [eax, ebx, ecx, edx]
 }
 
 const fn extended_state_leaf(subleaf: u32, [eax, ebx, ecx, edx]: [u32; 4]) -> [u32; 4] {
     match subleaf {
         // The size for everything that is shown: x87 and SSE, the header, and AVX behind it.
         0 => [eax & EXTENDED_STATE, ebx, if ecx < 832 { ecx } else { 832 }, 0],
-        // XSAVEOPT, XSAVEC with the size that it needs, and XGETBV of what is in use: supervisor state is not for guests.
+        // XSAVEOPT, XSAVEC with the size that it needs, and XGETBV of what is in use: supervisor state is not for
+        // guests.
         1 => [eax & 7, if eax & 2 != 0 { ebx } else { 0 }, 0, 0],
         2 => [eax, ebx, ecx, edx],
         _ => [0; 4],
     }
 }
 
-fn hypervisor_leaf<M: Machine>(caller: &Caller<'_, M>, leaf: u32, subleaf: u32) -> [u32; 4] {
-    let [ebx, ecx, edx] = XEN_SIGNATURE;
-    match leaf - XEN_LEAVES {
-        0 => [XEN_LAST_LEAF, ebx, ecx, edx],
-        1 => [XEN_VERSION, 0, 0, 0],
-        2 => [1, XEN_LEAVES, PRESERVES_AD, 0],
-        3 => time_leaf(caller, subleaf),
-        5 if subleaf == 0 => [0, address_bits(caller), 0, 0],
-        _ => [0; 4],
+impl<M: Machine> Caller<'_, M> {
+    fn hypervisor_leaf(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        let [ebx, ecx, edx] = XEN_SIGNATURE;
+        match leaf - XEN_LEAVES {
+            0 => [XEN_LAST_LEAF, ebx, ecx, edx],
+            1 => [XEN_VERSION, 0, 0, 0],
+            2 => [1, XEN_LEAVES, PRESERVES_AD, 0],
+            3 => self.time_leaf(subleaf),
+            5 if subleaf == 0 => [0, self.address_bits(), 0, 0],
+            _ => [0; 4],
+        }
     }
-}
 
-/// The time stamp counter: subleaf 0, that it is not emulated, whether there is RDTSCP, and its kHz; subleaf 2, the
-/// machine's kHz.
-fn time_leaf<M: Machine>(caller: &Caller<'_, M>, subleaf: u32) -> [u32; 4] {
-    /// `XEN_CPUID` leaf 3 EAX, bit 2.
-    const TIME_RDTSCP: u32 = 1 << 2;
-    let machine = caller.hv.machine();
-    let khz = u32::try_from(machine.frequency() / 1000).unwrap_or(u32::MAX);
-    let has_rdtscp = machine.cpuid(0x8000_0001, 0)[3] & 1 << 27 != 0;
-    match subleaf {
-        0 => [if has_rdtscp { TIME_RDTSCP } else { 0 }, 0, khz, 0],
-        2 => [khz, 0, 0, 0],
-        _ => [0; 4],
+    /// The time stamp counter: subleaf 0, that it is not emulated, whether there is RDTSCP, and its kHz; subleaf 2, the
+    /// machine's kHz.
+    fn time_leaf(&self, subleaf: u32) -> [u32; 4] {
+        /// `XEN_CPUID` leaf 3 EAX, bit 2.
+        const TIME_RDTSCP: u32 = 1 << 2;
+        let machine = self.hv.machine();
+        let khz = u32::try_from(machine.frequency() / 1000).unwrap_or(u32::MAX);
+        let has_rdtscp = machine.cpuid(0x8000_0001, 0)[3] & 1 << 27 != 0;
+        match subleaf {
+            0 => [if has_rdtscp { TIME_RDTSCP } else { 0 }, 0, khz, 0],
+            2 => [khz, 0, 0, 0],
+            _ => [0; 4],
+        }
     }
-}
 
-/// Bits of a machine address in the RAM that there is.
-fn address_bits<M: Machine>(caller: &Caller<'_, M>) -> u32 {
-    crate::addr::PAGE_SHIFT + usize::BITS - caller.hv.memory.frames.end().leading_zeros()
+    /// Bits of a machine address in the RAM that there is.
+    fn address_bits(&self) -> u32 {
+        crate::addr::PAGE_SHIFT + usize::BITS - self.hv.memory.frames.end().leading_zeros()
+    }
 }

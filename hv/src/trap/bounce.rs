@@ -7,7 +7,7 @@
 use crate::{
     addr::GuestAddr,
     caller::Caller,
-    domain::{crash, flags, vcpu::Callback},
+    domain::{flags, vcpu::Callback},
     machine::Machine,
 };
 use oxen_abi::{
@@ -29,7 +29,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(always)]
     pub fn enter_kernel_inline(&mut self, to: Callback, error_code: Option<u32>) {
         if to.address == 0 {
-            return crash(self, "an event for which the guest registered no handler");
+            return self.crash("an event for which the guest registered no handler");
         }
         let was_kernel = self.state.in_kernel;
         let top = if was_kernel { self.regs.rsp } else { self.state.kernel_sp } & !15;
@@ -38,7 +38,7 @@ impl<M: Machine> Caller<'_, M> {
             self.hv.machine().switch_mode(self.state);
         }
         let Some(rsp) = self.push_frame(top, was_kernel, error_code) else {
-            return crash(self, "the guest's kernel stack cannot be written");
+            return self.crash("the guest's kernel stack cannot be written");
         };
         if to.masks_events {
             self.state.info.set_upcall_mask(true);
@@ -93,7 +93,7 @@ impl<M: Machine> Caller<'_, M> {
     pub fn push_selectors(&mut self, [ds, es, fs, gs]: [u16; 4]) {
         match self.push_words(self.regs.rsp, [ds.into(), es.into(), fs.into(), gs.into()]) {
             Some(rsp) => self.regs.rsp = rsp,
-            None => crash(self, "the guest's kernel stack cannot be written"),
+            None => self.crash("the guest's kernel stack cannot be written"),
         }
     }
 }

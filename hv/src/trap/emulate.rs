@@ -9,14 +9,12 @@ use crate::{
     addr::{GuestAddr, MachineAddr, Mfn, PAGE_BYTES},
     caller::Caller,
     domain::{
-        control_registers::{CR0_TS, CR4_GUEST, CR4_OSXSAVE, set_task_switched},
+        control_registers::{CR0_TS, CR4_GUEST, CR4_OSXSAVE},
         counters::Counted,
         debug as registers,
     },
     machine::Machine,
     mem::editor::Editor,
-    processor::cpuid,
-    sched::wait,
 };
 use oxen_abi::segments::XEN_EMULATE_PREFIX;
 
@@ -79,7 +77,7 @@ impl<M: Machine> Caller<'_, M> {
         let after_prefix = code.get(..length).and_then(|code| code.strip_prefix(&XEN_EMULATE_PREFIX));
         let asks_cpuid = after_prefix.is_some_and(|rest| rest.starts_with(&[0x0f, 0xa2]));
         if asks_cpuid {
-            let answer = cpuid::by_prefix(self, self.regs.rax as u32, self.regs.rcx as u32);
+            let answer = self.cpuid_by_prefix(self.regs.rax as u32, self.regs.rcx as u32);
             self.answer_cpuid(answer);
             self.domain.counters.count(Counted::ForcedCpuid);
             self.regs.rip = self.regs.rip.wrapping_add(XEN_EMULATE_PREFIX.len() as u64 + 2);
@@ -142,9 +140,9 @@ impl<M: Machine> Caller<'_, M> {
         match operation {
             Operation::Hlt => {
                 self.state.info.set_upcall_mask(false);
-                wait::block(self);
+                self.block();
             }
-            Operation::Clts => set_task_switched(self, false),
+            Operation::Clts => self.set_task_switched(false),
             // Guests see write-back memory only: there is nothing that a flush could show them.
             Operation::Wbinvd => {}
             Operation::ReadMsr => {
@@ -173,7 +171,7 @@ impl<M: Machine> Caller<'_, M> {
             }
             Operation::WriteDebug { debug, register } => {
                 let value = self.regs.general(register);
-                return registers::write(self, debug, value).map_err(|_| NotOurs);
+                return self.write_debug_register(debug, value).map_err(|_| NotOurs);
             }
             Operation::Xsetbv => {
                 let value = self.regs.rdx << 32 | self.regs.rax & 0xffff_ffff;
@@ -181,7 +179,7 @@ impl<M: Machine> Caller<'_, M> {
                 return (is_xcr0 && self.hv.machine().set_xcr0(value)).then_some(()).ok_or(NotOurs);
             }
             Operation::Cpuid => {
-                let answer = cpuid::leaf(self, self.regs.rax as u32, self.regs.rcx as u32);
+                let answer = self.cpuid_leaf(self.regs.rax as u32, self.regs.rcx as u32);
                 self.answer_cpuid(answer);
             }
             Operation::Interrupt { .. }
@@ -239,7 +237,7 @@ impl<M: Machine> Caller<'_, M> {
 
     fn write_control_register(&mut self, control: u8, value: u64) -> Result<(), Undone> {
         match control {
-            0 if value & !CR0_TS == CR0 => set_task_switched(self, value & CR0_TS != 0),
+            0 if value & !CR0_TS == CR0 => self.set_task_switched(value & CR0_TS != 0),
             2 => self.state.info.set_cr2(value),
             3 => {
                 let root = Mfn::containing(MachineAddr(value)).ok_or(NotOurs)?;

@@ -14,9 +14,9 @@ pub mod strings;
 
 use crate::{
     caller::Caller,
-    domain::{counters::Counted, crash_by_exception, debug::STATUS_FIXED, flags, vcpu::Callback},
+    domain::{counters::Counted, debug::STATUS_FIXED, flags, vcpu::Callback},
     machine::Machine,
-    sched::work,
+    per_cpu::work,
 };
 use core::sync::atomic::Ordering;
 
@@ -69,7 +69,7 @@ impl<M: Machine> Caller<'_, M> {
         self.domain.counters.count(Counted::Exception);
         let handler = self.state.traps.handler(vector);
         if handler.address == 0 {
-            return crash_by_exception(self, vector, error_code);
+            return self.crash_by_exception(vector, error_code);
         }
         self.enter_kernel(handler.callback(), error_code);
     }

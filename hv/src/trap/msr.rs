@@ -5,9 +5,8 @@
 use crate::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
-    hypercall::stubs,
     machine::Machine,
-    processor::cpuid::{ARCH_CAPABILITIES, Vendor, speculation_capabilities},
+    processor::cpuid::{ARCH_CAPABILITIES, Vendor},
 };
 
 const P5_MACHINE_CHECKS: core::ops::RangeInclusive<u32> = 0..=1;
@@ -114,7 +113,7 @@ impl<M: Machine> Caller<'_, M> {
         match (vendor, msr) {
             (Vendor::Intel, FEATURE_CONTROL) => Some(LOCKED),
             (Vendor::Intel, PLATFORM_ID) => machine.read_msr(msr),
-            (Vendor::Intel, ARCH_CAPABILITIES) => speculation_capabilities(self),
+            (Vendor::Intel, ARCH_CAPABILITIES) => self.speculation_capabilities(),
             (Vendor::Intel, PERF_STATUS | PERF_CONTROL | THERM_STATUS) => Some(0),
             (Vendor::Intel, _) => is_in(&INTEL_COUNTERS, msr).then_some(0),
             (Vendor::Amd | Vendor::Hygon, AMD_HARDWARE_CONFIGURATION) => Some(0),
@@ -212,7 +211,7 @@ impl<M: Machine> Caller<'_, M> {
     /// The value is a page's machine address, and in the low bits which page of stubs it is to be: there is one.
     fn fill_hypercall_page_by_msr(&self, value: u64) -> bool {
         let mfn = if value & 0xfff == 0 { Mfn::new(value >> 12) } else { None };
-        mfn.is_some_and(|mfn| stubs::fill(self.hv, self.domain, mfn).is_ok())
+        mfn.is_some_and(|mfn| self.hv.fill_hypercall_page(self.domain, mfn).is_ok())
     }
 }
 

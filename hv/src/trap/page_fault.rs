@@ -8,7 +8,7 @@ use super::{
 use crate::{
     addr::GuestAddr,
     caller::Caller,
-    domain::{counters::Counted, crash_by_exception, regs::operand_mask},
+    domain::{counters::Counted, regs::operand_mask},
     machine::Machine,
     mem::write_emulation::Write,
     reply::Stop,
@@ -46,7 +46,7 @@ impl<M: Machine> Caller<'_, M> {
         let user = if self.state.in_kernel { 0 } else { USER };
         let handler = self.state.traps.handler(vector::PAGE_FAULT);
         if handler.address == 0 {
-            return crash_by_exception(self, vector::PAGE_FAULT, Some(error_code & !USER | user));
+            return self.crash_by_exception(vector::PAGE_FAULT, Some(error_code & !USER | user));
         }
         self.enter_kernel_inline(handler.callback(), Some(error_code & !USER | user));
     }

@@ -178,7 +178,7 @@ pub(crate) fn open_boot_cpu(hv: &'static Hypervisor<Pc>) -> &'static CpuBlock {
         syscall::enable(0);
         percpu::open(hv, cpu, shared)
     };
-    if sched::bring_up(hv, cpu).is_err() {
+    if hv.bring_up_cpu(cpu).is_err() {
         give_up(format_args!("There is no memory for the scheduler"));
     }
     block
@@ -198,7 +198,7 @@ pub(crate) fn build_dom0(hv: &'static Hypervisor<Pc>, info: &BootInfo, options: 
         max_memory: options.dom0_max_memory,
         vcpus: options.dom0_vcpus.unwrap_or(hv.online_cpus().count() as u32),
     };
-    if let Err(error) = heap::open_during(|| dom0::build(hv, &plan)) {
+    if let Err(error) = heap::open_during(|| hv.build_dom0(&plan)) {
         give_up(format_args!("{error}"));
     }
     for module in &info.modules {

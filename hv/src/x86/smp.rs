@@ -122,7 +122,7 @@ pub(super) extern "sysv64" fn start() -> ! {
         let Some(shared) = hv.cpu(cpu).filter(|_| syscall::enable(number)) else { super::device::power::halt() };
         percpu::open(hv, cpu, shared)
     };
-    if sched::bring_up(hv, cpu).is_err() {
+    if hv.bring_up_cpu(cpu).is_err() {
         super::device::power::halt();
     }
     hv.memory.frames.tlb.join(cpu);

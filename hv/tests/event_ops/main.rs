@@ -12,8 +12,9 @@ use oxen_abi::{
     virq::{VIRQ_CONSOLE, VIRQ_DOM_EXC, VIRQ_TIMER},
 };
 use oxen_hv::{
+    channel::{deliver, pirq, virq},
     domain::{Progress, vcpu::pause},
-    event::{self, deliver, pirq, port::Binding, virq},
+    event::{self, port::Binding},
 };
 use std::sync::atomic::Ordering::SeqCst;
 use support::{dice::Dice, guest::Guest};
@@ -40,10 +41,10 @@ fn nothing_is_left_of_a_domain_s_channels() {
     }
     let dying = &world.guests[1].domain;
     dying.memory.is_dying.store(true, SeqCst);
-    assert_eq!(event::close_all(world.guests[1].hv, dying, &mut 0), Progress::Done);
+    assert_eq!(world.guests[1].hv.close_all_ports(dying, &mut 0), Progress::Done);
     assert!((1..LIMIT).all(|p| dying.events.port(p).unwrap().binding() == Binding::Closed));
     for guest in &world.guests {
-        assert_eq!(event::audit(guest.hv, &guest.domain), Ok(()));
+        assert_eq!(guest.hv.audit_events(&guest.domain), Ok(()));
     }
     assert_eq!(event::alloc_unbound(&world.caller(0), DomId(1), DomId(0)), Err(Errno::Inval));
     assert_eq!(event::bind_ipi(&world.caller(1), 0), Err(Errno::Inval));
@@ -72,9 +73,9 @@ fn ports_beyond_the_first_page_work_up_to_the_last() {
     let info = world.guests[1].domain.vcpu(1).unwrap().info.lock().unwrap();
     assert_eq!((info.word(8).load(SeqCst), info.upcall_pending().load(SeqCst)), (1 << 63, 1));
     let mut next = 0;
-    assert_eq!(event::close_all(world.guests[1].hv, &world.guests[1].domain, &mut next), Progress::Stopped);
-    while event::close_all(world.guests[1].hv, &world.guests[1].domain, &mut next) == Progress::Stopped {}
-    assert_eq!(event::audit(world.guests[1].hv, &world.guests[1].domain), Ok(()));
+    assert_eq!(world.guests[1].hv.close_all_ports(&world.guests[1].domain, &mut next), Progress::Stopped);
+    while world.guests[1].hv.close_all_ports(&world.guests[1].domain, &mut next) == Progress::Stopped {}
+    assert_eq!(world.guests[1].hv.audit_events(&world.guests[1].domain), Ok(()));
 }
 
 #[test]
@@ -101,15 +102,15 @@ fn a_level_interrupt_is_masked_until_the_guest_has_served_it() {
     let is_masked = |gsi: u32| hv.machine().peripherals.lock().unwrap().lines[&gsi].1;
     let [edge, level] = [0, 1].map(|gsi| event::bind_pirq(&world.caller(0), gsi).unwrap());
     assert!(!is_masked(0) && !is_masked(1));
-    pirq::raise(hv, 0);
-    pirq::raise(hv, 1);
+    hv.raise_pirq(0);
+    hv.raise_pirq(1);
     assert_eq!(world.words(0)[256].load(SeqCst), 1 << edge | 1 << level);
     assert!(!is_masked(0) && is_masked(1));
-    assert_eq!(pirq::end_of_interrupt(hv, &dom0, 1), Ok(None));
+    assert_eq!(hv.end_of_interrupt(&dom0, 1), Ok(None));
     assert!(!is_masked(1));
-    event::close(hv, &world.guests[0].domain, level).unwrap();
+    hv.close_port(&world.guests[0].domain, level).unwrap();
     assert!(is_masked(1));
-    assert_eq!(pirq::end_of_interrupt(hv, &dom0, 1), Ok(None), "one too many does nothing");
+    assert_eq!(hv.end_of_interrupt(&dom0, 1), Ok(None), "one too many does nothing");
     assert!(is_masked(1));
 }
 
@@ -119,12 +120,12 @@ fn global_interrupts_are_the_control_domain_s() {
     for (id, virq) in [(0, VIRQ_CONSOLE), (1, VIRQ_CONSOLE), (0, VIRQ_DOM_EXC)] {
         event::bind_virq(&world.caller(id), virq, 0).unwrap();
     }
-    virq::raise_global(world.guests[0].hv, VIRQ_DOM_EXC);
+    world.guests[0].hv.raise_global_virq(VIRQ_DOM_EXC);
     assert_eq!((world.words(0)[256].load(SeqCst), world.words(1)[256].load(SeqCst)), (1 << 2, 0));
     assert_eq!(event::bind_virq(&world.caller(1), VIRQ_TIMER, 1), Ok(2));
-    virq::raise(world.guests[1].hv, &world.guests[1].domain, 0, VIRQ_TIMER);
+    world.guests[1].hv.raise_virq(&world.guests[1].domain, 0, VIRQ_TIMER);
     assert_eq!(world.words(1)[256].load(SeqCst), 0);
-    virq::raise(world.guests[1].hv, &world.guests[1].domain, 1, VIRQ_TIMER);
+    world.guests[1].hv.raise_virq(&world.guests[1].domain, 1, VIRQ_TIMER);
     assert_eq!(world.words(1)[256].load(SeqCst), 1 << 2);
 }
 
@@ -148,10 +149,10 @@ fn two_domains_that_fight_over_channels_leave_them_whole() {
                         let (port, other) = (1 + dice.roll(12), DomId(1 + dice.roll(2) as u16));
                         let caller = guest.caller();
                         let _ = match dice.roll(6) {
-                            0 => event::alloc_unbound(&caller, DomId::SELF, other).is_ok(),
-                            1 | 2 => event::bind_interdomain(&caller, other, port).is_ok(),
-                            3 => event::close(hv, caller.domain, port).is_ok(),
-                            _ => deliver::send(&caller, port).is_ok(),
+                            0 => caller.alloc_unbound(DomId::SELF, other).is_ok(),
+                            1 | 2 => caller.bind_interdomain(other, port).is_ok(),
+                            3 => hv.close_port(caller.domain, port).is_ok(),
+                            _ => caller.send_event(port).is_ok(),
                         };
                     }
                 });
@@ -159,6 +160,6 @@ fn two_domains_that_fight_over_channels_leave_them_whole() {
         }
     });
     for guest in &fighters {
-        assert_eq!(event::audit(hv, &guest.domain), Ok(()));
+        assert_eq!(hv.audit_events(&guest.domain), Ok(()));
     }
 }

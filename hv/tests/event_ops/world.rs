@@ -4,8 +4,9 @@ use crate::support::{self, Fake, dice::Dice, guest::Guest};
 use oxen_abi::{domid::DomId, virq::NR_VIRQS};
 use oxen_hv::{
     caller::Caller,
+    channel::{Reset, deliver, pirq, virq},
     domain::Progress,
-    event::{self, Reset, deliver, pirq, port::Binding, virq},
+    event::{self, port::Binding},
 };
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -69,7 +70,7 @@ impl World {
         let hv = support::boot(512);
         let guests: Vec<_> = (0..DOMAINS).map(|id| Guest::new(hv, id, id == 0, 64)).collect();
         for guest in &guests {
-            (1..VCPUS).for_each(|id| guest.domain.add_vcpu(hv, id).unwrap());
+            (1..VCPUS).for_each(|id| hv.add_vcpu(&guest.domain, id).unwrap());
             guest.domain.events.set_limit(LIMIT);
         }
         let model =
@@ -78,8 +79,8 @@ impl World {
         let signal = |gsi| pirq::Signal { is_level: gsi % 2 == 1, is_active_low: false };
         let control = world.caller(0).control().unwrap();
         for gsi in 0..LINES {
-            pirq::set_up(hv, control, gsi, signal(gsi)).unwrap();
-            pirq::map_line(hv, control, gsi).unwrap();
+            hv.set_up_line(control, gsi, signal(gsi)).unwrap();
+            hv.map_line(control, gsi).unwrap();
         }
         world
     }
@@ -122,7 +123,7 @@ impl World {
         for id in 0..DOMAINS {
             assert_eq!(self.observed(id), self.models[usize::from(id)], "domain {id} after {what}");
             let guest = &self.guests[usize::from(id)];
-            assert_eq!(event::audit(guest.hv, &guest.domain), Ok(()), "domain {id} after {what}");
+            assert_eq!(guest.hv.audit_events(&guest.domain), Ok(()), "domain {id} after {what}");
         }
     }
 
@@ -193,7 +194,7 @@ impl World {
                 let port = any_port(dice);
                 what = format!("{me}: close {port}");
                 let expected = self.expect_close(me, port);
-                assert_eq!(event::close(hv, &self.guests[usize::from(me)].domain, port), expected, "{what}");
+                assert_eq!(hv.close_port(&self.guests[usize::from(me)].domain, port), expected, "{what}");
             }
             9 | 10 => {
                 let port = any_port(dice);
@@ -214,7 +215,7 @@ impl World {
             13 => {
                 let (virq, vcpu) = (dice.roll(NR_VIRQS), dice.roll(VCPUS));
                 what = format!("virq {virq} of d{me}v{vcpu}");
-                virq::raise(hv, &self.guests[usize::from(me)].domain, vcpu, virq);
+                hv.raise_virq(&self.guests[usize::from(me)].domain, vcpu, virq);
                 let is_it = |p: &(Is, u32)| {
                     p.0 == Is::Virq(virq) && if virq::is_global(virq) { vcpu == 0 } else { p.1 == vcpu }
                 };
@@ -225,7 +226,7 @@ impl World {
             14 => {
                 let gsi = dice.roll(LINES);
                 what = format!("interrupt {gsi}");
-                pirq::raise(hv, gsi);
+                hv.raise_pirq(gsi);
                 if let Some(port) = self.model(0).ports.iter().position(|p| p.0 == Is::Pirq(gsi)) {
                     self.set_pending(0, port as u32);
                 }

@@ -8,8 +8,9 @@ use oxen_abi::{domid::DomId, errno::Errno, event_channel::EvtchnInitControl};
 use oxen_hv::{
     addr::Mfn,
     caller::Caller,
+    channel::{Reset, deliver},
     domain::Progress,
-    event::{self, Reset, deliver},
+    event,
     mem::Ram,
 };
 use std::sync::atomic::Ordering::SeqCst;
@@ -43,7 +44,7 @@ impl World {
             fifo: None,
         };
         for guest in &guests {
-            (1..VCPUS).for_each(|id| guest.domain.add_vcpu(hv, id).unwrap());
+            (1..VCPUS).for_each(|id| hv.add_vcpu(&guest.domain, id).unwrap());
             guest.domain.events.set_limit(LIMIT);
             hv.machine().words(guest.domain.shared_info)[320..384].iter().for_each(|mask| mask.store(u64::MAX, SeqCst));
         }
@@ -86,7 +87,7 @@ impl World {
             }
             let pending = guest.hv.machine().words(guest.domain.shared_info)[256].load(SeqCst);
             assert_eq!(pending, model.pending, "bits of domain {id} after {what}");
-            assert_eq!(event::audit(guest.hv, &guest.domain), Ok(()), "domain {id} after {what}");
+            assert_eq!(guest.hv.audit_events(&guest.domain), Ok(()), "domain {id} after {what}");
             let held = |domain: &oxen_hv::domain::Domain| {
                 let mut held = 0;
                 domain.events.each_frame(|_| held += 1);
@@ -211,7 +212,7 @@ impl World {
             11 => {
                 let expected = self.expect_close(me, port);
                 let guest = &self.guests[usize::from(me)];
-                assert_eq!(event::close(guest.hv, &guest.domain, port), expected, "{me}: close {port}");
+                assert_eq!(guest.hv.close_port(&guest.domain, port), expected, "{me}: close {port}");
                 format!("{me}: close {port}")
             }
             12..=16 => {
@@ -238,7 +239,7 @@ impl World {
                 };
                 if port < 64 {
                     let guest = &self.guests[usize::from(me)];
-                    assert_eq!(deliver::is_pending(guest.hv, &guest.domain, port), expected, "{me}: poll {port}");
+                    assert_eq!(guest.hv.is_event_pending(&guest.domain, port), expected, "{me}: poll {port}");
                 }
                 format!("{me}: poll {port}")
             }

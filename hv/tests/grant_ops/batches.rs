@@ -72,6 +72,6 @@ fn a_domain_of_one_frame_of_mappings_has_256() {
     let domain = world.sides[0].guest.domain.clone();
     domain.memory.is_dying.store(true, SeqCst);
     let hv = world.sides[0].guest.hv;
-    while grant::release_all(hv, &domain) == Progress::Stopped {}
+    while hv.release_grants(&domain) == Progress::Stopped {}
     assert_eq!((domain.grants.lock().mappings(), world.sides[1].guest.domain.grants.lock().each_pin().count()), (0, 0));
 }

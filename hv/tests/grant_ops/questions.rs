@@ -58,7 +58,7 @@ fn a_table_is_set_up_and_its_frames_can_be_mapped_by_its_domain_alone() {
     let mut list = [0_u64; 3];
     hv.machine().read_guest(GuestAddr(512), list.as_mut_bytes()).unwrap();
     for (index, mfn) in list.into_iter().enumerate() {
-        let frame = grant::table_frame(hv, &owner, index as u32).unwrap();
+        let frame = hv.grant_table_frame(&owner, index as u32).unwrap();
         assert_eq!(frame.raw(), mfn);
         let entry = Entry::to(frame, Entry::PRESENT | Entry::WRITABLE | Entry::USER).0;
         for (n, is_own) in [(0, true), (1, false)] {
@@ -104,7 +104,7 @@ fn caches_are_flushed_of_pages_that_one_has_or_uses_alone() {
     let hv = side.guest.hv;
     *side.guest.domain.grants.lock() = grant::Grants::new(20, 1, 2);
     let (page, reference) = (side.home.data[3], 9000);
-    let table = grant::table_frame(hv, &side.guest.domain, reference / 512).unwrap();
+    let table = hv.grant_table_frame(&side.guest.domain, reference / 512).unwrap();
     let word = u64::from(abi::GTF_PERMIT_ACCESS) | 1 << 16 | page.raw() << 32;
     hv.machine().words(table)[reference as usize % 512].store(word, SeqCst);
     assert_eq!(flush(&mut world, command, page.address().0, clean), Err(Errno::Inval), "granted, but not used");

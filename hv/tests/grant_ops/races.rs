@@ -51,7 +51,7 @@ fn ask<T: FromBytes + IntoBytes + Immutable>(guest: &mut Guest, command: u32, op
 /// Writes entries that mean the secret page, or none, if they are read as what they are not.
 fn offer(guest: &Guest, version: u32, pages: Pages) {
     let hv = guest.hv;
-    let table = hv.machine().words(grant::table_frame(hv, &guest.domain, 0).unwrap());
+    let table = hv.machine().words(hv.grant_table_frame(&guest.domain, 0).unwrap());
     for reference in 0..REFS as usize {
         let (offered, secret) = (pages.offered.raw(), pages.secret.raw());
         if version == 1 {
@@ -77,7 +77,7 @@ fn change(guest: &mut Guest, pages: Pages, is_over: &AtomicBool) {
     let (mut version, mut changes) = (1, 0);
     while !is_over.load(SeqCst) {
         // A reserved entry that passes something on would keep the version.
-        let table = guest.hv.machine().words(grant::table_frame(guest.hv, &guest.domain, 0).unwrap());
+        let table = guest.hv.machine().words(guest.hv.grant_table_frame(&guest.domain, 0).unwrap());
         if version == 2 {
             table[..16].iter().for_each(|word| word.store(0, SeqCst));
         }
@@ -139,8 +139,8 @@ fn who_changes_versions_confuses_nobody_who_maps_or_copies() {
     let pages = Pages { offered: homes[0].data[3], passed: homes[2].data[3], secret: homes[0].data[4] };
     fill(hv, pages);
     // The third grants to the first, which passes it on to the second.
-    grant::grow(hv, &guests[2].domain, 1).unwrap();
-    let third = hv.machine().words(grant::table_frame(hv, &guests[2].domain, 0).unwrap());
+    hv.grow_grant_table(&guests[2].domain, 1).unwrap();
+    let third = hv.machine().words(hv.grant_table_frame(&guests[2].domain, 0).unwrap());
     third[1].store(PERMIT | 1 << 16 | pages.passed.raw() << 32, SeqCst);
     offer(&guests[0], 1, pages);
     let is_over = AtomicBool::new(false);
@@ -174,7 +174,7 @@ fn who_changes_versions_confuses_nobody_who_maps_or_copies() {
         drop(grants);
         known.add(domain.shared_info, true);
         known.add(home.tables[0], true);
-        known.add(grant::table_frame(hv, domain, 0).unwrap(), true);
+        known.add(hv.grant_table_frame(domain, 0).unwrap(), true);
     }
     audit::check(hv, &known, audit::nothing_lent);
     // Nobody uses anything any more, and no mark is left that says so.

@@ -285,8 +285,8 @@ fn the_toolstack_is_shown_entries_and_status_frames() {
     assert_eq!((acquire(shared, 0, 0), acquire(status, 0, 0)), (Ok((20, vec![])), Ok((3, vec![]))));
     assert_eq!(acquire(status, 0, 1), Err(Errno::Inval), "in version 1 there are none");
     assert_eq!(acquire(2, 0, 1), Err(Errno::Inval));
-    assert_eq!(grant::set_version(hv, &guest.domain, 2), (Ok(()), 2));
-    let known = |index: u32| grant::status_frame(hv, &guest.domain, index).unwrap().raw();
+    assert_eq!(hv.set_grant_version(&guest.domain, 2), (Ok(()), 2));
+    let known = |index: u32| hv.grant_status_frame(&guest.domain, index).unwrap().raw();
     assert_eq!(acquire(status, 0, 1), Ok((1, vec![known(0)])));
     // The second is made with the frames whose status it has: of a table of 20, there is none for a third whole one.
     assert_eq!(guest.domain.grants.lock().size().0, 1);
@@ -302,16 +302,16 @@ fn a_domain_that_ends_gives_its_status_frames_back() {
     let domain = world.sides[0].guest.domain.clone();
     let hv = world.sides[0].guest.hv;
     domain.memory.is_dying.store(true, SeqCst);
-    while grant::release_all(hv, &domain) == oxen_hv::domain::Progress::Stopped {}
+    while hv.release_grants(&domain) == oxen_hv::domain::Progress::Stopped {}
     assert_eq!(domain.grants.lock().size().0, 0);
-    assert_eq!(grant::set_version(hv, &domain, 2), (Err(Errno::Inval), 1));
-    assert!(grant::status_frame(hv, &domain, 0).is_err());
+    assert_eq!(hv.set_grant_version(&domain, 2), (Err(Errno::Inval), 1));
+    assert!(hv.grant_status_frame(&domain, 0).is_err());
     let mut known = Holds::default();
     for (n, side) in world.sides.iter().enumerate() {
         known.add(side.guest.domain.shared_info, true);
         known.add(side.home.tables[0], true);
         if n != 0 {
-            known.add(grant::table_frame(hv, &side.guest.domain, 0).unwrap(), true);
+            known.add(hv.grant_table_frame(&side.guest.domain, 0).unwrap(), true);
         }
     }
     audit::check(hv, &known, audit::nothing_lent);

@@ -86,7 +86,7 @@ impl Side {
         let mut guest = Guest::new(hv, id, false, 40);
         let home = guest.build_home(DATA);
         *guest.domain.grants.lock() = grant::Grants::new(4, 1, 2);
-        grant::grow(hv, &guest.domain, 1).unwrap();
+        hv.grow_grant_table(&guest.domain, 1).unwrap();
         let loose = (0..3).map(|_| guest.frame()).collect();
         let (entries, spares) = ([Entry::default(); REFS], [None; SPARES]);
         Self { guest, home, version: 1, entries, mappings: BTreeMap::new(), spares, loose }
@@ -95,7 +95,7 @@ impl Side {
     /// Where an entry stands: its first word, and in version 2 the second and the word with its status.
     fn places(&self, reference: usize) -> (&'static AtomicU64, Option<(&'static AtomicU64, &'static AtomicU64)>) {
         let words = |frame| self.guest.hv.machine().words(frame);
-        let table = words(grant::table_frame(self.guest.hv, &self.guest.domain, 0).unwrap());
+        let table = words(self.guest.hv.grant_table_frame(&self.guest.domain, 0).unwrap());
         if self.version == 1 {
             return (&table[reference], None);
         }
@@ -340,7 +340,7 @@ impl World {
         let mut known = Holds::default();
         for side in &self.sides {
             known.add(side.guest.domain.shared_info, true);
-            known.add(grant::table_frame(side.guest.hv, &side.guest.domain, 0).unwrap(), true);
+            known.add(side.guest.hv.grant_table_frame(&side.guest.domain, 0).unwrap(), true);
             side.guest.domain.grants.lock().status_frames().iter().for_each(|&frame| known.add(frame, true));
             known.add(side.home.tables[0], true);
         }

@@ -15,8 +15,7 @@ use oxen_hv::{
     Hypervisor,
     addr::{GuestAddr, Mfn},
     caller::Caller,
-    domain::{self, Domain, regs::Regs},
-    event, grant,
+    domain::{Domain, regs::Regs},
     hypercall::{domctl::domctl, vcpu},
     mem::{Tlb, editor::Editor, entry::Entry, frame_type::FrameType},
 };
@@ -133,14 +132,14 @@ pub(crate) const STEPS: [fn(&mut Guest, &Arc<Domain>); 9] = [
     |control, domain| {
         let id = control.domain.id;
         let port = as_guest(control.hv, domain, |caller| {
-            event::bind_virq(caller, oxen_abi::virq::VIRQ_TIMER, 0).unwrap();
-            event::bind_ipi(caller, 1).unwrap();
-            event::alloc_unbound(caller, DomId::SELF, id).unwrap()
+            caller.bind_virq(oxen_abi::virq::VIRQ_TIMER, 0).unwrap();
+            caller.bind_ipi(1).unwrap();
+            caller.alloc_unbound(DomId::SELF, id).unwrap()
         });
-        event::bind_interdomain(&control.caller(), domain.id, port).unwrap();
+        control.caller().bind_interdomain(domain.id, port).unwrap();
     },
     |control, domain| {
-        grant::grow(control.hv, domain, 3).unwrap();
+        control.hv.grow_grant_table(domain, 3).unwrap();
     },
     |control, domain| {
         // The guest's own pages follow its tables, from address 0 on; the second is written to for the third.
@@ -158,12 +157,12 @@ pub(crate) const STEPS: [fn(&mut Guest, &Arc<Domain>); 9] = [
             assert!(caller.state.info.upcall_pending().load(SeqCst) != 0, "nothing is lost in the move");
             let control_gfn = info.unwrap().raw();
             let request = EvtchnInitControl { control_gfn, offset: 128, vcpu: 1, link_bits: 0, _pad: [0; 7] };
-            event::init_control(caller, &request).unwrap();
-            (0..3).for_each(|_| event::expand_array(caller, control_gfn).unwrap());
+            caller.init_event_control(&request).unwrap();
+            (0..3).for_each(|_| caller.expand_event_array(control_gfn).unwrap());
         });
         control.run();
     },
-    |control, domain| domain::shut_down(control.hv, domain, SHUTDOWN_CRASH),
+    |control, domain| control.hv.shut_down(domain, SHUTDOWN_CRASH),
     |control, domain| {
         ask(control, abi::XEN_DOMCTL_PAUSEDOMAIN, domain.id, &0_u64).unwrap();
     },

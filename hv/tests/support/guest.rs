@@ -7,7 +7,7 @@ use oxen_hv::{
     addr::Mfn,
     caller::Caller,
     domain::{
-        self, Config, Domain,
+        Config, Domain,
         regs::Regs,
         vcpu::{Processor, Vcpu, VcpuState},
     },
@@ -33,9 +33,9 @@ pub(crate) struct Guest {
 /// A domain that is not paused, in the first free slot.
 pub(crate) fn new_domain(hv: &'static Hypervisor<Fake>, id: u16, is_privileged: bool, max_pages: u32) -> Arc<Domain> {
     let config = Config { id: Some(DomId(id)), is_privileged, ..Config::CONTROL };
-    let domain = domain::create(hv, &config).unwrap();
+    let domain = hv.create_domain(&config).unwrap();
     domain.memory.max_pages.store(max_pages, Ordering::SeqCst);
-    domain.unpause_by_controller(hv).unwrap();
+    hv.unpause_by_controller(&domain).unwrap();
     domain
 }
 
@@ -43,7 +43,7 @@ impl Guest {
     /// A guest with a fresh domain, in the first free slot.
     pub(crate) fn new(hv: &'static Hypervisor<Fake>, id: u16, is_privileged: bool, max_pages: u32) -> Self {
         let domain = new_domain(hv, id, is_privileged, max_pages);
-        domain.add_vcpu(hv, 0).unwrap();
+        hv.add_vcpu(&domain, 0).unwrap();
         let vcpu = domain.vcpu(0).unwrap().clone();
         let state = vcpu.slot.lock().take().unwrap();
         vcpu.is_initialised.store(true, Ordering::SeqCst);

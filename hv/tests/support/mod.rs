@@ -21,7 +21,6 @@ use oxen_hv::{
     hardware::CpuId,
     machine::Machine,
     mem::{Ram, entry::Entry, frame_table::FrameTable},
-    sched,
 };
 use std::{
     cell::{Cell, RefCell},
@@ -199,7 +198,7 @@ pub(crate) fn boot_with(frames: usize, grants: Policy) -> &'static Hypervisor<Fa
     }
     let hv = Box::leak(Box::new(Hypervisor { grants, ..Hypervisor::new(Fake::new(frames), table, "") }));
     for cpu in 0..CPUS {
-        sched::bring_up(hv, CpuId(cpu as u16)).unwrap();
+        hv.bring_up_cpu(CpuId(cpu as u16)).unwrap();
     }
     hv
 }

@@ -1,13 +1,7 @@
 //! Where a domain's vcpus run and how much.
 
 use super::{Answer, Outcome, find, read_bitmap, write_bitmap};
-use crate::{
-    caller::Caller,
-    domain::Domain,
-    machine::Machine,
-    reply::Control,
-    sched::{self, placement, run_queue::Share},
-};
+use crate::{caller::Caller, domain::Domain, machine::Machine, reply::Control, sched::run_queue::Share};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use oxen_abi::{
@@ -42,16 +36,16 @@ pub(super) fn set<M: Machine>(
     judge(&request)?;
     if request.flags & XEN_VCPUAFFINITY_FORCE != 0 {
         // Where its kernel has asked for no CPU nothing is to end.
-        let _none = placement::set_override(caller.hv, domain, vcpu, None);
+        let _none = caller.hv.pin_override(domain, vcpu, None);
     }
     if request.flags & XEN_VCPUAFFINITY_HARD != 0 {
         let wanted = read_bitmap(caller, &request.cpumap_hard)?;
-        let effective = placement::set_hard(caller.hv, domain, vcpu, wanted)?;
+        let effective = caller.hv.set_hard_affinity(domain, vcpu, wanted)?;
         write_bitmap(caller, &request.cpumap_hard, effective)?;
     }
     if request.flags & XEN_VCPUAFFINITY_SOFT != 0 {
         let wanted = read_bitmap(caller, &request.cpumap_soft)?;
-        let effective = placement::set_soft(caller.hv, domain, vcpu, wanted);
+        let effective = caller.hv.set_soft_affinity(domain, vcpu, wanted);
         write_bitmap(caller, &request.cpumap_soft, effective)?;
     }
     Ok(Answer::Done)
@@ -65,7 +59,7 @@ pub(super) fn get<M: Machine>(
 ) -> Outcome {
     let vcpu = find(domain, request.vcpu)?;
     judge(&request)?;
-    let online = placement::online(caller.hv);
+    let online = caller.hv.online_mask();
     if request.flags & XEN_VCPUAFFINITY_HARD != 0 {
         write_bitmap(caller, &request.cpumap_hard, vcpu.sched.affinity.load(Ordering::Relaxed) & online)?;
     }
@@ -89,7 +83,7 @@ pub(super) fn share<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Dom
             let DomctlSchedCredit { weight, cap } = request.credit;
             let weight = if weight == 0 { current.weight } else { weight };
             let cap = if cap == SAME_CAP { current.cap } else { cap };
-            sched::set_share(caller.hv, domain, Share { weight, cap });
+            caller.hv.set_share(domain, Share { weight, cap });
             Ok(Answer::Done)
         }
         XEN_DOMCTL_SCHEDOP_GETINFO => {

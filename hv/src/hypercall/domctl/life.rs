@@ -5,9 +5,7 @@ use crate::{
     addr::Mfn,
     caller::Caller,
     config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES, MAX_PORTS},
-    domain::{self, Config, Domain, teardown},
-    event::virq,
-    hypercall::stubs,
+    domain::{Config, Domain},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     reply::Control,
@@ -66,8 +64,8 @@ pub(super) fn create<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Do
         max_grant_version: version,
         max_maptrack_frames: limit(wanted.max_maptrack_frames, 0..=MAX_MAPTRACK_FRAMES)?,
     };
-    teardown::bury_the_dead(caller.hv);
-    op.domain = domain::create(caller.hv, &config)?.id;
+    caller.hv.reap_dead_domains();
+    op.domain = caller.hv.create_domain(&config)?.id;
     // What PV guests' shadows would be like; there are none.
     op.set(&DomctlCreatedomain { flags: wanted.flags | XEN_DOMCTL_CDF_OOS_OFF, ..wanted });
     Ok(Answer::CopyBack)
@@ -76,25 +74,25 @@ pub(super) fn create<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Do
 /// Ends a domain; preempted, and executed again, until all is given back that nobody else holds.
 pub(super) fn destroy<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Arc<Domain>) -> Outcome {
     other_than_self(caller, domain)?;
-    teardown::advance(caller.hv, domain)?;
+    caller.hv.tear_down(domain)?;
     Ok(Answer::Done)
 }
 
 pub(super) fn pause<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain) -> Outcome {
     other_than_self(caller, domain)?;
-    domain.pause_by_controller(caller.hv)?;
-    domain.wait_until_off(caller.hv);
+    caller.hv.pause_by_controller(&domain)?;
+    caller.hv.wait_until_domain_off(&domain);
     Ok(Answer::Done)
 }
 
 pub(super) fn unpause<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain) -> Outcome {
-    domain.unpause_by_controller(caller.hv)?;
+    caller.hv.unpause_by_controller(&domain)?;
     Ok(Answer::Done)
 }
 
 pub(super) fn resume<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain) -> Outcome {
     other_than_self(caller, domain)?;
-    domain::resume(caller.hv, domain);
+    caller.hv.resume_domain(domain);
     Ok(Answer::Done)
 }
 
@@ -109,7 +107,7 @@ pub(super) fn make_vcpus<M: Machine>(
     if request.max != domain.max_vcpus.load(Ordering::Relaxed) {
         return Err(Errno::Inval.into());
     }
-    (0..request.max).try_for_each(|id| domain.add_vcpu(caller.hv, id))?;
+    (0..request.max).try_for_each(|id| caller.hv.add_vcpu(&domain, id))?;
     Ok(Answer::Done)
 }
 
@@ -126,7 +124,7 @@ pub(super) fn set_handle(_: Control, domain: &Domain, request: DomctlSetdomainha
 
 /// Gives one of the system's virtual interrupts to the domain.
 pub(super) fn handle_virq<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain, virq: u32) -> Outcome {
-    virq::set_handler(caller.hv, virq, domain)?;
+    caller.hv.set_virq_handler(virq, domain)?;
     Ok(Answer::Done)
 }
 
@@ -152,7 +150,7 @@ pub(super) fn fill_hypercall_page<M: Machine>(
     request: DomctlHypercallInit,
 ) -> Outcome {
     let mfn = Mfn::new(request.gmfn).ok_or(Errno::Inval)?;
-    stubs::fill(caller.hv, domain, mfn).map_err(|_| Errno::Inval)?;
+    caller.hv.fill_hypercall_page(domain, mfn).map_err(|_| Errno::Inval)?;
     Ok(Answer::Done)
 }
 

@@ -11,7 +11,7 @@ mod vcpu;
 
 use crate::{
     caller::Caller,
-    domain::{Domain, info, vcpu::Vcpu},
+    domain::{Domain, vcpu::Vcpu},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     reply::{Args, Control, Reply, Stop},
@@ -158,7 +158,7 @@ fn get_domain_info<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Domc
     }
     let domain = caller.hv.domains.next_from(op.domain).ok_or(Errno::Srch)?;
     op.domain = domain.id;
-    op.set(&info::of(caller.hv, &domain));
+    op.set(&caller.hv.domain_info(&domain));
     Ok(Answer::CopyBack)
 }
 

@@ -8,7 +8,6 @@ use crate::{
     hypercall::sysctl::policy::{MODEL_REGISTERS, ROOM_FOR_LEAVES, each_leaf},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
-    processor::cpuid,
     reply::{Control, Stop},
 };
 use oxen_abi::{
@@ -24,7 +23,7 @@ pub(super) fn get<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Domct
     if request.leaves != 0 {
         nr_leaves = 0;
         let list = GuestPtr::<CpuidLeaf>::new(request.leaves, request.nr_leaves.into())?;
-        each_leaf(&|leaf, subleaf| cpuid::leaf(caller, leaf, subleaf), &mut |leaf, subleaf, [a, b, c, d]| {
+        each_leaf(&|leaf, subleaf| caller.cpuid_leaf(leaf, subleaf), &mut |leaf, subleaf, [a, b, c, d]| {
             if nr_leaves == request.nr_leaves {
                 return Err(Errno::NoBufs);
             }

@@ -51,14 +51,14 @@ fn with_state<M: Machine, R>(
 ) -> Result<R, Errno> {
     hold(caller, domain);
     let done = vcpu.slot.lock().as_mut().map(|state| work(state));
-    domain.unpause(caller.hv);
+    caller.hv.unpause_domain(&domain);
     done.ok_or(Errno::Busy)
 }
 
 #[inline(never)]
 fn hold<M: Machine>(caller: &Caller<'_, M>, domain: &Domain) {
-    domain.pause(caller.hv);
-    domain.wait_until_off(caller.hv);
+    caller.hv.pause_domain(&domain);
+    caller.hv.wait_until_domain_off(&domain);
 }
 
 pub(super) fn get_callbacks<M: Machine>(

@@ -17,7 +17,7 @@ pub(super) fn set_offset<M: Machine>(
     request: DomctlSettimeoffset,
 ) -> Outcome {
     domain.time_offset.store(request.time_offset_seconds, Ordering::Relaxed);
-    domain.publish_wall_clock(caller.hv);
+    caller.hv.publish_wall_clock(&domain);
     Ok(Answer::Done)
 }
 

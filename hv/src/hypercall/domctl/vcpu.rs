@@ -3,11 +3,11 @@
 use super::{Answer, Outcome, find, other_than_self};
 use crate::{
     caller::Caller,
-    domain::{Domain, context, vcpu::pause},
+    domain::{Domain, vcpu::pause},
+    lifecycle::context,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     reply::Control,
-    sched,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{
@@ -27,17 +27,17 @@ pub(super) fn set_context<M: Machine>(
     other_than_self(caller, domain)?;
     let vcpu = find(domain, request.vcpu)?;
     if request.ctxt == 0 {
-        sched::pause(caller.hv, vcpu, pause::DOWN);
+        caller.hv.pause_vcpu(vcpu, pause::DOWN);
         return Ok(Answer::Done);
     }
     let context = GuestPtr::<VcpuGuestContext>::one(request.ctxt)?.read(caller.hv.machine(), 0)?;
-    domain.pause(caller.hv);
-    domain.wait_until_off(caller.hv);
+    caller.hv.pause_domain(&domain);
+    caller.hv.wait_until_domain_off(&domain);
     let done = {
         let stage = domain.life.lock();
-        if stage.is_alive() { context::set(caller.hv, domain, vcpu, &context) } else { Err(Errno::Srch.into()) }
+        if stage.is_alive() { caller.hv.set_context(domain, vcpu, &context) } else { Err(Errno::Srch.into()) }
     };
-    domain.unpause(caller.hv);
+    caller.hv.unpause_domain(&domain);
     done?;
     Ok(Answer::Done)
 }
@@ -52,10 +52,10 @@ pub(super) fn get_context<M: Machine>(
     let vcpu = find(domain, request.vcpu)?;
     let to = GuestPtr::<VcpuGuestContext>::one(request.ctxt)?;
     let mut context = VcpuGuestContext::new_zeroed();
-    domain.pause(caller.hv);
-    domain.wait_until_off(caller.hv);
+    caller.hv.pause_domain(&domain);
+    caller.hv.wait_until_domain_off(&domain);
     let done = context::get(domain, vcpu, &mut context);
-    domain.unpause(caller.hv);
+    caller.hv.unpause_domain(&domain);
     done?;
     to.write(caller.hv.machine(), 0, &context)?;
     Ok(Answer::Done)

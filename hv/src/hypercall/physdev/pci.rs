@@ -3,7 +3,6 @@
 use super::read;
 use crate::{
     caller::Caller,
-    event::pirq,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     pci::{Address, Window},
@@ -72,7 +71,7 @@ pub(super) fn operation<M: Machine>(caller: &Caller<'_, M>, command: u32, at: u6
     let is_device = |mfn| !hv.memory.frames.is_ram(mfn) && !hv.memory.frames.is_forbidden_io(mfn);
     match act {
         Act::Add => hv.memory.pci.lock().announce(hv.machine(), function),
-        Act::Remove => pirq::forget_device(hv, caller.domain, function),
+        Act::Remove => hv.forget_device(caller.domain, function),
         Act::Restore => hv.memory.pci.lock().restore(hv.machine(), function),
         Act::Prepare => hv.memory.pci.lock().prepare(hv.machine(), &is_device, function),
         Act::Release => hv.memory.pci.lock().unprepare(function),

@@ -3,10 +3,7 @@
 use super::{read, write};
 use crate::{
     caller::Caller,
-    event::{
-        deliver,
-        pirq::{self, Signal},
-    },
+    event::pirq::{Line, Signal},
     machine::Machine,
     pci::{Address, Entry, MAX_ENTRIES},
 };
@@ -32,8 +29,8 @@ const ROUTE_LEVEL: u32 = 1 << 15;
 /// An interrupt is served.
 pub(super) fn end<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
     let request: PhysdevEoi = read(caller, at)?;
-    match pirq::end_of_interrupt(caller.hv, caller.domain, request.irq)? {
-        Some(port) => deliver::unmask(caller, port),
+    match caller.hv.end_of_interrupt(caller.domain, request.irq)? {
+        Some(port) => caller.unmask_port(port),
         None => Ok(()),
     }
 }
@@ -41,14 +38,14 @@ pub(super) fn end<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Err
 #[inline(never)]
 pub(super) fn set_page<M: Machine>(caller: &Caller<'_, M>, at: u64, unmasks: bool) -> Result<(), Errno> {
     let request: PhysdevPirqEoiGmfn = read(caller, at)?;
-    pirq::set_eoi_page(caller.hv, caller.domain, request.gmfn, unmasks)
+    caller.hv.set_eoi_page(caller.domain, request.gmfn, unmasks)
 }
 
 /// Whoever asks is told to end every interrupt: an end too many does nothing.
 #[inline(never)]
 pub(super) fn status<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
     let request: PhysdevIrqStatusQuery = read(caller, at)?;
-    if request.irq >= pirq::count(caller.hv, caller.domain) {
+    if request.irq >= caller.hv.pirq_count(caller.domain) {
         return Err(Errno::Inval);
     }
     write(caller, at, &PhysdevIrqStatusQuery { flags: XENIRQSTAT_NEEDS_EOI, ..request })
@@ -92,16 +89,16 @@ fn map_for<M: Machine>(caller: &Caller<'_, M>, request: &mut PhysdevMapPirq, at:
                 return Err(Errno::Inval);
             }
             if request.pirq >= 0 && request.pirq != request.index {
-                let is_mapped = caller.hv.pirqs.line(gsi).is_some_and(pirq::Line::is_mapped);
+                let is_mapped = caller.hv.pirqs.line(gsi).is_some_and(Line::is_mapped);
                 return Err(if is_mapped { Errno::Exist } else { Errno::Inval });
             }
-            pirq::map_line(caller.hv, control, gsi)?;
+            caller.hv.map_line(control, gsi)?;
             request.pirq = request.index;
             return Ok(());
         }
         // What stands for the message is made here, and is no interrupt of the guest's before.
         MAP_PIRQ_TYPE_MSI if request.index != -1 => {
-            let could_be = caller.hv.machine().lines()..pirq::count(caller.hv, caller.domain);
+            let could_be = caller.hv.machine().lines()..caller.hv.pirq_count(caller.domain);
             let could_be = u32::try_from(request.index).is_ok_and(|index| could_be.contains(&index));
             return Err(if could_be { Errno::Perm } else { Errno::Inval });
         }
@@ -119,7 +116,7 @@ fn map_for<M: Machine>(caller: &Caller<'_, M>, request: &mut PhysdevMapPirq, at:
         _ => Entry::Msix(u16::try_from(request.entry_nr).unwrap_or(MAX_ENTRIES)),
     };
     let wanted = u32::try_from(request.pirq).ok();
-    request.pirq = pirq::map_message(caller.hv, caller.domain, wanted, at, entry)? as i32;
+    request.pirq = caller.hv.map_message(caller.domain, wanted, at, entry)? as i32;
     Ok(())
 }
 
@@ -127,14 +124,14 @@ fn map_for<M: Machine>(caller: &Caller<'_, M>, request: &mut PhysdevMapPirq, at:
 pub(super) fn unmap<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
     let request: PhysdevUnmapPirq = read(caller, at)?;
     may_map_for(caller, request.domid)?;
-    pirq::unmap(caller.hv, caller.domain, u32::try_from(request.pirq).map_err(|_| Errno::Inval)?)
+    caller.hv.unmap_pirq(caller.domain, u32::try_from(request.pirq).map_err(|_| Errno::Inval)?)
 }
 
 /// Every guest may ask for a number.
 #[inline(never)]
 pub(super) fn reserve<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
     let request: PhysdevGetFreePirq = read(caller, at)?;
-    let pirq = pirq::reserve(caller.hv, caller.domain, request.r#type == MAP_PIRQ_TYPE_GSI)?;
+    let pirq = caller.hv.reserve_pirq(caller.domain, request.r#type == MAP_PIRQ_TYPE_GSI)?;
     write(caller, at, &PhysdevGetFreePirq { pirq, ..request })
 }
 
@@ -143,7 +140,7 @@ pub(super) fn set_up<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), 
     let request: PhysdevSetupGsi = read(caller, at)?;
     let gsi = u32::try_from(request.gsi).ok().filter(|&gsi| gsi < caller.hv.machine().lines()).ok_or(Errno::Inval)?;
     let signal = Signal { is_level: request.triggering != 0, is_active_low: request.polarity != 0 };
-    pirq::set_up(caller.hv, caller.control()?, gsi, signal)
+    caller.hv.set_up_line(caller.control()?, gsi, signal)
 }
 
 /// A name and no more, for whatever number: routes are made when the line is set up.
@@ -177,8 +174,8 @@ pub(super) fn write_controller<M: Machine>(caller: &Caller<'_, M>, at: u64) -> R
     }
     let signal =
         Signal { is_level: request.value & ROUTE_LEVEL != 0, is_active_low: request.value & ROUTE_ACTIVE_LOW != 0 };
-    match pirq::set_up(hv, control, gsi, signal) {
-        Ok(()) | Err(Errno::Exist) => pirq::map_line(hv, control, gsi),
+    match hv.set_up_line(control, gsi, signal) {
+        Ok(()) | Err(Errno::Exist) => hv.map_line(control, gsi),
         Err(error) => Err(error),
     }
 }

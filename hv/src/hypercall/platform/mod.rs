@@ -135,7 +135,7 @@ fn set_time<M: Machine>(caller: &Caller<'_, M>, seconds: u64, nanoseconds: u32, 
     hv.time.set_wall_clock(seconds.saturating_add(more), nanoseconds, system_time);
     let mut from = DomId(0);
     while let Some(domain) = hv.domains.next_from(from) {
-        domain.publish_wall_clock(hv);
+        hv.publish_wall_clock(&domain);
         from = DomId(domain.id.0 + 1);
     }
 }

@@ -1,6 +1,6 @@
 //! Processors, as `platform_op` tells of them and is told of them.
 
-use crate::{caller::Caller, hardware::CpuId, machine::Machine, mem::guest_ptr::GuestPtr, sched::placement};
+use crate::{caller::Caller, hardware::CpuId, machine::Machine, mem::guest_ptr::GuestPtr};
 use oxen_abi::{
     errno::Errno,
     platform::{
@@ -12,12 +12,12 @@ use oxen_abi::{
 
 /// A processor by its number.
 pub(super) fn find<M: Machine>(caller: &Caller<'_, M>, number: u32) -> Result<CpuId, Errno> {
-    let is_online = 1_u64.checked_shl(number).unwrap_or(0) & placement::online(caller.hv) != 0;
+    let is_online = 1_u64.checked_shl(number).unwrap_or(0) & caller.hv.online_mask() != 0;
     if is_online { Ok(CpuId(number as u16)) } else { Err(Errno::Inval) }
 }
 
 fn last<M: Machine>(caller: &Caller<'_, M>) -> u32 {
-    placement::online(caller.hv).checked_ilog2().unwrap_or(0)
+    caller.hv.online_mask().checked_ilog2().unwrap_or(0)
 }
 
 /// Processors are numbered as their APICs are.

@@ -1,8 +1,6 @@
 //! The machine's size and shape, as a toolstack asks for it. It is one socket and one memory node.
 
-use crate::{
-    addr::PAGE_SIZE, caller::Caller, machine::Machine, mem::guest_ptr::GuestPtr, reply::Control, sched::placement,
-};
+use crate::{addr::PAGE_SIZE, caller::Caller, machine::Machine, mem::guest_ptr::GuestPtr, reply::Control};
 use oxen_abi::{
     errno::Errno,
     sysctl::{
@@ -21,7 +19,7 @@ const NOWHERE: SysctlCputopo = SysctlCputopo { core: u32::MAX, socket: u32::MAX,
 /// What `xl info` shows.
 pub(super) fn size<M: Machine>(caller: &Caller<'_, M>, _: Control) -> SysctlPhysinfo {
     let hv = caller.hv;
-    let online = placement::online(hv);
+    let online = hv.online_mask();
     let processors = online.count_ones();
     let khz = hv.machine().frequency() / 1000;
     let [_, _, c1, d1] = hv.machine().cpuid(1, 0);
@@ -76,7 +74,7 @@ pub(super) fn free_memory<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &m
 /// Where the processors sit; a null pointer asks for their number.
 pub(super) fn processors<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
     let request: SysctlCputopoinfo = op.get();
-    let online = placement::online(caller.hv);
+    let online = caller.hv.online_mask();
     let count = u64::BITS - online.leading_zeros();
     let told = if request.cputopo == 0 { count } else { count.min(request.num_cpus) };
     if request.cputopo != 0 {

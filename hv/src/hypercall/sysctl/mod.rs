@@ -8,8 +8,6 @@ mod power;
 
 use crate::{
     caller::Caller,
-    domain::{info, teardown},
-    keys,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     reply::{Args, Control, Reply, Stop},
@@ -111,7 +109,7 @@ fn press_keys<M: Machine>(caller: &Caller<'_, M>, _: Control, request: SysctlDeb
     let count = request.nr_keys.min(MAX_KEYS);
     let keys = GuestPtr::<u8>::new(request.keys, count.into())?;
     for index in 0..count.into() {
-        keys::handle(caller.hv, keys.read(caller.hv.machine(), index)?);
+        caller.hv.handle_key(keys.read(caller.hv.machine(), index)?);
     }
     Ok(())
 }
@@ -119,13 +117,13 @@ fn press_keys<M: Machine>(caller: &Caller<'_, M>, _: Control, request: SysctlDeb
 fn list_domains<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
     let request: SysctlGetdomaininfolist = op.get();
     let hv = caller.hv;
-    teardown::bury_the_dead(hv);
+    hv.reap_dead_domains();
     let list = GuestPtr::<DomctlGetdomaininfo>::new(request.buffer, request.max_domains.into())?;
     let mut from = request.first_domain;
     let mut count = 0_u32;
     while count < request.max_domains {
         let Some(domain) = hv.domains.next_from(from) else { break };
-        list.write(hv.machine(), count.into(), &info::of(hv, &domain))?;
+        list.write(hv.machine(), count.into(), &hv.domain_info(&domain))?;
         from = DomId(domain.id.0 + 1);
         count += 1;
     }

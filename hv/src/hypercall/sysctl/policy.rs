@@ -1,6 +1,6 @@
 //! What guests see of the processor, as a toolstack asks for it: every PV guest sees the same.
 
-use crate::{caller::Caller, machine::Machine, mem::guest_ptr::GuestPtr, processor::cpuid, reply::Control};
+use crate::{caller::Caller, machine::Machine, mem::guest_ptr::GuestPtr, reply::Control};
 use oxen_abi::{
     domctl::{CpuidLeaf, XEN_CPUID_NO_SUBLEAF},
     errno::Errno,
@@ -73,7 +73,7 @@ pub(super) fn leaves<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sy
         XEN_SYSCTL_CPU_POLICY_RAW | XEN_SYSCTL_CPU_POLICY_HOST => caller.hv.machine().cpuid(leaf, subleaf),
         // There are no guests with hardware's help, so they see nothing.
         XEN_SYSCTL_CPU_POLICY_HVM_MAX | XEN_SYSCTL_CPU_POLICY_HVM_DEFAULT => [0; 4],
-        _ => cpuid::leaf(caller, leaf, subleaf),
+        _ => caller.cpuid_leaf(leaf, subleaf),
     };
     let list = GuestPtr::<CpuidLeaf>::new(request.leaves, request.nr_leaves.into())?;
     let mut count = 0;
@@ -99,7 +99,7 @@ pub(super) fn features<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut 
     let ask = |leaf, subleaf| match request.index {
         XEN_SYSCTL_CPU_FEATURESET_RAW | XEN_SYSCTL_CPU_FEATURESET_HOST => caller.hv.machine().cpuid(leaf, subleaf),
         XEN_SYSCTL_CPU_FEATURESET_HVM | XEN_SYSCTL_CPU_FEATURESET_HVM_MAX => [0; 4],
-        _ => cpuid::leaf(caller, leaf, subleaf),
+        _ => caller.cpuid_leaf(leaf, subleaf),
     };
     let ask: &dyn Fn(u32, u32) -> [u32; 4] = &ask;
     let [_, _, c1, d1] = ask(1, 0);

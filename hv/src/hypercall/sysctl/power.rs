@@ -1,7 +1,7 @@
 //! How processors save power: they idle, and that is all. Frequencies are the firmware's.
 
 use crate::{
-    caller::Caller, hardware::CpuId, machine::Machine, mem::guest_ptr::GuestPtr, reply::Control, sched::CpuShared,
+    caller::Caller, hardware::CpuId, machine::Machine, mem::guest_ptr::GuestPtr, per_cpu::CpuShared, reply::Control,
 };
 use oxen_abi::{
     errno::Errno,

@@ -14,7 +14,7 @@ use oxen_hv::caller::Caller;
 use oxen_hv::domain::regs::Regs;
 use oxen_hv::domain::vcpu::VcpuState;
 use oxen_hv::hypercall::NUMBERS;
-use oxen_hv::sched::CpuShared;
+use oxen_hv::per_cpu::CpuShared;
 use oxen_hv::shared_info::VcpuInfoPlace;
 
 const FRAME: usize = offset_of!(CpuBlock, frame);

@@ -1,20 +1,19 @@
 //! A vcpu's whole state as the guest or the toolstack gives and gets it (`vcpu_guest_context`, `arch-x86/xen.h`).
 
-use super::{
-    Domain, KNOWN_ASSISTS,
-    control_registers::{CR0_TS, CR4_AT_START, CR4_GUEST},
-    debug, flags,
-    regs::Regs,
-    traps::TrapHandler,
-    vcpu::{Callback, ExtendedState, Vcpu, VcpuState, pause},
-};
 use crate::{
     Hypervisor,
     addr::{GuestAddr, Mfn, PAGE_SHIFT, PAGE_SIZE},
+    domain::{
+        Domain, KNOWN_ASSISTS,
+        control_registers::{CR0_TS, CR4_AT_START, CR4_GUEST},
+        debug, flags,
+        regs::Regs,
+        traps::TrapHandler,
+        vcpu::{Callback, ExtendedState, Vcpu, VcpuState, pause},
+    },
     machine::Machine,
-    mem::editor::Editor,
+    mem::{Hardware, editor::Editor},
     reply::Stop,
-    sched,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{
@@ -36,44 +35,41 @@ const RING_3: u16 = 3;
 /// The bytes of FXSAVE's image that the CPU defines; the rest is software's, here the machine's.
 const FXSAVE_DEFINED: usize = 464;
 
-/// Gives a context to a vcpu that no CPU has; the domain's `life` is held. With `VGCF_ONLINE` the vcpu is up, else down.
-/// Once it has a context, its tables change by hypercalls only: a second one must name the same.
-///
-/// # Errors
-/// `Inval` for what no CPU or guest could have, `OpNotSupp` for other tables than before, `Busy` while a CPU has it,
-/// those of taking page tables and descriptor pages; `Unfinished`: call again, with the same context.
-#[inline(never)]
-pub fn set<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    vcpu: &Vcpu,
-    context: &VcpuGuestContext,
-) -> Result<(), Stop> {
-    judge(context)?;
-    let mut slot = vcpu.slot.lock();
-    let state = slot.as_mut().ok_or(Errno::Busy)?;
-    if vcpu.is_initialised.load(Ordering::Acquire) {
-        if !has_tables_of(state, context) {
-            return Err(Errno::OpNotSupp.into());
+impl<M: Machine> Hypervisor<M> {
+    /// Gives a context to a vcpu that no CPU has; the domain's `life` is held. With `VGCF_ONLINE` the vcpu is up, else
+    /// down. Once it has a context, its tables change by hypercalls only: a second one must name the same.
+    ///
+    /// # Errors
+    /// `Inval` for what no CPU or guest could have, `OpNotSupp` for other tables than before, `Busy` while a CPU has
+    /// it, those of taking page tables and descriptor pages; `Unfinished`: call again, with the same context.
+    #[inline(never)]
+    pub fn set_context(&self, domain: &Domain, vcpu: &Vcpu, context: &VcpuGuestContext) -> Result<(), Stop> {
+        judge(context)?;
+        let mut slot = vcpu.slot.lock();
+        let state = slot.as_mut().ok_or(Errno::Busy)?;
+        if vcpu.is_initialised.load(Ordering::Acquire) {
+            if !has_tables_of(state, context) {
+                return Err(Errno::OpNotSupp.into());
+            }
+        } else {
+            self.take_tables(domain, state, context)?;
         }
-    } else {
-        take_tables(hv, domain, state, context)?;
+        fill(state, context);
+        // Toolstacks clear the shared page when they have built the domain, and give the context last.
+        self.time.publish(&state.info);
+        if vcpu.id == 0 {
+            self.write_wall_clock(&domain);
+            domain.memory.vm_assist.store(context.vm_assist & KNOWN_ASSISTS, Ordering::Relaxed);
+        }
+        vcpu.is_initialised.store(true, Ordering::Release);
+        drop(slot);
+        if context.flags & u64::from(VGCF_ONLINE) != 0 {
+            self.unpause_vcpu(vcpu, pause::DOWN);
+        } else {
+            self.pause_vcpu(vcpu, pause::DOWN);
+        }
+        Ok(())
     }
-    fill(state, context);
-    // Toolstacks clear the shared page when they have built the domain, and give the context last.
-    hv.time.publish(&state.info);
-    if vcpu.id == 0 {
-        domain.write_wall_clock(hv);
-        domain.memory.vm_assist.store(context.vm_assist & KNOWN_ASSISTS, Ordering::Relaxed);
-    }
-    vcpu.is_initialised.store(true, Ordering::Release);
-    drop(slot);
-    if context.flags & u64::from(VGCF_ONLINE) != 0 {
-        sched::unpause(hv, vcpu, pause::DOWN);
-    } else {
-        sched::pause(hv, vcpu, pause::DOWN);
-    }
-    Ok(())
 }
 
 fn judge(context: &VcpuGuestContext) -> Result<(), Errno> {
@@ -121,67 +117,54 @@ fn has_tables_of(state: &VcpuState, context: &VcpuGuestContext) -> bool {
         && held.eq(gdt_frames(context))
 }
 
-/// Takes what the context refers to, or nothing. Roots that a preempted call took are in `state` already.
-fn take_tables<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    state: &mut VcpuState,
-    context: &VcpuGuestContext,
-) -> Result<(), Stop> {
-    let taken = take_roots(hv, domain, state, kernel_root(context)?, user_root(context)?)
-        .and_then(|()| take_gdt(hv, domain, state, context));
-    if !matches!(taken, Ok(()) | Err(Stop::Unfinished)) {
-        // What cannot be given back at once stays in `state`, to be given back with the domain.
-        let _stopped = hv.memory.drop_roots(&domain.memory, &mut state.kernel_root, &mut state.user_root);
+impl<M: Machine> Hypervisor<M> {
+    /// Takes what the context refers to, or nothing. Roots that a preempted call took are in `state` already.
+    fn take_tables(&self, domain: &Domain, state: &mut VcpuState, context: &VcpuGuestContext) -> Result<(), Stop> {
+        let taken = self
+            .take_roots(domain, state, kernel_root(context)?, user_root(context)?)
+            .and_then(|()| self.take_gdt(domain, state, context));
+        if !matches!(taken, Ok(()) | Err(Stop::Unfinished)) {
+            // What cannot be given back at once stays in `state`, to be given back with the domain.
+            let _stopped = self.memory.drop_roots(&domain.memory, &mut state.kernel_root, &mut state.user_root);
+        }
+        taken
     }
-    taken
-}
 
-fn take_roots<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    state: &mut VcpuState,
-    kernel: Mfn,
-    user: Option<Mfn>,
-) -> Result<(), Stop> {
-    let is_other = |held: Option<Mfn>, wanted: Option<Mfn>| held.is_some() && held != wanted;
-    if is_other(state.kernel_root, Some(kernel)) || is_other(state.user_root, user) {
-        hv.memory.drop_roots(&domain.memory, &mut state.kernel_root, &mut state.user_root)?;
+    fn take_roots(&self, domain: &Domain, state: &mut VcpuState, kernel: Mfn, user: Option<Mfn>) -> Result<(), Stop> {
+        let is_other = |held: Option<Mfn>, wanted: Option<Mfn>| held.is_some() && held != wanted;
+        if is_other(state.kernel_root, Some(kernel)) || is_other(state.user_root, user) {
+            self.memory.drop_roots(&domain.memory, &mut state.kernel_root, &mut state.user_root)?;
+        }
+        if state.kernel_root.is_none() {
+            self.memory.adopt_root(&domain.memory, kernel)?;
+            state.kernel_root = Some(kernel);
+        }
+        if let Some(user) = user.filter(|_| state.user_root.is_none()) {
+            self.memory.adopt_root(&domain.memory, user)?;
+            self.memory.hide_from_user_mode(&domain.memory, user);
+            state.user_root = Some(user);
+        }
+        Ok(())
     }
-    if state.kernel_root.is_none() {
-        hv.memory.adopt_root(&domain.memory, kernel)?;
-        state.kernel_root = Some(kernel);
-    }
-    if let Some(user) = user.filter(|_| state.user_root.is_none()) {
-        hv.memory.adopt_root(&domain.memory, user)?;
-        hv.memory.hide_from_user_mode(&domain.memory, user);
-        state.user_root = Some(user);
-    }
-    Ok(())
-}
 
-fn take_gdt<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    state: &mut VcpuState,
-    context: &VcpuGuestContext,
-) -> Result<(), Stop> {
-    let editor = Editor::open(&hv.memory, &domain.memory)?;
-    for (place, raw) in state.gdt.iter_mut().zip(gdt_frames(context)) {
-        let mfn = Mfn::new(raw).ok_or(Errno::Inval);
-        match mfn.and_then(|mfn| editor.take_descriptors(mfn).map(|()| mfn)) {
-            Ok(mfn) => *place = Some(mfn),
-            Err(error) => {
-                put_gdt(&editor, state);
-                return Err(error.into());
+    fn take_gdt(&self, domain: &Domain, state: &mut VcpuState, context: &VcpuGuestContext) -> Result<(), Stop> {
+        let editor = Editor::open(&self.memory, &domain.memory)?;
+        for (place, raw) in state.gdt.iter_mut().zip(gdt_frames(context)) {
+            let mfn = Mfn::new(raw).ok_or(Errno::Inval);
+            match mfn.and_then(|mfn| editor.take_descriptors(mfn).map(|()| mfn)) {
+                Ok(mfn) => *place = Some(mfn),
+                Err(error) => {
+                    put_gdt(&editor, state);
+                    return Err(error.into());
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Gives back the frames of a vcpu's GDT and LDT; no CPU shows them any more.
-pub fn put_gdt<M: Machine>(editor: &Editor<'_, M>, state: &mut VcpuState) {
+pub(crate) fn put_gdt(editor: &Editor<'_, impl Hardware>, state: &mut VcpuState) {
     for mfn in state.gdt.iter_mut().chain(&mut state.ldt).filter_map(Option::take) {
         editor.put_descriptors(mfn);
     }

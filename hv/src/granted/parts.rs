@@ -1,21 +1,23 @@
 //! Copies where version 2 has a part: from and to parts of pages, and through offers that pass another domain's on.
 //!
-//! An offer that is passed on is used as if its granter used the other domain's entry: that one is claimed in the granter's
-//! name, and may not be passed on itself. To find out whose it is a table must be looked at, and to hold all tables they must
-//! be locked in their order: so it is looked up first, and judged again when all are locked. What was looked up meanwhile
-//! is worth no more than that.
+//! An offer that is passed on is used as if its granter used the other domain's entry: that one is claimed in the
+//! granter's name, and may not be passed on itself. To find out whose it is a table must be looked at, and to hold all
+//! tables they must be locked in their order: so it is looked up first, and judged again when all are locked. What was
+//! looked up meanwhile is worth no more than that.
 
-use super::{
-    Grants,
-    claim::{Claim, Offer},
-    copy::copy_bytes,
-    drop_frame,
-    entry::{Access, Shared, Status},
-    entry_v2::Extent,
-    table::Table,
-    take_any_frame,
+use crate::{
+    Hypervisor,
+    addr::Mfn,
+    caller::Caller,
+    domain::Domain,
+    grant::{
+        Claim, Grants, Offer, Table,
+        entry::{Access, Shared, Status},
+        entry_v2::Extent,
+    },
+    lock::Guard,
+    machine::Machine,
 };
-use crate::{Hypervisor, addr::Mfn, caller::Caller, domain::Domain, lock::Guard, machine::Machine};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use oxen_abi::{
@@ -28,32 +30,34 @@ const ATTEMPTS: u32 = 5;
 /// Tables that a copy can need: those of two granters, and of two whose offers these pass on.
 const MAX_TABLES: usize = 4;
 
-/// Does a copy between frames of `from` and `to`, by reference as `by_ref` says.
-#[cold]
-#[inline(never)]
-pub(super) fn copy<M: Machine>(
-    caller: &Caller<'_, M>,
-    (from, to): (&Domain, &Domain),
-    by_ref: [bool; 2],
-    op: &GnttabCopy,
-) -> Result<(), Status> {
-    let ends = [(from, &op.source), (to, &op.dest)];
-    for _ in 0..ATTEMPTS {
-        let mut behind: [Option<Arc<Domain>>; 2] = [None, None];
-        for (place, ((owner, end), by_ref)) in behind.iter_mut().zip(ends.into_iter().zip(by_ref)) {
-            if by_ref {
-                *place = behind_entry(caller.hv, owner, end.u as u32);
+impl<M: Machine> Caller<'_, M> {
+    /// Does a copy between frames of `from` and `to`, by reference as `by_ref` says.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn copy_parts(
+        &self,
+        (from, to): (&Domain, &Domain),
+        by_ref: [bool; 2],
+        op: &GnttabCopy,
+    ) -> Result<(), Status> {
+        let ends = [(from, &op.source), (to, &op.dest)];
+        for _ in 0..ATTEMPTS {
+            let mut behind: [Option<Arc<Domain>>; 2] = [None, None];
+            for (place, ((owner, end), by_ref)) in behind.iter_mut().zip(ends.into_iter().zip(by_ref)) {
+                if by_ref {
+                    *place = self.hv.behind_entry(owner, end.u as u32);
+                }
+            }
+            let [first, second] = &behind;
+            let mut tables = Tables::lock([Some(from), Some(to), first.as_deref(), second.as_deref()]);
+            match self.copy_parts_locked(&mut tables, ends, by_ref, op) {
+                Err(Failure::Unlocked) => {}
+                Err(Failure::Told(status)) => return Err(status),
+                Ok(()) => return Ok(()),
             }
         }
-        let [first, second] = &behind;
-        let mut tables = Tables::lock([Some(from), Some(to), first.as_deref(), second.as_deref()]);
-        match copy_locked(caller, &mut tables, ends, by_ref, op) {
-            Err(Failure::Unlocked) => {}
-            Err(Failure::Told(status)) => return Err(status),
-            Ok(()) => return Ok(()),
-        }
+        Err(abi::GNTST_GENERAL_ERROR)
     }
-    Err(abi::GNTST_GENERAL_ERROR)
 }
 
 /// Why a copy was not done.
@@ -70,14 +74,16 @@ impl From<Status> for Failure {
     }
 }
 
-/// The domain whose offer the entry passes on at this moment.
-#[inline(never)]
-fn behind_entry<M: Machine>(hv: &Hypervisor<M>, granter: &Domain, reference: u32) -> Option<Arc<Domain>> {
-    let grants = granter.grants.lock();
-    let entry = grants.table.entry_v2(hv.machine(), reference)?;
-    let id = Shared(entry.head.load(Ordering::Acquire)).passed_from()?;
-    drop(grants);
-    hv.domains.get(id)
+impl<M: Machine> Hypervisor<M> {
+    /// The domain whose offer the entry passes on at this moment.
+    #[inline(never)]
+    fn behind_entry(&self, granter: &Domain, reference: u32) -> Option<Arc<Domain>> {
+        let grants = granter.grants.lock();
+        let entry = grants.table.entry_v2(self.machine(), reference)?;
+        let id = Shared(entry.head.load(Ordering::Acquire)).passed_from()?;
+        drop(grants);
+        self.domains.get(id)
+    }
 }
 
 /// The tables of some domains, locked in their order.
@@ -121,22 +127,25 @@ struct End {
     through: Option<(DomId, u32)>,
 }
 
-#[inline(never)]
-fn copy_locked<M: Machine>(
-    caller: &Caller<'_, M>,
-    tables: &mut Tables<'_>,
-    [(from, source), (to, dest)]: [(&Domain, &GnttabCopyPtr); 2],
-    by_ref: [bool; 2],
-    op: &GnttabCopy,
-) -> Result<(), Failure> {
-    let source = End::take(caller, tables, (from.id, source, by_ref[0]), Access::Read, None)?;
-    let outcome = End::take(caller, tables, (to.id, dest, by_ref[1]), Access::Write, Some(&source)).and_then(|dest| {
-        let outcome = copy_bytes(caller, (source.frame, source.extent), (dest.frame, dest.extent), op);
-        dest.give_back(caller, tables);
-        outcome.map_err(Failure::Told)
-    });
-    source.give_back(caller, tables);
-    outcome
+impl<M: Machine> Caller<'_, M> {
+    #[inline(never)]
+    fn copy_parts_locked(
+        &self,
+        tables: &mut Tables<'_>,
+        [(from, source), (to, dest)]: [(&Domain, &GnttabCopyPtr); 2],
+        by_ref: [bool; 2],
+        op: &GnttabCopy,
+    ) -> Result<(), Failure> {
+        let source = End::take(self, tables, (from.id, source, by_ref[0]), Access::Read, None)?;
+        let outcome =
+            End::take(self, tables, (to.id, dest, by_ref[1]), Access::Write, Some(&source)).and_then(|dest| {
+                let outcome = self.copy_granted_bytes((source.frame, source.extent), (dest.frame, dest.extent), op);
+                dest.give_back(self, tables);
+                outcome.map_err(Failure::Told)
+            });
+        source.give_back(self, tables);
+        outcome
+    }
 }
 
 impl End {
@@ -153,10 +162,10 @@ impl End {
         let reference = end.u as u32;
         let (owner, table) = tables.of(owner).ok_or(Failure::Unlocked)?;
         if !by_ref {
-            let frame = take_any_frame(hv, owner, Mfn::new(end.u), access)?;
+            let frame = hv.memory.take_any_granted(owner.owner, Mfn::new(end.u), access)?;
             return Ok(Self { frame, access, extent: Extent::WHOLE, claim: None, through: None });
         }
-        match table.claim_offer(hv, owner, caller.domain, reference, access, false)? {
+        match table.claim_offer(&hv.memory, owner.owner, caller.domain.party(), reference, access, false)? {
             Offer::Page(claim, extent) => Ok(Self::new(owner.id, claim, extent, other)),
             Offer::PassedOn(id, next) => {
                 let outcome = Self::take_passed(caller, tables, owner, (id, next), access, other);
@@ -188,7 +197,7 @@ impl End {
         let Some((owner, table)) = tables.of(id) else {
             return Err(if hv.domains.get(id).is_some() { Failure::Unlocked } else { abi::GNTST_GENERAL_ERROR.into() });
         };
-        match table.claim_offer(hv, owner, granter, reference, access, false)? {
+        match table.claim_offer(&hv.memory, owner.owner, granter.party(), reference, access, false)? {
             Offer::Page(claim, extent) => Ok(Self::new(id, claim, extent, other)),
             Offer::PassedOn(..) => {
                 unmark(caller, tables, (id, reference), access);
@@ -197,8 +206,8 @@ impl End {
         }
     }
 
-    /// An end that was claimed. Where both are by the same entry, the second finds it pinned, as the part that the first one
-    /// was told.
+    /// An end that was claimed. Where both are by the same entry, the second finds it pinned, as the part that the
+    /// first one was told.
     fn new(owner: DomId, claim: Claim, extent: Extent, other: Option<&Self>) -> Self {
         let is_same = |end: &&Self| end.claim.is_some_and(|(id, c)| (id, c.reference) == (owner, claim.reference));
         let extent = other.filter(is_same).map_or(extent, |end| end.extent);
@@ -215,7 +224,7 @@ impl End {
         if let Some(through) = self.through {
             unmark(caller, tables, through, self.access);
         }
-        drop_frame(caller.hv, self.frame, self.access);
+        caller.hv.memory.drop_granted(self.frame, self.access);
     }
 }
 
