@@ -1,6 +1,9 @@
 //! The console: the serial line, the ring that keeps what went there, and the two readers of what comes in.
 
-use crate::{hardware::Clock, lock::Lock};
+use crate::{
+    hardware::Clock,
+    lock::{Lock, rank},
+};
 use core::{
     fmt::{self, Write},
     sync::atomic::{AtomicBool, AtomicU8, Ordering},
@@ -81,7 +84,7 @@ pub struct Console {
     pub guest_level: Threshold,
     /// Whether guests other than the control domain may write (`guest_console`); Xen as released refuses them.
     pub guests_may_write: AtomicBool,
-    state: Lock<State>,
+    state: Lock<State, { rank::CONSOLE }>,
 }
 
 #[derive(Debug)]
@@ -234,7 +237,13 @@ impl Console {
 
     /// A guest's output, line by line, each with the guest's name before it, if `guest_loglvl` lets it; control characters
     /// are dropped. `begun` keeps the line that is not finished.
-    pub fn write_guest(&self, machine: &(impl Serial + Clock), name: DomId, begun: &Lock<GuestLine>, bytes: &[u8]) {
+    pub fn write_guest(
+        &self,
+        machine: &(impl Serial + Clock),
+        name: DomId,
+        begun: &Lock<GuestLine, { rank::GUEST_LINE }>,
+        bytes: &[u8],
+    ) {
         let mut line = begun.lock();
         for &byte in bytes {
             let is_text = matches!(byte, b'\t' | b' '..=b'~');

@@ -7,7 +7,8 @@ use crate::{
     event::pirq::Pirqs,
     firmware::{efi::Efi, memory_map::MemoryMap},
     grant,
-    lock::Lock,
+    hardware::CpuId,
+    lock::{Lock, rank},
     machine::Machine,
     mem::{Memory, frame_table::FrameTable},
     per_cpu::CpuShared,
@@ -31,7 +32,7 @@ pub struct Hypervisor<M: Machine> {
     /// Whose the global virtual interrupts are, by their numbers: ids of domains.
     pub virq_handlers: [AtomicU16; NR_VIRQS as usize],
     /// The pools of CPUs.
-    pub pools: Lock<Pools>,
+    pub pools: Lock<Pools, { rank::POOLS }>,
     /// The CPUs that have nothing to do, bit n for CPU n.
     pub idle_cpus: AtomicU64,
     /// The serial line and what went there.
@@ -81,6 +82,26 @@ impl<M: Machine> Hypervisor<M> {
     #[must_use]
     pub const fn machine(&self) -> &M {
         &self.memory.machine
+    }
+
+    /// What this CPU shares with the others.
+    #[inline]
+    #[must_use]
+    pub fn cpu(&self, cpu: CpuId) -> Option<&CpuShared> {
+        self.cpus.get(usize::from(cpu.0))
+    }
+
+    /// The CPUs that run guests.
+    pub fn online_cpus(&self) -> impl Iterator<Item = CpuId> {
+        let numbered = (0_u16..).zip(&self.cpus);
+        numbered.filter(|(_, shared)| shared.is_online()).map(|(n, _)| CpuId(n))
+    }
+
+    /// Nanoseconds since the hypervisor started.
+    #[inline]
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.time.now(self.machine())
     }
 
     /// Says something, one line, if `loglvl` lets it.

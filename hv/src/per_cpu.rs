@@ -2,7 +2,7 @@
 
 use crate::{
     domain::{Domain, vcpu::Vcpu},
-    lock::Lock,
+    lock::{Lock, rank},
     sched::{
         deadlines::{Deadlines, NEVER},
         run_queue::RunQueue,
@@ -35,8 +35,8 @@ pub struct CpuShared {
     /// Things to do before guest code runs again on this CPU: bits of [`work`].
     pub work: AtomicU32,
     /// Who has a seat here; set when the CPU is brought up.
-    pub(crate) plan: Once<Lock<Plan>>,
-    pub(crate) deadlines: Once<Lock<Deadlines>>,
+    pub(crate) plan: Once<Lock<Plan, { rank::RUN_QUEUE }>>,
+    pub(crate) deadlines: Once<Lock<Deadlines, { rank::DEADLINES }>>,
     /// When the running vcpu's turn ends, in nanoseconds of system time.
     pub(crate) slice_end: AtomicU64,
     /// For when the timer is armed, in nanoseconds of system time.

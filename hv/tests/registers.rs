@@ -10,7 +10,7 @@ use oxen_abi::{
 use oxen_hv::{
     domain::{control_registers::CR4_OSXSAVE, traps::TrapHandler},
     mem::Ram,
-    processor::cpuid::{self, Vendor, leaves_x87_pointers},
+    processor::cpuid::{Vendor, leaves_x87_pointers},
     stubs,
     trap::msr,
 };

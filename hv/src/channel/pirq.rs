@@ -8,7 +8,7 @@ use crate::{
     event::pirq::{
         ACPI_LINE, CLASSIC_LINES, GUEST_MESSAGES, IN_SERVICE, LEVEL, Line, MAPPED, Own, PORT, RESERVED, ROUTED, Signal,
     },
-    lock::Lock,
+    lock::{Lock, rank},
     machine::Machine,
     pci::{Address, Entry},
     reply::Control,
@@ -95,9 +95,12 @@ impl<M: Machine> Hypervisor<M> {
     /// the classic lines to be set up.
     ///
     /// # Errors
-    /// `Inval` if there is no such line, `NoSpc` if no vector is left.
-    pub fn map_line(&self, control: Control, gsi: u32) -> Result<(), Errno> {
+    /// `Inval` if there is no such line, `Perm` if the domain has no right to it, `NoSpc` if no vector is left.
+    pub fn map_line(&self, domain: &Domain, control: Control, gsi: u32) -> Result<(), Errno> {
         let line = self.pirqs.line(gsi).filter(|_| gsi < self.machine().lines()).ok_or(Errno::Inval)?;
+        if !domain.memory.rights.lock().interrupts.contains(gsi.into(), gsi.into()) {
+            return Err(Errno::Perm);
+        }
         if gsi < CLASSIC_LINES && gsi != ACPI_LINE {
             match self.set_up_line(control, gsi, Signal { is_level: false, is_active_low: false }) {
                 Ok(()) | Err(Errno::Exist) => {}
@@ -132,6 +135,7 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     /// Takes a pirq from the control domain. The device is silenced first; a port that is bound gets no more events.
+    /// The right to a line goes with it, as in Xen.
     ///
     /// # Errors
     /// `Inval` if it is not mapped.
@@ -141,6 +145,8 @@ impl<M: Machine> Hypervisor<M> {
         let line = self.pirqs.line(pirq).filter(|line| line.is_mapped()).ok_or(Errno::Inval)?;
         if pirq < self.machine().lines() {
             self.set_pirq_masked(pirq, line, true);
+            // Where the set is of too many ranges the right stays.
+            let _ = domain.memory.rights.lock().interrupts.remove(pirq.into(), pirq.into());
         } else {
             self.memory.pci.lock().release(self.machine(), pirq);
         }
@@ -243,7 +249,7 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     /// Gives back the page of a domain that ends.
-    pub fn put_eoi_page(&self, own: &Lock<Own>) {
+    pub fn put_eoi_page(&self, own: &Lock<Own, { rank::PIRQS }>) {
         let page = own.lock().page.take();
         if let Some(page) = page {
             self.memory.frames.put_use(page);

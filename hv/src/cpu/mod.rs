@@ -21,7 +21,7 @@ use crate::{
     heap,
     lock::Lock,
     machine::Machine,
-    per_cpu::{CpuShared, Occupant, Plan, SEATS, work},
+    per_cpu::{Occupant, Plan, SEATS, work},
     sched::{
         deadlines::{Deadlines, NEVER, Place},
         run_queue::{Entity, RunQueue, Seat, Share, Woken},
@@ -31,28 +31,6 @@ use crate::{
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use oxen_abi::{errno::Errno, vcpu::RUNSTATE_RUNNABLE};
-
-impl<M: Machine> Hypervisor<M> {
-    /// What this CPU shares with the others.
-    #[inline]
-    #[must_use]
-    pub fn cpu(&self, cpu: CpuId) -> Option<&CpuShared> {
-        self.cpus.get(usize::from(cpu.0))
-    }
-
-    /// The CPUs that run guests.
-    pub fn online_cpus(&self) -> impl Iterator<Item = CpuId> {
-        let numbered = (0_u16..).zip(&self.cpus);
-        numbered.filter(|(_, shared)| shared.is_online()).map(|(n, _)| CpuId(n))
-    }
-
-    /// Nanoseconds since the hypervisor started.
-    #[inline]
-    #[must_use]
-    pub fn now(&self) -> u64 {
-        self.time.now(self.machine())
-    }
-}
 
 const _: () = assert!(MAX_CPUS <= 64, "affinities are words");
 

@@ -14,13 +14,13 @@ use core::sync::atomic::Ordering;
 impl<M: Machine> Caller<'_, M> {
     /// Sets the one-shot timer of the calling vcpu to a system time; a time in the past fires at once.
     #[inline]
-    pub fn set_one_shot_timer(&self, at: u64) {
+    pub fn arm_one_shot(&self, at: u64) {
         self.vcpu.timer.store(at, Ordering::Relaxed);
         self.hv.refresh_deadline(self.vcpu);
     }
 
     /// Stops the one-shot timer of the calling vcpu.
-    pub fn stop_one_shot_timer(&self) {
+    pub fn disarm_one_shot(&self) {
         self.vcpu.timer.store(NEVER, Ordering::Relaxed);
         self.hv.refresh_deadline(self.vcpu);
     }

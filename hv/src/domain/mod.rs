@@ -7,15 +7,18 @@ pub mod flags;
 pub mod regs;
 pub mod table;
 pub mod traps;
+pub mod tsc;
 pub mod vcpu;
+mod vcpu_table;
 
 use crate::{
     addr::Mfn,
     config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES, MAX_PORTS, MAX_VCPUS},
     console,
-    event::{Events, pirq},
+    event::Events,
+    event::pirq,
     grant::{self, Grants, Party},
-    lock::Lock,
+    lock::{Lock, rank},
     mem::{PagingDomain, frame_type::Owner},
     rights::Rights,
     sched::{pools::FIRST_POOL, run_queue::Share},
@@ -24,7 +27,6 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use counters::Counters;
 use oxen_abi::{
-    domctl::TSC_MODE_DEFAULT,
     domid::DomId,
     memory::E820Entry,
     vm_assist::{
@@ -33,8 +35,8 @@ use oxen_abi::{
         VMASST_TYPE_WRITABLE_PAGETABLES,
     },
 };
-use spin::Once;
 use vcpu::Vcpu;
+pub(crate) use vcpu_table::VcpuTable;
 
 /// A domain. What several CPUs touch is atomic or under the lock of its subject.
 #[derive(Debug)]
@@ -46,29 +48,28 @@ pub struct Domain {
     /// Whether it may control the machine and other domains.
     pub is_privileged: bool,
     /// The toolstack's 16 bytes (`XEN_DOMCTL_setdomainhandle`).
-    pub handle: Lock<[u8; 16]>,
+    pub handle: Lock<[u8; 16], { rank::HANDLE }>,
     /// The frame of `shared_info`.
     pub shared_info: Mfn,
-    /// Its vcpus, as far as they were created. A created vcpu stays until the domain goes.
-    pub vcpus: [Once<Arc<Vcpu>>; MAX_VCPUS],
+    pub(crate) vcpus: VcpuTable,
     /// How many vcpus it may have.
     pub max_vcpus: AtomicU32,
     /// What it is told of its memory (`XENMEM_memory_map`), as the toolstack set it.
-    pub memory_map: Lock<heapless::Vec<E820Entry, { Self::MAX_MEMORY_MAP }>>,
+    pub memory_map: Lock<heapless::Vec<E820Entry, { Self::MAX_MEMORY_MAP }>, { rank::MEMORY_MAP }>,
     /// What it has in memory, and may have.
     pub memory: PagingDomain,
     /// Event channels.
     pub events: Events,
     /// A line that it has begun to write on the hypervisor's console.
-    pub console_line: Lock<console::GuestLine>,
+    pub console_line: Lock<console::GuestLine, { rank::GUEST_LINE }>,
     /// Grants given and taken.
-    pub grants: Lock<Grants>,
+    pub grants: Lock<Grants, { rank::GRANTS }>,
     /// How often it is paused by the toolstack or the hypervisor; it runs at zero. Changed under `life`.
     pub pause_count: AtomicU32,
     /// How often the toolstack has paused it (`XEN_DOMCTL_pausedomain`). Changed under `life`.
     pub controller_pauses: AtomicU32,
     /// Held for every step in the domain's life: pausing, shutting down, contexts from outside, teardown.
-    pub life: Lock<Stage>,
+    pub life: Lock<Stage, { rank::LIFE }>,
     /// [`NOT_SHUT_DOWN`] while it runs, else the `SHUTDOWN_*` reason.
     pub shutdown: AtomicU32,
     /// The reason that it would have shut down for ([`NOT_SHUT_DOWN`] if it did not say), whatever happens
@@ -77,17 +78,17 @@ pub struct Domain {
     /// Its pool of CPUs. Changed under the lock of the pools.
     pub pool: AtomicU32,
     /// Its weight and cap.
-    pub share: Lock<Share>,
+    pub share: Lock<Share, { rank::SHARE }>,
     /// What it has of physical interrupts for itself.
-    pub pirqs: Lock<pirq::Own>,
+    pub pirqs: Lock<pirq::Own, { rank::PIRQS }>,
     /// Whether the toolstack has ever let it go.
     pub(crate) has_begun: AtomicBool,
     /// Whether a debugger is attached to it (`XEN_DOMCTL_setdebugging`).
     pub is_debugged: AtomicBool,
     /// Its port on which it is told to be suspended, and that is rung when it is; 0: none (`XEN_DOMCTL_subscribe`).
     pub suspend_port: AtomicU32,
-    /// How the toolstack wants its time stamp counter, a `TSC_MODE_*`, and how often it was restored.
-    pub tsc: Lock<(u32, u32)>,
+    /// How it has its time stamp counter.
+    pub tsc: tsc::Tsc,
     /// NUMA nodes it would like to live on; kept for the toolstack.
     pub node_affinity: AtomicU64,
     /// What it has asked for, in a build that counts.
@@ -170,14 +171,14 @@ impl Domain {
     /// Regions that its memory map can have.
     pub const MAX_MEMORY_MAP: usize = 32;
 
-    pub(crate) fn new(id: DomId, owner: Owner, shared_info: Mfn, config: &Config) -> Self {
+    pub(crate) fn new(id: DomId, owner: Owner, shared_info: Mfn, vcpus: VcpuTable, config: &Config) -> Self {
         Self {
             id,
             owner,
             is_privileged: config.is_privileged,
             handle: Lock::new(config.handle),
             shared_info,
-            vcpus: [const { Once::new() }; MAX_VCPUS],
+            vcpus,
             max_vcpus: AtomicU32::new(config.max_vcpus),
             memory_map: Lock::new(heapless::Vec::new()),
             memory: PagingDomain::new(
@@ -203,7 +204,7 @@ impl Domain {
             has_begun: AtomicBool::new(false),
             is_debugged: AtomicBool::new(false),
             suspend_port: AtomicU32::new(0),
-            tsc: Lock::new((TSC_MODE_DEFAULT, 1)),
+            tsc: tsc::Tsc::default(),
             node_affinity: AtomicU64::new(1),
             counters: Counters::new(),
             time_offset: AtomicI64::new(0),
@@ -216,12 +217,12 @@ impl Domain {
     #[inline]
     #[must_use]
     pub fn vcpu(&self, id: u32) -> Option<&Arc<Vcpu>> {
-        self.vcpus.get(id as usize)?.get()
+        self.vcpus.cell(id)?.get()
     }
 
     /// The vcpus that were created.
     pub fn each_vcpu(&self) -> impl Iterator<Item = &Arc<Vcpu>> {
-        self.vcpus.iter().filter_map(Once::get)
+        self.vcpus.each()
     }
 
     /// Whether this `VMASST_TYPE_*` is on.

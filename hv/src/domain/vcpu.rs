@@ -1,11 +1,19 @@
 //! Virtual CPUs: what others may see of one, and the state that belongs to the CPU it runs on.
 
 use super::regs::Regs;
-use super::{control_registers::CR4_AT_START, traps::TrapTable};
-use crate::{addr::Mfn, lock::Lock, machine::Machine, shared_info::VcpuInfoPlace};
+use super::{
+    control_registers::{CR4_AT_START, CR4_TSD},
+    traps::TrapTable,
+};
+use crate::{
+    addr::Mfn,
+    lock::{Lock, rank},
+    ports::Ports,
+    shared_info::VcpuInfoPlace,
+};
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
-use oxen_abi::domid::DomId;
+use oxen_abi::{domid::DomId, segments::XEN_LEGACY_MAX_VCPUS};
 
 /// What makes a vcpu ready or not, as bits of [`Vcpu::pauses`]; it runs when none is set.
 pub mod pause {
@@ -35,15 +43,17 @@ pub struct Vcpu {
     /// Why it does not run: bits of [`pause`].
     pub pauses: AtomicU32,
     /// Its state while it does not run; `None` while a CPU has it, or before it was initialised.
-    pub slot: Lock<Option<Box<VcpuState>>>,
+    pub slot: Lock<Option<Box<VcpuState>>, { rank::VCPU_STATE }>,
     /// Whether `VCPUOP_initialise` or the toolstack gave it a context.
     pub is_initialised: AtomicBool,
     /// Where its `vcpu_info` is.
-    pub info: Lock<Option<VcpuInfoPlace>>,
+    pub info: Lock<Option<VcpuInfoPlace>, { rank::VCPU_INFO }>,
     /// The guest's own frame that holds it, once the guest chose one: held writable.
-    pub info_frame: Lock<Option<Mfn>>,
+    pub info_frame: Lock<Option<Mfn>, { rank::VCPU_INFO_FRAME }>,
     /// Things to do before it next runs guest code: bits of [`crate::per_cpu::work`].
     pub work: AtomicU32,
+    /// What the event channels keep.
+    pub events: crate::event::VcpuEvents,
     /// What the scheduler and the clock keep.
     pub sched: crate::sched::VcpuSched,
     /// Nanoseconds of system time at which its one-shot timer fires; `u64::MAX`: not set.
@@ -63,9 +73,16 @@ impl Vcpu {
             info: Lock::new(Some(info)),
             info_frame: Lock::new(None),
             work: AtomicU32::new(0),
+            events: crate::event::VcpuEvents::default(),
             sched: crate::sched::VcpuSched::new(now),
             timer: AtomicU64::new(u64::MAX),
         }
+    }
+
+    /// Whether the guest can find its `vcpu_info`: in `shared_info`, or where it had it brought to.
+    #[must_use]
+    pub fn has_info(&self) -> bool {
+        (self.id as usize) < XEN_LEGACY_MAX_VCPUS || self.info_frame.lock().is_some()
     }
 }
 
@@ -95,7 +112,7 @@ impl ExtendedState {
 
     /// Parts that the machine has and guests may use.
     #[must_use]
-    pub fn parts<M: Machine>(machine: &M) -> u64 {
+    pub fn parts(machine: &impl Ports) -> u64 {
         const XSAVE: u32 = 1 << 26;
         let [_, _, features, _] = machine.cpuid(1, 0);
         let [low, _, _, high] = machine.cpuid(0xd, 0);
@@ -104,7 +121,7 @@ impl ExtendedState {
 
     /// Bytes of these parts in the standard format (Intel SDM vol. 1, 13.4).
     #[must_use]
-    pub fn standard_bytes<M: Machine>(machine: &M, parts: u64) -> u64 {
+    pub fn standard_bytes(machine: &impl Ports, parts: u64) -> u64 {
         let end = |part: u32| {
             let [size, offset, ..] = machine.cpuid(0xd, part);
             u64::from(offset) + u64::from(size)
@@ -229,6 +246,8 @@ pub struct VcpuState {
     pub task_switched: bool,
     /// CR4 as the guest sees it.
     pub cr4: u64,
+    /// Whether reading the time stamp counter traps, since its domain's is emulated.
+    pub traps_tsc: bool,
     /// DR0 to DR3.
     pub breakpoints: [u64; 4],
     /// DR6.
@@ -281,6 +300,7 @@ impl VcpuState {
             ldt: [None; LDT_PAGES],
             task_switched: false,
             cr4: CR4_AT_START,
+            traps_tsc: false,
             breakpoints: [0; 4],
             debug_status: DEBUG_STATUS_RESET,
             debug_control: DEBUG_CONTROL_RESET,
@@ -292,11 +312,18 @@ impl VcpuState {
             pci_address: 0,
         }
     }
+
+    /// CR4 in the CPU, where the guest's own is `own`.
+    #[must_use]
+    pub const fn loaded_cr4(&self, own: u64) -> u64 {
+        if self.traps_tsc { own | CR4_TSD } else { own }
+    }
 }
 
 /// DR6 and DR7 with nothing set: the bits that always read as one (Intel SDM vol. 3B, 17.2).
-const DEBUG_STATUS_RESET: u64 = 0xffff_0ff0;
-const DEBUG_CONTROL_RESET: u64 = 0x400;
+pub const DEBUG_STATUS_RESET: u64 = 0xffff_0ff0;
+/// DR7 when no breakpoint is on.
+pub const DEBUG_CONTROL_RESET: u64 = 0x400;
 
 /// What running a vcpu asks of the CPU.
 pub trait Processor {

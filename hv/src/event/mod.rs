@@ -18,7 +18,7 @@
 //!   abi                    the sum of the two, and the ways between them
 //!     two_level            bits
 //!     fifo                 queues: word (atomics), record (what the hypervisor keeps of a port)
-//!   table · port           a domain's ports
+//!   table · port · vcpu    a domain's ports, and what each vcpu has
 //!   virq · pirq            where events come from if not from a guest
 //! ```
 
@@ -28,17 +28,20 @@ pub mod pirq;
 pub mod port;
 mod table;
 pub(crate) mod two_level;
+mod vcpu;
 pub mod virq;
 
+pub use vcpu::VcpuEvents;
+
 use crate::{
-    config::{MAX_PORTS, MAX_VCPUS},
+    config::MAX_PORTS,
     heap::Reserve,
-    lock::Lock,
+    lock::{Lock, rank},
 };
 use abi::Abi;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use fifo::record::Records;
-use oxen_abi::{errno::Errno, virq::NR_VIRQS};
+use oxen_abi::errno::Errno;
 use port::{Binding, Port};
 use table::Ports;
 
@@ -53,10 +56,9 @@ pub struct Events {
     pub(crate) limit: AtomicU32,
     /// Whether the lock guards queues. Changed under it.
     pub(crate) is_fifo: AtomicBool,
-    /// The vcpus that wait in `SCHEDOP_poll`, a bit each, and for which port: 0 for any.
+    /// How many vcpus wait in `SCHEDOP_poll`.
     pub(crate) pollers: AtomicU32,
-    pub(crate) poll_ports: [AtomicU32; MAX_VCPUS],
-    pub(crate) bindings: Lock<Bindings>,
+    pub(crate) bindings: Lock<Bindings, { rank::EVENTS }>,
 }
 
 /// What the lock of a domain's events guards beside the right to change ports.
@@ -74,8 +76,6 @@ pub(crate) struct Bindings {
     pub(crate) search: u32,
     /// Where the reset that is under way goes on; 0: none is.
     pub(crate) next_reset: u32,
-    /// The port of each virtual interrupt by vcpu, 0 for none; the global ones are vcpu 0's.
-    pub(crate) virqs: [[u32; NR_VIRQS as usize]; MAX_VCPUS],
 }
 
 impl Default for Events {
@@ -85,7 +85,6 @@ impl Default for Events {
             limit: AtomicU32::new(MAX_PORTS as u32 - 1),
             is_fifo: AtomicBool::new(false),
             pollers: AtomicU32::new(0),
-            poll_ports: [const { AtomicU32::new(0) }; MAX_VCPUS],
             bindings: Lock::new(Bindings {
                 abi: Abi::TwoLevel,
                 records: Records::default(),
@@ -93,7 +92,6 @@ impl Default for Events {
                 first_free: 1,
                 search: 0,
                 next_reset: 0,
-                virqs: [[0; NR_VIRQS as usize]; MAX_VCPUS],
             }),
         }
     }
@@ -116,21 +114,6 @@ impl Events {
     #[must_use]
     pub fn valid(&self) -> u32 {
         self.ports.valid()
-    }
-
-    /// A vcpu is about to wait for `port`, or for any with 0. It looks at the pending bits only after this, so that no
-    /// event falls between.
-    pub fn begin_poll(&self, vcpu: u32, port: u32) {
-        if let Some(slot) = self.poll_ports.get(vcpu as usize) {
-            slot.store(port, Ordering::Relaxed);
-            self.pollers.fetch_or(1 << (vcpu & 31), Ordering::SeqCst);
-        }
-    }
-
-    /// A vcpu waits no longer. Says whether it still did.
-    pub fn end_poll(&self, vcpu: u32) -> bool {
-        let bit = 1 << (vcpu & 31);
-        self.pollers.fetch_and(!bit, Ordering::SeqCst) & bit != 0
     }
 
     /// The lowest port that is not in use and in no queue. The caller holds the lock.
@@ -180,5 +163,3 @@ impl Events {
         Ok(())
     }
 }
-
-const _: () = assert!(MAX_VCPUS == 32, "a vcpu is a bit of a word of pollers");

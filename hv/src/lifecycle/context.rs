@@ -14,6 +14,7 @@ use crate::{
     machine::Machine,
     mem::{Hardware, editor::Editor},
     reply::Stop,
+    sched::clock,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{
@@ -56,7 +57,7 @@ impl<M: Machine> Hypervisor<M> {
         }
         fill(state, context);
         // Toolstacks clear the shared page when they have built the domain, and give the context last.
-        self.time.publish(&state.info);
+        clock::publish(&state.info, self.time_info(domain));
         if vcpu.id == 0 {
             self.write_wall_clock(&domain);
             domain.memory.vm_assist.store(context.vm_assist & KNOWN_ASSISTS, Ordering::Relaxed);

@@ -2,19 +2,20 @@
 
 use crate::{
     Hypervisor,
-    addr::{Mfn, PAGE_BYTES},
+    addr::Mfn,
     config::MAX_VCPUS,
     domain::{
-        Config, Domain,
+        Config, Domain, VcpuTable,
         vcpu::{Vcpu, VcpuState, pause},
     },
     heap,
     machine::Machine,
+    sched::clock,
     shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
-use oxen_abi::errno::Errno;
+use oxen_abi::{errno::Errno, segments::XEN_LEGACY_MAX_VCPUS};
 
 impl<M: Machine> Hypervisor<M> {
     /// Makes a domain without vcpus and without memory but its `shared_info`, paused once by the controller.
@@ -29,7 +30,9 @@ impl<M: Machine> Hypervisor<M> {
         self.domains.create(config.id, |id, owner| {
             self.memory.frames.new_generation(owner);
             let shared_info = self.memory.take_shared(owner)?;
-            let domain = Domain::new(id, owner, shared_info, config);
+            let made = VcpuTable::new(self.machine(), config.max_vcpus as usize);
+            let vcpus = made.inspect_err(|_| self.memory.give_back_shared(shared_info))?;
+            let domain = Domain::new(id, owner, shared_info, vcpus, config);
             self.join_pool(&domain, config.pool).inspect_err(|_| self.memory.give_back_shared(shared_info))?;
             self.mask_all_upcalls(shared_info);
             self.time.publish_wall_clock(self.machine(), shared_info, 0);
@@ -40,15 +43,13 @@ impl<M: Machine> Hypervisor<M> {
 
     /// A vcpu begins with its events masked.
     fn mask_all_upcalls(&self, shared_info: Mfn) {
-        for place in
-            (0..MAX_VCPUS).filter_map(|id| VcpuInfoPlace::new(self.machine(), shared_info, id * VCPU_INFO_BYTES))
+        for place in (0..XEN_LEGACY_MAX_VCPUS)
+            .filter_map(|id| VcpuInfoPlace::new(self.machine(), shared_info, id * VCPU_INFO_BYTES))
         {
             place.set_upcall_mask(true);
         }
     }
 }
-
-const _: () = assert!(MAX_VCPUS * VCPU_INFO_BYTES <= PAGE_BYTES);
 
 impl<M: Machine> Hypervisor<M> {
     /// Creates the vcpu with this number, without a context and down. Made already: nothing happens.
@@ -59,7 +60,7 @@ impl<M: Machine> Hypervisor<M> {
         if id >= domain.max_vcpus.load(Ordering::Relaxed) {
             return Err(Errno::Inval);
         }
-        let cell = domain.vcpus.get(id as usize).ok_or(Errno::Inval)?;
+        let cell = domain.vcpus.cell(id).ok_or(Errno::Inval)?;
         let stage = domain.life.lock();
         if cell.is_completed() {
             return Ok(());
@@ -67,8 +68,7 @@ impl<M: Machine> Hypervisor<M> {
         if !stage.is_alive() {
             return Err(Errno::Inval);
         }
-        let info = VcpuInfoPlace::new(self.machine(), domain.shared_info, id as usize * VCPU_INFO_BYTES)
-            .ok_or(Errno::Inval)?;
+        let info = domain.vcpus.make_info(&self.memory, domain.shared_info, id)?;
         let state = heap::own(self.machine(), VcpuState::new(info))?;
         let when = |condition, bit| if condition { bit } else { 0 };
         let bits = pause::DOWN
@@ -76,7 +76,7 @@ impl<M: Machine> Hypervisor<M> {
             | when(domain.is_shut_down(), pause::SHUT_DOWN);
         let vcpu = heap::share(self.machine(), Vcpu::new(domain.id, id, info, state, bits, self.now()))?;
         self.admit_within_pool(domain, &vcpu)?;
-        self.time.publish(&info);
+        clock::publish(&info, self.time_info(domain));
         cell.call_once(|| vcpu);
         drop(stage);
         let share = *domain.share.lock();

@@ -11,7 +11,6 @@ use crate::{
     machine::Machine,
     mem::editor::Editor,
     reply::Stop,
-    shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -64,6 +63,7 @@ impl<M: Machine> Hypervisor<M> {
                 self.memory.frames.end_claim(domain.owner);
                 domain.each_vcpu().for_each(|vcpu| self.unschedule_vcpu(vcpu));
                 self.memory.give_back_shared(domain.shared_info);
+                domain.vcpus.give_back_infos(&self.memory);
                 self.raise_global_virq(VIRQ_DOM_EXC);
                 Stage::Dead
             }
@@ -79,7 +79,7 @@ impl<M: Machine> Hypervisor<M> {
             self.memory.drop_roots(&domain.memory, &mut state.kernel_root, &mut state.user_root)?;
             context::put_gdt(&Editor::open(&self.memory, &domain.memory)?, state);
         }
-        let own = VcpuInfoPlace::new(self.machine(), domain.shared_info, vcpu.id as usize * VCPU_INFO_BYTES);
+        let own = domain.vcpus.info(self.machine(), domain.shared_info, vcpu.id);
         if let Some((frame, own)) = vcpu.info_frame.lock().take().zip(own) {
             // Events are delivered under the lock of the place: nobody writes to the frame any more.
             *vcpu.info.lock() = Some(own);

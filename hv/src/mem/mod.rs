@@ -47,7 +47,7 @@ use crate::{
     hardware::CpuId,
     heap::Reserve,
     layout::{END_HV_SLOT, FIRST_HV_SLOT},
-    lock::Lock,
+    lock::{Lock, rank},
     pci::{DeviceMemory, Pci},
     ports::Ports,
     rights::Rights,
@@ -167,7 +167,7 @@ pub struct PagingDomain {
     /// Whether it may map what is not RAM, as far as its rights go.
     pub is_privileged: bool,
     /// What of the machine it may touch.
-    pub rights: Lock<Rights>,
+    pub rights: Lock<Rights, { rank::RIGHTS }>,
     /// Frames that it may have in its reservation.
     pub max_pages: AtomicU32,
     /// The `VMASST_TYPE_*` that are on, as bits.
@@ -175,7 +175,7 @@ pub struct PagingDomain {
     /// Whether it is being torn down: nothing new may be begun in its name.
     pub is_dying: AtomicBool,
     /// Page tables: held for every change of a table or of a table's type.
-    paging: Lock<Paging>,
+    paging: Lock<Paging, { rank::PAGING }>,
     /// The slot, from 1, of a root whose linear entry is being taken away, or 0; written under `paging`.
     pub linear_slot_going: AtomicU32,
 }
@@ -217,7 +217,7 @@ pub struct Memory<M> {
     /// What every frame is.
     pub frames: FrameTable,
     /// Devices on PCI, and the messages by which they interrupt: what of them may only be read.
-    pub pci: Lock<Pci>,
+    pub pci: Lock<Pci, { rank::PCI }>,
     /// Whether guests may have linear page tables (`pv-linear-pt`).
     pub has_linear_tables: AtomicBool,
 }

@@ -1,7 +1,9 @@
 //! CPUID as a PV guest sees it through the emulation prefix: what the CPU has, less what PV cannot keep, plus Xen's
 //! leaves.
 
-use crate::{caller::Caller, domain::control_registers::CR4_OSXSAVE, machine::Machine};
+use crate::{
+    caller::Caller, domain::control_registers::CR4_OSXSAVE, machine::Machine, ports::Ports, sched::clock::Scale,
+};
 
 /// The first of the hypervisor's leaves (`arch-x86/cpuid.h`), and the last.
 const XEN_LEAVES: u32 = 0x4000_0000;
@@ -91,7 +93,7 @@ pub enum Vendor {
 impl Vendor {
     /// The vendor of this machine's CPUs.
     #[must_use]
-    pub fn of<M: Machine>(machine: &M) -> Self {
+    pub fn of(machine: &impl Ports) -> Self {
         Self::by_name(machine.cpuid(0, 0)[1])
     }
 
@@ -206,7 +208,7 @@ impl<M: Machine> Caller<'_, M> {
 }
 
 /// Whether LFENCE waits on a CPU of AMD's kind: always in families 0xf and 0x11, by a register's word in later ones.
-fn lfence_waits<M: Machine>(machine: &M) -> bool {
+fn lfence_waits(machine: &impl Ports) -> bool {
     let [signature, ..] = machine.cpuid(1, 0);
     let family = (signature >> 8 & 0xf) + if signature >> 8 & 0xf == 0xf { signature >> 20 & 0xff } else { 0 };
     let is_set = |value: u64| value & LFENCE_SERIALISES != 0;
@@ -251,16 +253,22 @@ impl<M: Machine> Caller<'_, M> {
         }
     }
 
-    /// The time stamp counter: subleaf 0, that it is not emulated, whether there is RDTSCP, and its kHz; subleaf 2, the
-    /// machine's kHz.
+    /// The time stamp counter: subleaf 0, whether it is emulated and whether there is RDTSCP, its mode, its kHz, how often
+    /// it was set; subleaf 1, of an emulated one, its scale; subleaf 2, the machine's kHz.
     fn time_leaf(&self, subleaf: u32) -> [u32; 4] {
         /// `XEN_CPUID` leaf 3 EAX, bit 2.
         const TIME_RDTSCP: u32 = 1 << 2;
-        let machine = self.hv.machine();
+        let (machine, tsc) = (self.hv.machine(), &self.domain.tsc);
         let khz = u32::try_from(machine.frequency() / 1000).unwrap_or(u32::MAX);
         let has_rdtscp = machine.cpuid(0x8000_0001, 0)[3] & 1 << 27 != 0;
         match subleaf {
-            0 => [if has_rdtscp { TIME_RDTSCP } else { 0 }, 0, khz, 0],
+            0 => {
+                let told = tsc.get(0, khz);
+                let gtsc_khz = if told.gtsc_khz == 0 { khz } else { told.gtsc_khz };
+                let features = u32::from(tsc.is_emulated()) | if has_rdtscp { TIME_RDTSCP } else { 0 };
+                [features, told.tsc_mode, gtsc_khz, if self.domain.is_privileged { 0 } else { told.incarnation }]
+            }
+            1 => tsc.scale().map_or([0; 4], |Scale { mul, shift }| [0, 0, mul, i32::from(shift) as u32]),
             2 => [khz, 0, 0, 0],
             _ => [0; 4],
         }

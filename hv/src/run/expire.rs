@@ -49,7 +49,7 @@ impl<M: Machine> Hypervisor<M> {
         }
         if sched.poll_deadline.load(Ordering::Relaxed) <= now {
             sched.poll_deadline.store(NEVER, Ordering::Relaxed);
-            if domain.events.end_poll(vcpu.id) && vcpu.pauses.load(Ordering::Relaxed) & pause::POLLING != 0 {
+            if domain.events.end_poll(&vcpu.events) && vcpu.pauses.load(Ordering::Relaxed) & pause::POLLING != 0 {
                 self.unpause_vcpu(vcpu, pause::WAITING);
             }
         }

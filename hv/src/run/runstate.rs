@@ -9,6 +9,7 @@ use crate::{
     },
     machine::Machine,
     mem::GuestMemory,
+    sched::clock,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{
@@ -22,7 +23,7 @@ impl<M: Machine> Hypervisor<M> {
     /// tables are loaded on this CPU. Where the guest's address leads nowhere, nothing happens.
     pub fn publish_runstate(&self, domain: &Domain, vcpu: &Vcpu, state: &VcpuState) {
         let area = vcpu.sched.runstate_area.load(Ordering::Relaxed);
-        let time_area = vcpu.sched.time_area.load(Ordering::Relaxed);
+        let time_area = vcpu.sched.time_area_due(state.traps_tsc);
         if area | time_area == 0 {
             return;
         }
@@ -36,9 +37,9 @@ impl<M: Machine> Hypervisor<M> {
             write(machine, domain, area, &info);
         }
         if let Some(area) = GuestAddr(time_area).words().filter(|_| time_area != 0)
-            && self.time.publish_to_guest(machine, area)
+            && clock::publish_to_guest(machine, area, self.time_info(domain))
         {
-            vcpu.sched.time_area.store(0, Ordering::Relaxed);
+            vcpu.sched.time_is_due.store(false, Ordering::Relaxed);
         }
         if let Some((_, user)) = away {
             machine.load_root(user);

@@ -12,7 +12,7 @@ use crate::{
     hardware::CpuId,
     machine::Machine,
     per_cpu::{CpuShared, Occupant, Plan, work},
-    sched::run_queue::Choice,
+    sched::{clock, run_queue::Choice},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -131,12 +131,17 @@ impl<M: Machine> Hypervisor<M> {
         let last = self.deschedule(current, regs);
         self.memory.frames.tlb.enter(domain.owner, bit(cpu));
         *regs = state.regs;
+        state.traps_tsc = domain.tsc.is_emulated();
         state.selectors_wait = !self.machine().load(&state);
         if state.selectors_wait {
             vcpu.work.fetch_or(work::SELECTORS, Ordering::Relaxed);
         }
         self.release_state(cpu, last, Some(&domain));
-        self.time.publish_if_lost(&state.info);
+        if state.traps_tsc {
+            clock::publish(&state.info, self.time_info(&domain));
+        } else {
+            self.time.publish_if_lost(&state.info);
+        }
         vcpu.sched.is_running.store(true, Ordering::SeqCst);
         vcpu.sched.runstate.lock().enter(RUNSTATE_RUNNING, now);
         self.publish_runstate(&domain, &vcpu, &state);

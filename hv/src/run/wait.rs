@@ -30,10 +30,10 @@ impl<M: Machine> Caller<'_, M> {
     pub fn poll(&self, ports: &[u32], deadline: Option<u64>) {
         let only = if let [port] = ports { *port } else { 0 };
         self.vcpu.pauses.fetch_or(pause::POLLING, Ordering::SeqCst);
-        self.domain.events.begin_poll(self.vcpu.id, only);
+        self.domain.events.begin_poll(&self.vcpu.events, only);
         let is_pending = |&port: &u32| self.hv.is_event_pending(self.domain, port);
         if self.event_waits() || ports.iter().any(is_pending) {
-            self.domain.events.end_poll(self.vcpu.id);
+            self.domain.events.end_poll(&self.vcpu.events);
             self.hv.unpause_vcpu(self.vcpu, pause::POLLING);
             return;
         }

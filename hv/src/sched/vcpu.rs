@@ -1,7 +1,10 @@
 //! What the scheduler keeps with a vcpu: where it has its seat, what it waits for.
 
 use super::{deadlines::NEVER, run_queue::Seat, runstate};
-use crate::{hardware::CpuId, lock::Lock};
+use crate::{
+    hardware::CpuId,
+    lock::{Lock, rank},
+};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// In place of a CPU's number: the vcpu's kernel asked for none.
@@ -25,11 +28,13 @@ pub struct VcpuSched {
     /// CPUs it would like to run on, of those (`XEN_VCPUAFFINITY_SOFT`).
     pub soft_affinity: AtomicU64,
     /// What it did how long.
-    pub runstate: Lock<runstate::Runstate>,
+    pub runstate: Lock<runstate::Runstate, { rank::RUNSTATE }>,
     /// Where the guest wants to read that, in its own address space; 0: nowhere.
     pub runstate_area: AtomicU64,
-    /// Where the guest wants to read the time and could not yet; 0: nowhere.
+    /// Where the guest wants to read the time; 0: nowhere.
     pub time_area: AtomicU64,
+    /// Whether it could not yet.
+    pub time_is_due: AtomicBool,
     pub(crate) poll_deadline: AtomicU64,
     /// Nanoseconds between ticks of the periodic timer; 0: none.
     pub(crate) period: AtomicU64,
@@ -55,6 +60,7 @@ impl VcpuSched {
             runstate: Lock::new(runstate::Runstate::new(now)),
             runstate_area: AtomicU64::new(0),
             time_area: AtomicU64::new(0),
+            time_is_due: AtomicBool::new(false),
             poll_deadline: AtomicU64::new(NEVER),
             period: AtomicU64::new(0),
             next_tick: AtomicU64::new(NEVER),
@@ -70,6 +76,14 @@ impl VcpuSched {
 
     pub(crate) fn set_seat(&self, cpu: CpuId, seat: Seat) {
         self.seat.store(u32::from(cpu.0) << 16 | seat.index() as u32, Ordering::Release);
+    }
+
+    /// Where the guest is to read the time before it goes on, 0: nowhere. What is told of an emulated counter is told
+    /// anew each time.
+    #[inline]
+    pub(crate) fn time_area_due(&self, is_emulated: bool) -> u64 {
+        let is_due = is_emulated || self.time_is_due.load(Ordering::Relaxed);
+        if is_due { self.time_area.load(Ordering::Relaxed) } else { 0 }
     }
 
     /// The CPU that the vcpu runs on when it runs.

@@ -12,8 +12,8 @@ use oxen_hv::addr::Mfn;
 use oxen_hv::caller::{Caller, Current};
 use oxen_hv::domain::{Domain, regs::Regs};
 use oxen_hv::hardware::CpuId;
+use oxen_hv::per_cpu::CpuShared;
 use oxen_hv::reply::Args;
-use oxen_hv::{per_cpu::CpuShared, run::switch};
 use spin::Once;
 
 /// Bytes of a CPU's stack area, and its alignment: from any address inside it, masking finds its ends.
@@ -49,6 +49,9 @@ pub(crate) struct CpuBlock {
     hardware: UnsafeCell<Hardware>,
     /// The exception by which the CPU refused to return to a guest: vector, and error code in the upper half.
     refusal: AtomicU64,
+    /// The locks that this CPU holds.
+    #[cfg(debug_assertions)]
+    held: oxen_hv::lock::Held,
 }
 
 const _: () = assert!((offset_of!(CpuBlock, frame) + size_of::<Regs>()).is_multiple_of(16));
@@ -157,6 +160,8 @@ pub(crate) unsafe fn fill(number: usize, gdt: &'static mut Gdt) {
         domain: AtomicPtr::new(null_mut()),
         hardware: UnsafeCell::new(hardware),
         refusal: AtomicU64::new(0),
+        #[cfg(debug_assertions)]
+        held: oxen_hv::lock::Held::NOTHING,
     };
     // SAFETY: the block is this CPU's alone, by the caller's word not used before.
     unsafe { block.write(contents) }
@@ -185,6 +190,13 @@ pub(crate) fn frame_end() -> u64 {
 pub(crate) fn note_refusal(vector: u32, error_code: u32) {
     // SAFETY: the block is this CPU's and was filled before any guest ran.
     unsafe { &(*block()).refusal }.store(u64::from(error_code) << 32 | u64::from(vector), Ordering::Relaxed);
+}
+
+/// The locks that this CPU holds.
+#[cfg(debug_assertions)]
+pub(crate) fn held() -> &'static oxen_hv::lock::Held {
+    // SAFETY: the block is this CPU's, was filled when it came up, and stays for good.
+    unsafe { &(*block()).held }
 }
 
 /// Makes this CPU one that guests may come in on. Returns its block, for the way to the first.

@@ -13,10 +13,11 @@ use super::shootdown::Shootdown;
 use super::{smp, symbols};
 use crate::log;
 use core::ops::Range;
+use oxen_hv::Hypervisor;
 use oxen_hv::addr::{MachineAddr, Mfn, PAGE_BYTES};
 use oxen_hv::boot::cmdline::{self, Options};
-use oxen_hv::boot::dom0::{self, Plan};
-use oxen_hv::config::MAX_CPUS;
+use oxen_hv::boot::dom0::Plan;
+use oxen_hv::config::{MAX_CPUS, MAX_VCPUS};
 use oxen_hv::console::Level;
 use oxen_hv::event::pirq::{Interrupts, Signal};
 use oxen_hv::firmware::BootMemory;
@@ -27,7 +28,6 @@ use oxen_hv::hardware::CpuId;
 use oxen_hv::lock;
 use oxen_hv::mem::frame_table::FrameTable;
 use oxen_hv::pci::Pci;
-use oxen_hv::{Hypervisor, sched};
 
 /// The I/O APIC of every PC, where the firmware names none.
 const USUAL_IOAPIC: u32 = 0xfec0_0000;
@@ -161,6 +161,8 @@ fn listen_to_console(hv: &Hypervisor<Pc>) {
 /// Starts the machine's other CPUs, which wait for guests.
 pub(crate) fn start_other_cpus(hv: &'static Hypervisor<Pc>) {
     // Until one runs there is nobody to listen to.
+    #[cfg(debug_assertions)]
+    lock::watch(percpu::held);
     lock::listen_while_waiting(|| {
         if let Some(hv) = percpu::HYPERVISOR.get() {
             hv.machine().serve_shootdown();
@@ -196,7 +198,7 @@ pub(crate) fn build_dom0(hv: &'static Hypervisor<Pc>, info: &BootInfo, options: 
         ramdisk: info.modules.get(1).and_then(bytes).unwrap_or(&[]),
         memory: options.dom0_memory,
         max_memory: options.dom0_max_memory,
-        vcpus: options.dom0_vcpus.unwrap_or(hv.online_cpus().count() as u32),
+        vcpus: options.dom0_vcpus.unwrap_or(hv.online_cpus().count() as u32).min(MAX_VCPUS as u32),
     };
     if let Err(error) = heap::open_during(|| hv.build_dom0(&plan)) {
         give_up(format_args!("{error}"));

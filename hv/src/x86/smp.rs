@@ -14,7 +14,6 @@ use oxen_hv::addr::{MachineAddr, Mfn, PAGE_BYTES};
 use oxen_hv::hardware::CpuId;
 use oxen_hv::layout::DIRECT_MAP_START;
 use oxen_hv::mem::Ram;
-use oxen_hv::sched;
 
 /// Where the stack of the CPU that starts begins.
 pub(super) static STARTING_STACK: AtomicU64 = AtomicU64::new(0);

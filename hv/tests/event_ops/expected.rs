@@ -2,7 +2,7 @@
 
 use crate::world::{DOMAINS, Is, LIMIT, LINES, VCPUS, World};
 use oxen_abi::{domid::DomId, errno::Errno, virq::NR_VIRQS};
-use oxen_hv::{channel::virq, config::MAX_PIRQS};
+use oxen_hv::{config::MAX_PIRQS, event::virq};
 
 impl World {
     /// The domain that `me` means by an id.

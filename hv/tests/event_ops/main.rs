@@ -12,9 +12,8 @@ use oxen_abi::{
     virq::{VIRQ_CONSOLE, VIRQ_DOM_EXC, VIRQ_TIMER},
 };
 use oxen_hv::{
-    channel::{deliver, pirq, virq},
     domain::{Progress, vcpu::pause},
-    event::{self, port::Binding},
+    event::port::Binding,
 };
 use std::sync::atomic::Ordering::SeqCst;
 use support::{dice::Dice, guest::Guest};
@@ -46,16 +45,16 @@ fn nothing_is_left_of_a_domain_s_channels() {
     for guest in &world.guests {
         assert_eq!(guest.hv.audit_events(&guest.domain), Ok(()));
     }
-    assert_eq!(event::alloc_unbound(&world.caller(0), DomId(1), DomId(0)), Err(Errno::Inval));
-    assert_eq!(event::bind_ipi(&world.caller(1), 0), Err(Errno::Inval));
+    assert_eq!(world.caller(0).alloc_unbound(DomId(1), DomId(0)), Err(Errno::Inval));
+    assert_eq!(world.caller(1).bind_ipi(0), Err(Errno::Inval));
 }
 
 #[test]
 fn a_domain_without_memory_for_ports_is_told() {
     let mut world = World::new();
     world.guests[0].hv.machine().heap_left.store(0, SeqCst);
-    assert_eq!(event::bind_ipi(&world.caller(1), 0), Err(Errno::NoMem));
-    assert_eq!(event::alloc_unbound(&world.caller(1), DomId::SELF, DomId(0)), Err(Errno::NoMem));
+    assert_eq!(world.caller(1).bind_ipi(0), Err(Errno::NoMem));
+    assert_eq!(world.caller(1).alloc_unbound(DomId::SELF, DomId(0)), Err(Errno::NoMem));
     world.check("running out of memory");
 }
 
@@ -64,12 +63,12 @@ fn ports_beyond_the_first_page_work_up_to_the_last() {
     let mut world = World::new();
     world.guests[1].domain.events.set_limit(u32::MAX);
     for expected in 1..4096 {
-        assert_eq!(event::bind_ipi(&world.caller(1), 1), Ok(expected));
+        assert_eq!(world.caller(1).bind_ipi(1), Ok(expected));
     }
-    assert_eq!(event::bind_ipi(&world.caller(1), 1), Err(Errno::NoSpc));
-    assert_eq!(deliver::send(&world.caller(1), 4095), Ok(()));
+    assert_eq!(world.caller(1).bind_ipi(1), Err(Errno::NoSpc));
+    assert_eq!(world.caller(1).send_event(4095), Ok(()));
     assert_eq!(world.words(1)[256 + 63].load(SeqCst), 1 << 63);
-    assert_eq!(deliver::send(&world.caller(1), 4096), Err(Errno::Inval));
+    assert_eq!(world.caller(1).send_event(4096), Err(Errno::Inval));
     let info = world.guests[1].domain.vcpu(1).unwrap().info.lock().unwrap();
     assert_eq!((info.word(8).load(SeqCst), info.upcall_pending().load(SeqCst)), (1 << 63, 1));
     let mut next = 0;
@@ -81,16 +80,16 @@ fn ports_beyond_the_first_page_work_up_to_the_last() {
 #[test]
 fn a_poller_wakes_for_its_port_masked_or_not_and_for_no_other() {
     let mut world = World::new();
-    let [first, second] = [0, 1].map(|_| event::bind_ipi(&world.caller(1), 0).unwrap());
+    let [first, second] = [0, 1].map(|_| world.caller(1).bind_ipi(0).unwrap());
     world.words(1)[320].store(u64::MAX, SeqCst);
     let poller = world.guests[1].domain.vcpu(1).unwrap().clone();
     for (waits_for, port, wakes) in [(second, first, false), (second, second, true), (0, first, true)] {
         world.words(1)[256].store(0, SeqCst);
         poller.pauses.store(pause::POLLING, SeqCst);
-        world.guests[1].domain.events.begin_poll(1, waits_for);
-        deliver::send(&world.caller(1), port).unwrap();
+        world.guests[1].domain.events.begin_poll(&world.guests[1].domain.vcpu(1).unwrap().events, waits_for);
+        world.caller(1).send_event(port).unwrap();
         assert_eq!(poller.pauses.load(SeqCst) & pause::POLLING == 0, wakes, "port {port} for {waits_for}");
-        assert_eq!(world.guests[1].domain.events.end_poll(1), !wakes);
+        assert_eq!(world.guests[1].domain.events.end_poll(&world.guests[1].domain.vcpu(1).unwrap().events), !wakes);
     }
 }
 
@@ -100,7 +99,7 @@ fn a_level_interrupt_is_masked_until_the_guest_has_served_it() {
     let hv = world.guests[0].hv;
     let dom0 = world.guests[0].domain.clone();
     let is_masked = |gsi: u32| hv.machine().peripherals.lock().unwrap().lines[&gsi].1;
-    let [edge, level] = [0, 1].map(|gsi| event::bind_pirq(&world.caller(0), gsi).unwrap());
+    let [edge, level] = [0, 1].map(|gsi| world.caller(0).bind_pirq(gsi).unwrap());
     assert!(!is_masked(0) && !is_masked(1));
     hv.raise_pirq(0);
     hv.raise_pirq(1);
@@ -118,11 +117,11 @@ fn a_level_interrupt_is_masked_until_the_guest_has_served_it() {
 fn global_interrupts_are_the_control_domain_s() {
     let mut world = World::new();
     for (id, virq) in [(0, VIRQ_CONSOLE), (1, VIRQ_CONSOLE), (0, VIRQ_DOM_EXC)] {
-        event::bind_virq(&world.caller(id), virq, 0).unwrap();
+        world.caller(id).bind_virq(virq, 0).unwrap();
     }
     world.guests[0].hv.raise_global_virq(VIRQ_DOM_EXC);
     assert_eq!((world.words(0)[256].load(SeqCst), world.words(1)[256].load(SeqCst)), (1 << 2, 0));
-    assert_eq!(event::bind_virq(&world.caller(1), VIRQ_TIMER, 1), Ok(2));
+    assert_eq!(world.caller(1).bind_virq(VIRQ_TIMER, 1), Ok(2));
     world.guests[1].hv.raise_virq(&world.guests[1].domain, 0, VIRQ_TIMER);
     assert_eq!(world.words(1)[256].load(SeqCst), 0);
     world.guests[1].hv.raise_virq(&world.guests[1].domain, 1, VIRQ_TIMER);

@@ -4,9 +4,9 @@ use crate::support::{self, Fake, dice::Dice, guest::Guest};
 use oxen_abi::{domid::DomId, virq::NR_VIRQS};
 use oxen_hv::{
     caller::Caller,
-    channel::{Reset, deliver, pirq, virq},
+    channel::Reset,
     domain::Progress,
-    event::{self, port::Binding},
+    event::{pirq, port::Binding, virq},
 };
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -80,7 +80,7 @@ impl World {
         let control = world.caller(0).control().unwrap();
         for gsi in 0..LINES {
             hv.set_up_line(control, gsi, signal(gsi)).unwrap();
-            hv.map_line(control, gsi).unwrap();
+            hv.map_line(&world.guests[0].domain, control, gsi).unwrap();
         }
         world
     }
@@ -166,7 +166,7 @@ impl World {
             ($name:ident, $expected:ident($($arg:expr),*)) => {{
                 what = format!("{me}: {}{:?}", stringify!($name), ($($arg,)*));
                 let expected = self.$expected(me, $($arg),*);
-                assert_eq!(event::$name(&self.caller(me), $($arg),*), expected, "{what}");
+                assert_eq!(self.caller(me).$name($($arg),*), expected, "{what}");
             }};
         }
         match dice.roll(16) {
@@ -200,13 +200,13 @@ impl World {
                 let port = any_port(dice);
                 what = format!("{me}: send {port}");
                 let expected = self.expect_send(me, port);
-                assert_eq!(deliver::send(&self.caller(me), port), expected, "{what}");
+                assert_eq!(self.caller(me).send_event(port), expected, "{what}");
             }
             11 => {
                 let port = any_port(dice);
                 what = format!("{me}: unmask {port}");
                 let expected = self.expect_unmask(me, port);
-                assert_eq!(deliver::unmask(&self.caller(me), port), expected, "{what}");
+                assert_eq!(self.caller(me).unmask_port(port), expected, "{what}");
             }
             12 => {
                 let pirq = if dice.roll(4) == 0 { 202 + dice.roll(10) } else { dice.roll(2 * LINES) };
@@ -233,7 +233,7 @@ impl World {
             }
             _ if dice.roll(200) == 0 => {
                 what = format!("{me}: reset");
-                assert_eq!(event::reset(&self.caller(me), DomId::SELF, Reset::Begin), Ok(Progress::Done));
+                assert_eq!(self.caller(me).reset_events(DomId::SELF, Reset::Begin), Ok(Progress::Done));
                 for port in 0..64 {
                     let _ = self.expect_close(me, port);
                 }

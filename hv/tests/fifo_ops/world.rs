@@ -5,14 +5,7 @@ use crate::{
     support::{self, Fake, dice::Dice, guest::Guest},
 };
 use oxen_abi::{domid::DomId, errno::Errno, event_channel::EvtchnInitControl};
-use oxen_hv::{
-    addr::Mfn,
-    caller::Caller,
-    channel::{Reset, deliver},
-    domain::Progress,
-    event,
-    mem::Ram,
-};
+use oxen_hv::{addr::Mfn, caller::Caller, channel::Reset, domain::Progress, event, mem::Ram};
 use std::sync::atomic::Ordering::SeqCst;
 
 pub(crate) const DOMAINS: u16 = 2;
@@ -162,39 +155,35 @@ impl World {
                 let control_gfn = frame(self.frames[usize::from(me)][vcpu.min(1) as usize], dice);
                 let request = EvtchnInitControl { control_gfn, offset, vcpu, link_bits: 0, _pad: [0; 7] };
                 let expected = self.expect_init(me, vcpu, is_frame_good, offset);
-                assert_eq!(event::init_control(&self.caller(me), &request), expected, "{me}: {request:?}");
+                assert_eq!(self.caller(me).init_event_control(&request), expected, "{me}: {request:?}");
                 format!("{me}: {request:?}")
             }
             2 => {
                 let gfn = frame(self.frames[usize::from(me)][2], dice);
                 // Every page but the first is the same again, and of ports that there are not.
                 let expected = self.expect_expand(me, is_frame_good);
-                assert_eq!(event::expand_array(&self.caller(me), gfn), expected, "{me}: expand_array {gfn:#x}");
+                assert_eq!(self.caller(me).expand_event_array(gfn), expected, "{me}: expand_array {gfn:#x}");
                 format!("{me}: expand_array {gfn:#x}")
             }
             3 | 4 => {
                 let priority = dice.roll(17);
                 let expected = self.expect_priority(me, port, priority);
-                assert_eq!(event::set_priority(&self.caller(me), port, priority), expected, "{me}: {port} {priority}");
+                assert_eq!(self.caller(me).set_event_priority(port, priority), expected, "{me}: {port} {priority}");
                 format!("{me}: set_priority {port} {priority}")
             }
             5 | 6 => {
                 let expected = if vcpu < VCPUS { self.model(me).open(Is::Ipi, vcpu) } else { Err(Errno::NoEnt) };
-                assert_eq!(event::bind_ipi(&self.caller(me), vcpu), expected, "{me}: bind_ipi {vcpu}");
+                assert_eq!(self.caller(me).bind_ipi(vcpu), expected, "{me}: bind_ipi {vcpu}");
                 format!("{me}: bind_ipi {vcpu}")
             }
             7 => {
                 let expected = self.model(me).open(Is::Unbound(dom), 0);
-                assert_eq!(event::alloc_unbound(&self.caller(me), DomId::SELF, DomId(dom)), expected);
+                assert_eq!(self.caller(me).alloc_unbound(DomId::SELF, DomId(dom)), expected);
                 format!("{me}: alloc_unbound for {dom}")
             }
             8 | 9 => {
                 let expected = self.expect_connect(me, dom, port);
-                assert_eq!(
-                    event::bind_interdomain(&self.caller(me), DomId(dom), port),
-                    expected,
-                    "{me} to {dom} {port}"
-                );
+                assert_eq!(self.caller(me).bind_interdomain(DomId(dom), port), expected, "{me} to {dom} {port}");
                 format!("{me}: bind_interdomain {dom} {port}")
             }
             10 => {
@@ -206,7 +195,7 @@ impl World {
                     }
                     _ => Err(Errno::Inval),
                 };
-                assert_eq!(event::bind_vcpu(&self.caller(me), port, vcpu), expected, "{me}: bind_vcpu {port} {vcpu}");
+                assert_eq!(self.caller(me).bind_vcpu(port, vcpu), expected, "{me}: bind_vcpu {port} {vcpu}");
                 format!("{me}: bind_vcpu {port} {vcpu}")
             }
             11 => {
@@ -217,18 +206,18 @@ impl World {
             }
             12..=16 => {
                 let expected = self.expect_send(me, port);
-                assert_eq!(deliver::send(&self.caller(me), port), expected, "{me}: send {port}");
+                assert_eq!(self.caller(me).send_event(port), expected, "{me}: send {port}");
                 format!("{me}: send {port}")
             }
             17 | 18 => {
                 let expected =
                     if self.model(me).fifo.is_some() { self.expect_unmask(me, port) } else { return String::new() };
-                assert_eq!(deliver::unmask(&self.caller(me), port), expected, "{me}: unmask {port}");
+                assert_eq!(self.caller(me).unmask_port(port), expected, "{me}: unmask {port}");
                 format!("{me}: unmask {port}")
             }
             19 if dice.roll(20) == 0 => {
                 self.expect_reset(me);
-                assert_eq!(event::reset(&self.caller(me), DomId::SELF, Reset::Begin), Ok(Progress::Done));
+                assert_eq!(self.caller(me).reset_events(DomId::SELF, Reset::Begin), Ok(Progress::Done));
                 format!("{me}: reset")
             }
             19 => {

@@ -13,7 +13,7 @@ mod support;
 mod versions;
 mod world;
 
-use oxen_hv::{domain::Progress, grant};
+use oxen_hv::domain::Progress;
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
     audit::{self, Holds},

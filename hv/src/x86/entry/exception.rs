@@ -6,7 +6,6 @@ use super::super::percpu::{self, CpuBlock};
 use super::super::{cpu, panic};
 use super::{finish, fixup, leave};
 use core::sync::atomic::Ordering;
-use oxen_hv::channel::pirq;
 use oxen_hv::domain::regs::Regs;
 
 /// RFLAGS after a foreseen fault: how the code learns of it, and guest memory closed (SMAP), as it may not come by the
