@@ -1,10 +1,6 @@
 //! Registers that the caller sets, in its state and in the CPU.
 
-use crate::{
-    caller::Caller,
-    domain::{debug::set, vcpu::Processor},
-    machine::Machine,
-};
+use crate::{caller::Caller, domain::debug::set, machine::Machine};
 use oxen_abi::errno::Errno;
 
 impl<M: Machine> Caller<'_, M> {
