@@ -10,6 +10,7 @@ pub mod traps;
 pub mod tsc;
 pub mod vcpu;
 mod vcpu_table;
+pub mod vnuma;
 
 use crate::{
     addr::Mfn,
@@ -89,6 +90,8 @@ pub struct Domain {
     pub suspend_port: AtomicU32,
     /// How it has its time stamp counter.
     pub tsc: tsc::Tsc,
+    /// The NUMA nodes that it sees.
+    pub vnuma: Lock<Option<Arc<vnuma::Vnuma>>, { rank::VNUMA }>,
     /// NUMA nodes it would like to live on; kept for the toolstack.
     pub node_affinity: AtomicU64,
     /// What it has asked for, in a build that counts.
@@ -205,6 +208,7 @@ impl Domain {
             is_debugged: AtomicBool::new(false),
             suspend_port: AtomicU32::new(0),
             tsc: tsc::Tsc::default(),
+            vnuma: Lock::default(),
             node_affinity: AtomicU64::new(1),
             counters: Counters::new(),
             time_offset: AtomicI64::new(0),

@@ -12,8 +12,8 @@ use oxen_abi::{
     errno::Errno,
     memory::{
         XENMEM_ACCESS_OP, XENMEM_ADD_TO_PHYSMAP, XENMEM_ADD_TO_PHYSMAP_BATCH, XENMEM_GET_POD_TARGET,
-        XENMEM_GET_VNUMAINFO, XENMEM_MACHPHYS_COMPAT_MFN_LIST, XENMEM_REMOVE_FROM_PHYSMAP,
-        XENMEM_RESERVED_DEVICE_MEMORY_MAP, XENMEM_SET_POD_TARGET,
+        XENMEM_MACHPHYS_COMPAT_MFN_LIST, XENMEM_REMOVE_FROM_PHYSMAP, XENMEM_RESERVED_DEVICE_MEMORY_MAP,
+        XENMEM_SET_POD_TARGET,
     },
 };
 
@@ -61,15 +61,6 @@ impl<M: Machine> Caller<'_, M> {
                 }
                 self.hv.domains.get(id).ok_or(Errno::Srch)?;
                 Errno::Inval
-            }
-            XENMEM_GET_VNUMAINFO => {
-                let [first, ..] = self.read_memory_op::<5>(argument)?;
-                let padding = first >> 16 & 0xffff;
-                if padding != 0 {
-                    return Err(Errno::Inval.into());
-                }
-                self.memory_subject(DomId(first as u16))?;
-                Errno::OpNotSupp
             }
             XENMEM_RESERVED_DEVICE_MEMORY_MAP => return self.get_reserved_device_memory(argument),
             XENMEM_MACHPHYS_COMPAT_MFN_LIST => Errno::OpNotSupp,

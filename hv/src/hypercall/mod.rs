@@ -21,6 +21,7 @@ pub mod sched;
 pub mod sysctl;
 pub mod vcpu;
 pub mod version;
+mod vnuma;
 
 use crate::{
     caller::Caller,

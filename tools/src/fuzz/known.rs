@@ -21,7 +21,6 @@ const KNOWN: [Known; 10] = [
     known(&["`smsw`"], "a=8005003b", "the processor's own CR0: Xen has left the FPU's registers to somebody else"),
     known(&["hypercall 49("], "-14", "how Xen goes on with its shadow tables"),
     known(&["kexec_op("], "", "there is no other kernel to boot"),
-    known(&["domctl.setvnumainfo", "memory_op.other(1a "], "", "guests have one node"),
     known(
         &["platform_op.core_parking(", "sysctl.cpu_hotplug("],
         "multicall[",

@@ -2,6 +2,11 @@
 //!
 //! Upcalls stay masked except while the guest is blocked; the executor collects what is pending between tasks. An
 //! event that nobody waits for yet is kept with its port, several of them are one.
+//!
+//! A guest begins with the two-level ABI of 4,096 ports, whose bits are in the shared page. With `events=fifo` on its
+//! command line it uses the FIFO ABI instead, with up to 131,072 ports and priorities.
+
+mod fifo;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -18,6 +23,8 @@ use oxen_abi::shared_info::{SharedInfo, VcpuInfo};
 use crate::raw::hypercall::call::{self as hypercall, event_op};
 use crate::raw::local::local;
 use crate::raw::shared;
+use crate::{memory::Page, start_info};
+use fifo::Fifo;
 
 /// Ports of the two-level ABI.
 const WORDS: usize = 64;
@@ -33,18 +40,66 @@ struct State {
 }
 
 local!(static PORTS: RefCell<BTreeMap<u32, State>> = RefCell::new(BTreeMap::new()));
+// The queues, where the guest has the FIFO ABI.
+local!(static FIFO: RefCell<Option<Fifo>> = RefCell::new(None));
 
-/// Masks all ports; those that are bound afterwards are unmasked one by one.
+/// Masks all ports; those that are bound afterwards are unmasked one by one. Chooses the ABI.
 pub(crate) fn start() {
     for word in 0..WORDS {
         shared::word(MASK + word * 8).store(u64::MAX, Ordering::SeqCst);
     }
+    match start_info::option("events").as_deref() {
+        None | Some("2l") => {}
+        Some("fifo") => {
+            if let Err(error) = start_queues() {
+                crate::println!("events: no queues, {error:?}: two levels serve");
+            }
+        }
+        Some(other) => crate::println!("events: `{other}` is neither `2l` nor `fifo`: two levels serve"),
+    }
+}
+
+/// Goes over to the FIFO ABI. Where that fails nothing has changed.
+///
+/// # Panics
+/// When the hypervisor has gone over and takes no event words: then no event would ever come.
+fn start_queues() -> Result<(), Errno> {
+    let (control, words) = (Page::zeroed().ok_or(Errno::NoMem)?, Page::zeroed().ok_or(Errno::NoMem)?);
+    let control = control.leak();
+    event_op::init_control(control)?;
+    FIFO.with(|fifo| *fifo.borrow_mut() = Some(Fifo::new(control.words32())));
+    let given = give_words(words);
+    assert!(given.is_ok(), "events: {given:?}");
+    Ok(())
+}
+
+/// Gives the hypervisor one more page of event words.
+fn give_words(page: Page) -> Result<(), Errno> {
+    let page = page.leak();
+    Fifo::mask_all(page.words32());
+    event_op::expand_array(page)?;
+    FIFO.with(|fifo| fifo.borrow_mut().iter_mut().for_each(|fifo| fifo.add(page.words32())));
+    Ok(())
+}
+
+/// Works on the queues, if there are any.
+fn with_queues<R>(work: impl FnOnce(&mut Fifo) -> R) -> Option<R> {
+    FIFO.with(|fifo| fifo.borrow_mut().as_mut().map(work))
+}
+
+/// Whether the guest has the FIFO ABI.
+pub fn has_queues() -> bool {
+    with_queues(|_| ()).is_some()
 }
 
 /// Takes what is pending on unmasked ports and wakes who waits for it.
 pub(crate) fn collect() {
     if shared::upcall_pending().swap(0, Ordering::SeqCst) == 0 {
         return;
+    }
+    let mut ports = Vec::new();
+    if with_queues(|fifo| fifo.take(|port| ports.push(port))).is_some() {
+        return ports.into_iter().for_each(fire);
     }
     let mut selector = shared::word(SELECTOR).swap(0, Ordering::SeqCst);
     while selector != 0 {
@@ -84,6 +139,9 @@ fn bit(bitmap: usize, port: u32) -> (&'static core::sync::atomic::AtomicU64, u64
 
 /// Whether a port is pending, and whether it is masked.
 pub fn bits(port: u32) -> (bool, bool) {
+    if let Some(bits) = with_queues(|fifo| fifo.bits(port)) {
+        return bits;
+    }
     let is_set = |(word, bit): (&core::sync::atomic::AtomicU64, u64)| word.load(Ordering::SeqCst) & bit != 0;
     (is_set(bit(PENDING, port)), is_set(bit(MASK, port)))
 }
@@ -97,9 +155,15 @@ pub fn upcall() -> (bool, bool) {
 /// Brings the bits of a port that is closed back to how it had them before it was bound: not pending, masked. What
 /// was pending on other ports is collected.
 pub fn settle(port: u32) {
-    let (mask, bit) = bit(MASK, port);
-    mask.fetch_or(bit, Ordering::SeqCst);
-    self::bit(PENDING, port).0.fetch_and(!bit, Ordering::SeqCst);
+    let forget = |fifo: &mut Fifo| {
+        fifo.mask(port);
+        fifo.clear(port);
+    };
+    if with_queues(forget).is_none() {
+        let (mask, bit) = bit(MASK, port);
+        mask.fetch_or(bit, Ordering::SeqCst);
+        self::bit(PENDING, port).0.fetch_and(!bit, Ordering::SeqCst);
+    }
     collect();
 }
 
@@ -118,6 +182,17 @@ impl Port {
         port
     }
 
+    /// A port that has just been opened; closed again where there is no memory for its event word.
+    fn opened(number: u32) -> Result<Self, Errno> {
+        while with_queues(|fifo| fifo.has_word(number)) == Some(false) {
+            if let Err(error) = Page::zeroed().ok_or(Errno::NoMem).and_then(give_words) {
+                let _ = event_op::close(&mut abi::EvtchnClose { port: number });
+                return Err(error);
+            }
+        }
+        Ok(Self::new(number, true))
+    }
+
     /// A port that the builder made; it stays open when this value is dropped.
     pub fn adopt(number: u32) -> Self {
         Self::new(number, false)
@@ -130,7 +205,7 @@ impl Port {
     pub fn alloc_unbound(remote: DomId) -> Result<Self, Errno> {
         let mut request = abi::EvtchnAllocUnbound { dom: DomId::SELF, remote_dom: remote, port: 0 };
         event_op::alloc_unbound(&mut request)?;
-        Ok(Self::new(request.port, true))
+        Self::opened(request.port)
     }
 
     /// A port connected to `remote_port`, which `remote` left open for this domain.
@@ -140,7 +215,7 @@ impl Port {
     pub fn bind_interdomain(remote: DomId, remote_port: u32) -> Result<Self, Errno> {
         let mut request = abi::EvtchnBindInterdomain { remote_dom: remote, _pad: 0, remote_port, local_port: 0 };
         event_op::bind_interdomain(&mut request)?;
-        Ok(Self::new(request.local_port, true))
+        Self::opened(request.local_port)
     }
 
     /// A port that the virtual interrupt `virq` of vcpu 0 rings.
@@ -150,7 +225,7 @@ impl Port {
     pub fn bind_virq(virq: u32) -> Result<Self, Errno> {
         let mut request = abi::EvtchnBindVirq { virq, vcpu: 0, port: 0 };
         event_op::bind_virq(&mut request)?;
-        Ok(Self::new(request.port, true))
+        Self::opened(request.port)
     }
 
     /// A port that rings vcpu 0 of this domain.
@@ -160,7 +235,7 @@ impl Port {
     pub fn bind_ipi() -> Result<Self, Errno> {
         let mut request = abi::EvtchnBindIpi { vcpu: 0, port: 0 };
         event_op::bind_ipi(&mut request)?;
-        Ok(Self::new(request.port, true))
+        Self::opened(request.port)
     }
 
     /// A port that the physical interrupt `pirq` rings.
@@ -171,12 +246,20 @@ impl Port {
         let flags = if will_share { abi::BIND_PIRQ_WILL_SHARE } else { 0 };
         let mut request = abi::EvtchnBindPirq { pirq, flags, port: 0 };
         event_op::bind_pirq(&mut request)?;
-        Ok(Self::new(request.port, true))
+        Self::opened(request.port)
     }
 
     /// The port's number, which the other side is told.
     pub const fn number(&self) -> u32 {
         self.number
+    }
+
+    /// Chooses the queue that events of this port come in: 0 is the most urgent, 15 the least, 7 the usual one.
+    ///
+    /// # Errors
+    /// `EINVAL` for a priority that there is not, `ENOSYS` with the two-level ABI.
+    pub fn set_priority(&self, priority: u32) -> Result<(), Errno> {
+        event_op::set_priority(&mut abi::EvtchnSetPriority { port: self.number, priority })
     }
 
     /// Rings the other end.
@@ -205,6 +288,9 @@ impl Port {
 
     /// Stops events of this port from being collected.
     pub fn mask(&self) {
+        if with_queues(|fifo| fifo.mask(self.number)).is_some() {
+            return;
+        }
         self.mask_word().fetch_or(self.bit(), Ordering::SeqCst);
     }
 
@@ -212,6 +298,13 @@ impl Port {
     ///
     /// An interdomain port is pending from the moment it is bound: the other end may have rung before.
     pub fn unmask(&self) {
+        if let Some(is_pending) = with_queues(|fifo| fifo.unmask(self.number)) {
+            if is_pending {
+                // The port is this guest's own: there is no way for this to fail.
+                let _ = event_op::unmask(&mut abi::EvtchnUnmask { port: self.number });
+            }
+            return;
+        }
         self.mask_word().fetch_and(!self.bit(), Ordering::SeqCst);
         let word = self.number as usize / 64;
         if shared::word(PENDING + word * 8).load(Ordering::SeqCst) & self.bit() != 0 {
