@@ -64,17 +64,17 @@ impl<M: Machine> Caller<'_, M> {
 
     #[inline]
     fn read_multicall_entry(&self, entry: EntryPlace) -> Result<[u64; 8], Errno> {
-        self.hv.machine.read_guest_words(entry).map_err(|_| Errno::Fault)
+        self.hv.machine().read_guest_words(entry).map_err(|_| Errno::Fault)
     }
 
     #[inline]
     fn write_multicall_result(&self, entry: EntryPlace, result: u64) -> Result<(), Errno> {
-        self.hv.machine.write_guest_words(entry.part::<1, 1>(), [result]).map_err(|_| Errno::Fault)
+        self.hv.machine().write_guest_words(entry.part::<1, 1>(), [result]).map_err(|_| Errno::Fault)
     }
 
     #[cold]
     fn write_multicall_args(&self, entry: EntryPlace, args: &Args) -> Result<(), Errno> {
-        self.hv.machine.write_guest_words(entry.part::<2, 6>(), *args).map_err(|_| Errno::Fault)
+        self.hv.machine().write_guest_words(entry.part::<2, 6>(), *args).map_err(|_| Errno::Fault)
     }
 }
 
@@ -99,7 +99,7 @@ impl<M: Machine> Hypervisor<M> {
         let mut done = 0_u64;
         let mut outcome = Ok(0);
         while done < request.count {
-            let acted = match list.read_words(&self.machine, done) {
+            let acted = match list.read_words(self.machine(), done) {
                 Ok(update) => act(update),
                 Err(error) => Err(error.into()),
             };
@@ -130,9 +130,9 @@ impl<M: Machine> Hypervisor<M> {
     /// Tells the guest how many updates were done, where it wants to know.
     fn report_done(&self, request: &Updates, done: u64) {
         if let Ok(place) = GuestPtr::<u32>::one(request.done_at) {
-            let before = if request.is_continued { place.read(&self.machine, 0).unwrap_or(0) } else { 0 };
+            let before = if request.is_continued { place.read(self.machine(), 0).unwrap_or(0) } else { 0 };
             // A count that cannot be written is the guest's own loss.
-            let _ = place.write(&self.machine, 0, &before.wrapping_add(uint(done)));
+            let _ = place.write(self.machine(), 0, &before.wrapping_add(uint(done)));
         }
     }
 }

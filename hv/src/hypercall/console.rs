@@ -7,7 +7,6 @@ use super::{
 };
 use crate::{
     caller::Caller,
-    console,
     machine::Machine,
     reply::{Args, Reply},
 };
@@ -49,11 +48,11 @@ impl<M: Machine> Caller<'_, M> {
             }
             let bytes = chunk.get_mut(..index(rest.count).min(CHUNK)).unwrap_or_default();
             let part = text.part(done.into(), long(bytes.len())).ok_or(Errno::Fault)?;
-            hv.machine.read_guest(part, bytes).map_err(|_| Errno::Fault)?;
+            hv.machine().read_guest(part, bytes).map_err(|_| Errno::Fault)?;
             if self.domain.is_privileged {
-                console::write_raw(hv, bytes);
+                hv.console.write_raw(hv.machine(), bytes);
             } else {
-                console::write_guest(hv, self.domain, bytes);
+                hv.console.write_guest(hv.machine(), self.domain.id, &self.domain.console_line, bytes);
             }
             done = done.saturating_add(count(bytes.len()));
         }
@@ -68,7 +67,7 @@ impl<M: Machine> Caller<'_, M> {
         let room = chunk.get_mut(..index(request.count).min(CHUNK)).unwrap_or_default();
         let buffer = request.buffer.range(long(room.len())).ok_or(Errno::Fault)?;
         let taken = self.hv.console.take_input(room);
-        self.hv.machine.write_guest(buffer, room.get(..taken).unwrap_or_default()).map_err(|_| Errno::Fault)?;
+        self.hv.machine().write_guest(buffer, room.get(..taken).unwrap_or_default()).map_err(|_| Errno::Fault)?;
         Ok(long(taken))
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     caller::Caller,
     domain::{KNOWN_ASSISTS, vcpu::Callback},
     domain::{
-        control_registers, debug,
+        debug,
         traps::{TrapHandler, TrapTable},
     },
     machine::Machine,
@@ -75,11 +75,11 @@ impl<M: Machine> Caller<'_, M> {
         }
         let mut frames = [0; FIRST_RESERVED_GDT_PAGE];
         let frames = frames.get_mut(..index(entries).div_ceil(DESCRIPTORS_IN_A_PAGE)).unwrap_or_default();
-        GuestPtr::<u64>::new(list, long(frames.len()))?.read_many(&self.hv.machine, 0, frames)?;
-        let editor = Editor::open(self.hv, self.domain)?;
+        GuestPtr::<u64>::new(list, long(frames.len()))?.read_many(self.hv.machine(), 0, frames)?;
+        let editor = Editor::open(&self.hv.memory, &self.domain.memory)?;
         let old = core::mem::replace(&mut self.state.gdt, editor.take_gdt(frames)?);
         self.state.gdt_entries = ushort(entries.into());
-        self.hv.machine.load_descriptor_tables(self.state);
+        self.hv.machine().load_descriptor_tables(self.state);
         editor.put_gdt(old);
         Ok(0)
     }
@@ -91,7 +91,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn update_descriptor(&mut self, args: &mut Args) -> Reply {
         let UpdateDescriptor { address, descriptor } = (&*args).into();
-        Editor::open(self.hv, self.domain)?.write_descriptor(address, descriptor)?;
+        Editor::open(&self.hv.memory, &self.domain.memory)?.write_descriptor(address, descriptor)?;
         Ok(0)
     }
 
@@ -204,7 +204,7 @@ impl<M: Machine> Caller<'_, M> {
         if which != Ok(SegmentBase::GsUserSelector) && !GuestAddr(base).is_canonical() {
             return Err(Errno::Inval.into());
         }
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         match which? {
             SegmentBase::Fs => {
                 self.state.fs_base = base;
@@ -235,7 +235,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn fpu_taskswitch(&mut self, args: &mut Args) -> Reply {
         let FpuTaskswitch { set } = (&*args).into();
-        control_registers::set_task_switched(self, set);
+        self.set_task_switched(set);
         Ok(0)
     }
 
@@ -246,7 +246,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn set_debugreg(&mut self, args: &mut Args) -> Reply {
         let DebugRegister { number, value } = (&*args).into();
-        debug::write(self, register_number(number)?, value)?;
+        self.write_debug_register(register_number(number)?, value)?;
         Ok(0)
     }
 
@@ -271,8 +271,8 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::Inval.into());
         }
         match command? {
-            AssistCommand::Enable => self.domain.vm_assist.fetch_or(bit, Ordering::Relaxed),
-            AssistCommand::Disable => self.domain.vm_assist.fetch_and(!bit, Ordering::Relaxed),
+            AssistCommand::Enable => self.domain.memory.vm_assist.fetch_or(bit, Ordering::Relaxed),
+            AssistCommand::Disable => self.domain.memory.vm_assist.fetch_and(!bit, Ordering::Relaxed),
         };
         Ok(0)
     }

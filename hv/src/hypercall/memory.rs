@@ -11,10 +11,7 @@ use crate::{
     config::PREEMPT_INTERVAL,
     domain::Domain,
     machine::Machine,
-    mem::{
-        frame_alloc::{self, set_machine_to_phys},
-        guest_ptr::GuestPtr,
-    },
+    mem::{frame_alloc, guest_ptr::GuestPtr},
     reply::{Args, Reply, Stop},
 };
 use alloc::sync::Arc;
@@ -97,13 +94,14 @@ impl<M: Machine> Caller<'_, M> {
                 self.answer_about_memory(command, id)
             }
             MemoryCommand::ClaimPages => self.claim_pages(argument),
-            MemoryCommand::MaximumRamPage => Ok(long(self.hv.frames.end())),
+            MemoryCommand::MaximumRamPage => Ok(long(self.hv.memory.frames.end())),
             MemoryCommand::MemoryMap => self.get_memory_map(argument),
             MemoryCommand::SetMemoryMap => self.set_memory_map(argument),
             MemoryCommand::MachineMemoryMap => self.get_machine_memory_map(argument),
             MemoryCommand::MachphysMapping => self.get_machphys_mapping(argument),
             MemoryCommand::MachphysMfnList => self.get_machphys_frames(argument),
             MemoryCommand::AcquireResource => self.acquire_resource(argument),
+            MemoryCommand::GetVnumainfo => self.get_vnuma_info(argument),
             MemoryCommand::GetSharingFreedPages | MemoryCommand::GetSharingSharedPages => Ok(0),
             _ => self.refuse_memory_op(command, argument),
         }
@@ -142,7 +140,7 @@ impl<M: Machine> Caller<'_, M> {
                 Err(_) => return Ok(start),
             },
         };
-        if asked.extent_order > MAX_EXTENT_ORDER || domain.is_dying.load(Ordering::Acquire) {
+        if asked.extent_order > MAX_EXTENT_ORDER || domain.memory.is_dying.load(Ordering::Acquire) {
             return Ok(start);
         }
         // The machine is one memory node, and only the control domain may insist on one.
@@ -179,36 +177,36 @@ impl<M: Machine> Caller<'_, M> {
 
     /// Takes a block for the domain whose frame numbers are small enough.
     fn take_extent(&self, extents: &Extents) -> Result<Mfn, Stop> {
-        frame_alloc::take_below(self.hv, &extents.domain, extents.order, extents.limit)
+        self.hv.memory.take_below(&extents.domain.memory, extents.order, extents.limit)
     }
 
     fn give_back_extent(&self, extents: &Extents, first: Mfn) {
         for frame in frame_alloc::block(first, extents.order) {
-            let _ = self.hv.frames.release_from_reservation(frame, extents.domain.owner);
+            let _ = self.hv.memory.frames.release_from_reservation(frame, extents.domain.owner);
         }
     }
 
     fn increase_by_extent(&self, extents: &Extents, index: u64) -> Result<(), Stop> {
         let first = self.take_extent(extents)?;
-        let told = extents.list.map_or(Ok(()), |list| list.write(&self.hv.machine, index, &first.raw()));
+        let told = extents.list.map_or(Ok(()), |list| list.write(self.hv.machine(), index, &first.raw()));
         Ok(told.inspect_err(|_| self.give_back_extent(extents, first))?)
     }
 
     fn populate_extent(&self, extents: &Extents, index: u64) -> Result<(), Stop> {
         let list = extents.list.ok_or(Errno::Fault)?;
-        let pfn = list.read(&self.hv.machine, index)?;
+        let pfn = list.read(self.hv.machine(), index)?;
         let first = self.take_extent(extents)?;
         for (frame, pfn) in frame_alloc::block(first, extents.order).zip(pfn..) {
-            set_machine_to_phys(self.hv, frame, pfn);
+            self.hv.memory.set_m2p(frame, pfn);
         }
-        Ok(list.write(&self.hv.machine, index, &first.raw()).inspect_err(|_| self.give_back_extent(extents, first))?)
+        Ok(list.write(self.hv.machine(), index, &first.raw()).inspect_err(|_| self.give_back_extent(extents, first))?)
     }
 
     fn decrease_by_extent(&self, extents: &Extents, index: u64) -> Result<(), Stop> {
-        let first = extents.list.ok_or(Errno::Fault)?.read(&self.hv.machine, index)?;
+        let first = extents.list.ok_or(Errno::Fault)?.read(self.hv.machine(), index)?;
         let first = Mfn::new(first).ok_or(Errno::Inval)?;
         for frame in frame_alloc::block(first, extents.order) {
-            self.hv.frames.release_from_reservation(frame, extents.domain.owner)?;
+            self.hv.memory.frames.release_from_reservation(frame, extents.domain.owner)?;
         }
         Ok(())
     }
@@ -222,12 +220,12 @@ impl<M: Machine> Caller<'_, M> {
         self.control()?;
         let domain = self.memory_subject(asked.domid)?;
         let pages = u32::try_from(asked.nr_extents).map_err(|_| Errno::Inval)?;
-        if pages > domain.max_pages.load(Ordering::Relaxed) || domain.is_dying.load(Ordering::Acquire) {
+        if pages > domain.memory.max_pages.load(Ordering::Relaxed) || domain.memory.is_dying.load(Ordering::Acquire) {
             return Err(Errno::Inval.into());
         }
         match pages {
-            0 => self.hv.frames.end_claim(domain.owner),
-            pages => self.hv.frames.claim(domain.owner, pages)?,
+            0 => self.hv.memory.frames.end_claim(domain.owner),
+            pages => self.hv.memory.frames.claim(domain.owner, pages)?,
         }
         Ok(0)
     }
@@ -235,7 +233,7 @@ impl<M: Machine> Caller<'_, M> {
     /// `XENMEM_exchange`, in chunks of the larger of the two orders. `nr_exchanged` in the guest's structure counts on.
     fn exchange_memory(&mut self, argument: u64) -> Reply {
         let place = GuestPtr::<MemoryExchange>::one(argument)?;
-        let mut asked = place.read(&self.hv.machine, 0)?;
+        let mut asked = place.read(self.hv.machine(), 0)?;
         let (give, get) = (asked.r#in, asked.out);
         let order = self.check_exchange(&asked)?;
         if asked.nr_exchanged == give.nr_extents {
@@ -256,8 +254,9 @@ impl<M: Machine> Caller<'_, M> {
         let domain = self.memory_subject(give.domid)?;
         if order > MAX_EXTENT_ORDER {
             // So much at once is not had in bounded time.
-            let first = GuestPtr::<u64>::one(list(&give, chunk_index << order)?)?.read(&self.hv.machine, 0)?;
-            let is_there = Mfn::new(first).is_some_and(|first| self.hv.frames.state(first).owner() == domain.owner);
+            let first = GuestPtr::<u64>::one(list(&give, chunk_index << order)?)?.read(self.hv.machine(), 0)?;
+            let is_there =
+                Mfn::new(first).is_some_and(|first| self.hv.memory.frames.state(first).owner() == domain.owner);
             return Err(if is_there { Errno::NoMem } else { Errno::Inval }.into());
         }
         let mut spent = 0_u32;
@@ -286,7 +285,7 @@ impl<M: Machine> Caller<'_, M> {
             spent = spent.saturating_add((FRAME_UNITS * 2) << order);
         };
         asked.nr_exchanged = chunk_index << more_than_given;
-        place.write(&self.hv.machine, 0, &asked)?;
+        place.write(self.hv.machine(), 0, &asked)?;
         outcome
     }
 
@@ -310,7 +309,7 @@ impl<M: Machine> Caller<'_, M> {
 
     /// Exchanges the frames of one part.
     fn exchange_chunk(&self, domain: &Domain, chunk: &Chunk) -> Result<(), Stop> {
-        let memory = &self.hv.machine;
+        let memory = self.hv.machine();
         let (source, source_order) = chunk.source;
         let (target, target_order) = chunk.target;
         let mut old: heapless::Vec<Mfn, { frame_alloc::MAX_EXCHANGE }> = heapless::Vec::new();
@@ -324,12 +323,12 @@ impl<M: Machine> Caller<'_, M> {
         for index in 0..target.count() {
             target.write(memory, index, &target.read(memory, index)?)?;
         }
-        frame_alloc::exchange(self.hv, domain, &old, target_order, chunk.limit, |block, first| {
+        self.hv.memory.exchange(&domain.memory, &old, target_order, chunk.limit, |block, first| {
             let index = long(block);
             // Another vcpu may have unmapped the list meanwhile: the guest's own loss.
             let pfn = target.read(memory, index).unwrap_or(frame_alloc::INVALID_M2P_ENTRY);
             for (frame, pfn) in frame_alloc::block(first, target_order).zip(pfn..) {
-                set_machine_to_phys(self.hv, frame, pfn);
+                self.hv.memory.set_m2p(frame, pfn);
             }
             let _ = target.write(memory, index, &first.raw());
         })

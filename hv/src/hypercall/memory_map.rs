@@ -5,9 +5,9 @@ use super::{
     number::{count, index, long, size, uint},
 };
 use crate::{
-    boot::memory_map::Region,
     caller::Caller,
     domain::Domain,
+    firmware::memory_map::Region,
     grant,
     layout::{M2P_END, M2P_START},
     machine::Machine,
@@ -35,12 +35,12 @@ impl<M: Machine> Caller<'_, M> {
         match command {
             MemoryCommand::CurrentReservation => {
                 let slot = domain.owner.slot().ok_or(Errno::Srch)?;
-                Ok(u64::from(self.hv.frames.reserved(slot)))
+                Ok(u64::from(self.hv.memory.frames.reserved(slot)))
             }
-            MemoryCommand::MaximumReservation => Ok(u64::from(domain.max_pages.load(Ordering::Relaxed))),
+            MemoryCommand::MaximumReservation => Ok(u64::from(domain.memory.max_pages.load(Ordering::Relaxed))),
             _ => {
                 const OFFSET: usize = offset_of!(SharedInfo, arch) + offset_of!(ArchSharedInfo, max_pfn);
-                let words = self.hv.machine.words(domain.shared_info);
+                let words = self.hv.machine().words(domain.shared_info);
                 let max_pfn = words.get(OFFSET / 8).map_or(0, |word| word.load(Ordering::Relaxed));
                 Ok(max_pfn.saturating_sub(1))
             }
@@ -53,16 +53,16 @@ impl<M: Machine> Caller<'_, M> {
     /// `NoSys` if it said nothing, `Fault`.
     pub(super) fn get_memory_map(&self, argument: u64) -> Reply {
         let place = GuestPtr::<MemoryMap>::one(argument)?;
-        let mut asked = place.read(&self.hv.machine, 0)?;
+        let mut asked = place.read(self.hv.machine(), 0)?;
         let map = self.domain.memory_map.lock();
         if map.is_empty() {
             return Err(Errno::NoSys.into());
         }
         let told = map.len().min(index(asked.nr_entries));
         let entries = map.get(..told).unwrap_or_default();
-        GuestPtr::<E820Entry>::new(asked.buffer, long(told))?.write_many(&self.hv.machine, 0, entries)?;
+        GuestPtr::<E820Entry>::new(asked.buffer, long(told))?.write_many(self.hv.machine(), 0, entries)?;
         asked.nr_entries = count(told);
-        place.write(&self.hv.machine, 0, &asked)?;
+        place.write(self.hv.machine(), 0, &asked)?;
         Ok(0)
     }
 
@@ -79,7 +79,7 @@ impl<M: Machine> Caller<'_, M> {
         let list = GuestPtr::<E820Entry>::new(asked.map.buffer, u64::from(asked.map.nr_entries))?;
         let mut map = heapless::Vec::new();
         for index in 0..list.count() {
-            map.push(list.read(&self.hv.machine, index)?).map_err(|_| Errno::Inval)?;
+            map.push(list.read(self.hv.machine(), index)?).map_err(|_| Errno::Inval)?;
         }
         *domain.memory_map.lock() = map;
         Ok(0)
@@ -92,7 +92,7 @@ impl<M: Machine> Caller<'_, M> {
     pub(super) fn get_machine_memory_map(&self, argument: u64) -> Reply {
         self.control()?;
         let place = GuestPtr::<MemoryMap>::one(argument)?;
-        let mut asked = place.read(&self.hv.machine, 0)?;
+        let mut asked = place.read(self.hv.machine(), 0)?;
         let list = GuestPtr::<E820Entry>::new(asked.buffer, u64::from(asked.nr_entries))?;
         let mut told = 0_u64;
         for Region { range, kind } in self.hv.memory_map.regions() {
@@ -102,11 +102,11 @@ impl<M: Machine> Caller<'_, M> {
             #[expect(clippy::as_conversions, reason = "the kinds have the ABI's numbers")]
             let kind = *kind as u32;
             let entry = E820Entry { addr: range.start, size: range.end.saturating_sub(range.start), r#type: kind };
-            list.write(&self.hv.machine, told, &entry)?;
+            list.write(self.hv.machine(), told, &entry)?;
             told = told.wrapping_add(1);
         }
         asked.nr_entries = uint(told);
-        place.write(&self.hv.machine, 0, &asked)?;
+        place.write(self.hv.machine(), 0, &asked)?;
         Ok(0)
     }
 
@@ -115,7 +115,7 @@ impl<M: Machine> Caller<'_, M> {
     /// # Errors
     /// `Fault`.
     pub(super) fn get_machphys_mapping(&self, argument: u64) -> Reply {
-        let last = long(self.hv.frames.end()).saturating_sub(1);
+        let last = long(self.hv.memory.frames.end()).saturating_sub(1);
         let mapping = MachphysMapping { v_start: M2P_START, v_end: M2P_END, max_mfn: last };
         self.copy_to_guest::<MachphysMapping>(argument, &mapping)?;
         Ok(0)
@@ -127,15 +127,15 @@ impl<M: Machine> Caller<'_, M> {
     /// `Fault`.
     pub(super) fn get_machphys_frames(&self, argument: u64) -> Reply {
         let place = GuestPtr::<MachphysMfnList>::one(argument)?;
-        let mut asked = place.read(&self.hv.machine, 0)?;
+        let mut asked = place.read(self.hv.machine(), 0)?;
         let list = GuestPtr::<u64>::new(asked.extent_start, u64::from(asked.max_extents))?;
-        let chunks = (0..list.count()).map_while(|index| self.hv.machine.machine_to_phys_chunk(size(index)));
+        let chunks = (0..list.count()).map_while(|index| self.hv.machine().machine_to_phys_chunk(size(index)));
         asked.nr_extents = 0;
         for (index, frame) in (0..).zip(chunks) {
-            list.write(&self.hv.machine, index, &frame.raw())?;
+            list.write(self.hv.machine(), index, &frame.raw())?;
             asked.nr_extents = asked.nr_extents.wrapping_add(1);
         }
-        place.write(&self.hv.machine, 0, &asked)?;
+        place.write(self.hv.machine(), 0, &asked)?;
         Ok(0)
     }
 
@@ -147,7 +147,7 @@ impl<M: Machine> Caller<'_, M> {
     /// for a domain that there is not, `Perm` for the caller's own and for all but the control domain; `Fault`.
     pub(super) fn acquire_resource(&self, argument: u64) -> Reply {
         let place = GuestPtr::<MemAcquireResource>::one(argument)?;
-        let mut asked = place.read(&self.hv.machine, 0)?;
+        let mut asked = place.read(self.hv.machine(), 0)?;
         // How much there is has 32 bits, and so has where it begins.
         if asked.pad != 0 || asked.frame > u64::from(u32::MAX) {
             return Err(Errno::Inval.into());
@@ -173,7 +173,7 @@ impl<M: Machine> Caller<'_, M> {
                 return Err(Errno::Inval.into());
             }
             asked.nr_frames = limit;
-            place.write(&self.hv.machine, 0, &asked)?;
+            place.write(self.hv.machine(), 0, &asked)?;
             return Ok(0);
         }
         let end = asked.frame.checked_add(u64::from(asked.nr_frames)).ok_or(Errno::Inval)?;
@@ -183,11 +183,11 @@ impl<M: Machine> Caller<'_, M> {
         let list = GuestPtr::<u64>::new(asked.frame_list, u64::from(asked.nr_frames))?;
         for (index, number) in (0..).zip(uint(asked.frame)..uint(end)) {
             let frame = if is_status {
-                grant::status_frame(self.hv, &domain, number)?
+                self.hv.grant_status_frame(&domain, number)?
             } else {
-                grant::table_frame(self.hv, &domain, number)?
+                self.hv.grant_table_frame(&domain, number)?
             };
-            list.write(&self.hv.machine, index, &frame.raw())?;
+            list.write(self.hv.machine(), index, &frame.raw())?;
         }
         Ok(0)
     }

@@ -58,15 +58,6 @@ impl<M: Machine> Caller<'_, M> {
                 self.hv.domains.get(id).ok_or(Errno::Srch)?;
                 Errno::Inval
             }
-            MemoryCommand::GetVnumainfo => {
-                let [first, ..] = self.read_memory_op::<5>(argument)?;
-                let padding = first >> 16 & 0xffff;
-                if padding != 0 {
-                    return Err(Errno::Inval.into());
-                }
-                self.memory_subject(domid(first))?;
-                Errno::OpNotSupp
-            }
             MemoryCommand::ReservedDeviceMemoryMap => return self.get_reserved_device_memory(argument),
             MemoryCommand::MachphysCompatMfnList => Errno::OpNotSupp,
             _ => Errno::NoSys,
@@ -84,12 +75,12 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::Inval.into());
         }
         let place = GuestPtr::<[u64; 3]>::one(argument)?;
-        place.write(&self.hv.machine, 0, &[flags.into(), list, device])?;
+        place.write(self.hv.machine(), 0, &[flags.into(), list, device])?;
         Ok(0)
     }
 
     fn read_memory_op<const N: usize>(&self, argument: u64) -> Result<[u64; N], Errno> {
-        GuestPtr::<[u64; N]>::one(argument)?.read_words(&self.hv.machine, 0)
+        GuestPtr::<[u64; N]>::one(argument)?.read_words(self.hv.machine(), 0)
     }
 
     /// Whether there is such a domain.

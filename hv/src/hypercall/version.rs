@@ -108,7 +108,7 @@ impl<M: Machine> Caller<'_, M> {
                 return Err(Errno::NoBufs.into());
             }
             let place = at.checked_add(bytes::<u32>()).ok_or(Errno::Fault)?;
-            GuestPtr::<u8>::new(place, long(id.len()))?.write_many(&self.hv.machine, 0, id)?;
+            GuestPtr::<u8>::new(place, long(id.len()))?.write_many(self.hv.machine(), 0, id)?;
         }
         Ok(long(id.len()))
     }

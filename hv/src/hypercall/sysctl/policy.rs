@@ -1,7 +1,7 @@
 //! What guests see of the processor, as a toolstack asks for it: every PV guest sees the same.
 
 use crate::hypercall::number::count;
-use crate::{caller::Caller, domain::cpuid, machine::Machine, mem::guest_ptr::GuestPtr, reply::Control};
+use crate::{caller::Caller, machine::Machine, mem::guest_ptr::GuestPtr, reply::Control};
 use oxen_abi::{
     domctl::{CpuidLeaf, XEN_CPUID_NO_SUBLEAF},
     errno::Errno,
@@ -72,10 +72,10 @@ impl<M: Machine> Caller<'_, M> {
             return Ok(());
         }
         let ask = |leaf, subleaf| match request.index {
-            XEN_SYSCTL_CPU_POLICY_RAW | XEN_SYSCTL_CPU_POLICY_HOST => self.hv.machine.cpuid(leaf, subleaf),
+            XEN_SYSCTL_CPU_POLICY_RAW | XEN_SYSCTL_CPU_POLICY_HOST => self.hv.machine().cpuid(leaf, subleaf),
             // There are no guests with hardware's help, so they see nothing.
             XEN_SYSCTL_CPU_POLICY_HVM_MAX | XEN_SYSCTL_CPU_POLICY_HVM_DEFAULT => [0; 4],
-            _ => cpuid::leaf(self, leaf, subleaf),
+            _ => self.cpuid_leaf(leaf, subleaf),
         };
         let list = GuestPtr::<CpuidLeaf>::new(request.leaves, request.nr_leaves.into())?;
         let mut told = 0;
@@ -83,7 +83,7 @@ impl<M: Machine> Caller<'_, M> {
             if told == request.nr_leaves {
                 return Err(Errno::NoBufs);
             }
-            list.write(&self.hv.machine, told.into(), &CpuidLeaf { leaf, subleaf, a, b, c, d })?;
+            list.write(self.hv.machine(), told.into(), &CpuidLeaf { leaf, subleaf, a, b, c, d })?;
             told = told.wrapping_add(1);
             Ok(())
         })?;
@@ -100,9 +100,9 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::Inval);
         }
         let ask = |leaf, subleaf| match request.index {
-            XEN_SYSCTL_CPU_FEATURESET_RAW | XEN_SYSCTL_CPU_FEATURESET_HOST => self.hv.machine.cpuid(leaf, subleaf),
+            XEN_SYSCTL_CPU_FEATURESET_RAW | XEN_SYSCTL_CPU_FEATURESET_HOST => self.hv.machine().cpuid(leaf, subleaf),
             XEN_SYSCTL_CPU_FEATURESET_HVM | XEN_SYSCTL_CPU_FEATURESET_HVM_MAX => [0; 4],
-            _ => cpuid::leaf(self, leaf, subleaf),
+            _ => self.cpuid_leaf(leaf, subleaf),
         };
         let ask: &dyn Fn(u32, u32) -> [u32; 4] = &ask;
         let [_, _, c1, d1] = ask(1, 0);
@@ -124,7 +124,7 @@ impl<M: Machine> Caller<'_, M> {
         let told = known.min(request.nr_features);
         let list = GuestPtr::<u32>::new(request.features, told.into())?;
         for (index, word) in (0..told.into()).zip(words) {
-            list.write(&self.hv.machine, index, &word)?;
+            list.write(self.hv.machine(), index, &word)?;
         }
         op.set(&SysctlCpuFeatureset { nr_features: told, ..request });
         if told < known { Err(Errno::NoBufs) } else { Ok(()) }
