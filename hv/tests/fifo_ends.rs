@@ -15,7 +15,7 @@ use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     channel::Reset,
-    domain::{Progress, vcpu::pause},
+    domain::vcpu::pause,
     mem::Ram,
     reply::Stop,
 };
@@ -71,11 +71,11 @@ fn a_search_among_ports_that_the_guest_keeps_linked_is_cut_into_steps() {
     let answer = loop {
         steps += 1;
         match guest.caller().bind_ipi(0) {
-            Err(Errno::Again) => {}
+            Err(Stop::Unfinished) => {}
             answer => break answer,
         }
     };
-    assert_eq!((answer, steps), (Err(Errno::NoSpc), 32));
+    assert_eq!((answer, steps), (Err(Errno::NoSpc.into()), 32));
     // The same frame holds the words of ports 1000, 2024, and so on.
     words(&guest, array)[1000].store(0, SeqCst);
     assert_eq!(guest.caller().bind_ipi(0), Ok(1000));
@@ -86,7 +86,7 @@ fn a_search_among_ports_that_the_guest_keeps_linked_is_cut_into_steps() {
         assert_eq!(guest.hv.machine().read_guest_word(GuestAddr(0)), Ok(port << 32), "the hypercall goes on by itself");
     }
     // A port that is closed is found although the search had passed it.
-    assert_eq!(guest.caller().bind_ipi(0), Err(Errno::Again));
+    assert_eq!(guest.caller().bind_ipi(0), Err(Stop::Unfinished));
     guest.hv.close_port(&guest.domain, 1000).unwrap();
     assert_eq!(guest.caller().bind_ipi(0), Ok(1000));
     check(&guest);
@@ -104,17 +104,17 @@ fn a_reset_of_many_ports_goes_on_where_it_was_interrupted() {
     let mut steps = 0;
     while let Err(Stop::Unfinished) = guest.caller().event_channel_op(&mut args) {
         assert_eq!(args[0], EVTCHNOP_RESET_CONT.into());
-        assert_eq!(guest.caller().reset_events(DomId::SELF, Reset::Begin), Err(Errno::Busy), "one at a time");
+        assert_eq!(guest.caller().reset_events(DomId::SELF, Reset::Begin), Err(Errno::Busy.into()), "one at a time");
         steps += 1;
     }
     assert_eq!(steps, 9);
-    assert_eq!(guest.caller().reset_events(DomId::SELF, Reset::GoOn), Err(Errno::Busy), "none is under way");
+    assert_eq!(guest.caller().reset_events(DomId::SELF, Reset::GoOn), Err(Errno::Busy.into()), "none is under way");
     assert_eq!(guest.caller().expand_event_array(array.raw()), Err(Errno::OpNotSupp), "two levels again");
     check(&guest);
     // Ports are the two-level ABI's again, but for numbers that have been.
     guest.domain.events.set_limit(u32::MAX);
     assert_eq!((1..4096).find(|&port| guest.caller().bind_ipi(0) != Ok(port)), None);
-    assert_eq!(guest.caller().bind_ipi(0), Err(Errno::NoSpc));
+    assert_eq!(guest.caller().bind_ipi(0), Err(Errno::NoSpc.into()));
     assert!(guest.caller().port_status(DomId::SELF, 5000).is_ok());
     check(&guest);
 }
@@ -123,11 +123,11 @@ fn a_reset_of_many_ports_goes_on_where_it_was_interrupted() {
 fn a_reset_during_which_ports_are_opened_is_to_be_repeated() {
     let (mut guest, _) = with_queues(5);
     (1..=600).for_each(|port| assert_eq!(guest.caller().bind_ipi(0), Ok(port)));
-    assert_eq!(guest.caller().reset_events(DomId::SELF, Reset::Begin), Ok(Progress::Stopped));
+    assert_eq!(guest.caller().reset_events(DomId::SELF, Reset::Begin), Err(Stop::Unfinished));
     assert_eq!(guest.caller().bind_ipi(0), Ok(1));
-    assert_eq!(guest.caller().reset_events(DomId::SELF, Reset::GoOn), Err(Errno::Again));
+    assert_eq!(guest.caller().reset_events(DomId::SELF, Reset::GoOn), Err(Errno::Again.into()));
     check(&guest);
-    assert_eq!(guest.caller().reset_events(DomId::SELF, Reset::Begin), Ok(Progress::Done));
+    assert_eq!(guest.caller().reset_events(DomId::SELF, Reset::Begin), Ok(()));
     check(&guest);
 }
 
@@ -154,7 +154,7 @@ fn without_memory_the_abi_does_not_change() {
         while port != 2048 && guest.caller().bind_ipi(0) != Ok(port - 1) {}
         for supply in [0, 1, 1].into_iter().take(needs) {
             left.store(supply, SeqCst);
-            assert_eq!(guest.caller().bind_ipi(0), Err(Errno::NoMem), "{port} {supply}");
+            assert_eq!(guest.caller().bind_ipi(0), Err(Errno::NoMem.into()), "{port} {supply}");
             left.store(u64::MAX, SeqCst);
         }
         assert_eq!(guest.caller().bind_ipi(0), Ok(port));
@@ -257,7 +257,7 @@ fn guests_that_fight_over_queues_on_several_cpus_leave_them_whole() {
     guests.iter().for_each(|guest| assert_eq!(hv.audit_events(&guest.domain), Ok(())));
     audit::check(hv, &known, audit::nothing_lent);
     for guest in &guests {
-        while hv.close_all_ports(&guest.domain, &mut 0) != Progress::Done {}
+        while hv.close_all_ports(&guest.domain, &mut 0) != Ok(()) {}
         guest.domain.events.each_frame(|frame| panic!("{frame:?} is still held"));
     }
 }

@@ -167,7 +167,7 @@ fn events_and_interrupts_reach_far_vcpus() {
         take_news(&guest, vcpu);
         let ipi = guest.caller().bind_ipi(vcpu).unwrap();
         let timer = guest.caller().bind_virq(VIRQ_TIMER, vcpu).unwrap();
-        assert_eq!(guest.caller().bind_virq(VIRQ_TIMER, vcpu), Err(Errno::Exist));
+        assert_eq!(guest.caller().bind_virq(VIRQ_TIMER, vcpu), Err(Errno::Exist.into()));
         let moved = guest.caller().alloc_unbound(DomId::SELF, DomId::SELF).unwrap();
         let sender = guest.caller().bind_interdomain(DomId::SELF, moved).unwrap();
         guest.caller().bind_vcpu(moved, vcpu).unwrap();
@@ -188,7 +188,7 @@ fn events_and_interrupts_reach_far_vcpus() {
     }
     let others = (0..ALL).filter(|id| ![0, 40, 127].contains(id)).map(|id| take_news(&guest, id));
     assert!(others.into_iter().all(|news| news == (0, 0)));
-    assert_eq!(guest.caller().bind_ipi(ALL), Err(Errno::NoEnt));
+    assert_eq!(guest.caller().bind_ipi(ALL), Err(Errno::NoEnt.into()));
 }
 
 #[test]

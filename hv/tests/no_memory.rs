@@ -120,11 +120,11 @@ const LIFE: [(&str, Step); 15] = [
         set_context(&mut life.control, id, 0, &context).map(|_| ())
     }),
     ("running", |life| life.ask(abi::XEN_DOMCTL_UNPAUSEDOMAIN, &0_u64)),
-    ("interrupt", |life| life.own(|caller| caller.bind_virq(VIRQ_TIMER, 0)).map(|_| ())),
+    ("interrupt", |life| life.own(|caller| told(caller.bind_virq(VIRQ_TIMER, 0))).map(|_| ())),
     ("ports", |life| {
         let id = life.control.domain.id;
         while life.ports.len() < PORTS {
-            let port = life.own(|caller| caller.alloc_unbound(DomId::SELF, id))?;
+            let port = life.own(|caller| told(caller.alloc_unbound(DomId::SELF, id)))?;
             life.ports.push(port);
         }
         Ok(())
@@ -132,7 +132,7 @@ const LIFE: [(&str, Step); 15] = [
     ("connected", |life| {
         let id = life.domain().id;
         while let Some(&port) = life.ports.last() {
-            life.control.caller().bind_interdomain(id, port)?;
+            told(life.control.caller().bind_interdomain(id, port))?;
             life.ports.pop();
         }
         Ok(())
@@ -223,4 +223,12 @@ fn a_life_without_frames_at_any_moment_is_refused_and_loses_nothing() {
 fn a_life_without_heap_at_any_moment_is_refused_and_loses_nothing() {
     let refused = all(|machine| &machine.heap_left);
     assert!(["created", "vcpus", "interrupt", "queues"].iter().all(|step| refused.contains(step)), "{refused:?}");
+}
+
+/// What a guest is told: no step of this life is left unfinished.
+fn told<T>(outcome: Result<T, Stop>) -> Result<T, Errno> {
+    outcome.map_err(|stop| match stop {
+        Stop::Refused(error) => error,
+        stop => panic!("{stop:?}"),
+    })
 }

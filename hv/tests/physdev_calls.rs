@@ -124,7 +124,7 @@ fn an_entry_of_a_table_rings_a_port_from_binding_to_closing() {
     assert_eq!(pending(&dom0), 0);
     unmap(&mut dom0, 207).unwrap();
     assert_eq!(unmap(&mut dom0, 207), Err(Errno::Inval));
-    assert_eq!(dom0.caller().bind_pirq(207), Err(Errno::Perm));
+    assert_eq!(dom0.caller().bind_pirq(207), Err(Errno::Perm.into()));
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn what_is_unmapped_while_bound_is_silenced_and_its_number_kept() {
     assert_eq!(next.pirq, 206);
     dom0.hv.close_port(&dom0.domain, port).unwrap();
     ask(&mut dom0, PHYSDEVOP_PCI_DEVICE_REMOVE, device()).unwrap();
-    assert_eq!(dom0.caller().bind_pirq(206), Err(Errno::Perm), "the device is gone");
+    assert_eq!(dom0.caller().bind_pirq(206), Err(Errno::Perm.into()), "the device is gone");
     assert_eq!(ask(&mut dom0, PHYSDEVOP_PCI_DEVICE_REMOVE, device()), Err(Errno::NoDev));
 }
 
@@ -280,7 +280,7 @@ fn the_hypervisors_own_line_is_named_and_not_touched() {
     let line = PhysdevMapPirq { r#type: MAP_PIRQ_TYPE_GSI, index: own, pirq: own, ..message(-1) };
     ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, line).unwrap();
     ask(&mut dom0, PHYSDEVOP_SETUP_GSI, PhysdevSetupGsi { gsi: own, triggering: 1, polarity: 1, _pad0: 0 }).unwrap();
-    assert_eq!(dom0.caller().bind_pirq(OWN_LINE), Err(Errno::Busy));
+    assert_eq!(dom0.caller().bind_pirq(OWN_LINE), Err(Errno::Busy.into()));
     unmap(&mut dom0, own).unwrap();
     assert_eq!(dom0.hv.machine().peripherals.lock().unwrap().lines[&OWN_LINE], (signal, false));
 }

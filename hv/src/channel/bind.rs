@@ -12,6 +12,7 @@ use crate::{
     },
     lock::{Guard, both},
     machine::Machine,
+    reply::Stop,
 };
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -59,8 +60,8 @@ impl<M: Machine> Caller<'_, M> {
     /// Makes a port that `remote` may bind to (`EVTCHNOP_alloc_unbound`).
     ///
     /// # Errors
-    /// `Srch`, `Perm` for the domain; `NoSpc`, `NoMem`, `Again` for the port; `Inval` if the domain is dying.
-    pub fn alloc_unbound(&self, dom: DomId, remote: DomId) -> Result<u32, Errno> {
+    /// `Srch`, `Perm` for the domain; `NoSpc`, `NoMem`, `Unfinished` where the search for one goes on; `Inval` if the domain is dying.
+    pub fn alloc_unbound(&self, dom: DomId, remote: DomId) -> Result<u32, Stop> {
         let domain = self.named_domain(dom)?;
         let remote = if remote == DomId::SELF { self.domain.id } else { remote };
         let mut bindings = domain.events.bindings.lock();
@@ -74,9 +75,9 @@ impl<M: Machine> Caller<'_, M> {
     /// Makes a port and connects it with one that waits for the caller's domain (`EVTCHNOP_bind_interdomain`).
     ///
     /// # Errors
-    /// `Srch` for the domain; `NoSpc`, `NoMem`, `Again` for the own port; `Inval` if the remote one does not wait for
+    /// `Srch` for the domain; `NoSpc`, `NoMem`, `Unfinished` where the search for one goes on; `Inval` if the remote one does not wait for
     /// the caller.
-    pub fn bind_interdomain(&self, dom: DomId, remote_port: u32) -> Result<u32, Errno> {
+    pub fn bind_interdomain(&self, dom: DomId, remote_port: u32) -> Result<u32, Stop> {
         let domain = self.domain;
         let remote = self.named_domain(dom)?;
         let (mut bindings, _other) = lock_both(domain, &remote);
@@ -84,10 +85,10 @@ impl<M: Machine> Caller<'_, M> {
         let port = domain.events.free_port(&mut bindings)?;
         let there = remote.events.port(remote_port).ok_or(Errno::Inval)?;
         let (Some(slot), Some(remote_slot)) = (domain.owner.slot(), remote.owner.slot()) else {
-            return Err(Errno::Inval);
+            return Err(Errno::Inval.into());
         };
         if there.binding() != (Binding::Unbound { remote: domain.id }) {
-            return Err(Errno::Inval);
+            return Err(Errno::Inval.into());
         }
         let here = Binding::Interdomain { remote: remote.id, slot: remote_slot as u16, port: remote_port };
         domain.events.open(self.hv.machine(), &mut bindings, port, here, 0)?;
@@ -106,16 +107,16 @@ impl<M: Machine> Caller<'_, M> {
     ///
     /// # Errors
     /// `Inval` for the interrupt, or a global one on a vcpu other than 0; `NoEnt` for the vcpu; `Exist` if it is bound;
-    /// `NoSpc`, `NoMem`, `Again` for the port.
-    pub fn bind_virq(&self, virq: u32, vcpu: u32) -> Result<u32, Errno> {
+    /// `NoSpc`, `NoMem`, `Unfinished` where the search for one goes on.
+    pub fn bind_virq(&self, virq: u32, vcpu: u32) -> Result<u32, Stop> {
         let domain = self.domain;
         if virq >= NR_VIRQS || (virq::is_global(virq) && vcpu != 0) {
-            return Err(Errno::Inval);
+            return Err(Errno::Inval.into());
         }
         let place = virq_place(domain, vcpu, virq).ok_or(Errno::NoEnt)?;
         let mut bindings = domain.events.bindings.lock();
         if place.load(Ordering::Relaxed) != 0 {
-            return Err(Errno::Exist);
+            return Err(Errno::Exist.into());
         }
         alive(domain)?;
         let port = domain.events.free_port(&mut bindings)?;
@@ -127,8 +128,8 @@ impl<M: Machine> Caller<'_, M> {
     /// Makes a port by which vcpus of the domain interrupt one of them (`EVTCHNOP_bind_ipi`).
     ///
     /// # Errors
-    /// `NoEnt` for the vcpu; `NoSpc`, `NoMem`, `Again` for the port.
-    pub fn bind_ipi(&self, vcpu: u32) -> Result<u32, Errno> {
+    /// `NoEnt` for the vcpu; `NoSpc`, `NoMem`, `Unfinished` where the search for one goes on.
+    pub fn bind_ipi(&self, vcpu: u32) -> Result<u32, Stop> {
         let domain = self.domain;
         domain.vcpu(vcpu).ok_or(Errno::NoEnt)?;
         let mut bindings = domain.events.bindings.lock();
@@ -142,22 +143,22 @@ impl<M: Machine> Caller<'_, M> {
     ///
     /// # Errors
     /// `Inval` for the interrupt, `Perm` without privilege or for one that is not mapped, `Exist` if it is bound,
-    /// `Busy` if the hypervisor serves it, `NoSpc`, `NoMem`, `Again` for the port.
-    pub fn bind_pirq(&self, pirq: u32) -> Result<u32, Errno> {
+    /// `Busy` if the hypervisor serves it, `NoSpc`, `NoMem`, `Unfinished` where the search for one goes on.
+    pub fn bind_pirq(&self, pirq: u32) -> Result<u32, Stop> {
         let domain = self.domain;
         let line = self.hv.pirqs.line(pirq).filter(|_| pirq < self.hv.pirq_count(domain)).ok_or(Errno::Inval)?;
         self.control()?;
         if !line.is_mapped() {
-            return Err(Errno::Perm);
+            return Err(Errno::Perm.into());
         }
         let mut bindings = domain.events.bindings.lock();
         if line.port().is_some() {
-            return Err(Errno::Exist);
+            return Err(Errno::Exist.into());
         }
         alive(domain)?;
         let port = domain.events.free_port(&mut bindings)?;
         if self.hv.machine().is_own(pirq) {
-            return Err(Errno::Busy);
+            return Err(Errno::Busy.into());
         }
         domain.events.open(self.hv.machine(), &mut bindings, port, Binding::Pirq(pirq), 0)?;
         self.hv.bind_pirq_to_port(domain, pirq, port, 0);
@@ -205,8 +206,8 @@ impl<M: Machine> Hypervisor<M> {
     /// Ends a channel (`EVTCHNOP_close`). The other end of an interdomain channel waits for the domain again.
     ///
     /// # Errors
-    /// `Inval` for a port that is not in use; `Again` if the other end changed whenever it was looked at.
-    pub fn close_port(&self, domain: &Domain, port: u32) -> Result<(), Errno> {
+    /// `Inval` for a port that is not in use; `Unfinished` if the other end changed whenever it was looked at.
+    pub fn close_port(&self, domain: &Domain, port: u32) -> Result<(), Stop> {
         const ATTEMPTS: u32 = 8;
         for _ in 0..ATTEMPTS {
             let state = domain.events.port(port).filter(|&s| s != Port::CLOSED).ok_or(Errno::Inval)?;
@@ -225,7 +226,7 @@ impl<M: Machine> Hypervisor<M> {
                 return Ok(());
             }
         }
-        Err(Errno::Again)
+        Err(Stop::Unfinished)
     }
 
     /// Closes a port whose state is certain, because every lock it needs is held.

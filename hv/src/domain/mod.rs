@@ -104,16 +104,6 @@ pub struct Domain {
     pub is_msr_relaxed: bool,
 }
 
-/// How far work in bounded steps has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Progress {
-    /// It is finished.
-    Done,
-    /// Something is left: the same is to be called again.
-    Stopped,
-}
-
 /// The value of [`Domain::shutdown`] while the domain runs.
 pub const NOT_SHUT_DOWN: u32 = u32::MAX;
 

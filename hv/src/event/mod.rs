@@ -37,6 +37,7 @@ use crate::{
     config::MAX_PORTS,
     heap::Reserve,
     lock::{Lock, rank},
+    reply::Stop,
 };
 use abi::Abi;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -119,8 +120,8 @@ impl Events {
     /// The lowest port that is not in use and in no queue. The caller holds the lock.
     ///
     /// # Errors
-    /// `NoSpc` if there is none, `Again` if the search goes on when it is called again: a guest can have many in its queues.
-    pub(crate) fn free_port(&self, bindings: &mut Bindings) -> Result<u32, Errno> {
+    /// `NoSpc` if there is none, `Unfinished` if the search goes on when it is called again: a guest can have many in its queues.
+    pub(crate) fn free_port(&self, bindings: &mut Bindings) -> Result<u32, Stop> {
         let end = self.limit.load(Ordering::Relaxed).min(bindings.abi.ports() - 1);
         let start = bindings.search.max(bindings.first_free);
         let stop = end.min(start.saturating_add(SEARCHED_AT_ONCE));
@@ -133,10 +134,10 @@ impl Events {
             }
         }
         if stop == end {
-            return Err(Errno::NoSpc);
+            return Err(Errno::NoSpc.into());
         }
         bindings.search = stop;
-        Err(Errno::Again)
+        Err(Stop::Unfinished)
     }
 
     /// Puts a port that [`Self::free_port`] found to use. The caller holds the lock.

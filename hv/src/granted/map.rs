@@ -9,7 +9,7 @@ use crate::{
     addr::{GuestAddr, MachineAddr},
     caller::Caller,
     config::PREEMPT_INTERVAL,
-    domain::{Domain, Progress},
+    domain::Domain,
     grant::{
         Claim, Grants, Table,
         entry::{self, Access, Status},
@@ -20,6 +20,7 @@ use crate::{
         editor::Editor,
         grant_mapping::{At, entry_flags},
     },
+    reply::Stop,
 };
 use heapless::Vec;
 use oxen_abi::grant_table::{self as abi, GnttabMapGrantRef};
@@ -213,12 +214,15 @@ impl<M: Machine> Hypervisor<M> {
         }
     }
 
-    /// Ends all mappings that a dying domain holds, then its table: a bounded number at a time, to be called again
-    /// until it is done. Nobody runs in its name any more.
-    pub fn release_grants(&self, domain: &Domain) -> Progress {
+    /// Ends all mappings that a dying domain holds, then its table: a bounded number at a time. Nobody runs in its name
+    /// any more.
+    ///
+    /// # Errors
+    /// `Unfinished`: call again.
+    pub fn release_grants(&self, domain: &Domain) -> Result<(), Stop> {
         for step in 0.. {
             if step == PREEMPT_INTERVAL {
-                return Progress::Stopped;
+                return Err(Stop::Unfinished);
             }
             let last = domain.grants.lock().maptrack.retire();
             match last {
@@ -231,6 +235,6 @@ impl<M: Machine> Hypervisor<M> {
         for frame in frames {
             self.memory.give_back_shared(frame);
         }
-        Progress::Done
+        Ok(())
     }
 }

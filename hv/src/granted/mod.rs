@@ -7,6 +7,5 @@ mod parts;
 mod tables;
 pub mod transfer;
 
-pub use cache::Flushed;
 pub use tables::Peer;
 pub(crate) use tables::lock_both;

@@ -9,7 +9,6 @@ use crate::{
     addr::GuestAddr,
     caller::Caller,
     channel::{self, Reset},
-    domain::Progress,
     event::port::Binding,
     machine::Machine,
     reply::{Args, Reply, Stop},
@@ -81,33 +80,33 @@ impl<M: Machine> Caller<'_, M> {
             }
             EventCommand::AllocUnbound => {
                 let mut request: abi::EvtchnAllocUnbound = self.copy_from_guest(at)?;
-                request.port = self.alloc_unbound(request.dom, request.remote_dom).map_err(unfinished)?;
+                request.port = self.alloc_unbound(request.dom, request.remote_dom)?;
                 self.copy_to_guest(at, &request)?;
             }
             EventCommand::BindInterdomain => {
                 let mut request: abi::EvtchnBindInterdomain = self.copy_from_guest(at)?;
                 let port = self.bind_interdomain(request.remote_dom, request.remote_port);
-                request.local_port = port.map_err(unfinished)?;
+                request.local_port = port?;
                 self.copy_to_guest(at, &request)?;
             }
             EventCommand::BindVirq => {
                 let mut request: abi::EvtchnBindVirq = self.copy_from_guest(at)?;
-                request.port = self.bind_virq(request.virq, request.vcpu).map_err(unfinished)?;
+                request.port = self.bind_virq(request.virq, request.vcpu)?;
                 self.copy_to_guest(at, &request)?;
             }
             EventCommand::BindIpi => {
                 let mut request: abi::EvtchnBindIpi = self.copy_from_guest(at)?;
-                request.port = self.bind_ipi(request.vcpu).map_err(unfinished)?;
+                request.port = self.bind_ipi(request.vcpu)?;
                 self.copy_to_guest(at, &request)?;
             }
             EventCommand::BindPirq => {
                 let mut request: abi::EvtchnBindPirq = self.copy_from_guest(at)?;
-                request.port = self.bind_pirq(request.pirq).map_err(unfinished)?;
+                request.port = self.bind_pirq(request.pirq)?;
                 self.copy_to_guest(at, &request)?;
             }
             EventCommand::Close => {
                 let request: abi::EvtchnClose = self.copy_from_guest(at)?;
-                self.hv.close_port(self.domain, request.port).map_err(unfinished)?;
+                self.hv.close_port(self.domain, request.port)?;
             }
             EventCommand::Status => {
                 let mut request: abi::EvtchnStatus = self.copy_from_guest(at)?;
@@ -130,8 +129,11 @@ impl<M: Machine> Caller<'_, M> {
             EventCommand::Reset | EventCommand::ResetGoOn => {
                 let request: abi::EvtchnReset = self.copy_from_guest(at)?;
                 let how = if command == EventCommand::Reset { Reset::Begin } else { Reset::GoOn };
-                if self.reset_events(request.dom, how)? == Progress::Stopped {
-                    return Err(EventChannelOp { command: Ok(EventCommand::ResetGoOn), argument: at }.leave(args));
+                match self.reset_events(request.dom, how) {
+                    Err(Stop::Unfinished) => {
+                        return Err(EventChannelOp { command: Ok(EventCommand::ResetGoOn), argument: at }.leave(args));
+                    }
+                    outcome => outcome?,
                 }
             }
             EventCommand::InitControl => {
@@ -151,14 +153,6 @@ impl<M: Machine> Caller<'_, M> {
             _ => return Err(Errno::NoSys.into()),
         }
         Ok(0)
-    }
-}
-
-/// Of what was interrupted, the hypercall is executed again.
-fn unfinished(error: Errno) -> Stop {
-    match error {
-        Errno::Again => Stop::Unfinished,
-        error => error.into(),
     }
 }
 

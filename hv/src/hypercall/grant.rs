@@ -10,10 +10,7 @@ use crate::{
     caller::Caller,
     domain::Domain,
     grant::{MAX_STATUS_FRAMES, entry::Status},
-    granted::{
-        self,
-        map::{ROW, Unmap, UnmapRequest},
-    },
+    granted::map::{ROW, Unmap, UnmapRequest},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     reply::{Args, Reply, Stop},
@@ -181,9 +178,13 @@ impl<M: Machine> Caller<'_, M> {
             }
             is_new = false;
             let op = request.requests()?.read(self.hv.machine(), 0)?;
-            request = match self.flush_granted_cache(&op, request.first)? {
-                granted::Flushed::UpTo(entry) => GrantTableOp { first: entry, ..request },
-                granted::Flushed::Done => GrantTableOp { first: 0, ..request.after::<abi::GnttabCacheFlush>(1) },
+            let mut first = request.first;
+            request = match self.flush_granted_cache(&op, &mut first) {
+                Err(Stop::Unfinished) => GrantTableOp { first, ..request },
+                outcome => {
+                    outcome?;
+                    GrantTableOp { first: 0, ..request.after::<abi::GnttabCacheFlush>(1) }
+                }
             };
         }
         Ok(0)

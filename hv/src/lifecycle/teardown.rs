@@ -7,7 +7,7 @@
 use super::context;
 use crate::{
     Hypervisor,
-    domain::{Domain, Progress, Stage, vcpu::Vcpu},
+    domain::{Domain, Stage, vcpu::Vcpu},
     machine::Machine,
     mem::editor::Editor,
     reply::Stop,
@@ -43,18 +43,17 @@ impl<M: Machine> Hypervisor<M> {
 
     /// Does what a stage asks for; the next stage.
     fn tear_down_step(&'static self, domain: &Arc<Domain>, stage: &mut Stage) -> Result<Stage, Stop> {
-        let finished = |progress: Progress| if progress == Progress::Done { Ok(()) } else { Err(Stop::Unfinished) };
         Ok(match stage {
             Stage::Alive | Stage::Vcpus => {
                 domain.each_vcpu().try_for_each(|vcpu| self.release_vcpu(domain, vcpu))?;
                 Stage::Grants
             }
             Stage::Grants => {
-                finished(self.release_grants(domain))?;
+                self.release_grants(domain)?;
                 Stage::Events(0)
             }
             Stage::Events(next) => {
-                finished(self.close_all_ports(domain, next))?;
+                self.close_all_ports(domain, next)?;
                 self.put_eoi_page(&domain.pirqs);
                 Stage::Memory(0)
             }

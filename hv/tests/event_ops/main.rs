@@ -11,10 +11,7 @@ use oxen_abi::{
     errno::Errno,
     virq::{VIRQ_CONSOLE, VIRQ_DOM_EXC, VIRQ_TIMER},
 };
-use oxen_hv::{
-    domain::{Progress, vcpu::pause},
-    event::port::Binding,
-};
+use oxen_hv::{domain::vcpu::pause, event::port::Binding, reply::Stop};
 use std::sync::atomic::Ordering::SeqCst;
 use support::{dice::Dice, guest::Guest};
 use world::{LIMIT, World};
@@ -40,21 +37,21 @@ fn nothing_is_left_of_a_domain_s_channels() {
     }
     let dying = &world.guests[1].domain;
     dying.memory.is_dying.store(true, SeqCst);
-    assert_eq!(world.guests[1].hv.close_all_ports(dying, &mut 0), Progress::Done);
+    assert_eq!(world.guests[1].hv.close_all_ports(dying, &mut 0), Ok(()));
     assert!((1..LIMIT).all(|p| dying.events.port(p).unwrap().binding() == Binding::Closed));
     for guest in &world.guests {
         assert_eq!(guest.hv.audit_events(&guest.domain), Ok(()));
     }
-    assert_eq!(world.caller(0).alloc_unbound(DomId(1), DomId(0)), Err(Errno::Inval));
-    assert_eq!(world.caller(1).bind_ipi(0), Err(Errno::Inval));
+    assert_eq!(world.caller(0).alloc_unbound(DomId(1), DomId(0)), Err(Errno::Inval.into()));
+    assert_eq!(world.caller(1).bind_ipi(0), Err(Errno::Inval.into()));
 }
 
 #[test]
 fn a_domain_without_memory_for_ports_is_told() {
     let mut world = World::new();
     world.guests[0].hv.machine().heap_left.store(0, SeqCst);
-    assert_eq!(world.caller(1).bind_ipi(0), Err(Errno::NoMem));
-    assert_eq!(world.caller(1).alloc_unbound(DomId::SELF, DomId(0)), Err(Errno::NoMem));
+    assert_eq!(world.caller(1).bind_ipi(0), Err(Errno::NoMem.into()));
+    assert_eq!(world.caller(1).alloc_unbound(DomId::SELF, DomId(0)), Err(Errno::NoMem.into()));
     world.check("running out of memory");
 }
 
@@ -65,15 +62,15 @@ fn ports_beyond_the_first_page_work_up_to_the_last() {
     for expected in 1..4096 {
         assert_eq!(world.caller(1).bind_ipi(1), Ok(expected));
     }
-    assert_eq!(world.caller(1).bind_ipi(1), Err(Errno::NoSpc));
+    assert_eq!(world.caller(1).bind_ipi(1), Err(Errno::NoSpc.into()));
     assert_eq!(world.caller(1).send_event(4095), Ok(()));
     assert_eq!(world.words(1)[256 + 63].load(SeqCst), 1 << 63);
     assert_eq!(world.caller(1).send_event(4096), Err(Errno::Inval));
     let info = world.guests[1].domain.vcpu(1).unwrap().info.lock().unwrap();
     assert_eq!((info.word(8).load(SeqCst), info.upcall_pending().load(SeqCst)), (1 << 63, 1));
     let mut next = 0;
-    assert_eq!(world.guests[1].hv.close_all_ports(&world.guests[1].domain, &mut next), Progress::Stopped);
-    while world.guests[1].hv.close_all_ports(&world.guests[1].domain, &mut next) == Progress::Stopped {}
+    assert_eq!(world.guests[1].hv.close_all_ports(&world.guests[1].domain, &mut next), Err(Stop::Unfinished));
+    while world.guests[1].hv.close_all_ports(&world.guests[1].domain, &mut next) == Err(Stop::Unfinished) {}
     assert_eq!(world.guests[1].hv.audit_events(&world.guests[1].domain), Ok(()));
 }
 

@@ -5,7 +5,6 @@ use oxen_abi::{domid::DomId, virq::NR_VIRQS};
 use oxen_hv::{
     caller::Caller,
     channel::Reset,
-    domain::Progress,
     event::{pirq, port::Binding, virq},
 };
 use std::sync::atomic::Ordering::SeqCst;
@@ -166,7 +165,7 @@ impl World {
             ($name:ident, $expected:ident($($arg:expr),*)) => {{
                 what = format!("{me}: {}{:?}", stringify!($name), ($($arg,)*));
                 let expected = self.$expected(me, $($arg),*);
-                assert_eq!(self.caller(me).$name($($arg),*), expected, "{what}");
+                assert_eq!(self.caller(me).$name($($arg),*), expected.map_err(Into::into), "{what}");
             }};
         }
         match dice.roll(16) {
@@ -194,7 +193,11 @@ impl World {
                 let port = any_port(dice);
                 what = format!("{me}: close {port}");
                 let expected = self.expect_close(me, port);
-                assert_eq!(hv.close_port(&self.guests[usize::from(me)].domain, port), expected, "{what}");
+                assert_eq!(
+                    hv.close_port(&self.guests[usize::from(me)].domain, port),
+                    expected.map_err(Into::into),
+                    "{what}"
+                );
             }
             9 | 10 => {
                 let port = any_port(dice);
@@ -233,7 +236,7 @@ impl World {
             }
             _ if dice.roll(200) == 0 => {
                 what = format!("{me}: reset");
-                assert_eq!(self.caller(me).reset_events(DomId::SELF, Reset::Begin), Ok(Progress::Done));
+                assert_eq!(self.caller(me).reset_events(DomId::SELF, Reset::Begin), Ok(()));
                 for port in 0..64 {
                     let _ = self.expect_close(me, port);
                 }

@@ -5,7 +5,7 @@ use crate::{
     support::{self, Fake, dice::Dice, guest::Guest},
 };
 use oxen_abi::{domid::DomId, errno::Errno, event_channel::EvtchnInitControl};
-use oxen_hv::{addr::Mfn, caller::Caller, channel::Reset, domain::Progress, event, mem::Ram};
+use oxen_hv::{addr::Mfn, caller::Caller, channel::Reset, event, mem::Ram};
 use std::sync::atomic::Ordering::SeqCst;
 
 pub(crate) const DOMAINS: u16 = 2;
@@ -173,17 +173,21 @@ impl World {
             }
             5 | 6 => {
                 let expected = if vcpu < VCPUS { self.model(me).open(Is::Ipi, vcpu) } else { Err(Errno::NoEnt) };
-                assert_eq!(self.caller(me).bind_ipi(vcpu), expected, "{me}: bind_ipi {vcpu}");
+                assert_eq!(self.caller(me).bind_ipi(vcpu), expected.map_err(Into::into), "{me}: bind_ipi {vcpu}");
                 format!("{me}: bind_ipi {vcpu}")
             }
             7 => {
                 let expected = self.model(me).open(Is::Unbound(dom), 0);
-                assert_eq!(self.caller(me).alloc_unbound(DomId::SELF, DomId(dom)), expected);
+                assert_eq!(self.caller(me).alloc_unbound(DomId::SELF, DomId(dom)), expected.map_err(Into::into));
                 format!("{me}: alloc_unbound for {dom}")
             }
             8 | 9 => {
                 let expected = self.expect_connect(me, dom, port);
-                assert_eq!(self.caller(me).bind_interdomain(DomId(dom), port), expected, "{me} to {dom} {port}");
+                assert_eq!(
+                    self.caller(me).bind_interdomain(DomId(dom), port),
+                    expected.map_err(Into::into),
+                    "{me} to {dom} {port}"
+                );
                 format!("{me}: bind_interdomain {dom} {port}")
             }
             10 => {
@@ -201,7 +205,11 @@ impl World {
             11 => {
                 let expected = self.expect_close(me, port);
                 let guest = &self.guests[usize::from(me)];
-                assert_eq!(guest.hv.close_port(&guest.domain, port), expected, "{me}: close {port}");
+                assert_eq!(
+                    guest.hv.close_port(&guest.domain, port),
+                    expected.map_err(Into::into),
+                    "{me}: close {port}"
+                );
                 format!("{me}: close {port}")
             }
             12..=16 => {
@@ -217,7 +225,7 @@ impl World {
             }
             19 if dice.roll(20) == 0 => {
                 self.expect_reset(me);
-                assert_eq!(self.caller(me).reset_events(DomId::SELF, Reset::Begin), Ok(Progress::Done));
+                assert_eq!(self.caller(me).reset_events(DomId::SELF, Reset::Begin), Ok(()));
                 format!("{me}: reset")
             }
             19 => {

@@ -5,7 +5,7 @@ use oxen_abi::{
     domid::DomId,
     grant_table::{self as abi, GnttabMapGrantRef},
 };
-use oxen_hv::{addr::GuestAddr, caller::Caller, domain::Progress};
+use oxen_hv::{addr::GuestAddr, caller::Caller, reply::Stop};
 use std::sync::atomic::Ordering::SeqCst;
 use zerocopy::IntoBytes;
 
@@ -72,7 +72,7 @@ fn a_domain_of_one_frame_of_mappings_has_256() {
     let domain = world.sides[0].guest.domain.clone();
     domain.memory.is_dying.store(true, SeqCst);
     let hv = world.sides[0].guest.hv;
-    while hv.release_grants(&domain) == Progress::Stopped {}
+    while hv.release_grants(&domain) == Err(Stop::Unfinished) {}
     assert_eq!(domain.grants.lock().mappings(), 0);
     assert_eq!(world.sides[1].guest.domain.grants.lock().each_pin().count(), 0);
 }

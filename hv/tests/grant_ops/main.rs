@@ -13,7 +13,7 @@ mod support;
 mod versions;
 mod world;
 
-use oxen_hv::domain::Progress;
+use oxen_hv::reply::Stop;
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
     audit::{self, Holds},
@@ -45,7 +45,7 @@ fn a_dead_domain_holds_nothing_and_what_it_granted_stays_until_it_is_unmapped() 
     let domain = world.sides[0].guest.domain.clone();
     domain.memory.is_dying.store(true, SeqCst);
     let hv = world.sides[0].guest.hv;
-    while hv.release_grants(&domain) == Progress::Stopped {}
+    while hv.release_grants(&domain) == Err(Stop::Unfinished) {}
     assert_eq!(domain.grants.lock().mappings(), 0);
     assert_eq!(domain.grants.lock().size().0, 0);
     assert!(hv.grant_table_frame(&domain, 0).is_err());
@@ -54,7 +54,7 @@ fn a_dead_domain_holds_nothing_and_what_it_granted_stays_until_it_is_unmapped() 
     for n in 1..GUESTS {
         let others: Vec<_> = world.sides[n].guest.domain.grants.lock().each_pin().collect();
         assert!(others.iter().all(|pin| usize::from(pin.2) != domain.owner.slot().unwrap()));
-        while hv.release_grants(&world.sides[n].guest.domain) == Progress::Stopped {}
+        while hv.release_grants(&world.sides[n].guest.domain) == Err(Stop::Unfinished) {}
     }
     let mut known = Holds::default();
     for side in &world.sides {

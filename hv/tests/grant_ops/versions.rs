@@ -302,7 +302,7 @@ fn a_domain_that_ends_gives_its_status_frames_back() {
     let domain = world.sides[0].guest.domain.clone();
     let hv = world.sides[0].guest.hv;
     domain.memory.is_dying.store(true, SeqCst);
-    while hv.release_grants(&domain) == oxen_hv::domain::Progress::Stopped {}
+    while hv.release_grants(&domain) == Err(oxen_hv::reply::Stop::Unfinished) {}
     assert_eq!(domain.grants.lock().size().0, 0);
     assert_eq!(hv.set_grant_version(&domain, 2), (Err(Errno::Inval), 1));
     assert!(hv.grant_status_frame(&domain, 0).is_err());
