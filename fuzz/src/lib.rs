@@ -29,7 +29,7 @@ pub const TARGETS: [Target; 13] = [
     Target { name: "archive", run: guests::archive },
     Target { name: "guest_text", run: guests::text },
     Target { name: "multiboot", run: boot::multiboot },
-    Target { name: "acpi", run: firmware::acpi },
+    Target { name: "acpi", run: boot::acpi },
     Target { name: "command_line", run: boot::command_line },
     Target { name: "decoder", run: instructions::decoder },
     Target { name: "store_wire", run: store::wire },

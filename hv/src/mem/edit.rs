@@ -86,7 +86,7 @@ impl<M: Hardware> Editor<'_, M> {
         let mut new = Entry(new);
         if new.is_present() {
             if old.is_present() {
-                let judged = new.sanitize_page(rights.io)?;
+                let judged = new.sanitize_page(self.domain.is_privileged)?;
                 if old.differs_harmlessly(judged) {
                     write(place.word, old, judged, notes);
                     return Ok(());
