@@ -3,10 +3,9 @@
 use crate::{
     addr::{GuestAddr, MachineAddr},
     caller::Caller,
-    domain::{KNOWN_ASSISTS, vcpu::Callback},
     domain::{
-        debug,
-        traps::{TrapHandler, TrapTable},
+        KNOWN_ASSISTS, debug,
+        traps::{Callback, TrapHandler, TrapTable},
     },
     machine::Machine,
     mem::{editor::Editor, guest_ptr::GuestPtr},
