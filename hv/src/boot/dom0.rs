@@ -108,7 +108,13 @@ pub fn build<M: Machine>(hv: &'static Hypervisor<M>, plan: &Plan<'_>) -> Result<
     }
     let pages = pages_for(hv, plan);
     let layout = lay_out(&image, plan, pages)?;
-    let config = Config { max_vcpus: plan.vcpus, max_grant_version: hv.grants.max_version, ..Config::CONTROL };
+    let config = Config {
+        max_vcpus: plan.vcpus,
+        max_grant_frames: hv.grants.max_frames,
+        max_grant_version: hv.grants.max_version,
+        max_maptrack_frames: hv.grants.max_maptrack_frames,
+        ..Config::CONTROL
+    };
     let domain = domain::create(hv, &config)?;
     let limit = plan.max_memory.map_or(u64::from(u32::MAX), |bytes| bytes / PAGE_BYTES as u64).max(pages);
     domain.max_pages.store(u32::try_from(limit).unwrap_or(u32::MAX), Ordering::Relaxed);

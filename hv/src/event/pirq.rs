@@ -81,6 +81,8 @@ const IN_SERVICE: u32 = 1 << 22;
 const MAPPED: u32 = 1 << 23;
 /// The control domain has asked for the number (`PHYSDEVOP_get_free_pirq`).
 const RESERVED: u32 = 1 << 24;
+/// The control domain has said how the line signals (`PHYSDEVOP_setup_gsi`).
+const TOLD: u32 = 1 << 25;
 
 /// What belongs to a domain: the page in which it finds what it must end, and the numbers it has asked for.
 #[derive(Debug, Default)]
@@ -188,39 +190,50 @@ pub(super) fn unbind<M: Machine>(hv: &Hypervisor<M>, pirq: u32) {
     }
 }
 
-/// Sets a line up (`PHYSDEVOP_setup_gsi`). What the hypervisor serves stays as it is.
+/// Sets a line up as the control domain says that it signals (`PHYSDEVOP_setup_gsi`): once, and not while it is at work.
+/// A classic line that is mapped has been set up as an edge; that it is said now.
 ///
 /// # Errors
-/// `Inval` if there is no such line, `Exist` if it is set up already, `NoSpc` if no vector is left.
+/// `Inval` if there is no such line, `Exist` if this was said already, if the line is bound to a port and set up, or is
+/// the hypervisor's own, `NoSpc` if no vector is left.
 #[inline(never)]
-pub fn set_up<M: Machine>(hv: &Hypervisor<M>, _: Control, gsi: u32, signal: Signal) -> Result<(), Errno> {
+pub fn set_up<M: Machine>(
+    hv: &Hypervisor<M>,
+    domain: &Domain,
+    _: Control,
+    gsi: u32,
+    signal: Signal,
+) -> Result<(), Errno> {
     let line = hv.pirqs.line(gsi).filter(|_| gsi < hv.machine.lines()).ok_or(Errno::Inval)?;
-    let flags = ROUTED | if signal.is_level { LEVEL } else { 0 };
-    if line.0.fetch_or(ROUTED, Ordering::AcqRel) & ROUTED != 0 {
+    let _held = domain.events.bindings.lock();
+    let is_at_work = line.has(ROUTED) && line.port().is_some();
+    if is_at_work || hv.machine.is_own(gsi) || line.0.fetch_or(TOLD, Ordering::AcqRel) & TOLD != 0 {
         return Err(Errno::Exist);
     }
-    if hv.machine.is_own(gsi) {
-        return Ok(());
-    }
-    hv.machine.route(gsi, signal).inspect_err(|_| _ = line.0.fetch_and(!ROUTED, Ordering::AcqRel))?;
+    route(hv, line, gsi, signal)
+}
+
+/// Lets a line signal in one way; the lock of the control domain's events is held.
+fn route<M: Machine>(hv: &Hypervisor<M>, line: &Line, gsi: u32, signal: Signal) -> Result<(), Errno> {
+    hv.machine.route(gsi, signal)?;
+    line.0.fetch_and(!LEVEL, Ordering::AcqRel);
+    let flags = ROUTED | if signal.is_level { LEVEL } else { 0 };
     if line.0.fetch_or(flags, Ordering::AcqRel) & PORT != 0 {
         hv.machine.set_masked(gsi, false);
     }
     Ok(())
 }
 
-/// Lets the control domain bind a line, whose number is the pirq's (`PHYSDEVOP_map_pirq`). Nobody asks apart for the
-/// classic lines to be set up.
+/// Lets the control domain bind a line, whose number is the pirq's (`PHYSDEVOP_map_pirq`). The classic lines signal by
+/// edges unless somebody says otherwise.
 ///
 /// # Errors
 /// `Inval` if there is no such line, `NoSpc` if no vector is left.
-pub fn map_line<M: Machine>(hv: &Hypervisor<M>, control: Control, gsi: u32) -> Result<(), Errno> {
+pub fn map_line<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, _: Control, gsi: u32) -> Result<(), Errno> {
     let line = hv.pirqs.line(gsi).filter(|_| gsi < hv.machine.lines()).ok_or(Errno::Inval)?;
-    if gsi < CLASSIC_LINES && gsi != ACPI_LINE {
-        match set_up(hv, control, gsi, Signal { is_level: false, is_active_low: false }) {
-            Ok(()) | Err(Errno::Exist) => {}
-            Err(error) => return Err(error),
-        }
+    let _held = domain.events.bindings.lock();
+    if gsi < CLASSIC_LINES && gsi != ACPI_LINE && !line.has(ROUTED) && !hv.machine.is_own(gsi) {
+        route(hv, line, gsi, Signal { is_level: false, is_active_low: false })?;
     }
     line.0.fetch_or(MAPPED, Ordering::AcqRel);
     Ok(())

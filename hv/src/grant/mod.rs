@@ -39,6 +39,7 @@ mod version;
 use crate::{
     Hypervisor,
     addr::Mfn,
+    config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES},
     domain::Domain,
     lock::{Guard, both},
     machine::Machine,
@@ -54,18 +55,27 @@ pub use map::release_all;
 pub use table::{MAX_STATUS_FRAMES, grow, status_frame, status_frames_of, table_frame};
 pub use version::{MAX_VERSION, set_version};
 
-/// What the command line says of all grant tables (`gnttab=`).
+/// What the command line says of all grant tables (`gnttab=`, `gnttab_max_frames=`, `gnttab_max_maptrack_frames=`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// The greatest version that a domain may use.
     pub max_version: u32,
     /// Whether offers that pass another domain's on can be used.
     pub is_transitive: bool,
+    /// Frames of a domain's table at most; the control domain's may have as many.
+    pub max_frames: u32,
+    /// Frames' worth of mappings of others' grants at most, likewise.
+    pub max_maptrack_frames: u32,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { max_version: MAX_VERSION, is_transitive: true }
+        Self {
+            max_version: MAX_VERSION,
+            is_transitive: true,
+            max_frames: MAX_GRANT_FRAMES as u32,
+            max_maptrack_frames: MAX_MAPTRACK_FRAMES as u32,
+        }
     }
 }
 

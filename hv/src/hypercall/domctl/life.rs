@@ -4,7 +4,7 @@ use super::{Answer, Outcome, other_than_self};
 use crate::{
     addr::Mfn,
     caller::{Caller, Control},
-    config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES, MAX_PORTS},
+    config::MAX_PORTS,
     domain::{self, Config, Domain, teardown},
     event::virq,
     hypercall::stubs,
@@ -46,12 +46,13 @@ pub(super) fn create<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Do
     {
         return Err(Errno::Inval.into());
     }
-    // A negative number is none: the build's own is in force.
-    let limit = |wanted: i32, range: core::ops::RangeInclusive<usize>| match usize::try_from(wanted) {
+    // A negative number is none: the command line's is in force.
+    let limit = |wanted: i32, range: core::ops::RangeInclusive<u32>| match u32::try_from(wanted) {
         Ok(wanted) if !range.contains(&wanted) => Err(Errno::Inval),
-        Ok(wanted) => Ok(wanted as u32),
-        Err(_) => Ok(*range.end() as u32),
+        Ok(wanted) => Ok(wanted),
+        Err(_) => Ok(*range.end()),
     };
+    let grants = caller.hv.grants;
     let config = Config {
         id: (op.domain != DomId::DOM0 && op.domain.is_real()).then_some(op.domain),
         is_privileged: false,
@@ -61,9 +62,9 @@ pub(super) fn create<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Do
         pool: wanted.cpupool_id,
         max_vcpus: wanted.max_vcpus,
         max_port: wanted.max_evtchn_port.min(MAX_PORTS as u32 - 1),
-        max_grant_frames: limit(wanted.max_grant_frames, 1..=MAX_GRANT_FRAMES)?,
+        max_grant_frames: limit(wanted.max_grant_frames, 1..=grants.max_frames)?,
         max_grant_version: version,
-        max_maptrack_frames: limit(wanted.max_maptrack_frames, 0..=MAX_MAPTRACK_FRAMES)?,
+        max_maptrack_frames: limit(wanted.max_maptrack_frames, 0..=grants.max_maptrack_frames)?,
     };
     teardown::bury_the_dead(caller.hv);
     op.domain = domain::create(caller.hv, &config)?.id;

@@ -79,8 +79,8 @@ pub(super) fn ports<M: Machine>(
         return Err(Errno::Inval.into());
     }
     let (first, last) = (request.first_port, end - 1);
-    let console = (first..=last).any(|port| caller.hv.machine.is_console_port(port as u16));
-    let is_free = !console && !HYPERVISOR_PORTS.iter().any(|ours| first <= *ours.end() && last >= *ours.start());
+    let is_own = (first..=last).any(|port| caller.hv.machine.is_own_port(port as u16));
+    let is_free = !is_own && !HYPERVISOR_PORTS.iter().any(|ours| first <= *ours.end() && last >= *ours.start());
     judge(is_free && caller.domain.rights.lock().ports.contains(first.into(), last.into()))?;
     change(&mut domain.rights.lock().ports, request.allow_access, first.into(), last.into())
 }

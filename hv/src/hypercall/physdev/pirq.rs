@@ -95,7 +95,7 @@ fn map_for<M: Machine>(caller: &Caller<'_, M>, request: &mut PhysdevMapPirq, at:
                 let is_mapped = caller.hv.pirqs.line(gsi).is_some_and(pirq::Line::is_mapped);
                 return Err(if is_mapped { Errno::Exist } else { Errno::Inval });
             }
-            pirq::map_line(caller.hv, control, gsi)?;
+            pirq::map_line(caller.hv, caller.domain, control, gsi)?;
             request.pirq = request.index;
             return Ok(());
         }
@@ -143,7 +143,7 @@ pub(super) fn set_up<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), 
     let request: PhysdevSetupGsi = read(caller, at)?;
     let gsi = u32::try_from(request.gsi).ok().filter(|&gsi| gsi < caller.hv.machine.lines()).ok_or(Errno::Inval)?;
     let signal = Signal { is_level: request.triggering != 0, is_active_low: request.polarity != 0 };
-    pirq::set_up(caller.hv, caller.control()?, gsi, signal)
+    pirq::set_up(caller.hv, caller.domain, caller.control()?, gsi, signal)
 }
 
 /// A name and no more, for whatever number: routes are made when the line is set up.
@@ -177,8 +177,8 @@ pub(super) fn write_controller<M: Machine>(caller: &Caller<'_, M>, at: u64) -> R
     }
     let signal =
         Signal { is_level: request.value & ROUTE_LEVEL != 0, is_active_low: request.value & ROUTE_ACTIVE_LOW != 0 };
-    match pirq::set_up(hv, control, gsi, signal) {
-        Ok(()) | Err(Errno::Exist) => pirq::map_line(hv, control, gsi),
+    match pirq::set_up(hv, caller.domain, control, gsi, signal) {
+        Ok(()) | Err(Errno::Exist) => pirq::map_line(hv, caller.domain, control, gsi),
         Err(error) => Err(error),
     }
 }
