@@ -1,13 +1,16 @@
-//! The vocabulary of handlers: who calls, with what rights, and what they are answered.
+//! Who calls: the guest that entered the hypervisor, and what its rights are.
 
 use crate::{
     Hypervisor,
     domain::{Domain, regs::Regs, vcpu::Vcpu, vcpu::VcpuState},
     machine::{CpuId, Machine},
+    mem::guest_ptr::GuestPtr,
+    reply::Control,
 };
 use alloc::{boxed::Box, sync::Arc};
 use core::sync::atomic::Ordering;
 use oxen_abi::errno::Errno;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// The vcpu that a CPU runs. Its state is on the CPU, not in the vcpu's slot, for as long as it runs there.
 #[derive(Debug)]
@@ -37,35 +40,6 @@ pub struct Caller<'a, M: Machine> {
     pub regs: &'a mut Regs,
 }
 
-/// The right to act on other domains and on the machine. Only [`Caller::control`] mints it.
-#[derive(Clone, Copy, Debug)]
-pub struct Control(());
-
-/// Six arguments of a hypercall. A handler that stops half way leaves here where to go on.
-pub type Args = [u64; 6];
-
-/// Why a hypercall did not return a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The guest erred or asked too much, and is told.
-    Tell(Errno),
-    /// More urgent work waits: the same hypercall is executed again, with the arguments as the handler left them.
-    Preempted,
-    /// The guest broke a promise that it cannot be told about, and is ended with this reason. Behind a pointer, so that
-    /// a [`Reply`] fits into two registers.
-    Crash(&'static &'static str),
-}
-
-impl From<Errno> for Refusal {
-    fn from(error: Errno) -> Self {
-        Self::Tell(error)
-    }
-}
-
-/// What a hypercall answers: the value for RAX, or why there is none.
-pub type Reply = Result<u64, Refusal>;
-const _: () = assert!(size_of::<Reply>() == 16);
-
 impl<M: Machine> Caller<'_, M> {
     /// Whether something more urgent than the present hypercall waits on this CPU.
     #[inline]
@@ -80,6 +54,24 @@ impl<M: Machine> Caller<'_, M> {
     /// # Errors
     /// `Perm` for everybody else.
     pub fn control(&self) -> Result<Control, Errno> {
-        if self.domain.is_privileged { Ok(Control(())) } else { Err(Errno::Perm) }
+        Control::of(self.domain.is_privileged)
+    }
+
+    /// Copies a value out of the guest's memory.
+    ///
+    /// # Errors
+    /// `Fault` if the guest has no memory there.
+    #[inline]
+    pub fn copy_from_guest<T: FromBytes + IntoBytes + Immutable>(&self, address: u64) -> Result<T, Errno> {
+        GuestPtr::one(address)?.read(&self.hv.machine, 0)
+    }
+
+    /// Copies a value into the guest's memory.
+    ///
+    /// # Errors
+    /// `Fault` if the guest has no memory there that it can write to.
+    #[inline]
+    pub fn copy_to_guest<T: FromBytes + IntoBytes + Immutable>(&self, address: u64, value: &T) -> Result<(), Errno> {
+        GuestPtr::one(address)?.write(&self.hv.machine, 0, value)
     }
 }

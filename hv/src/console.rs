@@ -8,7 +8,7 @@ use core::{
 use heapless::{Deque, Vec};
 use oxen_abi::virq::VIRQ_CONSOLE;
 
-use crate::lock::Lock;
+use crate::lock::{Lock, rank};
 
 /// The serial line, asked of the machine.
 pub trait Serial {
@@ -83,7 +83,7 @@ pub struct Console {
     pub guest_level: Threshold,
     /// Whether guests other than the control domain may write (`guest_console`); Xen as released refuses them.
     pub guests_may_write: AtomicBool,
-    state: Lock<State>,
+    state: Lock<State, { rank::CONSOLE }>,
 }
 
 #[derive(Debug)]

@@ -42,6 +42,7 @@ pub mod machine;
 pub mod mem;
 pub mod pci;
 pub mod ports;
+pub mod reply;
 pub mod sched;
 pub mod trap;
 
@@ -61,7 +62,7 @@ pub struct Hypervisor<M: Machine> {
     /// Whose the global virtual interrupts are, by their numbers: ids of domains.
     pub virq_handlers: [core::sync::atomic::AtomicU16; oxen_abi::virq::NR_VIRQS as usize],
     /// The pools of CPUs.
-    pub pools: lock::Lock<sched::pools::Pools>,
+    pub pools: lock::Lock<sched::pools::Pools, { lock::rank::POOLS }>,
     /// The CPUs that have nothing to do, bit n for CPU n.
     pub idle_cpus: core::sync::atomic::AtomicU64,
     /// The serial line and what went there.
@@ -71,7 +72,7 @@ pub struct Hypervisor<M: Machine> {
     /// What grant tables may be.
     pub grants: grant::Policy,
     /// Devices on PCI, and the messages by which they interrupt.
-    pub pci: lock::Lock<pci::Pci>,
+    pub pci: lock::Lock<pci::Pci, { lock::rank::PCI }>,
     /// The command line it was booted with.
     pub command_line: heapless::String<1024>,
     /// By what this very image is known; empty if the linker was not asked.

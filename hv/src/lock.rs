@@ -1,12 +1,267 @@
-//! Locks, and the one order in which they may be taken.
+//! Locks, and the one order in which they may be taken: each has a [`rank`].
 //!
-//! From outermost to innermost: domain table, domain life cycle, paging, grants, events, pools, pirqs, PCI, run queue, frame
-//! allocator, console. Two locks of one rank (two domains' events, say) are taken in the order of domain ids.
+//! A CPU takes a lock only while all that it holds have lower ranks. A build with `debug_assertions` (the host's tests,
+//! above all) keeps what each CPU holds and panics where that is broken, whether or not it would have hung; other builds
+//! keep nothing and pay nothing.
+
+use core::ops::{Deref, DerefMut};
+use spin::{
+    mutex::{TicketMutex, TicketMutexGuard},
+    rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+/// The ranks, outermost first.
+pub mod rank {
+    macro_rules! ranks {
+        ($($(#[$doc:meta])* $name:ident,)*) => {
+            /// The ranks by number, for the constants and for what a panic names.
+            #[expect(non_camel_case_types, reason = "each is the name of a constant")]
+            enum Number { $($name,)* }
+            $($(#[$doc])* pub const $name: u8 = Number::$name as u8;)*
+            /// Their names, in order.
+            pub(super) const NAMES: &[&str] = &[$(stringify!($name),)*];
+        };
+    }
+
+    ranks! {
+        /// That one domain is made at a time.
+        CREATION,
+        /// Which stage of its life a domain is in.
+        LIFE,
+        /// The handle that the toolstack gave a domain.
+        HANDLE,
+        /// The memory map that a domain is told.
+        MEMORY_MAP,
+        /// How a domain's time stamp counter counts.
+        TSC_MODE,
+        /// Which CPUs and domains make up a pool.
+        POOLS,
+        /// The registers of a vcpu that is off its CPU.
+        VCPU_STATE,
+        /// The frame in which a vcpu has its `vcpu_info`.
+        VCPU_INFO_FRAME,
+        /// A domain's page tables.
+        PAGING,
+        /// A domain's grant table and its mappings of others' grants. Several in the order of domain ids.
+        GRANTS,
+        /// A domain's event channels. Several in the order of domain ids.
+        EVENTS,
+        /// What a domain has of physical interrupts.
+        PIRQS,
+        /// A CPU's run queue. Several in the order of CPUs.
+        RUN_QUEUE,
+        /// What a domain may have of the CPUs.
+        SHARE,
+        /// A CPU's timers.
+        DEADLINES,
+        /// How long a vcpu was in which state.
+        RUNSTATE,
+        /// Where a vcpu has its `vcpu_info`.
+        VCPU_INFO,
+        /// The time of day at boot.
+        WALL_CLOCK,
+        /// The functions of PCI devices and their messages.
+        PCI,
+        /// The registers of an I/O APIC.
+        IO_APIC,
+        /// What of the machine a domain may reach.
+        RIGHTS,
+        /// Device memory that no guest maps.
+        FORBIDDEN_IO,
+        /// Which domains there are.
+        DOMAINS,
+        /// The free frames.
+        FREE_FRAMES,
+        /// The line that a guest writes on its console.
+        GUEST_LINE,
+        /// The hypervisor's console.
+        CONSOLE,
+    }
+}
+
+#[cfg(debug_assertions)]
+mod order {
+    use super::rank;
+    use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+    /// How many locks of each rank a CPU holds.
+    #[derive(Debug)]
+    pub struct Held([AtomicU8; rank::NAMES.len()]);
+
+    impl Held {
+        /// Nothing is held.
+        pub const NOTHING: Self = Self([const { AtomicU8::new(0) }; rank::NAMES.len()]);
+    }
+
+    static HELD: spin::Once<fn() -> &'static Held> = spin::Once::new();
+
+    /// Says where a CPU keeps what it holds. Once, at boot.
+    pub fn watch(held_here: fn() -> &'static Held) {
+        HELD.call_once(|| held_here);
+    }
+
+    /// That the CPU holds a lock.
+    #[derive(Debug)]
+    pub(super) struct Mark(Option<&'static AtomicU8>);
+
+    impl Mark {
+        /// Takes the mark of a lock, where no lock of this rank is held, or only such as come before it.
+        #[track_caller]
+        #[expect(clippy::panic, reason = "that is what a build with debug assertions is for")]
+        pub(super) fn new(rank: u8, is_further: bool) -> Self {
+            let Some(Held(counts)) = HELD.get().map(|held| held()) else { return Self(None) };
+            let name = |rank: usize| rank::NAMES.get(rank).copied().unwrap_or_default();
+            let first_bad = usize::from(rank) + usize::from(is_further);
+            let is_held = |&(at, count): &(usize, &AtomicU8)| at >= first_bad && count.load(Relaxed) != 0;
+            if let Some((above, _)) = counts.iter().enumerate().rfind(is_held) {
+                panic!("lock order: {} is taken while {} is held", name(rank.into()), name(above));
+            }
+            Self::unordered(rank)
+        }
+
+        /// Takes the mark of a lock for which nobody waited.
+        pub(super) fn unordered(rank: u8) -> Self {
+            let count = HELD.get().and_then(|held| held().0.get(usize::from(rank)));
+            count.inspect(|count| _ = count.fetch_add(1, Relaxed));
+            Self(count)
+        }
+    }
+
+    impl Drop for Mark {
+        fn drop(&mut self) {
+            self.0.inspect(|count| _ = count.fetch_sub(1, Relaxed));
+        }
+    }
+}
+
+#[cfg(not(debug_assertions))]
+mod order {
+    #[derive(Debug)]
+    pub(super) struct Mark;
+
+    impl Mark {
+        #[inline(always)]
+        pub(super) const fn new(_rank: u8, _is_further: bool) -> Self {
+            Self
+        }
+
+        #[inline(always)]
+        pub(super) const fn unordered(_rank: u8) -> Self {
+            Self
+        }
+    }
+}
+
+use order::Mark;
+#[cfg(debug_assertions)]
+pub use order::{Held, watch};
 
 /// A fair spin lock. The hypervisor runs with interrupts off, so no interrupt handler can find it taken by its own CPU.
-pub type Lock<T> = spin::mutex::TicketMutex<T, Attentive>;
+#[derive(Debug, Default)]
+pub struct Lock<T, const RANK: u8>(TicketMutex<T, Attentive>);
+
 /// A held [`Lock`].
-pub type Guard<'a, T> = spin::mutex::TicketMutexGuard<'a, T>;
+#[derive(Debug)]
+pub struct Guard<'a, T> {
+    inner: TicketMutexGuard<'a, T>,
+    _mark: Mark,
+}
+
+impl<T, const RANK: u8> Lock<T, RANK> {
+    /// A free lock around a value.
+    pub const fn new(value: T) -> Self {
+        Self(TicketMutex::new(value))
+    }
+
+    /// Waits for the lock and takes it. No lock of this rank or one further in may be held.
+    #[inline]
+    #[cfg_attr(debug_assertions, track_caller)]
+    pub fn lock(&self) -> Guard<'_, T> {
+        let mark = Mark::new(RANK, false);
+        Guard { inner: self.0.lock(), _mark: mark }
+    }
+
+    /// Takes the lock if nobody has it. Who does not wait keeps no order.
+    #[inline]
+    pub fn try_lock(&self) -> Option<Guard<'_, T>> {
+        let inner = self.0.try_lock()?;
+        Some(Guard { inner, _mark: Mark::unordered(RANK) })
+    }
+
+    /// The same as [`Self::lock`] where locks of this rank may be held: those of owners before this one, in the order that all agree on.
+    #[inline]
+    #[cfg_attr(debug_assertions, track_caller)]
+    pub(crate) fn lock_next(&self) -> Guard<'_, T> {
+        let mark = Mark::new(RANK, true);
+        Guard { inner: self.0.lock(), _mark: mark }
+    }
+}
+
+impl<T> Deref for Guard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T> DerefMut for Guard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+}
+
+/// A lock that many may hold to read, or one to write.
+#[derive(Debug)]
+pub struct SharedLock<T, const RANK: u8>(RwLock<T, Attentive>);
+
+/// A [`SharedLock`] held in one of the two ways.
+#[derive(Debug)]
+pub struct SharedGuard<G> {
+    inner: G,
+    _mark: Mark,
+}
+
+impl<T, const RANK: u8> SharedLock<T, RANK> {
+    /// A free lock around a value.
+    pub const fn new(value: T) -> Self {
+        Self(RwLock::new(value))
+    }
+
+    /// Waits until nobody writes.
+    #[inline]
+    #[cfg_attr(debug_assertions, track_caller)]
+    pub fn read(&self) -> SharedGuard<RwLockReadGuard<'_, T>> {
+        let mark = Mark::new(RANK, false);
+        SharedGuard { inner: self.0.read(), _mark: mark }
+    }
+
+    /// Waits until nobody reads or writes.
+    #[inline]
+    #[cfg_attr(debug_assertions, track_caller)]
+    pub fn write(&self) -> SharedGuard<RwLockWriteGuard<'_, T, Attentive>> {
+        let mark = Mark::new(RANK, false);
+        SharedGuard { inner: self.0.write(), _mark: mark }
+    }
+}
+
+impl<G: Deref> Deref for SharedGuard<G> {
+    type Target = G::Target;
+
+    #[inline]
+    fn deref(&self) -> &G::Target {
+        &self.inner
+    }
+}
+
+impl<G: DerefMut> DerefMut for SharedGuard<G> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut G::Target {
+        &mut self.inner
+    }
+}
 
 /// Waiting with an ear for other CPUs: the one that holds the lock may itself wait until this one has flushed.
 #[derive(Debug)]
@@ -36,17 +291,22 @@ fn attend() {
     core::hint::spin_loop();
 }
 
-/// Takes the locks of two owners in the order of their ranks, once only if they are the same.
-pub fn both<'a, T>(a: (u32, &'a Lock<T>), b: (u32, &'a Lock<T>)) -> (Guard<'a, T>, Option<Guard<'a, T>>) {
+/// Takes the locks of two owners in the order of their numbers, once only if they are the same.
+#[inline]
+#[cfg_attr(debug_assertions, track_caller)]
+pub fn both<'a, T, const RANK: u8>(
+    a: (u32, &'a Lock<T, RANK>),
+    b: (u32, &'a Lock<T, RANK>),
+) -> (Guard<'a, T>, Option<Guard<'a, T>>) {
     match a.0.cmp(&b.0) {
         core::cmp::Ordering::Equal => (a.1.lock(), None),
         core::cmp::Ordering::Less => {
             let first = a.1.lock();
-            (first, Some(b.1.lock()))
+            (first, Some(b.1.lock_next()))
         }
         core::cmp::Ordering::Greater => {
             let second = b.1.lock();
-            (a.1.lock(), Some(second))
+            (a.1.lock_next(), Some(second))
         }
     }
 }

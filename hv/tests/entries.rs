@@ -4,11 +4,7 @@
 mod support;
 
 use oxen_abi::segments::{FLAT_USER_CS32, FLAT_USER_SS};
-use oxen_hv::{
-    domain::vcpu::Callback,
-    sched::work,
-    trap::{self, vector},
-};
+use oxen_hv::{domain::vcpu::Callback, sched::work, trap::vector};
 use std::sync::atomic::Ordering;
 use support::{
     guest::{Guest, Home},
@@ -48,7 +44,7 @@ fn frame<const WORDS: usize>(guest: &Guest, home: &Home) -> [u64; WORDS] {
 fn a_return_that_the_cpu_refuses_is_the_exception_it_met() {
     for met in [vector::GENERAL_PROTECTION, vector::STACK_FAULT] {
         let (mut guest, home) = guest();
-        trap::refused_return(&mut guest.caller(), met, 0xfff4);
+        guest.caller().refused_return(met, 0xfff4);
         assert!(guest.state.in_kernel);
         assert_eq!(guest.regs.rip, HANDLER + u64::from(met));
         let [_, _, error_code, rip, cs, ..] = frame::<8>(&guest, &home);
@@ -63,7 +59,7 @@ fn selectors_that_are_gone_are_told_by_the_failsafe_callback() {
     guest.state.selectors_wait = true;
     guest.vcpu.work.store(work::SELECTORS, Ordering::SeqCst);
     guest.hv.machine.good_selectors.store(0x10, Ordering::SeqCst);
-    trap::deliver_pending(&mut guest.caller());
+    guest.caller().deliver_pending();
     assert_eq!(guest.regs.rip, HANDLER);
     let [ds, es, fs, gs, _, _, rip, ..] = frame::<11>(&guest, &home);
     assert_eq!(([ds, es, fs, gs], rip), ([1, 2, 0x17, 4], 0x1234));
@@ -77,7 +73,7 @@ fn selectors_that_load_at_the_second_try_are_not_told() {
     guest.state.selectors = [1, 2, 3, 4];
     guest.state.selectors_wait = true;
     guest.vcpu.work.store(work::SELECTORS, Ordering::SeqCst);
-    trap::deliver_pending(&mut guest.caller());
+    guest.caller().deliver_pending();
     assert_eq!((guest.regs.rip, guest.vcpu.work.load(Ordering::SeqCst)), (0x1234, 0));
     assert!(!guest.state.selectors_wait);
 }
@@ -88,7 +84,7 @@ fn sysenter_goes_to_its_callback_with_interrupts_on_and_else_is_refused() {
     // As the CPU leaves it: nothing but the flags is known, and IF is clear.
     (guest.regs.rip, guest.regs.rsp, guest.regs.rflags, guest.regs.cs) = (0, 0, 2, FLAT_USER_CS32.into());
     let entered = guest.regs;
-    trap::user_sysenter(&mut guest.caller());
+    guest.caller().user_sysenter();
     assert_eq!(guest.regs.rip, HANDLER);
     let [_, _, rip, cs, rflags, rsp, ss] = frame::<7>(&guest, &home);
     assert_eq!((rip, cs & 0xffff, rsp, ss), (0, FLAT_USER_CS32.into(), 0, FLAT_USER_SS.into()));
@@ -96,7 +92,7 @@ fn sysenter_goes_to_its_callback_with_interrupts_on_and_else_is_refused() {
 
     (guest.regs, guest.state.in_kernel) = (entered, false);
     guest.state.sysenter_callback = Callback::default();
-    trap::user_sysenter(&mut guest.caller());
+    guest.caller().user_sysenter();
     assert_eq!(guest.regs.rip, HANDLER + u64::from(vector::GENERAL_PROTECTION));
     assert_eq!(frame::<3>(&guest, &home)[2], 0, "the error code");
 }

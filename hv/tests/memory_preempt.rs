@@ -9,9 +9,8 @@ use oxen_abi::mmu::{
 };
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
-    caller::Refusal,
-    hypercall::{mmu, mmuext},
     mem::{Memory, editor::Editor, entry::Entry, frame_alloc, relinquish::relinquish, root, walk},
+    reply::Stop,
 };
 use std::sync::atomic::Ordering;
 use support::{
@@ -84,12 +83,12 @@ impl World {
     }
 
     /// One go of an operation: whether it is to be called again.
-    fn once(&mut self, command: u32, frame: Mfn) -> Result<u64, Refusal> {
+    fn once(&mut self, command: u32, frame: Mfn) -> Result<u64, Stop> {
         self.guest.run();
         for (i, word) in [u64::from(command), frame.raw(), 0].into_iter().enumerate() {
             self.guest.hv.machine.write_guest_word(GuestAddr(8 * i as u64), word).unwrap();
         }
-        mmuext::mmuext_op(&mut self.guest.caller(), &mut [0, 1, 0, 0x7ff0, 0, 0])
+        self.guest.caller().mmuext_op(&mut [0, 1, 0, 0x7ff0, 0, 0])
     }
 
     fn meddle(&mut self) {
@@ -99,8 +98,8 @@ impl World {
             1 => MMUEXT_UNPIN_TABLE,
             2 => {
                 let entry = Entry::to(frame, FLAGS).0;
-                let _ = mmu::update_va_mapping(&mut self.guest.caller(), &mut [5 << 12, entry, UVMF_INVLPG, 0, 0, 0]);
-                let _ = mmu::update_va_mapping(&mut self.guest.caller(), &mut [5 << 12, 0, UVMF_INVLPG, 0, 0, 0]);
+                let _ = self.guest.caller().update_va_mapping(&mut [5 << 12, entry, UVMF_INVLPG, 0, 0, 0]);
+                let _ = self.guest.caller().update_va_mapping(&mut [5 << 12, 0, UVMF_INVLPG, 0, 0, 0]);
                 return;
             }
             3 => {
@@ -108,7 +107,7 @@ impl World {
                 for word in [Entry::to(self.tree[1], FLAGS).0, 0] {
                     self.guest.hv.machine.write_guest_word(GuestAddr(0), ptr).unwrap();
                     self.guest.hv.machine.write_guest_word(GuestAddr(8), word).unwrap();
-                    let _ = mmu::mmu_update(&mut self.guest.caller(), &mut [0, 1, 0, 0x7ff0, 0, 0]);
+                    let _ = self.guest.caller().mmu_update(&mut [0, 1, 0, 0x7ff0, 0, 0]);
                 }
                 return;
             }
@@ -164,7 +163,7 @@ fn pinning_a_large_tree_takes_several_goes_and_ends() {
     let mut world = World::new(1);
     let mut goes = 1;
     while let Err(refusal) = world.once(MMUEXT_PIN_L4_TABLE, world.tree[0]) {
-        assert_eq!(refusal, Refusal::Preempted);
+        assert_eq!(refusal, Stop::Unfinished);
         world.check();
         goes += 1;
     }
@@ -186,11 +185,11 @@ fn a_bad_entry_anywhere_undoes_everything() {
         let Some((table, slot)) = world.set_bad_entry() else { continue };
         let outcome = loop {
             match world.once(MMUEXT_PIN_L4_TABLE, world.tree[0]) {
-                Err(Refusal::Preempted) => world.check(),
+                Err(Stop::Unfinished) => world.check(),
                 other => break other,
             }
         };
-        assert!(matches!(outcome, Err(Refusal::Tell(_))), "{outcome:?} with a bad entry in {table:?}, {slot}");
+        assert!(matches!(outcome, Err(Stop::Refused(_))), "{outcome:?} with a bad entry in {table:?}, {slot}");
         world.check();
         while Editor::open(world.guest.hv, &world.guest.domain).is_err() {}
         assert!(world.tree.iter().all(|&frame| world.guest.hv.frames.state(frame).uses() == 0));
@@ -208,11 +207,11 @@ fn others_meddle_and_the_guest_may_never_come_back() {
         }
         loop {
             match world.once(MMUEXT_PIN_L4_TABLE, world.tree[0]) {
-                Err(Refusal::Preempted) if world.below(6) == 0 => {
+                Err(Stop::Unfinished) if world.below(6) == 0 => {
                     given_up += 1;
                     break;
                 }
-                Err(Refusal::Preempted) => {}
+                Err(Stop::Unfinished) => {}
                 _ => break,
             }
             if world.below(2) == 0 {
@@ -237,7 +236,7 @@ fn a_domain_may_die_at_any_moment() {
             let _ = world.once(MMUEXT_PIN_L4_TABLE, world.tree[0]);
         }
         if goes % 2 == 1 {
-            while world.once(MMUEXT_PIN_L4_TABLE, world.tree[0]) == Err(Refusal::Preempted) {}
+            while world.once(MMUEXT_PIN_L4_TABLE, world.tree[0]) == Err(Stop::Unfinished) {}
             let _ = world.once(MMUEXT_UNPIN_TABLE, world.tree[0]);
         }
         let (hv, domain) = (world.guest.hv, world.guest.domain.clone());

@@ -15,7 +15,7 @@ use oxen_hv::{
     },
     hypercall::stubs,
     mem::Memory,
-    trap::{msr, ports},
+    trap::msr,
 };
 use std::sync::atomic::Ordering::SeqCst;
 use support::guest::Guest;
@@ -41,20 +41,20 @@ fn vendor(guest: &Guest, name: [u8; 4]) {
 fn two_banks_in_which_nothing_ever_happened() {
     let mut guest = guest();
     let mut caller = guest.caller();
-    assert_eq!(msr::read(&caller, MCG_CAP), Some(2));
-    assert_eq!(msr::read(&caller, MCG_STATUS), Some(0));
+    assert_eq!(caller.read_msr(MCG_CAP), Some(2));
+    assert_eq!(caller.read_msr(MCG_STATUS), Some(0));
     for bank in [FIRST_BANK, FIRST_BANK + 4] {
-        assert_eq!(msr::read(&caller, bank), Some(u64::MAX), "every error is looked for");
-        assert!((1..4).all(|more| msr::read(&caller, bank + more) == Some(0)));
-        assert!(msr::write(&mut caller, bank, 0x1234) && msr::write(&mut caller, bank + 1, 0));
-        assert!(!msr::write(&mut caller, bank + 1, 1), "an error cannot be made up");
-        assert_eq!(msr::read(&caller, bank), Some(u64::MAX));
+        assert_eq!(caller.read_msr(bank), Some(u64::MAX), "every error is looked for");
+        assert!((1..4).all(|more| caller.read_msr(bank + more) == Some(0)));
+        assert!(caller.write_msr(bank, 0x1234) && caller.write_msr(bank + 1, 0));
+        assert!(!caller.write_msr(bank + 1, 1), "an error cannot be made up");
+        assert_eq!(caller.read_msr(bank), Some(u64::MAX));
     }
-    assert_eq!(msr::read(&caller, FIRST_BANK + 8), Some(0), "there is no third");
-    assert!(msr::write(&mut caller, FIRST_BANK + 8, 0) && msr::write(&mut caller, FIRST_BANK + 9, 0x1234));
-    assert_eq!((msr::read(&caller, MCG_CTL), msr::write(&mut caller, MCG_CTL, 0x1234)), (Some(0), true));
-    assert_eq!(msr::read(&caller, FIRST_BANK + 0x80), None);
-    assert!(!msr::write(&mut caller, FIRST_BANK + 0x80, 0));
+    assert_eq!(caller.read_msr(FIRST_BANK + 8), Some(0), "there is no third");
+    assert!(caller.write_msr(FIRST_BANK + 8, 0) && caller.write_msr(FIRST_BANK + 9, 0x1234));
+    assert_eq!((caller.read_msr(MCG_CTL), caller.write_msr(MCG_CTL, 0x1234)), (Some(0), true));
+    assert_eq!(caller.read_msr(FIRST_BANK + 0x80), None);
+    assert!(!caller.write_msr(FIRST_BANK + 0x80, 0));
 }
 
 #[test]
@@ -63,30 +63,30 @@ fn what_looks_present_reads_as_zero_and_drops_what_is_written() {
     vendor(&guest, *b"Auth");
     let mut caller = guest.caller();
     for (msr, is_dropped) in [(0, false), (1, false), (0xce, false), (0x140, true), (0x280, true), (0x345, false)] {
-        assert_eq!(msr::read(&caller, msr), Some(0), "{msr:#x}");
-        assert_eq!(msr::write(&mut caller, msr, 0), is_dropped, "{msr:#x}");
+        assert_eq!(caller.read_msr(msr), Some(0), "{msr:#x}");
+        assert_eq!(caller.write_msr(msr, 0), is_dropped, "{msr:#x}");
     }
     for msr in [0xc001_001f, 0xc001_0041, 0xc001_0061, 0xc001_006b, 0xc001_0200, 0xc001_020b] {
-        assert_eq!(msr::read(&caller, msr), Some(0), "{msr:#x}");
-        assert!(msr::write(&mut caller, msr, 0), "{msr:#x}");
+        assert_eq!(caller.read_msr(msr), Some(0), "{msr:#x}");
+        assert!(caller.write_msr(msr, 0), "{msr:#x}");
     }
     for (msr, is_dropped) in [(0xe7, true), (0xe8, true), (0x199, false), (0xc1, false), (0xc001_001a, false)] {
-        assert_eq!(msr::read(&caller, msr), None, "{msr:#x}");
-        assert_eq!(msr::write(&mut caller, msr, 0), is_dropped, "{msr:#x}");
+        assert_eq!(caller.read_msr(msr), None, "{msr:#x}");
+        assert_eq!(caller.write_msr(msr, 0), is_dropped, "{msr:#x}");
     }
-    assert_eq!(msr::read(&caller, 0x277), Some(msr::PAT_VALUE));
-    assert!(!msr::write(&mut caller, 0x277, msr::PAT_VALUE), "not even as it is");
+    assert_eq!(caller.read_msr(0x277), Some(msr::PAT_VALUE));
+    assert!(!caller.write_msr(0x277, msr::PAT_VALUE), "not even as it is");
     vendor(&guest, *b"Genu");
     let mut caller = guest.caller();
     for msr in [0xc1, 0xc8, 0x186, 0x189, 0x199, 0x309, 0x38f] {
-        assert_eq!(msr::read(&caller, msr), Some(0), "{msr:#x}");
-        assert!(msr::write(&mut caller, msr, 7), "{msr:#x}");
+        assert_eq!(caller.read_msr(msr), Some(0), "{msr:#x}");
+        assert!(caller.write_msr(msr, 7), "{msr:#x}");
     }
     for msr in [0x19a, 0x1b0] {
-        assert_eq!((msr::read(&caller, msr), msr::write(&mut caller, msr, 7)), (None, true), "{msr:#x}");
+        assert_eq!((caller.read_msr(msr), caller.write_msr(msr, 7)), (None, true), "{msr:#x}");
     }
-    assert_eq!(msr::read(&caller, MCG_CAP), Some(0x100_0c02));
-    assert_eq!(msr::read(&caller, 0xc001_0041), None);
+    assert_eq!(caller.read_msr(MCG_CAP), Some(0x100_0c02));
+    assert_eq!(caller.read_msr(0xc001_0041), None);
 }
 
 #[test]
@@ -94,12 +94,12 @@ fn a_kernel_without_a_handler_for_the_fault_reads_zero_where_the_cpu_has_a_regis
     let mut guest = guest();
     const SOME: u32 = 0x601;
     guest.hv.machine.peripherals.lock().unwrap().msrs.insert(SOME, 0x1234);
-    assert_eq!(msr::read(&guest.caller(), SOME), Some(0));
-    assert_eq!(msr::read(&guest.caller(), SOME + 1), None, "the CPU has none");
-    assert!(!msr::write(&mut guest.caller(), SOME, 0));
+    assert_eq!(guest.caller().read_msr(SOME), Some(0));
+    assert_eq!(guest.caller().read_msr(SOME + 1), None, "the CPU has none");
+    assert!(!guest.caller().write_msr(SOME, 0));
     let handler = TrapHandler { address: 0x1000, cs: 0xe033, flags: 0 };
     guest.state.traps.set(13, handler);
-    assert_eq!(msr::read(&guest.caller(), SOME), None);
+    assert_eq!(guest.caller().read_msr(SOME), None);
 }
 
 #[test]
@@ -120,14 +120,14 @@ fn the_hypervisors_register_fills_a_page_of_the_guests_own_with_the_stubs() {
     let home = guest.build_home(1);
     let (hv, frame) = (guest.hv, home.data[0]);
     let mut caller = guest.caller();
-    assert_eq!(msr::read(&caller, STUBS), Some(0));
-    assert!(msr::write(&mut caller, STUBS, frame.raw() << 12));
+    assert_eq!(caller.read_msr(STUBS), Some(0));
+    assert!(caller.write_msr(STUBS, frame.raw() << 12));
     let seen: Vec<u8> = hv.machine.bytes(frame).iter().map(|byte| byte.load(SeqCst)).collect();
     assert_eq!(seen, stubs::page());
-    assert!(!msr::write(&mut caller, STUBS, frame.raw() << 12 | 1), "there is one page");
-    assert!(!msr::write(&mut caller, STUBS, home.tables[3].raw() << 12), "a table");
-    assert!(!msr::write(&mut caller, STUBS, 0), "not the guest's");
-    assert!(!msr::write(&mut caller, STUBS, u64::MAX << 12), "no frame");
+    assert!(!caller.write_msr(STUBS, frame.raw() << 12 | 1), "there is one page");
+    assert!(!caller.write_msr(STUBS, home.tables[3].raw() << 12), "a table");
+    assert!(!caller.write_msr(STUBS, 0), "not the guest's");
+    assert!(!caller.write_msr(STUBS, u64::MAX << 12), "no frame");
 }
 
 #[test]
@@ -187,13 +187,13 @@ fn the_control_domain_is_told_of_speculation_and_memory_types_on_intels_cpus() {
     vendor(&guest, *b"Genu");
     assert_eq!(cpuid::leaf(&guest.caller(), 0x8000_0001, 0)[3], 1 << 12);
     assert_eq!(cpuid::leaf(&guest.caller(), 7, 0)[3], 1 << 29);
-    assert_eq!(msr::read(&guest.caller(), CAPABILITIES), Some(4), "Skylake's returns");
-    assert!(!msr::write(&mut guest.caller(), CAPABILITIES, 4));
+    assert_eq!(guest.caller().read_msr(CAPABILITIES), Some(4), "Skylake's returns");
+    assert!(!guest.caller().write_msr(CAPABILITIES, 4));
     guest.hv.machine.peripherals.lock().unwrap().cpuid.insert(1, [0x30_6c3, 0, 0, u32::MAX]);
-    assert_eq!((cpuid::leaf(&guest.caller(), 7, 0)[3], msr::read(&guest.caller(), CAPABILITIES)), (0, None));
+    assert_eq!((cpuid::leaf(&guest.caller(), 7, 0)[3], guest.caller().read_msr(CAPABILITIES)), (0, None));
     guest.hv.machine.peripherals.lock().unwrap().cpuid.insert(7, [0, 0, 0, 1 << 29]);
     guest.hv.machine.peripherals.lock().unwrap().msrs.insert(CAPABILITIES, u64::MAX);
-    assert_eq!(msr::read(&guest.caller(), CAPABILITIES), Some(0x0d18_e17b));
+    assert_eq!(guest.caller().read_msr(CAPABILITIES), Some(0x0d18_e17b));
     vendor(&guest, *b"Auth");
     assert_eq!(cpuid::leaf(&guest.caller(), 7, 0)[3], 0);
 }
@@ -209,13 +209,13 @@ fn the_x87_pointers_stay_behind_on_amds_cpus_that_do_not_say_otherwise() {
 fn ports_of_others_read_all_ones_but_the_timers_counter_stands() {
     let mut guest = guest();
     let mut caller = guest.caller();
-    assert_eq!(ports::read(&caller, 0x60, 1), None, "without privilege for I/O");
+    assert_eq!(caller.port_in(0x60, 1), None, "without privilege for I/O");
     caller.state.iopl = 1;
-    assert_eq!(ports::read(&caller, 0x60, 1), Some(u32::MAX));
-    assert_eq!(ports::read(&caller, 0x61, 1), Some(u32::MAX));
-    assert_eq!(ports::read(&caller, 0x42, 1), Some(0));
-    assert!(ports::write(&mut caller, 0x42, 1, 0xff));
-    assert_eq!(ports::read(&caller, 0x42, 1), Some(0));
+    assert_eq!(caller.port_in(0x60, 1), Some(u32::MAX));
+    assert_eq!(caller.port_in(0x61, 1), Some(u32::MAX));
+    assert_eq!(caller.port_in(0x42, 1), Some(0));
+    assert!(caller.port_out(0x42, 1, 0xff));
+    assert_eq!(caller.port_in(0x42, 1), Some(0));
 }
 
 #[test]
@@ -224,11 +224,11 @@ fn the_control_domain_has_the_timers_speaker_channel_alone() {
     control.hv.machine.peripherals.lock().unwrap().port_values.extend([(0x40, 1), (0x42, 2), (0x43, 3), (0x61, 4)]);
     let mut caller = control.caller();
     caller.state.iopl = 1;
-    let read = [0x40, 0x42, 0x43, 0x61].map(|port| ports::read(&caller, port, 1));
+    let read = [0x40, 0x42, 0x43, 0x61].map(|port| caller.port_in(port, 1));
     assert_eq!(read, [Some(u32::MAX), Some(2), Some(u32::MAX), Some(4)]);
     let writes = [(0x42, 1, 0x11), (0x43, 1, 0xb0), (0x43, 1, 0x34), (0x43, 1, 0xc2), (0x43, 2, 0xb0), (0x40, 1, 0x22)];
     for (port, bytes, value) in writes {
-        assert!(ports::write(&mut caller, port, bytes, value));
+        assert!(caller.port_out(port, bytes, value));
     }
     let seen = control.hv.machine.peripherals.lock().unwrap().port_writes.clone();
     assert_eq!(seen, [(0x42, 1, 0x11), (0x43, 1, 0xb0)], "no other channel is touched");
@@ -243,10 +243,10 @@ fn the_control_domain_reaches_no_part_of_the_console_or_the_acpi_timer() {
     let mut caller = control.caller();
     caller.state.iopl = 1;
     for (port, bytes) in [(0x3f8, 1), (0x3f6, 4), (0x608, 4), (0x60a, 2), (0x60b, 1), (0x606, 4), (0x607, 2)] {
-        assert_eq!(ports::read(&caller, port, bytes), Some(u32::MAX), "{port:#x}");
-        assert!(ports::write(&mut caller, port, bytes, 7));
+        assert_eq!(caller.port_in(port, bytes), Some(u32::MAX), "{port:#x}");
+        assert!(caller.port_out(port, bytes, 7));
     }
-    assert_eq!([0x604, 0x60c].map(|port| ports::read(&caller, port, 1)), [Some(5), Some(6)]);
+    assert_eq!([0x604, 0x60c].map(|port| caller.port_in(port, 1)), [Some(5), Some(6)]);
     assert!(control.hv.machine.peripherals.lock().unwrap().port_writes.is_empty());
 }
 
@@ -254,10 +254,10 @@ fn the_control_domain_reaches_no_part_of_the_console_or_the_acpi_timer() {
 fn the_number_behind_rdtscp_is_the_vcpus_own() {
     let mut guest = guest();
     let mut caller = guest.caller();
-    assert_eq!(msr::read(&caller, TSC_AUX), Some(0));
-    assert!(msr::write(&mut caller, TSC_AUX, 0x1001));
-    assert_eq!(msr::read(&caller, TSC_AUX), Some(0x1001));
-    assert!(!msr::write(&mut caller, TSC_AUX, 1 << 32), "it has 32 bits");
+    assert_eq!(caller.read_msr(TSC_AUX), Some(0));
+    assert!(caller.write_msr(TSC_AUX, 0x1001));
+    assert_eq!(caller.read_msr(TSC_AUX), Some(0x1001));
+    assert!(!caller.write_msr(TSC_AUX, 1 << 32), "it has 32 bits");
     assert_eq!(caller.state.tsc_aux, 0x1001);
     assert_eq!(guest.hv.machine.peripherals.lock().unwrap().processor_calls.get("set_tsc_aux"), Some(&1));
 }
@@ -266,14 +266,14 @@ fn the_number_behind_rdtscp_is_the_vcpus_own() {
 fn a_vendors_registers_are_there_on_its_cpus_only() {
     let mut guest = guest();
     vendor(&guest, *b"Genu");
-    assert_eq!(msr::read(&guest.caller(), HARDWARE_CONFIGURATION), None);
-    assert!(!msr::write(&mut guest.caller(), HARDWARE_CONFIGURATION, 0x40));
-    assert_eq!(msr::read(&guest.caller(), 0x3a), Some(1), "locked");
+    assert_eq!(guest.caller().read_msr(HARDWARE_CONFIGURATION), None);
+    assert!(!guest.caller().write_msr(HARDWARE_CONFIGURATION, 0x40));
+    assert_eq!(guest.caller().read_msr(0x3a), Some(1), "locked");
     vendor(&guest, *b"Auth");
-    assert_eq!(msr::read(&guest.caller(), HARDWARE_CONFIGURATION), Some(0));
-    assert!(msr::write(&mut guest.caller(), HARDWARE_CONFIGURATION, 0x40));
-    assert_eq!(msr::read(&guest.caller(), HARDWARE_CONFIGURATION), Some(0));
-    assert_eq!(msr::read(&guest.caller(), 0x3a), None);
+    assert_eq!(guest.caller().read_msr(HARDWARE_CONFIGURATION), Some(0));
+    assert!(guest.caller().write_msr(HARDWARE_CONFIGURATION, 0x40));
+    assert_eq!(guest.caller().read_msr(HARDWARE_CONFIGURATION), Some(0));
+    assert_eq!(guest.caller().read_msr(0x3a), None);
 }
 
 #[test]

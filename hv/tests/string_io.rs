@@ -6,7 +6,6 @@ mod support;
 use oxen_hv::{
     addr::GuestAddr,
     domain::{flags, traps::TrapHandler},
-    trap::emulate,
 };
 use support::guest::Guest;
 
@@ -32,7 +31,7 @@ fn guest(is_privileged: bool) -> Guest {
 fn fault(guest: &mut Guest, code: &[u8]) {
     guest.hv.machine.write_guest(GuestAddr(PLACE), code).unwrap();
     guest.regs.rip = PLACE;
-    emulate::general_protection(&mut guest.caller(), 0);
+    guest.caller().general_protection(0);
 }
 
 fn bytes<const N: usize>(guest: &Guest, at: u64) -> [u8; N] {

@@ -124,8 +124,8 @@ pub const KEYS: [&str; 21] = [
 
 /// The fewest MiB with which any guest can be built.
 const MIN_MEMORY: u64 = 1;
-/// The most virtual processors of one guest with shared_info's own places.
-const MAX_VCPUS: u64 = 32;
+/// The most virtual processors that the hypervisor gives a guest.
+const MAX_VCPUS: u64 = 128;
 
 /// Reads a configuration.
 ///

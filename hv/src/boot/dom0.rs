@@ -3,7 +3,6 @@
 use crate::{
     Hypervisor,
     addr::{Mfn, PAGE_BYTES, TABLE_ENTRIES},
-    caller::Refusal,
     domain::flags,
     domain::{
         self, Config, Domain,
@@ -13,6 +12,7 @@ use crate::{
     hypercall::stubs,
     machine::Machine,
     mem::{editor::Editor, entry::Entry, frame_alloc},
+    reply::Stop,
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -56,7 +56,7 @@ pub enum BuildError {
     /// The machine has not got the memory, or it is in too many pieces.
     OutOfMemory,
     /// The tables that were built were refused, which is a bug.
-    Tables(Refusal),
+    Tables(Stop),
 }
 
 impl core::fmt::Display for BuildError {
@@ -146,7 +146,7 @@ fn adopt<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, root: Mfn) -> Result<(
         });
         match pinned {
             Ok(()) => return Ok(()),
-            Err(Refusal::Preempted) => {}
+            Err(Stop::Unfinished) => {}
             Err(refusal) => return Err(BuildError::Tables(refusal)),
         }
     }
@@ -213,7 +213,7 @@ impl<M: Machine> DomainMemory<'_, M> {
                     self.add_piece(Piece { pfn, mfn, pages: 1 << order })?;
                     pfn += 1 << order;
                 }
-                Err(Refusal::Preempted) => {}
+                Err(Stop::Unfinished) => {}
                 Err(_) if order > 0 => order -= 1,
                 Err(_) => return Err(BuildError::OutOfMemory),
             }

@@ -11,9 +11,9 @@ use super::{
 use crate::{
     Hypervisor,
     addr::{GuestAddr, Mfn, PAGE_SHIFT, PAGE_SIZE},
-    caller::Refusal,
     machine::Machine,
     mem::{editor::Editor, root},
+    reply::Stop,
     sched,
 };
 use core::sync::atomic::Ordering;
@@ -41,14 +41,14 @@ const FXSAVE_DEFINED: usize = 464;
 ///
 /// # Errors
 /// `Inval` for what no CPU or guest could have, `OpNotSupp` for other tables than before, `Busy` while a CPU has it,
-/// those of taking page tables and descriptor pages; `Preempted`: call again, with the same context.
+/// those of taking page tables and descriptor pages; `Unfinished`: call again, with the same context.
 #[inline(never)]
 pub fn set<M: Machine>(
     hv: &Hypervisor<M>,
     domain: &Domain,
     vcpu: &Vcpu,
     context: &VcpuGuestContext,
-) -> Result<(), Refusal> {
+) -> Result<(), Stop> {
     judge(context)?;
     let mut slot = vcpu.slot.lock();
     let state = slot.as_mut().ok_or(Errno::Busy)?;
@@ -127,10 +127,10 @@ fn take_tables<M: Machine>(
     domain: &Domain,
     state: &mut VcpuState,
     context: &VcpuGuestContext,
-) -> Result<(), Refusal> {
+) -> Result<(), Stop> {
     let taken = take_roots(hv, domain, state, kernel_root(context)?, user_root(context)?)
         .and_then(|()| take_gdt(hv, domain, state, context));
-    if !matches!(taken, Ok(()) | Err(Refusal::Preempted)) {
+    if !matches!(taken, Ok(()) | Err(Stop::Unfinished)) {
         // What cannot be given back at once stays in `state`, to be given back with the domain.
         let _stopped = root::drop_roots(hv, domain, state);
     }
@@ -143,7 +143,7 @@ fn take_roots<M: Machine>(
     state: &mut VcpuState,
     kernel: Mfn,
     user: Option<Mfn>,
-) -> Result<(), Refusal> {
+) -> Result<(), Stop> {
     let is_other = |held: Option<Mfn>, wanted: Option<Mfn>| held.is_some() && held != wanted;
     if is_other(state.kernel_root, Some(kernel)) || is_other(state.user_root, user) {
         root::drop_roots(hv, domain, state)?;
@@ -165,7 +165,7 @@ fn take_gdt<M: Machine>(
     domain: &Domain,
     state: &mut VcpuState,
     context: &VcpuGuestContext,
-) -> Result<(), Refusal> {
+) -> Result<(), Stop> {
     let editor = Editor::open(hv, domain)?;
     for (place, raw) in state.gdt.iter_mut().zip(gdt_frames(context)) {
         let mfn = Mfn::new(raw).ok_or(Errno::Inval);

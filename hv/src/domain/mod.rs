@@ -19,16 +19,17 @@ pub mod table;
 pub mod teardown;
 pub mod traps;
 pub mod vcpu;
+mod vcpu_table;
 
 use crate::{
     Hypervisor,
-    addr::{Mfn, PAGE_BYTES},
+    addr::Mfn,
     config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES, MAX_PORTS, MAX_VCPUS},
     console,
     event::{Events, pirq},
     grant::{self, Grants},
     heap,
-    lock::Lock,
+    lock::{Lock, rank},
     machine::Machine,
     mem::{Paging, frame_alloc, frame_type::Owner},
     sched::{self, pools::FIRST_POOL, run_queue::Share},
@@ -42,6 +43,7 @@ use oxen_abi::{
     domid::DomId,
     errno::Errno,
     memory::E820Entry,
+    segments::XEN_LEGACY_MAX_VCPUS,
     vm_assist::{
         VMASST_TYPE_4GB_SEGMENTS, VMASST_TYPE_4GB_SEGMENTS_NOTIFY, VMASST_TYPE_ARCHITECTURAL_IOPL,
         VMASST_TYPE_M2P_STRICT, VMASST_TYPE_PAE_EXTENDED_CR3, VMASST_TYPE_RUNSTATE_UPDATE_FLAG,
@@ -50,8 +52,8 @@ use oxen_abi::{
 };
 use rights::Rights;
 use shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace};
-use spin::Once;
 use vcpu::{Vcpu, VcpuState, pause};
+use vcpu_table::VcpuTable;
 
 /// A domain. What several CPUs touch is atomic or under the lock of its subject.
 #[derive(Debug)]
@@ -63,27 +65,26 @@ pub struct Domain {
     /// Whether it may control the machine and other domains.
     pub is_privileged: bool,
     /// The toolstack's 16 bytes (`XEN_DOMCTL_setdomainhandle`).
-    pub handle: Lock<[u8; 16]>,
+    pub handle: Lock<[u8; 16], { rank::HANDLE }>,
     /// The frame of `shared_info`.
     pub shared_info: Mfn,
-    /// Its vcpus, as far as they were created. A created vcpu stays until the domain goes.
-    pub vcpus: [Once<Arc<Vcpu>>; MAX_VCPUS],
+    vcpus: VcpuTable,
     /// How many vcpus it may have.
     pub max_vcpus: AtomicU32,
     /// Frames that it may have in its reservation.
     pub max_pages: AtomicU32,
     /// What it is told of its memory (`XENMEM_memory_map`), as the toolstack set it.
-    pub memory_map: Lock<heapless::Vec<E820Entry, { Self::MAX_MEMORY_MAP }>>,
+    pub memory_map: Lock<heapless::Vec<E820Entry, { Self::MAX_MEMORY_MAP }>, { rank::MEMORY_MAP }>,
     /// Page tables: held for every change of a table or of a table's type.
-    pub paging: Lock<Paging>,
+    pub paging: Lock<Paging, { rank::PAGING }>,
     /// The slot, from 1, of a root whose linear entry is being taken away, or 0; written under `paging`.
     pub linear_slot_going: AtomicU32,
     /// Event channels.
     pub events: Events,
     /// A line that it has begun to write on the hypervisor's console.
-    pub console_line: Lock<console::GuestLine>,
+    pub console_line: Lock<console::GuestLine, { rank::GUEST_LINE }>,
     /// Grants given and taken.
-    pub grants: Lock<Grants>,
+    pub grants: Lock<Grants, { rank::GRANTS }>,
     /// The `VMASST_TYPE_*` that are on, as bits.
     pub vm_assist: AtomicU64,
     /// How often it is paused by the toolstack or the hypervisor; it runs at zero. Changed under `life`.
@@ -91,7 +92,7 @@ pub struct Domain {
     /// How often the toolstack has paused it (`XEN_DOMCTL_pausedomain`). Changed under `life`.
     pub controller_pauses: AtomicU32,
     /// Held for every step in the domain's life: pausing, shutting down, contexts from outside, teardown.
-    pub life: Lock<teardown::Stage>,
+    pub life: Lock<teardown::Stage, { rank::LIFE }>,
     /// [`NOT_SHUT_DOWN`] while it runs, else the `SHUTDOWN_*` reason.
     pub shutdown: AtomicU32,
     /// The reason that it would have shut down for ([`NOT_SHUT_DOWN`] if it did not say), whatever happens
@@ -104,11 +105,11 @@ pub struct Domain {
     /// Its pool of CPUs. Changed under the lock of the pools.
     pub pool: AtomicU32,
     /// Its weight and cap.
-    pub share: Lock<Share>,
+    pub share: Lock<Share, { rank::SHARE }>,
     /// What of the machine it may touch.
-    pub rights: Lock<Rights>,
+    pub rights: Lock<Rights, { rank::RIGHTS }>,
     /// What it has of physical interrupts for itself.
-    pub pirqs: Lock<pirq::Own>,
+    pub pirqs: Lock<pirq::Own, { rank::PIRQS }>,
     /// Whether the toolstack has ever let it go.
     has_begun: AtomicBool,
     /// Whether a debugger is attached to it (`XEN_DOMCTL_setdebugging`).
@@ -116,7 +117,7 @@ pub struct Domain {
     /// Its port on which it is told to be suspended, and that is rung when it is; 0: none (`XEN_DOMCTL_subscribe`).
     pub suspend_port: AtomicU32,
     /// How the toolstack wants its time stamp counter, a `TSC_MODE_*`, and how often it was restored.
-    pub tsc: Lock<(u32, u32)>,
+    pub tsc: Lock<(u32, u32), { rank::TSC_MODE }>,
     /// NUMA nodes it would like to live on; kept for the toolstack.
     pub node_affinity: AtomicU64,
     /// What it has asked for, in a build that counts.
@@ -207,7 +208,9 @@ pub fn create<M: Machine>(hv: &Hypervisor<M>, config: &Config) -> Result<Arc<Dom
     hv.domains.create(config.id, |id, owner| {
         hv.frames.welcome(owner);
         let shared_info = frame_alloc::take_shared(hv, owner)?;
-        let domain = Domain::new(id, owner, shared_info, config);
+        let made = VcpuTable::new(&hv.machine, config.max_vcpus as usize);
+        let vcpus = made.inspect_err(|_| frame_alloc::give_back_shared(hv, shared_info))?;
+        let domain = Domain::new(id, owner, shared_info, vcpus, config);
         sched::placement::join_pool(hv, &domain, config.pool)
             .inspect_err(|_| frame_alloc::give_back_shared(hv, shared_info))?;
         mask_all_upcalls(hv, shared_info);
@@ -219,25 +222,25 @@ pub fn create<M: Machine>(hv: &Hypervisor<M>, config: &Config) -> Result<Arc<Dom
 
 /// A vcpu begins with its events masked.
 fn mask_all_upcalls<M: Machine>(hv: &Hypervisor<M>, shared_info: Mfn) {
-    for place in (0..MAX_VCPUS).filter_map(|id| VcpuInfoPlace::new(&hv.machine, shared_info, id * VCPU_INFO_BYTES)) {
+    for place in
+        (0..XEN_LEGACY_MAX_VCPUS).filter_map(|id| VcpuInfoPlace::new(&hv.machine, shared_info, id * VCPU_INFO_BYTES))
+    {
         place.set_upcall_mask(true);
     }
 }
-
-const _: () = assert!(MAX_VCPUS * VCPU_INFO_BYTES <= PAGE_BYTES);
 
 impl Domain {
     /// Regions that its memory map can have.
     pub const MAX_MEMORY_MAP: usize = 32;
 
-    fn new(id: DomId, owner: Owner, shared_info: Mfn, config: &Config) -> Self {
+    fn new(id: DomId, owner: Owner, shared_info: Mfn, vcpus: VcpuTable, config: &Config) -> Self {
         Self {
             id,
             owner,
             is_privileged: config.is_privileged,
             handle: Lock::new(config.handle),
             shared_info,
-            vcpus: [const { Once::new() }; MAX_VCPUS],
+            vcpus,
             max_vcpus: AtomicU32::new(config.max_vcpus),
             max_pages: AtomicU32::new(0),
             memory_map: Lock::new(heapless::Vec::new()),
@@ -282,7 +285,7 @@ impl Domain {
         if id >= self.max_vcpus.load(Ordering::Relaxed) {
             return Err(Errno::Inval);
         }
-        let cell = self.vcpus.get(id as usize).ok_or(Errno::Inval)?;
+        let cell = self.vcpus.cell(id).ok_or(Errno::Inval)?;
         let stage = self.life.lock();
         if cell.is_completed() {
             return Ok(());
@@ -290,8 +293,7 @@ impl Domain {
         if !stage.is_alive() {
             return Err(Errno::Inval);
         }
-        let info =
-            VcpuInfoPlace::new(&hv.machine, self.shared_info, id as usize * VCPU_INFO_BYTES).ok_or(Errno::Inval)?;
+        let info = self.vcpus.make_info(hv, self.shared_info, id)?;
         let state = heap::own(&hv.machine, VcpuState::new(info))?;
         let when = |condition, bit| if condition { bit } else { 0 };
         let bits = pause::DOWN
@@ -311,12 +313,12 @@ impl Domain {
     #[inline]
     #[must_use]
     pub fn vcpu(&self, id: u32) -> Option<&Arc<Vcpu>> {
-        self.vcpus.get(id as usize)?.get()
+        self.vcpus.cell(id)?.get()
     }
 
     /// The vcpus that were created.
     pub fn each_vcpu(&self) -> impl Iterator<Item = &Arc<Vcpu>> {
-        self.vcpus.iter().filter_map(Once::get)
+        self.vcpus.each()
     }
 
     /// Whether this `VMASST_TYPE_*` is on.

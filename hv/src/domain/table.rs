@@ -1,22 +1,25 @@
 //! Which domains exist.
 
 use super::Domain;
-use crate::{config::MAX_DOMAINS, lock::Lock, mem::frame_type::Owner};
+use crate::{
+    config::MAX_DOMAINS,
+    lock::{Lock, SharedLock, rank},
+    mem::frame_type::Owner,
+};
 use alloc::sync::Arc;
 use oxen_abi::{domid::DomId, errno::Errno};
-use spin::RwLock;
 
 /// The domains, each in a slot that the frame table can name.
 #[derive(Debug)]
 pub struct DomainTable {
-    slots: RwLock<[Option<Arc<Domain>>; MAX_DOMAINS]>,
+    slots: SharedLock<[Option<Arc<Domain>>; MAX_DOMAINS], { rank::DOMAINS }>,
     /// The id given out last. Held while a domain is being made, so that ids and slots are given out once.
-    last_id: Lock<u16>,
+    last_id: Lock<u16, { rank::CREATION }>,
 }
 
 impl Default for DomainTable {
     fn default() -> Self {
-        Self { slots: RwLock::new([const { None }; MAX_DOMAINS]), last_id: Lock::new(0) }
+        Self { slots: SharedLock::new([const { None }; MAX_DOMAINS]), last_id: Lock::new(0) }
     }
 }
 

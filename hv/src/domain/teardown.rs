@@ -4,14 +4,14 @@
 //! goes first, then its memory. Frames that others still map go when they let go of them; until then the domain is dead
 //! but not buried: it keeps its id and its slot, because the frame table names it as their owner.
 
-use super::{Domain, context, shared_info::VcpuInfoPlace, vcpu::Vcpu};
+use super::{Domain, context, vcpu::Vcpu};
 use crate::{
     Hypervisor,
-    caller::Refusal,
-    domain::{Progress, shared_info::VCPU_INFO_BYTES},
+    domain::Progress,
     event, grant,
     machine::Machine,
     mem::{editor::Editor, frame_alloc, relinquish::relinquish, root},
+    reply::Stop,
     sched::{self, timers},
 };
 use alloc::sync::Arc;
@@ -46,8 +46,8 @@ impl Stage {
 /// Ends a domain, or goes on with it. Not for the caller's own domain.
 ///
 /// # Errors
-/// `Preempted` when something is left to do: call again.
-pub fn advance<M: Machine>(hv: &'static Hypervisor<M>, domain: &Arc<Domain>) -> Result<(), Refusal> {
+/// `Unfinished` when something is left to do: call again.
+pub fn advance<M: Machine>(hv: &'static Hypervisor<M>, domain: &Arc<Domain>) -> Result<(), Stop> {
     {
         let mut stage = domain.life.lock();
         if stage.is_alive() {
@@ -68,8 +68,8 @@ pub fn advance<M: Machine>(hv: &'static Hypervisor<M>, domain: &Arc<Domain>) -> 
 }
 
 /// Does what a stage asks for; the next stage.
-fn step<M: Machine>(hv: &'static Hypervisor<M>, domain: &Arc<Domain>, stage: &mut Stage) -> Result<Stage, Refusal> {
-    let finished = |progress: Progress| if progress == Progress::Done { Ok(()) } else { Err(Refusal::Preempted) };
+fn step<M: Machine>(hv: &'static Hypervisor<M>, domain: &Arc<Domain>, stage: &mut Stage) -> Result<Stage, Stop> {
+    let finished = |progress: Progress| if progress == Progress::Done { Ok(()) } else { Err(Stop::Unfinished) };
     Ok(match stage {
         Stage::Alive | Stage::Vcpus => {
             domain.each_vcpu().try_for_each(|vcpu| release_vcpu(hv, domain, vcpu))?;
@@ -89,6 +89,7 @@ fn step<M: Machine>(hv: &'static Hypervisor<M>, domain: &Arc<Domain>, stage: &mu
             hv.frames.end_claim(domain.owner);
             domain.each_vcpu().for_each(|vcpu| sched::dismiss(hv, vcpu));
             frame_alloc::give_back_shared(hv, domain.shared_info);
+            domain.vcpus.give_back_infos(hv);
             event::virq::raise_global(hv, VIRQ_DOM_EXC);
             Stage::Dead
         }
@@ -97,14 +98,14 @@ fn step<M: Machine>(hv: &'static Hypervisor<M>, domain: &Arc<Domain>, stage: &mu
 }
 
 /// Gives back the frames that a vcpu holds. What has been given back is forgotten at once.
-fn release_vcpu<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: &Arc<Vcpu>) -> Result<(), Refusal> {
+fn release_vcpu<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: &Arc<Vcpu>) -> Result<(), Stop> {
     timers::stop_all(hv, vcpu);
     let mut slot = vcpu.slot.lock();
     if let Some(state) = slot.as_mut() {
         root::drop_roots(hv, domain, state)?;
         context::put_gdt(&Editor::open(hv, domain)?, state);
     }
-    let own = VcpuInfoPlace::new(&hv.machine, domain.shared_info, vcpu.id as usize * VCPU_INFO_BYTES);
+    let own = domain.vcpus.info(&hv.machine, domain.shared_info, vcpu.id);
     if let Some((frame, own)) = vcpu.info_frame.lock().take().zip(own) {
         // Events are delivered under the lock of the place: nobody writes to the frame any more.
         *vcpu.info.lock() = Some(own);

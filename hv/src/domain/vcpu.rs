@@ -2,10 +2,14 @@
 
 use super::{control_registers::CR4_AT_START, traps::TrapTable};
 use super::{regs::Regs, shared_info::VcpuInfoPlace};
-use crate::{addr::Mfn, lock::Lock, machine::Machine};
+use crate::{
+    addr::Mfn,
+    lock::{Lock, rank},
+    machine::Machine,
+};
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
-use oxen_abi::domid::DomId;
+use oxen_abi::{domid::DomId, segments::XEN_LEGACY_MAX_VCPUS};
 
 /// What makes a vcpu ready or not, as bits of [`Vcpu::pauses`]; it runs when none is set.
 pub mod pause {
@@ -35,15 +39,17 @@ pub struct Vcpu {
     /// Why it does not run: bits of [`pause`].
     pub pauses: AtomicU32,
     /// Its state while it does not run; `None` while a CPU has it, or before it was initialised.
-    pub slot: Lock<Option<Box<VcpuState>>>,
+    pub slot: Lock<Option<Box<VcpuState>>, { rank::VCPU_STATE }>,
     /// Whether `VCPUOP_initialise` or the toolstack gave it a context.
     pub is_initialised: AtomicBool,
     /// Where its `vcpu_info` is.
-    pub info: Lock<Option<VcpuInfoPlace>>,
+    pub info: Lock<Option<VcpuInfoPlace>, { rank::VCPU_INFO }>,
     /// The guest's own frame that holds it, once the guest chose one: held writable.
-    pub info_frame: Lock<Option<Mfn>>,
+    pub info_frame: Lock<Option<Mfn>, { rank::VCPU_INFO_FRAME }>,
     /// Things to do before it next runs guest code: bits of [`crate::sched::work`].
     pub work: AtomicU32,
+    /// What the event channels keep.
+    pub events: crate::event::VcpuEvents,
     /// What the scheduler and the clock keep.
     pub sched: crate::sched::VcpuSched,
     /// Nanoseconds of system time at which its one-shot timer fires; `u64::MAX`: not set.
@@ -63,9 +69,16 @@ impl Vcpu {
             info: Lock::new(Some(info)),
             info_frame: Lock::new(None),
             work: AtomicU32::new(0),
+            events: crate::event::VcpuEvents::default(),
             sched: crate::sched::VcpuSched::new(now),
             timer: AtomicU64::new(u64::MAX),
         }
+    }
+
+    /// Whether the guest can find its `vcpu_info`: in `shared_info`, or where it had it brought to.
+    #[must_use]
+    pub fn has_info(&self) -> bool {
+        (self.id as usize) < XEN_LEGACY_MAX_VCPUS || self.info_frame.lock().is_some()
     }
 }
 
@@ -247,8 +260,6 @@ pub struct VcpuState {
     pub io_bitmap_ports: u32,
     /// What the guest last wrote to the PCI configuration address port.
     pub pci_address: u32,
-    /// What the guest did that it cannot be told about, on the way to its end.
-    pub broken_promise: &'static &'static str,
 }
 
 impl VcpuState {
@@ -292,14 +303,14 @@ impl VcpuState {
             io_bitmap: 0,
             io_bitmap_ports: 0,
             pci_address: 0,
-            broken_promise: &"",
         }
     }
 }
 
 /// DR6 and DR7 with nothing set: the bits that always read as one (Intel SDM vol. 3B, 17.2).
-const DEBUG_STATUS_RESET: u64 = 0xffff_0ff0;
-const DEBUG_CONTROL_RESET: u64 = 0x400;
+pub const DEBUG_STATUS_RESET: u64 = 0xffff_0ff0;
+/// DR7 when no breakpoint is on.
+pub const DEBUG_CONTROL_RESET: u64 = 0x400;
 
 /// What running a vcpu asks of the CPU.
 pub trait Processor {

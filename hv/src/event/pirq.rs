@@ -9,13 +9,13 @@
 use super::deliver::set_pending;
 use crate::{
     Hypervisor,
-    caller::Control,
     config::MAX_PIRQS,
     domain::Domain,
-    lock::Lock,
+    lock::{Lock, rank},
     machine::{CpuId, Machine},
     mem::editor::hold_writable,
     pci::{Address, Entry, Message},
+    reply::Control,
 };
 use core::sync::atomic::{AtomicU32, Ordering};
 use oxen_abi::{domid::DomId, errno::Errno};
@@ -228,9 +228,12 @@ fn route<M: Machine>(hv: &Hypervisor<M>, line: &Line, gsi: u32, signal: Signal) 
 /// edges unless somebody says otherwise.
 ///
 /// # Errors
-/// `Inval` if there is no such line, `NoSpc` if no vector is left.
+/// `Inval` if there is no such line, `Perm` if the domain has no right to it, `NoSpc` if no vector is left.
 pub fn map_line<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, _: Control, gsi: u32) -> Result<(), Errno> {
     let line = hv.pirqs.line(gsi).filter(|_| gsi < hv.machine.lines()).ok_or(Errno::Inval)?;
+    if !domain.rights.lock().interrupts.contains(gsi.into(), gsi.into()) {
+        return Err(Errno::Perm);
+    }
     let _held = domain.events.bindings.lock();
     if gsi < CLASSIC_LINES && gsi != ACPI_LINE && !line.has(ROUTED) && !hv.machine.is_own(gsi) {
         route(hv, line, gsi, Signal { is_level: false, is_active_low: false })?;
@@ -267,7 +270,8 @@ pub fn map_message<M: Machine>(
     Ok(pirq)
 }
 
-/// Takes a pirq from the control domain. The device is silenced first; a port that is bound gets no more events.
+/// Takes a pirq from the control domain. The device is silenced first; a port that is bound gets no more events. The right
+/// to a line goes with it, as in Xen.
 ///
 /// # Errors
 /// `Inval` if it is not mapped.
@@ -277,6 +281,8 @@ pub fn unmap<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, pirq: u32) -> Resu
     let line = hv.pirqs.line(pirq).filter(|line| line.is_mapped()).ok_or(Errno::Inval)?;
     if pirq < hv.machine.lines() {
         set_masked(hv, pirq, line, true);
+        // Where the set is of too many ranges the right stays.
+        let _ = domain.rights.lock().interrupts.remove(pirq.into(), pirq.into());
     } else {
         hv.pci.lock().release(&hv.machine, pirq);
     }
@@ -378,7 +384,7 @@ pub fn set_eoi_page<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, frame: u64,
 }
 
 /// Gives back the page of a domain that ends.
-pub fn put_eoi_page<M: Machine>(hv: &Hypervisor<M>, own: &Lock<Own>) {
+pub fn put_eoi_page<M: Machine>(hv: &Hypervisor<M>, own: &Lock<Own, { rank::PIRQS }>) {
     let page = own.lock().page.take();
     if let Some(page) = page {
         hv.frames.put_use(page);

@@ -96,8 +96,8 @@ impl<'d> Tables<'d> {
                 }
             }
             let Some(next) = next else { break };
-            last = Some(next.id);
-            *place = Some((next, next.grants.lock()));
+            let is_first = last.replace(next.id).is_none();
+            *place = Some((next, if is_first { next.grants.lock() } else { next.grants.lock_next() }));
         }
         Self(locked)
     }

@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     addr::{Mfn, Slot},
-    caller::Refusal,
     machine::Machine,
+    reply::Stop,
 };
 use core::sync::atomic::{AtomicU64, Ordering};
 use oxen_abi::errno::Errno;
@@ -62,7 +62,7 @@ impl<M: Machine> Editor<'_, M> {
     /// # Errors
     /// As [`Self::hold_page`] and [`Self::take_table`]; then the entry is as it was.
     #[inline]
-    pub fn replace(&mut self, place: Place, new: u64, notes: Notes, rights: &Rights) -> Result<(), Refusal> {
+    pub fn replace(&mut self, place: Place, new: u64, notes: Notes, rights: &Rights) -> Result<(), Stop> {
         if place.level == 1 {
             Ok(self.replace_page(place, new, notes, rights)?)
         } else {
@@ -95,7 +95,7 @@ impl<M: Machine> Editor<'_, M> {
         Ok(())
     }
 
-    fn replace_table(&mut self, place: Place, new: u64, notes: Notes) -> Result<(), Refusal> {
+    fn replace_table(&mut self, place: Place, new: u64, notes: Notes) -> Result<(), Stop> {
         let (level, slot) = (u32::from(place.level), place.slot.index());
         if is_hypervisor_slot(level, slot) {
             return Err(Errno::Inval.into());
@@ -110,7 +110,7 @@ impl<M: Machine> Editor<'_, M> {
                 return Ok(());
             }
             match self.take_table(new.mfn().ok_or(Errno::Inval)?, level - 1) {
-                Err(Refusal::Tell(Errno::Inval)) => self.take_linear(place.table, level, new)?,
+                Err(Stop::Refused(Errno::Inval)) => self.take_linear(place.table, level, new)?,
                 taken => taken?,
             }
         }

@@ -6,7 +6,7 @@ use super::{
     frame_type::Owner,
     tlb,
 };
-use crate::{Hypervisor, addr::Mfn, caller::Refusal, domain::Domain, machine::Machine};
+use crate::{Hypervisor, addr::Mfn, domain::Domain, machine::Machine, reply::Stop};
 use core::sync::atomic::{AtomicU32, Ordering};
 use oxen_abi::errno::Errno;
 
@@ -14,14 +14,14 @@ pub use super::frame_table::MAX_ORDER;
 
 /// Takes frames that no TLB knows.
 #[inline]
-fn take<M: Machine>(hv: &Hypervisor<M>, owner: Owner, order: u32) -> Result<Taken<'_>, Refusal> {
+fn take<M: Machine>(hv: &Hypervisor<M>, owner: Owner, order: u32) -> Result<Taken<'_>, Stop> {
     if hv.machine.refuses_frames() {
         return Err(Errno::NoMem.into());
     }
     hv.frames.take(owner, order, |stamp| others_know(hv, stamp), |stamp| flush(hv, stamp)).map_err(|shortage| {
         match shortage {
             Shortage::Empty => Errno::NoMem.into(),
-            Shortage::Unfinished => Refusal::Preempted,
+            Shortage::Unfinished => Stop::Unfinished,
         }
     })
 }
@@ -49,7 +49,7 @@ pub fn take_own<M: Machine>(hv: &Hypervisor<M>, order: u32) -> Result<Mfn, Errno
     loop {
         match take(hv, Owner::HYPERVISOR, order) {
             Ok(taken) => return Ok(taken.into_own(|frame| hv.machine.clear(frame))),
-            Err(Refusal::Preempted) => {}
+            Err(Stop::Unfinished) => {}
             Err(_) => return Err(Errno::NoMem),
         }
     }
@@ -104,8 +104,8 @@ pub const MAX_RECALL: usize = 8;
 /// itself was the very last to have them.
 ///
 /// # Errors
-/// `NoMem` when there are none or the domain may not have so many. `Preempted`: call again.
-pub fn take_for<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, order: u32) -> Result<Mfn, Refusal> {
+/// `NoMem` when there are none or the domain may not have so many. `Unfinished`: call again.
+pub fn take_for<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, order: u32) -> Result<Mfn, Stop> {
     take_below(hv, domain, order, u64::MAX)
 }
 
@@ -113,7 +113,7 @@ pub fn take_for<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, order: u32) -> 
 ///
 /// # Errors
 /// As [`take_for`].
-pub fn take_below<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, order: u32, limit: u64) -> Result<Mfn, Refusal> {
+pub fn take_below<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, order: u32, limit: u64) -> Result<Mfn, Stop> {
     let quota = Quota::reserve(hv, domain, 1_u32.checked_shl(order).ok_or(Errno::NoMem)?)?;
     let taken = take(hv, domain.owner, order)?;
     if taken.numbers().end > limit {
@@ -148,7 +148,7 @@ pub fn hand_over<M: Machine>(editor: &Editor<'_, M>, frame: Mfn, to: &Domain) ->
 /// with numbers below `limit`. `place` is told each new block and its index once nothing can fail any more.
 ///
 /// # Errors
-/// `Inval` or `Busy` for frames that cannot be had, `NoMem` when there are no such blocks. `Preempted`: call again. Nothing
+/// `Inval` or `Busy` for frames that cannot be had, `NoMem` when there are no such blocks. `Unfinished`: call again. Nothing
 /// has changed then.
 pub fn exchange<M: Machine>(
     hv: &Hypervisor<M>,
@@ -157,7 +157,7 @@ pub fn exchange<M: Machine>(
     order: u32,
     limit: u64,
     mut place: impl FnMut(usize, Mfn),
-) -> Result<(), Refusal> {
+) -> Result<(), Stop> {
     let mut leaving: heapless::Vec<Withdrawn<'_>, MAX_EXCHANGE> = heapless::Vec::new();
     let mut fresh: heapless::Vec<Taken<'_>, MAX_EXCHANGE> = heapless::Vec::new();
     for &frame in old {

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     addr::{GuestAddr, MachineAddr, Mfn},
-    caller::Refusal,
     machine::Machine,
+    reply::Stop,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{
@@ -51,7 +51,7 @@ impl<M: Machine> Editor<'_, M> {
     ///
     /// # Errors
     /// `Inval` where no L1 entry can be found; else as [`Self::replace`]. Nothing has changed then.
-    pub fn map_grant(&mut self, at: At, frame: Mfn, granter: Owner, flags: u64) -> Result<(), Refusal> {
+    pub fn map_grant(&mut self, at: At, frame: Mfn, granter: Owner, flags: u64) -> Result<(), Stop> {
         let place = self.at(at)?;
         let rights = Rights { owner: granter, io: false };
         self.replace(place, Entry::to(frame, flags).0, Notes::Replace, &rights)

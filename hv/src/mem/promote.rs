@@ -12,9 +12,9 @@ use super::{
 };
 use crate::{
     addr::{Mfn, TABLE_ENTRIES},
-    caller::Refusal,
     layout::{END_HV_SLOT, FIRST_HV_SLOT},
     machine::Machine,
+    reply::Stop,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::errno::Errno;
@@ -33,9 +33,9 @@ impl<M: Machine> Editor<'_, M> {
     ///
     /// # Errors
     /// `Inval` if the frame is not the domain's, is something else, or contains what no such table may; then nothing has
-    /// changed. `Preempted`: what has been done is kept, the same call goes on.
+    /// changed. `Unfinished`: what has been done is kept, the same call goes on.
     #[inline(always)]
-    pub fn take_table(&mut self, mfn: Mfn, level: u32) -> Result<(), Refusal> {
+    pub fn take_table(&mut self, mfn: Mfn, level: u32) -> Result<(), Stop> {
         let kind = FrameType::table(level).ok_or(Errno::Inval)?;
         if self.hv.frames.hold_table_once_more(mfn.index(), self.domain.owner, kind) {
             return Ok(());
@@ -44,7 +44,7 @@ impl<M: Machine> Editor<'_, M> {
     }
 
     #[inline(never)]
-    fn take_table_with_care(&mut self, mfn: Mfn, level: u32, kind: FrameType) -> Result<(), Refusal> {
+    fn take_table_with_care(&mut self, mfn: Mfn, level: u32, kind: FrameType) -> Result<(), Stop> {
         if self.domain.is_dying.load(Ordering::Acquire) {
             return Err(Errno::Inval.into());
         }
@@ -82,9 +82,9 @@ impl<M: Machine> Editor<'_, M> {
     /// Goes on with what is left to be given back.
     ///
     /// # Errors
-    /// `Preempted` if there is more of it.
+    /// `Unfinished` if there is more of it.
     #[inline(always)]
-    pub fn settle(&mut self) -> Result<(), Refusal> {
+    pub fn settle(&mut self) -> Result<(), Stop> {
         match self.paging.unfinished {
             None => Ok(()),
             Some(top) => self.settle_now(top),
@@ -92,7 +92,7 @@ impl<M: Machine> Editor<'_, M> {
     }
 
     #[cold]
-    fn settle_now(&mut self, top: Mfn) -> Result<(), Refusal> {
+    fn settle_now(&mut self, top: Mfn) -> Result<(), Stop> {
         let mut walk = Walk::new();
         self.resume(&mut walk, top);
         self.paging.unfinished = None;
@@ -135,7 +135,7 @@ impl<M: Machine> Editor<'_, M> {
     }
 
     /// Validates from where the walk stands to the end.
-    fn validate(&mut self, walk: &mut Walk) -> Result<(), Refusal> {
+    fn validate(&mut self, walk: &mut Walk) -> Result<(), Stop> {
         while let Some(step) = walk.last_mut() {
             let below = step.level - 1;
             let progress = if below == 0 { self.validate_l1(step) } else { self.validate_upper(step) };
@@ -147,11 +147,12 @@ impl<M: Machine> Editor<'_, M> {
                     let _ = self.hv.frames.update(done, |state| Ok((state.validated(), ())));
                     walk.pop();
                     if let Some(parent) = walk.last_mut() {
+                        self.settle_entry(parent);
                         parent.held += 1;
                     }
                     if self.spend(TABLE_UNITS) && !walk.is_empty() {
                         self.suspend(walk);
-                        return Err(Refusal::Preempted);
+                        return Err(Stop::Unfinished);
                     }
                 }
                 Progress::Failed(error) => {
@@ -232,11 +233,11 @@ impl<M: Machine> Editor<'_, M> {
                     }
                     progress = Progress::Done;
                 }
-                if judged != entry {
-                    word.store(judged.0, Ordering::Relaxed);
-                }
                 if !matches!(progress, Progress::Done) {
                     return progress;
+                }
+                if judged != entry {
+                    word.store(judged.0, Ordering::Relaxed);
                 }
             }
             step.held += 1;
@@ -245,6 +246,16 @@ impl<M: Machine> Editor<'_, M> {
             self.show_hypervisor(step.table);
         }
         Progress::Done
+    }
+
+    /// Writes the next entry of a table as it is judged, now that it holds what it refers to: one that is refused stays as
+    /// the guest wrote it.
+    fn settle_entry(&self, step: &Step) {
+        if let Some(word) = self.hv.machine.words(step.table).get(step.held)
+            && let Ok(judged) = Entry(word.load(Ordering::Relaxed)).judged_table()
+        {
+            word.store(judged.0, Ordering::Relaxed);
+        }
     }
 
     /// Writes the hypervisor's slots into a root.
@@ -268,7 +279,7 @@ impl<M: Machine> Editor<'_, M> {
     }
 
     /// Gives back what the tables of the walk hold, from where it stands, with the tables themselves.
-    fn give_back(&mut self, walk: &mut Walk, may_stop: bool) -> Result<(), Refusal> {
+    fn give_back(&mut self, walk: &mut Walk, may_stop: bool) -> Result<(), Stop> {
         while let Some(step) = walk.last_mut() {
             let child = if step.level == 1 {
                 self.drop_pages(step.table, step.held);
@@ -291,7 +302,7 @@ impl<M: Machine> Editor<'_, M> {
             {
                 self.paging.unfinished = Some(top.table);
                 self.suspend(walk);
-                return Err(Refusal::Preempted);
+                return Err(Stop::Unfinished);
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! The end of a domain's memory: pins, tables half way, the reservation; step by step.
 
 use super::{editor::Editor, walk::is_abandoned};
-use crate::{Hypervisor, addr::Mfn, caller::Refusal, domain::Domain, machine::Machine};
+use crate::{Hypervisor, addr::Mfn, domain::Domain, machine::Machine, reply::Stop};
 
 /// Frames looked at for one unit of work.
 const FRAMES_PER_UNIT: usize = 32;
@@ -11,8 +11,8 @@ const FRAMES_PER_UNIT: usize = 32;
 /// [`super::frame_table::FrameTable::reserved`] and `shared` say zero.
 ///
 /// # Errors
-/// `Preempted` with `next` moved on: call again.
-pub fn relinquish<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, next: &mut usize) -> Result<(), Refusal> {
+/// `Unfinished` with `next` moved on: call again.
+pub fn relinquish<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, next: &mut usize) -> Result<(), Stop> {
     let mut editor = Editor::open(hv, domain)?;
     let end = hv.frames.end();
     // A second pass finds what somebody who did not yet know gave the domain behind our back.
@@ -35,7 +35,7 @@ pub fn relinquish<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, next: &mut us
         *next += 1;
         let due = editor.spend(u32::from(next.is_multiple_of(FRAMES_PER_UNIT) || state.owner() == domain.owner));
         if due && *next < 2 * end && !is_gone(*next) {
-            return Err(Refusal::Preempted);
+            return Err(Stop::Unfinished);
         }
     }
     editor.settle()

@@ -4,10 +4,11 @@ use super::{editor::Editor, frame_type::FrameState, tlb};
 use crate::{
     Hypervisor,
     addr::Mfn,
-    caller::{Caller, Refusal},
+    caller::Caller,
     domain::{Domain, vcpu::VcpuState},
     layout::FIRST_HV_SLOT,
     machine::Machine,
+    reply::Stop,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{errno::Errno, vm_assist::VMASST_TYPE_M2P_STRICT};
@@ -17,7 +18,7 @@ impl<M: Machine> Editor<'_, M> {
     ///
     /// # Errors
     /// As [`Self::take_table`]; `Inval` if it is pinned already, or the domain is being torn down.
-    pub fn pin(&mut self, mfn: Mfn, level: u32) -> Result<(), Refusal> {
+    pub fn pin(&mut self, mfn: Mfn, level: u32) -> Result<(), Stop> {
         self.settle()?;
         if self.domain.is_dying.load(Ordering::Acquire) {
             return Err(Errno::Inval.into());
@@ -37,8 +38,8 @@ impl<M: Machine> Editor<'_, M> {
     /// Ends [`Self::pin`].
     ///
     /// # Errors
-    /// `Inval` if the frame is not the domain's or not pinned; `Preempted` before anything was done.
-    pub fn unpin(&mut self, mfn: Mfn) -> Result<(), Refusal> {
+    /// `Inval` if the frame is not the domain's or not pinned; `Unfinished` before anything was done.
+    pub fn unpin(&mut self, mfn: Mfn) -> Result<(), Stop> {
         self.settle()?;
         self.hv.frames.update(mfn, |state: FrameState| {
             if state.owner() != self.domain.owner || !state.is_pinned() {
@@ -56,7 +57,7 @@ impl<M: Machine> Editor<'_, M> {
 ///
 /// # Errors
 /// As [`Editor::take_table`].
-pub fn adopt<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, l4: Mfn) -> Result<(), Refusal> {
+pub fn adopt<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, l4: Mfn) -> Result<(), Stop> {
     Editor::open(hv, domain)?.take_table(l4, 4)
 }
 
@@ -73,8 +74,8 @@ pub fn hide_from_user_mode<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, root
 /// Gives back a root that no CPU has loaded any more.
 ///
 /// # Errors
-/// `Preempted` before anything was done.
-pub fn drop_root<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, l4: Mfn) -> Result<(), Refusal> {
+/// `Unfinished` before anything was done.
+pub fn drop_root<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, l4: Mfn) -> Result<(), Stop> {
     Editor::open(hv, domain)?.put_table(l4);
     Ok(())
 }
@@ -82,8 +83,8 @@ pub fn drop_root<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, l4: Mfn) -> Re
 /// Gives back the roots of a vcpu that does not run; no CPU may have them loaded.
 ///
 /// # Errors
-/// `Preempted`, with what has been given back forgotten in `state`: call again.
-pub fn drop_roots<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, state: &mut VcpuState) -> Result<(), Refusal> {
+/// `Unfinished`, with what has been given back forgotten in `state`: call again.
+pub fn drop_roots<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, state: &mut VcpuState) -> Result<(), Stop> {
     while let Some(root) = state.user_root.or(state.kernel_root) {
         drop_root(hv, domain, root)?;
         if state.user_root.take().is_none() {
@@ -97,7 +98,7 @@ pub fn drop_roots<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, state: &mut V
 ///
 /// # Errors
 /// As [`Editor::take_table`]; then the old one is still in force.
-pub fn switch<M: Machine>(caller: &mut Caller<'_, M>, editor: &mut Editor<'_, M>, root: Mfn) -> Result<(), Refusal> {
+pub fn switch<M: Machine>(caller: &mut Caller<'_, M>, editor: &mut Editor<'_, M>, root: Mfn) -> Result<(), Stop> {
     let old = caller.state.kernel_root;
     if old != Some(root) {
         editor.settle()?;
@@ -119,7 +120,7 @@ pub fn switch_user<M: Machine>(
     caller: &mut Caller<'_, M>,
     editor: &mut Editor<'_, M>,
     root: Option<Mfn>,
-) -> Result<(), Refusal> {
+) -> Result<(), Stop> {
     let old = caller.state.user_root;
     if old == root {
         return Ok(());

@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     addr::{GuestAddr, MachineAddr, Mfn, Slot},
-    caller::Refusal,
     machine::Machine,
+    reply::Stop,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::errno::Errno;
@@ -65,7 +65,7 @@ impl<M: Machine> Editor<'_, M> {
     /// # Errors
     /// `Inval` where no L1 translates the address; else as [`Self::replace`].
     #[inline]
-    pub fn map_at(&mut self, root: Mfn, va: GuestAddr, new: u64, rights: &Rights) -> Result<(), Refusal> {
+    pub fn map_at(&mut self, root: Mfn, va: GuestAddr, new: u64, rights: &Rights) -> Result<(), Stop> {
         let place = self.find(root, va).ok_or(Errno::Inval)?;
         self.replace(place, new, Notes::Replace, rights)
     }

@@ -5,9 +5,9 @@ use super::{editor::Editor, entry::Entry};
 use crate::{
     Hypervisor,
     addr::{GuestAddr, Mfn, Slot},
-    caller::Refusal,
     domain::Domain,
     machine::Machine,
+    reply::Stop,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{errno::Errno, vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES};
@@ -45,7 +45,7 @@ const ATTEMPTS: usize = 4;
 ///
 /// # Errors
 /// `Tell`: this was no write to an L1 table, or not one that the laws allow, or the domain does not want it
-/// (`VMASST_TYPE_writable_pagetables` is off): the guest gets its page fault. `Preempted`: let the guest fault again.
+/// (`VMASST_TYPE_writable_pagetables` is off): the guest gets its page fault. `Unfinished`: let the guest fault again.
 pub fn write<M: Machine>(
     hv: &Hypervisor<M>,
     domain: &Domain,
@@ -53,7 +53,7 @@ pub fn write<M: Machine>(
     va: GuestAddr,
     bytes: u32,
     write: Write,
-) -> Result<Written, Refusal> {
+) -> Result<Written, Stop> {
     let shift = 8 * (va.offset() as u32 & 7);
     if !matches!(bytes, 1 | 2 | 4 | 8) || shift + 8 * bytes > 64 {
         return Err(Errno::Inval.into());
@@ -85,7 +85,7 @@ pub fn write<M: Machine>(
             return Ok(Written { old: old_part, stored: true });
         }
     }
-    Err(Refusal::Preempted)
+    Err(Stop::Unfinished)
 }
 
 /// A write to a device's page that is mapped read-only: what the hypervisor lets happen of it. An instruction that also
@@ -98,7 +98,7 @@ fn write_device<M: Machine>(
     offset: u16,
     bytes: u32,
     write: Write,
-) -> Result<Written, Refusal> {
+) -> Result<Written, Stop> {
     match write {
         Write::Store(new) if domain.is_privileged && !hv.frames.is_ram(mfn) => {
             hv.pci.lock().write_frame(&hv.machine, mfn, offset, bytes as u8, new as u32);

@@ -8,7 +8,7 @@ use super::Clock;
 use crate::{
     addr::{GuestWords, Mfn, PAGE_BYTES},
     domain::shared_info::VcpuInfoPlace,
-    lock::Lock,
+    lock::{Lock, rank},
     mem::{GuestMemory, Memory},
 };
 use core::sync::atomic::{Ordering, fence};
@@ -67,7 +67,7 @@ pub struct SystemTime {
     to_nanoseconds: Scale,
     to_ticks: Scale,
     /// Seconds and nanoseconds since 1970 at system time zero.
-    wall: Lock<(u64, u32)>,
+    wall: Lock<(u64, u32), { rank::WALL_CLOCK }>,
 }
 
 impl SystemTime {

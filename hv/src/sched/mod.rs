@@ -25,7 +25,7 @@ use crate::{
         vcpu::{Vcpu, pause},
     },
     heap,
-    lock::Lock,
+    lock::{Lock, rank},
     machine::{CpuId, Machine},
 };
 use alloc::{boxed::Box, sync::Arc};
@@ -62,8 +62,8 @@ pub struct CpuShared {
     /// The TLB clock when this CPU last flushed everything.
     pub last_flush: AtomicU32,
     /// Who has a seat here; set when the CPU is brought up.
-    plan: Once<Lock<Plan>>,
-    deadlines: Once<Lock<Deadlines>>,
+    plan: Once<Lock<Plan, { rank::RUN_QUEUE }>>,
+    deadlines: Once<Lock<Deadlines, { rank::DEADLINES }>>,
     /// When the running vcpu's turn ends, in nanoseconds of system time.
     slice_end: AtomicU64,
     /// For when the timer is armed, in nanoseconds of system time.

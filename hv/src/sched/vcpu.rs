@@ -1,7 +1,10 @@
 //! What the scheduler keeps with a vcpu: where it has its seat, what it waits for.
 
 use super::{deadlines::NEVER, placement, run_queue::Seat, runstate, timers};
-use crate::{lock::Lock, machine::CpuId};
+use crate::{
+    lock::{Lock, rank},
+    machine::CpuId,
+};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// What the scheduler keeps with a vcpu.
@@ -20,7 +23,7 @@ pub struct VcpuSched {
     /// CPUs it would like to run on, of those (`XEN_VCPUAFFINITY_SOFT`).
     pub soft_affinity: AtomicU64,
     /// What it did how long.
-    pub runstate: Lock<runstate::Runstate>,
+    pub runstate: Lock<runstate::Runstate, { rank::RUNSTATE }>,
     /// Where the guest wants to read that, in its own address space; 0: nowhere.
     pub runstate_area: AtomicU64,
     /// Where the guest wants to read the time and could not yet; 0: nowhere.

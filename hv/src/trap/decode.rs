@@ -1,7 +1,7 @@
 //! The few instructions that a PV guest may not execute by itself, or that write to a page table (Intel SDM vol. 2).
 //!
-//! 64-bit code only. The address of a memory operand is not computed: for a write, the page fault tells it, and a string's
-//! stands in a register.
+//! 64-bit code only. The address of a memory operand is not computed: for a write, the page fault tells it, and a
+//! string's stands in a register.
 
 use super::strings::{Segment, StringPort};
 use crate::domain::regs::{Regs, operand_mask};

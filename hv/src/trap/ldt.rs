@@ -1,48 +1,51 @@
 //! The LDT: its pages become descriptor pages as segments of it are loaded.
 
-use super::{inject, vector};
+use super::vector;
 use crate::{
     addr::{GuestAddr, PAGE_BYTES},
-    caller::{Caller, Refusal},
+    caller::Caller,
     machine::Machine,
     mem::editor::Editor,
+    reply::Stop,
 };
 use oxen_abi::errno::Errno;
 
 /// A selector's bit that names the LDT (Intel SDM vol. 3A, 3.4.2).
 const TABLE_INDICATOR: u64 = 1 << 2;
 
-/// The guest used the descriptor at `offset` of its LDT, in a page that no CPU shows yet.
-#[cold]
-pub fn fault<M: Machine>(caller: &mut Caller<'_, M>, offset: u64, error_code: u32) {
-    match take(caller, offset as usize / PAGE_BYTES) {
-        // Taken, or to be tried again: the instruction is executed once more.
-        Ok(_) | Err(Refusal::Preempted) => {}
-        Err(Refusal::Tell(_) | Refusal::Crash(_)) => {
-            caller.state.info.set_cr2(caller.state.ldt_base.wrapping_add(offset));
-            inject(caller, vector::PAGE_FAULT, Some(error_code));
+impl<M: Machine> Caller<'_, M> {
+    /// The guest used the descriptor at `offset` of its LDT, in a page that no CPU shows yet.
+    #[cold]
+    pub fn ldt_fault(&mut self, offset: u64, error_code: u32) {
+        match self.take_ldt_page(offset as usize / PAGE_BYTES) {
+            // Taken, or to be tried again: the instruction is executed once more.
+            Ok(_) | Err(Stop::Unfinished) => {}
+            Err(Stop::Refused(_) | Stop::Fatal(_)) => {
+                self.state.info.set_cr2(self.state.ldt_base.wrapping_add(offset));
+                self.inject(vector::PAGE_FAULT, Some(error_code));
+            }
         }
     }
-}
 
-/// Takes the page of a selector's descriptor, if it is in the LDT. Says whether it is there now and was not before.
-pub fn take_for<M: Machine>(caller: &mut Caller<'_, M>, selector: u64) -> bool {
-    selector & TABLE_INDICATOR != 0 && take(caller, (selector & 0xfff8) as usize / PAGE_BYTES) == Ok(true)
-}
+    /// Takes the page of a selector's descriptor, if it is in the LDT. Says whether it is there now and was not before.
+    pub fn take_ldt_page_of(&mut self, selector: u64) -> bool {
+        selector & TABLE_INDICATOR != 0 && self.take_ldt_page((selector & 0xfff8) as usize / PAGE_BYTES) == Ok(true)
+    }
 
-/// Takes a page of the LDT. Says whether it was not there before.
-fn take<M: Machine>(caller: &mut Caller<'_, M>, page: usize) -> Result<bool, Refusal> {
-    let start = page * PAGE_BYTES;
-    let place = caller.state.ldt.get_mut(page).ok_or(Errno::Inval)?;
-    if start >= usize::from(caller.state.ldt_entries) * 8 {
-        return Err(Errno::Inval.into());
+    /// Takes a page of the LDT. Says whether it was not there before.
+    fn take_ldt_page(&mut self, page: usize) -> Result<bool, Stop> {
+        let start = page * PAGE_BYTES;
+        let place = self.state.ldt.get_mut(page).ok_or(Errno::Inval)?;
+        if start >= usize::from(self.state.ldt_entries) * 8 {
+            return Err(Errno::Inval.into());
+        }
+        if place.is_some() {
+            return Ok(false);
+        }
+        let root = self.state.kernel_root.ok_or(Errno::Fault)?;
+        let va = GuestAddr(self.state.ldt_base.wrapping_add(start as u64));
+        *place = Some(Editor::open(self.hv, self.domain)?.take_mapped_descriptors(root, va)?);
+        self.hv.machine.load_descriptor_tables(self.state);
+        Ok(true)
     }
-    if place.is_some() {
-        return Ok(false);
-    }
-    let root = caller.state.kernel_root.ok_or(Errno::Fault)?;
-    let va = GuestAddr(caller.state.ldt_base.wrapping_add(start as u64));
-    *place = Some(Editor::open(caller.hv, caller.domain)?.take_mapped_descriptors(root, va)?);
-    caller.hv.machine.load_descriptor_tables(caller.state);
-    Ok(true)
 }

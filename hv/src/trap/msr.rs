@@ -6,7 +6,6 @@ use crate::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     domain::cpuid::{ARCH_CAPABILITIES, Vendor, speculation_capabilities},
-    hypercall::stubs,
     machine::Machine,
 };
 
@@ -48,7 +47,8 @@ const TSC_AUX: u32 = 0xc000_0103;
 const AMD_COUNTERS: [core::ops::RangeInclusive<u32>; 2] = [0xc001_0000..=0xc001_0007, 0xc001_0200..=0xc001_020b];
 const SYSTEM_CONFIGURATION: u32 = 0xc001_0010;
 const AMD_HARDWARE_CONFIGURATION: u32 = 0xc001_0015;
-/// Where AMD's CPUs find memory: special ranges, the top below 4 GiB and above, and where system management has its own.
+/// Where AMD's CPUs find memory: special ranges, the top below 4 GiB and above, and where system management has its
+/// own.
 const MEMORY_PLACES: [core::ops::RangeInclusive<u32>; 3] =
     [0xc001_0016..=0xc001_001a, 0xc001_001d..=0xc001_001d, 0xc001_0112..=0xc001_0113];
 const NORTHBRIDGE_CONFIGURATION: u32 = 0xc001_001f;
@@ -61,8 +61,8 @@ const AMD_DECODE_CONFIGURATION: u32 = 0xc001_1029;
 const BANKS: u32 = 2;
 /// What Intel's CPUs say beside their number: interrupts for corrected errors, their count, recovery by software.
 const INTEL_BANKS: u32 = 1 << 24 | 1 << 11 | 1 << 10;
-/// `MISC_ENABLE`: neither branch trace store nor precise events nor messages of priority; and no performance monitor, no
-/// MONITOR.
+/// `MISC_ENABLE`: neither branch trace store nor precise events nor messages of priority; and no performance monitor,
+/// no MONITOR.
 const MISC_ENABLE_SET: u64 = 3 << 11 | 1 << 23;
 const MISC_ENABLE_CLEAR: u64 = 1 << 7 | 1 << 18;
 /// `APIC_BASE`: at its usual place, on; and the flag of the CPU that boots.
@@ -80,64 +80,139 @@ pub const PAT_VALUE: u64 = 0x0000_0501_0007_0406;
 /// SYSCALL, long mode and no-execute, as a guest finds them on.
 const EFER_VALUE: u64 = 1 | 1 << 8 | 1 << 10 | 1 << 11;
 
-/// Reads a register for the caller; `None`: the instruction faults.
-#[must_use]
-pub fn read<M: Machine>(caller: &Caller<'_, M>, msr: u32) -> Option<u64> {
-    let machine = &caller.hv.machine;
-    match msr {
-        FS_BASE => Some(machine.bases(caller.state).0),
-        GS_BASE => Some(machine.bases(caller.state).1),
-        KERNEL_GS_BASE => Some(machine.bases(caller.state).2),
-        EFER => Some(EFER_VALUE),
-        PAT => Some(PAT_VALUE),
-        TSC => Some(machine.ticks()),
-        TSC_AUX => Some(caller.state.tsc_aux.into()),
-        APIC_BASE => Some(APIC_ON | if caller.vcpu.id == 0 { BOOT_CPU } else { 0 }),
-        MICROCODE_VERSION => machine.read_msr(msr),
-        MISC_ENABLE => machine.read_msr(msr).map(|value| value & !MISC_ENABLE_CLEAR | MISC_ENABLE_SET),
-        MCG_CAP if Vendor::of(machine) == Vendor::Intel => Some((BANKS | INTEL_BANKS).into()),
-        MCG_CAP => Some(BANKS.into()),
-        MCG_STATUS | MCG_CTL | PLATFORM_INFO | MISC_FEATURES | PERF_CAPABILITIES | HYPERCALL_PAGE => Some(0),
-        NORTHBRIDGE_CONFIGURATION => Some(0),
-        _ if P5_MACHINE_CHECKS.contains(&msr) || MACHINE_CHECK_INTERRUPTS.contains(&msr) => Some(0),
-        _ if MACHINE_CHECKS.contains(&msr) => Some(if is_bank_control(msr) { u64::MAX } else { 0 }),
-        _ => vendor_s(caller, msr).or_else(|| forgiven(caller, msr)),
-    }
-}
-
-/// What only one vendor's CPUs have.
-fn vendor_s<M: Machine>(caller: &Caller<'_, M>, msr: u32) -> Option<u64> {
-    let machine = &caller.hv.machine;
-    let vendor = Vendor::of(machine);
-    match (vendor, msr) {
-        (Vendor::Intel, FEATURE_CONTROL) => Some(LOCKED),
-        (Vendor::Intel, PLATFORM_ID) => machine.read_msr(msr),
-        (Vendor::Intel, ARCH_CAPABILITIES) => speculation_capabilities(caller),
-        (Vendor::Intel, PERF_STATUS | PERF_CONTROL | THERM_STATUS) => Some(0),
-        (Vendor::Intel, _) => is_in(&INTEL_COUNTERS, msr).then_some(0),
-        (Vendor::Amd | Vendor::Hygon, AMD_HARDWARE_CONFIGURATION) => Some(0),
-        (Vendor::Amd | Vendor::Hygon, AMD_DECODE_CONFIGURATION) => Some(LFENCE_SERIALISES),
-        (Vendor::Amd | Vendor::Hygon, SYSTEM_CONFIGURATION) if caller.domain.is_privileged => {
-            machine.read_msr(msr).map(|value| value & MEMORY_TYPES_IN_FORCE)
+impl<M: Machine> Caller<'_, M> {
+    /// Reads a register for the caller; `None`: the instruction faults.
+    #[must_use]
+    pub fn read_msr(&self, msr: u32) -> Option<u64> {
+        let machine = &self.hv.machine;
+        match msr {
+            FS_BASE => Some(machine.bases(self.state).0),
+            GS_BASE => Some(machine.bases(self.state).1),
+            KERNEL_GS_BASE => Some(machine.bases(self.state).2),
+            EFER => Some(EFER_VALUE),
+            PAT => Some(PAT_VALUE),
+            TSC => Some(machine.ticks()),
+            TSC_AUX => Some(self.state.tsc_aux.into()),
+            APIC_BASE => Some(APIC_ON | if self.vcpu.id == 0 { BOOT_CPU } else { 0 }),
+            MICROCODE_VERSION => machine.read_msr(msr),
+            MISC_ENABLE => machine.read_msr(msr).map(|value| value & !MISC_ENABLE_CLEAR | MISC_ENABLE_SET),
+            MCG_CAP if Vendor::of(machine) == Vendor::Intel => Some((BANKS | INTEL_BANKS).into()),
+            MCG_CAP => Some(BANKS.into()),
+            MCG_STATUS | MCG_CTL | PLATFORM_INFO | MISC_FEATURES | PERF_CAPABILITIES | HYPERCALL_PAGE => Some(0),
+            NORTHBRIDGE_CONFIGURATION => Some(0),
+            _ if P5_MACHINE_CHECKS.contains(&msr) || MACHINE_CHECK_INTERRUPTS.contains(&msr) => Some(0),
+            _ if MACHINE_CHECKS.contains(&msr) => Some(if is_bank_control(msr) { u64::MAX } else { 0 }),
+            _ => self.read_vendor_msr(msr).or_else(|| self.read_forgiven_msr(msr)),
         }
-        (Vendor::Amd | Vendor::Hygon, _) if caller.domain.is_privileged && is_in(&MEMORY_PLACES, msr) => {
-            machine.read_msr(msr)
-        }
-        (Vendor::Amd | Vendor::Hygon, _) if is_in(&AMD_COUNTERS, msr) => Some(0),
-        (Vendor::Amd, CONFIGURATION_SPACE_BASE) => has_configuration_space_base(machine).then_some(0),
-        (Vendor::Amd, _) => is_in(&AMD_FREQUENCIES, msr).then_some(0),
-        _ => None,
     }
-}
 
-/// What the CPU has and guests do not reads as zero for a kernel that has no handler for the fault yet, and for a domain
-/// whose toolstack wants it so.
-#[cold]
-fn forgiven<M: Machine>(caller: &Caller<'_, M>, msr: u32) -> Option<u64> {
-    const HYPERVISORS_OWN: u32 = HYPERCALL_PAGE >> 16;
-    let has_handler = caller.state.traps.handler(super::vector::GENERAL_PROTECTION).address != 0;
-    let is_asked = caller.domain.is_msr_relaxed || !has_handler && msr >> 16 != HYPERVISORS_OWN;
-    if is_asked { caller.hv.machine.read_msr(msr).map(|_| 0) } else { None }
+    /// What only one vendor's CPUs have.
+    fn read_vendor_msr(&self, msr: u32) -> Option<u64> {
+        let machine = &self.hv.machine;
+        let vendor = Vendor::of(machine);
+        match (vendor, msr) {
+            (Vendor::Intel, FEATURE_CONTROL) => Some(LOCKED),
+            (Vendor::Intel, PLATFORM_ID) => machine.read_msr(msr),
+            (Vendor::Intel, ARCH_CAPABILITIES) => speculation_capabilities(self),
+            (Vendor::Intel, PERF_STATUS | PERF_CONTROL | THERM_STATUS) => Some(0),
+            (Vendor::Intel, _) => is_in(&INTEL_COUNTERS, msr).then_some(0),
+            (Vendor::Amd | Vendor::Hygon, AMD_HARDWARE_CONFIGURATION) => Some(0),
+            (Vendor::Amd | Vendor::Hygon, AMD_DECODE_CONFIGURATION) => Some(LFENCE_SERIALISES),
+            (Vendor::Amd | Vendor::Hygon, SYSTEM_CONFIGURATION) if self.domain.is_privileged => {
+                machine.read_msr(msr).map(|value| value & MEMORY_TYPES_IN_FORCE)
+            }
+            (Vendor::Amd | Vendor::Hygon, _) if self.domain.is_privileged && is_in(&MEMORY_PLACES, msr) => {
+                machine.read_msr(msr)
+            }
+            (Vendor::Amd | Vendor::Hygon, _) if is_in(&AMD_COUNTERS, msr) => Some(0),
+            (Vendor::Amd, CONFIGURATION_SPACE_BASE) => self.has_configuration_space_base().then_some(0),
+            (Vendor::Amd, _) => is_in(&AMD_FREQUENCIES, msr).then_some(0),
+            _ => None,
+        }
+    }
+
+    /// What the CPU has and guests do not reads as zero for a kernel that has no handler for the fault yet, and for a
+    /// domain whose toolstack wants it so.
+    #[cold]
+    fn read_forgiven_msr(&self, msr: u32) -> Option<u64> {
+        const HYPERVISORS_OWN: u32 = HYPERCALL_PAGE >> 16;
+        let has_handler = self.state.traps.handler(super::vector::GENERAL_PROTECTION).address != 0;
+        let is_asked = self.domain.is_msr_relaxed || !has_handler && msr >> 16 != HYPERVISORS_OWN;
+        if is_asked { self.hv.machine.read_msr(msr).map(|_| 0) } else { None }
+    }
+
+    /// Writes a register for the caller; `false`: the instruction faults.
+    #[must_use]
+    pub fn write_msr(&mut self, msr: u32, value: u64) -> bool {
+        match msr {
+            FS_BASE | GS_BASE | KERNEL_GS_BASE if !GuestAddr(value).is_canonical() => false,
+            FS_BASE => {
+                self.state.fs_base = value;
+                self.hv.machine.set_fs_base(value);
+                true
+            }
+            GS_BASE => {
+                self.state.gs_base_kernel = value;
+                self.hv.machine.set_gs_base(value);
+                true
+            }
+            KERNEL_GS_BASE => {
+                self.state.gs_base_user = value;
+                self.hv.machine.set_other_gs_base(value);
+                true
+            }
+            EFER => value == EFER_VALUE,
+            TSC_AUX => match u32::try_from(value) {
+                Ok(value) => {
+                    self.state.tsc_aux = value;
+                    self.hv.machine.set_tsc_aux(value);
+                    true
+                }
+                Err(_) => false,
+            },
+            HYPERCALL_PAGE => self.fill_hypercall_page_by_msr(value),
+            MISC_FEATURES => value == 0,
+            MISC_ENABLE => self.hv.machine.read_msr(msr).is_some(),
+            MCG_CAP | MCG_STATUS | MCG_CTL | NORTHBRIDGE_CONFIGURATION => true,
+            _ if MACHINE_CHECK_INTERRUPTS.contains(&msr) => true,
+            _ if MACHINE_CHECKS.contains(&msr) => !is_bank(msr) || is_bank_control(msr) || value == 0,
+            _ => self.write_vendor_msr(msr, value) || self.is_msr_write_forgiven(msr),
+        }
+    }
+
+    /// AMD's families 0x10 to 0x16 have the register.
+    fn has_configuration_space_base(&self) -> bool {
+        let [signature, ..] = self.hv.machine.cpuid(1, 0);
+        let family = (signature >> 8 & 0xf) + if signature >> 8 & 0xf == 0xf { signature >> 20 & 0xff } else { 0 };
+        (0x10..0x17).contains(&family)
+    }
+
+    /// Taken and forgotten, as where there is nothing behind the registers.
+    fn write_vendor_msr(&self, msr: u32, value: u64) -> bool {
+        let vendor = Vendor::of(&self.hv.machine);
+        match (vendor, msr) {
+            // What loads microcode writes 0 before it reads the version.
+            (Vendor::Intel, MICROCODE_VERSION) => value == 0,
+            (Vendor::Intel, PERF_CONTROL | THERM_CONTROL | ENERGY_PERF_BIAS) => true,
+            (Vendor::Intel, _) if is_in(&INTEL_COUNTERS, msr) => true,
+            (Vendor::Amd | Vendor::Hygon, AMD_HARDWARE_CONFIGURATION | AMD_DECODE_CONFIGURATION) => true,
+            (Vendor::Amd | Vendor::Hygon, _) if is_in(&AMD_COUNTERS, msr) || is_in(&AMD_FREQUENCIES, msr) => true,
+            (Vendor::Amd, CONFIGURATION_SPACE_BASE) => self.has_configuration_space_base(),
+            (Vendor::Other, _) => false,
+            _ => RUNNING_COUNTS.contains(&msr),
+        }
+    }
+
+    #[cold]
+    fn is_msr_write_forgiven(&self, msr: u32) -> bool {
+        msr != PAT && self.domain.is_msr_relaxed && self.hv.machine.read_msr(msr).is_some()
+    }
+
+    /// The value is a page's machine address, and in the low bits which page of stubs it is to be: there is one.
+    fn fill_hypercall_page_by_msr(&self, value: u64) -> bool {
+        let mfn = if value & 0xfff == 0 { Mfn::new(value >> 12) } else { None };
+        mfn.is_some_and(|mfn| self.hv.fill_hypercall_page(self.domain, mfn).is_ok())
+    }
 }
 
 fn is_in(ranges: &[core::ops::RangeInclusive<u32>], msr: u32) -> bool {
@@ -152,77 +227,4 @@ const fn is_bank(msr: u32) -> bool {
 /// Whether a register is the control of a bank that there is: every error is looked for.
 const fn is_bank_control(msr: u32) -> bool {
     msr.is_multiple_of(4) && is_bank(msr)
-}
-
-/// AMD's families 0x10 to 0x16 have the register.
-fn has_configuration_space_base<M: Machine>(machine: &M) -> bool {
-    let [signature, ..] = machine.cpuid(1, 0);
-    let family = (signature >> 8 & 0xf) + if signature >> 8 & 0xf == 0xf { signature >> 20 & 0xff } else { 0 };
-    (0x10..0x17).contains(&family)
-}
-
-/// Writes a register for the caller; `false`: the instruction faults.
-#[must_use]
-pub fn write<M: Machine>(caller: &mut Caller<'_, M>, msr: u32, value: u64) -> bool {
-    match msr {
-        FS_BASE | GS_BASE | KERNEL_GS_BASE if !GuestAddr(value).is_canonical() => false,
-        FS_BASE => {
-            caller.state.fs_base = value;
-            caller.hv.machine.set_fs_base(value);
-            true
-        }
-        GS_BASE => {
-            caller.state.gs_base_kernel = value;
-            caller.hv.machine.set_gs_base(value);
-            true
-        }
-        KERNEL_GS_BASE => {
-            caller.state.gs_base_user = value;
-            caller.hv.machine.set_other_gs_base(value);
-            true
-        }
-        EFER => value == EFER_VALUE,
-        TSC_AUX => match u32::try_from(value) {
-            Ok(value) => {
-                caller.state.tsc_aux = value;
-                caller.hv.machine.set_tsc_aux(value);
-                true
-            }
-            Err(_) => false,
-        },
-        HYPERCALL_PAGE => fill_hypercall_page(caller, value),
-        MISC_FEATURES => value == 0,
-        MISC_ENABLE => caller.hv.machine.read_msr(msr).is_some(),
-        MCG_CAP | MCG_STATUS | MCG_CTL | NORTHBRIDGE_CONFIGURATION => true,
-        _ if MACHINE_CHECK_INTERRUPTS.contains(&msr) => true,
-        _ if MACHINE_CHECKS.contains(&msr) => !is_bank(msr) || is_bank_control(msr) || value == 0,
-        _ => write_vendor_s(caller, msr, value) || is_write_forgiven(caller, msr),
-    }
-}
-
-/// Taken and forgotten, as where there is nothing behind the registers.
-fn write_vendor_s<M: Machine>(caller: &Caller<'_, M>, msr: u32, value: u64) -> bool {
-    let vendor = Vendor::of(&caller.hv.machine);
-    match (vendor, msr) {
-        // What loads microcode writes 0 before it reads the version.
-        (Vendor::Intel, MICROCODE_VERSION) => value == 0,
-        (Vendor::Intel, PERF_CONTROL | THERM_CONTROL | ENERGY_PERF_BIAS) => true,
-        (Vendor::Intel, _) if is_in(&INTEL_COUNTERS, msr) => true,
-        (Vendor::Amd | Vendor::Hygon, AMD_HARDWARE_CONFIGURATION | AMD_DECODE_CONFIGURATION) => true,
-        (Vendor::Amd | Vendor::Hygon, _) if is_in(&AMD_COUNTERS, msr) || is_in(&AMD_FREQUENCIES, msr) => true,
-        (Vendor::Amd, CONFIGURATION_SPACE_BASE) => has_configuration_space_base(&caller.hv.machine),
-        (Vendor::Other, _) => false,
-        _ => RUNNING_COUNTS.contains(&msr),
-    }
-}
-
-#[cold]
-fn is_write_forgiven<M: Machine>(caller: &Caller<'_, M>, msr: u32) -> bool {
-    msr != PAT && caller.domain.is_msr_relaxed && caller.hv.machine.read_msr(msr).is_some()
-}
-
-/// The value is a page's machine address, and in the low bits which page of stubs it is to be: there is one.
-fn fill_hypercall_page<M: Machine>(caller: &Caller<'_, M>, value: u64) -> bool {
-    let mfn = if value & 0xfff == 0 { Mfn::new(value >> 12) } else { None };
-    mfn.is_some_and(|mfn| stubs::fill(caller.hv, caller.domain, mfn).is_ok())
 }

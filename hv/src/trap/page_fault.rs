@@ -1,18 +1,17 @@
-//! Page faults of guests: a kernel's write to a page table, or the control domain's to a device that it may only read, is
-//! done for it, everything else is the guest's own.
+//! Page faults of guests: a kernel's write to a page table, or the control domain's to a device that it may only read,
+//! is done for it, everything else is the guest's own.
 
 use super::{
-    bounce,
     decode::{self, Change, Logic, Operation},
-    emulate::fetch,
     vector,
 };
 use crate::{
     addr::GuestAddr,
-    caller::{Caller, Refusal},
+    caller::Caller,
     domain::{counters::Counted, crash_by_exception, regs::operand_mask},
     machine::Machine,
     mem::write_emulation::{self, Write},
+    reply::Stop,
 };
 use oxen_abi::vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES;
 
@@ -30,56 +29,88 @@ const ZERO: u64 = 1 << 6;
 const SIGN: u64 = 1 << 7;
 const OVERFLOW: u64 = 1 << 11;
 
-/// A page fault of the running guest at `address`.
-#[inline]
-pub fn page_fault<M: Machine>(caller: &mut Caller<'_, M>, address: u64, error_code: u32) {
-    let is_kernel_write = error_code & (PRESENT | WRITE | FETCH) == PRESENT | WRITE && caller.state.in_kernel;
-    if is_kernel_write
-        && (caller.domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) || caller.domain.is_privileged)
-        && write_page_table(caller, GuestAddr(address)).is_some()
-    {
-        caller.domain.counters.count(Counted::TableWrite);
-        return;
+impl<M: Machine> Caller<'_, M> {
+    /// A page fault of the running guest at `address`.
+    #[inline]
+    pub fn page_fault(&mut self, address: u64, error_code: u32) {
+        let is_kernel_write = error_code & (PRESENT | WRITE | FETCH) == PRESENT | WRITE && self.state.in_kernel;
+        if is_kernel_write
+            && (self.domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) || self.domain.is_privileged)
+            && self.write_page_table(GuestAddr(address)).is_some()
+        {
+            self.domain.counters.count(Counted::TableWrite);
+            return;
+        }
+        self.domain.counters.count(Counted::PageFault);
+        self.state.info.set_cr2(address);
+        let user = if self.state.in_kernel { 0 } else { USER };
+        let handler = self.state.traps.handler(vector::PAGE_FAULT);
+        if handler.address == 0 {
+            return crash_by_exception(self, vector::PAGE_FAULT, Some(error_code & !USER | user));
+        }
+        self.enter_kernel_inline(handler.callback(), Some(error_code & !USER | user));
     }
-    caller.domain.counters.count(Counted::PageFault);
-    caller.state.info.set_cr2(address);
-    let user = if caller.state.in_kernel { 0 } else { USER };
-    let handler = caller.state.traps.handler(vector::PAGE_FAULT);
-    if handler.address == 0 {
-        return crash_by_exception(caller, vector::PAGE_FAULT, Some(error_code & !USER | user));
-    }
-    bounce::enter_at_once(caller, handler.callback(), Some(error_code & !USER | user));
-}
 
-/// Does the write of the instruction at RIP, if it is one to a page table entry and the entry is one that the guest may
-/// have. Nothing has happened otherwise.
-#[inline(never)]
-fn write_page_table<M: Machine>(caller: &mut Caller<'_, M>, address: GuestAddr) -> Option<()> {
-    let (code, length) = fetch(caller);
-    let instruction = decode::decode(code.get(..length)?, caller.regs)?;
-    let Operation::Write { bytes, change } = instruction.operation else { return None };
-    let write = match change {
-        Change::Store(value) => Write::Store(value),
-        Change::Exchange { value, .. } => Write::Exchange(value),
-        Change::CompareExchange(new) => Write::CompareExchange { expected: caller.regs.rax & operand_mask(bytes), new },
-        Change::Combine(logic, value) => {
-            let mut operand = [0; 8];
-            let place = operand.get_mut(..usize::from(bytes))?;
-            caller.hv.machine.read_guest(address.range(bytes.into())?, place).ok()?;
-            let expected = u64::from_le_bytes(operand);
-            Write::CompareExchange { expected, new: combine(logic, expected, value) & operand_mask(bytes) }
+    /// Does the write of the instruction at RIP, if it is one to a page table entry and the entry is one that the guest
+    /// may have. Nothing has happened otherwise.
+    #[inline(never)]
+    fn write_page_table(&mut self, address: GuestAddr) -> Option<()> {
+        let (code, length) = self.fetch_instruction();
+        let instruction = decode::decode(code.get(..length)?, self.regs)?;
+        let Operation::Write { bytes, change } = instruction.operation else { return None };
+        let write = match change {
+            Change::Store(value) => Write::Store(value),
+            Change::Exchange { value, .. } => Write::Exchange(value),
+            Change::CompareExchange(new) => {
+                Write::CompareExchange { expected: self.regs.rax & operand_mask(bytes), new }
+            }
+            Change::Combine(logic, value) => {
+                let mut operand = [0; 8];
+                let place = operand.get_mut(..usize::from(bytes))?;
+                self.hv.machine.read_guest(address.range(bytes.into())?, place).ok()?;
+                let expected = u64::from_le_bytes(operand);
+                Write::CompareExchange { expected, new: combine(logic, expected, value) & operand_mask(bytes) }
+            }
+        };
+        let root = self.state.kernel_root?;
+        match write_emulation::write(self.hv, self.domain, root, address, bytes.into(), write) {
+            Ok(written) if written.stored || matches!(change, Change::CompareExchange(_)) => {
+                self.finish_table_write(change, bytes, written.old);
+                self.regs.rip = self.regs.rip.wrapping_add(instruction.length.into());
+                Some(())
+            }
+            // The entry changed under the instruction's eyes, or there is other work first: it is executed again.
+            Ok(_) | Err(Stop::Unfinished) => Some(()),
+            Err(Stop::Refused(_) | Stop::Fatal(_)) => None,
         }
-    };
-    let root = caller.state.kernel_root?;
-    match write_emulation::write(caller.hv, caller.domain, root, address, bytes.into(), write) {
-        Ok(written) if written.stored || matches!(change, Change::CompareExchange(_)) => {
-            finish(caller, change, bytes, written.old);
-            caller.regs.rip = caller.regs.rip.wrapping_add(instruction.length.into());
-            Some(())
+    }
+
+    /// Registers and flags after the write.
+    fn finish_table_write(&mut self, change: Change, bytes: u8, old: u64) {
+        let regs = &mut *self.regs;
+        match change {
+            Change::Store(_) => {}
+            Change::Exchange { register, .. } => regs.set_general(register, bytes, old),
+            Change::Combine(Logic::BitReset | Logic::BitSet | Logic::BitComplement, bit) => {
+                regs.rflags = regs.rflags & !CARRY | if old & bit != 0 { CARRY } else { 0 };
+            }
+            Change::Combine(logic, value) => {
+                let flags = result_flags(combine(logic, old, value) & operand_mask(bytes), bytes);
+                regs.rflags = regs.rflags & !(CARRY | PARITY | ADJUST | ZERO | SIGN | OVERFLOW) | flags;
+            }
+            Change::CompareExchange(_) => {
+                let expected = regs.rax & operand_mask(bytes);
+                let difference = expected.wrapping_sub(old) & operand_mask(bytes);
+                let borrow = if expected < old { CARRY } else { 0 };
+                let overflow = ((expected ^ old) & (expected ^ difference)) >> (8 * u32::from(bytes) - 1) & 1;
+                let adjust = (expected ^ old ^ difference) & ADJUST;
+                let flags = result_flags(difference, bytes) | borrow | overflow << 11 | adjust;
+                regs.rflags = regs.rflags & !(CARRY | PARITY | ADJUST | ZERO | SIGN | OVERFLOW) | flags;
+                if expected != old {
+                    regs.set_general(0, bytes, old);
+                }
+            }
         }
-        // The entry changed under the instruction's eyes, or there is other work first: it is executed again.
-        Ok(_) | Err(Refusal::Preempted) => Some(()),
-        Err(Refusal::Tell(_) | Refusal::Crash(_)) => None,
     }
 }
 
@@ -90,34 +121,6 @@ const fn combine(logic: Logic, old: u64, value: u64) -> u64 {
         Logic::And => old & value,
         Logic::Xor | Logic::BitComplement => old ^ value,
         Logic::BitReset => old & !value,
-    }
-}
-
-/// Registers and flags after the write.
-fn finish<M: Machine>(caller: &mut Caller<'_, M>, change: Change, bytes: u8, old: u64) {
-    let regs = &mut *caller.regs;
-    match change {
-        Change::Store(_) => {}
-        Change::Exchange { register, .. } => regs.set_general(register, bytes, old),
-        Change::Combine(Logic::BitReset | Logic::BitSet | Logic::BitComplement, bit) => {
-            regs.rflags = regs.rflags & !CARRY | if old & bit != 0 { CARRY } else { 0 };
-        }
-        Change::Combine(logic, value) => {
-            let flags = result_flags(combine(logic, old, value) & operand_mask(bytes), bytes);
-            regs.rflags = regs.rflags & !(CARRY | PARITY | ADJUST | ZERO | SIGN | OVERFLOW) | flags;
-        }
-        Change::CompareExchange(_) => {
-            let expected = regs.rax & operand_mask(bytes);
-            let difference = expected.wrapping_sub(old) & operand_mask(bytes);
-            let borrow = if expected < old { CARRY } else { 0 };
-            let overflow = ((expected ^ old) & (expected ^ difference)) >> (8 * u32::from(bytes) - 1) & 1;
-            let adjust = (expected ^ old ^ difference) & ADJUST;
-            let flags = result_flags(difference, bytes) | borrow | overflow << 11 | adjust;
-            regs.rflags = regs.rflags & !(CARRY | PARITY | ADJUST | ZERO | SIGN | OVERFLOW) | flags;
-            if expected != old {
-                regs.set_general(0, bytes, old);
-            }
-        }
     }
 }
 

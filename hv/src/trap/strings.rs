@@ -1,6 +1,6 @@
 //! `ins` and `outs`: a string between a port and the guest's memory, some of it at a time.
 
-use super::{inject, ports, vector};
+use super::vector;
 use crate::{
     addr::GuestAddr,
     caller::Caller,
@@ -48,61 +48,63 @@ const MAX_ACCESSES: u64 = 64;
 const WRITE: u32 = 1 << 1;
 const USER: u32 = 1 << 2;
 
-/// Does as many accesses as are left, or as may be at once. The registers say what is left.
-#[cold]
-#[inline(never)]
-pub(super) fn perform<M: Machine>(caller: &mut Caller<'_, M>, string: StringPort) -> Moved {
-    let port = caller.regs.rdx as u16;
-    let width = if string.is_narrow { u64::from(u32::MAX) } else { u64::MAX };
-    let count = if string.is_repeated { caller.regs.rcx & width } else { 1 };
-    // Who asks for none is refused nothing.
-    if count != 0 && !ports::may_execute(caller, port, string.bytes) {
-        return Moved::Refused;
-    }
-    for _ in 0..count.min(MAX_ACCESSES) {
-        if let Err(at) = access(caller, string, port, width) {
-            if !at.is_guest_range(1) {
-                return Moved::Refused;
+impl<M: Machine> Caller<'_, M> {
+    /// Does as many accesses as are left, or as may be at once. The registers say what is left.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn move_string(&mut self, string: StringPort) -> Moved {
+        let port = self.regs.rdx as u16;
+        let width = if string.is_narrow { u64::from(u32::MAX) } else { u64::MAX };
+        let count = if string.is_repeated { self.regs.rcx & width } else { 1 };
+        // Who asks for none is refused nothing.
+        if count != 0 && !self.may_use_port(port, string.bytes) {
+            return Moved::Refused;
+        }
+        for _ in 0..count.min(MAX_ACCESSES) {
+            if let Err(at) = self.move_string_element(string, port, width) {
+                if !at.is_guest_range(1) {
+                    return Moved::Refused;
+                }
+                self.state.info.set_cr2(at.0);
+                let write = if string.is_input { WRITE } else { 0 };
+                let user = if self.state.in_kernel { 0 } else { USER };
+                self.inject(vector::PAGE_FAULT, Some(write | user));
+                return Moved::Stopped;
             }
-            caller.state.info.set_cr2(at.0);
-            let write = if string.is_input { WRITE } else { 0 };
-            let user = if caller.state.in_kernel { 0 } else { USER };
-            inject(caller, vector::PAGE_FAULT, Some(write | user));
-            return Moved::Stopped;
+            let step = u64::from(string.bytes);
+            let step = if self.regs.rflags & flags::DF != 0 { step.wrapping_neg() } else { step };
+            let pointer = if string.is_input { &mut self.regs.rdi } else { &mut self.regs.rsi };
+            *pointer = pointer.wrapping_add(step) & width;
+            if string.is_repeated {
+                self.regs.rcx = (self.regs.rcx & width).wrapping_sub(1);
+            }
         }
-        let step = u64::from(string.bytes);
-        let step = if caller.regs.rflags & flags::DF != 0 { step.wrapping_neg() } else { step };
-        let pointer = if string.is_input { &mut caller.regs.rdi } else { &mut caller.regs.rsi };
-        *pointer = pointer.wrapping_add(step) & width;
-        if string.is_repeated {
-            caller.regs.rcx = (caller.regs.rcx & width).wrapping_sub(1);
-        }
+        if count > MAX_ACCESSES { Moved::Stopped } else { Moved::Done }
     }
-    if count > MAX_ACCESSES { Moved::Stopped } else { Moved::Done }
-}
 
-/// One access of the port and of memory; where memory could not be accessed.
-fn access<M: Machine>(caller: &mut Caller<'_, M>, string: StringPort, port: u16, width: u64) -> Result<(), GuestAddr> {
-    let bytes = usize::from(string.bytes);
-    let mut data = [0; 4];
-    let data = data.get_mut(..bytes).unwrap_or_default();
-    let machine = &caller.hv.machine;
-    if string.is_input {
-        let at = GuestAddr(caller.regs.rdi & width);
-        let range = at.range(string.bytes.into()).ok_or(at)?;
-        let value = ports::read(caller, port, string.bytes).unwrap_or(u32::MAX);
-        data.copy_from_slice(value.to_le_bytes().get(..bytes).unwrap_or_default());
-        return machine.write_guest(range, data).map_err(|fault| fault.0);
+    /// One access of the port and of memory; where memory could not be accessed.
+    fn move_string_element(&mut self, string: StringPort, port: u16, width: u64) -> Result<(), GuestAddr> {
+        let bytes = usize::from(string.bytes);
+        let mut data = [0; 4];
+        let data = data.get_mut(..bytes).unwrap_or_default();
+        let machine = &self.hv.machine;
+        if string.is_input {
+            let at = GuestAddr(self.regs.rdi & width);
+            let range = at.range(string.bytes.into()).ok_or(at)?;
+            let value = self.port_in(port, string.bytes).unwrap_or(u32::MAX);
+            data.copy_from_slice(value.to_le_bytes().get(..bytes).unwrap_or_default());
+            return machine.write_guest(range, data).map_err(|fault| fault.0);
+        }
+        let (fs, gs, _) = machine.bases(self.state);
+        let base = match string.segment {
+            None => 0,
+            Some(Segment::Fs) => fs,
+            Some(Segment::Gs) => gs,
+        };
+        let at = GuestAddr(base.wrapping_add(self.regs.rsi & width));
+        machine.read_guest(at.range(string.bytes.into()).ok_or(at)?, data).map_err(|fault| fault.0)?;
+        let value = data.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte));
+        let _ = self.port_out(port, string.bytes, value & operand_mask(string.bytes) as u32);
+        Ok(())
     }
-    let (fs, gs, _) = machine.bases(caller.state);
-    let base = match string.segment {
-        None => 0,
-        Some(Segment::Fs) => fs,
-        Some(Segment::Gs) => gs,
-    };
-    let at = GuestAddr(base.wrapping_add(caller.regs.rsi & width));
-    machine.read_guest(at.range(string.bytes.into()).ok_or(at)?, data).map_err(|fault| fault.0)?;
-    let value = data.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte));
-    let _ = ports::write(caller, port, string.bytes, value & operand_mask(string.bytes) as u32);
-    Ok(())
 }

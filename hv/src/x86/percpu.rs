@@ -9,9 +9,10 @@ use core::ptr::{self, null_mut};
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use oxen_hv::Hypervisor;
 use oxen_hv::addr::Mfn;
-use oxen_hv::caller::{Args, Caller, Current};
+use oxen_hv::caller::{Caller, Current};
 use oxen_hv::domain::{Domain, regs::Regs};
 use oxen_hv::machine::CpuId;
+use oxen_hv::reply::Args;
 use oxen_hv::sched::{CpuShared, switch};
 use spin::Once;
 
@@ -48,6 +49,9 @@ pub(crate) struct CpuBlock {
     hardware: UnsafeCell<Hardware>,
     /// The exception by which the CPU refused to return to a guest: vector, and error code in the upper half.
     refusal: AtomicU64,
+    /// The locks that this CPU holds.
+    #[cfg(debug_assertions)]
+    held: oxen_hv::lock::Held,
 }
 
 const _: () = assert!((offset_of!(CpuBlock, frame) + size_of::<Regs>()).is_multiple_of(16));
@@ -156,6 +160,8 @@ pub(crate) unsafe fn fill(number: usize, gdt: &'static mut Gdt) {
         domain: AtomicPtr::new(null_mut()),
         hardware: UnsafeCell::new(hardware),
         refusal: AtomicU64::new(0),
+        #[cfg(debug_assertions)]
+        held: oxen_hv::lock::Held::NOTHING,
     };
     // SAFETY: the block is this CPU's alone, by the caller's word not used before.
     unsafe { block.write(contents) }
@@ -184,6 +190,13 @@ pub(crate) fn frame_end() -> u64 {
 pub(crate) fn note_refusal(vector: u32, error_code: u32) {
     // SAFETY: the block is this CPU's and was filled before any guest ran.
     unsafe { &(*block()).refusal }.store(u64::from(error_code) << 32 | u64::from(vector), Ordering::Relaxed);
+}
+
+/// The locks that this CPU holds.
+#[cfg(debug_assertions)]
+pub(crate) fn held() -> &'static oxen_hv::lock::Held {
+    // SAFETY: the block is this CPU's, was filled when it came up, and stays for good.
+    unsafe { &(*block()).held }
 }
 
 /// Makes this CPU one that guests may come in on. Returns its block, for the way to the first.

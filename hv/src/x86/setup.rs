@@ -20,7 +20,7 @@ use oxen_hv::boot::cmdline::{self, Options};
 use oxen_hv::boot::dom0::{self, Plan};
 use oxen_hv::boot::handoff::{self, BootInfo, Module};
 use oxen_hv::boot::memory_map::{Kind, MemoryMap};
-use oxen_hv::config::MAX_CPUS;
+use oxen_hv::config::{MAX_CPUS, MAX_VCPUS};
 use oxen_hv::console::{self, Level};
 use oxen_hv::event::pirq::{Interrupts, Signal};
 use oxen_hv::lock::{self, Lock};
@@ -160,6 +160,8 @@ fn listen_to_console(hv: &Hypervisor<Pc>) {
 /// Starts the machine's other CPUs, which wait for guests.
 pub(crate) fn start_other_cpus(hv: &'static Hypervisor<Pc>) {
     // Until one runs there is nobody to listen to.
+    #[cfg(debug_assertions)]
+    lock::watch(percpu::held);
     lock::listen_while_waiting(|| {
         if let Some(hv) = percpu::HYPERVISOR.get() {
             hv.machine.serve_shootdown();
@@ -195,7 +197,7 @@ pub(crate) fn build_dom0(hv: &'static Hypervisor<Pc>, info: &BootInfo, options: 
         ramdisk: info.modules.get(1).and_then(bytes).unwrap_or(&[]),
         memory: options.dom0_memory,
         max_memory: options.dom0_max_memory,
-        vcpus: options.dom0_vcpus.unwrap_or(hv.online_cpus().count() as u32),
+        vcpus: options.dom0_vcpus.unwrap_or(hv.online_cpus().count() as u32).min(MAX_VCPUS as u32),
     };
     if let Err(error) = heap::open_during(|| dom0::build(hv, &plan)) {
         give_up(format_args!("{error}"));

@@ -76,11 +76,11 @@ impl World {
             Model { ports: vec![(Is::Closed, 0); 64], pending: 0, mask: 0, upcall: [false; 2], selector: [0; 2] };
         let mut world = Self { guests, models: vec![model; usize::from(DOMAINS)] };
         let signal = |gsi| pirq::Signal { is_level: gsi % 2 == 1, is_active_low: false };
-        let caller = world.caller(0);
-        let control = caller.control().unwrap();
+        let control = world.caller(0).control().unwrap();
         for gsi in 0..LINES {
-            pirq::set_up(hv, caller.domain, control, gsi, signal(gsi)).unwrap();
-            pirq::map_line(hv, caller.domain, control, gsi).unwrap();
+            let domain = &world.guests[0].domain;
+            pirq::set_up(hv, domain, control, gsi, signal(gsi)).unwrap();
+            pirq::map_line(hv, domain, control, gsi).unwrap();
         }
         world
     }

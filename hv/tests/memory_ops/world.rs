@@ -10,8 +10,7 @@ use oxen_abi::vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES;
 use oxen_hv::{
     Hypervisor,
     addr::{GuestAddr, Mfn},
-    caller::{Args, Caller, Refusal, Reply},
-    hypercall::mmu,
+    caller::Caller,
     mem::{
         Memory,
         editor::Editor,
@@ -21,6 +20,7 @@ use oxen_hv::{
         relinquish::relinquish,
         root,
     },
+    reply::{Args, Reply, Stop},
 };
 use std::sync::atomic::Ordering;
 
@@ -101,7 +101,7 @@ impl World {
                     for (i, word) in update.into_iter().enumerate() {
                         hv.machine.write_guest_word(GuestAddr(BUFFER + 8 * i as u64), word).unwrap();
                     }
-                    guest.call(mmu::mmu_update, [BUFFER, 1, 0, 0x7ff0]).unwrap();
+                    guest.call(Caller::mmu_update, [BUFFER, 1, 0, 0x7ff0]).unwrap();
                 }
                 Player { guest, home, descriptors: Vec::new(), claims: Vec::new() }
             })
@@ -206,7 +206,7 @@ impl World {
                         root::switch(&mut guest.caller(), &mut editor, home.tables[0]).unwrap();
                         return;
                     }
-                    Err(refusal) => assert_eq!(refusal, Refusal::Preempted),
+                    Err(refusal) => assert_eq!(refusal, Stop::Unfinished),
                 }
             }
         }
@@ -220,22 +220,23 @@ impl World {
     }
 
     /// Calls a handler; sometimes the guest does not come back for the rest.
-    pub(crate) fn call(
-        &mut self,
+    pub(crate) fn call<'a>(
+        &'a mut self,
         player: usize,
-        handler: fn(&mut Caller<'_, Fake>, &mut Args) -> Reply,
+        handler: fn(&mut Caller<'a, Fake>, &mut Args) -> Reply,
         args: [u64; 4],
     ) -> Result<u64, Outcome> {
         let mut args = [args[0], args[1], args[2], args[3], 0, 0];
         let mut is_first = true;
+        let mut caller = self.players[player].guest.caller();
         loop {
-            match handler(&mut self.players[player].guest.caller(), &mut args) {
+            match handler(&mut caller, &mut args) {
                 Ok(value) => return Ok(value),
-                Err(Refusal::Tell(_)) if is_first => return Err(Outcome::Refused),
-                Err(Refusal::Tell(_)) => return Err(Outcome::Partly),
-                Err(Refusal::Preempted) if self.random.chance(10) => return Err(Outcome::Partly),
-                Err(Refusal::Preempted) => is_first = false,
-                Err(Refusal::Crash(reason)) => panic!("crashed: {reason}"),
+                Err(Stop::Refused(_)) if is_first => return Err(Outcome::Refused),
+                Err(Stop::Refused(_)) => return Err(Outcome::Partly),
+                Err(Stop::Unfinished) if self.random.chance(10) => return Err(Outcome::Partly),
+                Err(Stop::Unfinished) => is_first = false,
+                Err(Stop::Fatal(fault)) => panic!("crashed: {}", fault.reason()),
             }
         }
     }

@@ -5,13 +5,14 @@ use oxen_abi::{domid::DomId, errno::Errno};
 use oxen_hv::{
     Hypervisor,
     addr::Mfn,
-    caller::{Args, Caller, Refusal, Reply},
+    caller::Caller,
     domain::{
         self, Config, Domain,
         regs::Regs,
         vcpu::{Processor, Vcpu, VcpuState},
     },
     mem::{entry::Entry, frame_alloc, root},
+    reply::{Args, Reply, Stop},
 };
 use std::sync::{Arc, atomic::Ordering};
 
@@ -96,18 +97,19 @@ impl Guest {
     }
 
     /// A hypercall's handler, called until it is not preempted any more.
-    pub(crate) fn call(
-        &mut self,
-        handler: fn(&mut Caller<'_, Fake>, &mut Args) -> Reply,
+    pub(crate) fn call<'a>(
+        &'a mut self,
+        handler: fn(&mut Caller<'a, Fake>, &mut Args) -> Reply,
         args: [u64; 4],
     ) -> Result<u64, Errno> {
         let mut args = [args[0], args[1], args[2], args[3], 0, 0];
+        let mut caller = self.caller();
         loop {
-            match handler(&mut self.caller(), &mut args) {
+            match handler(&mut caller, &mut args) {
                 Ok(value) => return Ok(value),
-                Err(Refusal::Tell(error)) => return Err(error),
-                Err(Refusal::Preempted) => {}
-                Err(Refusal::Crash(reason)) => panic!("crashed: {reason}"),
+                Err(Stop::Refused(error)) => return Err(error),
+                Err(Stop::Unfinished) => {}
+                Err(Stop::Fatal(fault)) => panic!("crashed: {}", fault.reason()),
             }
         }
     }

@@ -45,6 +45,8 @@ pub(crate) const OWN_LINE: u32 = 22;
 pub(crate) const CONTROLLER: u64 = 0xfec0_0000;
 
 thread_local! {
+    /// The locks that this CPU holds.
+    static HELD: &'static oxen_hv::lock::Held = Box::leak(Box::new(oxen_hv::lock::Held::NOTHING));
     static CPU: Cell<u16> = const { Cell::new(0) };
     static RUNNING: RefCell<Option<(&'static Hypervisor<Fake>, Arc<Domain>)>> = const { RefCell::new(None) };
     /// Whether a translation was the supervisor's alone, since this was last cleared.
@@ -193,6 +195,7 @@ pub(crate) fn boot_with(frames: usize, grants: Policy) -> &'static Hypervisor<Fa
     table.donate(Mfn::new(OWN_FRAMES as u64).unwrap(), (frames - OWN_FRAMES) as u64);
     // Threads are CPUs, and there may be fewer real ones: who holds the lock must get one.
     oxen_hv::lock::listen_while_waiting(std::thread::yield_now);
+    oxen_hv::lock::watch(|| HELD.with(|held| *held));
     for cpu in 0..CPUS {
         table.tlb.join(CpuId(cpu as u16));
     }

@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 use super::receive::MAX_HEADROOM;
 use super::session::{NetSession, Start};
 use crate::backend::device::{Device, Driver, Front, Nodes};
-use crate::bridge::{Bridge, BridgePort, Mac, Offload};
+use crate::bridge::{Bridge, BridgePort, Mac, Offload, Packet};
 use crate::config::vif::Interface;
 use crate::guest_text::quoted;
 
@@ -92,7 +92,7 @@ impl Driver for NetDriver {
         .into()
     }
 
-    fn connect(&self, front: &Front<'_>) -> Result<(Rc<NetSession>, Nodes)> {
+    fn connect(&self, front: &Front<'_>, waiting: Option<Packet>) -> Result<(Rc<NetSession>, Nodes)> {
         ensure!(
             front.has("request-rx-copy"),
             "the frontend wants its pages exchanged; only frontends with request-rx-copy are served"
@@ -116,6 +116,7 @@ impl Driver for NetDriver {
             rate: self.config.rate,
             headroom: headroom(front),
             bridge: self.port.clone(),
+            waiting,
         })?;
         self.port.set_offload(Offload {
             checksum_v4: !front.has("feature-no-csum-offload"),

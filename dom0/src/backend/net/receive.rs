@@ -50,9 +50,9 @@ fn extras(packet: &Packet, headroom: u16) -> impl Iterator<Item = NetifExtraInfo
 }
 
 impl Receiver {
-    /// A receiver for `domain`.
-    pub const fn new(domain: DomId, scatter: bool) -> Self {
-        Self { domain, scatter, headroom: 0, head: None, frames: Vec::new(), pages: Vec::new() }
+    /// A receiver for `domain`, for which a frame may wait already.
+    pub const fn new(domain: DomId, scatter: bool, head: Option<Packet>) -> Self {
+        Self { domain, scatter, headroom: 0, head, frames: Vec::new(), pages: Vec::new() }
     }
 
     /// Leaves so many bytes free before each frame, [`MAX_HEADROOM`] at most.
@@ -65,9 +65,9 @@ impl Receiver {
         self.head.as_ref().map(|head| slots(head, self.headroom) as u32)
     }
 
-    /// Gives the frame up that waits for pages.
-    pub fn give_up(&mut self) {
-        self.head = None;
+    /// Gives the frame up that waits for pages, and returns it.
+    pub const fn give_up(&mut self) -> Option<Packet> {
+        self.head.take()
     }
 
     /// Hands over as many frames as there are pages for; returns how many slots those took.
@@ -223,7 +223,7 @@ mod tests {
         port.set_offload(Offload { checksum_v4: true, segmentation_v4: true, ..Offload::default() });
         sender.send(long(9000)).unwrap();
         sender.send(Packet::plain(alloc::vec![0xff; 60])).unwrap();
-        let mut receiver = Receiver::new(DomId(1), true);
+        let mut receiver = Receiver::new(DomId(1), true, None);
         give(&mut front, 10..13);
         assert_eq!(receiver.turn(&mut back, &port), Ok(0));
         assert_eq!(receiver.wanted(), Some(4));
@@ -254,7 +254,7 @@ mod tests {
         let bridge = Bridge::new(|| 0, usize::MAX);
         let (port, sender) = (bridge.attach("a"), bridge.attach("b"));
         port.set_offload(Offload { checksum_v4: true, segmentation_v4: true, ..Offload::default() });
-        let mut receiver = Receiver::new(DomId(1), true);
+        let mut receiver = Receiver::new(DomId(1), true, None);
         receiver.set_headroom(256);
         sender.send(Packet::plain(alloc::vec![0xff; 3840])).unwrap();
         sender.send(Packet::plain(alloc::vec![0xff; 3841])).unwrap();
@@ -301,7 +301,7 @@ mod tests {
         sender.send(Packet::plain(alloc::vec![0xff; 4097])).unwrap();
         sender.send(Packet::plain(alloc::vec![0xff; 4096])).unwrap();
         give(&mut front, 0..8);
-        assert_eq!(Receiver::new(DomId(1), false).turn(&mut back, &port), Ok(1));
+        assert_eq!(Receiver::new(DomId(1), false, None).turn(&mut back, &port), Ok(1));
         assert_eq!(port.counts().dropped.get(), 1);
     }
 }

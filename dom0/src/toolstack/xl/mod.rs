@@ -84,10 +84,13 @@ verbs! {
     "block-detach" "NAME VDEV" "take a disk away from a guest" devices::block_detach;
     "block-resize" "NAME VDEV [MiB]"
         "resize a disk in memory, or look at the size of a disk of the machine again" devices::block_resize;
+    "block-restart" "NAME VDEV" "cut a disk's backend off and begin it anew; the guest loses nothing" devices::block_restart;
     "network-list" "NAME" "show a guest's network interfaces" devices::network_list;
     "network-attach" "NAME [KEY=VALUE...]"
         "give a guest another interface, as `vif` of a configuration says it" devices::network_attach;
     "network-detach" "NAME IDX|MAC" "take an interface away from a guest" devices::network_detach;
+    "network-restart" "NAME IDX|MAC"
+        "cut an interface's backend off and begin it anew; the guest loses nothing" devices::network_restart;
     "brctl" "show | showmacs [BRIDGE]" "show the bridge's ports, or where addresses were seen" brctl::brctl;
     "domid" "NAME" "print a domain's number" show::domid;
     "domname" "DOMID" "print a domain's name" show::domname;

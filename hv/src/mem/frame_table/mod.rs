@@ -14,7 +14,12 @@ use super::{
     frame_type::{Acquired, FrameState, FrameType, Owner, Released},
     tlb::TlbClock,
 };
-use crate::{addr::Mfn, config::MAX_DOMAINS, domain::rights::Ranges, lock::Lock};
+use crate::{
+    addr::Mfn,
+    config::MAX_DOMAINS,
+    domain::rights::Ranges,
+    lock::{Lock, rank},
+};
 use claims::Claims;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use free::FreeFrames;
@@ -36,10 +41,10 @@ pub struct FrameTable {
     generations: [AtomicU32; MAX_DOMAINS],
     /// When what was flushed.
     pub tlb: TlbClock,
-    free: Lock<FreeFrames>,
+    free: Lock<FreeFrames, { rank::FREE_FRAMES }>,
     claims: Claims,
     /// Device memory that the hypervisor drives itself.
-    forbidden_io: Lock<Ranges>,
+    forbidden_io: Lock<Ranges, { rank::FORBIDDEN_IO }>,
 }
 
 impl FrameTable {

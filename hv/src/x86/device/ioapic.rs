@@ -4,7 +4,7 @@ use super::super::memory::tables;
 use super::super::port::Port;
 use super::apic::vector;
 use core::sync::atomic::{AtomicU32, Ordering};
-use oxen_hv::lock::Lock;
+use oxen_hv::lock::{Lock, rank};
 
 const VERSION: u32 = 1;
 const FIRST_REDIRECTION: u32 = 0x10;
@@ -30,7 +30,7 @@ pub(crate) struct IoApic {
     first_gsi: u32,
     lines: u32,
     /// Reading and writing take two steps.
-    turn: Lock<()>,
+    turn: Lock<(), { rank::IO_APIC }>,
 }
 
 impl IoApic {

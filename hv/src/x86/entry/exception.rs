@@ -6,9 +6,9 @@ use super::super::percpu::{self, CpuBlock};
 use super::super::{cpu, panic};
 use super::{finish, fixup, leave};
 use core::sync::atomic::Ordering;
+use oxen_hv::console;
 use oxen_hv::domain::regs::Regs;
 use oxen_hv::event::pirq;
-use oxen_hv::{console, trap};
 
 /// RFLAGS after a foreseen fault: how the code learns of it, and guest memory closed (SMAP), as it may not come by the
 /// instruction that closes it.
@@ -30,8 +30,8 @@ pub(super) extern "sysv64" fn guest_page_fault(block: &CpuBlock) {
         let error_code = caller.regs.error_code;
         let address = cpu::fault_address();
         match ldt_offset(address, error_code) {
-            None => trap::page_fault::page_fault(caller, address, error_code),
-            Some(offset) => trap::ldt::fault(caller, offset, error_code),
+            None => caller.page_fault(address, error_code),
+            Some(offset) => caller.ldt_fault(offset, error_code),
         }
         leave(block);
     }
@@ -57,7 +57,7 @@ pub(super) extern "sysv64" fn guest_exception(block: &CpuBlock, vector: u32) {
             DOUBLE_FAULT | MACHINE_CHECK => end(caller.regs, vector),
             _ => {
                 let error_code = caller.regs.error_code;
-                trap::exception(caller, vector as u8, error_code);
+                caller.exception(vector as u8, error_code);
             }
         }
         leave(block);
@@ -144,7 +144,7 @@ pub(super) extern "sysv64" fn refused_return(block: &CpuBlock) {
     // SAFETY: this is the way in, and the reference ends before the way out.
     unsafe {
         let (vector, error_code) = block.refusal();
-        trap::refused_return(block.caller(), vector, error_code);
+        block.caller().refused_return(vector, error_code);
         finish(block);
     }
 }

@@ -10,7 +10,6 @@ pub(crate) mod syscall;
 
 use super::percpu::CpuBlock;
 use core::arch::asm;
-use oxen_hv::trap;
 
 /// What must be done before a guest goes on: the CPU's own work, which may put another vcpu on it, then what waits for
 /// that vcpu.
@@ -25,7 +24,7 @@ unsafe extern "sysv64" fn finish(block: &CpuBlock) {
             unsafe { block.reschedule() }
         }
         // SAFETY: likewise; the reference ends here.
-        trap::deliver_pending(unsafe { block.caller() });
+        unsafe { block.caller() }.deliver_pending();
         if !block.has_work() {
             return;
         }

@@ -11,8 +11,7 @@ use super::super::{
 use super::descriptors::{HYPERVISOR_CS, RESERVED_SELECTORS};
 use super::{finish, leave};
 use oxen_hv::config::MAX_CPUS;
-use oxen_hv::hypercall::{self, Entry, NUMBERS, Next, Table};
-use oxen_hv::trap;
+use oxen_hv::hypercall::{Entry, NUMBERS, Next, Table};
 
 /// Every hypercall's handler, by number.
 pub(super) static ENTRIES: [Entry<Pc>; NUMBERS] = Table::<Pc>::ENTRIES;
@@ -21,7 +20,7 @@ pub(super) static ENTRIES: [Entry<Pc>; NUMBERS] = Table::<Pc>::ENTRIES;
 pub(super) extern "sysv64" fn unanswered(block: &CpuBlock, next: Next) {
     // SAFETY: this is the way in, and the references end before the way out.
     unsafe {
-        hypercall::settle(block.caller(), next, &*block.args.get());
+        block.caller().settle_hypercall(next, &*block.args.get());
         finish(block);
     }
 }
@@ -29,20 +28,20 @@ pub(super) extern "sysv64" fn unanswered(block: &CpuBlock, next: Next) {
 /// Hands an event to the guest on its way out. RBX, RBP and R12 to R15 of the frame are not the guest's here.
 pub(super) extern "sysv64" fn deliver(block: &CpuBlock) {
     // SAFETY: this is the way out, and the reference ends with the call.
-    trap::deliver_pending(unsafe { block.caller() });
+    unsafe { block.caller() }.deliver_pending();
 }
 
 /// `syscall` of 64-bit user mode. The frame is as for [`deliver`].
 pub(super) extern "sysv64" fn user_syscall(block: &CpuBlock) {
     // SAFETY: this is the way in, and the reference ends with the call.
-    trap::user_syscall(unsafe { block.caller() });
+    unsafe { block.caller() }.user_syscall();
 }
 
 /// `syscall` of a 32-bit program.
 pub(super) extern "sysv64" fn user_syscall32(block: &CpuBlock) {
     // SAFETY: this is the way in, and the reference ends before the way out.
     unsafe {
-        trap::user_syscall32(block.caller());
+        block.caller().user_syscall32();
         leave(block);
     }
 }
@@ -51,7 +50,7 @@ pub(super) extern "sysv64" fn user_syscall32(block: &CpuBlock) {
 pub(super) extern "sysv64" fn user_sysenter(block: &CpuBlock) {
     // SAFETY: this is the way in, and the reference ends before the way out.
     unsafe {
-        trap::user_sysenter(block.caller());
+        block.caller().user_sysenter();
         leave(block);
     }
 }
