@@ -80,7 +80,7 @@ impl Interface {
             match interface.device.step().await? {
                 Step::Offer(state) => interface.device.publish(&said, state).await?,
                 Step::Connect => break,
-                Step::Wait => interface.device.changed().await?,
+                Step::Wait | Step::Reconfigure(_) => interface.device.changed().await?,
                 Step::Close(_) | Step::Gone => return Err(ConnectError::Closed),
             }
         }

@@ -124,7 +124,7 @@ impl Disk {
             match device.step().await? {
                 Step::Offer(state) => device.publish(&said, state).await?,
                 Step::Connect => break,
-                Step::Wait => device.changed().await?,
+                Step::Wait | Step::Reconfigure(_) => device.changed().await?,
                 Step::Close(_) | Step::Gone => return Err(ConnectError::Closed),
             }
         }
