@@ -302,6 +302,7 @@ fn a_line_is_set_up_once_unless_it_is_at_work() {
     event::close(dom0.hv, &dom0.domain, port).unwrap();
     set_up(&mut dom0, 7).unwrap();
     assert_eq!((set_up(&mut dom0, 7), state(&dom0, 7)), (Err(Errno::Exist), (level, true)));
+    assert_eq!(set_up(&mut dom0, 0), Err(Errno::Exist), "the interval timer's");
     // Others are nothing before that.
     map(&mut dom0, 21);
     event::bind_pirq(&dom0.caller(), 21).unwrap();

@@ -1,5 +1,6 @@
-/* Lets a program of the kernel's look at each frame that an interface receives, for as long as this one runs. It lets IPv4
- * and ARP pass and drops all else: a frame that does not begin where the program is told looks like something else. */
+/* Lets a program of the kernel's look at each frame that an interface receives, for as long as this one runs. It lets ARP
+ * pass, and IPv4 but for ICMP, and drops all else: a frame that does not begin where the program is told looks like
+ * something else, and where no program looks at frames, echoes are answered. */
 #include <linux/bpf.h>
 #include <net/if.h>
 #include <stdint.h>
@@ -15,12 +16,14 @@ static const struct bpf_insn program[] = {
     INSTRUCTION(BPF_LDX | BPF_MEM | BPF_W, 2, 1, 0, 0),                 /* where the frame begins */
     INSTRUCTION(BPF_LDX | BPF_MEM | BPF_W, 3, 1, 4, 0),                 /* and where it ends */
     INSTRUCTION(BPF_ALU64 | BPF_MOV | BPF_X, 4, 2, 0, 0),
-    INSTRUCTION(BPF_ALU64 | BPF_ADD | BPF_K, 4, 0, 0, 14),
+    INSTRUCTION(BPF_ALU64 | BPF_ADD | BPF_K, 4, 0, 0, 34),
     INSTRUCTION(BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, XDP_DROP),
-    INSTRUCTION(BPF_JMP | BPF_JGT | BPF_X, 4, 3, 4, 0),                 /* too short */
+    INSTRUCTION(BPF_JMP | BPF_JGT | BPF_X, 4, 3, 6, 0),                 /* too short */
     INSTRUCTION(BPF_LDX | BPF_MEM | BPF_H, 4, 2, 12, 0),                /* its type, of swapped bytes */
-    INSTRUCTION(BPF_JMP | BPF_JEQ | BPF_K, 4, 0, 1, 0x0008),
-    INSTRUCTION(BPF_JMP | BPF_JNE | BPF_K, 4, 0, 1, 0x0608),
+    INSTRUCTION(BPF_JMP | BPF_JEQ | BPF_K, 4, 0, 3, 0x0608),
+    INSTRUCTION(BPF_JMP | BPF_JNE | BPF_K, 4, 0, 3, 0x0008),
+    INSTRUCTION(BPF_LDX | BPF_MEM | BPF_B, 4, 2, 23, 0),                /* its protocol */
+    INSTRUCTION(BPF_JMP | BPF_JEQ | BPF_K, 4, 0, 1, 1),
     INSTRUCTION(BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, XDP_PASS),
     INSTRUCTION(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
 };

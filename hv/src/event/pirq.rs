@@ -54,6 +54,8 @@ pub trait Interrupts {
 const CLASSIC_LINES: u32 = 16;
 /// The line by which ACPI's own events come: by level, which its tables tell the control domain and not us.
 const ACPI_LINE: u32 = 9;
+/// The line of the interval timer, which is the hypervisor's whether it uses the timer or not.
+const TIMER_LINE: u32 = 0;
 /// Numbers that a guest has for messages, which it can ask for and not use.
 const GUEST_MESSAGES: u32 = 32;
 
@@ -207,7 +209,8 @@ pub fn set_up<M: Machine>(
     let line = hv.pirqs.line(gsi).filter(|_| gsi < hv.machine.lines()).ok_or(Errno::Inval)?;
     let _held = domain.events.bindings.lock();
     let is_at_work = line.has(ROUTED) && line.port().is_some();
-    if is_at_work || hv.machine.is_own(gsi) || line.0.fetch_or(TOLD, Ordering::AcqRel) & TOLD != 0 {
+    let is_ours = gsi == TIMER_LINE || hv.machine.is_own(gsi);
+    if is_at_work || is_ours || line.0.fetch_or(TOLD, Ordering::AcqRel) & TOLD != 0 {
         return Err(Errno::Exist);
     }
     route(hv, line, gsi, signal)
