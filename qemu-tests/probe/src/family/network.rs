@@ -80,8 +80,8 @@ impl Interface {
             match interface.device.step().await? {
                 Step::Offer(state) => interface.device.publish(&said, state).await?,
                 Step::Connect => break,
-                Step::Wait | Step::Reconfigure(_) => interface.device.changed().await?,
-                Step::Close(_) | Step::Gone => return Err(ConnectError::Closed),
+                Step::Wait => interface.device.changed().await?,
+                Step::Reconfigure(_) | Step::Close(_) | Step::Gone => return Err(ConnectError::Closed),
             }
         }
         interface.device.publish(&[], XenbusState::Connected).await?;

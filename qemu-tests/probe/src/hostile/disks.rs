@@ -124,8 +124,8 @@ impl Disk {
             match device.step().await? {
                 Step::Offer(state) => device.publish(&said, state).await?,
                 Step::Connect => break,
-                Step::Wait | Step::Reconfigure(_) => device.changed().await?,
-                Step::Close(_) | Step::Gone => return Err(ConnectError::Closed),
+                Step::Wait => device.changed().await?,
+                Step::Reconfigure(_) | Step::Close(_) | Step::Gone => return Err(ConnectError::Closed),
             }
         }
         device.publish(&[], XenbusState::Connected).await?;
