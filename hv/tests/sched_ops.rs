@@ -4,6 +4,7 @@
 mod support;
 
 use oxen_abi::{
+    domctl::{DomctlTscInfo, TSC_MODE_ALWAYS_EMULATE},
     domid::DomId,
     sched::{SCHEDOP_BLOCK, SCHEDOP_POLL, SCHEDOP_SHUTDOWN, SCHEDOP_WATCHDOG, SCHEDOP_YIELD, SHUTDOWN_WATCHDOG},
     vcpu::{
@@ -16,7 +17,7 @@ use oxen_abi::{
 use oxen_hv::{
     Hypervisor,
     caller::{Caller, Current},
-    domain::{self, Config, Domain, regs::Regs, teardown, vcpu::pause},
+    domain::{self, Config, Domain, control_registers::CR4_TSD, regs::Regs, teardown, vcpu::pause},
     event,
     mem::Memory,
     reply::{Args, Reply},
@@ -353,6 +354,41 @@ fn a_period_ticks_at_its_rate_and_the_last_vcpu_down_ends_the_domain() {
     assert_eq!(guest.call(Caller::vcpu_op, [VCPUOP_DOWN.into(), 0, 0, 0]), Ok(0));
     assert!(guest.domain.is_shut_down());
     assert!(guest.call(Caller::sched_op, [SCHEDOP_SHUTDOWN.into(), 0, 0, 0]).is_ok());
+}
+
+#[test]
+fn an_emulated_counter_goes_with_the_time_that_its_guest_is_told() {
+    let hv = boot(256);
+    let domain = domain(hv, 1, 1);
+    let mut cpu = Cpu::new(hv);
+    let wanted = DomctlTscInfo {
+        tsc_mode: TSC_MODE_ALWAYS_EMULATE,
+        gtsc_khz: 2_000_000,
+        incarnation: 0,
+        pad: 0,
+        elapsed_nsec: 500,
+    };
+    domain.tsc.set(&wanted, hv.now(), 1_000_000).unwrap();
+    let began = hv.now();
+    cpu.run(77);
+    cpu.leave();
+    let state = &cpu.current.as_ref().unwrap().state;
+    assert_eq!((state.cr4 & CR4_TSD, state.loaded_cr4(state.cr4) & CR4_TSD), (0, CR4_TSD), "it traps, unseen");
+    let told = || [5, 6, 7].map(|word: usize| hv.machine.words(domain.shared_info)[word].load(SeqCst));
+    let [stamp, time, scale] = told();
+    assert_eq!((stamp, time), (2 * (hv.now() - began + 500), hv.now()));
+    let scaled = Scale { mul: scale as u32, shift: (scale >> 32) as i8 };
+    hv.machine.time.fetch_add(1_000_000, SeqCst);
+    assert_eq!(time + scaled.apply(domain.read_tsc(hv) - stamp), hv.now(), "as guests compute it");
+    // When it next begins to run it is told anew.
+    let other = self::domain(hv, 2, 1);
+    while cpu.who().0 != other.id {
+        cpu.run(10_000_000);
+    }
+    while cpu.who().0 != domain.id {
+        cpu.run(10_000_000);
+    }
+    assert!(told()[1] > time && told()[0] == 2 * (told()[1] - began + 500));
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub mod shared_info;
 pub mod table;
 pub mod teardown;
 pub mod traps;
+pub mod tsc;
 pub mod vcpu;
 mod vcpu_table;
 
@@ -32,14 +33,13 @@ use crate::{
     lock::{Lock, rank},
     machine::Machine,
     mem::{Paging, frame_alloc, frame_type::Owner},
-    sched::{self, pools::FIRST_POOL, run_queue::Share},
+    sched::{self, clock, pools::FIRST_POOL, run_queue::Share},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use counters::Counters;
 pub use life::{crash, crash_by_exception, end_without_vcpus, resume, show_counters, shut_down, shut_down_by_itself};
 use oxen_abi::{
-    domctl::TSC_MODE_DEFAULT,
     domid::DomId,
     errno::Errno,
     memory::E820Entry,
@@ -116,8 +116,8 @@ pub struct Domain {
     pub is_debugged: AtomicBool,
     /// Its port on which it is told to be suspended, and that is rung when it is; 0: none (`XEN_DOMCTL_subscribe`).
     pub suspend_port: AtomicU32,
-    /// How the toolstack wants its time stamp counter, a `TSC_MODE_*`, and how often it was restored.
-    pub tsc: Lock<(u32, u32), { rank::TSC_MODE }>,
+    /// How it has its time stamp counter.
+    pub tsc: tsc::Tsc,
     /// NUMA nodes it would like to live on; kept for the toolstack.
     pub node_affinity: AtomicU64,
     /// What it has asked for, in a build that counts.
@@ -268,7 +268,7 @@ impl Domain {
             has_begun: AtomicBool::new(false),
             is_debugged: AtomicBool::new(false),
             suspend_port: AtomicU32::new(0),
-            tsc: Lock::new((TSC_MODE_DEFAULT, 1)),
+            tsc: tsc::Tsc::default(),
             node_affinity: AtomicU64::new(1),
             counters: Counters::new(),
             time_offset: AtomicI64::new(0),
@@ -301,7 +301,7 @@ impl Domain {
             | when(self.is_shut_down(), pause::SHUT_DOWN);
         let vcpu = heap::share(&hv.machine, Vcpu::new(self.id, id, info, state, bits, hv.now()))?;
         sched::placement::admit_within_pool(hv, self, &vcpu)?;
-        hv.time.publish(&info);
+        clock::publish(&info, self.time_info(hv));
         cell.call_once(|| vcpu);
         drop(stage);
         let share = *self.share.lock();

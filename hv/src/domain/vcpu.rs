@@ -1,6 +1,9 @@
 //! Virtual CPUs: what others may see of one, and the state that belongs to the CPU it runs on.
 
-use super::{control_registers::CR4_AT_START, traps::TrapTable};
+use super::{
+    control_registers::{CR4_AT_START, CR4_TSD},
+    traps::TrapTable,
+};
 use super::{regs::Regs, shared_info::VcpuInfoPlace};
 use crate::{
     addr::Mfn,
@@ -244,6 +247,8 @@ pub struct VcpuState {
     pub task_switched: bool,
     /// CR4 as the guest sees it.
     pub cr4: u64,
+    /// Whether reading the time stamp counter traps, since its domain's is emulated.
+    pub traps_tsc: bool,
     /// DR0 to DR3.
     pub breakpoints: [u64; 4],
     /// DR6.
@@ -297,6 +302,7 @@ impl VcpuState {
             ldt: [None; LDT_PAGES],
             task_switched: false,
             cr4: CR4_AT_START,
+            traps_tsc: false,
             breakpoints: [0; 4],
             debug_status: DEBUG_STATUS_RESET,
             debug_control: DEBUG_CONTROL_RESET,
@@ -307,6 +313,12 @@ impl VcpuState {
             io_bitmap_ports: 0,
             pci_address: 0,
         }
+    }
+
+    /// CR4 in the CPU, where the guest's own is `own`.
+    #[must_use]
+    pub const fn loaded_cr4(&self, own: u64) -> u64 {
+        if self.traps_tsc { own | CR4_TSD } else { own }
     }
 }
 

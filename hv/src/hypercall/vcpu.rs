@@ -14,7 +14,7 @@ use crate::{
     mem::{editor, guest_ptr::GuestPtr},
     reply::{Args, Reply},
     sched::work,
-    sched::{self, placement, timers, wait},
+    sched::{self, clock, placement, timers, wait},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -141,13 +141,14 @@ impl<M: Machine> Caller<'_, M> {
     }
 
     /// Where the page is not there yet the time is written when the vcpu next begins to run and it is: the address is
-    /// the guest's to keep mapped. Once written it never has to be published again, as what it is computed from does
-    /// not change.
+    /// the guest's to keep mapped. Once written it has to be published again only of an emulated counter: the
+    /// processor's is computed from what does not change.
     fn register_time_area(&self, vcpu: &Vcpu, argument: u64) -> Result<(), Errno> {
         let request = self.copy_from_guest::<VcpuRegisterTimeMemoryArea>(argument)?;
         let area = GuestAddr(request.addr).words::<4>().ok_or(Errno::Fault)?;
-        let is_written = self.hv.time.publish_to_guest(&self.hv.machine, area);
-        vcpu.sched.time_area.store(if is_written { 0 } else { request.addr }, Ordering::Relaxed);
+        let is_written = clock::publish_to_guest(&self.hv.machine, area, self.domain.time_info(self.hv));
+        vcpu.sched.time_area.store(request.addr, Ordering::Relaxed);
+        vcpu.sched.time_is_due.store(!is_written, Ordering::Relaxed);
         Ok(())
     }
 

@@ -91,7 +91,7 @@ impl<M: Machine> Caller<'_, M> {
             KERNEL_GS_BASE => Some(machine.bases(self.state).2),
             EFER => Some(EFER_VALUE),
             PAT => Some(PAT_VALUE),
-            TSC => Some(machine.ticks()),
+            TSC => Some(self.domain.read_tsc(self.hv)),
             TSC_AUX => Some(self.state.tsc_aux.into()),
             APIC_BASE => Some(APIC_ON | if self.vcpu.id == 0 { BOOT_CPU } else { 0 }),
             MICROCODE_VERSION => machine.read_msr(msr),

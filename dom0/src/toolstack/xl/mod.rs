@@ -102,6 +102,7 @@ verbs! {
     "xenstore-read" "[-R] PATH..." "print values, escaped (-R as they are)" xenstore::read;
     "xenstore-write" "PATH VALUE..." "set values" xenstore::write;
     "xenstore-rm" "PATH..." "remove nodes" xenstore::rm;
+    "xenstore-chmod" "PATH n|r|w|bDOMID..." "set who may read and write a node, its owner first" xenstore::chmod;
     "xenstore-list" "PATH" "list the names below a node" xenstore::list;
     "xenstore-watch" "[-n COUNT] PATH..." "print paths as they change; any key ends it" xenstore::watch;
     "ls" "" "list the ramdisk's files and the disks" machine::files;

@@ -125,7 +125,7 @@ pub(super) async fn connect(
                 }
                 kept => {
                     offered = kept;
-                    device.changed().await?;
+                    device.answered().await?;
                 }
             },
             Step::Close(_) | Step::Gone => {
