@@ -107,9 +107,12 @@ fn callbacks_of_32_bit_user_mode_and_model_registers_are_kept() {
     assert_eq!(ask(&mut control, abi::XEN_DOMCTL_GET_VCPU_MSRS, guest.id, &room).map(drop), Err(Errno::NoBufs));
     let count: DomctlVcpuMsrs = ask(&mut control, abi::XEN_DOMCTL_GET_VCPU_MSRS, guest.id, &list).unwrap().get();
     assert_eq!(count.msr_count, 1);
-    let bad = DomctlVcpuMsr { index: 0x1234, ..register };
-    control.hv.machine.write_guest(GuestAddr(LIST), bad.as_bytes()).unwrap();
-    assert_eq!(ask(&mut control, abi::XEN_DOMCTL_SET_VCPU_MSRS, guest.id, &list).map(drop), Err(Errno::Inval));
+    for (index, value, taken) in [(0x1234, 77, Err(Errno::Inval)), (0x140, 0, Ok(())), (0x140, 1, Err(Errno::Inval))] {
+        let other = DomctlVcpuMsr { index, value, ..register };
+        control.hv.machine.write_guest(GuestAddr(LIST), other.as_bytes()).unwrap();
+        let done = ask(&mut control, abi::XEN_DOMCTL_SET_VCPU_MSRS, guest.id, &list).map(drop);
+        assert_eq!(done, taken, "{index:#x} {value}");
+    }
 }
 
 #[test]

@@ -114,14 +114,14 @@ fn what_is_told_of_a_processors_speeds_is_judged_part_by_part() {
     // Registers of control and status in words 1 and 3, states in 5 and 6, who shares them in 12.
     let with = |flags: u64, at: usize, value: u64| {
         let mut u = [0; 13];
-        (u[0], u[5], u[6], u[12]) = (flags, 1, FIRST, 3);
+        (u[0], u[5], u[6], u[12]) = (flags, 2, FIRST, 3);
         u[at] = value;
         u
     };
     assert_eq!(tell(with(15, 0, 15)), Ok(0));
     for (flag, at, value, error) in [
         (1, 1, 1 << 32, Errno::Inval),
-        (2, 5, 0, Errno::Inval),
+        (2, 5, 1, Errno::Inval),
         (2, 6, 1 << 40, Errno::Fault),
         (8, 12, 0, Errno::Inval),
         (8, 12, 4, Errno::Inval),

@@ -107,9 +107,12 @@ fn device_memory_and_the_hypervisors_are_nobodys_to_be_named() {
         }
         // How a page is cached is for whoever has devices to say, be it mapped or not.
         let no_ram = (guest.hv.frames.end() as u64) << 12;
-        put(&guest, &[place, no_ram | Entry::PRESENT | Entry::PCD]);
         let answer = if is_privileged { Errno::Perm } else { Errno::Inval };
-        assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, if is_privileged { XEN } else { IO }]), Err(answer));
+        let whose = if is_privileged { XEN } else { IO };
+        for slot in [100, 1] {
+            put(&guest, &[home.tables[3].address().0 + 8 * slot, no_ram | Entry::PRESENT | Entry::PCD]);
+            assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, whose]), Err(answer), "over nothing, over a page");
+        }
         // Descriptors, roots and flushes are one's own; what is pinned or cleared is somebody's.
         for (command, answer) in [
             (5, Errno::Perm),

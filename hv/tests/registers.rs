@@ -43,6 +43,8 @@ fn two_banks_in_which_nothing_ever_happened() {
     let mut caller = guest.caller();
     assert_eq!(caller.read_msr(MCG_CAP), Some(2));
     assert_eq!(caller.read_msr(MCG_STATUS), Some(0));
+    assert!(caller.write_msr(MCG_STATUS, 0xd01));
+    assert_eq!(caller.read_msr(MCG_STATUS), Some(0xd01), "a handler's own");
     for bank in [FIRST_BANK, FIRST_BANK + 4] {
         assert_eq!(caller.read_msr(bank), Some(u64::MAX), "every error is looked for");
         assert!((1..4).all(|more| caller.read_msr(bank + more) == Some(0)));

@@ -227,6 +227,8 @@ pub struct VcpuState {
     pub gs_base_user: u64,
     /// What RDTSCP answers in ECX.
     pub tsc_aux: u32,
+    /// `MCG_STATUS`, which the guest alone writes: there are no machine checks.
+    pub machine_check_status: u64,
     /// Data selectors: DS, ES, FS, GS.
     pub selectors: [u16; 4],
     /// Whether the CPU did not take them all when the vcpu was loaded: then they wait here.
@@ -290,6 +292,7 @@ impl VcpuState {
             gs_base_kernel: 0,
             gs_base_user: 0,
             tsc_aux: 0,
+            machine_check_status: 0,
             selectors: [0; 4],
             selectors_wait: false,
             gdt: [None; 14],

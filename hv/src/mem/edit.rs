@@ -80,7 +80,7 @@ impl<M: Machine> Editor<'_, M> {
         let mut new = Entry(new);
         if new.is_present() {
             if old.is_present() {
-                let judged = new.judged_page(rights.io)?;
+                let judged = new.judged_page(self.domain.is_privileged)?;
                 if old.differs_harmlessly(judged) {
                     write(place.word, old, judged, notes);
                     return Ok(());

@@ -98,7 +98,8 @@ impl<M: Machine> Caller<'_, M> {
             MISC_ENABLE => machine.read_msr(msr).map(|value| value & !MISC_ENABLE_CLEAR | MISC_ENABLE_SET),
             MCG_CAP if Vendor::of(machine) == Vendor::Intel => Some((BANKS | INTEL_BANKS).into()),
             MCG_CAP => Some(BANKS.into()),
-            MCG_STATUS | MCG_CTL | PLATFORM_INFO | MISC_FEATURES | PERF_CAPABILITIES | HYPERCALL_PAGE => Some(0),
+            MCG_STATUS => Some(self.state.machine_check_status),
+            MCG_CTL | PLATFORM_INFO | MISC_FEATURES | PERF_CAPABILITIES | HYPERCALL_PAGE => Some(0),
             NORTHBRIDGE_CONFIGURATION => Some(0),
             _ if P5_MACHINE_CHECKS.contains(&msr) || MACHINE_CHECK_INTERRUPTS.contains(&msr) => Some(0),
             _ if MACHINE_CHECKS.contains(&msr) => Some(if is_bank_control(msr) { u64::MAX } else { 0 }),
@@ -173,7 +174,11 @@ impl<M: Machine> Caller<'_, M> {
             HYPERCALL_PAGE => self.fill_hypercall_page_by_msr(value),
             MISC_FEATURES => value == 0,
             MISC_ENABLE => self.hv.machine.read_msr(msr).is_some(),
-            MCG_CAP | MCG_STATUS | MCG_CTL | NORTHBRIDGE_CONFIGURATION => true,
+            MCG_STATUS => {
+                self.state.machine_check_status = value;
+                true
+            }
+            MCG_CAP | MCG_CTL | NORTHBRIDGE_CONFIGURATION => true,
             _ if MACHINE_CHECK_INTERRUPTS.contains(&msr) => true,
             _ if MACHINE_CHECKS.contains(&msr) => !is_bank(msr) || is_bank_control(msr) || value == 0,
             _ => self.write_vendor_msr(msr, value) || self.is_msr_write_forgiven(msr),

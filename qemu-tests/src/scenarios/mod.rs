@@ -73,6 +73,7 @@ scenarios! {
     net::two_guests_fetch_from_each_other_at_once,
     network::frames_cut_inside_their_headers_harm_no_linux_guest,
     hostile::a_guest_at_work_keeps_half_its_speed_beside_two_that_flood_dom0,
+    hostile::a_guest_with_the_store_has_its_share_beside_two_that_storm_it,
     hostile::disks_flooded_by_others_do_not_fail,
     hostile::fresh_frames_hold_nothing_of_domains_that_ended,
     hostile::the_hypervisor_reads_nothing_behind_a_linear_entry,

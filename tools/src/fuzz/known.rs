@@ -20,7 +20,7 @@ const KNOWN: [Known; 10] = [
     known(&["`forced cpuid` a=40000003"], "", "how fast the processor is, as measured"),
     known(&["`smsw`"], "a=8005003b", "the processor's own CR0: Xen has left the FPU's registers to somebody else"),
     known(&["hypercall 49("], "-14", "how Xen goes on with its shadow tables"),
-    known(&["kexec_op("], "", "there is no other kernel to boot"),
+    known(&["kexec_op(", "xenoprof_op("], "", "there is no other kernel to boot, and no profiler"),
     known(
         &["platform_op.core_parking(", "sysctl.cpu_hotplug("],
         "multicall[",
@@ -28,7 +28,7 @@ const KNOWN: [Known; 10] = [
     ),
     known(&["domctl.irq_permission"], "", "which interrupts there are, and that nobody need have mapped one first"),
     known(&["platform_op.add_memtype"], "", "memory types are the firmware's"),
-    known(&["sysctl.livepatch_op"], "= -22", "no patch is looked at"),
+    known(&["sysctl.livepatch_op"], " -22", "no patch is looked at"),
     Known {
         both: &["grant_table_op.unmap_and_replace("],
         xen: "=ffff",

@@ -22,6 +22,21 @@ use oxen_abi::{
     errno::Errno,
 };
 
+/// What of a ring for events needs no domain (`XEN_VM_EVENT_GET_VERSION`).
+const GET_VM_EVENT_VERSION: u32 = 3;
+
+/// The version of the interface of rings for events, which can be asked for without naming a domain.
+pub(super) fn vm_event_version(_: Control, op: &mut Domctl) -> Outcome {
+    /// `VM_EVENT_INTERFACE_VERSION` (`vm_event.h`).
+    const VERSION: u32 = 7;
+    let request: DomctlVmEventOp = op.get();
+    if request.op != GET_VM_EVENT_VERSION {
+        return Err(Errno::Srch.into());
+    }
+    op.set(&DomctlVmEventOp { value: VERSION, ..request });
+    Ok(Answer::CopyBack)
+}
+
 /// Whether a command is about a device and no domain: one that is kept from all, or asked about without naming any.
 pub(super) fn is_about_device(command: u32, domain: DomId) -> bool {
     match command {
@@ -98,18 +113,14 @@ impl<M: Machine> Caller<'_, M> {
     }
 
     /// A ring for events of a guest: only its version can be asked for.
-    pub(super) fn vm_event_op(&self, _: Control, domain: &Domain, op: &mut Domctl) -> Outcome {
+    pub(super) fn vm_event_op(&self, control: Control, domain: &Domain, op: &mut Domctl) -> Outcome {
         const ENABLE: u32 = 0;
         const DISABLE: u32 = 1;
         const RESUME: u32 = 2;
-        const GET_VERSION: u32 = 3;
         const MONITOR: u32 = 2;
-        /// `VM_EVENT_INTERFACE_VERSION` (`vm_event.h`).
-        const VERSION: u32 = 7;
         let request: DomctlVmEventOp = op.get();
-        if request.op == GET_VERSION {
-            op.set(&DomctlVmEventOp { value: VERSION, ..request });
-            return Ok(Answer::CopyBack);
+        if request.op == GET_VM_EVENT_VERSION {
+            return vm_event_version(control, op);
         }
         self.other_than_self(domain)?;
         Err(match (request.mode, request.op) {

@@ -57,13 +57,16 @@ impl<M: Machine> Caller<'_, M> {
         let vcpu = find(domain, request.vcpu)?;
         judge(&request)?;
         let online = placement::online(self.hv);
+        let mut told = Ok(());
         if request.flags & XEN_VCPUAFFINITY_HARD != 0 {
-            self.write_cpu_bitmap(&request.cpumap_hard, vcpu.sched.affinity.load(Ordering::Relaxed) & online)?;
+            told = self.write_cpu_bitmap(&request.cpumap_hard, vcpu.sched.affinity.load(Ordering::Relaxed) & online);
         }
+        // Where both are asked for, the answer is the second's alone, as in Xen.
         if request.flags & XEN_VCPUAFFINITY_SOFT != 0 {
-            self.write_cpu_bitmap(&request.cpumap_soft, vcpu.sched.soft_affinity.load(Ordering::Relaxed) & online)?;
+            told =
+                self.write_cpu_bitmap(&request.cpumap_soft, vcpu.sched.soft_affinity.load(Ordering::Relaxed) & online);
         }
-        Ok(Answer::Done)
+        Ok(told.map(|()| Answer::Done)?)
     }
 
     /// Sets or gets the domain's weight and cap.

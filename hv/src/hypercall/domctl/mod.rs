@@ -70,6 +70,7 @@ impl<M: Machine> Caller<'_, M> {
                 self.control()?;
                 Err(absent::refusal(&op).into())
             }
+            XEN_DOMCTL_VM_EVENT_OP if op.domain == DomId::INVALID => absent::vm_event_version(self.control()?, &mut op),
             _ => {
                 let domain = self.hv.domains.get(op.domain).ok_or(Errno::Srch)?;
                 let control = self.control()?;

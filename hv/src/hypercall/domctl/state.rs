@@ -28,7 +28,8 @@ const MIN_AREA: u64 = 576;
 const BEFORE_MACHINE_CHECKS: u32 = 32;
 const WITH_MACHINE_CHECKS: u32 = BEFORE_MACHINE_CHECKS + 8;
 /// Registers of models that a guest can have been given: their number is the room a toolstack makes.
-const MODEL_REGISTERS: [u32; 7] = [0x48, 0x140, TSC_AUX, 0xc001_1019, 0xc001_101a, 0xc001_101b, 0xc001_1027];
+const MODEL_REGISTERS: [u32; 7] = [0x48, MISC_FEATURES, TSC_AUX, 0xc001_1019, 0xc001_101a, 0xc001_101b, 0xc001_1027];
+const MISC_FEATURES: u32 = 0x140;
 const TSC_AUX: u32 = 0xc000_0103;
 
 impl<M: Machine> Caller<'_, M> {
@@ -196,10 +197,13 @@ impl<M: Machine> Caller<'_, M> {
             let place = request.msrs.checked_add(u64::from(index) * size_of::<DomctlVcpuMsr>() as u64);
             let register = GuestPtr::<DomctlVcpuMsr>::one(place.ok_or(Errno::Fault)?)?.read(&self.hv.machine, 0)?;
             let value = u32::try_from(register.value).map_err(|_| Errno::Inval)?;
-            if register.reserved != 0 || register.index != TSC_AUX {
-                return Err(Errno::Inval);
+            match register.index {
+                _ if register.reserved != 0 => return Err(Errno::Inval),
+                TSC_AUX => self.with_vcpu_state(domain, vcpu, |state| state.tsc_aux = value)?,
+                // Faults of CPUID are not had.
+                MISC_FEATURES if value == 0 => {}
+                _ => return Err(Errno::Inval),
             }
-            self.with_vcpu_state(domain, vcpu, |state| state.tsc_aux = value)?;
             done = index + 1;
             Ok(())
         });

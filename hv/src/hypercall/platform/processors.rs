@@ -132,7 +132,7 @@ fn check_speeds(
     }
     if is_told(STATES) {
         match count as u32 {
-            0 => return Err(Errno::Inval),
+            0 | 1 => return Err(Errno::Inval),
             count => readable(states, u64::from(count) * STATE)?,
         }
     }

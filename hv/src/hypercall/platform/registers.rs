@@ -29,6 +29,7 @@ impl<M: Machine> Caller<'_, M> {
         }
         let why = |entry: &XenpfResourceEntry| match entry.cmd {
             _ if entry.rsvd != 0 => Some(Errno::Inval),
+            READ | WRITE if entry.idx > u32::MAX.into() => Some(Errno::Inval),
             READ if entry.idx == TSC => None,
             READ | WRITE => Some(Errno::Perm),
             _ => Some(Errno::OpNotSupp),
