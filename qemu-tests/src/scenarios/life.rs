@@ -143,7 +143,7 @@ pub(super) fn a_guest_keeps_time_by_an_emulated_counter(lab: &Lab<'_>) -> Result
         Ok(machine) => machine,
         Err(verdict) => return Ok(verdict),
     };
-    content(lab.boot(&machine)?.succeeded()?)?;
+    content(lab.boot_within(&machine, Duration::from_secs(400))?.succeeded()?)?;
     Ok(Verdict::Passed)
 }
 
