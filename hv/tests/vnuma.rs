@@ -38,12 +38,12 @@ fn two_nodes() -> DomctlVnuma {
 }
 
 fn put<T: IntoBytes + zerocopy::Immutable + ?Sized>(control: &Guest, at: u64, value: &T) {
-    control.hv.machine.write_guest(GuestAddr(at), value.as_bytes()).unwrap();
+    control.hv.machine().write_guest(GuestAddr(at), value.as_bytes()).unwrap();
 }
 
 fn take<T: FromZeros + zerocopy::FromBytes + IntoBytes>(control: &Guest, at: u64) -> T {
     let mut value = T::new_zeroed();
-    control.hv.machine.read_guest(GuestAddr(at), value.as_mut_bytes()).unwrap();
+    control.hv.machine().read_guest(GuestAddr(at), value.as_mut_bytes()).unwrap();
     value
 }
 
@@ -83,7 +83,7 @@ fn question(domid: DomId, room: u32) -> VnumaTopologyInfo {
 #[test]
 fn a_guest_reads_what_its_toolstack_said() {
     let mut control = control_domain();
-    let free = control.hv.frames.free_frames();
+    let free = control.hv.memory.frames.free_frames();
     let domain = make(&mut control);
     lay_out(&control);
     assert_eq!(get(&mut control, &question(domain.id, 8)), Err(Errno::OpNotSupp), "none was set");
@@ -110,7 +110,7 @@ fn a_guest_reads_what_its_toolstack_said() {
         assert_eq!(get(&mut control, &bad), Err(why));
     }
     destroy(&mut control, domain.id).unwrap();
-    assert_eq!(control.hv.frames.free_frames(), free);
+    assert_eq!(control.hv.memory.frames.free_frames(), free);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn what_is_wrong_is_refused_in_order_and_changes_nothing() {
     put(&control, RANGES, &ranges(1));
     assert_eq!(set(&mut control, domain.id, &good), Err(Errno::Inval), "flags");
     put(&control, RANGES, &ranges(0));
-    let heap = &control.hv.machine.heap_left;
+    let heap = &control.hv.machine().heap_left;
     for left in 0..4 {
         heap.store(left, std::sync::atomic::Ordering::SeqCst);
         assert_eq!(set(&mut control, domain.id, &good), Err(Errno::NoMem), "{left}");

@@ -79,12 +79,12 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::Inval.into());
         }
         let place = GuestPtr::<[u64; 3]>::one(argument)?;
-        place.write(&self.hv.machine, 0, &[flags.into(), list, device])?;
+        place.write(self.hv.machine(), 0, &[flags.into(), list, device])?;
         Ok(0)
     }
 
     fn read_memory_op<const N: usize>(&self, argument: u64) -> Result<[u64; N], Errno> {
-        GuestPtr::<[u64; N]>::one(argument)?.read_words(&self.hv.machine, 0)
+        GuestPtr::<[u64; N]>::one(argument)?.read_words(self.hv.machine(), 0)
     }
 
     /// Whether there is such a domain.

@@ -18,7 +18,6 @@ pub mod mmuext;
 pub mod physdev;
 pub mod platform;
 pub mod sched;
-pub mod stubs;
 pub mod sysctl;
 pub mod vcpu;
 pub mod version;
@@ -26,7 +25,6 @@ mod vnuma;
 
 use crate::{
     caller::Caller,
-    domain,
     machine::Machine,
     reply::{Args, Fault, Reply, Stop},
 };
@@ -184,7 +182,7 @@ impl<M: Machine> Caller<'_, M> {
                 [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = *args;
                 regs.rip = regs.rip.wrapping_sub(SYSCALL_BYTES);
             }
-            Next::Crash(fault) => domain::crash(self, fault.reason()),
+            Next::Crash(fault) => self.crash(fault.reason()),
         }
     }
 }

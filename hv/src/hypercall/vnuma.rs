@@ -30,7 +30,7 @@ impl<M: Machine> Caller<'_, M> {
         if request.nr_vnodes == 0 || request.nr_vcpus != vcpus || request.pad != 0 {
             return Err(Errno::Inval);
         }
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let mut vnuma = Vnuma::empty(machine, request.nr_vnodes, request.nr_vmemranges, vcpus)?;
         let distances = GuestPtr::<u32>::new(request.vdistance, vnuma.distances.len() as u64)?;
         distances.read_many(machine, 0, &mut vnuma.distances)?;
@@ -63,7 +63,7 @@ impl<M: Machine> Caller<'_, M> {
     /// was given none, `NoBufs` without enough room: then how much is needed is told.
     pub(super) fn get_vnuma_info(&self, argument: u64) -> Reply {
         let place = GuestPtr::<VnumaTopologyInfo>::one(argument)?;
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let asked = place.read(machine, 0)?;
         if asked.pad != 0 {
             return Err(Errno::Inval.into());

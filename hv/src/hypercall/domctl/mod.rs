@@ -11,7 +11,7 @@ mod vcpu;
 
 use crate::{
     caller::Caller,
-    domain::{Domain, info, vcpu::Vcpu},
+    domain::{Domain, vcpu::Vcpu},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     reply::{Args, Control, Reply, Stop},
@@ -59,7 +59,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn domctl(&mut self, args: &mut Args) -> Reply {
         let request = GuestPtr::<Domctl>::one(args[0])?;
-        let mut op = request.read(&self.hv.machine, 0)?;
+        let mut op = request.read(self.hv.machine(), 0)?;
         if op.interface_version != XEN_DOMCTL_INTERFACE_VERSION {
             return Err(Errno::Acces.into());
         }
@@ -79,9 +79,9 @@ impl<M: Machine> Caller<'_, M> {
         };
         match done? {
             Answer::Done => {}
-            Answer::CopyBack => request.write(&self.hv.machine, 0, &op)?,
+            Answer::CopyBack => request.write(self.hv.machine(), 0, &op)?,
             Answer::CopyBackAnd(error) => {
-                request.write(&self.hv.machine, 0, &op)?;
+                request.write(self.hv.machine(), 0, &op)?;
                 return Err(error.into());
             }
         }
@@ -151,7 +151,7 @@ impl<M: Machine> Caller<'_, M> {
         }
         let domain = self.hv.domains.next_from(op.domain).ok_or(Errno::Srch)?;
         op.domain = domain.id;
-        op.set(&info::of(self.hv, &domain));
+        op.set(&self.hv.domain_info(&domain));
         Ok(Answer::CopyBack)
     }
 
@@ -165,7 +165,7 @@ impl<M: Machine> Caller<'_, M> {
         let bytes = bitmap.nr_bits.div_ceil(8).min(8);
         let mut word = [0; 8];
         if let Some(known) = word.get_mut(..bytes as usize) {
-            GuestPtr::<u8>::new(bitmap.bitmap, bytes.into())?.read_many(&self.hv.machine, 0, known)?;
+            GuestPtr::<u8>::new(bitmap.bitmap, bytes.into())?.read_many(self.hv.machine(), 0, known)?;
         }
         let mask = 1_u64.checked_shl(bitmap.nr_bits).map_or(u64::MAX, |bit| bit - 1);
         Ok(u64::from_le_bytes(word) & mask)
@@ -178,7 +178,7 @@ impl<M: Machine> Caller<'_, M> {
         let bytes = bitmap.nr_bits.div_ceil(8).min(MAX_BYTES);
         let map = GuestPtr::<u8>::new(bitmap.bitmap, bytes.into())?;
         let known = bits.to_le_bytes().into_iter().chain(core::iter::repeat(0));
-        (0..u64::from(bytes)).zip(known).try_for_each(|(i, byte)| map.write(&self.hv.machine, i, &byte))
+        (0..u64::from(bytes)).zip(known).try_for_each(|(i, byte)| map.write(self.hv.machine(), i, &byte))
     }
 }
 
