@@ -18,8 +18,7 @@ use oxen_hv::{
     Hypervisor,
     addr::{GuestAddr, Mfn},
     domain::Domain,
-    event, grant,
-    mem::{Tlb, editor::Editor, entry::Entry, frame_alloc},
+    mem::{Tlb, editor::Editor, entry::Entry},
     reply::Stop,
 };
 use std::sync::{
@@ -95,7 +94,7 @@ const LIFE: [(&str, Step); 15] = [
     ("limit", |life| life.ask(abi::XEN_DOMCTL_MAX_MEM, &abi::DomctlMaxMem { max_memkb: 4 * 64 })),
     ("pages", |life| {
         while life.frames.len() < FRAMES {
-            life.frames.push(frame_alloc::take_for(life.hv, &life.domain(), 0).map_err(refused)?);
+            life.frames.push(life.hv.memory.take_for(&life.domain().memory, 0).map_err(refused)?);
         }
         Ok(())
     }),
@@ -108,7 +107,7 @@ const LIFE: [(&str, Step); 15] = [
             table_word(life.hv, life.frames[3], slot).store(Entry::to(frame, flags).0, SeqCst);
         }
         let domain = life.domain();
-        Editor::open(life.hv, &domain).map_err(refused)?.pin(life.frames[0], 4).map_err(refused)
+        Editor::open(&life.hv.memory, &domain.memory).map_err(refused)?.pin(life.frames[0], 4).map_err(refused)
     }),
     ("context", |life| {
         let mut context = VcpuGuestContext::new_zeroed();
@@ -121,11 +120,11 @@ const LIFE: [(&str, Step); 15] = [
         set_context(&mut life.control, id, 0, &context).map(|_| ())
     }),
     ("running", |life| life.ask(abi::XEN_DOMCTL_UNPAUSEDOMAIN, &0_u64)),
-    ("interrupt", |life| life.own(|caller| event::bind_virq(caller, VIRQ_TIMER, 0)).map(|_| ())),
+    ("interrupt", |life| life.own(|caller| caller.bind_virq(VIRQ_TIMER, 0)).map(|_| ())),
     ("ports", |life| {
         let id = life.control.domain.id;
         while life.ports.len() < PORTS {
-            let port = life.own(|caller| event::alloc_unbound(caller, DomId::SELF, id))?;
+            let port = life.own(|caller| caller.alloc_unbound(DomId::SELF, id))?;
             life.ports.push(port);
         }
         Ok(())
@@ -133,18 +132,18 @@ const LIFE: [(&str, Step); 15] = [
     ("connected", |life| {
         let id = life.domain().id;
         while let Some(&port) = life.ports.last() {
-            event::bind_interdomain(&life.control.caller(), id, port)?;
+            life.control.caller().bind_interdomain(id, port)?;
             life.ports.pop();
         }
         Ok(())
     }),
-    ("grants", |life| grant::grow(life.hv, &life.domain(), 5)),
-    ("version", |life| grant::set_version(life.hv, &life.domain(), 2).0),
+    ("grants", |life| life.hv.grow_grant_table(&life.domain(), 5)),
+    ("version", |life| life.hv.set_grant_version(&life.domain(), 2).0),
     ("info", |life| {
-        life.hv.machine.load_root(life.frames[0]);
+        life.hv.machine().load_root(life.frames[0]);
         let words = [life.page(), 64];
         let done = life.own(|caller| {
-            caller.hv.machine.write_guest(GuestAddr(0), words.as_bytes()).unwrap();
+            caller.hv.machine().write_guest(GuestAddr(0), words.as_bytes()).unwrap();
             caller.vcpu_op(&mut [VCPUOP_REGISTER_VCPU_INFO.into(), 0, 0, 0, 0, 0]).map_err(refused)
         });
         life.control.run();
@@ -152,11 +151,11 @@ const LIFE: [(&str, Step); 15] = [
     }),
     ("queues", |life| {
         let request = EvtchnInitControl { control_gfn: life.page(), offset: 128, vcpu: 1, link_bits: 0, _pad: [0; 7] };
-        life.own(|caller| event::init_control(caller, &request))
+        life.own(|caller| caller.init_event_control(&request))
     }),
     ("queue words", |life| {
         let page = life.frames[6].raw();
-        life.own(|caller| event::expand_array(caller, page))
+        life.own(|caller| caller.expand_event_array(page))
     }),
 ];
 
@@ -164,8 +163,8 @@ const LIFE: [(&str, Step); 15] = [
 /// else no further. Returns which step was refused.
 fn lead(supply: fn(&Fake) -> &AtomicU64, left: u64, goes_on: bool) -> Option<&'static str> {
     let mut life = Life::new();
-    let free = life.hv.frames.free_frames();
-    let supply = supply(&life.hv.machine);
+    let free = life.hv.memory.frames.free_frames();
+    let supply = supply(life.hv.machine());
     supply.store(left, SeqCst);
     let mut failed = None;
     for (name, step) in LIFE {
@@ -191,7 +190,7 @@ fn lead(supply: fn(&Fake) -> &AtomicU64, left: u64, goes_on: bool) -> Option<&'s
     holds.add(life.control.state.kernel_root.unwrap(), true);
     audit::check(life.hv, &holds, audit::nothing_lent);
     // The control domain keeps what its own ends of channels took.
-    let kept = life.hv.frames.free_frames();
+    let kept = life.hv.memory.frames.free_frames();
     assert!(kept == free, "{} frames are gone after {failed:?}, {left}", free - kept);
     failed
 }

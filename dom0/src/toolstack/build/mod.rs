@@ -51,6 +51,8 @@ pub struct Plan<'a> {
     pub vcpus: u32,
     /// The greatest version that its grant table may have; the hypervisor's without.
     pub max_grant_version: Option<u32>,
+    /// How it has its time stamp counter, a `TSC_MODE_*`; the hypervisor's choice without.
+    pub tsc_mode: Option<u32>,
 }
 
 /// A domain that is ready to run.
@@ -93,7 +95,12 @@ pub async fn build(plan: &Plan<'_>, kernel: &mut Kernel<'_>) -> Result<Built> {
         arch: ArchDomainconfig::new_zeroed(),
         ..DomctlCreatedomain::new_zeroed()
     };
-    let domain = asked("create the domain", control::create_domain(&request))?;
+    let made = match control::create_domain(&request) {
+        // The hypervisor's command line may allow less; a negative number asks for what it allows.
+        Err(Errno::Inval) => control::create_domain(&DomctlCreatedomain { max_maptrack_frames: -1, ..request }),
+        made => made,
+    };
+    let domain = asked("create the domain", made)?;
     let built = Builder { plan, layout, domain, frames: Vec::new() }.build(kernel).await;
     if built.is_err() {
         // The reason for the failure says more than a failure to clean up could.
@@ -125,6 +132,9 @@ impl Builder<'_> {
     async fn build(mut self, kernel: &mut Kernel<'_>) -> Result<Built> {
         let domain = self.domain;
         asked("make its vcpus", control::set_max_vcpus(domain, self.plan.vcpus))?;
+        if let Some(mode) = self.plan.tsc_mode {
+            asked("choose its time stamp counter", control::set_tsc_mode(domain, mode))?;
+        }
         let kib = self.plan.maximum + OVERHEAD;
         asked("limit its memory", control::set_max_memory(domain, kib))?;
         // The kernel learns how far it may grow; what it has now stands in start_info.
