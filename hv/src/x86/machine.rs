@@ -51,7 +51,7 @@ impl Pc {
 
     /// Flushes what other CPUs ask this one to.
     pub(crate) fn serve_shootdown(&self) {
-        self.shootdown.serve(percpu::with_hardware(|cpu| cpu.number));
+        self.shootdown.serve(percpu::this().number);
     }
 }
 
@@ -185,7 +185,7 @@ impl Tlb for Pc {
 
     #[inline]
     fn flush_cpus(&self, cpus: u64, page: Option<GuestAddr>) {
-        let this = percpu::with_hardware(|cpu| cpu.number);
+        let this = percpu::this().number;
         let others = cpus & !(1 << this);
         if others != 0 {
             self.shootdown.ask(this, others, page, |number| self.interrupt(number, vector::FLUSH));
@@ -211,7 +211,7 @@ impl Reserve for Pc {
 
 impl Processor for Pc {
     fn this_cpu(&self) -> CpuId {
-        percpu::with_hardware(|cpu| CpuId(cpu.number as u16))
+        CpuId(percpu::this().number as u16)
     }
 
     fn unload(&self) {
@@ -219,7 +219,7 @@ impl Processor for Pc {
     }
 
     fn load(&self, state: &VcpuState) -> bool {
-        percpu::with_hardware(|cpu| processor::load(cpu, &self.features, state))
+        processor::load(percpu::this(), &self.features, state)
     }
 
     fn load_segments(&self, state: &VcpuState) -> bool {
@@ -227,7 +227,7 @@ impl Processor for Pc {
     }
 
     fn save(&self, state: &mut VcpuState) {
-        percpu::with_hardware(|cpu| processor::save(cpu, &self.features, state));
+        processor::save(percpu::this(), &self.features, state);
     }
 
     fn bases(&self, _state: &VcpuState) -> (u64, u64, u64) {
@@ -247,7 +247,7 @@ impl Processor for Pc {
     }
 
     fn set_tsc_aux(&self, value: u32) {
-        percpu::with_hardware(|cpu| processor::set_tsc_aux(cpu, &self.features, value));
+        processor::set_tsc_aux(percpu::this(), &self.features, value);
     }
 
     fn set_guest_cr4(&self, cr4: u64) -> bool {
@@ -263,7 +263,7 @@ impl Processor for Pc {
     }
 
     fn load_descriptor_tables(&self, state: &VcpuState) {
-        percpu::with_hardware(|cpu| processor::load_descriptor_tables(cpu, state));
+        processor::load_descriptor_tables(percpu::this(), state);
     }
 
     fn set_task_switched(&self, set: bool) {
@@ -271,7 +271,7 @@ impl Processor for Pc {
     }
 
     fn load_debug_registers(&self, state: &VcpuState) {
-        percpu::with_hardware(|cpu| processor::load_debug_registers(cpu, state));
+        processor::load_debug_registers(percpu::this(), state);
     }
 
     #[inline]
@@ -363,7 +363,7 @@ impl Ports for Pc {
         let is_known = value & !self.features.xcr0 == 0 && value & 1 != 0;
         let is_taken = is_known && self.features.xsave && cpu::try_set_xcr0(value);
         if is_taken {
-            percpu::with_hardware(|cpu| cpu.xcr0 = value);
+            percpu::this().xcr0.set(value);
         }
         is_taken
     }

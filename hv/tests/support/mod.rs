@@ -12,6 +12,7 @@ pub(crate) mod dice;
 pub(crate) mod guest;
 mod memory;
 mod processor;
+mod promises;
 
 use oxen_hv::{
     Hypervisor,
