@@ -24,6 +24,8 @@ pub enum Step {
     Offer(XenbusState),
     /// Read what the other end wrote, take the ring into use, then publish `Connected`.
     Connect,
+    /// Read anew what the other end may change while it is connected, then publish this state.
+    Reconfigure(XenbusState),
     /// Take the ring out of use, then publish this state.
     Close(XenbusState),
     /// The device is gone for good.
@@ -32,7 +34,9 @@ pub enum Step {
 
 /// What an end in state `own` does when it sees the other in state `peer`; a state that is not there is `Unknown`.
 pub const fn step(side: Side, own: XenbusState, peer: XenbusState) -> Step {
-    use XenbusState::{Closed, Closing, Connected, InitWait, Initialised, Initialising, Unknown};
+    use XenbusState::{
+        Closed, Closing, Connected, InitWait, Initialised, Initialising, Reconfigured, Reconfiguring, Unknown,
+    };
     match (side, own, peer) {
         // The frontend speaks second: it offers its ring when the backend has said what it can.
         (Side::Frontend, Initialising, InitWait | Initialised | Connected) => Step::Offer(Initialised),
@@ -46,9 +50,12 @@ pub const fn step(side: Side, own: XenbusState, peer: XenbusState) -> Step {
         (Side::Backend, Initialising, _) => Step::Offer(InitWait),
         (Side::Backend, InitWait, Initialised | Connected) => Step::Connect,
         (Side::Backend, Closed | Closing, Initialising) => Step::Offer(InitWait),
-        (Side::Backend, InitWait | Initialised | Connected, Closing) => Step::Close(Closing),
-        (Side::Backend, InitWait | Initialised | Connected | Closing, Closed) => Step::Close(Closed),
-        (Side::Backend, Connected, Unknown) => Step::Close(Closed),
+        // A frontend that has changed something goes on when the backend has seen it. Both are connected all the while.
+        (Side::Backend, Connected | Reconfigured, Reconfiguring) => Step::Reconfigure(Reconfigured),
+        (Side::Backend, Reconfigured, Connected) => Step::Reconfigure(Connected),
+        (Side::Backend, InitWait | Initialised | Connected | Reconfigured, Closing) => Step::Close(Closing),
+        (Side::Backend, InitWait | Initialised | Connected | Reconfigured | Closing, Closed) => Step::Close(Closed),
+        (Side::Backend, Connected | Reconfigured, Unknown) => Step::Close(Closed),
         (Side::Backend, Closed, Unknown) => Step::Gone,
         _ => Step::Wait,
     }
@@ -57,13 +64,15 @@ pub const fn step(side: Side, own: XenbusState, peer: XenbusState) -> Step {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use XenbusState::{Closed, Closing, Connected, InitWait, Initialised, Initialising, Unknown};
+    use XenbusState::{
+        Closed, Closing, Connected, InitWait, Initialised, Initialising, Reconfigured, Reconfiguring, Unknown,
+    };
 
     /// Publishes what an end's step says.
     fn advance(side: Side, own: &mut XenbusState, peer: XenbusState) -> bool {
         match step(side, *own, peer) {
             Step::Wait | Step::Gone => return false,
-            Step::Offer(state) | Step::Close(state) => *own = state,
+            Step::Offer(state) | Step::Reconfigure(state) | Step::Close(state) => *own = state,
             Step::Connect => *own = Connected,
         }
         true
@@ -123,6 +132,21 @@ mod tests {
         assert_eq!(step(Side::Frontend, Connected, Unknown), Step::Close(Closed));
         assert_eq!(step(Side::Backend, Connected, Unknown), Step::Close(Closed));
         assert_eq!(step(Side::Backend, Closed, Unknown), Step::Gone);
+    }
+
+    #[test]
+    fn a_frontend_changes_something_as_often_as_it_likes() {
+        let mut back = Connected;
+        for _ in 0..2 {
+            assert!(advance(Side::Backend, &mut back, Reconfiguring) && back == Reconfigured);
+            assert!(advance(Side::Backend, &mut back, Reconfiguring) && back == Reconfigured, "it was quicker");
+            assert!(advance(Side::Backend, &mut back, Connected) && back == Connected);
+            assert!(!advance(Side::Backend, &mut back, Connected));
+        }
+        for (peer, want) in [(Closing, Closing), (Closed, Closed), (Unknown, Closed)] {
+            assert_eq!(step(Side::Backend, Reconfigured, peer), Step::Close(want));
+        }
+        assert_eq!(step(Side::Backend, InitWait, Reconfiguring), Step::Wait, "nobody is connected");
     }
 
     #[test]

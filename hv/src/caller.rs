@@ -4,11 +4,13 @@ use crate::{
     Hypervisor,
     domain::{Domain, regs::Regs, vcpu::Vcpu, vcpu::VcpuState},
     machine::{CpuId, Machine},
+    mem::guest_ptr::GuestPtr,
     reply::Control,
 };
 use alloc::{boxed::Box, sync::Arc};
 use core::sync::atomic::Ordering;
 use oxen_abi::errno::Errno;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// The vcpu that a CPU runs. Its state is on the CPU, not in the vcpu's slot, for as long as it runs there.
 #[derive(Debug)]
@@ -53,5 +55,23 @@ impl<M: Machine> Caller<'_, M> {
     /// `Perm` for everybody else.
     pub fn control(&self) -> Result<Control, Errno> {
         Control::of(self.domain.is_privileged)
+    }
+
+    /// Copies a value out of the guest's memory.
+    ///
+    /// # Errors
+    /// `Fault` if the guest has no memory there.
+    #[inline]
+    pub fn copy_from_guest<T: FromBytes + IntoBytes + Immutable>(&self, address: u64) -> Result<T, Errno> {
+        GuestPtr::one(address)?.read(&self.hv.machine, 0)
+    }
+
+    /// Copies a value into the guest's memory.
+    ///
+    /// # Errors
+    /// `Fault` if the guest has no memory there that it can write to.
+    #[inline]
+    pub fn copy_to_guest<T: FromBytes + IntoBytes + Immutable>(&self, address: u64, value: &T) -> Result<(), Errno> {
+        GuestPtr::one(address)?.write(&self.hv.machine, 0, value)
     }
 }

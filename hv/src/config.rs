@@ -2,8 +2,8 @@
 
 /// Domains that can exist at once, dom0 included.
 pub const MAX_DOMAINS: usize = 256;
-/// Virtual CPUs of a domain: as many as `shared_info` has room for (`XEN_LEGACY_MAX_VCPUS`).
-pub const MAX_VCPUS: usize = 32;
+/// Virtual CPUs of a domain. `shared_info` has room for the `vcpu_info` of the first 32 (`XEN_LEGACY_MAX_VCPUS`).
+pub const MAX_VCPUS: usize = 128;
 /// Physical CPUs.
 pub const MAX_CPUS: usize = 32;
 /// Event channel ports of a domain in the FIFO ABI; the two-level one has 4096.

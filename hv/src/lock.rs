@@ -37,8 +37,6 @@ pub mod rank {
         HANDLE,
         /// The memory map that a domain is told.
         MEMORY_MAP,
-        /// How a domain's time stamp counter counts.
-        TSC_MODE,
         /// Which CPUs and domains make up a pool.
         POOLS,
         /// The registers of a vcpu that is off its CPU.
@@ -63,6 +61,8 @@ pub mod rank {
         RUNSTATE,
         /// Where a vcpu has its `vcpu_info`.
         VCPU_INFO,
+        /// How a domain's time stamp counter counts.
+        TSC,
         /// The time of day at boot.
         WALL_CLOCK,
         /// The functions of PCI devices and their messages.

@@ -13,8 +13,8 @@ use oxen_abi::{
 };
 use oxen_hv::{
     addr::GuestAddr,
+    caller::Caller,
     grant,
-    hypercall::{batch::multicall, grant::grant_table_op, memory::memory_op, mmu as calls, mmuext, vcpu::vcpu_op},
     mem::{Memory, entry::Entry, frame_type::FrameType},
 };
 use std::sync::atomic::Ordering::SeqCst;
@@ -46,12 +46,12 @@ fn put(guest: &Guest, at: u64, words: &[u64]) {
 
 fn update(guest: &mut Guest, at: u64, value: u64) -> Result<u64, Errno> {
     put(guest, 0, &[at, value]);
-    guest.call(calls::mmu_update, [0, 1, 0, SELF])
+    guest.call(Caller::mmu_update, [0, 1, 0, SELF])
 }
 
 fn ask<T: FromBytes + IntoBytes + Immutable>(guest: &mut Guest, command: u32, request: &mut T) -> Result<u64, Errno> {
     guest.hv.machine.write_guest(GuestAddr(0), request.as_bytes()).unwrap();
-    let answer = guest.call(grant_table_op, [u64::from(command), 0, 1, 0]);
+    let answer = guest.call(Caller::grant_table_op, [u64::from(command), 0, 1, 0]);
     guest.hv.machine.read_guest(GuestAddr(0), request.as_mut_bytes()).unwrap();
     answer
 }
@@ -84,7 +84,7 @@ fn xsa_31_an_extent_of_a_senseless_order_takes_no_memory() {
             let before = audit::snapshot(guest.hv);
             put(&guest, 0, &[1 << 12, 1, u64::from(order), SELF]);
             put(&guest, 1 << 12, &[5]);
-            assert_eq!(guest.call(memory_op, [command.into(), 0, 0, 0]), Ok(0), "{command}, order {order}");
+            assert_eq!(guest.call(Caller::memory_op, [command.into(), 0, 0, 0]), Ok(0), "{command}, order {order}");
             audit::assert_unchanged(guest.hv, &before);
         }
     }
@@ -104,7 +104,7 @@ fn xsa_29_and_212_an_exchange_writes_nothing_outside_the_guest_however_far_it_sa
                 let before = audit::snapshot(guest.hv);
                 put(&guest, 0, &[lists, count, 0, SELF, out, count, 0, SELF, done]);
                 // The fake machine panics at an address that nobody judged.
-                let answer = guest.call(memory_op, [op::XENMEM_EXCHANGE.into(), 0, 0, 0]);
+                let answer = guest.call(Caller::memory_op, [op::XENMEM_EXCHANGE.into(), 0, 0, 0]);
                 let changed = audit::snapshot(guest.hv) != before;
                 assert!(!changed || answer.is_ok(), "{out:#x}, {count} extents, {done} done: {answer:?}");
             }
@@ -127,7 +127,7 @@ fn xsa_213_a_batch_ends_where_an_iret_leaves_the_kernel() {
     batch[0] = Hypercall::Iret as u64;
     batch[8..14].copy_from_slice(&[Hypercall::MmuextOp as u64, 99, unpin_the_root, 1, 0, SELF]);
     put(&guest, 0, &batch);
-    let _ = guest.call(multicall, [0, 2, 0, 0]);
+    let _ = guest.call(Caller::multicall, [0, 2, 0, 0]);
     assert!(!guest.state.in_kernel, "the iret is carried out");
     assert_eq!(guest.hv.machine.read_guest_word(GuestAddr(72)).unwrap(), 99, "what follows it is not");
 }
@@ -188,14 +188,14 @@ fn xsa_298_a_selector_beyond_the_ldt_makes_no_page_a_descriptor_page() {
     // Mapped for reading alone, so that it could become one.
     assert_eq!(update(&mut guest, entry_address(home.tables[3], 4), Entry::to(page, FLAGS).0), Ok(0));
     put(&guest, 0, &[mmu::MMUEXT_SET_LDT.into(), 3 << 12, 512]);
-    assert_eq!(guest.call(mmuext::mmuext_op, [0, 1, 0, SELF]), Ok(0));
+    assert_eq!(guest.call(Caller::mmuext_op, [0, 1, 0, SELF]), Ok(0));
     // Entries 512 and above are in that page.
     for selector in [512 << 3 | 7, 1023 << 3 | 7, 0xffff] {
         assert!(!guest.caller().take_ldt_page_of(selector), "{selector:#x}");
         assert_ne!(guest.hv.frames.state(page).kind(), FrameType::Descriptor);
     }
     put(&guest, 0, &[mmu::MMUEXT_SET_LDT.into(), 3 << 12, 513]);
-    assert_eq!(guest.call(mmuext::mmuext_op, [0, 1, 0, SELF]), Ok(0));
+    assert_eq!(guest.call(Caller::mmuext_op, [0, 1, 0, SELF]), Ok(0));
     assert!(guest.caller().take_ldt_page_of(512 << 3 | 7));
     assert_eq!(guest.state.ldt[1], Some(page));
 }
@@ -206,12 +206,12 @@ fn xsa_279_an_address_of_nobodys_is_neither_mapped_nor_flushed() {
     let entry = Entry::to(home.data[1], FLAGS).0;
     for va in [1 << 47, 0xffff_7fff_ffff_f000, HYPERVISOR, 0xffff_87ff_ffff_f000, 0x8000_0000_0000_0000] {
         let before = audit::snapshot(guest.hv);
-        let answer = guest.call(calls::update_va_mapping, [va, entry, mmu::UVMF_INVLPG, 0]);
+        let answer = guest.call(Caller::update_va_mapping, [va, entry, mmu::UVMF_INVLPG, 0]);
         assert!(answer.is_err(), "{va:#x}: {answer:?}");
         audit::assert_unchanged(guest.hv, &before);
         for command in [mmu::MMUEXT_INVLPG_LOCAL, mmu::MMUEXT_INVLPG_ALL] {
             put(&guest, 0, &[command.into(), va, 0]);
-            assert_eq!(guest.call(mmuext::mmuext_op, [0, 1, 0, SELF]), Ok(0), "{va:#x}");
+            assert_eq!(guest.call(Caller::mmuext_op, [0, 1, 0, SELF]), Ok(0), "{va:#x}");
         }
     }
 }
@@ -244,10 +244,10 @@ fn xsa_20_a_timer_for_the_end_of_time_neither_fires_nor_overflows() {
         (vcpu_abi::VCPUOP_SET_SINGLESHOT_TIMER, [i64::MAX as u64, 0]),
     ] {
         put(&guest, 0, &words);
-        let answer = guest.call(vcpu_op, [command.into(), 0, 0, 0]);
+        let answer = guest.call(Caller::vcpu_op, [command.into(), 0, 0, 0]);
         assert!(answer.is_ok() || answer == Err(Errno::Inval), "{command}, {words:?}: {answer:?}");
         guest.hv.machine.time.fetch_add(1 << 40, SeqCst);
     }
     put(&guest, 0, &[0, 0]);
-    assert_eq!(guest.call(vcpu_op, [vcpu_abi::VCPUOP_SET_PERIODIC_TIMER.into(), 0, 0, 0]), Err(Errno::Inval));
+    assert_eq!(guest.call(Caller::vcpu_op, [vcpu_abi::VCPUOP_SET_PERIODIC_TIMER.into(), 0, 0, 0]), Err(Errno::Inval));
 }

@@ -14,11 +14,8 @@ use oxen_abi::{
 };
 use oxen_hv::{
     addr::GuestAddr,
+    caller::Caller,
     event,
-    hypercall::{
-        batch::multicall, grant::grant_table_op, guest_setup::vm_assist, memory::memory_op, mmu as calls, mmuext,
-        sched::sched_op,
-    },
     mem::{Memory, entry::Entry},
 };
 use std::sync::atomic::Ordering::SeqCst;
@@ -47,7 +44,7 @@ fn put(guest: &Guest, words: &[u64]) {
 
 fn extended(guest: &mut Guest, cmd: u32, arg1: u64, arg2: u64) -> Result<u64, Errno> {
     put(guest, &[u64::from(cmd), arg1, arg2]);
-    guest.call(mmuext::mmuext_op, [0, 1, 0, SELF])
+    guest.call(Caller::mmuext_op, [0, 1, 0, SELF])
 }
 
 #[test]
@@ -71,15 +68,15 @@ fn counts_and_owners_of_updates_have_their_own_bits() {
     let (mut guest, home) = guest();
     let entry = Entry::to(home.data[1], Entry::PRESENT | Entry::USER).0;
     put(&guest, &[support::entry_address(home.tables[3], 1), entry]);
-    assert_eq!(guest.call(calls::mmu_update, [0, 1 | HIGH, 0, SELF | HIGH]), Ok(0));
+    assert_eq!(guest.call(Caller::mmu_update, [0, 1 | HIGH, 0, SELF | HIGH]), Ok(0));
     assert_eq!(table_word(guest.hv, home.tables[3], 1).load(SeqCst) & entry, entry);
-    assert_eq!(guest.call(calls::mmu_update, [0, 1, 0, SELF | 2 << 16]), Ok(0), "tables of domain 1");
+    assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, SELF | 2 << 16]), Ok(0), "tables of domain 1");
     for tables in [SELF, 0x7ff1, 9] {
-        let answer = guest.call(calls::mmu_update, [0, 1, 0, SELF | (tables + 1) << 16]);
+        let answer = guest.call(Caller::mmu_update, [0, 1, 0, SELF | (tables + 1) << 16]);
         assert_eq!(answer, Err(Errno::Srch), "tables of {tables:#x}");
     }
     put(&guest, &[u64::from(mmu::MMUEXT_TLB_FLUSH_LOCAL), 0, 0]);
-    assert_eq!(guest.call(mmuext::mmuext_op, [0, 1 | HIGH, 0, SELF | 1 << 16 | HIGH]), Ok(0));
+    assert_eq!(guest.call(Caller::mmuext_op, [0, 1 | HIGH, 0, SELF | 1 << 16 | HIGH]), Ok(0));
 }
 
 #[test]
@@ -87,7 +84,7 @@ fn a_hypercalls_number_has_64_bits_in_a_batch_too() {
     let (mut guest, _) = guest();
     let version = Hypercall::XenVersion as u64;
     put(&guest, &[version | HIGH, 9, 0, 0, 0, 0, 0, 0, version, 9, 0, 0, 0, 0, 0, 0]);
-    assert_eq!(guest.call(multicall, [0, 2 | HIGH, 0, 0]), Ok(0));
+    assert_eq!(guest.call(Caller::multicall, [0, 2 | HIGH, 0, 0]), Ok(0));
     assert_eq!(guest.hv.machine.read_guest_word(GuestAddr(8)).unwrap(), Errno::NoSys.to_return_value());
     assert_eq!(guest.hv.machine.read_guest_word(GuestAddr(72)).unwrap(), 4 << 16 | 17);
 }
@@ -108,9 +105,9 @@ fn only_what_goes_by_extents_may_have_begun() {
         (op::XENMEM_MACHPHYS_MAPPING, Errno::NoSys),
     ] {
         let begun = u64::from(command) | 1 << op::MEMOP_EXTENT_SHIFT;
-        assert_eq!(guest.call(memory_op, [begun, 0, 0, 0]), Err(answer), "{command}");
+        assert_eq!(guest.call(Caller::memory_op, [begun, 0, 0, 0]), Err(answer), "{command}");
     }
-    assert!(guest.call(memory_op, [u64::from(op::XENMEM_CURRENT_RESERVATION), 0, 0, 0]).is_ok());
+    assert!(guest.call(Caller::memory_op, [u64::from(op::XENMEM_CURRENT_RESERVATION), 0, 0, 0]).is_ok());
 }
 
 #[test]
@@ -118,9 +115,9 @@ fn a_grant_table_ops_upper_bits_are_a_continuations() {
     let (mut guest, _) = guest();
     put(&guest, &[SELF, 0]);
     let size = u64::from(GNTTABOP_QUERY_SIZE);
-    assert_eq!(guest.call(grant_table_op, [size | HIGH, 0, 1 | HIGH, 0]), Ok(0));
-    assert_eq!(guest.call(grant_table_op, [size | 1 << 12, 0, 1, 0]), Err(Errno::Inval));
-    assert_eq!(guest.call(grant_table_op, [u64::from(GNTTABOP_COPY) | 1 << 31, 0, 0, 0]), Err(Errno::Inval));
+    assert_eq!(guest.call(Caller::grant_table_op, [size | HIGH, 0, 1 | HIGH, 0]), Ok(0));
+    assert_eq!(guest.call(Caller::grant_table_op, [size | 1 << 12, 0, 1, 0]), Err(Errno::Inval));
+    assert_eq!(guest.call(Caller::grant_table_op, [u64::from(GNTTABOP_COPY) | 1 << 31, 0, 0, 0]), Err(Errno::Inval));
 }
 
 #[test]
@@ -142,7 +139,7 @@ fn a_poll_looks_at_its_ports_in_order_up_to_one_that_is_pending() {
     let port = event::bind_ipi(&guest.caller(), 0).unwrap();
     let poll = |guest: &mut Guest, first: u32, second: u32| {
         put(guest, &[24, 2, 1, u64::from(first) | u64::from(second) << 32]);
-        guest.call(sched_op, [SCHEDOP_POLL.into(), 0, 0, 0])
+        guest.call(Caller::sched_op, [SCHEDOP_POLL.into(), 0, 0, 0])
     };
     for none in [0, 63, 64, 4000, u32::MAX] {
         assert_eq!(poll(&mut guest, port, none), Err(Errno::Inval), "{none} is not in use");
@@ -161,7 +158,7 @@ fn the_first_reason_to_shut_down_stands() {
     let (mut guest, _) = guest();
     for said in [3 | 0x100, 1] {
         put(&guest, &[said]);
-        assert_eq!(guest.call(sched_op, [SCHEDOP_SHUTDOWN_CODE.into(), 0, 0, 0]), Ok(0));
+        assert_eq!(guest.call(Caller::sched_op, [SCHEDOP_SHUTDOWN_CODE.into(), 0, 0, 0]), Ok(0));
     }
     assert_eq!(guest.domain.shutdown_code.load(SeqCst), 3);
 }
@@ -176,7 +173,7 @@ fn a_user_root_hides_the_machine_to_phys_table_from_who_asks_for_that() {
     assert_ne!(first_slot(kernel), 0);
     assert_eq!(extended(&mut guest, mmu::MMUEXT_NEW_USER_BASEPTR, roots[0].raw(), 0), Ok(0));
     assert_ne!(first_slot(roots[0]), 0);
-    assert_eq!(guest.call(vm_assist, [0, VMASST_TYPE_M2P_STRICT.into(), 0, 0]), Ok(0));
+    assert_eq!(guest.call(Caller::vm_assist, [0, VMASST_TYPE_M2P_STRICT.into(), 0, 0]), Ok(0));
     assert_eq!(extended(&mut guest, mmu::MMUEXT_NEW_USER_BASEPTR, roots[1].raw(), 0), Ok(0));
     assert_eq!(first_slot(roots[1]), 0);
     assert!(hv.machine.words(roots[1])[257].load(SeqCst) != 0, "the hypervisor's own stays");

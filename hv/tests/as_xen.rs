@@ -8,6 +8,8 @@ use oxen_abi::{
         CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER, CALLBACKTYPE_SYSCALL32, CALLBACKTYPE_SYSENTER,
         CALLBACKTYPE_SYSENTER_DEPRECATED,
     },
+    domctl::{Domctl, XEN_DOMCTL_ASSIGN_DEVICE, XEN_DOMCTL_DEASSIGN_DEVICE, XEN_DOMCTL_TEST_ASSIGN_DEVICE},
+    domid::DomId,
     errno::Errno,
     event_channel::EVTCHNOP_RESET_CONT,
     grant_table::{
@@ -22,19 +24,17 @@ use oxen_abi::{
 };
 use oxen_hv::{
     addr::GuestAddr,
+    caller::Caller,
     domain::{
         control_registers::{CR4_GUEST, CR4_OSXSAVE},
         debug,
         traps::TrapHandler,
     },
-    hypercall::{
-        event::event_channel_op, grant::grant_table_op, guest_setup::callback_op, memory::memory_op, mmu as calls,
-        physdev::physdev_op, sched::sched_op, vcpu::vcpu_op,
-    },
     mem::{entry::Entry, grant_mapping::entry_flags},
 };
 use std::sync::atomic::Ordering;
 use support::guest::{Guest, Home};
+use zerocopy::IntoBytes;
 
 const SELF: u64 = 0x7ff0;
 
@@ -57,10 +57,10 @@ fn the_kind_of_a_page_table_update_has_three_bits() {
     let place = home.tables[3].address().0 + 8 * 100;
     for (kind, answer) in [(0, Ok(0)), (2, Ok(0)), (3, Ok(0)), (4, Err(Errno::NoSys)), (5, Err(Errno::NoSys))] {
         put(&guest, &[place | kind, 0]);
-        assert_eq!(guest.call(calls::mmu_update, [0, 1, 0, SELF]), answer, "{kind}");
+        assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, SELF]), answer, "{kind}");
     }
     put(&guest, &[home.data[1].address().0 | 4 | MMU_MACHPHYS_UPDATE, 1]);
-    assert_eq!(guest.call(calls::mmu_update, [0, 1, 0, SELF]), Err(Errno::NoSys), "no machine-to-phys update");
+    assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, SELF]), Err(Errno::NoSys), "no machine-to-phys update");
 }
 
 #[test]
@@ -78,9 +78,9 @@ fn a_grant_tables_version_is_asked_for_whatever_the_count_says() {
     let (mut guest, _) = guest();
     for count in [0, 1, 2] {
         put(&guest, &[SELF]);
-        assert_eq!(guest.call(grant_table_op, [GNTTABOP_GET_VERSION.into(), 0, count, 0]), Ok(0));
+        assert_eq!(guest.call(Caller::grant_table_op, [GNTTABOP_GET_VERSION.into(), 0, count, 0]), Ok(0));
         put(&guest, &[1]);
-        assert_eq!(guest.call(grant_table_op, [GNTTABOP_SET_VERSION.into(), 0, count, 0]), Ok(0));
+        assert_eq!(guest.call(Caller::grant_table_op, [GNTTABOP_SET_VERSION.into(), 0, count, 0]), Ok(0));
     }
 }
 
@@ -96,14 +96,14 @@ fn a_reset_that_nobody_began_does_not_go_on() {
     let (mut guest, _) = guest();
     for (domain, error) in [(0x1234, Errno::Srch), (0x7ff0, Errno::Busy)] {
         put(&guest, &[domain]);
-        assert_eq!(guest.call(event_channel_op, [EVTCHNOP_RESET_CONT.into(), 0, 0, 0]), Err(error));
+        assert_eq!(guest.call(Caller::event_channel_op, [EVTCHNOP_RESET_CONT.into(), 0, 0, 0]), Err(error));
     }
 }
 
 #[test]
 fn the_call_that_interrupts_are_unmasked_means_nothing_and_is_taken() {
     let (mut guest, _) = guest();
-    assert_eq!(guest.call(physdev_op, [PHYSDEVOP_IRQ_UNMASK_NOTIFY.into(), 0, 0, 0]), Ok(0));
+    assert_eq!(guest.call(Caller::physdev_op, [PHYSDEVOP_IRQ_UNMASK_NOTIFY.into(), 0, 0, 0]), Ok(0));
 }
 
 /// Whether an instruction is done in the kernel's place; it goes to the kernel's handler otherwise.
@@ -168,12 +168,33 @@ fn a_runstate_area_is_where_the_guest_says_mapped_or_not() {
     let (mut guest, _) = guest();
     let register = |guest: &mut Guest, at| {
         put(guest, &[at]);
-        guest.call(vcpu_op, [VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA.into(), guest.vcpu.id.into(), 0, 0])
+        guest.call(Caller::vcpu_op, [VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA.into(), guest.vcpu.id.into(), 0, 0])
     };
     assert_eq!(register(&mut guest, 1 << 40), Ok(0));
     assert_eq!(guest.vcpu.sched.runstate_area.load(Ordering::SeqCst), 1 << 40);
     assert_eq!(register(&mut guest, 1 << 63), Err(Errno::Fault));
     assert_eq!(guest.vcpu.sched.runstate_area.load(Ordering::SeqCst), 1 << 40);
+    assert_eq!(register(&mut guest, u64::MAX), Ok(0), "it begins in the guest's part");
+}
+
+#[test]
+fn a_device_is_asked_about_without_a_domain() {
+    support::on_cpu(0);
+    let mut dom0 = Guest::new(support::boot(256), 0, true, 64);
+    dom0.build_home(4);
+    let mut ask = |command: u32, domain: u16| {
+        let op = Domctl::new(command, DomId(domain), &0_u64);
+        dom0.hv.machine.write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+        dom0.call(Caller::domctl, [0; 4])
+    };
+    for (command, nobody, devices) in [
+        (XEN_DOMCTL_ASSIGN_DEVICE, Errno::Srch, Errno::OpNotSupp),
+        (XEN_DOMCTL_TEST_ASSIGN_DEVICE, Errno::OpNotSupp, Errno::Srch),
+        (XEN_DOMCTL_DEASSIGN_DEVICE, Errno::Srch, Errno::OpNotSupp),
+    ] {
+        assert_eq!(ask(command, 0x7ff4), Err(nobody), "{command}");
+        assert_eq!(ask(command, 0x7ff1), Err(devices), "{command}");
+    }
 }
 
 #[test]
@@ -181,7 +202,7 @@ fn no_status_frames_are_had_for_the_asking() {
     let (mut guest, _) = guest();
     for (frames, status) in [(0, GNTST_OKAY), (1, GNTST_GENERAL_ERROR)] {
         put(&guest, &[frames | SELF << 32 | 0x7777 << 48, 0x800]);
-        assert_eq!(guest.call(grant_table_op, [GNTTABOP_GET_STATUS_FRAMES.into(), 0, 1, 0]), Ok(0));
+        assert_eq!(guest.call(Caller::grant_table_op, [GNTTABOP_GET_STATUS_FRAMES.into(), 0, 1, 0]), Ok(0));
         let answer = guest.hv.machine.read_guest_word(GuestAddr(0)).unwrap() >> 48;
         assert_eq!(answer as i16, status, "{frames}");
     }
@@ -191,11 +212,11 @@ fn no_status_frames_are_had_for_the_asking() {
 fn the_first_kind_of_sysenter_callbacks_is_not_there() {
     let (mut guest, _) = guest();
     put(&guest, &[CALLBACKTYPE_SYSCALL32.into(), 0]);
-    assert_eq!(guest.call(callback_op, [CALLBACKOP_UNREGISTER.into(), 0, 0, 0]), Err(Errno::Inval));
+    assert_eq!(guest.call(Caller::callback_op, [CALLBACKOP_UNREGISTER.into(), 0, 0, 0]), Err(Errno::Inval));
     for command in [CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER] {
         for (kind, is_known) in [(CALLBACKTYPE_SYSENTER, true), (CALLBACKTYPE_SYSENTER_DEPRECATED, false)] {
             put(&guest, &[kind.into(), 0x1000]);
-            let answer = guest.call(callback_op, [command.into(), 0, 0, 0]);
+            let answer = guest.call(Caller::callback_op, [command.into(), 0, 0, 0]);
             assert_eq!(answer == Err(Errno::NoSys), !is_known, "{command} of {kind}: {answer:?}");
         }
     }
@@ -207,10 +228,10 @@ fn who_may_do_nothing_to_others_is_told_first_that_there_is_no_such_domain() {
     let own = u64::from(guest.domain.id.0);
     for (domain, answer) in [(0x1234, Errno::Srch), (own, Errno::Perm)] {
         put(&guest, &[domain, 0, 0]);
-        let map = guest.call(memory_op, [XENMEM_SET_MEMORY_MAP.into(), 0, 0, 0]);
+        let map = guest.call(Caller::memory_op, [XENMEM_SET_MEMORY_MAP.into(), 0, 0, 0]);
         let is_own = domain == own;
         assert_eq!(map, if is_own { Ok(0) } else { Err(answer) }, "the memory map of {domain:#x}: its own is its own");
-        let shutdown = guest.call(sched_op, [SCHEDOP_REMOTE_SHUTDOWN.into(), 0, 0, 0]);
+        let shutdown = guest.call(Caller::sched_op, [SCHEDOP_REMOTE_SHUTDOWN.into(), 0, 0, 0]);
         assert_eq!(shutdown, Err(answer), "the shutdown of {domain:#x}");
     }
 }
@@ -220,6 +241,6 @@ fn a_resource_begins_within_32_bits() {
     let (mut guest, _) = guest();
     for (frame, answer) in [(0, Errno::Srch), (1 << 32, Errno::Inval)] {
         put(&guest, &[0x1234, 0, frame, 0]);
-        assert_eq!(guest.call(memory_op, [XENMEM_ACQUIRE_RESOURCE.into(), 0, 0, 0]), Err(answer), "{frame:#x}");
+        assert_eq!(guest.call(Caller::memory_op, [XENMEM_ACQUIRE_RESOURCE.into(), 0, 0, 0]), Err(answer), "{frame:#x}");
     }
 }

@@ -10,10 +10,9 @@ use oxen_abi::{
 };
 use oxen_hv::{
     addr::GuestAddr,
+    caller::Caller,
     console::{self, Level},
-    event,
-    hypercall::{console::console_io, version::xen_version},
-    keys,
+    event, keys,
 };
 use std::sync::atomic::Ordering;
 use support::guest::Guest;
@@ -37,7 +36,7 @@ fn guests() -> [Guest; 2] {
 fn write(guest: &mut Guest, text: &str) -> Result<u64, Errno> {
     guest.run();
     guest.hv.machine.write_guest(GuestAddr(0), text.as_bytes()).unwrap();
-    guest.call(console_io, [WRITE, text.len() as u64, 0, 0])
+    guest.call(Caller::console_io, [WRITE, text.len() as u64, 0, 0])
 }
 
 /// What went out on the line since the last look.
@@ -61,10 +60,10 @@ fn the_control_domain_s_words_go_out_as_they_are() {
     assert_eq!((write(&mut dom0, &long), sent(&dom0)), (Ok(0), "x".repeat(1000) + "\r\n"));
     assert_eq!((write(&mut guest, "hello\n"), sent(&guest)), (Err(Errno::Perm), String::new()));
     dom0.run();
-    assert_eq!(dom0.call(console_io, [WRITE, 8, NOWHERE, 0]), Err(Errno::Fault));
-    assert_eq!(dom0.call(console_io, [WRITE, 8, u64::MAX - 3, 0]), Err(Errno::Fault));
-    assert_eq!(dom0.call(console_io, [READ, 1 << 31, 0, 0]), Err(Errno::TooBig));
-    assert_eq!(dom0.call(console_io, [2, 0, 0, 0]), Err(Errno::NoSys));
+    assert_eq!(dom0.call(Caller::console_io, [WRITE, 8, NOWHERE, 0]), Err(Errno::Fault));
+    assert_eq!(dom0.call(Caller::console_io, [WRITE, 8, u64::MAX - 3, 0]), Err(Errno::Fault));
+    assert_eq!(dom0.call(Caller::console_io, [READ, 1 << 31, 0, 0]), Err(Errno::TooBig));
+    assert_eq!(dom0.call(Caller::console_io, [2, 0, 0, 0]), Err(Errno::NoSys));
 }
 
 #[test]
@@ -91,16 +90,16 @@ fn input_is_the_control_domain_s_until_three_keys_make_it_the_hypervisor_s() {
     let words = oxen_hv::mem::Memory::words(&dom0.hv.machine, dom0.domain.shared_info);
     assert_eq!(words[256].load(Ordering::SeqCst), 1 << port);
     dom0.run();
-    assert_eq!(dom0.call(console_io, [READ, 2, 0, 0]), Ok(2));
-    assert_eq!(dom0.call(console_io, [READ, 100, 2, 0]), Ok(1));
+    assert_eq!(dom0.call(Caller::console_io, [READ, 2, 0, 0]), Ok(2));
+    assert_eq!(dom0.call(Caller::console_io, [READ, 100, 2, 0]), Ok(1));
     let mut read = [0; 3];
     dom0.hv.machine.read_guest(GuestAddr(0), &mut read).unwrap();
-    assert_eq!((&read, dom0.call(console_io, [READ, 100, 0, 0])), (b"ls\n", Ok(0)));
+    assert_eq!((&read, dom0.call(Caller::console_io, [READ, 100, 0, 0])), (b"ls\n", Ok(0)));
     sent(&dom0);
     type_in(&dom0, b"\x01\x01\x01h");
     let shown = sent(&dom0);
     assert!(shown.contains("Serial input to") && shown.contains("key 'q' => "), "{shown}");
-    assert_eq!(dom0.call(console_io, [READ, 100, 0, 0]), Ok(0));
+    assert_eq!(dom0.call(Caller::console_io, [READ, 100, 0, 0]), Ok(0));
 }
 
 #[test]
@@ -138,7 +137,7 @@ fn a_guest_learns_of_the_hypervisor_what_xen_would_tell() {
     let [mut dom0, mut guest] = guests();
     let ask = |guest: &mut Guest, command: u32, at: u64| {
         guest.run();
-        guest.call(xen_version, [command.into(), at, 0, 0])
+        guest.call(Caller::xen_version, [command.into(), at, 0, 0])
     };
     let text = |guest: &Guest| {
         let mut bytes = [0; 64];

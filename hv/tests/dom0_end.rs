@@ -7,11 +7,7 @@ use oxen_abi::{
     sched::{SCHEDOP_SHUTDOWN, SHUTDOWN_CRASH, SHUTDOWN_POWEROFF},
     vcpu::VCPUOP_DOWN,
 };
-use oxen_hv::{
-    addr::GuestAddr,
-    domain::regs::Regs,
-    hypercall::{sched::sched_op, vcpu::vcpu_op},
-};
+use oxen_hv::{addr::GuestAddr, caller::Caller, domain::regs::Regs};
 use support::{boot, guest::Guest};
 
 /// What the console said, and how often the machine was failed and powered off, when a control domain ended so.
@@ -30,14 +26,14 @@ fn last_words(end: impl FnOnce(&mut Guest)) -> (String, [u64; 2]) {
 #[test]
 fn a_control_domain_that_ends_badly_says_how_and_fails_the_machine() {
     let (said, calls) = last_words(|dom0| {
-        assert_eq!(dom0.call(vcpu_op, [VCPUOP_DOWN.into(), 0, 0, 0]), Ok(0));
+        assert_eq!(dom0.call(Caller::vcpu_op, [VCPUOP_DOWN.into(), 0, 0, 0]), Ok(0));
     });
     assert!(said.contains("d0v0 has gone off line") && said.contains("earlyprintk=xen"), "{said}");
     assert!(said.contains("rip 0x0:0x00000000dead0001"), "{said}");
     assert_eq!(calls, [1, 0]);
     let (said, calls) = last_words(|dom0| {
         dom0.hv.machine.write_guest(GuestAddr(0), &SHUTDOWN_CRASH.to_le_bytes()).unwrap();
-        assert_eq!(dom0.call(sched_op, [SCHEDOP_SHUTDOWN.into(), 0, 0, 0]), Ok(0));
+        assert_eq!(dom0.call(Caller::sched_op, [SCHEDOP_SHUTDOWN.into(), 0, 0, 0]), Ok(0));
     });
     assert!(said.contains("d0v0 says that it has crashed") && said.contains("dead0001"), "{said}");
     assert!(said.contains("(reason 3: crash)"), "{said}");
@@ -50,7 +46,7 @@ fn a_control_domain_that_ends_badly_says_how_and_fails_the_machine() {
     assert_eq!(calls, [1, 0]);
     let (said, calls) = last_words(|dom0| {
         dom0.hv.machine.write_guest(GuestAddr(0), &SHUTDOWN_POWEROFF.to_le_bytes()).unwrap();
-        assert_eq!(dom0.call(sched_op, [SCHEDOP_SHUTDOWN.into(), 0, 0, 0]), Ok(0));
+        assert_eq!(dom0.call(Caller::sched_op, [SCHEDOP_SHUTDOWN.into(), 0, 0, 0]), Ok(0));
     });
     assert!(said.contains("(reason 0: poweroff)") && !said.contains("dead0001"), "{said}");
     assert_eq!(calls, [0, 1]);

@@ -11,11 +11,8 @@ use oxen_abi::{
 use oxen_hv::{
     addr::GuestAddr,
     caller::Caller,
-    hypercall::{
-        domctl::domctl, physdev::physdev_op, platform::platform_op, sched, sysctl::sysctl as sysctl_call, vcpu,
-    },
     mem::Tlb,
-    reply::Stop,
+    reply::{Args, Reply, Stop},
 };
 use support::{
     Fake,
@@ -71,10 +68,10 @@ fn no_request_of_the_control_domain_breaks_anything() {
                 }
             }
             let which = dice.wide(5);
-            let (handler, command): (fn(&mut Caller<'_, Fake>, &mut _) -> _, u64) = match which {
-                0..=2 => (domctl::<Fake>, dice.wide(90)),
-                3 => (sysctl_call::<Fake>, dice.wide(32)),
-                _ => (platform_op::<Fake>, dice.wide(66)),
+            let (handler, command): (fn(&mut Caller<'_, Fake>, &mut Args) -> Reply, u64) = match which {
+                0..=2 => (|caller, args| caller.domctl(args), dice.wide(90)),
+                3 => (|caller, args| caller.sysctl(args), dice.wide(32)),
+                _ => (|caller, args| caller.platform_op(args), dice.wide(66)),
             };
             let version = versions[(which as usize).saturating_sub(2)];
             let request = hostile_request(&mut dice, command as u32, version);
@@ -82,7 +79,7 @@ fn no_request_of_the_control_domain_breaks_anything() {
             let _ = control.call(handler, [REQUEST, 0, 0, 0]);
             if dice.wide(3) == 0 {
                 let argument = hostile_word(&mut dice);
-                let _ = control.call(physdev_op, [dice.wide(34), argument, 0, 0]);
+                let _ = control.call(Caller::physdev_op, [dice.wide(34), argument, 0, 0]);
             }
         }
         for id in 1..600 {
@@ -113,9 +110,9 @@ fn no_vcpu_op_of_a_guest_breaks_anything() {
                 let argument = if dice.wide(4) == 0 { hostile_word(&mut dice) } else { 8 * dice.wide(64) };
                 let mut args = [dice.wide(16), dice.wide(4), argument, 0, 0, 0];
                 let answer = if dice.wide(3) == 0 {
-                    sched::sched_op(caller, &mut [args[0] % 8, argument, 0, 0, 0, 0])
+                    caller.sched_op(&mut [args[0] % 8, argument, 0, 0, 0, 0])
                 } else {
-                    vcpu::vcpu_op(caller, &mut args)
+                    caller.vcpu_op(&mut args)
                 };
                 assert!(!matches!(answer, Err(Stop::Fatal(_))), "{args:?}");
             }

@@ -15,9 +15,9 @@ use oxen_abi::{
 };
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
+    caller::Caller,
     domain::{Progress, context},
     event, grant,
-    hypercall::{platform::platform_op, sysctl::sysctl as sysctl_call, vcpu},
     mem::{Memory, Tlb},
     reply::Stop,
 };
@@ -71,7 +71,7 @@ fn who_is_mapped_by_another_is_dead_and_not_buried() {
     let list = SysctlGetdomaininfolist { max_domains: 10, buffer: LIST, ..FromZeros::new_zeroed() };
     let op = Sysctl::new(sysctl::XEN_SYSCTL_GETDOMAININFOLIST, &list);
     hv.machine.write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
-    control.call(sysctl_call, [REQUEST, 0, 0, 0]).unwrap();
+    control.call(Caller::sysctl, [REQUEST, 0, 0, 0]).unwrap();
     assert!(hv.domains.get(domain.id).is_none());
     assert_eq!(hv.frames.free_frames(), free);
 }
@@ -85,7 +85,7 @@ fn a_domain_gets_no_greater_version_of_grant_tables_than_the_command_line_allows
         control.build_home(16);
         let op = Sysctl::new(sysctl::XEN_SYSCTL_PHYSINFO, &SysctlPhysinfo::new_zeroed());
         control.hv.machine.write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
-        control.call(sysctl_call, [REQUEST, 0, 0, 0]).unwrap();
+        control.call(Caller::sysctl, [REQUEST, 0, 0, 0]).unwrap();
         let mut answer = Sysctl::new_zeroed();
         control.hv.machine.read_guest(GuestAddr(REQUEST), answer.as_mut_bytes()).unwrap();
         let told = answer.get::<SysctlPhysinfo>().capabilities & sysctl::XEN_SYSCTL_PHYSCAP_GNTTAB_V2;
@@ -110,7 +110,7 @@ fn what_is_wrong_with_a_new_domain_is_refused_and_leaves_nothing() {
     let emulating = |emulation_flags| abi::ArchDomainconfig { emulation_flags, misc_flags: 0 };
     for (bad, why) in [
         (DomctlCreatedomain { max_vcpus: 0, ..wanted(1) }, Errno::Inval),
-        (DomctlCreatedomain { max_vcpus: 33, ..wanted(1) }, Errno::Inval),
+        (DomctlCreatedomain { max_vcpus: 129, ..wanted(1) }, Errno::Inval),
         (DomctlCreatedomain { flags: abi::XEN_DOMCTL_CDF_HVM, ..wanted(1) }, Errno::OpNotSupp),
         (DomctlCreatedomain { arch: emulating(1), ..wanted(1) }, Errno::OpNotSupp),
         (DomctlCreatedomain { arch: emulating(0x800), ..wanted(1) }, Errno::Inval),
@@ -154,10 +154,10 @@ fn only_the_control_domain_controls() {
     }
     let op = Sysctl::new(sysctl::XEN_SYSCTL_PHYSINFO, &SysctlPhysinfo::new_zeroed());
     guest.hv.machine.write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
-    assert_eq!(guest.call(sysctl_call, [REQUEST, 0, 0, 0]), Err(Errno::Perm));
+    assert_eq!(guest.call(Caller::sysctl, [REQUEST, 0, 0, 0]), Err(Errno::Perm));
     let op = PlatformOp::new(XENPF_GET_CPUINFO, &0_u64);
     guest.hv.machine.write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
-    assert_eq!(guest.call(platform_op, [REQUEST, 0, 0, 0]), Err(Errno::Perm));
+    assert_eq!(guest.call(Caller::platform_op, [REQUEST, 0, 0, 0]), Err(Errno::Perm));
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn a_second_vcpu_starts_with_the_context_that_the_first_gives_it() {
     context.user_regs.rflags = 0x1000;
     hv.machine.load_root(root);
     hv.machine.write_guest(GuestAddr(0), context.as_bytes()).unwrap();
-    let ask = |command| as_guest(hv, &domain, |c| vcpu::vcpu_op(c, &mut [command, 1, 0, 0, 0, 0]));
+    let ask = |command| as_guest(hv, &domain, |c| c.vcpu_op(&mut [command, 1, 0, 0, 0, 0]));
     assert_eq!(ask(oxen_abi::vcpu::VCPUOP_UP.into()), Err(Stop::Refused(Errno::Inval)));
     assert_eq!(ask(VCPUOP_INITIALISE.into()), Ok(0));
     assert_eq!(ask(VCPUOP_INITIALISE.into()), Err(Stop::Refused(Errno::Exist)));

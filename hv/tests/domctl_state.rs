@@ -11,7 +11,7 @@ use oxen_abi::{
         VcpuSetSingleshotTimer,
     },
 };
-use oxen_hv::{addr::GuestAddr, domain::vcpu::ExtendedState, hypercall::vcpu::vcpu_op};
+use oxen_hv::{addr::GuestAddr, caller::Caller, domain::vcpu::ExtendedState};
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
     control::{LIST, ask, control_domain, make},
@@ -93,6 +93,7 @@ fn callbacks_of_32_bit_user_mode_and_model_registers_are_kept() {
         (DomctlExtVcpucontext { size: 31, ..request }, Errno::Inval),
         (DomctlExtVcpucontext { sysenter_callback_eip: 1 << 60, ..request }, Errno::Inval),
         (DomctlExtVcpucontext { machine_checks: [1 << 40, 0, 0, 0], ..request }, Errno::Inval),
+        (DomctlExtVcpucontext { size: 40, machine_checks: [1 << 40, 0, 0, 0], ..request }, Errno::Inval),
         (DomctlExtVcpucontext { vcpu: 2, ..request }, Errno::Srch),
     ] {
         assert_eq!(ask(&mut control, abi::XEN_DOMCTL_SET_EXT_VCPUCONTEXT, guest.id, &bad).map(drop), Err(why));
@@ -117,14 +118,14 @@ fn an_area_that_is_not_mapped_yet_and_a_time_before_the_start_are_taken() {
     let area = VcpuRegisterTimeMemoryArea { addr: 0x7000_0000_0000 };
     control.hv.machine.write_guest(GuestAddr(0), area.as_bytes()).unwrap();
     let register = [VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA.into(), 0, 0, 0];
-    assert_eq!(control.call(vcpu_op, register), Ok(0));
-    assert_eq!(control.vcpu.sched.time_area.load(SeqCst), area.addr, "it waits to be mapped");
+    assert_eq!(control.call(Caller::vcpu_op, register), Ok(0));
+    assert!(control.vcpu.sched.time_is_due.load(SeqCst), "it waits to be mapped");
     let area = VcpuRegisterTimeMemoryArea { addr: 0x1000 };
     control.hv.machine.write_guest(GuestAddr(0), area.as_bytes()).unwrap();
-    assert_eq!(control.call(vcpu_op, register), Ok(0));
-    assert_eq!(control.vcpu.sched.time_area.load(SeqCst), 0, "it is written for good");
+    assert_eq!(control.call(Caller::vcpu_op, register), Ok(0));
+    assert!(!control.vcpu.sched.time_is_due.load(SeqCst), "it is written for good");
     let past = VcpuSetSingleshotTimer { timeout_abs_ns: 1 << 63, ..FromZeros::new_zeroed() };
     control.hv.machine.write_guest(GuestAddr(0), past.as_bytes()).unwrap();
-    assert_eq!(control.call(vcpu_op, [VCPUOP_SET_SINGLESHOT_TIMER.into(), 0, 0, 0]), Ok(0));
+    assert_eq!(control.call(Caller::vcpu_op, [VCPUOP_SET_SINGLESHOT_TIMER.into(), 0, 0, 0]), Ok(0));
     assert!(control.vcpu.timer.load(SeqCst) <= control.hv.now(), "it fires at once");
 }

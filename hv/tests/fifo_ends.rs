@@ -16,7 +16,6 @@ use oxen_hv::{
     caller::Caller,
     domain::{Progress, vcpu::pause},
     event::{self, Reset, deliver},
-    hypercall::event::{event_channel_op, event_channel_op_compat},
     mem::Memory,
     reply::Stop,
 };
@@ -83,7 +82,7 @@ fn a_search_among_ports_that_the_guest_keeps_linked_is_cut_into_steps() {
     assert_eq!(event::bind_ipi(&guest.caller(), 0), Ok(2024));
     put(&guest, &[0, 0]);
     for port in (3048..1 << 17).step_by(1024) {
-        assert_eq!(guest.call(event_channel_op, [EVTCHNOP_BIND_IPI.into(), 0, 0, 0]), Ok(0));
+        assert_eq!(guest.call(Caller::event_channel_op, [EVTCHNOP_BIND_IPI.into(), 0, 0, 0]), Ok(0));
         assert_eq!(guest.hv.machine.read_guest_word(GuestAddr(0)), Ok(port << 32), "the hypercall goes on by itself");
     }
     // A port that is closed is found although the search had passed it.
@@ -103,7 +102,7 @@ fn a_reset_of_many_ports_goes_on_where_it_was_interrupted() {
     put(&guest, &[0x7ff0]);
     let mut args = [EVTCHNOP_RESET.into(), 0, 0, 0, 0, 0];
     let mut steps = 0;
-    while let Err(Stop::Unfinished) = event_channel_op(&mut guest.caller(), &mut args) {
+    while let Err(Stop::Unfinished) = guest.caller().event_channel_op(&mut args) {
         assert_eq!(args[0], EVTCHNOP_RESET_CONT.into());
         assert_eq!(event::reset(&guest.caller(), DomId::SELF, Reset::Begin), Err(Errno::Busy), "one at a time");
         steps += 1;
@@ -140,7 +139,7 @@ fn without_memory_the_abi_does_not_change() {
     let frame = guest.frame();
     let port = event::bind_ipi(&guest.caller(), 0).unwrap();
     let left = &guest.hv.machine.heap_left;
-    for supply in 0..3 {
+    for supply in 0..4 {
         left.store(supply, SeqCst);
         assert_eq!(event::init_control(&guest.caller(), &control(frame, 0)), Err(Errno::NoMem), "{supply}");
         left.store(u64::MAX, SeqCst);
@@ -174,11 +173,11 @@ fn a_poller_wakes_for_its_port_however_high_masked_or_not() {
     for (waits_for, port, wakes) in [(70_000, 4464, false), (70_000, 70_000, true), (0, 5, true)] {
         words(&guest, array).iter().for_each(|word| word.store(1 << 30, SeqCst));
         poller.pauses.store(pause::POLLING, SeqCst);
-        guest.domain.events.begin_poll(1, waits_for);
+        guest.domain.events.begin_poll(guest.domain.vcpu(1).unwrap(), waits_for);
         deliver::send(&guest.caller(), port).unwrap();
         assert!(deliver::is_pending(hv, &guest.domain, port));
         assert_eq!(poller.pauses.load(SeqCst) & pause::POLLING == 0, wakes, "port {port} for {waits_for}");
-        assert_eq!(guest.domain.events.end_poll(1), !wakes);
+        assert_eq!(guest.domain.events.end_poll(guest.domain.vcpu(1).unwrap()), !wakes);
     }
 }
 
@@ -189,20 +188,20 @@ fn the_form_of_before_xen_3_2_takes_the_commands_of_its_time() {
     guest.build_home(4);
     let word = |guest: &Guest, at| guest.hv.machine.read_guest_word(GuestAddr(at)).unwrap();
     put(&guest, &[EVTCHNOP_ALLOC_UNBOUND, 0x7ff0_7ff0, 0, 0]);
-    assert_eq!(guest.call(event_channel_op_compat, [0; 4]), Ok(0));
+    assert_eq!(guest.call(Caller::event_channel_op_compat, [0; 4]), Ok(0));
     assert_eq!(word(&guest, 8), 1);
     put(&guest, &[EVTCHNOP_STATUS, 0x7ff0, 1, 0, 0, 0, 0, 0]);
-    assert_eq!(guest.call(event_channel_op_compat, [0; 4]), Ok(0));
+    assert_eq!(guest.call(Caller::event_channel_op_compat, [0; 4]), Ok(0));
     assert_eq!(word(&guest, 8) >> 32, 1, "unbound");
     for command in [EVTCHNOP_UNMASK, EVTCHNOP_CLOSE] {
         put(&guest, &[command, 1]);
-        assert_eq!(guest.call(event_channel_op_compat, [0; 4]), Ok(0));
+        assert_eq!(guest.call(Caller::event_channel_op_compat, [0; 4]), Ok(0));
     }
     for command in [EVTCHNOP_RESET, EVTCHNOP_INIT_CONTROL, EVTCHNOP_EXPAND_ARRAY, EVTCHNOP_RESET_CONT, u32::MAX] {
         put(&guest, &[command, 0]);
-        assert_eq!(guest.call(event_channel_op_compat, [0; 4]), Err(Errno::NoSys), "{command}");
+        assert_eq!(guest.call(Caller::event_channel_op_compat, [0; 4]), Err(Errno::NoSys), "{command}");
     }
-    assert_eq!(guest.call(event_channel_op_compat, [1 << 40, 0, 0, 0]), Err(Errno::Fault));
+    assert_eq!(guest.call(Caller::event_channel_op_compat, [1 << 40, 0, 0, 0]), Err(Errno::Fault));
 }
 
 /// What one vcpu of a guest does to its queues and to those of the other guest.

@@ -6,8 +6,8 @@ mod support;
 use oxen_abi::{errno::Errno, mmu, vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES};
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
+    caller::Caller,
     domain::traps::TrapHandler,
-    hypercall::{memory, mmu as calls, mmuext},
     mem::{Memory, entry::Entry, frame_alloc, frame_type::FrameType},
 };
 use std::sync::atomic::Ordering;
@@ -31,7 +31,7 @@ fn put(guest: &Guest, words: &[u64]) {
 
 fn update(guest: &mut Guest, at: u64, value: u64) -> Result<u64, Errno> {
     put(guest, &[at, value]);
-    guest.call(calls::mmu_update, [BUFFER, 1, 0, 0x7ff0])
+    guest.call(Caller::mmu_update, [BUFFER, 1, 0, 0x7ff0])
 }
 
 /// A guest whose CPU still knows a page that it has unmapped as writable.
@@ -54,14 +54,14 @@ fn exchange(guest: &mut Guest, frames: &[Mfn], address_bits: u64) -> Result<u64,
     }
     let order = u64::from(frames.len().ilog2());
     put(guest, &[list, frames.len() as u64, 0, 0x7ff0, out, 1, order | address_bits << 32, 0x7ff0, 0]);
-    guest.call(memory::memory_op, [11, BUFFER, 0, 0])
+    guest.call(Caller::memory_op, [11, BUFFER, 0, 0])
 }
 
 /// Makes the page a table of the guest's and writes to it by the translation that the CPU may still know.
 fn is_out_of_reach_as_a_table(guest: &mut Guest, home: &Home) -> bool {
     let page = home.data[PAGE_INDEX];
     put(guest, &[u64::from(mmu::MMUEXT_PIN_L1_TABLE), page.raw(), 0]);
-    assert_eq!(guest.call(mmuext::mmuext_op, [BUFFER, 1, 0, 0x7ff0]), Ok(0));
+    assert_eq!(guest.call(Caller::mmuext_op, [BUFFER, 1, 0, 0x7ff0]), Ok(0));
     assert_eq!(guest.hv.frames.state(page).kind(), FrameType::L1);
     let way = Entry::to(page, FLAGS | Entry::WRITABLE).0;
     assert_eq!(update(guest, entry_address(home.tables[2], 3), way), Ok(0));

@@ -7,8 +7,8 @@ mod support;
 use oxen_abi::{errno::Errno, mmu, vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES};
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
+    caller::Caller,
     domain::Domain,
-    hypercall::{memory, mmu as calls, mmuext},
     mem::{
         Memory,
         entry::Entry,
@@ -43,12 +43,12 @@ fn put(guest: &Guest, words: &[u64]) {
 
 fn update(guest: &mut Guest, ptr: u64, val: u64) -> Result<u64, Errno> {
     put(guest, &[ptr, val]);
-    guest.call(calls::mmu_update, [BUFFER, 1, 0, 0x7ff0])
+    guest.call(Caller::mmu_update, [BUFFER, 1, 0, 0x7ff0])
 }
 
 fn extended(guest: &mut Guest, cmd: u32, arg1: u64, arg2: u64) -> Result<u64, Errno> {
     put(guest, &[u64::from(cmd), arg1, arg2]);
-    guest.call(mmuext::mmuext_op, [BUFFER, 1, 0, 0x7ff0])
+    guest.call(Caller::mmuext_op, [BUFFER, 1, 0, 0x7ff0])
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn a_new_table_is_unmapped_filled_pinned_hung_in_and_taken_down() {
     table_word(guest.hv, l1, 7).store(Entry::to(page, Entry::PRESENT | Entry::WRITABLE).0, Ordering::SeqCst);
     let va = 5 << 12;
     guest.hv.machine.write_guest_word(GuestAddr(va), 0).unwrap();
-    assert_eq!(guest.call(calls::update_va_mapping, [va, Entry::to(l1, FLAGS).0, mmu::UVMF_INVLPG, 0]), Ok(0));
+    assert_eq!(guest.call(Caller::update_va_mapping, [va, Entry::to(l1, FLAGS).0, mmu::UVMF_INVLPG, 0]), Ok(0));
     assert_eq!(extended(&mut guest, mmu::MMUEXT_PIN_L1_TABLE, l1.raw(), 0), Ok(0));
     assert_eq!(extended(&mut guest, mmu::MMUEXT_PIN_L1_TABLE, l1.raw(), 0), Err(Errno::Inval), "pinned already");
     // The kernel's page was opened to ring 3 and marked.
@@ -121,8 +121,32 @@ fn a_new_table_is_unmapped_filled_pinned_hung_in_and_taken_down() {
     assert_eq!(guest.hv.frames.state(l1).uses(), 0);
     // A CPU may still walk through the table that was: it must forget before the guest can write there.
     let writable = Entry::to(l1, FLAGS | Entry::WRITABLE).0;
-    assert_eq!(guest.call(calls::update_va_mapping, [va, writable, mmu::UVMF_INVLPG, 0]), Ok(0));
+    assert_eq!(guest.call(Caller::update_va_mapping, [va, writable, mmu::UVMF_INVLPG, 0]), Ok(0));
     audit::check(guest.hv, &known(&guest), audit::nothing_lent);
+}
+
+#[test]
+fn an_entry_that_is_refused_with_its_table_stays_as_it_was_written() {
+    let (mut guest, home) = guest();
+    let (root, good, bad) = (home.data[5], home.data[6], home.data[7]);
+    table_word(guest.hv, root, 1).store(Entry::to(good, Entry::PRESENT).0, Ordering::SeqCst);
+    table_word(guest.hv, root, 2).store(Entry::to(bad, Entry::PRESENT).0, Ordering::SeqCst);
+    table_word(guest.hv, bad, 9).store(Entry::PRESENT | Entry::GLOBAL, Ordering::SeqCst);
+    for page in [5, 6, 7] {
+        assert_eq!(guest.call(Caller::update_va_mapping, [page << 12, 0, mmu::UVMF_INVLPG, 0]), Ok(0));
+    }
+    let before = audit::snapshot(guest.hv);
+    assert_eq!(extended(&mut guest, mmu::MMUEXT_PIN_L4_TABLE, root.raw(), 0), Err(Errno::Inval));
+    let [first, second] = [1, 2].map(|slot| table_word(guest.hv, root, slot).load(Ordering::SeqCst));
+    // What held its table first was opened to ring 3, as in Xen.
+    assert_eq!(first, Entry::to(good, Entry::PRESENT | Entry::USER).0);
+    assert_eq!(second, Entry::to(bad, Entry::PRESENT).0);
+    table_word(guest.hv, root, 1).store(Entry::to(good, Entry::PRESENT).0, Ordering::SeqCst);
+    audit::assert_unchanged(guest.hv, &before);
+    table_word(guest.hv, bad, 9).store(0, Ordering::SeqCst);
+    assert_eq!(extended(&mut guest, mmu::MMUEXT_PIN_L4_TABLE, root.raw(), 0), Ok(0));
+    let second = table_word(guest.hv, root, 2).load(Ordering::SeqCst);
+    assert_eq!(second, Entry::to(bad, Entry::PRESENT | Entry::USER).0, "the table below came first");
 }
 
 #[test]
@@ -155,10 +179,10 @@ fn what_is_refused_is_refused_with_xens_errors() {
     assert_eq!(extended(&mut guest, mmu::MMUEXT_MARK_SUPER, 0, 0), Err(Errno::OpNotSupp));
     assert_eq!(extended(&mut guest, mmu::MMUEXT_FLUSH_CACHE, 0, 0), Err(Errno::Acces));
     assert_eq!(extended(&mut guest, mmu::MMUEXT_NEW_BASEPTR, home.data[2].raw(), 0), Err(Errno::Inval));
-    assert_eq!(guest.call(calls::mmu_update, [1 << 63, 1, 0, 0x7ff0]), Err(Errno::Fault));
-    assert_eq!(guest.call(calls::mmu_update, [BUFFER, 1, 0, 0]), Err(Errno::Srch));
-    assert_eq!(guest.call(calls::mmu_update, [500 << 12, 1, 0, 0x7ff0]), Err(Errno::Fault));
-    assert_eq!(guest.call(calls::update_va_mapping, [1 << 40, 0, 0, 0]), Err(Errno::Inval));
+    assert_eq!(guest.call(Caller::mmu_update, [1 << 63, 1, 0, 0x7ff0]), Err(Errno::Fault));
+    assert_eq!(guest.call(Caller::mmu_update, [BUFFER, 1, 0, 0]), Err(Errno::Srch));
+    assert_eq!(guest.call(Caller::mmu_update, [500 << 12, 1, 0, 0x7ff0]), Err(Errno::Fault));
+    assert_eq!(guest.call(Caller::update_va_mapping, [1 << 40, 0, 0, 0]), Err(Errno::Inval));
     audit::assert_unchanged(guest.hv, &before);
 }
 
@@ -169,7 +193,7 @@ fn a_batch_counts_what_it_did() {
     let page = Entry::to(home.data[1], FLAGS).0;
     put(&guest, &[entry_address(l1, 100), page, entry_address(l1, 101), page, 4, 0]);
     let done = 8 * 100;
-    assert_eq!(guest.call(calls::mmu_update, [BUFFER, 3, done, 0x7ff0]), Err(Errno::NoSys));
+    assert_eq!(guest.call(Caller::mmu_update, [BUFFER, 3, done, 0x7ff0]), Err(Errno::NoSys));
     assert_eq!(guest.hv.machine.read_guest_word(GuestAddr(done)).unwrap() as u32, 2);
     assert_eq!(guest.hv.frames.state(home.data[1]).refs(), 4);
     // The bits that the CPU notes stay only where the guest says so.
@@ -214,23 +238,23 @@ fn a_balloon_goes_out_and_in_again() {
     let free = guest.hv.frames.free_frames();
     let page = home.data[9];
     guest.hv.machine.write_guest_word(GuestAddr(9 << 12), 0xdead).unwrap();
-    assert_eq!(guest.call(calls::update_va_mapping, [9 << 12, 0, 0, 0]), Ok(0));
+    assert_eq!(guest.call(Caller::update_va_mapping, [9 << 12, 0, 0, 0]), Ok(0));
     let reservation = |list: u64, pages: u64| [list, pages, 0, 0x7ff0];
     put(&guest, &reservation(64, 1));
     guest.hv.machine.write_guest_word(GuestAddr(64), page.raw()).unwrap();
-    assert_eq!(guest.call(memory::memory_op, [1, BUFFER, 0, 0]), Ok(1));
+    assert_eq!(guest.call(Caller::memory_op, [1, BUFFER, 0, 0]), Ok(1));
     assert_eq!(guest.hv.frames.free_frames(), free + 1);
-    assert_eq!(guest.call(memory::memory_op, [1, BUFFER, 0, 0]), Ok(0), "not the guest's any more");
+    assert_eq!(guest.call(Caller::memory_op, [1, BUFFER, 0, 0]), Ok(0), "not the guest's any more");
     guest.hv.machine.write_guest_word(GuestAddr(64), 9).unwrap();
-    assert_eq!(guest.call(memory::memory_op, [6, BUFFER, 0, 0]), Ok(1));
+    assert_eq!(guest.call(Caller::memory_op, [6, BUFFER, 0, 0]), Ok(1));
     let fresh = Mfn::new(guest.hv.machine.read_guest_word(GuestAddr(64)).unwrap()).unwrap();
     assert_eq!(table_word(guest.hv, fresh, 0).load(Ordering::SeqCst), 0, "law 8: scrubbed");
-    assert_eq!(guest.call(calls::update_va_mapping, [9 << 12, Entry::to(fresh, FLAGS | 2).0, 0, 0]), Ok(0));
+    assert_eq!(guest.call(Caller::update_va_mapping, [9 << 12, Entry::to(fresh, FLAGS | 2).0, 0, 0]), Ok(0));
     audit::check(guest.hv, &known(&guest), audit::nothing_lent);
     // A quota is a quota.
     let room = 64 - 20;
     put(&guest, &reservation(0, 1000));
-    assert_eq!(guest.call(memory::memory_op, [0, BUFFER, 0, 0]), Ok(room));
+    assert_eq!(guest.call(Caller::memory_op, [0, BUFFER, 0, 0]), Ok(room));
 }
 
 #[test]
@@ -270,7 +294,7 @@ fn a_frame_goes_to_another_only_when_no_cpu_knows_it() {
     guest.run();
     hv.machine.write_guest_word(GuestAddr(7 << 12), 1).unwrap();
     support::on_cpu(0);
-    assert_eq!(guest.call(calls::update_va_mapping, [7 << 12, 0, 0, 0]), Ok(0), "without a flush");
+    assert_eq!(guest.call(Caller::update_va_mapping, [7 << 12, 0, 0, 0]), Ok(0), "without a flush");
     hv.frames.release_from_reservation(page, guest.domain.owner).unwrap();
     let other = Guest::new(hv, 2, false, 1000);
     let mut taken = Vec::new();
@@ -288,7 +312,7 @@ fn a_table_is_written_to_only_when_no_cpu_walks_through_it() {
     let (hv, l1) = (guest.hv, home.data[5]);
     hv.machine.clear(l1);
     table_word(hv, l1, 0).store(Entry::to(home.data[6], FLAGS).0, Ordering::SeqCst);
-    assert_eq!(guest.call(calls::update_va_mapping, [5 << 12, 0, mmu::UVMF_INVLPG, 0]), Ok(0));
+    assert_eq!(guest.call(Caller::update_va_mapping, [5 << 12, 0, mmu::UVMF_INVLPG, 0]), Ok(0));
     let hang = entry_address(home.tables[2], 1);
     assert_eq!(update(&mut guest, hang, Entry::to(l1, FLAGS).0), Ok(0));
     support::on_cpu(1);
@@ -297,13 +321,13 @@ fn a_table_is_written_to_only_when_no_cpu_walks_through_it() {
     support::on_cpu(0);
     assert_eq!(update(&mut guest, hang, 0), Ok(0), "without a flush");
     let writable = Entry::to(l1, FLAGS | Entry::WRITABLE).0;
-    assert_eq!(guest.call(calls::update_va_mapping, [5 << 12, writable, 0, 0]), Ok(0));
+    assert_eq!(guest.call(Caller::update_va_mapping, [5 << 12, writable, 0, 0]), Ok(0));
     audit::check_caches(hv, audit::nothing_lent);
     // And the other way round: what a CPU can still write to becomes no table.
     support::on_cpu(1);
     hv.machine.write_guest_word(GuestAddr(5 << 12), 0).unwrap();
     support::on_cpu(0);
-    assert_eq!(guest.call(calls::update_va_mapping, [5 << 12, 0, 0, 0]), Ok(0));
+    assert_eq!(guest.call(Caller::update_va_mapping, [5 << 12, 0, 0, 0]), Ok(0));
     assert_eq!(update(&mut guest, hang, Entry::to(l1, FLAGS).0), Ok(0));
     audit::check_caches(hv, audit::nothing_lent);
 }
@@ -318,7 +342,7 @@ fn claimed_pages_are_kept_for_whom_they_are_promised_to() {
     let other = Guest::new(hv, 2, false, 500);
     let mut claim = |domain: u64, pages: u64| {
         put(&control, &[0, pages, 0, domain]);
-        control.call(memory::memory_op, [24, BUFFER, 0, 0])
+        control.call(Caller::memory_op, [24, BUFFER, 0, 0])
     };
     let free = u64::from(hv.frames.free_frames());
     assert_eq!(claim(1, free + 1), Err(Errno::NoMem));

@@ -7,7 +7,7 @@ mod support;
 use oxen_abi::errno::Errno;
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
-    hypercall::{memory, mmu, mmuext},
+    caller::Caller,
     mem::{editor::Editor, entry::Entry, linear::links, relinquish::relinquish, root},
 };
 use std::sync::atomic::Ordering;
@@ -40,12 +40,12 @@ fn put(guest: &Guest, words: &[u64]) {
 
 fn update(guest: &mut Guest, table: Mfn, slot: usize, entry: u64) -> Result<u64, Errno> {
     put(guest, &[entry_address(table, slot), entry]);
-    guest.call(mmu::mmu_update, [BUFFER, 1, 0, SELF])
+    guest.call(Caller::mmu_update, [BUFFER, 1, 0, SELF])
 }
 
 fn extended(guest: &mut Guest, command: u64, frame: Mfn) -> Result<u64, Errno> {
     put(guest, &[command, frame.raw(), 0]);
-    guest.call(mmuext::mmuext_op, [BUFFER, 1, 0, SELF])
+    guest.call(Caller::mmuext_op, [BUFFER, 1, 0, SELF])
 }
 
 fn to(frame: Mfn, flags: u64) -> u64 {
@@ -168,9 +168,9 @@ fn the_hypervisor_reads_nothing_of_its_own_for_a_guest() {
     let places = [far(5, 256, 0, 0), far(5, 5, 260, 1), far(5, 5, 5, 271), far(5, 271, 3, 3), far(6, 0, 0, 0) - 8];
     assert_eq!(update(&mut guest, root, 5, to(root, READ)), Ok(0));
     for place in places {
-        assert_eq!(guest.call(mmu::mmu_update, [place, 2, 0, SELF]), Err(Errno::Fault), "{place:#x}");
-        assert_eq!(guest.call(mmuext::mmuext_op, [place, 1, 0, SELF]), Err(Errno::Fault));
-        assert_eq!(guest.call(memory::memory_op, [3, place, 0, 0]), Err(Errno::Fault));
+        assert_eq!(guest.call(Caller::mmu_update, [place, 2, 0, SELF]), Err(Errno::Fault), "{place:#x}");
+        assert_eq!(guest.call(Caller::mmuext_op, [place, 1, 0, SELF]), Err(Errno::Fault));
+        assert_eq!(guest.call(Caller::memory_op, [3, place, 0, 0]), Err(Errno::Fault));
     }
     // Nor while a CPU may be between its read and its question: the entry goes, all are interrupted, the mark goes.
     guest.domain.dirty_cpus.fetch_or(0b101, Ordering::SeqCst);
@@ -179,13 +179,13 @@ fn the_hypervisor_reads_nothing_of_its_own_for_a_guest() {
     assert_eq!(guest.hv.machine.cpu(2).flushes, flushes + 1);
     assert_eq!(guest.domain.linear_slot_going.load(Ordering::SeqCst), 0);
     guest.domain.linear_slot_going.store(1, Ordering::SeqCst);
-    assert_eq!(guest.call(mmu::mmu_update, [BUFFER, 0, 0, SELF]), Ok(0));
-    assert_eq!(guest.call(mmu::mmu_update, [BUFFER, 1, 0, SELF]), Err(Errno::Fault), "in the slot that is going");
+    assert_eq!(guest.call(Caller::mmu_update, [BUFFER, 0, 0, SELF]), Ok(0));
+    assert_eq!(guest.call(Caller::mmu_update, [BUFFER, 1, 0, SELF]), Err(Errno::Fault), "in the slot that is going");
     guest.domain.linear_slot_going.store(0, Ordering::SeqCst);
     // Other addresses are as good as ever, and the slot is one of them then.
     assert_eq!(update(&mut guest, root, 5, to(home.tables[1], WRITE)), Ok(0));
     put(&guest, &[entry_address(root, 6), 0]);
-    assert_eq!(guest.call(mmu::mmu_update, [BUFFER | 5 << 39, 1, 0, SELF]), Ok(0));
+    assert_eq!(guest.call(Caller::mmu_update, [BUFFER | 5 << 39, 1, 0, SELF]), Ok(0));
 }
 
 #[test]
@@ -195,9 +195,9 @@ fn an_address_behind_a_linear_entry_names_no_l1_entry() {
     assert_eq!(update(&mut guest, root, 5, to(root, READ)), Ok(0));
     let page = to(home.data[1], WRITE);
     for va in [5 << 39, 5 << 39 | 5 << 30, 5 << 39 | 5 << 30 | 5 << 21 | 5 << 12, 5 << 39 | 256 << 30] {
-        assert_eq!(guest.call(mmu::update_va_mapping, [va, page, 2, 0]), Err(Errno::Inval), "{va:#x}");
+        assert_eq!(guest.call(Caller::update_va_mapping, [va, page, 2, 0]), Err(Errno::Inval), "{va:#x}");
     }
-    assert_eq!(guest.call(mmu::update_va_mapping, [9 << 12, page, 2, 0]), Ok(0));
+    assert_eq!(guest.call(Caller::update_va_mapping, [9 << 12, page, 2, 0]), Ok(0));
     recount(&guest);
 }
 

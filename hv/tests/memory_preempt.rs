@@ -9,7 +9,6 @@ use oxen_abi::mmu::{
 };
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
-    hypercall::{mmu, mmuext},
     mem::{Memory, editor::Editor, entry::Entry, frame_alloc, relinquish::relinquish, root, walk},
     reply::Stop,
 };
@@ -89,7 +88,7 @@ impl World {
         for (i, word) in [u64::from(command), frame.raw(), 0].into_iter().enumerate() {
             self.guest.hv.machine.write_guest_word(GuestAddr(8 * i as u64), word).unwrap();
         }
-        mmuext::mmuext_op(&mut self.guest.caller(), &mut [0, 1, 0, 0x7ff0, 0, 0])
+        self.guest.caller().mmuext_op(&mut [0, 1, 0, 0x7ff0, 0, 0])
     }
 
     fn meddle(&mut self) {
@@ -99,8 +98,8 @@ impl World {
             1 => MMUEXT_UNPIN_TABLE,
             2 => {
                 let entry = Entry::to(frame, FLAGS).0;
-                let _ = mmu::update_va_mapping(&mut self.guest.caller(), &mut [5 << 12, entry, UVMF_INVLPG, 0, 0, 0]);
-                let _ = mmu::update_va_mapping(&mut self.guest.caller(), &mut [5 << 12, 0, UVMF_INVLPG, 0, 0, 0]);
+                let _ = self.guest.caller().update_va_mapping(&mut [5 << 12, entry, UVMF_INVLPG, 0, 0, 0]);
+                let _ = self.guest.caller().update_va_mapping(&mut [5 << 12, 0, UVMF_INVLPG, 0, 0, 0]);
                 return;
             }
             3 => {
@@ -108,7 +107,7 @@ impl World {
                 for word in [Entry::to(self.tree[1], FLAGS).0, 0] {
                     self.guest.hv.machine.write_guest_word(GuestAddr(0), ptr).unwrap();
                     self.guest.hv.machine.write_guest_word(GuestAddr(8), word).unwrap();
-                    let _ = mmu::mmu_update(&mut self.guest.caller(), &mut [0, 1, 0, 0x7ff0, 0, 0]);
+                    let _ = self.guest.caller().mmu_update(&mut [0, 1, 0, 0x7ff0, 0, 0]);
                 }
                 return;
             }

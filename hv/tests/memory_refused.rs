@@ -4,11 +4,7 @@
 mod support;
 
 use oxen_abi::errno::Errno;
-use oxen_hv::{
-    addr::GuestAddr,
-    hypercall::{memory::memory_op, mmu, mmuext::mmuext_op},
-    mem::entry::Entry,
-};
+use oxen_hv::{addr::GuestAddr, caller::Caller, mem::entry::Entry};
 use std::sync::atomic::Ordering;
 use support::{
     guest::{Guest, Home},
@@ -40,9 +36,9 @@ fn operations_of_translated_guests_look_at_what_they_are_told() {
     let (mut guest, _) = guest(false);
     let own = u64::from(guest.domain.id.0);
     let mut ask = |operation: u64, words: [u64; 5]| {
-        assert_eq!(guest.call(memory_op, [operation, UNMAPPED, 0, 0]), Err(Errno::Fault), "{operation}");
+        assert_eq!(guest.call(Caller::memory_op, [operation, UNMAPPED, 0, 0]), Err(Errno::Fault), "{operation}");
         put(&guest, &words);
-        guest.call(memory_op, [operation, 0, 0, 0])
+        guest.call(Caller::memory_op, [operation, 0, 0, 0])
     };
     for operation in [7, 15, 23] {
         assert_eq!(ask(operation, [SELF, 0, 0, 0, 0]), Err(Errno::Acces));
@@ -60,13 +56,14 @@ fn operations_of_translated_guests_look_at_what_they_are_told() {
     assert_eq!(ask(26, [NOBODY, 0, 0, 0, 0]), Err(Errno::Srch));
     assert_eq!(ask(27, [2, 0, 0, 0, 0]), Err(Errno::Inval));
     assert_eq!(ask(27, [2, 1 << 47, 0, 0, 0]), Err(Errno::Fault));
+    assert_eq!(ask(27, [2, u64::MAX, 0, 0, 0]), Err(Errno::Inval), "its first byte can be the guest's");
     assert_eq!(ask(27, [1 | 5 << 32, 7, 8, 9, 0]), Ok(0));
     assert_eq!(guest.hv.machine.read_guest_word(GuestAddr(0)), Ok(1), "no device keeps memory for itself");
     for operation in [8, 20, 22, 29, 33] {
         put(&guest, &[SELF; 5]);
-        assert_eq!(guest.call(memory_op, [operation, 0, 0, 0]), Err(Errno::NoSys), "{operation}");
+        assert_eq!(guest.call(Caller::memory_op, [operation, 0, 0, 0]), Err(Errno::NoSys), "{operation}");
     }
-    assert_eq!(guest.call(memory_op, [25, UNMAPPED, 0, 0]), Err(Errno::OpNotSupp));
+    assert_eq!(guest.call(Caller::memory_op, [25, UNMAPPED, 0, 0]), Err(Errno::OpNotSupp));
 }
 
 #[test]
@@ -75,7 +72,7 @@ fn an_exchange_is_judged_step_by_step() {
     let exchange = |guest: &mut Guest, give: (u64, u64), get: (u64, u64), list: u64, whose: u64, done: u64| {
         put(guest, &[list, give.0, give.1, whose, list, get.0, get.1, whose, done]);
         guest.hv.machine.write_guest(GuestAddr(LIST), &[0xff; 64]).unwrap();
-        let answer = guest.call(memory_op, [11, 0, 0, 0]);
+        let answer = guest.call(Caller::memory_op, [11, 0, 0, 0]);
         (answer, guest.hv.machine.read_guest_word(GuestAddr(64)).unwrap())
     };
     assert_eq!(exchange(&mut guest, (1, 10), (2, 10), LIST, SELF, 0).0, Err(Errno::Perm), "the order before all");
@@ -103,11 +100,16 @@ fn device_memory_and_the_hypervisors_are_nobodys_to_be_named() {
         let may = if is_privileged { Ok(0) } else { Err(Errno::Perm) };
         for (whose, answer) in [(IO, Ok(0)), (XEN, may), (0x7ff3, Err(Errno::Srch))] {
             put(&guest, &[place, 0]);
-            assert_eq!(guest.call(mmu::mmu_update, [0, 1, 0, whose]), answer, "{whose:#x}");
+            assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, whose]), answer, "{whose:#x}");
             let entry = Entry::to(home.data[1], Entry::PRESENT).0;
             put(&guest, &[place, entry]);
-            assert!(guest.call(mmu::mmu_update, [0, 1, 0, whose]).is_err(), "one's own is not theirs");
+            assert!(guest.call(Caller::mmu_update, [0, 1, 0, whose]).is_err(), "one's own is not theirs");
         }
+        // How a page is cached is for whoever has devices to say, be it mapped or not.
+        let no_ram = (guest.hv.frames.end() as u64) << 12;
+        put(&guest, &[place, no_ram | Entry::PRESENT | Entry::PCD]);
+        let answer = if is_privileged { Errno::Perm } else { Errno::Inval };
+        assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, if is_privileged { XEN } else { IO }]), Err(answer));
         // Descriptors, roots and flushes are one's own; what is pinned or cleared is somebody's.
         for (command, answer) in [
             (5, Errno::Perm),
@@ -119,11 +121,11 @@ fn device_memory_and_the_hypervisors_are_nobodys_to_be_named() {
         ] {
             let answer = if is_privileged { answer } else { Errno::Perm };
             put(&guest, &[command, home.data[1].raw(), 0]);
-            assert_eq!(guest.call(mmuext_op, [0, 1, 0, IO]), Err(answer), "{command}");
+            assert_eq!(guest.call(Caller::mmuext_op, [0, 1, 0, IO]), Err(answer), "{command}");
         }
         for (command, answer) in [(19, Errno::OpNotSupp), (20, Errno::OpNotSupp), (21, Errno::NoSys)] {
             put(&guest, &[command, 0, 0]);
-            assert_eq!(guest.call(mmuext_op, [0, 1, 0, SELF]), Err(answer), "{command}");
+            assert_eq!(guest.call(Caller::mmuext_op, [0, 1, 0, SELF]), Err(answer), "{command}");
         }
     }
 }
@@ -134,8 +136,8 @@ fn a_mapping_is_made_before_the_bitmap_of_its_flush_is_read() {
     let entry = Entry::to(home.data[1], Entry::PRESENT | Entry::USER).0;
     for flags in [1 | UNMAPPED, 2 | UNMAPPED] {
         table_word(guest.hv, home.tables[3], 20);
-        assert_eq!(guest.call(mmu::update_va_mapping, [20 << 12, 0, 0, 0]), Ok(0));
-        assert_eq!(guest.call(mmu::update_va_mapping, [20 << 12, entry, flags, 0]), Err(Errno::Fault));
+        assert_eq!(guest.call(Caller::update_va_mapping, [20 << 12, 0, 0, 0]), Ok(0));
+        assert_eq!(guest.call(Caller::update_va_mapping, [20 << 12, entry, flags, 0]), Err(Errno::Fault));
         assert_eq!(table_word(guest.hv, home.tables[3], 20).load(Ordering::SeqCst), entry);
     }
 }

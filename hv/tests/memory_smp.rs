@@ -8,7 +8,7 @@ use oxen_abi::mmu::{MMUEXT_PIN_L1_TABLE, MMUEXT_UNPIN_TABLE, UVMF_INVLPG};
 use oxen_hv::{
     Hypervisor,
     addr::{GuestAddr, Mfn},
-    hypercall::{mmu, mmuext},
+    caller::Caller,
     mem::{editor::hold_writable, entry::Entry, frame_alloc, frame_type::Owner},
 };
 use std::{sync::atomic::Ordering, thread};
@@ -34,7 +34,7 @@ fn work(cpu: u16, guest: &mut Guest, home: &mut Home, others: &[(Owner, Vec<Mfn>
         let index = 1 + (round as usize * 7 + usize::from(cpu)) % (DATA - 1);
         let va = (index as u64) << 12;
         let frame = home.data[index];
-        assert_eq!(guest.call(mmu::update_va_mapping, [va, 0, UVMF_INVLPG, 0]), Ok(0));
+        assert_eq!(guest.call(Caller::update_va_mapping, [va, 0, UVMF_INVLPG, 0]), Ok(0));
         if round % 3 == 0 {
             pin_and_unpin(hv, guest, frame, home.data[1 + index % (DATA - 1)]);
         } else {
@@ -43,7 +43,7 @@ fn work(cpu: u16, guest: &mut Guest, home: &mut Home, others: &[(Owner, Vec<Mfn>
         }
         let entry = Entry::to(home.data[index], FLAGS | Entry::WRITABLE).0;
         // Somebody may still hold the frame as writable: that is no obstacle to mapping it so.
-        assert_eq!(guest.call(mmu::update_va_mapping, [va, entry, 0, 0]), Ok(0));
+        assert_eq!(guest.call(Caller::update_va_mapping, [va, entry, 0, 0]), Ok(0));
         hv.machine.write_guest_word(GuestAddr(va + 8), round).unwrap();
         let (owner, frames) = &others[round as usize % others.len()];
         let wanted = frames[index];
@@ -64,9 +64,9 @@ fn pin_and_unpin(hv: &Hypervisor<Fake>, guest: &mut Guest, table: Mfn, page: Mfn
         words.iter().zip(0..).for_each(|(&word, i)| hv.machine.write_guest_word(GuestAddr(8 * i), word).unwrap());
     };
     put([u64::from(MMUEXT_PIN_L1_TABLE), table.raw(), 0]);
-    if guest.call(mmuext::mmuext_op, [0, 1, 0, 0x7ff0]).is_ok() {
+    if guest.call(Caller::mmuext_op, [0, 1, 0, 0x7ff0]).is_ok() {
         put([u64::from(MMUEXT_UNPIN_TABLE), table.raw(), 0]);
-        assert_eq!(guest.call(mmuext::mmuext_op, [0, 1, 0, 0x7ff0]), Ok(0));
+        assert_eq!(guest.call(Caller::mmuext_op, [0, 1, 0, 0x7ff0]), Ok(0));
     }
     table_word(hv, table, 5).store(0, Ordering::SeqCst);
 }

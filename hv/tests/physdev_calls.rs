@@ -15,15 +15,16 @@ use oxen_abi::{
         PHYSDEVOP_UNMAP_PIRQ, PhysdevEoi, PhysdevIrqStatusQuery, PhysdevMapPirq, PhysdevPciDevice, PhysdevPciDeviceAdd,
         PhysdevPirqEoiGmfn, PhysdevSetupGsi, PhysdevUnmapPirq, XENIRQSTAT_NEEDS_EOI,
     },
+    sysctl::{Sysctl, SysctlPcitopoinfo, XEN_SYSCTL_PCITOPOINFO},
 };
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
+    caller::Caller,
     domain::traps::TrapHandler,
     event::{
         self, deliver,
         pirq::{self, Interrupts, Signal},
     },
-    hypercall::{mmu::update_va_mapping, physdev::physdev_op, physdev::physdev_op_compat},
     mem::Memory,
 };
 use std::sync::atomic::Ordering::SeqCst;
@@ -64,7 +65,7 @@ fn dom0() -> (Guest, Home) {
 
 fn ask<T: FromBytes + IntoBytes + Immutable>(guest: &mut Guest, command: u32, request: T) -> Result<T, Errno> {
     guest.hv.machine.write_guest(GuestAddr(REQUEST), request.as_bytes()).unwrap();
-    guest.call(physdev_op, [command.into(), REQUEST, 0, 0])?;
+    guest.call(Caller::physdev_op, [command.into(), REQUEST, 0, 0])?;
     let mut answer = T::new_zeroed();
     guest.hv.machine.read_guest(GuestAddr(REQUEST), answer.as_mut_bytes()).unwrap();
     Ok(answer)
@@ -184,7 +185,7 @@ fn msi_is_one_message() {
 
 /// Maps a frame of device memory for writing, at a page of data; whether it can be written there.
 fn map_device(dom0: &mut Guest, home: &Home, address: u64) -> bool {
-    dom0.call(update_va_mapping, [0x7000, address | 0x63, 2, 0]).unwrap();
+    dom0.call(Caller::update_va_mapping, [0x7000, address | 0x63, 2, 0]).unwrap();
     table_word(dom0.hv, home.tables[3], 7).load(SeqCst) & 2 != 0
 }
 
@@ -288,6 +289,34 @@ fn the_hypervisors_own_line_is_named_and_not_touched() {
 }
 
 #[test]
+fn the_right_to_a_line_goes_with_its_mapping() {
+    let (mut dom0, _) = dom0();
+    let line = PhysdevMapPirq { r#type: MAP_PIRQ_TYPE_GSI, index: 21, pirq: 21, ..message(-1) };
+    ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, line).unwrap();
+    ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, line).unwrap();
+    unmap(&mut dom0, 21).unwrap();
+    assert_eq!(ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, line), Err(Errno::Perm), "as in Xen");
+    assert_eq!(unmap(&mut dom0, 21), Err(Errno::Inval));
+    ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, PhysdevMapPirq { index: 20, pirq: 20, ..line }).unwrap();
+}
+
+#[test]
+fn no_node_is_known_of_a_device_that_is() {
+    let (mut dom0, _) = dom0();
+    announce(&mut dom0);
+    // Segment, bus, device and function.
+    let devices = [u32::from(DEVFN) << 24, u32::from(DEVFN) << 24 | 1, u32::from(DEVFN) << 24 | 1 << 16];
+    dom0.hv.machine.write_guest(GuestAddr(0x1000), devices.as_bytes()).unwrap();
+    let asked = SysctlPcitopoinfo { num_devs: 3, _pad0: 0, devs: 0x1000, nodes: 0x1800 };
+    let op = Sysctl::new(XEN_SYSCTL_PCITOPOINFO, &asked);
+    dom0.hv.machine.write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+    assert_eq!(dom0.call(Caller::sysctl, [0; 4]), Ok(0));
+    let mut nodes = [0_u32; 3];
+    dom0.hv.machine.read_guest(GuestAddr(0x1800), nodes.as_mut_bytes()).unwrap();
+    assert_eq!(nodes, [u32::MAX, u32::MAX - 1, u32::MAX - 1]);
+}
+
+#[test]
 fn a_guest_gets_numbers_and_a_page_and_nothing_else() {
     let mut dom0 = control_domain();
     let hv = dom0.hv;
@@ -325,9 +354,9 @@ fn who_may_not_is_told_in_xens_order() {
         assert_eq!(ask(&mut guest, command, device()), Err(Errno::Perm));
     }
     assert_eq!(ask(&mut guest, PHYSDEVOP_RESTORE_MSI_EXT, device()), Err(Errno::NoDev), "before who asks");
-    assert_eq!(guest.call(physdev_op, [PHYSDEVOP_PCI_MMCFG_RESERVED.into(), 1 << 47, 0, 0]), Err(Errno::Perm));
-    assert_eq!(guest.call(physdev_op, [PHYSDEVOP_DBGP_OP.into(), 1 << 47, 0, 0]), Err(Errno::Perm));
-    assert_eq!(guest.call(physdev_op, [PHYSDEVOP_RESTORE_MSI.into(), 1 << 47, 0, 0]), Err(Errno::Fault));
+    assert_eq!(guest.call(Caller::physdev_op, [PHYSDEVOP_PCI_MMCFG_RESERVED.into(), 1 << 47, 0, 0]), Err(Errno::Perm));
+    assert_eq!(guest.call(Caller::physdev_op, [PHYSDEVOP_DBGP_OP.into(), 1 << 47, 0, 0]), Err(Errno::Perm));
+    assert_eq!(guest.call(Caller::physdev_op, [PHYSDEVOP_RESTORE_MSI.into(), 1 << 47, 0, 0]), Err(Errno::Fault));
     let status = |irq| PhysdevIrqStatusQuery { irq, flags: 0 };
     let answer = ask(&mut guest, PHYSDEVOP_IRQ_STATUS_QUERY, status(LINES + 31)).unwrap();
     assert_eq!(answer.flags, XENIRQSTAT_NEEDS_EOI);
@@ -339,7 +368,7 @@ fn the_interface_of_old_takes_command_and_argument_in_one() {
     let (mut dom0, _) = dom0();
     let old = |dom0: &mut Guest, words: [u32; 6]| {
         dom0.hv.machine.write_guest(GuestAddr(REQUEST), words.as_bytes()).unwrap();
-        dom0.call(physdev_op_compat, [REQUEST, 0, 0, 0])
+        dom0.call(Caller::physdev_op_compat, [REQUEST, 0, 0, 0])
     };
     assert_eq!(old(&mut dom0, [PHYSDEVOP_SET_IOPL, 0, 2, 0, 0, 0]), Ok(0));
     assert_eq!(dom0.state.iopl, 2);
@@ -357,5 +386,5 @@ fn the_interface_of_old_takes_command_and_argument_in_one() {
     event::bind_pirq(&dom0.caller(), 5).unwrap();
     let (signal, is_masked) = dom0.hv.machine.peripherals.lock().unwrap().lines[&5];
     assert!(signal.is_level && signal.is_active_low && !is_masked);
-    assert_eq!(dom0.call(physdev_op_compat, [1 << 47, 0, 0, 0]), Err(Errno::Fault));
+    assert_eq!(dom0.call(Caller::physdev_op_compat, [1 << 47, 0, 0, 0]), Err(Errno::Fault));
 }

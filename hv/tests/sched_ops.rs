@@ -4,6 +4,7 @@
 mod support;
 
 use oxen_abi::{
+    domctl::{DomctlTscInfo, TSC_MODE_ALWAYS_EMULATE},
     domid::DomId,
     sched::{SCHEDOP_BLOCK, SCHEDOP_POLL, SCHEDOP_SHUTDOWN, SCHEDOP_WATCHDOG, SCHEDOP_YIELD, SHUTDOWN_WATCHDOG},
     vcpu::{
@@ -16,12 +17,8 @@ use oxen_abi::{
 use oxen_hv::{
     Hypervisor,
     caller::{Caller, Current},
-    domain::{self, Config, Domain, regs::Regs, teardown, vcpu::pause},
+    domain::{self, Config, Domain, control_registers::CR4_TSD, regs::Regs, teardown, vcpu::pause},
     event,
-    hypercall::{
-        sched::{sched_op, set_timer_op},
-        vcpu::vcpu_op,
-    },
     mem::Memory,
     reply::{Args, Reply},
     sched::{self, Clock, clock::Scale, run_queue::Share, switch, work},
@@ -62,7 +59,7 @@ impl Cpu {
         }
     }
 
-    fn call(&mut self, handler: fn(&mut Caller<'_, Fake>, &mut Args) -> Reply, args: [u64; 3]) -> Reply {
+    fn call<'a>(&'a mut self, handler: fn(&mut Caller<'a, Fake>, &mut Args) -> Reply, args: [u64; 3]) -> Reply {
         let current = self.current.as_mut().unwrap();
         let mut caller = Caller {
             hv: self.hv,
@@ -137,8 +134,8 @@ fn a_timer_wakes_who_blocked_at_its_time_and_not_before() {
     cpu.leave();
     let port = bind_timer(&mut cpu);
     let start = hv.now();
-    cpu.call(set_timer_op, [start + 1_000_000, 0, 0]).unwrap();
-    cpu.call(sched_op, [SCHEDOP_BLOCK.into(), 0, 0]).unwrap();
+    cpu.call(Caller::set_timer_op, [start + 1_000_000, 0, 0]).unwrap();
+    cpu.call(Caller::sched_op, [SCHEDOP_BLOCK.into(), 0, 0]).unwrap();
     cpu.leave();
     assert!(hv.now() >= start + 1_000_000, "not early");
     assert!(hv.now() < start + 1_000_100, "and not late");
@@ -149,7 +146,7 @@ fn a_timer_wakes_who_blocked_at_its_time_and_not_before() {
     assert_eq!(calls.get("save"), None);
     // With an event there, blocking does not block.
     let now = hv.now();
-    cpu.call(sched_op, [SCHEDOP_BLOCK.into(), 0, 0]).unwrap();
+    cpu.call(Caller::sched_op, [SCHEDOP_BLOCK.into(), 0, 0]).unwrap();
     cpu.leave();
     assert_eq!(hv.now(), now);
 }
@@ -162,7 +159,7 @@ fn a_time_in_the_past_fires_at_once() {
     cpu.leave();
     let port = bind_timer(&mut cpu);
     hv.machine.time.fetch_add(1_000_000, SeqCst);
-    cpu.call(set_timer_op, [10, 0, 0]).unwrap();
+    cpu.call(Caller::set_timer_op, [10, 0, 0]).unwrap();
     cpu.leave();
     assert!(event::deliver::is_pending(hv, &domain, port));
 }
@@ -173,12 +170,12 @@ fn a_yield_with_nobody_else_asks_nothing_of_the_exit_path() {
     let mut cpu = Cpu::new(hv);
     let first = domain(hv, 1, 1);
     cpu.leave();
-    cpu.call(sched_op, [SCHEDOP_YIELD.into(), 0, 0]).unwrap();
+    cpu.call(Caller::sched_op, [SCHEDOP_YIELD.into(), 0, 0]).unwrap();
     assert_eq!(hv.cpu(this_cpu()).unwrap().work.load(SeqCst), 0);
     let other = domain(hv, 2, 1);
     cpu.leave();
     let before = cpu.who();
-    cpu.call(sched_op, [SCHEDOP_YIELD.into(), 0, 0]).unwrap();
+    cpu.call(Caller::sched_op, [SCHEDOP_YIELD.into(), 0, 0]).unwrap();
     cpu.leave();
     assert_ne!(cpu.who(), before);
     assert_eq!(first.shutdown.load(SeqCst), other.shutdown.load(SeqCst));
@@ -190,7 +187,7 @@ fn a_watchdog_ends_a_domain_that_does_not_feed_it() {
     let mut guest = Guest::new(hv, 1, false, 64);
     let home = guest.build_home(1);
     hv.machine.words(home.data[0])[0].store(5 << 32, SeqCst);
-    assert_eq!(guest.call(sched_op, [SCHEDOP_WATCHDOG.into(), 0, 0, 0]), Ok(1));
+    assert_eq!(guest.call(Caller::sched_op, [SCHEDOP_WATCHDOG.into(), 0, 0, 0]), Ok(1));
     let other = domain(hv, 2, 1);
     let mut cpu = Cpu::new(hv);
     cpu.leave();
@@ -211,7 +208,7 @@ fn a_runstate_area_says_what_the_vcpu_does() {
     let words = hv.machine.words(home.data[0]);
     words[0].store(0x1000, SeqCst);
     let register = VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA.into();
-    assert_eq!(guest.call(vcpu_op, [register, 0, 0, 0]), Ok(0));
+    assert_eq!(guest.call(Caller::vcpu_op, [register, 0, 0, 0]), Ok(0));
     *guest.vcpu.slot.lock() = Some(guest.state);
     let mut cpu = Cpu::new(hv);
     guest.vcpu.pauses.store(pause::DOWN, SeqCst);
@@ -223,13 +220,13 @@ fn a_runstate_area_says_what_the_vcpu_does() {
     let other = domain(hv, 2, 1);
     cpu.leave();
     if cpu.who().0 == DomId(1) {
-        cpu.call(sched_op, [SCHEDOP_YIELD.into(), 0, 0]).unwrap();
+        cpu.call(Caller::sched_op, [SCHEDOP_YIELD.into(), 0, 0]).unwrap();
         cpu.leave();
     }
     assert_eq!(cpu.who().0, other.id);
     assert_eq!(state(), 1, "it waits for the CPU");
     let asked = u64::from(VCPUOP_GET_RUNSTATE_INFO);
-    assert!(cpu.call(vcpu_op, [asked, 0, 0xffff_8000_0000_0000]).is_err(), "not into the hypervisor");
+    assert!(cpu.call(Caller::vcpu_op, [asked, 0, 0xffff_8000_0000_0000]).is_err(), "not into the hypervisor");
 }
 
 /// Every state is in its vcpu's slot or on the CPU, and the times of every vcpu add up to its life.
@@ -272,13 +269,13 @@ fn step(hv: &'static Hypervisor<Fake>, cpu: &mut Cpu, dice: &mut Dice, domains: 
     let vcpu = domain.vcpu(dice.wide(domain.each_vcpu().count() as u64) as u32).unwrap();
     let is_clock = cpu.who().0 == DomId(9);
     match dice.wide(14) {
-        0 | 1 if !is_clock => drop(cpu.call(sched_op, [SCHEDOP_BLOCK.into(), 0, 0])),
-        2 => drop(cpu.call(sched_op, [SCHEDOP_YIELD.into(), 0, 0])),
-        3 => drop(cpu.call(set_timer_op, [hv.now() + dice.wide(5_000_000), 0, 0])),
+        0 | 1 if !is_clock => drop(cpu.call(Caller::sched_op, [SCHEDOP_BLOCK.into(), 0, 0])),
+        2 => drop(cpu.call(Caller::sched_op, [SCHEDOP_YIELD.into(), 0, 0])),
+        3 => drop(cpu.call(Caller::set_timer_op, [hv.now() + dice.wide(5_000_000), 0, 0])),
         4 | 5 => sched::wake(hv, vcpu),
         6 => drop(domain.pause_by_controller(hv)),
         7 | 8 => drop(domain.unpause_by_controller(hv)),
-        9 if !is_clock => drop(cpu.call(vcpu_op, [VCPUOP_DOWN.into(), dice.wide(4), 0])),
+        9 if !is_clock => drop(cpu.call(Caller::vcpu_op, [VCPUOP_DOWN.into(), dice.wide(4), 0])),
         10 | 11 => {
             for vcpu in domain.each_vcpu() {
                 sched::unpause(hv, vcpu, pause::DOWN);
@@ -295,7 +292,7 @@ fn step(hv: &'static Hypervisor<Fake>, cpu: &mut Cpu, dice: &mut Dice, domains: 
 fn end(hv: &'static Hypervisor<Fake>, cpu: &mut Cpu, domains: &mut Vec<Arc<Domain>>) {
     let clock = domains.pop().unwrap();
     while cpu.who().0 != clock.id {
-        cpu.call(sched_op, [SCHEDOP_BLOCK.into(), 0, 0]).unwrap();
+        cpu.call(Caller::sched_op, [SCHEDOP_BLOCK.into(), 0, 0]).unwrap();
         let current = cpu.current.as_ref().unwrap();
         let this = domains.iter().find(|d| d.id == current.domain.id).unwrap().clone();
         let _ = this.pause_by_controller(hv);
@@ -325,19 +322,19 @@ fn polling_ends_with_the_port_the_time_or_at_once() {
     };
     ask(0);
     event::deliver::send(&guest.caller(), port).unwrap();
-    assert_eq!(guest.call(sched_op, [SCHEDOP_POLL.into(), 0, 0, 0]), Ok(0));
+    assert_eq!(guest.call(Caller::sched_op, [SCHEDOP_POLL.into(), 0, 0, 0]), Ok(0));
     assert_eq!(guest.vcpu.pauses.load(SeqCst), 0, "it is pending already");
     // Take the event.
     hv.machine.words(guest.domain.shared_info)[256].store(0, SeqCst);
     guest.state.info.upcall_pending().store(0, SeqCst);
-    assert_eq!(guest.call(sched_op, [SCHEDOP_POLL.into(), 0, 0, 0]), Ok(0));
+    assert_eq!(guest.call(Caller::sched_op, [SCHEDOP_POLL.into(), 0, 0, 0]), Ok(0));
     assert_eq!(guest.vcpu.pauses.load(SeqCst), pause::POLLING);
     event::deliver::send(&guest.caller(), port).unwrap();
     assert_eq!(guest.vcpu.pauses.load(SeqCst), 0);
     hv.machine.words(guest.domain.shared_info)[256].store(0, SeqCst);
     guest.state.info.upcall_pending().store(0, SeqCst);
     ask(5_000);
-    assert_eq!(guest.call(sched_op, [SCHEDOP_POLL.into(), 0, 0, 0]), Ok(0));
+    assert_eq!(guest.call(Caller::sched_op, [SCHEDOP_POLL.into(), 0, 0, 0]), Ok(0));
     assert_eq!(guest.vcpu.pauses.load(SeqCst), pause::POLLING);
     *guest.vcpu.slot.lock() = Some(guest.state);
     let mut cpu = Cpu::new(hv);
@@ -351,12 +348,47 @@ fn a_period_ticks_at_its_rate_and_the_last_vcpu_down_ends_the_domain() {
     let mut guest = Guest::new(hv, 1, false, 64);
     let home = guest.build_home(1);
     hv.machine.words(home.data[0])[0].store(2_000_000, SeqCst);
-    assert_eq!(guest.call(vcpu_op, [VCPUOP_SET_PERIODIC_TIMER.into(), 0, 0, 0]), Ok(0));
-    assert!(guest.call(vcpu_op, [VCPUOP_SET_SINGLESHOT_TIMER.into(), 7, 0, 0]).is_err());
-    assert!(guest.call(vcpu_op, [VCPUOP_UP.into(), 0, 0, 0]).is_ok());
-    assert_eq!(guest.call(vcpu_op, [VCPUOP_DOWN.into(), 0, 0, 0]), Ok(0));
+    assert_eq!(guest.call(Caller::vcpu_op, [VCPUOP_SET_PERIODIC_TIMER.into(), 0, 0, 0]), Ok(0));
+    assert!(guest.call(Caller::vcpu_op, [VCPUOP_SET_SINGLESHOT_TIMER.into(), 7, 0, 0]).is_err());
+    assert!(guest.call(Caller::vcpu_op, [VCPUOP_UP.into(), 0, 0, 0]).is_ok());
+    assert_eq!(guest.call(Caller::vcpu_op, [VCPUOP_DOWN.into(), 0, 0, 0]), Ok(0));
     assert!(guest.domain.is_shut_down());
-    assert!(guest.call(sched_op, [SCHEDOP_SHUTDOWN.into(), 0, 0, 0]).is_ok());
+    assert!(guest.call(Caller::sched_op, [SCHEDOP_SHUTDOWN.into(), 0, 0, 0]).is_ok());
+}
+
+#[test]
+fn an_emulated_counter_goes_with_the_time_that_its_guest_is_told() {
+    let hv = boot(256);
+    let domain = domain(hv, 1, 1);
+    let mut cpu = Cpu::new(hv);
+    let wanted = DomctlTscInfo {
+        tsc_mode: TSC_MODE_ALWAYS_EMULATE,
+        gtsc_khz: 2_000_000,
+        incarnation: 0,
+        pad: 0,
+        elapsed_nsec: 500,
+    };
+    domain.tsc.set(&wanted, hv.now(), 1_000_000).unwrap();
+    let began = hv.now();
+    cpu.run(77);
+    cpu.leave();
+    let state = &cpu.current.as_ref().unwrap().state;
+    assert_eq!((state.cr4 & CR4_TSD, state.loaded_cr4(state.cr4) & CR4_TSD), (0, CR4_TSD), "it traps, unseen");
+    let told = || [5, 6, 7].map(|word: usize| hv.machine.words(domain.shared_info)[word].load(SeqCst));
+    let [stamp, time, scale] = told();
+    assert_eq!((stamp, time), (2 * (hv.now() - began + 500), hv.now()));
+    let scaled = Scale { mul: scale as u32, shift: (scale >> 32) as i8 };
+    hv.machine.time.fetch_add(1_000_000, SeqCst);
+    assert_eq!(time + scaled.apply(domain.read_tsc(hv) - stamp), hv.now(), "as guests compute it");
+    // When it next begins to run it is told anew.
+    let other = self::domain(hv, 2, 1);
+    while cpu.who().0 != other.id {
+        cpu.run(10_000_000);
+    }
+    while cpu.who().0 != domain.id {
+        cpu.run(10_000_000);
+    }
+    assert!(told()[1] > time && told()[0] == 2 * (told()[1] - began + 500));
 }
 
 #[test]

@@ -17,9 +17,9 @@ use oxen_abi::{
 use oxen_hv::{
     Hypervisor,
     addr::GuestAddr,
+    caller::Caller,
     caller::Current,
     domain::{self, Config, Domain, regs::Regs, vcpu::pause},
-    hypercall::{sched::sched_op, sysctl::sysctl, vcpu::vcpu_op},
     machine::CpuId,
     sched::{placement, switch},
 };
@@ -76,15 +76,18 @@ fn a_new_vcpu_sits_where_it_would_like_to_if_it_may() {
     let hv = boot(256);
     let wishing = domain(hv, 1, ALL);
     let vcpu = wishing.vcpu(0).unwrap();
-    assert_eq!(placement::set_soft(hv, &wishing, vcpu, 1 << 3 | 1 << 50), 1 << 3);
+    assert_eq!(placement::set_soft(hv, &wishing, vcpu, 1 << 3 | 1 << 50), Ok(1 << 3));
     placement::set_hard(hv, &wishing, vcpu, ALL & !(1 << cpu_of(&wishing, 0))).unwrap();
     assert_eq!(cpu_of(&wishing, 0), 3);
+    placement::set_override(hv, &wishing, vcpu, Some(1)).unwrap();
+    assert_eq!(placement::set_soft(hv, &wishing, vcpu, 1), Err(Errno::Busy), "its kernel wants another");
+    assert_eq!(vcpu.sched.soft_affinity.load(SeqCst), 1 << 3 | 1 << 50);
 }
 
 fn pool(control: &mut Guest, request: SysctlCpupoolOp) -> Result<SysctlCpupoolOp, Errno> {
     let op = Sysctl::new(XEN_SYSCTL_CPUPOOL_OP, &request);
     control.hv.machine.write_guest(GuestAddr(0), op.as_bytes()).unwrap();
-    control.call(sysctl, [0; 4])?;
+    control.call(Caller::sysctl, [0; 4])?;
     let mut answer = Sysctl::new_zeroed();
     control.hv.machine.read_guest(GuestAddr(0), answer.as_mut_bytes()).unwrap();
     Ok(answer.get())
@@ -148,7 +151,7 @@ fn a_kernel_binds_its_vcpu_for_a_while_and_is_told_the_processor() {
     control.build_home(4);
     let bind = |control: &mut Guest, cpu: i32| {
         control.hv.machine.write_guest(GuestAddr(0), cpu.as_bytes()).unwrap();
-        control.call(sched_op, [SCHEDOP_PIN_OVERRIDE.into(), 0, 0, 0])
+        control.call(Caller::sched_op, [SCHEDOP_PIN_OVERRIDE.into(), 0, 0, 0])
     };
     assert_eq!(bind(&mut control, -1), Err(Errno::Inval), "nothing is to end");
     assert_eq!(bind(&mut control, 40), Err(Errno::Inval));
@@ -159,9 +162,9 @@ fn a_kernel_binds_its_vcpu_for_a_while_and_is_told_the_processor() {
     assert_eq!(vcpu.sched.allowed.load(SeqCst), 1 << 1);
     bind(&mut control, -1).unwrap();
     let physid = [VCPUOP_GET_PHYSID.into(), 0, 0x100, 0];
-    assert_eq!(control.call(vcpu_op, physid), Err(Errno::Inval), "it may run anywhere");
+    assert_eq!(control.call(Caller::vcpu_op, physid), Err(Errno::Inval), "it may run anywhere");
     placement::set_hard(control.hv, &domain, &vcpu, 1 << 2).unwrap();
-    control.call(vcpu_op, physid).unwrap();
+    control.call(Caller::vcpu_op, physid).unwrap();
     let mut told = [0_u32; 2];
     control.hv.machine.read_guest(GuestAddr(0x100), told.as_mut_bytes()).unwrap();
     assert_eq!(told, [2, 2]);

@@ -12,10 +12,8 @@ use oxen_hv::{
     Hypervisor,
     caller::{Caller, Current},
     domain::{self, Config, Domain, regs::Regs, teardown, vcpu::pause},
-    hypercall::sched::{sched_op, set_timer_op},
     machine::CpuId,
-    sched::work,
-    sched::{self, switch},
+    sched::{self, switch, work},
 };
 use std::{
     sync::{
@@ -72,8 +70,8 @@ fn run_cpu(hv: &'static Hypervisor<Fake>, cpu: u16, domains: &Domains, stop: &At
         };
         let now = hv.now();
         match dice.wide(8) {
-            0 | 1 if may_wait => drop(sched_op(&mut caller, &mut [SCHEDOP_BLOCK.into(), 0, 0, 0, 0, 0])),
-            2 => drop(set_timer_op(&mut caller, &mut [now + dice.wide(500_000), 0, 0, 0, 0, 0])),
+            0 | 1 if may_wait => drop(caller.sched_op(&mut [SCHEDOP_BLOCK.into(), 0, 0, 0, 0, 0])),
+            2 => drop(caller.set_timer_op(&mut [now + dice.wide(500_000), 0, 0, 0, 0, 0])),
             3 => {
                 let victim = {
                     let domains = domains.lock().unwrap();
@@ -81,7 +79,7 @@ fn run_cpu(hv: &'static Hypervisor<Fake>, cpu: u16, domains: &Domains, stop: &At
                 };
                 victim.each_vcpu().for_each(|vcpu| sched::wake(hv, vcpu));
             }
-            _ => drop(sched_op(&mut caller, &mut [SCHEDOP_YIELD.into(), 0, 0, 0, 0, 0])),
+            _ => drop(caller.sched_op(&mut [SCHEDOP_YIELD.into(), 0, 0, 0, 0, 0])),
         }
         hv.machine.time.fetch_add(dice.wide(20_000), SeqCst);
         shared.work.fetch_or(work::TIMER, SeqCst);

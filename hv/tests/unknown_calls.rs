@@ -4,10 +4,7 @@
 mod support;
 
 use oxen_abi::errno::Errno;
-use oxen_hv::hypercall::{
-    console::console_io, event::event_channel_op, grant::grant_table_op, guest_setup::callback_op, memory::memory_op,
-    physdev::physdev_op, platform::platform_op, sched::sched_op, sysctl::sysctl, vcpu::vcpu_op, version::xen_version,
-};
+use oxen_hv::caller::Caller;
 use support::{audit, guest::Guest};
 
 /// Beyond the commands of every family, the largest of all, and one that is negative to a careless cast.
@@ -40,18 +37,18 @@ fn what_no_family_knows_is_refused_and_changes_nothing() {
         guest.build_home(4);
         guest.run();
         let before = audit::snapshot(hv);
-        refuses!(guest, event_channel_op, [Errno::NoSys]);
-        refuses!(guest, sched_op, [Errno::NoSys]);
-        refuses!(guest, callback_op, [Errno::NoSys]);
-        refuses!(guest, xen_version, [Errno::NoSys]);
-        refuses!(guest, physdev_op, [Errno::NoSys]);
-        refuses!(guest, memory_op, [Errno::NoSys]);
-        refuses!(guest, console_io, [Errno::NoSys, Errno::Perm]);
-        refuses!(guest, grant_table_op, [Errno::NoSys, Errno::Fault, Errno::Inval]);
-        refuses!(guest, vcpu_op, [Errno::NoSys, Errno::NoEnt]);
+        refuses!(guest, Caller::event_channel_op, [Errno::NoSys]);
+        refuses!(guest, Caller::sched_op, [Errno::NoSys]);
+        refuses!(guest, Caller::callback_op, [Errno::NoSys]);
+        refuses!(guest, Caller::xen_version, [Errno::NoSys]);
+        refuses!(guest, Caller::physdev_op, [Errno::NoSys]);
+        refuses!(guest, Caller::memory_op, [Errno::NoSys]);
+        refuses!(guest, Caller::console_io, [Errno::NoSys, Errno::Perm]);
+        refuses!(guest, Caller::grant_table_op, [Errno::NoSys, Errno::Fault, Errno::Inval]);
+        refuses!(guest, Caller::vcpu_op, [Errno::NoSys, Errno::NoEnt]);
         // These two take no command but a pointer to one.
-        refuses!(guest, platform_op, [Errno::Perm, Errno::Fault, Errno::Acces]);
-        refuses!(guest, sysctl, [Errno::Perm, Errno::Fault, Errno::Acces]);
+        refuses!(guest, Caller::platform_op, [Errno::Perm, Errno::Fault, Errno::Acces]);
+        refuses!(guest, Caller::sysctl, [Errno::Perm, Errno::Fault, Errno::Acces]);
         audit::assert_unchanged(hv, &before);
     }
 }

@@ -18,6 +18,9 @@ pub const LIMIT: Duration = Duration::from_secs(180);
 /// A script that no command line can hold, in the machine's folder and in dom0's ramdisk.
 const SCRIPT_FILE: &str = "script.xl";
 
+/// Bytes of a script that stands on dom0's command line.
+const MAX_INLINE: usize = 800;
+
 /// How many lines of a transcript a failure shows.
 const TAIL: usize = 40;
 
@@ -65,10 +68,10 @@ impl<'a> Lab<'a> {
     /// A machine with the dom0 and the guests that are built; dom0 runs the script, or without one is at its prompt.
     ///
     /// # Errors
-    /// Fails for a script that dom0's command line cannot hold.
+    /// Fails when a script that dom0's command line cannot hold cannot be written.
     pub fn machine(&self, script: &str) -> Result<Machine> {
-        // GRUB cannot pass every text: such a script is a file.
-        let is_file = self.emulator.boots_by_grub() && script.contains(['\'', '\n']);
+        // GRUB cannot pass every text, and nobody one that is long: such a script is a file.
+        let is_file = script.len() > MAX_INLINE || self.emulator.boots_by_grub() && script.contains(['\'', '\n']);
         let args = match script {
             "" => String::new(),
             _ if is_file => format!("script=@{SCRIPT_FILE} debug-exit"),

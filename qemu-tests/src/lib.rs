@@ -8,6 +8,8 @@
 pub mod burn;
 pub mod compiler;
 pub mod core;
+pub mod journal;
 pub mod lab;
+pub mod qmp;
 pub mod runner;
 pub mod scenarios;

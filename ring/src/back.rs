@@ -13,6 +13,22 @@ pub struct BackRing<'a, Q, P> {
     req_cons: u32,
 }
 
+/// How far a backend has come on its ring, for another that goes on in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    consumed: u32,
+    answered: u32,
+    published: u32,
+}
+
+impl Position {
+    /// The index of the next request.
+    #[must_use]
+    pub const fn consumed(&self) -> u32 {
+        self.consumed
+    }
+}
+
 /// Why a backend cannot take a ring on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttachError {
@@ -38,7 +54,8 @@ where
     Q: FromBytes + IntoBytes + Immutable,
     P: FromBytes + IntoBytes + Immutable,
 {
-    /// Takes on a ring its frontend has made. Requests an earlier backend left unanswered come again.
+    /// Takes on a ring its frontend has made. Requests that an earlier backend left unanswered come again; where it
+    /// answered out of their order, only [`Self::resume`] knows which those are.
     ///
     /// # Errors
     /// See [`AttachError`].
@@ -48,6 +65,25 @@ where
         let ring = Self { shared, rsp_prod_pvt: done, rsp_published: done, req_cons: done };
         ring.pending().map_err(AttachError::Overrun)?;
         Ok(ring)
+    }
+
+    /// Goes on where another backend stopped. What that one consumed and did not answer is in no slot any more: who
+    /// resumes has to know these requests, and answers them first or last as it likes.
+    ///
+    /// # Errors
+    /// See [`AttachError`].
+    pub fn resume(pages: &'a [Page], position: Position) -> Result<Self, AttachError> {
+        let shared = Sring::new(pages).map_err(|TooSmall| AttachError::TooSmall)?;
+        let Position { consumed, answered, published } = position;
+        let ring = Self { shared, rsp_prod_pvt: answered, rsp_published: published, req_cons: consumed };
+        ring.pending().map_err(AttachError::Overrun)?;
+        Ok(ring)
+    }
+
+    /// How far this backend has come.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        Position { consumed: self.req_cons, answered: self.rsp_prod_pvt, published: self.rsp_published }
     }
 
     /// Slots of the ring.

@@ -23,7 +23,7 @@ pub mod xenstore;
 #[cfg(test)]
 mod tests;
 
-pub use back::{AttachError, BackRing};
+pub use back::{AttachError, BackRing, Position};
 pub use bytes::{ByteReader, ByteWriter, Ends};
 pub use front::FrontRing;
 

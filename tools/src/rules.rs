@@ -49,7 +49,13 @@ const CRATES: [Crate; 7] = [
             &["x86::percpu", "x86::device::serial"],
             &["x86::cpu"],
             &["x86::memory::tables", "x86::shootdown", "x86::device::power"],
-            &["x86::memory::window", "x86::memory::space", "x86::memory::heap", "x86::memory::guest", "x86::device::apic"],
+            &[
+                "x86::memory::window",
+                "x86::memory::space",
+                "x86::memory::heap",
+                "x86::memory::guest",
+                "x86::device::apic",
+            ],
             &["x86::device::clock", "x86::device::ioapic", "x86::entry::descriptors"],
             &["x86::processor"],
             &["x86::machine"],
@@ -113,7 +119,8 @@ const PRIVATE_PATHS: [&str; 4] =
 const NAMES: [(&str, &str); 2] = [("MOST_", "MAX_"), ("LEAST_", "MIN_")];
 
 /// What comments do not say, and what they do, in [`PLAIN`]. (Written in pieces, so that this file passes.)
-const PHRASES: [(&str, &str); 2] = [(concat!("ays ", "whether"), "Returns whether"), (concat!("vendor", "_s"), "vendor_specific")];
+const PHRASES: [(&str, &str); 2] =
+    [(concat!("ays ", "whether"), "Returns whether"), (concat!("vendor", "_s"), "vendor_specific")];
 /// Where they say so.
 const PLAIN: [&str; 8] =
     ["abi/", "ring/", "image/", "tools/", "hv/src/x86/", "hv/src/lock.rs", "hv/src/addr.rs", "hv/tests/support/"];
@@ -289,7 +296,10 @@ mod tests {
         assert_eq!(broken("hv/src/x86/cpu.rs", "//! A.\nuse super::{msr, percpu};\n"), 0);
         assert_eq!(broken("hv/src/x86/cpu.rs", "//! A.\nuse super::machine::Pc;\n"), 1);
         assert_eq!(broken("hv/src/x86/memory/heap.rs", "//! A.\nuse crate::x86::running::HYPERVISOR;\n"), 1);
-        assert_eq!(broken("hv/src/x86/entry/boot.rs", "//! A.\nfn a() { crate::start(super::super::smp::start) }\n"), 0);
+        assert_eq!(
+            broken("hv/src/x86/entry/boot.rs", "//! A.\nfn a() { crate::start(super::super::smp::start) }\n"),
+            0
+        );
         assert_eq!(broken("hv/src/x86/lost.rs", "//! A.\n"), 1);
     }
 

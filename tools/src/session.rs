@@ -237,6 +237,17 @@ impl Session {
         Ok(Outcome { exit, transcript: std::mem::take(&mut self.transcript) })
     }
 
+    /// Stops the machine dead, wherever it stands; returns all that it has said.
+    #[must_use]
+    pub fn stop(mut self) -> String {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // What is still on its way arrives, until nothing comes any more.
+        let deadline = Instant::now() + LAST_WORDS;
+        while self.receive(deadline).is_ok() {}
+        std::mem::take(&mut self.transcript)
+    }
+
     fn receive(&mut self, deadline: Instant) -> Result<(), RecvTimeoutError> {
         let bytes = match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now()))? {
             Said::Bytes(bytes) => bytes,

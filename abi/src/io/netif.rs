@@ -37,7 +37,10 @@ pub const XEN_NETIF_EXTRA_TYPE_MCAST_ADD: u8 = 2;
 pub const XEN_NETIF_EXTRA_TYPE_MCAST_DEL: u8 = 3;
 /// Extra information: the packet's flow hash.
 pub const XEN_NETIF_EXTRA_TYPE_HASH: u8 = 4;
-/// One more than the greatest type.
+/// Extra information: how many bytes are left free before the packet. Of Linux's `xen/interface/io/netif.h`; Xen 4.17's
+/// has no such type.
+pub const XEN_NETIF_EXTRA_TYPE_XDP: u8 = 5;
+/// One more than the greatest type of Xen 4.17.
 pub const XEN_NETIF_EXTRA_TYPE_MAX: u8 = 5;
 /// Another extra information slot follows.
 pub const XEN_NETIF_EXTRA_FLAG_MORE: u8 = 1;
@@ -78,8 +81,15 @@ abi_struct! {
         pub r#type: u8,
         /// `XEN_NETIF_EXTRA_FLAG_*`.
         pub flags: u8,
-        /// As `type` tells: [`NetifExtraGso`], six bytes of address, or [`NetifExtraHash`].
+        /// As `type` tells: [`NetifExtraGso`], six bytes of address, [`NetifExtraHash`] or [`NetifExtraXdp`].
         pub u: [u8; 6],
+    }
+    /// Room before the packet (`u.xdp` of Linux's `xen_netif_extra_info`).
+    pub struct NetifExtraXdp [6] {
+        /// Bytes.
+        pub headroom: u16,
+        /// Padding.
+        pub pad: [u16; 2],
     }
     /// Segmentation (`netif_extra_info`'s `u.gso`).
     pub struct NetifExtraGso [6] {

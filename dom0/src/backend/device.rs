@@ -5,11 +5,11 @@ use alloc::{format, rc::Rc, string::String, vec::Vec};
 use core::cell::{Cell, RefCell};
 use core::future::{Future, pending};
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Error, Result, ensure};
 use oxen_abi::domid::DomId;
 use oxen_abi::io::xenbus::XenbusState;
 use oxen_domu_lib::handshake::{self, Side, Step};
-use oxen_domu_lib::sync::{Latch, Waiters};
+use oxen_domu_lib::sync::{Latch, Notify, Waiters};
 use oxen_domu_lib::{println, task, time};
 
 use crate::guest_text;
@@ -43,17 +43,32 @@ pub trait Driver: 'static {
     fn front_nodes(&self) -> Nodes;
     /// What is offered, written anew for each frontend.
     fn offer(&self) -> Nodes;
-    /// Takes the frontend's rings into use; what is returned besides is written before the state changes.
+    /// Takes the frontend's rings into use, as they are or where an earlier instance left them; what is returned besides
+    /// is written before the state changes.
     ///
     /// # Errors
     /// The frontend asks for what is not offered, lacks a node, or grants no ring.
-    fn connect(&self, front: &Front<'_>) -> Result<(Rc<Self::Session>, Nodes)>;
+    fn connect(
+        &self,
+        front: &Front<'_>,
+        legacy: <Self::Session as Session>::Legacy,
+    ) -> Result<(Rc<Self::Session>, Nodes)>;
+    /// Reads anew what a connected frontend may change; returns whether there is such a thing.
+    fn reconfigure(&self, _front: &Front<'_>, _session: &Self::Session) -> bool {
+        false
+    }
 }
 
 /// What serves a connected frontend, in tasks of its own.
 pub trait Session {
+    /// What the next instance needs beside the rings to go on where this one stopped.
+    type Legacy: Default;
+
     /// How it is told to end, and tells that it has.
     fn life(&self) -> &Life;
+
+    /// Ends its tasks where they stand, and waits until nothing is at work for it any more.
+    fn cut(&self) -> impl Future<Output = Self::Legacy>;
 }
 
 /// How a session ended.
@@ -146,6 +161,9 @@ pub struct Device<D: Driver> {
     state: Cell<XenbusState>,
     changed: Waiters,
     session: RefCell<Option<Rc<D::Session>>>,
+    /// Somebody wants the session begun anew.
+    wanted: Notify,
+    restarts: Cell<u64>,
     stop: Latch<()>,
     stopped: Latch<()>,
 }
@@ -167,6 +185,8 @@ impl<D: Driver> Device<D> {
             state: Cell::new(XenbusState::Initialising),
             changed: Waiters::new(),
             session: RefCell::default(),
+            wanted: Notify::new(),
+            restarts: Cell::new(0),
             stop: Latch::new(),
             stopped: Latch::new(),
         });
@@ -199,6 +219,21 @@ impl<D: Driver> Device<D> {
         told.map_err(|why| self.refused(why))
     }
 
+    /// Has the session cut off wherever it stands, and another take its place, which maps the rings and binds the ports
+    /// anew. The frontend notices nothing, and nothing of what it asked for is lost.
+    ///
+    /// # Errors
+    /// No frontend is connected, or the rings cannot be taken into use any more: the device is closed then.
+    pub async fn restart(&self) -> Result<()> {
+        ensure!(self.session.borrow().is_some(), "{} is not connected", self.driver.title());
+        let before = self.restarts.get();
+        self.wanted.notify();
+        let over = || (self.restarts.get() != before || self.state.get() != XenbusState::Connected).then_some(());
+        self.changed.until(over).await;
+        ensure!(self.restarts.get() != before, "{} is closed", self.driver.title());
+        Ok(())
+    }
+
     /// Ends the device: requests in flight are answered, pages and rings are let go.
     pub async fn detach(&self) {
         self.stop.set(());
@@ -212,7 +247,7 @@ impl<D: Driver> Device<D> {
     pub async fn unplug(&self) -> Result<()> {
         let failed = |why| self.refused(why);
         self.set("online", "0").map_err(failed)?;
-        if self.state.get() == XenbusState::Connected {
+        if matches!(self.state.get(), XenbusState::Connected | XenbusState::Reconfigured) {
             self.enter(XenbusState::Closing).map_err(failed)?;
             let closed = self.changed.until(|| (self.state.get() == XenbusState::Closed).then_some(()));
             if task::timeout(PATIENCE, closed).await.is_err() {
@@ -278,13 +313,19 @@ impl<D: Driver> Device<D> {
                     None => pending().await,
                 }
             };
-            let change = first_of(watch.next(), self.stop.wait(), end);
-            let end = change.await;
+            let change = first_of(watch.next(), self.stop.wait(), self.wanted.notified(), end).await;
             drop(session);
-            if end == Some(SessionEnd::ProtocolError) {
-                self.session.take();
-                self.fail("the frontend broke its ring");
-                continue;
+            match change {
+                Change::Ended(SessionEnd::ProtocolError) => {
+                    self.session.take();
+                    self.fail("the frontend broke its ring");
+                    continue;
+                }
+                Change::Restart => {
+                    self.begin_anew().await;
+                    continue;
+                }
+                Change::Ended(SessionEnd::Asked) | Change::Nodes => {}
             }
             let state = self.peer().value("state").map_or(XenbusState::Unknown, |text| XenbusState::from_text(&text));
             self.follow(state).await;
@@ -303,6 +344,12 @@ impl<D: Driver> Device<D> {
             Step::Connect => {
                 if let Err(why) = self.connect() {
                     self.fail(&format!("{why:#}"));
+                }
+            }
+            Step::Reconfigure(state) => {
+                let session = self.session.borrow().clone();
+                if session.is_some_and(|session| self.driver.reconfigure(&self.peer(), &session)) {
+                    _ = self.enter(state);
                 }
             }
             Step::Close(XenbusState::Closed) => {
@@ -327,9 +374,31 @@ impl<D: Driver> Device<D> {
         Error::new(why).context("xenstore").context(self.driver.title())
     }
 
-    fn connect(&self) -> Result<()> {
-        let (session, nodes) = self.driver.connect(&self.peer())?;
+    /// Puts a new session in the place of the one that is connected.
+    async fn begin_anew(&self) {
+        let session = self.session.take();
+        let Some(session) = session else { return };
+        let legacy = session.cut().await;
+        // The ports are free to be bound again when the last of it is gone.
+        drop(session);
+        match self.open(legacy) {
+            // What is offered and what is connected are as they were: the store's nodes stay.
+            Ok(_) => {
+                self.restarts.set(self.restarts.get() + 1);
+                self.changed.wake();
+            }
+            Err(why) => self.fail(&format!("{why:#}")),
+        }
+    }
+
+    fn open(&self, legacy: <D::Session as Session>::Legacy) -> Result<Nodes> {
+        let (session, nodes) = self.driver.connect(&self.peer(), legacy)?;
         *self.session.borrow_mut() = Some(session);
+        Ok(nodes)
+    }
+
+    fn connect(&self) -> Result<()> {
+        let nodes = self.open(Default::default())?;
         let published = self.write(&nodes).and_then(|()| self.enter(XenbusState::Connected));
         published.context("xenstore")
     }
@@ -345,14 +414,27 @@ impl<D: Driver> Device<D> {
     }
 }
 
-/// Waits for a change, the wish to stop, or the session's end.
+/// What a device has to do with.
+enum Change {
+    /// The frontend's state may be another, or the device is to end.
+    Nodes,
+    /// The session is to begin anew.
+    Restart,
+    /// The session has ended.
+    Ended(SessionEnd),
+}
+
+/// Waits for a change, the wish to stop, the wish to begin anew, or the session's end.
 async fn first_of(
     change: impl Future<Output = String>,
     stop: impl Future<Output = ()>,
+    restart: impl Future<Output = ()>,
     end: impl Future<Output = SessionEnd>,
-) -> Option<SessionEnd> {
-    match task::select(change, task::select(stop, end)).await {
-        task::Either::Second(task::Either::Second(end)) => Some(end),
-        _ => None,
+) -> Change {
+    use task::Either::{First, Second};
+    match task::select(task::select(change, stop), task::select(restart, end)).await {
+        First(_) => Change::Nodes,
+        Second(First(())) => Change::Restart,
+        Second(Second(end)) => Change::Ended(end),
     }
 }

@@ -42,10 +42,16 @@ impl Buffer {
         }
     }
 
-    /// The bytes as a receiver gets them: each page is full before the next begins, so that all headers are in the
-    /// first and none is empty. Linux's backend hands frames on in the same form; its frontend relies on the first.
-    pub fn pieces(&self) -> impl ExactSizeIterator<Item = &[u8]> {
-        self.chunks(PAGE_SIZE)
+    /// The bytes as a receiver gets them who has `headroom` bytes of the first page left free, less than a page: each page
+    /// is full before the next begins, so that all headers are in the first and none is empty. Linux's backend hands
+    /// frames on in the same form; its frontend relies on the first.
+    pub fn pieces(&self, headroom: u16) -> impl ExactSizeIterator<Item = &[u8]> {
+        let free = usize::from(headroom) % PAGE_SIZE;
+        let count = if self.is_empty() { 0 } else { (free + self.len()).div_ceil(PAGE_SIZE) };
+        (0..count).map(move |page| {
+            let end = (PAGE_SIZE * (page + 1) - free).min(self.len());
+            self.get((PAGE_SIZE * page).saturating_sub(free)..end).unwrap_or_default()
+        })
     }
 }
 
@@ -100,13 +106,25 @@ mod tests {
         for (length, sizes) in [(60, &[60][..]), (4096, &[4096]), (4097, &[4096, 1]), (9000, &[4096, 4096, 808])] {
             let mut buffer = Buffer::zeroed(length).unwrap();
             assert_eq!(buffer.len(), length);
-            assert_eq!(buffer.pieces().map(<[u8]>::len).collect::<Vec<_>>(), sizes);
+            assert_eq!(buffer.pieces(0).map(<[u8]>::len).collect::<Vec<_>>(), sizes);
             assert!(buffer.footprint() >= length);
             buffer.fill(7);
             let aligned = |piece: &[u8]| (piece.as_ptr() as usize).is_multiple_of(PAGE_SIZE);
-            assert!(length <= PAGE_SIZE || buffer.pieces().all(aligned));
+            assert!(length <= PAGE_SIZE || buffer.pieces(0).all(aligned));
             assert_eq!(buffer, Buffer::from(vec![7; length]));
         }
-        assert_eq!(Buffer::from(vec![0; 5000]).pieces().map(<[u8]>::len).collect::<Vec<_>>(), [4096, 904]);
+        assert_eq!(Buffer::from(vec![0; 5000]).pieces(0).map(<[u8]>::len).collect::<Vec<_>>(), [4096, 904]);
+        let bytes: Vec<u8> = (0..9000_u32).map(|at| (at / 7) as u8).collect();
+        for (headroom, length, sizes) in [
+            (256, 0, &[][..]),
+            (256, 3840, &[3840]),
+            (256, 3841, &[3840, 1]),
+            (2048, 9000, &[2048, 4096, 2856]),
+            (4095, 2, &[1, 1]),
+        ] {
+            let buffer = Buffer::from(bytes[..length].to_vec());
+            assert_eq!(buffer.pieces(headroom).map(<[u8]>::len).collect::<Vec<_>>(), sizes);
+            assert_eq!(buffer.pieces(headroom).collect::<Vec<_>>().concat(), bytes[..length]);
+        }
     }
 }

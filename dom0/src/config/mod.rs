@@ -13,6 +13,7 @@ use core::fmt;
 
 use crate::suggest;
 use disk::Disk;
+use oxen_abi::domctl::{TSC_MODE_ALWAYS_EMULATE, TSC_MODE_DEFAULT, TSC_MODE_NEVER_EMULATE};
 use syntax::{Setting, Value};
 use vif::Interface;
 
@@ -85,6 +86,8 @@ pub struct GuestConfig {
     pub cap: Option<u16>,
     /// The greatest version that its grant table may have; the hypervisor's without.
     pub max_grant_version: Option<u32>,
+    /// How it has its time stamp counter, a `TSC_MODE_*`; the hypervisor's choice without.
+    pub tsc_mode: Option<u32>,
     /// Virtual disks.
     pub disks: Vec<Disk>,
     /// Network interfaces.
@@ -98,7 +101,7 @@ pub struct GuestConfig {
 }
 
 /// Every key that has a meaning here.
-pub const KEYS: [&str; 21] = [
+pub const KEYS: [&str; 22] = [
     "name",
     "uuid",
     "type",
@@ -115,6 +118,7 @@ pub const KEYS: [&str; 21] = [
     "cpu_weight",
     "cap",
     "max_grant_version",
+    "tsc_mode",
     "disk",
     "vif",
     "on_poweroff",
@@ -124,8 +128,8 @@ pub const KEYS: [&str; 21] = [
 
 /// The fewest MiB with which any guest can be built.
 const MIN_MEMORY: u64 = 1;
-/// The most virtual processors of one guest with shared_info's own places.
-const MAX_VCPUS: u64 = 32;
+/// The most virtual processors that the hypervisor gives a guest.
+const MAX_VCPUS: u64 = 128;
 
 /// Reads a configuration.
 ///
@@ -246,12 +250,30 @@ impl Draft {
             cpu_weight: self.number("cpu_weight", 1, 65535)?.and_then(|n| u16::try_from(n).ok()),
             cap: self.number("cap", 0, 65535)?.and_then(|n| u16::try_from(n).ok()),
             max_grant_version: self.number("max_grant_version", 1, 2)?.and_then(|n| u32::try_from(n).ok()),
+            tsc_mode: self.tsc_mode()?,
             disks,
             vifs,
             on_poweroff: self.action("on_poweroff", Action::Destroy)?,
             on_reboot: self.action("on_reboot", Action::Restart)?,
             on_crash: self.action("on_crash", Action::Destroy)?,
         })
+    }
+
+    /// By xl's names, or by number as before there were names.
+    fn tsc_mode(&self) -> Result<Option<u32>, ConfigError> {
+        const NAMES: [(&str, u32); 3] = [
+            ("default", TSC_MODE_DEFAULT),
+            ("always_emulate", TSC_MODE_ALWAYS_EMULATE),
+            ("native", TSC_MODE_NEVER_EMULATE),
+        ];
+        let Some(setting) = self.get("tsc_mode") else { return Ok(None) };
+        let mode = NAMES.into_iter().find(|&(name, mode)| match &setting.value {
+            Value::Text(text) => text == name || text.parse() == Ok(mode),
+            Value::Number(number) => *number == u64::from(mode),
+            Value::List(_) => false,
+        });
+        let wants = "wants \"default\", \"always_emulate\" or \"native\"";
+        mode.map(|(_, mode)| Some(mode)).ok_or_else(|| setting.error(wants))
     }
 
     fn check_type(&self) -> Result<(), ConfigError> {
@@ -326,6 +348,18 @@ mod tests {
         assert_eq!(c.max_grant_version, None);
         let versions = ["1", "2", "3"].map(|n| parse(&format!("{source}\nmax_grant_version = {n}")).ok());
         assert_eq!(versions.map(|c| c.and_then(|c| c.max_grant_version)), [Some(1), Some(2), None]);
+    }
+
+    #[test]
+    fn the_time_stamp_counter_is_chosen_as_in_xl() {
+        let mode = |value: &str| parse(&format!("name='a'\nkernel='k'\ntsc_mode={value}")).map(|c| c.tsc_mode);
+        let chosen = [("'default'", 0), ("'always_emulate'", 1), ("'native'", 2), ("1", 1), ("'2'", 2)];
+        assert!(chosen.into_iter().all(|(value, expected)| mode(value) == Ok(Some(expected))));
+        let wants = "line 3: `tsc_mode` wants \"default\", \"always_emulate\" or \"native\"";
+        for value in ["'native_paravirt'", "3", "['native']"] {
+            assert_eq!(mode(value).unwrap_err().to_string(), wants);
+        }
+        assert_eq!(parse("name='a'\nkernel='k'").unwrap().tsc_mode, None);
     }
 
     #[test]

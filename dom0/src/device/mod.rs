@@ -14,6 +14,7 @@ use core::cell::{Cell, RefCell};
 
 use oxen_abi::domid::DomId;
 use oxen_domu_lib::memory::map::Words;
+use oxen_domu_lib::sync::Waiters;
 use oxen_domu_lib::task;
 
 use crate::archive::Archive;
@@ -58,16 +59,50 @@ impl Piece {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure;
 
+/// Counts what disks have in work for somebody, who can wait until it is nothing.
+#[derive(Debug, Default)]
+pub struct Gate {
+    inside: Cell<usize>,
+    left: Waiters,
+}
+
+impl Gate {
+    /// Waits until no disk has anything in work.
+    pub async fn empty(&self) {
+        self.left.until(|| (self.inside.get() == 0).then_some(())).await;
+    }
+}
+
+/// One step of work, counted until it is dropped.
+#[derive(Debug)]
+struct Stay(Rc<Gate>);
+
+impl Stay {
+    fn new(gate: &Rc<Gate>) -> Self {
+        gate.inside.set(gate.inside.get() + 1);
+        Self(gate.clone())
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.0.inside.set(self.0.inside.get() - 1);
+        self.0.left.wake();
+    }
+}
+
 /// A place for one step of work at a disk. Who wants one waits behind all who came before, whatever guest they work
-/// for; a guest's pages are mapped only when there is one.
+/// for; a guest's pages are mapped only when there is one. The disk has it for as long as it works at that step, even
+/// if nobody waits for the step any more.
 #[derive(Debug)]
 pub struct Room {
     _part: Charge,
+    _stay: Stay,
 }
 
 /// Waits for a part of what a disk can have in work at a time.
-async fn room(places: &Budget, amount: usize) -> Result<Room, Failure> {
-    places.wait_for(amount).await.map(|part| Room { _part: part }).map_err(|_| Failure)
+async fn room(places: &Budget, amount: usize, gate: &Rc<Gate>) -> Result<Room, Failure> {
+    places.wait_for(amount).await.map(|part| Room { _part: part, _stay: Stay::new(gate) }).map_err(|_| Failure)
 }
 
 /// What a disk of a guest really is.
@@ -116,15 +151,15 @@ impl Medium {
     ///
     /// # Errors
     /// [`Failure`] if there are more than [`Self::max_pieces`].
-    pub async fn room(&self, pieces: usize) -> Result<Room, Failure> {
+    pub async fn room(&self, pieces: usize, gate: &Rc<Gate>) -> Result<Room, Failure> {
         match self {
-            Self::Ram(disk) => disk.room().await,
-            Self::Virtio(disk) => disk.room(pieces).await,
+            Self::Ram(disk) => disk.room(gate).await,
+            Self::Virtio(disk) => disk.room(pieces, gate).await,
         }
     }
 
     /// Moves data between the disk, from `sector` on, and the pieces one after the other, in the room that there is for
-    /// them.
+    /// them. Whoever drops the future before its end leaves pieces and room to the disk until it is done with them.
     ///
     /// # Errors
     /// [`Failure`] if the disk failed.
@@ -132,12 +167,12 @@ impl Medium {
         &self,
         direction: Direction,
         sector: u64,
-        pieces: &[Piece],
+        pieces: Vec<Piece>,
         room: Room,
     ) -> Result<(), Failure> {
         match self {
             Self::Ram(disk) => {
-                let done = disk.transfer(direction, sector, pieces);
+                let done = disk.transfer(direction, sector, &pieces);
                 // The room is kept meanwhile: a disk does one step before others have their turn.
                 task::yield_now().await;
                 drop(room);
@@ -148,18 +183,18 @@ impl Medium {
     }
 
     /// Makes durable what was written.
-    pub async fn flush(&self) -> Result<(), Failure> {
+    pub async fn flush(&self, gate: &Rc<Gate>) -> Result<(), Failure> {
         match self {
             Self::Ram(_) => Ok(()),
-            Self::Virtio(disk) => disk.flush().await,
+            Self::Virtio(disk) => disk.flush(gate).await,
         }
     }
 
     /// Forgets the contents of sectors.
-    pub async fn discard(&self, sector: u64, count: u64) -> Result<(), Failure> {
+    pub async fn discard(&self, sector: u64, count: u64, gate: &Rc<Gate>) -> Result<(), Failure> {
         match self {
-            Self::Ram(disk) => disk.discard(sector, count).await,
-            Self::Virtio(disk) => disk.discard(sector, count).await,
+            Self::Ram(disk) => disk.discard(sector, count, gate).await,
+            Self::Virtio(disk) => disk.discard(sector, count, gate).await,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A disk in dom0's memory, filled from a file of the archive; what guests write lasts until power-off.
 
+use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
@@ -7,7 +8,7 @@ use oxen_domu_lib::memory::bytes;
 use oxen_domu_lib::task;
 
 use super::transfer::{Direction, SECTOR};
-use super::{Failure, Piece, Room, room};
+use super::{Failure, Gate, Piece, Room, room};
 use crate::purse::Budget;
 
 /// Pieces, a page each at most, that are copied in one step of dom0.
@@ -53,8 +54,8 @@ impl RamDisk {
     ///
     /// # Errors
     /// None; there is always a step to wait for.
-    pub async fn room(&self) -> Result<Room, Failure> {
-        room(&self.steps, 1).await
+    pub async fn room(&self, gate: &Rc<Gate>) -> Result<Room, Failure> {
+        room(&self.steps, 1, gate).await
     }
 
     /// Copies between the disk and the pieces.
@@ -74,14 +75,14 @@ impl RamDisk {
     }
 
     /// Fills sectors with zeros, step by step: others have their turn in between.
-    pub async fn discard(&self, sector: u64, count: u64) -> Result<(), Failure> {
+    pub async fn discard(&self, sector: u64, count: u64, gate: &Rc<Gate>) -> Result<(), Failure> {
         let place = |sector: u64| {
             let byte = sector.checked_mul(SECTOR).and_then(|byte| usize::try_from(byte).ok());
             byte.filter(|&byte| byte <= self.bytes.borrow().len()).ok_or(Failure)
         };
         let (start, end) = (place(sector)?, place(sector.checked_add(count).ok_or(Failure)?)?);
         for start in (start..end).step_by(MAX_ZEROED) {
-            let _room = self.room().await?;
+            let _room = self.room(gate).await?;
             let step = start..end.min(start + MAX_ZEROED);
             // The disk may have been cut meanwhile.
             self.bytes.borrow_mut().get_mut(step).ok_or(Failure)?.fill(0);
@@ -94,7 +95,6 @@ impl RamDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::rc::Rc;
 
     #[test]
     fn contents_are_padded_to_sectors() {
@@ -110,17 +110,17 @@ mod tests {
         disk.resize(4).unwrap();
         assert_eq!((disk.sectors(), disk.bytes.borrow()[1024]), (4, 0));
         disk.resize(1).unwrap();
-        assert_eq!((disk.sectors(), task::run(disk.discard(1, 1))), (1, Err(Failure)));
+        assert_eq!((disk.sectors(), task::run(disk.discard(1, 1, &Rc::default()))), (1, Err(Failure)));
         assert_eq!((disk.resize(u64::MAX), disk.resize(1 << 50), disk.sectors()), (None, None, 1));
     }
 
     #[test]
     fn discarded_sectors_are_zero_and_bounds_hold() {
         let disk = RamDisk::new(&[1; 1024]).unwrap();
-        task::run(disk.discard(1, 1)).unwrap();
+        task::run(disk.discard(1, 1, &Rc::default())).unwrap();
         assert_eq!(disk.bytes.borrow()[511..513], [1, 0]);
-        assert_eq!(task::run(disk.discard(1, 2)), Err(Failure));
-        assert_eq!(task::run(disk.discard(u64::MAX, 2)), Err(Failure));
+        assert_eq!(task::run(disk.discard(1, 2, &Rc::default())), Err(Failure));
+        assert_eq!(task::run(disk.discard(u64::MAX, 2, &Rc::default())), Err(Failure));
     }
 
     #[test]
@@ -132,7 +132,7 @@ mod tests {
             let all: Vec<_> = (0..3)
                 .map(|_| {
                     let disk = disk.clone();
-                    task::spawn(async move { disk.discard(0, sectors).await })
+                    task::spawn(async move { disk.discard(0, sectors, &Rc::default()).await })
                 })
                 .collect();
             let (mut turns, mut before) = (0, 0);

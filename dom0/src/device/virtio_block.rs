@@ -13,7 +13,7 @@ use super::pci::Function;
 use super::transfer::Direction;
 use super::virtio::{Queue, VirtioDevice};
 use super::virtqueue::{Buffer, Dma};
-use super::{Failure, OWNER, Piece, Room, room};
+use super::{Failure, Gate, OWNER, Piece, Room, room};
 use crate::purse::Budget;
 
 const DEVICE_IDS: [u16; 2] = [0x1001, 0x1042];
@@ -51,11 +51,15 @@ pub struct VirtioBlock {
     submitted: Notify,
 }
 
-#[derive(Debug, Default)]
+/// A chain that is out, for the driver and for who waits for it: what it needs is there until both are done with it,
+/// so that the device finds its pages even where nobody waits any more.
+#[derive(Debug)]
 struct Done {
     /// The device's answer, once it is there.
     status: Cell<Option<u32>>,
     wake: Notify,
+    _pieces: Vec<Piece>,
+    _room: Room,
 }
 
 impl VirtioBlock {
@@ -114,11 +118,11 @@ impl VirtioBlock {
     ///
     /// # Errors
     /// [`Failure`] for more than [`Self::max_pieces`].
-    pub async fn room(&self, pieces: usize) -> Result<Room, Failure> {
+    pub async fn room(&self, pieces: usize, gate: &Rc<Gate>) -> Result<Room, Failure> {
         if pieces > self.max_pieces {
             return Err(Failure);
         }
-        room(&self.places, pieces + 2).await
+        room(&self.places, pieces + 2, gate).await
     }
 
     /// Moves data between the disk, from `sector` on, and the pieces one after the other.
@@ -129,7 +133,7 @@ impl VirtioBlock {
         &self,
         direction: Direction,
         sector: u64,
-        pieces: &[Piece],
+        pieces: Vec<Piece>,
         room: Room,
     ) -> Result<(), Failure> {
         let kind = match direction {
@@ -144,27 +148,27 @@ impl VirtioBlock {
             })
         };
         let buffers: Vec<Buffer> = pieces.iter().map(buffer).collect::<Option<_>>().ok_or(Failure)?;
-        self.request(kind, sector, &buffers, None, room).await
+        self.request(kind, sector, &buffers, None, (pieces, room)).await
     }
 
     /// Makes durable what was written.
-    pub async fn flush(&self) -> Result<(), Failure> {
+    pub async fn flush(&self, gate: &Rc<Gate>) -> Result<(), Failure> {
         // A device without the feature writes through.
         if self.device.features & FEATURE_FLUSH == 0 {
             return Ok(());
         }
-        let room = self.room(0).await?;
-        self.request(TYPE_FLUSH, 0, &[], None, room).await
+        let room = self.room(0, gate).await?;
+        self.request(TYPE_FLUSH, 0, &[], None, (Vec::new(), room)).await
     }
 
     /// Forgets the contents of sectors.
-    pub async fn discard(&self, sector: u64, count: u64) -> Result<(), Failure> {
+    pub async fn discard(&self, sector: u64, count: u64, gate: &Rc<Gate>) -> Result<(), Failure> {
         let most = u64::from(self.device.config.read32(36)).max(1);
         let mut done = 0;
         while done < count {
             let now = (count - done).min(most);
-            let room = self.room(1).await?;
-            self.request(TYPE_DISCARD, 0, &[], Some((sector + done, now)), room).await?;
+            let room = self.room(1, gate).await?;
+            self.request(TYPE_DISCARD, 0, &[], Some((sector + done, now)), (Vec::new(), room)).await?;
             done += now;
         }
         Ok(())
@@ -178,16 +182,17 @@ impl VirtioBlock {
         Some((words, Dma::address(page) + first as u64))
     }
 
-    /// Submits a chain and waits for its end; its descriptors are free again when the room is given back.
+    /// Submits a chain, with what it needs, and waits for its end; its descriptors are free again when the room is given
+    /// back.
     async fn request(
         &self,
         kind: u32,
         sector: u64,
         data: &[Buffer],
         range: Option<(u64, u64)>,
-        _room: Room,
+        needs: (Vec<Piece>, Room),
     ) -> Result<(), Failure> {
-        let done = self.submit(kind, sector, data, range).ok_or(Failure)?;
+        let done = self.submit(kind, sector, data, range, needs).ok_or(Failure)?;
         loop {
             match done.status.get() {
                 Some(STATUS_OK) => return Ok(()),
@@ -197,7 +202,14 @@ impl VirtioBlock {
         }
     }
 
-    fn submit(&self, kind: u32, sector: u64, data: &[Buffer], range: Option<(u64, u64)>) -> Option<Rc<Done>> {
+    fn submit(
+        &self,
+        kind: u32,
+        sector: u64,
+        data: &[Buffer],
+        range: Option<(u64, u64)>,
+        (pieces, room): (Vec<Piece>, Room),
+    ) -> Option<Rc<Done>> {
         let mut queue = self.queue.borrow_mut();
         let (words, address) = self.slot(queue.ring.next_head()?)?;
         let put = |at: usize, value: u64| {
@@ -219,7 +231,7 @@ impl VirtioBlock {
         chain.extend_from_slice(data);
         chain.push(Buffer { address: address + STATUS_AT as u64, length: 1, device_writes: true });
         let head = queue.ring.offer(&chain)?;
-        let done = Rc::new(Done::default());
+        let done = Rc::new(Done { status: Cell::new(None), wake: Notify::new(), _pieces: pieces, _room: room });
         *self.out.borrow_mut().get_mut(usize::from(head))? = Some(done.clone());
         self.in_flight.set(self.in_flight.get() + 1);
         self.device.notify(&queue);

@@ -87,6 +87,7 @@ pub(super) async fn start(system: &System, guest: &Guest) -> Result<()> {
         maximum: config.maxmem << 10,
         vcpus: config.maxvcpus,
         max_grant_version: config.max_grant_version,
+        tsc_mode: config.tsc_mode,
     };
     let built = build::build(&plan, &mut kernel).await?;
     guest.domain.set(built.domain);

@@ -16,6 +16,11 @@ use oxen_abi::io::xenbus::XenbusState;
 use crate::grant::GrantError;
 use crate::handshake;
 use crate::store::{Error, Store, Watch};
+use crate::task::{self, Elapsed};
+use crate::time;
+
+/// How long a backend may take to connect, in nanoseconds: as long as Linux's frontends wait for theirs.
+pub const PATIENCE: u64 = 300 * time::SECOND;
 
 /// Why a frontend could not connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +35,10 @@ pub enum ConnectError {
     Closed,
     /// The backend does not offer what there is no way without.
     Lacks(&'static str),
+    /// What the backend says of this cannot be.
+    Nonsense(&'static str),
+    /// The backend has not got to its end of the handshake in [`PATIENCE`].
+    Silent,
 }
 
 impl core::error::Error for ConnectError {}
@@ -41,6 +50,8 @@ impl core::fmt::Display for ConnectError {
             Self::Hypervisor(errno) => write!(f, "hypervisor: {errno}"),
             Self::Grant(error) => error.fmt(f),
             Self::Closed => f.write_str("the backend closed"),
+            Self::Nonsense(what) => write!(f, "what the backend says of its {what} cannot be"),
+            Self::Silent => f.write_str("the backend does not connect"),
             Self::Lacks(feature) => write!(f, "the backend does not offer {feature}"),
         }
     }
@@ -73,6 +84,8 @@ pub struct Device {
     backend: DomId,
     state: XenbusState,
     watch: Watch,
+    /// When the backend has to be connected.
+    deadline: u64,
 }
 
 impl Device {
@@ -87,7 +100,8 @@ impl Device {
         let backend = DomId(u16::try_from(backend).map_err(|_| Errno::Inval)?);
         let state = XenbusState::from_text(&store.read(&format!("{path}/state")).await?);
         let watch = store.watch(&format!("{backend_path}/state")).await?;
-        let mut device = Self { store: store.clone(), path, backend_path, backend, state, watch };
+        let deadline = time::now().saturating_add(PATIENCE);
+        let mut device = Self { store: store.clone(), path, backend_path, backend, state, watch, deadline };
         if state != XenbusState::Initialising {
             // An earlier frontend of this domain has left the device: start anew.
             device.publish(&[], XenbusState::Initialising).await?;
@@ -167,6 +181,15 @@ impl Device {
     /// The store's, but for a backend that is not there.
     pub async fn step(&self) -> Result<handshake::Step, Error> {
         Ok(handshake::step(handshake::Side::Frontend, self.state, self.peer().await?))
+    }
+
+    /// Waits until the backend's state changes, while it has time to connect.
+    ///
+    /// # Errors
+    /// [`ConnectError::Silent`] when its time is over, and the store's.
+    pub async fn answered(&self) -> Result<(), ConnectError> {
+        let left = self.deadline.saturating_sub(time::now());
+        task::timeout(left, self.changed()).await.map_err(|Elapsed| ConnectError::Silent)?.map_err(ConnectError::from)
     }
 
     /// Waits until the backend's state changes.

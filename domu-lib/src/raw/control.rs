@@ -101,6 +101,16 @@ pub fn set_max_vcpus(domain: DomId, count: u32) -> Result<(), Errno> {
     domctl(domctl::XEN_DOMCTL_MAX_VCPUS, domain, &domctl::DomctlMaxVcpus { max: count }).map(|_| ())
 }
 
+/// Chooses how a domain has its time stamp counter, by a `TSC_MODE_*`; an emulated one begins at zero, at the machine's own
+/// rate.
+///
+/// # Errors
+/// `ESRCH` for no such domain, `EINVAL` for no such mode.
+pub fn set_tsc_mode(domain: DomId, tsc_mode: u32) -> Result<(), Errno> {
+    let request = domctl::DomctlTscInfo { tsc_mode, ..domctl::DomctlTscInfo::new_zeroed() };
+    domctl(domctl::XEN_DOMCTL_SETTSCINFO, domain, &request).map(|_| ())
+}
+
 /// Fills a page of a domain with the hypercalls' code.
 ///
 /// # Errors

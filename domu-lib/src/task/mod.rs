@@ -100,11 +100,12 @@ impl Executor {
         self.running.borrow_mut().last_mut().is_some_and(|(_, woken)| core::mem::take(woken))
     }
 
-    fn add(&self, owner: u16, future: Local) {
+    fn add(&self, owner: u16, future: Local) -> u64 {
         let id = self.fresh();
         let waker = Waker::from(Arc::new(Signal { id, owner, ready: self.ready.clone() }));
         self.tasks.borrow_mut().insert(id, Task { future, owner, waker: waker.clone() });
         waker.wake();
+        id
     }
 }
 
@@ -118,12 +119,23 @@ struct Slot<T> {
 }
 
 /// What is left of a spawned task: await it for its result. Dropping it leaves the task running.
-pub struct JoinHandle<T>(Rc<RefCell<Slot<T>>>);
+pub struct JoinHandle<T> {
+    slot: Rc<RefCell<Slot<T>>>,
+    id: u64,
+}
 
 impl<T> JoinHandle<T> {
     /// Whether the task has ended.
     pub fn is_finished(&self) -> bool {
-        self.0.borrow().done
+        self.slot.borrow().done
+    }
+
+    /// Ends the task where it waits: its future is dropped before this returns. A task that is being polled, the
+    /// current one or one that it runs inside, is left alone.
+    pub fn cancel(self) {
+        let task = EXECUTOR.with(|executor| executor.tasks.borrow_mut().remove(&self.id));
+        // What the future holds may wake or start others when it goes.
+        drop(task);
     }
 }
 
@@ -137,7 +149,7 @@ impl<T> Future for JoinHandle<T> {
     type Output = T;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        let mut slot = self.0.borrow_mut();
+        let mut slot = self.slot.borrow_mut();
         if let Some(value) = slot.value.take() {
             return Poll::Ready(value);
         }
@@ -164,8 +176,8 @@ pub fn spawn_for<T: 'static>(owner: u16, future: impl Future<Output = T> + 'stat
             waiter.wake();
         }
     };
-    EXECUTOR.with(|executor| executor.add(owner, Box::pin(task)));
-    JoinHandle(slot)
+    let id = EXECUTOR.with(|executor| executor.add(owner, Box::pin(task)));
+    JoinHandle { slot, id }
 }
 
 /// Gives `owner`'s tasks time by this weight, relative to others: 256 is the usual one.

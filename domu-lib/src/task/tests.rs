@@ -111,3 +111,27 @@ fn a_channel_hands_over_in_order_and_ends_with_its_sender() {
         assert_eq!(seen, [0, 1, 2, 3, 4]);
     });
 }
+
+#[test]
+fn a_task_that_is_cancelled_is_dropped_where_it_waits() {
+    run(async {
+        let (held, log) = (Rc::new(()), Rc::new(RefCell::new(std::vec::Vec::new())));
+        let (in_task, seen) = (held.clone(), log.clone());
+        let task = spawn(async move {
+            let _held = in_task;
+            seen.borrow_mut().push("began");
+            yield_now().await;
+            seen.borrow_mut().push("went on");
+        });
+        yield_now().await;
+        task.cancel();
+        assert_eq!(Rc::strong_count(&held), 1, "what it held is free at once");
+        // It was woken before it was cancelled.
+        yield_now().await;
+        yield_now().await;
+        assert_eq!(*log.borrow(), ["began"]);
+        let ended = spawn(async {});
+        yield_now().await;
+        ended.cancel();
+    });
+}

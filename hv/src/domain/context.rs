@@ -14,7 +14,7 @@ use crate::{
     machine::Machine,
     mem::{editor::Editor, root},
     reply::Stop,
-    sched,
+    sched::{self, clock},
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{
@@ -61,7 +61,7 @@ pub fn set<M: Machine>(
     }
     fill(state, context);
     // Toolstacks clear the shared page when they have built the domain, and give the context last.
-    hv.time.publish(&state.info);
+    clock::publish(&state.info, domain.time_info(hv));
     if vcpu.id == 0 {
         domain.write_wall_clock(hv);
         domain.vm_assist.store(context.vm_assist & KNOWN_ASSISTS, Ordering::Relaxed);

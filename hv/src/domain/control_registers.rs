@@ -6,7 +6,8 @@ use crate::{caller::Caller, machine::Machine};
 pub const CR0_TS: u64 = 1 << 3;
 /// CR4 bits that a guest may change; the others read as the hypervisor set them.
 pub const CR4_GUEST: u64 = CR4_TSD | CR4_DE | CR4_FSGSBASE | CR4_OSXSAVE;
-const CR4_TSD: u64 = 1 << 2;
+/// Time stamps are the kernel's alone, in CR4.
+pub const CR4_TSD: u64 = 1 << 2;
 /// Debugging extensions, in CR4.
 pub const CR4_DE: u64 = 1 << 3;
 /// FSGSBASE, in CR4.

@@ -1,7 +1,7 @@
 //! CPUID as a PV guest sees it through the emulation prefix: what the CPU has, less what PV cannot keep, plus Xen's leaves.
 
 use super::control_registers::CR4_OSXSAVE;
-use crate::{caller::Caller, machine::Machine};
+use crate::{caller::Caller, machine::Machine, sched::clock::Scale};
 
 /// The first of the hypervisor's leaves (`arch-x86/cpuid.h`), and the last.
 const XEN_LEAVES: u32 = 0x4000_0000;
@@ -244,16 +244,22 @@ fn hypervisor_leaf<M: Machine>(caller: &Caller<'_, M>, leaf: u32, subleaf: u32) 
     }
 }
 
-/// The time stamp counter: subleaf 0, that it is not emulated, whether there is RDTSCP, and its kHz; subleaf 2, the
-/// machine's kHz.
+/// The time stamp counter: subleaf 0, whether it is emulated and whether there is RDTSCP, its mode, its kHz, how often it was
+/// set; subleaf 1, of an emulated one, its scale; subleaf 2, the machine's kHz.
 fn time_leaf<M: Machine>(caller: &Caller<'_, M>, subleaf: u32) -> [u32; 4] {
     /// `XEN_CPUID` leaf 3 EAX, bit 2.
     const TIME_RDTSCP: u32 = 1 << 2;
-    let machine = &caller.hv.machine;
+    let (machine, tsc) = (&caller.hv.machine, &caller.domain.tsc);
     let khz = u32::try_from(machine.frequency() / 1000).unwrap_or(u32::MAX);
     let has_rdtscp = machine.cpuid(0x8000_0001, 0)[3] & 1 << 27 != 0;
     match subleaf {
-        0 => [if has_rdtscp { TIME_RDTSCP } else { 0 }, 0, khz, 0],
+        0 => {
+            let told = tsc.get(0, khz);
+            let gtsc_khz = if told.gtsc_khz == 0 { khz } else { told.gtsc_khz };
+            let features = u32::from(tsc.is_emulated()) | if has_rdtscp { TIME_RDTSCP } else { 0 };
+            [features, told.tsc_mode, gtsc_khz, if caller.domain.is_privileged { 0 } else { told.incarnation }]
+        }
+        1 => tsc.scale().map_or([0; 4], |Scale { mul, shift }| [0, 0, mul, i32::from(shift) as u32]),
         2 => [khz, 0, 0, 0],
         _ => [0; 4],
     }

@@ -18,11 +18,13 @@ pub mod shared_info;
 pub mod table;
 pub mod teardown;
 pub mod traps;
+pub mod tsc;
 pub mod vcpu;
+mod vcpu_table;
 
 use crate::{
     Hypervisor,
-    addr::{Mfn, PAGE_BYTES},
+    addr::Mfn,
     config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES, MAX_PORTS, MAX_VCPUS},
     console,
     event::{Events, pirq},
@@ -31,17 +33,17 @@ use crate::{
     lock::{Lock, rank},
     machine::Machine,
     mem::{Paging, frame_alloc, frame_type::Owner},
-    sched::{self, pools::FIRST_POOL, run_queue::Share},
+    sched::{self, clock, pools::FIRST_POOL, run_queue::Share},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use counters::Counters;
 pub use life::{crash, crash_by_exception, end_without_vcpus, resume, show_counters, shut_down, shut_down_by_itself};
 use oxen_abi::{
-    domctl::TSC_MODE_DEFAULT,
     domid::DomId,
     errno::Errno,
     memory::E820Entry,
+    segments::XEN_LEGACY_MAX_VCPUS,
     vm_assist::{
         VMASST_TYPE_4GB_SEGMENTS, VMASST_TYPE_4GB_SEGMENTS_NOTIFY, VMASST_TYPE_ARCHITECTURAL_IOPL,
         VMASST_TYPE_M2P_STRICT, VMASST_TYPE_PAE_EXTENDED_CR3, VMASST_TYPE_RUNSTATE_UPDATE_FLAG,
@@ -50,8 +52,8 @@ use oxen_abi::{
 };
 use rights::Rights;
 use shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace};
-use spin::Once;
 use vcpu::{Vcpu, VcpuState, pause};
+use vcpu_table::VcpuTable;
 
 /// A domain. What several CPUs touch is atomic or under the lock of its subject.
 #[derive(Debug)]
@@ -66,8 +68,7 @@ pub struct Domain {
     pub handle: Lock<[u8; 16], { rank::HANDLE }>,
     /// The frame of `shared_info`.
     pub shared_info: Mfn,
-    /// Its vcpus, as far as they were created. A created vcpu stays until the domain goes.
-    pub vcpus: [Once<Arc<Vcpu>>; MAX_VCPUS],
+    vcpus: VcpuTable,
     /// How many vcpus it may have.
     pub max_vcpus: AtomicU32,
     /// Frames that it may have in its reservation.
@@ -115,8 +116,8 @@ pub struct Domain {
     pub is_debugged: AtomicBool,
     /// Its port on which it is told to be suspended, and that is rung when it is; 0: none (`XEN_DOMCTL_subscribe`).
     pub suspend_port: AtomicU32,
-    /// How the toolstack wants its time stamp counter, a `TSC_MODE_*`, and how often it was restored.
-    pub tsc: Lock<(u32, u32), { rank::TSC_MODE }>,
+    /// How it has its time stamp counter.
+    pub tsc: tsc::Tsc,
     /// NUMA nodes it would like to live on; kept for the toolstack.
     pub node_affinity: AtomicU64,
     /// What it has asked for, in a build that counts.
@@ -207,7 +208,9 @@ pub fn create<M: Machine>(hv: &Hypervisor<M>, config: &Config) -> Result<Arc<Dom
     hv.domains.create(config.id, |id, owner| {
         hv.frames.welcome(owner);
         let shared_info = frame_alloc::take_shared(hv, owner)?;
-        let domain = Domain::new(id, owner, shared_info, config);
+        let made = VcpuTable::new(&hv.machine, config.max_vcpus as usize);
+        let vcpus = made.inspect_err(|_| frame_alloc::give_back_shared(hv, shared_info))?;
+        let domain = Domain::new(id, owner, shared_info, vcpus, config);
         sched::placement::join_pool(hv, &domain, config.pool)
             .inspect_err(|_| frame_alloc::give_back_shared(hv, shared_info))?;
         mask_all_upcalls(hv, shared_info);
@@ -219,25 +222,25 @@ pub fn create<M: Machine>(hv: &Hypervisor<M>, config: &Config) -> Result<Arc<Dom
 
 /// A vcpu begins with its events masked.
 fn mask_all_upcalls<M: Machine>(hv: &Hypervisor<M>, shared_info: Mfn) {
-    for place in (0..MAX_VCPUS).filter_map(|id| VcpuInfoPlace::new(&hv.machine, shared_info, id * VCPU_INFO_BYTES)) {
+    for place in
+        (0..XEN_LEGACY_MAX_VCPUS).filter_map(|id| VcpuInfoPlace::new(&hv.machine, shared_info, id * VCPU_INFO_BYTES))
+    {
         place.set_upcall_mask(true);
     }
 }
-
-const _: () = assert!(MAX_VCPUS * VCPU_INFO_BYTES <= PAGE_BYTES);
 
 impl Domain {
     /// Regions that its memory map can have.
     pub const MAX_MEMORY_MAP: usize = 32;
 
-    fn new(id: DomId, owner: Owner, shared_info: Mfn, config: &Config) -> Self {
+    fn new(id: DomId, owner: Owner, shared_info: Mfn, vcpus: VcpuTable, config: &Config) -> Self {
         Self {
             id,
             owner,
             is_privileged: config.is_privileged,
             handle: Lock::new(config.handle),
             shared_info,
-            vcpus: [const { Once::new() }; MAX_VCPUS],
+            vcpus,
             max_vcpus: AtomicU32::new(config.max_vcpus),
             max_pages: AtomicU32::new(0),
             memory_map: Lock::new(heapless::Vec::new()),
@@ -265,7 +268,7 @@ impl Domain {
             has_begun: AtomicBool::new(false),
             is_debugged: AtomicBool::new(false),
             suspend_port: AtomicU32::new(0),
-            tsc: Lock::new((TSC_MODE_DEFAULT, 1)),
+            tsc: tsc::Tsc::default(),
             node_affinity: AtomicU64::new(1),
             counters: Counters::new(),
             time_offset: AtomicI64::new(0),
@@ -282,7 +285,7 @@ impl Domain {
         if id >= self.max_vcpus.load(Ordering::Relaxed) {
             return Err(Errno::Inval);
         }
-        let cell = self.vcpus.get(id as usize).ok_or(Errno::Inval)?;
+        let cell = self.vcpus.cell(id).ok_or(Errno::Inval)?;
         let stage = self.life.lock();
         if cell.is_completed() {
             return Ok(());
@@ -290,8 +293,7 @@ impl Domain {
         if !stage.is_alive() {
             return Err(Errno::Inval);
         }
-        let info =
-            VcpuInfoPlace::new(&hv.machine, self.shared_info, id as usize * VCPU_INFO_BYTES).ok_or(Errno::Inval)?;
+        let info = self.vcpus.make_info(hv, self.shared_info, id)?;
         let state = heap::own(&hv.machine, VcpuState::new(info))?;
         let when = |condition, bit| if condition { bit } else { 0 };
         let bits = pause::DOWN
@@ -299,7 +301,7 @@ impl Domain {
             | when(self.is_shut_down(), pause::SHUT_DOWN);
         let vcpu = heap::share(&hv.machine, Vcpu::new(self.id, id, info, state, bits, hv.now()))?;
         sched::placement::admit_within_pool(hv, self, &vcpu)?;
-        hv.time.publish(&info);
+        clock::publish(&info, self.time_info(hv));
         cell.call_once(|| vcpu);
         drop(stage);
         let share = *self.share.lock();
@@ -311,12 +313,12 @@ impl Domain {
     #[inline]
     #[must_use]
     pub fn vcpu(&self, id: u32) -> Option<&Arc<Vcpu>> {
-        self.vcpus.get(id as usize)?.get()
+        self.vcpus.cell(id)?.get()
     }
 
     /// The vcpus that were created.
     pub fn each_vcpu(&self) -> impl Iterator<Item = &Arc<Vcpu>> {
-        self.vcpus.iter().filter_map(Once::get)
+        self.vcpus.each()
     }
 
     /// Whether this `VMASST_TYPE_*` is on.

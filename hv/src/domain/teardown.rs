@@ -4,10 +4,10 @@
 //! goes first, then its memory. Frames that others still map go when they let go of them; until then the domain is dead
 //! but not buried: it keeps its id and its slot, because the frame table names it as their owner.
 
-use super::{Domain, context, shared_info::VcpuInfoPlace, vcpu::Vcpu};
+use super::{Domain, context, vcpu::Vcpu};
 use crate::{
     Hypervisor,
-    domain::{Progress, shared_info::VCPU_INFO_BYTES},
+    domain::Progress,
     event, grant,
     machine::Machine,
     mem::{editor::Editor, frame_alloc, relinquish::relinquish, root},
@@ -89,6 +89,7 @@ fn step<M: Machine>(hv: &'static Hypervisor<M>, domain: &Arc<Domain>, stage: &mu
             hv.frames.end_claim(domain.owner);
             domain.each_vcpu().for_each(|vcpu| sched::dismiss(hv, vcpu));
             frame_alloc::give_back_shared(hv, domain.shared_info);
+            domain.vcpus.give_back_infos(hv);
             event::virq::raise_global(hv, VIRQ_DOM_EXC);
             Stage::Dead
         }
@@ -104,7 +105,7 @@ fn release_vcpu<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: &Arc<Vcpu
         root::drop_roots(hv, domain, state)?;
         context::put_gdt(&Editor::open(hv, domain)?, state);
     }
-    let own = VcpuInfoPlace::new(&hv.machine, domain.shared_info, vcpu.id as usize * VCPU_INFO_BYTES);
+    let own = domain.vcpus.info(&hv.machine, domain.shared_info, vcpu.id);
     if let Some((frame, own)) = vcpu.info_frame.lock().take().zip(own) {
         // Events are delivered under the lock of the place: nobody writes to the frame any more.
         *vcpu.info.lock() = Some(own);

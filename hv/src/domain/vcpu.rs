@@ -1,6 +1,9 @@
 //! Virtual CPUs: what others may see of one, and the state that belongs to the CPU it runs on.
 
-use super::{control_registers::CR4_AT_START, traps::TrapTable};
+use super::{
+    control_registers::{CR4_AT_START, CR4_TSD},
+    traps::TrapTable,
+};
 use super::{regs::Regs, shared_info::VcpuInfoPlace};
 use crate::{
     addr::Mfn,
@@ -9,7 +12,7 @@ use crate::{
 };
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
-use oxen_abi::domid::DomId;
+use oxen_abi::{domid::DomId, segments::XEN_LEGACY_MAX_VCPUS};
 
 /// What makes a vcpu ready or not, as bits of [`Vcpu::pauses`]; it runs when none is set.
 pub mod pause {
@@ -48,6 +51,8 @@ pub struct Vcpu {
     pub info_frame: Lock<Option<Mfn>, { rank::VCPU_INFO_FRAME }>,
     /// Things to do before it next runs guest code: bits of [`crate::sched::work`].
     pub work: AtomicU32,
+    /// What the event channels keep.
+    pub events: crate::event::VcpuEvents,
     /// What the scheduler and the clock keep.
     pub sched: crate::sched::VcpuSched,
     /// Nanoseconds of system time at which its one-shot timer fires; `u64::MAX`: not set.
@@ -67,9 +72,16 @@ impl Vcpu {
             info: Lock::new(Some(info)),
             info_frame: Lock::new(None),
             work: AtomicU32::new(0),
+            events: crate::event::VcpuEvents::default(),
             sched: crate::sched::VcpuSched::new(now),
             timer: AtomicU64::new(u64::MAX),
         }
+    }
+
+    /// Whether the guest can find its `vcpu_info`: in `shared_info`, or where it had it brought to.
+    #[must_use]
+    pub fn has_info(&self) -> bool {
+        (self.id as usize) < XEN_LEGACY_MAX_VCPUS || self.info_frame.lock().is_some()
     }
 }
 
@@ -233,6 +245,8 @@ pub struct VcpuState {
     pub task_switched: bool,
     /// CR4 as the guest sees it.
     pub cr4: u64,
+    /// Whether reading the time stamp counter traps, since its domain's is emulated.
+    pub traps_tsc: bool,
     /// DR0 to DR3.
     pub breakpoints: [u64; 4],
     /// DR6.
@@ -285,6 +299,7 @@ impl VcpuState {
             ldt: [None; LDT_PAGES],
             task_switched: false,
             cr4: CR4_AT_START,
+            traps_tsc: false,
             breakpoints: [0; 4],
             debug_status: DEBUG_STATUS_RESET,
             debug_control: DEBUG_CONTROL_RESET,
@@ -295,6 +310,12 @@ impl VcpuState {
             io_bitmap_ports: 0,
             pci_address: 0,
         }
+    }
+
+    /// CR4 in the CPU, where the guest's own is `own`.
+    #[must_use]
+    pub const fn loaded_cr4(&self, own: u64) -> u64 {
+        if self.traps_tsc { own | CR4_TSD } else { own }
     }
 }
 

@@ -112,7 +112,8 @@ pub fn init_control<M: Machine>(caller: &Caller<'_, M>, request: &EvtchnInitCont
     if let Abi::Fifo(fifo) = &mut bindings.abi {
         fifo.set_control(machine, vcpu, frame.mfn, offset)?;
     } else {
-        let mut fifo = heap::own(machine, Fifo::new())?;
+        let vcpus = domain.max_vcpus.load(Ordering::Relaxed) as usize;
+        let mut fifo = heap::own(machine, Fifo::new(machine, vcpus)?)?;
         bindings.records.make_room_below(machine, domain.events.ports.valid())?;
         fifo.set_control(machine, vcpu, frame.mfn, offset)?;
         domain.events.leave_two_levels(&mut bindings, machine, domain);

@@ -2,6 +2,7 @@
 
 use super::{Port, abi::Abi, port::Binding};
 use crate::{Hypervisor, domain::Domain, machine::Machine, mem::frame_type::FrameType};
+use core::sync::atomic::Ordering;
 use oxen_abi::virq::NR_VIRQS;
 
 /// Checks a domain's channels: both ends of each lead to one another, interrupts and their ports agree, the lowest free
@@ -35,11 +36,12 @@ pub fn audit<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> Result<(), &'st
             return Err("a frame of the queues is not held");
         }
     }
-    for (vcpu, virqs) in bindings.virqs.iter().enumerate() {
-        for (virq, &port) in virqs.iter().enumerate().take(NR_VIRQS as usize).filter(|(_, port)| **port != 0) {
+    for vcpu in domain.each_vcpu() {
+        let virqs = (0..NR_VIRQS).zip(vcpu.events.virqs.iter().map(|port| port.load(Ordering::Relaxed)));
+        for (virq, port) in virqs.filter(|&(_, port)| port != 0) {
             let state = events.port(port).unwrap_or_default();
-            let notifies = super::virq::is_global(virq as u32) || state.vcpu() as usize == vcpu;
-            if state.binding() != Binding::Virq(virq as u32) || !notifies {
+            let notifies = super::virq::is_global(virq) || state.vcpu() == vcpu.id;
+            if state.binding() != Binding::Virq(virq) || !notifies {
                 return Err("a virtual interrupt has a port that is not its own");
             }
         }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{Hypervisor, caller::Caller, domain::Domain, lock::both, machine::Machine};
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 use oxen_abi::{domid::DomId, errno::Errno, virq::NR_VIRQS};
 
 /// What `EVTCHNOP_status` answers.
@@ -22,10 +22,9 @@ pub struct Status {
     pub vcpu: u32,
 }
 
-impl Bindings {
-    fn virq(&mut self, vcpu: u32, virq: u32) -> Option<&mut u32> {
-        self.virqs.get_mut(vcpu as usize)?.get_mut(virq as usize)
-    }
+/// Where the port of a vcpu's virtual interrupt is kept; changed under the lock of the domain's events.
+fn virq_place(domain: &Domain, vcpu: u32, virq: u32) -> Option<&AtomicU32> {
+    domain.vcpu(vcpu)?.events.virqs.get(virq as usize)
 }
 
 /// The domain of this name, as far as it is not being torn down.
@@ -105,17 +104,15 @@ pub fn bind_virq<M: Machine>(caller: &Caller<'_, M>, virq: u32, vcpu: u32) -> Re
     if virq >= NR_VIRQS || (virq::is_global(virq) && vcpu != 0) {
         return Err(Errno::Inval);
     }
-    domain.vcpu(vcpu).ok_or(Errno::NoEnt)?;
+    let place = virq_place(domain, vcpu, virq).ok_or(Errno::NoEnt)?;
     let mut bindings = domain.events.bindings.lock();
-    if bindings.virq(vcpu, virq).is_none_or(|&mut port| port != 0) {
+    if place.load(Ordering::Relaxed) != 0 {
         return Err(Errno::Exist);
     }
     alive(domain)?;
     let port = domain.events.free_port(&mut bindings)?;
     domain.events.open(&caller.hv.machine, &mut bindings, port, Binding::Virq(virq), vcpu)?;
-    if let Some(place) = bindings.virq(vcpu, virq) {
-        *place = port;
-    }
+    place.store(port, Ordering::Relaxed);
     Ok(port)
 }
 
@@ -237,8 +234,8 @@ fn end<M: Machine>(
             remote.events.ports.set(there, Port::new(Binding::Unbound { remote: domain.id }, vcpu));
         }
         Binding::Virq(virq) => {
-            if let Some(place) = bindings.virq(state.vcpu_of_virq(virq), virq) {
-                *place = 0;
+            if let Some(place) = virq_place(domain, state.vcpu_of_virq(virq), virq) {
+                place.store(0, Ordering::Relaxed);
             }
         }
         Binding::Pirq(pirq) => pirq::unbind(hv, pirq),

@@ -170,11 +170,8 @@ fn wake_pollers<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) {
 
 #[cold]
 fn look_for_pollers<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) {
-    let events = &domain.events;
     for vcpu in domain.each_vcpu() {
-        let waits_for = events.poll_ports.get(vcpu.id as usize).map_or(0, |p| p.load(Ordering::Relaxed));
-        let polls = events.pollers.load(Ordering::SeqCst) & (1 << (vcpu.id & 31)) != 0;
-        if polls && (waits_for == 0 || waits_for == port) && events.end_poll(vcpu.id) {
+        if vcpu.events.waits_for(port) && domain.events.end_poll(vcpu) {
             sched::wake(hv, vcpu);
         }
     }

@@ -19,7 +19,7 @@
 //!     abi                    the sum of the two, and the ways between them
 //!       two_level            bits
 //!       fifo                 queues: word (atomics), record (what the hypervisor keeps of a port)
-//!   table · port             a domain's ports
+//!   table · port · vcpu      a domain's ports, and what each vcpu has
 //! ```
 
 mod abi;
@@ -32,22 +32,24 @@ pub mod port;
 mod reset;
 mod table;
 mod two_level;
+mod vcpu;
 pub mod virq;
 
 pub use abi::{expand_array, init_control, set_priority};
 pub use audit::audit;
 pub use bind::{Status, alloc_unbound, bind_interdomain, bind_ipi, bind_pirq, bind_vcpu, bind_virq, close, status};
 pub use reset::{Reset, close_all, reset};
+pub use vcpu::VcpuEvents;
 
 use crate::{
-    config::{MAX_PORTS, MAX_VCPUS},
+    config::MAX_PORTS,
     heap::Reserve,
     lock::{Lock, rank},
 };
 use abi::Abi;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use fifo::record::Records;
-use oxen_abi::{errno::Errno, virq::NR_VIRQS};
+use oxen_abi::errno::Errno;
 use port::{Binding, Port};
 use table::Ports;
 
@@ -62,9 +64,8 @@ pub struct Events {
     limit: AtomicU32,
     /// Whether the lock guards queues. Changed under it.
     is_fifo: AtomicBool,
-    /// The vcpus that wait in `SCHEDOP_poll`, a bit each, and for which port: 0 for any.
+    /// How many vcpus wait in `SCHEDOP_poll`.
     pollers: AtomicU32,
-    poll_ports: [AtomicU32; MAX_VCPUS],
     bindings: Lock<Bindings, { rank::EVENTS }>,
 }
 
@@ -83,8 +84,6 @@ pub(crate) struct Bindings {
     search: u32,
     /// Where the reset that is under way goes on; 0: none is.
     next_reset: u32,
-    /// The port of each virtual interrupt by vcpu, 0 for none; the global ones are vcpu 0's.
-    virqs: [[u32; NR_VIRQS as usize]; MAX_VCPUS],
 }
 
 impl Default for Events {
@@ -94,7 +93,6 @@ impl Default for Events {
             limit: AtomicU32::new(MAX_PORTS as u32 - 1),
             is_fifo: AtomicBool::new(false),
             pollers: AtomicU32::new(0),
-            poll_ports: [const { AtomicU32::new(0) }; MAX_VCPUS],
             bindings: Lock::new(Bindings {
                 abi: Abi::TwoLevel,
                 records: Records::default(),
@@ -102,7 +100,6 @@ impl Default for Events {
                 first_free: 1,
                 search: 0,
                 next_reset: 0,
-                virqs: [[0; NR_VIRQS as usize]; MAX_VCPUS],
             }),
         }
     }
@@ -125,21 +122,6 @@ impl Events {
     #[must_use]
     pub fn valid(&self) -> u32 {
         self.ports.valid()
-    }
-
-    /// A vcpu is about to wait for `port`, or for any with 0. It looks at the pending bits only after this, so that no
-    /// event falls between.
-    pub fn begin_poll(&self, vcpu: u32, port: u32) {
-        if let Some(slot) = self.poll_ports.get(vcpu as usize) {
-            slot.store(port, Ordering::Relaxed);
-            self.pollers.fetch_or(1 << (vcpu & 31), Ordering::SeqCst);
-        }
-    }
-
-    /// A vcpu waits no longer. Says whether it still did.
-    pub fn end_poll(&self, vcpu: u32) -> bool {
-        let bit = 1 << (vcpu & 31);
-        self.pollers.fetch_and(!bit, Ordering::SeqCst) & bit != 0
     }
 
     /// The lowest port that is not in use and in no queue. The caller holds the lock.
@@ -189,5 +171,3 @@ impl Events {
         Ok(())
     }
 }
-
-const _: () = assert!(MAX_VCPUS == 32, "a vcpu is a bit of a word of pollers");

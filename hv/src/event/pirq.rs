@@ -213,9 +213,12 @@ pub fn set_up<M: Machine>(hv: &Hypervisor<M>, _: Control, gsi: u32, signal: Sign
 /// classic lines to be set up.
 ///
 /// # Errors
-/// `Inval` if there is no such line, `NoSpc` if no vector is left.
-pub fn map_line<M: Machine>(hv: &Hypervisor<M>, control: Control, gsi: u32) -> Result<(), Errno> {
+/// `Inval` if there is no such line, `Perm` if the domain has no right to it, `NoSpc` if no vector is left.
+pub fn map_line<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, control: Control, gsi: u32) -> Result<(), Errno> {
     let line = hv.pirqs.line(gsi).filter(|_| gsi < hv.machine.lines()).ok_or(Errno::Inval)?;
+    if !domain.rights.lock().interrupts.contains(gsi.into(), gsi.into()) {
+        return Err(Errno::Perm);
+    }
     if gsi < CLASSIC_LINES && gsi != ACPI_LINE {
         match set_up(hv, control, gsi, Signal { is_level: false, is_active_low: false }) {
             Ok(()) | Err(Errno::Exist) => {}
@@ -254,7 +257,8 @@ pub fn map_message<M: Machine>(
     Ok(pirq)
 }
 
-/// Takes a pirq from the control domain. The device is silenced first; a port that is bound gets no more events.
+/// Takes a pirq from the control domain. The device is silenced first; a port that is bound gets no more events. The right
+/// to a line goes with it, as in Xen.
 ///
 /// # Errors
 /// `Inval` if it is not mapped.
@@ -264,6 +268,8 @@ pub fn unmap<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, pirq: u32) -> Resu
     let line = hv.pirqs.line(pirq).filter(|line| line.is_mapped()).ok_or(Errno::Inval)?;
     if pirq < hv.machine.lines() {
         set_masked(hv, pirq, line, true);
+        // Where the set is of too many ranges the right stays.
+        let _ = domain.rights.lock().interrupts.remove(pirq.into(), pirq.into());
     } else {
         hv.pci.lock().release(&hv.machine, pirq);
     }

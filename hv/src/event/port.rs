@@ -33,22 +33,22 @@ pub enum Binding {
     Ipi,
 }
 
-/// A port's word: kind 0..3, vcpu 3..8, remote domain 8..24, its slot 24..32, remote port or interrupt 32..49; of a port
-/// by which bits are set in the domain's own `shared_info`, also the vcpu that is notified there 49..54, and a mark 54.
+/// A port's word: kind 0..3, vcpu 3..10, remote domain 10..26, its slot 26..34, remote port or interrupt 34..51; of a port
+/// by which bits are set in the domain's own `shared_info`, also the vcpu that is notified there 51..58, and a mark 58.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 #[repr(transparent)]
 pub struct Port(u64);
 
 const KIND: u64 = 7;
 const VCPU_SHIFT: u32 = 3;
-const VCPU: u64 = 0x1f;
-const REMOTE_SHIFT: u32 = 8;
-const SLOT_SHIFT: u32 = 24;
+const VCPU: u64 = 0x7f;
+const REMOTE_SHIFT: u32 = 10;
+const SLOT_SHIFT: u32 = 26;
 const SLOT: u64 = 0xff;
-const NUMBER_SHIFT: u32 = 32;
+const NUMBER_SHIFT: u32 = 34;
 const NUMBER: u64 = 0x1_ffff;
-const TARGET_SHIFT: u32 = 49;
-const LOCAL: u64 = 1 << 54;
+const TARGET_SHIFT: u32 = 51;
+const LOCAL: u64 = 1 << 58;
 
 const _: () = assert!(MAX_VCPUS as u64 <= VCPU + 1 && MAX_DOMAINS as u64 <= SLOT + 1 && MAX_PORTS as u64 <= NUMBER + 1);
 
@@ -192,15 +192,15 @@ mod tests {
             Binding::Virq(23),
             Binding::Ipi,
         ] {
-            let port = Port::new(binding, 31);
+            let port = Port::new(binding, 127);
             assert_eq!(port.binding(), binding);
             if binding != Binding::Closed {
-                assert_eq!((port.vcpu(), port.notifying(2).vcpu()), (31, 2));
+                assert_eq!((port.vcpu(), port.notifying(2).vcpu()), (127, 2));
                 assert_eq!(port.notifying(2).binding(), binding);
                 assert_eq!(port.notifying(2).target(), None);
             }
         }
-        let local = Port::new(Binding::Ipi, 31).local(0x1_ffff, 30);
-        assert_eq!((local.target(), local.not_local().target(), local.vcpu()), (Some((0x1_ffff, 30)), None, 31));
+        let local = Port::new(Binding::Ipi, 127).local(0x1_ffff, 126);
+        assert_eq!((local.target(), local.not_local().target(), local.vcpu()), (Some((0x1_ffff, 126)), None, 127));
     }
 }

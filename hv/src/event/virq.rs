@@ -18,7 +18,8 @@ pub const fn is_global(virq: u32) -> bool {
 /// Raises a virtual interrupt of one vcpu. Nothing happens where nobody bound it.
 pub fn raise<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: u32, virq: u32) {
     let mut bindings = domain.events.bindings.lock();
-    let port = bindings.virqs.get(vcpu as usize).and_then(|v| v.get(virq as usize)).copied().unwrap_or(0);
+    let place = domain.vcpu(vcpu).and_then(|vcpu| vcpu.events.virqs.get(virq as usize));
+    let port = place.map_or(0, |port| port.load(Ordering::Relaxed));
     if let Some(state) = domain.events.port(port).filter(|_| port != 0) {
         set_pending(hv, domain, &mut bindings, port, state.vcpu(), None);
     }

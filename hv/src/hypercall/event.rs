@@ -6,134 +6,136 @@ use crate::{
     domain::Progress,
     event::{self, Reset, deliver, port::Binding},
     machine::Machine,
-    mem::guest_ptr::GuestPtr,
     reply::{Args, Reply, Stop},
 };
 use oxen_abi::{errno::Errno, event_channel as abi};
-use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// `event_channel_op(command, argument)`.
-///
-/// # Errors
-/// Those of the commands; `Fault` for an argument that cannot be read or written; `NoSys` for unknown commands.
-#[inline]
-pub fn event_channel_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
-    let [command, at, ..] = *args;
-    if command as u32 == abi::EVTCHNOP_SEND {
-        return deliver::send(caller, read_port(caller, at)?).map(|()| 0).map_err(Stop::Refused);
+impl<M: Machine> Caller<'_, M> {
+    /// `event_channel_op(command, argument)`.
+    ///
+    /// # Errors
+    /// Those of the commands; `Fault` for an argument that cannot be read or written; `NoSys` for unknown commands.
+    #[inline]
+    pub fn event_channel_op(&mut self, args: &mut Args) -> Reply {
+        let [command, at, ..] = *args;
+        if command as u32 == abi::EVTCHNOP_SEND {
+            return deliver::send(self, self.read_event_port(at)?).map(|()| 0).map_err(Stop::Refused);
+        }
+        self.event_op_on_port(args, command as u32, at)
     }
-    other(caller, args, command as u32, at)
-}
 
-/// `event_channel_op_compat(operation)`: the command stands in memory, before its argument.
-///
-/// # Errors
-/// As [`event_channel_op`]; `NoSys` for commands that came later.
-pub fn event_channel_op_compat<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
-    let [at, ..] = *args;
-    let abi::EvtchnOp { cmd, .. } = read(caller, at)?;
-    let at = at.wrapping_add(core::mem::offset_of!(abi::EvtchnOp, u) as u64);
-    match cmd {
-        abi::EVTCHNOP_SEND => Ok(deliver::send_under_lock(caller, read_port_anywhere(caller, at)?).map(|()| 0)?),
-        abi::EVTCHNOP_BIND_INTERDOMAIN..=abi::EVTCHNOP_UNMASK => other(caller, args, cmd, at),
-        _ => Err(Errno::NoSys.into()),
+    /// `event_channel_op_compat(operation)`: the command stands in memory, before its argument.
+    ///
+    /// # Errors
+    /// As [`event_channel_op`]; `NoSys` for commands that came later.
+    pub fn event_channel_op_compat(&mut self, args: &mut Args) -> Reply {
+        let [at, ..] = *args;
+        let abi::EvtchnOp { cmd, .. } = self.copy_from_guest(at)?;
+        let at = at.wrapping_add(core::mem::offset_of!(abi::EvtchnOp, u) as u64);
+        match cmd {
+            abi::EVTCHNOP_SEND => Ok(deliver::send_under_lock(self, self.read_event_port_slow(at)?).map(|()| 0)?),
+            abi::EVTCHNOP_BIND_INTERDOMAIN..=abi::EVTCHNOP_UNMASK => self.event_op_on_port(args, cmd, at),
+            _ => Err(Errno::NoSys.into()),
+        }
     }
-}
 
-/// The port that is all of `evtchn_send`, in one load where it can be: of the word that it is a half of.
-#[inline]
-fn read_port<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<u32, Errno> {
-    let Some(word) = GuestAddr(at & !7).words().filter(|_| at & 3 == 0) else { return read_port_anywhere(caller, at) };
-    let [both] = caller.hv.machine.read_guest_words(word).map_err(|_| Errno::Fault)?;
-    Ok((both >> (8 * (at & 4))) as u32)
-}
-
-#[cold]
-fn read_port_anywhere<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<u32, Errno> {
-    read(caller, at).map(|request: abi::EvtchnSend| request.port)
-}
-
-/// The commands that are not on anybody's hot path.
-#[inline(never)]
-fn other<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, command: u32, at: u64) -> Reply {
-    match command {
-        abi::EVTCHNOP_UNMASK => {
-            let request: abi::EvtchnUnmask = read(caller, at)?;
-            deliver::unmask(caller, request.port)?;
-        }
-        abi::EVTCHNOP_ALLOC_UNBOUND => {
-            let mut request: abi::EvtchnAllocUnbound = read(caller, at)?;
-            request.port = event::alloc_unbound(caller, request.dom, request.remote_dom).map_err(unfinished)?;
-            write(caller, at, &request)?;
-        }
-        abi::EVTCHNOP_BIND_INTERDOMAIN => {
-            let mut request: abi::EvtchnBindInterdomain = read(caller, at)?;
-            let port = event::bind_interdomain(caller, request.remote_dom, request.remote_port);
-            request.local_port = port.map_err(unfinished)?;
-            write(caller, at, &request)?;
-        }
-        abi::EVTCHNOP_BIND_VIRQ => {
-            let mut request: abi::EvtchnBindVirq = read(caller, at)?;
-            request.port = event::bind_virq(caller, request.virq, request.vcpu).map_err(unfinished)?;
-            write(caller, at, &request)?;
-        }
-        abi::EVTCHNOP_BIND_IPI => {
-            let mut request: abi::EvtchnBindIpi = read(caller, at)?;
-            request.port = event::bind_ipi(caller, request.vcpu).map_err(unfinished)?;
-            write(caller, at, &request)?;
-        }
-        abi::EVTCHNOP_BIND_PIRQ => {
-            let mut request: abi::EvtchnBindPirq = read(caller, at)?;
-            request.port = event::bind_pirq(caller, request.pirq).map_err(unfinished)?;
-            write(caller, at, &request)?;
-        }
-        abi::EVTCHNOP_CLOSE => {
-            let request: abi::EvtchnClose = read(caller, at)?;
-            event::close(caller.hv, caller.domain, request.port).map_err(unfinished)?;
-        }
-        abi::EVTCHNOP_STATUS => {
-            let mut request: abi::EvtchnStatus = read(caller, at)?;
-            let status = event::status(caller, request.dom, request.port)?;
-            fill(&mut request, status);
-            write(caller, at, &request)?;
-        }
-        abi::EVTCHNOP_BIND_VCPU => {
-            let request: abi::EvtchnBindVcpu = read(caller, at)?;
-            event::bind_vcpu(caller, request.port, request.vcpu)?;
-        }
-        _ => return whole(caller, args, command, at),
+    /// The port that is all of `evtchn_send`, in one load where it can be: of the word that it is a half of.
+    #[inline]
+    fn read_event_port(&self, at: u64) -> Result<u32, Errno> {
+        let Some(word) = GuestAddr(at & !7).words().filter(|_| at & 3 == 0) else {
+            return self.read_event_port_slow(at);
+        };
+        let [both] = self.hv.machine.read_guest_words(word).map_err(|_| Errno::Fault)?;
+        Ok((both >> (8 * (at & 4))) as u32)
     }
-    Ok(0)
-}
 
-/// The commands that are about all ports, and about how their events are delivered.
-fn whole<M: Machine>(caller: &Caller<'_, M>, args: &mut Args, command: u32, at: u64) -> Reply {
-    match command {
-        abi::EVTCHNOP_RESET | abi::EVTCHNOP_RESET_CONT => {
-            let request: abi::EvtchnReset = read(caller, at)?;
-            let how = if command == abi::EVTCHNOP_RESET { Reset::Begin } else { Reset::GoOn };
-            if event::reset(caller, request.dom, how)? == Progress::Stopped {
-                args[0] = abi::EVTCHNOP_RESET_CONT.into();
-                return Err(Stop::Unfinished);
+    #[cold]
+    fn read_event_port_slow(&self, at: u64) -> Result<u32, Errno> {
+        self.copy_from_guest(at).map(|request: abi::EvtchnSend| request.port)
+    }
+
+    /// The commands that are not on anybody's hot path.
+    #[inline(never)]
+    fn event_op_on_port(&mut self, args: &mut Args, command: u32, at: u64) -> Reply {
+        match command {
+            abi::EVTCHNOP_UNMASK => {
+                let request: abi::EvtchnUnmask = self.copy_from_guest(at)?;
+                deliver::unmask(self, request.port)?;
             }
+            abi::EVTCHNOP_ALLOC_UNBOUND => {
+                let mut request: abi::EvtchnAllocUnbound = self.copy_from_guest(at)?;
+                request.port = event::alloc_unbound(self, request.dom, request.remote_dom).map_err(unfinished)?;
+                self.copy_to_guest(at, &request)?;
+            }
+            abi::EVTCHNOP_BIND_INTERDOMAIN => {
+                let mut request: abi::EvtchnBindInterdomain = self.copy_from_guest(at)?;
+                let port = event::bind_interdomain(self, request.remote_dom, request.remote_port);
+                request.local_port = port.map_err(unfinished)?;
+                self.copy_to_guest(at, &request)?;
+            }
+            abi::EVTCHNOP_BIND_VIRQ => {
+                let mut request: abi::EvtchnBindVirq = self.copy_from_guest(at)?;
+                request.port = event::bind_virq(self, request.virq, request.vcpu).map_err(unfinished)?;
+                self.copy_to_guest(at, &request)?;
+            }
+            abi::EVTCHNOP_BIND_IPI => {
+                let mut request: abi::EvtchnBindIpi = self.copy_from_guest(at)?;
+                request.port = event::bind_ipi(self, request.vcpu).map_err(unfinished)?;
+                self.copy_to_guest(at, &request)?;
+            }
+            abi::EVTCHNOP_BIND_PIRQ => {
+                let mut request: abi::EvtchnBindPirq = self.copy_from_guest(at)?;
+                request.port = event::bind_pirq(self, request.pirq).map_err(unfinished)?;
+                self.copy_to_guest(at, &request)?;
+            }
+            abi::EVTCHNOP_CLOSE => {
+                let request: abi::EvtchnClose = self.copy_from_guest(at)?;
+                event::close(self.hv, self.domain, request.port).map_err(unfinished)?;
+            }
+            abi::EVTCHNOP_STATUS => {
+                let mut request: abi::EvtchnStatus = self.copy_from_guest(at)?;
+                let status = event::status(self, request.dom, request.port)?;
+                fill(&mut request, status);
+                self.copy_to_guest(at, &request)?;
+            }
+            abi::EVTCHNOP_BIND_VCPU => {
+                let request: abi::EvtchnBindVcpu = self.copy_from_guest(at)?;
+                event::bind_vcpu(self, request.port, request.vcpu)?;
+            }
+            _ => return self.event_op_on_all_ports(args, command, at),
         }
-        abi::EVTCHNOP_INIT_CONTROL => {
-            let mut request: abi::EvtchnInitControl = read(caller, at)?;
-            event::init_control(caller, &request)?;
-            request.link_bits = abi::EVTCHN_FIFO_LINK_BITS as u8;
-            write(caller, at, &request)?;
-        }
-        abi::EVTCHNOP_EXPAND_ARRAY => {
-            let request: abi::EvtchnExpandArray = read(caller, at)?;
-            event::expand_array(caller, request.array_gfn)?;
-        }
-        abi::EVTCHNOP_SET_PRIORITY => {
-            let request: abi::EvtchnSetPriority = read(caller, at)?;
-            event::set_priority(caller, request.port, request.priority)?;
-        }
-        _ => return Err(Errno::NoSys.into()),
+        Ok(0)
     }
-    Ok(0)
+
+    /// The commands that are about all ports, and about how their events are delivered.
+    fn event_op_on_all_ports(&self, args: &mut Args, command: u32, at: u64) -> Reply {
+        match command {
+            abi::EVTCHNOP_RESET | abi::EVTCHNOP_RESET_CONT => {
+                let request: abi::EvtchnReset = self.copy_from_guest(at)?;
+                let how = if command == abi::EVTCHNOP_RESET { Reset::Begin } else { Reset::GoOn };
+                if event::reset(self, request.dom, how)? == Progress::Stopped {
+                    args[0] = abi::EVTCHNOP_RESET_CONT.into();
+                    return Err(Stop::Unfinished);
+                }
+            }
+            abi::EVTCHNOP_INIT_CONTROL => {
+                let mut request: abi::EvtchnInitControl = self.copy_from_guest(at)?;
+                event::init_control(self, &request)?;
+                request.link_bits = abi::EVTCHN_FIFO_LINK_BITS as u8;
+                self.copy_to_guest(at, &request)?;
+            }
+            abi::EVTCHNOP_EXPAND_ARRAY => {
+                let request: abi::EvtchnExpandArray = self.copy_from_guest(at)?;
+                event::expand_array(self, request.array_gfn)?;
+            }
+            abi::EVTCHNOP_SET_PRIORITY => {
+                let request: abi::EvtchnSetPriority = self.copy_from_guest(at)?;
+                event::set_priority(self, request.port, request.priority)?;
+            }
+            _ => return Err(Errno::NoSys.into()),
+        }
+        Ok(0)
+    }
 }
 
 /// Of what was interrupted, the hypercall is executed again.
@@ -157,16 +159,4 @@ fn fill(request: &mut abi::EvtchnStatus, status: event::Status) {
         Binding::Virq(virq) => (abi::EVTCHNSTAT_VIRQ, virq),
         Binding::Ipi => (abi::EVTCHNSTAT_IPI, request.u),
     };
-}
-
-fn read<T: FromBytes + IntoBytes + Immutable, M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<T, Errno> {
-    GuestPtr::one(at)?.read(&caller.hv.machine, 0)
-}
-
-fn write<T: FromBytes + IntoBytes + Immutable, M: Machine>(
-    caller: &Caller<'_, M>,
-    at: u64,
-    value: &T,
-) -> Result<(), Errno> {
-    GuestPtr::one(at)?.write(&caller.hv.machine, 0, value)
 }

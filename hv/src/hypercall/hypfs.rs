@@ -108,58 +108,60 @@ const fn entry_bytes(name: &str) -> usize {
     NAME_AT + (name.len() + 1).next_multiple_of(align_of::<HypfsDirentry>())
 }
 
-/// `hypfs_op(command, path, bytes of it, buffer, bytes of it)`.
-///
-/// # Errors
-/// `Perm` for everybody but the control domain, `Inval` for what is no path or a buffer without room for an entry,
-/// `NoEnt` for a path that leads nowhere, `NoBufs` for too small a buffer, `Acces` for writing, `OpNotSupp` for other
-/// commands, `Fault`.
-#[inline(never)]
-pub fn hypfs_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
-    caller.control()?;
-    let [command, path, path_bytes, buffer, bytes, _] = *args;
-    if command as u32 == XEN_HYPFS_OP_GET_VERSION {
-        let is_asked_alone = [path, path_bytes, buffer, bytes] == [0; 4];
-        return if is_asked_alone { Ok(XEN_HYPFS_VERSION.into()) } else { Err(Errno::Inval.into()) };
+impl<M: Machine> Caller<'_, M> {
+    /// `hypfs_op(command, path, bytes of it, buffer, bytes of it)`.
+    ///
+    /// # Errors
+    /// `Perm` for everybody but the control domain, `Inval` for what is no path or a buffer without room for an entry,
+    /// `NoEnt` for a path that leads nowhere, `NoBufs` for too small a buffer, `Acces` for writing, `OpNotSupp` for
+    /// other commands, `Fault`.
+    #[inline(never)]
+    pub fn hypfs_op(&mut self, args: &mut Args) -> Reply {
+        self.control()?;
+        let [command, path, path_bytes, buffer, bytes, _] = *args;
+        if command as u32 == XEN_HYPFS_OP_GET_VERSION {
+            let is_asked_alone = [path, path_bytes, buffer, bytes] == [0; 4];
+            return if is_asked_alone { Ok(XEN_HYPFS_VERSION.into()) } else { Err(Errno::Inval.into()) };
+        }
+        if path_bytes == 0 || path_bytes > XEN_HYPFS_MAX_PATHLEN.into() {
+            return Err(Errno::Inval.into());
+        }
+        let node = self.find_hypfs_node(path, path_bytes)?;
+        match command as u32 {
+            XEN_HYPFS_OP_READ => self.read_hypfs_node(node, buffer, bytes),
+            XEN_HYPFS_OP_WRITE_CONTENTS => Err(Errno::Acces.into()),
+            _ => Err(Errno::OpNotSupp.into()),
+        }
     }
-    if path_bytes == 0 || path_bytes > XEN_HYPFS_MAX_PATHLEN.into() {
-        return Err(Errno::Inval.into());
-    }
-    let node = find(caller, path, path_bytes)?;
-    match command as u32 {
-        XEN_HYPFS_OP_READ => read(caller, node, buffer, bytes),
-        XEN_HYPFS_OP_WRITE_CONTENTS => Err(Errno::Acces.into()),
-        _ => Err(Errno::OpNotSupp.into()),
-    }
-}
 
-fn find<M: Machine>(caller: &Caller<'_, M>, path: u64, bytes: u64) -> Result<Node, Errno> {
-    let machine = &caller.hv.machine;
-    let place = GuestPtr::<u8>::new(path, bytes)?;
-    if place.read(machine, 0)? != b'/' || place.read(machine, bytes - 1)? != 0 {
-        return Err(Errno::Inval);
+    fn find_hypfs_node(&self, path: u64, bytes: u64) -> Result<Node, Errno> {
+        let machine = &self.hv.machine;
+        let place = GuestPtr::<u8>::new(path, bytes)?;
+        if place.read(machine, 0)? != b'/' || place.read(machine, bytes - 1)? != 0 {
+            return Err(Errno::Inval);
+        }
+        let mut text = [0; MAX_KNOWN];
+        let known = text.get_mut(..bytes as usize - 1).ok_or(Errno::NoEnt)?;
+        place.read_many(machine, 0, known)?;
+        core::str::from_utf8(known).ok().and_then(|path| ROOT.find(path)).ok_or(Errno::NoEnt)
     }
-    let mut text = [0; MAX_KNOWN];
-    let known = text.get_mut(..bytes as usize - 1).ok_or(Errno::NoEnt)?;
-    place.read_many(machine, 0, known)?;
-    core::str::from_utf8(known).ok().and_then(|path| ROOT.find(path)).ok_or(Errno::NoEnt)
-}
 
-fn read<M: Machine>(caller: &Caller<'_, M>, node: Node, buffer: u64, bytes: u64) -> Reply {
-    const ENTRY: u64 = size_of::<HypfsDirentry>() as u64;
-    if bytes < ENTRY {
-        return Err(Errno::Inval.into());
+    fn read_hypfs_node(&self, node: Node, buffer: u64, bytes: u64) -> Reply {
+        const ENTRY: u64 = size_of::<HypfsDirentry>() as u64;
+        if bytes < ENTRY {
+            return Err(Errno::Inval.into());
+        }
+        let machine = &self.hv.machine;
+        let entry = node.entry();
+        let place = GuestPtr::<u8>::new(buffer, ENTRY)?;
+        place.write_many(machine, 0, entry.as_bytes())?;
+        if bytes < ENTRY + u64::from(entry.content_len) {
+            return Err(Errno::NoBufs.into());
+        }
+        let contents = node.contents();
+        GuestPtr::<u8>::new(buffer + ENTRY, contents.len() as u64)?.write_many(machine, 0, &contents)?;
+        Ok(0)
     }
-    let machine = &caller.hv.machine;
-    let entry = node.entry();
-    let place = GuestPtr::<u8>::new(buffer, ENTRY)?;
-    place.write_many(machine, 0, entry.as_bytes())?;
-    if bytes < ENTRY + u64::from(entry.content_len) {
-        return Err(Errno::NoBufs.into());
-    }
-    let contents = node.contents();
-    GuestPtr::<u8>::new(buffer + ENTRY, contents.len() as u64)?.write_many(machine, 0, &contents)?;
-    Ok(0)
 }
 
 #[cfg(test)]

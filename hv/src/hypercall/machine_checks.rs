@@ -16,83 +16,86 @@ use oxen_abi::{
 };
 use zerocopy::FromZeros;
 
-/// `mca(request)`.
-///
-/// # Errors
-/// `Perm` for everybody but the control domain, `Fault`, `Acces` for another version of the interface, `Inval` for what
-/// cannot be: machine checks are not passed on, and not made up.
-#[inline(never)]
-pub fn mca<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
-    caller.control()?;
-    let machine = &caller.hv.machine;
-    let place = GuestPtr::<Mca>::one(args[0])?;
-    let mut op = place.read(machine, 0)?;
-    if op.interface_version != XEN_MCA_INTERFACE_VERSION {
-        return Err(Errno::Acces.into());
-    }
-    match op.cmd {
-        XEN_MC_FETCH => {
-            let request: McaFetch = op.get();
-            match request.flags & (XEN_MC_NONURGENT | XEN_MC_URGENT | XEN_MC_ACK) {
-                XEN_MC_NONURGENT | XEN_MC_URGENT if request.data == 0 => return Err(Errno::Inval.into()),
-                XEN_MC_NONURGENT | XEN_MC_URGENT => {
-                    op.set(&McaFetch { flags: XEN_MC_NODATA, fetch_id: 0, ..request });
-                }
-                XEN_MC_ACK => return Ok(0),
-                _ => return Err(Errno::Inval.into()),
-            }
+impl<M: Machine> Caller<'_, M> {
+    /// `mca(request)`.
+    ///
+    /// # Errors
+    /// `Perm` for everybody but the control domain, `Fault`, `Acces` for another version of the interface, `Inval` for
+    /// what cannot be: machine checks are not passed on, and not made up.
+    #[inline(never)]
+    pub fn mca(&mut self, args: &mut Args) -> Reply {
+        self.control()?;
+        let machine = &self.hv.machine;
+        let place = GuestPtr::<Mca>::one(args[0])?;
+        let mut op = place.read(machine, 0)?;
+        if op.interface_version != XEN_MCA_INTERFACE_VERSION {
+            return Err(Errno::Acces.into());
         }
-        XEN_MC_PHYSCPUINFO => {
-            let request: McaPhyscpuinfo = op.get();
-            let online = placement::online(caller.hv).count_ones();
-            if request.info == 0 {
-                op.set(&McaPhyscpuinfo { ncpus: online, ..request });
-            } else {
-                if request.ncpus == 0 {
-                    return Err(Errno::Inval.into());
+        match op.cmd {
+            XEN_MC_FETCH => {
+                let request: McaFetch = op.get();
+                match request.flags & (XEN_MC_NONURGENT | XEN_MC_URGENT | XEN_MC_ACK) {
+                    XEN_MC_NONURGENT | XEN_MC_URGENT if request.data == 0 => return Err(Errno::Inval.into()),
+                    XEN_MC_NONURGENT | XEN_MC_URGENT => {
+                        op.set(&McaFetch { flags: XEN_MC_NODATA, fetch_id: 0, ..request });
+                    }
+                    XEN_MC_ACK => return Ok(0),
+                    _ => return Err(Errno::Inval.into()),
                 }
-                let told = request.ncpus.min(online);
-                let list = GuestPtr::<McaLogicalCpu>::new(request.info, told.into())?;
-                let numbers = (0..).filter(|number| placement::online(caller.hv) >> number & 1 != 0);
-                for (index, number) in (0..told.into()).zip(numbers) {
-                    list.write(machine, index, &processor(machine, number))?;
-                }
-                op.set(&McaPhyscpuinfo { ncpus: told, ..request });
             }
+            XEN_MC_PHYSCPUINFO => {
+                let request: McaPhyscpuinfo = op.get();
+                let online = placement::online(self.hv).count_ones();
+                if request.info == 0 {
+                    op.set(&McaPhyscpuinfo { ncpus: online, ..request });
+                } else {
+                    if request.ncpus == 0 {
+                        return Err(Errno::Inval.into());
+                    }
+                    let told = request.ncpus.min(online);
+                    let list = GuestPtr::<McaLogicalCpu>::new(request.info, told.into())?;
+                    let numbers = (0..).filter(|number| placement::online(self.hv) >> number & 1 != 0);
+                    for (index, number) in (0..told.into()).zip(numbers) {
+                        list.write(machine, index, &self.describe_processor(number))?;
+                    }
+                    op.set(&McaPhyscpuinfo { ncpus: told, ..request });
+                }
+            }
+            _ => return Err(Errno::Inval.into()),
         }
-        _ => return Err(Errno::Inval.into()),
+        place.write(machine, 0, &op)?;
+        Ok(0)
     }
-    place.write(machine, 0, &op)?;
-    Ok(0)
-}
 
-/// A processor as CPUID tells of it.
-fn processor<M: Machine>(machine: &M, number: u32) -> McaLogicalCpu {
-    let [max, b, c, d] = machine.cpuid(0, 0);
-    let [signature, _, c1, d1] = machine.cpuid(1, 0);
-    let field = |shift: u32, bits: u32| signature >> shift & ((1 << bits) - 1);
-    let family = field(8, 4) + if field(8, 4) == 15 { field(20, 8) } else { 0 };
-    let model = field(4, 4) | if family >= 6 { field(16, 4) << 4 } else { 0 };
-    let mut vendor = [0; 16];
-    for (place, byte) in vendor.iter_mut().zip([b, d, c].iter().flat_map(|word| word.to_le_bytes())) {
-        *place = byte;
-    }
-    McaLogicalCpu {
-        number,
-        chip_id: 0,
-        core_id: number as u16,
-        thread_id: 0,
-        apic_id: number,
-        cluster_id: 0,
-        cores: 1,
-        active_cores: 1,
-        threads: 1,
-        cpuid_level: max,
-        features: [d1, 0, 0, 0, c1, 0, 0],
-        vendor,
-        family,
-        model,
-        stepping: field(0, 4),
-        ..McaLogicalCpu::new_zeroed()
+    /// A processor as CPUID tells of it.
+    fn describe_processor(&self, number: u32) -> McaLogicalCpu {
+        let machine = &self.hv.machine;
+        let [max, b, c, d] = machine.cpuid(0, 0);
+        let [signature, _, c1, d1] = machine.cpuid(1, 0);
+        let field = |shift: u32, bits: u32| signature >> shift & ((1 << bits) - 1);
+        let family = field(8, 4) + if field(8, 4) == 15 { field(20, 8) } else { 0 };
+        let model = field(4, 4) | if family >= 6 { field(16, 4) << 4 } else { 0 };
+        let mut vendor = [0; 16];
+        for (place, byte) in vendor.iter_mut().zip([b, d, c].iter().flat_map(|word| word.to_le_bytes())) {
+            *place = byte;
+        }
+        McaLogicalCpu {
+            number,
+            chip_id: 0,
+            core_id: number as u16,
+            thread_id: 0,
+            apic_id: number,
+            cluster_id: 0,
+            cores: 1,
+            active_cores: 1,
+            threads: 1,
+            cpuid_level: max,
+            features: [d1, 0, 0, 0, c1, 0, 0],
+            vendor,
+            family,
+            model,
+            stepping: field(0, 4),
+            ..McaLogicalCpu::new_zeroed()
+        }
     }
 }

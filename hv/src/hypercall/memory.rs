@@ -1,6 +1,5 @@
 //! `memory_op`: reservations (`memory.h`). Maps and other questions are answered next door.
 
-use super::{memory_map, memory_refused};
 use crate::{
     addr::{Mfn, PAGE_SHIFT},
     caller::Caller,
@@ -38,77 +37,6 @@ const FRAME_UNITS: u32 = 4;
 const NODE_SHIFT: u32 = 8;
 const COMMAND: u64 = (1 << MEMOP_EXTENT_SHIFT) - 1;
 
-/// `memory_op(command, argument)`. The bits of the command above the sixth say how many extents were done before.
-///
-/// # Errors
-/// Each operation's own; those on extents answer how many were done instead.
-#[inline]
-pub fn memory_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
-    let [command, argument, ..] = *args;
-    let start = command >> MEMOP_EXTENT_SHIFT;
-    let operation = (command & COMMAND) as u32;
-    match operation {
-        XENMEM_INCREASE_RESERVATION | XENMEM_DECREASE_RESERVATION | XENMEM_POPULATE_PHYSMAP => {
-            adjust(caller, args, operation, start)
-        }
-        _ if start != 0 => begun(caller, operation, argument),
-        _ => whole(caller, operation, argument),
-    }
-}
-
-/// An operation other than those on extents that says it has begun: maps and resources may, all others are refused.
-#[cold]
-fn begun<M: Machine>(caller: &mut Caller<'_, M>, operation: u32, argument: u64) -> Reply {
-    match operation {
-        XENMEM_ACQUIRE_RESOURCE | XENMEM_ADD_TO_PHYSMAP | XENMEM_ADD_TO_PHYSMAP_BATCH => {
-            whole(caller, operation, argument)
-        }
-        XENMEM_EXCHANGE
-        | XENMEM_MAXIMUM_RAM_PAGE
-        | XENMEM_CURRENT_RESERVATION
-        | XENMEM_MAXIMUM_RESERVATION
-        | XENMEM_MAXIMUM_GPFN
-        | XENMEM_CLAIM_PAGES
-        | XENMEM_REMOVE_FROM_PHYSMAP => Err(Errno::Inval.into()),
-        _ => Err(Errno::NoSys.into()),
-    }
-}
-
-/// Operations that are done in one call, or keep in their structure how far they came.
-#[inline(never)]
-fn whole<M: Machine>(caller: &mut Caller<'_, M>, operation: u32, argument: u64) -> Reply {
-    match operation {
-        XENMEM_EXCHANGE => exchange(caller, argument),
-        XENMEM_CURRENT_RESERVATION | XENMEM_MAXIMUM_RESERVATION | XENMEM_MAXIMUM_GPFN => {
-            let id = GuestPtr::<DomId>::one(argument)?.read(&caller.hv.machine, 0)?;
-            memory_map::question(caller, operation, id)
-        }
-        XENMEM_CLAIM_PAGES => claim(caller, argument),
-        XENMEM_MAXIMUM_RAM_PAGE => Ok(caller.hv.frames.end() as u64),
-        XENMEM_MEMORY_MAP => memory_map::own(caller, argument),
-        XENMEM_SET_MEMORY_MAP => memory_map::set(caller, argument),
-        XENMEM_MACHINE_MEMORY_MAP => memory_map::machine(caller, argument),
-        XENMEM_MACHPHYS_MAPPING => memory_map::machphys_mapping(caller, argument),
-        XENMEM_MACHPHYS_MFN_LIST => memory_map::machphys_frames(caller, argument),
-        XENMEM_ACQUIRE_RESOURCE => memory_map::acquire_resource(caller, argument),
-        XENMEM_GET_SHARING_FREED_PAGES | XENMEM_GET_SHARING_SHARED_PAGES => Ok(0),
-        _ => memory_refused::answer(caller, operation, argument),
-    }
-}
-
-/// The domain that the caller names, itself included.
-///
-/// # Errors
-/// `Srch` if there is none, `Perm` if the caller may not act on it.
-pub(super) fn subject<M: Machine>(caller: &Caller<'_, M>, id: DomId) -> Result<Arc<Domain>, Errno> {
-    if id == DomId::SELF || id == caller.domain.id {
-        return Ok(caller.domain.clone());
-    }
-    let domain = caller.hv.domains.get(id).ok_or(Errno::Srch)?;
-    caller.control()?;
-    Ok(domain)
-}
-
 /// Extents of a reservation that is being changed.
 struct Extents {
     domain: Arc<Domain>,
@@ -118,190 +46,6 @@ struct Extents {
     limit: u64,
 }
 
-/// Answers how many extents are done, as all operations on extents do whatever happened.
-#[inline(never)]
-fn adjust<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args, operation: u32, start: u64) -> Reply {
-    let place = GuestPtr::<MemoryReservation>::one(args[1]);
-    let Ok(asked) = place.and_then(|place| place.read(&caller.hv.machine, 0)) else { return Ok(start) };
-    if asked.nr_extents > u64::from(u32::MAX >> MEMOP_EXTENT_SHIFT) || start >= asked.nr_extents {
-        return Ok(start);
-    }
-    let domain = match subject(caller, asked.domid) {
-        Ok(domain) => domain,
-        Err(Errno::Perm) => return Err(Errno::Perm.into()),
-        Err(_) => return Ok(start),
-    };
-    let list = match (asked.extent_start, operation) {
-        (0, XENMEM_INCREASE_RESERVATION) => None,
-        (list, _) => match GuestPtr::<u64>::new(list, asked.nr_extents) {
-            Ok(list) => Some(list),
-            Err(_) => return Ok(start),
-        },
-    };
-    if asked.extent_order > MAX_EXTENT_ORDER || domain.is_dying.load(Ordering::Acquire) {
-        return Ok(start);
-    }
-    // The machine is one memory node, and only the control domain may insist on one.
-    let (node, insists) = (asked.mem_flags >> NODE_SHIFT & 0xff, asked.mem_flags & XENMEMF_EXACT_NODE_REQUEST != 0);
-    if node != 0 && insists && (node != 1 || caller.control().is_err()) {
-        return Ok(start);
-    }
-    let limit = frame_limit(asked.mem_flags);
-    let extents = Extents { domain, list, order: asked.extent_order, limit };
-    let mut done = start;
-    let mut spent = 0;
-    while done < asked.nr_extents {
-        if spent >= PREEMPT_INTERVAL {
-            args[0] = u64::from(operation) | done << MEMOP_EXTENT_SHIFT;
-            return Err(Stop::Unfinished);
-        }
-        let outcome = match operation {
-            XENMEM_INCREASE_RESERVATION => increase(caller, &extents, done),
-            XENMEM_POPULATE_PHYSMAP => populate(caller, &extents, done),
-            _ => decrease(caller, &extents, done),
-        };
-        match outcome {
-            Ok(()) => {}
-            Err(Stop::Unfinished) => {
-                spent = PREEMPT_INTERVAL;
-                continue;
-            }
-            Err(_) => break,
-        }
-        done += 1;
-        spent += FRAME_UNITS << asked.extent_order;
-    }
-    Ok(done)
-}
-
-/// Takes a block for the domain whose frame numbers are small enough.
-fn take<M: Machine>(caller: &Caller<'_, M>, extents: &Extents) -> Result<Mfn, Stop> {
-    frame_alloc::take_below(caller.hv, &extents.domain, extents.order, extents.limit)
-}
-
-/// The frame number below which `XENMEMF_address_bits` wants all frames.
-const fn frame_limit(mem_flags: u32) -> u64 {
-    match mem_flags & 0xff {
-        0 | 44.. => u64::MAX,
-        bits => 1 << bits.saturating_sub(PAGE_SHIFT),
-    }
-}
-
-fn give_back<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, first: Mfn) {
-    for frame in frame_alloc::block(first, extents.order) {
-        let _ = caller.hv.frames.release_from_reservation(frame, extents.domain.owner);
-    }
-}
-
-fn increase<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Stop> {
-    let first = take(caller, extents)?;
-    let told = extents.list.map_or(Ok(()), |list| list.write(&caller.hv.machine, index, &first.raw()));
-    Ok(told.inspect_err(|_| give_back(caller, extents, first))?)
-}
-
-fn populate<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Stop> {
-    let list = extents.list.ok_or(Errno::Fault)?;
-    let pfn = list.read(&caller.hv.machine, index)?;
-    let first = take(caller, extents)?;
-    for (frame, pfn) in frame_alloc::block(first, extents.order).zip(pfn..) {
-        set_machine_to_phys(caller.hv, frame, pfn);
-    }
-    Ok(list.write(&caller.hv.machine, index, &first.raw()).inspect_err(|_| give_back(caller, extents, first))?)
-}
-
-fn decrease<M: Machine>(caller: &Caller<'_, M>, extents: &Extents, index: u64) -> Result<(), Stop> {
-    let first = extents.list.ok_or(Errno::Fault)?.read(&caller.hv.machine, index)?;
-    let first = Mfn::new(first).ok_or(Errno::Inval)?;
-    for frame in frame_alloc::block(first, extents.order) {
-        caller.hv.frames.release_from_reservation(frame, extents.domain.owner)?;
-    }
-    Ok(())
-}
-
-/// `XENMEM_claim_pages`: promises a domain so many frames in all, until it has them or 0 ends the promise.
-fn claim<M: Machine>(caller: &mut Caller<'_, M>, argument: u64) -> Reply {
-    let asked = GuestPtr::<MemoryReservation>::one(argument)?.read(&caller.hv.machine, 0)?;
-    if asked.extent_start != 0 || asked.extent_order != 0 || asked.mem_flags != 0 {
-        return Err(Errno::Inval.into());
-    }
-    caller.control()?;
-    let domain = subject(caller, asked.domid)?;
-    let pages = u32::try_from(asked.nr_extents).map_err(|_| Errno::Inval)?;
-    if pages > domain.max_pages.load(Ordering::Relaxed) || domain.is_dying.load(Ordering::Acquire) {
-        return Err(Errno::Inval.into());
-    }
-    match pages {
-        0 => caller.hv.frames.end_claim(domain.owner),
-        pages => caller.hv.frames.claim(domain.owner, pages)?,
-    }
-    Ok(0)
-}
-
-/// `XENMEM_exchange`, in chunks of the larger of the two orders. `nr_exchanged` in the guest's structure counts on.
-fn exchange<M: Machine>(caller: &mut Caller<'_, M>, argument: u64) -> Reply {
-    let place = GuestPtr::<MemoryExchange>::one(argument)?;
-    let mut asked = place.read(&caller.hv.machine, 0)?;
-    let (give, get) = (asked.r#in, asked.out);
-    let order = give.extent_order.max(get.extent_order);
-    if order > (if caller.domain.is_privileged { MAX_CONTROL_ORDER } else { MAX_EXTENT_ORDER }) {
-        return Err(Errno::Perm.into());
-    }
-    let fits =
-        |side: &MemoryReservation| u64::MAX.checked_shr(side.extent_order).is_some_and(|most| side.nr_extents <= most);
-    let is_even = || give.nr_extents << give.extent_order == get.nr_extents << get.extent_order;
-    if asked.nr_exchanged > give.nr_extents || give.domid != get.domid || !fits(&give) || !fits(&get) || !is_even() {
-        return Err(Errno::Inval.into());
-    }
-    if asked.nr_exchanged == give.nr_extents {
-        return Ok(0);
-    }
-    // The lists may be longer than any memory: where the next extents stand is looked at, the rest when its turn comes.
-    let per_chunk = 1 << (order - give.extent_order);
-    let mut chunk_index = asked.nr_exchanged / per_chunk;
-    let list = |side: &MemoryReservation, frame: u64| {
-        let index = frame >> side.extent_order;
-        let at = index.checked_mul(8).and_then(|offset| side.extent_start.checked_add(offset)).ok_or(Errno::Fault)?;
-        GuestPtr::<u64>::one(at).map(|_| at)
-    };
-    list(&give, asked.nr_exchanged << give.extent_order)?;
-    list(&get, chunk_index << order)?;
-    let domain = subject(caller, give.domid)?;
-    if order > MAX_EXTENT_ORDER {
-        // So much at once is not had in bounded time.
-        let first = GuestPtr::<u64>::one(list(&give, chunk_index << order)?)?.read(&caller.hv.machine, 0)?;
-        let is_there = Mfn::new(first).is_some_and(|first| caller.hv.frames.state(first).owner() == domain.owner);
-        return Err(if is_there { Errno::NoMem } else { Errno::Inval }.into());
-    }
-    let mut spent = 0;
-    let outcome = loop {
-        if chunk_index << order >= give.nr_extents << give.extent_order {
-            break Ok(0);
-        }
-        if spent >= PREEMPT_INTERVAL {
-            break Err(Stop::Unfinished);
-        }
-        let exchanged = (|| {
-            let part = |side: &MemoryReservation| {
-                GuestPtr::new(list(side, chunk_index << order)?, 1 << (order - side.extent_order))
-            };
-            let chunk = Chunk {
-                source: (part(&give)?, give.extent_order),
-                target: (part(&get)?, get.extent_order),
-                limit: frame_limit(get.mem_flags),
-            };
-            chunk.exchange(caller, &domain)
-        })();
-        if let Err(refusal) = exchanged {
-            break Err(refusal);
-        }
-        chunk_index += 1;
-        spent += (FRAME_UNITS * 2) << order;
-    };
-    asked.nr_exchanged = chunk_index * per_chunk;
-    place.write(&caller.hv.machine, 0, &asked)?;
-    outcome
-}
-
 /// A part of an exchange: extents on both sides that make the same number of frames.
 struct Chunk {
     source: (GuestPtr<u64>, u32),
@@ -309,11 +53,263 @@ struct Chunk {
     limit: u64,
 }
 
-impl Chunk {
-    fn exchange<M: Machine>(&self, caller: &Caller<'_, M>, domain: &Domain) -> Result<(), Stop> {
-        let memory = &caller.hv.machine;
-        let (source, source_order) = self.source;
-        let (target, target_order) = self.target;
+impl<M: Machine> Caller<'_, M> {
+    /// `memory_op(command, argument)`. The bits of the command above the sixth say how many extents were done before.
+    ///
+    /// # Errors
+    /// Each operation's own; those on extents answer how many were done instead.
+    #[inline]
+    pub fn memory_op(&mut self, args: &mut Args) -> Reply {
+        let [command, argument, ..] = *args;
+        let start = command >> MEMOP_EXTENT_SHIFT;
+        let operation = (command & COMMAND) as u32;
+        match operation {
+            XENMEM_INCREASE_RESERVATION | XENMEM_DECREASE_RESERVATION | XENMEM_POPULATE_PHYSMAP => {
+                self.adjust_reservation(args, operation, start)
+            }
+            _ if start != 0 => self.memory_op_begun(operation, argument),
+            _ => self.memory_op_whole(operation, argument),
+        }
+    }
+
+    /// An operation other than those on extents that says it has begun: maps and resources may, all others are refused.
+    #[cold]
+    fn memory_op_begun(&mut self, operation: u32, argument: u64) -> Reply {
+        match operation {
+            XENMEM_ACQUIRE_RESOURCE | XENMEM_ADD_TO_PHYSMAP | XENMEM_ADD_TO_PHYSMAP_BATCH => {
+                self.memory_op_whole(operation, argument)
+            }
+            XENMEM_EXCHANGE
+            | XENMEM_MAXIMUM_RAM_PAGE
+            | XENMEM_CURRENT_RESERVATION
+            | XENMEM_MAXIMUM_RESERVATION
+            | XENMEM_MAXIMUM_GPFN
+            | XENMEM_CLAIM_PAGES
+            | XENMEM_REMOVE_FROM_PHYSMAP => Err(Errno::Inval.into()),
+            _ => Err(Errno::NoSys.into()),
+        }
+    }
+
+    /// Operations that are done in one call, or keep in their structure how far they came.
+    #[inline(never)]
+    fn memory_op_whole(&mut self, operation: u32, argument: u64) -> Reply {
+        match operation {
+            XENMEM_EXCHANGE => self.exchange_memory(argument),
+            XENMEM_CURRENT_RESERVATION | XENMEM_MAXIMUM_RESERVATION | XENMEM_MAXIMUM_GPFN => {
+                let id = self.copy_from_guest::<DomId>(argument)?;
+                self.answer_about_memory(operation, id)
+            }
+            XENMEM_CLAIM_PAGES => self.claim_pages(argument),
+            XENMEM_MAXIMUM_RAM_PAGE => Ok(self.hv.frames.end() as u64),
+            XENMEM_MEMORY_MAP => self.get_memory_map(argument),
+            XENMEM_SET_MEMORY_MAP => self.set_memory_map(argument),
+            XENMEM_MACHINE_MEMORY_MAP => self.get_machine_memory_map(argument),
+            XENMEM_MACHPHYS_MAPPING => self.get_machphys_mapping(argument),
+            XENMEM_MACHPHYS_MFN_LIST => self.get_machphys_frames(argument),
+            XENMEM_ACQUIRE_RESOURCE => self.acquire_resource(argument),
+            XENMEM_GET_SHARING_FREED_PAGES | XENMEM_GET_SHARING_SHARED_PAGES => Ok(0),
+            _ => self.refuse_memory_op(operation, argument),
+        }
+    }
+
+    /// The domain that the caller names, itself included.
+    ///
+    /// # Errors
+    /// `Srch` if there is none, `Perm` if the caller may not act on it.
+    pub(super) fn memory_subject(&self, id: DomId) -> Result<Arc<Domain>, Errno> {
+        if id == DomId::SELF || id == self.domain.id {
+            return Ok(self.domain.clone());
+        }
+        let domain = self.hv.domains.get(id).ok_or(Errno::Srch)?;
+        self.control()?;
+        Ok(domain)
+    }
+
+    /// Answers how many extents are done, as all operations on extents do whatever happened.
+    #[inline(never)]
+    fn adjust_reservation(&mut self, args: &mut Args, operation: u32, start: u64) -> Reply {
+        let place = GuestPtr::<MemoryReservation>::one(args[1]);
+        let Ok(asked) = place.and_then(|place| place.read(&self.hv.machine, 0)) else { return Ok(start) };
+        if asked.nr_extents > u64::from(u32::MAX >> MEMOP_EXTENT_SHIFT) || start >= asked.nr_extents {
+            return Ok(start);
+        }
+        let domain = match self.memory_subject(asked.domid) {
+            Ok(domain) => domain,
+            Err(Errno::Perm) => return Err(Errno::Perm.into()),
+            Err(_) => return Ok(start),
+        };
+        let list = match (asked.extent_start, operation) {
+            (0, XENMEM_INCREASE_RESERVATION) => None,
+            (list, _) => match GuestPtr::<u64>::new(list, asked.nr_extents) {
+                Ok(list) => Some(list),
+                Err(_) => return Ok(start),
+            },
+        };
+        if asked.extent_order > MAX_EXTENT_ORDER || domain.is_dying.load(Ordering::Acquire) {
+            return Ok(start);
+        }
+        // The machine is one memory node, and only the control domain may insist on one.
+        let (node, insists) = (asked.mem_flags >> NODE_SHIFT & 0xff, asked.mem_flags & XENMEMF_EXACT_NODE_REQUEST != 0);
+        if node != 0 && insists && (node != 1 || self.control().is_err()) {
+            return Ok(start);
+        }
+        let limit = frame_limit(asked.mem_flags);
+        let extents = Extents { domain, list, order: asked.extent_order, limit };
+        let mut done = start;
+        let mut spent = 0;
+        while done < asked.nr_extents {
+            if spent >= PREEMPT_INTERVAL {
+                args[0] = u64::from(operation) | done << MEMOP_EXTENT_SHIFT;
+                return Err(Stop::Unfinished);
+            }
+            let outcome = match operation {
+                XENMEM_INCREASE_RESERVATION => self.increase_by_extent(&extents, done),
+                XENMEM_POPULATE_PHYSMAP => self.populate_extent(&extents, done),
+                _ => self.decrease_by_extent(&extents, done),
+            };
+            match outcome {
+                Ok(()) => {}
+                Err(Stop::Unfinished) => {
+                    spent = PREEMPT_INTERVAL;
+                    continue;
+                }
+                Err(_) => break,
+            }
+            done += 1;
+            spent += FRAME_UNITS << asked.extent_order;
+        }
+        Ok(done)
+    }
+
+    /// Takes a block for the domain whose frame numbers are small enough.
+    fn take_extent(&self, extents: &Extents) -> Result<Mfn, Stop> {
+        frame_alloc::take_below(self.hv, &extents.domain, extents.order, extents.limit)
+    }
+
+    fn give_back_extent(&self, extents: &Extents, first: Mfn) {
+        for frame in frame_alloc::block(first, extents.order) {
+            let _ = self.hv.frames.release_from_reservation(frame, extents.domain.owner);
+        }
+    }
+
+    fn increase_by_extent(&self, extents: &Extents, index: u64) -> Result<(), Stop> {
+        let first = self.take_extent(extents)?;
+        let told = extents.list.map_or(Ok(()), |list| list.write(&self.hv.machine, index, &first.raw()));
+        Ok(told.inspect_err(|_| self.give_back_extent(extents, first))?)
+    }
+
+    fn populate_extent(&self, extents: &Extents, index: u64) -> Result<(), Stop> {
+        let list = extents.list.ok_or(Errno::Fault)?;
+        let pfn = list.read(&self.hv.machine, index)?;
+        let first = self.take_extent(extents)?;
+        for (frame, pfn) in frame_alloc::block(first, extents.order).zip(pfn..) {
+            set_machine_to_phys(self.hv, frame, pfn);
+        }
+        Ok(list.write(&self.hv.machine, index, &first.raw()).inspect_err(|_| self.give_back_extent(extents, first))?)
+    }
+
+    fn decrease_by_extent(&self, extents: &Extents, index: u64) -> Result<(), Stop> {
+        let first = extents.list.ok_or(Errno::Fault)?.read(&self.hv.machine, index)?;
+        let first = Mfn::new(first).ok_or(Errno::Inval)?;
+        for frame in frame_alloc::block(first, extents.order) {
+            self.hv.frames.release_from_reservation(frame, extents.domain.owner)?;
+        }
+        Ok(())
+    }
+
+    /// `XENMEM_claim_pages`: promises a domain so many frames in all, until it has them or 0 ends the promise.
+    fn claim_pages(&mut self, argument: u64) -> Reply {
+        let asked = self.copy_from_guest::<MemoryReservation>(argument)?;
+        if asked.extent_start != 0 || asked.extent_order != 0 || asked.mem_flags != 0 {
+            return Err(Errno::Inval.into());
+        }
+        self.control()?;
+        let domain = self.memory_subject(asked.domid)?;
+        let pages = u32::try_from(asked.nr_extents).map_err(|_| Errno::Inval)?;
+        if pages > domain.max_pages.load(Ordering::Relaxed) || domain.is_dying.load(Ordering::Acquire) {
+            return Err(Errno::Inval.into());
+        }
+        match pages {
+            0 => self.hv.frames.end_claim(domain.owner),
+            pages => self.hv.frames.claim(domain.owner, pages)?,
+        }
+        Ok(0)
+    }
+
+    /// `XENMEM_exchange`, in chunks of the larger of the two orders. `nr_exchanged` in the guest's structure counts on.
+    fn exchange_memory(&mut self, argument: u64) -> Reply {
+        let place = GuestPtr::<MemoryExchange>::one(argument)?;
+        let mut asked = place.read(&self.hv.machine, 0)?;
+        let (give, get) = (asked.r#in, asked.out);
+        let order = give.extent_order.max(get.extent_order);
+        if order > (if self.domain.is_privileged { MAX_CONTROL_ORDER } else { MAX_EXTENT_ORDER }) {
+            return Err(Errno::Perm.into());
+        }
+        let fits = |side: &MemoryReservation| {
+            u64::MAX.checked_shr(side.extent_order).is_some_and(|most| side.nr_extents <= most)
+        };
+        let is_even = || give.nr_extents << give.extent_order == get.nr_extents << get.extent_order;
+        if asked.nr_exchanged > give.nr_extents || give.domid != get.domid || !fits(&give) || !fits(&get) || !is_even()
+        {
+            return Err(Errno::Inval.into());
+        }
+        if asked.nr_exchanged == give.nr_extents {
+            return Ok(0);
+        }
+        // The lists may be longer than any memory: where the next extents stand is looked at, the rest when its turn
+        // comes.
+        let per_chunk = 1 << (order - give.extent_order);
+        let mut chunk_index = asked.nr_exchanged / per_chunk;
+        let list = |side: &MemoryReservation, frame: u64| {
+            let index = frame >> side.extent_order;
+            let at =
+                index.checked_mul(8).and_then(|offset| side.extent_start.checked_add(offset)).ok_or(Errno::Fault)?;
+            GuestPtr::<u64>::one(at).map(|_| at)
+        };
+        list(&give, asked.nr_exchanged << give.extent_order)?;
+        list(&get, chunk_index << order)?;
+        let domain = self.memory_subject(give.domid)?;
+        if order > MAX_EXTENT_ORDER {
+            // So much at once is not had in bounded time.
+            let first = GuestPtr::<u64>::one(list(&give, chunk_index << order)?)?.read(&self.hv.machine, 0)?;
+            let is_there = Mfn::new(first).is_some_and(|first| self.hv.frames.state(first).owner() == domain.owner);
+            return Err(if is_there { Errno::NoMem } else { Errno::Inval }.into());
+        }
+        let mut spent = 0;
+        let outcome = loop {
+            if chunk_index << order >= give.nr_extents << give.extent_order {
+                break Ok(0);
+            }
+            if spent >= PREEMPT_INTERVAL {
+                break Err(Stop::Unfinished);
+            }
+            let exchanged = (|| {
+                let part = |side: &MemoryReservation| {
+                    GuestPtr::new(list(side, chunk_index << order)?, 1 << (order - side.extent_order))
+                };
+                let chunk = Chunk {
+                    source: (part(&give)?, give.extent_order),
+                    target: (part(&get)?, get.extent_order),
+                    limit: frame_limit(get.mem_flags),
+                };
+                self.exchange_chunk(&domain, &chunk)
+            })();
+            if let Err(refusal) = exchanged {
+                break Err(refusal);
+            }
+            chunk_index += 1;
+            spent += (FRAME_UNITS * 2) << order;
+        };
+        asked.nr_exchanged = chunk_index * per_chunk;
+        place.write(&self.hv.machine, 0, &asked)?;
+        outcome
+    }
+
+    /// Exchanges the frames of one part.
+    fn exchange_chunk(&self, domain: &Domain, chunk: &Chunk) -> Result<(), Stop> {
+        let memory = &self.hv.machine;
+        let (source, source_order) = chunk.source;
+        let (target, target_order) = chunk.target;
         let mut old: heapless::Vec<Mfn, { frame_alloc::MAX_EXCHANGE }> = heapless::Vec::new();
         for index in 0..source.count() {
             let first = Mfn::new(source.read(memory, index)?).ok_or(Errno::Inval)?;
@@ -325,14 +321,22 @@ impl Chunk {
         for index in 0..target.count() {
             target.write(memory, index, &target.read(memory, index)?)?;
         }
-        frame_alloc::exchange(caller.hv, domain, &old, target_order, self.limit, |block, first| {
+        frame_alloc::exchange(self.hv, domain, &old, target_order, chunk.limit, |block, first| {
             let index = block as u64;
             // Another vcpu may have unmapped the list meanwhile: the guest's own loss.
             let pfn = target.read(memory, index).unwrap_or(frame_alloc::INVALID_M2P_ENTRY);
             for (frame, pfn) in frame_alloc::block(first, target_order).zip(pfn..) {
-                set_machine_to_phys(caller.hv, frame, pfn);
+                set_machine_to_phys(self.hv, frame, pfn);
             }
             let _ = target.write(memory, index, &first.raw());
         })
+    }
+}
+
+/// The frame number below which `XENMEMF_address_bits` wants all frames.
+const fn frame_limit(mem_flags: u32) -> u64 {
+    match mem_flags & 0xff {
+        0 | 44.. => u64::MAX,
+        bits => 1 << bits.saturating_sub(PAGE_SHIFT),
     }
 }

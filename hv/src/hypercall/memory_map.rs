@@ -1,6 +1,5 @@
 //! `memory_op`: who has how much, what lies where, and frames of other domains' resources (`memory.h`).
 
-use super::memory::subject;
 use crate::{
     boot::memory_map::Region,
     caller::Caller,
@@ -23,165 +22,168 @@ use oxen_abi::{
     shared_info::{ArchSharedInfo, SharedInfo},
 };
 
-/// What a question about one domain's memory is answered.
-///
-/// # Errors
-/// `Srch` and `Perm` for the domain.
-pub(super) fn question<M: Machine>(caller: &Caller<'_, M>, operation: u32, id: DomId) -> Reply {
-    let domain = subject(caller, id)?;
-    match operation {
-        XENMEM_CURRENT_RESERVATION => {
-            let slot = domain.owner.slot().ok_or(Errno::Srch)?;
-            Ok(u64::from(caller.hv.frames.reserved(slot)))
+impl<M: Machine> Caller<'_, M> {
+    /// What a question about one domain's memory is answered.
+    ///
+    /// # Errors
+    /// `Srch` and `Perm` for the domain.
+    pub(super) fn answer_about_memory(&self, operation: u32, id: DomId) -> Reply {
+        let domain = self.memory_subject(id)?;
+        match operation {
+            XENMEM_CURRENT_RESERVATION => {
+                let slot = domain.owner.slot().ok_or(Errno::Srch)?;
+                Ok(u64::from(self.hv.frames.reserved(slot)))
+            }
+            XENMEM_MAXIMUM_RESERVATION => Ok(u64::from(domain.max_pages.load(Ordering::Relaxed))),
+            _ => {
+                let offset = offset_of!(SharedInfo, arch) + offset_of!(ArchSharedInfo, max_pfn);
+                let words = self.hv.machine.words(domain.shared_info);
+                let max_pfn = words.get(offset / 8).map_or(0, |word| word.load(Ordering::Relaxed));
+                Ok(max_pfn.saturating_sub(1))
+            }
         }
-        XENMEM_MAXIMUM_RESERVATION => Ok(u64::from(domain.max_pages.load(Ordering::Relaxed))),
-        _ => {
-            let offset = offset_of!(SharedInfo, arch) + offset_of!(ArchSharedInfo, max_pfn);
-            let words = caller.hv.machine.words(domain.shared_info);
-            let max_pfn = words.get(offset / 8).map_or(0, |word| word.load(Ordering::Relaxed));
-            Ok(max_pfn.saturating_sub(1))
+    }
+
+    /// `XENMEM_memory_map`: what the toolstack said.
+    ///
+    /// # Errors
+    /// `NoSys` if it said nothing, `Fault`.
+    pub(super) fn get_memory_map(&self, argument: u64) -> Reply {
+        let place = GuestPtr::<MemoryMap>::one(argument)?;
+        let mut asked = place.read(&self.hv.machine, 0)?;
+        let map = self.domain.memory_map.lock();
+        if map.is_empty() {
+            return Err(Errno::NoSys.into());
         }
+        let count = map.len().min(asked.nr_entries as usize);
+        let entries = map.get(..count).unwrap_or_default();
+        GuestPtr::<E820Entry>::new(asked.buffer, count as u64)?.write_many(&self.hv.machine, 0, entries)?;
+        asked.nr_entries = count as u32;
+        place.write(&self.hv.machine, 0, &asked)?;
+        Ok(0)
     }
-}
 
-/// `XENMEM_memory_map`: what the toolstack said.
-///
-/// # Errors
-/// `NoSys` if it said nothing, `Fault`.
-pub(super) fn own<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
-    let place = GuestPtr::<MemoryMap>::one(argument)?;
-    let mut asked = place.read(&caller.hv.machine, 0)?;
-    let map = caller.domain.memory_map.lock();
-    if map.is_empty() {
-        return Err(Errno::NoSys.into());
-    }
-    let count = map.len().min(asked.nr_entries as usize);
-    let entries = map.get(..count).unwrap_or_default();
-    GuestPtr::<E820Entry>::new(asked.buffer, count as u64)?.write_many(&caller.hv.machine, 0, entries)?;
-    asked.nr_entries = count as u32;
-    place.write(&caller.hv.machine, 0, &asked)?;
-    Ok(0)
-}
-
-/// `XENMEM_set_memory_map`.
-///
-/// # Errors
-/// `Inval` for too many regions; `Srch`, `Perm`, `Fault`.
-pub(super) fn set<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
-    let asked = GuestPtr::<ForeignMemoryMap>::one(argument)?.read(&caller.hv.machine, 0)?;
-    if asked.map.nr_entries as usize > Domain::MAX_MEMORY_MAP {
-        return Err(Errno::Inval.into());
-    }
-    let domain = subject(caller, asked.domid)?;
-    let list = GuestPtr::<E820Entry>::new(asked.map.buffer, u64::from(asked.map.nr_entries))?;
-    let mut map = heapless::Vec::new();
-    for index in 0..list.count() {
-        map.push(list.read(&caller.hv.machine, index)?).map_err(|_| Errno::Inval)?;
-    }
-    *domain.memory_map.lock() = map;
-    Ok(0)
-}
-
-/// `XENMEM_machine_memory_map`: what the firmware said.
-///
-/// # Errors
-/// `Perm` for all but the control domain, `Inval` if the guest has too little room.
-pub(super) fn machine<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
-    caller.control()?;
-    let place = GuestPtr::<MemoryMap>::one(argument)?;
-    let mut asked = place.read(&caller.hv.machine, 0)?;
-    let list = GuestPtr::<E820Entry>::new(asked.buffer, u64::from(asked.nr_entries))?;
-    let mut count = 0;
-    for Region { range, kind } in caller.hv.memory_map.regions() {
-        if count == list.count() {
+    /// `XENMEM_set_memory_map`.
+    ///
+    /// # Errors
+    /// `Inval` for too many regions; `Srch`, `Perm`, `Fault`.
+    pub(super) fn set_memory_map(&self, argument: u64) -> Reply {
+        let asked = self.copy_from_guest::<ForeignMemoryMap>(argument)?;
+        if asked.map.nr_entries as usize > Domain::MAX_MEMORY_MAP {
             return Err(Errno::Inval.into());
         }
-        let entry = E820Entry { addr: range.start, size: range.end - range.start, r#type: *kind as u32 };
-        list.write(&caller.hv.machine, count, &entry)?;
-        count += 1;
+        let domain = self.memory_subject(asked.domid)?;
+        let list = GuestPtr::<E820Entry>::new(asked.map.buffer, u64::from(asked.map.nr_entries))?;
+        let mut map = heapless::Vec::new();
+        for index in 0..list.count() {
+            map.push(list.read(&self.hv.machine, index)?).map_err(|_| Errno::Inval)?;
+        }
+        *domain.memory_map.lock() = map;
+        Ok(0)
     }
-    asked.nr_entries = count as u32;
-    place.write(&caller.hv.machine, 0, &asked)?;
-    Ok(0)
-}
 
-/// `XENMEM_machphys_mapping`: where the machine-to-phys table is.
-///
-/// # Errors
-/// `Fault`.
-pub(super) fn machphys_mapping<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
-    let last = (caller.hv.frames.end() as u64).saturating_sub(1);
-    let mapping = MachphysMapping { v_start: M2P_START, v_end: M2P_END, max_mfn: last };
-    GuestPtr::<MachphysMapping>::one(argument)?.write(&caller.hv.machine, 0, &mapping)?;
-    Ok(0)
-}
+    /// `XENMEM_machine_memory_map`: what the firmware said.
+    ///
+    /// # Errors
+    /// `Perm` for all but the control domain, `Inval` if the guest has too little room.
+    pub(super) fn get_machine_memory_map(&self, argument: u64) -> Reply {
+        self.control()?;
+        let place = GuestPtr::<MemoryMap>::one(argument)?;
+        let mut asked = place.read(&self.hv.machine, 0)?;
+        let list = GuestPtr::<E820Entry>::new(asked.buffer, u64::from(asked.nr_entries))?;
+        let mut count = 0;
+        for Region { range, kind } in self.hv.memory_map.regions() {
+            if count == list.count() {
+                return Err(Errno::Inval.into());
+            }
+            let entry = E820Entry { addr: range.start, size: range.end - range.start, r#type: *kind as u32 };
+            list.write(&self.hv.machine, count, &entry)?;
+            count += 1;
+        }
+        asked.nr_entries = count as u32;
+        place.write(&self.hv.machine, 0, &asked)?;
+        Ok(0)
+    }
 
-/// `XENMEM_machphys_mfn_list`: the frames of that table, the first of each 2 MiB.
-///
-/// # Errors
-/// `Fault`.
-pub(super) fn machphys_frames<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
-    let place = GuestPtr::<MachphysMfnList>::one(argument)?;
-    let mut asked = place.read(&caller.hv.machine, 0)?;
-    let list = GuestPtr::<u64>::new(asked.extent_start, u64::from(asked.max_extents))?;
-    let chunks = (0..list.count()).map_while(|index| caller.hv.machine.machine_to_phys_chunk(index as usize));
-    asked.nr_extents = 0;
-    for (index, frame) in chunks.enumerate() {
-        list.write(&caller.hv.machine, index as u64, &frame.raw())?;
-        asked.nr_extents += 1;
+    /// `XENMEM_machphys_mapping`: where the machine-to-phys table is.
+    ///
+    /// # Errors
+    /// `Fault`.
+    pub(super) fn get_machphys_mapping(&self, argument: u64) -> Reply {
+        let last = (self.hv.frames.end() as u64).saturating_sub(1);
+        let mapping = MachphysMapping { v_start: M2P_START, v_end: M2P_END, max_mfn: last };
+        self.copy_to_guest::<MachphysMapping>(argument, &mapping)?;
+        Ok(0)
     }
-    place.write(&caller.hv.machine, 0, &asked)?;
-    Ok(0)
-}
 
-/// `XENMEM_acquire_resource`: frames of another domain's grant table, entries or status words, for the toolstack to map.
-///
-/// # Errors
-/// `OpNotSupp` for other resources, `Inval` beyond the table and for status words of a table of version 1; `Srch` for a domain that there is not, `Perm` for the
-/// caller's own and for all but the control domain; `Fault`.
-pub(super) fn acquire_resource<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
-    let place = GuestPtr::<MemAcquireResource>::one(argument)?;
-    let mut asked = place.read(&caller.hv.machine, 0)?;
-    // How much there is has 32 bits, and so has where it begins.
-    if asked.pad != 0 || asked.frame > u64::from(u32::MAX) {
-        return Err(Errno::Inval.into());
+    /// `XENMEM_machphys_mfn_list`: the frames of that table, the first of each 2 MiB.
+    ///
+    /// # Errors
+    /// `Fault`.
+    pub(super) fn get_machphys_frames(&self, argument: u64) -> Reply {
+        let place = GuestPtr::<MachphysMfnList>::one(argument)?;
+        let mut asked = place.read(&self.hv.machine, 0)?;
+        let list = GuestPtr::<u64>::new(asked.extent_start, u64::from(asked.max_extents))?;
+        let chunks = (0..list.count()).map_while(|index| self.hv.machine.machine_to_phys_chunk(index as usize));
+        asked.nr_extents = 0;
+        for (index, frame) in chunks.enumerate() {
+            list.write(&self.hv.machine, index as u64, &frame.raw())?;
+            asked.nr_extents += 1;
+        }
+        place.write(&self.hv.machine, 0, &asked)?;
+        Ok(0)
     }
-    // Of another domain, by its own name; then the right to ask.
-    let domain = caller.hv.domains.get(asked.domid).ok_or(Errno::Srch)?;
-    caller.control()?;
-    if domain.id == caller.domain.id {
-        return Err(Errno::Perm.into());
-    }
-    if asked.r#type != XENMEM_RESOURCE_GRANT_TABLE {
-        return Err(Errno::OpNotSupp.into());
-    }
-    let (_, frames) = domain.grants.lock().size();
-    let is_status = asked.id == XENMEM_RESOURCE_GRANT_TABLE_ID_STATUS;
-    let limit = match asked.id {
-        XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED => frames,
-        XENMEM_RESOURCE_GRANT_TABLE_ID_STATUS => grant::status_frames_of(frames),
-        _ => return Err(Errno::Inval.into()),
-    };
-    if asked.frame_list == 0 {
-        if asked.nr_frames != 0 {
+
+    /// `XENMEM_acquire_resource`: frames of another domain's grant table, entries or status words, for the toolstack to
+    /// map.
+    ///
+    /// # Errors
+    /// `OpNotSupp` for other resources, `Inval` beyond the table and for status words of a table of version 1; `Srch`
+    /// for a domain that there is not, `Perm` for the caller's own and for all but the control domain; `Fault`.
+    pub(super) fn acquire_resource(&self, argument: u64) -> Reply {
+        let place = GuestPtr::<MemAcquireResource>::one(argument)?;
+        let mut asked = place.read(&self.hv.machine, 0)?;
+        // How much there is has 32 bits, and so has where it begins.
+        if asked.pad != 0 || asked.frame > u64::from(u32::MAX) {
             return Err(Errno::Inval.into());
         }
-        asked.nr_frames = limit;
-        place.write(&caller.hv.machine, 0, &asked)?;
-        return Ok(0);
-    }
-    let end = asked.frame.checked_add(u64::from(asked.nr_frames)).ok_or(Errno::Inval)?;
-    if end > u64::from(limit) {
-        return Err(Errno::Inval.into());
-    }
-    let list = GuestPtr::<u64>::new(asked.frame_list, u64::from(asked.nr_frames))?;
-    for (index, number) in (asked.frame as u32..end as u32).enumerate() {
-        let frame = if is_status {
-            grant::status_frame(caller.hv, &domain, number)?
-        } else {
-            grant::table_frame(caller.hv, &domain, number)?
+        // Of another domain, by its own name; then the right to ask.
+        let domain = self.hv.domains.get(asked.domid).ok_or(Errno::Srch)?;
+        self.control()?;
+        if domain.id == self.domain.id {
+            return Err(Errno::Perm.into());
+        }
+        if asked.r#type != XENMEM_RESOURCE_GRANT_TABLE {
+            return Err(Errno::OpNotSupp.into());
+        }
+        let (_, frames) = domain.grants.lock().size();
+        let is_status = asked.id == XENMEM_RESOURCE_GRANT_TABLE_ID_STATUS;
+        let limit = match asked.id {
+            XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED => frames,
+            XENMEM_RESOURCE_GRANT_TABLE_ID_STATUS => grant::status_frames_of(frames),
+            _ => return Err(Errno::Inval.into()),
         };
-        list.write(&caller.hv.machine, index as u64, &frame.raw())?;
+        if asked.frame_list == 0 {
+            if asked.nr_frames != 0 {
+                return Err(Errno::Inval.into());
+            }
+            asked.nr_frames = limit;
+            place.write(&self.hv.machine, 0, &asked)?;
+            return Ok(0);
+        }
+        let end = asked.frame.checked_add(u64::from(asked.nr_frames)).ok_or(Errno::Inval)?;
+        if end > u64::from(limit) {
+            return Err(Errno::Inval.into());
+        }
+        let list = GuestPtr::<u64>::new(asked.frame_list, u64::from(asked.nr_frames))?;
+        for (index, number) in (asked.frame as u32..end as u32).enumerate() {
+            let frame = if is_status {
+                grant::status_frame(self.hv, &domain, number)?
+            } else {
+                grant::table_frame(self.hv, &domain, number)?
+            };
+            list.write(&self.hv.machine, index as u64, &frame.raw())?;
+        }
+        Ok(0)
     }
-    Ok(0)
 }

@@ -1,6 +1,7 @@
 //! Page tables: `mmu_update`, `update_va_mapping`, `update_va_mapping_otherdomain` (`xen.h`).
 
 use crate::{
+    Hypervisor,
     addr::{GuestAddr, MachineAddr, Mfn, Slot},
     caller::Caller,
     domain::Domain,
@@ -31,7 +32,7 @@ const CONTINUED: u64 = 1 << 31;
 
 /// Whose pages a call is about, as far as that is not the caller.
 #[derive(Debug)]
-pub(super) struct Lender {
+pub(super) struct PageOwner {
     domain: Option<Arc<Domain>>,
     /// Whether it is neither the caller nor another domain, but what is nobody's.
     is_nobody: bool,
@@ -39,45 +40,9 @@ pub(super) struct Lender {
     pub(super) rights: Rights,
 }
 
-impl Lender {
-    /// The domain that the caller names.
-    ///
-    /// # Errors
-    /// `Srch` if there is none, `Perm` if the caller may not act on it.
-    #[inline]
-    pub(super) fn of<M: Machine>(caller: &Caller<'_, M>, id: DomId) -> Result<Self, Errno> {
-        let io = caller.domain.is_privileged;
-        if id == DomId::SELF {
-            let rights = Rights { owner: caller.domain.owner, io };
-            return Ok(Self { domain: None, is_nobody: false, rights });
-        }
-        Self::foreign(caller, id, io)
-    }
-
-    #[cold]
-    fn foreign<M: Machine>(caller: &Caller<'_, M>, id: DomId, io: bool) -> Result<Self, Errno> {
-        // Who names the device memory may map it, be it by right or in vain; of the hypervisor's own there is nothing to map.
-        if id == DomId::IO || id == DomId::XEN && caller.control().is_ok() {
-            return Ok(Self {
-                domain: None,
-                is_nobody: true,
-                rights: Rights { owner: Owner::IO, io: io && id == DomId::IO },
-            });
-        }
-        if id == DomId::XEN {
-            return Err(Errno::Perm);
-        }
-        if id == caller.domain.id {
-            return Err(Errno::Srch);
-        }
-        let domain = caller.hv.domains.get(id).ok_or(Errno::Srch)?;
-        caller.control()?;
-        let rights = Rights { owner: domain.owner, io: io && domain.is_privileged };
-        Ok(Self { rights, is_nobody: false, domain: Some(domain) })
-    }
-
+impl PageOwner {
     /// The domain, or the caller's.
-    pub(super) fn or<'a>(&'a self, own: &'a Arc<Domain>) -> &'a Arc<Domain> {
+    pub(super) fn domain_or<'a>(&'a self, own: &'a Arc<Domain>) -> &'a Arc<Domain> {
         self.domain.as_ref().unwrap_or(own)
     }
 
@@ -94,7 +59,7 @@ impl Lender {
 
 /// What a batch of page table updates keeps from one to the next.
 struct Batch<'a, M: Machine> {
-    hv: &'a crate::Hypervisor<M>,
+    hv: &'a Hypervisor<M>,
     editor: Editor<'a, M>,
     rights: Rights,
     /// The last L1 written to.
@@ -109,7 +74,7 @@ impl<M: Machine> Batch<'_, M> {
         let notes = match update.ptr & 7 {
             MMU_NORMAL_PT_UPDATE | MMU_PT_UPDATE_NO_TRANSLATE => Notes::Replace,
             MMU_PT_UPDATE_PRESERVE_AD => Notes::Preserve,
-            MMU_MACHPHYS_UPDATE => return self.tell_place(address, update.val),
+            MMU_MACHPHYS_UPDATE => return self.set_m2p(address, update.val),
             _ => return Err(Errno::NoSys.into()),
         };
         let frame = Mfn::containing(address).ok_or(Errno::Inval)?;
@@ -122,8 +87,8 @@ impl<M: Machine> Batch<'_, M> {
 
     /// An update of another frame than the last.
     fn apply_elsewhere(&mut self, frame: Mfn, slot: Slot, value: u64, notes: Notes) -> Result<(), Stop> {
-        // A higher entry may end the life of any table below it, a plain word may be taken as a table next. What the last
-        // one left to be given back comes before the look at this table, which may be part of it.
+        // A higher entry may end the life of any table below it, a plain word may be taken as a table next. What the
+        // last one left to be given back comes before the look at this table, which may be part of it.
         self.l1 = None;
         self.editor.settle()?;
         match self.editor.level_of(frame)? {
@@ -139,7 +104,7 @@ impl<M: Machine> Batch<'_, M> {
 
     /// Notes where a frame is in the guest's memory.
     #[cold]
-    fn tell_place(&self, address: MachineAddr, pfn: u64) -> Result<(), Stop> {
+    fn set_m2p(&self, address: MachineAddr, pfn: u64) -> Result<(), Stop> {
         let frame = Mfn::containing(address).ok_or(Errno::Inval)?;
         self.hv.frames.reference(frame, self.rights.owner)?;
         set_machine_to_phys(self.hv, frame, pfn);
@@ -159,115 +124,6 @@ impl<M: Machine> Batch<'_, M> {
     }
 }
 
-/// `mmu_update(requests, count, success_count, foreign)`: the low half of `foreign` names the owner of what is mapped, the
-/// high half plus one the owner of the tables.
-///
-/// # Errors
-/// The first failed request's; those before it are done, and counted.
-#[inline]
-pub fn mmu_update<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
-    let [requests, count, done_at, foreign, ..] = *args;
-    let is_continued = count & CONTINUED != 0;
-    let count = count & (CONTINUED - 1);
-    let tables = match foreign as u32 >> 16 {
-        0 => Lender::of(caller, DomId::SELF)?,
-        id => match DomId((id - 1) as u16) {
-            id if id == caller.domain.id => Lender::of(caller, DomId::SELF)?,
-            // Only a domain's own name stands for it there.
-            id if !id.is_real() => return Err(Errno::Srch.into()),
-            id => Lender::of(caller, id)?,
-        },
-    };
-    let lender = Lender::of(caller, DomId(foreign as u16))?;
-    let list = GuestPtr::<[u64; 2]>::new(requests, count)?;
-    let hv = caller.hv;
-    let mut batch = Batch { hv, editor: Editor::lock(hv, tables.or(caller.domain)), rights: lender.rights, l1: None };
-    batch.editor.settle()?;
-    let mut done = 0;
-    let mut outcome = Ok(());
-    while done < count {
-        outcome = match list.read_words(&hv.machine, done) {
-            Ok([ptr, val]) => batch.apply(MmuUpdate { ptr, val }),
-            Err(error) => Err(error.into()),
-        };
-        if outcome.is_err() {
-            break;
-        }
-        done += 1;
-        if batch.editor.spend(1) && done < count {
-            outcome = Err(Stop::Unfinished);
-            break;
-        }
-    }
-    drop(batch);
-    if done_at != 0 {
-        report(hv, done_at, done, is_continued);
-    }
-    if outcome == Err(Stop::Unfinished) {
-        args[0] = requests + done * size_of::<MmuUpdate>() as u64;
-        args[1] = (count - done) | CONTINUED;
-    }
-    outcome.map(|()| 0)
-}
-
-/// Tells the guest how many requests were done, where it wants to know.
-pub(super) fn report<M: Machine>(hv: &crate::Hypervisor<M>, at: u64, done: u64, is_continued: bool) {
-    if let Ok(place) = GuestPtr::<u32>::one(at) {
-        let before = if is_continued { place.read(&hv.machine, 0).unwrap_or(0) } else { 0 };
-        // A count that cannot be written is the guest's own loss.
-        let _ = place.write(&hv.machine, 0, &before.wrapping_add(done as u32));
-    }
-}
-
-/// `update_va_mapping(va, entry, flags)`.
-///
-/// # Errors
-/// `Inval` where no L1 translates the address; else as for any entry. `Fault` for a bitmap of vcpus that cannot be read: the
-/// mapping is made then.
-#[inline]
-pub fn update_va_mapping<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
-    let [va, entry, flags, ..] = *args;
-    let rights = Rights { owner: caller.domain.owner, io: caller.domain.is_privileged };
-    map_at(caller, GuestAddr(va), entry, flags, &rights)
-}
-
-/// `update_va_mapping_otherdomain(va, entry, flags, domid)`: maps a page of another domain.
-///
-/// # Errors
-/// As [`update_va_mapping`]; `Srch` or `Perm` for the other domain.
-#[inline]
-pub fn update_va_mapping_otherdomain<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
-    let [va, entry, flags, id, ..] = *args;
-    let lender = Lender::of(caller, DomId(id as u16))?;
-    map_at(caller, GuestAddr(va), entry, flags, &lender.rights)
-}
-
-#[inline(always)]
-fn map_at<M: Machine>(caller: &mut Caller<'_, M>, va: GuestAddr, entry: u64, flags: u64, rights: &Rights) -> Reply {
-    let root = caller.state.kernel_root.ok_or(Errno::Inval)?;
-    let mut editor = Editor::lock(caller.hv, caller.domain);
-    editor.settle()?;
-    let place = editor.find(root, va).ok_or(Errno::Inval)?;
-    editor.replace_page(place, entry, Notes::Replace, rights)?;
-    drop(editor);
-    // The mapping stands whatever comes of the flush.
-    let stale = match flags {
-        UVMF_NONE => None,
-        UVMF_INVLPG => Some((Cpus::Local, Some(va))),
-        flags => match flush_targets(caller, flags) {
-            Ok(stale) => stale.map(|(cpus, one_page)| (cpus, one_page.then_some(va))),
-            Err(error) => {
-                flush(caller, Cpus::Local, Some(va));
-                return Err(error.into());
-            }
-        },
-    };
-    if let Some((cpus, page)) = stale {
-        flush(caller, cpus, page);
-    }
-    Ok(0)
-}
-
 /// Which CPUs a call means: this one only, or all that may know the domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cpus {
@@ -277,47 +133,205 @@ pub(super) enum Cpus {
     Domain,
 }
 
-/// What the flags of `update_va_mapping` want flushed: the CPUs, and whether the one page only. Beside the flush type they
-/// are nothing, [`UVMF_ALL`], or the address of a bitmap of vcpus.
-fn flush_targets<M: Machine>(caller: &Caller<'_, M>, flags: u64) -> Result<Option<(Cpus, bool)>, Errno> {
-    let one_page = match flags & UVMF_FLUSHTYPE_MASK {
-        UVMF_TLB_FLUSH => false,
-        UVMF_INVLPG => true,
-        _ => return Ok(None),
-    };
-    let cpus = match flags & !UVMF_FLUSHTYPE_MASK {
-        0 => Cpus::Local,
-        UVMF_ALL => Cpus::Domain,
-        bitmap => vcpus_in(caller, bitmap)?,
-    };
-    Ok(Some((cpus, one_page)))
-}
+impl<M: Machine> Caller<'_, M> {
+    /// The domain that the caller names.
+    ///
+    /// # Errors
+    /// `Srch` if there is none, `Perm` if the caller may not act on it.
+    #[inline]
+    pub(super) fn page_owner(&self, id: DomId) -> Result<PageOwner, Errno> {
+        let io = self.domain.is_privileged;
+        if id == DomId::SELF {
+            let rights = Rights { owner: self.domain.owner, io };
+            return Ok(PageOwner { domain: None, is_nobody: false, rights });
+        }
+        self.page_owner_slow(id, io)
+    }
 
-/// The CPUs of the vcpus in a bitmap of the guest's. A vcpu may run on any CPU that ran the domain.
-pub(super) fn vcpus_in<M: Machine>(caller: &Caller<'_, M>, bitmap: u64) -> Result<Cpus, Errno> {
-    let bits = GuestPtr::<u32>::one(bitmap)?.read(&caller.hv.machine, 0)?;
-    Ok(if bits & !(1 << (caller.vcpu.id & 31)) == 0 { Cpus::Local } else { Cpus::Domain })
-}
+    #[cold]
+    fn page_owner_slow(&self, id: DomId, io: bool) -> Result<PageOwner, Errno> {
+        // Who names the device memory may map it, be it by right or in vain; of the hypervisor's own there is nothing
+        // to map.
+        if id == DomId::IO || id == DomId::XEN && self.control().is_ok() {
+            return Ok(PageOwner {
+                domain: None,
+                is_nobody: true,
+                rights: Rights { owner: Owner::IO, io: io && id == DomId::IO },
+            });
+        }
+        if id == DomId::XEN {
+            return Err(Errno::Perm);
+        }
+        if id == self.domain.id {
+            return Err(Errno::Srch);
+        }
+        let domain = self.hv.domains.get(id).ok_or(Errno::Srch)?;
+        self.control()?;
+        let rights = Rights { owner: domain.owner, io: io && domain.is_privileged };
+        Ok(PageOwner { rights, is_nobody: false, domain: Some(domain) })
+    }
 
-/// Flushes one page or everything. A page of this CPU's own is what guests ask for most.
-#[inline(always)]
-pub(super) fn flush<M: Machine>(caller: &Caller<'_, M>, cpus: Cpus, va: Option<GuestAddr>) {
-    match va {
-        Some(va) if !va.is_guest_range(1) => {}
-        Some(va) if cpus == Cpus::Local => caller.hv.machine.invalidate(va),
-        va => flush_more(caller, cpus, va),
+    /// `mmu_update(requests, count, success_count, foreign)`: the low half of `foreign` names the owner of what is
+    /// mapped, the high half plus one the owner of the tables.
+    ///
+    /// # Errors
+    /// The first failed request's; those before it are done, and counted.
+    #[inline]
+    pub fn mmu_update(&mut self, args: &mut Args) -> Reply {
+        let [requests, count, done_at, foreign, ..] = *args;
+        let is_continued = count & CONTINUED != 0;
+        let count = count & (CONTINUED - 1);
+        let tables = match foreign as u32 >> 16 {
+            0 => self.page_owner(DomId::SELF)?,
+            id => match DomId((id - 1) as u16) {
+                id if id == self.domain.id => self.page_owner(DomId::SELF)?,
+                // Only a domain's own name stands for it there.
+                id if !id.is_real() => return Err(Errno::Srch.into()),
+                id => self.page_owner(id)?,
+            },
+        };
+        let pages = self.page_owner(DomId(foreign as u16))?;
+        let list = GuestPtr::<[u64; 2]>::new(requests, count)?;
+        let hv = self.hv;
+        let mut batch =
+            Batch { hv, editor: Editor::lock(hv, tables.domain_or(self.domain)), rights: pages.rights, l1: None };
+        batch.editor.settle()?;
+        let mut done = 0;
+        let mut outcome = Ok(());
+        while done < count {
+            outcome = match list.read_words(&hv.machine, done) {
+                Ok([ptr, val]) => batch.apply(MmuUpdate { ptr, val }),
+                Err(error) => Err(error.into()),
+            };
+            if outcome.is_err() {
+                break;
+            }
+            done += 1;
+            if batch.editor.spend(1) && done < count {
+                outcome = Err(Stop::Unfinished);
+                break;
+            }
+        }
+        drop(batch);
+        if done_at != 0 {
+            hv.report_done(done_at, done, is_continued);
+        }
+        if outcome == Err(Stop::Unfinished) {
+            args[0] = requests + done * size_of::<MmuUpdate>() as u64;
+            args[1] = (count - done) | CONTINUED;
+        }
+        outcome.map(|()| 0)
+    }
+
+    /// `update_va_mapping(va, entry, flags)`.
+    ///
+    /// # Errors
+    /// `Inval` where no L1 translates the address; else as for any entry. `Fault` for a bitmap of vcpus that cannot be
+    /// read: the mapping is made then.
+    #[inline]
+    pub fn update_va_mapping(&mut self, args: &mut Args) -> Reply {
+        let [va, entry, flags, ..] = *args;
+        let rights = Rights { owner: self.domain.owner, io: self.domain.is_privileged };
+        self.map_page_at(GuestAddr(va), entry, flags, &rights)
+    }
+
+    /// `update_va_mapping_otherdomain(va, entry, flags, domid)`: maps a page of another domain.
+    ///
+    /// # Errors
+    /// As [`Self::update_va_mapping`]; `Srch` or `Perm` for the other domain.
+    #[inline]
+    pub fn update_va_mapping_otherdomain(&mut self, args: &mut Args) -> Reply {
+        let [va, entry, flags, id, ..] = *args;
+        let pages = self.page_owner(DomId(id as u16))?;
+        self.map_page_at(GuestAddr(va), entry, flags, &pages.rights)
+    }
+
+    #[inline(always)]
+    fn map_page_at(&mut self, va: GuestAddr, entry: u64, flags: u64, rights: &Rights) -> Reply {
+        let root = self.state.kernel_root.ok_or(Errno::Inval)?;
+        let mut editor = Editor::lock(self.hv, self.domain);
+        editor.settle()?;
+        let place = editor.find(root, va).ok_or(Errno::Inval)?;
+        editor.replace_page(place, entry, Notes::Replace, rights)?;
+        drop(editor);
+        // The mapping stands whatever comes of the flush.
+        let stale = match flags {
+            UVMF_NONE => None,
+            UVMF_INVLPG => Some((Cpus::Local, Some(va))),
+            flags => match self.flush_targets(flags) {
+                Ok(stale) => stale.map(|(cpus, one_page)| (cpus, one_page.then_some(va))),
+                Err(error) => {
+                    self.flush_tlb(Cpus::Local, Some(va));
+                    return Err(error.into());
+                }
+            },
+        };
+        if let Some((cpus, page)) = stale {
+            self.flush_tlb(cpus, page);
+        }
+        Ok(0)
+    }
+
+    /// What the flags of `update_va_mapping` want flushed: the CPUs, and whether the one page only. Beside the flush
+    /// type they are nothing, [`UVMF_ALL`], or the address of a bitmap of vcpus.
+    fn flush_targets(&self, flags: u64) -> Result<Option<(Cpus, bool)>, Errno> {
+        let one_page = match flags & UVMF_FLUSHTYPE_MASK {
+            UVMF_TLB_FLUSH => false,
+            UVMF_INVLPG => true,
+            _ => return Ok(None),
+        };
+        let cpus = match flags & !UVMF_FLUSHTYPE_MASK {
+            0 => Cpus::Local,
+            UVMF_ALL => Cpus::Domain,
+            bitmap => self.cpus_of_vcpus(bitmap)?,
+        };
+        Ok(Some((cpus, one_page)))
+    }
+
+    /// The CPUs of the vcpus in a bitmap of the guest's. A vcpu may run on any CPU that ran the domain.
+    pub(super) fn cpus_of_vcpus(&self, bitmap: u64) -> Result<Cpus, Errno> {
+        let mut cpus = Cpus::Local;
+        for first in (0..self.domain.max_vcpus.load(Ordering::Relaxed)).step_by(64) {
+            let word: u64 = self.copy_from_guest(bitmap.saturating_add(u64::from(first / 8)))?;
+            let own = self.vcpu.id.checked_sub(first).and_then(|bit| 1_u64.checked_shl(bit)).unwrap_or(0);
+            if word & !own != 0 {
+                cpus = Cpus::Domain;
+            }
+        }
+        Ok(cpus)
+    }
+
+    /// Flushes one page or everything. A page of this CPU's own is what guests ask for most.
+    #[inline(always)]
+    pub(super) fn flush_tlb(&self, cpus: Cpus, va: Option<GuestAddr>) {
+        match va {
+            Some(va) if !va.is_guest_range(1) => {}
+            Some(va) if cpus == Cpus::Local => self.hv.machine.invalidate(va),
+            va => self.flush_tlb_slow(cpus, va),
+        }
+    }
+
+    #[inline(never)]
+    fn flush_tlb_slow(&self, cpus: Cpus, va: Option<GuestAddr>) {
+        let hv = self.hv;
+        let all = if cpus == Cpus::Local { 0 } else { self.domain.dirty_cpus.load(Ordering::Acquire) };
+        let is_local = all & hv.frames.tlb.online() & !(1 << self.cpu.0) == 0;
+        match va {
+            Some(va) if is_local => hv.machine.invalidate(va),
+            Some(va) => hv.machine.flush_cpus(all, Some(va)),
+            None if is_local => tlb::flush_local(hv, self.cpu),
+            None => tlb::flush_cpus(hv, all),
+        }
     }
 }
 
-#[inline(never)]
-fn flush_more<M: Machine>(caller: &Caller<'_, M>, cpus: Cpus, va: Option<GuestAddr>) {
-    let hv = caller.hv;
-    let all = if cpus == Cpus::Local { 0 } else { caller.domain.dirty_cpus.load(Ordering::Acquire) };
-    let is_local = all & hv.frames.tlb.online() & !(1 << caller.cpu.0) == 0;
-    match va {
-        Some(va) if is_local => hv.machine.invalidate(va),
-        Some(va) => hv.machine.flush_cpus(all, Some(va)),
-        None if is_local => tlb::flush_local(hv, caller.cpu),
-        None => tlb::flush_cpus(hv, all),
+impl<M: Machine> Hypervisor<M> {
+    /// Tells the guest how many requests were done, where it wants to know.
+    pub(super) fn report_done(&self, at: u64, done: u64, is_continued: bool) {
+        if let Ok(place) = GuestPtr::<u32>::one(at) {
+            let before = if is_continued { place.read(&self.machine, 0).unwrap_or(0) } else { 0 };
+            // A count that cannot be written is the guest's own loss.
+            let _ = place.write(&self.machine, 0, &before.wrapping_add(done as u32));
+        }
     }
 }

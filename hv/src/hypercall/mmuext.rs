@@ -1,6 +1,6 @@
 //! `mmuext_op`: pins, roots, flushes, the LDT, whole pages (`xen.h`).
 
-use super::mmu::{Cpus, Lender, flush, report, vcpus_in};
+use super::mmu::{Cpus, PageOwner};
 use crate::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
@@ -30,155 +30,153 @@ const PAGE_UNITS: u32 = 64;
 /// Entries of an LDT at most.
 const MAX_LDT_ENTRIES: u32 = 8192;
 
-/// `mmuext_op(operations, count, success_count, foreign)`.
-///
-/// # Errors
-/// The first failed operation's; those before it are done, and counted.
-#[inline]
-pub fn mmuext_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
-    let [operations, count, done_at, foreign, ..] = *args;
-    let is_continued = count & CONTINUED != 0;
-    let count = count & (CONTINUED - 1);
-    let lender = Lender::of(caller, DomId(foreign as u16))?;
-    if lender.is_nobody() {
-        caller.control()?;
-    }
-    let list = GuestPtr::<[u64; 3]>::new(operations, count)?;
-    let mut done = 0;
-    let mut spent = 0;
-    let mut outcome = Ok(());
-    while done < count {
-        outcome = match list.read_words(&caller.hv.machine, done) {
-            Ok([cmd, arg1, arg2]) => {
-                let op = MmuextOp { cmd: cmd as u32, _pad: 0, arg1, arg2 };
-                apply(caller, &lender, &op, &mut spent)
+impl<M: Machine> Caller<'_, M> {
+    /// `mmuext_op(operations, count, success_count, foreign)`.
+    ///
+    /// # Errors
+    /// The first failed operation's; those before it are done, and counted.
+    #[inline]
+    pub fn mmuext_op(&mut self, args: &mut Args) -> Reply {
+        let [operations, count, done_at, foreign, ..] = *args;
+        let is_continued = count & CONTINUED != 0;
+        let count = count & (CONTINUED - 1);
+        let pages = self.page_owner(DomId(foreign as u16))?;
+        if pages.is_nobody() {
+            self.control()?;
+        }
+        let list = GuestPtr::<[u64; 3]>::new(operations, count)?;
+        let mut done = 0;
+        let mut spent = 0;
+        let mut outcome = Ok(());
+        while done < count {
+            outcome = match list.read_words(&self.hv.machine, done) {
+                Ok([cmd, arg1, arg2]) => {
+                    let op = MmuextOp { cmd: cmd as u32, _pad: 0, arg1, arg2 };
+                    self.apply_mmuext(&pages, &op, &mut spent)
+                }
+                Err(error) => Err(error.into()),
+            };
+            if outcome.is_err() {
+                break;
             }
-            Err(error) => Err(error.into()),
-        };
-        if outcome.is_err() {
-            break;
-        }
-        done += 1;
-        spent += 1;
-        if spent >= crate::config::PREEMPT_INTERVAL && done < count {
-            outcome = Err(Stop::Unfinished);
-            break;
-        }
-    }
-    if done_at != 0 {
-        report(caller.hv, done_at, done, is_continued);
-    }
-    if outcome == Err(Stop::Unfinished) {
-        args[0] = operations + done * size_of::<MmuextOp>() as u64;
-        args[1] = (count - done) | CONTINUED;
-    }
-    outcome.map(|()| 0)
-}
-
-#[inline(always)]
-fn apply<M: Machine>(caller: &mut Caller<'_, M>, lender: &Lender, op: &MmuextOp, spent: &mut u32) -> Result<(), Stop> {
-    let (hv, domain) = (caller.hv, caller.domain);
-    // Every context switch of a guest comes this way.
-    match op.cmd {
-        MMUEXT_NEW_BASEPTR if lender.is_self() => root::switch(caller, &mut Editor::lock(hv, domain), frame(op.arg1)?),
-        MMUEXT_NEW_USER_BASEPTR if lender.is_self() => {
-            let root = if op.arg1 == 0 { None } else { Some(frame(op.arg1)?) };
-            root::switch_user(caller, &mut Editor::lock(hv, domain), root)
-        }
-        _ => apply_other(caller, lender, op, spent),
-    }
-}
-
-#[inline(never)]
-fn apply_other<M: Machine>(
-    caller: &mut Caller<'_, M>,
-    lender: &Lender,
-    op: &MmuextOp,
-    spent: &mut u32,
-) -> Result<(), Stop> {
-    match op.cmd {
-        MMUEXT_PIN_L1_TABLE..=MMUEXT_UNPIN_TABLE if lender.is_nobody() => Err(Errno::Inval.into()),
-        MMUEXT_PIN_L1_TABLE..=MMUEXT_PIN_L4_TABLE => {
-            let level = op.cmd - MMUEXT_PIN_L1_TABLE + 1;
-            let frame = frame(op.arg1)?;
-            let mut editor = Editor::open(caller.hv, lender.or(caller.domain))?;
-            let outcome = editor.pin(frame, level);
-            *spent += editor.spent();
-            outcome
-        }
-        MMUEXT_UNPIN_TABLE => {
-            let frame = frame(op.arg1)?;
-            let mut editor = Editor::open(caller.hv, lender.or(caller.domain))?;
-            let outcome = editor.unpin(frame);
-            *spent += editor.spent();
-            outcome
-        }
-        MMUEXT_CLEAR_PAGE => {
-            *spent += PAGE_UNITS;
-            let to = frame(op.arg1)?;
-            hold_writable(caller.hv, to, lender.rights.owner).map_err(|_| Errno::Inval)?;
-            caller.hv.machine.clear(to);
-            caller.hv.frames.put_use(to);
-            Ok(())
-        }
-        MMUEXT_COPY_PAGE => {
-            *spent += PAGE_UNITS;
-            let (to, from) = (frame(op.arg1)?, frame(op.arg2)?);
-            caller.hv.frames.reference(from, lender.rights.owner)?;
-            let held = hold_writable(caller.hv, to, lender.rights.owner);
-            if held.is_ok() {
-                caller.hv.machine.copy(from, to);
-                caller.hv.frames.put_use(to);
+            done += 1;
+            spent += 1;
+            if spent >= crate::config::PREEMPT_INTERVAL && done < count {
+                outcome = Err(Stop::Unfinished);
+                break;
             }
-            caller.hv.frames.put(from);
-            Ok(held.map_err(|_| Errno::Inval)?)
         }
-        MMUEXT_MARK_SUPER | MMUEXT_UNMARK_SUPER => Err(Errno::OpNotSupp.into()),
-        MMUEXT_UNMARK_SUPER.. => Err(Errno::NoSys.into()),
-        _ if !lender.is_self() => Err(Errno::Perm.into()),
-        _ => flush_or_ldt(caller, op),
-    }
-}
-
-/// What changes no table.
-fn flush_or_ldt<M: Machine>(caller: &mut Caller<'_, M>, op: &MmuextOp) -> Result<(), Stop> {
-    let page = Some(GuestAddr(op.arg1));
-    match op.cmd {
-        MMUEXT_TLB_FLUSH_LOCAL => flush(caller, Cpus::Local, None),
-        MMUEXT_TLB_FLUSH_MULTI => flush(caller, vcpus_in(caller, op.arg2).map_err(|_| Errno::Inval)?, None),
-        MMUEXT_TLB_FLUSH_ALL => flush(caller, Cpus::Domain, None),
-        MMUEXT_INVLPG_LOCAL => flush(caller, Cpus::Local, page),
-        MMUEXT_INVLPG_MULTI => flush(caller, vcpus_in(caller, op.arg2).map_err(|_| Errno::Inval)?, page),
-        MMUEXT_INVLPG_ALL => flush(caller, Cpus::Domain, page),
-        // Who has no device's memory and no ports sees write-back memory only: there is nothing to flush for it.
-        MMUEXT_FLUSH_CACHE | MMUEXT_FLUSH_CACHE_GLOBAL if caller.domain.rights.lock().reach_devices() => {
-            caller.hv.machine.flush_data_caches();
+        if done_at != 0 {
+            self.hv.report_done(done_at, done, is_continued);
         }
-        MMUEXT_FLUSH_CACHE => return Err(Errno::Acces.into()),
-        MMUEXT_FLUSH_CACHE_GLOBAL => return Err(Errno::Inval.into()),
-        // `nr_ents` is an `unsigned int`: the other half of its word is padding.
-        MMUEXT_SET_LDT => return set_ldt(caller, op.arg1, op.arg2 as u32),
-        _ => return Err(Errno::NoSys.into()),
+        if outcome == Err(Stop::Unfinished) {
+            args[0] = operations + done * size_of::<MmuextOp>() as u64;
+            args[1] = (count - done) | CONTINUED;
+        }
+        outcome.map(|()| 0)
     }
-    Ok(())
-}
 
-/// Names another local descriptor table; its pages are taken as they are used. A table without entries has no place.
-fn set_ldt<M: Machine>(caller: &mut Caller<'_, M>, base: u64, entries: u32) -> Result<(), Stop> {
-    let base = if entries == 0 { 0 } else { base };
-    let is_placed = entries == 0 || GuestAddr(base).is_guest_range(u64::from(entries) * 8);
-    if entries > MAX_LDT_ENTRIES || base & 0xfff != 0 || !is_placed {
-        return Err(Errno::Inval.into());
+    #[inline(always)]
+    fn apply_mmuext(&mut self, pages: &PageOwner, op: &MmuextOp, spent: &mut u32) -> Result<(), Stop> {
+        let (hv, domain) = (self.hv, self.domain);
+        // Every context switch of a guest comes this way.
+        match op.cmd {
+            MMUEXT_NEW_BASEPTR if pages.is_self() => root::switch(self, &mut Editor::lock(hv, domain), frame(op.arg1)?),
+            MMUEXT_NEW_USER_BASEPTR if pages.is_self() => {
+                let root = if op.arg1 == 0 { None } else { Some(frame(op.arg1)?) };
+                root::switch_user(self, &mut Editor::lock(hv, domain), root)
+            }
+            _ => self.apply_mmuext_slow(pages, op, spent),
+        }
     }
-    if (caller.state.ldt_base, u32::from(caller.state.ldt_entries)) != (base, entries) {
-        let editor = Editor::open(caller.hv, caller.domain)?;
-        let old = core::mem::take(&mut caller.state.ldt);
-        caller.state.ldt_base = base;
-        caller.state.ldt_entries = entries as u16;
-        caller.hv.machine.load_descriptor_tables(caller.state);
-        old.into_iter().flatten().for_each(|mfn| editor.put_descriptors(mfn));
+
+    #[inline(never)]
+    fn apply_mmuext_slow(&mut self, pages: &PageOwner, op: &MmuextOp, spent: &mut u32) -> Result<(), Stop> {
+        match op.cmd {
+            MMUEXT_PIN_L1_TABLE..=MMUEXT_UNPIN_TABLE if pages.is_nobody() => Err(Errno::Inval.into()),
+            MMUEXT_PIN_L1_TABLE..=MMUEXT_PIN_L4_TABLE => {
+                let level = op.cmd - MMUEXT_PIN_L1_TABLE + 1;
+                let frame = frame(op.arg1)?;
+                let mut editor = Editor::open(self.hv, pages.domain_or(self.domain))?;
+                let outcome = editor.pin(frame, level);
+                *spent += editor.spent();
+                outcome
+            }
+            MMUEXT_UNPIN_TABLE => {
+                let frame = frame(op.arg1)?;
+                let mut editor = Editor::open(self.hv, pages.domain_or(self.domain))?;
+                let outcome = editor.unpin(frame);
+                *spent += editor.spent();
+                outcome
+            }
+            MMUEXT_CLEAR_PAGE => {
+                *spent += PAGE_UNITS;
+                let to = frame(op.arg1)?;
+                hold_writable(self.hv, to, pages.rights.owner).map_err(|_| Errno::Inval)?;
+                self.hv.machine.clear(to);
+                self.hv.frames.put_use(to);
+                Ok(())
+            }
+            MMUEXT_COPY_PAGE => {
+                *spent += PAGE_UNITS;
+                let (to, from) = (frame(op.arg1)?, frame(op.arg2)?);
+                self.hv.frames.reference(from, pages.rights.owner)?;
+                let held = hold_writable(self.hv, to, pages.rights.owner);
+                if held.is_ok() {
+                    self.hv.machine.copy(from, to);
+                    self.hv.frames.put_use(to);
+                }
+                self.hv.frames.put(from);
+                Ok(held.map_err(|_| Errno::Inval)?)
+            }
+            MMUEXT_MARK_SUPER | MMUEXT_UNMARK_SUPER => Err(Errno::OpNotSupp.into()),
+            MMUEXT_UNMARK_SUPER.. => Err(Errno::NoSys.into()),
+            _ if !pages.is_self() => Err(Errno::Perm.into()),
+            _ => self.flush_or_ldt(op),
+        }
     }
-    Ok(())
+
+    /// What changes no table.
+    fn flush_or_ldt(&mut self, op: &MmuextOp) -> Result<(), Stop> {
+        let page = Some(GuestAddr(op.arg1));
+        match op.cmd {
+            MMUEXT_TLB_FLUSH_LOCAL => self.flush_tlb(Cpus::Local, None),
+            MMUEXT_TLB_FLUSH_MULTI => self.flush_tlb(self.cpus_of_vcpus(op.arg2).map_err(|_| Errno::Inval)?, None),
+            MMUEXT_TLB_FLUSH_ALL => self.flush_tlb(Cpus::Domain, None),
+            MMUEXT_INVLPG_LOCAL => self.flush_tlb(Cpus::Local, page),
+            MMUEXT_INVLPG_MULTI => self.flush_tlb(self.cpus_of_vcpus(op.arg2).map_err(|_| Errno::Inval)?, page),
+            MMUEXT_INVLPG_ALL => self.flush_tlb(Cpus::Domain, page),
+            // Who has no device's memory and no ports sees write-back memory only: there is nothing to flush for it.
+            MMUEXT_FLUSH_CACHE | MMUEXT_FLUSH_CACHE_GLOBAL if self.domain.rights.lock().reach_devices() => {
+                self.hv.machine.flush_data_caches();
+            }
+            MMUEXT_FLUSH_CACHE => return Err(Errno::Acces.into()),
+            MMUEXT_FLUSH_CACHE_GLOBAL => return Err(Errno::Inval.into()),
+            // `nr_ents` is an `unsigned int`: the other half of its word is padding.
+            MMUEXT_SET_LDT => return self.set_ldt(op.arg1, op.arg2 as u32),
+            _ => return Err(Errno::NoSys.into()),
+        }
+        Ok(())
+    }
+
+    /// Names another local descriptor table; its pages are taken as they are used. A table without entries has no
+    /// place.
+    fn set_ldt(&mut self, base: u64, entries: u32) -> Result<(), Stop> {
+        let base = if entries == 0 { 0 } else { base };
+        let is_placed = entries == 0 || GuestAddr(base).is_guest_range(u64::from(entries) * 8);
+        if entries > MAX_LDT_ENTRIES || base & 0xfff != 0 || !is_placed {
+            return Err(Errno::Inval.into());
+        }
+        if (self.state.ldt_base, u32::from(self.state.ldt_entries)) != (base, entries) {
+            let editor = Editor::open(self.hv, self.domain)?;
+            let old = core::mem::take(&mut self.state.ldt);
+            self.state.ldt_base = base;
+            self.state.ldt_entries = entries as u16;
+            self.hv.machine.load_descriptor_tables(self.state);
+            old.into_iter().flatten().for_each(|mfn| editor.put_descriptors(mfn));
+        }
+        Ok(())
+    }
 }
 
 fn frame(number: u64) -> Result<Mfn, Errno> {

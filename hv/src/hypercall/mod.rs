@@ -44,7 +44,7 @@ macro_rules! entry {
     }};
 }
 
-/// One line per call: the match of [`entry_of`], without a rest.
+/// One line per call: the match of [`Table::entry_of`], without a rest.
 macro_rules! entries {
     ($hypercall:ident { $($name:ident => $handler:path,)* }) => {
         match $hypercall {
@@ -92,24 +92,100 @@ impl<M: Machine> Table<M> {
     /// Every way in, by number.
     #[expect(clippy::indexing_slicing, reason = "evaluated when the hypervisor is built")]
     pub const ENTRIES: [Entry<M>; NUMBERS] = {
-        let mut entries = [entry!(u32::MAX, none) as Entry<M>; NUMBERS];
+        let mut entries = [entry!(u32::MAX, Caller::absent_hypercall) as Entry<M>; NUMBERS];
         let mut rest = Hypercall::ALL;
         while let [hypercall, others @ ..] = rest {
-            entries[*hypercall as usize] = entry_of(*hypercall);
+            entries[*hypercall as usize] = Self::entry_of(*hypercall);
             rest = others;
         }
         entries
     };
+
+    /// Every call's way in.
+    const fn entry_of(hypercall: Hypercall) -> Entry<M> {
+        entries!(hypercall {
+            SetTrapTable => Caller::set_trap_table,
+            MmuUpdate => Caller::mmu_update,
+            SetGdt => Caller::set_gdt,
+            StackSwitch => Caller::stack_switch,
+            SetCallbacks => Caller::set_callbacks,
+            FpuTaskswitch => Caller::fpu_taskswitch,
+            SchedOpCompat => Caller::sched_op_compat,
+            PlatformOp => Caller::platform_op,
+            SetDebugreg => Caller::set_debugreg,
+            GetDebugreg => Caller::get_debugreg,
+            UpdateDescriptor => Caller::update_descriptor,
+            MemoryOp => Caller::memory_op,
+            Multicall => Caller::multicall,
+            UpdateVaMapping => Caller::update_va_mapping,
+            SetTimerOp => Caller::set_timer_op,
+            XenVersion => Caller::xen_version,
+            ConsoleIo => Caller::console_io,
+            GrantTableOp => Caller::grant_table_op,
+            VmAssist => Caller::vm_assist,
+            UpdateVaMappingOtherdomain => Caller::update_va_mapping_otherdomain,
+            Iret => Caller::iret,
+            VcpuOp => Caller::vcpu_op,
+            SetSegmentBase => Caller::set_segment_base,
+            MmuextOp => Caller::mmuext_op,
+            SchedOp => Caller::sched_op,
+            CallbackOp => Caller::callback_op,
+            EventChannelOp => Caller::event_channel_op,
+            EventChannelOpCompat => Caller::event_channel_op_compat,
+            PhysdevOp => Caller::physdev_op,
+            Sysctl => Caller::sysctl,
+            Domctl => Caller::domctl,
+            XenpmuOp => Caller::unsupported_hypercall,
+            // Interfaces of old that no 64-bit guest needs, and what belongs to other kinds of guests or to builds of
+            // Xen with more in them: docs/hypercalls.md.
+            PhysdevOpCompat => Caller::physdev_op_compat,
+            XsmOp => Caller::absent_hypercall,
+            NmiOp => Caller::nmi_op,
+            XenoprofOp => Caller::xenoprof_op,
+            HvmOp => Caller::absent_hypercall,
+            KexecOp => Caller::kexec_op,
+            TmemOp => Caller::absent_hypercall,
+            ArgoOp => Caller::absent_hypercall,
+            DmOp => Caller::dm_op,
+            HypfsOp => Caller::hypfs_op,
+            Mca => Caller::mca,
+        })
+    }
 }
 
-/// What there is not.
-fn none<M: Machine>(_: &mut Caller<'_, M>, _: &mut Args) -> Reply {
-    Err(Errno::NoSys.into())
-}
+impl<M: Machine> Caller<'_, M> {
+    /// What there is not.
+    fn absent_hypercall(&mut self, _: &mut Args) -> Reply {
+        Err(Errno::NoSys.into())
+    }
 
-/// Always `-EOPNOTSUPP`, as Xen without a performance monitor.
-fn unsupported<M: Machine>(_: &mut Caller<'_, M>, _: &mut Args) -> Reply {
-    Err(Errno::OpNotSupp.into())
+    /// Always `-EOPNOTSUPP`, as Xen without a performance monitor.
+    fn unsupported_hypercall(&mut self, _: &mut Args) -> Reply {
+        Err(Errno::OpNotSupp.into())
+    }
+
+    /// Executes one hypercall by number, called directly or from a batch.
+    #[inline]
+    pub fn hypercall(&mut self, number: u64, args: &mut Args) -> Outcome {
+        match usize::try_from(number).ok().and_then(|number| Table::<M>::ENTRIES.get(number)) {
+            Some(entry) => entry(self, args),
+            None => Outcome { value: Errno::NoSys.to_return_value(), next: Next::Answer },
+        }
+    }
+
+    /// Does what is left of a hypercall that was not answered.
+    #[cold]
+    pub fn settle_hypercall(&mut self, next: Next, args: &Args) {
+        match next {
+            Next::Answer => {}
+            Next::Again => {
+                let regs = &mut *self.regs;
+                [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = *args;
+                regs.rip = regs.rip.wrapping_sub(SYSCALL_BYTES);
+            }
+            Next::Crash(fault) => domain::crash(self, fault.reason()),
+        }
+    }
 }
 
 /// Turns a reply into two registers' worth.
@@ -121,78 +197,4 @@ fn outcome(reply: Reply) -> Outcome {
         Err(Stop::Unfinished) => Outcome { value: 0, next: Next::Again },
         Err(Stop::Fatal(fault)) => Outcome { value: 0, next: Next::Crash(fault) },
     }
-}
-
-/// Executes one hypercall by number, called directly or from a batch.
-#[inline]
-pub fn call<M: Machine>(caller: &mut Caller<'_, M>, number: u64, args: &mut Args) -> Outcome {
-    match usize::try_from(number).ok().and_then(|number| Table::<M>::ENTRIES.get(number)) {
-        Some(entry) => entry(caller, args),
-        None => Outcome { value: Errno::NoSys.to_return_value(), next: Next::Answer },
-    }
-}
-
-/// Does what is left of a hypercall that was not answered.
-#[cold]
-pub fn settle<M: Machine>(caller: &mut Caller<'_, M>, next: Next, args: &Args) {
-    match next {
-        Next::Answer => {}
-        Next::Again => {
-            let regs = &mut *caller.regs;
-            [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = *args;
-            regs.rip = regs.rip.wrapping_sub(SYSCALL_BYTES);
-        }
-        Next::Crash(fault) => domain::crash(caller, fault.reason()),
-    }
-}
-
-/// Every call's way in.
-const fn entry_of<M: Machine>(hypercall: Hypercall) -> Entry<M> {
-    entries!(hypercall {
-        SetTrapTable => guest_setup::set_trap_table,
-        MmuUpdate => mmu::mmu_update,
-        SetGdt => guest_setup::set_gdt,
-        StackSwitch => guest_setup::stack_switch,
-        SetCallbacks => guest_setup::set_callbacks,
-        FpuTaskswitch => guest_setup::fpu_taskswitch,
-        SchedOpCompat => sched::sched_op_compat,
-        PlatformOp => platform::platform_op,
-        SetDebugreg => guest_setup::set_debugreg,
-        GetDebugreg => guest_setup::get_debugreg,
-        UpdateDescriptor => guest_setup::update_descriptor,
-        MemoryOp => memory::memory_op,
-        Multicall => batch::multicall,
-        UpdateVaMapping => mmu::update_va_mapping,
-        SetTimerOp => sched::set_timer_op,
-        XenVersion => version::xen_version,
-        ConsoleIo => console::console_io,
-        GrantTableOp => grant::grant_table_op,
-        VmAssist => guest_setup::vm_assist,
-        UpdateVaMappingOtherdomain => mmu::update_va_mapping_otherdomain,
-        Iret => iret::iret,
-        VcpuOp => vcpu::vcpu_op,
-        SetSegmentBase => guest_setup::set_segment_base,
-        MmuextOp => mmuext::mmuext_op,
-        SchedOp => sched::sched_op,
-        CallbackOp => guest_setup::callback_op,
-        EventChannelOp => event::event_channel_op,
-        EventChannelOpCompat => event::event_channel_op_compat,
-        PhysdevOp => physdev::physdev_op,
-        Sysctl => sysctl::sysctl,
-        Domctl => domctl::domctl,
-        XenpmuOp => unsupported,
-        // Interfaces of old that no 64-bit guest needs, and what belongs to other kinds of guests or to builds of Xen with
-        // more in them: docs/hypercalls.md.
-        PhysdevOpCompat => physdev::physdev_op_compat,
-        XsmOp => none,
-        NmiOp => guest_setup::nmi_op,
-        XenoprofOp => absent::xenoprof_op,
-        HvmOp => none,
-        KexecOp => absent::kexec_op,
-        TmemOp => none,
-        ArgoOp => none,
-        DmOp => absent::dm_op,
-        HypfsOp => hypfs::hypfs_op,
-        Mca => machine_checks::mca,
-    })
 }

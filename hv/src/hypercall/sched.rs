@@ -32,143 +32,145 @@ const MAX_POLLED: usize = 128;
 /// Reasons are bytes (`domain_shutdown` of every toolstack reads eight bits).
 const REASON: u32 = 0xff;
 
-/// `sched_op(command, argument)`.
-///
-/// # Errors
-/// `Fault` for an unreadable argument, `Inval` for a port or watchdog that there is not, `Perm` and `Srch` for another
-/// domain's shutdown, `NoSpc` without a watchdog left, `NoSys` for what is not built.
-#[inline]
-pub fn sched_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
-    let [command, argument, ..] = *args;
-    match command as u32 {
-        SCHEDOP_YIELD => wait::yield_now(caller),
-        SCHEDOP_BLOCK => {
-            caller.state.info.set_upcall_mask(false);
-            wait::block(caller);
-        }
-        SCHEDOP_SHUTDOWN => {
-            let request = GuestPtr::<SchedShutdown>::one(argument)?.read(&caller.hv.machine, 0)?;
-            domain::shut_down_by_itself(caller, request.reason & REASON);
-        }
-        SCHEDOP_POLL => poll(caller, argument)?,
-        SCHEDOP_REMOTE_SHUTDOWN => remote_shutdown(caller, argument)?,
-        SCHEDOP_SHUTDOWN_CODE => {
-            let request = GuestPtr::<SchedShutdown>::one(argument)?.read(&caller.hv.machine, 0)?;
-            // What was said first stands.
-            let _ = caller.domain.shutdown_code.compare_exchange(
-                NOT_SHUT_DOWN,
-                request.reason & REASON,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
-        }
-        SCHEDOP_WATCHDOG => return watchdog(caller, argument),
-        SCHEDOP_PIN_OVERRIDE => {
-            caller.control()?;
-            let pcpu = GuestPtr::<i32>::one(argument)?.read(&caller.hv.machine, 0)?;
-            placement::set_override(caller.hv, caller.domain, caller.vcpu, u32::try_from(pcpu).ok())?;
-        }
-        _ => return Err(Errno::NoSys.into()),
-    }
-    Ok(0)
-}
+const _: () = assert!(NOT_SHUT_DOWN > REASON);
 
-/// `sched_op_compat(command, argument)`: the first interface, with the reason for a shutdown as the argument.
-///
-/// # Errors
-/// `NoSys` for an unknown command.
-#[inline]
-pub fn sched_op_compat<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
-    let [command, argument, ..] = *args;
-    match command as u32 {
-        SCHEDOP_YIELD => wait::yield_now(caller),
-        SCHEDOP_BLOCK => {
-            caller.state.info.set_upcall_mask(false);
-            wait::block(caller);
+impl<M: Machine> Caller<'_, M> {
+    /// `sched_op(command, argument)`.
+    ///
+    /// # Errors
+    /// `Fault` for an unreadable argument, `Inval` for a port or watchdog that there is not, `Perm` and `Srch` for
+    /// another domain's shutdown, `NoSpc` without a watchdog left, `NoSys` for what is not built.
+    #[inline]
+    pub fn sched_op(&mut self, args: &mut Args) -> Reply {
+        let [command, argument, ..] = *args;
+        match command as u32 {
+            SCHEDOP_YIELD => wait::yield_now(self),
+            SCHEDOP_BLOCK => {
+                self.state.info.set_upcall_mask(false);
+                wait::block(self);
+            }
+            SCHEDOP_SHUTDOWN => {
+                let request = self.copy_from_guest::<SchedShutdown>(argument)?;
+                domain::shut_down_by_itself(self, request.reason & REASON);
+            }
+            SCHEDOP_POLL => self.poll_ports(argument)?,
+            SCHEDOP_REMOTE_SHUTDOWN => self.remote_shutdown(argument)?,
+            SCHEDOP_SHUTDOWN_CODE => {
+                let request = self.copy_from_guest::<SchedShutdown>(argument)?;
+                // What was said first stands.
+                let _ = self.domain.shutdown_code.compare_exchange(
+                    NOT_SHUT_DOWN,
+                    request.reason & REASON,
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                );
+            }
+            SCHEDOP_WATCHDOG => return self.watchdog_op(argument),
+            SCHEDOP_PIN_OVERRIDE => {
+                self.control()?;
+                let pcpu = self.copy_from_guest::<i32>(argument)?;
+                placement::set_override(self.hv, self.domain, self.vcpu, u32::try_from(pcpu).ok())?;
+            }
+            _ => return Err(Errno::NoSys.into()),
         }
-        SCHEDOP_SHUTDOWN => domain::shut_down_by_itself(caller, argument as u32 & REASON),
-        _ => return Err(Errno::NoSys.into()),
+        Ok(0)
     }
-    Ok(0)
-}
 
-#[inline(never)]
-fn poll<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Result<(), Errno> {
-    let machine = &caller.hv.machine;
-    let request = GuestPtr::<SchedPoll>::one(argument)?.read(machine, 0)?;
-    let count = request.nr_ports as usize;
-    if count > MAX_POLLED {
-        return Err(Errno::Inval);
+    /// `sched_op_compat(command, argument)`: the first interface, with the reason for a shutdown as the argument.
+    ///
+    /// # Errors
+    /// `NoSys` for an unknown command.
+    #[inline]
+    pub fn sched_op_compat(&mut self, args: &mut Args) -> Reply {
+        let [command, argument, ..] = *args;
+        match command as u32 {
+            SCHEDOP_YIELD => wait::yield_now(self),
+            SCHEDOP_BLOCK => {
+                self.state.info.set_upcall_mask(false);
+                wait::block(self);
+            }
+            SCHEDOP_SHUTDOWN => domain::shut_down_by_itself(self, argument as u32 & REASON),
+            _ => return Err(Errno::NoSys.into()),
+        }
+        Ok(0)
     }
-    let list = GuestPtr::<u32>::new(request.ports, count as u64)?;
-    if wait::event_waits(caller) {
-        return Ok(());
-    }
-    let mut ports: Vec<u32, MAX_POLLED> = Vec::new();
-    for index in 0..list.count() {
-        let port = list.read(machine, index)?;
-        caller.domain.events.port(port).filter(|&port| port != Port::CLOSED).ok_or(Errno::Inval)?;
-        // The ports behind the first that is pending are not looked at, nor whether there are such.
-        if event::deliver::is_pending(caller.hv, caller.domain, port) {
+
+    #[inline(never)]
+    fn poll_ports(&self, argument: u64) -> Result<(), Errno> {
+        let machine = &self.hv.machine;
+        let request = GuestPtr::<SchedPoll>::one(argument)?.read(machine, 0)?;
+        let count = request.nr_ports as usize;
+        if count > MAX_POLLED {
+            return Err(Errno::Inval);
+        }
+        let list = GuestPtr::<u32>::new(request.ports, count as u64)?;
+        if wait::event_waits(self) {
             return Ok(());
         }
-        ports.push(port).map_err(|_| Errno::Inval)?;
+        let mut ports: Vec<u32, MAX_POLLED> = Vec::new();
+        for index in 0..list.count() {
+            let port = list.read(machine, index)?;
+            self.domain.events.port(port).filter(|&port| port != Port::CLOSED).ok_or(Errno::Inval)?;
+            // The ports behind the first that is pending are not looked at, nor whether there are such.
+            if event::deliver::is_pending(self.hv, self.domain, port) {
+                return Ok(());
+            }
+            ports.push(port).map_err(|_| Errno::Inval)?;
+        }
+        wait::poll(self, &ports, (request.timeout != 0).then_some(request.timeout));
+        Ok(())
     }
-    wait::poll(caller, &ports, (request.timeout != 0).then_some(request.timeout));
-    Ok(())
-}
 
-fn remote_shutdown<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Result<(), Errno> {
-    let request = GuestPtr::<SchedRemoteShutdown>::one(argument)?.read(&caller.hv.machine, 0)?;
-    if request.domain_id == DomId::SELF || request.domain_id == caller.domain.id {
-        return Err(Errno::Perm);
+    fn remote_shutdown(&self, argument: u64) -> Result<(), Errno> {
+        let request = self.copy_from_guest::<SchedRemoteShutdown>(argument)?;
+        if request.domain_id == DomId::SELF || request.domain_id == self.domain.id {
+            return Err(Errno::Perm);
+        }
+        let domain = self.hv.domains.get(request.domain_id).ok_or(Errno::Srch)?;
+        self.control()?;
+        domain::shut_down(self.hv, &domain, request.reason & REASON);
+        Ok(())
     }
-    let domain = caller.hv.domains.get(request.domain_id).ok_or(Errno::Srch)?;
-    caller.control()?;
-    domain::shut_down(caller.hv, &domain, request.reason & REASON);
-    Ok(())
-}
 
-/// Watchdogs are numbered from 1 for the guest; 0 asks for a new one.
-fn watchdog<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
-    let SchedWatchdog { id, timeout } = GuestPtr::one(argument)?.read(&caller.hv.machine, 0)?;
-    let (hv, domain) = (caller.hv, caller.domain);
-    if id as usize > WATCHDOGS {
-        return Err(Errno::Inval.into());
-    }
-    let bites = hv.now().saturating_add(u64::from(timeout) * SECOND);
-    let Some(which) = (id as usize).checked_sub(1) else {
-        if timeout == 0 {
+    /// Watchdogs are numbered from 1 for the guest; 0 asks for a new one.
+    fn watchdog_op(&self, argument: u64) -> Reply {
+        let SchedWatchdog { id, timeout } = self.copy_from_guest(argument)?;
+        let (hv, domain) = (self.hv, self.domain);
+        if id as usize > WATCHDOGS {
             return Err(Errno::Inval.into());
         }
-        let free = (0..WATCHDOGS).find(|&w| !timers::watchdog_is_set(domain, w)).ok_or(Errno::NoSpc)?;
-        timers::set_watchdog(hv, domain, free, bites);
-        return Ok(free as u64 + 1);
-    };
-    if !timers::watchdog_is_set(domain, which) {
-        return Err(Errno::Inval.into());
+        let bites = hv.now().saturating_add(u64::from(timeout) * SECOND);
+        let Some(which) = (id as usize).checked_sub(1) else {
+            if timeout == 0 {
+                return Err(Errno::Inval.into());
+            }
+            let free = (0..WATCHDOGS).find(|&w| !timers::watchdog_is_set(domain, w)).ok_or(Errno::NoSpc)?;
+            timers::set_watchdog(hv, domain, free, bites);
+            return Ok(free as u64 + 1);
+        };
+        if !timers::watchdog_is_set(domain, which) {
+            return Err(Errno::Inval.into());
+        }
+        timers::set_watchdog(hv, domain, which, if timeout == 0 { NEVER } else { bites });
+        Ok(0)
     }
-    timers::set_watchdog(hv, domain, which, if timeout == 0 { NEVER } else { bites });
-    Ok(0)
-}
 
-/// `set_timer_op(timeout)`: the one-shot timer, by system time; 0 stops it.
-///
-/// # Errors
-/// None.
-#[inline]
-pub fn set_timer_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
-    /// Guests that compute a moment so far away, or before the start, are taken to be mistaken.
-    const FAR: u64 = 1 << 50;
-    const SOON: u64 = SECOND / 10;
-    let [timeout, ..] = *args;
-    let now = caller.hv.now();
-    match timeout {
-        0 => timers::stop_one_shot(caller),
-        _ if (timeout as i64) < 0 || timeout.saturating_sub(now) >= FAR => timers::set_one_shot(caller, now + SOON),
-        _ => timers::set_one_shot(caller, timeout),
+    /// `set_timer_op(timeout)`: the one-shot timer, by system time; 0 stops it.
+    ///
+    /// # Errors
+    /// None.
+    #[inline]
+    pub fn set_timer_op(&mut self, args: &mut Args) -> Reply {
+        /// Guests that compute a moment so far away, or before the start, are taken to be mistaken.
+        const FAR: u64 = 1 << 50;
+        const SOON: u64 = SECOND / 10;
+        let [timeout, ..] = *args;
+        let now = self.hv.now();
+        match timeout {
+            0 => timers::stop_one_shot(self),
+            _ if (timeout as i64) < 0 || timeout.saturating_sub(now) >= FAR => timers::set_one_shot(self, now + SOON),
+            _ => timers::set_one_shot(self, timeout),
+        }
+        Ok(0)
     }
-    Ok(0)
 }
-
-const _: () = assert!(NOT_SHUT_DOWN > REASON);

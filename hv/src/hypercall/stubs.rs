@@ -1,5 +1,6 @@
-//! The hypercall page: a stub of 32 bytes for each number, which a guest calls like a function. It changes no registers but
-//! those of the arguments and of the result (`arch-x86/xen-x86_64.h`), so it keeps what `syscall` itself overwrites.
+//! The hypercall page: a stub of 32 bytes for each number, which a guest calls like a function. It changes no registers
+//! but those of the arguments and of the result (`arch-x86/xen-x86_64.h`), so it keeps what `syscall` itself
+//! overwrites.
 
 use crate::{
     Hypervisor,
@@ -40,20 +41,22 @@ pub fn page() -> [u8; PAGE_BYTES] {
     page
 }
 
-/// Fills a domain's page with the stubs.
-///
-/// # Errors
-/// `Inval` for a frame that is not the domain's to write.
-pub fn fill<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, mfn: Mfn) -> Result<(), Errno> {
-    if !hv.frames.is_ram(mfn) {
-        return Err(Errno::Inval);
+impl<M: Machine> Hypervisor<M> {
+    /// Fills a domain's page with the stubs.
+    ///
+    /// # Errors
+    /// `Inval` for a frame that is not the domain's to write.
+    pub fn fill_hypercall_page(&self, domain: &Domain, mfn: Mfn) -> Result<(), Errno> {
+        if !self.frames.is_ram(mfn) {
+            return Err(Errno::Inval);
+        }
+        editor::hold_writable(self, mfn, domain.owner).map_err(|_| Errno::Inval)?;
+        for (place, byte) in self.machine.bytes(mfn).iter().zip(page()) {
+            place.store(byte, Ordering::Relaxed);
+        }
+        self.frames.put_use(mfn);
+        Ok(())
     }
-    editor::hold_writable(hv, mfn, domain.owner).map_err(|_| Errno::Inval)?;
-    for (place, byte) in hv.machine.bytes(mfn).iter().zip(page()) {
-        place.store(byte, Ordering::Relaxed);
-    }
-    hv.frames.put_use(mfn);
-    Ok(())
 }
 
 #[cfg(test)]

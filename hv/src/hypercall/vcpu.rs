@@ -14,7 +14,7 @@ use crate::{
     mem::{editor, guest_ptr::GuestPtr},
     reply::{Args, Reply},
     sched::work,
-    sched::{self, placement, timers, wait},
+    sched::{self, clock, placement, timers, wait},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -25,7 +25,7 @@ use oxen_abi::{
         VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA, VCPUOP_REGISTER_VCPU_INFO, VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA,
         VCPUOP_SEND_NMI, VCPUOP_SET_PERIODIC_TIMER, VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER,
         VCPUOP_STOP_SINGLESHOT_TIMER, VCPUOP_UP, VcpuRegisterRunstateMemoryArea, VcpuRegisterTimeMemoryArea,
-        VcpuRegisterVcpuInfo, VcpuRunstateInfo, VcpuSetPeriodicTimer, VcpuSetSingleshotTimer,
+        VcpuRegisterVcpuInfo, VcpuSetPeriodicTimer, VcpuSetSingleshotTimer,
     },
 };
 
@@ -34,172 +34,187 @@ const MIN_PERIOD: u64 = 1_000_000;
 /// Periods above this many nanoseconds are refused: 2^55 is a year.
 const MAX_PERIOD: u64 = 1 << 55;
 
-/// `vcpu_op(command, vcpu, argument)`.
-///
-/// # Errors
-/// `NoEnt` for a vcpu that there is not, `Fault` for an unreadable argument, `NoSys` for an unknown command, and the
-/// commands' own.
-#[inline]
-pub fn vcpu_op<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
-    let [command, id, argument, ..] = *args;
-    if id as u32 == caller.vcpu.id && command as u32 == VCPUOP_SET_SINGLESHOT_TIMER {
-        return set_one_shot(caller, argument);
-    }
-    let vcpu = caller.domain.vcpu(id as u32).ok_or(Errno::NoEnt)?.clone();
-    let is_self = Arc::ptr_eq(&vcpu, caller.vcpu);
-    match command as u32 {
-        VCPUOP_INITIALISE => return initialise(caller, &vcpu, argument),
-        VCPUOP_UP => {
-            if !vcpu.is_initialised.load(Ordering::Acquire) {
-                return Err(Errno::Inval.into());
+impl<M: Machine> Caller<'_, M> {
+    /// `vcpu_op(command, vcpu, argument)`.
+    ///
+    /// # Errors
+    /// `NoEnt` for a vcpu that there is not, `Fault` for an unreadable argument, `NoSys` for an unknown command, and
+    /// the commands' own.
+    #[inline]
+    pub fn vcpu_op(&mut self, args: &mut Args) -> Reply {
+        let [command, id, argument, ..] = *args;
+        if id as u32 == self.vcpu.id && command as u32 == VCPUOP_SET_SINGLESHOT_TIMER {
+            return self.set_one_shot_timer(argument);
+        }
+        let vcpu = self.domain.vcpu(id as u32).ok_or(Errno::NoEnt)?.clone();
+        let is_self = Arc::ptr_eq(&vcpu, self.vcpu);
+        match command as u32 {
+            VCPUOP_INITIALISE => return self.initialise_vcpu(&vcpu, argument),
+            VCPUOP_UP => {
+                if !vcpu.is_initialised.load(Ordering::Acquire) {
+                    return Err(Errno::Inval.into());
+                }
+                sched::unpause(self.hv, &vcpu, pause::DOWN);
             }
-            sched::unpause(caller.hv, &vcpu, pause::DOWN);
-        }
-        VCPUOP_DOWN => take_down(caller, &vcpu),
-        VCPUOP_IS_UP => return Ok((vcpu.pauses.load(Ordering::Relaxed) & pause::DOWN == 0).into()),
-        VCPUOP_GET_RUNSTATE_INFO => {
-            let info = vcpu.sched.runstate.lock().until(caller.hv.now());
-            GuestPtr::one(argument)?.write(&caller.hv.machine, 0, &info)?;
-        }
-        VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA => register_runstate(caller, &vcpu, argument)?,
-        VCPUOP_SET_PERIODIC_TIMER => {
-            let request = GuestPtr::<VcpuSetPeriodicTimer>::one(argument)?.read(&caller.hv.machine, 0)?;
-            if !(MIN_PERIOD..=MAX_PERIOD).contains(&request.period_ns) {
-                return Err(Errno::Inval.into());
+            VCPUOP_DOWN => self.take_vcpu_down(&vcpu),
+            VCPUOP_IS_UP => return Ok((vcpu.pauses.load(Ordering::Relaxed) & pause::DOWN == 0).into()),
+            VCPUOP_GET_RUNSTATE_INFO => {
+                let info = vcpu.sched.runstate.lock().until(self.hv.now());
+                self.copy_to_guest(argument, &info)?;
             }
-            timers::set_periodic(caller.hv, &vcpu, request.period_ns);
+            VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA => self.register_runstate_area(&vcpu, argument)?,
+            VCPUOP_SET_PERIODIC_TIMER => {
+                let request = self.copy_from_guest::<VcpuSetPeriodicTimer>(argument)?;
+                if !(MIN_PERIOD..=MAX_PERIOD).contains(&request.period_ns) {
+                    return Err(Errno::Inval.into());
+                }
+                timers::set_periodic(self.hv, &vcpu, request.period_ns);
+            }
+            VCPUOP_STOP_PERIODIC_TIMER => timers::set_periodic(self.hv, &vcpu, 0),
+            VCPUOP_STOP_SINGLESHOT_TIMER if is_self => timers::stop_one_shot(self),
+            VCPUOP_STOP_SINGLESHOT_TIMER | VCPUOP_SET_SINGLESHOT_TIMER => return Err(Errno::Inval.into()),
+            VCPUOP_REGISTER_VCPU_INFO => self.register_vcpu_info(&vcpu, argument)?,
+            VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA => self.register_time_area(&vcpu, argument)?,
+            VCPUOP_GET_PHYSID => {
+                let physid = self.physical_id_of(&vcpu)?;
+                self.copy_to_guest(argument, &physid)?;
+            }
+            VCPUOP_SEND_NMI => self.send_nmi(&vcpu, argument)?,
+            _ => return Err(Errno::NoSys.into()),
         }
-        VCPUOP_STOP_PERIODIC_TIMER => timers::set_periodic(caller.hv, &vcpu, 0),
-        VCPUOP_STOP_SINGLESHOT_TIMER if is_self => timers::stop_one_shot(caller),
-        VCPUOP_STOP_SINGLESHOT_TIMER | VCPUOP_SET_SINGLESHOT_TIMER => return Err(Errno::Inval.into()),
-        VCPUOP_REGISTER_VCPU_INFO => register_vcpu_info(caller, &vcpu, argument)?,
-        VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA => register_time(caller, &vcpu, argument)?,
-        VCPUOP_GET_PHYSID => {
-            let physid = physical_id(caller, &vcpu)?;
-            GuestPtr::one(argument)?.write(&caller.hv.machine, 0, &physid)?;
+        Ok(0)
+    }
+
+    #[inline]
+    fn set_one_shot_timer(&self, argument: u64) -> Reply {
+        let request = self.copy_from_guest::<VcpuSetSingleshotTimer>(argument)?;
+        // A time that has passed fires at once, whether or not the guest asked to be told (`VCPU_SSHOTTMR_FUTURE`), as
+        // in Xen. And one before the start of the machine has passed: times have a sign.
+        let at = if request.timeout_abs_ns > i64::MAX as u64 { 0 } else { request.timeout_abs_ns };
+        timers::set_one_shot(self, at);
+        Ok(0)
+    }
+
+    /// The processor of a control domain's vcpu that has one of its own: the ids of its APIC and in ACPI's tables.
+    fn physical_id_of(&self, vcpu: &Vcpu) -> Result<u64, Errno> {
+        let allowed = vcpu.sched.affinity.load(Ordering::Relaxed) & placement::online(self.hv);
+        if !self.domain.is_privileged || allowed.count_ones() != 1 {
+            return Err(Errno::Inval);
         }
-        VCPUOP_SEND_NMI => send_nmi(caller, &vcpu, argument)?,
-        _ => return Err(Errno::NoSys.into()),
+        let cpu = u64::from(allowed.trailing_zeros());
+        Ok(cpu | cpu << 32)
     }
-    Ok(0)
-}
 
-#[inline]
-fn set_one_shot<M: Machine>(caller: &Caller<'_, M>, argument: u64) -> Reply {
-    let request = GuestPtr::<VcpuSetSingleshotTimer>::one(argument)?.read(&caller.hv.machine, 0)?;
-    // A time that has passed fires at once, whether or not the guest asked to be told (`VCPU_SSHOTTMR_FUTURE`), as in Xen.
-    // And one before the start of the machine has passed: times have a sign.
-    let at = if request.timeout_abs_ns > i64::MAX as u64 { 0 } else { request.timeout_abs_ns };
-    timers::set_one_shot(caller, at);
-    Ok(0)
-}
+    fn initialise_vcpu(&self, vcpu: &Arc<Vcpu>, argument: u64) -> Reply {
+        if !vcpu.has_info() {
+            return Err(Errno::Inval.into());
+        }
+        let context = self.copy_from_guest(argument)?;
+        let stage = self.domain.life.lock();
+        if vcpu.is_initialised.load(Ordering::Acquire) {
+            return Err(Errno::Exist.into());
+        }
+        context::set(self.hv, self.domain, vcpu, &context)?;
+        drop(stage);
+        Ok(0)
+    }
 
-/// The processor of a control domain's vcpu that has one of its own: the ids of its APIC and in ACPI's tables.
-fn physical_id<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu) -> Result<u64, Errno> {
-    let allowed = vcpu.sched.affinity.load(Ordering::Relaxed) & placement::online(caller.hv);
-    if !caller.domain.is_privileged || allowed.count_ones() != 1 {
-        return Err(Errno::Inval);
+    /// A domain whose last vcpu goes down has ended.
+    fn take_vcpu_down(&self, vcpu: &Vcpu) {
+        sched::pause(self.hv, vcpu, pause::DOWN);
+        if self.domain.each_vcpu().all(|v| v.pauses.load(Ordering::SeqCst) & pause::DOWN != 0) {
+            domain::end_without_vcpus(self);
+        }
+        wait::reschedule(self);
     }
-    let cpu = u64::from(allowed.trailing_zeros());
-    Ok(cpu | cpu << 32)
-}
 
-fn initialise<M: Machine>(caller: &Caller<'_, M>, vcpu: &Arc<Vcpu>, argument: u64) -> Reply {
-    let context = GuestPtr::one(argument)?.read(&caller.hv.machine, 0)?;
-    let stage = caller.domain.life.lock();
-    if vcpu.is_initialised.load(Ordering::Acquire) {
-        return Err(Errno::Exist.into());
+    /// Where the area begins is judged here, as in Xen; its range whenever it is written to, as the vcpu starts or stops
+    /// to run.
+    fn register_runstate_area(&self, vcpu: &Vcpu, argument: u64) -> Result<(), Errno> {
+        let request = self.copy_from_guest::<VcpuRegisterRunstateMemoryArea>(argument)?;
+        GuestPtr::<u8>::one(request.addr)?;
+        let info = vcpu.sched.runstate.lock().info();
+        // Where the page is not there yet, it is told as it changes: the address is the guest's to keep mapped.
+        let _ = GuestPtr::one(request.addr).and_then(|area| area.write(&self.hv.machine, 0, &info));
+        vcpu.sched.runstate_area.store(request.addr, Ordering::Relaxed);
+        Ok(())
     }
-    context::set(caller.hv, caller.domain, vcpu, &context)?;
-    drop(stage);
-    Ok(0)
-}
 
-/// A domain whose last vcpu goes down has ended.
-fn take_down<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu) {
-    sched::pause(caller.hv, vcpu, pause::DOWN);
-    if caller.domain.each_vcpu().all(|v| v.pauses.load(Ordering::SeqCst) & pause::DOWN != 0) {
-        domain::end_without_vcpus(caller);
+    /// Where the page is not there yet the time is written when the vcpu next begins to run and it is: the address is
+    /// the guest's to keep mapped. Once written it has to be published again only of an emulated counter: the
+    /// processor's is computed from what does not change.
+    fn register_time_area(&self, vcpu: &Vcpu, argument: u64) -> Result<(), Errno> {
+        let request = self.copy_from_guest::<VcpuRegisterTimeMemoryArea>(argument)?;
+        let area = GuestAddr(request.addr).words::<4>().ok_or(Errno::Fault)?;
+        let is_written = clock::publish_to_guest(&self.hv.machine, area, self.domain.time_info(self.hv));
+        vcpu.sched.time_area.store(request.addr, Ordering::Relaxed);
+        vcpu.sched.time_is_due.store(!is_written, Ordering::Relaxed);
+        Ok(())
     }
-    wait::reschedule(caller);
-}
 
-/// The range of the area is judged here, once: it is written to whenever the vcpu starts or stops to run.
-fn register_runstate<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu, argument: u64) -> Result<(), Errno> {
-    let request = GuestPtr::<VcpuRegisterRunstateMemoryArea>::one(argument)?.read(&caller.hv.machine, 0)?;
-    let area = GuestPtr::<VcpuRunstateInfo>::one(request.addr)?;
-    let info = vcpu.sched.runstate.lock().info();
-    // Where the page is not there yet, it is told as it changes: the address is the guest's to keep mapped.
-    let _ = area.write(&caller.hv.machine, 0, &info);
-    vcpu.sched.runstate_area.store(request.addr, Ordering::Relaxed);
-    Ok(())
-}
-
-/// Where the page is not there yet the time is written when the vcpu next begins to run and it is: the address is the
-/// guest's to keep mapped. Once written it never has to be published again, as what it is computed from does not change.
-fn register_time<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu, argument: u64) -> Result<(), Errno> {
-    let request = GuestPtr::<VcpuRegisterTimeMemoryArea>::one(argument)?.read(&caller.hv.machine, 0)?;
-    let area = GuestAddr(request.addr).words::<4>().ok_or(Errno::Fault)?;
-    let is_written = caller.hv.time.publish_to_guest(&caller.hv.machine, area);
-    vcpu.sched.time_area.store(if is_written { 0 } else { request.addr }, Ordering::Relaxed);
-    Ok(())
-}
-
-/// Moves a vcpu's `vcpu_info` to a frame of the guest's choice. What waited there moves with it; and because more may
-/// come while it moves, everything is said to be pending, as in Xen.
-fn register_vcpu_info<M: Machine>(caller: &mut Caller<'_, M>, vcpu: &Arc<Vcpu>, argument: u64) -> Result<(), Errno> {
-    let hv = caller.hv;
-    let request = GuestPtr::<VcpuRegisterVcpuInfo>::one(argument)?.read(&hv.machine, 0)?;
-    // Which error an argument with several faults gets is Xen's order of checks.
-    if !VcpuInfoPlace::fits(request.offset as usize) {
-        return Err(Errno::NxIo);
-    }
-    let is_self = Arc::ptr_eq(vcpu, caller.vcpu);
-    if !is_self && vcpu.pauses.load(Ordering::SeqCst) & pause::DOWN == 0 {
-        return Err(Errno::Inval);
-    }
-    let mfn = Mfn::new(request.mfn).filter(|&mfn| hv.frames.is_ram(mfn)).ok_or(Errno::Inval)?;
-    let place = VcpuInfoPlace::new(&hv.machine, mfn, request.offset as usize).ok_or(Errno::NxIo)?;
-    let mut slot = vcpu.slot.lock();
-    if !is_self && slot.is_none() {
-        // It goes down, and has not left its CPU yet.
-        return Err(Errno::Inval);
-    }
-    let mut frame = vcpu.info_frame.lock();
-    if frame.is_some() {
-        return Err(Errno::Inval);
-    }
-    editor::hold_writable(hv, mfn, caller.domain.owner).map_err(|_| Errno::Inval)?;
-    *frame = Some(mfn);
-    let mut info = vcpu.info.lock();
-    if let Some(old) = *info {
+    /// Moves a vcpu's `vcpu_info` to a frame of the guest's choice. What waited there moves with it, if it was in
+    /// `shared_info`, else it begins masked; and because more may come while it moves, everything is said to be pending,
+    /// as in Xen.
+    fn register_vcpu_info(&mut self, vcpu: &Arc<Vcpu>, argument: u64) -> Result<(), Errno> {
+        let hv = self.hv;
+        let request = GuestPtr::<VcpuRegisterVcpuInfo>::one(argument)?.read(&hv.machine, 0)?;
+        // Which error an argument with several faults gets is Xen's order of checks.
+        if !VcpuInfoPlace::fits(request.offset as usize) {
+            return Err(Errno::NxIo);
+        }
+        let is_self = Arc::ptr_eq(vcpu, self.vcpu);
+        if !is_self && vcpu.pauses.load(Ordering::SeqCst) & pause::DOWN == 0 {
+            return Err(Errno::Inval);
+        }
+        let mfn = Mfn::new(request.mfn).filter(|&mfn| hv.frames.is_ram(mfn)).ok_or(Errno::Inval)?;
+        let place = VcpuInfoPlace::new(&hv.machine, mfn, request.offset as usize).ok_or(Errno::NxIo)?;
+        let had_info = vcpu.has_info();
+        let mut slot = vcpu.slot.lock();
+        if !is_self && slot.is_none() {
+            // It goes down, and has not left its CPU yet.
+            return Err(Errno::Inval);
+        }
+        let mut frame = vcpu.info_frame.lock();
+        if frame.is_some() {
+            return Err(Errno::Inval);
+        }
+        editor::hold_writable(hv, mfn, self.domain.owner).map_err(|_| Errno::Inval)?;
+        *frame = Some(mfn);
+        let mut info = vcpu.info.lock();
+        let old = info.filter(|_| had_info);
         for offset in (0..VCPU_INFO_BYTES).step_by(8) {
-            place.word(offset).store(old.word(offset).load(Ordering::Acquire), Ordering::Relaxed);
+            let word = old.map_or(0, |old| old.word(offset).load(Ordering::Acquire));
+            place.word(offset).store(word, Ordering::Relaxed);
         }
+        if old.is_none() {
+            place.set_upcall_mask(true);
+        }
+        deliver::set_everything_pending(&place);
+        *info = Some(place);
+        match slot.as_mut() {
+            Some(state) => state.info = place,
+            None => self.state.info = place,
+        }
+        Ok(())
     }
-    deliver::set_everything_pending(&place);
-    *info = Some(place);
-    match slot.as_mut() {
-        Some(state) => state.info = place,
-        None => caller.state.info = place,
+
+    fn send_nmi(&self, vcpu: &Vcpu, argument: u64) -> Result<(), Errno> {
+        if argument != 0 {
+            return Err(Errno::Inval);
+        }
+        self.hv.raise_nmi(vcpu);
+        Ok(())
     }
-    Ok(())
 }
 
-fn send_nmi<M: Machine>(caller: &Caller<'_, M>, vcpu: &Vcpu, argument: u64) -> Result<(), Errno> {
-    if argument != 0 {
-        return Err(Errno::Inval);
-    }
-    raise_nmi(caller.hv, vcpu);
-    Ok(())
-}
-
-/// Has a vcpu take an NMI.
-pub(super) fn raise_nmi<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
-    vcpu.work.fetch_or(work::NMI, Ordering::SeqCst);
-    sched::wake(hv, vcpu);
-    // It has to be noticed on the way back to the guest, where events alone are not looked for.
-    if let Some(cpu) = vcpu.sched.cpu() {
-        sched::tell(hv, cpu, work::RESCHEDULE);
+impl<M: Machine> Hypervisor<M> {
+    /// Has a vcpu take an NMI.
+    pub(super) fn raise_nmi(&self, vcpu: &Vcpu) {
+        vcpu.work.fetch_or(work::NMI, Ordering::SeqCst);
+        sched::wake(self, vcpu);
+        // It has to be noticed on the way back to the guest, where events alone are not looked for.
+        if let Some(cpu) = vcpu.sched.cpu() {
+            sched::tell(self, cpu, work::RESCHEDULE);
+        }
     }
 }

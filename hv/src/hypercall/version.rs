@@ -9,7 +9,6 @@ use crate::{
     reply::{Args, Reply},
 };
 use oxen_abi::{errno::Errno, features as feature, version as abi};
-use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Xen 4.17, whose interface this is.
 pub(super) const VERSION: u64 = 4 << 16 | 17;
@@ -27,83 +26,91 @@ const FEATURES: u32 = 1 << feature::XENFEAT_MMU_PT_UPDATE_PRESERVE_AD
     | 1 << feature::XENFEAT_MEMORY_OP_VNODE_SUPPORTED
     | 1 << feature::XENFEAT_DIRECT_MAPPED;
 
-/// `xen_version(command, argument)`.
-///
-/// # Errors
-/// `Fault` for the argument, `Inval` for a feature map that does not exist, `Perm` for what is the control domain's,
-/// `NoBufs` for too little room, `NoData` for what the image does not carry, `NoSys` for unknown commands.
-#[inline]
-pub fn xen_version<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
-    if args[0] as u32 == abi::XENVER_VERSION { Ok(VERSION) } else { other(caller, args[0] as u32, args[1]) }
-}
+impl<M: Machine> Caller<'_, M> {
+    /// `xen_version(command, argument)`.
+    ///
+    /// # Errors
+    /// `Fault` for the argument, `Inval` for a feature map that does not exist, `Perm` for what is the control
+    /// domain's, `NoBufs` for too little room, `NoData` for what the image does not carry, `NoSys` for unknown
+    /// commands.
+    #[inline]
+    pub fn xen_version(&mut self, args: &mut Args) -> Reply {
+        if args[0] as u32 == abi::XENVER_VERSION { Ok(VERSION) } else { self.xen_version_slow(args[0] as u32, args[1]) }
+    }
 
-#[inline(never)]
-fn other<M: Machine>(caller: &mut Caller<'_, M>, command: u32, at: u64) -> Reply {
-    let is_privileged = caller.domain.is_privileged;
-    match command {
-        abi::XENVER_EXTRAVERSION => write_text::<{ abi::XEN_EXTRAVERSION_LEN }, M>(caller, at, EXTRA_VERSION),
-        abi::XENVER_COMPILE_INFO => {
-            let info = abi::CompileInfo {
-                compiler: text(COMPILER),
-                compile_by: text(""),
-                compile_domain: text(""),
-                compile_date: text(""),
-            };
-            write(caller, at, &info)?;
-            Ok(0)
-        }
-        abi::XENVER_CAPABILITIES => write_text::<{ abi::XEN_CAPABILITIES_INFO_LEN }, M>(caller, at, CAPABILITIES),
-        abi::XENVER_CHANGESET => write_text::<{ abi::XEN_CHANGESET_INFO_LEN }, M>(caller, at, CHANGESET),
-        abi::XENVER_PLATFORM_PARAMETERS => {
-            let parameters = abi::PlatformParameters { virt_start: layout::HYPERVISOR_START };
-            write(caller, at, &parameters)?;
-            Ok(0)
-        }
-        abi::XENVER_GET_FEATURES => {
-            let mut info: abi::FeatureInfo = read(caller, at)?;
-            if info.submap_idx >= feature::XENFEAT_NR_SUBMAPS {
-                return Err(Errno::Inval.into());
+    #[inline(never)]
+    fn xen_version_slow(&mut self, command: u32, at: u64) -> Reply {
+        let is_privileged = self.domain.is_privileged;
+        match command {
+            abi::XENVER_EXTRAVERSION => self.write_text::<{ abi::XEN_EXTRAVERSION_LEN }>(at, EXTRA_VERSION),
+            abi::XENVER_COMPILE_INFO => {
+                let info = abi::CompileInfo {
+                    compiler: text(COMPILER),
+                    compile_by: text(""),
+                    compile_domain: text(""),
+                    compile_date: text(""),
+                };
+                self.copy_to_guest(at, &info)?;
+                Ok(0)
             }
-            info.submap = FEATURES | if is_privileged { 1 << feature::XENFEAT_DOM0 } else { 0 };
-            write(caller, at, &info)?;
-            Ok(0)
+            abi::XENVER_CAPABILITIES => self.write_text::<{ abi::XEN_CAPABILITIES_INFO_LEN }>(at, CAPABILITIES),
+            abi::XENVER_CHANGESET => self.write_text::<{ abi::XEN_CHANGESET_INFO_LEN }>(at, CHANGESET),
+            abi::XENVER_PLATFORM_PARAMETERS => {
+                let parameters = abi::PlatformParameters { virt_start: layout::HYPERVISOR_START };
+                self.copy_to_guest(at, &parameters)?;
+                Ok(0)
+            }
+            abi::XENVER_GET_FEATURES => {
+                let mut info: abi::FeatureInfo = self.copy_from_guest(at)?;
+                if info.submap_idx >= feature::XENFEAT_NR_SUBMAPS {
+                    return Err(Errno::Inval.into());
+                }
+                info.submap = FEATURES | if is_privileged { 1 << feature::XENFEAT_DOM0 } else { 0 };
+                self.copy_to_guest(at, &info)?;
+                Ok(0)
+            }
+            abi::XENVER_PAGESIZE if at == 0 => Ok(PAGE_SIZE),
+            abi::XENVER_PAGESIZE => Err(Errno::Inval.into()),
+            abi::XENVER_GUEST_HANDLE => {
+                let handle = *self.domain.handle.lock();
+                self.copy_to_guest(at, &handle)?;
+                Ok(0)
+            }
+            abi::XENVER_COMMANDLINE => {
+                let line = if is_privileged { self.hv.command_line.as_str() } else { "<denied>" };
+                self.write_text::<{ abi::XEN_COMMANDLINE_LEN }>(at, line)
+            }
+            abi::XENVER_BUILD_ID if is_privileged => self.write_build_id(at),
+            abi::XENVER_BUILD_ID => Err(Errno::Perm.into()),
+            _ => Err(Errno::NoSys.into()),
         }
-        abi::XENVER_PAGESIZE if at == 0 => Ok(PAGE_SIZE),
-        abi::XENVER_PAGESIZE => Err(Errno::Inval.into()),
-        abi::XENVER_GUEST_HANDLE => {
-            let handle = *caller.domain.handle.lock();
-            write(caller, at, &handle)?;
-            Ok(0)
-        }
-        abi::XENVER_COMMANDLINE => {
-            let line = if is_privileged { caller.hv.command_line.as_str() } else { "<denied>" };
-            write_text::<{ abi::XEN_COMMANDLINE_LEN }, M>(caller, at, line)
-        }
-        abi::XENVER_BUILD_ID if is_privileged => build_id(caller, at),
-        abi::XENVER_BUILD_ID => Err(Errno::Perm.into()),
-        _ => Err(Errno::NoSys.into()),
     }
-}
 
-/// By what this very image is known: how many bytes there is room for stands before them. A null pointer asks how many
-/// there are.
-fn build_id<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Reply {
-    let id = caller.hv.build_id;
-    let room = if at == 0 { u32::MAX } else { read(caller, at)? };
-    if room == 0 {
-        return Err(Errno::Inval.into());
-    }
-    if id.is_empty() {
-        return Err(Errno::NoData.into());
-    }
-    if at != 0 {
-        if (room as usize) < id.len() {
-            return Err(Errno::NoBufs.into());
+    /// By what this very image is known: how many bytes there is room for stands before them. A null pointer asks how
+    /// many there are.
+    fn write_build_id(&self, at: u64) -> Reply {
+        let id = self.hv.build_id;
+        let room = if at == 0 { u32::MAX } else { self.copy_from_guest(at)? };
+        if room == 0 {
+            return Err(Errno::Inval.into());
         }
-        let place = at.checked_add(size_of::<u32>() as u64).ok_or(Errno::Fault)?;
-        GuestPtr::<u8>::new(place, id.len() as u64)?.write_many(&caller.hv.machine, 0, id)?;
+        if id.is_empty() {
+            return Err(Errno::NoData.into());
+        }
+        if at != 0 {
+            if (room as usize) < id.len() {
+                return Err(Errno::NoBufs.into());
+            }
+            let place = at.checked_add(size_of::<u32>() as u64).ok_or(Errno::Fault)?;
+            GuestPtr::<u8>::new(place, id.len() as u64)?.write_many(&self.hv.machine, 0, id)?;
+        }
+        Ok(id.len() as u64)
     }
-    Ok(id.len() as u64)
+
+    fn write_text<const N: usize>(&self, at: u64, value: &str) -> Reply {
+        self.copy_to_guest(at, &text::<N>(value))?;
+        Ok(0)
+    }
 }
 
 /// Text in a field of the ABI: as much as fits, a zero at the end.
@@ -113,21 +120,4 @@ fn text<const N: usize>(value: &str) -> [u8; N] {
         *place = byte;
     }
     field
-}
-
-fn write_text<const N: usize, M: Machine>(caller: &Caller<'_, M>, at: u64, value: &str) -> Reply {
-    write(caller, at, &text::<N>(value))?;
-    Ok(0)
-}
-
-fn read<T: FromBytes + IntoBytes + Immutable, M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<T, Errno> {
-    GuestPtr::one(at)?.read(&caller.hv.machine, 0)
-}
-
-fn write<T: FromBytes + IntoBytes + Immutable, M: Machine>(
-    caller: &Caller<'_, M>,
-    at: u64,
-    value: &T,
-) -> Result<(), Errno> {
-    GuestPtr::one(at)?.write(&caller.hv.machine, 0, value)
 }

@@ -25,7 +25,7 @@ pub struct Editor<'a, M: Machine> {
 pub struct Rights {
     /// RAM of this owner; [`Owner::IO`] for none.
     pub owner: Owner,
-    /// Whether what is not RAM may be mapped, and cached as the guest likes.
+    /// Whether what is not RAM may be mapped.
     pub io: bool,
 }
 
@@ -93,18 +93,15 @@ impl<'a, M: Machine> Editor<'a, M> {
 
     #[cold]
     fn hold_page_with_care(&self, entry: Entry, rights: &Rights) -> Result<Entry, Errno> {
-        let entry = entry.judged_page(rights.io)?;
+        // Who has devices may say how a page is cached, whosesoever it is.
+        let entry = entry.judged_page(self.domain.is_privileged)?;
         // A frame beyond all machines is one like any other that is not RAM.
         let mfn = entry.mfn().ok_or(Errno::Perm)?;
-        let entry = if rights.io {
-            if !self.hv.frames.is_ram(mfn) {
-                return self.io_entry(entry, mfn);
-            }
-            // RAM has one way to be cached, or a stale line could hide what the hypervisor validated.
-            Entry(entry.0 & !Entry::CACHING)
-        } else {
-            entry
-        };
+        if !self.hv.frames.is_ram(mfn) {
+            return if rights.io { self.io_entry(entry, mfn) } else { Err(Errno::Perm) };
+        }
+        // RAM has one way to be cached, or a stale line could hide what the hypervisor validated.
+        let entry = Entry(entry.0 & !Entry::CACHING);
         let held = if entry.is_writable() {
             match self.hv.frames.acquire(mfn, rights.owner, FrameType::Writable) {
                 Ok(Acquired::Changed) => {
@@ -119,8 +116,7 @@ impl<'a, M: Machine> Editor<'a, M> {
         };
         match held {
             Ok(()) => Ok(entry),
-            Err(_) if self.hv.frames.is_ram(mfn) => Err(Errno::Busy),
-            Err(_) => Err(Errno::Perm),
+            Err(_) => Err(Errno::Busy),
         }
     }
 

@@ -147,6 +147,7 @@ impl<M: Machine> Editor<'_, M> {
                     let _ = self.hv.frames.update(done, |state| Ok((state.validated(), ())));
                     walk.pop();
                     if let Some(parent) = walk.last_mut() {
+                        self.settle_entry(parent);
                         parent.held += 1;
                     }
                     if self.spend(TABLE_UNITS) && !walk.is_empty() {
@@ -232,11 +233,11 @@ impl<M: Machine> Editor<'_, M> {
                     }
                     progress = Progress::Done;
                 }
-                if judged != entry {
-                    word.store(judged.0, Ordering::Relaxed);
-                }
                 if !matches!(progress, Progress::Done) {
                     return progress;
+                }
+                if judged != entry {
+                    word.store(judged.0, Ordering::Relaxed);
                 }
             }
             step.held += 1;
@@ -245,6 +246,16 @@ impl<M: Machine> Editor<'_, M> {
             self.show_hypervisor(step.table);
         }
         Progress::Done
+    }
+
+    /// Writes the next entry of a table as it is judged, now that it holds what it refers to: one that is refused stays as
+    /// the guest wrote it.
+    fn settle_entry(&self, step: &Step) {
+        if let Some(word) = self.hv.machine.words(step.table).get(step.held)
+            && let Ok(judged) = Entry(word.load(Ordering::Relaxed)).judged_table()
+        {
+            word.store(judged.0, Ordering::Relaxed);
+        }
     }
 
     /// Writes the hypervisor's slots into a root.

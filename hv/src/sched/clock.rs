@@ -46,6 +46,12 @@ impl Scale {
         Self { mul: (factor >> 32) as u32, shift }
     }
 
+    /// The two in a word, as they stand in `vcpu_time_info`.
+    #[must_use]
+    pub const fn word(self) -> u64 {
+        self.mul as u64 | (self.shift as u8 as u64) << 32
+    }
+
     /// Applies the factor, exactly as guests do.
     #[inline]
     #[must_use]
@@ -122,8 +128,7 @@ impl SystemTime {
     /// The 32 bytes of `vcpu_time_info`, as words; the version is left zero.
     #[must_use]
     pub fn vcpu_time_info(&self) -> [u64; 4] {
-        let Scale { mul, shift } = self.to_nanoseconds;
-        [0, self.epoch, 0, u64::from(mul) | u64::from(shift as u8) << 32]
+        [0, self.epoch, 0, self.to_nanoseconds.word()]
     }
 
     /// Publishes the time in a `vcpu_info` where it is not: a toolstack may have cleared the page.
@@ -137,25 +142,7 @@ impl SystemTime {
 
     /// Publishes the time in a `vcpu_info`: readers see the version odd while the rest changes.
     pub fn publish(&self, place: &VcpuInfoPlace) {
-        let version = place.word(TIME_OFFSET);
-        let old = version.load(Ordering::Relaxed) as u32;
-        version.store((old | 1).into(), Ordering::Relaxed);
-        fence(Ordering::Release);
-        for (word, value) in [TIME_OFFSET + 8, TIME_OFFSET + 16, TIME_OFFSET + 24]
-            .into_iter()
-            .zip(self.vcpu_time_info().into_iter().skip(1))
-        {
-            place.word(word).store(value, Ordering::Relaxed);
-        }
-        version.store((old | 1).wrapping_add(1).into(), Ordering::Release);
-    }
-
-    /// Publishes the time in a guest's own memory; says whether it is there.
-    pub fn publish_to_guest(&self, machine: &impl GuestMemory, area: GuestWords<4>) -> bool {
-        let [_, words @ ..] = self.vcpu_time_info();
-        // The version comes last, even and not zero: the record is complete.
-        machine.write_guest_words(area.part::<1, 3>(), words).is_ok()
-            && machine.write_guest_words(area.part::<0, 1>(), [2]).is_ok()
+        publish(place, self.vcpu_time_info());
     }
 
     /// Publishes the wall clock, `ahead` seconds ahead, in a `shared_info`, by the same protocol.
@@ -173,6 +160,29 @@ impl SystemTime {
         second.store(u64::from(nanoseconds) | seconds >> 32 << 32, Ordering::Relaxed);
         first.store(with_version(version.wrapping_add(1)), Ordering::Release);
     }
+}
+
+/// Publishes `vcpu_time_info` in a `vcpu_info`: readers see the version odd while the rest changes.
+pub fn publish(place: &VcpuInfoPlace, info: [u64; 4]) {
+    let version = place.word(TIME_OFFSET);
+    let old = version.load(Ordering::Relaxed) as u32;
+    version.store((old | 1).into(), Ordering::Relaxed);
+    fence(Ordering::Release);
+    for (word, value) in (TIME_OFFSET + 8..).step_by(8).zip(info.into_iter().skip(1)) {
+        place.word(word).store(value, Ordering::Relaxed);
+    }
+    version.store((old | 1).wrapping_add(1).into(), Ordering::Release);
+}
+
+/// Publishes it in a guest's own memory, by the same protocol; says whether it is there.
+pub fn publish_to_guest(machine: &impl GuestMemory, area: GuestWords<4>, info: [u64; 4]) -> bool {
+    let [_, words @ ..] = info;
+    let version = area.part::<0, 1>();
+    let Ok([old]) = machine.read_guest_words(version) else { return false };
+    let odd = old as u32 | 1;
+    machine.write_guest_words(version, [odd.into()]).is_ok()
+        && machine.write_guest_words(area.part::<1, 3>(), words).is_ok()
+        && machine.write_guest_words(version, [odd.wrapping_add(1).into()]).is_ok()
 }
 
 #[cfg(test)]

@@ -105,11 +105,17 @@ pub fn set_hard<M: Machine>(
 }
 
 /// Sets where a vcpu should run if it can; the CPUs of it that there are and on which it may run.
-pub fn set_soft<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: &Vcpu, wanted: u64) -> u64 {
+///
+/// # Errors
+/// `Busy` while its kernel has asked for a CPU.
+pub fn set_soft<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: &Vcpu, wanted: u64) -> Result<u64, Errno> {
     let pools = hv.pools.lock();
+    if vcpu.sched.override_cpu.load(Ordering::Relaxed) != NO_OVERRIDE {
+        return Err(Errno::Busy);
+    }
     vcpu.sched.soft_affinity.store(wanted, Ordering::Relaxed);
     let hard = vcpu.sched.affinity.load(Ordering::Relaxed);
-    wanted & hard & pools.cpus(domain.pool.load(Ordering::Relaxed)) & online(hv)
+    Ok(wanted & hard & pools.cpus(domain.pool.load(Ordering::Relaxed)) & online(hv))
 }
 
 /// Binds a vcpu to one CPU in its kernel's name, or with `None` ends that (`SCHEDOP_pin_override`).

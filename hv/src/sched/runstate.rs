@@ -1,5 +1,6 @@
 //! What a vcpu did how long (`vcpu_runstate_info`, `vcpu.h`), and the copy that its guest reads.
 
+use super::clock;
 use crate::{
     Hypervisor,
     addr::{GuestAddr, GuestRange},
@@ -67,7 +68,7 @@ impl Runstate {
 /// loaded on this CPU. Where the guest's address leads nowhere, nothing happens.
 pub fn publish<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: &Vcpu, state: &VcpuState) {
     let area = vcpu.sched.runstate_area.load(Ordering::Relaxed);
-    let time_area = vcpu.sched.time_area.load(Ordering::Relaxed);
+    let time_area = vcpu.sched.time_area_due(state.traps_tsc);
     if area | time_area == 0 {
         return;
     }
@@ -81,9 +82,9 @@ pub fn publish<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: &Vcpu, sta
         write(machine, domain, area, &info);
     }
     if let Some(area) = GuestAddr(time_area).words().filter(|_| time_area != 0)
-        && hv.time.publish_to_guest(machine, area)
+        && clock::publish_to_guest(machine, area, domain.time_info(hv))
     {
-        vcpu.sched.time_area.store(0, Ordering::Relaxed);
+        vcpu.sched.time_is_due.store(false, Ordering::Relaxed);
     }
     if let Some((_, user)) = away {
         machine.load_root(user);

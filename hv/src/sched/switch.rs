@@ -1,6 +1,6 @@
 //! The running loop: from one vcpu to the next, and waiting while there is none.
 
-use super::{CpuShared, Occupant, balance, placement, run_queue::Choice, runstate, timers, work};
+use super::{CpuShared, Occupant, balance, clock, placement, run_queue::Choice, runstate, timers, work};
 use crate::{
     Hypervisor,
     caller::Current,
@@ -132,12 +132,17 @@ fn switch<M: Machine>(
     let last = take_off(hv, current, regs);
     domain.dirty_cpus.fetch_or(bit(cpu), Ordering::SeqCst);
     *regs = state.regs;
+    state.traps_tsc = domain.tsc.is_emulated();
     state.selectors_wait = !hv.machine.load(&state);
     if state.selectors_wait {
         vcpu.work.fetch_or(work::SELECTORS, Ordering::Relaxed);
     }
     put_away(hv, cpu, last, Some(&domain));
-    hv.time.publish_if_lost(&state.info);
+    if state.traps_tsc {
+        clock::publish(&state.info, domain.time_info(hv));
+    } else {
+        hv.time.publish_if_lost(&state.info);
+    }
     vcpu.sched.is_running.store(true, Ordering::SeqCst);
     vcpu.sched.runstate.lock().enter(RUNSTATE_RUNNING, now);
     runstate::publish(hv, &domain, &vcpu, &state);

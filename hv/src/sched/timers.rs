@@ -154,7 +154,7 @@ fn fire<M: Machine>(hv: &'static Hypervisor<M>, domain: &Arc<Domain>, vcpu: &Arc
     }
     if sched.poll_deadline.load(Ordering::Relaxed) <= now {
         sched.poll_deadline.store(NEVER, Ordering::Relaxed);
-        if domain.events.end_poll(vcpu.id) && vcpu.pauses.load(Ordering::Relaxed) & pause::POLLING != 0 {
+        if domain.events.end_poll(vcpu) && vcpu.pauses.load(Ordering::Relaxed) & pause::POLLING != 0 {
             unpause(hv, vcpu, pause::WAITING);
         }
     }

@@ -26,8 +26,10 @@ pub struct VcpuSched {
     pub runstate: Lock<runstate::Runstate, { rank::RUNSTATE }>,
     /// Where the guest wants to read that, in its own address space; 0: nowhere.
     pub runstate_area: AtomicU64,
-    /// Where the guest wants to read the time and could not yet; 0: nowhere.
+    /// Where the guest wants to read the time; 0: nowhere.
     pub time_area: AtomicU64,
+    /// Whether it could not yet.
+    pub time_is_due: AtomicBool,
     pub(super) poll_deadline: AtomicU64,
     /// Nanoseconds between ticks of the periodic timer; 0: none.
     pub(super) period: AtomicU64,
@@ -53,6 +55,7 @@ impl VcpuSched {
             runstate: Lock::new(runstate::Runstate::new(now)),
             runstate_area: AtomicU64::new(0),
             time_area: AtomicU64::new(0),
+            time_is_due: AtomicBool::new(false),
             poll_deadline: AtomicU64::new(NEVER),
             period: AtomicU64::new(0),
             next_tick: AtomicU64::new(NEVER),
@@ -68,6 +71,14 @@ impl VcpuSched {
 
     pub(super) fn set_seat(&self, cpu: CpuId, seat: Seat) {
         self.seat.store(u32::from(cpu.0) << 16 | seat.index() as u32, Ordering::Release);
+    }
+
+    /// Where the guest is to read the time before it goes on, 0: nowhere. What is told of an emulated counter is told
+    /// anew each time.
+    #[inline]
+    pub(super) fn time_area_due(&self, is_emulated: bool) -> u64 {
+        let is_due = is_emulated || self.time_is_due.load(Ordering::Relaxed);
+        if is_due { self.time_area.load(Ordering::Relaxed) } else { 0 }
     }
 
     /// The CPU that the vcpu runs on when it runs.

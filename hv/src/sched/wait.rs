@@ -30,10 +30,10 @@ pub fn block<M: Machine>(caller: &Caller<'_, M>) {
 pub fn poll<M: Machine>(caller: &Caller<'_, M>, ports: &[u32], deadline: Option<u64>) {
     let only = if let [port] = ports { *port } else { 0 };
     caller.vcpu.pauses.fetch_or(pause::POLLING, Ordering::SeqCst);
-    caller.domain.events.begin_poll(caller.vcpu.id, only);
+    caller.domain.events.begin_poll(caller.vcpu, only);
     let is_pending = |&port: &u32| event::deliver::is_pending(caller.hv, caller.domain, port);
     if event_waits(caller) || ports.iter().any(is_pending) {
-        caller.domain.events.end_poll(caller.vcpu.id);
+        caller.domain.events.end_poll(caller.vcpu);
         unpause(caller.hv, caller.vcpu, pause::POLLING);
         return;
     }

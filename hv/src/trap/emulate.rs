@@ -9,7 +9,7 @@ use crate::{
     addr::{GuestAddr, MachineAddr, Mfn, PAGE_BYTES},
     caller::Caller,
     domain::{
-        control_registers::{CR0_TS, CR4_GUEST, CR4_OSXSAVE, set_task_switched},
+        control_registers::{CR0_TS, CR4_GUEST, CR4_OSXSAVE, CR4_TSD, set_task_switched},
         counters::Counted,
         cpuid, debug as registers,
     },
@@ -208,13 +208,13 @@ impl<M: Machine> Caller<'_, M> {
         self.regs.rdx = value >> 32;
     }
 
-    /// RDTSC faults only where the guest set CR4.TSD: its kernel may read the counter all the same, its user mode may
-    /// not.
+    /// RDTSC faults where the counter is emulated, and where the guest set CR4.TSD: then its kernel may read the counter
+    /// all the same, its user mode may not.
     fn read_time_stamp(&mut self, operation: Operation) -> Result<(), Undone> {
-        if !self.state.in_kernel {
+        if !self.state.in_kernel && self.state.cr4 & CR4_TSD != 0 {
             return Err(NotOurs);
         }
-        self.set_edx_eax(self.hv.machine.ticks());
+        self.set_edx_eax(self.domain.read_tsc(self.hv));
         if operation == Operation::Rdtscp {
             self.regs.rcx = self.state.tsc_aux.into();
         }
@@ -248,7 +248,7 @@ impl<M: Machine> Caller<'_, M> {
             4 => {
                 // What is not the guest's stays as it is, without a word.
                 let value = self.state.cr4 & !CR4_GUEST | value & CR4_GUEST;
-                if !self.hv.machine.set_guest_cr4(value) {
+                if !self.hv.machine.set_guest_cr4(self.state.loaded_cr4(value)) {
                     return Err(NotOurs);
                 }
                 self.state.cr4 = value;

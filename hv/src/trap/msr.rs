@@ -6,7 +6,6 @@ use crate::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     domain::cpuid::{ARCH_CAPABILITIES, Vendor, speculation_capabilities},
-    hypercall::stubs,
     machine::Machine,
 };
 
@@ -92,7 +91,7 @@ impl<M: Machine> Caller<'_, M> {
             KERNEL_GS_BASE => Some(machine.bases(self.state).2),
             EFER => Some(EFER_VALUE),
             PAT => Some(PAT_VALUE),
-            TSC => Some(machine.ticks()),
+            TSC => Some(self.domain.read_tsc(self.hv)),
             TSC_AUX => Some(self.state.tsc_aux.into()),
             APIC_BASE => Some(APIC_ON | if self.vcpu.id == 0 { BOOT_CPU } else { 0 }),
             MICROCODE_VERSION => machine.read_msr(msr),
@@ -212,7 +211,7 @@ impl<M: Machine> Caller<'_, M> {
     /// The value is a page's machine address, and in the low bits which page of stubs it is to be: there is one.
     fn fill_hypercall_page_by_msr(&self, value: u64) -> bool {
         let mfn = if value & 0xfff == 0 { Mfn::new(value >> 12) } else { None };
-        mfn.is_some_and(|mfn| stubs::fill(self.hv, self.domain, mfn).is_ok())
+        mfn.is_some_and(|mfn| self.hv.fill_hypercall_page(self.domain, mfn).is_ok())
     }
 }
 

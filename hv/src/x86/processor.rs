@@ -57,7 +57,7 @@ macro_rules! read_selector {
 /// Loads everything of a vcpu. Returns whether the CPU took all selectors.
 pub(crate) fn load(hardware: &Hardware, features: &cpu::Features, state: &VcpuState) -> bool {
     load_root(state);
-    cpu::set_guest_cr4(features, state.cr4);
+    cpu::set_guest_cr4(features, state.loaded_cr4(state.cr4));
     load_descriptor_tables(hardware, state);
     let took_all = load_segments(state);
     set_tsc_aux(hardware, features, state.tsc_aux);

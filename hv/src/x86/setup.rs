@@ -21,7 +21,7 @@ use oxen_hv::boot::cmdline::{self, Options};
 use oxen_hv::boot::dom0::{self, Plan};
 use oxen_hv::boot::handoff::{self, BootInfo, Module};
 use oxen_hv::boot::memory_map::{Kind, MemoryMap};
-use oxen_hv::config::MAX_CPUS;
+use oxen_hv::config::{MAX_CPUS, MAX_VCPUS};
 use oxen_hv::console::{self, Level};
 use oxen_hv::event::pirq::{Interrupts, Signal};
 use oxen_hv::lock::{self, Lock};
@@ -205,7 +205,7 @@ pub(crate) fn build_dom0(hv: &'static Hypervisor<Pc>, info: &BootInfo, options: 
         ramdisk: info.modules.get(1).and_then(bytes).unwrap_or(&[]),
         memory: options.dom0_memory,
         max_memory: options.dom0_max_memory,
-        vcpus: options.dom0_vcpus.unwrap_or(hv.online_cpus().count() as u32),
+        vcpus: options.dom0_vcpus.unwrap_or(hv.online_cpus().count() as u32).min(MAX_VCPUS as u32),
     };
     if let Err(error) = heap::open_during(|| dom0::build(hv, &plan)) {
         give_up(format_args!("{error}"));

@@ -97,10 +97,10 @@ fn a_poller_wakes_for_its_port_masked_or_not_and_for_no_other() {
     for (waits_for, port, wakes) in [(second, first, false), (second, second, true), (0, first, true)] {
         world.words(1)[256].store(0, SeqCst);
         poller.pauses.store(pause::POLLING, SeqCst);
-        world.guests[1].domain.events.begin_poll(1, waits_for);
+        world.guests[1].domain.events.begin_poll(world.guests[1].domain.vcpu(1).unwrap(), waits_for);
         deliver::send(&world.caller(1), port).unwrap();
         assert_eq!(poller.pauses.load(SeqCst) & pause::POLLING == 0, wakes, "port {port} for {waits_for}");
-        assert_eq!(world.guests[1].domain.events.end_poll(1), !wakes);
+        assert_eq!(world.guests[1].domain.events.end_poll(world.guests[1].domain.vcpu(1).unwrap()), !wakes);
     }
 }
 

@@ -80,7 +80,7 @@ impl World {
         let control = world.caller(0).control().unwrap();
         for gsi in 0..LINES {
             pirq::set_up(hv, control, gsi, signal(gsi)).unwrap();
-            pirq::map_line(hv, control, gsi).unwrap();
+            pirq::map_line(hv, &world.guests[0].domain, control, gsi).unwrap();
         }
         world
     }

@@ -8,8 +8,8 @@ use oxen_abi::{
 };
 use oxen_hv::{
     addr::GuestAddr,
+    caller::Caller,
     grant,
-    hypercall::grant::grant_table_op,
     mem::{Memory, editor::Editor, entry::Entry},
 };
 use std::sync::atomic::Ordering::SeqCst;
@@ -41,10 +41,10 @@ fn questions_about_tables_are_answered_as_xen_does() {
         assert_eq!(side.ask(command, &mut [0_u64; 4]), Err(Errno::NoSys));
     }
     let map = u64::from(abi::GNTTABOP_MAP_GRANT_REF);
-    assert_eq!(side.guest.call(grant_table_op, [map, 0, 1 << 31, 0]), Err(Errno::Inval));
-    assert_eq!(side.guest.call(grant_table_op, [map, 0xffff_8300_0000_0000, 1, 0]), Err(Errno::Fault));
-    assert_eq!(side.guest.call(grant_table_op, [map, 0x7000_0000_0000, 1, 0]), Err(Errno::Fault));
-    assert_eq!(side.guest.call(grant_table_op, [map, 0x7000_0000_0000, 0, 0]), Ok(0));
+    assert_eq!(side.guest.call(Caller::grant_table_op, [map, 0, 1 << 31, 0]), Err(Errno::Inval));
+    assert_eq!(side.guest.call(Caller::grant_table_op, [map, 0xffff_8300_0000_0000, 1, 0]), Err(Errno::Fault));
+    assert_eq!(side.guest.call(Caller::grant_table_op, [map, 0x7000_0000_0000, 1, 0]), Err(Errno::Fault));
+    assert_eq!(side.guest.call(Caller::grant_table_op, [map, 0x7000_0000_0000, 0, 0]), Ok(0));
 }
 
 #[test]
@@ -123,5 +123,5 @@ fn caches_are_flushed_of_pages_that_one_has_or_uses_alone() {
     let many: Vec<_> =
         (0..3).map(|_| abi::GnttabCacheFlush { a: page.address().0, offset: 0, length: 4096, op: clean }).collect();
     hv.machine.write_guest(GuestAddr(0), many.as_bytes()).unwrap();
-    assert_eq!(world.sides[0].guest.call(grant_table_op, [command.into(), 0, 3, 0]), Ok(0));
+    assert_eq!(world.sides[0].guest.call(Caller::grant_table_op, [command.into(), 0, 3, 0]), Ok(0));
 }

@@ -15,8 +15,8 @@ use oxen_abi::{
 use oxen_hv::{
     Hypervisor,
     addr::{GuestAddr, Mfn},
+    caller::Caller,
     grant,
-    hypercall::grant::grant_table_op,
     mem::Memory,
 };
 use std::{
@@ -43,7 +43,7 @@ struct Pages {
 fn ask<T: FromBytes + IntoBytes + Immutable>(guest: &mut Guest, command: u32, op: &mut T) -> bool {
     let machine = &guest.hv.machine;
     machine.write_guest(GuestAddr(0), op.as_bytes()).unwrap();
-    let answer = guest.call(grant_table_op, [command.into(), 0, 1, 0]);
+    let answer = guest.call(Caller::grant_table_op, [command.into(), 0, 1, 0]);
     guest.hv.machine.read_guest(GuestAddr(0), op.as_mut_bytes()).unwrap();
     answer.is_ok()
 }

@@ -19,8 +19,8 @@ use oxen_abi::{
 };
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
+    caller::Caller,
     grant,
-    hypercall::memory::memory_op,
     mem::{Memory, editor::Editor, entry::Entry as PageEntry},
 };
 use std::sync::atomic::Ordering::SeqCst;
@@ -275,7 +275,7 @@ fn the_toolstack_is_shown_entries_and_status_frames() {
             frame_list,
         };
         hv.machine.write_guest(GuestAddr(0), asked.as_bytes()).unwrap();
-        control.call(memory_op, [XENMEM_ACQUIRE_RESOURCE.into(), 0, 0, 0])?;
+        control.call(Caller::memory_op, [XENMEM_ACQUIRE_RESOURCE.into(), 0, 0, 0])?;
         hv.machine.read_guest(GuestAddr(0), asked.as_mut_bytes()).unwrap();
         let mut list = vec![0_u64; count as usize];
         hv.machine.read_guest(GuestAddr(512), list.as_mut_bytes()).unwrap();

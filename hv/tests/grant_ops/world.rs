@@ -18,8 +18,8 @@ use oxen_abi::{
 use oxen_hv::{
     Hypervisor,
     addr::{GuestAddr, Mfn},
+    caller::Caller,
     grant,
-    hypercall::grant::grant_table_op,
     mem::{Memory, Tlb, editor::Editor, entry::Entry as PageEntry, frame_type::FrameType},
 };
 use std::{
@@ -146,7 +146,7 @@ impl Side {
     ) -> Result<u64, Errno> {
         self.run();
         self.guest.hv.machine.write_guest(GuestAddr(0), request.as_bytes()).unwrap();
-        let answer = self.guest.call(grant_table_op, [u64::from(command), 0, 1, 0]);
+        let answer = self.guest.call(Caller::grant_table_op, [u64::from(command), 0, 1, 0]);
         self.guest.hv.machine.read_guest(GuestAddr(0), request.as_mut_bytes()).unwrap();
         answer
     }

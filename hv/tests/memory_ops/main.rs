@@ -18,7 +18,7 @@ mod tables;
 mod world;
 
 use oxen_abi::{domid::DomId, errno::Errno};
-use oxen_hv::{hypercall::mmu, mem::frame_type::FrameType};
+use oxen_hv::{caller::Caller, mem::frame_type::FrameType};
 use proptest_state_machine::prop_state_machine;
 use sequence::{Test, config};
 use support::{audit, boot, guest::Guest};
@@ -80,7 +80,7 @@ fn dom_ids_of_no_domain_are_told() {
     support::on_cpu(0);
     let mut guest = Guest::new(boot(64), 1, false, 40);
     let _home = guest.build_home(4);
-    assert_eq!(guest.call(mmu::mmu_update, [BUFFER, 0, 0, 9]), Err(Errno::Srch));
+    assert_eq!(guest.call(Caller::mmu_update, [BUFFER, 0, 0, 9]), Err(Errno::Srch));
     assert_eq!(guest.domain.id, DomId(1));
     assert_eq!(guest.hv.frames.state(guest.domain.shared_info).kind(), FrameType::Writable);
 }

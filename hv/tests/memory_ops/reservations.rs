@@ -6,7 +6,7 @@ use crate::{
 };
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
-    hypercall::{memory, mmu},
+    caller::Caller,
     mem::{Memory, editor::Editor, frame_alloc},
 };
 use std::sync::atomic::Ordering;
@@ -16,11 +16,11 @@ impl World {
     pub(crate) fn unmap_and_exchange(&mut self, player: usize) -> Outcome {
         let va = (1 + self.random.below(24)) << 12;
         let Ok(frame) = self.hv.machine.translate(GuestAddr(va), true) else { return Outcome::Done };
-        if self.is_home(frame) || self.call(player, mmu::update_va_mapping, [va, 0, 0, 0]).is_err() {
+        if self.is_home(frame) || self.call(player, Caller::update_va_mapping, [va, 0, 0, 0]).is_err() {
             return Outcome::Done;
         }
         if self.hv.frames.state(frame).is_loose() && self.put_exchange(&[frame], (0, 0), 1) {
-            let _ = self.call(player, memory::memory_op, [11, BUFFER, 0, 0]);
+            let _ = self.call(player, Caller::memory_op, [11, BUFFER, 0, 0]);
         }
         Outcome::Done
     }
@@ -44,7 +44,7 @@ impl World {
         if !self.put(&[list, count, order, id]) {
             return Outcome::Done;
         }
-        match self.call(player, memory::memory_op, [operation, BUFFER, 0, 0]) {
+        match self.call(player, Caller::memory_op, [operation, BUFFER, 0, 0]) {
             Ok(0) | Err(Outcome::Refused) => Outcome::Refused,
             Ok(_) | Err(_) => Outcome::Done,
         }
@@ -77,7 +77,7 @@ impl World {
         if !self.put_exchange(&loose[..counts.0 as usize], orders, counts.1) {
             return Outcome::Done;
         }
-        match self.call(player, memory::memory_op, [11, BUFFER, 0, 0]) {
+        match self.call(player, Caller::memory_op, [11, BUFFER, 0, 0]) {
             Ok(_) => Outcome::Done,
             // Of several chunks, the first may have been exchanged.
             Err(Outcome::Refused) if counts.0 > 1 << orders.1 => Outcome::Partly,

@@ -6,7 +6,7 @@ use crate::{
 };
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
-    hypercall::{memory, mmu, mmuext},
+    caller::Caller,
     mem::{
         Memory,
         editor::Editor,
@@ -42,12 +42,12 @@ impl World {
         let address = if a >= 256 { address | 0xffff << 48 } else { address };
         let count = 1 + self.random.below(2);
         let _ = match self.random.below(4) {
-            0 => self.call(player, mmuext::mmuext_op, [address, count, 0, 0x7ff0]),
-            1 => self.call(player, mmu::mmu_update, [address, count, 0, 0x7ff0]),
-            2 => self.call(player, memory::memory_op, [6, address, 0, 0]),
+            0 => self.call(player, Caller::mmuext_op, [address, count, 0, 0x7ff0]),
+            1 => self.call(player, Caller::mmu_update, [address, count, 0, 0x7ff0]),
+            2 => self.call(player, Caller::memory_op, [6, address, 0, 0]),
             _ => {
                 let entry = self.entry(player);
-                self.call(player, mmu::update_va_mapping, [address & !0xfff, entry, 2, 0])
+                self.call(player, Caller::update_va_mapping, [address & !0xfff, entry, 2, 0])
             }
         };
         Outcome::Partly
@@ -102,13 +102,13 @@ impl World {
             let seen = self.hv.machine.translate(GuestAddr(page << 12), true);
             if seen == Ok(frame) {
                 let read_only = Entry::to(frame, Entry::PRESENT | Entry::USER).0;
-                let _ = self.call(player, mmu::update_va_mapping, [page << 12, read_only, 2, 0]);
+                let _ = self.call(player, Caller::update_va_mapping, [page << 12, read_only, 2, 0]);
             }
         }
         if !self.put(&[u64::from(level) - 1, frame.raw(), 0]) {
             return Outcome::Done;
         }
-        let _ = self.call(player, mmuext::mmuext_op, [BUFFER, 1, 0, 0x7ff0]);
+        let _ = self.call(player, Caller::mmuext_op, [BUFFER, 1, 0, 0x7ff0]);
         Outcome::Done
     }
 
@@ -126,7 +126,7 @@ impl World {
             return Outcome::Done;
         }
         let foreign = self.random.of(&[0x7ff0, 0x7ff0, 0x7ff0, 0x7ff1, 0x7ff2, 0, 1, 2, 0x2_7ff0]);
-        match self.call(player, mmu::mmu_update, [BUFFER, count, 0, foreign]) {
+        match self.call(player, Caller::mmu_update, [BUFFER, count, 0, foreign]) {
             Ok(_) => Outcome::Done,
             Err(Outcome::Refused) if count == 1 => Outcome::Refused,
             Err(_) => Outcome::Partly,
@@ -142,7 +142,8 @@ impl World {
         }
         let flags = self.random.of(&[0, 1, 2, 4, 5, 6, 3]);
         let args = [va, entry, flags, self.random.of(&[0, 1, 2, 0x7ff0, 0x7ff1])];
-        let handler = if self.random.chance(30) { mmu::update_va_mapping_otherdomain } else { mmu::update_va_mapping };
+        let handler =
+            if self.random.chance(30) { Caller::update_va_mapping_otherdomain } else { Caller::update_va_mapping };
         self.call(player, handler, args).map_or_else(|outcome| outcome, |_| Outcome::Done)
     }
 
@@ -156,7 +157,7 @@ impl World {
             return Outcome::Done;
         }
         let foreign = self.random.of(&[0x7ff0, 0x7ff0, 0x7ff0, 0, 1, 2, 0x7ff1]);
-        self.call(player, mmuext::mmuext_op, [BUFFER, 1, 0, foreign]).map_or_else(|outcome| outcome, |_| Outcome::Done)
+        self.call(player, Caller::mmuext_op, [BUFFER, 1, 0, foreign]).map_or_else(|outcome| outcome, |_| Outcome::Done)
     }
 
     pub(crate) fn direct_write(&mut self, player: usize) -> Outcome {

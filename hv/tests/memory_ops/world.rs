@@ -12,7 +12,6 @@ use oxen_hv::{
     Hypervisor,
     addr::{GuestAddr, Mfn},
     caller::Caller,
-    hypercall::mmu,
     mem::{
         Memory,
         editor::Editor,
@@ -105,7 +104,7 @@ impl World {
                     for (i, word) in update.into_iter().enumerate() {
                         hv.machine.write_guest_word(GuestAddr(BUFFER + 8 * i as u64), word).unwrap();
                     }
-                    guest.call(mmu::mmu_update, [BUFFER, 1, 0, 0x7ff0]).unwrap();
+                    guest.call(Caller::mmu_update, [BUFFER, 1, 0, 0x7ff0]).unwrap();
                 }
                 Player { guest, home, descriptors: Vec::new(), claims: Vec::new() }
             })
@@ -224,16 +223,17 @@ impl World {
     }
 
     /// Calls a handler; sometimes the guest does not come back for the rest.
-    pub(crate) fn call(
-        &mut self,
+    pub(crate) fn call<'a>(
+        &'a mut self,
         player: usize,
-        handler: fn(&mut Caller<'_, Fake>, &mut Args) -> Reply,
+        handler: fn(&mut Caller<'a, Fake>, &mut Args) -> Reply,
         args: [u64; 4],
     ) -> Result<u64, Outcome> {
         let mut args = [args[0], args[1], args[2], args[3], 0, 0];
         let mut is_first = true;
+        let mut caller = self.players[player].guest.caller();
         loop {
-            match handler(&mut self.players[player].guest.caller(), &mut args) {
+            match handler(&mut caller, &mut args) {
                 Ok(value) => return Ok(value),
                 Err(Stop::Refused(_)) if is_first => return Err(Outcome::Refused),
                 Err(Stop::Refused(_)) => return Err(Outcome::Partly),

@@ -17,7 +17,6 @@ use oxen_hv::{
     caller::Caller,
     domain::{self, Domain, regs::Regs},
     event, grant,
-    hypercall::{domctl::domctl, vcpu},
     mem::{Tlb, editor::Editor, entry::Entry, frame_alloc, frame_type::FrameType},
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
@@ -43,7 +42,7 @@ pub(crate) fn ask<T: IntoBytes + zerocopy::Immutable>(
 ) -> Result<Domctl, Errno> {
     let op = Domctl::new(command, domain, request);
     control.hv.machine.write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
-    control.call(domctl, [REQUEST, 0, 0, 0])?;
+    control.call(Caller::domctl, [REQUEST, 0, 0, 0])?;
     let mut answer = Domctl::new_zeroed();
     control.hv.machine.read_guest(GuestAddr(REQUEST), answer.as_mut_bytes()).unwrap();
     Ok(answer)
@@ -154,7 +153,7 @@ pub(crate) const STEPS: [fn(&mut Guest, &Arc<Domain>); 9] = [
         as_guest(control.hv, domain, |caller| {
             let words = [info.unwrap().raw(), 64];
             caller.hv.machine.write_guest(GuestAddr(0), words.as_bytes()).unwrap();
-            vcpu::vcpu_op(caller, &mut [VCPUOP_REGISTER_VCPU_INFO.into(), 0, 0, 0, 0, 0]).unwrap();
+            caller.vcpu_op(&mut [VCPUOP_REGISTER_VCPU_INFO.into(), 0, 0, 0, 0, 0]).unwrap();
             assert!(caller.state.info.upcall_pending().load(SeqCst) != 0, "nothing is lost in the move");
             let control_gfn = info.unwrap().raw();
             let request = EvtchnInitControl { control_gfn, offset: 128, vcpu: 1, link_bits: 0, _pad: [0; 7] };

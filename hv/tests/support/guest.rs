@@ -97,14 +97,15 @@ impl Guest {
     }
 
     /// A hypercall's handler, called until it is not preempted any more.
-    pub(crate) fn call(
-        &mut self,
-        handler: fn(&mut Caller<'_, Fake>, &mut Args) -> Reply,
+    pub(crate) fn call<'a>(
+        &'a mut self,
+        handler: fn(&mut Caller<'a, Fake>, &mut Args) -> Reply,
         args: [u64; 4],
     ) -> Result<u64, Errno> {
         let mut args = [args[0], args[1], args[2], args[3], 0, 0];
+        let mut caller = self.caller();
         loop {
-            match handler(&mut self.caller(), &mut args) {
+            match handler(&mut caller, &mut args) {
                 Ok(value) => return Ok(value),
                 Err(Stop::Refused(error)) => return Err(error),
                 Err(Stop::Unfinished) => {}

@@ -74,7 +74,7 @@ impl<W: World> StateMachineTest for Test<W> {
         run
     }
 
-    fn teardown(mut run: Run<W>, (): ()) {
+    fn teardown(mut run: Run<W>) {
         run.world.take().into_iter().for_each(W::end);
     }
 }

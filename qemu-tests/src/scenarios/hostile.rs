@@ -10,7 +10,7 @@ const MIB: usize = 1 << 20;
 
 /// A machine whose dom0 runs a script about guests that run the probe: name, command line, further lines of the
 /// configuration.
-fn machine(lab: &Lab<'_>, script: &str, guests: &[(&str, &str, &str)]) -> Result<Machine> {
+pub(super) fn machine(lab: &Lab<'_>, script: &str, guests: &[(&str, &str, &str)]) -> Result<Machine> {
     let mut machine = lab.machine(script)?;
     let probe = std::fs::read(lab.workspace.out.join("probe"))?;
     let configs: Vec<_> = guests

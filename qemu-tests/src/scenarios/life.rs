@@ -104,6 +104,46 @@ pub(super) fn a_guests_vcpus_go_off_and_on_line(lab: &Lab<'_>) -> Result<Verdict
     Ok(Verdict::Passed)
 }
 
+/// More vcpus than `shared_info` has room for: each works, the last go and come back.
+const CROWD: &str = "
+xl create linux.cfg; expect linux 'linux:/# '
+send linux 'echo $(nproc) vcpus at first'; expect linux '40 vcpus at first'
+send linux '[ $(grep -c ^cpu[0-9] /proc/stat) = 40 ]; echo seen:$?'; expect linux 'seen:0'
+xl vcpu-set linux 31
+send linux 'until [ $(nproc) = 31 ]; do usleep 100000; done; echo fewer:$?'; expect linux 'fewer:0'
+xl vcpu-set linux 40
+send linux 'until [ $(nproc) = 40 ]; do usleep 100000; done; echo all:$?'; expect linux 'all:0'
+xl vcpu-list linux; xl shutdown -w linux; poweroff
+";
+
+pub(super) fn a_guest_has_forty_vcpus(lab: &Lab<'_>) -> Result<Verdict> {
+    let mut machine = match machine(lab, CROWD, "memory = 384\nvcpus = 40") {
+        Ok(machine) => machine,
+        Err(verdict) => return Ok(verdict),
+    };
+    machine.smp = 2;
+    let report = content(lab.boot(&machine)?.succeeded()?)?;
+    report.says("linux                                1    39")?;
+    Ok(Verdict::Passed)
+}
+
+/// Time as Linux tells it and as dom0 does, while every reading of the counter traps.
+const EMULATED: &str = "
+xl create linux.cfg; expect linux 'linux:/# '
+send linux 'cat /sys/devices/system/clocksource/clocksource0/current_clocksource; a=$(date +%s); usleep 3000000'
+send linux 'b=$(date +%s); [ $((b - a)) -ge 3 ] && [ $((b - a)) -le 5 ]; echo kept:$?'; expect linux 'kept:0'
+xl shutdown -w linux; poweroff
+";
+
+pub(super) fn a_guest_keeps_time_by_an_emulated_counter(lab: &Lab<'_>) -> Result<Verdict> {
+    let machine = match machine(lab, EMULATED, "memory = 256\nvcpus = 2\ntsc_mode = \"always_emulate\"") {
+        Ok(machine) => machine,
+        Err(verdict) => return Ok(verdict),
+    };
+    content(lab.boot(&machine)?.succeeded()?)?;
+    Ok(Verdict::Passed)
+}
+
 /// A restart asked for by the toolstack, and a panic.
 const ENDS: &str = "
 xl create linux.cfg; expect linux 'linux:/# '

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use oxen_tools::elf::Elf;
 use oxen_tools::linux::{CMDLINE, Ramdisk, complaint};
-use oxen_tools::qemu::{self, Machine, Module};
+use oxen_tools::qemu::{Machine, Module};
 use oxen_tools::session::Exit;
 use oxen_tools::workspace::Workspace;
 use oxen_tools::{debian, disk};
@@ -62,16 +62,17 @@ pub(super) fn with_guests(lab: &Lab<'_>, linux: &Linux, script: &str, guests: &[
     machine.memory = 1024;
     machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=384M");
     let kernel = std::fs::read(&linux.kernel)?;
-    let mut files =
-        vec![("guests/linux".to_owned(), kernel), ("guests/linux.initrd".to_owned(), linux.ramdisk.clone())];
+    let mut configs = Vec::new();
     for (name, lines) in guests {
         let config = format!(
             "name = \"{name}\"\nkernel = \"guests/linux\"\nramdisk = \"guests/linux.initrd\"\n\
             cmdline = \"console=hvc0 earlyprintk=xen rdinit=/init name={name}\"\n{lines}\n"
         );
-        files.push((format!("{name}.cfg"), config.into_bytes()));
+        configs.push((format!("{name}.cfg"), config.into_bytes()));
     }
-    qemu::add_to_ramdisk(lab.workspace, &mut machine, &files)?;
+    let mut files: Vec<(&str, &[u8])> = configs.iter().map(|(name, config)| (&**name, &**config)).collect();
+    files.extend([("guests/linux", &*kernel), ("guests/linux.initrd", &*linux.ramdisk)]);
+    lab.add(&mut machine, &files)?;
     Ok(machine)
 }
 

@@ -4,11 +4,13 @@ use anyhow::Result;
 
 use crate::lab::{Lab, Verdict};
 
+mod backends;
 mod blkfront;
 mod boot;
 mod crowd;
 mod demo;
 mod disks;
+mod faults;
 mod gallery;
 mod grants;
 mod greed;
@@ -23,6 +25,8 @@ mod load;
 mod messages;
 mod net;
 mod network;
+mod power;
+mod restart;
 mod rootfs;
 mod soak;
 mod toolstack;
@@ -103,12 +107,29 @@ scenarios! {
     soak::a_whole_debian_with_systemd_runs_installs_and_restarts,
     soak::two_hundred_guests_speak_read_and_ping_at_once,
     soak::two_linux_guests_of_two_vcpus_exchange_for_a_minute,
+    soak::a_disks_backend_is_begun_anew_a_thousand_times,
+    soak::debians_kernel_loses_nothing_while_its_backends_are_begun_anew_for_long,
+    soak::a_disk_lies_for_minutes,
+    soak::what_is_flushed_is_there_though_the_machine_is_stopped_two_hundred_times,
+    restart::a_disks_backend_is_begun_anew_under_load_and_nothing_is_lost,
+    restart::interfaces_backends_are_begun_anew_under_load_and_no_frame_is_lost,
+    restart::debians_kernel_loses_nothing_while_its_backends_are_begun_anew,
+    power::what_is_flushed_is_there_whenever_the_machine_is_stopped,
+    backends::a_disk_that_lies_is_told_of_by_our_frontend_which_lives,
+    backends::debians_kernel_lives_with_disks_that_lie,
+    faults::a_cable_that_is_pulled_and_put_back_costs_time_and_nothing_else,
+    faults::debians_kernel_is_told_of_sectors_that_fail,
+    faults::sectors_that_fail_are_their_users_error_alone,
+    faults::a_disk_that_is_full_is_its_users_error_alone,
+    faults::a_disk_that_shrinks_in_use_gives_errors_until_it_is_whole_again,
     blkfront::disks_are_flushed_discarded_protected_and_resized,
     grub::debians_pv_grub_loads_a_kernel_from_the_guests_own_disk,
     life::a_few_boots_of_debians_kernel_lose_nothing,
     life::a_guest_at_work_follows_its_memory_target_down_and_up,
     life::a_guest_starts_again_and_its_crash_is_explained,
     life::a_guests_vcpus_go_off_and_on_line,
+    life::a_guest_has_forty_vcpus,
+    life::a_guest_keeps_time_by_an_emulated_counter,
     life::a_guest_at_work_gets_devices_and_lets_them_go,
     life::a_guest_whose_balloon_is_dead_is_named,
     linux::kernels_that_cannot_be_guests_are_refused_with_the_reason,

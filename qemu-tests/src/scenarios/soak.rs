@@ -9,7 +9,7 @@ use oxen_tools::linux::Ramdisk;
 use oxen_tools::qemu::Machine;
 
 use super::linux::{content, guest};
-use super::{crowd, network, rootfs};
+use super::{backends, crowd, network, power, restart, rootfs};
 use crate::lab::{Lab, Verdict};
 
 /// What a guest says when its first process runs.
@@ -86,6 +86,26 @@ pub(super) fn two_linux_guests_of_two_vcpus_exchange_for_a_minute(lab: &Lab<'_>)
 /// systemd finds everything in order, before and after a restart; what dpkg installs in between stays.
 pub(super) fn a_whole_debian_with_systemd_runs_installs_and_restarts(lab: &Lab<'_>) -> Result<Verdict> {
     rootfs::works(lab)
+}
+
+pub(super) fn a_disks_backend_is_begun_anew_a_thousand_times(lab: &Lab<'_>) -> Result<Verdict> {
+    restart::journals(lab, 1000)
+}
+
+pub(super) fn debians_kernel_loses_nothing_while_its_backends_are_begun_anew_for_long(
+    lab: &Lab<'_>,
+) -> Result<Verdict> {
+    restart::debian(lab, 60)
+}
+
+pub(super) fn a_disk_lies_for_minutes(lab: &Lab<'_>) -> Result<Verdict> {
+    backends::lies(lab, 300)
+}
+
+pub(super) fn what_is_flushed_is_there_though_the_machine_is_stopped_two_hundred_times(
+    lab: &Lab<'_>,
+) -> Result<Verdict> {
+    power::stop(lab, 200)
 }
 
 #[cfg(test)]

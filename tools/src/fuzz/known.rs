@@ -1,38 +1,37 @@
 //! Where Oxen differs from Xen on purpose, or where Xen's answer is an accident of its build: with the reason.
 
-/// A difference: what both lines hold, what Xen's holds besides, and why. With `lasts`, what follows in a sequence may
-/// follow from it.
+/// A difference: what both lines hold of several, what Xen's holds besides, and why. With `lasts`, what follows in a
+/// sequence may follow from it.
 struct Known {
-    both: &'static str,
+    both: &'static [&'static str],
     xen: &'static str,
     lasts: bool,
     #[expect(dead_code, reason = "for the reader")]
     why: &'static str,
 }
 
-/// A difference whose lines hold `both`, and Xen's `xen`.
-const fn known(both: &'static str, xen: &'static str, why: &'static str) -> Known {
+/// A difference whose lines hold one of `both`, and Xen's `xen`.
+const fn known(both: &'static [&'static str], xen: &'static str, why: &'static str) -> Known {
     Known { both, xen, lasts: false, why }
 }
 
-const KNOWN: [Known; 12] = [
-    known("`int 0x", "", "QEMU 7.2 takes the gate of twice the vector; here the instruction says which is meant"),
-    known("`forced cpuid` a=40000003", "", "how fast the processor is, as measured"),
-    known("`smsw`", "a=8005003b", "the processor's own CR0: Xen has left the FPU's registers to somebody else"),
-    known("hypercall 49(", "-14", "how Xen goes on with its shadow tables"),
-    known("kexec_op(", "", "there is no other kernel to boot"),
-    known("domctl.settscinfo", "= 0", "the time stamp counter is never emulated, and who asks for it is told"),
-    known("domctl.setvnumainfo", "", "guests have one node"),
+const KNOWN: [Known; 11] = [
+    known(&["`int 0x"], "", "QEMU 7.2 takes the gate of twice the vector; here the instruction says which is meant"),
+    known(&["`forced cpuid` a=40000003"], "", "how fast the processor is, as measured"),
+    known(&["`smsw`"], "a=8005003b", "the processor's own CR0: Xen has left the FPU's registers to somebody else"),
+    known(&["hypercall 49("], "-14", "how Xen goes on with its shadow tables"),
+    known(&["kexec_op("], "", "there is no other kernel to boot"),
+    known(&["domctl.setvnumainfo", "memory_op.other(1a "], "", "guests have one node"),
     known(
-        "platform_op.core_parking(",
+        &["platform_op.core_parking(", "sysctl.cpu_hotplug("],
         "multicall[",
         "a batch goes on behind it; Xen's ends where work goes to another processor",
     ),
-    known("domctl.irq_permission", "", "which interrupts there are, and that nobody need have mapped one first"),
-    known("platform_op.add_memtype", "", "memory types are the firmware's"),
-    known("sysctl.livepatch_op", "= -22", "no patch is looked at"),
+    known(&["domctl.irq_permission"], "", "which interrupts there are, and that nobody need have mapped one first"),
+    known(&["platform_op.add_memtype"], "", "memory types are the firmware's"),
+    known(&["sysctl.livepatch_op"], "= -22", "no patch is looked at"),
     Known {
-        both: "grant_table_op.unmap_and_replace(",
+        both: &["grant_table_op.unmap_and_replace("],
         xen: "=ffff",
         lasts: true,
         why: "refused after all, Xen has taken the other mapping away; here nothing is done",
@@ -40,7 +39,8 @@ const KNOWN: [Known; 12] = [
 ];
 
 fn find(xen: &str, oxen: &str) -> Option<&'static Known> {
-    KNOWN.iter().find(|known| xen.contains(known.both) && oxen.contains(known.both) && xen.contains(known.xen))
+    let is = |known: &&Known| known.both.iter().any(|both| xen.contains(both) && oxen.contains(both));
+    KNOWN.iter().find(|known| is(known) && xen.contains(known.xen))
 }
 
 /// Whether a difference is known.

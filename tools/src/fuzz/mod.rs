@@ -181,6 +181,10 @@ pub fn compare(sides: &Sides<'_>, seeds: Seeds, all: bool) -> Result<(usize, Vec
         let Some(reached) = xen.last_label().min(oxen.last_label()) else {
             bail!("a guest said nothing; transcripts in {}", sides.folder.display())
         };
+        for side in ["xen", "oxen"] {
+            let said = sides.folder.join(side).join("run.log");
+            std::fs::copy(&said, said.with_file_name(format!("to-{reached}.log")))?;
+        }
         next = reached + 1;
     }
     Ok((steps, differences))

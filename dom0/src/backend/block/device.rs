@@ -6,6 +6,7 @@ use core::cell::Cell;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use oxen_abi::io::blkif::VDISK_READONLY;
 
+use super::ledger::Ledger;
 use super::request::{self, MAX_INDIRECT_SEGMENTS};
 use super::session::{self, BlockSession, Counts, Start};
 use crate::backend::device::{Device, Driver, Front, Nodes};
@@ -110,7 +111,7 @@ impl Driver for BlockDriver {
         nodes
     }
 
-    fn connect(&self, front: &Front<'_>) -> Result<(Rc<BlockSession>, Nodes)> {
+    fn connect(&self, front: &Front<'_>, ledger: Rc<Ledger>) -> Result<(Rc<BlockSession>, Nodes)> {
         match front.value("protocol").as_deref() {
             None | Some("x86_64-abi") => {}
             Some(other) => bail!("protocol `{}` is not spoken; x86_64-abi is", quoted(other)),
@@ -121,7 +122,7 @@ impl Driver for BlockDriver {
         let medium = self.open.medium.clone();
         let disk =
             request::Limits { sectors: medium.sectors(), writable: self.open.writable, discard: self.can_discard() };
-        let session = BlockSession::open(Start {
+        let start = Start {
             domain: front.domain,
             purse: front.purse.clone(),
             ring: ring(front)?,
@@ -130,7 +131,8 @@ impl Driver for BlockDriver {
             disk: Cell::new(disk),
             medium,
             counts: self.counts.clone(),
-        })?;
+        };
+        let session = BlockSession::open(start, ledger)?;
         let info = if self.open.writable { 0 } else { VDISK_READONLY };
         let size = [
             ("sectors", disk.sectors.to_string()),

@@ -1,4 +1,5 @@
-//! A connected block device: the task that takes requests off the ring, and one task for each request.
+//! A connected block device: the task that takes requests off the ring, and one task for each request. Both can be cut
+//! off wherever they stand: the ledger tells the next instance what is left to do.
 //!
 //! A guest can put more on its rings than dom0 has mappings or memory for. So only [`MAX_IN_FLIGHT`] requests are off a
 //! ring at a time and the others wait on it. One that is off is done in steps, each of which waits for its guest's
@@ -18,22 +19,23 @@ use oxen_domu_lib::event::Port;
 use oxen_domu_lib::grant::GrantError;
 use oxen_domu_lib::memory::map::{Access, Words};
 use oxen_domu_lib::sync::{Channel, Receiver, Sender};
-use oxen_domu_lib::task;
+use oxen_domu_lib::task::{self, JoinHandle};
 
-use oxen_ring::{BackRing, Overrun};
+use oxen_ring::Overrun;
 
+use super::ledger::{Desk, Ledger, Number};
 use super::request::{self, Request, Segment, Work};
 use crate::backend::device::{Life, Session, SessionEnd};
 use crate::device::transfer::{Direction, SECTOR};
-use crate::device::{Failure, Medium, Piece};
+use crate::device::{Failure, Gate, Medium, Piece};
 use crate::errno::Named;
 use crate::mapped::Mapped;
 use crate::purse::{Charge, Exhausted, Purse, TURN};
 
 /// Requests of one ring that are taken off it and have no answer yet.
 const MAX_IN_FLIGHT: u32 = 32;
-/// Bytes of heap that a request takes beside its mappings: 256 segments, and the task.
-const REQUEST_HEAP: usize = 3 << 10;
+/// Bytes of heap that a request takes beside its mappings: 256 segments, the task, and its place in the ledger.
+const REQUEST_HEAP: usize = 3328;
 /// Bytes of heap that all requests of a device take at most.
 pub const HEAP: usize = MAX_IN_FLIGHT as usize * REQUEST_HEAP;
 
@@ -74,35 +76,66 @@ pub struct Start {
     pub counts: Rc<Counts>,
 }
 
-/// One connection with a frontend.
+/// One instance of the backend at work for a frontend.
 pub struct BlockSession {
     start: Start,
     ring: Mapped,
     port: Port,
     kept: RefCell<BTreeMap<u32, Rc<Mapped>>>,
-    answers: Sender<BlkifResponse>,
+    answers: Sender<Answer>,
+    ledger: Rc<Ledger>,
+    /// What the disk has in work of it.
+    gate: Rc<Gate>,
+    server: RefCell<Option<JoinHandle<()>>>,
     life: Life,
 }
 
+/// An answer, and to which request.
+type Answer = (Number, BlkifResponse);
+
 impl Session for BlockSession {
+    type Legacy = Rc<Ledger>;
+
     fn life(&self) -> &Life {
         &self.life
+    }
+
+    async fn cut(&self) -> Rc<Ledger> {
+        if let Some(server) = self.server.take() {
+            server.cancel();
+        }
+        self.ledger.cancel();
+        // What the disk does yet would meet what the next instance has it do once more.
+        self.gate.empty().await;
+        self.kept.borrow_mut().clear();
+        self.ledger.clone()
     }
 }
 
 impl BlockSession {
-    /// Maps the ring, binds the port and starts serving.
+    /// Maps the ring, binds the port and starts serving, by the ledger of an earlier instance where there was one.
     ///
     /// # Errors
     /// The ring cannot be mapped or the port cannot be bound.
-    pub fn open(start: Start) -> Result<Rc<Self>> {
+    pub fn open(start: Start, ledger: Rc<Ledger>) -> Result<Rc<Self>> {
         let ring = Mapped::ring(&start.purse, start.domain, &start.ring)?;
         let port = Port::bind_interdomain(start.domain, start.port)
             .map_err(Named)
             .with_context(|| format!("event channel {} cannot be bound", start.port))?;
         let (answers, answered) = Channel::pair();
-        let session = Rc::new(Self { start, ring, port, kept: RefCell::default(), answers, life: Life::default() });
-        task::spawn(session.clone().run(answered));
+        let session = Rc::new(Self {
+            start,
+            ring,
+            port,
+            kept: RefCell::default(),
+            answers,
+            ledger,
+            gate: Rc::default(),
+            server: RefCell::default(),
+            life: Life::default(),
+        });
+        let server = task::spawn(session.clone().run(answered));
+        *session.server.borrow_mut() = Some(server);
         Ok(session)
     }
 
@@ -111,20 +144,23 @@ impl BlockSession {
         self.start.disk.set(request::Limits { sectors, ..self.start.disk.get() });
     }
 
-    async fn run(self: Rc<Self>, answered: Receiver<BlkifResponse>) {
+    async fn run(self: Rc<Self>, answered: Receiver<Answer>) {
         let end = if self.serve_ring(&answered).await.is_err() { SessionEnd::ProtocolError } else { SessionEnd::Asked };
         self.kept.borrow_mut().clear();
         self.life.finish(end);
     }
 
     /// Takes requests and passes answers back, until the session is to end and every request has its answer.
-    async fn serve_ring(self: &Rc<Self>, answered: &Receiver<BlkifResponse>) -> Result<(), ProtocolError> {
-        let mut ring = Ring::attach(self.ring.words().words32().as_chunks().0).map_err(|_| ProtocolError)?;
+    async fn serve_ring(self: &Rc<Self>, answered: &Receiver<Answer>) -> Result<(), ProtocolError> {
+        let pages = self.ring.words().words32().as_chunks().0;
+        let mut ring = Desk::open(pages, &self.ledger).map_err(|_| ProtocolError)?;
         let mut broken = false;
+        for (number, request) in self.ledger.orphans() {
+            self.begin(number, &request);
+        }
         loop {
-            while let Some(response) = answered.try_receive() {
-                // There is a place for it: it was taken off the ring.
-                let _ = ring.push(&response);
+            while let Some((number, response)) = answered.try_receive() {
+                ring.answer(number, &response);
             }
             if ring.publish() {
                 self.port.notify();
@@ -154,40 +190,48 @@ impl BlockSession {
                 }
                 task::select(self.port.wait(), self.life.told()).await;
             };
-            if let task::Either::First(Some(response)) = task::select(answered.receive(), events).await {
-                let _ = ring.push(&response);
+            if let task::Either::First(Some((number, response))) = task::select(answered.receive(), events).await {
+                ring.answer(number, &response);
             }
         }
     }
 
     /// Takes requests off the ring, as many as may be in flight; returns whether there is work to do at once. Those
     /// that are left are looked at after the next answer.
-    fn take(self: &Rc<Self>, ring: &mut Ring<'_>) -> Result<bool, Overrun> {
+    fn take(self: &Rc<Self>, ring: &mut Desk<'_>) -> Result<bool, Overrun> {
         let mut was_answered = false;
         while ring.unanswered() < MAX_IN_FLIGHT {
-            let Some(raw) = ring.pop()? else { return Ok(ring.final_check()? || was_answered) };
-            match request::judge(&raw, self.start.disk.get()) {
-                Ok(request) => _ = task::spawn(self.clone().serve(request)),
-                Err(answer) => {
-                    self.answer(answer);
-                    was_answered = true;
-                }
-            }
+            let Some((number, raw)) = ring.take()? else { return Ok(ring.final_check()? || was_answered) };
+            was_answered |= !self.begin(number, &raw);
         }
         Ok(was_answered)
     }
 
-    async fn serve(self: Rc<Self>, request: Request) {
-        let done = self.carry_out(request.work).await;
-        let status = if done.is_ok() { BLKIF_RSP_OKAY } else { BLKIF_RSP_ERROR };
-        self.answer(request::answer(request.id, request.operation, status));
+    /// Judges a request and has it carried out; returns whether it is, and is not refused at once.
+    fn begin(self: &Rc<Self>, number: Number, raw: &BlkifRequest) -> bool {
+        match request::judge(raw, self.start.disk.get()) {
+            Ok(request) => {
+                self.ledger.assign(number, task::spawn(self.clone().serve(number, request)));
+                true
+            }
+            Err(answer) => {
+                self.answer(number, answer);
+                false
+            }
+        }
     }
 
-    fn answer(&self, response: BlkifResponse) {
+    async fn serve(self: Rc<Self>, number: Number, request: Request) {
+        let done = self.carry_out(request.work).await;
+        let status = if done.is_ok() { BLKIF_RSP_OKAY } else { BLKIF_RSP_ERROR };
+        self.answer(number, request::answer(request.id, request.operation, status));
+    }
+
+    fn answer(&self, number: Number, response: BlkifResponse) {
         let counts = &self.start.counts;
         counts.requests.set(counts.requests.get() + 1);
         counts.errors.set(counts.errors.get() + u64::from(response.status != BLKIF_RSP_OKAY));
-        self.answers.send(response);
+        self.answers.send((number, response));
     }
 
     async fn carry_out(&self, work: Work) -> Result<(), Refused> {
@@ -200,8 +244,8 @@ impl BlockSession {
                 drop(raw);
                 self.transfer(direction, sector, &segments).await
             }
-            Work::Flush => Ok(medium.flush().await?),
-            Work::Discard { sector, count } => Ok(medium.discard(sector, count).await?),
+            Work::Flush => Ok(medium.flush(&self.gate).await?),
+            Work::Discard { sector, count } => Ok(medium.discard(sector, count, &self.gate).await?),
         }
     }
 
@@ -248,7 +292,7 @@ impl BlockSession {
         // Who waits for mappings holds nothing that others wait for.
         let charge = self.pay(missing).await?;
         let turn = self.start.purse.turn.wait_for(missing.max(segments.len() / 4).clamp(1, TURN)).await?;
-        let room = medium.room(segments.len()).await?;
+        let room = medium.room(segments.len(), &self.gate).await?;
         let pieces = if self.start.persistent {
             self.kept_pieces(segments, charge)?
         } else {
@@ -258,7 +302,7 @@ impl BlockSession {
             task::yield_now().await;
             drop(turn);
         };
-        let (done, ()) = task::join(medium.transfer(direction, sector, &pieces, room), next_turn).await;
+        let (done, ()) = task::join(medium.transfer(direction, sector, pieces, room), next_turn).await;
         Ok(done?)
     }
 
@@ -314,9 +358,6 @@ impl BlockSession {
         Ok(words.map(segment).collect())
     }
 }
-
-/// The ring as the frontend made it.
-type Ring<'a> = BackRing<'a, BlkifRequest, BlkifResponse>;
 
 /// The frontend broke the ring's protocol.
 struct ProtocolError;

@@ -4,9 +4,10 @@ use alloc::{format, rc::Rc, string::String, string::ToString, vec::Vec};
 
 use anyhow::{Result, bail, ensure};
 
+use super::receive::MAX_HEADROOM;
 use super::session::{NetSession, Start};
 use crate::backend::device::{Device, Driver, Front, Nodes};
-use crate::bridge::{Bridge, BridgePort, Mac, Offload};
+use crate::bridge::{Bridge, BridgePort, Mac, Offload, Packet};
 use crate::config::vif::Interface;
 use crate::guest_text::quoted;
 
@@ -83,6 +84,7 @@ impl Driver for NetDriver {
             ("feature-rx-copy", "1"),
             ("feature-rx-flip", "0"),
             ("feature-split-event-channels", "1"),
+            ("feature-xdp-headroom", "1"),
             ("multi-queue-max-queues", "1"),
             ("hotplug-status", "connected"),
         ]
@@ -90,7 +92,7 @@ impl Driver for NetDriver {
         .into()
     }
 
-    fn connect(&self, front: &Front<'_>) -> Result<(Rc<NetSession>, Nodes)> {
+    fn connect(&self, front: &Front<'_>, waiting: Option<Packet>) -> Result<(Rc<NetSession>, Nodes)> {
         ensure!(
             front.has("request-rx-copy"),
             "the frontend wants its pages exchanged; only frontends with request-rx-copy are served"
@@ -112,7 +114,9 @@ impl Driver for NetDriver {
             ports,
             scatter,
             rate: self.config.rate,
+            headroom: headroom(front),
             bridge: self.port.clone(),
+            waiting,
         })?;
         self.port.set_offload(Offload {
             checksum_v4: !front.has("feature-no-csum-offload"),
@@ -122,4 +126,14 @@ impl Driver for NetDriver {
         });
         Ok((session, Nodes::new()))
     }
+
+    fn reconfigure(&self, front: &Front<'_>, session: &NetSession) -> bool {
+        session.set_headroom(headroom(front));
+        true
+    }
+}
+
+/// Bytes that the frontend wants left free before each frame, for programs that look at frames (`xdp-headroom`).
+fn headroom(front: &Front<'_>) -> u16 {
+    front.value("xdp-headroom").and_then(|text| text.parse().ok()).unwrap_or(0).min(MAX_HEADROOM)
 }

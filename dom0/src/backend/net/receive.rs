@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 use oxen_abi::domid::DomId;
 use oxen_abi::io::netif::{
     NETIF_RSP_ERROR, NETRXF_CSUM_BLANK, NETRXF_DATA_VALIDATED, NETRXF_EXTRA_INFO, NETRXF_MORE_DATA, NetifExtraGso,
-    NetifExtraInfo, NetifRxRequest, NetifRxResponse, XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_GSO_TYPE_TCPV4,
-    XEN_NETIF_GSO_TYPE_TCPV6,
+    NetifExtraInfo, NetifExtraXdp, NetifRxRequest, NetifRxResponse, XEN_NETIF_EXTRA_FLAG_MORE,
+    XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_EXTRA_TYPE_XDP, XEN_NETIF_GSO_TYPE_TCPV4, XEN_NETIF_GSO_TYPE_TCPV6,
 };
 use oxen_domu_lib::grant::{self, Copy};
 use oxen_ring::{BackRing, Overrun};
@@ -23,31 +23,51 @@ pub struct Receiver {
     domain: DomId,
     /// Whether a frame may have more than one page.
     scatter: bool,
+    /// Bytes that are left free in the first page of a frame, before it.
+    headroom: u16,
     /// The frame that waits for pages.
     head: Option<Packet>,
     frames: Vec<Packet>,
     pages: Vec<NetifRxRequest>,
 }
 
+/// The greatest room before a frame: the other half of the page takes all headers.
+pub const MAX_HEADROOM: u16 = 2048;
+
 /// Slots that a frame takes.
-fn slots(packet: &Packet) -> usize {
-    packet.bytes.pieces().len() + usize::from(packet.segmentation.is_some())
+fn slots(packet: &Packet, headroom: u16) -> usize {
+    packet.bytes.pieces(headroom).len() + extras(packet, headroom).count()
+}
+
+/// What is told of a frame in slots of their own, behind its first.
+fn extras(packet: &Packet, headroom: u16) -> impl Iterator<Item = NetifExtraInfo> {
+    let room = (headroom != 0).then(|| {
+        let room = NetifExtraXdp { headroom, pad: [0; 2] };
+        extra(XEN_NETIF_EXTRA_TYPE_XDP, 0, room.as_bytes())
+    });
+    let more = if room.is_some() { XEN_NETIF_EXTRA_FLAG_MORE } else { 0 };
+    packet.segmentation.map(|segmentation| segments(segmentation, more)).into_iter().chain(room)
 }
 
 impl Receiver {
-    /// A receiver for `domain`.
-    pub const fn new(domain: DomId, scatter: bool) -> Self {
-        Self { domain, scatter, head: None, frames: Vec::new(), pages: Vec::new() }
+    /// A receiver for `domain`, for which a frame may wait already.
+    pub const fn new(domain: DomId, scatter: bool, head: Option<Packet>) -> Self {
+        Self { domain, scatter, headroom: 0, head, frames: Vec::new(), pages: Vec::new() }
+    }
+
+    /// Leaves so many bytes free before each frame, [`MAX_HEADROOM`] at most.
+    pub const fn set_headroom(&mut self, bytes: u16) {
+        self.headroom = if bytes < MAX_HEADROOM { bytes } else { MAX_HEADROOM };
     }
 
     /// Requests without which nothing can go on, if a frame waits for them.
     pub fn wanted(&self) -> Option<u32> {
-        self.head.as_ref().map(|head| slots(head) as u32)
+        self.head.as_ref().map(|head| slots(head, self.headroom) as u32)
     }
 
-    /// Gives the frame up that waits for pages.
-    pub fn give_up(&mut self) {
-        self.head = None;
+    /// Gives the frame up that waits for pages, and returns it.
+    pub const fn give_up(&mut self) -> Option<Packet> {
+        self.head.take()
     }
 
     /// Hands over as many frames as there are pages for; returns how many slots those took.
@@ -59,7 +79,7 @@ impl Receiver {
         self.pages.clear();
         let mut room = ring.pending()? as usize;
         while let Some(packet) = self.head.take().or_else(|| port.try_receive()) {
-            let needed = slots(&packet);
+            let needed = slots(&packet, self.headroom);
             if needed > ring.size() as usize || needed > 1 && !self.scatter {
                 port.count_dropped();
                 continue;
@@ -74,7 +94,7 @@ impl Receiver {
             }
             self.frames.push(packet);
         }
-        let good = put(self.domain, &self.frames, &self.pages);
+        let good = put(self.domain, self.headroom, &self.frames, &self.pages);
         self.answer(ring, &good);
         self.frames.clear();
         Ok(self.pages.len())
@@ -83,19 +103,21 @@ impl Receiver {
     fn answer(&self, ring: &mut ReceiveRing<'_>, good: &[bool]) {
         let mut slots = self.pages.iter().zip(good);
         for packet in &self.frames {
-            let count = packet.bytes.pieces().len();
-            for (index, piece) in packet.bytes.pieces().enumerate() {
+            let pieces = packet.bytes.pieces(self.headroom);
+            let count = pieces.len();
+            for (index, piece) in pieces.enumerate() {
                 let Some((page, &good)) = slots.next() else { return };
                 let more = if index + 1 == count { 0 } else { NETRXF_MORE_DATA };
-                let first = if index == 0 { first_flags(packet) } else { 0 };
+                let first = if index == 0 { first_flags(packet, self.headroom) } else { 0 };
+                let offset = if index == 0 { self.headroom } else { 0 };
                 let status = if good { piece.len() as i16 } else { NETIF_RSP_ERROR };
                 // There is a place for each: its request was taken off the ring.
-                let _ = ring.push(&NetifRxResponse { id: page.id, offset: 0, flags: first | more, status });
-                if index == 0
-                    && let Some(segmentation) = packet.segmentation
-                {
-                    slots.next();
-                    let _ = ring.push_as(&extra(segmentation));
+                let _ = ring.push(&NetifRxResponse { id: page.id, offset, flags: first | more, status });
+                if index == 0 {
+                    for extra in extras(packet, self.headroom) {
+                        slots.next();
+                        let _ = ring.push_as(&extra);
+                    }
                 }
             }
         }
@@ -103,42 +125,49 @@ impl Receiver {
 }
 
 /// What the first slot of a frame says about all of it.
-const fn first_flags(packet: &Packet) -> u16 {
+const fn first_flags(packet: &Packet, headroom: u16) -> u16 {
     let checksum = match packet.checksum {
         Checksum::Complete => 0,
         Checksum::Validated => NETRXF_DATA_VALIDATED,
         Checksum::Partial { .. } => NETRXF_CSUM_BLANK | NETRXF_DATA_VALIDATED,
     };
-    if packet.segmentation.is_some() { checksum | NETRXF_EXTRA_INFO } else { checksum }
+    if packet.segmentation.is_some() || headroom != 0 { checksum | NETRXF_EXTRA_INFO } else { checksum }
 }
 
-fn extra(segmentation: Segmentation) -> NetifExtraInfo {
+fn segments(segmentation: Segmentation, flags: u8) -> NetifExtraInfo {
     let kind = match segmentation.network {
         Network::V4 => XEN_NETIF_GSO_TYPE_TCPV4,
         Network::V6 => XEN_NETIF_GSO_TYPE_TCPV6,
     };
     let gso = NetifExtraGso { size: segmentation.size, r#type: kind, pad: 0, features: 0 };
+    extra(XEN_NETIF_EXTRA_TYPE_GSO, flags, gso.as_bytes())
+}
+
+fn extra(kind: u8, flags: u8, about: &[u8]) -> NetifExtraInfo {
     let mut u = [0; 6];
-    for (to, from) in u.iter_mut().zip(gso.as_bytes()) {
+    for (to, from) in u.iter_mut().zip(about) {
         *to = *from;
     }
-    NetifExtraInfo { r#type: XEN_NETIF_EXTRA_TYPE_GSO, flags: 0, u }
+    NetifExtraInfo { r#type: kind, flags, u }
 }
 
 /// Puts frames into the guest's pages; says of each page whether it holds what it should.
-fn put(domain: DomId, frames: &[Packet], pages: &[NetifRxRequest]) -> Vec<bool> {
+fn put(domain: DomId, headroom: u16, frames: &[Packet], pages: &[NetifRxRequest]) -> Vec<bool> {
     let mut copies: Vec<Copy<'_>> = Vec::with_capacity(pages.len() * 2);
     let mut ends = Vec::with_capacity(pages.len());
     let mut rest = pages.iter();
     for packet in frames {
-        for (index, piece) in packet.bytes.pieces().enumerate() {
+        for (index, piece) in packet.bytes.pieces(headroom).enumerate() {
             let Some(page) = rest.next() else { break };
-            Copy::put(&mut copies, piece, (domain, page.gref, 0));
+            let offset = if index == 0 { headroom } else { 0 };
+            Copy::put(&mut copies, piece, (domain, page.gref, offset));
             ends.push(copies.len());
-            if index == 0 && packet.segmentation.is_some() {
-                // The slot behind the first tells about segments; its page stays as it is.
-                rest.next();
-                ends.push(copies.len());
+            if index == 0 {
+                // The slots behind the first tell about the frame; their pages stay as they are.
+                for _ in extras(packet, headroom) {
+                    rest.next();
+                    ends.push(copies.len());
+                }
             }
         }
     }
@@ -194,7 +223,7 @@ mod tests {
         port.set_offload(Offload { checksum_v4: true, segmentation_v4: true, ..Offload::default() });
         sender.send(long(9000)).unwrap();
         sender.send(Packet::plain(alloc::vec![0xff; 60])).unwrap();
-        let mut receiver = Receiver::new(DomId(1), true);
+        let mut receiver = Receiver::new(DomId(1), true, None);
         give(&mut front, 10..13);
         assert_eq!(receiver.turn(&mut back, &port), Ok(0));
         assert_eq!(receiver.wanted(), Some(4));
@@ -216,6 +245,52 @@ mod tests {
         assert_eq!(slot(), None);
     }
 
+    /// Linux's frontend gives a program frames behind 256 bytes, and says so while it is connected.
+    #[test]
+    fn before_a_frame_stays_the_room_that_the_frontend_wants() {
+        let page: [Page; 1] = [[const { AtomicU32::new(0) }; 1024]];
+        let mut front = Front::new(&page).unwrap();
+        let mut back = ReceiveRing::attach(&page).unwrap();
+        let bridge = Bridge::new(|| 0, usize::MAX);
+        let (port, sender) = (bridge.attach("a"), bridge.attach("b"));
+        port.set_offload(Offload { checksum_v4: true, segmentation_v4: true, ..Offload::default() });
+        let mut receiver = Receiver::new(DomId(1), true, None);
+        receiver.set_headroom(256);
+        sender.send(Packet::plain(alloc::vec![0xff; 3840])).unwrap();
+        sender.send(Packet::plain(alloc::vec![0xff; 3841])).unwrap();
+        sender.send(long(9000)).unwrap();
+        give(&mut front, 10..20);
+        assert_eq!(receiver.turn(&mut back, &port), Ok(10));
+        let _ = back.publish();
+        let slot = |front: &mut Front<'_>| front.pop().unwrap().map(|r| (r.id, r.offset, r.flags));
+        let extra = |front: &mut Front<'_>| {
+            let extra = front.pop_as::<NetifExtraInfo>().unwrap().unwrap();
+            (extra.r#type, extra.flags, u16::from_le_bytes([extra.u[0], extra.u[1]]))
+        };
+        let room = (XEN_NETIF_EXTRA_TYPE_XDP, 0, 256);
+        assert_eq!(slot(&mut front), Some((10, 256, NETRXF_EXTRA_INFO)));
+        assert_eq!(extra(&mut front), room);
+        assert_eq!(slot(&mut front), Some((12, 256, NETRXF_EXTRA_INFO | NETRXF_MORE_DATA)));
+        assert_eq!(extra(&mut front), room);
+        assert_eq!(slot(&mut front), Some((14, 0, 0)));
+        let blank = NETRXF_CSUM_BLANK | NETRXF_DATA_VALIDATED;
+        assert_eq!(slot(&mut front), Some((15, 256, blank | NETRXF_EXTRA_INFO | NETRXF_MORE_DATA)));
+        assert_eq!(extra(&mut front), (XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_EXTRA_FLAG_MORE, 1448));
+        assert_eq!(extra(&mut front), room);
+        assert_eq!(slot(&mut front), Some((18, 0, NETRXF_MORE_DATA)));
+        assert_eq!(slot(&mut front), Some((19, 0, 0)));
+        assert_eq!((slot(&mut front), back.unanswered()), (None, 0));
+        // It may change its mind, and want more than there can be.
+        for (wanted, given) in [(0, 0), (u16::MAX, MAX_HEADROOM)] {
+            receiver.set_headroom(wanted);
+            sender.send(Packet::plain(alloc::vec![0xff; 60])).unwrap();
+            give(&mut front, 0..2);
+            assert_eq!(receiver.turn(&mut back, &port), Ok(1 + usize::from(wanted != 0)));
+            let _ = back.publish();
+            assert_eq!(slot(&mut front).map(|(_, offset, _)| offset), Some(given));
+        }
+    }
+
     #[test]
     fn who_takes_one_page_gets_no_longer_frame() {
         let page: [Page; 1] = [[const { AtomicU32::new(0) }; 1024]];
@@ -226,7 +301,7 @@ mod tests {
         sender.send(Packet::plain(alloc::vec![0xff; 4097])).unwrap();
         sender.send(Packet::plain(alloc::vec![0xff; 4096])).unwrap();
         give(&mut front, 0..8);
-        assert_eq!(Receiver::new(DomId(1), false).turn(&mut back, &port), Ok(1));
+        assert_eq!(Receiver::new(DomId(1), false, None).turn(&mut back, &port), Ok(1));
         assert_eq!(port.counts().dropped.get(), 1);
     }
 }

@@ -1,6 +1,7 @@
 //! A connected interface: the task that moves frames between a guest's two rings and the bridge.
 
 use alloc::{format, rc::Rc, vec::Vec};
+use core::cell::{Cell, RefCell};
 use core::future::{pending, poll_fn};
 use core::pin::pin;
 use core::task::Poll;
@@ -9,7 +10,8 @@ use anyhow::{Context, Result};
 use oxen_abi::domid::DomId;
 use oxen_domu_lib::event::Port;
 use oxen_domu_lib::memory::map::Words;
-use oxen_domu_lib::{task, time};
+use oxen_domu_lib::task::{self, JoinHandle};
+use oxen_domu_lib::time;
 use oxen_ring::AttachError;
 
 use super::rate::RateLimiter;
@@ -17,7 +19,7 @@ use super::receive::{ReceiveRing, Receiver};
 use super::slots::{ProtocolError, TransmitRing};
 use super::transmit::Transmitter;
 use crate::backend::device::{Life, Session, SessionEnd};
-use crate::bridge::BridgePort;
+use crate::bridge::{BridgePort, Packet};
 use crate::config::vif::Rate;
 use crate::errno::Named;
 use crate::mapped::Mapped;
@@ -42,22 +44,40 @@ pub struct Start {
     pub scatter: bool,
     /// How fast the guest may send.
     pub rate: Option<Rate>,
+    /// Bytes that are left free before each frame on its way in.
+    pub headroom: u16,
     /// Where frames come from and go to.
     pub bridge: Rc<BridgePort>,
+    /// A frame that an earlier instance took from the bridge, and had no pages for.
+    pub waiting: Option<Packet>,
 }
 
-/// One connection with a frontend.
+/// One instance of the backend at work for a frontend. Each turn leaves no request without its answer, so the rings
+/// tell the next instance where to go on.
 pub struct NetSession {
     transmit: Mapped,
     receive: Mapped,
     ports: Vec<Port>,
+    headroom: Cell<u16>,
     bridge: Rc<BridgePort>,
+    receiver: RefCell<Receiver>,
+    server: RefCell<Option<JoinHandle<()>>>,
     life: Life,
 }
 
 impl Session for NetSession {
+    /// A frame that waits for pages.
+    type Legacy = Option<Packet>;
+
     fn life(&self) -> &Life {
         &self.life
+    }
+
+    async fn cut(&self) -> Option<Packet> {
+        if let Some(server) = self.server.take() {
+            server.cancel();
+        }
+        self.receiver.borrow_mut().give_up()
     }
 }
 
@@ -75,36 +95,44 @@ impl NetSession {
         };
         let budget = start.rate.map(|rate| RateLimiter::new(rate, time::now()));
         let transmitter = Transmitter::new(start.domain, budget);
-        let receiver = Receiver::new(start.domain, start.scatter);
+        let receiver = Receiver::new(start.domain, start.scatter, start.waiting);
         let session = Rc::new(Self {
             transmit: map("transmit", start.transmit)?,
             receive: map("receive", start.receive)?,
             ports: start.ports.iter().map(bind).collect::<Result<_>>()?,
+            headroom: Cell::new(start.headroom),
             bridge: start.bridge,
+            receiver: RefCell::new(receiver),
+            server: RefCell::default(),
             life: Life::default(),
         });
-        task::spawn(session.clone().run(transmitter, receiver));
+        let server = task::spawn(session.clone().run(transmitter));
+        *session.server.borrow_mut() = Some(server);
         Ok(session)
     }
 
-    async fn run(self: Rc<Self>, transmitter: Transmitter, receiver: Receiver) {
+    /// Leaves so many bytes free before each frame from now on.
+    pub fn set_headroom(&self, bytes: u16) {
+        self.headroom.set(bytes);
+    }
+
+    async fn run(self: Rc<Self>, transmitter: Transmitter) {
         self.bridge.set_open(true);
-        let end = if self.serve(transmitter, receiver).await.is_err() {
-            SessionEnd::ProtocolError
-        } else {
-            SessionEnd::Asked
-        };
+        let end = if self.serve(transmitter).await.is_err() { SessionEnd::ProtocolError } else { SessionEnd::Asked };
         self.bridge.set_open(false);
         self.life.finish(end);
     }
 
-    async fn serve(&self, mut transmitter: Transmitter, mut receiver: Receiver) -> Result<(), ProtocolError> {
+    async fn serve(&self, mut transmitter: Transmitter) -> Result<(), ProtocolError> {
         let mut transmit = TransmitRing::attach(self.transmit.words().words32().as_chunks().0).map_err(overrun)?;
         let mut receive = ReceiveRing::attach(self.receive.words().words32().as_chunks().0).map_err(overrun)?;
         while !self.life.is_ending() {
             let now = time::now();
             let moved = transmitter.turn(&mut transmit, &self.bridge, now);
+            let mut receiver = self.receiver.borrow_mut();
+            receiver.set_headroom(self.headroom.get());
             let received = receiver.turn(&mut receive, &self.bridge);
+            drop(receiver);
             // What was answered before the ring broke is answered.
             self.publish(&mut transmit, &mut receive);
             if moved? + received? != 0 {
@@ -116,14 +144,14 @@ impl NetSession {
             if pause.is_none() && transmit.final_check()? {
                 continue;
             }
-            let wanted = receiver.wanted();
+            let wanted = self.receiver.borrow().wanted();
             if let Some(wanted) = wanted
                 && receive.final_check_for(wanted)?
             {
                 continue;
             }
             if self.wait(pause, wanted.is_some()).await == Wait::Over {
-                receiver.give_up();
+                self.receiver.borrow_mut().give_up();
                 self.bridge.count_dropped();
             }
         }

@@ -217,7 +217,7 @@ mod tests {
         let (from, to) = (bridge.attach("a"), bridge.attach("b"));
         finish(&mut packet, &chain.frame?).unwrap();
         from.send(packet).unwrap();
-        Some(to.try_receive().unwrap().bytes.pieces().map(<[u8]>::to_vec).collect())
+        Some(to.try_receive().unwrap().bytes.pieces(0).map(<[u8]>::to_vec).collect())
     }
 
     /// However a frame is cut, the receiver has each of its pages full but the last, and no empty one: so all headers

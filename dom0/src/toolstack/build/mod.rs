@@ -51,6 +51,8 @@ pub struct Plan<'a> {
     pub vcpus: u32,
     /// The greatest version that its grant table may have; the hypervisor's without.
     pub max_grant_version: Option<u32>,
+    /// How it has its time stamp counter, a `TSC_MODE_*`; the hypervisor's choice without.
+    pub tsc_mode: Option<u32>,
 }
 
 /// A domain that is ready to run.
@@ -125,6 +127,9 @@ impl Builder<'_> {
     async fn build(mut self, kernel: &mut Kernel<'_>) -> Result<Built> {
         let domain = self.domain;
         asked("make its vcpus", control::set_max_vcpus(domain, self.plan.vcpus))?;
+        if let Some(mode) = self.plan.tsc_mode {
+            asked("choose its time stamp counter", control::set_tsc_mode(domain, mode))?;
+        }
         let kib = self.plan.maximum + OVERHEAD;
         asked("limit its memory", control::set_max_memory(domain, kib))?;
         // The kernel learns how far it may grow; what it has now stands in start_info.

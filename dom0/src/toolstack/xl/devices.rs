@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use oxen_domu_lib::println;
 
 use super::{Call, Outcome, guest, memory, usage};
-use crate::backend::{device::Driver, net::device::NetDevice};
+use crate::backend::{block::device::BlockDevice, device::Driver, net::device::NetDevice};
 use crate::bridge::Mac;
 use crate::config::{
     disk::{Disk, device_number},
@@ -107,11 +107,7 @@ pub(super) async fn network_attach(call: Call) -> Outcome {
 
 /// `network-detach`: by number or by address.
 pub(super) async fn network_detach(call: Call) -> Outcome {
-    let (guest, wanted) = guest_and_device(call, "network-detach")?;
-    let (number, mac) = (wanted.parse::<u32>().ok(), Mac::parse(&wanted));
-    let is_wanted = |vif: &&Rc<NetDevice>| Some(vif.driver.number()) == number || Some(vif.driver.mac) == mac;
-    let vif = guest.vifs.borrow().iter().find(is_wanted).cloned();
-    let vif = vif.with_context(|| format!("`{}` has no interface `{wanted}`", guest.config.name))?;
+    let (guest, vif) = interface(call, "network-detach")?;
     guest.vifs.borrow_mut().retain(|other| !Rc::ptr_eq(other, &vif));
     vif.unplug().await
 }
@@ -141,12 +137,38 @@ pub(super) async fn block_resize(mut call: Call) -> Outcome {
 
 /// `block-detach`: by number or by name.
 pub(super) async fn block_detach(call: Call) -> Outcome {
-    let (guest, wanted) = guest_and_device(call, "block-detach")?;
+    let (guest, disk) = disk(call, "block-detach")?;
+    guest.disks.borrow_mut().retain(|other| !Rc::ptr_eq(other, &disk));
+    disk.unplug().await
+}
+
+/// `block-restart`: by number or by name.
+pub(super) async fn block_restart(call: Call) -> Outcome {
+    disk(call, "block-restart")?.1.restart().await
+}
+
+/// `network-restart`: by number or by address.
+pub(super) async fn network_restart(call: Call) -> Outcome {
+    interface(call, "network-restart")?.1.restart().await
+}
+
+/// The guest and its disk, by number or by name.
+fn disk(call: Call, verb: &str) -> Result<(Rc<Guest>, Rc<BlockDevice>)> {
+    let (guest, wanted) = guest_and_device(call, verb)?;
     let number = device_number(&wanted);
     let disk = guest.disks.borrow().iter().find(|disk| Some(disk.driver.number()) == number).cloned();
     let disk = disk.with_context(|| format!("`{}` has no disk `{wanted}`", guest.config.name))?;
-    guest.disks.borrow_mut().retain(|other| !Rc::ptr_eq(other, &disk));
-    disk.unplug().await
+    Ok((guest, disk))
+}
+
+/// The guest and its interface, by number or by address.
+fn interface(call: Call, verb: &str) -> Result<(Rc<Guest>, Rc<NetDevice>)> {
+    let (guest, wanted) = guest_and_device(call, verb)?;
+    let (number, mac) = (wanted.parse::<u32>().ok(), Mac::parse(&wanted));
+    let is_wanted = |vif: &&Rc<NetDevice>| Some(vif.driver.number()) == number || Some(vif.driver.mac) == mac;
+    let vif = guest.vifs.borrow().iter().find(is_wanted).cloned();
+    let vif = vif.with_context(|| format!("`{}` has no interface `{wanted}`", guest.config.name))?;
+    Ok((guest, vif))
 }
 
 fn guest_and_device(call: Call, verb: &str) -> Result<(Rc<Guest>, String)> {

@@ -84,10 +84,13 @@ verbs! {
     "block-detach" "NAME VDEV" "take a disk away from a guest" devices::block_detach;
     "block-resize" "NAME VDEV [MiB]"
         "resize a disk in memory, or look at the size of a disk of the machine again" devices::block_resize;
+    "block-restart" "NAME VDEV" "cut a disk's backend off and begin it anew; the guest loses nothing" devices::block_restart;
     "network-list" "NAME" "show a guest's network interfaces" devices::network_list;
     "network-attach" "NAME [KEY=VALUE...]"
         "give a guest another interface, as `vif` of a configuration says it" devices::network_attach;
     "network-detach" "NAME IDX|MAC" "take an interface away from a guest" devices::network_detach;
+    "network-restart" "NAME IDX|MAC"
+        "cut an interface's backend off and begin it anew; the guest loses nothing" devices::network_restart;
     "brctl" "show | showmacs [BRIDGE]" "show the bridge's ports, or where addresses were seen" brctl::brctl;
     "domid" "NAME" "print a domain's number" show::domid;
     "domname" "DOMID" "print a domain's name" show::domname;
@@ -99,6 +102,7 @@ verbs! {
     "xenstore-read" "[-R] PATH..." "print values, escaped (-R as they are)" xenstore::read;
     "xenstore-write" "PATH VALUE..." "set values" xenstore::write;
     "xenstore-rm" "PATH..." "remove nodes" xenstore::rm;
+    "xenstore-chmod" "PATH n|r|w|bDOMID..." "set who may read and write a node, its owner first" xenstore::chmod;
     "xenstore-list" "PATH" "list the names below a node" xenstore::list;
     "xenstore-watch" "[-n COUNT] PATH..." "print paths as they change; any key ends it" xenstore::watch;
     "ls" "" "list the ramdisk's files and the disks" machine::files;

@@ -12,6 +12,7 @@ use oxen_domu_lib::{println, task};
 use super::{Call, Outcome, usage};
 use crate::guest_text::escaped;
 use crate::store::{
+    access::Permissions,
     listing::{Listing, Style},
     path::Path,
     server::LocalWatch,
@@ -75,6 +76,14 @@ pub(super) async fn rm(call: Call) -> Outcome {
         call.system.store.remove(path).with_context(|| path.clone())?;
     }
     Ok(())
+}
+
+/// `xenstore-chmod`: the first of the permissions names the owner and what everybody may do.
+pub(super) async fn chmod(call: Call) -> Outcome {
+    let [path, entries @ ..] = call.args.as_slice() else { return Err(usage("xenstore-chmod")) };
+    let permissions = Permissions::parse(entries.iter().map(String::as_str)).map_err(|_| usage("xenstore-chmod"))?;
+    let store = &call.system.store;
+    store.with(|store| store.set_permissions(0, 0, &Path::resolve(path, 0)?, permissions)).with_context(|| path.clone())
 }
 
 /// `xenstore-list`.

@@ -4,6 +4,7 @@
 //! again and again, so a backend that keeps grants mapped maps each of them once.
 
 mod request;
+mod requests;
 mod server;
 
 use alloc::collections::VecDeque;
@@ -13,6 +14,7 @@ use core::cell::RefCell;
 
 use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
+use oxen_ring::Overrun;
 
 use super::{ConnectError, Device};
 use crate::grant::{Access, Grant};
@@ -25,6 +27,24 @@ pub use request::SECTOR;
 /// Requests of one transfer that are on their way at a time.
 const DEPTH: usize = 4;
 
+/// What a backend said that cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProtocolError {
+    /// An index of the ring.
+    Index(Overrun),
+    /// An answer to nothing that is under way.
+    Id(u64),
+}
+
+impl core::fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Index(overrun) => overrun.fmt(f),
+            Self::Id(id) => write!(f, "an answer to request {id}, which is not under way"),
+        }
+    }
+}
+
 /// Why a transfer failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockError {
@@ -34,8 +54,10 @@ pub enum BlockError {
     NotSupported,
     /// The range is not the device's, or not whole sectors.
     Range,
-    /// The backend went away, or broke the protocol.
+    /// The backend went away.
     Closed,
+    /// The backend broke the protocol.
+    Protocol(ProtocolError),
     /// No memory for the transfer.
     NoMemory,
 }
@@ -43,6 +65,7 @@ pub enum BlockError {
 impl core::fmt::Display for BlockError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
+            Self::Protocol(error) => return write!(f, "the backend broke the protocol: {error}"),
             Self::Failed => "input/output error",
             Self::NotSupported => "operation not supported",
             Self::Range => "range outside of the device, or not whole sectors",
@@ -101,6 +124,12 @@ impl Done {
 }
 
 type Order = (Work, Rc<Done>);
+
+impl From<ProtocolError> for BlockError {
+    fn from(error: ProtocolError) -> Self {
+        Self::Protocol(error)
+    }
+}
 /// Granted pages that no transfer uses.
 type Pool = Rc<RefCell<Vec<Grant>>>;
 
@@ -111,6 +140,8 @@ pub struct Block {
     pool: Pool,
     backend: DomId,
     geometry: Geometry,
+    /// Why nothing is done any more.
+    end: Rc<Latch<BlockError>>,
 }
 
 impl Block {
@@ -125,9 +156,10 @@ impl Block {
         let pool = Pool::default();
         let (orders, receiver) = Channel::pair();
         let (ready, connected) = Channel::pair();
-        task::spawn(server::operate(device, handle, pool.clone(), receiver, ready));
+        let end = Rc::new(Latch::new());
+        task::spawn(server::operate(device, handle, pool.clone(), (receiver, end.clone()), ready));
         let geometry = connected.receive().await.unwrap_or(Err(ConnectError::Closed))?;
-        Ok(Self { orders, pool, backend, geometry })
+        Ok(Self { orders, pool, backend, geometry, end })
     }
 
     /// What the backend says of the device.
@@ -237,7 +269,7 @@ impl Block {
     fn order(&self, work: Work) -> Rc<Done> {
         let done = Rc::new(Done::default());
         if self.orders.try_send((work, done.clone())).is_err() {
-            done.finish(Err(BlockError::Closed));
+            done.finish(Err(self.end.get().unwrap_or(BlockError::Closed)));
         }
         done
     }

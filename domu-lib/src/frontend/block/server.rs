@@ -1,15 +1,13 @@
 //! The task that owns a disk's ring: from the handshake to the last answer.
 
-use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-use oxen_abi::errno::Errno;
 use oxen_abi::io::blkif::{
     BLKIF_MAX_SEGMENTS_PER_REQUEST, BLKIF_OP_DISCARD, BLKIF_OP_FLUSH_DISKCACHE, BLKIF_OP_READ, BLKIF_OP_WRITE,
-    BLKIF_RSP_EOPNOTSUPP, BLKIF_RSP_OKAY, BlkifRequest, BlkifRequestDiscard, BlkifResponse, VDISK_READONLY,
+    BlkifRequestDiscard, VDISK_READONLY,
 };
 use oxen_abi::io::protocols::XEN_IO_PROTO_ABI_NATIVE;
 use oxen_abi::io::xenbus::XenbusState;
@@ -17,22 +15,26 @@ use oxen_ring::FrontRing;
 use zerocopy::FromZeros;
 
 use super::request::{self, SECTOR};
+use super::requests::Requests;
 use super::{BlockError, Done, Geometry, Order, Pool, Work};
 use crate::event::Port;
 use crate::frontend::{ConnectError, Device};
 use crate::grant::{Access, Grant};
 use crate::handshake::Step;
-use crate::sync::{Receiver, Sender};
+use crate::sync::{Latch, Receiver, Sender};
 use crate::task::{Either, select};
 
-type Ring<'a> = FrontRing<'a, BlkifRequest, BlkifResponse>;
+/// The most sectors that a disk can have: its bytes are counted in 64 bits.
+const MAX_SECTORS: u64 = u64::MAX / SECTOR as u64;
+/// Bytes of a device's own sectors at most.
+const MAX_SECTOR_SIZE: u64 = 64 << 10;
 
 /// Connects the device, says so, and serves orders until the last handle is gone or the backend closes.
 pub(super) async fn operate(
     mut device: Device,
     handle: u16,
     pool: Pool,
-    orders: Receiver<Order>,
+    (orders, end): (Receiver<Order>, Rc<Latch<BlockError>>),
     ready: Sender<Result<Geometry, ConnectError>>,
 ) {
     let resources = Grant::zeroed(device.backend(), Access::ReadWrite)
@@ -48,9 +50,11 @@ pub(super) async fn operate(
         Ok(geometry) => ready.send(Ok(geometry)),
         Err(error) => return ready.send(Err(error)),
     }
-    let mut server = Server { handle, ring, port: &port, pool, under_way: BTreeMap::new(), next: 0 };
+    let mut server = Server { handle, requests: Requests::new(ring), port: &port, pool };
     let ended = server.serve(&device, &orders).await;
-    server.give_up(orders);
+    let why = ended.err().unwrap_or(BlockError::Closed);
+    end.set(why);
+    server.give_up(orders, why);
     if ended.is_ok() {
         // A store that is gone need not be told.
         let _ = device.publish(&[], XenbusState::Closing).await;
@@ -69,7 +73,8 @@ async fn connect(device: &mut Device, page: &Grant, port: &Port) -> Result<Geome
     ];
     loop {
         match device.step().await? {
-            Step::Wait => device.changed().await?,
+            // What is changed while both are connected is no backend's to ask for.
+            Step::Wait | Step::Reconfigure(_) => device.answered().await?,
             Step::Offer(state) => device.publish(&values, state).await?,
             Step::Connect => break,
             Step::Close(_) | Step::Gone => {
@@ -84,12 +89,15 @@ async fn connect(device: &mut Device, page: &Grant, port: &Port) -> Result<Geome
 }
 
 async fn read_geometry(device: &Device) -> Result<Geometry, ConnectError> {
-    let sectors = device.read("sectors").await?.trim().parse().map_err(|_| Errno::Inval)?;
+    let sectors = device.read("sectors").await?.trim().parse().ok().filter(|&sectors| sectors <= MAX_SECTORS);
+    let sector_size = device.read_number_or("sector-size", SECTOR as u64).await;
+    let is_size = sector_size.is_power_of_two() && (SECTOR as u64..=MAX_SECTOR_SIZE).contains(&sector_size);
+    let sector_size = u32::try_from(sector_size).ok().filter(|_| is_size);
     let info = device.read_number_or("info", 0).await;
     let indirect = device.read_number_or("feature-max-indirect-segments", 0).await;
     Ok(Geometry {
-        sectors,
-        sector_size: device.read_number_or("sector-size", SECTOR as u64).await as u32,
+        sectors: sectors.ok_or(ConnectError::Nonsense("sectors"))?,
+        sector_size: sector_size.ok_or(ConnectError::Nonsense("sector-size"))?,
         read_only: info & u64::from(VDISK_READONLY) != 0,
         flush: device.read_number_or("feature-flush-cache", 0).await == 1,
         discard: device.read_number_or("feature-discard", 0).await == 1,
@@ -106,40 +114,38 @@ struct UnderWay {
 
 struct Server<'a> {
     handle: u16,
-    ring: Ring<'a>,
+    requests: Requests<'a, UnderWay>,
     port: &'a Port,
     pool: Pool,
-    under_way: BTreeMap<u64, UnderWay>,
-    next: u64,
 }
 
 impl Server<'_> {
     /// Serves until the handles are gone (`Ok`) or the backend is of no more use.
     async fn serve(&mut self, device: &Device, orders: &Receiver<Order>) -> Result<(), BlockError> {
         loop {
-            while let Some(response) = self.ring.pop().map_err(|_| BlockError::Closed)? {
-                self.complete(&response)?;
+            while let Some((under_way, outcome)) = self.requests.answered()? {
+                self.complete(under_way, outcome);
             }
-            while self.ring.free() > 0
+            while self.requests.has_room()
                 && let Some(order) = orders.try_receive()
             {
-                self.submit(device, order)?;
+                self.submit(device, order);
             }
-            if self.ring.publish() {
+            if self.requests.publish() {
                 self.port.notify();
             }
-            if self.ring.final_check().map_err(|_| BlockError::Closed)? {
+            if self.requests.final_check()? {
                 continue;
             }
             let news = select(self.port.wait(), device.changed());
-            let order = if self.ring.free() > 0 {
+            let order = if self.requests.has_room() {
                 match select(orders.receive(), news).await {
                     Either::First(Some(order)) => Some(order),
-                    Either::First(None) if self.under_way.is_empty() => return Ok(()),
-                    // The last handle is gone, but not the last answer.
+                    Either::First(None) if self.requests.is_idle() => return Ok(()),
+                    // The last handle is gone, but not the last answer; the backend may go before it comes.
                     Either::First(None) => {
-                        self.port.wait().await;
-                        None
+                        let news = select(self.port.wait(), device.changed()).await;
+                        self.hear(device, news).await?
                     }
                     Either::Second(news) => self.hear(device, news).await?,
                 }
@@ -148,7 +154,7 @@ impl Server<'_> {
                 self.hear(device, news).await?
             };
             if let Some(order) = order {
-                self.submit(device, order)?;
+                self.submit(device, order);
             }
         }
     }
@@ -170,34 +176,36 @@ impl Server<'_> {
     }
 
     /// Puts an order on the ring, which has room.
-    fn submit(&mut self, device: &Device, (work, done): Order) -> Result<(), BlockError> {
-        let id = self.next;
-        self.next = id.wrapping_add(1);
+    fn submit(&mut self, device: &Device, (work, done): Order) {
+        let handle = self.handle;
         let mut under_way = UnderWay { done, pages: Vec::new(), list: None };
         let pushed = match work {
             Work::Flush => {
                 let operation = BLKIF_OP_FLUSH_DISKCACHE;
-                self.ring.push(&request::direct(operation, self.handle, id, 0, core::iter::empty()))
+                self.requests.push(|id| request::direct(operation, handle, id, 0, core::iter::empty()), under_way)
             }
-            Work::Discard { sector, sectors } => self.ring.push_as(&BlkifRequestDiscard {
-                operation: BLKIF_OP_DISCARD,
-                handle: self.handle,
-                id,
-                sector_number: sector,
-                nr_sectors: sectors,
-                ..BlkifRequestDiscard::new_zeroed()
-            }),
+            Work::Discard { sector, sectors } => {
+                let make = |id| BlkifRequestDiscard {
+                    operation: BLKIF_OP_DISCARD,
+                    handle,
+                    id,
+                    sector_number: sector,
+                    nr_sectors: sectors,
+                    ..BlkifRequestDiscard::new_zeroed()
+                };
+                self.requests.push(make, under_way)
+            }
             Work::Transfer { write, sector, sectors, pages } => {
                 let operation = if write { BLKIF_OP_WRITE } else { BLKIF_OP_READ };
                 let references: Vec<u32> = pages.iter().map(Grant::reference).collect();
                 let segments = request::segments(&references, sectors);
                 under_way.pages = pages;
                 if references.len() <= BLKIF_MAX_SEGMENTS_PER_REQUEST {
-                    self.ring.push(&request::direct(operation, self.handle, id, sector, segments))
+                    self.requests.push(|id| request::direct(operation, handle, id, sector, segments), under_way)
                 } else {
                     let Ok(list) = self.list_page(device) else {
                         under_way.done.finish(Err(BlockError::NoMemory));
-                        return Ok(());
+                        return;
                     };
                     for (segment, words) in segments.zip(list.page().words32().chunks(2)) {
                         for (word, value) in words.iter().zip(request::words(&segment)) {
@@ -207,12 +215,15 @@ impl Server<'_> {
                     let reference = list.reference();
                     under_way.list = Some(list);
                     let count = references.len();
-                    self.ring.push_as(&request::indirect(operation, self.handle, id, sector, count, reference))
+                    self.requests
+                        .push(|id| request::indirect(operation, handle, id, sector, count, reference), under_way)
                 }
             }
         };
-        self.under_way.insert(id, under_way);
-        pushed.map(|_| ()).map_err(|_| BlockError::Closed)
+        // There is room: it was looked for.
+        if let Err(under_way) = pushed {
+            under_way.done.finish(Err(BlockError::NoMemory));
+        }
     }
 
     /// A page for indirect segments.
@@ -221,26 +232,20 @@ impl Server<'_> {
         used.map_or_else(|| Grant::zeroed(device.backend(), Access::ReadWrite), Ok)
     }
 
-    /// Hands an answer to who waits for it. An answer to nothing breaks the protocol.
-    fn complete(&mut self, response: &BlkifResponse) -> Result<(), BlockError> {
-        let under_way = self.under_way.remove(&response.id).ok_or(BlockError::Closed)?;
+    /// Hands an answer to who waits for it.
+    fn complete(&self, under_way: UnderWay, outcome: Result<(), BlockError>) {
         self.pool.borrow_mut().extend(under_way.list);
         under_way.done.pages.replace(under_way.pages);
-        under_way.done.finish(match response.status {
-            BLKIF_RSP_OKAY => Ok(()),
-            BLKIF_RSP_EOPNOTSUPP => Err(BlockError::NotSupported),
-            _ => Err(BlockError::Failed),
-        });
-        Ok(())
+        under_way.done.finish(outcome);
     }
 
-    /// Tells everybody who waits that nothing will come.
-    fn give_up(&mut self, orders: Receiver<Order>) {
-        for under_way in core::mem::take(&mut self.under_way).into_values() {
-            under_way.done.finish(Err(BlockError::Closed));
+    /// Tells everybody who waits why nothing will come.
+    fn give_up(&mut self, orders: Receiver<Order>, why: BlockError) {
+        for under_way in self.requests.abandon() {
+            under_way.done.finish(Err(why));
         }
         while let Some((_, done)) = orders.try_receive() {
-            done.finish(Err(BlockError::Closed));
+            done.finish(Err(why));
         }
     }
 }

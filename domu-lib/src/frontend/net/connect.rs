@@ -116,7 +116,7 @@ pub(super) async fn connect(
                 device.publish(&values, XenbusState::Connected).await?;
                 offered = Some((features, ports));
             }
-            Step::Wait | Step::Connect => match offered.take() {
+            Step::Wait | Step::Connect | Step::Reconfigure(_) => match offered.take() {
                 Some((features, ports)) if peer == XenbusState::Connected => {
                     let most =
                         if features.scatter_gather { usize::from(u16::MAX) } else { PAGE_SIZE } - super::SHORTEST;
@@ -125,7 +125,7 @@ pub(super) async fn connect(
                 }
                 kept => {
                     offered = kept;
-                    device.changed().await?;
+                    device.answered().await?;
                 }
             },
             Step::Close(_) | Step::Gone => {

@@ -15,9 +15,11 @@ mod word;
 
 use crate::{
     addr::{Mfn, PAGE_BYTES},
-    config::{MAX_PORTS, MAX_VCPUS},
+    config::MAX_PORTS,
+    heap::{self, Reserve},
     mem::{Memory, frame_table::FrameTable},
 };
+use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, Ordering};
 use heapless::Vec;
 use oxen_abi::{
@@ -47,13 +49,19 @@ struct Control {
     heads: &'static [AtomicU32; EVTCHN_FIFO_MAX_QUEUES],
 }
 
+/// A vcpu's queues.
+#[derive(Debug)]
+struct Queues {
+    control: Option<Control>,
+    /// Of each the port that was put on last, 0 if none was since the queue was last known to be empty.
+    tails: [u32; EVTCHN_FIFO_MAX_QUEUES],
+}
+
 /// A domain's queues.
 #[derive(Debug)]
 pub(super) struct Fifo {
-    /// The control block of each vcpu.
-    controls: [Option<Control>; MAX_VCPUS],
-    /// Of each queue of each vcpu the port that was put on last, 0 if none was since the queue was last known to be empty.
-    tails: [[u32; EVTCHN_FIFO_MAX_QUEUES]; MAX_VCPUS],
+    /// Those of each vcpu that the domain may have.
+    vcpus: Box<[Queues]>,
     /// The pages of event words, as far as the guest gave them.
     pages: Vec<SharedFrame, MAX_PAGES>,
 }
@@ -77,9 +85,13 @@ pub(super) const fn control_fits(offset: u32) -> bool {
 }
 
 impl Fifo {
-    /// Queues without memory of the guest's.
-    pub(super) const fn new() -> Self {
-        Self { controls: [None; MAX_VCPUS], tails: [[0; EVTCHN_FIFO_MAX_QUEUES]; MAX_VCPUS], pages: Vec::new() }
+    /// Queues without memory of the guest's, for so many vcpus.
+    ///
+    /// # Errors
+    /// `NoMem` for what the hypervisor keeps of them.
+    pub(super) fn new(machine: &impl Reserve, vcpus: usize) -> Result<Self, Errno> {
+        let empty = |_| Queues { control: None, tails: [0; EVTCHN_FIFO_MAX_QUEUES] };
+        Ok(Self { vcpus: heap::row(machine, vcpus, empty)?, pages: Vec::new() })
     }
 
     /// Gives a vcpu its control block, `offset` bytes into a frame that the caller holds writable.
@@ -88,7 +100,10 @@ impl Fifo {
     /// `Inval` if it has one or if the block does not fit: the frame stays the caller's.
     pub(super) fn set_control(&mut self, memory: &impl Memory, vcpu: u32, mfn: Mfn, offset: u32) -> Result<(), Errno> {
         const HEADS: usize = core::mem::offset_of!(EvtchnFifoControlBlock, head) / 4;
-        let place = self.controls.get_mut(vcpu as usize).filter(|control| control.is_none()).ok_or(Errno::Inval)?;
+        let place = &mut self.vcpus.get_mut(vcpu as usize).ok_or(Errno::Inval)?.control;
+        if place.is_some() {
+            return Err(Errno::Inval);
+        }
         let block =
             memory.halves(mfn).get(offset as usize / 4..).filter(|_| control_fits(offset)).ok_or(Errno::Inval)?;
         let ready = block.first().ok_or(Errno::Inval)?;
@@ -123,7 +138,7 @@ impl Fifo {
     }
 
     fn tail(&mut self, queue: QueueId) -> Option<&mut u32> {
-        self.tails.get_mut(queue.vcpu as usize)?.get_mut(queue.priority as usize)
+        self.vcpus.get_mut(queue.vcpu as usize)?.tails.get_mut(queue.priority as usize)
     }
 
     /// Raises an event for a vcpu: pending, and linked to the vcpu's queue of the port's priority unless it is masked or in
@@ -135,7 +150,9 @@ impl Fifo {
             return Raised::NOTHING;
         };
         // Without a control block the vcpu takes no events yet, and this one is lost.
-        let Some(control) = self.controls.get(vcpu as usize).copied().flatten() else { return Raised::NOTHING };
+        let Some(control) = self.vcpus.get(vcpu as usize).and_then(|queues| queues.control) else {
+            return Raised::NOTHING;
+        };
         let is_new = !word.set(PENDING);
         if word.has(MASKED) || word.set(LINKED) {
             return Raised { is_new, is_ready: false };
@@ -190,7 +207,8 @@ impl Fifo {
 
     /// The frames that are held writable, each as often as it is held.
     pub(super) fn each_frame(&self) -> impl Iterator<Item = Mfn> {
-        self.controls.iter().flatten().map(|control| control.mfn).chain(self.pages.iter().map(|page| page.mfn))
+        let controls = self.vcpus.iter().filter_map(|queues| queues.control.map(|control| control.mfn));
+        controls.chain(self.pages.iter().map(|page| page.mfn))
     }
 
     /// Checks that the last port of every queue is one that was linked there.
@@ -198,7 +216,7 @@ impl Fifo {
     /// # Errors
     /// What is wrong.
     pub(super) fn audit(&self, records: &Records) -> Result<(), &'static str> {
-        for ((vcpu, tails), control) in (0..).zip(&self.tails).zip(&self.controls) {
+        for (vcpu, Queues { control, tails }) in (0..).zip(&self.vcpus) {
             for (priority, &tail) in (0..).zip(tails).filter(|(_, tail)| **tail != 0) {
                 if control.is_none() || tail >= self.words_end() {
                     return Err("a queue ends in a port that was never linked");

@@ -16,16 +16,16 @@ pub(super) struct QueueId {
     pub(super) priority: u32,
 }
 
-/// A port's record: its priority in bits 0..4, the queue it was linked to last in 4..13 (vcpu, then priority), bit 13 if
+/// A port's record: its priority in bits 0..4, the queue it was linked to last in 4..15 (vcpu, then priority), bit 15 if
 /// it was pending once while it had no event word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record(u16);
 
 const PRIORITY: u16 = 0xf;
 const VCPU_SHIFT: u32 = 4;
-const VCPU: u16 = 0x1f;
-const LAST_SHIFT: u32 = 9;
-const AWAITS_WORD: u16 = 1 << 13;
+const VCPU: u16 = 0x7f;
+const LAST_SHIFT: u32 = 11;
+const AWAITS_WORD: u16 = 1 << 15;
 
 const _: () = assert!(MAX_VCPUS as u16 <= VCPU + 1 && abi::EVTCHN_FIFO_MAX_QUEUES as u16 <= PRIORITY + 1);
 
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_record_keeps_its_parts_apart() {
-        let queue = QueueId { vcpu: 31, priority: 15 };
+        let queue = QueueId { vcpu: 127, priority: 15 };
         let record = Record::NEW.linked_to(queue);
         assert_eq!((record.priority(), record.last(), record.awaits_word()), (7, queue, false));
         let record = record.awaiting_word().with_priority(0);

@@ -1,7 +1,7 @@
-//! What a host of PV guests has nothing of: devices behind an I/O MMU, guests with hardware's help, debuggers that stop a
-//! guest. Each is refused as Xen refuses it on such a machine, in the order of Xen's checks.
+//! What a host of PV guests has nothing of: devices behind an I/O MMU, guests with hardware's help, debuggers that stop
+//! a guest. Each is refused as Xen refuses it on such a machine, in the order of Xen's checks.
 
-use super::{Answer, Outcome, find, other_than_self};
+use super::{Answer, Outcome, find};
 use crate::{
     caller::Caller,
     domain::{Domain, rights::last_frame},
@@ -22,9 +22,13 @@ use oxen_abi::{
     errno::Errno,
 };
 
-/// Whether a command is about a device, which may stand for nobody's.
-pub(super) const fn is_about_device(command: u32) -> bool {
-    matches!(command, XEN_DOMCTL_ASSIGN_DEVICE | XEN_DOMCTL_TEST_ASSIGN_DEVICE | XEN_DOMCTL_DEASSIGN_DEVICE)
+/// Whether a command is about a device and no domain: one that is kept from all, or asked about without naming any.
+pub(super) fn is_about_device(command: u32, domain: DomId) -> bool {
+    match command {
+        XEN_DOMCTL_ASSIGN_DEVICE | XEN_DOMCTL_DEASSIGN_DEVICE => domain == DomId::IO,
+        XEN_DOMCTL_TEST_ASSIGN_DEVICE => domain == DomId::INVALID,
+        _ => false,
+    }
 }
 
 /// Why a command that is not built is refused.
@@ -59,103 +63,100 @@ pub(super) fn refusal(op: &Domctl) -> Errno {
     }
 }
 
-/// Memory of a device for a guest: PV guests map it themselves, and are told here only that they may.
-pub(super) fn map_memory<M: Machine>(
-    caller: &Caller<'_, M>,
-    _: Control,
-    domain: &Domain,
-    request: DomctlMemoryMapping,
-) -> Outcome {
-    let last = |first: u64| first.checked_add(request.nr_mfns.wrapping_sub(1)).filter(|&last| last >= first);
-    let (Some(last_mfn), Some(_)) = (last(request.first_mfn), last(request.first_gfn)) else {
-        return Err(Errno::Inval.into());
-    };
-    if request.nr_mfns == 0 || last_mfn > last_frame(&caller.hv.machine) {
-        return Err(Errno::Inval.into());
-    }
-    let may = |domain: &Domain| domain.rights.lock().memory.contains(request.first_mfn, last_mfn);
-    if may(caller.domain) && may(domain) { Ok(Answer::Done) } else { Err(Errno::Perm.into()) }
-}
-
-/// Watching what a guest does: none of it can be for a PV guest.
-pub(super) fn monitor<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain, op: &mut Domctl) -> Outcome {
-    const GET_CAPABILITIES: u32 = 2;
-    const EMULATE_EACH_REP: u32 = 3;
-    const CONTROL_REGISTERS: u32 = 4;
-    if domain.id == caller.domain.id {
-        return Err(Errno::Perm.into());
-    }
-    let request: DomctlMonitorOp = op.get();
-    match request.op {
-        GET_CAPABILITIES => {
-            op.set(&DomctlMonitorOp { event: 0, ..request });
-            Ok(Answer::CopyBack)
+impl<M: Machine> Caller<'_, M> {
+    /// Memory of a device for a guest: PV guests map it themselves, and are told here only that they may.
+    pub(super) fn map_device_memory(&self, _: Control, domain: &Domain, request: DomctlMemoryMapping) -> Outcome {
+        let last = |first: u64| first.checked_add(request.nr_mfns.wrapping_sub(1)).filter(|&last| last >= first);
+        let (Some(last_mfn), Some(_)) = (last(request.first_mfn), last(request.first_gfn)) else {
+            return Err(Errno::Inval.into());
+        };
+        if request.nr_mfns == 0 || last_mfn > last_frame(&self.hv.machine) {
+            return Err(Errno::Inval.into());
         }
-        CONTROL_REGISTERS => Ok(Answer::Done),
-        EMULATE_EACH_REP => Err(Errno::Inval.into()),
-        _ => Err(Errno::OpNotSupp.into()),
+        let may = |domain: &Domain| domain.rights.lock().memory.contains(request.first_mfn, last_mfn);
+        if may(self.domain) && may(domain) { Ok(Answer::Done) } else { Err(Errno::Perm.into()) }
     }
-}
 
-/// A ring for events of a guest: only its version can be asked for.
-pub(super) fn vm_event<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain, op: &mut Domctl) -> Outcome {
-    const ENABLE: u32 = 0;
-    const DISABLE: u32 = 1;
-    const RESUME: u32 = 2;
-    const GET_VERSION: u32 = 3;
-    const MONITOR: u32 = 2;
-    /// `VM_EVENT_INTERFACE_VERSION` (`vm_event.h`).
-    const VERSION: u32 = 7;
-    let request: DomctlVmEventOp = op.get();
-    if request.op == GET_VERSION {
-        op.set(&DomctlVmEventOp { value: VERSION, ..request });
-        return Ok(Answer::CopyBack);
-    }
-    other_than_self(caller, domain)?;
-    Err(match (request.mode, request.op) {
-        (MONITOR, RESUME) => Errno::NoDev,
-        (MONITOR, DISABLE) => Errno::Inval,
-        (MONITOR, ENABLE) => Errno::OpNotSupp,
-        _ => Errno::NoSys,
-    }
-    .into())
-}
-
-/// A trigger for a vcpu: of all that real machines have, a PV guest takes the NMI.
-pub(super) fn trigger<M: Machine>(
-    caller: &Caller<'_, M>,
-    _: Control,
-    domain: &Domain,
-    DomctlSendtrigger { trigger, vcpu }: DomctlSendtrigger,
-) -> Outcome {
-    const NMI: u32 = 0;
-    const POWER: u32 = 3;
-    const SLEEP: u32 = 4;
-    let vcpu = find(domain, vcpu).map_err(|_| Errno::Srch)?;
-    match trigger {
-        NMI => {
-            crate::hypercall::vcpu::raise_nmi(caller.hv, vcpu);
-            Ok(Answer::Done)
+    /// Watching what a guest does: none of it can be for a PV guest.
+    pub(super) fn monitor_op(&self, _: Control, domain: &Domain, op: &mut Domctl) -> Outcome {
+        const GET_CAPABILITIES: u32 = 2;
+        const EMULATE_EACH_REP: u32 = 3;
+        const CONTROL_REGISTERS: u32 = 4;
+        if domain.id == self.domain.id {
+            return Err(Errno::Perm.into());
         }
-        POWER | SLEEP => Err(Errno::Inval.into()),
-        _ => Err(Errno::NoSys.into()),
+        let request: DomctlMonitorOp = op.get();
+        match request.op {
+            GET_CAPABILITIES => {
+                op.set(&DomctlMonitorOp { event: 0, ..request });
+                Ok(Answer::CopyBack)
+            }
+            CONTROL_REGISTERS => Ok(Answer::Done),
+            EMULATE_EACH_REP => Err(Errno::Inval.into()),
+            _ => Err(Errno::OpNotSupp.into()),
+        }
     }
-}
 
-/// Whether a guest waits for who listens to its memory events: nobody can, so the wish is heard alone.
-pub(super) fn require_listener<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain) -> Outcome {
-    if domain.id == caller.domain.id { Err(Errno::Perm.into()) } else { Ok(Answer::Done) }
-}
+    /// A ring for events of a guest: only its version can be asked for.
+    pub(super) fn vm_event_op(&self, _: Control, domain: &Domain, op: &mut Domctl) -> Outcome {
+        const ENABLE: u32 = 0;
+        const DISABLE: u32 = 1;
+        const RESUME: u32 = 2;
+        const GET_VERSION: u32 = 3;
+        const MONITOR: u32 = 2;
+        /// `VM_EVENT_INTERFACE_VERSION` (`vm_event.h`).
+        const VERSION: u32 = 7;
+        let request: DomctlVmEventOp = op.get();
+        if request.op == GET_VERSION {
+            op.set(&DomctlVmEventOp { value: VERSION, ..request });
+            return Ok(Answer::CopyBack);
+        }
+        self.other_than_self(domain)?;
+        Err(match (request.mode, request.op) {
+            (MONITOR, RESUME) => Errno::NoDev,
+            (MONITOR, DISABLE) => Errno::Inval,
+            (MONITOR, ENABLE) => Errno::OpNotSupp,
+            _ => Errno::NoSys,
+        }
+        .into())
+    }
 
-/// Whether a debugger is attached: noted, and told to who asks.
-pub(super) fn set_debugging<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain, enable: u8) -> Outcome {
-    other_than_self(caller, domain)?;
-    domain.is_debugged.store(enable != 0, Ordering::Relaxed);
-    Ok(Answer::Done)
-}
+    /// A trigger for a vcpu: of all that real machines have, a PV guest takes the NMI.
+    pub(super) fn send_trigger(
+        &self,
+        _: Control,
+        domain: &Domain,
+        DomctlSendtrigger { trigger, vcpu }: DomctlSendtrigger,
+    ) -> Outcome {
+        const NMI: u32 = 0;
+        const POWER: u32 = 3;
+        const SLEEP: u32 = 4;
+        let vcpu = find(domain, vcpu).map_err(|_| Errno::Srch)?;
+        match trigger {
+            NMI => {
+                self.hv.raise_nmi(vcpu);
+                Ok(Answer::Done)
+            }
+            POWER | SLEEP => Err(Errno::Inval.into()),
+            _ => Err(Errno::NoSys.into()),
+        }
+    }
 
-/// Whom a domain serves as its device model: guests with hardware's help alone have one.
-pub(super) fn set_target<M: Machine>(caller: &Caller<'_, M>, _: Control, target: DomId) -> Outcome {
-    caller.hv.domains.get(target).ok_or(Errno::Srch)?;
-    Err(Errno::OpNotSupp.into())
+    /// Whether a guest waits for who listens to its memory events: nobody can, so the wish is heard alone.
+    pub(super) fn require_vm_event_listener(&self, _: Control, domain: &Domain) -> Outcome {
+        if domain.id == self.domain.id { Err(Errno::Perm.into()) } else { Ok(Answer::Done) }
+    }
+
+    /// Whether a debugger is attached: noted, and told to who asks.
+    pub(super) fn set_debugging(&self, _: Control, domain: &Domain, enable: u8) -> Outcome {
+        self.other_than_self(domain)?;
+        domain.is_debugged.store(enable != 0, Ordering::Relaxed);
+        Ok(Answer::Done)
+    }
+
+    /// Whom a domain serves as its device model: guests with hardware's help alone have one.
+    pub(super) fn set_device_model_target(&self, _: Control, target: DomId) -> Outcome {
+        self.hv.domains.get(target).ok_or(Errno::Srch)?;
+        Err(Errno::OpNotSupp.into())
+    }
 }

@@ -1,6 +1,6 @@
 //! Where a domain's vcpus run and how much.
 
-use super::{Answer, Outcome, find, read_bitmap, write_bitmap};
+use super::{Answer, Outcome, find};
 use crate::{
     caller::Caller,
     domain::Domain,
@@ -31,72 +31,64 @@ fn judge(request: &DomctlVcpuaffinity) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Sets where a vcpu may and would like to run. What came of it is written to the caller's maps.
-pub(super) fn set<M: Machine>(
-    caller: &Caller<'_, M>,
-    _: Control,
-    domain: &Arc<Domain>,
-    request: DomctlVcpuaffinity,
-) -> Outcome {
-    let vcpu = find(domain, request.vcpu)?;
-    judge(&request)?;
-    if request.flags & XEN_VCPUAFFINITY_FORCE != 0 {
-        // Where its kernel has asked for no CPU nothing is to end.
-        let _none = placement::set_override(caller.hv, domain, vcpu, None);
-    }
-    if request.flags & XEN_VCPUAFFINITY_HARD != 0 {
-        let wanted = read_bitmap(caller, &request.cpumap_hard)?;
-        let effective = placement::set_hard(caller.hv, domain, vcpu, wanted)?;
-        write_bitmap(caller, &request.cpumap_hard, effective)?;
-    }
-    if request.flags & XEN_VCPUAFFINITY_SOFT != 0 {
-        let wanted = read_bitmap(caller, &request.cpumap_soft)?;
-        let effective = placement::set_soft(caller.hv, domain, vcpu, wanted);
-        write_bitmap(caller, &request.cpumap_soft, effective)?;
-    }
-    Ok(Answer::Done)
-}
-
-pub(super) fn get<M: Machine>(
-    caller: &Caller<'_, M>,
-    _: Control,
-    domain: &Domain,
-    request: DomctlVcpuaffinity,
-) -> Outcome {
-    let vcpu = find(domain, request.vcpu)?;
-    judge(&request)?;
-    let online = placement::online(caller.hv);
-    if request.flags & XEN_VCPUAFFINITY_HARD != 0 {
-        write_bitmap(caller, &request.cpumap_hard, vcpu.sched.affinity.load(Ordering::Relaxed) & online)?;
-    }
-    if request.flags & XEN_VCPUAFFINITY_SOFT != 0 {
-        write_bitmap(caller, &request.cpumap_soft, vcpu.sched.soft_affinity.load(Ordering::Relaxed) & online)?;
-    }
-    Ok(Answer::Done)
-}
-
-/// Sets or gets the domain's weight and cap.
-pub(super) fn share<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain, op: &mut Domctl) -> Outcome {
-    /// A cap that says "as it was".
-    const SAME_CAP: u16 = u16::MAX;
-    let request: DomctlSchedulerOp = op.get();
-    if request.sched_id != XEN_SCHEDULER_CREDIT {
-        return Err(Errno::Inval.into());
-    }
-    let current = *domain.share.lock();
-    match request.cmd {
-        XEN_DOMCTL_SCHEDOP_PUTINFO => {
-            let DomctlSchedCredit { weight, cap } = request.credit;
-            let weight = if weight == 0 { current.weight } else { weight };
-            let cap = if cap == SAME_CAP { current.cap } else { cap };
-            sched::set_share(caller.hv, domain, Share { weight, cap });
-            Ok(Answer::Done)
+impl<M: Machine> Caller<'_, M> {
+    /// Sets where a vcpu may and would like to run. What came of it is written to the caller's maps.
+    pub(super) fn set_vcpu_affinity(&self, _: Control, domain: &Arc<Domain>, request: DomctlVcpuaffinity) -> Outcome {
+        let vcpu = find(domain, request.vcpu)?;
+        judge(&request)?;
+        if request.flags & XEN_VCPUAFFINITY_FORCE != 0 {
+            // Where its kernel has asked for no CPU nothing is to end.
+            let _none = placement::set_override(self.hv, domain, vcpu, None);
         }
-        XEN_DOMCTL_SCHEDOP_GETINFO => {
-            let credit = DomctlSchedCredit { weight: current.weight, cap: current.cap };
-            op.set(&DomctlSchedulerOp { credit, ..request });
-            Ok(Answer::CopyBack)
+        if request.flags & XEN_VCPUAFFINITY_HARD != 0 {
+            let wanted = self.read_cpu_bitmap(&request.cpumap_hard)?;
+            let effective = placement::set_hard(self.hv, domain, vcpu, wanted)?;
+            self.write_cpu_bitmap(&request.cpumap_hard, effective)?;
         }
-        _ => Err(Errno::Inval.into()),
+        if request.flags & XEN_VCPUAFFINITY_SOFT != 0 {
+            let wanted = self.read_cpu_bitmap(&request.cpumap_soft)?;
+            let effective = placement::set_soft(self.hv, domain, vcpu, wanted)?;
+            self.write_cpu_bitmap(&request.cpumap_soft, effective)?;
+        }
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn get_vcpu_affinity(&self, _: Control, domain: &Domain, request: DomctlVcpuaffinity) -> Outcome {
+        let vcpu = find(domain, request.vcpu)?;
+        judge(&request)?;
+        let online = placement::online(self.hv);
+        if request.flags & XEN_VCPUAFFINITY_HARD != 0 {
+            self.write_cpu_bitmap(&request.cpumap_hard, vcpu.sched.affinity.load(Ordering::Relaxed) & online)?;
+        }
+        if request.flags & XEN_VCPUAFFINITY_SOFT != 0 {
+            self.write_cpu_bitmap(&request.cpumap_soft, vcpu.sched.soft_affinity.load(Ordering::Relaxed) & online)?;
+        }
+        Ok(Answer::Done)
+    }
+
+    /// Sets or gets the domain's weight and cap.
+    pub(super) fn domctl_scheduler_op(&self, _: Control, domain: &Domain, op: &mut Domctl) -> Outcome {
+        /// A cap that says "as it was".
+        const SAME_CAP: u16 = u16::MAX;
+        let request: DomctlSchedulerOp = op.get();
+        if request.sched_id != XEN_SCHEDULER_CREDIT {
+            return Err(Errno::Inval.into());
+        }
+        let current = *domain.share.lock();
+        match request.cmd {
+            XEN_DOMCTL_SCHEDOP_PUTINFO => {
+                let DomctlSchedCredit { weight, cap } = request.credit;
+                let weight = if weight == 0 { current.weight } else { weight };
+                let cap = if cap == SAME_CAP { current.cap } else { cap };
+                sched::set_share(self.hv, domain, Share { weight, cap });
+                Ok(Answer::Done)
+            }
+            XEN_DOMCTL_SCHEDOP_GETINFO => {
+                let credit = DomctlSchedCredit { weight: current.weight, cap: current.cap };
+                op.set(&DomctlSchedulerOp { credit, ..request });
+                Ok(Answer::CopyBack)
+            }
+            _ => Err(Errno::Inval.into()),
+        }
     }
 }

@@ -1,16 +1,15 @@
 //! Making and ending domains, and what is said of a whole domain.
 
-use super::{Answer, Outcome, other_than_self};
+use super::{Answer, Outcome};
 use crate::{
     addr::Mfn,
     caller::Caller,
     config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES, MAX_PORTS},
     domain::{self, Config, Domain, teardown},
     event::virq,
-    hypercall::stubs,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
-    reply::Control,
+    reply::{Control, Stop},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -25,92 +24,135 @@ use oxen_abi::{
     errno::Errno,
 };
 
-/// Makes a domain. Its id is the one asked for, or with 0 or an id that no domain can have, one of the hypervisor's choice.
-pub(super) fn create<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Domctl) -> Outcome {
-    /// Every device that a classic machine has emulated.
-    const ANY_DEVICE: u32 = (XEN_X86_EMU_VPCI << 1) - 1;
-    let wanted: DomctlCreatedomain = op.get();
-    let version = wanted.grant_opts & XEN_DOMCTL_GRANT_VERSION_MASK;
-    if wanted.flags & XEN_DOMCTL_CDF_HVM != 0 {
-        return Err(Errno::OpNotSupp.into());
+const _: () = assert!(XEN_DOMCTL_PFINFO_L1TAB == 1 << XEN_DOMCTL_PFINFO_LTAB_SHIFT);
+
+impl<M: Machine> Caller<'_, M> {
+    /// Makes a domain. Its id is the one asked for, or with 0 or an id that no domain can have, one of the hypervisor's
+    /// choice.
+    pub(super) fn create_domain(&self, _: Control, op: &mut Domctl) -> Outcome {
+        /// Every device that a classic machine has emulated.
+        const ANY_DEVICE: u32 = (XEN_X86_EMU_VPCI << 1) - 1;
+        let wanted: DomctlCreatedomain = op.get();
+        let version = wanted.grant_opts & XEN_DOMCTL_GRANT_VERSION_MASK;
+        if wanted.flags & XEN_DOMCTL_CDF_HVM != 0 {
+            return Err(Errno::OpNotSupp.into());
+        }
+        if wanted.arch.emulation_flags & !ANY_DEVICE == 0 && wanted.arch.emulation_flags & !XEN_X86_EMU_PIT != 0 {
+            return Err(Errno::OpNotSupp.into());
+        }
+        if wanted.flags & !(XEN_DOMCTL_CDF_XS_DOMAIN | XEN_DOMCTL_CDF_OOS_OFF) != 0
+            || wanted.iommu_opts != 0
+            || wanted.vmtrace_size != 0
+            || wanted.arch.emulation_flags & !ANY_DEVICE != 0
+            || wanted.arch.misc_flags & !XEN_X86_MSR_RELAXED != 0
+            || wanted.grant_opts & !XEN_DOMCTL_GRANT_VERSION_MASK != 0
+            || !(1..=self.hv.grants.max_version).contains(&version)
+        {
+            return Err(Errno::Inval.into());
+        }
+        // A negative number is none: the build's own is in force.
+        let limit = |wanted: i32, range: core::ops::RangeInclusive<usize>| match usize::try_from(wanted) {
+            Ok(wanted) if !range.contains(&wanted) => Err(Errno::Inval),
+            Ok(wanted) => Ok(wanted as u32),
+            Err(_) => Ok(*range.end() as u32),
+        };
+        let config = Config {
+            id: (op.domain != DomId::DOM0 && op.domain.is_real()).then_some(op.domain),
+            is_privileged: false,
+            is_store: wanted.flags & XEN_DOMCTL_CDF_XS_DOMAIN != 0,
+            is_msr_relaxed: wanted.arch.misc_flags & XEN_X86_MSR_RELAXED != 0,
+            handle: wanted.handle,
+            pool: wanted.cpupool_id,
+            max_vcpus: wanted.max_vcpus,
+            max_port: wanted.max_evtchn_port.min(MAX_PORTS as u32 - 1),
+            max_grant_frames: limit(wanted.max_grant_frames, 1..=MAX_GRANT_FRAMES)?,
+            max_grant_version: version,
+            max_maptrack_frames: limit(wanted.max_maptrack_frames, 0..=MAX_MAPTRACK_FRAMES)?,
+        };
+        teardown::bury_the_dead(self.hv);
+        op.domain = domain::create(self.hv, &config)?.id;
+        // What PV guests' shadows would be like; there are none.
+        op.set(&DomctlCreatedomain { flags: wanted.flags | XEN_DOMCTL_CDF_OOS_OFF, ..wanted });
+        Ok(Answer::CopyBack)
     }
-    if wanted.arch.emulation_flags & !ANY_DEVICE == 0 && wanted.arch.emulation_flags & !XEN_X86_EMU_PIT != 0 {
-        return Err(Errno::OpNotSupp.into());
+
+    /// Ends a domain; preempted, and executed again, until all is given back that nobody else holds.
+    pub(super) fn destroy_domain(&self, _: Control, domain: &Arc<Domain>) -> Outcome {
+        self.other_than_self(domain)?;
+        teardown::advance(self.hv, domain)?;
+        Ok(Answer::Done)
     }
-    if wanted.flags & !(XEN_DOMCTL_CDF_XS_DOMAIN | XEN_DOMCTL_CDF_OOS_OFF) != 0
-        || wanted.iommu_opts != 0
-        || wanted.vmtrace_size != 0
-        || wanted.arch.emulation_flags & !ANY_DEVICE != 0
-        || wanted.arch.misc_flags & !XEN_X86_MSR_RELAXED != 0
-        || wanted.grant_opts & !XEN_DOMCTL_GRANT_VERSION_MASK != 0
-        || !(1..=caller.hv.grants.max_version).contains(&version)
-    {
-        return Err(Errno::Inval.into());
+
+    pub(super) fn pause_domain(&self, _: Control, domain: &Domain) -> Outcome {
+        self.other_than_self(domain)?;
+        domain.pause_by_controller(self.hv)?;
+        domain.wait_until_off(self.hv);
+        Ok(Answer::Done)
     }
-    // A negative number is none: the build's own is in force.
-    let limit = |wanted: i32, range: core::ops::RangeInclusive<usize>| match usize::try_from(wanted) {
-        Ok(wanted) if !range.contains(&wanted) => Err(Errno::Inval),
-        Ok(wanted) => Ok(wanted as u32),
-        Err(_) => Ok(*range.end() as u32),
-    };
-    let config = Config {
-        id: (op.domain != DomId::DOM0 && op.domain.is_real()).then_some(op.domain),
-        is_privileged: false,
-        is_store: wanted.flags & XEN_DOMCTL_CDF_XS_DOMAIN != 0,
-        is_msr_relaxed: wanted.arch.misc_flags & XEN_X86_MSR_RELAXED != 0,
-        handle: wanted.handle,
-        pool: wanted.cpupool_id,
-        max_vcpus: wanted.max_vcpus,
-        max_port: wanted.max_evtchn_port.min(MAX_PORTS as u32 - 1),
-        max_grant_frames: limit(wanted.max_grant_frames, 1..=MAX_GRANT_FRAMES)?,
-        max_grant_version: version,
-        max_maptrack_frames: limit(wanted.max_maptrack_frames, 0..=MAX_MAPTRACK_FRAMES)?,
-    };
-    teardown::bury_the_dead(caller.hv);
-    op.domain = domain::create(caller.hv, &config)?.id;
-    // What PV guests' shadows would be like; there are none.
-    op.set(&DomctlCreatedomain { flags: wanted.flags | XEN_DOMCTL_CDF_OOS_OFF, ..wanted });
-    Ok(Answer::CopyBack)
-}
 
-/// Ends a domain; preempted, and executed again, until all is given back that nobody else holds.
-pub(super) fn destroy<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Arc<Domain>) -> Outcome {
-    other_than_self(caller, domain)?;
-    teardown::advance(caller.hv, domain)?;
-    Ok(Answer::Done)
-}
-
-pub(super) fn pause<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain) -> Outcome {
-    other_than_self(caller, domain)?;
-    domain.pause_by_controller(caller.hv)?;
-    domain.wait_until_off(caller.hv);
-    Ok(Answer::Done)
-}
-
-pub(super) fn unpause<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain) -> Outcome {
-    domain.unpause_by_controller(caller.hv)?;
-    Ok(Answer::Done)
-}
-
-pub(super) fn resume<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain) -> Outcome {
-    other_than_self(caller, domain)?;
-    domain::resume(caller.hv, domain);
-    Ok(Answer::Done)
-}
-
-/// Creates the vcpus, as many as the domain was made for.
-pub(super) fn make_vcpus<M: Machine>(
-    caller: &Caller<'_, M>,
-    _: Control,
-    domain: &Arc<Domain>,
-    request: DomctlMaxVcpus,
-) -> Outcome {
-    other_than_self(caller, domain)?;
-    if request.max != domain.max_vcpus.load(Ordering::Relaxed) {
-        return Err(Errno::Inval.into());
+    pub(super) fn unpause_domain(&self, _: Control, domain: &Domain) -> Outcome {
+        domain.unpause_by_controller(self.hv)?;
+        Ok(Answer::Done)
     }
-    (0..request.max).try_for_each(|id| domain.add_vcpu(caller.hv, id))?;
-    Ok(Answer::Done)
+
+    pub(super) fn resume_domain(&self, _: Control, domain: &Domain) -> Outcome {
+        self.other_than_self(domain)?;
+        domain::resume(self.hv, domain);
+        Ok(Answer::Done)
+    }
+
+    /// Creates the vcpus, as many as the domain was made for.
+    pub(super) fn make_vcpus(&self, _: Control, domain: &Arc<Domain>, request: DomctlMaxVcpus) -> Outcome {
+        self.other_than_self(domain)?;
+        if request.max != domain.max_vcpus.load(Ordering::Relaxed) {
+            return Err(Errno::Inval.into());
+        }
+        for id in (0..request.max).filter(|&id| domain.vcpu(id).is_none()) {
+            domain.add_vcpu(self.hv, id)?;
+            if self.must_yield() {
+                return Err(Stop::Unfinished);
+            }
+        }
+        Ok(Answer::Done)
+    }
+
+    /// Gives one of the system's virtual interrupts to the domain.
+    pub(super) fn set_virq_handler(&self, _: Control, domain: &Domain, virq: u32) -> Outcome {
+        virq::set_handler(self.hv, virq, domain)?;
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn hypercall_init(&self, _: Control, domain: &Domain, request: DomctlHypercallInit) -> Outcome {
+        let mfn = Mfn::new(request.gmfn).ok_or(Errno::Inval)?;
+        self.hv.fill_hypercall_page(domain, mfn).map_err(|_| Errno::Inval)?;
+        Ok(Answer::Done)
+    }
+
+    /// What frames of the domain are used as, for whoever saves it.
+    pub(super) fn get_page_types(&self, _: Control, domain: &Domain, request: DomctlGetpageframeinfo3) -> Outcome {
+        /// As many as in one call of Xen's.
+        const MAX_FRAMES: u64 = 1024;
+        if request.num > MAX_FRAMES {
+            return Err(Errno::TooBig.into());
+        }
+        let hv = self.hv;
+        let array = GuestPtr::<u64>::new(request.array, request.num)?;
+        for index in 0..request.num {
+            let raw = array.read(&hv.machine, index)?;
+            let state = Mfn::new(raw).filter(|&mfn| hv.frames.is_ram(mfn)).map(|mfn| hv.frames.state(mfn));
+            let kind = match state.filter(|s| s.owner() == domain.owner && s.is_allocated()) {
+                None => XEN_DOMCTL_PFINFO_XTAB,
+                Some(state) if state.uses() == 0 => 0,
+                Some(state) => {
+                    let level = state.kind().level().unwrap_or(0);
+                    let pinned = if state.is_pinned() { XEN_DOMCTL_PFINFO_LPINTAB } else { 0 };
+                    level << XEN_DOMCTL_PFINFO_LTAB_SHIFT | pinned
+                }
+            };
+            array.write(&hv.machine, index, &kind.into())?;
+        }
+        Ok(Answer::Done)
+    }
 }
 
 pub(super) fn limit_memory(_: Control, domain: &Domain, request: DomctlMaxMem) -> Outcome {
@@ -121,12 +163,6 @@ pub(super) fn limit_memory(_: Control, domain: &Domain, request: DomctlMaxMem) -
 
 pub(super) fn set_handle(_: Control, domain: &Domain, request: DomctlSetdomainhandle) -> Outcome {
     *domain.handle.lock() = request.handle;
-    Ok(Answer::Done)
-}
-
-/// Gives one of the system's virtual interrupts to the domain.
-pub(super) fn handle_virq<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain, virq: u32) -> Outcome {
-    virq::set_handler(caller.hv, virq, domain)?;
     Ok(Answer::Done)
 }
 
@@ -144,47 +180,3 @@ pub(super) fn get_address_size(_: Control, op: &mut Domctl) -> Outcome {
     op.set(&DomctlAddressSize { size: 64 });
     Ok(Answer::CopyBack)
 }
-
-pub(super) fn fill_hypercall_page<M: Machine>(
-    caller: &Caller<'_, M>,
-    _: Control,
-    domain: &Domain,
-    request: DomctlHypercallInit,
-) -> Outcome {
-    let mfn = Mfn::new(request.gmfn).ok_or(Errno::Inval)?;
-    stubs::fill(caller.hv, domain, mfn).map_err(|_| Errno::Inval)?;
-    Ok(Answer::Done)
-}
-
-/// What frames of the domain are used as, for whoever saves it.
-pub(super) fn page_types<M: Machine>(
-    caller: &Caller<'_, M>,
-    _: Control,
-    domain: &Domain,
-    request: DomctlGetpageframeinfo3,
-) -> Outcome {
-    /// As many as in one call of Xen's.
-    const MAX_FRAMES: u64 = 1024;
-    if request.num > MAX_FRAMES {
-        return Err(Errno::TooBig.into());
-    }
-    let hv = caller.hv;
-    let array = GuestPtr::<u64>::new(request.array, request.num)?;
-    for index in 0..request.num {
-        let raw = array.read(&hv.machine, index)?;
-        let state = Mfn::new(raw).filter(|&mfn| hv.frames.is_ram(mfn)).map(|mfn| hv.frames.state(mfn));
-        let kind = match state.filter(|s| s.owner() == domain.owner && s.is_allocated()) {
-            None => XEN_DOMCTL_PFINFO_XTAB,
-            Some(state) if state.uses() == 0 => 0,
-            Some(state) => {
-                let level = state.kind().level().unwrap_or(0);
-                let pinned = if state.is_pinned() { XEN_DOMCTL_PFINFO_LPINTAB } else { 0 };
-                level << XEN_DOMCTL_PFINFO_LTAB_SHIFT | pinned
-            }
-        };
-        array.write(&hv.machine, index, &kind.into())?;
-    }
-    Ok(Answer::Done)
-}
-
-const _: () = assert!(XEN_DOMCTL_PFINFO_L1TAB == 1 << XEN_DOMCTL_PFINFO_LTAB_SHIFT);

@@ -15,83 +15,85 @@ use oxen_abi::{
     errno::Errno,
 };
 
-/// Copies the leaves and registers out; null pointers ask how many there can be.
-pub(super) fn get<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Domctl) -> Outcome {
-    let request: DomctlCpuPolicy = op.get();
-    let machine = &caller.hv.machine;
-    let mut nr_leaves = ROOM_FOR_LEAVES;
-    if request.leaves != 0 {
-        nr_leaves = 0;
+impl<M: Machine> Caller<'_, M> {
+    /// Copies the leaves and registers out; null pointers ask how many there can be.
+    pub(super) fn get_cpu_policy(&self, _: Control, op: &mut Domctl) -> Outcome {
+        let request: DomctlCpuPolicy = op.get();
+        let machine = &self.hv.machine;
+        let mut nr_leaves = ROOM_FOR_LEAVES;
+        if request.leaves != 0 {
+            nr_leaves = 0;
+            let list = GuestPtr::<CpuidLeaf>::new(request.leaves, request.nr_leaves.into())?;
+            each_leaf(&|leaf, subleaf| cpuid::leaf(self, leaf, subleaf), &mut |leaf, subleaf, [a, b, c, d]| {
+                if nr_leaves == request.nr_leaves {
+                    return Err(Errno::NoBufs);
+                }
+                list.write(machine, nr_leaves.into(), &CpuidLeaf { leaf, subleaf, a, b, c, d })?;
+                nr_leaves += 1;
+                Ok(())
+            })?;
+        }
+        let nr_msrs = MODEL_REGISTERS.len() as u32;
+        if request.msrs != 0 {
+            let list = GuestPtr::<MsrEntry>::new(request.msrs, request.nr_msrs.min(nr_msrs).into())?;
+            for (index, idx) in (0..).zip(MODEL_REGISTERS) {
+                if index == u64::from(request.nr_msrs) {
+                    return Err(Errno::NoBufs.into());
+                }
+                list.write(machine, index, &MsrEntry { idx, flags: 0, val: 0 })?;
+            }
+        }
+        op.set(&DomctlCpuPolicy { nr_leaves, nr_msrs, ..request });
+        Ok(Answer::CopyBack)
+    }
+
+    /// Judges what a toolstack wishes. Where something cannot be, the answer says what.
+    pub(super) fn set_cpu_policy(&self, _: Control, domain: &Domain, op: &mut Domctl) -> Outcome {
+        if domain.id == self.domain.id {
+            return Err(Errno::Inval.into());
+        }
+        if domain.has_begun() {
+            return Err(Errno::Exist.into());
+        }
+        let request: DomctlCpuPolicy = op.get();
+        let unused = XEN_CPUID_INPUT_UNUSED;
+        let mut answer = DomctlCpuPolicy { err_leaf: unused, err_subleaf: unused, err_msr: unused, ..request };
+        match self.check_cpu_policy(&mut answer) {
+            Ok(()) => Ok(Answer::Done),
+            Err(Stop::Refused(error)) => {
+                op.set(&answer);
+                Ok(Answer::CopyBackAnd(error))
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    fn check_cpu_policy(&self, request: &mut DomctlCpuPolicy) -> Result<(), Stop> {
+        let machine = &self.hv.machine;
+        if request.nr_leaves > ROOM_FOR_LEAVES || request.nr_msrs > MODEL_REGISTERS.len() as u32 {
+            return Err(Errno::TooBig.into());
+        }
         let list = GuestPtr::<CpuidLeaf>::new(request.leaves, request.nr_leaves.into())?;
-        each_leaf(&|leaf, subleaf| cpuid::leaf(caller, leaf, subleaf), &mut |leaf, subleaf, [a, b, c, d]| {
-            if nr_leaves == request.nr_leaves {
-                return Err(Errno::NoBufs);
+        for index in 0..request.nr_leaves.into() {
+            let CpuidLeaf { leaf, subleaf, .. } = list.read(machine, index)?;
+            if !is_known(leaf, subleaf) {
+                (request.err_leaf, request.err_subleaf) = (leaf, subleaf);
+                return Err(Errno::Range.into());
             }
-            list.write(machine, nr_leaves.into(), &CpuidLeaf { leaf, subleaf, a, b, c, d })?;
-            nr_leaves += 1;
-            Ok(())
-        })?;
-    }
-    let nr_msrs = MODEL_REGISTERS.len() as u32;
-    if request.msrs != 0 {
-        let list = GuestPtr::<MsrEntry>::new(request.msrs, request.nr_msrs.min(nr_msrs).into())?;
-        for (index, idx) in (0..).zip(MODEL_REGISTERS) {
-            if index == u64::from(request.nr_msrs) {
-                return Err(Errno::NoBufs.into());
-            }
-            list.write(machine, index, &MsrEntry { idx, flags: 0, val: 0 })?;
         }
-    }
-    op.set(&DomctlCpuPolicy { nr_leaves, nr_msrs, ..request });
-    Ok(Answer::CopyBack)
-}
-
-/// Judges what a toolstack wishes. Where something cannot be, the answer says what.
-pub(super) fn set<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain, op: &mut Domctl) -> Outcome {
-    if domain.id == caller.domain.id {
-        return Err(Errno::Inval.into());
-    }
-    if domain.has_begun() {
-        return Err(Errno::Exist.into());
-    }
-    let request: DomctlCpuPolicy = op.get();
-    let unused = XEN_CPUID_INPUT_UNUSED;
-    let mut answer = DomctlCpuPolicy { err_leaf: unused, err_subleaf: unused, err_msr: unused, ..request };
-    match judge(caller, &mut answer) {
-        Ok(()) => Ok(Answer::Done),
-        Err(Stop::Refused(error)) => {
-            op.set(&answer);
-            Ok(Answer::CopyBackAnd(error))
+        let list = GuestPtr::<MsrEntry>::new(request.msrs, request.nr_msrs.into())?;
+        for index in 0..request.nr_msrs.into() {
+            let MsrEntry { idx, flags, .. } = list.read(machine, index)?;
+            let error = match flags {
+                0 if MODEL_REGISTERS.contains(&idx) => continue,
+                0 => Errno::Range,
+                _ => Errno::Inval,
+            };
+            request.err_msr = idx;
+            return Err(error.into());
         }
-        Err(other) => Err(other),
+        Ok(())
     }
-}
-
-fn judge<M: Machine>(caller: &Caller<'_, M>, request: &mut DomctlCpuPolicy) -> Result<(), Stop> {
-    let machine = &caller.hv.machine;
-    if request.nr_leaves > ROOM_FOR_LEAVES || request.nr_msrs > MODEL_REGISTERS.len() as u32 {
-        return Err(Errno::TooBig.into());
-    }
-    let list = GuestPtr::<CpuidLeaf>::new(request.leaves, request.nr_leaves.into())?;
-    for index in 0..request.nr_leaves.into() {
-        let CpuidLeaf { leaf, subleaf, .. } = list.read(machine, index)?;
-        if !is_known(leaf, subleaf) {
-            (request.err_leaf, request.err_subleaf) = (leaf, subleaf);
-            return Err(Errno::Range.into());
-        }
-    }
-    let list = GuestPtr::<MsrEntry>::new(request.msrs, request.nr_msrs.into())?;
-    for index in 0..request.nr_msrs.into() {
-        let MsrEntry { idx, flags, .. } = list.read(machine, index)?;
-        let error = match flags {
-            0 if MODEL_REGISTERS.contains(&idx) => continue,
-            0 => Errno::Range,
-            _ => Errno::Inval,
-        };
-        request.err_msr = idx;
-        return Err(error.into());
-    }
-    Ok(())
 }
 
 /// Whether a policy has a place for a leaf.

@@ -1,6 +1,6 @@
 //! What of the machine a domain may use.
 
-use super::{Answer, Outcome, read_bitmap, write_bitmap};
+use super::{Answer, Outcome};
 use crate::{
     caller::Caller,
     config::MAX_PIRQS,
@@ -37,77 +37,54 @@ fn judge(has: bool) -> Result<(), Errno> {
     if has { Ok(()) } else { Err(Errno::Perm) }
 }
 
-pub(super) fn interrupt<M: Machine>(
-    caller: &Caller<'_, M>,
-    _: Control,
-    domain: &Domain,
-    request: DomctlIrqPermission,
-) -> Outcome {
-    /// The line of the interval timer, which is the hypervisor's.
-    const TIMER: u32 = 0;
-    if request.pirq as usize >= MAX_PIRQS {
-        return Err(Errno::Inval.into());
+impl<M: Machine> Caller<'_, M> {
+    pub(super) fn permit_interrupt(&self, _: Control, domain: &Domain, request: DomctlIrqPermission) -> Outcome {
+        /// The line of the interval timer, which is the hypervisor's.
+        const TIMER: u32 = 0;
+        if request.pirq as usize >= MAX_PIRQS {
+            return Err(Errno::Inval.into());
+        }
+        let pirq = request.pirq.into();
+        judge(request.pirq != TIMER && self.domain.rights.lock().interrupts.contains(pirq, pirq))?;
+        change(&mut domain.rights.lock().interrupts, request.allow_access, pirq, pirq)
     }
-    let pirq = request.pirq.into();
-    judge(request.pirq != TIMER && caller.domain.rights.lock().interrupts.contains(pirq, pirq))?;
-    change(&mut domain.rights.lock().interrupts, request.allow_access, pirq, pirq)
-}
 
-pub(super) fn memory<M: Machine>(
-    caller: &Caller<'_, M>,
-    _: Control,
-    domain: &Domain,
-    request: DomctlIomemPermission,
-) -> Outcome {
-    // No frames from the first on are all of them, and more than anybody has.
-    let last = request.first_mfn.wrapping_add(request.nr_mfns).wrapping_sub(1);
-    if last < request.first_mfn {
-        return Err(Errno::Inval.into());
+    pub(super) fn permit_memory(&self, _: Control, domain: &Domain, request: DomctlIomemPermission) -> Outcome {
+        // No frames from the first on are all of them, and more than anybody has.
+        let last = request.first_mfn.wrapping_add(request.nr_mfns).wrapping_sub(1);
+        if last < request.first_mfn {
+            return Err(Errno::Inval.into());
+        }
+        let is_possible = last <= last_frame(&self.hv.machine);
+        judge(is_possible && self.domain.rights.lock().memory.contains(request.first_mfn, last))?;
+        change(&mut domain.rights.lock().memory, request.allow_access, request.first_mfn, last)
     }
-    let is_possible = last <= last_frame(&caller.hv.machine);
-    judge(is_possible && caller.domain.rights.lock().memory.contains(request.first_mfn, last))?;
-    change(&mut domain.rights.lock().memory, request.allow_access, request.first_mfn, last)
-}
 
-pub(super) fn ports<M: Machine>(
-    caller: &Caller<'_, M>,
-    _: Control,
-    domain: &Domain,
-    request: DomctlIoportPermission,
-) -> Outcome {
-    let end = request.first_port.checked_add(request.nr_ports).filter(|&end| end <= PORTS).ok_or(Errno::Inval)?;
-    if request.nr_ports == 0 {
-        return Err(Errno::Inval.into());
+    pub(super) fn permit_ports(&self, _: Control, domain: &Domain, request: DomctlIoportPermission) -> Outcome {
+        let end = request.first_port.checked_add(request.nr_ports).filter(|&end| end <= PORTS).ok_or(Errno::Inval)?;
+        if request.nr_ports == 0 {
+            return Err(Errno::Inval.into());
+        }
+        let (first, last) = (request.first_port, end - 1);
+        let console = (first..=last).any(|port| self.hv.machine.is_console_port(port as u16));
+        let is_free = !console && !HYPERVISOR_PORTS.iter().any(|ours| first <= *ours.end() && last >= *ours.start());
+        judge(is_free && self.domain.rights.lock().ports.contains(first.into(), last.into()))?;
+        change(&mut domain.rights.lock().ports, request.allow_access, first.into(), last.into())
     }
-    let (first, last) = (request.first_port, end - 1);
-    let console = (first..=last).any(|port| caller.hv.machine.is_console_port(port as u16));
-    let is_free = !console && !HYPERVISOR_PORTS.iter().any(|ours| first <= *ours.end() && last >= *ours.start());
-    judge(is_free && caller.domain.rights.lock().ports.contains(first.into(), last.into()))?;
-    change(&mut domain.rights.lock().ports, request.allow_access, first.into(), last.into())
-}
 
-/// The machine is one node; what a toolstack would like is kept.
-pub(super) fn set_nodes<M: Machine>(
-    caller: &Caller<'_, M>,
-    _: Control,
-    domain: &Domain,
-    request: DomctlNodeaffinity,
-) -> Outcome {
-    let nodes = read_bitmap(caller, &request.nodemap)?;
-    if nodes & 1 == 0 {
-        return Err(Errno::Inval.into());
+    /// The machine is one node; what a toolstack would like is kept.
+    pub(super) fn set_node_affinity(&self, _: Control, domain: &Domain, request: DomctlNodeaffinity) -> Outcome {
+        let nodes = self.read_cpu_bitmap(&request.nodemap)?;
+        if nodes & 1 == 0 {
+            return Err(Errno::Inval.into());
+        }
+        // All that there could be is the hypervisor's own choice.
+        domain.node_affinity.store(if nodes == u64::MAX { 1 } else { nodes }, Ordering::Relaxed);
+        Ok(Answer::Done)
     }
-    // All that there could be is the hypervisor's own choice.
-    domain.node_affinity.store(if nodes == u64::MAX { 1 } else { nodes }, Ordering::Relaxed);
-    Ok(Answer::Done)
-}
 
-pub(super) fn get_nodes<M: Machine>(
-    caller: &Caller<'_, M>,
-    _: Control,
-    domain: &Domain,
-    request: DomctlNodeaffinity,
-) -> Outcome {
-    write_bitmap(caller, &request.nodemap, domain.node_affinity.load(Ordering::Relaxed))?;
-    Ok(Answer::Done)
+    pub(super) fn get_node_affinity(&self, _: Control, domain: &Domain, request: DomctlNodeaffinity) -> Outcome {
+        self.write_cpu_bitmap(&request.nodemap, domain.node_affinity.load(Ordering::Relaxed))?;
+        Ok(Answer::Done)
+    }
 }

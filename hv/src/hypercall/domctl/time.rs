@@ -1,53 +1,44 @@
 //! A domain's clocks.
 
-use super::{Answer, Outcome, other_than_self};
-use crate::{caller::Caller, domain::Domain, machine::Machine, reply::Control};
+use super::{Answer, Outcome};
+use crate::{caller::Caller, domain::Domain, machine::Machine, reply::Control, sched::clock};
 use core::sync::atomic::Ordering;
-use oxen_abi::{
-    domctl::{
-        Domctl, DomctlSettimeoffset, DomctlTscInfo, TSC_MODE_ALWAYS_EMULATE, TSC_MODE_DEFAULT, TSC_MODE_NEVER_EMULATE,
-    },
-    errno::Errno,
-};
+use oxen_abi::domctl::{Domctl, DomctlSettimeoffset, DomctlTscInfo};
 
-pub(super) fn set_offset<M: Machine>(
-    caller: &Caller<'_, M>,
-    _: Control,
-    domain: &Domain,
-    request: DomctlSettimeoffset,
-) -> Outcome {
-    domain.time_offset.store(request.time_offset_seconds, Ordering::Relaxed);
-    domain.publish_wall_clock(caller.hv);
-    Ok(Answer::Done)
-}
-
-/// The time stamp counter is never emulated: a toolstack that will have it so is told.
-pub(super) fn set_tsc<M: Machine>(
-    caller: &Caller<'_, M>,
-    _: Control,
-    domain: &Domain,
-    request: DomctlTscInfo,
-) -> Outcome {
-    other_than_self(caller, domain)?;
-    match request.tsc_mode {
-        TSC_MODE_DEFAULT | TSC_MODE_NEVER_EMULATE => {}
-        TSC_MODE_ALWAYS_EMULATE => return Err(Errno::OpNotSupp.into()),
-        _ => return Err(Errno::Inval.into()),
+impl<M: Machine> Caller<'_, M> {
+    pub(super) fn set_time_offset(&self, _: Control, domain: &Domain, request: DomctlSettimeoffset) -> Outcome {
+        domain.time_offset.store(request.time_offset_seconds, Ordering::Relaxed);
+        domain.publish_wall_clock(self.hv);
+        Ok(Answer::Done)
     }
-    *domain.tsc.lock() = (request.tsc_mode, request.incarnation.wrapping_add(1));
-    Ok(Answer::Done)
-}
 
-pub(super) fn get_tsc<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain, op: &mut Domctl) -> Outcome {
-    other_than_self(caller, domain)?;
-    let khz = caller.hv.machine.frequency() / 1000;
-    let (tsc_mode, incarnation) = *domain.tsc.lock();
-    op.set(&DomctlTscInfo {
-        tsc_mode,
-        gtsc_khz: u32::try_from(khz).unwrap_or(u32::MAX),
-        incarnation,
-        pad: 0,
-        elapsed_nsec: caller.hv.now(),
-    });
-    Ok(Answer::CopyBack)
+    /// Chooses the domain's time stamp counter, and tells its vcpus what time goes with it.
+    pub(super) fn set_tsc_info(&self, _: Control, domain: &Domain, request: DomctlTscInfo) -> Outcome {
+        self.other_than_self(domain)?;
+        let hv = self.hv;
+        domain.pause(hv);
+        domain.wait_until_off(hv);
+        let done = domain.tsc.set(&request, hv.now(), self.own_khz());
+        if done.is_ok() {
+            for vcpu in domain.each_vcpu() {
+                if let Some(place) = *vcpu.info.lock() {
+                    clock::publish(&place, domain.time_info(hv));
+                }
+                vcpu.sched.time_is_due.store(true, Ordering::Relaxed);
+            }
+        }
+        domain.unpause(hv);
+        done?;
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn get_tsc_info(&self, _: Control, domain: &Domain, op: &mut Domctl) -> Outcome {
+        self.other_than_self(domain)?;
+        op.set(&domain.tsc.get(self.hv.now(), self.own_khz()));
+        Ok(Answer::CopyBack)
+    }
+
+    fn own_khz(&self) -> u32 {
+        u32::try_from(self.hv.machine.frequency() / 1000).unwrap_or(u32::MAX)
+    }
 }

@@ -1,6 +1,6 @@
 //! What is said of a domain's vcpus: contexts, and what they do.
 
-use super::{Answer, Outcome, find, other_than_self};
+use super::{Answer, Outcome, find};
 use crate::{
     caller::Caller,
     domain::{Domain, context, vcpu::pause},
@@ -17,63 +17,55 @@ use oxen_abi::{
 };
 use zerocopy::FromZeros;
 
-/// Gives a vcpu of another domain its context; a null pointer takes it down.
-pub(super) fn set_context<M: Machine>(
-    caller: &Caller<'_, M>,
-    _: Control,
-    domain: &Domain,
-    request: DomctlVcpucontext,
-) -> Outcome {
-    other_than_self(caller, domain)?;
-    let vcpu = find(domain, request.vcpu)?;
-    if request.ctxt == 0 {
-        sched::pause(caller.hv, vcpu, pause::DOWN);
-        return Ok(Answer::Done);
+impl<M: Machine> Caller<'_, M> {
+    /// Gives a vcpu of another domain its context; a null pointer takes it down.
+    pub(super) fn set_vcpu_context(&self, _: Control, domain: &Domain, request: DomctlVcpucontext) -> Outcome {
+        self.other_than_self(domain)?;
+        let vcpu = find(domain, request.vcpu)?;
+        if request.ctxt == 0 {
+            sched::pause(self.hv, vcpu, pause::DOWN);
+            return Ok(Answer::Done);
+        }
+        let context = self.copy_from_guest::<VcpuGuestContext>(request.ctxt)?;
+        domain.pause(self.hv);
+        domain.wait_until_off(self.hv);
+        let done = {
+            let stage = domain.life.lock();
+            if stage.is_alive() { context::set(self.hv, domain, vcpu, &context) } else { Err(Errno::Srch.into()) }
+        };
+        domain.unpause(self.hv);
+        done?;
+        Ok(Answer::Done)
     }
-    let context = GuestPtr::<VcpuGuestContext>::one(request.ctxt)?.read(&caller.hv.machine, 0)?;
-    domain.pause(caller.hv);
-    domain.wait_until_off(caller.hv);
-    let done = {
-        let stage = domain.life.lock();
-        if stage.is_alive() { context::set(caller.hv, domain, vcpu, &context) } else { Err(Errno::Srch.into()) }
-    };
-    domain.unpause(caller.hv);
-    done?;
-    Ok(Answer::Done)
-}
 
-pub(super) fn get_context<M: Machine>(
-    caller: &Caller<'_, M>,
-    _: Control,
-    domain: &Domain,
-    request: DomctlVcpucontext,
-) -> Outcome {
-    other_than_self(caller, domain)?;
-    let vcpu = find(domain, request.vcpu)?;
-    let to = GuestPtr::<VcpuGuestContext>::one(request.ctxt)?;
-    let mut context = VcpuGuestContext::new_zeroed();
-    domain.pause(caller.hv);
-    domain.wait_until_off(caller.hv);
-    let done = context::get(domain, vcpu, &mut context);
-    domain.unpause(caller.hv);
-    done?;
-    to.write(&caller.hv.machine, 0, &context)?;
-    Ok(Answer::Done)
-}
+    pub(super) fn get_vcpu_context(&self, _: Control, domain: &Domain, request: DomctlVcpucontext) -> Outcome {
+        self.other_than_self(domain)?;
+        let vcpu = find(domain, request.vcpu)?;
+        let to = GuestPtr::<VcpuGuestContext>::one(request.ctxt)?;
+        let mut context = VcpuGuestContext::new_zeroed();
+        domain.pause(self.hv);
+        domain.wait_until_off(self.hv);
+        let done = context::get(domain, vcpu, &mut context);
+        domain.unpause(self.hv);
+        done?;
+        to.write(&self.hv.machine, 0, &context)?;
+        Ok(Answer::Done)
+    }
 
-pub(super) fn get_info<M: Machine>(caller: &Caller<'_, M>, _: Control, domain: &Domain, op: &mut Domctl) -> Outcome {
-    let request: DomctlGetvcpuinfo = op.get();
-    let vcpu = find(domain, request.vcpu)?;
-    let pauses = vcpu.pauses.load(Ordering::Relaxed);
-    op.set(&DomctlGetvcpuinfo {
-        vcpu: request.vcpu,
-        online: (pauses & pause::DOWN == 0).into(),
-        blocked: (pauses & pause::WAITING != 0).into(),
-        running: vcpu.sched.is_running().into(),
-        _pad0: 0,
-        cpu_time: vcpu.sched.runstate.lock().ran(caller.hv.now()),
-        cpu: vcpu.sched.cpu().map_or(0, |cpu| cpu.0.into()),
-        _pad1: 0,
-    });
-    Ok(Answer::CopyBack)
+    pub(super) fn get_vcpu_info(&self, _: Control, domain: &Domain, op: &mut Domctl) -> Outcome {
+        let request: DomctlGetvcpuinfo = op.get();
+        let vcpu = find(domain, request.vcpu)?;
+        let pauses = vcpu.pauses.load(Ordering::Relaxed);
+        op.set(&DomctlGetvcpuinfo {
+            vcpu: request.vcpu,
+            online: (pauses & pause::DOWN == 0).into(),
+            blocked: (pauses & pause::WAITING != 0).into(),
+            running: vcpu.sched.is_running().into(),
+            _pad0: 0,
+            cpu_time: vcpu.sched.runstate.lock().ran(self.hv.now()),
+            cpu: vcpu.sched.cpu().map_or(0, |cpu| cpu.0.into()),
+            _pad1: 0,
+        });
+        Ok(Answer::CopyBack)
+    }
 }

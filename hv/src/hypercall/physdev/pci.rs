@@ -1,11 +1,9 @@
 //! Devices: what the control domain announces, and what it is told of their interrupts by message.
 
-use super::read;
 use crate::{
     caller::Caller,
     event::pirq,
     machine::Machine,
-    mem::guest_ptr::GuestPtr,
     pci::{Address, Window},
 };
 use oxen_abi::{
@@ -29,74 +27,76 @@ enum Act {
     Release,
 }
 
-/// Does one of the commands about devices.
-#[inline(never)]
-pub(super) fn operation<M: Machine>(caller: &Caller<'_, M>, command: u32, at: u64) -> Result<(), Errno> {
-    let (act, function) = match command {
-        PHYSDEVOP_MANAGE_PCI_ADD => (Act::Add, on_segment_0(caller, at)?),
-        PHYSDEVOP_MANAGE_PCI_REMOVE => (Act::Remove, on_segment_0(caller, at)?),
-        PHYSDEVOP_RESTORE_MSI => (Act::Restore, on_segment_0(caller, at)?),
-        PHYSDEVOP_MANAGE_PCI_ADD_EXT => {
-            let device: PhysdevManagePciExt = read(caller, at)?;
-            if device.is_extfn > 1 || device.is_virtfn > 1 {
-                return Err(Errno::Inval);
+impl<M: Machine> Caller<'_, M> {
+    /// Does one of the commands about devices.
+    #[inline(never)]
+    pub(super) fn physdev_op_on_pci(&self, command: u32, at: u64) -> Result<(), Errno> {
+        let (act, function) = match command {
+            PHYSDEVOP_MANAGE_PCI_ADD => (Act::Add, self.read_address_on_segment_0(at)?),
+            PHYSDEVOP_MANAGE_PCI_REMOVE => (Act::Remove, self.read_address_on_segment_0(at)?),
+            PHYSDEVOP_RESTORE_MSI => (Act::Restore, self.read_address_on_segment_0(at)?),
+            PHYSDEVOP_MANAGE_PCI_ADD_EXT => {
+                let device: PhysdevManagePciExt = self.read_packed(at)?;
+                if device.is_extfn > 1 || device.is_virtfn > 1 {
+                    return Err(Errno::Inval);
+                }
+                (Act::Add, Address::new(0, device.bus, device.devfn))
             }
-            (Act::Add, Address::new(0, device.bus, device.devfn))
-        }
-        PHYSDEVOP_PCI_DEVICE_ADD => {
-            let device: PhysdevPciDeviceAdd = read(caller, at)?;
-            // There is one node: which one is told does not matter, but told it must be.
-            if device.flags & XEN_PCI_DEV_PXM != 0 {
-                let end = at.checked_add(size_of::<PhysdevPciDeviceAdd>() as u64).ok_or(Errno::Fault)?;
-                GuestPtr::<u32>::one(end)?.read(&caller.hv.machine, 0)?;
+            PHYSDEVOP_PCI_DEVICE_ADD => {
+                let device: PhysdevPciDeviceAdd = self.read_packed(at)?;
+                // There is one node: which one is told does not matter, but told it must be.
+                if device.flags & XEN_PCI_DEV_PXM != 0 {
+                    let end = at.checked_add(size_of::<PhysdevPciDeviceAdd>() as u64).ok_or(Errno::Fault)?;
+                    self.copy_from_guest::<u32>(end)?;
+                }
+                (Act::Add, Address::new(device.seg, device.bus, device.devfn))
             }
-            (Act::Add, Address::new(device.seg, device.bus, device.devfn))
+            PHYSDEVOP_PCI_DEVICE_REMOVE => (Act::Remove, self.read_pci_address(at)?),
+            PHYSDEVOP_RESTORE_MSI_EXT => (Act::Restore, self.read_pci_address(at)?),
+            PHYSDEVOP_PREPARE_MSIX => (Act::Prepare, self.read_pci_address(at)?),
+            PHYSDEVOP_RELEASE_MSIX => (Act::Release, self.read_pci_address(at)?),
+            PHYSDEVOP_PCI_MMCFG_RESERVED => return self.announce_pci_window(at),
+            // No debug port is in use here: there is nothing to do before and after its controller is reset.
+            PHYSDEVOP_DBGP_OP => {
+                self.control()?;
+                return self.read_packed::<PhysdevDbgpOp>(at).map(|_| ());
+            }
+            _ => return Err(Errno::NoSys),
+        };
+        let hv = self.hv;
+        if matches!(act, Act::Restore) && !hv.pci.lock().is_known(function) {
+            return Err(Errno::NoDev);
         }
-        PHYSDEVOP_PCI_DEVICE_REMOVE => (Act::Remove, named(caller, at)?),
-        PHYSDEVOP_RESTORE_MSI_EXT => (Act::Restore, named(caller, at)?),
-        PHYSDEVOP_PREPARE_MSIX => (Act::Prepare, named(caller, at)?),
-        PHYSDEVOP_RELEASE_MSIX => (Act::Release, named(caller, at)?),
-        PHYSDEVOP_PCI_MMCFG_RESERVED => return window(caller, at),
-        // No debug port is in use here: there is nothing to do before and after its controller is reset.
-        PHYSDEVOP_DBGP_OP => {
-            caller.control()?;
-            return read::<_, PhysdevDbgpOp>(caller, at).map(|_| ());
+        self.control()?;
+        let is_device = |mfn| !hv.frames.is_ram(mfn) && !hv.frames.is_forbidden_io(mfn);
+        match act {
+            Act::Add => hv.pci.lock().announce(&hv.machine, function),
+            Act::Remove => pirq::forget_device(hv, self.domain, function),
+            Act::Restore => hv.pci.lock().restore(&hv.machine, function),
+            Act::Prepare => hv.pci.lock().prepare(&hv.machine, &is_device, function),
+            Act::Release => hv.pci.lock().unprepare(function),
         }
-        _ => return Err(Errno::NoSys),
-    };
-    let hv = caller.hv;
-    if matches!(act, Act::Restore) && !hv.pci.lock().is_known(function) {
-        return Err(Errno::NoDev);
     }
-    caller.control()?;
-    let is_device = |mfn| !hv.frames.is_ram(mfn) && !hv.frames.is_forbidden_io(mfn);
-    match act {
-        Act::Add => hv.pci.lock().announce(&hv.machine, function),
-        Act::Remove => pirq::forget_device(hv, caller.domain, function),
-        Act::Restore => hv.pci.lock().restore(&hv.machine, function),
-        Act::Prepare => hv.pci.lock().prepare(&hv.machine, &is_device, function),
-        Act::Release => hv.pci.lock().unprepare(function),
+
+    fn read_address_on_segment_0(&self, at: u64) -> Result<Address, Errno> {
+        let device: PhysdevManagePci = self.read_packed(at)?;
+        Ok(Address::new(0, device.bus, device.devfn))
     }
-}
 
-fn on_segment_0<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<Address, Errno> {
-    let device: PhysdevManagePci = read(caller, at)?;
-    Ok(Address::new(0, device.bus, device.devfn))
-}
-
-fn named<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<Address, Errno> {
-    let device: PhysdevPciDevice = read(caller, at)?;
-    Ok(Address::new(device.seg, device.bus, device.devfn))
-}
-
-/// The windows are those of the firmware's tables, and in use from the beginning.
-fn window<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
-    caller.control()?;
-    let request: PhysdevPciMmcfgReserved = read(caller, at)?;
-    let PhysdevPciMmcfgReserved { address, segment, start_bus: first_bus, end_bus: last_bus, flags } = request;
-    if flags & !XEN_PCI_MMCFG_RESERVED != 0 {
-        return Err(Errno::Inval);
+    fn read_pci_address(&self, at: u64) -> Result<Address, Errno> {
+        let device: PhysdevPciDevice = self.read_packed(at)?;
+        Ok(Address::new(device.seg, device.bus, device.devfn))
     }
-    let is_known = caller.hv.pci.lock().has_window(&Window { address, segment, first_bus, last_bus });
-    if is_known { Ok(()) } else { Err(Errno::NoDev) }
+
+    /// The windows are those of the firmware's tables, and in use from the beginning.
+    fn announce_pci_window(&self, at: u64) -> Result<(), Errno> {
+        self.control()?;
+        let request: PhysdevPciMmcfgReserved = self.read_packed(at)?;
+        let PhysdevPciMmcfgReserved { address, segment, start_bus: first_bus, end_bus: last_bus, flags } = request;
+        if flags & !XEN_PCI_MMCFG_RESERVED != 0 {
+            return Err(Errno::Inval);
+        }
+        let is_known = self.hv.pci.lock().has_window(&Window { address, segment, first_bus, last_bus });
+        if is_known { Ok(()) } else { Err(Errno::NoDev) }
+    }
 }

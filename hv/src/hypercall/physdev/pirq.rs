@@ -1,6 +1,5 @@
 //! Interrupts: lines and messages, their numbers, and when they are served.
 
-use super::{read, write};
 use crate::{
     caller::Caller,
     event::{
@@ -29,156 +28,159 @@ const ROUTE_VECTOR: u32 = 0xff;
 const ROUTE_ACTIVE_LOW: u32 = 1 << 13;
 const ROUTE_LEVEL: u32 = 1 << 15;
 
-/// An interrupt is served.
-pub(super) fn end<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
-    let request: PhysdevEoi = read(caller, at)?;
-    match pirq::end_of_interrupt(caller.hv, caller.domain, request.irq)? {
-        Some(port) => deliver::unmask(caller, port),
-        None => Ok(()),
-    }
-}
-
-#[inline(never)]
-pub(super) fn set_page<M: Machine>(caller: &Caller<'_, M>, at: u64, unmasks: bool) -> Result<(), Errno> {
-    let request: PhysdevPirqEoiGmfn = read(caller, at)?;
-    pirq::set_eoi_page(caller.hv, caller.domain, request.gmfn, unmasks)
-}
-
-/// Whoever asks is told to end every interrupt: an end too many does nothing.
-#[inline(never)]
-pub(super) fn status<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
-    let request: PhysdevIrqStatusQuery = read(caller, at)?;
-    if request.irq >= pirq::count(caller.hv, caller.domain) {
-        return Err(Errno::Inval);
-    }
-    write(caller, at, &PhysdevIrqStatusQuery { flags: XENIRQSTAT_NEEDS_EOI, ..request })
-}
-
-/// Whether the caller may map interrupts for a domain: for itself, if it controls the machine. Nobody else has devices.
-fn may_map_for<M: Machine>(caller: &Caller<'_, M>, domain: DomId) -> Result<(), Errno> {
-    let is_self = domain == DomId::SELF || domain == caller.domain.id;
-    if !is_self && caller.hv.domains.get(domain).is_none() {
-        return Err(Errno::Srch);
-    }
-    caller.control()?;
-    if is_self { Ok(()) } else { Err(Errno::OpNotSupp) }
-}
-
-#[inline(never)]
-pub(super) fn map<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
-    let mut request: PhysdevMapPirq = read(caller, at)?;
-    let segment = match request.r#type {
-        MAP_PIRQ_TYPE_MULTI_MSI if request.table_base != 0 => return Err(Errno::Inval),
-        MAP_PIRQ_TYPE_MSI_SEG => {
-            request.r#type = MAP_PIRQ_TYPE_MSI;
-            request.bus >> 16
+impl<M: Machine> Caller<'_, M> {
+    /// An interrupt is served.
+    pub(super) fn end_pirq(&self, at: u64) -> Result<(), Errno> {
+        let request: PhysdevEoi = self.read_packed(at)?;
+        match pirq::end_of_interrupt(self.hv, self.domain, request.irq)? {
+            Some(port) => deliver::unmask(self, port),
+            None => Ok(()),
         }
-        MAP_PIRQ_TYPE_MULTI_MSI => request.bus >> 16,
-        _ => 0,
-    };
-    let device = Address::new(segment as u16, request.bus as u8, request.devfn as u8);
-    let done = map_for(caller, &mut request, device);
-    write(caller, at, &request)?;
-    done
-}
+    }
 
-fn map_for<M: Machine>(caller: &Caller<'_, M>, request: &mut PhysdevMapPirq, at: Address) -> Result<(), Errno> {
-    may_map_for(caller, request.domid)?;
-    let control = caller.control()?;
-    match request.r#type {
-        MAP_PIRQ_TYPE_GSI => {
-            let gsi = u32::try_from(request.index).map_err(|_| Errno::Inval)?;
-            if gsi >= caller.hv.machine.lines() {
-                return Err(Errno::Inval);
+    #[inline(never)]
+    pub(super) fn set_pirq_eoi_page(&self, at: u64, unmasks: bool) -> Result<(), Errno> {
+        let request: PhysdevPirqEoiGmfn = self.read_packed(at)?;
+        pirq::set_eoi_page(self.hv, self.domain, request.gmfn, unmasks)
+    }
+
+    /// Whoever asks is told to end every interrupt: an end too many does nothing.
+    #[inline(never)]
+    pub(super) fn get_irq_status(&self, at: u64) -> Result<(), Errno> {
+        let request: PhysdevIrqStatusQuery = self.read_packed(at)?;
+        if request.irq >= pirq::count(self.hv, self.domain) {
+            return Err(Errno::Inval);
+        }
+        self.write_packed(at, &PhysdevIrqStatusQuery { flags: XENIRQSTAT_NEEDS_EOI, ..request })
+    }
+
+    /// Whether the caller may map interrupts for a domain: for itself, if it controls the machine. Nobody else has
+    /// devices.
+    fn check_may_map_pirq_for(&self, domain: DomId) -> Result<(), Errno> {
+        let is_self = domain == DomId::SELF || domain == self.domain.id;
+        if !is_self && self.hv.domains.get(domain).is_none() {
+            return Err(Errno::Srch);
+        }
+        self.control()?;
+        if is_self { Ok(()) } else { Err(Errno::OpNotSupp) }
+    }
+
+    #[inline(never)]
+    pub(super) fn map_pirq(&self, at: u64) -> Result<(), Errno> {
+        let mut request: PhysdevMapPirq = self.read_packed(at)?;
+        let segment = match request.r#type {
+            MAP_PIRQ_TYPE_MULTI_MSI if request.table_base != 0 => return Err(Errno::Inval),
+            MAP_PIRQ_TYPE_MSI_SEG => {
+                request.r#type = MAP_PIRQ_TYPE_MSI;
+                request.bus >> 16
             }
-            if request.pirq >= 0 && request.pirq != request.index {
-                let is_mapped = caller.hv.pirqs.line(gsi).is_some_and(pirq::Line::is_mapped);
-                return Err(if is_mapped { Errno::Exist } else { Errno::Inval });
+            MAP_PIRQ_TYPE_MULTI_MSI => request.bus >> 16,
+            _ => 0,
+        };
+        let device = Address::new(segment as u16, request.bus as u8, request.devfn as u8);
+        let done = self.map_pirq_for(&mut request, device);
+        self.write_packed(at, &request)?;
+        done
+    }
+
+    fn map_pirq_for(&self, request: &mut PhysdevMapPirq, at: Address) -> Result<(), Errno> {
+        self.check_may_map_pirq_for(request.domid)?;
+        let control = self.control()?;
+        match request.r#type {
+            MAP_PIRQ_TYPE_GSI => {
+                let gsi = u32::try_from(request.index).map_err(|_| Errno::Inval)?;
+                if gsi >= self.hv.machine.lines() {
+                    return Err(Errno::Inval);
+                }
+                if request.pirq >= 0 && request.pirq != request.index {
+                    let is_mapped = self.hv.pirqs.line(gsi).is_some_and(pirq::Line::is_mapped);
+                    return Err(if is_mapped { Errno::Exist } else { Errno::Inval });
+                }
+                pirq::map_line(self.hv, self.domain, control, gsi)?;
+                request.pirq = request.index;
+                return Ok(());
             }
-            pirq::map_line(caller.hv, control, gsi)?;
-            request.pirq = request.index;
-            return Ok(());
+            // What stands for the message is made here, and is no interrupt of the guest's before.
+            MAP_PIRQ_TYPE_MSI if request.index != -1 => {
+                let could_be = self.hv.machine.lines()..pirq::count(self.hv, self.domain);
+                let could_be = u32::try_from(request.index).is_ok_and(|index| could_be.contains(&index));
+                return Err(if could_be { Errno::Perm } else { Errno::Inval });
+            }
+            MAP_PIRQ_TYPE_MULTI_MSI if request.pirq < 0 => match request.entry_nr {
+                1 => {}
+                2..=MAX_MESSAGES => return Err(Errno::OpNotSupp),
+                _ => return Err(Errno::Dom),
+            },
+            MAP_PIRQ_TYPE_MSI | MAP_PIRQ_TYPE_MULTI_MSI => {}
+            _ => return Err(Errno::Inval),
         }
-        // What stands for the message is made here, and is no interrupt of the guest's before.
-        MAP_PIRQ_TYPE_MSI if request.index != -1 => {
-            let could_be = caller.hv.machine.lines()..pirq::count(caller.hv, caller.domain);
-            let could_be = u32::try_from(request.index).is_ok_and(|index| could_be.contains(&index));
-            return Err(if could_be { Errno::Perm } else { Errno::Inval });
+        let entry = match request.table_base {
+            0 => Entry::Msi,
+            // A number beyond every table is told after what the device is.
+            _ => Entry::Msix(u16::try_from(request.entry_nr).unwrap_or(MAX_ENTRIES)),
+        };
+        let wanted = u32::try_from(request.pirq).ok();
+        request.pirq = pirq::map_message(self.hv, self.domain, wanted, at, entry)? as i32;
+        Ok(())
+    }
+
+    #[inline(never)]
+    pub(super) fn unmap_pirq(&self, at: u64) -> Result<(), Errno> {
+        let request: PhysdevUnmapPirq = self.read_packed(at)?;
+        self.check_may_map_pirq_for(request.domid)?;
+        pirq::unmap(self.hv, self.domain, u32::try_from(request.pirq).map_err(|_| Errno::Inval)?)
+    }
+
+    /// Every guest may ask for a number.
+    #[inline(never)]
+    pub(super) fn get_free_pirq(&self, at: u64) -> Result<(), Errno> {
+        let request: PhysdevGetFreePirq = self.read_packed(at)?;
+        let pirq = pirq::reserve(self.hv, self.domain, request.r#type == MAP_PIRQ_TYPE_GSI)?;
+        self.write_packed(at, &PhysdevGetFreePirq { pirq, ..request })
+    }
+
+    #[inline(never)]
+    pub(super) fn setup_gsi(&self, at: u64) -> Result<(), Errno> {
+        let request: PhysdevSetupGsi = self.read_packed(at)?;
+        let gsi = u32::try_from(request.gsi).ok().filter(|&gsi| gsi < self.hv.machine.lines()).ok_or(Errno::Inval)?;
+        let signal = Signal { is_level: request.triggering != 0, is_active_low: request.polarity != 0 };
+        pirq::set_up(self.hv, self.control()?, gsi, signal)
+    }
+
+    /// A name and no more, for whatever number: routes are made when the line is set up.
+    #[inline(never)]
+    pub(super) fn assign_irq_vector(&self, at: u64) -> Result<(), Errno> {
+        let request: PhysdevIrq = self.read_packed(at)?;
+        self.control()?;
+        self.write_packed(at, &PhysdevIrq { vector: request.irq, ..request })
+    }
+
+    #[inline(never)]
+    pub(super) fn read_apic(&self, at: u64) -> Result<(), Errno> {
+        let request: PhysdevApic = self.read_packed(at)?;
+        self.control()?;
+        let value = self.hv.machine.read_controller(request.apic_physbase, request.reg).ok_or(Errno::Inval)?;
+        self.write_packed(at, &PhysdevApic { value, ..request })
+    }
+
+    /// The lower half of a route sets a line up and maps it, as kernels did before they asked for that apart; the
+    /// vector in it is the pirq. Nothing else is changed.
+    #[inline(never)]
+    pub(super) fn write_apic(&self, at: u64) -> Result<(), Errno> {
+        let request: PhysdevApic = self.read_packed(at)?;
+        let control = self.control()?;
+        let hv = self.hv;
+        hv.machine.line_of_pin(request.apic_physbase, 0).ok_or(Errno::Inval)?;
+        let Some(index) = request.reg.checked_sub(FIRST_ROUTE).filter(|index| index % 2 == 0) else { return Ok(()) };
+        let gsi = hv.machine.line_of_pin(request.apic_physbase, index / 2).ok_or(Errno::Inval)?;
+        if request.value & ROUTE_VECTOR != gsi {
+            return Err(Errno::Inval);
         }
-        MAP_PIRQ_TYPE_MULTI_MSI if request.pirq < 0 => match request.entry_nr {
-            1 => {}
-            2..=MAX_MESSAGES => return Err(Errno::OpNotSupp),
-            _ => return Err(Errno::Dom),
-        },
-        MAP_PIRQ_TYPE_MSI | MAP_PIRQ_TYPE_MULTI_MSI => {}
-        _ => return Err(Errno::Inval),
-    }
-    let entry = match request.table_base {
-        0 => Entry::Msi,
-        // A number beyond every table is told after what the device is.
-        _ => Entry::Msix(u16::try_from(request.entry_nr).unwrap_or(MAX_ENTRIES)),
-    };
-    let wanted = u32::try_from(request.pirq).ok();
-    request.pirq = pirq::map_message(caller.hv, caller.domain, wanted, at, entry)? as i32;
-    Ok(())
-}
-
-#[inline(never)]
-pub(super) fn unmap<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
-    let request: PhysdevUnmapPirq = read(caller, at)?;
-    may_map_for(caller, request.domid)?;
-    pirq::unmap(caller.hv, caller.domain, u32::try_from(request.pirq).map_err(|_| Errno::Inval)?)
-}
-
-/// Every guest may ask for a number.
-#[inline(never)]
-pub(super) fn reserve<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
-    let request: PhysdevGetFreePirq = read(caller, at)?;
-    let pirq = pirq::reserve(caller.hv, caller.domain, request.r#type == MAP_PIRQ_TYPE_GSI)?;
-    write(caller, at, &PhysdevGetFreePirq { pirq, ..request })
-}
-
-#[inline(never)]
-pub(super) fn set_up<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
-    let request: PhysdevSetupGsi = read(caller, at)?;
-    let gsi = u32::try_from(request.gsi).ok().filter(|&gsi| gsi < caller.hv.machine.lines()).ok_or(Errno::Inval)?;
-    let signal = Signal { is_level: request.triggering != 0, is_active_low: request.polarity != 0 };
-    pirq::set_up(caller.hv, caller.control()?, gsi, signal)
-}
-
-/// A name and no more, for whatever number: routes are made when the line is set up.
-#[inline(never)]
-pub(super) fn name_vector<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
-    let request: PhysdevIrq = read(caller, at)?;
-    caller.control()?;
-    write(caller, at, &PhysdevIrq { vector: request.irq, ..request })
-}
-
-#[inline(never)]
-pub(super) fn read_controller<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
-    let request: PhysdevApic = read(caller, at)?;
-    caller.control()?;
-    let value = caller.hv.machine.read_controller(request.apic_physbase, request.reg).ok_or(Errno::Inval)?;
-    write(caller, at, &PhysdevApic { value, ..request })
-}
-
-/// The lower half of a route sets a line up and maps it, as kernels did before they asked for that apart; the vector in it
-/// is the pirq. Nothing else is changed.
-#[inline(never)]
-pub(super) fn write_controller<M: Machine>(caller: &Caller<'_, M>, at: u64) -> Result<(), Errno> {
-    let request: PhysdevApic = read(caller, at)?;
-    let control = caller.control()?;
-    let hv = caller.hv;
-    hv.machine.line_of_pin(request.apic_physbase, 0).ok_or(Errno::Inval)?;
-    let Some(index) = request.reg.checked_sub(FIRST_ROUTE).filter(|index| index % 2 == 0) else { return Ok(()) };
-    let gsi = hv.machine.line_of_pin(request.apic_physbase, index / 2).ok_or(Errno::Inval)?;
-    if request.value & ROUTE_VECTOR != gsi {
-        return Err(Errno::Inval);
-    }
-    let signal =
-        Signal { is_level: request.value & ROUTE_LEVEL != 0, is_active_low: request.value & ROUTE_ACTIVE_LOW != 0 };
-    match pirq::set_up(hv, control, gsi, signal) {
-        Ok(()) | Err(Errno::Exist) => pirq::map_line(hv, control, gsi),
-        Err(error) => Err(error),
+        let signal =
+            Signal { is_level: request.value & ROUTE_LEVEL != 0, is_active_low: request.value & ROUTE_ACTIVE_LOW != 0 };
+        match pirq::set_up(hv, control, gsi, signal) {
+            Ok(()) | Err(Errno::Exist) => pirq::map_line(hv, self.domain, control, gsi),
+            Err(error) => Err(error),
+        }
     }
 }

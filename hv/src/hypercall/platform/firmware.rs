@@ -10,44 +10,46 @@ use oxen_abi::{
     },
 };
 
-/// Answers `XENPF_firmware_info`.
-///
-/// # Errors
-/// `Srch` for what there is none of, `NoSys` for UEFI on other firmware, `Inval` for what cannot be.
-pub(super) fn tell<M: Machine>(caller: &Caller<'_, M>, asked: &XenpfFirmwareInfo) -> Result<XenpfFirmwareInfo, Errno> {
-    let u = match asked.r#type {
-        XEN_FW_KBD_SHIFT_FLAGS if asked.index == 0 => [0; 4],
-        XEN_FW_DISK_INFO | XEN_FW_DISK_MBR_SIGNATURE | XEN_FW_VBEDDC_INFO | XEN_FW_KBD_SHIFT_FLAGS => {
-            return Err(Errno::Srch);
-        }
-        XEN_FW_EFI_INFO => efi(caller, asked)?,
-        _ => return Err(Errno::Inval),
-    };
-    Ok(XenpfFirmwareInfo { u, ..*asked })
-}
+impl<M: Machine> Caller<'_, M> {
+    /// Answers `XENPF_firmware_info`.
+    ///
+    /// # Errors
+    /// `Srch` for what there is none of, `NoSys` for UEFI on other firmware, `Inval` for what cannot be.
+    pub(super) fn get_firmware_info(&self, asked: &XenpfFirmwareInfo) -> Result<XenpfFirmwareInfo, Errno> {
+        let u = match asked.r#type {
+            XEN_FW_KBD_SHIFT_FLAGS if asked.index == 0 => [0; 4],
+            XEN_FW_DISK_INFO | XEN_FW_DISK_MBR_SIGNATURE | XEN_FW_VBEDDC_INFO | XEN_FW_KBD_SHIFT_FLAGS => {
+                return Err(Errno::Srch);
+            }
+            XEN_FW_EFI_INFO => self.get_efi_info(asked)?,
+            _ => return Err(Errno::Inval),
+        };
+        Ok(XenpfFirmwareInfo { u, ..*asked })
+    }
 
-/// What UEFI firmware left, in the shape of `xenpf_efi_info`. Its runtime services are nobody's here.
-fn efi<M: Machine>(caller: &Caller<'_, M>, asked: &XenpfFirmwareInfo) -> Result<[u64; 4], Errno> {
-    let efi = caller.hv.efi.as_ref().ok_or(Errno::NoSys)?;
-    let [first, second, ..] = asked.u;
-    match asked.index {
-        XEN_FW_EFI_VERSION => Ok([efi.version.into(), 0, 0, 0]),
-        XEN_FW_EFI_CONFIG_TABLE => Ok([efi.tables, efi.table_count.into(), 0, 0]),
-        XEN_FW_EFI_VENDOR => {
-            // The room is told in bytes; what does not fit is cut.
-            let room = (first >> 32) / size_of::<u16>() as u64;
-            let name = GuestPtr::<u16>::new(second, room)?;
-            let fits = efi.vendor.len().min(usize::try_from(room).unwrap_or(usize::MAX));
-            name.write_many(&caller.hv.machine, 0, efi.vendor.get(..fits).unwrap_or_default())?;
-            Ok([u64::from(efi.vendor_revision) | first & !u64::from(u32::MAX), second, 0, 0])
+    /// What UEFI firmware left, in the shape of `xenpf_efi_info`. Its runtime services are nobody's here.
+    fn get_efi_info(&self, asked: &XenpfFirmwareInfo) -> Result<[u64; 4], Errno> {
+        let efi = self.hv.efi.as_ref().ok_or(Errno::NoSys)?;
+        let [first, second, ..] = asked.u;
+        match asked.index {
+            XEN_FW_EFI_VERSION => Ok([efi.version.into(), 0, 0, 0]),
+            XEN_FW_EFI_CONFIG_TABLE => Ok([efi.tables, efi.table_count.into(), 0, 0]),
+            XEN_FW_EFI_VENDOR => {
+                // The room is told in bytes; what does not fit is cut.
+                let room = (first >> 32) / size_of::<u16>() as u64;
+                let name = GuestPtr::<u16>::new(second, room)?;
+                let fits = efi.vendor.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+                name.write_many(&self.hv.machine, 0, efi.vendor.get(..fits).unwrap_or_default())?;
+                Ok([u64::from(efi.vendor_revision) | first & !u64::from(u32::MAX), second, 0, 0])
+            }
+            XEN_FW_EFI_MEM_INFO => {
+                let (found, size) = efi.memory.find(first, second).ok_or(Errno::Srch)?;
+                Ok([first, size, found.attributes, found.kind.into()])
+            }
+            XEN_FW_EFI_RT_VERSION => Err(Errno::OpNotSupp),
+            XEN_FW_EFI_PCI_ROM => Err(Errno::Srch),
+            XEN_FW_EFI_APPLE_PROPERTIES => Err(Errno::NoData),
+            _ => Err(Errno::Inval),
         }
-        XEN_FW_EFI_MEM_INFO => {
-            let (found, size) = efi.memory.find(first, second).ok_or(Errno::Srch)?;
-            Ok([first, size, found.attributes, found.kind.into()])
-        }
-        XEN_FW_EFI_RT_VERSION => Err(Errno::OpNotSupp),
-        XEN_FW_EFI_PCI_ROM => Err(Errno::Srch),
-        XEN_FW_EFI_APPLE_PROPERTIES => Err(Errno::NoData),
-        _ => Err(Errno::Inval),
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     mem::guest_ptr::GuestPtr,
     sched::placement,
 };
+use core::ops::RangeInclusive;
 use oxen_abi::{
     errno::Errno,
     platform::{
@@ -15,40 +16,86 @@ use oxen_abi::{
     },
 };
 
-/// A processor by its number.
-pub(super) fn find<M: Machine>(caller: &Caller<'_, M>, number: u32) -> Result<CpuId, Errno> {
-    let is_online = 1_u64.checked_shl(number).unwrap_or(0) & placement::online(caller.hv) != 0;
-    if is_online { Ok(CpuId(number as u16)) } else { Err(Errno::Inval) }
-}
-
-fn last<M: Machine>(caller: &Caller<'_, M>) -> u32 {
-    placement::online(caller.hv).checked_ilog2().unwrap_or(0)
-}
-
-/// Processors are numbered as their APICs are.
-pub(super) fn told<M: Machine>(caller: &Caller<'_, M>, asked: XenpfPcpuinfo) -> XenpfPcpuinfo {
-    let number = asked.xen_cpuid;
-    let flags = if find(caller, number).is_ok() { XEN_PCPU_FLAGS_ONLINE } else { XEN_PCPU_FLAGS_INVALID };
-    XenpfPcpuinfo { xen_cpuid: number, max_present: last(caller), flags, apic_id: number, acpi_id: number }
-}
-
-/// Vendor, family, model and stepping (leaves 0 and 1 of CPUID); nothing of a processor that there is not.
-pub(super) fn make<M: Machine>(caller: &Caller<'_, M>, asked: XenpfPcpuVersion) -> XenpfPcpuVersion {
-    let nobody =
-        XenpfPcpuVersion { max_present: last(caller), vendor_id: [0; 12], family: 0, model: 0, stepping: 0, ..asked };
-    if find(caller, asked.xen_cpuid).is_err() {
-        return nobody;
+impl<M: Machine> Caller<'_, M> {
+    /// A processor by its number.
+    pub(super) fn find_processor(&self, number: u32) -> Result<CpuId, Errno> {
+        let is_online = 1_u64.checked_shl(number).unwrap_or(0) & placement::online(self.hv) != 0;
+        if is_online { Ok(CpuId(number as u16)) } else { Err(Errno::Inval) }
     }
-    let [_, b, c, d] = caller.hv.machine.cpuid(0, 0);
-    let [signature, ..] = caller.hv.machine.cpuid(1, 0);
-    let mut vendor_id = [0; 12];
-    for (place, byte) in vendor_id.iter_mut().zip([b, d, c].iter().flat_map(|word| word.to_le_bytes())) {
-        *place = byte;
+
+    fn last_processor(&self) -> u32 {
+        placement::online(self.hv).checked_ilog2().unwrap_or(0)
     }
-    let field = |shift: u32, bits: u32| signature >> shift & ((1 << bits) - 1);
-    let family = field(8, 4) + if field(8, 4) == 15 { field(20, 8) } else { 0 };
-    let model = field(4, 4) | if family >= 6 { field(16, 4) << 4 } else { 0 };
-    XenpfPcpuVersion { vendor_id, family, model, stepping: field(0, 4), ..nobody }
+
+    /// Processors are numbered as their APICs are.
+    pub(super) fn get_processor_info(&self, asked: XenpfPcpuinfo) -> XenpfPcpuinfo {
+        let number = asked.xen_cpuid;
+        let flags = if self.find_processor(number).is_ok() { XEN_PCPU_FLAGS_ONLINE } else { XEN_PCPU_FLAGS_INVALID };
+        XenpfPcpuinfo { xen_cpuid: number, max_present: self.last_processor(), flags, apic_id: number, acpi_id: number }
+    }
+
+    /// Vendor, family, model and stepping (leaves 0 and 1 of CPUID); nothing of a processor that there is not.
+    pub(super) fn get_processor_version(&self, asked: XenpfPcpuVersion) -> XenpfPcpuVersion {
+        let nobody = XenpfPcpuVersion {
+            max_present: self.last_processor(),
+            vendor_id: [0; 12],
+            family: 0,
+            model: 0,
+            stepping: 0,
+            ..asked
+        };
+        if self.find_processor(asked.xen_cpuid).is_err() {
+            return nobody;
+        }
+        let [_, b, c, d] = self.hv.machine.cpuid(0, 0);
+        let [signature, ..] = self.hv.machine.cpuid(1, 0);
+        let mut vendor_id = [0; 12];
+        for (place, byte) in vendor_id.iter_mut().zip([b, d, c].iter().flat_map(|word| word.to_le_bytes())) {
+            *place = byte;
+        }
+        let field = |shift: u32, bits: u32| signature >> shift & ((1 << bits) - 1);
+        let family = field(8, 4) + if field(8, 4) == 15 { field(20, 8) } else { 0 };
+        let model = field(4, 4) | if family >= 6 { field(16, 4) << 4 } else { 0 };
+        XenpfPcpuVersion { vendor_id, family, model, stepping: field(0, 4), ..nobody }
+    }
+
+    /// What the control domain's ACPI says of a processor's states. It is heard: processors halt when they idle, and
+    /// how fast they run is the firmware's.
+    pub(super) fn check_processor_power(&self, request: XenpfSetProcessorPminfo) -> Result<(), Errno> {
+        /// Bytes of a sleep state (`xen_processor_cx`).
+        const SLEEP_STATE: u64 = 48;
+        let [first, second, ..] = request.u;
+        let readable = |address, bytes: u64| {
+            if bytes != 0 {
+                GuestPtr::<u8>::new(address, bytes)?.read(&self.hv.machine, 0)?;
+            }
+            Ok(())
+        };
+        match request.r#type {
+            XEN_PM_CX => {
+                self.find_processor(request.id)?;
+                readable(second, u64::from(first as u32) * SLEEP_STATE)
+            }
+            XEN_PM_PX => {
+                self.find_processor(request.id)?;
+                check_speeds(&request, readable)
+            }
+            XEN_PM_PDC => self.check_processor_capabilities(first),
+            XEN_PM_TX => Err(Errno::NoSys),
+            _ => Err(Errno::Inval),
+        }
+    }
+
+    /// What the control domain's ACPI can do, in the form of `_PDC`: revision, number of words, the words.
+    fn check_processor_capabilities(&self, address: u64) -> Result<(), Errno> {
+        const REVISION: u32 = 1;
+        let words = GuestPtr::<u32>::new(address, 3)?;
+        let read = |index| words.read(&self.hv.machine, index);
+        match (read(0)?, read(1)?) {
+            (REVISION, 1..) => read(2).map(drop),
+            _ => Err(Errno::Inval),
+        }
+    }
 }
 
 /// Cores that are to idle for the firmware's sake: none does.
@@ -64,47 +111,33 @@ pub(super) fn park(op: &mut PlatformOp) -> Result<bool, Errno> {
     }
 }
 
-/// What the control domain's ACPI says of a processor's states. It is heard: processors halt when they idle, and how fast
-/// they run is the firmware's.
-pub(super) fn judge_power<M: Machine>(caller: &Caller<'_, M>, request: XenpfSetProcessorPminfo) -> Result<(), Errno> {
-    /// Bytes of a sleep state (`xen_processor_cx`).
-    const SLEEP_STATE: u64 = 48;
-    /// Bytes of a running state (`xen_processor_px`), and the flag that says they are told.
-    const RUNNING_STATE: u64 = 48;
-    const STATES_TOLD: u32 = 2;
-    let [first, second, .., count, states, _, _, _, _, _, _] = request.u;
-    let readable = |address, bytes: u64| {
-        if bytes != 0 {
-            GuestPtr::<u8>::new(address, bytes)?.read(&caller.hv.machine, 0)?;
-        }
-        Ok(())
-    };
-    match request.r#type {
-        XEN_PM_CX => {
-            find(caller, request.id)?;
-            readable(second, u64::from(first as u32) * SLEEP_STATE)
-        }
-        XEN_PM_PX => {
-            find(caller, request.id)?;
-            match (first as u32 & STATES_TOLD, count as u32) {
-                (0, _) => Ok(()),
-                (_, 0) => Err(Errno::Inval),
-                (_, count) => readable(states, u64::from(count) * RUNNING_STATE),
-            }
-        }
-        XEN_PM_PDC => judge_wishes(caller, first),
-        XEN_PM_TX => Err(Errno::NoSys),
-        _ => Err(Errno::Inval),
+/// How fast a processor can run (`xen_processor_performance`), of which each part may be told apart.
+fn check_speeds(
+    request: &XenpfSetProcessorPminfo,
+    readable: impl FnOnce(u64, u64) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    /// `XEN_PX_*`: the registers of control and of status, the states, who runs as fast.
+    const REGISTERS: u32 = 1;
+    const STATES: u32 = 2;
+    const SHARED: u32 = 8;
+    /// Bytes of a state (`xen_processor_px`).
+    const STATE: u64 = 48;
+    /// `XEN_CPUPERF_SHARED_TYPE_*`: by hardware, all, any.
+    const SHARED_TYPES: RangeInclusive<u32> = 1..=3;
+    let [flags, control, _, status, _, count, states, _, _, _, _, _, shared] = request.u;
+    let is_told = |part| flags as u32 & part != 0;
+    let space = |register: u64| register >> 32 & 0xff;
+    if is_told(REGISTERS) && space(control) != space(status) {
+        return Err(Errno::Inval);
     }
-}
-
-/// What the control domain's ACPI can do, in the form of `_PDC`: revision, number of words, the words.
-fn judge_wishes<M: Machine>(caller: &Caller<'_, M>, address: u64) -> Result<(), Errno> {
-    const REVISION: u32 = 1;
-    let words = GuestPtr::<u32>::new(address, 3)?;
-    let read = |index| words.read(&caller.hv.machine, index);
-    match (read(0)?, read(1)?) {
-        (REVISION, 1..) => read(2).map(drop),
-        _ => Err(Errno::Inval),
+    if is_told(STATES) {
+        match count as u32 {
+            0 => return Err(Errno::Inval),
+            count => readable(states, u64::from(count) * STATE)?,
+        }
     }
+    if is_told(SHARED) && !SHARED_TYPES.contains(&(shared as u32)) {
+        return Err(Errno::Inval);
+    }
+    Ok(())
 }

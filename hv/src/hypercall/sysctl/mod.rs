@@ -32,103 +32,105 @@ use oxen_abi::{
 /// Keys that one call can press.
 const MAX_KEYS: u32 = 32;
 
-/// `sysctl(request)`.
-///
-/// # Errors
-/// `Fault` for an unreadable request, `Acces` for another version of the interface, `Perm` for everybody but the control
-/// domain, `NoSys` for what is not built, and the commands' own.
-#[inline]
-pub fn sysctl<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Reply {
-    let request = GuestPtr::<Sysctl>::one(args[0])?;
-    let mut op = request.read(&caller.hv.machine, 0)?;
-    if op.interface_version != XEN_SYSCTL_INTERFACE_VERSION {
-        return Err(Errno::Acces.into());
+impl<M: Machine> Caller<'_, M> {
+    /// `sysctl(request)`.
+    ///
+    /// # Errors
+    /// `Fault` for an unreadable request, `Acces` for another version of the interface, `Perm` for everybody but the
+    /// control domain, `NoSys` for what is not built, and the commands' own.
+    #[inline]
+    pub fn sysctl(&mut self, args: &mut Args) -> Reply {
+        let request = GuestPtr::<Sysctl>::one(args[0])?;
+        let mut op = request.read(&self.hv.machine, 0)?;
+        if op.interface_version != XEN_SYSCTL_INTERFACE_VERSION {
+            return Err(Errno::Acces.into());
+        }
+        let control = self.control()?;
+        self.answer_sysctl(control, &mut op)?;
+        request.write(&self.hv.machine, 0, &op)?;
+        Ok(0)
     }
-    let control = caller.control()?;
-    answer(caller, control, &mut op)?;
-    request.write(&caller.hv.machine, 0, &op)?;
-    Ok(0)
-}
 
-/// Fills in what is answered in the request itself.
-fn answer<M: Machine>(caller: &Caller<'_, M>, control: Control, op: &mut Sysctl) -> Result<(), Stop> {
-    match op.cmd {
-        XEN_SYSCTL_READCONSOLE => read_console(caller, control, op)?,
-        XEN_SYSCTL_DEBUG_KEYS => press_keys(caller, control, op.get())?,
-        XEN_SYSCTL_GETDOMAININFOLIST => list_domains(caller, control, op)?,
-        XEN_SYSCTL_TBUF_OP => host::tracing(caller, control, op)?,
-        XEN_SYSCTL_GET_PMSTAT => power::told(caller, control, op)?,
-        XEN_SYSCTL_CPU_HOTPLUG => power::hotplug(caller, control, op.get())?,
-        XEN_SYSCTL_PM_OP => power::change(caller, control, op)?,
-        XEN_SYSCTL_PAGE_OFFLINE_OP => host::offline_pages(caller, control, op.get())?,
-        XEN_SYSCTL_PCITOPOINFO => host::device_nodes(caller, control, op)?,
-        XEN_SYSCTL_LIVEPATCH_OP => host::patches(caller, control, op)?,
-        XEN_SYSCTL_PSR_CMT_OP => return Err(host::allocation(true, op.get()).into()),
-        XEN_SYSCTL_PSR_ALLOC => return Err(host::allocation(false, op.get()).into()),
-        XEN_SYSCTL_COVERAGE_OP => return Err(Errno::OpNotSupp.into()),
-        // No leaf of CPUID can be changed for who asks the CPU itself.
-        XEN_SYSCTL_GET_CPU_LEVELLING_CAPS => op.set(&0_u32),
-        XEN_SYSCTL_SCHED_ID => op.set(&SysctlSchedId { sched_id: XEN_SCHEDULER_CREDIT }),
-        XEN_SYSCTL_SCHEDULER_OP => pools::scheduler(caller, control, op)?,
-        XEN_SYSCTL_CPUPOOL_OP => pools::change(caller, control, op)?,
-        XEN_SYSCTL_PHYSINFO => op.set(&machine::size(caller, control)),
-        XEN_SYSCTL_GETCPUINFO => machine::idle_times(caller, control, op)?,
-        XEN_SYSCTL_AVAILHEAP => machine::free_memory(caller, control, op)?,
-        XEN_SYSCTL_CPUTOPOINFO => machine::processors(caller, control, op)?,
-        XEN_SYSCTL_NUMAINFO => machine::nodes(caller, control, op)?,
-        XEN_SYSCTL_GET_CPU_POLICY => policy::leaves(caller, control, op)?,
-        XEN_SYSCTL_GET_CPU_FEATURESET => policy::features(caller, control, op)?,
-        _ => return Err(Errno::NoSys.into()),
+    /// Fills in what is answered in the request itself.
+    fn answer_sysctl(&self, control: Control, op: &mut Sysctl) -> Result<(), Stop> {
+        match op.cmd {
+            XEN_SYSCTL_READCONSOLE => self.read_console_ring(control, op)?,
+            XEN_SYSCTL_DEBUG_KEYS => self.press_debug_keys(control, op.get())?,
+            XEN_SYSCTL_GETDOMAININFOLIST => self.list_domains(control, op)?,
+            XEN_SYSCTL_TBUF_OP => self.trace_buffer_op(control, op)?,
+            XEN_SYSCTL_GET_PMSTAT => self.get_power_statistics(control, op)?,
+            XEN_SYSCTL_CPU_HOTPLUG => self.cpu_hotplug(control, op.get())?,
+            XEN_SYSCTL_PM_OP => self.power_management_op(control, op)?,
+            XEN_SYSCTL_PAGE_OFFLINE_OP => self.offline_pages(control, op.get())?,
+            XEN_SYSCTL_PCITOPOINFO => self.get_device_nodes(control, op)?,
+            XEN_SYSCTL_LIVEPATCH_OP => self.livepatch_op(control, op)?,
+            XEN_SYSCTL_PSR_CMT_OP => return Err(host::allocation(true, op.get()).into()),
+            XEN_SYSCTL_PSR_ALLOC => return Err(host::allocation(false, op.get()).into()),
+            XEN_SYSCTL_COVERAGE_OP => return Err(Errno::OpNotSupp.into()),
+            // No leaf of CPUID can be changed for who asks the CPU itself.
+            XEN_SYSCTL_GET_CPU_LEVELLING_CAPS => op.set(&0_u32),
+            XEN_SYSCTL_SCHED_ID => op.set(&SysctlSchedId { sched_id: XEN_SCHEDULER_CREDIT }),
+            XEN_SYSCTL_SCHEDULER_OP => self.sysctl_scheduler_op(control, op)?,
+            XEN_SYSCTL_CPUPOOL_OP => self.cpupool_op(control, op)?,
+            XEN_SYSCTL_PHYSINFO => op.set(&self.get_physical_info(control)),
+            XEN_SYSCTL_GETCPUINFO => self.get_idle_times(control, op)?,
+            XEN_SYSCTL_AVAILHEAP => self.get_free_memory(control, op)?,
+            XEN_SYSCTL_CPUTOPOINFO => self.get_processor_topology(control, op)?,
+            XEN_SYSCTL_NUMAINFO => self.get_node_info(control, op)?,
+            XEN_SYSCTL_GET_CPU_POLICY => self.get_policy_leaves(control, op)?,
+            XEN_SYSCTL_GET_CPU_FEATURESET => self.get_featureset(control, op)?,
+            _ => return Err(Errno::NoSys.into()),
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-/// Copies the log out in small pieces.
-fn read_console<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
-    let request: SysctlReadconsole = op.get();
-    let console = &caller.hv.console;
-    let buffer = GuestPtr::<u8>::new(request.buffer, request.count.into())?;
-    let mut next = if request.incremental != 0 { request.index.into() } else { 0 };
-    let mut done = 0_u32;
-    let mut piece = [0; 256];
-    while done < request.count {
-        let room = piece.len().min((request.count - done) as usize);
-        let Some(piece) = piece.get_mut(..room) else { break };
-        let (count, end) = console.read_log(next, piece);
-        let Some(filled) = piece.get(..count).filter(|p| !p.is_empty()) else { break };
-        buffer.write_many(&caller.hv.machine, done.into(), filled)?;
-        next = end;
-        done += count as u32;
+    /// Copies the log out in small pieces.
+    fn read_console_ring(&self, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
+        let request: SysctlReadconsole = op.get();
+        let console = &self.hv.console;
+        let buffer = GuestPtr::<u8>::new(request.buffer, request.count.into())?;
+        let mut next = if request.incremental != 0 { request.index.into() } else { 0 };
+        let mut done = 0_u32;
+        let mut piece = [0; 256];
+        while done < request.count {
+            let room = piece.len().min((request.count - done) as usize);
+            let Some(piece) = piece.get_mut(..room) else { break };
+            let (count, end) = console.read_log(next, piece);
+            let Some(filled) = piece.get(..count).filter(|p| !p.is_empty()) else { break };
+            buffer.write_many(&self.hv.machine, done.into(), filled)?;
+            next = end;
+            done += count as u32;
+        }
+        if request.clear != 0 {
+            console.clear_log();
+        }
+        op.set(&SysctlReadconsole { index: next as u32, count: done, ..request });
+        Ok(())
     }
-    if request.clear != 0 {
-        console.clear_log();
-    }
-    op.set(&SysctlReadconsole { index: next as u32, count: done, ..request });
-    Ok(())
-}
 
-fn press_keys<M: Machine>(caller: &Caller<'_, M>, _: Control, request: SysctlDebugKeys) -> Result<(), Errno> {
-    let count = request.nr_keys.min(MAX_KEYS);
-    let keys = GuestPtr::<u8>::new(request.keys, count.into())?;
-    for index in 0..count.into() {
-        keys::handle(caller.hv, keys.read(&caller.hv.machine, index)?);
+    fn press_debug_keys(&self, _: Control, request: SysctlDebugKeys) -> Result<(), Errno> {
+        let count = request.nr_keys.min(MAX_KEYS);
+        let keys = GuestPtr::<u8>::new(request.keys, count.into())?;
+        for index in 0..count.into() {
+            keys::handle(self.hv, keys.read(&self.hv.machine, index)?);
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-fn list_domains<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
-    let request: SysctlGetdomaininfolist = op.get();
-    let hv = caller.hv;
-    teardown::bury_the_dead(hv);
-    let list = GuestPtr::<DomctlGetdomaininfo>::new(request.buffer, request.max_domains.into())?;
-    let mut from = request.first_domain;
-    let mut count = 0_u32;
-    while count < request.max_domains {
-        let Some(domain) = hv.domains.next_from(from) else { break };
-        list.write(&hv.machine, count.into(), &info::of(hv, &domain))?;
-        from = DomId(domain.id.0 + 1);
-        count += 1;
+    fn list_domains(&self, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
+        let request: SysctlGetdomaininfolist = op.get();
+        let hv = self.hv;
+        teardown::bury_the_dead(hv);
+        let list = GuestPtr::<DomctlGetdomaininfo>::new(request.buffer, request.max_domains.into())?;
+        let mut from = request.first_domain;
+        let mut count = 0_u32;
+        while count < request.max_domains {
+            let Some(domain) = hv.domains.next_from(from) else { break };
+            list.write(&hv.machine, count.into(), &info::of(hv, &domain))?;
+            from = DomId(domain.id.0 + 1);
+            count += 1;
+        }
+        op.set(&SysctlGetdomaininfolist { num_domains: count, ..request });
+        Ok(())
     }
-    op.set(&SysctlGetdomaininfolist { num_domains: count, ..request });
-    Ok(())
 }

@@ -59,70 +59,73 @@ pub(in crate::hypercall) fn each_leaf(
     (0..=extended).try_for_each(|leaf| tell(0x8000_0000 + leaf, NONE))
 }
 
-/// The processor's leaves as they are, or as guests see them; a null pointer asks how much room to make.
-pub(super) fn leaves<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
-    let request: SysctlCpuPolicy = op.get();
-    if request.index > XEN_SYSCTL_CPU_POLICY_HVM_DEFAULT || request._rsvd != 0 {
-        return Err(Errno::Inval);
-    }
-    if request.leaves == 0 {
-        op.set(&SysctlCpuPolicy { nr_leaves: ROOM_FOR_LEAVES, nr_msrs: MODEL_REGISTERS.len() as u32, ..request });
-        return Ok(());
-    }
-    let ask = |leaf, subleaf| match request.index {
-        XEN_SYSCTL_CPU_POLICY_RAW | XEN_SYSCTL_CPU_POLICY_HOST => caller.hv.machine.cpuid(leaf, subleaf),
-        // There are no guests with hardware's help, so they see nothing.
-        XEN_SYSCTL_CPU_POLICY_HVM_MAX | XEN_SYSCTL_CPU_POLICY_HVM_DEFAULT => [0; 4],
-        _ => cpuid::leaf(caller, leaf, subleaf),
-    };
-    let list = GuestPtr::<CpuidLeaf>::new(request.leaves, request.nr_leaves.into())?;
-    let mut count = 0;
-    each_leaf(&ask, &mut |leaf, subleaf, [a, b, c, d]| {
-        if count == request.nr_leaves {
-            return Err(Errno::NoBufs);
+impl<M: Machine> Caller<'_, M> {
+    /// The processor's leaves as they are, or as guests see them; a null pointer asks how much room to make.
+    pub(super) fn get_policy_leaves(&self, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
+        let request: SysctlCpuPolicy = op.get();
+        if request.index > XEN_SYSCTL_CPU_POLICY_HVM_DEFAULT || request._rsvd != 0 {
+            return Err(Errno::Inval);
         }
-        list.write(&caller.hv.machine, count.into(), &CpuidLeaf { leaf, subleaf, a, b, c, d })?;
-        count += 1;
+        if request.leaves == 0 {
+            op.set(&SysctlCpuPolicy { nr_leaves: ROOM_FOR_LEAVES, nr_msrs: MODEL_REGISTERS.len() as u32, ..request });
+            return Ok(());
+        }
+        let ask = |leaf, subleaf| match request.index {
+            XEN_SYSCTL_CPU_POLICY_RAW | XEN_SYSCTL_CPU_POLICY_HOST => self.hv.machine.cpuid(leaf, subleaf),
+            // There are no guests with hardware's help, so they see nothing.
+            XEN_SYSCTL_CPU_POLICY_HVM_MAX | XEN_SYSCTL_CPU_POLICY_HVM_DEFAULT => [0; 4],
+            _ => cpuid::leaf(self, leaf, subleaf),
+        };
+        let list = GuestPtr::<CpuidLeaf>::new(request.leaves, request.nr_leaves.into())?;
+        let mut count = 0;
+        each_leaf(&ask, &mut |leaf, subleaf, [a, b, c, d]| {
+            if count == request.nr_leaves {
+                return Err(Errno::NoBufs);
+            }
+            list.write(&self.hv.machine, count.into(), &CpuidLeaf { leaf, subleaf, a, b, c, d })?;
+            count += 1;
+            Ok(())
+        })?;
+        // No model-specific register differs from guest to guest.
+        op.set(&SysctlCpuPolicy { nr_leaves: count, nr_msrs: 0, ..request });
         Ok(())
-    })?;
-    // No model-specific register differs from guest to guest.
-    op.set(&SysctlCpuPolicy { nr_leaves: count, nr_msrs: 0, ..request });
-    Ok(())
-}
+    }
 
-/// The words of features that Xen's interface counts (`arch-x86/cpufeatureset.h`); a null pointer asks for their number.
-pub(super) fn features<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
-    let request: SysctlCpuFeatureset = op.get();
-    if request.index > XEN_SYSCTL_CPU_FEATURESET_HVM_MAX {
-        return Err(Errno::Inval);
+    /// The words of features that Xen's interface counts (`arch-x86/cpufeatureset.h`); a null pointer asks for their
+    /// number.
+    pub(super) fn get_featureset(&self, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
+        let request: SysctlCpuFeatureset = op.get();
+        if request.index > XEN_SYSCTL_CPU_FEATURESET_HVM_MAX {
+            return Err(Errno::Inval);
+        }
+        let ask = |leaf, subleaf| match request.index {
+            XEN_SYSCTL_CPU_FEATURESET_RAW | XEN_SYSCTL_CPU_FEATURESET_HOST => self.hv.machine.cpuid(leaf, subleaf),
+            XEN_SYSCTL_CPU_FEATURESET_HVM | XEN_SYSCTL_CPU_FEATURESET_HVM_MAX => [0; 4],
+            _ => cpuid::leaf(self, leaf, subleaf),
+        };
+        let ask: &dyn Fn(u32, u32) -> [u32; 4] = &ask;
+        let [_, _, c1, d1] = ask(1, 0);
+        let [_, _, ce1, de1] = ask(0x8000_0001, 0);
+        let [ad1, ..] = ask(0xd, 1);
+        let [_, b7, c7, d7] = ask(7, 0);
+        let [a71, b71, c71, d71] = ask(7, 1);
+        let [.., d72] = ask(7, 2);
+        let [_, _, _, de7] = ask(0x8000_0007, 0);
+        let [_, be8, ..] = ask(0x8000_0008, 0);
+        let [ae21, _, ce21, _] = ask(0x8000_0021, 0);
+        // Of ARCH_CAPABILITIES, whose two words stand before the last, nothing is shown.
+        let words = [d1, c1, de1, ce1, ad1, b7, c7, de7, be8, d7, a71, ae21, b71, d72, c71, d71, 0, 0, ce21];
+        let count = words.len() as u32;
+        if request.features == 0 {
+            op.set(&SysctlCpuFeatureset { nr_features: count, ..request });
+            return Ok(());
+        }
+        let told = count.min(request.nr_features);
+        let list = GuestPtr::<u32>::new(request.features, told.into())?;
+        for (index, word) in (0..told.into()).zip(words) {
+            list.write(&self.hv.machine, index, &word)?;
+        }
+        op.set(&SysctlCpuFeatureset { nr_features: told, ..request });
+        if told < count { Err(Errno::NoBufs) } else { Ok(()) }
     }
-    let ask = |leaf, subleaf| match request.index {
-        XEN_SYSCTL_CPU_FEATURESET_RAW | XEN_SYSCTL_CPU_FEATURESET_HOST => caller.hv.machine.cpuid(leaf, subleaf),
-        XEN_SYSCTL_CPU_FEATURESET_HVM | XEN_SYSCTL_CPU_FEATURESET_HVM_MAX => [0; 4],
-        _ => cpuid::leaf(caller, leaf, subleaf),
-    };
-    let ask: &dyn Fn(u32, u32) -> [u32; 4] = &ask;
-    let [_, _, c1, d1] = ask(1, 0);
-    let [_, _, ce1, de1] = ask(0x8000_0001, 0);
-    let [ad1, ..] = ask(0xd, 1);
-    let [_, b7, c7, d7] = ask(7, 0);
-    let [a71, b71, c71, d71] = ask(7, 1);
-    let [.., d72] = ask(7, 2);
-    let [_, _, _, de7] = ask(0x8000_0007, 0);
-    let [_, be8, ..] = ask(0x8000_0008, 0);
-    let [ae21, _, ce21, _] = ask(0x8000_0021, 0);
-    // Of ARCH_CAPABILITIES, whose two words stand before the last, nothing is shown.
-    let words = [d1, c1, de1, ce1, ad1, b7, c7, de7, be8, d7, a71, ae21, b71, d72, c71, d71, 0, 0, ce21];
-    let count = words.len() as u32;
-    if request.features == 0 {
-        op.set(&SysctlCpuFeatureset { nr_features: count, ..request });
-        return Ok(());
-    }
-    let told = count.min(request.nr_features);
-    let list = GuestPtr::<u32>::new(request.features, told.into())?;
-    for (index, word) in (0..told.into()).zip(words) {
-        list.write(&caller.hv.machine, index, &word)?;
-    }
-    op.set(&SysctlCpuFeatureset { nr_features: told, ..request });
-    if told < count { Err(Errno::NoBufs) } else { Ok(()) }
 }

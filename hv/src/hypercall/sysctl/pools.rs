@@ -2,7 +2,6 @@
 
 use crate::{
     caller::Caller,
-    hypercall::domctl::write_bitmap,
     machine::Machine,
     reply::Control,
     sched::{
@@ -22,64 +21,66 @@ use oxen_abi::{
     },
 };
 
-/// Makes, changes and describes pools. Each has the credit scheduler.
-pub(super) fn change<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
-    let request: SysctlCpupoolOp = op.get();
-    let hv = caller.hv;
-    let pool = request.cpupool_id;
-    let unless_any = |number| if number == XEN_SYSCTL_CPUPOOL_PAR_ANY { None } else { Some(number) };
-    match request.op {
-        XEN_SYSCTL_CPUPOOL_OP_CREATE => {
-            if request.sched_id != XEN_SCHEDULER_CREDIT {
-                return Err(Errno::NoEnt);
+impl<M: Machine> Caller<'_, M> {
+    /// Makes, changes and describes pools. Each has the credit scheduler.
+    pub(super) fn cpupool_op(&self, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
+        let request: SysctlCpupoolOp = op.get();
+        let hv = self.hv;
+        let pool = request.cpupool_id;
+        let unless_any = |number| if number == XEN_SYSCTL_CPUPOOL_PAR_ANY { None } else { Some(number) };
+        match request.op {
+            XEN_SYSCTL_CPUPOOL_OP_CREATE => {
+                if request.sched_id != XEN_SCHEDULER_CREDIT {
+                    return Err(Errno::NoEnt);
+                }
+                let cpupool_id = hv.pools.lock().create(unless_any(pool))?;
+                op.set(&SysctlCpupoolOp { cpupool_id, ..request });
+                Ok(())
             }
-            let cpupool_id = hv.pools.lock().create(unless_any(pool))?;
-            op.set(&SysctlCpupoolOp { cpupool_id, ..request });
-            Ok(())
+            XEN_SYSCTL_CPUPOOL_OP_DESTROY => placement::destroy_pool(hv, pool),
+            XEN_SYSCTL_CPUPOOL_OP_INFO => {
+                let found = hv.pools.lock().next_from(pool).ok_or(Errno::NoEnt)?;
+                self.write_cpu_bitmap(&request.cpumap, found.cpus & placement::online(hv))?;
+                let n_dom = placement::domains_of(hv, found.id);
+                op.set(&SysctlCpupoolOp { cpupool_id: found.id, sched_id: XEN_SCHEDULER_CREDIT, n_dom, ..request });
+                Ok(())
+            }
+            XEN_SYSCTL_CPUPOOL_OP_ADDCPU => placement::add_cpu(hv, pool, unless_any(request.cpu)),
+            XEN_SYSCTL_CPUPOOL_OP_RMCPU => placement::remove_cpu(hv, pool, unless_any(request.cpu)),
+            XEN_SYSCTL_CPUPOOL_OP_MOVEDOMAIN => self.move_domain_to_pool(request.domid, pool),
+            XEN_SYSCTL_CPUPOOL_OP_FREEINFO => {
+                let free = hv.pools.lock().free() & placement::online(hv);
+                self.write_cpu_bitmap(&request.cpumap, free)
+            }
+            _ => Err(Errno::NoSys),
         }
-        XEN_SYSCTL_CPUPOOL_OP_DESTROY => placement::destroy_pool(hv, pool),
-        XEN_SYSCTL_CPUPOOL_OP_INFO => {
-            let found = hv.pools.lock().next_from(pool).ok_or(Errno::NoEnt)?;
-            write_bitmap(caller, &request.cpumap, found.cpus & placement::online(hv))?;
-            let n_dom = placement::domains_of(hv, found.id);
-            op.set(&SysctlCpupoolOp { cpupool_id: found.id, sched_id: XEN_SCHEDULER_CREDIT, n_dom, ..request });
-            Ok(())
-        }
-        XEN_SYSCTL_CPUPOOL_OP_ADDCPU => placement::add_cpu(hv, pool, unless_any(request.cpu)),
-        XEN_SYSCTL_CPUPOOL_OP_RMCPU => placement::remove_cpu(hv, pool, unless_any(request.cpu)),
-        XEN_SYSCTL_CPUPOOL_OP_MOVEDOMAIN => move_domain(caller, request.domid, pool),
-        XEN_SYSCTL_CPUPOOL_OP_FREEINFO => {
-            let free = hv.pools.lock().free() & placement::online(hv);
-            write_bitmap(caller, &request.cpumap, free)
-        }
-        _ => Err(Errno::NoSys),
     }
-}
 
-fn move_domain<M: Machine>(caller: &Caller<'_, M>, domain: u32, pool: u32) -> Result<(), Errno> {
-    let domain = caller.hv.domains.get(DomId(domain as u16)).ok_or(Errno::Srch)?;
-    if domain.id == caller.domain.id {
-        return Err(Errno::Perm);
+    fn move_domain_to_pool(&self, domain: u32, pool: u32) -> Result<(), Errno> {
+        let domain = self.hv.domains.get(DomId(domain as u16)).ok_or(Errno::Srch)?;
+        if domain.id == self.domain.id {
+            return Err(Errno::Perm);
+        }
+        placement::move_domain(self.hv, &domain, pool)
     }
-    placement::move_domain(caller.hv, &domain, pool)
-}
 
-/// The credit scheduler's knobs are fixed, and told; what is set to something else is refused.
-pub(super) fn scheduler<M: Machine>(caller: &Caller<'_, M>, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
-    let request: SysctlSchedulerOp = op.get();
-    let sched_credit = SysctlCreditSchedule {
-        tslice_ms: (SLICE / 1_000_000) as u32,
-        ratelimit_us: (RATE_LIMIT / 1_000) as u32,
-        vcpu_migr_delay_us: 0,
-    };
-    if !matches!(request.cmd, XEN_SYSCTL_SCHEDOP_GETINFO | XEN_SYSCTL_SCHEDOP_PUTINFO) {
-        return Err(Errno::Inval);
+    /// The credit scheduler's knobs are fixed, and told; what is set to something else is refused.
+    pub(super) fn sysctl_scheduler_op(&self, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
+        let request: SysctlSchedulerOp = op.get();
+        let sched_credit = SysctlCreditSchedule {
+            tslice_ms: (SLICE / 1_000_000) as u32,
+            ratelimit_us: (RATE_LIMIT / 1_000) as u32,
+            vcpu_migr_delay_us: 0,
+        };
+        if !matches!(request.cmd, XEN_SYSCTL_SCHEDOP_GETINFO | XEN_SYSCTL_SCHEDOP_PUTINFO) {
+            return Err(Errno::Inval);
+        }
+        self.hv.pools.lock().get(request.cpupool_id).ok_or(Errno::Srch)?;
+        let is_set_as_it_is = request.cmd == XEN_SYSCTL_SCHEDOP_PUTINFO && request.sched_credit == sched_credit;
+        if request.sched_id != XEN_SCHEDULER_CREDIT || (request.cmd != XEN_SYSCTL_SCHEDOP_GETINFO && !is_set_as_it_is) {
+            return Err(Errno::Inval);
+        }
+        op.set(&SysctlSchedulerOp { sched_credit, ..request });
+        Ok(())
     }
-    caller.hv.pools.lock().get(request.cpupool_id).ok_or(Errno::Srch)?;
-    let is_set_as_it_is = request.cmd == XEN_SYSCTL_SCHEDOP_PUTINFO && request.sched_credit == sched_credit;
-    if request.sched_id != XEN_SCHEDULER_CREDIT || (request.cmd != XEN_SYSCTL_SCHEDOP_GETINFO && !is_set_as_it_is) {
-        return Err(Errno::Inval);
-    }
-    op.set(&SysctlSchedulerOp { sched_credit, ..request });
-    Ok(())
 }

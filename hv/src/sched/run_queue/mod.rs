@@ -345,6 +345,10 @@ impl RunQueue {
                 taken += parts.most_of(entity);
                 weights += u64::from(entity.share.weight);
             }
+            if weights == all {
+                // Each has what it can take: there is nobody to divide the rest among.
+                break;
+            }
             parts.by_weight = time.saturating_sub(taken);
             parts.weights = all.saturating_sub(weights).max(1);
         }

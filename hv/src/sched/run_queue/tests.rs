@@ -71,6 +71,20 @@ fn a_cap_holds_even_on_an_idle_machine() {
 }
 
 #[test]
+fn caps_that_come_to_all_of_the_cpu_are_had() {
+    for caps in [&[100][..], &[50, 50], &[70, 30], &[200]] {
+        let shares: Vec<_> = caps.iter().map(|&cap| Share { weight: 256, cap }).collect();
+        let (mut queue, seats) = queue(&shares);
+        seats.iter().for_each(|&s| assert_ne!(queue.wake(s), Woken::Before));
+        let used = run(&mut queue, &seats, 10_000_000_000);
+        for (part, cap) in used.iter().zip(caps) {
+            let expected = 1e8 * f64::from((*cap).min(100));
+            assert!((*part as f64 / expected - 1.0).abs() < 0.05, "{caps:?}: {used:?}");
+        }
+    }
+}
+
+#[test]
 fn who_wakes_with_credit_goes_before_a_hog() {
     let (mut queue, seats) = queue(&[Share::default(); 2]);
     queue.wake(seats[0]);

@@ -11,7 +11,7 @@ use super::super::{
 };
 use super::{finish, leave};
 use oxen_hv::config::MAX_CPUS;
-use oxen_hv::hypercall::{self, Entry, NUMBERS, Next, Table};
+use oxen_hv::hypercall::{Entry, NUMBERS, Next, Table};
 use x86_64::registers::{model_specific::EferFlags, rflags::RFlags};
 
 /// Every hypercall's handler, by number.
@@ -21,7 +21,7 @@ pub(super) static ENTRIES: [Entry<Pc>; NUMBERS] = Table::<Pc>::ENTRIES;
 pub(super) extern "sysv64" fn unanswered(block: &CpuBlock, next: Next) {
     // SAFETY: this is the way in, and the references end before the way out.
     unsafe {
-        hypercall::settle(block.caller(), next, &*block.args.get());
+        block.caller().settle_hypercall(next, &*block.args.get());
         finish(block);
     }
 }

@@ -81,7 +81,7 @@ impl Interface {
                 Step::Offer(state) => interface.device.publish(&said, state).await?,
                 Step::Connect => break,
                 Step::Wait => interface.device.changed().await?,
-                Step::Close(_) | Step::Gone => return Err(ConnectError::Closed),
+                Step::Reconfigure(_) | Step::Close(_) | Step::Gone => return Err(ConnectError::Closed),
             }
         }
         interface.device.publish(&[], XenbusState::Connected).await?;

@@ -18,7 +18,7 @@ mod draw;
 mod effects;
 mod grants;
 mod perform;
-mod random;
+pub(crate) mod random;
 mod reset;
 mod sweep;
 mod value;

@@ -66,6 +66,10 @@ impl World {
         self.effects.compare(&seen, |word| self.name(word), &mut text);
         self.effects = seen;
         let is = |wanted: Hypercall| matches!(step, Step::Call(call) if call.number == wanted as u64);
+        // What a stale translation does is the processor's, and not every way to change tables flushes it.
+        if is(Hypercall::MmuUpdate) || matches!(step, Step::Batch(_) | Step::Instruction(..)) {
+            self.forget_translations();
+        }
         if is(Hypercall::SetTrapTable) || matches!(step, Step::Batch(_)) {
             self.catch();
         }

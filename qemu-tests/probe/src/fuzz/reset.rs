@@ -191,6 +191,11 @@ impl World {
         call(Hypercall::MmuUpdate, [self.memory.address(), 1, 0, SELF])
     }
 
+    /// Flushes all that this processor knows of the tables.
+    pub(super) fn forget_translations(&self) {
+        self.extended(mmu::MMUEXT_TLB_FLUSH_LOCAL, 0, 0);
+    }
+
     fn extended(&self, command: u32, first: u64, second: u64) -> i64 {
         let words = self.memory.words64();
         let operation = [command.into(), first, second];

@@ -125,7 +125,7 @@ impl Disk {
                 Step::Offer(state) => device.publish(&said, state).await?,
                 Step::Connect => break,
                 Step::Wait => device.changed().await?,
-                Step::Close(_) | Step::Gone => return Err(ConnectError::Closed),
+                Step::Reconfigure(_) | Step::Close(_) | Step::Gone => return Err(ConnectError::Closed),
             }
         }
         device.publish(&[], XenbusState::Connected).await?;

@@ -1,11 +1,14 @@
 //! A guest that means harm, or one that works meanwhile: `do=NAME` on the command line, for `seconds=N` (for good
 //! without). It is there to find out whether others notice.
 
+mod backend;
 mod disks;
+mod journal;
 mod linear;
 mod residue;
 mod store;
 mod strings;
+mod victim;
 mod work;
 
 use oxen_domu_lib::store::Store;
@@ -48,6 +51,9 @@ pub(crate) fn run(what: &str) {
                 let others = task::join(disks::flood(&store, until), store::flood(&store, until));
                 task::join(others, strings::flood(&store, until)).await;
             }
+            "backend" => backend::serve(&store, until).await,
+            "victim" => victim::use_disk(&store, until).await,
+            "journal" => journal::keep(&store).await,
             "work" => work::work(&store, until).await,
             "count" => count(until),
             _ => println!("probe: `{what}` is nothing it can do"),

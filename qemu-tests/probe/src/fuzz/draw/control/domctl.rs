@@ -252,7 +252,12 @@ fn debugging(random: &mut Random, about: Value) -> Request {
 fn monitoring(random: &mut Random, about: Value) -> Request {
     match random.below(6) {
         0 => Request::new(77, "monitor_op", about).word(0, small(random, 6)).word(4, small(random, 13)),
-        1 => Request::new(56, "vm_event_op", about).word(0, small(random, 5)).word(4, small(random, 4)),
+        1 => {
+            let (op, mode) = (random.below(5), random.below(4));
+            // Xen dies of a ring for the monitor that is asked for in a PV domain.
+            let mode = if (op, mode) == (0, 2) { 0 } else { mode };
+            Request::new(56, "vm_event_op", about).word(0, Value::Number(op)).word(4, Value::Number(mode))
+        }
         2 => Request::new(57, "mem_sharing_op", about).byte(0, small(random, 2)).byte(1, small(random, 2)),
         3 => Request::new(64, "set_access_required", about).byte(0, small(random, 2)),
         4 => Request::new(65, "audit_p2m", about),

@@ -104,7 +104,13 @@ fn power(random: &mut Random) -> Call {
             call.at(OWN + 8, 4, Value::Number(count)).at(OWN + 16, 8, buffer(random, BEHIND))
         }
         // Frequencies: which parts are told.
-        1 => call.at(OWN + 8, 4, Value::Number(random.of_list(&[0, 1, 2, 4, 8, 15]))),
+        1 => {
+            // The spaces of the two registers; how many states and where; who shares them.
+            let call = call.at(OWN + 8, 4, Value::Number(random.of_list(&[0, 1, 2, 4, 8, 9, 10, 12])));
+            let call = call.at(OWN + 20, 1, small(random, 2)).at(OWN + 36, 1, small(random, 2));
+            let call = call.at(OWN + 48, 4, small(random, 3)).at(OWN + 56, 8, buffer(random, BEHIND));
+            call.at(OWN + 104, 4, Value::Number(random.of_list(&[0, 1, 2, 3, 4, 0xffff_ffff])))
+        }
         _ => call.at(OWN + 8, 8, buffer(random, BEHIND)),
     }
 }
