@@ -19,7 +19,7 @@ pub mod rank {
     macro_rules! ranks {
         ($($(#[$doc:meta])* $name:ident,)*) => {
             /// The ranks by number.
-            #[expect(non_camel_case_types, reason = "each is the name of a constant")]
+            #[expect(non_camel_case_types, clippy::upper_case_acronyms, reason = "each is the name of a constant")]
             enum Number { $($name,)* }
             $($(#[$doc])* pub const $name: u8 = Number::$name as u8;)*
             /// Their names, in order.
@@ -95,7 +95,10 @@ mod order {
 
     impl Held {
         /// Nothing is held.
-        pub const NOTHING: Self = Self([const { AtomicU8::new(0) }; rank::NAMES.len()]);
+        #[must_use]
+        pub const fn nothing() -> Self {
+            Self([const { AtomicU8::new(0) }; rank::NAMES.len()])
+        }
     }
 
     static HELD: spin::Once<fn() -> &'static Held> = spin::Once::new();

@@ -76,7 +76,7 @@ pub(crate) unsafe fn fill(number: usize, gdt: &'static Gdt, guest_stack: u64) {
         tsc_aux: Cell::new(0),
         reserve: Cell::new(None),
         #[cfg(debug_assertions)]
-        held: oxen_hv::lock::Held::NOTHING,
+        held: oxen_hv::lock::Held::nothing(),
     };
     // SAFETY: the place is this CPU's alone, by the caller's word not used before.
     unsafe { ((area as usize + HARDWARE_OFFSET) as *mut Hardware).write(hardware) }
