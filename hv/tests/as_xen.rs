@@ -8,7 +8,10 @@ use oxen_abi::{
         CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER, CALLBACKTYPE_SYSCALL32, CALLBACKTYPE_SYSENTER,
         CALLBACKTYPE_SYSENTER_DEPRECATED,
     },
-    domctl::{Domctl, XEN_DOMCTL_ASSIGN_DEVICE, XEN_DOMCTL_DEASSIGN_DEVICE, XEN_DOMCTL_TEST_ASSIGN_DEVICE},
+    domctl::{
+        Domctl, DomctlVcpuaffinity, DomctlVmEventOp, XEN_DOMCTL_ASSIGN_DEVICE, XEN_DOMCTL_DEASSIGN_DEVICE,
+        XEN_DOMCTL_GETVCPUAFFINITY, XEN_DOMCTL_TEST_ASSIGN_DEVICE, XEN_DOMCTL_VM_EVENT_OP, XenctlBitmap,
+    },
     domid::DomId,
     errno::Errno,
     event_channel::EVTCHNOP_RESET_CONT,
@@ -19,6 +22,7 @@ use oxen_abi::{
     memory::{XENMEM_ACQUIRE_RESOURCE, XENMEM_SET_MEMORY_MAP},
     mmu::MMU_MACHPHYS_UPDATE,
     physdev::PHYSDEVOP_IRQ_UNMASK_NOTIFY,
+    platform::{PlatformOp, XENPF_RESOURCE_OP, XenpfResourceEntry, XenpfResourceOp},
     sched::SCHEDOP_REMOTE_SHUTDOWN,
     vcpu::VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA,
 };
@@ -34,7 +38,7 @@ use oxen_hv::{
 };
 use std::sync::atomic::Ordering;
 use support::guest::{Guest, Home};
-use zerocopy::IntoBytes;
+use zerocopy::{FromZeros, IntoBytes};
 
 const SELF: u64 = 0x7ff0;
 
@@ -47,7 +51,7 @@ fn guest() -> (Guest, Home) {
 
 fn put(guest: &Guest, words: &[u64]) {
     for (index, word) in words.iter().enumerate() {
-        guest.hv.machine.write_guest_word(GuestAddr(index as u64 * 8), *word).unwrap();
+        guest.hv.machine().write_guest_word(GuestAddr(index as u64 * 8), *word).unwrap();
     }
 }
 
@@ -111,7 +115,7 @@ fn is_emulated(guest: &mut Guest, code: [u8; 3]) -> bool {
     const PLACE: u64 = 0x800;
     put(guest, &[0; 16]);
     let word = u64::from_le_bytes([code[0], code[1], code[2], 0x90, 0x90, 0x90, 0x90, 0x90]);
-    guest.hv.machine.write_guest_word(GuestAddr(PLACE), word).unwrap();
+    guest.hv.machine().write_guest_word(GuestAddr(PLACE), word).unwrap();
     let mut caller = guest.caller();
     caller.regs.rip = PLACE;
     (caller.regs.rax, caller.regs.rcx, caller.regs.rdx) = (3, 0, 0);
@@ -178,13 +182,13 @@ fn a_runstate_area_is_where_the_guest_says_mapped_or_not() {
 }
 
 #[test]
-fn a_device_is_asked_about_without_a_domain() {
+fn a_device_and_the_version_of_events_are_asked_about_without_a_domain() {
     support::on_cpu(0);
     let mut dom0 = Guest::new(support::boot(256), 0, true, 64);
     dom0.build_home(4);
     let mut ask = |command: u32, domain: u16| {
         let op = Domctl::new(command, DomId(domain), &0_u64);
-        dom0.hv.machine.write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+        dom0.hv.machine().write_guest(GuestAddr(0), op.as_bytes()).unwrap();
         dom0.call(Caller::domctl, [0; 4])
     };
     for (command, nobody, devices) in [
@@ -195,6 +199,12 @@ fn a_device_is_asked_about_without_a_domain() {
         assert_eq!(ask(command, 0x7ff4), Err(nobody), "{command}");
         assert_eq!(ask(command, 0x7ff1), Err(devices), "{command}");
     }
+    let mut version = |op: u32| {
+        let op = Domctl::new(XEN_DOMCTL_VM_EVENT_OP, DomId::INVALID, &DomctlVmEventOp { op, mode: 0, value: 0 });
+        dom0.hv.machine().write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+        dom0.call(Caller::domctl, [0; 4])
+    };
+    assert_eq!([2, 3, 4].map(&mut version), [Err(Errno::Srch), Ok(0), Err(Errno::Srch)]);
 }
 
 #[test]
@@ -203,7 +213,7 @@ fn no_status_frames_are_had_for_the_asking() {
     for (frames, status) in [(0, GNTST_OKAY), (1, GNTST_GENERAL_ERROR)] {
         put(&guest, &[frames | SELF << 32 | 0x7777 << 48, 0x800]);
         assert_eq!(guest.call(Caller::grant_table_op, [GNTTABOP_GET_STATUS_FRAMES.into(), 0, 1, 0]), Ok(0));
-        let answer = guest.hv.machine.read_guest_word(GuestAddr(0)).unwrap() >> 48;
+        let answer = guest.hv.machine().read_guest_word(GuestAddr(0)).unwrap() >> 48;
         assert_eq!(answer as i16, status, "{frames}");
     }
 }
@@ -242,5 +252,40 @@ fn a_resource_begins_within_32_bits() {
     for (frame, answer) in [(0, Errno::Srch), (1 << 32, Errno::Inval)] {
         put(&guest, &[0x1234, 0, frame, 0]);
         assert_eq!(guest.call(Caller::memory_op, [XENMEM_ACQUIRE_RESOURCE.into(), 0, 0, 0]), Err(answer), "{frame:#x}");
+    }
+}
+
+#[test]
+fn of_two_affinities_that_are_asked_for_the_second_is_answered_for() {
+    support::on_cpu(0);
+    let mut dom0 = Guest::new(support::boot(256), 0, true, 64);
+    dom0.build_home(4);
+    let map = |bitmap| XenctlBitmap { bitmap, nr_bits: 64, _pad0: 0 };
+    let mut ask = |flags, hard, soft| {
+        let request =
+            DomctlVcpuaffinity { flags, cpumap_hard: map(hard), cpumap_soft: map(soft), ..FromZeros::new_zeroed() };
+        let op = Domctl::new(XEN_DOMCTL_GETVCPUAFFINITY, DomId(0), &request);
+        dom0.hv.machine().write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+        dom0.call(Caller::domctl, [0; 4])
+    };
+    assert_eq!(ask(1, 1 << 40, 0x1000), Err(Errno::Fault));
+    assert_eq!(ask(3, 1 << 40, 0x1000), Ok(0));
+    assert_eq!(ask(3, 0x1000, 1 << 40), Err(Errno::Fault));
+}
+
+#[test]
+fn a_register_beyond_32_bits_is_told_apart_from_one_that_is_forbidden() {
+    support::on_cpu(0);
+    let mut dom0 = Guest::new(support::boot(256), 0, true, 64);
+    dom0.build_home(4);
+    for (idx, error) in [(0x1b, Errno::Perm), (0x1b | 1 << 32, Errno::Inval)] {
+        let entry = XenpfResourceEntry { idx, ..FromZeros::new_zeroed() };
+        dom0.hv.machine().write_guest(GuestAddr(0x1000), entry.as_bytes()).unwrap();
+        let request = XenpfResourceOp { nr_entries: 1, cpu: 0, entries: 0x1000 };
+        let op = PlatformOp::new(XENPF_RESOURCE_OP, &request);
+        dom0.hv.machine().write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+        assert_eq!(dom0.call(Caller::platform_op, [0; 4]), Ok(0));
+        let told = dom0.hv.machine().read_guest_word(GuestAddr(0x1000)).unwrap();
+        assert_eq!(told as u32, (error as u32).wrapping_neg());
     }
 }

@@ -25,7 +25,7 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::TooBig.into());
         }
         let list = GuestPtr::<[u64; 2]>::new(buffers, count.into())?;
-        (0..count.into()).try_for_each(|index| list.read(&self.hv.machine, index).map(|_| ()))?;
+        (0..count.into()).try_for_each(|index| list.read(self.hv.machine(), index).map(|_| ()))?;
         let domain = self.hv.domains.get(DomId(domain as u16)).ok_or(Errno::Srch)?;
         Err(if domain.id == self.domain.id { Errno::Perm } else { Errno::Inval }.into())
     }
@@ -65,7 +65,7 @@ impl<M: Machine> Caller<'_, M> {
         const KINDS: u8 = 2;
         self.control()?;
         let [command, argument, ..] = *args;
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         match command as u32 {
             EXEC => {
                 let kind = GuestPtr::<u32>::one(argument)?.read(machine, 0)?;

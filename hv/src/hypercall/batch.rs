@@ -53,17 +53,17 @@ impl<M: Machine> Caller<'_, M> {
 
     #[inline]
     fn read_multicall_entry(&self, entry: EntryPlace) -> Result<[u64; 8], Errno> {
-        self.hv.machine.read_guest_words(entry).map_err(|_| Errno::Fault)
+        self.hv.machine().read_guest_words(entry).map_err(|_| Errno::Fault)
     }
 
     #[inline]
     fn write_multicall_result(&self, entry: EntryPlace, result: u64) -> Result<(), Errno> {
-        self.hv.machine.write_guest_words(entry.part::<1, 1>(), [result]).map_err(|_| Errno::Fault)
+        self.hv.machine().write_guest_words(entry.part::<1, 1>(), [result]).map_err(|_| Errno::Fault)
     }
 
     #[cold]
     fn write_multicall_args(&self, entry: EntryPlace, args: &Args) -> Result<(), Errno> {
-        self.hv.machine.write_guest_words(entry.part::<2, 6>(), *args).map_err(|_| Errno::Fault)
+        self.hv.machine().write_guest_words(entry.part::<2, 6>(), *args).map_err(|_| Errno::Fault)
     }
 }
 

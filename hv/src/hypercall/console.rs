@@ -3,7 +3,6 @@
 use crate::{
     addr::GuestAddr,
     caller::Caller,
-    console,
     machine::Machine,
     reply::{Args, Reply, Stop},
 };
@@ -50,11 +49,11 @@ impl<M: Machine> Caller<'_, M> {
             }
             let bytes = chunk.get_mut(..(count - done).min(CHUNK as u32) as usize).unwrap_or_default();
             let part = text.part(done.into(), bytes.len() as u64).ok_or(Errno::Fault)?;
-            hv.machine.read_guest(part, bytes).map_err(|_| Errno::Fault)?;
+            hv.machine().read_guest(part, bytes).map_err(|_| Errno::Fault)?;
             if self.domain.is_privileged {
-                console::write_raw(hv, bytes);
+                hv.console.write_raw(hv.machine(), bytes);
             } else {
-                console::write_guest(hv, self.domain, bytes);
+                hv.console.write_guest(hv.machine(), self.domain.id, &self.domain.console_line, bytes);
             }
             done += bytes.len() as u32;
         }
@@ -69,7 +68,7 @@ impl<M: Machine> Caller<'_, M> {
         let room = chunk.get_mut(..count.min(CHUNK as u32) as usize).unwrap_or_default();
         let buffer = buffer.range(room.len() as u64).ok_or(Errno::Fault)?;
         let taken = self.hv.console.take_input(room);
-        self.hv.machine.write_guest(buffer, room.get(..taken).unwrap_or_default()).map_err(|_| Errno::Fault)?;
+        self.hv.machine().write_guest(buffer, room.get(..taken).unwrap_or_default()).map_err(|_| Errno::Fault)?;
         Ok(taken as u64)
     }
 }

@@ -4,11 +4,10 @@ use crate::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     domain::Domain,
-    grant::{
-        self, MAX_STATUS_FRAMES, copy,
-        entry::Status,
-        map::{self, ROW, Unmap, UnmapRequest},
-        transfer,
+    grant::{MAX_STATUS_FRAMES, entry::Status},
+    granted::{
+        self,
+        map::{ROW, Unmap, UnmapRequest},
     },
     machine::Machine,
     mem::guest_ptr::GuestPtr,
@@ -59,15 +58,19 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::Inval.into());
         }
         match command & !CONTINUATION {
-            abi::GNTTABOP_MAP_GRANT_REF => self.grant_op_by_rows(args, map::map),
-            abi::GNTTABOP_UNMAP_GRANT_REF => self.grant_op_by_rows::<abi::GnttabUnmapGrantRef>(args, map::unmap),
-            abi::GNTTABOP_UNMAP_AND_REPLACE => self.grant_op_by_rows::<abi::GnttabUnmapAndReplace>(args, map::unmap),
-            abi::GNTTABOP_COPY => self.grant_op_by_rows(args, copy::copy),
-            abi::GNTTABOP_TRANSFER => self.grant_op_by_rows(args, transfer::transfer),
+            abi::GNTTABOP_MAP_GRANT_REF => self.grant_op_by_rows(args, |caller, ops| caller.map_grants(ops)),
+            abi::GNTTABOP_UNMAP_GRANT_REF => {
+                self.grant_op_by_rows::<abi::GnttabUnmapGrantRef>(args, |caller, ops| caller.unmap_grants(ops))
+            }
+            abi::GNTTABOP_UNMAP_AND_REPLACE => {
+                self.grant_op_by_rows::<abi::GnttabUnmapAndReplace>(args, |caller, ops| caller.unmap_grants(ops))
+            }
+            abi::GNTTABOP_COPY => self.grant_op_by_rows(args, |caller, ops| caller.copy_grants(ops)),
+            abi::GNTTABOP_TRANSFER => self.grant_op_by_rows(args, |caller, ops| caller.transfer_frames(ops)),
             abi::GNTTABOP_SWAP_GRANT_REF => {
                 self.grant_op_by_rows(args, |caller, ops: &mut [abi::GnttabSwapGrantRef]| {
                     for op in ops.iter_mut() {
-                        op.status = status(grant::swap(caller.hv, caller.domain, op.ref_a, op.ref_b));
+                        op.status = status(caller.hv.swap_grants(caller.domain, op.ref_a, op.ref_b));
                     }
                     ops.len()
                 })
@@ -101,9 +104,9 @@ impl<M: Machine> Caller<'_, M> {
                 return stop::<T>(args, done);
             }
             let ops = row.get_mut(..(count - done).min(ROW as u64) as usize).unwrap_or_default();
-            requests.read_many(&self.hv.machine, done, ops)?;
+            requests.read_many(self.hv.machine(), done, ops)?;
             let acted = act(self, ops);
-            requests.write_many(&self.hv.machine, done, ops.get(..acted).unwrap_or_default())?;
+            requests.write_many(self.hv.machine(), done, ops.get(..acted).unwrap_or_default())?;
             done += acted as u64;
             if acted < ops.len() {
                 return stop::<T>(args, done);
@@ -124,7 +127,7 @@ impl<M: Machine> Caller<'_, M> {
     #[cold]
     #[inline(never)]
     fn setup_grant_table(&mut self, at: u64) -> Reply {
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let request = GuestPtr::<abi::GnttabSetupTable>::one(at)?;
         let mut op = request.read(machine, 0)?;
         judge_list(op.frame_list)?;
@@ -133,11 +136,11 @@ impl<M: Machine> Caller<'_, M> {
             if op.nr_frames > limit {
                 return Err(abi::GNTST_GENERAL_ERROR);
             }
-            grant::grow(self.hv, &domain, op.nr_frames).map_err(|_| abi::GNTST_GENERAL_ERROR)?;
+            self.hv.grow_grant_table(&domain, op.nr_frames).map_err(|_| abi::GNTST_GENERAL_ERROR)?;
             let list =
                 GuestPtr::<u64>::new(op.frame_list, op.nr_frames.into()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)?;
             for index in 0..op.nr_frames {
-                let frame = grant::table_frame(self.hv, &domain, index).map_err(|_| abi::GNTST_GENERAL_ERROR)?;
+                let frame = self.hv.grant_table_frame(&domain, index).map_err(|_| abi::GNTST_GENERAL_ERROR)?;
                 list.write(machine, index.into(), &frame.raw()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)?;
             }
             Ok(())
@@ -151,12 +154,12 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     fn query_grant_table_size(&mut self, at: u64) -> Reply {
         let request = GuestPtr::<abi::GnttabQuerySize>::one(at)?;
-        let mut op = request.read(&self.hv.machine, 0)?;
+        let mut op = request.read(self.hv.machine(), 0)?;
         let outcome = self.grant_table_owner(op.dom).map(|domain| {
             (op.nr_frames, op.max_nr_frames) = domain.grants.lock().size();
         });
         op.status = status(outcome);
-        request.write(&self.hv.machine, 0, &op)?;
+        request.write(self.hv.machine(), 0, &op)?;
         Ok(0)
     }
 
@@ -174,10 +177,10 @@ impl<M: Machine> Caller<'_, M> {
                 return stop::<abi::GnttabCacheFlush>(args, done);
             }
             is_new = false;
-            let op = requests.read(&self.hv.machine, done)?;
-            first = match grant::flush_cache(self, &op, first)? {
-                grant::Flushed::UpTo(entry) => entry,
-                grant::Flushed::Done => {
+            let op = requests.read(self.hv.machine(), done)?;
+            first = match self.flush_granted_cache(&op, first)? {
+                granted::Flushed::UpTo(entry) => entry,
+                granted::Flushed::Done => {
                     done += 1;
                     0
                 }
@@ -191,9 +194,9 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     fn set_grant_table_version(&mut self, at: u64) -> Reply {
         let request = GuestPtr::<abi::GnttabSetVersion>::one(at)?;
-        let wish = request.read(&self.hv.machine, 0)?.version;
-        let (outcome, version) = grant::set_version(self.hv, self.domain, wish);
-        request.write(&self.hv.machine, 0, &abi::GnttabSetVersion { version })?;
+        let wish = request.read(self.hv.machine(), 0)?.version;
+        let (outcome, version) = self.hv.set_grant_version(self.domain, wish);
+        request.write(self.hv.machine(), 0, &abi::GnttabSetVersion { version })?;
         outcome.map(|()| 0).map_err(Stop::from)
     }
 
@@ -202,7 +205,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     fn get_grant_status_frames(&mut self, at: u64) -> Reply {
         let request = GuestPtr::<abi::GnttabGetStatusFrames>::one(at)?;
-        let mut op = request.read(&self.hv.machine, 0)?;
+        let mut op = request.read(self.hv.machine(), 0)?;
         judge_list(op.frame_list)?;
         let outcome = self.grant_table_owner(op.dom).and_then(|domain| {
             let grants = domain.grants.lock();
@@ -212,11 +215,11 @@ impl<M: Machine> Caller<'_, M> {
             let list =
                 GuestPtr::<u64>::new(op.frame_list, op.nr_frames.into()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)?;
             (0..).zip(frames).try_for_each(|(index, frame)| {
-                list.write(&self.hv.machine, index, &frame.raw()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)
+                list.write(self.hv.machine(), index, &frame.raw()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)
             })
         });
         op.status = status(outcome);
-        request.write(&self.hv.machine, 0, &op)?;
+        request.write(self.hv.machine(), 0, &op)?;
         Ok(0)
     }
 
@@ -224,13 +227,13 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     fn get_grant_table_version(&mut self, at: u64) -> Reply {
         let request = GuestPtr::<abi::GnttabGetVersion>::one(at)?;
-        let mut op = request.read(&self.hv.machine, 0)?;
+        let mut op = request.read(self.hv.machine(), 0)?;
         let domain = self.grant_table_owner(op.dom).map_err(|status| match status {
             abi::GNTST_BAD_DOMAIN => Errno::Srch,
             _ => Errno::Perm,
         })?;
         op.version = domain.grants.lock().version();
-        request.write(&self.hv.machine, 0, &op)?;
+        request.write(self.hv.machine(), 0, &op)?;
         Ok(0)
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     caller::Caller,
     domain::{KNOWN_ASSISTS, vcpu::Callback},
     domain::{
-        control_registers, debug,
+        debug,
         traps::{TrapHandler, TrapTable},
     },
     machine::Machine,
@@ -73,11 +73,11 @@ impl<M: Machine> Caller<'_, M> {
         }
         let mut frames = [0; FIRST_RESERVED_GDT_PAGE];
         let frames = frames.get_mut(..entries.div_ceil(DESCRIPTORS_IN_A_PAGE)).unwrap_or_default();
-        GuestPtr::<u64>::new(list, frames.len() as u64)?.read_many(&self.hv.machine, 0, frames)?;
-        let editor = Editor::open(self.hv, self.domain)?;
+        GuestPtr::<u64>::new(list, frames.len() as u64)?.read_many(self.hv.machine(), 0, frames)?;
+        let editor = Editor::open(&self.hv.memory, &self.domain.memory)?;
         let old = core::mem::replace(&mut self.state.gdt, editor.take_gdt(frames)?);
         self.state.gdt_entries = entries as u16;
-        self.hv.machine.load_descriptor_tables(self.state);
+        self.hv.machine().load_descriptor_tables(self.state);
         editor.put_gdt(old);
         Ok(0)
     }
@@ -89,7 +89,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn update_descriptor(&mut self, args: &mut Args) -> Reply {
         let [address, descriptor, ..] = *args;
-        Editor::open(self.hv, self.domain)?.write_descriptor(MachineAddr(address), descriptor)?;
+        Editor::open(&self.hv.memory, &self.domain.memory)?.write_descriptor(MachineAddr(address), descriptor)?;
         Ok(0)
     }
 
@@ -208,7 +208,7 @@ impl<M: Machine> Caller<'_, M> {
         if which != SEGBASE_GS_USER_SEL && !GuestAddr(base).is_canonical() {
             return Err(Errno::Inval.into());
         }
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         match which {
             SEGBASE_FS => {
                 self.state.fs_base = base;
@@ -239,7 +239,7 @@ impl<M: Machine> Caller<'_, M> {
     /// None.
     #[inline]
     pub fn fpu_taskswitch(&mut self, args: &mut Args) -> Reply {
-        control_registers::set_task_switched(self, args[0] as u32 != 0);
+        self.set_task_switched(args[0] as u32 != 0);
         Ok(0)
     }
 
@@ -250,7 +250,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn set_debugreg(&mut self, args: &mut Args) -> Reply {
         let [number, value, ..] = *args;
-        debug::write(self, register_number(number)?, value)?;
+        self.write_debug_register(register_number(number)?, value)?;
         Ok(0)
     }
 
@@ -275,8 +275,8 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::Inval.into());
         }
         match command as u32 {
-            VMASST_CMD_ENABLE => self.domain.vm_assist.fetch_or(bit, Ordering::Relaxed),
-            VMASST_CMD_DISABLE => self.domain.vm_assist.fetch_and(!bit, Ordering::Relaxed),
+            VMASST_CMD_ENABLE => self.domain.memory.vm_assist.fetch_or(bit, Ordering::Relaxed),
+            VMASST_CMD_DISABLE => self.domain.memory.vm_assist.fetch_and(!bit, Ordering::Relaxed),
             _ => return Err(Errno::NoSys.into()),
         };
         Ok(0)

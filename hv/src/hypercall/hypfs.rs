@@ -135,7 +135,7 @@ impl<M: Machine> Caller<'_, M> {
     }
 
     fn find_hypfs_node(&self, path: u64, bytes: u64) -> Result<Node, Errno> {
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let place = GuestPtr::<u8>::new(path, bytes)?;
         if place.read(machine, 0)? != b'/' || place.read(machine, bytes - 1)? != 0 {
             return Err(Errno::Inval);
@@ -151,7 +151,7 @@ impl<M: Machine> Caller<'_, M> {
         if bytes < ENTRY {
             return Err(Errno::Inval.into());
         }
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let entry = node.entry();
         let place = GuestPtr::<u8>::new(buffer, ENTRY)?;
         place.write_many(machine, 0, entry.as_bytes())?;

@@ -5,7 +5,6 @@ use crate::{
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     reply::{Args, Reply},
-    sched::placement,
 };
 use oxen_abi::{
     errno::Errno,
@@ -25,7 +24,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     pub fn mca(&mut self, args: &mut Args) -> Reply {
         self.control()?;
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let place = GuestPtr::<Mca>::one(args[0])?;
         let mut op = place.read(machine, 0)?;
         if op.interface_version != XEN_MCA_INTERFACE_VERSION {
@@ -45,7 +44,7 @@ impl<M: Machine> Caller<'_, M> {
             }
             XEN_MC_PHYSCPUINFO => {
                 let request: McaPhyscpuinfo = op.get();
-                let online = placement::online(self.hv).count_ones();
+                let online = self.hv.online_mask().count_ones();
                 if request.info == 0 {
                     op.set(&McaPhyscpuinfo { ncpus: online, ..request });
                 } else {
@@ -54,7 +53,7 @@ impl<M: Machine> Caller<'_, M> {
                     }
                     let told = request.ncpus.min(online);
                     let list = GuestPtr::<McaLogicalCpu>::new(request.info, told.into())?;
-                    let numbers = (0..).filter(|number| placement::online(self.hv) >> number & 1 != 0);
+                    let numbers = (0..).filter(|number| self.hv.online_mask() >> number & 1 != 0);
                     for (index, number) in (0..told.into()).zip(numbers) {
                         list.write(machine, index, &self.describe_processor(number))?;
                     }
@@ -69,7 +68,7 @@ impl<M: Machine> Caller<'_, M> {
 
     /// A processor as CPUID tells of it.
     fn describe_processor(&self, number: u32) -> McaLogicalCpu {
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let [max, b, c, d] = machine.cpuid(0, 0);
         let [signature, _, c1, d1] = machine.cpuid(1, 0);
         let field = |shift: u32, bits: u32| signature >> shift & ((1 << bits) - 1);

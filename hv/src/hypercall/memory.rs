@@ -6,10 +6,7 @@ use crate::{
     config::PREEMPT_INTERVAL,
     domain::Domain,
     machine::Machine,
-    mem::{
-        frame_alloc::{self, set_machine_to_phys},
-        guest_ptr::GuestPtr,
-    },
+    mem::{frame_alloc, guest_ptr::GuestPtr},
     reply::{Args, Reply, Stop},
 };
 use alloc::sync::Arc;
@@ -20,10 +17,10 @@ use oxen_abi::{
     memory::{
         MEMOP_EXTENT_SHIFT, MemoryExchange, MemoryReservation, XENMEM_ACQUIRE_RESOURCE, XENMEM_ADD_TO_PHYSMAP,
         XENMEM_ADD_TO_PHYSMAP_BATCH, XENMEM_CLAIM_PAGES, XENMEM_CURRENT_RESERVATION, XENMEM_DECREASE_RESERVATION,
-        XENMEM_EXCHANGE, XENMEM_GET_SHARING_FREED_PAGES, XENMEM_GET_SHARING_SHARED_PAGES, XENMEM_INCREASE_RESERVATION,
-        XENMEM_MACHINE_MEMORY_MAP, XENMEM_MACHPHYS_MAPPING, XENMEM_MACHPHYS_MFN_LIST, XENMEM_MAXIMUM_GPFN,
-        XENMEM_MAXIMUM_RAM_PAGE, XENMEM_MAXIMUM_RESERVATION, XENMEM_MEMORY_MAP, XENMEM_POPULATE_PHYSMAP,
-        XENMEM_REMOVE_FROM_PHYSMAP, XENMEM_SET_MEMORY_MAP, XENMEMF_EXACT_NODE_REQUEST,
+        XENMEM_EXCHANGE, XENMEM_GET_SHARING_FREED_PAGES, XENMEM_GET_SHARING_SHARED_PAGES, XENMEM_GET_VNUMAINFO,
+        XENMEM_INCREASE_RESERVATION, XENMEM_MACHINE_MEMORY_MAP, XENMEM_MACHPHYS_MAPPING, XENMEM_MACHPHYS_MFN_LIST,
+        XENMEM_MAXIMUM_GPFN, XENMEM_MAXIMUM_RAM_PAGE, XENMEM_MAXIMUM_RESERVATION, XENMEM_MEMORY_MAP,
+        XENMEM_POPULATE_PHYSMAP, XENMEM_REMOVE_FROM_PHYSMAP, XENMEM_SET_MEMORY_MAP, XENMEMF_EXACT_NODE_REQUEST,
     },
 };
 
@@ -100,13 +97,14 @@ impl<M: Machine> Caller<'_, M> {
                 self.answer_about_memory(operation, id)
             }
             XENMEM_CLAIM_PAGES => self.claim_pages(argument),
-            XENMEM_MAXIMUM_RAM_PAGE => Ok(self.hv.frames.end() as u64),
+            XENMEM_MAXIMUM_RAM_PAGE => Ok(self.hv.memory.frames.end() as u64),
             XENMEM_MEMORY_MAP => self.get_memory_map(argument),
             XENMEM_SET_MEMORY_MAP => self.set_memory_map(argument),
             XENMEM_MACHINE_MEMORY_MAP => self.get_machine_memory_map(argument),
             XENMEM_MACHPHYS_MAPPING => self.get_machphys_mapping(argument),
             XENMEM_MACHPHYS_MFN_LIST => self.get_machphys_frames(argument),
             XENMEM_ACQUIRE_RESOURCE => self.acquire_resource(argument),
+            XENMEM_GET_VNUMAINFO => self.get_vnuma_info(argument),
             XENMEM_GET_SHARING_FREED_PAGES | XENMEM_GET_SHARING_SHARED_PAGES => Ok(0),
             _ => self.refuse_memory_op(operation, argument),
         }
@@ -129,7 +127,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     fn adjust_reservation(&mut self, args: &mut Args, operation: u32, start: u64) -> Reply {
         let place = GuestPtr::<MemoryReservation>::one(args[1]);
-        let Ok(asked) = place.and_then(|place| place.read(&self.hv.machine, 0)) else { return Ok(start) };
+        let Ok(asked) = place.and_then(|place| place.read(self.hv.machine(), 0)) else { return Ok(start) };
         if asked.nr_extents > u64::from(u32::MAX >> MEMOP_EXTENT_SHIFT) || start >= asked.nr_extents {
             return Ok(start);
         }
@@ -145,7 +143,7 @@ impl<M: Machine> Caller<'_, M> {
                 Err(_) => return Ok(start),
             },
         };
-        if asked.extent_order > MAX_EXTENT_ORDER || domain.is_dying.load(Ordering::Acquire) {
+        if asked.extent_order > MAX_EXTENT_ORDER || domain.memory.is_dying.load(Ordering::Acquire) {
             return Ok(start);
         }
         // The machine is one memory node, and only the control domain may insist on one.
@@ -183,36 +181,36 @@ impl<M: Machine> Caller<'_, M> {
 
     /// Takes a block for the domain whose frame numbers are small enough.
     fn take_extent(&self, extents: &Extents) -> Result<Mfn, Stop> {
-        frame_alloc::take_below(self.hv, &extents.domain, extents.order, extents.limit)
+        self.hv.memory.take_below(&extents.domain.memory, extents.order, extents.limit)
     }
 
     fn give_back_extent(&self, extents: &Extents, first: Mfn) {
         for frame in frame_alloc::block(first, extents.order) {
-            let _ = self.hv.frames.release_from_reservation(frame, extents.domain.owner);
+            let _ = self.hv.memory.frames.release_from_reservation(frame, extents.domain.owner);
         }
     }
 
     fn increase_by_extent(&self, extents: &Extents, index: u64) -> Result<(), Stop> {
         let first = self.take_extent(extents)?;
-        let told = extents.list.map_or(Ok(()), |list| list.write(&self.hv.machine, index, &first.raw()));
+        let told = extents.list.map_or(Ok(()), |list| list.write(self.hv.machine(), index, &first.raw()));
         Ok(told.inspect_err(|_| self.give_back_extent(extents, first))?)
     }
 
     fn populate_extent(&self, extents: &Extents, index: u64) -> Result<(), Stop> {
         let list = extents.list.ok_or(Errno::Fault)?;
-        let pfn = list.read(&self.hv.machine, index)?;
+        let pfn = list.read(self.hv.machine(), index)?;
         let first = self.take_extent(extents)?;
         for (frame, pfn) in frame_alloc::block(first, extents.order).zip(pfn..) {
-            set_machine_to_phys(self.hv, frame, pfn);
+            self.hv.memory.set_m2p(frame, pfn);
         }
-        Ok(list.write(&self.hv.machine, index, &first.raw()).inspect_err(|_| self.give_back_extent(extents, first))?)
+        Ok(list.write(self.hv.machine(), index, &first.raw()).inspect_err(|_| self.give_back_extent(extents, first))?)
     }
 
     fn decrease_by_extent(&self, extents: &Extents, index: u64) -> Result<(), Stop> {
-        let first = extents.list.ok_or(Errno::Fault)?.read(&self.hv.machine, index)?;
+        let first = extents.list.ok_or(Errno::Fault)?.read(self.hv.machine(), index)?;
         let first = Mfn::new(first).ok_or(Errno::Inval)?;
         for frame in frame_alloc::block(first, extents.order) {
-            self.hv.frames.release_from_reservation(frame, extents.domain.owner)?;
+            self.hv.memory.frames.release_from_reservation(frame, extents.domain.owner)?;
         }
         Ok(())
     }
@@ -226,12 +224,12 @@ impl<M: Machine> Caller<'_, M> {
         self.control()?;
         let domain = self.memory_subject(asked.domid)?;
         let pages = u32::try_from(asked.nr_extents).map_err(|_| Errno::Inval)?;
-        if pages > domain.max_pages.load(Ordering::Relaxed) || domain.is_dying.load(Ordering::Acquire) {
+        if pages > domain.memory.max_pages.load(Ordering::Relaxed) || domain.memory.is_dying.load(Ordering::Acquire) {
             return Err(Errno::Inval.into());
         }
         match pages {
-            0 => self.hv.frames.end_claim(domain.owner),
-            pages => self.hv.frames.claim(domain.owner, pages)?,
+            0 => self.hv.memory.frames.end_claim(domain.owner),
+            pages => self.hv.memory.frames.claim(domain.owner, pages)?,
         }
         Ok(0)
     }
@@ -239,7 +237,7 @@ impl<M: Machine> Caller<'_, M> {
     /// `XENMEM_exchange`, in chunks of the larger of the two orders. `nr_exchanged` in the guest's structure counts on.
     fn exchange_memory(&mut self, argument: u64) -> Reply {
         let place = GuestPtr::<MemoryExchange>::one(argument)?;
-        let mut asked = place.read(&self.hv.machine, 0)?;
+        let mut asked = place.read(self.hv.machine(), 0)?;
         let (give, get) = (asked.r#in, asked.out);
         let order = give.extent_order.max(get.extent_order);
         if order > (if self.domain.is_privileged { MAX_CONTROL_ORDER } else { MAX_EXTENT_ORDER }) {
@@ -271,8 +269,9 @@ impl<M: Machine> Caller<'_, M> {
         let domain = self.memory_subject(give.domid)?;
         if order > MAX_EXTENT_ORDER {
             // So much at once is not had in bounded time.
-            let first = GuestPtr::<u64>::one(list(&give, chunk_index << order)?)?.read(&self.hv.machine, 0)?;
-            let is_there = Mfn::new(first).is_some_and(|first| self.hv.frames.state(first).owner() == domain.owner);
+            let first = GuestPtr::<u64>::one(list(&give, chunk_index << order)?)?.read(self.hv.machine(), 0)?;
+            let is_there =
+                Mfn::new(first).is_some_and(|first| self.hv.memory.frames.state(first).owner() == domain.owner);
             return Err(if is_there { Errno::NoMem } else { Errno::Inval }.into());
         }
         let mut spent = 0;
@@ -301,13 +300,13 @@ impl<M: Machine> Caller<'_, M> {
             spent += (FRAME_UNITS * 2) << order;
         };
         asked.nr_exchanged = chunk_index * per_chunk;
-        place.write(&self.hv.machine, 0, &asked)?;
+        place.write(self.hv.machine(), 0, &asked)?;
         outcome
     }
 
     /// Exchanges the frames of one part.
     fn exchange_chunk(&self, domain: &Domain, chunk: &Chunk) -> Result<(), Stop> {
-        let memory = &self.hv.machine;
+        let memory = self.hv.machine();
         let (source, source_order) = chunk.source;
         let (target, target_order) = chunk.target;
         let mut old: heapless::Vec<Mfn, { frame_alloc::MAX_EXCHANGE }> = heapless::Vec::new();
@@ -321,12 +320,12 @@ impl<M: Machine> Caller<'_, M> {
         for index in 0..target.count() {
             target.write(memory, index, &target.read(memory, index)?)?;
         }
-        frame_alloc::exchange(self.hv, domain, &old, target_order, chunk.limit, |block, first| {
+        self.hv.memory.exchange(&domain.memory, &old, target_order, chunk.limit, |block, first| {
             let index = block as u64;
             // Another vcpu may have unmapped the list meanwhile: the guest's own loss.
             let pfn = target.read(memory, index).unwrap_or(frame_alloc::INVALID_M2P_ENTRY);
             for (frame, pfn) in frame_alloc::block(first, target_order).zip(pfn..) {
-                set_machine_to_phys(self.hv, frame, pfn);
+                self.hv.memory.set_m2p(frame, pfn);
             }
             let _ = target.write(memory, index, &first.raw());
         })

@@ -1,9 +1,9 @@
 //! `memory_op`: who has how much, what lies where, and frames of other domains' resources (`memory.h`).
 
 use crate::{
-    boot::memory_map::Region,
     caller::Caller,
     domain::Domain,
+    firmware::memory_map::Region,
     grant,
     layout::{M2P_END, M2P_START},
     machine::Machine,
@@ -32,12 +32,12 @@ impl<M: Machine> Caller<'_, M> {
         match operation {
             XENMEM_CURRENT_RESERVATION => {
                 let slot = domain.owner.slot().ok_or(Errno::Srch)?;
-                Ok(u64::from(self.hv.frames.reserved(slot)))
+                Ok(u64::from(self.hv.memory.frames.reserved(slot)))
             }
-            XENMEM_MAXIMUM_RESERVATION => Ok(u64::from(domain.max_pages.load(Ordering::Relaxed))),
+            XENMEM_MAXIMUM_RESERVATION => Ok(u64::from(domain.memory.max_pages.load(Ordering::Relaxed))),
             _ => {
                 let offset = offset_of!(SharedInfo, arch) + offset_of!(ArchSharedInfo, max_pfn);
-                let words = self.hv.machine.words(domain.shared_info);
+                let words = self.hv.machine().words(domain.shared_info);
                 let max_pfn = words.get(offset / 8).map_or(0, |word| word.load(Ordering::Relaxed));
                 Ok(max_pfn.saturating_sub(1))
             }
@@ -50,16 +50,16 @@ impl<M: Machine> Caller<'_, M> {
     /// `NoSys` if it said nothing, `Fault`.
     pub(super) fn get_memory_map(&self, argument: u64) -> Reply {
         let place = GuestPtr::<MemoryMap>::one(argument)?;
-        let mut asked = place.read(&self.hv.machine, 0)?;
+        let mut asked = place.read(self.hv.machine(), 0)?;
         let map = self.domain.memory_map.lock();
         if map.is_empty() {
             return Err(Errno::NoSys.into());
         }
         let count = map.len().min(asked.nr_entries as usize);
         let entries = map.get(..count).unwrap_or_default();
-        GuestPtr::<E820Entry>::new(asked.buffer, count as u64)?.write_many(&self.hv.machine, 0, entries)?;
+        GuestPtr::<E820Entry>::new(asked.buffer, count as u64)?.write_many(self.hv.machine(), 0, entries)?;
         asked.nr_entries = count as u32;
-        place.write(&self.hv.machine, 0, &asked)?;
+        place.write(self.hv.machine(), 0, &asked)?;
         Ok(0)
     }
 
@@ -76,7 +76,7 @@ impl<M: Machine> Caller<'_, M> {
         let list = GuestPtr::<E820Entry>::new(asked.map.buffer, u64::from(asked.map.nr_entries))?;
         let mut map = heapless::Vec::new();
         for index in 0..list.count() {
-            map.push(list.read(&self.hv.machine, index)?).map_err(|_| Errno::Inval)?;
+            map.push(list.read(self.hv.machine(), index)?).map_err(|_| Errno::Inval)?;
         }
         *domain.memory_map.lock() = map;
         Ok(0)
@@ -89,7 +89,7 @@ impl<M: Machine> Caller<'_, M> {
     pub(super) fn get_machine_memory_map(&self, argument: u64) -> Reply {
         self.control()?;
         let place = GuestPtr::<MemoryMap>::one(argument)?;
-        let mut asked = place.read(&self.hv.machine, 0)?;
+        let mut asked = place.read(self.hv.machine(), 0)?;
         let list = GuestPtr::<E820Entry>::new(asked.buffer, u64::from(asked.nr_entries))?;
         let mut count = 0;
         for Region { range, kind } in self.hv.memory_map.regions() {
@@ -97,11 +97,11 @@ impl<M: Machine> Caller<'_, M> {
                 return Err(Errno::Inval.into());
             }
             let entry = E820Entry { addr: range.start, size: range.end - range.start, r#type: *kind as u32 };
-            list.write(&self.hv.machine, count, &entry)?;
+            list.write(self.hv.machine(), count, &entry)?;
             count += 1;
         }
         asked.nr_entries = count as u32;
-        place.write(&self.hv.machine, 0, &asked)?;
+        place.write(self.hv.machine(), 0, &asked)?;
         Ok(0)
     }
 
@@ -110,7 +110,7 @@ impl<M: Machine> Caller<'_, M> {
     /// # Errors
     /// `Fault`.
     pub(super) fn get_machphys_mapping(&self, argument: u64) -> Reply {
-        let last = (self.hv.frames.end() as u64).saturating_sub(1);
+        let last = (self.hv.memory.frames.end() as u64).saturating_sub(1);
         let mapping = MachphysMapping { v_start: M2P_START, v_end: M2P_END, max_mfn: last };
         self.copy_to_guest::<MachphysMapping>(argument, &mapping)?;
         Ok(0)
@@ -122,15 +122,15 @@ impl<M: Machine> Caller<'_, M> {
     /// `Fault`.
     pub(super) fn get_machphys_frames(&self, argument: u64) -> Reply {
         let place = GuestPtr::<MachphysMfnList>::one(argument)?;
-        let mut asked = place.read(&self.hv.machine, 0)?;
+        let mut asked = place.read(self.hv.machine(), 0)?;
         let list = GuestPtr::<u64>::new(asked.extent_start, u64::from(asked.max_extents))?;
-        let chunks = (0..list.count()).map_while(|index| self.hv.machine.machine_to_phys_chunk(index as usize));
+        let chunks = (0..list.count()).map_while(|index| self.hv.machine().machine_to_phys_chunk(index as usize));
         asked.nr_extents = 0;
         for (index, frame) in chunks.enumerate() {
-            list.write(&self.hv.machine, index as u64, &frame.raw())?;
+            list.write(self.hv.machine(), index as u64, &frame.raw())?;
             asked.nr_extents += 1;
         }
-        place.write(&self.hv.machine, 0, &asked)?;
+        place.write(self.hv.machine(), 0, &asked)?;
         Ok(0)
     }
 
@@ -142,7 +142,7 @@ impl<M: Machine> Caller<'_, M> {
     /// for a domain that there is not, `Perm` for the caller's own and for all but the control domain; `Fault`.
     pub(super) fn acquire_resource(&self, argument: u64) -> Reply {
         let place = GuestPtr::<MemAcquireResource>::one(argument)?;
-        let mut asked = place.read(&self.hv.machine, 0)?;
+        let mut asked = place.read(self.hv.machine(), 0)?;
         // How much there is has 32 bits, and so has where it begins.
         if asked.pad != 0 || asked.frame > u64::from(u32::MAX) {
             return Err(Errno::Inval.into());
@@ -168,7 +168,7 @@ impl<M: Machine> Caller<'_, M> {
                 return Err(Errno::Inval.into());
             }
             asked.nr_frames = limit;
-            place.write(&self.hv.machine, 0, &asked)?;
+            place.write(self.hv.machine(), 0, &asked)?;
             return Ok(0);
         }
         let end = asked.frame.checked_add(u64::from(asked.nr_frames)).ok_or(Errno::Inval)?;
@@ -178,11 +178,11 @@ impl<M: Machine> Caller<'_, M> {
         let list = GuestPtr::<u64>::new(asked.frame_list, u64::from(asked.nr_frames))?;
         for (index, number) in (asked.frame as u32..end as u32).enumerate() {
             let frame = if is_status {
-                grant::status_frame(self.hv, &domain, number)?
+                self.hv.grant_status_frame(&domain, number)?
             } else {
-                grant::table_frame(self.hv, &domain, number)?
+                self.hv.grant_table_frame(&domain, number)?
             };
-            list.write(&self.hv.machine, index as u64, &frame.raw())?;
+            list.write(self.hv.machine(), index as u64, &frame.raw())?;
         }
         Ok(0)
     }

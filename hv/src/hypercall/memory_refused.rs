@@ -12,8 +12,8 @@ use oxen_abi::{
     errno::Errno,
     memory::{
         XENMEM_ACCESS_OP, XENMEM_ADD_TO_PHYSMAP, XENMEM_ADD_TO_PHYSMAP_BATCH, XENMEM_GET_POD_TARGET,
-        XENMEM_GET_VNUMAINFO, XENMEM_MACHPHYS_COMPAT_MFN_LIST, XENMEM_REMOVE_FROM_PHYSMAP,
-        XENMEM_RESERVED_DEVICE_MEMORY_MAP, XENMEM_SET_POD_TARGET,
+        XENMEM_MACHPHYS_COMPAT_MFN_LIST, XENMEM_REMOVE_FROM_PHYSMAP, XENMEM_RESERVED_DEVICE_MEMORY_MAP,
+        XENMEM_SET_POD_TARGET,
     },
 };
 
@@ -62,15 +62,6 @@ impl<M: Machine> Caller<'_, M> {
                 self.hv.domains.get(id).ok_or(Errno::Srch)?;
                 Errno::Inval
             }
-            XENMEM_GET_VNUMAINFO => {
-                let [first, ..] = self.read_memory_op::<5>(argument)?;
-                let padding = first >> 16 & 0xffff;
-                if padding != 0 {
-                    return Err(Errno::Inval.into());
-                }
-                self.memory_subject(DomId(first as u16))?;
-                Errno::OpNotSupp
-            }
             XENMEM_RESERVED_DEVICE_MEMORY_MAP => return self.get_reserved_device_memory(argument),
             XENMEM_MACHPHYS_COMPAT_MFN_LIST => Errno::OpNotSupp,
             _ => Errno::NoSys,
@@ -88,12 +79,12 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::Inval.into());
         }
         let place = GuestPtr::<[u64; 3]>::one(argument)?;
-        place.write(&self.hv.machine, 0, &[flags.into(), list, device])?;
+        place.write(self.hv.machine(), 0, &[flags.into(), list, device])?;
         Ok(0)
     }
 
     fn read_memory_op<const N: usize>(&self, argument: u64) -> Result<[u64; N], Errno> {
-        GuestPtr::<[u64; N]>::one(argument)?.read_words(&self.hv.machine, 0)
+        GuestPtr::<[u64; N]>::one(argument)?.read_words(self.hv.machine(), 0)
     }
 
     /// Whether there is such a domain.

@@ -5,11 +5,7 @@ use crate::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     machine::Machine,
-    mem::{
-        editor::{Editor, hold_writable},
-        guest_ptr::GuestPtr,
-        root,
-    },
+    mem::{editor::Editor, guest_ptr::GuestPtr},
     reply::{Args, Reply, Stop},
 };
 use oxen_abi::{
@@ -49,7 +45,7 @@ impl<M: Machine> Caller<'_, M> {
         let mut spent = 0;
         let mut outcome = Ok(());
         while done < count {
-            outcome = match list.read_words(&self.hv.machine, done) {
+            outcome = match list.read_words(self.hv.machine(), done) {
                 Ok([cmd, arg1, arg2]) => {
                     let op = MmuextOp { cmd: cmd as u32, _pad: 0, arg1, arg2 };
                     self.apply_mmuext(&pages, &op, &mut spent)
@@ -81,10 +77,12 @@ impl<M: Machine> Caller<'_, M> {
         let (hv, domain) = (self.hv, self.domain);
         // Every context switch of a guest comes this way.
         match op.cmd {
-            MMUEXT_NEW_BASEPTR if pages.is_self() => root::switch(self, &mut Editor::lock(hv, domain), frame(op.arg1)?),
+            MMUEXT_NEW_BASEPTR if pages.is_self() => {
+                Editor::lock(&hv.memory, &domain.memory).switch(self.cpu, &mut self.state.kernel_root, frame(op.arg1)?)
+            }
             MMUEXT_NEW_USER_BASEPTR if pages.is_self() => {
                 let root = if op.arg1 == 0 { None } else { Some(frame(op.arg1)?) };
-                root::switch_user(self, &mut Editor::lock(hv, domain), root)
+                Editor::lock(&hv.memory, &domain.memory).switch_user(&mut self.state.user_root, root)
             }
             _ => self.apply_mmuext_slow(pages, op, spent),
         }
@@ -97,14 +95,14 @@ impl<M: Machine> Caller<'_, M> {
             MMUEXT_PIN_L1_TABLE..=MMUEXT_PIN_L4_TABLE => {
                 let level = op.cmd - MMUEXT_PIN_L1_TABLE + 1;
                 let frame = frame(op.arg1)?;
-                let mut editor = Editor::open(self.hv, pages.domain_or(self.domain))?;
+                let mut editor = Editor::open(&self.hv.memory, &pages.domain_or(self.domain).memory)?;
                 let outcome = editor.pin(frame, level);
                 *spent += editor.spent();
                 outcome
             }
             MMUEXT_UNPIN_TABLE => {
                 let frame = frame(op.arg1)?;
-                let mut editor = Editor::open(self.hv, pages.domain_or(self.domain))?;
+                let mut editor = Editor::open(&self.hv.memory, &pages.domain_or(self.domain).memory)?;
                 let outcome = editor.unpin(frame);
                 *spent += editor.spent();
                 outcome
@@ -112,21 +110,21 @@ impl<M: Machine> Caller<'_, M> {
             MMUEXT_CLEAR_PAGE => {
                 *spent += PAGE_UNITS;
                 let to = frame(op.arg1)?;
-                hold_writable(self.hv, to, pages.rights.owner).map_err(|_| Errno::Inval)?;
-                self.hv.machine.clear(to);
-                self.hv.frames.put_use(to);
+                self.hv.memory.hold_writable(to, pages.rights.owner).map_err(|_| Errno::Inval)?;
+                self.hv.machine().clear(to);
+                self.hv.memory.frames.put_use(to);
                 Ok(())
             }
             MMUEXT_COPY_PAGE => {
                 *spent += PAGE_UNITS;
                 let (to, from) = (frame(op.arg1)?, frame(op.arg2)?);
-                self.hv.frames.reference(from, pages.rights.owner)?;
-                let held = hold_writable(self.hv, to, pages.rights.owner);
+                self.hv.memory.frames.reference(from, pages.rights.owner)?;
+                let held = self.hv.memory.hold_writable(to, pages.rights.owner);
                 if held.is_ok() {
-                    self.hv.machine.copy(from, to);
-                    self.hv.frames.put_use(to);
+                    self.hv.machine().copy(from, to);
+                    self.hv.memory.frames.put_use(to);
                 }
-                self.hv.frames.put(from);
+                self.hv.memory.frames.put(from);
                 Ok(held.map_err(|_| Errno::Inval)?)
             }
             MMUEXT_MARK_SUPER | MMUEXT_UNMARK_SUPER => Err(Errno::OpNotSupp.into()),
@@ -147,8 +145,8 @@ impl<M: Machine> Caller<'_, M> {
             MMUEXT_INVLPG_MULTI => self.flush_tlb(self.cpus_of_vcpus(op.arg2).map_err(|_| Errno::Inval)?, page),
             MMUEXT_INVLPG_ALL => self.flush_tlb(Cpus::Domain, page),
             // Who has no device's memory and no ports sees write-back memory only: there is nothing to flush for it.
-            MMUEXT_FLUSH_CACHE | MMUEXT_FLUSH_CACHE_GLOBAL if self.domain.rights.lock().reach_devices() => {
-                self.hv.machine.flush_data_caches();
+            MMUEXT_FLUSH_CACHE | MMUEXT_FLUSH_CACHE_GLOBAL if self.domain.memory.rights.lock().reach_devices() => {
+                self.hv.machine().flush_data_caches();
             }
             MMUEXT_FLUSH_CACHE => return Err(Errno::Acces.into()),
             MMUEXT_FLUSH_CACHE_GLOBAL => return Err(Errno::Inval.into()),
@@ -168,11 +166,11 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::Inval.into());
         }
         if (self.state.ldt_base, u32::from(self.state.ldt_entries)) != (base, entries) {
-            let editor = Editor::open(self.hv, self.domain)?;
+            let editor = Editor::open(&self.hv.memory, &self.domain.memory)?;
             let old = core::mem::take(&mut self.state.ldt);
             self.state.ldt_base = base;
             self.state.ldt_entries = entries as u16;
-            self.hv.machine.load_descriptor_tables(self.state);
+            self.hv.machine().load_descriptor_tables(self.state);
             old.into_iter().flatten().for_each(|mfn| editor.put_descriptors(mfn));
         }
         Ok(())

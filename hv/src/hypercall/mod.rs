@@ -18,14 +18,13 @@ pub mod mmuext;
 pub mod physdev;
 pub mod platform;
 pub mod sched;
-pub mod stubs;
 pub mod sysctl;
 pub mod vcpu;
 pub mod version;
+mod vnuma;
 
 use crate::{
     caller::Caller,
-    domain,
     machine::Machine,
     reply::{Args, Fault, Reply, Stop},
 };
@@ -183,7 +182,7 @@ impl<M: Machine> Caller<'_, M> {
                 [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = *args;
                 regs.rip = regs.rip.wrapping_sub(SYSCALL_BYTES);
             }
-            Next::Crash(fault) => domain::crash(self, fault.reason()),
+            Next::Crash(fault) => self.crash(fault.reason()),
         }
     }
 }

@@ -2,18 +2,13 @@
 
 use crate::{
     caller::Caller,
-    domain::{self, NOT_SHUT_DOWN},
-    event::{self, port::Port},
+    cpu::timers,
+    domain::NOT_SHUT_DOWN,
+    event::port::Port,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     reply::{Args, Reply},
-    sched::{
-        clock::SECOND,
-        deadlines::NEVER,
-        placement,
-        timers::{self, WATCHDOGS},
-        wait,
-    },
+    sched::{clock::SECOND, deadlines::NEVER, vcpu::WATCHDOGS},
 };
 use core::sync::atomic::Ordering;
 use heapless::Vec;
@@ -44,14 +39,14 @@ impl<M: Machine> Caller<'_, M> {
     pub fn sched_op(&mut self, args: &mut Args) -> Reply {
         let [command, argument, ..] = *args;
         match command as u32 {
-            SCHEDOP_YIELD => wait::yield_now(self),
+            SCHEDOP_YIELD => self.yield_now(),
             SCHEDOP_BLOCK => {
                 self.state.info.set_upcall_mask(false);
-                wait::block(self);
+                self.block();
             }
             SCHEDOP_SHUTDOWN => {
                 let request = self.copy_from_guest::<SchedShutdown>(argument)?;
-                domain::shut_down_by_itself(self, request.reason & REASON);
+                self.shut_down_by_itself(request.reason & REASON);
             }
             SCHEDOP_POLL => self.poll_ports(argument)?,
             SCHEDOP_REMOTE_SHUTDOWN => self.remote_shutdown(argument)?,
@@ -69,7 +64,7 @@ impl<M: Machine> Caller<'_, M> {
             SCHEDOP_PIN_OVERRIDE => {
                 self.control()?;
                 let pcpu = self.copy_from_guest::<i32>(argument)?;
-                placement::set_override(self.hv, self.domain, self.vcpu, u32::try_from(pcpu).ok())?;
+                self.hv.pin_override(self.domain, self.vcpu, u32::try_from(pcpu).ok())?;
             }
             _ => return Err(Errno::NoSys.into()),
         }
@@ -84,12 +79,12 @@ impl<M: Machine> Caller<'_, M> {
     pub fn sched_op_compat(&mut self, args: &mut Args) -> Reply {
         let [command, argument, ..] = *args;
         match command as u32 {
-            SCHEDOP_YIELD => wait::yield_now(self),
+            SCHEDOP_YIELD => self.yield_now(),
             SCHEDOP_BLOCK => {
                 self.state.info.set_upcall_mask(false);
-                wait::block(self);
+                self.block();
             }
-            SCHEDOP_SHUTDOWN => domain::shut_down_by_itself(self, argument as u32 & REASON),
+            SCHEDOP_SHUTDOWN => self.shut_down_by_itself(argument as u32 & REASON),
             _ => return Err(Errno::NoSys.into()),
         }
         Ok(0)
@@ -97,14 +92,14 @@ impl<M: Machine> Caller<'_, M> {
 
     #[inline(never)]
     fn poll_ports(&self, argument: u64) -> Result<(), Errno> {
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let request = GuestPtr::<SchedPoll>::one(argument)?.read(machine, 0)?;
         let count = request.nr_ports as usize;
         if count > MAX_POLLED {
             return Err(Errno::Inval);
         }
         let list = GuestPtr::<u32>::new(request.ports, count as u64)?;
-        if wait::event_waits(self) {
+        if self.event_waits() {
             return Ok(());
         }
         let mut ports: Vec<u32, MAX_POLLED> = Vec::new();
@@ -112,12 +107,12 @@ impl<M: Machine> Caller<'_, M> {
             let port = list.read(machine, index)?;
             self.domain.events.port(port).filter(|&port| port != Port::CLOSED).ok_or(Errno::Inval)?;
             // The ports behind the first that is pending are not looked at, nor whether there are such.
-            if event::deliver::is_pending(self.hv, self.domain, port) {
+            if self.hv.is_event_pending(self.domain, port) {
                 return Ok(());
             }
             ports.push(port).map_err(|_| Errno::Inval)?;
         }
-        wait::poll(self, &ports, (request.timeout != 0).then_some(request.timeout));
+        self.poll(&ports, (request.timeout != 0).then_some(request.timeout));
         Ok(())
     }
 
@@ -128,7 +123,7 @@ impl<M: Machine> Caller<'_, M> {
         }
         let domain = self.hv.domains.get(request.domain_id).ok_or(Errno::Srch)?;
         self.control()?;
-        domain::shut_down(self.hv, &domain, request.reason & REASON);
+        self.hv.shut_down(&domain, request.reason & REASON);
         Ok(())
     }
 
@@ -145,13 +140,13 @@ impl<M: Machine> Caller<'_, M> {
                 return Err(Errno::Inval.into());
             }
             let free = (0..WATCHDOGS).find(|&w| !timers::watchdog_is_set(domain, w)).ok_or(Errno::NoSpc)?;
-            timers::set_watchdog(hv, domain, free, bites);
+            hv.set_watchdog(domain, free, bites);
             return Ok(free as u64 + 1);
         };
         if !timers::watchdog_is_set(domain, which) {
             return Err(Errno::Inval.into());
         }
-        timers::set_watchdog(hv, domain, which, if timeout == 0 { NEVER } else { bites });
+        hv.set_watchdog(domain, which, if timeout == 0 { NEVER } else { bites });
         Ok(0)
     }
 
@@ -167,9 +162,9 @@ impl<M: Machine> Caller<'_, M> {
         let [timeout, ..] = *args;
         let now = self.hv.now();
         match timeout {
-            0 => timers::stop_one_shot(self),
-            _ if (timeout as i64) < 0 || timeout.saturating_sub(now) >= FAR => timers::set_one_shot(self, now + SOON),
-            _ => timers::set_one_shot(self, timeout),
+            0 => self.disarm_one_shot(),
+            _ if (timeout as i64) < 0 || timeout.saturating_sub(now) >= FAR => self.arm_one_shot(now + SOON),
+            _ => self.arm_one_shot(timeout),
         }
         Ok(0)
     }

@@ -102,7 +102,7 @@ impl<M: Machine> Caller<'_, M> {
                 return Err(Errno::NoBufs.into());
             }
             let place = at.checked_add(size_of::<u32>() as u64).ok_or(Errno::Fault)?;
-            GuestPtr::<u8>::new(place, id.len() as u64)?.write_many(&self.hv.machine, 0, id)?;
+            GuestPtr::<u8>::new(place, id.len() as u64)?.write_many(self.hv.machine(), 0, id)?;
         }
         Ok(id.len() as u64)
     }

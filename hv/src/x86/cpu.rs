@@ -5,11 +5,9 @@ use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use oxen_hv::{
     addr::{MachineAddr, Mfn},
-    domain::{
-        control_registers::CR4_GUEST,
-        cpuid::{Vendor, leaves_x87_pointers},
-        vcpu::{DEBUG_STATUS_RESET, ExtendedState},
-    },
+    domain::control_registers::CR4_GUEST,
+    domain::vcpu::{DEBUG_STATUS_RESET, ExtendedState},
+    processor::cpuid::{Vendor, leaves_x87_pointers},
     trap::msr::PAT_VALUE,
 };
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr2, Cr3, Cr3Flags, Cr4, Cr4Flags};

@@ -12,11 +12,11 @@ use oxen_abi::errno::Errno;
 use oxen_hv::addr::{GuestAddr, GuestRange, GuestWords, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
 use oxen_hv::config::MAX_CPUS;
 use oxen_hv::domain::vcpu::{Processor, VcpuState};
+use oxen_hv::hardware::{Clock, CpuId, Power};
 use oxen_hv::layout::{DIRECT_MAP_START, END_HV_SLOT, FIRST_HV_SLOT};
-use oxen_hv::machine::{CpuId, Machine};
-use oxen_hv::mem::{GuestFault, GuestMemory, HypervisorSpace, Memory, Tlb};
-use oxen_hv::sched::{Clock, Power};
-use oxen_hv::{boot::acpi::PowerOff, console::Serial, heap::Reserve, ports::Ports};
+use oxen_hv::machine::Machine;
+use oxen_hv::mem::{GuestFault, GuestMemory, HypervisorSpace, Ram, Tlb};
+use oxen_hv::{console::Serial, firmware::acpi::PowerOff, heap::Reserve, ports::Ports};
 
 /// A PC, as far as the hypervisor drives it itself.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ const CHUNK: u64 = 2 << 20;
 
 impl Machine for Pc {}
 
-impl Memory for Pc {
+impl Ram for Pc {
     #[inline]
     fn words(&self, mfn: Mfn) -> &'static [AtomicU64; TABLE_ENTRIES] {
         // SAFETY: the caller holds to RAM, all of which is in the direct map for good; atomics may alias anything there.
@@ -167,6 +167,10 @@ impl GuestMemory for Pc {
 }
 
 impl Tlb for Pc {
+    fn this_cpu(&self) -> CpuId {
+        CpuId(percpu::this().number as u16)
+    }
+
     #[inline]
     fn load_root(&self, root: Mfn) {
         // SAFETY: the library passes validated roots only, which hold the hypervisor's slots.
@@ -210,10 +214,6 @@ impl Reserve for Pc {
 }
 
 impl Processor for Pc {
-    fn this_cpu(&self) -> CpuId {
-        CpuId(percpu::this().number as u16)
-    }
-
     fn unload(&self) {
         processor::unload();
     }

@@ -10,10 +10,9 @@ use oxen_hv::Hypervisor;
 use oxen_hv::addr::GuestAddr;
 use oxen_hv::caller::{Caller, Current};
 use oxen_hv::domain::{Domain, regs::Regs};
-use oxen_hv::machine::CpuId;
-use oxen_hv::mem::linear;
+use oxen_hv::hardware::CpuId;
+use oxen_hv::per_cpu::CpuShared;
 use oxen_hv::reply::Args;
-use oxen_hv::sched::{CpuShared, switch};
 use spin::Once;
 use static_assertions::{assert_not_impl_any, const_assert};
 
@@ -90,7 +89,7 @@ impl CpuBlock {
         unsafe {
             let Running { hv, cpu, current } = &mut *self.running.get();
             self.domain.store(null_mut(), Ordering::Relaxed);
-            switch::leave(hv, *cpu, current, &mut *self.frame.get());
+            hv.leave(*cpu, current, &mut *self.frame.get());
             let Some(Current { domain, vcpu, state }) = current else { nobody() };
             self.domain.store(ptr::from_ref::<Domain>(domain).cast_mut(), Ordering::Relaxed);
             let caller = Caller { hv, cpu: *cpu, domain, vcpu, state, regs: &mut *self.frame.get() };
@@ -129,10 +128,10 @@ pub(crate) fn note_refusal(vector: u32, error_code: u32) {
     unsafe { &(*block()).refusal }.store(u64::from(error_code) << 32 | u64::from(vector), Ordering::Relaxed);
 }
 
-/// Whether what the guest on this CPU reads may be used: see [`linear`].
+/// Whether what the guest on this CPU reads may be used: see `mem::linear`.
 pub(crate) fn may_read(from: GuestAddr, bytes: u64) -> bool {
     let found = HYPERVISOR.get().zip(running_domain()).zip(cpu::root());
-    found.is_some_and(|((hv, domain), root)| linear::may_read(hv, domain, root, from, bytes))
+    found.is_some_and(|((hv, domain), root)| hv.memory.may_read(&domain.memory, root, from, bytes))
 }
 
 /// Makes this CPU one that guests may come in on. Returns its block, for the way to the first.

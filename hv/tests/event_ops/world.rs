@@ -5,8 +5,9 @@ use crate::support::{self, Fake, dice::Dice, guest::Guest};
 use oxen_abi::{domid::DomId, virq::NR_VIRQS};
 use oxen_hv::{
     caller::Caller,
+    channel::Reset,
     domain::Progress,
-    event::{self, Reset, deliver, pirq, port::Binding, virq},
+    event::{pirq, port::Binding, virq},
 };
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -70,7 +71,7 @@ impl World {
         let hv = support::boot(512);
         let guests: Vec<_> = (0..DOMAINS).map(|id| Guest::new(hv, id, id == 0, 64)).collect();
         for guest in &guests {
-            (1..VCPUS).for_each(|id| guest.domain.add_vcpu(hv, id).unwrap());
+            (1..VCPUS).for_each(|id| hv.add_vcpu(&guest.domain, id).unwrap());
             guest.domain.events.set_limit(LIMIT);
         }
         let model =
@@ -79,8 +80,8 @@ impl World {
         let signal = |gsi| pirq::Signal { is_level: gsi % 2 == 1, is_active_low: false };
         let control = world.caller(0).control().unwrap();
         for gsi in 0..LINES {
-            pirq::set_up(hv, control, gsi, signal(gsi)).unwrap();
-            pirq::map_line(hv, &world.guests[0].domain, control, gsi).unwrap();
+            hv.set_up_line(control, gsi, signal(gsi)).unwrap();
+            hv.map_line(&world.guests[0].domain, control, gsi).unwrap();
         }
         world
     }
@@ -90,9 +91,9 @@ impl World {
     }
 
     pub(crate) fn words(&self, id: u16) -> &'static [std::sync::atomic::AtomicU64; 512] {
-        use oxen_hv::mem::Memory;
+        use oxen_hv::mem::Ram;
         let guest = &self.guests[usize::from(id)];
-        guest.hv.machine.words(guest.domain.shared_info)
+        guest.hv.machine().words(guest.domain.shared_info)
     }
 
     /// The whole of the real domain, as the model would describe it.
@@ -123,7 +124,7 @@ impl World {
         for id in 0..DOMAINS {
             assert_eq!(self.observed(id), self.models[usize::from(id)], "domain {id} after {what}");
             let guest = &self.guests[usize::from(id)];
-            assert_eq!(event::audit(guest.hv, &guest.domain), Ok(()), "domain {id} after {what}");
+            assert_eq!(guest.hv.audit_events(&guest.domain), Ok(()), "domain {id} after {what}");
         }
     }
 
@@ -166,7 +167,7 @@ impl World {
             ($name:ident, $expected:ident($($arg:expr),*)) => {{
                 what = format!("{me}: {}{:?}", stringify!($name), ($($arg,)*));
                 let expected = self.$expected(me, $($arg),*);
-                assert_eq!(event::$name(&self.caller(me), $($arg),*), expected, "{what}");
+                assert_eq!(self.caller(me).$name($($arg),*), expected, "{what}");
             }};
         }
         match dice.roll(16) {
@@ -194,19 +195,19 @@ impl World {
                 let port = any_port(dice);
                 what = format!("{me}: close {port}");
                 let expected = self.expect_close(me, port);
-                assert_eq!(event::close(hv, &self.guests[usize::from(me)].domain, port), expected, "{what}");
+                assert_eq!(hv.close_port(&self.guests[usize::from(me)].domain, port), expected, "{what}");
             }
             9 | 10 => {
                 let port = any_port(dice);
                 what = format!("{me}: send {port}");
                 let expected = self.expect_send(me, port);
-                assert_eq!(deliver::send(&self.caller(me), port), expected, "{what}");
+                assert_eq!(self.caller(me).send_event(port), expected, "{what}");
             }
             11 => {
                 let port = any_port(dice);
                 what = format!("{me}: unmask {port}");
                 let expected = self.expect_unmask(me, port);
-                assert_eq!(deliver::unmask(&self.caller(me), port), expected, "{what}");
+                assert_eq!(self.caller(me).unmask_port(port), expected, "{what}");
             }
             12 => {
                 let pirq = if dice.roll(4) == 0 { 202 + dice.roll(10) } else { dice.roll(2 * LINES) };
@@ -215,7 +216,7 @@ impl World {
             13 => {
                 let (virq, vcpu) = (dice.roll(NR_VIRQS), dice.roll(VCPUS));
                 what = format!("virq {virq} of d{me}v{vcpu}");
-                virq::raise(hv, &self.guests[usize::from(me)].domain, vcpu, virq);
+                hv.raise_virq(&self.guests[usize::from(me)].domain, vcpu, virq);
                 let is_it = |p: &(Is, u32)| {
                     p.0 == Is::Virq(virq) && if virq::is_global(virq) { vcpu == 0 } else { p.1 == vcpu }
                 };
@@ -226,14 +227,14 @@ impl World {
             14 => {
                 let gsi = dice.roll(LINES);
                 what = format!("interrupt {gsi}");
-                pirq::raise(hv, gsi);
+                hv.raise_pirq(gsi);
                 if let Some(port) = self.model(0).ports.iter().position(|p| p.0 == Is::Pirq(gsi)) {
                     self.set_pending(0, port as u32);
                 }
             }
             _ if dice.roll(200) == 0 => {
                 what = format!("{me}: reset");
-                assert_eq!(event::reset(&self.caller(me), DomId::SELF, Reset::Begin), Ok(Progress::Done));
+                assert_eq!(self.caller(me).reset_events(DomId::SELF, Reset::Begin), Ok(Progress::Done));
                 for port in 0..64 {
                     let _ = self.expect_close(me, port);
                 }

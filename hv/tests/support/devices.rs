@@ -6,7 +6,7 @@ use oxen_hv::{
     addr::MachineAddr,
     console::Serial,
     event::pirq::{Interrupts, Signal},
-    machine::CpuId,
+    hardware::CpuId,
     pci::{DeviceMemory, Message},
     ports::Ports,
 };

@@ -2,12 +2,7 @@
 //! a guest. Each is refused as Xen refuses it on such a machine, in the order of Xen's checks.
 
 use super::{Answer, Outcome, find};
-use crate::{
-    caller::Caller,
-    domain::{Domain, rights::last_frame},
-    machine::Machine,
-    reply::Control,
-};
+use crate::{caller::Caller, domain::Domain, machine::Machine, reply::Control, rights::last_frame};
 use core::sync::atomic::Ordering;
 use oxen_abi::{
     domctl::{
@@ -21,6 +16,21 @@ use oxen_abi::{
     domid::DomId,
     errno::Errno,
 };
+
+/// What of a ring for events needs no domain (`XEN_VM_EVENT_GET_VERSION`).
+const GET_VM_EVENT_VERSION: u32 = 3;
+
+/// The version of the interface of rings for events, which can be asked for without naming a domain.
+pub(super) fn vm_event_version(_: Control, op: &mut Domctl) -> Outcome {
+    /// `VM_EVENT_INTERFACE_VERSION` (`vm_event.h`).
+    const VERSION: u32 = 7;
+    let request: DomctlVmEventOp = op.get();
+    if request.op != GET_VM_EVENT_VERSION {
+        return Err(Errno::Srch.into());
+    }
+    op.set(&DomctlVmEventOp { value: VERSION, ..request });
+    Ok(Answer::CopyBack)
+}
 
 /// Whether a command is about a device and no domain: one that is kept from all, or asked about without naming any.
 pub(super) fn is_about_device(command: u32, domain: DomId) -> bool {
@@ -70,10 +80,10 @@ impl<M: Machine> Caller<'_, M> {
         let (Some(last_mfn), Some(_)) = (last(request.first_mfn), last(request.first_gfn)) else {
             return Err(Errno::Inval.into());
         };
-        if request.nr_mfns == 0 || last_mfn > last_frame(&self.hv.machine) {
+        if request.nr_mfns == 0 || last_mfn > last_frame(self.hv.machine()) {
             return Err(Errno::Inval.into());
         }
-        let may = |domain: &Domain| domain.rights.lock().memory.contains(request.first_mfn, last_mfn);
+        let may = |domain: &Domain| domain.memory.rights.lock().memory.contains(request.first_mfn, last_mfn);
         if may(self.domain) && may(domain) { Ok(Answer::Done) } else { Err(Errno::Perm.into()) }
     }
 
@@ -98,18 +108,14 @@ impl<M: Machine> Caller<'_, M> {
     }
 
     /// A ring for events of a guest: only its version can be asked for.
-    pub(super) fn vm_event_op(&self, _: Control, domain: &Domain, op: &mut Domctl) -> Outcome {
+    pub(super) fn vm_event_op(&self, control: Control, domain: &Domain, op: &mut Domctl) -> Outcome {
         const ENABLE: u32 = 0;
         const DISABLE: u32 = 1;
         const RESUME: u32 = 2;
-        const GET_VERSION: u32 = 3;
         const MONITOR: u32 = 2;
-        /// `VM_EVENT_INTERFACE_VERSION` (`vm_event.h`).
-        const VERSION: u32 = 7;
         let request: DomctlVmEventOp = op.get();
-        if request.op == GET_VERSION {
-            op.set(&DomctlVmEventOp { value: VERSION, ..request });
-            return Ok(Answer::CopyBack);
+        if request.op == GET_VM_EVENT_VERSION {
+            return vm_event_version(control, op);
         }
         self.other_than_self(domain)?;
         Err(match (request.mode, request.op) {

@@ -6,11 +6,12 @@ use crate::{
     addr::GuestAddr,
     caller::Caller,
     domain::{
-        Domain, machine_check,
+        Domain,
         vcpu::{Callback, ExtendedState, Vcpu, VcpuState},
     },
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    processor::machine_check,
     reply::Control,
 };
 use alloc::sync::Arc;
@@ -28,7 +29,8 @@ const MIN_AREA: u64 = 576;
 const BEFORE_MACHINE_CHECKS: u32 = 32;
 const WITH_MACHINE_CHECKS: u32 = BEFORE_MACHINE_CHECKS + 8;
 /// Registers of models that a guest can have been given: their number is the room a toolstack makes.
-const MODEL_REGISTERS: [u32; 7] = [0x48, 0x140, TSC_AUX, 0xc001_1019, 0xc001_101a, 0xc001_101b, 0xc001_1027];
+const MODEL_REGISTERS: [u32; 7] = [0x48, MISC_FEATURES, TSC_AUX, 0xc001_1019, 0xc001_101a, 0xc001_101b, 0xc001_1027];
+const MISC_FEATURES: u32 = 0x140;
 const TSC_AUX: u32 = 0xc000_0103;
 
 impl<M: Machine> Caller<'_, M> {
@@ -48,20 +50,20 @@ impl<M: Machine> Caller<'_, M> {
     ) -> Result<R, Errno> {
         self.hold_domain(domain);
         let done = vcpu.slot.lock().as_mut().map(|state| work(state));
-        domain.unpause(self.hv);
+        self.hv.unpause_domain(&domain);
         done.ok_or(Errno::Busy)
     }
 
     #[inline(never)]
     fn hold_domain(&self, domain: &Domain) {
-        domain.pause(self.hv);
-        domain.wait_until_off(self.hv);
+        self.hv.pause_domain(&domain);
+        self.hv.wait_until_domain_off(&domain);
     }
 
     pub(super) fn get_ext_vcpu_context(&self, _: Control, domain: &Domain, op: &mut Domctl) -> Outcome {
         let request: DomctlExtVcpucontext = op.get();
         let vcpu = self.find_other_vcpu(domain, request.vcpu, Errno::Srch)?;
-        let machine_checks = machine_check::capabilities(&self.hv.machine);
+        let machine_checks = machine_check::capabilities(self.hv.machine());
         let answer = self.with_vcpu_state(domain, vcpu, |state| DomctlExtVcpucontext {
             size: size_of::<DomctlExtVcpucontext>() as u32,
             syscall32_callback_eip: state.syscall32_callback.address,
@@ -90,7 +92,7 @@ impl<M: Machine> Caller<'_, M> {
             state.sysenter_callback = callback(request.sysenter_callback_eip, request.sysenter_disables_events);
         })?;
         let [capabilities, ..] = request.machine_checks;
-        if request.size >= WITH_MACHINE_CHECKS && !machine_check::can_have(&self.hv.machine, capabilities) {
+        if request.size >= WITH_MACHINE_CHECKS && !machine_check::can_have(self.hv.machine(), capabilities) {
             return Err(Errno::Inval.into());
         }
         Ok(Answer::Done)
@@ -111,7 +113,7 @@ impl<M: Machine> Caller<'_, M> {
         }
         let to = GuestPtr::<u8>::new(request.buffer, size)?;
         let area = self.with_vcpu_state(domain, vcpu, |state| state.extended.clone())?;
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         to.write_many(machine, 0, &area.xcr0().to_le_bytes())?;
         to.write_many(machine, 8, &mask.to_le_bytes())?;
         to.write_many(machine, STATE_HEADER, area.standard((size - STATE_HEADER) as usize))?;
@@ -126,7 +128,7 @@ impl<M: Machine> Caller<'_, M> {
         if !(STATE_HEADER..=size).contains(&request.size) {
             return Err(Errno::Inval.into());
         }
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let from = GuestPtr::<u8>::new(request.buffer, request.size)?;
         let mut header = [0; STATE_HEADER as usize];
         from.read_many(machine, 0, &mut header)?;
@@ -154,7 +156,7 @@ impl<M: Machine> Caller<'_, M> {
 
     /// The parts of the extended registers that guests can have, and the bytes of a record of them.
     fn extended_state_layout(&self) -> Result<(u64, u64), Errno> {
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let mask = ExtendedState::parts(machine);
         if mask == 0 {
             // Without XSAVE there is no such record.
@@ -194,12 +196,15 @@ impl<M: Machine> Caller<'_, M> {
         let mut done = 0;
         let failed = (0..request.msr_count).try_for_each(|index| {
             let place = request.msrs.checked_add(u64::from(index) * size_of::<DomctlVcpuMsr>() as u64);
-            let register = GuestPtr::<DomctlVcpuMsr>::one(place.ok_or(Errno::Fault)?)?.read(&self.hv.machine, 0)?;
+            let register = GuestPtr::<DomctlVcpuMsr>::one(place.ok_or(Errno::Fault)?)?.read(self.hv.machine(), 0)?;
             let value = u32::try_from(register.value).map_err(|_| Errno::Inval)?;
-            if register.reserved != 0 || register.index != TSC_AUX {
-                return Err(Errno::Inval);
+            match register.index {
+                _ if register.reserved != 0 => return Err(Errno::Inval),
+                TSC_AUX => self.with_vcpu_state(domain, vcpu, |state| state.tsc_aux = value)?,
+                // Faults of CPUID are not had.
+                MISC_FEATURES if value == 0 => {}
+                _ => return Err(Errno::Inval),
             }
-            self.with_vcpu_state(domain, vcpu, |state| state.tsc_aux = value)?;
             done = index + 1;
             Ok(())
         });

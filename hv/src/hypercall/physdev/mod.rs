@@ -84,7 +84,7 @@ impl<M: Machine> Caller<'_, M> {
     /// One function for all structures.
     #[inline(never)]
     fn read_physdev_bytes(&self, at: u64, to: &mut [u8]) -> Result<(), Errno> {
-        GuestPtr::<u8>::new(at, to.len() as u64)?.read_many(&self.hv.machine, 0, to)
+        GuestPtr::<u8>::new(at, to.len() as u64)?.read_many(self.hv.machine(), 0, to)
     }
 
     fn write_packed<T: IntoBytes + Immutable>(&self, at: u64, value: &T) -> Result<(), Errno> {
@@ -93,7 +93,7 @@ impl<M: Machine> Caller<'_, M> {
 
     #[inline(never)]
     fn write_physdev_bytes(&self, at: u64, from: &[u8]) -> Result<(), Errno> {
-        GuestPtr::<u8>::new(at, from.len() as u64)?.write_many(&self.hv.machine, 0, from)
+        GuestPtr::<u8>::new(at, from.len() as u64)?.write_many(self.hv.machine(), 0, from)
     }
 
     /// Which ports user mode may use although its I/O privilege level does not let it.

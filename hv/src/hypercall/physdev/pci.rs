@@ -2,7 +2,6 @@
 
 use crate::{
     caller::Caller,
-    event::pirq,
     machine::Machine,
     pci::{Address, Window},
 };
@@ -64,17 +63,17 @@ impl<M: Machine> Caller<'_, M> {
             _ => return Err(Errno::NoSys),
         };
         let hv = self.hv;
-        if matches!(act, Act::Restore) && !hv.pci.lock().is_known(function) {
+        if matches!(act, Act::Restore) && !hv.memory.pci.lock().is_known(function) {
             return Err(Errno::NoDev);
         }
         self.control()?;
-        let is_device = |mfn| !hv.frames.is_ram(mfn) && !hv.frames.is_forbidden_io(mfn);
+        let is_device = |mfn| !hv.memory.frames.is_ram(mfn) && !hv.memory.frames.is_forbidden_io(mfn);
         match act {
-            Act::Add => hv.pci.lock().announce(&hv.machine, function),
-            Act::Remove => pirq::forget_device(hv, self.domain, function),
-            Act::Restore => hv.pci.lock().restore(&hv.machine, function),
-            Act::Prepare => hv.pci.lock().prepare(&hv.machine, &is_device, function),
-            Act::Release => hv.pci.lock().unprepare(function),
+            Act::Add => hv.memory.pci.lock().announce(hv.machine(), function),
+            Act::Remove => hv.forget_device(self.domain, function),
+            Act::Restore => hv.memory.pci.lock().restore(hv.machine(), function),
+            Act::Prepare => hv.memory.pci.lock().prepare(hv.machine(), &is_device, function),
+            Act::Release => hv.memory.pci.lock().unprepare(function),
         }
     }
 
@@ -96,7 +95,7 @@ impl<M: Machine> Caller<'_, M> {
         if flags & !XEN_PCI_MMCFG_RESERVED != 0 {
             return Err(Errno::Inval);
         }
-        let is_known = self.hv.pci.lock().has_window(&Window { address, segment, first_bus, last_bus });
+        let is_known = self.hv.memory.pci.lock().has_window(&Window { address, segment, first_bus, last_bus });
         if is_known { Ok(()) } else { Err(Errno::NoDev) }
     }
 }

@@ -39,7 +39,7 @@ impl<M: Machine> Caller<'_, M> {
                 let room = (first >> 32) / size_of::<u16>() as u64;
                 let name = GuestPtr::<u16>::new(second, room)?;
                 let fits = efi.vendor.len().min(usize::try_from(room).unwrap_or(usize::MAX));
-                name.write_many(&self.hv.machine, 0, efi.vendor.get(..fits).unwrap_or_default())?;
+                name.write_many(self.hv.machine(), 0, efi.vendor.get(..fits).unwrap_or_default())?;
                 Ok([u64::from(efi.vendor_revision) | first & !u64::from(u32::MAX), second, 0, 0])
             }
             XEN_FW_EFI_MEM_INFO => {

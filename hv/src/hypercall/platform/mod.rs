@@ -36,7 +36,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn platform_op(&mut self, args: &mut Args) -> Reply {
         let place = GuestPtr::<PlatformOp>::one(args[0])?;
-        let mut op = place.read(&self.hv.machine, 0)?;
+        let mut op = place.read(self.hv.machine(), 0)?;
         if op.interface_version != XENPF_INTERFACE_VERSION {
             return Err(Errno::Acces.into());
         }
@@ -55,7 +55,7 @@ impl<M: Machine> Caller<'_, M> {
             _ => self.platform_op_on_processors(&mut op)?,
         };
         if is_answered {
-            place.write(&self.hv.machine, 0, &op)?;
+            place.write(self.hv.machine(), 0, &op)?;
         }
         Ok(0)
     }
@@ -79,7 +79,7 @@ impl<M: Machine> Caller<'_, M> {
                 if request.sleep_state != SOFT_OFF {
                     return Err(Errno::OpNotSupp);
                 }
-                self.hv.machine.power_off();
+                self.hv.machine().power_off();
             }
         }
         Ok(())
@@ -127,7 +127,7 @@ impl<M: Machine> Caller<'_, M> {
         hv.time.set_wall_clock(seconds.saturating_add(more), nanoseconds, system_time);
         let mut from = DomId(0);
         while let Some(domain) = hv.domains.next_from(from) {
-            domain.publish_wall_clock(hv);
+            hv.publish_wall_clock(&domain);
             from = DomId(domain.id.0 + 1);
         }
     }

@@ -1,11 +1,6 @@
 //! Processors, as `platform_op` tells of them and is told of them.
 
-use crate::{
-    caller::Caller,
-    machine::{CpuId, Machine},
-    mem::guest_ptr::GuestPtr,
-    sched::placement,
-};
+use crate::{caller::Caller, hardware::CpuId, machine::Machine, mem::guest_ptr::GuestPtr};
 use core::ops::RangeInclusive;
 use oxen_abi::{
     errno::Errno,
@@ -19,12 +14,12 @@ use oxen_abi::{
 impl<M: Machine> Caller<'_, M> {
     /// A processor by its number.
     pub(super) fn find_processor(&self, number: u32) -> Result<CpuId, Errno> {
-        let is_online = 1_u64.checked_shl(number).unwrap_or(0) & placement::online(self.hv) != 0;
+        let is_online = 1_u64.checked_shl(number).unwrap_or(0) & self.hv.online_mask() != 0;
         if is_online { Ok(CpuId(number as u16)) } else { Err(Errno::Inval) }
     }
 
     fn last_processor(&self) -> u32 {
-        placement::online(self.hv).checked_ilog2().unwrap_or(0)
+        self.hv.online_mask().checked_ilog2().unwrap_or(0)
     }
 
     /// Processors are numbered as their APICs are.
@@ -47,8 +42,8 @@ impl<M: Machine> Caller<'_, M> {
         if self.find_processor(asked.xen_cpuid).is_err() {
             return nobody;
         }
-        let [_, b, c, d] = self.hv.machine.cpuid(0, 0);
-        let [signature, ..] = self.hv.machine.cpuid(1, 0);
+        let [_, b, c, d] = self.hv.machine().cpuid(0, 0);
+        let [signature, ..] = self.hv.machine().cpuid(1, 0);
         let mut vendor_id = [0; 12];
         for (place, byte) in vendor_id.iter_mut().zip([b, d, c].iter().flat_map(|word| word.to_le_bytes())) {
             *place = byte;
@@ -67,7 +62,7 @@ impl<M: Machine> Caller<'_, M> {
         let [first, second, ..] = request.u;
         let readable = |address, bytes: u64| {
             if bytes != 0 {
-                GuestPtr::<u8>::new(address, bytes)?.read(&self.hv.machine, 0)?;
+                GuestPtr::<u8>::new(address, bytes)?.read(self.hv.machine(), 0)?;
             }
             Ok(())
         };
@@ -90,7 +85,7 @@ impl<M: Machine> Caller<'_, M> {
     fn check_processor_capabilities(&self, address: u64) -> Result<(), Errno> {
         const REVISION: u32 = 1;
         let words = GuestPtr::<u32>::new(address, 3)?;
-        let read = |index| words.read(&self.hv.machine, index);
+        let read = |index| words.read(self.hv.machine(), index);
         match (read(0)?, read(1)?) {
             (REVISION, 1..) => read(2).map(drop),
             _ => Err(Errno::Inval),
@@ -132,7 +127,7 @@ fn check_speeds(
     }
     if is_told(STATES) {
         match count as u32 {
-            0 => return Err(Errno::Inval),
+            0 | 1 => return Err(Errno::Inval),
             count => readable(states, u64::from(count) * STATE)?,
         }
     }

@@ -21,7 +21,7 @@ impl<M: Machine> Caller<'_, M> {
         if request.nr_entries == 0 {
             return Ok(0);
         }
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let list = GuestPtr::<XenpfResourceEntry>::new(request.entries, request.nr_entries.into())?;
         let mut entries = [XenpfResourceEntry::default(); MAX_ENTRIES as usize];
         for (index, place) in (0..request.nr_entries.into()).zip(&mut entries) {
@@ -29,6 +29,7 @@ impl<M: Machine> Caller<'_, M> {
         }
         let why = |entry: &XenpfResourceEntry| match entry.cmd {
             _ if entry.rsvd != 0 => Some(Errno::Inval),
+            READ | WRITE if entry.idx > u32::MAX.into() => Some(Errno::Inval),
             READ if entry.idx == TSC => None,
             READ | WRITE => Some(Errno::Perm),
             _ => Some(Errno::OpNotSupp),
@@ -56,7 +57,7 @@ impl<M: Machine> Caller<'_, M> {
         const FIRST: u32 = 0x200;
         const VALID: u64 = 1 << 11;
         const MTRR: u32 = 1 << 12;
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let [.., features] = machine.cpuid(1, 0);
         let count = if features & MTRR == 0 { None } else { machine.read_msr(CAPABILITIES) };
         if u64::from(request.reg) >= count.ok_or(Errno::Inval)? & 0xff {
@@ -67,7 +68,7 @@ impl<M: Machine> Caller<'_, M> {
         if mask & VALID == 0 {
             return Ok(XenpfReadMemtype { mfn: 0, nr_mfns: 0, r#type: 0, ..request });
         }
-        let frames = crate::domain::rights::last_frame(machine);
+        let frames = crate::rights::last_frame(machine);
         let nr_mfns = (!(mask >> 12) & frames) + 1;
         Ok(XenpfReadMemtype { mfn: base >> 12 & frames, nr_mfns, r#type: (base & 0xff) as u32, ..request })
     }

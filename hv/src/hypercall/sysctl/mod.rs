@@ -8,8 +8,6 @@ mod power;
 
 use crate::{
     caller::Caller,
-    domain::{info, teardown},
-    keys,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     reply::{Args, Control, Reply, Stop},
@@ -41,13 +39,13 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn sysctl(&mut self, args: &mut Args) -> Reply {
         let request = GuestPtr::<Sysctl>::one(args[0])?;
-        let mut op = request.read(&self.hv.machine, 0)?;
+        let mut op = request.read(self.hv.machine(), 0)?;
         if op.interface_version != XEN_SYSCTL_INTERFACE_VERSION {
             return Err(Errno::Acces.into());
         }
         let control = self.control()?;
         self.answer_sysctl(control, &mut op)?;
-        request.write(&self.hv.machine, 0, &op)?;
+        request.write(self.hv.machine(), 0, &op)?;
         Ok(0)
     }
 
@@ -97,7 +95,7 @@ impl<M: Machine> Caller<'_, M> {
             let Some(piece) = piece.get_mut(..room) else { break };
             let (count, end) = console.read_log(next, piece);
             let Some(filled) = piece.get(..count).filter(|p| !p.is_empty()) else { break };
-            buffer.write_many(&self.hv.machine, done.into(), filled)?;
+            buffer.write_many(self.hv.machine(), done.into(), filled)?;
             next = end;
             done += count as u32;
         }
@@ -112,7 +110,7 @@ impl<M: Machine> Caller<'_, M> {
         let count = request.nr_keys.min(MAX_KEYS);
         let keys = GuestPtr::<u8>::new(request.keys, count.into())?;
         for index in 0..count.into() {
-            keys::handle(self.hv, keys.read(&self.hv.machine, index)?);
+            self.hv.handle_key(keys.read(self.hv.machine(), index)?);
         }
         Ok(())
     }
@@ -120,13 +118,13 @@ impl<M: Machine> Caller<'_, M> {
     fn list_domains(&self, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
         let request: SysctlGetdomaininfolist = op.get();
         let hv = self.hv;
-        teardown::bury_the_dead(hv);
+        hv.reap_dead_domains();
         let list = GuestPtr::<DomctlGetdomaininfo>::new(request.buffer, request.max_domains.into())?;
         let mut from = request.first_domain;
         let mut count = 0_u32;
         while count < request.max_domains {
             let Some(domain) = hv.domains.next_from(from) else { break };
-            list.write(&hv.machine, count.into(), &info::of(hv, &domain))?;
+            list.write(hv.machine(), count.into(), &hv.domain_info(&domain))?;
             from = DomId(domain.id.0 + 1);
             count += 1;
         }

@@ -1,6 +1,6 @@
 //! What guests see of the processor, as a toolstack asks for it: every PV guest sees the same.
 
-use crate::{caller::Caller, domain::cpuid, machine::Machine, mem::guest_ptr::GuestPtr, reply::Control};
+use crate::{caller::Caller, machine::Machine, mem::guest_ptr::GuestPtr, reply::Control};
 use oxen_abi::{
     domctl::{CpuidLeaf, XEN_CPUID_NO_SUBLEAF},
     errno::Errno,
@@ -71,10 +71,10 @@ impl<M: Machine> Caller<'_, M> {
             return Ok(());
         }
         let ask = |leaf, subleaf| match request.index {
-            XEN_SYSCTL_CPU_POLICY_RAW | XEN_SYSCTL_CPU_POLICY_HOST => self.hv.machine.cpuid(leaf, subleaf),
+            XEN_SYSCTL_CPU_POLICY_RAW | XEN_SYSCTL_CPU_POLICY_HOST => self.hv.machine().cpuid(leaf, subleaf),
             // There are no guests with hardware's help, so they see nothing.
             XEN_SYSCTL_CPU_POLICY_HVM_MAX | XEN_SYSCTL_CPU_POLICY_HVM_DEFAULT => [0; 4],
-            _ => cpuid::leaf(self, leaf, subleaf),
+            _ => self.cpuid_leaf(leaf, subleaf),
         };
         let list = GuestPtr::<CpuidLeaf>::new(request.leaves, request.nr_leaves.into())?;
         let mut count = 0;
@@ -82,7 +82,7 @@ impl<M: Machine> Caller<'_, M> {
             if count == request.nr_leaves {
                 return Err(Errno::NoBufs);
             }
-            list.write(&self.hv.machine, count.into(), &CpuidLeaf { leaf, subleaf, a, b, c, d })?;
+            list.write(self.hv.machine(), count.into(), &CpuidLeaf { leaf, subleaf, a, b, c, d })?;
             count += 1;
             Ok(())
         })?;
@@ -99,9 +99,9 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::Inval);
         }
         let ask = |leaf, subleaf| match request.index {
-            XEN_SYSCTL_CPU_FEATURESET_RAW | XEN_SYSCTL_CPU_FEATURESET_HOST => self.hv.machine.cpuid(leaf, subleaf),
+            XEN_SYSCTL_CPU_FEATURESET_RAW | XEN_SYSCTL_CPU_FEATURESET_HOST => self.hv.machine().cpuid(leaf, subleaf),
             XEN_SYSCTL_CPU_FEATURESET_HVM | XEN_SYSCTL_CPU_FEATURESET_HVM_MAX => [0; 4],
-            _ => cpuid::leaf(self, leaf, subleaf),
+            _ => self.cpuid_leaf(leaf, subleaf),
         };
         let ask: &dyn Fn(u32, u32) -> [u32; 4] = &ask;
         let [_, _, c1, d1] = ask(1, 0);
@@ -123,7 +123,7 @@ impl<M: Machine> Caller<'_, M> {
         let told = count.min(request.nr_features);
         let list = GuestPtr::<u32>::new(request.features, told.into())?;
         for (index, word) in (0..told.into()).zip(words) {
-            list.write(&self.hv.machine, index, &word)?;
+            list.write(self.hv.machine(), index, &word)?;
         }
         op.set(&SysctlCpuFeatureset { nr_features: told, ..request });
         if told < count { Err(Errno::NoBufs) } else { Ok(()) }

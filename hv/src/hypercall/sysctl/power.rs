@@ -1,11 +1,7 @@
 //! How processors save power: they idle, and that is all. Frequencies are the firmware's.
 
 use crate::{
-    caller::Caller,
-    machine::{CpuId, Machine},
-    mem::guest_ptr::GuestPtr,
-    reply::Control,
-    sched::CpuShared,
+    caller::Caller, hardware::CpuId, machine::Machine, mem::guest_ptr::GuestPtr, per_cpu::CpuShared, reply::Control,
 };
 use oxen_abi::{
     errno::Errno,
@@ -43,11 +39,11 @@ impl<M: Machine> Caller<'_, M> {
                 let room = request.getcx.nr.min(STATES);
                 let times = GuestPtr::<u64>::new(request.getcx.residencies, room.into())?;
                 for (index, time) in (0..room.into()).zip([awake, idle_time]) {
-                    times.write(&self.hv.machine, index, &time)?;
+                    times.write(self.hv.machine(), index, &time)?;
                 }
                 // How often is not counted.
                 let counts = GuestPtr::<u64>::new(request.getcx.triggers, room.into())?;
-                (0..room.into()).try_for_each(|index| counts.write(&self.hv.machine, index, &0))?;
+                (0..room.into()).try_for_each(|index| counts.write(self.hv.machine(), index, &0))?;
                 let getcx = PmCxStat { nr: STATES, last: 0, idle_time, nr_pc: 0, nr_cc: 0, ..request.getcx };
                 op.set(&SysctlGetPmstat { getcx, ..request });
             }

@@ -227,7 +227,7 @@ impl World {
                     3 => Value::Machine(other, 0x67),
                     _ => Value::Number(random.word()),
                 };
-                let at = random.of_list(&[0, 1, 2, 3, 255, 280, 300, 511]) * 8;
+                let at = random.of_list(&super::draw::SLOTS) * 8;
                 trapped::attempt(write, [self.value(value, 0), 0, 0, 0, 0, address + at]);
             }
         }

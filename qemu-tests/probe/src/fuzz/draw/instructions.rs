@@ -1,6 +1,6 @@
 //! Instructions with registers that suit them.
 
-use super::{Random, Step, Value};
+use super::{Random, SLOTS, Step, Value};
 use crate::raw::trapped::NAMES;
 
 /// Registers that guests ask for, on both vendors' CPUs. The time is left out.
@@ -159,7 +159,7 @@ pub(super) fn draw(random: &mut Random) -> Step {
         "misaligned" => *destination = Value::Window(super::window(random), random.below(16)),
         "lgdt" | "lidt" | "monitor" | "run" => *destination = Value::Memory(0),
         "read" | "write" | "write 4" | "write 1" | "exchange" | "compare and write" | "or" => {
-            *destination = operand(random);
+            *destination = beside_entries(operand(random));
             // The parts of an entry that are not at their place could not be told by their meaning.
             let is_whole =
                 matches!(*destination, Value::Window(_, at) if at % 8 == 0) && !matches!(name, "write 1" | "write 4");
@@ -187,6 +187,18 @@ fn within_its_page(place: Value) -> Value {
     match place {
         Value::Window(window, offset) => Value::Window(window, offset.min(4088)),
         Value::Memory(at) => Value::Memory(at.min(4088)),
+        other => other,
+    }
+}
+
+/// A part of an entry could not be told by its meaning: what is not at the place of a word is not where entries are.
+fn beside_entries(place: Value) -> Value {
+    match place {
+        Value::Window(window, at) if at % 8 != 0 => {
+            let is_free = |word: u64| SLOTS.iter().all(|slot| *slot != word && *slot != word + 1);
+            let word = (at / 8..512).chain(4..).find(|word| is_free(*word)).unwrap_or(4);
+            Value::Window(window, word * 8 + at % 8)
+        }
         other => other,
     }
 }

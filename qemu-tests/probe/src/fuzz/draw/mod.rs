@@ -39,6 +39,9 @@ const EDGES: [u64; 18] = [
     u64::MAX,
 ];
 
+/// Where in a table entries are written.
+pub(super) const SLOTS: [u64; 8] = [0, 1, 2, 3, 255, 280, 300, 511];
+
 /// Draws a step.
 pub(super) fn step(random: &mut Random, privileged: bool, only_control: bool) -> Step {
     if only_control {

@@ -19,7 +19,7 @@ pub(super) fn draw(random: &mut Random) -> Call {
 /// Where an update goes.
 fn place(random: &mut Random) -> Value {
     let kind = random.of_list(&[0, 0, 0, 0, 0, mmu::MMU_PT_UPDATE_PRESERVE_AD, mmu::MMU_PT_UPDATE_NO_TRANSLATE]);
-    let at = random.of_list(&[0, 1, 2, 3, 255, 280, 300, 511]) * 8;
+    let at = random.of_list(&super::SLOTS) * 8;
     match random.below(12) {
         0 => super::number(random),
         1 => Value::Machine(super::frame(random), random.below(4096)),
