@@ -18,7 +18,7 @@ use super::rate::RateLimiter;
 use super::receive::{ReceiveRing, Receiver};
 use super::slots::{ProtocolError, TransmitRing};
 use super::transmit::Transmitter;
-use crate::backend::device::{Life, Session, SessionEnd};
+use crate::backend::session::{Life, Session, SessionEnd};
 use crate::bridge::{BridgePort, Packet};
 use crate::config::vif::Rate;
 use crate::errno::Named;
