@@ -63,7 +63,8 @@ struct Sources {
 impl Sources {
     /// Adds a file of the package.
     fn add(&mut self, path: &Path, text: &str) {
-        let is_product = path.starts_with("src") && !path.ends_with("tests.rs") || path == Path::new("build.rs");
+        let is_test = path.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "tests.rs");
+        let is_product = path.starts_with("src") && !is_test || path == Path::new("build.rs");
         for line in source::lines(text) {
             if is_product && !line.is_test { self.product.push(line) } else { self.tests.push(line) }
         }
@@ -94,11 +95,12 @@ mod tests {
         let mut sources = Sources::default();
         sources.add(Path::new("src/lib.rs"), "use one_two::X; // three\n#[cfg(test)]\nmod tests { use four::Y; }\n");
         sources.add(Path::new("tests/a.rs"), "fn a() { five::b() }\n");
+        sources.add(Path::new("src/tests/b.rs"), "use six;\n");
         let is_used = |name, kind| sources.name(&dependency(name, kind));
         assert!(is_used("one-two", "null"));
         assert!(!is_used("three", "null"), "a comment is no use");
         assert!(!is_used("four", "null"), "a dependency of tests is declared as one");
-        assert!(is_used("four", "\"dev\"") && is_used("five", "\"dev\""));
+        assert!(is_used("four", "\"dev\"") && is_used("five", "\"dev\"") && is_used("six", "\"dev\""));
         assert!(!is_used("one-two", "\"dev\""));
     }
 
