@@ -21,7 +21,10 @@ const fn call(number: u8) -> [u8; 14] {
 }
 
 /// `push %rcx; push %r11; push %rax; mov $iret, %eax; syscall`: the context that `iret` takes begins with these three.
-const IRET: [u8; 11] = [0x51, 0x41, 0x53, 0x50, 0xb8, Hypercall::Iret as u8, 0, 0, 0, 0x0f, 0x05];
+const IRET: [u8; 11] = {
+    let [number, ..] = Hypercall::Iret.number().to_le_bytes();
+    [0x51, 0x41, 0x53, 0x50, 0xb8, number, 0, 0, 0, 0x0f, 0x05]
+};
 
 const _: () = assert!(size_of_val(&call(0)) <= HYPERCALL_SLOT_BYTES && size_of_val(&IRET) <= HYPERCALL_SLOT_BYTES);
 
@@ -30,9 +33,9 @@ const _: () = assert!(size_of_val(&call(0)) <= HYPERCALL_SLOT_BYTES && size_of_v
 #[must_use]
 pub fn page() -> [u8; PAGE_BYTES] {
     let mut page = [0xcc; PAGE_BYTES];
-    for (number, slot) in page.chunks_exact_mut(HYPERCALL_SLOT_BYTES).enumerate() {
-        let stub = call(number as u8);
-        let code: &[u8] = if number == Hypercall::Iret as usize { &IRET } else { &stub };
+    for (number, slot) in (0..).zip(page.chunks_exact_mut(HYPERCALL_SLOT_BYTES)) {
+        let stub = call(number);
+        let code: &[u8] = if u64::from(number) == Hypercall::Iret.number() { &IRET } else { &stub };
         if let Some(place) = slot.get_mut(..code.len()) {
             place.copy_from_slice(code);
         }
@@ -60,6 +63,8 @@ impl<M: Machine> Hypervisor<M> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::as_conversions, reason = "small numbers")]
+
     use super::*;
 
     #[test]

@@ -50,6 +50,8 @@ fn hostile_request(dice: &mut Dice, command: u32, version: u32) -> [u8; 144] {
     bytes
 }
 
+type Handler = fn(&mut Caller<'_, Fake>, &mut Args) -> Reply;
+
 #[test]
 fn no_request_of_the_control_domain_breaks_anything() {
     for seed in 1..=12_u64 {
@@ -68,7 +70,7 @@ fn no_request_of_the_control_domain_breaks_anything() {
                 }
             }
             let which = dice.wide(5);
-            let (handler, command): (fn(&mut Caller<'_, Fake>, &mut Args) -> Reply, u64) = match which {
+            let (handler, command): (Handler, u64) = match which {
                 0..=2 => (|caller, args| caller.domctl(args), dice.wide(90)),
                 3 => (|caller, args| caller.sysctl(args), dice.wide(32)),
                 _ => (|caller, args| caller.platform_op(args), dice.wide(66)),

@@ -1,5 +1,6 @@
 //! `mca`: what the control domain is told of machine checks (`arch-x86/xen-mca.h`). None is ever recorded.
 
+use super::{number::ushort, platform::Signature};
 use crate::{
     caller::Caller,
     machine::Machine,
@@ -71,9 +72,7 @@ impl<M: Machine> Caller<'_, M> {
         let machine = self.hv.machine();
         let [max, b, c, d] = machine.cpuid(0, 0);
         let [signature, _, c1, d1] = machine.cpuid(1, 0);
-        let field = |shift: u32, bits: u32| signature >> shift & ((1 << bits) - 1);
-        let family = field(8, 4) + if field(8, 4) == 15 { field(20, 8) } else { 0 };
-        let model = field(4, 4) | if family >= 6 { field(16, 4) << 4 } else { 0 };
+        let Signature { family, model, stepping } = Signature::of(signature);
         let mut vendor = [0; 16];
         for (place, byte) in vendor.iter_mut().zip([b, d, c].iter().flat_map(|word| word.to_le_bytes())) {
             *place = byte;
@@ -81,7 +80,7 @@ impl<M: Machine> Caller<'_, M> {
         McaLogicalCpu {
             number,
             chip_id: 0,
-            core_id: number as u16,
+            core_id: ushort(number.into()),
             thread_id: 0,
             apic_id: number,
             cluster_id: 0,
@@ -93,7 +92,7 @@ impl<M: Machine> Caller<'_, M> {
             vendor,
             family,
             model,
-            stepping: field(0, 4),
+            stepping,
             ..McaLogicalCpu::new_zeroed()
         }
     }

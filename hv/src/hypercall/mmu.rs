@@ -1,5 +1,6 @@
 //! Page tables: `mmu_update`, `update_va_mapping`, `update_va_mapping_otherdomain` (`xen.h`).
 
+use super::args::{UpdateVaMapping, Updates};
 use crate::{
     Hypervisor,
     addr::{GuestAddr, MachineAddr, Mfn, Slot},
@@ -10,7 +11,6 @@ use crate::{
         edit::AccessedDirty,
         editor::{Editor, EntryRights},
         frame_type::Owner,
-        guest_ptr::GuestPtr,
     },
     reply::{Args, Reply, Stop},
 };
@@ -24,9 +24,6 @@ use oxen_abi::{
         UVMF_ALL, UVMF_FLUSHTYPE_MASK, UVMF_INVLPG, UVMF_NONE, UVMF_TLB_FLUSH,
     },
 };
-
-/// In the count of a batch: it is a continuation, and the success count already counts what was done before.
-const CONTINUED: u64 = 1 << 31;
 
 /// Whose pages a call is about, as far as that is not the caller.
 #[derive(Debug)]
@@ -176,20 +173,16 @@ impl<M: Machine> Caller<'_, M> {
     /// The first failed request's; those before it are done, and counted.
     #[inline]
     pub fn mmu_update(&mut self, args: &mut Args) -> Reply {
-        let [requests, count, done_at, foreign, ..] = *args;
-        let is_continued = count & CONTINUED != 0;
-        let count = count & (CONTINUED - 1);
-        let tables = match foreign as u32 >> 16 {
-            0 => self.page_owner(DomId::SELF)?,
-            id => match DomId((id - 1) as u16) {
-                id if id == self.domain.id => self.page_owner(DomId::SELF)?,
-                // Only a domain's own name stands for it there.
-                id if !id.is_real() => return Err(Errno::Srch.into()),
-                id => self.page_owner(id)?,
-            },
+        let request = Updates::from(&*args);
+        let tables = match request.tables {
+            None => self.page_owner(DomId::SELF)?,
+            Some(id) if id == self.domain.id => self.page_owner(DomId::SELF)?,
+            // Only a domain's own name stands for it there.
+            Some(id) if !id.is_real() => return Err(Errno::Srch.into()),
+            Some(id) => self.page_owner(id)?,
         };
-        let pages = self.page_owner(DomId(foreign as u16))?;
-        let list = GuestPtr::<[u64; 2]>::new(requests, count)?;
+        let pages = self.page_owner(request.pages)?;
+        let list = request.requests()?;
         let hv = self.hv;
         let mut batch = Batch {
             hv,
@@ -198,31 +191,10 @@ impl<M: Machine> Caller<'_, M> {
             l1: None,
         };
         batch.editor.settle()?;
-        let mut done = 0;
-        let mut outcome = Ok(());
-        while done < count {
-            outcome = match list.read_words(hv.machine(), done) {
-                Ok([ptr, val]) => batch.apply(MmuUpdate { ptr, val }),
-                Err(error) => Err(error.into()),
-            };
-            if outcome.is_err() {
-                break;
-            }
-            done += 1;
-            if batch.editor.spend(1) && done < count {
-                outcome = Err(Stop::Unfinished);
-                break;
-            }
-        }
-        drop(batch);
-        if done_at != 0 {
-            hv.report_done(done_at, done, is_continued);
-        }
-        if outcome == Err(Stop::Unfinished) {
-            args[0] = requests + done * size_of::<MmuUpdate>() as u64;
-            args[1] = (count - done) | CONTINUED;
-        }
-        outcome.map(|()| 0)
+        hv.do_updates(request, list, args, move |[ptr, val]| {
+            batch.apply(MmuUpdate { ptr, val })?;
+            Ok(batch.editor.spend(1))
+        })
     }
 
     /// `update_va_mapping(va, entry, flags)`.
@@ -232,9 +204,8 @@ impl<M: Machine> Caller<'_, M> {
     /// read: the mapping is made then.
     #[inline]
     pub fn update_va_mapping(&mut self, args: &mut Args) -> Reply {
-        let [va, entry, flags, ..] = *args;
         let rights = EntryRights { owner: self.domain.owner, io: self.domain.is_privileged };
-        self.map_page_at(GuestAddr(va), entry, flags, &rights)
+        self.map_page_at((&*args).into(), &rights)
     }
 
     /// `update_va_mapping_otherdomain(va, entry, flags, domid)`: maps a page of another domain.
@@ -243,13 +214,14 @@ impl<M: Machine> Caller<'_, M> {
     /// As [`Self::update_va_mapping`]; `Srch` or `Perm` for the other domain.
     #[inline]
     pub fn update_va_mapping_otherdomain(&mut self, args: &mut Args) -> Reply {
-        let [va, entry, flags, id, ..] = *args;
-        let pages = self.page_owner(DomId(id as u16))?;
-        self.map_page_at(GuestAddr(va), entry, flags, &pages.rights)
+        let request = UpdateVaMapping::from(&*args);
+        let pages = self.page_owner(request.owner)?;
+        self.map_page_at(request, &pages.rights)
     }
 
     #[inline(always)]
-    fn map_page_at(&mut self, va: GuestAddr, entry: u64, flags: u64, rights: &EntryRights) -> Reply {
+    fn map_page_at(&mut self, request: UpdateVaMapping, rights: &EntryRights) -> Reply {
+        let UpdateVaMapping { va, entry, flags, .. } = request;
         let root = self.state.kernel_root.ok_or(Errno::Inval)?;
         let mut editor = Editor::lock(&self.hv.memory, &self.domain.memory);
         editor.settle()?;
@@ -323,17 +295,6 @@ impl<M: Machine> Caller<'_, M> {
             Some(va) => hv.machine().flush_cpus(all, Some(va)),
             None if is_local => hv.memory.flush_local(self.cpu),
             None => hv.memory.flush_cpus(all),
-        }
-    }
-}
-
-impl<M: Machine> Hypervisor<M> {
-    /// Tells the guest how many requests were done, where it wants to know.
-    pub(super) fn report_done(&self, at: u64, done: u64, is_continued: bool) {
-        if let Ok(place) = GuestPtr::<u32>::one(at) {
-            let before = if is_continued { place.read(self.machine(), 0).unwrap_or(0) } else { 0 };
-            // A count that cannot be written is the guest's own loss.
-            let _ = place.write(self.machine(), 0, &before.wrapping_add(done as u32));
         }
     }
 }

@@ -1,7 +1,11 @@
 //! Hypercalls: one match, one line per call, and the table that it becomes.
 
+#![warn(clippy::as_conversions, clippy::arithmetic_side_effects)]
+
 pub mod absent;
+mod args;
 pub mod batch;
+mod commands;
 pub mod console;
 pub mod domctl;
 pub mod event;
@@ -15,6 +19,7 @@ mod memory_map;
 mod memory_refused;
 pub mod mmu;
 pub mod mmuext;
+mod number;
 pub mod physdev;
 pub mod platform;
 pub mod sched;
@@ -35,7 +40,7 @@ use oxen_abi::{errno::Errno, hypercall::Hypercall};
 macro_rules! entry {
     ($number:expr, $handler:path) => {{
         extern "sysv64" fn enter<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Outcome {
-            caller.domain.counters.hypercall($number as u32);
+            caller.domain.counters.hypercall($number);
             let reply = $handler(caller, args);
             outcome(reply)
         }
@@ -47,7 +52,7 @@ macro_rules! entry {
 macro_rules! entries {
     ($hypercall:ident { $($name:ident => $handler:path,)* }) => {
         match $hypercall {
-            $(Hypercall::$name => entry!(Hypercall::$name, $handler),)*
+            $(Hypercall::$name => entry!(number::uint(Hypercall::$name.number()), $handler),)*
         }
     };
 }
@@ -91,10 +96,10 @@ impl<M: Machine> Table<M> {
     /// Every way in, by number.
     #[expect(clippy::indexing_slicing, reason = "evaluated when the hypervisor is built")]
     pub const ENTRIES: [Entry<M>; NUMBERS] = {
-        let mut entries = [entry!(u32::MAX, Caller::absent_hypercall) as Entry<M>; NUMBERS];
+        let mut entries: [Entry<M>; NUMBERS] = [entry!(u32::MAX, Caller::absent_hypercall); NUMBERS];
         let mut rest = Hypercall::ALL;
         while let [hypercall, others @ ..] = rest {
-            entries[*hypercall as usize] = Self::entry_of(*hypercall);
+            entries[number::size(hypercall.number())] = Self::entry_of(*hypercall);
             rest = others;
         }
         entries

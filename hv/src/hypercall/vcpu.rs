@@ -1,5 +1,6 @@
 //! `vcpu_op`: what a guest does with its vcpus.
 
+use super::{args::VcpuOp, commands::VcpuCommand, number::index};
 use crate::{
     Hypervisor,
     addr::{GuestAddr, Mfn},
@@ -18,11 +19,8 @@ use core::sync::atomic::Ordering;
 use oxen_abi::{
     errno::Errno,
     vcpu::{
-        VCPUOP_DOWN, VCPUOP_GET_PHYSID, VCPUOP_GET_RUNSTATE_INFO, VCPUOP_INITIALISE, VCPUOP_IS_UP,
-        VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA, VCPUOP_REGISTER_VCPU_INFO, VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA,
-        VCPUOP_SEND_NMI, VCPUOP_SET_PERIODIC_TIMER, VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER,
-        VCPUOP_STOP_SINGLESHOT_TIMER, VCPUOP_UP, VcpuRegisterRunstateMemoryArea, VcpuRegisterTimeMemoryArea,
-        VcpuRegisterVcpuInfo, VcpuSetPeriodicTimer, VcpuSetSingleshotTimer,
+        VcpuRegisterRunstateMemoryArea, VcpuRegisterTimeMemoryArea, VcpuRegisterVcpuInfo, VcpuSetPeriodicTimer,
+        VcpuSetSingleshotTimer,
     },
 };
 
@@ -39,45 +37,44 @@ impl<M: Machine> Caller<'_, M> {
     /// the commands' own.
     #[inline]
     pub fn vcpu_op(&mut self, args: &mut Args) -> Reply {
-        let [command, id, argument, ..] = *args;
-        if id as u32 == self.vcpu.id && command as u32 == VCPUOP_SET_SINGLESHOT_TIMER {
+        let VcpuOp { command, id, argument } = (&*args).into();
+        if id == self.vcpu.id && command == Ok(VcpuCommand::SetSingleshotTimer) {
             return self.set_one_shot_timer(argument);
         }
-        let vcpu = self.domain.vcpu(id as u32).ok_or(Errno::NoEnt)?.clone();
+        let vcpu = self.domain.vcpu(id).ok_or(Errno::NoEnt)?.clone();
         let is_self = Arc::ptr_eq(&vcpu, self.vcpu);
-        match command as u32 {
-            VCPUOP_INITIALISE => return self.initialise_vcpu(&vcpu, argument),
-            VCPUOP_UP => {
+        match command? {
+            VcpuCommand::Initialise => return self.initialise_vcpu(&vcpu, argument),
+            VcpuCommand::Up => {
                 if !vcpu.is_initialised.load(Ordering::Acquire) {
                     return Err(Errno::Inval.into());
                 }
                 self.hv.unpause_vcpu(&vcpu, pause::DOWN);
             }
-            VCPUOP_DOWN => self.take_vcpu_down(&vcpu),
-            VCPUOP_IS_UP => return Ok((vcpu.pauses.load(Ordering::Relaxed) & pause::DOWN == 0).into()),
-            VCPUOP_GET_RUNSTATE_INFO => {
+            VcpuCommand::Down => self.take_vcpu_down(&vcpu),
+            VcpuCommand::IsUp => return Ok((vcpu.pauses.load(Ordering::Relaxed) & pause::DOWN == 0).into()),
+            VcpuCommand::GetRunstateInfo => {
                 let info = vcpu.sched.runstate.lock().until(self.hv.now());
                 self.copy_to_guest(argument, &info)?;
             }
-            VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA => self.register_runstate_area(&vcpu, argument)?,
-            VCPUOP_SET_PERIODIC_TIMER => {
+            VcpuCommand::RegisterRunstateMemoryArea => self.register_runstate_area(&vcpu, argument)?,
+            VcpuCommand::SetPeriodicTimer => {
                 let request = self.copy_from_guest::<VcpuSetPeriodicTimer>(argument)?;
                 if !(MIN_PERIOD..=MAX_PERIOD).contains(&request.period_ns) {
                     return Err(Errno::Inval.into());
                 }
                 self.hv.set_periodic_timer(&vcpu, request.period_ns);
             }
-            VCPUOP_STOP_PERIODIC_TIMER => self.hv.set_periodic_timer(&vcpu, 0),
-            VCPUOP_STOP_SINGLESHOT_TIMER if is_self => self.disarm_one_shot(),
-            VCPUOP_STOP_SINGLESHOT_TIMER | VCPUOP_SET_SINGLESHOT_TIMER => return Err(Errno::Inval.into()),
-            VCPUOP_REGISTER_VCPU_INFO => self.register_vcpu_info(&vcpu, argument)?,
-            VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA => self.register_time_area(&vcpu, argument)?,
-            VCPUOP_GET_PHYSID => {
+            VcpuCommand::StopPeriodicTimer => self.hv.set_periodic_timer(&vcpu, 0),
+            VcpuCommand::StopSingleshotTimer if is_self => self.disarm_one_shot(),
+            VcpuCommand::StopSingleshotTimer | VcpuCommand::SetSingleshotTimer => return Err(Errno::Inval.into()),
+            VcpuCommand::RegisterVcpuInfo => self.register_vcpu_info(&vcpu, argument)?,
+            VcpuCommand::RegisterVcpuTimeMemoryArea => self.register_time_area(&vcpu, argument)?,
+            VcpuCommand::GetPhysid => {
                 let physid = self.physical_id_of(&vcpu)?;
                 self.copy_to_guest(argument, &physid)?;
             }
-            VCPUOP_SEND_NMI => self.send_nmi(&vcpu, argument)?,
-            _ => return Err(Errno::NoSys.into()),
+            VcpuCommand::SendNmi => self.send_nmi(&vcpu, argument)?,
         }
         Ok(0)
     }
@@ -87,7 +84,7 @@ impl<M: Machine> Caller<'_, M> {
         let request = self.copy_from_guest::<VcpuSetSingleshotTimer>(argument)?;
         // A time that has passed fires at once, whether or not the guest asked to be told (`VCPU_SSHOTTMR_FUTURE`), as
         // in Xen. And one before the start of the machine has passed: times have a sign.
-        let at = if request.timeout_abs_ns > i64::MAX as u64 { 0 } else { request.timeout_abs_ns };
+        let at = if i64::try_from(request.timeout_abs_ns).is_err() { 0 } else { request.timeout_abs_ns };
         self.arm_one_shot(at);
         Ok(0)
     }
@@ -156,7 +153,7 @@ impl<M: Machine> Caller<'_, M> {
         let hv = self.hv;
         let request = GuestPtr::<VcpuRegisterVcpuInfo>::one(argument)?.read(hv.machine(), 0)?;
         // Which error an argument with several faults gets is Xen's order of checks.
-        if !VcpuInfoPlace::fits(request.offset as usize) {
+        if !VcpuInfoPlace::fits(index(request.offset)) {
             return Err(Errno::NxIo);
         }
         let is_self = Arc::ptr_eq(vcpu, self.vcpu);
@@ -164,7 +161,7 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::Inval);
         }
         let mfn = Mfn::new(request.mfn).filter(|&mfn| hv.memory.frames.is_ram(mfn)).ok_or(Errno::Inval)?;
-        let place = VcpuInfoPlace::new(hv.machine(), mfn, request.offset as usize).ok_or(Errno::NxIo)?;
+        let place = VcpuInfoPlace::new(hv.machine(), mfn, index(request.offset)).ok_or(Errno::NxIo)?;
         let had_info = vcpu.has_info();
         let mut slot = vcpu.slot.lock();
         if !is_self && slot.is_none() {

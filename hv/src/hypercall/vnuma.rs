@@ -1,6 +1,7 @@
 //! A guest's NUMA nodes: as its toolstack says them (`XEN_DOMCTL_setvnumainfo`) and as it reads them
 //! (`XENMEM_get_vnumainfo`).
 
+use super::number::{bytes, count, long};
 use crate::{
     caller::Caller,
     domain::{Domain, vnuma::Vnuma},
@@ -32,7 +33,7 @@ impl<M: Machine> Caller<'_, M> {
         }
         let machine = self.hv.machine();
         let mut vnuma = Vnuma::empty(machine, request.nr_vnodes, request.nr_vmemranges, vcpus)?;
-        let distances = GuestPtr::<u32>::new(request.vdistance, vnuma.distances.len() as u64)?;
+        let distances = GuestPtr::<u32>::new(request.vdistance, long(vnuma.distances.len()))?;
         distances.read_many(machine, 0, &mut vnuma.distances)?;
         let ranges = GuestPtr::<Vmemrange>::new(request.vmemrange, request.nr_vmemranges.into())?;
         ranges.read_many(machine, 0, &mut vnuma.ranges)?;
@@ -42,7 +43,7 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::TooBig);
         }
         for node in 0..u64::from(vnuma.nodes) {
-            let place = request.vnode_to_pnode.checked_add(node * size_of::<u32>() as u64).ok_or(Errno::Fault)?;
+            let place = request.vnode_to_pnode.checked_add(node.wrapping_mul(bytes::<u32>())).ok_or(Errno::Fault)?;
             if self.copy_from_guest::<u32>(place)? >= MAX_NODES {
                 return Err(Errno::TooBig);
             }
@@ -72,8 +73,8 @@ impl<M: Machine> Caller<'_, M> {
         let Some(vnuma) = domain.vnuma.lock().clone() else { return Err(Errno::OpNotSupp.into()) };
         let answer = VnumaTopologyInfo {
             nr_vnodes: vnuma.nodes,
-            nr_vcpus: vnuma.vcpus.len() as u32,
-            nr_vmemranges: vnuma.ranges.len() as u32,
+            nr_vcpus: count(vnuma.vcpus.len()),
+            nr_vmemranges: count(vnuma.ranges.len()),
             ..asked
         };
         if asked.nr_vnodes < answer.nr_vnodes
@@ -83,11 +84,11 @@ impl<M: Machine> Caller<'_, M> {
             place.write(machine, 0, &answer)?;
             return Err(Errno::NoBufs.into());
         }
-        let ranges = GuestPtr::<Vmemrange>::new(asked.vmemrange, vnuma.ranges.len() as u64)?;
+        let ranges = GuestPtr::<Vmemrange>::new(asked.vmemrange, long(vnuma.ranges.len()))?;
         ranges.write_many(machine, 0, &vnuma.ranges)?;
-        let distances = GuestPtr::<u32>::new(asked.vdistance, vnuma.distances.len() as u64)?;
+        let distances = GuestPtr::<u32>::new(asked.vdistance, long(vnuma.distances.len()))?;
         distances.write_many(machine, 0, &vnuma.distances)?;
-        let nodes = GuestPtr::<u32>::new(asked.vcpu_to_vnode, vnuma.vcpus.len() as u64)?;
+        let nodes = GuestPtr::<u32>::new(asked.vcpu_to_vnode, long(vnuma.vcpus.len()))?;
         nodes.write_many(machine, 0, &vnuma.vcpus)?;
         place.write(machine, 0, &answer)?;
         Ok(0)

@@ -35,6 +35,8 @@ pub(crate) struct Pc {
     pub console: Uart,
     pub space: Space,
     pub power_off: Option<PowerOff>,
+    /// The first of the ACPI timer's four ports. As on Xen they are nobody's: the hypervisor's clock is the guests'.
+    pub timer_port: Option<u16>,
     /// The console's interrupt line.
     pub console_gsi: u32,
     /// Whether to stop, rather than start again, after a crash.
@@ -350,8 +352,8 @@ impl Ports for Pc {
         msr::try_write(msr, value)
     }
 
-    fn is_console_port(&self, port: u16) -> bool {
-        self.console.has_port(port)
+    fn is_own_port(&self, port: u16) -> bool {
+        self.console.has_port(port) || self.timer_port.is_some_and(|first| (0..4).contains(&port.wrapping_sub(first)))
     }
 
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {

@@ -273,6 +273,7 @@ pub(crate) fn find_machine(features: cpu::Features, acpi: &Acpi, options: &Optio
         console,
         space,
         power_off: acpi.power_off,
+        timer_port: acpi.timer_port,
         console_gsi: moved.map_or(COM1_INTERRUPT.into(), |o| o.gsi),
         no_reboot: options.no_reboot,
     }

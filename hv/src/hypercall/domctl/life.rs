@@ -1,10 +1,11 @@
 //! Making and ending domains, and what is said of a whole domain.
 
 use super::{Answer, Outcome};
+use crate::hypercall::number::count;
 use crate::{
     addr::Mfn,
     caller::Caller,
-    config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES, MAX_PORTS},
+    config::MAX_PORTS,
     domain::{Config, Domain},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
@@ -49,12 +50,13 @@ impl<M: Machine> Caller<'_, M> {
         {
             return Err(Errno::Inval.into());
         }
-        // A negative number is none: the build's own is in force.
-        let limit = |wanted: i32, range: core::ops::RangeInclusive<usize>| match usize::try_from(wanted) {
+        // A negative number is none: the command line's is in force.
+        let limit = |wanted: i32, range: core::ops::RangeInclusive<u32>| match u32::try_from(wanted) {
             Ok(wanted) if !range.contains(&wanted) => Err(Errno::Inval),
-            Ok(wanted) => Ok(wanted as u32),
-            Err(_) => Ok(*range.end() as u32),
+            Ok(wanted) => Ok(wanted),
+            Err(_) => Ok(*range.end()),
         };
+        let grants = self.hv.grants;
         let config = Config {
             id: (op.domain != DomId::DOM0 && op.domain.is_real()).then_some(op.domain),
             is_privileged: false,
@@ -63,10 +65,10 @@ impl<M: Machine> Caller<'_, M> {
             handle: wanted.handle,
             pool: wanted.cpupool_id,
             max_vcpus: wanted.max_vcpus,
-            max_port: wanted.max_evtchn_port.min(MAX_PORTS as u32 - 1),
-            max_grant_frames: limit(wanted.max_grant_frames, 1..=MAX_GRANT_FRAMES)?,
+            max_port: wanted.max_evtchn_port.min(count(MAX_PORTS).wrapping_sub(1)),
+            max_grant_frames: limit(wanted.max_grant_frames, 1..=grants.max_frames)?,
             max_grant_version: version,
-            max_maptrack_frames: limit(wanted.max_maptrack_frames, 0..=MAX_MAPTRACK_FRAMES)?,
+            max_maptrack_frames: limit(wanted.max_maptrack_frames, 0..=grants.max_maptrack_frames)?,
         };
         self.hv.reap_dead_domains();
         op.domain = self.hv.create_domain(&config)?.id;
@@ -84,13 +86,13 @@ impl<M: Machine> Caller<'_, M> {
 
     pub(super) fn pause_domain(&self, _: Control, domain: &Domain) -> Outcome {
         self.other_than_self(domain)?;
-        self.hv.pause_by_controller(&domain)?;
-        self.hv.wait_until_domain_off(&domain);
+        self.hv.pause_by_controller(domain)?;
+        self.hv.wait_until_domain_off(domain);
         Ok(Answer::Done)
     }
 
     pub(super) fn unpause_domain(&self, _: Control, domain: &Domain) -> Outcome {
-        self.hv.unpause_by_controller(&domain)?;
+        self.hv.unpause_by_controller(domain)?;
         Ok(Answer::Done)
     }
 
@@ -107,7 +109,7 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::Inval.into());
         }
         for id in (0..request.max).filter(|&id| domain.vcpu(id).is_none()) {
-            self.hv.add_vcpu(&domain, id)?;
+            self.hv.add_vcpu(domain, id)?;
             if self.must_yield() {
                 return Err(Stop::Unfinished);
             }

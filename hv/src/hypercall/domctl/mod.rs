@@ -9,6 +9,7 @@ mod state;
 mod time;
 mod vcpu;
 
+use super::number::index;
 use crate::{
     caller::Caller,
     domain::{Domain, vcpu::Vcpu},
@@ -164,10 +165,10 @@ impl<M: Machine> Caller<'_, M> {
     pub(super) fn read_cpu_bitmap(&self, bitmap: &XenctlBitmap) -> Result<u64, Errno> {
         let bytes = bitmap.nr_bits.div_ceil(8).min(8);
         let mut word = [0; 8];
-        if let Some(known) = word.get_mut(..bytes as usize) {
+        if let Some(known) = word.get_mut(..index(bytes)) {
             GuestPtr::<u8>::new(bitmap.bitmap, bytes.into())?.read_many(self.hv.machine(), 0, known)?;
         }
-        let mask = 1_u64.checked_shl(bitmap.nr_bits).map_or(u64::MAX, |bit| bit - 1);
+        let mask = 1_u64.checked_shl(bitmap.nr_bits).map_or(u64::MAX, |bit| bit.wrapping_sub(1));
         Ok(u64::from_le_bytes(word) & mask)
     }
 

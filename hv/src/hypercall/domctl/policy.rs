@@ -2,6 +2,7 @@
 //! nothing.
 
 use super::{Answer, Outcome};
+use crate::hypercall::number::count;
 use crate::{
     caller::Caller,
     domain::Domain,
@@ -29,11 +30,11 @@ impl<M: Machine> Caller<'_, M> {
                     return Err(Errno::NoBufs);
                 }
                 list.write(machine, nr_leaves.into(), &CpuidLeaf { leaf, subleaf, a, b, c, d })?;
-                nr_leaves += 1;
+                nr_leaves = nr_leaves.wrapping_add(1);
                 Ok(())
             })?;
         }
-        let nr_msrs = MODEL_REGISTERS.len() as u32;
+        let nr_msrs = count(MODEL_REGISTERS.len());
         if request.msrs != 0 {
             let list = GuestPtr::<MsrEntry>::new(request.msrs, request.nr_msrs.min(nr_msrs).into())?;
             for (index, idx) in (0..).zip(MODEL_REGISTERS) {
@@ -70,7 +71,7 @@ impl<M: Machine> Caller<'_, M> {
 
     fn check_cpu_policy(&self, request: &mut DomctlCpuPolicy) -> Result<(), Stop> {
         let machine = self.hv.machine();
-        if request.nr_leaves > ROOM_FOR_LEAVES || request.nr_msrs > MODEL_REGISTERS.len() as u32 {
+        if request.nr_leaves > ROOM_FOR_LEAVES || request.nr_msrs > count(MODEL_REGISTERS.len()) {
             return Err(Errno::TooBig.into());
         }
         let list = GuestPtr::<CpuidLeaf>::new(request.leaves, request.nr_leaves.into())?;

@@ -1,6 +1,7 @@
 //! What of the machine a domain may use.
 
 use super::{Answer, Outcome};
+use crate::hypercall::number::{index, ushort};
 use crate::{
     caller::Caller,
     config::MAX_PIRQS,
@@ -39,7 +40,7 @@ impl<M: Machine> Caller<'_, M> {
     pub(super) fn permit_interrupt(&self, _: Control, domain: &Domain, request: DomctlIrqPermission) -> Outcome {
         /// The line of the interval timer, which is the hypervisor's.
         const TIMER: u32 = 0;
-        if request.pirq as usize >= MAX_PIRQS {
+        if index(request.pirq) >= MAX_PIRQS {
             return Err(Errno::Inval.into());
         }
         let pirq = request.pirq.into();
@@ -63,9 +64,9 @@ impl<M: Machine> Caller<'_, M> {
         if request.nr_ports == 0 {
             return Err(Errno::Inval.into());
         }
-        let (first, last) = (request.first_port, end - 1);
-        let console = (first..=last).any(|port| self.hv.machine().is_console_port(port as u16));
-        let is_free = !console && !HYPERVISOR_PORTS.iter().any(|ours| first <= *ours.end() && last >= *ours.start());
+        let (first, last) = (request.first_port, end.wrapping_sub(1));
+        let is_own = (first..=last).any(|port| self.hv.machine().is_own_port(ushort(port.into())));
+        let is_free = !is_own && !HYPERVISOR_PORTS.iter().any(|ours| first <= *ours.end() && last >= *ours.start());
         judge(is_free && self.domain.memory.rights.lock().ports.contains(first.into(), last.into()))?;
         change(&mut domain.memory.rights.lock().ports, request.allow_access, first.into(), last.into())
     }

@@ -8,7 +8,7 @@ use oxen_abi::domctl::{Domctl, DomctlSettimeoffset, DomctlTscInfo};
 impl<M: Machine> Caller<'_, M> {
     pub(super) fn set_time_offset(&self, _: Control, domain: &Domain, request: DomctlSettimeoffset) -> Outcome {
         domain.time_offset.store(request.time_offset_seconds, Ordering::Relaxed);
-        self.hv.publish_wall_clock(&domain);
+        self.hv.publish_wall_clock(domain);
         Ok(Answer::Done)
     }
 
@@ -16,8 +16,8 @@ impl<M: Machine> Caller<'_, M> {
     pub(super) fn set_tsc_info(&self, _: Control, domain: &Domain, request: DomctlTscInfo) -> Outcome {
         self.other_than_self(domain)?;
         let hv = self.hv;
-        hv.pause_domain(&domain);
-        hv.wait_until_domain_off(&domain);
+        hv.pause_domain(domain);
+        hv.wait_until_domain_off(domain);
         let done = domain.tsc.set(&request, hv.now(), self.own_khz());
         if done.is_ok() {
             for vcpu in domain.each_vcpu() {
@@ -27,7 +27,7 @@ impl<M: Machine> Caller<'_, M> {
                 vcpu.sched.time_is_due.store(true, Ordering::Relaxed);
             }
         }
-        hv.unpause_domain(&domain);
+        hv.unpause_domain(domain);
         done?;
         Ok(Answer::Done)
     }

@@ -27,13 +27,13 @@ impl<M: Machine> Caller<'_, M> {
             return Ok(Answer::Done);
         }
         let context = self.copy_from_guest::<VcpuGuestContext>(request.ctxt)?;
-        self.hv.pause_domain(&domain);
-        self.hv.wait_until_domain_off(&domain);
+        self.hv.pause_domain(domain);
+        self.hv.wait_until_domain_off(domain);
         let done = {
             let stage = domain.life.lock();
             if stage.is_alive() { self.hv.set_context(domain, vcpu, &context) } else { Err(Errno::Srch.into()) }
         };
-        self.hv.unpause_domain(&domain);
+        self.hv.unpause_domain(domain);
         done?;
         Ok(Answer::Done)
     }
@@ -43,10 +43,10 @@ impl<M: Machine> Caller<'_, M> {
         let vcpu = find(domain, request.vcpu)?;
         let to = GuestPtr::<VcpuGuestContext>::one(request.ctxt)?;
         let mut context = VcpuGuestContext::new_zeroed();
-        self.hv.pause_domain(&domain);
-        self.hv.wait_until_domain_off(&domain);
+        self.hv.pause_domain(domain);
+        self.hv.wait_until_domain_off(domain);
         let done = context::get(domain, vcpu, &mut context);
-        self.hv.unpause_domain(&domain);
+        self.hv.unpause_domain(domain);
         done?;
         to.write(self.hv.machine(), 0, &context)?;
         Ok(Answer::Done)

@@ -1,5 +1,6 @@
 //! Interrupts: lines and messages, their numbers, and when they are served.
 
+use crate::hypercall::number::ushort;
 use crate::{
     caller::Caller,
     event::pirq::{Line, Signal},
@@ -74,7 +75,9 @@ impl<M: Machine> Caller<'_, M> {
             MAP_PIRQ_TYPE_MULTI_MSI => request.bus >> 16,
             _ => 0,
         };
-        let device = Address::new(segment as u16, request.bus as u8, request.devfn as u8);
+        // Of each number the lower end counts.
+        let ([bus, ..], [devfn, ..]) = (request.bus.to_le_bytes(), request.devfn.to_le_bytes());
+        let device = Address::new(ushort(u64::from(segment.cast_unsigned())), bus, devfn);
         let done = self.map_pirq_for(&mut request, device);
         self.write_packed(at, &request)?;
         done
@@ -117,7 +120,7 @@ impl<M: Machine> Caller<'_, M> {
             _ => Entry::Msix(u16::try_from(request.entry_nr).unwrap_or(MAX_ENTRIES)),
         };
         let wanted = u32::try_from(request.pirq).ok();
-        request.pirq = self.hv.map_message(self.domain, wanted, at, entry)? as i32;
+        request.pirq = self.hv.map_message(self.domain, wanted, at, entry)?.cast_signed();
         Ok(())
     }
 
@@ -141,7 +144,7 @@ impl<M: Machine> Caller<'_, M> {
         let request: PhysdevSetupGsi = self.read_packed(at)?;
         let gsi = u32::try_from(request.gsi).ok().filter(|&gsi| gsi < self.hv.machine().lines()).ok_or(Errno::Inval)?;
         let signal = Signal { is_level: request.triggering != 0, is_active_low: request.polarity != 0 };
-        self.hv.set_up_line(self.control()?, gsi, signal)
+        self.hv.set_up_line(self.domain, self.control()?, gsi, signal)
     }
 
     /// A name and no more, for whatever number: routes are made when the line is set up.
@@ -175,7 +178,7 @@ impl<M: Machine> Caller<'_, M> {
         }
         let signal =
             Signal { is_level: request.value & ROUTE_LEVEL != 0, is_active_low: request.value & ROUTE_ACTIVE_LOW != 0 };
-        match hv.set_up_line(control, gsi, signal) {
+        match hv.set_up_line(self.domain, control, gsi, signal) {
             Ok(()) | Err(Errno::Exist) => hv.map_line(self.domain, control, gsi),
             Err(error) => Err(error),
         }

@@ -32,7 +32,7 @@ impl<M: Machine> Caller<'_, M> {
         let status = GuestPtr::<u32>::new(request.status, count)?;
         let mut is_sound = true;
         for index in 0..count {
-            let mfn = Mfn::new(u64::from(request.start) + index);
+            let mfn = Mfn::new(u64::from(request.start).wrapping_add(index));
             is_sound &= request.cmd == QUERY && mfn.is_some_and(|mfn| self.is_memory_frame(mfn));
             status.write(hv.machine(), index, if is_sound { &0 } else { &NO_ANSWER })?;
         }
@@ -139,7 +139,11 @@ impl<M: Machine> Caller<'_, M> {
         }
         let letters = GuestPtr::<u8>::new(name.name, name.size.into())?;
         letters.read(self.hv.machine(), 0)?;
-        if letters.read(self.hv.machine(), u64::from(name.size) - 1)? == 0 { Ok(()) } else { Err(Errno::Inval) }
+        if letters.read(self.hv.machine(), u64::from(name.size).wrapping_sub(1))? == 0 {
+            Ok(())
+        } else {
+            Err(Errno::Inval)
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The machine's size and shape, as a toolstack asks for it. It is one socket and one memory node.
 
+use crate::hypercall::number::{index, long};
 use crate::{addr::PAGE_SIZE, caller::Caller, machine::Machine, mem::guest_ptr::GuestPtr, reply::Control};
 use oxen_abi::{
     errno::Errno,
@@ -44,7 +45,7 @@ impl<M: Machine> Caller<'_, M> {
             free_pages: hv.memory.frames.free_frames().into(),
             scrub_pages: 0,
             outstanding_pages: hv.memory.frames.claimed().into(),
-            max_mfn: hv.memory.frames.end() as u64 - 1,
+            max_mfn: long(hv.memory.frames.end()).saturating_sub(1),
             hw_cap: [d1, c1, de1, ce1, ad1, b7, c7, de7],
         }
     }
@@ -55,9 +56,9 @@ impl<M: Machine> Caller<'_, M> {
         let hv = self.hv;
         let list = GuestPtr::<SysctlCpuinfo>::new(request.info, request.max_cpus.into())?;
         let mut count = 0_u32;
-        for shared in hv.online_cpus().filter_map(|cpu| hv.cpu(cpu)).take(request.max_cpus as usize) {
+        for shared in hv.online_cpus().filter_map(|cpu| hv.cpu(cpu)).take(index(request.max_cpus)) {
             list.write(hv.machine(), count.into(), &SysctlCpuinfo { idletime: shared.idle_time() })?;
-            count += 1;
+            count = count.wrapping_add(1);
         }
         op.set(&SysctlGetcpuinfo { nr_cpus: count, ..request });
         Ok(())
@@ -76,7 +77,7 @@ impl<M: Machine> Caller<'_, M> {
     pub(super) fn get_processor_topology(&self, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
         let request: SysctlCputopoinfo = op.get();
         let online = self.hv.online_mask();
-        let count = u64::BITS - online.leading_zeros();
+        let count = u64::BITS.wrapping_sub(online.leading_zeros());
         let told = if request.cputopo == 0 { count } else { count.min(request.num_cpus) };
         if request.cputopo != 0 {
             let list = GuestPtr::<SysctlCputopo>::new(request.cputopo, told.into())?;

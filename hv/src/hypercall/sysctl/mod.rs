@@ -6,6 +6,7 @@ pub(super) mod policy;
 mod pools;
 mod power;
 
+use super::number::{self, index, uint};
 use crate::{
     caller::Caller,
     machine::Machine,
@@ -91,18 +92,18 @@ impl<M: Machine> Caller<'_, M> {
         let mut done = 0_u32;
         let mut piece = [0; 256];
         while done < request.count {
-            let room = piece.len().min((request.count - done) as usize);
+            let room = piece.len().min(index(request.count.wrapping_sub(done)));
             let Some(piece) = piece.get_mut(..room) else { break };
             let (count, end) = console.read_log(next, piece);
             let Some(filled) = piece.get(..count).filter(|p| !p.is_empty()) else { break };
             buffer.write_many(self.hv.machine(), done.into(), filled)?;
             next = end;
-            done += count as u32;
+            done = done.wrapping_add(number::count(count));
         }
         if request.clear != 0 {
             console.clear_log();
         }
-        op.set(&SysctlReadconsole { index: next as u32, count: done, ..request });
+        op.set(&SysctlReadconsole { index: uint(next), count: done, ..request });
         Ok(())
     }
 
@@ -125,8 +126,8 @@ impl<M: Machine> Caller<'_, M> {
         while count < request.max_domains {
             let Some(domain) = hv.domains.next_from(from) else { break };
             list.write(hv.machine(), count.into(), &hv.domain_info(&domain))?;
-            from = DomId(domain.id.0 + 1);
-            count += 1;
+            from = DomId(domain.id.0.saturating_add(1));
+            count = count.wrapping_add(1);
         }
         op.set(&SysctlGetdomaininfolist { num_domains: count, ..request });
         Ok(())

@@ -1,5 +1,6 @@
 //! Pools of processors, and the scheduler's knobs in each.
 
+use crate::hypercall::number::{domid, uint};
 use crate::{
     caller::Caller,
     machine::Machine,
@@ -8,7 +9,6 @@ use crate::{
 };
 use oxen_abi::{
     domctl::XEN_SCHEDULER_CREDIT,
-    domid::DomId,
     errno::Errno,
     sysctl::{
         Sysctl, SysctlCpupoolOp, SysctlCreditSchedule, SysctlSchedulerOp, XEN_SYSCTL_CPUPOOL_OP_ADDCPU,
@@ -54,7 +54,7 @@ impl<M: Machine> Caller<'_, M> {
     }
 
     fn move_domain_to_pool(&self, domain: u32, pool: u32) -> Result<(), Errno> {
-        let domain = self.hv.domains.get(DomId(domain as u16)).ok_or(Errno::Srch)?;
+        let domain = self.hv.domains.get(domid(domain.into())).ok_or(Errno::Srch)?;
         if domain.id == self.domain.id {
             return Err(Errno::Perm);
         }
@@ -65,8 +65,8 @@ impl<M: Machine> Caller<'_, M> {
     pub(super) fn sysctl_scheduler_op(&self, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
         let request: SysctlSchedulerOp = op.get();
         let sched_credit = SysctlCreditSchedule {
-            tslice_ms: (SLICE / 1_000_000) as u32,
-            ratelimit_us: (RATE_LIMIT / 1_000) as u32,
+            tslice_ms: uint(SLICE / 1_000_000),
+            ratelimit_us: uint(RATE_LIMIT / 1_000),
             vcpu_migr_delay_us: 0,
         };
         if !matches!(request.cmd, XEN_SYSCTL_SCHEDOP_GETINFO | XEN_SYSCTL_SCHEDOP_PUTINFO) {

@@ -1,5 +1,6 @@
 //! How processors save power: they idle, and that is all. Frequencies are the firmware's.
 
+use crate::hypercall::number::index;
 use crate::{
     caller::Caller, hardware::CpuId, machine::Machine, mem::guest_ptr::GuestPtr, per_cpu::CpuShared, reply::Control,
 };
@@ -14,7 +15,7 @@ const STATES: u32 = 2;
 const DEPTHS: [u32; 2] = [1, u32::MAX];
 
 impl<M: Machine> Caller<'_, M> {
-    fn online_cpu<'a>(&'a self, number: u32) -> Result<&'a CpuShared, Errno> {
+    fn online_cpu(&self, number: u32) -> Result<&CpuShared, Errno> {
         let cpu = u16::try_from(number).map_err(|_| Errno::Inval)?;
         self.hv.cpu(CpuId(cpu)).filter(|cpu| cpu.is_online()).ok_or(Errno::Inval)
     }
@@ -78,7 +79,7 @@ impl<M: Machine> Caller<'_, M> {
         match request.cmd {
             // Of states and their substates.
             GET_MAX_CSTATE | SET_MAX_CSTATE => {
-                let depth = DEPTHS.get(request.cpuid as usize).copied().ok_or(Errno::Inval)?;
+                let depth = DEPTHS.get(index(request.cpuid)).copied().ok_or(Errno::Inval)?;
                 if request.cmd == SET_MAX_CSTATE && request.value < depth {
                     return Err(Errno::OpNotSupp);
                 }
