@@ -104,6 +104,26 @@ fn a_domain_gets_no_greater_version_of_grant_tables_than_the_command_line_allows
 }
 
 #[test]
+fn a_domain_gets_no_more_frames_for_grants_than_the_command_line_allows() {
+    on_cpu(0);
+    let policy = grant::Policy { max_frames: 5, max_maptrack_frames: 3, ..grant::Policy::default() };
+    let mut control = Guest::new(boot_with(1024, policy), 0, true, 256);
+    control.build_home(16);
+    for (frames, mappings, want) in
+        [(-1, -1, Ok(5)), (5, 3, Ok(5)), (1, 0, Ok(1)), (6, 3, Err(Errno::Inval)), (5, 4, Err(Errno::Inval))]
+    {
+        let request = DomctlCreatedomain { max_grant_frames: frames, max_maptrack_frames: mappings, ..wanted(1) };
+        let made = ask(&mut control, abi::XEN_DOMCTL_CREATEDOMAIN, DomId(0), &request);
+        let limit = made.map(|made| {
+            let limit = control.hv.domains.get(made.domain).unwrap().grants.lock().size().1;
+            destroy(&mut control, made.domain).unwrap();
+            limit
+        });
+        assert_eq!(limit, want, "{frames} {mappings}");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_a_new_domain_is_refused_and_leaves_nothing() {
     let mut control = control_domain();
     let free = control.hv.memory.frames.free_frames();

@@ -271,6 +271,43 @@ fn the_page_says_what_must_be_ended_and_old_kernels_unmask_by_ending() {
 }
 
 #[test]
+fn a_line_is_set_up_once_unless_it_is_at_work() {
+    let (mut dom0, _) = dom0();
+    let map = |dom0: &mut Guest, gsi| {
+        let line = PhysdevMapPirq { r#type: MAP_PIRQ_TYPE_GSI, index: gsi, pirq: gsi, ..message(-1) };
+        ask(dom0, PHYSDEVOP_MAP_PIRQ, line).unwrap();
+    };
+    let set_up = |dom0: &mut Guest, gsi| {
+        ask(dom0, PHYSDEVOP_SETUP_GSI, PhysdevSetupGsi { gsi, triggering: 1, polarity: 1, _pad0: 0 })
+    };
+    let state = |dom0: &Guest, gsi| dom0.hv.machine().peripherals.lock().unwrap().lines[&gsi];
+    let edge = Signal { is_level: false, is_active_low: false };
+    let level = Signal { is_level: true, is_active_low: true };
+    // A classic line is an edge once it is mapped, and then what is said of it.
+    map(&mut dom0, 5);
+    assert_eq!(state(&dom0, 5), (edge, true));
+    set_up(&mut dom0, 5).unwrap();
+    assert_eq!(state(&dom0, 5), (level, true));
+    assert_eq!(set_up(&mut dom0, 5), Err(Errno::Exist));
+    dom0.caller().bind_pirq(5).unwrap();
+    dom0.hv.raise_pirq(5);
+    assert!(state(&dom0, 5).1, "a level stays masked until it is served");
+    // One that is bound stays as it is.
+    map(&mut dom0, 7);
+    let port = dom0.caller().bind_pirq(7).unwrap();
+    assert_eq!((set_up(&mut dom0, 7), state(&dom0, 7)), (Err(Errno::Exist), (edge, false)));
+    dom0.hv.close_port(&dom0.domain, port).unwrap();
+    set_up(&mut dom0, 7).unwrap();
+    assert_eq!((set_up(&mut dom0, 7), state(&dom0, 7)), (Err(Errno::Exist), (level, true)));
+    assert_eq!(set_up(&mut dom0, 0), Err(Errno::Exist), "the interval timer's");
+    // Others are nothing before that.
+    map(&mut dom0, 21);
+    dom0.caller().bind_pirq(21).unwrap();
+    set_up(&mut dom0, 21).unwrap();
+    assert_eq!((set_up(&mut dom0, 21), state(&dom0, 21)), (Err(Errno::Exist), (level, false)));
+}
+
+#[test]
 fn the_hypervisors_own_line_is_named_and_not_touched() {
     let (mut dom0, _) = dom0();
     let own = OWN_LINE as i32;
@@ -279,7 +316,8 @@ fn the_hypervisors_own_line_is_named_and_not_touched() {
     dom0.hv.machine().set_masked(OWN_LINE, false);
     let line = PhysdevMapPirq { r#type: MAP_PIRQ_TYPE_GSI, index: own, pirq: own, ..message(-1) };
     ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, line).unwrap();
-    ask(&mut dom0, PHYSDEVOP_SETUP_GSI, PhysdevSetupGsi { gsi: own, triggering: 1, polarity: 1, _pad0: 0 }).unwrap();
+    let level = PhysdevSetupGsi { gsi: own, triggering: 1, polarity: 1, _pad0: 0 };
+    assert_eq!(ask(&mut dom0, PHYSDEVOP_SETUP_GSI, level), Err(Errno::Exist));
     assert_eq!(dom0.caller().bind_pirq(OWN_LINE), Err(Errno::Busy.into()));
     unmap(&mut dom0, own).unwrap();
     assert_eq!(dom0.hv.machine().peripherals.lock().unwrap().lines[&OWN_LINE], (signal, false));

@@ -234,6 +234,22 @@ fn the_control_domain_has_the_timers_speaker_channel_alone() {
 }
 
 #[test]
+fn the_control_domain_reaches_no_part_of_the_console_or_the_acpi_timer() {
+    let mut control = Guest::new(support::boot(64), 0, true, 16);
+    let own = [0x3f8, 0x3ff, 0x608, 0x60b];
+    control.hv.machine().peripherals.lock().unwrap().port_values.extend(own.map(|port| (port, 1)));
+    control.hv.machine().peripherals.lock().unwrap().port_values.extend([(0x604, 5), (0x60c, 6)]);
+    let mut caller = control.caller();
+    caller.state.iopl = 1;
+    for (port, bytes) in [(0x3f8, 1), (0x3f6, 4), (0x608, 4), (0x60a, 2), (0x60b, 1), (0x606, 4), (0x607, 2)] {
+        assert_eq!(caller.port_in(port, bytes), Some(u32::MAX), "{port:#x}");
+        assert!(caller.port_out(port, bytes, 7));
+    }
+    assert_eq!([0x604, 0x60c].map(|port| caller.port_in(port, 1)), [Some(5), Some(6)]);
+    assert!(control.hv.machine().peripherals.lock().unwrap().port_writes.is_empty());
+}
+
+#[test]
 fn the_number_behind_rdtscp_is_the_vcpus_own() {
     let mut guest = guest();
     let mut caller = guest.caller();

@@ -108,7 +108,13 @@ impl<M: Machine> Hypervisor<M> {
         }
         let pages = self.pages_for_dom0(plan);
         let layout = lay_out(&image, plan, pages)?;
-        let config = Config { max_vcpus: plan.vcpus, max_grant_version: self.grants.max_version, ..Config::CONTROL };
+        let config = Config {
+            max_vcpus: plan.vcpus,
+            max_grant_frames: self.grants.max_frames,
+            max_grant_version: self.grants.max_version,
+            max_maptrack_frames: self.grants.max_maptrack_frames,
+            ..Config::CONTROL
+        };
         let domain = self.create_domain(&config)?;
         let limit = plan.max_memory.map_or(u64::from(u32::MAX), |bytes| bytes / PAGE_BYTES as u64).max(pages);
         domain.memory.max_pages.store(u32::try_from(limit).unwrap_or(u32::MAX), Ordering::Relaxed);

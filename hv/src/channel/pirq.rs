@@ -7,6 +7,7 @@ use crate::{
     domain::Domain,
     event::pirq::{
         ACPI_LINE, CLASSIC_LINES, GUEST_MESSAGES, IN_SERVICE, LEVEL, Line, MAPPED, Own, PORT, RESERVED, ROUTED, Signal,
+        TIMER_LINE, TOLD,
     },
     lock::{Lock, rank},
     machine::Machine,
@@ -70,42 +71,48 @@ impl<M: Machine> Hypervisor<M> {
         }
     }
 
-    /// Sets a line up (`PHYSDEVOP_setup_gsi`). What the hypervisor serves stays as it is.
+    /// Sets a line up as the control domain says that it signals (`PHYSDEVOP_setup_gsi`): once, and not while it is at
+    /// work. A classic line that is mapped is set up as an edge; that it is said now.
     ///
     /// # Errors
-    /// `Inval` if there is no such line, `Exist` if it is set up already, `NoSpc` if no vector is left.
+    /// `Inval` if there is no such line, `Exist` if this was said already, if the line is bound to a port and set up, or
+    /// is the hypervisor's own, `NoSpc` if no vector is left.
     #[inline(never)]
-    pub fn set_up_line(&self, _: Control, gsi: u32, signal: Signal) -> Result<(), Errno> {
+    pub fn set_up_line(&self, domain: &Domain, _: Control, gsi: u32, signal: Signal) -> Result<(), Errno> {
         let line = self.pirqs.line(gsi).filter(|_| gsi < self.machine().lines()).ok_or(Errno::Inval)?;
-        let flags = ROUTED | if signal.is_level { LEVEL } else { 0 };
-        if line.0.fetch_or(ROUTED, Ordering::AcqRel) & ROUTED != 0 {
+        let _held = domain.events.bindings.lock();
+        let is_at_work = line.has(ROUTED) && line.port().is_some();
+        let is_ours = gsi == TIMER_LINE || self.machine().is_own(gsi);
+        if is_at_work || is_ours || line.0.fetch_or(TOLD, Ordering::AcqRel) & TOLD != 0 {
             return Err(Errno::Exist);
         }
-        if self.machine().is_own(gsi) {
-            return Ok(());
-        }
-        self.machine().route(gsi, signal).inspect_err(|_| _ = line.0.fetch_and(!ROUTED, Ordering::AcqRel))?;
+        self.route_line(line, gsi, signal)
+    }
+
+    /// Lets a line signal in one way; the lock of the control domain's events is held.
+    fn route_line(&self, line: &Line, gsi: u32, signal: Signal) -> Result<(), Errno> {
+        self.machine().route(gsi, signal)?;
+        line.0.fetch_and(!LEVEL, Ordering::AcqRel);
+        let flags = ROUTED | if signal.is_level { LEVEL } else { 0 };
         if line.0.fetch_or(flags, Ordering::AcqRel) & PORT != 0 {
             self.machine().set_masked(gsi, false);
         }
         Ok(())
     }
 
-    /// Lets the control domain bind a line, whose number is the pirq's (`PHYSDEVOP_map_pirq`). Nobody asks apart for
-    /// the classic lines to be set up.
+    /// Lets the control domain bind a line, whose number is the pirq's (`PHYSDEVOP_map_pirq`). The classic lines signal
+    /// by edges unless somebody says otherwise.
     ///
     /// # Errors
     /// `Inval` if there is no such line, `Perm` if the domain has no right to it, `NoSpc` if no vector is left.
-    pub fn map_line(&self, domain: &Domain, control: Control, gsi: u32) -> Result<(), Errno> {
+    pub fn map_line(&self, domain: &Domain, _: Control, gsi: u32) -> Result<(), Errno> {
         let line = self.pirqs.line(gsi).filter(|_| gsi < self.machine().lines()).ok_or(Errno::Inval)?;
         if !domain.memory.rights.lock().interrupts.contains(gsi.into(), gsi.into()) {
             return Err(Errno::Perm);
         }
-        if gsi < CLASSIC_LINES && gsi != ACPI_LINE {
-            match self.set_up_line(control, gsi, Signal { is_level: false, is_active_low: false }) {
-                Ok(()) | Err(Errno::Exist) => {}
-                Err(error) => return Err(error),
-            }
+        let _held = domain.events.bindings.lock();
+        if gsi < CLASSIC_LINES && gsi != ACPI_LINE && !line.has(ROUTED) && !self.machine().is_own(gsi) {
+            self.route_line(line, gsi, Signal { is_level: false, is_active_low: false })?;
         }
         line.0.fetch_or(MAPPED, Ordering::AcqRel);
         Ok(())

@@ -44,6 +44,8 @@ pub trait Interrupts {
 pub(crate) const CLASSIC_LINES: u32 = 16;
 /// The line by which ACPI's own events come: by level, which its tables tell the control domain and not us.
 pub(crate) const ACPI_LINE: u32 = 9;
+/// The line of the interval timer, which is the hypervisor's whether it uses the timer or not.
+pub(crate) const TIMER_LINE: u32 = 0;
 /// Numbers that a guest has for messages, which it can ask for and not use.
 pub(crate) const GUEST_MESSAGES: u32 = 32;
 
@@ -71,6 +73,8 @@ pub(crate) const IN_SERVICE: u32 = 1 << 22;
 pub(crate) const MAPPED: u32 = 1 << 23;
 /// The control domain has asked for the number (`PHYSDEVOP_get_free_pirq`).
 pub(crate) const RESERVED: u32 = 1 << 24;
+/// The control domain has said how the line signals (`PHYSDEVOP_setup_gsi`).
+pub(crate) const TOLD: u32 = 1 << 25;
 
 /// What belongs to a domain: the page in which it finds what it must end, and the numbers it has asked for.
 #[derive(Debug, Default)]

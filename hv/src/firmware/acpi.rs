@@ -48,8 +48,8 @@ pub struct Acpi {
     pub overrides: Vec<Override, 16>,
     /// How the power goes off, if the tables say it in a way that we understand.
     pub power_off: Option<PowerOff>,
-    /// The power management timer's port; 0 if there is none.
-    pub timer_port: u16,
+    /// The first of the power management timer's four ports.
+    pub timer_port: Option<u16>,
     /// Windows of PCI's configuration space.
     pub windows: Vec<Window, MAX_WINDOWS>,
 }
@@ -154,13 +154,23 @@ fn read_window(entry: &[u8]) -> Option<Window> {
 
 /// The Fixed ACPI Description Table (ACPI 5.2.9), and S5 out of the table it points to.
 fn read_fadt(memory: &impl BootMemory, table: &[u8], acpi: &mut Acpi) {
-    acpi.timer_port = number::<4>(table, 76).and_then(|port| u16::try_from(port).ok()).unwrap_or(0);
+    acpi.timer_port = find_timer(table);
     acpi.power_off = (|| {
         let control_a = u16::try_from(number::<4>(table, 64)?).ok().filter(|&port| port != 0)?;
         let control_b = u16::try_from(number::<4>(table, 68)?).ok()?;
         let sleep_types = find_s5(table_at(memory, number::<4>(table, 40)?, b"DSDT")?)?;
         Some(PowerOff { control_a, control_b, sleep_types })
     })();
+}
+
+/// The first port of the power management timer (ACPI 4.8.3.3): `X_PM_TMR_BLK` where it names I/O ports, else `PM_TMR_BLK`.
+fn find_timer(table: &[u8]) -> Option<u16> {
+    const FIRST_WITH_LONG: u64 = 3;
+    const IO_PORTS: u64 = 1;
+    let is_long = number::<1>(table, 8)? >= FIRST_WITH_LONG && number::<1>(table, 208) == Some(IO_PORTS);
+    let long = number::<8>(table, 212).filter(|&port| is_long && port != 0);
+    let port = long.or_else(|| number::<4>(table, 76))?;
+    u16::try_from(port).ok().filter(|&port| port != 0)
 }
 
 /// Finds `Name (_S5, Package () { a, b, … })` among the bytes of AML, without running it.
@@ -257,7 +267,7 @@ mod tests {
         assert_eq!(acpi.overrides[0], Override { source: 0, gsi: 2, is_level: false, is_active_low: false });
         assert_eq!(acpi.overrides[1], Override { source: 9, gsi: 9, is_level: true, is_active_low: false });
         assert_eq!(acpi.power_off, Some(PowerOff { control_a: 0x604, control_b: 0, sleep_types: [5, 1] }));
-        assert_eq!(acpi.timer_port, 0x608);
+        assert_eq!(acpi.timer_port, Some(0x608));
         assert_eq!(acpi.windows, [Window { address: 0xb000_0000, segment: 1, first_bus: 0, last_bus: 255 }]);
     }
 
@@ -269,7 +279,26 @@ mod tests {
         // A root pointer that is none does not hide the one in the BIOS.
         let machine = machine(&[], b"no sleep");
         for root in [&b"RSD PTR "[..], &[0; 36], b"RSD PTR \x01OXEN  \0\0\0\0\0"] {
-            assert_eq!(read(&machine, Some(root)).unwrap().timer_port, 0x608);
+            assert_eq!(read(&machine, Some(root)).unwrap().timer_port, Some(0x608));
         }
+    }
+
+    #[test]
+    fn the_timer_is_where_the_long_field_says_if_it_is_about_ports() {
+        let table = |revision: u8, short: u32, space: u8, long: u64| {
+            let mut table = [0_u8; 244];
+            table[8] = revision;
+            table[76..80].copy_from_slice(&short.to_le_bytes());
+            table[208] = space;
+            table[212..220].copy_from_slice(&long.to_le_bytes());
+            find_timer(&table)
+        };
+        assert_eq!(table(1, 0x408, 1, 0x808), Some(0x408));
+        assert_eq!(table(3, 0x408, 1, 0x808), Some(0x808));
+        assert_eq!(table(3, 0x408, 0, 0xfed0_0000), Some(0x408), "registers in memory");
+        assert_eq!(table(3, 0x408, 1, 0), Some(0x408));
+        assert_eq!(table(3, 0, 1, 0), None);
+        assert_eq!(table(3, 0, 1, 0x1_0000), None);
+        assert_eq!(find_timer(&[0; 78]), None, "cut short");
     }
 }

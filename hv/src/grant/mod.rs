@@ -32,6 +32,7 @@ mod version;
 
 use crate::{
     addr::Mfn,
+    config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES},
     mem::{Hardware, Memory, frame_type::Owner},
 };
 pub(crate) use claim::{Claim, Offer, Party};
@@ -43,18 +44,27 @@ pub use table::status_frames_of;
 pub(crate) use table::{FRAMES_PER_STATUS, Table};
 pub use version::MAX_VERSION;
 
-/// What the command line says of all grant tables (`gnttab=`).
+/// What the command line says of all grant tables (`gnttab=`, `gnttab_max_frames=`, `gnttab_max_maptrack_frames=`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// The greatest version that a domain may use.
     pub max_version: u32,
     /// Whether offers that pass another domain's on can be used.
     pub is_transitive: bool,
+    /// Frames of a domain's table at most; the control domain's may have as many.
+    pub max_frames: u32,
+    /// Frames' worth of mappings of others' grants at most, likewise.
+    pub max_maptrack_frames: u32,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { max_version: MAX_VERSION, is_transitive: true }
+        Self {
+            max_version: MAX_VERSION,
+            is_transitive: true,
+            max_frames: MAX_GRANT_FRAMES as u32,
+            max_maptrack_frames: MAX_MAPTRACK_FRAMES as u32,
+        }
     }
 }
 

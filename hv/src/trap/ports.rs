@@ -63,7 +63,7 @@ impl<M: Machine> Caller<'_, M> {
         self.domain.is_privileged
             && !straddles_data(port, bytes)
             && !HYPERVISOR_PORTS.iter().any(ours)
-            && !self.hv.machine().is_console_port(port)
+            && !(port..=last).any(|port| self.hv.machine().is_own_port(port))
     }
 
     /// Whether this is the control domain's word about the speaker channel.

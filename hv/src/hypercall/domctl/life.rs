@@ -5,7 +5,7 @@ use crate::hypercall::number::count;
 use crate::{
     addr::Mfn,
     caller::Caller,
-    config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES, MAX_PORTS},
+    config::MAX_PORTS,
     domain::{Config, Domain},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
@@ -50,12 +50,13 @@ impl<M: Machine> Caller<'_, M> {
         {
             return Err(Errno::Inval.into());
         }
-        // A negative number is none: the build's own is in force.
-        let limit = |wanted: i32, range: core::ops::RangeInclusive<usize>| match usize::try_from(wanted) {
+        // A negative number is none: the command line's is in force.
+        let limit = |wanted: i32, range: core::ops::RangeInclusive<u32>| match u32::try_from(wanted) {
             Ok(wanted) if !range.contains(&wanted) => Err(Errno::Inval),
-            Ok(wanted) => Ok(count(wanted)),
-            Err(_) => Ok(count(*range.end())),
+            Ok(wanted) => Ok(wanted),
+            Err(_) => Ok(*range.end()),
         };
+        let grants = self.hv.grants;
         let config = Config {
             id: (op.domain != DomId::DOM0 && op.domain.is_real()).then_some(op.domain),
             is_privileged: false,
@@ -65,9 +66,9 @@ impl<M: Machine> Caller<'_, M> {
             pool: wanted.cpupool_id,
             max_vcpus: wanted.max_vcpus,
             max_port: wanted.max_evtchn_port.min(count(MAX_PORTS).wrapping_sub(1)),
-            max_grant_frames: limit(wanted.max_grant_frames, 1..=MAX_GRANT_FRAMES)?,
+            max_grant_frames: limit(wanted.max_grant_frames, 1..=grants.max_frames)?,
             max_grant_version: version,
-            max_maptrack_frames: limit(wanted.max_maptrack_frames, 0..=MAX_MAPTRACK_FRAMES)?,
+            max_maptrack_frames: limit(wanted.max_maptrack_frames, 0..=grants.max_maptrack_frames)?,
         };
         self.hv.reap_dead_domains();
         op.domain = self.hv.create_domain(&config)?.id;

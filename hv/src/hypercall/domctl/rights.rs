@@ -65,8 +65,8 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::Inval.into());
         }
         let (first, last) = (request.first_port, end.wrapping_sub(1));
-        let console = (first..=last).any(|port| self.hv.machine().is_console_port(ushort(port.into())));
-        let is_free = !console && !HYPERVISOR_PORTS.iter().any(|ours| first <= *ours.end() && last >= *ours.start());
+        let is_own = (first..=last).any(|port| self.hv.machine().is_own_port(ushort(port.into())));
+        let is_free = !is_own && !HYPERVISOR_PORTS.iter().any(|ours| first <= *ours.end() && last >= *ours.start());
         judge(is_free && self.domain.memory.rights.lock().ports.contains(first.into(), last.into()))?;
         change(&mut domain.memory.rights.lock().ports, request.allow_access, first.into(), last.into())
     }

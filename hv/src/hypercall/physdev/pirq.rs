@@ -144,7 +144,7 @@ impl<M: Machine> Caller<'_, M> {
         let request: PhysdevSetupGsi = self.read_packed(at)?;
         let gsi = u32::try_from(request.gsi).ok().filter(|&gsi| gsi < self.hv.machine().lines()).ok_or(Errno::Inval)?;
         let signal = Signal { is_level: request.triggering != 0, is_active_low: request.polarity != 0 };
-        self.hv.set_up_line(self.control()?, gsi, signal)
+        self.hv.set_up_line(self.domain, self.control()?, gsi, signal)
     }
 
     /// A name and no more, for whatever number: routes are made when the line is set up.
@@ -178,7 +178,7 @@ impl<M: Machine> Caller<'_, M> {
         }
         let signal =
             Signal { is_level: request.value & ROUTE_LEVEL != 0, is_active_low: request.value & ROUTE_ACTIVE_LOW != 0 };
-        match hv.set_up_line(control, gsi, signal) {
+        match hv.set_up_line(self.domain, control, gsi, signal) {
             Ok(()) | Err(Errno::Exist) => hv.map_line(self.domain, control, gsi),
             Err(error) => Err(error),
         }
