@@ -62,9 +62,10 @@ impl<M: Machine> Caller<'_, M> {
         /// Kinds of kernels: another, and one for after a crash.
         const KINDS: u8 = 2;
         self.control()?;
-        let KexecOp { command, argument } = (&*args).into();
+        let request = KexecOp::from(&*args);
+        let argument = request.argument;
         let machine = self.hv.machine();
-        match command? {
+        match request.command()? {
             KexecCommand::Exec => {
                 let kind = GuestPtr::<u32>::one(argument)?.read(machine, 0)?;
                 Err(if kind < u32::from(KINDS) { Errno::NoEnt } else { Errno::Inval }.into())

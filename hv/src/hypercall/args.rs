@@ -16,6 +16,7 @@ use crate::{
     mem::guest_ptr::GuestPtr,
     reply::{Args, Stop},
 };
+use core::marker::PhantomData;
 use oxen_abi::{domid::DomId, errno::Errno, memory::MEMOP_EXTENT_SHIFT};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -186,11 +187,32 @@ requests! {
     }
 }
 
-/// A command and its argument: an address, or what the command makes of it.
+/// A command and its argument: an address, or what the command makes of it. The command of a hot path is known by its
+/// number alone, before all others are told apart.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Operation<C> {
-    pub(super) command: Result<C, Errno>,
+    number: u32,
     pub(super) argument: u64,
+    command: PhantomData<C>,
+}
+
+impl<C: TryFrom<u32, Error = Errno> + Into<u32>> Operation<C> {
+    /// This command with this argument.
+    pub(super) fn new(command: C, argument: u64) -> Self {
+        Self { number: command.into(), argument, command: PhantomData }
+    }
+
+    /// Whether it is this command.
+    #[inline(always)]
+    pub(super) fn is(&self, command: C) -> bool {
+        self.number == command.into()
+    }
+
+    /// The command, or what an unknown one is answered with.
+    #[inline(always)]
+    pub(super) fn command(&self) -> Result<C, Errno> {
+        C::try_from(self.number)
+    }
 }
 
 pub(super) type CallbackOp = Operation<CallbackCommand>;
@@ -201,10 +223,10 @@ pub(super) type PhysdevOp = Operation<PhysdevCommand>;
 pub(super) type SchedOp = Operation<SchedCommand>;
 pub(super) type XenVersion = Operation<VersionCommand>;
 
-impl<C: TryFrom<u32, Error = Errno>> From<&Args> for Operation<C> {
+impl<C> From<&Args> for Operation<C> {
     #[inline(always)]
     fn from(&[command, argument, ..]: &Args) -> Self {
-        Self { command: C::try_from(uint(command)), argument }
+        Self { number: uint(command), argument, command: PhantomData }
     }
 }
 
@@ -221,11 +243,9 @@ pub(super) trait Resume: Sized {
     }
 }
 
-impl<C: Copy + Into<u32>> Resume for Operation<C> {
+impl<C> Resume for Operation<C> {
     fn write(&self, args: &mut Args) {
-        if let Ok(command) = self.command {
-            args[0] = u64::from(command.into());
-        }
+        args[0] = self.number.into();
         args[1] = self.argument;
     }
 }

@@ -31,11 +31,11 @@ impl<M: Machine> Caller<'_, M> {
     /// Those of the commands; `Fault` for an argument that cannot be read or written; `NoSys` for unknown commands.
     #[inline]
     pub fn event_channel_op(&mut self, args: &mut Args) -> Reply {
-        let EventChannelOp { command, argument } = (&*args).into();
-        if command == Ok(EventCommand::Send) {
-            return self.send_event(self.read_event_port(argument)?).map(|()| 0).map_err(Stop::Refused);
+        let request = EventChannelOp::from(&*args);
+        if request.is(EventCommand::Send) {
+            return self.send_event(self.read_event_port(request.argument)?).map(|()| 0).map_err(Stop::Refused);
         }
-        self.event_op_on_port(args, command?, argument)
+        self.event_op_on_port(args, request.command()?, request.argument)
     }
 
     /// `event_channel_op_compat(operation)`: the command stands in memory, before its argument.
@@ -131,7 +131,7 @@ impl<M: Machine> Caller<'_, M> {
                 let how = if command == EventCommand::Reset { Reset::Begin } else { Reset::GoOn };
                 match self.reset_events(request.dom, how) {
                     Err(Stop::Unfinished) => {
-                        return Err(EventChannelOp { command: Ok(EventCommand::ResetGoOn), argument: at }.leave(args));
+                        return Err(EventChannelOp::new(EventCommand::ResetGoOn, at).leave(args));
                     }
                     outcome => outcome?,
                 }

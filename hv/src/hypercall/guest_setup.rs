@@ -131,8 +131,9 @@ impl<M: Machine> Caller<'_, M> {
     /// cannot be taken back, `Fault`.
     #[inline]
     pub fn callback_op(&mut self, args: &mut Args) -> Reply {
-        let CallbackOp { command, argument } = (&*args).into();
-        match command? {
+        let request = CallbackOp::from(&*args);
+        let argument = request.argument;
+        match request.command()? {
             CallbackCommand::Register => {
                 let request = self.copy_from_guest::<CallbackRegister>(argument)?;
                 if !GuestAddr(request.address).is_canonical() {
@@ -163,8 +164,9 @@ impl<M: Machine> Caller<'_, M> {
     /// `NoSys` for an unknown command, `Fault`, `Inval` for an address that no CPU could jump to.
     #[inline(never)]
     pub fn nmi_op(&mut self, args: &mut Args) -> Reply {
-        let NmiOp { command, argument } = (&*args).into();
-        let address = match command? {
+        let request = NmiOp::from(&*args);
+        let argument = request.argument;
+        let address = match request.command()? {
             NmiCommand::RegisterCallback => {
                 let [address, _] = self.copy_from_guest::<[u64; 2]>(argument)?;
                 if !GuestAddr(address).is_canonical() {

@@ -38,8 +38,9 @@ impl<M: Machine> Caller<'_, M> {
     /// another domain's shutdown, `NoSpc` without a watchdog left, `NoSys` for what is not built.
     #[inline]
     pub fn sched_op(&mut self, args: &mut Args) -> Reply {
-        let SchedOp { command, argument } = (&*args).into();
-        match command? {
+        let request = SchedOp::from(&*args);
+        let argument = request.argument;
+        match request.command()? {
             SchedCommand::Yield => self.yield_now(),
             SchedCommand::Block => {
                 self.state.info.set_upcall_mask(false);
@@ -77,8 +78,9 @@ impl<M: Machine> Caller<'_, M> {
     /// `NoSys` for an unknown command.
     #[inline]
     pub fn sched_op_compat(&mut self, args: &mut Args) -> Reply {
-        let SchedOp { command, argument } = (&*args).into();
-        match command? {
+        let request = SchedOp::from(&*args);
+        let argument = request.argument;
+        match request.command()? {
             SchedCommand::Yield => self.yield_now(),
             SchedCommand::Block => {
                 self.state.info.set_upcall_mask(false);

@@ -40,14 +40,15 @@ impl<M: Machine> Caller<'_, M> {
     /// commands.
     #[inline]
     pub fn xen_version(&mut self, args: &mut Args) -> Reply {
-        let XenVersion { command, argument } = (&*args).into();
-        if command == Ok(VersionCommand::Version) { Ok(VERSION) } else { self.xen_version_slow(command?, argument) }
+        let request = XenVersion::from(&*args);
+        if request.is(VersionCommand::Version) { Ok(VERSION) } else { self.xen_version_slow(request) }
     }
 
     #[inline(never)]
-    fn xen_version_slow(&mut self, command: VersionCommand, at: u64) -> Reply {
+    fn xen_version_slow(&mut self, request: XenVersion) -> Reply {
+        let at = request.argument;
         let is_privileged = self.domain.is_privileged;
-        match command {
+        match request.command()? {
             VersionCommand::ExtraVersion => self.write_text::<{ abi::XEN_EXTRAVERSION_LEN }>(at, EXTRA_VERSION),
             VersionCommand::CompileInfo => {
                 let info = abi::CompileInfo {

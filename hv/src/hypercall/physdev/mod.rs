@@ -34,8 +34,9 @@ impl<M: Machine> Caller<'_, M> {
     /// do, `NoDev` for a device that was not announced, `NoSys` for unknown commands; else those of the commands.
     #[inline]
     pub fn physdev_op(&mut self, args: &mut Args) -> Reply {
-        let PhysdevOp { command, argument: at } = (&*args).into();
-        match command? {
+        let request = PhysdevOp::from(&*args);
+        let at = request.argument;
+        match request.command()? {
             PhysdevCommand::Eoi => self.end_pirq(at)?,
             PhysdevCommand::PirqEoiGmfnV1 => self.set_pirq_eoi_page(at, true)?,
             PhysdevCommand::PirqEoiGmfnV2 => self.set_pirq_eoi_page(at, false)?,
