@@ -1,6 +1,6 @@
 //! The hypervisor without its machine: safe code that runs on bare metal and under `cargo test` alike.
 //!
-//! The binary (`main.rs`, `x86/`) calls in and implements the small traits that this library declares; [`Machine`] is
+//! The binary (`main.rs`, `x86/`) calls in and implements the small traits that this library declares; [`machine::Machine`] is
 //! their sum. Arrows run one way: `trap → hypercall → {mem, grant, event, domain, sched} → {addr, layout, config}`.
 //!
 //! The laws that hold everywhere:
