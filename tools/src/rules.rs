@@ -82,6 +82,7 @@ const CRATES: [Crate; 7] = [
         ],
         is_strict: true,
         macros: &[("log", "x86::device::serial")],
+        exports: &[("log", "x86::device::serial")],
         root: &["x86"],
         ..Crate::loose("hv/src/x86/")
     },
