@@ -32,7 +32,7 @@ const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
 
 /// Pages of the longest frame with its header.
-const MOST_PAGES: usize = (LONGEST + HEADER).div_ceil(PAGE_SIZE);
+const MAX_PAGES: usize = (LONGEST + HEADER).div_ceil(PAGE_SIZE);
 /// Buffers given back to the device before it is told.
 const BATCH: usize = 32;
 
@@ -109,7 +109,7 @@ impl VirtioNet {
     /// What may be left to the card.
     pub fn offload(&self) -> Offload {
         let has = |feature: u64| self.device.features & feature != 0;
-        let long = self.sending.borrow().len() >= 2 * MOST_PAGES;
+        let long = self.sending.borrow().len() >= 2 * MAX_PAGES;
         Offload {
             checksum_v4: has(FEATURE_CHECKSUM),
             checksum_v6: has(FEATURE_CHECKSUM),

@@ -86,7 +86,7 @@ impl From<Errno> for BuildError {
 
 /// The part of free memory that dom0 leaves to others if nobody says how much it gets, and the most that it leaves.
 const SHARE_FOR_OTHERS: u64 = 16;
-const MOST_FOR_OTHERS: u64 = (128 << 20) / PAGE_BYTES as u64;
+const MAX_FOR_OTHERS: u64 = (128 << 20) / PAGE_BYTES as u64;
 /// Flags of first entries: present, writable, user, accessed, dirty.
 const TABLE_FLAGS: u64 = Entry::PRESENT | Entry::WRITABLE | Entry::USER | Entry::ACCESSED | Entry::DIRTY;
 /// Bits 8 to 15 of the start info's flags: which power management dom0 does (C and P states), as Xen leaves it.
@@ -162,7 +162,7 @@ impl<M: Machine> Hypervisor<M> {
     fn pages_for_dom0(&self, plan: &Plan<'_>) -> u64 {
         let free = u64::from(self.memory.frames.free_frames());
         let asked = plan.memory.map(|bytes| bytes / PAGE_BYTES as u64);
-        asked.unwrap_or_else(|| free - (free / SHARE_FOR_OTHERS).min(MOST_FOR_OTHERS))
+        asked.unwrap_or_else(|| free - (free / SHARE_FOR_OTHERS).min(MAX_FOR_OTHERS))
     }
 }
 

@@ -45,7 +45,7 @@ impl<M: Machine> Caller<'_, M> {
     /// The same in the way that all ports have, for who is in no hurry.
     ///
     /// # Errors
-    /// As [`send`].
+    /// As `send`.
     pub fn send_event_under_lock(&self, port: u32) -> Result<(), Errno> {
         self.send_locked(port, self.domain.events.port(port).ok_or(Errno::Inval)?)
     }

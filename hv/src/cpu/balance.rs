@@ -26,7 +26,7 @@ impl<M: Machine> Hypervisor<M> {
         self.idle_cpus.fetch_or(1 << cpu.0, Ordering::SeqCst);
     }
 
-    /// Ends [`begin_idling`].
+    /// Ends `begin_idling`.
     pub(crate) fn end_idling(&self, cpu: CpuId) {
         self.idle_cpus.fetch_and(!(1 << cpu.0), Ordering::SeqCst);
     }

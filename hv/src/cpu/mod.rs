@@ -98,7 +98,7 @@ impl<M: Machine> Hypervisor<M> {
         plan.occupants.get_mut(seat.index())?.take()
     }
 
-    /// Takes a vcpu's seat away. It is paused and on no CPU ([`wait_until_off`]).
+    /// Takes a vcpu's seat away. It is paused and on no CPU (`wait_until_off`).
     pub fn unschedule_vcpu(&self, vcpu: &Vcpu) {
         // Nobody gives it another seat meanwhile.
         let pools = self.pools.lock();
@@ -193,7 +193,7 @@ impl<M: Machine> Hypervisor<M> {
         }
     }
 
-    /// Sets reasons not to run. A vcpu that runs goes on until its CPU heard of it; [`wait_until_off`] waits for that.
+    /// Sets reasons not to run. A vcpu that runs goes on until its CPU heard of it; `wait_until_off` waits for that.
     pub fn pause_vcpu(&self, vcpu: &Vcpu, bits: u32) {
         vcpu.pauses.fetch_or(bits, Ordering::SeqCst);
         // Its state may be on the CPU although it does not run there: the CPU may idle with it loaded. Where it has its

@@ -2,7 +2,7 @@
 //!
 //! What a vcpu may use is its hard affinity within its domain's pool, or the one CPU that its kernel asked for. All of
 //! it changes under the lock of the pools. A vcpu that has to move is paused for [`pause::MOVING`]; it moves once its
-//! state is off its CPU, by whoever asked for it or by that CPU ([`finish_leaving`]), and goes on.
+//! state is off its CPU, by whoever asked for it or by that CPU (`finish_leaving`), and goes on.
 
 use crate::{
     Hypervisor,

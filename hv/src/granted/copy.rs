@@ -1,5 +1,5 @@
 //! Copies between granted frames, the caller's own, or both (`GNTTABOP_copy`). Those of version 1 are done here; what
-//! version 2 has a part in is [`parts`]'.
+//! version 2 has a part in is `parts`'.
 
 use super::{Peer, lock_both};
 use crate::{

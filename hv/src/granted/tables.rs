@@ -67,7 +67,7 @@ impl<M: Machine> Hypervisor<M> {
     /// Makes a domain's table at least `count` frames long.
     ///
     /// # Errors
-    /// As [`table_frame`].
+    /// As `table_frame`.
     pub fn grow_grant_table(&self, domain: &Domain, count: u32) -> Result<(), Errno> {
         domain.grants.lock().table.grow(&self.memory, domain.owner, count as usize)
     }

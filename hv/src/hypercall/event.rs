@@ -41,7 +41,7 @@ impl<M: Machine> Caller<'_, M> {
     /// `event_channel_op_compat(operation)`: the command stands in memory, before its argument.
     ///
     /// # Errors
-    /// As [`event_channel_op`]; `NoSys` for commands that came later.
+    /// As `event_channel_op`; `NoSys` for commands that came later.
     pub fn event_channel_op_compat(&mut self, args: &mut Args) -> Reply {
         let [at, ..] = *args;
         let abi::EvtchnOp { cmd, .. } = self.copy_from_guest(at)?;

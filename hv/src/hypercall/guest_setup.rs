@@ -33,7 +33,7 @@ use oxen_abi::{
 /// Descriptors that fit into a page.
 const DESCRIPTORS_IN_A_PAGE: usize = 512;
 /// Handlers in a table at most: one for each vector, and the end.
-const MOST_HANDLERS: u64 = 257;
+const MAX_HANDLERS: u64 = 257;
 
 impl<M: Machine> Caller<'_, M> {
     /// `set_trap_table(table)`: adds handlers to those there are; a null pointer forgets them all.
@@ -47,7 +47,7 @@ impl<M: Machine> Caller<'_, M> {
             self.state.traps = TrapTable::default();
             return Ok(0);
         }
-        for i in 0..MOST_HANDLERS {
+        for i in 0..MAX_HANDLERS {
             let place = table.checked_add(i.wrapping_mul(bytes::<TrapInfo>())).ok_or(Errno::Fault)?;
             let info = self.copy_from_guest::<TrapInfo>(place)?;
             if info.address == 0 {

@@ -8,7 +8,7 @@
 //!   goes round in a circle, and no chain is longer than two tables of a level.
 //! - Through an entry of a root the hypervisor's slots are found again at an address that is the guest's. The guest cannot
 //!   read there, for those entries are the supervisor's; the hypervisor could, in the guest's name. So what it read at such
-//!   an address it does not use ([`may_read`]).
+//!   an address it does not use (`may_read`).
 //! - The hypervisor's own way from an address to its entry ([`Editor::find`]) looks at each table on it, from the first
 //!   linear entry of a domain on.
 

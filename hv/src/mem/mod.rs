@@ -120,7 +120,7 @@ pub trait GuestMemory {
     /// # Errors
     /// As [`Self::read_guest`].
     fn read_guest_words<const N: usize>(&self, from: GuestWords<N>) -> Result<[u64; N], GuestFault>;
-    /// From now on, on every CPU: what [`linear::may_read`] does not allow to be read is a fault, whether or not it is
+    /// From now on, on every CPU: what `linear::may_read` does not allow to be read is a fault, whether or not it is
     /// mapped. In force for every read that may meet an entry written after this call.
     fn watch_reads(&self);
     /// Writes a few words; an aligned one at once.

@@ -25,7 +25,7 @@ impl<M: Machine> Caller<'_, M> {
         self.enter_kernel_inline(to, error_code);
     }
 
-    /// [`enter`], inside its caller: for the ways that guests take often.
+    /// `enter`, inside its caller: for the ways that guests take often.
     #[inline(always)]
     pub fn enter_kernel_inline(&mut self, to: Callback, error_code: Option<u32>) {
         if to.address == 0 {

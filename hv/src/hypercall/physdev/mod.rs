@@ -64,7 +64,7 @@ impl<M: Machine> Caller<'_, M> {
     /// not mind.
     ///
     /// # Errors
-    /// `Fault` for an unreadable structure, else as [`physdev_op`].
+    /// `Fault` for an unreadable structure, else as `physdev_op`.
     pub fn physdev_op_compat(&mut self, args: &mut Args) -> Reply {
         let [at, ..] = *args;
         let [a, b, c, d, ..]: [u8; COMPAT_BYTES] = self.copy_from_guest(at)?;
