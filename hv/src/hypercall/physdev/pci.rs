@@ -13,14 +13,15 @@ use oxen_abi::{
         PHYSDEVOP_PCI_DEVICE_ADD, PHYSDEVOP_PCI_DEVICE_REMOVE, PHYSDEVOP_PCI_MMCFG_RESERVED, PHYSDEVOP_PREPARE_MSIX,
         PHYSDEVOP_RELEASE_MSIX, PHYSDEVOP_RESTORE_MSI, PHYSDEVOP_RESTORE_MSI_EXT, PhysdevDbgpOp, PhysdevManagePci,
         PhysdevManagePciExt, PhysdevPciDevice, PhysdevPciDeviceAdd, PhysdevPciMmcfgReserved, XEN_PCI_DEV_PXM,
-        XEN_PCI_MMCFG_RESERVED,
+        XEN_PCI_DEV_VIRTFN, XEN_PCI_MMCFG_RESERVED,
     },
 };
 
 /// What is asked of the function that the argument names.
 #[derive(Clone, Copy)]
 enum Act {
-    Add,
+    /// With the physical function of a virtual one, which is announced by it where nobody has.
+    Add(Option<Address>),
     Remove,
     Restore,
     Prepare,
@@ -32,7 +33,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     pub(super) fn physdev_op_on_pci(&self, command: u32, at: u64) -> Result<(), Errno> {
         let (act, function) = match command {
-            PHYSDEVOP_MANAGE_PCI_ADD => (Act::Add, self.read_address_on_segment_0(at)?),
+            PHYSDEVOP_MANAGE_PCI_ADD => (Act::Add(None), self.read_address_on_segment_0(at)?),
             PHYSDEVOP_MANAGE_PCI_REMOVE => (Act::Remove, self.read_address_on_segment_0(at)?),
             PHYSDEVOP_RESTORE_MSI => (Act::Restore, self.read_address_on_segment_0(at)?),
             PHYSDEVOP_MANAGE_PCI_ADD_EXT => {
@@ -40,7 +41,8 @@ impl<M: Machine> Caller<'_, M> {
                 if device.is_extfn > 1 || device.is_virtfn > 1 {
                     return Err(Errno::Inval);
                 }
-                (Act::Add, Address::new(0, device.bus, device.devfn))
+                let physical = (device.is_virtfn != 0).then(|| physical_function(0, &device.physfn));
+                (Act::Add(physical), Address::new(0, device.bus, device.devfn))
             }
             PHYSDEVOP_PCI_DEVICE_ADD => {
                 let device: PhysdevPciDeviceAdd = self.read_packed(at)?;
@@ -49,7 +51,9 @@ impl<M: Machine> Caller<'_, M> {
                     let end = at.checked_add(size_of::<PhysdevPciDeviceAdd>() as u64).ok_or(Errno::Fault)?;
                     self.copy_from_guest::<u32>(end)?;
                 }
-                (Act::Add, Address::new(device.seg, device.bus, device.devfn))
+                let is_virtual = device.flags & XEN_PCI_DEV_VIRTFN != 0;
+                let physical = is_virtual.then(|| physical_function(device.seg, &device.physfn));
+                (Act::Add(physical), Address::new(device.seg, device.bus, device.devfn))
             }
             PHYSDEVOP_PCI_DEVICE_REMOVE => (Act::Remove, self.read_pci_address(at)?),
             PHYSDEVOP_RESTORE_MSI_EXT => (Act::Restore, self.read_pci_address(at)?),
@@ -70,7 +74,14 @@ impl<M: Machine> Caller<'_, M> {
         self.control()?;
         let is_device = |mfn| !hv.frames.is_ram(mfn) && !hv.frames.is_forbidden_io(mfn);
         match act {
-            Act::Add => hv.pci.lock().announce(&hv.machine, function),
+            Act::Add(physical) => {
+                let mut pci = hv.pci.lock();
+                if let Some(physical) = physical {
+                    // The virtual one is announced whatever comes of it.
+                    let _ = pci.announce(&hv.machine, physical);
+                }
+                pci.announce(&hv.machine, function)
+            }
             Act::Remove => pirq::forget_device(hv, self.domain, function),
             Act::Restore => hv.pci.lock().restore(&hv.machine, function),
             Act::Prepare => hv.pci.lock().prepare(&hv.machine, &is_device, function),
@@ -99,4 +110,9 @@ impl<M: Machine> Caller<'_, M> {
         let is_known = self.hv.pci.lock().has_window(&Window { address, segment, first_bus, last_bus });
         if is_known { Ok(()) } else { Err(Errno::NoDev) }
     }
+}
+
+/// The physical function that an announcement of a virtual one names.
+fn physical_function(segment: u16, named: &PhysdevManagePci) -> Address {
+    Address::new(segment, named.bus, named.devfn)
 }
