@@ -11,6 +11,13 @@ macro_rules! hypercalls {
             /// Every hypercall there is.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
+            /// The number.
+            #[inline]
+            #[must_use]
+            pub const fn number(self) -> u64 {
+                self as u64
+            }
+
             /// The name in the header, without the prefix `__HYPERVISOR_`.
             #[must_use]
             pub const fn name(self) -> &'static str {

@@ -141,6 +141,36 @@ abi_struct! {
         /// The map.
         pub map: MemoryMap,
     }
+    /// A range of a guest's memory and its node (`xen_vmemrange`).
+    pub struct Vmemrange [24] {
+        /// First byte.
+        pub start: u64,
+        /// First byte after.
+        pub end: u64,
+        /// Must be 0.
+        pub flags: u32,
+        /// The node.
+        pub nid: u32,
+    }
+    /// `XENMEM_get_vnumainfo`.
+    pub struct VnumaTopologyInfo [40] {
+        /// Whose.
+        pub domid: DomId,
+        /// Must be 0.
+        pub pad: u16,
+        /// In: room for nodes. Out: nodes.
+        pub nr_vnodes: u32,
+        /// In: room for vcpus. Out: vcpus.
+        pub nr_vcpus: u32,
+        /// In: room for ranges. Out: ranges.
+        pub nr_vmemranges: u32,
+        /// Where the distances go, row by row: `u32`s.
+        pub vdistance: u64,
+        /// Where the vcpus' nodes go: `u32`s.
+        pub vcpu_to_vnode: u64,
+        /// Where the ranges go: [`Vmemrange`]s.
+        pub vmemrange: u64,
+    }
     /// `XENMEM_acquire_resource`.
     pub struct MemAcquireResource [32] {
         /// Whose.

@@ -1,7 +1,7 @@
 //! Two guests that ring each other in turns, through an event channel of their own and with nothing else to wake them.
 //!
 //! `peer=DOMID` names the other one. It says by xenstore which port it left open; the one that has `bind` as well binds
-//! to the other's, and begins.
+//! to the other's, and begins. With `events=fifo` its events come in queues, this port's before the usual ones.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![forbid(unsafe_code)]
 
@@ -12,7 +12,7 @@ use alloc::string::{String, ToString};
 
 use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
-use oxen_domu_lib::event::Port;
+use oxen_domu_lib::event::{self, Port};
 use oxen_domu_lib::store::{Error, Store};
 use oxen_domu_lib::{entry, println, start_info, task, time};
 
@@ -45,6 +45,10 @@ async fn rounds() -> Result<(), String> {
         port
     };
     println!("bell: has port {}", port.number());
+    if event::has_queues() {
+        port.set_priority(3).map_err(refused)?;
+        println!("bell: its events come in queues");
+    }
     for _ in 0..ROUNDS {
         // The first event of who binds is that of being bound: Xen's promise that none was lost before.
         port.wait().await;

@@ -1,6 +1,7 @@
 //! What the loader and the firmware hand over.
 
-use oxen_hv::boot::{BootMemory, acpi as tables, cmdline, handoff};
+use oxen_hv::boot::cmdline;
+use oxen_hv::firmware::{BootMemory, acpi as tables, handoff};
 
 use crate::take;
 

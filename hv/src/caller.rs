@@ -2,8 +2,13 @@
 
 use crate::{
     Hypervisor,
-    domain::{Domain, regs::Regs, vcpu::Vcpu, vcpu::VcpuState},
-    machine::{CpuId, Machine},
+    domain::{
+        Domain,
+        regs::Regs,
+        vcpu::{Vcpu, VcpuState},
+    },
+    hardware::CpuId,
+    machine::Machine,
     mem::guest_ptr::GuestPtr,
     reply::Control,
 };
@@ -63,7 +68,7 @@ impl<M: Machine> Caller<'_, M> {
     /// `Fault` if the guest has no memory there.
     #[inline]
     pub fn copy_from_guest<T: FromBytes + IntoBytes + Immutable>(&self, address: u64) -> Result<T, Errno> {
-        GuestPtr::one(address)?.read(&self.hv.machine, 0)
+        GuestPtr::one(address)?.read(self.hv.machine(), 0)
     }
 
     /// Copies a value into the guest's memory.
@@ -72,6 +77,6 @@ impl<M: Machine> Caller<'_, M> {
     /// `Fault` if the guest has no memory there that it can write to.
     #[inline]
     pub fn copy_to_guest<T: FromBytes + IntoBytes + Immutable>(&self, address: u64, value: &T) -> Result<(), Errno> {
-        GuestPtr::one(address)?.write(&self.hv.machine, 0, value)
+        GuestPtr::one(address)?.write(self.hv.machine(), 0, value)
     }
 }

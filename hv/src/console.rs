@@ -1,14 +1,15 @@
 //! The console: the serial line, the ring that keeps what went there, and the two readers of what comes in.
 
-use crate::{Hypervisor, domain::Domain, event::virq, keys, machine::Machine, sched::Clock};
+use crate::{
+    hardware::Clock,
+    lock::{Lock, rank},
+};
 use core::{
     fmt::{self, Write},
     sync::atomic::{AtomicBool, AtomicU8, Ordering},
 };
 use heapless::{Deque, Vec};
-use oxen_abi::virq::VIRQ_CONSOLE;
-
-use crate::lock::{Lock, rank};
+use oxen_abi::domid::DomId;
 
 /// The serial line, asked of the machine.
 pub trait Serial {
@@ -124,7 +125,7 @@ impl Default for Console {
 }
 
 impl State {
-    fn put<M: Machine>(&mut self, machine: &M, bytes: &[u8]) {
+    fn put(&mut self, machine: &impl Serial, bytes: &[u8]) {
         for &byte in bytes {
             if let Some(place) = self.ring.get_mut((self.end % RING_BYTES as u64) as usize) {
                 *place = byte;
@@ -143,7 +144,7 @@ impl State {
     }
 
     /// Takes a line's worth of the rate limit; tells first of the lines that were left out.
-    fn may_write_line<M: Machine>(&mut self, machine: &M) -> bool {
+    fn may_write_line(&mut self, machine: &(impl Serial + Clock)) -> bool {
         let now = nanoseconds(machine);
         let refill = now.saturating_sub(self.refilled) / NANOSECONDS_PER_LINE;
         if refill > 0 {
@@ -169,97 +170,31 @@ fn nanoseconds(clock: &impl Clock) -> u64 {
 }
 
 /// Text on its way to the ring and the line.
-struct Output<'a, M: Machine> {
+struct Output<'a, M: Serial> {
     state: &'a mut State,
     machine: &'a M,
 }
 
-impl<M: Machine> Output<'_, M> {
+impl<M: Serial> Output<'_, M> {
     fn line(&mut self, text: fmt::Arguments<'_>) {
         // A message is text of the hypervisor's own: its formatting cannot fail.
         let _ = writeln!(self, "(XEN) {text}");
     }
 }
 
-impl<M: Machine> Write for Output<'_, M> {
+impl<M: Serial> Write for Output<'_, M> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.state.put(self.machine, text.as_bytes());
         Ok(())
     }
 }
 
-/// Says something, one line, if `loglvl` lets it.
-pub fn log<M: Machine>(hv: &Hypervisor<M>, level: Level, text: fmt::Arguments<'_>) {
-    say(hv, &hv.console.level, level, text);
-}
-
-/// Says something of a guest, one line, if `guest_loglvl` lets it.
-pub fn log_guest<M: Machine>(hv: &Hypervisor<M>, level: Level, text: fmt::Arguments<'_>) {
-    say(hv, &hv.console.guest_level, level, text);
-}
-
-/// Says something whatever the levels: what was asked for by a key.
-pub fn print<M: Machine>(hv: &Hypervisor<M>, text: fmt::Arguments<'_>) {
-    Output { state: &mut hv.console.state.lock(), machine: &hv.machine }.line(text);
-}
-
-fn say<M: Machine>(hv: &Hypervisor<M>, threshold: &Threshold, level: Level, text: fmt::Arguments<'_>) {
-    let level = level as u8;
-    if level > threshold.limited.load(Ordering::Relaxed) {
-        return;
-    }
-    let mut state = hv.console.state.lock();
-    if level <= threshold.always.load(Ordering::Relaxed) || state.may_write_line(&hv.machine) {
-        Output { state: &mut state, machine: &hv.machine }.line(text);
-    }
-}
-
-/// The control domain's own output, as it is.
-pub(crate) fn write_raw<M: Machine>(hv: &Hypervisor<M>, bytes: &[u8]) {
-    hv.console.state.lock().put(&hv.machine, bytes);
-}
-
 /// A line that a guest has begun to write.
 pub type GuestLine = Vec<u8, 160>;
 
-/// A guest's output, line by line, each with the guest's name before it; control characters are dropped.
-pub(crate) fn write_guest<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, bytes: &[u8]) {
-    let mut line = domain.console_line.lock();
-    for &byte in bytes {
-        let is_text = matches!(byte, b'\t' | b' '..=b'~');
-        if byte == b'\n' || (is_text && line.push(byte).is_err()) {
-            let text = core::str::from_utf8(&line).unwrap_or_default();
-            log_guest(hv, Level::Warning, format_args!("({}) {text}", domain.id));
-            line.clear();
-            if is_text {
-                let _ = line.push(byte);
-            }
-        }
-    }
-}
-
-/// Takes what came in on the serial line. The machine's interrupt handler calls this.
-pub fn receive<M: Machine>(hv: &Hypervisor<M>) {
-    let mut wake_reader = false;
-    while let Some(byte) = hv.machine.receive() {
-        match hv.console.accept(byte) {
-            Accepted::Key(key) => keys::handle(hv, key),
-            Accepted::Input => wake_reader = true,
-            Accepted::Switched { hypervisor_reads } => {
-                let reader = if hypervisor_reads { "the hypervisor" } else { "DOM0" };
-                print(hv, format_args!("*** Serial input to {reader} (type 'CTRL-a' three times to switch input)"));
-            }
-            Accepted::Nothing => {}
-        }
-    }
-    if wake_reader {
-        virq::raise_global(hv, VIRQ_CONSOLE);
-    }
-}
-
 /// What a byte that came in turned out to be.
-#[derive(Debug, PartialEq, Eq)]
-enum Accepted {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
     /// Kept for the control domain.
     Input,
     /// A key for the hypervisor.
@@ -274,7 +209,57 @@ enum Accepted {
 }
 
 impl Console {
-    fn accept(&self, byte: u8) -> Accepted {
+    /// Says something, one line, if `loglvl` lets it.
+    pub fn log(&self, machine: &(impl Serial + Clock), level: Level, text: fmt::Arguments<'_>) {
+        self.say(machine, &self.level, level, text);
+    }
+
+    /// Says something whatever the levels, one line.
+    pub fn print(&self, machine: &impl Serial, text: fmt::Arguments<'_>) {
+        Output { state: &mut self.state.lock(), machine }.line(text);
+    }
+
+    fn say(&self, machine: &(impl Serial + Clock), threshold: &Threshold, level: Level, text: fmt::Arguments<'_>) {
+        let level = level as u8;
+        if level > threshold.limited.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut state = self.state.lock();
+        if level <= threshold.always.load(Ordering::Relaxed) || state.may_write_line(machine) {
+            Output { state: &mut state, machine }.line(text);
+        }
+    }
+
+    /// The control domain's own output, as it is.
+    pub fn write_raw(&self, machine: &impl Serial, bytes: &[u8]) {
+        self.state.lock().put(machine, bytes);
+    }
+
+    /// A guest's output, line by line, each with the guest's name before it, if `guest_loglvl` lets it; control characters
+    /// are dropped. `begun` keeps the line that is not finished.
+    pub fn write_guest(
+        &self,
+        machine: &(impl Serial + Clock),
+        name: DomId,
+        begun: &Lock<GuestLine, { rank::GUEST_LINE }>,
+        bytes: &[u8],
+    ) {
+        let mut line = begun.lock();
+        for &byte in bytes {
+            let is_text = matches!(byte, b'\t' | b' '..=b'~');
+            if byte == b'\n' || (is_text && line.push(byte).is_err()) {
+                let text = core::str::from_utf8(&line).unwrap_or_default();
+                self.say(machine, &self.guest_level, Level::Warning, format_args!("({name}) {text}"));
+                line.clear();
+                if is_text {
+                    let _ = line.push(byte);
+                }
+            }
+        }
+    }
+
+    /// Takes a byte that came in on the serial line.
+    pub fn accept(&self, byte: u8) -> Accepted {
         let mut state = self.state.lock();
         if byte == SWITCH_KEY {
             state.switch_keys += 1;
@@ -297,7 +282,7 @@ impl Console {
     }
 
     /// Takes input for the control domain; says how many bytes.
-    pub(crate) fn take_input(&self, to: &mut [u8]) -> usize {
+    pub fn take_input(&self, to: &mut [u8]) -> usize {
         let mut state = self.state.lock();
         to.iter_mut().map_while(|place| state.input.pop_front().map(|byte| *place = byte)).count()
     }

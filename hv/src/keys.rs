@@ -1,15 +1,16 @@
-//! Debug keys: one letter on the serial line (after Ctrl-A three times) or through `xl debug-keys`.
+//! What comes in on the serial line: input for the control domain, and debug keys: one letter on the serial line (after
+//! Ctrl-A three times) or through `xl debug-keys`.
 
 use crate::{
     Hypervisor,
-    console::print,
-    domain::{self, Domain, NOT_SHUT_DOWN},
-    event::{deliver, port::Port},
+    console::Accepted,
+    domain::{Domain, NOT_SHUT_DOWN},
+    event::port::Port,
     machine::Machine,
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
-use oxen_abi::domid::DomId;
+use oxen_abi::{domid::DomId, virq::VIRQ_CONSOLE};
 
 /// A key, what it shows, and how.
 type Key<M> = (u8, &'static str, fn(&Hypervisor<M>));
@@ -17,155 +18,171 @@ type Key<M> = (u8, &'static str, fn(&Hypervisor<M>));
 /// Every key there is.
 const fn keys<M: Machine>() -> [Key<M>; 9] {
     [
-        (b'a', "dump the vcpus' timers", show_timers),
-        (b'd', "dump registers of vcpus that do not run", show_registers),
-        (b'e', "dump event channels", show_events),
-        (b'g', "dump grant tables", show_grants),
-        (b'h', "show this message", show_help),
-        (b'm', "dump memory", show_memory),
-        (b'p', "print performance counters", show_counters),
-        (b'q', "dump domains and vcpus", show_domains),
-        (b't', "dump the clock", show_clock),
+        (b'a', "dump the vcpus' timers", Hypervisor::show_timers),
+        (b'd', "dump registers of vcpus that do not run", Hypervisor::show_registers),
+        (b'e', "dump event channels", Hypervisor::show_events),
+        (b'g', "dump grant tables", Hypervisor::show_grants),
+        (b'h', "show this message", Hypervisor::show_help),
+        (b'm', "dump memory", Hypervisor::show_memory),
+        (b'p', "print performance counters", Hypervisor::show_all_counters),
+        (b'q', "dump domains and vcpus", Hypervisor::show_domains),
+        (b't', "dump the clock", Hypervisor::show_clock),
     ]
 }
 
-/// Does what a key asks for. Unknown keys are ignored.
-pub fn handle<M: Machine>(hv: &Hypervisor<M>, key: u8) {
-    if let Some((_, what, action)) = keys::<M>().into_iter().find(|k| k.0 == key) {
-        print(hv, format_args!("'{}' pressed -> {what}", char::from(key)));
-        action(hv);
-    }
-}
-
-fn show_help<M: Machine>(hv: &Hypervisor<M>) {
-    for (key, what, _) in keys::<M>() {
-        print(hv, format_args!("key '{}' => {what}", char::from(key)));
-    }
-}
-
-/// Every domain, in the order of ids.
-fn domains<M: Machine>(hv: &Hypervisor<M>) -> impl Iterator<Item = Arc<Domain>> + '_ {
-    let mut next = Some(DomId::DOM0);
-    core::iter::from_fn(move || {
-        let domain = hv.domains.next_from(next?)?;
-        next = domain.id.0.checked_add(1).map(DomId);
-        Some(domain)
-    })
-}
-
-fn show_domains<M: Machine>(hv: &Hypervisor<M>) {
-    for domain in domains(hv) {
-        let pages = domain.owner.slot().map_or(0, |slot| hv.frames.reserved(slot));
-        let max_pages = domain.max_pages.load(Ordering::Relaxed);
-        let reason = domain.shutdown.load(Ordering::Relaxed);
-        print(hv, format_args!("domain {}: pages {pages} of {max_pages}, {:?}", domain.id.0, domain.shared_info));
-        print(
-            hv,
-            format_args!(
-                "    paused {} times, assists {:#x}{}{}",
-                domain.pause_count.load(Ordering::Relaxed),
-                domain.vm_assist.load(Ordering::Relaxed),
-                if domain.is_dying.load(Ordering::Relaxed) { ", dying" } else { "" },
-                if reason == NOT_SHUT_DOWN { "" } else { ", shut down" },
-            ),
-        );
-        for vcpu in domain.each_vcpu() {
-            show_vcpu(hv, vcpu);
+impl<M: Machine> Hypervisor<M> {
+    /// Takes what came in on the serial line. The machine's interrupt handler calls this.
+    pub fn receive_input(&self) {
+        let mut wake_reader = false;
+        while let Some(byte) = self.machine().receive() {
+            match self.console.accept(byte) {
+                Accepted::Key(key) => self.handle_key(key),
+                Accepted::Input => wake_reader = true,
+                Accepted::Switched { hypervisor_reads } => {
+                    let reader = if hypervisor_reads { "the hypervisor" } else { "DOM0" };
+                    let how = "(type 'CTRL-a' three times to switch input)";
+                    self.print(format_args!("*** Serial input to {reader} {how}"));
+                }
+                Accepted::Nothing => {}
+            }
+        }
+        if wake_reader {
+            self.raise_global_virq(VIRQ_CONSOLE);
         }
     }
 }
 
-fn show_vcpu<M: Machine>(hv: &Hypervisor<M>, vcpu: &crate::domain::vcpu::Vcpu) {
-    let (pending, masked) =
-        vcpu.info.lock().map_or((0, false), |info| (info.upcall_pending().load(Ordering::Relaxed), info.upcall_mask()));
-    let pauses = vcpu.pauses.load(Ordering::Relaxed);
-    print(
-        hv,
-        format_args!(
+impl<M: Machine> Hypervisor<M> {
+    /// Does what a key asks for. Unknown keys are ignored.
+    pub fn handle_key(&self, key: u8) {
+        if let Some((_, what, action)) = keys::<M>().into_iter().find(|k| k.0 == key) {
+            self.print(format_args!("'{}' pressed -> {what}", char::from(key)));
+            action(self);
+        }
+    }
+
+    fn show_help(&self) {
+        for (key, what, _) in keys::<M>() {
+            self.print(format_args!("key '{}' => {what}", char::from(key)));
+        }
+    }
+
+    /// Every domain, in the order of ids.
+    fn each_domain(&self) -> impl Iterator<Item = Arc<Domain>> + '_ {
+        let mut next = Some(DomId::DOM0);
+        core::iter::from_fn(move || {
+            let domain = self.domains.next_from(next?)?;
+            next = domain.id.0.checked_add(1).map(DomId);
+            Some(domain)
+        })
+    }
+
+    fn show_domains(&self) {
+        for domain in self.each_domain() {
+            let pages = domain.owner.slot().map_or(0, |slot| self.memory.frames.reserved(slot));
+            let max_pages = domain.memory.max_pages.load(Ordering::Relaxed);
+            let reason = domain.shutdown.load(Ordering::Relaxed);
+            self.print(format_args!("domain {}: pages {pages} of {max_pages}, {:?}", domain.id.0, domain.shared_info));
+            self.print(format_args!(
+                "    paused {} times, assists {:#x}{}{}",
+                domain.pause_count.load(Ordering::Relaxed),
+                domain.memory.vm_assist.load(Ordering::Relaxed),
+                if domain.memory.is_dying.load(Ordering::Relaxed) { ", dying" } else { "" },
+                if reason == NOT_SHUT_DOWN { "" } else { ", shut down" },
+            ));
+            for vcpu in domain.each_vcpu() {
+                self.show_vcpu(vcpu);
+            }
+        }
+    }
+
+    fn show_vcpu(&self, vcpu: &crate::domain::vcpu::Vcpu) {
+        let (pending, masked) = vcpu
+            .info
+            .lock()
+            .map_or((0, false), |info| (info.upcall_pending().load(Ordering::Relaxed), info.upcall_mask()));
+        let pauses = vcpu.pauses.load(Ordering::Relaxed);
+        self.print(format_args!(
             "    vcpu {}: pauses {pauses:#x}, work {:#x}, upcall pending {pending}, masked {masked}",
             vcpu.id,
             vcpu.work.load(Ordering::Relaxed)
-        ),
-    );
-    if let Some(state) = vcpu.slot.try_lock().as_deref().and_then(Option::as_ref) {
-        let regs = &state.regs;
-        print(hv, format_args!("      rip {:#x} rsp {:#x} rflags {:#x}", regs.rip, regs.rsp, regs.rflags));
-        print(hv, format_args!("      root {:?}, in kernel {}", state.kernel_root, state.in_kernel));
+        ));
+        if let Some(state) = vcpu.slot.try_lock().as_deref().and_then(Option::as_ref) {
+            let regs = &state.regs;
+            self.print(format_args!("      rip {:#x} rsp {:#x} rflags {:#x}", regs.rip, regs.rsp, regs.rflags));
+            self.print(format_args!("      root {:?}, in kernel {}", state.kernel_root, state.in_kernel));
+        }
     }
-}
 
-fn show_registers<M: Machine>(hv: &Hypervisor<M>) {
-    for domain in domains(hv) {
-        for vcpu in domain.each_vcpu() {
-            match vcpu.slot.try_lock().as_deref().and_then(Option::as_ref) {
-                Some(state) => print(hv, format_args!("d{}v{}:\n{}", domain.id.0, vcpu.id, state.regs)),
-                None => print(hv, format_args!("d{}v{}: runs", domain.id.0, vcpu.id)),
+    fn show_registers(&self) {
+        for domain in self.each_domain() {
+            for vcpu in domain.each_vcpu() {
+                match vcpu.slot.try_lock().as_deref().and_then(Option::as_ref) {
+                    Some(state) => self.print(format_args!("d{}v{}:\n{}", domain.id.0, vcpu.id, state.regs)),
+                    None => self.print(format_args!("d{}v{}: runs", domain.id.0, vcpu.id)),
+                }
             }
         }
     }
-}
 
-fn show_counters<M: Machine>(hv: &Hypervisor<M>) {
-    domains(hv).for_each(|domain| domain::show_counters(hv, &domain));
-}
+    fn show_all_counters(&self) {
+        self.each_domain().for_each(|domain| self.show_counters(&domain));
+    }
 
-fn show_clock<M: Machine>(hv: &Hypervisor<M>) {
-    let (seconds, nanoseconds) = hv.time.wall_clock();
-    let (now, ticks, frequency) = (hv.now(), hv.machine.ticks(), hv.machine.frequency());
-    print(hv, format_args!("system time {now} ns, counter {ticks} at {frequency} Hz"));
-    print(hv, format_args!("system time 0 was {seconds}.{nanoseconds:09} s after 1970"));
-}
+    fn show_clock(&self) {
+        let (seconds, nanoseconds) = self.time.wall_clock();
+        let (now, ticks, frequency) = (self.now(), self.machine().ticks(), self.machine().frequency());
+        self.print(format_args!("system time {now} ns, counter {ticks} at {frequency} Hz"));
+        self.print(format_args!("system time 0 was {seconds}.{nanoseconds:09} s after 1970"));
+    }
 
-fn show_timers<M: Machine>(hv: &Hypervisor<M>) {
-    for domain in domains(hv) {
-        for vcpu in domain.each_vcpu() {
-            match vcpu.timer.load(Ordering::Relaxed) {
-                u64::MAX => {}
-                at => print(hv, format_args!("d{}v{}: timer at {at} ns", domain.id.0, vcpu.id)),
+    fn show_timers(&self) {
+        for domain in self.each_domain() {
+            for vcpu in domain.each_vcpu() {
+                match vcpu.timer.load(Ordering::Relaxed) {
+                    u64::MAX => {}
+                    at => self.print(format_args!("d{}v{}: timer at {at} ns", domain.id.0, vcpu.id)),
+                }
             }
         }
     }
-}
 
-fn show_events<M: Machine>(hv: &Hypervisor<M>) {
-    for domain in domains(hv) {
-        print(hv, format_args!("event channels of domain {}:  port [pending masked]", domain.id.0));
-        for port in 1..domain.events.valid() {
-            if let Some(state) = domain.events.port(port).filter(|&s| s != Port::CLOSED) {
-                let (pending, masked) = deliver::bits(hv, &domain, port);
-                let bits = format_args!("{} {}", u8::from(pending), u8::from(masked));
-                print(hv, format_args!("    {port:4} [{bits}]: {state:?}"));
+    fn show_events(&self) {
+        for domain in self.each_domain() {
+            self.print(format_args!("event channels of domain {}:  port [pending masked]", domain.id.0));
+            for port in 1..domain.events.valid() {
+                if let Some(state) = domain.events.port(port).filter(|&s| s != Port::CLOSED) {
+                    let (pending, masked) = self.event_bits(&domain, port);
+                    let bits = format_args!("{} {}", u8::from(pending), u8::from(masked));
+                    self.print(format_args!("    {port:4} [{bits}]: {state:?}"));
+                }
             }
         }
     }
-}
 
-fn show_grants<M: Machine>(hv: &Hypervisor<M>) {
-    for domain in domains(hv) {
-        let grants = domain.grants.lock();
-        let ((frames, limit), mappings) = (grants.size(), grants.mappings());
-        print(
-            hv,
-            format_args!(
+    fn show_grants(&self) {
+        for domain in self.each_domain() {
+            let grants = domain.grants.lock();
+            let ((frames, limit), mappings) = (grants.size(), grants.mappings());
+            self.print(format_args!(
                 "grants of domain {}: version {}, {frames} of {limit} frames, {} status frames, maps {mappings} of others'",
                 domain.id.0,
                 grants.version(),
                 grants.status_frames().len(),
-            ),
-        );
-        for (reference, frame, slot, readers, writers) in grants.each_pin() {
-            print(
-                hv,
-                format_args!("    {reference:5}: {frame:?} by slot {slot}: {readers} readers, {writers} writers"),
-            );
+            ));
+            for (reference, frame, slot, readers, writers) in grants.each_pin() {
+                self.print(format_args!(
+                    "    {reference:5}: {frame:?} by slot {slot}: {readers} readers, {writers} writers"
+                ));
+            }
         }
     }
-}
 
-fn show_memory<M: Machine>(hv: &Hypervisor<M>) {
-    print(hv, format_args!("frames in the table: {}", hv.frames.end()));
-    for domain in domains(hv) {
-        let pages = domain.owner.slot().map_or(0, |slot| hv.frames.reserved(slot));
-        print(hv, format_args!("domain {}: {pages} frames in its reservation", domain.id.0));
+    fn show_memory(&self) {
+        self.print(format_args!("frames in the table: {}", self.memory.frames.end()));
+        for domain in self.each_domain() {
+            let pages = domain.owner.slot().map_or(0, |slot| self.memory.frames.reserved(slot));
+            self.print(format_args!("domain {}: {pages} frames in its reservation", domain.id.0));
+        }
     }
 }

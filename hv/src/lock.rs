@@ -32,6 +32,8 @@ pub mod rank {
         HANDLE,
         /// The memory map that a domain is told.
         MEMORY_MAP,
+        /// The NUMA nodes that a domain sees.
+        VNUMA,
         /// Which CPUs and domains make up a pool.
         POOLS,
         /// The registers of a vcpu that is off its CPU.

@@ -1,23 +1,13 @@
 //! The sum of what the library asks of the hardware. Each trait stands where it is used.
 
-/// A physical CPU, numbered from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CpuId(pub u16);
-
 /// A machine: everything the library cannot do by itself. Generic parameters, never trait objects: hot paths are static.
 pub trait Machine:
-    crate::mem::Memory
-    + crate::mem::GuestMemory
-    + crate::mem::Tlb
-    + crate::mem::HypervisorSpace
-    + crate::heap::Reserve
+    crate::mem::Hardware
     + crate::domain::vcpu::Processor
-    + crate::sched::Clock
-    + crate::sched::Power
-    + crate::ports::Ports
+    + crate::hardware::Clock
+    + crate::hardware::Power
     + crate::console::Serial
     + crate::event::pirq::Interrupts
-    + crate::pci::DeviceMemory
     + core::fmt::Debug
     + Send
     + Sync

@@ -14,8 +14,7 @@ use oxen_abi::{
 use oxen_hv::{
     addr::GuestAddr,
     caller::Caller,
-    grant,
-    mem::{Memory, entry::Entry, frame_type::FrameType},
+    mem::{Ram, entry::Entry, frame_type::FrameType},
 };
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
@@ -40,7 +39,7 @@ fn guest() -> (Guest, Home) {
 
 fn put(guest: &Guest, at: u64, words: &[u64]) {
     for (i, &word) in words.iter().enumerate() {
-        guest.hv.machine.write_guest_word(GuestAddr(at + 8 * i as u64), word).unwrap();
+        guest.hv.machine().write_guest_word(GuestAddr(at + 8 * i as u64), word).unwrap();
     }
 }
 
@@ -50,9 +49,9 @@ fn update(guest: &mut Guest, at: u64, value: u64) -> Result<u64, Errno> {
 }
 
 fn ask<T: FromBytes + IntoBytes + Immutable>(guest: &mut Guest, command: u32, request: &mut T) -> Result<u64, Errno> {
-    guest.hv.machine.write_guest(GuestAddr(0), request.as_bytes()).unwrap();
+    guest.hv.machine().write_guest(GuestAddr(0), request.as_bytes()).unwrap();
     let answer = guest.call(Caller::grant_table_op, [u64::from(command), 0, 1, 0]);
-    guest.hv.machine.read_guest(GuestAddr(0), request.as_mut_bytes()).unwrap();
+    guest.hv.machine().read_guest(GuestAddr(0), request.as_mut_bytes()).unwrap();
     answer
 }
 
@@ -61,10 +60,10 @@ fn with_a_grant() -> (Guest, Home, Guest) {
     let (mut guest, home) = guest();
     let mut other = Guest::new(guest.hv, 2, false, 40);
     let others = other.build_home(DATA);
-    grant::grow(guest.hv, &other.domain, 1).unwrap();
-    let table = grant::table_frame(guest.hv, &other.domain, 0).unwrap();
+    guest.hv.grow_grant_table(&other.domain, 1).unwrap();
+    let table = guest.hv.grant_table_frame(&other.domain, 0).unwrap();
     let offer = u64::from(grants::GTF_PERMIT_ACCESS) | 1 << 16 | others.data[0].raw() << 32;
-    guest.hv.machine.words(table)[8].store(offer, SeqCst);
+    guest.hv.machine().words(table)[8].store(offer, SeqCst);
     guest.run();
     (guest, home, other)
 }
@@ -129,7 +128,7 @@ fn xsa_213_a_batch_ends_where_an_iret_leaves_the_kernel() {
     put(&guest, 0, &batch);
     let _ = guest.call(Caller::multicall, [0, 2, 0, 0]);
     assert!(!guest.state.in_kernel, "the iret is carried out");
-    assert_eq!(guest.hv.machine.read_guest_word(GuestAddr(72)).unwrap(), 99, "what follows it is not");
+    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr(72)).unwrap(), 99, "what follows it is not");
 }
 
 #[test]
@@ -170,7 +169,7 @@ fn xsa_234_an_entry_that_is_not_the_mapping_any_more_is_not_taken_for_it() {
     let is_read_only = table_word(guest.hv, home.tables[3], slot).load(SeqCst) & Entry::WRITABLE == 0;
     let status = unmap(&mut guest, at);
     let frame = Entry(mapped).mfn().unwrap();
-    let uses = guest.hv.frames.state(frame).uses();
+    let uses = guest.hv.memory.frames.state(frame).uses();
     let pins = other.domain.grants.lock().each_pin().count();
     assert!(is_read_only || status == grants::GNTST_OKAY);
     assert!(
@@ -192,7 +191,7 @@ fn xsa_298_a_selector_beyond_the_ldt_makes_no_page_a_descriptor_page() {
     // Entries 512 and above are in that page.
     for selector in [512 << 3 | 7, 1023 << 3 | 7, 0xffff] {
         assert!(!guest.caller().take_ldt_page_of(selector), "{selector:#x}");
-        assert_ne!(guest.hv.frames.state(page).kind(), FrameType::Descriptor);
+        assert_ne!(guest.hv.memory.frames.state(page).kind(), FrameType::Descriptor);
     }
     put(&guest, 0, &[mmu::MMUEXT_SET_LDT.into(), 3 << 12, 513]);
     assert_eq!(guest.call(Caller::mmuext_op, [0, 1, 0, SELF]), Ok(0));
@@ -246,7 +245,7 @@ fn xsa_20_a_timer_for_the_end_of_time_neither_fires_nor_overflows() {
         put(&guest, 0, &words);
         let answer = guest.call(Caller::vcpu_op, [command.into(), 0, 0, 0]);
         assert!(answer.is_ok() || answer == Err(Errno::Inval), "{command}, {words:?}: {answer:?}");
-        guest.hv.machine.time.fetch_add(1 << 40, SeqCst);
+        guest.hv.machine().time.fetch_add(1 << 40, SeqCst);
     }
     put(&guest, 0, &[0, 0]);
     assert_eq!(guest.call(Caller::vcpu_op, [vcpu_abi::VCPUOP_SET_PERIODIC_TIMER.into(), 0, 0, 0]), Err(Errno::Inval));

@@ -15,8 +15,7 @@ use oxen_abi::{
 use oxen_hv::{
     addr::GuestAddr,
     caller::Caller,
-    event,
-    mem::{Memory, entry::Entry},
+    mem::{Ram, entry::Entry},
 };
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
@@ -38,7 +37,7 @@ fn guest() -> (Guest, Home) {
 
 fn put(guest: &Guest, words: &[u64]) {
     for (i, &word) in words.iter().enumerate() {
-        guest.hv.machine.write_guest_word(GuestAddr(8 * i as u64), word).unwrap();
+        guest.hv.machine().write_guest_word(GuestAddr(8 * i as u64), word).unwrap();
     }
 }
 
@@ -85,8 +84,8 @@ fn a_hypercalls_number_has_64_bits_in_a_batch_too() {
     let version = Hypercall::XenVersion as u64;
     put(&guest, &[version | HIGH, 9, 0, 0, 0, 0, 0, 0, version, 9, 0, 0, 0, 0, 0, 0]);
     assert_eq!(guest.call(Caller::multicall, [0, 2 | HIGH, 0, 0]), Ok(0));
-    assert_eq!(guest.hv.machine.read_guest_word(GuestAddr(8)).unwrap(), Errno::NoSys.to_return_value());
-    assert_eq!(guest.hv.machine.read_guest_word(GuestAddr(72)).unwrap(), 4 << 16 | 17);
+    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr(8)).unwrap(), Errno::NoSys.to_return_value());
+    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr(72)).unwrap(), 4 << 16 | 17);
 }
 
 #[test]
@@ -126,17 +125,17 @@ fn caches_are_flushed_for_who_reaches_a_device() {
     let both = [mmu::MMUEXT_FLUSH_CACHE, mmu::MMUEXT_FLUSH_CACHE_GLOBAL];
     let ask = |guest: &mut Guest| both.map(|cmd| extended(guest, cmd, 0, 0));
     assert_eq!(ask(&mut guest), [Err(Errno::Acces), Err(Errno::Inval)]);
-    guest.domain.rights.lock().ports.insert(0x3f8, 0x3ff).unwrap();
+    guest.domain.memory.rights.lock().ports.insert(0x3f8, 0x3ff).unwrap();
     assert_eq!(ask(&mut guest), [Ok(0), Ok(0)]);
-    guest.domain.rights.lock().ports.remove(0x3f8, 0x3ff).unwrap();
-    guest.domain.rights.lock().memory.insert(0xf_eb00, 0xf_eb00).unwrap();
+    guest.domain.memory.rights.lock().ports.remove(0x3f8, 0x3ff).unwrap();
+    guest.domain.memory.rights.lock().memory.insert(0xf_eb00, 0xf_eb00).unwrap();
     assert_eq!(ask(&mut guest), [Ok(0), Ok(0)]);
 }
 
 #[test]
 fn a_poll_looks_at_its_ports_in_order_up_to_one_that_is_pending() {
     let (mut guest, _) = guest();
-    let port = event::bind_ipi(&guest.caller(), 0).unwrap();
+    let port = guest.caller().bind_ipi(0).unwrap();
     let poll = |guest: &mut Guest, first: u32, second: u32| {
         put(guest, &[24, 2, 1, u64::from(first) | u64::from(second) << 32]);
         guest.call(Caller::sched_op, [SCHEDOP_POLL.into(), 0, 0, 0])
@@ -145,7 +144,7 @@ fn a_poll_looks_at_its_ports_in_order_up_to_one_that_is_pending() {
         assert_eq!(poll(&mut guest, port, none), Err(Errno::Inval), "{none} is not in use");
     }
     guest.state.info.set_upcall_mask(true);
-    event::deliver::send(&guest.caller(), port).unwrap();
+    guest.caller().send_event(port).unwrap();
     assert_eq!(poll(&mut guest, port, 4000), Ok(0), "the first is pending");
     assert_eq!(poll(&mut guest, 4000, port), Err(Errno::Inval));
     guest.state.info.set_upcall_mask(false);
@@ -169,14 +168,14 @@ fn a_user_root_hides_the_machine_to_phys_table_from_who_asks_for_that() {
     let hv = guest.hv;
     let kernel = home.tables[0];
     let roots = [guest.frame(), guest.frame()];
-    let first_slot = |root| hv.machine.words(root)[256].load(SeqCst);
+    let first_slot = |root| hv.machine().words(root)[256].load(SeqCst);
     assert_ne!(first_slot(kernel), 0);
     assert_eq!(extended(&mut guest, mmu::MMUEXT_NEW_USER_BASEPTR, roots[0].raw(), 0), Ok(0));
     assert_ne!(first_slot(roots[0]), 0);
     assert_eq!(guest.call(Caller::vm_assist, [0, VMASST_TYPE_M2P_STRICT.into(), 0, 0]), Ok(0));
     assert_eq!(extended(&mut guest, mmu::MMUEXT_NEW_USER_BASEPTR, roots[1].raw(), 0), Ok(0));
     assert_eq!(first_slot(roots[1]), 0);
-    assert!(hv.machine.words(roots[1])[257].load(SeqCst) != 0, "the hypervisor's own stays");
+    assert!(hv.machine().words(roots[1])[257].load(SeqCst) != 0, "the hypervisor's own stays");
     assert_eq!(extended(&mut guest, mmu::MMUEXT_NEW_USER_BASEPTR, roots[0].raw(), 0), Ok(0));
     assert_eq!(first_slot(roots[0]), 0, "one that was a root before");
     assert_ne!(first_slot(kernel), 0, "not the kernel's");

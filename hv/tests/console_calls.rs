@@ -8,12 +8,7 @@ use oxen_abi::{
     errno::Errno,
     version,
 };
-use oxen_hv::{
-    addr::GuestAddr,
-    caller::Caller,
-    console::{self, Level},
-    event, keys,
-};
+use oxen_hv::{addr::GuestAddr, caller::Caller, console::Level};
 use std::sync::atomic::Ordering;
 use support::guest::Guest;
 
@@ -35,18 +30,18 @@ fn guests() -> [Guest; 2] {
 
 fn write(guest: &mut Guest, text: &str) -> Result<u64, Errno> {
     guest.run();
-    guest.hv.machine.write_guest(GuestAddr(0), text.as_bytes()).unwrap();
+    guest.hv.machine().write_guest(GuestAddr(0), text.as_bytes()).unwrap();
     guest.call(Caller::console_io, [WRITE, text.len() as u64, 0, 0])
 }
 
 /// What went out on the line since the last look.
 fn sent(guest: &Guest) -> String {
-    String::from_utf8(std::mem::take(&mut guest.hv.machine.peripherals.lock().unwrap().sent)).unwrap()
+    String::from_utf8(std::mem::take(&mut guest.hv.machine().peripherals.lock().unwrap().sent)).unwrap()
 }
 
 fn type_in(guest: &Guest, bytes: &[u8]) {
-    guest.hv.machine.peripherals.lock().unwrap().input.extend(bytes);
-    console::receive(guest.hv);
+    guest.hv.machine().peripherals.lock().unwrap().input.extend(bytes);
+    guest.hv.receive_input();
 }
 
 #[test]
@@ -85,15 +80,15 @@ fn a_guest_s_lines_carry_its_name_and_nothing_that_moves_a_cursor() {
 #[test]
 fn input_is_the_control_domain_s_until_three_keys_make_it_the_hypervisor_s() {
     let [mut dom0, _] = guests();
-    let port = event::bind_virq(&dom0.caller(), oxen_abi::virq::VIRQ_CONSOLE, 0).unwrap();
+    let port = dom0.caller().bind_virq(oxen_abi::virq::VIRQ_CONSOLE, 0).unwrap();
     type_in(&dom0, b"ls\n");
-    let words = oxen_hv::mem::Memory::words(&dom0.hv.machine, dom0.domain.shared_info);
+    let words = oxen_hv::mem::Ram::words(dom0.hv.machine(), dom0.domain.shared_info);
     assert_eq!(words[256].load(Ordering::SeqCst), 1 << port);
     dom0.run();
     assert_eq!(dom0.call(Caller::console_io, [READ, 2, 0, 0]), Ok(2));
     assert_eq!(dom0.call(Caller::console_io, [READ, 100, 2, 0]), Ok(1));
     let mut read = [0; 3];
-    dom0.hv.machine.read_guest(GuestAddr(0), &mut read).unwrap();
+    dom0.hv.machine().read_guest(GuestAddr(0), &mut read).unwrap();
     assert_eq!((&read, dom0.call(Caller::console_io, [READ, 100, 0, 0])), (b"ls\n", Ok(0)));
     sent(&dom0);
     type_in(&dom0, b"\x01\x01\x01h");
@@ -106,7 +101,7 @@ fn input_is_the_control_domain_s_until_three_keys_make_it_the_hypervisor_s() {
 fn every_key_shows_something_and_harms_nothing() {
     let [dom0, _] = guests();
     for key in 0..=u8::MAX {
-        keys::handle(dom0.hv, key);
+        dom0.hv.handle_key(key);
     }
     let shown = sent(&dom0);
     for what in ["domain 0:", "domain 1:", "event channels of domain 1", "grants of domain 1", "key 'h' => "] {
@@ -118,12 +113,12 @@ fn every_key_shows_something_and_harms_nothing() {
 fn the_log_is_kept_as_far_as_there_is_room() {
     let [dom0, _] = guests();
     dom0.hv.console.clear_log();
-    console::log(dom0.hv, Level::Error, format_args!("first"));
+    dom0.hv.log(Level::Error, format_args!("first"));
     let mut text = [0; 64];
     let (count, end) = dom0.hv.console.read_log(0, &mut text);
     assert_eq!(&text[..count], b"(XEN) first\n");
     for n in 0..3000 {
-        console::log(dom0.hv, Level::Error, format_args!("line {n}"));
+        dom0.hv.log(Level::Error, format_args!("line {n}"));
     }
     let mut all = vec![0; 40_000];
     let (count, last) = dom0.hv.console.read_log(end, &mut all);
@@ -141,7 +136,7 @@ fn a_guest_learns_of_the_hypervisor_what_xen_would_tell() {
     };
     let text = |guest: &Guest| {
         let mut bytes = [0; 64];
-        guest.hv.machine.read_guest(GuestAddr(0), &mut bytes).unwrap();
+        guest.hv.machine().read_guest(GuestAddr(0), &mut bytes).unwrap();
         String::from_utf8_lossy(&bytes).split('\0').next().unwrap().to_string()
     };
     assert_eq!(ask(&mut guest, version::XENVER_VERSION, NOWHERE), Ok(0x0004_0011));
@@ -150,10 +145,10 @@ fn a_guest_learns_of_the_hypervisor_what_xen_would_tell() {
     for (is_control, features) in [(false, 0x2_20e0), (true, 0x2_28e0)] {
         let asker = if is_control { &mut dom0 } else { &mut guest };
         asker.run();
-        asker.hv.machine.write_guest_word(GuestAddr(0), 0).unwrap();
+        asker.hv.machine().write_guest_word(GuestAddr(0), 0).unwrap();
         assert_eq!(ask(asker, version::XENVER_GET_FEATURES, 0), Ok(0));
-        assert_eq!(asker.hv.machine.read_guest_word(GuestAddr(0)), Ok(features << 32));
-        asker.hv.machine.write_guest_word(GuestAddr(0), 1).unwrap();
+        assert_eq!(asker.hv.machine().read_guest_word(GuestAddr(0)), Ok(features << 32));
+        asker.hv.machine().write_guest_word(GuestAddr(0), 1).unwrap();
         assert_eq!(ask(asker, version::XENVER_GET_FEATURES, 0), Err(Errno::Inval));
     }
     assert_eq!((ask(&mut guest, version::XENVER_CAPABILITIES, 0), text(&guest)), (Ok(0), "xen-3.0-x86_64 ".into()));

@@ -18,7 +18,7 @@ fn last_words(end: impl FnOnce(&mut Guest)) -> (String, [u64; 2]) {
     dom0.regs.rip = 0xdead_0001;
     dom0.regs.entry_vector = Regs::SYSCALL_VECTOR;
     end(&mut dom0);
-    let mut peripherals = hv.machine.peripherals.lock().unwrap();
+    let mut peripherals = hv.machine().peripherals.lock().unwrap();
     let said = String::from_utf8(std::mem::take(&mut peripherals.sent)).unwrap();
     (said, ["fail", "power_off"].map(|call| peripherals.processor_calls.get(call).copied().unwrap_or(0)))
 }
@@ -32,7 +32,7 @@ fn a_control_domain_that_ends_badly_says_how_and_fails_the_machine() {
     assert!(said.contains("rip 0x0:0x00000000dead0001"), "{said}");
     assert_eq!(calls, [1, 0]);
     let (said, calls) = last_words(|dom0| {
-        dom0.hv.machine.write_guest(GuestAddr(0), &SHUTDOWN_CRASH.to_le_bytes()).unwrap();
+        dom0.hv.machine().write_guest(GuestAddr(0), &SHUTDOWN_CRASH.to_le_bytes()).unwrap();
         assert_eq!(dom0.call(Caller::sched_op, [SCHEDOP_SHUTDOWN.into(), 0, 0, 0]), Ok(0));
     });
     assert!(said.contains("d0v0 says that it has crashed") && said.contains("dead0001"), "{said}");
@@ -45,7 +45,7 @@ fn a_control_domain_that_ends_badly_says_how_and_fails_the_machine() {
     );
     assert_eq!(calls, [1, 0]);
     let (said, calls) = last_words(|dom0| {
-        dom0.hv.machine.write_guest(GuestAddr(0), &SHUTDOWN_POWEROFF.to_le_bytes()).unwrap();
+        dom0.hv.machine().write_guest(GuestAddr(0), &SHUTDOWN_POWEROFF.to_le_bytes()).unwrap();
         assert_eq!(dom0.call(Caller::sched_op, [SCHEDOP_SHUTDOWN.into(), 0, 0, 0]), Ok(0));
     });
     assert!(said.contains("(reason 0: poweroff)") && !said.contains("dead0001"), "{said}");

@@ -50,12 +50,14 @@ fn hostile_request(dice: &mut Dice, command: u32, version: u32) -> [u8; 144] {
     bytes
 }
 
+type Handler = fn(&mut Caller<'_, Fake>, &mut Args) -> Reply;
+
 #[test]
 fn no_request_of_the_control_domain_breaks_anything() {
     for seed in 1..=12_u64 {
         let mut control = control_domain();
         let hv = control.hv;
-        let free = hv.frames.free_frames();
+        let free = hv.memory.frames.free_frames();
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
         let versions = [abi::XEN_DOMCTL_INTERFACE_VERSION, sysctl::XEN_SYSCTL_INTERFACE_VERSION, 0x0300_0001];
         for _ in 0..2500 {
@@ -68,14 +70,14 @@ fn no_request_of_the_control_domain_breaks_anything() {
                 }
             }
             let which = dice.wide(5);
-            let (handler, command): (fn(&mut Caller<'_, Fake>, &mut Args) -> Reply, u64) = match which {
+            let (handler, command): (Handler, u64) = match which {
                 0..=2 => (|caller, args| caller.domctl(args), dice.wide(90)),
                 3 => (|caller, args| caller.sysctl(args), dice.wide(32)),
                 _ => (|caller, args| caller.platform_op(args), dice.wide(66)),
             };
             let version = versions[(which as usize).saturating_sub(2)];
             let request = hostile_request(&mut dice, command as u32, version);
-            hv.machine.write_guest(GuestAddr(REQUEST), &request).unwrap();
+            hv.machine().write_guest(GuestAddr(REQUEST), &request).unwrap();
             let _ = control.call(handler, [REQUEST, 0, 0, 0]);
             if dice.wide(3) == 0 {
                 let argument = hostile_word(&mut dice);
@@ -86,7 +88,7 @@ fn no_request_of_the_control_domain_breaks_anything() {
             let _ = destroy(&mut control, DomId(id));
         }
         assert_eq!(hv.domains.count(), 1);
-        assert_eq!(hv.frames.free_frames(), free, "seed {seed}");
+        assert_eq!(hv.memory.frames.free_frames(), free, "seed {seed}");
     }
 }
 
@@ -95,17 +97,17 @@ fn no_vcpu_op_of_a_guest_breaks_anything() {
     for seed in 1..=20_u64 {
         let mut control = control_domain();
         let hv = control.hv;
-        let free = hv.frames.free_frames();
+        let free = hv.memory.frames.free_frames();
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
         let domain = make(&mut control);
         STEPS[..4].iter().for_each(|step| step(&mut control, &domain));
         let root = domain.vcpu(0).unwrap().slot.lock().as_ref().unwrap().kernel_root.unwrap();
-        hv.machine.load_root(root);
+        hv.machine().load_root(root);
         as_guest(hv, &domain, |caller| {
             for _ in 0..1500 {
                 for word in 0..128 {
                     let value = hostile_word(&mut dice);
-                    hv.machine.write_guest(GuestAddr(8 * word), &value.to_le_bytes()).unwrap();
+                    hv.machine().write_guest(GuestAddr(8 * word), &value.to_le_bytes()).unwrap();
                 }
                 let argument = if dice.wide(4) == 0 { hostile_word(&mut dice) } else { 8 * dice.wide(64) };
                 let mut args = [dice.wide(16), dice.wide(4), argument, 0, 0, 0];
@@ -119,7 +121,7 @@ fn no_vcpu_op_of_a_guest_breaks_anything() {
         });
         control.run();
         destroy(&mut control, domain.id).unwrap();
-        assert_eq!(hv.frames.free_frames(), free, "seed {seed}");
+        assert_eq!(hv.memory.frames.free_frames(), free, "seed {seed}");
     }
 }
 

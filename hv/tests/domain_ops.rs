@@ -16,9 +16,10 @@ use oxen_abi::{
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
-    domain::{Progress, context},
-    event, grant,
-    mem::{Memory, Tlb},
+    domain::Progress,
+    grant,
+    lifecycle::context,
+    mem::{Ram, Tlb},
     reply::Stop,
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
@@ -35,13 +36,13 @@ fn a_domain_ended_in_any_state_gives_everything_back() {
     for last in 0..STEPS.len() {
         let mut control = control_domain();
         let hv = control.hv;
-        let free = hv.frames.free_frames();
+        let free = hv.memory.frames.free_frames();
         let domain = make(&mut control);
         for step in &STEPS[..=last] {
             step(&mut control, &domain);
         }
         destroy(&mut control, domain.id).unwrap();
-        assert_eq!(hv.frames.free_frames(), free, "after step {last}");
+        assert_eq!(hv.memory.frames.free_frames(), free, "after step {last}");
         assert!(hv.domains.get(domain.id).is_none(), "after step {last}");
         assert_eq!(Arc::strong_count(&domain), 1, "after step {last}");
         assert_eq!(destroy(&mut control, domain.id), Err(Errno::Srch));
@@ -56,24 +57,24 @@ fn a_domain_ended_in_any_state_gives_everything_back() {
 fn who_is_mapped_by_another_is_dead_and_not_buried() {
     let mut control = control_domain();
     let hv = control.hv;
-    let free = hv.frames.free_frames();
+    let free = hv.memory.frames.free_frames();
     let domain = make(&mut control);
     STEPS[1](&mut control, &domain);
     let (_, frames) = furnish(hv, &domain);
-    hv.frames.reference(frames[7], domain.owner).unwrap();
+    hv.memory.frames.reference(frames[7], domain.owner).unwrap();
     destroy(&mut control, domain.id).unwrap();
     let info: abi::DomctlGetdomaininfo =
         ask(&mut control, abi::XEN_DOMCTL_GETDOMAININFO, domain.id, &0_u64).unwrap().get();
     assert_eq!((info.domain, info.flags & abi::XEN_DOMINF_DYING, info.tot_pages), (domain.id, 1, 1));
     let again = DomctlCreatedomain { ..wanted(1) };
     assert_eq!(ask(&mut control, abi::XEN_DOMCTL_CREATEDOMAIN, domain.id, &again), Err(Errno::Exist));
-    hv.frames.put(frames[7]);
+    hv.memory.frames.put(frames[7]);
     let list = SysctlGetdomaininfolist { max_domains: 10, buffer: LIST, ..FromZeros::new_zeroed() };
     let op = Sysctl::new(sysctl::XEN_SYSCTL_GETDOMAININFOLIST, &list);
-    hv.machine.write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
+    hv.machine().write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
     control.call(Caller::sysctl, [REQUEST, 0, 0, 0]).unwrap();
     assert!(hv.domains.get(domain.id).is_none());
-    assert_eq!(hv.frames.free_frames(), free);
+    assert_eq!(hv.memory.frames.free_frames(), free);
 }
 
 #[test]
@@ -84,10 +85,10 @@ fn a_domain_gets_no_greater_version_of_grant_tables_than_the_command_line_allows
         let mut control = Guest::new(boot_with(1024, policy), 0, true, 256);
         control.build_home(16);
         let op = Sysctl::new(sysctl::XEN_SYSCTL_PHYSINFO, &SysctlPhysinfo::new_zeroed());
-        control.hv.machine.write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
+        control.hv.machine().write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
         control.call(Caller::sysctl, [REQUEST, 0, 0, 0]).unwrap();
         let mut answer = Sysctl::new_zeroed();
-        control.hv.machine.read_guest(GuestAddr(REQUEST), answer.as_mut_bytes()).unwrap();
+        control.hv.machine().read_guest(GuestAddr(REQUEST), answer.as_mut_bytes()).unwrap();
         let told = answer.get::<SysctlPhysinfo>().capabilities & sysctl::XEN_SYSCTL_PHYSCAP_GNTTAB_V2;
         assert_eq!(told != 0, max_version == 2);
         for (grant_opts, is_good) in [(0, false), (1, true), (2, max_version == 2), (0x12, false)] {
@@ -96,7 +97,7 @@ fn a_domain_gets_no_greater_version_of_grant_tables_than_the_command_line_allows
             assert_eq!(made.is_ok(), is_good, "{grant_opts:#x} of {max_version}");
             let Ok(made) = made else { continue };
             let domain = control.hv.domains.get(made.domain).unwrap();
-            let (wish, _) = (grant::set_version(control.hv, &domain, 2), destroy(&mut control, made.domain));
+            let (wish, _) = (control.hv.set_grant_version(&domain, 2), destroy(&mut control, made.domain));
             let refused = (Err(Errno::NoSys), 1);
             assert_eq!(wish, if grant_opts == 2 { (Ok(()), 2) } else { refused });
         }
@@ -104,9 +105,29 @@ fn a_domain_gets_no_greater_version_of_grant_tables_than_the_command_line_allows
 }
 
 #[test]
+fn a_domain_gets_no_more_frames_for_grants_than_the_command_line_allows() {
+    on_cpu(0);
+    let policy = grant::Policy { max_frames: 5, max_maptrack_frames: 3, ..grant::Policy::default() };
+    let mut control = Guest::new(boot_with(1024, policy), 0, true, 256);
+    control.build_home(16);
+    for (frames, mappings, want) in
+        [(-1, -1, Ok(5)), (5, 3, Ok(5)), (1, 0, Ok(1)), (6, 3, Err(Errno::Inval)), (5, 4, Err(Errno::Inval))]
+    {
+        let request = DomctlCreatedomain { max_grant_frames: frames, max_maptrack_frames: mappings, ..wanted(1) };
+        let made = ask(&mut control, abi::XEN_DOMCTL_CREATEDOMAIN, DomId(0), &request);
+        let limit = made.map(|made| {
+            let limit = control.hv.domains.get(made.domain).unwrap().grants.lock().size().1;
+            destroy(&mut control, made.domain).unwrap();
+            limit
+        });
+        assert_eq!(limit, want, "{frames} {mappings}");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_a_new_domain_is_refused_and_leaves_nothing() {
     let mut control = control_domain();
-    let free = control.hv.frames.free_frames();
+    let free = control.hv.memory.frames.free_frames();
     let emulating = |emulation_flags| abi::ArchDomainconfig { emulation_flags, misc_flags: 0 };
     for (bad, why) in [
         (DomctlCreatedomain { max_vcpus: 0, ..wanted(1) }, Errno::Inval),
@@ -129,17 +150,17 @@ fn what_is_wrong_with_a_new_domain_is_refused_and_leaves_nothing() {
     }
     // Memory that runs out at any line is -ENOMEM, and nothing stays behind.
     let hv = control.hv;
-    for (supply, enough) in [(&hv.machine.heap_left, 3), (&hv.machine.frames_left, 2)] {
+    for (supply, enough) in [(&hv.machine().heap_left, 3), (&hv.machine().frames_left, 2)] {
         for left in 0..=enough {
             supply.store(left, SeqCst);
             let made = ask(&mut control, abi::XEN_DOMCTL_CREATEDOMAIN, DomId(5), &wanted(1));
             let more = abi::DomctlMaxVcpus { max: 1 };
             let made = made.and_then(|_| ask(&mut control, abi::XEN_DOMCTL_MAX_VCPUS, DomId(5), &more));
-            let made = made.and_then(|_| grant::grow(hv, &hv.domains.get(DomId(5)).unwrap(), 1));
+            let made = made.and_then(|_| hv.grow_grant_table(&hv.domains.get(DomId(5)).unwrap(), 1));
             assert_eq!(made.err(), (left < enough).then_some(Errno::NoMem), "{left}");
             supply.store(u64::MAX, SeqCst);
             let _ = destroy(&mut control, DomId(5));
-            assert_eq!(control.hv.frames.free_frames(), free, "{left}");
+            assert_eq!(control.hv.memory.frames.free_frames(), free, "{left}");
         }
     }
 }
@@ -153,10 +174,10 @@ fn only_the_control_domain_controls() {
         assert_eq!(ask(&mut guest, command, DomId(0), &wanted(1)), Err(Errno::Perm));
     }
     let op = Sysctl::new(sysctl::XEN_SYSCTL_PHYSINFO, &SysctlPhysinfo::new_zeroed());
-    guest.hv.machine.write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
+    guest.hv.machine().write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
     assert_eq!(guest.call(Caller::sysctl, [REQUEST, 0, 0, 0]), Err(Errno::Perm));
     let op = PlatformOp::new(XENPF_GET_CPUINFO, &0_u64);
-    guest.hv.machine.write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
+    guest.hv.machine().write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
     assert_eq!(guest.call(Caller::platform_op, [REQUEST, 0, 0, 0]), Err(Errno::Perm));
 }
 
@@ -177,12 +198,12 @@ fn a_context_is_taken_whole_or_not_at_all() {
         |c, _| c.ctrlreg[3] = 3 << 12,
         |c, _| c.flags = 0,
     ];
-    let before: Vec<_> = frames.iter().map(|&mfn| hv.frames.state(mfn).refs()).collect();
+    let before: Vec<_> = frames.iter().map(|&mfn| hv.memory.frames.state(mfn).refs()).collect();
     for (which, change) in bad.iter().enumerate() {
         let mut context = good;
         change(&mut context, &frames);
         assert!(set_context(&mut control, domain.id, 0, &context).is_err(), "{which}");
-        let after: Vec<_> = frames.iter().map(|&mfn| hv.frames.state(mfn).refs()).collect();
+        let after: Vec<_> = frames.iter().map(|&mfn| hv.memory.frames.state(mfn).refs()).collect();
         assert_eq!(after, before, "{which}");
     }
     set_context(&mut control, domain.id, 0, &good).unwrap();
@@ -190,7 +211,7 @@ fn a_context_is_taken_whole_or_not_at_all() {
     other.ctrlreg[3] = frames[8].address().0;
     assert_eq!(set_context(&mut control, domain.id, 0, &other), Err(Errno::OpNotSupp));
     // The wall clock comes with the first vcpu's context: version even and not zero, then the seconds.
-    let wall = hv.machine.words(domain.shared_info)[3072 / 8].load(SeqCst);
+    let wall = hv.machine().words(domain.shared_info)[3072 / 8].load(SeqCst);
     assert_eq!((wall as u32 % 2, wall >> 32), (0, 1_700_000_000));
     let mut read = VcpuGuestContext::new_zeroed();
     context::get(&domain, domain.vcpu(0).unwrap(), &mut read).unwrap();
@@ -214,8 +235,8 @@ fn a_second_vcpu_starts_with_the_context_that_the_first_gives_it() {
     context.user_regs.cs = 0x10;
     context.user_regs.ss = 0x18;
     context.user_regs.rflags = 0x1000;
-    hv.machine.load_root(root);
-    hv.machine.write_guest(GuestAddr(0), context.as_bytes()).unwrap();
+    hv.machine().load_root(root);
+    hv.machine().write_guest(GuestAddr(0), context.as_bytes()).unwrap();
     let ask = |command| as_guest(hv, &domain, |c| c.vcpu_op(&mut [command, 1, 0, 0, 0, 0]));
     assert_eq!(ask(oxen_abi::vcpu::VCPUOP_UP.into()), Err(Stop::Refused(Errno::Inval)));
     assert_eq!(ask(VCPUOP_INITIALISE.into()), Ok(0));
@@ -227,5 +248,5 @@ fn a_second_vcpu_starts_with_the_context_that_the_first_gives_it() {
     let state = state.as_ref().unwrap();
     assert_eq!((state.regs.cs, state.regs.ss), (0x13, 0x1b));
     assert_eq!(state.regs.rflags & 0x3200, 0x200, "interrupts on, no privilege");
-    assert_eq!(event::close_all(hv, &domain, &mut 0), Progress::Done);
+    assert_eq!(hv.close_all_ports(&domain, &mut 0), Progress::Done);
 }

@@ -4,7 +4,7 @@
 mod support;
 
 use oxen_abi::segments::{FLAT_USER_CS32, FLAT_USER_SS};
-use oxen_hv::{domain::vcpu::Callback, sched::work, trap::vector};
+use oxen_hv::{domain::vcpu::Callback, per_cpu::work, trap::vector};
 use std::sync::atomic::Ordering;
 use support::{
     guest::{Guest, Home},
@@ -58,7 +58,7 @@ fn selectors_that_are_gone_are_told_by_the_failsafe_callback() {
     guest.state.selectors = [1, 2, 0x17, 4];
     guest.state.selectors_wait = true;
     guest.vcpu.work.store(work::SELECTORS, Ordering::SeqCst);
-    guest.hv.machine.good_selectors.store(0x10, Ordering::SeqCst);
+    guest.hv.machine().good_selectors.store(0x10, Ordering::SeqCst);
     guest.caller().deliver_pending();
     assert_eq!(guest.regs.rip, HANDLER);
     let [ds, es, fs, gs, _, _, rip, ..] = frame::<11>(&guest, &home);

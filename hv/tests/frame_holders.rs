@@ -8,7 +8,7 @@ use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     domain::traps::TrapHandler,
-    mem::{Memory, entry::Entry, frame_alloc, frame_type::FrameType},
+    mem::{Ram, entry::Entry, frame_alloc, frame_type::FrameType},
 };
 use std::sync::atomic::Ordering;
 use support::{
@@ -25,7 +25,7 @@ const SECRET: u64 = 0x5ec2_e75e_c2e7;
 
 fn put(guest: &Guest, words: &[u64]) {
     for (i, &word) in words.iter().enumerate() {
-        guest.hv.machine.write_guest_word(GuestAddr(BUFFER + 8 * i as u64), word).unwrap();
+        guest.hv.machine().write_guest_word(GuestAddr(BUFFER + 8 * i as u64), word).unwrap();
     }
 }
 
@@ -40,7 +40,7 @@ fn with_a_stale_page() -> (Guest, Home) {
     let mut guest = Guest::new(boot(256), 1, false, 64);
     let home = guest.build_home(16);
     for word in 0..512 {
-        guest.hv.machine.write_guest_word(GuestAddr(PAGE + 8 * word), 0).unwrap();
+        guest.hv.machine().write_guest_word(GuestAddr(PAGE + 8 * word), 0).unwrap();
     }
     assert_eq!(update(&mut guest, entry_address(home.tables[3], PAGE_INDEX), 0), Ok(0));
     (guest, home)
@@ -50,7 +50,7 @@ fn with_a_stale_page() -> (Guest, Home) {
 fn exchange(guest: &mut Guest, frames: &[Mfn], address_bits: u64) -> Result<u64, Errno> {
     let (list, out) = (1 << 12, (1 << 12) + 64);
     for (i, frame) in frames.iter().enumerate() {
-        guest.hv.machine.write_guest_word(GuestAddr(list + 8 * i as u64), frame.raw()).unwrap();
+        guest.hv.machine().write_guest_word(GuestAddr(list + 8 * i as u64), frame.raw()).unwrap();
     }
     let order = u64::from(frames.len().ilog2());
     put(guest, &[list, frames.len() as u64, 0, 0x7ff0, out, 1, order | address_bits << 32, 0x7ff0, 0]);
@@ -62,10 +62,10 @@ fn is_out_of_reach_as_a_table(guest: &mut Guest, home: &Home) -> bool {
     let page = home.data[PAGE_INDEX];
     put(guest, &[u64::from(mmu::MMUEXT_PIN_L1_TABLE), page.raw(), 0]);
     assert_eq!(guest.call(Caller::mmuext_op, [BUFFER, 1, 0, 0x7ff0]), Ok(0));
-    assert_eq!(guest.hv.frames.state(page).kind(), FrameType::L1);
+    assert_eq!(guest.hv.memory.frames.state(page).kind(), FrameType::L1);
     let way = Entry::to(page, FLAGS | Entry::WRITABLE).0;
     assert_eq!(update(guest, entry_address(home.tables[2], 3), way), Ok(0));
-    guest.hv.machine.write_guest_word(GuestAddr(PAGE), Entry::to(Mfn::new(1).unwrap(), FLAGS).0).is_err()
+    guest.hv.machine().write_guest_word(GuestAddr(PAGE), Entry::to(Mfn::new(1).unwrap(), FLAGS).0).is_err()
 }
 
 #[test]
@@ -81,9 +81,9 @@ fn a_refused_exchange_keeps_the_past_of_its_frames() {
         (|guest, home| exchange(guest, &[home.data[PAGE_INDEX]], 1), Errno::NoMem),
         (
             |guest, home| {
-                guest.hv.machine.frames_left.store(0, Ordering::SeqCst);
+                guest.hv.machine().frames_left.store(0, Ordering::SeqCst);
                 let answer = exchange(guest, &[home.data[PAGE_INDEX]], 0);
-                guest.hv.machine.frames_left.store(u64::MAX, Ordering::SeqCst);
+                guest.hv.machine().frames_left.store(u64::MAX, Ordering::SeqCst);
                 answer
             },
             Errno::NoMem,
@@ -107,20 +107,20 @@ fn what_the_hypervisor_left_in_a_frame_is_shown_to_nobody() {
     let guest = Guest::new(boot(256), 1, false, 200);
     let hv = guest.hv;
     // The guest gives frames back, two of them neighbours: they are known as its own.
-    let pair = frame_alloc::take_for(hv, &guest.domain, 1).unwrap();
+    let pair = hv.memory.take_for(&guest.domain.memory, 1).unwrap();
     let single = (0..40).map(|_| guest.frame());
     for frame in frame_alloc::block(pair, 1).chain(single.collect::<Vec<_>>()) {
-        hv.frames.release_from_reservation(frame, guest.domain.owner).unwrap();
+        hv.memory.frames.release_from_reservation(frame, guest.domain.owner).unwrap();
     }
     // The hypervisor works with them in between.
-    let own: Vec<Mfn> = (0..42).map(|_| frame_alloc::take_own(hv, 0).unwrap()).collect();
+    let own: Vec<Mfn> = (0..42).map(|_| hv.memory.take_own(0).unwrap()).collect();
     for &frame in &own {
-        hv.machine.words(frame).iter().for_each(|word| word.store(SECRET, Ordering::SeqCst));
+        hv.machine().words(frame).iter().for_each(|word| word.store(SECRET, Ordering::SeqCst));
     }
-    own.iter().rev().for_each(|&frame| frame_alloc::give_back_own(hv, frame));
-    while let Ok(first) = frame_alloc::take_for(hv, &guest.domain, 1) {
+    own.iter().rev().for_each(|&frame| hv.memory.give_back_own(frame));
+    while let Ok(first) = hv.memory.take_for(&guest.domain.memory, 1) {
         for frame in frame_alloc::block(first, 1) {
-            let is_blank = hv.machine.words(frame).iter().all(|word| word.load(Ordering::SeqCst) == 0);
+            let is_blank = hv.machine().words(frame).iter().all(|word| word.load(Ordering::SeqCst) == 0);
             assert!(is_blank, "{frame:?} is not blank");
         }
     }
@@ -131,13 +131,13 @@ fn a_frame_that_is_not_the_hypervisors_is_not_given_back_as_such() {
     support::on_cpu(0);
     let guest = Guest::new(boot(64), 1, false, 20);
     let frame = guest.frame();
-    let free = guest.hv.frames.free_frames();
+    let free = guest.hv.memory.frames.free_frames();
     for frame in [frame, guest.domain.shared_info, Mfn::new(63).unwrap(), Mfn::new(1 << 20).unwrap()] {
-        let was = guest.hv.frames.state(frame);
-        assert_eq!(guest.hv.frames.free_own(frame, |_| panic!("cleared")), Err(Errno::Inval));
-        assert_eq!(guest.hv.frames.state(frame), was);
+        let was = guest.hv.memory.frames.state(frame);
+        assert_eq!(guest.hv.memory.frames.free_own(frame, |_| panic!("cleared")), Err(Errno::Inval));
+        assert_eq!(guest.hv.memory.frames.state(frame), was);
     }
-    assert_eq!(guest.hv.frames.free_frames(), free);
+    assert_eq!(guest.hv.memory.frames.free_frames(), free);
 }
 
 #[test]
@@ -145,11 +145,11 @@ fn nothing_is_read_at_an_address_of_the_hypervisors() {
     support::on_cpu(0);
     let mut guest = Guest::new(boot(256), 1, false, 64);
     let _home = guest.build_home(16);
-    guest.domain.vm_assist.fetch_or(1 << VMASST_TYPE_WRITABLE_PAGETABLES, Ordering::SeqCst);
+    guest.domain.memory.vm_assist.fetch_or(1 << VMASST_TYPE_WRITABLE_PAGETABLES, Ordering::SeqCst);
     guest.state.traps.set(14, TrapHandler { address: 0x2000, cs: 0xe033, flags: 0 });
     for address in [0xffff_8300_0000_0000, 0xffff_82d0_8000_0000, 0xffff_87ff_ffff_fffc, 1 << 47] {
         // and qword ptr [rdi], 0: reads before it writes.
-        guest.hv.machine.write_guest(GuestAddr(0x1000), &[0x48, 0x83, 0x27, 0]).unwrap();
+        guest.hv.machine().write_guest(GuestAddr(0x1000), &[0x48, 0x83, 0x27, 0]).unwrap();
         guest.regs.rip = 0x1000;
         guest.regs.rdi = address;
         guest.regs.rsp = 0x3000;

@@ -18,10 +18,12 @@ use oxen_hv::{
     addr::GuestAddr,
     caller::Caller,
     config::MAX_VCPUS,
-    domain::{Domain, vcpu::Vcpu, vcpu::VcpuState, vcpu::pause},
-    event::{self, deliver},
-    mem::Memory,
-    sched::work,
+    domain::{
+        Domain,
+        vcpu::{Vcpu, VcpuState, pause},
+    },
+    mem::Ram,
+    per_cpu::work,
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 use support::{
@@ -44,14 +46,14 @@ fn crowded() -> (Guest, Home) {
     support::on_cpu(0);
     let mut guest = Guest::new(support::boot(2048), 1, false, 256);
     let home = guest.build_home(8);
-    (1..ALL).for_each(|id| guest.domain.add_vcpu(guest.hv, id).unwrap());
+    (1..ALL).for_each(|id| guest.hv.add_vcpu(&guest.domain, id).unwrap());
     (guest, home)
 }
 
 /// The guest has the `vcpu_info` of a vcpu brought to one of its pages.
 fn register(guest: &mut Guest, home: &Home, vcpu: u32, page: usize) -> Result<u64, Errno> {
     let request = [home.data[page].raw(), 64];
-    guest.hv.machine.write_guest(GuestAddr(0), request.as_bytes()).unwrap();
+    guest.hv.machine().write_guest(GuestAddr(0), request.as_bytes()).unwrap();
     guest.call(Caller::vcpu_op, [VCPUOP_REGISTER_VCPU_INFO.into(), vcpu.into(), 0, 0])
 }
 
@@ -65,7 +67,7 @@ fn take_news(guest: &Guest, vcpu: u32) -> (u64, u8) {
 fn a_domain_has_up_to_128_vcpus_one_at_a_time_and_gives_them_back() {
     let mut control = control_domain();
     let hv = control.hv;
-    let free = hv.frames.free_frames();
+    let free = hv.memory.frames.free_frames();
     let domain = make(&mut control, ALL);
     let too_few = ask(&mut control, abi::XEN_DOMCTL_MAX_VCPUS, domain.id, &abi::DomctlMaxVcpus { max: ALL - 1 });
     assert_eq!(too_few, Err(Errno::Inval));
@@ -77,18 +79,18 @@ fn a_domain_has_up_to_128_vcpus_one_at_a_time_and_gives_them_back() {
     let info = ask(&mut control, abi::XEN_DOMCTL_GETDOMAININFO, domain.id, &0_u64).unwrap();
     assert_eq!(info.get::<abi::DomctlGetdomaininfo>().max_vcpu_id, ALL - 1);
     destroy(&mut control, domain.id).unwrap();
-    assert_eq!(hv.frames.free_frames(), free);
+    assert_eq!(hv.memory.frames.free_frames(), free);
     // Without frames for the places of the far ones it stops there, and goes on when there are some.
     let domain = make(&mut control, ALL);
-    hv.machine.frames_left.store(0, SeqCst);
+    hv.machine().frames_left.store(0, SeqCst);
     let more = abi::DomctlMaxVcpus { max: ALL };
     assert_eq!(ask(&mut control, abi::XEN_DOMCTL_MAX_VCPUS, domain.id, &more), Err(Errno::NoMem));
     assert_eq!(domain.each_vcpu().count(), 32);
-    hv.machine.frames_left.store(u64::MAX, SeqCst);
+    hv.machine().frames_left.store(u64::MAX, SeqCst);
     ask(&mut control, abi::XEN_DOMCTL_MAX_VCPUS, domain.id, &more).unwrap();
     assert_eq!(domain.each_vcpu().count(), MAX_VCPUS);
     destroy(&mut control, domain.id).unwrap();
-    assert_eq!(hv.frames.free_frames(), free);
+    assert_eq!(hv.memory.frames.free_frames(), free);
 }
 
 #[test]
@@ -109,12 +111,12 @@ fn a_far_vcpu_comes_up_once_its_info_has_a_place() {
         |guest: &mut Guest, vcpu: u32, at| guest.call(Caller::vcpu_op, [VCPUOP_INITIALISE.into(), vcpu.into(), at, 0]);
     for (vcpu, page) in [(40, 2), (127, 3)] {
         let at = 0x4000;
-        guest.hv.machine.write_guest(GuestAddr(at), context.as_bytes()).unwrap();
+        guest.hv.machine().write_guest(GuestAddr(at), context.as_bytes()).unwrap();
         assert_eq!(initialise(&mut guest, vcpu, u64::MAX), Err(Errno::Inval), "whatever the argument");
         assert_eq!(initialise(&mut guest, vcpu, at), Err(Errno::Inval));
-        guest.hv.machine.words(home.data[page]).iter().for_each(|word| word.store(u64::MAX, SeqCst));
+        guest.hv.machine().words(home.data[page]).iter().for_each(|word| word.store(u64::MAX, SeqCst));
         register(&mut guest, &home, vcpu, page).unwrap();
-        let info: Vec<u64> = guest.hv.machine.words(home.data[page])[8..16].iter().map(|w| w.load(SeqCst)).collect();
+        let info: Vec<u64> = guest.hv.machine().words(home.data[page])[8..16].iter().map(|w| w.load(SeqCst)).collect();
         assert_eq!(info, [0x101, u64::MAX, 0, 0, 0, 0, 0, 0], "masked, everything pending, nothing else");
         assert_eq!(register(&mut guest, &home, vcpu, page), Err(Errno::Inval), "once");
         assert_eq!(initialise(&mut guest, vcpu, u64::MAX), Err(Errno::Fault));
@@ -130,12 +132,12 @@ fn a_far_vcpu_comes_up_once_its_info_has_a_place() {
 fn a_far_vcpu_that_a_toolstack_starts_has_a_place_that_no_guest_sees() {
     let mut control = control_domain();
     let hv = control.hv;
-    let free = hv.frames.free_frames();
+    let free = hv.memory.frames.free_frames();
     let domain = make(&mut control, ALL);
     ask(&mut control, abi::XEN_DOMCTL_MAX_VCPUS, domain.id, &abi::DomctlMaxVcpus { max: ALL }).unwrap();
     ask(&mut control, abi::XEN_DOMCTL_MAX_MEM, domain.id, &abi::DomctlMaxMem { max_memkb: 4 * 64 }).unwrap();
     let (context, _) = furnish(hv, &domain);
-    let before: Vec<u64> = hv.machine.words(domain.shared_info).iter().map(|word| word.load(SeqCst)).collect();
+    let before: Vec<u64> = hv.machine().words(domain.shared_info).iter().map(|word| word.load(SeqCst)).collect();
     for id in [40, 100] {
         set_context(&mut control, domain.id, id, &context).unwrap();
         let vcpu = domain.vcpu(id).unwrap();
@@ -145,16 +147,16 @@ fn a_far_vcpu_that_a_toolstack_starts_has_a_place_that_no_guest_sees() {
         assert_eq!(info.word(32 + 24).load(SeqCst), hv.time.vcpu_time_info()[3], "and knows the time");
     }
     as_guest(hv, &domain, |caller| {
-        let port = event::bind_ipi(caller, 40).unwrap();
-        deliver::send(caller, port).unwrap();
-        event::close(hv, &domain, port).unwrap();
+        let port = caller.bind_ipi(40).unwrap();
+        caller.send_event(port).unwrap();
+        hv.close_port(&domain, port).unwrap();
     });
-    let now: Vec<u64> = hv.machine.words(domain.shared_info).iter().map(|word| word.load(SeqCst)).collect();
+    let now: Vec<u64> = hv.machine().words(domain.shared_info).iter().map(|word| word.load(SeqCst)).collect();
     assert_eq!(now, before);
     assert_eq!(domain.vcpu(40).unwrap().info.lock().unwrap().upcall_pending().load(SeqCst), 1);
     assert_eq!(domain.vcpu(100).unwrap().info.lock().unwrap().upcall_pending().load(SeqCst), 0, "each has its own");
     destroy(&mut control, domain.id).unwrap();
-    assert_eq!(hv.frames.free_frames(), free);
+    assert_eq!(hv.memory.frames.free_frames(), free);
 }
 
 #[test]
@@ -163,49 +165,49 @@ fn events_and_interrupts_reach_far_vcpus() {
     for (vcpu, page) in [(40, 2), (127, 3)] {
         register(&mut guest, &home, vcpu, page).unwrap();
         take_news(&guest, vcpu);
-        let ipi = event::bind_ipi(&guest.caller(), vcpu).unwrap();
-        let timer = event::bind_virq(&guest.caller(), VIRQ_TIMER, vcpu).unwrap();
-        assert_eq!(event::bind_virq(&guest.caller(), VIRQ_TIMER, vcpu), Err(Errno::Exist));
-        let moved = event::alloc_unbound(&guest.caller(), DomId::SELF, DomId::SELF).unwrap();
-        let sender = event::bind_interdomain(&guest.caller(), DomId::SELF, moved).unwrap();
-        event::bind_vcpu(&guest.caller(), moved, vcpu).unwrap();
-        assert_eq!(event::status(&guest.caller(), DomId::SELF, moved).unwrap().vcpu, vcpu);
+        let ipi = guest.caller().bind_ipi(vcpu).unwrap();
+        let timer = guest.caller().bind_virq(VIRQ_TIMER, vcpu).unwrap();
+        assert_eq!(guest.caller().bind_virq(VIRQ_TIMER, vcpu), Err(Errno::Exist));
+        let moved = guest.caller().alloc_unbound(DomId::SELF, DomId::SELF).unwrap();
+        let sender = guest.caller().bind_interdomain(DomId::SELF, moved).unwrap();
+        guest.caller().bind_vcpu(moved, vcpu).unwrap();
+        assert_eq!(guest.caller().port_status(DomId::SELF, moved).unwrap().vcpu, vcpu);
         take_news(&guest, vcpu);
         for (port, send) in [(ipi, Some(ipi)), (moved, Some(sender)), (timer, None)] {
             match send {
-                Some(from) => deliver::send(&guest.caller(), from).unwrap(),
-                None => event::virq::raise(guest.hv, &guest.domain, vcpu, VIRQ_TIMER),
+                Some(from) => guest.caller().send_event(from).unwrap(),
+                None => guest.hv.raise_virq(&guest.domain, vcpu, VIRQ_TIMER),
             }
             assert_eq!(take_news(&guest, vcpu), (1 << (port / 64), 1), "port {port} of vcpu {vcpu}");
-            let pending = &guest.hv.machine.words(guest.domain.shared_info)[PENDING];
+            let pending = &guest.hv.machine().words(guest.domain.shared_info)[PENDING];
             assert_eq!(pending.fetch_and(!(1 << port), SeqCst) >> port & 1, 1);
         }
-        assert_eq!(event::audit(guest.hv, &guest.domain), Ok(()));
-        event::close(guest.hv, &guest.domain, timer).unwrap();
-        assert!(event::bind_virq(&guest.caller(), VIRQ_TIMER, vcpu).is_ok());
+        assert_eq!(guest.hv.audit_events(&guest.domain), Ok(()));
+        guest.hv.close_port(&guest.domain, timer).unwrap();
+        assert!(guest.caller().bind_virq(VIRQ_TIMER, vcpu).is_ok());
     }
     let others = (0..ALL).filter(|id| ![0, 40, 127].contains(id)).map(|id| take_news(&guest, id));
     assert!(others.into_iter().all(|news| news == (0, 0)));
-    assert_eq!(event::bind_ipi(&guest.caller(), ALL), Err(Errno::NoEnt));
+    assert_eq!(guest.caller().bind_ipi(ALL), Err(Errno::NoEnt));
 }
 
 #[test]
 fn far_vcpus_poll_each_for_itself() {
     let (mut guest, _) = crowded();
-    let [first, second] = [0; 2].map(|_| event::bind_ipi(&guest.caller(), 0).unwrap());
+    let [first, second] = [0; 2].map(|_| guest.caller().bind_ipi(0).unwrap());
     let domain = guest.domain.clone();
     // Numbers that are the same in five bits.
     let pollers = [8, 40, 104].map(|id| domain.vcpu(id).unwrap());
     for vcpu in pollers {
         vcpu.pauses.store(pause::POLLING, SeqCst);
-        domain.events.begin_poll(vcpu, if vcpu.id == 104 { second } else { first });
+        domain.events.begin_poll(&vcpu.events, if vcpu.id == 104 { second } else { first });
     }
     let polling = || pollers.map(|vcpu| vcpu.pauses.load(SeqCst) & pause::POLLING != 0);
-    assert!(domain.events.end_poll(pollers[0]));
-    assert!(!domain.events.end_poll(pollers[0]), "it is over");
-    deliver::send(&guest.caller(), first).unwrap();
+    assert!(domain.events.end_poll(&pollers[0].events));
+    assert!(!domain.events.end_poll(&pollers[0].events), "it is over");
+    guest.caller().send_event(first).unwrap();
     assert_eq!(polling(), [true, false, true], "who has ended it is not woken, and the others are");
-    deliver::send(&guest.caller(), second).unwrap();
+    guest.caller().send_event(second).unwrap();
     assert_eq!(polling(), [true, false, false]);
 }
 
@@ -223,37 +225,37 @@ fn queues_of_far_vcpus_are_their_own() {
     for (vcpu, info, page) in [(40, 1, 2), (72, 3, 4), (127, 5, 6)] {
         register(&mut guest, &home, vcpu, info).unwrap();
         take_news(&guest, vcpu);
-        event::init_control(&guest.caller(), &control(vcpu, page)).unwrap();
-        assert_eq!(event::init_control(&guest.caller(), &control(vcpu, page)), Err(Errno::Inval));
+        guest.caller().init_event_control(&control(vcpu, page)).unwrap();
+        assert_eq!(guest.caller().init_event_control(&control(vcpu, page)), Err(Errno::Inval));
     }
-    event::expand_array(&guest.caller(), home.data[7].raw()).unwrap();
+    guest.caller().expand_event_array(home.data[7].raw()).unwrap();
     for (vcpu, page) in [(40, 2), (72, 4), (127, 6)] {
-        let ports = [0; 2].map(|_| event::bind_ipi(&guest.caller(), vcpu).unwrap());
-        event::set_priority(&guest.caller(), ports[1], 15).unwrap();
-        ports.iter().for_each(|&port| deliver::send(&guest.caller(), port).unwrap());
-        let block = guest.hv.machine.halves(home.data[page]);
+        let ports = [0; 2].map(|_| guest.caller().bind_ipi(vcpu).unwrap());
+        guest.caller().set_event_priority(ports[1], 15).unwrap();
+        ports.iter().for_each(|&port| guest.caller().send_event(port).unwrap());
+        let block = guest.hv.machine().halves(home.data[page]);
         assert_eq!(block[0].load(SeqCst), 1 << 7 | 1 << 15);
         assert_eq!([7, 15].map(|priority: usize| block[2 + priority].load(SeqCst)), ports);
         assert_eq!(take_news(&guest, vcpu), (0, 1));
         let others = [40, 72, 127].into_iter().filter(|&other| other != vcpu).map(|other| take_news(&guest, other));
         assert!(others.into_iter().all(|news| news == (0, 0)));
     }
-    assert_eq!(event::audit(guest.hv, &guest.domain), Ok(()));
+    assert_eq!(guest.hv.audit_events(&guest.domain), Ok(()));
 }
 
 #[test]
 fn a_flush_for_far_vcpus_reaches_them() {
     let (mut guest, _) = crowded();
-    guest.domain.dirty_cpus.fetch_or(1 << 1, SeqCst);
+    guest.hv.memory.frames.tlb.enter(guest.domain.owner, 1 << 1);
     // `struct mmuext_op`: the command, nothing, the address of the bitmap.
     let request = [MMUEXT_TLB_FLUSH_MULTI.into(), 0, 0x100_u64];
-    guest.hv.machine.write_guest(GuestAddr(0), request.as_bytes()).unwrap();
+    guest.hv.machine().write_guest(GuestAddr(0), request.as_bytes()).unwrap();
     for (vcpu, elsewhere) in [(0, 0), (5, 1), (64, 1), (127, 1)] {
         let mut set = [0_u64; 2];
         set[vcpu / 64] = 1 << (vcpu % 64);
-        guest.hv.machine.write_guest(GuestAddr(0x100), set.as_bytes()).unwrap();
-        let before = guest.hv.machine.cpu(1).flushes;
+        guest.hv.machine().write_guest(GuestAddr(0x100), set.as_bytes()).unwrap();
+        let before = guest.hv.machine().cpu(1).flushes;
         assert_eq!(guest.call(Caller::mmuext_op, [0, 1, 0, DomId::SELF.0.into()]), Ok(0));
-        assert_eq!(guest.hv.machine.cpu(1).flushes - before, elsewhere, "vcpu {vcpu}");
+        assert_eq!(guest.hv.machine().cpu(1).flushes - before, elsewhere, "vcpu {vcpu}");
     }
 }

@@ -10,11 +10,10 @@ use oxen_hv::{
     caller::Caller,
     domain::Domain,
     mem::{
-        Memory,
+        Ram,
         entry::Entry,
-        frame_alloc,
         frame_type::FrameType,
-        write_emulation::{self, Write, Written},
+        write_emulation::{Write, Written},
     },
 };
 use std::sync::atomic::Ordering;
@@ -37,7 +36,7 @@ fn guest() -> (Guest, Home) {
 
 fn put(guest: &Guest, words: &[u64]) {
     for (i, &word) in words.iter().enumerate() {
-        guest.hv.machine.write_guest_word(GuestAddr(BUFFER + 8 * i as u64), word).unwrap();
+        guest.hv.machine().write_guest_word(GuestAddr(BUFFER + 8 * i as u64), word).unwrap();
     }
 }
 
@@ -78,7 +77,7 @@ fn known(guest: &Guest) -> Holds {
 fn a_validated_tree_is_counted_entry_by_entry() {
     let (guest, home) = guest();
     audit::check(guest.hv, &known(&guest), audit::nothing_lent);
-    let l1 = guest.hv.frames.state(home.tables[3]);
+    let l1 = guest.hv.memory.frames.state(home.tables[3]);
     assert_eq!((l1.kind(), l1.uses(), l1.refs()), (FrameType::L1, 1, 3));
 }
 
@@ -103,7 +102,7 @@ fn a_new_table_is_unmapped_filled_pinned_hung_in_and_taken_down() {
     let (l1, page) = (home.data[5], home.data[6]);
     table_word(guest.hv, l1, 7).store(Entry::to(page, Entry::PRESENT | Entry::WRITABLE).0, Ordering::SeqCst);
     let va = 5 << 12;
-    guest.hv.machine.write_guest_word(GuestAddr(va), 0).unwrap();
+    guest.hv.machine().write_guest_word(GuestAddr(va), 0).unwrap();
     assert_eq!(guest.call(Caller::update_va_mapping, [va, Entry::to(l1, FLAGS).0, mmu::UVMF_INVLPG, 0]), Ok(0));
     assert_eq!(extended(&mut guest, mmu::MMUEXT_PIN_L1_TABLE, l1.raw(), 0), Ok(0));
     assert_eq!(extended(&mut guest, mmu::MMUEXT_PIN_L1_TABLE, l1.raw(), 0), Err(Errno::Inval), "pinned already");
@@ -112,13 +111,13 @@ fn a_new_table_is_unmapped_filled_pinned_hung_in_and_taken_down() {
     assert_eq!(seen, Entry::to(page, Entry::PRESENT | Entry::WRITABLE | Entry::USER | Entry::GUEST_KERNEL).0);
     let hang = entry_address(home.tables[2], 1);
     assert_eq!(update(&mut guest, hang, Entry::to(l1, FLAGS | Entry::WRITABLE).0), Ok(0));
-    guest.hv.machine.write_guest_word(GuestAddr((512 + 7) << 12), 42).unwrap();
-    assert_eq!(guest.hv.frames.state(l1).uses(), 2);
+    guest.hv.machine().write_guest_word(GuestAddr((512 + 7) << 12), 42).unwrap();
+    assert_eq!(guest.hv.memory.frames.state(l1).uses(), 2);
     audit::check(guest.hv, &known(&guest), audit::nothing_lent);
     assert_eq!(update(&mut guest, hang, 0), Ok(0));
     assert_eq!(extended(&mut guest, mmu::MMUEXT_UNPIN_TABLE, l1.raw(), 0), Ok(0));
     assert_eq!(extended(&mut guest, mmu::MMUEXT_UNPIN_TABLE, l1.raw(), 0), Err(Errno::Inval));
-    assert_eq!(guest.hv.frames.state(l1).uses(), 0);
+    assert_eq!(guest.hv.memory.frames.state(l1).uses(), 0);
     // A CPU may still walk through the table that was: it must forget before the guest can write there.
     let writable = Entry::to(l1, FLAGS | Entry::WRITABLE).0;
     assert_eq!(guest.call(Caller::update_va_mapping, [va, writable, mmu::UVMF_INVLPG, 0]), Ok(0));
@@ -155,7 +154,7 @@ fn what_is_refused_is_refused_with_xens_errors() {
     let before = audit::snapshot(guest.hv);
     let l1 = |slot| entry_address(home.tables[3], slot);
     let page = Entry::to(home.data[1], FLAGS).0;
-    let io = Mfn::new(guest.hv.frames.end() as u64 - 1).unwrap();
+    let io = Mfn::new(guest.hv.memory.frames.end() as u64 - 1).unwrap();
     let hypervisor = Mfn::new(3).unwrap();
     for (ptr, val, error) in [
         (l1(100) + 4, page, Errno::NoSys),
@@ -194,8 +193,8 @@ fn a_batch_counts_what_it_did() {
     put(&guest, &[entry_address(l1, 100), page, entry_address(l1, 101), page, 4, 0]);
     let done = 8 * 100;
     assert_eq!(guest.call(Caller::mmu_update, [BUFFER, 3, done, 0x7ff0]), Err(Errno::NoSys));
-    assert_eq!(guest.hv.machine.read_guest_word(GuestAddr(done)).unwrap() as u32, 2);
-    assert_eq!(guest.hv.frames.state(home.data[1]).refs(), 4);
+    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr(done)).unwrap() as u32, 2);
+    assert_eq!(guest.hv.memory.frames.state(home.data[1]).refs(), 4);
     // The bits that the CPU notes stay only where the guest says so.
     for (command, dirty) in [(mmu::MMU_PT_UPDATE_PRESERVE_AD, true), (mmu::MMU_NORMAL_PT_UPDATE, false)] {
         table_word(guest.hv, l1, 100).fetch_or(Entry::DIRTY, Ordering::SeqCst);
@@ -210,9 +209,10 @@ fn direct_writes_to_a_table_are_done_or_left_to_the_guest() {
     let root = home.tables[0];
     let va = GuestAddr(((16 + 3) << 12) + 8 * 40);
     let page = Entry::to(home.data[2], FLAGS | Entry::WRITABLE).0;
-    let write = |guest: &Guest, va, bytes, what| write_emulation::write(guest.hv, &guest.domain, root, va, bytes, what);
+    let write =
+        |guest: &Guest, va, bytes, what| guest.hv.memory.emulate_write(&guest.domain.memory, root, va, bytes, what);
     assert!(write(&guest, va, 8, Write::Store(page)).is_err(), "the guest did not ask for it");
-    guest.domain.vm_assist.store(1 << VMASST_TYPE_WRITABLE_PAGETABLES, Ordering::SeqCst);
+    guest.domain.memory.vm_assist.store(1 << VMASST_TYPE_WRITABLE_PAGETABLES, Ordering::SeqCst);
     assert_eq!(write(&guest, va, 8, Write::Store(page)), Ok(Written { old: 0, stored: true }));
     // `and byte [entry], 0xfd`: the page is write-protected.
     let low = page & 0xff;
@@ -235,19 +235,19 @@ fn direct_writes_to_a_table_are_done_or_left_to_the_guest() {
 #[test]
 fn a_balloon_goes_out_and_in_again() {
     let (mut guest, home) = guest();
-    let free = guest.hv.frames.free_frames();
+    let free = guest.hv.memory.frames.free_frames();
     let page = home.data[9];
-    guest.hv.machine.write_guest_word(GuestAddr(9 << 12), 0xdead).unwrap();
+    guest.hv.machine().write_guest_word(GuestAddr(9 << 12), 0xdead).unwrap();
     assert_eq!(guest.call(Caller::update_va_mapping, [9 << 12, 0, 0, 0]), Ok(0));
     let reservation = |list: u64, pages: u64| [list, pages, 0, 0x7ff0];
     put(&guest, &reservation(64, 1));
-    guest.hv.machine.write_guest_word(GuestAddr(64), page.raw()).unwrap();
+    guest.hv.machine().write_guest_word(GuestAddr(64), page.raw()).unwrap();
     assert_eq!(guest.call(Caller::memory_op, [1, BUFFER, 0, 0]), Ok(1));
-    assert_eq!(guest.hv.frames.free_frames(), free + 1);
+    assert_eq!(guest.hv.memory.frames.free_frames(), free + 1);
     assert_eq!(guest.call(Caller::memory_op, [1, BUFFER, 0, 0]), Ok(0), "not the guest's any more");
-    guest.hv.machine.write_guest_word(GuestAddr(64), 9).unwrap();
+    guest.hv.machine().write_guest_word(GuestAddr(64), 9).unwrap();
     assert_eq!(guest.call(Caller::memory_op, [6, BUFFER, 0, 0]), Ok(1));
-    let fresh = Mfn::new(guest.hv.machine.read_guest_word(GuestAddr(64)).unwrap()).unwrap();
+    let fresh = Mfn::new(guest.hv.machine().read_guest_word(GuestAddr(64)).unwrap()).unwrap();
     assert_eq!(table_word(guest.hv, fresh, 0).load(Ordering::SeqCst), 0, "law 8: scrubbed");
     assert_eq!(guest.call(Caller::update_va_mapping, [9 << 12, Entry::to(fresh, FLAGS | 2).0, 0, 0]), Ok(0));
     audit::check(guest.hv, &known(&guest), audit::nothing_lent);
@@ -263,22 +263,22 @@ fn what_a_guest_left_behind_is_seen_by_nobody_else() {
     let hv = boot(256);
     let fill = |domain: &Domain| {
         let mut frames = Vec::new();
-        while let Ok(frame) = frame_alloc::take_for(hv, domain, 0) {
+        while let Ok(frame) = hv.memory.take_for(&domain.memory, 0) {
             frames.push(frame);
         }
         frames
     };
-    let is_blank = |frame: &Mfn| hv.machine.words(*frame).iter().all(|word| word.load(Ordering::SeqCst) == 0);
+    let is_blank = |frame: &Mfn| hv.machine().words(*frame).iter().all(|word| word.load(Ordering::SeqCst) == 0);
     let mut guest = Guest::new(hv, 1, false, 1000);
     for (next, id) in [(true, 2), (false, 3), (true, 4)] {
         let frames = fill(&guest.domain);
         assert!(frames.len() > 200 && frames.iter().all(is_blank), "before domain {id}");
         for frame in frames {
-            hv.machine.words(frame).iter().for_each(|word| word.store(0x5ec2e7, Ordering::SeqCst));
-            hv.frames.release_from_reservation(frame, guest.domain.owner).unwrap();
+            hv.machine().words(frame).iter().for_each(|word| word.store(0x5ec2e7, Ordering::SeqCst));
+            hv.memory.frames.release_from_reservation(frame, guest.domain.owner).unwrap();
         }
         // Once in another slot of the domain table, once in the same.
-        frame_alloc::give_back_shared(hv, guest.domain.shared_info);
+        hv.memory.give_back_shared(guest.domain.shared_info);
         if next {
             hv.domains.remove(&guest.domain);
         }
@@ -292,32 +292,32 @@ fn a_frame_goes_to_another_only_when_no_cpu_knows_it() {
     let (hv, page) = (guest.hv, home.data[7]);
     support::on_cpu(1);
     guest.run();
-    hv.machine.write_guest_word(GuestAddr(7 << 12), 1).unwrap();
+    hv.machine().write_guest_word(GuestAddr(7 << 12), 1).unwrap();
     support::on_cpu(0);
     assert_eq!(guest.call(Caller::update_va_mapping, [7 << 12, 0, 0, 0]), Ok(0), "without a flush");
-    hv.frames.release_from_reservation(page, guest.domain.owner).unwrap();
+    hv.memory.frames.release_from_reservation(page, guest.domain.owner).unwrap();
     let other = Guest::new(hv, 2, false, 1000);
     let mut taken = Vec::new();
-    while let Ok(frame) = frame_alloc::take_for(hv, &other.domain, 0) {
+    while let Ok(frame) = hv.memory.take_for(&other.domain.memory, 0) {
         taken.push(frame);
         audit::check_caches(hv, audit::nothing_lent);
     }
     assert!(taken.contains(&page));
-    assert_eq!(hv.frames.free_frames(), 0);
+    assert_eq!(hv.memory.frames.free_frames(), 0);
 }
 
 #[test]
 fn a_table_is_written_to_only_when_no_cpu_walks_through_it() {
     let (mut guest, home) = guest();
     let (hv, l1) = (guest.hv, home.data[5]);
-    hv.machine.clear(l1);
+    hv.machine().clear(l1);
     table_word(hv, l1, 0).store(Entry::to(home.data[6], FLAGS).0, Ordering::SeqCst);
     assert_eq!(guest.call(Caller::update_va_mapping, [5 << 12, 0, mmu::UVMF_INVLPG, 0]), Ok(0));
     let hang = entry_address(home.tables[2], 1);
     assert_eq!(update(&mut guest, hang, Entry::to(l1, FLAGS).0), Ok(0));
     support::on_cpu(1);
     guest.run();
-    hv.machine.read_guest_word(GuestAddr(512 << 12)).unwrap();
+    hv.machine().read_guest_word(GuestAddr(512 << 12)).unwrap();
     support::on_cpu(0);
     assert_eq!(update(&mut guest, hang, 0), Ok(0), "without a flush");
     let writable = Entry::to(l1, FLAGS | Entry::WRITABLE).0;
@@ -325,7 +325,7 @@ fn a_table_is_written_to_only_when_no_cpu_walks_through_it() {
     audit::check_caches(hv, audit::nothing_lent);
     // And the other way round: what a CPU can still write to becomes no table.
     support::on_cpu(1);
-    hv.machine.write_guest_word(GuestAddr(5 << 12), 0).unwrap();
+    hv.machine().write_guest_word(GuestAddr(5 << 12), 0).unwrap();
     support::on_cpu(0);
     assert_eq!(guest.call(Caller::update_va_mapping, [5 << 12, 0, 0, 0]), Ok(0));
     assert_eq!(update(&mut guest, hang, Entry::to(l1, FLAGS).0), Ok(0));
@@ -344,25 +344,25 @@ fn claimed_pages_are_kept_for_whom_they_are_promised_to() {
         put(&control, &[0, pages, 0, domain]);
         control.call(Caller::memory_op, [24, BUFFER, 0, 0])
     };
-    let free = u64::from(hv.frames.free_frames());
+    let free = u64::from(hv.memory.frames.free_frames());
     assert_eq!(claim(1, free + 1), Err(Errno::NoMem));
     assert_eq!(claim(1, 501), Err(Errno::Inval), "more than it may have");
     assert_eq!(claim(1, free - 10), Ok(0));
     assert_eq!(claim(1, free - 10), Err(Errno::Inval), "one claim at a time");
     assert_eq!(claim(2, 11), Err(Errno::NoMem));
     // Others get what is left, the domain what it was promised, and its promise shrinks with it.
-    let take = |guest: &Guest| frame_alloc::take_for(hv, &guest.domain, 0);
+    let take = |guest: &Guest| hv.memory.take_for(&guest.domain.memory, 0);
     assert_eq!((0..20).filter(|_| take(&other).is_ok()).count(), 10);
     let frames: Vec<Mfn> = (0..100).map(|_| take(&wanting).unwrap()).collect();
-    assert_eq!(u64::from(hv.frames.claimed()), free - 110);
-    hv.frames.release_from_reservation(frames[0], wanting.domain.owner).unwrap();
+    assert_eq!(u64::from(hv.memory.frames.claimed()), free - 110);
+    hv.memory.frames.release_from_reservation(frames[0], wanting.domain.owner).unwrap();
     assert_eq!((0..3).filter(|_| take(&other).is_ok()).count(), 1, "what it gives back is everybody's");
     // What is refused half-way is no part of it.
-    hv.machine.frames_left.store(0, Ordering::SeqCst);
+    hv.machine().frames_left.store(0, Ordering::SeqCst);
     assert!(take(&wanting).is_err());
-    hv.machine.frames_left.store(u64::MAX, Ordering::SeqCst);
-    assert_eq!(u64::from(hv.frames.claimed()), free - 110);
+    hv.machine().frames_left.store(u64::MAX, Ordering::SeqCst);
+    assert_eq!(u64::from(hv.memory.frames.claimed()), free - 110);
     assert_eq!(claim(1, 0), Ok(0));
-    assert_eq!(hv.frames.claimed(), 0);
+    assert_eq!(hv.memory.frames.claimed(), 0);
     assert!(take(&other).is_ok());
 }

@@ -8,7 +8,7 @@ use oxen_abi::errno::Errno;
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
-    mem::{editor::Editor, entry::Entry, linear::links, relinquish::relinquish, root},
+    mem::{editor::Editor, entry::Entry},
 };
 use std::sync::atomic::Ordering;
 use support::{
@@ -34,7 +34,7 @@ fn start() -> (Guest, Home) {
 
 fn put(guest: &Guest, words: &[u64]) {
     for (i, &word) in words.iter().enumerate() {
-        guest.hv.machine.write_guest_word(GuestAddr(BUFFER + 8 * i as u64), word).unwrap();
+        guest.hv.machine().write_guest_word(GuestAddr(BUFFER + 8 * i as u64), word).unwrap();
     }
 }
 
@@ -68,13 +68,18 @@ fn recount(guest: &Guest) {
 
 /// The domain ends, and all comes back.
 fn end(mut guest: Guest) {
-    guest.domain.is_dying.store(true, Ordering::SeqCst);
-    while root::drop_roots(guest.hv, &guest.domain, &mut guest.state).is_err() {}
+    guest.domain.memory.is_dying.store(true, Ordering::SeqCst);
+    while guest
+        .hv
+        .memory
+        .drop_roots(&guest.domain.memory, &mut &mut guest.state.kernel_root, &mut &mut guest.state.user_root)
+        .is_err()
+    {}
     let mut next = 0;
-    while relinquish(guest.hv, &guest.domain, &mut next).is_err() {}
+    while guest.hv.memory.relinquish(&guest.domain.memory, &mut next).is_err() {}
     let slot = guest.domain.owner.slot().unwrap();
-    assert_eq!(guest.hv.frames.reserved(slot), 0);
-    assert_eq!(guest.hv.machine.ram() as u32 - support::OWN_FRAMES as u32 - 1, guest.hv.frames.free_frames());
+    assert_eq!(guest.hv.memory.frames.reserved(slot), 0);
+    assert_eq!(guest.hv.machine().ram() as u32 - support::OWN_FRAMES as u32 - 1, guest.hv.memory.frames.free_frames());
 }
 
 #[test]
@@ -82,17 +87,17 @@ fn a_table_may_refer_to_itself_to_be_read_and_holds_nothing_by_it() {
     let (mut guest, _home) = start();
     for level in 2..=4 {
         let own = table(&mut guest, level);
-        let before = guest.hv.frames.state(own);
+        let before = guest.hv.memory.frames.state(own);
         assert_eq!(update(&mut guest, own, 5, to(own, WRITE)), Err(Errno::Inval), "level {level}");
         assert_eq!(update(&mut guest, own, 5, to(own, READ | Entry::PAT_OR_SIZE)), Err(Errno::Inval));
         assert_eq!(update(&mut guest, own, 5, to(own, READ)), Ok(0), "level {level}");
-        assert_eq!(guest.hv.frames.state(own), before);
+        assert_eq!(guest.hv.memory.frames.state(own), before);
         // Neither becomes it writable afterwards.
         assert_eq!(update(&mut guest, own, 5, to(own, WRITE)), Err(Errno::Inval));
         assert_eq!(update(&mut guest, own, 5, to(own, READ | Entry::AVAILABLE)), Ok(0));
         recount(&guest);
         assert_eq!(extended(&mut guest, UNPIN, own), Ok(0));
-        assert_eq!((guest.hv.frames.state(own).uses(), guest.hv.frames.state(own).refs()), (0, 1));
+        assert_eq!((guest.hv.memory.frames.state(own).uses(), guest.hv.memory.frames.state(own).refs()), (0, 1));
         // Nor when the table is made with it.
         for (flags, answer) in [(WRITE, Err(Errno::Inval)), (READ, Ok(0))] {
             table_word(guest.hv, own, 5).store(to(own, flags), Ordering::SeqCst);
@@ -111,15 +116,18 @@ fn a_table_may_refer_to_another_and_keeps_it_so() {
         assert_eq!(update(&mut guest, one, 7, to(other, WRITE)), Err(Errno::Inval), "level {level}");
         assert_eq!(update(&mut guest, one, 7, to(other, READ)), Ok(0), "level {level}");
         assert_eq!(update(&mut guest, one, 8, to(other, READ)), Ok(0));
-        assert_eq!((links(guest.hv, one), links(guest.hv, other)), (2, -2));
+        assert_eq!((guest.hv.memory.frames.links(one), guest.hv.memory.frames.links(other)), (2, -2));
         recount(&guest);
         assert_eq!(extended(&mut guest, UNPIN, other), Ok(0));
-        assert_eq!(guest.hv.frames.state(other).uses(), 2, "what is referred to stays a table");
+        assert_eq!(guest.hv.memory.frames.state(other).uses(), 2, "what is referred to stays a table");
         assert_eq!(update(&mut guest, one, 7, 0), Ok(0));
         recount(&guest);
         assert_eq!(extended(&mut guest, UNPIN, one), Ok(0));
         for frame in [one, other] {
-            assert_eq!((guest.hv.frames.state(frame).uses(), guest.hv.frames.state(frame).refs()), (0, 1));
+            assert_eq!(
+                (guest.hv.memory.frames.state(frame).uses(), guest.hv.memory.frames.state(frame).refs()),
+                (0, 1)
+            );
         }
     }
     end(guest);
@@ -153,9 +161,13 @@ fn tables_that_are_none_or_another_s_are_not_referred_to() {
     assert_eq!(update(&mut guest, l3, 1, to(theirs, READ)), Err(Errno::Inval));
     assert_eq!(update(&mut guest, l2, 1, to(l3, READ)), Err(Errno::Inval), "of the level above");
     let _ = update(&mut guest, l3, 1, to(plain, READ));
-    assert_eq!(guest.hv.frames.state(plain).kind().level(), Some(2), "an idle frame is made what the entry needs");
+    assert_eq!(
+        guest.hv.memory.frames.state(plain).kind().level(),
+        Some(2),
+        "an idle frame is made what the entry needs"
+    );
     // Half a table is none.
-    guest.hv.has_linear_tables.store(false, Ordering::SeqCst);
+    guest.hv.memory.has_linear_tables.store(false, Ordering::SeqCst);
     assert_eq!(update(&mut guest, l3, 2, to(l3, READ)), Err(Errno::Inval), "pv-linear-pt=no");
 }
 
@@ -173,15 +185,15 @@ fn the_hypervisor_reads_nothing_of_its_own_for_a_guest() {
         assert_eq!(guest.call(Caller::memory_op, [3, place, 0, 0]), Err(Errno::Fault));
     }
     // Nor while a CPU may be between its read and its question: the entry goes, all are interrupted, the mark goes.
-    guest.domain.dirty_cpus.fetch_or(0b101, Ordering::SeqCst);
-    let flushes = guest.hv.machine.cpu(2).flushes;
+    guest.hv.memory.frames.tlb.enter(guest.domain.owner, 0b101);
+    let flushes = guest.hv.machine().cpu(2).flushes;
     assert_eq!(update(&mut guest, root, 5, 0), Ok(0));
-    assert_eq!(guest.hv.machine.cpu(2).flushes, flushes + 1);
-    assert_eq!(guest.domain.linear_slot_going.load(Ordering::SeqCst), 0);
-    guest.domain.linear_slot_going.store(1, Ordering::SeqCst);
+    assert_eq!(guest.hv.machine().cpu(2).flushes, flushes + 1);
+    assert_eq!(guest.domain.memory.linear_slot_going.load(Ordering::SeqCst), 0);
+    guest.domain.memory.linear_slot_going.store(1, Ordering::SeqCst);
     assert_eq!(guest.call(Caller::mmu_update, [BUFFER, 0, 0, SELF]), Ok(0));
     assert_eq!(guest.call(Caller::mmu_update, [BUFFER, 1, 0, SELF]), Err(Errno::Fault), "in the slot that is going");
-    guest.domain.linear_slot_going.store(0, Ordering::SeqCst);
+    guest.domain.memory.linear_slot_going.store(0, Ordering::SeqCst);
     // Other addresses are as good as ever, and the slot is one of them then.
     assert_eq!(update(&mut guest, root, 5, to(home.tables[1], WRITE)), Ok(0));
     put(&guest, &[entry_address(root, 6), 0]);
@@ -231,12 +243,12 @@ fn the_longest_chain_is_given_back_step_by_step() {
     assert_eq!(extended(&mut guest, UNPIN, top), Ok(0));
     recount(&guest);
     let mut pauses = 0;
-    while Editor::open(guest.hv, &guest.domain).is_err() {
+    while Editor::open(&guest.hv.memory, &guest.domain.memory).is_err() {
         pauses += 1;
         recount(&guest);
     }
     assert!(pauses > 0, "each part is found again from the top");
-    let tables = audit::all(guest.hv).filter(|&frame| guest.hv.frames.state(frame).kind().level().is_some());
-    assert_eq!(tables.filter(|&frame| guest.hv.frames.state(frame).uses() != 0).count(), 4, "the home's alone");
+    let tables = audit::all(guest.hv).filter(|&frame| guest.hv.memory.frames.state(frame).kind().level().is_some());
+    assert_eq!(tables.filter(|&frame| guest.hv.memory.frames.state(frame).uses() != 0).count(), 4, "the home's alone");
     end(guest);
 }

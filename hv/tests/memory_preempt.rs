@@ -9,7 +9,7 @@ use oxen_abi::mmu::{
 };
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
-    mem::{Memory, editor::Editor, entry::Entry, frame_alloc, relinquish::relinquish, root, walk},
+    mem::{Ram, editor::Editor, entry::Entry, walk},
     reply::Stop,
 };
 use std::sync::atomic::Ordering;
@@ -37,7 +37,7 @@ impl World {
         support::on_cpu(0);
         let mut guest = Guest::new(boot(256), 1, false, 128);
         let home = guest.build_home(8);
-        Editor::open(guest.hv, &guest.domain).unwrap().pin(home.tables[0], 4).unwrap();
+        Editor::open(&guest.hv.memory, &guest.domain.memory).unwrap().pin(home.tables[0], 4).unwrap();
         let tree: Vec<Mfn> = (0..L1S + 4).map(|_| guest.frame()).collect();
         let page = guest.frame();
         let mut world = Self { guest, home, tree, page, random: seed };
@@ -73,7 +73,7 @@ impl World {
     fn set_bad_entry(&mut self) -> Option<(Mfn, usize)> {
         let table = self.any_table();
         let slot = self.below(512) as usize;
-        let state = self.guest.hv.frames.state(table);
+        let state = self.guest.hv.memory.frames.state(table);
         let word = table_word(self.guest.hv, table, slot);
         if state.uses() != 0 || word.load(Ordering::SeqCst) != 0 || walk::is_hypervisor_slot(4, slot) {
             return None;
@@ -86,7 +86,7 @@ impl World {
     fn once(&mut self, command: u32, frame: Mfn) -> Result<u64, Stop> {
         self.guest.run();
         for (i, word) in [u64::from(command), frame.raw(), 0].into_iter().enumerate() {
-            self.guest.hv.machine.write_guest_word(GuestAddr(8 * i as u64), word).unwrap();
+            self.guest.hv.machine().write_guest_word(GuestAddr(8 * i as u64), word).unwrap();
         }
         self.guest.caller().mmuext_op(&mut [0, 1, 0, 0x7ff0, 0, 0])
     }
@@ -105,8 +105,8 @@ impl World {
             3 => {
                 let ptr = entry_address(self.home.tables[0], 7);
                 for word in [Entry::to(self.tree[1], FLAGS).0, 0] {
-                    self.guest.hv.machine.write_guest_word(GuestAddr(0), ptr).unwrap();
-                    self.guest.hv.machine.write_guest_word(GuestAddr(8), word).unwrap();
+                    self.guest.hv.machine().write_guest_word(GuestAddr(0), ptr).unwrap();
+                    self.guest.hv.machine().write_guest_word(GuestAddr(8), word).unwrap();
                     let _ = self.guest.caller().mmu_update(&mut [0, 1, 0, 0x7ff0, 0, 0]);
                 }
                 return;
@@ -118,9 +118,9 @@ impl World {
         let home = self.home.tables[0];
         if self.guest.state.kernel_root != Some(home) {
             let domain = self.guest.domain.clone();
-            while Editor::open(self.guest.hv, &domain).is_err() {}
-            let mut editor = Editor::open(self.guest.hv, &domain).unwrap();
-            root::switch(&mut self.guest.caller(), &mut editor, home).unwrap();
+            while Editor::open(&self.guest.hv.memory, &domain.memory).is_err() {}
+            let mut editor = Editor::open(&self.guest.hv.memory, &domain.memory).unwrap();
+            editor.switch(self.guest.caller().cpu, &mut self.guest.caller().state.kernel_root, home).unwrap();
         }
     }
 
@@ -135,24 +135,27 @@ impl World {
     fn flatten(&mut self) {
         let hv = self.guest.hv;
         for table in self.tree.clone() {
-            while Editor::open(hv, &self.guest.domain).is_err() {}
-            if hv.frames.state(table).is_pinned() {
+            while Editor::open(&hv.memory, &self.guest.domain.memory).is_err() {}
+            if hv.memory.frames.state(table).is_pinned() {
                 self.once(MMUEXT_UNPIN_TABLE, table).unwrap();
             }
         }
         // What was given up half way is there for whoever asks for it again.
         while let Some(table) = self.tree.iter().copied().find(|&table| {
-            while Editor::open(hv, &self.guest.domain).is_err() {}
-            walk::under_way(hv, table).is_some_and(|at| !at.is_nested)
+            while Editor::open(&hv.memory, &self.guest.domain.memory).is_err() {}
+            hv.memory.frames.under_way(table).is_some_and(|at| !at.is_nested)
         }) {
-            let level = hv.frames.state(table).kind().level().unwrap();
+            let level = hv.memory.frames.state(table).kind().level().unwrap();
             if self.once(MMUEXT_PIN_L1_TABLE + level - 1, table).is_ok() {
                 self.once(MMUEXT_UNPIN_TABLE, table).unwrap();
             }
         }
-        assert!(self.tree.iter().all(|&table| hv.frames.state(table).uses() == 0), "nobody holds the tree any more");
+        assert!(
+            self.tree.iter().all(|&table| hv.memory.frames.state(table).uses() == 0),
+            "nobody holds the tree any more"
+        );
         for &table in &self.tree {
-            hv.machine.clear(table);
+            hv.machine().clear(table);
         }
         self.fill();
     }
@@ -168,14 +171,17 @@ fn pinning_a_large_tree_takes_several_goes_and_ends() {
         goes += 1;
     }
     assert!((5..=L1S).contains(&goes), "{goes} goes");
-    assert!(world.tree.iter().all(|&frame| world.guest.hv.frames.state(frame).uses() == 1));
+    assert!(world.tree.iter().all(|&frame| world.guest.hv.memory.frames.state(frame).uses() == 1));
     assert_eq!(world.once(MMUEXT_UNPIN_TABLE, world.tree[0]), Ok(0), "unpinning is done at once");
     world.check();
-    assert!(world.tree.iter().any(|&frame| world.guest.hv.frames.state(frame).uses() == 1), "but not to the end");
-    while Editor::open(world.guest.hv, &world.guest.domain).is_err() {
+    assert!(
+        world.tree.iter().any(|&frame| world.guest.hv.memory.frames.state(frame).uses() == 1),
+        "but not to the end"
+    );
+    while Editor::open(&world.guest.hv.memory, &world.guest.domain.memory).is_err() {
         world.check();
     }
-    assert!(world.tree.iter().all(|&frame| world.guest.hv.frames.state(frame).uses() == 0));
+    assert!(world.tree.iter().all(|&frame| world.guest.hv.memory.frames.state(frame).uses() == 0));
 }
 
 #[test]
@@ -191,8 +197,8 @@ fn a_bad_entry_anywhere_undoes_everything() {
         };
         assert!(matches!(outcome, Err(Stop::Refused(_))), "{outcome:?} with a bad entry in {table:?}, {slot}");
         world.check();
-        while Editor::open(world.guest.hv, &world.guest.domain).is_err() {}
-        assert!(world.tree.iter().all(|&frame| world.guest.hv.frames.state(frame).uses() == 0));
+        while Editor::open(&world.guest.hv.memory, &world.guest.domain.memory).is_err() {}
+        assert!(world.tree.iter().all(|&frame| world.guest.hv.memory.frames.state(frame).uses() == 0));
         world.check();
     }
 }
@@ -231,7 +237,7 @@ fn others_meddle_and_the_guest_may_never_come_back() {
 fn a_domain_may_die_at_any_moment() {
     for goes in 0..14 {
         let mut world = World::new(5);
-        let free = world.guest.hv.frames.free_frames() + 128 - (128 - world.guest.hv.frames.reserved(0));
+        let free = world.guest.hv.memory.frames.free_frames() + 128 - (128 - world.guest.hv.memory.frames.reserved(0));
         for _ in 0..goes {
             let _ = world.once(MMUEXT_PIN_L4_TABLE, world.tree[0]);
         }
@@ -240,16 +246,20 @@ fn a_domain_may_die_at_any_moment() {
             let _ = world.once(MMUEXT_UNPIN_TABLE, world.tree[0]);
         }
         let (hv, domain) = (world.guest.hv, world.guest.domain.clone());
-        while root::drop_roots(hv, &domain, &mut world.guest.state).is_err() {}
-        frame_alloc::give_back_shared(hv, domain.shared_info);
+        while hv
+            .memory
+            .drop_roots(&domain.memory, &mut &mut world.guest.state.kernel_root, &mut &mut world.guest.state.user_root)
+            .is_err()
+        {}
+        hv.memory.give_back_shared(domain.shared_info);
         let mut next = 0;
         let mut steps = 0;
-        while relinquish(hv, &domain, &mut next).is_err() {
+        while hv.memory.relinquish(&domain.memory, &mut next).is_err() {
             steps += 1;
         }
         assert!(steps < 200, "{steps} steps");
         audit::check(hv, &Holds::default(), audit::nothing_lent);
-        assert_eq!((hv.frames.reserved(0), hv.frames.shared(0)), (0, 0), "law 7 after {goes} goes");
-        assert_eq!(hv.frames.free_frames(), free + 1);
+        assert_eq!((hv.memory.frames.reserved(0), hv.memory.frames.shared(0)), (0, 0), "law 7 after {goes} goes");
+        assert_eq!(hv.memory.frames.free_frames(), free + 1);
     }
 }

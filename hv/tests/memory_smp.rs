@@ -9,7 +9,7 @@ use oxen_hv::{
     Hypervisor,
     addr::{GuestAddr, Mfn},
     caller::Caller,
-    mem::{editor::hold_writable, entry::Entry, frame_alloc, frame_type::Owner},
+    mem::{entry::Entry, frame_type::Owner},
 };
 use std::{sync::atomic::Ordering, thread};
 use support::{
@@ -38,20 +38,20 @@ fn work(cpu: u16, guest: &mut Guest, home: &mut Home, others: &[(Owner, Vec<Mfn>
         if round % 3 == 0 {
             pin_and_unpin(hv, guest, frame, home.data[1 + index % (DATA - 1)]);
         } else {
-            hv.frames.release_from_reservation(frame, guest.domain.owner).unwrap();
-            home.data[index] = frame_alloc::take_for(hv, &guest.domain, 0).unwrap();
+            hv.memory.frames.release_from_reservation(frame, guest.domain.owner).unwrap();
+            home.data[index] = hv.memory.take_for(&guest.domain.memory, 0).unwrap();
         }
         let entry = Entry::to(home.data[index], FLAGS | Entry::WRITABLE).0;
         // Somebody may still hold the frame as writable: that is no obstacle to mapping it so.
         assert_eq!(guest.call(Caller::update_va_mapping, [va, entry, 0, 0]), Ok(0));
-        hv.machine.write_guest_word(GuestAddr(va + 8), round).unwrap();
+        hv.machine().write_guest_word(GuestAddr(va + 8), round).unwrap();
         let (owner, frames) = &others[round as usize % others.len()];
         let wanted = frames[index];
-        if hold_writable(hv, wanted, *owner).is_ok() {
-            hv.frames.put_use(wanted);
+        if hv.memory.hold_writable(wanted, *owner).is_ok() {
+            hv.memory.frames.put_use(wanted);
         }
-        if hv.frames.reference(wanted, *owner).is_ok() {
-            hv.frames.put(wanted);
+        if hv.memory.frames.reference(wanted, *owner).is_ok() {
+            hv.memory.frames.put(wanted);
         }
     }
 }
@@ -61,7 +61,7 @@ fn pin_and_unpin(hv: &Hypervisor<Fake>, guest: &mut Guest, table: Mfn, page: Mfn
     table_word(hv, table, 1).store(0, Ordering::SeqCst);
     table_word(hv, table, 5).store(Entry::to(page, FLAGS | Entry::WRITABLE).0, Ordering::SeqCst);
     let put = |words: [u64; 3]| {
-        words.iter().zip(0..).for_each(|(&word, i)| hv.machine.write_guest_word(GuestAddr(8 * i), word).unwrap());
+        words.iter().zip(0..).for_each(|(&word, i)| hv.machine().write_guest_word(GuestAddr(8 * i), word).unwrap());
     };
     put([u64::from(MMUEXT_PIN_L1_TABLE), table.raw(), 0]);
     if guest.call(Caller::mmuext_op, [0, 1, 0, 0x7ff0]).is_ok() {

@@ -8,13 +8,10 @@ use oxen_abi::{
     domid::DomId,
 };
 use oxen_hv::{
-    domain::{
-        control_registers::CR4_OSXSAVE,
-        cpuid::{self, Vendor, leaves_x87_pointers},
-        traps::TrapHandler,
-    },
-    hypercall::stubs,
-    mem::Memory,
+    domain::{control_registers::CR4_OSXSAVE, traps::TrapHandler},
+    mem::Ram,
+    processor::cpuid::{Vendor, leaves_x87_pointers},
+    stubs,
     trap::msr,
 };
 use std::sync::atomic::Ordering::SeqCst;
@@ -34,7 +31,7 @@ fn guest() -> Guest {
 }
 
 fn vendor(guest: &Guest, name: [u8; 4]) {
-    guest.hv.machine.peripherals.lock().unwrap().cpuid.insert(0, [0xd, u32::from_le_bytes(name), 0, 0]);
+    guest.hv.machine().peripherals.lock().unwrap().cpuid.insert(0, [0xd, u32::from_le_bytes(name), 0, 0]);
 }
 
 #[test]
@@ -95,7 +92,7 @@ fn what_looks_present_reads_as_zero_and_drops_what_is_written() {
 fn a_kernel_without_a_handler_for_the_fault_reads_zero_where_the_cpu_has_a_register() {
     let mut guest = guest();
     const SOME: u32 = 0x601;
-    guest.hv.machine.peripherals.lock().unwrap().msrs.insert(SOME, 0x1234);
+    guest.hv.machine().peripherals.lock().unwrap().msrs.insert(SOME, 0x1234);
     assert_eq!(guest.caller().read_msr(SOME), Some(0));
     assert_eq!(guest.caller().read_msr(SOME + 1), None, "the CPU has none");
     assert!(!guest.caller().write_msr(SOME, 0));
@@ -124,7 +121,7 @@ fn the_hypervisors_register_fills_a_page_of_the_guests_own_with_the_stubs() {
     let mut caller = guest.caller();
     assert_eq!(caller.read_msr(STUBS), Some(0));
     assert!(caller.write_msr(STUBS, frame.raw() << 12));
-    let seen: Vec<u8> = hv.machine.bytes(frame).iter().map(|byte| byte.load(SeqCst)).collect();
+    let seen: Vec<u8> = hv.machine().bytes(frame).iter().map(|byte| byte.load(SeqCst)).collect();
     assert_eq!(seen, stubs::page());
     assert!(!caller.write_msr(STUBS, frame.raw() << 12 | 1), "there is one page");
     assert!(!caller.write_msr(STUBS, home.tables[3].raw() << 12), "a table");
@@ -135,7 +132,7 @@ fn the_hypervisors_register_fills_a_page_of_the_guests_own_with_the_stubs() {
 #[test]
 fn extended_leaves_are_the_vendors() {
     let mut guest = guest();
-    let set = |leaf, answer| guest.hv.machine.peripherals.lock().unwrap().cpuid.insert(leaf, answer);
+    let set = |leaf, answer| guest.hv.machine().peripherals.lock().unwrap().cpuid.insert(leaf, answer);
     set(1, [0x50_6e3, 0, 0, u32::MAX]);
     set(7, [0, u32::MAX, u32::MAX, u32::MAX]);
     set(0x8000_0000, [0x8000_00ff, 1, 2, 3]);
@@ -145,7 +142,7 @@ fn extended_leaves_are_the_vendors() {
     set(0x8000_0008, [0x3934, u32::MAX, 0, 0]);
     set(0x8000_0021, [u32::MAX; 4]);
     vendor(&guest, *b"Auth");
-    let ask = |guest: &mut Guest, leaf| cpuid::leaf(&guest.caller(), leaf, 0);
+    let ask = |guest: &mut Guest, leaf| guest.caller().cpuid_leaf(leaf, 0);
     assert_eq!(ask(&mut guest, 1)[3], 0x0fc9_c3f5, "no SYSENTER, no memory types");
     assert_eq!(ask(&mut guest, 7), [0, 0x218c_0329, 0x0040_0700, 0]);
     assert_eq!(ask(&mut guest, 0x8000_0000), [0x8000_0021, 1, 2, 3]);
@@ -160,22 +157,22 @@ fn extended_leaves_are_the_vendors() {
     assert_eq!(ask(&mut guest, 0x8000_0005), [0; 4]);
     assert_eq!(ask(&mut guest, 0x8000_0006), [0, 0, 3, 0]);
     assert_eq!(ask(&mut guest, 0x8000_0021), [0; 4]);
-    assert_eq!(cpuid::leaf(&guest.caller(), 0x4000_0005, 1), [0; 4]);
+    assert_eq!(guest.caller().cpuid_leaf(0x4000_0005, 1), [0; 4]);
 }
 
 #[test]
 fn that_lfence_waits_is_told_where_the_cpu_does_not_say_so() {
     let mut guest = guest();
-    let set = |leaf, answer| guest.hv.machine.peripherals.lock().unwrap().cpuid.insert(leaf, answer);
+    let set = |leaf, answer| guest.hv.machine().peripherals.lock().unwrap().cpuid.insert(leaf, answer);
     vendor(&guest, *b"Auth");
     set(0x8000_0000, [0x8000_000a, 1, 2, 3]);
-    let ask = |guest: &mut Guest| [0x8000_0000, 0x8000_0021].map(|leaf| cpuid::leaf(&guest.caller(), leaf, 0)[0]);
+    let ask = |guest: &mut Guest| [0x8000_0000, 0x8000_0021].map(|leaf| guest.caller().cpuid_leaf(leaf, 0)[0]);
     for (signature, answer) in [(0xf00, [0x8000_0021, 4]), (0x20_0f00, [0x8000_0021, 4]), (0x80_0f12, [0x8000_000a, 0])]
     {
-        guest.hv.machine.peripherals.lock().unwrap().cpuid.insert(1, [signature, 0, 0, 0]);
+        guest.hv.machine().peripherals.lock().unwrap().cpuid.insert(1, [signature, 0, 0, 0]);
         assert_eq!(ask(&mut guest), answer, "{signature:#x}");
     }
-    guest.hv.machine.peripherals.lock().unwrap().msrs.insert(0xc001_1029, 2);
+    guest.hv.machine().peripherals.lock().unwrap().msrs.insert(0xc001_1029, 2);
     assert_eq!(ask(&mut guest), [0x8000_0021, 4], "it is switched on");
 }
 
@@ -183,21 +180,21 @@ fn that_lfence_waits_is_told_where_the_cpu_does_not_say_so() {
 fn the_control_domain_is_told_of_speculation_and_memory_types_on_intels_cpus() {
     const CAPABILITIES: u32 = 0x10a;
     let mut guest = Guest::new(support::boot(64), 0, true, 16);
-    let set = |leaf, answer| guest.hv.machine.peripherals.lock().unwrap().cpuid.insert(leaf, answer);
+    let set = |leaf, answer| guest.hv.machine().peripherals.lock().unwrap().cpuid.insert(leaf, answer);
     set(1, [0x50_6e3, 0, 0, u32::MAX]);
     set(0x8000_0000, [0x8000_0008, 0, 0, 0]);
     vendor(&guest, *b"Genu");
-    assert_eq!(cpuid::leaf(&guest.caller(), 0x8000_0001, 0)[3], 1 << 12);
-    assert_eq!(cpuid::leaf(&guest.caller(), 7, 0)[3], 1 << 29);
+    assert_eq!(guest.caller().cpuid_leaf(0x8000_0001, 0)[3], 1 << 12);
+    assert_eq!(guest.caller().cpuid_leaf(7, 0)[3], 1 << 29);
     assert_eq!(guest.caller().read_msr(CAPABILITIES), Some(4), "Skylake's returns");
     assert!(!guest.caller().write_msr(CAPABILITIES, 4));
-    guest.hv.machine.peripherals.lock().unwrap().cpuid.insert(1, [0x30_6c3, 0, 0, u32::MAX]);
-    assert_eq!((cpuid::leaf(&guest.caller(), 7, 0)[3], guest.caller().read_msr(CAPABILITIES)), (0, None));
-    guest.hv.machine.peripherals.lock().unwrap().cpuid.insert(7, [0, 0, 0, 1 << 29]);
-    guest.hv.machine.peripherals.lock().unwrap().msrs.insert(CAPABILITIES, u64::MAX);
+    guest.hv.machine().peripherals.lock().unwrap().cpuid.insert(1, [0x30_6c3, 0, 0, u32::MAX]);
+    assert_eq!((guest.caller().cpuid_leaf(7, 0)[3], guest.caller().read_msr(CAPABILITIES)), (0, None));
+    guest.hv.machine().peripherals.lock().unwrap().cpuid.insert(7, [0, 0, 0, 1 << 29]);
+    guest.hv.machine().peripherals.lock().unwrap().msrs.insert(CAPABILITIES, u64::MAX);
     assert_eq!(guest.caller().read_msr(CAPABILITIES), Some(0x0d18_e17b));
     vendor(&guest, *b"Auth");
-    assert_eq!(cpuid::leaf(&guest.caller(), 7, 0)[3], 0);
+    assert_eq!(guest.caller().cpuid_leaf(7, 0)[3], 0);
 }
 
 #[test]
@@ -223,7 +220,7 @@ fn ports_of_others_read_all_ones_but_the_timers_counter_stands() {
 #[test]
 fn the_control_domain_has_the_timers_speaker_channel_alone() {
     let mut control = Guest::new(support::boot(64), 0, true, 16);
-    control.hv.machine.peripherals.lock().unwrap().port_values.extend([(0x40, 1), (0x42, 2), (0x43, 3), (0x61, 4)]);
+    control.hv.machine().peripherals.lock().unwrap().port_values.extend([(0x40, 1), (0x42, 2), (0x43, 3), (0x61, 4)]);
     let mut caller = control.caller();
     caller.state.iopl = 1;
     let read = [0x40, 0x42, 0x43, 0x61].map(|port| caller.port_in(port, 1));
@@ -232,8 +229,24 @@ fn the_control_domain_has_the_timers_speaker_channel_alone() {
     for (port, bytes, value) in writes {
         assert!(caller.port_out(port, bytes, value));
     }
-    let seen = control.hv.machine.peripherals.lock().unwrap().port_writes.clone();
+    let seen = control.hv.machine().peripherals.lock().unwrap().port_writes.clone();
     assert_eq!(seen, [(0x42, 1, 0x11), (0x43, 1, 0xb0)], "no other channel is touched");
+}
+
+#[test]
+fn the_control_domain_reaches_no_part_of_the_console_or_the_acpi_timer() {
+    let mut control = Guest::new(support::boot(64), 0, true, 16);
+    let own = [0x3f8, 0x3ff, 0x608, 0x60b];
+    control.hv.machine().peripherals.lock().unwrap().port_values.extend(own.map(|port| (port, 1)));
+    control.hv.machine().peripherals.lock().unwrap().port_values.extend([(0x604, 5), (0x60c, 6)]);
+    let mut caller = control.caller();
+    caller.state.iopl = 1;
+    for (port, bytes) in [(0x3f8, 1), (0x3f6, 4), (0x608, 4), (0x60a, 2), (0x60b, 1), (0x606, 4), (0x607, 2)] {
+        assert_eq!(caller.port_in(port, bytes), Some(u32::MAX), "{port:#x}");
+        assert!(caller.port_out(port, bytes, 7));
+    }
+    assert_eq!([0x604, 0x60c].map(|port| caller.port_in(port, 1)), [Some(5), Some(6)]);
+    assert!(control.hv.machine().peripherals.lock().unwrap().port_writes.is_empty());
 }
 
 #[test]
@@ -245,7 +258,7 @@ fn the_number_behind_rdtscp_is_the_vcpus_own() {
     assert_eq!(caller.read_msr(TSC_AUX), Some(0x1001));
     assert!(!caller.write_msr(TSC_AUX, 1 << 32), "it has 32 bits");
     assert_eq!(caller.state.tsc_aux, 0x1001);
-    assert_eq!(guest.hv.machine.peripherals.lock().unwrap().processor_calls.get("set_tsc_aux"), Some(&1));
+    assert_eq!(guest.hv.machine().peripherals.lock().unwrap().processor_calls.get("set_tsc_aux"), Some(&1));
 }
 
 #[test]
@@ -265,13 +278,13 @@ fn a_vendors_registers_are_there_on_its_cpus_only() {
 #[test]
 fn the_prefix_tells_kernels_alone_that_the_hypervisor_saves_extended_state() {
     let mut guest = guest();
-    guest.hv.machine.peripherals.lock().unwrap().cpuid.insert(1, [0, 0, XSAVE | OSXSAVE, 0]);
+    guest.hv.machine().peripherals.lock().unwrap().cpuid.insert(1, [0, 0, XSAVE | OSXSAVE, 0]);
     guest.state.cr4 &= !CR4_OSXSAVE;
     let seen = |answer: [u32; 4]| answer[2] & (XSAVE | OSXSAVE);
-    assert_eq!(seen(cpuid::leaf(&guest.caller(), 1, 0)), XSAVE);
-    assert_eq!(seen(cpuid::by_prefix(&guest.caller(), 1, 0)), XSAVE | OSXSAVE);
+    assert_eq!(seen(guest.caller().cpuid_leaf(1, 0)), XSAVE);
+    assert_eq!(seen(guest.caller().cpuid_by_prefix(1, 0)), XSAVE | OSXSAVE);
     guest.state.in_kernel = false;
-    assert_eq!(seen(cpuid::by_prefix(&guest.caller(), 1, 0)), XSAVE);
+    assert_eq!(seen(guest.caller().cpuid_by_prefix(1, 0)), XSAVE);
     guest.state.cr4 |= CR4_OSXSAVE;
-    assert_eq!(seen(cpuid::by_prefix(&guest.caller(), 1, 0)), XSAVE | OSXSAVE);
+    assert_eq!(seen(guest.caller().cpuid_by_prefix(1, 0)), XSAVE | OSXSAVE);
 }

@@ -17,11 +17,12 @@ use oxen_abi::{
 use oxen_hv::{
     Hypervisor,
     caller::{Caller, Current},
-    domain::{self, Config, Domain, control_registers::CR4_TSD, regs::Regs, teardown, vcpu::pause},
-    event,
-    mem::Memory,
+    domain::{Config, Domain, control_registers::CR4_TSD, regs::Regs, vcpu::pause},
+    hardware::Clock,
+    mem::Ram,
+    per_cpu::work,
     reply::{Args, Reply},
-    sched::{self, Clock, clock::Scale, run_queue::Share, switch, work},
+    sched::{clock::Scale, run_queue::Share},
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 use support::{Fake, boot, dice::Dice, guest::Guest, this_cpu};
@@ -40,7 +41,7 @@ impl Cpu {
 
     /// Back to a guest: whoever is current then may run.
     fn leave(&mut self) {
-        switch::leave(self.hv, this_cpu(), &mut self.current, &mut self.regs);
+        self.hv.leave(this_cpu(), &mut self.current, &mut self.regs);
         let current = self.current.as_ref().unwrap();
         assert_eq!(current.vcpu.pauses.load(SeqCst), 0, "who runs may run");
         assert!(current.vcpu.slot.lock().is_none() && current.vcpu.sched.is_running());
@@ -48,10 +49,10 @@ impl Cpu {
 
     /// Some time passes in the guest, and the timer interrupts it if it is due.
     fn run(&mut self, nanoseconds: u64) {
-        self.hv.machine.time.fetch_add(nanoseconds, SeqCst);
-        let armed = self.hv.machine.peripherals.lock().unwrap().armed[usize::from(this_cpu().0)];
+        self.hv.machine().time.fetch_add(nanoseconds, SeqCst);
+        let armed = self.hv.machine().peripherals.lock().unwrap().armed[usize::from(this_cpu().0)];
         let shared = self.hv.cpu(this_cpu()).unwrap();
-        if armed.is_some_and(|at| at <= self.hv.machine.time.load(SeqCst)) {
+        if armed.is_some_and(|at| at <= self.hv.machine().time.load(SeqCst)) {
             shared.work.fetch_or(work::TIMER, SeqCst);
         }
         if shared.work.load(SeqCst) != 0 {
@@ -80,17 +81,16 @@ impl Cpu {
 
 /// A domain whose vcpus are up, as if they had contexts.
 fn domain(hv: &'static Hypervisor<Fake>, id: u16, vcpus: u32) -> Arc<Domain> {
-    let domain =
-        domain::create(hv, &Config { id: Some(DomId(id)), is_privileged: id == 0, ..Config::CONTROL }).unwrap();
+    let domain = hv.create_domain(&Config { id: Some(DomId(id)), is_privileged: id == 0, ..Config::CONTROL }).unwrap();
     for id in 0..vcpus {
-        domain.add_vcpu(hv, id).unwrap();
+        hv.add_vcpu(&domain, id).unwrap();
         let vcpu = domain.vcpu(id).unwrap();
         vcpu.is_initialised.store(true, SeqCst);
-        sched::placement::set_hard(hv, &domain, vcpu, 1).unwrap();
+        hv.set_hard_affinity(&domain, vcpu, 1).unwrap();
         vcpu.slot.lock().as_mut().unwrap().regs.rip = u64::from(id) + 1000 * u64::from(domain.id.0);
-        sched::unpause(hv, vcpu, pause::DOWN);
+        hv.unpause_vcpu(vcpu, pause::DOWN);
     }
-    domain.unpause_by_controller(hv).unwrap();
+    hv.unpause_by_controller(&domain).unwrap();
     domain
 }
 
@@ -105,7 +105,7 @@ fn bind_timer(cpu: &mut Cpu) -> u32 {
         state: &mut current.state,
         regs: &mut cpu.regs,
     };
-    event::bind_virq(&caller, VIRQ_TIMER, caller.vcpu.id).unwrap()
+    caller.bind_virq(VIRQ_TIMER, caller.vcpu.id).unwrap()
 }
 
 #[test]
@@ -113,8 +113,8 @@ fn weights_and_caps_hold_through_the_running_loop() {
     let hv = boot(256);
     let mut cpu = Cpu::new(hv);
     let domains: Vec<_> = (1..=3).map(|id| domain(hv, id, 1)).collect();
-    sched::set_share(hv, &domains[0], Share { weight: 512, cap: 0 });
-    sched::set_share(hv, &domains[2], Share { weight: 256, cap: 10 });
+    hv.set_share(&domains[0], Share { weight: 512, cap: 0 });
+    hv.set_share(&domains[2], Share { weight: 256, cap: 10 });
     cpu.leave();
     for _ in 0..20_000 {
         cpu.run(500_000);
@@ -139,9 +139,9 @@ fn a_timer_wakes_who_blocked_at_its_time_and_not_before() {
     cpu.leave();
     assert!(hv.now() >= start + 1_000_000, "not early");
     assert!(hv.now() < start + 1_000_100, "and not late");
-    assert!(event::deliver::is_pending(hv, &domain, port));
+    assert!(hv.is_event_pending(&domain, port));
     assert!(cpu.current.as_ref().unwrap().state.info.wants_upcall());
-    let calls = hv.machine.peripherals.lock().unwrap().processor_calls.clone();
+    let calls = hv.machine().peripherals.lock().unwrap().processor_calls.clone();
     assert_eq!(calls.get("load"), Some(&1), "an idle CPU keeps what it will need again");
     assert_eq!(calls.get("save"), None);
     // With an event there, blocking does not block.
@@ -158,10 +158,10 @@ fn a_time_in_the_past_fires_at_once() {
     let domain = domain(hv, 1, 1);
     cpu.leave();
     let port = bind_timer(&mut cpu);
-    hv.machine.time.fetch_add(1_000_000, SeqCst);
+    hv.machine().time.fetch_add(1_000_000, SeqCst);
     cpu.call(Caller::set_timer_op, [10, 0, 0]).unwrap();
     cpu.leave();
-    assert!(event::deliver::is_pending(hv, &domain, port));
+    assert!(hv.is_event_pending(&domain, port));
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn a_watchdog_ends_a_domain_that_does_not_feed_it() {
     let hv = boot(512);
     let mut guest = Guest::new(hv, 1, false, 64);
     let home = guest.build_home(1);
-    hv.machine.words(home.data[0])[0].store(5 << 32, SeqCst);
+    hv.machine().words(home.data[0])[0].store(5 << 32, SeqCst);
     assert_eq!(guest.call(Caller::sched_op, [SCHEDOP_WATCHDOG.into(), 0, 0, 0]), Ok(1));
     let other = domain(hv, 2, 1);
     let mut cpu = Cpu::new(hv);
@@ -204,17 +204,17 @@ fn a_runstate_area_says_what_the_vcpu_does() {
     let hv = boot(512);
     let mut guest = Guest::new(hv, 1, false, 64);
     let home = guest.build_home(2);
-    guest.domain.vm_assist.store(1 << VMASST_TYPE_RUNSTATE_UPDATE_FLAG, SeqCst);
-    let words = hv.machine.words(home.data[0]);
+    guest.domain.memory.vm_assist.store(1 << VMASST_TYPE_RUNSTATE_UPDATE_FLAG, SeqCst);
+    let words = hv.machine().words(home.data[0]);
     words[0].store(0x1000, SeqCst);
     let register = VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA.into();
     assert_eq!(guest.call(Caller::vcpu_op, [register, 0, 0, 0]), Ok(0));
     *guest.vcpu.slot.lock() = Some(guest.state);
     let mut cpu = Cpu::new(hv);
     guest.vcpu.pauses.store(pause::DOWN, SeqCst);
-    sched::unpause(hv, &guest.vcpu, pause::DOWN);
+    hv.unpause_vcpu(&guest.vcpu, pause::DOWN);
     cpu.leave();
-    let area = hv.machine.words(home.data[1]);
+    let area = hv.machine().words(home.data[1]);
     let state = || area[0].load(SeqCst) & 0xff;
     assert_eq!((state(), area[1].load(SeqCst) & XEN_RUNSTATE_UPDATE), (0, 0));
     let other = domain(hv, 2, 1);
@@ -246,13 +246,13 @@ fn check(hv: &Hypervisor<Fake>, cpu: &Cpu, domains: &[Arc<Domain>]) {
 fn any_order_of_events_keeps_the_loop_whole() {
     for seed in 1..=30 {
         let hv = boot(512);
-        hv.machine.idle_step.store(10_000, SeqCst);
+        hv.machine().idle_step.store(10_000, SeqCst);
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
         let mut cpu = Cpu::new(hv);
         let mut domains: Vec<_> = (1..=4).map(|id| domain(hv, id, 1 + u32::from(id) % 3)).collect();
         // One domain is left alone but for its clock, so that somebody always runs in the end.
         let clock = domain(hv, 9, 1);
-        sched::timers::set_periodic(hv, clock.vcpu(0).unwrap(), 3_000_000);
+        hv.set_periodic_timer(clock.vcpu(0).unwrap(), 3_000_000);
         cpu.leave();
         domains.push(clock);
         for _ in 0..3000 {
@@ -272,18 +272,18 @@ fn step(hv: &'static Hypervisor<Fake>, cpu: &mut Cpu, dice: &mut Dice, domains: 
         0 | 1 if !is_clock => drop(cpu.call(Caller::sched_op, [SCHEDOP_BLOCK.into(), 0, 0])),
         2 => drop(cpu.call(Caller::sched_op, [SCHEDOP_YIELD.into(), 0, 0])),
         3 => drop(cpu.call(Caller::set_timer_op, [hv.now() + dice.wide(5_000_000), 0, 0])),
-        4 | 5 => sched::wake(hv, vcpu),
-        6 => drop(domain.pause_by_controller(hv)),
-        7 | 8 => drop(domain.unpause_by_controller(hv)),
+        4 | 5 => hv.wake_vcpu(vcpu),
+        6 => drop(hv.pause_by_controller(&domain)),
+        7 | 8 => drop(hv.unpause_by_controller(&domain)),
         9 if !is_clock => drop(cpu.call(Caller::vcpu_op, [VCPUOP_DOWN.into(), dice.wide(4), 0])),
         10 | 11 => {
             for vcpu in domain.each_vcpu() {
-                sched::unpause(hv, vcpu, pause::DOWN);
+                hv.unpause_vcpu(vcpu, pause::DOWN);
             }
-            domain::resume(hv, domain);
+            hv.resume_domain(domain);
         }
-        12 => sched::set_share(hv, domain, Share { weight: 1 + dice.wide(999) as u16, cap: dice.wide(3) as u16 * 30 }),
-        _ => sched::timers::set_periodic(hv, vcpu, dice.wide(3) * 2_000_000),
+        12 => hv.set_share(domain, Share { weight: 1 + dice.wide(999) as u16, cap: dice.wide(3) as u16 * 30 }),
+        _ => hv.set_periodic_timer(vcpu, dice.wide(3) * 2_000_000),
     }
     cpu.run(dice.wide(2_000_000));
 }
@@ -295,11 +295,11 @@ fn end(hv: &'static Hypervisor<Fake>, cpu: &mut Cpu, domains: &mut Vec<Arc<Domai
         cpu.call(Caller::sched_op, [SCHEDOP_BLOCK.into(), 0, 0]).unwrap();
         let current = cpu.current.as_ref().unwrap();
         let this = domains.iter().find(|d| d.id == current.domain.id).unwrap().clone();
-        let _ = this.pause_by_controller(hv);
+        let _ = hv.pause_by_controller(&this);
         cpu.leave();
     }
     for domain in domains.drain(..) {
-        while teardown::advance(hv, &domain).is_err() {}
+        while hv.tear_down(&domain).is_err() {}
         assert!(hv.domains.get(domain.id).is_none());
         assert_eq!(Arc::strong_count(&domain), 1, "nobody else remembers it");
     }
@@ -312,8 +312,8 @@ fn polling_ends_with_the_port_the_time_or_at_once() {
     let hv = boot(512);
     let mut guest = Guest::new(hv, 1, false, 64);
     let home = guest.build_home(1);
-    let port = event::bind_ipi(&guest.caller(), 0).unwrap();
-    let words = hv.machine.words(home.data[0]);
+    let port = guest.caller().bind_ipi(0).unwrap();
+    let words = hv.machine().words(home.data[0]);
     // The list of ports follows the request.
     let ask = |deadline: u64| {
         for (word, value) in words.iter().zip([24, 1, deadline, port.into()]) {
@@ -321,17 +321,17 @@ fn polling_ends_with_the_port_the_time_or_at_once() {
         }
     };
     ask(0);
-    event::deliver::send(&guest.caller(), port).unwrap();
+    guest.caller().send_event(port).unwrap();
     assert_eq!(guest.call(Caller::sched_op, [SCHEDOP_POLL.into(), 0, 0, 0]), Ok(0));
     assert_eq!(guest.vcpu.pauses.load(SeqCst), 0, "it is pending already");
     // Take the event.
-    hv.machine.words(guest.domain.shared_info)[256].store(0, SeqCst);
+    hv.machine().words(guest.domain.shared_info)[256].store(0, SeqCst);
     guest.state.info.upcall_pending().store(0, SeqCst);
     assert_eq!(guest.call(Caller::sched_op, [SCHEDOP_POLL.into(), 0, 0, 0]), Ok(0));
     assert_eq!(guest.vcpu.pauses.load(SeqCst), pause::POLLING);
-    event::deliver::send(&guest.caller(), port).unwrap();
+    guest.caller().send_event(port).unwrap();
     assert_eq!(guest.vcpu.pauses.load(SeqCst), 0);
-    hv.machine.words(guest.domain.shared_info)[256].store(0, SeqCst);
+    hv.machine().words(guest.domain.shared_info)[256].store(0, SeqCst);
     guest.state.info.upcall_pending().store(0, SeqCst);
     ask(5_000);
     assert_eq!(guest.call(Caller::sched_op, [SCHEDOP_POLL.into(), 0, 0, 0]), Ok(0));
@@ -347,7 +347,7 @@ fn a_period_ticks_at_its_rate_and_the_last_vcpu_down_ends_the_domain() {
     let hv = boot(512);
     let mut guest = Guest::new(hv, 1, false, 64);
     let home = guest.build_home(1);
-    hv.machine.words(home.data[0])[0].store(2_000_000, SeqCst);
+    hv.machine().words(home.data[0])[0].store(2_000_000, SeqCst);
     assert_eq!(guest.call(Caller::vcpu_op, [VCPUOP_SET_PERIODIC_TIMER.into(), 0, 0, 0]), Ok(0));
     assert!(guest.call(Caller::vcpu_op, [VCPUOP_SET_SINGLESHOT_TIMER.into(), 7, 0, 0]).is_err());
     assert!(guest.call(Caller::vcpu_op, [VCPUOP_UP.into(), 0, 0, 0]).is_ok());
@@ -374,12 +374,12 @@ fn an_emulated_counter_goes_with_the_time_that_its_guest_is_told() {
     cpu.leave();
     let state = &cpu.current.as_ref().unwrap().state;
     assert_eq!((state.cr4 & CR4_TSD, state.loaded_cr4(state.cr4) & CR4_TSD), (0, CR4_TSD), "it traps, unseen");
-    let told = || [5, 6, 7].map(|word: usize| hv.machine.words(domain.shared_info)[word].load(SeqCst));
+    let told = || [5, 6, 7].map(|word: usize| hv.machine().words(domain.shared_info)[word].load(SeqCst));
     let [stamp, time, scale] = told();
     assert_eq!((stamp, time), (2 * (hv.now() - began + 500), hv.now()));
     let scaled = Scale { mul: scale as u32, shift: (scale >> 32) as i8 };
-    hv.machine.time.fetch_add(1_000_000, SeqCst);
-    assert_eq!(time + scaled.apply(domain.read_tsc(hv) - stamp), hv.now(), "as guests compute it");
+    hv.machine().time.fetch_add(1_000_000, SeqCst);
+    assert_eq!(time + scaled.apply(hv.read_tsc(&domain) - stamp), hv.now(), "as guests compute it");
     // When it next begins to run it is told anew.
     let other = self::domain(hv, 2, 1);
     while cpu.who().0 != other.id {
@@ -395,7 +395,7 @@ fn an_emulated_counter_goes_with_the_time_that_its_guest_is_told() {
 fn time_is_there_although_a_toolstack_cleared_the_page() {
     let hv = boot(256);
     let domain = domain(hv, 1, 2);
-    let words = hv.machine.words(domain.shared_info);
+    let words = hv.machine().words(domain.shared_info);
     words.iter().for_each(|word| word.store(0, SeqCst));
     let mut cpu = Cpu::new(hv);
     cpu.leave();
@@ -406,6 +406,6 @@ fn time_is_there_although_a_toolstack_cleared_the_page() {
     assert_eq!((stamp, time, scale), (own_stamp, own_time, own_scale));
     // As guests compute it (`vcpu_time_info`, `xen.h`).
     let scaled = Scale { mul: scale as u32, shift: (scale >> 32) as i8 };
-    hv.machine.time.fetch_add(123_456_789, SeqCst);
-    assert_eq!(time + scaled.apply(hv.machine.ticks() - stamp), hv.now());
+    hv.machine().time.fetch_add(123_456_789, SeqCst);
+    assert_eq!(time + scaled.apply(hv.machine().ticks() - stamp), hv.now());
 }

@@ -17,11 +17,9 @@ use oxen_abi::{
 use oxen_hv::{
     Hypervisor,
     addr::GuestAddr,
-    caller::Caller,
-    caller::Current,
-    domain::{self, Config, Domain, regs::Regs, vcpu::pause},
-    machine::CpuId,
-    sched::{placement, switch},
+    caller::{Caller, Current},
+    domain::{Config, Domain, regs::Regs, vcpu::pause},
+    hardware::CpuId,
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 use support::{CPUS, Fake, boot, guest::Guest, on_cpu, this_cpu};
@@ -31,15 +29,15 @@ const ALL: u64 = (1 << CPUS) - 1;
 
 /// A domain with vcpus that are up, on these CPUs.
 fn domain(hv: &'static Hypervisor<Fake>, vcpus: u32, cpus: u64) -> Arc<Domain> {
-    let domain = domain::create(hv, &Config { id: None, is_privileged: false, ..Config::CONTROL }).unwrap();
+    let domain = hv.create_domain(&Config { id: None, is_privileged: false, ..Config::CONTROL }).unwrap();
     for id in 0..vcpus {
-        domain.add_vcpu(hv, id).unwrap();
+        hv.add_vcpu(&domain, id).unwrap();
         let vcpu = domain.vcpu(id).unwrap();
-        placement::set_hard(hv, &domain, vcpu, cpus).unwrap();
+        hv.set_hard_affinity(&domain, vcpu, cpus).unwrap();
         vcpu.is_initialised.store(true, SeqCst);
-        oxen_hv::sched::unpause(hv, vcpu, pause::DOWN);
+        hv.unpause_vcpu(vcpu, pause::DOWN);
     }
-    domain.unpause_by_controller(hv).unwrap();
+    hv.unpause_by_controller(&domain).unwrap();
     domain
 }
 
@@ -49,7 +47,7 @@ fn cpu_of(domain: &Domain, vcpu: u32) -> u16 {
 
 /// The CPU leaves for a guest.
 fn leave(hv: &'static Hypervisor<Fake>, current: &mut Option<Current>) {
-    switch::leave(hv, this_cpu(), current, &mut Regs::default());
+    hv.leave(this_cpu(), current, &mut Regs::default());
 }
 
 #[test]
@@ -61,13 +59,13 @@ fn a_vcpu_that_runs_where_it_may_not_any_more_leaves_at_once() {
     leave(hv, &mut current);
     assert!(moving.vcpu(0).unwrap().sched.is_running());
     let other = domain(hv, 1, 1);
-    assert_eq!(placement::set_hard(hv, &moving, moving.vcpu(0).unwrap(), 1 << 2 | 1 << 40), Ok(1 << 2));
+    assert_eq!(hv.set_hard_affinity(&moving, moving.vcpu(0).unwrap(), 1 << 2 | 1 << 40), Ok(1 << 2));
     assert_eq!(cpu_of(&moving, 0), 0, "its state is on the CPU");
     leave(hv, &mut current);
     assert_eq!(current.unwrap().domain.id, other.id);
     assert_eq!(cpu_of(&moving, 0), 2);
     assert_eq!(moving.vcpu(0).unwrap().pauses.load(SeqCst), 0, "it goes on there");
-    assert_eq!(placement::set_hard(hv, &moving, moving.vcpu(0).unwrap(), 1 << 40), Err(Errno::Inval));
+    assert_eq!(hv.set_hard_affinity(&moving, moving.vcpu(0).unwrap(), 1 << 40), Err(Errno::Inval));
 }
 
 #[test]
@@ -76,20 +74,20 @@ fn a_new_vcpu_sits_where_it_would_like_to_if_it_may() {
     let hv = boot(256);
     let wishing = domain(hv, 1, ALL);
     let vcpu = wishing.vcpu(0).unwrap();
-    assert_eq!(placement::set_soft(hv, &wishing, vcpu, 1 << 3 | 1 << 50), Ok(1 << 3));
-    placement::set_hard(hv, &wishing, vcpu, ALL & !(1 << cpu_of(&wishing, 0))).unwrap();
+    assert_eq!(hv.set_soft_affinity(&wishing, vcpu, 1 << 3 | 1 << 50), Ok(1 << 3));
+    hv.set_hard_affinity(&wishing, vcpu, ALL & !(1 << cpu_of(&wishing, 0))).unwrap();
     assert_eq!(cpu_of(&wishing, 0), 3);
-    placement::set_override(hv, &wishing, vcpu, Some(1)).unwrap();
-    assert_eq!(placement::set_soft(hv, &wishing, vcpu, 1), Err(Errno::Busy), "its kernel wants another");
+    hv.pin_override(&wishing, vcpu, Some(1)).unwrap();
+    assert_eq!(hv.set_soft_affinity(&wishing, vcpu, 1), Err(Errno::Busy), "its kernel wants another");
     assert_eq!(vcpu.sched.soft_affinity.load(SeqCst), 1 << 3 | 1 << 50);
 }
 
 fn pool(control: &mut Guest, request: SysctlCpupoolOp) -> Result<SysctlCpupoolOp, Errno> {
     let op = Sysctl::new(XEN_SYSCTL_CPUPOOL_OP, &request);
-    control.hv.machine.write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+    control.hv.machine().write_guest(GuestAddr(0), op.as_bytes()).unwrap();
     control.call(Caller::sysctl, [0; 4])?;
     let mut answer = Sysctl::new_zeroed();
-    control.hv.machine.read_guest(GuestAddr(0), answer.as_mut_bytes()).unwrap();
+    control.hv.machine().read_guest(GuestAddr(0), answer.as_mut_bytes()).unwrap();
     Ok(answer.get())
 }
 
@@ -134,13 +132,13 @@ fn who_was_bound_to_a_cpu_that_leaves_the_pool_is_bound_no_more() {
     on_cpu(0);
     let hv = boot(256);
     let bound = domain(hv, 1, 1 << 2);
-    placement::remove_cpu(hv, 0, Some(2)).unwrap();
+    hv.remove_cpu_from_pool(0, Some(2)).unwrap();
     assert_ne!(cpu_of(&bound, 0), 2);
     assert_eq!(bound.vcpu(0).unwrap().sched.affinity.load(SeqCst), u64::MAX);
-    assert_eq!(placement::set_hard(hv, &bound, bound.vcpu(0).unwrap(), 1 << 2), Err(Errno::Inval));
+    assert_eq!(hv.set_hard_affinity(&bound, bound.vcpu(0).unwrap(), 1 << 2), Err(Errno::Inval));
     assert!(hv.online_cpus().any(|cpu| cpu == CpuId(2)), "it is still there");
-    placement::add_cpu(hv, 0, None).unwrap();
-    placement::set_hard(hv, &bound, bound.vcpu(0).unwrap(), 1 << 2).unwrap();
+    hv.add_cpu_to_pool(0, None).unwrap();
+    hv.set_hard_affinity(&bound, bound.vcpu(0).unwrap(), 1 << 2).unwrap();
     assert_eq!(cpu_of(&bound, 0), 2);
 }
 
@@ -150,7 +148,7 @@ fn a_kernel_binds_its_vcpu_for_a_while_and_is_told_the_processor() {
     let mut control = Guest::new(boot(256), 0, true, 64);
     control.build_home(4);
     let bind = |control: &mut Guest, cpu: i32| {
-        control.hv.machine.write_guest(GuestAddr(0), cpu.as_bytes()).unwrap();
+        control.hv.machine().write_guest(GuestAddr(0), cpu.as_bytes()).unwrap();
         control.call(Caller::sched_op, [SCHEDOP_PIN_OVERRIDE.into(), 0, 0, 0])
     };
     assert_eq!(bind(&mut control, -1), Err(Errno::Inval), "nothing is to end");
@@ -158,15 +156,15 @@ fn a_kernel_binds_its_vcpu_for_a_while_and_is_told_the_processor() {
     bind(&mut control, 1).unwrap();
     assert_eq!(bind(&mut control, 2), Err(Errno::Busy));
     let (domain, vcpu) = (control.domain.clone(), control.vcpu.clone());
-    assert_eq!(placement::set_hard(control.hv, &domain, &vcpu, ALL), Err(Errno::Busy));
+    assert_eq!(control.hv.set_hard_affinity(&domain, &vcpu, ALL), Err(Errno::Busy));
     assert_eq!(vcpu.sched.allowed.load(SeqCst), 1 << 1);
     bind(&mut control, -1).unwrap();
     let physid = [VCPUOP_GET_PHYSID.into(), 0, 0x100, 0];
     assert_eq!(control.call(Caller::vcpu_op, physid), Err(Errno::Inval), "it may run anywhere");
-    placement::set_hard(control.hv, &domain, &vcpu, 1 << 2).unwrap();
+    control.hv.set_hard_affinity(&domain, &vcpu, 1 << 2).unwrap();
     control.call(Caller::vcpu_op, physid).unwrap();
     let mut told = [0_u32; 2];
-    control.hv.machine.read_guest(GuestAddr(0x100), told.as_mut_bytes()).unwrap();
+    control.hv.machine().read_guest(GuestAddr(0x100), told.as_mut_bytes()).unwrap();
     assert_eq!(told, [2, 2]);
     let mut guest = Guest::new(control.hv, 1, false, 64);
     guest.build_home(4);

@@ -11,9 +11,9 @@ use oxen_abi::{
 use oxen_hv::{
     Hypervisor,
     caller::{Caller, Current},
-    domain::{self, Config, Domain, regs::Regs, teardown, vcpu::pause},
-    machine::CpuId,
-    sched::{self, switch, work},
+    domain::{Config, Domain, regs::Regs, vcpu::pause},
+    hardware::CpuId,
+    per_cpu::work,
 };
 use std::{
     sync::{
@@ -31,18 +31,18 @@ const ROAMING: u64 = (1 << CPUS) - 2;
 
 /// A domain whose vcpus are up, on the CPUs that run guests: all but CPU 0. Every other one may run on any of them.
 fn make(hv: &'static Hypervisor<Fake>, vcpus: u32) -> Arc<Domain> {
-    let domain = domain::create(hv, &Config { id: None, is_privileged: false, ..Config::CONTROL }).unwrap();
+    let domain = hv.create_domain(&Config { id: None, is_privileged: false, ..Config::CONTROL }).unwrap();
     for id in 0..vcpus {
-        domain.add_vcpu(hv, id).unwrap();
+        hv.add_vcpu(&domain, id).unwrap();
         let vcpu = domain.vcpu(id).unwrap();
         let one = 1 << (1 + id as usize % (CPUS - 1));
-        sched::placement::set_hard(hv, &domain, vcpu, if id % 2 == 0 { one } else { ROAMING }).unwrap();
+        hv.set_hard_affinity(&domain, vcpu, if id % 2 == 0 { one } else { ROAMING }).unwrap();
         vcpu.is_initialised.store(true, SeqCst);
         let mark = u64::from(domain.id.0) << 8 | u64::from(id);
         vcpu.slot.lock().as_mut().unwrap().regs.rip = mark;
-        sched::unpause(hv, vcpu, pause::DOWN);
+        hv.unpause_vcpu(vcpu, pause::DOWN);
     }
-    domain.unpause_by_controller(hv).unwrap();
+    hv.unpause_by_controller(&domain).unwrap();
     domain
 }
 
@@ -54,7 +54,7 @@ fn run_cpu(hv: &'static Hypervisor<Fake>, cpu: u16, domains: &Domains, stop: &At
     let mut regs = Regs::default();
     let shared = hv.cpu(CpuId(cpu)).unwrap();
     while !stop.load(SeqCst) {
-        switch::leave(hv, CpuId(cpu), &mut current, &mut regs);
+        hv.leave(CpuId(cpu), &mut current, &mut regs);
         let running = current.as_mut().unwrap();
         assert_eq!(regs.rip, u64::from(running.domain.id.0) << 8 | u64::from(running.vcpu.id));
         assert_eq!(running.vcpu.sched.cpu(), Some(CpuId(cpu)), "it runs where its seat is");
@@ -77,11 +77,11 @@ fn run_cpu(hv: &'static Hypervisor<Fake>, cpu: u16, domains: &Domains, stop: &At
                     let domains = domains.lock().unwrap();
                     domains[dice.wide(domains.len() as u64) as usize].clone()
                 };
-                victim.each_vcpu().for_each(|vcpu| sched::wake(hv, vcpu));
+                victim.each_vcpu().for_each(|vcpu| hv.wake_vcpu(vcpu));
             }
             _ => drop(caller.sched_op(&mut [SCHEDOP_YIELD.into(), 0, 0, 0, 0, 0])),
         }
-        hv.machine.time.fetch_add(dice.wide(20_000), SeqCst);
+        hv.machine().time.fetch_add(dice.wide(20_000), SeqCst);
         shared.work.fetch_or(work::TIMER, SeqCst);
     }
     // The guest stays where it is: whoever ends it must be able to have it, so this CPU gives everything up.
@@ -95,12 +95,12 @@ fn move_vcpu(hv: &'static Hypervisor<Fake>, domain: &Arc<Domain>, dice: &mut Dic
     let wanted = 1 << (1 + dice.wide(CPUS as u64 - 1));
     // Whether it runs at that moment or not.
     if dice.wide(2) == 0 {
-        return sched::placement::set_hard(hv, domain, vcpu, wanted).map(drop);
+        return hv.set_hard_affinity(domain, vcpu, wanted).map(drop);
     }
-    domain.pause(hv);
-    domain.wait_until_off(hv);
-    let moved = sched::placement::set_hard(hv, domain, vcpu, wanted);
-    domain.unpause(hv);
+    hv.pause_domain(&domain);
+    hv.wait_until_domain_off(&domain);
+    let moved = hv.set_hard_affinity(domain, vcpu, wanted);
+    hv.unpause_domain(&domain);
     moved.map(drop)
 }
 
@@ -108,8 +108,8 @@ fn move_vcpu(hv: &'static Hypervisor<Fake>, domain: &Arc<Domain>, dice: &mut Dic
 fn what_is_done_from_elsewhere_loses_no_vcpu() {
     on_cpu(0);
     let hv = boot(1024);
-    let free = hv.frames.free_frames();
-    hv.machine.idle_step.store(1000, SeqCst);
+    let free = hv.memory.frames.free_frames();
+    hv.machine().idle_step.store(1000, SeqCst);
     let domains: Arc<Domains> = Arc::default();
     let base = make(hv, 2);
     domains.lock().unwrap().push(base);
@@ -127,15 +127,15 @@ fn what_is_done_from_elsewhere_loses_no_vcpu() {
         let domain = domains.lock().unwrap()[which].clone();
         match dice.wide(10) {
             0..=2 => {
-                domain.pause(hv);
-                domain.wait_until_off(hv);
+                hv.pause_domain(&domain);
+                hv.wait_until_domain_off(&domain);
                 domain.each_vcpu().for_each(|v| assert!(!v.sched.is_running()));
-                domain.unpause(hv);
+                hv.unpause_domain(&domain);
             }
             3..=5 => move_vcpu(hv, &domain, &mut dice).unwrap(),
-            6 | 7 => domain.each_vcpu().for_each(|vcpu| sched::wake(hv, vcpu)),
+            6 | 7 => domain.each_vcpu().for_each(|vcpu| hv.wake_vcpu(vcpu)),
             8 => {
-                while teardown::advance(hv, &domain).is_err() {}
+                while hv.tear_down(&domain).is_err() {}
                 assert!(hv.domains.get(domain.id).is_none());
                 domains.lock().unwrap()[which] = make(hv, 1 + dice.wide(4) as u32);
             }
@@ -148,14 +148,14 @@ fn what_is_done_from_elsewhere_loses_no_vcpu() {
         while !thread.is_finished() {
             for vcpu in domains.lock().unwrap().iter().flat_map(|domain| domain.each_vcpu()) {
                 vcpu.sched.allowed.store(ROAMING, SeqCst);
-                sched::wake(hv, vcpu);
+                hv.wake_vcpu(vcpu);
             }
         }
         thread.join().unwrap();
     }
     let last = std::mem::take(&mut *domains.lock().unwrap());
     for domain in last {
-        while teardown::advance(hv, &domain).is_err() {}
+        while hv.tear_down(&domain).is_err() {}
     }
-    assert_eq!(hv.frames.free_frames(), free);
+    assert_eq!(hv.memory.frames.free_frames(), free);
 }

@@ -29,21 +29,21 @@ fn guest(is_privileged: bool) -> Guest {
 
 /// The instruction faults, and is done or not.
 fn fault(guest: &mut Guest, code: &[u8]) {
-    guest.hv.machine.write_guest(GuestAddr(PLACE), code).unwrap();
+    guest.hv.machine().write_guest(GuestAddr(PLACE), code).unwrap();
     guest.regs.rip = PLACE;
     guest.caller().general_protection(0);
 }
 
 fn bytes<const N: usize>(guest: &Guest, at: u64) -> [u8; N] {
     let mut bytes = [0; N];
-    guest.hv.machine.read_guest(GuestAddr(at), &mut bytes).unwrap();
+    guest.hv.machine().read_guest(GuestAddr(at), &mut bytes).unwrap();
     bytes
 }
 
 #[test]
 fn a_string_comes_from_a_port_and_goes_to_one() {
     let mut guest = guest(true);
-    guest.hv.machine.peripherals.lock().unwrap().port_values.insert(PORT as u16, 0x4433_2211);
+    guest.hv.machine().peripherals.lock().unwrap().port_values.insert(PORT as u16, 0x4433_2211);
     guest.regs.rcx = 9;
     fault(&mut guest, &[0x6d]);
     assert_eq!((guest.regs.rip, guest.regs.rdi, guest.regs.rcx), (PLACE + 1, DATA + 4, 9));
@@ -57,7 +57,7 @@ fn a_string_comes_from_a_port_and_goes_to_one() {
     guest.regs.rcx = 2;
     fault(&mut guest, &[0xf3, 0x6f]);
     assert_eq!((guest.regs.rip, guest.regs.rsi, guest.regs.rcx), (PLACE + 2, DATA + 8, 0));
-    let written = guest.hv.machine.peripherals.lock().unwrap().port_writes.clone();
+    let written = guest.hv.machine().peripherals.lock().unwrap().port_writes.clone();
     assert_eq!(written, [(PORT as u16, 4, 0x4433_2211), (PORT as u16, 4, 0x2211_2211)]);
 }
 

@@ -8,7 +8,7 @@ use oxen_abi::{
     domid::DomId,
     errno::Errno,
 };
-use oxen_hv::{addr::GuestAddr, domain::control_registers::CR4_TSD, mem::Memory};
+use oxen_hv::{addr::GuestAddr, domain::control_registers::CR4_TSD, mem::Ram};
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
     control::{ask, control_domain, make},
@@ -26,7 +26,7 @@ fn always(gtsc_khz: u32) -> DomctlTscInfo {
 
 /// An instruction that faulted; whether it was done.
 fn fault(guest: &mut Guest, code: &[u8]) -> bool {
-    guest.hv.machine.write_guest(GuestAddr(PLACE), code).unwrap();
+    guest.hv.machine().write_guest(GuestAddr(PLACE), code).unwrap();
     (guest.regs.rip, guest.regs.rsp) = (PLACE, 0x2800);
     guest.caller().general_protection(0);
     guest.regs.rip == PLACE + code.len() as u64
@@ -49,7 +49,7 @@ fn rdtsc_is_counted_for_kernel_and_user_mode_and_never_goes_back() {
         (false, CR4_TSD, &[0x0f, 0x31], false),
         (false, CR4_TSD, &[0x0f, 0x01, 0xf9], false),
     ] {
-        hv.machine.time.fetch_add(1000, SeqCst);
+        hv.machine().time.fetch_add(1000, SeqCst);
         (guest.state.in_kernel, guest.state.cr4, guest.state.tsc_aux) = (in_kernel, cr4, 7);
         guest.regs.rcx = 0;
         assert_eq!(fault(&mut guest, code), is_done, "{in_kernel} {cr4} {code:x?}");
@@ -77,14 +77,14 @@ fn a_toolstack_chooses_and_is_told_as_by_xen() {
     };
     let told = tell(&mut control);
     assert_eq!((told.tsc_mode, told.gtsc_khz, told.incarnation), (TSC_MODE_DEFAULT, OWN_KHZ, 1));
-    hv.machine.time.fetch_add(5000, SeqCst);
+    hv.machine().time.fetch_add(5000, SeqCst);
     ask(&mut control, abi::XEN_DOMCTL_SETTSCINFO, domain.id, &always(3 * OWN_KHZ)).unwrap();
-    let words = hv.machine.words(domain.shared_info);
+    let words = hv.machine().words(domain.shared_info);
     for vcpu in 0..2 {
         let [stamp, time] = [5, 6].map(|word| words[8 * vcpu + word].load(SeqCst));
         assert_eq!((stamp, time), (0, hv.now()), "both vcpus are told at once");
     }
-    hv.machine.time.fetch_add(70, SeqCst);
+    hv.machine().time.fetch_add(70, SeqCst);
     let told = tell(&mut control);
     assert_eq!((told.tsc_mode, told.gtsc_khz, told.incarnation, told.elapsed_nsec), (1, 3 * OWN_KHZ, 1, 70));
     let never = DomctlTscInfo { tsc_mode: TSC_MODE_NEVER_EMULATE, incarnation: 8, ..always(0) };

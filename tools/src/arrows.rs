@@ -29,6 +29,8 @@ pub struct Crate {
     pub is_strict: bool,
     /// Exported macros and the rooms that they belong to.
     pub macros: &'static [(&'static str, &'static str)],
+    /// Names that the crate's root gives, and the rooms that they come from.
+    pub exports: &'static [(&'static str, &'static str)],
     /// What does not belong to the lib: the program's root and its modules.
     pub program: &'static [&'static str],
 }
@@ -37,7 +39,7 @@ impl Crate {
     /// A crate without layers.
     #[must_use]
     pub const fn loose(sources: &'static str) -> Self {
-        Self { sources, layers: &[], is_strict: false, macros: &[], program: &[] }
+        Self { sources, layers: &[], is_strict: false, macros: &[], exports: &[], program: &[] }
     }
 
     /// The module that a file of the crate is, from the crate's root; `None` for files of others, programs and tests.
@@ -97,7 +99,8 @@ impl Crate {
 
     /// Where what a reference names is defined, as far as the reference tells.
     fn definition(&self, reference: &Reference) -> Path {
-        let found = self.macros.iter().find(|(name, _)| reference.is_macro && reference.path == [*name]);
+        let names = if reference.is_macro { self.macros } else { self.exports };
+        let found = names.iter().find(|(name, _)| reference.path.first().is_some_and(|first| first == name));
         found.map_or_else(|| reference.path.clone(), |(_, room)| room.split("::").map(String::from).collect())
     }
 
@@ -288,6 +291,7 @@ mod tests {
         layers: &[&["low", "other"], &["raw::top", "high"]],
         is_strict: true,
         macros: &[("say", "high")],
+        exports: &[("Great", "high")],
         program: &["main"],
     };
 
@@ -344,6 +348,7 @@ mod tests {
             said("`low` lies below `raw::top` and cannot name it")
         );
         assert_eq!(against("a/src/low.rs", "crate::say!(1)"), said("`low` lies below `high` and cannot name it"));
+        assert_eq!(against("a/src/low.rs", "crate::Great::new()"), said("`low` lies below `high` and cannot name it"));
         assert_eq!(
             against("a/src/low.rs", "use crate::other::X;"),
             said("`low` lies beside `other` and cannot name it")

@@ -17,7 +17,7 @@ const FOLDERS: &str = "bin dev etc etc/xen etc/xen/scripts guests lib lib/x86_64
     usr usr/bin usr/lib usr/lib/xen-4.17 usr/lib/xen-4.17/bin var var/lib var/log";
 
 /// What is taken of their programs.
-const PROGRAMS: [&str; 14] = [
+const PROGRAMS: [&str; 17] = [
     "usr/bin/xenalyze",
     "usr/bin/xenstore-exists",
     "usr/bin/xenstore-ls",
@@ -26,10 +26,13 @@ const PROGRAMS: [&str; 14] = [
     "usr/bin/xenstore-write",
     "usr/lib/xen-4.17/bin/libxl-save-helper",
     "usr/lib/xen-4.17/bin/xen-init-dom0",
+    "usr/lib/xen-4.17/bin/xen-livepatch",
     "usr/lib/xen-4.17/bin/xenconsole",
     "usr/lib/xen-4.17/bin/xenconsoled",
     "usr/lib/xen-4.17/bin/xenctx",
+    "usr/lib/xen-4.17/bin/xenpm",
     "usr/lib/xen-4.17/bin/xenstored",
+    "usr/lib/xen-4.17/bin/xentop",
     "usr/lib/xen-4.17/bin/xentrace",
     "usr/lib/xen-4.17/bin/xl",
 ];

@@ -108,6 +108,25 @@ abi_struct! {
         /// Padding.
         pub padding: u32,
     }
+    /// Let a guest see NUMA nodes (`xen_domctl_vnuma`).
+    pub struct DomctlVnuma [48] {
+        /// How many.
+        pub nr_vnodes: u32,
+        /// Ranges of memory.
+        pub nr_vmemranges: u32,
+        /// Vcpus: as many as the domain can have.
+        pub nr_vcpus: u32,
+        /// Must be zero.
+        pub pad: u32,
+        /// How far each node is from each, row by row: `u32`s.
+        pub vdistance: u64,
+        /// The node of each vcpu: `u32`s.
+        pub vcpu_to_vnode: u64,
+        /// The machine's node behind each: `u32`s.
+        pub vnode_to_pnode: u64,
+        /// The ranges ([`crate::memory::Vmemrange`]).
+        pub vmemrange: u64,
+    }
     /// Watch what a guest does (`xen_domctl_monitor_op`).
     pub struct DomctlMonitorOp [24] {
         /// What is done.

@@ -148,6 +148,9 @@ fn domctl(list: &mut List) {
         DomctlTscInfo = "struct xen_domctl_tsc_info" {
             tsc_mode, gtsc_khz, incarnation, pad, elapsed_nsec
         }
+        DomctlVnuma = "struct xen_domctl_vnuma" {
+            nr_vnodes, nr_vmemranges, nr_vcpus, pad, vdistance, vcpu_to_vnode, vnode_to_pnode, vmemrange
+        }
         DomctlHypercallInit = "struct xen_domctl_hypercall_init" {
             gmfn
         }

@@ -86,6 +86,12 @@ fn memory(list: &mut List) {
             domid, map
             | _pad
         }
+        Vmemrange = "struct xen_vmemrange" {
+            start, end, flags, nid
+        }
+        VnumaTopologyInfo = "struct xen_vnuma_topology_info" {
+            domid, pad, nr_vnodes, nr_vcpus, nr_vmemranges, vdistance, vcpu_to_vnode, vmemrange
+        }
         MemAcquireResource = "struct xen_mem_acquire_resource" {
             domid, r#type: "type", id, nr_frames, pad, frame, frame_list
         }

@@ -201,6 +201,11 @@ impl<D: Driver> Device<D> {
         self.state.get()
     }
 
+    /// Whether a frontend is connected.
+    fn is_connected(&self) -> bool {
+        matches!(self.state.get(), XenbusState::Connected | XenbusState::Reconfigured)
+    }
+
     /// What serves the frontend, while one is connected.
     pub fn session(&self) -> Option<Rc<D::Session>> {
         self.session.borrow().clone()
@@ -228,7 +233,7 @@ impl<D: Driver> Device<D> {
         ensure!(self.session.borrow().is_some(), "{} is not connected", self.driver.title());
         let before = self.restarts.get();
         self.wanted.notify();
-        let over = || (self.restarts.get() != before || self.state.get() != XenbusState::Connected).then_some(());
+        let over = || (self.restarts.get() != before || !self.is_connected()).then_some(());
         self.changed.until(over).await;
         ensure!(self.restarts.get() != before, "{} is closed", self.driver.title());
         Ok(())
@@ -247,7 +252,7 @@ impl<D: Driver> Device<D> {
     pub async fn unplug(&self) -> Result<()> {
         let failed = |why| self.refused(why);
         self.set("online", "0").map_err(failed)?;
-        if matches!(self.state.get(), XenbusState::Connected | XenbusState::Reconfigured) {
+        if self.is_connected() {
             self.enter(XenbusState::Closing).map_err(failed)?;
             let closed = self.changed.until(|| (self.state.get() == XenbusState::Closed).then_some(()));
             if task::timeout(PATIENCE, closed).await.is_err() {

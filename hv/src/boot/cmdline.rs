@@ -8,11 +8,14 @@
 //! | `com1=BAUD,…` | the first serial port's speed |
 //! | `console=com1` | where the hypervisor speaks; `none`: nowhere |
 //! | `gnttab=max-ver:N` | the greatest version of grant tables, 1 or 2; `no-transitive`: no offer is passed on |
+//! | `gnttab_max_frames=N` | frames of any domain's grant table at most, dom0's own among them: 1 to 64, which it is without |
+//! | `gnttab_max_maptrack_frames=N` | the same of the mappings of others' grants, each frame's worth 256: 0 to 1024 |
 //! | `noreboot` | stop after a crash, for reading |
 //! | `guest_console` | whether guests may write lines to the hypervisor's console, early in their boot say |
 //! | `pv-linear-pt` | whether guests may have linear page tables; they may unless it says no |
 //! | `loglvl=`, `guest_loglvl=` | `none`, `error`, `warning`, `info`, `debug`, `all`; a pair `a/b`: always, and not too often |
 
+use crate::config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES};
 use crate::grant;
 
 /// What the command line asks.
@@ -107,6 +110,10 @@ fn set<'a>(options: &mut Options<'a>, name: &str, value: &'a str) -> Option<()> 
                 }
             }
         }
+        "gnttab_max_frames" => options.grants.max_frames = within(value, 1..=MAX_GRANT_FRAMES)?,
+        "gnttab_max_maptrack_frames" => {
+            options.grants.max_maptrack_frames = within(value, 0..=MAX_MAPTRACK_FRAMES)?;
+        }
         "pv-linear-pt" => options.linear_tables = is_on(value),
         "no-pv-linear-pt" if value.is_empty() => options.linear_tables = false,
         "loglvl" => options.log_level = Some(value),
@@ -114,6 +121,15 @@ fn set<'a>(options: &mut Options<'a>, name: &str, value: &'a str) -> Option<()> 
         _ => return None,
     }
     Some(())
+}
+
+/// A number of the range, decimal or behind `0x` hexadecimal, as Xen reads these.
+fn within(text: &str, range: core::ops::RangeInclusive<usize>) -> Option<u32> {
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    number.ok().filter(|&number| range.contains(&(number as usize)))
 }
 
 /// A size in bytes; without a suffix the number counts KiB, as in Xen.
@@ -183,6 +199,21 @@ mod tests {
         assert_eq!(grants("gnttab=no-transitive gnttab=transitive"), (2, true, 0));
         for bad in ["max-ver:3", "max-ver:0", "max-ver:", "transitively", "transitive=maybe", "", "min-ver:1"] {
             assert_eq!(grants(&std::format!("gnttab={bad}")), (2, true, 1), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_frames_of_grant_tables_are_limited_within_what_this_build_can() {
+        fn frames(line: &str) -> (u32, u32, u32) {
+            let mut bad = 0;
+            let grants = parse(line, |_| bad += 1).grants;
+            (grants.max_frames, grants.max_maptrack_frames, bad)
+        }
+        assert_eq!(frames(""), (64, 1024, 0));
+        assert_eq!(frames("gnttab_max_frames=4 gnttab_max_maptrack_frames=0"), (4, 0, 0));
+        assert_eq!(frames("gnttab_max_maptrack_frames=0x200 gnttab_max_frames=64"), (64, 512, 0));
+        for bad in ["frames=0", "frames=65", "frames=", "frames=-1", "frames=0xg", "maptrack_frames=1025"] {
+            assert_eq!(frames(&std::format!("gnttab_max_{bad}")), (64, 1024, 1), "{bad}");
         }
     }
 

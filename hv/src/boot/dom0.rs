@@ -3,16 +3,15 @@
 use crate::{
     Hypervisor,
     addr::{Mfn, PAGE_BYTES, TABLE_ENTRIES},
-    domain::flags,
     domain::{
-        self, Config, Domain,
+        Config, Domain, flags,
         regs::Regs,
         vcpu::{Vcpu, VcpuState, pause},
     },
-    hypercall::stubs,
     machine::Machine,
     mem::{editor::Editor, entry::Entry, frame_alloc},
     reply::Stop,
+    stubs,
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -97,66 +96,74 @@ const NO_SCREEN: u64 = 0;
 /// Pieces of memory that dom0 may be put together from.
 const MAX_PIECES: usize = 128;
 
-/// Builds dom0 and lets it go.
-///
-/// # Errors
-/// Why it cannot be built, for the user to read. The machine has no use without it.
-pub fn build<M: Machine>(hv: &'static Hypervisor<M>, plan: &Plan<'_>) -> Result<Arc<Domain>, BuildError> {
-    let (image, kernel) = Kernel::open(plan.kernel, room(hv, plan)).map_err(BuildError::Kernel)?;
-    if image.refuses_dom0 {
-        return Err(BuildError::NotForDom0);
+impl<M: Machine> Hypervisor<M> {
+    /// Builds dom0 and lets it go.
+    ///
+    /// # Errors
+    /// Why it cannot be built, for the user to read. The machine has no use without it.
+    pub fn build_dom0(&'static self, plan: &Plan<'_>) -> Result<Arc<Domain>, BuildError> {
+        let (image, kernel) = Kernel::open(plan.kernel, self.room_for_unpacking(plan)).map_err(BuildError::Kernel)?;
+        if image.refuses_dom0 {
+            return Err(BuildError::NotForDom0);
+        }
+        let pages = self.pages_for_dom0(plan);
+        let layout = lay_out(&image, plan, pages)?;
+        let config = Config {
+            max_vcpus: plan.vcpus,
+            max_grant_frames: self.grants.max_frames,
+            max_grant_version: self.grants.max_version,
+            max_maptrack_frames: self.grants.max_maptrack_frames,
+            ..Config::CONTROL
+        };
+        let domain = self.create_domain(&config)?;
+        let limit = plan.max_memory.map_or(u64::from(u32::MAX), |bytes| bytes / PAGE_BYTES as u64).max(pages);
+        domain.memory.max_pages.store(u32::try_from(limit).unwrap_or(u32::MAX), Ordering::Relaxed);
+        for id in 0..plan.vcpus {
+            self.add_vcpu(&domain, id)?;
+        }
+        let mut memory = DomainMemory { hv: self, domain: &domain, pieces: heapless::Vec::new() };
+        memory.allocate(pages)?;
+        memory.load(&image, kernel, &layout)?;
+        memory.load_beside(&image, plan, &layout)?;
+        memory.write_tables(&layout)?;
+        memory.write_start_info(plan, &layout, pages)?;
+        let root = memory.mfn(layout.pfn(layout.pt_base).ok_or(BuildError::OutOfMemory)?)?;
+        self.adopt_dom0_tables(&domain, root)?;
+        let vcpu = domain.vcpu(0).ok_or(BuildError::OutOfMemory)?;
+        set_first_context(vcpu, &image, &layout, root);
+        self.unpause_by_controller(&domain)?;
+        self.unpause_vcpu(vcpu, pause::DOWN);
+        Ok(domain)
     }
-    let pages = pages_for(hv, plan);
-    let layout = lay_out(&image, plan, pages)?;
-    let config = Config { max_vcpus: plan.vcpus, max_grant_version: hv.grants.max_version, ..Config::CONTROL };
-    let domain = domain::create(hv, &config)?;
-    let limit = plan.max_memory.map_or(u64::from(u32::MAX), |bytes| bytes / PAGE_BYTES as u64).max(pages);
-    domain.max_pages.store(u32::try_from(limit).unwrap_or(u32::MAX), Ordering::Relaxed);
-    for id in 0..plan.vcpus {
-        domain.add_vcpu(hv, id)?;
-    }
-    let mut memory = DomainMemory { hv, domain: &domain, pieces: heapless::Vec::new() };
-    memory.allocate(pages)?;
-    memory.load(&image, kernel, &layout)?;
-    memory.load_beside(&image, plan, &layout)?;
-    memory.write_tables(&layout)?;
-    memory.write_start_info(plan, &layout, pages)?;
-    let root = memory.mfn(layout.pfn(layout.pt_base).ok_or(BuildError::OutOfMemory)?)?;
-    adopt(hv, &domain, root)?;
-    let vcpu = domain.vcpu(0).ok_or(BuildError::OutOfMemory)?;
-    set_first_context(vcpu, &image, &layout, root);
-    domain.unpause_by_controller(hv)?;
-    crate::sched::unpause(hv, vcpu, pause::DOWN);
-    Ok(domain)
-}
 
-/// Validates the tables, pins their root as toolstacks do, and takes it for the first vcpu. Nothing else runs yet, so being
-/// asked to come back later means to go on at once.
-fn adopt<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, root: Mfn) -> Result<(), BuildError> {
-    loop {
-        let pinned = Editor::open(hv, domain).and_then(|mut editor| {
-            editor.pin(root, 4)?;
-            editor.take_table(root, 4)
-        });
-        match pinned {
-            Ok(()) => return Ok(()),
-            Err(Stop::Unfinished) => {}
-            Err(refusal) => return Err(BuildError::Tables(refusal)),
+    /// Validates the tables, pins their root as toolstacks do, and takes it for the first vcpu. Nothing else runs yet,
+    /// so being asked to come back later means to go on at once.
+    fn adopt_dom0_tables(&self, domain: &Domain, root: Mfn) -> Result<(), BuildError> {
+        loop {
+            let pinned = Editor::open(&self.memory, &domain.memory).and_then(|mut editor| {
+                editor.pin(root, 4)?;
+                editor.take_table(root, 4)
+            });
+            match pinned {
+                Ok(()) => return Ok(()),
+                Err(Stop::Unfinished) => {}
+                Err(refusal) => return Err(BuildError::Tables(refusal)),
+            }
         }
     }
-}
 
-/// Bytes that unpacking the kernel may take: what dom0 does not, or half of all.
-fn room<M: Machine>(hv: &Hypervisor<M>, plan: &Plan<'_>) -> usize {
-    let free = u64::from(hv.frames.free_frames()) * PAGE_BYTES as u64;
-    let room = plan.memory.map_or(free / 2, |asked| free.saturating_sub(asked));
-    usize::try_from(room).unwrap_or(usize::MAX)
-}
+    /// Bytes that unpacking the kernel may take: what dom0 does not, or half of all.
+    fn room_for_unpacking(&self, plan: &Plan<'_>) -> usize {
+        let free = u64::from(self.memory.frames.free_frames()) * PAGE_BYTES as u64;
+        let room = plan.memory.map_or(free / 2, |asked| free.saturating_sub(asked));
+        usize::try_from(room).unwrap_or(usize::MAX)
+    }
 
-fn pages_for<M: Machine>(hv: &Hypervisor<M>, plan: &Plan<'_>) -> u64 {
-    let free = u64::from(hv.frames.free_frames());
-    let asked = plan.memory.map(|bytes| bytes / PAGE_BYTES as u64);
-    asked.unwrap_or_else(|| free - (free / SHARE_FOR_OTHERS).min(MOST_FOR_OTHERS))
+    fn pages_for_dom0(&self, plan: &Plan<'_>) -> u64 {
+        let free = u64::from(self.memory.frames.free_frames());
+        let asked = plan.memory.map(|bytes| bytes / PAGE_BYTES as u64);
+        asked.unwrap_or_else(|| free - (free / SHARE_FOR_OTHERS).min(MOST_FOR_OTHERS))
+    }
 }
 
 fn lay_out(image: &Image, plan: &Plan<'_>, pages: u64) -> Result<Layout, BuildError> {
@@ -202,7 +209,7 @@ impl<M: Machine> DomainMemory<'_, M> {
         let mut order = frame_alloc::MAX_ORDER;
         while pfn < pages {
             order = order.min((pages - pfn).ilog2());
-            match frame_alloc::take_for(self.hv, self.domain, order) {
+            match self.hv.memory.take_for(&self.domain.memory, order) {
                 Ok(mfn) => {
                     self.add_piece(Piece { pfn, mfn, pages: 1 << order })?;
                     pfn += 1 << order;
@@ -215,7 +222,7 @@ impl<M: Machine> DomainMemory<'_, M> {
         for piece in &self.pieces {
             for i in 0..piece.pages {
                 if let Some(mfn) = piece.mfn.checked_add(i) {
-                    frame_alloc::set_machine_to_phys(self.hv, mfn, piece.pfn + i);
+                    self.hv.memory.set_m2p(mfn, piece.pfn + i);
                 }
             }
         }
@@ -243,16 +250,16 @@ impl<M: Machine> DomainMemory<'_, M> {
     fn write(&self, pfn: u64, offset: usize, bytes: &[u8]) -> Result<(), BuildError> {
         let (head, rest) = bytes.split_at(bytes.len().min((PAGE_BYTES - offset) % PAGE_BYTES));
         let first = u64::from(!head.is_empty());
-        for (place, byte) in self.hv.machine.bytes(self.mfn(pfn)?).iter().skip(offset).zip(head) {
+        for (place, byte) in self.hv.machine().bytes(self.mfn(pfn)?).iter().skip(offset).zip(head) {
             place.store(*byte, Ordering::Relaxed);
         }
         for (page, pfn) in rest.chunks(PAGE_BYTES).zip(pfn + first..) {
             let mfn = self.mfn(pfn)?;
             let (words, tail) = page.as_chunks::<8>();
-            for (place, word) in self.hv.machine.words(mfn).iter().zip(words) {
+            for (place, word) in self.hv.machine().words(mfn).iter().zip(words) {
                 place.store(u64::from_le_bytes(*word), Ordering::Relaxed);
             }
-            for (place, byte) in self.hv.machine.bytes(mfn).iter().skip(words.len() * 8).zip(tail) {
+            for (place, byte) in self.hv.machine().bytes(mfn).iter().skip(words.len() * 8).zip(tail) {
                 place.store(*byte, Ordering::Relaxed);
             }
         }
@@ -287,7 +294,7 @@ impl<M: Machine> DomainMemory<'_, M> {
             for i in 0..piece.pages {
                 let index = (piece.pfn + i) as usize;
                 let list = self.mfn(layout.p2m.start + (index / TABLE_ENTRIES) as u64)?;
-                if let Some(word) = self.hv.machine.words(list).get(index % TABLE_ENTRIES) {
+                if let Some(word) = self.hv.machine().words(list).get(index % TABLE_ENTRIES) {
                     word.store(piece.mfn.raw() + i, Ordering::Relaxed);
                 }
             }
@@ -298,7 +305,7 @@ impl<M: Machine> DomainMemory<'_, M> {
     /// The page tables of the initial mapping; the tables themselves are mapped read-only.
     fn write_tables(&self, layout: &Layout) -> Result<(), BuildError> {
         for table in layout.tables() {
-            let words = self.hv.machine.words(self.mfn(table.pfn)?);
+            let words = self.hv.machine().words(self.mfn(table.pfn)?);
             for (index, word) in (0..).zip(words) {
                 let va = table.entry_va(index);
                 let (pfn, flags) = if table.level > 1 {

@@ -1,7 +1,5 @@
 //! CR0 and CR4 as a guest may have them.
 
-use crate::{caller::Caller, machine::Machine};
-
 /// CR0.TS: the next use of the FPU faults.
 pub const CR0_TS: u64 = 1 << 3;
 /// CR4 bits that a guest may change; the others read as the hypervisor set them.
@@ -16,9 +14,3 @@ pub const CR4_FSGSBASE: u64 = 1 << 16;
 pub const CR4_OSXSAVE: u64 = 1 << 18;
 /// CR4 as a guest first sees it: physical address extension, machine checks, FXSAVE and SSE exceptions.
 pub const CR4_AT_START: u64 = 1 << 5 | 1 << 6 | 1 << 9 | 1 << 10;
-
-/// Sets or clears CR0.TS for the caller (also `fpu_taskswitch`).
-pub fn set_task_switched<M: Machine>(caller: &mut Caller<'_, M>, set: bool) {
-    caller.state.task_switched = set;
-    caller.hv.machine.set_task_switched(set);
-}

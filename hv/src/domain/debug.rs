@@ -1,7 +1,7 @@
 //! Debug registers: a guest's own, checked so that no breakpoint can be in the hypervisor (Intel SDM vol. 3B, 17.2).
 
 use super::{control_registers::CR4_DE, vcpu::VcpuState};
-use crate::{addr::GuestAddr, caller::Caller, machine::Machine};
+use crate::addr::GuestAddr;
 use oxen_abi::errno::Errno;
 
 /// DR6 bits that always read as one.
@@ -33,21 +33,11 @@ pub fn read(state: &VcpuState, number: u8) -> Option<u64> {
     }
 }
 
-/// Writes DR0 to DR7 of the caller.
-///
-/// # Errors
-/// `Perm` for a breakpoint that a guest may not have; `Inval` for more than 32 bits of DR6 or DR7; `NoDev` for a register that
-/// there is not.
-pub fn write<M: Machine>(caller: &mut Caller<'_, M>, number: u8, value: u64) -> Result<(), Errno> {
-    set(caller.state, number, value)?;
-    caller.hv.machine.load_debug_registers(caller.state);
-    Ok(())
-}
-
 /// Sets a debug register in a vcpu's state.
 ///
 /// # Errors
-/// As [`write`].
+/// `Perm` for a breakpoint that a guest may not have; `Inval` for more than 32 bits of DR6 or DR7; `NoDev` for a register
+/// that there is not..
 pub fn set(state: &mut VcpuState, number: u8, value: u64) -> Result<(), Errno> {
     match number {
         0..=3 => {

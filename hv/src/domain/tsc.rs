@@ -1,11 +1,8 @@
 //! The time stamp counter as a domain sees it: the processor's own, or one that the hypervisor counts for it
 //! (`XEN_DOMCTL_settscinfo`), read by instructions that trap (CR4.TSD).
 
-use super::Domain;
 use crate::{
-    Hypervisor,
     lock::{Lock, rank},
-    machine::Machine,
     sched::clock::{SECOND, Scale},
 };
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -113,7 +110,7 @@ impl Tsc {
     }
 
     /// A reading at `now`, later than all before; `None` where the processor's own counter serves.
-    fn read(&self, now: u64) -> Option<u64> {
+    pub(crate) fn read(&self, now: u64) -> Option<u64> {
         let mut setting = self.setting.lock();
         let emulation = setting.emulation?;
         setting.last = now.max(setting.last.saturating_add(1));
@@ -121,7 +118,7 @@ impl Tsc {
     }
 
     /// `vcpu_time_info` as words, for a guest that reads an emulated counter; the version is left zero.
-    fn info(&self, now: u64) -> Option<[u64; 4]> {
+    pub(crate) fn info(&self, now: u64) -> Option<[u64; 4]> {
         let emulation = self.setting.lock().emulation?;
         Some([0, emulation.at(now), now, emulation.to_nanoseconds.word()])
     }
@@ -130,20 +127,6 @@ impl Tsc {
     #[must_use]
     pub fn scale(&self) -> Option<Scale> {
         self.setting.lock().emulation.map(|emulation| emulation.to_nanoseconds)
-    }
-}
-
-impl Domain {
-    /// What its time stamp counter says.
-    pub fn read_tsc<M: Machine>(&self, hv: &Hypervisor<M>) -> u64 {
-        let emulated = if self.tsc.is_emulated() { self.tsc.read(hv.now()) } else { None };
-        emulated.unwrap_or_else(|| hv.machine.ticks())
-    }
-
-    /// What its vcpus are told of the time, `vcpu_time_info` as words; the version is left zero.
-    pub fn time_info<M: Machine>(&self, hv: &Hypervisor<M>) -> [u64; 4] {
-        let emulated = if self.tsc.is_emulated() { self.tsc.info(hv.now()) } else { None };
-        emulated.unwrap_or_else(|| hv.time.vcpu_time_info())
     }
 }
 

@@ -1,14 +1,15 @@
 //! Virtual CPUs: what others may see of one, and the state that belongs to the CPU it runs on.
 
+use super::regs::Regs;
 use super::{
     control_registers::{CR4_AT_START, CR4_TSD},
     traps::TrapTable,
 };
-use super::{regs::Regs, shared_info::VcpuInfoPlace};
 use crate::{
     addr::Mfn,
     lock::{Lock, rank},
-    machine::Machine,
+    ports::Ports,
+    shared_info::VcpuInfoPlace,
 };
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
@@ -49,7 +50,7 @@ pub struct Vcpu {
     pub info: Lock<Option<VcpuInfoPlace>, { rank::VCPU_INFO }>,
     /// The guest's own frame that holds it, once the guest chose one: held writable.
     pub info_frame: Lock<Option<Mfn>, { rank::VCPU_INFO_FRAME }>,
-    /// Things to do before it next runs guest code: bits of [`crate::sched::work`].
+    /// Things to do before it next runs guest code: bits of [`crate::per_cpu::work`].
     pub work: AtomicU32,
     /// What the event channels keep.
     pub events: crate::event::VcpuEvents,
@@ -111,7 +112,7 @@ impl ExtendedState {
 
     /// Parts that the machine has and guests may use.
     #[must_use]
-    pub fn parts<M: Machine>(machine: &M) -> u64 {
+    pub fn parts(machine: &impl Ports) -> u64 {
         const XSAVE: u32 = 1 << 26;
         let [_, _, features, _] = machine.cpuid(1, 0);
         let [low, _, _, high] = machine.cpuid(0xd, 0);
@@ -120,7 +121,7 @@ impl ExtendedState {
 
     /// Bytes of these parts in the standard format (Intel SDM vol. 1, 13.4).
     #[must_use]
-    pub fn standard_bytes<M: Machine>(machine: &M, parts: u64) -> u64 {
+    pub fn standard_bytes(machine: &impl Ports, parts: u64) -> u64 {
         let end = |part: u32| {
             let [size, offset, ..] = machine.cpuid(0xd, part);
             u64::from(offset) + u64::from(size)
@@ -329,8 +330,6 @@ pub const DEBUG_CONTROL_RESET: u64 = 0x400;
 
 /// What running a vcpu asks of the CPU.
 pub trait Processor {
-    /// The CPU that executes this.
-    fn this_cpu(&self) -> crate::machine::CpuId;
     /// Loads the hypervisor's own root and nothing of any vcpu: what was loaded last may go away.
     fn unload(&self);
     /// Loads everything of `state` that is in the CPU while a vcpu runs: extended state, segment bases, selectors, debug

@@ -1,16 +1,12 @@
 //! A domain's vcpus, and where each has its `vcpu_info` until its guest chooses a place.
 
-use super::{
-    shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
-    vcpu::Vcpu,
-};
+use super::vcpu::Vcpu;
 use crate::{
-    Hypervisor,
     addr::{Mfn, PAGE_BYTES},
     config::MAX_VCPUS,
     heap::{self, Reserve},
-    machine::Machine,
-    mem::{Memory, frame_alloc},
+    mem::{Hardware, Memory, Ram},
+    shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
 };
 use alloc::{boxed::Box, sync::Arc};
 use oxen_abi::{errno::Errno, segments::XEN_LEGACY_MAX_VCPUS};
@@ -27,7 +23,7 @@ type Cell = Once<Arc<Vcpu>>;
 
 /// The vcpus of a domain, as far as they were created. A created vcpu stays until the domain goes.
 #[derive(Debug)]
-pub(super) struct VcpuTable {
+pub(crate) struct VcpuTable {
     near: [Cell; XEN_LEGACY_MAX_VCPUS],
     /// The others that the domain may have.
     far: Box<[Cell]>,
@@ -41,7 +37,7 @@ impl VcpuTable {
     ///
     /// # Errors
     /// `NoMem` without memory for it.
-    pub(super) fn new(machine: &impl Reserve, count: usize) -> Result<Self, Errno> {
+    pub(crate) fn new(machine: &impl Reserve, count: usize) -> Result<Self, Errno> {
         let far = match count.checked_sub(XEN_LEGACY_MAX_VCPUS) {
             None | Some(0) => Box::default(),
             Some(far) => heap::row(machine, far, |_| Once::new())?,
@@ -55,13 +51,13 @@ impl VcpuTable {
 
     /// Where the vcpu with this number is or will be.
     #[inline]
-    pub(super) fn cell(&self, id: u32) -> Option<&Cell> {
+    pub(crate) fn cell(&self, id: u32) -> Option<&Cell> {
         let id = id as usize;
         self.near.get(id).or_else(|| self.far.get(id.checked_sub(XEN_LEGACY_MAX_VCPUS)?))
     }
 
     /// The vcpus that there are.
-    pub(super) fn each(&self) -> impl Iterator<Item = &Arc<Vcpu>> {
+    pub(crate) fn each(&self) -> impl Iterator<Item = &Arc<Vcpu>> {
         self.near.iter().chain(&self.far).filter_map(Once::get)
     }
 
@@ -69,22 +65,22 @@ impl VcpuTable {
     ///
     /// # Errors
     /// `Inval` for a number that no vcpu has, `NoMem` without a frame.
-    pub(super) fn make_info<M: Machine>(
+    pub(crate) fn make_info(
         &self,
-        hv: &Hypervisor<M>,
+        memory: &Memory<impl Hardware>,
         shared_info: Mfn,
         id: u32,
     ) -> Result<VcpuInfoPlace, Errno> {
         if let Some(far) = (id as usize).checked_sub(XEN_LEGACY_MAX_VCPUS) {
-            self.infos.get(far / INFOS).ok_or(Errno::Inval)?.try_call_once(|| frame_alloc::take_own(hv, 0))?;
+            self.infos.get(far / INFOS).ok_or(Errno::Inval)?.try_call_once(|| memory.take_own(0))?;
         }
-        let place = self.info(&hv.machine, shared_info, id).ok_or(Errno::Inval)?;
+        let place = self.info(&memory.machine, shared_info, id).ok_or(Errno::Inval)?;
         place.set_upcall_mask(true);
         Ok(place)
     }
 
     /// The first place of a vcpu's `vcpu_info`.
-    pub(super) fn info(&self, memory: &impl Memory, shared_info: Mfn, id: u32) -> Option<VcpuInfoPlace> {
+    pub(crate) fn info(&self, memory: &impl Ram, shared_info: Mfn, id: u32) -> Option<VcpuInfoPlace> {
         match (id as usize).checked_sub(XEN_LEGACY_MAX_VCPUS) {
             None => VcpuInfoPlace::new(memory, shared_info, id as usize * VCPU_INFO_BYTES),
             Some(far) => {
@@ -94,7 +90,7 @@ impl VcpuTable {
     }
 
     /// Gives the frames back. No vcpu runs any more, and no event is raised: the domain is dead.
-    pub(super) fn give_back_infos<M: Machine>(&self, hv: &Hypervisor<M>) {
-        self.infos.iter().filter_map(Once::get).for_each(|&frame| frame_alloc::give_back_own(hv, frame));
+    pub(crate) fn give_back_infos(&self, memory: &Memory<impl Hardware>) {
+        self.infos.iter().filter_map(Once::get).for_each(|&frame| memory.give_back_own(frame));
     }
 }

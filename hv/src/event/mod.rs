@@ -10,35 +10,27 @@
 //! `shared_info`. A port that can be reached so says it in its word ([`port::Port::target`]), and with FIFO none does: frames
 //! that may be given back are written under the lock alone. An event for another domain is raised under that domain's lock
 //! only, after a look at the port there: a port that is bound proves that the domain was not torn down yet, because teardown
-//! closes the ports first ([`close_all`]).
+//! closes the ports first ([`crate::channel`]).
+//!
+//! Here is what each domain has; [`crate::channel`] is what happens between them.
 //!
 //! ```text
-//!   bind                     what makes and ends channels
-//!   virq · pirq              where events come from if not from a guest
-//!   deliver                  send, unmask, poll: how an event reaches a vcpu
-//!     abi                    the sum of the two, and the ways between them
-//!       two_level            bits
-//!       fifo                 queues: word (atomics), record (what the hypervisor keeps of a port)
-//!   table · port · vcpu      a domain's ports, and what each vcpu has
+//!   abi                    the sum of the two, and the ways between them
+//!     two_level            bits
+//!     fifo                 queues: word (atomics), record (what the hypervisor keeps of a port)
+//!   table · port · vcpu    a domain's ports, and what each vcpu has
+//!   virq · pirq            where events come from if not from a guest
 //! ```
 
-mod abi;
-mod audit;
-mod bind;
-pub mod deliver;
-mod fifo;
+pub(crate) mod abi;
+pub(crate) mod fifo;
 pub mod pirq;
 pub mod port;
-mod reset;
 mod table;
-mod two_level;
+pub(crate) mod two_level;
 mod vcpu;
 pub mod virq;
 
-pub use abi::{expand_array, init_control, set_priority};
-pub use audit::audit;
-pub use bind::{Status, alloc_unbound, bind_interdomain, bind_ipi, bind_pirq, bind_vcpu, bind_virq, close, status};
-pub use reset::{Reset, close_all, reset};
 pub use vcpu::VcpuEvents;
 
 use crate::{
@@ -59,31 +51,31 @@ const SEARCHED_AT_ONCE: u32 = 4096;
 /// A domain's event channels.
 #[derive(Debug)]
 pub struct Events {
-    ports: Ports,
+    pub(crate) ports: Ports,
     /// Ports above this one are never given out (`max_evtchn_port`).
-    limit: AtomicU32,
+    pub(crate) limit: AtomicU32,
     /// Whether the lock guards queues. Changed under it.
-    is_fifo: AtomicBool,
+    pub(crate) is_fifo: AtomicBool,
     /// How many vcpus wait in `SCHEDOP_poll`.
-    pollers: AtomicU32,
-    bindings: Lock<Bindings, { rank::EVENTS }>,
+    pub(crate) pollers: AtomicU32,
+    pub(crate) bindings: Lock<Bindings, { rank::EVENTS }>,
 }
 
 /// What the lock of a domain's events guards beside the right to change ports.
 #[derive(Debug)]
 pub(crate) struct Bindings {
     /// How events are noted.
-    abi: Abi,
+    pub(crate) abi: Abi,
     /// What the FIFO ABI keeps of each port.
-    records: Records,
+    pub(crate) records: Records,
     /// Ports in use.
-    active: u32,
+    pub(crate) active: u32,
     /// All ports below are in use.
-    first_free: u32,
+    pub(crate) first_free: u32,
     /// Where the search for a free port goes on that was interrupted; 0: at the first.
-    search: u32,
+    pub(crate) search: u32,
     /// Where the reset that is under way goes on; 0: none is.
-    next_reset: u32,
+    pub(crate) next_reset: u32,
 }
 
 impl Default for Events {
@@ -128,7 +120,7 @@ impl Events {
     ///
     /// # Errors
     /// `NoSpc` if there is none, `Again` if the search goes on when it is called again: a guest can have many in its queues.
-    fn free_port(&self, bindings: &mut Bindings) -> Result<u32, Errno> {
+    pub(crate) fn free_port(&self, bindings: &mut Bindings) -> Result<u32, Errno> {
         let end = self.limit.load(Ordering::Relaxed).min(bindings.abi.ports() - 1);
         let start = bindings.search.max(bindings.first_free);
         let stop = end.min(start.saturating_add(SEARCHED_AT_ONCE));
@@ -148,7 +140,7 @@ impl Events {
     }
 
     /// Puts a port that [`Self::free_port`] found to use. The caller holds the lock.
-    fn open(
+    pub(crate) fn open(
         &self,
         machine: &impl Reserve,
         bindings: &mut Bindings,

@@ -24,7 +24,7 @@ type Bucket = Once<Box<[AtomicU64; BUCKET_PORTS]>>;
 
 /// The ports of a domain.
 #[derive(Debug)]
-pub(super) struct Ports {
+pub(crate) struct Ports {
     near: [Bucket; NEAR],
     far: Once<Box<[Bucket]>>,
     /// Port numbers below this one exist, in use or not.
@@ -40,26 +40,26 @@ impl Default for Ports {
 impl Ports {
     /// What a port is at this moment; `None` for a number that no port has.
     #[inline]
-    pub(super) fn get(&self, port: u32) -> Option<Port> {
+    pub(crate) fn get(&self, port: u32) -> Option<Port> {
         let state = self.word(port).map_or(Port::CLOSED, |word| Port::from_raw(word.load(Ordering::Acquire)));
         (state != Port::CLOSED || port < self.valid()).then_some(state)
     }
 
     /// The greatest port number that is not refused as such, plus one.
     #[inline]
-    pub(super) fn valid(&self) -> u32 {
+    pub(crate) fn valid(&self) -> u32 {
         self.valid.load(Ordering::Relaxed)
     }
 
     /// Changes a port; the caller holds the lock of the domain's events, and the port has been opened.
-    pub(super) fn set(&self, port: u32, value: Port) {
+    pub(crate) fn set(&self, port: u32, value: Port) {
         if let Some(word) = self.word(port) {
             word.store(value.raw(), Ordering::Release);
         }
     }
 
     /// Puts a port to use that was closed. The caller holds the lock of the domain's events.
-    pub(super) fn open(&self, machine: &impl Reserve, port: u32, value: Port) -> Result<(), Errno> {
+    pub(crate) fn open(&self, machine: &impl Reserve, port: u32, value: Port) -> Result<(), Errno> {
         debug_assert_eq!(self.get(port).unwrap_or_default(), Port::CLOSED);
         let index = port as usize / BUCKET_PORTS;
         let bucket = match index.checked_sub(NEAR) {

@@ -1,10 +1,7 @@
 //! The two-level ABI: three levels of bits. A port has one in `evtchn_pending` and one in `evtchn_mask` of `shared_info`;
 //! of 64 ports, one in `evtchn_pending_sel` of a vcpu's `vcpu_info`; of all, `evtchn_upcall_pending`.
 
-use crate::{
-    domain::{Domain, shared_info::VcpuInfoPlace},
-    mem::Memory,
-};
+use crate::{addr::Mfn, mem::Ram, shared_info::VcpuInfoPlace};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// The first word of `evtchn_pending` in `shared_info`.
@@ -16,16 +13,16 @@ const SELECTOR: usize = 8;
 
 /// The words of the pending and of the mask bits that hold a port's, and its bit there.
 #[inline]
-fn place(memory: &impl Memory, domain: &Domain, port: u32) -> Option<(&'static AtomicU64, &'static AtomicU64, u64)> {
-    let words = memory.words(domain.shared_info);
+fn place(memory: &impl Ram, shared_info: Mfn, port: u32) -> Option<(&'static AtomicU64, &'static AtomicU64, u64)> {
+    let words = memory.words(shared_info);
     let group = port as usize / 64 % 64;
     Some((words.get(PENDING + group)?, words.get(MASK + group)?, 1 << (port % 64)))
 }
 
 /// Sets a port's pending bit. Says whether the port is masked; nothing, if the bit was set already.
 #[inline]
-pub(super) fn mark(memory: &impl Memory, domain: &Domain, port: u32) -> Option<bool> {
-    let (pending, mask, bit) = place(memory, domain, port)?;
+pub(crate) fn mark(memory: &impl Ram, shared_info: Mfn, port: u32) -> Option<bool> {
+    let (pending, mask, bit) = place(memory, shared_info, port)?;
     if test_and_set(pending, port) {
         return None;
     }
@@ -33,33 +30,34 @@ pub(super) fn mark(memory: &impl Memory, domain: &Domain, port: u32) -> Option<b
 }
 
 /// Unmasks a port. Says whether it was masked and is pending, so that its vcpu is to be notified.
-pub(super) fn unmask(memory: &impl Memory, domain: &Domain, port: u32) -> bool {
-    let Some((pending, mask, bit)) = place(memory, domain, port) else { return false };
+pub(crate) fn unmask(memory: &impl Ram, shared_info: Mfn, port: u32) -> bool {
+    let Some((pending, mask, bit)) = place(memory, shared_info, port) else { return false };
     let was_masked = mask.fetch_and(!bit, Ordering::AcqRel) & bit != 0;
     was_masked && pending.load(Ordering::Acquire) & bit != 0
 }
 
 /// Whether a port is pending, and whether it is masked.
-pub(super) fn bits(memory: &impl Memory, domain: &Domain, port: u32) -> (bool, bool) {
+pub(crate) fn bits(memory: &impl Ram, shared_info: Mfn, port: u32) -> (bool, bool) {
     let is_set = |word: &AtomicU64, bit: u64| word.load(Ordering::SeqCst) & bit != 0;
-    place(memory, domain, port).map_or((false, false), |(pending, mask, bit)| (is_set(pending, bit), is_set(mask, bit)))
+    place(memory, shared_info, port)
+        .map_or((false, false), |(pending, mask, bit)| (is_set(pending, bit), is_set(mask, bit)))
 }
 
 /// Forgets an event.
-pub(super) fn clear_pending(memory: &impl Memory, domain: &Domain, port: u32) {
-    if let Some((pending, _, bit)) = place(memory, domain, port) {
+pub(crate) fn clear_pending(memory: &impl Ram, shared_info: Mfn, port: u32) {
+    if let Some((pending, _, bit)) = place(memory, shared_info, port) {
         pending.fetch_and(!bit, Ordering::AcqRel);
     }
 }
 
 /// Marks the 64 ports of `port` in `vcpu_info`. Says whether that was the first news since the vcpu last looked.
 #[inline]
-pub(super) fn select(info: &VcpuInfoPlace, port: u32) -> bool {
+pub(crate) fn select(info: &VcpuInfoPlace, port: u32) -> bool {
     !test_and_set(info.word(SELECTOR), port / 64) && info.upcall_pending().swap(1, Ordering::AcqRel) == 0
 }
 
 /// A `vcpu_info` begins its life at a new place: everything is marked as pending, so that no event is lost on the way.
-pub(super) fn set_everything_pending(info: &VcpuInfoPlace) {
+pub(crate) fn set_everything_pending(info: &VcpuInfoPlace) {
     info.word(SELECTOR).store(u64::MAX, Ordering::Release);
     info.upcall_pending().store(1, Ordering::Release);
 }

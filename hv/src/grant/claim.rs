@@ -1,27 +1,35 @@
 //! Claiming an offer: judged, marked, pinned, the frame held; and giving the claim back.
 
 use super::{
-    drop_frame,
     entry::{self, Access, Pins, Status},
     entry_v2::{Extent, Taker},
     refusal,
     table::Table,
-    take_any_frame, take_frame,
 };
-use crate::{Hypervisor, addr::Mfn, domain::Domain, machine::Machine, mem::Memory};
+use crate::{
+    addr::Mfn,
+    mem::{Hardware, Memory, Ram, frame_type::Owner},
+};
 use oxen_abi::{domid::DomId, errno::Errno, grant_table as abi};
 
-/// The right to use a granted frame, to be given back with [`Table::release`] and [`drop_frame`].
+/// A domain that takes part in a grant: its name, and the frame table's name for it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Claim {
-    pub(super) reference: u32,
-    pub(super) frame: Mfn,
-    pub(super) access: Access,
+pub(crate) struct Party {
+    pub(crate) id: DomId,
+    pub(crate) owner: Owner,
+}
+
+/// The right to use a granted frame, to be given back with [`Table::release`] and [`Memory::drop_granted`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claim {
+    pub(crate) reference: u32,
+    pub(crate) frame: Mfn,
+    pub(crate) access: Access,
 }
 
 /// What an entry of version 2 offers.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Offer {
+pub(crate) enum Offer {
     /// These bytes of a frame, which is claimed now.
     Page(Claim, Extent),
     /// What this entry of another domain offers to the granter. The entry that says so is marked, and not pinned.
@@ -31,22 +39,22 @@ pub(super) enum Offer {
 impl Table {
     /// Claims an entry of `granter`, whose table this is, for `grantee`.
     #[inline(always)]
-    pub(super) fn claim<M: Machine>(
+    pub(crate) fn claim(
         &mut self,
-        hv: &Hypervisor<M>,
-        granter: &Domain,
-        grantee: &Domain,
+        memory: &Memory<impl Hardware>,
+        granter: Owner,
+        grantee: Party,
         reference: u32,
         access: Access,
         is_mapping: bool,
     ) -> Result<Claim, Status> {
         if reference >= self.v1_entries {
-            return self.claim_page_v2(hv, granter, grantee, reference, access);
+            return self.claim_page_v2(memory, granter, grantee, reference, access);
         }
-        let slot = entry::slot(grantee).ok_or(abi::GNTST_GENERAL_ERROR)?;
-        let word = self.word(&hv.machine, reference).ok_or(abi::GNTST_GENERAL_ERROR)?;
+        let slot = entry::slot(grantee.owner).ok_or(abi::GNTST_GENERAL_ERROR)?;
+        let word = self.word(&memory.machine, reference).ok_or(abi::GNTST_GENERAL_ERROR)?;
         if self.pins_place(reference).is_none() {
-            self.make_room_for_pins(&hv.machine, reference).map_err(|_| abi::GNTST_NO_SPACE)?;
+            self.make_room_for_pins(&memory.machine, reference).map_err(|_| abi::GNTST_NO_SPACE)?;
         }
         let place = self.pins_place(reference).ok_or(abi::GNTST_NO_SPACE)?;
         let old = Pins(*place);
@@ -68,11 +76,11 @@ impl Table {
         let mut refused = Errno::Inval;
         let taken = pins.and_then(|pins| {
             let frame = pins.frame()?;
-            take_frame(hv, granter, frame, access).map_err(|error| refused = error).ok()?;
+            memory.take_granted(granter, frame, access).map_err(|error| refused = error).ok()?;
             Some((frame, pins.plus(access)?))
         });
         let Some((frame, pins)) = taken else {
-            self.unmark(&hv.machine, reference, old, access);
+            self.unmark(&memory.machine, reference, old, access);
             return Err(refusal(refused));
         };
         *place = pins.0;
@@ -82,15 +90,15 @@ impl Table {
     /// Claims an entry that is not of version 1, for a mapping: a page as a whole.
     #[cold]
     #[inline(never)]
-    fn claim_page_v2<M: Machine>(
+    fn claim_page_v2(
         &mut self,
-        hv: &Hypervisor<M>,
-        granter: &Domain,
-        grantee: &Domain,
+        memory: &Memory<impl Hardware>,
+        granter: Owner,
+        grantee: Party,
         reference: u32,
         access: Access,
     ) -> Result<Claim, Status> {
-        match self.claim_offer(hv, granter, grantee, reference, access, true)? {
+        match self.claim_offer(memory, granter, grantee, reference, access, true)? {
             Offer::Page(claim, _) => Ok(claim),
             // Not for a mapping.
             Offer::PassedOn(..) => Err(abi::GNTST_GENERAL_ERROR),
@@ -102,11 +110,11 @@ impl Table {
     /// A page that is pinned is pinned as a whole: parts are claimed for the time of a copy only, and this very copy knows
     /// which part it claimed before.
     #[inline(never)]
-    pub(super) fn claim_offer<M: Machine>(
+    pub(crate) fn claim_offer(
         &mut self,
-        hv: &Hypervisor<M>,
-        granter: &Domain,
-        grantee: &Domain,
+        memory: &Memory<impl Hardware>,
+        granter: Owner,
+        grantee: Party,
         reference: u32,
         access: Access,
         is_mapping: bool,
@@ -114,8 +122,8 @@ impl Table {
         if reference >= self.entries() {
             return Err(abi::GNTST_BAD_GNTREF);
         }
-        let slot = entry::slot(grantee).ok_or(abi::GNTST_GENERAL_ERROR)?;
-        self.make_room_for_pins(&hv.machine, reference).map_err(|_| abi::GNTST_NO_SPACE)?;
+        let slot = entry::slot(grantee.owner).ok_or(abi::GNTST_GENERAL_ERROR)?;
+        self.make_room_for_pins(&memory.machine, reference).map_err(|_| abi::GNTST_NO_SPACE)?;
         let old = self.pins(reference);
         let is_pinned = old.in_use();
         if is_pinned && (old.slot() != slot || old.plus(access).is_none()) {
@@ -124,33 +132,33 @@ impl Table {
         let needs_mark = !is_pinned || (access == Access::Write && old.count(Access::Write) == 0);
         let (mut frame, mut extent) = (old.frame(), Extent::WHOLE);
         if needs_mark && reference < self.v1_entries {
-            let word = self.word(&hv.machine, reference).ok_or(abi::GNTST_GENERAL_ERROR)?;
+            let word = self.word(&memory.machine, reference).ok_or(abi::GNTST_GENERAL_ERROR)?;
             let entry = entry::mark(word, grantee.id, access, is_pinned, is_mapping)?;
             if !is_pinned {
                 frame = entry.frame();
             }
         } else if needs_mark {
-            let entry = self.entry_v2(&hv.machine, reference).ok_or(abi::GNTST_GENERAL_ERROR)?;
+            let entry = self.entry_v2(&memory.machine, reference).ok_or(abi::GNTST_GENERAL_ERROR)?;
             let head = entry.mark(Taker { grantee: grantee.id, access, is_pinned, is_mapping })?;
             match head.passed_from() {
                 Some(domain) if !is_pinned => return Ok(Offer::PassedOn(domain, entry.passed_reference())),
                 // Neither is it the page that is pinned which is offered now, nor can it be asked for another.
                 Some(_) if !is_mapping => {
-                    self.unmark(&hv.machine, reference, old, access);
+                    self.unmark(&memory.machine, reference, old, access);
                     return Err(abi::GNTST_GENERAL_ERROR);
                 }
                 _ if !is_pinned => (frame, extent) = (entry.frame(), head.extent()),
                 _ => {}
             }
         }
-        let taken = take_any_frame(hv, granter, frame, access);
-        let frame = taken.inspect_err(|_| self.unmark(&hv.machine, reference, old, access))?;
+        let taken = memory.take_any_granted(granter, frame, access);
+        let frame = taken.inspect_err(|_| self.unmark(&memory.machine, reference, old, access))?;
         let pins = if is_pinned { old } else { Pins::new(frame, slot) };
         match (pins.plus(access), self.pins_place(reference)) {
             (Some(pins), Some(place)) => *place = pins.0,
             // Asked before, and made before.
             _ => {
-                drop_frame(hv, frame, access);
+                memory.drop_granted(frame, access);
                 return Err(abi::GNTST_NO_SPACE);
             }
         }
@@ -159,7 +167,7 @@ impl Table {
 
     /// Gives a claim back, the frame itself excepted.
     #[inline]
-    pub(super) fn release(&mut self, memory: &impl Memory, claim: Claim) {
+    pub(crate) fn release(&mut self, memory: &impl Ram, claim: Claim) {
         let Some(place) = self.pins_place(claim.reference) else { return };
         let left = Pins(*place).minus(claim.access);
         *place = left.0;

@@ -1,8 +1,7 @@
 //! One entry of a grant table: the word that the granter shares in version 1, and the pins that the hypervisor keeps beside
 //! it in both versions.
 
-use crate::config::MAX_DOMAINS;
-use crate::{addr::Mfn, domain::Domain};
+use crate::{addr::Mfn, config::MAX_DOMAINS, mem::frame_type::Owner};
 use core::sync::atomic::{AtomicU64, Ordering};
 use oxen_abi::{domid::DomId, grant_table as abi};
 
@@ -12,29 +11,29 @@ pub type Status = i16;
 /// A copy of an entry's first word: flags 0..16 and domain 16..32 in both versions, frame 32..64 in version 1
 /// (`grant_entry_v1`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shared(pub(super) u64);
+pub(crate) struct Shared(pub(crate) u64);
 
 impl Shared {
-    pub(super) const fn flags(self) -> u16 {
+    pub(crate) const fn flags(self) -> u16 {
         self.0 as u16
     }
 
-    pub(super) const fn domain(self) -> DomId {
+    pub(crate) const fn domain(self) -> DomId {
         DomId((self.0 >> 16) as u16)
     }
 
     /// The frame that the granter named: a claim, until the frame table has been asked.
-    pub(super) const fn frame(self) -> Option<Mfn> {
+    pub(crate) const fn frame(self) -> Option<Mfn> {
         Mfn::new(self.0 >> 32)
     }
 
-    pub(super) const fn with(self, flags: u16) -> Self {
+    pub(crate) const fn with(self, flags: u16) -> Self {
         Self(self.0 | flags as u64)
     }
 }
 
 /// How an entry is marked that is used so.
-pub(super) const fn mark_of(access: Access) -> u16 {
+pub(crate) const fn mark_of(access: Access) -> u16 {
     match access {
         Access::Read => abi::GTF_READING,
         Access::Write => abi::GTF_READING | abi::GTF_WRITING,
@@ -49,7 +48,7 @@ const ATTEMPTS: u32 = 5;
 /// A grant that is pinned already (`is_pinned`) has been judged: its granter may have withdrawn it for others meanwhile.
 /// `may_be_part` is for copies, which could do with a part of a page.
 #[inline(always)]
-pub(super) fn mark(
+pub(crate) fn mark(
     word: &AtomicU64,
     grantee: DomId,
     access: Access,
@@ -85,7 +84,7 @@ pub enum Access {
 /// Who uses an entry, how often, and which frame it was when the first use began: frame 0..32, the grantee's slot 32..40,
 /// readers 40..52, writers 52..64. All zero while nobody does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Pins(pub(super) u64);
+pub(crate) struct Pins(pub(crate) u64);
 
 const SLOT_SHIFT: u32 = 32;
 const READERS_SHIFT: u32 = 40;
@@ -95,26 +94,26 @@ const COUNT: u64 = 0xfff;
 const _: () = assert!(MAX_DOMAINS <= 256);
 
 impl Pins {
-    pub(super) const fn new(frame: Mfn, slot: u8) -> Self {
+    pub(crate) const fn new(frame: Mfn, slot: u8) -> Self {
         Self(frame.raw() | (slot as u64) << SLOT_SHIFT)
     }
 
-    pub(super) const fn frame(self) -> Option<Mfn> {
+    pub(crate) const fn frame(self) -> Option<Mfn> {
         Mfn::new(self.0 & u32::MAX as u64)
     }
 
-    pub(super) const fn slot(self) -> u8 {
+    pub(crate) const fn slot(self) -> u8 {
         (self.0 >> SLOT_SHIFT) as u8
     }
 
-    pub(super) const fn count(self, access: Access) -> u64 {
+    pub(crate) const fn count(self, access: Access) -> u64 {
         match access {
             Access::Read => self.0 >> READERS_SHIFT & COUNT,
             Access::Write => self.0 >> WRITERS_SHIFT & COUNT,
         }
     }
 
-    pub(super) const fn in_use(self) -> bool {
+    pub(crate) const fn in_use(self) -> bool {
         self.0 >> READERS_SHIFT != 0
     }
 
@@ -126,12 +125,12 @@ impl Pins {
     }
 
     /// One more use, unless there are as many as can be counted.
-    pub(super) const fn plus(self, access: Access) -> Option<Self> {
+    pub(crate) const fn plus(self, access: Access) -> Option<Self> {
         if self.count(access) == COUNT { None } else { Some(Self(self.0 + Self::unit(access))) }
     }
 
     /// One use less; nothing is left of the last.
-    pub(super) const fn minus(self, access: Access) -> Self {
+    pub(crate) const fn minus(self, access: Access) -> Self {
         if self.count(access) == 0 {
             return self;
         }
@@ -142,7 +141,7 @@ impl Pins {
     /// The marks that nobody asks for any more after a use of this kind, these being the pins that are left. A mark of
     /// writing that no writer left is the granter's own affair.
     #[inline]
-    pub(super) const fn stale_marks(self, access: Access) -> u16 {
+    pub(crate) const fn stale_marks(self, access: Access) -> u16 {
         let reading = if self.in_use() { 0 } else { abi::GTF_READING };
         match access {
             Access::Write if self.count(Access::Write) == 0 => reading | abi::GTF_WRITING,
@@ -152,8 +151,8 @@ impl Pins {
 }
 
 /// The slot of a domain, as pins and tracks keep it.
-pub(super) fn slot(domain: &Domain) -> Option<u8> {
-    domain.owner.slot().and_then(|slot| u8::try_from(slot).ok())
+pub(crate) fn slot(owner: Owner) -> Option<u8> {
+    owner.slot().and_then(|slot| u8::try_from(slot).ok())
 }
 
 #[cfg(test)]

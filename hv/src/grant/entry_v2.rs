@@ -12,17 +12,17 @@ use oxen_abi::{domid::DomId, grant_table as abi};
 
 /// The bytes of a page that may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Extent {
+pub(crate) struct Extent {
     first: u16,
     bytes: u16,
 }
 
 impl Extent {
     /// The page.
-    pub(super) const WHOLE: Self = Self { first: 0, bytes: PAGE_BYTES as u16 };
+    pub(crate) const WHOLE: Self = Self { first: 0, bytes: PAGE_BYTES as u16 };
 
     /// Whether these bytes are among them.
-    pub(super) const fn holds(self, offset: u16, bytes: u16) -> bool {
+    pub(crate) const fn holds(self, offset: u16, bytes: u16) -> bool {
         offset >= self.first && offset as u32 + bytes as u32 <= self.first as u32 + self.bytes as u32
     }
 }
@@ -31,7 +31,7 @@ impl Extent {
 /// or the domain 32..48 whose offer is passed on.
 impl Shared {
     /// The part of the page that is offered.
-    pub(super) const fn extent(self) -> Extent {
+    pub(crate) const fn extent(self) -> Extent {
         if self.flags() & abi::GTF_SUB_PAGE == 0 {
             return Extent::WHOLE;
         }
@@ -39,7 +39,7 @@ impl Shared {
     }
 
     /// Whose offer is passed on.
-    pub(super) const fn passed_from(self) -> Option<DomId> {
+    pub(crate) const fn passed_from(self) -> Option<DomId> {
         if self.flags() & abi::GTF_TYPE_MASK != abi::GTF_TRANSITIVE {
             return None;
         }
@@ -49,50 +49,50 @@ impl Shared {
 
 /// The words of an entry.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct EntryV2<'m> {
+pub(crate) struct EntryV2<'m> {
     /// Flags, domain, and what [`Shared`] says of the rest.
-    pub(super) head: &'m AtomicU64,
+    pub(crate) head: &'m AtomicU64,
     /// The frame; or the reference of the entry passed on, in 32 bits.
-    pub(super) body: &'m AtomicU64,
+    pub(crate) body: &'m AtomicU64,
     /// Four status words.
-    pub(super) status: &'m AtomicU64,
+    pub(crate) status: &'m AtomicU64,
     /// Where in them this entry's begins.
-    pub(super) shift: u32,
+    pub(crate) shift: u32,
 }
 
 impl EntryV2<'_> {
     /// The frame that the granter named, of which nothing is known. A machine may have fewer than the word can tell.
-    pub(super) fn frame(&self) -> Option<Mfn> {
+    pub(crate) fn frame(&self) -> Option<Mfn> {
         Mfn::new(self.body.load(Ordering::Acquire))
     }
 
     /// The entry of the other domain that is passed on.
-    pub(super) fn passed_reference(&self) -> u32 {
+    pub(crate) fn passed_reference(&self) -> u32 {
         self.body.load(Ordering::Acquire) as u32
     }
 
     /// The status word.
-    pub(super) fn status(&self) -> abi::GrantStatus {
+    pub(crate) fn status(&self) -> abi::GrantStatus {
         (self.status.load(Ordering::Acquire) >> self.shift) as abi::GrantStatus
     }
 
-    pub(super) fn set_status(&self, flags: u16) {
+    pub(crate) fn set_status(&self, flags: u16) {
         self.status.fetch_or(u64::from(flags) << self.shift, Ordering::SeqCst);
     }
 
-    pub(super) fn clear_status(&self, flags: u16) {
+    pub(crate) fn clear_status(&self, flags: u16) {
         self.status.fetch_and(!(u64::from(flags) << self.shift), Ordering::AcqRel);
     }
 
     /// Exchanges the status words of two entries, bit by bit where they differ, so that neighbours stay as they are.
-    pub(super) fn exchange_status(&self, other: &Self) {
+    pub(crate) fn exchange_status(&self, other: &Self) {
         let differs = u64::from(self.status() ^ other.status());
         self.status.fetch_xor(differs << self.shift, Ordering::AcqRel);
         other.status.fetch_xor(differs << other.shift, Ordering::AcqRel);
     }
 
     /// Marks an entry as in use. The first word that is answered is the one that was judged after the mark.
-    pub(super) fn mark(&self, taker: Taker) -> Result<Shared, Status> {
+    pub(crate) fn mark(&self, taker: Taker) -> Result<Shared, Status> {
         self.judge(taker)?;
         self.confirm(taker)
     }
@@ -120,13 +120,13 @@ impl EntryV2<'_> {
 
 /// Who wants to use an entry, and how.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Taker {
-    pub(super) grantee: DomId,
-    pub(super) access: Access,
+pub(crate) struct Taker {
+    pub(crate) grantee: DomId,
+    pub(crate) access: Access,
     /// It uses the entry already, and was judged then: its granter may have withdrawn it for others meanwhile.
-    pub(super) is_pinned: bool,
+    pub(crate) is_pinned: bool,
     /// It maps. Who does not can do with a part of a page, and with what another offers.
-    pub(super) is_mapping: bool,
+    pub(crate) is_mapping: bool,
 }
 
 #[cfg(test)]

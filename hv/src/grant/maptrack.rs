@@ -12,7 +12,7 @@ use oxen_abi::{errno::Errno, grant_table as abi};
 /// One mapping: frame 0..32, the granter's slot 32..40, the reference 40..55, flags 56..61. A handle that is not in use
 /// holds the next such handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Track(u64);
+pub(crate) struct Track(u64);
 
 const SLOT_SHIFT: u32 = 32;
 const REF_SHIFT: u32 = 40;
@@ -25,7 +25,7 @@ const FREE: u64 = 1 << 63;
 const NIL: u32 = u32::MAX;
 
 impl Track {
-    pub(super) const fn new(frame: Mfn, slot: u8, reference: u32, flags: u32) -> Self {
+    pub(crate) const fn new(frame: Mfn, slot: u8, reference: u32, flags: u32) -> Self {
         Self(
             frame.raw()
                 | (slot as u64) << SLOT_SHIFT
@@ -34,42 +34,42 @@ impl Track {
         )
     }
 
-    pub(super) const fn frame(self) -> Option<Mfn> {
+    pub(crate) const fn frame(self) -> Option<Mfn> {
         Mfn::new(self.0 & u32::MAX as u64)
     }
 
-    pub(super) const fn slot(self) -> u8 {
+    pub(crate) const fn slot(self) -> u8 {
         (self.0 >> SLOT_SHIFT) as u8
     }
 
-    pub(super) const fn reference(self) -> u32 {
+    pub(crate) const fn reference(self) -> u32 {
         (self.0 >> REF_SHIFT & REF) as u32
     }
 
     /// `GNTMAP_device_map`, `host_map`, `readonly`, `application_map`, `contains_pte`, as far as they still hold.
-    pub(super) const fn flags(self) -> u32 {
+    pub(crate) const fn flags(self) -> u32 {
         (self.0 >> FLAGS_SHIFT & FLAGS) as u32
     }
 
-    pub(super) const fn access(self) -> Access {
+    pub(crate) const fn access(self) -> Access {
         if self.flags() & abi::GNTMAP_READONLY != 0 { Access::Read } else { Access::Write }
     }
 
-    pub(super) const fn is_busy(self) -> bool {
+    pub(crate) const fn is_busy(self) -> bool {
         self.0 & BUSY != 0
     }
 
-    pub(super) const fn busy(self, is_busy: bool) -> Self {
+    pub(crate) const fn busy(self, is_busy: bool) -> Self {
         Self(if is_busy { self.0 | BUSY } else { self.0 & !BUSY })
     }
 
     /// The mapping without these of its flags.
-    pub(super) const fn without(self, flags: u32) -> Self {
+    pub(crate) const fn without(self, flags: u32) -> Self {
         Self(self.0 & !((flags as u64 & FLAGS) << FLAGS_SHIFT))
     }
 
     /// Whether the frame is still mapped, for the processor or for devices.
-    pub(super) const fn is_mapped(self) -> bool {
+    pub(crate) const fn is_mapped(self) -> bool {
         self.flags() & (abi::GNTMAP_HOST_MAP | abi::GNTMAP_DEVICE_MAP) != 0
     }
 }
@@ -88,15 +88,15 @@ fn free_chunk(machine: &impl Reserve) -> Result<Chunk, Errno> {
 
 /// The handles of a domain, in pages that are made as they are needed.
 #[derive(Debug)]
-pub(super) struct Maptrack {
+pub(crate) struct Maptrack {
     chunks: [Option<Chunk>; CHUNKS],
     /// Handles that were ever in use.
     used: u32,
     first_free: u32,
     /// Handles that may be in use at once.
-    pub(super) limit: u32,
+    pub(crate) limit: u32,
     /// Handles in use.
-    pub(super) live: u32,
+    pub(crate) live: u32,
 }
 
 impl Default for Maptrack {
@@ -107,7 +107,7 @@ impl Default for Maptrack {
 
 impl Maptrack {
     /// No handle yet, and `frames` frames' worth of them at most; this build's own limit is the upper bound.
-    pub(super) fn new(frames: u32) -> Self {
+    pub(crate) fn new(frames: u32) -> Self {
         let frames = (frames as usize).min(MAX_MAPTRACK_FRAMES);
         Self { limit: (frames * MAPPINGS_PER_FRAME) as u32, ..Self::default() }
     }
@@ -120,7 +120,7 @@ impl Maptrack {
 
     /// A handle that is not in use, its storage in place. Nothing has changed until [`Self::open`].
     #[inline]
-    pub(super) fn free_handle(&mut self, machine: &impl Reserve) -> Result<u32, Errno> {
+    pub(crate) fn free_handle(&mut self, machine: &impl Reserve) -> Result<u32, Errno> {
         if self.live >= self.limit {
             return Err(Errno::NoSpc);
         }
@@ -136,7 +136,7 @@ impl Maptrack {
 
     /// Puts the handle that [`Self::free_handle`] found to use.
     #[inline]
-    pub(super) fn open(&mut self, handle: u32, track: Track) {
+    pub(crate) fn open(&mut self, handle: u32, track: Track) {
         let Some(word) = self.word(handle) else { return };
         let next = *word as u32;
         *word = track.0;
@@ -150,7 +150,7 @@ impl Maptrack {
 
     /// The mapping behind a handle, if it is in use.
     #[inline]
-    pub(super) fn get(&mut self, handle: u32) -> Option<Track> {
+    pub(crate) fn get(&mut self, handle: u32) -> Option<Track> {
         if handle >= self.used {
             return None;
         }
@@ -158,7 +158,7 @@ impl Maptrack {
     }
 
     /// Changes the mapping behind a handle that is in use.
-    pub(super) fn set(&mut self, handle: u32, track: Track) {
+    pub(crate) fn set(&mut self, handle: u32, track: Track) {
         if let Some(word) = self.word(handle) {
             *word = track.0;
         }
@@ -166,7 +166,7 @@ impl Maptrack {
 
     /// The handle is not in use any more.
     #[inline]
-    pub(super) fn close(&mut self, handle: u32) {
+    pub(crate) fn close(&mut self, handle: u32) {
         let next = self.first_free;
         let Some(word) = self.word(handle).filter(|word| **word & FREE == 0) else { return };
         *word = FREE | u64::from(next);
@@ -176,7 +176,7 @@ impl Maptrack {
 
     /// Takes the last handle that was ever in use off the end, with the mapping behind it, if there is one: when the domain
     /// ends, and no handle is opened any more.
-    pub(super) fn retire(&mut self) -> Option<(u32, Option<Track>)> {
+    pub(crate) fn retire(&mut self) -> Option<(u32, Option<Track>)> {
         let last = self.used.checked_sub(1)?;
         let track = self.get(last);
         self.used = last;

@@ -5,13 +5,10 @@ use super::{
     entry_v2::EntryV2,
 };
 use crate::{
-    Hypervisor,
     addr::{Mfn, TABLE_ENTRIES},
     config::MAX_GRANT_FRAMES,
-    domain::Domain,
     heap::{self, Reserve},
-    machine::Machine,
-    mem::{Memory, frame_alloc},
+    mem::{Hardware, Memory, Ram, frame_alloc, frame_type::Owner},
 };
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -30,7 +27,7 @@ const V2_WORDS: usize = size_of::<GrantEntryV2>() / size_of::<u64>();
 const STATUS_PER_FRAME: usize = TABLE_ENTRIES * STATUS_PER_WORD;
 const STATUS_PER_WORD: usize = size_of::<u64>() / size_of::<GrantStatus>();
 /// Frames of entries whose status words fill a frame.
-const FRAMES_PER_STATUS: usize = STATUS_PER_FRAME / V2_PER_FRAME;
+pub(crate) const FRAMES_PER_STATUS: usize = STATUS_PER_FRAME / V2_PER_FRAME;
 /// Status frames of a table at most.
 pub const MAX_STATUS_FRAMES: usize = MAX_GRANT_FRAMES.div_ceil(FRAMES_PER_STATUS);
 
@@ -39,20 +36,20 @@ const _: () = assert!(MAX_STATUS_FRAMES <= frame_alloc::MAX_RECALL);
 
 /// The offers of a domain.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(crate) struct Table {
     /// The frames that hold the entries, lent to the domain.
-    pub(super) frames: Vec<Mfn, MAX_GRANT_FRAMES>,
+    pub(crate) frames: Vec<Mfn, MAX_GRANT_FRAMES>,
     /// The frames that hold the status words, lent to the domain, as many as the entries ask for: this is version 2.
-    pub(super) status: Option<Vec<Mfn, MAX_STATUS_FRAMES>>,
+    pub(crate) status: Option<Vec<Mfn, MAX_STATUS_FRAMES>>,
     /// Entries that there are in version 1: none in version 2, or after the domain has ended. So one comparison tells the
     /// paths that must be fast whether an entry is one that they know.
-    pub(super) v1_entries: u32,
+    pub(crate) v1_entries: u32,
     /// The pins of each frame's entries of version 1, made at the first claim. Version 2 has half as many entries.
     pins: [Option<Box<[u64; V1_PER_FRAME]>>; MAX_GRANT_FRAMES],
     /// Frames that there may be.
-    pub(super) limit: usize,
+    pub(crate) limit: usize,
     /// The greatest version that the domain may choose.
-    pub(super) max_version: u32,
+    pub(crate) max_version: u32,
     /// The domain ended: there is no table any more.
     is_closed: bool,
 }
@@ -65,7 +62,7 @@ impl Default for Table {
 
 impl Table {
     /// A table of version 1 without frames yet. The first one is made at need, but counts from the start.
-    pub(super) fn new(limit: usize, max_version: u32) -> Self {
+    pub(crate) fn new(limit: usize, max_version: u32) -> Self {
         Self {
             frames: Vec::new(),
             status: None,
@@ -78,33 +75,33 @@ impl Table {
     }
 
     /// The version of the entries.
-    pub(super) const fn version(&self) -> u32 {
+    pub(crate) const fn version(&self) -> u32 {
         if self.status.is_some() { 2 } else { 1 }
     }
 
-    pub(super) fn status_frames(&self) -> &[Mfn] {
+    pub(crate) fn status_frames(&self) -> &[Mfn] {
         self.status.as_deref().unwrap_or_default()
     }
 
     /// Frames that hold entries.
-    pub(super) fn frame_count(&self) -> usize {
+    pub(crate) fn frame_count(&self) -> usize {
         if self.is_closed { 0 } else { self.frames.len().max(1) }
     }
 
     /// Entries there are, in the version in force.
-    pub(super) fn entries(&self) -> u32 {
+    pub(crate) fn entries(&self) -> u32 {
         let per_frame = if self.status.is_some() { V2_PER_FRAME } else { V1_PER_FRAME };
         (self.frame_count() * per_frame) as u32
     }
 
     /// The entries are of version 1, and as many as the frames hold.
-    pub(super) fn count_v1_entries(&mut self) {
+    pub(crate) fn count_v1_entries(&mut self) {
         self.v1_entries = if self.status.is_some() { 0 } else { self.entries() };
     }
 
     /// The word of an entry, in version 1.
     #[inline]
-    pub(super) fn word<'m>(&self, memory: &'m impl Memory, reference: u32) -> Option<&'m AtomicU64> {
+    pub(crate) fn word<'m>(&self, memory: &'m impl Ram, reference: u32) -> Option<&'m AtomicU64> {
         let frame = *self.frames.get(reference as usize / V1_PER_FRAME)?;
         memory.words(frame).get(reference as usize % V1_PER_FRAME)
     }
@@ -112,7 +109,7 @@ impl Table {
     /// The words of an entry, if the table is of version 2.
     #[cold]
     #[inline(never)]
-    pub(super) fn entry_v2<'m>(&self, memory: &'m impl Memory, reference: u32) -> Option<EntryV2<'m>> {
+    pub(crate) fn entry_v2<'m>(&self, memory: &'m impl Ram, reference: u32) -> Option<EntryV2<'m>> {
         let reference = reference as usize;
         let status = *self.status.as_ref()?.get(reference / STATUS_PER_FRAME)?;
         let frame = *self.frames.get(reference / V2_PER_FRAME)?;
@@ -125,19 +122,19 @@ impl Table {
         })
     }
 
-    pub(super) fn pins(&self, reference: u32) -> Pins {
+    pub(crate) fn pins(&self, reference: u32) -> Pins {
         let chunk = self.pins.get(reference as usize / V1_PER_FRAME).and_then(Option::as_deref);
         Pins(chunk.and_then(|pins| pins.get(reference as usize % V1_PER_FRAME)).copied().unwrap_or(0))
     }
 
     #[inline]
-    pub(super) fn pins_place(&mut self, reference: u32) -> Option<&mut u64> {
+    pub(crate) fn pins_place(&mut self, reference: u32) -> Option<&mut u64> {
         let chunk = self.pins.get_mut(reference as usize / V1_PER_FRAME)?.as_deref_mut()?;
         chunk.get_mut(reference as usize % V1_PER_FRAME)
     }
 
     #[cold]
-    pub(super) fn make_room_for_pins(&mut self, machine: &impl Reserve, reference: u32) -> Result<(), Errno> {
+    pub(crate) fn make_room_for_pins(&mut self, machine: &impl Reserve, reference: u32) -> Result<(), Errno> {
         if let Some(chunk @ None) = self.pins.get_mut(reference as usize / V1_PER_FRAME) {
             *chunk = Some(heap::own(machine, [0; V1_PER_FRAME])?);
         }
@@ -145,14 +142,14 @@ impl Table {
     }
 
     /// The entries of this row that somebody uses, with their pins, by reference.
-    pub(super) fn pinned(&self, row: core::ops::Range<u32>) -> impl Iterator<Item = (u32, Pins)> + '_ {
+    pub(crate) fn pinned(&self, row: core::ops::Range<u32>) -> impl Iterator<Item = (u32, Pins)> + '_ {
         let row = row.start..row.end.min(self.entries());
         row.map(|reference| (reference, self.pins(reference))).filter(|(_, pins)| pins.in_use())
     }
 
     /// Takes the marks off an entry that the pins which are left after a use do not ask for.
     #[inline]
-    pub(super) fn unmark(&self, memory: &impl Memory, reference: u32, left: Pins, access: Access) {
+    pub(crate) fn unmark(&self, memory: &impl Ram, reference: u32, left: Pins, access: Access) {
         let stale = left.stale_marks(access);
         if stale == 0 {
             return;
@@ -167,14 +164,14 @@ impl Table {
 
     #[cold]
     #[inline(never)]
-    fn unmark_v2(&self, memory: &impl Memory, reference: u32, stale: u16) {
+    fn unmark_v2(&self, memory: &impl Ram, reference: u32, stale: u16) {
         if let Some(entry) = self.entry_v2(memory, reference) {
             entry.clear_status(stale);
         }
     }
 
     /// Exchanges two entries, their marks included.
-    pub(super) fn exchange(&self, memory: &impl Memory, a: u32, b: u32) {
+    pub(crate) fn exchange(&self, memory: &impl Ram, a: u32, b: u32) {
         let swap = |first: &AtomicU64, second: &AtomicU64| {
             first.store(second.swap(first.load(Ordering::Acquire), Ordering::AcqRel), Ordering::Release);
         };
@@ -189,35 +186,35 @@ impl Table {
 
     /// Makes frames until there are `count` with all the status frames that they need, or none.
     #[inline(never)]
-    pub(super) fn grow<M: Machine>(&mut self, hv: &Hypervisor<M>, domain: &Domain, count: usize) -> Result<(), Errno> {
+    pub(crate) fn grow(&mut self, memory: &Memory<impl Hardware>, owner: Owner, count: usize) -> Result<(), Errno> {
         if count > self.limit || self.is_closed {
             return Err(Errno::Inval);
         }
         let before = self.frames.len();
-        let mut grown = extend(hv, domain, &mut self.frames, count);
+        let mut grown = extend(memory, owner, &mut self.frames, count);
         if let (Ok(()), Some(status)) = (grown, &mut self.status) {
-            grown = extend(hv, domain, status, self.frames.len().div_ceil(FRAMES_PER_STATUS));
+            grown = extend(memory, owner, status, self.frames.len().div_ceil(FRAMES_PER_STATUS));
         }
         if grown.is_err() {
-            self.frames.drain(before..).for_each(|frame| frame_alloc::give_back_shared(hv, frame));
+            self.frames.drain(before..).for_each(|frame| memory.give_back_shared(frame));
         }
         self.count_v1_entries();
         grown
     }
 
     /// The status frames that the frames of entries need, fresh ones.
-    pub(super) fn make_status<M: Machine>(
+    pub(crate) fn make_status(
         &self,
-        hv: &Hypervisor<M>,
-        domain: &Domain,
+        memory: &Memory<impl Hardware>,
+        owner: Owner,
     ) -> Result<Vec<Mfn, MAX_STATUS_FRAMES>, Errno> {
         let mut status = Vec::new();
-        extend(hv, domain, &mut status, self.frames.len().div_ceil(FRAMES_PER_STATUS))?;
+        extend(memory, owner, &mut status, self.frames.len().div_ceil(FRAMES_PER_STATUS))?;
         Ok(status)
     }
 
     /// Ends the table. Its frames are the caller's to give back.
-    pub(super) fn close(&mut self) -> impl Iterator<Item = Mfn> + use<> {
+    pub(crate) fn close(&mut self) -> impl Iterator<Item = Mfn> + use<> {
         self.is_closed = true;
         self.v1_entries = 0;
         let status = self.status.take().unwrap_or_default();
@@ -225,71 +222,37 @@ impl Table {
     }
 
     /// Whether the domain has ended.
-    pub(super) const fn is_closed(&self) -> bool {
+    pub(crate) const fn is_closed(&self) -> bool {
         self.is_closed
     }
 }
 
 /// Lends frames to a domain until there are `count`, or none.
 #[inline(never)]
-fn extend<M: Machine, const N: usize>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
+fn extend<const N: usize>(
+    memory: &Memory<impl Hardware>,
+    owner: Owner,
     frames: &mut Vec<Mfn, N>,
     count: usize,
 ) -> Result<(), Errno> {
     let before = frames.len();
     while frames.len() < count {
-        let grown = frame_alloc::take_shared(hv, domain.owner).and_then(|frame| {
+        let grown = memory.take_shared(owner).and_then(|frame| {
             frames.push(frame).map_err(|frame| {
-                frame_alloc::give_back_shared(hv, frame);
+                memory.give_back_shared(frame);
                 Errno::NoMem
             })
         });
         if let Err(error) = grown {
-            frames.drain(before..).for_each(|frame| frame_alloc::give_back_shared(hv, frame));
+            frames.drain(before..).for_each(|frame| memory.give_back_shared(frame));
             return Err(error);
         }
     }
     Ok(())
 }
 
-/// The frame that holds a part of a domain's table, made if it is not there yet: for `GNTTABOP_setup_table` and for the
-/// toolstack, which writes the first entries (`XENMEM_acquire_resource`).
-///
-/// # Errors
-/// `Inval` beyond the table's limit, `NoMem` for the frame.
-pub fn table_frame<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, index: u32) -> Result<Mfn, Errno> {
-    let mut grants = domain.grants.lock();
-    grants.table.grow(hv, domain, index as usize + 1)?;
-    grants.table.frames.get(index as usize).copied().ok_or(Errno::Inval)
-}
-
-/// The frame that holds a part of a domain's status words, made if it is not there yet, and the frames whose status that is
-/// with it (`XENMEM_acquire_resource`).
-///
-/// # Errors
-/// `Inval` in version 1 and beyond the table's limit, `NoMem` for the frames.
-pub fn status_frame<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, index: u32) -> Result<Mfn, Errno> {
-    let mut grants = domain.grants.lock();
-    let table = &mut grants.table;
-    let index = index as usize;
-    if table.status.is_some() && index >= table.status_frames().len() {
-        table.grow(hv, domain, (index + 1) * FRAMES_PER_STATUS)?;
-    }
-    table.status_frames().get(index).copied().ok_or(Errno::Inval)
-}
-
 /// Status frames of a table of so many frames.
 #[must_use]
 pub const fn status_frames_of(frames: u32) -> u32 {
     frames.div_ceil(FRAMES_PER_STATUS as u32)
-}
-
-/// Makes a domain's table at least `count` frames long.
-///
-/// # Errors
-/// As [`table_frame`].
-pub fn grow<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, count: u32) -> Result<(), Errno> {
-    domain.grants.lock().table.grow(hv, domain, count as usize)
 }

@@ -5,11 +5,8 @@ use super::{
     table::{MAX_STATUS_FRAMES, Table},
 };
 use crate::{
-    Hypervisor,
     addr::Mfn,
-    domain::Domain,
-    machine::Machine,
-    mem::{Memory, frame_alloc},
+    mem::{Hardware, Memory, Ram, frame_type::Owner},
 };
 use core::sync::atomic::Ordering;
 use heapless::Vec;
@@ -28,39 +25,15 @@ const RESERVED: usize = GNTTAB_NR_RESERVED_ENTRIES as usize;
 /// Flags and domain, which both versions have in the lower half of the first word.
 const PREFIX: u64 = u32::MAX as u64;
 
-/// Makes a domain's table one of this version: empty, but for the reserved entries. Answers which version is in force now,
-/// changed or not.
-///
-/// # Errors
-/// `Inval` for a version that there is not, `NoSys` for one that the domain may not have, `Busy` while an entry which is not
-/// reserved, or a status frame, is in use, `Range` for reserved entries that version 1 cannot hold, `NoMem` for the status
-/// frames. Nothing has changed then.
-#[cold]
-#[inline(never)]
-pub fn set_version<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, wanted: u32) -> (Result<(), Errno>, u32) {
-    let mut grants = domain.grants.lock();
-    let table = &mut grants.table;
-    let outcome = match wanted {
-        0 | 3.. => Err(Errno::Inval),
-        2 if table.max_version < 2 => Err(Errno::NoSys),
-        _ if wanted == table.version() => Ok(()),
-        _ if table.is_closed() => Err(Errno::Inval),
-        _ if table.pinned(GNTTAB_NR_RESERVED_ENTRIES..u32::MAX).next().is_some() => Err(Errno::Busy),
-        1 => table.become_v1(hv, domain),
-        _ => table.become_v2(hv, domain),
-    };
-    (outcome, table.version())
-}
-
 impl Table {
     #[inline(never)]
-    fn become_v2<M: Machine>(&mut self, hv: &Hypervisor<M>, domain: &Domain) -> Result<(), Errno> {
-        self.grow(hv, domain, 1)?;
-        let status = self.make_status(hv, domain)?;
-        let kept = self.reserved_v1(&hv.machine);
-        self.begin(&hv.machine, Some(status));
+    pub(crate) fn become_v2(&mut self, memory: &Memory<impl Hardware>, owner: Owner) -> Result<(), Errno> {
+        self.grow(memory, owner, 1)?;
+        let status = self.make_status(memory, owner)?;
+        let kept = self.reserved_v1(&memory.machine);
+        self.begin(&memory.machine, Some(status));
         for (reference, old) in (0..).zip(kept) {
-            let Some(entry) = self.entry_v2(&hv.machine, reference) else { continue };
+            let Some(entry) = self.entry_v2(&memory.machine, reference) else { continue };
             let marks = GTF_READING | GTF_WRITING;
             entry.body.store(old.0 >> 32, Ordering::Relaxed);
             entry.set_status(old.flags() & marks);
@@ -70,12 +43,12 @@ impl Table {
     }
 
     #[inline(never)]
-    fn become_v1<M: Machine>(&mut self, hv: &Hypervisor<M>, domain: &Domain) -> Result<(), Errno> {
-        let kept = self.reserved_v2(&hv.machine)?;
-        frame_alloc::recall_shared(hv, domain.owner, self.status_frames())?;
-        self.begin(&hv.machine, None);
+    pub(crate) fn become_v1(&mut self, memory: &Memory<impl Hardware>, owner: Owner) -> Result<(), Errno> {
+        let kept = self.reserved_v2(&memory.machine)?;
+        memory.recall_shared(owner, self.status_frames())?;
+        self.begin(&memory.machine, None);
         if let Some(&frame) = self.frames.first() {
-            for (word, old) in hv.machine.words(frame).iter().zip(kept) {
+            for (word, old) in memory.machine.words(frame).iter().zip(kept) {
                 word.store(old.0, Ordering::Release);
             }
         }
@@ -84,7 +57,7 @@ impl Table {
 
     /// Empties the entries, which are of another version from here on.
     #[inline(never)]
-    fn begin(&mut self, memory: &impl Memory, status: Option<Vec<Mfn, MAX_STATUS_FRAMES>>) {
+    fn begin(&mut self, memory: &impl Ram, status: Option<Vec<Mfn, MAX_STATUS_FRAMES>>) {
         for &frame in &self.frames {
             memory.clear(frame);
         }
@@ -93,7 +66,7 @@ impl Table {
     }
 
     /// The reserved entries, each read once.
-    fn reserved_v1(&self, memory: &impl Memory) -> [Shared; RESERVED] {
+    fn reserved_v1(&self, memory: &impl Ram) -> [Shared; RESERVED] {
         let mut kept = [Shared(0); RESERVED];
         if let Some(&frame) = self.frames.first() {
             for (kept, word) in kept.iter_mut().zip(memory.words(frame)) {
@@ -105,7 +78,7 @@ impl Table {
 
     /// The reserved entries as they are in version 1, marks included. Of those that offer nothing, nothing is left.
     #[inline(never)]
-    fn reserved_v2(&self, memory: &impl Memory) -> Result<[Shared; RESERVED], Errno> {
+    fn reserved_v2(&self, memory: &impl Ram) -> Result<[Shared; RESERVED], Errno> {
         let mut kept = [Shared(GTF_INVALID as u64); RESERVED];
         for (reference, kept) in (0..).zip(&mut kept) {
             let Some(entry) = self.entry_v2(memory, reference) else { continue };

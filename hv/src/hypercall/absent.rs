@@ -1,13 +1,17 @@
 //! Hypercalls about what there is not: guests with hardware's help, another kernel to boot, profilers. Refused as Xen
 //! refuses them where there is none of it.
 
+use super::{
+    args::{DmOp, KexecOp, XenoprofOp},
+    commands::KexecCommand,
+};
 use crate::{
     caller::Caller,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     reply::{Args, Reply},
 };
-use oxen_abi::{domid::DomId, errno::Errno};
+use oxen_abi::errno::Errno;
 
 impl<M: Machine> Caller<'_, M> {
     /// `dm_op(domain, count, buffers)`: device models are for guests with hardware's help.
@@ -19,14 +23,13 @@ impl<M: Machine> Caller<'_, M> {
     pub fn dm_op(&mut self, args: &mut Args) -> Reply {
         /// Buffers that the commands take at most, and the bytes of what names one.
         const MAX_BUFFERS: u32 = 2;
-        let [domain, count, buffers, ..] = *args;
-        let count = count as u32;
+        let DmOp { domain, count, buffers } = (&*args).into();
         if count > MAX_BUFFERS {
             return Err(Errno::TooBig.into());
         }
         let list = GuestPtr::<[u64; 2]>::new(buffers, count.into())?;
-        (0..count.into()).try_for_each(|index| list.read(&self.hv.machine, index).map(|_| ()))?;
-        let domain = self.hv.domains.get(DomId(domain as u16)).ok_or(Errno::Srch)?;
+        (0..count.into()).try_for_each(|index| list.read(self.hv.machine(), index).map(|_| ()))?;
+        let domain = self.hv.domains.get(domain).ok_or(Errno::Srch)?;
         Err(if domain.id == self.domain.id { Errno::Perm } else { Errno::Inval }.into())
     }
 
@@ -38,7 +41,7 @@ impl<M: Machine> Caller<'_, M> {
     pub fn xenoprof_op(&mut self, args: &mut Args) -> Reply {
         const INIT: u32 = 0;
         const LAST: u32 = 17;
-        let command = args[0] as u32;
+        let XenoprofOp { command } = (&*args).into();
         Err(match command {
             _ if command > LAST => Errno::Inval,
             INIT if self.domain.is_privileged => Errno::NoDev,
@@ -54,24 +57,19 @@ impl<M: Machine> Caller<'_, M> {
     /// for starting one, `OpNotSupp` for loading one, `NoSys` for other commands.
     #[inline(never)]
     pub fn kexec_op(&mut self, args: &mut Args) -> Reply {
-        const EXEC: u32 = 0;
-        const GET_RANGE: u32 = 3;
-        const LOAD: u32 = 4;
-        const UNLOAD: u32 = 5;
-        const STATUS: u32 = 6;
         /// Memory set aside, of a range's kinds (`KEXEC_RANGE_MA_CRASH`).
         const CRASH_AREA: u32 = 0;
         /// Kinds of kernels: another, and one for after a crash.
         const KINDS: u8 = 2;
         self.control()?;
-        let [command, argument, ..] = *args;
-        let machine = &self.hv.machine;
-        match command as u32 {
-            EXEC => {
+        let KexecOp { command, argument } = (&*args).into();
+        let machine = self.hv.machine();
+        match command? {
+            KexecCommand::Exec => {
                 let kind = GuestPtr::<u32>::one(argument)?.read(machine, 0)?;
                 Err(if kind < u32::from(KINDS) { Errno::NoEnt } else { Errno::Inval }.into())
             }
-            GET_RANGE => {
+            KexecCommand::GetRange => {
                 let place = GuestPtr::<[u32; 6]>::one(argument)?;
                 let [range, number, ..] = place.read(machine, 0)?;
                 if range != CRASH_AREA {
@@ -80,14 +78,13 @@ impl<M: Machine> Caller<'_, M> {
                 place.write(machine, 0, &[range, number, 0, 0, 0, 0])?;
                 Ok(0)
             }
-            UNLOAD | STATUS | LOAD => {
+            command @ (KexecCommand::Unload | KexecCommand::Status | KexecCommand::Load) => {
                 let kind = GuestPtr::<u8>::one(argument)?.read(machine, 0)?;
                 if kind >= KINDS {
                     return Err(Errno::Inval.into());
                 }
-                if command as u32 == LOAD { Err(Errno::OpNotSupp.into()) } else { Ok(0) }
+                if command == KexecCommand::Load { Err(Errno::OpNotSupp.into()) } else { Ok(0) }
             }
-            _ => Err(Errno::NoSys.into()),
         }
     }
 }

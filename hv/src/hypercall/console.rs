@@ -1,17 +1,17 @@
 //! `console_io`: the control domain's emergency console, and other guests' where the command line allows it.
 
+use super::{
+    args::{ConsoleIo, Resume},
+    commands::ConsoleCommand,
+    number::{count, index, long},
+};
 use crate::{
-    addr::GuestAddr,
     caller::Caller,
-    console,
     machine::Machine,
-    reply::{Args, Reply, Stop},
+    reply::{Args, Reply},
 };
 use core::sync::atomic::Ordering;
-use oxen_abi::{
-    console_io::{CONSOLEIO_READ, CONSOLEIO_WRITE},
-    errno::Errno,
-};
+use oxen_abi::errno::Errno;
 
 /// Bytes taken at a time.
 const CHUNK: usize = 128;
@@ -24,52 +24,50 @@ impl<M: Machine> Caller<'_, M> {
     /// commands.
     #[inline]
     pub fn console_io(&mut self, args: &mut Args) -> Reply {
-        let [command, count, buffer, ..] = *args;
-        let (command, count) = (command as u32, count as u32);
-        let may_write = command == CONSOLEIO_WRITE && self.hv.console.guests_may_write.load(Ordering::Relaxed);
+        let request = ConsoleIo::from(&*args);
+        let may_write =
+            request.command == Ok(ConsoleCommand::Write) && self.hv.console.guests_may_write.load(Ordering::Relaxed);
         if !self.domain.is_privileged && !may_write {
             return Err(Errno::Perm.into());
         }
-        match command {
-            CONSOLEIO_WRITE => self.write_console(args, count, buffer),
-            CONSOLEIO_READ => self.read_console(count, GuestAddr(buffer)),
-            _ => Err(Errno::NoSys.into()),
+        match request.command? {
+            ConsoleCommand::Write => self.write_console(args, request),
+            ConsoleCommand::Read => self.read_console(request),
         }
     }
 
-    fn write_console(&mut self, args: &mut Args, count: u32, buffer: u64) -> Reply {
+    fn write_console(&mut self, args: &mut Args, request: ConsoleIo) -> Reply {
         let hv = self.hv;
-        let text = GuestAddr(buffer).range(count.into()).ok_or(Errno::Fault)?;
+        let text = request.buffer.range(request.count.into()).ok_or(Errno::Fault)?;
         let mut chunk = [0; CHUNK];
         let mut done = 0;
-        while done < count {
+        while done < request.count {
+            let rest = request.after(done);
             if done != 0 && self.must_yield() {
-                args[1] = u64::from(count - done);
-                args[2] = buffer + u64::from(done);
-                return Err(Stop::Unfinished);
+                return Err(rest.leave(args));
             }
-            let bytes = chunk.get_mut(..(count - done).min(CHUNK as u32) as usize).unwrap_or_default();
-            let part = text.part(done.into(), bytes.len() as u64).ok_or(Errno::Fault)?;
-            hv.machine.read_guest(part, bytes).map_err(|_| Errno::Fault)?;
+            let bytes = chunk.get_mut(..index(rest.count).min(CHUNK)).unwrap_or_default();
+            let part = text.part(done.into(), long(bytes.len())).ok_or(Errno::Fault)?;
+            hv.machine().read_guest(part, bytes).map_err(|_| Errno::Fault)?;
             if self.domain.is_privileged {
-                console::write_raw(hv, bytes);
+                hv.console.write_raw(hv.machine(), bytes);
             } else {
-                console::write_guest(hv, self.domain, bytes);
+                hv.console.write_guest(hv.machine(), self.domain.id, &self.domain.console_line, bytes);
             }
-            done += bytes.len() as u32;
+            done = done.saturating_add(count(bytes.len()));
         }
         Ok(0)
     }
 
-    fn read_console(&mut self, count: u32, buffer: GuestAddr) -> Reply {
-        if i32::try_from(count).is_err() {
+    fn read_console(&mut self, request: ConsoleIo) -> Reply {
+        if i32::try_from(request.count).is_err() {
             return Err(Errno::TooBig.into());
         }
         let mut chunk = [0; CHUNK];
-        let room = chunk.get_mut(..count.min(CHUNK as u32) as usize).unwrap_or_default();
-        let buffer = buffer.range(room.len() as u64).ok_or(Errno::Fault)?;
+        let room = chunk.get_mut(..index(request.count).min(CHUNK)).unwrap_or_default();
+        let buffer = request.buffer.range(long(room.len())).ok_or(Errno::Fault)?;
         let taken = self.hv.console.take_input(room);
-        self.hv.machine.write_guest(buffer, room.get(..taken).unwrap_or_default()).map_err(|_| Errno::Fault)?;
-        Ok(taken as u64)
+        self.hv.machine().write_guest(buffer, room.get(..taken).unwrap_or_default()).map_err(|_| Errno::Fault)?;
+        Ok(long(taken))
     }
 }

@@ -1,14 +1,29 @@
 //! `event_channel_op`: registers to requests, answers back into the guest's structure. And the form of before Xen 3.2.
 
+use super::{
+    args::{EventChannelOp, Resume},
+    commands::EventCommand,
+    number::{long, uint},
+};
 use crate::{
     addr::GuestAddr,
     caller::Caller,
+    channel::{self, Reset},
     domain::Progress,
-    event::{self, Reset, deliver, port::Binding},
+    event::port::Binding,
     machine::Machine,
     reply::{Args, Reply, Stop},
 };
 use oxen_abi::{errno::Errno, event_channel as abi};
+
+/// Where the argument of the old interface begins, behind the command.
+const ARGUMENT_AT: u64 = long(core::mem::offset_of!(abi::EvtchnOp, u));
+
+/// The bits of a link, as `init_control` answers them.
+const LINK_BITS: u8 = {
+    let [bits, ..] = abi::EVTCHN_FIFO_LINK_BITS.to_le_bytes();
+    bits
+};
 
 impl<M: Machine> Caller<'_, M> {
     /// `event_channel_op(command, argument)`.
@@ -17,11 +32,11 @@ impl<M: Machine> Caller<'_, M> {
     /// Those of the commands; `Fault` for an argument that cannot be read or written; `NoSys` for unknown commands.
     #[inline]
     pub fn event_channel_op(&mut self, args: &mut Args) -> Reply {
-        let [command, at, ..] = *args;
-        if command as u32 == abi::EVTCHNOP_SEND {
-            return deliver::send(self, self.read_event_port(at)?).map(|()| 0).map_err(Stop::Refused);
+        let EventChannelOp { command, argument } = (&*args).into();
+        if command == Ok(EventCommand::Send) {
+            return self.send_event(self.read_event_port(argument)?).map(|()| 0).map_err(Stop::Refused);
         }
-        self.event_op_on_port(args, command as u32, at)
+        self.event_op_on_port(args, command?, argument)
     }
 
     /// `event_channel_op_compat(operation)`: the command stands in memory, before its argument.
@@ -31,10 +46,12 @@ impl<M: Machine> Caller<'_, M> {
     pub fn event_channel_op_compat(&mut self, args: &mut Args) -> Reply {
         let [at, ..] = *args;
         let abi::EvtchnOp { cmd, .. } = self.copy_from_guest(at)?;
-        let at = at.wrapping_add(core::mem::offset_of!(abi::EvtchnOp, u) as u64);
-        match cmd {
-            abi::EVTCHNOP_SEND => Ok(deliver::send_under_lock(self, self.read_event_port_slow(at)?).map(|()| 0)?),
-            abi::EVTCHNOP_BIND_INTERDOMAIN..=abi::EVTCHNOP_UNMASK => self.event_op_on_port(args, cmd, at),
+        let at = at.wrapping_add(ARGUMENT_AT);
+        match EventCommand::try_from(cmd)? {
+            EventCommand::Send => Ok(self.send_event_under_lock(self.read_event_port_slow(at)?).map(|()| 0)?),
+            command if (abi::EVTCHNOP_BIND_INTERDOMAIN..=abi::EVTCHNOP_UNMASK).contains(&cmd) => {
+                self.event_op_on_port(args, command, at)
+            }
             _ => Err(Errno::NoSys.into()),
         }
     }
@@ -45,8 +62,8 @@ impl<M: Machine> Caller<'_, M> {
         let Some(word) = GuestAddr(at & !7).words().filter(|_| at & 3 == 0) else {
             return self.read_event_port_slow(at);
         };
-        let [both] = self.hv.machine.read_guest_words(word).map_err(|_| Errno::Fault)?;
-        Ok((both >> (8 * (at & 4))) as u32)
+        let [both] = self.hv.machine().read_guest_words(word).map_err(|_| Errno::Fault)?;
+        Ok(uint(both.wrapping_shr(uint((at & 4) << 3))))
     }
 
     #[cold]
@@ -56,51 +73,51 @@ impl<M: Machine> Caller<'_, M> {
 
     /// The commands that are not on anybody's hot path.
     #[inline(never)]
-    fn event_op_on_port(&mut self, args: &mut Args, command: u32, at: u64) -> Reply {
+    fn event_op_on_port(&mut self, args: &mut Args, command: EventCommand, at: u64) -> Reply {
         match command {
-            abi::EVTCHNOP_UNMASK => {
+            EventCommand::Unmask => {
                 let request: abi::EvtchnUnmask = self.copy_from_guest(at)?;
-                deliver::unmask(self, request.port)?;
+                self.unmask_port(request.port)?;
             }
-            abi::EVTCHNOP_ALLOC_UNBOUND => {
+            EventCommand::AllocUnbound => {
                 let mut request: abi::EvtchnAllocUnbound = self.copy_from_guest(at)?;
-                request.port = event::alloc_unbound(self, request.dom, request.remote_dom).map_err(unfinished)?;
+                request.port = self.alloc_unbound(request.dom, request.remote_dom).map_err(unfinished)?;
                 self.copy_to_guest(at, &request)?;
             }
-            abi::EVTCHNOP_BIND_INTERDOMAIN => {
+            EventCommand::BindInterdomain => {
                 let mut request: abi::EvtchnBindInterdomain = self.copy_from_guest(at)?;
-                let port = event::bind_interdomain(self, request.remote_dom, request.remote_port);
+                let port = self.bind_interdomain(request.remote_dom, request.remote_port);
                 request.local_port = port.map_err(unfinished)?;
                 self.copy_to_guest(at, &request)?;
             }
-            abi::EVTCHNOP_BIND_VIRQ => {
+            EventCommand::BindVirq => {
                 let mut request: abi::EvtchnBindVirq = self.copy_from_guest(at)?;
-                request.port = event::bind_virq(self, request.virq, request.vcpu).map_err(unfinished)?;
+                request.port = self.bind_virq(request.virq, request.vcpu).map_err(unfinished)?;
                 self.copy_to_guest(at, &request)?;
             }
-            abi::EVTCHNOP_BIND_IPI => {
+            EventCommand::BindIpi => {
                 let mut request: abi::EvtchnBindIpi = self.copy_from_guest(at)?;
-                request.port = event::bind_ipi(self, request.vcpu).map_err(unfinished)?;
+                request.port = self.bind_ipi(request.vcpu).map_err(unfinished)?;
                 self.copy_to_guest(at, &request)?;
             }
-            abi::EVTCHNOP_BIND_PIRQ => {
+            EventCommand::BindPirq => {
                 let mut request: abi::EvtchnBindPirq = self.copy_from_guest(at)?;
-                request.port = event::bind_pirq(self, request.pirq).map_err(unfinished)?;
+                request.port = self.bind_pirq(request.pirq).map_err(unfinished)?;
                 self.copy_to_guest(at, &request)?;
             }
-            abi::EVTCHNOP_CLOSE => {
+            EventCommand::Close => {
                 let request: abi::EvtchnClose = self.copy_from_guest(at)?;
-                event::close(self.hv, self.domain, request.port).map_err(unfinished)?;
+                self.hv.close_port(self.domain, request.port).map_err(unfinished)?;
             }
-            abi::EVTCHNOP_STATUS => {
+            EventCommand::Status => {
                 let mut request: abi::EvtchnStatus = self.copy_from_guest(at)?;
-                let status = event::status(self, request.dom, request.port)?;
+                let status = self.port_status(request.dom, request.port)?;
                 fill(&mut request, status);
                 self.copy_to_guest(at, &request)?;
             }
-            abi::EVTCHNOP_BIND_VCPU => {
+            EventCommand::BindVcpu => {
                 let request: abi::EvtchnBindVcpu = self.copy_from_guest(at)?;
-                event::bind_vcpu(self, request.port, request.vcpu)?;
+                self.bind_vcpu(request.port, request.vcpu)?;
             }
             _ => return self.event_op_on_all_ports(args, command, at),
         }
@@ -108,29 +125,28 @@ impl<M: Machine> Caller<'_, M> {
     }
 
     /// The commands that are about all ports, and about how their events are delivered.
-    fn event_op_on_all_ports(&self, args: &mut Args, command: u32, at: u64) -> Reply {
+    fn event_op_on_all_ports(&self, args: &mut Args, command: EventCommand, at: u64) -> Reply {
         match command {
-            abi::EVTCHNOP_RESET | abi::EVTCHNOP_RESET_CONT => {
+            EventCommand::Reset | EventCommand::ResetGoOn => {
                 let request: abi::EvtchnReset = self.copy_from_guest(at)?;
-                let how = if command == abi::EVTCHNOP_RESET { Reset::Begin } else { Reset::GoOn };
-                if event::reset(self, request.dom, how)? == Progress::Stopped {
-                    args[0] = abi::EVTCHNOP_RESET_CONT.into();
-                    return Err(Stop::Unfinished);
+                let how = if command == EventCommand::Reset { Reset::Begin } else { Reset::GoOn };
+                if self.reset_events(request.dom, how)? == Progress::Stopped {
+                    return Err(EventChannelOp { command: Ok(EventCommand::ResetGoOn), argument: at }.leave(args));
                 }
             }
-            abi::EVTCHNOP_INIT_CONTROL => {
+            EventCommand::InitControl => {
                 let mut request: abi::EvtchnInitControl = self.copy_from_guest(at)?;
-                event::init_control(self, &request)?;
-                request.link_bits = abi::EVTCHN_FIFO_LINK_BITS as u8;
+                self.init_event_control(&request)?;
+                request.link_bits = LINK_BITS;
                 self.copy_to_guest(at, &request)?;
             }
-            abi::EVTCHNOP_EXPAND_ARRAY => {
+            EventCommand::ExpandArray => {
                 let request: abi::EvtchnExpandArray = self.copy_from_guest(at)?;
-                event::expand_array(self, request.array_gfn)?;
+                self.expand_event_array(request.array_gfn)?;
             }
-            abi::EVTCHNOP_SET_PRIORITY => {
+            EventCommand::SetPriority => {
                 let request: abi::EvtchnSetPriority = self.copy_from_guest(at)?;
-                event::set_priority(self, request.port, request.priority)?;
+                self.set_event_priority(request.port, request.priority)?;
             }
             _ => return Err(Errno::NoSys.into()),
         }
@@ -146,7 +162,7 @@ fn unfinished(error: Errno) -> Stop {
     }
 }
 
-fn fill(request: &mut abi::EvtchnStatus, status: event::Status) {
+fn fill(request: &mut abi::EvtchnStatus, status: channel::Status) {
     request.vcpu = status.vcpu;
     (request.status, request.u) = match status.binding {
         Binding::Closed => (abi::EVTCHNSTAT_CLOSED, request.u),

@@ -1,14 +1,18 @@
 //! `grant_table_op`: batches of requests, each with a status of its own.
 
+use super::{
+    args::{GrantTableOp, Resume},
+    commands::GrantCommand,
+    number::{count, index},
+};
 use crate::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     domain::Domain,
-    grant::{
-        self, MAX_STATUS_FRAMES, copy,
-        entry::Status,
-        map::{self, ROW, Unmap, UnmapRequest},
-        transfer,
+    grant::{MAX_STATUS_FRAMES, entry::Status},
+    granted::{
+        self,
+        map::{ROW, Unmap, UnmapRequest},
     },
     machine::Machine,
     mem::guest_ptr::GuestPtr,
@@ -21,9 +25,6 @@ use oxen_abi::{
     grant_table::{self as abi, GNTST_OKAY},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
-
-/// Above the command: at which entry a cache flush goes on.
-const CONTINUATION: u32 = !0xfff;
 
 impl UnmapRequest for abi::GnttabUnmapGrantRef {
     fn what(&self) -> Unmap {
@@ -53,35 +54,42 @@ impl<M: Machine> Caller<'_, M> {
     /// for unknown commands, and what the commands without a status say.
     #[inline]
     pub fn grant_table_op(&mut self, args: &mut Args) -> Reply {
-        let (command, count) = (args[0] as u32, args[2] as u32);
-        let first = command & CONTINUATION;
-        if count > i32::MAX as u32 || (first != 0 && command & !CONTINUATION != abi::GNTTABOP_CACHE_FLUSH) {
+        let request = GrantTableOp::from(&*args);
+        let is_flush = request.command == Ok(GrantCommand::CacheFlush);
+        if i32::try_from(request.count).is_err() || (request.first != 0 && !is_flush) {
             return Err(Errno::Inval.into());
         }
-        match command & !CONTINUATION {
-            abi::GNTTABOP_MAP_GRANT_REF => self.grant_op_by_rows(args, map::map),
-            abi::GNTTABOP_UNMAP_GRANT_REF => self.grant_op_by_rows::<abi::GnttabUnmapGrantRef>(args, map::unmap),
-            abi::GNTTABOP_UNMAP_AND_REPLACE => self.grant_op_by_rows::<abi::GnttabUnmapAndReplace>(args, map::unmap),
-            abi::GNTTABOP_COPY => self.grant_op_by_rows(args, copy::copy),
-            abi::GNTTABOP_TRANSFER => self.grant_op_by_rows(args, transfer::transfer),
-            abi::GNTTABOP_SWAP_GRANT_REF => {
-                self.grant_op_by_rows(args, |caller, ops: &mut [abi::GnttabSwapGrantRef]| {
+        match request.command? {
+            GrantCommand::MapGrantRef => self.grant_op_by_rows(args, request, |caller, ops| caller.map_grants(ops)),
+            GrantCommand::UnmapGrantRef => {
+                self.grant_op_by_rows::<abi::GnttabUnmapGrantRef>(args, request, |caller, ops| caller.unmap_grants(ops))
+            }
+            GrantCommand::UnmapAndReplace => {
+                self.grant_op_by_rows::<abi::GnttabUnmapAndReplace>(args, request, |caller, ops| {
+                    caller.unmap_grants(ops)
+                })
+            }
+            GrantCommand::Copy => self.grant_op_by_rows(args, request, |caller, ops| caller.copy_grants(ops)),
+            GrantCommand::Transfer => self.grant_op_by_rows(args, request, |caller, ops| caller.transfer_frames(ops)),
+            GrantCommand::SwapGrantRef => {
+                self.grant_op_by_rows(args, request, |caller, ops: &mut [abi::GnttabSwapGrantRef]| {
                     for op in ops.iter_mut() {
-                        op.status = status(grant::swap(caller.hv, caller.domain, op.ref_a, op.ref_b));
+                        op.status = status(caller.hv.swap_grants(caller.domain, op.ref_a, op.ref_b));
                     }
                     ops.len()
                 })
             }
-            abi::GNTTABOP_SETUP_TABLE | abi::GNTTABOP_QUERY_SIZE | abi::GNTTABOP_GET_STATUS_FRAMES if count != 1 => {
+            GrantCommand::SetupTable | GrantCommand::QuerySize | GrantCommand::GetStatusFrames
+                if request.count != 1 =>
+            {
                 Err(Errno::Inval.into())
             }
-            abi::GNTTABOP_SETUP_TABLE => self.setup_grant_table(args[1]),
-            abi::GNTTABOP_QUERY_SIZE => self.query_grant_table_size(args[1]),
-            abi::GNTTABOP_SET_VERSION => self.set_grant_table_version(args[1]),
-            abi::GNTTABOP_GET_STATUS_FRAMES => self.get_grant_status_frames(args[1]),
-            abi::GNTTABOP_GET_VERSION => self.get_grant_table_version(args[1]),
-            abi::GNTTABOP_CACHE_FLUSH => self.flush_caches_of_grants(args, first),
-            _ => Err(Errno::NoSys.into()),
+            GrantCommand::SetupTable => self.setup_grant_table(request.list),
+            GrantCommand::QuerySize => self.query_grant_table_size(request.list),
+            GrantCommand::SetVersion => self.set_grant_table_version(request.list),
+            GrantCommand::GetStatusFrames => self.get_grant_status_frames(request.list),
+            GrantCommand::GetVersion => self.get_grant_table_version(request.list),
+            GrantCommand::CacheFlush => self.flush_caches_of_grants(args, request),
         }
     }
 
@@ -90,23 +98,24 @@ impl<M: Machine> Caller<'_, M> {
     fn grant_op_by_rows<T: FromBytes + IntoBytes + Immutable>(
         &mut self,
         args: &mut Args,
+        request: GrantTableOp,
         act: impl Fn(&Caller<'_, M>, &mut [T]) -> usize,
     ) -> Reply {
-        let count = args[2] & u64::from(u32::MAX);
-        let requests = GuestPtr::<T>::new(args[1], count)?;
+        let requests = request.requests::<T>()?;
         let mut row: [T; ROW] = core::array::from_fn(|_| T::new_zeroed());
-        let mut done = 0;
-        while done < count {
+        let mut done = 0_u32;
+        while done < request.count {
             if done != 0 && self.must_yield() {
-                return stop::<T>(args, done);
+                return Err(request.after::<T>(done).leave(args));
             }
-            let ops = row.get_mut(..(count - done).min(ROW as u64) as usize).unwrap_or_default();
-            requests.read_many(&self.hv.machine, done, ops)?;
+            let left = index(request.count.wrapping_sub(done));
+            let ops = row.get_mut(..left.min(ROW)).unwrap_or_default();
+            requests.read_many(self.hv.machine(), done.into(), ops)?;
             let acted = act(self, ops);
-            requests.write_many(&self.hv.machine, done, ops.get(..acted).unwrap_or_default())?;
-            done += acted as u64;
+            requests.write_many(self.hv.machine(), done.into(), ops.get(..acted).unwrap_or_default())?;
+            done = done.wrapping_add(count(acted));
             if acted < ops.len() {
-                return stop::<T>(args, done);
+                return Err(request.after::<T>(done).leave(args));
             }
         }
         Ok(0)
@@ -124,7 +133,7 @@ impl<M: Machine> Caller<'_, M> {
     #[cold]
     #[inline(never)]
     fn setup_grant_table(&mut self, at: u64) -> Reply {
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let request = GuestPtr::<abi::GnttabSetupTable>::one(at)?;
         let mut op = request.read(machine, 0)?;
         judge_list(op.frame_list)?;
@@ -133,11 +142,11 @@ impl<M: Machine> Caller<'_, M> {
             if op.nr_frames > limit {
                 return Err(abi::GNTST_GENERAL_ERROR);
             }
-            grant::grow(self.hv, &domain, op.nr_frames).map_err(|_| abi::GNTST_GENERAL_ERROR)?;
+            self.hv.grow_grant_table(&domain, op.nr_frames).map_err(|_| abi::GNTST_GENERAL_ERROR)?;
             let list =
                 GuestPtr::<u64>::new(op.frame_list, op.nr_frames.into()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)?;
             for index in 0..op.nr_frames {
-                let frame = grant::table_frame(self.hv, &domain, index).map_err(|_| abi::GNTST_GENERAL_ERROR)?;
+                let frame = self.hv.grant_table_frame(&domain, index).map_err(|_| abi::GNTST_GENERAL_ERROR)?;
                 list.write(machine, index.into(), &frame.raw()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)?;
             }
             Ok(())
@@ -151,36 +160,30 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     fn query_grant_table_size(&mut self, at: u64) -> Reply {
         let request = GuestPtr::<abi::GnttabQuerySize>::one(at)?;
-        let mut op = request.read(&self.hv.machine, 0)?;
+        let mut op = request.read(self.hv.machine(), 0)?;
         let outcome = self.grant_table_owner(op.dom).map(|domain| {
             (op.nr_frames, op.max_nr_frames) = domain.grants.lock().size();
         });
         op.status = status(outcome);
-        request.write(&self.hv.machine, 0, &op)?;
+        request.write(self.hv.machine(), 0, &op)?;
         Ok(0)
     }
 
     /// Does one request after the other; within one, one step of its owner's entries after the other.
     #[cold]
     #[inline(never)]
-    fn flush_caches_of_grants(&mut self, args: &mut Args, mut first: u32) -> Reply {
-        let count = args[2] & u64::from(u32::MAX);
-        let requests = GuestPtr::<abi::GnttabCacheFlush>::new(args[1], count)?;
-        let mut done = 0;
+    fn flush_caches_of_grants(&mut self, args: &mut Args, mut request: GrantTableOp) -> Reply {
+        request.requests::<abi::GnttabCacheFlush>()?;
         let mut is_new = true;
-        while done < count {
+        while request.count != 0 {
             if !is_new && self.must_yield() {
-                args[0] = u64::from(abi::GNTTABOP_CACHE_FLUSH | first);
-                return stop::<abi::GnttabCacheFlush>(args, done);
+                return Err(request.leave(args));
             }
             is_new = false;
-            let op = requests.read(&self.hv.machine, done)?;
-            first = match grant::flush_cache(self, &op, first)? {
-                grant::Flushed::UpTo(entry) => entry,
-                grant::Flushed::Done => {
-                    done += 1;
-                    0
-                }
+            let op = request.requests()?.read(self.hv.machine(), 0)?;
+            request = match self.flush_granted_cache(&op, request.first)? {
+                granted::Flushed::UpTo(entry) => GrantTableOp { first: entry, ..request },
+                granted::Flushed::Done => GrantTableOp { first: 0, ..request.after::<abi::GnttabCacheFlush>(1) },
             };
         }
         Ok(0)
@@ -191,9 +194,9 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     fn set_grant_table_version(&mut self, at: u64) -> Reply {
         let request = GuestPtr::<abi::GnttabSetVersion>::one(at)?;
-        let wish = request.read(&self.hv.machine, 0)?.version;
-        let (outcome, version) = grant::set_version(self.hv, self.domain, wish);
-        request.write(&self.hv.machine, 0, &abi::GnttabSetVersion { version })?;
+        let wish = request.read(self.hv.machine(), 0)?.version;
+        let (outcome, version) = self.hv.set_grant_version(self.domain, wish);
+        request.write(self.hv.machine(), 0, &abi::GnttabSetVersion { version })?;
         outcome.map(|()| 0).map_err(Stop::from)
     }
 
@@ -202,21 +205,21 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     fn get_grant_status_frames(&mut self, at: u64) -> Reply {
         let request = GuestPtr::<abi::GnttabGetStatusFrames>::one(at)?;
-        let mut op = request.read(&self.hv.machine, 0)?;
+        let mut op = request.read(self.hv.machine(), 0)?;
         judge_list(op.frame_list)?;
         let outcome = self.grant_table_owner(op.dom).and_then(|domain| {
             let grants = domain.grants.lock();
             let frames: heapless::Vec<Mfn, MAX_STATUS_FRAMES> = grants.status_frames().iter().copied().collect();
             drop(grants);
-            let frames = frames.get(..op.nr_frames as usize).ok_or(abi::GNTST_GENERAL_ERROR)?;
+            let frames = frames.get(..index(op.nr_frames)).ok_or(abi::GNTST_GENERAL_ERROR)?;
             let list =
                 GuestPtr::<u64>::new(op.frame_list, op.nr_frames.into()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)?;
             (0..).zip(frames).try_for_each(|(index, frame)| {
-                list.write(&self.hv.machine, index, &frame.raw()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)
+                list.write(self.hv.machine(), index, &frame.raw()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)
             })
         });
         op.status = status(outcome);
-        request.write(&self.hv.machine, 0, &op)?;
+        request.write(self.hv.machine(), 0, &op)?;
         Ok(0)
     }
 
@@ -224,27 +227,19 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     fn get_grant_table_version(&mut self, at: u64) -> Reply {
         let request = GuestPtr::<abi::GnttabGetVersion>::one(at)?;
-        let mut op = request.read(&self.hv.machine, 0)?;
+        let mut op = request.read(self.hv.machine(), 0)?;
         let domain = self.grant_table_owner(op.dom).map_err(|status| match status {
             abi::GNTST_BAD_DOMAIN => Errno::Srch,
             _ => Errno::Perm,
         })?;
         op.version = domain.grants.lock().version();
-        request.write(&self.hv.machine, 0, &op)?;
+        request.write(self.hv.machine(), 0, &op)?;
         Ok(0)
     }
 }
 
 fn status(outcome: Result<(), Status>) -> i16 {
     outcome.err().unwrap_or(GNTST_OKAY)
-}
-
-/// Leaves the rest of a batch for when the hypercall is executed again.
-#[cold]
-fn stop<T>(args: &mut Args, done: u64) -> Reply {
-    args[1] += done * size_of::<T>() as u64;
-    args[2] = (args[2] & u64::from(u32::MAX)) - done;
-    Err(Stop::Unfinished)
 }
 
 /// Where a list of frames begins is judged before anything else; where it ends, when it is known to be of a size that

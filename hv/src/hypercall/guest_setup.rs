@@ -1,11 +1,19 @@
 //! Small hypercalls by which a guest's kernel tells where it wants to be entered and how its CPU is set up.
 
+use super::{
+    args::{
+        CallbackOp, DebugRegister, FpuTaskswitch, NmiOp, SetCallbacks, SetGdt, SetSegmentBase, SetTrapTable,
+        StackSwitch, UpdateDescriptor, VmAssist,
+    },
+    commands::{AssistCommand, CallbackCommand, NmiCommand, SegmentBase},
+    number::{bytes, index, long, ushort},
+};
 use crate::{
-    addr::{GuestAddr, MachineAddr},
+    addr::GuestAddr,
     caller::Caller,
     domain::{KNOWN_ASSISTS, vcpu::Callback},
     domain::{
-        control_registers, debug,
+        debug,
         traps::{TrapHandler, TrapTable},
     },
     machine::Machine,
@@ -15,17 +23,12 @@ use crate::{
 use core::sync::atomic::Ordering;
 use oxen_abi::{
     callback::{
-        CALLBACKF_MASK_EVENTS, CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER, CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE,
-        CALLBACKTYPE_NMI, CALLBACKTYPE_SYSCALL, CALLBACKTYPE_SYSCALL32, CALLBACKTYPE_SYSENTER, CallbackRegister,
-        CallbackUnregister,
+        CALLBACKF_MASK_EVENTS, CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE, CALLBACKTYPE_NMI, CALLBACKTYPE_SYSCALL,
+        CALLBACKTYPE_SYSCALL32, CALLBACKTYPE_SYSENTER, CallbackRegister, CallbackUnregister,
     },
     errno::Errno,
-    segments::{
-        FIRST_RESERVED_GDT_ENTRY, FIRST_RESERVED_GDT_PAGE, SEGBASE_FS, SEGBASE_GS_KERNEL, SEGBASE_GS_USER,
-        SEGBASE_GS_USER_SEL,
-    },
+    segments::{FIRST_RESERVED_GDT_ENTRY, FIRST_RESERVED_GDT_PAGE},
     trap::TrapInfo,
-    vm_assist::{VMASST_CMD_DISABLE, VMASST_CMD_ENABLE},
 };
 
 /// Descriptors that fit into a page.
@@ -40,13 +43,13 @@ impl<M: Machine> Caller<'_, M> {
     /// `Fault` for an unreadable table, `Inval` for a handler that no CPU could jump to; those before it stay.
     #[inline]
     pub fn set_trap_table(&mut self, args: &mut Args) -> Reply {
-        let [table, ..] = *args;
+        let SetTrapTable { table: GuestAddr(table) } = (&*args).into();
         if table == 0 {
             self.state.traps = TrapTable::default();
             return Ok(0);
         }
         for i in 0..MOST_HANDLERS {
-            let place = table.checked_add(i * size_of::<TrapInfo>() as u64).ok_or(Errno::Fault)?;
+            let place = table.checked_add(i.wrapping_mul(bytes::<TrapInfo>())).ok_or(Errno::Fault)?;
             let info = self.copy_from_guest::<TrapInfo>(place)?;
             if info.address == 0 {
                 break;
@@ -66,18 +69,17 @@ impl<M: Machine> Caller<'_, M> {
     /// `Inval` for more entries than a guest may have or a frame that cannot be a descriptor page, `Fault`.
     #[inline]
     pub fn set_gdt(&mut self, args: &mut Args) -> Reply {
-        let [list, entries, ..] = *args;
-        let entries = entries as u32 as usize;
-        if entries > FIRST_RESERVED_GDT_ENTRY {
+        let SetGdt { list, entries } = (&*args).into();
+        if index(entries) > FIRST_RESERVED_GDT_ENTRY {
             return Err(Errno::Inval.into());
         }
         let mut frames = [0; FIRST_RESERVED_GDT_PAGE];
-        let frames = frames.get_mut(..entries.div_ceil(DESCRIPTORS_IN_A_PAGE)).unwrap_or_default();
-        GuestPtr::<u64>::new(list, frames.len() as u64)?.read_many(&self.hv.machine, 0, frames)?;
-        let editor = Editor::open(self.hv, self.domain)?;
+        let frames = frames.get_mut(..index(entries).div_ceil(DESCRIPTORS_IN_A_PAGE)).unwrap_or_default();
+        GuestPtr::<u64>::new(list, long(frames.len()))?.read_many(self.hv.machine(), 0, frames)?;
+        let editor = Editor::open(&self.hv.memory, &self.domain.memory)?;
         let old = core::mem::replace(&mut self.state.gdt, editor.take_gdt(frames)?);
-        self.state.gdt_entries = entries as u16;
-        self.hv.machine.load_descriptor_tables(self.state);
+        self.state.gdt_entries = ushort(entries.into());
+        self.hv.machine().load_descriptor_tables(self.state);
         editor.put_gdt(old);
         Ok(0)
     }
@@ -88,8 +90,8 @@ impl<M: Machine> Caller<'_, M> {
     /// `Inval` for a descriptor that a guest may not have, or a place that cannot be written.
     #[inline]
     pub fn update_descriptor(&mut self, args: &mut Args) -> Reply {
-        let [address, descriptor, ..] = *args;
-        Editor::open(self.hv, self.domain)?.write_descriptor(MachineAddr(address), descriptor)?;
+        let UpdateDescriptor { address, descriptor } = (&*args).into();
+        Editor::open(&self.hv.memory, &self.domain.memory)?.write_descriptor(address, descriptor)?;
         Ok(0)
     }
 
@@ -99,8 +101,8 @@ impl<M: Machine> Caller<'_, M> {
     /// None.
     #[inline]
     pub fn stack_switch(&mut self, args: &mut Args) -> Reply {
-        let [ss, rsp, ..] = *args;
-        self.state.kernel_ss = ss & 0xffff | 3;
+        let StackSwitch { ss, rsp } = (&*args).into();
+        self.state.kernel_ss = u64::from(ss | 3);
         self.state.kernel_sp = rsp;
         Ok(0)
     }
@@ -111,13 +113,13 @@ impl<M: Machine> Caller<'_, M> {
     /// `Inval` for an address that no CPU could jump to.
     #[inline]
     pub fn set_callbacks(&mut self, args: &mut Args) -> Reply {
-        let [event, failsafe, syscall, ..] = *args;
+        let SetCallbacks { event, failsafe, syscall } = (&*args).into();
         let callbacks =
             [(CALLBACKTYPE_EVENT, event), (CALLBACKTYPE_FAILSAFE, failsafe), (CALLBACKTYPE_SYSCALL, syscall)];
-        if callbacks.iter().any(|&(_, address)| !GuestAddr(address).is_canonical()) {
+        if callbacks.iter().any(|&(_, address)| !address.is_canonical()) {
             return Err(Errno::Inval.into());
         }
-        for (kind, address) in callbacks {
+        for (kind, GuestAddr(address)) in callbacks {
             self.register_callback(kind, Callback { address, masks_events: false })?;
         }
         Ok(0)
@@ -130,18 +132,18 @@ impl<M: Machine> Caller<'_, M> {
     /// cannot be taken back, `Fault`.
     #[inline]
     pub fn callback_op(&mut self, args: &mut Args) -> Reply {
-        let [command, pointer, ..] = *args;
-        match command as u32 {
-            CALLBACKOP_REGISTER => {
-                let request = self.copy_from_guest::<CallbackRegister>(pointer)?;
+        let CallbackOp { command, argument } = (&*args).into();
+        match command? {
+            CallbackCommand::Register => {
+                let request = self.copy_from_guest::<CallbackRegister>(argument)?;
                 if !GuestAddr(request.address).is_canonical() {
                     return Err(Errno::Inval.into());
                 }
                 let masks_events = request.flags & CALLBACKF_MASK_EVENTS != 0;
                 self.register_callback(request.r#type, Callback { address: request.address, masks_events })?;
             }
-            CALLBACKOP_UNREGISTER => {
-                let request = self.copy_from_guest::<CallbackUnregister>(pointer)?;
+            CallbackCommand::Unregister => {
+                let request = self.copy_from_guest::<CallbackUnregister>(argument)?;
                 match request.r#type {
                     CALLBACKTYPE_NMI => self.state.nmi_callback = Callback::default(),
                     CALLBACKTYPE_EVENT
@@ -152,7 +154,6 @@ impl<M: Machine> Caller<'_, M> {
                     _ => return Err(Errno::NoSys.into()),
                 }
             }
-            _ => return Err(Errno::NoSys.into()),
         }
         Ok(0)
     }
@@ -163,20 +164,16 @@ impl<M: Machine> Caller<'_, M> {
     /// `NoSys` for an unknown command, `Fault`, `Inval` for an address that no CPU could jump to.
     #[inline(never)]
     pub fn nmi_op(&mut self, args: &mut Args) -> Reply {
-        /// Commands of `nmi.h`.
-        const REGISTER_CALLBACK: u32 = 0;
-        const UNREGISTER_CALLBACK: u32 = 1;
-        let [command, argument, ..] = *args;
-        let address = match command as u32 {
-            REGISTER_CALLBACK => {
+        let NmiOp { command, argument } = (&*args).into();
+        let address = match command? {
+            NmiCommand::RegisterCallback => {
                 let [address, _] = self.copy_from_guest::<[u64; 2]>(argument)?;
                 if !GuestAddr(address).is_canonical() {
                     return Err(Errno::Inval.into());
                 }
                 address
             }
-            UNREGISTER_CALLBACK => 0,
-            _ => return Err(Errno::NoSys.into()),
+            NmiCommand::UnregisterCallback => 0,
         };
         self.state.nmi_callback = Callback { address, masks_events: false };
         Ok(0)
@@ -203,32 +200,30 @@ impl<M: Machine> Caller<'_, M> {
     /// `Inval` for an unknown base or an address that is not canonical.
     #[inline]
     pub fn set_segment_base(&mut self, args: &mut Args) -> Reply {
-        let [which, base, ..] = *args;
-        let which = which as u32;
-        if which != SEGBASE_GS_USER_SEL && !GuestAddr(base).is_canonical() {
+        let SetSegmentBase { which, base } = (&*args).into();
+        if which != Ok(SegmentBase::GsUserSelector) && !GuestAddr(base).is_canonical() {
             return Err(Errno::Inval.into());
         }
-        let machine = &self.hv.machine;
-        match which {
-            SEGBASE_FS => {
+        let machine = self.hv.machine();
+        match which? {
+            SegmentBase::Fs => {
                 self.state.fs_base = base;
                 machine.set_fs_base(base);
             }
-            SEGBASE_GS_USER => {
+            SegmentBase::GsUser => {
                 self.state.gs_base_user = base;
                 machine.set_other_gs_base(base);
             }
-            SEGBASE_GS_KERNEL => {
+            SegmentBase::GsKernel => {
                 self.state.gs_base_kernel = base;
                 machine.set_gs_base(base);
             }
-            SEGBASE_GS_USER_SEL => {
+            SegmentBase::GsUserSelector => {
                 // Guests load selectors of ring 3; null ones have no ring. A selector that does not load is null then,
                 // and nobody is told.
-                let selector = base as u16;
+                let selector = ushort(base);
                 machine.set_user_gs(if selector > 3 { selector | 3 } else { selector });
             }
-            _ => return Err(Errno::Inval.into()),
         }
         Ok(0)
     }
@@ -239,7 +234,8 @@ impl<M: Machine> Caller<'_, M> {
     /// None.
     #[inline]
     pub fn fpu_taskswitch(&mut self, args: &mut Args) -> Reply {
-        control_registers::set_task_switched(self, args[0] as u32 != 0);
+        let FpuTaskswitch { set } = (&*args).into();
+        self.set_task_switched(set);
         Ok(0)
     }
 
@@ -249,8 +245,8 @@ impl<M: Machine> Caller<'_, M> {
     /// `NoDev` for a register that there is not, `Perm` for a breakpoint that a guest may not have.
     #[inline]
     pub fn set_debugreg(&mut self, args: &mut Args) -> Reply {
-        let [number, value, ..] = *args;
-        debug::write(self, register_number(number)?, value)?;
+        let DebugRegister { number, value } = (&*args).into();
+        self.write_debug_register(register_number(number)?, value)?;
         Ok(0)
     }
 
@@ -260,7 +256,7 @@ impl<M: Machine> Caller<'_, M> {
     /// `NoDev` for a register that there is not.
     #[inline]
     pub fn get_debugreg(&mut self, args: &mut Args) -> Reply {
-        Ok(debug::read(self.state, register_number(args[0])?).ok_or(Errno::NoDev)?)
+        Ok(debug::read(self.state, register_number(DebugRegister::from(&*args).number)?).ok_or(Errno::NoDev)?)
     }
 
     /// `vm_assist(command, type)`.
@@ -269,20 +265,19 @@ impl<M: Machine> Caller<'_, M> {
     /// `Inval` for an unknown type, `NoSys` for an unknown command.
     #[inline]
     pub fn vm_assist(&mut self, args: &mut Args) -> Reply {
-        let [command, kind, ..] = *args;
-        let bit = 1_u64.checked_shl(kind as u32).unwrap_or(0) & KNOWN_ASSISTS;
+        let VmAssist { command, kind } = (&*args).into();
+        let bit = 1_u64.checked_shl(kind).unwrap_or(0) & KNOWN_ASSISTS;
         if bit == 0 {
             return Err(Errno::Inval.into());
         }
-        match command as u32 {
-            VMASST_CMD_ENABLE => self.domain.vm_assist.fetch_or(bit, Ordering::Relaxed),
-            VMASST_CMD_DISABLE => self.domain.vm_assist.fetch_and(!bit, Ordering::Relaxed),
-            _ => return Err(Errno::NoSys.into()),
+        match command? {
+            AssistCommand::Enable => self.domain.memory.vm_assist.fetch_or(bit, Ordering::Relaxed),
+            AssistCommand::Disable => self.domain.memory.vm_assist.fetch_and(!bit, Ordering::Relaxed),
         };
         Ok(0)
     }
 }
 
-fn register_number(number: u64) -> Result<u8, Errno> {
-    u8::try_from(number as u32).map_err(|_| Errno::NoDev)
+fn register_number(number: u32) -> Result<u8, Errno> {
+    u8::try_from(number).map_err(|_| Errno::NoDev)
 }

@@ -1,6 +1,11 @@
 //! `hypfs_op`: a small tree of files for reading, by which the control domain asks which hypervisor this is.
 
-use super::version;
+use super::{
+    args::HypfsOp,
+    commands::HypfsCommand,
+    number::{self, count, long, size, uint, ushort},
+    version,
+};
 use crate::{
     caller::Caller,
     machine::Machine,
@@ -10,8 +15,8 @@ use crate::{
 use oxen_abi::{
     errno::Errno,
     hypfs::{
-        HypfsDirentry, XEN_HYPFS_MAX_PATHLEN, XEN_HYPFS_OP_GET_VERSION, XEN_HYPFS_OP_READ, XEN_HYPFS_OP_WRITE_CONTENTS,
-        XEN_HYPFS_TYPE_DIR, XEN_HYPFS_TYPE_STRING, XEN_HYPFS_TYPE_UINT, XEN_HYPFS_VERSION,
+        HypfsDirentry, XEN_HYPFS_MAX_PATHLEN, XEN_HYPFS_TYPE_DIR, XEN_HYPFS_TYPE_STRING, XEN_HYPFS_TYPE_UINT,
+        XEN_HYPFS_VERSION,
     },
 };
 use zerocopy::IntoBytes;
@@ -37,8 +42,8 @@ const ROOT: Node = Node::Folder(&[
                 "version",
                 Node::Folder(&[
                     ("extra", Node::Text(version::EXTRA_VERSION)),
-                    ("major", Node::Number((version::VERSION >> 16) as u32)),
-                    ("minor", Node::Number((version::VERSION & 0xffff) as u32)),
+                    ("major", Node::Number(uint(version::VERSION >> 16))),
+                    ("minor", Node::Number(uint(version::VERSION & 0xffff))),
                 ]),
             ),
         ]),
@@ -70,10 +75,10 @@ impl Node {
         };
         let content_len = match self {
             Self::Folder(entries) => entries.iter().map(|(name, _)| entry_bytes(name)).sum(),
-            Self::Text(text) => text.len() + 1,
+            Self::Text(text) => text.len().saturating_add(1),
             Self::Number(_) => size_of::<u32>(),
         };
-        HypfsDirentry { r#type: kind, encoding: 0, pad: 0, content_len: content_len as u32, max_write_len: 0 }
+        HypfsDirentry { r#type: kind, encoding: 0, pad: 0, content_len: count(content_len), max_write_len: 0 }
     }
 
     /// Its contents as they are read.
@@ -88,12 +93,12 @@ impl Node {
             Self::Number(number) => put(&number.to_le_bytes()),
             Self::Folder(entries) => {
                 for (index, (name, node)) in entries.iter().enumerate() {
-                    let is_last = index + 1 == entries.len();
-                    let next = if is_last { 0 } else { entry_bytes(name) as u16 };
+                    let is_last = index.saturating_add(1) == entries.len();
+                    let next = if is_last { 0 } else { ushort(long(entry_bytes(name))) };
                     put(node.entry().as_bytes());
                     put(&next.to_le_bytes());
                     put(name.as_bytes());
-                    for _ in NAME_AT + name.len()..entry_bytes(name) {
+                    for _ in NAME_AT.saturating_add(name.len())..entry_bytes(name) {
                         put(&[0]);
                     }
                 }
@@ -105,7 +110,7 @@ impl Node {
 
 /// Bytes of an entry in a folder, with a zero behind the name and up to a word.
 const fn entry_bytes(name: &str) -> usize {
-    NAME_AT + (name.len() + 1).next_multiple_of(align_of::<HypfsDirentry>())
+    NAME_AT.saturating_add(name.len().saturating_add(1).next_multiple_of(align_of::<HypfsDirentry>()))
 }
 
 impl<M: Machine> Caller<'_, M> {
@@ -118,8 +123,8 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     pub fn hypfs_op(&mut self, args: &mut Args) -> Reply {
         self.control()?;
-        let [command, path, path_bytes, buffer, bytes, _] = *args;
-        if command as u32 == XEN_HYPFS_OP_GET_VERSION {
+        let HypfsOp { command, path, path_bytes, buffer, bytes } = (&*args).into();
+        if command == Ok(HypfsCommand::GetVersion) {
             let is_asked_alone = [path, path_bytes, buffer, bytes] == [0; 4];
             return if is_asked_alone { Ok(XEN_HYPFS_VERSION.into()) } else { Err(Errno::Inval.into()) };
         }
@@ -127,39 +132,39 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::Inval.into());
         }
         let node = self.find_hypfs_node(path, path_bytes)?;
-        match command as u32 {
-            XEN_HYPFS_OP_READ => self.read_hypfs_node(node, buffer, bytes),
-            XEN_HYPFS_OP_WRITE_CONTENTS => Err(Errno::Acces.into()),
-            _ => Err(Errno::OpNotSupp.into()),
+        match command? {
+            HypfsCommand::Read => self.read_hypfs_node(node, buffer, bytes),
+            HypfsCommand::WriteContents => Err(Errno::Acces.into()),
+            HypfsCommand::GetVersion => Ok(XEN_HYPFS_VERSION.into()),
         }
     }
 
     fn find_hypfs_node(&self, path: u64, bytes: u64) -> Result<Node, Errno> {
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let place = GuestPtr::<u8>::new(path, bytes)?;
-        if place.read(machine, 0)? != b'/' || place.read(machine, bytes - 1)? != 0 {
+        if place.read(machine, 0)? != b'/' || place.read(machine, bytes.wrapping_sub(1))? != 0 {
             return Err(Errno::Inval);
         }
         let mut text = [0; MAX_KNOWN];
-        let known = text.get_mut(..bytes as usize - 1).ok_or(Errno::NoEnt)?;
+        let known = text.get_mut(..size(bytes.wrapping_sub(1))).ok_or(Errno::NoEnt)?;
         place.read_many(machine, 0, known)?;
         core::str::from_utf8(known).ok().and_then(|path| ROOT.find(path)).ok_or(Errno::NoEnt)
     }
 
     fn read_hypfs_node(&self, node: Node, buffer: u64, bytes: u64) -> Reply {
-        const ENTRY: u64 = size_of::<HypfsDirentry>() as u64;
+        const ENTRY: u64 = number::bytes::<HypfsDirentry>();
         if bytes < ENTRY {
             return Err(Errno::Inval.into());
         }
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let entry = node.entry();
         let place = GuestPtr::<u8>::new(buffer, ENTRY)?;
         place.write_many(machine, 0, entry.as_bytes())?;
-        if bytes < ENTRY + u64::from(entry.content_len) {
+        if bytes < ENTRY.saturating_add(entry.content_len.into()) {
             return Err(Errno::NoBufs.into());
         }
         let contents = node.contents();
-        GuestPtr::<u8>::new(buffer + ENTRY, contents.len() as u64)?.write_many(machine, 0, &contents)?;
+        GuestPtr::<u8>::new(buffer.wrapping_add(ENTRY), long(contents.len()))?.write_many(machine, 0, &contents)?;
         Ok(0)
     }
 }
@@ -185,7 +190,7 @@ mod tests {
     #[test]
     fn contents_are_as_long_as_is_told() {
         fn check(node: Node) {
-            assert_eq!(node.contents().len(), node.entry().content_len as usize);
+            assert_eq!(node.contents().len(), number::index(node.entry().content_len));
             if let Node::Folder(entries) = node {
                 entries.iter().for_each(|&(_, node)| check(node));
             }

@@ -18,7 +18,7 @@ impl<M: Machine> Caller<'_, M> {
     pub fn iret(&mut self, _: &mut Args) -> Reply {
         const UNREADABLE: Stop = Stop::Fatal(Fault::IretUnreadable);
         let frame = GuestAddr(self.regs.rsp).words::<9>().ok_or(UNREADABLE)?;
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let [rip, cs, rflags, rsp, ss] = machine.read_guest_words(frame.part::<4, 5>()).map_err(|_| UNREADABLE)?;
         let regs = &mut *self.regs;
         regs.rip = rip;
@@ -41,7 +41,7 @@ impl<M: Machine> Caller<'_, M> {
                 return Err(Stop::Fatal(Fault::NoUserTables));
             }
             self.state.in_kernel = false;
-            self.hv.machine.switch_mode(self.state);
+            self.hv.machine().switch_mode(self.state);
         }
         Ok(rax)
     }

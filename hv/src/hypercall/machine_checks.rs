@@ -1,11 +1,11 @@
 //! `mca`: what the control domain is told of machine checks (`arch-x86/xen-mca.h`). None is ever recorded.
 
+use super::{number::ushort, platform::Signature};
 use crate::{
     caller::Caller,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     reply::{Args, Reply},
-    sched::placement,
 };
 use oxen_abi::{
     errno::Errno,
@@ -25,7 +25,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     pub fn mca(&mut self, args: &mut Args) -> Reply {
         self.control()?;
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let place = GuestPtr::<Mca>::one(args[0])?;
         let mut op = place.read(machine, 0)?;
         if op.interface_version != XEN_MCA_INTERFACE_VERSION {
@@ -45,7 +45,7 @@ impl<M: Machine> Caller<'_, M> {
             }
             XEN_MC_PHYSCPUINFO => {
                 let request: McaPhyscpuinfo = op.get();
-                let online = placement::online(self.hv).count_ones();
+                let online = self.hv.online_mask().count_ones();
                 if request.info == 0 {
                     op.set(&McaPhyscpuinfo { ncpus: online, ..request });
                 } else {
@@ -54,7 +54,7 @@ impl<M: Machine> Caller<'_, M> {
                     }
                     let told = request.ncpus.min(online);
                     let list = GuestPtr::<McaLogicalCpu>::new(request.info, told.into())?;
-                    let numbers = (0..).filter(|number| placement::online(self.hv) >> number & 1 != 0);
+                    let numbers = (0..).filter(|number| self.hv.online_mask() >> number & 1 != 0);
                     for (index, number) in (0..told.into()).zip(numbers) {
                         list.write(machine, index, &self.describe_processor(number))?;
                     }
@@ -69,12 +69,10 @@ impl<M: Machine> Caller<'_, M> {
 
     /// A processor as CPUID tells of it.
     fn describe_processor(&self, number: u32) -> McaLogicalCpu {
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let [max, b, c, d] = machine.cpuid(0, 0);
         let [signature, _, c1, d1] = machine.cpuid(1, 0);
-        let field = |shift: u32, bits: u32| signature >> shift & ((1 << bits) - 1);
-        let family = field(8, 4) + if field(8, 4) == 15 { field(20, 8) } else { 0 };
-        let model = field(4, 4) | if family >= 6 { field(16, 4) << 4 } else { 0 };
+        let Signature { family, model, stepping } = Signature::of(signature);
         let mut vendor = [0; 16];
         for (place, byte) in vendor.iter_mut().zip([b, d, c].iter().flat_map(|word| word.to_le_bytes())) {
             *place = byte;
@@ -82,7 +80,7 @@ impl<M: Machine> Caller<'_, M> {
         McaLogicalCpu {
             number,
             chip_id: 0,
-            core_id: number as u16,
+            core_id: ushort(number.into()),
             thread_id: 0,
             apic_id: number,
             cluster_id: 0,
@@ -94,7 +92,7 @@ impl<M: Machine> Caller<'_, M> {
             vendor,
             family,
             model,
-            stepping: field(0, 4),
+            stepping,
             ..McaLogicalCpu::new_zeroed()
         }
     }

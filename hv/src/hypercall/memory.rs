@@ -1,15 +1,17 @@
 //! `memory_op`: reservations (`memory.h`). Maps and other questions are answered next door.
 
+use super::{
+    args::{MemoryOp, Resume},
+    commands::MemoryCommand,
+    number::long,
+};
 use crate::{
     addr::{Mfn, PAGE_SHIFT},
     caller::Caller,
     config::PREEMPT_INTERVAL,
     domain::Domain,
     machine::Machine,
-    mem::{
-        frame_alloc::{self, set_machine_to_phys},
-        guest_ptr::GuestPtr,
-    },
+    mem::{frame_alloc, guest_ptr::GuestPtr},
     reply::{Args, Reply, Stop},
 };
 use alloc::sync::Arc;
@@ -17,14 +19,7 @@ use core::sync::atomic::Ordering;
 use oxen_abi::{
     domid::DomId,
     errno::Errno,
-    memory::{
-        MEMOP_EXTENT_SHIFT, MemoryExchange, MemoryReservation, XENMEM_ACQUIRE_RESOURCE, XENMEM_ADD_TO_PHYSMAP,
-        XENMEM_ADD_TO_PHYSMAP_BATCH, XENMEM_CLAIM_PAGES, XENMEM_CURRENT_RESERVATION, XENMEM_DECREASE_RESERVATION,
-        XENMEM_EXCHANGE, XENMEM_GET_SHARING_FREED_PAGES, XENMEM_GET_SHARING_SHARED_PAGES, XENMEM_INCREASE_RESERVATION,
-        XENMEM_MACHINE_MEMORY_MAP, XENMEM_MACHPHYS_MAPPING, XENMEM_MACHPHYS_MFN_LIST, XENMEM_MAXIMUM_GPFN,
-        XENMEM_MAXIMUM_RAM_PAGE, XENMEM_MAXIMUM_RESERVATION, XENMEM_MEMORY_MAP, XENMEM_POPULATE_PHYSMAP,
-        XENMEM_REMOVE_FROM_PHYSMAP, XENMEM_SET_MEMORY_MAP, XENMEMF_EXACT_NODE_REQUEST,
-    },
+    memory::{MEMOP_EXTENT_SHIFT, MemoryExchange, MemoryReservation, XENMEMF_EXACT_NODE_REQUEST},
 };
 
 /// The largest extent, 2 MiB: what can be filled with zeros in one go.
@@ -35,7 +30,6 @@ const MAX_CONTROL_ORDER: u32 = 18;
 const FRAME_UNITS: u32 = 4;
 /// Where a reservation names a memory node, from 1 (`XENMEMF_node`).
 const NODE_SHIFT: u32 = 8;
-const COMMAND: u64 = (1 << MEMOP_EXTENT_SHIFT) - 1;
 
 /// Extents of a reservation that is being changed.
 struct Extents {
@@ -60,55 +54,56 @@ impl<M: Machine> Caller<'_, M> {
     /// Each operation's own; those on extents answer how many were done instead.
     #[inline]
     pub fn memory_op(&mut self, args: &mut Args) -> Reply {
-        let [command, argument, ..] = *args;
-        let start = command >> MEMOP_EXTENT_SHIFT;
-        let operation = (command & COMMAND) as u32;
-        match operation {
-            XENMEM_INCREASE_RESERVATION | XENMEM_DECREASE_RESERVATION | XENMEM_POPULATE_PHYSMAP => {
-                self.adjust_reservation(args, operation, start)
-            }
-            _ if start != 0 => self.memory_op_begun(operation, argument),
-            _ => self.memory_op_whole(operation, argument),
+        let request = MemoryOp::from(&*args);
+        match request.command {
+            Ok(
+                MemoryCommand::IncreaseReservation
+                | MemoryCommand::DecreaseReservation
+                | MemoryCommand::PopulatePhysmap,
+            ) => self.adjust_reservation(args, request),
+            _ if request.start != 0 => self.memory_op_begun(request.command?, request.argument),
+            _ => self.memory_op_whole(request.command?, request.argument),
         }
     }
 
     /// An operation other than those on extents that says it has begun: maps and resources may, all others are refused.
     #[cold]
-    fn memory_op_begun(&mut self, operation: u32, argument: u64) -> Reply {
-        match operation {
-            XENMEM_ACQUIRE_RESOURCE | XENMEM_ADD_TO_PHYSMAP | XENMEM_ADD_TO_PHYSMAP_BATCH => {
-                self.memory_op_whole(operation, argument)
+    fn memory_op_begun(&mut self, command: MemoryCommand, argument: u64) -> Reply {
+        match command {
+            MemoryCommand::AcquireResource | MemoryCommand::AddToPhysmap | MemoryCommand::AddToPhysmapBatch => {
+                self.memory_op_whole(command, argument)
             }
-            XENMEM_EXCHANGE
-            | XENMEM_MAXIMUM_RAM_PAGE
-            | XENMEM_CURRENT_RESERVATION
-            | XENMEM_MAXIMUM_RESERVATION
-            | XENMEM_MAXIMUM_GPFN
-            | XENMEM_CLAIM_PAGES
-            | XENMEM_REMOVE_FROM_PHYSMAP => Err(Errno::Inval.into()),
+            MemoryCommand::Exchange
+            | MemoryCommand::MaximumRamPage
+            | MemoryCommand::CurrentReservation
+            | MemoryCommand::MaximumReservation
+            | MemoryCommand::MaximumGpfn
+            | MemoryCommand::ClaimPages
+            | MemoryCommand::RemoveFromPhysmap => Err(Errno::Inval.into()),
             _ => Err(Errno::NoSys.into()),
         }
     }
 
     /// Operations that are done in one call, or keep in their structure how far they came.
     #[inline(never)]
-    fn memory_op_whole(&mut self, operation: u32, argument: u64) -> Reply {
-        match operation {
-            XENMEM_EXCHANGE => self.exchange_memory(argument),
-            XENMEM_CURRENT_RESERVATION | XENMEM_MAXIMUM_RESERVATION | XENMEM_MAXIMUM_GPFN => {
+    fn memory_op_whole(&mut self, command: MemoryCommand, argument: u64) -> Reply {
+        match command {
+            MemoryCommand::Exchange => self.exchange_memory(argument),
+            MemoryCommand::CurrentReservation | MemoryCommand::MaximumReservation | MemoryCommand::MaximumGpfn => {
                 let id = self.copy_from_guest::<DomId>(argument)?;
-                self.answer_about_memory(operation, id)
+                self.answer_about_memory(command, id)
             }
-            XENMEM_CLAIM_PAGES => self.claim_pages(argument),
-            XENMEM_MAXIMUM_RAM_PAGE => Ok(self.hv.frames.end() as u64),
-            XENMEM_MEMORY_MAP => self.get_memory_map(argument),
-            XENMEM_SET_MEMORY_MAP => self.set_memory_map(argument),
-            XENMEM_MACHINE_MEMORY_MAP => self.get_machine_memory_map(argument),
-            XENMEM_MACHPHYS_MAPPING => self.get_machphys_mapping(argument),
-            XENMEM_MACHPHYS_MFN_LIST => self.get_machphys_frames(argument),
-            XENMEM_ACQUIRE_RESOURCE => self.acquire_resource(argument),
-            XENMEM_GET_SHARING_FREED_PAGES | XENMEM_GET_SHARING_SHARED_PAGES => Ok(0),
-            _ => self.refuse_memory_op(operation, argument),
+            MemoryCommand::ClaimPages => self.claim_pages(argument),
+            MemoryCommand::MaximumRamPage => Ok(long(self.hv.memory.frames.end())),
+            MemoryCommand::MemoryMap => self.get_memory_map(argument),
+            MemoryCommand::SetMemoryMap => self.set_memory_map(argument),
+            MemoryCommand::MachineMemoryMap => self.get_machine_memory_map(argument),
+            MemoryCommand::MachphysMapping => self.get_machphys_mapping(argument),
+            MemoryCommand::MachphysMfnList => self.get_machphys_frames(argument),
+            MemoryCommand::AcquireResource => self.acquire_resource(argument),
+            MemoryCommand::GetVnumainfo => self.get_vnuma_info(argument),
+            MemoryCommand::GetSharingFreedPages | MemoryCommand::GetSharingSharedPages => Ok(0),
+            _ => self.refuse_memory_op(command, argument),
         }
     }
 
@@ -127,9 +122,9 @@ impl<M: Machine> Caller<'_, M> {
 
     /// Answers how many extents are done, as all operations on extents do whatever happened.
     #[inline(never)]
-    fn adjust_reservation(&mut self, args: &mut Args, operation: u32, start: u64) -> Reply {
-        let place = GuestPtr::<MemoryReservation>::one(args[1]);
-        let Ok(asked) = place.and_then(|place| place.read(&self.hv.machine, 0)) else { return Ok(start) };
+    fn adjust_reservation(&mut self, args: &mut Args, request: MemoryOp) -> Reply {
+        let (command, start) = (request.command?, request.start);
+        let Ok(asked) = self.copy_from_guest::<MemoryReservation>(request.argument) else { return Ok(start) };
         if asked.nr_extents > u64::from(u32::MAX >> MEMOP_EXTENT_SHIFT) || start >= asked.nr_extents {
             return Ok(start);
         }
@@ -138,14 +133,14 @@ impl<M: Machine> Caller<'_, M> {
             Err(Errno::Perm) => return Err(Errno::Perm.into()),
             Err(_) => return Ok(start),
         };
-        let list = match (asked.extent_start, operation) {
-            (0, XENMEM_INCREASE_RESERVATION) => None,
+        let list = match (asked.extent_start, command) {
+            (0, MemoryCommand::IncreaseReservation) => None,
             (list, _) => match GuestPtr::<u64>::new(list, asked.nr_extents) {
                 Ok(list) => Some(list),
                 Err(_) => return Ok(start),
             },
         };
-        if asked.extent_order > MAX_EXTENT_ORDER || domain.is_dying.load(Ordering::Acquire) {
+        if asked.extent_order > MAX_EXTENT_ORDER || domain.memory.is_dying.load(Ordering::Acquire) {
             return Ok(start);
         }
         // The machine is one memory node, and only the control domain may insist on one.
@@ -156,15 +151,14 @@ impl<M: Machine> Caller<'_, M> {
         let limit = frame_limit(asked.mem_flags);
         let extents = Extents { domain, list, order: asked.extent_order, limit };
         let mut done = start;
-        let mut spent = 0;
+        let mut spent = 0_u32;
         while done < asked.nr_extents {
             if spent >= PREEMPT_INTERVAL {
-                args[0] = u64::from(operation) | done << MEMOP_EXTENT_SHIFT;
-                return Err(Stop::Unfinished);
+                return Err(MemoryOp { start: done, ..request }.leave(args));
             }
-            let outcome = match operation {
-                XENMEM_INCREASE_RESERVATION => self.increase_by_extent(&extents, done),
-                XENMEM_POPULATE_PHYSMAP => self.populate_extent(&extents, done),
+            let outcome = match command {
+                MemoryCommand::IncreaseReservation => self.increase_by_extent(&extents, done),
+                MemoryCommand::PopulatePhysmap => self.populate_extent(&extents, done),
                 _ => self.decrease_by_extent(&extents, done),
             };
             match outcome {
@@ -175,44 +169,44 @@ impl<M: Machine> Caller<'_, M> {
                 }
                 Err(_) => break,
             }
-            done += 1;
-            spent += FRAME_UNITS << asked.extent_order;
+            done = done.wrapping_add(1);
+            spent = spent.saturating_add(FRAME_UNITS << asked.extent_order);
         }
         Ok(done)
     }
 
     /// Takes a block for the domain whose frame numbers are small enough.
     fn take_extent(&self, extents: &Extents) -> Result<Mfn, Stop> {
-        frame_alloc::take_below(self.hv, &extents.domain, extents.order, extents.limit)
+        self.hv.memory.take_below(&extents.domain.memory, extents.order, extents.limit)
     }
 
     fn give_back_extent(&self, extents: &Extents, first: Mfn) {
         for frame in frame_alloc::block(first, extents.order) {
-            let _ = self.hv.frames.release_from_reservation(frame, extents.domain.owner);
+            let _ = self.hv.memory.frames.release_from_reservation(frame, extents.domain.owner);
         }
     }
 
     fn increase_by_extent(&self, extents: &Extents, index: u64) -> Result<(), Stop> {
         let first = self.take_extent(extents)?;
-        let told = extents.list.map_or(Ok(()), |list| list.write(&self.hv.machine, index, &first.raw()));
+        let told = extents.list.map_or(Ok(()), |list| list.write(self.hv.machine(), index, &first.raw()));
         Ok(told.inspect_err(|_| self.give_back_extent(extents, first))?)
     }
 
     fn populate_extent(&self, extents: &Extents, index: u64) -> Result<(), Stop> {
         let list = extents.list.ok_or(Errno::Fault)?;
-        let pfn = list.read(&self.hv.machine, index)?;
+        let pfn = list.read(self.hv.machine(), index)?;
         let first = self.take_extent(extents)?;
         for (frame, pfn) in frame_alloc::block(first, extents.order).zip(pfn..) {
-            set_machine_to_phys(self.hv, frame, pfn);
+            self.hv.memory.set_m2p(frame, pfn);
         }
-        Ok(list.write(&self.hv.machine, index, &first.raw()).inspect_err(|_| self.give_back_extent(extents, first))?)
+        Ok(list.write(self.hv.machine(), index, &first.raw()).inspect_err(|_| self.give_back_extent(extents, first))?)
     }
 
     fn decrease_by_extent(&self, extents: &Extents, index: u64) -> Result<(), Stop> {
-        let first = extents.list.ok_or(Errno::Fault)?.read(&self.hv.machine, index)?;
+        let first = extents.list.ok_or(Errno::Fault)?.read(self.hv.machine(), index)?;
         let first = Mfn::new(first).ok_or(Errno::Inval)?;
         for frame in frame_alloc::block(first, extents.order) {
-            self.hv.frames.release_from_reservation(frame, extents.domain.owner)?;
+            self.hv.memory.frames.release_from_reservation(frame, extents.domain.owner)?;
         }
         Ok(())
     }
@@ -226,12 +220,12 @@ impl<M: Machine> Caller<'_, M> {
         self.control()?;
         let domain = self.memory_subject(asked.domid)?;
         let pages = u32::try_from(asked.nr_extents).map_err(|_| Errno::Inval)?;
-        if pages > domain.max_pages.load(Ordering::Relaxed) || domain.is_dying.load(Ordering::Acquire) {
+        if pages > domain.memory.max_pages.load(Ordering::Relaxed) || domain.memory.is_dying.load(Ordering::Acquire) {
             return Err(Errno::Inval.into());
         }
         match pages {
-            0 => self.hv.frames.end_claim(domain.owner),
-            pages => self.hv.frames.claim(domain.owner, pages)?,
+            0 => self.hv.memory.frames.end_claim(domain.owner),
+            pages => self.hv.memory.frames.claim(domain.owner, pages)?,
         }
         Ok(0)
     }
@@ -239,27 +233,16 @@ impl<M: Machine> Caller<'_, M> {
     /// `XENMEM_exchange`, in chunks of the larger of the two orders. `nr_exchanged` in the guest's structure counts on.
     fn exchange_memory(&mut self, argument: u64) -> Reply {
         let place = GuestPtr::<MemoryExchange>::one(argument)?;
-        let mut asked = place.read(&self.hv.machine, 0)?;
+        let mut asked = place.read(self.hv.machine(), 0)?;
         let (give, get) = (asked.r#in, asked.out);
-        let order = give.extent_order.max(get.extent_order);
-        if order > (if self.domain.is_privileged { MAX_CONTROL_ORDER } else { MAX_EXTENT_ORDER }) {
-            return Err(Errno::Perm.into());
-        }
-        let fits = |side: &MemoryReservation| {
-            u64::MAX.checked_shr(side.extent_order).is_some_and(|most| side.nr_extents <= most)
-        };
-        let is_even = || give.nr_extents << give.extent_order == get.nr_extents << get.extent_order;
-        if asked.nr_exchanged > give.nr_extents || give.domid != get.domid || !fits(&give) || !fits(&get) || !is_even()
-        {
-            return Err(Errno::Inval.into());
-        }
+        let order = self.check_exchange(&asked)?;
         if asked.nr_exchanged == give.nr_extents {
             return Ok(0);
         }
         // The lists may be longer than any memory: where the next extents stand is looked at, the rest when its turn
         // comes.
-        let per_chunk = 1 << (order - give.extent_order);
-        let mut chunk_index = asked.nr_exchanged / per_chunk;
+        let more_than_given = order.wrapping_sub(give.extent_order);
+        let mut chunk_index = asked.nr_exchanged >> more_than_given;
         let list = |side: &MemoryReservation, frame: u64| {
             let index = frame >> side.extent_order;
             let at =
@@ -271,11 +254,12 @@ impl<M: Machine> Caller<'_, M> {
         let domain = self.memory_subject(give.domid)?;
         if order > MAX_EXTENT_ORDER {
             // So much at once is not had in bounded time.
-            let first = GuestPtr::<u64>::one(list(&give, chunk_index << order)?)?.read(&self.hv.machine, 0)?;
-            let is_there = Mfn::new(first).is_some_and(|first| self.hv.frames.state(first).owner() == domain.owner);
+            let first = GuestPtr::<u64>::one(list(&give, chunk_index << order)?)?.read(self.hv.machine(), 0)?;
+            let is_there =
+                Mfn::new(first).is_some_and(|first| self.hv.memory.frames.state(first).owner() == domain.owner);
             return Err(if is_there { Errno::NoMem } else { Errno::Inval }.into());
         }
-        let mut spent = 0;
+        let mut spent = 0_u32;
         let outcome = loop {
             if chunk_index << order >= give.nr_extents << give.extent_order {
                 break Ok(0);
@@ -285,7 +269,7 @@ impl<M: Machine> Caller<'_, M> {
             }
             let exchanged = (|| {
                 let part = |side: &MemoryReservation| {
-                    GuestPtr::new(list(side, chunk_index << order)?, 1 << (order - side.extent_order))
+                    GuestPtr::new(list(side, chunk_index << order)?, 1 << order.wrapping_sub(side.extent_order))
                 };
                 let chunk = Chunk {
                     source: (part(&give)?, give.extent_order),
@@ -297,17 +281,35 @@ impl<M: Machine> Caller<'_, M> {
             if let Err(refusal) = exchanged {
                 break Err(refusal);
             }
-            chunk_index += 1;
-            spent += (FRAME_UNITS * 2) << order;
+            chunk_index = chunk_index.wrapping_add(1);
+            spent = spent.saturating_add((FRAME_UNITS * 2) << order);
         };
-        asked.nr_exchanged = chunk_index * per_chunk;
-        place.write(&self.hv.machine, 0, &asked)?;
+        asked.nr_exchanged = chunk_index << more_than_given;
+        place.write(self.hv.machine(), 0, &asked)?;
         outcome
+    }
+
+    /// The larger of the two orders of an exchange that can be.
+    fn check_exchange(&self, asked: &MemoryExchange) -> Result<u32, Errno> {
+        let (give, get) = (asked.r#in, asked.out);
+        let order = give.extent_order.max(get.extent_order);
+        if order > (if self.domain.is_privileged { MAX_CONTROL_ORDER } else { MAX_EXTENT_ORDER }) {
+            return Err(Errno::Perm);
+        }
+        let fits = |side: &MemoryReservation| {
+            u64::MAX.checked_shr(side.extent_order).is_some_and(|most| side.nr_extents <= most)
+        };
+        let is_even = || give.nr_extents << give.extent_order == get.nr_extents << get.extent_order;
+        if asked.nr_exchanged > give.nr_extents || give.domid != get.domid || !fits(&give) || !fits(&get) || !is_even()
+        {
+            return Err(Errno::Inval);
+        }
+        Ok(order)
     }
 
     /// Exchanges the frames of one part.
     fn exchange_chunk(&self, domain: &Domain, chunk: &Chunk) -> Result<(), Stop> {
-        let memory = &self.hv.machine;
+        let memory = self.hv.machine();
         let (source, source_order) = chunk.source;
         let (target, target_order) = chunk.target;
         let mut old: heapless::Vec<Mfn, { frame_alloc::MAX_EXCHANGE }> = heapless::Vec::new();
@@ -321,12 +323,12 @@ impl<M: Machine> Caller<'_, M> {
         for index in 0..target.count() {
             target.write(memory, index, &target.read(memory, index)?)?;
         }
-        frame_alloc::exchange(self.hv, domain, &old, target_order, chunk.limit, |block, first| {
-            let index = block as u64;
+        self.hv.memory.exchange(&domain.memory, &old, target_order, chunk.limit, |block, first| {
+            let index = long(block);
             // Another vcpu may have unmapped the list meanwhile: the guest's own loss.
             let pfn = target.read(memory, index).unwrap_or(frame_alloc::INVALID_M2P_ENTRY);
             for (frame, pfn) in frame_alloc::block(first, target_order).zip(pfn..) {
-                set_machine_to_phys(self.hv, frame, pfn);
+                self.hv.memory.set_m2p(frame, pfn);
             }
             let _ = target.write(memory, index, &first.raw());
         })

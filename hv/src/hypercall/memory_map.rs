@@ -1,9 +1,13 @@
 //! `memory_op`: who has how much, what lies where, and frames of other domains' resources (`memory.h`).
 
+use super::{
+    commands::MemoryCommand,
+    number::{count, index, long, size, uint},
+};
 use crate::{
-    boot::memory_map::Region,
     caller::Caller,
     domain::Domain,
+    firmware::memory_map::Region,
     grant,
     layout::{M2P_END, M2P_START},
     machine::Machine,
@@ -16,8 +20,7 @@ use oxen_abi::{
     errno::Errno,
     memory::{
         E820Entry, ForeignMemoryMap, MachphysMapping, MachphysMfnList, MemAcquireResource, MemoryMap,
-        XENMEM_CURRENT_RESERVATION, XENMEM_MAXIMUM_RESERVATION, XENMEM_RESOURCE_GRANT_TABLE,
-        XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED, XENMEM_RESOURCE_GRANT_TABLE_ID_STATUS,
+        XENMEM_RESOURCE_GRANT_TABLE, XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED, XENMEM_RESOURCE_GRANT_TABLE_ID_STATUS,
     },
     shared_info::{ArchSharedInfo, SharedInfo},
 };
@@ -27,18 +30,18 @@ impl<M: Machine> Caller<'_, M> {
     ///
     /// # Errors
     /// `Srch` and `Perm` for the domain.
-    pub(super) fn answer_about_memory(&self, operation: u32, id: DomId) -> Reply {
+    pub(super) fn answer_about_memory(&self, command: MemoryCommand, id: DomId) -> Reply {
         let domain = self.memory_subject(id)?;
-        match operation {
-            XENMEM_CURRENT_RESERVATION => {
+        match command {
+            MemoryCommand::CurrentReservation => {
                 let slot = domain.owner.slot().ok_or(Errno::Srch)?;
-                Ok(u64::from(self.hv.frames.reserved(slot)))
+                Ok(u64::from(self.hv.memory.frames.reserved(slot)))
             }
-            XENMEM_MAXIMUM_RESERVATION => Ok(u64::from(domain.max_pages.load(Ordering::Relaxed))),
+            MemoryCommand::MaximumReservation => Ok(u64::from(domain.memory.max_pages.load(Ordering::Relaxed))),
             _ => {
-                let offset = offset_of!(SharedInfo, arch) + offset_of!(ArchSharedInfo, max_pfn);
-                let words = self.hv.machine.words(domain.shared_info);
-                let max_pfn = words.get(offset / 8).map_or(0, |word| word.load(Ordering::Relaxed));
+                const OFFSET: usize = offset_of!(SharedInfo, arch) + offset_of!(ArchSharedInfo, max_pfn);
+                let words = self.hv.machine().words(domain.shared_info);
+                let max_pfn = words.get(OFFSET / 8).map_or(0, |word| word.load(Ordering::Relaxed));
                 Ok(max_pfn.saturating_sub(1))
             }
         }
@@ -50,16 +53,16 @@ impl<M: Machine> Caller<'_, M> {
     /// `NoSys` if it said nothing, `Fault`.
     pub(super) fn get_memory_map(&self, argument: u64) -> Reply {
         let place = GuestPtr::<MemoryMap>::one(argument)?;
-        let mut asked = place.read(&self.hv.machine, 0)?;
+        let mut asked = place.read(self.hv.machine(), 0)?;
         let map = self.domain.memory_map.lock();
         if map.is_empty() {
             return Err(Errno::NoSys.into());
         }
-        let count = map.len().min(asked.nr_entries as usize);
-        let entries = map.get(..count).unwrap_or_default();
-        GuestPtr::<E820Entry>::new(asked.buffer, count as u64)?.write_many(&self.hv.machine, 0, entries)?;
-        asked.nr_entries = count as u32;
-        place.write(&self.hv.machine, 0, &asked)?;
+        let told = map.len().min(index(asked.nr_entries));
+        let entries = map.get(..told).unwrap_or_default();
+        GuestPtr::<E820Entry>::new(asked.buffer, long(told))?.write_many(self.hv.machine(), 0, entries)?;
+        asked.nr_entries = count(told);
+        place.write(self.hv.machine(), 0, &asked)?;
         Ok(0)
     }
 
@@ -69,14 +72,14 @@ impl<M: Machine> Caller<'_, M> {
     /// `Inval` for too many regions; `Srch`, `Perm`, `Fault`.
     pub(super) fn set_memory_map(&self, argument: u64) -> Reply {
         let asked = self.copy_from_guest::<ForeignMemoryMap>(argument)?;
-        if asked.map.nr_entries as usize > Domain::MAX_MEMORY_MAP {
+        if index(asked.map.nr_entries) > Domain::MAX_MEMORY_MAP {
             return Err(Errno::Inval.into());
         }
         let domain = self.memory_subject(asked.domid)?;
         let list = GuestPtr::<E820Entry>::new(asked.map.buffer, u64::from(asked.map.nr_entries))?;
         let mut map = heapless::Vec::new();
         for index in 0..list.count() {
-            map.push(list.read(&self.hv.machine, index)?).map_err(|_| Errno::Inval)?;
+            map.push(list.read(self.hv.machine(), index)?).map_err(|_| Errno::Inval)?;
         }
         *domain.memory_map.lock() = map;
         Ok(0)
@@ -89,19 +92,21 @@ impl<M: Machine> Caller<'_, M> {
     pub(super) fn get_machine_memory_map(&self, argument: u64) -> Reply {
         self.control()?;
         let place = GuestPtr::<MemoryMap>::one(argument)?;
-        let mut asked = place.read(&self.hv.machine, 0)?;
+        let mut asked = place.read(self.hv.machine(), 0)?;
         let list = GuestPtr::<E820Entry>::new(asked.buffer, u64::from(asked.nr_entries))?;
-        let mut count = 0;
+        let mut told = 0_u64;
         for Region { range, kind } in self.hv.memory_map.regions() {
-            if count == list.count() {
+            if told == list.count() {
                 return Err(Errno::Inval.into());
             }
-            let entry = E820Entry { addr: range.start, size: range.end - range.start, r#type: *kind as u32 };
-            list.write(&self.hv.machine, count, &entry)?;
-            count += 1;
+            #[expect(clippy::as_conversions, reason = "the kinds have the ABI's numbers")]
+            let kind = *kind as u32;
+            let entry = E820Entry { addr: range.start, size: range.end.saturating_sub(range.start), r#type: kind };
+            list.write(self.hv.machine(), told, &entry)?;
+            told = told.wrapping_add(1);
         }
-        asked.nr_entries = count as u32;
-        place.write(&self.hv.machine, 0, &asked)?;
+        asked.nr_entries = uint(told);
+        place.write(self.hv.machine(), 0, &asked)?;
         Ok(0)
     }
 
@@ -110,7 +115,7 @@ impl<M: Machine> Caller<'_, M> {
     /// # Errors
     /// `Fault`.
     pub(super) fn get_machphys_mapping(&self, argument: u64) -> Reply {
-        let last = (self.hv.frames.end() as u64).saturating_sub(1);
+        let last = long(self.hv.memory.frames.end()).saturating_sub(1);
         let mapping = MachphysMapping { v_start: M2P_START, v_end: M2P_END, max_mfn: last };
         self.copy_to_guest::<MachphysMapping>(argument, &mapping)?;
         Ok(0)
@@ -122,15 +127,15 @@ impl<M: Machine> Caller<'_, M> {
     /// `Fault`.
     pub(super) fn get_machphys_frames(&self, argument: u64) -> Reply {
         let place = GuestPtr::<MachphysMfnList>::one(argument)?;
-        let mut asked = place.read(&self.hv.machine, 0)?;
+        let mut asked = place.read(self.hv.machine(), 0)?;
         let list = GuestPtr::<u64>::new(asked.extent_start, u64::from(asked.max_extents))?;
-        let chunks = (0..list.count()).map_while(|index| self.hv.machine.machine_to_phys_chunk(index as usize));
+        let chunks = (0..list.count()).map_while(|index| self.hv.machine().machine_to_phys_chunk(size(index)));
         asked.nr_extents = 0;
-        for (index, frame) in chunks.enumerate() {
-            list.write(&self.hv.machine, index as u64, &frame.raw())?;
-            asked.nr_extents += 1;
+        for (index, frame) in (0..).zip(chunks) {
+            list.write(self.hv.machine(), index, &frame.raw())?;
+            asked.nr_extents = asked.nr_extents.wrapping_add(1);
         }
-        place.write(&self.hv.machine, 0, &asked)?;
+        place.write(self.hv.machine(), 0, &asked)?;
         Ok(0)
     }
 
@@ -142,7 +147,7 @@ impl<M: Machine> Caller<'_, M> {
     /// for a domain that there is not, `Perm` for the caller's own and for all but the control domain; `Fault`.
     pub(super) fn acquire_resource(&self, argument: u64) -> Reply {
         let place = GuestPtr::<MemAcquireResource>::one(argument)?;
-        let mut asked = place.read(&self.hv.machine, 0)?;
+        let mut asked = place.read(self.hv.machine(), 0)?;
         // How much there is has 32 bits, and so has where it begins.
         if asked.pad != 0 || asked.frame > u64::from(u32::MAX) {
             return Err(Errno::Inval.into());
@@ -168,7 +173,7 @@ impl<M: Machine> Caller<'_, M> {
                 return Err(Errno::Inval.into());
             }
             asked.nr_frames = limit;
-            place.write(&self.hv.machine, 0, &asked)?;
+            place.write(self.hv.machine(), 0, &asked)?;
             return Ok(0);
         }
         let end = asked.frame.checked_add(u64::from(asked.nr_frames)).ok_or(Errno::Inval)?;
@@ -176,13 +181,13 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::Inval.into());
         }
         let list = GuestPtr::<u64>::new(asked.frame_list, u64::from(asked.nr_frames))?;
-        for (index, number) in (asked.frame as u32..end as u32).enumerate() {
+        for (index, number) in (0..).zip(uint(asked.frame)..uint(end)) {
             let frame = if is_status {
-                grant::status_frame(self.hv, &domain, number)?
+                self.hv.grant_status_frame(&domain, number)?
             } else {
-                grant::table_frame(self.hv, &domain, number)?
+                self.hv.grant_table_frame(&domain, number)?
             };
-            list.write(&self.hv.machine, index as u64, &frame.raw())?;
+            list.write(self.hv.machine(), index, &frame.raw())?;
         }
         Ok(0)
     }

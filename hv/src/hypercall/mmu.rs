@@ -1,5 +1,6 @@
 //! Page tables: `mmu_update`, `update_va_mapping`, `update_va_mapping_otherdomain` (`xen.h`).
 
+use super::args::{UpdateVaMapping, Updates};
 use crate::{
     Hypervisor,
     addr::{GuestAddr, MachineAddr, Mfn, Slot},
@@ -7,12 +8,9 @@ use crate::{
     domain::Domain,
     machine::Machine,
     mem::{
-        edit::Notes,
-        editor::{Editor, Rights, hold_writable},
-        frame_alloc::set_machine_to_phys,
+        edit::AccessedDirty,
+        editor::{Editor, EntryRights},
         frame_type::Owner,
-        guest_ptr::GuestPtr,
-        tlb,
     },
     reply::{Args, Reply, Stop},
 };
@@ -27,9 +25,6 @@ use oxen_abi::{
     },
 };
 
-/// In the count of a batch: it is a continuation, and the success count already counts what was done before.
-const CONTINUED: u64 = 1 << 31;
-
 /// Whose pages a call is about, as far as that is not the caller.
 #[derive(Debug)]
 pub(super) struct PageOwner {
@@ -37,7 +32,7 @@ pub(super) struct PageOwner {
     /// Whether it is neither the caller nor another domain, but what is nobody's.
     is_nobody: bool,
     /// What L1 entries may map.
-    pub(super) rights: Rights,
+    pub(super) rights: EntryRights,
 }
 
 impl PageOwner {
@@ -61,7 +56,7 @@ impl PageOwner {
 struct Batch<'a, M: Machine> {
     hv: &'a Hypervisor<M>,
     editor: Editor<'a, M>,
-    rights: Rights,
+    rights: EntryRights,
     /// The last L1 written to.
     l1: Option<Mfn>,
 }
@@ -72,8 +67,8 @@ impl<M: Machine> Batch<'_, M> {
         // Of the three bits below an entry's address the header uses two, and Xen takes all three for the kind.
         let address = MachineAddr(update.ptr & !7);
         let notes = match update.ptr & 7 {
-            MMU_NORMAL_PT_UPDATE | MMU_PT_UPDATE_NO_TRANSLATE => Notes::Replace,
-            MMU_PT_UPDATE_PRESERVE_AD => Notes::Preserve,
+            MMU_NORMAL_PT_UPDATE | MMU_PT_UPDATE_NO_TRANSLATE => AccessedDirty::Overwrite,
+            MMU_PT_UPDATE_PRESERVE_AD => AccessedDirty::Keep,
             MMU_MACHPHYS_UPDATE => return self.set_m2p(address, update.val),
             _ => return Err(Errno::NoSys.into()),
         };
@@ -86,7 +81,7 @@ impl<M: Machine> Batch<'_, M> {
     }
 
     /// An update of another frame than the last.
-    fn apply_elsewhere(&mut self, frame: Mfn, slot: Slot, value: u64, notes: Notes) -> Result<(), Stop> {
+    fn apply_elsewhere(&mut self, frame: Mfn, slot: Slot, value: u64, notes: AccessedDirty) -> Result<(), Stop> {
         // A higher entry may end the life of any table below it, a plain word may be taken as a table next. What the
         // last one left to be given back comes before the look at this table, which may be part of it.
         self.l1 = None;
@@ -104,24 +99,24 @@ impl<M: Machine> Batch<'_, M> {
         }
     }
 
-    /// Notes where a frame is in the guest's memory.
+    /// AccessedDirty where a frame is in the guest's memory.
     #[cold]
     fn set_m2p(&self, address: MachineAddr, pfn: u64) -> Result<(), Stop> {
         let frame = Mfn::containing(address).ok_or(Errno::Inval)?;
-        self.hv.frames.reference(frame, self.rights.owner)?;
-        set_machine_to_phys(self.hv, frame, pfn);
-        self.hv.frames.put(frame);
+        self.hv.memory.frames.reference(frame, self.rights.owner)?;
+        self.hv.memory.set_m2p(frame, pfn);
+        self.hv.memory.frames.put(frame);
         Ok(())
     }
 
     /// Writes a word of a frame that is no table.
     fn write_plain(&self, frame: Mfn, slot: Slot, value: u64) -> Result<(), Errno> {
         let hv = self.hv;
-        hold_writable(hv, frame, self.editor.owner()).map_err(|_| Errno::Inval)?;
-        if let Some(word) = hv.machine.words(frame).get(slot.index()) {
+        hv.memory.hold_writable(frame, self.editor.owner()).map_err(|_| Errno::Inval)?;
+        if let Some(word) = hv.machine().words(frame).get(slot.index()) {
             word.store(value, Ordering::Relaxed);
         }
-        hv.frames.put_use(frame);
+        hv.memory.frames.put_use(frame);
         Ok(())
     }
 }
@@ -144,7 +139,7 @@ impl<M: Machine> Caller<'_, M> {
     pub(super) fn page_owner(&self, id: DomId) -> Result<PageOwner, Errno> {
         let io = self.domain.is_privileged;
         if id == DomId::SELF {
-            let rights = Rights { owner: self.domain.owner, io };
+            let rights = EntryRights { owner: self.domain.owner, io };
             return Ok(PageOwner { domain: None, is_nobody: false, rights });
         }
         self.page_owner_slow(id, io)
@@ -158,7 +153,7 @@ impl<M: Machine> Caller<'_, M> {
             return Ok(PageOwner {
                 domain: None,
                 is_nobody: true,
-                rights: Rights { owner: Owner::IO, io: io && id == DomId::IO },
+                rights: EntryRights { owner: Owner::IO, io: io && id == DomId::IO },
             });
         }
         if id == DomId::XEN {
@@ -169,7 +164,7 @@ impl<M: Machine> Caller<'_, M> {
         }
         let domain = self.hv.domains.get(id).ok_or(Errno::Srch)?;
         self.control()?;
-        let rights = Rights { owner: domain.owner, io: io && domain.is_privileged };
+        let rights = EntryRights { owner: domain.owner, io: io && domain.is_privileged };
         Ok(PageOwner { rights, is_nobody: false, domain: Some(domain) })
     }
 
@@ -180,49 +175,28 @@ impl<M: Machine> Caller<'_, M> {
     /// The first failed request's; those before it are done, and counted.
     #[inline]
     pub fn mmu_update(&mut self, args: &mut Args) -> Reply {
-        let [requests, count, done_at, foreign, ..] = *args;
-        let is_continued = count & CONTINUED != 0;
-        let count = count & (CONTINUED - 1);
-        let tables = match foreign as u32 >> 16 {
-            0 => self.page_owner(DomId::SELF)?,
-            id => match DomId((id - 1) as u16) {
-                id if id == self.domain.id => self.page_owner(DomId::SELF)?,
-                // Only a domain's own name stands for it there.
-                id if !id.is_real() => return Err(Errno::Srch.into()),
-                id => self.page_owner(id)?,
-            },
+        let request = Updates::from(&*args);
+        let tables = match request.tables {
+            None => self.page_owner(DomId::SELF)?,
+            Some(id) if id == self.domain.id => self.page_owner(DomId::SELF)?,
+            // Only a domain's own name stands for it there.
+            Some(id) if !id.is_real() => return Err(Errno::Srch.into()),
+            Some(id) => self.page_owner(id)?,
         };
-        let pages = self.page_owner(DomId(foreign as u16))?;
-        let list = GuestPtr::<[u64; 2]>::new(requests, count)?;
+        let pages = self.page_owner(request.pages)?;
+        let list = request.requests()?;
         let hv = self.hv;
-        let mut batch =
-            Batch { hv, editor: Editor::lock(hv, tables.domain_or(self.domain)), rights: pages.rights, l1: None };
+        let mut batch = Batch {
+            hv,
+            editor: Editor::lock(&hv.memory, &tables.domain_or(self.domain).memory),
+            rights: pages.rights,
+            l1: None,
+        };
         batch.editor.settle()?;
-        let mut done = 0;
-        let mut outcome = Ok(());
-        while done < count {
-            outcome = match list.read_words(&hv.machine, done) {
-                Ok([ptr, val]) => batch.apply(MmuUpdate { ptr, val }),
-                Err(error) => Err(error.into()),
-            };
-            if outcome.is_err() {
-                break;
-            }
-            done += 1;
-            if batch.editor.spend(1) && done < count {
-                outcome = Err(Stop::Unfinished);
-                break;
-            }
-        }
-        drop(batch);
-        if done_at != 0 {
-            hv.report_done(done_at, done, is_continued);
-        }
-        if outcome == Err(Stop::Unfinished) {
-            args[0] = requests + done * size_of::<MmuUpdate>() as u64;
-            args[1] = (count - done) | CONTINUED;
-        }
-        outcome.map(|()| 0)
+        hv.do_updates(request, list, args, move |[ptr, val]| {
+            batch.apply(MmuUpdate { ptr, val })?;
+            Ok(batch.editor.spend(1))
+        })
     }
 
     /// `update_va_mapping(va, entry, flags)`.
@@ -232,9 +206,8 @@ impl<M: Machine> Caller<'_, M> {
     /// read: the mapping is made then.
     #[inline]
     pub fn update_va_mapping(&mut self, args: &mut Args) -> Reply {
-        let [va, entry, flags, ..] = *args;
-        let rights = Rights { owner: self.domain.owner, io: self.domain.is_privileged };
-        self.map_page_at(GuestAddr(va), entry, flags, &rights)
+        let rights = EntryRights { owner: self.domain.owner, io: self.domain.is_privileged };
+        self.map_page_at((&*args).into(), &rights)
     }
 
     /// `update_va_mapping_otherdomain(va, entry, flags, domid)`: maps a page of another domain.
@@ -243,18 +216,19 @@ impl<M: Machine> Caller<'_, M> {
     /// As [`Self::update_va_mapping`]; `Srch` or `Perm` for the other domain.
     #[inline]
     pub fn update_va_mapping_otherdomain(&mut self, args: &mut Args) -> Reply {
-        let [va, entry, flags, id, ..] = *args;
-        let pages = self.page_owner(DomId(id as u16))?;
-        self.map_page_at(GuestAddr(va), entry, flags, &pages.rights)
+        let request = UpdateVaMapping::from(&*args);
+        let pages = self.page_owner(request.owner)?;
+        self.map_page_at(request, &pages.rights)
     }
 
     #[inline(always)]
-    fn map_page_at(&mut self, va: GuestAddr, entry: u64, flags: u64, rights: &Rights) -> Reply {
+    fn map_page_at(&mut self, request: UpdateVaMapping, rights: &EntryRights) -> Reply {
+        let UpdateVaMapping { va, entry, flags, .. } = request;
         let root = self.state.kernel_root.ok_or(Errno::Inval)?;
-        let mut editor = Editor::lock(self.hv, self.domain);
+        let mut editor = Editor::lock(&self.hv.memory, &self.domain.memory);
         editor.settle()?;
         let place = editor.find(root, va).ok_or(Errno::Inval)?;
-        editor.replace_page(place, entry, Notes::Replace, rights)?;
+        editor.replace_page(place, entry, AccessedDirty::Overwrite, rights)?;
         drop(editor);
         // The mapping stands whatever comes of the flush.
         let stale = match flags {
@@ -308,7 +282,7 @@ impl<M: Machine> Caller<'_, M> {
     pub(super) fn flush_tlb(&self, cpus: Cpus, va: Option<GuestAddr>) {
         match va {
             Some(va) if !va.is_guest_range(1) => {}
-            Some(va) if cpus == Cpus::Local => self.hv.machine.invalidate(va),
+            Some(va) if cpus == Cpus::Local => self.hv.machine().invalidate(va),
             va => self.flush_tlb_slow(cpus, va),
         }
     }
@@ -316,24 +290,13 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     fn flush_tlb_slow(&self, cpus: Cpus, va: Option<GuestAddr>) {
         let hv = self.hv;
-        let all = if cpus == Cpus::Local { 0 } else { self.domain.dirty_cpus.load(Ordering::Acquire) };
-        let is_local = all & hv.frames.tlb.online() & !(1 << self.cpu.0) == 0;
+        let all = if cpus == Cpus::Local { 0 } else { self.hv.memory.frames.tlb.cpus_of(self.domain.owner) };
+        let is_local = all & hv.memory.frames.tlb.online() & !(1 << self.cpu.0) == 0;
         match va {
-            Some(va) if is_local => hv.machine.invalidate(va),
-            Some(va) => hv.machine.flush_cpus(all, Some(va)),
-            None if is_local => tlb::flush_local(hv, self.cpu),
-            None => tlb::flush_cpus(hv, all),
-        }
-    }
-}
-
-impl<M: Machine> Hypervisor<M> {
-    /// Tells the guest how many requests were done, where it wants to know.
-    pub(super) fn report_done(&self, at: u64, done: u64, is_continued: bool) {
-        if let Ok(place) = GuestPtr::<u32>::one(at) {
-            let before = if is_continued { place.read(&self.machine, 0).unwrap_or(0) } else { 0 };
-            // A count that cannot be written is the guest's own loss.
-            let _ = place.write(&self.machine, 0, &before.wrapping_add(done as u32));
+            Some(va) if is_local => hv.machine().invalidate(va),
+            Some(va) => hv.machine().flush_cpus(all, Some(va)),
+            None if is_local => hv.memory.flush_local(self.cpu),
+            None => hv.memory.flush_cpus(all),
         }
     }
 }

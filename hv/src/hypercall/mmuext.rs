@@ -1,19 +1,19 @@
 //! `mmuext_op`: pins, roots, flushes, the LDT, whole pages (`xen.h`).
 
-use super::mmu::{Cpus, PageOwner};
+use super::{
+    args::Updates,
+    mmu::{Cpus, PageOwner},
+    number::{uint, ushort},
+};
 use crate::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
+    config::PREEMPT_INTERVAL,
     machine::Machine,
-    mem::{
-        editor::{Editor, hold_writable},
-        guest_ptr::GuestPtr,
-        root,
-    },
+    mem::editor::Editor,
     reply::{Args, Reply, Stop},
 };
 use oxen_abi::{
-    domid::DomId,
     errno::Errno,
     mmu::{
         MMUEXT_CLEAR_PAGE, MMUEXT_COPY_PAGE, MMUEXT_FLUSH_CACHE, MMUEXT_FLUSH_CACHE_GLOBAL, MMUEXT_INVLPG_ALL,
@@ -23,8 +23,6 @@ use oxen_abi::{
     },
 };
 
-/// In the count of a batch: it is a continuation.
-const CONTINUED: u64 = 1 << 31;
 /// The work of an operation on a whole page, in units of preemption.
 const PAGE_UNITS: u32 = 64;
 /// Entries of an LDT at most.
@@ -37,43 +35,19 @@ impl<M: Machine> Caller<'_, M> {
     /// The first failed operation's; those before it are done, and counted.
     #[inline]
     pub fn mmuext_op(&mut self, args: &mut Args) -> Reply {
-        let [operations, count, done_at, foreign, ..] = *args;
-        let is_continued = count & CONTINUED != 0;
-        let count = count & (CONTINUED - 1);
-        let pages = self.page_owner(DomId(foreign as u16))?;
+        let request = Updates::from(&*args);
+        let pages = self.page_owner(request.pages)?;
         if pages.is_nobody() {
             self.control()?;
         }
-        let list = GuestPtr::<[u64; 3]>::new(operations, count)?;
-        let mut done = 0;
-        let mut spent = 0;
-        let mut outcome = Ok(());
-        while done < count {
-            outcome = match list.read_words(&self.hv.machine, done) {
-                Ok([cmd, arg1, arg2]) => {
-                    let op = MmuextOp { cmd: cmd as u32, _pad: 0, arg1, arg2 };
-                    self.apply_mmuext(&pages, &op, &mut spent)
-                }
-                Err(error) => Err(error.into()),
-            };
-            if outcome.is_err() {
-                break;
-            }
-            done += 1;
-            spent += 1;
-            if spent >= crate::config::PREEMPT_INTERVAL && done < count {
-                outcome = Err(Stop::Unfinished);
-                break;
-            }
-        }
-        if done_at != 0 {
-            self.hv.report_done(done_at, done, is_continued);
-        }
-        if outcome == Err(Stop::Unfinished) {
-            args[0] = operations + done * size_of::<MmuextOp>() as u64;
-            args[1] = (count - done) | CONTINUED;
-        }
-        outcome.map(|()| 0)
+        let list = request.requests()?;
+        let mut spent = 0_u32;
+        self.hv.do_updates(request, list, args, |[cmd, arg1, arg2]| {
+            let op = MmuextOp { cmd: uint(cmd), _pad: 0, arg1, arg2 };
+            self.apply_mmuext(&pages, &op, &mut spent)?;
+            spent = spent.saturating_add(1);
+            Ok(spent >= PREEMPT_INTERVAL)
+        })
     }
 
     #[inline(always)]
@@ -81,10 +55,12 @@ impl<M: Machine> Caller<'_, M> {
         let (hv, domain) = (self.hv, self.domain);
         // Every context switch of a guest comes this way.
         match op.cmd {
-            MMUEXT_NEW_BASEPTR if pages.is_self() => root::switch(self, &mut Editor::lock(hv, domain), frame(op.arg1)?),
+            MMUEXT_NEW_BASEPTR if pages.is_self() => {
+                Editor::lock(&hv.memory, &domain.memory).switch(self.cpu, &mut self.state.kernel_root, frame(op.arg1)?)
+            }
             MMUEXT_NEW_USER_BASEPTR if pages.is_self() => {
                 let root = if op.arg1 == 0 { None } else { Some(frame(op.arg1)?) };
-                root::switch_user(self, &mut Editor::lock(hv, domain), root)
+                Editor::lock(&hv.memory, &domain.memory).switch_user(&mut self.state.user_root, root)
             }
             _ => self.apply_mmuext_slow(pages, op, spent),
         }
@@ -95,38 +71,38 @@ impl<M: Machine> Caller<'_, M> {
         match op.cmd {
             MMUEXT_PIN_L1_TABLE..=MMUEXT_UNPIN_TABLE if pages.is_nobody() => Err(Errno::Inval.into()),
             MMUEXT_PIN_L1_TABLE..=MMUEXT_PIN_L4_TABLE => {
-                let level = op.cmd - MMUEXT_PIN_L1_TABLE + 1;
+                let level = op.cmd.wrapping_sub(MMUEXT_PIN_L1_TABLE).wrapping_add(1);
                 let frame = frame(op.arg1)?;
-                let mut editor = Editor::open(self.hv, pages.domain_or(self.domain))?;
+                let mut editor = Editor::open(&self.hv.memory, &pages.domain_or(self.domain).memory)?;
                 let outcome = editor.pin(frame, level);
-                *spent += editor.spent();
+                *spent = spent.saturating_add(editor.spent());
                 outcome
             }
             MMUEXT_UNPIN_TABLE => {
                 let frame = frame(op.arg1)?;
-                let mut editor = Editor::open(self.hv, pages.domain_or(self.domain))?;
+                let mut editor = Editor::open(&self.hv.memory, &pages.domain_or(self.domain).memory)?;
                 let outcome = editor.unpin(frame);
-                *spent += editor.spent();
+                *spent = spent.saturating_add(editor.spent());
                 outcome
             }
             MMUEXT_CLEAR_PAGE => {
-                *spent += PAGE_UNITS;
+                *spent = spent.saturating_add(PAGE_UNITS);
                 let to = frame(op.arg1)?;
-                hold_writable(self.hv, to, pages.rights.owner).map_err(|_| Errno::Inval)?;
-                self.hv.machine.clear(to);
-                self.hv.frames.put_use(to);
+                self.hv.memory.hold_writable(to, pages.rights.owner).map_err(|_| Errno::Inval)?;
+                self.hv.machine().clear(to);
+                self.hv.memory.frames.put_use(to);
                 Ok(())
             }
             MMUEXT_COPY_PAGE => {
-                *spent += PAGE_UNITS;
+                *spent = spent.saturating_add(PAGE_UNITS);
                 let (to, from) = (frame(op.arg1)?, frame(op.arg2)?);
-                self.hv.frames.reference(from, pages.rights.owner)?;
-                let held = hold_writable(self.hv, to, pages.rights.owner);
+                self.hv.memory.frames.reference(from, pages.rights.owner)?;
+                let held = self.hv.memory.hold_writable(to, pages.rights.owner);
                 if held.is_ok() {
-                    self.hv.machine.copy(from, to);
-                    self.hv.frames.put_use(to);
+                    self.hv.machine().copy(from, to);
+                    self.hv.memory.frames.put_use(to);
                 }
-                self.hv.frames.put(from);
+                self.hv.memory.frames.put(from);
                 Ok(held.map_err(|_| Errno::Inval)?)
             }
             MMUEXT_MARK_SUPER | MMUEXT_UNMARK_SUPER => Err(Errno::OpNotSupp.into()),
@@ -147,13 +123,13 @@ impl<M: Machine> Caller<'_, M> {
             MMUEXT_INVLPG_MULTI => self.flush_tlb(self.cpus_of_vcpus(op.arg2).map_err(|_| Errno::Inval)?, page),
             MMUEXT_INVLPG_ALL => self.flush_tlb(Cpus::Domain, page),
             // Who has no device's memory and no ports sees write-back memory only: there is nothing to flush for it.
-            MMUEXT_FLUSH_CACHE | MMUEXT_FLUSH_CACHE_GLOBAL if self.domain.rights.lock().reach_devices() => {
-                self.hv.machine.flush_data_caches();
+            MMUEXT_FLUSH_CACHE | MMUEXT_FLUSH_CACHE_GLOBAL if self.domain.memory.rights.lock().reach_devices() => {
+                self.hv.machine().flush_data_caches();
             }
             MMUEXT_FLUSH_CACHE => return Err(Errno::Acces.into()),
             MMUEXT_FLUSH_CACHE_GLOBAL => return Err(Errno::Inval.into()),
             // `nr_ents` is an `unsigned int`: the other half of its word is padding.
-            MMUEXT_SET_LDT => return self.set_ldt(op.arg1, op.arg2 as u32),
+            MMUEXT_SET_LDT => return self.set_ldt(op.arg1, uint(op.arg2)),
             _ => return Err(Errno::NoSys.into()),
         }
         Ok(())
@@ -163,16 +139,16 @@ impl<M: Machine> Caller<'_, M> {
     /// place.
     fn set_ldt(&mut self, base: u64, entries: u32) -> Result<(), Stop> {
         let base = if entries == 0 { 0 } else { base };
-        let is_placed = entries == 0 || GuestAddr(base).is_guest_range(u64::from(entries) * 8);
+        let is_placed = entries == 0 || GuestAddr(base).is_guest_range(u64::from(entries).wrapping_mul(8));
         if entries > MAX_LDT_ENTRIES || base & 0xfff != 0 || !is_placed {
             return Err(Errno::Inval.into());
         }
         if (self.state.ldt_base, u32::from(self.state.ldt_entries)) != (base, entries) {
-            let editor = Editor::open(self.hv, self.domain)?;
+            let editor = Editor::open(&self.hv.memory, &self.domain.memory)?;
             let old = core::mem::take(&mut self.state.ldt);
             self.state.ldt_base = base;
-            self.state.ldt_entries = entries as u16;
-            self.hv.machine.load_descriptor_tables(self.state);
+            self.state.ldt_entries = ushort(entries.into());
+            self.hv.machine().load_descriptor_tables(self.state);
             old.into_iter().flatten().for_each(|mfn| editor.put_descriptors(mfn));
         }
         Ok(())

@@ -1,7 +1,11 @@
 //! Hypercalls: one match, one line per call, and the table that it becomes.
 
+#![warn(clippy::as_conversions, clippy::arithmetic_side_effects)]
+
 pub mod absent;
+mod args;
 pub mod batch;
+mod commands;
 pub mod console;
 pub mod domctl;
 pub mod event;
@@ -15,17 +19,17 @@ mod memory_map;
 mod memory_refused;
 pub mod mmu;
 pub mod mmuext;
+mod number;
 pub mod physdev;
 pub mod platform;
 pub mod sched;
-pub mod stubs;
 pub mod sysctl;
 pub mod vcpu;
 pub mod version;
+mod vnuma;
 
 use crate::{
     caller::Caller,
-    domain,
     machine::Machine,
     reply::{Args, Fault, Reply, Stop},
 };
@@ -36,7 +40,7 @@ use oxen_abi::{errno::Errno, hypercall::Hypercall};
 macro_rules! entry {
     ($number:expr, $handler:path) => {{
         extern "sysv64" fn enter<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Outcome {
-            caller.domain.counters.hypercall($number as u32);
+            caller.domain.counters.hypercall($number);
             let reply = $handler(caller, args);
             outcome(reply)
         }
@@ -48,7 +52,7 @@ macro_rules! entry {
 macro_rules! entries {
     ($hypercall:ident { $($name:ident => $handler:path,)* }) => {
         match $hypercall {
-            $(Hypercall::$name => entry!(Hypercall::$name, $handler),)*
+            $(Hypercall::$name => entry!(number::uint(Hypercall::$name.number()), $handler),)*
         }
     };
 }
@@ -92,10 +96,10 @@ impl<M: Machine> Table<M> {
     /// Every way in, by number.
     #[expect(clippy::indexing_slicing, reason = "evaluated when the hypervisor is built")]
     pub const ENTRIES: [Entry<M>; NUMBERS] = {
-        let mut entries = [entry!(u32::MAX, Caller::absent_hypercall) as Entry<M>; NUMBERS];
+        let mut entries: [Entry<M>; NUMBERS] = [entry!(u32::MAX, Caller::absent_hypercall); NUMBERS];
         let mut rest = Hypercall::ALL;
         while let [hypercall, others @ ..] = rest {
-            entries[*hypercall as usize] = Self::entry_of(*hypercall);
+            entries[number::size(hypercall.number())] = Self::entry_of(*hypercall);
             rest = others;
         }
         entries
@@ -183,7 +187,7 @@ impl<M: Machine> Caller<'_, M> {
                 [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = *args;
                 regs.rip = regs.rip.wrapping_sub(SYSCALL_BYTES);
             }
-            Next::Crash(fault) => domain::crash(self, fault.reason()),
+            Next::Crash(fault) => self.crash(fault.reason()),
         }
     }
 }

@@ -1,30 +1,26 @@
 //! `sched_op` and `set_timer_op`: letting go of the CPU, ending, and the one-shot timer.
 
+use super::{
+    args::{SchedOp, SetTimer},
+    commands::SchedCommand,
+    number::{index, long, uint},
+};
 use crate::{
     caller::Caller,
-    domain::{self, NOT_SHUT_DOWN},
-    event::{self, port::Port},
+    cpu::timers,
+    domain::NOT_SHUT_DOWN,
+    event::port::Port,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     reply::{Args, Reply},
-    sched::{
-        clock::SECOND,
-        deadlines::NEVER,
-        placement,
-        timers::{self, WATCHDOGS},
-        wait,
-    },
+    sched::{clock::SECOND, deadlines::NEVER, vcpu::WATCHDOGS},
 };
 use core::sync::atomic::Ordering;
 use heapless::Vec;
 use oxen_abi::{
     domid::DomId,
     errno::Errno,
-    sched::{
-        SCHEDOP_BLOCK, SCHEDOP_PIN_OVERRIDE, SCHEDOP_POLL, SCHEDOP_REMOTE_SHUTDOWN, SCHEDOP_SHUTDOWN,
-        SCHEDOP_SHUTDOWN_CODE, SCHEDOP_WATCHDOG, SCHEDOP_YIELD, SchedPoll, SchedRemoteShutdown, SchedShutdown,
-        SchedWatchdog,
-    },
+    sched::{SchedPoll, SchedRemoteShutdown, SchedShutdown, SchedWatchdog},
 };
 
 /// Ports that one poll can wait for.
@@ -42,20 +38,20 @@ impl<M: Machine> Caller<'_, M> {
     /// another domain's shutdown, `NoSpc` without a watchdog left, `NoSys` for what is not built.
     #[inline]
     pub fn sched_op(&mut self, args: &mut Args) -> Reply {
-        let [command, argument, ..] = *args;
-        match command as u32 {
-            SCHEDOP_YIELD => wait::yield_now(self),
-            SCHEDOP_BLOCK => {
+        let SchedOp { command, argument } = (&*args).into();
+        match command? {
+            SchedCommand::Yield => self.yield_now(),
+            SchedCommand::Block => {
                 self.state.info.set_upcall_mask(false);
-                wait::block(self);
+                self.block();
             }
-            SCHEDOP_SHUTDOWN => {
+            SchedCommand::Shutdown => {
                 let request = self.copy_from_guest::<SchedShutdown>(argument)?;
-                domain::shut_down_by_itself(self, request.reason & REASON);
+                self.shut_down_by_itself(request.reason & REASON);
             }
-            SCHEDOP_POLL => self.poll_ports(argument)?,
-            SCHEDOP_REMOTE_SHUTDOWN => self.remote_shutdown(argument)?,
-            SCHEDOP_SHUTDOWN_CODE => {
+            SchedCommand::Poll => self.poll_ports(argument)?,
+            SchedCommand::RemoteShutdown => self.remote_shutdown(argument)?,
+            SchedCommand::ShutdownCode => {
                 let request = self.copy_from_guest::<SchedShutdown>(argument)?;
                 // What was said first stands.
                 let _ = self.domain.shutdown_code.compare_exchange(
@@ -65,13 +61,12 @@ impl<M: Machine> Caller<'_, M> {
                     Ordering::Relaxed,
                 );
             }
-            SCHEDOP_WATCHDOG => return self.watchdog_op(argument),
-            SCHEDOP_PIN_OVERRIDE => {
+            SchedCommand::Watchdog => return self.watchdog_op(argument),
+            SchedCommand::PinOverride => {
                 self.control()?;
                 let pcpu = self.copy_from_guest::<i32>(argument)?;
-                placement::set_override(self.hv, self.domain, self.vcpu, u32::try_from(pcpu).ok())?;
+                self.hv.pin_override(self.domain, self.vcpu, u32::try_from(pcpu).ok())?;
             }
-            _ => return Err(Errno::NoSys.into()),
         }
         Ok(0)
     }
@@ -82,14 +77,14 @@ impl<M: Machine> Caller<'_, M> {
     /// `NoSys` for an unknown command.
     #[inline]
     pub fn sched_op_compat(&mut self, args: &mut Args) -> Reply {
-        let [command, argument, ..] = *args;
-        match command as u32 {
-            SCHEDOP_YIELD => wait::yield_now(self),
-            SCHEDOP_BLOCK => {
+        let SchedOp { command, argument } = (&*args).into();
+        match command? {
+            SchedCommand::Yield => self.yield_now(),
+            SchedCommand::Block => {
                 self.state.info.set_upcall_mask(false);
-                wait::block(self);
+                self.block();
             }
-            SCHEDOP_SHUTDOWN => domain::shut_down_by_itself(self, argument as u32 & REASON),
+            SchedCommand::Shutdown => self.shut_down_by_itself(uint(argument) & REASON),
             _ => return Err(Errno::NoSys.into()),
         }
         Ok(0)
@@ -97,14 +92,13 @@ impl<M: Machine> Caller<'_, M> {
 
     #[inline(never)]
     fn poll_ports(&self, argument: u64) -> Result<(), Errno> {
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let request = GuestPtr::<SchedPoll>::one(argument)?.read(machine, 0)?;
-        let count = request.nr_ports as usize;
-        if count > MAX_POLLED {
+        if index(request.nr_ports) > MAX_POLLED {
             return Err(Errno::Inval);
         }
-        let list = GuestPtr::<u32>::new(request.ports, count as u64)?;
-        if wait::event_waits(self) {
+        let list = GuestPtr::<u32>::new(request.ports, request.nr_ports.into())?;
+        if self.event_waits() {
             return Ok(());
         }
         let mut ports: Vec<u32, MAX_POLLED> = Vec::new();
@@ -112,12 +106,12 @@ impl<M: Machine> Caller<'_, M> {
             let port = list.read(machine, index)?;
             self.domain.events.port(port).filter(|&port| port != Port::CLOSED).ok_or(Errno::Inval)?;
             // The ports behind the first that is pending are not looked at, nor whether there are such.
-            if event::deliver::is_pending(self.hv, self.domain, port) {
+            if self.hv.is_event_pending(self.domain, port) {
                 return Ok(());
             }
             ports.push(port).map_err(|_| Errno::Inval)?;
         }
-        wait::poll(self, &ports, (request.timeout != 0).then_some(request.timeout));
+        self.poll(&ports, (request.timeout != 0).then_some(request.timeout));
         Ok(())
     }
 
@@ -128,7 +122,7 @@ impl<M: Machine> Caller<'_, M> {
         }
         let domain = self.hv.domains.get(request.domain_id).ok_or(Errno::Srch)?;
         self.control()?;
-        domain::shut_down(self.hv, &domain, request.reason & REASON);
+        self.hv.shut_down(&domain, request.reason & REASON);
         Ok(())
     }
 
@@ -136,22 +130,22 @@ impl<M: Machine> Caller<'_, M> {
     fn watchdog_op(&self, argument: u64) -> Reply {
         let SchedWatchdog { id, timeout } = self.copy_from_guest(argument)?;
         let (hv, domain) = (self.hv, self.domain);
-        if id as usize > WATCHDOGS {
+        if index(id) > WATCHDOGS {
             return Err(Errno::Inval.into());
         }
-        let bites = hv.now().saturating_add(u64::from(timeout) * SECOND);
-        let Some(which) = (id as usize).checked_sub(1) else {
+        let bites = hv.now().saturating_add(u64::from(timeout).saturating_mul(SECOND));
+        let Some(which) = index(id).checked_sub(1) else {
             if timeout == 0 {
                 return Err(Errno::Inval.into());
             }
             let free = (0..WATCHDOGS).find(|&w| !timers::watchdog_is_set(domain, w)).ok_or(Errno::NoSpc)?;
-            timers::set_watchdog(hv, domain, free, bites);
-            return Ok(free as u64 + 1);
+            hv.set_watchdog(domain, free, bites);
+            return Ok(long(free).saturating_add(1));
         };
         if !timers::watchdog_is_set(domain, which) {
             return Err(Errno::Inval.into());
         }
-        timers::set_watchdog(hv, domain, which, if timeout == 0 { NEVER } else { bites });
+        hv.set_watchdog(domain, which, if timeout == 0 { NEVER } else { bites });
         Ok(0)
     }
 
@@ -164,12 +158,14 @@ impl<M: Machine> Caller<'_, M> {
         /// Guests that compute a moment so far away, or before the start, are taken to be mistaken.
         const FAR: u64 = 1 << 50;
         const SOON: u64 = SECOND / 10;
-        let [timeout, ..] = *args;
+        let SetTimer { timeout } = (&*args).into();
         let now = self.hv.now();
         match timeout {
-            0 => timers::stop_one_shot(self),
-            _ if (timeout as i64) < 0 || timeout.saturating_sub(now) >= FAR => timers::set_one_shot(self, now + SOON),
-            _ => timers::set_one_shot(self, timeout),
+            0 => self.disarm_one_shot(),
+            _ if i64::try_from(timeout).is_err() || timeout.saturating_sub(now) >= FAR => {
+                self.arm_one_shot(now.saturating_add(SOON))
+            }
+            _ => self.arm_one_shot(timeout),
         }
         Ok(0)
     }

@@ -1,31 +1,26 @@
 //! `vcpu_op`: what a guest does with its vcpus.
 
+use super::{args::VcpuOp, commands::VcpuCommand, number::index};
 use crate::{
     Hypervisor,
     addr::{GuestAddr, Mfn},
     caller::Caller,
-    domain::{
-        self, context,
-        shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
-        vcpu::{Vcpu, pause},
-    },
-    event::deliver,
+    channel::deliver,
+    domain::vcpu::{Vcpu, pause},
     machine::Machine,
-    mem::{editor, guest_ptr::GuestPtr},
+    mem::guest_ptr::GuestPtr,
+    per_cpu::work,
     reply::{Args, Reply},
-    sched::work,
-    sched::{self, clock, placement, timers, wait},
+    sched::clock,
+    shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use oxen_abi::{
     errno::Errno,
     vcpu::{
-        VCPUOP_DOWN, VCPUOP_GET_PHYSID, VCPUOP_GET_RUNSTATE_INFO, VCPUOP_INITIALISE, VCPUOP_IS_UP,
-        VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA, VCPUOP_REGISTER_VCPU_INFO, VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA,
-        VCPUOP_SEND_NMI, VCPUOP_SET_PERIODIC_TIMER, VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER,
-        VCPUOP_STOP_SINGLESHOT_TIMER, VCPUOP_UP, VcpuRegisterRunstateMemoryArea, VcpuRegisterTimeMemoryArea,
-        VcpuRegisterVcpuInfo, VcpuSetPeriodicTimer, VcpuSetSingleshotTimer,
+        VcpuRegisterRunstateMemoryArea, VcpuRegisterTimeMemoryArea, VcpuRegisterVcpuInfo, VcpuSetPeriodicTimer,
+        VcpuSetSingleshotTimer,
     },
 };
 
@@ -42,45 +37,44 @@ impl<M: Machine> Caller<'_, M> {
     /// the commands' own.
     #[inline]
     pub fn vcpu_op(&mut self, args: &mut Args) -> Reply {
-        let [command, id, argument, ..] = *args;
-        if id as u32 == self.vcpu.id && command as u32 == VCPUOP_SET_SINGLESHOT_TIMER {
+        let VcpuOp { command, id, argument } = (&*args).into();
+        if id == self.vcpu.id && command == Ok(VcpuCommand::SetSingleshotTimer) {
             return self.set_one_shot_timer(argument);
         }
-        let vcpu = self.domain.vcpu(id as u32).ok_or(Errno::NoEnt)?.clone();
+        let vcpu = self.domain.vcpu(id).ok_or(Errno::NoEnt)?.clone();
         let is_self = Arc::ptr_eq(&vcpu, self.vcpu);
-        match command as u32 {
-            VCPUOP_INITIALISE => return self.initialise_vcpu(&vcpu, argument),
-            VCPUOP_UP => {
+        match command? {
+            VcpuCommand::Initialise => return self.initialise_vcpu(&vcpu, argument),
+            VcpuCommand::Up => {
                 if !vcpu.is_initialised.load(Ordering::Acquire) {
                     return Err(Errno::Inval.into());
                 }
-                sched::unpause(self.hv, &vcpu, pause::DOWN);
+                self.hv.unpause_vcpu(&vcpu, pause::DOWN);
             }
-            VCPUOP_DOWN => self.take_vcpu_down(&vcpu),
-            VCPUOP_IS_UP => return Ok((vcpu.pauses.load(Ordering::Relaxed) & pause::DOWN == 0).into()),
-            VCPUOP_GET_RUNSTATE_INFO => {
+            VcpuCommand::Down => self.take_vcpu_down(&vcpu),
+            VcpuCommand::IsUp => return Ok((vcpu.pauses.load(Ordering::Relaxed) & pause::DOWN == 0).into()),
+            VcpuCommand::GetRunstateInfo => {
                 let info = vcpu.sched.runstate.lock().until(self.hv.now());
                 self.copy_to_guest(argument, &info)?;
             }
-            VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA => self.register_runstate_area(&vcpu, argument)?,
-            VCPUOP_SET_PERIODIC_TIMER => {
+            VcpuCommand::RegisterRunstateMemoryArea => self.register_runstate_area(&vcpu, argument)?,
+            VcpuCommand::SetPeriodicTimer => {
                 let request = self.copy_from_guest::<VcpuSetPeriodicTimer>(argument)?;
                 if !(MIN_PERIOD..=MAX_PERIOD).contains(&request.period_ns) {
                     return Err(Errno::Inval.into());
                 }
-                timers::set_periodic(self.hv, &vcpu, request.period_ns);
+                self.hv.set_periodic_timer(&vcpu, request.period_ns);
             }
-            VCPUOP_STOP_PERIODIC_TIMER => timers::set_periodic(self.hv, &vcpu, 0),
-            VCPUOP_STOP_SINGLESHOT_TIMER if is_self => timers::stop_one_shot(self),
-            VCPUOP_STOP_SINGLESHOT_TIMER | VCPUOP_SET_SINGLESHOT_TIMER => return Err(Errno::Inval.into()),
-            VCPUOP_REGISTER_VCPU_INFO => self.register_vcpu_info(&vcpu, argument)?,
-            VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA => self.register_time_area(&vcpu, argument)?,
-            VCPUOP_GET_PHYSID => {
+            VcpuCommand::StopPeriodicTimer => self.hv.set_periodic_timer(&vcpu, 0),
+            VcpuCommand::StopSingleshotTimer if is_self => self.disarm_one_shot(),
+            VcpuCommand::StopSingleshotTimer | VcpuCommand::SetSingleshotTimer => return Err(Errno::Inval.into()),
+            VcpuCommand::RegisterVcpuInfo => self.register_vcpu_info(&vcpu, argument)?,
+            VcpuCommand::RegisterVcpuTimeMemoryArea => self.register_time_area(&vcpu, argument)?,
+            VcpuCommand::GetPhysid => {
                 let physid = self.physical_id_of(&vcpu)?;
                 self.copy_to_guest(argument, &physid)?;
             }
-            VCPUOP_SEND_NMI => self.send_nmi(&vcpu, argument)?,
-            _ => return Err(Errno::NoSys.into()),
+            VcpuCommand::SendNmi => self.send_nmi(&vcpu, argument)?,
         }
         Ok(0)
     }
@@ -90,14 +84,14 @@ impl<M: Machine> Caller<'_, M> {
         let request = self.copy_from_guest::<VcpuSetSingleshotTimer>(argument)?;
         // A time that has passed fires at once, whether or not the guest asked to be told (`VCPU_SSHOTTMR_FUTURE`), as
         // in Xen. And one before the start of the machine has passed: times have a sign.
-        let at = if request.timeout_abs_ns > i64::MAX as u64 { 0 } else { request.timeout_abs_ns };
-        timers::set_one_shot(self, at);
+        let at = if i64::try_from(request.timeout_abs_ns).is_err() { 0 } else { request.timeout_abs_ns };
+        self.arm_one_shot(at);
         Ok(0)
     }
 
     /// The processor of a control domain's vcpu that has one of its own: the ids of its APIC and in ACPI's tables.
     fn physical_id_of(&self, vcpu: &Vcpu) -> Result<u64, Errno> {
-        let allowed = vcpu.sched.affinity.load(Ordering::Relaxed) & placement::online(self.hv);
+        let allowed = vcpu.sched.affinity.load(Ordering::Relaxed) & self.hv.online_mask();
         if !self.domain.is_privileged || allowed.count_ones() != 1 {
             return Err(Errno::Inval);
         }
@@ -114,18 +108,18 @@ impl<M: Machine> Caller<'_, M> {
         if vcpu.is_initialised.load(Ordering::Acquire) {
             return Err(Errno::Exist.into());
         }
-        context::set(self.hv, self.domain, vcpu, &context)?;
+        self.hv.set_context(self.domain, vcpu, &context)?;
         drop(stage);
         Ok(0)
     }
 
     /// A domain whose last vcpu goes down has ended.
     fn take_vcpu_down(&self, vcpu: &Vcpu) {
-        sched::pause(self.hv, vcpu, pause::DOWN);
+        self.hv.pause_vcpu(vcpu, pause::DOWN);
         if self.domain.each_vcpu().all(|v| v.pauses.load(Ordering::SeqCst) & pause::DOWN != 0) {
-            domain::end_without_vcpus(self);
+            self.end_without_vcpus();
         }
-        wait::reschedule(self);
+        self.reschedule();
     }
 
     /// Where the area begins is judged here, as in Xen; its range whenever it is written to, as the vcpu starts or stops
@@ -135,7 +129,7 @@ impl<M: Machine> Caller<'_, M> {
         GuestPtr::<u8>::one(request.addr)?;
         let info = vcpu.sched.runstate.lock().info();
         // Where the page is not there yet, it is told as it changes: the address is the guest's to keep mapped.
-        let _ = GuestPtr::one(request.addr).and_then(|area| area.write(&self.hv.machine, 0, &info));
+        let _ = GuestPtr::one(request.addr).and_then(|area| area.write(self.hv.machine(), 0, &info));
         vcpu.sched.runstate_area.store(request.addr, Ordering::Relaxed);
         Ok(())
     }
@@ -146,7 +140,7 @@ impl<M: Machine> Caller<'_, M> {
     fn register_time_area(&self, vcpu: &Vcpu, argument: u64) -> Result<(), Errno> {
         let request = self.copy_from_guest::<VcpuRegisterTimeMemoryArea>(argument)?;
         let area = GuestAddr(request.addr).words::<4>().ok_or(Errno::Fault)?;
-        let is_written = clock::publish_to_guest(&self.hv.machine, area, self.domain.time_info(self.hv));
+        let is_written = clock::publish_to_guest(self.hv.machine(), area, self.hv.time_info(self.domain));
         vcpu.sched.time_area.store(request.addr, Ordering::Relaxed);
         vcpu.sched.time_is_due.store(!is_written, Ordering::Relaxed);
         Ok(())
@@ -157,17 +151,17 @@ impl<M: Machine> Caller<'_, M> {
     /// as in Xen.
     fn register_vcpu_info(&mut self, vcpu: &Arc<Vcpu>, argument: u64) -> Result<(), Errno> {
         let hv = self.hv;
-        let request = GuestPtr::<VcpuRegisterVcpuInfo>::one(argument)?.read(&hv.machine, 0)?;
+        let request = GuestPtr::<VcpuRegisterVcpuInfo>::one(argument)?.read(hv.machine(), 0)?;
         // Which error an argument with several faults gets is Xen's order of checks.
-        if !VcpuInfoPlace::fits(request.offset as usize) {
+        if !VcpuInfoPlace::fits(index(request.offset)) {
             return Err(Errno::NxIo);
         }
         let is_self = Arc::ptr_eq(vcpu, self.vcpu);
         if !is_self && vcpu.pauses.load(Ordering::SeqCst) & pause::DOWN == 0 {
             return Err(Errno::Inval);
         }
-        let mfn = Mfn::new(request.mfn).filter(|&mfn| hv.frames.is_ram(mfn)).ok_or(Errno::Inval)?;
-        let place = VcpuInfoPlace::new(&hv.machine, mfn, request.offset as usize).ok_or(Errno::NxIo)?;
+        let mfn = Mfn::new(request.mfn).filter(|&mfn| hv.memory.frames.is_ram(mfn)).ok_or(Errno::Inval)?;
+        let place = VcpuInfoPlace::new(hv.machine(), mfn, index(request.offset)).ok_or(Errno::NxIo)?;
         let had_info = vcpu.has_info();
         let mut slot = vcpu.slot.lock();
         if !is_self && slot.is_none() {
@@ -178,7 +172,7 @@ impl<M: Machine> Caller<'_, M> {
         if frame.is_some() {
             return Err(Errno::Inval);
         }
-        editor::hold_writable(hv, mfn, self.domain.owner).map_err(|_| Errno::Inval)?;
+        hv.memory.hold_writable(mfn, self.domain.owner).map_err(|_| Errno::Inval)?;
         *frame = Some(mfn);
         let mut info = vcpu.info.lock();
         let old = info.filter(|_| had_info);
@@ -211,10 +205,10 @@ impl<M: Machine> Hypervisor<M> {
     /// Has a vcpu take an NMI.
     pub(super) fn raise_nmi(&self, vcpu: &Vcpu) {
         vcpu.work.fetch_or(work::NMI, Ordering::SeqCst);
-        sched::wake(self, vcpu);
+        self.wake_vcpu(vcpu);
         // It has to be noticed on the way back to the guest, where events alone are not looked for.
         if let Some(cpu) = vcpu.sched.cpu() {
-            sched::tell(self, cpu, work::RESCHEDULE);
+            self.raise_work(cpu, work::RESCHEDULE);
         }
     }
 }

@@ -1,5 +1,10 @@
 //! `xen_version`: what a guest may know of the hypervisor.
 
+use super::{
+    args::XenVersion,
+    commands::VersionCommand,
+    number::{bytes, index, long},
+};
 use crate::{
     addr::PAGE_SIZE,
     caller::Caller,
@@ -35,15 +40,16 @@ impl<M: Machine> Caller<'_, M> {
     /// commands.
     #[inline]
     pub fn xen_version(&mut self, args: &mut Args) -> Reply {
-        if args[0] as u32 == abi::XENVER_VERSION { Ok(VERSION) } else { self.xen_version_slow(args[0] as u32, args[1]) }
+        let XenVersion { command, argument } = (&*args).into();
+        if command == Ok(VersionCommand::Version) { Ok(VERSION) } else { self.xen_version_slow(command?, argument) }
     }
 
     #[inline(never)]
-    fn xen_version_slow(&mut self, command: u32, at: u64) -> Reply {
+    fn xen_version_slow(&mut self, command: VersionCommand, at: u64) -> Reply {
         let is_privileged = self.domain.is_privileged;
         match command {
-            abi::XENVER_EXTRAVERSION => self.write_text::<{ abi::XEN_EXTRAVERSION_LEN }>(at, EXTRA_VERSION),
-            abi::XENVER_COMPILE_INFO => {
+            VersionCommand::ExtraVersion => self.write_text::<{ abi::XEN_EXTRAVERSION_LEN }>(at, EXTRA_VERSION),
+            VersionCommand::CompileInfo => {
                 let info = abi::CompileInfo {
                     compiler: text(COMPILER),
                     compile_by: text(""),
@@ -53,14 +59,14 @@ impl<M: Machine> Caller<'_, M> {
                 self.copy_to_guest(at, &info)?;
                 Ok(0)
             }
-            abi::XENVER_CAPABILITIES => self.write_text::<{ abi::XEN_CAPABILITIES_INFO_LEN }>(at, CAPABILITIES),
-            abi::XENVER_CHANGESET => self.write_text::<{ abi::XEN_CHANGESET_INFO_LEN }>(at, CHANGESET),
-            abi::XENVER_PLATFORM_PARAMETERS => {
+            VersionCommand::Capabilities => self.write_text::<{ abi::XEN_CAPABILITIES_INFO_LEN }>(at, CAPABILITIES),
+            VersionCommand::Changeset => self.write_text::<{ abi::XEN_CHANGESET_INFO_LEN }>(at, CHANGESET),
+            VersionCommand::PlatformParameters => {
                 let parameters = abi::PlatformParameters { virt_start: layout::HYPERVISOR_START };
                 self.copy_to_guest(at, &parameters)?;
                 Ok(0)
             }
-            abi::XENVER_GET_FEATURES => {
+            VersionCommand::GetFeatures => {
                 let mut info: abi::FeatureInfo = self.copy_from_guest(at)?;
                 if info.submap_idx >= feature::XENFEAT_NR_SUBMAPS {
                     return Err(Errno::Inval.into());
@@ -69,20 +75,20 @@ impl<M: Machine> Caller<'_, M> {
                 self.copy_to_guest(at, &info)?;
                 Ok(0)
             }
-            abi::XENVER_PAGESIZE if at == 0 => Ok(PAGE_SIZE),
-            abi::XENVER_PAGESIZE => Err(Errno::Inval.into()),
-            abi::XENVER_GUEST_HANDLE => {
+            VersionCommand::PageSize if at == 0 => Ok(PAGE_SIZE),
+            VersionCommand::PageSize => Err(Errno::Inval.into()),
+            VersionCommand::GuestHandle => {
                 let handle = *self.domain.handle.lock();
                 self.copy_to_guest(at, &handle)?;
                 Ok(0)
             }
-            abi::XENVER_COMMANDLINE => {
+            VersionCommand::CommandLine => {
                 let line = if is_privileged { self.hv.command_line.as_str() } else { "<denied>" };
                 self.write_text::<{ abi::XEN_COMMANDLINE_LEN }>(at, line)
             }
-            abi::XENVER_BUILD_ID if is_privileged => self.write_build_id(at),
-            abi::XENVER_BUILD_ID => Err(Errno::Perm.into()),
-            _ => Err(Errno::NoSys.into()),
+            VersionCommand::BuildId if is_privileged => self.write_build_id(at),
+            VersionCommand::BuildId => Err(Errno::Perm.into()),
+            VersionCommand::Version => Ok(VERSION),
         }
     }
 
@@ -98,13 +104,13 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::NoData.into());
         }
         if at != 0 {
-            if (room as usize) < id.len() {
+            if index(room) < id.len() {
                 return Err(Errno::NoBufs.into());
             }
-            let place = at.checked_add(size_of::<u32>() as u64).ok_or(Errno::Fault)?;
-            GuestPtr::<u8>::new(place, id.len() as u64)?.write_many(&self.hv.machine, 0, id)?;
+            let place = at.checked_add(bytes::<u32>()).ok_or(Errno::Fault)?;
+            GuestPtr::<u8>::new(place, long(id.len()))?.write_many(self.hv.machine(), 0, id)?;
         }
-        Ok(id.len() as u64)
+        Ok(long(id.len()))
     }
 
     fn write_text<const N: usize>(&self, at: u64, value: &str) -> Reply {
@@ -116,7 +122,7 @@ impl<M: Machine> Caller<'_, M> {
 /// Text in a field of the ABI: as much as fits, a zero at the end.
 fn text<const N: usize>(value: &str) -> [u8; N] {
     let mut field = [0; N];
-    for (place, byte) in field.iter_mut().take(N - 1).zip(value.bytes()) {
+    for (place, byte) in field.iter_mut().take(N.saturating_sub(1)).zip(value.bytes()) {
         *place = byte;
     }
     field

@@ -1,14 +1,12 @@
 //! Segment descriptors that a guest may have, and the frames that hold them (Intel SDM vol. 3A, 3.4.5).
 
 use super::{
-    editor::{Editor, hold_writable},
+    Hardware,
+    editor::Editor,
     entry::Entry,
     frame_type::{Acquired, FrameType, Released},
 };
-use crate::{
-    addr::{GuestAddr, MachineAddr, Mfn, Slot},
-    machine::Machine,
-};
+use crate::addr::{GuestAddr, MachineAddr, Mfn, Slot};
 use core::sync::atomic::Ordering;
 use oxen_abi::{
     errno::Errno,
@@ -61,7 +59,7 @@ const fn is_guests_target(gate: u64) -> bool {
     is_guests && gate & CALL_GATE_RESERVED == 0
 }
 
-impl<M: Machine> Editor<'_, M> {
+impl<M: Hardware> Editor<'_, M> {
     /// Takes a frame of the domain as a descriptor page: checks all of it and keeps the guest from writing to it, until
     /// [`Self::put_descriptors`].
     ///
@@ -69,15 +67,15 @@ impl<M: Machine> Editor<'_, M> {
     /// `Inval` if it is not the domain's, is in use as something else, or holds what [`check`] refuses.
     pub fn take_descriptors(&self, mfn: Mfn) -> Result<(), Errno> {
         let owner = self.domain.owner;
-        match self.hv.frames.acquire(mfn, owner, FrameType::Descriptor).map_err(|_| Errno::Inval)? {
+        match self.memory.frames.acquire(mfn, owner, FrameType::Descriptor).map_err(|_| Errno::Inval)? {
             Acquired::Ready | Acquired::Changed => return Ok(()),
             Acquired::Unvalidated { retyped } => {
                 if retyped {
-                    self.forget_old_use(mfn, owner);
+                    self.flush_stale_use(mfn, owner);
                 }
             }
         }
-        let words = self.hv.machine.words(mfn);
+        let words = self.memory.machine.words(mfn);
         if words.iter().any(|word| check(word.load(Ordering::Relaxed)).is_err()) {
             self.end_descriptors(mfn);
             return Err(Errno::Inval);
@@ -89,7 +87,7 @@ impl<M: Machine> Editor<'_, M> {
                 _ => {}
             }
         }
-        self.hv.frames.update(mfn, |state| Ok((state.validated(), ()))).map(|_| ())
+        self.memory.frames.update(mfn, |state| Ok((state.validated(), ()))).map(|_| ())
     }
 
     /// Takes the frame that is mapped at `va`, a page of the guest's LDT.
@@ -104,7 +102,7 @@ impl<M: Machine> Editor<'_, M> {
 
     /// Gives back a descriptor page that no CPU shows any more.
     pub fn put_descriptors(&self, mfn: Mfn) {
-        let released = self.hv.frames.update(mfn, |state| {
+        let released = self.memory.frames.update(mfn, |state| {
             Ok(match state.release_means() {
                 Released::InUse | Released::Idle => (state.release(), false),
                 Released::MustDevalidate => (state.partial(), true),
@@ -116,9 +114,9 @@ impl<M: Machine> Editor<'_, M> {
     }
 
     fn end_descriptors(&self, mfn: Mfn) {
-        self.hv.frames.stamp(mfn);
-        let _ = self.hv.frames.update(mfn, |state| Ok((state.devalidated(), ())));
-        self.hv.frames.put(mfn);
+        self.memory.frames.stamp(mfn);
+        let _ = self.memory.frames.update(mfn, |state| Ok((state.devalidated(), ())));
+        self.memory.frames.put(mfn);
     }
 
     /// Takes the frames of a GDT as descriptor pages: all of them, or none.
@@ -159,21 +157,21 @@ impl<M: Machine> Editor<'_, M> {
         let slot = Slot::at_offset(address.offset()).ok_or(Errno::Inval)?;
         let mfn = Mfn::containing(address).ok_or(Errno::Inval)?;
         let fixed = check(descriptor)?;
-        let word = self.hv.machine.words(self.known(mfn)?).get(slot.index()).ok_or(Errno::Inval)?;
-        let state = self.hv.frames.state(mfn);
+        let word = self.memory.machine.words(self.known(mfn)?).get(slot.index()).ok_or(Errno::Inval)?;
+        let state = self.memory.frames.state(mfn);
         if state.kind() == FrameType::Descriptor && state.uses() != 0 && state.is_validated() {
             word.store(fixed, Ordering::Release);
             return Ok(());
         }
-        hold_writable(self.hv, mfn, self.domain.owner).map_err(|_| Errno::Inval)?;
+        self.memory.hold_writable(mfn, self.domain.owner).map_err(|_| Errno::Inval)?;
         word.store(fixed, Ordering::Release);
-        self.hv.frames.put_use(mfn);
+        self.memory.frames.put_use(mfn);
         Ok(())
     }
 
     /// The same frame, if it is one of the domain's.
     fn known(&self, mfn: Mfn) -> Result<Mfn, Errno> {
-        if self.hv.frames.state(mfn).owner() == self.domain.owner { Ok(mfn) } else { Err(Errno::Inval) }
+        if self.memory.frames.state(mfn).owner() == self.domain.owner { Ok(mfn) } else { Err(Errno::Inval) }
     }
 }
 

@@ -1,25 +1,25 @@
 //! Changing one entry of a validated table: take what the new one needs, write, give back what the old one held.
 
 use super::{
-    editor::{Editor, Rights},
+    Hardware,
+    editor::{Editor, EntryRights},
     entry::Entry,
     walk::is_hypervisor_slot,
 };
 use crate::{
     addr::{Mfn, Slot},
-    machine::Machine,
     reply::Stop,
 };
 use core::sync::atomic::{AtomicU64, Ordering};
 use oxen_abi::errno::Errno;
 
-/// What happens to the bits that the CPU notes in an entry which is replaced.
+/// What happens to the accessed and dirty bits of an entry which is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notes {
+pub enum AccessedDirty {
     /// They become what the guest says.
-    Replace,
+    Overwrite,
     /// Those that are set stay set.
-    Preserve,
+    Keep,
 }
 
 /// Where an entry is: its table, that one's level, and the word itself.
@@ -31,14 +31,14 @@ pub struct Place {
     pub(super) word: &'static AtomicU64,
 }
 
-impl<M: Machine> Editor<'_, M> {
+impl<M: Hardware> Editor<'_, M> {
     /// The level of the validated table that this frame is.
     ///
     /// # Errors
     /// `Inval` if it is none of the domain's.
     #[inline]
     pub fn level_of(&self, table: Mfn) -> Result<Option<u32>, Errno> {
-        let state = self.hv.frames.state(table);
+        let state = self.memory.frames.state(table);
         if state.owner() != self.domain.owner || state.refs() == 0 {
             return Err(Errno::Inval);
         }
@@ -53,7 +53,7 @@ impl<M: Machine> Editor<'_, M> {
     #[must_use]
     #[expect(clippy::indexing_slicing, reason = "a slot is below 512 by construction")]
     pub fn place(&self, table: Mfn, level: u32, slot: Slot) -> Place {
-        Place { table, level: level as u8, slot, word: &self.hv.machine.words(table)[slot.index()] }
+        Place { table, level: level as u8, slot, word: &self.memory.machine.words(table)[slot.index()] }
     }
 
     /// Replaces an entry. Where it refers to a table, `rights` do not matter: tables are the domain's own. Nothing is left
@@ -62,7 +62,7 @@ impl<M: Machine> Editor<'_, M> {
     /// # Errors
     /// As [`Self::hold_page`] and [`Self::take_table`]; then the entry is as it was.
     #[inline]
-    pub fn replace(&mut self, place: Place, new: u64, notes: Notes, rights: &Rights) -> Result<(), Stop> {
+    pub fn replace(&mut self, place: Place, new: u64, notes: AccessedDirty, rights: &EntryRights) -> Result<(), Stop> {
         if place.level == 1 {
             Ok(self.replace_page(place, new, notes, rights)?)
         } else {
@@ -75,12 +75,18 @@ impl<M: Machine> Editor<'_, M> {
     /// # Errors
     /// As [`Self::replace`].
     #[inline(always)]
-    pub fn replace_page(&self, place: Place, new: u64, notes: Notes, rights: &Rights) -> Result<(), Errno> {
+    pub fn replace_page(
+        &self,
+        place: Place,
+        new: u64,
+        notes: AccessedDirty,
+        rights: &EntryRights,
+    ) -> Result<(), Errno> {
         let old = Entry(place.word.load(Ordering::Relaxed));
         let mut new = Entry(new);
         if new.is_present() {
             if old.is_present() {
-                let judged = new.judged_page(self.domain.is_privileged)?;
+                let judged = new.sanitize_page(self.domain.is_privileged)?;
                 if old.differs_harmlessly(judged) {
                     write(place.word, old, judged, notes);
                     return Ok(());
@@ -95,7 +101,7 @@ impl<M: Machine> Editor<'_, M> {
         Ok(())
     }
 
-    fn replace_table(&mut self, place: Place, new: u64, notes: Notes) -> Result<(), Stop> {
+    fn replace_table(&mut self, place: Place, new: u64, notes: AccessedDirty) -> Result<(), Stop> {
         let (level, slot) = (u32::from(place.level), place.slot.index());
         if is_hypervisor_slot(level, slot) {
             return Err(Errno::Inval.into());
@@ -104,7 +110,7 @@ impl<M: Machine> Editor<'_, M> {
         let old = Entry(place.word.load(Ordering::Relaxed));
         let mut new = Entry(new);
         if new.is_present() {
-            new = new.judged_table()?;
+            new = new.sanitize_table()?;
             if old.is_present() && old.differs_harmlessly(new) {
                 write(place.word, old, new, notes);
                 return Ok(());
@@ -126,8 +132,8 @@ impl<M: Machine> Editor<'_, M> {
 
 /// Writes an entry. The CPU may note its accesses meanwhile; nobody else writes.
 #[inline(always)]
-fn write(word: &AtomicU64, old: Entry, new: Entry, notes: Notes) {
-    if notes == Notes::Replace {
+fn write(word: &AtomicU64, old: Entry, new: Entry, notes: AccessedDirty) {
+    if notes == AccessedDirty::Overwrite {
         return word.store(new.0, Ordering::Release);
     }
     let mut seen = old.0;

@@ -1,40 +1,37 @@
 //! Whoever changes a domain's page tables: holds the paging lock, counts the work done, holds and gives back pages.
 
 use super::{
-    Paging,
+    Hardware, Paging, PagingDomain,
     entry::Entry,
     frame_type::{Acquired, FrameType, Owner},
-    tlb,
 };
-use crate::{
-    Hypervisor, addr::Mfn, config::PREEMPT_INTERVAL, domain::Domain, lock::Guard, machine::Machine, reply::Stop,
-};
+use crate::{addr::Mfn, config::PREEMPT_INTERVAL, lock::Guard, mem::Memory, reply::Stop};
 use oxen_abi::errno::Errno;
 
-/// The only hand that changes the tables of one domain, for as long as it exists.
+/// Exclusive access to the page tables of one domain: holds its paging lock.
 #[derive(Debug)]
-pub struct Editor<'a, M: Machine> {
-    pub(super) hv: &'a Hypervisor<M>,
-    pub(super) domain: &'a Domain,
+pub struct Editor<'a, M> {
+    pub(super) memory: &'a Memory<M>,
+    pub(super) domain: &'a PagingDomain,
     pub(super) paging: Guard<'a, Paging>,
     spent: u32,
 }
 
 /// What the entries of an L1 may map.
 #[derive(Clone, Copy, Debug)]
-pub struct Rights {
+pub struct EntryRights {
     /// RAM of this owner; [`Owner::IO`] for none.
     pub owner: Owner,
     /// Whether what is not RAM may be mapped.
     pub io: bool,
 }
 
-impl<'a, M: Machine> Editor<'a, M> {
+impl<'a, M: Hardware> Editor<'a, M> {
     /// Takes the paging lock. What an earlier call left to be given back comes first: call [`Self::settle`].
     #[inline(always)]
     #[must_use]
-    pub fn lock(hv: &'a Hypervisor<M>, domain: &'a Domain) -> Self {
-        Self { hv, domain, paging: domain.paging.lock(), spent: 0 }
+    pub fn lock(memory: &'a Memory<M>, domain: &'a PagingDomain) -> Self {
+        Self { memory, domain, paging: domain.paging.lock(), spent: 0 }
     }
 
     /// Takes the paging lock, and first finishes what an earlier call left to be given back.
@@ -42,8 +39,8 @@ impl<'a, M: Machine> Editor<'a, M> {
     /// # Errors
     /// `Unfinished` if that is not finished yet.
     #[inline]
-    pub fn open(hv: &'a Hypervisor<M>, domain: &'a Domain) -> Result<Self, Stop> {
-        let mut editor = Self::lock(hv, domain);
+    pub fn open(memory: &'a Memory<M>, domain: &'a PagingDomain) -> Result<Self, Stop> {
+        let mut editor = Self::lock(memory, domain);
         editor.settle()?;
         Ok(editor)
     }
@@ -51,8 +48,8 @@ impl<'a, M: Machine> Editor<'a, M> {
     /// What the domain may map by itself.
     #[inline]
     #[must_use]
-    pub fn own_rights(&self) -> Rights {
-        Rights { owner: self.domain.owner, io: self.domain.is_privileged }
+    pub fn own_rights(&self) -> EntryRights {
+        EntryRights { owner: self.domain.owner, io: self.domain.is_privileged }
     }
 
     /// The owner of the tables.
@@ -81,38 +78,38 @@ impl<'a, M: Machine> Editor<'a, M> {
     /// `Inval` for what no entry may contain, `Perm` for what is not RAM and not to be mapped, `Busy` if the page cannot
     /// be had like this: somebody else's, nobody's, or writable while it is a table.
     #[inline(always)]
-    pub(super) fn hold_page(&self, entry: Entry, rights: &Rights) -> Result<Entry, Errno> {
+    pub(super) fn hold_page(&self, entry: Entry, rights: &EntryRights) -> Result<Entry, Errno> {
         if entry.0 & Entry::CACHING == 0
-            && let Ok(judged) = entry.judged_page(false)
-            && self.hv.frames.hold_once_more(entry.frame_index(), rights.owner, entry.is_writable())
+            && let Ok(judged) = entry.sanitize_page(false)
+            && self.memory.frames.try_get_page_fast(entry.frame_index(), rights.owner, entry.is_writable())
         {
             return Ok(judged);
         }
-        self.hold_page_with_care(entry, rights)
+        self.hold_page_slow(entry, rights)
     }
 
     #[cold]
-    fn hold_page_with_care(&self, entry: Entry, rights: &Rights) -> Result<Entry, Errno> {
+    fn hold_page_slow(&self, entry: Entry, rights: &EntryRights) -> Result<Entry, Errno> {
         // Who has devices may say how a page is cached, whosesoever it is.
-        let entry = entry.judged_page(self.domain.is_privileged)?;
+        let entry = entry.sanitize_page(self.domain.is_privileged)?;
         // A frame beyond all machines is one like any other that is not RAM.
         let mfn = entry.mfn().ok_or(Errno::Perm)?;
-        if !self.hv.frames.is_ram(mfn) {
+        if !self.memory.frames.is_ram(mfn) {
             return if rights.io { self.io_entry(entry, mfn) } else { Err(Errno::Perm) };
         }
         // RAM has one way to be cached, or a stale line could hide what the hypervisor validated.
         let entry = Entry(entry.0 & !Entry::CACHING);
         let held = if entry.is_writable() {
-            match self.hv.frames.acquire(mfn, rights.owner, FrameType::Writable) {
+            match self.memory.frames.acquire(mfn, rights.owner, FrameType::Writable) {
                 Ok(Acquired::Changed) => {
-                    self.forget_old_use(mfn, rights.owner);
+                    self.flush_stale_use(mfn, rights.owner);
                     Ok(())
                 }
                 Ok(Acquired::Ready | Acquired::Unvalidated { .. }) => Ok(()),
                 Err(error) => Err(error),
             }
         } else {
-            self.hv.frames.reference(mfn, rights.owner)
+            self.memory.frames.reference(mfn, rights.owner)
         };
         match held {
             Ok(()) => Ok(entry),
@@ -124,54 +121,51 @@ impl<'a, M: Machine> Editor<'a, M> {
     /// domain can read.
     #[cold]
     fn io_entry(&self, entry: Entry, mfn: Mfn) -> Result<Entry, Errno> {
-        if self.hv.frames.is_forbidden_io(mfn) || !self.domain.rights.lock().memory.contains(mfn.raw(), mfn.raw()) {
+        if self.memory.frames.is_forbidden_io(mfn) || !self.domain.rights.lock().memory.contains(mfn.raw(), mfn.raw()) {
             return Err(Errno::Perm);
         }
-        let is_read_only = entry.is_writable() && self.hv.pci.lock().is_read_only(mfn);
+        let is_read_only = entry.is_writable() && self.memory.pci.lock().is_read_only(mfn);
         Ok(if is_read_only { Entry(entry.0 & !Entry::WRITABLE) } else { entry })
     }
 
     /// Gives back what a present L1 entry held.
     #[inline(always)]
     pub(super) fn drop_page(&self, entry: Entry) {
-        if !self.hv.frames.hold_once_less(entry.frame_index(), entry.is_writable()) {
-            self.drop_page_with_care(entry);
+        if !self.memory.frames.try_put_page_fast(entry.frame_index(), entry.is_writable()) {
+            self.drop_page_slow(entry);
         }
     }
 
     #[cold]
-    fn drop_page_with_care(&self, entry: Entry) {
+    fn drop_page_slow(&self, entry: Entry) {
         let Some(mfn) = entry.mfn() else { return };
-        if !self.hv.frames.is_ram(mfn) {
+        if !self.memory.frames.is_ram(mfn) {
             return;
         }
         if entry.is_writable() {
-            self.hv.frames.put_use(mfn);
+            self.memory.frames.put_use(mfn);
         } else {
-            self.hv.frames.put(mfn);
+            self.memory.frames.put(mfn);
         }
     }
 
     /// Flushes what CPUs may know of the last use of a frame whose new type has just been published.
     #[cold]
-    pub(super) fn forget_old_use(&self, mfn: Mfn, owner: Owner) {
-        let stamp = self.hv.frames.aux(mfn);
-        if owner == self.domain.owner {
-            tlb::forget(self.hv, self.domain, stamp);
-        } else {
-            tlb::forget_owned(self.hv, owner, stamp);
-        }
+    pub(super) fn flush_stale_use(&self, mfn: Mfn, owner: Owner) {
+        self.memory.flush_stale(owner, self.memory.frames.aux(mfn));
     }
 }
 
-/// Takes a writable use of a frame of `owner`, outside of any table: to write to it for the guest.
-///
-/// # Errors
-/// `Inval` if it is not `owner`'s, `Busy` if it is in use as something else. It may be on its way out of a table's life
-/// ([`Editor::open`] on the owner finishes that).
-pub fn hold_writable<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn, owner: Owner) -> Result<(), Errno> {
-    if hv.frames.acquire(mfn, owner, FrameType::Writable)? == Acquired::Changed {
-        tlb::forget_owned(hv, owner, hv.frames.aux(mfn));
+impl<M: Hardware> Memory<M> {
+    /// Takes a writable use of a frame of `owner`, outside of any table: to write to it for the guest.
+    ///
+    /// # Errors
+    /// `Inval` if it is not `owner`'s, `Busy` if it is in use as something else. It may be on its way out of a table's life
+    /// ([`Editor::open`] on the owner finishes that).
+    pub fn hold_writable(&self, mfn: Mfn, owner: Owner) -> Result<(), Errno> {
+        if self.frames.acquire(mfn, owner, FrameType::Writable)? == Acquired::Changed {
+            self.flush_stale(owner, self.frames.aux(mfn));
+        }
+        Ok(())
     }
-    Ok(())
 }

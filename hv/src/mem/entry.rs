@@ -62,7 +62,7 @@ impl Entry {
     /// # Errors
     /// `Inval` for anything beyond the whitelist; how a page is cached may be said where `may_cache`.
     #[inline]
-    pub const fn judged_page(self, may_cache: bool) -> Result<Self, Errno> {
+    pub const fn sanitize_page(self, may_cache: bool) -> Result<Self, Errno> {
         let allowed = Self::ANY_LEVEL | Self::GLOBAL | if may_cache { Self::CACHING } else { 0 };
         if self.0 & !allowed != 0 {
             return Err(Errno::Inval);
@@ -75,7 +75,7 @@ impl Entry {
     /// # Errors
     /// `Inval` for anything beyond the whitelist; pages larger than 4 KiB are.
     #[inline]
-    pub const fn judged_table(self) -> Result<Self, Errno> {
+    pub const fn sanitize_table(self) -> Result<Self, Errno> {
         if self.0 & !Self::ANY_LEVEL != 0 {
             return Err(Errno::Inval);
         }
@@ -140,16 +140,16 @@ mod tests {
         for bit in 0..64 {
             let entry = Entry(Entry::PRESENT | 1 << bit);
             let cached = bit == 3 || bit == 4 || bit == 7;
-            assert_eq!(entry.judged_page(false).is_ok(), !cached, "bit {bit} of a page");
-            assert!(entry.judged_page(true).is_ok(), "bit {bit} of a page of a device");
-            assert_eq!(entry.judged_table().is_ok(), !cached && bit != 8, "bit {bit} of a table");
+            assert_eq!(entry.sanitize_page(false).is_ok(), !cached, "bit {bit} of a page");
+            assert!(entry.sanitize_page(true).is_ok(), "bit {bit} of a page of a device");
+            assert_eq!(entry.sanitize_table().is_ok(), !cached && bit != 8, "bit {bit} of a table");
         }
     }
 
     #[test]
     fn a_kernel_s_page_is_opened_to_ring_3_and_marked() {
-        assert_eq!(Entry(0x63).judged_page(false), Ok(Entry(0x0010_0000_0000_0067)));
-        assert_eq!(Entry(0x67).judged_page(false), Ok(Entry(0x67)));
+        assert_eq!(Entry(0x63).sanitize_page(false), Ok(Entry(0x0010_0000_0000_0067)));
+        assert_eq!(Entry(0x67).sanitize_page(false), Ok(Entry(0x67)));
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! Mappings of granted frames: entries that the grant table's code puts into a guest's L1 and takes out again.
 
 use super::{
-    edit::{Notes, Place},
-    editor::{Editor, Rights},
+    Hardware,
+    edit::{AccessedDirty, Place},
+    editor::{Editor, EntryRights},
     entry::Entry,
     frame_type::Owner,
 };
 use crate::{
     addr::{GuestAddr, MachineAddr, Mfn},
-    machine::Machine,
     reply::Stop,
 };
 use core::sync::atomic::Ordering;
@@ -39,7 +39,7 @@ pub const fn entry_flags(map_flags: u32) -> u64 {
     flags | (map_flags as u64 >> 16 << 9) & Entry::AVAILABLE
 }
 
-impl<M: Machine> Editor<'_, M> {
+impl<M: Hardware> Editor<'_, M> {
     fn at(&self, at: At) -> Result<Place, Errno> {
         match at {
             At::Address(root, va) => self.find(root, va).ok_or(Errno::Inval),
@@ -53,8 +53,8 @@ impl<M: Machine> Editor<'_, M> {
     /// `Inval` where no L1 entry can be found; else as [`Self::replace`]. Nothing has changed then.
     pub fn map_grant(&mut self, at: At, frame: Mfn, granter: Owner, flags: u64) -> Result<(), Stop> {
         let place = self.at(at)?;
-        let rights = Rights { owner: granter, io: false };
-        self.replace(place, Entry::to(frame, flags).0, Notes::Replace, &rights)
+        let rights = EntryRights { owner: granter, io: false };
+        self.replace(place, Entry::to(frame, flags).0, AccessedDirty::Overwrite, &rights)
     }
 
     /// Unmaps it. The caller flushes.

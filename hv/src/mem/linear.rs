@@ -12,12 +12,13 @@
 //! - The hypervisor's own way from an address to its entry ([`Editor::find`]) looks at each table on it, from the first
 //!   linear entry of a domain on.
 
-use super::{editor::Editor, entry::Entry, frame_type::FrameType, tlb, walk::PROGRESS};
+use super::{
+    Hardware, PagingDomain, editor::Editor, entry::Entry, frame_table::FrameTable, frame_type::FrameType,
+    walk::PROGRESS,
+};
 use crate::{
-    Hypervisor,
     addr::{GuestAddr, Mfn, Slot},
-    domain::Domain,
-    machine::Machine,
+    mem::Memory,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::errno::Errno;
@@ -29,39 +30,48 @@ const MAX_ENTRIES_FOR_ONE: i32 = 1 << (31 - SHIFT);
 /// What a slot of a root covers.
 const SLOT_BYTES: u64 = 1 << 39;
 
-/// Whether what was read at a guest's address, under `root`, may be used. To be asked after the read, not before it, or
-/// another CPU could write a linear entry in between; and the one that takes it away says so ([`Editor::retire_linear`])
-/// until no CPU is between a read and this question.
-#[must_use]
-pub fn may_read<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, root: Mfn, start: GuestAddr, bytes: u64) -> bool {
-    let last = GuestAddr(start.0.wrapping_add(bytes.saturating_sub(1)));
-    let is_linear = |slot: Slot| {
-        let words = hv.machine.words(root);
-        let entry = words.get(slot.index()).map_or(Entry(0), |word| Entry(word.load(Ordering::SeqCst)));
-        let refers_to_root = is_linear(hv, 4, entry);
-        refers_to_root || domain.linear_slot_going.load(Ordering::SeqCst) == mark(slot.index())
-    };
-    bytes <= SLOT_BYTES && !is_linear(start.slot(4)) && !is_linear(last.slot(4))
+impl<M: Hardware> Memory<M> {
+    /// Whether what was read at a guest's address, under `root`, may be used. To be asked after the read, not before it, or
+    /// another CPU could write a linear entry in between; and the one that takes it away says so ([`Editor::retire_linear`])
+    /// until no CPU is between a read and this question.
+    #[must_use]
+    pub fn may_read(&self, domain: &PagingDomain, root: Mfn, start: GuestAddr, bytes: u64) -> bool {
+        let last = GuestAddr(start.0.wrapping_add(bytes.saturating_sub(1)));
+        let is_linear = |slot: Slot| {
+            let words = self.machine.words(root);
+            let entry = words.get(slot.index()).map_or(Entry(0), |word| Entry(word.load(Ordering::SeqCst)));
+            let refers_to_root = self.frames.is_linear(4, entry);
+            refers_to_root || domain.linear_slot_going.load(Ordering::SeqCst) == mark(slot.index())
+        };
+        bytes <= SLOT_BYTES && !is_linear(start.slot(4)) && !is_linear(last.slot(4))
+    }
 }
 
-/// Whether an entry of a validated table of this level is linear: what it refers to cannot be anything else meanwhile.
-fn is_linear<M: Machine>(hv: &Hypervisor<M>, level: u32, entry: Entry) -> bool {
-    let target = entry.mfn().filter(|_| entry.is_present());
-    target.is_some_and(|target| hv.frames.state(target).kind().level() == Some(level))
-}
-
-/// A slot in [`Domain::linear_slot_going`], where 0 is none.
+/// A slot in [`PagingDomain::linear_slot_going`], where 0 is none.
 const fn mark(slot: usize) -> u32 {
     slot as u32 + 1
 }
 
-/// Of a table: how many linear entries for other tables it has; or, below zero, how many others have for it.
-#[must_use]
-pub fn links<M: Machine>(hv: &Hypervisor<M>, table: Mfn) -> i32 {
-    hv.frames.aux(table) as i32 >> SHIFT
+impl FrameTable {
+    /// Whether an entry of a validated table of this level is linear: what it refers to cannot be anything else meanwhile.
+    fn is_linear(&self, level: u32, entry: Entry) -> bool {
+        let target = entry.mfn().filter(|_| entry.is_present());
+        target.is_some_and(|target| self.state(target).kind().level() == Some(level))
+    }
+
+    /// Of a table: how many linear entries for other tables it has; or, below zero, how many others have for it.
+    #[must_use]
+    pub fn links(&self, table: Mfn) -> i32 {
+        self.aux(table) as i32 >> SHIFT
+    }
+
+    fn set_links(&self, table: Mfn, count: i32) {
+        let progress = self.aux(table) & PROGRESS;
+        self.set_aux(table, (count << SHIFT) as u32 | progress);
+    }
 }
 
-impl<M: Machine> Editor<'_, M> {
+impl<M: Hardware> Editor<'_, M> {
     /// Takes what a linear entry of `table` needs.
     ///
     /// # Errors
@@ -70,7 +80,7 @@ impl<M: Machine> Editor<'_, M> {
     pub(super) fn take_linear(&mut self, table: Mfn, level: u32, entry: Entry) -> Result<(), Errno> {
         let target = entry.mfn().filter(|_| !entry.is_writable()).ok_or(Errno::Inval)?;
         let is_dying = self.domain.is_dying.load(Ordering::Acquire);
-        if is_dying || !self.hv.has_linear_tables.load(Ordering::Relaxed) {
+        if is_dying || !self.memory.has_linear_tables.load(Ordering::Relaxed) {
             return Err(Errno::Inval);
         }
         if target != table {
@@ -79,26 +89,26 @@ impl<M: Machine> Editor<'_, M> {
         self.paging.is_linear = true;
         if level == 4 {
             // For all to see before the entry is.
-            self.hv.machine.watch_reads();
+            self.memory.machine.watch_reads();
         }
         Ok(())
     }
 
     fn hold_linear(&self, table: Mfn, level: u32, target: Mfn) -> Result<(), Errno> {
         let kind = FrameType::table(level).ok_or(Errno::Inval)?;
-        let state = self.hv.frames.state(target);
+        let state = self.memory.frames.state(target);
         let is_table = state.owner() == self.domain.owner && state.kind() == kind && state.uses() > 0;
         if !is_table || !state.is_validated() {
             return Err(Errno::Inval);
         }
-        let (links_here, links_there) = (links(self.hv, table), links(self.hv, target));
+        let (links_here, links_there) = (self.memory.frames.links(table), self.memory.frames.links(target));
         if links_here < 0 || links_there > 0 || links_there <= -MAX_ENTRIES_FOR_ONE {
             return Err(Errno::Inval);
         }
         // It is in use as what it is, and only who holds the lock can end that.
-        let _ready = self.hv.frames.acquire(target, self.domain.owner, kind).map_err(|_| Errno::Inval)?;
-        self.set_links(table, links_here + 1);
-        self.set_links(target, links_there - 1);
+        let _ready = self.memory.frames.acquire(target, self.domain.owner, kind).map_err(|_| Errno::Inval)?;
+        self.memory.frames.set_links(table, links_here + 1);
+        self.memory.frames.set_links(target, links_there - 1);
         Ok(())
     }
 
@@ -106,17 +116,17 @@ impl<M: Machine> Editor<'_, M> {
     /// be given back, as for any entry but one for its own table.
     #[inline]
     pub(super) fn unlink(&self, table: Mfn, level: u32, target: Mfn) -> bool {
-        if self.paging.is_linear { self.unlink_with_care(table, level, target) } else { true }
+        if self.paging.is_linear { self.unlink_slow(table, level, target) } else { true }
     }
 
     #[cold]
-    fn unlink_with_care(&self, table: Mfn, level: u32, target: Mfn) -> bool {
+    fn unlink_slow(&self, table: Mfn, level: u32, target: Mfn) -> bool {
         if target == table {
             return false;
         }
-        if self.hv.frames.state(target).kind().level() == Some(level) {
-            self.set_links(table, links(self.hv, table) - 1);
-            self.set_links(target, links(self.hv, target) + 1);
+        if self.memory.frames.state(target).kind().level() == Some(level) {
+            self.memory.frames.set_links(table, self.memory.frames.links(table) - 1);
+            self.memory.frames.set_links(target, self.memory.frames.links(target) + 1);
         }
         true
     }
@@ -126,18 +136,13 @@ impl<M: Machine> Editor<'_, M> {
     /// whether it may use what it read.
     #[inline]
     pub(super) fn retire_linear(&self, level: u32, slot: usize, old: Entry, write: impl FnOnce()) {
-        if level == 4 && self.paging.is_linear && is_linear(self.hv, level, old) {
+        if level == 4 && self.paging.is_linear && self.memory.frames.is_linear(level, old) {
             self.domain.linear_slot_going.store(mark(slot), Ordering::SeqCst);
             write();
-            tlb::flush_cpus(self.hv, self.domain.dirty_cpus.load(Ordering::SeqCst));
+            self.memory.flush_cpus(self.memory.frames.tlb.cpus_of(self.domain.owner));
             self.domain.linear_slot_going.store(0, Ordering::SeqCst);
         } else {
             write();
         }
-    }
-
-    fn set_links(&self, table: Mfn, count: i32) {
-        let progress = self.hv.frames.aux(table) & PROGRESS;
-        self.hv.frames.set_aux(table, (count << SHIFT) as u32 | progress);
     }
 }

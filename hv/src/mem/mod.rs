@@ -20,6 +20,9 @@
 //!
 //! A type is published first, then flushed, then validated (law 3): whoever looks at the frame in between finds it taken.
 //! All else is asked of the machine through the small traits below, so a `Vec` is a machine.
+//!
+//! [`Memory`] is all that there is of it. Of domains it knows owners, by which frames are held, and of each what it has in
+//! memory and may have ([`PagingDomain`]); who they are, and what they are asked to do, is for the rooms above.
 
 pub mod descriptor;
 pub mod edit;
@@ -41,12 +44,20 @@ pub mod write_emulation;
 
 use crate::{
     addr::{GuestAddr, GuestRange, GuestWords, Mfn, PAGE_BYTES, TABLE_ENTRIES},
+    hardware::CpuId,
+    heap::Reserve,
     layout::{END_HV_SLOT, FIRST_HV_SLOT},
+    lock::{Lock, rank},
+    pci::{DeviceMemory, Pci},
+    ports::Ports,
+    rights::Rights,
 };
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use frame_table::FrameTable;
+use frame_type::Owner;
 
 /// The RAM of the machine, seen frame by frame. Guests write it at any moment, so it is only ever seen as atomics.
-pub trait Memory {
+pub trait Ram {
     /// The frame as words. The frame must be RAM: below the frame table's end and found there.
     fn words(&self, mfn: Mfn) -> &'static [AtomicU64; TABLE_ENTRIES];
     /// The frame as words of 32 bits.
@@ -121,6 +132,8 @@ pub trait GuestMemory {
 
 /// The translation caches of this CPU and of the others.
 pub trait Tlb {
+    /// The CPU that executes this.
+    fn this_cpu(&self) -> CpuId;
     /// Loads a root into this CPU, which flushes every translation of guest addresses: CR4.PGE stays clear while guests
     /// run, so that the global bit in their entries has no effect.
     fn load_root(&self, root: Mfn);
@@ -144,4 +157,75 @@ pub struct Paging {
     unfinished: Option<Mfn>,
     /// Whether any table of the domain has, or had, a linear entry.
     is_linear: bool,
+}
+
+/// What memory keeps of a domain.
+#[derive(Debug)]
+pub struct PagingDomain {
+    /// Its slot in the domain table, as frames name their owners.
+    pub owner: Owner,
+    /// Whether it may map what is not RAM, as far as its rights go.
+    pub is_privileged: bool,
+    /// What of the machine it may touch.
+    pub rights: Lock<Rights, { rank::RIGHTS }>,
+    /// Frames that it may have in its reservation.
+    pub max_pages: AtomicU32,
+    /// The `VMASST_TYPE_*` that are on, as bits.
+    pub vm_assist: AtomicU64,
+    /// Whether it is being torn down: nothing new may be begun in its name.
+    pub is_dying: AtomicBool,
+    /// Page tables: held for every change of a table or of a table's type.
+    paging: Lock<Paging, { rank::PAGING }>,
+    /// The slot, from 1, of a root whose linear entry is being taken away, or 0; written under `paging`.
+    pub linear_slot_going: AtomicU32,
+}
+
+impl PagingDomain {
+    /// What a new domain has: nothing.
+    #[must_use]
+    pub fn new(owner: Owner, is_privileged: bool, rights: Rights) -> Self {
+        Self {
+            owner,
+            is_privileged,
+            rights: Lock::new(rights),
+            max_pages: AtomicU32::new(0),
+            vm_assist: AtomicU64::new(0),
+            is_dying: AtomicBool::new(false),
+            paging: Lock::default(),
+            linear_slot_going: AtomicU32::new(0),
+        }
+    }
+
+    /// Whether this `VMASST_TYPE_*` is on.
+    #[inline]
+    #[must_use]
+    pub fn assists(&self, kind: u32) -> bool {
+        self.vm_assist.load(Ordering::Relaxed) & 1_u64.checked_shl(kind).unwrap_or(0) != 0
+    }
+}
+
+/// What memory asks of the machine.
+pub trait Hardware: Ram + GuestMemory + HypervisorSpace + Tlb + Reserve + Ports + DeviceMemory {}
+
+impl<M: Ram + GuestMemory + HypervisorSpace + Tlb + Reserve + Ports + DeviceMemory> Hardware for M {}
+
+/// The memory of a machine.
+#[derive(Debug)]
+pub struct Memory<M> {
+    /// The machine.
+    pub machine: M,
+    /// What every frame is.
+    pub frames: FrameTable,
+    /// Devices on PCI, and the messages by which they interrupt: what of them may only be read.
+    pub pci: Lock<Pci, { rank::PCI }>,
+    /// Whether guests may have linear page tables (`pv-linear-pt`).
+    pub has_linear_tables: AtomicBool,
+}
+
+impl<M> Memory<M> {
+    /// The memory of which `frames` tells.
+    #[must_use]
+    pub fn new(machine: M, frames: FrameTable) -> Self {
+        Self { machine, frames, pci: Lock::default(), has_linear_tables: AtomicBool::new(true) }
+    }
 }

@@ -5,15 +5,15 @@
 //! in its tables for whoever comes for them again.
 
 use super::{
+    Hardware,
     editor::Editor,
     entry::Entry,
     frame_type::{Acquired, FrameType, Released},
-    walk::{GROUP, Step, Walk, groups, is_abandoned, is_any_present, is_hypervisor_slot, one_step, push},
+    walk::{GROUP, Step, Walk, groups, is_any_present, is_hypervisor_slot, one_step, push},
 };
 use crate::{
     addr::{Mfn, TABLE_ENTRIES},
     layout::{END_HV_SLOT, FIRST_HV_SLOT},
-    machine::Machine,
     reply::Stop,
 };
 use core::sync::atomic::Ordering;
@@ -28,7 +28,7 @@ enum Progress {
     Failed(Errno),
 }
 
-impl<M: Machine> Editor<'_, M> {
+impl<M: Hardware> Editor<'_, M> {
     /// Takes a use and a reference of a frame as a table of `level`, validating it and everything below where needed.
     ///
     /// # Errors
@@ -37,14 +37,14 @@ impl<M: Machine> Editor<'_, M> {
     #[inline(always)]
     pub fn take_table(&mut self, mfn: Mfn, level: u32) -> Result<(), Stop> {
         let kind = FrameType::table(level).ok_or(Errno::Inval)?;
-        if self.hv.frames.hold_table_once_more(mfn.index(), self.domain.owner, kind) {
+        if self.memory.frames.try_get_table_fast(mfn.index(), self.domain.owner, kind) {
             return Ok(());
         }
-        self.take_table_with_care(mfn, level, kind)
+        self.take_table_slow(mfn, level, kind)
     }
 
     #[inline(never)]
-    fn take_table_with_care(&mut self, mfn: Mfn, level: u32, kind: FrameType) -> Result<(), Stop> {
+    fn take_table_slow(&mut self, mfn: Mfn, level: u32, kind: FrameType) -> Result<(), Stop> {
         if self.domain.is_dying.load(Ordering::Acquire) {
             return Err(Errno::Inval.into());
         }
@@ -65,13 +65,13 @@ impl<M: Machine> Editor<'_, M> {
     /// two tables cannot both be left for later, and the second would be given back in one go.
     #[inline(always)]
     pub fn put_table(&mut self, mfn: Mfn) {
-        if !self.hv.frames.hold_table_once_less(mfn.index()) {
-            self.put_table_with_care(mfn);
+        if !self.memory.frames.try_put_table_fast(mfn.index()) {
+            self.put_table_slow(mfn);
         }
     }
 
     #[inline(never)]
-    fn put_table_with_care(&mut self, mfn: Mfn) {
+    fn put_table_slow(&mut self, mfn: Mfn) {
         if let Some(level) = self.release(mfn) {
             let mut walk = one_step(mfn, level, TABLE_ENTRIES);
             let may_stop = self.paging.unfinished.is_none();
@@ -99,7 +99,7 @@ impl<M: Machine> Editor<'_, M> {
         self.give_back(&mut walk, true)
     }
 
-    /// Gives back a table that [`is_abandoned`]. As for [`Self::put_table`], call [`Self::settle`] first.
+    /// Gives back a table that [abandoned](super::frame_table::FrameTable::is_abandoned). As for [`Self::put_table`], call [`Self::settle`] first.
     pub(super) fn abandon(&mut self, mfn: Mfn) {
         let mut walk = Walk::new();
         self.resume(&mut walk, mfn);
@@ -109,15 +109,15 @@ impl<M: Machine> Editor<'_, M> {
 
     /// Takes a use and a reference for an entry or an operation, and says what is left to do.
     fn take_step(&self, mfn: Mfn, kind: FrameType) -> Progress {
-        let frames = &self.hv.frames;
+        let frames = &self.memory.frames;
         match frames.acquire(mfn, self.domain.owner, kind) {
             Ok(Acquired::Ready) => Progress::Done,
             Ok(Acquired::Unvalidated { retyped }) => {
                 if retyped {
-                    self.forget_old_use(mfn, self.domain.owner);
+                    self.flush_stale_use(mfn, self.domain.owner);
                 }
                 // What stood there told of its past.
-                self.hv.frames.set_aux(mfn, 0);
+                self.memory.frames.set_aux(mfn, 0);
                 Progress::Into(mfn)
             }
             Ok(Acquired::Changed) => Progress::Failed(Errno::Inval),
@@ -125,7 +125,7 @@ impl<M: Machine> Editor<'_, M> {
                 let state = frames.state(mfn);
                 let is_ours = state.kind() == kind && state.owner() == self.domain.owner;
                 let is_left_over = self.paging.unfinished == Some(mfn);
-                if is_ours && is_abandoned(self.hv, mfn) && !is_left_over {
+                if is_ours && self.memory.frames.is_abandoned(mfn) && !is_left_over {
                     Progress::Resume(mfn)
                 } else {
                     Progress::Failed(Errno::Inval)
@@ -144,7 +144,7 @@ impl<M: Machine> Editor<'_, M> {
                 Progress::Resume(child) => self.resume(walk, child),
                 Progress::Done => {
                     let done = step.table;
-                    let _ = self.hv.frames.update(done, |state| Ok((state.validated(), ())));
+                    let _ = self.memory.frames.update(done, |state| Ok((state.validated(), ())));
                     walk.pop();
                     if let Some(parent) = walk.last_mut() {
                         self.settle_entry(parent);
@@ -168,7 +168,7 @@ impl<M: Machine> Editor<'_, M> {
     /// All entries of an L1, or none.
     fn validate_l1(&mut self, step: &mut Step) -> Progress {
         let rights = self.own_rights();
-        for (first, words) in groups(self.hv.machine.words(step.table)) {
+        for (first, words) in groups(self.memory.machine.words(step.table)) {
             for (slot, word) in (first..).zip(words) {
                 let entry = Entry(word.load(Ordering::Relaxed));
                 if !entry.is_present() {
@@ -190,7 +190,7 @@ impl<M: Machine> Editor<'_, M> {
 
     /// Gives back what the first `held` entries of an L1 hold.
     fn drop_pages(&self, table: Mfn, held: usize) {
-        for (first, words) in groups(self.hv.machine.words(table)) {
+        for (first, words) in groups(self.memory.machine.words(table)) {
             if first >= held {
                 return;
             }
@@ -205,7 +205,7 @@ impl<M: Machine> Editor<'_, M> {
 
     /// The entries of a higher table, up to the first that needs work of its own.
     fn validate_upper(&mut self, step: &mut Step) -> Progress {
-        let words = self.hv.machine.words(step.table);
+        let words = self.memory.machine.words(step.table);
         let Some(kind) = FrameType::table(step.level - 1) else { return Progress::Failed(Errno::Inval) };
         while let Some(word) = words.get(step.held) {
             if step.held.is_multiple_of(GROUP)
@@ -221,7 +221,7 @@ impl<M: Machine> Editor<'_, M> {
             }
             let entry = Entry(word.load(Ordering::Relaxed));
             if entry.is_present() {
-                let (judged, child) = match (entry.judged_table(), entry.mfn()) {
+                let (judged, child) = match (entry.sanitize_table(), entry.mfn()) {
                     (Ok(judged), Some(child)) => (judged, child),
                     (Err(error), _) => return Progress::Failed(error),
                     (_, None) => return Progress::Failed(Errno::Inval),
@@ -251,8 +251,8 @@ impl<M: Machine> Editor<'_, M> {
     /// Writes the next entry of a table as it is judged, now that it holds what it refers to: one that is refused stays as
     /// the guest wrote it.
     fn settle_entry(&self, step: &Step) {
-        if let Some(word) = self.hv.machine.words(step.table).get(step.held)
-            && let Ok(judged) = Entry(word.load(Ordering::Relaxed)).judged_table()
+        if let Some(word) = self.memory.machine.words(step.table).get(step.held)
+            && let Ok(judged) = Entry(word.load(Ordering::Relaxed)).sanitize_table()
         {
             word.store(judged.0, Ordering::Relaxed);
         }
@@ -260,8 +260,8 @@ impl<M: Machine> Editor<'_, M> {
 
     /// Writes the hypervisor's slots into a root.
     fn show_hypervisor(&self, root: Mfn) {
-        let slots = self.hv.machine.words(root).iter().skip(FIRST_HV_SLOT);
-        for (word, entry) in slots.zip(self.hv.machine.root_entries()) {
+        let slots = self.memory.machine.words(root).iter().skip(FIRST_HV_SLOT);
+        for (word, entry) in slots.zip(self.memory.machine.root_entries()) {
             word.store(*entry, Ordering::Relaxed);
         }
     }
@@ -269,7 +269,7 @@ impl<M: Machine> Editor<'_, M> {
     /// Gives back one use and, unless it was the last, its reference. Otherwise nobody can take the table any more, and its
     /// level says how its entries are to be given back.
     fn release(&self, mfn: Mfn) -> Option<u32> {
-        let released = self.hv.frames.update(mfn, |state| {
+        let released = self.memory.frames.update(mfn, |state| {
             Ok(match state.release_means() {
                 Released::InUse | Released::Idle => (state.release(), None),
                 Released::MustDevalidate => (state.partial(), state.kind().level()),
@@ -293,9 +293,9 @@ impl<M: Machine> Editor<'_, M> {
             }
             let done = step.table;
             walk.pop();
-            self.hv.frames.stamp(done);
-            let _ = self.hv.frames.update(done, |state| Ok((state.devalidated(), ())));
-            self.hv.frames.put(done);
+            self.memory.frames.stamp(done);
+            let _ = self.memory.frames.update(done, |state| Ok((state.devalidated(), ())));
+            self.memory.frames.put(done);
             if self.spend(TABLE_UNITS)
                 && may_stop
                 && let Some(top) = walk.first()
@@ -310,7 +310,7 @@ impl<M: Machine> Editor<'_, M> {
 
     /// Releases entries of a higher table from the top, up to one that was the last use of its table.
     fn release_upper(&self, step: &mut Step) -> Option<(Mfn, u32)> {
-        let words = self.hv.machine.words(step.table);
+        let words = self.memory.machine.words(step.table);
         while step.held > 0 {
             if step.held.is_multiple_of(GROUP)
                 && let Some(group) = words.as_chunks::<GROUP>().0.get(step.held / GROUP - 1)

@@ -3,30 +3,38 @@
 //! A frame is stamped with the clock when its last use as something ends, a CPU with the clock when it began its last full
 //! flush. A CPU whose stamp is not later than the frame's may still hold translations of that use.
 
-use super::frame_type::Owner;
+use super::{Hardware, frame_type::Owner};
 use crate::{
-    Hypervisor,
     addr::Mfn,
-    config::MAX_CPUS,
-    domain::Domain,
-    machine::{CpuId, Machine},
-    sched::CpuShared,
+    config::{MAX_CPUS, MAX_DOMAINS},
+    hardware::CpuId,
+    mem::Memory,
 };
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// After so many flushes every CPU flushes, so that no stamp grows old enough to look new when the clock wraps.
 const LAP: u32 = 1 << 30;
 
-/// The clock of flushes, and the CPUs that take part.
+/// The clock of flushes, and what each CPU may know.
 #[derive(Debug)]
 pub struct TlbClock {
     now: AtomicU32,
+    /// The CPUs that take part.
     online: AtomicU64,
+    /// The clock when each CPU last flushed everything.
+    last_flush: [AtomicU32; MAX_CPUS],
+    /// The CPUs that may hold translations of each domain, by its slot.
+    dirty: [AtomicU64; MAX_DOMAINS],
 }
 
 impl Default for TlbClock {
     fn default() -> Self {
-        Self { now: AtomicU32::new(1), online: AtomicU64::new(1) }
+        Self {
+            now: AtomicU32::new(1),
+            online: AtomicU64::new(1),
+            last_flush: [const { AtomicU32::new(0) }; MAX_CPUS],
+            dirty: [const { AtomicU64::new(0) }; MAX_DOMAINS],
+        }
     }
 }
 
@@ -62,80 +70,106 @@ impl TlbClock {
     fn tick(&self) -> u32 {
         self.now.fetch_add(1, Ordering::AcqRel).wrapping_add(1)
     }
-}
 
-/// Those CPUs of `mask` that have not flushed since `stamp`.
-#[inline]
-#[must_use]
-pub fn unflushed(cpus: &[CpuShared; MAX_CPUS], mask: u64, stamp: u32) -> u64 {
-    let is_stale = |cpu: &CpuShared| cpu.last_flush.load(Ordering::Acquire).wrapping_sub(stamp) as i32 <= 0;
-    each(cpus, mask).filter(|(_, cpu)| is_stale(cpu)).fold(0, |stale, (bit, _)| stale | bit)
-}
+    /// Those CPUs of `mask` that have not flushed since `stamp`.
+    #[inline]
+    #[must_use]
+    pub fn unflushed(&self, mask: u64, stamp: u32) -> u64 {
+        let is_stale = |flush: &AtomicU32| flush.load(Ordering::Acquire).wrapping_sub(stamp) as i32 <= 0;
+        self.each(mask).filter(|(_, flush)| is_stale(flush)).fold(0, |stale, (bit, _)| stale | bit)
+    }
 
-/// The CPUs of a mask, each with its bit.
-fn each(cpus: &[CpuShared; MAX_CPUS], mut mask: u64) -> impl Iterator<Item = (u64, &CpuShared)> {
-    core::iter::from_fn(move || {
-        let bit = mask & mask.wrapping_neg();
-        mask &= !bit;
-        cpus.get(bit.trailing_zeros() as usize).map(|cpu| (bit, cpu))
-    })
-}
+    /// The CPUs of a mask: the bit of each, and when it last flushed.
+    fn each(&self, mut mask: u64) -> impl Iterator<Item = (u64, &AtomicU32)> {
+        core::iter::from_fn(move || {
+            let bit = mask & mask.wrapping_neg();
+            mask &= !bit;
+            self.last_flush.get(bit.trailing_zeros() as usize).map(|flush| (bit, flush))
+        })
+    }
 
-/// Flushes everything on the CPUs of `mask` and remembers it.
-pub fn flush_cpus<M: Machine>(hv: &Hypervisor<M>, mask: u64) {
-    let mut stamp = hv.frames.tlb.tick();
-    let mut mask = mask & hv.frames.tlb.online();
-    if stamp.is_multiple_of(LAP) {
-        mask = hv.frames.tlb.online();
+    /// A CPU has flushed everything.
+    #[inline]
+    fn note(&self, cpu: CpuId, stamp: u32) {
+        if let Some(flush) = self.last_flush.get(usize::from(cpu.0)) {
+            flush.store(stamp, Ordering::Release);
+        }
     }
-    if mask == 0 {
-        return;
-    }
-    if stamp == 0 {
-        stamp = hv.frames.tlb.tick();
-    }
-    hv.machine.flush_cpus(mask, None);
-    for (_, cpu) in each(&hv.cpus, mask) {
-        cpu.last_flush.store(stamp, Ordering::Release);
-    }
-}
 
-/// Flushes everything on this CPU and remembers it.
-pub fn flush_local<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId) {
-    let stamp = hv.frames.tlb.tick();
-    if stamp.is_multiple_of(LAP) {
-        return flush_cpus(hv, hv.frames.tlb.online());
+    #[inline]
+    fn dirty(&self, owner: Owner) -> Option<&AtomicU64> {
+        self.dirty.get(owner.slot()?)
     }
-    hv.machine.flush();
-    if let Some(shared) = hv.cpus.get(usize::from(cpu.0)) {
-        shared.last_flush.store(stamp, Ordering::Release);
-    }
-}
 
-/// Loads a root into this CPU and remembers the flush that this is.
-#[inline]
-pub fn load_root<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId, root: Mfn) {
-    let stamp = hv.frames.tlb.tick();
-    hv.machine.load_root(root);
-    if stamp.is_multiple_of(LAP) {
-        return flush_cpus(hv, hv.frames.tlb.online());
+    /// The CPUs that may hold translations of a domain, bit n for CPU n. What no domain owns is known to no CPU.
+    #[inline]
+    #[must_use]
+    pub fn cpus_of(&self, owner: Owner) -> u64 {
+        self.dirty(owner).map_or(0, |cpus| cpus.load(Ordering::SeqCst))
     }
-    if let Some(shared) = hv.cpus.get(usize::from(cpu.0)) {
-        shared.last_flush.store(stamp, Ordering::Release);
+
+    /// These CPUs begin to run a domain.
+    pub fn enter(&self, owner: Owner, cpus: u64) {
+        if let Some(dirty) = self.dirty(owner) {
+            dirty.fetch_or(cpus, Ordering::SeqCst);
+        }
+    }
+
+    /// These CPUs have loaded another domain's root, and know nothing of this one any more.
+    pub fn leave(&self, owner: Owner, cpus: u64) {
+        if let Some(dirty) = self.dirty(owner) {
+            dirty.fetch_and(!cpus, Ordering::SeqCst);
+        }
     }
 }
 
-/// Makes every CPU that ran `domain` forget what it knew of a frame stamped `stamp`.
-pub fn forget<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, stamp: u32) {
-    let stale = unflushed(&hv.cpus, domain.dirty_cpus.load(Ordering::Acquire), stamp);
-    if stale != 0 {
-        flush_cpus(hv, stale);
+impl<M: Hardware> Memory<M> {
+    /// Flushes everything on the CPUs of `mask` and remembers it.
+    pub fn flush_cpus(&self, mask: u64) {
+        let tlb = &self.frames.tlb;
+        let mut stamp = tlb.tick();
+        let mut mask = mask & tlb.online();
+        if stamp.is_multiple_of(LAP) {
+            mask = tlb.online();
+        }
+        if mask == 0 {
+            return;
+        }
+        if stamp == 0 {
+            stamp = tlb.tick();
+        }
+        self.machine.flush_cpus(mask, None);
+        for (_, flush) in tlb.each(mask) {
+            flush.store(stamp, Ordering::Release);
+        }
     }
-}
 
-/// The same for the domain behind a frame's owner; a frame without one is known to nobody.
-pub fn forget_owned<M: Machine>(hv: &Hypervisor<M>, owner: Owner, stamp: u32) {
-    if let Some(domain) = owner.slot().and_then(|slot| hv.domains.in_slot(slot)) {
-        forget(hv, &domain, stamp);
+    /// Flushes everything on this CPU and remembers it.
+    pub fn flush_local(&self, cpu: CpuId) {
+        let stamp = self.frames.tlb.tick();
+        if stamp.is_multiple_of(LAP) {
+            return self.flush_cpus(self.frames.tlb.online());
+        }
+        self.machine.flush();
+        self.frames.tlb.note(cpu, stamp);
+    }
+
+    /// Loads a root into this CPU and remembers the flush that this is.
+    #[inline]
+    pub fn load_root(&self, cpu: CpuId, root: Mfn) {
+        let stamp = self.frames.tlb.tick();
+        self.machine.load_root(root);
+        if stamp.is_multiple_of(LAP) {
+            return self.flush_cpus(self.frames.tlb.online());
+        }
+        self.frames.tlb.note(cpu, stamp);
+    }
+
+    /// Flushes those CPUs that ran a domain and may still know a frame of its stamped `stamp`.
+    pub(super) fn flush_stale(&self, owner: Owner, stamp: u32) {
+        let stale = self.frames.tlb.unflushed(self.frames.tlb.cpus_of(owner), stamp);
+        if stale != 0 {
+            self.flush_cpus(stale);
+        }
     }
 }

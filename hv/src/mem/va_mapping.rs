@@ -1,19 +1,19 @@
 //! From a virtual address to the entry that translates it: through the direct map, never through the guest's own mappings.
 
 use super::{
-    edit::{Notes, Place},
-    editor::{Editor, Rights},
+    Hardware,
+    edit::{AccessedDirty, Place},
+    editor::{Editor, EntryRights},
     entry::Entry,
 };
 use crate::{
     addr::{GuestAddr, MachineAddr, Mfn, Slot},
-    machine::Machine,
     reply::Stop,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::errno::Errno;
 
-impl<M: Machine> Editor<'_, M> {
+impl<M: Hardware> Editor<'_, M> {
     /// The L1 entry that translates `va` in the address space of a validated root.
     #[inline]
     #[must_use]
@@ -22,7 +22,7 @@ impl<M: Machine> Editor<'_, M> {
             return None;
         }
         if self.paging.is_linear {
-            return self.find_with_care(root, va);
+            return self.find_slow(root, va);
         }
         let mut table = root;
         for level in [4, 3, 2] {
@@ -35,12 +35,12 @@ impl<M: Machine> Editor<'_, M> {
     /// The same where an entry may refer to a table of its own level: what is found there translates nothing as an L1
     /// entry does, and behind a root's there are the hypervisor's own tables.
     #[cold]
-    fn find_with_care(&self, root: Mfn, va: GuestAddr) -> Option<Place> {
+    fn find_slow(&self, root: Mfn, va: GuestAddr) -> Option<Place> {
         let mut table = root;
         for level in [4, 3, 2] {
             let entry = Entry(self.place(table, level, va.slot(level)).word.load(Ordering::Relaxed));
             table = entry.mfn().filter(|_| entry.is_present())?;
-            if self.hv.frames.state(table).kind().level() != Some(level - 1) {
+            if self.memory.frames.state(table).kind().level() != Some(level - 1) {
                 return None;
             }
         }
@@ -65,8 +65,8 @@ impl<M: Machine> Editor<'_, M> {
     /// # Errors
     /// `Inval` where no L1 translates the address; else as [`Self::replace`].
     #[inline]
-    pub fn map_at(&mut self, root: Mfn, va: GuestAddr, new: u64, rights: &Rights) -> Result<(), Stop> {
+    pub fn map_at(&mut self, root: Mfn, va: GuestAddr, new: u64, rights: &EntryRights) -> Result<(), Stop> {
         let place = self.find(root, va).ok_or(Errno::Inval)?;
-        self.replace(place, new, Notes::Replace, rights)
+        self.replace(place, new, AccessedDirty::Overwrite, rights)
     }
 }

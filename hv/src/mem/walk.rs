@@ -6,12 +6,10 @@
 //! ([`NESTED`] is not set) holds one use and one reference for whoever comes back for it; the next attempt to take it adopts
 //! both and goes on.
 
-use super::{editor::Editor, entry::Entry};
+use super::{Hardware, editor::Editor, entry::Entry, frame_table::FrameTable};
 use crate::{
-    Hypervisor,
     addr::{Mfn, TABLE_ENTRIES},
     layout::{END_HV_SLOT, FIRST_HV_SLOT},
-    machine::Machine,
 };
 use core::sync::atomic::{AtomicU64, Ordering};
 use heapless::Vec;
@@ -36,15 +34,15 @@ pub(super) struct Step {
 /// Tables under way, from the uppermost down: of each level but the first two at most, one behind the other's linear entry.
 pub(super) type Walk = Vec<Step, 7>;
 
-impl<M: Machine> Editor<'_, M> {
+impl<M: Hardware> Editor<'_, M> {
     /// Writes down where the walk stands.
     pub(super) fn suspend(&self, walk: &Walk) {
         for (depth, step) in walk.iter().enumerate() {
             let inside = if depth + 1 < walk.len() { INSIDE } else { 0 };
             let nested = if depth > 0 { NESTED } else { 0 };
-            let others = self.hv.frames.aux(step.table) & !PROGRESS;
-            self.hv.frames.set_aux(step.table, step.held as u32 | inside | nested | others);
-            let _ = self.hv.frames.update(step.table, |state| Ok((state.partial(), ())));
+            let others = self.memory.frames.aux(step.table) & !PROGRESS;
+            self.memory.frames.set_aux(step.table, step.held as u32 | inside | nested | others);
+            let _ = self.memory.frames.update(step.table, |state| Ok((state.partial(), ())));
         }
     }
 
@@ -52,12 +50,12 @@ impl<M: Machine> Editor<'_, M> {
     pub(super) fn resume(&self, walk: &mut Walk, top: Mfn) {
         let mut next = Some(top);
         while let Some(table) = next {
-            let aux = self.hv.frames.aux(table);
+            let aux = self.memory.frames.aux(table);
             let held = (aux & HELD) as usize;
-            let Some(level) = self.hv.frames.state(table).kind().level() else { return };
+            let Some(level) = self.memory.frames.state(table).kind().level() else { return };
             push(walk, Step { table, level, held });
             next = (aux & INSIDE != 0)
-                .then(|| self.hv.machine.words(table).get(held))
+                .then(|| self.memory.machine.words(table).get(held))
                 .flatten()
                 .and_then(|word| Entry(word.load(Ordering::Relaxed)).mfn());
         }
@@ -75,22 +73,24 @@ pub struct UnderWay {
     pub is_nested: bool,
 }
 
-/// How far a table under way is, if it is one.
-#[must_use]
-pub fn under_way<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn) -> Option<UnderWay> {
-    let state = hv.frames.state(mfn);
-    let aux = hv.frames.aux(mfn);
-    (state.is_partial() && state.kind().level().is_some()).then_some(UnderWay {
-        held: (aux & HELD) as usize,
-        is_inside: aux & INSIDE != 0,
-        is_nested: aux & NESTED != 0,
-    })
-}
+impl FrameTable {
+    /// How far a table under way is, if it is one.
+    #[must_use]
+    pub fn under_way(&self, mfn: Mfn) -> Option<UnderWay> {
+        let state = self.state(mfn);
+        let aux = self.aux(mfn);
+        (state.is_partial() && state.kind().level().is_some()).then_some(UnderWay {
+            held: (aux & HELD) as usize,
+            is_inside: aux & INSIDE != 0,
+            is_nested: aux & NESTED != 0,
+        })
+    }
 
-/// Whether a table is under way for no other table: whoever was at it may or may not come back.
-#[must_use]
-pub(super) fn is_abandoned<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn) -> bool {
-    under_way(hv, mfn).is_some_and(|at| !at.is_nested)
+    /// Whether a table is under way for no other table: whoever was at it may or may not come back.
+    #[must_use]
+    pub(super) fn is_abandoned(&self, mfn: Mfn) -> bool {
+        self.under_way(mfn).is_some_and(|at| !at.is_nested)
+    }
 }
 
 /// Whether the slot of a table of this level is the hypervisor's.

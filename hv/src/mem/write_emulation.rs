@@ -1,12 +1,10 @@
 //! Plain writes of a guest's kernel to what it may only read: they fault. Those to its L1 tables are done here under the
 //! same laws as a hypercall's, and the control domain's to devices as far as [`crate::pci`] lets them.
 
-use super::{editor::Editor, entry::Entry};
+use super::{Hardware, PagingDomain, editor::Editor, entry::Entry};
 use crate::{
-    Hypervisor,
     addr::{GuestAddr, Mfn, Slot},
-    domain::Domain,
-    machine::Machine,
+    mem::Memory,
     reply::Stop,
 };
 use core::sync::atomic::Ordering;
@@ -40,75 +38,77 @@ pub struct Written {
 /// How often the CPU may note an access to the entry between our look and our write: it has two bits to set.
 const ATTEMPTS: usize = 4;
 
-/// Writes 1, 2, 4 or 8 `bytes` at `va`, which faulted because it is mapped read-only in the address space of `root`, for the
-/// kernel of `domain`.
-///
-/// # Errors
-/// `Tell`: this was no write to an L1 table, or not one that the laws allow, or the domain does not want it
-/// (`VMASST_TYPE_writable_pagetables` is off): the guest gets its page fault. `Unfinished`: let the guest fault again.
-pub fn write<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    root: Mfn,
-    va: GuestAddr,
-    bytes: u32,
-    write: Write,
-) -> Result<Written, Stop> {
-    let shift = 8 * (va.offset() as u32 & 7);
-    if !matches!(bytes, 1 | 2 | 4 | 8) || shift + 8 * bytes > 64 {
-        return Err(Errno::Inval.into());
+impl<M: Hardware> Memory<M> {
+    /// Writes 1, 2, 4 or 8 `bytes` at `va`, which faulted because it is mapped read-only in the address space of `root`, for the
+    /// kernel of `domain`.
+    ///
+    /// # Errors
+    /// `Tell`: this was no write to an L1 table, or not one that the laws allow, or the domain does not want it
+    /// (`VMASST_TYPE_writable_pagetables` is off): the guest gets its page fault. `Unfinished`: let the guest fault again.
+    pub fn emulate_write(
+        &self,
+        domain: &PagingDomain,
+        root: Mfn,
+        va: GuestAddr,
+        bytes: u32,
+        write: Write,
+    ) -> Result<Written, Stop> {
+        let shift = 8 * (va.offset() as u32 & 7);
+        if !matches!(bytes, 1 | 2 | 4 | 8) || shift + 8 * bytes > 64 {
+            return Err(Errno::Inval.into());
+        }
+        let mask = (u64::MAX >> (64 - 8 * bytes)) << shift;
+        let editor = Editor::open(self, domain)?;
+        let mapping = editor.find(root, va).ok_or(Errno::Fault)?;
+        let mapping = Entry(mapping.word.load(Ordering::Relaxed));
+        let table = mapping.mfn().filter(|_| mapping.is_present() && !mapping.is_writable()).ok_or(Errno::Fault)?;
+        if editor.level_of(table) != Ok(Some(1)) {
+            drop(editor);
+            return self.write_device(domain, table, va.offset() as u16, bytes, write);
+        }
+        if !domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) {
+            return Err(Errno::Perm.into());
+        }
+        let slot = Slot::at_offset(va.offset() & !7).ok_or(Errno::Inval)?;
+        let word = editor.place(table, 1, slot).word;
+        for _ in 0..ATTEMPTS {
+            let old = word.load(Ordering::Acquire);
+            let old_part = (old & mask) >> shift;
+            let new_part = match write {
+                Write::Store(new) | Write::Exchange(new) => new,
+                Write::CompareExchange { expected, new } if old_part == expected & (mask >> shift) => new,
+                Write::CompareExchange { .. } => return Ok(Written { old: old_part, stored: false }),
+            };
+            let new = old & !mask | new_part << shift & mask;
+            if editor.exchange(word, Entry(old), Entry(new))? {
+                return Ok(Written { old: old_part, stored: true });
+            }
+        }
+        Err(Stop::Unfinished)
     }
-    let mask = (u64::MAX >> (64 - 8 * bytes)) << shift;
-    let editor = Editor::open(hv, domain)?;
-    let mapping = editor.find(root, va).ok_or(Errno::Fault)?;
-    let mapping = Entry(mapping.word.load(Ordering::Relaxed));
-    let table = mapping.mfn().filter(|_| mapping.is_present() && !mapping.is_writable()).ok_or(Errno::Fault)?;
-    if editor.level_of(table) != Ok(Some(1)) {
-        drop(editor);
-        return write_device(hv, domain, table, va.offset() as u16, bytes, write);
-    }
-    if !domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) {
-        return Err(Errno::Perm.into());
-    }
-    let slot = Slot::at_offset(va.offset() & !7).ok_or(Errno::Inval)?;
-    let word = editor.place(table, 1, slot).word;
-    for _ in 0..ATTEMPTS {
-        let old = word.load(Ordering::Acquire);
-        let old_part = (old & mask) >> shift;
-        let new_part = match write {
-            Write::Store(new) | Write::Exchange(new) => new,
-            Write::CompareExchange { expected, new } if old_part == expected & (mask >> shift) => new,
-            Write::CompareExchange { .. } => return Ok(Written { old: old_part, stored: false }),
-        };
-        let new = old & !mask | new_part << shift & mask;
-        if editor.exchange(word, Entry(old), Entry(new))? {
-            return Ok(Written { old: old_part, stored: true });
+
+    /// A write to a device's page that is mapped read-only: what the hypervisor lets happen of it. An instruction that also
+    /// reads is not done, as on Xen.
+    #[cold]
+    fn write_device(
+        &self,
+        domain: &PagingDomain,
+        mfn: Mfn,
+        offset: u16,
+        bytes: u32,
+        write: Write,
+    ) -> Result<Written, Stop> {
+        match write {
+            Write::Store(new) if domain.is_privileged && !self.frames.is_ram(mfn) => {
+                self.pci.lock().write_frame(&self.machine, mfn, offset, bytes as u8, new as u32);
+                Ok(Written { old: 0, stored: true })
+            }
+            _ => Err(Errno::Fault.into()),
         }
     }
-    Err(Stop::Unfinished)
 }
 
-/// A write to a device's page that is mapped read-only: what the hypervisor lets happen of it. An instruction that also
-/// reads is not done, as on Xen.
-#[cold]
-fn write_device<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    mfn: Mfn,
-    offset: u16,
-    bytes: u32,
-    write: Write,
-) -> Result<Written, Stop> {
-    match write {
-        Write::Store(new) if domain.is_privileged && !hv.frames.is_ram(mfn) => {
-            hv.pci.lock().write_frame(&hv.machine, mfn, offset, bytes as u8, new as u32);
-            Ok(Written { old: 0, stored: true })
-        }
-        _ => Err(Errno::Fault.into()),
-    }
-}
-
-impl<M: Machine> Editor<'_, M> {
+impl<M: Hardware> Editor<'_, M> {
     /// Replaces exactly `old` by `new` in an L1. Says whether `old` was still there; if not, nothing has changed.
     fn exchange(&self, word: &core::sync::atomic::AtomicU64, old: Entry, new: Entry) -> Result<bool, Errno> {
         let rights = self.own_rights();
@@ -116,7 +116,7 @@ impl<M: Machine> Editor<'_, M> {
         let (new, held) = if !new.is_present() {
             (new, false)
         } else {
-            let judged = new.judged_page(rights.io)?;
+            let judged = new.sanitize_page(rights.io)?;
             if is_harmless(judged) { (judged, false) } else { (self.hold_page(new, &rights)?, true) }
         };
         let stored = word.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Relaxed).is_ok();

@@ -45,7 +45,7 @@ impl Ports for Bus {
         false
     }
 
-    fn is_console_port(&self, _: u16) -> bool {
+    fn is_own_port(&self, _: u16) -> bool {
         false
     }
 

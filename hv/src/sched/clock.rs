@@ -4,12 +4,12 @@
 //! Guests compute from the same three numbers by the same rule, so their time is the hypervisor's to the nanosecond and
 //! needs to be published once per place only.
 
-use super::Clock;
 use crate::{
     addr::{GuestWords, Mfn, PAGE_BYTES},
-    domain::shared_info::VcpuInfoPlace,
+    hardware::Clock,
     lock::{Lock, rank},
-    mem::{GuestMemory, Memory},
+    mem::{GuestMemory, Ram},
+    shared_info::VcpuInfoPlace,
 };
 use core::sync::atomic::{Ordering, fence};
 
@@ -146,7 +146,7 @@ impl SystemTime {
     }
 
     /// Publishes the wall clock, `ahead` seconds ahead, in a `shared_info`, by the same protocol.
-    pub fn publish_wall_clock(&self, memory: &impl Memory, shared_info: Mfn, ahead: i64) {
+    pub fn publish_wall_clock(&self, memory: &impl Ram, shared_info: Mfn, ahead: i64) {
         /// `wc_version` and `wc_sec`, then `wc_nsec` and `wc_sec_hi` (`struct shared_info`, `xen.h`).
         const WALL_OFFSET: usize = 3072;
         const _: () = assert!(WALL_OFFSET + 16 <= PAGE_BYTES);

@@ -1,22 +1,27 @@
 //! What the scheduler keeps with a vcpu: where it has its seat, what it waits for.
 
-use super::{deadlines::NEVER, placement, run_queue::Seat, runstate, timers};
+use super::{deadlines::NEVER, run_queue::Seat, runstate};
 use crate::{
+    hardware::CpuId,
     lock::{Lock, rank},
-    machine::CpuId,
 };
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// In place of a CPU's number: the vcpu's kernel asked for none.
+pub const NO_OVERRIDE: u32 = u32::MAX;
+/// Watchdogs that a domain has.
+pub const WATCHDOGS: usize = 2;
 
 /// What the scheduler keeps with a vcpu.
 #[derive(Debug)]
 pub struct VcpuSched {
     /// CPU in the upper half, seat in the lower; [`NO_SEAT`].
-    pub(super) seat: AtomicU32,
+    pub(crate) seat: AtomicU32,
     /// Whether it executes guest code or the hypervisor's on its behalf.
-    pub(super) is_running: AtomicBool,
+    pub(crate) is_running: AtomicBool,
     /// CPUs it may run on, bit n for CPU n (`XEN_VCPUAFFINITY_HARD`).
     pub affinity: AtomicU64,
-    /// The CPU that its kernel asked for (`SCHEDOP_pin_override`), in place of those; [`placement::NO_OVERRIDE`].
+    /// The CPU that its kernel asked for (`SCHEDOP_pin_override`), in place of those; [`NO_OVERRIDE`].
     pub override_cpu: AtomicU32,
     /// What of that is in its domain's pool: what the scheduler obeys. Changed under the lock of the pools.
     pub allowed: AtomicU64,
@@ -30,16 +35,16 @@ pub struct VcpuSched {
     pub time_area: AtomicU64,
     /// Whether it could not yet.
     pub time_is_due: AtomicBool,
-    pub(super) poll_deadline: AtomicU64,
+    pub(crate) poll_deadline: AtomicU64,
     /// Nanoseconds between ticks of the periodic timer; 0: none.
-    pub(super) period: AtomicU64,
-    pub(super) next_tick: AtomicU64,
+    pub(crate) period: AtomicU64,
+    pub(crate) next_tick: AtomicU64,
     /// When the domain's watchdogs bite; vcpu 0 keeps them.
-    pub(super) watchdogs: [AtomicU64; timers::WATCHDOGS],
+    pub(crate) watchdogs: [AtomicU64; WATCHDOGS],
 }
 
 /// In place of a seat: there is none.
-pub(super) const NO_SEAT: u32 = u32::MAX;
+pub(crate) const NO_SEAT: u32 = u32::MAX;
 
 impl VcpuSched {
     /// A vcpu without a seat, off since `now`.
@@ -49,7 +54,7 @@ impl VcpuSched {
             seat: AtomicU32::new(NO_SEAT),
             is_running: AtomicBool::new(false),
             affinity: AtomicU64::new(u64::MAX),
-            override_cpu: AtomicU32::new(placement::NO_OVERRIDE),
+            override_cpu: AtomicU32::new(NO_OVERRIDE),
             allowed: AtomicU64::new(u64::MAX),
             soft_affinity: AtomicU64::new(u64::MAX),
             runstate: Lock::new(runstate::Runstate::new(now)),
@@ -59,24 +64,24 @@ impl VcpuSched {
             poll_deadline: AtomicU64::new(NEVER),
             period: AtomicU64::new(0),
             next_tick: AtomicU64::new(NEVER),
-            watchdogs: [const { AtomicU64::new(NEVER) }; timers::WATCHDOGS],
+            watchdogs: [const { AtomicU64::new(NEVER) }; WATCHDOGS],
         }
     }
 
     #[inline]
-    pub(super) fn seat(&self) -> Option<(CpuId, Seat)> {
+    pub(crate) fn seat(&self) -> Option<(CpuId, Seat)> {
         let word = self.seat.load(Ordering::Acquire);
         (word != NO_SEAT).then_some((CpuId((word >> 16) as u16), Seat::new(word as u16)))
     }
 
-    pub(super) fn set_seat(&self, cpu: CpuId, seat: Seat) {
+    pub(crate) fn set_seat(&self, cpu: CpuId, seat: Seat) {
         self.seat.store(u32::from(cpu.0) << 16 | seat.index() as u32, Ordering::Release);
     }
 
     /// Where the guest is to read the time before it goes on, 0: nowhere. What is told of an emulated counter is told
     /// anew each time.
     #[inline]
-    pub(super) fn time_area_due(&self, is_emulated: bool) -> u64 {
+    pub(crate) fn time_area_due(&self, is_emulated: bool) -> u64 {
         let is_due = is_emulated || self.time_is_due.load(Ordering::Relaxed);
         if is_due { self.time_area.load(Ordering::Relaxed) } else { 0 }
     }

@@ -7,7 +7,7 @@
 use crate::{
     addr::GuestAddr,
     caller::Caller,
-    domain::{crash, flags, vcpu::Callback},
+    domain::{flags, vcpu::Callback},
     machine::Machine,
 };
 use oxen_abi::{
@@ -29,16 +29,16 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(always)]
     pub fn enter_kernel_inline(&mut self, to: Callback, error_code: Option<u32>) {
         if to.address == 0 {
-            return crash(self, "an event for which the guest registered no handler");
+            return self.crash("an event for which the guest registered no handler");
         }
         let was_kernel = self.state.in_kernel;
         let top = if was_kernel { self.regs.rsp } else { self.state.kernel_sp } & !15;
         if !was_kernel {
             self.state.in_kernel = true;
-            self.hv.machine.switch_mode(self.state);
+            self.hv.machine().switch_mode(self.state);
         }
         let Some(rsp) = self.push_frame(top, was_kernel, error_code) else {
-            return crash(self, "the guest's kernel stack cannot be written");
+            return self.crash("the guest's kernel stack cannot be written");
         };
         if to.masks_events {
             self.state.info.set_upcall_mask(true);
@@ -56,7 +56,7 @@ impl<M: Machine> Caller<'_, M> {
     /// parts, which stay in registers.
     #[inline(always)]
     fn push_frame(&self, top: u64, was_kernel: bool, error_code: Option<u32>) -> Option<u64> {
-        let (machine, regs) = (&self.hv.machine, &*self.regs);
+        let (machine, regs) = (self.hv.machine(), &*self.regs);
         let (rsp, rest) = match error_code {
             Some(code) => {
                 let frame = GuestAddr(top.wrapping_sub(64)).words::<8>()?;
@@ -85,7 +85,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     fn push_words<const N: usize>(&self, top: u64, frame: [u64; N]) -> Option<u64> {
         let place = GuestAddr(top.wrapping_sub(8 * N as u64)).words()?;
-        self.hv.machine.write_guest_words(place, frame).ok()?;
+        self.hv.machine().write_guest_words(place, frame).ok()?;
         Some(place.start().0)
     }
 
@@ -93,7 +93,7 @@ impl<M: Machine> Caller<'_, M> {
     pub fn push_selectors(&mut self, [ds, es, fs, gs]: [u16; 4]) {
         match self.push_words(self.regs.rsp, [ds.into(), es.into(), fs.into(), gs.into()]) {
             Some(rsp) => self.regs.rsp = rsp,
-            None => crash(self, "the guest's kernel stack cannot be written"),
+            None => self.crash("the guest's kernel stack cannot be written"),
         }
     }
 }

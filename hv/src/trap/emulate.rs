@@ -9,13 +9,12 @@ use crate::{
     addr::{GuestAddr, MachineAddr, Mfn, PAGE_BYTES},
     caller::Caller,
     domain::{
-        control_registers::{CR0_TS, CR4_GUEST, CR4_OSXSAVE, CR4_TSD, set_task_switched},
+        control_registers::{CR0_TS, CR4_GUEST, CR4_OSXSAVE, CR4_TSD},
         counters::Counted,
-        cpuid, debug as registers,
+        debug as registers,
     },
     machine::Machine,
-    mem::{editor::Editor, root},
-    sched::wait,
+    mem::editor::Editor,
 };
 use oxen_abi::segments::XEN_EMULATE_PREFIX;
 
@@ -78,7 +77,7 @@ impl<M: Machine> Caller<'_, M> {
         let after_prefix = code.get(..length).and_then(|code| code.strip_prefix(&XEN_EMULATE_PREFIX));
         let asks_cpuid = after_prefix.is_some_and(|rest| rest.starts_with(&[0x0f, 0xa2]));
         if asks_cpuid {
-            let answer = cpuid::by_prefix(self, self.regs.rax as u32, self.regs.rcx as u32);
+            let answer = self.cpuid_by_prefix(self.regs.rax as u32, self.regs.rcx as u32);
             self.answer_cpuid(answer);
             self.domain.counters.count(Counted::ForcedCpuid);
             self.regs.rip = self.regs.rip.wrapping_add(XEN_EMULATE_PREFIX.len() as u64 + 2);
@@ -95,7 +94,7 @@ impl<M: Machine> Caller<'_, M> {
         for length in [code.len(), in_page] {
             let Some(bytes) = code.get_mut(..length) else { continue };
             if let Some(range) = rip.range(length as u64)
-                && self.hv.machine.read_guest(range, bytes).is_ok()
+                && self.hv.machine().read_guest(range, bytes).is_ok()
             {
                 return (code, length);
             }
@@ -141,9 +140,9 @@ impl<M: Machine> Caller<'_, M> {
         match operation {
             Operation::Hlt => {
                 self.state.info.set_upcall_mask(false);
-                wait::block(self);
+                self.block();
             }
-            Operation::Clts => set_task_switched(self, false),
+            Operation::Clts => self.set_task_switched(false),
             // Guests see write-back memory only: there is nothing that a flush could show them.
             Operation::Wbinvd => {}
             Operation::ReadMsr => {
@@ -172,15 +171,15 @@ impl<M: Machine> Caller<'_, M> {
             }
             Operation::WriteDebug { debug, register } => {
                 let value = self.regs.general(register);
-                return registers::write(self, debug, value).map_err(|_| NotOurs);
+                return self.write_debug_register(debug, value).map_err(|_| NotOurs);
             }
             Operation::Xsetbv => {
                 let value = self.regs.rdx << 32 | self.regs.rax & 0xffff_ffff;
                 let is_xcr0 = self.regs.rcx as u32 == 0;
-                return (is_xcr0 && self.hv.machine.set_xcr0(value)).then_some(()).ok_or(NotOurs);
+                return (is_xcr0 && self.hv.machine().set_xcr0(value)).then_some(()).ok_or(NotOurs);
             }
             Operation::Cpuid => {
-                let answer = cpuid::leaf(self, self.regs.rax as u32, self.regs.rcx as u32);
+                let answer = self.cpuid_leaf(self.regs.rax as u32, self.regs.rcx as u32);
                 self.answer_cpuid(answer);
             }
             Operation::Interrupt { .. }
@@ -214,7 +213,7 @@ impl<M: Machine> Caller<'_, M> {
         if !self.state.in_kernel && self.state.cr4 & CR4_TSD != 0 {
             return Err(NotOurs);
         }
-        self.set_edx_eax(self.domain.read_tsc(self.hv));
+        self.set_edx_eax(self.hv.read_tsc(self.domain));
         if operation == Operation::Rdtscp {
             self.regs.rcx = self.state.tsc_aux.into();
         }
@@ -238,17 +237,17 @@ impl<M: Machine> Caller<'_, M> {
 
     fn write_control_register(&mut self, control: u8, value: u64) -> Result<(), Undone> {
         match control {
-            0 if value & !CR0_TS == CR0 => set_task_switched(self, value & CR0_TS != 0),
+            0 if value & !CR0_TS == CR0 => self.set_task_switched(value & CR0_TS != 0),
             2 => self.state.info.set_cr2(value),
             3 => {
                 let root = Mfn::containing(MachineAddr(value)).ok_or(NotOurs)?;
-                let mut editor = Editor::open(self.hv, self.domain).map_err(|_| NotOurs)?;
-                root::switch(self, &mut editor, root).map_err(|_| NotOurs)?;
+                let mut editor = Editor::open(&self.hv.memory, &self.domain.memory).map_err(|_| NotOurs)?;
+                editor.switch(self.cpu, &mut self.state.kernel_root, root).map_err(|_| NotOurs)?;
             }
             4 => {
                 // What is not the guest's stays as it is, without a word.
                 let value = self.state.cr4 & !CR4_GUEST | value & CR4_GUEST;
-                if !self.hv.machine.set_guest_cr4(self.state.loaded_cr4(value)) {
+                if !self.hv.machine().set_guest_cr4(self.state.loaded_cr4(value)) {
                     return Err(NotOurs);
                 }
                 self.state.cr4 = value;

@@ -14,9 +14,9 @@ pub mod strings;
 
 use crate::{
     caller::Caller,
-    domain::{counters::Counted, crash_by_exception, debug::STATUS_FIXED, flags, vcpu::Callback},
+    domain::{counters::Counted, debug::STATUS_FIXED, flags, vcpu::Callback},
     machine::Machine,
-    sched::work,
+    per_cpu::work,
 };
 use core::sync::atomic::Ordering;
 
@@ -51,12 +51,12 @@ impl<M: Machine> Caller<'_, M> {
             vector::GENERAL_PROTECTION => self.general_protection(error_code),
             vector::INVALID_OPCODE => self.invalid_opcode(),
             vector::DEBUG => {
-                let status = self.hv.machine.take_debug_status();
+                let status = self.hv.machine().take_debug_status();
                 self.raise_debug(status);
             }
             vector::DEVICE_NOT_AVAILABLE => {
                 self.state.task_switched = false;
-                self.hv.machine.set_task_switched(false);
+                self.hv.machine().set_task_switched(false);
                 self.inject(vector, None);
             }
             _ => self.inject(vector, has_error_code(vector).then_some(error_code)),
@@ -69,7 +69,7 @@ impl<M: Machine> Caller<'_, M> {
         self.domain.counters.count(Counted::Exception);
         let handler = self.state.traps.handler(vector);
         if handler.address == 0 {
-            return crash_by_exception(self, vector, error_code);
+            return self.crash_by_exception(vector, error_code);
         }
         self.enter_kernel(handler.callback(), error_code);
     }
@@ -155,7 +155,7 @@ impl<M: Machine> Caller<'_, M> {
         for selector in self.state.selectors {
             self.take_ldt_page_of(selector.into());
         }
-        self.hv.machine.load_segments(self.state)
+        self.hv.machine().load_segments(self.state)
     }
 
     /// The guest's descriptors do not allow its selectors any more: the failsafe callback hears which they were.

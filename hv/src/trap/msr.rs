@@ -5,8 +5,8 @@
 use crate::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
-    domain::cpuid::{ARCH_CAPABILITIES, Vendor, speculation_capabilities},
     machine::Machine,
+    processor::cpuid::{ARCH_CAPABILITIES, Vendor},
 };
 
 const P5_MACHINE_CHECKS: core::ops::RangeInclusive<u32> = 0..=1;
@@ -84,14 +84,14 @@ impl<M: Machine> Caller<'_, M> {
     /// Reads a register for the caller; `None`: the instruction faults.
     #[must_use]
     pub fn read_msr(&self, msr: u32) -> Option<u64> {
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         match msr {
             FS_BASE => Some(machine.bases(self.state).0),
             GS_BASE => Some(machine.bases(self.state).1),
             KERNEL_GS_BASE => Some(machine.bases(self.state).2),
             EFER => Some(EFER_VALUE),
             PAT => Some(PAT_VALUE),
-            TSC => Some(self.domain.read_tsc(self.hv)),
+            TSC => Some(self.hv.read_tsc(self.domain)),
             TSC_AUX => Some(self.state.tsc_aux.into()),
             APIC_BASE => Some(APIC_ON | if self.vcpu.id == 0 { BOOT_CPU } else { 0 }),
             MICROCODE_VERSION => machine.read_msr(msr),
@@ -109,12 +109,12 @@ impl<M: Machine> Caller<'_, M> {
 
     /// What only one vendor's CPUs have.
     fn read_vendor_msr(&self, msr: u32) -> Option<u64> {
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let vendor = Vendor::of(machine);
         match (vendor, msr) {
             (Vendor::Intel, FEATURE_CONTROL) => Some(LOCKED),
             (Vendor::Intel, PLATFORM_ID) => machine.read_msr(msr),
-            (Vendor::Intel, ARCH_CAPABILITIES) => speculation_capabilities(self),
+            (Vendor::Intel, ARCH_CAPABILITIES) => self.speculation_capabilities(),
             (Vendor::Intel, PERF_STATUS | PERF_CONTROL | THERM_STATUS) => Some(0),
             (Vendor::Intel, _) => is_in(&INTEL_COUNTERS, msr).then_some(0),
             (Vendor::Amd | Vendor::Hygon, AMD_HARDWARE_CONFIGURATION) => Some(0),
@@ -139,7 +139,7 @@ impl<M: Machine> Caller<'_, M> {
         const HYPERVISORS_OWN: u32 = HYPERCALL_PAGE >> 16;
         let has_handler = self.state.traps.handler(super::vector::GENERAL_PROTECTION).address != 0;
         let is_asked = self.domain.is_msr_relaxed || !has_handler && msr >> 16 != HYPERVISORS_OWN;
-        if is_asked { self.hv.machine.read_msr(msr).map(|_| 0) } else { None }
+        if is_asked { self.hv.machine().read_msr(msr).map(|_| 0) } else { None }
     }
 
     /// Writes a register for the caller; `false`: the instruction faults.
@@ -149,31 +149,31 @@ impl<M: Machine> Caller<'_, M> {
             FS_BASE | GS_BASE | KERNEL_GS_BASE if !GuestAddr(value).is_canonical() => false,
             FS_BASE => {
                 self.state.fs_base = value;
-                self.hv.machine.set_fs_base(value);
+                self.hv.machine().set_fs_base(value);
                 true
             }
             GS_BASE => {
                 self.state.gs_base_kernel = value;
-                self.hv.machine.set_gs_base(value);
+                self.hv.machine().set_gs_base(value);
                 true
             }
             KERNEL_GS_BASE => {
                 self.state.gs_base_user = value;
-                self.hv.machine.set_other_gs_base(value);
+                self.hv.machine().set_other_gs_base(value);
                 true
             }
             EFER => value == EFER_VALUE,
             TSC_AUX => match u32::try_from(value) {
                 Ok(value) => {
                     self.state.tsc_aux = value;
-                    self.hv.machine.set_tsc_aux(value);
+                    self.hv.machine().set_tsc_aux(value);
                     true
                 }
                 Err(_) => false,
             },
             HYPERCALL_PAGE => self.fill_hypercall_page_by_msr(value),
             MISC_FEATURES => value == 0,
-            MISC_ENABLE => self.hv.machine.read_msr(msr).is_some(),
+            MISC_ENABLE => self.hv.machine().read_msr(msr).is_some(),
             MCG_STATUS => {
                 self.state.machine_check_status = value;
                 true
@@ -187,14 +187,14 @@ impl<M: Machine> Caller<'_, M> {
 
     /// AMD's families 0x10 to 0x16 have the register.
     fn has_configuration_space_base(&self) -> bool {
-        let [signature, ..] = self.hv.machine.cpuid(1, 0);
+        let [signature, ..] = self.hv.machine().cpuid(1, 0);
         let family = (signature >> 8 & 0xf) + if signature >> 8 & 0xf == 0xf { signature >> 20 & 0xff } else { 0 };
         (0x10..0x17).contains(&family)
     }
 
     /// Taken and forgotten, as where there is nothing behind the registers.
     fn write_vendor_msr(&self, msr: u32, value: u64) -> bool {
-        let vendor = Vendor::of(&self.hv.machine);
+        let vendor = Vendor::of(self.hv.machine());
         match (vendor, msr) {
             // What loads microcode writes 0 before it reads the version.
             (Vendor::Intel, MICROCODE_VERSION) => value == 0,
@@ -210,7 +210,7 @@ impl<M: Machine> Caller<'_, M> {
 
     #[cold]
     fn is_msr_write_forgiven(&self, msr: u32) -> bool {
-        msr != PAT && self.domain.is_msr_relaxed && self.hv.machine.read_msr(msr).is_some()
+        msr != PAT && self.domain.is_msr_relaxed && self.hv.machine().read_msr(msr).is_some()
     }
 
     /// The value is a page's machine address, and in the low bits which page of stubs it is to be: there is one.

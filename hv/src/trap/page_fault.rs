@@ -8,9 +8,9 @@ use super::{
 use crate::{
     addr::GuestAddr,
     caller::Caller,
-    domain::{counters::Counted, crash_by_exception, regs::operand_mask},
+    domain::{counters::Counted, regs::operand_mask},
     machine::Machine,
-    mem::write_emulation::{self, Write},
+    mem::write_emulation::Write,
     reply::Stop,
 };
 use oxen_abi::vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES;
@@ -46,7 +46,7 @@ impl<M: Machine> Caller<'_, M> {
         let user = if self.state.in_kernel { 0 } else { USER };
         let handler = self.state.traps.handler(vector::PAGE_FAULT);
         if handler.address == 0 {
-            return crash_by_exception(self, vector::PAGE_FAULT, Some(error_code & !USER | user));
+            return self.crash_by_exception(vector::PAGE_FAULT, Some(error_code & !USER | user));
         }
         self.enter_kernel_inline(handler.callback(), Some(error_code & !USER | user));
     }
@@ -67,13 +67,13 @@ impl<M: Machine> Caller<'_, M> {
             Change::Combine(logic, value) => {
                 let mut operand = [0; 8];
                 let place = operand.get_mut(..usize::from(bytes))?;
-                self.hv.machine.read_guest(address.range(bytes.into())?, place).ok()?;
+                self.hv.machine().read_guest(address.range(bytes.into())?, place).ok()?;
                 let expected = u64::from_le_bytes(operand);
                 Write::CompareExchange { expected, new: combine(logic, expected, value) & operand_mask(bytes) }
             }
         };
         let root = self.state.kernel_root?;
-        match write_emulation::write(self.hv, self.domain, root, address, bytes.into(), write) {
+        match self.hv.memory.emulate_write(&self.domain.memory, root, address, bytes.into(), write) {
             Ok(written) if written.stored || matches!(change, Change::CompareExchange(_)) => {
                 self.finish_table_write(change, bytes, written.old);
                 self.regs.rip = self.regs.rip.wrapping_add(instruction.length.into());

@@ -45,7 +45,7 @@ impl<M: Machine> Caller<'_, M> {
             let byte = GuestAddr(self.state.io_bitmap.saturating_add(u64::from(port / 8))).range(1);
             let mut bits = [0xff];
             u32::from(port) < self.state.io_bitmap_ports
-                && byte.is_some_and(|byte| self.hv.machine.read_guest(byte, &mut bits).is_ok())
+                && byte.is_some_and(|byte| self.hv.machine().read_guest(byte, &mut bits).is_ok())
                 && bits[0] & 1 << (port % 8) == 0
         })
     }
@@ -63,7 +63,7 @@ impl<M: Machine> Caller<'_, M> {
         self.domain.is_privileged
             && !straddles_data(port, bytes)
             && !HYPERVISOR_PORTS.iter().any(ours)
-            && !self.hv.machine.is_console_port(port)
+            && !(port..=last).any(|port| self.hv.machine().is_own_port(port))
     }
 
     /// Whether this is the control domain's word about the speaker channel.
@@ -83,9 +83,9 @@ impl<M: Machine> Caller<'_, M> {
         if !self.reaches_machine_port(port, bytes) {
             return Some(if port == SPEAKER_COUNTER { 0 } else { NOBODY });
         }
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         if PCI_DATA.contains(&port) {
-            return Some(self.hv.pci.lock().read_port(machine, self.state.pci_address, port, bytes));
+            return Some(self.hv.memory.pci.lock().read_port(machine, self.state.pci_address, port, bytes));
         }
         Some(machine.port_in(port, bytes))
     }
@@ -99,9 +99,9 @@ impl<M: Machine> Caller<'_, M> {
         if port == PCI_ADDRESS && bytes == 4 {
             self.state.pci_address = value;
         } else if self.reaches_machine_port(port, bytes) || self.is_speaker_control(port, bytes, value) {
-            let machine = &self.hv.machine;
+            let machine = self.hv.machine();
             if PCI_DATA.contains(&port) {
-                self.hv.pci.lock().write_port(machine, self.state.pci_address, port, bytes, value);
+                self.hv.memory.pci.lock().write_port(machine, self.state.pci_address, port, bytes, value);
             } else {
                 machine.port_out(port, bytes, value);
             }

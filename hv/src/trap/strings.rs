@@ -87,7 +87,7 @@ impl<M: Machine> Caller<'_, M> {
         let bytes = usize::from(string.bytes);
         let mut data = [0; 4];
         let data = data.get_mut(..bytes).unwrap_or_default();
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         if string.is_input {
             let at = GuestAddr(self.regs.rdi & width);
             let range = at.range(string.bytes.into()).ok_or(at)?;

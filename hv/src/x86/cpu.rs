@@ -5,10 +5,8 @@ use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use oxen_hv::{
     addr::{MachineAddr, Mfn},
-    domain::{
-        cpuid::{Vendor, leaves_x87_pointers},
-        vcpu::ExtendedState,
-    },
+    domain::vcpu::ExtendedState,
+    processor::cpuid::{Vendor, leaves_x87_pointers},
 };
 
 /// What this CPU can do, as far as the hypervisor uses it.

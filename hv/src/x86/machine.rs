@@ -12,11 +12,11 @@ use oxen_abi::errno::Errno;
 use oxen_hv::addr::{GuestAddr, GuestRange, GuestWords, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
 use oxen_hv::config::MAX_CPUS;
 use oxen_hv::domain::vcpu::{Processor, VcpuState};
+use oxen_hv::hardware::{Clock, Power};
 use oxen_hv::layout::{DIRECT_MAP_START, END_HV_SLOT, FIRST_HV_SLOT};
-use oxen_hv::machine::{CpuId, Machine};
-use oxen_hv::mem::{GuestFault, GuestMemory, HypervisorSpace, Memory, Tlb};
-use oxen_hv::sched::{Clock, Power};
-use oxen_hv::{boot::acpi::PowerOff, console::Serial, heap::Reserve, ports::Ports};
+use oxen_hv::mem::{GuestFault, GuestMemory, HypervisorSpace, Ram, Tlb};
+use oxen_hv::{console::Serial, firmware::acpi::PowerOff, heap::Reserve, ports::Ports};
+use oxen_hv::{hardware::CpuId, machine::Machine};
 
 /// A PC, as far as the hypervisor drives it itself.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub(crate) struct Pc {
     pub console: Uart,
     pub space: Space,
     pub power_off: Option<PowerOff>,
+    /// The first of the ACPI timer's four ports. As on Xen they are nobody's: the hypervisor's clock is the guests'.
+    pub timer_port: Option<u16>,
     /// The console's interrupt line.
     pub console_gsi: u32,
     /// Whether to stop, rather than start again, after a crash.
@@ -63,7 +65,7 @@ const CHUNK: u64 = 2 << 20;
 
 impl Machine for Pc {}
 
-impl Memory for Pc {
+impl Ram for Pc {
     #[inline]
     fn words(&self, mfn: Mfn) -> &'static [AtomicU64; TABLE_ENTRIES] {
         // SAFETY: the caller holds to RAM, all of which is in the direct map for good; atomics may alias anything there.
@@ -167,6 +169,10 @@ impl GuestMemory for Pc {
 }
 
 impl Tlb for Pc {
+    fn this_cpu(&self) -> CpuId {
+        percpu::with_hardware(|cpu| CpuId(cpu.number as u16))
+    }
+
     #[inline]
     fn load_root(&self, root: Mfn) {
         // SAFETY: the library passes validated roots only, which hold the hypervisor's slots.
@@ -210,10 +216,6 @@ impl Reserve for Pc {
 }
 
 impl Processor for Pc {
-    fn this_cpu(&self) -> CpuId {
-        percpu::with_hardware(|cpu| CpuId(cpu.number as u16))
-    }
-
     fn unload(&self) {
         processor::unload();
     }
@@ -350,8 +352,8 @@ impl Ports for Pc {
         msr::try_write(msr, value)
     }
 
-    fn is_console_port(&self, port: u16) -> bool {
-        self.console.has_port(port)
+    fn is_own_port(&self, port: u16) -> bool {
+        self.console.has_port(port) || self.timer_port.is_some_and(|first| (0..4).contains(&port.wrapping_sub(first)))
     }
 
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {

@@ -68,7 +68,7 @@ fn announce() {
         power::halt();
     }
     if let Some(hv) = percpu::HYPERVISOR.get() {
-        hv.machine.apic.interrupt_others_now();
+        hv.machine().apic.interrupt_others_now();
     }
     log!("\n**** Oxen stops: a bug in the hypervisor");
 }

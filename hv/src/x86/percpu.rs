@@ -11,9 +11,9 @@ use oxen_hv::Hypervisor;
 use oxen_hv::addr::Mfn;
 use oxen_hv::caller::{Caller, Current};
 use oxen_hv::domain::{Domain, regs::Regs};
-use oxen_hv::machine::CpuId;
+use oxen_hv::hardware::CpuId;
+use oxen_hv::per_cpu::CpuShared;
 use oxen_hv::reply::Args;
-use oxen_hv::sched::{CpuShared, switch};
 use spin::Once;
 
 /// Bytes of a CPU's stack area, and its alignment: from any address inside it, masking finds its ends.
@@ -100,7 +100,7 @@ impl CpuBlock {
         unsafe {
             let Running { hv, cpu, current } = (*self.running.get()).assume_init_mut();
             self.domain.store(null_mut(), Ordering::Relaxed);
-            switch::leave(hv, *cpu, current, &mut *self.frame.get());
+            hv.leave(*cpu, current, &mut *self.frame.get());
             let Some(Current { domain, vcpu, state }) = current else { nobody() };
             self.domain.store(ptr::from_ref::<Domain>(domain).cast_mut(), Ordering::Relaxed);
             let caller = Caller { hv, cpu: *cpu, domain, vcpu, state, regs: &mut *self.frame.get() };

@@ -13,21 +13,21 @@ use super::shootdown::Shootdown;
 use super::{smp, symbols};
 use crate::log;
 use core::ops::Range;
+use oxen_hv::Hypervisor;
 use oxen_hv::addr::{MachineAddr, Mfn, PAGE_BYTES};
-use oxen_hv::boot::BootMemory;
-use oxen_hv::boot::acpi::{self, Acpi};
 use oxen_hv::boot::cmdline::{self, Options};
-use oxen_hv::boot::dom0::{self, Plan};
-use oxen_hv::boot::handoff::{self, BootInfo, Module};
-use oxen_hv::boot::memory_map::{Kind, MemoryMap};
+use oxen_hv::boot::dom0::Plan;
 use oxen_hv::config::{MAX_CPUS, MAX_VCPUS};
-use oxen_hv::console::{self, Level};
+use oxen_hv::console::Level;
 use oxen_hv::event::pirq::{Interrupts, Signal};
-use oxen_hv::lock::{self, Lock};
-use oxen_hv::machine::CpuId;
+use oxen_hv::firmware::BootMemory;
+use oxen_hv::firmware::acpi::{self, Acpi};
+use oxen_hv::firmware::handoff::{self, BootInfo, Module};
+use oxen_hv::firmware::memory_map::{Kind, MemoryMap};
+use oxen_hv::hardware::CpuId;
+use oxen_hv::lock;
 use oxen_hv::mem::frame_table::FrameTable;
 use oxen_hv::pci::Pci;
-use oxen_hv::{Hypervisor, sched};
 
 /// The I/O APIC of every PC, where the firmware names none.
 const USUAL_IOAPIC: u32 = 0xfec0_0000;
@@ -113,33 +113,34 @@ pub(crate) fn make_hypervisor(
     // Registers are never where RAM is, whatever the firmware says.
     let is_device = |frame| Mfn::new(frame).is_some_and(|mfn| !frames.is_ram(mfn) && !frames.is_forbidden_io(mfn));
     let windows = acpi.windows.iter().filter(|window| window.frames().is_some_and(|mut all| all.all(is_device)));
-    let pci = Lock::new(Pci::new(windows.copied().collect()));
+    let pci = Pci::new(windows.copied().collect());
     let efi = info.efi.clone();
-    percpu::HYPERVISOR.call_once(|| Hypervisor {
+    let hv = percpu::HYPERVISOR.call_once(|| Hypervisor {
         memory_map,
         grants: options.grants,
-        pci,
         efi,
         build_id: symbols::build_id(),
         ..Hypervisor::new(machine, frames, info.command_line)
-    })
+    });
+    *hv.memory.pci.lock() = pci;
+    hv
 }
 
 /// Says what was found, and listens to what is typed.
 pub(crate) fn announce(hv: &Hypervisor<Pc>, info: &BootInfo, options: &Options<'_>) {
     const MEGAHERTZ: u64 = 1_000_000;
     set_options(hv, options);
-    let console = |text: core::fmt::Arguments<'_>| console::log(hv, Level::Info, text);
-    let mhz = hv.machine.frequencies.tsc / MEGAHERTZ;
+    let console = |text: core::fmt::Arguments<'_>| hv.log(Level::Info, text);
+    let mhz = hv.machine().frequencies.tsc / MEGAHERTZ;
     console(format_args!("Loaded by {} with {} modules: {}", info.loader, info.modules.len(), info.command_line));
     let ram: u64 = info.memory_map.ram().map(|range| range.end - range.start).sum();
-    console(format_args!("{mhz} MHz; {} MiB free of {} MiB", hv.frames.free_frames() >> 8, ram >> 20));
+    console(format_args!("{mhz} MHz; {} MiB free of {} MiB", hv.memory.frames.free_frames() >> 8, ram >> 20));
     listen_to_console(hv);
 }
 
 fn set_options(hv: &Hypervisor<Pc>, options: &Options<'_>) {
     hv.console.guests_may_write.store(options.guest_console, core::sync::atomic::Ordering::Relaxed);
-    hv.has_linear_tables.store(options.linear_tables, core::sync::atomic::Ordering::Relaxed);
+    hv.memory.has_linear_tables.store(options.linear_tables, core::sync::atomic::Ordering::Relaxed);
     let levels = [(&hv.console.level, options.log_level), (&hv.console.guest_level, options.guest_log_level)];
     for (threshold, text) in levels {
         if let Some(text) = text.filter(|text| !threshold.set(text)) {
@@ -151,9 +152,9 @@ fn set_options(hv: &Hypervisor<Pc>, options: &Options<'_>) {
 /// Lets what is typed raise an interrupt.
 fn listen_to_console(hv: &Hypervisor<Pc>) {
     let signal = Signal { is_level: false, is_active_low: false };
-    if hv.machine.route(hv.machine.console_gsi, signal).is_ok() {
-        hv.machine.set_masked(hv.machine.console_gsi, false);
-        hv.machine.console.interrupt_on_input();
+    if hv.machine().route(hv.machine().console_gsi, signal).is_ok() {
+        hv.machine().set_masked(hv.machine().console_gsi, false);
+        hv.machine().console.interrupt_on_input();
     }
 }
 
@@ -164,7 +165,7 @@ pub(crate) fn start_other_cpus(hv: &'static Hypervisor<Pc>) {
     lock::watch(percpu::held);
     lock::listen_while_waiting(|| {
         if let Some(hv) = percpu::HYPERVISOR.get() {
-            hv.machine.serve_shootdown();
+            hv.machine().serve_shootdown();
         }
     });
     smp::start_all(hv);
@@ -179,7 +180,7 @@ pub(crate) fn open_boot_cpu(hv: &'static Hypervisor<Pc>) -> &'static CpuBlock {
         syscall::enable(0);
         percpu::open(hv, cpu, shared)
     };
-    if sched::bring_up(hv, cpu).is_err() {
+    if hv.bring_up_cpu(cpu).is_err() {
         give_up(format_args!("There is no memory for the scheduler"));
     }
     block
@@ -199,11 +200,11 @@ pub(crate) fn build_dom0(hv: &'static Hypervisor<Pc>, info: &BootInfo, options: 
         max_memory: options.dom0_max_memory,
         vcpus: options.dom0_vcpus.unwrap_or(hv.online_cpus().count() as u32).min(MAX_VCPUS as u32),
     };
-    if let Err(error) = heap::open_during(|| dom0::build(hv, &plan)) {
+    if let Err(error) = heap::open_during(|| hv.build_dom0(&plan)) {
         give_up(format_args!("{error}"));
     }
     for module in &info.modules {
-        space::take_back(&hv.frames, &module.range);
+        space::take_back(&hv.memory.frames, &module.range);
     }
 }
 
@@ -272,6 +273,7 @@ pub(crate) fn find_machine(features: cpu::Features, acpi: &Acpi, options: &Optio
         console,
         space,
         power_off: acpi.power_off,
+        timer_port: acpi.timer_port,
         console_gsi: moved.map_or(COM1_INTERRUPT.into(), |o| o.gsi),
         no_reboot: options.no_reboot,
     }

@@ -11,11 +11,9 @@ use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use oxen_abi::errno::Errno;
 use oxen_hv::Hypervisor;
 use oxen_hv::addr::{MachineAddr, Mfn, PAGE_BYTES};
+use oxen_hv::hardware::CpuId;
 use oxen_hv::layout::DIRECT_MAP_START;
-use oxen_hv::machine::CpuId;
-use oxen_hv::mem::Memory;
-use oxen_hv::mem::frame_alloc;
-use oxen_hv::sched;
+use oxen_hv::mem::Ram;
 
 /// Where the stack of the CPU that starts begins.
 pub(super) static STARTING_STACK: AtomicU64 = AtomicU64::new(0);
@@ -32,17 +30,17 @@ const PATIENCE: u64 = 1_000_000;
 
 /// Starts every CPU that the machine names. One that does not come is the last that is tried.
 pub(crate) fn start_all(hv: &'static Hypervisor<Pc>) {
-    if hv.machine.apic_ids.len() < 2 {
+    if hv.machine().apic_ids.len() < 2 {
         return;
     }
     let Some(page) = Mfn::containing(MachineAddr(START_PAGE)) else { return };
     // What lies at the page may be the loader's; it gets it back.
-    let page = hv.machine.bytes(page);
+    let page = hv.machine().bytes(page);
     let kept: [u8; PAGE_BYTES] = core::array::from_fn(|at| page.get(at).map_or(0, |byte| byte.load(Ordering::Relaxed)));
     fill(page, trampoline());
     // SAFETY: this is the boot CPU, and no guest has run.
     unsafe { tables::show_low_memory(true) };
-    for (number, &apic) in hv.machine.apic_ids.iter().enumerate().skip(1) {
+    for (number, &apic) in hv.machine().apic_ids.iter().enumerate().skip(1) {
         if let Err(why) = start_one(hv, number, apic) {
             log!("CPU {number} (APIC {apic}) is left out: {why}");
             break;
@@ -61,16 +59,16 @@ fn fill(page: &[AtomicU8], bytes: &[u8]) {
 fn start_one(hv: &'static Hypervisor<Pc>, number: usize, apic: u8) -> Result<(), &'static str> {
     prepare(hv, number).map_err(|_| "no memory for its stack")?;
     let wait = |microseconds: u64| {
-        let end = cpu::ticks() + hv.machine.frequencies.tsc / 1_000_000 * microseconds;
+        let end = cpu::ticks() + hv.machine().frequencies.tsc / 1_000_000 * microseconds;
         while cpu::ticks() < end && STARTED.load(Ordering::Acquire) != number {
             core::hint::spin_loop();
         }
     };
-    hv.machine.apic.reset(apic);
+    hv.machine().apic.reset(apic);
     wait(AFTER_RESET);
     for patience in [BETWEEN_CALLS, PATIENCE] {
         if STARTED.load(Ordering::Acquire) != number {
-            hv.machine.apic.start_up(apic, (START_PAGE >> 12) as u8);
+            hv.machine().apic.start_up(apic, (START_PAGE >> 12) as u8);
             wait(patience);
         }
     }
@@ -78,14 +76,14 @@ fn start_one(hv: &'static Hypervisor<Pc>, number: usize, apic: u8) -> Result<(),
         return Ok(());
     }
     // Should it come later than that, it would find what lies at the page by then: in reset it stays where it is.
-    hv.machine.apic.reset(apic);
+    hv.machine().apic.reset(apic);
     Err("it does not start")
 }
 
 /// Maps a CPU's stack and its room for descriptors.
 fn prepare(hv: &'static Hypervisor<Pc>, number: usize) -> Result<(), Errno> {
     // More than a stack area and the tables for it and for the window take, so that they cannot run out half-way.
-    let first = frame_alloc::take_own(hv, FRAMES.ilog2())?;
+    let first = hv.memory.take_own(FRAMES.ilog2())?;
     let mut next = first.address().0;
     let mut frame = || {
         next += PAGE_BYTES as u64;
@@ -97,7 +95,7 @@ fn prepare(hv: &'static Hypervisor<Pc>, number: usize) -> Result<(), Errno> {
     STARTING_STACK.store(end - (percpu::STACK_BYTES - percpu::BLOCK_OFFSET) as u64, Ordering::Relaxed);
     STARTING.store(number, Ordering::Release);
     let left = (0..FRAMES as u64).filter_map(|index| first.checked_add(index)).filter(|mfn| mfn.address().0 >= next);
-    left.for_each(|mfn| frame_alloc::give_back_own(hv, mfn));
+    left.for_each(|mfn| hv.memory.give_back_own(mfn));
     Ok(())
 }
 
@@ -114,19 +112,19 @@ pub(super) extern "sysv64" fn start() -> ! {
         gdt.write(Gdt::EMPTY);
         percpu::fill(number, &mut *gdt);
         descriptors::enter_window(tables::direct_machine_address(gdt));
-        cpu::set_up(&hv.machine.features);
+        cpu::set_up(&hv.machine().features);
     }
-    hv.machine.apic.enable();
+    hv.machine().apic.enable();
     let cpu = CpuId(number as u16);
     // SAFETY: likewise; the stubs of this number are for the stack that it stands on.
     let block = unsafe {
         let Some(shared) = hv.cpu(cpu).filter(|_| syscall::enable(number)) else { super::device::power::halt() };
         percpu::open(hv, cpu, shared)
     };
-    if sched::bring_up(hv, cpu).is_err() {
+    if hv.bring_up_cpu(cpu).is_err() {
         super::device::power::halt();
     }
-    hv.frames.tlb.join(cpu);
+    hv.memory.frames.tlb.join(cpu);
     STARTED.store(number, Ordering::Release);
     // SAFETY: the block is this CPU's and open.
     unsafe { enter_guests(block) }

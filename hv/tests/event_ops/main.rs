@@ -13,7 +13,7 @@ use oxen_abi::{
 };
 use oxen_hv::{
     domain::{Progress, vcpu::pause},
-    event::{self, deliver, pirq, port::Binding, virq},
+    event::port::Binding,
 };
 use std::sync::atomic::Ordering::SeqCst;
 use support::{dice::Dice, guest::Guest};
@@ -39,22 +39,22 @@ fn nothing_is_left_of_a_domain_s_channels() {
         world.step(&mut dice);
     }
     let dying = &world.guests[1].domain;
-    dying.is_dying.store(true, SeqCst);
-    assert_eq!(event::close_all(world.guests[1].hv, dying, &mut 0), Progress::Done);
+    dying.memory.is_dying.store(true, SeqCst);
+    assert_eq!(world.guests[1].hv.close_all_ports(dying, &mut 0), Progress::Done);
     assert!((1..LIMIT).all(|p| dying.events.port(p).unwrap().binding() == Binding::Closed));
     for guest in &world.guests {
-        assert_eq!(event::audit(guest.hv, &guest.domain), Ok(()));
+        assert_eq!(guest.hv.audit_events(&guest.domain), Ok(()));
     }
-    assert_eq!(event::alloc_unbound(&world.caller(0), DomId(1), DomId(0)), Err(Errno::Inval));
-    assert_eq!(event::bind_ipi(&world.caller(1), 0), Err(Errno::Inval));
+    assert_eq!(world.caller(0).alloc_unbound(DomId(1), DomId(0)), Err(Errno::Inval));
+    assert_eq!(world.caller(1).bind_ipi(0), Err(Errno::Inval));
 }
 
 #[test]
 fn a_domain_without_memory_for_ports_is_told() {
     let mut world = World::new();
-    world.guests[0].hv.machine.heap_left.store(0, SeqCst);
-    assert_eq!(event::bind_ipi(&world.caller(1), 0), Err(Errno::NoMem));
-    assert_eq!(event::alloc_unbound(&world.caller(1), DomId::SELF, DomId(0)), Err(Errno::NoMem));
+    world.guests[0].hv.machine().heap_left.store(0, SeqCst);
+    assert_eq!(world.caller(1).bind_ipi(0), Err(Errno::NoMem));
+    assert_eq!(world.caller(1).alloc_unbound(DomId::SELF, DomId(0)), Err(Errno::NoMem));
     world.check("running out of memory");
 }
 
@@ -63,33 +63,33 @@ fn ports_beyond_the_first_page_work_up_to_the_last() {
     let mut world = World::new();
     world.guests[1].domain.events.set_limit(u32::MAX);
     for expected in 1..4096 {
-        assert_eq!(event::bind_ipi(&world.caller(1), 1), Ok(expected));
+        assert_eq!(world.caller(1).bind_ipi(1), Ok(expected));
     }
-    assert_eq!(event::bind_ipi(&world.caller(1), 1), Err(Errno::NoSpc));
-    assert_eq!(deliver::send(&world.caller(1), 4095), Ok(()));
+    assert_eq!(world.caller(1).bind_ipi(1), Err(Errno::NoSpc));
+    assert_eq!(world.caller(1).send_event(4095), Ok(()));
     assert_eq!(world.words(1)[256 + 63].load(SeqCst), 1 << 63);
-    assert_eq!(deliver::send(&world.caller(1), 4096), Err(Errno::Inval));
+    assert_eq!(world.caller(1).send_event(4096), Err(Errno::Inval));
     let info = world.guests[1].domain.vcpu(1).unwrap().info.lock().unwrap();
     assert_eq!((info.word(8).load(SeqCst), info.upcall_pending().load(SeqCst)), (1 << 63, 1));
     let mut next = 0;
-    assert_eq!(event::close_all(world.guests[1].hv, &world.guests[1].domain, &mut next), Progress::Stopped);
-    while event::close_all(world.guests[1].hv, &world.guests[1].domain, &mut next) == Progress::Stopped {}
-    assert_eq!(event::audit(world.guests[1].hv, &world.guests[1].domain), Ok(()));
+    assert_eq!(world.guests[1].hv.close_all_ports(&world.guests[1].domain, &mut next), Progress::Stopped);
+    while world.guests[1].hv.close_all_ports(&world.guests[1].domain, &mut next) == Progress::Stopped {}
+    assert_eq!(world.guests[1].hv.audit_events(&world.guests[1].domain), Ok(()));
 }
 
 #[test]
 fn a_poller_wakes_for_its_port_masked_or_not_and_for_no_other() {
     let mut world = World::new();
-    let [first, second] = [0, 1].map(|_| event::bind_ipi(&world.caller(1), 0).unwrap());
+    let [first, second] = [0, 1].map(|_| world.caller(1).bind_ipi(0).unwrap());
     world.words(1)[320].store(u64::MAX, SeqCst);
     let poller = world.guests[1].domain.vcpu(1).unwrap().clone();
     for (waits_for, port, wakes) in [(second, first, false), (second, second, true), (0, first, true)] {
         world.words(1)[256].store(0, SeqCst);
         poller.pauses.store(pause::POLLING, SeqCst);
-        world.guests[1].domain.events.begin_poll(world.guests[1].domain.vcpu(1).unwrap(), waits_for);
-        deliver::send(&world.caller(1), port).unwrap();
+        world.guests[1].domain.events.begin_poll(&world.guests[1].domain.vcpu(1).unwrap().events, waits_for);
+        world.caller(1).send_event(port).unwrap();
         assert_eq!(poller.pauses.load(SeqCst) & pause::POLLING == 0, wakes, "port {port} for {waits_for}");
-        assert_eq!(world.guests[1].domain.events.end_poll(world.guests[1].domain.vcpu(1).unwrap()), !wakes);
+        assert_eq!(world.guests[1].domain.events.end_poll(&world.guests[1].domain.vcpu(1).unwrap().events), !wakes);
     }
 }
 
@@ -98,18 +98,18 @@ fn a_level_interrupt_is_masked_until_the_guest_has_served_it() {
     let mut world = World::new();
     let hv = world.guests[0].hv;
     let dom0 = world.guests[0].domain.clone();
-    let is_masked = |gsi: u32| hv.machine.peripherals.lock().unwrap().lines[&gsi].1;
-    let [edge, level] = [0, 1].map(|gsi| event::bind_pirq(&world.caller(0), gsi).unwrap());
+    let is_masked = |gsi: u32| hv.machine().peripherals.lock().unwrap().lines[&gsi].1;
+    let [edge, level] = [0, 1].map(|gsi| world.caller(0).bind_pirq(gsi).unwrap());
     assert!(!is_masked(0) && !is_masked(1));
-    pirq::raise(hv, 0);
-    pirq::raise(hv, 1);
+    hv.raise_pirq(0);
+    hv.raise_pirq(1);
     assert_eq!(world.words(0)[256].load(SeqCst), 1 << edge | 1 << level);
     assert!(!is_masked(0) && is_masked(1));
-    assert_eq!(pirq::end_of_interrupt(hv, &dom0, 1), Ok(None));
+    assert_eq!(hv.end_of_interrupt(&dom0, 1), Ok(None));
     assert!(!is_masked(1));
-    event::close(hv, &world.guests[0].domain, level).unwrap();
+    hv.close_port(&world.guests[0].domain, level).unwrap();
     assert!(is_masked(1));
-    assert_eq!(pirq::end_of_interrupt(hv, &dom0, 1), Ok(None), "one too many does nothing");
+    assert_eq!(hv.end_of_interrupt(&dom0, 1), Ok(None), "one too many does nothing");
     assert!(is_masked(1));
 }
 
@@ -117,14 +117,14 @@ fn a_level_interrupt_is_masked_until_the_guest_has_served_it() {
 fn global_interrupts_are_the_control_domain_s() {
     let mut world = World::new();
     for (id, virq) in [(0, VIRQ_CONSOLE), (1, VIRQ_CONSOLE), (0, VIRQ_DOM_EXC)] {
-        event::bind_virq(&world.caller(id), virq, 0).unwrap();
+        world.caller(id).bind_virq(virq, 0).unwrap();
     }
-    virq::raise_global(world.guests[0].hv, VIRQ_DOM_EXC);
+    world.guests[0].hv.raise_global_virq(VIRQ_DOM_EXC);
     assert_eq!((world.words(0)[256].load(SeqCst), world.words(1)[256].load(SeqCst)), (1 << 2, 0));
-    assert_eq!(event::bind_virq(&world.caller(1), VIRQ_TIMER, 1), Ok(2));
-    virq::raise(world.guests[1].hv, &world.guests[1].domain, 0, VIRQ_TIMER);
+    assert_eq!(world.caller(1).bind_virq(VIRQ_TIMER, 1), Ok(2));
+    world.guests[1].hv.raise_virq(&world.guests[1].domain, 0, VIRQ_TIMER);
     assert_eq!(world.words(1)[256].load(SeqCst), 0);
-    virq::raise(world.guests[1].hv, &world.guests[1].domain, 1, VIRQ_TIMER);
+    world.guests[1].hv.raise_virq(&world.guests[1].domain, 1, VIRQ_TIMER);
     assert_eq!(world.words(1)[256].load(SeqCst), 1 << 2);
 }
 
@@ -148,10 +148,10 @@ fn two_domains_that_fight_over_channels_leave_them_whole() {
                         let (port, other) = (1 + dice.roll(12), DomId(1 + dice.roll(2) as u16));
                         let caller = guest.caller();
                         let _ = match dice.roll(6) {
-                            0 => event::alloc_unbound(&caller, DomId::SELF, other).is_ok(),
-                            1 | 2 => event::bind_interdomain(&caller, other, port).is_ok(),
-                            3 => event::close(hv, caller.domain, port).is_ok(),
-                            _ => deliver::send(&caller, port).is_ok(),
+                            0 => caller.alloc_unbound(DomId::SELF, other).is_ok(),
+                            1 | 2 => caller.bind_interdomain(other, port).is_ok(),
+                            3 => hv.close_port(caller.domain, port).is_ok(),
+                            _ => caller.send_event(port).is_ok(),
                         };
                     }
                 });
@@ -159,6 +159,6 @@ fn two_domains_that_fight_over_channels_leave_them_whole() {
         }
     });
     for guest in &fighters {
-        assert_eq!(event::audit(hv, &guest.domain), Ok(()));
+        assert_eq!(hv.audit_events(&guest.domain), Ok(()));
     }
 }

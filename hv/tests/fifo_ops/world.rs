@@ -5,13 +5,7 @@ use crate::{
     support::{self, Fake, dice::Dice, guest::Guest},
 };
 use oxen_abi::{domid::DomId, errno::Errno, event_channel::EvtchnInitControl};
-use oxen_hv::{
-    addr::Mfn,
-    caller::Caller,
-    domain::Progress,
-    event::{self, Reset, deliver},
-    mem::Memory,
-};
+use oxen_hv::{addr::Mfn, caller::Caller, channel::Reset, domain::Progress, event, mem::Ram};
 use std::sync::atomic::Ordering::SeqCst;
 
 pub(crate) const DOMAINS: u16 = 2;
@@ -43,9 +37,9 @@ impl World {
             fifo: None,
         };
         for guest in &guests {
-            (1..VCPUS).for_each(|id| guest.domain.add_vcpu(hv, id).unwrap());
+            (1..VCPUS).for_each(|id| hv.add_vcpu(&guest.domain, id).unwrap());
             guest.domain.events.set_limit(LIMIT);
-            hv.machine.words(guest.domain.shared_info)[320..384].iter().for_each(|mask| mask.store(u64::MAX, SeqCst));
+            hv.machine().words(guest.domain.shared_info)[320..384].iter().for_each(|mask| mask.store(u64::MAX, SeqCst));
         }
         let frames = guests.iter().map(|guest| [0; 3].map(|_| guest.frame())).collect();
         Self { guests, models: vec![model; usize::from(DOMAINS)], frames }
@@ -60,7 +54,7 @@ impl World {
     }
 
     pub(crate) fn word(&self, id: u16, frame: usize, index: usize) -> &'static std::sync::atomic::AtomicU32 {
-        &self.guests[0].hv.machine.halves(self.frames[usize::from(id)][frame])[index]
+        &self.guests[0].hv.machine().halves(self.frames[usize::from(id)][frame])[index]
     }
 
     /// Where the control block of a vcpu stands in its frame, in words of 32 bits.
@@ -84,9 +78,9 @@ impl World {
                 let info = guest.domain.vcpu(vcpu as u32).unwrap().info.lock().unwrap();
                 assert_eq!(info.upcall_pending().load(SeqCst) != 0, model.upcall[vcpu], "d{id}v{vcpu} after {what}");
             }
-            let pending = guest.hv.machine.words(guest.domain.shared_info)[256].load(SeqCst);
+            let pending = guest.hv.machine().words(guest.domain.shared_info)[256].load(SeqCst);
             assert_eq!(pending, model.pending, "bits of domain {id} after {what}");
-            assert_eq!(event::audit(guest.hv, &guest.domain), Ok(()), "domain {id} after {what}");
+            assert_eq!(guest.hv.audit_events(&guest.domain), Ok(()), "domain {id} after {what}");
             let held = |domain: &oxen_hv::domain::Domain| {
                 let mut held = 0;
                 domain.events.each_frame(|_| held += 1);
@@ -161,39 +155,35 @@ impl World {
                 let control_gfn = frame(self.frames[usize::from(me)][vcpu.min(1) as usize], dice);
                 let request = EvtchnInitControl { control_gfn, offset, vcpu, link_bits: 0, _pad: [0; 7] };
                 let expected = self.expect_init(me, vcpu, is_frame_good, offset);
-                assert_eq!(event::init_control(&self.caller(me), &request), expected, "{me}: {request:?}");
+                assert_eq!(self.caller(me).init_event_control(&request), expected, "{me}: {request:?}");
                 format!("{me}: {request:?}")
             }
             2 => {
                 let gfn = frame(self.frames[usize::from(me)][2], dice);
                 // Every page but the first is the same again, and of ports that there are not.
                 let expected = self.expect_expand(me, is_frame_good);
-                assert_eq!(event::expand_array(&self.caller(me), gfn), expected, "{me}: expand_array {gfn:#x}");
+                assert_eq!(self.caller(me).expand_event_array(gfn), expected, "{me}: expand_array {gfn:#x}");
                 format!("{me}: expand_array {gfn:#x}")
             }
             3 | 4 => {
                 let priority = dice.roll(17);
                 let expected = self.expect_priority(me, port, priority);
-                assert_eq!(event::set_priority(&self.caller(me), port, priority), expected, "{me}: {port} {priority}");
+                assert_eq!(self.caller(me).set_event_priority(port, priority), expected, "{me}: {port} {priority}");
                 format!("{me}: set_priority {port} {priority}")
             }
             5 | 6 => {
                 let expected = if vcpu < VCPUS { self.model(me).open(Is::Ipi, vcpu) } else { Err(Errno::NoEnt) };
-                assert_eq!(event::bind_ipi(&self.caller(me), vcpu), expected, "{me}: bind_ipi {vcpu}");
+                assert_eq!(self.caller(me).bind_ipi(vcpu), expected, "{me}: bind_ipi {vcpu}");
                 format!("{me}: bind_ipi {vcpu}")
             }
             7 => {
                 let expected = self.model(me).open(Is::Unbound(dom), 0);
-                assert_eq!(event::alloc_unbound(&self.caller(me), DomId::SELF, DomId(dom)), expected);
+                assert_eq!(self.caller(me).alloc_unbound(DomId::SELF, DomId(dom)), expected);
                 format!("{me}: alloc_unbound for {dom}")
             }
             8 | 9 => {
                 let expected = self.expect_connect(me, dom, port);
-                assert_eq!(
-                    event::bind_interdomain(&self.caller(me), DomId(dom), port),
-                    expected,
-                    "{me} to {dom} {port}"
-                );
+                assert_eq!(self.caller(me).bind_interdomain(DomId(dom), port), expected, "{me} to {dom} {port}");
                 format!("{me}: bind_interdomain {dom} {port}")
             }
             10 => {
@@ -205,29 +195,29 @@ impl World {
                     }
                     _ => Err(Errno::Inval),
                 };
-                assert_eq!(event::bind_vcpu(&self.caller(me), port, vcpu), expected, "{me}: bind_vcpu {port} {vcpu}");
+                assert_eq!(self.caller(me).bind_vcpu(port, vcpu), expected, "{me}: bind_vcpu {port} {vcpu}");
                 format!("{me}: bind_vcpu {port} {vcpu}")
             }
             11 => {
                 let expected = self.expect_close(me, port);
                 let guest = &self.guests[usize::from(me)];
-                assert_eq!(event::close(guest.hv, &guest.domain, port), expected, "{me}: close {port}");
+                assert_eq!(guest.hv.close_port(&guest.domain, port), expected, "{me}: close {port}");
                 format!("{me}: close {port}")
             }
             12..=16 => {
                 let expected = self.expect_send(me, port);
-                assert_eq!(deliver::send(&self.caller(me), port), expected, "{me}: send {port}");
+                assert_eq!(self.caller(me).send_event(port), expected, "{me}: send {port}");
                 format!("{me}: send {port}")
             }
             17 | 18 => {
                 let expected =
                     if self.model(me).fifo.is_some() { self.expect_unmask(me, port) } else { return String::new() };
-                assert_eq!(deliver::unmask(&self.caller(me), port), expected, "{me}: unmask {port}");
+                assert_eq!(self.caller(me).unmask_port(port), expected, "{me}: unmask {port}");
                 format!("{me}: unmask {port}")
             }
             19 if dice.roll(20) == 0 => {
                 self.expect_reset(me);
-                assert_eq!(event::reset(&self.caller(me), DomId::SELF, Reset::Begin), Ok(Progress::Done));
+                assert_eq!(self.caller(me).reset_events(DomId::SELF, Reset::Begin), Ok(Progress::Done));
                 format!("{me}: reset")
             }
             19 => {
@@ -238,7 +228,7 @@ impl World {
                 };
                 if port < 64 {
                     let guest = &self.guests[usize::from(me)];
-                    assert_eq!(deliver::is_pending(guest.hv, &guest.domain, port), expected, "{me}: poll {port}");
+                    assert_eq!(guest.hv.is_event_pending(&guest.domain, port), expected, "{me}: poll {port}");
                 }
                 format!("{me}: poll {port}")
             }

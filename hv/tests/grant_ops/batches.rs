@@ -5,7 +5,7 @@ use oxen_abi::{
     domid::DomId,
     grant_table::{self as abi, GnttabMapGrantRef},
 };
-use oxen_hv::{addr::GuestAddr, caller::Caller, domain::Progress, grant};
+use oxen_hv::{addr::GuestAddr, caller::Caller, domain::Progress};
 use std::sync::atomic::Ordering::SeqCst;
 use zerocopy::IntoBytes;
 
@@ -29,10 +29,10 @@ fn a_batch_that_is_interrupted_goes_on_where_it_was() {
     };
     let mut ops: Vec<_> = (0..8).map(op).collect();
     side.guest.run();
-    hv.machine.write_guest(GuestAddr(0), ops.as_bytes()).unwrap();
+    hv.machine().write_guest(GuestAddr(0), ops.as_bytes()).unwrap();
     hv.cpus[0].work.store(1, SeqCst);
     assert_eq!(side.guest.call(Caller::grant_table_op, [u64::from(abi::GNTTABOP_MAP_GRANT_REF), 0, 8, 0]), Ok(0));
-    hv.machine.read_guest(GuestAddr(0), ops.as_mut_bytes()).unwrap();
+    hv.machine().read_guest(GuestAddr(0), ops.as_mut_bytes()).unwrap();
     assert!(ops.iter().enumerate().all(|(n, op)| (op.status, op.handle) == (OKAY, n as u32)));
     let unmaps: Vec<_> = (0..8)
         .map(|handle| abi::GnttabUnmapGrantRef {
@@ -43,7 +43,7 @@ fn a_batch_that_is_interrupted_goes_on_where_it_was() {
             _pad0: 0,
         })
         .collect();
-    hv.machine.write_guest(GuestAddr(0), unmaps.as_bytes()).unwrap();
+    hv.machine().write_guest(GuestAddr(0), unmaps.as_bytes()).unwrap();
     assert_eq!(side.guest.call(Caller::grant_table_op, [u64::from(abi::GNTTABOP_UNMAP_GRANT_REF), 0, 8, 0]), Ok(0));
     assert_eq!(side.guest.domain.grants.lock().mappings(), 0);
     world.check();
@@ -70,9 +70,9 @@ fn a_domain_of_one_frame_of_mappings_has_256() {
     assert_eq!((world.sides[0].ask(abi::GNTTABOP_MAP_GRANT_REF, &mut op), op.status), (Ok(0), abi::GNTST_NO_SPACE));
     // The end of the domain gives all of them back, a bounded number at a time.
     let domain = world.sides[0].guest.domain.clone();
-    domain.is_dying.store(true, SeqCst);
+    domain.memory.is_dying.store(true, SeqCst);
     let hv = world.sides[0].guest.hv;
-    while grant::release_all(hv, &domain) == Progress::Stopped {}
+    while hv.release_grants(&domain) == Progress::Stopped {}
     assert_eq!(domain.grants.lock().mappings(), 0);
     assert_eq!(world.sides[1].guest.domain.grants.lock().each_pin().count(), 0);
 }

@@ -8,7 +8,7 @@ use oxen_abi::{
     domid::DomId,
     grant_table::{self as abi, GnttabCopy, GnttabCopyPtr},
 };
-use oxen_hv::{addr::Mfn, mem::Memory};
+use oxen_hv::{addr::Mfn, mem::Ram};
 use std::sync::atomic::Ordering::SeqCst;
 
 /// What a claim is for.
@@ -140,7 +140,7 @@ impl World {
         let expected = self.expect_copy(me, &op);
         let hv = self.sides[me].guest.hv;
         let read = |frame: Mfn, at: u16| -> Vec<u8> {
-            hv.machine.bytes(frame).iter().skip(at.into()).take(len.into()).map(|b| b.load(SeqCst)).collect()
+            hv.machine().bytes(frame).iter().skip(at.into()).take(len.into()).map(|b| b.load(SeqCst)).collect()
         };
         let wanted = expected.ok().map(|(from, to)| (from, to, read(from, op.source.offset)));
         assert_eq!(self.sides[me].ask(abi::GNTTABOP_COPY, &mut op), Ok(0));

@@ -27,14 +27,14 @@ impl World {
         let Some(frame) = Mfn::new(op.mfn).filter(|f| self.sides[me].loose.contains(f)) else {
             return abi::GNTST_BAD_PAGE;
         };
-        if hv.frames.state(frame).refs() != 1 {
+        if hv.memory.frames.state(frame).refs() != 1 {
             return abi::GNTST_BAD_PAGE;
         }
         let Some(to) = Self::by_id(op.domid) else { return abi::GNTST_BAD_DOMAIN };
         let Some(&entry) = self.sides[to].entries.get(op.r#ref as usize) else { return GENERAL };
         let wanted = u64::from(abi::GTF_ACCEPT_TRANSFER) | (me as u64 + 1) << 16;
         let domain = &self.sides[to].guest.domain;
-        let is_full = hv.frames.reserved(domain.owner.slot().unwrap()) >= domain.max_pages.load(SeqCst);
+        let is_full = hv.memory.frames.reserved(domain.owner.slot().unwrap()) >= domain.memory.max_pages.load(SeqCst);
         if entry.head & 0xffff_ffff != wanted || is_full {
             return GENERAL;
         }

@@ -13,7 +13,7 @@ mod support;
 mod versions;
 mod world;
 
-use oxen_hv::{domain::Progress, grant};
+use oxen_hv::domain::Progress;
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
     audit::{self, Holds},
@@ -43,18 +43,18 @@ fn a_dead_domain_holds_nothing_and_what_it_granted_stays_until_it_is_unmapped() 
     let (mut world, mut dice) = (World::new(), Dice(11));
     (0..4000).for_each(|_| world.step(&mut dice));
     let domain = world.sides[0].guest.domain.clone();
-    domain.is_dying.store(true, SeqCst);
+    domain.memory.is_dying.store(true, SeqCst);
     let hv = world.sides[0].guest.hv;
-    while grant::release_all(hv, &domain) == Progress::Stopped {}
+    while hv.release_grants(&domain) == Progress::Stopped {}
     assert_eq!(domain.grants.lock().mappings(), 0);
     assert_eq!(domain.grants.lock().size().0, 0);
-    assert!(grant::table_frame(hv, &domain, 0).is_err());
+    assert!(hv.grant_table_frame(&domain, 0).is_err());
     world.sides[0].mappings.clear();
     // The others still hold what it granted, and lose nothing when they give it back.
     for n in 1..GUESTS {
         let others: Vec<_> = world.sides[n].guest.domain.grants.lock().each_pin().collect();
         assert!(others.iter().all(|pin| usize::from(pin.2) != domain.owner.slot().unwrap()));
-        while grant::release_all(hv, &world.sides[n].guest.domain) == Progress::Stopped {}
+        while hv.release_grants(&world.sides[n].guest.domain) == Progress::Stopped {}
     }
     let mut known = Holds::default();
     for side in &world.sides {

@@ -64,7 +64,7 @@ impl World {
             assert!(old.is_none(), "a handle that was given out twice");
         }
         // What was there before may still be known to the CPU: the guest's own affair, which it sees to.
-        self.sides[me].guest.hv.machine.flush();
+        self.sides[me].guest.hv.machine().flush();
     }
 
     pub(crate) fn unmap(&mut self, me: usize, dice: &mut Dice) {

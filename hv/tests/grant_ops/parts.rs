@@ -5,7 +5,7 @@ use oxen_abi::{
     domid::DomId,
     grant_table::{self as abi, GnttabCopy, GnttabCopyPtr, GnttabMapGrantRef},
 };
-use oxen_hv::{addr::Mfn, grant::Policy, mem::Memory};
+use oxen_hv::{addr::Mfn, grant::Policy, mem::Ram};
 use std::sync::atomic::Ordering::SeqCst;
 
 const PERMIT: u64 = abi::GTF_PERMIT_ACCESS as u64;
@@ -67,7 +67,7 @@ fn entry(head: u64, to: u64, upper: u64, body: u64) -> Entry {
 }
 
 fn first_word(world: &World, side: usize, frame: Mfn) -> u64 {
-    world.sides[side].guest.hv.machine.words(frame)[0].load(SeqCst)
+    world.sides[side].guest.hv.machine().words(frame)[0].load(SeqCst)
 }
 
 #[test]
@@ -115,14 +115,14 @@ fn both_ends_by_one_entry_are_of_the_part_that_was_claimed_first() {
 fn an_offer_is_passed_on_once_and_by_the_right_of_each_on_the_way() {
     let mut world = world(Policy::default());
     let page = world.sides[1].home.data[3];
-    world.sides[1].guest.hv.machine.words(page)[0].store(0x1234, SeqCst);
+    world.sides[1].guest.hv.machine().words(page)[0].store(0x1234, SeqCst);
     // The second guest grants to the first, which passes it on to the third.
     world.sides[1].write(10, entry(PERMIT, 1, 0, page.raw()));
     world.sides[0].write(9, entry(PASSED, 3, 2, 10));
     assert_eq!(fetch(&mut world.sides[2], 1, 9, 0, 8), OKAY);
     let own = world.sides[2].home.data[2];
     assert_eq!(first_word(&world, 2, own), 0x1234);
-    world.sides[2].guest.hv.machine.words(own)[0].store(0x77, SeqCst);
+    world.sides[2].guest.hv.machine().words(own)[0].store(0x77, SeqCst);
     assert_eq!(put(&mut world.sides[2], 1, 9, 0, 8), OKAY);
     assert_eq!(first_word(&world, 1, page), 0x77);
     // To be mapped it is not, nor is it the second guest's own to use.

@@ -10,7 +10,7 @@ use oxen_hv::{
     addr::GuestAddr,
     caller::Caller,
     grant,
-    mem::{Memory, editor::Editor, entry::Entry},
+    mem::{Ram, editor::Editor, entry::Entry},
 };
 use std::sync::atomic::Ordering::SeqCst;
 use zerocopy::IntoBytes;
@@ -56,14 +56,14 @@ fn a_table_is_set_up_and_its_frames_can_be_mapped_by_its_domain_alone() {
     assert_eq!((side.ask(abi::GNTTABOP_SETUP_TABLE, &mut setup), setup.status), (Ok(0), OKAY));
     let (hv, owner) = (side.guest.hv, side.guest.domain.clone());
     let mut list = [0_u64; 3];
-    hv.machine.read_guest(GuestAddr(512), list.as_mut_bytes()).unwrap();
+    hv.machine().read_guest(GuestAddr(512), list.as_mut_bytes()).unwrap();
     for (index, mfn) in list.into_iter().enumerate() {
-        let frame = grant::table_frame(hv, &owner, index as u32).unwrap();
+        let frame = hv.grant_table_frame(&owner, index as u32).unwrap();
         assert_eq!(frame.raw(), mfn);
         let entry = Entry::to(frame, Entry::PRESENT | Entry::WRITABLE | Entry::USER).0;
         for (n, is_own) in [(0, true), (1, false)] {
             let side = &world.sides[n];
-            let mut editor = Editor::open(side.guest.hv, &side.guest.domain).unwrap();
+            let mut editor = Editor::open(&side.guest.hv.memory, &side.guest.domain.memory).unwrap();
             let rights = editor.own_rights();
             let root = side.guest.state.kernel_root.unwrap();
             let mapped = editor.map_at(root, GuestAddr(Side::spare(index)), entry, &rights);
@@ -95,7 +95,7 @@ fn caches_are_flushed_of_pages_that_one_has_or_uses_alone() {
     for bad in [4, abi::GNTTAB_CACHE_SOURCE_GREF | clean] {
         assert_eq!(flush(&mut world, command, own, bad), Err(Errno::Inval));
     }
-    let end = (world.sides[0].guest.hv.frames.end() as u64) << 12;
+    let end = (world.sides[0].guest.hv.memory.frames.end() as u64) << 12;
     for (address, error) in [(end, Errno::Inval), (u64::MAX, Errno::Inval), (0, Errno::Perm), (end - 1, Errno::Perm)] {
         assert_eq!(flush(&mut world, command, address, clean), Err(error), "{address:#x}");
     }
@@ -104,9 +104,9 @@ fn caches_are_flushed_of_pages_that_one_has_or_uses_alone() {
     let hv = side.guest.hv;
     *side.guest.domain.grants.lock() = grant::Grants::new(20, 1, 2);
     let (page, reference) = (side.home.data[3], 9000);
-    let table = grant::table_frame(hv, &side.guest.domain, reference / 512).unwrap();
+    let table = hv.grant_table_frame(&side.guest.domain, reference / 512).unwrap();
     let word = u64::from(abi::GTF_PERMIT_ACCESS) | 1 << 16 | page.raw() << 32;
-    hv.machine.words(table)[reference as usize % 512].store(word, SeqCst);
+    hv.machine().words(table)[reference as usize % 512].store(word, SeqCst);
     assert_eq!(flush(&mut world, command, page.address().0, clean), Err(Errno::Inval), "granted, but not used");
     let (flags, dom) = (abi::GNTMAP_DEVICE_MAP, DomId(2));
     let mut op =
@@ -122,6 +122,6 @@ fn caches_are_flushed_of_pages_that_one_has_or_uses_alone() {
     assert_eq!(flush(&mut world, abi::GNTTABOP_COPY | 1 << 12, own, clean), Err(Errno::Inval));
     let many: Vec<_> =
         (0..3).map(|_| abi::GnttabCacheFlush { a: page.address().0, offset: 0, length: 4096, op: clean }).collect();
-    hv.machine.write_guest(GuestAddr(0), many.as_bytes()).unwrap();
+    hv.machine().write_guest(GuestAddr(0), many.as_bytes()).unwrap();
     assert_eq!(world.sides[0].guest.call(Caller::grant_table_op, [command.into(), 0, 3, 0]), Ok(0));
 }

@@ -16,8 +16,7 @@ use oxen_hv::{
     Hypervisor,
     addr::{GuestAddr, Mfn},
     caller::Caller,
-    grant,
-    mem::Memory,
+    mem::Ram,
 };
 use std::{
     sync::atomic::{AtomicBool, Ordering::SeqCst},
@@ -41,17 +40,17 @@ struct Pages {
 }
 
 fn ask<T: FromBytes + IntoBytes + Immutable>(guest: &mut Guest, command: u32, op: &mut T) -> bool {
-    let machine = &guest.hv.machine;
+    let machine = guest.hv.machine();
     machine.write_guest(GuestAddr(0), op.as_bytes()).unwrap();
     let answer = guest.call(Caller::grant_table_op, [command.into(), 0, 1, 0]);
-    guest.hv.machine.read_guest(GuestAddr(0), op.as_mut_bytes()).unwrap();
+    guest.hv.machine().read_guest(GuestAddr(0), op.as_mut_bytes()).unwrap();
     answer.is_ok()
 }
 
 /// Writes entries that mean the secret page, or none, if they are read as what they are not.
 fn offer(guest: &Guest, version: u32, pages: Pages) {
     let hv = guest.hv;
-    let table = hv.machine.words(grant::table_frame(hv, &guest.domain, 0).unwrap());
+    let table = hv.machine().words(hv.grant_table_frame(&guest.domain, 0).unwrap());
     for reference in 0..REFS as usize {
         let (offered, secret) = (pages.offered.raw(), pages.secret.raw());
         if version == 1 {
@@ -77,7 +76,7 @@ fn change(guest: &mut Guest, pages: Pages, is_over: &AtomicBool) {
     let (mut version, mut changes) = (1, 0);
     while !is_over.load(SeqCst) {
         // A reserved entry that passes something on would keep the version.
-        let table = guest.hv.machine.words(grant::table_frame(guest.hv, &guest.domain, 0).unwrap());
+        let table = guest.hv.machine().words(guest.hv.grant_table_frame(&guest.domain, 0).unwrap());
         if version == 2 {
             table[..16].iter().for_each(|word| word.store(0, SeqCst));
         }
@@ -117,7 +116,7 @@ fn use_grants(guest: &mut Guest, home: &Home, pages: Pages, seed: u64, cpu: u16)
         assert!(ask(guest, abi::GNTTABOP_COPY, &mut op));
         if op.status == abi::GNTST_OKAY {
             copied += 1;
-            let seen = guest.hv.machine.words(home.data[2])[0].load(SeqCst);
+            let seen = guest.hv.machine().words(home.data[2])[0].load(SeqCst);
             assert_eq!(seen, OFFERED, "entry {}", op.source.u);
         }
     }
@@ -126,7 +125,7 @@ fn use_grants(guest: &mut Guest, home: &Home, pages: Pages, seed: u64, cpu: u16)
 
 fn fill(hv: &Hypervisor<Fake>, pages: Pages) {
     for (frame, value) in [(pages.offered, OFFERED), (pages.passed, OFFERED), (pages.secret, SECRET)] {
-        hv.machine.words(frame).iter().for_each(|word| word.store(value, SeqCst));
+        hv.machine().words(frame).iter().for_each(|word| word.store(value, SeqCst));
     }
 }
 
@@ -139,8 +138,8 @@ fn who_changes_versions_confuses_nobody_who_maps_or_copies() {
     let pages = Pages { offered: homes[0].data[3], passed: homes[2].data[3], secret: homes[0].data[4] };
     fill(hv, pages);
     // The third grants to the first, which passes it on to the second.
-    grant::grow(hv, &guests[2].domain, 1).unwrap();
-    let third = hv.machine.words(grant::table_frame(hv, &guests[2].domain, 0).unwrap());
+    hv.grow_grant_table(&guests[2].domain, 1).unwrap();
+    let third = hv.machine().words(hv.grant_table_frame(&guests[2].domain, 0).unwrap());
     third[1].store(PERMIT | 1 << 16 | pages.passed.raw() << 32, SeqCst);
     offer(&guests[0], 1, pages);
     let is_over = AtomicBool::new(false);
@@ -174,13 +173,13 @@ fn who_changes_versions_confuses_nobody_who_maps_or_copies() {
         drop(grants);
         known.add(domain.shared_info, true);
         known.add(home.tables[0], true);
-        known.add(grant::table_frame(hv, domain, 0).unwrap(), true);
+        known.add(hv.grant_table_frame(domain, 0).unwrap(), true);
     }
     audit::check(hv, &known, audit::nothing_lent);
     // Nobody uses anything any more, and no mark is left that says so.
     for domain in &domains {
         for frame in domain.grants.lock().status_frames() {
-            assert!(hv.machine.words(*frame).iter().all(|word| word.load(SeqCst) == 0));
+            assert!(hv.machine().words(*frame).iter().all(|word| word.load(SeqCst) == 0));
         }
     }
 }

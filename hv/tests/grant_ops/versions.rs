@@ -21,7 +21,7 @@ use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     grant,
-    mem::{Memory, editor::Editor, entry::Entry as PageEntry},
+    mem::{Ram, editor::Editor, entry::Entry as PageEntry},
 };
 use std::sync::atomic::Ordering::SeqCst;
 use zerocopy::IntoBytes;
@@ -120,7 +120,7 @@ fn a_domain_has_no_more_than_its_toolstack_gave_it() {
 
 /// Maps a frame of the guest's own at a spare slot, or takes it away.
 fn map_own(side: &Side, slot: usize, frame: Option<Mfn>) -> bool {
-    let mut editor = Editor::open(side.guest.hv, &side.guest.domain).unwrap();
+    let mut editor = Editor::open(&side.guest.hv.memory, &side.guest.domain.memory).unwrap();
     let rights = editor.own_rights();
     let flags = PageEntry::PRESENT | PageEntry::WRITABLE | PageEntry::USER;
     let entry = frame.map_or(0, |frame| PageEntry::to(frame, flags).0);
@@ -134,14 +134,14 @@ fn status_frames_that_are_mapped_keep_the_version_and_free_ones_are_nobody_s() {
     world.sides[0].become_version(2);
     let side = &mut world.sides[0];
     let status = side.status_frame().unwrap();
-    let (hv, free) = (side.guest.hv, side.guest.hv.frames.free_frames());
+    let (hv, free) = (side.guest.hv, side.guest.hv.memory.frames.free_frames());
     assert!(map_own(side, 0, Some(status)));
     assert!(!map_own(&world.sides[1], 0, Some(status)), "it is lent to its domain alone");
     let side = &mut world.sides[0];
     assert_eq!(set(side, 1), (Err(Errno::Busy), 2));
     assert!(map_own(side, 0, None));
     side.become_version(1);
-    assert_eq!((side.status_frame(), hv.frames.free_frames()), (None, free + 1));
+    assert_eq!((side.status_frame(), hv.memory.frames.free_frames()), (None, free + 1));
     assert!(!map_own(side, 0, Some(status)));
     // Granted and mapped by another it is held as well.
     side.become_version(2);
@@ -167,7 +167,7 @@ fn frames(side: &mut Side, command: u32, count: u32) -> (i16, Vec<u64>) {
         op.status
     };
     let mut list = vec![0_u64; if status == OKAY { count as usize } else { 0 }];
-    side.guest.hv.machine.read_guest(GuestAddr(512), list.as_mut_bytes()).unwrap();
+    side.guest.hv.machine().read_guest(GuestAddr(512), list.as_mut_bytes()).unwrap();
     (status, list)
 }
 
@@ -181,10 +181,10 @@ fn a_table_and_its_status_frames_grow_together_or_not_at_all() {
     let hv = side.guest.hv;
     // Neither the frame of the entries nor that of their status can be had.
     for left in 0..2 {
-        hv.machine.frames_left.store(left, SeqCst);
+        hv.machine().frames_left.store(left, SeqCst);
         assert_eq!(set(side, 2), (Err(Errno::NoMem), 1));
     }
-    hv.machine.frames_left.store(u64::MAX, SeqCst);
+    hv.machine().frames_left.store(u64::MAX, SeqCst);
     assert_eq!(set(side, 2), (Ok(0), 2));
     for (count, status) in [(1, 1), (8, 1), (9, 2), (16, 2), (17, 3)] {
         assert_eq!(frames(side, abi::GNTTABOP_SETUP_TABLE, count).0, OKAY);
@@ -201,20 +201,20 @@ fn a_table_and_its_status_frames_grow_together_or_not_at_all() {
     assert_eq!(frames(side, abi::GNTTABOP_SETUP_TABLE, 21).0, abi::GNTST_GENERAL_ERROR);
     // Going to version 2 with a long table, where the last status frame cannot be had.
     assert_eq!(set(side, 1), (Ok(0), 1));
-    let free = hv.frames.free_frames();
-    hv.machine.frames_left.store(2, SeqCst);
+    let free = hv.memory.frames.free_frames();
+    hv.machine().frames_left.store(2, SeqCst);
     assert_eq!(set(side, 2), (Err(Errno::NoMem), 1));
-    assert_eq!(hv.frames.free_frames(), free);
-    hv.machine.frames_left.store(u64::MAX, SeqCst);
-    assert_eq!((set(side, 2), hv.frames.free_frames()), ((Ok(0), 2), free - 3));
+    assert_eq!(hv.memory.frames.free_frames(), free);
+    hv.machine().frames_left.store(u64::MAX, SeqCst);
+    assert_eq!((set(side, 2), hv.memory.frames.free_frames()), ((Ok(0), 2), free - 3));
     // Growing over the end of a status frame, where the next one cannot be had.
     *world.sides[1].guest.domain.grants.lock() = grant::Grants::new(20, 1, 2);
     let side = &mut world.sides[1];
     assert_eq!((set(side, 2), frames(side, abi::GNTTABOP_SETUP_TABLE, 8).0), ((Ok(0), 2), OKAY));
-    let free = hv.frames.free_frames();
-    hv.machine.frames_left.store(1, SeqCst);
+    let free = hv.memory.frames.free_frames();
+    hv.machine().frames_left.store(1, SeqCst);
     assert_eq!(frames(side, abi::GNTTABOP_SETUP_TABLE, 9).0, abi::GNTST_GENERAL_ERROR);
-    assert_eq!((hv.frames.free_frames(), side.guest.domain.grants.lock().size().0), (free, 8));
+    assert_eq!((hv.memory.frames.free_frames(), side.guest.domain.grants.lock().size().0), (free, 8));
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn every_entry_has_a_status_word_of_its_own() {
     let (hv, page) = (side.guest.hv, side.home.data[3]);
     let tables = frames(side, abi::GNTTABOP_SETUP_TABLE, 17).1;
     let status = frames(side, abi::GNTTABOP_GET_STATUS_FRAMES, 3).1;
-    let words = |frames: &[u64], index: usize| hv.machine.words(Mfn::new(frames[index]).unwrap());
+    let words = |frames: &[u64], index: usize| hv.machine().words(Mfn::new(frames[index]).unwrap());
     for reference in [8_usize, 255, 256, 2047, 2048, 4095, 4096, 17 * 256 - 1] {
         let entry = &words(&tables, reference / 256)[reference % 256 * 2..];
         entry[1].store(page.raw(), SeqCst);
@@ -234,7 +234,7 @@ fn every_entry_has_a_status_word_of_its_own() {
         let mapped = map(&mut world.sides[1], 1, reference as u32);
         let marks = u64::from(abi::GTF_READING | abi::GTF_WRITING) << (reference % 4 * 16);
         for (index, frame) in status.iter().enumerate() {
-            for (at, word) in hv.machine.words(Mfn::new(*frame).unwrap()).iter().enumerate() {
+            for (at, word) in hv.machine().words(Mfn::new(*frame).unwrap()).iter().enumerate() {
                 let expected = if index * 512 + at == reference / 4 { marks } else { 0 };
                 assert_eq!(word.load(SeqCst), expected, "entry {reference}, word {at} of status frame {index}");
             }
@@ -274,19 +274,19 @@ fn the_toolstack_is_shown_entries_and_status_frames() {
             frame,
             frame_list,
         };
-        hv.machine.write_guest(GuestAddr(0), asked.as_bytes()).unwrap();
+        hv.machine().write_guest(GuestAddr(0), asked.as_bytes()).unwrap();
         control.call(Caller::memory_op, [XENMEM_ACQUIRE_RESOURCE.into(), 0, 0, 0])?;
-        hv.machine.read_guest(GuestAddr(0), asked.as_mut_bytes()).unwrap();
+        hv.machine().read_guest(GuestAddr(0), asked.as_mut_bytes()).unwrap();
         let mut list = vec![0_u64; count as usize];
-        hv.machine.read_guest(GuestAddr(512), list.as_mut_bytes()).unwrap();
+        hv.machine().read_guest(GuestAddr(512), list.as_mut_bytes()).unwrap();
         Ok((asked.nr_frames, list))
     };
     let (shared, status) = (XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED, XENMEM_RESOURCE_GRANT_TABLE_ID_STATUS);
     assert_eq!((acquire(shared, 0, 0), acquire(status, 0, 0)), (Ok((20, vec![])), Ok((3, vec![]))));
     assert_eq!(acquire(status, 0, 1), Err(Errno::Inval), "in version 1 there are none");
     assert_eq!(acquire(2, 0, 1), Err(Errno::Inval));
-    assert_eq!(grant::set_version(hv, &guest.domain, 2), (Ok(()), 2));
-    let known = |index: u32| grant::status_frame(hv, &guest.domain, index).unwrap().raw();
+    assert_eq!(hv.set_grant_version(&guest.domain, 2), (Ok(()), 2));
+    let known = |index: u32| hv.grant_status_frame(&guest.domain, index).unwrap().raw();
     assert_eq!(acquire(status, 0, 1), Ok((1, vec![known(0)])));
     // The second is made with the frames whose status it has: of a table of 20, there is none for a third whole one.
     assert_eq!(guest.domain.grants.lock().size().0, 1);
@@ -301,17 +301,17 @@ fn a_domain_that_ends_gives_its_status_frames_back() {
     world.sides[0].become_version(2);
     let domain = world.sides[0].guest.domain.clone();
     let hv = world.sides[0].guest.hv;
-    domain.is_dying.store(true, SeqCst);
-    while grant::release_all(hv, &domain) == oxen_hv::domain::Progress::Stopped {}
+    domain.memory.is_dying.store(true, SeqCst);
+    while hv.release_grants(&domain) == oxen_hv::domain::Progress::Stopped {}
     assert_eq!(domain.grants.lock().size().0, 0);
-    assert_eq!(grant::set_version(hv, &domain, 2), (Err(Errno::Inval), 1));
-    assert!(grant::status_frame(hv, &domain, 0).is_err());
+    assert_eq!(hv.set_grant_version(&domain, 2), (Err(Errno::Inval), 1));
+    assert!(hv.grant_status_frame(&domain, 0).is_err());
     let mut known = Holds::default();
     for (n, side) in world.sides.iter().enumerate() {
         known.add(side.guest.domain.shared_info, true);
         known.add(side.home.tables[0], true);
         if n != 0 {
-            known.add(grant::table_frame(hv, &side.guest.domain, 0).unwrap(), true);
+            known.add(hv.grant_table_frame(&side.guest.domain, 0).unwrap(), true);
         }
     }
     audit::check(hv, &known, audit::nothing_lent);

@@ -19,7 +19,7 @@ use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     grant,
-    mem::{Memory, Tlb, editor::Editor, entry::Entry as PageEntry, frame_type::FrameType},
+    mem::{Ram, Tlb, editor::Editor, entry::Entry as PageEntry, frame_type::FrameType},
 };
 use std::{
     collections::BTreeMap,
@@ -86,7 +86,7 @@ impl Side {
         let mut guest = Guest::new(hv, id, false, 40);
         let home = guest.build_home(DATA);
         *guest.domain.grants.lock() = grant::Grants::new(4, 1, 2);
-        grant::grow(hv, &guest.domain, 1).unwrap();
+        hv.grow_grant_table(&guest.domain, 1).unwrap();
         let loose = (0..3).map(|_| guest.frame()).collect();
         let (entries, spares) = ([Entry::default(); REFS], [None; SPARES]);
         Self { guest, home, version: 1, entries, mappings: BTreeMap::new(), spares, loose }
@@ -94,8 +94,8 @@ impl Side {
 
     /// Where an entry stands: its first word, and in version 2 the second and the word with its status.
     fn places(&self, reference: usize) -> (&'static AtomicU64, Option<(&'static AtomicU64, &'static AtomicU64)>) {
-        let words = |frame| self.guest.hv.machine.words(frame);
-        let table = words(grant::table_frame(self.guest.hv, &self.guest.domain, 0).unwrap());
+        let words = |frame| self.guest.hv.machine().words(frame);
+        let table = words(self.guest.hv.grant_table_frame(&self.guest.domain, 0).unwrap());
         if self.version == 1 {
             return (&table[reference], None);
         }
@@ -144,15 +144,15 @@ impl Side {
         request: &mut T,
     ) -> Result<u64, Errno> {
         self.run();
-        self.guest.hv.machine.write_guest(GuestAddr(0), request.as_bytes()).unwrap();
+        self.guest.hv.machine().write_guest(GuestAddr(0), request.as_bytes()).unwrap();
         let answer = self.guest.call(Caller::grant_table_op, [u64::from(command), 0, 1, 0]);
-        self.guest.hv.machine.read_guest(GuestAddr(0), request.as_mut_bytes()).unwrap();
+        self.guest.hv.machine().read_guest(GuestAddr(0), request.as_mut_bytes()).unwrap();
         answer
     }
 
     /// Runs the guest, if it does not run already: what the CPU knows then stays.
     pub(crate) fn run(&mut self) {
-        let root = self.guest.hv.machine.cpu(0).root;
+        let root = self.guest.hv.machine().cpu(0).root;
         if root != self.guest.state.kernel_root {
             self.guest.run();
         }
@@ -160,7 +160,7 @@ impl Side {
 
     /// Whether the guest can read at the spare slot. If so, the CPU knows the translation then.
     pub(crate) fn can_read(&self, slot: usize) -> bool {
-        self.guest.hv.machine.read_guest_word(GuestAddr(Self::spare(slot))).is_ok()
+        self.guest.hv.machine().read_guest_word(GuestAddr(Self::spare(slot))).is_ok()
     }
 
     pub(crate) fn spare(slot: usize) -> u64 {
@@ -213,7 +213,7 @@ impl World {
     /// Whether the frame can be used so; the status if not.
     pub(crate) fn can_take(&self, owner: usize, frame: Mfn, writes: bool) -> Result<(), i16> {
         let side = &self.sides[owner];
-        let state = side.guest.hv.frames.state(frame);
+        let state = side.guest.hv.memory.frames.state(frame);
         if state.owner() != side.guest.domain.owner || state.refs() == 0 {
             return Err(abi::GNTST_BAD_PAGE);
         }
@@ -276,11 +276,11 @@ impl World {
         let va = GuestAddr(Side::spare(slot) + 8 * u64::from(dice.roll(512)));
         if dice.roll(4) != 0 {
             let is_writable = side.spares[slot].is_some_and(|(_, writable)| writable);
-            assert_eq!(hv.machine.read_guest_word(va).is_ok(), side.spares[slot].is_some());
+            assert_eq!(hv.machine().read_guest_word(va).is_ok(), side.spares[slot].is_some());
             // Writing to its own status words is the guest's right, and confuses it alone; here nobody would know.
             let seen = side.spares[slot].map(|(frame, _)| frame);
             if !seen.is_some_and(|frame| self.is_status(frame)) {
-                assert_eq!(hv.machine.write_guest_word(va, dice.0).is_ok(), is_writable);
+                assert_eq!(hv.machine().write_guest_word(va, dice.0).is_ok(), is_writable);
             }
             return;
         }
@@ -290,7 +290,7 @@ impl World {
             _ => side.home.data[1],
         };
         let root = side.guest.state.kernel_root.unwrap();
-        let mut editor = Editor::open(hv, &side.guest.domain).unwrap();
+        let mut editor = Editor::open(&hv.memory, &side.guest.domain.memory).unwrap();
         let rights = editor.own_rights();
         let is_own = dice.roll(2) == 0;
         let flags = PageEntry::PRESENT | PageEntry::WRITABLE | PageEntry::USER;
@@ -298,7 +298,7 @@ impl World {
         editor.map_at(root, va, entry, &rights).unwrap();
         drop(editor);
         side.spares[slot] = is_own.then_some((own, true));
-        hv.machine.flush();
+        hv.machine().flush();
     }
 
     pub(crate) fn step(&mut self, dice: &mut Dice) {
@@ -340,7 +340,7 @@ impl World {
         let mut known = Holds::default();
         for side in &self.sides {
             known.add(side.guest.domain.shared_info, true);
-            known.add(grant::table_frame(side.guest.hv, &side.guest.domain, 0).unwrap(), true);
+            known.add(side.guest.hv.grant_table_frame(&side.guest.domain, 0).unwrap(), true);
             side.guest.domain.grants.lock().status_frames().iter().for_each(|&frame| known.add(frame, true));
             known.add(side.home.tables[0], true);
         }

@@ -6,14 +6,8 @@ use crate::{
 };
 use oxen_hv::{
     addr::{GuestAddr, MachineAddr},
-    mem::{
-        editor::{Editor, hold_writable},
-        entry::Entry,
-        grant_mapping::At,
-        tlb,
-    },
+    mem::{editor::Editor, entry::Entry, grant_mapping::At},
 };
-use std::sync::atomic::Ordering;
 
 impl World {
     /// Where a mapping of a grant may be asked for.
@@ -32,13 +26,15 @@ impl World {
         let owner = self.players[granter].guest.domain.owner;
         let (frame, writable, at) = (self.frame(granter), self.random.chance(50), self.place(player));
         let hv = self.hv;
-        let claimed = if writable { hold_writable(hv, frame, owner) } else { hv.frames.reference(frame, owner) };
+        let claimed =
+            if writable { hv.memory.hold_writable(frame, owner) } else { hv.memory.frames.reference(frame, owner) };
         if claimed.is_err() {
             return Outcome::Refused;
         }
         let Player { guest, claims, .. } = &mut self.players[player];
         let flags = Entry::PRESENT | if writable { Entry::WRITABLE } else { 0 };
-        let mapped = Editor::open(hv, &guest.domain).and_then(|mut editor| editor.map_grant(at, frame, owner, flags));
+        let mapped = Editor::open(&hv.memory, &guest.domain.memory)
+            .and_then(|mut editor| editor.map_grant(at, frame, owner, flags));
         if mapped.is_ok() {
             claims.push((frame, writable));
             return Outcome::Done;
@@ -62,7 +58,7 @@ impl World {
         let hv = self.hv;
         let Player { guest, claims, .. } = &mut self.players[player];
         let root = guest.state.kernel_root.unwrap();
-        let Ok(mut editor) = Editor::open(hv, &guest.domain) else { return Outcome::Partly };
+        let Ok(mut editor) = Editor::open(&hv.memory, &guest.domain.memory) else { return Outcome::Partly };
         let unmapped = match from {
             Some(va) => editor.replace_grant(at, frame, writable, (root, va)),
             None => editor.unmap_grant(at, frame, writable),
@@ -71,7 +67,7 @@ impl World {
         if unmapped.is_err() {
             return Outcome::Refused;
         }
-        tlb::flush_cpus(hv, guest.domain.dirty_cpus.load(Ordering::SeqCst));
+        hv.memory.flush_cpus(hv.memory.frames.tlb.cpus_of(guest.domain.owner));
         if let Some(index) = claims.iter().position(|&claim| claim == (frame, writable)) {
             release_claim(hv, claims.swap_remove(index));
         }

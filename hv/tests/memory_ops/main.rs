@@ -36,7 +36,7 @@ fn run(seed: u64) {
             let found = audit::check_links(world.hv);
             linear.iter_mut().flatten().zip(found.iter().flatten()).for_each(|(sum, found)| *sum += found);
             for frame in audit::all(world.hv) {
-                let state = world.hv.frames.state(frame);
+                let state = world.hv.memory.frames.state(frame);
                 if let (Some(level), true) = (state.kind().level(), state.uses() != 0) {
                     kinds[level as usize - 1] += 1;
                 }
@@ -72,5 +72,5 @@ fn dom_ids_of_no_domain_are_told() {
     let _home = guest.build_home(4);
     assert_eq!(guest.call(Caller::mmu_update, [BUFFER, 0, 0, 9]), Err(Errno::Srch));
     assert_eq!(guest.domain.id, DomId(1));
-    assert_eq!(guest.hv.frames.state(guest.domain.shared_info).kind(), FrameType::Writable);
+    assert_eq!(guest.hv.memory.frames.state(guest.domain.shared_info).kind(), FrameType::Writable);
 }

@@ -7,7 +7,7 @@ use crate::{
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
-    mem::{Memory, editor::Editor, frame_alloc},
+    mem::{Ram, editor::Editor, frame_alloc},
 };
 use std::sync::atomic::Ordering;
 
@@ -15,11 +15,11 @@ impl World {
     /// The guest touches a page, takes its mapping away without a flush, and has a frame exchanged: maybe that very one.
     pub(crate) fn unmap_and_exchange(&mut self, player: usize) -> Outcome {
         let va = (1 + self.random.below(24)) << 12;
-        let Ok(frame) = self.hv.machine.translate(GuestAddr(va), true) else { return Outcome::Done };
+        let Ok(frame) = self.hv.machine().translate(GuestAddr(va), true) else { return Outcome::Done };
         if self.is_home(frame) || self.call(player, Caller::update_va_mapping, [va, 0, 0, 0]).is_err() {
             return Outcome::Done;
         }
-        if self.hv.frames.state(frame).is_loose() && self.put_exchange(&[frame], (0, 0), 1) {
+        if self.hv.memory.frames.state(frame).is_loose() && self.put_exchange(&[frame], (0, 0), 1) {
             let _ = self.call(player, Caller::memory_op, [11, BUFFER, 0, 0]);
         }
         Outcome::Done
@@ -31,7 +31,7 @@ impl World {
         let count = 1 + self.random.below(3);
         for i in 0..count {
             let frame = self.frame(player);
-            if self.hv.machine.write_guest_word(GuestAddr(list + 8 * i), frame.raw()).is_err() {
+            if self.hv.machine().write_guest_word(GuestAddr(list + 8 * i), frame.raw()).is_err() {
                 return Outcome::Done;
             }
         }
@@ -61,7 +61,7 @@ impl World {
         ]);
         let mut loose: Vec<Mfn> = audit::all(self.hv)
             .filter(|&frame| {
-                let state = self.hv.frames.state(frame);
+                let state = self.hv.memory.frames.state(frame);
                 state.owner() == self.players[player].guest.domain.owner && state.is_loose()
             })
             .collect();
@@ -89,7 +89,7 @@ impl World {
     pub(crate) fn put_exchange(&mut self, frames: &[Mfn], orders: (u64, u64), count: u64) -> bool {
         let (list, out) = (BUFFER + 256, BUFFER + 512);
         for (i, frame) in frames.iter().enumerate() {
-            let _ = self.hv.machine.write_guest_word(GuestAddr(list + 8 * i as u64), frame.raw());
+            let _ = self.hv.machine().write_guest_word(GuestAddr(list + 8 * i as u64), frame.raw());
         }
         let (given, wanted) = (frames.len() as u64, orders.1 | self.memory_flags());
         self.put(&[list, given, orders.0, 0x7ff0, out, count, wanted, 0x7ff0, 0])
@@ -103,17 +103,17 @@ impl World {
     /// The hypervisor takes frames for itself, works with them, and gives them back.
     pub(crate) fn take_own(&mut self) -> Outcome {
         let (order, take) = (self.random.below(3) as u32, self.own.len() < 24 && self.random.chance(55));
-        if take && let Ok(first) = frame_alloc::take_own(self.hv, order) {
+        if take && let Ok(first) = self.hv.memory.take_own(order) {
             for frame in frame_alloc::block(first, order) {
-                let is_blank = self.hv.machine.words(frame).iter().all(|word| word.load(Ordering::SeqCst) == 0);
+                let is_blank = self.hv.machine().words(frame).iter().all(|word| word.load(Ordering::SeqCst) == 0);
                 assert!(is_blank, "law 8: {frame:?} of the hypervisor's is not blank");
-                self.hv.machine.words(frame)[MARKED_WORD].store(SECRET, Ordering::SeqCst);
+                self.hv.machine().words(frame)[MARKED_WORD].store(SECRET, Ordering::SeqCst);
                 self.own.push(frame);
             }
         } else {
             for _ in 0..self.random.below(6).min(self.own.len() as u64) {
                 let index = self.random.below(self.own.len() as u64) as usize;
-                frame_alloc::give_back_own(self.hv, self.own.swap_remove(index));
+                self.hv.memory.give_back_own(self.own.swap_remove(index));
             }
         }
         Outcome::Done
@@ -124,8 +124,8 @@ impl World {
         let to = self.random.below(self.players.len() as u64) as usize;
         let receiver = self.players[to].guest.domain.clone();
         let guest = &self.players[player].guest;
-        let Ok(editor) = Editor::open(guest.hv, &guest.domain) else { return Outcome::Partly };
-        match frame_alloc::hand_over(&editor, frame, &receiver) {
+        let Ok(editor) = Editor::open(&guest.hv.memory, &guest.domain.memory) else { return Outcome::Partly };
+        match editor.hand_over(frame, &receiver.memory) {
             Ok(()) => Outcome::Done,
             Err(_) => Outcome::Refused,
         }

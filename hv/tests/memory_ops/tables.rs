@@ -7,13 +7,7 @@ use crate::{
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
-    mem::{
-        Memory,
-        editor::Editor,
-        entry::Entry,
-        frame_type::FrameType,
-        write_emulation::{self, Write},
-    },
+    mem::{Ram, editor::Editor, entry::Entry, frame_type::FrameType, write_emulation::Write},
     reply::Stop,
 };
 use std::sync::atomic::Ordering;
@@ -21,10 +15,10 @@ use std::sync::atomic::Ordering;
 impl World {
     /// An entry for a table of the same level: the table itself, or another.
     pub(crate) fn linear_entry(&mut self, player: usize, table: Mfn) -> u64 {
-        let state = self.hv.frames.state(table);
+        let state = self.hv.memory.frames.state(table);
         let owner = self.players[player].guest.domain.owner;
         let is_like = |&other: &Mfn| {
-            let seen = self.hv.frames.state(other);
+            let seen = self.hv.memory.frames.state(other);
             seen.owner() == owner && seen.uses() != 0 && seen.kind() == state.kind()
         };
         let others: Vec<Mfn> = audit::all(self.hv).filter(is_like).collect();
@@ -59,7 +53,7 @@ impl World {
         let value = self.entry(player);
         // The first page holds the requests.
         if va >= 0x1000 {
-            let _ = self.hv.machine.write_guest_word(GuestAddr(va), value);
+            let _ = self.hv.machine().write_guest_word(GuestAddr(va), value);
         }
         Outcome::Done
     }
@@ -69,17 +63,17 @@ impl World {
         let frame = self.frame(player);
         let level = 1 + self.random.below(4) as u32;
         let owner = self.players[player].guest.domain.owner;
-        let state = self.hv.frames.state(frame);
+        let state = self.hv.memory.frames.state(frame);
         let may_write = state.owner() == owner && (state.uses() == 0 || state.kind() == FrameType::Writable);
         if !may_write || state.is_shared() || state.is_partial() {
             return Outcome::Done;
         }
-        self.hv.machine.clear(frame);
+        self.hv.machine().clear(frame);
         for _ in 0..self.random.below(5) {
             let below = FrameType::table(level - 1);
             let children: Vec<Mfn> = audit::all(self.hv)
                 .filter(|&child| {
-                    let state = self.hv.frames.state(child);
+                    let state = self.hv.memory.frames.state(child);
                     let is_of_use = below.is_none() || state.uses() != 0 && Some(state.kind()) == below;
                     state.owner() == owner && is_of_use
                 })
@@ -91,7 +85,7 @@ impl World {
         if level > 1 && self.random.chance(25) {
             let own_kind = FrameType::table(level);
             let like = audit::all(self.hv).find(|&other| {
-                let state = self.hv.frames.state(other);
+                let state = self.hv.memory.frames.state(other);
                 state.owner() == owner && state.uses() != 0 && Some(state.kind()) == own_kind
             });
             let target = if self.random.chance(50) { frame } else { like.unwrap_or(frame) };
@@ -99,7 +93,7 @@ impl World {
             table_word(self.hv, frame, self.slot()).store(Entry::to(target, flags).0, Ordering::SeqCst);
         }
         for page in 1..40 {
-            let seen = self.hv.machine.translate(GuestAddr(page << 12), true);
+            let seen = self.hv.machine().translate(GuestAddr(page << 12), true);
             if seen == Ok(frame) {
                 let read_only = Entry::to(frame, Entry::PRESENT | Entry::USER).0;
                 let _ = self.call(player, Caller::update_va_mapping, [page << 12, read_only, 2, 0]);
@@ -165,7 +159,7 @@ impl World {
             GuestAddr((self.random.below(40) << 12) + 8 * self.slot() as u64 + self.random.of(&[0, 0, 0, 0, 1, 4]));
         let value = self.entry(player);
         let bytes = self.random.of(&[8, 8, 8, 4, 2, 1, 3]);
-        let expected = self.hv.machine.read_guest_word(GuestAddr(va.0 & !7)).unwrap_or(0) >> (8 * (va.0 & 7));
+        let expected = self.hv.machine().read_guest_word(GuestAddr(va.0 & !7)).unwrap_or(0) >> (8 * (va.0 & 7));
         let write = if self.random.chance(50) {
             Write::Store(value)
         } else {
@@ -173,7 +167,7 @@ impl World {
         };
         let guest = &self.players[player].guest;
         let root = guest.state.kernel_root.unwrap();
-        match write_emulation::write(self.hv, &guest.domain, root, va, bytes, write) {
+        match self.hv.memory.emulate_write(&guest.domain.memory, root, va, bytes, write) {
             Ok(_) => Outcome::Done,
             Err(Stop::Unfinished) => Outcome::Partly,
             Err(_) => Outcome::Refused,
@@ -184,7 +178,7 @@ impl World {
         let frame = self.frame(player);
         let give_back = self.random.chance(50);
         let Player { guest, descriptors, .. } = &mut self.players[player];
-        let Ok(editor) = Editor::open(guest.hv, &guest.domain) else { return Outcome::Partly };
+        let Ok(editor) = Editor::open(&guest.hv.memory, &guest.domain.memory) else { return Outcome::Partly };
         match descriptors.pop() {
             Some(held) if give_back => {
                 editor.put_descriptors(held);

@@ -12,13 +12,10 @@ use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     mem::{
-        Memory,
+        Ram,
         editor::Editor,
         entry::Entry,
-        frame_alloc,
         frame_type::{FrameType, Owner},
-        relinquish::relinquish,
-        root,
     },
     reply::{Args, Reply, Stop},
 };
@@ -91,15 +88,15 @@ impl World {
         let players = [(0, true), (1, false), (2, false)]
             .map(|(id, is_privileged)| {
                 let mut guest = Guest::new(hv, id, is_privileged, 40);
-                guest.domain.vm_assist.store(1 << VMASST_TYPE_WRITABLE_PAGETABLES, Ordering::SeqCst);
+                guest.domain.memory.vm_assist.store(1 << VMASST_TYPE_WRITABLE_PAGETABLES, Ordering::SeqCst);
                 let home = guest.build_home(24);
-                Editor::open(hv, &guest.domain).unwrap().pin(home.tables[0], 4).unwrap();
+                Editor::open(&hv.memory, &guest.domain.memory).unwrap().pin(home.tables[0], 4).unwrap();
                 // One of them finds its tables in its address space from the start.
                 if id == 1 {
                     let root = home.tables[0];
                     let update = [entry_address(root, LINEAR_SLOT), Entry::to(root, Entry::PRESENT | Entry::USER).0];
                     for (i, word) in update.into_iter().enumerate() {
-                        hv.machine.write_guest_word(GuestAddr(BUFFER + 8 * i as u64), word).unwrap();
+                        hv.machine().write_guest_word(GuestAddr(BUFFER + 8 * i as u64), word).unwrap();
                     }
                     guest.call(Caller::mmu_update, [BUFFER, 1, 0, 0x7ff0]).unwrap();
                 }
@@ -144,8 +141,8 @@ impl World {
         let owner = self.players[player].guest.domain.owner;
         let wild = self.random.chance(10);
         loop {
-            let frame = Mfn::new(self.random.below(self.hv.frames.end() as u64)).unwrap();
-            if wild || self.hv.frames.state(frame).owner() == owner {
+            let frame = Mfn::new(self.random.below(self.hv.memory.frames.end() as u64)).unwrap();
+            if wild || self.hv.memory.frames.state(frame).owner() == owner {
                 return frame;
             }
         }
@@ -165,7 +162,7 @@ impl World {
     pub(crate) fn table(&mut self, player: usize) -> Mfn {
         for _ in 0..40 {
             let frame = self.frame(player);
-            let state = self.hv.frames.state(frame);
+            let state = self.hv.memory.frames.state(frame);
             if state.uses() != 0 && state.kind().level().is_some() {
                 return frame;
             }
@@ -191,19 +188,21 @@ impl World {
     pub(crate) fn enter(&mut self, player: usize) {
         support::on_cpu(self.random.below(support::CPUS as u64) as u16);
         let Player { guest, home, .. } = &mut self.players[player];
-        let root = self.hv.machine.cpu(support::this_cpu().0).root;
+        let root = self.hv.machine().cpu(support::this_cpu().0).root;
         if root != guest.state.kernel_root || self.random.chance(10) {
             guest.run();
         }
         if guest.state.kernel_root != Some(home.tables[0])
-            && (self.random.chance(20) || guest.hv.machine.translate(GuestAddr(BUFFER), true).is_err())
+            && (self.random.chance(20) || guest.hv.machine().translate(GuestAddr(BUFFER), true).is_err())
         {
             let hv = guest.hv;
             let domain = guest.domain.clone();
             loop {
-                match Editor::open(hv, &domain) {
+                match Editor::open(&hv.memory, &domain.memory) {
                     Ok(mut editor) => {
-                        root::switch(&mut guest.caller(), &mut editor, home.tables[0]).unwrap();
+                        editor
+                            .switch(guest.caller().cpu, &mut guest.caller().state.kernel_root, home.tables[0])
+                            .unwrap();
                         return;
                     }
                     Err(refusal) => assert_eq!(refusal, Stop::Unfinished),
@@ -216,7 +215,7 @@ impl World {
         words
             .iter()
             .enumerate()
-            .all(|(i, &word)| self.hv.machine.write_guest_word(GuestAddr(BUFFER + 8 * i as u64), word).is_ok())
+            .all(|(i, &word)| self.hv.machine().write_guest_word(GuestAddr(BUFFER + 8 * i as u64), word).is_ok())
     }
 
     /// Calls a handler; sometimes the guest does not come back for the rest.
@@ -246,9 +245,9 @@ impl World {
         let Player { guest, .. } = &self.players[player];
         let mark = left_by(guest);
         let mark_one = |frame| {
-            let state = self.hv.frames.state(frame);
+            let state = self.hv.memory.frames.state(frame);
             if state.owner() == guest.domain.owner && (state.is_loose() || state.kind() == FrameType::Writable) {
-                self.hv.machine.words(frame)[MARKED_WORD].store(mark, Ordering::SeqCst);
+                self.hv.machine().words(frame)[MARKED_WORD].store(mark, Ordering::SeqCst);
             }
             state.owner()
         };
@@ -258,13 +257,13 @@ impl World {
     /// Looks at frames that have come to a guest.
     pub(crate) fn check_contents(&self, owners: &[Owner]) {
         for (frame, was) in audit::all(self.hv).zip(owners) {
-            let owner = self.hv.frames.state(frame).owner();
+            let owner = self.hv.memory.frames.state(frame).owner();
             let Some(new) = self.players.iter().find(|player| player.guest.domain.owner == owner) else { continue };
             // What was handed over was given with its contents.
             if owner == *was || was.slot().is_some() {
                 continue;
             }
-            let word = self.hv.machine.words(frame)[MARKED_WORD].load(Ordering::SeqCst);
+            let word = self.hv.machine().words(frame)[MARKED_WORD].load(Ordering::SeqCst);
             let is_own = word == 0 || word == left_by(&new.guest);
             assert!(is_own, "law 8: {frame:?} came to {:?} with {word:#x}", new.guest.domain.id);
         }
@@ -273,7 +272,7 @@ impl World {
     /// Finishes what was left over, so that what is compared is at rest.
     pub(crate) fn settle(&self) {
         for player in &self.players {
-            while Editor::open(self.hv, &player.guest.domain).is_err() {}
+            while Editor::open(&self.hv.memory, &player.guest.domain.memory).is_err() {}
         }
     }
 
@@ -285,7 +284,7 @@ impl World {
         let owners = self.leave_marks(player);
         let is_short = self.random.chance(10);
         if is_short {
-            self.hv.machine.frames_left.store(self.random.below(3), Ordering::SeqCst);
+            self.hv.machine().frames_left.store(self.random.below(3), Ordering::SeqCst);
         }
         let outcome = match self.random.below(104) {
             0..=34 => self.update(player),
@@ -304,7 +303,7 @@ impl World {
             97 => self.ask_from_afar(player),
             _ => self.scribble(player),
         };
-        self.hv.machine.frames_left.store(u64::MAX, Ordering::SeqCst);
+        self.hv.machine().frames_left.store(u64::MAX, Ordering::SeqCst);
         self.check_contents(&owners);
         if outcome == Outcome::Refused {
             self.settle();
@@ -315,30 +314,35 @@ impl World {
 
     /// Ends all domains and looks whether everything came back.
     pub(crate) fn end(mut self, free_at_first: u32) {
-        self.own.drain(..).for_each(|frame| frame_alloc::give_back_own(self.hv, frame));
+        self.own.drain(..).for_each(|frame| self.hv.memory.give_back_own(frame));
         for player in &mut self.players {
             let Player { guest, descriptors, claims, .. } = player;
             claims.drain(..).for_each(|claim| release_claim(self.hv, claim));
-            guest.domain.is_dying.store(true, Ordering::SeqCst);
-            while root::drop_roots(self.hv, &guest.domain, &mut guest.state).is_err() {}
+            guest.domain.memory.is_dying.store(true, Ordering::SeqCst);
+            while self
+                .hv
+                .memory
+                .drop_roots(&guest.domain.memory, &mut &mut guest.state.kernel_root, &mut &mut guest.state.user_root)
+                .is_err()
+            {}
             for frame in descriptors.drain(..) {
                 loop {
-                    if let Ok(editor) = Editor::open(self.hv, &guest.domain) {
+                    if let Ok(editor) = Editor::open(&self.hv.memory, &guest.domain.memory) {
                         editor.put_descriptors(frame);
                         break;
                     }
                 }
             }
-            frame_alloc::give_back_shared(self.hv, guest.domain.shared_info);
+            self.hv.memory.give_back_shared(guest.domain.shared_info);
         }
         for _ in 0..2 {
             for player in &self.players {
                 let mut next = 0;
-                while relinquish(self.hv, &player.guest.domain, &mut next).is_err() {}
+                while self.hv.memory.relinquish(&player.guest.domain.memory, &mut next).is_err() {}
             }
         }
         audit::check(self.hv, &Holds::default(), audit::nothing_lent);
-        assert_eq!(self.hv.frames.free_frames(), free_at_first, "law 7: not everything came back");
+        assert_eq!(self.hv.memory.frames.free_frames(), free_at_first, "law 7: not everything came back");
     }
 }
 
@@ -348,5 +352,5 @@ pub(crate) fn left_by(guest: &Guest) -> u64 {
 }
 
 pub(crate) fn release_claim(hv: &Hypervisor<Fake>, (frame, is_writable): (Mfn, bool)) {
-    if is_writable { hv.frames.put_use(frame) } else { hv.frames.put(frame) }
+    if is_writable { hv.memory.frames.put_use(frame) } else { hv.memory.frames.put(frame) }
 }

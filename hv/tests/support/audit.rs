@@ -6,10 +6,10 @@ use oxen_hv::{
     Hypervisor,
     addr::{Mfn, TABLE_ENTRIES},
     mem::{
-        Memory,
+        Ram,
         entry::Entry,
         frame_type::{FrameState, FrameType, Owner},
-        linear, tlb, walk,
+        walk,
     },
 };
 use std::{collections::HashMap, sync::atomic::Ordering};
@@ -38,7 +38,7 @@ impl Holds {
 
 /// Every frame of the machine.
 pub(crate) fn all(hv: &Hypervisor<Fake>) -> impl Iterator<Item = Mfn> {
-    (0..hv.frames.end() as u64).filter_map(Mfn::new)
+    (0..hv.memory.frames.end() as u64).filter_map(Mfn::new)
 }
 
 /// Counts everything again: `known` is what the test knows to be held by no table, no pin and no queue of events, `was_lent`
@@ -56,7 +56,7 @@ pub(crate) fn check(hv: &Hypervisor<Fake>, known: &Holds, was_lent: impl Fn(Owne
     let mut owned: HashMap<usize, u32> = HashMap::new();
     let mut free = 0;
     for frame in all(hv) {
-        let state = hv.frames.state(frame);
+        let state = hv.memory.frames.state(frame);
         if let Some(slot) = state.owner().slot() {
             if !state.is_shared() {
                 *owned.entry(slot).or_default() += 1;
@@ -74,9 +74,9 @@ pub(crate) fn check(hv: &Hypervisor<Fake>, known: &Holds, was_lent: impl Fn(Owne
         count_entries(hv, frame, &mut holds);
     }
     check_links(hv);
-    assert_eq!(hv.frames.free_frames(), free, "law 7: a frame is neither free nor owned");
+    assert_eq!(hv.memory.frames.free_frames(), free, "law 7: a frame is neither free nor owned");
     for frame in all(hv) {
-        let state = hv.frames.state(frame);
+        let state = hv.memory.frames.state(frame);
         if state.owner().slot().is_some() {
             let (refs, uses) = holds.by_frame.get(&frame).copied().unwrap_or_default();
             assert_eq!((state.refs(), state.uses()), (refs, uses), "law 2: {frame:?}, {state:?}, found otherwise");
@@ -86,16 +86,16 @@ pub(crate) fn check(hv: &Hypervisor<Fake>, known: &Holds, was_lent: impl Fn(Owne
         }
     }
     for (slot, frames) in owned {
-        assert_eq!(hv.frames.reserved(slot), frames, "the reservation of slot {slot}");
+        assert_eq!(hv.memory.frames.reserved(slot), frames, "the reservation of slot {slot}");
     }
     check_caches(hv, was_lent);
 }
 
 /// Counts what the entries of a table hold.
 fn count_entries(hv: &Hypervisor<Fake>, frame: Mfn, holds: &mut Holds) {
-    let state = hv.frames.state(frame);
+    let state = hv.memory.frames.state(frame);
     let Some(level) = state.kind().level().filter(|_| state.uses() != 0) else { return };
-    let (held, inside) = match walk::under_way(hv, frame) {
+    let (held, inside) = match hv.memory.frames.under_way(frame) {
         Some(at) => {
             if !at.is_nested {
                 holds.add(frame, true);
@@ -107,7 +107,7 @@ fn count_entries(hv: &Hypervisor<Fake>, frame: Mfn, holds: &mut Holds) {
             (TABLE_ENTRIES, false)
         }
     };
-    for (slot, word) in hv.machine.words(frame).iter().enumerate().take(held + usize::from(inside)) {
+    for (slot, word) in hv.machine().words(frame).iter().enumerate().take(held + usize::from(inside)) {
         let entry = Entry(word.load(Ordering::SeqCst));
         if walk::is_hypervisor_slot(level, slot) {
             if state.is_validated() {
@@ -121,13 +121,13 @@ fn count_entries(hv: &Hypervisor<Fake>, frame: Mfn, holds: &mut Holds) {
         let target = entry.mfn().expect("law 2: a frame that no machine has");
         if level == 1 {
             check_page(hv, frame, entry, target);
-            if hv.frames.is_ram(target) {
+            if hv.memory.frames.is_ram(target) {
                 holds.add(target, entry.is_writable());
             }
         } else {
             // Neither larger pages, nor caching, nor global translations; open to ring 3.
             assert_eq!(entry.0 & 0x19c, Entry::USER, "law 2: {entry:?} at level {level}");
-            let below = hv.frames.state(target);
+            let below = hv.memory.frames.state(target);
             assert_eq!(below.owner(), state.owner(), "law 2: a table of another domain");
             if below.kind().level() == Some(level) {
                 assert!(!entry.is_writable(), "law 1: {entry:?} at level {level} is linear and writable");
@@ -153,19 +153,19 @@ pub(crate) fn check_links(hv: &Hypervisor<Fake>) -> [[u32; 2]; 4] {
     let mut found = [[0; 2]; 4];
     let tables = || {
         all(hv).filter_map(|frame| {
-            let state = hv.frames.state(frame);
+            let state = hv.memory.frames.state(frame);
             state.kind().level().filter(|_| state.uses() != 0).map(|level| (frame, level))
         })
     };
     for (table, level) in tables() {
-        let held = walk::under_way(hv, table).map_or(TABLE_ENTRIES, |at| at.held);
-        for (slot, word) in hv.machine.words(table).iter().enumerate().take(held) {
+        let held = hv.memory.frames.under_way(table).map_or(TABLE_ENTRIES, |at| at.held);
+        for (slot, word) in hv.machine().words(table).iter().enumerate().take(held) {
             let entry = Entry(word.load(Ordering::SeqCst));
             if level == 1 || walk::is_hypervisor_slot(level, slot) || !entry.is_present() {
                 continue;
             }
             let target = entry.mfn().unwrap();
-            if hv.frames.state(target).kind().level() != Some(level) {
+            if hv.memory.frames.state(target).kind().level() != Some(level) {
                 continue;
             }
             found[level as usize - 1][usize::from(target != table)] += 1;
@@ -178,17 +178,17 @@ pub(crate) fn check_links(hv: &Hypervisor<Fake>) -> [[u32; 2]; 4] {
     for (table, _) in tables() {
         let (has, is_had) = counts.get(&table).copied().unwrap_or_default();
         assert!(has == 0 || is_had == 0, "law 5: {table:?} has {has} linear entries, and {is_had} have it");
-        assert_eq!(linear::links(hv, table), has - is_had, "the linear entries of {table:?}");
+        assert_eq!(hv.memory.frames.links(table), has - is_had, "the linear entries of {table:?}");
     }
     found
 }
 
 /// What may be in a validated L1.
 fn check_page(hv: &Hypervisor<Fake>, table: Mfn, entry: Entry, target: Mfn) {
-    let is_ram = hv.frames.is_ram(target);
+    let is_ram = hv.memory.frames.is_ram(target);
     let caching = if is_ram { Entry::CACHING } else { 0 };
     assert_eq!(entry.0 & (caching | Entry::USER), Entry::USER, "law 2: {entry:?} in {table:?}");
-    let state = hv.frames.state(target);
+    let state = hv.memory.frames.state(target);
     if is_ram {
         assert!(state.owner().slot().is_some(), "law 2: {entry:?} maps a frame that is nobody's");
         if entry.is_writable() {
@@ -201,14 +201,14 @@ fn check_page(hv: &Hypervisor<Fake>, table: Mfn, entry: Entry, target: Mfn) {
 /// who gives the frame another type is told by it to flush this CPU first.
 pub(crate) fn check_caches(hv: &Hypervisor<Fake>, was_lent: impl Fn(Owner, Mfn) -> bool) {
     for number in 0..CPUS as u16 {
-        let cpu = hv.machine.cpu(number);
+        let cpu = hv.machine().cpu(number);
         let Some(root) = cpu.root else { continue };
-        let domain = hv.frames.state(root).owner();
+        let domain = hv.memory.frames.state(root).owner();
         // The control domain may map others' frames, and what it does not flush is its own affair.
         let is_privileged = domain.slot().and_then(|slot| hv.domains.in_slot(slot)).is_some_and(|d| d.is_privileged);
         for entry in cpu.pages.values() {
             let frame = entry.mfn().unwrap();
-            let state = hv.frames.state(frame);
+            let state = hv.memory.frames.state(frame);
             let is_relied_on = state.uses() != 0 && state.kind().needs_validation();
             assert!(!(entry.is_writable() && is_relied_on), "law 1: a CPU can still write to {frame:?}, {state:?}");
             if entry.is_writable() && state.owner() == domain && state.uses() == 0 {
@@ -220,7 +220,7 @@ pub(crate) fn check_caches(hv: &Hypervisor<Fake>, was_lent: impl Fn(Owner, Mfn) 
             }
         }
         for (table, _) in cpu.tables.values() {
-            let state = hv.frames.state(*table);
+            let state = hv.memory.frames.state(*table);
             let is_written = state.uses() != 0 && state.kind() == FrameType::Writable;
             assert!(!is_written, "law 3: a CPU still walks through {table:?}, writable by now");
             let is_gone = state.owner().slot().is_some() && state.owner() != domain;
@@ -235,7 +235,7 @@ pub(crate) fn check_caches(hv: &Hypervisor<Fake>, was_lent: impl Fn(Owner, Mfn) 
 
 /// Whether a CPU counts as one that may still know an idle frame's last use.
 fn is_asked(hv: &Hypervisor<Fake>, cpu: u16, frame: Mfn) -> bool {
-    tlb::unflushed(&hv.cpus, 1 << cpu, hv.frames.aux(frame)) != 0
+    hv.memory.frames.tlb.unflushed(1 << cpu, hv.memory.frames.aux(frame)) != 0
 }
 
 /// Nobody lent anybody anything.
@@ -245,7 +245,7 @@ pub(crate) fn nothing_lent(_domain: Owner, _frame: Mfn) -> bool {
 
 /// What every frame is: the whole word of those that somebody has. What is free may change places.
 pub(crate) fn snapshot(hv: &Hypervisor<Fake>) -> Vec<FrameState> {
-    let frames = all(hv).map(|frame| hv.frames.state(frame));
+    let frames = all(hv).map(|frame| hv.memory.frames.state(frame));
     frames.map(|state| if state.owner() == Owner::NOBODY { FrameState::FREE } else { state }).collect()
 }
 

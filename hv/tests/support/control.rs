@@ -15,9 +15,8 @@ use oxen_hv::{
     Hypervisor,
     addr::{GuestAddr, Mfn},
     caller::Caller,
-    domain::{self, Domain, regs::Regs},
-    event, grant,
-    mem::{Tlb, editor::Editor, entry::Entry, frame_alloc, frame_type::FrameType},
+    domain::{Domain, regs::Regs},
+    mem::{Tlb, editor::Editor, entry::Entry, frame_type::FrameType},
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 use zerocopy::{FromZeros, IntoBytes};
@@ -41,10 +40,10 @@ pub(crate) fn ask<T: IntoBytes + zerocopy::Immutable>(
     request: &T,
 ) -> Result<Domctl, Errno> {
     let op = Domctl::new(command, domain, request);
-    control.hv.machine.write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
+    control.hv.machine().write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
     control.call(Caller::domctl, [REQUEST, 0, 0, 0])?;
     let mut answer = Domctl::new_zeroed();
-    control.hv.machine.read_guest(GuestAddr(REQUEST), answer.as_mut_bytes()).unwrap();
+    control.hv.machine().read_guest(GuestAddr(REQUEST), answer.as_mut_bytes()).unwrap();
     Ok(answer)
 }
 
@@ -86,7 +85,7 @@ pub(crate) fn as_guest<R>(
 
 /// Memory as a domain builder leaves it: one table of each level, a GDT, some pages. The context that goes with it.
 pub(crate) fn furnish(hv: &'static Hypervisor<Fake>, domain: &Arc<Domain>) -> (VcpuGuestContext, Vec<Mfn>) {
-    let frames: Vec<Mfn> = (0..20).map(|_| frame_alloc::take_for(hv, domain, 0).unwrap()).collect();
+    let frames: Vec<Mfn> = (0..20).map(|_| hv.memory.take_for(&domain.memory, 0).unwrap()).collect();
     let flags = Entry::PRESENT | Entry::ACCESSED | Entry::USER;
     for pair in frames[..4].windows(2) {
         table_word(hv, pair[0], 0).store(Entry::to(pair[1], flags | Entry::WRITABLE).0, SeqCst);
@@ -109,7 +108,7 @@ pub(crate) fn set_context(
     vcpu: u32,
     context: &VcpuGuestContext,
 ) -> Result<Domctl, Errno> {
-    control.hv.machine.write_guest(GuestAddr(CONTEXT), context.as_bytes()).unwrap();
+    control.hv.machine().write_guest(GuestAddr(CONTEXT), context.as_bytes()).unwrap();
     let request = abi::DomctlVcpucontext { vcpu, _pad0: 0, ctxt: CONTEXT };
     ask(control, abi::XEN_DOMCTL_SETVCPUCONTEXT, id, &request)
 }
@@ -123,7 +122,7 @@ pub(crate) const STEPS: [fn(&mut Guest, &Arc<Domain>); 9] = [
     },
     |control, domain| {
         let (context, frames) = furnish(control.hv, domain);
-        Editor::open(control.hv, domain).unwrap().pin(frames[0], 4).unwrap();
+        Editor::open(&control.hv.memory, &domain.memory).unwrap().pin(frames[0], 4).unwrap();
         set_context(control, domain.id, 0, &context).unwrap();
     },
     |control, domain| {
@@ -132,37 +131,37 @@ pub(crate) const STEPS: [fn(&mut Guest, &Arc<Domain>); 9] = [
     |control, domain| {
         let id = control.domain.id;
         let port = as_guest(control.hv, domain, |caller| {
-            event::bind_virq(caller, oxen_abi::virq::VIRQ_TIMER, 0).unwrap();
-            event::bind_ipi(caller, 1).unwrap();
-            event::alloc_unbound(caller, DomId::SELF, id).unwrap()
+            caller.bind_virq(oxen_abi::virq::VIRQ_TIMER, 0).unwrap();
+            caller.bind_ipi(1).unwrap();
+            caller.alloc_unbound(DomId::SELF, id).unwrap()
         });
-        event::bind_interdomain(&control.caller(), domain.id, port).unwrap();
+        control.caller().bind_interdomain(domain.id, port).unwrap();
     },
     |control, domain| {
-        grant::grow(control.hv, domain, 3).unwrap();
+        control.hv.grow_grant_table(domain, 3).unwrap();
     },
     |control, domain| {
         // The guest's own pages follow its tables, from address 0 on; the second is written to for the third.
         let root = domain.vcpu(0).unwrap().slot.lock().as_ref().unwrap().kernel_root.unwrap();
         let frame = |i: u64| Mfn::new(root.raw() + i);
         let info = (0..64).filter_map(frame).find(|&m| {
-            let state = control.hv.frames.state(m);
+            let state = control.hv.memory.frames.state(m);
             state.owner() == domain.owner && state.uses() == 1 && state.kind() == FrameType::Writable
         });
-        control.hv.machine.load_root(root);
+        control.hv.machine().load_root(root);
         as_guest(control.hv, domain, |caller| {
             let words = [info.unwrap().raw(), 64];
-            caller.hv.machine.write_guest(GuestAddr(0), words.as_bytes()).unwrap();
+            caller.hv.machine().write_guest(GuestAddr(0), words.as_bytes()).unwrap();
             caller.vcpu_op(&mut [VCPUOP_REGISTER_VCPU_INFO.into(), 0, 0, 0, 0, 0]).unwrap();
             assert!(caller.state.info.upcall_pending().load(SeqCst) != 0, "nothing is lost in the move");
             let control_gfn = info.unwrap().raw();
             let request = EvtchnInitControl { control_gfn, offset: 128, vcpu: 1, link_bits: 0, _pad: [0; 7] };
-            event::init_control(caller, &request).unwrap();
-            (0..3).for_each(|_| event::expand_array(caller, control_gfn).unwrap());
+            caller.init_event_control(&request).unwrap();
+            (0..3).for_each(|_| caller.expand_event_array(control_gfn).unwrap());
         });
         control.run();
     },
-    |control, domain| domain::shut_down(control.hv, domain, SHUTDOWN_CRASH),
+    |control, domain| control.hv.shut_down(domain, SHUTDOWN_CRASH),
     |control, domain| {
         ask(control, abi::XEN_DOMCTL_PAUSEDOMAIN, domain.id, &0_u64).unwrap();
     },

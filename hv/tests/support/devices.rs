@@ -6,7 +6,7 @@ use oxen_hv::{
     addr::MachineAddr,
     console::Serial,
     event::pirq::{Interrupts, Signal},
-    machine::CpuId,
+    hardware::CpuId,
     pci::{DeviceMemory, Message},
     ports::Ports,
 };
@@ -55,8 +55,8 @@ impl Ports for Fake {
         self.peripherals.lock().unwrap().msrs.insert(msr, value).is_some()
     }
 
-    fn is_console_port(&self, port: u16) -> bool {
-        (0x3f8..0x400).contains(&port)
+    fn is_own_port(&self, port: u16) -> bool {
+        (0x3f8..0x400).contains(&port) || (0x608..0x60c).contains(&port)
     }
 
     fn cpuid(&self, leaf: u32, _subleaf: u32) -> [u32; 4] {

@@ -7,11 +7,11 @@ use oxen_hv::{
     addr::Mfn,
     caller::Caller,
     domain::{
-        self, Config, Domain,
+        Config, Domain,
         regs::Regs,
         vcpu::{Processor, Vcpu, VcpuState},
     },
-    mem::{entry::Entry, frame_alloc, root},
+    mem::entry::Entry,
     reply::{Args, Reply, Stop},
 };
 use std::sync::{Arc, atomic::Ordering};
@@ -33,9 +33,9 @@ pub(crate) struct Guest {
 /// A domain that is not paused, in the first free slot.
 pub(crate) fn new_domain(hv: &'static Hypervisor<Fake>, id: u16, is_privileged: bool, max_pages: u32) -> Arc<Domain> {
     let config = Config { id: Some(DomId(id)), is_privileged, ..Config::CONTROL };
-    let domain = domain::create(hv, &config).unwrap();
-    domain.max_pages.store(max_pages, Ordering::SeqCst);
-    domain.unpause_by_controller(hv).unwrap();
+    let domain = hv.create_domain(&config).unwrap();
+    domain.memory.max_pages.store(max_pages, Ordering::SeqCst);
+    hv.unpause_by_controller(&domain).unwrap();
     domain
 }
 
@@ -43,7 +43,7 @@ impl Guest {
     /// A guest with a fresh domain, in the first free slot.
     pub(crate) fn new(hv: &'static Hypervisor<Fake>, id: u16, is_privileged: bool, max_pages: u32) -> Self {
         let domain = new_domain(hv, id, is_privileged, max_pages);
-        domain.add_vcpu(hv, 0).unwrap();
+        hv.add_vcpu(&domain, 0).unwrap();
         let vcpu = domain.vcpu(0).unwrap().clone();
         let state = vcpu.slot.lock().take().unwrap();
         vcpu.is_initialised.store(true, Ordering::SeqCst);
@@ -53,7 +53,7 @@ impl Guest {
 
     /// The guest as a handler sees it.
     pub(crate) fn caller(&mut self) -> Caller<'_, Fake> {
-        self.domain.dirty_cpus.fetch_or(1 << this_cpu().0, Ordering::SeqCst);
+        self.hv.memory.frames.tlb.enter(self.domain.owner, 1 << this_cpu().0);
         run_domain(self.hv, &self.domain);
         Caller {
             hv: self.hv,
@@ -67,7 +67,7 @@ impl Guest {
 
     /// A frame for its reservation.
     pub(crate) fn frame(&self) -> Mfn {
-        frame_alloc::take_for(self.hv, &self.domain, 0).unwrap()
+        self.hv.memory.take_for(&self.domain.memory, 0).unwrap()
     }
 
     /// An address space as a domain builder leaves it: one table of each level. The page at address `i << 12` is the
@@ -83,7 +83,7 @@ impl Guest {
         for (slot, (frame, writable)) in pages.enumerate() {
             table_word(self.hv, tables[3], slot).store(Entry::to(frame, flags | writable).0, Ordering::SeqCst);
         }
-        root::adopt(self.hv, &self.domain, tables[0]).unwrap();
+        self.hv.memory.adopt_root(&self.domain.memory, tables[0]).unwrap();
         self.state.kernel_root = Some(tables[0]);
         self.run();
         Home { tables, data }
@@ -91,9 +91,9 @@ impl Guest {
 
     /// The guest runs on this CPU now.
     pub(crate) fn run(&mut self) {
-        self.domain.dirty_cpus.fetch_or(1 << this_cpu().0, Ordering::SeqCst);
+        self.hv.memory.frames.tlb.enter(self.domain.owner, 1 << this_cpu().0);
         run_domain(self.hv, &self.domain);
-        self.hv.machine.switch_mode(&self.state);
+        self.hv.machine().switch_mode(&self.state);
     }
 
     /// A hypercall's handler, called until it is not preempted any more.

@@ -1,15 +1,16 @@
 //! The memory of the fake machine: frames, translation caches that remember, and what runs short.
 
-use super::{CPU, CPUS, Fake, MET_SUPERVISOR, RUNNING};
+use super::{CPU, CPUS, Fake, MET_SUPERVISOR, RUNNING, this_cpu};
 use oxen_abi::errno::Errno;
 use oxen_hv::{
     addr::{GuestAddr, GuestRange, GuestWords, Mfn, PAGE_BYTES, TABLE_ENTRIES},
+    hardware::CpuId,
     heap::Reserve,
-    mem::{GuestFault, GuestMemory, HypervisorSpace, Memory, Tlb, entry::Entry, linear},
+    mem::{GuestFault, GuestMemory, HypervisorSpace, Ram, Tlb, entry::Entry},
 };
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-impl Memory for Fake {
+impl Ram for Fake {
     fn words(&self, mfn: Mfn) -> &'static [AtomicU64; TABLE_ENTRIES] {
         &self.frames[mfn.index()].0
     }
@@ -44,6 +45,10 @@ impl HypervisorSpace for Fake {
 }
 
 impl Tlb for Fake {
+    fn this_cpu(&self) -> CpuId {
+        this_cpu()
+    }
+
     fn load_root(&self, root: Mfn) {
         let mut cpu = self.cpu(CPU.get());
         cpu.root = Some(root);
@@ -137,7 +142,7 @@ impl Fake {
             let root = self.cpu(CPU.get()).root?;
             RUNNING.with_borrow(|running| {
                 let (hv, domain) = running.as_ref()?;
-                Some(linear::may_read(hv, domain, root, start, bytes as u64))
+                Some(hv.memory.may_read(&domain.memory, root, start, bytes as u64))
             })
         };
         if self.watches_reads.load(Ordering::SeqCst) && may_read() != Some(true) {

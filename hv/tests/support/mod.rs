@@ -18,9 +18,9 @@ use oxen_hv::{
     addr::{Mfn, PAGE_SIZE, Slot, TABLE_ENTRIES},
     domain::Domain,
     grant::Policy,
-    machine::{CpuId, Machine},
-    mem::{Memory, entry::Entry, frame_table::FrameTable},
-    sched,
+    hardware::CpuId,
+    machine::Machine,
+    mem::{Ram, entry::Entry, frame_table::FrameTable},
 };
 use std::{
     cell::{Cell, RefCell},
@@ -201,7 +201,7 @@ pub(crate) fn boot_with(frames: usize, grants: Policy) -> &'static Hypervisor<Fa
     }
     let hv = Box::leak(Box::new(Hypervisor { grants, ..Hypervisor::new(Fake::new(frames), table, "") }));
     for cpu in 0..CPUS {
-        sched::bring_up(hv, CpuId(cpu as u16)).unwrap();
+        hv.bring_up_cpu(CpuId(cpu as u16)).unwrap();
     }
     hv
 }
@@ -210,7 +210,7 @@ impl Machine for Fake {}
 
 /// The word of a table.
 pub(crate) fn table_word(hv: &Hypervisor<Fake>, table: Mfn, slot: usize) -> &'static AtomicU64 {
-    &hv.machine.words(table)[Slot::new(slot).unwrap().index()]
+    &hv.machine().words(table)[Slot::new(slot).unwrap().index()]
 }
 
 /// The machine address of an entry.
@@ -220,5 +220,5 @@ pub(crate) fn entry_address(table: Mfn, slot: usize) -> u64 {
 
 /// What must stand in a slot of the hypervisor's, in every root.
 pub(crate) fn root_entry(hv: &Hypervisor<Fake>, slot: usize) -> u64 {
-    hv.machine.root_entries[slot - oxen_hv::layout::FIRST_HV_SLOT]
+    hv.machine().root_entries[slot - oxen_hv::layout::FIRST_HV_SLOT]
 }

@@ -3,9 +3,8 @@
 use super::{CPU, Fake, this_cpu};
 use oxen_hv::{
     domain::vcpu::{Processor, VcpuState},
-    machine::CpuId,
+    hardware::{Clock, CpuId, Power},
     mem::Tlb,
-    sched::{Clock, Power},
 };
 use std::sync::atomic::Ordering;
 
@@ -30,10 +29,6 @@ impl Power for Fake {
 }
 
 impl Processor for Fake {
-    fn this_cpu(&self) -> CpuId {
-        this_cpu()
-    }
-
     fn unload(&self) {
         self.count("unload");
         self.cpu(this_cpu().0).root = None;

@@ -53,7 +53,9 @@ pub(super) fn a_disk_that_lies_is_told_of_by_our_frontend_which_lives(lab: &Lab<
 }
 
 /// Disks that Debian's kernel tries to use while their backend lies, each in a process of its own.
-const WORK: &str = r#"for tries in 1 2 3 4 5 6 7 8 9 10; do
+const WORK: &str = r#"echo "linux: is up"
+for tries in 1 2 3 4 5 6 7 8 9 10; do [ -b /dev/xvdb ] || sleep 1; done
+for tries in 1 2 3 4 5 6 7 8 9 10; do
     for disk in /dev/xvd?; do
         [ -b $disk ] && (dd if=/dev/zero of=$disk bs=4k count=64 conv=fsync; dd if=$disk of=/dev/null bs=64k count=16) \
             >/dev/null 2>&1 &
@@ -70,12 +72,12 @@ pub(super) fn debians_kernel_lives_with_disks_that_lie(lab: &Lab<'_>) -> Result<
     };
     let probe = std::fs::read(lab.workspace.out.join("probe"))?;
     let script = format!(
-        "xl create liar.cfg; xl create linux.cfg\n{}expect linux 'lives with' 120; xl destroy linux\n\
-         xl create hello.cfg; xl wait hello; poweroff\n",
+        "xl create liar.cfg; xl create linux.cfg; expect linux 'linux: is up'\n{}expect linux 'lives with' 120\n\
+         xl destroy linux; xl destroy liar; xl create hello.cfg; xl wait hello; poweroff\n",
         introduce(&[51728, 51744, 51760, 51776, 51792, 51808])?
     );
     let mut machine = with_guests(lab, &linux, &script, &[("linux", "memory = 192")])?;
-    let config = b"name = \"liar\"\nkernel = \"guests/probe\"\nmemory = 32\ncmdline = \"do=backend seconds=60\"\n";
+    let config = b"name = \"liar\"\nkernel = \"guests/probe\"\nmemory = 32\ncmdline = \"do=backend\"\n";
     let linux_config =
         b"name = \"linux\"\nkernel = \"guests/linux\"\nramdisk = \"guests/linux.initrd\"\nmemory = 192\n\
         cmdline = \"console=hvc0 rdinit=/init\"\n";

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use oxen_tools::grub::Grub;
-use oxen_tools::image;
 use oxen_tools::linux::Ramdisk;
 use oxen_tools::qemu::{CPU, HYPERVISOR_ARGS, Machine, Module};
 use oxen_tools::session::{Exit, Session};
+use oxen_tools::{disk, image};
 
 use super::linux::linux;
 use crate::lab::{LIMIT, Lab, Report, Verdict};
@@ -140,6 +140,21 @@ pub(super) fn two_cpus_run_guests_at_once(lab: &Lab<'_>) -> Result<Verdict> {
         return report.fail(&format!("CPUs: {cpus:?}"));
     }
     report.says("(one) mmu: done")?.says("(two) mmu: done")?;
+    Ok(Verdict::Passed)
+}
+
+/// A guest has its disk where grant tables may have two frames, and of others' grants fewer are mapped than the toolstack
+/// lets a guest map else.
+pub(super) fn grant_tables_are_as_small_as_the_command_line_says(lab: &Lab<'_>) -> Result<Verdict> {
+    let mut machine = lab.machine("xl create fs.cfg; xl wait fs; poweroff")?;
+    machine.append.push_str(" gnttab_max_frames=2 gnttab_max_maptrack_frames=16");
+    let (image, sums) = disk::make(&lab.folder)?;
+    machine.disks.push(image);
+    let report = lab.boot(&machine)?.succeeded()?.lacks("is not understood")?;
+    let missing = disk::missing(&sums, report.transcript());
+    if !missing.is_empty() {
+        return report.fail(&format!("these files did not show the host's sum: {}", missing.join(", ")));
+    }
     Ok(Verdict::Passed)
 }
 

@@ -67,6 +67,18 @@ pub(super) fn two_guests_ring_each_other_in_turns(lab: &Lab<'_>) -> Result<Verdi
     }
 }
 
+/// The same with one guest whose events come in queues, as do those of its console and its store; then with both.
+pub(super) fn guests_ring_each_other_by_queues(lab: &Lab<'_>) -> Result<Verdict> {
+    let script = "xl create bell.cfg name=first cmdline='peer=2 events=fifo'; \
+        xl create bell.cfg name=second cmdline='peer=1 bind'; xl console first; xl console second; \
+        xl create bell.cfg name=third cmdline='peer=4 events=fifo'; \
+        xl create bell.cfg name=fourth cmdline='peer=3 bind events=fifo'; xl console third; xl console fourth; poweroff";
+    let report = lab.script(script)?;
+    let count = |line| report.lines_with(line).len();
+    let counts = (count("bell: rang 1000 times"), count("bell: its events come in queues"));
+    if counts == (4, 3) { Ok(Verdict::Passed) } else { report.fail(&format!("{counts:?} of the four rang by queues")) }
+}
+
 /// So many guests of 4 MiB are there at once: each speaks over its console, reads its disk and pings the one before it.
 pub(super) fn speak_read_and_ping(lab: &Lab<'_>, count: u32, limit: Duration) -> Result<Verdict> {
     let disk = noise(41, DISK);

@@ -99,6 +99,30 @@ pub(super) fn disks_flooded_by_others_do_not_fail(lab: &Lab<'_>) -> Result<Verdi
     Ok(Verdict::Passed)
 }
 
+/// What two guests that storm the store leave to a third that uses it: its share of the time, which is a third, but for a
+/// tenth of that. Time is counted in instructions, as below.
+pub(super) fn a_guest_with_the_store_has_its_share_beside_two_that_storm_it(lab: &Lab<'_>) -> Result<Verdict> {
+    let script = "xl create count.cfg; xl create user.cfg; xl wait user; xl create one.cfg; xl create two.cfg; sleep 1
+        xl create user.cfg; xl wait user; xl purse; xl list; poweroff";
+    let guests = [
+        ("user", "do=nodes seconds=2", ""),
+        ("one", "do=store", ""),
+        ("two", "do=store", ""),
+        ("count", "do=count", "cpu_weight = 1"),
+    ];
+    let mut machine = machine(lab, script, &guests)?;
+    machine.icount = true;
+    let report = lab.boot(&machine)?.lacks("FAILED")?;
+    let told = worked(&report);
+    let &[alone, beside] = told.as_slice() else { return report.fail(&format!("the guest worked {told:?} rounds")) };
+    println!("rounds with the store: {alone} alone, {beside} beside two guests that storm it");
+    if beside * 10 < alone / 3 * 9 {
+        return report.fail(&format!("{alone} rounds with the store alone, {beside} beside the others"));
+    }
+    report.succeeded()?;
+    Ok(Verdict::Passed)
+}
+
 /// How many rounds a guest has worked, each time.
 fn worked(report: &Report) -> Vec<u64> {
     let rounds = |line: &str| line.split_once("worked ")?.1.split_whitespace().next()?.parse().ok();

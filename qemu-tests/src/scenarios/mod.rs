@@ -16,6 +16,7 @@ mod grants;
 mod greed;
 mod grub;
 mod guests;
+mod host_tools;
 mod hostile;
 mod hypercalls;
 mod interop;
@@ -30,6 +31,7 @@ mod restart;
 mod rootfs;
 mod soak;
 mod toolstack;
+mod xdp;
 
 /// A guarantee and how it is tried.
 #[derive(Clone, Copy, Debug)]
@@ -71,8 +73,10 @@ scenarios! {
     net::an_interface_that_is_detached_closes_on_both_ends,
     net::net_fetches_from_the_host_and_serves_it,
     net::two_guests_fetch_from_each_other_at_once,
+    xdp::a_linux_guest_that_looks_at_frames_gets_its_room_before_them,
     network::frames_cut_inside_their_headers_harm_no_linux_guest,
     hostile::a_guest_at_work_keeps_half_its_speed_beside_two_that_flood_dom0,
+    hostile::a_guest_with_the_store_has_its_share_beside_two_that_storm_it,
     hostile::disks_flooded_by_others_do_not_fail,
     hostile::fresh_frames_hold_nothing_of_domains_that_ended,
     hostile::the_hypervisor_reads_nothing_behind_a_linear_entry,
@@ -91,6 +95,7 @@ scenarios! {
     interop::hello_mmu_and_bench_run_on_real_xen,
     interop::net_talks_through_linuxs_backend,
     interop::debians_tools_create_guests_on_oxen,
+    host_tools::debians_tools_say_of_the_host_what_they_say_on_real_xen,
     interop::linux_follows_its_target_as_on_real_xen,
     interop::hog_follows_its_target_on_real_xen,
     interop::the_probe_has_the_same_answers_on_real_xen,
@@ -161,6 +166,7 @@ scenarios! {
     boot::the_plain_qemu_line_leads_to_a_prompt,
     boot::grub_boots_the_iso_image,
     boot::two_cpus_run_guests_at_once,
+    boot::grant_tables_are_as_small_as_the_command_line_says,
     boot::the_power_goes_off_when_dom0_says_so,
     boot::arguments_that_mean_nothing_are_named,
     hostile::a_guests_words_steer_no_terminal_and_are_few,
@@ -189,6 +195,7 @@ scenarios! {
     disks::a_disk_can_be_a_file_of_the_ramdisk,
     crowd::forty_guests_say_hello_at_once,
     crowd::two_guests_ring_each_other_in_turns,
+    crowd::guests_ring_each_other_by_queues,
     guests::mmu_shows_two_address_spaces_and_every_refusal,
     guests::a_guest_follows_its_memory_target,
     guests::a_guest_cannot_shrink_below_what_it_needs,

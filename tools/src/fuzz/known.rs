@@ -15,13 +15,12 @@ const fn known(both: &'static [&'static str], xen: &'static str, why: &'static s
     Known { both, xen, lasts: false, why }
 }
 
-const KNOWN: [Known; 11] = [
+const KNOWN: [Known; 10] = [
     known(&["`int 0x"], "", "QEMU 7.2 takes the gate of twice the vector; here the instruction says which is meant"),
     known(&["`forced cpuid` a=40000003"], "", "how fast the processor is, as measured"),
     known(&["`smsw`"], "a=8005003b", "the processor's own CR0: Xen has left the FPU's registers to somebody else"),
     known(&["hypercall 49("], "-14", "how Xen goes on with its shadow tables"),
     known(&["kexec_op(", "xenoprof_op("], "", "there is no other kernel to boot, and no profiler"),
-    known(&["domctl.setvnumainfo", "memory_op.other(1a "], "", "guests have one node"),
     known(
         &["platform_op.core_parking(", "sysctl.cpu_hotplug("],
         "multicall[",

@@ -93,6 +93,19 @@ impl Driver for NetDriver {
     }
 
     fn connect(&self, front: &Front<'_>, waiting: Option<Packet>) -> Result<(Rc<NetSession>, Nodes)> {
+        // Where it fails, nobody takes what the bridge has for the guest.
+        let session = self.open(front, waiting).inspect_err(|_| self.port.set_open(false))?;
+        Ok((session, Nodes::new()))
+    }
+
+    fn reconfigure(&self, front: &Front<'_>, session: &NetSession) -> bool {
+        session.set_headroom(headroom(front));
+        true
+    }
+}
+
+impl NetDriver {
+    fn open(&self, front: &Front<'_>, waiting: Option<Packet>) -> Result<Rc<NetSession>> {
         ensure!(
             front.has("request-rx-copy"),
             "the frontend wants its pages exchanged; only frontends with request-rx-copy are served"
@@ -124,12 +137,7 @@ impl Driver for NetDriver {
             segmentation_v4: scatter && front.has("feature-gso-tcpv4"),
             segmentation_v6: scatter && front.has("feature-gso-tcpv6"),
         });
-        Ok((session, Nodes::new()))
-    }
-
-    fn reconfigure(&self, front: &Front<'_>, session: &NetSession) -> bool {
-        session.set_headroom(headroom(front));
-        true
+        Ok(session)
     }
 }
 

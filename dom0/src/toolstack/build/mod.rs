@@ -95,7 +95,12 @@ pub async fn build(plan: &Plan<'_>, kernel: &mut Kernel<'_>) -> Result<Built> {
         arch: ArchDomainconfig::new_zeroed(),
         ..DomctlCreatedomain::new_zeroed()
     };
-    let domain = asked("create the domain", control::create_domain(&request))?;
+    let made = match control::create_domain(&request) {
+        // The hypervisor's command line may allow less; a negative number asks for what it allows.
+        Err(Errno::Inval) => control::create_domain(&DomctlCreatedomain { max_maptrack_frames: -1, ..request }),
+        made => made,
+    };
+    let domain = asked("create the domain", made)?;
     let built = Builder { plan, layout, domain, frames: Vec::new() }.build(kernel).await;
     if built.is_err() {
         // The reason for the failure says more than a failure to clean up could.

@@ -131,6 +131,8 @@ pub fn features(submap: u32) -> Result<u32, Errno> {
 /// Operations on event channels.
 pub mod event_op {
     use super::{Errno, Hypercall, call2, event_channel};
+    use crate::memory::Page;
+    use zerocopy::FromZeros;
 
     pub(super) fn call<T>(command: u32, request: &mut T) -> Result<(), Errno> {
         let argument = core::ptr::from_mut(request) as u64;
@@ -169,5 +171,25 @@ pub mod event_op {
         unmask(EvtchnUnmask) = EVTCHNOP_UNMASK;
         /// Tells what a port is bound to.
         status(EvtchnStatus) = EVTCHNOP_STATUS;
+        /// Chooses the queue of a port.
+        set_priority(EvtchnSetPriority) = EVTCHNOP_SET_PRIORITY;
+    }
+
+    /// Goes over to the FIFO ABI, with a page of zeros as vcpu 0's control block.
+    ///
+    /// # Errors
+    /// What the hypervisor answers.
+    pub fn init_control(page: &'static Page) -> Result<(), Errno> {
+        let request = event_channel::EvtchnInitControl { control_gfn: page.mfn().0, ..FromZeros::new_zeroed() };
+        // The hypervisor writes to the page from now on, which is atomics and stays.
+        call(event_channel::EVTCHNOP_INIT_CONTROL, &mut { request })
+    }
+
+    /// Gives the hypervisor a page for more event words.
+    ///
+    /// # Errors
+    /// What the hypervisor answers.
+    pub fn expand_array(page: &'static Page) -> Result<(), Errno> {
+        call(event_channel::EVTCHNOP_EXPAND_ARRAY, &mut event_channel::EvtchnExpandArray { array_gfn: page.mfn().0 })
     }
 }

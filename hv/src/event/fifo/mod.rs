@@ -10,14 +10,14 @@
 //! All of it is changed under the lock of the domain's events, which guards the frames as well: they are given back under
 //! it, so who has it and sees a page may write to it.
 
-pub(super) mod record;
+pub(crate) mod record;
 mod word;
 
 use crate::{
     addr::{Mfn, PAGE_BYTES},
     config::MAX_PORTS,
     heap::{self, Reserve},
-    mem::{Memory, frame_table::FrameTable},
+    mem::{Ram, frame_table::FrameTable},
 };
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -59,7 +59,7 @@ struct Queues {
 
 /// A domain's queues.
 #[derive(Debug)]
-pub(super) struct Fifo {
+pub(crate) struct Fifo {
     /// Those of each vcpu that the domain may have.
     vcpus: Box<[Queues]>,
     /// The pages of event words, as far as the guest gave them.
@@ -68,11 +68,11 @@ pub(super) struct Fifo {
 
 /// What a raised event asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Raised {
+pub(crate) struct Raised {
     /// Whether the event is new, so that who polls the port is to be told.
-    pub(super) is_new: bool,
+    pub(crate) is_new: bool,
     /// Whether a queue of the vcpu became ready, so that the vcpu is to be told.
-    pub(super) is_ready: bool,
+    pub(crate) is_ready: bool,
 }
 
 impl Raised {
@@ -80,7 +80,7 @@ impl Raised {
 }
 
 /// Whether a control block fits into a page there, aligned to eight bytes.
-pub(super) const fn control_fits(offset: u32) -> bool {
+pub(crate) const fn control_fits(offset: u32) -> bool {
     offset as usize <= PAGE_BYTES - size_of::<EvtchnFifoControlBlock>() && offset.is_multiple_of(8)
 }
 
@@ -89,7 +89,7 @@ impl Fifo {
     ///
     /// # Errors
     /// `NoMem` for what the hypervisor keeps of them.
-    pub(super) fn new(machine: &impl Reserve, vcpus: usize) -> Result<Self, Errno> {
+    pub(crate) fn new(machine: &impl Reserve, vcpus: usize) -> Result<Self, Errno> {
         let empty = |_| Queues { control: None, tails: [0; EVTCHN_FIFO_MAX_QUEUES] };
         Ok(Self { vcpus: heap::row(machine, vcpus, empty)?, pages: Vec::new() })
     }
@@ -98,7 +98,7 @@ impl Fifo {
     ///
     /// # Errors
     /// `Inval` if it has one or if the block does not fit: the frame stays the caller's.
-    pub(super) fn set_control(&mut self, memory: &impl Memory, vcpu: u32, mfn: Mfn, offset: u32) -> Result<(), Errno> {
+    pub(crate) fn set_control(&mut self, memory: &impl Ram, vcpu: u32, mfn: Mfn, offset: u32) -> Result<(), Errno> {
         const HEADS: usize = core::mem::offset_of!(EvtchnFifoControlBlock, head) / 4;
         let place = &mut self.vcpus.get_mut(vcpu as usize).ok_or(Errno::Inval)?.control;
         if place.is_some() {
@@ -116,19 +116,19 @@ impl Fifo {
     ///
     /// # Errors
     /// `NoSpc` if every port has one: the frame stays the caller's.
-    pub(super) fn add_page(&mut self, memory: &impl Memory, mfn: Mfn) -> Result<u32, Errno> {
+    pub(crate) fn add_page(&mut self, memory: &impl Ram, mfn: Mfn) -> Result<u32, Errno> {
         let first = self.words_end();
         self.pages.push(SharedFrame { mfn, words: memory.halves(mfn) }).map_err(|_| Errno::NoSpc)?;
         Ok(first)
     }
 
     /// Whether every port has its event word.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.pages.is_full()
     }
 
     /// The ports that have event words: those below this number.
-    pub(super) fn words_end(&self) -> u32 {
+    pub(crate) fn words_end(&self) -> u32 {
         (self.pages.len() * WORDS) as u32
     }
 
@@ -143,7 +143,7 @@ impl Fifo {
 
     /// Raises an event for a vcpu: pending, and linked to the vcpu's queue of the port's priority unless it is masked or in
     /// a queue.
-    pub(super) fn raise(&mut self, records: &mut Records, port: u32, vcpu: u32) -> Raised {
+    pub(crate) fn raise(&mut self, records: &mut Records, port: u32, vcpu: u32) -> Raised {
         let record = records.get(port);
         let Some(word) = self.word(port) else {
             records.set(port, record.awaiting_word());
@@ -176,7 +176,7 @@ impl Fifo {
     }
 
     /// Unmasks a port. Says whether it is pending, and so is to be raised again.
-    pub(super) fn unmask(&self, port: u32) -> bool {
+    pub(crate) fn unmask(&self, port: u32) -> bool {
         self.word(port).is_some_and(|word| {
             word.clear(MASKED);
             word.has(PENDING)
@@ -184,29 +184,29 @@ impl Fifo {
     }
 
     /// Whether a port is pending, and whether it is masked, as it is without a word.
-    pub(super) fn bits(&self, port: u32) -> (bool, bool) {
+    pub(crate) fn bits(&self, port: u32) -> (bool, bool) {
         self.word(port).map_or((false, true), |word| (word.has(PENDING), word.has(MASKED)))
     }
 
     /// Whether a port is in a queue: then it cannot be given out anew.
-    pub(super) fn is_linked(&self, port: u32) -> bool {
+    pub(crate) fn is_linked(&self, port: u32) -> bool {
         self.word(port).is_some_and(|word| word.has(LINKED))
     }
 
     /// Forgets an event. Where it is linked, the guest finds it and sees that it is not pending.
-    pub(super) fn clear_pending(&self, port: u32) {
+    pub(crate) fn clear_pending(&self, port: u32) {
         if let Some(word) = self.word(port) {
             word.clear(PENDING);
         }
     }
 
     /// Gives back every frame of the guest's.
-    pub(super) fn release(&self, frames: &FrameTable) {
+    pub(crate) fn release(&self, frames: &FrameTable) {
         self.each_frame().for_each(|mfn| frames.put_use(mfn));
     }
 
     /// The frames that are held writable, each as often as it is held.
-    pub(super) fn each_frame(&self) -> impl Iterator<Item = Mfn> {
+    pub(crate) fn each_frame(&self) -> impl Iterator<Item = Mfn> {
         let controls = self.vcpus.iter().filter_map(|queues| queues.control.map(|control| control.mfn));
         controls.chain(self.pages.iter().map(|page| page.mfn))
     }
@@ -215,7 +215,7 @@ impl Fifo {
     ///
     /// # Errors
     /// What is wrong.
-    pub(super) fn audit(&self, records: &Records) -> Result<(), &'static str> {
+    pub(crate) fn audit(&self, records: &Records) -> Result<(), &'static str> {
         for (vcpu, Queues { control, tails }) in (0..).zip(&self.vcpus) {
             for (priority, &tail) in (0..).zip(tails).filter(|(_, tail)| **tail != 0) {
                 if control.is_none() || tail >= self.words_end() {
@@ -232,22 +232,22 @@ impl Fifo {
 
 impl Records {
     /// A port gets the usual priority, as it is opened or as its domain begins with the FIFO ABI.
-    pub(super) fn renew(&mut self, port: u32) {
+    pub(crate) fn renew(&mut self, port: u32) {
         self.set(port, self.get(port).with_priority(Record::NEW.priority()));
     }
 
     /// A port was pending when its domain began with the FIFO ABI.
-    pub(super) fn await_word(&mut self, port: u32) {
+    pub(crate) fn await_word(&mut self, port: u32) {
         self.set(port, self.get(port).awaiting_word());
     }
 
     /// Whether a port is to be raised when it gets its event word.
-    pub(super) fn awaits_word(&self, port: u32) -> bool {
+    pub(crate) fn awaits_word(&self, port: u32) -> bool {
         self.get(port).awaits_word()
     }
 
     /// Gives a port a priority, which counts when it is next linked.
-    pub(super) fn set_priority(&mut self, port: u32, priority: u32) {
+    pub(crate) fn set_priority(&mut self, port: u32, priority: u32) {
         self.set(port, self.get(port).with_priority(priority));
     }
 }

@@ -2,12 +2,7 @@
 //! a guest. Each is refused as Xen refuses it on such a machine, in the order of Xen's checks.
 
 use super::{Answer, Outcome, find};
-use crate::{
-    caller::Caller,
-    domain::{Domain, rights::last_frame},
-    machine::Machine,
-    reply::Control,
-};
+use crate::{caller::Caller, domain::Domain, machine::Machine, reply::Control, rights::last_frame};
 use core::sync::atomic::Ordering;
 use oxen_abi::{
     domctl::{
@@ -85,10 +80,10 @@ impl<M: Machine> Caller<'_, M> {
         let (Some(last_mfn), Some(_)) = (last(request.first_mfn), last(request.first_gfn)) else {
             return Err(Errno::Inval.into());
         };
-        if request.nr_mfns == 0 || last_mfn > last_frame(&self.hv.machine) {
+        if request.nr_mfns == 0 || last_mfn > last_frame(self.hv.machine()) {
             return Err(Errno::Inval.into());
         }
-        let may = |domain: &Domain| domain.rights.lock().memory.contains(request.first_mfn, last_mfn);
+        let may = |domain: &Domain| domain.memory.rights.lock().memory.contains(request.first_mfn, last_mfn);
         if may(self.domain) && may(domain) { Ok(Answer::Done) } else { Err(Errno::Perm.into()) }
     }
 

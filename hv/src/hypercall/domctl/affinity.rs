@@ -1,13 +1,7 @@
 //! Where a domain's vcpus run and how much.
 
 use super::{Answer, Outcome, find};
-use crate::{
-    caller::Caller,
-    domain::Domain,
-    machine::Machine,
-    reply::Control,
-    sched::{self, placement, run_queue::Share},
-};
+use crate::{caller::Caller, domain::Domain, machine::Machine, reply::Control, sched::run_queue::Share};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use oxen_abi::{
@@ -38,16 +32,16 @@ impl<M: Machine> Caller<'_, M> {
         judge(&request)?;
         if request.flags & XEN_VCPUAFFINITY_FORCE != 0 {
             // Where its kernel has asked for no CPU nothing is to end.
-            let _none = placement::set_override(self.hv, domain, vcpu, None);
+            let _none = self.hv.pin_override(domain, vcpu, None);
         }
         if request.flags & XEN_VCPUAFFINITY_HARD != 0 {
             let wanted = self.read_cpu_bitmap(&request.cpumap_hard)?;
-            let effective = placement::set_hard(self.hv, domain, vcpu, wanted)?;
+            let effective = self.hv.set_hard_affinity(domain, vcpu, wanted)?;
             self.write_cpu_bitmap(&request.cpumap_hard, effective)?;
         }
         if request.flags & XEN_VCPUAFFINITY_SOFT != 0 {
             let wanted = self.read_cpu_bitmap(&request.cpumap_soft)?;
-            let effective = placement::set_soft(self.hv, domain, vcpu, wanted)?;
+            let effective = self.hv.set_soft_affinity(domain, vcpu, wanted)?;
             self.write_cpu_bitmap(&request.cpumap_soft, effective)?;
         }
         Ok(Answer::Done)
@@ -56,7 +50,7 @@ impl<M: Machine> Caller<'_, M> {
     pub(super) fn get_vcpu_affinity(&self, _: Control, domain: &Domain, request: DomctlVcpuaffinity) -> Outcome {
         let vcpu = find(domain, request.vcpu)?;
         judge(&request)?;
-        let online = placement::online(self.hv);
+        let online = self.hv.online_mask();
         let mut told = Ok(());
         if request.flags & XEN_VCPUAFFINITY_HARD != 0 {
             told = self.write_cpu_bitmap(&request.cpumap_hard, vcpu.sched.affinity.load(Ordering::Relaxed) & online);
@@ -83,7 +77,7 @@ impl<M: Machine> Caller<'_, M> {
                 let DomctlSchedCredit { weight, cap } = request.credit;
                 let weight = if weight == 0 { current.weight } else { weight };
                 let cap = if cap == SAME_CAP { current.cap } else { cap };
-                sched::set_share(self.hv, domain, Share { weight, cap });
+                self.hv.set_share(domain, Share { weight, cap });
                 Ok(Answer::Done)
             }
             XEN_DOMCTL_SCHEDOP_GETINFO => {

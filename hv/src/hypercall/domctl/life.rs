@@ -1,12 +1,12 @@
 //! Making and ending domains, and what is said of a whole domain.
 
 use super::{Answer, Outcome};
+use crate::hypercall::number::count;
 use crate::{
     addr::Mfn,
     caller::Caller,
-    config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES, MAX_PORTS},
-    domain::{self, Config, Domain, teardown},
-    event::virq,
+    config::MAX_PORTS,
+    domain::{Config, Domain},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     reply::{Control, Stop},
@@ -50,12 +50,13 @@ impl<M: Machine> Caller<'_, M> {
         {
             return Err(Errno::Inval.into());
         }
-        // A negative number is none: the build's own is in force.
-        let limit = |wanted: i32, range: core::ops::RangeInclusive<usize>| match usize::try_from(wanted) {
+        // A negative number is none: the command line's is in force.
+        let limit = |wanted: i32, range: core::ops::RangeInclusive<u32>| match u32::try_from(wanted) {
             Ok(wanted) if !range.contains(&wanted) => Err(Errno::Inval),
-            Ok(wanted) => Ok(wanted as u32),
-            Err(_) => Ok(*range.end() as u32),
+            Ok(wanted) => Ok(wanted),
+            Err(_) => Ok(*range.end()),
         };
+        let grants = self.hv.grants;
         let config = Config {
             id: (op.domain != DomId::DOM0 && op.domain.is_real()).then_some(op.domain),
             is_privileged: false,
@@ -64,13 +65,13 @@ impl<M: Machine> Caller<'_, M> {
             handle: wanted.handle,
             pool: wanted.cpupool_id,
             max_vcpus: wanted.max_vcpus,
-            max_port: wanted.max_evtchn_port.min(MAX_PORTS as u32 - 1),
-            max_grant_frames: limit(wanted.max_grant_frames, 1..=MAX_GRANT_FRAMES)?,
+            max_port: wanted.max_evtchn_port.min(count(MAX_PORTS).wrapping_sub(1)),
+            max_grant_frames: limit(wanted.max_grant_frames, 1..=grants.max_frames)?,
             max_grant_version: version,
-            max_maptrack_frames: limit(wanted.max_maptrack_frames, 0..=MAX_MAPTRACK_FRAMES)?,
+            max_maptrack_frames: limit(wanted.max_maptrack_frames, 0..=grants.max_maptrack_frames)?,
         };
-        teardown::bury_the_dead(self.hv);
-        op.domain = domain::create(self.hv, &config)?.id;
+        self.hv.reap_dead_domains();
+        op.domain = self.hv.create_domain(&config)?.id;
         // What PV guests' shadows would be like; there are none.
         op.set(&DomctlCreatedomain { flags: wanted.flags | XEN_DOMCTL_CDF_OOS_OFF, ..wanted });
         Ok(Answer::CopyBack)
@@ -79,25 +80,25 @@ impl<M: Machine> Caller<'_, M> {
     /// Ends a domain; preempted, and executed again, until all is given back that nobody else holds.
     pub(super) fn destroy_domain(&self, _: Control, domain: &Arc<Domain>) -> Outcome {
         self.other_than_self(domain)?;
-        teardown::advance(self.hv, domain)?;
+        self.hv.tear_down(domain)?;
         Ok(Answer::Done)
     }
 
     pub(super) fn pause_domain(&self, _: Control, domain: &Domain) -> Outcome {
         self.other_than_self(domain)?;
-        domain.pause_by_controller(self.hv)?;
-        domain.wait_until_off(self.hv);
+        self.hv.pause_by_controller(domain)?;
+        self.hv.wait_until_domain_off(domain);
         Ok(Answer::Done)
     }
 
     pub(super) fn unpause_domain(&self, _: Control, domain: &Domain) -> Outcome {
-        domain.unpause_by_controller(self.hv)?;
+        self.hv.unpause_by_controller(domain)?;
         Ok(Answer::Done)
     }
 
     pub(super) fn resume_domain(&self, _: Control, domain: &Domain) -> Outcome {
         self.other_than_self(domain)?;
-        domain::resume(self.hv, domain);
+        self.hv.resume_domain(domain);
         Ok(Answer::Done)
     }
 
@@ -108,7 +109,7 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::Inval.into());
         }
         for id in (0..request.max).filter(|&id| domain.vcpu(id).is_none()) {
-            domain.add_vcpu(self.hv, id)?;
+            self.hv.add_vcpu(domain, id)?;
             if self.must_yield() {
                 return Err(Stop::Unfinished);
             }
@@ -118,7 +119,7 @@ impl<M: Machine> Caller<'_, M> {
 
     /// Gives one of the system's virtual interrupts to the domain.
     pub(super) fn set_virq_handler(&self, _: Control, domain: &Domain, virq: u32) -> Outcome {
-        virq::set_handler(self.hv, virq, domain)?;
+        self.hv.set_virq_handler(virq, domain)?;
         Ok(Answer::Done)
     }
 
@@ -138,8 +139,9 @@ impl<M: Machine> Caller<'_, M> {
         let hv = self.hv;
         let array = GuestPtr::<u64>::new(request.array, request.num)?;
         for index in 0..request.num {
-            let raw = array.read(&hv.machine, index)?;
-            let state = Mfn::new(raw).filter(|&mfn| hv.frames.is_ram(mfn)).map(|mfn| hv.frames.state(mfn));
+            let raw = array.read(hv.machine(), index)?;
+            let state =
+                Mfn::new(raw).filter(|&mfn| hv.memory.frames.is_ram(mfn)).map(|mfn| hv.memory.frames.state(mfn));
             let kind = match state.filter(|s| s.owner() == domain.owner && s.is_allocated()) {
                 None => XEN_DOMCTL_PFINFO_XTAB,
                 Some(state) if state.uses() == 0 => 0,
@@ -149,7 +151,7 @@ impl<M: Machine> Caller<'_, M> {
                     level << XEN_DOMCTL_PFINFO_LTAB_SHIFT | pinned
                 }
             };
-            array.write(&hv.machine, index, &kind.into())?;
+            array.write(hv.machine(), index, &kind.into())?;
         }
         Ok(Answer::Done)
     }
@@ -157,7 +159,7 @@ impl<M: Machine> Caller<'_, M> {
 
 pub(super) fn limit_memory(_: Control, domain: &Domain, request: DomctlMaxMem) -> Outcome {
     let pages = u32::try_from(request.max_memkb / 4).unwrap_or(u32::MAX);
-    domain.max_pages.store(pages, Ordering::Relaxed);
+    domain.memory.max_pages.store(pages, Ordering::Relaxed);
     Ok(Answer::Done)
 }
 

@@ -9,9 +9,10 @@ mod state;
 mod time;
 mod vcpu;
 
+use super::number::index;
 use crate::{
     caller::Caller,
-    domain::{Domain, info, vcpu::Vcpu},
+    domain::{Domain, vcpu::Vcpu},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     reply::{Args, Control, Reply, Stop},
@@ -31,7 +32,7 @@ use oxen_abi::{
         XEN_DOMCTL_SET_EXT_VCPUCONTEXT, XEN_DOMCTL_SET_TARGET, XEN_DOMCTL_SET_VCPU_MSRS, XEN_DOMCTL_SET_VIRQ_HANDLER,
         XEN_DOMCTL_SETDEBUGGING, XEN_DOMCTL_SETDOMAINHANDLE, XEN_DOMCTL_SETNODEAFFINITY, XEN_DOMCTL_SETTIMEOFFSET,
         XEN_DOMCTL_SETTSCINFO, XEN_DOMCTL_SETVCPUAFFINITY, XEN_DOMCTL_SETVCPUCONTEXT, XEN_DOMCTL_SETVCPUEXTSTATE,
-        XEN_DOMCTL_SUBSCRIBE, XEN_DOMCTL_UNPAUSEDOMAIN, XEN_DOMCTL_VM_EVENT_OP, XenctlBitmap,
+        XEN_DOMCTL_SETVNUMAINFO, XEN_DOMCTL_SUBSCRIBE, XEN_DOMCTL_UNPAUSEDOMAIN, XEN_DOMCTL_VM_EVENT_OP, XenctlBitmap,
     },
     domid::DomId,
     errno::Errno,
@@ -59,7 +60,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn domctl(&mut self, args: &mut Args) -> Reply {
         let request = GuestPtr::<Domctl>::one(args[0])?;
-        let mut op = request.read(&self.hv.machine, 0)?;
+        let mut op = request.read(self.hv.machine(), 0)?;
         if op.interface_version != XEN_DOMCTL_INTERFACE_VERSION {
             return Err(Errno::Acces.into());
         }
@@ -79,9 +80,9 @@ impl<M: Machine> Caller<'_, M> {
         };
         match done? {
             Answer::Done => {}
-            Answer::CopyBack => request.write(&self.hv.machine, 0, &op)?,
+            Answer::CopyBack => request.write(self.hv.machine(), 0, &op)?,
             Answer::CopyBackAnd(error) => {
-                request.write(&self.hv.machine, 0, &op)?;
+                request.write(self.hv.machine(), 0, &op)?;
                 return Err(error.into());
             }
         }
@@ -128,6 +129,7 @@ impl<M: Machine> Caller<'_, M> {
             XEN_DOMCTL_GET_VCPU_MSRS => self.get_vcpu_msrs(control, domain, op),
             XEN_DOMCTL_SETNODEAFFINITY => self.set_node_affinity(control, domain, op.get()),
             XEN_DOMCTL_GETNODEAFFINITY => self.get_node_affinity(control, domain, op.get()),
+            XEN_DOMCTL_SETVNUMAINFO => Ok(self.set_vnuma_info(control, domain, &op.get()).map(|()| Answer::Done)?),
             XEN_DOMCTL_IRQ_PERMISSION => self.permit_interrupt(control, domain, op.get()),
             XEN_DOMCTL_IOMEM_PERMISSION => self.permit_memory(control, domain, op.get()),
             XEN_DOMCTL_IOPORT_PERMISSION => self.permit_ports(control, domain, op.get()),
@@ -150,7 +152,7 @@ impl<M: Machine> Caller<'_, M> {
         }
         let domain = self.hv.domains.next_from(op.domain).ok_or(Errno::Srch)?;
         op.domain = domain.id;
-        op.set(&info::of(self.hv, &domain));
+        op.set(&self.hv.domain_info(&domain));
         Ok(Answer::CopyBack)
     }
 
@@ -163,10 +165,10 @@ impl<M: Machine> Caller<'_, M> {
     pub(super) fn read_cpu_bitmap(&self, bitmap: &XenctlBitmap) -> Result<u64, Errno> {
         let bytes = bitmap.nr_bits.div_ceil(8).min(8);
         let mut word = [0; 8];
-        if let Some(known) = word.get_mut(..bytes as usize) {
-            GuestPtr::<u8>::new(bitmap.bitmap, bytes.into())?.read_many(&self.hv.machine, 0, known)?;
+        if let Some(known) = word.get_mut(..index(bytes)) {
+            GuestPtr::<u8>::new(bitmap.bitmap, bytes.into())?.read_many(self.hv.machine(), 0, known)?;
         }
-        let mask = 1_u64.checked_shl(bitmap.nr_bits).map_or(u64::MAX, |bit| bit - 1);
+        let mask = 1_u64.checked_shl(bitmap.nr_bits).map_or(u64::MAX, |bit| bit.wrapping_sub(1));
         Ok(u64::from_le_bytes(word) & mask)
     }
 
@@ -177,7 +179,7 @@ impl<M: Machine> Caller<'_, M> {
         let bytes = bitmap.nr_bits.div_ceil(8).min(MAX_BYTES);
         let map = GuestPtr::<u8>::new(bitmap.bitmap, bytes.into())?;
         let known = bits.to_le_bytes().into_iter().chain(core::iter::repeat(0));
-        (0..u64::from(bytes)).zip(known).try_for_each(|(i, byte)| map.write(&self.hv.machine, i, &byte))
+        (0..u64::from(bytes)).zip(known).try_for_each(|(i, byte)| map.write(self.hv.machine(), i, &byte))
     }
 }
 

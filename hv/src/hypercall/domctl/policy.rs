@@ -2,9 +2,10 @@
 //! nothing.
 
 use super::{Answer, Outcome};
+use crate::hypercall::number::count;
 use crate::{
     caller::Caller,
-    domain::{Domain, cpuid},
+    domain::Domain,
     hypercall::sysctl::policy::{MODEL_REGISTERS, ROOM_FOR_LEAVES, each_leaf},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
@@ -19,21 +20,21 @@ impl<M: Machine> Caller<'_, M> {
     /// Copies the leaves and registers out; null pointers ask how many there can be.
     pub(super) fn get_cpu_policy(&self, _: Control, op: &mut Domctl) -> Outcome {
         let request: DomctlCpuPolicy = op.get();
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let mut nr_leaves = ROOM_FOR_LEAVES;
         if request.leaves != 0 {
             nr_leaves = 0;
             let list = GuestPtr::<CpuidLeaf>::new(request.leaves, request.nr_leaves.into())?;
-            each_leaf(&|leaf, subleaf| cpuid::leaf(self, leaf, subleaf), &mut |leaf, subleaf, [a, b, c, d]| {
+            each_leaf(&|leaf, subleaf| self.cpuid_leaf(leaf, subleaf), &mut |leaf, subleaf, [a, b, c, d]| {
                 if nr_leaves == request.nr_leaves {
                     return Err(Errno::NoBufs);
                 }
                 list.write(machine, nr_leaves.into(), &CpuidLeaf { leaf, subleaf, a, b, c, d })?;
-                nr_leaves += 1;
+                nr_leaves = nr_leaves.wrapping_add(1);
                 Ok(())
             })?;
         }
-        let nr_msrs = MODEL_REGISTERS.len() as u32;
+        let nr_msrs = count(MODEL_REGISTERS.len());
         if request.msrs != 0 {
             let list = GuestPtr::<MsrEntry>::new(request.msrs, request.nr_msrs.min(nr_msrs).into())?;
             for (index, idx) in (0..).zip(MODEL_REGISTERS) {
@@ -69,8 +70,8 @@ impl<M: Machine> Caller<'_, M> {
     }
 
     fn check_cpu_policy(&self, request: &mut DomctlCpuPolicy) -> Result<(), Stop> {
-        let machine = &self.hv.machine;
-        if request.nr_leaves > ROOM_FOR_LEAVES || request.nr_msrs > MODEL_REGISTERS.len() as u32 {
+        let machine = self.hv.machine();
+        if request.nr_leaves > ROOM_FOR_LEAVES || request.nr_msrs > count(MODEL_REGISTERS.len()) {
             return Err(Errno::TooBig.into());
         }
         let list = GuestPtr::<CpuidLeaf>::new(request.leaves, request.nr_leaves.into())?;

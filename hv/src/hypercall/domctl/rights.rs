@@ -1,15 +1,14 @@
 //! What of the machine a domain may use.
 
 use super::{Answer, Outcome};
+use crate::hypercall::number::{index, ushort};
 use crate::{
     caller::Caller,
     config::MAX_PIRQS,
-    domain::{
-        Domain,
-        rights::{Ranges, last_frame},
-    },
+    domain::Domain,
     machine::Machine,
     reply::Control,
+    rights::{Ranges, last_frame},
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{
@@ -41,12 +40,12 @@ impl<M: Machine> Caller<'_, M> {
     pub(super) fn permit_interrupt(&self, _: Control, domain: &Domain, request: DomctlIrqPermission) -> Outcome {
         /// The line of the interval timer, which is the hypervisor's.
         const TIMER: u32 = 0;
-        if request.pirq as usize >= MAX_PIRQS {
+        if index(request.pirq) >= MAX_PIRQS {
             return Err(Errno::Inval.into());
         }
         let pirq = request.pirq.into();
-        judge(request.pirq != TIMER && self.domain.rights.lock().interrupts.contains(pirq, pirq))?;
-        change(&mut domain.rights.lock().interrupts, request.allow_access, pirq, pirq)
+        judge(request.pirq != TIMER && self.domain.memory.rights.lock().interrupts.contains(pirq, pirq))?;
+        change(&mut domain.memory.rights.lock().interrupts, request.allow_access, pirq, pirq)
     }
 
     pub(super) fn permit_memory(&self, _: Control, domain: &Domain, request: DomctlIomemPermission) -> Outcome {
@@ -55,9 +54,9 @@ impl<M: Machine> Caller<'_, M> {
         if last < request.first_mfn {
             return Err(Errno::Inval.into());
         }
-        let is_possible = last <= last_frame(&self.hv.machine);
-        judge(is_possible && self.domain.rights.lock().memory.contains(request.first_mfn, last))?;
-        change(&mut domain.rights.lock().memory, request.allow_access, request.first_mfn, last)
+        let is_possible = last <= last_frame(self.hv.machine());
+        judge(is_possible && self.domain.memory.rights.lock().memory.contains(request.first_mfn, last))?;
+        change(&mut domain.memory.rights.lock().memory, request.allow_access, request.first_mfn, last)
     }
 
     pub(super) fn permit_ports(&self, _: Control, domain: &Domain, request: DomctlIoportPermission) -> Outcome {
@@ -65,11 +64,11 @@ impl<M: Machine> Caller<'_, M> {
         if request.nr_ports == 0 {
             return Err(Errno::Inval.into());
         }
-        let (first, last) = (request.first_port, end - 1);
-        let console = (first..=last).any(|port| self.hv.machine.is_console_port(port as u16));
-        let is_free = !console && !HYPERVISOR_PORTS.iter().any(|ours| first <= *ours.end() && last >= *ours.start());
-        judge(is_free && self.domain.rights.lock().ports.contains(first.into(), last.into()))?;
-        change(&mut domain.rights.lock().ports, request.allow_access, first.into(), last.into())
+        let (first, last) = (request.first_port, end.wrapping_sub(1));
+        let is_own = (first..=last).any(|port| self.hv.machine().is_own_port(ushort(port.into())));
+        let is_free = !is_own && !HYPERVISOR_PORTS.iter().any(|ours| first <= *ours.end() && last >= *ours.start());
+        judge(is_free && self.domain.memory.rights.lock().ports.contains(first.into(), last.into()))?;
+        change(&mut domain.memory.rights.lock().ports, request.allow_access, first.into(), last.into())
     }
 
     /// The machine is one node; what a toolstack would like is kept.

@@ -2,15 +2,17 @@
 //! models. A toolstack saves and restores a guest with them.
 
 use super::{Answer, Outcome, find};
+use crate::hypercall::number::{self, bytes, count, long, uint};
 use crate::{
     addr::GuestAddr,
     caller::Caller,
     domain::{
-        Domain, machine_check,
+        Domain,
         vcpu::{Callback, ExtendedState, Vcpu, VcpuState},
     },
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    processor::machine_check,
     reply::Control,
 };
 use alloc::sync::Arc;
@@ -21,6 +23,8 @@ use oxen_abi::{
 
 /// XCR0 and all that it ever was, before the registers.
 const STATE_HEADER: u64 = 16;
+/// Where software's part of the state begins, behind the header.
+const SOFTWARE_AT: u64 = STATE_HEADER + long(ExtendedState::SOFTWARE_AT);
 /// What a record of registers has at least: the image of FXSAVE and XSAVE's header.
 const MIN_AREA: u64 = 576;
 /// Where a set ends that lacks machine checks, as one of another age of the interface may, and one that has no more of them
@@ -49,22 +53,22 @@ impl<M: Machine> Caller<'_, M> {
     ) -> Result<R, Errno> {
         self.hold_domain(domain);
         let done = vcpu.slot.lock().as_mut().map(|state| work(state));
-        domain.unpause(self.hv);
+        self.hv.unpause_domain(domain);
         done.ok_or(Errno::Busy)
     }
 
     #[inline(never)]
     fn hold_domain(&self, domain: &Domain) {
-        domain.pause(self.hv);
-        domain.wait_until_off(self.hv);
+        self.hv.pause_domain(domain);
+        self.hv.wait_until_domain_off(domain);
     }
 
     pub(super) fn get_ext_vcpu_context(&self, _: Control, domain: &Domain, op: &mut Domctl) -> Outcome {
         let request: DomctlExtVcpucontext = op.get();
         let vcpu = self.find_other_vcpu(domain, request.vcpu, Errno::Srch)?;
-        let machine_checks = machine_check::capabilities(&self.hv.machine);
+        let machine_checks = machine_check::capabilities(self.hv.machine());
         let answer = self.with_vcpu_state(domain, vcpu, |state| DomctlExtVcpucontext {
-            size: size_of::<DomctlExtVcpucontext>() as u32,
+            size: uint(bytes::<DomctlExtVcpucontext>()),
             syscall32_callback_eip: state.syscall32_callback.address,
             sysenter_callback_eip: state.sysenter_callback.address,
             syscall32_callback_cs: 0,
@@ -91,7 +95,7 @@ impl<M: Machine> Caller<'_, M> {
             state.sysenter_callback = callback(request.sysenter_callback_eip, request.sysenter_disables_events);
         })?;
         let [capabilities, ..] = request.machine_checks;
-        if request.size >= WITH_MACHINE_CHECKS && !machine_check::can_have(&self.hv.machine, capabilities) {
+        if request.size >= WITH_MACHINE_CHECKS && !machine_check::can_have(self.hv.machine(), capabilities) {
             return Err(Errno::Inval.into());
         }
         Ok(Answer::Done)
@@ -112,12 +116,12 @@ impl<M: Machine> Caller<'_, M> {
         }
         let to = GuestPtr::<u8>::new(request.buffer, size)?;
         let area = self.with_vcpu_state(domain, vcpu, |state| state.extended.clone())?;
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         to.write_many(machine, 0, &area.xcr0().to_le_bytes())?;
         to.write_many(machine, 8, &mask.to_le_bytes())?;
-        to.write_many(machine, STATE_HEADER, area.standard((size - STATE_HEADER) as usize))?;
+        to.write_many(machine, STATE_HEADER, area.standard(number::size(size.wrapping_sub(STATE_HEADER))))?;
         // The hypervisor keeps XCR0 in bytes of the area that are software's.
-        to.write_many(machine, STATE_HEADER + ExtendedState::SOFTWARE_AT as u64, &[0; ExtendedState::SOFTWARE_BYTES])?;
+        to.write_many(machine, SOFTWARE_AT, &[0; ExtendedState::SOFTWARE_BYTES])?;
         Ok(Answer::Done)
     }
 
@@ -127,15 +131,16 @@ impl<M: Machine> Caller<'_, M> {
         if !(STATE_HEADER..=size).contains(&request.size) {
             return Err(Errno::Inval.into());
         }
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let from = GuestPtr::<u8>::new(request.buffer, request.size)?;
-        let mut header = [0; STATE_HEADER as usize];
+        let mut header = [0; number::size(STATE_HEADER)];
         from.read_many(machine, 0, &mut header)?;
         let mut area = ExtendedState::RESET;
-        let bytes = (request.size - STATE_HEADER) as usize;
+        let bytes = number::size(request.size.wrapping_sub(STATE_HEADER));
         from.read_many(machine, STATE_HEADER, area.0.get_mut(..bytes).ok_or(Errno::Inval)?)?;
-        let [xcr0, ever] =
-            [0, 8].map(|at| header.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes));
+        let [xcr0, ever] = [0_usize, 8].map(|at| {
+            header.get(at..at.saturating_add(8)).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
+        });
         let has_area = request.size >= STATE_HEADER + MIN_AREA;
         let is_sound = if ever == 0 { xcr0 == 0 } else { has_area && area.is_sound(xcr0, ever, mask) };
         if !is_sound {
@@ -144,7 +149,8 @@ impl<M: Machine> Caller<'_, M> {
         if request.size == STATE_HEADER {
             return Ok(Answer::Done);
         }
-        let most = if ever == 0 { 0 } else { STATE_HEADER + ExtendedState::standard_bytes(machine, ever) };
+        let most =
+            if ever == 0 { 0 } else { STATE_HEADER.saturating_add(ExtendedState::standard_bytes(machine, ever)) };
         if !has_area || request.size > most {
             return Err(Errno::Inval.into());
         }
@@ -155,13 +161,13 @@ impl<M: Machine> Caller<'_, M> {
 
     /// The parts of the extended registers that guests can have, and the bytes of a record of them.
     fn extended_state_layout(&self) -> Result<(u64, u64), Errno> {
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let mask = ExtendedState::parts(machine);
         if mask == 0 {
             // Without XSAVE there is no such record.
             return Err(Errno::Inval);
         }
-        Ok((mask, STATE_HEADER + ExtendedState::standard_bytes(machine, mask)))
+        Ok((mask, STATE_HEADER.saturating_add(ExtendedState::standard_bytes(machine, mask))))
     }
 
     /// Registers of models that are not zero; a null pointer asks how many there can be.
@@ -169,7 +175,7 @@ impl<M: Machine> Caller<'_, M> {
         let request: DomctlVcpuMsrs = op.get();
         let vcpu = self.find_other_vcpu(domain, request.vcpu, Errno::Inval)?;
         if request.msrs == 0 {
-            op.set(&DomctlVcpuMsrs { msr_count: MODEL_REGISTERS.len() as u32, ..request });
+            op.set(&DomctlVcpuMsrs { msr_count: count(MODEL_REGISTERS.len()), ..request });
             return Ok(Answer::CopyBack);
         }
         let value = self.with_vcpu_state(domain, vcpu, |state| u64::from(state.tsc_aux))?;
@@ -189,13 +195,13 @@ impl<M: Machine> Caller<'_, M> {
     pub(super) fn set_vcpu_msrs(&self, _: Control, domain: &Domain, op: &mut Domctl) -> Outcome {
         let request: DomctlVcpuMsrs = op.get();
         let vcpu = self.find_other_vcpu(domain, request.vcpu, Errno::Inval)?;
-        if request.msr_count as usize > MODEL_REGISTERS.len() {
+        if number::index(request.msr_count) > MODEL_REGISTERS.len() {
             return Err(Errno::Inval.into());
         }
         let mut done = 0;
         let failed = (0..request.msr_count).try_for_each(|index| {
-            let place = request.msrs.checked_add(u64::from(index) * size_of::<DomctlVcpuMsr>() as u64);
-            let register = GuestPtr::<DomctlVcpuMsr>::one(place.ok_or(Errno::Fault)?)?.read(&self.hv.machine, 0)?;
+            let place = request.msrs.checked_add(u64::from(index).wrapping_mul(bytes::<DomctlVcpuMsr>()));
+            let register = GuestPtr::<DomctlVcpuMsr>::one(place.ok_or(Errno::Fault)?)?.read(self.hv.machine(), 0)?;
             let value = u32::try_from(register.value).map_err(|_| Errno::Inval)?;
             match register.index {
                 _ if register.reserved != 0 => return Err(Errno::Inval),
@@ -204,7 +210,7 @@ impl<M: Machine> Caller<'_, M> {
                 MISC_FEATURES if value == 0 => {}
                 _ => return Err(Errno::Inval),
             }
-            done = index + 1;
+            done = index.wrapping_add(1);
             Ok(())
         });
         match failed {

@@ -8,7 +8,7 @@ use oxen_abi::domctl::{Domctl, DomctlSettimeoffset, DomctlTscInfo};
 impl<M: Machine> Caller<'_, M> {
     pub(super) fn set_time_offset(&self, _: Control, domain: &Domain, request: DomctlSettimeoffset) -> Outcome {
         domain.time_offset.store(request.time_offset_seconds, Ordering::Relaxed);
-        domain.publish_wall_clock(self.hv);
+        self.hv.publish_wall_clock(domain);
         Ok(Answer::Done)
     }
 
@@ -16,18 +16,18 @@ impl<M: Machine> Caller<'_, M> {
     pub(super) fn set_tsc_info(&self, _: Control, domain: &Domain, request: DomctlTscInfo) -> Outcome {
         self.other_than_self(domain)?;
         let hv = self.hv;
-        domain.pause(hv);
-        domain.wait_until_off(hv);
+        hv.pause_domain(domain);
+        hv.wait_until_domain_off(domain);
         let done = domain.tsc.set(&request, hv.now(), self.own_khz());
         if done.is_ok() {
             for vcpu in domain.each_vcpu() {
                 if let Some(place) = *vcpu.info.lock() {
-                    clock::publish(&place, domain.time_info(hv));
+                    clock::publish(&place, hv.time_info(domain));
                 }
                 vcpu.sched.time_is_due.store(true, Ordering::Relaxed);
             }
         }
-        domain.unpause(hv);
+        hv.unpause_domain(domain);
         done?;
         Ok(Answer::Done)
     }
@@ -39,6 +39,6 @@ impl<M: Machine> Caller<'_, M> {
     }
 
     fn own_khz(&self) -> u32 {
-        u32::try_from(self.hv.machine.frequency() / 1000).unwrap_or(u32::MAX)
+        u32::try_from(self.hv.machine().frequency() / 1000).unwrap_or(u32::MAX)
     }
 }

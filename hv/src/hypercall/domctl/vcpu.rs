@@ -3,11 +3,11 @@
 use super::{Answer, Outcome, find};
 use crate::{
     caller::Caller,
-    domain::{Domain, context, vcpu::pause},
+    domain::{Domain, vcpu::pause},
+    lifecycle::context,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     reply::Control,
-    sched,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{
@@ -23,17 +23,17 @@ impl<M: Machine> Caller<'_, M> {
         self.other_than_self(domain)?;
         let vcpu = find(domain, request.vcpu)?;
         if request.ctxt == 0 {
-            sched::pause(self.hv, vcpu, pause::DOWN);
+            self.hv.pause_vcpu(vcpu, pause::DOWN);
             return Ok(Answer::Done);
         }
         let context = self.copy_from_guest::<VcpuGuestContext>(request.ctxt)?;
-        domain.pause(self.hv);
-        domain.wait_until_off(self.hv);
+        self.hv.pause_domain(domain);
+        self.hv.wait_until_domain_off(domain);
         let done = {
             let stage = domain.life.lock();
-            if stage.is_alive() { context::set(self.hv, domain, vcpu, &context) } else { Err(Errno::Srch.into()) }
+            if stage.is_alive() { self.hv.set_context(domain, vcpu, &context) } else { Err(Errno::Srch.into()) }
         };
-        domain.unpause(self.hv);
+        self.hv.unpause_domain(domain);
         done?;
         Ok(Answer::Done)
     }
@@ -43,12 +43,12 @@ impl<M: Machine> Caller<'_, M> {
         let vcpu = find(domain, request.vcpu)?;
         let to = GuestPtr::<VcpuGuestContext>::one(request.ctxt)?;
         let mut context = VcpuGuestContext::new_zeroed();
-        domain.pause(self.hv);
-        domain.wait_until_off(self.hv);
+        self.hv.pause_domain(domain);
+        self.hv.wait_until_domain_off(domain);
         let done = context::get(domain, vcpu, &mut context);
-        domain.unpause(self.hv);
+        self.hv.unpause_domain(domain);
         done?;
-        to.write(&self.hv.machine, 0, &context)?;
+        to.write(self.hv.machine(), 0, &context)?;
         Ok(Answer::Done)
     }
 

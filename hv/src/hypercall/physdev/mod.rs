@@ -5,6 +5,7 @@
 mod pci;
 mod pirq;
 
+use super::{args::PhysdevOp, commands::PhysdevCommand, number::long};
 use crate::{
     addr::GuestAddr,
     caller::Caller,
@@ -14,12 +15,7 @@ use crate::{
 };
 use oxen_abi::{
     errno::Errno,
-    physdev::{
-        PHYSDEVOP_ALLOC_IRQ_VECTOR, PHYSDEVOP_APIC_READ, PHYSDEVOP_APIC_WRITE, PHYSDEVOP_EOI, PHYSDEVOP_GET_FREE_PIRQ,
-        PHYSDEVOP_IRQ_STATUS_QUERY, PHYSDEVOP_IRQ_UNMASK_NOTIFY, PHYSDEVOP_MAP_PIRQ, PHYSDEVOP_PIRQ_EOI_GMFN_V1,
-        PHYSDEVOP_PIRQ_EOI_GMFN_V2, PHYSDEVOP_SET_IOBITMAP, PHYSDEVOP_SET_IOPL, PHYSDEVOP_SETUP_GSI,
-        PHYSDEVOP_UNMAP_PIRQ, PhysdevSetIobitmap, PhysdevSetIopl,
-    },
+    physdev::{PhysdevSetIobitmap, PhysdevSetIopl},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -38,26 +34,26 @@ impl<M: Machine> Caller<'_, M> {
     /// do, `NoDev` for a device that was not announced, `NoSys` for unknown commands; else those of the commands.
     #[inline]
     pub fn physdev_op(&mut self, args: &mut Args) -> Reply {
-        let [command, at, ..] = *args;
-        match command as u32 {
-            PHYSDEVOP_EOI => self.end_pirq(at)?,
-            PHYSDEVOP_PIRQ_EOI_GMFN_V1 => self.set_pirq_eoi_page(at, true)?,
-            PHYSDEVOP_PIRQ_EOI_GMFN_V2 => self.set_pirq_eoi_page(at, false)?,
-            PHYSDEVOP_IRQ_STATUS_QUERY => self.get_irq_status(at)?,
-            PHYSDEVOP_MAP_PIRQ => self.map_pirq(at)?,
-            PHYSDEVOP_UNMAP_PIRQ => self.unmap_pirq(at)?,
-            PHYSDEVOP_GET_FREE_PIRQ => self.get_free_pirq(at)?,
-            PHYSDEVOP_SETUP_GSI => self.setup_gsi(at)?,
-            PHYSDEVOP_ALLOC_IRQ_VECTOR => self.assign_irq_vector(at)?,
-            PHYSDEVOP_APIC_READ => self.read_apic(at)?,
-            PHYSDEVOP_APIC_WRITE => self.write_apic(at)?,
-            PHYSDEVOP_SET_IOPL => {
+        let PhysdevOp { command, argument: at } = (&*args).into();
+        match command? {
+            PhysdevCommand::Eoi => self.end_pirq(at)?,
+            PhysdevCommand::PirqEoiGmfnV1 => self.set_pirq_eoi_page(at, true)?,
+            PhysdevCommand::PirqEoiGmfnV2 => self.set_pirq_eoi_page(at, false)?,
+            PhysdevCommand::IrqStatusQuery => self.get_irq_status(at)?,
+            PhysdevCommand::MapPirq => self.map_pirq(at)?,
+            PhysdevCommand::UnmapPirq => self.unmap_pirq(at)?,
+            PhysdevCommand::GetFreePirq => self.get_free_pirq(at)?,
+            PhysdevCommand::SetupGsi => self.setup_gsi(at)?,
+            PhysdevCommand::AllocIrqVector => self.assign_irq_vector(at)?,
+            PhysdevCommand::ApicRead => self.read_apic(at)?,
+            PhysdevCommand::ApicWrite => self.write_apic(at)?,
+            PhysdevCommand::SetIopl => {
                 let request: PhysdevSetIopl = self.read_packed(at)?;
                 self.state.iopl = u8::try_from(request.iopl).ok().filter(|&iopl| iopl <= 3).ok_or(Errno::Inval)?;
             }
-            PHYSDEVOP_SET_IOBITMAP => self.set_io_bitmap(at)?,
+            PhysdevCommand::SetIobitmap => self.set_io_bitmap(at)?,
             // It meant something to the first guests only.
-            PHYSDEVOP_IRQ_UNMASK_NOTIFY => {}
+            PhysdevCommand::IrqUnmaskNotify => {}
             command => self.physdev_op_on_pci(command, at)?,
         }
         Ok(0)
@@ -84,7 +80,7 @@ impl<M: Machine> Caller<'_, M> {
     /// One function for all structures.
     #[inline(never)]
     fn read_physdev_bytes(&self, at: u64, to: &mut [u8]) -> Result<(), Errno> {
-        GuestPtr::<u8>::new(at, to.len() as u64)?.read_many(&self.hv.machine, 0, to)
+        GuestPtr::<u8>::new(at, long(to.len()))?.read_many(self.hv.machine(), 0, to)
     }
 
     fn write_packed<T: IntoBytes + Immutable>(&self, at: u64, value: &T) -> Result<(), Errno> {
@@ -93,7 +89,7 @@ impl<M: Machine> Caller<'_, M> {
 
     #[inline(never)]
     fn write_physdev_bytes(&self, at: u64, from: &[u8]) -> Result<(), Errno> {
-        GuestPtr::<u8>::new(at, from.len() as u64)?.write_many(&self.hv.machine, 0, from)
+        GuestPtr::<u8>::new(at, long(from.len()))?.write_many(self.hv.machine(), 0, from)
     }
 
     /// Which ports user mode may use although its I/O privilege level does not let it.

@@ -2,18 +2,15 @@
 
 use crate::{
     caller::Caller,
-    event::pirq,
+    hypercall::{commands::PhysdevCommand, number::bytes},
     machine::Machine,
     pci::{Address, Window},
 };
 use oxen_abi::{
     errno::Errno,
     physdev::{
-        PHYSDEVOP_DBGP_OP, PHYSDEVOP_MANAGE_PCI_ADD, PHYSDEVOP_MANAGE_PCI_ADD_EXT, PHYSDEVOP_MANAGE_PCI_REMOVE,
-        PHYSDEVOP_PCI_DEVICE_ADD, PHYSDEVOP_PCI_DEVICE_REMOVE, PHYSDEVOP_PCI_MMCFG_RESERVED, PHYSDEVOP_PREPARE_MSIX,
-        PHYSDEVOP_RELEASE_MSIX, PHYSDEVOP_RESTORE_MSI, PHYSDEVOP_RESTORE_MSI_EXT, PhysdevDbgpOp, PhysdevManagePci,
-        PhysdevManagePciExt, PhysdevPciDevice, PhysdevPciDeviceAdd, PhysdevPciMmcfgReserved, XEN_PCI_DEV_PXM,
-        XEN_PCI_DEV_VIRTFN, XEN_PCI_MMCFG_RESERVED,
+        PhysdevDbgpOp, PhysdevManagePci, PhysdevManagePciExt, PhysdevPciDevice, PhysdevPciDeviceAdd,
+        PhysdevPciMmcfgReserved, XEN_PCI_DEV_PXM, XEN_PCI_DEV_VIRTFN, XEN_PCI_MMCFG_RESERVED,
     },
 };
 
@@ -31,12 +28,12 @@ enum Act {
 impl<M: Machine> Caller<'_, M> {
     /// Does one of the commands about devices.
     #[inline(never)]
-    pub(super) fn physdev_op_on_pci(&self, command: u32, at: u64) -> Result<(), Errno> {
+    pub(super) fn physdev_op_on_pci(&self, command: PhysdevCommand, at: u64) -> Result<(), Errno> {
         let (act, function) = match command {
-            PHYSDEVOP_MANAGE_PCI_ADD => (Act::Add(None), self.read_address_on_segment_0(at)?),
-            PHYSDEVOP_MANAGE_PCI_REMOVE => (Act::Remove, self.read_address_on_segment_0(at)?),
-            PHYSDEVOP_RESTORE_MSI => (Act::Restore, self.read_address_on_segment_0(at)?),
-            PHYSDEVOP_MANAGE_PCI_ADD_EXT => {
+            PhysdevCommand::ManagePciAdd => (Act::Add(None), self.read_address_on_segment_0(at)?),
+            PhysdevCommand::ManagePciRemove => (Act::Remove, self.read_address_on_segment_0(at)?),
+            PhysdevCommand::RestoreMsi => (Act::Restore, self.read_address_on_segment_0(at)?),
+            PhysdevCommand::ManagePciAddExt => {
                 let device: PhysdevManagePciExt = self.read_packed(at)?;
                 if device.is_extfn > 1 || device.is_virtfn > 1 {
                     return Err(Errno::Inval);
@@ -44,48 +41,48 @@ impl<M: Machine> Caller<'_, M> {
                 let physical = (device.is_virtfn != 0).then(|| physical_function(0, &device.physfn));
                 (Act::Add(physical), Address::new(0, device.bus, device.devfn))
             }
-            PHYSDEVOP_PCI_DEVICE_ADD => {
+            PhysdevCommand::PciDeviceAdd => {
                 let device: PhysdevPciDeviceAdd = self.read_packed(at)?;
                 // There is one node: which one is told does not matter, but told it must be.
                 if device.flags & XEN_PCI_DEV_PXM != 0 {
-                    let end = at.checked_add(size_of::<PhysdevPciDeviceAdd>() as u64).ok_or(Errno::Fault)?;
+                    let end = at.checked_add(bytes::<PhysdevPciDeviceAdd>()).ok_or(Errno::Fault)?;
                     self.copy_from_guest::<u32>(end)?;
                 }
                 let is_virtual = device.flags & XEN_PCI_DEV_VIRTFN != 0;
                 let physical = is_virtual.then(|| physical_function(device.seg, &device.physfn));
                 (Act::Add(physical), Address::new(device.seg, device.bus, device.devfn))
             }
-            PHYSDEVOP_PCI_DEVICE_REMOVE => (Act::Remove, self.read_pci_address(at)?),
-            PHYSDEVOP_RESTORE_MSI_EXT => (Act::Restore, self.read_pci_address(at)?),
-            PHYSDEVOP_PREPARE_MSIX => (Act::Prepare, self.read_pci_address(at)?),
-            PHYSDEVOP_RELEASE_MSIX => (Act::Release, self.read_pci_address(at)?),
-            PHYSDEVOP_PCI_MMCFG_RESERVED => return self.announce_pci_window(at),
+            PhysdevCommand::PciDeviceRemove => (Act::Remove, self.read_pci_address(at)?),
+            PhysdevCommand::RestoreMsiExt => (Act::Restore, self.read_pci_address(at)?),
+            PhysdevCommand::PrepareMsix => (Act::Prepare, self.read_pci_address(at)?),
+            PhysdevCommand::ReleaseMsix => (Act::Release, self.read_pci_address(at)?),
+            PhysdevCommand::PciMmcfgReserved => return self.announce_pci_window(at),
             // No debug port is in use here: there is nothing to do before and after its controller is reset.
-            PHYSDEVOP_DBGP_OP => {
+            PhysdevCommand::DbgpOp => {
                 self.control()?;
                 return self.read_packed::<PhysdevDbgpOp>(at).map(|_| ());
             }
             _ => return Err(Errno::NoSys),
         };
         let hv = self.hv;
-        if matches!(act, Act::Restore) && !hv.pci.lock().is_known(function) {
+        if matches!(act, Act::Restore) && !hv.memory.pci.lock().is_known(function) {
             return Err(Errno::NoDev);
         }
         self.control()?;
-        let is_device = |mfn| !hv.frames.is_ram(mfn) && !hv.frames.is_forbidden_io(mfn);
+        let is_device = |mfn| !hv.memory.frames.is_ram(mfn) && !hv.memory.frames.is_forbidden_io(mfn);
         match act {
             Act::Add(physical) => {
-                let mut pci = hv.pci.lock();
+                let mut pci = hv.memory.pci.lock();
                 if let Some(physical) = physical {
                     // The virtual one is announced whatever comes of it.
-                    let _ = pci.announce(&hv.machine, physical);
+                    let _ = pci.announce(hv.machine(), physical);
                 }
-                pci.announce(&hv.machine, function)
+                pci.announce(hv.machine(), function)
             }
-            Act::Remove => pirq::forget_device(hv, self.domain, function),
-            Act::Restore => hv.pci.lock().restore(&hv.machine, function),
-            Act::Prepare => hv.pci.lock().prepare(&hv.machine, &is_device, function),
-            Act::Release => hv.pci.lock().unprepare(function),
+            Act::Remove => hv.forget_device(self.domain, function),
+            Act::Restore => hv.memory.pci.lock().restore(hv.machine(), function),
+            Act::Prepare => hv.memory.pci.lock().prepare(hv.machine(), &is_device, function),
+            Act::Release => hv.memory.pci.lock().unprepare(function),
         }
     }
 
@@ -107,7 +104,7 @@ impl<M: Machine> Caller<'_, M> {
         if flags & !XEN_PCI_MMCFG_RESERVED != 0 {
             return Err(Errno::Inval);
         }
-        let is_known = self.hv.pci.lock().has_window(&Window { address, segment, first_bus, last_bus });
+        let is_known = self.hv.memory.pci.lock().has_window(&Window { address, segment, first_bus, last_bus });
         if is_known { Ok(()) } else { Err(Errno::NoDev) }
     }
 }

@@ -1,11 +1,9 @@
 //! Interrupts: lines and messages, their numbers, and when they are served.
 
+use crate::hypercall::number::ushort;
 use crate::{
     caller::Caller,
-    event::{
-        deliver,
-        pirq::{self, Signal},
-    },
+    event::pirq::{Line, Signal},
     machine::Machine,
     pci::{Address, Entry, MAX_ENTRIES},
 };
@@ -32,8 +30,8 @@ impl<M: Machine> Caller<'_, M> {
     /// An interrupt is served.
     pub(super) fn end_pirq(&self, at: u64) -> Result<(), Errno> {
         let request: PhysdevEoi = self.read_packed(at)?;
-        match pirq::end_of_interrupt(self.hv, self.domain, request.irq)? {
-            Some(port) => deliver::unmask(self, port),
+        match self.hv.end_of_interrupt(self.domain, request.irq)? {
+            Some(port) => self.unmask_port(port),
             None => Ok(()),
         }
     }
@@ -41,14 +39,14 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     pub(super) fn set_pirq_eoi_page(&self, at: u64, unmasks: bool) -> Result<(), Errno> {
         let request: PhysdevPirqEoiGmfn = self.read_packed(at)?;
-        pirq::set_eoi_page(self.hv, self.domain, request.gmfn, unmasks)
+        self.hv.set_eoi_page(self.domain, request.gmfn, unmasks)
     }
 
     /// Whoever asks is told to end every interrupt: an end too many does nothing.
     #[inline(never)]
     pub(super) fn get_irq_status(&self, at: u64) -> Result<(), Errno> {
         let request: PhysdevIrqStatusQuery = self.read_packed(at)?;
-        if request.irq >= pirq::count(self.hv, self.domain) {
+        if request.irq >= self.hv.pirq_count(self.domain) {
             return Err(Errno::Inval);
         }
         self.write_packed(at, &PhysdevIrqStatusQuery { flags: XENIRQSTAT_NEEDS_EOI, ..request })
@@ -77,7 +75,9 @@ impl<M: Machine> Caller<'_, M> {
             MAP_PIRQ_TYPE_MULTI_MSI => request.bus >> 16,
             _ => 0,
         };
-        let device = Address::new(segment as u16, request.bus as u8, request.devfn as u8);
+        // Of each number the lower end counts.
+        let ([bus, ..], [devfn, ..]) = (request.bus.to_le_bytes(), request.devfn.to_le_bytes());
+        let device = Address::new(ushort(u64::from(segment.cast_unsigned())), bus, devfn);
         let done = self.map_pirq_for(&mut request, device);
         self.write_packed(at, &request)?;
         done
@@ -89,20 +89,20 @@ impl<M: Machine> Caller<'_, M> {
         match request.r#type {
             MAP_PIRQ_TYPE_GSI => {
                 let gsi = u32::try_from(request.index).map_err(|_| Errno::Inval)?;
-                if gsi >= self.hv.machine.lines() {
+                if gsi >= self.hv.machine().lines() {
                     return Err(Errno::Inval);
                 }
                 if request.pirq >= 0 && request.pirq != request.index {
-                    let is_mapped = self.hv.pirqs.line(gsi).is_some_and(pirq::Line::is_mapped);
+                    let is_mapped = self.hv.pirqs.line(gsi).is_some_and(Line::is_mapped);
                     return Err(if is_mapped { Errno::Exist } else { Errno::Inval });
                 }
-                pirq::map_line(self.hv, self.domain, control, gsi)?;
+                self.hv.map_line(self.domain, control, gsi)?;
                 request.pirq = request.index;
                 return Ok(());
             }
             // What stands for the message is made here, and is no interrupt of the guest's before.
             MAP_PIRQ_TYPE_MSI if request.index != -1 => {
-                let could_be = self.hv.machine.lines()..pirq::count(self.hv, self.domain);
+                let could_be = self.hv.machine().lines()..self.hv.pirq_count(self.domain);
                 let could_be = u32::try_from(request.index).is_ok_and(|index| could_be.contains(&index));
                 return Err(if could_be { Errno::Perm } else { Errno::Inval });
             }
@@ -120,7 +120,7 @@ impl<M: Machine> Caller<'_, M> {
             _ => Entry::Msix(u16::try_from(request.entry_nr).unwrap_or(MAX_ENTRIES)),
         };
         let wanted = u32::try_from(request.pirq).ok();
-        request.pirq = pirq::map_message(self.hv, self.domain, wanted, at, entry)? as i32;
+        request.pirq = self.hv.map_message(self.domain, wanted, at, entry)?.cast_signed();
         Ok(())
     }
 
@@ -128,23 +128,23 @@ impl<M: Machine> Caller<'_, M> {
     pub(super) fn unmap_pirq(&self, at: u64) -> Result<(), Errno> {
         let request: PhysdevUnmapPirq = self.read_packed(at)?;
         self.check_may_map_pirq_for(request.domid)?;
-        pirq::unmap(self.hv, self.domain, u32::try_from(request.pirq).map_err(|_| Errno::Inval)?)
+        self.hv.unmap_pirq(self.domain, u32::try_from(request.pirq).map_err(|_| Errno::Inval)?)
     }
 
     /// Every guest may ask for a number.
     #[inline(never)]
     pub(super) fn get_free_pirq(&self, at: u64) -> Result<(), Errno> {
         let request: PhysdevGetFreePirq = self.read_packed(at)?;
-        let pirq = pirq::reserve(self.hv, self.domain, request.r#type == MAP_PIRQ_TYPE_GSI)?;
+        let pirq = self.hv.reserve_pirq(self.domain, request.r#type == MAP_PIRQ_TYPE_GSI)?;
         self.write_packed(at, &PhysdevGetFreePirq { pirq, ..request })
     }
 
     #[inline(never)]
     pub(super) fn setup_gsi(&self, at: u64) -> Result<(), Errno> {
         let request: PhysdevSetupGsi = self.read_packed(at)?;
-        let gsi = u32::try_from(request.gsi).ok().filter(|&gsi| gsi < self.hv.machine.lines()).ok_or(Errno::Inval)?;
+        let gsi = u32::try_from(request.gsi).ok().filter(|&gsi| gsi < self.hv.machine().lines()).ok_or(Errno::Inval)?;
         let signal = Signal { is_level: request.triggering != 0, is_active_low: request.polarity != 0 };
-        pirq::set_up(self.hv, self.control()?, gsi, signal)
+        self.hv.set_up_line(self.domain, self.control()?, gsi, signal)
     }
 
     /// A name and no more, for whatever number: routes are made when the line is set up.
@@ -159,7 +159,7 @@ impl<M: Machine> Caller<'_, M> {
     pub(super) fn read_apic(&self, at: u64) -> Result<(), Errno> {
         let request: PhysdevApic = self.read_packed(at)?;
         self.control()?;
-        let value = self.hv.machine.read_controller(request.apic_physbase, request.reg).ok_or(Errno::Inval)?;
+        let value = self.hv.machine().read_controller(request.apic_physbase, request.reg).ok_or(Errno::Inval)?;
         self.write_packed(at, &PhysdevApic { value, ..request })
     }
 
@@ -170,16 +170,16 @@ impl<M: Machine> Caller<'_, M> {
         let request: PhysdevApic = self.read_packed(at)?;
         let control = self.control()?;
         let hv = self.hv;
-        hv.machine.line_of_pin(request.apic_physbase, 0).ok_or(Errno::Inval)?;
+        hv.machine().line_of_pin(request.apic_physbase, 0).ok_or(Errno::Inval)?;
         let Some(index) = request.reg.checked_sub(FIRST_ROUTE).filter(|index| index % 2 == 0) else { return Ok(()) };
-        let gsi = hv.machine.line_of_pin(request.apic_physbase, index / 2).ok_or(Errno::Inval)?;
+        let gsi = hv.machine().line_of_pin(request.apic_physbase, index / 2).ok_or(Errno::Inval)?;
         if request.value & ROUTE_VECTOR != gsi {
             return Err(Errno::Inval);
         }
         let signal =
             Signal { is_level: request.value & ROUTE_LEVEL != 0, is_active_low: request.value & ROUTE_ACTIVE_LOW != 0 };
-        match pirq::set_up(hv, control, gsi, signal) {
-            Ok(()) | Err(Errno::Exist) => pirq::map_line(hv, self.domain, control, gsi),
+        match hv.set_up_line(self.domain, control, gsi, signal) {
+            Ok(()) | Err(Errno::Exist) => hv.map_line(self.domain, control, gsi),
             Err(error) => Err(error),
         }
     }

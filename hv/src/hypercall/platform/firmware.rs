@@ -1,5 +1,6 @@
 //! What the firmware told: disks and displays nothing, UEFI its tables. Its own services are not called.
 
+use crate::hypercall::number::bytes;
 use crate::{caller::Caller, machine::Machine, mem::guest_ptr::GuestPtr};
 use oxen_abi::{
     errno::Errno,
@@ -36,10 +37,11 @@ impl<M: Machine> Caller<'_, M> {
             XEN_FW_EFI_CONFIG_TABLE => Ok([efi.tables, efi.table_count.into(), 0, 0]),
             XEN_FW_EFI_VENDOR => {
                 // The room is told in bytes; what does not fit is cut.
-                let room = (first >> 32) / size_of::<u16>() as u64;
+                const UNIT: u64 = bytes::<u16>();
+                let room = (first >> 32) / UNIT;
                 let name = GuestPtr::<u16>::new(second, room)?;
                 let fits = efi.vendor.len().min(usize::try_from(room).unwrap_or(usize::MAX));
-                name.write_many(&self.hv.machine, 0, efi.vendor.get(..fits).unwrap_or_default())?;
+                name.write_many(self.hv.machine(), 0, efi.vendor.get(..fits).unwrap_or_default())?;
                 Ok([u64::from(efi.vendor_revision) | first & !u64::from(u32::MAX), second, 0, 0])
             }
             XEN_FW_EFI_MEM_INFO => {

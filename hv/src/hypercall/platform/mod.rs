@@ -4,6 +4,7 @@ mod firmware;
 mod processors;
 mod registers;
 
+use super::number::uint;
 use crate::{
     caller::Caller,
     machine::Machine,
@@ -26,6 +27,26 @@ use oxen_abi::{
 /// The sleep state that is off.
 const SOFT_OFF: u32 = 5;
 
+/// What CPUID tells of a processor's make (Intel SDM vol. 2A, "CPUID", leaf 1).
+pub(super) struct Signature {
+    /// The family, with what extends it.
+    pub(super) family: u32,
+    /// The model, with what extends it.
+    pub(super) model: u32,
+    /// The stepping.
+    pub(super) stepping: u32,
+}
+
+impl Signature {
+    /// Out of EAX of leaf 1.
+    pub(super) const fn of(signature: u32) -> Self {
+        let (family, more_family) = (signature >> 8 & 0xf, signature >> 20 & 0xff);
+        let family = if family == 15 { family.wrapping_add(more_family) } else { family };
+        let model = signature >> 4 & 0xf | if family >= 6 { (signature >> 16 & 0xf) << 4 } else { 0 };
+        Self { family, model, stepping: signature & 0xf }
+    }
+}
+
 impl<M: Machine> Caller<'_, M> {
     /// `platform_op(request)`.
     ///
@@ -36,7 +57,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn platform_op(&mut self, args: &mut Args) -> Reply {
         let place = GuestPtr::<PlatformOp>::one(args[0])?;
-        let mut op = place.read(&self.hv.machine, 0)?;
+        let mut op = place.read(self.hv.machine(), 0)?;
         if op.interface_version != XENPF_INTERFACE_VERSION {
             return Err(Errno::Acces.into());
         }
@@ -55,7 +76,7 @@ impl<M: Machine> Caller<'_, M> {
             _ => self.platform_op_on_processors(&mut op)?,
         };
         if is_answered {
-            place.write(&self.hv.machine, 0, &op)?;
+            place.write(self.hv.machine(), 0, &op)?;
         }
         Ok(0)
     }
@@ -79,7 +100,7 @@ impl<M: Machine> Caller<'_, M> {
                 if request.sleep_state != SOFT_OFF {
                     return Err(Errno::OpNotSupp);
                 }
-                self.hv.machine.power_off();
+                self.hv.machine().power_off();
             }
         }
         Ok(())
@@ -123,12 +144,12 @@ impl<M: Machine> Caller<'_, M> {
     /// Sets the wall clock, and tells every domain.
     fn set_wall_clock(&self, seconds: u64, nanoseconds: u32, system_time: u64) {
         let hv = self.hv;
-        let (more, nanoseconds) = (u64::from(nanoseconds) / SECOND, (u64::from(nanoseconds) % SECOND) as u32);
+        let (more, nanoseconds) = (u64::from(nanoseconds) / SECOND, uint(u64::from(nanoseconds) % SECOND));
         hv.time.set_wall_clock(seconds.saturating_add(more), nanoseconds, system_time);
         let mut from = DomId(0);
         while let Some(domain) = hv.domains.next_from(from) {
-            domain.publish_wall_clock(hv);
-            from = DomId(domain.id.0 + 1);
+            hv.publish_wall_clock(&domain);
+            from = DomId(domain.id.0.saturating_add(1));
         }
     }
 }

@@ -1,11 +1,8 @@
 //! Processors, as `platform_op` tells of them and is told of them.
 
-use crate::{
-    caller::Caller,
-    machine::{CpuId, Machine},
-    mem::guest_ptr::GuestPtr,
-    sched::placement,
-};
+use super::Signature;
+use crate::hypercall::number::{uint, ushort};
+use crate::{caller::Caller, hardware::CpuId, machine::Machine, mem::guest_ptr::GuestPtr};
 use core::ops::RangeInclusive;
 use oxen_abi::{
     errno::Errno,
@@ -19,12 +16,12 @@ use oxen_abi::{
 impl<M: Machine> Caller<'_, M> {
     /// A processor by its number.
     pub(super) fn find_processor(&self, number: u32) -> Result<CpuId, Errno> {
-        let is_online = 1_u64.checked_shl(number).unwrap_or(0) & placement::online(self.hv) != 0;
-        if is_online { Ok(CpuId(number as u16)) } else { Err(Errno::Inval) }
+        let is_online = 1_u64.checked_shl(number).unwrap_or(0) & self.hv.online_mask() != 0;
+        if is_online { Ok(CpuId(ushort(number.into()))) } else { Err(Errno::Inval) }
     }
 
     fn last_processor(&self) -> u32 {
-        placement::online(self.hv).checked_ilog2().unwrap_or(0)
+        self.hv.online_mask().checked_ilog2().unwrap_or(0)
     }
 
     /// Processors are numbered as their APICs are.
@@ -47,16 +44,14 @@ impl<M: Machine> Caller<'_, M> {
         if self.find_processor(asked.xen_cpuid).is_err() {
             return nobody;
         }
-        let [_, b, c, d] = self.hv.machine.cpuid(0, 0);
-        let [signature, ..] = self.hv.machine.cpuid(1, 0);
+        let [_, b, c, d] = self.hv.machine().cpuid(0, 0);
+        let [signature, ..] = self.hv.machine().cpuid(1, 0);
         let mut vendor_id = [0; 12];
         for (place, byte) in vendor_id.iter_mut().zip([b, d, c].iter().flat_map(|word| word.to_le_bytes())) {
             *place = byte;
         }
-        let field = |shift: u32, bits: u32| signature >> shift & ((1 << bits) - 1);
-        let family = field(8, 4) + if field(8, 4) == 15 { field(20, 8) } else { 0 };
-        let model = field(4, 4) | if family >= 6 { field(16, 4) << 4 } else { 0 };
-        XenpfPcpuVersion { vendor_id, family, model, stepping: field(0, 4), ..nobody }
+        let Signature { family, model, stepping } = Signature::of(signature);
+        XenpfPcpuVersion { vendor_id, family, model, stepping, ..nobody }
     }
 
     /// What the control domain's ACPI says of a processor's states. It is heard: processors halt when they idle, and
@@ -67,14 +62,14 @@ impl<M: Machine> Caller<'_, M> {
         let [first, second, ..] = request.u;
         let readable = |address, bytes: u64| {
             if bytes != 0 {
-                GuestPtr::<u8>::new(address, bytes)?.read(&self.hv.machine, 0)?;
+                GuestPtr::<u8>::new(address, bytes)?.read(self.hv.machine(), 0)?;
             }
             Ok(())
         };
         match request.r#type {
             XEN_PM_CX => {
                 self.find_processor(request.id)?;
-                readable(second, u64::from(first as u32) * SLEEP_STATE)
+                readable(second, u64::from(uint(first)).wrapping_mul(SLEEP_STATE))
             }
             XEN_PM_PX => {
                 self.find_processor(request.id)?;
@@ -90,7 +85,7 @@ impl<M: Machine> Caller<'_, M> {
     fn check_processor_capabilities(&self, address: u64) -> Result<(), Errno> {
         const REVISION: u32 = 1;
         let words = GuestPtr::<u32>::new(address, 3)?;
-        let read = |index| words.read(&self.hv.machine, index);
+        let read = |index| words.read(self.hv.machine(), index);
         match (read(0)?, read(1)?) {
             (REVISION, 1..) => read(2).map(drop),
             _ => Err(Errno::Inval),
@@ -125,18 +120,18 @@ fn check_speeds(
     /// `XEN_CPUPERF_SHARED_TYPE_*`: by hardware, all, any.
     const SHARED_TYPES: RangeInclusive<u32> = 1..=3;
     let [flags, control, _, status, _, count, states, _, _, _, _, _, shared] = request.u;
-    let is_told = |part| flags as u32 & part != 0;
+    let is_told = |part| uint(flags) & part != 0;
     let space = |register: u64| register >> 32 & 0xff;
     if is_told(REGISTERS) && space(control) != space(status) {
         return Err(Errno::Inval);
     }
     if is_told(STATES) {
-        match count as u32 {
+        match uint(count) {
             0 | 1 => return Err(Errno::Inval),
             count => readable(states, u64::from(count) * STATE)?,
         }
     }
-    if is_told(SHARED) && !SHARED_TYPES.contains(&(shared as u32)) {
+    if is_told(SHARED) && !SHARED_TYPES.contains(&uint(shared)) {
         return Err(Errno::Inval);
     }
     Ok(())

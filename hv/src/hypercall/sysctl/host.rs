@@ -32,9 +32,9 @@ impl<M: Machine> Caller<'_, M> {
         let status = GuestPtr::<u32>::new(request.status, count)?;
         let mut is_sound = true;
         for index in 0..count {
-            let mfn = Mfn::new(u64::from(request.start) + index);
+            let mfn = Mfn::new(u64::from(request.start).wrapping_add(index));
             is_sound &= request.cmd == QUERY && mfn.is_some_and(|mfn| self.is_memory_frame(mfn));
-            status.write(&hv.machine, index, if is_sound { &0 } else { &NO_ANSWER })?;
+            status.write(hv.machine(), index, if is_sound { &0 } else { &NO_ANSWER })?;
         }
         if is_sound { Ok(()) } else { Err(Errno::Inval) }
     }
@@ -42,7 +42,7 @@ impl<M: Machine> Caller<'_, M> {
     /// Whether the firmware says that a frame is memory.
     fn is_memory_frame(&self, mfn: Mfn) -> bool {
         let address = mfn.address().0;
-        self.hv.frames.is_ram(mfn) || self.hv.memory_map.ram().any(|range| range.contains(&address))
+        self.hv.memory.frames.is_ram(mfn) || self.hv.memory_map.ram().any(|range| range.contains(&address))
     }
 
     /// On which nodes devices sit: it is not told of those that are known, and others are not known.
@@ -57,14 +57,14 @@ impl<M: Machine> Caller<'_, M> {
         if request.devs == 0 || request.nodes == 0 {
             return Err(Errno::Inval);
         }
-        let machine = &self.hv.machine;
+        let machine = self.hv.machine();
         let num_devs = request.num_devs.min(MAX_DEVICES);
         let devices = GuestPtr::<u32>::new(request.devs, num_devs.into())?;
         let nodes = GuestPtr::<u32>::new(request.nodes, num_devs.into())?;
         for index in 0..num_devs.into() {
             let [low, high, bus, devfn] = devices.read(machine, index)?.to_le_bytes();
             let function = Address::new(u16::from_le_bytes([low, high]), bus, devfn);
-            let is_known = self.hv.pci.lock().is_known(function);
+            let is_known = self.hv.memory.pci.lock().is_known(function);
             nodes.write(machine, index, if is_known { &NO_NODE } else { &UNKNOWN })?;
         }
         op.set(&SysctlPcitopoinfo { num_devs, ..request });
@@ -119,7 +119,7 @@ impl<M: Machine> Caller<'_, M> {
                 if bytes == 0 {
                     return Err(Errno::Inval);
                 }
-                GuestPtr::<u8>::new(payload, bytes)?.read(&self.hv.machine, 0)?;
+                GuestPtr::<u8>::new(payload, bytes)?.read(self.hv.machine(), 0)?;
                 Err(Errno::OpNotSupp)
             }
             GET | ACTION => {
@@ -138,8 +138,12 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::Inval);
         }
         let letters = GuestPtr::<u8>::new(name.name, name.size.into())?;
-        letters.read(&self.hv.machine, 0)?;
-        if letters.read(&self.hv.machine, u64::from(name.size) - 1)? == 0 { Ok(()) } else { Err(Errno::Inval) }
+        letters.read(self.hv.machine(), 0)?;
+        if letters.read(self.hv.machine(), u64::from(name.size).wrapping_sub(1))? == 0 {
+            Ok(())
+        } else {
+            Err(Errno::Inval)
+        }
     }
 }
 

@@ -1,8 +1,7 @@
 //! The machine's size and shape, as a toolstack asks for it. It is one socket and one memory node.
 
-use crate::{
-    addr::PAGE_SIZE, caller::Caller, machine::Machine, mem::guest_ptr::GuestPtr, reply::Control, sched::placement,
-};
+use crate::hypercall::number::{index, long};
+use crate::{addr::PAGE_SIZE, caller::Caller, machine::Machine, mem::guest_ptr::GuestPtr, reply::Control};
 use oxen_abi::{
     errno::Errno,
     sysctl::{
@@ -22,14 +21,14 @@ impl<M: Machine> Caller<'_, M> {
     /// What `xl info` shows.
     pub(super) fn get_physical_info(&self, _: Control) -> SysctlPhysinfo {
         let hv = self.hv;
-        let online = placement::online(hv);
+        let online = hv.online_mask();
         let processors = online.count_ones();
-        let khz = hv.machine.frequency() / 1000;
-        let [_, _, c1, d1] = hv.machine.cpuid(1, 0);
-        let [_, _, ce1, de1] = hv.machine.cpuid(0x8000_0001, 0);
-        let [ad1, ..] = hv.machine.cpuid(0xd, 1);
-        let [_, b7, c7, _] = hv.machine.cpuid(7, 0);
-        let [_, _, _, de7] = hv.machine.cpuid(0x8000_0007, 0);
+        let khz = hv.machine().frequency() / 1000;
+        let [_, _, c1, d1] = hv.machine().cpuid(1, 0);
+        let [_, _, ce1, de1] = hv.machine().cpuid(0x8000_0001, 0);
+        let [ad1, ..] = hv.machine().cpuid(0xd, 1);
+        let [_, b7, c7, _] = hv.machine().cpuid(7, 0);
+        let [_, _, _, de7] = hv.machine().cpuid(0x8000_0007, 0);
         let v2 = if hv.grants.max_version < 2 { 0 } else { XEN_SYSCTL_PHYSCAP_GNTTAB_V2 };
         SysctlPhysinfo {
             threads_per_core: 1,
@@ -42,11 +41,11 @@ impl<M: Machine> Caller<'_, M> {
             capabilities: XEN_SYSCTL_PHYSCAP_PV | XEN_SYSCTL_PHYSCAP_GNTTAB_V1 | v2,
             arch_capabilities: 0,
             pad: 0,
-            total_pages: hv.frames.ram().into(),
-            free_pages: hv.frames.free_frames().into(),
+            total_pages: hv.memory.frames.ram().into(),
+            free_pages: hv.memory.frames.free_frames().into(),
             scrub_pages: 0,
-            outstanding_pages: hv.frames.claimed().into(),
-            max_mfn: hv.frames.end() as u64 - 1,
+            outstanding_pages: hv.memory.frames.claimed().into(),
+            max_mfn: long(hv.memory.frames.end()).saturating_sub(1),
             hw_cap: [d1, c1, de1, ce1, ad1, b7, c7, de7],
         }
     }
@@ -57,9 +56,9 @@ impl<M: Machine> Caller<'_, M> {
         let hv = self.hv;
         let list = GuestPtr::<SysctlCpuinfo>::new(request.info, request.max_cpus.into())?;
         let mut count = 0_u32;
-        for shared in hv.online_cpus().filter_map(|cpu| hv.cpu(cpu)).take(request.max_cpus as usize) {
-            list.write(&hv.machine, count.into(), &SysctlCpuinfo { idletime: shared.idle_time() })?;
-            count += 1;
+        for shared in hv.online_cpus().filter_map(|cpu| hv.cpu(cpu)).take(index(request.max_cpus)) {
+            list.write(hv.machine(), count.into(), &SysctlCpuinfo { idletime: shared.idle_time() })?;
+            count = count.wrapping_add(1);
         }
         op.set(&SysctlGetcpuinfo { nr_cpus: count, ..request });
         Ok(())
@@ -69,7 +68,7 @@ impl<M: Machine> Caller<'_, M> {
         let request: SysctlAvailheap = op.get();
         // A node that there is not has nothing.
         let is_known = matches!(request.node, -1 | 0);
-        let avail_bytes = if is_known { u64::from(self.hv.frames.free_frames()) * PAGE_SIZE } else { 0 };
+        let avail_bytes = if is_known { u64::from(self.hv.memory.frames.free_frames()) * PAGE_SIZE } else { 0 };
         op.set(&SysctlAvailheap { avail_bytes, ..request });
         Ok(())
     }
@@ -77,14 +76,14 @@ impl<M: Machine> Caller<'_, M> {
     /// Where the processors sit; a null pointer asks for their number.
     pub(super) fn get_processor_topology(&self, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
         let request: SysctlCputopoinfo = op.get();
-        let online = placement::online(self.hv);
-        let count = u64::BITS - online.leading_zeros();
+        let online = self.hv.online_mask();
+        let count = u64::BITS.wrapping_sub(online.leading_zeros());
         let told = if request.cputopo == 0 { count } else { count.min(request.num_cpus) };
         if request.cputopo != 0 {
             let list = GuestPtr::<SysctlCputopo>::new(request.cputopo, told.into())?;
             for core in 0..told {
                 let place = if online >> core & 1 != 0 { SysctlCputopo { core, socket: 0, node: 0 } } else { NOWHERE };
-                list.write(&self.hv.machine, core.into(), &place)?;
+                list.write(self.hv.machine(), core.into(), &place)?;
             }
         }
         op.set(&SysctlCputopoinfo { num_cpus: told, ..request });
@@ -94,8 +93,8 @@ impl<M: Machine> Caller<'_, M> {
     /// The one memory node, as far as there is room for one; null pointers ask for the number.
     pub(super) fn get_node_info(&self, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
         let request: SysctlNumainfo = op.get();
-        let machine = &self.hv.machine;
-        let frames = &self.hv.frames;
+        let machine = self.hv.machine();
+        let frames = &self.hv.memory.frames;
         if (request.meminfo != 0 || request.distance != 0) && request.num_nodes == 0 {
             return Ok(());
         }

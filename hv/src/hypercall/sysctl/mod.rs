@@ -6,10 +6,9 @@ pub(super) mod policy;
 mod pools;
 mod power;
 
+use super::number::{self, index, uint};
 use crate::{
     caller::Caller,
-    domain::{info, teardown},
-    keys,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     reply::{Args, Control, Reply, Stop},
@@ -41,13 +40,13 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn sysctl(&mut self, args: &mut Args) -> Reply {
         let request = GuestPtr::<Sysctl>::one(args[0])?;
-        let mut op = request.read(&self.hv.machine, 0)?;
+        let mut op = request.read(self.hv.machine(), 0)?;
         if op.interface_version != XEN_SYSCTL_INTERFACE_VERSION {
             return Err(Errno::Acces.into());
         }
         let control = self.control()?;
         self.answer_sysctl(control, &mut op)?;
-        request.write(&self.hv.machine, 0, &op)?;
+        request.write(self.hv.machine(), 0, &op)?;
         Ok(0)
     }
 
@@ -93,18 +92,18 @@ impl<M: Machine> Caller<'_, M> {
         let mut done = 0_u32;
         let mut piece = [0; 256];
         while done < request.count {
-            let room = piece.len().min((request.count - done) as usize);
+            let room = piece.len().min(index(request.count.wrapping_sub(done)));
             let Some(piece) = piece.get_mut(..room) else { break };
             let (count, end) = console.read_log(next, piece);
             let Some(filled) = piece.get(..count).filter(|p| !p.is_empty()) else { break };
-            buffer.write_many(&self.hv.machine, done.into(), filled)?;
+            buffer.write_many(self.hv.machine(), done.into(), filled)?;
             next = end;
-            done += count as u32;
+            done = done.wrapping_add(number::count(count));
         }
         if request.clear != 0 {
             console.clear_log();
         }
-        op.set(&SysctlReadconsole { index: next as u32, count: done, ..request });
+        op.set(&SysctlReadconsole { index: uint(next), count: done, ..request });
         Ok(())
     }
 
@@ -112,7 +111,7 @@ impl<M: Machine> Caller<'_, M> {
         let count = request.nr_keys.min(MAX_KEYS);
         let keys = GuestPtr::<u8>::new(request.keys, count.into())?;
         for index in 0..count.into() {
-            keys::handle(self.hv, keys.read(&self.hv.machine, index)?);
+            self.hv.handle_key(keys.read(self.hv.machine(), index)?);
         }
         Ok(())
     }
@@ -120,15 +119,15 @@ impl<M: Machine> Caller<'_, M> {
     fn list_domains(&self, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
         let request: SysctlGetdomaininfolist = op.get();
         let hv = self.hv;
-        teardown::bury_the_dead(hv);
+        hv.reap_dead_domains();
         let list = GuestPtr::<DomctlGetdomaininfo>::new(request.buffer, request.max_domains.into())?;
         let mut from = request.first_domain;
         let mut count = 0_u32;
         while count < request.max_domains {
             let Some(domain) = hv.domains.next_from(from) else { break };
-            list.write(&hv.machine, count.into(), &info::of(hv, &domain))?;
-            from = DomId(domain.id.0 + 1);
-            count += 1;
+            list.write(hv.machine(), count.into(), &hv.domain_info(&domain))?;
+            from = DomId(domain.id.0.saturating_add(1));
+            count = count.wrapping_add(1);
         }
         op.set(&SysctlGetdomaininfolist { num_domains: count, ..request });
         Ok(())

@@ -1,6 +1,7 @@
 //! What guests see of the processor, as a toolstack asks for it: every PV guest sees the same.
 
-use crate::{caller::Caller, domain::cpuid, machine::Machine, mem::guest_ptr::GuestPtr, reply::Control};
+use crate::hypercall::number::count;
+use crate::{caller::Caller, machine::Machine, mem::guest_ptr::GuestPtr, reply::Control};
 use oxen_abi::{
     domctl::{CpuidLeaf, XEN_CPUID_NO_SUBLEAF},
     errno::Errno,
@@ -37,13 +38,13 @@ pub(in crate::hypercall) fn each_leaf(
     let [last_basic, ..] = ask(0, 0);
     for leaf in 0..=last_basic.min(BASIC_LEAVES - 1) {
         let subleaves = match leaf {
-            4 => 1 + (0..CACHES - 1).take_while(|&i| ask(4, i)[0] & CACHE_KIND != 0).count() as u32,
-            7 => 1 + ask(7, 0)[0].min(FEATURE_SUBLEAVES - 1),
+            4 => count((0..CACHES - 1).take_while(|&i| ask(4, i)[0] & CACHE_KIND != 0).count()).wrapping_add(1),
+            7 => ask(7, 0)[0].min(FEATURE_SUBLEAVES - 1).wrapping_add(1),
             0xb => LEVELS,
             0xd => {
                 let ([low, _, _, high], [_, _, low_supervisor, high_supervisor]) = (ask(0xd, 0), ask(0xd, 1));
                 let states = u64::from(low | low_supervisor) | u64::from(high | high_supervisor) << 32;
-                (u64::BITS - states.leading_zeros()).max(2)
+                u64::BITS.wrapping_sub(states.leading_zeros()).max(2)
             }
             _ => {
                 tell(leaf, NONE)?;
@@ -56,7 +57,7 @@ pub(in crate::hypercall) fn each_leaf(
     tell(0x4000_0100, NONE)?;
     let [last_extended, ..] = ask(0x8000_0000, 0);
     let extended = last_extended.wrapping_sub(0x8000_0000).min(EXTENDED_LEAVES - 1);
-    (0..=extended).try_for_each(|leaf| tell(0x8000_0000 + leaf, NONE))
+    (0..=extended).try_for_each(|leaf| tell(0x8000_0000 | leaf, NONE))
 }
 
 impl<M: Machine> Caller<'_, M> {
@@ -67,27 +68,27 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::Inval);
         }
         if request.leaves == 0 {
-            op.set(&SysctlCpuPolicy { nr_leaves: ROOM_FOR_LEAVES, nr_msrs: MODEL_REGISTERS.len() as u32, ..request });
+            op.set(&SysctlCpuPolicy { nr_leaves: ROOM_FOR_LEAVES, nr_msrs: count(MODEL_REGISTERS.len()), ..request });
             return Ok(());
         }
         let ask = |leaf, subleaf| match request.index {
-            XEN_SYSCTL_CPU_POLICY_RAW | XEN_SYSCTL_CPU_POLICY_HOST => self.hv.machine.cpuid(leaf, subleaf),
+            XEN_SYSCTL_CPU_POLICY_RAW | XEN_SYSCTL_CPU_POLICY_HOST => self.hv.machine().cpuid(leaf, subleaf),
             // There are no guests with hardware's help, so they see nothing.
             XEN_SYSCTL_CPU_POLICY_HVM_MAX | XEN_SYSCTL_CPU_POLICY_HVM_DEFAULT => [0; 4],
-            _ => cpuid::leaf(self, leaf, subleaf),
+            _ => self.cpuid_leaf(leaf, subleaf),
         };
         let list = GuestPtr::<CpuidLeaf>::new(request.leaves, request.nr_leaves.into())?;
-        let mut count = 0;
+        let mut told = 0;
         each_leaf(&ask, &mut |leaf, subleaf, [a, b, c, d]| {
-            if count == request.nr_leaves {
+            if told == request.nr_leaves {
                 return Err(Errno::NoBufs);
             }
-            list.write(&self.hv.machine, count.into(), &CpuidLeaf { leaf, subleaf, a, b, c, d })?;
-            count += 1;
+            list.write(self.hv.machine(), told.into(), &CpuidLeaf { leaf, subleaf, a, b, c, d })?;
+            told = told.wrapping_add(1);
             Ok(())
         })?;
         // No model-specific register differs from guest to guest.
-        op.set(&SysctlCpuPolicy { nr_leaves: count, nr_msrs: 0, ..request });
+        op.set(&SysctlCpuPolicy { nr_leaves: told, nr_msrs: 0, ..request });
         Ok(())
     }
 
@@ -100,9 +101,9 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::Inval);
         }
         let ask = |leaf, subleaf| match request.index {
-            XEN_SYSCTL_CPU_FEATURESET_RAW | XEN_SYSCTL_CPU_FEATURESET_HOST => self.hv.machine.cpuid(leaf, subleaf),
+            XEN_SYSCTL_CPU_FEATURESET_RAW | XEN_SYSCTL_CPU_FEATURESET_HOST => self.hv.machine().cpuid(leaf, subleaf),
             XEN_SYSCTL_CPU_FEATURESET_HVM | XEN_SYSCTL_CPU_FEATURESET_HVM_MAX => [0; 4],
-            _ => cpuid::leaf(self, leaf, subleaf),
+            _ => self.cpuid_leaf(leaf, subleaf),
         };
         let ask: &dyn Fn(u32, u32) -> [u32; 4] = &ask;
         let [_, _, c1, d1] = ask(1, 0);
@@ -116,17 +117,17 @@ impl<M: Machine> Caller<'_, M> {
         let [ae21, _, ce21, _] = ask(0x8000_0021, 0);
         // Of ARCH_CAPABILITIES, whose two words stand before the last, nothing is shown.
         let words = [d1, c1, de1, ce1, ad1, b7, c7, de7, be8, d7, a71, ae21, b71, d72, c71, d71, 0, 0, ce21];
-        let count = words.len() as u32;
+        let known = count(words.len());
         if request.features == 0 {
-            op.set(&SysctlCpuFeatureset { nr_features: count, ..request });
+            op.set(&SysctlCpuFeatureset { nr_features: known, ..request });
             return Ok(());
         }
-        let told = count.min(request.nr_features);
+        let told = known.min(request.nr_features);
         let list = GuestPtr::<u32>::new(request.features, told.into())?;
         for (index, word) in (0..told.into()).zip(words) {
-            list.write(&self.hv.machine, index, &word)?;
+            list.write(self.hv.machine(), index, &word)?;
         }
         op.set(&SysctlCpuFeatureset { nr_features: told, ..request });
-        if told < count { Err(Errno::NoBufs) } else { Ok(()) }
+        if told < known { Err(Errno::NoBufs) } else { Ok(()) }
     }
 }

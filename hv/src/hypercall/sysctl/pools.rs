@@ -1,17 +1,14 @@
 //! Pools of processors, and the scheduler's knobs in each.
 
+use crate::hypercall::number::{domid, uint};
 use crate::{
     caller::Caller,
     machine::Machine,
     reply::Control,
-    sched::{
-        placement,
-        run_queue::{RATE_LIMIT, SLICE},
-    },
+    sched::run_queue::{RATE_LIMIT, SLICE},
 };
 use oxen_abi::{
     domctl::XEN_SCHEDULER_CREDIT,
-    domid::DomId,
     errno::Errno,
     sysctl::{
         Sysctl, SysctlCpupoolOp, SysctlCreditSchedule, SysctlSchedulerOp, XEN_SYSCTL_CPUPOOL_OP_ADDCPU,
@@ -37,19 +34,19 @@ impl<M: Machine> Caller<'_, M> {
                 op.set(&SysctlCpupoolOp { cpupool_id, ..request });
                 Ok(())
             }
-            XEN_SYSCTL_CPUPOOL_OP_DESTROY => placement::destroy_pool(hv, pool),
+            XEN_SYSCTL_CPUPOOL_OP_DESTROY => hv.destroy_pool(pool),
             XEN_SYSCTL_CPUPOOL_OP_INFO => {
                 let found = hv.pools.lock().next_from(pool).ok_or(Errno::NoEnt)?;
-                self.write_cpu_bitmap(&request.cpumap, found.cpus & placement::online(hv))?;
-                let n_dom = placement::domains_of(hv, found.id);
+                self.write_cpu_bitmap(&request.cpumap, found.cpus & hv.online_mask())?;
+                let n_dom = hv.domains_of_pool(found.id);
                 op.set(&SysctlCpupoolOp { cpupool_id: found.id, sched_id: XEN_SCHEDULER_CREDIT, n_dom, ..request });
                 Ok(())
             }
-            XEN_SYSCTL_CPUPOOL_OP_ADDCPU => placement::add_cpu(hv, pool, unless_any(request.cpu)),
-            XEN_SYSCTL_CPUPOOL_OP_RMCPU => placement::remove_cpu(hv, pool, unless_any(request.cpu)),
+            XEN_SYSCTL_CPUPOOL_OP_ADDCPU => hv.add_cpu_to_pool(pool, unless_any(request.cpu)),
+            XEN_SYSCTL_CPUPOOL_OP_RMCPU => hv.remove_cpu_from_pool(pool, unless_any(request.cpu)),
             XEN_SYSCTL_CPUPOOL_OP_MOVEDOMAIN => self.move_domain_to_pool(request.domid, pool),
             XEN_SYSCTL_CPUPOOL_OP_FREEINFO => {
-                let free = hv.pools.lock().free() & placement::online(hv);
+                let free = hv.pools.lock().free() & hv.online_mask();
                 self.write_cpu_bitmap(&request.cpumap, free)
             }
             _ => Err(Errno::NoSys),
@@ -57,19 +54,19 @@ impl<M: Machine> Caller<'_, M> {
     }
 
     fn move_domain_to_pool(&self, domain: u32, pool: u32) -> Result<(), Errno> {
-        let domain = self.hv.domains.get(DomId(domain as u16)).ok_or(Errno::Srch)?;
+        let domain = self.hv.domains.get(domid(domain.into())).ok_or(Errno::Srch)?;
         if domain.id == self.domain.id {
             return Err(Errno::Perm);
         }
-        placement::move_domain(self.hv, &domain, pool)
+        self.hv.move_domain_to_pool(&domain, pool)
     }
 
     /// The credit scheduler's knobs are fixed, and told; what is set to something else is refused.
     pub(super) fn sysctl_scheduler_op(&self, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
         let request: SysctlSchedulerOp = op.get();
         let sched_credit = SysctlCreditSchedule {
-            tslice_ms: (SLICE / 1_000_000) as u32,
-            ratelimit_us: (RATE_LIMIT / 1_000) as u32,
+            tslice_ms: uint(SLICE / 1_000_000),
+            ratelimit_us: uint(RATE_LIMIT / 1_000),
             vcpu_migr_delay_us: 0,
         };
         if !matches!(request.cmd, XEN_SYSCTL_SCHEDOP_GETINFO | XEN_SYSCTL_SCHEDOP_PUTINFO) {

@@ -1,11 +1,8 @@
 //! How processors save power: they idle, and that is all. Frequencies are the firmware's.
 
+use crate::hypercall::number::index;
 use crate::{
-    caller::Caller,
-    machine::{CpuId, Machine},
-    mem::guest_ptr::GuestPtr,
-    reply::Control,
-    sched::CpuShared,
+    caller::Caller, hardware::CpuId, machine::Machine, mem::guest_ptr::GuestPtr, per_cpu::CpuShared, reply::Control,
 };
 use oxen_abi::{
     errno::Errno,
@@ -18,7 +15,7 @@ const STATES: u32 = 2;
 const DEPTHS: [u32; 2] = [1, u32::MAX];
 
 impl<M: Machine> Caller<'_, M> {
-    fn online_cpu<'a>(&'a self, number: u32) -> Result<&'a CpuShared, Errno> {
+    fn online_cpu(&self, number: u32) -> Result<&CpuShared, Errno> {
         let cpu = u16::try_from(number).map_err(|_| Errno::Inval)?;
         self.hv.cpu(CpuId(cpu)).filter(|cpu| cpu.is_online()).ok_or(Errno::Inval)
     }
@@ -43,11 +40,11 @@ impl<M: Machine> Caller<'_, M> {
                 let room = request.getcx.nr.min(STATES);
                 let times = GuestPtr::<u64>::new(request.getcx.residencies, room.into())?;
                 for (index, time) in (0..room.into()).zip([awake, idle_time]) {
-                    times.write(&self.hv.machine, index, &time)?;
+                    times.write(self.hv.machine(), index, &time)?;
                 }
                 // How often is not counted.
                 let counts = GuestPtr::<u64>::new(request.getcx.triggers, room.into())?;
-                (0..room.into()).try_for_each(|index| counts.write(&self.hv.machine, index, &0))?;
+                (0..room.into()).try_for_each(|index| counts.write(self.hv.machine(), index, &0))?;
                 let getcx = PmCxStat { nr: STATES, last: 0, idle_time, nr_pc: 0, nr_cc: 0, ..request.getcx };
                 op.set(&SysctlGetPmstat { getcx, ..request });
             }
@@ -82,7 +79,7 @@ impl<M: Machine> Caller<'_, M> {
         match request.cmd {
             // Of states and their substates.
             GET_MAX_CSTATE | SET_MAX_CSTATE => {
-                let depth = DEPTHS.get(request.cpuid as usize).copied().ok_or(Errno::Inval)?;
+                let depth = DEPTHS.get(index(request.cpuid)).copied().ok_or(Errno::Inval)?;
                 if request.cmd == SET_MAX_CSTATE && request.value < depth {
                     return Err(Errno::OpNotSupp);
                 }

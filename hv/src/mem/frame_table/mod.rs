@@ -17,8 +17,8 @@ use super::{
 use crate::{
     addr::Mfn,
     config::MAX_DOMAINS,
-    domain::rights::Ranges,
     lock::{Lock, rank},
+    rights::Ranges,
 };
 use claims::Claims;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -171,23 +171,23 @@ impl FrameTable {
     /// Takes what an entry needs of a frame of `owner`, where that is no more than counting on. Says whether it was.
     #[inline(always)]
     #[must_use]
-    pub(super) fn hold_once_more(&self, index: usize, owner: Owner, writable: bool) -> bool {
+    pub(super) fn try_get_page_fast(&self, index: usize, owner: Owner, writable: bool) -> bool {
         let Some(word) = self.state.get(index) else { return false };
         let seen = FrameState::from_raw(word.load(Ordering::Acquire));
-        let next = if writable { seen.writable_once_more(owner) } else { seen.referenced_once_more(owner) };
+        let next = if writable { seen.plus_writable_fast(owner) } else { seen.plus_reference_fast(owner) };
         next.is_some_and(|next| exchange(word, seen, next))
     }
 
     /// Gives back what an entry held of a frame, where that is no more than counting down. Says whether it was.
     #[inline(always)]
     #[must_use]
-    pub(super) fn hold_once_less(&self, index: usize, writable: bool) -> bool {
+    pub(super) fn try_put_page_fast(&self, index: usize, writable: bool) -> bool {
         let Some(word) = self.state.get(index) else { return false };
         let seen = FrameState::from_raw(word.load(Ordering::Acquire));
         if !writable {
-            return seen.referenced_once_less().is_some_and(|next| exchange(word, seen, next));
+            return seen.minus_reference_fast().is_some_and(|next| exchange(word, seen, next));
         }
-        let Some((next, is_last_use)) = seen.writable_once_less() else { return false };
+        let Some((next, is_last_use)) = seen.minus_writable_fast() else { return false };
         if is_last_use && let Some(stamp) = self.aux.get(index) {
             stamp.store(self.tlb.stamp(), Ordering::Relaxed);
         }
@@ -197,19 +197,19 @@ impl FrameTable {
     /// Takes a use of a validated table of `owner`, where that is no more than counting on. Says whether it was.
     #[inline(always)]
     #[must_use]
-    pub(super) fn hold_table_once_more(&self, index: usize, owner: Owner, kind: FrameType) -> bool {
+    pub(super) fn try_get_table_fast(&self, index: usize, owner: Owner, kind: FrameType) -> bool {
         let Some(word) = self.state.get(index) else { return false };
         let seen = FrameState::from_raw(word.load(Ordering::Acquire));
-        seen.used_once_more(owner, kind).is_some_and(|next| exchange(word, seen, next))
+        seen.plus_table_use_fast(owner, kind).is_some_and(|next| exchange(word, seen, next))
     }
 
     /// Gives back a use of a table that is not the last. Says whether it was so.
     #[inline(always)]
     #[must_use]
-    pub(super) fn hold_table_once_less(&self, index: usize) -> bool {
+    pub(super) fn try_put_table_fast(&self, index: usize) -> bool {
         let Some(word) = self.state.get(index) else { return false };
         let seen = FrameState::from_raw(word.load(Ordering::Acquire));
-        seen.table_once_less().is_some_and(|next| exchange(word, seen, next))
+        seen.minus_table_use_fast().is_some_and(|next| exchange(word, seen, next))
     }
 
     /// Takes a reference on a frame of `owner`.
@@ -269,14 +269,14 @@ impl FrameTable {
             Ok(if next.refs() == 0 { (FrameState::OWN, Some(state)) } else { (next, None) })
         })?;
         if let Some(last) = last {
-            self.bury(mfn, last);
+            self.free_last_ref(mfn, last);
         }
         Ok(())
     }
 
     /// Frees a frame. The mark is made before the owner's counter goes down: after that, the slot may get another domain.
     #[cold]
-    fn bury(&self, mfn: Mfn, last: FrameState) {
+    fn free_last_ref(&self, mfn: Mfn, last: FrameState) {
         let left = self.left_by(last.owner());
         let counters = if last.is_shared() { &self.shared } else { &self.reserved };
         if let Some(counter) = last.owner().slot().and_then(|slot| counters.get(slot)) {
@@ -286,7 +286,7 @@ impl FrameTable {
     }
 
     /// A new domain gets a slot: it knows nothing of what the one before it left behind.
-    pub fn welcome(&self, owner: Owner) {
+    pub fn new_generation(&self, owner: Owner) {
         if let Some(generation) = owner.slot().and_then(|slot| self.generations.get(slot)) {
             generation.fetch_add(1, Ordering::AcqRel);
         }

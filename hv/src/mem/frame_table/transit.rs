@@ -135,7 +135,7 @@ impl Recalled<'_> {
     /// The frame is free.
     #[inline(never)]
     pub fn retire(self) {
-        self.frames.bury(self.frame, FrameState::shared(self.owner));
+        self.frames.free_last_ref(self.frame, FrameState::shared(self.owner));
         forget(self);
     }
 }

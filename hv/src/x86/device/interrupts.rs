@@ -10,7 +10,7 @@ use oxen_abi::errno::Errno;
 use oxen_hv::addr::MachineAddr;
 use oxen_hv::config::MAX_PIRQS;
 use oxen_hv::event::pirq::{Interrupts, Signal};
-use oxen_hv::machine::CpuId;
+use oxen_hv::hardware::CpuId;
 use oxen_hv::pci::{DeviceMemory, Message};
 
 /// Vectors that no line of an interrupt controller takes, however many there are.

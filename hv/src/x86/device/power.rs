@@ -3,7 +3,7 @@
 use super::super::{cpu, port::Port};
 use super::serial;
 use crate::log;
-use oxen_hv::boot::acpi::PowerOff;
+use oxen_hv::firmware::acpi::PowerOff;
 
 /// QEMU's `isa-debug-exit`, where it is configured: the process ends with `value * 2 + 1`.
 const DEBUG_EXIT: u16 = 0xf4;

@@ -6,9 +6,7 @@ use super::super::percpu::{self, CpuBlock};
 use super::super::{cpu, panic};
 use super::{finish, fixup, leave};
 use core::sync::atomic::Ordering;
-use oxen_hv::console;
 use oxen_hv::domain::regs::Regs;
-use oxen_hv::event::pirq;
 
 /// RFLAGS after a foreseen fault: how the code learns of it, and guest memory closed (SMAP), as it may not come by the
 /// instruction that closes it.
@@ -122,21 +120,21 @@ fn serve(raised: u32) {
         vector::TIMER => {
             let number = percpu::with_hardware(|cpu| cpu.number);
             if let Some(shared) = hv.cpus.get(number) {
-                shared.work.fetch_or(oxen_hv::sched::work::TIMER, Ordering::Relaxed);
+                shared.work.fetch_or(oxen_hv::per_cpu::work::TIMER, Ordering::Relaxed);
             }
         }
-        vector::FLUSH => hv.machine.serve_shootdown(),
+        vector::FLUSH => hv.machine().serve_shootdown(),
         vector::FIRST_PIRQ..vector::END_PIRQ => {
             let pirq = raised - vector::FIRST_PIRQ;
-            if pirq == hv.machine.console_gsi {
-                console::receive(hv);
+            if pirq == hv.machine().console_gsi {
+                hv.receive_input();
             } else {
-                pirq::raise(hv, pirq);
+                hv.raise_pirq(pirq);
             }
         }
         _ => {}
     }
-    hv.machine.apic.end_of_interrupt();
+    hv.machine().apic.end_of_interrupt();
 }
 
 /// The CPU refused to return to the guest with the registers in its frame.

@@ -12,10 +12,10 @@ use core::mem::offset_of;
 use oxen_abi::segments::{FLAT_USER_CS, FLAT_USER_CS32, FLAT_USER_SS};
 use oxen_hv::caller::Caller;
 use oxen_hv::domain::regs::Regs;
-use oxen_hv::domain::shared_info::VcpuInfoPlace;
 use oxen_hv::domain::vcpu::VcpuState;
 use oxen_hv::hypercall::NUMBERS;
-use oxen_hv::sched::CpuShared;
+use oxen_hv::per_cpu::CpuShared;
+use oxen_hv::shared_info::VcpuInfoPlace;
 
 const FRAME: usize = offset_of!(CpuBlock, frame);
 

@@ -10,7 +10,7 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicU8, Ordering};
 use oxen_hv::{
     addr::{GuestAddr, GuestRange, GuestWords},
-    mem::{GuestFault, linear},
+    mem::GuestFault,
 };
 
 /// Whether reads are looked at: 0 or [`DOUBTFUL`].
@@ -31,7 +31,7 @@ fn may_read(from: u64, bytes: u64) -> bool {
     let (hv, domain, root) = (percpu::HYPERVISOR.get(), percpu::running_domain(), cpu::root());
     hv.zip(domain)
         .zip(root)
-        .is_some_and(|((hv, domain), root)| linear::may_read(hv, domain, root, GuestAddr(from), bytes))
+        .is_some_and(|((hv, domain), root)| hv.memory.may_read(&domain.memory, root, GuestAddr(from), bytes))
 }
 
 /// Opens guest memory on a CPU with SMAP; see `smap`.

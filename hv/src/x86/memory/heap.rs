@@ -7,7 +7,6 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use oxen_abi::errno::Errno;
 use oxen_hv::addr::{MachineAddr, Mfn, PAGE_BYTES};
 use oxen_hv::layout::DIRECT_MAP_START;
-use oxen_hv::mem::frame_alloc;
 
 /// Whether what was not reserved is given as well.
 static IS_OPEN: AtomicBool = AtomicBool::new(false);
@@ -26,7 +25,7 @@ pub(crate) fn reserve(bytes: usize) -> Result<(), Errno> {
     let hv = HYPERVISOR.get().ok_or(Errno::NoMem)?;
     let pages = bytes.div_ceil(PAGE_BYTES);
     let order = pages.next_power_of_two().trailing_zeros();
-    let first = frame_alloc::take_own(hv, order)?;
+    let first = hv.memory.take_own(order)?;
     // What the power of two is too much goes back at once.
     release(first.checked_add(pages as u64).map(|rest| (rest, (1 << order) - pages)));
     percpu::with_hardware(|cpu| cpu.reserve = Some((first, pages)));
@@ -37,7 +36,7 @@ pub(crate) fn reserve(bytes: usize) -> Result<(), Errno> {
 fn release(frames: Option<(Mfn, usize)>) {
     let (Some((first, count)), Some(hv)) = (frames, HYPERVISOR.get()) else { return };
     for frame in (0..count as u64).filter_map(|i| first.checked_add(i)) {
-        frame_alloc::give_back_own(hv, frame);
+        hv.memory.give_back_own(frame);
     }
 }
 

@@ -5,9 +5,9 @@ use super::tables;
 use core::slice;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 use oxen_hv::addr::Mfn;
-use oxen_hv::boot::BootMemory;
-use oxen_hv::boot::handoff::BootInfo;
-use oxen_hv::boot::memory_map::{BootAllocator, LOW_MEMORY_END, MemoryMap};
+use oxen_hv::firmware::BootMemory;
+use oxen_hv::firmware::handoff::BootInfo;
+use oxen_hv::firmware::memory_map::{BootAllocator, LOW_MEMORY_END, MemoryMap};
 use oxen_hv::layout::{DIRECT_MAP_START, END_HV_SLOT, FIRST_HV_SLOT};
 use oxen_hv::mem::frame_table::FrameTable;
 

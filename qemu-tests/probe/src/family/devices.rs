@@ -68,6 +68,8 @@ pub(crate) fn ask(probe: &mut Probe) {
     }
     let argument = probe.words32(&[3]);
     probe.works("iopl 3", physical(physdev::PHYSDEVOP_SET_IOPL, argument));
+    lines(probe);
+    power_management(probe);
     let Some((devfn, at)) = find_disk() else { return probe.holds("there is a virtio disk with MSI-X", false, 0) };
     let last = read(devfn, at) >> 16 & 0x7ff;
     let range = read(devfn, 0x10 + 4 * (read(devfn, at + 4) & 7)) & !0xf;
@@ -92,6 +94,78 @@ pub(crate) fn ask(probe: &mut Probe) {
     probe.works("messages are restored", physical(physdev::PHYSDEVOP_RESTORE_MSI_EXT, device));
     probe.works("it is removed", physical(physdev::PHYSDEVOP_PCI_DEVICE_REMOVE, device));
     probe.refuses("and again", physical(physdev::PHYSDEVOP_PCI_DEVICE_REMOVE, device), Errno::NoDev);
+}
+
+/// Sets a line up by level and active low.
+fn set_up(probe: &Probe, gsi: u32) -> i64 {
+    let argument = probe.words32(&[gsi, 1 << 8 | 1]);
+    physical(physdev::PHYSDEVOP_SETUP_GSI, argument)
+}
+
+/// How a line of the first controller signals: the bits of its route for level and active low.
+fn signal(probe: &Probe, gsi: u32) -> u32 {
+    const CONTROLLER: u32 = 0xfec0_0000;
+    let argument = probe.words32(&[CONTROLLER, 0, 0x10 + 2 * gsi, 0]);
+    let answer = physical(physdev::PHYSDEVOP_APIC_READ, argument);
+    if answer == 0 { probe.word32(3) & SIGNAL } else { u32::MAX }
+}
+
+const SIGNAL: u32 = 1 << 15 | 1 << 13;
+
+/// Lines of the interrupt controllers: each is set up once, unless it is at work.
+fn lines(probe: &mut Probe) {
+    let close = |probe: &Probe, port| {
+        let argument = probe.words32(&[port]);
+        call(Hypercall::EventChannelOp, [event_channel::EVTCHNOP_CLOSE.into(), argument])
+    };
+    let map = |probe: &Probe, gsi| {
+        let argument = probe.words32(&[SELF, physdev::MAP_PIRQ_TYPE_GSI as u32, gsi, gsi, 0, 0, 0, 0, 0, 0]);
+        physical(physdev::PHYSDEVOP_MAP_PIRQ, argument)
+    };
+    probe.works("line 6 is mapped", map(probe, 6));
+    probe.is("it signals by edges", signal(probe, 6).into(), 0);
+    probe.works("and is set up", set_up(probe, 6));
+    probe.is("it signals as it was said", signal(probe, 6).into(), SIGNAL.into());
+    probe.refuses("it is set up again", set_up(probe, 6), Errno::Exist);
+    probe.works("line 7 is mapped", map(probe, 7));
+    probe.works("and bound", bind(probe, 7));
+    let port = probe.word32(2);
+    probe.refuses("it is set up", set_up(probe, 7), Errno::Exist);
+    probe.is("it signals by edges still", signal(probe, 7).into(), 0);
+    probe.works("its port is closed", close(probe, port));
+    probe.works("it is set up", set_up(probe, 7));
+    probe.is("it signals as it was said", signal(probe, 7).into(), SIGNAL.into());
+    probe.refuses("it is set up again", set_up(probe, 7), Errno::Exist);
+    probe.works("line 20 is set up", set_up(probe, 20));
+    probe.refuses("it is set up again", set_up(probe, 20), Errno::Exist);
+    probe.works("it is mapped", map(probe, 20));
+    probe.works("line 21 is mapped", map(probe, 21));
+    probe.works("and bound", bind(probe, 21));
+    let port = probe.word32(2);
+    probe.works("it is set up", set_up(probe, 21));
+    probe.is("it signals as it was said", signal(probe, 21).into(), SIGNAL.into());
+    probe.refuses("it is set up again", set_up(probe, 21), Errno::Exist);
+    probe.works("its port is closed", close(probe, port));
+    probe.refuses("it is set up again", set_up(probe, 21), Errno::Exist);
+    probe.works("line 22 is mapped", map(probe, 22));
+    probe.works("and set up", set_up(probe, 22));
+    probe.refuses("it is set up again", set_up(probe, 22), Errno::Exist);
+    probe.works("line 4 is mapped", map(probe, 4));
+    probe.refuses("the console's line", set_up(probe, 4), Errno::Exist);
+    probe.refuses("the interval timer's line", set_up(probe, 0), Errno::Exist);
+    probe.works("line 2 is set up", set_up(probe, 2));
+    probe.refuses("a line that is not there", set_up(probe, 24), Errno::Inval);
+}
+
+/// The ACPI timer is the hypervisor's own; the registers beside it are not.
+fn power_management(probe: &mut Probe) {
+    /// Where the BIOS of QEMU's and Bochs's machine puts the registers.
+    const CONTROL: u16 = 0x604;
+    const TIMER: u16 = 0x608;
+    probe.is("the ACPI timer reads as nothing", port::read32(TIMER).into(), u32::MAX.into());
+    probe.is("half of it too", port::read16(TIMER + 2).into(), u16::MAX.into());
+    probe.is("and with what is before it", port::read32(TIMER - 2).into(), u32::MAX.into());
+    probe.holds("the control register is there", port::read16(CONTROL) != u16::MAX, port::read16(CONTROL).into());
 }
 
 /// The table in memory, and the capability in configuration space.

@@ -106,6 +106,8 @@ async fn write(block: Rc<Block>, plan: Plan, writer: u64, refused: Rc<Cell<u64>>
                 if error == BlockError::Closed {
                     break;
                 }
+                // A disk that is ill may get well.
+                time::sleep(10 * time::MILLISECOND).await;
                 None
             }
             Err(_) => {

@@ -55,6 +55,7 @@ pub(crate) fn run(what: &str) {
             "victim" => victim::use_disk(&store, until).await,
             "journal" => journal::keep(&store).await,
             "work" => work::work(&store, until).await,
+            "nodes" => work::work_with_nodes(&store, until).await,
             "count" => count(until),
             _ => println!("probe: `{what}` is nothing it can do"),
         }

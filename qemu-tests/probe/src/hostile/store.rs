@@ -1,4 +1,5 @@
-//! As many requests to the store as it takes: great values, transactions, listings, from several tasks at once.
+//! As many requests to the store as it takes: great values, transactions, listings, and watches on a node below which
+//! all of it happens, from several tasks at once.
 
 use alloc::format;
 use alloc::rc::Rc;
@@ -12,6 +13,9 @@ use oxen_domu_lib::{println, task, time};
 const TASKS: usize = 8;
 /// Nodes that each of them writes, one after the other.
 const NODES: usize = 64;
+
+/// Watches of each task at a time: all that a domain may have, together.
+const WATCHES: usize = 14;
 
 /// Asks until the time is over.
 pub(crate) async fn flood(store: &Store, until: u64) {
@@ -28,6 +32,10 @@ async fn ask(store: Store, task: usize, until: u64, done: Rc<Cell<u64>>) {
     for round in 0.. {
         if time::now() >= until {
             return;
+        }
+        let mut watches = Vec::with_capacity(WATCHES);
+        for _ in 0..WATCHES {
+            watches.extend(store.watch("data").await.ok());
         }
         // What is refused is as good: it was work.
         let _ = store.write(&format!("data/{task}-{}", round % NODES), &value).await;

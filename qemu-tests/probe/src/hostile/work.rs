@@ -35,6 +35,19 @@ fn text(error: impl core::fmt::Display) -> String {
     error.to_string()
 }
 
+/// Works with the store alone until the time is over.
+pub(crate) async fn work_with_nodes(store: &Store, until: u64) {
+    let mut round = 0;
+    while time::now() < until {
+        if let Err(error) = nodes(store, round).await {
+            println!("probe: FAILED to work: {error}");
+            return;
+        }
+        round += 1;
+    }
+    println!("probe: worked {round} rounds, all of them right");
+}
+
 async fn rounds(store: &Store, until: u64) -> Result<u64, String> {
     let disks = store.list("device/vbd").await.map_err(text)?;
     let block = Block::connect(store, disks.first().ok_or("no disk")?).await.map_err(text)?;

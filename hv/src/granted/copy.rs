@@ -1,0 +1,137 @@
+//! Copies between granted frames, the caller's own, or both (`GNTTABOP_copy`). Those of version 1 are done here; what
+//! version 2 has a part in is [`parts`]'.
+
+use super::{Peer, lock_both};
+use crate::{
+    addr::{Mfn, PAGE_BYTES},
+    caller::Caller,
+    domain::Domain,
+    grant::{
+        Claim, Grants, Table,
+        entry::{Access, Status},
+        entry_v2::Extent,
+        refusal,
+    },
+    machine::Machine,
+};
+use alloc::sync::Arc;
+use oxen_abi::{
+    domid::DomId,
+    grant_table::{self as abi, GnttabCopy, GnttabCopyPtr},
+};
+
+impl<M: Machine> Caller<'_, M> {
+    /// Does copies, and fills in statuses. Answers how many: all.
+    pub fn copy_grants(&self, ops: &mut [GnttabCopy]) -> usize {
+        let (mut sources, mut dests) = (Peer::default(), Peer::default());
+        for op in ops.iter_mut() {
+            op.status = self.copy_one_grant(&mut sources, &mut dests, op).err().unwrap_or(abi::GNTST_OKAY);
+        }
+        ops.len()
+    }
+
+    #[inline]
+    fn copy_one_grant(&self, sources: &mut Peer, dests: &mut Peer, op: &GnttabCopy) -> Result<(), Status> {
+        let by_ref = [abi::GNTCOPY_SOURCE_GREF, abi::GNTCOPY_DEST_GREF].map(|flag| op.flags & flag != 0);
+        let from = self.copy_owner(sources, &op.source, by_ref[0])?;
+        let to = self.copy_owner(dests, &op.dest, by_ref[1])?;
+        // The tables stay locked until the copy is done.
+        let (mut own, mut other) = lock_both(from, to);
+        let Grants { table, .. } = &mut *own;
+        let is_known = |table: &Table, end: &GnttabCopyPtr, by_ref: bool| !by_ref || (end.u as u32) < table.v1_entries;
+        let dest_table = other.as_ref().map_or(&*table, |other| &other.table);
+        if !is_known(table, &op.source, by_ref[0]) || !is_known(dest_table, &op.dest, by_ref[1]) {
+            drop((own, other));
+            return self.copy_parts((&**from, &**to), by_ref, op);
+        }
+        let source = End::claim(self, from, table, &op.source, Access::Read, by_ref[0])?;
+        let dest_table = other.as_mut().map_or(&mut *table, |other| &mut other.table);
+        let outcome = End::claim(self, to, dest_table, &op.dest, Access::Write, by_ref[1]).and_then(|dest| {
+            let outcome = self.copy_granted_bytes((source.frame, Extent::WHOLE), (dest.frame, Extent::WHOLE), op);
+            dest.release(self, dest_table);
+            outcome
+        });
+        source.release(self, table);
+        outcome
+    }
+}
+
+impl<'a, M: Machine> Caller<'a, M> {
+    /// Whose frame it is: another domain's only by reference.
+    #[inline]
+    fn copy_owner<'p>(
+        &self,
+        peer: &'p mut Peer,
+        end: &GnttabCopyPtr,
+        by_reference: bool,
+    ) -> Result<&'p Arc<Domain>, Status>
+    where
+        'a: 'p,
+    {
+        if end.domid == DomId::SELF {
+            Ok(self.domain)
+        } else if by_reference {
+            peer.get(&self.hv.domains, end.domid)
+        } else {
+            Err(abi::GNTST_PERMISSION_DENIED)
+        }
+    }
+}
+
+/// One end of a copy: a frame, and the claim to it where it was granted.
+#[derive(Clone, Copy)]
+struct End {
+    frame: Mfn,
+    access: Access,
+    claim: Option<Claim>,
+}
+
+impl End {
+    #[inline]
+    fn claim<M: Machine>(
+        caller: &Caller<'_, M>,
+        owner: &Domain,
+        table: &mut Table,
+        end: &GnttabCopyPtr,
+        access: Access,
+        by_reference: bool,
+    ) -> Result<Self, Status> {
+        let hv = caller.hv;
+        if by_reference {
+            let claim = table.claim(&hv.memory, owner.owner, caller.domain.party(), end.u as u32, access, false)?;
+            return Ok(Self { frame: claim.frame, access, claim: Some(claim) });
+        }
+        let frame = Mfn::new(end.u).ok_or(abi::GNTST_BAD_PAGE)?;
+        hv.memory.take_granted(owner.owner, frame, access).map_err(refusal)?;
+        Ok(Self { frame, access, claim: None })
+    }
+
+    #[inline]
+    fn release<M: Machine>(self, caller: &Caller<'_, M>, table: &mut Table) {
+        if let Some(claim) = self.claim {
+            table.release(caller.hv.machine(), claim);
+        }
+        caller.hv.memory.drop_granted(self.frame, self.access);
+    }
+}
+
+impl<M: Machine> Caller<'_, M> {
+    /// Copies what is inside of a page and of the part of it that is offered.
+    #[inline]
+    pub(crate) fn copy_granted_bytes(
+        &self,
+        (source, readable): (Mfn, Extent),
+        (dest, writable): (Mfn, Extent),
+        op: &GnttabCopy,
+    ) -> Result<(), Status> {
+        let [from, to, bytes] = [op.source.offset, op.dest.offset, op.len].map(usize::from);
+        if from + bytes > PAGE_BYTES || to + bytes > PAGE_BYTES {
+            return Err(abi::GNTST_BAD_COPY_ARG);
+        }
+        if !readable.holds(op.source.offset, op.len) || !writable.holds(op.dest.offset, op.len) {
+            return Err(abi::GNTST_GENERAL_ERROR);
+        }
+        self.hv.machine().copy_bytes(source, from, dest, to, bytes);
+        Ok(())
+    }
+}

@@ -1,0 +1,116 @@
+//! Everything that exists once.
+
+use crate::{
+    config::MAX_CPUS,
+    console::{Console, Level},
+    domain::table::DomainTable,
+    event::pirq::Pirqs,
+    firmware::{efi::Efi, memory_map::MemoryMap},
+    grant,
+    hardware::CpuId,
+    lock::{Lock, rank},
+    machine::Machine,
+    mem::{Memory, frame_table::FrameTable},
+    per_cpu::CpuShared,
+    sched::{clock::SystemTime, pools::Pools},
+};
+use core::{
+    fmt,
+    sync::atomic::{AtomicU16, AtomicU64},
+};
+use oxen_abi::virq::NR_VIRQS;
+
+/// Everything that exists once: what the boot story builds and every entry into the hypervisor refers to.
+#[derive(Debug)]
+pub struct Hypervisor<M: Machine> {
+    /// Memory, and the machine whose memory it is.
+    pub memory: Memory<M>,
+    /// Who exists.
+    pub domains: DomainTable,
+    /// What each physical CPU shares with the others.
+    pub cpus: [CpuShared; MAX_CPUS],
+    /// Whose the global virtual interrupts are, by their numbers: ids of domains.
+    pub virq_handlers: [AtomicU16; NR_VIRQS as usize],
+    /// The pools of CPUs.
+    pub pools: Lock<Pools, { rank::POOLS }>,
+    /// The CPUs that have nothing to do, bit n for CPU n.
+    pub idle_cpus: AtomicU64,
+    /// The serial line and what went there.
+    pub console: Console,
+    /// Physical interrupts.
+    pub pirqs: Pirqs,
+    /// What grant tables may be.
+    pub grants: grant::Policy,
+    /// The command line it was booted with.
+    pub command_line: heapless::String<1024>,
+    /// By what this very image is known; empty if the linker was not asked.
+    pub build_id: &'static [u8],
+    /// What the firmware says lies where.
+    pub memory_map: MemoryMap,
+    /// The firmware, where it is UEFI.
+    pub efi: Option<Efi>,
+    /// System time.
+    pub time: SystemTime,
+}
+
+impl<M: Machine> Hypervisor<M> {
+    /// A hypervisor without domains; its clock starts. No CPU runs guests before [`Self::bring_up_cpu`].
+    #[must_use]
+    pub fn new(machine: M, frames: FrameTable, command_line: &str) -> Self {
+        let time = SystemTime::start(&machine);
+        Self {
+            memory: Memory::new(machine, frames),
+            domains: DomainTable::default(),
+            cpus: [const { CpuShared::new() }; MAX_CPUS],
+            virq_handlers: [const { AtomicU16::new(0) }; NR_VIRQS as usize],
+            pools: Lock::new(Pools::default()),
+            idle_cpus: AtomicU64::new(0),
+            console: Console::default(),
+            pirqs: Pirqs::default(),
+            grants: grant::Policy::default(),
+            // What is longer than the ABI can tell is cut.
+            command_line: command_line.chars().take(1023).collect(),
+            build_id: &[],
+            memory_map: MemoryMap::default(),
+            efi: None,
+            time,
+        }
+    }
+
+    /// What only the hardware can do.
+    #[inline(always)]
+    #[must_use]
+    pub const fn machine(&self) -> &M {
+        &self.memory.machine
+    }
+
+    /// What this CPU shares with the others.
+    #[inline]
+    #[must_use]
+    pub fn cpu(&self, cpu: CpuId) -> Option<&CpuShared> {
+        self.cpus.get(usize::from(cpu.0))
+    }
+
+    /// The CPUs that run guests.
+    pub fn online_cpus(&self) -> impl Iterator<Item = CpuId> {
+        let numbered = (0_u16..).zip(&self.cpus);
+        numbered.filter(|(_, shared)| shared.is_online()).map(|(n, _)| CpuId(n))
+    }
+
+    /// Nanoseconds since the hypervisor started.
+    #[inline]
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.time.now(self.machine())
+    }
+
+    /// Says something, one line, if `loglvl` lets it.
+    pub fn log(&self, level: Level, text: fmt::Arguments<'_>) {
+        self.console.log(self.machine(), level, text);
+    }
+
+    /// Says something whatever the levels, one line: what was asked for by a key.
+    pub fn print(&self, text: fmt::Arguments<'_>) {
+        self.console.print(self.machine(), text);
+    }
+}

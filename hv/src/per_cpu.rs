@@ -1,0 +1,95 @@
+//! What a physical CPU shares with the others: what it has to do, and who is in its run queue.
+
+use crate::{
+    domain::{Domain, vcpu::Vcpu},
+    lock::{Lock, rank},
+    sched::{
+        deadlines::{Deadlines, NEVER},
+        run_queue::RunQueue,
+    },
+};
+use alloc::{boxed::Box, sync::Arc};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use spin::Once;
+
+/// Bits of [`crate::domain::vcpu::Vcpu::work`] and [`CpuShared::work`].
+pub mod work {
+    /// Another vcpu may have to run.
+    pub const RESCHEDULE: u32 = 1 << 0;
+    /// Deadlines may have passed.
+    pub const TIMER: u32 = 1 << 1;
+    /// An NMI waits for the vcpu.
+    pub const NMI: u32 = 1 << 2;
+    /// The vcpu that runs lets others go first.
+    pub const YIELD: u32 = 1 << 3;
+    /// The CPU did not take the vcpu's selectors.
+    pub const SELECTORS: u32 = 1 << 4;
+}
+
+/// Vcpus that one CPU can have.
+pub const SEATS: usize = 512;
+
+/// What a physical CPU shares with the others.
+#[derive(Debug)]
+pub struct CpuShared {
+    /// Things to do before guest code runs again on this CPU: bits of [`work`].
+    pub work: AtomicU32,
+    /// Who has a seat here; set when the CPU is brought up.
+    pub(crate) plan: Once<Lock<Plan, { rank::RUN_QUEUE }>>,
+    pub(crate) deadlines: Once<Lock<Deadlines, { rank::DEADLINES }>>,
+    /// When the running vcpu's turn ends, in nanoseconds of system time.
+    pub(crate) slice_end: AtomicU64,
+    /// For when the timer is armed, in nanoseconds of system time.
+    pub(crate) armed: AtomicU64,
+    /// Whether others may find work here; a hint, for who then locks the plan.
+    pub(crate) is_crowded: AtomicBool,
+    /// Nanoseconds without anything to do.
+    pub(crate) idle_time: AtomicU64,
+}
+
+/// The seats of a CPU, and who has them.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) queue: RunQueue,
+    pub(crate) occupants: Box<[Option<Occupant>]>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Occupant {
+    pub(crate) domain: Arc<Domain>,
+    pub(crate) vcpu: Arc<Vcpu>,
+}
+
+impl CpuShared {
+    /// A CPU that does not run guests yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            work: AtomicU32::new(0),
+            plan: Once::new(),
+            deadlines: Once::new(),
+            slice_end: AtomicU64::new(NEVER),
+            armed: AtomicU64::new(NEVER),
+            is_crowded: AtomicBool::new(false),
+            idle_time: AtomicU64::new(0),
+        }
+    }
+
+    /// Nanoseconds that this CPU had nothing to do.
+    #[must_use]
+    pub fn idle_time(&self) -> u64 {
+        self.idle_time.load(Ordering::Relaxed)
+    }
+
+    /// Whether this CPU runs guests.
+    #[must_use]
+    pub fn is_online(&self) -> bool {
+        self.plan.is_completed()
+    }
+}
+
+impl Default for CpuShared {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,63 @@
+//! What is due at a moment: timers, ends of polling, watchdogs.
+
+use crate::{
+    Hypervisor,
+    domain::{
+        Domain,
+        vcpu::{Vcpu, pause},
+    },
+    hardware::CpuId,
+    machine::Machine,
+    sched::deadlines::NEVER,
+};
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+use oxen_abi::{sched::SHUTDOWN_WATCHDOG, virq::VIRQ_TIMER};
+
+impl<M: Machine> Hypervisor<M> {
+    /// Does what is due on this CPU.
+    pub(super) fn expire_deadlines(&'static self, cpu: CpuId, now: u64) {
+        let Some(shared) = self.cpu(cpu) else { return };
+        shared.armed.store(NEVER, Ordering::Relaxed);
+        let (Some(plan), Some(deadlines)) = (shared.plan.get(), shared.deadlines.get()) else { return };
+        // Every seat is due once at most: what it sets next is after `now`.
+        while let Some(seat) = { deadlines.lock().pop(now) } {
+            let occupant = plan.lock().occupants.get(seat.index()).cloned().flatten();
+            if let Some(occupant) = occupant {
+                self.fire_deadlines(&occupant.domain, &occupant.vcpu, now);
+                let _ = self.enter_deadline(&occupant.vcpu);
+            }
+        }
+    }
+
+    fn fire_deadlines(&'static self, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, now: u64) {
+        let sched = &vcpu.sched;
+        let mut ticks = false;
+        if vcpu.timer.load(Ordering::Relaxed) <= now {
+            vcpu.timer.store(NEVER, Ordering::Relaxed);
+            ticks = true;
+        }
+        let tick = sched.next_tick.load(Ordering::Relaxed);
+        if tick <= now {
+            let period = sched.period.load(Ordering::Relaxed).max(1);
+            // Ticks that were missed are gone.
+            sched.next_tick.store(now.saturating_add(period - (now - tick) % period), Ordering::Relaxed);
+            ticks = true;
+        }
+        if ticks {
+            self.raise_virq(domain, vcpu.id, VIRQ_TIMER);
+        }
+        if sched.poll_deadline.load(Ordering::Relaxed) <= now {
+            sched.poll_deadline.store(NEVER, Ordering::Relaxed);
+            if domain.events.end_poll(&vcpu.events) && vcpu.pauses.load(Ordering::Relaxed) & pause::POLLING != 0 {
+                self.unpause_vcpu(vcpu, pause::WAITING);
+            }
+        }
+        for watchdog in &sched.watchdogs {
+            if watchdog.load(Ordering::Relaxed) <= now {
+                watchdog.store(NEVER, Ordering::Relaxed);
+                self.shut_down(domain, SHUTDOWN_WATCHDOG);
+            }
+        }
+    }
+}

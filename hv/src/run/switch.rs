@@ -1,0 +1,191 @@
+//! The running loop: from one vcpu to the next, and waiting while there is none.
+
+use crate::{
+    Hypervisor,
+    caller::Current,
+    cpu::balance,
+    domain::{
+        Domain,
+        regs::Regs,
+        vcpu::{Vcpu, VcpuState, pause},
+    },
+    hardware::CpuId,
+    machine::Machine,
+    per_cpu::{CpuShared, Occupant, Plan, work},
+    sched::{clock, run_queue::Choice},
+};
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+use oxen_abi::vcpu::{RUNSTATE_BLOCKED, RUNSTATE_OFFLINE, RUNSTATE_RUNNABLE, RUNSTATE_RUNNING};
+
+impl<M: Machine> Hypervisor<M> {
+    /// Does what waits on this CPU, and sees to it that the right vcpu is on it; waits while none can run.
+    ///
+    /// For the machine's exit path: to be called with interrupts off, whenever the CPU's `work` is not zero before
+    /// guest code goes on, and to begin with when a CPU was brought up (`current` is `None` then). On return `current`
+    /// is a vcpu that may run, everything of it is loaded and `regs` are its registers; the caller then delivers what
+    /// is pending for it (`trap::deliver_pending`), looks at `work` once more and goes to the guest. `regs` are the
+    /// registers that the entry path saved, those of `current` on the way in and on the way out.
+    pub fn leave(&'static self, cpu: CpuId, current: &mut Option<Current>, regs: &mut Regs) {
+        let Some(shared) = self.cpu(cpu) else { return };
+        loop {
+            let mut todo = shared.work.swap(0, Ordering::SeqCst);
+            let now = self.now();
+            if todo & work::TIMER != 0 {
+                self.expire_deadlines(cpu, now);
+                todo |= shared.work.swap(0, Ordering::SeqCst) & !work::TIMER;
+            }
+            let Some((choice, next)) = choose(shared, current.as_ref(), now, todo & work::YIELD != 0) else { return };
+            match (choice.seat.is_some(), next) {
+                (true, None) => self.keep_running(current.as_mut(), now),
+                (true, Some(next)) => {
+                    if !self.switch_to(cpu, current, regs, next, now) {
+                        shared.work.fetch_or(work::RESCHEDULE, Ordering::Relaxed);
+                    }
+                }
+                (false, _) => {
+                    self.begin_idling(cpu);
+                    self.idle_with(cpu, current, regs, now);
+                    if self.take_over_vcpu(cpu) {
+                        shared.work.fetch_or(work::RESCHEDULE, Ordering::Relaxed);
+                    }
+                }
+            }
+            self.arm_timer_for_next(shared, choice.until, now);
+            if shared.work.load(Ordering::SeqCst) != 0 {
+                if choice.seat.is_none() {
+                    self.end_idling(cpu);
+                }
+                continue;
+            }
+            if choice.seat.is_some() {
+                return;
+            }
+            let since = self.now();
+            self.machine().idle();
+            self.end_idling(cpu);
+            let now = self.now();
+            shared.idle_time.fetch_add(now.saturating_sub(since), Ordering::Relaxed);
+            if shared.armed.load(Ordering::Relaxed) <= now {
+                shared.work.fetch_or(work::TIMER, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Asks the policy, and lets it choose among those who can run. The occupant only if it is not `current`.
+fn choose(shared: &CpuShared, current: Option<&Current>, now: u64, yields: bool) -> Option<(Choice, Option<Occupant>)> {
+    let mut plan = shared.plan.get()?.lock();
+    let Plan { queue, occupants } = &mut *plan;
+    let choice = queue.choose(now, yields, |seat| {
+        let occupant = occupants.get(seat.index()).and_then(Option::as_ref);
+        occupant.is_some_and(|o| o.vcpu.pauses.load(Ordering::SeqCst) == 0)
+    });
+    balance::note(shared, queue);
+    let next = choice.seat.and_then(|seat| occupants.get(seat.index())?.as_ref());
+    let next = next.filter(|o| current.is_none_or(|c| !Arc::ptr_eq(&c.vcpu, &o.vcpu)));
+    Some((choice, next.cloned()))
+}
+
+impl<M: Machine> Hypervisor<M> {
+    /// The vcpu that was on the CPU goes on.
+    fn keep_running(&self, current: Option<&mut Current>, now: u64) {
+        let Some(current) = current else { return };
+        if !current.vcpu.sched.is_running.swap(true, Ordering::SeqCst) {
+            current.vcpu.sched.runstate.lock().enter(RUNSTATE_RUNNING, now);
+            self.publish_runstate(&current.domain, &current.vcpu, &current.state);
+        }
+    }
+
+    /// Nobody can run. A vcpu that only waits for an event keeps the CPU's registers: it is likely to be the next.
+    fn idle_with(&self, cpu: CpuId, current: &mut Option<Current>, regs: &Regs, now: u64) {
+        let Some(staying) = current else { return };
+        self.note_stopped(&staying.domain, &staying.vcpu, &staying.state, now);
+        if staying.vcpu.pauses.load(Ordering::SeqCst) & !pause::WAITING != 0 {
+            let last = self.deschedule(current, regs);
+            self.machine().unload();
+            self.release_state(cpu, last, None);
+        }
+    }
+
+    /// Puts the vcpu that was on the CPU away and loads another. Not done if that one was paused or moved since it was
+    /// chosen, or has no state, which pauses it.
+    fn switch_to(&self, cpu: CpuId, current: &mut Option<Current>, regs: &mut Regs, next: Occupant, now: u64) -> bool {
+        let Occupant { domain, vcpu } = next;
+        let state = {
+            let mut slot = vcpu.slot.lock();
+            // Whoever saw the state here could pause the vcpu, move it, take it apart, and must not find the state gone
+            // for a moment meanwhile. From here on they see that it runs.
+            if vcpu.pauses.load(Ordering::SeqCst) != 0 || vcpu.sched.cpu() != Some(cpu) {
+                return false;
+            }
+            slot.take()
+        };
+        let Some(mut state) = state else {
+            vcpu.pauses.fetch_or(pause::DOWN, Ordering::SeqCst);
+            return false;
+        };
+        if let Some(last) = current {
+            self.note_stopped(&last.domain, &last.vcpu, &last.state, now);
+        }
+        let last = self.deschedule(current, regs);
+        self.memory.frames.tlb.enter(domain.owner, bit(cpu));
+        *regs = state.regs;
+        state.traps_tsc = domain.tsc.is_emulated();
+        state.selectors_wait = !self.machine().load(&state);
+        if state.selectors_wait {
+            vcpu.work.fetch_or(work::SELECTORS, Ordering::Relaxed);
+        }
+        self.release_state(cpu, last, Some(&domain));
+        if state.traps_tsc {
+            clock::publish(&state.info, self.time_info(&domain));
+        } else {
+            self.time.publish_if_lost(&state.info);
+        }
+        vcpu.sched.is_running.store(true, Ordering::SeqCst);
+        vcpu.sched.runstate.lock().enter(RUNSTATE_RUNNING, now);
+        self.publish_runstate(&domain, &vcpu, &state);
+        *current = Some(Current { domain, vcpu, state });
+        true
+    }
+
+    /// A vcpu no longer runs, and its guest can read so.
+    fn note_stopped(&self, domain: &Domain, vcpu: &Vcpu, state: &VcpuState, now: u64) {
+        if !vcpu.sched.is_running.swap(false, Ordering::SeqCst) {
+            return;
+        }
+        let why = vcpu.pauses.load(Ordering::SeqCst);
+        let runstate = match why & !pause::MOVING {
+            0 => RUNSTATE_RUNNABLE,
+            why if why & !pause::WAITING == 0 => RUNSTATE_BLOCKED,
+            _ => RUNSTATE_OFFLINE,
+        };
+        vcpu.sched.runstate.lock().enter(runstate, now);
+        self.publish_runstate(domain, vcpu, state);
+    }
+
+    /// Takes what is the vcpu's out of the CPU, all but its root.
+    fn deschedule(&self, current: &mut Option<Current>, regs: &Regs) -> Option<Current> {
+        let mut last = current.take()?;
+        last.state.regs = *regs;
+        self.machine().save(&mut last.state);
+        Some(last)
+    }
+
+    /// Another root is loaded, and with it every translation of the last one's domain is gone, unless it is `now`'s
+    /// too: others may do with the vcpu and the domain as they like.
+    fn release_state(&self, cpu: CpuId, last: Option<Current>, now: Option<&Arc<Domain>>) {
+        let Some(Current { domain, vcpu, state }) = last else { return };
+        if now.is_none_or(|now| !Arc::ptr_eq(now, &domain)) {
+            self.memory.frames.tlb.leave(domain.owner, bit(cpu));
+        }
+        *vcpu.slot.lock() = Some(state);
+        if vcpu.pauses.load(Ordering::SeqCst) & pause::MOVING != 0 {
+            self.finish_leaving(&domain, &vcpu);
+        }
+    }
+}
+
+const fn bit(cpu: CpuId) -> u64 {
+    1 << (cpu.0 & 63)
+}

@@ -1,0 +1,57 @@
+//! How the calling vcpu lets go of its CPU: yielding, blocking, polling.
+
+use crate::{caller::Caller, domain::vcpu::pause, machine::Machine, per_cpu::work, sched::deadlines::NEVER};
+use core::sync::atomic::Ordering;
+
+impl<M: Machine> Caller<'_, M> {
+    /// Lets others on this CPU go first, if there are any.
+    #[inline]
+    pub fn yield_now(&self) {
+        let Some(shared) = self.hv.cpu(self.cpu) else { return };
+        if shared.plan.get().is_some_and(|plan| plan.lock().queue.has_waiting()) {
+            shared.work.fetch_or(work::RESCHEDULE | work::YIELD, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits for an event that is not masked; with one there already, goes on at once.
+    #[inline]
+    pub fn block(&self) {
+        self.vcpu.pauses.fetch_or(pause::BLOCKED, Ordering::SeqCst);
+        // Looked at after the bit is set: whoever raises an event later finds the bit and clears it.
+        if self.event_waits() {
+            self.vcpu.pauses.fetch_and(!pause::BLOCKED, Ordering::SeqCst);
+        } else {
+            self.reschedule();
+        }
+    }
+
+    /// Waits for an event on one of these ports, masked or not, or for any event that is not masked, or until
+    /// `deadline` (system time). Goes on at once if one is there.
+    pub fn poll(&self, ports: &[u32], deadline: Option<u64>) {
+        let only = if let [port] = ports { *port } else { 0 };
+        self.vcpu.pauses.fetch_or(pause::POLLING, Ordering::SeqCst);
+        self.domain.events.begin_poll(&self.vcpu.events, only);
+        let is_pending = |&port: &u32| self.hv.is_event_pending(self.domain, port);
+        if self.event_waits() || ports.iter().any(is_pending) {
+            self.domain.events.end_poll(&self.vcpu.events);
+            self.hv.unpause_vcpu(self.vcpu, pause::POLLING);
+            return;
+        }
+        self.set_poll_end(deadline.unwrap_or(NEVER));
+        self.reschedule();
+    }
+
+    /// Has the calling vcpu's CPU choose again before the guest goes on.
+    #[inline]
+    pub fn reschedule(&self) {
+        if let Some(shared) = self.hv.cpu(self.cpu) {
+            shared.work.fetch_or(work::RESCHEDULE, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether an event or an NMI is there that the caller takes.
+    pub fn event_waits(&self) -> bool {
+        let takes_nmi = self.state.nmi_callback.address != 0;
+        self.state.info.wants_upcall() || (takes_nmi && self.vcpu.work.load(Ordering::SeqCst) & work::NMI != 0)
+    }
+}
