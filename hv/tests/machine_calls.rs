@@ -8,8 +8,8 @@ use oxen_abi::{
     memory::{MemoryReservation, XENMEM_INCREASE_RESERVATION, XENMEMF_EXACT_NODE_REQUEST},
     platform::{PlatformOp, XEN_PM_PX, XENPF_SET_PROCESSOR_PMINFO, XenpfSetProcessorPminfo},
     sysctl::{
-        Sysctl, SysctlAvailheap, SysctlCputopo, SysctlCputopoinfo, SysctlMeminfo, SysctlNumainfo, XEN_SYSCTL_AVAILHEAP,
-        XEN_SYSCTL_CPUTOPOINFO, XEN_SYSCTL_NUMAINFO,
+        Sysctl, SysctlAvailheap, SysctlCpuFeatureset, SysctlCputopo, SysctlCputopoinfo, SysctlMeminfo, SysctlNumainfo,
+        XEN_SYSCTL_AVAILHEAP, XEN_SYSCTL_CPUTOPOINFO, XEN_SYSCTL_GET_CPU_FEATURESET, XEN_SYSCTL_NUMAINFO,
     },
 };
 use oxen_hv::addr::GuestAddr;
@@ -99,6 +99,15 @@ fn memory_of_one_node_alone_is_the_control_domains_to_ask_for_and_there_is_one_n
         guest.hv.machine().write_guest(GuestAddr(0), request.as_bytes()).unwrap();
         let command = u64::from(XENMEM_INCREASE_RESERVATION);
         assert_eq!(guest.call(Caller::memory_op, [command, 0, 0, 0]), Ok(done), "{is_privileged} {flags:#x}");
+    }
+}
+
+#[test]
+fn the_number_of_feature_words_is_told_whosesoever_are_asked_for() {
+    let mut control = guest(true);
+    for index in [0, 6] {
+        let wanted = SysctlCpuFeatureset { index, ..FromZeros::new_zeroed() };
+        assert_eq!(ask(&mut control, XEN_SYSCTL_GET_CPU_FEATURESET, &wanted).nr_features, 19, "{index}");
     }
 }
 

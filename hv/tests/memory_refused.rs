@@ -105,6 +105,10 @@ fn device_memory_and_the_hypervisors_are_nobodys_to_be_named() {
             put(&guest, &[place, entry]);
             assert!(guest.call(Caller::mmu_update, [0, 1, 0, whose]).is_err(), "one's own is not theirs");
         }
+        // What is not one's own is in no upper table, not even nothing.
+        put(&guest, &[home.tables[2].address().0 + 8 * 100, 0]);
+        assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, SELF]), Ok(0));
+        assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, IO]), Err(Errno::Inval));
         // How a page is cached is for whoever has devices to say, be it mapped or not.
         let no_ram = (guest.hv.memory.frames.end() as u64) << 12;
         let answer = if is_privileged { Errno::Perm } else { Errno::Inval };

@@ -12,8 +12,9 @@ use oxen_abi::{
         PHYSDEVOP_MAP_PIRQ, PHYSDEVOP_PCI_DEVICE_ADD, PHYSDEVOP_PCI_DEVICE_REMOVE, PHYSDEVOP_PCI_MMCFG_RESERVED,
         PHYSDEVOP_PIRQ_EOI_GMFN_V1, PHYSDEVOP_PIRQ_EOI_GMFN_V2, PHYSDEVOP_PREPARE_MSIX, PHYSDEVOP_RELEASE_MSIX,
         PHYSDEVOP_RESTORE_MSI, PHYSDEVOP_RESTORE_MSI_EXT, PHYSDEVOP_SET_IOPL, PHYSDEVOP_SETUP_GSI,
-        PHYSDEVOP_UNMAP_PIRQ, PhysdevEoi, PhysdevIrqStatusQuery, PhysdevMapPirq, PhysdevPciDevice, PhysdevPciDeviceAdd,
-        PhysdevPirqEoiGmfn, PhysdevSetupGsi, PhysdevUnmapPirq, XENIRQSTAT_NEEDS_EOI,
+        PHYSDEVOP_UNMAP_PIRQ, PhysdevEoi, PhysdevIrqStatusQuery, PhysdevManagePci, PhysdevMapPirq, PhysdevPciDevice,
+        PhysdevPciDeviceAdd, PhysdevPirqEoiGmfn, PhysdevSetupGsi, PhysdevUnmapPirq, XEN_PCI_DEV_VIRTFN,
+        XENIRQSTAT_NEEDS_EOI,
     },
     sysctl::{Sysctl, SysctlPcitopoinfo, XEN_SYSCTL_PCITOPOINFO},
 };
@@ -349,6 +350,14 @@ fn no_node_is_known_of_a_device_that_is() {
     let mut nodes = [0_u32; 3];
     dom0.hv.machine().read_guest(GuestAddr(0x1800), nodes.as_mut_bytes()).unwrap();
     assert_eq!(nodes, [u32::MAX, u32::MAX - 1, u32::MAX - 1]);
+    // A virtual function brings the physical one that it names.
+    let physfn = PhysdevManagePci { bus: 1, devfn: DEVFN };
+    let add = PhysdevPciDeviceAdd { devfn: DEVFN + 1, flags: XEN_PCI_DEV_VIRTFN, physfn, ..FromZeros::new_zeroed() };
+    ask(&mut dom0, PHYSDEVOP_PCI_DEVICE_ADD, add).unwrap();
+    dom0.hv.machine().write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+    assert_eq!(dom0.call(Caller::sysctl, [0; 4]), Ok(0));
+    dom0.hv.machine().read_guest(GuestAddr(0x1800), nodes.as_mut_bytes()).unwrap();
+    assert_eq!(nodes, [u32::MAX, u32::MAX - 1, u32::MAX]);
 }
 
 #[test]

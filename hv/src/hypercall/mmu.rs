@@ -87,6 +87,8 @@ impl<M: Machine> Batch<'_, M> {
         self.l1 = None;
         self.editor.settle()?;
         match self.editor.level_of(frame)? {
+            // Tables refer to tables of their own domain alone.
+            Some(2..) if self.rights.owner != self.editor.owner() => Err(Errno::Inval.into()),
             Some(level) => {
                 if level == 1 {
                     self.l1 = Some(frame);

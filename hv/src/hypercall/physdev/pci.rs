@@ -10,14 +10,15 @@ use oxen_abi::{
     errno::Errno,
     physdev::{
         PhysdevDbgpOp, PhysdevManagePci, PhysdevManagePciExt, PhysdevPciDevice, PhysdevPciDeviceAdd,
-        PhysdevPciMmcfgReserved, XEN_PCI_DEV_PXM, XEN_PCI_MMCFG_RESERVED,
+        PhysdevPciMmcfgReserved, XEN_PCI_DEV_PXM, XEN_PCI_DEV_VIRTFN, XEN_PCI_MMCFG_RESERVED,
     },
 };
 
 /// What is asked of the function that the argument names.
 #[derive(Clone, Copy)]
 enum Act {
-    Add,
+    /// With the physical function of a virtual one, which is announced by it where nobody has.
+    Add(Option<Address>),
     Remove,
     Restore,
     Prepare,
@@ -29,7 +30,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     pub(super) fn physdev_op_on_pci(&self, command: PhysdevCommand, at: u64) -> Result<(), Errno> {
         let (act, function) = match command {
-            PhysdevCommand::ManagePciAdd => (Act::Add, self.read_address_on_segment_0(at)?),
+            PhysdevCommand::ManagePciAdd => (Act::Add(None), self.read_address_on_segment_0(at)?),
             PhysdevCommand::ManagePciRemove => (Act::Remove, self.read_address_on_segment_0(at)?),
             PhysdevCommand::RestoreMsi => (Act::Restore, self.read_address_on_segment_0(at)?),
             PhysdevCommand::ManagePciAddExt => {
@@ -37,7 +38,8 @@ impl<M: Machine> Caller<'_, M> {
                 if device.is_extfn > 1 || device.is_virtfn > 1 {
                     return Err(Errno::Inval);
                 }
-                (Act::Add, Address::new(0, device.bus, device.devfn))
+                let physical = (device.is_virtfn != 0).then(|| physical_function(0, &device.physfn));
+                (Act::Add(physical), Address::new(0, device.bus, device.devfn))
             }
             PhysdevCommand::PciDeviceAdd => {
                 let device: PhysdevPciDeviceAdd = self.read_packed(at)?;
@@ -46,7 +48,9 @@ impl<M: Machine> Caller<'_, M> {
                     let end = at.checked_add(bytes::<PhysdevPciDeviceAdd>()).ok_or(Errno::Fault)?;
                     self.copy_from_guest::<u32>(end)?;
                 }
-                (Act::Add, Address::new(device.seg, device.bus, device.devfn))
+                let is_virtual = device.flags & XEN_PCI_DEV_VIRTFN != 0;
+                let physical = is_virtual.then(|| physical_function(device.seg, &device.physfn));
+                (Act::Add(physical), Address::new(device.seg, device.bus, device.devfn))
             }
             PhysdevCommand::PciDeviceRemove => (Act::Remove, self.read_pci_address(at)?),
             PhysdevCommand::RestoreMsiExt => (Act::Restore, self.read_pci_address(at)?),
@@ -67,7 +71,14 @@ impl<M: Machine> Caller<'_, M> {
         self.control()?;
         let is_device = |mfn| !hv.memory.frames.is_ram(mfn) && !hv.memory.frames.is_forbidden_io(mfn);
         match act {
-            Act::Add => hv.memory.pci.lock().announce(hv.machine(), function),
+            Act::Add(physical) => {
+                let mut pci = hv.memory.pci.lock();
+                if let Some(physical) = physical {
+                    // The virtual one is announced whatever comes of it.
+                    let _ = pci.announce(hv.machine(), physical);
+                }
+                pci.announce(hv.machine(), function)
+            }
             Act::Remove => hv.forget_device(self.domain, function),
             Act::Restore => hv.memory.pci.lock().restore(hv.machine(), function),
             Act::Prepare => hv.memory.pci.lock().prepare(hv.machine(), &is_device, function),
@@ -96,4 +107,9 @@ impl<M: Machine> Caller<'_, M> {
         let is_known = self.hv.memory.pci.lock().has_window(&Window { address, segment, first_bus, last_bus });
         if is_known { Ok(()) } else { Err(Errno::NoDev) }
     }
+}
+
+/// The physical function that an announcement of a virtual one names.
+fn physical_function(segment: u16, named: &PhysdevManagePci) -> Address {
+    Address::new(segment, named.bus, named.devfn)
 }

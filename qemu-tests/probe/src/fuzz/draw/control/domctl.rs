@@ -150,7 +150,7 @@ fn contexts(random: &mut Random, about: Value) -> Request {
 fn state(random: &mut Random, about: Value) -> Request {
     let mask = Value::Number(random.of_list(&[0, 1, 3, 7, 1 << 62, u64::MAX]));
     // Which parts there are, and how large they are together, is the hypervisor's to choose.
-    let size = Value::Number(random.of_list(&[0, 1, 8, 16, 16, 592, 849, 0x1000, u64::MAX]));
+    let size = Value::Number(random.of_list(&[0, 1, 8, 16, 16, 592, 840, 0x1000, u64::MAX]));
     let place = if random.one_in(3) { Value::Number(0) } else { Value::Window(0, 0) };
     let (command, what) = if random.one_in(2) { (62, "setvcpuextstate") } else { (63, "getvcpuextstate") };
     let request = Request::new(command, what, about).word(0, vcpu(random));
