@@ -12,6 +12,7 @@ use oxen_domu_lib::handshake::{self, Side, Step};
 use oxen_domu_lib::sync::{Latch, Notify, Waiters};
 use oxen_domu_lib::{println, task, time};
 
+use crate::backend::session::{Session, SessionEnd};
 use crate::guest_text;
 use crate::purse::Purse;
 use crate::store::{
@@ -56,62 +57,6 @@ pub trait Driver: 'static {
     /// Reads anew what a connected frontend may change; returns whether there is such a thing.
     fn reconfigure(&self, _front: &Front<'_>, _session: &Self::Session) -> bool {
         false
-    }
-}
-
-/// What serves a connected frontend, in tasks of its own.
-pub trait Session {
-    /// What the next instance needs beside the rings to go on where this one stopped.
-    type Legacy: Default;
-
-    /// How it is told to end, and tells that it has.
-    fn life(&self) -> &Life;
-
-    /// Ends its tasks where they stand, and waits until nothing is at work for it any more.
-    fn cut(&self) -> impl Future<Output = Self::Legacy>;
-}
-
-/// How a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionEnd {
-    /// It was told to.
-    Asked,
-    /// The frontend broke the ring's protocol.
-    ProtocolError,
-}
-
-/// The wish that a session ends, and the news that it has.
-#[derive(Debug, Default)]
-pub struct Life {
-    stop: Latch<()>,
-    end: Latch<SessionEnd>,
-}
-
-impl Life {
-    /// Returns whether the session is to end.
-    pub fn is_ending(&self) -> bool {
-        self.stop.is_set()
-    }
-
-    /// Waits until the session is told to end.
-    pub async fn told(&self) {
-        self.stop.wait().await;
-    }
-
-    /// The session has ended.
-    pub fn finish(&self, end: SessionEnd) {
-        self.end.set(end);
-    }
-
-    /// Ends the session and waits until nothing of it is left at work.
-    pub async fn close(&self) {
-        self.stop.set(());
-        self.ended().await;
-    }
-
-    /// Waits until the session has ended.
-    pub async fn ended(&self) -> SessionEnd {
-        self.end.wait().await
     }
 }
 

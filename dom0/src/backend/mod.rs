@@ -4,3 +4,4 @@ pub mod block;
 pub mod console;
 pub mod device;
 pub mod net;
+pub mod session;

@@ -72,12 +72,12 @@ pub(super) fn debians_kernel_lives_with_disks_that_lie(lab: &Lab<'_>) -> Result<
     };
     let probe = std::fs::read(lab.workspace.out.join("probe"))?;
     let script = format!(
-        "xl create liar.cfg; xl create linux.cfg; expect linux 'linux: is up'\n{}expect linux 'lives with' 120\n\
+        "xl create liar.cfg; xl create linux.cfg; expect linux 'linux: is up'\n{}expect linux ', 42' 120\n\
          xl destroy linux; xl destroy liar; xl create hello.cfg; xl wait hello; poweroff\n",
         introduce(&[51728, 51744, 51760, 51776, 51792, 51808])?
     );
     let mut machine = with_guests(lab, &linux, &script, &[("linux", "memory = 192")])?;
-    let config = b"name = \"liar\"\nkernel = \"guests/probe\"\nmemory = 32\ncmdline = \"do=backend\"\n";
+    let config = b"name = \"liar\"\nkernel = \"guests/probe\"\nmemory = 32\ncmdline = \"do=backend sizes\"\n";
     let linux_config =
         b"name = \"linux\"\nkernel = \"guests/linux\"\nramdisk = \"guests/linux.initrd\"\nmemory = 192\n\
         cmdline = \"console=hvc0 rdinit=/init\"\n";

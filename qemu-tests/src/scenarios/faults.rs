@@ -164,7 +164,7 @@ const PULLED: Duration = Duration::from_secs(3);
 /// A guest fetches a file while the machine's cable is pulled and put back: it waits, and the file comes whole. Whoever
 /// needs no network goes on meanwhile.
 pub(super) fn a_cable_that_is_pulled_and_put_back_costs_time_and_nothing_else(lab: &Lab<'_>) -> Result<Verdict> {
-    let file = noise(34, 48 * MIB);
+    let file = noise(34, 16 * MIB);
     let sum = sha256(&file);
     let server = Server::start(file)?;
     let work = FETCH.replace("HOST", HOST).replace("PORT", &server.port.to_string());

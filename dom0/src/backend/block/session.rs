@@ -25,7 +25,7 @@ use oxen_ring::Overrun;
 
 use super::ledger::{Desk, Ledger, Number};
 use super::request::{self, Request, Segment, Work};
-use crate::backend::device::{Life, Session, SessionEnd};
+use crate::backend::session::{Life, Session, SessionEnd};
 use crate::device::transfer::{Direction, SECTOR};
 use crate::device::{Failure, Gate, Medium, Piece};
 use crate::errno::Named;

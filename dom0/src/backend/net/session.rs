@@ -18,7 +18,7 @@ use super::rate::RateLimiter;
 use super::receive::{ReceiveRing, Receiver};
 use super::slots::{ProtocolError, TransmitRing};
 use super::transmit::Transmitter;
-use crate::backend::device::{Life, Session, SessionEnd};
+use crate::backend::session::{Life, Session, SessionEnd};
 use crate::bridge::{BridgePort, Packet};
 use crate::config::vif::Rate;
 use crate::errno::Named;
@@ -129,10 +129,8 @@ impl NetSession {
         while !self.life.is_ending() {
             let now = time::now();
             let moved = transmitter.turn(&mut transmit, &self.bridge, now);
-            let mut receiver = self.receiver.borrow_mut();
-            receiver.set_headroom(self.headroom.get());
-            let received = receiver.turn(&mut receive, &self.bridge);
-            drop(receiver);
+            self.receiver.borrow_mut().set_headroom(self.headroom.get());
+            let received = self.receiver.borrow_mut().turn(&mut receive, &self.bridge);
             // What was answered before the ring broke is answered.
             self.publish(&mut transmit, &mut receive);
             if moved? + received? != 0 {

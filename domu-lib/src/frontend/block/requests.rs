@@ -8,6 +8,9 @@ use zerocopy::{Immutable, IntoBytes};
 
 use super::{BlockError, ProtocolError};
 
+/// What an answer was for, and what it says.
+type Answered<T> = (T, Result<(), BlockError>);
+
 /// The ring, and for each request on it what its answer is for.
 pub(super) struct Requests<'a, T> {
     ring: FrontRing<'a, BlkifRequest, BlkifResponse>,
@@ -47,7 +50,7 @@ impl<'a, T> Requests<'a, T> {
     ///
     /// # Errors
     /// [`ProtocolError`] when the backend says what cannot be.
-    pub(super) fn answered(&mut self) -> Result<Option<(T, Result<(), BlockError>)>, ProtocolError> {
+    pub(super) fn answered(&mut self) -> Result<Option<Answered<T>>, ProtocolError> {
         let Some(response) = self.ring.pop().map_err(ProtocolError::Index)? else { return Ok(None) };
         let what = self.under_way.remove(&response.id).ok_or(ProtocolError::Id(response.id))?;
         let outcome = match response.status {
