@@ -30,7 +30,7 @@ pub fn run(workspace: &Workspace) -> Result<()> {
                 let spared = fault.spared.map_or_else(String::new, |feature| format!(" (we use -{feature})"));
                 println!("        - {}{spared}", fault.what);
             }
-            println!("      CPU model of runs: {}", installed.sound_model(CPU));
+            println!("      CPU model of runs: {}", installed.sound_model(CPU, 1));
         }
         None => println!("      QEMU's version cannot be told"),
     }

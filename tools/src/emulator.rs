@@ -155,10 +155,10 @@ impl Emulator {
         }
     }
 
-    /// QEMU's CPU model without what this QEMU emulates wrongly.
+    /// QEMU's CPU model without what this QEMU emulates wrongly on a machine of so many CPUs.
     #[must_use]
-    pub fn sound_model(&self, model: &str) -> String {
-        self.qemu_version().map_or_else(|| model.to_owned(), |version| faults::sound_model(model, version))
+    pub fn sound_model(&self, model: &str, cpus: u32) -> String {
+        self.qemu_version().map_or_else(|| model.to_owned(), |version| faults::sound_model(model, version, cpus))
     }
 
     /// Its name and version, for reports.

@@ -91,7 +91,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Image { script } => build::all(&workspace).and_then(|()| {
             let image = workspace.out.join("oxen.iso");
             image::make(&workspace, script.as_deref(), &image)?;
-            let cpu = Emulator::default().sound_model(qemu::CPU);
+            let cpu = Emulator::default().sound_model(qemu::CPU, 1);
             process::step(&format!("boot it: qemu-system-x86_64 -cpu {cpu} -nographic -cdrom {}", image.display()));
             Ok(())
         }),

@@ -175,7 +175,7 @@ impl Machine {
     /// The CPU model as QEMU is told it.
     #[must_use]
     pub fn cpu_model(&self) -> String {
-        if self.accel == "tcg" { self.emulator.sound_model(&self.cpu) } else { self.cpu.clone() }
+        if self.accel == "tcg" { self.emulator.sound_model(&self.cpu, self.smp) } else { self.cpu.clone() }
     }
 
     /// The ISO image that the machine boots, where it boots one; made in its folder, unless it was given.

@@ -107,7 +107,14 @@ pub(super) fn too_little_memory_is_said_so(lab: &Lab<'_>) -> Result<Verdict> {
 /// The line that the README shows, without our tools, and a person's `poweroff`.
 pub(super) fn the_plain_qemu_line_leads_to_a_prompt(lab: &Lab<'_>) -> Result<Verdict> {
     let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.current_dir(&lab.workspace.out).args(["-accel", "tcg", "-cpu", &lab.emulator.sound_model(CPU), "-m", "512"]);
+    qemu.current_dir(&lab.workspace.out).args([
+        "-accel",
+        "tcg",
+        "-cpu",
+        &lab.emulator.sound_model(CPU, 1),
+        "-m",
+        "512",
+    ]);
     qemu.args(["-nographic", "-no-reboot", "-net", "none", "-kernel", "hv", "-append", "console=com1 dom0_mem=128M"]);
     qemu.args(["-initrd", "dom0,ramdisk.cpio"]);
     prompt(Session::spawn(qemu, false)?)
