@@ -1,6 +1,8 @@
 //! Numbers nobody can mix up: machine frames, pseudo-physical frames, machine addresses, guest virtual addresses, slots.
 
 use crate::layout;
+use static_assertions::{assert_eq_size, assert_not_impl_any};
+use zerocopy::FromBytes;
 
 /// Bits of an address inside its page.
 pub const PAGE_SHIFT: u32 = 12;
@@ -251,6 +253,16 @@ impl<const N: usize> GuestWords<N> {
         GuestWords(GuestAddr(self.0.0.wrapping_add(8 * FIRST as u64)))
     }
 }
+
+// Only what judges an address makes one that was judged.
+assert_not_impl_any!(GuestRange: FromBytes, Default);
+assert_not_impl_any!(GuestRecords<1>: FromBytes, Default);
+assert_not_impl_any!(GuestWords<1>: FromBytes, Default);
+assert_not_impl_any!(Mfn: FromBytes, Default);
+assert_not_impl_any!(Slot: FromBytes, Default);
+// Handlers pass them in registers.
+assert_eq_size!(GuestWords<4>, u64);
+assert_eq_size!(GuestRange, [u64; 2]);
 
 /// The place of an entry in a page table: below 512 by construction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,7 +1,20 @@
 //! The hypervisor without its machine: safe code that runs on bare metal and under `cargo test` alike.
 //!
-//! The binary (`main.rs`, `x86/`) calls in and implements the small traits that this library declares; [`Machine`] is
-//! their sum. Arrows run one way: `trap → hypercall → {mem, grant, event, domain, sched} → {addr, layout, config}`.
+//! The binary (`main.rs`, `x86/`) calls in and implements the small traits that this library declares;
+//! [`machine::Machine`] is their sum. Arrows run one way, from the right to the left, and rooms of one layer do not know
+//! each other (`cargo xtask check`):
+//!
+//! ```text
+//! words     config hardware layout lock ports reply | addr heap
+//! leaves    console pci rights | firmware
+//! subjects  mem | shared_info | event grant sched | domain
+//! all       machine per_cpu | hypervisor | caller
+//! stories   cpu processor stubs | channel | granted | lifecycle | keys run
+//! doors     hypercall trap | boot
+//! ```
+//!
+//! A *subject* is what there is: data and the rules of their own, of one domain at a time. A *story* is what happens
+//! between several: its steps are methods of [`Hypervisor`] and [`caller::Caller`], and it knows the subjects.
 //!
 //! The laws that hold everywhere:
 //!

@@ -4,21 +4,26 @@
 //! above all) keeps what each CPU holds and panics where that is broken, whether or not it would have hung; other builds
 //! keep nothing and pay nothing.
 
-use core::ops::{Deref, DerefMut};
+use core::{
+    marker::PhantomData,
+    ops::{Deref, DerefMut},
+};
 use spin::{
     mutex::{TicketMutex, TicketMutexGuard},
     rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
+use static_assertions::{assert_not_impl_any, const_assert};
 
 /// The ranks, outermost first.
 pub mod rank {
     macro_rules! ranks {
         ($($(#[$doc:meta])* $name:ident,)*) => {
-            /// The ranks by number, for the constants and for what a panic names.
-            #[expect(non_camel_case_types, reason = "each is the name of a constant")]
+            /// The ranks by number.
+            #[expect(non_camel_case_types, clippy::upper_case_acronyms, reason = "each is the name of a constant")]
             enum Number { $($name,)* }
             $($(#[$doc])* pub const $name: u8 = Number::$name as u8;)*
             /// Their names, in order.
+            #[cfg(debug_assertions)]
             pub(super) const NAMES: &[&str] = &[$(stringify!($name),)*];
         };
     }
@@ -92,7 +97,10 @@ mod order {
 
     impl Held {
         /// Nothing is held.
-        pub const NOTHING: Self = Self([const { AtomicU8::new(0) }; rank::NAMES.len()]);
+        #[must_use]
+        pub const fn nothing() -> Self {
+            Self([const { AtomicU8::new(0) }; rank::NAMES.len()])
+        }
     }
 
     static HELD: spin::Once<fn() -> &'static Held> = spin::Once::new();
@@ -162,12 +170,16 @@ pub use order::{Held, watch};
 #[derive(Debug, Default)]
 pub struct Lock<T, const RANK: u8>(TicketMutex<T, Attentive>);
 
-/// A held [`Lock`].
+/// A held [`Lock`]. It stays on the CPU that took it.
 #[derive(Debug)]
 pub struct Guard<'a, T> {
     inner: TicketMutexGuard<'a, T>,
     _mark: Mark,
+    _stays: PhantomData<*const ()>,
 }
+
+assert_not_impl_any!(Guard<'static, u8>: Clone, Send);
+const_assert!(cfg!(debug_assertions) || size_of::<Mark>() == 0);
 
 impl<T, const RANK: u8> Lock<T, RANK> {
     /// A free lock around a value.
@@ -180,14 +192,14 @@ impl<T, const RANK: u8> Lock<T, RANK> {
     #[cfg_attr(debug_assertions, track_caller)]
     pub fn lock(&self) -> Guard<'_, T> {
         let mark = Mark::new(RANK, false);
-        Guard { inner: self.0.lock(), _mark: mark }
+        Guard { inner: self.0.lock(), _mark: mark, _stays: PhantomData }
     }
 
     /// Takes the lock if nobody has it. Who does not wait keeps no order.
     #[inline]
     pub fn try_lock(&self) -> Option<Guard<'_, T>> {
         let inner = self.0.try_lock()?;
-        Some(Guard { inner, _mark: Mark::unordered(RANK) })
+        Some(Guard { inner, _mark: Mark::unordered(RANK), _stays: PhantomData })
     }
 
     /// The same as [`Self::lock`] where locks of this rank may be held: those of owners before this one, in the order that all agree on.
@@ -195,7 +207,7 @@ impl<T, const RANK: u8> Lock<T, RANK> {
     #[cfg_attr(debug_assertions, track_caller)]
     pub(crate) fn lock_next(&self) -> Guard<'_, T> {
         let mark = Mark::new(RANK, true);
-        Guard { inner: self.0.lock(), _mark: mark }
+        Guard { inner: self.0.lock(), _mark: mark, _stays: PhantomData }
     }
 }
 

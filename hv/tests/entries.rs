@@ -4,7 +4,7 @@
 mod support;
 
 use oxen_abi::segments::{FLAT_USER_CS32, FLAT_USER_SS};
-use oxen_hv::{domain::vcpu::Callback, per_cpu::work, trap::vector};
+use oxen_hv::{domain::traps::Callback, per_cpu::work, trap::vector};
 use std::sync::atomic::Ordering;
 use support::{
     guest::{Guest, Home},

@@ -5,7 +5,7 @@ use oxen_hv::lock::{self, Held, Lock, SharedLock, both, rank};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 thread_local! {
-    static HELD: &'static Held = Box::leak(Box::new(Held::NOTHING));
+    static HELD: &'static Held = Box::leak(Box::new(Held::nothing()));
 }
 
 type Outer = Lock<u32, { rank::EVENTS }>;

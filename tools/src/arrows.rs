@@ -33,13 +33,15 @@ pub struct Crate {
     pub exports: &'static [(&'static str, &'static str)],
     /// What does not belong to the lib: the program's root and its modules.
     pub program: &'static [&'static str],
+    /// Where the sources hang in the crate's tree of modules, if not at its root.
+    pub root: &'static [&'static str],
 }
 
 impl Crate {
     /// A crate without layers.
     #[must_use]
     pub const fn loose(sources: &'static str) -> Self {
-        Self { sources, layers: &[], is_strict: false, macros: &[], exports: &[], program: &[] }
+        Self { sources, layers: &[], is_strict: false, macros: &[], exports: &[], program: &[], root: &[] }
     }
 
     /// The module that a file of the crate is, from the crate's root; `None` for files of others, programs and tests.
@@ -52,6 +54,7 @@ impl Crate {
             return None;
         }
         let path = if inside == "lib.rs" { Path::new() } else { path };
+        let path = [self.root.iter().copied().map(String::from).collect::<Path>(), path].concat();
         Some(match path.split_last() {
             Some((last, above)) if last == "mod" => above.to_vec(),
             _ => path,
@@ -293,6 +296,7 @@ mod tests {
         macros: &[("say", "high")],
         exports: &[("Great", "high")],
         program: &["main"],
+        root: &[],
     };
 
     fn module(path: &str) -> Path {
@@ -333,6 +337,14 @@ mod tests {
         assert_eq!(name("a/src/b/mod.rs").as_deref(), Some("b"));
         assert_eq!(name("a/src/b/c.rs").as_deref(), Some("b::c"));
         assert_eq!([name("a/src/main.rs"), name("a/src/b/tests.rs"), name("b/src/c.rs")], [None, None, None]);
+    }
+
+    #[test]
+    fn sources_may_hang_below_the_root() {
+        let below = Crate { sources: "a/src/x/", root: &["x"], ..CRATE };
+        let name = |file: &str| below.module(file).map(|path| path.join("::"));
+        assert_eq!([name("a/src/x/b.rs"), name("a/src/x/mod.rs")], [Some("x::b".into()), Some("x".into())]);
+        assert_eq!(name("a/src/b.rs"), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use cargo_metadata::Message;
 
 use crate::cpio::Archive;
 use crate::elf::Elf;
@@ -162,6 +163,7 @@ impl Program<'_> {
         ]);
         cargo.args(["--package", self.package, self.kind, self.name, "--message-format=json-render-diagnostics"]);
         cargo.args(options);
+        cargo.args(["--config", &without_folders(workspace)]);
         cargo.arg("--").arg("-C").arg(format!("link-arg=-T{}", script.display()));
         if self.package == "oxen-hv" {
             cargo.args(["-C", "link-arg=--build-id=sha1"]);
@@ -173,6 +175,16 @@ impl Program<'_> {
     }
 }
 
+/// What has images name sources by where they are in the workspace and in cargo's registry, not by where these are on this
+/// machine: the same bytes come of the same sources in any folder. (Cargo adds it to the flags of `.cargo/config.toml`.)
+fn without_folders(workspace: &Workspace) -> String {
+    let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo_home = cargo_home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))).unwrap_or_default();
+    let folders = [(workspace.root.as_path(), "oxen"), (cargo_home.as_path(), "cargo")];
+    let flags = folders.map(|(folder, name)| format!("'--remap-path-prefix={}={name}'", folder.display()));
+    format!("target.{BARE_METAL}.rustflags=[{}]", flags.join(", "))
+}
+
 /// Runs a cargo command that writes JSON messages, and returns the last program that it says it made.
 fn executable(cargo: &mut Command) -> Result<PathBuf> {
     let run = cargo.stderr(Stdio::inherit()).output();
@@ -180,10 +192,13 @@ fn executable(cargo: &mut Command) -> Result<PathBuf> {
     if !output.status.success() {
         bail!("the build failed: `{}`", shown(cargo));
     }
-    let messages = String::from_utf8_lossy(&output.stdout);
-    let made = messages.lines().filter_map(|line| line.split_once("\"executable\":\"")?.1.split_once('"')).next_back();
-    let (path, _) = made.with_context(|| format!("`{}` made no program", shown(cargo)))?;
-    Ok(PathBuf::from(path.replace("\\\\", "\\")))
+    let mut made = None;
+    for message in Message::parse_stream(output.stdout.as_slice()) {
+        if let Message::CompilerArtifact(artifact) = message.context("cargo's messages cannot be read")? {
+            made = artifact.executable.or(made);
+        }
+    }
+    Ok(made.with_context(|| format!("`{}` made no program", shown(cargo)))?.into_std_path_buf())
 }
 
 fn keep_for_debugger(workspace: &Workspace, place: &str, bytes: &[u8]) -> Result<()> {

@@ -1,10 +1,14 @@
-//! `cargo xtask check`: formatting, clippy for the host and for bare metal, the house rules.
+//! `cargo xtask check`: formatting, clippy for the host and for bare metal, links of the documentation, unused
+//! dependencies, the house rules.
 
 use anyhow::{Result, bail};
 
 use crate::process::{cargo, run, step};
 use crate::workspace::{BARE_METAL, Workspace};
-use crate::{citations, rules, setup};
+use crate::{citations, dependencies, rules, setup};
+
+/// Links that lead nowhere are errors, in what is private too.
+const BROKEN_LINKS: &str = "-D rustdoc::broken_intra_doc_links";
 
 /// Checks all, and reports everything before it fails.
 ///
@@ -15,7 +19,9 @@ pub fn all(workspace: &Workspace) -> Result<()> {
     let mut failed = Vec::new();
     let mut check = |name: &'static str, args: &[&str], hint: &str| {
         step(name);
-        if let Err(error) = run(cargo().current_dir(&workspace.root).args(args), hint) {
+        let mut command = cargo();
+        command.current_dir(&workspace.root).args(args).env("RUSTDOCFLAGS", BROKEN_LINKS);
+        if let Err(error) = run(&mut command, hint) {
             eprintln!("{error:#}");
             failed.push(name);
         }
@@ -30,6 +36,19 @@ pub fn all(workspace: &Workspace) -> Result<()> {
     let counting =
         ["clippy", "--quiet", "--target", BARE_METAL, "-p", "oxen-hv", "--features", "perfc", "--lib", "--bins"];
     check("clippy, counting", &[&counting[..], &strict].concat(), "see the warnings above");
+    let links = "name what the link should lead to";
+    let private = ["doc", "--quiet", "--no-deps", "--document-private-items"];
+    check("links, host", &[&private[..], &["--workspace", "--lib"]].concat(), links);
+    let machine = ["--target", BARE_METAL, "-p", "oxen-hv", "-p", "oxen-domu-lib", "-p", "oxen-dom0"];
+    check("links, bare metal", &[&private[..], &machine, &["--lib", "--bins"]].concat(), links);
+    step("dependencies");
+    let unused = dependencies::judge(workspace)?;
+    for dependency in &unused {
+        eprintln!("{dependency}");
+    }
+    if !unused.is_empty() {
+        failed.push("dependencies");
+    }
     step("house rules");
     let mut findings = rules::judge(workspace)?;
     findings.broken.extend(citations::judge(workspace)?);

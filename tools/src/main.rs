@@ -7,7 +7,8 @@ use clap::{Parser, Subcommand};
 use oxen_tools::emulator::Emulator;
 use oxen_tools::workspace::Workspace;
 use oxen_tools::{
-    bench, build, check, doctor, fuzz, gallery, gdb, image, loc, new_guest, process, qemu, run, setup, test,
+    bench, build, check, doctor, fuzz, gallery, gdb, image, loc, new_guest, process, qemu, reproducible, run, setup,
+    test,
 };
 
 /// Build, run, test and measure Oxen
@@ -28,8 +29,10 @@ enum Verb {
     Run(Box<run::Args>),
     /// Test on this machine and in QEMU; the last line counts
     Test(test::Args),
-    /// Check formatting, clippy and the house rules
+    /// Check formatting, clippy, links of the documentation, dependencies and the house rules
     Check,
+    /// Build everything here and in another folder, and compare the bytes: long
+    Reproducible,
     /// Count lines, unsafe lines and the largest files
     Loc,
     /// Say what is here, what is missing, and which faults this QEMU has
@@ -77,6 +80,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Run(args) => run::run(&workspace, &args),
         Verb::Test(args) => return test::run(&workspace, &args),
         Verb::Check => check::all(&workspace),
+        Verb::Reproducible => reproducible::run(&workspace),
         Verb::Loc => loc::run(&workspace),
         Verb::Doctor => doctor::run(&workspace),
         Verb::Bench(args) => bench::run(&workspace, &args),

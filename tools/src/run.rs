@@ -150,7 +150,7 @@ fn machine(
     };
     let mut files = guest.map(Guest::files).transpose()?.unwrap_or_default();
     let dom0_args = match (&script, guest) {
-        (Some(script), _) if script.len() > MOST_INLINE || script.contains('"') => {
+        (Some(script), _) if script.len() > MAX_INLINE || script.contains('"') => {
             files.push((SCRIPT_FILE.to_owned(), script.clone().into_bytes()));
             format!("script=@{SCRIPT_FILE} debug-exit")
         }
@@ -204,7 +204,7 @@ fn network(value: &str) -> String {
 }
 
 /// The longest script that stands on dom0's command line; a longer one is a file of its ramdisk.
-const MOST_INLINE: usize = 800;
+const MAX_INLINE: usize = 800;
 const SCRIPT_FILE: &str = "script.xl";
 
 /// dom0's command line: with a script it ends the run by itself.
@@ -213,7 +213,7 @@ const SCRIPT_FILE: &str = "script.xl";
 /// Fails for a script that holds the character which would end it, or is too long.
 pub fn dom0_args(script: Option<&str>) -> Result<String> {
     let Some(script) = script else { return Ok(String::new()) };
-    ensure!(script.len() <= MOST_INLINE, "a script of {} bytes does not fit the command line", script.len());
+    ensure!(script.len() <= MAX_INLINE, "a script of {} bytes does not fit the command line", script.len());
     ensure!(!script.contains('"'), "a script cannot hold double quotes; single quotes part words as well");
     let args = format!("script=\"{script}\" debug-exit");
     /// What `start_info` has room for, but for the zero byte at the end (`MAX_GUEST_CMDLINE`, xen.h).

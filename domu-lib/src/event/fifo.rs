@@ -1,7 +1,9 @@
-//! The FIFO ABI: for each priority a queue of ports, linked by event words in pages that the guest gives the hypervisor.
+//! The FIFO ABI: for each priority a queue of ports, linked by event words in pages that the guest gives the
+//! hypervisor.
 //!
-//! The hypervisor puts ports on at a queue's end and says in the control block which queues were empty before; the guest
-//! takes them off at the head. A port in no queue has no link; one that is masked is pending without being in a queue.
+//! The hypervisor puts ports on at a queue's end and says in the control block which queues were empty before; the
+//! guest takes them off at the head. A port in no queue has no link; one that is masked is pending without being in a
+//! queue.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -197,7 +199,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_event_is_lost_and_none_is_made_up(steps in proptest::collection::vec((0..4_u8, 1..40_u32, 0..16_usize), 1..300)) {
+        fn no_event_is_lost_and_none_is_made_up(
+            steps in proptest::collection::vec((0..4_u8, 1..40_u32, 0..16_usize), 1..300)
+        ) {
             let mut fifo = fifo(1);
             let mut hypervisor = Hypervisor { tails: [0; EVTCHN_FIFO_MAX_QUEUES] };
             let (mut due, mut masked) = (HashSet::new(), HashSet::new());

@@ -22,6 +22,7 @@ use oxen_abi::shared_info::{SharedInfo, VcpuInfo};
 
 use crate::raw::hypercall::call::{self as hypercall, event_op};
 use crate::raw::local::local;
+use crate::raw::memory::event_pages;
 use crate::raw::shared;
 use crate::{memory::Page, start_info};
 use fifo::Fifo;
@@ -44,18 +45,17 @@ local!(static PORTS: RefCell<BTreeMap<u32, State>> = RefCell::new(BTreeMap::new(
 local!(static FIFO: RefCell<Option<Fifo>> = RefCell::new(None));
 
 /// Masks all ports; those that are bound afterwards are unmasked one by one. Chooses the ABI.
-pub(crate) fn start() {
+///
+/// # Errors
+/// `EINVAL` for an option `events` that is neither `2l` nor `fifo`, and why there are no queues: two levels serve then.
+pub(crate) fn start() -> Result<(), Errno> {
     for word in 0..WORDS {
         shared::word(MASK + word * 8).store(u64::MAX, Ordering::SeqCst);
     }
     match start_info::option("events").as_deref() {
-        None | Some("2l") => {}
-        Some("fifo") => {
-            if let Err(error) = start_queues() {
-                crate::println!("events: no queues, {error:?}: two levels serve");
-            }
-        }
-        Some(other) => crate::println!("events: `{other}` is neither `2l` nor `fifo`: two levels serve"),
+        None | Some("2l") => Ok(()),
+        Some("fifo") => start_queues(),
+        Some(_) => Err(Errno::Inval),
     }
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn start() {
 fn start_queues() -> Result<(), Errno> {
     let (control, words) = (Page::zeroed().ok_or(Errno::NoMem)?, Page::zeroed().ok_or(Errno::NoMem)?);
     let control = control.leak();
-    event_op::init_control(control)?;
+    event_pages::give_control(control)?;
     FIFO.with(|fifo| *fifo.borrow_mut() = Some(Fifo::new(control.words32())));
     let given = give_words(words);
     assert!(given.is_ok(), "events: {given:?}");
@@ -77,7 +77,7 @@ fn start_queues() -> Result<(), Errno> {
 fn give_words(page: Page) -> Result<(), Errno> {
     let page = page.leak();
     Fifo::mask_all(page.words32());
-    event_op::expand_array(page)?;
+    event_pages::give_words(page)?;
     FIFO.with(|fifo| fifo.borrow_mut().iter_mut().for_each(|fifo| fifo.add(page.words32())));
     Ok(())
 }
@@ -358,7 +358,7 @@ mod tests {
     /// In words of their own, where no other port rings.
     #[test]
     fn an_event_from_before_a_port_is_unmasked_is_collected() {
-        start();
+        start().unwrap();
         for number in [3, 64, 2047, 4095] {
             ring(number);
             collect();

@@ -101,8 +101,8 @@ pub fn set_max_vcpus(domain: DomId, count: u32) -> Result<(), Errno> {
     domctl(domctl::XEN_DOMCTL_MAX_VCPUS, domain, &domctl::DomctlMaxVcpus { max: count }).map(|_| ())
 }
 
-/// Chooses how a domain has its time stamp counter, by a `TSC_MODE_*`; an emulated one begins at zero, at the machine's own
-/// rate.
+/// Chooses how a domain has its time stamp counter, by a `TSC_MODE_*`; an emulated one begins at zero, at the
+/// machine's own rate.
 ///
 /// # Errors
 /// `ESRCH` for no such domain, `EINVAL` for no such mode.

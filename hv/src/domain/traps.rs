@@ -1,6 +1,13 @@
 //! The handlers that a guest registered for its exceptions.
 
-use super::vcpu::Callback;
+/// A code address in the guest that the hypervisor enters by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Callback {
+    /// Where; 0 if none is registered.
+    pub address: u64,
+    /// Whether events are masked on the way in (`CALLBACKF_mask_events`).
+    pub masks_events: bool,
+}
 
 /// One exception's handler in the guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use super::regs::Regs;
 use super::{
     control_registers::{CR4_AT_START, CR4_TSD},
-    traps::TrapTable,
+    traps::{Callback, TrapTable},
 };
 use crate::{
     addr::Mfn,
@@ -177,15 +177,6 @@ impl ExtendedState {
     fn word(&self, at: usize) -> u64 {
         self.0.get(at..at + 8).and_then(|word| word.try_into().ok()).map_or(0, u64::from_le_bytes)
     }
-}
-
-/// A code address in the guest that the hypervisor enters by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Callback {
-    /// Where; 0 if none is registered.
-    pub address: u64,
-    /// Whether events are masked on the way in (`CALLBACKF_mask_events`).
-    pub masks_events: bool,
 }
 
 /// Pages of an LDT at most.

@@ -11,10 +11,9 @@ use super::{
 use crate::{
     addr::GuestAddr,
     caller::Caller,
-    domain::{KNOWN_ASSISTS, vcpu::Callback},
     domain::{
-        debug,
-        traps::{TrapHandler, TrapTable},
+        KNOWN_ASSISTS, debug,
+        traps::{Callback, TrapHandler, TrapTable},
     },
     machine::Machine,
     mem::{editor::Editor, guest_ptr::GuestPtr},

@@ -7,7 +7,7 @@
 use crate::{
     addr::GuestAddr,
     caller::Caller,
-    domain::{flags, vcpu::Callback},
+    domain::{flags, traps::Callback},
     machine::Machine,
 };
 use oxen_abi::{

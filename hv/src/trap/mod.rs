@@ -14,7 +14,7 @@ pub mod strings;
 
 use crate::{
     caller::Caller,
-    domain::{counters::Counted, debug::STATUS_FIXED, flags, vcpu::Callback},
+    domain::{counters::Counted, debug::STATUS_FIXED, flags, traps::Callback},
     machine::Machine,
     per_cpu::work,
 };

@@ -5,9 +5,13 @@ use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use oxen_hv::{
     addr::{MachineAddr, Mfn},
-    domain::vcpu::ExtendedState,
+    domain::control_registers::CR4_GUEST,
+    domain::vcpu::{DEBUG_STATUS_RESET, ExtendedState},
     processor::cpuid::{Vendor, leaves_x87_pointers},
+    trap::msr::PAT_VALUE,
 };
+use x86_64::registers::control::{Cr0, Cr0Flags, Cr2, Cr3, Cr3Flags, Cr4, Cr4Flags};
+use x86_64::{PhysAddr, structures::paging::PhysFrame};
 
 /// What this CPU can do, as far as the hypervisor uses it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,65 +65,41 @@ impl Features {
     }
 }
 
-/// Bits of CR4.
-mod cr4 {
-    pub(super) const TSD: u64 = 1 << 2;
-    pub(super) const DE: u64 = 1 << 3;
-    pub(super) const PAE: u64 = 1 << 5;
-    pub(super) const MCE: u64 = 1 << 6;
-    pub(super) const OSFXSR: u64 = 1 << 9;
-    pub(super) const OSXMMEXCPT: u64 = 1 << 10;
-    pub(super) const FSGSBASE: u64 = 1 << 16;
-    pub(super) const OSXSAVE: u64 = 1 << 18;
-    pub(super) const SMEP: u64 = 1 << 20;
-    pub(super) const SMAP: u64 = 1 << 21;
-}
-
-/// The memory types behind the PAT bits, as the ABI fixes them: WB WT UC- UC WC WP UC UC.
-const PAT: u64 = 0x0000_0501_0007_0406;
-
-/// CR0.TS.
-const TASK_SWITCHED: u64 = 1 << 3;
-
-/// Bits of CR4 that a guest may ask for.
-const CR4_GUEST: u64 = cr4::TSD | cr4::DE | cr4::FSGSBASE | cr4::OSXSAVE;
-
 /// Sets up control registers and MSRs of this CPU: what it offers to guests, what it denies itself.
 ///
 /// # Safety
 /// Once per CPU, after its block was filled; with SMAP, after `smap::enable`.
 pub(crate) unsafe fn set_up(features: &Features) {
-    let mut cr4 = cr4::DE | cr4::PAE | cr4::MCE | cr4::OSFXSR | cr4::OSXMMEXCPT;
-    for (has, bit) in [
-        (features.fsgsbase, cr4::FSGSBASE),
-        (features.xsave, cr4::OSXSAVE),
-        (features.smep, cr4::SMEP),
-        (features.smap, cr4::SMAP),
-    ] {
-        cr4 |= if has { bit } else { 0 };
-    }
+    let mut cr4 = Cr4Flags::DEBUGGING_EXTENSIONS
+        | Cr4Flags::PHYSICAL_ADDRESS_EXTENSION
+        | Cr4Flags::MACHINE_CHECK_EXCEPTION
+        | Cr4Flags::OSFXSR
+        | Cr4Flags::OSXMMEXCPT_ENABLE;
+    cr4.set(Cr4Flags::FSGSBASE, features.fsgsbase);
+    cr4.set(Cr4Flags::OSXSAVE, features.xsave);
+    cr4.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, features.smep);
+    cr4.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, features.smap);
     // SAFETY: each bit was found in CPUID, and the hypervisor's own code abides by all of them.
-    unsafe { asm!("mov cr4, {}", in(reg) cr4, options(nomem, nostack, preserves_flags)) }
+    unsafe { Cr4::write_raw(cr4.bits()) }
     if features.xsave && try_set_xcr0(features.xcr0) {
-        super::percpu::with_hardware(|cpu| cpu.xcr0 = features.xcr0);
+        super::percpu::this().xcr0.set(features.xcr0);
     }
     // SAFETY: every 64-bit CPU has a PAT; no mapping of the hypervisor uses the entries that change.
-    unsafe { msr::write(msr::PAT, PAT) }
+    unsafe { msr::write(msr::PAT, PAT_VALUE) }
 }
 
-/// Loads those bits of CR4 that are the guest's; says whether the CPU has what it asks. OSXSAVE, which shows only in
+/// Loads those bits of CR4 that are the guest's; returns whether the CPU has what it asks. OSXSAVE, which shows only in
 /// CPUID, stays on.
 pub(crate) fn set_guest_cr4(features: &Features, wanted: u64) -> bool {
-    if wanted & cr4::FSGSBASE != 0 && !features.fsgsbase || wanted & cr4::OSXSAVE != 0 && !features.xsave {
+    let asks = |flag: Cr4Flags| wanted & flag.bits() != 0;
+    if asks(Cr4Flags::FSGSBASE) && !features.fsgsbase || asks(Cr4Flags::OSXSAVE) && !features.xsave {
         return false;
     }
-    let loaded: u64;
-    // SAFETY: reads a control register.
-    unsafe { asm!("mov {}, cr4", out(reg) loaded, options(nomem, nostack, preserves_flags)) }
-    let next = loaded & !CR4_GUEST | wanted & CR4_GUEST | loaded & cr4::OSXSAVE;
+    let loaded = Cr4::read_raw();
+    let next = loaded & !CR4_GUEST | wanted & CR4_GUEST | loaded & Cr4Flags::OSXSAVE.bits();
     if next != loaded {
         // SAFETY: the bits that may differ change only what the guest may execute and what CPUID shows it.
-        unsafe { asm!("mov cr4, {}", in(reg) next, options(nomem, nostack, preserves_flags)) }
+        unsafe { Cr4::write_raw(next) }
     }
     true
 }
@@ -129,13 +109,10 @@ pub(crate) fn take_debug_status() -> u64 {
     let status: u64;
     // SAFETY: DR6 only reports.
     unsafe {
-        asm!("mov {s}, dr6", "mov dr6, {clear}", s = out(reg) status, clear = in(reg) DR6_CLEAR, options(nomem, nostack, preserves_flags));
+        asm!("mov {s}, dr6", "mov dr6, {clear}", s = out(reg) status, clear = in(reg) DEBUG_STATUS_RESET, options(nomem, nostack, preserves_flags));
     }
     status
 }
-
-/// DR6 when nothing was raised.
-const DR6_CLEAR: u64 = 0xffff_0ff0;
 
 /// Forgets every translation: CR4.PGE is clear, so none outlives this.
 #[inline]
@@ -157,16 +134,17 @@ pub(crate) fn invalidate(address: u64) {
 /// It must hold the hypervisor's slots.
 #[inline]
 pub(crate) unsafe fn load_root(machine: u64) {
-    // SAFETY: the caller's duty.
-    unsafe { asm!("mov cr3, {}", in(reg) machine, options(nostack, preserves_flags)) }
+    // SAFETY: the caller's duty; a root is a whole frame of machine memory.
+    unsafe {
+        let root = PhysFrame::from_start_address_unchecked(PhysAddr::new_unsafe(machine));
+        Cr3::write(root, Cr3Flags::empty());
+    }
 }
 
 /// The page table root that is loaded.
 pub(crate) fn root() -> Option<Mfn> {
-    let machine: u64;
-    // SAFETY: copies a register.
-    unsafe { asm!("mov {}, cr3", out(reg) machine, options(nomem, nostack, preserves_flags)) }
-    Mfn::containing(MachineAddr(machine))
+    let (root, _) = Cr3::read_raw();
+    Mfn::containing(MachineAddr(root.start_address().as_u64()))
 }
 
 /// Writes back and forgets the data caches.
@@ -180,7 +158,7 @@ pub(crate) fn set_task_switched(set: bool) {
     // SAFETY: TS concerns only instructions that the hypervisor does not execute, but when it clears TS first.
     unsafe {
         if set {
-            asm!("mov {a}, cr0", "or {a}, {ts}", "mov cr0, {a}", a = out(reg) _, ts = const TASK_SWITCHED, options(nomem, nostack));
+            Cr0::write_raw(Cr0::read_raw() | Cr0Flags::TASK_SWITCHED.bits());
         } else {
             asm!("clts", options(nomem, nostack, preserves_flags));
         }
@@ -199,13 +177,10 @@ pub(crate) fn ticks() -> u64 {
 /// The address of the last page fault.
 #[inline]
 pub(crate) fn fault_address() -> u64 {
-    let address;
-    // SAFETY: reads a control register.
-    unsafe { asm!("mov {}, cr2", out(reg) address, options(nomem, nostack, preserves_flags)) }
-    address
+    Cr2::read_raw()
 }
 
-/// Sets XCR0 if the CPU takes it; says whether it did.
+/// Sets XCR0 if the CPU takes it; returns whether it did.
 pub(crate) fn try_set_xcr0(value: u64) -> bool {
     let failed: u8;
     // SAFETY: a fault is foreseen; the hypervisor itself uses no extended state.

@@ -12,11 +12,11 @@ use oxen_abi::errno::Errno;
 use oxen_hv::addr::{GuestAddr, GuestRange, GuestWords, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
 use oxen_hv::config::MAX_CPUS;
 use oxen_hv::domain::vcpu::{Processor, VcpuState};
-use oxen_hv::hardware::{Clock, Power};
+use oxen_hv::hardware::{Clock, CpuId, Power};
 use oxen_hv::layout::{DIRECT_MAP_START, END_HV_SLOT, FIRST_HV_SLOT};
+use oxen_hv::machine::Machine;
 use oxen_hv::mem::{GuestFault, GuestMemory, HypervisorSpace, Ram, Tlb};
 use oxen_hv::{console::Serial, firmware::acpi::PowerOff, heap::Reserve, ports::Ports};
-use oxen_hv::{hardware::CpuId, machine::Machine};
 
 /// A PC, as far as the hypervisor drives it itself.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Pc {
 
     /// Flushes what other CPUs ask this one to.
     pub(crate) fn serve_shootdown(&self) {
-        self.shootdown.serve(percpu::with_hardware(|cpu| cpu.number));
+        self.shootdown.serve(percpu::this().number);
     }
 }
 
@@ -170,7 +170,7 @@ impl GuestMemory for Pc {
 
 impl Tlb for Pc {
     fn this_cpu(&self) -> CpuId {
-        percpu::with_hardware(|cpu| CpuId(cpu.number as u16))
+        CpuId(percpu::this().number as u16)
     }
 
     #[inline]
@@ -191,7 +191,7 @@ impl Tlb for Pc {
 
     #[inline]
     fn flush_cpus(&self, cpus: u64, page: Option<GuestAddr>) {
-        let this = percpu::with_hardware(|cpu| cpu.number);
+        let this = percpu::this().number;
         let others = cpus & !(1 << this);
         if others != 0 {
             self.shootdown.ask(this, others, page, |number| self.interrupt(number, vector::FLUSH));
@@ -221,7 +221,7 @@ impl Processor for Pc {
     }
 
     fn load(&self, state: &VcpuState) -> bool {
-        percpu::with_hardware(|cpu| processor::load(cpu, &self.features, state))
+        processor::load(percpu::this(), &self.features, state)
     }
 
     fn load_segments(&self, state: &VcpuState) -> bool {
@@ -229,7 +229,7 @@ impl Processor for Pc {
     }
 
     fn save(&self, state: &mut VcpuState) {
-        percpu::with_hardware(|cpu| processor::save(cpu, &self.features, state));
+        processor::save(percpu::this(), &self.features, state);
     }
 
     fn bases(&self, _state: &VcpuState) -> (u64, u64, u64) {
@@ -249,7 +249,7 @@ impl Processor for Pc {
     }
 
     fn set_tsc_aux(&self, value: u32) {
-        percpu::with_hardware(|cpu| processor::set_tsc_aux(cpu, &self.features, value));
+        processor::set_tsc_aux(percpu::this(), &self.features, value);
     }
 
     fn set_guest_cr4(&self, cr4: u64) -> bool {
@@ -265,7 +265,7 @@ impl Processor for Pc {
     }
 
     fn load_descriptor_tables(&self, state: &VcpuState) {
-        percpu::with_hardware(|cpu| processor::load_descriptor_tables(cpu, state));
+        processor::load_descriptor_tables(percpu::this(), state);
     }
 
     fn set_task_switched(&self, set: bool) {
@@ -273,7 +273,7 @@ impl Processor for Pc {
     }
 
     fn load_debug_registers(&self, state: &VcpuState) {
-        percpu::with_hardware(|cpu| processor::load_debug_registers(cpu, state));
+        processor::load_debug_registers(percpu::this(), state);
     }
 
     #[inline]
@@ -365,7 +365,7 @@ impl Ports for Pc {
         let is_known = value & !self.features.xcr0 == 0 && value & 1 != 0;
         let is_taken = is_known && self.features.xsave && cpu::try_set_xcr0(value);
         if is_taken {
-            percpu::with_hardware(|cpu| cpu.xcr0 = value);
+            percpu::this().xcr0.set(value);
         }
         is_taken
     }

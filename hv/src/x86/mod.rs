@@ -10,6 +10,8 @@ mod panic;
 pub(crate) mod percpu;
 mod port;
 mod processor;
+pub(crate) mod running;
+mod segments;
 pub(crate) mod setup;
 mod shootdown;
 mod smp;

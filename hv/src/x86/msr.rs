@@ -1,35 +1,33 @@
 //! Model-specific registers.
 
 use core::arch::asm;
+use x86_64::registers::model_specific as registers;
+use x86_64::registers::model_specific::Msr;
 
-pub(crate) const APIC_BASE: u32 = 0x1b;
-pub(crate) const SYSENTER_CS: u32 = 0x174;
-pub(crate) const SYSENTER_ESP: u32 = 0x175;
-pub(crate) const SYSENTER_EIP: u32 = 0x176;
-pub(crate) const PAT: u32 = 0x277;
-pub(crate) const TSC_DEADLINE: u32 = 0x6e0;
-pub(crate) const EFER: u32 = 0xc000_0080;
-pub(crate) const STAR: u32 = 0xc000_0081;
-pub(crate) const LSTAR: u32 = 0xc000_0082;
-pub(crate) const CSTAR: u32 = 0xc000_0083;
-pub(crate) const SFMASK: u32 = 0xc000_0084;
-pub(crate) const FS_BASE: u32 = 0xc000_0100;
-pub(crate) const GS_BASE: u32 = 0xc000_0101;
-pub(crate) const KERNEL_GS_BASE: u32 = 0xc000_0102;
-pub(crate) const TSC_AUX: u32 = 0xc000_0103;
+pub(crate) const APIC_BASE: Msr = registers::ApicBase::MSR;
+pub(crate) const SYSENTER_CS: Msr = Msr::new(0x174);
+pub(crate) const SYSENTER_ESP: Msr = Msr::new(0x175);
+pub(crate) const SYSENTER_EIP: Msr = Msr::new(0x176);
+pub(crate) const PAT: Msr = Msr::new(0x277);
+pub(crate) const TSC_DEADLINE: Msr = Msr::new(0x6e0);
+pub(crate) const EFER: Msr = registers::Efer::MSR;
+pub(crate) const STAR: Msr = registers::Star::MSR;
+pub(crate) const LSTAR: Msr = registers::LStar::MSR;
+pub(crate) const CSTAR: Msr = Msr::new(0xc000_0083);
+pub(crate) const SFMASK: Msr = registers::SFMask::MSR;
+pub(crate) const FS_BASE: Msr = registers::FsBase::MSR;
+pub(crate) const GS_BASE: Msr = registers::GsBase::MSR;
+pub(crate) const KERNEL_GS_BASE: Msr = registers::KernelGsBase::MSR;
+pub(crate) const TSC_AUX: Msr = Msr::new(0xc000_0103);
 
 /// Reads a register.
 ///
 /// # Safety
 /// The CPU must have it.
 #[inline]
-pub(crate) unsafe fn read(register: u32) -> u64 {
-    let (low, high): (u32, u32);
+pub(crate) unsafe fn read(register: Msr) -> u64 {
     // SAFETY: the caller knows that the register exists; reading these has no side effects.
-    unsafe {
-        asm!("rdmsr", in("ecx") register, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags))
-    }
-    u64::from(high) << 32 | u64::from(low)
+    unsafe { register.read() }
 }
 
 /// Writes a register.
@@ -37,11 +35,9 @@ pub(crate) unsafe fn read(register: u32) -> u64 {
 /// # Safety
 /// The CPU must have it, take the value, and nobody may rely on what it changes.
 #[inline]
-pub(crate) unsafe fn write(register: u32, value: u64) {
+pub(crate) unsafe fn write(mut register: Msr, value: u64) {
     // SAFETY: the caller's duty, as stated.
-    unsafe {
-        asm!("wrmsr", in("ecx") register, in("eax") value as u32, in("edx") (value >> 32) as u32, options(nostack, preserves_flags));
-    }
+    unsafe { register.write(value) }
 }
 
 /// Reads a register that the CPU may not have.
@@ -67,7 +63,7 @@ pub(crate) fn try_read(register: u32) -> Option<u64> {
     (failed == 0).then_some(u64::from(high) << 32 | u64::from(low))
 }
 
-/// Writes a register that the CPU may not have, or with a value that it may not take; says whether it did.
+/// Writes a register that the CPU may not have, or with a value that it may not take; returns whether it did.
 pub(crate) fn try_write(register: u32, value: u64) -> bool {
     let failed: u8;
     // SAFETY: a fault is foreseen; the library passes only registers that nothing of the hypervisor depends on.

@@ -1,6 +1,6 @@
 //! The end: what went wrong, where, and a loud stop.
 
-use super::{device::power, percpu, symbols};
+use super::{cpu, device::power, running, symbols};
 use crate::log;
 use core::arch::asm;
 use core::panic::PanicInfo;
@@ -41,9 +41,7 @@ pub(super) fn fault(regs: &Regs) -> ! {
 
 /// Prints the registers and the fault address.
 pub(super) fn registers(r: &Regs) {
-    let cr2: u64;
-    // SAFETY: copies a control register.
-    unsafe { asm!("mov {}, cr2", out(reg) cr2, options(nomem, nostack, preserves_flags)) }
+    let cr2 = cpu::fault_address();
     log!("rip {:04x}:{:016x} flags {:08x} rsp {:04x}:{:016x} cr2 {cr2:016x}", r.cs, r.rip, r.rflags, r.ss, r.rsp);
     log!("rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}", r.rax, r.rbx, r.rcx, r.rdx);
     log!("rsi {:016x} rdi {:016x} rbp {:016x} r8  {:016x}", r.rsi, r.rdi, r.rbp, r.r8);
@@ -67,7 +65,7 @@ fn announce() {
         power::debug_exit(FAILURE);
         power::halt();
     }
-    if let Some(hv) = percpu::HYPERVISOR.get() {
+    if let Some(hv) = running::HYPERVISOR.get() {
         hv.machine().apic.interrupt_others_now();
     }
     log!("\n**** Oxen stops: a bug in the hypervisor");
@@ -75,7 +73,7 @@ fn announce() {
 
 /// Names whatever on the stack looks like a return address: code is built without frame pointers.
 fn backtrace(stack: u64) {
-    let Some(words) = percpu::stack_from(stack) else { return log!("rsp is outside the stack") };
+    let Some(words) = running::stack_from(stack) else { return log!("rsp is outside the stack") };
     let calls = words.iter().take(WORDS).filter(|&&word| symbols::is_text(word)).take(CALLS);
     calls.for_each(|&word| frame(word));
 }

@@ -4,20 +4,18 @@ use super::memory::{tables, window::Window};
 use super::percpu::Hardware;
 use super::{cpu, entry::descriptors, msr};
 use core::arch::asm;
-use oxen_hv::domain::vcpu::{ExtendedState, VcpuState};
+use oxen_hv::domain::vcpu::{DEBUG_CONTROL_RESET, ExtendedState, VcpuState};
+use x86_64::registers::debug::{DebugAddressRegister as _, Dr0, Dr1, Dr2, Dr3, Dr7};
+use x86_64::registers::model_specific::Msr;
+use x86_64::registers::segmentation::GS;
+use x86_64::registers::xcontrol::XCr0Flags;
 
 /// Bits of DR7 that turn a breakpoint on.
 const BREAKPOINTS_ON: u64 = 0xff;
-/// What DR6 and DR7 hold when nothing is set.
-const DR6_CLEAR: u64 = 0xffff_0ff0;
-const DR7_CLEAR: u64 = 0x400;
-/// x87 and SSE as the CPU starts with them: control word, and MXCSR behind it.
-const INITIAL_FCW: u16 = 0x37f;
-const INITIAL_MXCSR: u32 = 0x1f80;
-/// XCR0 of a vcpu that has not set its own: x87 and SSE.
-const INITIAL_XCR0: u64 = 3;
+/// XCR0 of a vcpu that has not set its own.
+const INITIAL_XCR0: u64 = XCr0Flags::X87.union(XCr0Flags::SSE).bits();
 
-/// Loads a data selector; null if the guest's tables do not allow it. Says whether they did.
+/// Loads a data selector; null if the guest's tables do not allow it. Returns whether they did.
 macro_rules! load_selector {
     ($register:literal, $value:expr) => {{
         let value: u16 = $value;
@@ -56,8 +54,8 @@ macro_rules! read_selector {
     }};
 }
 
-/// Loads everything of a vcpu. Says whether the CPU took all selectors.
-pub(crate) fn load(hardware: &mut Hardware, features: &cpu::Features, state: &VcpuState) -> bool {
+/// Loads everything of a vcpu. Returns whether the CPU took all selectors.
+pub(crate) fn load(hardware: &Hardware, features: &cpu::Features, state: &VcpuState) -> bool {
     load_root(state);
     cpu::set_guest_cr4(features, state.loaded_cr4(state.cr4));
     load_descriptor_tables(hardware, state);
@@ -72,7 +70,7 @@ pub(crate) fn load(hardware: &mut Hardware, features: &cpu::Features, state: &Vc
     took_all
 }
 
-/// Loads selectors and bases. Says whether the CPU took all selectors.
+/// Loads selectors and bases. Returns whether the CPU took all selectors.
 pub(crate) fn load_segments(state: &VcpuState) -> bool {
     let [ds, es, fs, gs] = state.selectors;
     let took = [load_selector!("ds", ds), load_selector!("es", es), load_selector!("fs", fs), load_selector!("gs", gs)];
@@ -88,7 +86,7 @@ pub(crate) fn load_segments(state: &VcpuState) -> bool {
 }
 
 /// Takes back what the guest may have changed by itself.
-pub(crate) fn save(hardware: &mut Hardware, features: &cpu::Features, state: &mut VcpuState) {
+pub(crate) fn save(hardware: &Hardware, features: &cpu::Features, state: &mut VcpuState) {
     cpu::set_task_switched(false);
     save_extended(hardware, features, &mut state.extended);
     if !state.selectors_wait {
@@ -108,21 +106,21 @@ pub(crate) fn bases() -> (u64, u64, u64) {
 }
 
 /// Loads a base.
-pub(crate) fn set_base(register: u32, base: u64) {
+pub(crate) fn set_base(register: Msr, base: u64) {
     // SAFETY: the three base registers are the guest's; the library keeps what it passes canonical.
     unsafe { msr::write(register, base) }
 }
 
 /// Loads what RDTSCP answers in ECX, unless it is loaded.
-pub(crate) fn set_tsc_aux(hardware: &mut Hardware, features: &cpu::Features, value: u32) {
-    if features.rdtscp && hardware.tsc_aux != value {
-        hardware.tsc_aux = value;
+pub(crate) fn set_tsc_aux(hardware: &Hardware, features: &cpu::Features, value: u32) {
+    if features.rdtscp && hardware.tsc_aux.get() != value {
+        hardware.tsc_aux.set(value);
         // SAFETY: the CPU has it, and takes any 32 bits; only guests read it.
         unsafe { msr::write(msr::TSC_AUX, value.into()) }
     }
 }
 
-/// Loads a selector into the GS that is not in force; says whether the guest's tables allow it.
+/// Loads a selector into the GS that is not in force; returns whether the guest's tables allow it.
 pub(crate) fn set_user_gs(selector: u16) -> bool {
     swap_gs();
     let was_good = load_selector!("gs", selector);
@@ -132,7 +130,7 @@ pub(crate) fn set_user_gs(selector: u16) -> bool {
 
 fn swap_gs() {
     // SAFETY: the hypervisor does not use GS.
-    unsafe { asm!("swapgs", options(nomem, nostack, preserves_flags)) }
+    unsafe { GS::swap() }
 }
 
 /// Loads the root of the mode that the vcpu is in; the hypervisor's own, where it has none yet.
@@ -159,7 +157,7 @@ pub(crate) fn switch_mode(state: &VcpuState) {
 }
 
 /// Shows a vcpu's descriptor tables to the CPU.
-pub(crate) fn load_descriptor_tables(hardware: &mut Hardware, state: &VcpuState) {
+pub(crate) fn load_descriptor_tables(hardware: &Hardware, state: &VcpuState) {
     let Some(window) = Window::of(hardware.number) else { return };
     window.show_gdt(&state.gdt);
     window.show_ldt(&state.ldt);
@@ -170,35 +168,33 @@ pub(crate) fn load_descriptor_tables(hardware: &mut Hardware, state: &VcpuState)
 }
 
 /// Loads the breakpoints, or turns them off.
-pub(crate) fn load_debug_registers(hardware: &mut Hardware, state: &VcpuState) {
+pub(crate) fn load_debug_registers(hardware: &Hardware, state: &VcpuState) {
     let wanted = state.debug_control & BREAKPOINTS_ON != 0;
-    if !wanted && !hardware.has_breakpoints {
+    if !wanted && !hardware.has_breakpoints.get() {
         return;
     }
-    hardware.has_breakpoints = wanted;
+    hardware.has_breakpoints.set(wanted);
     let [b0, b1, b2, b3] = state.breakpoints;
-    let control = if wanted { state.debug_control } else { DR7_CLEAR };
-    // SAFETY: the lib lets no breakpoint lie in the hypervisor's addresses; reserved bits are as it checked them.
-    unsafe {
-        asm!("mov dr7, {}", in(reg) DR7_CLEAR, options(nomem, nostack, preserves_flags));
-        asm!("mov dr0, {}", in(reg) b0, options(nomem, nostack, preserves_flags));
-        asm!("mov dr1, {}", in(reg) b1, options(nomem, nostack, preserves_flags));
-        asm!("mov dr2, {}", in(reg) b2, options(nomem, nostack, preserves_flags));
-        asm!("mov dr3, {}", in(reg) b3, options(nomem, nostack, preserves_flags));
-        asm!("mov dr6, {}", in(reg) DR6_CLEAR, options(nomem, nostack, preserves_flags));
-        asm!("mov dr7, {}", in(reg) control, options(nomem, nostack, preserves_flags));
-    }
+    let control = if wanted { state.debug_control } else { DEBUG_CONTROL_RESET };
+    // The lib lets no breakpoint lie in the hypervisor's addresses; reserved bits are as it checked them.
+    Dr7::write_raw(DEBUG_CONTROL_RESET);
+    Dr0::write(b0);
+    Dr1::write(b1);
+    Dr2::write(b2);
+    Dr3::write(b3);
+    cpu::take_debug_status();
+    Dr7::write_raw(control);
 }
 
 /// Loads XCR0, unless it is loaded.
-fn change_xcr0(hardware: &mut Hardware, value: u64) {
-    if hardware.xcr0 != value && cpu::try_set_xcr0(value) {
-        hardware.xcr0 = value;
+fn change_xcr0(hardware: &Hardware, value: u64) {
+    if hardware.xcr0.get() != value && cpu::try_set_xcr0(value) {
+        hardware.xcr0.set(value);
     }
 }
 
-fn save_extended(hardware: &mut Hardware, features: &cpu::Features, area: &mut ExtendedState) {
-    area.set_xcr0(hardware.xcr0);
+fn save_extended(hardware: &Hardware, features: &cpu::Features, area: &mut ExtendedState) {
+    area.set_xcr0(hardware.xcr0.get());
     if features.xsave {
         change_xcr0(hardware, features.xcr0);
     }
@@ -213,7 +209,7 @@ fn save_extended(hardware: &mut Hardware, features: &cpu::Features, area: &mut E
     }
 }
 
-fn load_extended(hardware: &mut Hardware, features: &cpu::Features, area: &ExtendedState) {
+fn load_extended(hardware: &Hardware, features: &cpu::Features, area: &ExtendedState) {
     if features.xsave {
         change_xcr0(hardware, features.xcr0);
     }
@@ -222,10 +218,7 @@ fn load_extended(hardware: &mut Hardware, features: &cpu::Features, area: &Exten
     }
     if !try_load_extended(features, area) {
         // A toolstack or a kernel gave an image that the CPU does not take: the vcpu starts afresh.
-        let mut fresh = ExtendedState([0; ExtendedState::BYTES]);
-        fresh.0[..2].copy_from_slice(&INITIAL_FCW.to_le_bytes());
-        fresh.0[24..28].copy_from_slice(&INITIAL_MXCSR.to_le_bytes());
-        try_load_extended(features, &fresh);
+        try_load_extended(features, &ExtendedState::RESET);
     }
     if features.xsave {
         let xcr0 = area.xcr0();

@@ -7,12 +7,13 @@ use super::device::{clock, power, serial};
 use super::entry::{descriptors, enter_guests, syscall};
 use super::machine::Pc;
 use super::memory::space::{self, Division, Loaded, Space};
-use super::memory::{heap, smap, tables};
-use super::percpu::{self, CpuBlock};
+use super::memory::{guest, heap, smap, tables};
+use super::running::{self, CpuBlock};
 use super::shootdown::Shootdown;
 use super::{smp, symbols};
 use crate::log;
 use core::ops::Range;
+use oxen_abi::errno::Errno;
 use oxen_hv::Hypervisor;
 use oxen_hv::addr::{MachineAddr, Mfn, PAGE_BYTES};
 use oxen_hv::boot::cmdline::{self, Options};
@@ -47,7 +48,7 @@ pub(crate) fn speak() {
 /// Lets faults of the boot be seen.
 pub(crate) fn catch_faults() {
     // SAFETY: the boot story comes here once, alone, the block not used yet.
-    unsafe { descriptors::early() };
+    unsafe { descriptors::early(running::frame_end()) };
 }
 
 /// Reads what the loader left.
@@ -86,7 +87,7 @@ pub(crate) fn divide_memory(info: &BootInfo) -> (Division, Space, FrameTable) {
     // SAFETY: the boot CPU is alone; when the tables are in place its block is long filled.
     let (space, frames) = unsafe {
         let built = division.build();
-        descriptors::enter_window(tables::image_machine_address(&raw const percpu::BOOT_GDT));
+        descriptors::enter_window(tables::image_machine_address(&raw const descriptors::BOOT_GDT));
         built
     };
     (division, space, frames)
@@ -115,7 +116,14 @@ pub(crate) fn make_hypervisor(
     let windows = acpi.windows.iter().filter(|window| window.frames().is_some_and(|mut all| all.all(is_device)));
     let pci = Pci::new(windows.copied().collect());
     let efi = info.efi.clone();
-    let hv = percpu::HYPERVISOR.call_once(|| Hypervisor {
+    heap::draw_from(heap::Source {
+        take: |order| running::HYPERVISOR.get().ok_or(Errno::NoMem)?.memory.take_own(order),
+        give_back: |frame| {
+            running::HYPERVISOR.get().into_iter().for_each(|hv| hv.memory.give_back_own(frame));
+        },
+    });
+    guest::have_reads_judged_by(running::may_read);
+    let hv = running::HYPERVISOR.call_once(|| Hypervisor {
         memory_map,
         grants: options.grants,
         efi,
@@ -162,9 +170,9 @@ fn listen_to_console(hv: &Hypervisor<Pc>) {
 pub(crate) fn start_other_cpus(hv: &'static Hypervisor<Pc>) {
     // Until one runs there is nobody to listen to.
     #[cfg(debug_assertions)]
-    lock::watch(percpu::held);
+    lock::watch(|| &super::percpu::this().held);
     lock::listen_while_waiting(|| {
-        if let Some(hv) = percpu::HYPERVISOR.get() {
+        if let Some(hv) = running::HYPERVISOR.get() {
             hv.machine().serve_shootdown();
         }
     });
@@ -178,7 +186,7 @@ pub(crate) fn open_boot_cpu(hv: &'static Hypervisor<Pc>) -> &'static CpuBlock {
     // SAFETY: once, on the boot CPU, whose block is filled.
     let block = unsafe {
         syscall::enable(0);
-        percpu::open(hv, cpu, shared)
+        running::open(hv, cpu, shared)
     };
     if hv.bring_up_cpu(cpu).is_err() {
         give_up(format_args!("There is no memory for the scheduler"));

@@ -1,11 +1,11 @@
 //! Starting the other CPUs, one after another, and their way to the first guest.
 
-use super::entry::descriptors::Gdt;
 use super::entry::secondary::{START_PAGE, trampoline};
 use super::entry::{descriptors, enter_guests, syscall};
 use super::machine::Pc;
 use super::memory::tables;
-use super::{cpu, percpu};
+use super::segments::Gdt;
+use super::{cpu, percpu, running};
 use crate::log;
 use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use oxen_abi::errno::Errno;
@@ -92,7 +92,7 @@ fn prepare(hv: &'static Hypervisor<Pc>, number: usize) -> Result<(), Errno> {
     STARTING_GDT.store(DIRECT_MAP_START + frame(), Ordering::Relaxed);
     // SAFETY: once for each number, by the boot CPU; the frames are enough, zeroed and the hypervisor's.
     let end = unsafe { tables::map_secondary(number, &mut frame) };
-    STARTING_STACK.store(end - (percpu::STACK_BYTES - percpu::BLOCK_OFFSET) as u64, Ordering::Relaxed);
+    STARTING_STACK.store(end - (percpu::STACK_BYTES - running::BLOCK_OFFSET) as u64, Ordering::Relaxed);
     STARTING.store(number, Ordering::Release);
     let left = (0..FRAMES as u64).filter_map(|index| first.checked_add(index)).filter(|mfn| mfn.address().0 >= next);
     left.for_each(|mfn| hv.memory.give_back_own(mfn));
@@ -106,11 +106,11 @@ const FRAMES: usize = (percpu::STACK_BYTES / PAGE_BYTES + 3).next_power_of_two()
 pub(super) extern "sysv64" fn start() -> ! {
     let number = STARTING.load(Ordering::Acquire);
     let gdt = STARTING_GDT.load(Ordering::Relaxed) as *mut Gdt;
-    let Some(hv) = percpu::HYPERVISOR.get() else { super::device::power::halt() };
+    let Some(hv) = running::HYPERVISOR.get() else { super::device::power::halt() };
     // SAFETY: the page was taken for this CPU's descriptors alone, and this is the first that the CPU does.
     unsafe {
-        gdt.write(Gdt::EMPTY);
-        percpu::fill(number, &mut *gdt);
+        gdt.write(Gdt::flat());
+        percpu::fill(number, &*gdt, running::frame_end());
         descriptors::enter_window(tables::direct_machine_address(gdt));
         cpu::set_up(&hv.machine().features);
     }
@@ -119,7 +119,7 @@ pub(super) extern "sysv64" fn start() -> ! {
     // SAFETY: likewise; the stubs of this number are for the stack that it stands on.
     let block = unsafe {
         let Some(shared) = hv.cpu(cpu).filter(|_| syscall::enable(number)) else { super::device::power::halt() };
-        percpu::open(hv, cpu, shared)
+        running::open(hv, cpu, shared)
     };
     if hv.bring_up_cpu(cpu).is_err() {
         super::device::power::halt();

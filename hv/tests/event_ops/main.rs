@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test")]
 
 mod expected;
+#[path = "../support/sequence.rs"]
+mod sequence;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;
@@ -15,6 +17,8 @@ use oxen_hv::{
     domain::{Progress, vcpu::pause},
     event::port::Binding,
 };
+use proptest_state_machine::prop_state_machine;
+use sequence::{Test, config};
 use std::sync::atomic::Ordering::SeqCst;
 use support::{dice::Dice, guest::Guest};
 use world::{LIMIT, World};
@@ -30,6 +34,13 @@ fn every_answer_is_the_model_s_and_a_refusal_changes_nothing() {
             world.check(&what);
         }
     }
+}
+
+prop_state_machine! {
+    #![proptest_config(config(48))]
+
+    #[test]
+    fn a_short_sequence_with_another_answer_is_shrunk(sequential 1..200 => Test<World>);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The domains and their model: one operation on both, then both compared.
 
+use crate::sequence;
 use crate::support::{self, Fake, dice::Dice, guest::Guest};
 use oxen_abi::{domid::DomId, errno::Errno, virq::NR_VIRQS};
 use oxen_hv::{
@@ -248,4 +249,19 @@ impl World {
         }
         what
     }
+}
+
+impl sequence::World for World {
+    fn begin() -> Self {
+        support::on_cpu(0);
+        Self::new()
+    }
+
+    fn act(&mut self, seed: u64) -> String {
+        let what = self.step(&mut Dice(seed));
+        self.check(&what);
+        what
+    }
+
+    fn end(self) {}
 }

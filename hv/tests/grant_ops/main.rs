@@ -8,12 +8,16 @@ mod mapping;
 mod parts;
 mod questions;
 mod races;
+#[path = "../support/sequence.rs"]
+mod sequence;
 #[path = "../support/mod.rs"]
 mod support;
 mod versions;
 mod world;
 
 use oxen_hv::domain::Progress;
+use proptest_state_machine::prop_state_machine;
+use sequence::{Test, config};
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
     audit::{self, Holds},
@@ -38,10 +42,17 @@ fn every_status_is_the_model_s_and_a_refusal_changes_nothing() {
     }
 }
 
+prop_state_machine! {
+    #![proptest_config(config(48))]
+
+    #[test]
+    fn a_short_sequence_with_another_status_is_shrunk(sequential 1..200 => Test<World>);
+}
+
 #[test]
 fn a_dead_domain_holds_nothing_and_what_it_granted_stays_until_it_is_unmapped() {
     let (mut world, mut dice) = (World::new(), Dice(11));
-    (0..4000).for_each(|_| world.step(&mut dice));
+    (0..4000).for_each(|_| _ = world.step(&mut dice));
     let domain = world.sides[0].guest.domain.clone();
     domain.memory.is_dying.store(true, SeqCst);
     let hv = world.sides[0].guest.hv;

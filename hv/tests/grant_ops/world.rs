@@ -9,6 +9,7 @@ use super::support::{
     guest::{Guest, Home},
     on_cpu,
 };
+use crate::sequence;
 use oxen_abi::{
     domid::DomId,
     errno::Errno,
@@ -301,18 +302,20 @@ impl World {
         hv.machine().flush();
     }
 
-    pub(crate) fn step(&mut self, dice: &mut Dice) {
+    pub(crate) fn step(&mut self, dice: &mut Dice) -> (usize, &'static str) {
         let me = dice.roll(GUESTS as u32) as usize;
-        match dice.roll(18) {
-            0..=2 => self.write_entry(me, dice),
-            3..=6 => self.map(me, dice),
-            7..=9 => self.unmap(me, dice),
-            10..=12 => self.copy(me, dice),
-            13 => self.transfer(me, dice),
-            14 => self.swap(me, dice),
-            15 => self.change_version(me, dice),
-            _ => self.use_spare(me, dice),
-        }
+        let (what, operation): (_, fn(&mut Self, usize, &mut Dice)) = match dice.roll(18) {
+            0..=2 => ("write_entry", Self::write_entry),
+            3..=6 => ("map", Self::map),
+            7..=9 => ("unmap", Self::unmap),
+            10..=12 => ("copy", Self::copy),
+            13 => ("transfer", Self::transfer),
+            14 => ("swap", Self::swap),
+            15 => ("change_version", Self::change_version),
+            _ => ("use_spare", Self::use_spare),
+        };
+        operation(self, me, dice);
+        (me, what)
     }
 
     /// What the model says, and nothing else, is there.
@@ -353,6 +356,21 @@ impl World {
             is_mapped || self.claims.values().any(|claim| claim.grantee == to && claim.frame == frame)
         });
     }
+}
+
+impl sequence::World for World {
+    fn begin() -> Self {
+        Self::new()
+    }
+
+    fn act(&mut self, seed: u64) -> String {
+        let (me, what) = self.step(&mut Dice(seed));
+        self.check();
+        self.count();
+        format!("guest {me}: {what}")
+    }
+
+    fn end(self) {}
 }
 
 pub(crate) fn any_ref(dice: &mut Dice) -> u32 {

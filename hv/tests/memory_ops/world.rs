@@ -1,5 +1,6 @@
 //! Who plays, what they may choose from, and what must hold after each operation.
 
+use crate::sequence;
 use crate::support::{
     self, Fake,
     audit::{self, Holds},
@@ -21,6 +22,8 @@ use oxen_hv::{
 };
 use std::sync::atomic::Ordering;
 
+/// Frames of the machine.
+const FRAMES: usize = 180;
 pub(crate) const BUFFER: u64 = 0;
 pub(crate) const LINEAR_SLOT: usize = 1;
 /// What the hypervisor leaves in each of its own frames.
@@ -84,7 +87,7 @@ pub(crate) enum Outcome {
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
         support::on_cpu(0);
-        let hv = boot(180);
+        let hv = boot(FRAMES);
         let players = [(0, true), (1, false), (2, false)]
             .map(|(id, is_privileged)| {
                 let mut guest = Guest::new(hv, id, is_privileged, 40);
@@ -276,7 +279,7 @@ impl World {
         }
     }
 
-    pub(crate) fn step(&mut self) {
+    pub(crate) fn step(&mut self) -> (usize, &'static str, Outcome) {
         let player = self.random.below(self.players.len() as u64) as usize;
         self.enter(player);
         self.settle();
@@ -286,22 +289,22 @@ impl World {
         if is_short {
             self.hv.machine().frames_left.store(self.random.below(3), Ordering::SeqCst);
         }
-        let outcome = match self.random.below(104) {
-            0..=34 => self.update(player),
-            35..=44 => self.update_at(player),
-            45..=64 => self.extended(player),
-            65..=71 => self.reserve(player),
-            72..=73 => self.exchange(player),
-            74..=79 => self.direct_write(player),
-            80..=83 => self.descriptors(player),
-            84..=87 => self.map_grant(player),
-            88..=91 => self.unmap_grant(player),
-            92 => self.hand_over(player),
-            100..=101 => self.take_own(),
-            102..=103 => self.unmap_and_exchange(player),
-            93..=96 => self.cultivate(player),
-            97 => self.ask_from_afar(player),
-            _ => self.scribble(player),
+        let (what, outcome) = match self.random.below(104) {
+            0..=34 => ("update", self.update(player)),
+            35..=44 => ("update_at", self.update_at(player)),
+            45..=64 => ("extended", self.extended(player)),
+            65..=71 => ("reserve", self.reserve(player)),
+            72..=73 => ("exchange", self.exchange(player)),
+            74..=79 => ("direct_write", self.direct_write(player)),
+            80..=83 => ("descriptors", self.descriptors(player)),
+            84..=87 => ("map_grant", self.map_grant(player)),
+            88..=91 => ("unmap_grant", self.unmap_grant(player)),
+            92 => ("hand_over", self.hand_over(player)),
+            100..=101 => ("take_own", self.take_own()),
+            102..=103 => ("unmap_and_exchange", self.unmap_and_exchange(player)),
+            93..=96 => ("cultivate", self.cultivate(player)),
+            97 => ("ask_from_afar", self.ask_from_afar(player)),
+            _ => ("scribble", self.scribble(player)),
         };
         self.hv.machine().frames_left.store(u64::MAX, Ordering::SeqCst);
         self.check_contents(&owners);
@@ -310,10 +313,11 @@ impl World {
             audit::assert_unchanged(self.hv, &before);
         }
         audit::check_caches(self.hv, |owner, frame| self.was_lent(owner, frame));
+        (player, what, outcome)
     }
 
     /// Ends all domains and looks whether everything came back.
-    pub(crate) fn end(mut self, free_at_first: u32) {
+    pub(crate) fn end(mut self) {
         self.own.drain(..).for_each(|frame| self.hv.memory.give_back_own(frame));
         for player in &mut self.players {
             let Player { guest, descriptors, claims, .. } = player;
@@ -342,7 +346,28 @@ impl World {
             }
         }
         audit::check(self.hv, &Holds::default(), audit::nothing_lent);
-        assert_eq!(self.hv.memory.frames.free_frames(), free_at_first, "law 7: not everything came back");
+        assert_eq!(
+            self.hv.memory.frames.free_frames(),
+            (FRAMES - support::OWN_FRAMES) as u32,
+            "law 7: not everything came back"
+        );
+    }
+}
+
+impl sequence::World for World {
+    fn begin() -> Self {
+        Self::new(1)
+    }
+
+    fn act(&mut self, seed: u64) -> String {
+        self.random = Random(seed);
+        let (player, what, outcome) = self.step();
+        audit::check(self.hv, &self.known(), |owner, frame| self.was_lent(owner, frame));
+        format!("domain {player}: {what}: {outcome:?}")
+    }
+
+    fn end(self) {
+        self.end();
     }
 }
 

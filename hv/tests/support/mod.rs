@@ -12,6 +12,7 @@ pub(crate) mod dice;
 pub(crate) mod guest;
 mod memory;
 mod processor;
+mod promises;
 
 use oxen_hv::{
     Hypervisor,
@@ -46,7 +47,7 @@ pub(crate) const CONTROLLER: u64 = 0xfec0_0000;
 
 thread_local! {
     /// The locks that this CPU holds.
-    static HELD: &'static oxen_hv::lock::Held = Box::leak(Box::new(oxen_hv::lock::Held::NOTHING));
+    static HELD: &'static oxen_hv::lock::Held = Box::leak(Box::new(oxen_hv::lock::Held::nothing()));
     static CPU: Cell<u16> = const { Cell::new(0) };
     static RUNNING: RefCell<Option<(&'static Hypervisor<Fake>, Arc<Domain>)>> = const { RefCell::new(None) };
     /// Whether a translation was the supervisor's alone, since this was last cleared.

@@ -48,7 +48,9 @@ extern "C" fn start(info: *const StartInfo) -> ! {
     protect_image();
     let limit = limit_from_map(info.nr_pages);
     lay_out_memory(info, limit);
-    event::start();
+    if let Err(errno) = event::start() {
+        crate::println!("events: {errno:?}; they come by two levels");
+    }
     if let Err(errno) = time::start() {
         crate::println!("timer: {errno:?}; sleeping tasks will not wake up by themselves");
     }

@@ -131,7 +131,6 @@ pub fn features(submap: u32) -> Result<u32, Errno> {
 /// Operations on event channels.
 pub mod event_op {
     use super::{Errno, Hypercall, call2, event_channel};
-    use crate::memory::Page;
     use zerocopy::FromZeros;
 
     pub(super) fn call<T>(command: u32, request: &mut T) -> Result<(), Errno> {
@@ -175,21 +174,20 @@ pub mod event_op {
         set_priority(EvtchnSetPriority) = EVTCHNOP_SET_PRIORITY;
     }
 
-    /// Goes over to the FIFO ABI, with a page of zeros as vcpu 0's control block.
+    /// Goes over to the FIFO ABI, with a frame of zeros as vcpu 0's control block: the hypervisor writes to it.
     ///
     /// # Errors
     /// What the hypervisor answers.
-    pub fn init_control(page: &'static Page) -> Result<(), Errno> {
-        let request = event_channel::EvtchnInitControl { control_gfn: page.mfn().0, ..FromZeros::new_zeroed() };
-        // The hypervisor writes to the page from now on, which is atomics and stays.
-        call(event_channel::EVTCHNOP_INIT_CONTROL, &mut { request })
+    pub(crate) fn init_control(control_gfn: u64) -> Result<(), Errno> {
+        let mut request = event_channel::EvtchnInitControl { control_gfn, ..FromZeros::new_zeroed() };
+        call(event_channel::EVTCHNOP_INIT_CONTROL, &mut request)
     }
 
-    /// Gives the hypervisor a page for more event words.
+    /// Gives the hypervisor a frame for more event words: it writes to it.
     ///
     /// # Errors
     /// What the hypervisor answers.
-    pub fn expand_array(page: &'static Page) -> Result<(), Errno> {
-        call(event_channel::EVTCHNOP_EXPAND_ARRAY, &mut event_channel::EvtchnExpandArray { array_gfn: page.mfn().0 })
+    pub(crate) fn expand_array(array_gfn: u64) -> Result<(), Errno> {
+        call(event_channel::EVTCHNOP_EXPAND_ARRAY, &mut event_channel::EvtchnExpandArray { array_gfn })
     }
 }

@@ -1,6 +1,7 @@
 //! Memory: page tables, pages as owned values, views of them as atomic words, address spaces, mappings, grants.
 
 pub mod bytes;
+pub(crate) mod event_pages;
 pub mod grant;
 #[cfg(target_os = "none")]
 pub(crate) mod heap;

@@ -8,7 +8,8 @@ use crate::{
     caller::Caller,
     domain::{
         Domain,
-        vcpu::{Callback, ExtendedState, Vcpu, VcpuState},
+        traps::Callback,
+        vcpu::{ExtendedState, Vcpu, VcpuState},
     },
     machine::Machine,
     mem::guest_ptr::GuestPtr,

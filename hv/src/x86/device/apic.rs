@@ -3,6 +3,7 @@
 use super::super::memory::tables;
 use super::super::{cpu, msr};
 use core::sync::atomic::{AtomicU32, Ordering};
+use x86_64::registers::model_specific::ApicBaseFlags;
 
 /// Vectors of the hypervisor's own interrupts. Device interrupts take those from 0x20 on, by the pirq's number.
 pub(crate) mod vector {
@@ -48,8 +49,8 @@ const ASSERT: u32 = 1 << 14;
 const ALL_OTHERS: u32 = 3 << 18;
 /// Command register: the last one is still on its way.
 const BUSY: u32 = 1 << 12;
-const GLOBAL_ENABLE: u64 = 1 << 11;
-const X2APIC_ENABLE: u64 = 1 << 10;
+const GLOBAL_ENABLE: u64 = ApicBaseFlags::LAPIC_ENABLE.bits();
+const X2APIC_ENABLE: u64 = ApicBaseFlags::X2APIC_ENABLE.bits();
 
 /// The registers of the CPU that uses it; every CPU sees its own at the same address.
 #[derive(Clone, Copy, Debug)]

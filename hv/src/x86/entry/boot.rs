@@ -5,6 +5,7 @@
 //! direct map, and the image at its link address; `memory::tables` replaces them.
 
 use super::super::percpu::STACK_BYTES;
+use super::super::running::BLOCK_OFFSET;
 use super::super::smp;
 use super::secondary::START_PAGE;
 use core::arch::global_asm;
@@ -23,7 +24,7 @@ global_asm!(
     mb2_magic = const MULTIBOOT2_MAGIC,
     offset = const IMAGE_START,
     stack_bytes = const STACK_BYTES,
-    stack_top = const super::super::percpu::BLOCK_OFFSET,
+    stack_top = const BLOCK_OFFSET,
     start = sym crate::start,
     page = const START_PAGE,
     secondary_stack = sym smp::STARTING_STACK,

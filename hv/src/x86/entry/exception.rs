@@ -2,23 +2,25 @@
 
 use super::super::device::apic::vector;
 use super::super::memory::window::Window;
-use super::super::percpu::{self, CpuBlock};
-use super::super::{cpu, panic};
+use super::super::running::{self, CpuBlock};
+use super::super::{cpu, panic, percpu};
 use super::{finish, fixup, leave};
 use core::sync::atomic::Ordering;
 use oxen_hv::domain::regs::Regs;
+use x86_64::registers::rflags::RFlags;
+use x86_64::structures::idt::{ExceptionVector, PageFaultErrorCode};
 
 /// RFLAGS after a foreseen fault: how the code learns of it, and guest memory closed (SMAP), as it may not come by the
 /// instruction that closes it.
-const CARRY: u64 = 1 << 0;
-const ALIGNMENT_CHECK: u64 = 1 << 18;
+const CARRY: u64 = RFlags::CARRY_FLAG.bits();
+const ALIGNMENT_CHECK: u64 = RFlags::ALIGNMENT_CHECK.bits();
 /// RFLAGS that step.
-const TRAP: u64 = 1 << 8;
+const TRAP: u64 = RFlags::TRAP_FLAG.bits();
 /// Vectors of the CPU's exceptions.
-const DEBUG: u32 = 1;
-const NMI: u32 = 2;
-const DOUBLE_FAULT: u32 = 8;
-const MACHINE_CHECK: u32 = 18;
+const DEBUG: u32 = ExceptionVector::Debug as u32;
+const NMI: u32 = ExceptionVector::NonMaskableInterrupt as u32;
+const DOUBLE_FAULT: u32 = ExceptionVector::Double as u32;
+const MACHINE_CHECK: u32 = ExceptionVector::MachineCheck as u32;
 
 /// A page fault in a guest. Returns to it by `iretq` with the registers as they then are.
 pub(super) extern "sysv64" fn guest_page_fault(block: &CpuBlock) {
@@ -38,11 +40,11 @@ pub(super) extern "sysv64" fn guest_page_fault(block: &CpuBlock) {
 /// How far into the LDT a fault was that the CPU took while it looked for a descriptor: not as user, in ring 3.
 #[inline]
 fn ldt_offset(address: u64, error_code: u32) -> Option<u64> {
-    const USER: u32 = 1 << 2;
-    if error_code & USER != 0 {
+    const USER: u64 = PageFaultErrorCode::USER_MODE.bits();
+    if u64::from(error_code) & USER != 0 {
         return None;
     }
-    Window::of(percpu::with_hardware(|cpu| cpu.number))?.ldt_offset(address)
+    Window::of(percpu::this().number)?.ldt_offset(address)
 }
 
 /// Another exception in a guest.
@@ -83,7 +85,7 @@ pub(super) extern "sysv64" fn hypervisor_exception(regs: &mut Regs, vector: u32)
         _ => match fixup::find(regs.rip) {
             Some(target) => {
                 if target == &raw const return_refused as u64 {
-                    percpu::note_refusal(vector, regs.error_code);
+                    running::note_refusal(vector, regs.error_code);
                 }
                 regs.rip = target;
                 regs.rflags = regs.rflags & !ALIGNMENT_CHECK | CARRY;
@@ -114,11 +116,11 @@ pub(super) extern "sysv64" fn idle_interrupt(regs: &Regs) {
 
 /// Does what an interrupt asks for at once, and leaves a note of the rest.
 fn serve(raised: u32) {
-    let Some(hv) = percpu::HYPERVISOR.get() else { return };
+    let Some(hv) = running::HYPERVISOR.get() else { return };
     match raised {
         vector::SPURIOUS => return,
         vector::TIMER => {
-            let number = percpu::with_hardware(|cpu| cpu.number);
+            let number = percpu::this().number;
             if let Some(shared) = hv.cpus.get(number) {
                 shared.work.fetch_or(oxen_hv::per_cpu::work::TIMER, Ordering::Relaxed);
             }

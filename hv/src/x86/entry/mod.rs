@@ -8,7 +8,7 @@ pub(crate) mod secondary;
 mod stubs;
 pub(crate) mod syscall;
 
-use super::percpu::CpuBlock;
+use super::running::CpuBlock;
 use core::arch::asm;
 
 /// What must be done before a guest goes on: the CPU's own work, which may put another vcpu on it, then what waits for

@@ -5,7 +5,8 @@
 //! none of them.
 
 use super::super::machine::Pc;
-use super::super::percpu::{BLOCK_OFFSET, CpuBlock, STACK_BYTES};
+use super::super::percpu::STACK_BYTES;
+use super::super::running::{BLOCK_OFFSET, CpuBlock};
 use super::{exception, syscall};
 use core::arch::global_asm;
 use core::mem::offset_of;

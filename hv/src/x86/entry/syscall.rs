@@ -4,14 +4,15 @@
 //! is to do than answer.
 
 use super::super::machine::Pc;
+use super::super::segments::{HYPERVISOR_CS, RESERVED_SELECTORS};
 use super::super::{
     msr,
-    percpu::{self, CpuBlock},
+    running::{self, CpuBlock},
 };
-use super::descriptors::{HYPERVISOR_CS, RESERVED_SELECTORS};
 use super::{finish, leave};
 use oxen_hv::config::MAX_CPUS;
 use oxen_hv::hypercall::{Entry, NUMBERS, Next, Table};
+use x86_64::registers::{model_specific::EferFlags, rflags::RFlags};
 
 /// Every hypercall's handler, by number.
 pub(super) static ENTRIES: [Entry<Pc>; NUMBERS] = Table::<Pc>::ENTRIES;
@@ -74,12 +75,16 @@ fn stubs(number: usize) -> Option<[u64; 2]> {
     (number < MAX_CPUS).then_some([first, first + SECONDARY_STUB_BYTES as u64])
 }
 
-/// EFER: `syscall` is there; no-execute is.
-const SYSCALL_ENABLE: u64 = 1 << 0;
-/// RFLAGS that `syscall` clears: AC, NT, DF, IF, TF and the privilege level of I/O.
-const CLEARED: u64 = 1 << 18 | 1 << 14 | 1 << 12 | 1 << 13 | 1 << 10 | 1 << 9 | 1 << 8;
+/// RFLAGS that `syscall` clears.
+const CLEARED: RFlags = RFlags::ALIGNMENT_CHECK
+    .union(RFlags::NESTED_TASK)
+    .union(RFlags::IOPL_LOW)
+    .union(RFlags::IOPL_HIGH)
+    .union(RFlags::DIRECTION_FLAG)
+    .union(RFlags::INTERRUPT_FLAG)
+    .union(RFlags::TRAP_FLAG);
 
-/// Points `syscall` and `sysenter` on this CPU to their stubs; says whether there are any for it. `sysret` then loads
+/// Points `syscall` and `sysenter` on this CPU to their stubs; returns whether there are any for it. `sysret` then loads
 /// 0xe033 and 0xe02b, the ABI's flat selectors.
 ///
 /// # Safety
@@ -93,11 +98,11 @@ pub(crate) unsafe fn enable(number: usize) -> bool {
         msr::write(msr::STAR, upper << 48 | u64::from(HYPERVISOR_CS) << 32);
         msr::write(msr::LSTAR, stub);
         msr::write(msr::CSTAR, stub32);
-        msr::write(msr::SFMASK, CLEARED);
+        msr::write(msr::SFMASK, CLEARED.bits());
         msr::write(msr::SYSENTER_CS, HYPERVISOR_CS.into());
-        msr::write(msr::SYSENTER_ESP, percpu::frame_end());
+        msr::write(msr::SYSENTER_ESP, running::frame_end());
         msr::write(msr::SYSENTER_EIP, &raw const sysenter_entry as u64);
-        msr::write(msr::EFER, msr::read(msr::EFER) | SYSCALL_ENABLE);
+        msr::write(msr::EFER, msr::read(msr::EFER) | EferFlags::SYSTEM_CALL_EXTENSIONS.bits());
     }
     true
 }

@@ -5,13 +5,13 @@
 //! Once any guest has a root with a linear entry (`mem::linear`), what was read is looked at again before it is used: not
 //! before the read, or another CPU could write such an entry in between.
 
-use crate::x86::{cpu, percpu};
 use core::arch::asm;
 use core::sync::atomic::{AtomicU8, Ordering};
 use oxen_hv::{
     addr::{GuestAddr, GuestRange, GuestWords},
     mem::GuestFault,
 };
+use spin::Once;
 
 /// Whether reads are looked at: 0 or [`DOUBTFUL`].
 static DOUBT: AtomicU8 = AtomicU8::new(0);
@@ -24,14 +24,18 @@ pub(crate) fn watch_reads() {
     DOUBT.store(DOUBTFUL, Ordering::SeqCst);
 }
 
+static JUDGE: Once<fn(GuestAddr, u64) -> bool> = Once::new();
+
+/// Says who judges what was read: whether so many bytes from an address may be used. Once, at boot.
+pub(crate) fn have_reads_judged_by(judge: fn(GuestAddr, u64) -> bool) {
+    JUDGE.call_once(|| judge);
+}
+
 /// Whether what was read may be used.
 #[cold]
 #[inline(never)]
 fn may_read(from: u64, bytes: u64) -> bool {
-    let (hv, domain, root) = (percpu::HYPERVISOR.get(), percpu::running_domain(), cpu::root());
-    hv.zip(domain)
-        .zip(root)
-        .is_some_and(|((hv, domain), root)| hv.memory.may_read(&domain.memory, root, GuestAddr(from), bytes))
+    JUDGE.get().is_some_and(|judge| judge(GuestAddr(from), bytes))
 }
 
 /// Opens guest memory on a CPU with SMAP; see `smap`.
@@ -116,7 +120,7 @@ pub(crate) fn write(range: GuestRange, from: &[u8]) -> Result<(), GuestFault> {
     unsafe { copy(to as *mut u8, from.as_ptr(), bytes) }.map_err(|done| GuestFault(GuestAddr(to + done as u64)))
 }
 
-/// Makes a function that stores a few words from registers, in a straight line; says whether it went through.
+/// Makes a function that stores a few words from registers, in a straight line; returns whether it went through.
 macro_rules! store {
     ($name:ident, $($word:ident at $offset:literal),+) => {
         /// # Safety

@@ -1,12 +1,28 @@
 //! The heap: whole frames for domains and vcpus, set aside before they are asked for.
 
-use super::super::percpu::{self, HYPERVISOR};
+use super::super::percpu;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr;
 use core::sync::atomic::{AtomicBool, Ordering};
 use oxen_abi::errno::Errno;
 use oxen_hv::addr::{MachineAddr, Mfn, PAGE_BYTES};
 use oxen_hv::layout::DIRECT_MAP_START;
+use spin::Once;
+
+/// Where the heap's frames come from and go to.
+pub(crate) struct Source {
+    /// Takes a block of frames, of an order.
+    pub take: fn(u32) -> Result<Mfn, Errno>,
+    /// Gives a frame back that no guest ever knew.
+    pub give_back: fn(Mfn),
+}
+
+static SOURCE: Once<Source> = Once::new();
+
+/// Says where frames come from. Once, at boot; until then there are none.
+pub(crate) fn draw_from(source: Source) {
+    SOURCE.call_once(|| source);
+}
 
 /// Whether what was not reserved is given as well.
 static IS_OPEN: AtomicBool = AtomicBool::new(false);
@@ -21,22 +37,22 @@ pub(crate) fn open_during<R>(step: impl FnOnce() -> R) -> R {
 
 /// Sets frames aside for the next allocation on this CPU.
 pub(crate) fn reserve(bytes: usize) -> Result<(), Errno> {
-    release(percpu::with_hardware(|cpu| cpu.reserve.take()));
-    let hv = HYPERVISOR.get().ok_or(Errno::NoMem)?;
+    release(percpu::this().reserve.take());
+    let source = SOURCE.get().ok_or(Errno::NoMem)?;
     let pages = bytes.div_ceil(PAGE_BYTES);
     let order = pages.next_power_of_two().trailing_zeros();
-    let first = hv.memory.take_own(order)?;
+    let first = (source.take)(order)?;
     // What the power of two is too much goes back at once.
     release(first.checked_add(pages as u64).map(|rest| (rest, (1 << order) - pages)));
-    percpu::with_hardware(|cpu| cpu.reserve = Some((first, pages)));
+    percpu::this().reserve.set(Some((first, pages)));
     Ok(())
 }
 
 /// Gives frames back that no guest ever knew.
 fn release(frames: Option<(Mfn, usize)>) {
-    let (Some((first, count)), Some(hv)) = (frames, HYPERVISOR.get()) else { return };
+    let (Some((first, count)), Some(source)) = (frames, SOURCE.get()) else { return };
     for frame in (0..count as u64).filter_map(|i| first.checked_add(i)) {
-        hv.memory.give_back_own(frame);
+        (source.give_back)(frame);
     }
 }
 
@@ -51,7 +67,7 @@ unsafe impl GlobalAlloc for Frames {
         if layout.align() > PAGE_BYTES {
             return ptr::null_mut();
         }
-        let take = || percpu::with_hardware(|cpu| cpu.reserve.take());
+        let take = || percpu::this().reserve.take();
         let open =
             || if IS_OPEN.load(Ordering::Relaxed) { reserve(layout.size()).ok().and_then(|()| take()) } else { None };
         let Some((first, reserved)) = take().or_else(open) else { return ptr::null_mut() };

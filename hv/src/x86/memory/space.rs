@@ -1,6 +1,5 @@
 //! The boot's division of memory: what the hypervisor keeps for its tables, what is left for guests.
 
-use super::super::percpu;
 use super::tables;
 use core::slice;
 use core::sync::atomic::{AtomicU32, AtomicU64};
@@ -10,10 +9,14 @@ use oxen_hv::firmware::handoff::BootInfo;
 use oxen_hv::firmware::memory_map::{BootAllocator, LOW_MEMORY_END, MemoryMap};
 use oxen_hv::layout::{DIRECT_MAP_START, END_HV_SLOT, FIRST_HV_SLOT};
 use oxen_hv::mem::frame_table::FrameTable;
+use spin::Once;
 
 const PAGE: u64 = 4096;
 /// What the boot tables map, and with it everything that a loader can have put somewhere.
 const EARLY_REACH: u64 = 4 << 30;
+
+/// Slots 256 to 271 of every root, once the hypervisor's tables are built.
+static ROOT_ENTRIES: Once<[u64; 16]> = Once::new();
 
 /// Memory through the boot tables.
 pub(crate) struct Loaded;
@@ -99,7 +102,7 @@ impl Division {
             tables::map_machine_to_phys(machine_to_phys_address, bytes, || self.take(PAGE, EARLY_REACH));
             tables::protect_image();
         }
-        let root_entries = percpu::ROOT_ENTRIES.call_once(tables::hypervisor_slots);
+        let root_entries = ROOT_ENTRIES.call_once(tables::hypervisor_slots);
         (Space { root_entries, machine_to_phys, machine_to_phys_address }, FrameTable::new(state, aux))
     }
 

@@ -3,23 +3,22 @@
 //! Built once on top of the boot tables (`entry::boot`), whose first 4 GiB of direct map stay.
 
 use super::super::percpu::{GUARD_OFFSET, STACK_BYTES};
-use super::window::Window;
 use core::sync::atomic::{AtomicU64, Ordering};
 use oxen_hv::addr::Mfn;
 use oxen_hv::layout::{CPU_WINDOW_START, DIRECT_MAP_START, FIRST_HV_SLOT, IMAGE_START};
+use x86_64::structures::paging::PageTableFlags;
 
 /// A page table.
 pub(crate) type Table = [AtomicU64; 512];
 
-pub(crate) const PRESENT: u64 = 1 << 0;
-pub(crate) const WRITABLE: u64 = 1 << 1;
-const USER: u64 = 1 << 2;
-const WRITE_THROUGH: u64 = 1 << 3;
-const UNCACHED: u64 = 1 << 4;
-const ACCESSED: u64 = 1 << 5;
-const DIRTY: u64 = 1 << 6;
-const LARGE: u64 = 1 << 7;
-pub(crate) const NO_EXECUTE: u64 = 1 << 63;
+pub(crate) const PRESENT: u64 = PageTableFlags::PRESENT.bits();
+pub(crate) const WRITABLE: u64 = PageTableFlags::WRITABLE.bits();
+const USER: u64 = PageTableFlags::USER_ACCESSIBLE.bits();
+const UNCACHED: u64 = PageTableFlags::WRITE_THROUGH.union(PageTableFlags::NO_CACHE).bits();
+const ACCESSED: u64 = PageTableFlags::ACCESSED.bits();
+const DIRTY: u64 = PageTableFlags::DIRTY.bits();
+const LARGE: u64 = PageTableFlags::HUGE_PAGE.bits();
+pub(crate) const NO_EXECUTE: u64 = PageTableFlags::NO_EXECUTE.bits();
 
 /// A table of the next level, any rights: those of the leaf decide.
 const LINK: u64 = PRESENT | WRITABLE | ACCESSED;
@@ -30,12 +29,14 @@ pub(crate) const READ_WRITE: u64 = READ | WRITABLE | DIRTY;
 /// Code.
 const EXECUTE: u64 = PRESENT | ACCESSED;
 /// Device registers.
-pub(super) const DEVICE: u64 = READ_WRITE | WRITE_THROUGH | UNCACHED;
+pub(super) const DEVICE: u64 = READ_WRITE | UNCACHED;
 
 /// Bits of an entry that say where.
 const ADDRESS: u64 = 0xf_ffff_ffff_f000;
 
 const PAGE: u64 = 4096;
+/// Pages from one CPU's window to the next.
+pub(super) const WINDOW_PAGES: usize = 64;
 const LARGE_PAGE: u64 = 2 << 20;
 /// The 2 MiB into which the loader puts the image.
 const LOAD_ADDRESS: u64 = 2 << 20;
@@ -237,7 +238,7 @@ pub(crate) unsafe fn map_secondary(number: usize, mut frames: impl FnMut() -> u6
         }
     }
     // SAFETY: likewise the windows' tables.
-    unsafe { below(window_l2(), (CPU_WINDOW_START + Window::BYTES * number as u64) >> 21, &mut frames) };
+    unsafe { below(window_l2(), (CPU_WINDOW_START + WINDOW_PAGES as u64 * PAGE * number as u64) >> 21, &mut frames) };
     start + STACK_BYTES as u64
 }
 

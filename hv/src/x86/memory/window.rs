@@ -1,14 +1,12 @@
 //! Each CPU's window on descriptor tables: 16 pages of GDT (14 of the running guest's, the hypervisor's), 16 of LDT. And
 //! on one page of device registers at a time.
 
-use super::tables::{self, DEVICE, READ, READ_WRITE};
+use super::tables::{self, DEVICE, READ, READ_WRITE, WINDOW_PAGES as STRIDE};
 use core::sync::atomic::{AtomicU64, Ordering};
 use oxen_hv::addr::Mfn;
 use oxen_hv::domain::vcpu::LDT_PAGES;
 use oxen_hv::layout::CPU_WINDOW_START;
 
-/// Pages from one CPU's window to the next.
-const STRIDE: usize = 64;
 const PAGE: u64 = 4096;
 /// The hypervisor's own page of the GDT.
 const OWN_GDT_PAGE: usize = 14;
@@ -31,9 +29,6 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Bytes from one CPU's window to the next.
-    pub(super) const BYTES: u64 = STRIDE as u64 * PAGE;
-
     /// The window of a CPU, if there is a table for it.
     pub(crate) fn of(cpu: usize) -> Option<Self> {
         let first = cpu * STRIDE;
