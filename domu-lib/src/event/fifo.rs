@@ -192,7 +192,7 @@ mod tests {
         for head in [0, 1023, 1024, u32::MAX] {
             fifo.control[HEADS + 3].store(head, Ordering::SeqCst);
             fifo.control[0].store(u32::MAX, Ordering::SeqCst);
-            fifo.words[0].iter().for_each(|word| word.store(u32::MAX & !MASKED, Ordering::SeqCst));
+            fifo.words[0].iter().for_each(|word| word.store(!MASKED, Ordering::SeqCst));
             taken(&mut fifo);
         }
     }

@@ -129,8 +129,11 @@ impl NetSession {
         while !self.life.is_ending() {
             let now = time::now();
             let moved = transmitter.turn(&mut transmit, &self.bridge, now);
-            self.receiver.borrow_mut().set_headroom(self.headroom.get());
-            let received = self.receiver.borrow_mut().turn(&mut receive, &self.bridge);
+            let received = {
+                let mut receiver = self.receiver.borrow_mut();
+                receiver.set_headroom(self.headroom.get());
+                receiver.turn(&mut receive, &self.bridge)
+            };
             // What was answered before the ring broke is answered.
             self.publish(&mut transmit, &mut receive);
             if moved? + received? != 0 {
