@@ -44,8 +44,8 @@ pub trait Driver: 'static {
     fn front_nodes(&self) -> Nodes;
     /// What is offered, written anew for each frontend.
     fn offer(&self) -> Nodes;
-    /// Takes the frontend's rings into use, as they are or where an earlier instance left them; what is returned besides
-    /// is written before the state changes.
+    /// Takes the frontend's rings into use, as they are or where an earlier instance left them; what is returned
+    /// besides is written before the state changes.
     ///
     /// # Errors
     /// The frontend asks for what is not offered, lacks a node, or grants no ring.

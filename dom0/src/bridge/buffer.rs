@@ -42,9 +42,9 @@ impl Buffer {
         }
     }
 
-    /// The bytes as a receiver gets them who has `headroom` bytes of the first page left free, less than a page: each page
-    /// is full before the next begins, so that all headers are in the first and none is empty. Linux's backend hands
-    /// frames on in the same form; its frontend relies on the first.
+    /// The bytes as a receiver gets them who has `headroom` bytes of the first page left free, less than a page: each
+    /// page is full before the next begins, so that all headers are in the first and none is empty. Linux's backend
+    /// hands frames on in the same form; its frontend relies on the first.
     pub fn pieces(&self, headroom: u16) -> impl ExactSizeIterator<Item = &[u8]> {
         let free = usize::from(headroom) % PAGE_SIZE;
         let count = if self.is_empty() { 0 } else { (free + self.len()).div_ceil(PAGE_SIZE) };

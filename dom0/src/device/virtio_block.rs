@@ -182,8 +182,8 @@ impl VirtioBlock {
         Some((words, Dma::address(page) + first as u64))
     }
 
-    /// Submits a chain, with what it needs, and waits for its end; its descriptors are free again when the room is given
-    /// back.
+    /// Submits a chain, with what it needs, and waits for its end; its descriptors are free again when the room is
+    /// given back.
     async fn request(
         &self,
         kind: u32,

@@ -57,7 +57,7 @@ impl CpuBlock {
     /// The guest that came in.
     ///
     /// # Safety
-    /// On the way in from a guest, at most once; the reference is let go before [`Self::finish`] is called.
+    /// On the way in from a guest, at most once; the reference is let go before `finish` is called.
     #[inline]
     #[expect(
         clippy::mut_from_ref,

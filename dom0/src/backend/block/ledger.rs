@@ -3,10 +3,10 @@
 //!
 //! Answers go onto the ring in the order in which they come and take the places of older requests, so the ring alone
 //! does not tell which requests are unanswered. The ledger does. A request enters it as it leaves the ring, and leaves
-//! it as its answer goes onto the ring, with nothing in between that could wait: wherever an instance ends, the next one
-//! finds every request either on the ring, or in the ledger, or answered. Doing a request of the ledger once more is
-//! harmless while it has no answer: its frontend leaves pages and sectors alone until then. What the disk still has in
-//! work of it has to come to its end before.
+//! it as its answer goes onto the ring, with nothing in between that could wait: wherever an instance ends, the next
+//! one finds every request either on the ring, or in the ledger, or answered. Doing a request of the ledger once more
+//! is harmless while it has no answer: its frontend leaves pages and sectors alone until then. What the disk still has
+//! in work of it has to come to its end before.
 
 use alloc::{collections::BTreeMap, vec::Vec};
 use core::cell::{Cell, RefCell};

@@ -84,7 +84,7 @@ verbs! {
     "block-detach" "NAME VDEV" "take a disk away from a guest" devices::block_detach;
     "block-resize" "NAME VDEV [MiB]"
         "resize a disk in memory, or look at the size of a disk of the machine again" devices::block_resize;
-    "block-restart" "NAME VDEV" "cut a disk's backend off and begin it anew; the guest loses nothing" devices::block_restart;
+    "block-restart" "NAME VDEV" "begin a disk's backend anew; the guest loses nothing" devices::block_restart;
     "network-list" "NAME" "show a guest's network interfaces" devices::network_list;
     "network-attach" "NAME [KEY=VALUE...]"
         "give a guest another interface, as `vif` of a configuration says it" devices::network_attach;

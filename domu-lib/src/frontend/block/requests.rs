@@ -34,8 +34,8 @@ impl<'a, T> Requests<'a, T> {
         self.under_way.is_empty()
     }
 
-    /// Puts the request that `make` makes of its number on the ring; gives back what the answer is for where there is no
-    /// room.
+    /// Puts the request that `make` makes of its number on the ring; gives back what the answer is for where there is
+    /// no room.
     pub(super) fn push<Q: IntoBytes + Immutable>(&mut self, make: impl FnOnce(u64) -> Q, what: T) -> Result<(), T> {
         let id = self.next;
         if self.ring.push_as(&make(id)).is_err() {

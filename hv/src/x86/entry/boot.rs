@@ -1,6 +1,6 @@
 //! From the boot loader's 32-bit world into Rust: the Multiboot headers, the early page tables, long mode.
 //!
-//! Multiboot 1 (QEMU's `-kernel`) and Multiboot 2 (GRUB) both enter [`boot_entry`] with paging off, the magic in EAX
+//! Multiboot 1 (QEMU's `-kernel`) and Multiboot 2 (GRUB) both enter `boot_entry` with paging off, the magic in EAX
 //! and the machine address of the information in EBX. The early tables map the first 4 GiB twice, one to one and in the
 //! direct map, and the image at its link address; `memory::tables` replaces them.
 

@@ -145,7 +145,7 @@ macro_rules! store {
     };
 }
 
-/// Whether what was read may be used, as the code of [`load`] wants it told: 0, or [`FAULTED`].
+/// Whether what was read may be used, as the code of `load` wants it told: 0, or [`FAULTED`].
 extern "C" fn judge_words(from: u64, bytes: u64) -> u64 {
     if may_read(from, bytes) { 0 } else { FAULTED }
 }
