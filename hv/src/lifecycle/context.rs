@@ -59,7 +59,7 @@ impl<M: Machine> Hypervisor<M> {
         // Toolstacks clear the shared page when they have built the domain, and give the context last.
         clock::publish(&state.info, self.time_info(domain));
         if vcpu.id == 0 {
-            self.write_wall_clock(&domain);
+            self.write_wall_clock(domain);
             domain.memory.vm_assist.store(context.vm_assist & KNOWN_ASSISTS, Ordering::Relaxed);
         }
         vcpu.is_initialised.store(true, Ordering::Release);

@@ -26,12 +26,12 @@ impl<M: Machine> Hypervisor<M> {
             let mut stage = domain.life.lock();
             if stage.is_alive() {
                 domain.memory.is_dying.store(true, Ordering::SeqCst);
-                self.hold_domain(&domain);
+                self.hold_domain(domain);
                 *stage = Stage::Vcpus;
             }
         }
         // Without the lock: a vcpu that is to leave its CPU may be waiting for it.
-        self.wait_until_domain_off(&domain);
+        self.wait_until_domain_off(domain);
         let mut stage = domain.life.lock();
         while *stage != Stage::Dead {
             *stage = self.tear_down_step(domain, &mut stage)?;
