@@ -127,10 +127,10 @@ fn what_is_done_from_elsewhere_loses_no_vcpu() {
         let domain = domains.lock().unwrap()[which].clone();
         match dice.wide(10) {
             0..=2 => {
-                hv.pause_domain(domain);
-                hv.wait_until_domain_off(domain);
+                hv.pause_domain(&domain);
+                hv.wait_until_domain_off(&domain);
                 domain.each_vcpu().for_each(|v| assert!(!v.sched.is_running()));
-                hv.unpause_domain(domain);
+                hv.unpause_domain(&domain);
             }
             3..=5 => move_vcpu(hv, &domain, &mut dice).unwrap(),
             6 | 7 => domain.each_vcpu().for_each(|vcpu| hv.wake_vcpu(vcpu)),
