@@ -72,7 +72,7 @@ fn end(mut guest: Guest) {
     while guest
         .hv
         .memory
-        .drop_roots(&guest.domain.memory, &mut &mut guest.state.kernel_root, &mut &mut guest.state.user_root)
+        .drop_roots(&guest.domain.memory, &mut guest.state.kernel_root, &mut guest.state.user_root)
         .is_err()
     {}
     let mut next = 0;

@@ -248,7 +248,7 @@ fn a_domain_may_die_at_any_moment() {
         let (hv, domain) = (world.guest.hv, world.guest.domain.clone());
         while hv
             .memory
-            .drop_roots(&domain.memory, &mut &mut world.guest.state.kernel_root, &mut &mut world.guest.state.user_root)
+            .drop_roots(&domain.memory, &mut world.guest.state.kernel_root, &mut world.guest.state.user_root)
             .is_err()
         {}
         hv.memory.give_back_shared(domain.shared_info);

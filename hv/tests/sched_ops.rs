@@ -273,8 +273,8 @@ fn step(hv: &'static Hypervisor<Fake>, cpu: &mut Cpu, dice: &mut Dice, domains: 
         2 => drop(cpu.call(Caller::sched_op, [SCHEDOP_YIELD.into(), 0, 0])),
         3 => drop(cpu.call(Caller::set_timer_op, [hv.now() + dice.wide(5_000_000), 0, 0])),
         4 | 5 => hv.wake_vcpu(vcpu),
-        6 => drop(hv.pause_by_controller(&domain)),
-        7 | 8 => drop(hv.unpause_by_controller(&domain)),
+        6 => drop(hv.pause_by_controller(domain)),
+        7 | 8 => drop(hv.unpause_by_controller(domain)),
         9 if !is_clock => drop(cpu.call(Caller::vcpu_op, [VCPUOP_DOWN.into(), dice.wide(4), 0])),
         10 | 11 => {
             for vcpu in domain.each_vcpu() {

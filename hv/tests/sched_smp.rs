@@ -97,10 +97,10 @@ fn move_vcpu(hv: &'static Hypervisor<Fake>, domain: &Arc<Domain>, dice: &mut Dic
     if dice.wide(2) == 0 {
         return hv.set_hard_affinity(domain, vcpu, wanted).map(drop);
     }
-    hv.pause_domain(&domain);
-    hv.wait_until_domain_off(&domain);
+    hv.pause_domain(domain);
+    hv.wait_until_domain_off(domain);
     let moved = hv.set_hard_affinity(domain, vcpu, wanted);
-    hv.unpause_domain(&domain);
+    hv.unpause_domain(domain);
     moved.map(drop)
 }
 

@@ -326,7 +326,7 @@ impl World {
             while self
                 .hv
                 .memory
-                .drop_roots(&guest.domain.memory, &mut &mut guest.state.kernel_root, &mut &mut guest.state.user_root)
+                .drop_roots(&guest.domain.memory, &mut guest.state.kernel_root, &mut guest.state.user_root)
                 .is_err()
             {}
             for frame in descriptors.drain(..) {
