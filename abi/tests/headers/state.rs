@@ -59,6 +59,10 @@ fn memory(list: &mut List) {
         XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED = "XENMEM_resource_grant_table_id_shared",
         XENMEM_RESOURCE_GRANT_TABLE_ID_STATUS = "XENMEM_resource_grant_table_id_status",
     }
+    memory_structures(list);
+}
+
+fn memory_structures(list: &mut List) {
     structures! {
         list, [oxen_abi::memory];
         MemoryReservation = "struct xen_memory_reservation" {
