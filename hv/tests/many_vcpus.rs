@@ -176,7 +176,7 @@ fn events_and_interrupts_reach_far_vcpus() {
         for (port, send) in [(ipi, Some(ipi)), (moved, Some(sender)), (timer, None)] {
             match send {
                 Some(from) => guest.caller().send_event(from).unwrap(),
-                None => guest.hv.raise_virq(&guest.domain, vcpu, VIRQ_TIMER),
+                None => guest.hv.raise_virq(&guest.domain, guest.domain.vcpu(vcpu).unwrap(), VIRQ_TIMER),
             }
             assert_eq!(take_news(&guest, vcpu), (1 << (port / 64), 1), "port {port} of vcpu {vcpu}");
             let pending = &guest.hv.machine().words(guest.domain.shared_info)[PENDING];

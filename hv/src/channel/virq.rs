@@ -1,15 +1,14 @@
 //! Virtual interrupts: events that the hypervisor itself raises.
 
-use crate::{Hypervisor, domain::Domain, event::virq::is_global, machine::Machine};
+use crate::{Hypervisor, domain::{Domain, vcpu::Vcpu}, event::virq::is_global, machine::Machine};
 use core::sync::atomic::Ordering;
 use oxen_abi::{domid::DomId, errno::Errno};
 
 impl<M: Machine> Hypervisor<M> {
     /// Raises a virtual interrupt of one vcpu. Nothing happens where nobody bound it.
-    pub fn raise_virq(&self, domain: &Domain, vcpu: u32, virq: u32) {
+    pub fn raise_virq(&self, domain: &Domain, vcpu: &Vcpu, virq: u32) {
         let mut bindings = domain.events.bindings.lock();
-        let place = domain.vcpu(vcpu).and_then(|vcpu| vcpu.events.virqs.get(virq as usize));
-        let port = place.map_or(0, |port| port.load(Ordering::Relaxed));
+        let port = vcpu.events.virqs.get(virq as usize).map_or(0, |port| port.load(Ordering::Relaxed));
         if let Some(state) = domain.events.port(port).filter(|_| port != 0) {
             self.set_pending(domain, &mut bindings, port, state.vcpu(), None);
         }
@@ -19,8 +18,9 @@ impl<M: Machine> Hypervisor<M> {
     /// that is still there.
     pub fn raise_global_virq(&self, virq: u32) {
         let handler = self.virq_handlers.get(virq as usize).map_or(0, |id| id.load(Ordering::Relaxed));
-        if let Some(domain) = self.domains.get(DomId(handler)).or_else(|| self.domains.get(DomId::DOM0)) {
-            self.raise_virq(&domain, 0, virq);
+        let domain = self.domains.get(DomId(handler)).or_else(|| self.domains.get(DomId::DOM0));
+        if let Some((domain, vcpu)) = domain.as_ref().and_then(|domain| Some((domain, domain.vcpu(0)?))) {
+            self.raise_virq(domain, vcpu, virq);
         }
     }
 

@@ -45,7 +45,7 @@ impl<M: Machine> Hypervisor<M> {
             ticks = true;
         }
         if ticks {
-            self.raise_virq(domain, vcpu.id, VIRQ_TIMER);
+            self.raise_virq(domain, vcpu, VIRQ_TIMER);
         }
         if sched.poll_deadline.load(Ordering::Relaxed) <= now {
             sched.poll_deadline.store(NEVER, Ordering::Relaxed);

@@ -130,9 +130,10 @@ fn global_interrupts_are_the_control_domain_s() {
     world.guests[0].hv.raise_global_virq(VIRQ_DOM_EXC);
     assert_eq!((world.words(0)[256].load(SeqCst), world.words(1)[256].load(SeqCst)), (1 << 2, 0));
     assert_eq!(world.caller(1).bind_virq(VIRQ_TIMER, 1), Ok(2));
-    world.guests[1].hv.raise_virq(&world.guests[1].domain, 0, VIRQ_TIMER);
+    let domain = world.guests[1].domain.clone();
+    world.guests[1].hv.raise_virq(&domain, domain.vcpu(0).unwrap(), VIRQ_TIMER);
     assert_eq!(world.words(1)[256].load(SeqCst), 0);
-    world.guests[1].hv.raise_virq(&world.guests[1].domain, 1, VIRQ_TIMER);
+    world.guests[1].hv.raise_virq(&domain, domain.vcpu(1).unwrap(), VIRQ_TIMER);
     assert_eq!(world.words(1)[256].load(SeqCst), 1 << 2);
 }
 

@@ -222,7 +222,8 @@ impl World {
             13 => {
                 let (virq, vcpu) = (dice.roll(NR_VIRQS), dice.roll(VCPUS));
                 what = format!("virq {virq} of d{me}v{vcpu}");
-                hv.raise_virq(&self.guests[usize::from(me)].domain, vcpu, virq);
+                let domain = &self.guests[usize::from(me)].domain;
+                hv.raise_virq(domain, domain.vcpu(vcpu).unwrap(), virq);
                 let is_it = |p: &(Is, u32)| {
                     p.0 == Is::Virq(virq) && if virq::is_global(virq) { vcpu == 0 } else { p.1 == vcpu }
                 };
