@@ -21,11 +21,12 @@ const KNOWN: [Known; 10] = [
     known(&["`smsw`"], "a=8005003b", "the processor's own CR0: Xen has left the FPU's registers to somebody else"),
     known(&["hypercall 49("], "-14", "how Xen goes on with its shadow tables"),
     known(&["kexec_op(", "xenoprof_op("], "", "there is no other kernel to boot, and no profiler"),
-    known(
-        &["platform_op.core_parking(", "sysctl.cpu_hotplug("],
-        "multicall[",
-        "a batch goes on behind it; Xen's ends where work goes to another processor",
-    ),
+    Known {
+        both: &["platform_op.core_parking(", "sysctl.cpu_hotplug("],
+        xen: "multicall[",
+        lasts: true,
+        why: "a batch goes on behind it; Xen's ends where work goes to another processor",
+    },
     known(&["domctl.irq_permission"], "", "which interrupts there are, and that nobody need have mapped one first"),
     known(&["platform_op.add_memtype"], "", "memory types are the firmware's"),
     known(&["sysctl.livepatch_op"], " -22", "no patch is looked at"),
