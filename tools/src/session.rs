@@ -187,12 +187,15 @@ impl Session {
     /// Fails when the machine ends first or the deadline passes.
     pub fn wait_for(&mut self, text: &str, deadline: Instant) -> Result<&str> {
         let from = self.seen;
+        let mut read = from;
         loop {
-            let rest = self.transcript.get(from..).unwrap_or_default();
-            if let Some(found) = rest.find(text) {
-                self.seen = from + found + text.len();
-                return Ok(self.transcript.get(from..from + found).unwrap_or_default());
+            if let Some(found) = self.transcript.as_bytes().get(read..).and_then(|new| find(new, text.as_bytes())) {
+                let found = read + found;
+                self.seen = found + text.len();
+                return Ok(self.transcript.get(from..found).unwrap_or_default());
             }
+            // Only what is new, and what it may be the end of: whoever says much is not read again and again.
+            read = from.max(self.transcript.len().saturating_sub(text.len()));
             match self.receive(deadline) {
                 Ok(()) => {}
                 Err(RecvTimeoutError::Timeout) => bail!("the machine did not say `{text}` in time"),
@@ -216,7 +219,7 @@ impl Session {
                 Ok(()) => {
                     // Only what is new, and what it may be the end of: a serial line speaks byte by byte.
                     let said = self.transcript.as_bytes().get(read..).unwrap_or_default();
-                    let says = |words: &str| said.windows(words.len()).any(|window| window == words.as_bytes());
+                    let says = |words: &str| find(said, words.as_bytes()).is_some();
                     // Xen leaves it to a dom0 to power off the machine, and stands still where that only shuts itself
                     // down.
                     if says(XEN_HALTED) {
@@ -249,7 +252,9 @@ impl Session {
     }
 
     fn receive(&mut self, deadline: Instant) -> Result<(), RecvTimeoutError> {
-        let bytes = match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now()))? {
+        // A channel that is never empty would never time out.
+        let left = deadline.checked_duration_since(Instant::now()).ok_or(RecvTimeoutError::Timeout)?;
+        let bytes = match self.output.recv_timeout(left)? {
             Said::Bytes(bytes) => bytes,
             Said::Sign(sign) => {
                 let (told, words) = match sign {
@@ -276,6 +281,11 @@ impl Session {
         self.transcript.push_str(&text);
         Ok(())
     }
+}
+
+/// Where a text begins in what was said.
+fn find(said: &[u8], text: &[u8]) -> Option<usize> {
+    said.windows(text.len().max(1)).position(|window| window == text)
 }
 
 impl Drop for Session {
@@ -358,9 +368,20 @@ pub fn interact(machine: &Machine) -> Result<Exit> {
 
 #[cfg(test)]
 mod tests {
-    use super::Exit;
+    use super::{Exit, Session};
     use std::os::unix::process::ExitStatusExt;
-    use std::process::ExitStatus;
+    use std::process::{Command, ExitStatus};
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn who_never_stops_talking_is_not_waited_for_longer_than_the_deadline() -> anyhow::Result<()> {
+        let mut session = Session::spawn(Command::new("yes"), false)?;
+        let begin = Instant::now();
+        session.wait_for("y\ny", begin + Duration::from_secs(60))?;
+        assert!(session.wait_for("no", begin + Duration::from_millis(200)).is_err());
+        assert!(begin.elapsed() < Duration::from_secs(30));
+        Ok(())
+    }
 
     #[test]
     fn what_the_exit_device_was_told_is_understood() {

@@ -1,6 +1,11 @@
 //! Virtual interrupts: events that the hypervisor itself raises.
 
-use crate::{Hypervisor, domain::{Domain, vcpu::Vcpu}, event::virq::is_global, machine::Machine};
+use crate::{
+    Hypervisor,
+    domain::{Domain, vcpu::Vcpu},
+    event::virq::is_global,
+    machine::Machine,
+};
 use core::sync::atomic::Ordering;
 use oxen_abi::{domid::DomId, errno::Errno};
 
