@@ -56,7 +56,7 @@ impl<M: Machine> Hypervisor<M> {
         for (place, byte) in self.machine().bytes(mfn).iter().zip(page()) {
             place.store(byte, Ordering::Relaxed);
         }
-        self.memory.frames.put_use(mfn);
+        self.memory.end_writing(mfn);
         Ok(())
     }
 }

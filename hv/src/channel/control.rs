@@ -29,6 +29,7 @@ impl<'a> Held<'a> {
         let frames = &caller.hv.memory.frames;
         let mfn = Mfn::new(gfn).filter(|&mfn| frames.is_ram(mfn)).ok_or(Errno::Inval)?;
         caller.hv.memory.hold_writable(mfn, caller.domain.owner).map_err(|_| Errno::Inval)?;
+        caller.hv.memory.mark_lent(caller.domain.owner, mfn);
         Ok(Self { frames, mfn })
     }
 

@@ -245,6 +245,7 @@ impl<M: Machine> Hypervisor<M> {
     pub fn set_eoi_page(&self, domain: &Domain, frame: u64, unmasks: bool) -> Result<(), Errno> {
         let mfn = Mfn::new(frame).filter(|&mfn| self.memory.frames.is_ram(mfn)).ok_or(Errno::Inval)?;
         self.memory.hold_writable(mfn, domain.owner).map_err(|_| Errno::Inval)?;
+        self.memory.mark_lent(domain.owner, mfn);
         let mut own = domain.pirqs.lock();
         if own.page.is_some() {
             drop(own);

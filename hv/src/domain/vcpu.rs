@@ -251,6 +251,9 @@ pub struct VcpuState {
     pub kernel_root: Option<Mfn>,
     /// The root of the guest's user mode, held as an L4.
     pub user_root: Option<Mfn>,
+    /// What the CPU loads for user mode and for the kernel: those roots, or the shadows of them. In force while the vcpu is on
+    /// a CPU; found anew whenever it comes on one.
+    pub loaded_roots: [Option<Mfn>; 2],
     /// I/O privilege level.
     pub iopl: u8,
     /// I/O permission bitmap: a guest address (`physdev_op set_iobitmap`).
@@ -300,11 +303,20 @@ impl VcpuState {
             debug_control: DEBUG_CONTROL_RESET,
             kernel_root: None,
             user_root: None,
+            loaded_roots: [None; 2],
             iopl: 0,
             io_bitmap: 0,
             io_bitmap_ports: 0,
             pci_address: 0,
         }
+    }
+
+    /// What the CPU loads for the mode that the vcpu is in.
+    #[inline]
+    #[must_use]
+    pub const fn loaded_root(&self) -> Option<Mfn> {
+        let [user, kernel] = self.loaded_roots;
+        if self.in_kernel { kernel } else { user }
     }
 
     /// CR4 in the CPU, where the guest's own is `own`.

@@ -143,7 +143,7 @@ impl<M: Hardware> Memory<M> {
     pub(crate) fn drop_granted(&self, frame: Mfn, access: Access) {
         match access {
             Access::Read => self.frames.put(frame),
-            Access::Write => self.frames.put_use(frame),
+            Access::Write => self.end_writing(frame),
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     mem::{
         edit::AccessedDirty,
         editor::{Editor, EntryRights},
+        entry::Entry,
         frame_type::Owner,
     },
     reply::{Args, Reply, Stop},
@@ -90,10 +91,16 @@ impl<M: Machine> Batch<'_, M> {
             // Tables refer to tables of their own domain alone.
             Some(2..) if self.rights.owner != self.editor.owner() => Err(Errno::Inval.into()),
             Some(level) => {
-                if level == 1 {
+                // What shadows follow, and what others may have to be told of, comes this way each time.
+                let is_own = self.rights.owner == self.editor.owner();
+                if level == 1 && self.editor.is_plain() && is_own {
                     self.l1 = Some(frame);
                 }
-                self.editor.replace(self.editor.place(frame, level, slot), value, notes, &self.rights)
+                self.editor.replace(self.editor.place(frame, level, slot), value, notes, &self.rights)?;
+                if !is_own {
+                    self.hv.memory.mark_lent_by(self.rights.owner, Entry(value));
+                }
+                Ok(())
             }
             None => Ok(self.write_plain(frame, slot, value)?),
         }
@@ -116,7 +123,7 @@ impl<M: Machine> Batch<'_, M> {
         if let Some(word) = hv.machine().words(frame).get(slot.index()) {
             word.store(value, Ordering::Relaxed);
         }
-        hv.memory.frames.put_use(frame);
+        hv.memory.end_writing(frame);
         Ok(())
     }
 }
@@ -218,7 +225,10 @@ impl<M: Machine> Caller<'_, M> {
     pub fn update_va_mapping_otherdomain(&mut self, args: &mut Args) -> Reply {
         let request = UpdateVaMapping::from(&*args);
         let pages = self.page_owner(request.owner)?;
-        self.map_page_at(request, &pages.rights)
+        let entry = Entry(request.entry);
+        let done = self.map_page_at(request, &pages.rights);
+        self.hv.memory.mark_lent_by(pages.rights.owner, entry);
+        done
     }
 
     #[inline(always)]
@@ -227,8 +237,12 @@ impl<M: Machine> Caller<'_, M> {
         let root = self.state.kernel_root.ok_or(Errno::Inval)?;
         let mut editor = Editor::lock(&self.hv.memory, &self.domain.memory);
         editor.settle()?;
-        let place = editor.find(root, va).ok_or(Errno::Inval)?;
-        editor.replace_page(place, entry, AccessedDirty::Overwrite, rights)?;
+        if editor.is_plain() {
+            let place = editor.find_plain(root, va).ok_or(Errno::Inval)?;
+            editor.replace_page(place, entry, AccessedDirty::Overwrite, rights)?;
+        } else {
+            editor.map_at(root, va, entry, rights)?;
+        }
         drop(editor);
         // The mapping stands whatever comes of the flush.
         let stale = match flags {

@@ -56,11 +56,14 @@ impl<M: Machine> Caller<'_, M> {
         // Every context switch of a guest comes this way.
         match op.cmd {
             MMUEXT_NEW_BASEPTR if pages.is_self() => {
-                Editor::lock(&hv.memory, &domain.memory).switch(self.cpu, &mut self.state.kernel_root, frame(op.arg1)?)
+                let [_, loaded] = &mut self.state.loaded_roots;
+                let current = &mut self.state.kernel_root;
+                Editor::lock(&hv.memory, &domain.memory).switch(self.cpu, current, loaded, frame(op.arg1)?)
             }
             MMUEXT_NEW_USER_BASEPTR if pages.is_self() => {
                 let root = if op.arg1 == 0 { None } else { Some(frame(op.arg1)?) };
-                Editor::lock(&hv.memory, &domain.memory).switch_user(&mut self.state.user_root, root)
+                let [loaded, _] = &mut self.state.loaded_roots;
+                Editor::lock(&hv.memory, &domain.memory).switch_user(&mut self.state.user_root, loaded, root)
             }
             _ => self.apply_mmuext_slow(pages, op, spent),
         }
@@ -90,7 +93,7 @@ impl<M: Machine> Caller<'_, M> {
                 let to = frame(op.arg1)?;
                 self.hv.memory.hold_writable(to, pages.rights.owner).map_err(|_| Errno::Inval)?;
                 self.hv.machine().clear(to);
-                self.hv.memory.frames.put_use(to);
+                self.hv.memory.end_writing(to);
                 Ok(())
             }
             MMUEXT_COPY_PAGE => {
@@ -100,7 +103,7 @@ impl<M: Machine> Caller<'_, M> {
                 let held = self.hv.memory.hold_writable(to, pages.rights.owner);
                 if held.is_ok() {
                     self.hv.machine().copy(from, to);
-                    self.hv.memory.frames.put_use(to);
+                    self.hv.memory.end_writing(to);
                 }
                 self.hv.memory.frames.put(from);
                 Ok(held.map_err(|_| Errno::Inval)?)

@@ -173,6 +173,7 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::Inval);
         }
         hv.memory.hold_writable(mfn, self.domain.owner).map_err(|_| Errno::Inval)?;
+        hv.memory.mark_lent(self.domain.owner, mfn);
         *frame = Some(mfn);
         let mut info = vcpu.info.lock();
         let old = info.filter(|_| had_info);

@@ -87,6 +87,7 @@ impl<M: Hardware> Editor<'_, M> {
                 _ => {}
             }
         }
+        self.memory.mark_written(owner, mfn);
         self.memory.frames.update(mfn, |state| Ok((state.validated(), ()))).map(|_| ())
     }
 
@@ -161,11 +162,12 @@ impl<M: Hardware> Editor<'_, M> {
         let state = self.memory.frames.state(mfn);
         if state.kind() == FrameType::Descriptor && state.uses() != 0 && state.is_validated() {
             word.store(fixed, Ordering::Release);
+            self.memory.mark_written(self.domain.owner, mfn);
             return Ok(());
         }
         self.memory.hold_writable(mfn, self.domain.owner).map_err(|_| Errno::Inval)?;
         word.store(fixed, Ordering::Release);
-        self.memory.frames.put_use(mfn);
+        self.memory.end_writing(mfn);
         Ok(())
     }
 

@@ -157,7 +157,7 @@ impl<'a, M: Hardware> Editor<'a, M> {
 }
 
 impl<M: Hardware> Memory<M> {
-    /// Takes a writable use of a frame of `owner`, outside of any table: to write to it for the guest.
+    /// Takes a writable use of a frame of `owner`, outside of any table: to write to it for the guest, until [`Self::end_writing`].
     ///
     /// # Errors
     /// `Inval` if it is not `owner`'s, `Busy` if it is in use as something else. It may be on its way out of a table's life
@@ -167,5 +167,12 @@ impl<M: Hardware> Memory<M> {
             self.flush_stale(owner, self.frames.aux(mfn));
         }
         Ok(())
+    }
+
+    /// Gives back what [`Self::hold_writable`] took, now that the frame has been written to.
+    #[inline]
+    pub fn end_writing(&self, mfn: Mfn) {
+        self.mark_written_by_hypervisor(mfn);
+        self.frames.put_use(mfn);
     }
 }

@@ -54,7 +54,11 @@ impl<M: Hardware> Editor<'_, M> {
     pub fn map_grant(&mut self, at: At, frame: Mfn, granter: Owner, flags: u64) -> Result<(), Stop> {
         let place = self.at(at)?;
         let rights = EntryRights { owner: granter, io: false };
-        self.replace(place, Entry::to(frame, flags).0, AccessedDirty::Overwrite, &rights)
+        self.replace(place, Entry::to(frame, flags).0, AccessedDirty::Overwrite, &rights)?;
+        if flags & Entry::WRITABLE != 0 {
+            self.memory.mark_lent(granter, frame);
+        }
+        Ok(())
     }
 
     /// Unmaps it. The caller flushes.
@@ -65,6 +69,7 @@ impl<M: Hardware> Editor<'_, M> {
         let place = self.at(at)?;
         let old = granted(place, frame, writable)?;
         place.word.store(0, Ordering::Release);
+        self.follow_if_shadowed(place);
         self.drop_page(old);
         Ok(())
     }
@@ -80,7 +85,11 @@ impl<M: Hardware> Editor<'_, M> {
         if core::ptr::eq(place.word, source.word) {
             return Err(Errno::Inval);
         }
-        place.word.store(source.word.swap(0, Ordering::AcqRel), Ordering::Release);
+        let moved = Entry(source.word.swap(0, Ordering::AcqRel));
+        place.word.store(moved.0, Ordering::Release);
+        self.follow_if_shadowed(source);
+        self.follow_if_shadowed(place);
+        self.memory.mark_lent_again(self.domain.owner, moved);
         self.drop_page(old);
         Ok(())
     }

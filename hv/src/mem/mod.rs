@@ -12,6 +12,7 @@
 //!   editor ── the paging lock of a domain, and what one may do who holds it
 //!     ├ edit · va_mapping · write_emulation · grant_mapping     one entry
 //!     ├ promote · walk · linear · root · descriptor             whole tables, resumable
+//!     ├ shadow                                                  what the CPU walks instead, while writes are logged
 //!     └ relinquish                                              all that a dead domain had
 //!   frame_table ── one word a frame, changed by compare-and-swap; frame_type says how
 //!     ├ frame_alloc                                            frames for a purpose
@@ -37,6 +38,7 @@ pub mod linear;
 pub mod promote;
 pub mod relinquish;
 pub mod root;
+pub mod shadow;
 pub mod tlb;
 pub mod va_mapping;
 pub mod walk;
@@ -55,6 +57,7 @@ use crate::{
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use frame_table::FrameTable;
 use frame_type::Owner;
+use shadow::Shadows;
 
 /// The RAM of the machine, seen frame by frame. Guests write it at any moment, so it is only ever seen as atomics.
 pub trait Ram {
@@ -157,6 +160,21 @@ pub struct Paging {
     unfinished: Option<Mfn>,
     /// Whether any table of the domain has, or had, a linear entry.
     is_linear: bool,
+    /// Whether the domain runs on shadows.
+    is_shadowed: bool,
+    /// Whether either is so.
+    needs_care: bool,
+}
+
+impl Paging {
+    fn set_linear(&mut self) {
+        (self.is_linear, self.needs_care) = (true, true);
+    }
+
+    fn set_shadowed(&mut self, is_shadowed: bool) {
+        self.is_shadowed = is_shadowed;
+        self.needs_care = self.is_linear || is_shadowed;
+    }
 }
 
 /// What memory keeps of a domain.
@@ -174,6 +192,8 @@ pub struct PagingDomain {
     pub vm_assist: AtomicU64,
     /// Whether it is being torn down: nothing new may be begun in its name.
     pub is_dying: AtomicBool,
+    /// Whether its vcpus run on shadows.
+    pub is_shadowed: AtomicBool,
     /// Page tables: held for every change of a table or of a table's type.
     paging: Lock<Paging, { rank::PAGING }>,
     /// The slot, from 1, of a root whose linear entry is being taken away, or 0; written under `paging`.
@@ -191,6 +211,7 @@ impl PagingDomain {
             max_pages: AtomicU32::new(0),
             vm_assist: AtomicU64::new(0),
             is_dying: AtomicBool::new(false),
+            is_shadowed: AtomicBool::new(false),
             paging: Lock::default(),
             linear_slot_going: AtomicU32::new(0),
         }
@@ -220,12 +241,20 @@ pub struct Memory<M> {
     pub pci: Lock<Pci, { rank::PCI }>,
     /// Whether guests may have linear page tables (`pv-linear-pt`).
     pub has_linear_tables: AtomicBool,
+    /// The shadows of all domains.
+    shadows: Shadows,
 }
 
 impl<M> Memory<M> {
     /// The memory of which `frames` tells.
     #[must_use]
     pub fn new(machine: M, frames: FrameTable) -> Self {
-        Self { machine, frames, pci: Lock::default(), has_linear_tables: AtomicBool::new(true) }
+        Self {
+            machine,
+            frames,
+            pci: Lock::default(),
+            has_linear_tables: AtomicBool::new(true),
+            shadows: Shadows::default(),
+        }
     }
 }

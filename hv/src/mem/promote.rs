@@ -137,8 +137,11 @@ impl<M: Hardware> Editor<'_, M> {
     /// Validates from where the walk stands to the end.
     fn validate(&mut self, walk: &mut Walk) -> Result<(), Stop> {
         while let Some(step) = walk.last_mut() {
-            let below = step.level - 1;
+            let (below, table) = (step.level - 1, step.table);
             let progress = if below == 0 { self.validate_l1(step) } else { self.validate_upper(step) };
+            if self.paging.is_shadowed {
+                self.note_table(table);
+            }
             match progress {
                 Progress::Into(child) => push(walk, Step { table: child, level: below, held: 0 }),
                 Progress::Resume(child) => self.resume(walk, child),
@@ -255,6 +258,9 @@ impl<M: Hardware> Editor<'_, M> {
             && let Ok(judged) = Entry(word.load(Ordering::Relaxed)).sanitize_table()
         {
             word.store(judged.0, Ordering::Relaxed);
+            if self.paging.is_shadowed {
+                self.note_table(step.table);
+            }
         }
     }
 
@@ -275,7 +281,11 @@ impl<M: Hardware> Editor<'_, M> {
                 Released::MustDevalidate => (state.partial(), state.kind().level()),
             })
         });
-        released.ok().and_then(|(_, level)| level)
+        let level = released.ok().and_then(|(_, level)| level)?;
+        if self.paging.is_shadowed {
+            self.forget(mfn, level);
+        }
+        Some(level)
     }
 
     /// Gives back what the tables of the walk hold, from where it stands, with the tables themselves.

@@ -44,29 +44,46 @@ impl<M: Hardware> Editor<'_, M> {
     }
 
     /// Switches a vcpu, which runs on this CPU, to another address space of its kernel's (`MMUEXT_NEW_BASEPTR`). `current` is
-    /// where the vcpu keeps the root of the present one.
+    /// where the vcpu keeps the root of the present one, `loaded` the one that the CPU has for it.
     ///
     /// # Errors
     /// As [`Self::take_table`]; then the old one is still in force.
-    pub fn switch(&mut self, cpu: CpuId, current: &mut Option<Mfn>, root: Mfn) -> Result<(), Stop> {
+    pub fn switch(
+        &mut self,
+        cpu: CpuId,
+        current: &mut Option<Mfn>,
+        loaded: &mut Option<Mfn>,
+        root: Mfn,
+    ) -> Result<(), Stop> {
         let old = *current;
         if old != Some(root) {
             self.settle()?;
             self.take_table(root, 4)?;
             *current = Some(root);
         }
-        self.memory.load_root(cpu, root);
+        if self.paging.is_shadowed {
+            self.show_root(*loaded, Some(root));
+        } else {
+            *loaded = Some(root);
+        }
+        self.memory.load_root(cpu, loaded.unwrap_or(root));
         if let Some(old) = old.filter(|&old| old != root) {
             self.put_table(old);
         }
         Ok(())
     }
 
-    /// Switches a vcpu to another address space of its user mode's, or to none (`MMUEXT_NEW_USER_BASEPTR`).
+    /// Switches a vcpu to another address space of its user mode's, or to none (`MMUEXT_NEW_USER_BASEPTR`); `current` and
+    /// `loaded` as above.
     ///
     /// # Errors
     /// As [`Self::switch`].
-    pub fn switch_user(&mut self, current: &mut Option<Mfn>, root: Option<Mfn>) -> Result<(), Stop> {
+    pub fn switch_user(
+        &mut self,
+        current: &mut Option<Mfn>,
+        loaded: &mut Option<Mfn>,
+        root: Option<Mfn>,
+    ) -> Result<(), Stop> {
         let old = *current;
         if old == root {
             return Ok(());
@@ -77,6 +94,11 @@ impl<M: Hardware> Editor<'_, M> {
             self.memory.hide_from_user_mode(self.domain, root);
         }
         *current = root;
+        if self.paging.is_shadowed {
+            self.show_root(*loaded, root);
+        } else {
+            *loaded = root;
+        }
         if let Some(old) = old {
             self.put_table(old);
         }
@@ -101,6 +123,7 @@ impl<M: Hardware> Memory<M> {
             && let Some(word) = self.machine.words(root).get(FIRST_HV_SLOT)
         {
             word.store(0, Ordering::Relaxed);
+            self.follow_first_slot(domain, root);
         }
     }
 

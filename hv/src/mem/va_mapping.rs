@@ -18,11 +18,15 @@ impl<M: Hardware> Editor<'_, M> {
     #[inline]
     #[must_use]
     pub fn find(&self, root: Mfn, va: GuestAddr) -> Option<Place> {
+        if self.paging.is_linear { self.find_slow(root, va) } else { self.find_plain(root, va) }
+    }
+
+    /// The same where no table has a linear entry.
+    #[inline(always)]
+    #[must_use]
+    pub fn find_plain(&self, root: Mfn, va: GuestAddr) -> Option<Place> {
         if !va.is_guest_range(1) {
             return None;
-        }
-        if self.paging.is_linear {
-            return self.find_slow(root, va);
         }
         let mut table = root;
         for level in [4, 3, 2] {
@@ -36,6 +40,9 @@ impl<M: Hardware> Editor<'_, M> {
     /// entry does, and behind a root's there are the hypervisor's own tables.
     #[cold]
     fn find_slow(&self, root: Mfn, va: GuestAddr) -> Option<Place> {
+        if !va.is_guest_range(1) {
+            return None;
+        }
         let mut table = root;
         for level in [4, 3, 2] {
             let entry = Entry(self.place(table, level, va.slot(level)).word.load(Ordering::Relaxed));

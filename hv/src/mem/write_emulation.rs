@@ -1,7 +1,7 @@
 //! Plain writes of a guest's kernel to what it may only read: they fault. Those to its L1 tables are done here under the
 //! same laws as a hypercall's, and the control domain's to devices as far as [`crate::pci`] lets them.
 
-use super::{Hardware, PagingDomain, editor::Editor, entry::Entry};
+use super::{Hardware, PagingDomain, edit::Place, editor::Editor, entry::Entry};
 use crate::{
     addr::{GuestAddr, Mfn, Slot},
     mem::Memory,
@@ -70,7 +70,8 @@ impl<M: Hardware> Memory<M> {
             return Err(Errno::Perm.into());
         }
         let slot = Slot::at_offset(va.offset() & !7).ok_or(Errno::Inval)?;
-        let word = editor.place(table, 1, slot).word;
+        let place = editor.place(table, 1, slot);
+        let word = place.word;
         for _ in 0..ATTEMPTS {
             let old = word.load(Ordering::Acquire);
             let old_part = (old & mask) >> shift;
@@ -80,7 +81,7 @@ impl<M: Hardware> Memory<M> {
                 Write::CompareExchange { .. } => return Ok(Written { old: old_part, stored: false }),
             };
             let new = old & !mask | new_part << shift & mask;
-            if editor.exchange(word, Entry(old), Entry(new))? {
+            if editor.exchange(place, Entry(old), Entry(new))? {
                 return Ok(Written { old: old_part, stored: true });
             }
         }
@@ -110,7 +111,7 @@ impl<M: Hardware> Memory<M> {
 
 impl<M: Hardware> Editor<'_, M> {
     /// Replaces exactly `old` by `new` in an L1. Says whether `old` was still there; if not, nothing has changed.
-    fn exchange(&self, word: &core::sync::atomic::AtomicU64, old: Entry, new: Entry) -> Result<bool, Errno> {
+    fn exchange(&self, place: Place, old: Entry, new: Entry) -> Result<bool, Errno> {
         let rights = self.own_rights();
         let is_harmless = |new: Entry| old.is_present() && old.differs_harmlessly(new);
         let (new, held) = if !new.is_present() {
@@ -119,7 +120,10 @@ impl<M: Hardware> Editor<'_, M> {
             let judged = new.sanitize_page(rights.io)?;
             if is_harmless(judged) { (judged, false) } else { (self.hold_page(new, &rights)?, true) }
         };
-        let stored = word.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        let stored = place.word.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if stored {
+            self.follow_if_shadowed(place);
+        }
         if !stored && held {
             self.drop_page(new);
         }

@@ -29,7 +29,8 @@ impl<M: Machine> Hypervisor<M> {
         }
         let (machine, info) = (self.machine(), vcpu.sched.runstate.lock().info());
         // The addresses are the kernel's.
-        let away = if state.in_kernel { None } else { state.kernel_root.zip(state.user_root) };
+        let [user, kernel] = state.loaded_roots;
+        let away = if state.in_kernel { None } else { kernel.zip(user) };
         if let Some((kernel, _)) = away {
             machine.load_root(kernel);
         }

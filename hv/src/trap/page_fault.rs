@@ -10,9 +10,13 @@ use crate::{
     caller::Caller,
     domain::{counters::Counted, regs::operand_mask},
     machine::Machine,
-    mem::write_emulation::Write,
+    mem::{
+        shadow::fault::{Access, Met},
+        write_emulation::Write,
+    },
     reply::Stop,
 };
+use core::sync::atomic::Ordering;
 use oxen_abi::vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES;
 
 /// Bits of the error code (Intel SDM vol. 3A, 4.7).
@@ -32,7 +36,13 @@ const OVERFLOW: u64 = 1 << 11;
 impl<M: Machine> Caller<'_, M> {
     /// A page fault of the running guest at `address`.
     #[inline]
-    pub fn page_fault(&mut self, address: u64, error_code: u32) {
+    pub fn page_fault(&mut self, address: u64, mut error_code: u32) {
+        if self.domain.memory.is_shadowed.load(Ordering::Relaxed) {
+            match self.shadow_fault(address, error_code) {
+                Some(own) => error_code = own,
+                None => return,
+            }
+        }
         let is_kernel_write = error_code & (PRESENT | WRITE | FETCH) == PRESENT | WRITE && self.state.in_kernel;
         if is_kernel_write
             && (self.domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) || self.domain.is_privileged)
@@ -49,6 +59,18 @@ impl<M: Machine> Caller<'_, M> {
             return self.crash_by_exception(vector::PAGE_FAULT, Some(error_code & !USER | user));
         }
         self.enter_kernel_inline(handler.callback(), Some(error_code & !USER | user));
+    }
+
+    /// Looks whether a fault is one of the guest's shadows alone. If not, the error code is answered that the guest's own
+    /// tables would have given.
+    #[cold]
+    fn shadow_fault(&self, address: u64, error_code: u32) -> Option<u32> {
+        let root = self.state.loaded_root()?;
+        match self.hv.memory.shadow_fault(root, GuestAddr(address), access(error_code)) {
+            None => Some(error_code),
+            Some(Met::Shown) => None,
+            Some(Met::Refused { is_present }) => Some(error_code & !PRESENT | if is_present { PRESENT } else { 0 }),
+        }
     }
 
     /// Does the write of the instruction at RIP, if it is one to a page table entry and the entry is one that the guest
@@ -111,6 +133,16 @@ impl<M: Machine> Caller<'_, M> {
                 }
             }
         }
+    }
+}
+
+/// What the CPU wanted to do where it met a page fault with this error code.
+#[must_use]
+pub const fn access(error_code: u32) -> Access {
+    match error_code & (WRITE | FETCH) {
+        0 => Access::Read,
+        WRITE => Access::Write,
+        _ => Access::Fetch,
     }
 }
 

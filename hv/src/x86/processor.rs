@@ -135,9 +135,8 @@ fn swap_gs() {
 
 /// Loads the root of the mode that the vcpu is in; the hypervisor's own, where it has none yet.
 fn load_root(state: &VcpuState) {
-    let root = if state.in_kernel { state.kernel_root } else { state.user_root };
-    if let Some(root) = root.or_else(tables::idle_root) {
-        // SAFETY: validated roots hold the hypervisor's slots, and so does its own.
+    if let Some(root) = state.loaded_root().or_else(tables::idle_root) {
+        // SAFETY: validated roots and shadows of them hold the hypervisor's slots, and so does its own.
         unsafe { cpu::load_root(root.address().0) }
     }
 }

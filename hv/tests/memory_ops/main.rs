@@ -12,6 +12,7 @@ mod grants;
 mod reservations;
 #[path = "../support/sequence.rs"]
 mod sequence;
+mod shadows;
 #[path = "../support/mod.rs"]
 mod support;
 mod tables;
@@ -49,6 +50,8 @@ fn run(seed: u64) {
     // The random walk is worth something only if tables of every level come about beside the homes.
     let homes = OPERATIONS / RECOUNT_EVERY * 3;
     assert!(kinds.iter().all(|&n| n > homes * 6 / 5), "{kinds:?} tables against {homes}");
+    let rounds: u32 = world.players.iter().map(|player| player.rounds).sum();
+    assert!(rounds > OPERATIONS / 500, "{rounds} rounds of logs");
     assert!(linear[1..].iter().flatten().all(|&n| n > 20), "{linear:?} linear entries");
     world.end();
 }

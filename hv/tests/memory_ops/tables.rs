@@ -92,6 +92,7 @@ impl World {
             let flags = self.random.of(&[1, 5, 5, 7]);
             table_word(self.hv, frame, self.slot()).store(Entry::to(target, flags).0, Ordering::SeqCst);
         }
+        self.wrote(frame);
         for page in 1..40 {
             let seen = self.hv.machine().translate(GuestAddr(page << 12), true);
             if seen == Ok(frame) {

@@ -6,7 +6,11 @@ use oxen_hv::{
     addr::{GuestAddr, GuestRange, GuestWords, Mfn, PAGE_BYTES, TABLE_ENTRIES},
     hardware::CpuId,
     heap::Reserve,
-    mem::{GuestFault, GuestMemory, HypervisorSpace, Ram, Tlb, entry::Entry},
+    mem::{
+        GuestFault, GuestMemory, HypervisorSpace, Ram, Tlb,
+        entry::Entry,
+        shadow::fault::{Access, Met},
+    },
 };
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
@@ -91,8 +95,24 @@ fn note_user(entry: Entry) {
 }
 
 impl Fake {
-    /// The frame behind a guest address, as this CPU sees it.
+    /// The frame behind a guest address, as this CPU sees it. Of a fault that is shadows' alone nobody hears.
     pub(crate) fn translate(&self, va: GuestAddr, write: bool) -> Result<Mfn, GuestFault> {
+        let faulted = match self.walk(va, write) {
+            Err(fault) => fault,
+            found => return found,
+        };
+        let root = self.cpu(CPU.get()).root.ok_or(faulted)?;
+        let access = if write { Access::Write } else { Access::Read };
+        let met = RUNNING.with_borrow(|running| running.as_ref()?.0.memory.shadow_fault(root, va, access));
+        if met != Some(Met::Shown) {
+            return Err(faulted);
+        }
+        // A fault drops what the CPU knew of the page (Intel SDM vol. 3A, 4.10.4.1).
+        self.invalidate(va);
+        self.translate(va, write)
+    }
+
+    fn walk(&self, va: GuestAddr, write: bool) -> Result<Mfn, GuestFault> {
         let mut cpu = self.cpu(CPU.get());
         if let Some(entry) = cpu.pages.get(&(va.0 >> 12))
             && (!write || entry.is_writable())
