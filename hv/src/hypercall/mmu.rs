@@ -66,7 +66,7 @@ impl<M: Machine> Batch<'_, M> {
     #[inline(always)]
     fn apply(&mut self, update: MmuUpdate) -> Result<(), Stop> {
         // Of the three bits below an entry's address the header uses two, and Xen takes all three for the kind.
-        let address = MachineAddr(update.ptr & !7);
+        let address = MachineAddr::new(update.ptr & !7);
         let notes = match update.ptr & 7 {
             MMU_NORMAL_PT_UPDATE | MMU_PT_UPDATE_NO_TRANSLATE => AccessedDirty::Overwrite,
             MMU_PT_UPDATE_PRESERVE_AD => AccessedDirty::Keep,

@@ -117,7 +117,7 @@ impl<M: Machine> Caller<'_, M> {
 
     /// What changes no table.
     fn flush_or_ldt(&mut self, op: &MmuextOp) -> Result<(), Stop> {
-        let page = Some(GuestAddr(op.arg1));
+        let page = Some(GuestAddr::new(op.arg1));
         match op.cmd {
             MMUEXT_TLB_FLUSH_LOCAL => self.flush_tlb(Cpus::Local, None),
             MMUEXT_TLB_FLUSH_MULTI => self.flush_tlb(self.cpus_of_vcpus(op.arg2).map_err(|_| Errno::Inval)?, None),
@@ -142,7 +142,7 @@ impl<M: Machine> Caller<'_, M> {
     /// place.
     fn set_ldt(&mut self, base: u64, entries: u32) -> Result<(), Stop> {
         let base = if entries == 0 { 0 } else { base };
-        let is_placed = entries == 0 || GuestAddr(base).is_guest_range(u64::from(entries).wrapping_mul(8));
+        let is_placed = entries == 0 || GuestAddr::new(base).is_guest_range(u64::from(entries).wrapping_mul(8));
         if entries > MAX_LDT_ENTRIES || base & 0xfff != 0 || !is_placed {
             return Err(Errno::Inval.into());
         }

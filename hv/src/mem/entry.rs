@@ -121,7 +121,7 @@ impl Entry {
     #[inline]
     #[must_use]
     pub const fn to(mfn: Mfn, flags: u64) -> Self {
-        Self(mfn.address().0 | flags)
+        Self(mfn.address().as_u64() | flags)
     }
 }
 

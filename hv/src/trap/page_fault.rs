@@ -46,7 +46,7 @@ impl<M: Machine> Caller<'_, M> {
         let is_kernel_write = error_code & (PRESENT | WRITE | FETCH) == PRESENT | WRITE && self.state.in_kernel;
         if is_kernel_write
             && (self.domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) || self.domain.is_privileged)
-            && self.write_page_table(GuestAddr(address)).is_some()
+            && self.write_page_table(GuestAddr::new(address)).is_some()
         {
             self.domain.counters.count(Counted::TableWrite);
             return;
@@ -66,7 +66,7 @@ impl<M: Machine> Caller<'_, M> {
     #[cold]
     fn shadow_fault(&self, address: u64, error_code: u32) -> Option<u32> {
         let root = self.state.loaded_root()?;
-        match self.hv.memory.shadow_fault(root, GuestAddr(address), access(error_code)) {
+        match self.hv.memory.shadow_fault(root, GuestAddr::new(address), access(error_code)) {
             None => Some(error_code),
             Some(Met::Shown) => None,
             Some(Met::Refused { is_present }) => Some(error_code & !PRESENT | if is_present { PRESENT } else { 0 }),

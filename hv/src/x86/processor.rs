@@ -137,7 +137,7 @@ fn swap_gs() {
 fn load_root(state: &VcpuState) {
     if let Some(root) = state.loaded_root().or_else(tables::idle_root) {
         // SAFETY: validated roots and shadows of them hold the hypervisor's slots, and so does its own.
-        unsafe { cpu::load_root(root.address().0) }
+        unsafe { cpu::load_root(root.address().as_u64()) }
     }
 }
 
@@ -145,7 +145,7 @@ fn load_root(state: &VcpuState) {
 pub(crate) fn unload() {
     if let Some(root) = tables::idle_root() {
         // SAFETY: the hypervisor's own root holds its slots.
-        unsafe { cpu::load_root(root.address().0) }
+        unsafe { cpu::load_root(root.address().as_u64()) }
     }
 }
 

@@ -141,7 +141,7 @@ pub(crate) fn shows(address: u64, error_code: u32) -> bool {
     let met = HYPERVISOR
         .get()
         .zip(cpu::root())
-        .and_then(|(hv, root)| hv.memory.shadow_fault(root, GuestAddr(address), page_fault::access(error_code)));
+        .and_then(|(hv, root)| hv.memory.shadow_fault(root, GuestAddr::new(address), page_fault::access(error_code)));
     met == Some(Met::Shown)
 }
 

@@ -242,7 +242,7 @@ impl World {
         let mut table = self.players[player].guest.state.kernel_root?;
         let mut allowed = u64::MAX;
         for level in (1..=4).rev() {
-            let slot: Slot = GuestAddr(va).slot(level);
+            let slot: Slot = GuestAddr::new(va).slot(level);
             let is_root = self.hv.memory.frames.state(table).kind() == FrameType::L4;
             if is_root && walk::is_hypervisor_slot(4, slot.index()) {
                 return None;

@@ -72,6 +72,11 @@ impl Call {
         self
     }
 
+    /// Whether it waits until something happens, or the time that it names.
+    pub(crate) fn may_wait(&self) -> bool {
+        self.number == Hypercall::SchedOp as u64 && self.what == "poll"
+    }
+
     /// Does not compare a result above 0.
     pub(crate) fn vague(mut self) -> Self {
         self.is_vague = true;

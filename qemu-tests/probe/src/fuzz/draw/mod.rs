@@ -54,7 +54,10 @@ pub(super) fn step(random: &mut Random, privileged: bool, only_control: bool) ->
         0 | 1 => instructions::draw(random),
         2 => {
             let count = random.below(4) + 1;
-            Step::Batch((0..count).map(|_| call(random, privileged)).collect::<Vec<_>>())
+            let mut calls: Vec<_> = (0..count).map(|_| call(random, privileged)).collect();
+            // What another call answers can reach into a later one's memory: a poll would lose its deadline.
+            calls.sort_by_key(|call| !call.may_wait());
+            Step::Batch(calls)
         }
         // The way back closes every port, a guest's console among them.
         3 if privileged && random.one_in(3) => Step::Batch(queues::burst(random)),
