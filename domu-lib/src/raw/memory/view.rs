@@ -28,6 +28,11 @@ pub(crate) fn find_machine_to_phys() {
     M2P_FRAMES.store(frames, Ordering::Relaxed);
 }
 
+/// How many frames the table covers.
+pub(crate) fn machine_frames() -> u64 {
+    M2P_FRAMES.load(Ordering::Relaxed)
+}
+
 /// What the hypervisor's table says about `mfn`: a claim about a frame of ours, anything for a frame of others.
 pub(crate) fn machine_to_phys(mfn: Mfn) -> Option<u64> {
     if mfn.0 >= M2P_FRAMES.load(Ordering::Relaxed) {
