@@ -254,7 +254,7 @@ fn a_root_beyond_4_gib_is_a_feature_of_who_asked_for_it() {
     let submap = |guest: &mut Guest| {
         put(guest, &[0]);
         assert_eq!(guest.call(Caller::xen_version, [6, 0, 0, 0]), Ok(0));
-        guest.hv.machine().read_guest_word(GuestAddr(0)).unwrap() >> 32
+        guest.hv.machine().read_guest_word(GuestAddr::new(0)).unwrap() >> 32
     };
     let before = submap(&mut guest);
     for (command, more) in [(0, 1 << XENFEAT_PAE_PGDIR_ABOVE_4GB), (1, 0)] {
