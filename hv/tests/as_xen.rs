@@ -15,6 +15,7 @@ use oxen_abi::{
     domid::DomId,
     errno::Errno,
     event_channel::EVTCHNOP_RESET_CONT,
+    features::XENFEAT_PAE_PGDIR_ABOVE_4GB,
     grant_table::{
         GNTMAP_APPLICATION_MAP, GNTST_GENERAL_ERROR, GNTST_OKAY, GNTTABOP_GET_STATUS_FRAMES, GNTTABOP_GET_VERSION,
         GNTTABOP_SET_VERSION,
@@ -25,6 +26,7 @@ use oxen_abi::{
     platform::{PlatformOp, XENPF_RESOURCE_OP, XenpfResourceEntry, XenpfResourceOp},
     sched::SCHEDOP_REMOTE_SHUTDOWN,
     vcpu::VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA,
+    vm_assist::VMASST_TYPE_PAE_EXTENDED_CR3,
 };
 use oxen_hv::{
     addr::GuestAddr,
@@ -243,6 +245,21 @@ fn who_may_do_nothing_to_others_is_told_first_that_there_is_no_such_domain() {
         assert_eq!(map, if is_own { Ok(0) } else { Err(answer) }, "the memory map of {domain:#x}: its own is its own");
         let shutdown = guest.call(Caller::sched_op, [SCHEDOP_REMOTE_SHUTDOWN.into(), 0, 0, 0]);
         assert_eq!(shutdown, Err(answer), "the shutdown of {domain:#x}");
+    }
+}
+
+#[test]
+fn a_root_beyond_4_gib_is_a_feature_of_who_asked_for_it() {
+    let (mut guest, _) = guest();
+    let submap = |guest: &mut Guest| {
+        put(guest, &[0]);
+        assert_eq!(guest.call(Caller::xen_version, [6, 0, 0, 0]), Ok(0));
+        guest.hv.machine().read_guest_word(GuestAddr::new(0)).unwrap() >> 32
+    };
+    let before = submap(&mut guest);
+    for (command, more) in [(0, 1 << XENFEAT_PAE_PGDIR_ABOVE_4GB), (1, 0)] {
+        assert_eq!(guest.call(Caller::vm_assist, [command, VMASST_TYPE_PAE_EXTENDED_CR3.into(), 0, 0]), Ok(0));
+        assert_eq!(submap(&mut guest), before | more);
     }
 }
 

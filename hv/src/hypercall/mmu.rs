@@ -100,10 +100,23 @@ impl<M: Machine> Batch<'_, M> {
         }
     }
 
-    /// Notes where a frame is in the guest's memory.
+    /// Notes where a frame is in the guest's memory. What is no RAM of the machine's has a word there as well, which means
+    /// something to the control domain alone.
     #[cold]
     fn set_m2p(&self, address: MachineAddr, pfn: u64) -> Result<(), Stop> {
         let frame = Mfn::containing(address).ok_or(Errno::Inval)?;
+        if self.rights.owner == Owner::IO {
+            let is_known = frame.index() < self.hv.machine().machine_to_phys().len();
+            // Without the right to map it, it is the hypervisor's own memory that a control domain has named.
+            let is_denied = self.editor.own_rights().io && !self.rights.io;
+            if is_denied || !is_known || self.hv.memory.frames.is_ram(frame) {
+                return Err(Errno::Inval.into());
+            }
+            if self.rights.io {
+                self.hv.memory.set_m2p(frame, pfn);
+            }
+            return Ok(());
+        }
         let held = self.hv.memory.hold(frame, self.rights.owner)?;
         self.hv.memory.set_m2p(held.frame().mfn(), pfn);
         Ok(())

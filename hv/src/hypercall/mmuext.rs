@@ -101,9 +101,12 @@ impl<M: Machine> Caller<'_, M> {
                 Ok(())
             }
             MMUEXT_MARK_SUPER | MMUEXT_UNMARK_SUPER => Err(Errno::OpNotSupp.into()),
-            MMUEXT_UNMARK_SUPER.. => Err(Errno::NoSys.into()),
-            _ if !pages.is_self() => Err(Errno::Perm.into()),
-            _ => self.flush_or_ldt(op),
+            MMUEXT_NEW_BASEPTR | MMUEXT_NEW_USER_BASEPTR => Err(Errno::Perm.into()),
+            MMUEXT_TLB_FLUSH_LOCAL..=MMUEXT_SET_LDT | MMUEXT_FLUSH_CACHE_GLOBAL if pages.is_self() => {
+                self.flush_or_ldt(op)
+            }
+            MMUEXT_TLB_FLUSH_LOCAL..=MMUEXT_SET_LDT | MMUEXT_FLUSH_CACHE_GLOBAL => Err(Errno::Perm.into()),
+            _ => Err(Errno::NoSys.into()),
         }
     }
 

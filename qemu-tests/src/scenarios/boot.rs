@@ -166,7 +166,7 @@ pub(super) fn a_hypervisor_that_checks_itself_finds_nothing(lab: &Lab<'_>) -> Re
     let (image, sums) = disk::make(&lab.folder)?;
     machine.disks.push(image);
     let report = lab.boot_within(&machine, LIMIT * 2)?.succeeded()?.lacks("is left out")?.lacks("Panic")?;
-    report.says("(one) mmu: done")?.says("(two) mmu: done")?;
+    let report = report.says("(one) mmu: done")?.says("(two) mmu: done")?;
     let missing = disk::missing(&sums, report.transcript());
     if !missing.is_empty() {
         return report.fail(&format!("these files did not show the host's sum: {}", missing.join(", ")));
