@@ -106,7 +106,7 @@ fn memory_of_one_node_alone_is_the_control_domains_to_ask_for_and_there_is_one_n
 }
 
 #[test]
-fn the_number_of_feature_words_is_told_whosesoever_are_asked_for() {
+fn the_number_of_feature_words_is_told_whichever_are_asked_for() {
     let mut control = guest(true);
     for index in [0, 6] {
         let wanted = SysctlCpuFeatureset { index, ..FromZeros::new_zeroed() };

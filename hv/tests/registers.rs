@@ -9,7 +9,6 @@ use oxen_abi::{
 };
 use oxen_hv::{
     domain::{control_registers::CR4_OSXSAVE, traps::TrapHandler},
-    mem::Ram,
     processor::cpuid::{Vendor, leaves_x87_pointers},
     stubs,
     trap::msr,

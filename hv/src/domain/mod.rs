@@ -13,14 +13,13 @@ mod vcpu_table;
 pub mod vnuma;
 
 use crate::{
-    addr::Mfn,
     config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES, MAX_PORTS, MAX_VCPUS},
     console,
     event::Events,
     event::pirq,
     grant::{self, Grants, Party},
     lock::{Lock, rank},
-    mem::{PagingDomain, frame_type::Owner},
+    mem::{PagingDomain, RamFrame, frame_type::Owner},
     rights::Rights,
     sched::{pools::FIRST_POOL, run_queue::Share},
 };
@@ -51,7 +50,7 @@ pub struct Domain {
     /// The toolstack's 16 bytes (`XEN_DOMCTL_setdomainhandle`).
     pub handle: Lock<[u8; 16], { rank::HANDLE }>,
     /// The frame of `shared_info`.
-    pub shared_info: Mfn,
+    pub shared_info: RamFrame,
     pub(crate) vcpus: VcpuTable,
     /// How many vcpus it may have.
     pub max_vcpus: AtomicU32,
@@ -164,7 +163,7 @@ impl Domain {
     /// Regions that its memory map can have.
     pub const MAX_MEMORY_MAP: usize = 32;
 
-    pub(crate) fn new(id: DomId, owner: Owner, shared_info: Mfn, vcpus: VcpuTable, config: &Config) -> Self {
+    pub(crate) fn new(id: DomId, owner: Owner, shared_info: RamFrame, vcpus: VcpuTable, config: &Config) -> Self {
         Self {
             id,
             owner,

@@ -229,7 +229,7 @@ impl<M: Machine> Caller<'_, M> {
         match control {
             0 => Some(CR0 | if self.state.task_switched { CR0_TS } else { 0 }),
             2 => Some(self.state.info.cr2()),
-            3 => self.state.kernel_root.map(|root| root.address().as_u64()),
+            3 => self.state.kernel_root.map(|root| root.mfn().address().as_u64()),
             4 => Some(self.state.cr4),
             _ => None,
         }

@@ -87,6 +87,7 @@ scenarios! {
     linux::debians_kernel_works_as_a_guest_with_a_disk,
     linux::debians_kernel_works_as_dom0_on_four_cpus,
     boot::a_dom0_finds_the_firmwares_tables,
+    boot::a_hypervisor_that_checks_itself_finds_nothing,
     linux::debian_13s_kernel_works_as_a_guest_and_as_dom0,
     linux::debian_11s_kernel_works_as_a_guest,
     linux::debians_boot_image_works_as_dom0_and_powers_off,

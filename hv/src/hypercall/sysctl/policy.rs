@@ -96,7 +96,7 @@ impl<M: Machine> Caller<'_, M> {
     /// number.
     pub(super) fn get_featureset(&self, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
         let request: SysctlCpuFeatureset = op.get();
-        // Their number is told whosesoever are asked for.
+        // Their number is told whichever are asked for.
         if request.index > XEN_SYSCTL_CPU_FEATURESET_HVM_MAX && request.features != 0 {
             return Err(Errno::Inval);
         }
