@@ -1,4 +1,4 @@
-//! Numbers nobody can mix up: machine frames, pseudo-physical frames, machine addresses, guest virtual addresses, slots.
+//! Numbers nobody can mix up: machine frames, machine addresses, guest virtual addresses, slots.
 
 use crate::layout;
 use static_assertions::{assert_eq_size, assert_not_impl_any};
@@ -71,17 +71,26 @@ impl core::fmt::Debug for Mfn {
     }
 }
 
-/// A guest's pseudo-physical frame number: a name that the guest chose, meaningful only through its own tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(transparent)]
-pub struct Pfn(pub u64);
-
 /// A machine (physical) byte address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(transparent)]
-pub struct MachineAddr(pub u64);
+pub struct MachineAddr(u64);
 
 impl MachineAddr {
+    /// The byte at this address.
+    #[inline]
+    #[must_use]
+    pub const fn new(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    /// The number.
+    #[inline]
+    #[must_use]
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+
     /// The address inside its page.
     #[inline]
     #[must_use]
@@ -96,12 +105,26 @@ impl core::fmt::Debug for MachineAddr {
     }
 }
 
-/// A virtual address that a guest named: a claim. Memory is accessed by what [`Self::range`] and [`Self::words`] make of it.
+/// A virtual address that a guest named: a claim, which no access takes. Memory is accessed by what [`Self::range`] and [`Self::words`] make of it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(transparent)]
-pub struct GuestAddr(pub u64);
+pub struct GuestAddr(u64);
 
 impl GuestAddr {
+    /// What a guest named, whatever it is.
+    #[inline]
+    #[must_use]
+    pub const fn new(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    /// The number.
+    #[inline]
+    #[must_use]
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+
     /// Whether the CPU would take the address at all (Intel SDM vol. 1, 3.3.7.1).
     #[inline]
     #[must_use]
@@ -303,14 +326,14 @@ mod tests {
 
     #[test]
     fn a_range_may_touch_neither_the_hole_nor_the_hypervisor() {
-        assert!(GuestAddr(0).is_guest_range(1 << 47));
-        assert!(!GuestAddr(0).is_guest_range((1 << 47) + 1));
-        assert!(!GuestAddr(layout::HYPERVISOR_START).is_guest_range(8));
-        assert!(!GuestAddr(layout::HYPERVISOR_END - 1).is_guest_range(2));
-        assert!(GuestAddr(layout::HYPERVISOR_END).is_guest_range(8));
-        assert!(GuestAddr(u64::MAX).is_guest_range(1));
-        assert!(!GuestAddr(u64::MAX).is_guest_range(2));
-        assert!(!GuestAddr(1 << 47).is_guest_range(0));
+        assert!(GuestAddr::new(0).is_guest_range(1 << 47));
+        assert!(!GuestAddr::new(0).is_guest_range((1 << 47) + 1));
+        assert!(!GuestAddr::new(layout::HYPERVISOR_START).is_guest_range(8));
+        assert!(!GuestAddr::new(layout::HYPERVISOR_END - 1).is_guest_range(2));
+        assert!(GuestAddr::new(layout::HYPERVISOR_END).is_guest_range(8));
+        assert!(GuestAddr::new(u64::MAX).is_guest_range(1));
+        assert!(!GuestAddr::new(u64::MAX).is_guest_range(2));
+        assert!(!GuestAddr::new(1 << 47).is_guest_range(0));
     }
 
     #[test]
@@ -319,7 +342,7 @@ mod tests {
         for address in
             edges.into_iter().flat_map(|edge: u64| (0..200).map(move |i| edge.wrapping_sub(100).wrapping_add(i)))
         {
-            let address = GuestAddr(address);
+            let address = GuestAddr::new(address);
             let wraps = address.0 > u64::MAX - 72;
             assert!(wraps || address.is_guest_spot(72) == address.is_guest_range(72), "{address:?}");
         }
@@ -327,19 +350,19 @@ mod tests {
 
     #[test]
     fn a_part_of_a_range_is_inside() {
-        let range = GuestAddr(layout::LOWER_HALF_END - 64).range(64).unwrap();
-        assert_eq!(range.part(56, 8).unwrap().start(), GuestAddr(layout::LOWER_HALF_END - 8));
+        let range = GuestAddr::new(layout::LOWER_HALF_END - 64).range(64).unwrap();
+        assert_eq!(range.part(56, 8).unwrap().start(), GuestAddr::new(layout::LOWER_HALF_END - 8));
         assert_eq!(range.part(64, 0).map(GuestRange::bytes), Some(0));
         assert_eq!(range.part(57, 8), None);
         assert_eq!(range.part(u64::MAX, 8), None);
         assert_eq!(range.words::<2>(56), None);
-        assert!(GuestAddr(layout::HYPERVISOR_START).range(1).is_none());
-        assert!(GuestAddr(layout::HYPERVISOR_END - 8).words::<2>().is_none());
+        assert!(GuestAddr::new(layout::HYPERVISOR_START).range(1).is_none());
+        assert!(GuestAddr::new(layout::HYPERVISOR_END - 8).words::<2>().is_none());
     }
 
     #[test]
     fn slots_split_an_address_by_level() {
-        let va = GuestAddr(0xffff_8000_0000_1000);
+        let va = GuestAddr::new(0xffff_8000_0000_1000);
         assert_eq!((va.slot(4).index(), va.slot(1).index()), (256, 1));
     }
 }

@@ -39,7 +39,7 @@ fn guest() -> (Guest, Home) {
 
 fn put(guest: &Guest, at: u64, words: &[u64]) {
     for (i, &word) in words.iter().enumerate() {
-        guest.hv.machine().write_guest_word(GuestAddr(at + 8 * i as u64), word).unwrap();
+        guest.hv.machine().write_guest_word(GuestAddr::new(at + 8 * i as u64), word).unwrap();
     }
 }
 
@@ -49,9 +49,9 @@ fn update(guest: &mut Guest, at: u64, value: u64) -> Result<u64, Errno> {
 }
 
 fn ask<T: FromBytes + IntoBytes + Immutable>(guest: &mut Guest, command: u32, request: &mut T) -> Result<u64, Errno> {
-    guest.hv.machine().write_guest(GuestAddr(0), request.as_bytes()).unwrap();
+    guest.hv.machine().write_guest(GuestAddr::new(0), request.as_bytes()).unwrap();
     let answer = guest.call(Caller::grant_table_op, [u64::from(command), 0, 1, 0]);
-    guest.hv.machine().read_guest(GuestAddr(0), request.as_mut_bytes()).unwrap();
+    guest.hv.machine().read_guest(GuestAddr::new(0), request.as_mut_bytes()).unwrap();
     answer
 }
 
@@ -128,7 +128,7 @@ fn xsa_213_a_batch_ends_where_an_iret_leaves_the_kernel() {
     put(&guest, 0, &batch);
     let _ = guest.call(Caller::multicall, [0, 2, 0, 0]);
     assert!(!guest.state.in_kernel, "the iret is carried out");
-    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr(72)).unwrap(), 99, "what follows it is not");
+    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr::new(72)).unwrap(), 99, "what follows it is not");
 }
 
 #[test]

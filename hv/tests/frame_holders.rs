@@ -25,7 +25,7 @@ const SECRET: u64 = 0x5ec2_e75e_c2e7;
 
 fn put(guest: &Guest, words: &[u64]) {
     for (i, &word) in words.iter().enumerate() {
-        guest.hv.machine().write_guest_word(GuestAddr(BUFFER + 8 * i as u64), word).unwrap();
+        guest.hv.machine().write_guest_word(GuestAddr::new(BUFFER + 8 * i as u64), word).unwrap();
     }
 }
 
@@ -40,7 +40,7 @@ fn with_a_stale_page() -> (Guest, Home) {
     let mut guest = Guest::new(boot(256), 1, false, 64);
     let home = guest.build_home(16);
     for word in 0..512 {
-        guest.hv.machine().write_guest_word(GuestAddr(PAGE + 8 * word), 0).unwrap();
+        guest.hv.machine().write_guest_word(GuestAddr::new(PAGE + 8 * word), 0).unwrap();
     }
     assert_eq!(update(&mut guest, entry_address(home.tables[3], PAGE_INDEX), 0), Ok(0));
     (guest, home)
@@ -50,7 +50,7 @@ fn with_a_stale_page() -> (Guest, Home) {
 fn exchange(guest: &mut Guest, frames: &[Mfn], address_bits: u64) -> Result<u64, Errno> {
     let (list, out) = (1 << 12, (1 << 12) + 64);
     for (i, frame) in frames.iter().enumerate() {
-        guest.hv.machine().write_guest_word(GuestAddr(list + 8 * i as u64), frame.raw()).unwrap();
+        guest.hv.machine().write_guest_word(GuestAddr::new(list + 8 * i as u64), frame.raw()).unwrap();
     }
     let order = u64::from(frames.len().ilog2());
     put(guest, &[list, frames.len() as u64, 0, 0x7ff0, out, 1, order | address_bits << 32, 0x7ff0, 0]);
@@ -65,7 +65,7 @@ fn is_out_of_reach_as_a_table(guest: &mut Guest, home: &Home) -> bool {
     assert_eq!(guest.hv.memory.frames.state(page).kind(), FrameType::L1);
     let way = Entry::to(page, FLAGS | Entry::WRITABLE).0;
     assert_eq!(update(guest, entry_address(home.tables[2], 3), way), Ok(0));
-    guest.hv.machine().write_guest_word(GuestAddr(PAGE), Entry::to(Mfn::new(1).unwrap(), FLAGS).0).is_err()
+    guest.hv.machine().write_guest_word(GuestAddr::new(PAGE), Entry::to(Mfn::new(1).unwrap(), FLAGS).0).is_err()
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn nothing_is_read_at_an_address_of_the_hypervisors() {
     guest.state.traps.set(14, TrapHandler { address: 0x2000, cs: 0xe033, flags: 0 });
     for address in [0xffff_8300_0000_0000, 0xffff_82d0_8000_0000, 0xffff_87ff_ffff_fffc, 1 << 47] {
         // and qword ptr [rdi], 0: reads before it writes.
-        guest.hv.machine().write_guest(GuestAddr(0x1000), &[0x48, 0x83, 0x27, 0]).unwrap();
+        guest.hv.machine().write_guest(GuestAddr::new(0x1000), &[0x48, 0x83, 0x27, 0]).unwrap();
         guest.regs.rip = 0x1000;
         guest.regs.rdi = address;
         guest.regs.rsp = 0x3000;

@@ -86,7 +86,7 @@ impl World {
     fn once(&mut self, command: u32, frame: Mfn) -> Result<u64, Stop> {
         self.guest.run();
         for (i, word) in [u64::from(command), frame.raw(), 0].into_iter().enumerate() {
-            self.guest.hv.machine().write_guest_word(GuestAddr(8 * i as u64), word).unwrap();
+            self.guest.hv.machine().write_guest_word(GuestAddr::new(8 * i as u64), word).unwrap();
         }
         self.guest.caller().mmuext_op(&mut [0, 1, 0, 0x7ff0, 0, 0])
     }
@@ -105,8 +105,8 @@ impl World {
             3 => {
                 let ptr = entry_address(self.home.tables[0], 7);
                 for word in [Entry::to(self.tree[1], FLAGS).0, 0] {
-                    self.guest.hv.machine().write_guest_word(GuestAddr(0), ptr).unwrap();
-                    self.guest.hv.machine().write_guest_word(GuestAddr(8), word).unwrap();
+                    self.guest.hv.machine().write_guest_word(GuestAddr::new(0), ptr).unwrap();
+                    self.guest.hv.machine().write_guest_word(GuestAddr::new(8), word).unwrap();
                     let _ = self.guest.caller().mmu_update(&mut [0, 1, 0, 0x7ff0, 0, 0]);
                 }
                 return;

@@ -29,14 +29,14 @@ fn guest(is_privileged: bool) -> Guest {
 
 /// The instruction faults, and is done or not.
 fn fault(guest: &mut Guest, code: &[u8]) {
-    guest.hv.machine().write_guest(GuestAddr(PLACE), code).unwrap();
+    guest.hv.machine().write_guest(GuestAddr::new(PLACE), code).unwrap();
     guest.regs.rip = PLACE;
     guest.caller().general_protection(0);
 }
 
 fn bytes<const N: usize>(guest: &Guest, at: u64) -> [u8; N] {
     let mut bytes = [0; N];
-    guest.hv.machine().read_guest(GuestAddr(at), &mut bytes).unwrap();
+    guest.hv.machine().read_guest(GuestAddr::new(at), &mut bytes).unwrap();
     bytes
 }
 

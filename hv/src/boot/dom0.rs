@@ -329,7 +329,7 @@ impl<M: Machine> DomainMemory<'_, M> {
         let module_flag = if by_pfn { SIF_MOD_START_PFN } else { 0 };
         copy(&mut info.magic, MAGIC_DOM0);
         info.nr_pages = pages;
-        info.shared_info = self.domain.shared_info.address().0;
+        info.shared_info = self.domain.shared_info.address().as_u64();
         info.flags = SIF_PRIVILEGED | SIF_INITDOMAIN | POWER_MANAGEMENT | module_flag;
         info.console_mfn = NO_SCREEN;
         info.pt_base = layout.pt_base;

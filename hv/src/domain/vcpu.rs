@@ -205,8 +205,6 @@ pub struct VcpuState {
     pub syscall32_callback: Callback,
     /// Entry for `sysenter` from user mode.
     pub sysenter_callback: Callback,
-    /// Entry for an NMI (`CALLBACKTYPE_nmi`).
-    pub nmi_callback: Callback,
     /// The stack of the guest's kernel, taken when it is entered from user mode (`stack_switch`).
     pub kernel_ss: u64,
     /// See [`Self::kernel_ss`].
@@ -277,7 +275,6 @@ impl VcpuState {
             syscall_callback: none,
             syscall32_callback: none,
             sysenter_callback: none,
-            nmi_callback: none,
             kernel_ss: 0,
             kernel_sp: 0,
             fs_base: 0,

@@ -87,6 +87,14 @@ pub struct Own {
     pub(crate) reserved: u64,
 }
 
+impl Own {
+    /// The frame in which the domain finds what it must end, used to be written, if it gave one.
+    #[must_use]
+    pub const fn page(&self) -> Option<Mfn> {
+        self.page
+    }
+}
+
 impl Pirqs {
     /// A line, if the number is one that a line could have.
     #[must_use]

@@ -107,6 +107,11 @@ impl Grants {
         self.maptrack.live
     }
 
+    /// The mappings of others' grants: the frame of each, which is referred to, and whether it is used to be written.
+    pub fn each_mapping(&self) -> impl Iterator<Item = (Mfn, bool)> + '_ {
+        self.maptrack.each().filter_map(|track| Some((track.frame()?, track.access() == Access::Write)))
+    }
+
     /// The entries that somebody uses: reference, frame, the grantee's slot, readers, writers.
     pub fn each_pin(&self) -> impl Iterator<Item = (u32, Mfn, u8, u64, u64)> + '_ {
         (0..self.table.entries()).filter_map(|reference| {

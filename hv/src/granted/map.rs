@@ -87,7 +87,7 @@ impl<M: Machine> Caller<'_, M> {
         }
         maptrack.open(handle, Track::new(claim.frame, slot, op.r#ref, op.flags));
         op.handle = handle;
-        op.dev_bus_addr = claim.frame.address().0;
+        op.dev_bus_addr = claim.frame.address().as_u64();
         Ok(())
     }
 
@@ -95,9 +95,9 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     fn place_of_grant(&self, flags: u32, address: u64) -> Result<At, Status> {
         if flags & abi::GNTMAP_CONTAINS_PTE != 0 {
-            return Ok(At::Entry(MachineAddr(address)));
+            return Ok(At::Entry(MachineAddr::new(address)));
         }
-        self.state.kernel_root.map(|root| At::Address(root, GuestAddr(address))).ok_or(abi::GNTST_GENERAL_ERROR)
+        self.state.kernel_root.map(|root| At::Address(root, GuestAddr::new(address))).ok_or(abi::GNTST_GENERAL_ERROR)
     }
 }
 
@@ -160,7 +160,7 @@ impl<M: Machine> Caller<'_, M> {
         let track = maptrack.get(op.handle).filter(|track| !track.is_busy()).ok_or(abi::GNTST_BAD_HANDLE)?;
         let frame = track.frame().ok_or(abi::GNTST_GENERAL_ERROR)?;
         let mut parts = if op.dev_bus_addr == 0 { 0 } else { track.flags() & abi::GNTMAP_DEVICE_MAP };
-        if parts != 0 && frame.address().0 != op.dev_bus_addr {
+        if parts != 0 && frame.address().as_u64() != op.dev_bus_addr {
             return Err(abi::GNTST_BAD_DEV_ADDR);
         }
         if op.host_addr != 0 && track.flags() & abi::GNTMAP_HOST_MAP != 0 {
@@ -168,7 +168,7 @@ impl<M: Machine> Caller<'_, M> {
             let outcome = match (self.place_of_grant(track.flags(), op.host_addr)?, op.new_addr) {
                 (at, 0) => editor.unmap_grant(at, frame, is_writable),
                 (at @ At::Address(root, _), new) => {
-                    editor.replace_grant(at, frame, is_writable, (root, GuestAddr(new)))
+                    editor.replace_grant(at, frame, is_writable, (root, GuestAddr::new(new)))
                 }
                 (At::Entry(_), _) => return Err(abi::GNTST_GENERAL_ERROR),
             };

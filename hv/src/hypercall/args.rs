@@ -52,7 +52,7 @@ requests! {
     ConsoleIo(command, count, buffer) {
         command: Result<ConsoleCommand, Errno> = uint(command).try_into(),
         count: u32 = uint(count),
-        buffer: GuestAddr = GuestAddr(buffer),
+        buffer: GuestAddr = GuestAddr::new(buffer),
     }
 
     /// `set_debugreg(number, value)`, `get_debugreg(number)`.
@@ -101,15 +101,15 @@ requests! {
 
     /// `multicall(entries, count)`.
     Multicall(list, count) {
-        list: GuestAddr = GuestAddr(list),
+        list: GuestAddr = GuestAddr::new(list),
         count: u32 = uint(count),
     }
 
     /// `set_callbacks(event, failsafe, syscall)`.
     SetCallbacks(event, failsafe, syscall) {
-        event: GuestAddr = GuestAddr(event),
-        failsafe: GuestAddr = GuestAddr(failsafe),
-        syscall: GuestAddr = GuestAddr(syscall),
+        event: GuestAddr = GuestAddr::new(event),
+        failsafe: GuestAddr = GuestAddr::new(failsafe),
+        syscall: GuestAddr = GuestAddr::new(syscall),
     }
 
     /// `set_gdt(frames, entries)`.
@@ -132,7 +132,7 @@ requests! {
 
     /// `set_trap_table(table)`.
     SetTrapTable(table) {
-        table: GuestAddr = GuestAddr(table),
+        table: GuestAddr = GuestAddr::new(table),
     }
 
     /// `stack_switch(ss, rsp)`.
@@ -143,13 +143,13 @@ requests! {
 
     /// `update_descriptor(machine address, descriptor)`.
     UpdateDescriptor(address, descriptor) {
-        address: MachineAddr = MachineAddr(address),
+        address: MachineAddr = MachineAddr::new(address),
         descriptor: u64 = descriptor,
     }
 
     /// `update_va_mapping(va, entry, flags)`, `update_va_mapping_otherdomain(va, entry, flags, domid)`.
     UpdateVaMapping(va, entry, flags, owner) {
-        va: GuestAddr = GuestAddr(va),
+        va: GuestAddr = GuestAddr::new(va),
         entry: u64 = entry,
         flags: u64 = flags,
         owner: DomId = domid(owner),
@@ -253,14 +253,14 @@ impl<C> Resume for Operation<C> {
 impl Resume for ConsoleIo {
     fn write(&self, args: &mut Args) {
         args[1] = self.count.into();
-        args[2] = self.buffer.0;
+        args[2] = self.buffer.as_u64();
     }
 }
 
 impl ConsoleIo {
     /// What is left when so many bytes are done.
     pub(super) fn after(self, done: u32) -> Self {
-        let buffer = GuestAddr(self.buffer.0.wrapping_add(done.into()));
+        let buffer = GuestAddr::new(self.buffer.as_u64().wrapping_add(done.into()));
         Self { count: self.count.wrapping_sub(done), buffer, ..self }
     }
 }
@@ -301,7 +301,7 @@ impl Resume for MemoryOp {
 
 impl Resume for Multicall {
     fn write(&self, args: &mut Args) {
-        args[0] = self.list.0;
+        args[0] = self.list.as_u64();
         args[1] = self.count.into();
     }
 }

@@ -58,7 +58,7 @@ impl<M: Machine> Caller<'_, M> {
     /// The port that is all of `evtchn_send`, in one load where it can be: of the word that it is a half of.
     #[inline]
     fn read_event_port(&self, at: u64) -> Result<u32, Errno> {
-        let Some(word) = GuestAddr(at & !7).words().filter(|_| at & 3 == 0) else {
+        let Some(word) = GuestAddr::new(at & !7).words().filter(|_| at & 3 == 0) else {
             return self.read_event_port_slow(at);
         };
         let [both] = self.hv.machine().read_guest_words(word).map_err(|_| Errno::Fault)?;

@@ -246,5 +246,5 @@ fn status(outcome: Result<(), Status>) -> i16 {
 /// Where a list of frames begins is judged before anything else; where it ends, when it is known to be of a size that
 /// can be.
 fn judge_list(list: u64) -> Result<(), Errno> {
-    if GuestAddr(list).is_guest_range(1) { Ok(()) } else { Err(Errno::Fault) }
+    if GuestAddr::new(list).is_guest_range(1) { Ok(()) } else { Err(Errno::Fault) }
 }

@@ -17,7 +17,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn iret(&mut self, _: &mut Args) -> Reply {
         const UNREADABLE: Stop = Stop::Fatal(Fault::IretUnreadable);
-        let frame = GuestAddr(self.regs.rsp).words::<9>().ok_or(UNREADABLE)?;
+        let frame = GuestAddr::new(self.regs.rsp).words::<9>().ok_or(UNREADABLE)?;
         let machine = self.hv.machine();
         let [rip, cs, rflags, rsp, ss] = machine.read_guest_words(frame.part::<4, 5>()).map_err(|_| UNREADABLE)?;
         let regs = &mut *self.regs;

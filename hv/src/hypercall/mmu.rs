@@ -65,7 +65,7 @@ impl<M: Machine> Batch<'_, M> {
     #[inline(always)]
     fn apply(&mut self, update: MmuUpdate) -> Result<(), Stop> {
         // Of the three bits below an entry's address the header uses two, and Xen takes all three for the kind.
-        let address = MachineAddr(update.ptr & !7);
+        let address = MachineAddr::new(update.ptr & !7);
         let notes = match update.ptr & 7 {
             MMU_NORMAL_PT_UPDATE | MMU_PT_UPDATE_NO_TRANSLATE => AccessedDirty::Overwrite,
             MMU_PT_UPDATE_PRESERVE_AD => AccessedDirty::Keep,
@@ -99,10 +99,23 @@ impl<M: Machine> Batch<'_, M> {
         }
     }
 
-    /// AccessedDirty where a frame is in the guest's memory.
+    /// Notes where a frame is in the guest's memory. What is no RAM of the machine's has a word there as well, which means
+    /// something to the control domain alone.
     #[cold]
     fn set_m2p(&self, address: MachineAddr, pfn: u64) -> Result<(), Stop> {
         let frame = Mfn::containing(address).ok_or(Errno::Inval)?;
+        if self.rights.owner == Owner::IO {
+            let is_known = frame.index() < self.hv.machine().machine_to_phys().len();
+            // Without the right to map it, it is the hypervisor's own memory that a control domain has named.
+            let is_denied = self.editor.own_rights().io && !self.rights.io;
+            if is_denied || !is_known || self.hv.memory.frames.is_ram(frame) {
+                return Err(Errno::Inval.into());
+            }
+            if self.rights.io {
+                self.hv.memory.set_m2p(frame, pfn);
+            }
+            return Ok(());
+        }
         self.hv.memory.frames.reference(frame, self.rights.owner)?;
         self.hv.memory.set_m2p(frame, pfn);
         self.hv.memory.frames.put(frame);

@@ -106,15 +106,18 @@ impl<M: Machine> Caller<'_, M> {
                 Ok(held.map_err(|_| Errno::Inval)?)
             }
             MMUEXT_MARK_SUPER | MMUEXT_UNMARK_SUPER => Err(Errno::OpNotSupp.into()),
-            MMUEXT_UNMARK_SUPER.. => Err(Errno::NoSys.into()),
-            _ if !pages.is_self() => Err(Errno::Perm.into()),
-            _ => self.flush_or_ldt(op),
+            MMUEXT_NEW_BASEPTR | MMUEXT_NEW_USER_BASEPTR => Err(Errno::Perm.into()),
+            MMUEXT_TLB_FLUSH_LOCAL..=MMUEXT_SET_LDT | MMUEXT_FLUSH_CACHE_GLOBAL if pages.is_self() => {
+                self.flush_or_ldt(op)
+            }
+            MMUEXT_TLB_FLUSH_LOCAL..=MMUEXT_SET_LDT | MMUEXT_FLUSH_CACHE_GLOBAL => Err(Errno::Perm.into()),
+            _ => Err(Errno::NoSys.into()),
         }
     }
 
     /// What changes no table.
     fn flush_or_ldt(&mut self, op: &MmuextOp) -> Result<(), Stop> {
-        let page = Some(GuestAddr(op.arg1));
+        let page = Some(GuestAddr::new(op.arg1));
         match op.cmd {
             MMUEXT_TLB_FLUSH_LOCAL => self.flush_tlb(Cpus::Local, None),
             MMUEXT_TLB_FLUSH_MULTI => self.flush_tlb(self.cpus_of_vcpus(op.arg2).map_err(|_| Errno::Inval)?, None),
@@ -139,7 +142,7 @@ impl<M: Machine> Caller<'_, M> {
     /// place.
     fn set_ldt(&mut self, base: u64, entries: u32) -> Result<(), Stop> {
         let base = if entries == 0 { 0 } else { base };
-        let is_placed = entries == 0 || GuestAddr(base).is_guest_range(u64::from(entries).wrapping_mul(8));
+        let is_placed = entries == 0 || GuestAddr::new(base).is_guest_range(u64::from(entries).wrapping_mul(8));
         if entries > MAX_LDT_ENTRIES || base & 0xfff != 0 || !is_placed {
             return Err(Errno::Inval.into());
         }

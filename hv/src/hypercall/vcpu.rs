@@ -139,7 +139,7 @@ impl<M: Machine> Caller<'_, M> {
     /// processor's is computed from what does not change.
     fn register_time_area(&self, vcpu: &Vcpu, argument: u64) -> Result<(), Errno> {
         let request = self.copy_from_guest::<VcpuRegisterTimeMemoryArea>(argument)?;
-        let area = GuestAddr(request.addr).words::<4>().ok_or(Errno::Fault)?;
+        let area = GuestAddr::new(request.addr).words::<4>().ok_or(Errno::Fault)?;
         let is_written = clock::publish_to_guest(self.hv.machine(), area, self.hv.time_info(self.domain));
         vcpu.sched.time_area.store(request.addr, Ordering::Relaxed);
         vcpu.sched.time_is_due.store(!is_written, Ordering::Relaxed);

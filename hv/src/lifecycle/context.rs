@@ -82,7 +82,7 @@ fn judge(context: &VcpuGuestContext) -> Result<(), Errno> {
     let handlers = context.trap_ctxt.iter().map(|t| t.address);
     let mut addresses = handlers.chain(callbacks).chain(bases).chain([context.user_regs.rip]);
     let is_in_kernel = context.flags & u64::from(VGCF_IN_KERNEL) != 0;
-    if !addresses.all(|a| GuestAddr(a).is_canonical())
+    if !addresses.all(|a| GuestAddr::new(a).is_canonical())
         || context.gdt_ents > FIRST_RESERVED_GDT_ENTRY as u64
         || context.ldt_ents > MAX_LDT_ENTRIES
         || (context.ldt_ents != 0 && !is_ldt_range(context.ldt_base, context.ldt_ents))
@@ -94,7 +94,7 @@ fn judge(context: &VcpuGuestContext) -> Result<(), Errno> {
 }
 
 fn is_ldt_range(base: u64, entries: u64) -> bool {
-    base.is_multiple_of(PAGE_SIZE) && GuestAddr(base).is_guest_range(entries * 8)
+    base.is_multiple_of(PAGE_SIZE) && GuestAddr::new(base).is_guest_range(entries * 8)
 }
 
 fn kernel_root(context: &VcpuGuestContext) -> Result<Mfn, Errno> {
@@ -288,7 +288,7 @@ pub fn get(domain: &Domain, vcpu: &Vcpu, context: &mut VcpuGuestContext) -> Resu
     context.gdt_ents = state.gdt_entries.into();
     context.kernel_ss = state.kernel_ss;
     context.kernel_sp = state.kernel_sp;
-    let root = |mfn: Option<Mfn>| mfn.map_or(0, |mfn| mfn.address().0);
+    let root = |mfn: Option<Mfn>| mfn.map_or(0, |mfn| mfn.address().as_u64());
     let cr0 = if state.task_switched { CR0_TS } else { 0 };
     context.ctrlreg = [cr0, root(state.user_root), 0, root(state.kernel_root), state.cr4, 0, 0, 0];
     let [dr0, dr1, dr2, dr3] = state.breakpoints;

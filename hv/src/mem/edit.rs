@@ -110,7 +110,7 @@ impl<M: Hardware> Editor<'_, M> {
         let old = Entry(place.word.load(Ordering::Relaxed));
         let mut new = Entry(new);
         if new.is_present() {
-            new = new.sanitize_table()?;
+            new = new.sanitize_table(level)?;
             if old.is_present() && old.differs_harmlessly(new) {
                 write(place.word, old, new, notes);
                 return Ok(());

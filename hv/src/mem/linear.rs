@@ -36,7 +36,7 @@ impl<M: Hardware> Memory<M> {
     /// until no CPU is between a read and this question.
     #[must_use]
     pub fn may_read(&self, domain: &PagingDomain, root: Mfn, start: GuestAddr, bytes: u64) -> bool {
-        let last = GuestAddr(start.0.wrapping_add(bytes.saturating_sub(1)));
+        let last = GuestAddr::new(start.as_u64().wrapping_add(bytes.saturating_sub(1)));
         let is_linear = |slot: Slot| {
             let words = self.machine.words(root);
             let entry = words.get(slot.index()).map_or(Entry(0), |word| Entry(word.load(Ordering::SeqCst)));

@@ -100,7 +100,23 @@ pub trait HypervisorSpace {
 
 /// A guest address could not be read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GuestFault(pub GuestAddr);
+pub struct GuestFault(GuestAddr);
+
+impl GuestFault {
+    /// The fault of an access to this address.
+    #[inline]
+    #[must_use]
+    pub const fn at(address: GuestAddr) -> Self {
+        Self(address)
+    }
+
+    /// The first address that could not be accessed.
+    #[inline]
+    #[must_use]
+    pub const fn address(self) -> GuestAddr {
+        self.0
+    }
+}
 
 /// The running guest's memory, through the tables that the CPU has loaded. It is accessed by judged addresses only; whether
 /// they are mapped is found out here.

@@ -221,7 +221,7 @@ impl<M: Hardware> Editor<'_, M> {
             }
             let entry = Entry(word.load(Ordering::Relaxed));
             if entry.is_present() {
-                let (judged, child) = match (entry.sanitize_table(), entry.mfn()) {
+                let (judged, child) = match (entry.sanitize_table(step.level), entry.mfn()) {
                     (Ok(judged), Some(child)) => (judged, child),
                     (Err(error), _) => return Progress::Failed(error),
                     (_, None) => return Progress::Failed(Errno::Inval),
@@ -252,7 +252,7 @@ impl<M: Hardware> Editor<'_, M> {
     /// the guest wrote it.
     fn settle_entry(&self, step: &Step) {
         if let Some(word) = self.memory.machine.words(step.table).get(step.held)
-            && let Ok(judged) = Entry(word.load(Ordering::Relaxed)).sanitize_table()
+            && let Ok(judged) = Entry(word.load(Ordering::Relaxed)).sanitize_table(step.level)
         {
             word.store(judged.0, Ordering::Relaxed);
         }

@@ -44,7 +44,8 @@ impl<M: Hardware> Memory<M> {
     ///
     /// # Errors
     /// `Tell`: this was no write to an L1 table, or not one that the laws allow, or the domain does not want it
-    /// (`VMASST_TYPE_writable_pagetables` is off): the guest gets its page fault. `Unfinished`: let the guest fault again.
+    /// (`VMASST_TYPE_writable_pagetables` is off; the control domain need not ask): the guest gets its page fault.
+    /// `Unfinished`: let the guest fault again.
     pub fn emulate_write(
         &self,
         domain: &PagingDomain,
@@ -60,14 +61,19 @@ impl<M: Hardware> Memory<M> {
         let mask = (u64::MAX >> (64 - 8 * bytes)) << shift;
         let editor = Editor::open(self, domain)?;
         let mapping = editor.find(root, va).ok_or(Errno::Fault)?;
-        let mapping = Entry(mapping.word.load(Ordering::Relaxed));
+        let word = mapping.word;
+        let mapping = Entry(word.load(Ordering::Relaxed));
         let table = mapping.mfn().filter(|_| mapping.is_present() && !mapping.is_writable()).ok_or(Errno::Fault)?;
         if editor.level_of(table) != Ok(Some(1)) {
             drop(editor);
             return self.write_device(domain, table, va.offset() as u16, bytes, write);
         }
-        if !domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) {
+        if !domain.is_privileged && !domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) {
             return Err(Errno::Perm.into());
+        }
+        if bytes < 8 {
+            // The rest of the entry is read by its address, which the CPU would note; of a whole one nothing is.
+            word.fetch_or(Entry::ACCESSED, Ordering::Relaxed);
         }
         let slot = Slot::at_offset(va.offset() & !7).ok_or(Errno::Inval)?;
         let word = editor.place(table, 1, slot).word;

@@ -59,12 +59,12 @@ impl<M: Machine> Caller<'_, M> {
         let (machine, regs) = (self.hv.machine(), &*self.regs);
         let (rsp, rest) = match error_code {
             Some(code) => {
-                let frame = GuestAddr(top.wrapping_sub(64)).words::<8>()?;
+                let frame = GuestAddr::new(top.wrapping_sub(64)).words::<8>()?;
                 machine.write_guest_words(frame.part::<0, 3>(), [regs.rcx, regs.r11, code.into()]).ok()?;
                 (frame.start(), frame.part::<3, 5>())
             }
             None => {
-                let frame = GuestAddr(top.wrapping_sub(56)).words::<7>()?;
+                let frame = GuestAddr::new(top.wrapping_sub(56)).words::<7>()?;
                 machine.write_guest_words(frame.part::<0, 2>(), [regs.rcx, regs.r11]).ok()?;
                 (frame.start(), frame.part::<2, 5>())
             }
@@ -78,15 +78,15 @@ impl<M: Machine> Caller<'_, M> {
             rflags |= u64::from(self.state.iopl) << 12;
         }
         machine.write_guest_words(rest.part::<2, 3>(), [rflags, regs.rsp, regs.ss]).ok()?;
-        Some(rsp.0)
+        Some(rsp.as_u64())
     }
 
     /// Pushes words under `top`; the new stack pointer, or `None` where the guest has no such stack.
     #[inline]
     fn push_words<const N: usize>(&self, top: u64, frame: [u64; N]) -> Option<u64> {
-        let place = GuestAddr(top.wrapping_sub(8 * N as u64)).words()?;
+        let place = GuestAddr::new(top.wrapping_sub(8 * N as u64)).words()?;
         self.hv.machine().write_guest_words(place, frame).ok()?;
-        Some(place.start().0)
+        Some(place.start().as_u64())
     }
 
     /// Pushes DS, ES, FS and GS under the frame of the failsafe callback (`xen.h`, "failsafe_callback").

@@ -90,7 +90,7 @@ impl<M: Machine> Caller<'_, M> {
     /// The bytes at RIP: as many as there are before an unmapped page, and how many that is.
     pub(super) fn fetch_instruction(&self) -> ([u8; decode::MAX_LENGTH], usize) {
         let mut code = [0; decode::MAX_LENGTH];
-        let rip = GuestAddr(self.regs.rip);
+        let rip = GuestAddr::new(self.regs.rip);
         let in_page = (PAGE_BYTES - rip.offset()).min(code.len());
         for length in [code.len(), in_page] {
             let Some(bytes) = code.get_mut(..length) else { continue };
@@ -237,7 +237,7 @@ impl<M: Machine> Caller<'_, M> {
         match control {
             0 => Some(CR0 | if self.state.task_switched { CR0_TS } else { 0 }),
             2 => Some(self.state.info.cr2()),
-            3 => self.state.kernel_root.map(|root| root.address().0),
+            3 => self.state.kernel_root.map(|root| root.address().as_u64()),
             4 => Some(self.state.cr4),
             _ => None,
         }
@@ -248,7 +248,7 @@ impl<M: Machine> Caller<'_, M> {
             0 if value & !CR0_TS == CR0 => self.set_task_switched(value & CR0_TS != 0),
             2 => self.state.info.set_cr2(value),
             3 => {
-                let root = Mfn::containing(MachineAddr(value)).ok_or(NotOurs)?;
+                let root = Mfn::containing(MachineAddr::new(value)).ok_or(NotOurs)?;
                 let mut editor = Editor::open(&self.hv.memory, &self.domain.memory).map_err(|_| NotOurs)?;
                 editor.switch(self.cpu, &mut self.state.kernel_root, root).map_err(|_| NotOurs)?;
             }

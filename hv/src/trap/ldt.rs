@@ -43,7 +43,7 @@ impl<M: Machine> Caller<'_, M> {
             return Ok(false);
         }
         let root = self.state.kernel_root.ok_or(Errno::Fault)?;
-        let va = GuestAddr(self.state.ldt_base.wrapping_add(start as u64));
+        let va = GuestAddr::new(self.state.ldt_base.wrapping_add(start as u64));
         *place = Some(Editor::open(&self.hv.memory, &self.domain.memory)?.take_mapped_descriptors(root, va)?);
         self.hv.machine().load_descriptor_tables(self.state);
         Ok(true)

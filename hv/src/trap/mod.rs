@@ -14,7 +14,12 @@ pub mod strings;
 
 use crate::{
     caller::Caller,
-    domain::{counters::Counted, debug::STATUS_FIXED, flags, traps::Callback},
+    domain::{
+        counters::Counted,
+        debug::STATUS_FIXED,
+        flags,
+        traps::{Callback, NMI},
+    },
     machine::Machine,
     per_cpu::work,
 };
@@ -139,11 +144,13 @@ impl<M: Machine> Caller<'_, M> {
             self.enter_failsafe();
             return true;
         }
-        if self.vcpu.work.load(Ordering::Relaxed) & work::NMI != 0 && self.state.nmi_callback.address != 0 {
-            self.vcpu.work.fetch_and(!work::NMI, Ordering::Relaxed);
-            let callback = Callback { masks_events: true, ..self.state.nmi_callback };
-            self.enter_kernel(callback, None);
-            return true;
+        // Who has no handler yet loses it.
+        if self.vcpu.work.fetch_and(!work::NMI, Ordering::Relaxed) & work::NMI != 0 {
+            let handler = self.state.traps.handler(NMI);
+            if handler.address != 0 {
+                self.enter_kernel(handler.callback(), None);
+                return true;
+            }
         }
         false
     }

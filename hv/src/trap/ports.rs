@@ -42,7 +42,7 @@ impl<M: Machine> Caller<'_, M> {
     /// Whether the I/O permission bitmap of the caller's task (`physdev_op set_iobitmap`) lets it use all of the ports.
     fn io_bitmap_allows(&self, port: u16, bytes: u8) -> bool {
         (port..=port.saturating_add(u16::from(bytes) - 1)).all(|port| {
-            let byte = GuestAddr(self.state.io_bitmap.saturating_add(u64::from(port / 8))).range(1);
+            let byte = GuestAddr::new(self.state.io_bitmap.saturating_add(u64::from(port / 8))).range(1);
             let mut bits = [0xff];
             u32::from(port) < self.state.io_bitmap_ports
                 && byte.is_some_and(|byte| self.hv.machine().read_guest(byte, &mut bits).is_ok())

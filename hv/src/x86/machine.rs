@@ -69,19 +69,19 @@ impl Ram for Pc {
     #[inline]
     fn words(&self, mfn: Mfn) -> &'static [AtomicU64; TABLE_ENTRIES] {
         // SAFETY: the caller holds to RAM, all of which is in the direct map for good; atomics may alias anything there.
-        unsafe { &*((DIRECT_MAP_START + mfn.address().0) as *const [AtomicU64; TABLE_ENTRIES]) }
+        unsafe { &*((DIRECT_MAP_START + mfn.address().as_u64()) as *const [AtomicU64; TABLE_ENTRIES]) }
     }
 
     #[inline]
     fn halves(&self, mfn: Mfn) -> &'static [AtomicU32; 2 * TABLE_ENTRIES] {
         // SAFETY: as in `words`.
-        unsafe { &*((DIRECT_MAP_START + mfn.address().0) as *const [AtomicU32; 2 * TABLE_ENTRIES]) }
+        unsafe { &*((DIRECT_MAP_START + mfn.address().as_u64()) as *const [AtomicU32; 2 * TABLE_ENTRIES]) }
     }
 
     #[inline]
     fn bytes(&self, mfn: Mfn) -> &'static [AtomicU8; PAGE_BYTES] {
         // SAFETY: as in `words`.
-        unsafe { &*((DIRECT_MAP_START + mfn.address().0) as *const [AtomicU8; PAGE_BYTES]) }
+        unsafe { &*((DIRECT_MAP_START + mfn.address().as_u64()) as *const [AtomicU8; PAGE_BYTES]) }
     }
 
     #[inline]
@@ -176,7 +176,7 @@ impl Tlb for Pc {
     #[inline]
     fn load_root(&self, root: Mfn) {
         // SAFETY: the library passes validated roots only, which hold the hypervisor's slots.
-        unsafe { cpu::load_root(root.address().0) }
+        unsafe { cpu::load_root(root.address().as_u64()) }
     }
 
     #[inline]
@@ -186,7 +186,7 @@ impl Tlb for Pc {
 
     #[inline]
     fn invalidate(&self, va: GuestAddr) {
-        cpu::invalidate(va.0);
+        cpu::invalidate(va.as_u64());
     }
 
     #[inline]

@@ -138,7 +138,7 @@ fn load_root(state: &VcpuState) {
     let root = if state.in_kernel { state.kernel_root } else { state.user_root };
     if let Some(root) = root.or_else(tables::idle_root) {
         // SAFETY: validated roots hold the hypervisor's slots, and so does its own.
-        unsafe { cpu::load_root(root.address().0) }
+        unsafe { cpu::load_root(root.address().as_u64()) }
     }
 }
 
@@ -146,7 +146,7 @@ fn load_root(state: &VcpuState) {
 pub(crate) fn unload() {
     if let Some(root) = tables::idle_root() {
         // SAFETY: the hypervisor's own root holds its slots.
-        unsafe { cpu::load_root(root.address().0) }
+        unsafe { cpu::load_root(root.address().as_u64()) }
     }
 }
 

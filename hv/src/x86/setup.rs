@@ -242,7 +242,7 @@ fn keep_interrupt_controllers(info: &BootInfo, acpi: &Acpi, frames: &FrameTable)
     let ioapics = controllers(acpi).map(|ioapic| ioapic.address.into()..u64::from(ioapic.address) + PAGE_BYTES as u64);
     for range in ioapics.chain([LOCAL_APICS]) {
         map.add(range.clone(), Kind::Reserved);
-        let ends = (Mfn::containing(MachineAddr(range.start)), Mfn::containing(MachineAddr(range.end - 1)));
+        let ends = (Mfn::containing(MachineAddr::new(range.start)), Mfn::containing(MachineAddr::new(range.end - 1)));
         if let (Some(first), Some(last)) = ends
             && frames.forbid_io(first, last).is_err()
         {

@@ -68,7 +68,7 @@ fn reserved_entries_stay_in_use_across_versions_and_lose_their_marks_in_the_one_
     assert_eq!(world.sides[0].entry(1), Entry { status: 0, ..entry });
     // And the other way round.
     let mapped = map(&mut world.sides[1], 1, 1);
-    assert_eq!(mapped.dev_bus_addr, pages[3].address().0);
+    assert_eq!(mapped.dev_bus_addr, pages[3].address().as_u64());
     world.sides[0].become_version(1);
     let word = PERMIT | 2 << 16 | pages[3].raw() << 32;
     assert_eq!(world.sides[0].entry(1).head, word | u64::from(marks));
@@ -125,7 +125,7 @@ fn map_own(side: &Side, slot: usize, frame: Option<Mfn>) -> bool {
     let flags = PageEntry::PRESENT | PageEntry::WRITABLE | PageEntry::USER;
     let entry = frame.map_or(0, |frame| PageEntry::to(frame, flags).0);
     let root = side.guest.state.kernel_root.unwrap();
-    editor.map_at(root, GuestAddr(Side::spare(slot)), entry, &rights).is_ok()
+    editor.map_at(root, GuestAddr::new(Side::spare(slot)), entry, &rights).is_ok()
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn frames(side: &mut Side, command: u32, count: u32) -> (i16, Vec<u64>) {
         op.status
     };
     let mut list = vec![0_u64; if status == OKAY { count as usize } else { 0 }];
-    side.guest.hv.machine().read_guest(GuestAddr(512), list.as_mut_bytes()).unwrap();
+    side.guest.hv.machine().read_guest(GuestAddr::new(512), list.as_mut_bytes()).unwrap();
     (status, list)
 }
 
@@ -274,11 +274,11 @@ fn the_toolstack_is_shown_entries_and_status_frames() {
             frame,
             frame_list,
         };
-        hv.machine().write_guest(GuestAddr(0), asked.as_bytes()).unwrap();
+        hv.machine().write_guest(GuestAddr::new(0), asked.as_bytes()).unwrap();
         control.call(Caller::memory_op, [XENMEM_ACQUIRE_RESOURCE.into(), 0, 0, 0])?;
-        hv.machine().read_guest(GuestAddr(0), asked.as_mut_bytes()).unwrap();
+        hv.machine().read_guest(GuestAddr::new(0), asked.as_mut_bytes()).unwrap();
         let mut list = vec![0_u64; count as usize];
-        hv.machine().read_guest(GuestAddr(512), list.as_mut_bytes()).unwrap();
+        hv.machine().read_guest(GuestAddr::new(512), list.as_mut_bytes()).unwrap();
         Ok((asked.nr_frames, list))
     };
     let (shared, status) = (XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED, XENMEM_RESOURCE_GRANT_TABLE_ID_STATUS);

@@ -145,9 +145,9 @@ impl Side {
         request: &mut T,
     ) -> Result<u64, Errno> {
         self.run();
-        self.guest.hv.machine().write_guest(GuestAddr(0), request.as_bytes()).unwrap();
+        self.guest.hv.machine().write_guest(GuestAddr::new(0), request.as_bytes()).unwrap();
         let answer = self.guest.call(Caller::grant_table_op, [u64::from(command), 0, 1, 0]);
-        self.guest.hv.machine().read_guest(GuestAddr(0), request.as_mut_bytes()).unwrap();
+        self.guest.hv.machine().read_guest(GuestAddr::new(0), request.as_mut_bytes()).unwrap();
         answer
     }
 
@@ -161,7 +161,7 @@ impl Side {
 
     /// Whether the guest can read at the spare slot. If so, the CPU knows the translation then.
     pub(crate) fn can_read(&self, slot: usize) -> bool {
-        self.guest.hv.machine().read_guest_word(GuestAddr(Self::spare(slot))).is_ok()
+        self.guest.hv.machine().read_guest_word(GuestAddr::new(Self::spare(slot))).is_ok()
     }
 
     pub(crate) fn spare(slot: usize) -> u64 {
@@ -274,7 +274,7 @@ impl World {
         self.sides[me].guest.run();
         let side = &self.sides[me];
         let hv = side.guest.hv;
-        let va = GuestAddr(Side::spare(slot) + 8 * u64::from(dice.roll(512)));
+        let va = GuestAddr::new(Side::spare(slot) + 8 * u64::from(dice.roll(512)));
         if dice.roll(4) != 0 {
             let is_writable = side.spares[slot].is_some_and(|(_, writable)| writable);
             assert_eq!(hv.machine().read_guest_word(va).is_ok(), side.spares[slot].is_some());

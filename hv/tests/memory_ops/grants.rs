@@ -12,12 +12,12 @@ use oxen_hv::{
 impl World {
     /// Where a mapping of a grant may be asked for.
     pub(crate) fn place(&mut self, player: usize) -> At {
-        let va = GuestAddr((1 + self.random.below(40)) << 12);
+        let va = GuestAddr::new((1 + self.random.below(40)) << 12);
         if self.random.chance(70) {
             return At::Address(self.players[player].guest.state.kernel_root.unwrap(), va);
         }
         let misaligned = u64::from(self.random.chance(5));
-        At::Entry(MachineAddr(entry_address(self.table(player), self.slot()) + misaligned))
+        At::Entry(MachineAddr::new(entry_address(self.table(player), self.slot()) + misaligned))
     }
 
     /// Claims a frame of another and maps it, as the grant table's code does.
@@ -54,7 +54,7 @@ impl World {
             Some(index) if self.random.chance(90) => self.players[player].claims[index],
             _ => (self.frame(player), self.random.chance(50)),
         };
-        let from = self.random.chance(20).then(|| GuestAddr((1 + self.random.below(40)) << 12));
+        let from = self.random.chance(20).then(|| GuestAddr::new((1 + self.random.below(40)) << 12));
         let hv = self.hv;
         let Player { guest, claims, .. } = &mut self.players[player];
         let root = guest.state.kernel_root.unwrap();

@@ -99,7 +99,7 @@ impl World {
                     let root = home.tables[0];
                     let update = [entry_address(root, LINEAR_SLOT), Entry::to(root, Entry::PRESENT | Entry::USER).0];
                     for (i, word) in update.into_iter().enumerate() {
-                        hv.machine().write_guest_word(GuestAddr(BUFFER + 8 * i as u64), word).unwrap();
+                        hv.machine().write_guest_word(GuestAddr::new(BUFFER + 8 * i as u64), word).unwrap();
                     }
                     guest.call(Caller::mmu_update, [BUFFER, 1, 0, 0x7ff0]).unwrap();
                 }
@@ -196,7 +196,7 @@ impl World {
             guest.run();
         }
         if guest.state.kernel_root != Some(home.tables[0])
-            && (self.random.chance(20) || guest.hv.machine().translate(GuestAddr(BUFFER), true).is_err())
+            && (self.random.chance(20) || guest.hv.machine().translate(GuestAddr::new(BUFFER), true).is_err())
         {
             let hv = guest.hv;
             let domain = guest.domain.clone();
@@ -218,7 +218,7 @@ impl World {
         words
             .iter()
             .enumerate()
-            .all(|(i, &word)| self.hv.machine().write_guest_word(GuestAddr(BUFFER + 8 * i as u64), word).is_ok())
+            .all(|(i, &word)| self.hv.machine().write_guest_word(GuestAddr::new(BUFFER + 8 * i as u64), word).is_ok())
     }
 
     /// Calls a handler; sometimes the guest does not come back for the rest.

@@ -40,10 +40,10 @@ pub(crate) fn ask<T: IntoBytes + zerocopy::Immutable>(
     request: &T,
 ) -> Result<Domctl, Errno> {
     let op = Domctl::new(command, domain, request);
-    control.hv.machine().write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
+    control.hv.machine().write_guest(GuestAddr::new(REQUEST), op.as_bytes()).unwrap();
     control.call(Caller::domctl, [REQUEST, 0, 0, 0])?;
     let mut answer = Domctl::new_zeroed();
-    control.hv.machine().read_guest(GuestAddr(REQUEST), answer.as_mut_bytes()).unwrap();
+    control.hv.machine().read_guest(GuestAddr::new(REQUEST), answer.as_mut_bytes()).unwrap();
     Ok(answer)
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn furnish(hv: &'static Hypervisor<Fake>, domain: &Arc<Domain>) -> (V
     }
     let mut context = VcpuGuestContext::new_zeroed();
     context.flags = (VGCF_IN_KERNEL | VGCF_ONLINE).into();
-    context.ctrlreg[3] = frames[0].address().0;
+    context.ctrlreg[3] = frames[0].address().as_u64();
     context.gdt_frames[0] = frames[4].raw();
     context.gdt_ents = 16;
     context.user_regs.cs = 0xe030;
@@ -108,7 +108,7 @@ pub(crate) fn set_context(
     vcpu: u32,
     context: &VcpuGuestContext,
 ) -> Result<Domctl, Errno> {
-    control.hv.machine().write_guest(GuestAddr(CONTEXT), context.as_bytes()).unwrap();
+    control.hv.machine().write_guest(GuestAddr::new(CONTEXT), context.as_bytes()).unwrap();
     let request = abi::DomctlVcpucontext { vcpu, _pad0: 0, ctxt: CONTEXT };
     ask(control, abi::XEN_DOMCTL_SETVCPUCONTEXT, id, &request)
 }
@@ -151,7 +151,7 @@ pub(crate) const STEPS: [fn(&mut Guest, &Arc<Domain>); 9] = [
         control.hv.machine().load_root(root);
         as_guest(control.hv, domain, |caller| {
             let words = [info.unwrap().raw(), 64];
-            caller.hv.machine().write_guest(GuestAddr(0), words.as_bytes()).unwrap();
+            caller.hv.machine().write_guest(GuestAddr::new(0), words.as_bytes()).unwrap();
             caller.vcpu_op(&mut [VCPUOP_REGISTER_VCPU_INFO.into(), 0, 0, 0, 0, 0]).unwrap();
             assert!(caller.state.info.upcall_pending().load(SeqCst) != 0, "nothing is lost in the move");
             let control_gfn = info.unwrap().raw();

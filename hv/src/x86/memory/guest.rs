@@ -35,7 +35,7 @@ pub(crate) fn have_reads_judged_by(judge: fn(GuestAddr, u64) -> bool) {
 #[cold]
 #[inline(never)]
 fn may_read(from: u64, bytes: u64) -> bool {
-    JUDGE.get().is_some_and(|judge| judge(GuestAddr(from), bytes))
+    JUDGE.get().is_some_and(|judge| judge(GuestAddr::new(from), bytes))
 }
 
 /// Opens guest memory on a CPU with SMAP; see `smap`.
@@ -94,10 +94,10 @@ unsafe fn copy(to: *mut u8, from: *const u8, bytes: usize) -> Result<(), usize> 
 /// See [`oxen_hv::mem::GuestMemory::read_guest`].
 #[inline]
 pub(crate) fn read(range: GuestRange, to: &mut [u8]) -> Result<(), GuestFault> {
-    let (from, bytes) = (range.start().0, to.len().min(range.bytes() as usize));
+    let (from, bytes) = (range.start().as_u64(), to.len().min(range.bytes() as usize));
     // SAFETY: `bytes` bytes of `to` are ours to write, and so many lie in the guest's range.
     unsafe { copy(to.as_mut_ptr(), from as *const u8, bytes) }
-        .map_err(|done| GuestFault(GuestAddr(from + done as u64)))?;
+        .map_err(|done| GuestFault::at(GuestAddr::new(from + done as u64)))?;
     if DOUBT.load(Ordering::Relaxed) == 0 { Ok(()) } else { judge_read(from, to) }
 }
 
@@ -109,15 +109,16 @@ fn judge_read(from: u64, read: &mut [u8]) -> Result<(), GuestFault> {
         return Ok(());
     }
     read.fill(0);
-    Err(GuestFault(GuestAddr(from)))
+    Err(GuestFault::at(GuestAddr::new(from)))
 }
 
 /// See [`oxen_hv::mem::GuestMemory::write_guest`].
 #[inline]
 pub(crate) fn write(range: GuestRange, from: &[u8]) -> Result<(), GuestFault> {
-    let (to, bytes) = (range.start().0, from.len().min(range.bytes() as usize));
+    let (to, bytes) = (range.start().as_u64(), from.len().min(range.bytes() as usize));
     // SAFETY: `bytes` bytes of `from` are ours to read, and so many lie in the guest's range.
-    unsafe { copy(to as *mut u8, from.as_ptr(), bytes) }.map_err(|done| GuestFault(GuestAddr(to + done as u64)))
+    unsafe { copy(to as *mut u8, from.as_ptr(), bytes) }
+        .map_err(|done| GuestFault::at(GuestAddr::new(to + done as u64)))
 }
 
 /// Makes a function that stores a few words from registers, in a straight line; returns whether it went through.
@@ -245,40 +246,40 @@ load!(load_8, a at 0, b at 8, c at 16, d at 24, e at 32, f at 40, g at 48, h at 
 pub(crate) fn read_words<const N: usize>(from: GuestWords<N>) -> Result<[u64; N], GuestFault> {
     let from = from.start();
     let mut words = [0; N];
-    let mut at = from.0;
+    let mut at = from.as_u64();
     let (eights, rest) = words.as_chunks_mut::<8>();
     for eight in eights {
         // SAFETY: all of the words lie in the guest's address range.
-        *eight = unsafe { load_8(at) }.ok_or(GuestFault(from))?;
+        *eight = unsafe { load_8(at) }.ok_or(GuestFault::at(from))?;
         at += 64;
     }
     let (fives, rest) = rest.as_chunks_mut::<5>();
     for five in fives {
         // SAFETY: all of the words lie in the guest's address range.
-        *five = unsafe { load_5(at) }.ok_or(GuestFault(from))?;
+        *five = unsafe { load_5(at) }.ok_or(GuestFault::at(from))?;
         at += 40;
     }
     let (fours, ones) = rest.as_chunks_mut::<4>();
     for four in fours {
         // SAFETY: all of the words lie in the guest's address range.
-        *four = unsafe { load_4(at) }.ok_or(GuestFault(from))?;
+        *four = unsafe { load_4(at) }.ok_or(GuestFault::at(from))?;
         at += 32;
     }
     let (threes, ones) = ones.as_chunks_mut::<3>();
     for three in threes {
         // SAFETY: all of the words lie in the guest's address range.
-        *three = unsafe { load_3(at) }.ok_or(GuestFault(from))?;
+        *three = unsafe { load_3(at) }.ok_or(GuestFault::at(from))?;
         at += 24;
     }
     let (twos, ones) = ones.as_chunks_mut::<2>();
     for two in twos {
         // SAFETY: all of the words lie in the guest's address range.
-        *two = unsafe { load_2(at) }.ok_or(GuestFault(from))?;
+        *two = unsafe { load_2(at) }.ok_or(GuestFault::at(from))?;
         at += 16;
     }
     for one in ones {
         // SAFETY: all of the words lie in the guest's address range.
-        [*one] = unsafe { load_1(at) }.ok_or(GuestFault(from))?;
+        [*one] = unsafe { load_1(at) }.ok_or(GuestFault::at(from))?;
         at += 8;
     }
     Ok(words)
@@ -288,12 +289,12 @@ pub(crate) fn read_words<const N: usize>(from: GuestWords<N>) -> Result<[u64; N]
 #[inline]
 pub(crate) fn write_words<const N: usize>(to: GuestWords<N>, words: [u64; N]) -> Result<(), GuestFault> {
     let to = to.start();
-    let mut at = to.0;
+    let mut at = to.as_u64();
     let (fours, rest) = words.as_chunks::<4>();
     for &four in fours {
         // SAFETY: all of the words lie in the guest's address range.
         if !unsafe { store_4(at, four) } {
-            return Err(GuestFault(to));
+            return Err(GuestFault::at(to));
         }
         at += 32;
     }
@@ -301,7 +302,7 @@ pub(crate) fn write_words<const N: usize>(to: GuestWords<N>, words: [u64; N]) ->
     for &three in threes {
         // SAFETY: all of the words lie in the guest's address range.
         if !unsafe { store_3(at, three) } {
-            return Err(GuestFault(to));
+            return Err(GuestFault::at(to));
         }
         at += 24;
     }
@@ -309,14 +310,14 @@ pub(crate) fn write_words<const N: usize>(to: GuestWords<N>, words: [u64; N]) ->
     for &two in twos {
         // SAFETY: all of the words lie in the guest's address range.
         if !unsafe { store_2(at, two) } {
-            return Err(GuestFault(to));
+            return Err(GuestFault::at(to));
         }
         at += 16;
     }
     for &one in ones {
         // SAFETY: all of the words lie in the guest's address range.
         if !unsafe { store_1(at, [one]) } {
-            return Err(GuestFault(to));
+            return Err(GuestFault::at(to));
         }
         at += 8;
     }

@@ -69,7 +69,7 @@ impl Window {
     pub(crate) fn show_gdt(self, frames: &[Option<Mfn>; 14]) {
         let zero = tables::image_machine_address(&raw const ZERO_PAGE) | READ;
         for (page, frame) in frames.iter().enumerate() {
-            self.put(page, frame.map_or(zero, |mfn| mfn.address().0 | READ_WRITE));
+            self.put(page, frame.map_or(zero, |mfn| mfn.address().as_u64() | READ_WRITE));
         }
     }
 
@@ -85,7 +85,7 @@ impl Window {
     /// Shows a guest's LDT, as far as it was used.
     pub(crate) fn show_ldt(self, frames: &[Option<Mfn>; LDT_PAGES]) {
         for (page, frame) in frames.iter().enumerate() {
-            self.put(LDT_PAGE + page, frame.map_or(0, |mfn| mfn.address().0 | READ_WRITE));
+            self.put(LDT_PAGE + page, frame.map_or(0, |mfn| mfn.address().as_u64() | READ_WRITE));
         }
     }
 }

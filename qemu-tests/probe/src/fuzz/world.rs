@@ -12,7 +12,7 @@ use oxen_abi::domid::DomId;
 use oxen_abi::hypercall::Hypercall;
 use oxen_abi::{event_channel, mmu};
 use oxen_domu_lib::grant::{Access, Grant};
-use oxen_domu_lib::memory::{Page, Pages, p2m};
+use oxen_domu_lib::memory::{Mfn, Page, Pages, p2m};
 use oxen_domu_lib::{event, start_info};
 
 use super::effects::Effects;
@@ -29,6 +29,7 @@ pub(super) const WRITABLE: u64 = READ_ONLY | 2;
 pub(crate) const SLOT: u64 = 5;
 /// The bit that Xen sets in entries for user pages: they survive a switch of roots there, and do not here.
 const GLOBAL: u64 = 1 << 8;
+const PRESENT: u64 = 1;
 /// The bit that the processor sets where it has walked.
 const ACCESSED: u64 = 1 << 5;
 /// CR4: the guest's kernel may set XCR0.
@@ -94,7 +95,7 @@ impl Tables {
     }
 
     fn place(&self, frame: u64) -> Option<u64> {
-        let page = p2m::pfn(oxen_domu_lib::memory::Mfn(frame))?;
+        let page = p2m::pfn(Mfn(frame))?;
         Some(self.direct_map + (page.0 << 12))
     }
 }
@@ -220,10 +221,10 @@ impl World {
         let bits = word & !0x000f_ffff_ffff_f000 & !GLOBAL;
         let known = |list: &[u64], frame: u64| list.iter().position(|known| *known == frame);
         let page = |first: u64, pages: u64| word.checked_sub(first).filter(|at| *at < pages << 12);
-        let status = self.table.last_status_frame;
-        let _ = if word != 0 && word == status {
+        let is_status = |frame: u64| frame != 0 && self.table.status_frames.contains(&frame);
+        let _ = if is_status(word) {
             write!(text, "S")
-        } else if frame != 0 && frame == status {
+        } else if is_status(frame) {
             write!(text, "S:+{bits:x}")
         } else if let Some(frame) = known(&self.frames, word) {
             write!(text, "F{frame}")
@@ -237,6 +238,8 @@ impl World {
             write!(text, "W{}+{:x}", at >> 12, at & 0xfff)
         } else if let Some(at) = page(self.memory.address(), 2) {
             write!(text, "&{at:x}")
+        } else if let Some(page) = p2m::pfn(Mfn(frame)).filter(|_| word & PRESENT != 0) {
+            write!(text, "P{:x}:+{bits:x}", page.0)
         } else {
             write!(text, "{word:x}")
         };
