@@ -9,12 +9,13 @@ use oxen_abi::{
         CALLBACKTYPE_SYSENTER_DEPRECATED,
     },
     domctl::{
-        Domctl, DomctlVcpuaffinity, DomctlVmEventOp, XEN_DOMCTL_ASSIGN_DEVICE, XEN_DOMCTL_DEASSIGN_DEVICE,
+        CpuidLeaf, Domctl, DomctlVcpuaffinity, DomctlVmEventOp, XEN_DOMCTL_ASSIGN_DEVICE, XEN_DOMCTL_DEASSIGN_DEVICE,
         XEN_DOMCTL_GETVCPUAFFINITY, XEN_DOMCTL_TEST_ASSIGN_DEVICE, XEN_DOMCTL_VM_EVENT_OP, XenctlBitmap,
     },
     domid::DomId,
     errno::Errno,
     event_channel::EVTCHNOP_RESET_CONT,
+    features::XENFEAT_PAE_PGDIR_ABOVE_4GB,
     grant_table::{
         GNTMAP_APPLICATION_MAP, GNTST_GENERAL_ERROR, GNTST_OKAY, GNTTABOP_GET_STATUS_FRAMES, GNTTABOP_GET_VERSION,
         GNTTABOP_SET_VERSION,
@@ -25,18 +26,20 @@ use oxen_abi::{
     platform::{PlatformOp, XENPF_RESOURCE_OP, XenpfResourceEntry, XenpfResourceOp},
     sched::SCHEDOP_REMOTE_SHUTDOWN,
     vcpu::VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA,
+    vm_assist::VMASST_TYPE_PAE_EXTENDED_CR3,
 };
 use oxen_hv::{
     addr::GuestAddr,
     caller::Caller,
     domain::{
         control_registers::{CR4_GUEST, CR4_OSXSAVE},
+        cpu_policy::CpuPolicy,
         debug,
         traps::TrapHandler,
     },
     mem::{entry::Entry, grant_mapping::entry_flags},
 };
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 use support::guest::{Guest, Home};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -156,6 +159,13 @@ fn xcr0_is_set_by_a_kernel_that_turned_xsave_on() {
     assert!(!is_emulated(&mut guest, xsetbv));
     guest.state.cr4 |= CR4_OSXSAVE;
     assert!(is_emulated(&mut guest, xsetbv));
+    for (absent, expected) in [(1 << 26, false), (1 << 28, true)] {
+        let mut policy = CpuPolicy::default();
+        policy.set(&CpuidLeaf { leaf: 1, subleaf: u32::MAX, a: 0, b: 0, c: !absent, d: u32::MAX });
+        policy.settle();
+        *guest.domain.cpu_policy.lock() = Some(Arc::new(policy));
+        assert_eq!(is_emulated(&mut guest, xsetbv), expected, "a guest that is not to see {absent:#x}");
+    }
 }
 
 #[test]
@@ -243,6 +253,21 @@ fn who_may_do_nothing_to_others_is_told_first_that_there_is_no_such_domain() {
         assert_eq!(map, if is_own { Ok(0) } else { Err(answer) }, "the memory map of {domain:#x}: its own is its own");
         let shutdown = guest.call(Caller::sched_op, [SCHEDOP_REMOTE_SHUTDOWN.into(), 0, 0, 0]);
         assert_eq!(shutdown, Err(answer), "the shutdown of {domain:#x}");
+    }
+}
+
+#[test]
+fn a_root_beyond_4_gib_is_a_feature_of_who_asked_for_it() {
+    let (mut guest, _) = guest();
+    let submap = |guest: &mut Guest| {
+        put(guest, &[0]);
+        assert_eq!(guest.call(Caller::xen_version, [6, 0, 0, 0]), Ok(0));
+        guest.hv.machine().read_guest_word(GuestAddr::new(0)).unwrap() >> 32
+    };
+    let before = submap(&mut guest);
+    for (command, more) in [(0, 1 << XENFEAT_PAE_PGDIR_ABOVE_4GB), (1, 0)] {
+        assert_eq!(guest.call(Caller::vm_assist, [command, VMASST_TYPE_PAE_EXTENDED_CR3.into(), 0, 0]), Ok(0));
+        assert_eq!(submap(&mut guest), before | more);
     }
 }
 

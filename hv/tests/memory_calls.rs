@@ -10,7 +10,6 @@ use oxen_hv::{
     caller::Caller,
     domain::Domain,
     mem::{
-        Ram,
         entry::Entry,
         frame_type::FrameType,
         write_emulation::{Write, Written},
@@ -137,8 +136,8 @@ fn an_entry_that_is_refused_with_its_table_stays_as_it_was_written() {
     let before = audit::snapshot(guest.hv);
     assert_eq!(extended(&mut guest, mmu::MMUEXT_PIN_L4_TABLE, root.raw(), 0), Err(Errno::Inval));
     let [first, second] = [1, 2].map(|slot| table_word(guest.hv, root, slot).load(Ordering::SeqCst));
-    // What held its table first was opened to ring 3, as in Xen.
-    assert_eq!(first, Entry::to(good, Entry::PRESENT | Entry::USER).0);
+    // What held its table first was opened to ring 3, and marked as accessed, as in Xen.
+    assert_eq!(first, Entry::to(good, FLAGS).0);
     assert_eq!(second, Entry::to(bad, Entry::PRESENT).0);
     table_word(guest.hv, root, 1).store(Entry::to(good, Entry::PRESENT).0, Ordering::SeqCst);
     audit::assert_unchanged(guest.hv, &before);
@@ -206,7 +205,7 @@ fn a_batch_counts_what_it_did() {
 #[test]
 fn direct_writes_to_a_table_are_done_or_left_to_the_guest() {
     let (mut guest, home) = guest();
-    let root = home.tables[0];
+    let root = guest.state.kernel_root.unwrap();
     let va = GuestAddr::new(((16 + 3) << 12) + 8 * 40);
     let page = Entry::to(home.data[2], FLAGS | Entry::WRITABLE).0;
     let write =

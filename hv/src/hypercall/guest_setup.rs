@@ -13,7 +13,7 @@ use crate::{
     caller::Caller,
     domain::{
         KNOWN_ASSISTS, debug,
-        traps::{Callback, TrapHandler, TrapTable},
+        traps::{Callback, NMI, TrapHandler, TrapTable},
     },
     machine::Machine,
     mem::{editor::Editor, guest_ptr::GuestPtr},
@@ -26,7 +26,7 @@ use oxen_abi::{
         CALLBACKTYPE_SYSCALL32, CALLBACKTYPE_SYSENTER, CallbackRegister, CallbackUnregister,
     },
     errno::Errno,
-    segments::{FIRST_RESERVED_GDT_ENTRY, FIRST_RESERVED_GDT_PAGE},
+    segments::{FIRST_RESERVED_GDT_ENTRY, FIRST_RESERVED_GDT_PAGE, FLAT_KERNEL_CS},
     trap::TrapInfo,
 };
 
@@ -145,7 +145,7 @@ impl<M: Machine> Caller<'_, M> {
             CallbackCommand::Unregister => {
                 let request = self.copy_from_guest::<CallbackUnregister>(argument)?;
                 match request.r#type {
-                    CALLBACKTYPE_NMI => self.state.nmi_callback = Callback::default(),
+                    CALLBACKTYPE_NMI => self.set_nmi_handler(0),
                     CALLBACKTYPE_EVENT
                     | CALLBACKTYPE_FAILSAFE
                     | CALLBACKTYPE_SYSCALL
@@ -176,11 +176,24 @@ impl<M: Machine> Caller<'_, M> {
             }
             NmiCommand::UnregisterCallback => 0,
         };
-        self.state.nmi_callback = Callback { address, masks_events: false };
+        self.set_nmi_handler(address);
         Ok(0)
     }
 
+    /// An NMI has no entry of its own: it is the trap table's, with events masked.
+    fn set_nmi_handler(&mut self, address: u64) {
+        let handler = match address {
+            0 => TrapHandler::default(),
+            _ => TrapHandler { address, cs: FLAT_KERNEL_CS, flags: TrapHandler::MASKS_EVENTS },
+        };
+        self.state.traps.set(NMI, handler);
+    }
+
     fn register_callback(&mut self, kind: u16, callback: Callback) -> Result<(), Errno> {
+        if kind == CALLBACKTYPE_NMI {
+            self.set_nmi_handler(callback.address);
+            return Ok(());
+        }
         let state = &mut *self.state;
         let place = match kind {
             CALLBACKTYPE_EVENT => &mut state.event_callback,
@@ -188,7 +201,6 @@ impl<M: Machine> Caller<'_, M> {
             CALLBACKTYPE_SYSCALL => &mut state.syscall_callback,
             CALLBACKTYPE_SYSCALL32 => &mut state.syscall32_callback,
             CALLBACKTYPE_SYSENTER => &mut state.sysenter_callback,
-            CALLBACKTYPE_NMI => &mut state.nmi_callback,
             _ => return Err(Errno::NoSys),
         };
         *place = callback;

@@ -8,6 +8,7 @@ use crate::{
     domain::Domain,
     machine::Machine,
     mem::{
+        RamFrame,
         edit::AccessedDirty,
         editor::{Editor, EntryRights},
         entry::Entry,
@@ -59,7 +60,7 @@ struct Batch<'a, M: Machine> {
     editor: Editor<'a, M>,
     rights: EntryRights,
     /// The last L1 written to.
-    l1: Option<Mfn>,
+    l1: Option<RamFrame>,
 }
 
 impl<M: Machine> Batch<'_, M> {
@@ -75,10 +76,10 @@ impl<M: Machine> Batch<'_, M> {
         };
         let frame = Mfn::containing(address).ok_or(Errno::Inval)?;
         let slot = Slot::at_offset(address.offset()).ok_or(Errno::Inval)?;
-        if self.l1 != Some(frame) {
+        let Some(l1) = self.l1.filter(|l1| l1.mfn() == frame) else {
             return self.apply_elsewhere(frame, slot, update.val, notes);
-        }
-        Ok(self.editor.replace_page(self.editor.place(frame, 1, slot), update.val, notes, &self.rights)?)
+        };
+        Ok(self.editor.replace_page(self.editor.place(l1, 1, slot), update.val, notes, &self.rights)?)
     }
 
     /// An update of another frame than the last.
@@ -87,16 +88,16 @@ impl<M: Machine> Batch<'_, M> {
         // last one left to be given back comes before the look at this table, which may be part of it.
         self.l1 = None;
         self.editor.settle()?;
-        match self.editor.level_of(frame)? {
+        match self.editor.table(frame)? {
             // Tables refer to tables of their own domain alone.
-            Some(2..) if self.rights.owner != self.editor.owner() => Err(Errno::Inval.into()),
-            Some(level) => {
+            Some((_, 2..)) if self.rights.owner != self.editor.owner() => Err(Errno::Inval.into()),
+            Some((table, level)) => {
                 // What shadows follow, and what others may have to be told of, comes this way each time.
                 let is_own = self.rights.owner == self.editor.owner();
                 if level == 1 && self.editor.is_plain() && is_own {
-                    self.l1 = Some(frame);
+                    self.l1 = Some(table);
                 }
-                self.editor.replace(self.editor.place(frame, level, slot), value, notes, &self.rights)?;
+                self.editor.replace(self.editor.place(table, level, slot), value, notes, &self.rights)?;
                 if !is_own {
                     self.hv.memory.mark_lent_by(self.rights.owner, Entry(value));
                 }
@@ -106,24 +107,36 @@ impl<M: Machine> Batch<'_, M> {
         }
     }
 
-    /// AccessedDirty where a frame is in the guest's memory.
+    /// Notes where a frame is in the guest's memory. What is no RAM of the machine's has a word there as well, which means
+    /// something to the control domain alone.
     #[cold]
     fn set_m2p(&self, address: MachineAddr, pfn: u64) -> Result<(), Stop> {
         let frame = Mfn::containing(address).ok_or(Errno::Inval)?;
-        self.hv.memory.frames.reference(frame, self.rights.owner)?;
-        self.hv.memory.set_m2p(frame, pfn);
-        self.hv.memory.frames.put(frame);
+        if self.rights.owner == Owner::IO {
+            let is_known = frame.index() < self.hv.machine().machine_to_phys().len();
+            // Without the right to map it, it is the hypervisor's own memory that a control domain has named.
+            let is_denied = self.editor.own_rights().io && !self.rights.io;
+            if is_denied || !is_known || self.hv.memory.frames.is_ram(frame) {
+                return Err(Errno::Inval.into());
+            }
+            if self.rights.io {
+                self.hv.memory.set_m2p(frame, pfn);
+            }
+            return Ok(());
+        }
+        let held = self.hv.memory.hold(frame, self.rights.owner)?;
+        self.hv.memory.set_m2p(held.frame().mfn(), pfn);
         Ok(())
     }
 
     /// Writes a word of a frame that is no table.
     fn write_plain(&self, frame: Mfn, slot: Slot, value: u64) -> Result<(), Errno> {
         let hv = self.hv;
-        hv.memory.hold_writable(frame, self.editor.owner()).map_err(|_| Errno::Inval)?;
-        if let Some(word) = hv.machine().words(frame).get(slot.index()) {
+        let held = hv.memory.hold_writable(frame, self.editor.owner()).map_err(|_| Errno::Inval)?;
+        if let Some(word) = hv.machine().words(held.frame()).get(slot.index()) {
             word.store(value, Ordering::Relaxed);
         }
-        hv.memory.end_writing(frame);
+        hv.memory.note_written(held.frame());
         Ok(())
     }
 }

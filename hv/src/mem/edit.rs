@@ -1,7 +1,7 @@
 //! Changing one entry of a validated table: take what the new one needs, write, give back what the old one held.
 
 use super::{
-    Hardware,
+    Hardware, RamFrame,
     editor::{Editor, EntryRights},
     entry::Entry,
     walk::is_hypervisor_slot,
@@ -25,19 +25,19 @@ pub enum AccessedDirty {
 /// Where an entry is: its table, that one's level, and the word itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
-    table: Mfn,
+    table: RamFrame,
     level: u8,
     slot: Slot,
     pub(super) word: &'static AtomicU64,
 }
 
 impl<M: Hardware> Editor<'_, M> {
-    /// The level of the validated table that this frame is.
+    /// The validated table that this frame is, and its level.
     ///
     /// # Errors
-    /// `Inval` if it is none of the domain's.
+    /// `Inval` if the frame is none of the domain's.
     #[inline]
-    pub fn level_of(&self, table: Mfn) -> Result<Option<u32>, Errno> {
+    pub fn table(&self, table: Mfn) -> Result<Option<(RamFrame, u32)>, Errno> {
         let state = self.memory.frames.state(table);
         if state.owner() != self.domain.owner || state.refs() == 0 {
             return Err(Errno::Inval);
@@ -45,14 +45,14 @@ impl<M: Hardware> Editor<'_, M> {
         if state.uses() == 0 || !state.is_validated() {
             return if state.is_partial() { Err(Errno::Inval) } else { Ok(None) };
         }
-        Ok(state.kind().level())
+        Ok(state.kind().level().map(|level| (RamFrame::counted(table), level)))
     }
 
-    /// An entry of a table of which [`Self::level_of`] said the level.
+    /// An entry of a table of which [`Self::table`] said the level.
     #[inline(always)]
     #[must_use]
     #[expect(clippy::indexing_slicing, reason = "a slot is below 512 by construction")]
-    pub fn place(&self, table: Mfn, level: u32, slot: Slot) -> Place {
+    pub fn place(&self, table: RamFrame, level: u32, slot: Slot) -> Place {
         Place { table, level: level as u8, slot, word: &self.memory.machine.words(table)[slot.index()] }
     }
 
@@ -153,7 +153,7 @@ impl<M: Hardware> Editor<'_, M> {
         let old = Entry(place.word.load(Ordering::Relaxed));
         let mut new = Entry(new);
         if new.is_present() {
-            new = new.sanitize_table()?;
+            new = new.sanitize_table(level)?;
             if old.is_present() && old.differs_harmlessly(new) {
                 write(place.word, old, new, notes);
                 self.follow_if_shadowed(place);
@@ -161,7 +161,9 @@ impl<M: Hardware> Editor<'_, M> {
             }
             match self.take_table(new.mfn().ok_or(Errno::Inval)?, level - 1) {
                 Err(Stop::Refused(Errno::Inval)) => self.take_linear(place.table, level, new)?,
-                taken => taken?,
+                taken => {
+                    taken?;
+                }
             }
         }
         self.retire_linear(level, slot, old, || {
@@ -171,7 +173,7 @@ impl<M: Hardware> Editor<'_, M> {
         if let Some(child) = old.mfn().filter(|_| old.is_present())
             && self.unlink(place.table, level, child)
         {
-            self.put_table(child);
+            self.put_table(RamFrame::counted(child));
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use crate::{
     domain::Domain,
     machine::Machine,
     mem::{
+        RamFrame,
         editor::Editor,
         guest_ptr::GuestPtr,
         shadow::log::{Operator, PART_BITS, Part, Step},
@@ -201,14 +202,14 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
     /// may write to.
     fn mark_held(&self) {
         let (memory, domain) = (&self.caller.hv.memory, self.domain);
-        let mark = |frame| memory.mark_lent(domain.owner, frame);
+        let mark = |frame: RamFrame| memory.mark_lent(domain.owner, frame.mfn());
         for vcpu in domain.each_vcpu() {
             if let Some(state) = vcpu.slot.lock().as_ref() {
                 state.gdt.iter().chain(&state.ldt).flatten().for_each(|&frame| mark(frame));
             }
             vcpu.info_frame.lock().iter().for_each(|&frame| mark(frame));
         }
-        domain.grants.lock().each_pin().filter(|pin| pin.4 != 0).for_each(|pin| mark(pin.1));
+        domain.grants.lock().each_pin().filter(|pin| pin.4 != 0).for_each(|pin| memory.mark_lent(domain.owner, pin.1));
         domain.events.each_frame(mark);
         domain.pirqs.lock().page.iter().for_each(|&frame| mark(frame));
     }

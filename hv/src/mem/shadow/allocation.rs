@@ -8,7 +8,7 @@ use super::{
     index::{self, Index},
     pool::Pool,
 };
-use crate::{addr::Mfn, config::PREEMPT_INTERVAL, heap, mem::Memory, reply::Stop};
+use crate::{addr::Mfn, config::PREEMPT_INTERVAL, heap, mem::{Memory, RamFrame}, reply::Stop};
 use alloc::boxed::Box;
 use core::sync::atomic::Ordering;
 use oxen_abi::errno::Errno;
@@ -110,12 +110,12 @@ impl<M: Hardware> Memory<M> {
                 shadow.drop_all(self, owner);
                 core::mem::replace(&mut shadow.index, Index::new(index))
             });
-            old.iter().flat_map(Index::frames).for_each(|&frame| self.give_back_own(frame));
+            old.iter().flat_map(Index::frames).for_each(|&frame| self.give_back_own(frame.mfn()));
             return Ok(());
         }
         let made = heap::row(&self.machine, MODES * vcpus as usize, |_| Root::default())
             .and_then(|roots| heap::own(&self.machine, Shadow::new(roots)));
-        let mut shadow = made.inspect_err(|_| index.iter().for_each(|&frame| self.give_back_own(frame)))?;
+        let mut shadow = made.inspect_err(|_| index.iter().for_each(|&frame| self.give_back_own(frame.mfn())))?;
         shadow.index = Index::new(index);
         if let Some(mut place) = self.shadows.of(owner) {
             *place = Some(shadow);
@@ -123,17 +123,17 @@ impl<M: Hardware> Memory<M> {
         Ok(())
     }
 
-    fn take_index(&self, size: usize) -> Result<Box<[Mfn]>, Errno> {
+    fn take_index(&self, size: usize) -> Result<Box<[RamFrame]>, Errno> {
         let mut taken = 0;
         let mut failed = None;
-        let nothing = Mfn::new(0).ok_or(Errno::NoMem)?;
+        let nothing = RamFrame::counted(Mfn::new(0).ok_or(Errno::NoMem)?);
         let frames = heap::row(&self.machine, size, |_| match self.take_own(0) {
             Ok(frame) if failed.is_none() => {
                 taken += 1;
                 frame
             }
             Ok(frame) => {
-                self.give_back_own(frame);
+                self.give_back_own(frame.mfn());
                 nothing
             }
             Err(error) => {
@@ -142,13 +142,13 @@ impl<M: Hardware> Memory<M> {
             }
         })?;
         let Some(error) = failed else { return Ok(frames) };
-        frames.iter().take(taken).for_each(|&frame| self.give_back_own(frame));
+        frames.iter().take(taken).for_each(|&frame| self.give_back_own(frame.mfn()));
         Err(error)
     }
 
     /// Gives frames of the pool back, at most `count`, and not those that shadows cannot do without unless they end; how many.
     fn shrink_pool(&self, owner: Owner, count: usize, is_end: bool) -> usize {
-        let mut gone: heapless::Vec<Mfn, BATCH> = heapless::Vec::new();
+        let mut gone: heapless::Vec<RamFrame, BATCH> = heapless::Vec::new();
         if let Some(shadow) = self.shadows.of(owner).as_deref_mut().and_then(Option::as_deref_mut) {
             shadow.drop_all(self, owner);
             while gone.len() < count.min(BATCH)
@@ -159,7 +159,7 @@ impl<M: Hardware> Memory<M> {
                 let _ = gone.push(frame);
             }
         }
-        gone.iter().for_each(|&frame| self.give_back_own(frame));
+        gone.iter().for_each(|&frame| self.give_back_own(frame.mfn()));
         gone.len()
     }
 
@@ -177,7 +177,7 @@ impl<M: Hardware> Memory<M> {
             if shadow.roots.get(number).is_some_and(|root| root.frame.is_none()) {
                 let frame = shadow.pool.remove(self).ok_or(Errno::NoMem)?;
                 begin_root(self, frame);
-                self.frames.set_aux(frame, (home | number) as u32);
+                self.frames.set_aux(frame.mfn(), (home | number) as u32);
                 if let Some(root) = shadow.roots.get_mut(number) {
                     *root = Root { frame: Some(frame), source: None };
                 }
@@ -224,7 +224,7 @@ impl<M: Hardware> Memory<M> {
         // The heap's frames go back without the lock.
         let last = self.shadows.of(owner).and_then(|mut shadows| shadows.take());
         if let Some(shadow) = last {
-            shadow.index.frames().iter().for_each(|&frame| self.give_back_own(frame));
+            shadow.index.frames().iter().for_each(|&frame| self.give_back_own(frame.mfn()));
         }
         Ok(())
     }

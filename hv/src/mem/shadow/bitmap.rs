@@ -1,7 +1,7 @@
 //! One bit for each pseudo-physical frame: a tree of frames, of which only those are there in which a bit was ever set.
 
 use super::{
-    super::{Hardware, Ram},
+    super::{Hardware, Ram, RamFrame},
     pool::Pool,
 };
 use crate::{addr::Mfn, mem::Memory};
@@ -18,25 +18,25 @@ const NODES: u32 = 2;
 pub(super) const END: u64 = 1 << (LEAF_SHIFT + NODES * NODE_SHIFT);
 
 /// A node's word: which frame comes next, if any.
-fn below(word: &AtomicU64) -> Option<Mfn> {
+fn below(word: &AtomicU64) -> Option<RamFrame> {
     let value = word.load(Ordering::Relaxed);
-    if value == 0 { None } else { Mfn::new(value - 1) }
+    if value == 0 { None } else { Mfn::new(value - 1).map(RamFrame::counted) }
 }
 
 /// A bitmap. Its frames are the pool's for good.
 #[derive(Debug, Default)]
 pub(super) struct Bitmap {
-    root: Option<Mfn>,
+    root: Option<RamFrame>,
 }
 
 impl Bitmap {
-    fn step(ram: &impl Ram, node: Mfn, number: u64, level: u32) -> Option<&'static AtomicU64> {
+    fn step(ram: &impl Ram, node: RamFrame, number: u64, level: u32) -> Option<&'static AtomicU64> {
         let place = number >> (LEAF_SHIFT + level * NODE_SHIFT) & ((1 << NODE_SHIFT) - 1);
         ram.words(node).get(place as usize)
     }
 
     /// The leaf with the bit of this number, if any bit near it was ever set.
-    pub(super) fn leaf(&self, ram: &impl Ram, number: u64) -> Option<Mfn> {
+    pub(super) fn leaf(&self, ram: &impl Ram, number: u64) -> Option<RamFrame> {
         let mut node = self.root.filter(|_| number < END)?;
         for level in (0..NODES).rev() {
             node = below(Self::step(ram, node, number, level)?)?;
@@ -44,7 +44,7 @@ impl Bitmap {
         Some(node)
     }
 
-    fn bit(ram: &impl Ram, leaf: Mfn, number: u64) -> Option<(&'static AtomicU64, u64)> {
+    fn bit(ram: &impl Ram, leaf: RamFrame, number: u64) -> Option<(&'static AtomicU64, u64)> {
         let place = number % LEAF_BITS;
         ram.words(leaf).get((place / 64) as usize).map(|word| (word, 1 << (place % 64)))
     }
@@ -68,7 +68,7 @@ impl Bitmap {
                 Some(next) => next,
                 None => {
                     let Some(new) = pool.keep(memory) else { return false };
-                    word.store(new.raw() + 1, Ordering::Relaxed);
+                    word.store(new.mfn().raw() + 1, Ordering::Relaxed);
                     new
                 }
             };

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     addr::{GuestAddr, Mfn},
-    mem::Memory,
+    mem::{Memory, RamFrame},
 };
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -40,7 +40,7 @@ const ATTEMPTS: usize = 8;
 /// A step on the way through the source.
 #[derive(Clone, Copy)]
 struct Step {
-    table: Mfn,
+    table: RamFrame,
     word: &'static AtomicU64,
     entry: Entry,
 }
@@ -64,13 +64,11 @@ impl<M: Hardware> Memory<M> {
         let mut shadows = self.shadows.of(owner)?;
         let shadow = shadows.as_deref_mut()?;
         let root = *shadow.roots.get(index)?;
-        if root.frame != Some(loaded) {
-            return None;
-        }
+        let frame = root.frame.filter(|frame| frame.mfn() == loaded)?;
         let source = root.source.filter(|_| va.is_guest_range(1));
         let Some(source) = source else { return Some(Met::Refused { is_present: false }) };
         for _ in 0..ATTEMPTS {
-            match shadow.show(self, owner, (loaded, source), va, access) {
+            match shadow.show(self, owner, (frame, source), va, access) {
                 Ok(met) => return Some(met),
                 Err(Again::Changed) => {}
                 Err(Again::Full) => shadow.drop_all(self, owner),
@@ -84,7 +82,7 @@ impl<M: Hardware> Memory<M> {
     pub fn owner_of_shadow(&self, root: Mfn) -> Option<Owner> {
         let (owner, index) = self.shadow_root(root)?;
         let shadows = self.shadows.of(owner)?;
-        shadows.as_deref()?.roots.get(index).filter(|known| known.frame == Some(root)).map(|_| owner)
+        shadows.as_deref()?.roots.get(index).filter(|known| known.frame.map(RamFrame::mfn) == Some(root)).map(|_| owner)
     }
 
     /// Whose root, and which of its roots, a frame claims to be: to be compared with what that one has.
@@ -99,7 +97,7 @@ impl Shadow {
         &mut self,
         memory: &Memory<M>,
         owner: Owner,
-        (root, source): (Mfn, Mfn),
+        (root, source): (RamFrame, RamFrame),
         va: GuestAddr,
         access: Access,
     ) -> Result<Met, Again> {
@@ -109,7 +107,7 @@ impl Shadow {
         for level in (1..=4).rev() {
             let slot = va.slot(level).index();
             // Behind a linear entry a root is one table among others, but for what in it is the hypervisor's.
-            let is_root = level < 4 && memory.frames.state(table).kind() == FrameType::L4;
+            let is_root = level < 4 && memory.frames.state(table.mfn()).kind() == FrameType::L4;
             let word = memory.machine.words(table).get(slot).filter(|_| !is_root || !is_hypervisor_slot(4, slot));
             let Some(word) = word else { return Ok(Met::Refused { is_present: false }) };
             let entry = Entry(word.load(Ordering::Acquire));
@@ -119,32 +117,33 @@ impl Shadow {
             may_fetch &= entry.0 & Entry::NO_EXECUTE == 0;
             // There is room for four.
             let _ = path.push(Step { table, word, entry });
-            table = below;
+            // A table, or in the last step the page behind it.
+            table = RamFrame::counted(below);
         }
         if access == Access::Write && !may_write || access == Access::Fetch && !may_fetch {
             return Ok(Met::Refused { is_present: true });
         }
         self.set_notes(memory, owner, &mut path, access)?;
-        let page = table;
+        let page = table.mfn();
         if access == Access::Write && memory.frames.state(page).owner() == owner {
             self.mark(memory, owner, page);
             self.stats.faults = self.stats.faults.wrapping_add(1);
         }
         let mut at = root;
         for (level, step) in (1..=4).rev().zip(&path) {
+            let mut below = at;
             let shown = if level == 1 {
                 // Where the log has no room the guest goes on, and who reads the log is told.
                 self.leaf(memory, owner, step.entry, access == Access::Write)
             } else {
                 let child = self.shadow_of(memory, owner, step.entry.mfn().ok_or(Again::Changed)?, level - 1)?;
+                below = child;
                 link(step.entry, child)
             };
             if let Some(word) = memory.machine.words(at).get(va.slot(level).index()) {
                 word.store(shown.0, Ordering::Release);
             }
-            if let (2.., Some(child)) = (level, shown.mfn()) {
-                at = child;
-            }
+            at = below;
         }
         Ok(Met::Shown)
     }
@@ -166,7 +165,7 @@ impl Shadow {
             let exchanged = step.word.compare_exchange(step.entry.0, noted.0, Ordering::AcqRel, Ordering::Relaxed);
             exchanged.map_err(|_| Again::Changed)?;
             step.entry = noted;
-            self.mark(memory, owner, step.table);
+            self.mark(memory, owner, step.table.mfn());
         }
         Ok(())
     }
@@ -178,7 +177,7 @@ impl Shadow {
         owner: Owner,
         source: Mfn,
         level: u32,
-    ) -> Result<Mfn, Again> {
+    ) -> Result<RamFrame, Again> {
         let key = Key { source, level };
         if let Some(shadow) = self.index.find(&memory.machine, key) {
             return Ok(shadow);
@@ -201,7 +200,7 @@ impl Shadow {
 }
 
 /// What a shadow shows of an entry of a higher level.
-pub(super) fn link(entry: Entry, child: Mfn) -> Entry {
+pub(super) fn link(entry: Entry, child: RamFrame) -> Entry {
     const KEPT: u64 = Entry::PRESENT | Entry::WRITABLE | Entry::USER | Entry::NO_EXECUTE;
-    Entry::to(child, entry.0 & KEPT | Entry::ACCESSED)
+    Entry::to(child.mfn(), entry.0 & KEPT | Entry::ACCESSED)
 }

@@ -7,14 +7,14 @@ use super::{
     index::Key,
 };
 use crate::{
-    addr::{Mfn, Slot},
+    addr::Slot,
     layout::{END_HV_SLOT, FIRST_HV_SLOT},
-    mem::{Memory, walk::groups},
+    mem::{Memory, RamFrame, walk::groups},
 };
 use core::sync::atomic::Ordering;
 
 /// Takes everything of the guest's out of a root.
-pub(super) fn empty_root(ram: &impl Ram, root: Mfn) {
+pub(super) fn empty_root(ram: &impl Ram, root: RamFrame) {
     for (slot, word) in ram.words(root).iter().enumerate() {
         if !(FIRST_HV_SLOT..END_HV_SLOT).contains(&slot) {
             word.store(0, Ordering::Relaxed);
@@ -26,30 +26,30 @@ impl<M: Hardware> Editor<'_, M> {
     /// An entry of a table has just been written. To be called before what stood there is given back.
     #[cold]
     #[inline(never)]
-    pub(in super::super) fn follow(&self, table: Mfn, level: u32, slot: Slot) {
+    pub(in super::super) fn follow(&self, table: RamFrame, level: u32, slot: Slot) {
         let owner = self.domain.owner;
         let Some(mut shadows) = self.memory.shadows.of(owner) else { return };
         let Some(shadow) = shadows.as_deref_mut() else { return };
-        shadow.mark(self.memory, owner, table);
+        shadow.mark(self.memory, owner, table.mfn());
         shadow.follow_entry(self.memory, owner, table, level, slot);
     }
 
     /// A table has been written to otherwise: shadows of it there are none.
     #[cold]
     #[inline(never)]
-    pub(in super::super) fn note_table(&self, table: Mfn) {
-        self.memory.mark_written(self.domain.owner, table);
+    pub(in super::super) fn note_table(&self, table: RamFrame) {
+        self.memory.note_written(table);
     }
 
     /// Nobody uses a table as one any more: its shadows end before its entries are given back.
     #[cold]
     #[inline(never)]
-    pub(in super::super) fn forget(&self, table: Mfn, level: u32) {
+    pub(in super::super) fn forget(&self, table: RamFrame, level: u32) {
         let Some(mut shadows) = self.memory.shadows.of(self.domain.owner) else { return };
         let Some(shadow) = shadows.as_deref_mut() else { return };
         let ram = &self.memory.machine;
         for level in 1..=level.min(3) {
-            if let Some(frame) = shadow.index.remove(ram, Key { source: table, level }) {
+            if let Some(frame) = shadow.index.remove(ram, Key { source: table.mfn(), level }) {
                 shadow.pool.give_back(self.memory, frame);
             }
         }
@@ -64,8 +64,8 @@ impl<M: Hardware> Editor<'_, M> {
     /// Has the root that this CPU has loaded for a vcpu show another root of the guest's.
     #[cold]
     #[inline(never)]
-    pub(in super::super) fn show_root(&self, loaded: Option<Mfn>, source: Option<Mfn>) {
-        let Some((owner, index)) = loaded.and_then(|frame| self.memory.shadow_root(frame)) else { return };
+    pub(in super::super) fn show_root(&self, loaded: Option<RamFrame>, source: Option<RamFrame>) {
+        let Some((owner, index)) = loaded.and_then(|frame| self.memory.shadow_root(frame.mfn())) else { return };
         if owner == self.domain.owner
             && let Some(mut shadows) = self.memory.shadows.of(owner)
             && let Some(shadow) = shadows.as_deref_mut()
@@ -79,7 +79,7 @@ impl<M: Hardware> Memory<M> {
     /// The roots to be loaded for a vcpu that comes on a CPU, by its modes: user mode's, and the kernel's. They show the
     /// guest's, which are given in the same order.
     #[must_use]
-    pub fn roots_to_load(&self, domain: &PagingDomain, vcpu: u32, guests: [Option<Mfn>; 2]) -> [Option<Mfn>; 2] {
+    pub fn roots_to_load(&self, domain: &PagingDomain, vcpu: u32, guests: [Option<RamFrame>; 2]) -> [Option<RamFrame>; 2] {
         if !domain.is_shadowed.load(Ordering::Acquire) {
             return guests;
         }
@@ -87,19 +87,19 @@ impl<M: Hardware> Memory<M> {
     }
 
     /// The first of the hypervisor's slots has changed in a root of the guest's.
-    pub(in super::super) fn follow_first_slot(&self, domain: &PagingDomain, root: Mfn) {
+    pub(in super::super) fn follow_first_slot(&self, domain: &PagingDomain, root: RamFrame) {
         if domain.is_shadowed.load(Ordering::Acquire)
             && let Some(mut shadows) = self.shadows.of(domain.owner)
             && let Some(shadow) = shadows.as_deref_mut()
         {
-            shadow.mark(self, domain.owner, root);
+            shadow.mark(self, domain.owner, root.mfn());
             let showing = shadow.roots.iter().filter(|shown| shown.source == Some(root));
             showing.filter_map(|shown| shown.frame).for_each(|frame| copy_first_slot(&self.machine, root, frame));
         }
     }
 
     #[cold]
-    fn shadow_roots(&self, owner: Owner, vcpu: u32, guests: [Option<Mfn>; 2]) -> Option<[Option<Mfn>; 2]> {
+    fn shadow_roots(&self, owner: Owner, vcpu: u32, guests: [Option<RamFrame>; 2]) -> Option<[Option<RamFrame>; 2]> {
         let mut shadows = self.shadows.of(owner)?;
         let shadow = shadows.as_deref_mut().filter(|shadow| shadow.is_on)?;
         let mut roots = [None; MODES];
@@ -119,20 +119,20 @@ impl Shadow {
         &self,
         memory: &Memory<M>,
         owner: Owner,
-        table: Mfn,
+        table: RamFrame,
         level: u32,
         slot: Slot,
     ) {
         let ram = &memory.machine;
         let entry = ram.words(table).get(slot.index()).map_or(Entry(0), |word| Entry(word.load(Ordering::Acquire)));
-        let put = |frame: Mfn, level: u32| {
+        let put = |frame: RamFrame, level: u32| {
             if let Some(word) = ram.words(frame).get(slot.index()) {
                 word.store(self.shown(memory, owner, entry, level).0, Ordering::Release);
             }
         };
         // Behind a linear entry a table is one of a lower level.
         for level in 1..=level.min(3) {
-            if let Some(frame) = self.index.find(ram, Key { source: table, level }) {
+            if let Some(frame) = self.index.find(ram, Key { source: table.mfn(), level }) {
                 put(frame, level);
             }
         }
@@ -157,7 +157,7 @@ impl Shadow {
     }
 
     /// Has a root show another root of the guest's, or nothing.
-    fn show_root<M: Hardware>(&mut self, memory: &Memory<M>, owner: Owner, index: usize, source: Option<Mfn>) {
+    fn show_root<M: Hardware>(&mut self, memory: &Memory<M>, owner: Owner, index: usize, source: Option<RamFrame>) {
         let Some(root) = self.roots.get_mut(index) else { return };
         root.source = source;
         let Some(frame) = root.frame else { return };
@@ -177,14 +177,14 @@ impl Shadow {
 }
 
 /// The machine-to-phys table, which not every root of the guest's has.
-fn copy_first_slot(ram: &impl Ram, source: Mfn, root: Mfn) {
+fn copy_first_slot(ram: &impl Ram, source: RamFrame, root: RamFrame) {
     if let (Some(from), Some(to)) = (ram.words(source).get(FIRST_HV_SLOT), ram.words(root).get(FIRST_HV_SLOT)) {
         to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 
 /// A new root: the hypervisor's slots, and nothing of the guest's.
-pub(super) fn begin_root<M: Hardware>(memory: &Memory<M>, root: Mfn) {
+pub(super) fn begin_root<M: Hardware>(memory: &Memory<M>, root: RamFrame) {
     memory.machine.clear(root);
     let slots = memory.machine.words(root).iter().skip(FIRST_HV_SLOT);
     for (word, entry) in slots.zip(memory.machine.root_entries()) {

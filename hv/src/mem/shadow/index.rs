@@ -1,6 +1,6 @@
 //! Which table has which shadow: a table of sets, so that each look and each change takes a bounded number of steps.
 
-use super::super::Ram;
+use super::super::{Ram, RamFrame};
 use crate::addr::Mfn;
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +24,7 @@ pub(super) struct Key {
 /// The index. What an earlier generation left is not there.
 #[derive(Debug)]
 pub(super) struct Index {
-    frames: Box<[Mfn]>,
+    frames: Box<[RamFrame]>,
     generation: u64,
 }
 
@@ -36,12 +36,12 @@ pub(super) const fn frames_for(frames: u32) -> u32 {
 
 impl Index {
     /// An index in these frames, a power of two of them, filled with zeros.
-    pub(super) fn new(frames: Box<[Mfn]>) -> Self {
+    pub(super) fn new(frames: Box<[RamFrame]>) -> Self {
         Self { frames, generation: 1 }
     }
 
     /// The frames that it takes.
-    pub(super) fn frames(&self) -> &[Mfn] {
+    pub(super) fn frames(&self) -> &[RamFrame] {
         &self.frames
     }
 
@@ -60,29 +60,29 @@ impl Index {
     }
 
     /// The shadow of a table.
-    pub(super) fn find(&self, ram: &impl Ram, key: Key) -> Option<Mfn> {
+    pub(super) fn find(&self, ram: &impl Ram, key: Key) -> Option<RamFrame> {
         let word = self.word(key);
         let pair = self.set(ram, key)?.iter().find(|[key, _]| key.load(Ordering::Relaxed) == word)?;
-        Mfn::new(pair[1].load(Ordering::Relaxed))
+        Mfn::new(pair[1].load(Ordering::Relaxed)).map(RamFrame::counted)
     }
 
     /// Enters the shadow of a table that has none. Says whether there is room for it.
     #[must_use]
-    pub(super) fn insert(&self, ram: &impl Ram, key: Key, shadow: Mfn) -> bool {
+    pub(super) fn insert(&self, ram: &impl Ram, key: Key, shadow: RamFrame) -> bool {
         let is_free = |word: &AtomicU64| word.load(Ordering::Relaxed) >> GENERATION_SHIFT != self.generation;
         let free = self.set(ram, key).and_then(|set| set.iter().find(|[key, _]| is_free(key)));
         let Some([word, value]) = free else { return false };
-        value.store(shadow.raw(), Ordering::Relaxed);
+        value.store(shadow.mfn().raw(), Ordering::Relaxed);
         word.store(self.word(key), Ordering::Relaxed);
         true
     }
 
     /// Takes the shadow of a table out.
-    pub(super) fn remove(&self, ram: &impl Ram, key: Key) -> Option<Mfn> {
+    pub(super) fn remove(&self, ram: &impl Ram, key: Key) -> Option<RamFrame> {
         let word = self.word(key);
         let [key, value] = self.set(ram, key)?.iter().find(|[key, _]| key.load(Ordering::Relaxed) == word)?;
         key.store(0, Ordering::Relaxed);
-        Mfn::new(value.load(Ordering::Relaxed))
+        Mfn::new(value.load(Ordering::Relaxed)).map(RamFrame::counted)
     }
 
     /// Takes all out, in one step but once in a very long time.

@@ -10,7 +10,12 @@ use super::{
     super::{Hardware, entry::Entry, frame_type::FrameType, frame_type::Owner, walk::groups},
     Log,
 };
-use crate::{addr::Mfn, config::PREEMPT_INTERVAL, mem::Memory, reply::Stop};
+use crate::{
+    addr::Mfn,
+    config::PREEMPT_INTERVAL,
+    mem::{Memory, RamFrame},
+    reply::Stop,
+};
 use core::sync::atomic::Ordering;
 
 /// Frames looked at for one unit of work.
@@ -70,7 +75,7 @@ impl<M: Hardware> Memory<M> {
             let state = self.frames.state(table);
             let is_table = state.kind() == FrameType::L1 && state.uses() != 0;
             if is_table && state.owner() != owner && state.owner().slot().is_some() {
-                for (_, words) in groups(self.machine.words(table)) {
+                for (_, words) in groups(self.machine.words(RamFrame::counted(table))) {
                     words.iter().for_each(|word| self.mark_lent_by(owner, Entry(word.load(Ordering::Acquire))));
                 }
                 spent += TABLE_UNITS;

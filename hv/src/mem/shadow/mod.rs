@@ -37,7 +37,7 @@
 //! |---|---|
 //! | the guest, and the hypervisor at the guest's addresses | both go through shadows: by the fault ([`fault`]) |
 //! | entries written for the guest, and what the CPU would have noted in them | the table is marked ([`follow`], [`fault`]) |
-//! | the hypervisor for the guest at a machine address: pages cleared and copied, descriptors, grant copies | marked when it has been written: [`Memory::end_writing`] |
+//! | the hypervisor for the guest at a machine address: pages cleared and copied, descriptors, grant copies | marked when it has been written: [`Memory::note_written`] |
 //! | another domain that maps the page: granted, or by privilege | marked when mapped, and in every round as long as it is: *lent* ([`lent`]) |
 //! | the hypervisor for as long as the guest likes: `vcpu_info`, queues of events, descriptors that the CPU marks as used | lent, too |
 //! | a frame comes to a place in the guest's memory, or changes it | [`Memory::set_m2p`] marks |
@@ -65,7 +65,7 @@ use crate::{
     addr::Mfn,
     config::MAX_DOMAINS,
     lock::{Guard, Lock, rank},
-    mem::Memory,
+    mem::{Memory, RamFrame},
 };
 use alloc::boxed::Box;
 use bitmap::Bitmap;
@@ -80,9 +80,9 @@ const MODES: usize = 2;
 #[derive(Clone, Copy, Debug, Default)]
 struct Root {
     /// The frame that the CPU loads.
-    frame: Option<Mfn>,
+    frame: Option<RamFrame>,
     /// The guest's root that it shows.
-    source: Option<Mfn>,
+    source: Option<RamFrame>,
 }
 
 /// What is counted since the log was last cleaned (`xen_domctl_shadow_op_stats`).
@@ -169,9 +169,15 @@ impl<M: Hardware> Memory<M> {
         }
     }
 
-    /// Notes that the hypervisor has written to a frame, or given it another place in its owner's memory, if that is logged.
+    /// Notes that the hypervisor has written to a frame, if that is logged.
     #[inline(always)]
-    pub(super) fn mark_written_by_hypervisor(&self, frame: Mfn) {
+    pub fn note_written(&self, frame: RamFrame) {
+        self.note_placed(frame.mfn());
+    }
+
+    /// Notes that the place of a frame in its owner's memory has other contents than before, if that is logged.
+    #[inline(always)]
+    pub(super) fn note_placed(&self, frame: Mfn) {
         if self.is_any_logging() {
             self.mark_slow(self.frames.state(frame).owner(), frame);
         }

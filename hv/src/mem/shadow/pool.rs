@@ -6,7 +6,10 @@
 //! again by a list of its own. Frames *for good* leave the first list: roots, and the pages of the log.
 
 use super::super::{Hardware, frame_type::Owner};
-use crate::{addr::Mfn, mem::Memory};
+use crate::{
+    addr::Mfn,
+    mem::{Memory, RamFrame},
+};
 use core::sync::atomic::Ordering;
 
 /// In an auxiliary word: no frame.
@@ -16,27 +19,27 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     /// The list of those that go out and come back, and how many they are.
-    first: Option<Mfn>,
+    first: Option<RamFrame>,
     passing: u32,
     /// Of them, the last that was given out, if any, and the one after it.
-    last_out: Option<Mfn>,
-    next: Option<Mfn>,
+    last_out: Option<RamFrame>,
+    next: Option<RamFrame>,
     /// Those given back singly, linked by their first words, and when the last of them came.
-    returned: Option<Mfn>,
+    returned: Option<RamFrame>,
     returned_at: u32,
     /// The list of those for good.
-    kept: Option<Mfn>,
+    kept: Option<RamFrame>,
     kept_count: u32,
     /// Of the passing, how many at least must stay so.
     reserve: u32,
 }
 
-fn link(raw: u32) -> Option<Mfn> {
-    if raw == NONE { None } else { Mfn::new(u64::from(raw)) }
+fn link(raw: u32) -> Option<RamFrame> {
+    if raw == NONE { None } else { Mfn::new(u64::from(raw)).map(RamFrame::counted) }
 }
 
-fn raw(link: Option<Mfn>) -> u32 {
-    link.map_or(NONE, |frame| frame.raw() as u32)
+fn raw(link: Option<RamFrame>) -> u32 {
+    link.map_or(NONE, |frame| frame.mfn().raw() as u32)
 }
 
 impl Pool {
@@ -56,11 +59,11 @@ impl Pool {
     }
 
     /// One frame more. No CPU knows it.
-    pub(super) fn add<M: Hardware>(&mut self, memory: &Memory<M>, frame: Mfn) {
+    pub(super) fn add<M: Hardware>(&mut self, memory: &Memory<M>, frame: RamFrame) {
         // At the end of those that are out, so that it is the next.
-        memory.frames.set_aux(frame, raw(self.next));
+        memory.frames.set_aux(frame.mfn(), raw(self.next));
         match self.last_out {
-            Some(last) => memory.frames.set_aux(last, frame.raw() as u32),
+            Some(last) => memory.frames.set_aux(last.mfn(), raw(Some(frame))),
             None => self.first = Some(frame),
         }
         self.next = Some(frame);
@@ -68,10 +71,10 @@ impl Pool {
     }
 
     /// A frame for a shadow, filled with zeros; none when all are out.
-    pub(super) fn take<M: Hardware>(&mut self, memory: &Memory<M>, owner: Owner) -> Option<Mfn> {
+    pub(super) fn take<M: Hardware>(&mut self, memory: &Memory<M>, owner: Owner) -> Option<RamFrame> {
         if let Some(frame) = self.next {
             self.last_out = Some(frame);
-            self.next = link(memory.frames.aux(frame));
+            self.next = link(memory.frames.aux(frame.mfn()));
             memory.machine.clear(frame);
             return Some(frame);
         }
@@ -79,15 +82,15 @@ impl Pool {
         // A CPU may still go by what it was.
         memory.flush_stale(owner, self.returned_at);
         let word = memory.machine.words(frame).first().map_or(0, |word| word.load(Ordering::Relaxed));
-        self.returned = Mfn::new(word >> 12).filter(|_| word != 0);
+        self.returned = Mfn::new(word >> 12).filter(|_| word != 0).map(RamFrame::counted);
         memory.machine.clear(frame);
         Some(frame)
     }
 
     /// Gives one frame back, which no shadow refers to any more; CPUs may.
-    pub(super) fn give_back<M: Hardware>(&mut self, memory: &Memory<M>, frame: Mfn) {
+    pub(super) fn give_back<M: Hardware>(&mut self, memory: &Memory<M>, frame: RamFrame) {
         // What a CPU that still walks it finds there is not present.
-        let next = self.returned.map_or(0, |next| next.raw() << 12);
+        let next = self.returned.map_or(0, |next| next.mfn().raw() << 12);
         for (slot, word) in memory.machine.words(frame).iter().enumerate() {
             word.store(if slot == 0 { next } else { 0 }, Ordering::Relaxed);
         }
@@ -103,28 +106,28 @@ impl Pool {
     }
 
     /// A frame for good, filled with zeros: one that is not out.
-    pub(super) fn keep<M: Hardware>(&mut self, memory: &Memory<M>) -> Option<Mfn> {
+    pub(super) fn keep<M: Hardware>(&mut self, memory: &Memory<M>) -> Option<RamFrame> {
         let frame = self.next.filter(|_| self.has_spare())?;
         self.unlink_next(memory, frame);
-        memory.frames.set_aux(frame, raw(self.kept));
+        memory.frames.set_aux(frame.mfn(), raw(self.kept));
         self.kept = Some(frame);
         self.kept_count += 1;
         memory.machine.clear(frame);
         Some(frame)
     }
 
-    fn unlink_next<M: Hardware>(&mut self, memory: &Memory<M>, frame: Mfn) {
-        let after = memory.frames.aux(frame);
+    fn unlink_next<M: Hardware>(&mut self, memory: &Memory<M>, frame: RamFrame) {
+        let after = memory.frames.aux(frame.mfn());
         self.next = link(after);
         match self.last_out {
-            Some(last) => memory.frames.set_aux(last, after),
+            Some(last) => memory.frames.set_aux(last.mfn(), after),
             None => self.first = self.next,
         }
         self.passing -= 1;
     }
 
     /// Takes a frame out that nothing uses and no CPU knows. After [`Self::reset`] and the flush.
-    pub(super) fn remove<M: Hardware>(&mut self, memory: &Memory<M>) -> Option<Mfn> {
+    pub(super) fn remove<M: Hardware>(&mut self, memory: &Memory<M>) -> Option<RamFrame> {
         let frame = self.next?;
         self.unlink_next(memory, frame);
         Some(frame)
@@ -133,7 +136,7 @@ impl Pool {
     /// Those for good are like all others again. After the flush that follows their last use.
     pub(super) fn release_kept<M: Hardware>(&mut self, memory: &Memory<M>) {
         while let Some(frame) = self.kept {
-            self.kept = link(memory.frames.aux(frame));
+            self.kept = link(memory.frames.aux(frame.mfn()));
             self.kept_count -= 1;
             self.add(memory, frame);
         }

@@ -55,8 +55,9 @@ pub(super) fn step(random: &mut Random, privileged: bool, only_control: bool) ->
         2 => {
             let count = random.below(4) + 1;
             let mut calls: Vec<_> = (0..count).map(|_| call(random, privileged)).collect();
-            // What another call answers can reach into a later one's memory: a poll would lose its deadline.
-            calls.sort_by_key(|call| !call.may_wait());
+            // What another call answers can reach into a later one's memory: a poll would lose its deadline, and of a text
+            // anything could become a request.
+            calls.sort_by_key(|call| if call.may_wait() { 0 } else { 1 + u8::from(call.tells_text()) });
             Step::Batch(calls)
         }
         // The way back closes every port, a guest's console among them.
