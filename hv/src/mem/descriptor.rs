@@ -157,8 +157,11 @@ impl<M: Hardware> Editor<'_, M> {
         let slot = Slot::at_offset(address.offset()).ok_or(Errno::Inval)?;
         let mfn = Mfn::containing(address).ok_or(Errno::Inval)?;
         let fixed = check(descriptor)?;
-        let word = self.memory.machine.words(self.known(mfn)?).get(slot.index()).ok_or(Errno::Inval)?;
         let state = self.memory.frames.state(mfn);
+        if state.owner() != self.domain.owner {
+            return Err(Errno::Inval);
+        }
+        let word = slot.of(self.memory.machine.words(mfn));
         if state.kind() == FrameType::Descriptor && state.uses() != 0 && state.is_validated() {
             word.store(fixed, Ordering::Release);
             return Ok(());
@@ -167,11 +170,6 @@ impl<M: Hardware> Editor<'_, M> {
         word.store(fixed, Ordering::Release);
         self.memory.frames.put_use(mfn);
         Ok(())
-    }
-
-    /// The same frame, if it is one of the domain's.
-    fn known(&self, mfn: Mfn) -> Result<Mfn, Errno> {
-        if self.memory.frames.state(mfn).owner() == self.domain.owner { Ok(mfn) } else { Err(Errno::Inval) }
     }
 }
 

@@ -88,8 +88,16 @@ impl<'a, M: Hardware> Editor<'a, M> {
         self.hold_page_slow(entry, rights)
     }
 
+    /// The same for an entry of which nothing has to be changed. Says whether it is one, and its page can be had.
+    #[inline(always)]
+    pub(super) fn try_hold_page(&self, entry: Entry, rights: &EntryRights) -> bool {
+        entry.0 & (Entry::CACHING | Entry::USER) == Entry::USER
+            && self.memory.frames.try_get_page_fast(entry.frame_index(), rights.owner, entry.is_writable())
+    }
+
+    /// The same for any entry.
     #[cold]
-    fn hold_page_slow(&self, entry: Entry, rights: &EntryRights) -> Result<Entry, Errno> {
+    pub(super) fn hold_page_slow(&self, entry: Entry, rights: &EntryRights) -> Result<Entry, Errno> {
         // Who has devices may say how a page is cached, whosesoever it is.
         let entry = entry.sanitize_page(self.domain.is_privileged)?;
         // A frame beyond all machines is one like any other that is not RAM.
@@ -162,7 +170,13 @@ impl<M: Hardware> Memory<M> {
     /// # Errors
     /// `Inval` if it is not `owner`'s, `Busy` if it is in use as something else. It may be on its way out of a table's life
     /// ([`Editor::open`] on the owner finishes that).
+    #[inline]
     pub fn hold_writable(&self, mfn: Mfn, owner: Owner) -> Result<(), Errno> {
+        if self.frames.try_get_page_fast(mfn.index(), owner, true) { Ok(()) } else { self.hold_writable_slow(mfn, owner) }
+    }
+
+    #[inline(never)]
+    fn hold_writable_slow(&self, mfn: Mfn, owner: Owner) -> Result<(), Errno> {
         if self.frames.acquire(mfn, owner, FrameType::Writable)? == Acquired::Changed {
             self.flush_stale(owner, self.frames.aux(mfn));
         }

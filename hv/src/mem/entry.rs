@@ -111,6 +111,13 @@ impl Entry {
         Mfn::new((self.0 & Self::FRAME) >> 12)
     }
 
+    /// The table that an entry of a validated table refers to, if it is present.
+    #[inline(always)]
+    #[must_use]
+    pub const fn table(self) -> Option<Mfn> {
+        if self.is_present() { Some(Mfn::truncated(self.0 >> 12)) } else { None }
+    }
+
     /// The frame's number as an index, be there such a frame or not.
     #[inline(always)]
     #[must_use]

@@ -27,7 +27,7 @@ impl<M: Hardware> Editor<'_, M> {
         let mut table = root;
         for level in [4, 3, 2] {
             let entry = Entry(self.place(table, level, va.slot(level)).word.load(Ordering::Relaxed));
-            table = entry.mfn().filter(|_| entry.is_present())?;
+            table = entry.table()?;
         }
         Some(self.place(table, 1, va.slot(1)))
     }
@@ -39,7 +39,7 @@ impl<M: Hardware> Editor<'_, M> {
         let mut table = root;
         for level in [4, 3, 2] {
             let entry = Entry(self.place(table, level, va.slot(level)).word.load(Ordering::Relaxed));
-            table = entry.mfn().filter(|_| entry.is_present())?;
+            table = entry.table()?;
             if self.memory.frames.state(table).kind().level() != Some(level - 1) {
                 return None;
             }

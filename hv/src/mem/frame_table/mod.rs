@@ -174,8 +174,11 @@ impl FrameTable {
     pub(super) fn try_get_page_fast(&self, index: usize, owner: Owner, writable: bool) -> bool {
         let Some(word) = self.state.get(index) else { return false };
         let seen = FrameState::from_raw(word.load(Ordering::Acquire));
-        let next = if writable { seen.plus_writable_fast(owner) } else { seen.plus_reference_fast(owner) };
-        next.is_some_and(|next| exchange(word, seen, next))
+        if writable {
+            seen.plus_writable_fast(owner).is_some_and(|next| exchange(word, seen, next))
+        } else {
+            seen.plus_reference_fast(owner).is_some_and(|next| exchange(word, seen, next))
+        }
     }
 
     /// Gives back what an entry held of a frame, where that is no more than counting down. Says whether it was.
@@ -218,6 +221,11 @@ impl FrameTable {
     /// `Inval` if it is not `owner`'s.
     #[inline]
     pub fn reference(&self, mfn: Mfn, owner: Owner) -> Result<(), Errno> {
+        if self.try_get_page_fast(mfn.index(), owner, false) { Ok(()) } else { self.reference_slow(mfn, owner) }
+    }
+
+    #[inline(never)]
+    fn reference_slow(&self, mfn: Mfn, owner: Owner) -> Result<(), Errno> {
         self.update(mfn, |s| Ok((s.reference(owner)?, ()))).map(|_| ())
     }
 
@@ -233,12 +241,26 @@ impl FrameTable {
     /// Gives a reference back. With the last one the frame is nobody's and returns to the allocator.
     #[inline]
     pub fn put(&self, mfn: Mfn) {
+        if !self.try_put_page_fast(mfn.index(), false) {
+            self.put_slow(mfn);
+        }
+    }
+
+    #[inline(never)]
+    fn put_slow(&self, mfn: Mfn) {
         let _ = self.give_up(mfn, |state| Ok(state.unreference()));
     }
 
     /// Gives back a writable use and its reference.
     #[inline]
     pub fn put_use(&self, mfn: Mfn) {
+        if !self.try_put_page_fast(mfn.index(), true) {
+            self.put_use_slow(mfn);
+        }
+    }
+
+    #[inline(never)]
+    fn put_use_slow(&self, mfn: Mfn) {
         let _ = self.give_up(mfn, |state| {
             debug_assert!(!state.kind().needs_validation(), "the use of a table is given back by its domain's editor");
             if state.release_means() != Released::InUse {
