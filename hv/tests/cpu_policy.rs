@@ -48,7 +48,7 @@ fn furnished(control: &mut Guest) -> Arc<Domain> {
 }
 
 fn set(control: &mut Guest, id: DomId, leaves: &[CpuidLeaf]) -> Result<(), Errno> {
-    control.hv.machine().write_guest(GuestAddr(LIST), leaves.as_bytes()).unwrap();
+    control.hv.machine().write_guest(GuestAddr::new(LIST), leaves.as_bytes()).unwrap();
     let request = DomctlCpuPolicy { nr_leaves: leaves.len() as u32, leaves: LIST, ..FromZeros::new_zeroed() };
     ask(control, XEN_DOMCTL_SET_CPU_POLICY, id, &request).map(drop)
 }
@@ -88,7 +88,7 @@ fn the_toolstack_reads_what_the_guest_sees() {
     let request = DomctlCpuPolicy { nr_leaves: 64, leaves: LIST, ..FromZeros::new_zeroed() };
     let answer: DomctlCpuPolicy = ask(&mut control, XEN_DOMCTL_GET_CPU_POLICY, domain.id, &request).unwrap().get();
     let mut told = vec![CpuidLeaf::new_zeroed(); answer.nr_leaves as usize];
-    control.hv.machine().read_guest(GuestAddr(LIST), told.as_mut_slice().as_mut_bytes()).unwrap();
+    control.hv.machine().read_guest(GuestAddr::new(LIST), told.as_mut_slice().as_mut_bytes()).unwrap();
     let [first] = told.iter().filter(|told| told.leaf == 1).collect::<Vec<_>>()[..] else { panic!("no leaf 1") };
     assert_eq!((first.a, first.c & AES, first.d), (1, 0, 0));
 }
@@ -107,7 +107,7 @@ fn what_the_processor_has_not_is_refused_and_changes_nothing() {
     ] {
         assert_eq!(set(&mut control, domain.id, &[harmless, beyond]), Err(wanted));
         let mut answer = abi::Domctl::new_zeroed();
-        control.hv.machine().read_guest(GuestAddr(REQUEST), answer.as_mut_bytes()).unwrap();
+        control.hv.machine().read_guest(GuestAddr::new(REQUEST), answer.as_mut_bytes()).unwrap();
         let answer: DomctlCpuPolicy = answer.get();
         assert_eq!((answer.err_leaf, answer.err_subleaf, answer.err_msr), (told.0, told.1, UNUSED));
         assert_eq!([0, 1, 7].map(|leaf| seen(&control, &domain, leaf)), before);

@@ -149,7 +149,7 @@ fn processors_keep_their_code_and_the_request_for_other_is_judged() {
     let hv = control.hv;
     let mut ask = |data, length| {
         let op = PlatformOp::new(XENPF_MICROCODE_UPDATE, &XenpfMicrocodeUpdate { data, length, _pad0: 0 });
-        control.hv.machine().write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+        control.hv.machine().write_guest(GuestAddr::new(0), op.as_bytes()).unwrap();
         control.call(Caller::platform_op, [0, 0, 0, 0])
     };
     let asked = [(FIRST, 16), (FIRST, 0), (1 << 40, 16), (FIRST, 0x4000), (1 << 63, 1), (FIRST, u32::MAX)];

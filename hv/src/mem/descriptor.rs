@@ -161,11 +161,7 @@ impl<M: Hardware> Editor<'_, M> {
         if state.owner() != self.domain.owner {
             return Err(Errno::Inval);
         }
-        let write = |frame: RamFrame| {
-            if let Some(word) = self.memory.machine.words(frame).get(slot.index()) {
-                word.store(fixed, Ordering::Release);
-            }
-        };
+        let write = |frame: RamFrame| slot.of(self.memory.machine.words(frame)).store(fixed, Ordering::Release);
         if state.kind() == FrameType::Descriptor && state.uses() != 0 && state.is_validated() {
             write(RamFrame::counted(mfn));
             self.memory.mark_written(self.domain.owner, mfn);

@@ -1,12 +1,12 @@
 //! What the hypervisor does in place of an instruction that the CPU refused in ring 3.
 
 use super::{
-    decode::{self, Instruction, Operation, Port},
+    decode::{self, Code, Instruction, Operation, Port},
     strings::Moved,
     vector,
 };
 use crate::{
-    addr::{GuestAddr, MachineAddr, Mfn, PAGE_BYTES},
+    addr::{GuestAddr, MachineAddr, Mfn},
     caller::Caller,
     domain::{
         control_registers::{CR0_TS, CR4_GUEST, CR4_OSXSAVE, CR4_TSD},
@@ -37,8 +37,8 @@ impl<M: Machine> Caller<'_, M> {
     /// A general protection fault: `int n`, a privileged instruction, or the guest's own mistake.
     #[inline(never)]
     pub fn general_protection(&mut self, error_code: u32) {
-        let (code, length) = self.fetch_instruction();
-        let instruction = code.get(..length).and_then(|code| decode::decode(code, self.regs));
+        let code = self.fetch_instruction();
+        let instruction = decode::decode(code.bytes(), self.regs);
         if let Some(Instruction { length, operation: Operation::Interrupt { vector } }) = instruction {
             // QEMU 7.2 reports the wrong gate, so the instruction itself names the vector.
             self.regs.rip = self.regs.rip.wrapping_add(length.into());
@@ -74,8 +74,8 @@ impl<M: Machine> Caller<'_, M> {
     /// An undefined opcode: `cpuid` after the prefix that asks for emulation, or the guest's own.
     #[inline(never)]
     pub fn invalid_opcode(&mut self) {
-        let (code, length) = self.fetch_instruction();
-        let after_prefix = code.get(..length).and_then(|code| code.strip_prefix(&XEN_EMULATE_PREFIX));
+        let code = self.fetch_instruction();
+        let after_prefix = code.bytes().strip_prefix(&XEN_EMULATE_PREFIX);
         let asks_cpuid = after_prefix.is_some_and(|rest| rest.starts_with(&[0x0f, 0xa2]));
         if asks_cpuid {
             let answer = self.cpuid_by_prefix(self.regs.rax as u32, self.regs.rcx as u32);
@@ -87,20 +87,10 @@ impl<M: Machine> Caller<'_, M> {
         }
     }
 
-    /// The bytes at RIP: as many as there are before an unmapped page, and how many that is.
-    pub(super) fn fetch_instruction(&self) -> ([u8; decode::MAX_LENGTH], usize) {
-        let mut code = [0; decode::MAX_LENGTH];
-        let rip = GuestAddr::new(self.regs.rip);
-        let in_page = (PAGE_BYTES - rip.offset()).min(code.len());
-        for length in [code.len(), in_page] {
-            let Some(bytes) = code.get_mut(..length) else { continue };
-            if let Some(range) = rip.range(length as u64)
-                && self.hv.machine().read_guest(range, bytes).is_ok()
-            {
-                return (code, length);
-            }
-        }
-        (code, 0)
+    /// What stands at RIP.
+    #[inline(always)]
+    pub(super) fn fetch_instruction(&self) -> Code {
+        Code::at(self.hv.machine(), GuestAddr::new(self.regs.rip))
     }
 
     fn perform_operation(&mut self, operation: Operation) -> Result<(), Undone> {
