@@ -66,7 +66,7 @@ impl<M: Machine> Caller<'_, M> {
     #[cold]
     fn shadow_fault(&self, address: u64, error_code: u32) -> Option<u32> {
         let root = self.state.loaded_root()?;
-        match self.hv.memory.shadow_fault(root, GuestAddr::new(address), access(error_code)) {
+        match self.hv.memory.shadow_fault(root.mfn(), GuestAddr::new(address), access(error_code)) {
             None => Some(error_code),
             Some(Met::Shown) => None,
             Some(Met::Refused { is_present }) => Some(error_code & !PRESENT | if is_present { PRESENT } else { 0 }),
