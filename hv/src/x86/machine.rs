@@ -10,7 +10,7 @@ use core::arch::{asm, x86_64::__cpuid_count};
 use core::ops::RangeInclusive;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use oxen_abi::errno::Errno;
-use oxen_hv::addr::{GuestAddr, GuestRange, GuestWords, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
+use oxen_hv::addr::{GuestAddr, GuestHalf, GuestRange, GuestWords, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
 use oxen_hv::config::MAX_CPUS;
 use oxen_hv::domain::vcpu::{Processor, VcpuState};
 use oxen_hv::hardware::{Clock, CpuId, Power};
@@ -155,6 +155,10 @@ impl GuestMemory for Pc {
     }
 
     #[inline]
+    fn read_guest_half(&self, from: GuestHalf) -> Result<u32, GuestFault> {
+        guest::read_half(from)
+    }
+
     fn read_guest_words<const N: usize>(&self, from: GuestWords<N>) -> Result<[u64; N], GuestFault> {
         guest::read_words(from)
     }
