@@ -17,14 +17,14 @@ pub trait Ports {
     fn port_out(&self, port: u16, bytes: u8, value: u32);
     /// Reads a model-specific register of the machine; `None` if it faults.
     fn read_msr(&self, msr: u32) -> Option<u64>;
-    /// Writes a model-specific register; says whether it took.
+    /// Writes a model-specific register; returns whether it took.
     fn write_msr(&self, msr: u32, value: u64) -> bool;
     /// Whether one of the ports is one that the hypervisor keeps to itself: of its console's serial line, or of the ACPI
     /// timer.
     fn has_own_port(&self, ports: RangeInclusive<u16>) -> bool;
     /// CPUID of the machine: EAX, EBX, ECX, EDX.
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4];
-    /// Sets the extended control register XCR0; says whether the CPU took it.
+    /// Sets the extended control register XCR0; returns whether the CPU took it.
     fn set_xcr0(&self, value: u64) -> bool;
 }
 

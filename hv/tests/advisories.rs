@@ -14,7 +14,7 @@ use oxen_abi::{
 use oxen_hv::{
     addr::GuestAddr,
     caller::Caller,
-    mem::{Ram, entry::Entry, frame_type::FrameType},
+    mem::{RamFrame, entry::Entry, frame_type::FrameType},
 };
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
@@ -121,7 +121,7 @@ fn xsa_213_a_batch_ends_where_an_iret_leaves_the_kernel() {
     put(&guest, frame, &[0, 0, 0, 0, 0x1000, 0xe033, 1 << 9, 0x2000, 0xe02b]);
     guest.regs.rsp = frame;
     let unpin_the_root = 2 << 12;
-    put(&guest, unpin_the_root, &[mmu::MMUEXT_NEW_BASEPTR.into(), root.unwrap().raw(), 0]);
+    put(&guest, unpin_the_root, &[mmu::MMUEXT_NEW_BASEPTR.into(), root.unwrap().mfn().raw(), 0]);
     let mut batch = [0; 16];
     batch[0] = Hypercall::Iret as u64;
     batch[8..14].copy_from_slice(&[Hypercall::MmuextOp as u64, 99, unpin_the_root, 1, 0, SELF]);
@@ -196,7 +196,7 @@ fn xsa_298_a_selector_beyond_the_ldt_makes_no_page_a_descriptor_page() {
     put(&guest, 0, &[mmu::MMUEXT_SET_LDT.into(), 3 << 12, 513]);
     assert_eq!(guest.call(Caller::mmuext_op, [0, 1, 0, SELF]), Ok(0));
     assert!(guest.caller().take_ldt_page_of(512 << 3 | 7));
-    assert_eq!(guest.state.ldt[1], Some(page));
+    assert_eq!(guest.state.ldt[1].map(RamFrame::mfn), Some(page));
 }
 
 #[test]

@@ -12,11 +12,7 @@ use oxen_abi::{
     sched::{SCHEDOP_POLL, SCHEDOP_SHUTDOWN_CODE},
     vm_assist::VMASST_TYPE_M2P_STRICT,
 };
-use oxen_hv::{
-    addr::GuestAddr,
-    caller::Caller,
-    mem::{Ram, entry::Entry},
-};
+use oxen_hv::{addr::GuestAddr, caller::Caller, mem::entry::Entry};
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
     boot,

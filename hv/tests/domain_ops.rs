@@ -18,7 +18,7 @@ use oxen_hv::{
     caller::Caller,
     grant,
     lifecycle::context,
-    mem::{Ram, Tlb},
+    mem::Tlb,
     reply::Stop,
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
@@ -53,21 +53,21 @@ fn a_domain_ended_in_any_state_gives_everything_back() {
 }
 
 #[test]
-fn who_is_mapped_by_another_is_dead_and_not_buried() {
+fn who_is_mapped_by_another_is_dead_and_not_reaped() {
     let mut control = control_domain();
     let hv = control.hv;
     let free = hv.memory.frames.free_frames();
     let domain = make(&mut control);
     STEPS[1](&mut control, &domain);
     let (_, frames) = furnish(hv, &domain);
-    hv.memory.frames.reference(frames[7], domain.owner).unwrap();
+    let held = hv.memory.hold(frames[7], domain.owner).unwrap();
     destroy(&mut control, domain.id).unwrap();
     let info: abi::DomctlGetdomaininfo =
         ask(&mut control, abi::XEN_DOMCTL_GETDOMAININFO, domain.id, &0_u64).unwrap().get();
     assert_eq!((info.domain, info.flags & abi::XEN_DOMINF_DYING, info.tot_pages), (domain.id, 1, 1));
     let again = DomctlCreatedomain { ..wanted(1) };
     assert_eq!(ask(&mut control, abi::XEN_DOMCTL_CREATEDOMAIN, domain.id, &again), Err(Errno::Exist));
-    hv.memory.frames.put(frames[7]);
+    drop(held);
     let list = SysctlGetdomaininfolist { max_domains: 10, buffer: LIST, ..FromZeros::new_zeroed() };
     let op = Sysctl::new(sysctl::XEN_SYSCTL_GETDOMAININFOLIST, &list);
     hv.machine().write_guest(GuestAddr::new(REQUEST), op.as_bytes()).unwrap();
@@ -230,7 +230,7 @@ fn a_second_vcpu_starts_with_the_context_that_the_first_gives_it() {
     let root = first.slot.lock().as_ref().unwrap().kernel_root.unwrap();
     let mut context = VcpuGuestContext::new_zeroed();
     context.flags = VGCF_IN_KERNEL.into();
-    context.ctrlreg[3] = root.address().as_u64();
+    context.ctrlreg[3] = root.mfn().address().as_u64();
     context.user_regs.cs = 0x10;
     context.user_regs.ss = 0x18;
     context.user_regs.rflags = 0x1000;

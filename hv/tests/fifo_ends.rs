@@ -16,7 +16,6 @@ use oxen_hv::{
     caller::Caller,
     channel::Reset,
     domain::vcpu::pause,
-    mem::Ram,
     reply::Stop,
 };
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};

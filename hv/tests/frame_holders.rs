@@ -8,7 +8,7 @@ use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     domain::traps::TrapHandler,
-    mem::{Ram, entry::Entry, frame_alloc, frame_type::FrameType},
+    mem::{Hold, entry::Entry, frame_alloc, frame_type::FrameType},
 };
 use std::sync::atomic::Ordering;
 use support::{
@@ -113,7 +113,7 @@ fn what_the_hypervisor_left_in_a_frame_is_shown_to_nobody() {
         hv.memory.frames.release_from_reservation(frame, guest.domain.owner).unwrap();
     }
     // The hypervisor works with them in between.
-    let own: Vec<Mfn> = (0..42).map(|_| hv.memory.take_own(0).unwrap()).collect();
+    let own: Vec<Mfn> = (0..42).map(|_| hv.memory.take_own(0).unwrap().mfn()).collect();
     for &frame in &own {
         hv.machine().words(frame).iter().for_each(|word| word.store(SECRET, Ordering::SeqCst));
     }
@@ -132,7 +132,7 @@ fn a_frame_that_is_not_the_hypervisors_is_not_given_back_as_such() {
     let guest = Guest::new(boot(64), 1, false, 20);
     let frame = guest.frame();
     let free = guest.hv.memory.frames.free_frames();
-    for frame in [frame, guest.domain.shared_info, Mfn::new(63).unwrap(), Mfn::new(1 << 20).unwrap()] {
+    for frame in [frame, guest.domain.shared_info.mfn(), Mfn::new(63).unwrap(), Mfn::new(1 << 20).unwrap()] {
         let was = guest.hv.memory.frames.state(frame);
         assert_eq!(guest.hv.memory.frames.free_own(frame, |_| panic!("cleared")), Err(Errno::Inval));
         assert_eq!(guest.hv.memory.frames.state(frame), was);
@@ -156,4 +156,26 @@ fn nothing_is_read_at_an_address_of_the_hypervisors() {
         guest.caller().page_fault(address, 7);
         assert_eq!(guest.regs.rip, 0x2000, "the fault is the guest's own");
     }
+}
+
+#[test]
+fn a_held_frame_gives_its_count_back_with_the_value_or_leaves_it_to_an_entry() {
+    support::on_cpu(0);
+    let guest = Guest::new(boot(64), 1, false, 20);
+    let (frame, memory, owner) = (guest.frame(), &guest.hv.memory, guest.domain.owner);
+    let counts = || (memory.frames.state(frame).refs(), memory.frames.state(frame).uses());
+    let before = counts();
+    for (hold, uses) in [(Hold::Reference, 0), (Hold::Writable, 1)] {
+        let held = memory.hold_as(frame, owner, hold).unwrap();
+        assert_eq!(counts(), (before.0 + 1, before.1 + uses));
+        drop(held);
+        assert_eq!(counts(), before);
+        let entry = memory.hold_as(frame, owner, hold).unwrap().into_entry();
+        assert_eq!(counts(), (before.0 + 1, before.1 + uses));
+        memory.frames.put_entry(entry.mfn(), hold);
+        assert_eq!(counts(), before);
+    }
+    assert!(memory.hold(Mfn::new(1 << 20).unwrap(), owner).is_err(), "a number beyond the frame table");
+    assert!(memory.frames.ram_frame(frame).is_some());
+    assert_eq!(memory.frames.ram_frame(Mfn::new(1 << 20).unwrap()), None);
 }

@@ -22,7 +22,6 @@ use oxen_hv::{
         Domain,
         vcpu::{Vcpu, VcpuState, pause},
     },
-    mem::Ram,
     per_cpu::work,
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
@@ -106,7 +105,7 @@ fn a_far_vcpu_comes_up_once_its_info_has_a_place() {
     let (mut guest, home) = crowded();
     let mut context = VcpuGuestContext::new_zeroed();
     context.flags = VGCF_IN_KERNEL.into();
-    context.ctrlreg[3] = guest.state.kernel_root.unwrap().address().as_u64();
+    context.ctrlreg[3] = guest.state.kernel_root.unwrap().mfn().address().as_u64();
     let initialise =
         |guest: &mut Guest, vcpu: u32, at| guest.call(Caller::vcpu_op, [VCPUOP_INITIALISE.into(), vcpu.into(), at, 0]);
     for (vcpu, page) in [(40, 2), (127, 3)] {

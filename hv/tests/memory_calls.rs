@@ -10,7 +10,6 @@ use oxen_hv::{
     caller::Caller,
     domain::Domain,
     mem::{
-        Ram,
         entry::Entry,
         frame_type::FrameType,
         write_emulation::{Write, Written},
@@ -206,7 +205,7 @@ fn a_batch_counts_what_it_did() {
 #[test]
 fn direct_writes_to_a_table_are_done_or_left_to_the_guest() {
     let (mut guest, home) = guest();
-    let root = home.tables[0];
+    let root = guest.state.kernel_root.unwrap();
     let va = GuestAddr::new(((16 + 3) << 12) + 8 * 40);
     let page = Entry::to(home.data[2], FLAGS | Entry::WRITABLE).0;
     let write =

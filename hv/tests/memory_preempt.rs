@@ -9,7 +9,7 @@ use oxen_abi::mmu::{
 };
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
-    mem::{Ram, editor::Editor, entry::Entry, walk},
+    mem::{RamFrame, editor::Editor, entry::Entry, walk},
     reply::Stop,
 };
 use std::sync::atomic::Ordering;
@@ -116,7 +116,7 @@ impl World {
         };
         let _ = self.once(command, frame);
         let home = self.home.tables[0];
-        if self.guest.state.kernel_root != Some(home) {
+        if self.guest.state.kernel_root.map(RamFrame::mfn) != Some(home) {
             let domain = self.guest.domain.clone();
             while Editor::open(&self.guest.hv.memory, &domain.memory).is_err() {}
             let mut editor = Editor::open(&self.guest.hv.memory, &domain.memory).unwrap();

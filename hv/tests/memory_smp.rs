@@ -47,12 +47,8 @@ fn work(cpu: u16, guest: &mut Guest, home: &mut Home, others: &[(Owner, Vec<Mfn>
         hv.machine().write_guest_word(GuestAddr::new(va + 8), round).unwrap();
         let (owner, frames) = &others[round as usize % others.len()];
         let wanted = frames[index];
-        if hv.memory.hold_writable(wanted, *owner).is_ok() {
-            hv.memory.frames.put_use(wanted);
-        }
-        if hv.memory.frames.reference(wanted, *owner).is_ok() {
-            hv.memory.frames.put(wanted);
-        }
+        drop(hv.memory.hold_writable(wanted, *owner));
+        drop(hv.memory.hold(wanted, *owner));
     }
 }
 

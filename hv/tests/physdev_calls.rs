@@ -23,7 +23,6 @@ use oxen_hv::{
     caller::Caller,
     domain::traps::TrapHandler,
     event::pirq::{Interrupts, Signal},
-    mem::Ram,
 };
 use std::sync::atomic::Ordering::SeqCst;
 use support::{

@@ -19,7 +19,6 @@ use oxen_hv::{
     caller::{Caller, Current},
     domain::{Config, Domain, control_registers::CR4_TSD, regs::Regs, vcpu::pause},
     hardware::Clock,
-    mem::Ram,
     per_cpu::work,
     reply::{Args, Reply},
     sched::{clock::Scale, run_queue::Share},

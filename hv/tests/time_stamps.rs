@@ -8,7 +8,7 @@ use oxen_abi::{
     domid::DomId,
     errno::Errno,
 };
-use oxen_hv::{addr::GuestAddr, domain::control_registers::CR4_TSD, mem::Ram};
+use oxen_hv::{addr::GuestAddr, domain::control_registers::CR4_TSD};
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
     control::{ask, control_domain, make},

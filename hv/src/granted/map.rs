@@ -11,7 +11,7 @@ use crate::{
     config::PREEMPT_INTERVAL,
     domain::Domain,
     grant::{
-        Claim, Grants, Table,
+        Grants, Table,
         entry::{self, Access, Status},
         maptrack::{Maptrack, Track},
     },
@@ -31,8 +31,9 @@ pub const ROW: usize = 16;
 const PARTS: u32 = abi::GNTMAP_HOST_MAP | abi::GNTMAP_DEVICE_MAP;
 
 impl<M: Machine> Caller<'_, M> {
-    /// Maps granted frames (`GNTTABOP_map_grant_ref`), fills in statuses, handles and bus addresses. Answers how many
+    /// Maps granted frames (`GNTTABOP_map_grant_ref`), fills in statuses, handles and bus addresses. Returns how many
     /// of the requests it got to before something more urgent came.
+    #[inline(never)]
     pub fn map_grants(&self, ops: &mut [GnttabMapGrantRef]) -> usize {
         let count = ops.len();
         let mut rest = &mut ops[..];
@@ -77,17 +78,19 @@ impl<M: Machine> Caller<'_, M> {
         if op.flags & abi::GNTMAP_HOST_MAP != 0 {
             let mapped = self.place_of_grant(op.flags, op.host_addr).and_then(|at| {
                 let flags = entry_flags(op.flags);
-                editor.map_grant(at, claim.frame, granter.owner, flags).map_err(|_| abi::GNTST_GENERAL_ERROR)
+                editor
+                    .map_grant(at, claim.held.frame().mfn(), granter.owner, flags)
+                    .map_err(|_| abi::GNTST_GENERAL_ERROR)
             });
             if let Err(status) = mapped {
-                table.release(hv.machine(), claim);
-                hv.memory.drop_granted(claim.frame, access);
+                table.release(hv.machine(), op.r#ref, access);
                 return Err(status);
             }
         }
-        maptrack.open(handle, Track::new(claim.frame, slot, op.r#ref, op.flags));
+        let frame = claim.held.into_entry().mfn();
+        maptrack.open(handle, Track::new(frame, slot, op.r#ref, op.flags));
         op.handle = handle;
-        op.dev_bus_addr = claim.frame.address().as_u64();
+        op.dev_bus_addr = frame.address().as_u64();
         Ok(())
     }
 
@@ -124,7 +127,7 @@ pub trait UnmapRequest {
 
 impl<M: Machine> Caller<'_, M> {
     /// Ends mappings (`GNTTABOP_unmap_grant_ref`, `GNTTABOP_unmap_and_replace`), at most [`ROW`], and fills in
-    /// statuses. Answers how many of the requests it got to before something more urgent came.
+    /// statuses. Returns how many of the requests it got to before something more urgent came.
     pub fn unmap_grants(&self, ops: &mut [impl UnmapRequest]) -> usize {
         let Ok(mut editor) = Editor::open(&self.hv.memory, &self.domain.memory) else { return 0 };
         let mut ended: Vec<(u32, Track), ROW> = Vec::new();
@@ -204,11 +207,11 @@ impl<M: Machine> Hypervisor<M> {
                 }
                 maptrack.close(handle);
                 let Some(frame) = left.frame() else { continue };
-                let claim = Claim { reference: left.reference(), frame, access: left.access() };
+                let access = left.access();
                 if granter.is_some() {
-                    table.release(self.machine(), claim);
+                    table.release(self.machine(), left.reference(), access);
                 }
-                self.memory.drop_granted(frame, claim.access);
+                self.memory.frames.put_entry(frame, access.hold());
             }
             rest = after;
         }

@@ -94,14 +94,16 @@ impl<M: Machine> Batch<'_, M> {
         // last one left to be given back comes before the look at this table, which may be part of it.
         self.l1 = None;
         self.editor.settle()?;
-        match self.editor.level_of(frame)? {
-            Some(1) => {
-                self.l1 = Some(self.editor.leaf(frame));
-                Ok(self.editor.replace_page(self.editor.place(frame, 1, slot), val, notes, &self.rights)?)
+        match self.editor.table(frame)? {
+            Some((table, 1)) => {
+                self.l1 = Some(self.editor.leaf(table));
+                Ok(self.editor.replace_page(self.editor.place(table, 1, slot), val, notes, &self.rights)?)
             }
             // Tables refer to tables of their own domain alone.
             Some(_) if self.rights.owner != self.editor.owner() => Err(Errno::Inval.into()),
-            Some(level) => self.editor.replace(self.editor.place(frame, level, slot), val, notes, &self.rights),
+            Some((table, level)) => {
+                self.editor.replace(self.editor.place(table, level, slot), val, notes, &self.rights)
+            }
             None => Ok(self.write_plain(frame, slot, val)?),
         }
     }
@@ -123,18 +125,16 @@ impl<M: Machine> Batch<'_, M> {
             }
             return Ok(());
         }
-        self.hv.memory.frames.reference(frame, self.rights.owner)?;
-        self.hv.memory.set_m2p(frame, pfn);
-        self.hv.memory.frames.put(frame);
+        let held = self.hv.memory.hold(frame, self.rights.owner)?;
+        self.hv.memory.set_m2p(held.frame().mfn(), pfn);
         Ok(())
     }
 
     /// Writes a word of a frame that is no table.
     fn write_plain(&self, frame: Mfn, slot: Slot, value: u64) -> Result<(), Errno> {
         let hv = self.hv;
-        hv.memory.hold_writable(frame, self.editor.owner()).map_err(|_| Errno::Inval)?;
-        slot.of(hv.machine().words(frame)).store(value, Ordering::Relaxed);
-        hv.memory.frames.put_use(frame);
+        let held = hv.memory.hold_writable(frame, self.editor.owner()).map_err(|_| Errno::Inval)?;
+        slot.of(hv.machine().words(held.frame())).store(value, Ordering::Relaxed);
         Ok(())
     }
 }

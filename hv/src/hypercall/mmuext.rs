@@ -99,22 +99,17 @@ impl<M: Machine> Caller<'_, M> {
             MMUEXT_CLEAR_PAGE => {
                 *spent = spent.saturating_add(PAGE_UNITS);
                 let to = frame(op.arg1)?;
-                self.hv.memory.hold_writable(to, pages.rights.owner).map_err(|_| Errno::Inval)?;
-                self.hv.machine().clear(to);
-                self.hv.memory.frames.put_use(to);
+                let held = self.hv.memory.hold_writable(to, pages.rights.owner).map_err(|_| Errno::Inval)?;
+                self.hv.machine().clear(held.frame());
                 Ok(())
             }
             MMUEXT_COPY_PAGE => {
                 *spent = spent.saturating_add(PAGE_UNITS);
                 let (to, from) = (frame(op.arg1)?, frame(op.arg2)?);
-                self.hv.memory.frames.reference(from, pages.rights.owner)?;
-                let held = self.hv.memory.hold_writable(to, pages.rights.owner);
-                if held.is_ok() {
-                    self.hv.machine().copy(from, to);
-                    self.hv.memory.frames.put_use(to);
-                }
-                self.hv.memory.frames.put(from);
-                Ok(held.map_err(|_| Errno::Inval)?)
+                let from = self.hv.memory.hold(from, pages.rights.owner)?;
+                let to = self.hv.memory.hold_writable(to, pages.rights.owner).map_err(|_| Errno::Inval)?;
+                self.hv.machine().copy(from.frame(), to.frame());
+                Ok(())
             }
             MMUEXT_MARK_SUPER | MMUEXT_UNMARK_SUPER => Err(Errno::OpNotSupp.into()),
             MMUEXT_NEW_BASEPTR | MMUEXT_NEW_USER_BASEPTR => Err(Errno::Perm.into()),
@@ -163,7 +158,7 @@ impl<M: Machine> Caller<'_, M> {
             self.state.ldt_base = base;
             self.state.ldt_entries = ushort(entries.into());
             self.hv.machine().load_descriptor_tables(self.state);
-            old.into_iter().flatten().for_each(|mfn| editor.put_descriptors(mfn));
+            old.into_iter().flatten().for_each(|page| editor.put_descriptors(page));
         }
         Ok(())
     }

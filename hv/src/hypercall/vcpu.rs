@@ -3,7 +3,7 @@
 use super::{args::VcpuOp, commands::VcpuCommand, number::index};
 use crate::{
     Hypervisor,
-    addr::{GuestAddr, Mfn},
+    addr::GuestAddr,
     caller::Caller,
     channel::deliver,
     domain::vcpu::{Vcpu, pause},
@@ -160,8 +160,6 @@ impl<M: Machine> Caller<'_, M> {
         if !is_self && vcpu.pauses.load(Ordering::SeqCst) & pause::DOWN == 0 {
             return Err(Errno::Inval);
         }
-        let mfn = Mfn::new(request.mfn).filter(|&mfn| hv.memory.frames.is_ram(mfn)).ok_or(Errno::Inval)?;
-        let place = VcpuInfoPlace::new(hv.machine(), mfn, index(request.offset)).ok_or(Errno::NxIo)?;
         let had_info = vcpu.has_info();
         let mut slot = vcpu.slot.lock();
         if !is_self && slot.is_none() {
@@ -172,8 +170,9 @@ impl<M: Machine> Caller<'_, M> {
         if frame.is_some() {
             return Err(Errno::Inval);
         }
-        hv.memory.hold_writable(mfn, self.domain.owner).map_err(|_| Errno::Inval)?;
-        *frame = Some(mfn);
+        let held = hv.memory.hold_own(request.mfn, self.domain.owner)?;
+        let place = VcpuInfoPlace::new(hv.machine(), held.frame(), index(request.offset)).ok_or(Errno::NxIo)?;
+        *frame = Some(held.into_entry());
         let mut info = vcpu.info.lock();
         let old = info.filter(|_| had_info);
         for offset in (0..VCPU_INFO_BYTES).step_by(8) {

@@ -65,7 +65,7 @@ impl<'a, M: Hardware> Editor<'a, M> {
         self.spent
     }
 
-    /// Counts units of work. Says whether it is time to look for something more urgent.
+    /// Counts units of work. Returns whether it is time to look for something more urgent.
     #[inline]
     pub fn spend(&mut self, units: u32) -> bool {
         self.spent += units;
@@ -98,7 +98,7 @@ impl<'a, M: Hardware> Editor<'a, M> {
     /// The same for any entry.
     #[cold]
     pub(super) fn hold_page_slow(&self, entry: Entry, rights: &EntryRights) -> Result<Entry, Errno> {
-        // Who has devices may say how a page is cached, whosesoever it is.
+        // Who has devices may say how a page is cached, whoever owns it.
         let entry = entry.sanitize_page(self.domain.is_privileged)?;
         // A frame beyond all machines is one like any other that is not RAM.
         let mfn = entry.mfn().ok_or(Errno::Perm)?;
@@ -161,25 +161,5 @@ impl<'a, M: Hardware> Editor<'a, M> {
     #[cold]
     pub(super) fn flush_stale_use(&self, mfn: Mfn, owner: Owner) {
         self.memory.flush_stale(owner, self.memory.frames.aux(mfn));
-    }
-}
-
-impl<M: Hardware> Memory<M> {
-    /// Takes a writable use of a frame of `owner`, outside of any table: to write to it for the guest.
-    ///
-    /// # Errors
-    /// `Inval` if it is not `owner`'s, `Busy` if it is in use as something else. It may be on its way out of a table's life
-    /// ([`Editor::open`] on the owner finishes that).
-    #[inline]
-    pub fn hold_writable(&self, mfn: Mfn, owner: Owner) -> Result<(), Errno> {
-        if self.frames.try_get_page_fast(mfn.index(), owner, true) { Ok(()) } else { self.hold_writable_slow(mfn, owner) }
-    }
-
-    #[inline(never)]
-    fn hold_writable_slow(&self, mfn: Mfn, owner: Owner) -> Result<(), Errno> {
-        if self.frames.acquire(mfn, owner, FrameType::Writable)? == Acquired::Changed {
-            self.flush_stale(owner, self.frames.aux(mfn));
-        }
-        Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! One entry of a page table, and the whitelist of what a guest may put there (Intel SDM vol. 3A, 4.5.4).
 
+use super::RamFrame;
 use crate::addr::Mfn;
 use oxen_abi::errno::Errno;
 
@@ -114,8 +115,8 @@ impl Entry {
     /// The table that an entry of a validated table refers to, if it is present.
     #[inline(always)]
     #[must_use]
-    pub const fn table(self) -> Option<Mfn> {
-        if self.is_present() { Some(Mfn::truncated(self.0 >> 12)) } else { None }
+    pub const fn table(self) -> Option<RamFrame> {
+        if self.is_present() { Some(RamFrame::counted(Mfn::truncated(self.0 >> 12))) } else { None }
     }
 
     /// The frame's number as an index, be there such a frame or not.

@@ -227,7 +227,7 @@ impl Pci {
         }
     }
 
-    /// Lets a function raise a pirq no longer. Says whether one did.
+    /// Lets a function raise a pirq no longer. Returns whether one did.
     #[inline(never)]
     pub fn release<M: Ports + DeviceMemory>(&mut self, machine: &M, pirq: u32) -> bool {
         self.set_masked(machine, pirq, true);

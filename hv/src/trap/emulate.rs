@@ -11,6 +11,7 @@ use crate::{
     domain::{
         control_registers::{CR0_TS, CR4_GUEST, CR4_OSXSAVE, CR4_TSD},
         counters::Counted,
+        cpu_policy::CpuPolicy,
         debug as registers,
     },
     machine::Machine,
@@ -166,7 +167,9 @@ impl<M: Machine> Caller<'_, M> {
             Operation::Xsetbv => {
                 let value = self.regs.rdx << 32 | self.regs.rax & 0xffff_ffff;
                 let is_xcr0 = self.regs.rcx as u32 == 0;
-                return (is_xcr0 && self.hv.machine().set_xcr0(value)).then_some(()).ok_or(NotOurs);
+                let may = self.policy(CpuPolicy::extended_state).unwrap_or(u64::MAX);
+                let is_done = is_xcr0 && value & !may == 0 && self.hv.machine().set_xcr0(value);
+                return is_done.then_some(()).ok_or(NotOurs);
             }
             Operation::Cpuid => {
                 let answer = self.cpuid_leaf(self.regs.rax as u32, self.regs.rcx as u32);
@@ -183,6 +186,11 @@ impl<M: Machine> Caller<'_, M> {
             | Operation::Rdtscp => return Err(NotOurs),
         }
         Ok(())
+    }
+
+    /// What the domain's policy for the processor says, where it has one.
+    fn policy(&self, ask: impl Fn(&CpuPolicy) -> u64) -> Option<u64> {
+        self.domain.cpu_policy.lock().as_deref().map(ask)
     }
 
     const fn port_number(&self, port: Port) -> u16 {
@@ -219,7 +227,7 @@ impl<M: Machine> Caller<'_, M> {
         match control {
             0 => Some(CR0 | if self.state.task_switched { CR0_TS } else { 0 }),
             2 => Some(self.state.info.cr2()),
-            3 => self.state.kernel_root.map(|root| root.address().as_u64()),
+            3 => self.state.kernel_root.map(|root| root.mfn().address().as_u64()),
             4 => Some(self.state.cr4),
             _ => None,
         }
@@ -236,6 +244,7 @@ impl<M: Machine> Caller<'_, M> {
             }
             4 => {
                 // What is not the guest's stays as it is, without a word.
+                let value = value & !self.policy(CpuPolicy::absent_cr4).unwrap_or(0);
                 let value = self.state.cr4 & !CR4_GUEST | value & CR4_GUEST;
                 if !self.hv.machine().set_guest_cr4(self.state.loaded_cr4(value)) {
                     return Err(NotOurs);

@@ -91,7 +91,7 @@ impl<M: Machine> Caller<'_, M> {
         Some(machine.port_in(port, bytes))
     }
 
-    /// Writes a port for the caller; says whether it may execute the instruction at all.
+    /// Writes a port for the caller; returns whether it may execute the instruction at all.
     #[must_use]
     pub fn port_out(&mut self, port: u16, bytes: u8, value: u32) -> bool {
         if !self.may_use_port(port, bytes) {

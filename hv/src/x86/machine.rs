@@ -16,8 +16,13 @@ use oxen_hv::domain::vcpu::{Processor, VcpuState};
 use oxen_hv::hardware::{Clock, CpuId, Power};
 use oxen_hv::layout::{DIRECT_MAP_START, END_HV_SLOT, FIRST_HV_SLOT};
 use oxen_hv::machine::Machine;
-use oxen_hv::mem::{GuestFault, GuestMemory, HypervisorSpace, Ram, Tlb};
-use oxen_hv::{console::Serial, firmware::acpi::PowerOff, heap::Reserve, ports::{Ports, overlap}};
+use oxen_hv::mem::{GuestFault, GuestMemory, HypervisorSpace, Ram, RamFrame, Tlb};
+use oxen_hv::{
+    console::Serial,
+    firmware::acpi::PowerOff,
+    heap::Reserve,
+    ports::{Ports, overlap},
+};
 
 /// A PC, as far as the hypervisor drives it itself.
 #[derive(Debug)]
@@ -68,31 +73,31 @@ impl Machine for Pc {}
 
 impl Ram for Pc {
     #[inline]
-    fn words(&self, mfn: Mfn) -> &'static [AtomicU64; TABLE_ENTRIES] {
-        // SAFETY: the caller holds to RAM, all of which is in the direct map for good; atomics may alias anything there.
-        unsafe { &*((DIRECT_MAP_START + mfn.address().as_u64()) as *const [AtomicU64; TABLE_ENTRIES]) }
+    fn words(&self, frame: RamFrame) -> &'static [AtomicU64; TABLE_ENTRIES] {
+        // SAFETY: a `RamFrame` is RAM, all of which is in the direct map for good; atomics may alias anything there.
+        unsafe { &*((DIRECT_MAP_START + frame.mfn().address().as_u64()) as *const [AtomicU64; TABLE_ENTRIES]) }
     }
 
     #[inline]
-    fn halves(&self, mfn: Mfn) -> &'static [AtomicU32; 2 * TABLE_ENTRIES] {
+    fn halves(&self, frame: RamFrame) -> &'static [AtomicU32; 2 * TABLE_ENTRIES] {
         // SAFETY: as in `words`.
-        unsafe { &*((DIRECT_MAP_START + mfn.address().as_u64()) as *const [AtomicU32; 2 * TABLE_ENTRIES]) }
+        unsafe { &*((DIRECT_MAP_START + frame.mfn().address().as_u64()) as *const [AtomicU32; 2 * TABLE_ENTRIES]) }
     }
 
     #[inline]
-    fn bytes(&self, mfn: Mfn) -> &'static [AtomicU8; PAGE_BYTES] {
+    fn bytes(&self, frame: RamFrame) -> &'static [AtomicU8; PAGE_BYTES] {
         // SAFETY: as in `words`.
-        unsafe { &*((DIRECT_MAP_START + mfn.address().as_u64()) as *const [AtomicU8; PAGE_BYTES]) }
+        unsafe { &*((DIRECT_MAP_START + frame.mfn().address().as_u64()) as *const [AtomicU8; PAGE_BYTES]) }
     }
 
     #[inline]
-    fn clear(&self, mfn: Mfn) {
-        // SAFETY: the caller holds to RAM; guests that look on see whole words, as from any store.
+    fn clear(&self, frame: RamFrame) {
+        // SAFETY: the words are those of the frame; guests that look on see whole words, as from any store.
         unsafe {
             asm!(
                 "rep stosq",
                 inout("rcx") TABLE_ENTRIES => _,
-                inout("rdi") self.words(mfn).as_ptr() => _,
+                inout("rdi") self.words(frame).as_ptr() => _,
                 in("rax") 0,
                 options(nostack, preserves_flags),
             );
@@ -100,12 +105,12 @@ impl Ram for Pc {
     }
 
     #[inline]
-    fn copy(&self, from: Mfn, to: Mfn) {
+    fn copy(&self, from: RamFrame, to: RamFrame) {
         self.copy_bytes(from, 0, to, 0, PAGE_BYTES);
     }
 
     #[inline]
-    fn copy_bytes(&self, from: Mfn, first: usize, to: Mfn, target: usize, bytes: usize) {
+    fn copy_bytes(&self, from: RamFrame, first: usize, to: RamFrame, target: usize, bytes: usize) {
         let bytes = bytes.min(PAGE_BYTES.saturating_sub(first)).min(PAGE_BYTES.saturating_sub(target));
         let source = self.bytes(from).as_ptr().wrapping_add(first);
         let target = self.bytes(to).as_ptr().wrapping_add(target);
@@ -179,9 +184,9 @@ impl Tlb for Pc {
     }
 
     #[inline]
-    fn load_root(&self, root: Mfn) {
+    fn load_root(&self, root: RamFrame) {
         // SAFETY: the library passes validated roots only, which hold the hypervisor's slots.
-        unsafe { cpu::load_root(root.address().as_u64()) }
+        unsafe { cpu::load_root(root.mfn().address().as_u64()) }
     }
 
     #[inline]

@@ -27,6 +27,7 @@ use oxen_hv::firmware::handoff::{self, BootInfo, Module};
 use oxen_hv::firmware::memory_map::{Kind, MemoryMap};
 use oxen_hv::hardware::CpuId;
 use oxen_hv::lock;
+use oxen_hv::mem::RamFrame;
 use oxen_hv::mem::frame_table::FrameTable;
 use oxen_hv::pci::Pci;
 
@@ -117,7 +118,7 @@ pub(crate) fn make_hypervisor(
     let pci = Pci::new(windows.copied().collect());
     let efi = info.efi.clone();
     heap::draw_from(heap::Source {
-        take: |order| running::HYPERVISOR.get().ok_or(Errno::NoMem)?.memory.take_own(order),
+        take: |order| running::HYPERVISOR.get().ok_or(Errno::NoMem)?.memory.take_own(order).map(RamFrame::mfn),
         give_back: |frame| {
             running::HYPERVISOR.get().into_iter().for_each(|hv| hv.memory.give_back_own(frame));
         },

@@ -10,7 +10,7 @@ use oxen_hv::{
     addr::GuestAddr,
     caller::Caller,
     grant,
-    mem::{Ram, editor::Editor, entry::Entry},
+    mem::{editor::Editor, entry::Entry},
 };
 use std::sync::atomic::Ordering::SeqCst;
 use zerocopy::IntoBytes;
@@ -58,7 +58,7 @@ fn a_table_is_set_up_and_its_frames_can_be_mapped_by_its_domain_alone() {
     let mut list = [0_u64; 3];
     hv.machine().read_guest(GuestAddr::new(512), list.as_mut_bytes()).unwrap();
     for (index, mfn) in list.into_iter().enumerate() {
-        let frame = hv.grant_table_frame(&owner, index as u32).unwrap();
+        let frame = hv.grant_table_frame(&owner, index as u32).unwrap().mfn();
         assert_eq!(frame.raw(), mfn);
         let entry = Entry::to(frame, Entry::PRESENT | Entry::WRITABLE | Entry::USER).0;
         for (n, is_own) in [(0, true), (1, false)] {

@@ -16,7 +16,6 @@ use oxen_hv::{
     Hypervisor,
     addr::{GuestAddr, Mfn},
     caller::Caller,
-    mem::Ram,
 };
 use std::{
     sync::atomic::{AtomicBool, Ordering::SeqCst},

@@ -21,7 +21,7 @@ use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     grant,
-    mem::{Ram, editor::Editor, entry::Entry as PageEntry},
+    mem::{editor::Editor, entry::Entry as PageEntry},
 };
 use std::sync::atomic::Ordering::SeqCst;
 use zerocopy::IntoBytes;
@@ -190,7 +190,8 @@ fn a_table_and_its_status_frames_grow_together_or_not_at_all() {
         assert_eq!(frames(side, abi::GNTTABOP_SETUP_TABLE, count).0, OKAY);
         let (outcome, list) = frames(side, abi::GNTTABOP_GET_STATUS_FRAMES, status);
         assert_eq!(outcome, OKAY);
-        let known: Vec<u64> = side.guest.domain.grants.lock().status_frames().iter().map(|frame| frame.raw()).collect();
+        let known: Vec<u64> =
+            side.guest.domain.grants.lock().status_frames().iter().map(|frame| frame.mfn().raw()).collect();
         assert_eq!((list, known.len()), (known.clone(), status as usize), "of {count} frames");
         assert_eq!(
             frames(side, abi::GNTTABOP_GET_STATUS_FRAMES, status + 1).0,
@@ -286,7 +287,7 @@ fn the_toolstack_is_shown_entries_and_status_frames() {
     assert_eq!(acquire(status, 0, 1), Err(Errno::Inval), "in version 1 there are none");
     assert_eq!(acquire(2, 0, 1), Err(Errno::Inval));
     assert_eq!(hv.set_grant_version(&guest.domain, 2), (Ok(()), 2));
-    let known = |index: u32| hv.grant_status_frame(&guest.domain, index).unwrap().raw();
+    let known = |index: u32| hv.grant_status_frame(&guest.domain, index).unwrap().mfn().raw();
     assert_eq!(acquire(status, 0, 1), Ok((1, vec![known(0)])));
     // The second is made with the frames whose status it has: of a table of 20, there is none for a third whole one.
     assert_eq!(guest.domain.grants.lock().size().0, 1);

@@ -20,7 +20,7 @@ use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     grant,
-    mem::{Ram, Tlb, editor::Editor, entry::Entry as PageEntry, frame_type::FrameType},
+    mem::{RamFrame, Tlb, editor::Editor, entry::Entry as PageEntry, frame_type::FrameType},
 };
 use std::{
     collections::BTreeMap,
@@ -95,8 +95,8 @@ impl Side {
 
     /// Where an entry stands: its first word, and in version 2 the second and the word with its status.
     fn places(&self, reference: usize) -> (&'static AtomicU64, Option<(&'static AtomicU64, &'static AtomicU64)>) {
-        let words = |frame| self.guest.hv.machine().words(frame);
-        let table = words(self.guest.hv.grant_table_frame(&self.guest.domain, 0).unwrap());
+        let words = |frame: Mfn| self.guest.hv.machine().words(frame);
+        let table = words(self.guest.hv.grant_table_frame(&self.guest.domain, 0).unwrap().mfn());
         if self.version == 1 {
             return (&table[reference], None);
         }
@@ -104,7 +104,7 @@ impl Side {
     }
 
     pub(crate) fn status_frame(&self) -> Option<Mfn> {
-        self.guest.domain.grants.lock().status_frames().first().copied()
+        self.guest.domain.grants.lock().status_frames().first().map(|frame| frame.mfn())
     }
 
     /// What stands in an entry.
@@ -154,7 +154,7 @@ impl Side {
     /// Runs the guest, if it does not run already: what the CPU knows then stays.
     pub(crate) fn run(&mut self) {
         let root = self.guest.hv.machine().cpu(0).root;
-        if root != self.guest.state.kernel_root {
+        if root != self.guest.state.kernel_root.map(RamFrame::mfn) {
             self.guest.run();
         }
     }

@@ -6,7 +6,7 @@ use crate::{
 };
 use oxen_hv::{
     addr::{GuestAddr, MachineAddr},
-    mem::{editor::Editor, entry::Entry, grant_mapping::At},
+    mem::{Hold, editor::Editor, entry::Entry, grant_mapping::At},
 };
 
 impl World {
@@ -26,20 +26,16 @@ impl World {
         let owner = self.players[granter].guest.domain.owner;
         let (frame, writable, at) = (self.frame(granter), self.random.chance(50), self.place(player));
         let hv = self.hv;
-        let claimed =
-            if writable { hv.memory.hold_writable(frame, owner) } else { hv.memory.frames.reference(frame, owner) };
-        if claimed.is_err() {
-            return Outcome::Refused;
-        }
+        let hold = if writable { Hold::Writable } else { Hold::Reference };
+        let Ok(held) = hv.memory.hold_as(frame, owner, hold) else { return Outcome::Refused };
         let Player { guest, claims, .. } = &mut self.players[player];
         let flags = Entry::PRESENT | if writable { Entry::WRITABLE } else { 0 };
         let mapped = Editor::open(&hv.memory, &guest.domain.memory)
             .and_then(|mut editor| editor.map_grant(at, frame, owner, flags));
         if mapped.is_ok() {
-            claims.push((frame, writable));
+            claims.push((held.into_entry().mfn(), writable));
             return Outcome::Done;
         }
-        release_claim(hv, (frame, writable));
         Outcome::Refused
     }
 

@@ -7,7 +7,7 @@ use crate::{
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
-    mem::{Ram, editor::Editor, frame_alloc},
+    mem::{editor::Editor, frame_alloc},
 };
 use std::sync::atomic::Ordering;
 
@@ -104,7 +104,7 @@ impl World {
     pub(crate) fn take_own(&mut self) -> Outcome {
         let (order, take) = (self.random.below(3) as u32, self.own.len() < 24 && self.random.chance(55));
         if take && let Ok(first) = self.hv.memory.take_own(order) {
-            for frame in frame_alloc::block(first, order) {
+            for frame in frame_alloc::block(first.mfn(), order) {
                 let is_blank = self.hv.machine().words(frame).iter().all(|word| word.load(Ordering::SeqCst) == 0);
                 assert!(is_blank, "law 8: {frame:?} of the hypervisor's is not blank");
                 self.hv.machine().words(frame)[MARKED_WORD].store(SECRET, Ordering::SeqCst);

@@ -7,7 +7,7 @@ use crate::{
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
-    mem::{Ram, editor::Editor, entry::Entry, frame_type::FrameType, write_emulation::Write},
+    mem::{editor::Editor, entry::Entry, frame_type::FrameType, write_emulation::Write},
     reply::Stop,
 };
 use std::sync::atomic::Ordering;
@@ -190,8 +190,8 @@ impl World {
             None => {}
         }
         match editor.take_descriptors(frame) {
-            Ok(()) => {
-                descriptors.push(frame);
+            Ok(held) => {
+                descriptors.push(held);
                 Outcome::Done
             }
             Err(_) => Outcome::Refused,

@@ -13,7 +13,7 @@ use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     mem::{
-        Ram,
+        Hold, RamFrame,
         editor::Editor,
         entry::Entry,
         frame_type::{FrameType, Owner},
@@ -61,7 +61,7 @@ pub(crate) struct Player {
     pub(crate) guest: Guest,
     pub(crate) home: Home,
     /// Descriptor pages that the test holds.
-    pub(crate) descriptors: Vec<Mfn>,
+    pub(crate) descriptors: Vec<RamFrame>,
     /// Frames of others that it was granted: with the right to write or not.
     pub(crate) claims: Vec<(Mfn, bool)>,
 }
@@ -192,10 +192,10 @@ impl World {
         support::on_cpu(self.random.below(support::CPUS as u64) as u16);
         let Player { guest, home, .. } = &mut self.players[player];
         let root = self.hv.machine().cpu(support::this_cpu().0).root;
-        if root != guest.state.kernel_root || self.random.chance(10) {
+        if root != guest.state.kernel_root.map(RamFrame::mfn) || self.random.chance(10) {
             guest.run();
         }
-        if guest.state.kernel_root != Some(home.tables[0])
+        if guest.state.kernel_root.map(RamFrame::mfn) != Some(home.tables[0])
             && (self.random.chance(20) || guest.hv.machine().translate(GuestAddr::new(BUFFER), true).is_err())
         {
             let hv = guest.hv;
@@ -377,5 +377,5 @@ pub(crate) fn left_by(guest: &Guest) -> u64 {
 }
 
 pub(crate) fn release_claim(hv: &Hypervisor<Fake>, (frame, is_writable): (Mfn, bool)) {
-    if is_writable { hv.memory.frames.put_use(frame) } else { hv.memory.frames.put(frame) }
+    hv.memory.frames.put_entry(frame, if is_writable { Hold::Writable } else { Hold::Reference });
 }

@@ -144,7 +144,7 @@ pub(crate) const STEPS: [fn(&mut Guest, &Arc<Domain>); 9] = [
     |control, domain| {
         // The guest's own pages follow its tables, from address 0 on; the second is written to for the third.
         let root = domain.vcpu(0).unwrap().slot.lock().as_ref().unwrap().kernel_root.unwrap();
-        let frame = |i: u64| Mfn::new(root.raw() + i);
+        let frame = |i: u64| Mfn::new(root.mfn().raw() + i);
         let info = (0..64).filter_map(frame).find(|&m| {
             let state = control.hv.memory.frames.state(m);
             state.owner() == domain.owner && state.uses() == 1 && state.kind() == FrameType::Writable

@@ -6,27 +6,46 @@ use oxen_hv::{
     addr::{GuestAddr, GuestHalf, GuestRange, GuestWords, Mfn, PAGE_BYTES, TABLE_ENTRIES},
     hardware::CpuId,
     heap::Reserve,
-    mem::{GuestFault, GuestMemory, HypervisorSpace, Ram, Tlb, entry::Entry},
+    mem::{GuestFault, GuestMemory, HypervisorSpace, Ram, RamFrame, Tlb, entry::Entry},
 };
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-impl Ram for Fake {
-    fn words(&self, mfn: Mfn) -> &'static [AtomicU64; TABLE_ENTRIES] {
-        &self.frames[mfn.index()].0
+/// Tests look at any frame.
+impl Fake {
+    pub(crate) fn words(&self, frame: impl Into<Mfn>) -> &'static [AtomicU64; TABLE_ENTRIES] {
+        &self.frames[frame.into().index()].0
     }
 
     #[expect(unsafe_code, reason = "one memory seen as words of either size, as the real machine does")]
-    fn halves(&self, mfn: Mfn) -> &'static [AtomicU32; 2 * TABLE_ENTRIES] {
-        let words: *const [AtomicU64; TABLE_ENTRIES] = self.words(mfn);
+    pub(crate) fn halves(&self, frame: impl Into<Mfn>) -> &'static [AtomicU32; 2 * TABLE_ENTRIES] {
+        let words: *const [AtomicU64; TABLE_ENTRIES] = self.words(frame);
         // SAFETY: as for `bytes`.
         unsafe { &*words.cast() }
     }
 
     #[expect(unsafe_code, reason = "one memory seen as words and as bytes, as the real machine does")]
-    fn bytes(&self, mfn: Mfn) -> &'static [AtomicU8; PAGE_BYTES] {
-        let words: *const [AtomicU64; TABLE_ENTRIES] = self.words(mfn);
+    pub(crate) fn bytes(&self, frame: impl Into<Mfn>) -> &'static [AtomicU8; PAGE_BYTES] {
+        let words: *const [AtomicU64; TABLE_ENTRIES] = self.words(frame);
         // SAFETY: both are 4096 bytes of atomics that live for ever and that any bits are a value of.
         unsafe { &*words.cast() }
+    }
+
+    pub(crate) fn clear(&self, frame: impl Into<Mfn>) {
+        self.words(frame).iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+}
+
+impl Ram for Fake {
+    fn words(&self, frame: RamFrame) -> &'static [AtomicU64; TABLE_ENTRIES] {
+        self.words(frame)
+    }
+
+    fn halves(&self, frame: RamFrame) -> &'static [AtomicU32; 2 * TABLE_ENTRIES] {
+        self.halves(frame)
+    }
+
+    fn bytes(&self, frame: RamFrame) -> &'static [AtomicU8; PAGE_BYTES] {
+        self.bytes(frame)
     }
 }
 
@@ -49,9 +68,9 @@ impl Tlb for Fake {
         this_cpu()
     }
 
-    fn load_root(&self, root: Mfn) {
+    fn load_root(&self, root: RamFrame) {
         let mut cpu = self.cpu(CPU.get());
-        cpu.root = Some(root);
+        cpu.root = Some(root.mfn());
         cpu.pages.clear();
         cpu.tables.clear();
     }
