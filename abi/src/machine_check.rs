@@ -6,13 +6,19 @@ use zerocopy::{Immutable, IntoBytes};
 pub const XEN_MCA_INTERFACE_VERSION: u32 = 0x01ec_c003;
 
 abi_consts! {
-    /// A command of `mca`.
+    /// A command of `arch_0`, which is `mca`.
     u32:
+    /// Fetch a machine check that was recorded: [`McaFetch`].
     XEN_MC_FETCH = 1,
+    /// Tell a guest of a machine check.
     XEN_MC_NOTIFYDOMAIN = 2,
+    /// What the processors are: [`McaPhyscpuinfo`].
     XEN_MC_PHYSCPUINFO = 3,
+    /// Write registers of machine checks, for tests.
     XEN_MC_MSRINJECT = 4,
+    /// Raise a machine check, for tests.
     XEN_MC_MCEINJECT = 5,
+    /// Raise one on several processors, for tests.
     XEN_MC_INJECT_V2 = 6,
 }
 

@@ -36,7 +36,7 @@ fn guest(is_privileged: bool) -> (Guest, Home) {
 
 fn put(guest: &Guest, words: &[u64]) {
     for (index, word) in words.iter().enumerate() {
-        guest.hv.machine().write_guest_word(GuestAddr(index as u64 * 8), *word).unwrap();
+        guest.hv.machine().write_guest_word(GuestAddr::new(index as u64 * 8), *word).unwrap();
     }
 }
 
@@ -58,7 +58,7 @@ fn an_operation_on_pages_that_is_none_is_told_as_such_whosesoever_they_are() {
 #[test]
 fn machine_checks_without_an_error_are_injected_and_leave_nothing_behind() {
     fn ask<T: IntoBytes + Immutable>(guest: &mut Guest, command: u32, request: &T) -> Result<u64, Errno> {
-        guest.hv.machine().write_guest(GuestAddr(0), Mca::new(command, request).as_bytes()).unwrap();
+        guest.hv.machine().write_guest(GuestAddr::new(0), Mca::new(command, request).as_bytes()).unwrap();
         guest.call(Caller::mca, [0; 4])
     }
     let (mut dom0, _) = guest(true);
@@ -73,11 +73,17 @@ fn machine_checks_without_an_error_are_injected_and_leave_nothing_behind() {
 
 #[test]
 fn the_control_domains_writes_to_its_tables_are_done_unasked() {
-    let va = GuestAddr(((16 + 3) << 12) + 8 * 40);
+    let va = GuestAddr::new(((16 + 3) << 12) + 8 * 40);
     for is_privileged in [false, true] {
         let (guest, home) = guest(is_privileged);
         let page = Entry::to(home.data[2], Entry::PRESENT | Entry::USER).0;
-        let write = guest.hv.memory.emulate_write(&guest.domain.memory, home.tables[0], va, 8, Write::Store(page));
+        let write = guest.hv.memory.emulate_write(
+            &guest.domain.memory,
+            guest.state.kernel_root.unwrap(),
+            va,
+            8,
+            Write::Store(page),
+        );
         assert_eq!(write == Ok(Written { old: 0, stored: true }), is_privileged, "{write:?}");
     }
 }
@@ -86,11 +92,17 @@ fn the_control_domains_writes_to_its_tables_are_done_unasked() {
 fn a_part_of_an_entry_is_merged_by_its_address_and_the_whole_is_not_looked_at() {
     let (guest, home) = guest(true);
     let mapping = table_word(guest.hv, home.tables[3], 16 + 3);
-    let va = GuestAddr((16 + 3) << 12);
+    let va = GuestAddr::new((16 + 3) << 12);
     for (bytes, is_accessed) in [(8, false), (4, true)] {
         mapping.fetch_and(!Entry::ACCESSED, Ordering::SeqCst);
-        let at = GuestAddr(va.0 + 8 * 40);
-        let write = guest.hv.memory.emulate_write(&guest.domain.memory, home.tables[0], at, bytes, Write::Store(0));
+        let at = GuestAddr::new(va.as_u64() + 8 * 40);
+        let write = guest.hv.memory.emulate_write(
+            &guest.domain.memory,
+            guest.state.kernel_root.unwrap(),
+            at,
+            bytes,
+            Write::Store(0),
+        );
         assert!(write.is_ok(), "{write:?}");
         assert_eq!(mapping.load(Ordering::SeqCst) & Entry::ACCESSED != 0, is_accessed, "{bytes} bytes");
     }
@@ -116,7 +128,7 @@ fn a_roots_entries_are_accessed_from_the_pin_on_also_where_it_fails() {
 }
 
 fn table_word_address(table: Mfn, slot: u64) -> u64 {
-    table.address().0 + slot * 8
+    table.address().as_u64() + slot * 8
 }
 
 #[test]
@@ -127,7 +139,7 @@ fn what_is_no_memory_has_a_word_of_the_machine_to_phys_table_for_the_control_dom
         let device = (0..).map_while(Mfn::new).find(|frame| !hv.memory.frames.is_ram(*frame)).unwrap();
         let words = hv.machine().machine_to_phys();
         let mut tell = |frame: Mfn| {
-            put(&guest, &[frame.address().0 | MMU_MACHPHYS_UPDATE, 0x77]);
+            put(&guest, &[frame.address().as_u64() | MMU_MACHPHYS_UPDATE, 0x77]);
             guest.call(Caller::mmu_update, [0, 1, 0, IO])
         };
         let has_word = device.index() < words.len();

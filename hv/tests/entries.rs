@@ -87,7 +87,7 @@ fn an_nmi_has_its_entry_in_the_trap_table_and_is_lost_without_one() {
     assert_eq!(nmi(&mut guest), 0x7000);
     assert_eq!(frame::<4>(&guest, &home)[2], 0x1234, "where it came from");
     // Registered by its own call, it stands there as well.
-    guest.hv.machine().write_guest_word(GuestAddr(0), 0x8000).unwrap();
+    guest.hv.machine().write_guest_word(GuestAddr::new(0), 0x8000).unwrap();
     assert_eq!(guest.call(Caller::nmi_op, [0, 0, 0, 0]), Ok(0));
     assert_eq!(guest.state.traps.handler(NMI), TrapHandler { address: 0x8000, cs: 0xe033, flags: 4 });
     assert_eq!(nmi(&mut guest), 0x8000);

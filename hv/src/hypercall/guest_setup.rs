@@ -42,7 +42,7 @@ impl<M: Machine> Caller<'_, M> {
     /// `Fault` for an unreadable table, `Inval` for a handler that no CPU could jump to; those before it stay.
     #[inline]
     pub fn set_trap_table(&mut self, args: &mut Args) -> Reply {
-        let SetTrapTable { table: GuestAddr(table) } = (&*args).into();
+        let table = SetTrapTable::from(&*args).table.as_u64();
         if table == 0 {
             self.state.traps = TrapTable::default();
             return Ok(0);
@@ -53,7 +53,7 @@ impl<M: Machine> Caller<'_, M> {
             if info.address == 0 {
                 break;
             }
-            if !GuestAddr(info.address).is_canonical() {
+            if !GuestAddr::new(info.address).is_canonical() {
                 return Err(Errno::Inval.into());
             }
             let handler = TrapHandler { address: info.address, cs: info.cs | 3, flags: info.flags & 7 };
@@ -118,8 +118,8 @@ impl<M: Machine> Caller<'_, M> {
         if callbacks.iter().any(|&(_, address)| !address.is_canonical()) {
             return Err(Errno::Inval.into());
         }
-        for (kind, GuestAddr(address)) in callbacks {
-            self.register_callback(kind, Callback { address, masks_events: false })?;
+        for (kind, address) in callbacks {
+            self.register_callback(kind, Callback { address: address.as_u64(), masks_events: false })?;
         }
         Ok(0)
     }
@@ -136,7 +136,7 @@ impl<M: Machine> Caller<'_, M> {
         match request.command()? {
             CallbackCommand::Register => {
                 let request = self.copy_from_guest::<CallbackRegister>(argument)?;
-                if !GuestAddr(request.address).is_canonical() {
+                if !GuestAddr::new(request.address).is_canonical() {
                     return Err(Errno::Inval.into());
                 }
                 let masks_events = request.flags & CALLBACKF_MASK_EVENTS != 0;
@@ -169,7 +169,7 @@ impl<M: Machine> Caller<'_, M> {
         let address = match request.command()? {
             NmiCommand::RegisterCallback => {
                 let [address, _] = self.copy_from_guest::<[u64; 2]>(argument)?;
-                if !GuestAddr(address).is_canonical() {
+                if !GuestAddr::new(address).is_canonical() {
                     return Err(Errno::Inval.into());
                 }
                 address
@@ -214,7 +214,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn set_segment_base(&mut self, args: &mut Args) -> Reply {
         let SetSegmentBase { which, base } = (&*args).into();
-        if which != Ok(SegmentBase::GsUserSelector) && !GuestAddr(base).is_canonical() {
+        if which != Ok(SegmentBase::GsUserSelector) && !GuestAddr::new(base).is_canonical() {
             return Err(Errno::Inval.into());
         }
         let machine = self.hv.machine();

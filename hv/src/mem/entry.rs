@@ -1,5 +1,6 @@
 //! One entry of a page table, and the whitelist of what a guest may put there (Intel SDM vol. 3A, 4.5.4).
 
+use super::RamFrame;
 use crate::addr::Mfn;
 use oxen_abi::errno::Errno;
 
@@ -111,6 +112,13 @@ impl Entry {
         Mfn::new((self.0 & Self::FRAME) >> 12)
     }
 
+    /// The table that an entry of a validated table refers to, if it is present.
+    #[inline(always)]
+    #[must_use]
+    pub const fn table(self) -> Option<RamFrame> {
+        if self.is_present() { Some(RamFrame::counted(Mfn::truncated(self.0 >> 12))) } else { None }
+    }
+
     /// The frame's number as an index, be there such a frame or not.
     #[inline(always)]
     #[must_use]
@@ -122,7 +130,7 @@ impl Entry {
     #[inline]
     #[must_use]
     pub const fn to(mfn: Mfn, flags: u64) -> Self {
-        Self(mfn.address().0 | flags)
+        Self(mfn.address().as_u64() | flags)
     }
 }
 

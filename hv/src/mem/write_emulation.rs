@@ -1,7 +1,7 @@
 //! Plain writes of a guest's kernel to what it may only read: they fault. Those to its L1 tables are done here under the
 //! same laws as a hypercall's, and the control domain's to devices as far as [`crate::pci`] lets them.
 
-use super::{Hardware, PagingDomain, editor::Editor, entry::Entry};
+use super::{Hardware, PagingDomain, RamFrame, editor::Editor, entry::Entry};
 use crate::{
     addr::{GuestAddr, Mfn, Slot},
     mem::Memory,
@@ -49,7 +49,7 @@ impl<M: Hardware> Memory<M> {
     pub fn emulate_write(
         &self,
         domain: &PagingDomain,
-        root: Mfn,
+        root: RamFrame,
         va: GuestAddr,
         bytes: u32,
         write: Write,
@@ -63,11 +63,11 @@ impl<M: Hardware> Memory<M> {
         let mapping = editor.find(root, va).ok_or(Errno::Fault)?;
         let word = mapping.word;
         let mapping = Entry(word.load(Ordering::Relaxed));
-        let table = mapping.mfn().filter(|_| mapping.is_present() && !mapping.is_writable()).ok_or(Errno::Fault)?;
-        if editor.level_of(table) != Ok(Some(1)) {
+        let mfn = mapping.mfn().filter(|_| mapping.is_present() && !mapping.is_writable()).ok_or(Errno::Fault)?;
+        let Ok(Some((table, 1))) = editor.table(mfn) else {
             drop(editor);
-            return self.write_device(domain, table, va.offset() as u16, bytes, write);
-        }
+            return self.write_device(domain, mfn, va.offset() as u16, bytes, write);
+        };
         if !domain.is_privileged && !domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) {
             return Err(Errno::Perm.into());
         }
@@ -115,7 +115,7 @@ impl<M: Hardware> Memory<M> {
 }
 
 impl<M: Hardware> Editor<'_, M> {
-    /// Replaces exactly `old` by `new` in an L1. Says whether `old` was still there; if not, nothing has changed.
+    /// Replaces exactly `old` by `new` in an L1. Returns whether `old` was still there; if not, nothing has changed.
     fn exchange(&self, word: &core::sync::atomic::AtomicU64, old: Entry, new: Entry) -> Result<bool, Errno> {
         let rights = self.own_rights();
         let is_harmless = |new: Entry| old.is_present() && old.differs_harmlessly(new);

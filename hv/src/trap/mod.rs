@@ -135,7 +135,7 @@ impl<M: Machine> Caller<'_, M> {
         }
     }
 
-    /// Does what the vcpu's own work asks for; says whether that entered the guest's kernel.
+    /// Does what the vcpu's own work asks for; returns whether that entered the guest's kernel.
     #[cold]
     fn do_work(&mut self) -> bool {
         if self.vcpu.work.fetch_and(!work::SELECTORS, Ordering::Relaxed) & work::SELECTORS != 0
@@ -155,7 +155,7 @@ impl<M: Machine> Caller<'_, M> {
         false
     }
 
-    /// Loads the selectors that wait, now that the LDT's pages which they need can be taken. Says whether the CPU has
+    /// Loads the selectors that wait, now that the LDT's pages which they need can be taken. Returns whether the CPU has
     /// them.
     fn load_selectors(&mut self) -> bool {
         self.state.selectors_wait = false;

@@ -168,7 +168,7 @@ fn sweep(sides: &Sides<'_>, all: bool) -> Result<()> {
     Ok(())
 }
 
-/// Runs the seeds on both sides; answers how many steps were compared, and the first difference of each sequence.
+/// Runs the seeds on both sides; returns how many steps were compared, and the first difference of each sequence.
 ///
 /// # Errors
 /// Fails when a side cannot be booted, or its guest does not begin.

@@ -87,7 +87,7 @@ impl<M: Machine> Caller<'_, M> {
     pub(super) fn set_ext_vcpu_context(&self, _: Control, domain: &Domain, request: DomctlExtVcpucontext) -> Outcome {
         let vcpu = self.find_other_vcpu(domain, request.vcpu, Errno::Srch)?;
         let addresses = [request.syscall32_callback_eip, request.sysenter_callback_eip];
-        if request.size < BEFORE_MACHINE_CHECKS || !addresses.iter().all(|&a| GuestAddr(a).is_canonical()) {
+        if request.size < BEFORE_MACHINE_CHECKS || !addresses.iter().all(|&a| GuestAddr::new(a).is_canonical()) {
             return Err(Errno::Inval.into());
         }
         self.with_vcpu_state(domain, vcpu, |state| {

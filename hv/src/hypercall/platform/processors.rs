@@ -1,9 +1,9 @@
 //! Processors, as `platform_op` tells of them and is told of them.
 
 use super::Signature;
-use crate::hypercall::number::{size, uint, ushort};
+use crate::hypercall::number::{uint, ushort};
 use crate::{
-    addr::PAGE_SIZE, caller::Caller, hardware::CpuId, machine::Machine, mem::guest_ptr::GuestPtr,
+    addr::PAGE_BYTES, caller::Caller, hardware::CpuId, machine::Machine, mem::guest_ptr::GuestPtr,
     processor::cpuid::Vendor,
 };
 use core::ops::RangeInclusive;
@@ -45,8 +45,7 @@ impl<M: Machine> Caller<'_, M> {
     /// Whether the guest has memory at every byte: one of each page is read.
     fn check_readable(&self, address: u64, length: u64) -> Result<(), Errno> {
         let bytes = GuestPtr::<u8>::new(address, length)?;
-        let page = size(PAGE_SIZE);
-        for at in (0..length).step_by(page).chain(length.checked_sub(1)) {
+        for at in (0..length).step_by(PAGE_BYTES).chain(length.checked_sub(1)) {
             bytes.read(self.hv.machine(), at)?;
         }
         Ok(())
