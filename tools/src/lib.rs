@@ -37,6 +37,7 @@ pub mod linux_dom0;
 pub mod loc;
 pub mod new_guest;
 pub mod packages;
+pub mod patience;
 pub mod process;
 pub mod programs;
 pub mod qemu;
