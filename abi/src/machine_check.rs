@@ -53,6 +53,24 @@ abi_struct! {
         /// Guest address of the record.
         pub data: u64,
     }
+    /// Have registers of a processor read as told (`xen_mc_msrinject`), as far as it is the same for all of them.
+    pub struct McaMsrinject [16] {
+        /// The processor.
+        pub cpu: u32,
+        /// Flags.
+        pub flags: u32,
+        /// How many registers follow.
+        pub count: u32,
+        /// Whose addresses they name.
+        pub domid: u16,
+        /// Padding.
+        pub _pad0: u16,
+    }
+    /// Have a processor handle a machine check (`xen_mc_mceinject`).
+    pub struct McaMceinject [4] {
+        /// The processor.
+        pub cpu: u32,
+    }
     /// Ask for the processors (`xen_mc_physcpuinfo`).
     pub struct McaPhyscpuinfo [16] {
         /// IN: room; OUT: how many.

@@ -41,7 +41,7 @@ impl Shootdown {
     /// Flushes a page, or everything, on `others`, and waits until they have. `tell` interrupts one of them.
     pub(crate) fn ask(&self, this: usize, others: u64, page: Option<GuestAddr>, tell: impl Fn(usize)) {
         let Some(request) = self.requests.get(this) else { return };
-        request.page.store(page.map_or(EVERYTHING, |page| page.0), Ordering::Relaxed);
+        request.page.store(page.map_or(EVERYTHING, |page| page.as_u64()), Ordering::Relaxed);
         request.waiting.store(others, Ordering::Release);
         for (number, askers) in self.askers.iter().enumerate().filter(|(number, _)| others >> number & 1 != 0) {
             askers.fetch_or(1 << this, Ordering::SeqCst);
