@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 use oxen_tools::emulator::Emulator;
 use oxen_tools::workspace::Workspace;
 use oxen_tools::{
-    bench, build, check, doctor, fuzz, gallery, gdb, image, loc, new_guest, process, qemu, reproducible, run, setup,
-    test,
+    bench, build, check, doctor, fuzz, gallery, gdb, hostile, image, loc, new_guest, process, qemu, reproducible, run,
+    setup, test,
 };
 
 /// Build, run, test and measure Oxen
@@ -41,6 +41,8 @@ enum Verb {
     Bench(bench::Args),
     /// Look for inputs that break a part; or ask real Xen and Oxen the same things, drawn from seeds, and compare the answers
     Fuzz(fuzz::Args),
+    /// Try random operations on the hypervisor's lib, the laws checked all along: as long as one likes
+    Hostile(hostile::Args),
     /// Boot the kernels of distributions as guests, and compare their logs with those on real Xen
     Gallery(gallery::Args),
     /// Boot a machine that waits for gdb
@@ -85,6 +87,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Doctor => doctor::run(&workspace),
         Verb::Bench(args) => bench::run(&workspace, &args),
         Verb::Fuzz(args) => fuzz::run(&workspace, &args),
+        Verb::Hostile(args) => hostile::hostile(&workspace, &args),
         Verb::Gallery(args) => gallery::run(&workspace, &args),
         Verb::Gdb(args) => gdb::run(&workspace, &args),
         Verb::NewGuest { name, r#in: parent } => new_guest::run(&workspace, &std::path::absolute(parent)?, &name),
