@@ -5,10 +5,7 @@ use oxen_abi::domid::DomId;
 use oxen_hv::{
     Hypervisor,
     caller::{Caller, Current},
-    domain::{
-        regs::Regs,
-        vcpu::Processor,
-    },
+    domain::{regs::Regs, vcpu::Processor},
     hardware::CpuId,
     per_cpu::work,
 };
