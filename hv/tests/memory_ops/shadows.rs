@@ -8,7 +8,7 @@ use crate::{
 use oxen_hv::{
     addr::{GuestAddr, Mfn, Slot},
     mem::{
-        HypervisorSpace, Ram,
+        HypervisorSpace, RamFrame,
         entry::Entry,
         frame_type::{FrameType, Owner},
         shadow::log::PART_BITS,
@@ -189,7 +189,7 @@ impl World {
                 if audit::owner_of_root(self.hv, root) != player.guest.domain.owner {
                     continue;
                 }
-                assert_eq!(Some(root), player.guest.state.loaded_root());
+                assert_eq!(Some(root), player.guest.state.loaded_root().map(RamFrame::mfn));
                 for entry in seen.pages.values().filter(|entry| entry.is_writable()) {
                     self.check_writable(number, &log, entry.mfn().unwrap());
                 }
@@ -239,7 +239,7 @@ impl World {
 
     /// What translates an address by the guest's own tables, and what all entries on the way allow.
     fn walk_source(&self, player: usize, va: u64) -> Option<(Entry, u64)> {
-        let mut table = self.players[player].guest.state.kernel_root?;
+        let mut table = self.players[player].guest.state.kernel_root?.mfn();
         let mut allowed = u64::MAX;
         for level in (1..=4).rev() {
             let slot: Slot = GuestAddr::new(va).slot(level);

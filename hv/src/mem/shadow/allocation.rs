@@ -8,7 +8,13 @@ use super::{
     index::{self, Index},
     pool::Pool,
 };
-use crate::{addr::Mfn, config::PREEMPT_INTERVAL, heap, mem::{Memory, RamFrame}, reply::Stop};
+use crate::{
+    addr::Mfn,
+    config::PREEMPT_INTERVAL,
+    heap,
+    mem::{Memory, RamFrame},
+    reply::Stop,
+};
 use alloc::boxed::Box;
 use core::sync::atomic::Ordering;
 use oxen_abi::errno::Errno;

@@ -79,7 +79,12 @@ impl<M: Hardware> Memory<M> {
     /// The roots to be loaded for a vcpu that comes on a CPU, by its modes: user mode's, and the kernel's. They show the
     /// guest's, which are given in the same order.
     #[must_use]
-    pub fn roots_to_load(&self, domain: &PagingDomain, vcpu: u32, guests: [Option<RamFrame>; 2]) -> [Option<RamFrame>; 2] {
+    pub fn roots_to_load(
+        &self,
+        domain: &PagingDomain,
+        vcpu: u32,
+        guests: [Option<RamFrame>; 2],
+    ) -> [Option<RamFrame>; 2] {
         if !domain.is_shadowed.load(Ordering::Acquire) {
             return guests;
         }
