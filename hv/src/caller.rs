@@ -50,7 +50,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     #[must_use]
     pub fn must_yield(&self) -> bool {
-        self.hv.cpus.get(usize::from(self.cpu.0)).is_some_and(|cpu| cpu.work.load(Ordering::Relaxed) != 0)
+        self.hv.cpus.get(usize::from(self.cpu.0)).is_some_and(|cpu| !cpu.work.load(Ordering::Relaxed).is_empty())
             || self.state.info.wants_upcall()
     }
 
