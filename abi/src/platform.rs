@@ -191,6 +191,15 @@ abi_struct! {
         /// How many.
         pub idle_nums: u32,
     }
+    /// Give the processors other code (`xenpf_microcode_update`).
+    pub struct XenpfMicrocodeUpdate [16] {
+        /// Guest address of the patches.
+        pub data: u64,
+        /// How many bytes they are.
+        pub length: u32,
+        /// Padding.
+        pub _pad0: u32,
+    }
     /// Ask for a symbol of the hypervisor (`xenpf_symdata`).
     pub struct XenpfSymdata [32] {
         /// IN: room for the name; OUT: its length.

@@ -26,6 +26,13 @@ impl Mfn {
         if raw < u32::MAX as u64 { Some(Self(raw as u32)) } else { None }
     }
 
+    /// The frame with the lower 32 bits of a number that was judged when it was kept.
+    #[inline]
+    #[must_use]
+    pub const fn truncated(raw: u64) -> Self {
+        Self(raw as u32)
+    }
+
     /// The frame that holds `address`.
     #[inline]
     #[must_use]
@@ -233,7 +240,7 @@ impl GuestRange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuestRecords<const N: usize> {
     start: GuestAddr,
-    count: u64,
+    count: u32,
 }
 
 impl<const N: usize> GuestRecords<N> {
@@ -241,18 +248,39 @@ impl<const N: usize> GuestRecords<N> {
     #[inline]
     #[must_use]
     pub const fn new(start: GuestAddr, count: u32) -> Option<Self> {
-        let count = count as u64;
-        if start.is_guest_range(count * 8 * N as u64) { Some(Self { start, count }) } else { None }
+        if start.is_guest_range(count as u64 * 8 * N as u64) { Some(Self { start, count }) } else { None }
     }
 
-    /// A record, if there are so many.
+    /// The same, but a list of none may be anywhere.
     #[inline]
     #[must_use]
-    pub const fn get(self, index: u64) -> Option<GuestWords<N>> {
-        if index >= self.count {
+    pub const fn some_or_none(start: GuestAddr, count: u32) -> Option<Self> {
+        if count == 0 { Some(Self { start, count: 0 }) } else { Self::new(start, count) }
+    }
+
+    /// The first address.
+    #[inline]
+    #[must_use]
+    pub const fn start(self) -> GuestAddr {
+        self.start
+    }
+
+    /// How many records there are.
+    #[inline]
+    #[must_use]
+    pub const fn count(self) -> u32 {
+        self.count
+    }
+
+    /// The first record, and those after it.
+    #[inline]
+    #[must_use]
+    pub const fn split_first(self) -> Option<(GuestWords<N>, Self)> {
+        if self.count == 0 {
             return None;
         }
-        Some(GuestWords(GuestAddr(self.start.0.wrapping_add(index * 8 * N as u64))))
+        let rest = GuestAddr(self.start.0.wrapping_add(8 * N as u64));
+        Some((GuestWords(self.start), Self { start: rest, count: self.count - 1 }))
     }
 }
 
@@ -314,6 +342,14 @@ impl Slot {
         (self.0 & 511) as usize
     }
 
+    /// What is in the slot.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::indexing_slicing, reason = "a slot is below 512 by construction")]
+    pub const fn of<T>(self, table: &[T; TABLE_ENTRIES]) -> &T {
+        &table[self.index()]
+    }
+
     /// Every slot of a table from `first` on.
     pub fn from(first: usize) -> impl DoubleEndedIterator<Item = Self> {
         (first.min(TABLE_ENTRIES)..TABLE_ENTRIES).map(|i| Self(i as u16))
@@ -358,6 +394,21 @@ mod tests {
         assert_eq!(range.words::<2>(56), None);
         assert!(GuestAddr::new(layout::HYPERVISOR_START).range(1).is_none());
         assert!(GuestAddr::new(layout::HYPERVISOR_END - 8).words::<2>().is_none());
+    }
+
+    #[test]
+    fn a_list_is_taken_record_by_record() {
+        let start = GuestAddr::new(layout::LOWER_HALF_END - 48);
+        let list = GuestRecords::<3>::new(start, 2).unwrap();
+        let (first, rest) = list.split_first().unwrap();
+        let (second, none) = rest.split_first().unwrap();
+        assert_eq!((first.start(), second.start().0), (start, start.0 + 24));
+        assert_eq!((list.count(), rest.count(), none.count(), none.split_first()), (2, 1, 0, None));
+        assert_eq!(GuestRecords::<3>::new(start, 3), None);
+        let nowhere = GuestAddr::new(layout::HYPERVISOR_START);
+        assert_eq!(GuestRecords::<1>::new(nowhere, 0), None);
+        assert_eq!(GuestRecords::<1>::some_or_none(nowhere, 0).map(GuestRecords::count), Some(0));
+        assert_eq!(GuestRecords::<1>::some_or_none(nowhere, 1), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use oxen_abi::{
         CALLBACKTYPE_SYSENTER_DEPRECATED,
     },
     domctl::{
-        Domctl, DomctlVcpuaffinity, DomctlVmEventOp, XEN_DOMCTL_ASSIGN_DEVICE, XEN_DOMCTL_DEASSIGN_DEVICE,
+        CpuidLeaf, Domctl, DomctlVcpuaffinity, DomctlVmEventOp, XEN_DOMCTL_ASSIGN_DEVICE, XEN_DOMCTL_DEASSIGN_DEVICE,
         XEN_DOMCTL_GETVCPUAFFINITY, XEN_DOMCTL_TEST_ASSIGN_DEVICE, XEN_DOMCTL_VM_EVENT_OP, XenctlBitmap,
     },
     domid::DomId,
@@ -33,12 +33,13 @@ use oxen_hv::{
     caller::Caller,
     domain::{
         control_registers::{CR4_GUEST, CR4_OSXSAVE},
+        cpu_policy::CpuPolicy,
         debug,
         traps::TrapHandler,
     },
     mem::{entry::Entry, grant_mapping::entry_flags},
 };
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 use support::guest::{Guest, Home};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -158,6 +159,13 @@ fn xcr0_is_set_by_a_kernel_that_turned_xsave_on() {
     assert!(!is_emulated(&mut guest, xsetbv));
     guest.state.cr4 |= CR4_OSXSAVE;
     assert!(is_emulated(&mut guest, xsetbv));
+    for (absent, expected) in [(1 << 26, false), (1 << 28, true)] {
+        let mut policy = CpuPolicy::default();
+        policy.set(&CpuidLeaf { leaf: 1, subleaf: u32::MAX, a: 0, b: 0, c: !absent, d: u32::MAX });
+        policy.settle();
+        *guest.domain.cpu_policy.lock() = Some(Arc::new(policy));
+        assert_eq!(is_emulated(&mut guest, xsetbv), expected, "a guest that is not to see {absent:#x}");
+    }
 }
 
 #[test]

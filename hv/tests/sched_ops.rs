@@ -64,6 +64,7 @@ impl Cpu {
         let mut caller = Caller {
             hv: self.hv,
             cpu: this_cpu(),
+            shared: self.hv.cpu(this_cpu()).unwrap(),
             domain: &current.domain,
             vcpu: &current.vcpu,
             state: &mut current.state,
@@ -99,6 +100,7 @@ fn bind_timer(cpu: &mut Cpu) -> u32 {
     let caller = Caller {
         hv: cpu.hv,
         cpu: this_cpu(),
+        shared: cpu.hv.cpu(this_cpu()).unwrap(),
         domain: &current.domain,
         vcpu: &current.vcpu,
         state: &mut current.state,

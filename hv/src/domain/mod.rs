@@ -2,6 +2,7 @@
 
 pub mod control_registers;
 pub mod counters;
+pub mod cpu_policy;
 pub mod debug;
 pub mod flags;
 pub mod regs;
@@ -91,6 +92,8 @@ pub struct Domain {
     pub tsc: tsc::Tsc,
     /// The NUMA nodes that it sees.
     pub vnuma: Lock<Option<Arc<vnuma::Vnuma>>, { rank::VNUMA }>,
+    /// What it sees of the processor, where its toolstack has said something of it.
+    pub cpu_policy: Lock<Option<Arc<cpu_policy::CpuPolicy>>, { rank::CPU_POLICY }>,
     /// NUMA nodes it would like to live on; kept for the toolstack.
     pub node_affinity: AtomicU64,
     /// What it has asked for, in a build that counts.
@@ -198,6 +201,7 @@ impl Domain {
             suspend_port: AtomicU32::new(0),
             tsc: tsc::Tsc::default(),
             vnuma: Lock::default(),
+            cpu_policy: Lock::default(),
             node_affinity: AtomicU64::new(1),
             counters: Counters::new(),
             time_offset: AtomicI64::new(0),

@@ -211,6 +211,8 @@ pub struct VcpuState {
     pub syscall32_callback: Callback,
     /// Entry for `sysenter` from user mode.
     pub sysenter_callback: Callback,
+    /// The selectors that a toolstack named with these two. A 64-bit kernel is entered by its own all the same.
+    pub callback_selectors: [u16; 2],
     /// The stack of the guest's kernel, taken when it is entered from user mode (`stack_switch`).
     pub kernel_ss: u64,
     /// See [`Self::kernel_ss`].
@@ -281,6 +283,7 @@ impl VcpuState {
             syscall_callback: none,
             syscall32_callback: none,
             sysenter_callback: none,
+            callback_selectors: [0; 2],
             kernel_ss: 0,
             kernel_sp: 0,
             fs_base: 0,

@@ -12,7 +12,7 @@ use super::{
     number::{bytes, domid, uint, ushort},
 };
 use crate::{
-    addr::{GuestAddr, MachineAddr},
+    addr::{GuestAddr, GuestRecords, MachineAddr},
     mem::guest_ptr::GuestPtr,
     reply::{Args, Stop},
 };
@@ -39,9 +39,7 @@ macro_rules! requests {
 }
 
 /// In the count of a batch of updates: it is a continuation, and the success count already counts what was done before.
-const CONTINUED: u64 = 1 << 31;
-/// The bits of a count that count.
-const COUNT: u64 = CONTINUED - 1;
+const CONTINUED: u32 = 1 << 31;
 /// The bits of a `memory_op`'s command that name it; those above say how many extents were done before.
 const MEMORY_COMMAND: u64 = (1 << MEMOP_EXTENT_SHIFT) - 1;
 /// The bits of a `grant_table_op`'s command above it: at which entry a cache flush goes on.
@@ -158,9 +156,9 @@ requests! {
     /// `mmu_update` and `mmuext_op`: (requests, count, success count, foreign). The low half of `foreign` names the owner
     /// of what is mapped, the high half plus one the owner of the tables.
     Updates(list, count, done_at, foreign) {
-        list: u64 = list,
-        count: u64 = count & COUNT,
-        is_continued: bool = count & CONTINUED != 0,
+        list: GuestAddr = GuestAddr::new(list),
+        count: u32 = uint(count) & !CONTINUED,
+        is_continued: bool = uint(count) & CONTINUED != 0,
         /// Where the guest wants to be told how many were done; 0: nowhere.
         done_at: u64 = done_at,
         pages: DomId = domid(foreign),
@@ -308,8 +306,8 @@ impl Resume for Multicall {
 
 impl Resume for Updates {
     fn write(&self, args: &mut Args) {
-        args[0] = self.list;
-        args[1] = self.count | if self.is_continued { CONTINUED } else { 0 };
+        args[0] = self.list.as_u64();
+        args[1] = u64::from(self.count | if self.is_continued { CONTINUED } else { 0 });
     }
 }
 
@@ -319,13 +317,12 @@ impl Updates {
     /// # Errors
     /// `Fault` if they are not where guests have memory.
     #[inline(always)]
-    pub(super) fn requests<const N: usize>(&self) -> Result<GuestPtr<[u64; N]>, Errno> {
-        GuestPtr::new(self.list, self.count)
+    pub(super) fn requests<const N: usize>(&self) -> Result<GuestRecords<N>, Errno> {
+        GuestRecords::some_or_none(self.list, self.count).ok_or(Errno::Fault)
     }
 
-    /// What is left when so many requests of `N` words are done.
-    pub(super) const fn after<const N: usize>(self, done: u64) -> Self {
-        let list = self.list.wrapping_add(done.wrapping_mul(bytes::<[u64; N]>()));
-        Self { list, count: self.count.wrapping_sub(done), is_continued: true, ..self }
+    /// What is left when all but these are done.
+    pub(super) const fn rest<const N: usize>(self, left: GuestRecords<N>) -> Self {
+        Self { list: left.start(), count: left.count(), is_continued: true, ..self }
     }
 }

@@ -35,6 +35,13 @@ impl<M: Machine> Caller<'_, M> {
         if request.is(EventCommand::Send) {
             return self.send_event(self.read_event_port(request.argument)?).map(|()| 0).map_err(Stop::Refused);
         }
+        self.event_op(args)
+    }
+
+    /// All but the command of the hot path.
+    #[inline(never)]
+    fn event_op(&mut self, args: &mut Args) -> Reply {
+        let request = EventChannelOp::from(&*args);
         self.event_op_on_port(args, request.command()?, request.argument)
     }
 

@@ -14,6 +14,7 @@ use crate::{
     reply::{Args, Reply, Stop},
 };
 use oxen_abi::{
+    domid::DomId,
     errno::Errno,
     mmu::{
         MMUEXT_CLEAR_PAGE, MMUEXT_COPY_PAGE, MMUEXT_FLUSH_CACHE, MMUEXT_FLUSH_CACHE_GLOBAL, MMUEXT_INVLPG_ALL,
@@ -36,18 +37,23 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn mmuext_op(&mut self, args: &mut Args) -> Reply {
         let request = Updates::from(&*args);
-        let pages = self.page_owner(request.pages)?;
+        let pages = match request.pages {
+            DomId::SELF => self.own_pages(),
+            other => self.other_page_owner(other)?,
+        };
         if pages.is_nobody() {
             self.control()?;
         }
         let list = request.requests()?;
         let mut spent = 0_u32;
-        self.hv.do_updates(request, list, args, |[cmd, arg1, arg2]| {
+        let hv = self.hv;
+        let progress = hv.do_updates(list, |[cmd, arg1, arg2]| {
             let op = MmuextOp { cmd: uint(cmd), _pad: 0, arg1, arg2 };
             self.apply_mmuext(&pages, &op, &mut spent)?;
             spent = spent.saturating_add(1);
             Ok(spent >= PREEMPT_INTERVAL)
-        })
+        });
+        hv.answer_updates(request, progress, args)
     }
 
     #[inline(always)]
@@ -56,10 +62,15 @@ impl<M: Machine> Caller<'_, M> {
         // Every context switch of a guest comes this way.
         match op.cmd {
             MMUEXT_NEW_BASEPTR if pages.is_self() => {
-                Editor::lock(&hv.memory, &domain.memory).switch(self.cpu, &mut self.state.kernel_root, frame(op.arg1)?)
+                let Some(root) = Mfn::new(op.arg1) else { return Err(Errno::Inval.into()) };
+                Editor::lock(&hv.memory, &domain.memory).switch(self.cpu, &mut self.state.kernel_root, root)
             }
             MMUEXT_NEW_USER_BASEPTR if pages.is_self() => {
-                let root = if op.arg1 == 0 { None } else { Some(frame(op.arg1)?) };
+                let root = match (op.arg1, Mfn::new(op.arg1)) {
+                    (0, _) => None,
+                    (_, None) => return Err(Errno::Inval.into()),
+                    (_, root) => root,
+                };
                 Editor::lock(&hv.memory, &domain.memory).switch_user(&mut self.state.user_root, root)
             }
             _ => self.apply_mmuext_slow(pages, op, spent),

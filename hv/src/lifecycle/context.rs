@@ -6,6 +6,7 @@ use crate::{
     domain::{
         Domain, KNOWN_ASSISTS,
         control_registers::{CR0_TS, CR4_AT_START, CR4_GUEST},
+        cpu_policy::CpuPolicy,
         debug, flags,
         regs::Regs,
         traps::{Callback, TrapHandler},
@@ -46,6 +47,7 @@ impl<M: Machine> Hypervisor<M> {
     #[inline(never)]
     pub fn set_context(&self, domain: &Domain, vcpu: &Vcpu, context: &VcpuGuestContext) -> Result<(), Stop> {
         judge(context)?;
+        let absent_cr4 = domain.cpu_policy.lock().as_deref().map_or(0, CpuPolicy::absent_cr4);
         let mut slot = vcpu.slot.lock();
         let state = slot.as_mut().ok_or(Errno::Busy)?;
         if vcpu.is_initialised.load(Ordering::Acquire) {
@@ -56,6 +58,7 @@ impl<M: Machine> Hypervisor<M> {
             self.take_tables(domain, state, context)?;
         }
         fill(state, context);
+        state.cr4 &= !absent_cr4;
         // Toolstacks clear the shared page when they have built the domain, and give the context last.
         clock::publish(&state.info, self.time_info(domain));
         if vcpu.id == 0 {

@@ -160,16 +160,11 @@ impl<M: Hardware> Editor<'_, M> {
         if state.owner() != self.domain.owner {
             return Err(Errno::Inval);
         }
-        let write = |frame: RamFrame| {
-            if let Some(word) = self.memory.machine.words(frame).get(slot.index()) {
-                word.store(fixed, Ordering::Release);
-            }
-        };
+        let write = |frame: RamFrame| slot.of(self.memory.machine.words(frame)).store(fixed, Ordering::Release);
         if state.kind() == FrameType::Descriptor && state.uses() != 0 && state.is_validated() {
             write(RamFrame::counted(mfn));
         } else {
-            let held = self.memory.hold_writable(mfn, self.domain.owner).map_err(|_| Errno::Inval)?;
-            write(held.frame());
+            write(self.memory.hold_writable(mfn, self.domain.owner).map_err(|_| Errno::Inval)?.frame());
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use super::{
     walk::is_hypervisor_slot,
 };
 use crate::{
-    addr::{Mfn, Slot},
+    addr::{MachineAddr, Mfn, PAGE_SIZE, Slot, TABLE_ENTRIES},
     reply::Stop,
 };
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +31,29 @@ pub struct Place {
     pub(super) word: &'static AtomicU64,
 }
 
+/// A validated L1 whose entries are changed one after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Leaf {
+    table: RamFrame,
+    start: u64,
+    entries: &'static [AtomicU64; TABLE_ENTRIES],
+}
+
+impl Leaf {
+    /// The entry at a machine address, if it is one of this table.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(self, address: MachineAddr) -> Option<Place> {
+        if self.start != address.as_u64() & !(PAGE_SIZE - 1) {
+            return None;
+        }
+        match Slot::at_offset(address.offset()) {
+            Some(slot) => Some(Place { table: self.table, level: 1, slot, word: slot.of(self.entries) }),
+            None => None,
+        }
+    }
+}
+
 impl<M: Hardware> Editor<'_, M> {
     /// The validated table that this frame is, and its level.
     ///
@@ -51,9 +74,15 @@ impl<M: Hardware> Editor<'_, M> {
     /// An entry of a table of which [`Self::table`] said the level.
     #[inline(always)]
     #[must_use]
-    #[expect(clippy::indexing_slicing, reason = "a slot is below 512 by construction")]
     pub fn place(&self, table: RamFrame, level: u32, slot: Slot) -> Place {
-        Place { table, level: level as u8, slot, word: &self.memory.machine.words(table)[slot.index()] }
+        Place { table, level: level as u8, slot, word: slot.of(self.memory.machine.words(table)) }
+    }
+
+    /// A table of which [`Self::table`] said that it is an L1, for as long as nothing else is changed.
+    #[inline]
+    #[must_use]
+    pub fn leaf(&self, table: RamFrame) -> Leaf {
+        Leaf { table, start: table.mfn().address().as_u64(), entries: self.memory.machine.words(table) }
     }
 
     /// Replaces an entry. Where it refers to a table, `rights` do not matter: tables are the domain's own. Nothing is left
@@ -82,19 +111,20 @@ impl<M: Hardware> Editor<'_, M> {
         notes: AccessedDirty,
         rights: &EntryRights,
     ) -> Result<(), Errno> {
-        let old = Entry(place.word.load(Ordering::Relaxed));
+        let word = place.word;
+        let old = Entry(word.load(Ordering::Relaxed));
         let mut new = Entry(new);
         if new.is_present() {
             if old.is_present() {
                 let judged = new.sanitize_page(self.domain.is_privileged)?;
                 if old.differs_harmlessly(judged) {
-                    write(place.word, old, judged, notes);
+                    write(word, old, judged, notes);
                     return Ok(());
                 }
             }
             new = self.hold_page(new, rights)?;
         }
-        write(place.word, old, new, notes);
+        write(word, old, new, notes);
         if old.is_present() {
             self.drop_page(old);
         }

@@ -88,8 +88,16 @@ impl<'a, M: Hardware> Editor<'a, M> {
         self.hold_page_slow(entry, rights)
     }
 
+    /// The same for an entry of which nothing has to be changed. Says whether it is one, and its page can be had.
+    #[inline(always)]
+    pub(super) fn try_hold_page(&self, entry: Entry, rights: &EntryRights) -> bool {
+        entry.0 & (Entry::CACHING | Entry::USER) == Entry::USER
+            && self.memory.frames.try_get_page_fast(entry.frame_index(), rights.owner, entry.is_writable())
+    }
+
+    /// The same for any entry.
     #[cold]
-    fn hold_page_slow(&self, entry: Entry, rights: &EntryRights) -> Result<Entry, Errno> {
+    pub(super) fn hold_page_slow(&self, entry: Entry, rights: &EntryRights) -> Result<Entry, Errno> {
         // Who has devices may say how a page is cached, whoever owns it.
         let entry = entry.sanitize_page(self.domain.is_privileged)?;
         // A frame beyond all machines is one like any other that is not RAM.

@@ -1,5 +1,6 @@
 //! One entry of a page table, and the whitelist of what a guest may put there (Intel SDM vol. 3A, 4.5.4).
 
+use super::RamFrame;
 use crate::addr::Mfn;
 use oxen_abi::errno::Errno;
 use x86_64::structures::paging::PageTableFlags;
@@ -110,6 +111,13 @@ impl Entry {
     #[must_use]
     pub const fn mfn(self) -> Option<Mfn> {
         Mfn::new((self.0 & Self::FRAME) >> 12)
+    }
+
+    /// The table that an entry of a validated table refers to, if it is present.
+    #[inline(always)]
+    #[must_use]
+    pub const fn table(self) -> Option<RamFrame> {
+        if self.is_present() { Some(RamFrame::counted(Mfn::truncated(self.0 >> 12))) } else { None }
     }
 
     /// The frame's number as an index, be there such a frame or not.

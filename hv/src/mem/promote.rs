@@ -167,7 +167,8 @@ impl<M: Hardware> Editor<'_, M> {
     }
 
     /// All entries of an L1, or none.
-    fn validate_l1(&mut self, step: &mut Step) -> Progress {
+    #[inline(never)]
+    fn validate_l1(&self, step: &mut Step) -> Progress {
         let rights = self.own_rights();
         for (first, words) in groups(self.memory.machine.words(step.table)) {
             for (slot, word) in (first..).zip(words) {
@@ -175,7 +176,10 @@ impl<M: Hardware> Editor<'_, M> {
                 if !entry.is_present() {
                     continue;
                 }
-                match self.hold_page(entry, &rights) {
+                if self.try_hold_page(entry, &rights) {
+                    continue;
+                }
+                match self.hold_page_slow(entry, &rights) {
                     Ok(judged) if judged == entry => {}
                     Ok(judged) => word.store(judged.0, Ordering::Relaxed),
                     Err(error) => {

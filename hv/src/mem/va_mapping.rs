@@ -27,7 +27,7 @@ impl<M: Hardware> Editor<'_, M> {
         let mut table = root;
         for level in [4, 3, 2] {
             let entry = Entry(self.place(table, level, va.slot(level)).word.load(Ordering::Relaxed));
-            table = below(entry)?;
+            table = entry.table()?;
         }
         Some(self.place(table, 1, va.slot(1)))
     }
@@ -39,7 +39,7 @@ impl<M: Hardware> Editor<'_, M> {
         let mut table = root;
         for level in [4, 3, 2] {
             let entry = Entry(self.place(table, level, va.slot(level)).word.load(Ordering::Relaxed));
-            table = below(entry)?;
+            table = entry.table()?;
             if self.memory.frames.state(table.mfn()).kind().level() != Some(level - 1) {
                 return None;
             }
@@ -69,10 +69,4 @@ impl<M: Hardware> Editor<'_, M> {
         let place = self.find(root, va).ok_or(Errno::Inval)?;
         self.replace(place, new, AccessedDirty::Overwrite, rights)
     }
-}
-
-/// The table that a present entry of a validated table refers to: it holds a reference.
-#[inline(always)]
-fn below(entry: Entry) -> Option<RamFrame> {
-    entry.mfn().filter(|_| entry.is_present()).map(RamFrame::counted)
 }

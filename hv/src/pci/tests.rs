@@ -1,7 +1,7 @@
 //! A bus whose functions lie.
 
 use super::*;
-use core::cell::RefCell;
+use core::{cell::RefCell, ops::RangeInclusive};
 use std::{collections::BTreeMap, vec::Vec as List};
 
 /// Configuration spaces by address, and device memory that keeps what is written.
@@ -45,7 +45,7 @@ impl Ports for Bus {
         false
     }
 
-    fn is_own_port(&self, _: u16) -> bool {
+    fn has_own_port(&self, _: RangeInclusive<u16>) -> bool {
         false
     }
 

@@ -55,8 +55,8 @@ impl<M: Machine> Caller<'_, M> {
     /// may have. Nothing has happened otherwise.
     #[inline(never)]
     fn write_page_table(&mut self, address: GuestAddr) -> Option<()> {
-        let (code, length) = self.fetch_instruction();
-        let instruction = decode::decode(code.get(..length)?, self.regs)?;
+        let code = self.fetch_instruction();
+        let instruction = decode::decode(code.bytes(), self.regs)?;
         let Operation::Write { bytes, change } = instruction.operation else { return None };
         let write = match change {
             Change::Store(value) => Write::Store(value),

@@ -7,6 +7,7 @@ use super::memory::{guest, space::Space};
 use super::shootdown::Shootdown;
 use super::{cpu, msr, percpu, port, processor};
 use core::arch::{asm, x86_64::__cpuid_count};
+use core::ops::RangeInclusive;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use oxen_abi::errno::Errno;
 use oxen_hv::addr::{GuestAddr, GuestRange, GuestWords, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
@@ -16,7 +17,12 @@ use oxen_hv::hardware::{Clock, CpuId, Power};
 use oxen_hv::layout::{DIRECT_MAP_START, END_HV_SLOT, FIRST_HV_SLOT};
 use oxen_hv::machine::Machine;
 use oxen_hv::mem::{GuestFault, GuestMemory, HypervisorSpace, Ram, RamFrame, Tlb};
-use oxen_hv::{console::Serial, firmware::acpi::PowerOff, heap::Reserve, ports::Ports};
+use oxen_hv::{
+    console::Serial,
+    firmware::acpi::PowerOff,
+    heap::Reserve,
+    ports::{Ports, overlap},
+};
 
 /// A PC, as far as the hypervisor drives it itself.
 #[derive(Debug)]
@@ -352,8 +358,9 @@ impl Ports for Pc {
         msr::try_write(msr, value)
     }
 
-    fn is_own_port(&self, port: u16) -> bool {
-        self.console.has_port(port) || self.timer_port.is_some_and(|first| (0..4).contains(&port.wrapping_sub(first)))
+    fn has_own_port(&self, ports: RangeInclusive<u16>) -> bool {
+        overlap(&ports, &self.console.ports())
+            || self.timer_port.is_some_and(|first| overlap(&ports, &(first..=first.saturating_add(3))))
     }
 
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {

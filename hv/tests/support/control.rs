@@ -77,7 +77,8 @@ pub(crate) fn as_guest<R>(
     let vcpu = domain.vcpu(0).unwrap();
     let mut state = vcpu.slot.lock().take().unwrap();
     let mut regs = Regs::default();
-    let mut caller = Caller { hv, cpu: this_cpu(), domain, vcpu, state: &mut state, regs: &mut regs };
+    let shared = hv.cpu(this_cpu()).unwrap();
+    let mut caller = Caller { hv, cpu: this_cpu(), shared, domain, vcpu, state: &mut state, regs: &mut regs };
     let result = act(&mut caller);
     *vcpu.slot.lock() = Some(state);
     result

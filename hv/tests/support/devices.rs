@@ -8,9 +8,9 @@ use oxen_hv::{
     event::pirq::{Interrupts, Signal},
     hardware::CpuId,
     pci::{DeviceMemory, Message},
-    ports::Ports,
+    ports::{Ports, overlap},
 };
-use std::sync::MutexGuard;
+use std::{ops::RangeInclusive, sync::MutexGuard};
 
 impl Fake {
     /// The function and the register that a data port stands for, where a test has put functions.
@@ -55,8 +55,8 @@ impl Ports for Fake {
         self.peripherals.lock().unwrap().msrs.insert(msr, value).is_some()
     }
 
-    fn is_own_port(&self, port: u16) -> bool {
-        (0x3f8..0x400).contains(&port) || (0x608..0x60c).contains(&port)
+    fn has_own_port(&self, ports: RangeInclusive<u16>) -> bool {
+        [0x3f8..=0x3ff, 0x608..=0x60b].iter().any(|own| overlap(&ports, own))
     }
 
     fn cpuid(&self, leaf: u32, _subleaf: u32) -> [u32; 4] {

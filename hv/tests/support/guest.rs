@@ -58,6 +58,7 @@ impl Guest {
         Caller {
             hv: self.hv,
             cpu: this_cpu(),
+            shared: self.hv.cpu(this_cpu()).unwrap(),
             domain: &self.domain,
             vcpu: &self.vcpu,
             state: &mut self.state,

@@ -6,7 +6,7 @@ use super::Seeds;
 use super::lines::{Difference, Place, Transcript};
 
 /// Calls that are asked in one boot: what one machine has grown into is not all that follows depends on.
-const CALLS_PER_BOOT: u64 = 24_000;
+const CALLS_PER_BOOT: u64 = 60_000;
 
 /// How both sides are asked.
 pub(super) trait Ask {
@@ -132,9 +132,9 @@ mod tests {
 
     #[test]
     fn boots_cover_each_seed_once() {
-        let seeds = Seeds { first: 7, count: 4_500, calls: 12, control: false };
+        let seeds = Seeds { first: 7, count: 11_000, calls: 12, control: false };
         let parts: Vec<_> = boots(seeds).map(|part| (part.first, part.count)).collect();
-        assert_eq!(parts, [(7, 2_000), (2_007, 2_000), (4_007, 500)]);
+        assert_eq!(parts, [(7, 5_000), (5_007, 5_000), (10_007, 1_000)]);
         let long = Seeds { calls: 100_000, ..SEEDS };
         assert_eq!(boots(long).count(), 5);
     }

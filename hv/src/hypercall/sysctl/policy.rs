@@ -75,7 +75,7 @@ impl<M: Machine> Caller<'_, M> {
             XEN_SYSCTL_CPU_POLICY_RAW | XEN_SYSCTL_CPU_POLICY_HOST => self.hv.machine().cpuid(leaf, subleaf),
             // There are no guests with hardware's help, so they see nothing.
             XEN_SYSCTL_CPU_POLICY_HVM_MAX | XEN_SYSCTL_CPU_POLICY_HVM_DEFAULT => [0; 4],
-            _ => self.cpuid_leaf(leaf, subleaf),
+            _ => self.plain_leaf(leaf, subleaf),
         };
         let list = GuestPtr::<CpuidLeaf>::new(request.leaves, request.nr_leaves.into())?;
         let mut told = 0;
@@ -103,7 +103,7 @@ impl<M: Machine> Caller<'_, M> {
         let ask = |leaf, subleaf| match request.index {
             XEN_SYSCTL_CPU_FEATURESET_RAW | XEN_SYSCTL_CPU_FEATURESET_HOST => self.hv.machine().cpuid(leaf, subleaf),
             XEN_SYSCTL_CPU_FEATURESET_HVM | XEN_SYSCTL_CPU_FEATURESET_HVM_MAX => [0; 4],
-            _ => self.cpuid_leaf(leaf, subleaf),
+            _ => self.plain_leaf(leaf, subleaf),
         };
         let ask: &dyn Fn(u32, u32) -> [u32; 4] = &ask;
         let [_, _, c1, d1] = ask(1, 0);

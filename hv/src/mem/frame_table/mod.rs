@@ -187,8 +187,11 @@ impl FrameTable {
     pub(super) fn try_get_page_fast(&self, index: usize, owner: Owner, writable: bool) -> bool {
         let Some(word) = self.state.get(index) else { return false };
         let seen = FrameState::from_raw(word.load(Ordering::Acquire));
-        let next = if writable { seen.plus_writable_fast(owner) } else { seen.plus_reference_fast(owner) };
-        next.is_some_and(|next| exchange(word, seen, next))
+        if writable {
+            seen.plus_writable_fast(owner).is_some_and(|next| exchange(word, seen, next))
+        } else {
+            seen.plus_reference_fast(owner).is_some_and(|next| exchange(word, seen, next))
+        }
     }
 
     /// Gives back what an entry held of a frame, where that is no more than counting down. Returns whether it was.

@@ -6,6 +6,7 @@
 //! before the read, or another CPU could write such an entry in between.
 
 use core::arch::asm;
+use core::hint::cold_path;
 use core::sync::atomic::{AtomicU8, Ordering};
 use oxen_hv::{
     addr::{GuestAddr, GuestRange, GuestWords},
@@ -146,7 +147,33 @@ macro_rules! store {
     };
 }
 
-/// Whether what was read may be used, as the code of `load` wants it told: 0, or [`FAULTED`].
+/// Whether the words that `load` has read may be used, by what it noted.
+#[inline(always)]
+fn are_usable(noted: u64, from: u64, bytes: u64) -> bool {
+    if noted == 0 {
+        return true;
+    }
+    cold_path();
+    if noted == FAULTED {
+        return false;
+    }
+    let refused: u64;
+    // SAFETY: what is called keeps every register and the alignment of the stack.
+    unsafe {
+        asm!(
+            "push {from}",
+            "push {bytes}",
+            "call guest_judge_words",
+            "pop {from}",
+            "pop {from}",
+            from = inout(reg) from => refused,
+            bytes = in(reg) bytes,
+        );
+    }
+    refused == 0
+}
+
+/// Whether what was read may be used: 0, or [`FAULTED`].
 extern "C" fn judge_words(from: u64, bytes: u64) -> u64 {
     if may_read(from, bytes) { 0 } else { FAULTED }
 }
@@ -195,7 +222,7 @@ macro_rules! load {
         /// `from` lies in the guest's address range with all of the words.
         #[inline]
         unsafe fn $name(from: u64) -> Option<[u64; [$($offset),+].len()]> {
-            let failed: u64;
+            let noted: u64;
             $(let $word: u64;)+
             // SAFETY: the guest's side faults where it is not mapped, which is foreseen.
             unsafe {
@@ -203,29 +230,22 @@ macro_rules! load {
                     open!(),
                     $(concat!("2: mov {", stringify!($word), "}, [{from} + ", $offset, "]\n",
                         ".pushsection .fixups, \"a\"\n.long 2b - ., 5f - .\n.popsection"),)+
-                    "cmp byte ptr [rip + {all_doubt}], 0",
-                    "jne 6f",
-                    "xor {from:e}, {from:e}",
+                    "movzx {noted:e}, byte ptr [rip + {all_doubt}]",
                     "4:",
                     close!(),
                     ".pushsection .entry.text, \"ax\"",
-                    "5: mov {from:e}, {faulted}",
-                    "jmp 4b",
-                    "6: push {from}",
-                    "push {bytes}",
-                    "call guest_judge_words",
-                    "pop {from}",
-                    "pop {from}",
+                    "5: mov {noted:e}, {faulted}",
                     "jmp 4b",
                     ".popsection",
-                    from = inout(reg) from => failed,
+                    from = in(reg) from,
+                    noted = out(reg) noted,
                     $($word = out(reg) $word,)+
                     all_doubt = sym DOUBT,
                     faulted = const FAULTED,
-                    bytes = const [$($offset),+].len() * 8,
+                    options(nostack),
                 );
             }
-            (failed == 0).then_some([$($word),+])
+            are_usable(noted, from, [$($offset),+].len() as u64 * 8).then_some([$($word),+])
         }
     };
 }
@@ -234,12 +254,14 @@ store!(store_1, a at 0);
 store!(store_2, a at 0, b at 8);
 store!(store_3, a at 0, b at 8, c at 16);
 store!(store_4, a at 0, b at 8, c at 16, d at 24);
+store!(store_7, a at 0, b at 8, c at 16, d at 24, e at 32, f at 40, g at 48);
+store!(store_8, a at 0, b at 8, c at 16, d at 24, e at 32, f at 40, g at 48, h at 56);
 load!(load_1, a at 0);
 load!(load_2, a at 0, b at 8);
 load!(load_3, a at 0, b at 8, c at 16);
 load!(load_4, a at 0, b at 8, c at 16, d at 24);
-load!(load_5, a at 0, b at 8, c at 16, d at 24, e at 32);
 load!(load_8, a at 0, b at 8, c at 16, d at 24, e at 32, f at 40, g at 48, h at 56);
+load!(load_9, a at 0, b at 8, c at 16, d at 24, e at 32, f at 40, g at 48, h at 56, i at 64);
 
 /// See [`oxen_hv::mem::GuestMemory::read_guest_words`].
 #[inline(always)]
@@ -247,17 +269,17 @@ pub(crate) fn read_words<const N: usize>(from: GuestWords<N>) -> Result<[u64; N]
     let from = from.start();
     let mut words = [0; N];
     let mut at = from.as_u64();
-    let (eights, rest) = words.as_chunks_mut::<8>();
+    let (nines, rest) = words.as_chunks_mut::<9>();
+    for nine in nines {
+        // SAFETY: all of the words lie in the guest's address range.
+        *nine = unsafe { load_9(at) }.ok_or(GuestFault::at(from))?;
+        at += 72;
+    }
+    let (eights, rest) = rest.as_chunks_mut::<8>();
     for eight in eights {
         // SAFETY: all of the words lie in the guest's address range.
         *eight = unsafe { load_8(at) }.ok_or(GuestFault::at(from))?;
         at += 64;
-    }
-    let (fives, rest) = rest.as_chunks_mut::<5>();
-    for five in fives {
-        // SAFETY: all of the words lie in the guest's address range.
-        *five = unsafe { load_5(at) }.ok_or(GuestFault::at(from))?;
-        at += 40;
     }
     let (fours, ones) = rest.as_chunks_mut::<4>();
     for four in fours {
@@ -290,7 +312,23 @@ pub(crate) fn read_words<const N: usize>(from: GuestWords<N>) -> Result<[u64; N]
 pub(crate) fn write_words<const N: usize>(to: GuestWords<N>, words: [u64; N]) -> Result<(), GuestFault> {
     let to = to.start();
     let mut at = to.as_u64();
-    let (fours, rest) = words.as_chunks::<4>();
+    let (eights, rest) = words.as_chunks::<8>();
+    for &eight in eights {
+        // SAFETY: all of the words lie in the guest's address range.
+        if !unsafe { store_8(at, eight) } {
+            return Err(GuestFault::at(to));
+        }
+        at += 64;
+    }
+    let (sevens, rest) = rest.as_chunks::<7>();
+    for &seven in sevens {
+        // SAFETY: all of the words lie in the guest's address range.
+        if !unsafe { store_7(at, seven) } {
+            return Err(GuestFault::at(to));
+        }
+        at += 56;
+    }
+    let (fours, rest) = rest.as_chunks::<4>();
     for &four in fours {
         // SAFETY: all of the words lie in the guest's address range.
         if !unsafe { store_4(at, four) } {

@@ -29,7 +29,6 @@ pub(super) const WRITABLE: u64 = READ_ONLY | 2;
 pub(crate) const SLOT: u64 = 5;
 /// The bit that Xen sets in entries for user pages: they survive a switch of roots there, and do not here.
 const GLOBAL: u64 = 1 << 8;
-const PRESENT: u64 = 1;
 /// The bit that the processor sets where it has walked.
 const ACCESSED: u64 = 1 << 5;
 /// CR4: the guest's kernel may set XCR0.
@@ -40,6 +39,14 @@ pub(super) const NO_HANDLE: u32 = 0xffff;
 pub(super) const NOBODY: u64 = 0x1234;
 /// Ports that are closed between sequences.
 pub(crate) const PORTS: u32 = 8;
+
+/// Whether the bits beside the frame are those of an entry for a page of this guest's kernel. Of a word that is no entry
+/// they hardly ever are, and what it would be taken for depends on where the guest's memory lies.
+const fn is_own_entry(bits: u64) -> bool {
+    const ALWAYS: u64 = 1 | 1 << 2 | 1 << 52;
+    const SOMETIMES: u64 = WRITABLE | 1 << 6;
+    bits & ALWAYS == ALWAYS && bits & !(ALWAYS | SOMETIMES) == 0
+}
 
 /// All that a sequence works on.
 pub(crate) struct World {
@@ -238,7 +245,7 @@ impl World {
             write!(text, "W{}+{:x}", at >> 12, at & 0xfff)
         } else if let Some(at) = page(self.memory.address(), 2) {
             write!(text, "&{at:x}")
-        } else if let Some(page) = p2m::pfn(Mfn(frame)).filter(|_| word & PRESENT != 0) {
+        } else if let Some(page) = p2m::pfn(Mfn(frame)).filter(|_| is_own_entry(bits)) {
             write!(text, "P{:x}:+{bits:x}", page.0)
         } else {
             write!(text, "{word:x}")
