@@ -9,7 +9,7 @@ use crate::{
     atomic_flags::AtomicFlags,
     lock::{Lock, rank},
     mem::RamFrame,
-    ports::Ports,
+    ports::Registers,
     sched::work::Work,
     shared_info::VcpuInfoPlace,
 };
@@ -118,7 +118,7 @@ impl ExtendedState {
 
     /// Parts that the machine has and guests may use.
     #[must_use]
-    pub fn parts(machine: &impl Ports) -> u64 {
+    pub fn parts(machine: &impl Registers) -> u64 {
         const XSAVE: u32 = 1 << 26;
         let [_, _, features, _] = machine.cpuid(1, 0);
         let [low, _, _, high] = machine.cpuid(0xd, 0);
@@ -127,7 +127,7 @@ impl ExtendedState {
 
     /// Bytes of these parts in the standard format (Intel SDM vol. 1, 13.4).
     #[must_use]
-    pub fn standard_bytes(machine: &impl Ports, parts: u64) -> u64 {
+    pub fn standard_bytes(machine: &impl Registers, parts: u64) -> u64 {
         let end = |part: u32| {
             let [size, offset, ..] = machine.cpuid(0xd, part);
             u64::from(offset) + u64::from(size)
