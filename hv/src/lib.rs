@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! words     atomic_flags config hardware layout lock ports reply | addr heap
-//! leaves    console pci rights | firmware
+//! leaves    console pci rights shootdown | firmware
 //! subjects  mem | shared_info | event grant sched | domain
 //! all       machine per_cpu | hypervisor | caller
 //! stories   cpu processor stubs | channel | granted | lifecycle | keys run
@@ -70,6 +70,7 @@ pub mod rights;
 pub mod run;
 pub mod sched;
 pub mod shared_info;
+pub mod shootdown;
 pub mod stubs;
 pub mod trap;
 

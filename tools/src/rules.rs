@@ -36,7 +36,7 @@ const CRATES: [Crate; 7] = [
         layers: &[
             &["atomic_flags", "config", "hardware", "layout", "lock", "ports", "reply"],
             &["addr", "heap"],
-            &["console", "pci", "rights"],
+            &["console", "pci", "rights", "shootdown"],
             &["firmware", "mem"],
             &["shared_info"],
             &["event", "grant", "sched"],
@@ -63,7 +63,7 @@ const CRATES: [Crate; 7] = [
             &["start", "x86::port", "x86::msr", "x86::segments", "x86::symbols", "x86::memory::smap"],
             &["x86::percpu", "x86::device::serial"],
             &["x86::cpu"],
-            &["x86::memory::tables", "x86::shootdown", "x86::device::power"],
+            &["x86::memory::tables", "x86::device::power"],
             &[
                 "x86::memory::window",
                 "x86::memory::space",

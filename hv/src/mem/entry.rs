@@ -156,6 +156,23 @@ mod tests {
         }
     }
 
+    /// Every combination of the bits that are not the frame's: 2^24 of them.
+    #[test]
+    fn no_combination_of_flags_passes_that_has_a_bit_beyond_the_whitelist() {
+        const HIGH: u64 = 0xfff << 52;
+        for flags in 0..1_u64 << 24 {
+            let entry = Entry(flags & 0xfff | (flags << 40) & HIGH | 0x1234_5000);
+            let (is_cached, is_global) = (entry.0 & 0x98 != 0, entry.0 & 0x100 != 0);
+            let opened = entry.0 | 4 | if entry.0 & 4 == 0 { 1 << 52 } else { 0 };
+            assert_eq!(entry.sanitize_page(false).ok(), (!is_cached).then_some(Entry(opened)), "{entry:?}");
+            assert_eq!(entry.sanitize_page(true), Ok(Entry(opened)), "{entry:?}");
+            for (level, marks) in [(2, 4), (3, 4), (4, 0x24)] {
+                let table = (!is_cached && !is_global).then_some(Entry(entry.0 | marks));
+                assert_eq!(entry.sanitize_table(level).ok(), table, "{entry:?}");
+            }
+        }
+    }
+
     #[test]
     fn a_kernel_s_page_is_opened_to_ring_3_and_marked() {
         assert_eq!(Entry(0x63).sanitize_page(false), Ok(Entry(0x0010_0000_0000_0067)));

@@ -17,7 +17,7 @@ use oxen_hv::{domain::vcpu::Pauses, event::port::Binding, reply::Stop};
 use proptest_state_machine::prop_state_machine;
 use sequence::{Test, config};
 use std::sync::atomic::Ordering::SeqCst;
-use support::{dice::Dice, guest::Guest};
+use support::{dice::Dice, guest::Guest, hostile};
 use world::{LIMIT, World};
 
 const OPERATIONS: u32 = 600_000;
@@ -31,6 +31,35 @@ fn every_answer_is_the_model_s_and_a_refusal_changes_nothing() {
             world.check(&what);
         }
     }
+}
+
+/// The model, and what draws.
+struct Hostile(World, Dice);
+
+impl hostile::Suite for Hostile {
+    const WHAT: (&'static str, &'static str) = ("events", "9 and the model of every answer");
+    const COUNT_EVERY: u64 = 256;
+
+    fn begin(seed: u64) -> Self {
+        Self(World::new(), Dice(seed))
+    }
+
+    fn step(&mut self) {
+        let what = self.0.step(&mut self.1);
+        self.0.check(&what);
+    }
+
+    fn count(&mut self) {
+        self.0.guests.iter().for_each(|guest| assert_eq!(guest.hv.audit_events(&guest.domain), Ok(())));
+    }
+
+    fn end(self) {}
+}
+
+#[test]
+#[ignore = "as long as one asks for: `cargo xtask hostile`"]
+fn hostile_operations() {
+    hostile::run::<Hostile>();
 }
 
 prop_state_machine! {
