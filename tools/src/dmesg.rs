@@ -119,7 +119,9 @@ pub fn normal(line: &str) -> String {
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
         let (word, behind) = rest.split_at(end.max(first.len_utf8()));
         rest = match measured(rest).filter(|_| !word.starts_with("0x")) {
-            Some((_, unit, behind)) if !unit.is_empty() || follows_measure(&normal) || is_left_memory(line, &normal, behind) => {
+            Some((_, unit, behind))
+                if !unit.is_empty() || follows_measure(&normal) || is_left_memory(line, &normal, behind) =>
+            {
                 normal.push('#');
                 normal.push_str(unit);
                 behind
