@@ -30,6 +30,7 @@ pub mod gallery;
 pub mod gdb;
 pub mod grub;
 pub mod guest;
+pub mod hostile;
 pub mod http;
 pub mod image;
 pub mod linux;
