@@ -5,7 +5,7 @@
 //! each other (`cargo xtask check`):
 //!
 //! ```text
-//! words     config hardware layout lock ports reply | addr heap
+//! words     atomic_flags config hardware layout lock ports reply | addr heap
 //! leaves    console pci rights shootdown | firmware
 //! subjects  mem | shared_info | event grant sched | domain
 //! all       machine per_cpu | hypervisor | caller
@@ -39,6 +39,7 @@
 extern crate alloc;
 
 pub mod addr;
+pub mod atomic_flags;
 pub mod boot;
 pub mod caller;
 pub mod channel;

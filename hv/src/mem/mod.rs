@@ -54,7 +54,7 @@ use crate::{
     layout::{END_HV_SLOT, FIRST_HV_SLOT},
     lock::{Lock, rank},
     pci::{DeviceMemory, Pci},
-    ports::Ports,
+    ports::{Ports, Registers},
     rights::Rights,
 };
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -220,9 +220,9 @@ impl PagingDomain {
 }
 
 /// What memory asks of the machine.
-pub trait Hardware: Ram + GuestMemory + HypervisorSpace + Tlb + Reserve + Ports + DeviceMemory {}
+pub trait Hardware: Ram + GuestMemory + HypervisorSpace + Tlb + Reserve + Ports + Registers + DeviceMemory {}
 
-impl<M: Ram + GuestMemory + HypervisorSpace + Tlb + Reserve + Ports + DeviceMemory> Hardware for M {}
+impl<M: Ram + GuestMemory + HypervisorSpace + Tlb + Reserve + Ports + Registers + DeviceMemory> Hardware for M {}
 
 /// The memory of a machine.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ use oxen_hv::{
     console::Serial,
     firmware::acpi::PowerOff,
     heap::Reserve,
-    ports::{Ports, overlap},
+    ports::{Ports, Registers, overlap},
 };
 
 /// A PC, as far as the hypervisor drives it itself.
@@ -373,17 +373,19 @@ impl Ports for Pc {
         port::output(port, bytes, value);
     }
 
+    fn has_own_port(&self, ports: RangeInclusive<u16>) -> bool {
+        overlap(&ports, &self.console.ports())
+            || self.timer_port.is_some_and(|first| overlap(&ports, &(first..=first.saturating_add(3))))
+    }
+}
+
+impl Registers for Pc {
     fn read_msr(&self, msr: u32) -> Option<u64> {
         msr::try_read(msr)
     }
 
     fn write_msr(&self, msr: u32, value: u64) -> bool {
         msr::try_write(msr, value)
-    }
-
-    fn has_own_port(&self, ports: RangeInclusive<u16>) -> bool {
-        overlap(&ports, &self.console.ports())
-            || self.timer_port.is_some_and(|first| overlap(&ports, &(first..=first.saturating_add(3))))
     }
 
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {

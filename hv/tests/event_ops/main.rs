@@ -13,7 +13,7 @@ use oxen_abi::{
     errno::Errno,
     virq::{VIRQ_CONSOLE, VIRQ_DOM_EXC, VIRQ_TIMER},
 };
-use oxen_hv::{domain::vcpu::pause, event::port::Binding, reply::Stop};
+use oxen_hv::{domain::vcpu::Pauses, event::port::Binding, reply::Stop};
 use proptest_state_machine::prop_state_machine;
 use sequence::{Test, config};
 use std::sync::atomic::Ordering::SeqCst;
@@ -122,10 +122,10 @@ fn a_poller_wakes_for_its_port_masked_or_not_and_for_no_other() {
     let poller = world.guests[1].domain.vcpu(1).unwrap().clone();
     for (waits_for, port, wakes) in [(second, first, false), (second, second, true), (0, first, true)] {
         world.words(1)[256].store(0, SeqCst);
-        poller.pauses.store(pause::POLLING, SeqCst);
+        poller.pauses.store(Pauses::POLLING, SeqCst);
         world.guests[1].domain.events.begin_poll(&world.guests[1].domain.vcpu(1).unwrap().events, waits_for);
         world.caller(1).send_event(port).unwrap();
-        assert_eq!(poller.pauses.load(SeqCst) & pause::POLLING == 0, wakes, "port {port} for {waits_for}");
+        assert_eq!(!poller.pauses.load(SeqCst).intersects(Pauses::POLLING), wakes, "port {port} for {waits_for}");
         assert_eq!(world.guests[1].domain.events.end_poll(&world.guests[1].domain.vcpu(1).unwrap().events), !wakes);
     }
 }

@@ -1,6 +1,7 @@
 //! Holds pages against what is there: links, items and files that they name, and commands of ours.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -123,15 +124,18 @@ impl Shelf {
     }
 
     fn has_anchor(&mut self, file: &Path, fragment: &str) -> Result<bool> {
-        if !self.anchors.contains_key(file) {
-            let text = if file == self.reference.0 { self.reference.1.clone() } else { included(file)? };
-            let headings = pieces(&text).into_iter().filter_map(|(_, piece)| match piece {
-                Piece::Heading(heading) => Some(anchor(&heading)),
-                _ => None,
-            });
-            self.anchors.insert(file.to_owned(), headings.collect());
-        }
-        Ok(self.anchors.get(file).is_some_and(|anchors| anchors.contains(fragment)))
+        let anchors = match self.anchors.entry(file.to_owned()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let text = if file == self.reference.0 { self.reference.1.clone() } else { included(file)? };
+                let headings = pieces(&text).into_iter().filter_map(|(_, piece)| match piece {
+                    Piece::Heading(heading) => Some(anchor(&heading)),
+                    _ => None,
+                });
+                place.insert(headings.collect())
+            }
+        };
+        Ok(anchors.contains(fragment))
     }
 
     /// Whether code names a file or folder of the repository that is not there. Patterns and parts of a path are none.
