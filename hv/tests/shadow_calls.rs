@@ -53,7 +53,9 @@ fn run<R>(control: &mut Guest, domain: &Arc<Domain>, act: impl FnOnce(&mut Calle
     hv.machine().load_root(state.loaded_root().unwrap());
     run_domain(hv, domain);
     let mut regs = Regs::default();
-    let result = act(&mut Caller { hv, cpu: support::this_cpu(), domain, vcpu, state: &mut state, regs: &mut regs });
+    let cpu = support::this_cpu();
+    let shared = hv.cpu(cpu).unwrap();
+    let result = act(&mut Caller { hv, cpu, shared, domain, vcpu, state: &mut state, regs: &mut regs });
     *vcpu.slot.lock() = Some(state);
     control.run();
     result
