@@ -321,8 +321,7 @@ impl VcpuState {
     #[inline]
     #[must_use]
     pub const fn loaded_root(&self) -> Option<RamFrame> {
-        let [user, kernel] = self.loaded_roots;
-        if self.in_kernel { kernel } else { user }
+        if self.in_kernel { self.loaded_roots[1] } else { self.loaded_roots[0] }
     }
 
     /// CR4 in the CPU, where the guest's own is `own`.

@@ -86,11 +86,11 @@ impl<M: Machine> Caller<'_, M> {
                 table.release(hv.machine(), op.r#ref, access);
                 return Err(status);
             }
+        } else if access == Access::Write {
+            // No entry shows what a device may write to.
+            hv.memory.mark_lent(granter.owner, claim.held.frame().mfn());
         }
         let frame = claim.held.into_entry().mfn();
-        if access == Access::Write {
-            hv.memory.mark_lent(granter.owner, frame);
-        }
         maptrack.open(handle, Track::new(frame, slot, op.r#ref, op.flags));
         op.handle = handle;
         op.dev_bus_addr = frame.address().as_u64();

@@ -276,7 +276,7 @@ impl<M: Machine> Caller<'_, M> {
             let place = editor.find_plain(root, va).ok_or(Errno::Inval)?;
             editor.replace_page(place, entry, AccessedDirty::Overwrite, rights)?;
         } else {
-            editor.map_at(root, va, entry, rights)?;
+            editor.map_with_care(root, va, entry, rights)?;
         }
         drop(editor);
         // The mapping stands whatever comes of the flush.

@@ -92,12 +92,29 @@ impl<M: Hardware> Editor<'_, M> {
     /// As [`Self::hold_page`] and [`Self::take_table`]; then the entry is as it was.
     #[inline]
     pub fn replace(&mut self, place: Place, new: u64, notes: AccessedDirty, rights: &EntryRights) -> Result<(), Stop> {
-        if place.level == 1 && self.paging.is_shadowed {
-            Ok(self.replace_shadowed(place, new, notes, rights)?)
-        } else if place.level == 1 {
-            Ok(self.replace_page(place, new, notes, rights)?)
+        if place.level == 1 {
+            Ok(self.replace_leaf(place, new, notes, rights)?)
         } else {
             self.replace_table(place, new, notes)
+        }
+    }
+
+    /// The same for an entry of an L1.
+    ///
+    /// # Errors
+    /// As [`Self::replace`].
+    #[inline(always)]
+    pub(super) fn replace_leaf(
+        &self,
+        place: Place,
+        new: u64,
+        notes: AccessedDirty,
+        rights: &EntryRights,
+    ) -> Result<(), Errno> {
+        if self.paging.is_shadowed {
+            self.replace_shadowed(place, new, notes, rights)
+        } else {
+            self.replace_page(place, new, notes, rights)
         }
     }
 
@@ -124,6 +141,7 @@ impl<M: Hardware> Editor<'_, M> {
     }
 
     #[cold]
+    #[inline(never)]
     fn replace_shadowed(
         &self,
         place: Place,

@@ -54,10 +54,10 @@ impl<M: Hardware> Editor<'_, M> {
     pub fn map_grant(&mut self, at: At, frame: Mfn, granter: Owner, flags: u64) -> Result<(), Stop> {
         let place = self.at(at)?;
         let rights = EntryRights { owner: granter, io: false };
-        self.replace(place, Entry::to(frame, flags).0, AccessedDirty::Overwrite, &rights)?;
-        if flags & Entry::WRITABLE != 0 {
-            self.memory.mark_lent(granter, frame);
-        }
+        let entry = Entry::to(frame, flags);
+        // What is found at either place is an entry of an L1.
+        self.replace_leaf(place, entry.0, AccessedDirty::Overwrite, &rights)?;
+        self.memory.mark_lent_by(granter, entry);
         Ok(())
     }
 
@@ -66,10 +66,24 @@ impl<M: Hardware> Editor<'_, M> {
     /// # Errors
     /// `Inval` if the entry does not map this frame, writable or not, any more; nothing has changed then.
     pub fn unmap_grant(&mut self, at: At, frame: Mfn, writable: bool) -> Result<(), Errno> {
+        if self.paging.is_shadowed {
+            return self.unmap_shadowed(at, frame, writable);
+        }
+        self.unmap_and(at, frame, writable, |_| ())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn unmap_shadowed(&self, at: At, frame: Mfn, writable: bool) -> Result<(), Errno> {
+        self.unmap_and(at, frame, writable, |place| self.follow_if_shadowed(place))
+    }
+
+    #[inline(always)]
+    fn unmap_and(&self, at: At, frame: Mfn, writable: bool, follow: impl Fn(Place)) -> Result<(), Errno> {
         let place = self.at(at)?;
         let old = granted(place, frame, writable)?;
         place.word.store(0, Ordering::Release);
-        self.follow_if_shadowed(place);
+        follow(place);
         self.drop_page(old);
         Ok(())
     }

@@ -64,15 +64,22 @@ impl<M: Hardware> Editor<'_, M> {
         let root = self.take_table(root, 4)?;
         *current = Some(root);
         if self.paging.is_shadowed {
-            self.show_root(*loaded, Some(root));
+            self.switch_shadow(cpu, *loaded, root);
         } else {
             *loaded = Some(root);
+            self.memory.load_root(cpu, root);
         }
-        self.memory.load_root(cpu, loaded.unwrap_or(root));
         if let Some(old) = old {
             self.put_table(old);
         }
         Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn switch_shadow(&self, cpu: CpuId, loaded: Option<RamFrame>, root: RamFrame) {
+        self.show_root(loaded, Some(root));
+        self.memory.load_root(cpu, loaded.unwrap_or(root));
     }
 
     /// Switches a vcpu to another address space of its user mode's, or to none (`MMUEXT_NEW_USER_BASEPTR`); `current` and

@@ -67,6 +67,17 @@ impl<M: Hardware> Editor<'_, M> {
         }
     }
 
+    /// The same where the domain runs on shadows or has linear entries.
+    ///
+    /// # Errors
+    /// As [`Self::map_at`].
+    #[cold]
+    #[inline(never)]
+    pub fn map_with_care(&self, root: RamFrame, va: GuestAddr, new: u64, rights: &EntryRights) -> Result<(), Errno> {
+        let place = self.find(root, va).ok_or(Errno::Inval)?;
+        self.replace_leaf(place, new, AccessedDirty::Overwrite, rights)
+    }
+
     /// Maps something at a virtual address, or nothing.
     ///
     /// # Errors

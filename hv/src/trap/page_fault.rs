@@ -36,13 +36,25 @@ const SIGN: u64 = RFlags::SIGN_FLAG.bits();
 impl<M: Machine> Caller<'_, M> {
     /// A page fault of the running guest at `address`.
     #[inline]
-    pub fn page_fault(&mut self, address: u64, mut error_code: u32) {
+    pub fn page_fault(&mut self, address: u64, error_code: u32) {
         if self.domain.memory.is_shadowed.load(Ordering::Relaxed) {
-            match self.shadow_fault(address, error_code) {
-                Some(own) => error_code = own,
-                None => return,
-            }
+            return self.page_fault_on_shadows(address, error_code);
         }
+        self.own_page_fault(address, error_code);
+    }
+
+    /// A page fault of a guest that runs on shadows.
+    #[cold]
+    #[inline(never)]
+    fn page_fault_on_shadows(&mut self, address: u64, error_code: u32) {
+        if let Some(own) = self.shadow_fault(address, error_code) {
+            self.own_page_fault(address, own);
+        }
+    }
+
+    /// A page fault by the guest's own tables.
+    #[inline(always)]
+    fn own_page_fault(&mut self, address: u64, error_code: u32) {
         let is_kernel_write = error_code & (PRESENT | WRITE | FETCH) == PRESENT | WRITE && self.state.in_kernel;
         if is_kernel_write
             && (self.domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) || self.domain.is_privileged)
@@ -63,7 +75,6 @@ impl<M: Machine> Caller<'_, M> {
 
     /// Looks whether a fault is one of the guest's shadows alone. If not, the error code is answered that the guest's own
     /// tables would have given.
-    #[cold]
     fn shadow_fault(&self, address: u64, error_code: u32) -> Option<u32> {
         let root = self.state.loaded_root()?;
         match self.hv.memory.shadow_fault(root.mfn(), GuestAddr::new(address), access(error_code)) {

@@ -44,10 +44,17 @@ impl<M: Hardware> Memory<M> {
     }
 
     /// Marks the page that an entry of another domain's maps, if that is one of `owner` and can be written to so.
-    #[inline]
+    #[inline(always)]
     pub fn mark_lent_by(&self, owner: Owner, entry: Entry) {
-        if self.is_any_logging()
-            && let Some(frame) = entry.mfn().filter(|_| entry.is_present() && entry.is_writable())
+        if self.is_any_logging() {
+            self.mark_lent_by_slow(owner, entry);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn mark_lent_by_slow(&self, owner: Owner, entry: Entry) {
+        if let Some(frame) = entry.mfn().filter(|_| entry.is_present() && entry.is_writable())
             && self.frames.state(frame).owner() == owner
         {
             self.mark_lent(owner, frame);
