@@ -26,13 +26,13 @@
 //!    another domain sees it, or the hypervisor. What it was is forgotten by such a flush alone. A new type is published
 //!    first, then flushed, then validated.
 //! 4. Guest memory is reached only by judged addresses (`GuestPtr`, `GuestRange`): judged on the exact range, copied in
-//!    once, judged on the copy.
+//!    once, judged on the copy. RAM is accessed by a proof that it is RAM (`RamFrame`).
 //! 5. Every hypercall takes bounded time between preemption points, whatever its arguments; no recursion.
 //! 6. Nothing a guest passes can panic the hypervisor.
 //! 7. A destroyed domain gives everything back.
 //! 8. A guest learns nothing of another.
-//! 9. A refused operation has changed nothing: checks before gets, what is taken out is put back by the value that holds it,
-//!    commit last.
+//! 9. A refused operation has changed nothing: checks before gets, what is taken is given back by the value that holds it
+//!    (`Held`, `Withdrawn`, `Taken`), commit last.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 

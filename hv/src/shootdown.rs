@@ -74,7 +74,7 @@ impl Shootdown {
         is_over: impl Fn() -> bool,
     ) -> Result<(), Silent> {
         let Some(request) = self.requests.get(this) else { return Ok(()) };
-        request.page.store(page.map_or(EVERYTHING, |page| page.0), Ordering::Relaxed);
+        request.page.store(page.map_or(EVERYTHING, GuestAddr::as_u64), Ordering::Relaxed);
         request.waiting.store(others, Ordering::Release);
         for (number, askers) in self.askers.iter().enumerate().filter(|(number, _)| others >> number & 1 != 0) {
             askers.fetch_or(1 << this, Ordering::SeqCst);
@@ -102,7 +102,7 @@ impl Shootdown {
         while let Some(request) = self.requests.get(asking.trailing_zeros() as usize) {
             asking &= asking - 1;
             let page = request.page.load(Ordering::Relaxed);
-            flush((page != EVERYTHING).then_some(GuestAddr(page)));
+            flush((page != EVERYTHING).then_some(GuestAddr::new(page)));
             request.waiting.fetch_and(!(1 << this), Ordering::AcqRel);
         }
     }
@@ -145,9 +145,9 @@ mod tests {
         let shootdown = Shootdown::new();
         let asked = AtomicU32::new(0);
         // CPU 1 answers, CPUs 3 and 5 never do.
-        let turn = || shootdown.serve(1, |page| assert_eq!(page, Some(GuestAddr(0x1000))));
+        let turn = || shootdown.serve(1, |page| assert_eq!(page, Some(GuestAddr::new(0x1000))));
         let is_over = || asked.fetch_add(1, Ordering::SeqCst) == 2;
-        let answer = shootdown.ask(0, 1 << 1 | 1 << 3 | 1 << 5, Some(GuestAddr(0x1000)), |_| {}, turn, is_over);
+        let answer = shootdown.ask(0, 1 << 1 | 1 << 3 | 1 << 5, Some(GuestAddr::new(0x1000)), |_| {}, turn, is_over);
         assert_eq!(answer, Err(Silent(1 << 3 | 1 << 5)));
         assert_eq!(asked.load(Ordering::SeqCst), 3, "the clock is looked at now and then");
         assert_eq!(Silent(1 << 3 | 1 << 5).to_string(), "CPUs 3 5");

@@ -14,7 +14,7 @@ use oxen_abi::{
 use oxen_hv::{
     addr::GuestAddr,
     caller::Caller,
-    mem::{Ram, entry::Entry, frame_type::FrameType},
+    mem::{RamFrame, entry::Entry, frame_type::FrameType},
 };
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
@@ -39,7 +39,7 @@ fn guest() -> (Guest, Home) {
 
 fn put(guest: &Guest, at: u64, words: &[u64]) {
     for (i, &word) in words.iter().enumerate() {
-        guest.hv.machine().write_guest_word(GuestAddr(at + 8 * i as u64), word).unwrap();
+        guest.hv.machine().write_guest_word(GuestAddr::new(at + 8 * i as u64), word).unwrap();
     }
 }
 
@@ -49,9 +49,9 @@ fn update(guest: &mut Guest, at: u64, value: u64) -> Result<u64, Errno> {
 }
 
 fn ask<T: FromBytes + IntoBytes + Immutable>(guest: &mut Guest, command: u32, request: &mut T) -> Result<u64, Errno> {
-    guest.hv.machine().write_guest(GuestAddr(0), request.as_bytes()).unwrap();
+    guest.hv.machine().write_guest(GuestAddr::new(0), request.as_bytes()).unwrap();
     let answer = guest.call(Caller::grant_table_op, [u64::from(command), 0, 1, 0]);
-    guest.hv.machine().read_guest(GuestAddr(0), request.as_mut_bytes()).unwrap();
+    guest.hv.machine().read_guest(GuestAddr::new(0), request.as_mut_bytes()).unwrap();
     answer
 }
 
@@ -121,14 +121,14 @@ fn xsa_213_a_batch_ends_where_an_iret_leaves_the_kernel() {
     put(&guest, frame, &[0, 0, 0, 0, 0x1000, 0xe033, 1 << 9, 0x2000, 0xe02b]);
     guest.regs.rsp = frame;
     let unpin_the_root = 2 << 12;
-    put(&guest, unpin_the_root, &[mmu::MMUEXT_NEW_BASEPTR.into(), root.unwrap().raw(), 0]);
+    put(&guest, unpin_the_root, &[mmu::MMUEXT_NEW_BASEPTR.into(), root.unwrap().mfn().raw(), 0]);
     let mut batch = [0; 16];
     batch[0] = Hypercall::Iret as u64;
     batch[8..14].copy_from_slice(&[Hypercall::MmuextOp as u64, 99, unpin_the_root, 1, 0, SELF]);
     put(&guest, 0, &batch);
     let _ = guest.call(Caller::multicall, [0, 2, 0, 0]);
     assert!(!guest.state.in_kernel, "the iret is carried out");
-    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr(72)).unwrap(), 99, "what follows it is not");
+    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr::new(72)).unwrap(), 99, "what follows it is not");
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn xsa_298_a_selector_beyond_the_ldt_makes_no_page_a_descriptor_page() {
     put(&guest, 0, &[mmu::MMUEXT_SET_LDT.into(), 3 << 12, 513]);
     assert_eq!(guest.call(Caller::mmuext_op, [0, 1, 0, SELF]), Ok(0));
     assert!(guest.caller().take_ldt_page_of(512 << 3 | 7));
-    assert_eq!(guest.state.ldt[1], Some(page));
+    assert_eq!(guest.state.ldt[1].map(RamFrame::mfn), Some(page));
 }
 
 #[test]

@@ -12,11 +12,7 @@ use oxen_abi::{
     sched::{SCHEDOP_POLL, SCHEDOP_SHUTDOWN_CODE},
     vm_assist::VMASST_TYPE_M2P_STRICT,
 };
-use oxen_hv::{
-    addr::GuestAddr,
-    caller::Caller,
-    mem::{Ram, entry::Entry},
-};
+use oxen_hv::{addr::GuestAddr, caller::Caller, mem::entry::Entry};
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
     boot,
@@ -37,7 +33,7 @@ fn guest() -> (Guest, Home) {
 
 fn put(guest: &Guest, words: &[u64]) {
     for (i, &word) in words.iter().enumerate() {
-        guest.hv.machine().write_guest_word(GuestAddr(8 * i as u64), word).unwrap();
+        guest.hv.machine().write_guest_word(GuestAddr::new(8 * i as u64), word).unwrap();
     }
 }
 
@@ -84,8 +80,8 @@ fn a_hypercalls_number_has_64_bits_in_a_batch_too() {
     let version = Hypercall::XenVersion as u64;
     put(&guest, &[version | HIGH, 9, 0, 0, 0, 0, 0, 0, version, 9, 0, 0, 0, 0, 0, 0]);
     assert_eq!(guest.call(Caller::multicall, [0, 2 | HIGH, 0, 0]), Ok(0));
-    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr(8)).unwrap(), Errno::NoSys.to_return_value());
-    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr(72)).unwrap(), 4 << 16 | 17);
+    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr::new(8)).unwrap(), Errno::NoSys.to_return_value());
+    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr::new(72)).unwrap(), 4 << 16 | 17);
 }
 
 #[test]

@@ -9,12 +9,13 @@ use oxen_abi::{
         CALLBACKTYPE_SYSENTER_DEPRECATED,
     },
     domctl::{
-        Domctl, DomctlVcpuaffinity, DomctlVmEventOp, XEN_DOMCTL_ASSIGN_DEVICE, XEN_DOMCTL_DEASSIGN_DEVICE,
+        CpuidLeaf, Domctl, DomctlVcpuaffinity, DomctlVmEventOp, XEN_DOMCTL_ASSIGN_DEVICE, XEN_DOMCTL_DEASSIGN_DEVICE,
         XEN_DOMCTL_GETVCPUAFFINITY, XEN_DOMCTL_TEST_ASSIGN_DEVICE, XEN_DOMCTL_VM_EVENT_OP, XenctlBitmap,
     },
     domid::DomId,
     errno::Errno,
     event_channel::EVTCHNOP_RESET_CONT,
+    features::XENFEAT_PAE_PGDIR_ABOVE_4GB,
     grant_table::{
         GNTMAP_APPLICATION_MAP, GNTST_GENERAL_ERROR, GNTST_OKAY, GNTTABOP_GET_STATUS_FRAMES, GNTTABOP_GET_VERSION,
         GNTTABOP_SET_VERSION,
@@ -25,18 +26,20 @@ use oxen_abi::{
     platform::{PlatformOp, XENPF_RESOURCE_OP, XenpfResourceEntry, XenpfResourceOp},
     sched::SCHEDOP_REMOTE_SHUTDOWN,
     vcpu::VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA,
+    vm_assist::VMASST_TYPE_PAE_EXTENDED_CR3,
 };
 use oxen_hv::{
     addr::GuestAddr,
     caller::Caller,
     domain::{
         control_registers::{CR4_GUEST, CR4_OSXSAVE},
+        cpu_policy::CpuPolicy,
         debug,
         traps::TrapHandler,
     },
     mem::{entry::Entry, grant_mapping::entry_flags},
 };
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 use support::guest::{Guest, Home};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -51,19 +54,19 @@ fn guest() -> (Guest, Home) {
 
 fn put(guest: &Guest, words: &[u64]) {
     for (index, word) in words.iter().enumerate() {
-        guest.hv.machine().write_guest_word(GuestAddr(index as u64 * 8), *word).unwrap();
+        guest.hv.machine().write_guest_word(GuestAddr::new(index as u64 * 8), *word).unwrap();
     }
 }
 
 #[test]
 fn the_kind_of_a_page_table_update_has_three_bits() {
     let (mut guest, home) = guest();
-    let place = home.tables[3].address().0 + 8 * 100;
+    let place = home.tables[3].address().as_u64() + 8 * 100;
     for (kind, answer) in [(0, Ok(0)), (2, Ok(0)), (3, Ok(0)), (4, Err(Errno::NoSys)), (5, Err(Errno::NoSys))] {
         put(&guest, &[place | kind, 0]);
         assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, SELF]), answer, "{kind}");
     }
-    put(&guest, &[home.data[1].address().0 | 4 | MMU_MACHPHYS_UPDATE, 1]);
+    put(&guest, &[home.data[1].address().as_u64() | 4 | MMU_MACHPHYS_UPDATE, 1]);
     assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, SELF]), Err(Errno::NoSys), "no machine-to-phys update");
 }
 
@@ -115,7 +118,7 @@ fn is_emulated(guest: &mut Guest, code: [u8; 3]) -> bool {
     const PLACE: u64 = 0x800;
     put(guest, &[0; 16]);
     let word = u64::from_le_bytes([code[0], code[1], code[2], 0x90, 0x90, 0x90, 0x90, 0x90]);
-    guest.hv.machine().write_guest_word(GuestAddr(PLACE), word).unwrap();
+    guest.hv.machine().write_guest_word(GuestAddr::new(PLACE), word).unwrap();
     let mut caller = guest.caller();
     caller.regs.rip = PLACE;
     (caller.regs.rax, caller.regs.rcx, caller.regs.rdx) = (3, 0, 0);
@@ -156,6 +159,13 @@ fn xcr0_is_set_by_a_kernel_that_turned_xsave_on() {
     assert!(!is_emulated(&mut guest, xsetbv));
     guest.state.cr4 |= CR4_OSXSAVE;
     assert!(is_emulated(&mut guest, xsetbv));
+    for (absent, expected) in [(1 << 26, false), (1 << 28, true)] {
+        let mut policy = CpuPolicy::default();
+        policy.set(&CpuidLeaf { leaf: 1, subleaf: u32::MAX, a: 0, b: 0, c: !absent, d: u32::MAX });
+        policy.settle();
+        *guest.domain.cpu_policy.lock() = Some(Arc::new(policy));
+        assert_eq!(is_emulated(&mut guest, xsetbv), expected, "a guest that is not to see {absent:#x}");
+    }
 }
 
 #[test]
@@ -188,7 +198,7 @@ fn a_device_and_the_version_of_events_are_asked_about_without_a_domain() {
     dom0.build_home(4);
     let mut ask = |command: u32, domain: u16| {
         let op = Domctl::new(command, DomId(domain), &0_u64);
-        dom0.hv.machine().write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+        dom0.hv.machine().write_guest(GuestAddr::new(0), op.as_bytes()).unwrap();
         dom0.call(Caller::domctl, [0; 4])
     };
     for (command, nobody, devices) in [
@@ -201,7 +211,7 @@ fn a_device_and_the_version_of_events_are_asked_about_without_a_domain() {
     }
     let mut version = |op: u32| {
         let op = Domctl::new(XEN_DOMCTL_VM_EVENT_OP, DomId::INVALID, &DomctlVmEventOp { op, mode: 0, value: 0 });
-        dom0.hv.machine().write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+        dom0.hv.machine().write_guest(GuestAddr::new(0), op.as_bytes()).unwrap();
         dom0.call(Caller::domctl, [0; 4])
     };
     assert_eq!([2, 3, 4].map(&mut version), [Err(Errno::Srch), Ok(0), Err(Errno::Srch)]);
@@ -213,7 +223,7 @@ fn no_status_frames_are_had_for_the_asking() {
     for (frames, status) in [(0, GNTST_OKAY), (1, GNTST_GENERAL_ERROR)] {
         put(&guest, &[frames | SELF << 32 | 0x7777 << 48, 0x800]);
         assert_eq!(guest.call(Caller::grant_table_op, [GNTTABOP_GET_STATUS_FRAMES.into(), 0, 1, 0]), Ok(0));
-        let answer = guest.hv.machine().read_guest_word(GuestAddr(0)).unwrap() >> 48;
+        let answer = guest.hv.machine().read_guest_word(GuestAddr::new(0)).unwrap() >> 48;
         assert_eq!(answer as i16, status, "{frames}");
     }
 }
@@ -247,6 +257,21 @@ fn who_may_do_nothing_to_others_is_told_first_that_there_is_no_such_domain() {
 }
 
 #[test]
+fn a_root_beyond_4_gib_is_a_feature_of_who_asked_for_it() {
+    let (mut guest, _) = guest();
+    let submap = |guest: &mut Guest| {
+        put(guest, &[0]);
+        assert_eq!(guest.call(Caller::xen_version, [6, 0, 0, 0]), Ok(0));
+        guest.hv.machine().read_guest_word(GuestAddr::new(0)).unwrap() >> 32
+    };
+    let before = submap(&mut guest);
+    for (command, more) in [(0, 1 << XENFEAT_PAE_PGDIR_ABOVE_4GB), (1, 0)] {
+        assert_eq!(guest.call(Caller::vm_assist, [command, VMASST_TYPE_PAE_EXTENDED_CR3.into(), 0, 0]), Ok(0));
+        assert_eq!(submap(&mut guest), before | more);
+    }
+}
+
+#[test]
 fn a_resource_begins_within_32_bits() {
     let (mut guest, _) = guest();
     for (frame, answer) in [(0, Errno::Srch), (1 << 32, Errno::Inval)] {
@@ -265,7 +290,7 @@ fn of_two_affinities_that_are_asked_for_the_second_is_answered_for() {
         let request =
             DomctlVcpuaffinity { flags, cpumap_hard: map(hard), cpumap_soft: map(soft), ..FromZeros::new_zeroed() };
         let op = Domctl::new(XEN_DOMCTL_GETVCPUAFFINITY, DomId(0), &request);
-        dom0.hv.machine().write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+        dom0.hv.machine().write_guest(GuestAddr::new(0), op.as_bytes()).unwrap();
         dom0.call(Caller::domctl, [0; 4])
     };
     assert_eq!(ask(1, 1 << 40, 0x1000), Err(Errno::Fault));
@@ -280,12 +305,12 @@ fn a_register_beyond_32_bits_is_told_apart_from_one_that_is_forbidden() {
     dom0.build_home(4);
     for (idx, error) in [(0x1b, Errno::Perm), (0x1b | 1 << 32, Errno::Inval)] {
         let entry = XenpfResourceEntry { idx, ..FromZeros::new_zeroed() };
-        dom0.hv.machine().write_guest(GuestAddr(0x1000), entry.as_bytes()).unwrap();
+        dom0.hv.machine().write_guest(GuestAddr::new(0x1000), entry.as_bytes()).unwrap();
         let request = XenpfResourceOp { nr_entries: 1, cpu: 0, entries: 0x1000 };
         let op = PlatformOp::new(XENPF_RESOURCE_OP, &request);
-        dom0.hv.machine().write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+        dom0.hv.machine().write_guest(GuestAddr::new(0), op.as_bytes()).unwrap();
         assert_eq!(dom0.call(Caller::platform_op, [0; 4]), Ok(0));
-        let told = dom0.hv.machine().read_guest_word(GuestAddr(0x1000)).unwrap();
+        let told = dom0.hv.machine().read_guest_word(GuestAddr::new(0x1000)).unwrap();
         assert_eq!(told as u32, (error as u32).wrapping_neg());
     }
 }

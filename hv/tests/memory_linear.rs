@@ -34,7 +34,7 @@ fn start() -> (Guest, Home) {
 
 fn put(guest: &Guest, words: &[u64]) {
     for (i, &word) in words.iter().enumerate() {
-        guest.hv.machine().write_guest_word(GuestAddr(BUFFER + 8 * i as u64), word).unwrap();
+        guest.hv.machine().write_guest_word(GuestAddr::new(BUFFER + 8 * i as u64), word).unwrap();
     }
 }
 

@@ -19,7 +19,6 @@ use oxen_hv::{
     caller::{Caller, Current},
     domain::{Config, Domain, control_registers::CR4_TSD, regs::Regs, vcpu::pause},
     hardware::Clock,
-    mem::Ram,
     per_cpu::work,
     reply::{Args, Reply},
     sched::{clock::Scale, run_queue::Share},
@@ -65,6 +64,7 @@ impl Cpu {
         let mut caller = Caller {
             hv: self.hv,
             cpu: this_cpu(),
+            shared: self.hv.cpu(this_cpu()).unwrap(),
             domain: &current.domain,
             vcpu: &current.vcpu,
             state: &mut current.state,
@@ -100,6 +100,7 @@ fn bind_timer(cpu: &mut Cpu) -> u32 {
     let caller = Caller {
         hv: cpu.hv,
         cpu: this_cpu(),
+        shared: cpu.hv.cpu(this_cpu()).unwrap(),
         domain: &current.domain,
         vcpu: &current.vcpu,
         state: &mut current.state,

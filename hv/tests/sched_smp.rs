@@ -63,6 +63,7 @@ fn run_cpu(hv: &'static Hypervisor<Fake>, cpu: u16, domains: &Domains, stop: &At
         let mut caller = Caller {
             hv,
             cpu: CpuId(cpu),
+            shared,
             domain: &running.domain,
             vcpu: &running.vcpu,
             state: &mut running.state,

@@ -31,7 +31,7 @@ pub enum Exit {
     Crashed,
     /// The emulator ended otherwise, with this status, or by a signal.
     Qemu(Option<i32>),
-    /// The deadline passed; the machine was stopped.
+    /// The deadline passed, or a limit for silence; the machine was stopped.
     Deadline,
 }
 
@@ -208,7 +208,21 @@ impl Session {
     ///
     /// # Errors
     /// Fails when QEMU's end cannot be learnt.
-    pub fn finish(mut self, deadline: Instant) -> Result<Outcome> {
+    pub fn finish(self, deadline: Instant) -> Result<Outcome> {
+        self.finish_by(deadline, |_| None)
+    }
+
+    /// Waits for the machine's end, or stops it when for so long it has not said `word`, whatever else it says.
+    ///
+    /// # Errors
+    /// Fails when QEMU's end cannot be learnt.
+    pub fn finish_unless_silent(self, word: &str, limit: Duration) -> Result<Outcome> {
+        let next_deadline = |said: &[u8]| find(said, word.as_bytes()).map(|_| Instant::now() + limit);
+        self.finish_by(Instant::now() + limit, next_deadline)
+    }
+
+    /// Waits for the machine's end; what it says may put off the deadline.
+    fn finish_by(mut self, mut deadline: Instant, next_deadline: impl Fn(&[u8]) -> Option<Instant>) -> Result<Outcome> {
         let mut read = 0;
         let mut last_words = None;
         let exit = loop {
@@ -228,6 +242,7 @@ impl Session {
                     if says(XEN_CRASHED) {
                         break Exit::Crashed;
                     }
+                    deadline = next_deadline(said).unwrap_or(deadline);
                     read = self.transcript.len().saturating_sub(XEN_HALTED.len());
                 }
                 Err(RecvTimeoutError::Timeout) => break self.told.unwrap_or(Exit::Deadline),
@@ -379,6 +394,28 @@ mod tests {
         let begin = Instant::now();
         session.wait_for("y\ny", begin + Duration::from_secs(60))?;
         assert!(session.wait_for("no", begin + Duration::from_millis(200)).is_err());
+        assert!(begin.elapsed() < Duration::from_secs(30));
+        Ok(())
+    }
+
+    #[test]
+    fn who_no_longer_says_what_is_waited_for_is_stopped() -> anyhow::Result<()> {
+        let shell = |script: &str| {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", script]);
+            Session::spawn(shell, false)
+        };
+        let limit = Duration::from_millis(1_500);
+        // Longer than the limit as a whole, and never silent for as long.
+        let talks =
+            shell("for i in 1 2 3 4 5; do echo step $i; sleep 0.5; done")?.finish_unless_silent("step", limit)?;
+        assert_eq!((talks.exit, talks.transcript.contains("step 5")), (Exit::PoweredOff, true));
+        let hangs = shell("echo step 1; exec sleep 60")?.finish_unless_silent("step", limit)?;
+        assert_eq!((hangs.exit, hangs.transcript.as_str()), (Exit::Deadline, "step 1\n"));
+        // Other words are none.
+        let begin = Instant::now();
+        let chatters = shell("echo step 1; exec yes")?.finish_unless_silent("step", limit)?;
+        assert_eq!(chatters.exit, Exit::Deadline);
         assert!(begin.elapsed() < Duration::from_secs(30));
         Ok(())
     }

@@ -227,11 +227,11 @@ fn come_in(world: &World, act: impl FnOnce(&mut Caller<'_, Fake>)) {
 
 /// The guest writes a word where it can; where not, it is told so as by the CPU.
 fn store(caller: &mut Caller<'_, Fake>, at: u64, word: u64) {
-    let is_guests = GuestAddr(at).is_guest_range(8);
-    if is_guests && caller.hv.machine().write_guest(GuestAddr(at), &word.to_le_bytes()).is_ok() {
+    let is_guests = GuestAddr::new(at).is_guest_range(8);
+    if is_guests && caller.hv.machine().write_guest(GuestAddr::new(at), &word.to_le_bytes()).is_ok() {
         return;
     }
-    let is_there = is_guests && caller.hv.machine().translate(GuestAddr(at), false).is_ok();
+    let is_there = is_guests && caller.hv.machine().translate(GuestAddr::new(at), false).is_ok();
     caller.page_fault(at, 6 | u32::from(is_there));
 }
 
@@ -273,7 +273,7 @@ fn perform(world: &mut World, number: u64, args: [u64; 4], patience: u8) {
         let mut words = [0; 2];
         cpus::with_caller(world.hv, world.cpu, |caller| {
             for (i, word) in words.iter_mut().enumerate() {
-                *word = caller.hv.machine().read_guest_word(GuestAddr(BUFFER + 8 * i as u64)).unwrap_or(0);
+                *word = caller.hv.machine().read_guest_word(GuestAddr::new(BUFFER + 8 * i as u64)).unwrap_or(0);
             }
         });
         world.remember(words[1] >> 32);
@@ -299,8 +299,8 @@ fn execute(world: &World, me: usize, input: &mut Input<'_>) {
         (caller.regs.rip, caller.regs.rax, caller.regs.rdi) = (CODE, rax, rdi);
         (caller.regs.rcx, caller.regs.rdx, caller.regs.rsi) = (how.into(), rax & 0xffff, rdi);
         if code[0] & 0xf0 == 0x40 || which >= 29 && which < 40 {
-            let is_there =
-                GuestAddr(rdi).is_guest_range(8) && caller.hv.machine().translate(GuestAddr(rdi), false).is_ok();
+            let is_there = GuestAddr::new(rdi).is_guest_range(8)
+                && caller.hv.machine().translate(GuestAddr::new(rdi), false).is_ok();
             return caller.page_fault(rdi, 6 | u32::from(is_there));
         }
         match VECTORS[usize::from(how & 7)] {

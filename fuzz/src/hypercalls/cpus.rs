@@ -151,6 +151,7 @@ pub(super) fn with_caller<R>(
         let Cpu { current, regs } = &mut *on[usize::from(cpu)].borrow_mut();
         let Current { domain, vcpu, state } = current.as_mut()?;
         support::run_domain(hv, domain);
-        Some(act(&mut Caller { hv, cpu: CpuId(cpu), domain, vcpu, state, regs }))
+        let cpu = CpuId(cpu);
+        Some(act(&mut Caller { hv, cpu, shared: hv.cpu(cpu)?, domain, vcpu, state, regs }))
     })
 }

@@ -175,12 +175,10 @@ fn build(hv: &'static Hypervisor<Fake>, id: DomId, vcpus: u32) -> Side {
     for number in 0..vcpus {
         hv.add_vcpu(&domain, number).unwrap();
         let vcpu = domain.vcpu(number).unwrap();
-        for table in [root, user_root] {
-            hv.memory.adopt_root(&domain.memory, table).unwrap();
-        }
+        let [kernel, user] = [root, user_root].map(|table| hv.memory.adopt_root(&domain.memory, table).unwrap());
         let mut slot = vcpu.slot.lock();
         let state = slot.as_mut().unwrap();
-        (state.kernel_root, state.user_root) = (Some(root), Some(user_root));
+        (state.kernel_root, state.user_root) = (Some(kernel), Some(user));
         for vector in 0..=u8::MAX {
             let handler = TrapHandler { address: HANDLERS + u64::from(vector), cs: FLAT_KERNEL, flags: 3 };
             state.traps.set(vector, handler);
@@ -212,10 +210,11 @@ fn address_spaces(hv: &'static Hypervisor<Fake>, domain: &Arc<Domain>) -> Vec<Mf
     }
     let writable = data.iter().map(|&page| (page, Entry::WRITABLE));
     let read_only = tables.iter().map(|&table| (table, 0));
-    let shared = [domain.shared_info, grants].map(|frame| (frame, Entry::WRITABLE));
+    let lent = [domain.shared_info.mfn(), grants.mfn()];
+    let shared = lent.map(|frame| (frame, Entry::WRITABLE));
     for (slot, (page, writable)) in writable.chain(read_only).chain(shared).enumerate() {
         set(level1, slot, page, flags | writable);
     }
     Editor::open(&hv.memory, &domain.memory).unwrap().pin(root, 4).unwrap();
-    [data, tables.into(), vec![domain.shared_info, grants]].concat()
+    [data, tables.into(), lent.into()].concat()
 }

@@ -54,7 +54,7 @@ impl<M: Machine> Hypervisor<M> {
         }
     }
 
-    /// Takes a vcpu that waits at another CPU and may run here, if there is one; says whether.
+    /// Takes a vcpu that waits at another CPU and may run here, if there is one; returns whether.
     pub(crate) fn take_over_vcpu(&self, cpu: CpuId) -> bool {
         let online = self.memory.frames.tlb.online();
         // Each looks at its neighbours first, so that not all look at the same one.

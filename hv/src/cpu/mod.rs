@@ -157,7 +157,7 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     /// An event (or an NMI, or a polled port) waits for the vcpu: ends its waiting, and lets the CPU that runs it look.
-    /// To be called after the event was made visible in `vcpu_info`.
+    /// Call it after the event was made visible in `vcpu_info`.
     #[inline]
     pub fn wake_vcpu(&self, vcpu: &Vcpu) {
         if vcpu.pauses.load(Ordering::SeqCst) & pause::WAITING != 0 {

@@ -41,7 +41,7 @@ pub fn read(state: &VcpuState, number: u8) -> Option<u64> {
 pub fn set(state: &mut VcpuState, number: u8, value: u64) -> Result<(), Errno> {
     match number {
         0..=3 => {
-            if !GuestAddr(value).is_guest_range(1) {
+            if !GuestAddr::new(value).is_guest_range(1) {
                 return Err(Errno::Perm);
             }
             if let Some(breakpoint) = state.breakpoints.get_mut(usize::from(number)) {

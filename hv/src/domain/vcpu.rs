@@ -6,8 +6,8 @@ use super::{
     traps::{Callback, TrapTable},
 };
 use crate::{
-    addr::Mfn,
     lock::{Lock, rank},
+    mem::RamFrame,
     ports::Ports,
     shared_info::VcpuInfoPlace,
 };
@@ -49,7 +49,7 @@ pub struct Vcpu {
     /// Where its `vcpu_info` is.
     pub info: Lock<Option<VcpuInfoPlace>, { rank::VCPU_INFO }>,
     /// The guest's own frame that holds it, once the guest chose one: held writable.
-    pub info_frame: Lock<Option<Mfn>, { rank::VCPU_INFO_FRAME }>,
+    pub info_frame: Lock<Option<RamFrame>, { rank::VCPU_INFO_FRAME }>,
     /// Things to do before it next runs guest code: bits of [`crate::per_cpu::work`].
     pub work: AtomicU32,
     /// What the event channels keep.
@@ -205,8 +205,8 @@ pub struct VcpuState {
     pub syscall32_callback: Callback,
     /// Entry for `sysenter` from user mode.
     pub sysenter_callback: Callback,
-    /// Entry for an NMI (`CALLBACKTYPE_nmi`).
-    pub nmi_callback: Callback,
+    /// The selectors that a toolstack named with these two. A 64-bit kernel is entered by its own all the same.
+    pub callback_selectors: [u16; 2],
     /// The stack of the guest's kernel, taken when it is entered from user mode (`stack_switch`).
     pub kernel_ss: u64,
     /// See [`Self::kernel_ss`].
@@ -226,7 +226,7 @@ pub struct VcpuState {
     /// Whether the CPU did not take them all when the vcpu was loaded: then they wait here.
     pub selectors_wait: bool,
     /// Frames of the guest's GDT, each held as a descriptor page.
-    pub gdt: [Option<Mfn>; 14],
+    pub gdt: [Option<RamFrame>; 14],
     /// Entries of the guest's GDT.
     pub gdt_entries: u16,
     /// Linear address of the guest's LDT.
@@ -234,7 +234,7 @@ pub struct VcpuState {
     /// Entries of the guest's LDT.
     pub ldt_entries: u16,
     /// Frames of the guest's LDT as far as they were used, each held as a descriptor page.
-    pub ldt: [Option<Mfn>; LDT_PAGES],
+    pub ldt: [Option<RamFrame>; LDT_PAGES],
     /// CR0.TS as the guest set it.
     pub task_switched: bool,
     /// CR4 as the guest sees it.
@@ -248,9 +248,9 @@ pub struct VcpuState {
     /// DR7.
     pub debug_control: u64,
     /// The root of the guest's kernel, held as an L4.
-    pub kernel_root: Option<Mfn>,
+    pub kernel_root: Option<RamFrame>,
     /// The root of the guest's user mode, held as an L4.
-    pub user_root: Option<Mfn>,
+    pub user_root: Option<RamFrame>,
     /// I/O privilege level.
     pub iopl: u8,
     /// I/O permission bitmap: a guest address (`physdev_op set_iobitmap`).
@@ -277,7 +277,7 @@ impl VcpuState {
             syscall_callback: none,
             syscall32_callback: none,
             sysenter_callback: none,
-            nmi_callback: none,
+            callback_selectors: [0; 2],
             kernel_ss: 0,
             kernel_sp: 0,
             fs_base: 0,
@@ -324,11 +324,11 @@ pub trait Processor {
     /// Loads the hypervisor's own root and nothing of any vcpu: what was loaded last may go away.
     fn unload(&self);
     /// Loads everything of `state` that is in the CPU while a vcpu runs: extended state, segment bases, selectors, debug
-    /// registers, descriptor table windows, the root of the mode it is in. Says whether the CPU took all selectors; where it
+    /// registers, descriptor table windows, the root of the mode it is in. Returns whether the CPU took all selectors; where it
     /// did not, null is loaded.
     #[must_use]
     fn load(&self, state: &VcpuState) -> bool;
-    /// Loads selectors and bases of the vcpu that runs, and says whether the CPU took all selectors.
+    /// Loads selectors and bases of the vcpu that runs, and returns whether the CPU took all selectors.
     #[must_use]
     fn load_segments(&self, state: &VcpuState) -> bool;
     /// Takes back what the guest can change without the hypervisor: extended state, selectors unless they wait, bases.
@@ -343,11 +343,11 @@ pub trait Processor {
     fn set_other_gs_base(&self, base: u64);
     /// Loads what RDTSCP answers in ECX.
     fn set_tsc_aux(&self, value: u32);
-    /// Loads the guest's own bits of CR4 (`control_registers::CR4_GUEST`); says whether the CPU has them.
+    /// Loads the guest's own bits of CR4 (`control_registers::CR4_GUEST`); returns whether the CPU has them.
     fn set_guest_cr4(&self, cr4: u64) -> bool;
     /// Takes DR6 as the CPU left it, and clears it.
     fn take_debug_status(&self) -> u64;
-    /// Loads the selector into the GS that user mode sees; a bad one becomes null. Says whether it was good.
+    /// Loads the selector into the GS that user mode sees; a bad one becomes null. Returns whether it was good.
     fn set_user_gs(&self, selector: u16) -> bool;
     /// Shows the vcpu's descriptor tables to the CPU, after they changed.
     fn load_descriptor_tables(&self, state: &VcpuState);

@@ -35,6 +35,13 @@ impl<M: Machine> Caller<'_, M> {
         if request.is(EventCommand::Send) {
             return self.send_event(self.read_event_port(request.argument)?).map(|()| 0).map_err(Stop::Refused);
         }
+        self.event_op(args)
+    }
+
+    /// All but the command of the hot path.
+    #[inline(never)]
+    fn event_op(&mut self, args: &mut Args) -> Reply {
+        let request = EventChannelOp::from(&*args);
         self.event_op_on_port(args, request.command()?, request.argument)
     }
 
@@ -58,7 +65,7 @@ impl<M: Machine> Caller<'_, M> {
     /// The port that is all of `evtchn_send`, in one load where it can be: of the word that it is a half of.
     #[inline]
     fn read_event_port(&self, at: u64) -> Result<u32, Errno> {
-        let Some(word) = GuestAddr(at & !7).words().filter(|_| at & 3 == 0) else {
+        let Some(word) = GuestAddr::new(at & !7).words().filter(|_| at & 3 == 0) else {
             return self.read_event_port_slow(at);
         };
         let [both] = self.hv.machine().read_guest_words(word).map_err(|_| Errno::Fault)?;

@@ -3,7 +3,7 @@
 use super::{args::VcpuOp, commands::VcpuCommand, number::index};
 use crate::{
     Hypervisor,
-    addr::{GuestAddr, Mfn},
+    addr::GuestAddr,
     caller::Caller,
     channel::deliver,
     domain::vcpu::{Vcpu, pause},
@@ -139,7 +139,7 @@ impl<M: Machine> Caller<'_, M> {
     /// processor's is computed from what does not change.
     fn register_time_area(&self, vcpu: &Vcpu, argument: u64) -> Result<(), Errno> {
         let request = self.copy_from_guest::<VcpuRegisterTimeMemoryArea>(argument)?;
-        let area = GuestAddr(request.addr).words::<4>().ok_or(Errno::Fault)?;
+        let area = GuestAddr::new(request.addr).words::<4>().ok_or(Errno::Fault)?;
         let is_written = clock::publish_to_guest(self.hv.machine(), area, self.hv.time_info(self.domain));
         vcpu.sched.time_area.store(request.addr, Ordering::Relaxed);
         vcpu.sched.time_is_due.store(!is_written, Ordering::Relaxed);
@@ -160,8 +160,6 @@ impl<M: Machine> Caller<'_, M> {
         if !is_self && vcpu.pauses.load(Ordering::SeqCst) & pause::DOWN == 0 {
             return Err(Errno::Inval);
         }
-        let mfn = Mfn::new(request.mfn).filter(|&mfn| hv.memory.frames.is_ram(mfn)).ok_or(Errno::Inval)?;
-        let place = VcpuInfoPlace::new(hv.machine(), mfn, index(request.offset)).ok_or(Errno::NxIo)?;
         let had_info = vcpu.has_info();
         let mut slot = vcpu.slot.lock();
         if !is_self && slot.is_none() {
@@ -172,8 +170,9 @@ impl<M: Machine> Caller<'_, M> {
         if frame.is_some() {
             return Err(Errno::Inval);
         }
-        hv.memory.hold_writable(mfn, self.domain.owner).map_err(|_| Errno::Inval)?;
-        *frame = Some(mfn);
+        let held = hv.memory.hold_own(request.mfn, self.domain.owner)?;
+        let place = VcpuInfoPlace::new(hv.machine(), held.frame(), index(request.offset)).ok_or(Errno::NxIo)?;
+        *frame = Some(held.into_entry());
         let mut info = vcpu.info.lock();
         let old = info.filter(|_| had_info);
         for offset in (0..VCPU_INFO_BYTES).step_by(8) {

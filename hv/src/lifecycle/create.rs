@@ -2,7 +2,6 @@
 
 use crate::{
     Hypervisor,
-    addr::Mfn,
     config::MAX_VCPUS,
     domain::{
         Config, Domain, VcpuTable,
@@ -10,6 +9,7 @@ use crate::{
     },
     heap,
     machine::Machine,
+    mem::RamFrame,
     sched::clock,
     shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
 };
@@ -42,7 +42,7 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     /// A vcpu begins with its events masked.
-    fn mask_all_upcalls(&self, shared_info: Mfn) {
+    fn mask_all_upcalls(&self, shared_info: RamFrame) {
         for place in (0..XEN_LEGACY_MAX_VCPUS)
             .filter_map(|id| VcpuInfoPlace::new(self.machine(), shared_info, id * VCPU_INFO_BYTES))
         {

@@ -1,5 +1,6 @@
 //! One entry of a page table, and the whitelist of what a guest may put there (Intel SDM vol. 3A, 4.5.4).
 
+use super::RamFrame;
 use crate::addr::Mfn;
 use oxen_abi::errno::Errno;
 
@@ -70,16 +71,17 @@ impl Entry {
         Ok(Self(if self.0 & Self::USER == 0 { self.0 | Self::USER | Self::GUEST_KERNEL } else { self.0 }))
     }
 
-    /// A present entry of a higher level as it may stand in a table, whatever it refers to.
+    /// A present entry of a table of `level`, which is above 1, as it may stand there, whatever it refers to. A root's is
+    /// marked as accessed, as on a CPU that fetches them ahead of their use: Xen's roots for each CPU do not tell.
     ///
     /// # Errors
     /// `Inval` for anything beyond the whitelist; pages larger than 4 KiB are.
     #[inline]
-    pub const fn sanitize_table(self) -> Result<Self, Errno> {
+    pub const fn sanitize_table(self, level: u32) -> Result<Self, Errno> {
         if self.0 & !Self::ANY_LEVEL != 0 {
             return Err(Errno::Inval);
         }
-        Ok(Self(self.0 | Self::USER))
+        Ok(Self(self.0 | Self::USER | if level == 4 { Self::ACCESSED } else { 0 }))
     }
 
     /// Whether replacing `self` by `other`, both present, changes nothing that matters to the frame behind.
@@ -110,6 +112,13 @@ impl Entry {
         Mfn::new((self.0 & Self::FRAME) >> 12)
     }
 
+    /// The table that an entry of a validated table refers to, if it is present.
+    #[inline(always)]
+    #[must_use]
+    pub const fn table(self) -> Option<RamFrame> {
+        if self.is_present() { Some(RamFrame::counted(Mfn::truncated(self.0 >> 12))) } else { None }
+    }
+
     /// The frame's number as an index, be there such a frame or not.
     #[inline(always)]
     #[must_use]
@@ -121,7 +130,7 @@ impl Entry {
     #[inline]
     #[must_use]
     pub const fn to(mfn: Mfn, flags: u64) -> Self {
-        Self(mfn.address().0 | flags)
+        Self(mfn.address().as_u64() | flags)
     }
 }
 
@@ -142,7 +151,7 @@ mod tests {
             let cached = bit == 3 || bit == 4 || bit == 7;
             assert_eq!(entry.sanitize_page(false).is_ok(), !cached, "bit {bit} of a page");
             assert!(entry.sanitize_page(true).is_ok(), "bit {bit} of a page of a device");
-            assert_eq!(entry.sanitize_table().is_ok(), !cached && bit != 8, "bit {bit} of a table");
+            assert_eq!(entry.sanitize_table(2).is_ok(), !cached && bit != 8, "bit {bit} of a table");
         }
     }
 
@@ -156,8 +165,11 @@ mod tests {
             let opened = entry.0 | 4 | if entry.0 & 4 == 0 { 1 << 52 } else { 0 };
             assert_eq!(entry.sanitize_page(false).ok(), (!is_cached).then_some(Entry(opened)), "{entry:?}");
             assert_eq!(entry.sanitize_page(true), Ok(Entry(opened)), "{entry:?}");
-            let table = (!is_cached && !is_global).then_some(Entry(entry.0 | 4));
-            assert_eq!(entry.sanitize_table().ok(), table, "{entry:?}");
+            for level in 2..=4 {
+                let noted = entry.0 | 4 | if level == 4 { 0x20 } else { 0 };
+                let table = (!is_cached && !is_global).then_some(Entry(noted));
+                assert_eq!(entry.sanitize_table(level).ok(), table, "{entry:?} at level {level}");
+            }
         }
     }
 
@@ -165,6 +177,11 @@ mod tests {
     fn a_kernel_s_page_is_opened_to_ring_3_and_marked() {
         assert_eq!(Entry(0x63).sanitize_page(false), Ok(Entry(0x0010_0000_0000_0067)));
         assert_eq!(Entry(0x67).sanitize_page(false), Ok(Entry(0x67)));
+    }
+
+    #[test]
+    fn a_roots_entries_are_accessed_at_once() {
+        assert_eq!([2, 3, 4].map(|level| Entry(1).sanitize_table(level)), [5, 5, 0x25].map(|word| Ok(Entry(word))));
     }
 
     #[test]

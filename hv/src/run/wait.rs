@@ -1,6 +1,12 @@
 //! How the calling vcpu lets go of its CPU: yielding, blocking, polling.
 
-use crate::{caller::Caller, domain::vcpu::pause, machine::Machine, per_cpu::work, sched::deadlines::NEVER};
+use crate::{
+    caller::Caller,
+    domain::{traps::NMI, vcpu::pause},
+    machine::Machine,
+    per_cpu::work,
+    sched::deadlines::NEVER,
+};
 use core::sync::atomic::Ordering;
 
 impl<M: Machine> Caller<'_, M> {
@@ -51,7 +57,7 @@ impl<M: Machine> Caller<'_, M> {
 
     /// Whether an event or an NMI is there that the caller takes.
     pub fn event_waits(&self) -> bool {
-        let takes_nmi = self.state.nmi_callback.address != 0;
+        let takes_nmi = self.state.traps.handler(NMI).address != 0;
         self.state.info.wants_upcall() || (takes_nmi && self.vcpu.work.load(Ordering::SeqCst) & work::NMI != 0)
     }
 }

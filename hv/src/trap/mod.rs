@@ -14,7 +14,12 @@ pub mod strings;
 
 use crate::{
     caller::Caller,
-    domain::{counters::Counted, debug::STATUS_FIXED, flags, traps::Callback},
+    domain::{
+        counters::Counted,
+        debug::STATUS_FIXED,
+        flags,
+        traps::{Callback, NMI},
+    },
     machine::Machine,
     per_cpu::work,
 };
@@ -130,7 +135,7 @@ impl<M: Machine> Caller<'_, M> {
         }
     }
 
-    /// Does what the vcpu's own work asks for; says whether that entered the guest's kernel.
+    /// Does what the vcpu's own work asks for; returns whether that entered the guest's kernel.
     #[cold]
     fn do_work(&mut self) -> bool {
         if self.vcpu.work.fetch_and(!work::SELECTORS, Ordering::Relaxed) & work::SELECTORS != 0
@@ -139,16 +144,18 @@ impl<M: Machine> Caller<'_, M> {
             self.enter_failsafe();
             return true;
         }
-        if self.vcpu.work.load(Ordering::Relaxed) & work::NMI != 0 && self.state.nmi_callback.address != 0 {
-            self.vcpu.work.fetch_and(!work::NMI, Ordering::Relaxed);
-            let callback = Callback { masks_events: true, ..self.state.nmi_callback };
-            self.enter_kernel(callback, None);
-            return true;
+        // Who has no handler yet loses it.
+        if self.vcpu.work.fetch_and(!work::NMI, Ordering::Relaxed) & work::NMI != 0 {
+            let handler = self.state.traps.handler(NMI);
+            if handler.address != 0 {
+                self.enter_kernel(handler.callback(), None);
+                return true;
+            }
         }
         false
     }
 
-    /// Loads the selectors that wait, now that the LDT's pages which they need can be taken. Says whether the CPU has
+    /// Loads the selectors that wait, now that the LDT's pages which they need can be taken. Returns whether the CPU has
     /// them.
     fn load_selectors(&mut self) -> bool {
         self.state.selectors_wait = false;

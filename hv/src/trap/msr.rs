@@ -146,7 +146,7 @@ impl<M: Machine> Caller<'_, M> {
     #[must_use]
     pub fn write_msr(&mut self, msr: u32, value: u64) -> bool {
         match msr {
-            FS_BASE | GS_BASE | KERNEL_GS_BASE if !GuestAddr(value).is_canonical() => false,
+            FS_BASE | GS_BASE | KERNEL_GS_BASE if !GuestAddr::new(value).is_canonical() => false,
             FS_BASE => {
                 self.state.fs_base = value;
                 self.hv.machine().set_fs_base(value);

@@ -36,7 +36,7 @@ impl<M: Machine> Caller<'_, M> {
         let is_kernel_write = error_code & (PRESENT | WRITE | FETCH) == PRESENT | WRITE && self.state.in_kernel;
         if is_kernel_write
             && (self.domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) || self.domain.is_privileged)
-            && self.write_page_table(GuestAddr(address)).is_some()
+            && self.write_page_table(GuestAddr::new(address)).is_some()
         {
             self.domain.counters.count(Counted::TableWrite);
             return;
@@ -55,8 +55,8 @@ impl<M: Machine> Caller<'_, M> {
     /// may have. Nothing has happened otherwise.
     #[inline(never)]
     fn write_page_table(&mut self, address: GuestAddr) -> Option<()> {
-        let (code, length) = self.fetch_instruction();
-        let instruction = decode::decode(code.get(..length)?, self.regs)?;
+        let code = self.fetch_instruction();
+        let instruction = decode::decode(code.bytes(), self.regs)?;
         let Operation::Write { bytes, change } = instruction.operation else { return None };
         let write = match change {
             Change::Store(value) => Write::Store(value),

@@ -92,7 +92,8 @@ impl CpuBlock {
             hv.leave(*cpu, current, &mut *self.frame.get());
             let Some(Current { domain, vcpu, state }) = current else { nobody() };
             self.domain.store(ptr::from_ref::<Domain>(domain).cast_mut(), Ordering::Relaxed);
-            let caller = Caller { hv, cpu: *cpu, domain, vcpu, state, regs: &mut *self.frame.get() };
+            let regs = &mut *self.frame.get();
+            let caller = Caller { hv, cpu: *cpu, shared: self.shared, domain, vcpu, state, regs };
             (*self.caller.get()).write(caller);
         }
     }

@@ -26,6 +26,7 @@ use oxen_hv::firmware::handoff::{self, BootInfo, Module};
 use oxen_hv::firmware::memory_map::{Kind, MemoryMap};
 use oxen_hv::hardware::CpuId;
 use oxen_hv::lock;
+use oxen_hv::mem::RamFrame;
 use oxen_hv::mem::frame_table::FrameTable;
 use oxen_hv::pci::Pci;
 use oxen_hv::shootdown::Shootdown;
@@ -117,7 +118,7 @@ pub(crate) fn make_hypervisor(
     let pci = Pci::new(windows.copied().collect());
     let efi = info.efi.clone();
     heap::draw_from(heap::Source {
-        take: |order| running::HYPERVISOR.get().ok_or(Errno::NoMem)?.memory.take_own(order),
+        take: |order| running::HYPERVISOR.get().ok_or(Errno::NoMem)?.memory.take_own(order).map(RamFrame::mfn),
         give_back: |frame| {
             running::HYPERVISOR.get().into_iter().for_each(|hv| hv.memory.give_back_own(frame));
         },
@@ -242,7 +243,7 @@ fn keep_interrupt_controllers(info: &BootInfo, acpi: &Acpi, frames: &FrameTable)
     let ioapics = controllers(acpi).map(|ioapic| ioapic.address.into()..u64::from(ioapic.address) + PAGE_BYTES as u64);
     for range in ioapics.chain([LOCAL_APICS]) {
         map.add(range.clone(), Kind::Reserved);
-        let ends = (Mfn::containing(MachineAddr(range.start)), Mfn::containing(MachineAddr(range.end - 1)));
+        let ends = (Mfn::containing(MachineAddr::new(range.start)), Mfn::containing(MachineAddr::new(range.end - 1)));
         if let (Some(first), Some(last)) = ends
             && frames.forbid_io(first, last).is_err()
         {

@@ -88,5 +88,5 @@ fn dom_ids_of_no_domain_are_told() {
     let _home = guest.build_home(4);
     assert_eq!(guest.call(Caller::mmu_update, [BUFFER, 0, 0, 9]), Err(Errno::Srch));
     assert_eq!(guest.domain.id, DomId(1));
-    assert_eq!(guest.hv.memory.frames.state(guest.domain.shared_info).kind(), FrameType::Writable);
+    assert_eq!(guest.hv.memory.frames.state(guest.domain.shared_info.mfn()).kind(), FrameType::Writable);
 }

@@ -58,6 +58,7 @@ impl Guest {
         Caller {
             hv: self.hv,
             cpu: this_cpu(),
+            shared: self.hv.cpu(this_cpu()).unwrap(),
             domain: &self.domain,
             vcpu: &self.vcpu,
             state: &mut self.state,
@@ -83,8 +84,7 @@ impl Guest {
         for (slot, (frame, writable)) in pages.enumerate() {
             table_word(self.hv, tables[3], slot).store(Entry::to(frame, flags | writable).0, Ordering::SeqCst);
         }
-        self.hv.memory.adopt_root(&self.domain.memory, tables[0]).unwrap();
-        self.state.kernel_root = Some(tables[0]);
+        self.state.kernel_root = Some(self.hv.memory.adopt_root(&self.domain.memory, tables[0]).unwrap());
         self.run();
         Home { tables, data }
     }

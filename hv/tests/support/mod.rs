@@ -22,7 +22,7 @@ use oxen_hv::{
     grant::Policy,
     hardware::CpuId,
     machine::Machine,
-    mem::{Ram, entry::Entry, frame_table::FrameTable},
+    mem::{entry::Entry, frame_table::FrameTable},
 };
 use std::{
     cell::{Cell, RefCell},

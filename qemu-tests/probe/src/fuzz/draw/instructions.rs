@@ -164,7 +164,8 @@ pub(super) fn draw(random: &mut Random) -> Step {
             let is_whole =
                 matches!(*destination, Value::Window(_, at) if at % 8 == 0) && !matches!(name, "write 1" | "write 4");
             *a = match name {
-                "or" => Value::Number(random.word() & 0xfff0_0000_0000_0fff),
+                // Not how the page is cached.
+                "or" => Value::Number(random.word() & 0xfff0_0000_0000_0f67),
                 _ if is_whole => super::entry(random),
                 _ => Value::Number(random.word()),
             };
