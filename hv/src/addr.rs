@@ -171,6 +171,13 @@ impl GuestAddr {
         if self.is_guest_spot(8 * N as u64) { Some(GuestWords(self)) } else { None }
     }
 
+    /// 32 bits from here, if the CPU may access them for the guest.
+    #[inline]
+    #[must_use]
+    pub const fn half(self) -> Option<GuestHalf> {
+        if self.is_guest_spot(4) { Some(GuestHalf(self)) } else { None }
+    }
+
     /// The slot of the table at `level` (1 to 4) that translates this address.
     #[inline]
     #[must_use]
@@ -305,10 +312,24 @@ impl<const N: usize> GuestWords<N> {
     }
 }
 
+/// 32 bits of a guest's address space, as [`GuestRange`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestHalf(GuestAddr);
+
+impl GuestHalf {
+    /// The first address.
+    #[inline]
+    #[must_use]
+    pub const fn start(self) -> GuestAddr {
+        self.0
+    }
+}
+
 // Only what judges an address makes one that was judged.
 assert_not_impl_any!(GuestRange: FromBytes, Default);
 assert_not_impl_any!(GuestRecords<1>: FromBytes, Default);
 assert_not_impl_any!(GuestWords<1>: FromBytes, Default);
+assert_not_impl_any!(GuestHalf: FromBytes, Default);
 assert_not_impl_any!(Mfn: FromBytes, Default);
 assert_not_impl_any!(Slot: FromBytes, Default);
 // Handlers pass them in registers.

@@ -53,7 +53,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     #[must_use]
     pub fn must_yield(&self) -> bool {
-        self.shared.work.load(Ordering::Relaxed) != 0 || self.state.info.wants_upcall()
+        !self.shared.work.load(Ordering::Relaxed).is_empty() || self.state.info.wants_upcall()
     }
 
     /// The right to act on others, for the control domain.

@@ -5,8 +5,8 @@
 //! each other (`cargo xtask check`):
 //!
 //! ```text
-//! words     config hardware layout lock ports reply | addr heap
-//! leaves    console pci rights | firmware
+//! words     atomic_flags config hardware layout lock ports reply | addr heap
+//! leaves    console pci rights shootdown | firmware
 //! subjects  mem | shared_info | event grant sched | domain
 //! all       machine per_cpu | hypervisor | caller
 //! stories   cpu processor stubs | channel | granted | lifecycle | keys run
@@ -39,6 +39,7 @@
 extern crate alloc;
 
 pub mod addr;
+pub mod atomic_flags;
 pub mod boot;
 pub mod caller;
 pub mod channel;
@@ -69,6 +70,7 @@ pub mod rights;
 pub mod run;
 pub mod sched;
 pub mod shared_info;
+pub mod shootdown;
 pub mod stubs;
 pub mod trap;
 

@@ -9,21 +9,25 @@ pub fn overlap(ports: &RangeInclusive<u16>, others: &RangeInclusive<u16>) -> boo
     ports.start() <= others.end() && others.start() <= ports.end()
 }
 
-/// I/O ports and model-specific registers, asked of the machine.
+/// The machine's I/O ports.
 pub trait Ports {
     /// Reads `bytes` (1, 2 or 4) from a port.
     fn port_in(&self, port: u16, bytes: u8) -> u32;
     /// Writes `bytes` (1, 2 or 4) to a port.
     fn port_out(&self, port: u16, bytes: u8, value: u32);
-    /// Reads a model-specific register of the machine; `None` if it faults.
-    fn read_msr(&self, msr: u32) -> Option<u64>;
-    /// Writes a model-specific register; returns whether it took.
-    fn write_msr(&self, msr: u32, value: u64) -> bool;
     /// Whether one of the ports is one that the hypervisor keeps to itself: of its console's serial line, or of the ACPI
     /// timer.
     fn has_own_port(&self, ports: RangeInclusive<u16>) -> bool;
-    /// CPUID of the machine: EAX, EBX, ECX, EDX.
+}
+
+/// What the CPU says of itself, and the registers by which it is told.
+pub trait Registers {
+    /// CPUID: EAX, EBX, ECX, EDX.
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4];
+    /// Reads a model-specific register; `None` if it faults.
+    fn read_msr(&self, msr: u32) -> Option<u64>;
+    /// Writes a model-specific register; returns whether it took.
+    fn write_msr(&self, msr: u32, value: u64) -> bool;
     /// Sets the extended control register XCR0; returns whether the CPU took it.
     fn set_xcr0(&self, value: u64) -> bool;
 }

@@ -145,7 +145,7 @@ fn a_poll_looks_at_its_ports_in_order_up_to_one_that_is_pending() {
     assert_eq!(poll(&mut guest, 4000, port), Err(Errno::Inval));
     guest.state.info.set_upcall_mask(false);
     assert_eq!(poll(&mut guest, 4000, port), Ok(0), "an event waits to be delivered");
-    assert_eq!(guest.vcpu.pauses.load(SeqCst), 0);
+    assert_eq!(guest.vcpu.pauses.load(SeqCst), oxen_hv::domain::vcpu::Pauses::empty());
 }
 
 #[test]

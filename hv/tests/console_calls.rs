@@ -51,7 +51,7 @@ fn the_control_domain_s_words_go_out_as_they_are() {
     let long = "x".repeat(1000) + "\n";
     assert_eq!((write(&mut dom0, &long), sent(&dom0)), (Ok(0), "x".repeat(1000) + "\r\n"));
     // Interrupted after each piece, nothing is lost or said twice.
-    dom0.hv.cpus[0].work.store(1, Ordering::SeqCst);
+    dom0.hv.cpus[0].work.store(oxen_hv::per_cpu::Work::RESCHEDULE, Ordering::SeqCst);
     assert_eq!((write(&mut dom0, &long), sent(&dom0)), (Ok(0), "x".repeat(1000) + "\r\n"));
     assert_eq!((write(&mut guest, "hello\n"), sent(&guest)), (Err(Errno::Perm), String::new()));
     dom0.run();

@@ -8,7 +8,7 @@ use oxen_hv::{
     addr::GuestAddr,
     caller::Caller,
     domain::traps::{Callback, NMI, TrapHandler},
-    per_cpu::work,
+    per_cpu::Work,
     trap::vector,
 };
 use std::sync::atomic::Ordering;
@@ -61,13 +61,13 @@ fn selectors_that_are_gone_are_told_by_the_failsafe_callback() {
     let (mut guest, home) = guest();
     guest.state.selectors = [1, 2, 0x17, 4];
     guest.state.selectors_wait = true;
-    guest.vcpu.work.store(work::SELECTORS, Ordering::SeqCst);
+    guest.vcpu.work.store(Work::SELECTORS, Ordering::SeqCst);
     guest.hv.machine().good_selectors.store(0x10, Ordering::SeqCst);
     guest.caller().deliver_pending();
     assert_eq!(guest.regs.rip, HANDLER);
     let [ds, es, fs, gs, _, _, rip, ..] = frame::<11>(&guest, &home);
     assert_eq!(([ds, es, fs, gs], rip), ([1, 2, 0x17, 4], 0x1234));
-    assert_eq!(guest.vcpu.work.load(Ordering::SeqCst), 0);
+    assert_eq!(guest.vcpu.work.load(Ordering::SeqCst), Work::empty());
     assert!(!guest.state.selectors_wait, "the CPU holds what there is now");
 }
 
@@ -76,9 +76,9 @@ fn an_nmi_has_its_entry_in_the_trap_table_and_is_lost_without_one() {
     let (mut guest, home) = guest();
     let nmi = |guest: &mut Guest| {
         guest.regs.rip = 0x1234;
-        guest.vcpu.work.store(work::NMI, Ordering::SeqCst);
+        guest.vcpu.work.store(Work::NMI, Ordering::SeqCst);
         guest.caller().deliver_pending();
-        assert_eq!(guest.vcpu.work.load(Ordering::SeqCst), 0);
+        assert_eq!(guest.vcpu.work.load(Ordering::SeqCst), Work::empty());
         guest.regs.rip
     };
     guest.state.traps.set(NMI, TrapHandler::default());
@@ -100,9 +100,9 @@ fn selectors_that_load_at_the_second_try_are_not_told() {
     let (mut guest, _) = guest();
     guest.state.selectors = [1, 2, 3, 4];
     guest.state.selectors_wait = true;
-    guest.vcpu.work.store(work::SELECTORS, Ordering::SeqCst);
+    guest.vcpu.work.store(Work::SELECTORS, Ordering::SeqCst);
     guest.caller().deliver_pending();
-    assert_eq!((guest.regs.rip, guest.vcpu.work.load(Ordering::SeqCst)), (0x1234, 0));
+    assert_eq!((guest.regs.rip, guest.vcpu.work.load(Ordering::SeqCst)), (0x1234, Work::empty()));
     assert!(!guest.state.selectors_wait);
 }
 

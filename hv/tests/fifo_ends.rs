@@ -15,7 +15,7 @@ use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     channel::Reset,
-    domain::vcpu::pause,
+    domain::vcpu::Pauses,
     reply::Stop,
 };
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -175,11 +175,11 @@ fn a_poller_wakes_for_its_port_however_high_masked_or_not() {
     // 70000 and 4464 are the same in 16 bits.
     for (waits_for, port, wakes) in [(70_000, 4464, false), (70_000, 70_000, true), (0, 5, true)] {
         words(&guest, array).iter().for_each(|word| word.store(1 << 30, SeqCst));
-        poller.pauses.store(pause::POLLING, SeqCst);
+        poller.pauses.store(Pauses::POLLING, SeqCst);
         guest.domain.events.begin_poll(&guest.domain.vcpu(1).unwrap().events, waits_for);
         guest.caller().send_event(port).unwrap();
         assert!(hv.is_event_pending(&guest.domain, port));
-        assert_eq!(poller.pauses.load(SeqCst) & pause::POLLING == 0, wakes, "port {port} for {waits_for}");
+        assert_eq!(!poller.pauses.load(SeqCst).intersects(Pauses::POLLING), wakes, "port {port} for {waits_for}");
         assert_eq!(guest.domain.events.end_poll(&guest.domain.vcpu(1).unwrap().events), !wakes);
     }
 }

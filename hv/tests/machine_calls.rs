@@ -152,7 +152,7 @@ fn processors_keep_their_code_and_the_request_for_other_is_judged() {
         control.hv.machine().write_guest(GuestAddr::new(0), op.as_bytes()).unwrap();
         control.call(Caller::platform_op, [0, 0, 0, 0])
     };
-    let asked = [(FIRST, 16), (FIRST, 0), (1 << 40, 16), (FIRST, 0x4000), (1 << 63, 1), (FIRST, u32::MAX)];
+    let asked = [(FIRST, 16), (FIRST, 0), (1 << 40, 16), (FIRST, 0x8000), (1 << 63, 1), (FIRST, u32::MAX)];
     let mut on = |name: [u8; 4], signature: u32| {
         let mut peripherals = hv.machine().peripherals.lock().unwrap();
         peripherals.cpuid.insert(0, [0xd, u32::from_le_bytes(name), 0, 0]);

@@ -20,9 +20,9 @@ use oxen_hv::{
     config::MAX_VCPUS,
     domain::{
         Domain,
-        vcpu::{Vcpu, VcpuState, pause},
+        vcpu::{Pauses, Vcpu, VcpuState},
     },
-    per_cpu::work,
+    per_cpu::Work,
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 use support::{
@@ -71,7 +71,7 @@ fn a_domain_has_up_to_128_vcpus_one_at_a_time_and_gives_them_back() {
     let too_few = ask(&mut control, abi::XEN_DOMCTL_MAX_VCPUS, domain.id, &abi::DomctlMaxVcpus { max: ALL - 1 });
     assert_eq!(too_few, Err(Errno::Inval));
     // Something more urgent always waits.
-    hv.cpus[0].work.fetch_or(work::RESCHEDULE, SeqCst);
+    hv.cpus[0].work.insert(Work::RESCHEDULE, SeqCst);
     ask(&mut control, abi::XEN_DOMCTL_MAX_VCPUS, domain.id, &abi::DomctlMaxVcpus { max: ALL }).unwrap();
     assert_eq!(domain.each_vcpu().map(|vcpu| vcpu.id).collect::<Vec<_>>(), (0..ALL).collect::<Vec<_>>());
     assert!(domain.vcpu(ALL).is_none());
@@ -140,7 +140,7 @@ fn a_far_vcpu_that_a_toolstack_starts_has_a_place_that_no_guest_sees() {
     for id in [40, 100] {
         set_context(&mut control, domain.id, id, &context).unwrap();
         let vcpu = domain.vcpu(id).unwrap();
-        assert_eq!(vcpu.pauses.load(SeqCst) & pause::DOWN, 0, "it may run");
+        assert!(!vcpu.pauses.load(SeqCst).contains(Pauses::DOWN), "it may run");
         let info = vcpu.info.lock().unwrap();
         assert!(info.upcall_mask());
         assert_eq!(info.word(32 + 24).load(SeqCst), hv.time.vcpu_time_info()[3], "and knows the time");
@@ -198,10 +198,10 @@ fn far_vcpus_poll_each_for_itself() {
     // Numbers that are the same in five bits.
     let pollers = [8, 40, 104].map(|id| domain.vcpu(id).unwrap());
     for vcpu in pollers {
-        vcpu.pauses.store(pause::POLLING, SeqCst);
+        vcpu.pauses.store(Pauses::POLLING, SeqCst);
         domain.events.begin_poll(&vcpu.events, if vcpu.id == 104 { second } else { first });
     }
-    let polling = || pollers.map(|vcpu| vcpu.pauses.load(SeqCst) & pause::POLLING != 0);
+    let polling = || pollers.map(|vcpu| vcpu.pauses.load(SeqCst).intersects(Pauses::POLLING));
     assert!(domain.events.end_poll(&pollers[0].events));
     assert!(!domain.events.end_poll(&pollers[0].events), "it is over");
     guest.caller().send_event(first).unwrap();

@@ -144,7 +144,7 @@ fn an_entry_that_is_refused_with_its_table_stays_as_it_was_written() {
     table_word(guest.hv, bad, 9).store(0, Ordering::SeqCst);
     assert_eq!(extended(&mut guest, mmu::MMUEXT_PIN_L4_TABLE, root.raw(), 0), Ok(0));
     let second = table_word(guest.hv, root, 2).load(Ordering::SeqCst);
-    assert_eq!(second, Entry::to(bad, Entry::PRESENT | Entry::USER).0, "the table below came first");
+    assert_eq!(second, Entry::to(bad, FLAGS).0, "a root's entry is marked at once");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use oxen_hv::{
     Hypervisor,
     addr::GuestAddr,
     caller::{Caller, Current},
-    domain::{Config, Domain, regs::Regs, vcpu::pause},
+    domain::{Config, Domain, regs::Regs, vcpu::Pauses},
     hardware::CpuId,
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
@@ -35,7 +35,7 @@ fn domain(hv: &'static Hypervisor<Fake>, vcpus: u32, cpus: u64) -> Arc<Domain> {
         let vcpu = domain.vcpu(id).unwrap();
         hv.set_hard_affinity(&domain, vcpu, cpus).unwrap();
         vcpu.is_initialised.store(true, SeqCst);
-        hv.unpause_vcpu(vcpu, pause::DOWN);
+        hv.unpause_vcpu(vcpu, Pauses::DOWN);
     }
     hv.unpause_by_controller(&domain).unwrap();
     domain
@@ -64,7 +64,7 @@ fn a_vcpu_that_runs_where_it_may_not_any_more_leaves_at_once() {
     leave(hv, &mut current);
     assert_eq!(current.unwrap().domain.id, other.id);
     assert_eq!(cpu_of(&moving, 0), 2);
-    assert_eq!(moving.vcpu(0).unwrap().pauses.load(SeqCst), 0, "it goes on there");
+    assert_eq!(moving.vcpu(0).unwrap().pauses.load(SeqCst), Pauses::empty(), "it goes on there");
     assert_eq!(hv.set_hard_affinity(&moving, moving.vcpu(0).unwrap(), 1 << 40), Err(Errno::Inval));
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, book, fuzz, gallery, gdb, run, test};
+use crate::{bench, book, fuzz, gallery, gdb, hostile, run, test};
 
 /// Build, run, test and measure Oxen
 #[derive(Debug, Parser)]
@@ -40,6 +40,8 @@ pub enum Verb {
     Bench(bench::Args),
     /// Look for inputs that break a part; or ask real Xen and Oxen the same things, drawn from seeds, and compare the answers
     Fuzz(fuzz::Args),
+    /// Try random operations on the hypervisor's lib, the laws checked all along: as long as one likes
+    Hostile(hostile::Args),
     /// Boot the kernels of distributions as guests, and compare their logs with those on real Xen
     Gallery(gallery::Args),
     /// Boot a machine that waits for gdb

@@ -34,9 +34,9 @@ const SAFE_ROOTS: [&str; 6] =
 const CRATES: [Crate; 7] = [
     Crate {
         layers: &[
-            &["config", "hardware", "layout", "lock", "ports", "reply"],
+            &["atomic_flags", "config", "hardware", "layout", "lock", "ports", "reply"],
             &["addr", "heap"],
-            &["console", "pci", "rights"],
+            &["console", "pci", "rights", "shootdown"],
             &["firmware", "mem"],
             &["shared_info"],
             &["event", "grant", "sched"],
@@ -63,7 +63,7 @@ const CRATES: [Crate; 7] = [
             &["start", "x86::port", "x86::msr", "x86::segments", "x86::symbols", "x86::memory::smap"],
             &["x86::percpu", "x86::device::serial"],
             &["x86::cpu"],
-            &["x86::memory::tables", "x86::shootdown", "x86::device::power"],
+            &["x86::memory::tables", "x86::device::power"],
             &[
                 "x86::memory::window",
                 "x86::memory::space",
@@ -260,8 +260,14 @@ fn has_public_field(code: &str) -> bool {
 }
 
 fn names_the_machine(name: &str, line: &Line) -> Option<&'static str> {
-    let names = path_in_lib(name).is_some() && line.code.contains("crate::x86");
-    names.then_some("the lib cannot name the machine (`crate::x86`)")
+    path_in_lib(name)?;
+    if line.code.contains("crate::x86") {
+        return Some("the lib cannot name the machine (`crate::x86`)");
+    }
+    let (_, path) = line.code.split_once("use x86_64::")?;
+    let mut names = path.split([':', '{', '}', ',', ';', ' ']).filter(|name| name.starts_with(char::is_uppercase));
+    let is_flags = |name: &str| name.ends_with("Flags") || name.ends_with("ErrorCode");
+    (!names.all(is_flags)).then_some("of the crate `x86_64` the lib uses flags only: all else is the machine's")
 }
 
 /// The crate that a file belongs to, where its arrows are judged, and the module that it is there.
@@ -327,6 +333,8 @@ mod tests {
         assert_eq!(broken("hv/src/mem/edit.rs", "//! A.\nuse crate::hypercall::args;\n"), 1);
         assert_eq!(broken("hv/src/layout.rs", "//! A.\nuse crate::{addr::Mfn};\nuse crate::mem::Frame;\n"), 2);
         assert_eq!(broken("hv/src/trap/mod.rs", "//! A.\nuse crate::x86::msr;\n"), 2);
+        assert_eq!(broken("hv/src/trap/mod.rs", "//! A.\nuse x86_64::registers::rflags::RFlags;\n"), 0);
+        assert_eq!(broken("hv/src/trap/mod.rs", "//! A.\nuse x86_64::registers::control::{Cr0Flags, Cr3};\n"), 1);
         let list = "//! A.\nuse crate::{\n    addr::{Mfn, hypercall},\n    trap, hypercall::args,\n};\nfn trap() {}\n";
         assert_eq!(broken("hv/src/mem/edit.rs", list), 2);
         assert_eq!(broken("hv/src/trap/edit.rs", list), 1, "two rooms of one layer do not know each other");

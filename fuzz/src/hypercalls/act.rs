@@ -12,7 +12,7 @@ use oxen_hv::{
     addr::{GuestAddr, PAGE_SIZE},
     caller::Caller,
     hypercall::Next,
-    per_cpu::work,
+    per_cpu::Work,
     trap::vector,
 };
 use std::sync::atomic::Ordering::SeqCst;
@@ -165,8 +165,8 @@ fn guest_step(world: &mut World, me: usize, kind: u8, input: &mut Input<'_>) {
         // Other work waits, and is not done before the next call is under way.
         29 => {
             if let Some(shared) = world.hv.cpu(oxen_hv::hardware::CpuId(world.cpu)) {
-                let bits = [work::RESCHEDULE, work::RESCHEDULE | work::YIELD, work::TIMER, 0];
-                shared.work.fetch_or(bits[usize::from(input.byte() & 3)], SeqCst);
+                let bits = [Work::RESCHEDULE, Work::RESCHEDULE | Work::YIELD, Work::TIMER, Work::empty()];
+                shared.work.insert(bits[usize::from(input.byte() & 3)], SeqCst);
             }
         }
         30 => {

@@ -7,7 +7,7 @@ use oxen_hv::{
     caller::{Caller, Current},
     domain::{regs::Regs, vcpu::Processor},
     hardware::CpuId,
-    per_cpu::work,
+    per_cpu::Work,
 };
 use std::{
     cell::{Cell, RefCell},
@@ -42,7 +42,7 @@ fn bit(cpu: u16) -> u64 {
 pub(super) fn become_those_of(hv: &'static Hypervisor<Fake>) {
     MACHINE.set(Some(hv));
     support::while_waiting(go_on_elsewhere);
-    hv.cpus.iter().for_each(|cpu| cpu.work.store(0, SeqCst));
+    hv.cpus.iter().for_each(|cpu| cpu.work.store(Work::empty(), SeqCst));
     on_cpu(0);
 }
 
@@ -52,7 +52,7 @@ fn go_on_elsewhere() {
     assert!(WAITED.get() < PATIENCE, "{:?} waits for ever", this_cpu());
     let Some(hv) = MACHINE.get() else { return };
     for cpu in (0..CPUS as u16).filter(|&cpu| cpu != this_cpu().0) {
-        if hv.cpu(CpuId(cpu)).is_some_and(|shared| shared.work.load(SeqCst) != 0) {
+        if hv.cpu(CpuId(cpu)).is_some_and(|shared| !shared.work.load(SeqCst).is_empty()) {
             leave(hv, cpu);
         }
     }
@@ -61,7 +61,7 @@ fn go_on_elsewhere() {
 /// Whether somebody who has a seat at a CPU can run there.
 fn has_somebody(hv: &Hypervisor<Fake>, cpu: u16) -> bool {
     super::laws::domains(hv).iter().any(|domain| {
-        domain.each_vcpu().any(|vcpu| vcpu.sched.cpu() == Some(CpuId(cpu)) && vcpu.pauses.load(SeqCst) == 0)
+        domain.each_vcpu().any(|vcpu| vcpu.sched.cpu() == Some(CpuId(cpu)) && vcpu.pauses.load(SeqCst).is_empty())
     })
 }
 
@@ -84,7 +84,7 @@ fn leave(hv: &'static Hypervisor<Fake>, cpu: u16) {
 /// A CPU that has nothing to do gives up whom it has.
 fn put_away(hv: &'static Hypervisor<Fake>, cpu: u16, current: &mut Option<Current>, regs: &Regs) {
     if let Some(shared) = hv.cpu(CpuId(cpu)) {
-        shared.work.store(0, SeqCst);
+        shared.work.store(Work::empty(), SeqCst);
     }
     let Some(Current { domain, vcpu, mut state }) = current.take() else { return };
     state.regs = *regs;
@@ -118,12 +118,12 @@ pub(super) fn go_on(hv: &'static Hypervisor<Fake>, cpu: u16) -> Option<DomId> {
     let shared = hv.cpu(CpuId(cpu))?;
     let armed = hv.machine().peripherals.lock().unwrap().armed[usize::from(cpu)];
     if armed.is_some_and(|at| at <= hv.machine().time.load(SeqCst)) {
-        shared.work.fetch_or(work::TIMER, SeqCst);
+        shared.work.insert(Work::TIMER, SeqCst);
     }
     let mut found = None;
     for _ in 0..TRIES {
         let has_none = ON.with(|on| on[usize::from(cpu)].borrow().current.is_none());
-        if has_none || shared.work.load(SeqCst) != 0 {
+        if has_none || !shared.work.load(SeqCst).is_empty() {
             leave(hv, cpu);
         }
         found = with_caller(hv, cpu, |caller| {
@@ -131,9 +131,9 @@ pub(super) fn go_on(hv: &'static Hypervisor<Fake>, cpu: u16) -> Option<DomId> {
             caller.domain.id
         });
         if found == Some(IDLER) {
-            shared.work.fetch_or(work::RESCHEDULE | work::YIELD, SeqCst);
+            shared.work.insert(Work::RESCHEDULE | Work::YIELD, SeqCst);
         }
-        if found.is_none() || shared.work.load(SeqCst) == 0 {
+        if found.is_none() || shared.work.load(SeqCst).is_empty() {
             break;
         }
     }

@@ -13,7 +13,7 @@ use oxen_hv::{
     domain::{
         Config, Domain,
         traps::{Callback, TrapHandler},
-        vcpu::pause,
+        vcpu::Pauses,
     },
     mem::{editor::Editor, entry::Entry},
     sched::run_queue::Share,
@@ -190,7 +190,7 @@ fn build(hv: &'static Hypervisor<Fake>, id: DomId, vcpus: u32) -> Side {
         (state.kernel_sp, state.regs.rsp, state.regs.rip) = (STACK_END, STACK_END, CODE);
         drop(slot);
         vcpu.is_initialised.store(true, SeqCst);
-        hv.unpause_vcpu(vcpu, pause::DOWN);
+        hv.unpause_vcpu(vcpu, Pauses::DOWN);
     }
     hv.unpause_by_controller(&domain).unwrap();
     Side { domain, frames }

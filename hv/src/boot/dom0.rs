@@ -6,7 +6,7 @@ use crate::{
     domain::{
         Config, Domain, flags,
         regs::Regs,
-        vcpu::{Vcpu, VcpuState, pause},
+        vcpu::{Pauses, Vcpu, VcpuState},
     },
     machine::Machine,
     mem::{RamFrame, editor::Editor, entry::Entry, frame_alloc},
@@ -132,7 +132,7 @@ impl<M: Machine> Hypervisor<M> {
         let vcpu = domain.vcpu(0).ok_or(BuildError::OutOfMemory)?;
         set_first_context(vcpu, &image, &layout, root);
         self.unpause_by_controller(&domain)?;
-        self.unpause_vcpu(vcpu, pause::DOWN);
+        self.unpause_vcpu(vcpu, Pauses::DOWN);
         Ok(domain)
     }
 

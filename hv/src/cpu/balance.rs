@@ -10,7 +10,7 @@ use crate::{
     hardware::CpuId,
     lock,
     machine::Machine,
-    per_cpu::{CpuShared, Occupant, Plan, work},
+    per_cpu::{CpuShared, Occupant, Plan, Work},
     sched::{
         VcpuSched,
         deadlines::NEVER,
@@ -50,7 +50,7 @@ impl<M: Machine> Hypervisor<M> {
         if idle != 0 {
             let liked = idle & vcpu.soft_affinity.load(Ordering::Relaxed);
             let chosen = if liked != 0 { liked } else { idle };
-            self.raise_work(CpuId(chosen.trailing_zeros() as u16), work::RESCHEDULE);
+            self.raise_work(CpuId(chosen.trailing_zeros() as u16), Work::RESCHEDULE);
         }
     }
 
@@ -101,7 +101,7 @@ fn move_one(cpu: CpuId, here: &mut Plan, there: &mut Plan) -> Option<(Arc<Vcpu>,
         occupant.is_some_and(|Occupant { vcpu, .. }| {
             let is_off = vcpu.slot.try_lock().is_some_and(|slot| slot.is_some());
             is_off
-                && vcpu.pauses.load(Ordering::SeqCst) == 0
+                && vcpu.pauses.load(Ordering::SeqCst).is_empty()
                 && vcpu.sched.allowed.load(Ordering::SeqCst) >> cpu.0 & 1 != 0
                 && is_liked(&vcpu.sched, cpu)
         })

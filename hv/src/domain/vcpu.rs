@@ -6,31 +6,37 @@ use super::{
     traps::{Callback, TrapTable},
 };
 use crate::{
+    atomic_flags::AtomicFlags,
     lock::{Lock, rank},
     mem::RamFrame,
-    ports::Ports,
+    ports::Registers,
+    sched::work::Work,
     shared_info::VcpuInfoPlace,
 };
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use bitflags::bitflags;
+use core::sync::atomic::{AtomicBool, AtomicU64};
 use oxen_abi::{domid::DomId, segments::XEN_LEGACY_MAX_VCPUS};
 
-/// What makes a vcpu ready or not, as bits of [`Vcpu::pauses`]; it runs when none is set.
-pub mod pause {
-    /// Not yet brought up, or taken down (`VCPUOP_up`, `VCPUOP_down`).
-    pub const DOWN: u32 = 1 << 0;
-    /// Waits for an event (`SCHEDOP_block`).
-    pub const BLOCKED: u32 = 1 << 1;
-    /// Waits for one of some ports (`SCHEDOP_poll`).
-    pub const POLLING: u32 = 1 << 2;
-    /// Its domain is paused, by the toolstack or because it is being changed or torn down.
-    pub const DOMAIN: u32 = 1 << 3;
-    /// Its domain has shut down.
-    pub const SHUT_DOWN: u32 = 1 << 4;
-    /// It is to go to another CPU, and to leave the one that it is on.
-    pub const MOVING: u32 = 1 << 5;
-    /// What an event ends.
-    pub const WAITING: u32 = BLOCKED | POLLING;
+bitflags! {
+    /// Why a vcpu does not run.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Pauses: u32 {
+        /// Not yet brought up, or taken down (`VCPUOP_up`, `VCPUOP_down`).
+        const DOWN = 1 << 0;
+        /// Waits for an event (`SCHEDOP_block`).
+        const BLOCKED = 1 << 1;
+        /// Waits for one of some ports (`SCHEDOP_poll`).
+        const POLLING = 1 << 2;
+        /// Its domain is paused, by the toolstack or because it is being changed or torn down.
+        const DOMAIN = 1 << 3;
+        /// Its domain has shut down.
+        const SHUT_DOWN = 1 << 4;
+        /// It is to go to another CPU, and to leave the one that it is on.
+        const MOVING = 1 << 5;
+        /// What an event ends.
+        const WAITING = Self::BLOCKED.bits() | Self::POLLING.bits();
+    }
 }
 
 /// A virtual CPU, as everybody may touch it.
@@ -40,8 +46,8 @@ pub struct Vcpu {
     pub domain: DomId,
     /// Its number in the domain.
     pub id: u32,
-    /// Why it does not run: bits of [`pause`].
-    pub pauses: AtomicU32,
+    /// Why it does not run.
+    pub pauses: AtomicFlags<Pauses>,
     /// Its state while it does not run; `None` while a CPU has it, or before it was initialised.
     pub slot: Lock<Option<Box<VcpuState>>, { rank::VCPU_STATE }>,
     /// Whether `VCPUOP_initialise` or the toolstack gave it a context.
@@ -50,8 +56,8 @@ pub struct Vcpu {
     pub info: Lock<Option<VcpuInfoPlace>, { rank::VCPU_INFO }>,
     /// The guest's own frame that holds it, once the guest chose one: held writable.
     pub info_frame: Lock<Option<RamFrame>, { rank::VCPU_INFO_FRAME }>,
-    /// Things to do before it next runs guest code: bits of [`crate::per_cpu::work`].
-    pub work: AtomicU32,
+    /// What is to be done before it next runs guest code.
+    pub work: AtomicFlags<Work>,
     /// What the event channels keep.
     pub events: crate::event::VcpuEvents,
     /// What the scheduler and the clock keep.
@@ -63,16 +69,16 @@ pub struct Vcpu {
 impl Vcpu {
     /// A vcpu that is not ready for the reasons `pauses`, and has no context yet.
     #[must_use]
-    pub fn new(domain: DomId, id: u32, info: VcpuInfoPlace, state: Box<VcpuState>, pauses: u32, now: u64) -> Self {
+    pub fn new(domain: DomId, id: u32, info: VcpuInfoPlace, state: Box<VcpuState>, pauses: Pauses, now: u64) -> Self {
         Self {
             domain,
             id,
-            pauses: AtomicU32::new(pauses),
+            pauses: AtomicFlags::new(pauses),
             slot: Lock::new(Some(state)),
             is_initialised: AtomicBool::new(false),
             info: Lock::new(Some(info)),
             info_frame: Lock::new(None),
-            work: AtomicU32::new(0),
+            work: AtomicFlags::empty(),
             events: crate::event::VcpuEvents::default(),
             sched: crate::sched::VcpuSched::new(now),
             timer: AtomicU64::new(u64::MAX),
@@ -112,7 +118,7 @@ impl ExtendedState {
 
     /// Parts that the machine has and guests may use.
     #[must_use]
-    pub fn parts(machine: &impl Ports) -> u64 {
+    pub fn parts(machine: &impl Registers) -> u64 {
         const XSAVE: u32 = 1 << 26;
         let [_, _, features, _] = machine.cpuid(1, 0);
         let [low, _, _, high] = machine.cpuid(0xd, 0);
@@ -121,7 +127,7 @@ impl ExtendedState {
 
     /// Bytes of these parts in the standard format (Intel SDM vol. 1, 13.4).
     #[must_use]
-    pub fn standard_bytes(machine: &impl Ports, parts: u64) -> u64 {
+    pub fn standard_bytes(machine: &impl Registers, parts: u64) -> u64 {
         let end = |part: u32| {
             let [size, offset, ..] = machine.cpuid(0xd, part);
             u64::from(offset) + u64::from(size)

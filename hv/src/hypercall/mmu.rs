@@ -71,7 +71,7 @@ impl<M: Machine> Batch<'_, M> {
     fn apply(&mut self, MmuUpdate { ptr, val }: MmuUpdate) -> Result<(), Stop> {
         if ptr & KIND == MMU_NORMAL_PT_UPDATE
             && let Some(l1) = self.l1
-            && let Some(place) = l1.place(MachineAddr::new(ptr))
+            && let Some(place) = l1.place(MachineAddr::new(ptr & !KIND))
         {
             return Ok(self.editor.replace_page(place, val, AccessedDirty::Overwrite, &self.rights)?);
         }

@@ -6,10 +6,10 @@ use crate::{
     addr::GuestAddr,
     caller::Caller,
     channel::deliver,
-    domain::vcpu::{Vcpu, pause},
+    domain::vcpu::{Pauses, Vcpu},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
-    per_cpu::work,
+    per_cpu::Work,
     reply::{Args, Reply},
     sched::clock,
     shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
@@ -49,10 +49,10 @@ impl<M: Machine> Caller<'_, M> {
                 if !vcpu.is_initialised.load(Ordering::Acquire) {
                     return Err(Errno::Inval.into());
                 }
-                self.hv.unpause_vcpu(&vcpu, pause::DOWN);
+                self.hv.unpause_vcpu(&vcpu, Pauses::DOWN);
             }
             VcpuCommand::Down => self.take_vcpu_down(&vcpu),
-            VcpuCommand::IsUp => return Ok((vcpu.pauses.load(Ordering::Relaxed) & pause::DOWN == 0).into()),
+            VcpuCommand::IsUp => return Ok((!vcpu.pauses.load(Ordering::Relaxed).intersects(Pauses::DOWN)).into()),
             VcpuCommand::GetRunstateInfo => {
                 let info = vcpu.sched.runstate.lock().until(self.hv.now());
                 self.copy_to_guest(argument, &info)?;
@@ -115,8 +115,8 @@ impl<M: Machine> Caller<'_, M> {
 
     /// A domain whose last vcpu goes down has ended.
     fn take_vcpu_down(&self, vcpu: &Vcpu) {
-        self.hv.pause_vcpu(vcpu, pause::DOWN);
-        if self.domain.each_vcpu().all(|v| v.pauses.load(Ordering::SeqCst) & pause::DOWN != 0) {
+        self.hv.pause_vcpu(vcpu, Pauses::DOWN);
+        if self.domain.each_vcpu().all(|v| v.pauses.load(Ordering::SeqCst).intersects(Pauses::DOWN)) {
             self.end_without_vcpus();
         }
         self.reschedule();
@@ -157,7 +157,7 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::NxIo);
         }
         let is_self = Arc::ptr_eq(vcpu, self.vcpu);
-        if !is_self && vcpu.pauses.load(Ordering::SeqCst) & pause::DOWN == 0 {
+        if !is_self && !vcpu.pauses.load(Ordering::SeqCst).intersects(Pauses::DOWN) {
             return Err(Errno::Inval);
         }
         let had_info = vcpu.has_info();
@@ -203,11 +203,11 @@ impl<M: Machine> Caller<'_, M> {
 impl<M: Machine> Hypervisor<M> {
     /// Has a vcpu take an NMI.
     pub(super) fn raise_nmi(&self, vcpu: &Vcpu) {
-        vcpu.work.fetch_or(work::NMI, Ordering::SeqCst);
+        vcpu.work.insert(Work::NMI, Ordering::SeqCst);
         self.wake_vcpu(vcpu);
         // It has to be noticed on the way back to the guest, where events alone are not looked for.
         if let Some(cpu) = vcpu.sched.cpu() {
-            self.raise_work(cpu, work::RESCHEDULE);
+            self.raise_work(cpu, Work::RESCHEDULE);
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::{
         debug, flags,
         regs::Regs,
         traps::{Callback, TrapHandler},
-        vcpu::{ExtendedState, Vcpu, VcpuState, pause},
+        vcpu::{ExtendedState, Pauses, Vcpu, VcpuState},
     },
     machine::Machine,
     mem::{Hardware, RamFrame, editor::Editor},
@@ -68,9 +68,9 @@ impl<M: Machine> Hypervisor<M> {
         vcpu.is_initialised.store(true, Ordering::Release);
         drop(slot);
         if context.flags & u64::from(VGCF_ONLINE) != 0 {
-            self.unpause_vcpu(vcpu, pause::DOWN);
+            self.unpause_vcpu(vcpu, Pauses::DOWN);
         } else {
-            self.pause_vcpu(vcpu, pause::DOWN);
+            self.pause_vcpu(vcpu, Pauses::DOWN);
         }
         Ok(())
     }
@@ -309,7 +309,7 @@ fn context_flags(vcpu: &Vcpu, state: &VcpuState) -> u32 {
         | when(state.in_kernel, VGCF_IN_KERNEL)
         | when(state.failsafe_callback.masks_events, VGCF_FAILSAFE_DISABLES_EVENTS)
         | when(state.syscall_callback.masks_events, VGCF_SYSCALL_DISABLES_EVENTS)
-        | when(vcpu.pauses.load(Ordering::Relaxed) & pause::DOWN == 0, VGCF_ONLINE)
+        | when(!vcpu.pauses.load(Ordering::Relaxed).intersects(Pauses::DOWN), VGCF_ONLINE)
 }
 
 fn user_registers(state: &VcpuState) -> CpuUserRegs {

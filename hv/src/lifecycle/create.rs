@@ -5,7 +5,7 @@ use crate::{
     config::MAX_VCPUS,
     domain::{
         Config, Domain, VcpuTable,
-        vcpu::{Vcpu, VcpuState, pause},
+        vcpu::{Pauses, Vcpu, VcpuState},
     },
     heap,
     machine::Machine,
@@ -70,11 +70,10 @@ impl<M: Machine> Hypervisor<M> {
         }
         let info = domain.vcpus.make_info(&self.memory, domain.shared_info, id)?;
         let state = heap::own(self.machine(), VcpuState::new(info))?;
-        let when = |condition, bit| if condition { bit } else { 0 };
-        let bits = pause::DOWN
-            | when(domain.pause_count.load(Ordering::Relaxed) != 0, pause::DOMAIN)
-            | when(domain.is_shut_down(), pause::SHUT_DOWN);
-        let vcpu = heap::share(self.machine(), Vcpu::new(domain.id, id, info, state, bits, self.now()))?;
+        let mut pauses = Pauses::DOWN;
+        pauses.set(Pauses::DOMAIN, domain.pause_count.load(Ordering::Relaxed) != 0);
+        pauses.set(Pauses::SHUT_DOWN, domain.is_shut_down());
+        let vcpu = heap::share(self.machine(), Vcpu::new(domain.id, id, info, state, pauses, self.now()))?;
         self.admit_within_pool(domain, &vcpu)?;
         clock::publish(&info, self.time_info(domain));
         cell.call_once(|| vcpu);

@@ -3,6 +3,7 @@
 use super::RamFrame;
 use crate::addr::Mfn;
 use oxen_abi::errno::Errno;
+use x86_64::structures::paging::PageTableFlags;
 
 /// A page table entry as the CPU reads it.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -11,23 +12,23 @@ pub struct Entry(pub u64);
 
 impl Entry {
     /// The translation is in force.
-    pub const PRESENT: u64 = 1 << 0;
+    pub const PRESENT: u64 = PageTableFlags::PRESENT.bits();
     /// Writes are allowed.
-    pub const WRITABLE: u64 = 1 << 1;
+    pub const WRITABLE: u64 = PageTableFlags::WRITABLE.bits();
     /// Ring 3 may use it. PV guest kernels run in ring 3, so it is set in every entry of theirs.
-    pub const USER: u64 = 1 << 2;
+    pub const USER: u64 = PageTableFlags::USER_ACCESSIBLE.bits();
     /// Write-through, cache-disable, and the third bit of the PAT index (in an L1).
-    pub const PWT: u64 = 1 << 3;
+    pub const PWT: u64 = PageTableFlags::WRITE_THROUGH.bits();
     /// See [`Self::PWT`].
-    pub const PCD: u64 = 1 << 4;
+    pub const PCD: u64 = PageTableFlags::NO_CACHE.bits();
     /// The CPU has used it.
-    pub const ACCESSED: u64 = 1 << 5;
+    pub const ACCESSED: u64 = PageTableFlags::ACCESSED.bits();
     /// The CPU has written through it.
-    pub const DIRTY: u64 = 1 << 6;
+    pub const DIRTY: u64 = PageTableFlags::DIRTY.bits();
     /// PAT in an L1, page size above.
-    pub const PAT_OR_SIZE: u64 = 1 << 7;
+    pub const PAT_OR_SIZE: u64 = PageTableFlags::HUGE_PAGE.bits();
     /// Survives a root switch.
-    pub const GLOBAL: u64 = 1 << 8;
+    pub const GLOBAL: u64 = PageTableFlags::GLOBAL.bits();
     /// Three bits for the guest's own use.
     pub const AVAILABLE: u64 = 7 << 9;
     /// Software's own bits at the top, [`Self::GUEST_KERNEL`] among them.
@@ -35,7 +36,7 @@ impl Entry {
     /// Marks what the guest asked for as the kernel's (Xen's `_PAGE_GUEST_KERNEL`).
     pub const GUEST_KERNEL: u64 = 1 << 52;
     /// Instructions may not be fetched.
-    pub const NO_EXECUTE: u64 = 1 << 63;
+    pub const NO_EXECUTE: u64 = PageTableFlags::NO_EXECUTE.bits();
     /// The frame number's bits.
     pub const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
@@ -152,6 +153,23 @@ mod tests {
             assert_eq!(entry.sanitize_page(false).is_ok(), !cached, "bit {bit} of a page");
             assert!(entry.sanitize_page(true).is_ok(), "bit {bit} of a page of a device");
             assert_eq!(entry.sanitize_table(2).is_ok(), !cached && bit != 8, "bit {bit} of a table");
+        }
+    }
+
+    /// Every combination of the bits that are not the frame's: 2^24 of them.
+    #[test]
+    fn no_combination_of_flags_passes_that_has_a_bit_beyond_the_whitelist() {
+        const HIGH: u64 = 0xfff << 52;
+        for flags in 0..1_u64 << 24 {
+            let entry = Entry(flags & 0xfff | (flags << 40) & HIGH | 0x1234_5000);
+            let (is_cached, is_global) = (entry.0 & 0x98 != 0, entry.0 & 0x100 != 0);
+            let opened = entry.0 | 4 | if entry.0 & 4 == 0 { 1 << 52 } else { 0 };
+            assert_eq!(entry.sanitize_page(false).ok(), (!is_cached).then_some(Entry(opened)), "{entry:?}");
+            assert_eq!(entry.sanitize_page(true), Ok(Entry(opened)), "{entry:?}");
+            for (level, marks) in [(2, 4), (3, 4), (4, 0x24)] {
+                let table = (!is_cached && !is_global).then_some(Entry(entry.0 | marks));
+                assert_eq!(entry.sanitize_table(level).ok(), table, "{entry:?}");
+            }
         }
     }
 

@@ -46,13 +46,13 @@ pub mod walk;
 pub mod write_emulation;
 
 use crate::{
-    addr::{GuestAddr, GuestRange, GuestWords, Mfn},
+    addr::{GuestAddr, GuestHalf, GuestRange, GuestWords, Mfn},
     hardware::CpuId,
     heap::Reserve,
     layout::{END_HV_SLOT, FIRST_HV_SLOT},
     lock::{Lock, rank},
     pci::{DeviceMemory, Pci},
-    ports::Ports,
+    ports::{Ports, Registers},
     rights::Rights,
 };
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -109,6 +109,11 @@ pub trait GuestMemory {
     /// # Errors
     /// As [`Self::read_guest`].
     fn read_guest_words<const N: usize>(&self, from: GuestWords<N>) -> Result<[u64; N], GuestFault>;
+    /// Reads 32 bits; aligned ones at once.
+    ///
+    /// # Errors
+    /// As [`Self::read_guest`].
+    fn read_guest_half(&self, from: GuestHalf) -> Result<u32, GuestFault>;
     /// From now on, on every CPU: what `linear::may_read` does not allow to be read is a fault, whether or not it is
     /// mapped. In force for every read that may meet an entry written after this call.
     fn watch_reads(&self);
@@ -194,9 +199,9 @@ impl PagingDomain {
 }
 
 /// What memory asks of the machine.
-pub trait Hardware: Ram + GuestMemory + HypervisorSpace + Tlb + Reserve + Ports + DeviceMemory {}
+pub trait Hardware: Ram + GuestMemory + HypervisorSpace + Tlb + Reserve + Ports + Registers + DeviceMemory {}
 
-impl<M: Ram + GuestMemory + HypervisorSpace + Tlb + Reserve + Ports + DeviceMemory> Hardware for M {}
+impl<M: Ram + GuestMemory + HypervisorSpace + Tlb + Reserve + Ports + Registers + DeviceMemory> Hardware for M {}
 
 /// The memory of a machine.
 #[derive(Debug)]

@@ -37,23 +37,7 @@ impl Ports for Bus {
         }
     }
 
-    fn read_msr(&self, _: u32) -> Option<u64> {
-        None
-    }
-
-    fn write_msr(&self, _: u32, _: u64) -> bool {
-        false
-    }
-
     fn has_own_port(&self, _: RangeInclusive<u16>) -> bool {
-        false
-    }
-
-    fn cpuid(&self, _: u32, _: u32) -> [u32; 4] {
-        [0; 4]
-    }
-
-    fn set_xcr0(&self, _: u64) -> bool {
         false
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     caller::Caller,
     domain::{Domain, control_registers::CR4_OSXSAVE},
     machine::Machine,
-    ports::Ports,
+    ports::Registers,
     sched::clock::Scale,
 };
 
@@ -99,7 +99,7 @@ pub enum Vendor {
 impl Vendor {
     /// The vendor of this machine's CPUs.
     #[must_use]
-    pub fn of(machine: &impl Ports) -> Self {
+    pub fn of(machine: &impl Registers) -> Self {
         Self::by_name(machine.cpuid(0, 0)[1])
     }
 
@@ -228,7 +228,7 @@ impl<M: Machine> Caller<'_, M> {
 }
 
 /// Whether LFENCE waits on a CPU of AMD's kind: always in families 0xf and 0x11, by a register's word in later ones.
-fn lfence_waits(machine: &impl Ports) -> bool {
+fn lfence_waits(machine: &impl Registers) -> bool {
     let [signature, ..] = machine.cpuid(1, 0);
     let family = (signature >> 8 & 0xf) + if signature >> 8 & 0xf == 0xf { signature >> 20 & 0xff } else { 0 };
     let is_set = |value: u64| value & LFENCE_SERIALISES != 0;

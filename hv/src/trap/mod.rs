@@ -21,7 +21,7 @@ use crate::{
         traps::{Callback, NMI},
     },
     machine::Machine,
-    per_cpu::work,
+    per_cpu::Work,
 };
 use core::sync::atomic::Ordering;
 
@@ -126,7 +126,7 @@ impl<M: Machine> Caller<'_, M> {
     /// not masked.
     #[inline]
     pub fn deliver_pending(&mut self) {
-        if self.vcpu.work.load(Ordering::Relaxed) != 0 && self.do_work() {
+        if !self.vcpu.work.load(Ordering::Relaxed).is_empty() && self.do_work() {
             return;
         }
         if self.state.info.wants_upcall() {
@@ -138,14 +138,13 @@ impl<M: Machine> Caller<'_, M> {
     /// Does what the vcpu's own work asks for; returns whether that entered the guest's kernel.
     #[cold]
     fn do_work(&mut self) -> bool {
-        if self.vcpu.work.fetch_and(!work::SELECTORS, Ordering::Relaxed) & work::SELECTORS != 0
-            && !self.load_selectors()
+        if self.vcpu.work.remove(Work::SELECTORS, Ordering::Relaxed).contains(Work::SELECTORS) && !self.load_selectors()
         {
             self.enter_failsafe();
             return true;
         }
         // Who has no handler yet loses it.
-        if self.vcpu.work.fetch_and(!work::NMI, Ordering::Relaxed) & work::NMI != 0 {
+        if self.vcpu.work.remove(Work::NMI, Ordering::Relaxed).contains(Work::NMI) {
             let handler = self.state.traps.handler(NMI);
             if handler.address != 0 {
                 self.enter_kernel(handler.callback(), None);

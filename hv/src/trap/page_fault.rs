@@ -8,26 +8,26 @@ use super::{
 use crate::{
     addr::GuestAddr,
     caller::Caller,
-    domain::{counters::Counted, regs::operand_mask},
+    domain::{counters::Counted, flags, regs::operand_mask},
     machine::Machine,
     mem::write_emulation::Write,
     reply::Stop,
 };
 use oxen_abi::vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES;
+use x86_64::{registers::rflags::RFlags, structures::idt::PageFaultErrorCode};
 
 /// Bits of the error code (Intel SDM vol. 3A, 4.7).
-const PRESENT: u32 = 1 << 0;
-const WRITE: u32 = 1 << 1;
-const USER: u32 = 1 << 2;
-const FETCH: u32 = 1 << 4;
+const PRESENT: u32 = PageFaultErrorCode::PROTECTION_VIOLATION.bits() as u32;
+pub(super) const WRITE: u32 = PageFaultErrorCode::CAUSED_BY_WRITE.bits() as u32;
+pub(super) const USER: u32 = PageFaultErrorCode::USER_MODE.bits() as u32;
+const FETCH: u32 = PageFaultErrorCode::INSTRUCTION_FETCH.bits() as u32;
 
 /// RFLAGS that a logical operation sets.
-const CARRY: u64 = 1 << 0;
-const PARITY: u64 = 1 << 2;
-const ADJUST: u64 = 1 << 4;
-const ZERO: u64 = 1 << 6;
-const SIGN: u64 = 1 << 7;
-const OVERFLOW: u64 = 1 << 11;
+const CARRY: u64 = RFlags::CARRY_FLAG.bits();
+const PARITY: u64 = RFlags::PARITY_FLAG.bits();
+const ADJUST: u64 = RFlags::AUXILIARY_CARRY_FLAG.bits();
+const ZERO: u64 = RFlags::ZERO_FLAG.bits();
+const SIGN: u64 = RFlags::SIGN_FLAG.bits();
 
 impl<M: Machine> Caller<'_, M> {
     /// A page fault of the running guest at `address`.
@@ -96,7 +96,7 @@ impl<M: Machine> Caller<'_, M> {
             }
             Change::Combine(logic, value) => {
                 let flags = result_flags(combine(logic, old, value) & operand_mask(bytes), bytes);
-                regs.rflags = regs.rflags & !(CARRY | PARITY | ADJUST | ZERO | SIGN | OVERFLOW) | flags;
+                regs.rflags = regs.rflags & !flags::ARITHMETIC | flags;
             }
             Change::CompareExchange(_) => {
                 let expected = regs.rax & operand_mask(bytes);
@@ -105,7 +105,7 @@ impl<M: Machine> Caller<'_, M> {
                 let overflow = ((expected ^ old) & (expected ^ difference)) >> (8 * u32::from(bytes) - 1) & 1;
                 let adjust = (expected ^ old ^ difference) & ADJUST;
                 let flags = result_flags(difference, bytes) | borrow | overflow << 11 | adjust;
-                regs.rflags = regs.rflags & !(CARRY | PARITY | ADJUST | ZERO | SIGN | OVERFLOW) | flags;
+                regs.rflags = regs.rflags & !flags::ARITHMETIC | flags;
                 if expected != old {
                     regs.set_general(0, bytes, old);
                 }

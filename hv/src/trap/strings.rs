@@ -1,6 +1,9 @@
 //! `ins` and `outs`: a string between a port and the guest's memory, some of it at a time.
 
-use super::vector;
+use super::{
+    page_fault::{USER, WRITE},
+    vector,
+};
 use crate::{
     addr::GuestAddr,
     caller::Caller,
@@ -44,9 +47,6 @@ pub(super) enum Moved {
 
 /// Accesses in one go.
 const MAX_ACCESSES: u64 = 64;
-/// Bits of a page fault's error code (Intel SDM vol. 3A, 4.7).
-const WRITE: u32 = 1 << 1;
-const USER: u32 = 1 << 2;
 
 impl<M: Machine> Caller<'_, M> {
     /// Does as many accesses as are left, or as may be at once. The registers say what is left.

@@ -4,24 +4,24 @@ use super::device::apic::{Apic, vector};
 use super::device::ioapic::IoApic;
 use super::device::{clock::Frequencies, power, serial::Uart};
 use super::memory::{guest, space::Space};
-use super::shootdown::Shootdown;
 use super::{cpu, msr, percpu, port, processor};
 use core::arch::{asm, x86_64::__cpuid_count};
 use core::ops::RangeInclusive;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use oxen_abi::errno::Errno;
-use oxen_hv::addr::{GuestAddr, GuestRange, GuestWords, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
+use oxen_hv::addr::{GuestAddr, GuestHalf, GuestRange, GuestWords, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
 use oxen_hv::config::MAX_CPUS;
 use oxen_hv::domain::vcpu::{Processor, VcpuState};
 use oxen_hv::hardware::{Clock, CpuId, Power};
 use oxen_hv::layout::{DIRECT_MAP_START, END_HV_SLOT, FIRST_HV_SLOT};
 use oxen_hv::machine::Machine;
 use oxen_hv::mem::{GuestFault, GuestMemory, HypervisorSpace, Ram, RamFrame, Tlb};
+use oxen_hv::shootdown::{Shootdown, Silent};
 use oxen_hv::{
     console::Serial,
     firmware::acpi::PowerOff,
     heap::Reserve,
-    ports::{Ports, overlap},
+    ports::{Ports, Registers, overlap},
 };
 
 /// A PC, as far as the hypervisor drives it itself.
@@ -59,8 +59,22 @@ impl Pc {
 
     /// Flushes what other CPUs ask this one to.
     pub(crate) fn serve_shootdown(&self) {
-        self.shootdown.serve(percpu::this().number);
+        self.shootdown.serve(percpu::this().number, |page| match page {
+            Some(page) => cpu::invalidate(page.as_u64()),
+            None => cpu::flush(),
+        });
     }
+}
+
+/// Seconds after which a CPU that does not answer is taken for dead. An emulator or a hypervisor around us may not let it
+/// run for a while.
+const PATIENCE: u64 = 60;
+
+/// Without the flush the frames that another CPU still knows cannot be used, and locks are held that all need.
+#[cold]
+#[expect(clippy::panic, reason = "a CPU is lost, which only a fault of the machine or a bug causes")]
+fn without_an_answer(silent: Silent) -> ! {
+    panic!("no answer to a request to flush for {PATIENCE} s from {silent}");
 }
 
 /// What `isa-debug-exit` is told when the control domain has crashed.
@@ -160,6 +174,10 @@ impl GuestMemory for Pc {
     }
 
     #[inline]
+    fn read_guest_half(&self, from: GuestHalf) -> Result<u32, GuestFault> {
+        guest::read_half(from)
+    }
+
     fn read_guest_words<const N: usize>(&self, from: GuestWords<N>) -> Result<[u64; N], GuestFault> {
         guest::read_words(from)
     }
@@ -200,7 +218,12 @@ impl Tlb for Pc {
         let this = percpu::this().number;
         let others = cpus & !(1 << this);
         if others != 0 {
-            self.shootdown.ask(this, others, page, |number| self.interrupt(number, vector::FLUSH));
+            let limit = self.ticks().saturating_add(self.frequency().saturating_mul(PATIENCE));
+            let tell = |number| self.interrupt(number, vector::FLUSH);
+            let asked = self.shootdown.ask(this, others, page, tell, || self.relax(), || self.ticks() > limit);
+            if let Err(silent) = asked {
+                without_an_answer(silent);
+            }
         }
         if cpus & 1 << this != 0 {
             match page {
@@ -350,17 +373,19 @@ impl Ports for Pc {
         port::output(port, bytes, value);
     }
 
+    fn has_own_port(&self, ports: RangeInclusive<u16>) -> bool {
+        overlap(&ports, &self.console.ports())
+            || self.timer_port.is_some_and(|first| overlap(&ports, &(first..=first.saturating_add(3))))
+    }
+}
+
+impl Registers for Pc {
     fn read_msr(&self, msr: u32) -> Option<u64> {
         msr::try_read(msr)
     }
 
     fn write_msr(&self, msr: u32, value: u64) -> bool {
         msr::try_write(msr, value)
-    }
-
-    fn has_own_port(&self, ports: RangeInclusive<u16>) -> bool {
-        overlap(&ports, &self.console.ports())
-            || self.timer_port.is_some_and(|first| overlap(&ports, &(first..=first.saturating_add(3))))
     }
 
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {

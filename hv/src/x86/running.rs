@@ -68,10 +68,10 @@ impl CpuBlock {
         unsafe { (*self.caller.get()).assume_init_mut() }
     }
 
-    /// Bits of `sched::work` for this CPU.
+    /// Whether something is to be done on this CPU before a guest goes on.
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
-        self.shared.work.load(Ordering::Relaxed) != 0
+        !self.shared.work.load(Ordering::Relaxed).is_empty()
     }
 
     /// Why the CPU refused to return to a guest: vector and error code.

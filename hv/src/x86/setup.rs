@@ -9,7 +9,6 @@ use super::machine::Pc;
 use super::memory::space::{self, Division, Loaded, Space};
 use super::memory::{guest, heap, smap, tables};
 use super::running::{self, CpuBlock};
-use super::shootdown::Shootdown;
 use super::{smp, symbols};
 use crate::log;
 use core::ops::Range;
@@ -30,6 +29,7 @@ use oxen_hv::lock;
 use oxen_hv::mem::RamFrame;
 use oxen_hv::mem::frame_table::FrameTable;
 use oxen_hv::pci::Pci;
+use oxen_hv::shootdown::Shootdown;
 
 /// The I/O APIC of every PC, where the firmware names none.
 const USUAL_IOAPIC: u32 = 0xfec0_0000;

@@ -112,7 +112,7 @@ fn caches_are_flushed_of_pages_that_one_has_or_uses_alone() {
     let mut op =
         abi::GnttabMapGrantRef { host_addr: 0, flags, r#ref: reference, dom, status: 99, handle: 0, dev_bus_addr: 0 };
     assert_eq!((world.sides[0].ask(abi::GNTTABOP_MAP_GRANT_REF, &mut op), op.status), (Ok(0), OKAY));
-    hv.cpus[0].work.store(1, SeqCst);
+    hv.cpus[0].work.store(oxen_hv::per_cpu::Work::RESCHEDULE, SeqCst);
     assert_eq!(flush(&mut world, command, page.address().as_u64(), clean), Ok(0));
     assert_eq!(flush(&mut world, command, page.address().as_u64(), drop), Err(Errno::OpNotSupp));
     // Gone on with behind it, there is none; and nothing cannot be gone on with.

@@ -21,7 +21,7 @@ use oxen_abi::{domid::DomId, errno::Errno};
 use oxen_hv::{caller::Caller, mem::frame_type::FrameType};
 use proptest_state_machine::prop_state_machine;
 use sequence::{Test, config};
-use support::{audit, boot, guest::Guest};
+use support::{audit, boot, guest::Guest, hostile};
 use world::{BUFFER, World};
 
 /// Operations of a run: over a million in all.
@@ -66,6 +66,12 @@ fn the_laws_hold_under_hostile_hands_second_seed() {
 #[test]
 fn the_laws_hold_under_hostile_hands_third_seed() {
     run(0x0123_4567_89ab_cdef);
+}
+
+#[test]
+#[ignore = "as long as one asks for: `cargo xtask hostile`"]
+fn hostile_operations() {
+    hostile::run::<World>();
 }
 
 prop_state_machine! {

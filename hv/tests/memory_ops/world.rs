@@ -354,6 +354,28 @@ impl World {
     }
 }
 
+impl support::hostile::Suite for World {
+    const WHAT: (&'static str, &'static str) = ("memory", "1, 2, 3, 5, 7, 8, 9");
+    const COUNT_EVERY: u64 = 200;
+
+    fn begin(seed: u64) -> Self {
+        Self::new(seed)
+    }
+
+    fn step(&mut self) {
+        self.step();
+    }
+
+    fn count(&mut self) {
+        audit::check(self.hv, &self.known(), |owner, frame| self.was_lent(owner, frame));
+        audit::check_links(self.hv);
+    }
+
+    fn end(self) {
+        self.end();
+    }
+}
+
 impl sequence::World for World {
     fn begin() -> Self {
         Self::new(1)

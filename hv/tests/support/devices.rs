@@ -8,7 +8,7 @@ use oxen_hv::{
     event::pirq::{Interrupts, Signal},
     hardware::CpuId,
     pci::{DeviceMemory, Message},
-    ports::{Ports, overlap},
+    ports::{Ports, Registers, overlap},
 };
 use std::{ops::RangeInclusive, sync::MutexGuard};
 
@@ -47,16 +47,18 @@ impl Ports for Fake {
         peripherals.port_writes.push((port, bytes, value));
     }
 
+    fn has_own_port(&self, ports: RangeInclusive<u16>) -> bool {
+        [0x3f8..=0x3ff, 0x608..=0x60b].iter().any(|own| overlap(&ports, own))
+    }
+}
+
+impl Registers for Fake {
     fn read_msr(&self, msr: u32) -> Option<u64> {
         self.peripherals.lock().unwrap().msrs.get(&msr).copied()
     }
 
     fn write_msr(&self, msr: u32, value: u64) -> bool {
         self.peripherals.lock().unwrap().msrs.insert(msr, value).is_some()
-    }
-
-    fn has_own_port(&self, ports: RangeInclusive<u16>) -> bool {
-        [0x3f8..=0x3ff, 0x608..=0x60b].iter().any(|own| overlap(&ports, own))
     }
 
     fn cpuid(&self, leaf: u32, _subleaf: u32) -> [u32; 4] {

@@ -9,7 +9,7 @@ use oxen_hv::{
     domain::{
         Config, Domain,
         regs::Regs,
-        vcpu::{Processor, Vcpu, VcpuState},
+        vcpu::{Pauses, Processor, Vcpu, VcpuState},
     },
     mem::entry::Entry,
     reply::{Args, Reply, Stop},
@@ -47,7 +47,7 @@ impl Guest {
         let vcpu = domain.vcpu(0).unwrap().clone();
         let state = vcpu.slot.lock().take().unwrap();
         vcpu.is_initialised.store(true, Ordering::SeqCst);
-        vcpu.pauses.store(0, Ordering::SeqCst);
+        vcpu.pauses.store(Pauses::empty(), Ordering::SeqCst);
         Self { hv, domain, vcpu, state, regs: Regs::default() }
     }
 

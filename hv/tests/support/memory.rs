@@ -3,7 +3,7 @@
 use super::{CPU, CPUS, Fake, MET_SUPERVISOR, RUNNING, this_cpu};
 use oxen_abi::errno::Errno;
 use oxen_hv::{
-    addr::{GuestAddr, GuestRange, GuestWords, Mfn, PAGE_BYTES, TABLE_ENTRIES},
+    addr::{GuestAddr, GuestHalf, GuestRange, GuestWords, Mfn, PAGE_BYTES, TABLE_ENTRIES},
     hardware::CpuId,
     heap::Reserve,
     mem::{GuestFault, GuestMemory, HypervisorSpace, Ram, RamFrame, Tlb, entry::Entry},
@@ -207,6 +207,13 @@ impl GuestMemory for Fake {
         let written = self.each_byte(to.start(), bytes, true, |i, byte| byte.store(from[i], Ordering::SeqCst));
         assert!(written.is_err() || !MET_SUPERVISOR.get(), "law 1: the hypervisor wrote to its own memory");
         written
+    }
+
+    fn read_guest_half(&self, from: GuestHalf) -> Result<u32, GuestFault> {
+        let mut bytes = [0; 4];
+        self.each_byte(from.start(), 4, false, |i, byte| bytes[i] = byte.load(Ordering::SeqCst))?;
+        self.judge_read(from.start(), 4)?;
+        Ok(u32::from_le_bytes(bytes))
     }
 
     fn read_guest_words<const N: usize>(&self, from: GuestWords<N>) -> Result<[u64; N], GuestFault> {

@@ -10,6 +10,7 @@ pub(crate) mod control;
 mod devices;
 pub(crate) mod dice;
 pub(crate) mod guest;
+pub(crate) mod hostile;
 mod memory;
 mod processor;
 mod promises;

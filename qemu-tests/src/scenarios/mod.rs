@@ -7,6 +7,7 @@ use crate::lab::{Lab, Verdict};
 mod backends;
 mod blkfront;
 mod boot;
+mod budget;
 mod crowd;
 mod demo;
 mod disks;
@@ -205,4 +206,5 @@ scenarios! {
     guests::a_guest_cannot_shrink_below_what_it_needs,
     guests::a_new_guest_builds_and_boots,
     guests::bench_measures_as_a_guest,
+    budget::no_primitive_costs_more_than_it_may,
 }

@@ -6,6 +6,8 @@
 //! is. Every type use also holds a reference.
 
 mod counting;
+#[cfg(test)]
+mod every;
 mod free;
 mod kind;
 

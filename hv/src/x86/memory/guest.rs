@@ -9,7 +9,7 @@ use core::arch::asm;
 use core::hint::cold_path;
 use core::sync::atomic::{AtomicU8, Ordering};
 use oxen_hv::{
-    addr::{GuestAddr, GuestRange, GuestWords},
+    addr::{GuestAddr, GuestHalf, GuestRange, GuestWords},
     mem::GuestFault,
 };
 use spin::Once;
@@ -218,17 +218,20 @@ core::arch::global_asm!(
 /// Makes a function that loads a few words into registers, in a straight line; `None` if one could not be read.
 macro_rules! load {
     ($name:ident, $($word:ident at $offset:literal),+) => {
+        load!($name, u64, "", $($word at $offset),+);
+    };
+    ($name:ident, $type:ty, $width:literal, $($word:ident at $offset:literal),+) => {
         /// # Safety
         /// `from` lies in the guest's address range with all of the words.
         #[inline]
-        unsafe fn $name(from: u64) -> Option<[u64; [$($offset),+].len()]> {
+        unsafe fn $name(from: u64) -> Option<[$type; [$($offset),+].len()]> {
             let noted: u64;
-            $(let $word: u64;)+
+            $(let $word: $type;)+
             // SAFETY: the guest's side faults where it is not mapped, which is foreseen.
             unsafe {
                 asm!(
                     open!(),
-                    $(concat!("2: mov {", stringify!($word), "}, [{from} + ", $offset, "]\n",
+                    $(concat!("2: mov {", stringify!($word), $width, "}, [{from} + ", $offset, "]\n",
                         ".pushsection .fixups, \"a\"\n.long 2b - ., 5f - .\n.popsection"),)+
                     "movzx {noted:e}, byte ptr [rip + {all_doubt}]",
                     "4:",
@@ -245,7 +248,8 @@ macro_rules! load {
                     options(nostack),
                 );
             }
-            are_usable(noted, from, [$($offset),+].len() as u64 * 8).then_some([$($word),+])
+            let bytes = [$($offset),+].len() * size_of::<$type>();
+            are_usable(noted, from, bytes as u64).then_some([$($word),+])
         }
     };
 }
@@ -256,12 +260,21 @@ store!(store_3, a at 0, b at 8, c at 16);
 store!(store_4, a at 0, b at 8, c at 16, d at 24);
 store!(store_7, a at 0, b at 8, c at 16, d at 24, e at 32, f at 40, g at 48);
 store!(store_8, a at 0, b at 8, c at 16, d at 24, e at 32, f at 40, g at 48, h at 56);
+load!(load_half, u32, ":e", a at 0);
 load!(load_1, a at 0);
 load!(load_2, a at 0, b at 8);
 load!(load_3, a at 0, b at 8, c at 16);
 load!(load_4, a at 0, b at 8, c at 16, d at 24);
 load!(load_8, a at 0, b at 8, c at 16, d at 24, e at 32, f at 40, g at 48, h at 56);
 load!(load_9, a at 0, b at 8, c at 16, d at 24, e at 32, f at 40, g at 48, h at 56, i at 64);
+
+/// See [`oxen_hv::mem::GuestMemory::read_guest_half`].
+#[inline(always)]
+pub(crate) fn read_half(from: GuestHalf) -> Result<u32, GuestFault> {
+    let from = from.start();
+    // SAFETY: all of it lies in the guest's address range.
+    unsafe { load_half(from.as_u64()) }.map(|[half]| half).ok_or(GuestFault::at(from))
+}
 
 /// See [`oxen_hv::mem::GuestMemory::read_guest_words`].
 #[inline(always)]
