@@ -112,7 +112,7 @@ impl Writer<'_> {
                 }
                 text.push_str(line);
             } else if let Some(heading) = line.strip_prefix("# ") {
-                let _ = write!(text, "**{heading}**\n");
+                let _ = writeln!(text, "**{heading}**");
             } else {
                 text.push_str(&self.linked(line));
             }
