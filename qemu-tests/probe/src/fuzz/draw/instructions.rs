@@ -147,7 +147,10 @@ pub(super) fn draw(random: &mut Random) -> Step {
         // With interrupts on and off; no trap flag, no alignment check.
         "popf" => *a = Value::Number(random.of_list(&[0x2, 0x202, 0x3202, 0x3002, 0x4202, 0x20_0202, 0x1_0202])),
         "lldt" | "ltr" | "load ds" | "load fs" | "load gs" | "load ss" | "lar" | "lsl" => {
-            *a = Value::Number(random.of_list(&SELECTORS));
+            let selector = random.of_list(&SELECTORS);
+            // Whether a null selector keeps its privilege depends on when the next interrupt comes.
+            let is_kept = selector > 3 || !matches!(name, "load ds" | "load fs" | "load gs");
+            *a = Value::Number(if is_kept { selector } else { 0 });
         }
         "lmsw" => *a = Value::Number(random.of_list(&[1, 0xb, 0])),
         "xgetbv" => *c = Value::Number(random.below(2)),
