@@ -41,7 +41,7 @@ fn put(guest: &Guest, words: &[u64]) {
 }
 
 #[test]
-fn an_operation_on_pages_that_is_none_is_told_as_such_whosesoever_they_are() {
+fn an_operation_on_pages_that_is_none_is_told_as_such_whichever_they_are() {
     let (mut dom0, _) = guest(true);
     let mut ask = |command: u32, owner| {
         put(&dom0, &[command.into(), 0, 0]);
