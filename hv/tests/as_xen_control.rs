@@ -34,17 +34,11 @@ fn guest(is_privileged: bool) -> (Guest, Home) {
     (guest, home)
 }
 
-fn put(guest: &Guest, words: &[u64]) {
-    for (index, word) in words.iter().enumerate() {
-        guest.hv.machine().write_guest_word(GuestAddr::new(index as u64 * 8), *word).unwrap();
-    }
-}
-
 #[test]
 fn an_operation_on_pages_that_is_none_is_told_as_such_whichever_they_are() {
     let (mut dom0, _) = guest(true);
     let mut ask = |command: u32, owner| {
-        put(&dom0, &[command.into(), 0, 0]);
+        dom0.put(0, &[command.into(), 0, 0]);
         dom0.call(Caller::mmuext_op, [0, 1, 0, owner])
     };
     for none in [14, 21, u32::MAX] {
@@ -114,13 +108,13 @@ fn a_roots_entries_are_accessed_from_the_pin_on_also_where_it_fails() {
     let root = home.data[1];
     let below = Entry::to(home.tables[1], Entry::PRESENT | Entry::USER).0;
     // The mapping for writing ends, or it would be none but a page.
-    put(&guest, &[table_word_address(home.tables[3], 1), 0]);
+    guest.put(0, &[table_word_address(home.tables[3], 1), 0]);
     assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, SELF]), Ok(0));
     for (broken, answer) in [(Entry::to(root, 0x1000 | 1 << 7 | 1).0, Err(Errno::Inval)), (0, Ok(0))] {
         for (slot, entry) in [(0, below), (1, broken)] {
             table_word(guest.hv, root, slot).store(entry, Ordering::SeqCst);
         }
-        put(&guest, &[mmu::MMUEXT_PIN_L4_TABLE.into(), root.raw(), 0]);
+        guest.put(0, &[mmu::MMUEXT_PIN_L4_TABLE.into(), root.raw(), 0]);
         assert_eq!(guest.call(Caller::mmuext_op, [0, 1, 0, SELF]), answer);
         let entry = table_word(guest.hv, root, 0).load(Ordering::SeqCst);
         assert_eq!(entry, below | Entry::ACCESSED, "{answer:?}");
@@ -139,7 +133,7 @@ fn what_is_no_memory_has_a_word_of_the_machine_to_phys_table_for_the_control_dom
         let device = (0..).map_while(Mfn::new).find(|frame| !hv.memory.frames.is_ram(*frame)).unwrap();
         let words = hv.machine().machine_to_phys();
         let mut tell = |frame: Mfn| {
-            put(&guest, &[frame.address().as_u64() | MMU_MACHPHYS_UPDATE, 0x77]);
+            guest.put(0, &[frame.address().as_u64() | MMU_MACHPHYS_UPDATE, 0x77]);
             guest.call(Caller::mmu_update, [0, 1, 0, IO])
         };
         let has_word = device.index() < words.len();
