@@ -46,7 +46,8 @@ finish() {
     [ $tries = 0 ] && echo "dom0: $1 did not end in $2 seconds"
     usleep 300000
     xl destroy $1
-    [ -p /var/log/xen/console/guest-$1.log ] || show $1
+    # Whoever follows it has the rest when xenconsoled has let go of it.
+    if [ -p /var/log/xen/console/guest-$1.log ]; then wait; else show $1; fi
 }
 
 # until_said NAME TEXT SECONDS: waits for a guest to say something.
