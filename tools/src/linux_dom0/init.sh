@@ -20,9 +20,11 @@ create() {
     xl create -q "$@" 'on_poweroff="preserve"' 'on_crash="preserve"' || echo "dom0: no guest of $1"
 }
 
-# has_ended NAME: whether a guest has shut down, has crashed, or is gone.
+# has_ended NAME: whether a guest has shut down, has crashed, or is gone. A list that fails says nothing of it.
 has_ended() {
-    case $(xl list "$1" 2>/dev/null | awk 'NR == 2 { print $5 }') in
+    local all
+    all=$(xl list 2>/dev/null) || return 1
+    case $(echo "$all" | awk -v name="$1" '$1 == name { print $5 }') in
     *[scd]* | '') true ;;
     *) false ;;
     esac
