@@ -112,7 +112,8 @@ impl core::fmt::Debug for MachineAddr {
     }
 }
 
-/// A virtual address that a guest named: a claim, which no access takes. Memory is accessed by what [`Self::range`] and [`Self::words`] make of it.
+/// A virtual address that a guest named: a claim, which no access takes. Memory is accessed by what [`Self::range`] and
+/// [`Self::words`] make of it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(transparent)]
 pub struct GuestAddr(u64);

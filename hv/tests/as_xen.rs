@@ -52,21 +52,15 @@ fn guest() -> (Guest, Home) {
     (guest, home)
 }
 
-fn put(guest: &Guest, words: &[u64]) {
-    for (index, word) in words.iter().enumerate() {
-        guest.hv.machine().write_guest_word(GuestAddr::new(index as u64 * 8), *word).unwrap();
-    }
-}
-
 #[test]
 fn the_kind_of_a_page_table_update_has_three_bits() {
     let (mut guest, home) = guest();
     let place = home.tables[3].address().as_u64() + 8 * 100;
     for (kind, answer) in [(0, Ok(0)), (2, Ok(0)), (3, Ok(0)), (4, Err(Errno::NoSys)), (5, Err(Errno::NoSys))] {
-        put(&guest, &[place | kind, 0]);
+        guest.put(0, &[place | kind, 0]);
         assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, SELF]), answer, "{kind}");
     }
-    put(&guest, &[home.data[1].address().as_u64() | 4 | MMU_MACHPHYS_UPDATE, 1]);
+    guest.put(0, &[home.data[1].address().as_u64() | 4 | MMU_MACHPHYS_UPDATE, 1]);
     assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, SELF]), Err(Errno::NoSys), "no machine-to-phys update");
 }
 
@@ -84,9 +78,9 @@ fn the_debug_status_has_32_bits() {
 fn a_grant_tables_version_is_asked_for_whatever_the_count_says() {
     let (mut guest, _) = guest();
     for count in [0, 1, 2] {
-        put(&guest, &[SELF]);
+        guest.put(0, &[SELF]);
         assert_eq!(guest.call(Caller::grant_table_op, [GNTTABOP_GET_VERSION.into(), 0, count, 0]), Ok(0));
-        put(&guest, &[1]);
+        guest.put(0, &[1]);
         assert_eq!(guest.call(Caller::grant_table_op, [GNTTABOP_SET_VERSION.into(), 0, count, 0]), Ok(0));
     }
 }
@@ -102,7 +96,7 @@ fn nothing_runs_in_a_granted_page() {
 fn a_reset_that_nobody_began_does_not_go_on() {
     let (mut guest, _) = guest();
     for (domain, error) in [(0x1234, Errno::Srch), (0x7ff0, Errno::Busy)] {
-        put(&guest, &[domain]);
+        guest.put(0, &[domain]);
         assert_eq!(guest.call(Caller::event_channel_op, [EVTCHNOP_RESET_CONT.into(), 0, 0, 0]), Err(error));
     }
 }
@@ -116,7 +110,7 @@ fn the_call_that_interrupts_are_unmasked_means_nothing_and_is_taken() {
 /// Whether an instruction is done in the kernel's place; it goes to the kernel's handler otherwise.
 fn is_emulated(guest: &mut Guest, code: [u8; 3]) -> bool {
     const PLACE: u64 = 0x800;
-    put(guest, &[0; 16]);
+    guest.put(0, &[0; 16]);
     let word = u64::from_le_bytes([code[0], code[1], code[2], 0x90, 0x90, 0x90, 0x90, 0x90]);
     guest.hv.machine().write_guest_word(GuestAddr::new(PLACE), word).unwrap();
     let mut caller = guest.caller();
@@ -181,7 +175,7 @@ fn bits_of_cr4_that_are_not_the_guests_are_ignored() {
 fn a_runstate_area_is_where_the_guest_says_mapped_or_not() {
     let (mut guest, _) = guest();
     let register = |guest: &mut Guest, at| {
-        put(guest, &[at]);
+        guest.put(0, &[at]);
         guest.call(Caller::vcpu_op, [VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA.into(), guest.vcpu.id.into(), 0, 0])
     };
     assert_eq!(register(&mut guest, 1 << 40), Ok(0));
@@ -221,7 +215,7 @@ fn a_device_and_the_version_of_events_are_asked_about_without_a_domain() {
 fn no_status_frames_are_had_for_the_asking() {
     let (mut guest, _) = guest();
     for (frames, status) in [(0, GNTST_OKAY), (1, GNTST_GENERAL_ERROR)] {
-        put(&guest, &[frames | SELF << 32 | 0x7777 << 48, 0x800]);
+        guest.put(0, &[frames | SELF << 32 | 0x7777 << 48, 0x800]);
         assert_eq!(guest.call(Caller::grant_table_op, [GNTTABOP_GET_STATUS_FRAMES.into(), 0, 1, 0]), Ok(0));
         let answer = guest.hv.machine().read_guest_word(GuestAddr::new(0)).unwrap() >> 48;
         assert_eq!(answer as i16, status, "{frames}");
@@ -231,11 +225,11 @@ fn no_status_frames_are_had_for_the_asking() {
 #[test]
 fn the_first_kind_of_sysenter_callbacks_is_not_there() {
     let (mut guest, _) = guest();
-    put(&guest, &[CALLBACKTYPE_SYSCALL32.into(), 0]);
+    guest.put(0, &[CALLBACKTYPE_SYSCALL32.into(), 0]);
     assert_eq!(guest.call(Caller::callback_op, [CALLBACKOP_UNREGISTER.into(), 0, 0, 0]), Err(Errno::Inval));
     for command in [CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER] {
         for (kind, is_known) in [(CALLBACKTYPE_SYSENTER, true), (CALLBACKTYPE_SYSENTER_DEPRECATED, false)] {
-            put(&guest, &[kind.into(), 0x1000]);
+            guest.put(0, &[kind.into(), 0x1000]);
             let answer = guest.call(Caller::callback_op, [command.into(), 0, 0, 0]);
             assert_eq!(answer == Err(Errno::NoSys), !is_known, "{command} of {kind}: {answer:?}");
         }
@@ -247,7 +241,7 @@ fn who_may_do_nothing_to_others_is_told_first_that_there_is_no_such_domain() {
     let (mut guest, _) = guest();
     let own = u64::from(guest.domain.id.0);
     for (domain, answer) in [(0x1234, Errno::Srch), (own, Errno::Perm)] {
-        put(&guest, &[domain, 0, 0]);
+        guest.put(0, &[domain, 0, 0]);
         let map = guest.call(Caller::memory_op, [XENMEM_SET_MEMORY_MAP.into(), 0, 0, 0]);
         let is_own = domain == own;
         assert_eq!(map, if is_own { Ok(0) } else { Err(answer) }, "the memory map of {domain:#x}: its own is its own");
@@ -260,7 +254,7 @@ fn who_may_do_nothing_to_others_is_told_first_that_there_is_no_such_domain() {
 fn a_root_beyond_4_gib_is_a_feature_of_who_asked_for_it() {
     let (mut guest, _) = guest();
     let submap = |guest: &mut Guest| {
-        put(guest, &[0]);
+        guest.put(0, &[0]);
         assert_eq!(guest.call(Caller::xen_version, [6, 0, 0, 0]), Ok(0));
         guest.hv.machine().read_guest_word(GuestAddr::new(0)).unwrap() >> 32
     };
@@ -275,7 +269,7 @@ fn a_root_beyond_4_gib_is_a_feature_of_who_asked_for_it() {
 fn a_resource_begins_within_32_bits() {
     let (mut guest, _) = guest();
     for (frame, answer) in [(0, Errno::Srch), (1 << 32, Errno::Inval)] {
-        put(&guest, &[0x1234, 0, frame, 0]);
+        guest.put(0, &[0x1234, 0, frame, 0]);
         assert_eq!(guest.call(Caller::memory_op, [XENMEM_ACQUIRE_RESOURCE.into(), 0, 0, 0]), Err(answer), "{frame:#x}");
     }
 }

@@ -23,14 +23,8 @@ const PAGE_INDEX: usize = 5;
 const FLAGS: u64 = Entry::PRESENT | Entry::ACCESSED | Entry::USER;
 const SECRET: u64 = 0x5ec2_e75e_c2e7;
 
-fn put(guest: &Guest, words: &[u64]) {
-    for (i, &word) in words.iter().enumerate() {
-        guest.hv.machine().write_guest_word(GuestAddr::new(BUFFER + 8 * i as u64), word).unwrap();
-    }
-}
-
 fn update(guest: &mut Guest, at: u64, value: u64) -> Result<u64, Errno> {
-    put(guest, &[at, value]);
+    guest.put(BUFFER, &[at, value]);
     guest.call(Caller::mmu_update, [BUFFER, 1, 0, 0x7ff0])
 }
 
@@ -53,14 +47,14 @@ fn exchange(guest: &mut Guest, frames: &[Mfn], address_bits: u64) -> Result<u64,
         guest.hv.machine().write_guest_word(GuestAddr::new(list + 8 * i as u64), frame.raw()).unwrap();
     }
     let order = u64::from(frames.len().ilog2());
-    put(guest, &[list, frames.len() as u64, 0, 0x7ff0, out, 1, order | address_bits << 32, 0x7ff0, 0]);
+    guest.put(BUFFER, &[list, frames.len() as u64, 0, 0x7ff0, out, 1, order | address_bits << 32, 0x7ff0, 0]);
     guest.call(Caller::memory_op, [11, BUFFER, 0, 0])
 }
 
 /// Makes the page a table of the guest's and writes to it by the translation that the CPU may still know.
 fn is_out_of_reach_as_a_table(guest: &mut Guest, home: &Home) -> bool {
     let page = home.data[PAGE_INDEX];
-    put(guest, &[u64::from(mmu::MMUEXT_PIN_L1_TABLE), page.raw(), 0]);
+    guest.put(BUFFER, &[u64::from(mmu::MMUEXT_PIN_L1_TABLE), page.raw(), 0]);
     assert_eq!(guest.call(Caller::mmuext_op, [BUFFER, 1, 0, 0x7ff0]), Ok(0));
     assert_eq!(guest.hv.memory.frames.state(page).kind(), FrameType::L1);
     let way = Entry::to(page, FLAGS | Entry::WRITABLE).0;

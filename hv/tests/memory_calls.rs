@@ -33,19 +33,13 @@ fn guest() -> (Guest, Home) {
     (guest, home)
 }
 
-fn put(guest: &Guest, words: &[u64]) {
-    for (i, &word) in words.iter().enumerate() {
-        guest.hv.machine().write_guest_word(GuestAddr::new(BUFFER + 8 * i as u64), word).unwrap();
-    }
-}
-
 fn update(guest: &mut Guest, ptr: u64, val: u64) -> Result<u64, Errno> {
-    put(guest, &[ptr, val]);
+    guest.put(BUFFER, &[ptr, val]);
     guest.call(Caller::mmu_update, [BUFFER, 1, 0, 0x7ff0])
 }
 
 fn extended(guest: &mut Guest, cmd: u32, arg1: u64, arg2: u64) -> Result<u64, Errno> {
-    put(guest, &[u64::from(cmd), arg1, arg2]);
+    guest.put(BUFFER, &[u64::from(cmd), arg1, arg2]);
     guest.call(Caller::mmuext_op, [BUFFER, 1, 0, 0x7ff0])
 }
 
@@ -189,7 +183,7 @@ fn a_batch_counts_what_it_did() {
     let (mut guest, home) = guest();
     let l1 = home.tables[3];
     let page = Entry::to(home.data[1], FLAGS).0;
-    put(&guest, &[entry_address(l1, 100), page, entry_address(l1, 101), page, 4, 0]);
+    guest.put(BUFFER, &[entry_address(l1, 100), page, entry_address(l1, 101), page, 4, 0]);
     let done = 8 * 100;
     assert_eq!(guest.call(Caller::mmu_update, [BUFFER, 3, done, 0x7ff0]), Err(Errno::NoSys));
     assert_eq!(guest.hv.machine().read_guest_word(GuestAddr::new(done)).unwrap() as u32, 2);
@@ -239,7 +233,7 @@ fn a_balloon_goes_out_and_in_again() {
     guest.hv.machine().write_guest_word(GuestAddr::new(9 << 12), 0xdead).unwrap();
     assert_eq!(guest.call(Caller::update_va_mapping, [9 << 12, 0, 0, 0]), Ok(0));
     let reservation = |list: u64, pages: u64| [list, pages, 0, 0x7ff0];
-    put(&guest, &reservation(64, 1));
+    guest.put(BUFFER, &reservation(64, 1));
     guest.hv.machine().write_guest_word(GuestAddr::new(64), page.raw()).unwrap();
     assert_eq!(guest.call(Caller::memory_op, [1, BUFFER, 0, 0]), Ok(1));
     assert_eq!(guest.hv.memory.frames.free_frames(), free + 1);
@@ -252,7 +246,7 @@ fn a_balloon_goes_out_and_in_again() {
     audit::check(guest.hv, &known(&guest), audit::nothing_lent);
     // A quota is a quota.
     let room = 64 - 20;
-    put(&guest, &reservation(0, 1000));
+    guest.put(BUFFER, &reservation(0, 1000));
     assert_eq!(guest.call(Caller::memory_op, [0, BUFFER, 0, 0]), Ok(room));
 }
 
@@ -340,7 +334,7 @@ fn claimed_pages_are_kept_for_whom_they_are_promised_to() {
     let wanting = Guest::new(hv, 1, false, 500);
     let other = Guest::new(hv, 2, false, 500);
     let mut claim = |domain: u64, pages: u64| {
-        put(&control, &[0, pages, 0, domain]);
+        control.put(BUFFER, &[0, pages, 0, domain]);
         control.call(Caller::memory_op, [24, BUFFER, 0, 0])
     };
     let free = u64::from(hv.memory.frames.free_frames());

@@ -81,6 +81,16 @@ pub(super) fn step(world: &mut World, input: &mut Input<'_>) {
 /// Does what a guest does.
 fn guest_step(world: &mut World, me: usize, kind: u8, input: &mut Input<'_>) {
     match kind {
+        6..=19 => call_step(world, me, kind, input),
+        20..=29 => memory_step(world, me, kind, input),
+        30 => entry_step(world, input),
+        _ => return_step(world, input),
+    }
+}
+
+/// Makes a hypercall.
+fn call_step(world: &mut World, me: usize, kind: u8, input: &mut Input<'_>) {
+    match kind {
         6..=9 => {
             let words = numbers::<8>(world, me, input);
             let [which] = input.bytes();
@@ -122,7 +132,7 @@ fn guest_step(world: &mut World, me: usize, kind: u8, input: &mut Input<'_>) {
             request(world, &words, number, args, input.byte());
         }
         // Several calls at once: entries of eight words.
-        19 => {
+        _ => {
             let calls = usize::from(input.byte() & 3) + 1;
             let mut words = Vec::new();
             for _ in 0..calls {
@@ -132,6 +142,12 @@ fn guest_step(world: &mut World, me: usize, kind: u8, input: &mut Input<'_>) {
             }
             request(world, &words, Hypercall::Multicall.number(), [BUFFER, calls as u64, 0, 0], input.byte());
         }
+    }
+}
+
+/// Stores, faults, instructions, and what else changes memory or registers.
+fn memory_step(world: &mut World, me: usize, kind: u8, input: &mut Input<'_>) {
+    match kind {
         20..=22 => {
             let at = input.number(world, me);
             for (i, word) in numbers::<4>(world, me, input).into_iter().enumerate() {
@@ -163,39 +179,42 @@ fn guest_step(world: &mut World, me: usize, kind: u8, input: &mut Input<'_>) {
             caller.state.info.set_upcall_mask(false);
         }),
         // Other work waits, and is not done before the next call is under way.
-        29 => {
+        _ => {
             if let Some(shared) = world.hv.cpu(oxen_hv::hardware::CpuId(world.cpu)) {
                 let bits = [Work::RESCHEDULE, Work::RESCHEDULE | Work::YIELD, Work::TIMER, Work::empty()];
                 shared.work.insert(bits[usize::from(input.byte() & 3)], SeqCst);
             }
         }
-        30 => {
-            let [how, more] = input.bytes();
-            come_in(world, |caller| match how & 7 {
-                0 => caller.user_syscall(),
-                1 => caller.user_syscall32(),
-                2 => caller.user_sysenter(),
-                3 => drop(caller.software_interrupt(more)),
-                4 => caller.refused_return(VECTORS[usize::from(more & 7)], more.into()),
-                5 => caller.ldt_fault(u64::from(more) << 8, 0),
-                _ => caller.exception(VECTORS[usize::from(more & 7)], more.into()),
-            });
-        }
-        // Back by `iret`, to the kernel or to user mode.
-        _ => {
-            let is_user = input.byte() & 1 != 0;
-            let cs = if is_user { 0xe033 } else { 0xe030 };
-            let words = [0, 0, 0, 0, CODE, cs, 0x202, STACK_END, 0xe02b];
-            let at = STACK_END - 0x100;
-            come_in(world, |caller| {
-                for (i, word) in words.into_iter().enumerate() {
-                    store(caller, at + 8 * i as u64, word);
-                }
-                caller.regs.rsp = at;
-            });
-            perform(world, Hypercall::Iret.number(), [0; 4], 0);
-        }
     }
+}
+
+/// Comes in by another way than a hypercall.
+fn entry_step(world: &mut World, input: &mut Input<'_>) {
+    let [how, more] = input.bytes();
+    come_in(world, |caller| match how & 7 {
+        0 => caller.user_syscall(),
+        1 => caller.user_syscall32(),
+        2 => caller.user_sysenter(),
+        3 => drop(caller.software_interrupt(more)),
+        4 => caller.refused_return(VECTORS[usize::from(more & 7)], more.into()),
+        5 => caller.ldt_fault(u64::from(more) << 8, 0),
+        _ => caller.exception(VECTORS[usize::from(more & 7)], more.into()),
+    });
+}
+
+/// Goes back by `iret`, to the kernel or to user mode.
+fn return_step(world: &mut World, input: &mut Input<'_>) {
+    let is_user = input.byte() & 1 != 0;
+    let cs = if is_user { 0xe033 } else { 0xe030 };
+    let words = [0, 0, 0, 0, CODE, cs, 0x202, STACK_END, 0xe02b];
+    let at = STACK_END - 0x100;
+    come_in(world, |caller| {
+        for (i, word) in words.into_iter().enumerate() {
+            store(caller, at + 8 * i as u64, word);
+        }
+        caller.regs.rsp = at;
+    });
+    perform(world, Hypercall::Iret.number(), [0; 4], 0);
 }
 
 /// As many numbers as a byte says.
@@ -298,7 +317,7 @@ fn execute(world: &World, me: usize, input: &mut Input<'_>) {
         }
         (caller.regs.rip, caller.regs.rax, caller.regs.rdi) = (CODE, rax, rdi);
         (caller.regs.rcx, caller.regs.rdx, caller.regs.rsi) = (how.into(), rax & 0xffff, rdi);
-        if code[0] & 0xf0 == 0x40 || which >= 29 && which < 40 {
+        if code[0] & 0xf0 == 0x40 || (29..40).contains(&which) {
             let is_there = GuestAddr::new(rdi).is_guest_range(8)
                 && caller.hv.machine().translate(GuestAddr::new(rdi), false).is_ok();
             return caller.page_fault(rdi, 6 | u32::from(is_there));

@@ -65,7 +65,7 @@ impl<'a> Input<'a> {
             4 => u64::from_le_bytes(take(&mut self.0)),
             5 => self.frame(world, me, more),
             // An address in a page table: which entry, and how it is to be updated.
-            6 => self.frame(world, me, more) * PAGE_SIZE | self.short() & (PAGE_SIZE - 1),
+            6 => self.frame(world, me, more) * PAGE_SIZE + self.short() % PAGE_SIZE,
             7 => self.frame(world, me, 0) << 12 | FLAGS[more as usize],
             8 => u64::from(self.byte()) * PAGE_SIZE + more * 8,
             9 => BUFFER + more * 64,

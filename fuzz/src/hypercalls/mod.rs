@@ -11,6 +11,9 @@ mod laws;
 mod support;
 mod world;
 
+// The tests' support asserts by it.
+use static_assertions as _;
+
 use input::Input;
 use world::World;
 

@@ -147,7 +147,7 @@ impl World {
             }
         }
         laws::check(hv);
-        assert_eq!(laws::domains(hv).len(), 0, "law 7: a domain cannot be buried");
+        assert_eq!(laws::domains(hv).len(), 0, "law 7: a domain cannot be reaped");
         assert_eq!(hv.memory.frames.free_frames(), self.machine.free, "law 7: not everything came back");
         audit::check(hv, &audit::Holds::default(), audit::nothing_lent);
         let machine = Machine { sequences: self.machine.sequences + 1, ..self.machine };

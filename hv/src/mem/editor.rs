@@ -88,7 +88,7 @@ impl<'a, M: Hardware> Editor<'a, M> {
         self.hold_page_slow(entry, rights)
     }
 
-    /// The same for an entry of which nothing has to be changed. Says whether it is one, and its page can be had.
+    /// The same for an entry of which nothing has to be changed. Returns whether it is one, and its page can be had.
     #[inline(always)]
     pub(super) fn try_hold_page(&self, entry: Entry, rights: &EntryRights) -> bool {
         entry.0 & (Entry::CACHING | Entry::USER) == Entry::USER

@@ -55,7 +55,7 @@ impl<M: Hardware> Memory<M> {
         write: Write,
     ) -> Result<Written, Stop> {
         let shift = 8 * (va.offset() as u32 & 7);
-        if !matches!(bytes, 1 | 2 | 4 | 8) || shift + 8 * bytes > 64 {
+        if !matches!(bytes, 1 | 2 | 4 | 8) || va.offset() as u32 & (bytes - 1) != 0 {
             return Err(Errno::Inval.into());
         }
         let mask = (u64::MAX >> (64 - 8 * bytes)) << shift;

@@ -41,6 +41,16 @@ pub mod vector {
     pub const ALIGNMENT_CHECK: u8 = 17;
 }
 
+/// Bits of a page fault's error code (Intel SDM vol. 3A, 4.7).
+mod error {
+    use x86_64::structures::idt::PageFaultErrorCode;
+
+    pub(super) const PRESENT: u32 = PageFaultErrorCode::PROTECTION_VIOLATION.bits() as u32;
+    pub(super) const WRITE: u32 = PageFaultErrorCode::CAUSED_BY_WRITE.bits() as u32;
+    pub(super) const USER: u32 = PageFaultErrorCode::USER_MODE.bits() as u32;
+    pub(super) const FETCH: u32 = PageFaultErrorCode::INSTRUCTION_FETCH.bits() as u32;
+}
+
 impl<M: Machine> Caller<'_, M> {
     /// The CPU stopped at a breakpoint or after a step of the guest.
     #[inline(never)]

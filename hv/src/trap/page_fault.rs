@@ -3,6 +3,7 @@
 
 use super::{
     decode::{self, Change, Logic, Operation},
+    error::{FETCH, PRESENT, USER, WRITE},
     vector,
 };
 use crate::{
@@ -18,13 +19,7 @@ use crate::{
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES;
-use x86_64::{registers::rflags::RFlags, structures::idt::PageFaultErrorCode};
-
-/// Bits of the error code (Intel SDM vol. 3A, 4.7).
-const PRESENT: u32 = PageFaultErrorCode::PROTECTION_VIOLATION.bits() as u32;
-pub(super) const WRITE: u32 = PageFaultErrorCode::CAUSED_BY_WRITE.bits() as u32;
-pub(super) const USER: u32 = PageFaultErrorCode::USER_MODE.bits() as u32;
-const FETCH: u32 = PageFaultErrorCode::INSTRUCTION_FETCH.bits() as u32;
+use x86_64::registers::rflags::RFlags;
 
 /// RFLAGS that a logical operation sets.
 const CARRY: u64 = RFlags::CARRY_FLAG.bits();

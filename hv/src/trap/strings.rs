@@ -1,7 +1,7 @@
 //! `ins` and `outs`: a string between a port and the guest's memory, some of it at a time.
 
 use super::{
-    page_fault::{USER, WRITE},
+    error::{USER, WRITE},
     vector,
 };
 use crate::{

@@ -258,7 +258,9 @@ pub(crate) fn find_machine(features: cpu::Features, acpi: &Acpi, options: &Optio
     ioapic::silence_legacy_controllers();
     let Some(apic) = Apic::find(&features) else { give_up(format_args!("There is no local APIC that we can use")) };
     apic.enable();
-    let Some(frequencies) = clock::calibrate(apic) else { give_up(format_args!("The 8254 timer does not count")) };
+    let Some(frequencies) = clock::calibrate(apic) else {
+        give_up(format_args!("The 8254 timer does not count, or this machine is never left alone for a millisecond"))
+    };
     let mut ioapics = heapless::Vec::new();
     for ioapic in controllers(acpi) {
         let _ = IoApic::new(ioapic.address.into(), ioapic.first_gsi).map(|ioapic| ioapics.push(ioapic));

@@ -4,7 +4,7 @@ use super::{Fake, run_domain, table_word, this_cpu};
 use oxen_abi::{domid::DomId, errno::Errno};
 use oxen_hv::{
     Hypervisor,
-    addr::Mfn,
+    addr::{GuestAddr, Mfn},
     caller::Caller,
     domain::{
         Config, Domain,
@@ -87,6 +87,13 @@ impl Guest {
         self.state.kernel_root = Some(self.hv.memory.adopt_root(&self.domain.memory, tables[0]).unwrap());
         self.run();
         Home { tables, data }
+    }
+
+    /// Words in its memory.
+    pub(crate) fn put(&self, at: u64, words: &[u64]) {
+        for (index, &word) in words.iter().enumerate() {
+            self.hv.machine().write_guest_word(GuestAddr::new(at + 8 * index as u64), word).unwrap();
+        }
     }
 
     /// The guest runs on this CPU now.

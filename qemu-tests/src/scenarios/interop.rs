@@ -100,6 +100,9 @@ pub(super) fn a_guests_counter_is_as_its_mode_says_on_both(lab: &Lab<'_>) -> Res
     Ok(Verdict::Passed)
 }
 
+/// Leaves of CPUID that every processor has more of.
+const MIN_LEAVES: usize = 100;
+
 /// A guest for whom Debian's tools leave something of the processor out sees the same leaves on both.
 pub(super) fn a_guest_sees_of_the_processor_what_debians_tools_leave_on_both(lab: &Lab<'_>) -> Result<Verdict> {
     let probe = std::fs::read(lab.workspace.out.join("probe"))?;
@@ -112,8 +115,18 @@ pub(super) fn a_guest_sees_of_the_processor_what_debians_tools_leave_on_both(lab
         // The hypervisor's own tell the version and how fast the machine is.
         said.into_iter().filter(|line| !line.contains(" a=4000")).map(str::to_owned).collect()
     };
-    let (theirs, ours) = (leaves(&boot!(lab, true, script, &files)), leaves(&boot!(lab, false, script, &files)));
-    ensure!(theirs.len() > 100, "real Xen told only {} leaves", theirs.len());
+    // On a busy host Xen's dom0 may take its tools' patience: that is tried again, for it says nothing of either.
+    let mut reference = boot!(lab, true, script, &files);
+    for _ in 0..2 {
+        if leaves(&reference).len() <= MIN_LEAVES {
+            reference = boot!(lab, true, script, &files);
+        }
+    }
+    let theirs = leaves(&reference);
+    if theirs.len() <= MIN_LEAVES {
+        return reference.fail(&format!("real Xen told only {} leaves", theirs.len()));
+    }
+    let ours = leaves(&boot!(lab, false, script, &files));
     for (xen, oxen) in theirs.iter().zip(&ours) {
         ensure!(xen == oxen, "real Xen: {xen}\n    Oxen: {oxen}");
     }

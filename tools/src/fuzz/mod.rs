@@ -64,7 +64,7 @@ pub struct Args {
     #[arg(long)]
     all: bool,
     /// Seconds without a word of the guest's after which its machine is stopped
-    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
 }
 

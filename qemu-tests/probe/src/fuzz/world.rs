@@ -41,7 +41,8 @@ pub(super) const NOBODY: u64 = 0x1234;
 pub(crate) const PORTS: u32 = 8;
 
 /// Whether the bits beside the frame are those of an entry for a page of this guest's kernel. Of a word that is no entry
-/// they hardly ever are, and what it would be taken for depends on where the guest's memory lies.
+/// they hardly ever are, and what it would be taken for depends on where the guest's memory lies, or it is beyond the end
+/// of the machine-to-physical table.
 const fn is_own_entry(bits: u64) -> bool {
     const ALWAYS: u64 = 1 | 1 << 2 | 1 << 52;
     const SOMETIMES: u64 = WRITABLE | 1 << 6;
@@ -245,7 +246,7 @@ impl World {
             write!(text, "W{}+{:x}", at >> 12, at & 0xfff)
         } else if let Some(at) = page(self.memory.address(), 2) {
             write!(text, "&{at:x}")
-        } else if let Some(page) = p2m::pfn(Mfn(frame)).filter(|_| is_own_entry(bits)) {
+        } else if let Some(page) = is_own_entry(bits).then(|| p2m::pfn(Mfn(frame))).flatten() {
             write!(text, "P{:x}:+{bits:x}", page.0)
         } else {
             write!(text, "{word:x}")
