@@ -49,7 +49,7 @@ fn run<R>(control: &mut Guest, domain: &Arc<Domain>, act: impl FnOnce(&mut Calle
     let vcpu = domain.vcpu(0).unwrap();
     let mut state = vcpu.slot.lock().take().unwrap();
     hv.memory.frames.tlb.enter(domain.owner, 1);
-    state.loaded_roots = hv.memory.roots_to_load(&domain.memory, 0, [state.user_root, state.kernel_root]);
+    state.loaded = hv.memory.roots_to_load(&domain.memory, 0, state.user_root, state.kernel_root);
     hv.machine().load_root(state.loaded_root().unwrap());
     run_domain(hv, domain);
     let mut regs = Regs::default();

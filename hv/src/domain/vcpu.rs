@@ -8,7 +8,7 @@ use super::{
 use crate::{
     atomic_flags::AtomicFlags,
     lock::{Lock, rank},
-    mem::RamFrame,
+    mem::{RamFrame, root::LoadedRoots},
     ports::Registers,
     sched::work::Work,
     shared_info::VcpuInfoPlace,
@@ -257,9 +257,8 @@ pub struct VcpuState {
     pub kernel_root: Option<RamFrame>,
     /// The root of the guest's user mode, held as an L4.
     pub user_root: Option<RamFrame>,
-    /// What the CPU loads for user mode and for the kernel: those roots, or the shadows of them. In force while the vcpu is on
-    /// a CPU; found anew whenever it comes on one.
-    pub loaded_roots: [Option<RamFrame>; 2],
+    /// What the CPU loads for them. In force while the vcpu is on a CPU; found anew whenever it comes on one.
+    pub loaded: LoadedRoots,
     /// I/O privilege level.
     pub iopl: u8,
     /// I/O permission bitmap: a guest address (`physdev_op set_iobitmap`).
@@ -309,7 +308,7 @@ impl VcpuState {
             debug_control: DEBUG_CONTROL_RESET,
             kernel_root: None,
             user_root: None,
-            loaded_roots: [None; 2],
+            loaded: LoadedRoots::default(),
             iopl: 0,
             io_bitmap: 0,
             io_bitmap_ports: 0,
@@ -321,7 +320,7 @@ impl VcpuState {
     #[inline]
     #[must_use]
     pub const fn loaded_root(&self) -> Option<RamFrame> {
-        if self.in_kernel { self.loaded_roots[1] } else { self.loaded_roots[0] }
+        if self.in_kernel { self.loaded.kernel } else { self.loaded.user }
     }
 
     /// CR4 in the CPU, where the guest's own is `own`.

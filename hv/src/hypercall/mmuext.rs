@@ -63,8 +63,7 @@ impl<M: Machine> Caller<'_, M> {
         match op.cmd {
             MMUEXT_NEW_BASEPTR if pages.is_self() => {
                 let Some(root) = Mfn::new(op.arg1) else { return Err(Errno::Inval.into()) };
-                let [_, loaded] = &mut self.state.loaded_roots;
-                let current = &mut self.state.kernel_root;
+                let (current, loaded) = (&mut self.state.kernel_root, &mut self.state.loaded.kernel);
                 Editor::lock(&hv.memory, &domain.memory).switch(self.cpu, current, loaded, root)
             }
             MMUEXT_NEW_USER_BASEPTR if pages.is_self() => {
@@ -73,8 +72,8 @@ impl<M: Machine> Caller<'_, M> {
                     (_, None) => return Err(Errno::Inval.into()),
                     (_, root) => root,
                 };
-                let [loaded, _] = &mut self.state.loaded_roots;
-                Editor::lock(&hv.memory, &domain.memory).switch_user(&mut self.state.user_root, loaded, root)
+                let (current, loaded) = (&mut self.state.user_root, &mut self.state.loaded.user);
+                Editor::lock(&hv.memory, &domain.memory).switch_user(current, loaded, root)
             }
             _ => self.apply_mmuext_slow(pages, op, spent),
         }

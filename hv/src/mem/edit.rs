@@ -91,7 +91,7 @@ impl<M: Hardware> Editor<'_, M> {
     /// # Errors
     /// As [`Self::hold_page`] and [`Self::take_table`]; then the entry is as it was.
     #[inline]
-    pub fn replace(&mut self, place: Place, new: u64, notes: AccessedDirty, rights: &EntryRights) -> Result<(), Stop> {
+    pub fn replace(&mut self, place: Place, new: u64, notes: AccessedDirty, rights: EntryRights) -> Result<(), Stop> {
         if place.level == 1 {
             Ok(self.replace_leaf(place, new, notes, rights)?)
         } else {
@@ -109,7 +109,7 @@ impl<M: Hardware> Editor<'_, M> {
         place: Place,
         new: u64,
         notes: AccessedDirty,
-        rights: &EntryRights,
+        rights: EntryRights,
     ) -> Result<(), Errno> {
         if self.paging.is_shadowed {
             self.replace_shadowed(place, new, notes, rights)
@@ -118,7 +118,8 @@ impl<M: Hardware> Editor<'_, M> {
         }
     }
 
-    /// Whether nothing has to be thought of beside the entry itself, and [`Self::replace_page`] may be used.
+    /// Whether nothing has to be thought of beside the entry itself: nothing is left to be given back, no table has a linear
+    /// entry, the domain runs on no shadows.
     #[inline(always)]
     #[must_use]
     pub fn is_plain(&self) -> bool {
@@ -130,25 +131,13 @@ impl<M: Hardware> Editor<'_, M> {
     /// # Errors
     /// As [`Self::replace`].
     #[inline(always)]
-    pub fn replace_page(
-        &self,
-        place: Place,
-        new: u64,
-        notes: AccessedDirty,
-        rights: &EntryRights,
-    ) -> Result<(), Errno> {
+    pub fn replace_page(&self, place: Place, new: u64, notes: AccessedDirty, rights: EntryRights) -> Result<(), Errno> {
         self.replace_page_and(place, new, notes, rights, || ())
     }
 
     #[cold]
     #[inline(never)]
-    fn replace_shadowed(
-        &self,
-        place: Place,
-        new: u64,
-        notes: AccessedDirty,
-        rights: &EntryRights,
-    ) -> Result<(), Errno> {
+    fn replace_shadowed(&self, place: Place, new: u64, notes: AccessedDirty, rights: EntryRights) -> Result<(), Errno> {
         self.replace_page_and(place, new, notes, rights, || self.follow(place.table, 1, place.slot))
     }
 
@@ -159,7 +148,7 @@ impl<M: Hardware> Editor<'_, M> {
         place: Place,
         new: u64,
         notes: AccessedDirty,
-        rights: &EntryRights,
+        rights: EntryRights,
         follow: impl Fn(),
     ) -> Result<(), Errno> {
         let word = place.word;

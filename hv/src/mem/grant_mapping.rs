@@ -47,6 +47,15 @@ impl<M: Hardware> Editor<'_, M> {
         }
     }
 
+    /// The same where [`Self::is_plain`] says so.
+    #[inline(always)]
+    fn at_plain(&self, at: At) -> Result<Place, Errno> {
+        match at {
+            At::Address(root, va) => self.find_plain(root, va).ok_or(Errno::Inval),
+            At::Entry(address) => self.find_l1_entry(address),
+        }
+    }
+
     /// Maps a frame of `granter`. The entry holds a reference, and a writable use where it is writable, as any entry does.
     ///
     /// # Errors
@@ -56,7 +65,7 @@ impl<M: Hardware> Editor<'_, M> {
         let rights = EntryRights { owner: granter, io: false };
         let entry = Entry::to(frame, flags);
         // What is found at either place is an entry of an L1.
-        self.replace_leaf(place, entry.0, AccessedDirty::Overwrite, &rights)?;
+        self.replace_leaf(place, entry.0, AccessedDirty::Overwrite, rights)?;
         self.memory.mark_lent_by(granter, entry);
         Ok(())
     }
@@ -66,24 +75,23 @@ impl<M: Hardware> Editor<'_, M> {
     /// # Errors
     /// `Inval` if the entry does not map this frame, writable or not, any more; nothing has changed then.
     pub fn unmap_grant(&mut self, at: At, frame: Mfn, writable: bool) -> Result<(), Errno> {
-        if self.paging.is_shadowed {
-            return self.unmap_shadowed(at, frame, writable);
+        if !self.is_plain() {
+            return self.unmap_with_care(at, frame, writable);
         }
-        self.unmap_and(at, frame, writable, |_| ())
+        let place = self.at_plain(at)?;
+        let old = granted(place, frame, writable)?;
+        place.word.store(0, Ordering::Release);
+        self.drop_page(old);
+        Ok(())
     }
 
     #[cold]
     #[inline(never)]
-    fn unmap_shadowed(&self, at: At, frame: Mfn, writable: bool) -> Result<(), Errno> {
-        self.unmap_and(at, frame, writable, |place| self.follow_if_shadowed(place))
-    }
-
-    #[inline(always)]
-    fn unmap_and(&self, at: At, frame: Mfn, writable: bool, follow: impl Fn(Place)) -> Result<(), Errno> {
+    fn unmap_with_care(&self, at: At, frame: Mfn, writable: bool) -> Result<(), Errno> {
         let place = self.at(at)?;
         let old = granted(place, frame, writable)?;
         place.word.store(0, Ordering::Release);
-        follow(place);
+        self.follow_if_shadowed(place);
         self.drop_page(old);
         Ok(())
     }

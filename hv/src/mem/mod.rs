@@ -156,18 +156,28 @@ pub struct Paging {
     is_linear: bool,
     /// Whether the domain runs on shadows.
     is_shadowed: bool,
-    /// Whether either is so.
+    /// Whether any of the three is so: the one look that ordinary changes take.
     needs_care: bool,
 }
 
 impl Paging {
+    fn set_unfinished(&mut self, top: Option<RamFrame>) {
+        self.unfinished = top;
+        self.judge();
+    }
+
     fn set_linear(&mut self) {
-        (self.is_linear, self.needs_care) = (true, true);
+        self.is_linear = true;
+        self.judge();
     }
 
     fn set_shadowed(&mut self, is_shadowed: bool) {
         self.is_shadowed = is_shadowed;
-        self.needs_care = self.is_linear || is_shadowed;
+        self.judge();
+    }
+
+    const fn judge(&mut self) {
+        self.needs_care = self.unfinished.is_some() || self.is_linear || self.is_shadowed;
     }
 }
 

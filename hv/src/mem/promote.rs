@@ -96,7 +96,7 @@ impl<M: Hardware> Editor<'_, M> {
     fn settle_now(&mut self, top: RamFrame) -> Result<(), Stop> {
         let mut walk = Walk::new();
         self.resume(&mut walk, top);
-        self.paging.unfinished = None;
+        self.paging.set_unfinished(None);
         self.give_back(&mut walk, true)
     }
 
@@ -179,10 +179,10 @@ impl<M: Hardware> Editor<'_, M> {
                 if !entry.is_present() {
                     continue;
                 }
-                if self.try_hold_page(entry, &rights) {
+                if self.try_hold_page(entry, rights) {
                     continue;
                 }
-                match self.hold_page_slow(entry, &rights) {
+                match self.hold_page_slow(entry, rights) {
                     Ok(judged) if judged == entry => {}
                     Ok(judged) => word.store(judged.0, Ordering::Relaxed),
                     Err(error) => {
@@ -312,7 +312,7 @@ impl<M: Hardware> Editor<'_, M> {
                 && may_stop
                 && let Some(top) = walk.first()
             {
-                self.paging.unfinished = Some(top.table);
+                self.paging.set_unfinished(Some(top.table));
                 self.suspend(walk);
                 return Err(Stop::Unfinished);
             }

@@ -5,6 +5,17 @@ use crate::{addr::Mfn, hardware::CpuId, layout::FIRST_HV_SLOT, mem::Memory, repl
 use core::sync::atomic::Ordering;
 use oxen_abi::{errno::Errno, vm_assist::VMASST_TYPE_M2P_STRICT};
 
+/// What a CPU loads for the vcpu that is on it: the guest's roots, or shadows of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadedRoots {
+    /// For the guest's user mode.
+    pub user: Option<RamFrame>,
+    /// For the guest's kernel.
+    pub kernel: Option<RamFrame>,
+    /// Whether they are shadows.
+    pub are_shadows: bool,
+}
+
 impl<M: Hardware> Editor<'_, M> {
     /// Holds a frame as a table of `level` in the guest's name, until [`Self::unpin`].
     ///
@@ -60,15 +71,13 @@ impl<M: Hardware> Editor<'_, M> {
             self.memory.load_root(cpu, loaded.unwrap_or(old));
             return Ok(());
         }
-        self.settle()?;
+        if !self.is_plain() {
+            return self.switch_with_care(cpu, current, loaded, root);
+        }
         let root = self.take_table(root, 4)?;
         *current = Some(root);
-        if self.paging.is_shadowed {
-            self.switch_shadow(cpu, *loaded, root);
-        } else {
-            *loaded = Some(root);
-            self.memory.load_root(cpu, root);
-        }
+        *loaded = Some(root);
+        self.memory.load_root(cpu, root);
         if let Some(old) = old {
             self.put_table(old);
         }
@@ -77,9 +86,31 @@ impl<M: Hardware> Editor<'_, M> {
 
     #[cold]
     #[inline(never)]
-    fn switch_shadow(&self, cpu: CpuId, loaded: Option<RamFrame>, root: RamFrame) {
-        self.show_root(loaded, Some(root));
+    fn switch_with_care(
+        &mut self,
+        cpu: CpuId,
+        current: &mut Option<RamFrame>,
+        loaded: &mut Option<RamFrame>,
+        root: Mfn,
+    ) -> Result<(), Stop> {
+        self.settle()?;
+        let root = self.take_table(root, 4)?;
+        let old = current.replace(root);
+        self.change_loaded(loaded, Some(root));
         self.memory.load_root(cpu, loaded.unwrap_or(root));
+        if let Some(old) = old {
+            self.put_table(old);
+        }
+        Ok(())
+    }
+
+    /// Has what a CPU loads be another root of the guest's, or show it.
+    fn change_loaded(&self, loaded: &mut Option<RamFrame>, root: Option<RamFrame>) {
+        if self.paging.is_shadowed {
+            self.show_root(*loaded, root);
+        } else {
+            *loaded = root;
+        }
     }
 
     /// Switches a vcpu to another address space of its user mode's, or to none (`MMUEXT_NEW_USER_BASEPTR`); `current` and
@@ -105,11 +136,7 @@ impl<M: Hardware> Editor<'_, M> {
             taken = Some(root);
         }
         *current = taken;
-        if self.paging.is_shadowed {
-            self.show_root(*loaded, taken);
-        } else {
-            *loaded = taken;
-        }
+        self.change_loaded(loaded, taken);
         if let Some(old) = old {
             self.put_table(old);
         }

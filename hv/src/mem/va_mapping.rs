@@ -67,24 +67,24 @@ impl<M: Hardware> Editor<'_, M> {
         }
     }
 
-    /// The same where the domain runs on shadows or has linear entries.
+    /// Maps something at a virtual address, or nothing. What an earlier call left to be given back comes first.
     ///
     /// # Errors
-    /// As [`Self::map_at`].
-    #[cold]
-    #[inline(never)]
-    pub fn map_with_care(&self, root: RamFrame, va: GuestAddr, new: u64, rights: &EntryRights) -> Result<(), Errno> {
-        let place = self.find(root, va).ok_or(Errno::Inval)?;
-        self.replace_leaf(place, new, AccessedDirty::Overwrite, rights)
+    /// `Inval` where no L1 translates the address; else as [`Self::replace`]. `Unfinished` before anything was done.
+    #[inline(always)]
+    pub fn map_at(&mut self, root: RamFrame, va: GuestAddr, new: u64, rights: EntryRights) -> Result<(), Stop> {
+        if !self.is_plain() {
+            return self.map_with_care(root, va, new, rights);
+        }
+        let place = self.find_plain(root, va).ok_or(Errno::Inval)?;
+        Ok(self.replace_page(place, new, AccessedDirty::Overwrite, rights)?)
     }
 
-    /// Maps something at a virtual address, or nothing.
-    ///
-    /// # Errors
-    /// `Inval` where no L1 translates the address; else as [`Self::replace`].
-    #[inline]
-    pub fn map_at(&mut self, root: RamFrame, va: GuestAddr, new: u64, rights: &EntryRights) -> Result<(), Stop> {
+    #[cold]
+    #[inline(never)]
+    fn map_with_care(&mut self, root: RamFrame, va: GuestAddr, new: u64, rights: EntryRights) -> Result<(), Stop> {
+        self.settle()?;
         let place = self.find(root, va).ok_or(Errno::Inval)?;
-        self.replace(place, new, AccessedDirty::Overwrite, rights)
+        Ok(self.replace_leaf(place, new, AccessedDirty::Overwrite, rights)?)
     }
 }

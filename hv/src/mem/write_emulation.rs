@@ -124,7 +124,7 @@ impl<M: Hardware> Editor<'_, M> {
             (new, false)
         } else {
             let judged = new.sanitize_page(rights.io)?;
-            if is_harmless(judged) { (judged, false) } else { (self.hold_page(new, &rights)?, true) }
+            if is_harmless(judged) { (judged, false) } else { (self.hold_page(new, rights)?, true) }
         };
         let stored = place.word.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if stored {

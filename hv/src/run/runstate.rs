@@ -29,8 +29,7 @@ impl<M: Machine> Hypervisor<M> {
         }
         let (machine, info) = (self.machine(), vcpu.sched.runstate.lock().info());
         // The addresses are the kernel's.
-        let [user, kernel] = state.loaded_roots;
-        let away = if state.in_kernel { None } else { kernel.zip(user) };
+        let away = if state.in_kernel { None } else { state.loaded.kernel.zip(state.loaded.user) };
         if let Some((kernel, _)) = away {
             machine.load_root(kernel);
         }

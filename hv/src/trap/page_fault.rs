@@ -17,7 +17,6 @@ use crate::{
     },
     reply::Stop,
 };
-use core::sync::atomic::Ordering;
 use oxen_abi::vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES;
 use x86_64::registers::rflags::RFlags;
 
@@ -32,7 +31,7 @@ impl<M: Machine> Caller<'_, M> {
     /// A page fault of the running guest at `address`.
     #[inline]
     pub fn page_fault(&mut self, address: u64, error_code: u32) {
-        if self.domain.memory.is_shadowed.load(Ordering::Relaxed) {
+        if self.state.loaded.are_shadows {
             return self.page_fault_on_shadows(address, error_code);
         }
         self.own_page_fault(address, error_code);

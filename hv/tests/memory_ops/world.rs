@@ -209,7 +209,7 @@ impl World {
                 match Editor::open(&hv.memory, &domain.memory) {
                     Ok(mut editor) => {
                         let (cpu, state) = (support::this_cpu(), &mut guest.state);
-                        let [_, loaded] = &mut state.loaded_roots;
+                        let loaded = &mut state.loaded.kernel;
                         editor.switch(cpu, &mut state.kernel_root, loaded, home.tables[0]).unwrap();
                         return;
                     }

@@ -1,7 +1,7 @@
 //! Shadows follow their source: entries that are written, tables that end, roots that vcpus switch to.
 
 use super::{
-    super::{Hardware, PagingDomain, Ram, editor::Editor, entry::Entry, frame_type::Owner},
+    super::{Hardware, PagingDomain, Ram, editor::Editor, entry::Entry, frame_type::Owner, root::LoadedRoots},
     MODES, Shadow,
     fault::link,
     index::Key,
@@ -76,19 +76,21 @@ impl<M: Hardware> Editor<'_, M> {
 }
 
 impl<M: Hardware> Memory<M> {
-    /// The roots to be loaded for a vcpu that comes on a CPU, by its modes: user mode's, and the kernel's. They show the
-    /// guest's, which are given in the same order.
+    /// What is to be loaded for a vcpu that comes on a CPU, where the guest's roots are these.
     #[must_use]
     pub fn roots_to_load(
         &self,
         domain: &PagingDomain,
         vcpu: u32,
-        guests: [Option<RamFrame>; 2],
-    ) -> [Option<RamFrame>; 2] {
-        if !domain.is_shadowed.load(Ordering::Acquire) {
-            return guests;
-        }
-        self.shadow_roots(domain.owner, vcpu, guests).unwrap_or(guests)
+        user: Option<RamFrame>,
+        kernel: Option<RamFrame>,
+    ) -> LoadedRoots {
+        let shadows = if domain.is_shadowed.load(Ordering::Acquire) {
+            self.shadow_roots(domain.owner, vcpu, [user, kernel])
+        } else {
+            None
+        };
+        shadows.unwrap_or(LoadedRoots { user, kernel, are_shadows: false })
     }
 
     /// The first of the hypervisor's slots has changed in a root of the guest's.
@@ -104,7 +106,7 @@ impl<M: Hardware> Memory<M> {
     }
 
     #[cold]
-    fn shadow_roots(&self, owner: Owner, vcpu: u32, guests: [Option<RamFrame>; 2]) -> Option<[Option<RamFrame>; 2]> {
+    fn shadow_roots(&self, owner: Owner, vcpu: u32, guests: [Option<RamFrame>; MODES]) -> Option<LoadedRoots> {
         let mut shadows = self.shadows.of(owner)?;
         let shadow = shadows.as_deref_mut().filter(|shadow| shadow.is_on)?;
         let mut roots = [None; MODES];
@@ -115,7 +117,8 @@ impl<M: Hardware> Memory<M> {
             }
             *root = shadow.roots.get(index)?.frame;
         }
-        Some(roots)
+        let [user, kernel] = roots;
+        Some(LoadedRoots { user, kernel, are_shadows: true })
     }
 }
 

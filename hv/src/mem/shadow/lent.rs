@@ -33,6 +33,7 @@ impl<M: Hardware> Memory<M> {
     }
 
     #[cold]
+    #[inline(never)]
     fn mark_lent_slow(&self, owner: Owner, frame: Mfn) {
         if let Some(shadow) = self.shadows.of(owner).as_deref_mut().and_then(Option::as_deref_mut)
             && shadow.is_logging

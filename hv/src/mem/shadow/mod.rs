@@ -163,6 +163,7 @@ impl<M: Hardware> Memory<M> {
     }
 
     #[cold]
+    #[inline(never)]
     fn mark_slow(&self, owner: Owner, frame: Mfn) {
         if let Some(shadow) = self.shadows.of(owner).as_deref_mut().and_then(Option::as_deref_mut) {
             shadow.mark(self, owner, frame);
@@ -179,8 +180,14 @@ impl<M: Hardware> Memory<M> {
     #[inline(always)]
     pub(super) fn note_placed(&self, frame: Mfn) {
         if self.is_any_logging() {
-            self.mark_slow(self.frames.state(frame).owner(), frame);
+            self.note_slow(frame);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_slow(&self, frame: Mfn) {
+        self.mark_slow(self.frames.state(frame).owner(), frame);
     }
 
     /// Where a frame is in its owner's memory, by the machine-to-phys table; `None` for what has no place there.
