@@ -8,7 +8,10 @@ use super::{
 use crate::{
     atomic_flags::AtomicFlags,
     lock::{Lock, rank},
-    mem::{RamFrame, root::LoadedRoots},
+    mem::{
+        RamFrame,
+        root::{LoadedRoots, RootAddress},
+    },
     ports::Registers,
     sched::work::Work,
     shared_info::VcpuInfoPlace,
@@ -308,7 +311,7 @@ impl VcpuState {
             debug_control: DEBUG_CONTROL_RESET,
             kernel_root: None,
             user_root: None,
-            loaded: LoadedRoots::default(),
+            loaded: LoadedRoots::NOWHERE,
             iopl: 0,
             io_bitmap: 0,
             io_bitmap_ports: 0,
@@ -319,7 +322,7 @@ impl VcpuState {
     /// What the CPU loads for the mode that the vcpu is in.
     #[inline]
     #[must_use]
-    pub const fn loaded_root(&self) -> Option<RamFrame> {
+    pub const fn loaded_root(&self) -> RootAddress {
         if self.in_kernel { self.loaded.kernel } else { self.loaded.user }
     }
 

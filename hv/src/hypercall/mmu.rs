@@ -74,7 +74,7 @@ impl<M: Machine> Batch<'_, M> {
             && let Some(l1) = self.l1
             && let Some(place) = l1.place(MachineAddr::new(ptr & !KIND))
         {
-            return Ok(self.editor.replace_page(place, val, AccessedDirty::Overwrite, self.rights)?);
+            return Ok(self.editor.replace_page(place, val, AccessedDirty::Overwrite, &self.rights)?);
         }
         self.apply_other(ptr, val)
     }
@@ -99,10 +99,10 @@ impl<M: Machine> Batch<'_, M> {
             // What shadows follow, and what others may have to be told of, goes the long way each time.
             Some((table, 1)) if self.editor.is_plain() && self.rights.owner == self.editor.owner() => {
                 self.l1 = Some(self.editor.leaf(table));
-                Ok(self.editor.replace_page(self.editor.place(table, 1, slot), val, notes, self.rights)?)
+                Ok(self.editor.replace_page(self.editor.place(table, 1, slot), val, notes, &self.rights)?)
             }
             Some((table, 1)) => {
-                self.editor.replace(self.editor.place(table, 1, slot), val, notes, self.rights)?;
+                self.editor.replace(self.editor.place(table, 1, slot), val, notes, &self.rights)?;
                 if self.rights.owner != self.editor.owner() {
                     self.hv.memory.mark_lent_by(self.rights.owner, Entry(val));
                 }
@@ -110,7 +110,9 @@ impl<M: Machine> Batch<'_, M> {
             }
             // Tables refer to tables of their own domain alone.
             Some(_) if self.rights.owner != self.editor.owner() => Err(Errno::Inval.into()),
-            Some((table, level)) => self.editor.replace(self.editor.place(table, level, slot), val, notes, self.rights),
+            Some((table, level)) => {
+                self.editor.replace(self.editor.place(table, level, slot), val, notes, &self.rights)
+            }
             None => Ok(self.write_plain(frame, slot, val)?),
         }
     }
@@ -247,7 +249,7 @@ impl<M: Machine> Caller<'_, M> {
     /// read: the mapping is made then.
     #[inline]
     pub fn update_va_mapping(&mut self, args: &mut Args) -> Reply {
-        self.map_page_at((&*args).into(), self.own_pages().rights)
+        self.map_page_at((&*args).into(), &self.own_pages().rights)
     }
 
     /// `update_va_mapping_otherdomain(va, entry, flags, domid)`: maps a page of another domain.
@@ -259,13 +261,13 @@ impl<M: Machine> Caller<'_, M> {
         let request = UpdateVaMapping::from(&*args);
         let pages = self.page_owner(request.owner)?;
         let entry = Entry(request.entry);
-        let done = self.map_page_at(request, pages.rights);
+        let done = self.map_page_at(request, &pages.rights);
         self.hv.memory.mark_lent_by(pages.rights.owner, entry);
         done
     }
 
     #[inline(always)]
-    fn map_page_at(&mut self, request: UpdateVaMapping, rights: EntryRights) -> Reply {
+    fn map_page_at(&mut self, request: UpdateVaMapping, rights: &EntryRights) -> Reply {
         let UpdateVaMapping { va, entry, flags, .. } = request;
         let root = self.state.kernel_root.ok_or(Errno::Inval)?;
         let mut editor = Editor::lock(&self.hv.memory, &self.domain.memory);

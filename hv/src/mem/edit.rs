@@ -91,7 +91,7 @@ impl<M: Hardware> Editor<'_, M> {
     /// # Errors
     /// As [`Self::hold_page`] and [`Self::take_table`]; then the entry is as it was.
     #[inline]
-    pub fn replace(&mut self, place: Place, new: u64, notes: AccessedDirty, rights: EntryRights) -> Result<(), Stop> {
+    pub fn replace(&mut self, place: Place, new: u64, notes: AccessedDirty, rights: &EntryRights) -> Result<(), Stop> {
         if place.level == 1 {
             Ok(self.replace_leaf(place, new, notes, rights)?)
         } else {
@@ -109,10 +109,10 @@ impl<M: Hardware> Editor<'_, M> {
         place: Place,
         new: u64,
         notes: AccessedDirty,
-        rights: EntryRights,
+        rights: &EntryRights,
     ) -> Result<(), Errno> {
         if self.paging.is_shadowed {
-            self.replace_shadowed(place, new, notes, rights)
+            self.replace_shadowed(place, new, notes, *rights)
         } else {
             self.replace_page(place, new, notes, rights)
         }
@@ -131,14 +131,20 @@ impl<M: Hardware> Editor<'_, M> {
     /// # Errors
     /// As [`Self::replace`].
     #[inline(always)]
-    pub fn replace_page(&self, place: Place, new: u64, notes: AccessedDirty, rights: EntryRights) -> Result<(), Errno> {
+    pub fn replace_page(
+        &self,
+        place: Place,
+        new: u64,
+        notes: AccessedDirty,
+        rights: &EntryRights,
+    ) -> Result<(), Errno> {
         self.replace_page_and(place, new, notes, rights, || ())
     }
 
     #[cold]
     #[inline(never)]
     fn replace_shadowed(&self, place: Place, new: u64, notes: AccessedDirty, rights: EntryRights) -> Result<(), Errno> {
-        self.replace_page_and(place, new, notes, rights, || self.follow(place.table, 1, place.slot))
+        self.replace_page_and(place, new, notes, &rights, || self.follow(place.table, 1, place.slot))
     }
 
     /// Replaces an entry of an L1; `follow` is called between the write and the giving back.
@@ -148,7 +154,7 @@ impl<M: Hardware> Editor<'_, M> {
         place: Place,
         new: u64,
         notes: AccessedDirty,
-        rights: EntryRights,
+        rights: &EntryRights,
         follow: impl Fn(),
     ) -> Result<(), Errno> {
         let word = place.word;

@@ -78,7 +78,7 @@ impl<'a, M: Hardware> Editor<'a, M> {
     /// `Inval` for what no entry may contain, `Perm` for what is not RAM and not to be mapped, `Busy` if the page cannot
     /// be had like this: somebody else's, nobody's, or writable while it is a table.
     #[inline(always)]
-    pub(super) fn hold_page(&self, entry: Entry, rights: EntryRights) -> Result<Entry, Errno> {
+    pub(super) fn hold_page(&self, entry: Entry, rights: &EntryRights) -> Result<Entry, Errno> {
         if entry.0 & Entry::CACHING == 0
             && let Ok(judged) = entry.sanitize_page(false)
             && self.memory.frames.try_get_page_fast(entry.frame_index(), rights.owner, entry.is_writable())
@@ -90,14 +90,14 @@ impl<'a, M: Hardware> Editor<'a, M> {
 
     /// The same for an entry of which nothing has to be changed. Returns whether it is one, and its page can be had.
     #[inline(always)]
-    pub(super) fn try_hold_page(&self, entry: Entry, rights: EntryRights) -> bool {
+    pub(super) fn try_hold_page(&self, entry: Entry, rights: &EntryRights) -> bool {
         entry.0 & (Entry::CACHING | Entry::USER) == Entry::USER
             && self.memory.frames.try_get_page_fast(entry.frame_index(), rights.owner, entry.is_writable())
     }
 
     /// The same for any entry.
     #[cold]
-    pub(super) fn hold_page_slow(&self, entry: Entry, rights: EntryRights) -> Result<Entry, Errno> {
+    pub(super) fn hold_page_slow(&self, entry: Entry, rights: &EntryRights) -> Result<Entry, Errno> {
         // Who has devices may say how a page is cached, whoever owns it.
         let entry = entry.sanitize_page(self.domain.is_privileged)?;
         // A frame beyond all machines is one like any other that is not RAM.

@@ -65,7 +65,7 @@ impl<M: Hardware> Editor<'_, M> {
         let rights = EntryRights { owner: granter, io: false };
         let entry = Entry::to(frame, flags);
         // What is found at either place is an entry of an L1.
-        self.replace_leaf(place, entry.0, AccessedDirty::Overwrite, rights)?;
+        self.replace_leaf(place, entry.0, AccessedDirty::Overwrite, &rights)?;
         self.memory.mark_lent_by(granter, entry);
         Ok(())
     }

@@ -48,7 +48,7 @@ pub mod walk;
 pub mod write_emulation;
 
 use crate::{
-    addr::{GuestAddr, GuestHalf, GuestRange, GuestWords, Mfn},
+    addr::{GuestAddr, GuestHalf, GuestRange, GuestWords, MachineAddr, Mfn},
     hardware::CpuId,
     heap::Reserve,
     layout::{END_HV_SLOT, FIRST_HV_SLOT},
@@ -62,12 +62,15 @@ use frame_table::FrameTable;
 use frame_type::Owner;
 pub use held::{Held, Hold};
 pub use ram::{Ram, RamFrame};
+use root::RootAddress;
 use shadow::Shadows;
 
 /// What the hypervisor shows of itself in every address space.
 pub trait HypervisorSpace {
     /// What stands in slots 256 to 271 of every root.
     fn root_entries(&self) -> &'static [u64; END_HV_SLOT - FIRST_HV_SLOT];
+    /// The hypervisor's own root, for a CPU that runs no guest, and for a mode of a guest's that has none.
+    fn own_root(&self) -> MachineAddr;
     /// The machine-to-phys table: the pseudo-physical frame of each machine frame.
     fn machine_to_phys(&self) -> &'static [AtomicU64];
     /// The first machine frame of each 2 MiB of that table, while there are any.
@@ -133,7 +136,7 @@ pub trait Tlb {
     fn this_cpu(&self) -> CpuId;
     /// Loads a root into this CPU, which flushes every translation of guest addresses: CR4.PGE stays clear while guests
     /// run, so that the global bit in their entries has no effect.
-    fn load_root(&self, root: RamFrame);
+    fn load_root(&self, root: RootAddress);
     /// Forgets every translation of guest addresses on this CPU.
     fn flush(&self);
     /// Forgets the translation of one page on this CPU.

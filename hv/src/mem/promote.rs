@@ -179,10 +179,10 @@ impl<M: Hardware> Editor<'_, M> {
                 if !entry.is_present() {
                     continue;
                 }
-                if self.try_hold_page(entry, rights) {
+                if self.try_hold_page(entry, &rights) {
                     continue;
                 }
-                match self.hold_page_slow(entry, rights) {
+                match self.hold_page_slow(entry, &rights) {
                     Ok(judged) if judged == entry => {}
                     Ok(judged) => word.store(judged.0, Ordering::Relaxed),
                     Err(error) => {

@@ -1,19 +1,60 @@
 //! Roots of address spaces and pinned tables: what holds a table although no entry refers to it.
 
 use super::{Hardware, PagingDomain, RamFrame, editor::Editor, frame_type::FrameState};
-use crate::{addr::Mfn, hardware::CpuId, layout::FIRST_HV_SLOT, mem::Memory, reply::Stop};
+use crate::{
+    addr::{MachineAddr, Mfn},
+    hardware::CpuId,
+    layout::FIRST_HV_SLOT,
+    mem::Memory,
+    reply::Stop,
+};
 use core::sync::atomic::Ordering;
 use oxen_abi::{errno::Errno, vm_assist::VMASST_TYPE_M2P_STRICT};
 
+/// What a CPU loads into CR3: a root of the guest's, a shadow of one, or the hypervisor's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct RootAddress(MachineAddr);
+
+impl RootAddress {
+    /// A root of the guest's, validated and held, or a shadow of one.
+    #[inline]
+    #[must_use]
+    pub const fn of(root: RamFrame) -> Self {
+        Self(root.mfn().address())
+    }
+
+    /// As CR3 takes it.
+    #[inline]
+    #[must_use]
+    pub const fn address(self) -> MachineAddr {
+        self.0
+    }
+
+    /// Its frame.
+    #[must_use]
+    pub const fn mfn(self) -> Option<Mfn> {
+        Mfn::containing(self.0)
+    }
+}
+
 /// What a CPU loads for the vcpu that is on it: the guest's roots, or shadows of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadedRoots {
     /// For the guest's user mode.
-    pub user: Option<RamFrame>,
+    pub user: RootAddress,
     /// For the guest's kernel.
-    pub kernel: Option<RamFrame>,
+    pub kernel: RootAddress,
     /// Whether they are shadows.
     pub are_shadows: bool,
+}
+
+impl LoadedRoots {
+    /// Those of a vcpu that never was on a CPU: none can be loaded.
+    pub const NOWHERE: Self = {
+        let nowhere = RootAddress(MachineAddr::new(0));
+        Self { user: nowhere, kernel: nowhere, are_shadows: false }
+    };
 }
 
 impl<M: Hardware> Editor<'_, M> {
@@ -59,16 +100,17 @@ impl<M: Hardware> Editor<'_, M> {
     ///
     /// # Errors
     /// As [`Self::take_table`]; then the old one is still in force.
+    #[inline(always)]
     pub fn switch(
         &mut self,
         cpu: CpuId,
         current: &mut Option<RamFrame>,
-        loaded: &mut Option<RamFrame>,
+        loaded: &mut RootAddress,
         root: Mfn,
     ) -> Result<(), Stop> {
         let old = *current;
-        if let Some(old) = old.filter(|old| old.mfn() == root) {
-            self.memory.load_root(cpu, loaded.unwrap_or(old));
+        if old.is_some_and(|old| old.mfn() == root) {
+            self.memory.load_root(cpu, *loaded);
             return Ok(());
         }
         if !self.is_plain() {
@@ -76,8 +118,8 @@ impl<M: Hardware> Editor<'_, M> {
         }
         let root = self.take_table(root, 4)?;
         *current = Some(root);
-        *loaded = Some(root);
-        self.memory.load_root(cpu, root);
+        *loaded = RootAddress::of(root);
+        self.memory.load_root(cpu, *loaded);
         if let Some(old) = old {
             self.put_table(old);
         }
@@ -90,14 +132,14 @@ impl<M: Hardware> Editor<'_, M> {
         &mut self,
         cpu: CpuId,
         current: &mut Option<RamFrame>,
-        loaded: &mut Option<RamFrame>,
+        loaded: &mut RootAddress,
         root: Mfn,
     ) -> Result<(), Stop> {
         self.settle()?;
         let root = self.take_table(root, 4)?;
         let old = current.replace(root);
         self.change_loaded(loaded, Some(root));
-        self.memory.load_root(cpu, loaded.unwrap_or(root));
+        self.memory.load_root(cpu, *loaded);
         if let Some(old) = old {
             self.put_table(old);
         }
@@ -105,11 +147,12 @@ impl<M: Hardware> Editor<'_, M> {
     }
 
     /// Has what a CPU loads be another root of the guest's, or show it.
-    fn change_loaded(&self, loaded: &mut Option<RamFrame>, root: Option<RamFrame>) {
+    #[inline]
+    fn change_loaded(&self, loaded: &mut RootAddress, root: Option<RamFrame>) {
         if self.paging.is_shadowed {
             self.show_root(*loaded, root);
         } else {
-            *loaded = root;
+            *loaded = self.memory.root_address(root);
         }
     }
 
@@ -121,7 +164,7 @@ impl<M: Hardware> Editor<'_, M> {
     pub fn switch_user(
         &mut self,
         current: &mut Option<RamFrame>,
-        loaded: &mut Option<RamFrame>,
+        loaded: &mut RootAddress,
         root: Option<Mfn>,
     ) -> Result<(), Stop> {
         let old = *current;
@@ -145,6 +188,12 @@ impl<M: Hardware> Editor<'_, M> {
 }
 
 impl<M: Hardware> Memory<M> {
+    /// What a CPU loads for a root of the guest's; for none, the hypervisor's own.
+    #[inline]
+    pub(super) fn root_address(&self, root: Option<RamFrame>) -> RootAddress {
+        root.map_or_else(|| RootAddress(self.machine.own_root()), RootAddress::of)
+    }
+
     /// Takes a frame as the root of an address space of `domain`: a use and a reference, to be kept in a vcpu's
     /// `kernel_root` or `user_root` until [`Self::drop_root`].
     ///

@@ -72,9 +72,9 @@ impl<M: Hardware> Editor<'_, M> {
     /// # Errors
     /// `Inval` where no L1 translates the address; else as [`Self::replace`]. `Unfinished` before anything was done.
     #[inline(always)]
-    pub fn map_at(&mut self, root: RamFrame, va: GuestAddr, new: u64, rights: EntryRights) -> Result<(), Stop> {
+    pub fn map_at(&mut self, root: RamFrame, va: GuestAddr, new: u64, rights: &EntryRights) -> Result<(), Stop> {
         if !self.is_plain() {
-            return self.map_with_care(root, va, new, rights);
+            return self.map_with_care(root, va, new, *rights);
         }
         let place = self.find_plain(root, va).ok_or(Errno::Inval)?;
         Ok(self.replace_page(place, new, AccessedDirty::Overwrite, rights)?)
@@ -85,6 +85,6 @@ impl<M: Hardware> Editor<'_, M> {
     fn map_with_care(&mut self, root: RamFrame, va: GuestAddr, new: u64, rights: EntryRights) -> Result<(), Stop> {
         self.settle()?;
         let place = self.find(root, va).ok_or(Errno::Inval)?;
-        Ok(self.replace_leaf(place, new, AccessedDirty::Overwrite, rights)?)
+        Ok(self.replace_leaf(place, new, AccessedDirty::Overwrite, &rights)?)
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     mem::Memory,
     reply::Stop,
 };
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 use oxen_abi::{errno::Errno, vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES};
 
 /// What the faulting instruction wanted to write.
@@ -117,18 +117,35 @@ impl<M: Hardware> Memory<M> {
 
 impl<M: Hardware> Editor<'_, M> {
     /// Replaces exactly `old` by `new` in an L1. Returns whether `old` was still there; if not, nothing has changed.
+    #[inline(always)]
     fn exchange(&self, place: Place, old: Entry, new: Entry) -> Result<bool, Errno> {
+        if self.is_plain() {
+            self.exchange_and(place.word, old, new, || ())
+        } else {
+            self.exchange_with_care(place, old, new)
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn exchange_with_care(&self, place: Place, old: Entry, new: Entry) -> Result<bool, Errno> {
+        self.exchange_and(place.word, old, new, || self.follow_if_shadowed(place))
+    }
+
+    /// The same; `follow` is called between the write and the giving back.
+    #[inline(always)]
+    fn exchange_and(&self, word: &AtomicU64, old: Entry, new: Entry, follow: impl Fn()) -> Result<bool, Errno> {
         let rights = self.own_rights();
         let is_harmless = |new: Entry| old.is_present() && old.differs_harmlessly(new);
         let (new, held) = if !new.is_present() {
             (new, false)
         } else {
             let judged = new.sanitize_page(rights.io)?;
-            if is_harmless(judged) { (judged, false) } else { (self.hold_page(new, rights)?, true) }
+            if is_harmless(judged) { (judged, false) } else { (self.hold_page(new, &rights)?, true) }
         };
-        let stored = place.word.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        let stored = word.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if stored {
-            self.follow_if_shadowed(place);
+            follow();
         }
         if !stored && held {
             self.drop_page(new);

@@ -58,9 +58,10 @@ impl<M: Machine> Caller<'_, M> {
             return;
         }
         self.domain.counters.count(Counted::PageFault);
-        self.state.info.set_cr2(address);
-        let user = if self.state.in_kernel { 0 } else { USER };
-        let handler = self.state.traps.handler(vector::PAGE_FAULT);
+        let state = &*self.state;
+        state.info.set_cr2(address);
+        let user = if state.in_kernel { 0 } else { USER };
+        let handler = state.traps.handler(vector::PAGE_FAULT);
         if handler.address == 0 {
             return self.crash_by_exception(vector::PAGE_FAULT, Some(error_code & !USER | user));
         }
@@ -70,8 +71,8 @@ impl<M: Machine> Caller<'_, M> {
     /// Looks whether a fault is one of the guest's shadows alone. If not, the error code is answered that the guest's own
     /// tables would have given.
     fn shadow_fault(&self, address: u64, error_code: u32) -> Option<u32> {
-        let root = self.state.loaded_root()?;
-        match self.hv.memory.shadow_fault(root.mfn(), GuestAddr::new(address), access(error_code)) {
+        let root = self.state.loaded_root().mfn()?;
+        match self.hv.memory.shadow_fault(root, GuestAddr::new(address), access(error_code)) {
             None => Some(error_code),
             Some(Met::Shown) => None,
             Some(Met::Refused { is_present }) => Some(error_code & !PRESENT | if is_present { PRESENT } else { 0 }),

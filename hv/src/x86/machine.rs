@@ -3,18 +3,21 @@
 use super::device::apic::{Apic, vector};
 use super::device::ioapic::IoApic;
 use super::device::{clock::Frequencies, power, serial::Uart};
-use super::memory::{guest, space::Space};
+use super::memory::{guest, space::Space, tables};
 use super::{cpu, msr, percpu, port, processor};
 use core::arch::{asm, x86_64::__cpuid_count};
 use core::ops::RangeInclusive;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use oxen_abi::errno::Errno;
-use oxen_hv::addr::{GuestAddr, GuestHalf, GuestRange, GuestWords, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
+use oxen_hv::addr::{
+    GuestAddr, GuestHalf, GuestRange, GuestWords, MachineAddr, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES,
+};
 use oxen_hv::config::MAX_CPUS;
 use oxen_hv::domain::vcpu::{Processor, VcpuState};
 use oxen_hv::hardware::{Clock, CpuId, Power};
 use oxen_hv::layout::{DIRECT_MAP_START, END_HV_SLOT, FIRST_HV_SLOT};
 use oxen_hv::machine::Machine;
+use oxen_hv::mem::root::RootAddress;
 use oxen_hv::mem::{GuestFault, GuestMemory, HypervisorSpace, Ram, RamFrame, Tlb};
 use oxen_hv::shootdown::{Shootdown, Silent};
 use oxen_hv::{
@@ -151,6 +154,11 @@ impl HypervisorSpace for Pc {
     }
 
     #[inline]
+    fn own_root(&self) -> MachineAddr {
+        tables::own_root()
+    }
+
+    #[inline]
     fn machine_to_phys(&self) -> &'static [AtomicU64] {
         self.space.machine_to_phys
     }
@@ -198,9 +206,10 @@ impl Tlb for Pc {
     }
 
     #[inline]
-    fn load_root(&self, root: RamFrame) {
-        // SAFETY: the library passes validated roots only, which hold the hypervisor's slots.
-        unsafe { cpu::load_root(root.mfn().address().as_u64()) }
+    fn load_root(&self, root: RootAddress) {
+        // SAFETY: the library passes validated roots and shadows of them only, which hold the hypervisor's slots, and its
+        // own.
+        unsafe { cpu::load_root(root.address().as_u64()) }
     }
 
     #[inline]

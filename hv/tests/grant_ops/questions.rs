@@ -66,7 +66,7 @@ fn a_table_is_set_up_and_its_frames_can_be_mapped_by_its_domain_alone() {
             let mut editor = Editor::open(&side.guest.hv.memory, &side.guest.domain.memory).unwrap();
             let rights = editor.own_rights();
             let root = side.guest.state.kernel_root.unwrap();
-            let mapped = editor.map_at(root, GuestAddr::new(Side::spare(index)), entry, rights);
+            let mapped = editor.map_at(root, GuestAddr::new(Side::spare(index)), entry, &rights);
             assert_eq!(mapped.is_ok(), is_own);
         }
     }

@@ -125,7 +125,7 @@ fn map_own(side: &Side, slot: usize, frame: Option<Mfn>) -> bool {
     let flags = PageEntry::PRESENT | PageEntry::WRITABLE | PageEntry::USER;
     let entry = frame.map_or(0, |frame| PageEntry::to(frame, flags).0);
     let root = side.guest.state.kernel_root.unwrap();
-    editor.map_at(root, GuestAddr::new(Side::spare(slot)), entry, rights).is_ok()
+    editor.map_at(root, GuestAddr::new(Side::spare(slot)), entry, &rights).is_ok()
 }
 
 #[test]

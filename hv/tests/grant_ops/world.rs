@@ -296,7 +296,7 @@ impl World {
         let is_own = dice.roll(2) == 0;
         let flags = PageEntry::PRESENT | PageEntry::WRITABLE | PageEntry::USER;
         let entry = if is_own { PageEntry::to(own, flags).0 } else { 0 };
-        editor.map_at(root, va, entry, rights).unwrap();
+        editor.map_at(root, va, entry, &rights).unwrap();
         drop(editor);
         side.spares[slot] = is_own.then_some((own, true));
         hv.machine().flush();

@@ -197,7 +197,7 @@ impl World {
         support::on_cpu(self.random.below(support::CPUS as u64) as u16);
         let Player { guest, home, .. } = &mut self.players[player];
         let root = self.hv.machine().cpu(support::this_cpu().0).root;
-        if root != guest.state.loaded_root().map(RamFrame::mfn) || self.random.chance(10) {
+        if root != guest.state.loaded_root().mfn() || self.random.chance(10) {
             guest.run();
         }
         if guest.state.kernel_root.map(RamFrame::mfn) != Some(home.tables[0])

@@ -3,16 +3,20 @@
 use super::{CPU, CPUS, Fake, MET_SUPERVISOR, RUNNING, this_cpu};
 use oxen_abi::errno::Errno;
 use oxen_hv::{
-    addr::{GuestAddr, GuestHalf, GuestRange, GuestWords, Mfn, PAGE_BYTES, TABLE_ENTRIES},
+    addr::{GuestAddr, GuestHalf, GuestRange, GuestWords, MachineAddr, Mfn, PAGE_BYTES, TABLE_ENTRIES},
     hardware::CpuId,
     heap::Reserve,
     mem::{
         GuestFault, GuestMemory, HypervisorSpace, Ram, RamFrame, Tlb,
         entry::Entry,
+        root::RootAddress,
         shadow::fault::{Access, Met},
     },
 };
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+/// The hypervisor's own root: no frame of the machine's.
+const OWN_ROOT: MachineAddr = MachineAddr::new(1 << 40);
 
 /// Tests look at any frame.
 impl Fake {
@@ -58,6 +62,10 @@ impl HypervisorSpace for Fake {
         self.root_entries
     }
 
+    fn own_root(&self) -> MachineAddr {
+        OWN_ROOT
+    }
+
     fn machine_to_phys(&self) -> &'static [AtomicU64] {
         self.machine_to_phys
     }
@@ -72,9 +80,9 @@ impl Tlb for Fake {
         this_cpu()
     }
 
-    fn load_root(&self, root: RamFrame) {
+    fn load_root(&self, root: RootAddress) {
         let mut cpu = self.cpu(CPU.get());
-        cpu.root = Some(root.mfn());
+        cpu.root = root.mfn().filter(|_| root.address() != OWN_ROOT);
         cpu.pages.clear();
         cpu.tables.clear();
     }

@@ -1,7 +1,13 @@
 //! Shadows follow their source: entries that are written, tables that end, roots that vcpus switch to.
 
 use super::{
-    super::{Hardware, PagingDomain, Ram, editor::Editor, entry::Entry, frame_type::Owner, root::LoadedRoots},
+    super::{
+        Hardware, PagingDomain, Ram,
+        editor::Editor,
+        entry::Entry,
+        frame_type::Owner,
+        root::{LoadedRoots, RootAddress},
+    },
     MODES, Shadow,
     fault::link,
     index::Key,
@@ -64,8 +70,8 @@ impl<M: Hardware> Editor<'_, M> {
     /// Has the root that this CPU has loaded for a vcpu show another root of the guest's.
     #[cold]
     #[inline(never)]
-    pub(in super::super) fn show_root(&self, loaded: Option<RamFrame>, source: Option<RamFrame>) {
-        let Some((owner, index)) = loaded.and_then(|frame| self.memory.shadow_root(frame.mfn())) else { return };
+    pub(in super::super) fn show_root(&self, loaded: RootAddress, source: Option<RamFrame>) {
+        let Some((owner, index)) = loaded.mfn().and_then(|frame| self.memory.shadow_root(frame)) else { return };
         if owner == self.domain.owner
             && let Some(mut shadows) = self.memory.shadows.of(owner)
             && let Some(shadow) = shadows.as_deref_mut()
@@ -90,7 +96,10 @@ impl<M: Hardware> Memory<M> {
         } else {
             None
         };
-        shadows.unwrap_or(LoadedRoots { user, kernel, are_shadows: false })
+        shadows.unwrap_or_else(|| {
+            let [user, kernel] = [user, kernel].map(|root| self.root_address(root));
+            LoadedRoots { user, kernel, are_shadows: false }
+        })
     }
 
     /// The first of the hypervisor's slots has changed in a root of the guest's.
@@ -109,16 +118,13 @@ impl<M: Hardware> Memory<M> {
     fn shadow_roots(&self, owner: Owner, vcpu: u32, guests: [Option<RamFrame>; MODES]) -> Option<LoadedRoots> {
         let mut shadows = self.shadows.of(owner)?;
         let shadow = shadows.as_deref_mut().filter(|shadow| shadow.is_on)?;
-        let mut roots = [None; MODES];
-        for (mode, (root, source)) in roots.iter_mut().zip(guests).enumerate() {
-            let index = MODES * vcpu as usize + mode;
+        for (index, source) in (MODES * vcpu as usize..).zip(guests) {
             if shadow.roots.get(index)?.source != source {
                 shadow.show_root(self, owner, index, source);
             }
-            *root = shadow.roots.get(index)?.frame;
         }
-        let [user, kernel] = roots;
-        Some(LoadedRoots { user, kernel, are_shadows: true })
+        let root = |mode: usize| shadow.roots.get(MODES * vcpu as usize + mode)?.frame.map(RootAddress::of);
+        Some(LoadedRoots { user: root(0)?, kernel: root(1)?, are_shadows: true })
     }
 }
 
