@@ -73,6 +73,9 @@ impl<M: Hardware> Editor<'_, M> {
     /// `Inval` where no L1 translates the address; else as [`Self::replace`]. `Unfinished` before anything was done.
     #[inline(always)]
     pub fn map_at(&mut self, root: RamFrame, va: GuestAddr, new: u64, rights: &EntryRights) -> Result<(), Stop> {
+        if !va.is_guest_range(1) {
+            return Err(Errno::Inval.into());
+        }
         if !self.is_plain() {
             return self.map_with_care(root, va, new, *rights);
         }

@@ -54,44 +54,16 @@ impl<M: Hardware> Memory<M> {
         bytes: u32,
         write: Write,
     ) -> Result<Written, Stop> {
-        let shift = 8 * (va.offset() as u32 & 7);
         if !matches!(bytes, 1 | 2 | 4 | 8) || va.offset() as u32 & (bytes - 1) != 0 {
             return Err(Errno::Inval.into());
         }
-        let mask = (u64::MAX >> (64 - 8 * bytes)) << shift;
-        let editor = Editor::open(self, domain)?;
-        let mapping = editor.find(root, va).ok_or(Errno::Fault)?;
-        let word = mapping.word;
-        let mapping = Entry(word.load(Ordering::Relaxed));
-        let mfn = mapping.mfn().filter(|_| mapping.is_present() && !mapping.is_writable()).ok_or(Errno::Fault)?;
-        let Ok(Some((table, 1))) = editor.table(mfn) else {
-            drop(editor);
-            return self.write_device(domain, mfn, va.offset() as u16, bytes, write);
-        };
-        if !domain.is_privileged && !domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) {
-            return Err(Errno::Perm.into());
+        let editor = Editor::lock(self, domain);
+        if editor.is_plain() {
+            let mapping = editor.find_plain(root, va).ok_or(Errno::Fault)?;
+            editor.emulate_write(mapping, va, bytes, write, |_, _| ())
+        } else {
+            editor.emulate_write_with_care(root, va, bytes, write)
         }
-        if bytes < 8 {
-            // The rest of the entry is read by its address, which the CPU would note; of a whole one nothing is.
-            word.fetch_or(Entry::ACCESSED, Ordering::Relaxed);
-        }
-        let slot = Slot::at_offset(va.offset() & !7).ok_or(Errno::Inval)?;
-        let place = editor.place(table, 1, slot);
-        let word = place.word;
-        for _ in 0..ATTEMPTS {
-            let old = word.load(Ordering::Acquire);
-            let old_part = (old & mask) >> shift;
-            let new_part = match write {
-                Write::Store(new) | Write::Exchange(new) => new,
-                Write::CompareExchange { expected, new } if old_part == expected & (mask >> shift) => new,
-                Write::CompareExchange { .. } => return Ok(Written { old: old_part, stored: false }),
-            };
-            let new = old & !mask | new_part << shift & mask;
-            if editor.exchange(place, Entry(old), Entry(new))? {
-                return Ok(Written { old: old_part, stored: true });
-            }
-        }
-        Err(Stop::Unfinished)
     }
 
     /// A write to a device's page that is mapped read-only: what the hypervisor lets happen of it. An instruction that also
@@ -116,25 +88,68 @@ impl<M: Hardware> Memory<M> {
 }
 
 impl<M: Hardware> Editor<'_, M> {
-    /// Replaces exactly `old` by `new` in an L1. Returns whether `old` was still there; if not, nothing has changed.
-    #[inline(always)]
-    fn exchange(&self, place: Place, old: Entry, new: Entry) -> Result<bool, Errno> {
-        if self.is_plain() {
-            self.exchange_and(place.word, old, new, || ())
-        } else {
-            self.exchange_with_care(place, old, new)
-        }
-    }
-
     #[cold]
     #[inline(never)]
-    fn exchange_with_care(&self, place: Place, old: Entry, new: Entry) -> Result<bool, Errno> {
-        self.exchange_and(place.word, old, new, || self.follow_if_shadowed(place))
+    fn emulate_write_with_care(
+        mut self,
+        root: RamFrame,
+        va: GuestAddr,
+        bytes: u32,
+        write: Write,
+    ) -> Result<Written, Stop> {
+        self.settle()?;
+        let mapping = self.find(root, va).ok_or(Errno::Fault)?;
+        self.emulate_write(mapping, va, bytes, write, Self::follow_if_shadowed)
     }
 
-    /// The same; `follow` is called between the write and the giving back.
+    /// Does the write at `va`, which `mapping` translates; `follow` is called between it and the giving back.
     #[inline(always)]
-    fn exchange_and(&self, word: &AtomicU64, old: Entry, new: Entry, follow: impl Fn()) -> Result<bool, Errno> {
+    fn emulate_write(
+        self,
+        mapping: Place,
+        va: GuestAddr,
+        bytes: u32,
+        write: Write,
+        follow: impl Fn(&Self, Place),
+    ) -> Result<Written, Stop> {
+        let (memory, domain) = (self.memory, self.domain);
+        let shift = 8 * (va.offset() as u32 & 7);
+        let mask = (u64::MAX >> (64 - 8 * bytes)) << shift;
+        let word = mapping.word;
+        let mapping = Entry(word.load(Ordering::Relaxed));
+        let mfn = mapping.mfn().filter(|_| mapping.is_present() && !mapping.is_writable()).ok_or(Errno::Fault)?;
+        let Ok(Some((table, 1))) = self.table(mfn) else {
+            drop(self);
+            return memory.write_device(domain, mfn, va.offset() as u16, bytes, write);
+        };
+        if !domain.is_privileged && !domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) {
+            return Err(Errno::Perm.into());
+        }
+        if bytes < 8 {
+            // The rest of the entry is read by its address, which the CPU would note; of a whole one nothing is.
+            word.fetch_or(Entry::ACCESSED, Ordering::Relaxed);
+        }
+        let slot = Slot::at_offset(va.offset() & !7).ok_or(Errno::Inval)?;
+        let place = self.place(table, 1, slot);
+        for _ in 0..ATTEMPTS {
+            let old = place.word.load(Ordering::Acquire);
+            let old_part = (old & mask) >> shift;
+            let new_part = match write {
+                Write::Store(new) | Write::Exchange(new) => new,
+                Write::CompareExchange { expected, new } if old_part == expected & (mask >> shift) => new,
+                Write::CompareExchange { .. } => return Ok(Written { old: old_part, stored: false }),
+            };
+            let new = old & !mask | new_part << shift & mask;
+            if self.exchange(place.word, Entry(old), Entry(new), || follow(&self, place))? {
+                return Ok(Written { old: old_part, stored: true });
+            }
+        }
+        Err(Stop::Unfinished)
+    }
+
+    /// Replaces exactly `old` by `new` in an L1, and calls `follow` before what stood there is given back. Returns whether
+    /// `old` was still there; if not, nothing has changed.
+    fn exchange(&self, word: &AtomicU64, old: Entry, new: Entry, follow: impl Fn()) -> Result<bool, Errno> {
         let rights = self.own_rights();
         let is_harmless = |new: Entry| old.is_present() && old.differs_harmlessly(new);
         let (new, held) = if !new.is_present() {

@@ -148,7 +148,8 @@ impl Shadows {
 impl<M> Memory<M> {
     /// Whether any domain's writes are logged.
     #[inline(always)]
-    fn is_any_logging(&self) -> bool {
+    #[must_use]
+    pub fn is_any_logging(&self) -> bool {
         self.shadows.logging.load(Ordering::Relaxed) != 0
     }
 }
