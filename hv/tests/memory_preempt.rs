@@ -121,8 +121,8 @@ impl World {
             while Editor::open(&self.guest.hv.memory, &domain.memory).is_err() {}
             let mut editor = Editor::open(&self.guest.hv.memory, &domain.memory).unwrap();
             let (cpu, state) = (support::this_cpu(), &mut self.guest.state);
-            let [_, loaded] = &mut state.loaded_roots;
-            editor.switch(cpu, &mut state.kernel_root, loaded, home).unwrap();
+            let (current, loaded) = (&mut state.kernel_root, &mut state.loaded.kernel);
+            editor.switch(cpu, current, loaded, home).unwrap();
         }
     }
 
