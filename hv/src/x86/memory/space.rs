@@ -107,8 +107,8 @@ impl Division {
     }
 
     /// Gives the frame table what is free, and tells it what is the hypervisor's. Low memory stays what all is that nobody
-    /// tells it of: I/O memory.
-    pub(crate) fn hand_over(&self, map: &MemoryMap, frames: &FrameTable) {
+    /// tells it of: I/O memory. The machine-to-physical table can be mapped by those who save domains.
+    pub(crate) fn hand_over(&self, map: &MemoryMap, space: &Space, frames: &FrameTable) {
         let each = |range: core::ops::Range<u64>, then: &dyn Fn(Mfn, u64)| {
             if let Some(first) = Mfn::new(range.start / PAGE) {
                 then(first, (range.end - range.start) / PAGE);
@@ -120,6 +120,8 @@ impl Division {
         for range in self.boot.free() {
             each(range, &|first, count| frames.donate(first, count));
         }
+        let table = space.machine_to_phys_address;
+        each(table..table + size_of_val(space.machine_to_phys) as u64, &|first, count| frames.publish(first, count));
     }
 }
 
