@@ -19,6 +19,7 @@ use oxen_hv::{
 };
 use std::sync::atomic::Ordering;
 use support::{
+    entry_address,
     guest::{Guest, Home},
     table_word,
 };
@@ -142,5 +143,18 @@ fn what_is_no_memory_has_a_word_of_the_machine_to_phys_table_for_the_control_dom
         if has_word {
             assert_eq!(words[device.index()].load(Ordering::SeqCst), pfn);
         }
+    }
+}
+
+#[test]
+fn the_last_frame_number_of_all_is_no_frame_and_the_others_are_not_the_guests() {
+    for is_privileged in [true, false] {
+        let (mut guest, home) = guest(is_privileged);
+        let mut map = |frame: u64| {
+            guest.put(0, &[entry_address(home.tables[3], 300), frame << 12 | Entry::PRESENT | Entry::USER]);
+            guest.call(Caller::mmu_update, [0, 1, 0, SELF])
+        };
+        let last = Entry::FRAME >> 12;
+        assert_eq!([map(last), map(last - 1)], [Err(Errno::Inval), Err(Errno::Perm)], "{is_privileged}");
     }
 }
