@@ -19,6 +19,7 @@ use oxen_hv::{
 };
 use std::sync::atomic::Ordering;
 use support::{
+    entry_address,
     guest::{Guest, Home},
     entry_address, table_word,
 };
@@ -175,5 +176,18 @@ fn what_the_hypervisor_publishes_is_read_by_the_control_domain_alone_and_written
         guest.put(0, &[slot, 0]);
         assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, XEN]), Ok(0));
         assert_eq!(guest.hv.memory.frames.state(published), before, "what it held is given back");
+    }
+}
+
+#[test]
+fn the_last_frame_number_of_all_is_no_frame_and_the_others_are_not_the_guests() {
+    for is_privileged in [true, false] {
+        let (mut guest, home) = guest(is_privileged);
+        let mut map = |frame: u64| {
+            guest.put(0, &[entry_address(home.tables[3], 300), frame << 12 | Entry::PRESENT | Entry::USER]);
+            guest.call(Caller::mmu_update, [0, 1, 0, SELF])
+        };
+        let last = Entry::FRAME >> 12;
+        assert_eq!([map(last), map(last - 1)], [Err(Errno::Inval), Err(Errno::Perm)], "{is_privileged}");
     }
 }
