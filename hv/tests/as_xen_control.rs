@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 use support::{
     entry_address,
     guest::{Guest, Home},
-    entry_address, table_word,
+    table_word,
 };
 use zerocopy::{FromZeros, Immutable, IntoBytes};
 
