@@ -9,10 +9,10 @@ use oxen_abi::{
     errno::Errno,
 };
 use oxen_hv::{
-    addr::{GuestAddr, Mfn},
+    addr::{GuestAddr, Mfn, PAGE_BYTES},
     caller::Caller,
     domain::{Domain, regs::Regs},
-    mem::Tlb,
+    mem::{Tlb, entry::Entry, shadow::log::PART_BITS},
     reply::Stop,
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
@@ -50,7 +50,7 @@ fn run<R>(control: &mut Guest, domain: &Arc<Domain>, act: impl FnOnce(&mut Calle
     let mut state = vcpu.slot.lock().take().unwrap();
     hv.memory.frames.tlb.enter(domain.owner, 1);
     state.loaded = hv.memory.roots_to_load(&domain.memory, 0, state.user_root, state.kernel_root);
-    hv.machine().load_root(state.loaded_root().unwrap());
+    hv.machine().load_root(state.loaded_root());
     run_domain(hv, domain);
     let mut regs = Regs::default();
     let cpu = support::this_cpu();
@@ -190,6 +190,66 @@ fn what_a_guest_writes_to_is_in_the_log_and_nothing_else() {
     shadow_op(&mut control, id, &request(abi::XEN_DOMCTL_SHADOW_OP_OFF)).unwrap();
     write(&mut control, 2);
     assert_eq!(read(&mut control, id, PEEK).0, 0);
+}
+
+/// What all entries on the way to a page allow, as the CPU finds them: shadows, if the domain runs on them.
+fn shown(control: &mut Guest, domain: &Arc<Domain>, page: u64) -> Option<u64> {
+    run(control, domain, |caller| {
+        let (va, mut table) = (GuestAddr::new(page << 12), caller.state.loaded_root().mfn()?);
+        (1..=4).rev().try_fold(u64::MAX, |allowed, level| {
+            let entry = Entry(support::table_word(caller.hv, table, va.slot(level).index()).load(SeqCst));
+            table = entry.mfn()?;
+            entry.is_present().then_some(allowed & entry.0)
+        })
+    })
+}
+
+#[test]
+fn a_clean_takes_the_right_to_write_and_leaves_what_can_be_read() {
+    let mut control = control_domain();
+    let (domain, _) = guest(&mut control);
+    let id = domain.id;
+    let write = |control: &mut Guest, page: u64| {
+        run(control, &domain, |caller| caller.hv.machine().write_guest_word(GuestAddr::new(page << 12), 7).unwrap());
+    };
+    let rights = |control: &mut Guest, page| shown(control, &domain, page).map(|allowed| allowed & Entry::WRITABLE);
+    shadow_op(&mut control, id, &request(abi::XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY)).unwrap();
+    assert_eq!(rights(&mut control, 2), None);
+    for round in 0..3 {
+        write(&mut control, 2);
+        write(&mut control, 5);
+        run(&mut control, &domain, |caller| caller.hv.machine().read_guest_word(GuestAddr::new(6 << 12)).unwrap());
+        let seen = [2, 5, 6].map(|page| rights(&mut control, page));
+        assert_eq!(seen, [Some(Entry::WRITABLE), Some(Entry::WRITABLE), Some(0)], "in round {round}");
+        read(&mut control, id, abi::XEN_DOMCTL_SHADOW_OP_CLEAN);
+        assert_eq!([2, 5, 6].map(|page| rights(&mut control, page)), [Some(0); 3], "after round {round}");
+        // Who may write to one page again may not so to what is beside it.
+        write(&mut control, 2);
+        let seen = [2, 5, 6].map(|page| rights(&mut control, page));
+        assert_eq!(seen, [Some(Entry::WRITABLE), Some(0), Some(0)], "after round {round}");
+        assert_eq!(read(&mut control, id, abi::XEN_DOMCTL_SHADOW_OP_PEEK).1.fault_count, 1);
+    }
+}
+
+#[test]
+fn a_clean_that_cannot_be_told_leaves_nothing_that_can_be_written_to_unnoticed() {
+    let mut control = control_domain();
+    let (domain, _) = guest(&mut control);
+    let (id, hv) = (domain.id, control.hv);
+    let write = |control: &mut Guest| {
+        run(control, &domain, |caller| caller.hv.machine().write_guest_word(GuestAddr::new(2 << 12), 7).unwrap());
+    };
+    shadow_op(&mut control, id, &request(abi::XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY)).unwrap();
+    write(&mut control);
+    // Room for the first part, and not for the second.
+    let is_writable = |&at: &u64| hv.machine().write_guest_word(GuestAddr::new(at), 0).is_ok();
+    let end = (LIST..).step_by(PAGE_BYTES).find(|at| !is_writable(at)).unwrap();
+    let (dirty_bitmap, pages) = (end - PART_BITS / 8, 2 * PART_BITS);
+    let short = DomctlShadowOp { dirty_bitmap, pages, ..request(abi::XEN_DOMCTL_SHADOW_OP_CLEAN) };
+    assert_eq!(shadow_op(&mut control, id, &short).unwrap_err(), Errno::Fault);
+    assert_eq!(read(&mut control, id, abi::XEN_DOMCTL_SHADOW_OP_PEEK).0 & 1 << 7, 0);
+    write(&mut control);
+    assert_eq!(read(&mut control, id, abi::XEN_DOMCTL_SHADOW_OP_PEEK).0 & 1 << 7, 1 << 7);
 }
 
 #[test]

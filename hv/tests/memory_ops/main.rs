@@ -51,7 +51,7 @@ fn run(seed: u64) {
     let homes = OPERATIONS / RECOUNT_EVERY * 3;
     assert!(kinds.iter().all(|&n| n > homes * 6 / 5), "{kinds:?} tables against {homes}");
     let rounds: u32 = world.players.iter().map(|player| player.rounds).sum();
-    assert!(rounds > OPERATIONS / 500, "{rounds} rounds of logs");
+    assert!(rounds > OPERATIONS / 1000, "{rounds} rounds of logs");
     assert!(linear[1..].iter().flatten().all(|&n| n > 20), "{linear:?} linear entries");
     world.end();
 }

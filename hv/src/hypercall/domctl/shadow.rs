@@ -224,13 +224,13 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
             self.pause();
         }
         let done = self.read_from(step, is_cleaned);
-        match done {
-            Err(Stop::Unfinished) => return done,
-            Ok(()) if is_cleaned => self.caller.hv.memory.end_round(&self.operator, self.domain.owner),
-            _ => {}
+        if done == Err(Stop::Unfinished) {
+            return done;
         }
         self.set_step(None);
         if is_cleaned {
+            // Where not all could be told, some of the log may be clean all the same.
+            self.caller.hv.memory.end_round(&self.operator, self.domain.owner);
             self.unpause();
         }
         done

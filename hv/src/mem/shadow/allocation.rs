@@ -42,6 +42,7 @@ impl Shadow {
             dirty: Bitmap::default(),
             lent: Bitmap::default(),
             stats: super::Stats::default(),
+            round: 0,
             has_missed: false,
             task: None,
         }

@@ -3,7 +3,7 @@
 use super::{
     super::{Hardware, entry::Entry, frame_type::FrameType, frame_type::Owner, walk::is_hypervisor_slot},
     Shadow,
-    index::Key,
+    index::{Found, Key},
 };
 use crate::{
     addr::{GuestAddr, Mfn},
@@ -136,9 +136,10 @@ impl Shadow {
                 // Where the log has no room the guest goes on, and who reads the log is told.
                 self.leaf(memory, owner, step.entry, access == Access::Write)
             } else {
-                let child = self.shadow_of(memory, owner, step.entry.mfn().ok_or(Again::Changed)?, level - 1)?;
-                below = child;
-                link(step.entry, child)
+                let source = step.entry.mfn().ok_or(Again::Changed)?;
+                let child = self.shadow_of(memory, owner, Key { source, level: level - 1 }, access)?;
+                below = child.frame;
+                self.link(step.entry, child)
             };
             if let Some(word) = memory.machine.words(at).get(va.slot(level).index()) {
                 word.store(shown.0, Ordering::Release);
@@ -170,20 +171,34 @@ impl Shadow {
         Ok(())
     }
 
-    /// The shadow of a table, made if there is none.
+    /// The shadow of a table, made if there is none. Where it is to be written through, it is one of this round.
     fn shadow_of<M: Hardware>(
         &mut self,
         memory: &Memory<M>,
         owner: Owner,
-        source: Mfn,
-        level: u32,
-    ) -> Result<RamFrame, Again> {
-        let key = Key { source, level };
-        if let Some(shadow) = self.index.find(&memory.machine, key) {
+        key: Key,
+        access: Access,
+    ) -> Result<Found, Again> {
+        let (ram, round) = (&memory.machine, self.round);
+        if let Some(shadow) = self.index.find(ram, key) {
+            if access != Access::Write || shadow.round == round {
+                return Ok(shadow);
+            }
+            take_write_rights(ram.words(shadow.frame));
+            let shadow = Found { round, ..shadow };
+            self.index.update(ram, key, shadow);
             return Ok(shadow);
         }
-        let shadow = self.pool.take(memory, owner).ok_or(Again::Full)?;
-        if self.index.insert(&memory.machine, key, shadow) { Ok(shadow) } else { Err(Again::Full) }
+        let shadow = Found { frame: self.pool.take(memory, owner).ok_or(Again::Full)?, round };
+        if self.index.insert(ram, key, shadow) { Ok(shadow) } else { Err(Again::Full) }
+    }
+
+    /// What a shadow shows of an entry of a higher level. Through a table of an earlier round nothing can be written: its
+    /// entries may still allow it.
+    pub(super) fn link(&self, entry: Entry, child: Found) -> Entry {
+        const KEPT: u64 = Entry::PRESENT | Entry::USER | Entry::NO_EXECUTE;
+        let writable = if child.round == self.round { entry.0 & Entry::WRITABLE } else { 0 };
+        Entry::to(child.frame.mfn(), entry.0 & KEPT | Entry::ACCESSED | writable)
     }
 
     /// What a shadow shows of an entry of level 1.
@@ -199,8 +214,12 @@ impl Shadow {
     }
 }
 
-/// What a shadow shows of an entry of a higher level.
-pub(super) fn link(entry: Entry, child: RamFrame) -> Entry {
-    const KEPT: u64 = Entry::PRESENT | Entry::WRITABLE | Entry::USER | Entry::NO_EXECUTE;
-    Entry::to(child.mfn(), entry.0 & KEPT | Entry::ACCESSED)
+/// Takes the right to write from all entries. No CPU notes anything in them, and none remembers that right.
+pub(super) fn take_write_rights(words: &[AtomicU64]) {
+    for word in words {
+        let entry = word.load(Ordering::Relaxed);
+        if entry & Entry::WRITABLE != 0 {
+            word.store(entry & !Entry::WRITABLE, Ordering::Relaxed);
+        }
+    }
 }

@@ -9,7 +9,7 @@ use super::{
         root::{LoadedRoots, RootAddress},
     },
     MODES, Shadow,
-    fault::link,
+    fault::take_write_rights,
     index::Key,
 };
 use crate::{
@@ -26,6 +26,12 @@ pub(super) fn empty_root(ram: &impl Ram, root: RamFrame) {
             word.store(0, Ordering::Relaxed);
         }
     }
+}
+
+/// Has nothing be written to through a root.
+pub(super) fn protect_root(ram: &impl Ram, root: RamFrame) {
+    let words = ram.words(root);
+    words.get(..FIRST_HV_SLOT).into_iter().chain(words.get(END_HV_SLOT..)).for_each(take_write_rights);
 }
 
 impl<M: Hardware> Editor<'_, M> {
@@ -146,8 +152,8 @@ impl Shadow {
         };
         // Behind a linear entry a table is one of a lower level.
         for level in 1..=level.min(3) {
-            if let Some(frame) = self.index.find(ram, Key { source: table.mfn(), level }) {
-                put(frame, level);
+            if let Some(shadow) = self.index.find(ram, Key { source: table.mfn(), level }) {
+                put(shadow.frame, level);
             }
         }
         if level == 4 {
@@ -167,7 +173,7 @@ impl Shadow {
         }
         let key = |source| Key { source, level: level - 1 };
         let child = entry.mfn().and_then(|source| self.index.find(&memory.machine, key(source)));
-        child.map_or(Entry(0), |child| link(entry, child))
+        child.map_or(Entry(0), |child| self.link(entry, child))
     }
 
     /// Has a root show another root of the guest's, or nothing.

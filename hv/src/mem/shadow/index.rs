@@ -13,12 +13,28 @@ const SETS_PER_FRAME: usize = 512 / SET_WORDS;
 /// A key: generation, source, level.
 const SOURCE_SHIFT: u32 = 3;
 const GENERATION_SHIFT: u32 = 35;
+/// What stands beside it: round, shadow.
+const ROUND_SHIFT: u32 = 32;
 
 /// What a shadow is of: a table, seen as one of a level. A table behind a linear entry is seen as one of the level below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     pub(super) source: Mfn,
     pub(super) level: u32,
+}
+
+/// A shadow of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) frame: RamFrame,
+    /// The round of the log in which it was made, or rights to write were last taken from it.
+    pub(super) round: u32,
+}
+
+impl Found {
+    fn word(self) -> u64 {
+        u64::from(self.round) << ROUND_SHIFT | self.frame.mfn().raw()
+    }
 }
 
 /// The index. What an earlier generation left is not there.
@@ -59,30 +75,42 @@ impl Index {
         sets.get(set % SETS_PER_FRAME).map(|set| set.as_chunks::<2>().0)
     }
 
-    /// The shadow of a table.
-    pub(super) fn find(&self, ram: &impl Ram, key: Key) -> Option<RamFrame> {
+    fn pair<'a>(&self, ram: &'a impl Ram, key: Key) -> Option<&'a [AtomicU64; 2]> {
         let word = self.word(key);
-        let pair = self.set(ram, key)?.iter().find(|[key, _]| key.load(Ordering::Relaxed) == word)?;
-        Mfn::new(pair[1].load(Ordering::Relaxed)).map(RamFrame::counted)
+        self.set(ram, key)?.iter().find(|[key, _]| key.load(Ordering::Relaxed) == word)
+    }
+
+    /// The shadow of a table.
+    pub(super) fn find(&self, ram: &impl Ram, key: Key) -> Option<Found> {
+        let [_, value] = self.pair(ram, key)?;
+        let word = value.load(Ordering::Relaxed);
+        let frame = RamFrame::counted(Mfn::truncated(word));
+        Some(Found { frame, round: (word >> ROUND_SHIFT) as u32 })
+    }
+
+    /// Notes of a shadow that is there what has changed.
+    pub(super) fn update(&self, ram: &impl Ram, key: Key, shadow: Found) {
+        if let Some([_, value]) = self.pair(ram, key) {
+            value.store(shadow.word(), Ordering::Relaxed);
+        }
     }
 
     /// Enters the shadow of a table that has none. Says whether there is room for it.
     #[must_use]
-    pub(super) fn insert(&self, ram: &impl Ram, key: Key, shadow: RamFrame) -> bool {
+    pub(super) fn insert(&self, ram: &impl Ram, key: Key, shadow: Found) -> bool {
         let is_free = |word: &AtomicU64| word.load(Ordering::Relaxed) >> GENERATION_SHIFT != self.generation;
         let free = self.set(ram, key).and_then(|set| set.iter().find(|[key, _]| is_free(key)));
         let Some([word, value]) = free else { return false };
-        value.store(shadow.mfn().raw(), Ordering::Relaxed);
+        value.store(shadow.word(), Ordering::Relaxed);
         word.store(self.word(key), Ordering::Relaxed);
         true
     }
 
     /// Takes the shadow of a table out.
     pub(super) fn remove(&self, ram: &impl Ram, key: Key) -> Option<RamFrame> {
-        let word = self.word(key);
-        let [key, value] = self.set(ram, key)?.iter().find(|[key, _]| key.load(Ordering::Relaxed) == word)?;
-        key.store(0, Ordering::Relaxed);
-        Mfn::new(value.load(Ordering::Relaxed)).map(RamFrame::counted)
+        let found = self.find(ram, key)?;
+        self.pair(ram, key)?[0].store(0, Ordering::Relaxed);
+        Some(found.frame)
     }
 
     /// Takes all out, in one step but once in a very long time.

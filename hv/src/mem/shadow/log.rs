@@ -135,7 +135,7 @@ impl<M: Hardware> Memory<M> {
     pub fn end_round(&self, _: &Operator<'_>, owner: Owner) {
         self.with(owner, |shadow| {
             shadow.stats = Stats::default();
-            shadow.drop_all(self, owner);
+            shadow.begin_round(self, owner);
         });
     }
 }

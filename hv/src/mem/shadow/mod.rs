@@ -22,8 +22,8 @@
 //!    source, and with no right that it lacks there. Who changes a source's entry takes the shadow's along before what the
 //!    old one referred to is given back ([`follow`]); who ends the life of a table ends its shadows first.
 //! 2. **A page whose bit in the log is clear is writable through no shadow.** The bit is set before the right to write is
-//!    shown; where bits are cleared all shadows are dropped and every CPU that may know them flushes, while no vcpu of the
-//!    domain runs.
+//!    shown. Where bits are cleared, while no vcpu of the domain runs, the right is taken from the roots alone, and every CPU
+//!    that may know it flushes. An entry gives it on only to a table that has been looked through since: *of this round*.
 //! 3. **The guest sees its bits move as on the bare CPU.** A shadow's entry is present only if the accessed bit is set in
 //!    the source, writable only if the dirty bit is. The fault that meets it otherwise sets them there. The CPU itself never
 //!    notes anything in a shadow: all that it could note is set from the start.
@@ -110,6 +110,8 @@ struct Shadow {
     /// Those that others may have written to at any moment since the log was last cleaned.
     lent: Bitmap,
     stats: Stats,
+    /// Which round of the log it is.
+    round: u32,
     /// Whether a page could not be noted, for want of memory.
     has_missed: bool,
     /// What is being done with all of it, in steps.
@@ -235,6 +237,20 @@ impl Shadow {
     /// Whether a frame may be written to through a shadow: it is in the log already, or never comes into it.
     fn is_noted<M: Hardware>(&self, memory: &Memory<M>, frame: Mfn) -> bool {
         !self.is_logging || memory.place_of(frame).is_none_or(|pfn| self.dirty.has(&memory.machine, pfn))
+    }
+
+    /// Begins a round of the log: takes the right to write from the roots, and with it from all that is behind them. It comes
+    /// back table by table, by the fault that meets it first, which takes it from the table's entries.
+    fn begin_round<M: Hardware>(&mut self, memory: &Memory<M>, owner: Owner) {
+        self.round = self.round.wrapping_add(1);
+        if self.round == 0 {
+            // A table that was not written through since would seem to be of this round.
+            return self.drop_all(memory, owner);
+        }
+        for frame in self.roots.iter().filter_map(|root| root.frame) {
+            follow::protect_root(&memory.machine, frame);
+        }
+        memory.flush_cpus(memory.frames.tlb.cpus_of(owner));
     }
 
     /// Forgets all shadows but the roots, which are emptied, and has every CPU forget them.
