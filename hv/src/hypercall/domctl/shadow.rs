@@ -298,7 +298,7 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
             return Ok(());
         }
         let bytes = self.request.pages.saturating_sub(first).min(PART_BITS).div_ceil(8);
-        let mut copy = [0; PART_BITS as usize / 8];
+        let mut copy = [0; size_of::<Part>()];
         for (to, word) in copy.as_chunks_mut::<8>().0.iter_mut().zip(part) {
             *to = word.to_le_bytes();
         }

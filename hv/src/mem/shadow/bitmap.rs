@@ -86,7 +86,7 @@ impl Bitmap {
         while number < end {
             let upper = Self::step(ram, root, number, 1).and_then(below);
             match upper {
-                None => number = (number | (LEAF_BITS << NODE_SHIFT) - 1) + 1,
+                None => number = (number | ((LEAF_BITS << NODE_SHIFT) - 1)) + 1,
                 Some(node) if Self::step(ram, node, number, 0).and_then(below).is_some() => return Some(number),
                 Some(_) => number = (number | (LEAF_BITS - 1)) + 1,
             }
