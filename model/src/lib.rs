@@ -16,9 +16,9 @@ mod run;
 
 pub use local::{Local, Row};
 pub use run::{check, wait};
-pub use std::*;
 #[doc(hidden)]
 pub use std::thread_local as system_local;
+pub use std::*;
 
 /// As in `core`, but for waiting: it lets other threads go on.
 pub mod hint {

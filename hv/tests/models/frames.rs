@@ -126,5 +126,5 @@ fn who_writes_to_a_page_and_who_makes_it_a_table_keep_each_other_out() {
     // Nothing maps it, and it is empty.
     world.unmap();
     world.hv.machine().clear(world.page);
-    println!("{} ways", check(world, 1, &[write, pin], nobody_has_the_page));
+    println!("{} ways", check(world, 2, &[write, pin], nobody_has_the_page));
 }
