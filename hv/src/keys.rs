@@ -15,9 +15,14 @@ use oxen_abi::{domid::DomId, virq::VIRQ_CONSOLE};
 /// A key, what it shows, and how.
 type Key<M> = (u8, &'static str, fn(&Hypervisor<M>));
 
+/// How many keys there are.
+const KEYS: usize = if cfg!(debug_assertions) { 10 } else { 9 };
+
 /// Every key there is.
-const fn keys<M: Machine>() -> [Key<M>; 9] {
+const fn keys<M: Machine>() -> [Key<M>; KEYS] {
     [
+        #[cfg(debug_assertions)]
+        (b'!', "hang, so that the watchdog has something to find", Hypervisor::hang),
         (b'a', "dump the vcpus' timers", Hypervisor::show_timers),
         (b'd', "dump registers of vcpus that do not run", Hypervisor::show_registers),
         (b'e', "dump event channels", Hypervisor::show_events),
@@ -58,6 +63,15 @@ impl<M: Machine> Hypervisor<M> {
         if let Some((_, what, action)) = keys::<M>().into_iter().find(|k| k.0 == key) {
             self.print(format_args!("'{}' pressed -> {what}", char::from(key)));
             action(self);
+        }
+    }
+
+    /// Never leaves, with a lock. It serves other CPUs, or those would find it first.
+    #[cfg(debug_assertions)]
+    fn hang(&self) {
+        let _held = self.pools.lock();
+        loop {
+            self.machine().relax();
         }
     }
 

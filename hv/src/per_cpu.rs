@@ -7,6 +7,7 @@ use crate::{
     sched::{
         deadlines::{Deadlines, NEVER},
         run_queue::RunQueue,
+        watch::Watch,
     },
 };
 use alloc::{boxed::Box, sync::Arc};
@@ -23,6 +24,8 @@ pub const SEATS: usize = 512;
 pub struct CpuShared {
     /// What is to be done before guest code runs again on this CPU.
     pub work: AtomicFlags<Work>,
+    /// Whether it leaves the hypervisor.
+    pub watch: Watch,
     /// Who has a seat here; set when the CPU is brought up.
     pub(crate) plan: Once<Lock<Plan, { rank::RUN_QUEUE }>>,
     pub(crate) deadlines: Once<Lock<Deadlines, { rank::DEADLINES }>>,
@@ -55,6 +58,7 @@ impl CpuShared {
     pub const fn new() -> Self {
         Self {
             work: AtomicFlags::empty(),
+            watch: Watch::new(),
             plan: Once::new(),
             deadlines: Once::new(),
             slice_end: AtomicU64::new(NEVER),

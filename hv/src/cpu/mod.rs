@@ -12,7 +12,7 @@ pub mod timers;
 
 use crate::{
     Hypervisor,
-    config::MAX_CPUS,
+    config::{CPU_PATIENCE, MAX_CPUS},
     domain::{
         Domain,
         vcpu::{Pauses, Vcpu},
@@ -33,6 +33,14 @@ use core::sync::atomic::Ordering;
 use oxen_abi::{errno::Errno, vcpu::RUNSTATE_RUNNABLE};
 
 const _: () = assert!(MAX_CPUS <= 64, "affinities are words");
+
+/// Who waits may hold what others need, and the vcpu's domain can neither run nor end.
+#[cold]
+#[expect(clippy::panic, reason = "a CPU is lost, which only a fault of the machine or a bug causes")]
+fn never_off(domain: &Domain, vcpu: &Vcpu) -> ! {
+    let cpu = vcpu.sched.cpu().map_or(u16::MAX, |cpu| cpu.0);
+    panic!("CPU {cpu} has not let go of {}v{}, which is paused, for {CPU_PATIENCE} s", domain.id, vcpu.id);
+}
 
 impl<M: Machine> Hypervisor<M> {
     /// Lets a CPU run guests.
@@ -206,9 +214,17 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     /// Waits until the state of a paused vcpu is back in its slot. Not for the vcpu that asks.
-    pub fn wait_until_off(&self, vcpu: &Vcpu) {
+    ///
+    /// # Panics
+    /// When its CPU has not let go of it for so long that it is lost: the machine cannot go on then.
+    pub fn wait_until_off(&self, domain: &Domain, vcpu: &Vcpu) {
+        let machine = self.machine();
+        let limit = machine.ticks().saturating_add(machine.frequency().saturating_mul(CPU_PATIENCE));
         while vcpu.slot.lock().is_none() {
-            self.machine().relax();
+            machine.relax();
+            if machine.ticks() > limit {
+                never_off(domain, vcpu);
+            }
         }
     }
 }

@@ -80,7 +80,7 @@ impl<M: Machine> Hypervisor<M> {
     /// Waits until no CPU has a vcpu of this paused domain. Not for the caller's own domain.
     pub fn wait_until_domain_off(&self, domain: &Domain) {
         for vcpu in domain.each_vcpu() {
-            self.wait_until_off(vcpu);
+            self.wait_until_off(domain, vcpu);
         }
     }
 

@@ -10,7 +10,7 @@ use core::ops::RangeInclusive;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use oxen_abi::errno::Errno;
 use oxen_hv::addr::{GuestAddr, GuestHalf, GuestRange, GuestWords, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
-use oxen_hv::config::MAX_CPUS;
+use oxen_hv::config::{CPU_PATIENCE, MAX_CPUS};
 use oxen_hv::domain::vcpu::{Processor, VcpuState};
 use oxen_hv::hardware::{Clock, CpuId, Power};
 use oxen_hv::layout::{DIRECT_MAP_START, END_HV_SLOT, FIRST_HV_SLOT};
@@ -45,6 +45,9 @@ pub(crate) struct Pc {
     pub timer_port: Option<u16>,
     /// The console's interrupt line.
     pub console_gsi: u32,
+    /// The 8254's interrupt line, and whether it is the watchdog's.
+    pub timer_gsi: u32,
+    pub is_watched: bool,
     /// Whether to stop, rather than start again, after a crash.
     pub no_reboot: bool,
 }
@@ -66,15 +69,11 @@ impl Pc {
     }
 }
 
-/// Seconds after which a CPU that does not answer is taken for dead. An emulator or a hypervisor around us may not let it
-/// run for a while.
-const PATIENCE: u64 = 60;
-
 /// Without the flush the frames that another CPU still knows cannot be used, and locks are held that all need.
 #[cold]
 #[expect(clippy::panic, reason = "a CPU is lost, which only a fault of the machine or a bug causes")]
 fn without_an_answer(silent: Silent) -> ! {
-    panic!("no answer to a request to flush for {PATIENCE} s from {silent}");
+    panic!("no answer to a request to flush for {CPU_PATIENCE} s from {silent}");
 }
 
 /// What `isa-debug-exit` is told when the control domain has crashed.
@@ -218,7 +217,7 @@ impl Tlb for Pc {
         let this = percpu::this().number;
         let others = cpus & !(1 << this);
         if others != 0 {
-            let limit = self.ticks().saturating_add(self.frequency().saturating_mul(PATIENCE));
+            let limit = self.ticks().saturating_add(self.frequency().saturating_mul(CPU_PATIENCE));
             let tell = |number| self.interrupt(number, vector::FLUSH);
             let asked = self.shootdown.ask(this, others, page, tell, || self.relax(), || self.ticks() > limit);
             if let Err(silent) = asked {

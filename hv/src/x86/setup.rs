@@ -3,7 +3,7 @@
 use super::cpu;
 use super::device::apic::Apic;
 use super::device::ioapic::{self, IoApic};
-use super::device::{clock, power, serial};
+use super::device::{clock, power, serial, watchdog};
 use super::entry::{descriptors, enter_guests, syscall};
 use super::machine::Pc;
 use super::memory::space::{self, Division, Loaded, Space};
@@ -217,6 +217,17 @@ pub(crate) fn build_dom0(hv: &'static Hypervisor<Pc>, info: &BootInfo, options: 
     }
 }
 
+/// Watches all CPUs, if that is wanted.
+pub(crate) fn watch(hv: &Hypervisor<Pc>, options: &Options<'_>) {
+    if options.watchdog {
+        let seconds = options.watchdog_timeout;
+        match watchdog::start(hv, seconds) {
+            true => hv.print(format_args!("NMI watchdog: a CPU may be in the hypervisor for {seconds} s")),
+            false => hv.print(format_args!("NMI watchdog: the 8254's interrupt comes as no NMI; there is no watchdog")),
+        }
+    }
+}
+
 /// Goes to the first guest. There is no way back.
 pub(crate) fn run(cpu: &'static CpuBlock) -> ! {
     // SAFETY: the block is the boot CPU's and open.
@@ -271,7 +282,7 @@ pub(crate) fn find_machine(features: cpu::Features, acpi: &Acpi, options: &Optio
     let apic_scale = (u128::from(frequencies.apic) << 32) / u128::from(frequencies.tsc);
     let wall_clock = clock::wall_clock() - cpu::ticks() / frequencies.tsc;
     let console = serial::console();
-    let moved = acpi.overrides.iter().find(|o| o.source == COM1_INTERRUPT);
+    let line = |source: u8| acpi.overrides.iter().find(|o| o.source == source).map_or(source.into(), |o| o.gsi);
     Pc {
         features,
         apic,
@@ -285,7 +296,9 @@ pub(crate) fn find_machine(features: cpu::Features, acpi: &Acpi, options: &Optio
         space,
         power_off: acpi.power_off,
         timer_port: acpi.timer_port,
-        console_gsi: moved.map_or(COM1_INTERRUPT.into(), |o| o.gsi),
+        console_gsi: line(COM1_INTERRUPT),
+        timer_gsi: line(watchdog::TIMER_INTERRUPT),
+        is_watched: options.watchdog,
         no_reboot: options.no_reboot,
     }
 }

@@ -6,3 +6,4 @@ mod interrupts;
 pub(crate) mod ioapic;
 pub(crate) mod power;
 pub(crate) mod serial;
+pub(crate) mod watchdog;
