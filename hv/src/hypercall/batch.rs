@@ -9,13 +9,10 @@ use crate::{
     addr::{GuestRecords, GuestWords},
     caller::Caller,
     machine::Machine,
-    mem::guest_ptr::GuestPtr,
+    mem::{editor::Budget, guest_ptr::GuestPtr},
     reply::{Args, Reply, Stop},
 };
 use oxen_abi::errno::Errno;
-
-/// Whether there has been so much work that it is time for what else waits.
-pub(super) type IsEnough = bool;
 
 /// Operation, result, six arguments.
 type EntryPlace = GuestWords<8>;
@@ -87,13 +84,13 @@ pub(super) struct Progress<const N: usize> {
 }
 
 impl<M: Machine> Hypervisor<M> {
-    /// Does the updates of a list, one after the other, until one is refused or `act` says that there has been enough
-    /// work. Call [`Self::answer_updates`] when what they needed has been let go.
+    /// Does the updates of a list, one after the other, until one is refused or what `act` may do at once is
+    /// spent. Call [`Self::answer_updates`] when what they needed has been let go.
     #[inline(always)]
     pub(super) fn do_updates<const N: usize>(
         &self,
         list: GuestRecords<N>,
-        mut act: impl FnMut([u64; N]) -> Result<IsEnough, Stop>,
+        mut act: impl FnMut([u64; N]) -> Result<Budget, Stop>,
     ) -> Progress<N> {
         let mut left = list;
         let outcome = loop {
@@ -103,9 +100,9 @@ impl<M: Machine> Hypervisor<M> {
                 Err(_) => Err(Errno::Fault.into()),
             };
             match acted {
-                Ok(is_enough) => {
+                Ok(budget) => {
                     left = rest;
-                    if is_enough && left.count() != 0 {
+                    if budget == Budget::Spent && left.count() != 0 {
                         break Err(Stop::Unfinished);
                     }
                 }

@@ -164,7 +164,7 @@ impl<M: Machine> Caller<'_, M> {
     /// The caller.
     #[inline(always)]
     pub(super) fn own_pages(&self) -> PageOwner {
-        let rights = EntryRights { owner: self.domain.owner, io: self.domain.is_privileged };
+        let rights = EntryRights { owner: self.domain.owner(), io: self.domain.is_privileged() };
         PageOwner { domain: None, is_nobody: false, rights }
     }
 
@@ -174,7 +174,7 @@ impl<M: Machine> Caller<'_, M> {
     /// As [`Self::page_owner`].
     #[cold]
     pub(super) fn other_page_owner(&self, id: DomId) -> Result<PageOwner, Errno> {
-        let io = self.domain.is_privileged;
+        let io = self.domain.is_privileged();
         // Who names the device memory may map it, be it by right or in vain; of the hypervisor's own there is nothing
         // to map.
         if id == DomId::IO || id == DomId::XEN && self.control().is_ok() {
@@ -192,7 +192,7 @@ impl<M: Machine> Caller<'_, M> {
         }
         let domain = self.hv.domains.get(id).ok_or(Errno::Srch)?;
         self.control()?;
-        let rights = EntryRights { owner: domain.owner, io: io && domain.is_privileged };
+        let rights = EntryRights { owner: domain.owner(), io: io && domain.is_privileged() };
         Ok(PageOwner { rights, is_nobody: false, domain: Some(domain) })
     }
 
@@ -211,10 +211,7 @@ impl<M: Machine> Caller<'_, M> {
             Some(id) if !id.is_real() => return Err(Errno::Srch.into()),
             Some(id) => self.page_owner(id)?,
         };
-        let pages = match request.pages {
-            DomId::SELF => self.own_pages(),
-            other => self.other_page_owner(other)?,
-        };
+        let pages = self.page_owner(request.pages)?;
         let list = request.requests()?;
         let hv = self.hv;
         let mut batch = Batch {
@@ -322,7 +319,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     fn flush_tlb_slow(&self, cpus: Cpus, va: Option<GuestAddr>) {
         let hv = self.hv;
-        let all = if cpus == Cpus::Local { 0 } else { self.hv.memory.frames.tlb.cpus_of(self.domain.owner) };
+        let all = if cpus == Cpus::Local { 0 } else { self.hv.memory.frames.tlb.cpus_of(self.domain.owner()) };
         let is_local = all & hv.memory.frames.tlb.online() & !(1 << self.cpu.0) == 0;
         match va {
             Some(va) if is_local => hv.machine().invalidate(va),

@@ -8,13 +8,11 @@ use super::{
 use crate::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
-    config::PREEMPT_INTERVAL,
     machine::Machine,
-    mem::editor::Editor,
+    mem::editor::{Budget, Editor},
     reply::{Args, Reply, Stop},
 };
 use oxen_abi::{
-    domid::DomId,
     errno::Errno,
     mmu::{
         MMUEXT_CLEAR_PAGE, MMUEXT_COPY_PAGE, MMUEXT_FLUSH_CACHE, MMUEXT_FLUSH_CACHE_GLOBAL, MMUEXT_INVLPG_ALL,
@@ -37,10 +35,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn mmuext_op(&mut self, args: &mut Args) -> Reply {
         let request = Updates::from(&*args);
-        let pages = match request.pages {
-            DomId::SELF => self.own_pages(),
-            other => self.other_page_owner(other)?,
-        };
+        let pages = self.page_owner(request.pages)?;
         if pages.is_nobody() {
             self.control()?;
         }
@@ -51,7 +46,7 @@ impl<M: Machine> Caller<'_, M> {
             let op = MmuextOp { cmd: uint(cmd), _pad: 0, arg1, arg2 };
             self.apply_mmuext(&pages, &op, &mut spent)?;
             spent = spent.saturating_add(1);
-            Ok(spent >= PREEMPT_INTERVAL)
+            Ok(Budget::after(spent))
         });
         hv.answer_updates(request, progress, args)
     }

@@ -74,7 +74,7 @@ pub(crate) fn set_up_cpu() -> cpu::Features {
     let features = cpu::Features::detect();
     // SAFETY: once, alone, and text is still writable.
     unsafe {
-        if features.smap {
+        if features.has(cpu::Feature::SMAP) {
             smap::enable();
         }
         cpu::set_up(&features);

@@ -3,7 +3,7 @@
 use alloc::{format, rc::Rc, string::String, vec::Vec};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
-use oxen_abi::domctl::{DomctlGetdomaininfo, XEN_DOMINF_PAUSED};
+use oxen_abi::domctl::{DomctlGetdomaininfo, InfoFlags};
 use oxen_domu_lib::{control, memory, println, task, time};
 
 use super::{Call, Outcome, consoles, guest, usage};
@@ -111,7 +111,7 @@ fn missing(system: &System, name: &str) -> Error {
 /// `pause`.
 pub(super) async fn pause(call: Call) -> Outcome {
     let (_, guest) = call.guest("pause")?;
-    let paused = |info: DomctlGetdomaininfo| info.flags & XEN_DOMINF_PAUSED != 0;
+    let paused = |info: DomctlGetdomaininfo| domain_info::flags(&info).contains(InfoFlags::PAUSED);
     if domain_info::of(guest.domain.get()).is_some_and(paused) {
         println!("`{}` is paused already", guest.config.name);
         return Ok(());

@@ -55,12 +55,9 @@ impl<M: Machine> Caller<'_, M> {
     /// Whether the caller may map interrupts for a domain: for itself, if it controls the machine. Nobody else has
     /// devices.
     fn check_may_map_pirq_for(&self, domain: DomId) -> Result<(), Errno> {
-        let is_self = domain == DomId::SELF || domain == self.domain.id;
-        if !is_self && self.hv.domains.get(domain).is_none() {
-            return Err(Errno::Srch);
-        }
+        self.named_domain(domain)?;
         self.control()?;
-        if is_self { Ok(()) } else { Err(Errno::OpNotSupp) }
+        if self.is_self(domain) { Ok(()) } else { Err(Errno::OpNotSupp) }
     }
 
     #[inline(never)]
