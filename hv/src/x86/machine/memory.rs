@@ -1,7 +1,12 @@
 //! The PC's memory: its RAM, the hypervisor's space, the guest's, translation caches of all CPUs.
 
 use super::Pc;
-use crate::x86::{cpu, device::apic::vector, memory, memory::guest, percpu};
+use crate::x86::{
+    cpu,
+    device::apic::vector,
+    memory::{self, guest, space::CHUNK},
+    percpu,
+};
 use core::arch::asm;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use oxen_abi::errno::Errno;
@@ -22,9 +27,6 @@ const PATIENCE: u64 = 60;
 fn without_an_answer(silent: Silent) -> ! {
     panic!("no answer to a request to flush for {PATIENCE} s from {silent}");
 }
-
-/// Bytes of the machine-to-phys table that the ABI names at once.
-const CHUNK: u64 = 2 << 20;
 
 impl Ram for Pc {
     #[inline]
