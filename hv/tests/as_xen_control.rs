@@ -157,7 +157,7 @@ fn what_the_hypervisor_publishes_is_read_by_the_control_domain_alone_and_written
         frames.publish(published, 1);
         let before = frames.state(published);
         let slot = entry_address(home.tables[3], 300);
-        let mut map = |guest: &mut Guest, frame: Mfn, flags| {
+        let map = |guest: &mut Guest, frame: Mfn, flags| {
             guest.put(0, &[slot, Entry::to(frame, Entry::PRESENT | Entry::USER | flags).0]);
             guest.call(Caller::mmu_update, [0, 1, 0, XEN])
         };
