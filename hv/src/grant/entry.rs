@@ -22,25 +22,30 @@ pub(crate) struct Shared(pub(crate) u64);
 
 impl Shared {
     /// Type and flags. Whatever the granter wrote is here; what means nothing is not asked for.
+    #[inline]
     pub(crate) const fn flags(self) -> GrantFlags {
         GrantFlags::from_bits_retain(self.0 as u16)
     }
 
+    #[inline]
     pub(crate) const fn domain(self) -> DomId {
         DomId((self.0 >> 16) as u16)
     }
 
     /// The frame that the granter named: a claim, until the frame table has been asked.
+    #[inline]
     pub(crate) const fn frame(self) -> Option<Mfn> {
         Mfn::new(self.0 >> 32)
     }
 
+    #[inline]
     pub(crate) const fn with(self, flags: GrantFlags) -> Self {
         Self(self.0 | flags.bits() as u64)
     }
 }
 
 /// How an entry is marked that is used so.
+#[inline]
 pub(crate) const fn mark_of(access: Access) -> GrantFlags {
     match access {
         Access::Read => GrantFlags::READING,
@@ -114,18 +119,22 @@ const COUNT: u64 = 0xfff;
 const _: () = assert!(MAX_DOMAINS <= 256);
 
 impl Pins {
+    #[inline]
     pub(crate) const fn new(frame: Mfn, slot: u8) -> Self {
         Self(frame.raw() | (slot as u64) << SLOT_SHIFT)
     }
 
+    #[inline]
     pub(crate) const fn frame(self) -> Option<Mfn> {
         Mfn::new(self.0 & u32::MAX as u64)
     }
 
+    #[inline]
     pub(crate) const fn slot(self) -> u8 {
         (self.0 >> SLOT_SHIFT) as u8
     }
 
+    #[inline]
     pub(crate) const fn count(self, access: Access) -> u64 {
         match access {
             Access::Read => self.0 >> READERS_SHIFT & COUNT,
@@ -133,10 +142,12 @@ impl Pins {
         }
     }
 
+    #[inline]
     pub(crate) const fn in_use(self) -> bool {
         self.0 >> READERS_SHIFT != 0
     }
 
+    #[inline]
     const fn unit(access: Access) -> u64 {
         match access {
             Access::Read => 1 << READERS_SHIFT,
@@ -145,11 +156,13 @@ impl Pins {
     }
 
     /// One more use, unless there are as many as can be counted.
+    #[inline]
     pub(crate) const fn plus(self, access: Access) -> Option<Self> {
         if self.count(access) == COUNT { None } else { Some(Self(self.0 + Self::unit(access))) }
     }
 
     /// One use less; nothing is left of the last.
+    #[inline]
     pub(crate) const fn minus(self, access: Access) -> Self {
         if self.count(access) == 0 {
             return self;

@@ -26,6 +26,7 @@ const FREE: u64 = 1 << 63;
 const NIL: u32 = u32::MAX;
 
 impl Track {
+    #[inline]
     pub(crate) const fn new(frame: Mfn, slot: u8, reference: u32, flags: MapFlags) -> Self {
         Self(
             frame.raw()
@@ -35,41 +36,50 @@ impl Track {
         )
     }
 
+    #[inline]
     pub(crate) const fn frame(self) -> Option<Mfn> {
         Mfn::new(self.0 & u32::MAX as u64)
     }
 
+    #[inline]
     pub(crate) const fn slot(self) -> u8 {
         (self.0 >> SLOT_SHIFT) as u8
     }
 
+    #[inline]
     pub(crate) const fn reference(self) -> u32 {
         (self.0 >> REF_SHIFT & REF) as u32
     }
 
     /// How the frame is mapped, as far as it still is; the guest's own bits of the entry are not kept.
+    #[inline]
     pub(crate) const fn flags(self) -> MapFlags {
         MapFlags::from_bits_retain((self.0 >> FLAGS_SHIFT & FLAGS) as u32)
     }
 
+    #[inline]
     pub(crate) const fn access(self) -> Access {
         if self.flags().contains(MapFlags::READONLY) { Access::Read } else { Access::Write }
     }
 
+    #[inline]
     pub(crate) const fn is_busy(self) -> bool {
         self.0 & BUSY != 0
     }
 
+    #[inline]
     pub(crate) const fn busy(self, is_busy: bool) -> Self {
         Self(if is_busy { self.0 | BUSY } else { self.0 & !BUSY })
     }
 
     /// The mapping without these of its flags.
+    #[inline]
     pub(crate) const fn without(self, flags: MapFlags) -> Self {
         Self(self.0 & !((flags.bits() as u64 & FLAGS) << FLAGS_SHIFT))
     }
 
     /// Whether the frame is still mapped, for the processor or for devices.
+    #[inline]
     pub(crate) const fn is_mapped(self) -> bool {
         self.flags().intersects(MapFlags::HOST_MAP.union(MapFlags::DEVICE_MAP))
     }

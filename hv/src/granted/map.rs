@@ -31,6 +31,7 @@ pub const ROW: usize = 16;
 const PARTS: MapFlags = MapFlags::HOST_MAP.union(MapFlags::DEVICE_MAP);
 
 /// How a request wants its frame mapped. Bits that mean nothing are left unread.
+#[inline]
 const fn flags_of(op: &GnttabMapGrantRef) -> MapFlags {
     MapFlags::from_bits_retain(op.flags)
 }
@@ -74,18 +75,18 @@ impl<M: Machine> Caller<'_, M> {
         op: &mut GnttabMapGrantRef,
     ) -> Result<(), Status> {
         let hv = self.hv;
-        let flags = flags_of(op);
-        if !flags.intersects(PARTS) {
+        if !flags_of(op).intersects(PARTS) {
             return Err(abi::GNTST_BAD_GNTREF);
         }
         let slot = entry::slot(granter.owner()).ok_or(abi::GNTST_GENERAL_ERROR)?;
         let handle = maptrack.free_handle(hv.machine()).map_err(|_| abi::GNTST_NO_SPACE)?;
-        let access = if flags.contains(MapFlags::READONLY) { Access::Read } else { Access::Write };
+        let access = if flags_of(op).contains(MapFlags::READONLY) { Access::Read } else { Access::Write };
         let claim = table.claim(&hv.memory, granter.owner(), self.domain.party(), op.r#ref, access, true)?;
-        if flags.contains(MapFlags::HOST_MAP) {
-            let mapped = self.place_of_grant(flags, op.host_addr).and_then(|at| {
+        if flags_of(op).contains(MapFlags::HOST_MAP) {
+            let mapped = self.place_of_grant(flags_of(op), op.host_addr).and_then(|at| {
+                let flags = entry_flags(flags_of(op));
                 editor
-                    .map_grant(at, claim.held.frame().mfn(), granter.owner(), entry_flags(flags))
+                    .map_grant(at, claim.held.frame().mfn(), granter.owner(), flags)
                     .map_err(|_| abi::GNTST_GENERAL_ERROR)
             });
             if let Err(status) = mapped {
@@ -94,7 +95,7 @@ impl<M: Machine> Caller<'_, M> {
             }
         }
         let frame = claim.held.into_entry().mfn();
-        maptrack.open(handle, Track::new(frame, slot, op.r#ref, flags));
+        maptrack.open(handle, Track::new(frame, slot, op.r#ref, flags_of(op)));
         op.handle = handle;
         op.dev_bus_addr = frame.address().as_u64();
         Ok(())

@@ -9,10 +9,13 @@ use crate::{
     addr::{GuestRecords, GuestWords},
     caller::Caller,
     machine::Machine,
-    mem::{editor::Budget, guest_ptr::GuestPtr},
+    mem::guest_ptr::GuestPtr,
     reply::{Args, Reply, Stop},
 };
 use oxen_abi::errno::Errno;
+
+/// Whether what may be done at once is spent ([`Budget`](crate::mem::editor::Budget)).
+pub(super) type IsSpent = bool;
 
 /// Operation, result, six arguments.
 type EntryPlace = GuestWords<8>;
@@ -90,7 +93,7 @@ impl<M: Machine> Hypervisor<M> {
     pub(super) fn do_updates<const N: usize>(
         &self,
         list: GuestRecords<N>,
-        mut act: impl FnMut([u64; N]) -> Result<Budget, Stop>,
+        mut act: impl FnMut([u64; N]) -> Result<IsSpent, Stop>,
     ) -> Progress<N> {
         let mut left = list;
         let outcome = loop {
@@ -100,9 +103,9 @@ impl<M: Machine> Hypervisor<M> {
                 Err(_) => Err(Errno::Fault.into()),
             };
             match acted {
-                Ok(budget) => {
+                Ok(is_spent) => {
                     left = rest;
-                    if budget == Budget::Spent && left.count() != 0 {
+                    if is_spent && left.count() != 0 {
                         break Err(Stop::Unfinished);
                     }
                 }

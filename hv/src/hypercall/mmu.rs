@@ -9,7 +9,7 @@ use crate::{
     machine::Machine,
     mem::{
         edit::{AccessedDirty, Leaf},
-        editor::{Editor, EntryRights},
+        editor::{Budget, Editor, EntryRights},
         frame_type::Owner,
     },
     reply::{Args, Reply, Stop},
@@ -207,7 +207,10 @@ impl<M: Machine> Caller<'_, M> {
             Some(id) if !id.is_real() => return Err(Errno::Srch.into()),
             Some(id) => self.page_owner(id)?,
         };
-        let pages = self.page_owner(request.pages)?;
+        let pages = match request.pages {
+            DomId::SELF => self.own_pages(),
+            other => self.other_page_owner(other)?,
+        };
         let list = request.requests()?;
         let hv = self.hv;
         let mut batch = Batch {
@@ -219,7 +222,7 @@ impl<M: Machine> Caller<'_, M> {
         batch.editor.settle()?;
         let progress = hv.do_updates(list, |[ptr, val]| {
             batch.apply(MmuUpdate { ptr, val })?;
-            Ok(batch.editor.spend(1))
+            Ok(batch.editor.spend(1) == Budget::Spent)
         });
         drop(batch);
         hv.answer_updates(request, progress, args)

@@ -13,6 +13,7 @@ use crate::{
     reply::{Args, Reply, Stop},
 };
 use oxen_abi::{
+    domid::DomId,
     errno::Errno,
     mmu::{
         MMUEXT_CLEAR_PAGE, MMUEXT_COPY_PAGE, MMUEXT_FLUSH_CACHE, MMUEXT_FLUSH_CACHE_GLOBAL, MMUEXT_INVLPG_ALL,
@@ -35,7 +36,10 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn mmuext_op(&mut self, args: &mut Args) -> Reply {
         let request = Updates::from(&*args);
-        let pages = self.page_owner(request.pages)?;
+        let pages = match request.pages {
+            DomId::SELF => self.own_pages(),
+            other => self.other_page_owner(other)?,
+        };
         if pages.is_nobody() {
             self.control()?;
         }
@@ -46,7 +50,7 @@ impl<M: Machine> Caller<'_, M> {
             let op = MmuextOp { cmd: uint(cmd), _pad: 0, arg1, arg2 };
             self.apply_mmuext(&pages, &op, &mut spent)?;
             spent = spent.saturating_add(1);
-            Ok(Budget::after(spent))
+            Ok(Budget::after(spent) == Budget::Spent)
         });
         hv.answer_updates(request, progress, args)
     }

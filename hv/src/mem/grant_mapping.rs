@@ -26,6 +26,7 @@ pub enum At {
 /// The flags of an entry for a mapping with these flags. Nobody runs what another granted. The guest's own three bits are
 /// bits 16 to 18 there.
 #[must_use]
+#[inline]
 pub const fn entry_flags(map_flags: MapFlags) -> u64 {
     let mut flags = Entry::PRESENT | Entry::NOTES | Entry::NO_EXECUTE;
     if !map_flags.contains(MapFlags::READONLY) {
