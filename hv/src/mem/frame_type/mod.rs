@@ -364,7 +364,7 @@ impl FrameState {
         if !self.is_loose() {
             return Err(Errno::Busy);
         }
-        Ok(Self(self.without(Marks::ALLOCATED).0 - ONE_REF & !OWNER | Self::OWN.0))
+        Ok(Self((self.without(Marks::ALLOCATED).0 - ONE_REF) & !OWNER | Self::OWN.0))
     }
 
     /// Is in the reservation again as it was before [`Self::withdrawn`].
