@@ -33,8 +33,8 @@ macro_rules! abi_consts {
     };
 }
 
-/// Declares sets of flags of the ABI, out of constants by Xen's own names. What a guest wrote may have any bits: who reads it
-/// keeps, drops or refuses those without a name (`from_bits_retain`, `from_bits_truncate`, `from_bits`).
+/// Declares sets of flags of the ABI, out of constants by Xen's own names. What a guest wrote may have any bits: who reads
+/// it keeps, drops or refuses those without a name (`from_bits_retain`, `from_bits_truncate`, `from_bits`).
 macro_rules! abi_flags {
     ($($(#[$meta:meta])* pub struct $name:ident: $bits:ty { $($flag:ident = $value:ident),* $(,)? })*) => {
         bitflags::bitflags! {$(
