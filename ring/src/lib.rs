@@ -10,6 +10,8 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(loom)]
+extern crate oxen_model as core;
 #[cfg(test)]
 extern crate std;
 
@@ -20,7 +22,7 @@ mod front;
 mod sring;
 pub mod xenstore;
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 pub use back::{AttachError, BackRing, Position};
