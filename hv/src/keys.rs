@@ -93,14 +93,14 @@ impl<M: Machine> Hypervisor<M> {
 
     fn show_domains(&self) {
         for domain in self.each_domain() {
-            let pages = domain.owner.slot().map_or(0, |slot| self.memory.frames.reserved(slot));
+            let pages = domain.owner().slot().map_or(0, |slot| self.memory.frames.reserved(slot));
             let max_pages = domain.memory.max_pages.load(Ordering::Relaxed);
             let reason = domain.shutdown.load(Ordering::Relaxed);
             self.print(format_args!("domain {}: pages {pages} of {max_pages}, {:?}", domain.id.0, domain.shared_info));
             self.print(format_args!(
                 "    paused {} times, assists {:#x}{}{}",
                 domain.pause_count.load(Ordering::Relaxed),
-                domain.memory.vm_assist.load(Ordering::Relaxed),
+                domain.memory.all_assists().bits(),
                 if domain.memory.is_dying.load(Ordering::Relaxed) { ", dying" } else { "" },
                 if reason == NOT_SHUT_DOWN { "" } else { ", shut down" },
             ));
@@ -196,7 +196,7 @@ impl<M: Machine> Hypervisor<M> {
     fn show_memory(&self) {
         self.print(format_args!("frames in the table: {}", self.memory.frames.end()));
         for domain in self.each_domain() {
-            let pages = domain.owner.slot().map_or(0, |slot| self.memory.frames.reserved(slot));
+            let pages = domain.owner().slot().map_or(0, |slot| self.memory.frames.reserved(slot));
             self.print(format_args!("domain {}: {pages} frames in its reservation", domain.id.0));
         }
     }

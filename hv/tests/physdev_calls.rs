@@ -173,6 +173,11 @@ fn msi_is_one_message() {
         let request = PhysdevMapPirq { index, ..message(-1) };
         assert_eq!(ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, request), Err(answer), "as number {index}");
     }
+    let _other = Guest::new(dom0.hv, 4, false, 40);
+    for (index, domain, answer) in [(32, 4, Errno::Perm), (-1, 4, Errno::OpNotSupp), (32, 5, Errno::Srch)] {
+        let request = PhysdevMapPirq { index, domid: DomId(domain), ..message(-1) };
+        assert_eq!(ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, request), Err(answer), "{index} for domain {domain}");
+    }
     let mapped = ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, message(-1)).unwrap().pirq;
     assert_eq!(ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, several(1)), Err(Errno::Exist));
     assert_eq!(ask(&mut dom0, PHYSDEVOP_PREPARE_MSIX, device()).err(), None, "nobody uses MSI-X");
@@ -379,7 +384,11 @@ fn a_guest_gets_numbers_and_a_page_and_nothing_else() {
     assert_eq!(hv.reserve_pirq(&dom0.domain, false), Ok(207), "the control domain has its own");
     assert_eq!(hv.reserve_pirq(&dom0.domain, true), Ok(16));
     destroy(&mut dom0, domain.id).unwrap();
-    assert_eq!(hv.memory.frames.reserved(domain.owner.slot().unwrap()), 0, "nobody holds a page of the dead domain's");
+    assert_eq!(
+        hv.memory.frames.reserved(domain.owner().slot().unwrap()),
+        0,
+        "nobody holds a page of the dead domain's"
+    );
 }
 
 #[test]

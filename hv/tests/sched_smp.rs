@@ -57,7 +57,7 @@ fn run_cpu(hv: &'static Hypervisor<Fake>, cpu: u16, domains: &Domains, stop: &At
         hv.leave(CpuId(cpu), &mut current, &mut regs);
         let running = current.as_mut().unwrap();
         assert_eq!(regs.rip, u64::from(running.domain.id.0) << 8 | u64::from(running.vcpu.id));
-        assert_eq!(running.vcpu.sched.cpu(), Some(CpuId(cpu)), "it runs where its seat is");
+        assert_eq!(running.vcpu.sched.cpu(), Some(CpuId(cpu)), "it runs where it is assigned");
         // The first domain's vcpus never wait: CPU 1 always has one, the others can run out of work.
         let may_wait = running.domain.id != DomId(1);
         let mut caller = Caller {

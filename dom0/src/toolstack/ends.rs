@@ -3,7 +3,7 @@
 use alloc::rc::Rc;
 
 use anyhow::{Result, bail};
-use oxen_abi::domctl::XEN_DOMINF_DYING;
+use oxen_abi::domctl::InfoFlags;
 use oxen_abi::domid::DomId;
 use oxen_abi::sched::{SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, SHUTDOWN_REBOOT, SHUTDOWN_WATCHDOG};
 use oxen_abi::virq::VIRQ_DOM_EXC;
@@ -47,7 +47,7 @@ pub async fn watch(system: Rc<System>) {
 fn end_of(domain: DomId) -> Option<End> {
     match domain_info::of(domain) {
         None => Some(End::Destroyed),
-        Some(info) if info.flags & XEN_DOMINF_DYING != 0 => Some(End::Destroyed),
+        Some(info) if domain_info::flags(&info).contains(InfoFlags::DYING) => Some(End::Destroyed),
         Some(info) => domain_info::shutdown_code(&info).map(End::Shutdown),
     }
 }

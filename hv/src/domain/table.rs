@@ -82,6 +82,6 @@ impl DomainTable {
 
     /// Takes a domain out.
     pub fn remove(&self, domain: &Domain) -> Option<Arc<Domain>> {
-        self.slots.write().get_mut(domain.owner.slot()?)?.take()
+        self.slots.write().get_mut(domain.owner().slot()?)?.take()
     }
 }

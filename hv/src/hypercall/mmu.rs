@@ -9,7 +9,7 @@ use crate::{
     machine::Machine,
     mem::{
         edit::{AccessedDirty, Leaf},
-        editor::{Editor, EntryRights},
+        editor::{Budget, Editor, EntryRights},
         frame_type::Owner,
     },
     reply::{Args, Reply, Stop},
@@ -115,9 +115,7 @@ impl<M: Machine> Batch<'_, M> {
         let frame = Mfn::containing(address).ok_or(Errno::Inval)?;
         if self.rights.owner == Owner::IO {
             let is_known = frame.index() < self.hv.machine().machine_to_phys().len();
-            // Without the right to map it, it is the hypervisor's own memory that a control domain has named.
-            let is_denied = self.editor.own_rights().io && !self.rights.io;
-            if is_denied || !is_known || self.hv.memory.frames.is_ram(frame) {
+            if !is_known || self.hv.memory.frames.is_ram(frame) {
                 return Err(Errno::Inval.into());
             }
             if self.rights.io {
@@ -164,7 +162,7 @@ impl<M: Machine> Caller<'_, M> {
     /// The caller.
     #[inline(always)]
     pub(super) fn own_pages(&self) -> PageOwner {
-        let rights = EntryRights { owner: self.domain.owner, io: self.domain.is_privileged };
+        let rights = EntryRights { owner: self.domain.owner(), io: self.domain.is_privileged() };
         PageOwner { domain: None, is_nobody: false, rights }
     }
 
@@ -174,25 +172,23 @@ impl<M: Machine> Caller<'_, M> {
     /// As [`Self::page_owner`].
     #[cold]
     pub(super) fn other_page_owner(&self, id: DomId) -> Result<PageOwner, Errno> {
-        let io = self.domain.is_privileged;
-        // Who names the device memory may map it, be it by right or in vain; of the hypervisor's own there is nothing
-        // to map.
-        if id == DomId::IO || id == DomId::XEN && self.control().is_ok() {
-            return Ok(PageOwner {
-                domain: None,
-                is_nobody: true,
-                rights: EntryRights { owner: Owner::IO, io: io && id == DomId::IO },
-            });
+        let io = self.domain.is_privileged();
+        // Who names the device memory may map it, be it by right or in vain.
+        if id == DomId::IO {
+            let rights = EntryRights { owner: Owner::IO, io };
+            return Ok(PageOwner { domain: None, is_nobody: true, rights });
         }
         if id == DomId::XEN {
-            return Err(Errno::Perm);
+            self.control()?;
+            let rights = EntryRights { owner: Owner::XEN, io: false };
+            return Ok(PageOwner { domain: None, is_nobody: true, rights });
         }
         if id == self.domain.id {
             return Err(Errno::Srch);
         }
         let domain = self.hv.domains.get(id).ok_or(Errno::Srch)?;
         self.control()?;
-        let rights = EntryRights { owner: domain.owner, io: io && domain.is_privileged };
+        let rights = EntryRights { owner: domain.owner(), io: io && domain.is_privileged() };
         Ok(PageOwner { rights, is_nobody: false, domain: Some(domain) })
     }
 
@@ -226,7 +222,7 @@ impl<M: Machine> Caller<'_, M> {
         batch.editor.settle()?;
         let progress = hv.do_updates(list, |[ptr, val]| {
             batch.apply(MmuUpdate { ptr, val })?;
-            Ok(batch.editor.spend(1))
+            Ok(batch.editor.spend(1) == Budget::Spent)
         });
         drop(batch);
         hv.answer_updates(request, progress, args)
@@ -322,7 +318,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     fn flush_tlb_slow(&self, cpus: Cpus, va: Option<GuestAddr>) {
         let hv = self.hv;
-        let all = if cpus == Cpus::Local { 0 } else { self.hv.memory.frames.tlb.cpus_of(self.domain.owner) };
+        let all = if cpus == Cpus::Local { 0 } else { self.hv.memory.frames.tlb.cpus_of(self.domain.owner()) };
         let is_local = all & hv.memory.frames.tlb.online() & !(1 << self.cpu.0) == 0;
         match va {
             Some(va) if is_local => hv.machine().invalidate(va),

@@ -3,7 +3,7 @@
 use super::{Hardware, PagingDomain, RamFrame, editor::Editor, frame_type::FrameState};
 use crate::{addr::Mfn, hardware::CpuId, layout::FIRST_HV_SLOT, mem::Memory, reply::Stop};
 use core::sync::atomic::Ordering;
-use oxen_abi::{errno::Errno, vm_assist::VMASST_TYPE_M2P_STRICT};
+use oxen_abi::{errno::Errno, vm_assist::Assists};
 
 impl<M: Hardware> Editor<'_, M> {
     /// Holds a frame as a table of `level` in the guest's name, until [`Self::unpin`].
@@ -101,7 +101,7 @@ impl<M: Hardware> Memory<M> {
     /// Takes the machine-to-phys table out of a root that is to be user mode's, where the guest wants that
     /// (`VMASST_TYPE_m2p_strict`). The table is all that stands in its slot; the root does not get it back while it is one.
     pub fn hide_from_user_mode(&self, domain: &PagingDomain, root: RamFrame) {
-        if domain.assists(VMASST_TYPE_M2P_STRICT)
+        if domain.assists(Assists::M2P_STRICT)
             && let Some(word) = self.machine.words(root).get(FIRST_HV_SLOT)
         {
             word.store(0, Ordering::Relaxed);

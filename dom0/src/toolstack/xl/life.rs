@@ -3,7 +3,7 @@
 use alloc::{format, rc::Rc, string::String, vec::Vec};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
-use oxen_abi::domctl::{DomctlGetdomaininfo, XEN_DOMINF_PAUSED};
+use oxen_abi::domctl::{DomctlGetdomaininfo, InfoFlags};
 use oxen_domu_lib::{control, memory, println, task, time};
 
 use super::{Call, Outcome, consoles, guest, usage};
@@ -60,8 +60,10 @@ pub(super) async fn soak(mut call: Call) -> Outcome {
         match &text {
             Some(text) => {
                 run_through(&guest, text).await.with_context(|| format!("round {}", round + 1))?;
-                let (took, free) = (time::now().saturating_sub(begun) / time::MILLISECOND, free_memory()?.0);
-                println!("round {}: {}.{:03} s, {free} pages free", round + 1, took / 1000, took % 1000);
+                let took = time::now().saturating_sub(begun) / time::MILLISECOND;
+                let (free, own) = free_memory()?;
+                let (round, seconds, rest) = (round + 1, took / 1000, took % 1000);
+                println!("round {round}: {seconds}.{rest:03} s, {free} pages free, {own} in dom0");
             }
             // Some rounds end a guest in the middle of its start, others let it run a little.
             None => time::sleep(u64::from(round % 4) * 5 * time::MILLISECOND).await,
@@ -111,7 +113,7 @@ fn missing(system: &System, name: &str) -> Error {
 /// `pause`.
 pub(super) async fn pause(call: Call) -> Outcome {
     let (_, guest) = call.guest("pause")?;
-    let paused = |info: DomctlGetdomaininfo| info.flags & XEN_DOMINF_PAUSED != 0;
+    let paused = |info: DomctlGetdomaininfo| domain_info::flags(&info).contains(InfoFlags::PAUSED);
     if domain_info::of(guest.domain.get()).is_some_and(paused) {
         println!("`{}` is paused already", guest.config.name);
         return Ok(());

@@ -3,10 +3,7 @@
 use alloc::{format, string::String, string::ToString, vec::Vec};
 
 use anyhow::{Context, Result};
-use oxen_abi::domctl::{
-    DomctlGetdomaininfo, XEN_DOMINF_BLOCKED, XEN_DOMINF_DYING, XEN_DOMINF_PAUSED, XEN_DOMINF_RUNNING,
-    XEN_DOMINF_SHUTDOWN,
-};
+use oxen_abi::domctl::{DomctlGetdomaininfo, InfoFlags};
 use oxen_abi::domid::DomId;
 use oxen_abi::sched::SHUTDOWN_CRASH;
 use oxen_domu_lib::{control, println, time};
@@ -23,15 +20,15 @@ pub(super) fn domains() -> Result<Vec<DomctlGetdomaininfo>> {
 
 /// The letters of xl's State column: running, blocked, paused, shut down, crashed, dying.
 pub(super) fn state(info: &DomctlGetdomaininfo) -> String {
-    let has = |flag: u32| info.flags & flag != 0;
+    let flags = domain_info::flags(info);
     let crashed = domain_info::shutdown_code(info) == Some(SHUTDOWN_CRASH);
     let marks = [
-        ('r', has(XEN_DOMINF_RUNNING)),
-        ('b', has(XEN_DOMINF_BLOCKED)),
-        ('p', has(XEN_DOMINF_PAUSED)),
-        ('s', has(XEN_DOMINF_SHUTDOWN)),
+        ('r', flags.contains(InfoFlags::RUNNING)),
+        ('b', flags.contains(InfoFlags::BLOCKED)),
+        ('p', flags.contains(InfoFlags::PAUSED)),
+        ('s', flags.contains(InfoFlags::SHUTDOWN)),
         ('c', crashed),
-        ('d', has(XEN_DOMINF_DYING)),
+        ('d', flags.contains(InfoFlags::DYING)),
     ];
     marks.iter().map(|&(letter, on)| if on { letter } else { '-' }).collect()
 }

@@ -3,6 +3,12 @@
 
 use super::*;
 
+const SHARED: u64 = Marks::SHARED.bits();
+const VALIDATED: u64 = Marks::VALIDATED.bits();
+const PARTIAL: u64 = Marks::PARTIAL.bits();
+const PINNED: u64 = Marks::PINNED.bits();
+const ALLOCATED: u64 = Marks::ALLOCATED.bits();
+
 /// Counts of references at which something changes, those of uses, and their neighbours.
 const REFS: [u64; 10] = [0, 1, 2, 3, 7, MANY_REFS - 1, MANY_REFS, MANY_REFS + 1, MAX_REFS - 1, MAX_REFS];
 const USES_AT: [u64; 8] = [0, 1, 2, 3, MAX_USES / 2, MAX_USES / 2 + 1, MAX_USES - 1, MAX_USES];
@@ -25,7 +31,7 @@ fn every(owners: impl Iterator<Item = u16> + Clone, mut look: impl FnMut(FrameSt
 }
 
 /// Owners at edges; the bits of all others are seen by `a_reference_is_the_owners_alone`.
-const OWNERS: [u16; 6] = [0, 1, 255, Owner::HYPERVISOR.0, Owner::IO.0, Owner::NOBODY.0];
+const OWNERS: [u16; 7] = [0, 1, 255, Owner::XEN.0, Owner::HYPERVISOR.0, Owner::IO.0, Owner::NOBODY.0];
 
 /// Two words are the same but for these bits.
 fn same_but(one: FrameState, other: FrameState, bits: u64) -> bool {
@@ -53,10 +59,10 @@ fn a_type_changes_only_while_nobody_uses_it() {
         for owner in OWNERS.map(Owner) {
             for kind in FrameType::ALL {
                 let Ok((next, todo)) = state.acquire(owner, kind) else { continue };
-                assert!(owner.slot().is_some() && state.owner() == owner && state.refs() != 0, "{state:?}");
+                assert!(owner.has_pages() && state.owner() == owner && state.refs() != 0, "{state:?}");
                 assert_eq!((next.refs(), next.uses()), (state.refs() + 1, state.uses() + 1), "{state:?} as {kind:?}");
                 assert_eq!(next.kind(), kind);
-                assert!(same_but(next, state, MAX_REFS | USES | 7 << TYPE_SHIFT | VALIDATED), "{state:?}, {next:?}");
+                assert!(same_but(next, state, MAX_REFS | USES | TYPE | VALIDATED), "{state:?}, {next:?}");
                 if state.uses() != 0 {
                     let is_it = state.kind() == kind && state.is_validated() && todo == Acquired::Ready;
                     assert!(is_it, "law 1: {state:?} as {kind:?}");

@@ -70,7 +70,7 @@ impl Apic {
         let address = tables::map_device(base & 0xf_ffff_f000)?;
         // SAFETY: the page was just mapped, for good, on the APIC's registers, which are only ever used as atomics.
         let registers = unsafe { &*(address as *const [AtomicU32; 1024]) };
-        Some(Self { registers, by_deadline: features.tsc_deadline })
+        Some(Self { registers, by_deadline: features.has(cpu::Feature::TSC_DEADLINE) })
     }
 
     fn read(self, register: usize) -> u32 {
