@@ -30,7 +30,12 @@ const QEMU_NEXT: Core = Core {
         "network::",
         "toolstack::",
     ],
-    but: &["boot::the_plain_qemu_line", "guests::a_new_guest_builds", "toolstack::a_thousand_guests"],
+    but: &[
+        "boot::the_plain_qemu_line",
+        "guests::a_new_guest_builds",
+        "guests::a_guest_of_the_packaged",
+        "toolstack::a_thousand_guests",
+    ],
     smoke: &[
         "boot::two_cpus_run_guests_at_once",
         "disks::what_a_guest_writes",

@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 use oxen_tools::emulator::Emulator;
 use oxen_tools::workspace::Workspace;
 use oxen_tools::{
-    bench, build, check, doctor, fuzz, gallery, gdb, image, loc, new_guest, process, qemu, reproducible, run, setup,
-    test,
+    bench, build, check, crates, doctor, fuzz, gallery, gdb, image, loc, new_guest, process, qemu, reproducible, run,
+    setup, test,
 };
 
 /// Build, run, test and measure Oxen
@@ -47,12 +47,14 @@ enum Verb {
     Gdb(gdb::Args),
     /// Lay out a guest crate that builds and boots
     NewGuest {
-        /// The crate's name
-        name: String,
+        /// The crate's name, or a path that ends in it: any folder will do
+        name: std::path::PathBuf,
         /// The folder in which its folder is made
         #[arg(long, value_name = "FOLDER", default_value = ".")]
         r#in: std::path::PathBuf,
     },
+    /// Package the crates for guests' authors as for a registry, and build each from its package: nothing is published
+    Package,
     /// Make an ISO image that GRUB boots
     Image {
         /// Commands for dom0, parted by semicolons
@@ -87,7 +89,8 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Fuzz(args) => fuzz::run(&workspace, &args),
         Verb::Gallery(args) => gallery::run(&workspace, &args),
         Verb::Gdb(args) => gdb::run(&workspace, &args),
-        Verb::NewGuest { name, r#in: parent } => new_guest::run(&workspace, &std::path::absolute(parent)?, &name),
+        Verb::NewGuest { name, r#in: parent } => new_guest::run(&workspace, &parent, &name),
+        Verb::Package => crates::run(&workspace),
         Verb::Image { script } => build::all(&workspace).and_then(|()| {
             let image = workspace.out.join("oxen.iso");
             image::make(&workspace, script.as_deref(), &image)?;

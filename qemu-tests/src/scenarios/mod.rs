@@ -199,6 +199,8 @@ scenarios! {
     guests::mmu_shows_two_address_spaces_and_every_refusal,
     guests::a_guest_follows_its_memory_target,
     guests::a_guest_cannot_shrink_below_what_it_needs,
-    guests::a_new_guest_builds_and_boots,
+    guests::a_new_guest_builds_and_boots_outside_the_checkout,
+    guests::a_guest_of_the_packaged_crates_builds_and_boots,
+    guests::two_guests_make_a_device_of_their_own,
     guests::bench_measures_as_a_guest,
 }
