@@ -3,6 +3,7 @@
 //! A domU writes to the ring that its builder shared with the console backend; dom0 writes to the hypervisor's console
 //! by hypercall.
 
+use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
 use oxen_abi::io::console::XENCONS_OUT_SIZE;
@@ -60,14 +61,36 @@ pub(crate) fn start() {
     }
 }
 
+/// What stays behind all that is printed: a prompt, and what was typed behind it.
+static BELOW: spin::Mutex<Vec<u8>> = spin::Mutex::new(Vec::new());
+
+/// Keeps `text` as the last line of the console, whoever prints: what is printed goes above it. Nothing ends that. The
+/// text stands there already.
+pub fn keep_below(text: Vec<u8>) {
+    *BELOW.lock() = text;
+}
+
+/// What a terminal needs to have text go above its last line: before the text, and behind it where that ends with
+/// `last`.
+fn around(below: &[u8], last: u8) -> (&'static [u8], &'static [u8]) {
+    match (below.is_empty(), last) {
+        (true, _) => (b"", b""),
+        (false, b'\n') => (b"\r\x1b[K", b""),
+        (false, _) => (b"\r\x1b[K", b"\r\n"),
+    }
+}
+
 /// Where `print!` goes: text is gathered, so that a line is one message.
 struct Out {
     bytes: [u8; 256],
     used: usize,
+    /// The last byte of all.
+    last: u8,
 }
 
 impl Out {
     fn add(&mut self, mut part: &[u8]) {
+        self.last = part.last().copied().unwrap_or(self.last);
         while !part.is_empty() {
             if self.used == self.bytes.len() {
                 self.flush();
@@ -118,9 +141,15 @@ fn write_lines(text: &str, mut write: impl FnMut(&[u8])) {
 
 /// Writes formatted text to the console.
 pub fn print(arguments: fmt::Arguments<'_>) {
-    let mut out = Out { bytes: [0; 256], used: 0 };
+    let mut out = Out { bytes: [0; 256], used: 0, last: b'\n' };
+    // Who is inside of this already prints as if there were nothing below.
+    let below = BELOW.try_lock();
+    let below = below.as_deref().map_or(&[][..], Vec::as_slice);
+    out.add(around(below, b'\n').0);
     // `Out` never fails.
     let _ = out.write_fmt(arguments);
+    out.add(around(below, out.last).1);
+    out.add(below);
     out.flush();
 }
 
@@ -200,4 +229,16 @@ macro_rules! print {
 macro_rules! println {
     () => { $crate::print!("\n") };
     ($($argument:tt)*) => { $crate::console::print(::core::format_args!("{}\n", ::core::format_args!($($argument)*))) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::around;
+
+    #[test]
+    fn what_stays_below_is_on_a_line_of_its_own() {
+        assert_eq!(around(b"", b'x'), (&b""[..], &b""[..]));
+        assert_eq!(around(b"# xl", b'\n'), (&b"\r\x1b[K"[..], &b""[..]));
+        assert_eq!(around(b"# xl", b'x'), (&b"\r\x1b[K"[..], &b"\r\n"[..]));
+    }
 }

@@ -145,8 +145,9 @@ impl<'a> Lab<'a> {
 #[derive(Debug)]
 pub struct Prompt(Session);
 
-/// What dom0 prints when it waits for a command.
-const PROMPT: &str = "dom0# ";
+/// What dom0 prints when it waits for a command. Where it shows its prompt again, below what was printed meanwhile, a
+/// terminal's escape sequence stands before it.
+const PROMPT: &str = "\ndom0# ";
 
 impl Prompt {
     /// Boots a machine whose dom0 has no script, and waits for the prompt.
@@ -178,7 +179,7 @@ impl Prompt {
     }
 
     fn wait(&mut self, what: &str, limit: Duration) -> Result<String> {
-        let said = self.0.wait_for(PROMPT, Instant::now() + limit).map(str::to_owned);
+        let said = self.0.wait_for(PROMPT, Instant::now() + limit).map(|said| format!("{said}\n"));
         said.or_else(|error| fail(self.0.transcript(), &format!("after `{what}`: {error}")))
     }
 }

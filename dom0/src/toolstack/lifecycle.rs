@@ -104,7 +104,7 @@ pub(super) async fn start(system: &System, guest: &Guest) -> Result<()> {
 
 fn connect(system: &System, guest: &Guest, built: &build::Built, purse: &Purse, devices: Vec<OpenDisk>) -> Result<()> {
     let domain = built.domain;
-    nodes::publish(&system.store, &guest.config, &guest.uuid, built).context("xenstore")?;
+    nodes::publish(&system.store, &guest.name(), &guest.config, &guest.uuid, built).context("xenstore")?;
     for (disk, device) in guest.config.disks.iter().zip(devices) {
         let driver = BlockDriver::new(disk, device, &system.store.purses().of(domain.0))?;
         let device = BlockDevice::attach(&system.store, domain, driver)?;
@@ -118,6 +118,19 @@ fn connect(system: &System, guest: &Guest, built: &build::Built, purse: &Purse, 
     let store = system.store.serve(domain.0, built.store, built.store_port);
     store.map_err(Named).context("cannot serve its store")?;
     set_share(domain, &guest.config);
+    pin(domain, &guest.config)
+}
+
+/// Sets where a guest's vcpus may run: one set for all, or each its own.
+fn pin(domain: DomId, config: &GuestConfig) -> Result<()> {
+    let Some(&last) = config.cpus.last() else { return Ok(()) };
+    let for_all = (config.cpus.len() == 1).then_some(last);
+    for vcpu in 0..config.maxvcpus {
+        let own = config.cpus.get(vcpu as usize).copied().or(for_all);
+        let Some(set) = own else { break };
+        let pinned = control::set_vcpu_affinity(domain, vcpu, Some(set.words()), None, false);
+        pinned.map_err(Named).with_context(|| format!("`cpus` of vcpu {vcpu}: {set}"))?;
+    }
     Ok(())
 }
 
@@ -148,7 +161,7 @@ pub(super) async fn dissolve(system: &System, guest: &Guest) {
     if let Err(errno) = control::destroy_domain(domain)
         && errno != Errno::Srch
     {
-        println!("{}: domain {} could not be destroyed: {}", guest.config.name, domain.0, errno.name());
+        println!("{}: domain {} could not be destroyed: {}", guest.name(), domain.0, errno.name());
     }
     nodes::withdraw(&system.store, domain.0, &guest.uuid);
     system.store.purses().close(domain.0);
@@ -181,7 +194,7 @@ fn open_disk(system: &System, disk: &Disk, network: usize) -> Result<OpenDisk> {
 pub fn attach_disk(system: &System, guest: &Guest, config: &Disk) -> Result<()> {
     let mut disks = guest.disks.borrow_mut();
     let is_taken = disks.iter().any(|disk| disk.driver.config.number == config.number);
-    ensure!(!is_taken, "`{}` has a disk `{}` already", guest.config.name, config.vdev);
+    ensure!(!is_taken, "`{}` has a disk `{}` already", guest.name(), config.vdev);
     let domain = guest.domain.get();
     let open = open_disk(system, config, system.bridge.memory(0))?;
     let driver = BlockDriver::new(config, open, &system.store.purses().of(domain.0))?;

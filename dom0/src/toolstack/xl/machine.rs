@@ -2,7 +2,7 @@
 
 use alloc::{format, string::String};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use oxen_abi::version::{XENVER_CAPABILITIES, XENVER_CHANGESET, XENVER_COMMANDLINE, XENVER_EXTRAVERSION};
 use oxen_domu_lib::{control, hypercall, memory, println, time};
 
@@ -61,6 +61,21 @@ pub(super) async fn dmesg(mut call: Call) -> Outcome {
 pub(super) async fn debug_keys(call: Call) -> Outcome {
     let (_, [keys]) = call.exactly("debug-keys")?;
     control::debug_keys(keys.as_bytes()).map_err(Named).context("the hypervisor refuses")
+}
+
+/// `cat`.
+pub(super) async fn cat(call: Call) -> Outcome {
+    if call.args.is_empty() {
+        return Err(usage("cat"));
+    }
+    for name in &call.args {
+        let bytes = call.system.archive.get(name).with_context(|| format!("no file `{name}`; `ls` lists them"))?;
+        ensure!(!bytes.contains(&0), "`{name}` is no text: {} bytes", bytes.len());
+        for line in bytes.trim_ascii_end().split(|&byte| byte == b'\n') {
+            println!("{}", guest_text::line(line));
+        }
+    }
+    Ok(())
 }
 
 /// `ls`.
