@@ -3,7 +3,9 @@
 abi_consts! {
     /// A command of `callback_op`.
     u32:
+    /// Register an entry of the kernel: [`CallbackRegister`].
     CALLBACKOP_REGISTER = 0,
+    /// Take one back: [`CallbackUnregister`]; only that for NMIs can be. `EINVAL` for the others.
     CALLBACKOP_UNREGISTER = 1,
 }
 

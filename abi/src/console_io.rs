@@ -1,6 +1,10 @@
 //! Sub-operations of the emergency console hypercall `console_io` (`xen.h`).
 
-/// Write `count` bytes from the buffer.
-pub const CONSOLEIO_WRITE: u32 = 0;
-/// Read at most `count` bytes into the buffer; answers how many.
-pub const CONSOLEIO_READ: u32 = 1;
+abi_consts! {
+    /// A command of `console_io`.
+    u32:
+    /// Write `count` bytes from the buffer.
+    CONSOLEIO_WRITE = 0,
+    /// Read at most `count` bytes into the buffer; the result is how many.
+    CONSOLEIO_READ = 1,
+}

@@ -5,20 +5,46 @@ use crate::domid::DomId;
 abi_consts! {
     /// A command of `event_channel_op`.
     u32:
+    /// Make a port of the caller's that leads to an unbound port of another domain, and the other way round:
+    /// [`EvtchnBindInterdomain`]. The new port begins pending. `EINVAL` if that port does not wait for the caller.
     EVTCHNOP_BIND_INTERDOMAIN = 0,
+    /// Make a port for a virtual interrupt: [`EvtchnBindVirq`]. `EINVAL` for an interrupt that there is not, or a
+    /// global one on another vcpu than 0; `ENOENT` for the vcpu; `EEXIST` if it is bound.
     EVTCHNOP_BIND_VIRQ = 1,
+    /// Make a port for a physical interrupt: [`EvtchnBindPirq`]. `EPERM` if it is not mapped for the caller; `EEXIST`
+    /// if it is bound; `EBUSY` if the hypervisor has it.
     EVTCHNOP_BIND_PIRQ = 2,
+    /// Close a port: [`EvtchnClose`]. The other end becomes unbound. `EINVAL` for a port that is closed.
     EVTCHNOP_CLOSE = 3,
+    /// Send an event through a port: [`EvtchnSend`]. It is pending at the other end, once, however often it is sent.
+    /// `EINVAL` for a port that leads nowhere.
     EVTCHNOP_SEND = 4,
+    /// Ask what a port is: [`EvtchnStatus`]. `EINVAL` for a number that no port has.
     EVTCHNOP_STATUS = 5,
+    /// Make a port to which one domain may bind: [`EvtchnAllocUnbound`].
     EVTCHNOP_ALLOC_UNBOUND = 6,
+    /// Make a port by which the domain's vcpus notify one of them: [`EvtchnBindIpi`]. `ENOENT` for the vcpu.
     EVTCHNOP_BIND_IPI = 7,
+    /// Choose the vcpu that a port notifies: [`EvtchnBindVcpu`]. `ENOENT` for the vcpu; `EINVAL` for a port that is
+    /// closed or belongs to one vcpu.
     EVTCHNOP_BIND_VCPU = 8,
+    /// Unmask a port, and notify its vcpu if it was masked and is pending: [`EvtchnUnmask`]. `EINVAL` for a number
+    /// that no port has.
     EVTCHNOP_UNMASK = 9,
+    /// Close all ports, and go back to the two-level ABI: [`EvtchnReset`]. `EINVAL` for another domain that is not
+    /// paused; `EBUSY` if a reset is under way; `EAGAIN` if ports were opened meanwhile.
     EVTCHNOP_RESET = 10,
+    /// Go over to the FIFO ABI, or give one more vcpu its control block, an [`EvtchnFifoControlBlock`]:
+    /// [`EvtchnInitControl`]. `ENOENT` for the vcpu; `EINVAL` for a frame that is not writable memory of the caller's,
+    /// or a vcpu that has one.
     EVTCHNOP_INIT_CONTROL = 11,
+    /// Add a page of event words for the FIFO ABI: [`EvtchnExpandArray`]. `EOPNOTSUPP` with two levels; `ENOSPC` if
+    /// every port has its word; `EINVAL` for the frame.
     EVTCHNOP_EXPAND_ARRAY = 12,
+    /// Set the priority of a port in the FIFO ABI: [`EvtchnSetPriority`]. `ENOSYS` with two levels; `EINVAL` for the
+    /// port or the priority; `EACCES` for a port that is not in use.
     EVTCHNOP_SET_PRIORITY = 13,
+    /// Go on with a reset that was interrupted: [`EvtchnReset`]. Only the hypervisor makes this call of the other one.
     EVTCHNOP_RESET_CONT = 14,
 }
 

@@ -47,32 +47,37 @@ pub const GTF_TRANSFER_COMMITTED: u16 = 1 << 2;
 /// Transfer type: the transfer is finished and `frame` holds the new page.
 pub const GTF_TRANSFER_COMPLETED: u16 = 1 << 3;
 
-/// Sub-operation: map foreign pages by grant; array of [`GnttabMapGrantRef`].
-pub const GNTTABOP_MAP_GRANT_REF: u32 = 0;
-/// Sub-operation: undo mappings; array of [`GnttabUnmapGrantRef`].
-pub const GNTTABOP_UNMAP_GRANT_REF: u32 = 1;
-/// Sub-operation: size the table and learn its frames; one [`GnttabSetupTable`].
-pub const GNTTABOP_SETUP_TABLE: u32 = 2;
-/// Sub-operation: print a table to the hypervisor's console; one [`GnttabDumpTable`].
-pub const GNTTABOP_DUMP_TABLE: u32 = 3;
-/// Sub-operation: give pages away; array of [`GnttabTransfer`].
-pub const GNTTABOP_TRANSFER: u32 = 4;
-/// Sub-operation: have the hypervisor copy between pages; array of [`GnttabCopy`].
-pub const GNTTABOP_COPY: u32 = 5;
-/// Sub-operation: current and greatest table size; one [`GnttabQuerySize`].
-pub const GNTTABOP_QUERY_SIZE: u32 = 6;
-/// Sub-operation: undo a mapping and move another in its place; array of [`GnttabUnmapAndReplace`].
-pub const GNTTABOP_UNMAP_AND_REPLACE: u32 = 7;
-/// Sub-operation: choose the entry format; one [`GnttabSetVersion`].
-pub const GNTTABOP_SET_VERSION: u32 = 8;
-/// Sub-operation: frames of version 2 status words; one [`GnttabGetStatusFrames`].
-pub const GNTTABOP_GET_STATUS_FRAMES: u32 = 9;
-/// Sub-operation: ask for the entry format in use; one [`GnttabGetVersion`].
-pub const GNTTABOP_GET_VERSION: u32 = 10;
-/// Sub-operation: exchange two entries; array of [`GnttabSwapGrantRef`].
-pub const GNTTABOP_SWAP_GRANT_REF: u32 = 11;
-/// Sub-operation: cache maintenance on a granted page; array of [`GnttabCacheFlush`].
-pub const GNTTABOP_CACHE_FLUSH: u32 = 12;
+abi_consts! {
+    /// A command of `grant_table_op`.
+    u32:
+    /// Map foreign pages by grant: [`GnttabMapGrantRef`]s. The handle undoes the mapping.
+    GNTTABOP_MAP_GRANT_REF = 0,
+    /// Undo mappings, and flush them: [`GnttabUnmapGrantRef`]s.
+    GNTTABOP_UNMAP_GRANT_REF = 1,
+    /// Grow a table, and learn its frames: one [`GnttabSetupTable`].
+    GNTTABOP_SETUP_TABLE = 2,
+    /// Print a table on the hypervisor's console: one [`GnttabDumpTable`].
+    GNTTABOP_DUMP_TABLE = 3,
+    /// Give pages away to domains that accept them: [`GnttabTransfer`]s.
+    GNTTABOP_TRANSFER = 4,
+    /// Have the hypervisor copy bytes between pages, each named by grant or by frame: [`GnttabCopy`]s.
+    GNTTABOP_COPY = 5,
+    /// Ask for a table's size, and the greatest that it may have: one [`GnttabQuerySize`].
+    GNTTABOP_QUERY_SIZE = 6,
+    /// Undo a mapping, and move another entry into its place: [`GnttabUnmapAndReplace`]s.
+    GNTTABOP_UNMAP_AND_REPLACE = 7,
+    /// Choose the format of the table's entries: one [`GnttabSetVersion`]. `EBUSY` while entries are in use; `EINVAL`
+    /// for a version that there is not.
+    GNTTABOP_SET_VERSION = 8,
+    /// The frames of the status words of version 2: one [`GnttabGetStatusFrames`].
+    GNTTABOP_GET_STATUS_FRAMES = 9,
+    /// Ask for the format: one [`GnttabGetVersion`].
+    GNTTABOP_GET_VERSION = 10,
+    /// Exchange two entries of the caller's: [`GnttabSwapGrantRef`]s.
+    GNTTABOP_SWAP_GRANT_REF = 11,
+    /// Write back or drop cached lines of a granted page: [`GnttabCacheFlush`]s.
+    GNTTABOP_CACHE_FLUSH = 12,
+}
 
 /// Map for access by devices; the bus address is returned.
 pub const GNTMAP_DEVICE_MAP: u32 = 1 << 0;

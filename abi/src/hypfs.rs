@@ -8,8 +8,11 @@ pub const XEN_HYPFS_MAX_PATHLEN: u32 = 1024;
 abi_consts! {
     /// A command of `hypfs_op`.
     u32:
+    /// The version of the interface, as the result.
     XEN_HYPFS_OP_GET_VERSION = 0,
+    /// Read an entry: a [`HypfsDirentry`], and behind it what it holds.
     XEN_HYPFS_OP_READ = 1,
+    /// Write what an entry holds.
     XEN_HYPFS_OP_WRITE_CONTENTS = 2,
 }
 

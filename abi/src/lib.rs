@@ -23,13 +23,13 @@ macro_rules! abi_struct {
     )*};
 }
 
-/// Declares constants of the ABI that are of one type and explained by one sentence.
+/// Declares constants of the ABI that are of one type and explained by one sentence, each perhaps by words of its own.
 macro_rules! abi_consts {
-    ($(#[doc = $doc:literal])+ $type:ty: $($name:ident = $value:expr),* $(,)?) => {
-        abi_consts!(@each [concat!($($doc, "\n"),+)] $type: $($name = $value),*);
+    ($(#[doc = $doc:literal])+ $type:ty: $($(#[doc = $own:literal])* $name:ident = $value:expr),* $(,)?) => {
+        abi_consts!(@each [concat!($($doc, "\n"),+)] $type: $($(#[doc = $own])* $name = $value),*);
     };
-    (@each [$doc:expr] $type:ty: $($name:ident = $value:expr),*) => {
-        $(#[doc = $doc] pub const $name: $type = $value;)*
+    (@each [$doc:expr] $type:ty: $($(#[doc = $own:literal])* $name:ident = $value:expr),*) => {
+        $($(#[doc = $own])* #[doc = ""] #[doc = $doc] pub const $name: $type = $value;)*
     };
 }
 

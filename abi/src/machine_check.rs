@@ -6,13 +6,19 @@ use zerocopy::{Immutable, IntoBytes};
 pub const XEN_MCA_INTERFACE_VERSION: u32 = 0x01ec_c003;
 
 abi_consts! {
-    /// A command of `mca`.
+    /// A command of `arch_0`, which is `mca`.
     u32:
+    /// Fetch a machine check that was recorded: [`McaFetch`].
     XEN_MC_FETCH = 1,
+    /// Tell a guest of a machine check.
     XEN_MC_NOTIFYDOMAIN = 2,
+    /// What the processors are: [`McaPhyscpuinfo`].
     XEN_MC_PHYSCPUINFO = 3,
+    /// Write registers of machine checks, for tests.
     XEN_MC_MSRINJECT = 4,
+    /// Raise a machine check, for tests.
     XEN_MC_MCEINJECT = 5,
+    /// Raise one on several processors, for tests.
     XEN_MC_INJECT_V2 = 6,
 }
 
@@ -46,6 +52,24 @@ abi_struct! {
         pub fetch_id: u64,
         /// Guest address of the record.
         pub data: u64,
+    }
+    /// Have registers of a processor read as told (`xen_mc_msrinject`), as far as it is the same for all of them.
+    pub struct McaMsrinject [16] {
+        /// The processor.
+        pub cpu: u32,
+        /// Flags.
+        pub flags: u32,
+        /// How many registers follow.
+        pub count: u32,
+        /// Whose addresses they name.
+        pub domid: u16,
+        /// Padding.
+        pub _pad0: u16,
+    }
+    /// Have a processor handle a machine check (`xen_mc_mceinject`).
+    pub struct McaMceinject [4] {
+        /// The processor.
+        pub cpu: u32,
     }
     /// Ask for the processors (`xen_mc_physcpuinfo`).
     pub struct McaPhyscpuinfo [16] {

@@ -5,33 +5,67 @@ use crate::domid::DomId;
 abi_consts! {
     /// A command of `memory_op`.
     u32:
+    /// Take more memory: [`MemoryReservation`]. The new machine frames are written into the list.
     XENMEM_INCREASE_RESERVATION = 0,
+    /// Give memory back: [`MemoryReservation`]. Extents before the first frame that is mapped, granted or not the
+    /// domain's are done.
     XENMEM_DECREASE_RESERVATION = 1,
+    /// The number of the machine's last frame plus one. No argument.
     XENMEM_MAXIMUM_RAM_PAGE = 2,
+    /// How many pages a domain has: [`MemoryDomain`].
     XENMEM_CURRENT_RESERVATION = 3,
+    /// How many pages a domain may have: [`MemoryDomain`].
     XENMEM_MAXIMUM_RESERVATION = 4,
+    /// The first frame of each 2 MiB of the machine-to-physical table: [`MachphysMfnList`].
     XENMEM_MACHPHYS_MFN_LIST = 5,
+    /// Take memory for pfns: [`MemoryReservation`]. The list holds the first pfn of each extent, and gets its first
+    /// machine frame; the machine-to-physical table is set.
     XENMEM_POPULATE_PHYSMAP = 6,
+    /// Put a special frame at a pfn of a translated guest. `EACCES` for PV guests.
     XENMEM_ADD_TO_PHYSMAP = 7,
+    /// The caller's map of memory, as firmware would tell it: [`MemoryMap`]. `ENOSYS` if it has none.
     XENMEM_MEMORY_MAP = 9,
+    /// The machine's map of memory: [`MemoryMap`]. For the control domain.
     XENMEM_MACHINE_MEMORY_MAP = 10,
+    /// Give extents back and take as much memory of another order or below another address in their place:
+    /// [`MemoryExchange`]. `EINVAL` if the sides do not match; `EPERM` for too large an order; `ENOMEM`.
     XENMEM_EXCHANGE = 11,
+    /// Where the machine-to-physical table is mapped, and how far: [`MachphysMapping`].
     XENMEM_MACHPHYS_MAPPING = 12,
+    /// Set what a domain gets from `XENMEM_memory_map`: [`ForeignMemoryMap`]. `EINVAL` for too many entries.
     XENMEM_SET_MEMORY_MAP = 13,
+    /// The last pfn of a domain: [`MemoryDomain`].
     XENMEM_MAXIMUM_GPFN = 14,
+    /// Take a frame out of a translated guest's map. `EACCES` for PV guests.
     XENMEM_REMOVE_FROM_PHYSMAP = 15,
+    /// Set how much memory of a translated guest may be populated on demand. `EINVAL` for PV guests.
     XENMEM_SET_POD_TARGET = 16,
+    /// Ask the same. `EINVAL` for PV guests.
     XENMEM_GET_POD_TARGET = 17,
+    /// How many pages sharing saves. No argument.
     XENMEM_GET_SHARING_FREED_PAGES = 18,
+    /// How many pages are shared. No argument.
     XENMEM_GET_SHARING_SHARED_PAGES = 19,
+    /// Page out memory of a translated guest. `ENOSYS` where it is not built.
     XENMEM_PAGING_OP = 20,
+    /// Restrict access to a translated guest's pages. `EINVAL` for PV guests.
     XENMEM_ACCESS_OP = 21,
+    /// Share pages of translated guests. `ENOSYS` where it is not built.
     XENMEM_SHARING_OP = 22,
+    /// As `XENMEM_add_to_physmap`, many at a time. `EACCES` for PV guests.
     XENMEM_ADD_TO_PHYSMAP_BATCH = 23,
+    /// Promise a domain that many pages in all: [`MemoryReservation`]; 0 ends the promise. `ENOMEM` if there are not
+    /// enough; `EINVAL`.
     XENMEM_CLAIM_PAGES = 24,
+    /// As `XENMEM_machphys_mfn_list`, for 32-bit guests.
     XENMEM_MACHPHYS_COMPAT_MFN_LIST = 25,
+    /// The virtual memory nodes that a domain was given: [`VnumaTopologyInfo`]. `EOPNOTSUPP` if there are none;
+    /// `ENOBUFS` for too little room.
     XENMEM_GET_VNUMAINFO = 26,
+    /// Ranges that devices reach past an I/O MMU.
     XENMEM_RESERVED_DEVICE_MEMORY_MAP = 27,
+    /// Frames of a domain's resource, for the control domain to map: [`MemAcquireResource`]. `EOPNOTSUPP` for other
+    /// resources; `EINVAL`.
     XENMEM_ACQUIRE_RESOURCE = 28,
 }
 

@@ -3,58 +3,63 @@
 use crate::domid::DomId;
 use core::mem::offset_of;
 
-/// Sub-operation of old kernels: an interrupt is served.
-pub const PHYSDEVOP_IRQ_UNMASK_NOTIFY: u32 = 4;
-/// Sub-operation: [`PhysdevIrqStatusQuery`].
-pub const PHYSDEVOP_IRQ_STATUS_QUERY: u32 = 5;
-/// Sub-operation: [`PhysdevSetIopl`].
-pub const PHYSDEVOP_SET_IOPL: u32 = 6;
-/// Sub-operation: [`PhysdevSetIobitmap`].
-pub const PHYSDEVOP_SET_IOBITMAP: u32 = 7;
-/// Sub-operation: [`PhysdevApic`].
-pub const PHYSDEVOP_APIC_READ: u32 = 8;
-/// Sub-operation: [`PhysdevApic`].
-pub const PHYSDEVOP_APIC_WRITE: u32 = 9;
-/// Sub-operation: [`PhysdevIrq`].
-pub const PHYSDEVOP_ALLOC_IRQ_VECTOR: u32 = 10;
-/// Sub-operation: [`PhysdevIrq`].
-pub const PHYSDEVOP_FREE_IRQ_VECTOR: u32 = 11;
-/// Sub-operation: [`PhysdevEoi`].
-pub const PHYSDEVOP_EOI: u32 = 12;
-/// Sub-operation: [`PhysdevMapPirq`].
-pub const PHYSDEVOP_MAP_PIRQ: u32 = 13;
-/// Sub-operation: [`PhysdevUnmapPirq`].
-pub const PHYSDEVOP_UNMAP_PIRQ: u32 = 14;
-/// Sub-operation: [`PhysdevManagePci`].
-pub const PHYSDEVOP_MANAGE_PCI_ADD: u32 = 15;
-/// Sub-operation: [`PhysdevManagePci`].
-pub const PHYSDEVOP_MANAGE_PCI_REMOVE: u32 = 16;
-/// Sub-operation: [`PhysdevPirqEoiGmfn`]; unmasking a port then also ends its interrupt.
-pub const PHYSDEVOP_PIRQ_EOI_GMFN_V1: u32 = 17;
-/// Sub-operation: [`PhysdevManagePci`] (`physdev_restore_msi` is laid out alike).
-pub const PHYSDEVOP_RESTORE_MSI: u32 = 19;
-/// Sub-operation: [`PhysdevManagePciExt`].
-pub const PHYSDEVOP_MANAGE_PCI_ADD_EXT: u32 = 20;
-/// Sub-operation: [`PhysdevSetupGsi`].
-pub const PHYSDEVOP_SETUP_GSI: u32 = 21;
-/// Sub-operation: [`PhysdevGetFreePirq`].
-pub const PHYSDEVOP_GET_FREE_PIRQ: u32 = 23;
-/// Sub-operation: [`PhysdevPciMmcfgReserved`].
-pub const PHYSDEVOP_PCI_MMCFG_RESERVED: u32 = 24;
-/// Sub-operation: [`PhysdevPciDeviceAdd`].
-pub const PHYSDEVOP_PCI_DEVICE_ADD: u32 = 25;
-/// Sub-operation: [`PhysdevPciDevice`].
-pub const PHYSDEVOP_PCI_DEVICE_REMOVE: u32 = 26;
-/// Sub-operation: [`PhysdevPciDevice`].
-pub const PHYSDEVOP_RESTORE_MSI_EXT: u32 = 27;
-/// Sub-operation: [`PhysdevPirqEoiGmfn`].
-pub const PHYSDEVOP_PIRQ_EOI_GMFN_V2: u32 = 28;
-/// Sub-operation: [`PhysdevDbgpOp`].
-pub const PHYSDEVOP_DBGP_OP: u32 = 29;
-/// Sub-operation: [`PhysdevPciDevice`].
-pub const PHYSDEVOP_PREPARE_MSIX: u32 = 30;
-/// Sub-operation: [`PhysdevPciDevice`].
-pub const PHYSDEVOP_RELEASE_MSIX: u32 = 31;
+abi_consts! {
+    /// A command of `physdev_op`.
+    u32:
+    /// An interrupt is served; of old kernels, and without meaning.
+    PHYSDEVOP_IRQ_UNMASK_NOTIFY = 4,
+    /// Whether an interrupt needs an end, and is shared: [`PhysdevIrqStatusQuery`].
+    PHYSDEVOP_IRQ_STATUS_QUERY = 5,
+    /// Set the calling vcpu's I/O privilege level: [`PhysdevSetIopl`].
+    PHYSDEVOP_SET_IOPL = 6,
+    /// Set which ports user mode may use: [`PhysdevSetIobitmap`].
+    PHYSDEVOP_SET_IOBITMAP = 7,
+    /// Read a register of an I/O APIC: [`PhysdevApic`].
+    PHYSDEVOP_APIC_READ = 8,
+    /// Write one: [`PhysdevApic`].
+    PHYSDEVOP_APIC_WRITE = 9,
+    /// Ask for a vector: [`PhysdevIrq`].
+    PHYSDEVOP_ALLOC_IRQ_VECTOR = 10,
+    /// Give one back: [`PhysdevIrq`]. `ENOSYS`.
+    PHYSDEVOP_FREE_IRQ_VECTOR = 11,
+    /// An interrupt has been served: [`PhysdevEoi`].
+    PHYSDEVOP_EOI = 12,
+    /// Give a line or a message a pirq: [`PhysdevMapPirq`]. `ENOSPC` without a vector left.
+    PHYSDEVOP_MAP_PIRQ = 13,
+    /// Take it back: [`PhysdevUnmapPirq`].
+    PHYSDEVOP_UNMAP_PIRQ = 14,
+    /// Announce a device on segment 0: [`PhysdevManagePci`].
+    PHYSDEVOP_MANAGE_PCI_ADD = 15,
+    /// It is gone: [`PhysdevManagePci`].
+    PHYSDEVOP_MANAGE_PCI_REMOVE = 16,
+    /// Register a page whose bits say which interrupts need an end; unmasking a port then also ends its interrupt:
+    /// [`PhysdevPirqEoiGmfn`]. `EBUSY` if there is one.
+    PHYSDEVOP_PIRQ_EOI_GMFN_V1 = 17,
+    /// Write a device's messages again, after a sleep: [`PhysdevManagePci`].
+    PHYSDEVOP_RESTORE_MSI = 19,
+    /// Announce a device with its kind: [`PhysdevManagePciExt`].
+    PHYSDEVOP_MANAGE_PCI_ADD_EXT = 20,
+    /// How a line signals: [`PhysdevSetupGsi`]. `EEXIST` if that was said.
+    PHYSDEVOP_SETUP_GSI = 21,
+    /// Ask for an unused pirq: [`PhysdevGetFreePirq`]. `ENOSPC`.
+    PHYSDEVOP_GET_FREE_PIRQ = 23,
+    /// Announce a window of PCI configuration space: [`PhysdevPciMmcfgReserved`].
+    PHYSDEVOP_PCI_MMCFG_RESERVED = 24,
+    /// Announce a device on any segment: [`PhysdevPciDeviceAdd`].
+    PHYSDEVOP_PCI_DEVICE_ADD = 25,
+    /// It is gone: [`PhysdevPciDevice`].
+    PHYSDEVOP_PCI_DEVICE_REMOVE = 26,
+    /// Write a device's messages again: [`PhysdevPciDevice`].
+    PHYSDEVOP_RESTORE_MSI_EXT = 27,
+    /// As the first version, but unmasking ends nothing: [`PhysdevPirqEoiGmfn`]. `EBUSY` if there is one.
+    PHYSDEVOP_PIRQ_EOI_GMFN_V2 = 28,
+    /// Tell of a debug port's reset: [`PhysdevDbgpOp`].
+    PHYSDEVOP_DBGP_OP = 29,
+    /// Guard a device's MSI-X table before a driver has it: [`PhysdevPciDevice`].
+    PHYSDEVOP_PREPARE_MSIX = 30,
+    /// End that: [`PhysdevPciDevice`].
+    PHYSDEVOP_RELEASE_MSIX = 31,
+}
 
 /// The interrupt must be ended with [`PHYSDEVOP_EOI`].
 pub const XENIRQSTAT_NEEDS_EOI: u32 = 1 << 0;

@@ -8,27 +8,50 @@ pub const XENPF_INTERFACE_VERSION: u32 = 0x0300_0001;
 abi_consts! {
     /// A command of `platform_op`.
     u32:
+    /// Set the wall clock: [`XenpfSettime32`].
     XENPF_SETTIME32 = 17,
+    /// Set a memory type range.
     XENPF_ADD_MEMTYPE = 31,
+    /// Take one away.
     XENPF_DEL_MEMTYPE = 32,
+    /// Ask for one: [`XenpfReadMemtype`].
     XENPF_READ_MEMTYPE = 33,
+    /// Load microcode.
     XENPF_MICROCODE_UPDATE = 35,
+    /// Tell of a chip set's fault.
     XENPF_PLATFORM_QUIRK = 39,
+    /// A processor's make: [`XenpfPcpuVersion`].
     XENPF_GET_CPU_VERSION = 48,
+    /// Call the firmware.
     XENPF_EFI_RUNTIME_CALL = 49,
+    /// What the firmware found: [`XenpfFirmwareInfo`]. `ESRCH` for what it did not.
     XENPF_FIRMWARE_INFO = 50,
+    /// Put the machine to sleep, or off: [`XenpfEnterAcpiSleep`]. `EOPNOTSUPP` for states that there are not.
     XENPF_ENTER_ACPI_SLEEP = 51,
+    /// Tell of a new frequency.
     XENPF_CHANGE_FREQ = 52,
+    /// For how long processors were idle: [`XenpfGetidletime`].
     XENPF_GETIDLETIME = 53,
+    /// Tell of a processor's sleep states and frequencies, as ACPI has them: [`XenpfSetProcessorPminfo`].
     XENPF_SET_PROCESSOR_PMINFO = 54,
+    /// Whether a processor is up, and its ids: [`XenpfPcpuinfo`].
     XENPF_GET_CPUINFO = 55,
+    /// Take a processor up: [`XenpfCpuOl`].
     XENPF_CPU_ONLINE = 56,
+    /// Take it down: [`XenpfCpuOl`].
     XENPF_CPU_OFFLINE = 57,
+    /// Add a processor.
     XENPF_CPU_HOTADD = 58,
+    /// Add memory.
     XENPF_MEM_HOTADD = 59,
+    /// Set or get how many cores are parked: [`XenpfCoreParking`].
     XENPF_CORE_PARKING = 60,
+    /// Access some registers of a processor: [`XenpfResourceOp`], with [`XenpfResourceEntry`]s. `EPERM` in an entry
+    /// that is not allowed.
     XENPF_RESOURCE_OP = 61,
+    /// Set the wall clock: [`XenpfSettime64`].
     XENPF_SETTIME64 = 62,
+    /// A symbol of the hypervisor: [`XenpfSymdata`].
     XENPF_GET_SYMBOL = 63,
 }
 
@@ -167,6 +190,15 @@ abi_struct! {
         pub r#type: u32,
         /// How many.
         pub idle_nums: u32,
+    }
+    /// Give the processors other code (`xenpf_microcode_update`).
+    pub struct XenpfMicrocodeUpdate [16] {
+        /// Guest address of the patches.
+        pub data: u64,
+        /// How many bytes they are.
+        pub length: u32,
+        /// Padding.
+        pub _pad0: u32,
     }
     /// Ask for a symbol of the hypervisor (`xenpf_symdata`).
     pub struct XenpfSymdata [32] {

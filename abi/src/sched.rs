@@ -5,13 +5,23 @@ use crate::domid::DomId;
 abi_consts! {
     /// A command of `sched_op`.
     u32:
+    /// Let others run; the caller may run on at once. No argument.
     SCHEDOP_YIELD = 0,
+    /// Unmask events and wait for one, in one step. No argument.
     SCHEDOP_BLOCK = 1,
+    /// End the calling domain: [`SchedShutdown`]. Does not come back, except after a suspend.
     SCHEDOP_SHUTDOWN = 2,
+    /// Wait for one of some ports, or for a time, with events masked: [`SchedPoll`]. `EINVAL` for too many ports, or
+    /// one that is not in use.
     SCHEDOP_POLL = 3,
+    /// End another domain: [`SchedRemoteShutdown`].
     SCHEDOP_REMOTE_SHUTDOWN = 4,
+    /// Say beforehand why the domain will have ended: [`SchedShutdown`]. What was said first stands.
     SCHEDOP_SHUTDOWN_CODE = 5,
+    /// Set, renew or end a watchdog, which ends the domain when its time has passed: [`SchedWatchdog`]. `ENOSPC` if
+    /// both are in use; `EINVAL`.
     SCHEDOP_WATCHDOG = 6,
+    /// Run the calling vcpu on one CPU whatever its affinity: [`SchedPinOverride`]. For the control domain.
     SCHEDOP_PIN_OVERRIDE = 7,
 }
 

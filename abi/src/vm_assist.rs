@@ -3,7 +3,9 @@
 abi_consts! {
     /// A command of `vm_assist`.
     u32:
+    /// Turn on.
     VMASST_CMD_ENABLE = 0,
+    /// Turn off.
     VMASST_CMD_DISABLE = 1,
 }
 

@@ -5,7 +5,7 @@
 //!
 //! With the option `write` it overwrites the raw disk instead: from byte 1 MiB on, 4 MiB (less on a smaller disk) in
 //! which the 8 bytes at offset *o* of the disk are the number *o* × 0x9e3779b97f4a7c15 modulo 2^64, little-endian. It
-//! flushes, reads everything back, compares, and says whether it is equal.
+//! flushes, reads everything back, compares, and returns whether it is equal.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Numbers nobody can mix up: machine frames, pseudo-physical frames, machine addresses, guest virtual addresses, slots.
+//! Numbers nobody can mix up: machine frames, machine addresses, guest virtual addresses, slots.
 
 use crate::layout;
 use static_assertions::{assert_eq_size, assert_not_impl_any};
@@ -24,6 +24,13 @@ impl Mfn {
     #[must_use]
     pub const fn new(raw: u64) -> Option<Self> {
         if raw < u32::MAX as u64 { Some(Self(raw as u32)) } else { None }
+    }
+
+    /// The frame with the lower 32 bits of a number that was judged when it was kept.
+    #[inline]
+    #[must_use]
+    pub const fn truncated(raw: u64) -> Self {
+        Self(raw as u32)
     }
 
     /// The frame that holds `address`.
@@ -71,17 +78,26 @@ impl core::fmt::Debug for Mfn {
     }
 }
 
-/// A guest's pseudo-physical frame number: a name that the guest chose, meaningful only through its own tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(transparent)]
-pub struct Pfn(pub u64);
-
 /// A machine (physical) byte address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(transparent)]
-pub struct MachineAddr(pub u64);
+pub struct MachineAddr(u64);
 
 impl MachineAddr {
+    /// The byte at this address.
+    #[inline]
+    #[must_use]
+    pub const fn new(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    /// The number.
+    #[inline]
+    #[must_use]
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+
     /// The address inside its page.
     #[inline]
     #[must_use]
@@ -96,12 +112,27 @@ impl core::fmt::Debug for MachineAddr {
     }
 }
 
-/// A virtual address that a guest named: a claim. Memory is accessed by what [`Self::range`] and [`Self::words`] make of it.
+/// A virtual address that a guest named: a claim, which no access takes. Memory is accessed by what [`Self::range`] and
+/// [`Self::words`] make of it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(transparent)]
-pub struct GuestAddr(pub u64);
+pub struct GuestAddr(u64);
 
 impl GuestAddr {
+    /// What a guest named, whatever it is.
+    #[inline]
+    #[must_use]
+    pub const fn new(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    /// The number.
+    #[inline]
+    #[must_use]
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+
     /// Whether the CPU would take the address at all (Intel SDM vol. 1, 3.3.7.1).
     #[inline]
     #[must_use]
@@ -139,6 +170,13 @@ impl GuestAddr {
     pub const fn words<const N: usize>(self) -> Option<GuestWords<N>> {
         const { assert!(N > 0 && N <= TABLE_ENTRIES) };
         if self.is_guest_spot(8 * N as u64) { Some(GuestWords(self)) } else { None }
+    }
+
+    /// 32 bits from here, if the CPU may access them for the guest.
+    #[inline]
+    #[must_use]
+    pub const fn half(self) -> Option<GuestHalf> {
+        if self.is_guest_spot(4) { Some(GuestHalf(self)) } else { None }
     }
 
     /// The slot of the table at `level` (1 to 4) that translates this address.
@@ -210,7 +248,7 @@ impl GuestRange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuestRecords<const N: usize> {
     start: GuestAddr,
-    count: u64,
+    count: u32,
 }
 
 impl<const N: usize> GuestRecords<N> {
@@ -218,18 +256,39 @@ impl<const N: usize> GuestRecords<N> {
     #[inline]
     #[must_use]
     pub const fn new(start: GuestAddr, count: u32) -> Option<Self> {
-        let count = count as u64;
-        if start.is_guest_range(count * 8 * N as u64) { Some(Self { start, count }) } else { None }
+        if start.is_guest_range(count as u64 * 8 * N as u64) { Some(Self { start, count }) } else { None }
     }
 
-    /// A record, if there are so many.
+    /// The same, but a list of none may be anywhere.
     #[inline]
     #[must_use]
-    pub const fn get(self, index: u64) -> Option<GuestWords<N>> {
-        if index >= self.count {
+    pub const fn some_or_none(start: GuestAddr, count: u32) -> Option<Self> {
+        if count == 0 { Some(Self { start, count: 0 }) } else { Self::new(start, count) }
+    }
+
+    /// The first address.
+    #[inline]
+    #[must_use]
+    pub const fn start(self) -> GuestAddr {
+        self.start
+    }
+
+    /// How many records there are.
+    #[inline]
+    #[must_use]
+    pub const fn count(self) -> u32 {
+        self.count
+    }
+
+    /// The first record, and those after it.
+    #[inline]
+    #[must_use]
+    pub const fn split_first(self) -> Option<(GuestWords<N>, Self)> {
+        if self.count == 0 {
             return None;
         }
-        Some(GuestWords(GuestAddr(self.start.0.wrapping_add(index * 8 * N as u64))))
+        let rest = GuestAddr(self.start.0.wrapping_add(8 * N as u64));
+        Some((GuestWords(self.start), Self { start: rest, count: self.count - 1 }))
     }
 }
 
@@ -254,10 +313,24 @@ impl<const N: usize> GuestWords<N> {
     }
 }
 
+/// 32 bits of a guest's address space, as [`GuestRange`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestHalf(GuestAddr);
+
+impl GuestHalf {
+    /// The first address.
+    #[inline]
+    #[must_use]
+    pub const fn start(self) -> GuestAddr {
+        self.0
+    }
+}
+
 // Only what judges an address makes one that was judged.
 assert_not_impl_any!(GuestRange: FromBytes, Default);
 assert_not_impl_any!(GuestRecords<1>: FromBytes, Default);
 assert_not_impl_any!(GuestWords<1>: FromBytes, Default);
+assert_not_impl_any!(GuestHalf: FromBytes, Default);
 assert_not_impl_any!(Mfn: FromBytes, Default);
 assert_not_impl_any!(Slot: FromBytes, Default);
 // Handlers pass them in registers.
@@ -291,6 +364,14 @@ impl Slot {
         (self.0 & 511) as usize
     }
 
+    /// What is in the slot.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::indexing_slicing, reason = "a slot is below 512 by construction")]
+    pub const fn of<T>(self, table: &[T; TABLE_ENTRIES]) -> &T {
+        &table[self.index()]
+    }
+
     /// Every slot of a table from `first` on.
     pub fn from(first: usize) -> impl DoubleEndedIterator<Item = Self> {
         (first.min(TABLE_ENTRIES)..TABLE_ENTRIES).map(|i| Self(i as u16))
@@ -303,14 +384,14 @@ mod tests {
 
     #[test]
     fn a_range_may_touch_neither_the_hole_nor_the_hypervisor() {
-        assert!(GuestAddr(0).is_guest_range(1 << 47));
-        assert!(!GuestAddr(0).is_guest_range((1 << 47) + 1));
-        assert!(!GuestAddr(layout::HYPERVISOR_START).is_guest_range(8));
-        assert!(!GuestAddr(layout::HYPERVISOR_END - 1).is_guest_range(2));
-        assert!(GuestAddr(layout::HYPERVISOR_END).is_guest_range(8));
-        assert!(GuestAddr(u64::MAX).is_guest_range(1));
-        assert!(!GuestAddr(u64::MAX).is_guest_range(2));
-        assert!(!GuestAddr(1 << 47).is_guest_range(0));
+        assert!(GuestAddr::new(0).is_guest_range(1 << 47));
+        assert!(!GuestAddr::new(0).is_guest_range((1 << 47) + 1));
+        assert!(!GuestAddr::new(layout::HYPERVISOR_START).is_guest_range(8));
+        assert!(!GuestAddr::new(layout::HYPERVISOR_END - 1).is_guest_range(2));
+        assert!(GuestAddr::new(layout::HYPERVISOR_END).is_guest_range(8));
+        assert!(GuestAddr::new(u64::MAX).is_guest_range(1));
+        assert!(!GuestAddr::new(u64::MAX).is_guest_range(2));
+        assert!(!GuestAddr::new(1 << 47).is_guest_range(0));
     }
 
     #[test]
@@ -319,7 +400,7 @@ mod tests {
         for address in
             edges.into_iter().flat_map(|edge: u64| (0..200).map(move |i| edge.wrapping_sub(100).wrapping_add(i)))
         {
-            let address = GuestAddr(address);
+            let address = GuestAddr::new(address);
             let wraps = address.0 > u64::MAX - 72;
             assert!(wraps || address.is_guest_spot(72) == address.is_guest_range(72), "{address:?}");
         }
@@ -327,19 +408,34 @@ mod tests {
 
     #[test]
     fn a_part_of_a_range_is_inside() {
-        let range = GuestAddr(layout::LOWER_HALF_END - 64).range(64).unwrap();
-        assert_eq!(range.part(56, 8).unwrap().start(), GuestAddr(layout::LOWER_HALF_END - 8));
+        let range = GuestAddr::new(layout::LOWER_HALF_END - 64).range(64).unwrap();
+        assert_eq!(range.part(56, 8).unwrap().start(), GuestAddr::new(layout::LOWER_HALF_END - 8));
         assert_eq!(range.part(64, 0).map(GuestRange::bytes), Some(0));
         assert_eq!(range.part(57, 8), None);
         assert_eq!(range.part(u64::MAX, 8), None);
         assert_eq!(range.words::<2>(56), None);
-        assert!(GuestAddr(layout::HYPERVISOR_START).range(1).is_none());
-        assert!(GuestAddr(layout::HYPERVISOR_END - 8).words::<2>().is_none());
+        assert!(GuestAddr::new(layout::HYPERVISOR_START).range(1).is_none());
+        assert!(GuestAddr::new(layout::HYPERVISOR_END - 8).words::<2>().is_none());
+    }
+
+    #[test]
+    fn a_list_is_taken_record_by_record() {
+        let start = GuestAddr::new(layout::LOWER_HALF_END - 48);
+        let list = GuestRecords::<3>::new(start, 2).unwrap();
+        let (first, rest) = list.split_first().unwrap();
+        let (second, none) = rest.split_first().unwrap();
+        assert_eq!((first.start(), second.start().0), (start, start.0 + 24));
+        assert_eq!((list.count(), rest.count(), none.count(), none.split_first()), (2, 1, 0, None));
+        assert_eq!(GuestRecords::<3>::new(start, 3), None);
+        let nowhere = GuestAddr::new(layout::HYPERVISOR_START);
+        assert_eq!(GuestRecords::<1>::new(nowhere, 0), None);
+        assert_eq!(GuestRecords::<1>::some_or_none(nowhere, 0).map(GuestRecords::count), Some(0));
+        assert_eq!(GuestRecords::<1>::some_or_none(nowhere, 1), None);
     }
 
     #[test]
     fn slots_split_an_address_by_level() {
-        let va = GuestAddr(0xffff_8000_0000_1000);
+        let va = GuestAddr::new(0xffff_8000_0000_1000);
         assert_eq!((va.slot(4).index(), va.slot(1).index()), (256, 1));
     }
 }

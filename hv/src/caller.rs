@@ -10,6 +10,7 @@ use crate::{
     hardware::CpuId,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
+    per_cpu::CpuShared,
     reply::Control,
 };
 use alloc::{boxed::Box, sync::Arc};
@@ -35,6 +36,8 @@ pub struct Caller<'a, M: Machine> {
     pub hv: &'static Hypervisor<M>,
     /// The CPU it runs on.
     pub cpu: CpuId,
+    /// What that CPU shares with the others.
+    pub shared: &'static CpuShared,
     /// Its domain.
     pub domain: &'a Arc<Domain>,
     /// Its vcpu.
@@ -50,8 +53,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     #[must_use]
     pub fn must_yield(&self) -> bool {
-        self.hv.cpus.get(usize::from(self.cpu.0)).is_some_and(|cpu| cpu.work.load(Ordering::Relaxed) != 0)
-            || self.state.info.wants_upcall()
+        !self.shared.work.load(Ordering::Relaxed).is_empty() || self.state.info.wants_upcall()
     }
 
     /// The right to act on others, for the control domain.

@@ -46,7 +46,7 @@ impl Threshold {
     }
 
     /// Sets it from `LEVEL` or `LEVEL/LIMITED`, as on Xen's command line (`none`, `error`, `warning`, `info`, `debug`,
-    /// `all`). Says whether it was understood.
+    /// `all`). Returns whether it was understood.
     pub fn set(&self, text: &str) -> bool {
         let level = |name: &str| match name {
             "none" => Some(0),
@@ -288,7 +288,7 @@ impl Console {
     }
 
     /// Copies what was written from byte `from` on, counted since boot, as far as the ring still has it
-    /// (`XEN_SYSCTL_readconsole`). Answers how many bytes, and the number of the byte after them.
+    /// (`XEN_SYSCTL_readconsole`). Returns how many bytes, and the number of the byte after them.
     pub fn read_log(&self, from: u64, to: &mut [u8]) -> (usize, u64) {
         let state = self.state.lock();
         let first = from.max(state.start).max(state.end.saturating_sub(RING_BYTES as u64));

@@ -103,9 +103,10 @@ impl<M: Machine> Hypervisor<M> {
             .map_or((0, false), |info| (info.upcall_pending().load(Ordering::Relaxed), info.upcall_mask()));
         let pauses = vcpu.pauses.load(Ordering::Relaxed);
         self.print(format_args!(
-            "    vcpu {}: pauses {pauses:#x}, work {:#x}, upcall pending {pending}, masked {masked}",
+            "    vcpu {}: pauses {:#x}, work {:#x}, upcall pending {pending}, masked {masked}",
             vcpu.id,
-            vcpu.work.load(Ordering::Relaxed)
+            pauses.bits(),
+            vcpu.work.load(Ordering::Relaxed).bits()
         ));
         if let Some(state) = vcpu.slot.try_lock().as_deref().and_then(Option::as_ref) {
             let regs = &state.regs;

@@ -5,8 +5,8 @@
 //! each other (`cargo xtask check`):
 //!
 //! ```text
-//! words     config hardware layout lock ports reply | addr heap
-//! leaves    console pci rights | firmware
+//! words     atomic_flags config hardware layout lock ports reply | addr heap
+//! leaves    console pci rights shootdown | firmware
 //! subjects  mem | shared_info | event grant sched | domain
 //! all       machine per_cpu | hypervisor | caller
 //! stories   cpu processor stubs | channel | granted | lifecycle | keys run
@@ -26,19 +26,20 @@
 //!    another domain sees it, or the hypervisor. What it was is forgotten by such a flush alone. A new type is published
 //!    first, then flushed, then validated.
 //! 4. Guest memory is reached only by judged addresses (`GuestPtr`, `GuestRange`): judged on the exact range, copied in
-//!    once, judged on the copy.
+//!    once, judged on the copy. RAM is accessed by a proof that it is RAM (`RamFrame`).
 //! 5. Every hypercall takes bounded time between preemption points, whatever its arguments; no recursion.
 //! 6. Nothing a guest passes can panic the hypervisor.
 //! 7. A destroyed domain gives everything back.
 //! 8. A guest learns nothing of another.
-//! 9. A refused operation has changed nothing: checks before gets, what is taken out is put back by the value that holds it,
-//!    commit last.
+//! 9. A refused operation has changed nothing: checks before gets, what is taken is given back by the value that holds it
+//!    (`Held`, `Withdrawn`, `Taken`), commit last.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
 pub mod addr;
+pub mod atomic_flags;
 pub mod boot;
 pub mod caller;
 pub mod channel;
@@ -69,6 +70,7 @@ pub mod rights;
 pub mod run;
 pub mod sched;
 pub mod shared_info;
+pub mod shootdown;
 pub mod stubs;
 pub mod trap;
 

@@ -39,6 +39,8 @@ pub mod rank {
         MEMORY_MAP,
         /// The NUMA nodes that a domain sees.
         VNUMA,
+        /// What a domain sees of the processor.
+        CPU_POLICY,
         /// Which CPUs and domains make up a pool.
         POOLS,
         /// The registers of a vcpu that is off its CPU.

@@ -1,6 +1,7 @@
 //! What a physical CPU shares with the others: what it has to do, and who is in its run queue.
 
 use crate::{
+    atomic_flags::AtomicFlags,
     domain::{Domain, vcpu::Vcpu},
     lock::{Lock, rank},
     sched::{
@@ -9,22 +10,10 @@ use crate::{
     },
 };
 use alloc::{boxed::Box, sync::Arc};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use spin::Once;
 
-/// Bits of [`crate::domain::vcpu::Vcpu::work`] and [`CpuShared::work`].
-pub mod work {
-    /// Another vcpu may have to run.
-    pub const RESCHEDULE: u32 = 1 << 0;
-    /// Deadlines may have passed.
-    pub const TIMER: u32 = 1 << 1;
-    /// An NMI waits for the vcpu.
-    pub const NMI: u32 = 1 << 2;
-    /// The vcpu that runs lets others go first.
-    pub const YIELD: u32 = 1 << 3;
-    /// The CPU did not take the vcpu's selectors.
-    pub const SELECTORS: u32 = 1 << 4;
-}
+pub use crate::sched::work::Work;
 
 /// Vcpus that one CPU can have.
 pub const SEATS: usize = 512;
@@ -32,8 +21,8 @@ pub const SEATS: usize = 512;
 /// What a physical CPU shares with the others.
 #[derive(Debug)]
 pub struct CpuShared {
-    /// Things to do before guest code runs again on this CPU: bits of [`work`].
-    pub work: AtomicU32,
+    /// What is to be done before guest code runs again on this CPU.
+    pub work: AtomicFlags<Work>,
     /// Who has a seat here; set when the CPU is brought up.
     pub(crate) plan: Once<Lock<Plan, { rank::RUN_QUEUE }>>,
     pub(crate) deadlines: Once<Lock<Deadlines, { rank::DEADLINES }>>,
@@ -65,7 +54,7 @@ impl CpuShared {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            work: AtomicU32::new(0),
+            work: AtomicFlags::empty(),
             plan: Once::new(),
             deadlines: Once::new(),
             slice_end: AtomicU64::new(NEVER),

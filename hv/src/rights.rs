@@ -1,6 +1,6 @@
 //! What of the machine a domain may touch: memory that is not RAM, I/O ports, interrupts (`XEN_DOMCTL_*_permission`).
 
-use crate::{addr::PAGE_SHIFT, ports::Ports};
+use crate::{addr::PAGE_SHIFT, ports::Registers};
 use heapless::Vec;
 use oxen_abi::errno::Errno;
 
@@ -71,7 +71,7 @@ impl Ranges {
 
 /// The greatest number of a frame that the CPU can address (leaf 0x80000008 of CPUID).
 #[must_use]
-pub fn last_frame(machine: &impl Ports) -> u64 {
+pub fn last_frame(machine: &impl Registers) -> u64 {
     let [bits, ..] = machine.cpuid(0x8000_0008, 0);
     (1 << (bits & 0xff).clamp(32, 52).saturating_sub(PAGE_SHIFT)) - 1
 }

@@ -1,8 +1,8 @@
 //! The words that a domain and the hypervisor share: `shared_info`, and each vcpu's `vcpu_info` wherever it is.
 
 use crate::{
-    addr::{Mfn, PAGE_BYTES},
-    mem::Ram,
+    addr::PAGE_BYTES,
+    mem::{Ram, RamFrame},
 };
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -29,12 +29,12 @@ impl VcpuInfoPlace {
 
     /// The 64 bytes at `offset` of a frame, if they fit.
     #[must_use]
-    pub fn new(memory: &impl Ram, mfn: Mfn, offset: usize) -> Option<Self> {
+    pub fn new(memory: &impl Ram, frame: RamFrame, offset: usize) -> Option<Self> {
         if !Self::fits(offset) {
             return None;
         }
-        let words = memory.words(mfn).get(offset / 8..)?.first_chunk()?;
-        let flags = memory.bytes(mfn).get(offset..)?.first_chunk()?;
+        let words = memory.words(frame).get(offset / 8..)?.first_chunk()?;
+        let flags = memory.bytes(frame).get(offset..)?.first_chunk()?;
         Some(Self { flags, words })
     }
 

@@ -49,14 +49,10 @@ impl<M: Machine> Hypervisor<M> {
     /// # Errors
     /// `Inval` for a frame that is not the domain's to write.
     pub fn fill_hypercall_page(&self, domain: &Domain, mfn: Mfn) -> Result<(), Errno> {
-        if !self.memory.frames.is_ram(mfn) {
-            return Err(Errno::Inval);
-        }
-        self.memory.hold_writable(mfn, domain.owner).map_err(|_| Errno::Inval)?;
-        for (place, byte) in self.machine().bytes(mfn).iter().zip(page()) {
+        let held = self.memory.hold_writable(mfn, domain.owner).map_err(|_| Errno::Inval)?;
+        for (place, byte) in self.machine().bytes(held.frame()).iter().zip(page()) {
             place.store(byte, Ordering::Relaxed);
         }
-        self.memory.frames.put_use(mfn);
         Ok(())
     }
 }

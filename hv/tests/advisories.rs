@@ -14,7 +14,7 @@ use oxen_abi::{
 use oxen_hv::{
     addr::GuestAddr,
     caller::Caller,
-    mem::{Ram, entry::Entry, frame_type::FrameType},
+    mem::{RamFrame, entry::Entry, frame_type::FrameType},
 };
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
@@ -37,21 +37,15 @@ fn guest() -> (Guest, Home) {
     (guest, home)
 }
 
-fn put(guest: &Guest, at: u64, words: &[u64]) {
-    for (i, &word) in words.iter().enumerate() {
-        guest.hv.machine().write_guest_word(GuestAddr(at + 8 * i as u64), word).unwrap();
-    }
-}
-
 fn update(guest: &mut Guest, at: u64, value: u64) -> Result<u64, Errno> {
-    put(guest, 0, &[at, value]);
+    guest.put(0, &[at, value]);
     guest.call(Caller::mmu_update, [0, 1, 0, SELF])
 }
 
 fn ask<T: FromBytes + IntoBytes + Immutable>(guest: &mut Guest, command: u32, request: &mut T) -> Result<u64, Errno> {
-    guest.hv.machine().write_guest(GuestAddr(0), request.as_bytes()).unwrap();
+    guest.hv.machine().write_guest(GuestAddr::new(0), request.as_bytes()).unwrap();
     let answer = guest.call(Caller::grant_table_op, [u64::from(command), 0, 1, 0]);
-    guest.hv.machine().read_guest(GuestAddr(0), request.as_mut_bytes()).unwrap();
+    guest.hv.machine().read_guest(GuestAddr::new(0), request.as_mut_bytes()).unwrap();
     answer
 }
 
@@ -81,8 +75,8 @@ fn xsa_31_an_extent_of_a_senseless_order_takes_no_memory() {
     for command in [op::XENMEM_INCREASE_RESERVATION, op::XENMEM_DECREASE_RESERVATION, op::XENMEM_POPULATE_PHYSMAP] {
         for order in [10, 21, 31, 63, 64, 255, u32::MAX] {
             let before = audit::snapshot(guest.hv);
-            put(&guest, 0, &[1 << 12, 1, u64::from(order), SELF]);
-            put(&guest, 1 << 12, &[5]);
+            guest.put(0, &[1 << 12, 1, u64::from(order), SELF]);
+            guest.put(1 << 12, &[5]);
             assert_eq!(guest.call(Caller::memory_op, [command.into(), 0, 0, 0]), Ok(0), "{command}, order {order}");
             audit::assert_unchanged(guest.hv, &before);
         }
@@ -93,7 +87,7 @@ fn xsa_31_an_extent_of_a_senseless_order_takes_no_memory() {
 fn xsa_29_and_212_an_exchange_writes_nothing_outside_the_guest_however_far_it_says_to_be() {
     let (mut guest, home) = guest();
     let lists = 1 << 12;
-    put(&guest, lists, &[home.data[5].raw(), home.data[6].raw(), home.data[7].raw()]);
+    guest.put(lists, &[home.data[5].raw(), home.data[6].raw(), home.data[7].raw()]);
     // Where the list of results begins is the guest's; where its elements lie, so far on, is not.
     for done in [0, 1, 2, 1 << 32, u64::MAX / 8, u64::MAX] {
         for out in
@@ -101,7 +95,7 @@ fn xsa_29_and_212_an_exchange_writes_nothing_outside_the_guest_however_far_it_sa
         {
             for count in [1, 3, u64::MAX] {
                 let before = audit::snapshot(guest.hv);
-                put(&guest, 0, &[lists, count, 0, SELF, out, count, 0, SELF, done]);
+                guest.put(0, &[lists, count, 0, SELF, out, count, 0, SELF, done]);
                 // The fake machine panics at an address that nobody judged.
                 let answer = guest.call(Caller::memory_op, [op::XENMEM_EXCHANGE.into(), 0, 0, 0]);
                 let changed = audit::snapshot(guest.hv) != before;
@@ -118,17 +112,17 @@ fn xsa_213_a_batch_ends_where_an_iret_leaves_the_kernel() {
     guest.state.user_root = root;
     // To user mode, flags and stack as they may be: RAX, R11, RCX, flags, RIP, CS, RFLAGS, RSP, SS.
     let frame = 3 << 12;
-    put(&guest, frame, &[0, 0, 0, 0, 0x1000, 0xe033, 1 << 9, 0x2000, 0xe02b]);
+    guest.put(frame, &[0, 0, 0, 0, 0x1000, 0xe033, 1 << 9, 0x2000, 0xe02b]);
     guest.regs.rsp = frame;
     let unpin_the_root = 2 << 12;
-    put(&guest, unpin_the_root, &[mmu::MMUEXT_NEW_BASEPTR.into(), root.unwrap().raw(), 0]);
+    guest.put(unpin_the_root, &[mmu::MMUEXT_NEW_BASEPTR.into(), root.unwrap().mfn().raw(), 0]);
     let mut batch = [0; 16];
     batch[0] = Hypercall::Iret as u64;
     batch[8..14].copy_from_slice(&[Hypercall::MmuextOp as u64, 99, unpin_the_root, 1, 0, SELF]);
-    put(&guest, 0, &batch);
+    guest.put(0, &batch);
     let _ = guest.call(Caller::multicall, [0, 2, 0, 0]);
     assert!(!guest.state.in_kernel, "the iret is carried out");
-    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr(72)).unwrap(), 99, "what follows it is not");
+    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr::new(72)).unwrap(), 99, "what follows it is not");
 }
 
 #[test]
@@ -186,17 +180,17 @@ fn xsa_298_a_selector_beyond_the_ldt_makes_no_page_a_descriptor_page() {
     let page = home.data[4];
     // Mapped for reading alone, so that it could become one.
     assert_eq!(update(&mut guest, entry_address(home.tables[3], 4), Entry::to(page, FLAGS).0), Ok(0));
-    put(&guest, 0, &[mmu::MMUEXT_SET_LDT.into(), 3 << 12, 512]);
+    guest.put(0, &[mmu::MMUEXT_SET_LDT.into(), 3 << 12, 512]);
     assert_eq!(guest.call(Caller::mmuext_op, [0, 1, 0, SELF]), Ok(0));
     // Entries 512 and above are in that page.
     for selector in [512 << 3 | 7, 1023 << 3 | 7, 0xffff] {
         assert!(!guest.caller().take_ldt_page_of(selector), "{selector:#x}");
         assert_ne!(guest.hv.memory.frames.state(page).kind(), FrameType::Descriptor);
     }
-    put(&guest, 0, &[mmu::MMUEXT_SET_LDT.into(), 3 << 12, 513]);
+    guest.put(0, &[mmu::MMUEXT_SET_LDT.into(), 3 << 12, 513]);
     assert_eq!(guest.call(Caller::mmuext_op, [0, 1, 0, SELF]), Ok(0));
     assert!(guest.caller().take_ldt_page_of(512 << 3 | 7));
-    assert_eq!(guest.state.ldt[1], Some(page));
+    assert_eq!(guest.state.ldt[1].map(RamFrame::mfn), Some(page));
 }
 
 #[test]
@@ -209,7 +203,7 @@ fn xsa_279_an_address_of_nobodys_is_neither_mapped_nor_flushed() {
         assert!(answer.is_err(), "{va:#x}: {answer:?}");
         audit::assert_unchanged(guest.hv, &before);
         for command in [mmu::MMUEXT_INVLPG_LOCAL, mmu::MMUEXT_INVLPG_ALL] {
-            put(&guest, 0, &[command.into(), va, 0]);
+            guest.put(0, &[command.into(), va, 0]);
             assert_eq!(guest.call(Caller::mmuext_op, [0, 1, 0, SELF]), Ok(0), "{va:#x}");
         }
     }
@@ -242,11 +236,11 @@ fn xsa_20_a_timer_for_the_end_of_time_neither_fires_nor_overflows() {
         (vcpu_abi::VCPUOP_SET_PERIODIC_TIMER, [i64::MAX as u64, 0]),
         (vcpu_abi::VCPUOP_SET_SINGLESHOT_TIMER, [i64::MAX as u64, 0]),
     ] {
-        put(&guest, 0, &words);
+        guest.put(0, &words);
         let answer = guest.call(Caller::vcpu_op, [command.into(), 0, 0, 0]);
         assert!(answer.is_ok() || answer == Err(Errno::Inval), "{command}, {words:?}: {answer:?}");
         guest.hv.machine().time.fetch_add(1 << 40, SeqCst);
     }
-    put(&guest, 0, &[0, 0]);
+    guest.put(0, &[0, 0]);
     assert_eq!(guest.call(Caller::vcpu_op, [vcpu_abi::VCPUOP_SET_PERIODIC_TIMER.into(), 0, 0, 0]), Err(Errno::Inval));
 }

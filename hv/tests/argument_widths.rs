@@ -12,11 +12,7 @@ use oxen_abi::{
     sched::{SCHEDOP_POLL, SCHEDOP_SHUTDOWN_CODE},
     vm_assist::VMASST_TYPE_M2P_STRICT,
 };
-use oxen_hv::{
-    addr::GuestAddr,
-    caller::Caller,
-    mem::{Ram, entry::Entry},
-};
+use oxen_hv::{addr::GuestAddr, caller::Caller, mem::entry::Entry};
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
     boot,
@@ -35,14 +31,8 @@ fn guest() -> (Guest, Home) {
     (guest, home)
 }
 
-fn put(guest: &Guest, words: &[u64]) {
-    for (i, &word) in words.iter().enumerate() {
-        guest.hv.machine().write_guest_word(GuestAddr(8 * i as u64), word).unwrap();
-    }
-}
-
 fn extended(guest: &mut Guest, cmd: u32, arg1: u64, arg2: u64) -> Result<u64, Errno> {
-    put(guest, &[u64::from(cmd), arg1, arg2]);
+    guest.put(0, &[u64::from(cmd), arg1, arg2]);
     guest.call(Caller::mmuext_op, [0, 1, 0, SELF])
 }
 
@@ -66,7 +56,7 @@ fn an_ldts_number_of_entries_has_32_bits_and_without_entries_it_has_no_place() {
 fn counts_and_owners_of_updates_have_their_own_bits() {
     let (mut guest, home) = guest();
     let entry = Entry::to(home.data[1], Entry::PRESENT | Entry::USER).0;
-    put(&guest, &[support::entry_address(home.tables[3], 1), entry]);
+    guest.put(0, &[support::entry_address(home.tables[3], 1), entry]);
     assert_eq!(guest.call(Caller::mmu_update, [0, 1 | HIGH, 0, SELF | HIGH]), Ok(0));
     assert_eq!(table_word(guest.hv, home.tables[3], 1).load(SeqCst) & entry, entry);
     assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, SELF | 2 << 16]), Ok(0), "tables of domain 1");
@@ -74,7 +64,7 @@ fn counts_and_owners_of_updates_have_their_own_bits() {
         let answer = guest.call(Caller::mmu_update, [0, 1, 0, SELF | (tables + 1) << 16]);
         assert_eq!(answer, Err(Errno::Srch), "tables of {tables:#x}");
     }
-    put(&guest, &[u64::from(mmu::MMUEXT_TLB_FLUSH_LOCAL), 0, 0]);
+    guest.put(0, &[u64::from(mmu::MMUEXT_TLB_FLUSH_LOCAL), 0, 0]);
     assert_eq!(guest.call(Caller::mmuext_op, [0, 1 | HIGH, 0, SELF | 1 << 16 | HIGH]), Ok(0));
 }
 
@@ -82,16 +72,16 @@ fn counts_and_owners_of_updates_have_their_own_bits() {
 fn a_hypercalls_number_has_64_bits_in_a_batch_too() {
     let (mut guest, _) = guest();
     let version = Hypercall::XenVersion as u64;
-    put(&guest, &[version | HIGH, 9, 0, 0, 0, 0, 0, 0, version, 9, 0, 0, 0, 0, 0, 0]);
+    guest.put(0, &[version | HIGH, 9, 0, 0, 0, 0, 0, 0, version, 9, 0, 0, 0, 0, 0, 0]);
     assert_eq!(guest.call(Caller::multicall, [0, 2 | HIGH, 0, 0]), Ok(0));
-    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr(8)).unwrap(), Errno::NoSys.to_return_value());
-    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr(72)).unwrap(), 4 << 16 | 17);
+    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr::new(8)).unwrap(), Errno::NoSys.to_return_value());
+    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr::new(72)).unwrap(), 4 << 16 | 17);
 }
 
 #[test]
 fn only_what_goes_by_extents_may_have_begun() {
     let (mut guest, _) = guest();
-    put(&guest, &[SELF, 0, 0, 0, 0, 0, 0, 0, 0]);
+    guest.put(0, &[SELF, 0, 0, 0, 0, 0, 0, 0, 0]);
     for (command, answer) in [
         (op::XENMEM_CURRENT_RESERVATION, Errno::Inval),
         (op::XENMEM_MAXIMUM_RAM_PAGE, Errno::Inval),
@@ -112,7 +102,7 @@ fn only_what_goes_by_extents_may_have_begun() {
 #[test]
 fn a_grant_table_ops_upper_bits_are_a_continuations() {
     let (mut guest, _) = guest();
-    put(&guest, &[SELF, 0]);
+    guest.put(0, &[SELF, 0]);
     let size = u64::from(GNTTABOP_QUERY_SIZE);
     assert_eq!(guest.call(Caller::grant_table_op, [size | HIGH, 0, 1 | HIGH, 0]), Ok(0));
     assert_eq!(guest.call(Caller::grant_table_op, [size | 1 << 12, 0, 1, 0]), Err(Errno::Inval));
@@ -137,7 +127,7 @@ fn a_poll_looks_at_its_ports_in_order_up_to_one_that_is_pending() {
     let (mut guest, _) = guest();
     let port = guest.caller().bind_ipi(0).unwrap();
     let poll = |guest: &mut Guest, first: u32, second: u32| {
-        put(guest, &[24, 2, 1, u64::from(first) | u64::from(second) << 32]);
+        guest.put(0, &[24, 2, 1, u64::from(first) | u64::from(second) << 32]);
         guest.call(Caller::sched_op, [SCHEDOP_POLL.into(), 0, 0, 0])
     };
     for none in [0, 63, 64, 4000, u32::MAX] {
@@ -149,14 +139,14 @@ fn a_poll_looks_at_its_ports_in_order_up_to_one_that_is_pending() {
     assert_eq!(poll(&mut guest, 4000, port), Err(Errno::Inval));
     guest.state.info.set_upcall_mask(false);
     assert_eq!(poll(&mut guest, 4000, port), Ok(0), "an event waits to be delivered");
-    assert_eq!(guest.vcpu.pauses.load(SeqCst), 0);
+    assert_eq!(guest.vcpu.pauses.load(SeqCst), oxen_hv::domain::vcpu::Pauses::empty());
 }
 
 #[test]
 fn the_first_reason_to_shut_down_stands() {
     let (mut guest, _) = guest();
     for said in [3 | 0x100, 1] {
-        put(&guest, &[said]);
+        guest.put(0, &[said]);
         assert_eq!(guest.call(Caller::sched_op, [SCHEDOP_SHUTDOWN_CODE.into(), 0, 0, 0]), Ok(0));
     }
     assert_eq!(guest.domain.shutdown_code.load(SeqCst), 3);

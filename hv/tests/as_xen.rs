@@ -9,12 +9,13 @@ use oxen_abi::{
         CALLBACKTYPE_SYSENTER_DEPRECATED,
     },
     domctl::{
-        Domctl, DomctlVcpuaffinity, DomctlVmEventOp, XEN_DOMCTL_ASSIGN_DEVICE, XEN_DOMCTL_DEASSIGN_DEVICE,
+        CpuidLeaf, Domctl, DomctlVcpuaffinity, DomctlVmEventOp, XEN_DOMCTL_ASSIGN_DEVICE, XEN_DOMCTL_DEASSIGN_DEVICE,
         XEN_DOMCTL_GETVCPUAFFINITY, XEN_DOMCTL_TEST_ASSIGN_DEVICE, XEN_DOMCTL_VM_EVENT_OP, XenctlBitmap,
     },
     domid::DomId,
     errno::Errno,
     event_channel::EVTCHNOP_RESET_CONT,
+    features::XENFEAT_PAE_PGDIR_ABOVE_4GB,
     grant_table::{
         GNTMAP_APPLICATION_MAP, GNTST_GENERAL_ERROR, GNTST_OKAY, GNTTABOP_GET_STATUS_FRAMES, GNTTABOP_GET_VERSION,
         GNTTABOP_SET_VERSION,
@@ -25,18 +26,20 @@ use oxen_abi::{
     platform::{PlatformOp, XENPF_RESOURCE_OP, XenpfResourceEntry, XenpfResourceOp},
     sched::SCHEDOP_REMOTE_SHUTDOWN,
     vcpu::VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA,
+    vm_assist::VMASST_TYPE_PAE_EXTENDED_CR3,
 };
 use oxen_hv::{
     addr::GuestAddr,
     caller::Caller,
     domain::{
         control_registers::{CR4_GUEST, CR4_OSXSAVE},
+        cpu_policy::CpuPolicy,
         debug,
         traps::TrapHandler,
     },
     mem::{entry::Entry, grant_mapping::entry_flags},
 };
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 use support::guest::{Guest, Home};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -49,21 +52,15 @@ fn guest() -> (Guest, Home) {
     (guest, home)
 }
 
-fn put(guest: &Guest, words: &[u64]) {
-    for (index, word) in words.iter().enumerate() {
-        guest.hv.machine().write_guest_word(GuestAddr(index as u64 * 8), *word).unwrap();
-    }
-}
-
 #[test]
 fn the_kind_of_a_page_table_update_has_three_bits() {
     let (mut guest, home) = guest();
-    let place = home.tables[3].address().0 + 8 * 100;
+    let place = home.tables[3].address().as_u64() + 8 * 100;
     for (kind, answer) in [(0, Ok(0)), (2, Ok(0)), (3, Ok(0)), (4, Err(Errno::NoSys)), (5, Err(Errno::NoSys))] {
-        put(&guest, &[place | kind, 0]);
+        guest.put(0, &[place | kind, 0]);
         assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, SELF]), answer, "{kind}");
     }
-    put(&guest, &[home.data[1].address().0 | 4 | MMU_MACHPHYS_UPDATE, 1]);
+    guest.put(0, &[home.data[1].address().as_u64() | 4 | MMU_MACHPHYS_UPDATE, 1]);
     assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, SELF]), Err(Errno::NoSys), "no machine-to-phys update");
 }
 
@@ -81,9 +78,9 @@ fn the_debug_status_has_32_bits() {
 fn a_grant_tables_version_is_asked_for_whatever_the_count_says() {
     let (mut guest, _) = guest();
     for count in [0, 1, 2] {
-        put(&guest, &[SELF]);
+        guest.put(0, &[SELF]);
         assert_eq!(guest.call(Caller::grant_table_op, [GNTTABOP_GET_VERSION.into(), 0, count, 0]), Ok(0));
-        put(&guest, &[1]);
+        guest.put(0, &[1]);
         assert_eq!(guest.call(Caller::grant_table_op, [GNTTABOP_SET_VERSION.into(), 0, count, 0]), Ok(0));
     }
 }
@@ -99,7 +96,7 @@ fn nothing_runs_in_a_granted_page() {
 fn a_reset_that_nobody_began_does_not_go_on() {
     let (mut guest, _) = guest();
     for (domain, error) in [(0x1234, Errno::Srch), (0x7ff0, Errno::Busy)] {
-        put(&guest, &[domain]);
+        guest.put(0, &[domain]);
         assert_eq!(guest.call(Caller::event_channel_op, [EVTCHNOP_RESET_CONT.into(), 0, 0, 0]), Err(error));
     }
 }
@@ -113,9 +110,9 @@ fn the_call_that_interrupts_are_unmasked_means_nothing_and_is_taken() {
 /// Whether an instruction is done in the kernel's place; it goes to the kernel's handler otherwise.
 fn is_emulated(guest: &mut Guest, code: [u8; 3]) -> bool {
     const PLACE: u64 = 0x800;
-    put(guest, &[0; 16]);
+    guest.put(0, &[0; 16]);
     let word = u64::from_le_bytes([code[0], code[1], code[2], 0x90, 0x90, 0x90, 0x90, 0x90]);
-    guest.hv.machine().write_guest_word(GuestAddr(PLACE), word).unwrap();
+    guest.hv.machine().write_guest_word(GuestAddr::new(PLACE), word).unwrap();
     let mut caller = guest.caller();
     caller.regs.rip = PLACE;
     (caller.regs.rax, caller.regs.rcx, caller.regs.rdx) = (3, 0, 0);
@@ -156,6 +153,13 @@ fn xcr0_is_set_by_a_kernel_that_turned_xsave_on() {
     assert!(!is_emulated(&mut guest, xsetbv));
     guest.state.cr4 |= CR4_OSXSAVE;
     assert!(is_emulated(&mut guest, xsetbv));
+    for (absent, expected) in [(1 << 26, false), (1 << 28, true)] {
+        let mut policy = CpuPolicy::default();
+        policy.set(&CpuidLeaf { leaf: 1, subleaf: u32::MAX, a: 0, b: 0, c: !absent, d: u32::MAX });
+        policy.settle();
+        *guest.domain.cpu_policy.lock() = Some(Arc::new(policy));
+        assert_eq!(is_emulated(&mut guest, xsetbv), expected, "a guest that is not to see {absent:#x}");
+    }
 }
 
 #[test]
@@ -171,7 +175,7 @@ fn bits_of_cr4_that_are_not_the_guests_are_ignored() {
 fn a_runstate_area_is_where_the_guest_says_mapped_or_not() {
     let (mut guest, _) = guest();
     let register = |guest: &mut Guest, at| {
-        put(guest, &[at]);
+        guest.put(0, &[at]);
         guest.call(Caller::vcpu_op, [VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA.into(), guest.vcpu.id.into(), 0, 0])
     };
     assert_eq!(register(&mut guest, 1 << 40), Ok(0));
@@ -188,7 +192,7 @@ fn a_device_and_the_version_of_events_are_asked_about_without_a_domain() {
     dom0.build_home(4);
     let mut ask = |command: u32, domain: u16| {
         let op = Domctl::new(command, DomId(domain), &0_u64);
-        dom0.hv.machine().write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+        dom0.hv.machine().write_guest(GuestAddr::new(0), op.as_bytes()).unwrap();
         dom0.call(Caller::domctl, [0; 4])
     };
     for (command, nobody, devices) in [
@@ -201,7 +205,7 @@ fn a_device_and_the_version_of_events_are_asked_about_without_a_domain() {
     }
     let mut version = |op: u32| {
         let op = Domctl::new(XEN_DOMCTL_VM_EVENT_OP, DomId::INVALID, &DomctlVmEventOp { op, mode: 0, value: 0 });
-        dom0.hv.machine().write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+        dom0.hv.machine().write_guest(GuestAddr::new(0), op.as_bytes()).unwrap();
         dom0.call(Caller::domctl, [0; 4])
     };
     assert_eq!([2, 3, 4].map(&mut version), [Err(Errno::Srch), Ok(0), Err(Errno::Srch)]);
@@ -211,9 +215,9 @@ fn a_device_and_the_version_of_events_are_asked_about_without_a_domain() {
 fn no_status_frames_are_had_for_the_asking() {
     let (mut guest, _) = guest();
     for (frames, status) in [(0, GNTST_OKAY), (1, GNTST_GENERAL_ERROR)] {
-        put(&guest, &[frames | SELF << 32 | 0x7777 << 48, 0x800]);
+        guest.put(0, &[frames | SELF << 32 | 0x7777 << 48, 0x800]);
         assert_eq!(guest.call(Caller::grant_table_op, [GNTTABOP_GET_STATUS_FRAMES.into(), 0, 1, 0]), Ok(0));
-        let answer = guest.hv.machine().read_guest_word(GuestAddr(0)).unwrap() >> 48;
+        let answer = guest.hv.machine().read_guest_word(GuestAddr::new(0)).unwrap() >> 48;
         assert_eq!(answer as i16, status, "{frames}");
     }
 }
@@ -221,11 +225,11 @@ fn no_status_frames_are_had_for_the_asking() {
 #[test]
 fn the_first_kind_of_sysenter_callbacks_is_not_there() {
     let (mut guest, _) = guest();
-    put(&guest, &[CALLBACKTYPE_SYSCALL32.into(), 0]);
+    guest.put(0, &[CALLBACKTYPE_SYSCALL32.into(), 0]);
     assert_eq!(guest.call(Caller::callback_op, [CALLBACKOP_UNREGISTER.into(), 0, 0, 0]), Err(Errno::Inval));
     for command in [CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER] {
         for (kind, is_known) in [(CALLBACKTYPE_SYSENTER, true), (CALLBACKTYPE_SYSENTER_DEPRECATED, false)] {
-            put(&guest, &[kind.into(), 0x1000]);
+            guest.put(0, &[kind.into(), 0x1000]);
             let answer = guest.call(Caller::callback_op, [command.into(), 0, 0, 0]);
             assert_eq!(answer == Err(Errno::NoSys), !is_known, "{command} of {kind}: {answer:?}");
         }
@@ -237,7 +241,7 @@ fn who_may_do_nothing_to_others_is_told_first_that_there_is_no_such_domain() {
     let (mut guest, _) = guest();
     let own = u64::from(guest.domain.id.0);
     for (domain, answer) in [(0x1234, Errno::Srch), (own, Errno::Perm)] {
-        put(&guest, &[domain, 0, 0]);
+        guest.put(0, &[domain, 0, 0]);
         let map = guest.call(Caller::memory_op, [XENMEM_SET_MEMORY_MAP.into(), 0, 0, 0]);
         let is_own = domain == own;
         assert_eq!(map, if is_own { Ok(0) } else { Err(answer) }, "the memory map of {domain:#x}: its own is its own");
@@ -247,10 +251,25 @@ fn who_may_do_nothing_to_others_is_told_first_that_there_is_no_such_domain() {
 }
 
 #[test]
+fn a_root_beyond_4_gib_is_a_feature_of_who_asked_for_it() {
+    let (mut guest, _) = guest();
+    let submap = |guest: &mut Guest| {
+        guest.put(0, &[0]);
+        assert_eq!(guest.call(Caller::xen_version, [6, 0, 0, 0]), Ok(0));
+        guest.hv.machine().read_guest_word(GuestAddr::new(0)).unwrap() >> 32
+    };
+    let before = submap(&mut guest);
+    for (command, more) in [(0, 1 << XENFEAT_PAE_PGDIR_ABOVE_4GB), (1, 0)] {
+        assert_eq!(guest.call(Caller::vm_assist, [command, VMASST_TYPE_PAE_EXTENDED_CR3.into(), 0, 0]), Ok(0));
+        assert_eq!(submap(&mut guest), before | more);
+    }
+}
+
+#[test]
 fn a_resource_begins_within_32_bits() {
     let (mut guest, _) = guest();
     for (frame, answer) in [(0, Errno::Srch), (1 << 32, Errno::Inval)] {
-        put(&guest, &[0x1234, 0, frame, 0]);
+        guest.put(0, &[0x1234, 0, frame, 0]);
         assert_eq!(guest.call(Caller::memory_op, [XENMEM_ACQUIRE_RESOURCE.into(), 0, 0, 0]), Err(answer), "{frame:#x}");
     }
 }
@@ -265,7 +284,7 @@ fn of_two_affinities_that_are_asked_for_the_second_is_answered_for() {
         let request =
             DomctlVcpuaffinity { flags, cpumap_hard: map(hard), cpumap_soft: map(soft), ..FromZeros::new_zeroed() };
         let op = Domctl::new(XEN_DOMCTL_GETVCPUAFFINITY, DomId(0), &request);
-        dom0.hv.machine().write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+        dom0.hv.machine().write_guest(GuestAddr::new(0), op.as_bytes()).unwrap();
         dom0.call(Caller::domctl, [0; 4])
     };
     assert_eq!(ask(1, 1 << 40, 0x1000), Err(Errno::Fault));
@@ -280,12 +299,12 @@ fn a_register_beyond_32_bits_is_told_apart_from_one_that_is_forbidden() {
     dom0.build_home(4);
     for (idx, error) in [(0x1b, Errno::Perm), (0x1b | 1 << 32, Errno::Inval)] {
         let entry = XenpfResourceEntry { idx, ..FromZeros::new_zeroed() };
-        dom0.hv.machine().write_guest(GuestAddr(0x1000), entry.as_bytes()).unwrap();
+        dom0.hv.machine().write_guest(GuestAddr::new(0x1000), entry.as_bytes()).unwrap();
         let request = XenpfResourceOp { nr_entries: 1, cpu: 0, entries: 0x1000 };
         let op = PlatformOp::new(XENPF_RESOURCE_OP, &request);
-        dom0.hv.machine().write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+        dom0.hv.machine().write_guest(GuestAddr::new(0), op.as_bytes()).unwrap();
         assert_eq!(dom0.call(Caller::platform_op, [0; 4]), Ok(0));
-        let told = dom0.hv.machine().read_guest_word(GuestAddr(0x1000)).unwrap();
+        let told = dom0.hv.machine().read_guest_word(GuestAddr::new(0x1000)).unwrap();
         assert_eq!(told as u32, (error as u32).wrapping_neg());
     }
 }

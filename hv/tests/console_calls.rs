@@ -30,7 +30,7 @@ fn guests() -> [Guest; 2] {
 
 fn write(guest: &mut Guest, text: &str) -> Result<u64, Errno> {
     guest.run();
-    guest.hv.machine().write_guest(GuestAddr(0), text.as_bytes()).unwrap();
+    guest.hv.machine().write_guest(GuestAddr::new(0), text.as_bytes()).unwrap();
     guest.call(Caller::console_io, [WRITE, text.len() as u64, 0, 0])
 }
 
@@ -51,7 +51,7 @@ fn the_control_domain_s_words_go_out_as_they_are() {
     let long = "x".repeat(1000) + "\n";
     assert_eq!((write(&mut dom0, &long), sent(&dom0)), (Ok(0), "x".repeat(1000) + "\r\n"));
     // Interrupted after each piece, nothing is lost or said twice.
-    dom0.hv.cpus[0].work.store(1, Ordering::SeqCst);
+    dom0.hv.cpus[0].work.store(oxen_hv::per_cpu::Work::RESCHEDULE, Ordering::SeqCst);
     assert_eq!((write(&mut dom0, &long), sent(&dom0)), (Ok(0), "x".repeat(1000) + "\r\n"));
     assert_eq!((write(&mut guest, "hello\n"), sent(&guest)), (Err(Errno::Perm), String::new()));
     dom0.run();
@@ -88,7 +88,7 @@ fn input_is_the_control_domain_s_until_three_keys_make_it_the_hypervisor_s() {
     assert_eq!(dom0.call(Caller::console_io, [READ, 2, 0, 0]), Ok(2));
     assert_eq!(dom0.call(Caller::console_io, [READ, 100, 2, 0]), Ok(1));
     let mut read = [0; 3];
-    dom0.hv.machine().read_guest(GuestAddr(0), &mut read).unwrap();
+    dom0.hv.machine().read_guest(GuestAddr::new(0), &mut read).unwrap();
     assert_eq!((&read, dom0.call(Caller::console_io, [READ, 100, 0, 0])), (b"ls\n", Ok(0)));
     sent(&dom0);
     type_in(&dom0, b"\x01\x01\x01h");
@@ -136,7 +136,7 @@ fn a_guest_learns_of_the_hypervisor_what_xen_would_tell() {
     };
     let text = |guest: &Guest| {
         let mut bytes = [0; 64];
-        guest.hv.machine().read_guest(GuestAddr(0), &mut bytes).unwrap();
+        guest.hv.machine().read_guest(GuestAddr::new(0), &mut bytes).unwrap();
         String::from_utf8_lossy(&bytes).split('\0').next().unwrap().to_string()
     };
     assert_eq!(ask(&mut guest, version::XENVER_VERSION, NOWHERE), Ok(0x0004_0011));
@@ -145,10 +145,10 @@ fn a_guest_learns_of_the_hypervisor_what_xen_would_tell() {
     for (is_control, features) in [(false, 0x2_20e0), (true, 0x2_28e0)] {
         let asker = if is_control { &mut dom0 } else { &mut guest };
         asker.run();
-        asker.hv.machine().write_guest_word(GuestAddr(0), 0).unwrap();
+        asker.hv.machine().write_guest_word(GuestAddr::new(0), 0).unwrap();
         assert_eq!(ask(asker, version::XENVER_GET_FEATURES, 0), Ok(0));
-        assert_eq!(asker.hv.machine().read_guest_word(GuestAddr(0)), Ok(features << 32));
-        asker.hv.machine().write_guest_word(GuestAddr(0), 1).unwrap();
+        assert_eq!(asker.hv.machine().read_guest_word(GuestAddr::new(0)), Ok(features << 32));
+        asker.hv.machine().write_guest_word(GuestAddr::new(0), 1).unwrap();
         assert_eq!(ask(asker, version::XENVER_GET_FEATURES, 0), Err(Errno::Inval));
     }
     assert_eq!((ask(&mut guest, version::XENVER_CAPABILITIES, 0), text(&guest)), (Ok(0), "xen-3.0-x86_64 ".into()));

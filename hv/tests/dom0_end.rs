@@ -32,7 +32,7 @@ fn a_control_domain_that_ends_badly_says_how_and_fails_the_machine() {
     assert!(said.contains("rip 0x0:0x00000000dead0001"), "{said}");
     assert_eq!(calls, [1, 0]);
     let (said, calls) = last_words(|dom0| {
-        dom0.hv.machine().write_guest(GuestAddr(0), &SHUTDOWN_CRASH.to_le_bytes()).unwrap();
+        dom0.hv.machine().write_guest(GuestAddr::new(0), &SHUTDOWN_CRASH.to_le_bytes()).unwrap();
         assert_eq!(dom0.call(Caller::sched_op, [SCHEDOP_SHUTDOWN.into(), 0, 0, 0]), Ok(0));
     });
     assert!(said.contains("d0v0 says that it has crashed") && said.contains("dead0001"), "{said}");
@@ -45,7 +45,7 @@ fn a_control_domain_that_ends_badly_says_how_and_fails_the_machine() {
     );
     assert_eq!(calls, [1, 0]);
     let (said, calls) = last_words(|dom0| {
-        dom0.hv.machine().write_guest(GuestAddr(0), &SHUTDOWN_POWEROFF.to_le_bytes()).unwrap();
+        dom0.hv.machine().write_guest(GuestAddr::new(0), &SHUTDOWN_POWEROFF.to_le_bytes()).unwrap();
         assert_eq!(dom0.call(Caller::sched_op, [SCHEDOP_SHUTDOWN.into(), 0, 0, 0]), Ok(0));
     });
     assert!(said.contains("(reason 0: poweroff)") && !said.contains("dead0001"), "{said}");

@@ -77,7 +77,7 @@ fn no_request_of_the_control_domain_breaks_anything() {
             };
             let version = versions[(which as usize).saturating_sub(2)];
             let request = hostile_request(&mut dice, command as u32, version);
-            hv.machine().write_guest(GuestAddr(REQUEST), &request).unwrap();
+            hv.machine().write_guest(GuestAddr::new(REQUEST), &request).unwrap();
             let _ = control.call(handler, [REQUEST, 0, 0, 0]);
             if dice.wide(3) == 0 {
                 let argument = hostile_word(&mut dice);
@@ -107,7 +107,7 @@ fn no_vcpu_op_of_a_guest_breaks_anything() {
             for _ in 0..1500 {
                 for word in 0..128 {
                     let value = hostile_word(&mut dice);
-                    hv.machine().write_guest(GuestAddr(8 * word), &value.to_le_bytes()).unwrap();
+                    hv.machine().write_guest(GuestAddr::new(8 * word), &value.to_le_bytes()).unwrap();
                 }
                 let argument = if dice.wide(4) == 0 { hostile_word(&mut dice) } else { 8 * dice.wide(64) };
                 let mut args = [dice.wide(16), dice.wide(4), argument, 0, 0, 0];

@@ -18,7 +18,7 @@ use oxen_hv::{
     caller::Caller,
     grant,
     lifecycle::context,
-    mem::{Ram, Tlb},
+    mem::Tlb,
     reply::Stop,
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
@@ -53,24 +53,24 @@ fn a_domain_ended_in_any_state_gives_everything_back() {
 }
 
 #[test]
-fn who_is_mapped_by_another_is_dead_and_not_buried() {
+fn who_is_mapped_by_another_is_dead_and_not_reaped() {
     let mut control = control_domain();
     let hv = control.hv;
     let free = hv.memory.frames.free_frames();
     let domain = make(&mut control);
     STEPS[1](&mut control, &domain);
     let (_, frames) = furnish(hv, &domain);
-    hv.memory.frames.reference(frames[7], domain.owner).unwrap();
+    let held = hv.memory.hold(frames[7], domain.owner).unwrap();
     destroy(&mut control, domain.id).unwrap();
     let info: abi::DomctlGetdomaininfo =
         ask(&mut control, abi::XEN_DOMCTL_GETDOMAININFO, domain.id, &0_u64).unwrap().get();
     assert_eq!((info.domain, info.flags & abi::XEN_DOMINF_DYING, info.tot_pages), (domain.id, 1, 1));
     let again = DomctlCreatedomain { ..wanted(1) };
     assert_eq!(ask(&mut control, abi::XEN_DOMCTL_CREATEDOMAIN, domain.id, &again), Err(Errno::Exist));
-    hv.memory.frames.put(frames[7]);
+    drop(held);
     let list = SysctlGetdomaininfolist { max_domains: 10, buffer: LIST, ..FromZeros::new_zeroed() };
     let op = Sysctl::new(sysctl::XEN_SYSCTL_GETDOMAININFOLIST, &list);
-    hv.machine().write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
+    hv.machine().write_guest(GuestAddr::new(REQUEST), op.as_bytes()).unwrap();
     control.call(Caller::sysctl, [REQUEST, 0, 0, 0]).unwrap();
     assert!(hv.domains.get(domain.id).is_none());
     assert_eq!(hv.memory.frames.free_frames(), free);
@@ -84,10 +84,10 @@ fn a_domain_gets_no_greater_version_of_grant_tables_than_the_command_line_allows
         let mut control = Guest::new(boot_with(1024, policy), 0, true, 256);
         control.build_home(16);
         let op = Sysctl::new(sysctl::XEN_SYSCTL_PHYSINFO, &SysctlPhysinfo::new_zeroed());
-        control.hv.machine().write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
+        control.hv.machine().write_guest(GuestAddr::new(REQUEST), op.as_bytes()).unwrap();
         control.call(Caller::sysctl, [REQUEST, 0, 0, 0]).unwrap();
         let mut answer = Sysctl::new_zeroed();
-        control.hv.machine().read_guest(GuestAddr(REQUEST), answer.as_mut_bytes()).unwrap();
+        control.hv.machine().read_guest(GuestAddr::new(REQUEST), answer.as_mut_bytes()).unwrap();
         let told = answer.get::<SysctlPhysinfo>().capabilities & sysctl::XEN_SYSCTL_PHYSCAP_GNTTAB_V2;
         assert_eq!(told != 0, max_version == 2);
         for (grant_opts, is_good) in [(0, false), (1, true), (2, max_version == 2), (0x12, false)] {
@@ -173,10 +173,10 @@ fn only_the_control_domain_controls() {
         assert_eq!(ask(&mut guest, command, DomId(0), &wanted(1)), Err(Errno::Perm));
     }
     let op = Sysctl::new(sysctl::XEN_SYSCTL_PHYSINFO, &SysctlPhysinfo::new_zeroed());
-    guest.hv.machine().write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
+    guest.hv.machine().write_guest(GuestAddr::new(REQUEST), op.as_bytes()).unwrap();
     assert_eq!(guest.call(Caller::sysctl, [REQUEST, 0, 0, 0]), Err(Errno::Perm));
     let op = PlatformOp::new(XENPF_GET_CPUINFO, &0_u64);
-    guest.hv.machine().write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
+    guest.hv.machine().write_guest(GuestAddr::new(REQUEST), op.as_bytes()).unwrap();
     assert_eq!(guest.call(Caller::platform_op, [REQUEST, 0, 0, 0]), Err(Errno::Perm));
 }
 
@@ -207,7 +207,7 @@ fn a_context_is_taken_whole_or_not_at_all() {
     }
     set_context(&mut control, domain.id, 0, &good).unwrap();
     let mut other = good;
-    other.ctrlreg[3] = frames[8].address().0;
+    other.ctrlreg[3] = frames[8].address().as_u64();
     assert_eq!(set_context(&mut control, domain.id, 0, &other), Err(Errno::OpNotSupp));
     // The wall clock comes with the first vcpu's context: version even and not zero, then the seconds.
     let wall = hv.machine().words(domain.shared_info)[3072 / 8].load(SeqCst);
@@ -230,12 +230,12 @@ fn a_second_vcpu_starts_with_the_context_that_the_first_gives_it() {
     let root = first.slot.lock().as_ref().unwrap().kernel_root.unwrap();
     let mut context = VcpuGuestContext::new_zeroed();
     context.flags = VGCF_IN_KERNEL.into();
-    context.ctrlreg[3] = root.address().0;
+    context.ctrlreg[3] = root.mfn().address().as_u64();
     context.user_regs.cs = 0x10;
     context.user_regs.ss = 0x18;
     context.user_regs.rflags = 0x1000;
     hv.machine().load_root(root);
-    hv.machine().write_guest(GuestAddr(0), context.as_bytes()).unwrap();
+    hv.machine().write_guest(GuestAddr::new(0), context.as_bytes()).unwrap();
     let ask = |command| as_guest(hv, &domain, |c| c.vcpu_op(&mut [command, 1, 0, 0, 0, 0]));
     assert_eq!(ask(oxen_abi::vcpu::VCPUOP_UP.into()), Err(Stop::Refused(Errno::Inval)));
     assert_eq!(ask(VCPUOP_INITIALISE.into()), Ok(0));

@@ -61,7 +61,7 @@ fn extended_registers_survive_being_saved_and_restored() {
         (100, 7, 7, "no area"),
         (15, 0, 0, "no header"),
     ] {
-        control.hv.machine().write_guest(GuestAddr(LIST), [xcr0, ever].as_bytes()).unwrap();
+        control.hv.machine().write_guest(GuestAddr::new(LIST), [xcr0, ever].as_bytes()).unwrap();
         let bad = DomctlVcpuextstate { size, ..wanted };
         let got = ask(&mut control, abi::XEN_DOMCTL_SETVCPUEXTSTATE, guest.id, &bad);
         assert_eq!(got.map(drop), Err(Errno::Inval), "{why}");
@@ -79,6 +79,8 @@ fn callbacks_of_32_bit_user_mode_and_model_registers_are_kept() {
         size: 64,
         syscall32_callback_eip: 0x1234,
         sysenter_callback_eip: 0x5678,
+        syscall32_callback_cs: 0xe008,
+        sysenter_callback_cs: 0xe033,
         sysenter_disables_events: 1,
         machine_checks: [2, 0, 0, 0],
         ..FromZeros::new_zeroed()
@@ -88,7 +90,8 @@ fn callbacks_of_32_bit_user_mode_and_model_registers_are_kept() {
         ask(&mut control, abi::XEN_DOMCTL_GET_EXT_VCPUCONTEXT, guest.id, &DomctlExtVcpucontext::new_zeroed())
             .unwrap()
             .get();
-    assert_eq!(told, request);
+    // A selector is of ring 3 at least.
+    assert_eq!(told, DomctlExtVcpucontext { syscall32_callback_cs: 0xe00b, ..request });
     for (bad, why) in [
         (DomctlExtVcpucontext { size: 31, ..request }, Errno::Inval),
         (DomctlExtVcpucontext { sysenter_callback_eip: 1 << 60, ..request }, Errno::Inval),
@@ -99,7 +102,7 @@ fn callbacks_of_32_bit_user_mode_and_model_registers_are_kept() {
         assert_eq!(ask(&mut control, abi::XEN_DOMCTL_SET_EXT_VCPUCONTEXT, guest.id, &bad).map(drop), Err(why));
     }
     let register = DomctlVcpuMsr { index: 0xc000_0103, reserved: 0, value: 77 };
-    control.hv.machine().write_guest(GuestAddr(LIST), register.as_bytes()).unwrap();
+    control.hv.machine().write_guest(GuestAddr::new(LIST), register.as_bytes()).unwrap();
     let list = DomctlVcpuMsrs { vcpu: 0, msr_count: 1, msrs: LIST };
     ask(&mut control, abi::XEN_DOMCTL_SET_VCPU_MSRS, guest.id, &list).unwrap();
     assert_eq!(guest.vcpu(0).unwrap().slot.lock().as_ref().unwrap().tsc_aux, 77);
@@ -109,7 +112,7 @@ fn callbacks_of_32_bit_user_mode_and_model_registers_are_kept() {
     assert_eq!(count.msr_count, 1);
     for (index, value, taken) in [(0x1234, 77, Err(Errno::Inval)), (0x140, 0, Ok(())), (0x140, 1, Err(Errno::Inval))] {
         let other = DomctlVcpuMsr { index, value, ..register };
-        control.hv.machine().write_guest(GuestAddr(LIST), other.as_bytes()).unwrap();
+        control.hv.machine().write_guest(GuestAddr::new(LIST), other.as_bytes()).unwrap();
         let done = ask(&mut control, abi::XEN_DOMCTL_SET_VCPU_MSRS, guest.id, &list).map(drop);
         assert_eq!(done, taken, "{index:#x} {value}");
     }
@@ -119,16 +122,16 @@ fn callbacks_of_32_bit_user_mode_and_model_registers_are_kept() {
 fn an_area_that_is_not_mapped_yet_and_a_time_before_the_start_are_taken() {
     let mut control = control_domain();
     let area = VcpuRegisterTimeMemoryArea { addr: 0x7000_0000_0000 };
-    control.hv.machine().write_guest(GuestAddr(0), area.as_bytes()).unwrap();
+    control.hv.machine().write_guest(GuestAddr::new(0), area.as_bytes()).unwrap();
     let register = [VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA.into(), 0, 0, 0];
     assert_eq!(control.call(Caller::vcpu_op, register), Ok(0));
     assert!(control.vcpu.sched.time_is_due.load(SeqCst), "it waits to be mapped");
     let area = VcpuRegisterTimeMemoryArea { addr: 0x1000 };
-    control.hv.machine().write_guest(GuestAddr(0), area.as_bytes()).unwrap();
+    control.hv.machine().write_guest(GuestAddr::new(0), area.as_bytes()).unwrap();
     assert_eq!(control.call(Caller::vcpu_op, register), Ok(0));
     assert!(!control.vcpu.sched.time_is_due.load(SeqCst), "it is written for good");
     let past = VcpuSetSingleshotTimer { timeout_abs_ns: 1 << 63, ..FromZeros::new_zeroed() };
-    control.hv.machine().write_guest(GuestAddr(0), past.as_bytes()).unwrap();
+    control.hv.machine().write_guest(GuestAddr::new(0), past.as_bytes()).unwrap();
     assert_eq!(control.call(Caller::vcpu_op, [VCPUOP_SET_SINGLESHOT_TIMER.into(), 0, 0, 0]), Ok(0));
     assert!(control.vcpu.timer.load(SeqCst) <= control.hv.now(), "it fires at once");
 }

@@ -4,7 +4,13 @@
 mod support;
 
 use oxen_abi::segments::{FLAT_USER_CS32, FLAT_USER_SS};
-use oxen_hv::{domain::traps::Callback, per_cpu::work, trap::vector};
+use oxen_hv::{
+    addr::GuestAddr,
+    caller::Caller,
+    domain::traps::{Callback, NMI, TrapHandler},
+    per_cpu::Work,
+    trap::vector,
+};
 use std::sync::atomic::Ordering;
 use support::{
     guest::{Guest, Home},
@@ -25,9 +31,7 @@ fn guest() -> (Guest, Home) {
     (state.in_kernel, state.user_root, state.kernel_sp) = (false, state.kernel_root, STACK_TOP);
     (state.sysenter_callback, state.failsafe_callback) = (callback, callback);
     for vector in [vector::GENERAL_PROTECTION, vector::STACK_FAULT, vector::PAGE_FAULT] {
-        let handler =
-            oxen_hv::domain::traps::TrapHandler { address: HANDLER + u64::from(vector), cs: 0xe033, flags: 0 };
-        state.traps.set(vector, handler);
+        state.traps.set(vector, TrapHandler { address: HANDLER + u64::from(vector), cs: 0xe033, flags: 0 });
     }
     (guest.regs.rip, guest.regs.cs, guest.regs.rflags) = (0x1234, 0xfff7, 2 | IF);
     (guest.regs.rsp, guest.regs.ss) = (0x5678, FLAT_USER_SS.into());
@@ -57,14 +61,38 @@ fn selectors_that_are_gone_are_told_by_the_failsafe_callback() {
     let (mut guest, home) = guest();
     guest.state.selectors = [1, 2, 0x17, 4];
     guest.state.selectors_wait = true;
-    guest.vcpu.work.store(work::SELECTORS, Ordering::SeqCst);
+    guest.vcpu.work.store(Work::SELECTORS, Ordering::SeqCst);
     guest.hv.machine().good_selectors.store(0x10, Ordering::SeqCst);
     guest.caller().deliver_pending();
     assert_eq!(guest.regs.rip, HANDLER);
     let [ds, es, fs, gs, _, _, rip, ..] = frame::<11>(&guest, &home);
     assert_eq!(([ds, es, fs, gs], rip), ([1, 2, 0x17, 4], 0x1234));
-    assert_eq!(guest.vcpu.work.load(Ordering::SeqCst), 0);
+    assert_eq!(guest.vcpu.work.load(Ordering::SeqCst), Work::empty());
     assert!(!guest.state.selectors_wait, "the CPU holds what there is now");
+}
+
+#[test]
+fn an_nmi_has_its_entry_in_the_trap_table_and_is_lost_without_one() {
+    let (mut guest, home) = guest();
+    let nmi = |guest: &mut Guest| {
+        guest.regs.rip = 0x1234;
+        guest.vcpu.work.store(Work::NMI, Ordering::SeqCst);
+        guest.caller().deliver_pending();
+        assert_eq!(guest.vcpu.work.load(Ordering::SeqCst), Work::empty());
+        guest.regs.rip
+    };
+    guest.state.traps.set(NMI, TrapHandler::default());
+    assert_eq!(nmi(&mut guest), 0x1234);
+    guest.state.traps.set(NMI, TrapHandler { address: 0x7000, cs: 0xe033, flags: 0 });
+    assert_eq!(nmi(&mut guest), 0x7000);
+    assert_eq!(frame::<4>(&guest, &home)[2], 0x1234, "where it came from");
+    // Registered by its own call, it stands there as well.
+    guest.hv.machine().write_guest_word(GuestAddr::new(0), 0x8000).unwrap();
+    assert_eq!(guest.call(Caller::nmi_op, [0, 0, 0, 0]), Ok(0));
+    assert_eq!(guest.state.traps.handler(NMI), TrapHandler { address: 0x8000, cs: 0xe033, flags: 4 });
+    assert_eq!(nmi(&mut guest), 0x8000);
+    assert_eq!(guest.call(Caller::nmi_op, [1, 0, 0, 0]), Ok(0));
+    assert_eq!(guest.state.traps.handler(NMI), TrapHandler::default());
 }
 
 #[test]
@@ -72,9 +100,9 @@ fn selectors_that_load_at_the_second_try_are_not_told() {
     let (mut guest, _) = guest();
     guest.state.selectors = [1, 2, 3, 4];
     guest.state.selectors_wait = true;
-    guest.vcpu.work.store(work::SELECTORS, Ordering::SeqCst);
+    guest.vcpu.work.store(Work::SELECTORS, Ordering::SeqCst);
     guest.caller().deliver_pending();
-    assert_eq!((guest.regs.rip, guest.vcpu.work.load(Ordering::SeqCst)), (0x1234, 0));
+    assert_eq!((guest.regs.rip, guest.vcpu.work.load(Ordering::SeqCst)), (0x1234, Work::empty()));
     assert!(!guest.state.selectors_wait);
 }
 

@@ -15,8 +15,7 @@ use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     channel::Reset,
-    domain::vcpu::pause,
-    mem::Ram,
+    domain::vcpu::Pauses,
     reply::Stop,
 };
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -51,7 +50,7 @@ fn words(guest: &Guest, frame: Mfn) -> &'static [AtomicU32; 1024] {
 fn put(guest: &Guest, values: &[u32]) {
     for (pair, at) in values.chunks(2).zip((0..).step_by(8)) {
         let word = u64::from(pair[0]) | u64::from(pair.get(1).copied().unwrap_or(0)) << 32;
-        guest.hv.machine().write_guest_word(GuestAddr(at), word).unwrap();
+        guest.hv.machine().write_guest_word(GuestAddr::new(at), word).unwrap();
     }
 }
 
@@ -83,7 +82,11 @@ fn a_search_among_ports_that_the_guest_keeps_linked_is_cut_into_steps() {
     put(&guest, &[0, 0]);
     for port in (3048..1 << 17).step_by(1024) {
         assert_eq!(guest.call(Caller::event_channel_op, [EVTCHNOP_BIND_IPI.into(), 0, 0, 0]), Ok(0));
-        assert_eq!(guest.hv.machine().read_guest_word(GuestAddr(0)), Ok(port << 32), "the hypercall goes on by itself");
+        assert_eq!(
+            guest.hv.machine().read_guest_word(GuestAddr::new(0)),
+            Ok(port << 32),
+            "the hypercall goes on by itself"
+        );
     }
     // A port that is closed is found although the search had passed it.
     assert_eq!(guest.caller().bind_ipi(0), Err(Stop::Unfinished));
@@ -172,11 +175,11 @@ fn a_poller_wakes_for_its_port_however_high_masked_or_not() {
     // 70000 and 4464 are the same in 16 bits.
     for (waits_for, port, wakes) in [(70_000, 4464, false), (70_000, 70_000, true), (0, 5, true)] {
         words(&guest, array).iter().for_each(|word| word.store(1 << 30, SeqCst));
-        poller.pauses.store(pause::POLLING, SeqCst);
+        poller.pauses.store(Pauses::POLLING, SeqCst);
         guest.domain.events.begin_poll(&guest.domain.vcpu(1).unwrap().events, waits_for);
         guest.caller().send_event(port).unwrap();
         assert!(hv.is_event_pending(&guest.domain, port));
-        assert_eq!(poller.pauses.load(SeqCst) & pause::POLLING == 0, wakes, "port {port} for {waits_for}");
+        assert_eq!(!poller.pauses.load(SeqCst).intersects(Pauses::POLLING), wakes, "port {port} for {waits_for}");
         assert_eq!(guest.domain.events.end_poll(&guest.domain.vcpu(1).unwrap().events), !wakes);
     }
 }
@@ -186,7 +189,7 @@ fn the_form_of_before_xen_3_2_takes_the_commands_of_its_time() {
     support::on_cpu(0);
     let mut guest = Guest::new(support::boot(256), 1, false, 64);
     guest.build_home(4);
-    let word = |guest: &Guest, at| guest.hv.machine().read_guest_word(GuestAddr(at)).unwrap();
+    let word = |guest: &Guest, at| guest.hv.machine().read_guest_word(GuestAddr::new(at)).unwrap();
     put(&guest, &[EVTCHNOP_ALLOC_UNBOUND, 0x7ff0_7ff0, 0, 0]);
     assert_eq!(guest.call(Caller::event_channel_op_compat, [0; 4]), Ok(0));
     assert_eq!(word(&guest, 8), 1);

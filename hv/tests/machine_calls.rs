@@ -6,7 +6,10 @@ mod support;
 use oxen_abi::{
     errno::Errno,
     memory::{MemoryReservation, XENMEM_INCREASE_RESERVATION, XENMEMF_EXACT_NODE_REQUEST},
-    platform::{PlatformOp, XEN_PM_PX, XENPF_SET_PROCESSOR_PMINFO, XenpfSetProcessorPminfo},
+    platform::{
+        PlatformOp, XEN_PM_PX, XENPF_MICROCODE_UPDATE, XENPF_SET_PROCESSOR_PMINFO, XenpfMicrocodeUpdate,
+        XenpfSetProcessorPminfo,
+    },
     sysctl::{
         Sysctl, SysctlAvailheap, SysctlCpuFeatureset, SysctlCputopo, SysctlCputopoinfo, SysctlMeminfo, SysctlNumainfo,
         XEN_SYSCTL_AVAILHEAP, XEN_SYSCTL_CPUTOPOINFO, XEN_SYSCTL_GET_CPU_FEATURESET, XEN_SYSCTL_NUMAINFO,
@@ -30,16 +33,16 @@ fn guest(is_privileged: bool) -> Guest {
 
 fn ask<T: FromBytes + IntoBytes + Immutable>(guest: &mut Guest, command: u32, request: &T) -> T {
     let op = Sysctl::new(command, request);
-    guest.hv.machine().write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+    guest.hv.machine().write_guest(GuestAddr::new(0), op.as_bytes()).unwrap();
     assert_eq!(guest.call(Caller::sysctl, [0, 0, 0, 0]), Ok(0));
     let mut answer = Sysctl::new_zeroed();
-    guest.hv.machine().read_guest(GuestAddr(0), answer.as_mut_bytes()).unwrap();
+    guest.hv.machine().read_guest(GuestAddr::new(0), answer.as_mut_bytes()).unwrap();
     answer.get()
 }
 
 fn read<T: FromBytes + IntoBytes>(guest: &Guest, at: u64) -> T {
     let mut value = T::new_zeroed();
-    guest.hv.machine().read_guest(GuestAddr(at), value.as_mut_bytes()).unwrap();
+    guest.hv.machine().read_guest(GuestAddr::new(at), value.as_mut_bytes()).unwrap();
     value
 }
 
@@ -96,14 +99,14 @@ fn memory_of_one_node_alone_is_the_control_domains_to_ask_for_and_there_is_one_n
         let mut guest = guest(is_privileged);
         let domid = oxen_abi::domid::DomId::SELF;
         let request = MemoryReservation { nr_extents: 1, mem_flags: flags, domid, ..FromZeros::new_zeroed() };
-        guest.hv.machine().write_guest(GuestAddr(0), request.as_bytes()).unwrap();
+        guest.hv.machine().write_guest(GuestAddr::new(0), request.as_bytes()).unwrap();
         let command = u64::from(XENMEM_INCREASE_RESERVATION);
         assert_eq!(guest.call(Caller::memory_op, [command, 0, 0, 0]), Ok(done), "{is_privileged} {flags:#x}");
     }
 }
 
 #[test]
-fn the_number_of_feature_words_is_told_whosesoever_are_asked_for() {
+fn the_number_of_feature_words_is_told_whichever_are_asked_for() {
     let mut control = guest(true);
     for index in [0, 6] {
         let wanted = SysctlCpuFeatureset { index, ..FromZeros::new_zeroed() };
@@ -117,7 +120,7 @@ fn what_is_told_of_a_processors_speeds_is_judged_part_by_part() {
     let mut tell = |u: [u64; 13]| {
         let request = XenpfSetProcessorPminfo { id: 0, r#type: XEN_PM_PX, u };
         let op = PlatformOp::new(XENPF_SET_PROCESSOR_PMINFO, &request);
-        control.hv.machine().write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+        control.hv.machine().write_guest(GuestAddr::new(0), op.as_bytes()).unwrap();
         control.call(Caller::platform_op, [0, 0, 0, 0])
     };
     // Registers of control and status in words 1 and 3, states in 5 and 6, who shares them in 12.
@@ -138,4 +141,28 @@ fn what_is_told_of_a_processors_speeds_is_judged_part_by_part() {
         assert_eq!(tell(with(flag, at, value)), Err(error), "{flag} {at} {value}");
         assert_eq!(tell(with(4, at, value)), Ok(0), "that is not told");
     }
+}
+
+#[test]
+fn processors_keep_their_code_and_the_request_for_other_is_judged() {
+    let mut control = guest(true);
+    let hv = control.hv;
+    let mut ask = |data, length| {
+        let op = PlatformOp::new(XENPF_MICROCODE_UPDATE, &XenpfMicrocodeUpdate { data, length, _pad0: 0 });
+        control.hv.machine().write_guest(GuestAddr::new(0), op.as_bytes()).unwrap();
+        control.call(Caller::platform_op, [0, 0, 0, 0])
+    };
+    let asked = [(FIRST, 16), (FIRST, 0), (1 << 40, 16), (FIRST, 0x8000), (1 << 63, 1), (FIRST, u32::MAX)];
+    let mut on = |name: [u8; 4], signature: u32| {
+        let mut peripherals = hv.machine().peripherals.lock().unwrap();
+        peripherals.cpuid.insert(0, [0xd, u32::from_le_bytes(name), 0, 0]);
+        peripherals.cpuid.insert(1, [signature, 0, 0, 0]);
+        drop(peripherals);
+        asked.map(|(data, length)| ask(data, length).unwrap_err())
+    };
+    let judged = [Errno::Inval, Errno::NoEnt, Errno::Fault, Errno::Fault, Errno::Fault, Errno::NoMem];
+    assert_eq!(on(*b"Genu", 0x506e3), judged);
+    assert_eq!(on(*b"Auth", 0x80_0f12), judged, "family 23");
+    assert_eq!(on(*b"Auth", 0x6_0fb1), [Errno::Inval; 6], "family 15 is too old");
+    assert_eq!(on(*b"Hygo", 0x90_0f02), [Errno::Inval; 6]);
 }

@@ -20,10 +20,9 @@ use oxen_hv::{
     config::MAX_VCPUS,
     domain::{
         Domain,
-        vcpu::{Vcpu, VcpuState, pause},
+        vcpu::{Pauses, Vcpu, VcpuState},
     },
-    mem::Ram,
-    per_cpu::work,
+    per_cpu::Work,
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 use support::{
@@ -53,7 +52,7 @@ fn crowded() -> (Guest, Home) {
 /// The guest has the `vcpu_info` of a vcpu brought to one of its pages.
 fn register(guest: &mut Guest, home: &Home, vcpu: u32, page: usize) -> Result<u64, Errno> {
     let request = [home.data[page].raw(), 64];
-    guest.hv.machine().write_guest(GuestAddr(0), request.as_bytes()).unwrap();
+    guest.hv.machine().write_guest(GuestAddr::new(0), request.as_bytes()).unwrap();
     guest.call(Caller::vcpu_op, [VCPUOP_REGISTER_VCPU_INFO.into(), vcpu.into(), 0, 0])
 }
 
@@ -72,7 +71,7 @@ fn a_domain_has_up_to_128_vcpus_one_at_a_time_and_gives_them_back() {
     let too_few = ask(&mut control, abi::XEN_DOMCTL_MAX_VCPUS, domain.id, &abi::DomctlMaxVcpus { max: ALL - 1 });
     assert_eq!(too_few, Err(Errno::Inval));
     // Something more urgent always waits.
-    hv.cpus[0].work.fetch_or(work::RESCHEDULE, SeqCst);
+    hv.cpus[0].work.insert(Work::RESCHEDULE, SeqCst);
     ask(&mut control, abi::XEN_DOMCTL_MAX_VCPUS, domain.id, &abi::DomctlMaxVcpus { max: ALL }).unwrap();
     assert_eq!(domain.each_vcpu().map(|vcpu| vcpu.id).collect::<Vec<_>>(), (0..ALL).collect::<Vec<_>>());
     assert!(domain.vcpu(ALL).is_none());
@@ -106,12 +105,12 @@ fn a_far_vcpu_comes_up_once_its_info_has_a_place() {
     let (mut guest, home) = crowded();
     let mut context = VcpuGuestContext::new_zeroed();
     context.flags = VGCF_IN_KERNEL.into();
-    context.ctrlreg[3] = guest.state.kernel_root.unwrap().address().0;
+    context.ctrlreg[3] = guest.state.kernel_root.unwrap().mfn().address().as_u64();
     let initialise =
         |guest: &mut Guest, vcpu: u32, at| guest.call(Caller::vcpu_op, [VCPUOP_INITIALISE.into(), vcpu.into(), at, 0]);
     for (vcpu, page) in [(40, 2), (127, 3)] {
         let at = 0x4000;
-        guest.hv.machine().write_guest(GuestAddr(at), context.as_bytes()).unwrap();
+        guest.hv.machine().write_guest(GuestAddr::new(at), context.as_bytes()).unwrap();
         assert_eq!(initialise(&mut guest, vcpu, u64::MAX), Err(Errno::Inval), "whatever the argument");
         assert_eq!(initialise(&mut guest, vcpu, at), Err(Errno::Inval));
         guest.hv.machine().words(home.data[page]).iter().for_each(|word| word.store(u64::MAX, SeqCst));
@@ -141,7 +140,7 @@ fn a_far_vcpu_that_a_toolstack_starts_has_a_place_that_no_guest_sees() {
     for id in [40, 100] {
         set_context(&mut control, domain.id, id, &context).unwrap();
         let vcpu = domain.vcpu(id).unwrap();
-        assert_eq!(vcpu.pauses.load(SeqCst) & pause::DOWN, 0, "it may run");
+        assert!(!vcpu.pauses.load(SeqCst).contains(Pauses::DOWN), "it may run");
         let info = vcpu.info.lock().unwrap();
         assert!(info.upcall_mask());
         assert_eq!(info.word(32 + 24).load(SeqCst), hv.time.vcpu_time_info()[3], "and knows the time");
@@ -199,10 +198,10 @@ fn far_vcpus_poll_each_for_itself() {
     // Numbers that are the same in five bits.
     let pollers = [8, 40, 104].map(|id| domain.vcpu(id).unwrap());
     for vcpu in pollers {
-        vcpu.pauses.store(pause::POLLING, SeqCst);
+        vcpu.pauses.store(Pauses::POLLING, SeqCst);
         domain.events.begin_poll(&vcpu.events, if vcpu.id == 104 { second } else { first });
     }
-    let polling = || pollers.map(|vcpu| vcpu.pauses.load(SeqCst) & pause::POLLING != 0);
+    let polling = || pollers.map(|vcpu| vcpu.pauses.load(SeqCst).intersects(Pauses::POLLING));
     assert!(domain.events.end_poll(&pollers[0].events));
     assert!(!domain.events.end_poll(&pollers[0].events), "it is over");
     guest.caller().send_event(first).unwrap();
@@ -249,11 +248,11 @@ fn a_flush_for_far_vcpus_reaches_them() {
     guest.hv.memory.frames.tlb.enter(guest.domain.owner, 1 << 1);
     // `struct mmuext_op`: the command, nothing, the address of the bitmap.
     let request = [MMUEXT_TLB_FLUSH_MULTI.into(), 0, 0x100_u64];
-    guest.hv.machine().write_guest(GuestAddr(0), request.as_bytes()).unwrap();
+    guest.hv.machine().write_guest(GuestAddr::new(0), request.as_bytes()).unwrap();
     for (vcpu, elsewhere) in [(0, 0), (5, 1), (64, 1), (127, 1)] {
         let mut set = [0_u64; 2];
         set[vcpu / 64] = 1 << (vcpu % 64);
-        guest.hv.machine().write_guest(GuestAddr(0x100), set.as_bytes()).unwrap();
+        guest.hv.machine().write_guest(GuestAddr::new(0x100), set.as_bytes()).unwrap();
         let before = guest.hv.machine().cpu(1).flushes;
         assert_eq!(guest.call(Caller::mmuext_op, [0, 1, 0, DomId::SELF.0.into()]), Ok(0));
         assert_eq!(guest.hv.machine().cpu(1).flushes - before, elsewhere, "vcpu {vcpu}");

@@ -10,7 +10,6 @@ use oxen_hv::{
     caller::Caller,
     domain::Domain,
     mem::{
-        Ram,
         entry::Entry,
         frame_type::FrameType,
         write_emulation::{Write, Written},
@@ -34,19 +33,13 @@ fn guest() -> (Guest, Home) {
     (guest, home)
 }
 
-fn put(guest: &Guest, words: &[u64]) {
-    for (i, &word) in words.iter().enumerate() {
-        guest.hv.machine().write_guest_word(GuestAddr(BUFFER + 8 * i as u64), word).unwrap();
-    }
-}
-
 fn update(guest: &mut Guest, ptr: u64, val: u64) -> Result<u64, Errno> {
-    put(guest, &[ptr, val]);
+    guest.put(BUFFER, &[ptr, val]);
     guest.call(Caller::mmu_update, [BUFFER, 1, 0, 0x7ff0])
 }
 
 fn extended(guest: &mut Guest, cmd: u32, arg1: u64, arg2: u64) -> Result<u64, Errno> {
-    put(guest, &[u64::from(cmd), arg1, arg2]);
+    guest.put(BUFFER, &[u64::from(cmd), arg1, arg2]);
     guest.call(Caller::mmuext_op, [BUFFER, 1, 0, 0x7ff0])
 }
 
@@ -102,7 +95,7 @@ fn a_new_table_is_unmapped_filled_pinned_hung_in_and_taken_down() {
     let (l1, page) = (home.data[5], home.data[6]);
     table_word(guest.hv, l1, 7).store(Entry::to(page, Entry::PRESENT | Entry::WRITABLE).0, Ordering::SeqCst);
     let va = 5 << 12;
-    guest.hv.machine().write_guest_word(GuestAddr(va), 0).unwrap();
+    guest.hv.machine().write_guest_word(GuestAddr::new(va), 0).unwrap();
     assert_eq!(guest.call(Caller::update_va_mapping, [va, Entry::to(l1, FLAGS).0, mmu::UVMF_INVLPG, 0]), Ok(0));
     assert_eq!(extended(&mut guest, mmu::MMUEXT_PIN_L1_TABLE, l1.raw(), 0), Ok(0));
     assert_eq!(extended(&mut guest, mmu::MMUEXT_PIN_L1_TABLE, l1.raw(), 0), Err(Errno::Inval), "pinned already");
@@ -111,7 +104,7 @@ fn a_new_table_is_unmapped_filled_pinned_hung_in_and_taken_down() {
     assert_eq!(seen, Entry::to(page, Entry::PRESENT | Entry::WRITABLE | Entry::USER | Entry::GUEST_KERNEL).0);
     let hang = entry_address(home.tables[2], 1);
     assert_eq!(update(&mut guest, hang, Entry::to(l1, FLAGS | Entry::WRITABLE).0), Ok(0));
-    guest.hv.machine().write_guest_word(GuestAddr((512 + 7) << 12), 42).unwrap();
+    guest.hv.machine().write_guest_word(GuestAddr::new((512 + 7) << 12), 42).unwrap();
     assert_eq!(guest.hv.memory.frames.state(l1).uses(), 2);
     audit::check(guest.hv, &known(&guest), audit::nothing_lent);
     assert_eq!(update(&mut guest, hang, 0), Ok(0));
@@ -137,15 +130,15 @@ fn an_entry_that_is_refused_with_its_table_stays_as_it_was_written() {
     let before = audit::snapshot(guest.hv);
     assert_eq!(extended(&mut guest, mmu::MMUEXT_PIN_L4_TABLE, root.raw(), 0), Err(Errno::Inval));
     let [first, second] = [1, 2].map(|slot| table_word(guest.hv, root, slot).load(Ordering::SeqCst));
-    // What held its table first was opened to ring 3, as in Xen.
-    assert_eq!(first, Entry::to(good, Entry::PRESENT | Entry::USER).0);
+    // What held its table first was opened to ring 3, and marked as accessed, as in Xen.
+    assert_eq!(first, Entry::to(good, FLAGS).0);
     assert_eq!(second, Entry::to(bad, Entry::PRESENT).0);
     table_word(guest.hv, root, 1).store(Entry::to(good, Entry::PRESENT).0, Ordering::SeqCst);
     audit::assert_unchanged(guest.hv, &before);
     table_word(guest.hv, bad, 9).store(0, Ordering::SeqCst);
     assert_eq!(extended(&mut guest, mmu::MMUEXT_PIN_L4_TABLE, root.raw(), 0), Ok(0));
     let second = table_word(guest.hv, root, 2).load(Ordering::SeqCst);
-    assert_eq!(second, Entry::to(bad, Entry::PRESENT | Entry::USER).0, "the table below came first");
+    assert_eq!(second, Entry::to(bad, FLAGS).0, "a root's entry is marked at once");
 }
 
 #[test]
@@ -190,10 +183,10 @@ fn a_batch_counts_what_it_did() {
     let (mut guest, home) = guest();
     let l1 = home.tables[3];
     let page = Entry::to(home.data[1], FLAGS).0;
-    put(&guest, &[entry_address(l1, 100), page, entry_address(l1, 101), page, 4, 0]);
+    guest.put(BUFFER, &[entry_address(l1, 100), page, entry_address(l1, 101), page, 4, 0]);
     let done = 8 * 100;
     assert_eq!(guest.call(Caller::mmu_update, [BUFFER, 3, done, 0x7ff0]), Err(Errno::NoSys));
-    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr(done)).unwrap() as u32, 2);
+    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr::new(done)).unwrap() as u32, 2);
     assert_eq!(guest.hv.memory.frames.state(home.data[1]).refs(), 4);
     // The bits that the CPU notes stay only where the guest says so.
     for (command, dirty) in [(mmu::MMU_PT_UPDATE_PRESERVE_AD, true), (mmu::MMU_NORMAL_PT_UPDATE, false)] {
@@ -206,8 +199,8 @@ fn a_batch_counts_what_it_did() {
 #[test]
 fn direct_writes_to_a_table_are_done_or_left_to_the_guest() {
     let (mut guest, home) = guest();
-    let root = home.tables[0];
-    let va = GuestAddr(((16 + 3) << 12) + 8 * 40);
+    let root = guest.state.kernel_root.unwrap();
+    let va = GuestAddr::new(((16 + 3) << 12) + 8 * 40);
     let page = Entry::to(home.data[2], FLAGS | Entry::WRITABLE).0;
     let write =
         |guest: &Guest, va, bytes, what| guest.hv.memory.emulate_write(&guest.domain.memory, root, va, bytes, what);
@@ -223,9 +216,9 @@ fn direct_writes_to_a_table_are_done_or_left_to_the_guest() {
     let before = audit::snapshot(guest.hv);
     let table = Entry::to(home.tables[3], FLAGS | Entry::WRITABLE).0;
     assert!(write(&guest, va, 8, Write::Store(table)).is_err());
-    assert!(write(&guest, GuestAddr(va.0 + 1), 8, Write::Store(0)).is_err(), "across two entries");
-    assert!(write(&guest, GuestAddr((16 + 2) << 12), 8, Write::Store(0)).is_err(), "an L2");
-    assert!(write(&guest, GuestAddr(3 << 12), 8, Write::Store(0)).is_err(), "no table at all");
+    assert!(write(&guest, GuestAddr::new(va.as_u64() + 1), 8, Write::Store(0)).is_err(), "across two entries");
+    assert!(write(&guest, GuestAddr::new((16 + 2) << 12), 8, Write::Store(0)).is_err(), "an L2");
+    assert!(write(&guest, GuestAddr::new(3 << 12), 8, Write::Store(0)).is_err(), "no table at all");
     audit::assert_unchanged(guest.hv, &before);
     assert_eq!(write(&guest, va, 8, Write::Store(0)), Ok(Written { old: page & !2, stored: true }));
     assert_eq!(extended(&mut guest, mmu::MMUEXT_TLB_FLUSH_LOCAL, 0, 0), Ok(0));
@@ -237,23 +230,23 @@ fn a_balloon_goes_out_and_in_again() {
     let (mut guest, home) = guest();
     let free = guest.hv.memory.frames.free_frames();
     let page = home.data[9];
-    guest.hv.machine().write_guest_word(GuestAddr(9 << 12), 0xdead).unwrap();
+    guest.hv.machine().write_guest_word(GuestAddr::new(9 << 12), 0xdead).unwrap();
     assert_eq!(guest.call(Caller::update_va_mapping, [9 << 12, 0, 0, 0]), Ok(0));
     let reservation = |list: u64, pages: u64| [list, pages, 0, 0x7ff0];
-    put(&guest, &reservation(64, 1));
-    guest.hv.machine().write_guest_word(GuestAddr(64), page.raw()).unwrap();
+    guest.put(BUFFER, &reservation(64, 1));
+    guest.hv.machine().write_guest_word(GuestAddr::new(64), page.raw()).unwrap();
     assert_eq!(guest.call(Caller::memory_op, [1, BUFFER, 0, 0]), Ok(1));
     assert_eq!(guest.hv.memory.frames.free_frames(), free + 1);
     assert_eq!(guest.call(Caller::memory_op, [1, BUFFER, 0, 0]), Ok(0), "not the guest's any more");
-    guest.hv.machine().write_guest_word(GuestAddr(64), 9).unwrap();
+    guest.hv.machine().write_guest_word(GuestAddr::new(64), 9).unwrap();
     assert_eq!(guest.call(Caller::memory_op, [6, BUFFER, 0, 0]), Ok(1));
-    let fresh = Mfn::new(guest.hv.machine().read_guest_word(GuestAddr(64)).unwrap()).unwrap();
+    let fresh = Mfn::new(guest.hv.machine().read_guest_word(GuestAddr::new(64)).unwrap()).unwrap();
     assert_eq!(table_word(guest.hv, fresh, 0).load(Ordering::SeqCst), 0, "law 8: scrubbed");
     assert_eq!(guest.call(Caller::update_va_mapping, [9 << 12, Entry::to(fresh, FLAGS | 2).0, 0, 0]), Ok(0));
     audit::check(guest.hv, &known(&guest), audit::nothing_lent);
     // A quota is a quota.
     let room = 64 - 20;
-    put(&guest, &reservation(0, 1000));
+    guest.put(BUFFER, &reservation(0, 1000));
     assert_eq!(guest.call(Caller::memory_op, [0, BUFFER, 0, 0]), Ok(room));
 }
 
@@ -292,7 +285,7 @@ fn a_frame_goes_to_another_only_when_no_cpu_knows_it() {
     let (hv, page) = (guest.hv, home.data[7]);
     support::on_cpu(1);
     guest.run();
-    hv.machine().write_guest_word(GuestAddr(7 << 12), 1).unwrap();
+    hv.machine().write_guest_word(GuestAddr::new(7 << 12), 1).unwrap();
     support::on_cpu(0);
     assert_eq!(guest.call(Caller::update_va_mapping, [7 << 12, 0, 0, 0]), Ok(0), "without a flush");
     hv.memory.frames.release_from_reservation(page, guest.domain.owner).unwrap();
@@ -317,7 +310,7 @@ fn a_table_is_written_to_only_when_no_cpu_walks_through_it() {
     assert_eq!(update(&mut guest, hang, Entry::to(l1, FLAGS).0), Ok(0));
     support::on_cpu(1);
     guest.run();
-    hv.machine().read_guest_word(GuestAddr(512 << 12)).unwrap();
+    hv.machine().read_guest_word(GuestAddr::new(512 << 12)).unwrap();
     support::on_cpu(0);
     assert_eq!(update(&mut guest, hang, 0), Ok(0), "without a flush");
     let writable = Entry::to(l1, FLAGS | Entry::WRITABLE).0;
@@ -325,7 +318,7 @@ fn a_table_is_written_to_only_when_no_cpu_walks_through_it() {
     audit::check_caches(hv, audit::nothing_lent);
     // And the other way round: what a CPU can still write to becomes no table.
     support::on_cpu(1);
-    hv.machine().write_guest_word(GuestAddr(5 << 12), 0).unwrap();
+    hv.machine().write_guest_word(GuestAddr::new(5 << 12), 0).unwrap();
     support::on_cpu(0);
     assert_eq!(guest.call(Caller::update_va_mapping, [5 << 12, 0, 0, 0]), Ok(0));
     assert_eq!(update(&mut guest, hang, Entry::to(l1, FLAGS).0), Ok(0));
@@ -341,7 +334,7 @@ fn claimed_pages_are_kept_for_whom_they_are_promised_to() {
     let wanting = Guest::new(hv, 1, false, 500);
     let other = Guest::new(hv, 2, false, 500);
     let mut claim = |domain: u64, pages: u64| {
-        put(&control, &[0, pages, 0, domain]);
+        control.put(BUFFER, &[0, pages, 0, domain]);
         control.call(Caller::memory_op, [24, BUFFER, 0, 0])
     };
     let free = u64::from(hv.memory.frames.free_frames());

@@ -6,7 +6,7 @@ mod support;
 
 use oxen_abi::errno::Errno;
 use oxen_hv::{
-    addr::{GuestAddr, Mfn},
+    addr::Mfn,
     caller::Caller,
     mem::{editor::Editor, entry::Entry},
 };
@@ -32,19 +32,13 @@ fn start() -> (Guest, Home) {
     (guest, home)
 }
 
-fn put(guest: &Guest, words: &[u64]) {
-    for (i, &word) in words.iter().enumerate() {
-        guest.hv.machine().write_guest_word(GuestAddr(BUFFER + 8 * i as u64), word).unwrap();
-    }
-}
-
 fn update(guest: &mut Guest, table: Mfn, slot: usize, entry: u64) -> Result<u64, Errno> {
-    put(guest, &[entry_address(table, slot), entry]);
+    guest.put(BUFFER, &[entry_address(table, slot), entry]);
     guest.call(Caller::mmu_update, [BUFFER, 1, 0, SELF])
 }
 
 fn extended(guest: &mut Guest, command: u64, frame: Mfn) -> Result<u64, Errno> {
-    put(guest, &[command, frame.raw(), 0]);
+    guest.put(BUFFER, &[command, frame.raw(), 0]);
     guest.call(Caller::mmuext_op, [BUFFER, 1, 0, SELF])
 }
 
@@ -196,7 +190,7 @@ fn the_hypervisor_reads_nothing_of_its_own_for_a_guest() {
     guest.domain.memory.linear_slot_going.store(0, Ordering::SeqCst);
     // Other addresses are as good as ever, and the slot is one of them then.
     assert_eq!(update(&mut guest, root, 5, to(home.tables[1], WRITE)), Ok(0));
-    put(&guest, &[entry_address(root, 6), 0]);
+    guest.put(BUFFER, &[entry_address(root, 6), 0]);
     assert_eq!(guest.call(Caller::mmu_update, [BUFFER | 5 << 39, 1, 0, SELF]), Ok(0));
 }
 

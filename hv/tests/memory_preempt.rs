@@ -9,7 +9,7 @@ use oxen_abi::mmu::{
 };
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
-    mem::{Ram, editor::Editor, entry::Entry, walk},
+    mem::{RamFrame, editor::Editor, entry::Entry, walk},
     reply::Stop,
 };
 use std::sync::atomic::Ordering;
@@ -86,7 +86,7 @@ impl World {
     fn once(&mut self, command: u32, frame: Mfn) -> Result<u64, Stop> {
         self.guest.run();
         for (i, word) in [u64::from(command), frame.raw(), 0].into_iter().enumerate() {
-            self.guest.hv.machine().write_guest_word(GuestAddr(8 * i as u64), word).unwrap();
+            self.guest.hv.machine().write_guest_word(GuestAddr::new(8 * i as u64), word).unwrap();
         }
         self.guest.caller().mmuext_op(&mut [0, 1, 0, 0x7ff0, 0, 0])
     }
@@ -105,8 +105,8 @@ impl World {
             3 => {
                 let ptr = entry_address(self.home.tables[0], 7);
                 for word in [Entry::to(self.tree[1], FLAGS).0, 0] {
-                    self.guest.hv.machine().write_guest_word(GuestAddr(0), ptr).unwrap();
-                    self.guest.hv.machine().write_guest_word(GuestAddr(8), word).unwrap();
+                    self.guest.hv.machine().write_guest_word(GuestAddr::new(0), ptr).unwrap();
+                    self.guest.hv.machine().write_guest_word(GuestAddr::new(8), word).unwrap();
                     let _ = self.guest.caller().mmu_update(&mut [0, 1, 0, 0x7ff0, 0, 0]);
                 }
                 return;
@@ -116,7 +116,7 @@ impl World {
         };
         let _ = self.once(command, frame);
         let home = self.home.tables[0];
-        if self.guest.state.kernel_root != Some(home) {
+        if self.guest.state.kernel_root.map(RamFrame::mfn) != Some(home) {
             let domain = self.guest.domain.clone();
             while Editor::open(&self.guest.hv.memory, &domain.memory).is_err() {}
             let mut editor = Editor::open(&self.guest.hv.memory, &domain.memory).unwrap();

@@ -25,19 +25,13 @@ fn guest(is_privileged: bool) -> (Guest, Home) {
     (guest, home)
 }
 
-fn put(guest: &Guest, words: &[u64]) {
-    for (index, word) in words.iter().enumerate() {
-        guest.hv.machine().write_guest_word(GuestAddr(index as u64 * 8), *word).unwrap();
-    }
-}
-
 #[test]
 fn operations_of_translated_guests_look_at_what_they_are_told() {
     let (mut guest, _) = guest(false);
     let own = u64::from(guest.domain.id.0);
     let mut ask = |operation: u64, words: [u64; 5]| {
         assert_eq!(guest.call(Caller::memory_op, [operation, UNMAPPED, 0, 0]), Err(Errno::Fault), "{operation}");
-        put(&guest, &words);
+        guest.put(0, &words);
         guest.call(Caller::memory_op, [operation, 0, 0, 0])
     };
     for operation in [7, 15, 23] {
@@ -58,9 +52,9 @@ fn operations_of_translated_guests_look_at_what_they_are_told() {
     assert_eq!(ask(27, [2, 1 << 47, 0, 0, 0]), Err(Errno::Fault));
     assert_eq!(ask(27, [2, u64::MAX, 0, 0, 0]), Err(Errno::Inval), "its first byte can be the guest's");
     assert_eq!(ask(27, [1 | 5 << 32, 7, 8, 9, 0]), Ok(0));
-    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr(0)), Ok(1), "no device keeps memory for itself");
+    assert_eq!(guest.hv.machine().read_guest_word(GuestAddr::new(0)), Ok(1), "no device keeps memory for itself");
     for operation in [8, 20, 22, 29, 33] {
-        put(&guest, &[SELF; 5]);
+        guest.put(0, &[SELF; 5]);
         assert_eq!(guest.call(Caller::memory_op, [operation, 0, 0, 0]), Err(Errno::NoSys), "{operation}");
     }
     assert_eq!(guest.call(Caller::memory_op, [25, UNMAPPED, 0, 0]), Err(Errno::OpNotSupp));
@@ -70,10 +64,10 @@ fn operations_of_translated_guests_look_at_what_they_are_told() {
 fn an_exchange_is_judged_step_by_step() {
     let (mut guest, _) = guest(false);
     let exchange = |guest: &mut Guest, give: (u64, u64), get: (u64, u64), list: u64, whose: u64, done: u64| {
-        put(guest, &[list, give.0, give.1, whose, list, get.0, get.1, whose, done]);
-        guest.hv.machine().write_guest(GuestAddr(LIST), &[0xff; 64]).unwrap();
+        guest.put(0, &[list, give.0, give.1, whose, list, get.0, get.1, whose, done]);
+        guest.hv.machine().write_guest(GuestAddr::new(LIST), &[0xff; 64]).unwrap();
         let answer = guest.call(Caller::memory_op, [11, 0, 0, 0]);
-        (answer, guest.hv.machine().read_guest_word(GuestAddr(64)).unwrap())
+        (answer, guest.hv.machine().read_guest_word(GuestAddr::new(64)).unwrap())
     };
     assert_eq!(exchange(&mut guest, (1, 10), (2, 10), LIST, SELF, 0).0, Err(Errno::Perm), "the order before all");
     assert_eq!(exchange(&mut guest, (2, 0), (1, 0), LIST, SELF, 0).0, Err(Errno::Inval));
@@ -96,17 +90,17 @@ fn an_exchange_is_judged_step_by_step() {
 fn device_memory_and_the_hypervisors_are_nobodys_to_be_named() {
     for is_privileged in [false, true] {
         let (mut guest, home) = guest(is_privileged);
-        let place = home.tables[3].address().0 + 8 * 100;
+        let place = home.tables[3].address().as_u64() + 8 * 100;
         let may = if is_privileged { Ok(0) } else { Err(Errno::Perm) };
         for (whose, answer) in [(IO, Ok(0)), (XEN, may), (0x7ff3, Err(Errno::Srch))] {
-            put(&guest, &[place, 0]);
+            guest.put(0, &[place, 0]);
             assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, whose]), answer, "{whose:#x}");
             let entry = Entry::to(home.data[1], Entry::PRESENT).0;
-            put(&guest, &[place, entry]);
+            guest.put(0, &[place, entry]);
             assert!(guest.call(Caller::mmu_update, [0, 1, 0, whose]).is_err(), "one's own is not theirs");
         }
         // What is not one's own is in no upper table, not even nothing.
-        put(&guest, &[home.tables[2].address().0 + 8 * 100, 0]);
+        guest.put(0, &[home.tables[2].address().as_u64() + 8 * 100, 0]);
         assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, SELF]), Ok(0));
         assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, IO]), Err(Errno::Inval));
         // How a page is cached is for whoever has devices to say, be it mapped or not.
@@ -114,7 +108,7 @@ fn device_memory_and_the_hypervisors_are_nobodys_to_be_named() {
         let answer = if is_privileged { Errno::Perm } else { Errno::Inval };
         let whose = if is_privileged { XEN } else { IO };
         for slot in [100, 1] {
-            put(&guest, &[home.tables[3].address().0 + 8 * slot, no_ram | Entry::PRESENT | Entry::PCD]);
+            guest.put(0, &[home.tables[3].address().as_u64() + 8 * slot, no_ram | Entry::PRESENT | Entry::PCD]);
             assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, whose]), Err(answer), "over nothing, over a page");
         }
         // Descriptors, roots and flushes are one's own; what is pinned or cleared is somebody's.
@@ -127,11 +121,11 @@ fn device_memory_and_the_hypervisors_are_nobodys_to_be_named() {
             (16, Errno::Inval),
         ] {
             let answer = if is_privileged { answer } else { Errno::Perm };
-            put(&guest, &[command, home.data[1].raw(), 0]);
+            guest.put(0, &[command, home.data[1].raw(), 0]);
             assert_eq!(guest.call(Caller::mmuext_op, [0, 1, 0, IO]), Err(answer), "{command}");
         }
         for (command, answer) in [(19, Errno::OpNotSupp), (20, Errno::OpNotSupp), (21, Errno::NoSys)] {
-            put(&guest, &[command, 0, 0]);
+            guest.put(0, &[command, 0, 0]);
             assert_eq!(guest.call(Caller::mmuext_op, [0, 1, 0, SELF]), Err(answer), "{command}");
         }
     }

@@ -44,15 +44,11 @@ fn work(cpu: u16, guest: &mut Guest, home: &mut Home, others: &[(Owner, Vec<Mfn>
         let entry = Entry::to(home.data[index], FLAGS | Entry::WRITABLE).0;
         // Somebody may still hold the frame as writable: that is no obstacle to mapping it so.
         assert_eq!(guest.call(Caller::update_va_mapping, [va, entry, 0, 0]), Ok(0));
-        hv.machine().write_guest_word(GuestAddr(va + 8), round).unwrap();
+        hv.machine().write_guest_word(GuestAddr::new(va + 8), round).unwrap();
         let (owner, frames) = &others[round as usize % others.len()];
         let wanted = frames[index];
-        if hv.memory.hold_writable(wanted, *owner).is_ok() {
-            hv.memory.frames.put_use(wanted);
-        }
-        if hv.memory.frames.reference(wanted, *owner).is_ok() {
-            hv.memory.frames.put(wanted);
-        }
+        drop(hv.memory.hold_writable(wanted, *owner));
+        drop(hv.memory.hold(wanted, *owner));
     }
 }
 
@@ -61,7 +57,10 @@ fn pin_and_unpin(hv: &Hypervisor<Fake>, guest: &mut Guest, table: Mfn, page: Mfn
     table_word(hv, table, 1).store(0, Ordering::SeqCst);
     table_word(hv, table, 5).store(Entry::to(page, FLAGS | Entry::WRITABLE).0, Ordering::SeqCst);
     let put = |words: [u64; 3]| {
-        words.iter().zip(0..).for_each(|(&word, i)| hv.machine().write_guest_word(GuestAddr(8 * i), word).unwrap());
+        words
+            .iter()
+            .zip(0..)
+            .for_each(|(&word, i)| hv.machine().write_guest_word(GuestAddr::new(8 * i), word).unwrap());
     };
     put([u64::from(MMUEXT_PIN_L1_TABLE), table.raw(), 0]);
     if guest.call(Caller::mmuext_op, [0, 1, 0, 0x7ff0]).is_ok() {

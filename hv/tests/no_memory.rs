@@ -112,7 +112,7 @@ const LIFE: [(&str, Step); 15] = [
     ("context", |life| {
         let mut context = VcpuGuestContext::new_zeroed();
         context.flags = (VGCF_IN_KERNEL | VGCF_ONLINE).into();
-        context.ctrlreg[3] = life.frames[0].address().0;
+        context.ctrlreg[3] = life.frames[0].address().as_u64();
         context.gdt_frames[0] = life.frames[4].raw();
         context.gdt_ents = 16;
         context.user_regs.cs = 0xe030;
@@ -140,10 +140,10 @@ const LIFE: [(&str, Step); 15] = [
     ("grants", |life| life.hv.grow_grant_table(&life.domain(), 5)),
     ("version", |life| life.hv.set_grant_version(&life.domain(), 2).0),
     ("info", |life| {
-        life.hv.machine().load_root(life.frames[0]);
+        life.hv.machine().load_root(life.hv.memory.frames.ram_frame(life.frames[0]).unwrap());
         let words = [life.page(), 64];
         let done = life.own(|caller| {
-            caller.hv.machine().write_guest(GuestAddr(0), words.as_bytes()).unwrap();
+            caller.hv.machine().write_guest(GuestAddr::new(0), words.as_bytes()).unwrap();
             caller.vcpu_op(&mut [VCPUOP_REGISTER_VCPU_INFO.into(), 0, 0, 0, 0, 0]).map_err(refused)
         });
         life.control.run();

@@ -23,7 +23,6 @@ use oxen_hv::{
     caller::Caller,
     domain::traps::TrapHandler,
     event::pirq::{Interrupts, Signal},
-    mem::Ram,
 };
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
@@ -62,10 +61,10 @@ fn dom0() -> (Guest, Home) {
 }
 
 fn ask<T: FromBytes + IntoBytes + Immutable>(guest: &mut Guest, command: u32, request: T) -> Result<T, Errno> {
-    guest.hv.machine().write_guest(GuestAddr(REQUEST), request.as_bytes()).unwrap();
+    guest.hv.machine().write_guest(GuestAddr::new(REQUEST), request.as_bytes()).unwrap();
     guest.call(Caller::physdev_op, [command.into(), REQUEST, 0, 0])?;
     let mut answer = T::new_zeroed();
-    guest.hv.machine().read_guest(GuestAddr(REQUEST), answer.as_mut_bytes()).unwrap();
+    guest.hv.machine().read_guest(GuestAddr::new(REQUEST), answer.as_mut_bytes()).unwrap();
     Ok(answer)
 }
 
@@ -197,12 +196,12 @@ fn a_table_in_use_is_mapped_read_only_and_what_is_written_there_is_lost() {
     assert!(!map_device(&mut dom0, &home, BAR + 0x2000));
     let before = entry(&dom0, 1);
     // mov [rdx], eax
-    dom0.hv.machine().write_guest(GuestAddr(0x1000), &[0x89, 0x02, 0x90]).unwrap();
+    dom0.hv.machine().write_guest(GuestAddr::new(0x1000), &[0x89, 0x02, 0x90]).unwrap();
     (dom0.regs.rip, dom0.regs.rdx, dom0.regs.rax) = (0x1000, 0x7010, 0x1234);
     dom0.caller().page_fault(0x7010, 7);
     assert_eq!((dom0.regs.rip, entry(&dom0, 1)), (0x1002, before));
     // xchg [rdx], eax
-    dom0.hv.machine().write_guest(GuestAddr(0x1000), &[0x87, 0x02, 0x90]).unwrap();
+    dom0.hv.machine().write_guest(GuestAddr::new(0x1000), &[0x87, 0x02, 0x90]).unwrap();
     dom0.state.traps.set(14, TrapHandler { address: 0x2000, cs: 0xe033, flags: 0 });
     (dom0.regs.rip, dom0.regs.rsp) = (0x1000, 0x3000);
     dom0.caller().page_fault(0x7010, 7);
@@ -342,21 +341,21 @@ fn no_node_is_known_of_a_device_that_is() {
     announce(&mut dom0);
     // Segment, bus, device and function.
     let devices = [u32::from(DEVFN) << 24, u32::from(DEVFN) << 24 | 1, u32::from(DEVFN) << 24 | 1 << 16];
-    dom0.hv.machine().write_guest(GuestAddr(0x1000), devices.as_bytes()).unwrap();
+    dom0.hv.machine().write_guest(GuestAddr::new(0x1000), devices.as_bytes()).unwrap();
     let asked = SysctlPcitopoinfo { num_devs: 3, _pad0: 0, devs: 0x1000, nodes: 0x1800 };
     let op = Sysctl::new(XEN_SYSCTL_PCITOPOINFO, &asked);
-    dom0.hv.machine().write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+    dom0.hv.machine().write_guest(GuestAddr::new(0), op.as_bytes()).unwrap();
     assert_eq!(dom0.call(Caller::sysctl, [0; 4]), Ok(0));
     let mut nodes = [0_u32; 3];
-    dom0.hv.machine().read_guest(GuestAddr(0x1800), nodes.as_mut_bytes()).unwrap();
+    dom0.hv.machine().read_guest(GuestAddr::new(0x1800), nodes.as_mut_bytes()).unwrap();
     assert_eq!(nodes, [u32::MAX, u32::MAX - 1, u32::MAX - 1]);
     // A virtual function brings the physical one that it names.
     let physfn = PhysdevManagePci { bus: 1, devfn: DEVFN };
     let add = PhysdevPciDeviceAdd { devfn: DEVFN + 1, flags: XEN_PCI_DEV_VIRTFN, physfn, ..FromZeros::new_zeroed() };
     ask(&mut dom0, PHYSDEVOP_PCI_DEVICE_ADD, add).unwrap();
-    dom0.hv.machine().write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+    dom0.hv.machine().write_guest(GuestAddr::new(0), op.as_bytes()).unwrap();
     assert_eq!(dom0.call(Caller::sysctl, [0; 4]), Ok(0));
-    dom0.hv.machine().read_guest(GuestAddr(0x1800), nodes.as_mut_bytes()).unwrap();
+    dom0.hv.machine().read_guest(GuestAddr::new(0x1800), nodes.as_mut_bytes()).unwrap();
     assert_eq!(nodes, [u32::MAX, u32::MAX - 1, u32::MAX]);
 }
 
@@ -411,7 +410,7 @@ fn who_may_not_is_told_in_xens_order() {
 fn the_interface_of_old_takes_command_and_argument_in_one() {
     let (mut dom0, _) = dom0();
     let old = |dom0: &mut Guest, words: [u32; 6]| {
-        dom0.hv.machine().write_guest(GuestAddr(REQUEST), words.as_bytes()).unwrap();
+        dom0.hv.machine().write_guest(GuestAddr::new(REQUEST), words.as_bytes()).unwrap();
         dom0.call(Caller::physdev_op_compat, [REQUEST, 0, 0, 0])
     };
     assert_eq!(old(&mut dom0, [PHYSDEVOP_SET_IOPL, 0, 2, 0, 0, 0]), Ok(0));
@@ -421,7 +420,7 @@ fn the_interface_of_old_takes_command_and_argument_in_one() {
     let place = [CONTROLLER as u32, 0];
     assert_eq!(old(&mut dom0, [PHYSDEVOP_APIC_READ, 0, place[0], 0, 0x15, 0]), Ok(0));
     let mut answer = [0; 4];
-    dom0.hv.machine().read_guest(GuestAddr(20), &mut answer).unwrap();
+    dom0.hv.machine().read_guest(GuestAddr::new(20), &mut answer).unwrap();
     assert_eq!(u32::from_le_bytes(answer), 0x15);
     // Pin 5 by level, active low, as pirq 5; then with a number that is not the line's.
     assert_eq!(old(&mut dom0, [PHYSDEVOP_APIC_WRITE, 0, place[0], 0, 0x1a, 0xa005]), Ok(0));

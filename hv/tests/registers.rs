@@ -9,7 +9,6 @@ use oxen_abi::{
 };
 use oxen_hv::{
     domain::{control_registers::CR4_OSXSAVE, traps::TrapHandler},
-    mem::Ram,
     processor::cpuid::{Vendor, leaves_x87_pointers},
     stubs,
     trap::msr,
@@ -133,7 +132,7 @@ fn the_hypervisors_register_fills_a_page_of_the_guests_own_with_the_stubs() {
 fn extended_leaves_are_the_vendors() {
     let mut guest = guest();
     let set = |leaf, answer| guest.hv.machine().peripherals.lock().unwrap().cpuid.insert(leaf, answer);
-    set(1, [0x50_6e3, 0, 0, u32::MAX]);
+    set(1, [0x50_6e3, 0x0102_0800, 0, u32::MAX]);
     set(7, [0, u32::MAX, u32::MAX, u32::MAX]);
     set(0x8000_0000, [0x8000_00ff, 1, 2, 3]);
     set(0x8000_0001, [7, 7, u32::MAX, u32::MAX]);
@@ -144,6 +143,7 @@ fn extended_leaves_are_the_vendors() {
     vendor(&guest, *b"Auth");
     let ask = |guest: &mut Guest, leaf| guest.caller().cpuid_leaf(leaf, 0);
     assert_eq!(ask(&mut guest, 1)[3], 0x0fc9_c3f5, "no SYSENTER, no memory types");
+    assert_eq!(ask(&mut guest, 1)[1], 0x0002_0800, "no number of a processor");
     assert_eq!(ask(&mut guest, 7), [0, 0x218c_0329, 0x0040_0700, 0]);
     assert_eq!(ask(&mut guest, 0x8000_0000), [0x8000_0021, 1, 2, 3]);
     assert_eq!(ask(&mut guest, 0x8000_0001), [7, 7, 0x0021_09e1, 0xe9d1_cbf5]);

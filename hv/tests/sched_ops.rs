@@ -17,10 +17,9 @@ use oxen_abi::{
 use oxen_hv::{
     Hypervisor,
     caller::{Caller, Current},
-    domain::{Config, Domain, control_registers::CR4_TSD, regs::Regs, vcpu::pause},
+    domain::{Config, Domain, control_registers::CR4_TSD, regs::Regs, vcpu::Pauses},
     hardware::Clock,
-    mem::Ram,
-    per_cpu::work,
+    per_cpu::Work,
     reply::{Args, Reply},
     sched::{clock::Scale, run_queue::Share},
 };
@@ -43,7 +42,7 @@ impl Cpu {
     fn leave(&mut self) {
         self.hv.leave(this_cpu(), &mut self.current, &mut self.regs);
         let current = self.current.as_ref().unwrap();
-        assert_eq!(current.vcpu.pauses.load(SeqCst), 0, "who runs may run");
+        assert_eq!(current.vcpu.pauses.load(SeqCst), Pauses::empty(), "who runs may run");
         assert!(current.vcpu.slot.lock().is_none() && current.vcpu.sched.is_running());
     }
 
@@ -53,9 +52,9 @@ impl Cpu {
         let armed = self.hv.machine().peripherals.lock().unwrap().armed[usize::from(this_cpu().0)];
         let shared = self.hv.cpu(this_cpu()).unwrap();
         if armed.is_some_and(|at| at <= self.hv.machine().time.load(SeqCst)) {
-            shared.work.fetch_or(work::TIMER, SeqCst);
+            shared.work.insert(Work::TIMER, SeqCst);
         }
-        if shared.work.load(SeqCst) != 0 {
+        if !shared.work.load(SeqCst).is_empty() {
             self.leave();
         }
     }
@@ -65,6 +64,7 @@ impl Cpu {
         let mut caller = Caller {
             hv: self.hv,
             cpu: this_cpu(),
+            shared: self.hv.cpu(this_cpu()).unwrap(),
             domain: &current.domain,
             vcpu: &current.vcpu,
             state: &mut current.state,
@@ -88,7 +88,7 @@ fn domain(hv: &'static Hypervisor<Fake>, id: u16, vcpus: u32) -> Arc<Domain> {
         vcpu.is_initialised.store(true, SeqCst);
         hv.set_hard_affinity(&domain, vcpu, 1).unwrap();
         vcpu.slot.lock().as_mut().unwrap().regs.rip = u64::from(id) + 1000 * u64::from(domain.id.0);
-        hv.unpause_vcpu(vcpu, pause::DOWN);
+        hv.unpause_vcpu(vcpu, Pauses::DOWN);
     }
     hv.unpause_by_controller(&domain).unwrap();
     domain
@@ -100,6 +100,7 @@ fn bind_timer(cpu: &mut Cpu) -> u32 {
     let caller = Caller {
         hv: cpu.hv,
         cpu: this_cpu(),
+        shared: cpu.hv.cpu(this_cpu()).unwrap(),
         domain: &current.domain,
         vcpu: &current.vcpu,
         state: &mut current.state,
@@ -171,7 +172,7 @@ fn a_yield_with_nobody_else_asks_nothing_of_the_exit_path() {
     let first = domain(hv, 1, 1);
     cpu.leave();
     cpu.call(Caller::sched_op, [SCHEDOP_YIELD.into(), 0, 0]).unwrap();
-    assert_eq!(hv.cpu(this_cpu()).unwrap().work.load(SeqCst), 0);
+    assert_eq!(hv.cpu(this_cpu()).unwrap().work.load(SeqCst), Work::empty());
     let other = domain(hv, 2, 1);
     cpu.leave();
     let before = cpu.who();
@@ -211,8 +212,8 @@ fn a_runstate_area_says_what_the_vcpu_does() {
     assert_eq!(guest.call(Caller::vcpu_op, [register, 0, 0, 0]), Ok(0));
     *guest.vcpu.slot.lock() = Some(guest.state);
     let mut cpu = Cpu::new(hv);
-    guest.vcpu.pauses.store(pause::DOWN, SeqCst);
-    hv.unpause_vcpu(&guest.vcpu, pause::DOWN);
+    guest.vcpu.pauses.store(Pauses::DOWN, SeqCst);
+    hv.unpause_vcpu(&guest.vcpu, Pauses::DOWN);
     cpu.leave();
     let area = hv.machine().words(home.data[1]);
     let state = || area[0].load(SeqCst) & 0xff;
@@ -278,7 +279,7 @@ fn step(hv: &'static Hypervisor<Fake>, cpu: &mut Cpu, dice: &mut Dice, domains: 
         9 if !is_clock => drop(cpu.call(Caller::vcpu_op, [VCPUOP_DOWN.into(), dice.wide(4), 0])),
         10 | 11 => {
             for vcpu in domain.each_vcpu() {
-                hv.unpause_vcpu(vcpu, pause::DOWN);
+                hv.unpause_vcpu(vcpu, Pauses::DOWN);
             }
             hv.resume_domain(domain);
         }
@@ -323,19 +324,19 @@ fn polling_ends_with_the_port_the_time_or_at_once() {
     ask(0);
     guest.caller().send_event(port).unwrap();
     assert_eq!(guest.call(Caller::sched_op, [SCHEDOP_POLL.into(), 0, 0, 0]), Ok(0));
-    assert_eq!(guest.vcpu.pauses.load(SeqCst), 0, "it is pending already");
+    assert_eq!(guest.vcpu.pauses.load(SeqCst), Pauses::empty(), "it is pending already");
     // Take the event.
     hv.machine().words(guest.domain.shared_info)[256].store(0, SeqCst);
     guest.state.info.upcall_pending().store(0, SeqCst);
     assert_eq!(guest.call(Caller::sched_op, [SCHEDOP_POLL.into(), 0, 0, 0]), Ok(0));
-    assert_eq!(guest.vcpu.pauses.load(SeqCst), pause::POLLING);
+    assert_eq!(guest.vcpu.pauses.load(SeqCst), Pauses::POLLING);
     guest.caller().send_event(port).unwrap();
-    assert_eq!(guest.vcpu.pauses.load(SeqCst), 0);
+    assert_eq!(guest.vcpu.pauses.load(SeqCst), Pauses::empty());
     hv.machine().words(guest.domain.shared_info)[256].store(0, SeqCst);
     guest.state.info.upcall_pending().store(0, SeqCst);
     ask(5_000);
     assert_eq!(guest.call(Caller::sched_op, [SCHEDOP_POLL.into(), 0, 0, 0]), Ok(0));
-    assert_eq!(guest.vcpu.pauses.load(SeqCst), pause::POLLING);
+    assert_eq!(guest.vcpu.pauses.load(SeqCst), Pauses::POLLING);
     *guest.vcpu.slot.lock() = Some(guest.state);
     let mut cpu = Cpu::new(hv);
     cpu.leave();

@@ -18,7 +18,7 @@ use oxen_hv::{
     Hypervisor,
     addr::GuestAddr,
     caller::{Caller, Current},
-    domain::{Config, Domain, regs::Regs, vcpu::pause},
+    domain::{Config, Domain, regs::Regs, vcpu::Pauses},
     hardware::CpuId,
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
@@ -35,7 +35,7 @@ fn domain(hv: &'static Hypervisor<Fake>, vcpus: u32, cpus: u64) -> Arc<Domain> {
         let vcpu = domain.vcpu(id).unwrap();
         hv.set_hard_affinity(&domain, vcpu, cpus).unwrap();
         vcpu.is_initialised.store(true, SeqCst);
-        hv.unpause_vcpu(vcpu, pause::DOWN);
+        hv.unpause_vcpu(vcpu, Pauses::DOWN);
     }
     hv.unpause_by_controller(&domain).unwrap();
     domain
@@ -64,7 +64,7 @@ fn a_vcpu_that_runs_where_it_may_not_any_more_leaves_at_once() {
     leave(hv, &mut current);
     assert_eq!(current.unwrap().domain.id, other.id);
     assert_eq!(cpu_of(&moving, 0), 2);
-    assert_eq!(moving.vcpu(0).unwrap().pauses.load(SeqCst), 0, "it goes on there");
+    assert_eq!(moving.vcpu(0).unwrap().pauses.load(SeqCst), Pauses::empty(), "it goes on there");
     assert_eq!(hv.set_hard_affinity(&moving, moving.vcpu(0).unwrap(), 1 << 40), Err(Errno::Inval));
 }
 
@@ -84,10 +84,10 @@ fn a_new_vcpu_sits_where_it_would_like_to_if_it_may() {
 
 fn pool(control: &mut Guest, request: SysctlCpupoolOp) -> Result<SysctlCpupoolOp, Errno> {
     let op = Sysctl::new(XEN_SYSCTL_CPUPOOL_OP, &request);
-    control.hv.machine().write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+    control.hv.machine().write_guest(GuestAddr::new(0), op.as_bytes()).unwrap();
     control.call(Caller::sysctl, [0; 4])?;
     let mut answer = Sysctl::new_zeroed();
-    control.hv.machine().read_guest(GuestAddr(0), answer.as_mut_bytes()).unwrap();
+    control.hv.machine().read_guest(GuestAddr::new(0), answer.as_mut_bytes()).unwrap();
     Ok(answer.get())
 }
 
@@ -148,7 +148,7 @@ fn a_kernel_binds_its_vcpu_for_a_while_and_is_told_the_processor() {
     let mut control = Guest::new(boot(256), 0, true, 64);
     control.build_home(4);
     let bind = |control: &mut Guest, cpu: i32| {
-        control.hv.machine().write_guest(GuestAddr(0), cpu.as_bytes()).unwrap();
+        control.hv.machine().write_guest(GuestAddr::new(0), cpu.as_bytes()).unwrap();
         control.call(Caller::sched_op, [SCHEDOP_PIN_OVERRIDE.into(), 0, 0, 0])
     };
     assert_eq!(bind(&mut control, -1), Err(Errno::Inval), "nothing is to end");
@@ -164,7 +164,7 @@ fn a_kernel_binds_its_vcpu_for_a_while_and_is_told_the_processor() {
     control.hv.set_hard_affinity(&domain, &vcpu, 1 << 2).unwrap();
     control.call(Caller::vcpu_op, physid).unwrap();
     let mut told = [0_u32; 2];
-    control.hv.machine().read_guest(GuestAddr(0x100), told.as_mut_bytes()).unwrap();
+    control.hv.machine().read_guest(GuestAddr::new(0x100), told.as_mut_bytes()).unwrap();
     assert_eq!(told, [2, 2]);
     let mut guest = Guest::new(control.hv, 1, false, 64);
     guest.build_home(4);

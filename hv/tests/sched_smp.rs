@@ -11,9 +11,9 @@ use oxen_abi::{
 use oxen_hv::{
     Hypervisor,
     caller::{Caller, Current},
-    domain::{Config, Domain, regs::Regs, vcpu::pause},
+    domain::{Config, Domain, regs::Regs, vcpu::Pauses},
     hardware::CpuId,
-    per_cpu::work,
+    per_cpu::Work,
 };
 use std::{
     sync::{
@@ -40,7 +40,7 @@ fn make(hv: &'static Hypervisor<Fake>, vcpus: u32) -> Arc<Domain> {
         vcpu.is_initialised.store(true, SeqCst);
         let mark = u64::from(domain.id.0) << 8 | u64::from(id);
         vcpu.slot.lock().as_mut().unwrap().regs.rip = mark;
-        hv.unpause_vcpu(vcpu, pause::DOWN);
+        hv.unpause_vcpu(vcpu, Pauses::DOWN);
     }
     hv.unpause_by_controller(&domain).unwrap();
     domain
@@ -63,6 +63,7 @@ fn run_cpu(hv: &'static Hypervisor<Fake>, cpu: u16, domains: &Domains, stop: &At
         let mut caller = Caller {
             hv,
             cpu: CpuId(cpu),
+            shared,
             domain: &running.domain,
             vcpu: &running.vcpu,
             state: &mut running.state,
@@ -82,7 +83,7 @@ fn run_cpu(hv: &'static Hypervisor<Fake>, cpu: u16, domains: &Domains, stop: &At
             _ => drop(caller.sched_op(&mut [SCHEDOP_YIELD.into(), 0, 0, 0, 0, 0])),
         }
         hv.machine().time.fetch_add(dice.wide(20_000), SeqCst);
-        shared.work.fetch_or(work::TIMER, SeqCst);
+        shared.work.insert(Work::TIMER, SeqCst);
     }
     // The guest stays where it is: whoever ends it must be able to have it, so this CPU gives everything up.
     if let Some(last) = current.take() {

@@ -5,6 +5,7 @@ mod support;
 
 use oxen_hv::{
     addr::GuestAddr,
+    caller::Caller,
     domain::{flags, traps::TrapHandler},
 };
 use support::guest::Guest;
@@ -29,15 +30,29 @@ fn guest(is_privileged: bool) -> Guest {
 
 /// The instruction faults, and is done or not.
 fn fault(guest: &mut Guest, code: &[u8]) {
-    guest.hv.machine().write_guest(GuestAddr(PLACE), code).unwrap();
+    guest.hv.machine().write_guest(GuestAddr::new(PLACE), code).unwrap();
     guest.regs.rip = PLACE;
     guest.caller().general_protection(0);
 }
 
 fn bytes<const N: usize>(guest: &Guest, at: u64) -> [u8; N] {
     let mut bytes = [0; N];
-    guest.hv.machine().read_guest(GuestAddr(at), &mut bytes).unwrap();
+    guest.hv.machine().read_guest(GuestAddr::new(at), &mut bytes).unwrap();
     bytes
+}
+
+#[test]
+fn an_instruction_may_end_where_the_mapped_pages_do() {
+    const END: u64 = 0x2000;
+    let mut guest = guest(true);
+    guest.call(Caller::update_va_mapping, [END, 0, 0, 0]).unwrap();
+    for (code, is_whole) in [(&[0x6d][..], true), (&[0x66, 0x6d], true), (&[0x66], false)] {
+        guest.regs.rip = END - code.len() as u64;
+        guest.regs.rsp = 0x1800;
+        guest.hv.machine().write_guest(GuestAddr::new(guest.regs.rip), code).unwrap();
+        guest.caller().general_protection(0);
+        assert_eq!(guest.regs.rip, if is_whole { END } else { HANDLER + 13 }, "{code:x?}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use oxen_abi::{
     domid::DomId,
     errno::Errno,
 };
-use oxen_hv::{addr::GuestAddr, domain::control_registers::CR4_TSD, mem::Ram};
+use oxen_hv::{addr::GuestAddr, domain::control_registers::CR4_TSD};
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
     control::{ask, control_domain, make},
@@ -26,7 +26,7 @@ fn always(gtsc_khz: u32) -> DomctlTscInfo {
 
 /// An instruction that faulted; whether it was done.
 fn fault(guest: &mut Guest, code: &[u8]) -> bool {
-    guest.hv.machine().write_guest(GuestAddr(PLACE), code).unwrap();
+    guest.hv.machine().write_guest(GuestAddr::new(PLACE), code).unwrap();
     (guest.regs.rip, guest.regs.rsp) = (PLACE, 0x2800);
     guest.caller().general_protection(0);
     guest.regs.rip == PLACE + code.len() as u64

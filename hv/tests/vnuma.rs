@@ -38,12 +38,12 @@ fn two_nodes() -> DomctlVnuma {
 }
 
 fn put<T: IntoBytes + zerocopy::Immutable + ?Sized>(control: &Guest, at: u64, value: &T) {
-    control.hv.machine().write_guest(GuestAddr(at), value.as_bytes()).unwrap();
+    control.hv.machine().write_guest(GuestAddr::new(at), value.as_bytes()).unwrap();
 }
 
 fn take<T: FromZeros + zerocopy::FromBytes + IntoBytes>(control: &Guest, at: u64) -> T {
     let mut value = T::new_zeroed();
-    control.hv.machine().read_guest(GuestAddr(at), value.as_mut_bytes()).unwrap();
+    control.hv.machine().read_guest(GuestAddr::new(at), value.as_mut_bytes()).unwrap();
     value
 }
 

@@ -149,14 +149,14 @@ where
         Ok(())
     }
 
-    /// Shows the frontend all responses added so far. Answers whether it wants an event for them.
+    /// Shows the frontend all responses added so far. Returns whether it wants an event for them.
     #[must_use = "the frontend may be waiting for an event"]
     pub fn publish(&mut self) -> bool {
         let old = core::mem::replace(&mut self.rsp_published, self.rsp_prod_pvt);
         self.shared.publish(Index::RspProd, Index::RspEvent, old, self.rsp_prod_pvt)
     }
 
-    /// To be called when no request is left, before waiting: asks for an event on the next one, and answers whether some
+    /// Call it when no request is left, before waiting: asks for an event on the next one, and returns whether some
     /// came in the meantime, which are then to be consumed first.
     ///
     /// # Errors

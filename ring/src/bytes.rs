@@ -77,7 +77,7 @@ impl<'a> ByteWriter<'a> {
         Ok(self.stream.size() - used)
     }
 
-    /// Writes as many bytes as there is room for, and answers how many. The reader is to be sent an event after.
+    /// Writes as many bytes as there is room for, and returns how many. The reader is to be sent an event after.
     ///
     /// # Errors
     /// [`Overrun`]: the reader claims bytes nobody wrote.
@@ -123,7 +123,7 @@ impl<'a> ByteReader<'a> {
         self.stream.used(prod, self.cons).ok_or(Overrun { index: prod, limit })
     }
 
-    /// Reads as many bytes as wait and fit, and answers how many. The writer is to be sent an event after.
+    /// Reads as many bytes as wait and fit, and returns how many. The writer is to be sent an event after.
     ///
     /// # Errors
     /// [`Overrun`]: the writer claims more bytes than there is room for.

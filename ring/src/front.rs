@@ -61,7 +61,7 @@ where
         Ok(index)
     }
 
-    /// Shows the backend all requests added so far. Answers whether it wants an event for them.
+    /// Shows the backend all requests added so far. Returns whether it wants an event for them.
     #[must_use = "the backend may be waiting for an event"]
     pub fn publish(&mut self) -> bool {
         let old = core::mem::replace(&mut self.req_published, self.req_prod_pvt);
@@ -98,7 +98,7 @@ where
         Ok(Some(response))
     }
 
-    /// To be called when no response is left, before waiting: asks for an event on the next one, and answers whether
+    /// Call it when no response is left, before waiting: asks for an event on the next one, and returns whether
     /// some came in the meantime, which are then to be consumed first.
     ///
     /// # Errors

@@ -1,13 +1,15 @@
-//! `cargo xtask bench`: what the primitives cost, in instructions, beside Xen's cost and the figure to reach.
+//! `cargo xtask bench`: what the primitives cost, in instructions, beside Xen's cost and the figure to reach; and whether
+//! that is more than they may cost.
 
 mod boot;
+mod budget;
 mod io;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::figures::FIGURES;
 use crate::process::step;
@@ -16,6 +18,7 @@ use crate::session::Session;
 use crate::setup::{Need, require};
 use crate::workspace::Workspace;
 use crate::{build, xen};
+use budget::Budget;
 
 /// What `cargo xtask bench` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -29,6 +32,9 @@ pub struct Args {
     /// Measure real Xen only
     #[arg(long, requires = "against")]
     only_against: bool,
+    /// Let the primitives cost from now on what they cost now, instead of failing where that is more
+    #[arg(long, conflicts_with = "only_against")]
+    set_budget: bool,
     /// Seconds after which a measurement is stopped
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
@@ -51,42 +57,58 @@ type Medians = BTreeMap<String, f64>;
 /// Builds, measures, and prints the table.
 ///
 /// # Errors
-/// Fails when something cannot be built, or the guest does not come to its end.
+/// Fails when something cannot be built, or the guest does not come to its end, or a primitive costs more than it may.
 pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     require(&[Need::Qemu])?;
     let limit = Duration::from_secs(args.timeout);
     let xen = args.against.as_ref().map(|wanted| xen::find(workspace, wanted)).transpose()?;
     match args.what {
-        What::Primitives => primitives(workspace, xen.as_deref(), args.only_against, limit),
+        What::Primitives => primitives(workspace, args, xen.as_deref(), limit),
         What::Boot => boot::run(workspace, !args.only_against, xen.as_deref(), limit),
         What::Io => io::run(workspace, !args.only_against, xen.as_deref(), limit),
     }
 }
 
-fn primitives(workspace: &Workspace, xen: Option<&Path>, only_xen: bool, limit: Duration) -> Result<()> {
+fn primitives(workspace: &Workspace, args: &Args, xen: Option<&Path>, limit: Duration) -> Result<()> {
     build::guests(workspace)?;
     let mut ours = Medians::new();
-    if !only_xen {
+    if !args.only_against {
         build::hypervisor(workspace)?;
         step("measure Oxen");
-        ours = measure(workspace, None, limit)?;
+        ours = measure(workspace, &workspace.out.join("bench"), None, limit)?;
     }
     let mut theirs = None;
     if let Some(xen) = xen {
         step("measure Xen");
-        theirs = Some(measure(workspace, Some(xen), limit)?);
+        theirs = Some(measure(workspace, &workspace.out.join("bench-xen"), Some(xen), limit)?);
     }
     print!("{}", table(&ours, theirs.as_ref()));
-    Ok(())
+    if args.set_budget {
+        return build::write(&workspace.root.join(budget::FILE), Budget::text(&ours).as_bytes());
+    }
+    if args.only_against { Ok(()) } else { kept_budget(workspace)?.hold(&ours) }
+}
+
+/// Measures the hypervisor and the guest that are built, in a folder, and holds it against the budget.
+///
+/// # Errors
+/// Fails when a primitive costs more than it may, or cannot be measured.
+pub fn hold_budget(workspace: &Workspace, folder: &Path, limit: Duration) -> Result<()> {
+    kept_budget(workspace)?.hold(&measure(workspace, folder, None, limit)?)
+}
+
+fn kept_budget(workspace: &Workspace) -> Result<Budget> {
+    let file = workspace.root.join(budget::FILE);
+    Budget::read(&std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?)
 }
 
 /// Boots the guest `bench` in dom0's place and reads its lines.
-fn measure(workspace: &Workspace, xen: Option<&Path>, limit: Duration) -> Result<Medians> {
+fn measure(workspace: &Workspace, folder: &Path, xen: Option<&Path>, limit: Duration) -> Result<Medians> {
     let mut machine = Machine::oxen(workspace, "");
     machine.modules = vec![Module { file: workspace.out.join("guests/bench"), args: String::new() }];
     BENCH_CPU.clone_into(&mut machine.cpu);
     machine.icount = true;
-    machine.folder = workspace.out.join(if xen.is_some() { "bench-xen" } else { "bench" });
+    folder.clone_into(&mut machine.folder);
     if let Some(xen) = xen {
         machine.on_xen(xen);
     }

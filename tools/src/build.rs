@@ -40,19 +40,31 @@ pub fn all(workspace: &Workspace) -> Result<()> {
 /// # Errors
 /// As [`all`].
 pub fn hypervisor(workspace: &Workspace) -> Result<()> {
-    hypervisor_with(workspace, &[], "hv")
+    hypervisor_with(workspace, "hypervisor", &[], "hv")
 }
+
+/// Builds `target/oxen/hv-checked`, a hypervisor with its debug assertions, the order of locks among them, and overflow
+/// checks: it panics where one is broken.
+///
+/// # Errors
+/// As [`all`].
+pub fn checked_hypervisor(workspace: &Workspace) -> Result<()> {
+    hypervisor_with(workspace, "checked", &[], CHECKED)
+}
+
+/// The name of the hypervisor of [`checked_hypervisor`].
+pub const CHECKED: &str = "hv-checked";
 
 /// Builds `target/oxen/hv-perfc`, a hypervisor that counts what domains ask of it.
 ///
 /// # Errors
 /// As [`all`].
 pub fn counting_hypervisor(workspace: &Workspace) -> Result<()> {
-    hypervisor_with(workspace, &["--features", "perfc"], "hv-perfc")
+    hypervisor_with(workspace, "hypervisor", &["--features", "perfc"], "hv-perfc")
 }
 
-fn hypervisor_with(workspace: &Workspace, options: &[&str], place: &str) -> Result<()> {
-    let program = Program { package: "oxen-hv", kind: "--bin", name: "hv", script: "hv/hv.ld", profile: "hypervisor" };
+fn hypervisor_with(workspace: &Workspace, profile: &str, options: &[&str], place: &str) -> Result<()> {
+    let program = Program { package: "oxen-hv", kind: "--bin", name: "hv", script: "hv/hv.ld", profile };
     let built = program.build_with(workspace, options)?;
     let mut bytes = std::fs::read(&built)?;
     symbols::fill(&mut bytes)?;

@@ -1,11 +1,11 @@
-//! `cargo xtask check`: formatting, clippy for the host and for bare metal, links of the documentation, unused
-//! dependencies, the house rules.
+//! `cargo xtask check`: formatting, clippy for the host and for bare metal, links of the documentation, the book,
+//! unused dependencies, the house rules.
 
 use anyhow::{Result, bail};
 
 use crate::process::{cargo, run, step};
 use crate::workspace::{BARE_METAL, Workspace};
-use crate::{citations, dependencies, rules, setup};
+use crate::{book, citations, dependencies, rules, setup};
 
 /// Links that lead nowhere are errors, in what is private too.
 const BROKEN_LINKS: &str = "-D rustdoc::broken_intra_doc_links";
@@ -48,6 +48,14 @@ pub fn all(workspace: &Workspace) -> Result<()> {
     }
     if !unused.is_empty() {
         failed.push("dependencies");
+    }
+    step("the book");
+    let wrong = book::judge(workspace)?;
+    for finding in &wrong {
+        eprintln!("{finding}");
+    }
+    if !wrong.is_empty() {
+        failed.push("the book");
     }
     step("house rules");
     let mut findings = rules::judge(workspace)?;

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-/// What a unit of size or time is called behind a number.
-const UNITS: [&str; 30] = [
-    "k", "K", "KB", "kB", "KiB", "M", "MB", "MiB", "G", "GB", "GiB", "B", "byte", "bytes", "page", "pages", "MHz",
-    "kHz", "GHz", "ns", "us", "usec", "usecs", "ms", "msecs", "s", "sec", "secs", "seconds", "BogoMIPS",
-];
+/// What a unit of time, or of how fast something goes, is called behind a number. Sizes are compared.
+const UNITS: [&str; 13] =
+    ["MHz", "kHz", "GHz", "ns", "us", "usec", "usecs", "ms", "msecs", "s", "sec", "secs", "BogoMIPS"];
+
+/// A line in which two sizes follow from where the hypervisor laid the kernel's first tables: what is free, and what is
+/// taken. How much memory there is, and what of it is the kernel's, is compared.
+const FREE_MEMORY: &str = "Memory: ";
 
 /// Words whose number, behind `=` or `: `, is a measure of this very boot.
 const MEASURES: [&str; 4] = ["lpj", "BogoMIPS", "max_cycles", "max_idle_ns"];
@@ -107,7 +109,7 @@ fn said(text: &str) -> impl Iterator<Item = String> {
     lines.filter(|line| PASSING.iter().all(|passing| !line.contains(passing)))
 }
 
-/// A line without its time; `#` stands for addresses, sizes, times, and for numbers of a sequence.
+/// A line without its time; `#` stands for addresses, times, what is measured, and what memory is left.
 #[must_use]
 pub fn normal(line: &str) -> String {
     let line = without_time(line);
@@ -117,7 +119,9 @@ pub fn normal(line: &str) -> String {
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
         let (word, behind) = rest.split_at(end.max(first.len_utf8()));
         rest = match measured(rest).filter(|_| !word.starts_with("0x")) {
-            Some((_, unit, behind)) if !unit.is_empty() || follows_measure(&normal) => {
+            Some((_, unit, behind))
+                if !unit.is_empty() || follows_measure(&normal) || is_left_memory(line, &normal, behind) =>
+            {
                 normal.push('#');
                 normal.push_str(unit);
                 behind
@@ -144,11 +148,17 @@ fn without_time(line: &str) -> &str {
     rest
 }
 
-/// Whether a word is an address or a checksum: `0x…`, or eight hexadecimal digits and more.
+/// Whether the next number is what [`FREE_MEMORY`] says is free, or taken.
+fn is_left_memory(line: &str, normal: &str, behind: &str) -> bool {
+    line.starts_with(FREE_MEMORY) && (normal == FREE_MEMORY || behind.starts_with("K reserved"))
+}
+
+/// Whether a word is an address or a checksum: `0x` and more than four digits, or eight hexadecimal digits and more.
+/// Shorter ones are features, models, ports and identifiers.
 fn is_address(word: &str) -> bool {
     let is_hex = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     match word.strip_prefix("0x") {
-        Some(digits) => is_hex(digits),
+        Some(digits) => digits.len() > 4 && is_hex(digits),
         None => word.len() >= 8 && is_hex(word) && word.bytes().any(|byte| byte.is_ascii_digit()),
     }
 }
@@ -198,7 +208,15 @@ mod tests {
             ("[    0.000000] tsc: Detected 2596.122 MHz processor", "tsc: Detected # MHz processor"),
             ("[    0.1] [    T1] Xen: using vcpuop timer interface", "Xen: using vcpuop timer interface"),
             ("[    1.0] Console: [mem 0x0000000000100000-0x000000000fffffff] usable", "Console: [mem #-#] usable"),
-            ("Memory: 217116K/261752K available (14342K kernel code)", "Memory: #K/#K available (#K kernel code)"),
+            (
+                "Memory: 217116K/261752K available (14342K kernel code, 44636K reserved)",
+                "Memory: #K/261752K available (14342K kernel code, #K reserved)",
+            ),
+            (
+                "x86/fpu: Enabled xstate features 0x7, context size is 832 bytes, using 'compacted' format.",
+                "x86/fpu: Enabled xstate features 0x7, context size is 832 bytes, using 'compacted' format.",
+            ),
+            ("family: 0x6, model: 0x6, stepping: 0x3", "family: 0x6, model: 0x6, stepping: 0x3"),
             ("xen:events: Using 2-level ABI", "xen:events: Using 2-level ABI"),
             ("pci 0000:00:02.0: [1af4:1000] type 00", "pci 0000:00:02.0: [1af4:1000] type 00"),
             ("audit: type=2000 audit(1764438123.123:1): state", "audit: type=2000 audit(#:#): state"),

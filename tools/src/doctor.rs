@@ -4,6 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use crate::book;
 use crate::emulator::{Emulator, Kind};
 use crate::faults::FAULTS;
 use crate::process::output;
@@ -42,6 +43,10 @@ pub fn run(workspace: &Workspace) -> Result<()> {
             Ok(None) => println!("      machine {name}: `cargo xtask test --machine {name}` fetches it with apt"),
             Err(error) => println!("MISSING machine {name}: {error:#}"),
         }
+    }
+    match book::title(workspace) {
+        Some(title) => println!("ok    the book's HTML: {title}"),
+        None => println!("      the book's HTML: `cargo xtask book` fetches mdBook with apt"),
     }
     println!("      KVM: {}", kvm());
     setup::target()?;

@@ -75,6 +75,10 @@ pub struct Args {
     /// Further arguments for the hypervisor
     #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
     hv_append: String,
+    /// Boot a hypervisor with its debug assertions, the order of locks among them, and overflow checks: it panics where
+    /// one is broken
+    #[arg(long, conflicts_with = "xen")]
+    checked: bool,
     /// Boot on real Xen instead of Oxen's hypervisor: `xen` for Debian's package, or the path of a binary
     #[arg(long, value_name = "XEN")]
     xen: Option<PathBuf>,
@@ -140,10 +144,11 @@ fn build_for(workspace: &Workspace, args: &Args) -> Result<()> {
         build::dom0(workspace)?;
         build::ramdisk(workspace)?;
     }
-    if args.xen.is_none() {
-        build::hypervisor(workspace)?;
+    match args {
+        Args { xen: Some(_), .. } => Ok(()),
+        Args { checked: true, .. } => build::checked_hypervisor(workspace),
+        _ => build::hypervisor(workspace),
     }
-    Ok(())
 }
 
 /// Describes the machine that the arguments ask for.
@@ -205,6 +210,9 @@ fn machine(
     }
     if let Some(memory) = args.machine_memory {
         machine.memory = memory;
+    }
+    if args.checked {
+        machine.hypervisor = workspace.out.join(build::CHECKED);
     }
     if let Some(xen) = &args.xen {
         machine.on_xen(&xen::find(workspace, xen)?);

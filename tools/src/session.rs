@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::bochs::{self, Sign};
 use crate::emulator::Kind;
+use crate::patience::{self, Patience};
 use crate::qemu::{Machine, Serial};
 
 /// Xen's last words.
@@ -31,7 +32,7 @@ pub enum Exit {
     Crashed,
     /// The emulator ended otherwise, with this status, or by a signal.
     Qemu(Option<i32>),
-    /// The deadline passed; the machine was stopped.
+    /// The deadline passed, or a limit for silence; the machine was stopped.
     Deadline,
 }
 
@@ -208,14 +209,30 @@ impl Session {
     ///
     /// # Errors
     /// Fails when QEMU's end cannot be learnt.
-    pub fn finish(mut self, deadline: Instant) -> Result<Outcome> {
+    pub fn finish(self, deadline: Instant) -> Result<Outcome> {
+        self.finish_by(deadline, |_| None)
+    }
+
+    /// Waits for the machine's end, or stops it when for so long it has not said `word`, whatever else it says.
+    ///
+    /// # Errors
+    /// Fails when QEMU's end cannot be learnt.
+    pub fn finish_unless_silent(self, word: &str, limit: Duration) -> Result<Outcome> {
+        let next_deadline = |said: &[u8]| find(said, word.as_bytes()).map(|_| Instant::now() + limit);
+        self.finish_by(Instant::now() + limit, next_deadline)
+    }
+
+    /// Waits for the machine's end; what it says may put off the deadline, and what it is held back by a busy host does.
+    fn finish_by(mut self, deadline: Instant, next_deadline: impl Fn(&[u8]) -> Option<Instant>) -> Result<Outcome> {
         let mut read = 0;
+        let held_back = |session: &Self| patience::held_back(session.child.id());
+        let mut patience = Patience::new(deadline, held_back(&self));
         let mut last_words = None;
         let exit = loop {
             if self.told.is_some() && last_words.is_none() {
                 last_words = Some(Instant::now() + LAST_WORDS);
             }
-            match self.receive(last_words.map_or(deadline, |end| deadline.min(end))) {
+            match self.receive(last_words.map_or(patience.deadline(), |end| patience.deadline().min(end))) {
                 Ok(()) => {
                     // Only what is new, and what it may be the end of: a serial line speaks byte by byte.
                     let said = self.transcript.as_bytes().get(read..).unwrap_or_default();
@@ -228,8 +245,13 @@ impl Session {
                     if says(XEN_CRASHED) {
                         break Exit::Crashed;
                     }
+                    if let Some(next) = next_deadline(said) {
+                        patience = Patience::new(next, held_back(&self));
+                    }
                     read = self.transcript.len().saturating_sub(XEN_HALTED.len());
                 }
+                Err(RecvTimeoutError::Timeout)
+                    if self.told.is_none() && patience.has_more(Instant::now(), held_back(&self)) => {}
                 Err(RecvTimeoutError::Timeout) => break self.told.unwrap_or(Exit::Deadline),
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = self.child.wait()?;
@@ -380,6 +402,29 @@ mod tests {
         session.wait_for("y\ny", begin + Duration::from_secs(60))?;
         assert!(session.wait_for("no", begin + Duration::from_millis(200)).is_err());
         assert!(begin.elapsed() < Duration::from_secs(30));
+        Ok(())
+    }
+
+    #[test]
+    fn who_no_longer_says_what_is_waited_for_is_stopped() -> anyhow::Result<()> {
+        let shell = |script: &str| {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", script]);
+            Session::spawn(shell, false)
+        };
+        let limit = Duration::from_millis(1_500);
+        // Longer than the limit as a whole, and never silent for as long.
+        let talks =
+            shell("for i in 1 2 3 4 5; do echo step $i; sleep 0.5; done")?.finish_unless_silent("step", limit)?;
+        assert_eq!((talks.exit, talks.transcript.contains("step 5")), (Exit::PoweredOff, true));
+        let hangs = shell("echo step 1; exec sleep 60")?.finish_unless_silent("step", limit)?;
+        assert_eq!((hangs.exit, hangs.transcript.as_str()), (Exit::Deadline, "step 1\n"));
+        // Other words are none.
+        let begin = Instant::now();
+        let chatters = shell("echo step 1; exec yes")?.finish_unless_silent("step", limit)?;
+        assert_eq!(chatters.exit, Exit::Deadline);
+        // On a host so busy that it hardly ran, it is waited for longer.
+        assert!(begin.elapsed() < Duration::from_secs(120));
         Ok(())
     }
 

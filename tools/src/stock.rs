@@ -24,7 +24,7 @@ static DEBIAN_12: Archive = Archive {
 };
 static DEBIAN_BACKPORTS: Archive =
     Archive { name: "debian-12-backports", suites: &[(DEBIAN, "bookworm-backports")], keys: Keys::Debian };
-static DEBIAN_13: Archive = Archive {
+pub(crate) static DEBIAN_13: Archive = Archive {
     name: "debian-13",
     suites: &[(DEBIAN, "trixie"), (DEBIAN_SECURITY, "trixie-security")],
     keys: Keys::Debian,

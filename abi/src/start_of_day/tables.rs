@@ -109,7 +109,7 @@ impl Maps {
         Self { region: Map { area: region, first_pfn: 0, tables_pfn }, list: None, read_only }
     }
 
-    /// Adds the frame list's area, its tables from frame `tables_pfn` on; answers how many.
+    /// Adds the frame list's area, its tables from frame `tables_pfn` on; returns how many.
     pub(super) fn add(&mut self, area: Area, first_pfn: u64, tables_pfn: u64) -> Result<u64, Refused> {
         if area.overlaps(&self.region.area) {
             return Err(Refused::Overlap);

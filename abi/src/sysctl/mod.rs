@@ -14,31 +14,57 @@ pub const XEN_SYSCTL_INTERFACE_VERSION: u32 = 0x15;
 abi_consts! {
     /// A command of `sysctl`.
     u32:
+    /// Read the hypervisor's log: [`SysctlReadconsole`].
     XEN_SYSCTL_READCONSOLE = 1,
+    /// Control the trace buffers: [`SysctlTbufOp`].
     XEN_SYSCTL_TBUF_OP = 2,
+    /// Processors, memory and capabilities of the machine: [`SysctlPhysinfo`].
     XEN_SYSCTL_PHYSINFO = 3,
+    /// Which scheduler there is: [`SysctlSchedId`].
     XEN_SYSCTL_SCHED_ID = 4,
+    /// Read performance counters.
     XEN_SYSCTL_PERFC_OP = 5,
+    /// What is known of several domains: [`SysctlGetdomaininfolist`].
     XEN_SYSCTL_GETDOMAININFOLIST = 6,
+    /// Press debug keys: [`SysctlDebugKeys`].
     XEN_SYSCTL_DEBUG_KEYS = 7,
+    /// For how long each processor was idle: [`SysctlGetcpuinfo`].
     XEN_SYSCTL_GETCPUINFO = 8,
+    /// How much memory is free: [`SysctlAvailheap`].
     XEN_SYSCTL_AVAILHEAP = 9,
+    /// How processors sleep, and their frequencies: [`SysctlGetPmstat`].
     XEN_SYSCTL_GET_PMSTAT = 10,
+    /// Take a processor up or down: [`SysctlCpuHotplug`].
     XEN_SYSCTL_CPU_HOTPLUG = 11,
+    /// Set how processors sleep, and their frequencies: [`SysctlPmOp`].
     XEN_SYSCTL_PM_OP = 12,
+    /// Take bad pages out of use: [`SysctlPageOfflineOp`].
     XEN_SYSCTL_PAGE_OFFLINE_OP = 14,
+    /// Read how locks were used.
     XEN_SYSCTL_LOCKPROF_OP = 15,
+    /// Core, socket and node of each processor: [`SysctlCputopoinfo`].
     XEN_SYSCTL_CPUTOPOINFO = 16,
+    /// Memory and distances of nodes: [`SysctlNumainfo`].
     XEN_SYSCTL_NUMAINFO = 17,
+    /// Make, end and fill pools of processors: [`SysctlCpupoolOp`].
     XEN_SYSCTL_CPUPOOL_OP = 18,
+    /// Set or get a scheduler's knobs: [`SysctlSchedulerOp`].
     XEN_SYSCTL_SCHEDULER_OP = 19,
+    /// Read code coverage.
     XEN_SYSCTL_COVERAGE_OP = 20,
+    /// Monitor the use of caches.
     XEN_SYSCTL_PSR_CMT_OP = 21,
+    /// The nodes of devices: [`SysctlPcitopoinfo`].
     XEN_SYSCTL_PCITOPOINFO = 22,
+    /// Divide caches.
     XEN_SYSCTL_PSR_ALLOC = 23,
+    /// What of CPUID can be hidden.
     XEN_SYSCTL_GET_CPU_LEVELLING_CAPS = 25,
+    /// Features of the processor, by kind of guest.
     XEN_SYSCTL_GET_CPU_FEATURESET = 26,
+    /// Patch the running hypervisor: [`SysctlLivepatchOp`].
     XEN_SYSCTL_LIVEPATCH_OP = 27,
+    /// The whole of CPUID, by kind of guest.
     XEN_SYSCTL_GET_CPU_POLICY = 29,
 }
 

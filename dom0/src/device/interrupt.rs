@@ -69,7 +69,7 @@ struct Line {
 }
 
 impl Lines {
-    /// Connects a device with its line for good; says whether its interrupts will arrive.
+    /// Connects a device with its line for good; returns whether its interrupts will arrive.
     pub fn connect(&self, line: u32, source: Rc<dyn Source>) -> bool {
         let mut known = self.known.borrow_mut();
         let Some(line) = known.entry(line).or_insert_with(|| Line::bind(line)) else { return false };

@@ -194,7 +194,7 @@ impl VirtioDevice {
         Some(device)
     }
 
-    /// Lets the device interrupt by message, one for all that it has to say; says whether it does.
+    /// Lets the device interrupt by message, one for all that it has to say; returns whether it does.
     fn use_message(&self, function: Function) -> bool {
         let Some(message) = Message::bind(function, MESSAGE) else { return false };
         function.set_messages(true);

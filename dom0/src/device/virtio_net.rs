@@ -179,7 +179,7 @@ impl VirtioNet {
         }
     }
 
-    /// Sends a frame, when there is room for it; says whether the card can carry it.
+    /// Sends a frame, when there is room for it; returns whether the card can carry it.
     pub async fn send(&self, packet: Packet) -> bool {
         let pages = (packet.bytes.len() + HEADER).div_ceil(PAGE_SIZE);
         if pages > self.sending.borrow().len() {

@@ -69,7 +69,7 @@ impl Fifo {
         }
     }
 
-    /// Unmasks a port. Says whether it is pending: then the hypervisor is to be asked to queue it.
+    /// Unmasks a port. Returns whether it is pending: then the hypervisor is to be asked to queue it.
     pub(super) fn unmask(&self, port: u32) -> bool {
         self.word(port).is_some_and(|word| word.fetch_and(!MASKED, Ordering::SeqCst) & PENDING != 0)
     }
@@ -95,7 +95,7 @@ impl Fifo {
         }
     }
 
-    /// Takes the first port off a queue. Says whether there is another behind it.
+    /// Takes the first port off a queue. Returns whether there is another behind it.
     fn take_one(&mut self, queue: usize, fire: &mut impl FnMut(u32)) -> bool {
         let Some(head) = self.heads.get_mut(queue) else { return false };
         let first = self.control.get(HEADS + queue).map_or(0, |head| head.load(Ordering::SeqCst));

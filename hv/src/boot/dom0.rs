@@ -6,10 +6,10 @@ use crate::{
     domain::{
         Config, Domain, flags,
         regs::Regs,
-        vcpu::{Vcpu, VcpuState, pause},
+        vcpu::{Pauses, Vcpu, VcpuState},
     },
     machine::Machine,
-    mem::{editor::Editor, entry::Entry, frame_alloc},
+    mem::{RamFrame, editor::Editor, entry::Entry, frame_alloc},
     reply::Stop,
     stubs,
 };
@@ -128,24 +128,24 @@ impl<M: Machine> Hypervisor<M> {
         memory.write_tables(&layout)?;
         memory.write_start_info(plan, &layout, pages)?;
         let root = memory.mfn(layout.pfn(layout.pt_base).ok_or(BuildError::OutOfMemory)?)?;
-        self.adopt_dom0_tables(&domain, root)?;
+        let root = self.adopt_dom0_tables(&domain, root)?;
         let vcpu = domain.vcpu(0).ok_or(BuildError::OutOfMemory)?;
         set_first_context(vcpu, &image, &layout, root);
         self.unpause_by_controller(&domain)?;
-        self.unpause_vcpu(vcpu, pause::DOWN);
+        self.unpause_vcpu(vcpu, Pauses::DOWN);
         Ok(domain)
     }
 
     /// Validates the tables, pins their root as toolstacks do, and takes it for the first vcpu. Nothing else runs yet,
     /// so being asked to come back later means to go on at once.
-    fn adopt_dom0_tables(&self, domain: &Domain, root: Mfn) -> Result<(), BuildError> {
+    fn adopt_dom0_tables(&self, domain: &Domain, root: Mfn) -> Result<RamFrame, BuildError> {
         loop {
             let pinned = Editor::open(&self.memory, &domain.memory).and_then(|mut editor| {
                 editor.pin(root, 4)?;
                 editor.take_table(root, 4)
             });
             match pinned {
-                Ok(()) => return Ok(()),
+                Ok(root) => return Ok(root),
                 Err(Stop::Unfinished) => {}
                 Err(refusal) => return Err(BuildError::Tables(refusal)),
             }
@@ -246,20 +246,25 @@ impl<M: Machine> DomainMemory<'_, M> {
         piece.and_then(|p| p.mfn.checked_add(pfn - p.pfn)).ok_or(BuildError::OutOfMemory)
     }
 
+    /// The same, to write to it.
+    fn frame(&self, pfn: u64) -> Result<RamFrame, BuildError> {
+        self.hv.memory.frames.ram_frame(self.mfn(pfn)?).ok_or(BuildError::OutOfMemory)
+    }
+
     /// Writes bytes from the beginning of a frame on, over as many frames as they need. The frames are zero before.
     fn write(&self, pfn: u64, offset: usize, bytes: &[u8]) -> Result<(), BuildError> {
         let (head, rest) = bytes.split_at(bytes.len().min((PAGE_BYTES - offset) % PAGE_BYTES));
         let first = u64::from(!head.is_empty());
-        for (place, byte) in self.hv.machine().bytes(self.mfn(pfn)?).iter().skip(offset).zip(head) {
+        for (place, byte) in self.hv.machine().bytes(self.frame(pfn)?).iter().skip(offset).zip(head) {
             place.store(*byte, Ordering::Relaxed);
         }
         for (page, pfn) in rest.chunks(PAGE_BYTES).zip(pfn + first..) {
-            let mfn = self.mfn(pfn)?;
+            let frame = self.frame(pfn)?;
             let (words, tail) = page.as_chunks::<8>();
-            for (place, word) in self.hv.machine().words(mfn).iter().zip(words) {
+            for (place, word) in self.hv.machine().words(frame).iter().zip(words) {
                 place.store(u64::from_le_bytes(*word), Ordering::Relaxed);
             }
-            for (place, byte) in self.hv.machine().bytes(mfn).iter().skip(words.len() * 8).zip(tail) {
+            for (place, byte) in self.hv.machine().bytes(frame).iter().skip(words.len() * 8).zip(tail) {
                 place.store(*byte, Ordering::Relaxed);
             }
         }
@@ -293,7 +298,7 @@ impl<M: Machine> DomainMemory<'_, M> {
         for piece in &self.pieces {
             for i in 0..piece.pages {
                 let index = (piece.pfn + i) as usize;
-                let list = self.mfn(layout.p2m.start + (index / TABLE_ENTRIES) as u64)?;
+                let list = self.frame(layout.p2m.start + (index / TABLE_ENTRIES) as u64)?;
                 if let Some(word) = self.hv.machine().words(list).get(index % TABLE_ENTRIES) {
                     word.store(piece.mfn.raw() + i, Ordering::Relaxed);
                 }
@@ -305,7 +310,7 @@ impl<M: Machine> DomainMemory<'_, M> {
     /// The page tables of the initial mapping; the tables themselves are mapped read-only.
     fn write_tables(&self, layout: &Layout) -> Result<(), BuildError> {
         for table in layout.tables() {
-            let words = self.hv.machine().words(self.mfn(table.pfn)?);
+            let words = self.hv.machine().words(self.frame(table.pfn)?);
             for (index, word) in (0..).zip(words) {
                 let va = table.entry_va(index);
                 let (pfn, flags) = if table.level > 1 {
@@ -329,7 +334,7 @@ impl<M: Machine> DomainMemory<'_, M> {
         let module_flag = if by_pfn { SIF_MOD_START_PFN } else { 0 };
         copy(&mut info.magic, MAGIC_DOM0);
         info.nr_pages = pages;
-        info.shared_info = self.domain.shared_info.address().0;
+        info.shared_info = self.domain.shared_info.mfn().address().as_u64();
         info.flags = SIF_PRIVILEGED | SIF_INITDOMAIN | POWER_MANAGEMENT | module_flag;
         info.console_mfn = NO_SCREEN;
         info.pt_base = layout.pt_base;
@@ -352,7 +357,7 @@ fn copy(to: &mut [u8], from: &[u8]) {
 }
 
 /// The registers at the entry point (`xen.h`, "start-of-day").
-fn set_first_context(vcpu: &Vcpu, image: &Image, layout: &Layout, root: Mfn) {
+fn set_first_context(vcpu: &Vcpu, image: &Image, layout: &Layout, root: RamFrame) {
     let mut slot = vcpu.slot.lock();
     let Some(state) = slot.as_mut() else { return };
     let VcpuState { regs, in_kernel, kernel_root, kernel_ss, kernel_sp, .. } = &mut **state;

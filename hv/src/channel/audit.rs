@@ -10,7 +10,7 @@ use crate::{
         virq,
     },
     machine::Machine,
-    mem::frame_type::FrameType,
+    mem::{RamFrame, frame_type::FrameType},
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::virq::NR_VIRQS;
@@ -39,8 +39,8 @@ impl<M: Machine> Hypervisor<M> {
         }
         if let Abi::Fifo(fifo) = &bindings.abi {
             fifo.audit(&bindings.records)?;
-            let is_lent = |mfn| {
-                let state = self.memory.frames.state(mfn);
+            let is_lent = |frame: RamFrame| {
+                let state = self.memory.frames.state(frame.mfn());
                 state.owner() == domain.owner && state.kind() == FrameType::Writable && state.uses() != 0
             };
             if !fifo.each_frame().all(is_lent) {

@@ -1,7 +1,6 @@
 //! The frames that a guest gives for its events to be in, and what it chooses of its ports (FIFO).
 
 use crate::{
-    addr::Mfn,
     caller::Caller,
     event::{
         abi::Abi,
@@ -10,39 +9,12 @@ use crate::{
     },
     heap,
     machine::Machine,
-    mem::frame_table::FrameTable,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{
     errno::Errno,
     event_channel::{EVTCHN_FIFO_PRIORITY_MIN, EvtchnInitControl},
 };
-
-/// A guest's own frame, held writable until a domain's queues have it or until this is dropped.
-struct Held<'a> {
-    frames: &'a FrameTable,
-    mfn: Mfn,
-}
-
-impl<'a> Held<'a> {
-    fn new<M: Machine>(caller: &'a Caller<'_, M>, gfn: u64) -> Result<Self, Errno> {
-        let frames = &caller.hv.memory.frames;
-        let mfn = Mfn::new(gfn).filter(|&mfn| frames.is_ram(mfn)).ok_or(Errno::Inval)?;
-        caller.hv.memory.hold_writable(mfn, caller.domain.owner).map_err(|_| Errno::Inval)?;
-        Ok(Self { frames, mfn })
-    }
-
-    /// The queues have the frame now, and give it back when they go.
-    fn pass_on(self) {
-        core::mem::forget(self);
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.frames.put_use(self.mfn);
-    }
-}
 
 impl<M: Machine> Caller<'_, M> {
     /// Gives a vcpu of the caller's its control block (`EVTCHNOP_init_control`). The first changes the ABI: what is
@@ -59,23 +31,24 @@ impl<M: Machine> Caller<'_, M> {
         if !fifo::control_fits(offset) {
             return Err(Errno::Inval);
         }
-        let frame = Held::new(self, control_gfn)?;
+        let frame = self.hv.memory.hold_own(control_gfn, domain.owner)?;
         let mut bindings = domain.events.bindings.lock();
         if domain.memory.is_dying.load(Ordering::SeqCst) {
             return Err(Errno::Inval);
         }
         if let Abi::Fifo(fifo) = &mut bindings.abi {
-            fifo.set_control(machine, vcpu, frame.mfn, offset)?;
+            fifo.set_control(machine, vcpu, frame.frame(), offset)?;
         } else {
             let vcpus = domain.max_vcpus.load(Ordering::Relaxed) as usize;
             let mut fifo = heap::own(machine, Fifo::new(machine, vcpus)?)?;
             bindings.records.make_room_below(machine, domain.events.ports.valid())?;
-            fifo.set_control(machine, vcpu, frame.mfn, offset)?;
+            fifo.set_control(machine, vcpu, frame.frame(), offset)?;
             domain.events.leave_two_levels(&mut bindings, machine, domain.shared_info);
             bindings.abi = Abi::Fifo(fifo);
             domain.events.is_fifo.store(true, Ordering::Release);
         }
-        frame.pass_on();
+        // The queues have the frame now, and give it back when they go.
+        let _kept = frame.into_entry();
         Ok(())
     }
 
@@ -88,7 +61,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     pub fn expand_event_array(&self, gfn: u64) -> Result<(), Errno> {
         let (hv, domain) = (self.hv, self.domain);
-        let frame = Held::new(self, gfn);
+        let frame = hv.memory.hold_own(gfn, domain.owner);
         let mut bindings = domain.events.bindings.lock();
         let bindings = &mut *bindings;
         let Abi::Fifo(fifo) = &mut bindings.abi else { return Err(Errno::OpNotSupp) };
@@ -99,8 +72,8 @@ impl<M: Machine> Caller<'_, M> {
         if domain.memory.is_dying.load(Ordering::SeqCst) {
             return Err(Errno::Inval);
         }
-        let first = fifo.add_page(hv.machine(), frame.mfn)?;
-        frame.pass_on();
+        let first = fifo.add_page(hv.machine(), frame.frame())?;
+        let _kept = frame.into_entry();
         for port in first..fifo.words_end().min(domain.events.ports.valid()) {
             if bindings.records.awaits_word(port) {
                 let vcpu = domain.events.port(port).unwrap_or_default().vcpu();

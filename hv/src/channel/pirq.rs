@@ -2,7 +2,6 @@
 
 use crate::{
     Hypervisor,
-    addr::Mfn,
     config::MAX_PIRQS,
     domain::Domain,
     event::pirq::{
@@ -11,6 +10,7 @@ use crate::{
     },
     lock::{Lock, rank},
     machine::Machine,
+    mem::Hold,
     pci::{Address, Entry},
     reply::Control,
 };
@@ -243,15 +243,12 @@ impl<M: Machine> Hypervisor<M> {
     /// `Inval` for what is no page of its own that it may write, `Busy` if it has given one already.
     #[inline(never)]
     pub fn set_eoi_page(&self, domain: &Domain, frame: u64, unmasks: bool) -> Result<(), Errno> {
-        let mfn = Mfn::new(frame).filter(|&mfn| self.memory.frames.is_ram(mfn)).ok_or(Errno::Inval)?;
-        self.memory.hold_writable(mfn, domain.owner).map_err(|_| Errno::Inval)?;
+        let held = self.memory.hold_own(frame, domain.owner)?;
         let mut own = domain.pirqs.lock();
         if own.page.is_some() {
-            drop(own);
-            self.memory.frames.put_use(mfn);
             return Err(Errno::Busy);
         }
-        (own.page, own.unmasks) = (Some(mfn), unmasks);
+        (own.page, own.unmasks) = (Some(held.into_entry()), unmasks);
         Ok(())
     }
 
@@ -259,7 +256,7 @@ impl<M: Machine> Hypervisor<M> {
     pub fn put_eoi_page(&self, own: &Lock<Own, { rank::PIRQS }>) {
         let page = own.lock().page.take();
         if let Some(page) = page {
-            self.memory.frames.put_use(page);
+            self.memory.frames.put_entry(page.mfn(), Hold::Writable);
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     hardware::CpuId,
     lock,
     machine::Machine,
-    per_cpu::{CpuShared, Occupant, Plan, work},
+    per_cpu::{CpuShared, Occupant, Plan, Work},
     sched::{
         VcpuSched,
         deadlines::NEVER,
@@ -50,11 +50,11 @@ impl<M: Machine> Hypervisor<M> {
         if idle != 0 {
             let liked = idle & vcpu.soft_affinity.load(Ordering::Relaxed);
             let chosen = if liked != 0 { liked } else { idle };
-            self.raise_work(CpuId(chosen.trailing_zeros() as u16), work::RESCHEDULE);
+            self.raise_work(CpuId(chosen.trailing_zeros() as u16), Work::RESCHEDULE);
         }
     }
 
-    /// Takes a vcpu that waits at another CPU and may run here, if there is one; says whether.
+    /// Takes a vcpu that waits at another CPU and may run here, if there is one; returns whether.
     pub(crate) fn take_over_vcpu(&self, cpu: CpuId) -> bool {
         let online = self.memory.frames.tlb.online();
         // Each looks at its neighbours first, so that not all look at the same one.
@@ -101,7 +101,7 @@ fn move_one(cpu: CpuId, here: &mut Plan, there: &mut Plan) -> Option<(Arc<Vcpu>,
         occupant.is_some_and(|Occupant { vcpu, .. }| {
             let is_off = vcpu.slot.try_lock().is_some_and(|slot| slot.is_some());
             is_off
-                && vcpu.pauses.load(Ordering::SeqCst) == 0
+                && vcpu.pauses.load(Ordering::SeqCst).is_empty()
                 && vcpu.sched.allowed.load(Ordering::SeqCst) >> cpu.0 & 1 != 0
                 && is_liked(&vcpu.sched, cpu)
         })

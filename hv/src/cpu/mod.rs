@@ -15,13 +15,13 @@ use crate::{
     config::MAX_CPUS,
     domain::{
         Domain,
-        vcpu::{Vcpu, pause},
+        vcpu::{Pauses, Vcpu},
     },
     hardware::CpuId,
     heap,
     lock::Lock,
     machine::Machine,
-    per_cpu::{Occupant, Plan, SEATS, work},
+    per_cpu::{Occupant, Plan, SEATS, Work},
     sched::{
         deadlines::{Deadlines, NEVER, Place},
         run_queue::{Entity, RunQueue, Seat, Share, Woken},
@@ -148,20 +148,20 @@ impl<M: Machine> Hypervisor<M> {
 
     /// Sets work for a CPU, and lets it look if it is another one.
     #[inline]
-    pub fn raise_work(&self, cpu: CpuId, bits: u32) {
+    pub fn raise_work(&self, cpu: CpuId, work: Work) {
         let Some(shared) = self.cpu(cpu) else { return };
-        shared.work.fetch_or(bits, Ordering::SeqCst);
+        shared.work.insert(work, Ordering::SeqCst);
         if cpu != self.machine().this_cpu() {
             self.machine().kick(cpu);
         }
     }
 
     /// An event (or an NMI, or a polled port) waits for the vcpu: ends its waiting, and lets the CPU that runs it look.
-    /// To be called after the event was made visible in `vcpu_info`.
+    /// Call it after the event was made visible in `vcpu_info`.
     #[inline]
     pub fn wake_vcpu(&self, vcpu: &Vcpu) {
-        if vcpu.pauses.load(Ordering::SeqCst) & pause::WAITING != 0 {
-            return self.unpause_vcpu(vcpu, pause::WAITING);
+        if vcpu.pauses.load(Ordering::SeqCst).intersects(Pauses::WAITING) {
+            return self.unpause_vcpu(vcpu, Pauses::WAITING);
         }
         if vcpu.sched.is_running()
             && let Some((cpu, _)) = vcpu.sched.seat()
@@ -172,9 +172,9 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     /// Clears reasons not to run; the vcpu becomes ready with the last one.
-    pub fn unpause_vcpu(&self, vcpu: &Vcpu, bits: u32) {
-        let old = vcpu.pauses.fetch_and(!bits, Ordering::SeqCst);
-        if old & bits == 0 || old & !bits != 0 {
+    pub fn unpause_vcpu(&self, vcpu: &Vcpu, reasons: Pauses) {
+        let old = vcpu.pauses.remove(reasons, Ordering::SeqCst);
+        if !old.intersects(reasons) || !reasons.contains(old) {
             return;
         }
         let woken = self.with_run_queue_of(vcpu, |plan, cpu, seat| {
@@ -186,7 +186,7 @@ impl<M: Machine> Hypervisor<M> {
             vcpu.sched.runstate.lock().enter(RUNSTATE_RUNNABLE, self.now());
         }
         if woken == Woken::ChoiceDue {
-            self.raise_work(cpu, work::RESCHEDULE);
+            self.raise_work(cpu, Work::RESCHEDULE);
         }
         if is_crowded {
             self.offer_work(cpu, &vcpu.sched);
@@ -194,14 +194,14 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     /// Sets reasons not to run. A vcpu that runs goes on until its CPU heard of it; `wait_until_off` waits for that.
-    pub fn pause_vcpu(&self, vcpu: &Vcpu, bits: u32) {
-        vcpu.pauses.fetch_or(bits, Ordering::SeqCst);
+    pub fn pause_vcpu(&self, vcpu: &Vcpu, reasons: Pauses) {
+        vcpu.pauses.insert(reasons, Ordering::SeqCst);
         // Its state may be on the CPU although it does not run there: the CPU may idle with it loaded. Where it has its
         // seat is asked afterwards: if it has moved since, its new CPU saw that it is paused.
         if vcpu.slot.lock().is_none()
             && let Some(cpu) = vcpu.sched.cpu()
         {
-            self.raise_work(cpu, work::RESCHEDULE);
+            self.raise_work(cpu, Work::RESCHEDULE);
         }
     }
 

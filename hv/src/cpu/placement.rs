@@ -1,14 +1,14 @@
 //! Where vcpus may run, and how one gets there that runs where it may not any more.
 //!
 //! What a vcpu may use is its hard affinity within its domain's pool, or the one CPU that its kernel asked for. All of
-//! it changes under the lock of the pools. A vcpu that has to move is paused for [`pause::MOVING`]; it moves once its
+//! it changes under the lock of the pools. A vcpu that has to move is paused for [`Pauses::MOVING`]; it moves once its
 //! state is off its CPU, by whoever asked for it or by that CPU (`finish_leaving`), and goes on.
 
 use crate::{
     Hypervisor,
     domain::{
         Domain,
-        vcpu::{Vcpu, pause},
+        vcpu::{Pauses, Vcpu},
     },
     machine::Machine,
     sched::{pools::FIRST_POOL, run_queue::Share, vcpu::NO_OVERRIDE},
@@ -53,17 +53,17 @@ impl<M: Machine> Hypervisor<M> {
         if self.is_well_placed(vcpu) {
             return Ok(());
         }
-        self.pause_vcpu(vcpu, pause::MOVING);
+        self.pause_vcpu(vcpu, Pauses::MOVING);
         self.finish_move(domain, vcpu)
     }
 
     /// Moves a vcpu that is to move, if its state is off its CPU; the lock of the pools is held.
     fn finish_move(&self, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) -> Result<(), Errno> {
-        if vcpu.pauses.load(Ordering::SeqCst) & pause::MOVING == 0 || vcpu.slot.lock().is_none() {
+        if !vcpu.pauses.load(Ordering::SeqCst).intersects(Pauses::MOVING) || vcpu.slot.lock().is_none() {
             return Ok(());
         }
         let moved = self.migrate_vcpu(domain, vcpu);
-        self.unpause_vcpu(vcpu, pause::MOVING);
+        self.unpause_vcpu(vcpu, Pauses::MOVING);
         moved
     }
 

@@ -6,7 +6,7 @@ use crate::{
     domain::{Domain, vcpu::Vcpu},
     hardware::CpuId,
     machine::Machine,
-    per_cpu::{CpuShared, work},
+    per_cpu::{CpuShared, Work},
     sched::deadlines::NEVER,
 };
 use core::sync::atomic::Ordering;
@@ -91,7 +91,7 @@ impl<M: Machine> Hypervisor<M> {
         if cpu == self.machine().this_cpu() {
             self.arm_timer(shared, first, self.now());
         } else if first < shared.armed.load(Ordering::Relaxed) {
-            self.raise_work(cpu, work::TIMER);
+            self.raise_work(cpu, Work::TIMER);
         }
     }
 
@@ -112,7 +112,7 @@ impl<M: Machine> Hypervisor<M> {
     /// Arms this CPU's timer, unless it is armed for an earlier moment.
     fn arm_timer(&self, shared: &CpuShared, deadline: u64, now: u64) {
         if deadline <= now {
-            shared.work.fetch_or(work::TIMER, Ordering::Relaxed);
+            shared.work.insert(Work::TIMER, Ordering::Relaxed);
         } else if deadline < shared.armed.load(Ordering::Relaxed) {
             shared.armed.store(deadline, Ordering::Relaxed);
             self.machine().arm(self.time.ticks_at(self.machine(), deadline));

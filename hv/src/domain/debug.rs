@@ -1,17 +1,22 @@
 //! Debug registers: a guest's own, checked so that no breakpoint can be in the hypervisor (Intel SDM vol. 3B, 17.2).
 
-use super::{control_registers::CR4_DE, vcpu::VcpuState};
+use super::{
+    control_registers::CR4_DE,
+    vcpu::{DEBUG_CONTROL_RESET, DEBUG_STATUS_RESET, VcpuState},
+};
 use crate::addr::GuestAddr;
 use oxen_abi::errno::Errno;
+use x86_64::registers::debug::{Dr6Flags, Dr7Flags};
 
 /// DR6 bits that always read as one.
-pub const STATUS_FIXED: u64 = 0xffff_0ff0;
+pub const STATUS_FIXED: u64 = DEBUG_STATUS_RESET;
 /// DR6 bits that a guest may set: which breakpoint, BD, BS, BT.
-const STATUS_GUEST: u64 = 0xe00f;
+const STATUS_GUEST: u64 =
+    Dr6Flags::TRAP.union(Dr6Flags::ACCESS_DETECTED).union(Dr6Flags::STEP).union(Dr6Flags::SWITCH).bits();
 /// DR7 bit that always reads as one.
-const CONTROL_FIXED: u64 = 1 << 10;
+const CONTROL_FIXED: u64 = DEBUG_CONTROL_RESET;
 /// DR7: general detect would trap the hypervisor's own accesses.
-const GENERAL_DETECT: u64 = 1 << 13;
+const GENERAL_DETECT: u64 = Dr7Flags::GENERAL_DETECT_ENABLE.bits();
 /// DR7 bits that are reserved and read as zero.
 const CONTROL_RESERVED: u64 = 0xffff_ffff_0000_d800;
 
@@ -41,7 +46,7 @@ pub fn read(state: &VcpuState, number: u8) -> Option<u64> {
 pub fn set(state: &mut VcpuState, number: u8, value: u64) -> Result<(), Errno> {
     match number {
         0..=3 => {
-            if !GuestAddr(value).is_guest_range(1) {
+            if !GuestAddr::new(value).is_guest_range(1) {
                 return Err(Errno::Perm);
             }
             if let Some(breakpoint) = state.breakpoints.get_mut(usize::from(number)) {

@@ -2,18 +2,28 @@
 
 #![expect(missing_docs, reason = "the manual's own names")]
 
-pub const TF: u64 = 1 << 8;
-pub const IF: u64 = 1 << 9;
-pub const DF: u64 = 1 << 10;
-pub const IOPL: u64 = 3 << 12;
-pub const NT: u64 = 1 << 14;
-pub const RF: u64 = 1 << 16;
-pub const VM: u64 = 1 << 17;
-pub const AC: u64 = 1 << 18;
+use x86_64::registers::rflags::RFlags;
+
+pub const TF: u64 = RFlags::TRAP_FLAG.bits();
+pub const IF: u64 = RFlags::INTERRUPT_FLAG.bits();
+pub const DF: u64 = RFlags::DIRECTION_FLAG.bits();
+pub const IOPL: u64 = RFlags::IOPL_LOW.union(RFlags::IOPL_HIGH).bits();
+pub const NT: u64 = RFlags::NESTED_TASK.bits();
+pub const RF: u64 = RFlags::RESUME_FLAG.bits();
+pub const VM: u64 = RFlags::VIRTUAL_8086_MODE.bits();
+pub const AC: u64 = RFlags::ALIGNMENT_CHECK.bits();
+/// What arithmetic sets.
+pub const ARITHMETIC: u64 = RFlags::CARRY_FLAG
+    .union(RFlags::PARITY_FLAG)
+    .union(RFlags::AUXILIARY_CARRY_FLAG)
+    .union(RFlags::ZERO_FLAG)
+    .union(RFlags::SIGN_FLAG)
+    .union(RFlags::OVERFLOW_FLAG)
+    .bits();
 /// Always reads as one.
 pub const FIXED: u64 = 1 << 1;
 /// Bits that exist and that ring 3 may hold.
-const ALLOWED: u64 = 0x0024_4dd5 | TF | NT | RF | AC;
+const ALLOWED: u64 = ARITHMETIC | RFlags::ID.bits() | DF | TF | NT | RF | AC;
 
 /// What the CPU runs a guest with that asked for `rflags`: interrupts on, no I/O privilege, no virtual-8086 mode.
 #[inline]

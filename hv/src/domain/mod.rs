@@ -2,6 +2,7 @@
 
 pub mod control_registers;
 pub mod counters;
+pub mod cpu_policy;
 pub mod debug;
 pub mod flags;
 pub mod regs;
@@ -13,14 +14,13 @@ mod vcpu_table;
 pub mod vnuma;
 
 use crate::{
-    addr::Mfn,
     config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES, MAX_PORTS, MAX_VCPUS},
     console,
     event::Events,
     event::pirq,
     grant::{self, Grants, Party},
     lock::{Lock, rank},
-    mem::{PagingDomain, frame_type::Owner},
+    mem::{PagingDomain, RamFrame, frame_type::Owner},
     rights::Rights,
     sched::{pools::FIRST_POOL, run_queue::Share},
 };
@@ -51,7 +51,7 @@ pub struct Domain {
     /// The toolstack's 16 bytes (`XEN_DOMCTL_setdomainhandle`).
     pub handle: Lock<[u8; 16], { rank::HANDLE }>,
     /// The frame of `shared_info`.
-    pub shared_info: Mfn,
+    pub shared_info: RamFrame,
     pub(crate) vcpus: VcpuTable,
     /// How many vcpus it may have.
     pub max_vcpus: AtomicU32,
@@ -92,6 +92,8 @@ pub struct Domain {
     pub tsc: tsc::Tsc,
     /// The NUMA nodes that it sees.
     pub vnuma: Lock<Option<Arc<vnuma::Vnuma>>, { rank::VNUMA }>,
+    /// What it sees of the processor, where its toolstack has said something of it.
+    pub cpu_policy: Lock<Option<Arc<cpu_policy::CpuPolicy>>, { rank::CPU_POLICY }>,
     /// NUMA nodes it would like to live on; kept for the toolstack.
     pub node_affinity: AtomicU64,
     /// What it has asked for, in a build that counts.
@@ -164,7 +166,7 @@ impl Domain {
     /// Regions that its memory map can have.
     pub const MAX_MEMORY_MAP: usize = 32;
 
-    pub(crate) fn new(id: DomId, owner: Owner, shared_info: Mfn, vcpus: VcpuTable, config: &Config) -> Self {
+    pub(crate) fn new(id: DomId, owner: Owner, shared_info: RamFrame, vcpus: VcpuTable, config: &Config) -> Self {
         Self {
             id,
             owner,
@@ -199,6 +201,7 @@ impl Domain {
             suspend_port: AtomicU32::new(0),
             tsc: tsc::Tsc::default(),
             vnuma: Lock::default(),
+            cpu_policy: Lock::default(),
             node_affinity: AtomicU64::new(1),
             counters: Counters::new(),
             time_offset: AtomicI64::new(0),

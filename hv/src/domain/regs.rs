@@ -53,6 +53,7 @@ impl core::fmt::Display for Regs {
 
 impl Regs {
     /// A general register by its number in instructions.
+    #[inline]
     #[must_use]
     pub const fn general(&self, register: u8) -> u64 {
         match register & 15 {
@@ -76,6 +77,7 @@ impl Regs {
     }
 
     /// A general register by its number, to be changed.
+    #[inline]
     pub const fn general_mut(&mut self, register: u8) -> &mut u64 {
         match register & 15 {
             0 => &mut self.rax,
@@ -98,13 +100,12 @@ impl Regs {
     }
 
     /// Writes a register as an instruction of this operand size does: 32 bits clear the upper half, fewer keep the rest.
+    #[inline]
     pub const fn set_general(&mut self, register: u8, bytes: u8, value: u64) {
-        let old = self.general(register);
         let mask = operand_mask(bytes);
-        *self.general_mut(register) = match bytes {
-            4 | 8 => value & mask,
-            _ => old & !mask | value & mask,
-        };
+        let place = self.general_mut(register);
+        let kept = if bytes < 4 { *place & !mask } else { 0 };
+        *place = kept | value & mask;
     }
 }
 

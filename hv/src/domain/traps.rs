@@ -21,7 +21,8 @@ pub struct TrapHandler {
 }
 
 impl TrapHandler {
-    const MASKS_EVENTS: u8 = 1 << 2;
+    /// In `flags`: events are masked on the way in.
+    pub const MASKS_EVENTS: u8 = 1 << 2;
 
     /// The lowest privilege (greatest number) that may reach it by `int`.
     #[inline]
@@ -37,6 +38,9 @@ impl TrapHandler {
         Callback { address: self.address, masks_events: self.flags & Self::MASKS_EVENTS != 0 }
     }
 }
+
+/// The vector of NMIs. Their handler is the trap table's, however it was registered.
+pub const NMI: u8 = 2;
 
 /// The guest's handlers, by vector.
 #[derive(Clone, Debug)]

@@ -6,31 +6,37 @@ use super::{
     traps::{Callback, TrapTable},
 };
 use crate::{
-    addr::Mfn,
+    atomic_flags::AtomicFlags,
     lock::{Lock, rank},
-    ports::Ports,
+    mem::RamFrame,
+    ports::Registers,
+    sched::work::Work,
     shared_info::VcpuInfoPlace,
 };
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use bitflags::bitflags;
+use core::sync::atomic::{AtomicBool, AtomicU64};
 use oxen_abi::{domid::DomId, segments::XEN_LEGACY_MAX_VCPUS};
 
-/// What makes a vcpu ready or not, as bits of [`Vcpu::pauses`]; it runs when none is set.
-pub mod pause {
-    /// Not yet brought up, or taken down (`VCPUOP_up`, `VCPUOP_down`).
-    pub const DOWN: u32 = 1 << 0;
-    /// Waits for an event (`SCHEDOP_block`).
-    pub const BLOCKED: u32 = 1 << 1;
-    /// Waits for one of some ports (`SCHEDOP_poll`).
-    pub const POLLING: u32 = 1 << 2;
-    /// Its domain is paused, by the toolstack or because it is being changed or torn down.
-    pub const DOMAIN: u32 = 1 << 3;
-    /// Its domain has shut down.
-    pub const SHUT_DOWN: u32 = 1 << 4;
-    /// It is to go to another CPU, and to leave the one that it is on.
-    pub const MOVING: u32 = 1 << 5;
-    /// What an event ends.
-    pub const WAITING: u32 = BLOCKED | POLLING;
+bitflags! {
+    /// Why a vcpu does not run.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Pauses: u32 {
+        /// Not yet brought up, or taken down (`VCPUOP_up`, `VCPUOP_down`).
+        const DOWN = 1 << 0;
+        /// Waits for an event (`SCHEDOP_block`).
+        const BLOCKED = 1 << 1;
+        /// Waits for one of some ports (`SCHEDOP_poll`).
+        const POLLING = 1 << 2;
+        /// Its domain is paused, by the toolstack or because it is being changed or torn down.
+        const DOMAIN = 1 << 3;
+        /// Its domain has shut down.
+        const SHUT_DOWN = 1 << 4;
+        /// It is to go to another CPU, and to leave the one that it is on.
+        const MOVING = 1 << 5;
+        /// What an event ends.
+        const WAITING = Self::BLOCKED.bits() | Self::POLLING.bits();
+    }
 }
 
 /// A virtual CPU, as everybody may touch it.
@@ -40,8 +46,8 @@ pub struct Vcpu {
     pub domain: DomId,
     /// Its number in the domain.
     pub id: u32,
-    /// Why it does not run: bits of [`pause`].
-    pub pauses: AtomicU32,
+    /// Why it does not run.
+    pub pauses: AtomicFlags<Pauses>,
     /// Its state while it does not run; `None` while a CPU has it, or before it was initialised.
     pub slot: Lock<Option<Box<VcpuState>>, { rank::VCPU_STATE }>,
     /// Whether `VCPUOP_initialise` or the toolstack gave it a context.
@@ -49,9 +55,9 @@ pub struct Vcpu {
     /// Where its `vcpu_info` is.
     pub info: Lock<Option<VcpuInfoPlace>, { rank::VCPU_INFO }>,
     /// The guest's own frame that holds it, once the guest chose one: held writable.
-    pub info_frame: Lock<Option<Mfn>, { rank::VCPU_INFO_FRAME }>,
-    /// Things to do before it next runs guest code: bits of [`crate::per_cpu::work`].
-    pub work: AtomicU32,
+    pub info_frame: Lock<Option<RamFrame>, { rank::VCPU_INFO_FRAME }>,
+    /// What is to be done before it next runs guest code.
+    pub work: AtomicFlags<Work>,
     /// What the event channels keep.
     pub events: crate::event::VcpuEvents,
     /// What the scheduler and the clock keep.
@@ -63,16 +69,16 @@ pub struct Vcpu {
 impl Vcpu {
     /// A vcpu that is not ready for the reasons `pauses`, and has no context yet.
     #[must_use]
-    pub fn new(domain: DomId, id: u32, info: VcpuInfoPlace, state: Box<VcpuState>, pauses: u32, now: u64) -> Self {
+    pub fn new(domain: DomId, id: u32, info: VcpuInfoPlace, state: Box<VcpuState>, pauses: Pauses, now: u64) -> Self {
         Self {
             domain,
             id,
-            pauses: AtomicU32::new(pauses),
+            pauses: AtomicFlags::new(pauses),
             slot: Lock::new(Some(state)),
             is_initialised: AtomicBool::new(false),
             info: Lock::new(Some(info)),
             info_frame: Lock::new(None),
-            work: AtomicU32::new(0),
+            work: AtomicFlags::empty(),
             events: crate::event::VcpuEvents::default(),
             sched: crate::sched::VcpuSched::new(now),
             timer: AtomicU64::new(u64::MAX),
@@ -112,7 +118,7 @@ impl ExtendedState {
 
     /// Parts that the machine has and guests may use.
     #[must_use]
-    pub fn parts(machine: &impl Ports) -> u64 {
+    pub fn parts(machine: &impl Registers) -> u64 {
         const XSAVE: u32 = 1 << 26;
         let [_, _, features, _] = machine.cpuid(1, 0);
         let [low, _, _, high] = machine.cpuid(0xd, 0);
@@ -121,7 +127,7 @@ impl ExtendedState {
 
     /// Bytes of these parts in the standard format (Intel SDM vol. 1, 13.4).
     #[must_use]
-    pub fn standard_bytes(machine: &impl Ports, parts: u64) -> u64 {
+    pub fn standard_bytes(machine: &impl Registers, parts: u64) -> u64 {
         let end = |part: u32| {
             let [size, offset, ..] = machine.cpuid(0xd, part);
             u64::from(offset) + u64::from(size)
@@ -205,8 +211,8 @@ pub struct VcpuState {
     pub syscall32_callback: Callback,
     /// Entry for `sysenter` from user mode.
     pub sysenter_callback: Callback,
-    /// Entry for an NMI (`CALLBACKTYPE_nmi`).
-    pub nmi_callback: Callback,
+    /// The selectors that a toolstack named with these two. A 64-bit kernel is entered by its own all the same.
+    pub callback_selectors: [u16; 2],
     /// The stack of the guest's kernel, taken when it is entered from user mode (`stack_switch`).
     pub kernel_ss: u64,
     /// See [`Self::kernel_ss`].
@@ -226,7 +232,7 @@ pub struct VcpuState {
     /// Whether the CPU did not take them all when the vcpu was loaded: then they wait here.
     pub selectors_wait: bool,
     /// Frames of the guest's GDT, each held as a descriptor page.
-    pub gdt: [Option<Mfn>; 14],
+    pub gdt: [Option<RamFrame>; 14],
     /// Entries of the guest's GDT.
     pub gdt_entries: u16,
     /// Linear address of the guest's LDT.
@@ -234,7 +240,7 @@ pub struct VcpuState {
     /// Entries of the guest's LDT.
     pub ldt_entries: u16,
     /// Frames of the guest's LDT as far as they were used, each held as a descriptor page.
-    pub ldt: [Option<Mfn>; LDT_PAGES],
+    pub ldt: [Option<RamFrame>; LDT_PAGES],
     /// CR0.TS as the guest set it.
     pub task_switched: bool,
     /// CR4 as the guest sees it.
@@ -248,9 +254,9 @@ pub struct VcpuState {
     /// DR7.
     pub debug_control: u64,
     /// The root of the guest's kernel, held as an L4.
-    pub kernel_root: Option<Mfn>,
+    pub kernel_root: Option<RamFrame>,
     /// The root of the guest's user mode, held as an L4.
-    pub user_root: Option<Mfn>,
+    pub user_root: Option<RamFrame>,
     /// I/O privilege level.
     pub iopl: u8,
     /// I/O permission bitmap: a guest address (`physdev_op set_iobitmap`).
@@ -277,7 +283,7 @@ impl VcpuState {
             syscall_callback: none,
             syscall32_callback: none,
             sysenter_callback: none,
-            nmi_callback: none,
+            callback_selectors: [0; 2],
             kernel_ss: 0,
             kernel_sp: 0,
             fs_base: 0,
@@ -324,11 +330,11 @@ pub trait Processor {
     /// Loads the hypervisor's own root and nothing of any vcpu: what was loaded last may go away.
     fn unload(&self);
     /// Loads everything of `state` that is in the CPU while a vcpu runs: extended state, segment bases, selectors, debug
-    /// registers, descriptor table windows, the root of the mode it is in. Says whether the CPU took all selectors; where it
+    /// registers, descriptor table windows, the root of the mode it is in. Returns whether the CPU took all selectors; where it
     /// did not, null is loaded.
     #[must_use]
     fn load(&self, state: &VcpuState) -> bool;
-    /// Loads selectors and bases of the vcpu that runs, and says whether the CPU took all selectors.
+    /// Loads selectors and bases of the vcpu that runs, and returns whether the CPU took all selectors.
     #[must_use]
     fn load_segments(&self, state: &VcpuState) -> bool;
     /// Takes back what the guest can change without the hypervisor: extended state, selectors unless they wait, bases.
@@ -343,11 +349,11 @@ pub trait Processor {
     fn set_other_gs_base(&self, base: u64);
     /// Loads what RDTSCP answers in ECX.
     fn set_tsc_aux(&self, value: u32);
-    /// Loads the guest's own bits of CR4 (`control_registers::CR4_GUEST`); says whether the CPU has them.
+    /// Loads the guest's own bits of CR4 (`control_registers::CR4_GUEST`); returns whether the CPU has them.
     fn set_guest_cr4(&self, cr4: u64) -> bool;
     /// Takes DR6 as the CPU left it, and clears it.
     fn take_debug_status(&self) -> u64;
-    /// Loads the selector into the GS that user mode sees; a bad one becomes null. Says whether it was good.
+    /// Loads the selector into the GS that user mode sees; a bad one becomes null. Returns whether it was good.
     fn set_user_gs(&self, selector: u16) -> bool;
     /// Shows the vcpu's descriptor tables to the CPU, after they changed.
     fn load_descriptor_tables(&self, state: &VcpuState);

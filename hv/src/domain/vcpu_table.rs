@@ -2,10 +2,10 @@
 
 use super::vcpu::Vcpu;
 use crate::{
-    addr::{Mfn, PAGE_BYTES},
+    addr::PAGE_BYTES,
     config::MAX_VCPUS,
     heap::{self, Reserve},
-    mem::{Hardware, Memory, Ram},
+    mem::{Hardware, Memory, Ram, RamFrame},
     shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
 };
 use alloc::{boxed::Box, sync::Arc};
@@ -29,7 +29,7 @@ pub(crate) struct VcpuTable {
     far: Box<[Cell]>,
     /// The hypervisor's own frames with the `vcpu_info` of those: their guest brings each to a place of its own before it
     /// starts the vcpu, but a vcpu that a toolstack starts needs one before.
-    infos: [Once<Mfn>; INFO_FRAMES],
+    infos: [Once<RamFrame>; INFO_FRAMES],
 }
 
 impl VcpuTable {
@@ -68,7 +68,7 @@ impl VcpuTable {
     pub(crate) fn make_info(
         &self,
         memory: &Memory<impl Hardware>,
-        shared_info: Mfn,
+        shared_info: RamFrame,
         id: u32,
     ) -> Result<VcpuInfoPlace, Errno> {
         if let Some(far) = (id as usize).checked_sub(XEN_LEGACY_MAX_VCPUS) {
@@ -80,7 +80,7 @@ impl VcpuTable {
     }
 
     /// The first place of a vcpu's `vcpu_info`.
-    pub(crate) fn info(&self, memory: &impl Ram, shared_info: Mfn, id: u32) -> Option<VcpuInfoPlace> {
+    pub(crate) fn info(&self, memory: &impl Ram, shared_info: RamFrame, id: u32) -> Option<VcpuInfoPlace> {
         match (id as usize).checked_sub(XEN_LEGACY_MAX_VCPUS) {
             None => VcpuInfoPlace::new(memory, shared_info, id as usize * VCPU_INFO_BYTES),
             Some(far) => {
@@ -91,6 +91,6 @@ impl VcpuTable {
 
     /// Gives the frames back. No vcpu runs any more, and no event is raised: the domain is dead.
     pub(crate) fn give_back_infos(&self, memory: &Memory<impl Hardware>) {
-        self.infos.iter().filter_map(Once::get).for_each(|&frame| memory.give_back_own(frame));
+        self.infos.iter().filter_map(Once::get).for_each(|&frame| memory.give_back_own(frame.mfn()));
     }
 }

@@ -2,9 +2,8 @@
 
 use super::{Bindings, Events, fifo::Fifo, two_level};
 use crate::{
-    addr::Mfn,
     config::MAX_PORTS,
-    mem::{Ram, frame_table::FrameTable},
+    mem::{Ram, RamFrame, frame_table::FrameTable},
 };
 use alloc::boxed::Box;
 use core::sync::atomic::Ordering;
@@ -35,7 +34,7 @@ impl Abi {
     }
 
     /// Whether a port is pending, and whether it is masked.
-    pub(crate) fn bits(&self, memory: &impl Ram, shared_info: Mfn, port: u32) -> (bool, bool) {
+    pub(crate) fn bits(&self, memory: &impl Ram, shared_info: RamFrame, port: u32) -> (bool, bool) {
         match self {
             Self::TwoLevel => two_level::bits(memory, shared_info, port),
             Self::Fifo(fifo) => fifo.bits(port),
@@ -43,7 +42,7 @@ impl Abi {
     }
 
     /// Forgets an event: the port is being closed, and whoever has the number next starts without it.
-    pub(crate) fn clear_pending(&self, memory: &impl Ram, shared_info: Mfn, port: u32) {
+    pub(crate) fn clear_pending(&self, memory: &impl Ram, shared_info: RamFrame, port: u32) {
         match self {
             Self::TwoLevel => two_level::clear_pending(memory, shared_info, port),
             Self::Fifo(fifo) => fifo.clear_pending(port),
@@ -54,7 +53,7 @@ impl Abi {
 impl Events {
     /// Notes what is pending by two levels, gives every port the usual priority, and keeps senders off the way that only two
     /// levels have.
-    pub(crate) fn leave_two_levels(&self, bindings: &mut Bindings, memory: &impl Ram, shared_info: Mfn) {
+    pub(crate) fn leave_two_levels(&self, bindings: &mut Bindings, memory: &impl Ram, shared_info: RamFrame) {
         for port in 1..self.ports.valid().min(EVTCHN_2L_NR_CHANNELS) {
             let state = self.port(port).unwrap_or_default();
             self.ports.set(port, state.not_local());
@@ -75,7 +74,7 @@ impl Events {
     }
 
     /// Calls `each` with the frames of the domain's own that hold its events, as often as they are held writable.
-    pub fn each_frame(&self, mut each: impl FnMut(Mfn)) {
+    pub fn each_frame(&self, mut each: impl FnMut(RamFrame)) {
         if let Abi::Fifo(fifo) = &self.bindings.lock().abi {
             fifo.each_frame().for_each(&mut each);
         }

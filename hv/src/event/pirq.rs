@@ -6,7 +6,7 @@
 //! An edge or a message is passed on as it comes. A level is masked when it comes, because only the guest's driver can
 //! make the device lower it, and unmasked when the guest says that it has (`PHYSDEVOP_eoi`).
 
-use crate::{addr::Mfn, config::MAX_PIRQS, hardware::CpuId, pci::Message};
+use crate::{config::MAX_PIRQS, hardware::CpuId, mem::RamFrame, pci::Message};
 use core::sync::atomic::{AtomicU32, Ordering};
 use oxen_abi::errno::Errno;
 
@@ -80,11 +80,19 @@ pub(crate) const TOLD: u32 = 1 << 25;
 #[derive(Debug, Default)]
 pub struct Own {
     /// Its bits say which pirqs need an end (`PHYSDEVOP_pirq_eoi_gmfn`). A writable use is held.
-    pub(crate) page: Option<Mfn>,
+    pub(crate) page: Option<RamFrame>,
     /// Whether to end an interrupt is to unmask its port.
     pub(crate) unmasks: bool,
     /// Numbers that a guest other than the control domain has asked for.
     pub(crate) reserved: u64,
+}
+
+impl Own {
+    /// The frame in which the domain finds what it must end, used to be written, if it gave one.
+    #[must_use]
+    pub const fn page(&self) -> Option<RamFrame> {
+        self.page
+    }
 }
 
 impl Pirqs {

@@ -46,7 +46,7 @@ impl Events {
         }
     }
 
-    /// A vcpu waits no longer. Says whether it still did.
+    /// A vcpu waits no longer. Returns whether it still did.
     pub fn end_poll(&self, vcpu: &VcpuEvents) -> bool {
         let still = vcpu.polls.swap(false, Ordering::SeqCst);
         if still {

@@ -6,10 +6,7 @@ use super::{
     refusal,
     table::Table,
 };
-use crate::{
-    addr::Mfn,
-    mem::{Hardware, Memory, Ram, frame_type::Owner},
-};
+use crate::mem::{Hardware, Held, Memory, Ram, frame_type::Owner};
 use oxen_abi::{domid::DomId, errno::Errno, grant_table as abi};
 
 /// A domain that takes part in a grant: its name, and the frame table's name for it.
@@ -19,19 +16,19 @@ pub(crate) struct Party {
     pub(crate) owner: Owner,
 }
 
-/// The right to use a granted frame, to be given back with [`Table::release`] and [`Memory::drop_granted`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Claim {
+/// The right to use a granted frame. The entry's pin is to be given back with [`Table::release`]; the frame is held by value.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Claim<'a> {
     pub(crate) reference: u32,
-    pub(crate) frame: Mfn,
-    pub(crate) access: Access,
+    pub(crate) held: Held<'a>,
 }
 
 /// What an entry of version 2 offers.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Offer {
+#[derive(Debug)]
+pub(crate) enum Offer<'a> {
     /// These bytes of a frame, which is claimed now.
-    Page(Claim, Extent),
+    Page(Claim<'a>, Extent),
     /// What this entry of another domain offers to the granter. The entry that says so is marked, and not pinned.
     PassedOn(DomId, u32),
 }
@@ -39,15 +36,15 @@ pub(crate) enum Offer {
 impl Table {
     /// Claims an entry of `granter`, whose table this is, for `grantee`.
     #[inline(always)]
-    pub(crate) fn claim(
+    pub(crate) fn claim<'a>(
         &mut self,
-        memory: &Memory<impl Hardware>,
+        memory: &'a Memory<impl Hardware>,
         granter: Owner,
         grantee: Party,
         reference: u32,
         access: Access,
         is_mapping: bool,
-    ) -> Result<Claim, Status> {
+    ) -> Result<Claim<'a>, Status> {
         if reference >= self.v1_entries {
             return self.claim_page_v2(memory, granter, grantee, reference, access);
         }
@@ -76,28 +73,29 @@ impl Table {
         let mut refused = Errno::Inval;
         let taken = pins.and_then(|pins| {
             let frame = pins.frame()?;
-            memory.take_granted(granter, frame, access).map_err(|error| refused = error).ok()?;
-            Some((frame, pins.plus(access)?))
+            let pins = pins.plus(access)?;
+            let held = memory.hold_as(frame, granter, access.hold()).map_err(|error| refused = error).ok()?;
+            Some((held, pins))
         });
-        let Some((frame, pins)) = taken else {
+        let Some((held, pins)) = taken else {
             self.unmark(&memory.machine, reference, old, access);
             return Err(refusal(refused));
         };
         *place = pins.0;
-        Ok(Claim { reference, frame, access })
+        Ok(Claim { reference, held })
     }
 
     /// Claims an entry that is not of version 1, for a mapping: a page as a whole.
     #[cold]
     #[inline(never)]
-    fn claim_page_v2(
+    fn claim_page_v2<'a>(
         &mut self,
-        memory: &Memory<impl Hardware>,
+        memory: &'a Memory<impl Hardware>,
         granter: Owner,
         grantee: Party,
         reference: u32,
         access: Access,
-    ) -> Result<Claim, Status> {
+    ) -> Result<Claim<'a>, Status> {
         match self.claim_offer(memory, granter, grantee, reference, access, true)? {
             Offer::Page(claim, _) => Ok(claim),
             // Not for a mapping.
@@ -110,15 +108,15 @@ impl Table {
     /// A page that is pinned is pinned as a whole: parts are claimed for the time of a copy only, and this very copy knows
     /// which part it claimed before.
     #[inline(never)]
-    pub(crate) fn claim_offer(
+    pub(crate) fn claim_offer<'a>(
         &mut self,
-        memory: &Memory<impl Hardware>,
+        memory: &'a Memory<impl Hardware>,
         granter: Owner,
         grantee: Party,
         reference: u32,
         access: Access,
         is_mapping: bool,
-    ) -> Result<Offer, Status> {
+    ) -> Result<Offer<'a>, Status> {
         if reference >= self.entries() {
             return Err(abi::GNTST_BAD_GNTREF);
         }
@@ -151,26 +149,23 @@ impl Table {
                 _ => {}
             }
         }
-        let taken = memory.take_any_granted(granter, frame, access);
-        let frame = taken.inspect_err(|_| self.unmark(&memory.machine, reference, old, access))?;
-        let pins = if is_pinned { old } else { Pins::new(frame, slot) };
+        let taken = memory.hold_granted(granter, frame, access);
+        let held = taken.inspect_err(|_| self.unmark(&memory.machine, reference, old, access))?;
+        let pins = if is_pinned { old } else { Pins::new(held.frame().mfn(), slot) };
         match (pins.plus(access), self.pins_place(reference)) {
             (Some(pins), Some(place)) => *place = pins.0,
             // Asked before, and made before.
-            _ => {
-                memory.drop_granted(frame, access);
-                return Err(abi::GNTST_NO_SPACE);
-            }
+            _ => return Err(abi::GNTST_NO_SPACE),
         }
-        Ok(Offer::Page(Claim { reference, frame, access }, extent))
+        Ok(Offer::Page(Claim { reference, held }, extent))
     }
 
-    /// Gives a claim back, the frame itself excepted.
+    /// Gives the pin of a claim back.
     #[inline]
-    pub(crate) fn release(&mut self, memory: &impl Ram, claim: Claim) {
-        let Some(place) = self.pins_place(claim.reference) else { return };
-        let left = Pins(*place).minus(claim.access);
+    pub(crate) fn release(&mut self, memory: &impl Ram, reference: u32, access: Access) {
+        let Some(place) = self.pins_place(reference) else { return };
+        let left = Pins(*place).minus(access);
         *place = left.0;
-        self.unmark(memory, claim.reference, left, claim.access);
+        self.unmark(memory, reference, left, access);
     }
 }

@@ -1,7 +1,11 @@
 //! One entry of a grant table: the word that the granter shares in version 1, and the pins that the hypervisor keeps beside
 //! it in both versions.
 
-use crate::{addr::Mfn, config::MAX_DOMAINS, mem::frame_type::Owner};
+use crate::{
+    addr::Mfn,
+    config::MAX_DOMAINS,
+    mem::{Hold, frame_type::Owner},
+};
 use core::sync::atomic::{AtomicU64, Ordering};
 use oxen_abi::{domid::DomId, grant_table as abi};
 
@@ -46,7 +50,7 @@ const ATTEMPTS: u32 = 5;
 /// Marks an entry as in use by `grantee`: once and for all judged on the very word that the mark is put on.
 ///
 /// A grant that is pinned already (`is_pinned`) has been judged: its granter may have withdrawn it for others meanwhile.
-/// `may_be_part` is for copies, which could do with a part of a page.
+/// `is_mapping`: no part of a page will do, as it does for a copy.
 #[inline(always)]
 pub(crate) fn mark(
     word: &AtomicU64,
@@ -79,6 +83,17 @@ pub enum Access {
     Read,
     /// Reads and writes it.
     Write,
+}
+
+impl Access {
+    /// What is held of the frame meanwhile.
+    #[inline]
+    pub(crate) const fn hold(self) -> Hold {
+        match self {
+            Self::Read => Hold::Reference,
+            Self::Write => Hold::Writable,
+        }
+    }
 }
 
 /// Who uses an entry, how often, and which frame it was when the first use began: frame 0..32, the grantee's slot 32..40,

@@ -157,6 +157,12 @@ impl Maptrack {
         self.word(handle).map(|word| *word).filter(|word| word & FREE == 0).map(Track)
     }
 
+    /// Every mapping behind a handle that is in use.
+    pub(crate) fn each(&self) -> impl Iterator<Item = Track> + '_ {
+        let words = self.chunks.iter().flatten().flat_map(|chunk| chunk.iter().copied());
+        words.take(self.used as usize).filter(|word| word & FREE == 0).map(Track)
+    }
+
     /// Changes the mapping behind a handle that is in use.
     pub(crate) fn set(&mut self, handle: u32, track: Track) {
         if let Some(word) = self.word(handle) {
@@ -237,6 +243,7 @@ mod tests {
         handles.close(300);
         handles.close(300);
         assert_eq!((handles.get(17), handles.live), (None, 598));
+        assert_eq!(handles.each().count(), 598);
         for expected in [300, 17] {
             let handle = handles.free_handle(&Plenty).unwrap();
             assert_eq!(handle, expected);

@@ -33,7 +33,7 @@ mod version;
 use crate::{
     addr::Mfn,
     config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES},
-    mem::{Hardware, Memory, frame_type::Owner},
+    mem::{Hardware, Held, Memory, RamFrame, frame_type::Owner},
 };
 pub(crate) use claim::{Claim, Offer, Party};
 use entry::{Access, Status};
@@ -97,7 +97,7 @@ impl Grants {
 
     /// The status frames of version 2; none in version 1.
     #[must_use]
-    pub fn status_frames(&self) -> &[Mfn] {
+    pub fn status_frames(&self) -> &[RamFrame] {
         self.table.status_frames()
     }
 
@@ -105,6 +105,11 @@ impl Grants {
     #[must_use]
     pub fn mappings(&self) -> u32 {
         self.maptrack.live
+    }
+
+    /// The mappings of others' grants: the frame of each, which is referred to, and whether it is used to be written.
+    pub fn each_mapping(&self) -> impl Iterator<Item = (Mfn, bool)> + '_ {
+        self.maptrack.each().filter_map(|track| Some((track.frame()?, track.access() == Access::Write)))
     }
 
     /// The entries that somebody uses: reference, frame, the grantee's slot, readers, writers.
@@ -118,33 +123,12 @@ impl Grants {
 }
 
 impl<M: Hardware> Memory<M> {
-    /// Takes a reference on a frame of `owner`, and a use if it is to be written.
-    ///
-    /// # Errors
-    /// For [`refusal`]: `Inval` if it is not `owner`'s, `Busy` if it is, and is in use as something else.
-    #[inline]
-    pub(crate) fn take_granted(&self, owner: Owner, frame: Mfn, access: Access) -> Result<(), Errno> {
-        match access {
-            Access::Read => self.frames.reference(frame, owner),
-            Access::Write => self.hold_writable(frame, owner),
-        }
-    }
-
-    /// The same where nothing is in a hurry, with the status of a refusal.
+    /// Holds a frame of `owner` for an access, where nothing is in a hurry.
     #[cold]
     #[inline(never)]
-    pub(crate) fn take_any_granted(&self, owner: Owner, frame: Option<Mfn>, access: Access) -> Result<Mfn, Status> {
+    pub(crate) fn hold_granted(&self, owner: Owner, frame: Option<Mfn>, access: Access) -> Result<Held<'_>, Status> {
         let frame = frame.ok_or(abi::GNTST_BAD_PAGE)?;
-        self.take_granted(owner, frame, access).map(|()| frame).map_err(refusal)
-    }
-
-    /// Gives back what [`Self::take_granted`] took.
-    #[inline]
-    pub(crate) fn drop_granted(&self, frame: Mfn, access: Access) {
-        match access {
-            Access::Read => self.frames.put(frame),
-            Access::Write => self.frames.put_use(frame),
-        }
+        self.hold_as(frame, owner, access.hold()).map_err(refusal)
     }
 }
 

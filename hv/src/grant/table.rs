@@ -5,10 +5,10 @@ use super::{
     entry_v2::EntryV2,
 };
 use crate::{
-    addr::{Mfn, TABLE_ENTRIES},
+    addr::TABLE_ENTRIES,
     config::MAX_GRANT_FRAMES,
     heap::{self, Reserve},
-    mem::{Hardware, Memory, Ram, frame_alloc, frame_type::Owner},
+    mem::{Hardware, Memory, Ram, RamFrame, frame_alloc, frame_type::Owner},
 };
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -38,9 +38,9 @@ const _: () = assert!(MAX_STATUS_FRAMES <= frame_alloc::MAX_RECALL);
 #[derive(Debug)]
 pub(crate) struct Table {
     /// The frames that hold the entries, lent to the domain.
-    pub(crate) frames: Vec<Mfn, MAX_GRANT_FRAMES>,
+    pub(crate) frames: Vec<RamFrame, MAX_GRANT_FRAMES>,
     /// The frames that hold the status words, lent to the domain, as many as the entries ask for: this is version 2.
-    pub(crate) status: Option<Vec<Mfn, MAX_STATUS_FRAMES>>,
+    pub(crate) status: Option<Vec<RamFrame, MAX_STATUS_FRAMES>>,
     /// Entries that there are in version 1: none in version 2, or after the domain has ended. So one comparison tells the
     /// paths that must be fast whether an entry is one that they know.
     pub(crate) v1_entries: u32,
@@ -79,7 +79,7 @@ impl Table {
         if self.status.is_some() { 2 } else { 1 }
     }
 
-    pub(crate) fn status_frames(&self) -> &[Mfn] {
+    pub(crate) fn status_frames(&self) -> &[RamFrame] {
         self.status.as_deref().unwrap_or_default()
     }
 
@@ -207,14 +207,14 @@ impl Table {
         &self,
         memory: &Memory<impl Hardware>,
         owner: Owner,
-    ) -> Result<Vec<Mfn, MAX_STATUS_FRAMES>, Errno> {
+    ) -> Result<Vec<RamFrame, MAX_STATUS_FRAMES>, Errno> {
         let mut status = Vec::new();
         extend(memory, owner, &mut status, self.frames.len().div_ceil(FRAMES_PER_STATUS))?;
         Ok(status)
     }
 
     /// Ends the table. Its frames are the caller's to give back.
-    pub(crate) fn close(&mut self) -> impl Iterator<Item = Mfn> + use<> {
+    pub(crate) fn close(&mut self) -> impl Iterator<Item = RamFrame> + use<> {
         self.is_closed = true;
         self.v1_entries = 0;
         let status = self.status.take().unwrap_or_default();
@@ -232,7 +232,7 @@ impl Table {
 fn extend<const N: usize>(
     memory: &Memory<impl Hardware>,
     owner: Owner,
-    frames: &mut Vec<Mfn, N>,
+    frames: &mut Vec<RamFrame, N>,
     count: usize,
 ) -> Result<(), Errno> {
     let before = frames.len();

@@ -4,10 +4,7 @@ use super::{
     entry::Shared,
     table::{MAX_STATUS_FRAMES, Table},
 };
-use crate::{
-    addr::Mfn,
-    mem::{Hardware, Memory, Ram, frame_type::Owner},
-};
+use crate::mem::{Hardware, Memory, Ram, RamFrame, frame_type::Owner};
 use core::sync::atomic::Ordering;
 use heapless::Vec;
 use oxen_abi::{
@@ -57,7 +54,7 @@ impl Table {
 
     /// Empties the entries, which are of another version from here on.
     #[inline(never)]
-    fn begin(&mut self, memory: &impl Ram, status: Option<Vec<Mfn, MAX_STATUS_FRAMES>>) {
+    fn begin(&mut self, memory: &impl Ram, status: Option<Vec<RamFrame, MAX_STATUS_FRAMES>>) {
         for &frame in &self.frames {
             memory.clear(frame);
         }

@@ -35,7 +35,7 @@ impl<M: Machine> Caller<'_, M> {
         }
         let frames = &self.hv.memory.frames;
         let frame =
-            Mfn::containing(MachineAddr(op.a)).filter(|frame| frame.index() < frames.end()).ok_or(Errno::Inval)?;
+            Mfn::containing(MachineAddr::new(op.a)).filter(|frame| frame.index() < frames.end()).ok_or(Errno::Inval)?;
         let state = frames.state(frame);
         let owner = state.owner().slot().filter(|_| state.refs() != 0);
         let owner = owner.and_then(|slot| self.hv.domains.in_slot(slot)).ok_or(Errno::Perm)?;

@@ -7,12 +7,13 @@ use crate::{
     caller::Caller,
     domain::Domain,
     grant::{
-        Claim, Grants, Table,
+        Grants, Table,
         entry::{Access, Status},
         entry_v2::Extent,
         refusal,
     },
     machine::Machine,
+    mem::{Held, RamFrame},
 };
 use alloc::sync::Arc;
 use oxen_abi::{
@@ -21,7 +22,8 @@ use oxen_abi::{
 };
 
 impl<M: Machine> Caller<'_, M> {
-    /// Does copies, and fills in statuses. Answers how many: all.
+    /// Does copies, and fills in statuses. Returns how many: all.
+    #[inline(never)]
     pub fn copy_grants(&self, ops: &mut [GnttabCopy]) -> usize {
         let (mut sources, mut dests) = (Peer::default(), Peer::default());
         for op in ops.iter_mut() {
@@ -47,7 +49,8 @@ impl<M: Machine> Caller<'_, M> {
         let source = End::claim(self, from, table, &op.source, Access::Read, by_ref[0])?;
         let dest_table = other.as_mut().map_or(&mut *table, |other| &mut other.table);
         let outcome = End::claim(self, to, dest_table, &op.dest, Access::Write, by_ref[1]).and_then(|dest| {
-            let outcome = self.copy_granted_bytes((source.frame, Extent::WHOLE), (dest.frame, Extent::WHOLE), op);
+            let (from, to) = (source.held.frame(), dest.held.frame());
+            let outcome = self.copy_granted_bytes((from, Extent::WHOLE), (to, Extent::WHOLE), op);
             dest.release(self, dest_table);
             outcome
         });
@@ -78,18 +81,17 @@ impl<'a, M: Machine> Caller<'a, M> {
     }
 }
 
-/// One end of a copy: a frame, and the claim to it where it was granted.
-#[derive(Clone, Copy)]
-struct End {
-    frame: Mfn,
+/// One end of a copy: a frame, and the entry that is pinned where it was granted.
+struct End<'a> {
+    held: Held<'a>,
     access: Access,
-    claim: Option<Claim>,
+    pinned: Option<u32>,
 }
 
-impl End {
-    #[inline]
+impl<'a> End<'a> {
+    #[inline(always)]
     fn claim<M: Machine>(
-        caller: &Caller<'_, M>,
+        caller: &Caller<'a, M>,
         owner: &Domain,
         table: &mut Table,
         end: &GnttabCopyPtr,
@@ -99,19 +101,18 @@ impl End {
         let hv = caller.hv;
         if by_reference {
             let claim = table.claim(&hv.memory, owner.owner, caller.domain.party(), end.u as u32, access, false)?;
-            return Ok(Self { frame: claim.frame, access, claim: Some(claim) });
+            return Ok(Self { held: claim.held, access, pinned: Some(claim.reference) });
         }
         let frame = Mfn::new(end.u).ok_or(abi::GNTST_BAD_PAGE)?;
-        hv.memory.take_granted(owner.owner, frame, access).map_err(refusal)?;
-        Ok(Self { frame, access, claim: None })
+        let held = hv.memory.hold_as(frame, owner.owner, access.hold()).map_err(refusal)?;
+        Ok(Self { held, access, pinned: None })
     }
 
-    #[inline]
+    #[inline(always)]
     fn release<M: Machine>(self, caller: &Caller<'_, M>, table: &mut Table) {
-        if let Some(claim) = self.claim {
-            table.release(caller.hv.machine(), claim);
+        if let Some(reference) = self.pinned {
+            table.release(caller.hv.machine(), reference, self.access);
         }
-        caller.hv.memory.drop_granted(self.frame, self.access);
     }
 }
 
@@ -120,8 +121,8 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub(crate) fn copy_granted_bytes(
         &self,
-        (source, readable): (Mfn, Extent),
-        (dest, writable): (Mfn, Extent),
+        (source, readable): (RamFrame, Extent),
+        (dest, writable): (RamFrame, Extent),
         op: &GnttabCopy,
     ) -> Result<(), Status> {
         let [from, to, bytes] = [op.source.offset, op.dest.offset, op.len].map(usize::from);

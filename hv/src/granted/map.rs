@@ -11,7 +11,7 @@ use crate::{
     config::PREEMPT_INTERVAL,
     domain::Domain,
     grant::{
-        Claim, Grants, Table,
+        Grants, Table,
         entry::{self, Access, Status},
         maptrack::{Maptrack, Track},
     },
@@ -31,8 +31,9 @@ pub const ROW: usize = 16;
 const PARTS: u32 = abi::GNTMAP_HOST_MAP | abi::GNTMAP_DEVICE_MAP;
 
 impl<M: Machine> Caller<'_, M> {
-    /// Maps granted frames (`GNTTABOP_map_grant_ref`), fills in statuses, handles and bus addresses. Answers how many
+    /// Maps granted frames (`GNTTABOP_map_grant_ref`), fills in statuses, handles and bus addresses. Returns how many
     /// of the requests it got to before something more urgent came.
+    #[inline(never)]
     pub fn map_grants(&self, ops: &mut [GnttabMapGrantRef]) -> usize {
         let count = ops.len();
         let mut rest = &mut ops[..];
@@ -77,17 +78,19 @@ impl<M: Machine> Caller<'_, M> {
         if op.flags & abi::GNTMAP_HOST_MAP != 0 {
             let mapped = self.place_of_grant(op.flags, op.host_addr).and_then(|at| {
                 let flags = entry_flags(op.flags);
-                editor.map_grant(at, claim.frame, granter.owner, flags).map_err(|_| abi::GNTST_GENERAL_ERROR)
+                editor
+                    .map_grant(at, claim.held.frame().mfn(), granter.owner, flags)
+                    .map_err(|_| abi::GNTST_GENERAL_ERROR)
             });
             if let Err(status) = mapped {
-                table.release(hv.machine(), claim);
-                hv.memory.drop_granted(claim.frame, access);
+                table.release(hv.machine(), op.r#ref, access);
                 return Err(status);
             }
         }
-        maptrack.open(handle, Track::new(claim.frame, slot, op.r#ref, op.flags));
+        let frame = claim.held.into_entry().mfn();
+        maptrack.open(handle, Track::new(frame, slot, op.r#ref, op.flags));
         op.handle = handle;
-        op.dev_bus_addr = claim.frame.address().0;
+        op.dev_bus_addr = frame.address().as_u64();
         Ok(())
     }
 
@@ -95,9 +98,9 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     fn place_of_grant(&self, flags: u32, address: u64) -> Result<At, Status> {
         if flags & abi::GNTMAP_CONTAINS_PTE != 0 {
-            return Ok(At::Entry(MachineAddr(address)));
+            return Ok(At::Entry(MachineAddr::new(address)));
         }
-        self.state.kernel_root.map(|root| At::Address(root, GuestAddr(address))).ok_or(abi::GNTST_GENERAL_ERROR)
+        self.state.kernel_root.map(|root| At::Address(root, GuestAddr::new(address))).ok_or(abi::GNTST_GENERAL_ERROR)
     }
 }
 
@@ -124,7 +127,7 @@ pub trait UnmapRequest {
 
 impl<M: Machine> Caller<'_, M> {
     /// Ends mappings (`GNTTABOP_unmap_grant_ref`, `GNTTABOP_unmap_and_replace`), at most [`ROW`], and fills in
-    /// statuses. Answers how many of the requests it got to before something more urgent came.
+    /// statuses. Returns how many of the requests it got to before something more urgent came.
     pub fn unmap_grants(&self, ops: &mut [impl UnmapRequest]) -> usize {
         let Ok(mut editor) = Editor::open(&self.hv.memory, &self.domain.memory) else { return 0 };
         let mut ended: Vec<(u32, Track), ROW> = Vec::new();
@@ -160,7 +163,7 @@ impl<M: Machine> Caller<'_, M> {
         let track = maptrack.get(op.handle).filter(|track| !track.is_busy()).ok_or(abi::GNTST_BAD_HANDLE)?;
         let frame = track.frame().ok_or(abi::GNTST_GENERAL_ERROR)?;
         let mut parts = if op.dev_bus_addr == 0 { 0 } else { track.flags() & abi::GNTMAP_DEVICE_MAP };
-        if parts != 0 && frame.address().0 != op.dev_bus_addr {
+        if parts != 0 && frame.address().as_u64() != op.dev_bus_addr {
             return Err(abi::GNTST_BAD_DEV_ADDR);
         }
         if op.host_addr != 0 && track.flags() & abi::GNTMAP_HOST_MAP != 0 {
@@ -168,7 +171,7 @@ impl<M: Machine> Caller<'_, M> {
             let outcome = match (self.place_of_grant(track.flags(), op.host_addr)?, op.new_addr) {
                 (at, 0) => editor.unmap_grant(at, frame, is_writable),
                 (at @ At::Address(root, _), new) => {
-                    editor.replace_grant(at, frame, is_writable, (root, GuestAddr(new)))
+                    editor.replace_grant(at, frame, is_writable, (root, GuestAddr::new(new)))
                 }
                 (At::Entry(_), _) => return Err(abi::GNTST_GENERAL_ERROR),
             };
@@ -204,11 +207,11 @@ impl<M: Machine> Hypervisor<M> {
                 }
                 maptrack.close(handle);
                 let Some(frame) = left.frame() else { continue };
-                let claim = Claim { reference: left.reference(), frame, access: left.access() };
+                let access = left.access();
                 if granter.is_some() {
-                    table.release(self.machine(), claim);
+                    table.release(self.machine(), left.reference(), access);
                 }
-                self.memory.drop_granted(frame, claim.access);
+                self.memory.frames.put_entry(frame, access.hold());
             }
             rest = after;
         }

@@ -17,6 +17,7 @@ use crate::{
     },
     lock::Guard,
     machine::Machine,
+    mem::Held,
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -117,12 +118,12 @@ impl<'d> Tables<'d> {
 }
 
 /// One end of a copy: some bytes of a frame, and what is to be given back afterwards.
-struct End {
-    frame: Mfn,
+struct End<'a> {
+    held: Held<'a>,
     access: Access,
     extent: Extent,
-    /// The claim to the frame, and in whose table it is.
-    claim: Option<(DomId, Claim)>,
+    /// The entry that is pinned, and in whose table it is.
+    pinned: Option<(DomId, u32)>,
     /// The entry that passed it on.
     through: Option<(DomId, u32)>,
 }
@@ -139,7 +140,8 @@ impl<M: Machine> Caller<'_, M> {
         let source = End::take(self, tables, (from.id, source, by_ref[0]), Access::Read, None)?;
         let outcome =
             End::take(self, tables, (to.id, dest, by_ref[1]), Access::Write, Some(&source)).and_then(|dest| {
-                let outcome = self.copy_granted_bytes((source.frame, source.extent), (dest.frame, dest.extent), op);
+                let (from, to) = ((source.held.frame(), source.extent), (dest.held.frame(), dest.extent));
+                let outcome = self.copy_granted_bytes(from, to, op);
                 dest.give_back(self, tables);
                 outcome.map_err(Failure::Told)
             });
@@ -148,25 +150,25 @@ impl<M: Machine> Caller<'_, M> {
     }
 }
 
-impl End {
+impl<'a> End<'a> {
     /// Takes what a copy names. `other` is its other end, taken before.
     #[inline(never)]
     fn take<M: Machine>(
-        caller: &Caller<'_, M>,
+        caller: &Caller<'a, M>,
         tables: &mut Tables<'_>,
         (owner, end, by_ref): (DomId, &GnttabCopyPtr, bool),
         access: Access,
-        other: Option<&Self>,
+        other: Option<&End<'_>>,
     ) -> Result<Self, Failure> {
         let hv = caller.hv;
         let reference = end.u as u32;
         let (owner, table) = tables.of(owner).ok_or(Failure::Unlocked)?;
         if !by_ref {
-            let frame = hv.memory.take_any_granted(owner.owner, Mfn::new(end.u), access)?;
-            return Ok(Self { frame, access, extent: Extent::WHOLE, claim: None, through: None });
+            let held = hv.memory.hold_granted(owner.owner, Mfn::new(end.u), access)?;
+            return Ok(Self { held, access, extent: Extent::WHOLE, pinned: None, through: None });
         }
         match table.claim_offer(&hv.memory, owner.owner, caller.domain.party(), reference, access, false)? {
-            Offer::Page(claim, extent) => Ok(Self::new(owner.id, claim, extent, other)),
+            Offer::Page(claim, extent) => Ok(Self::new(owner.id, claim, access, extent, other)),
             Offer::PassedOn(id, next) => {
                 let outcome = Self::take_passed(caller, tables, owner, (id, next), access, other);
                 match outcome {
@@ -182,12 +184,12 @@ impl End {
 
     /// Takes what another domain granted to `granter`, who passes it on.
     fn take_passed<M: Machine>(
-        caller: &Caller<'_, M>,
+        caller: &Caller<'a, M>,
         tables: &mut Tables<'_>,
         granter: &Domain,
         (id, reference): (DomId, u32),
         access: Access,
-        other: Option<&Self>,
+        other: Option<&End<'_>>,
     ) -> Result<Self, Failure> {
         let hv = caller.hv;
         // Nobody passes on what is its own.
@@ -198,7 +200,7 @@ impl End {
             return Err(if hv.domains.get(id).is_some() { Failure::Unlocked } else { abi::GNTST_GENERAL_ERROR.into() });
         };
         match table.claim_offer(&hv.memory, owner.owner, granter.party(), reference, access, false)? {
-            Offer::Page(claim, extent) => Ok(Self::new(id, claim, extent, other)),
+            Offer::Page(claim, extent) => Ok(Self::new(id, claim, access, extent, other)),
             Offer::PassedOn(..) => {
                 unmark(caller, tables, (id, reference), access);
                 Err(abi::GNTST_GENERAL_ERROR.into())
@@ -208,23 +210,22 @@ impl End {
 
     /// An end that was claimed. Where both are by the same entry, the second finds it pinned, as the part that the
     /// first one was told.
-    fn new(owner: DomId, claim: Claim, extent: Extent, other: Option<&Self>) -> Self {
-        let is_same = |end: &&Self| end.claim.is_some_and(|(id, c)| (id, c.reference) == (owner, claim.reference));
-        let extent = other.filter(is_same).map_or(extent, |end| end.extent);
-        Self { frame: claim.frame, access: claim.access, extent, claim: Some((owner, claim)), through: None }
+    fn new(owner: DomId, claim: Claim<'a>, access: Access, extent: Extent, other: Option<&End<'_>>) -> Self {
+        let pinned = Some((owner, claim.reference));
+        let extent = other.filter(|end| end.pinned == pinned).map_or(extent, |end| end.extent);
+        Self { held: claim.held, access, extent, pinned, through: None }
     }
 
     #[inline(never)]
     fn give_back<M: Machine>(self, caller: &Caller<'_, M>, tables: &mut Tables<'_>) {
-        if let Some((id, claim)) = self.claim
+        if let Some((id, reference)) = self.pinned
             && let Some((_, table)) = tables.of(id)
         {
-            table.release(caller.hv.machine(), claim);
+            table.release(caller.hv.machine(), reference, self.access);
         }
         if let Some(through) = self.through {
             unmark(caller, tables, through, self.access);
         }
-        caller.hv.memory.drop_granted(self.frame, self.access);
     }
 }
 

@@ -2,11 +2,11 @@
 
 use crate::{
     Hypervisor,
-    addr::Mfn,
     domain::{Domain, table::DomainTable},
     grant::{FRAMES_PER_STATUS, Grants, entry::Status},
     lock::{Guard, both},
     machine::Machine,
+    mem::RamFrame,
 };
 use alloc::sync::Arc;
 use oxen_abi::{
@@ -43,7 +43,7 @@ impl<M: Machine> Hypervisor<M> {
     ///
     /// # Errors
     /// `Inval` beyond the table's limit, `NoMem` for the frame.
-    pub fn grant_table_frame(&self, domain: &Domain, index: u32) -> Result<Mfn, Errno> {
+    pub fn grant_table_frame(&self, domain: &Domain, index: u32) -> Result<RamFrame, Errno> {
         let mut grants = domain.grants.lock();
         grants.table.grow(&self.memory, domain.owner, index as usize + 1)?;
         grants.table.frames.get(index as usize).copied().ok_or(Errno::Inval)
@@ -54,7 +54,7 @@ impl<M: Machine> Hypervisor<M> {
     ///
     /// # Errors
     /// `Inval` in version 1 and beyond the table's limit, `NoMem` for the frames.
-    pub fn grant_status_frame(&self, domain: &Domain, index: u32) -> Result<Mfn, Errno> {
+    pub fn grant_status_frame(&self, domain: &Domain, index: u32) -> Result<RamFrame, Errno> {
         let mut grants = domain.grants.lock();
         let table = &mut grants.table;
         let index = index as usize;

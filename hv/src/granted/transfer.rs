@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use oxen_abi::grant_table::{self as abi, GnttabTransfer};
 
 impl<M: Machine> Caller<'_, M> {
-    /// Gives frames away, and fills in statuses. Answers how many of the requests it got to before something more
+    /// Gives frames away, and fills in statuses. Returns how many of the requests it got to before something more
     /// urgent came.
     pub fn transfer_frames(&self, ops: &mut [GnttabTransfer]) -> usize {
         let Ok(editor) = Editor::open(&self.hv.memory, &self.domain.memory) else { return 0 };

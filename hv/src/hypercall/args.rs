@@ -12,7 +12,7 @@ use super::{
     number::{bytes, domid, uint, ushort},
 };
 use crate::{
-    addr::{GuestAddr, MachineAddr},
+    addr::{GuestAddr, GuestRecords, MachineAddr},
     mem::guest_ptr::GuestPtr,
     reply::{Args, Stop},
 };
@@ -39,9 +39,7 @@ macro_rules! requests {
 }
 
 /// In the count of a batch of updates: it is a continuation, and the success count already counts what was done before.
-const CONTINUED: u64 = 1 << 31;
-/// The bits of a count that count.
-const COUNT: u64 = CONTINUED - 1;
+const CONTINUED: u32 = 1 << 31;
 /// The bits of a `memory_op`'s command that name it; those above say how many extents were done before.
 const MEMORY_COMMAND: u64 = (1 << MEMOP_EXTENT_SHIFT) - 1;
 /// The bits of a `grant_table_op`'s command above it: at which entry a cache flush goes on.
@@ -52,7 +50,7 @@ requests! {
     ConsoleIo(command, count, buffer) {
         command: Result<ConsoleCommand, Errno> = uint(command).try_into(),
         count: u32 = uint(count),
-        buffer: GuestAddr = GuestAddr(buffer),
+        buffer: GuestAddr = GuestAddr::new(buffer),
     }
 
     /// `set_debugreg(number, value)`, `get_debugreg(number)`.
@@ -101,15 +99,15 @@ requests! {
 
     /// `multicall(entries, count)`.
     Multicall(list, count) {
-        list: GuestAddr = GuestAddr(list),
+        list: GuestAddr = GuestAddr::new(list),
         count: u32 = uint(count),
     }
 
     /// `set_callbacks(event, failsafe, syscall)`.
     SetCallbacks(event, failsafe, syscall) {
-        event: GuestAddr = GuestAddr(event),
-        failsafe: GuestAddr = GuestAddr(failsafe),
-        syscall: GuestAddr = GuestAddr(syscall),
+        event: GuestAddr = GuestAddr::new(event),
+        failsafe: GuestAddr = GuestAddr::new(failsafe),
+        syscall: GuestAddr = GuestAddr::new(syscall),
     }
 
     /// `set_gdt(frames, entries)`.
@@ -132,7 +130,7 @@ requests! {
 
     /// `set_trap_table(table)`.
     SetTrapTable(table) {
-        table: GuestAddr = GuestAddr(table),
+        table: GuestAddr = GuestAddr::new(table),
     }
 
     /// `stack_switch(ss, rsp)`.
@@ -143,13 +141,13 @@ requests! {
 
     /// `update_descriptor(machine address, descriptor)`.
     UpdateDescriptor(address, descriptor) {
-        address: MachineAddr = MachineAddr(address),
+        address: MachineAddr = MachineAddr::new(address),
         descriptor: u64 = descriptor,
     }
 
     /// `update_va_mapping(va, entry, flags)`, `update_va_mapping_otherdomain(va, entry, flags, domid)`.
     UpdateVaMapping(va, entry, flags, owner) {
-        va: GuestAddr = GuestAddr(va),
+        va: GuestAddr = GuestAddr::new(va),
         entry: u64 = entry,
         flags: u64 = flags,
         owner: DomId = domid(owner),
@@ -158,9 +156,9 @@ requests! {
     /// `mmu_update` and `mmuext_op`: (requests, count, success count, foreign). The low half of `foreign` names the owner
     /// of what is mapped, the high half plus one the owner of the tables.
     Updates(list, count, done_at, foreign) {
-        list: u64 = list,
-        count: u64 = count & COUNT,
-        is_continued: bool = count & CONTINUED != 0,
+        list: GuestAddr = GuestAddr::new(list),
+        count: u32 = uint(count) & !CONTINUED,
+        is_continued: bool = uint(count) & CONTINUED != 0,
         /// Where the guest wants to be told how many were done; 0: nowhere.
         done_at: u64 = done_at,
         pages: DomId = domid(foreign),
@@ -253,14 +251,14 @@ impl<C> Resume for Operation<C> {
 impl Resume for ConsoleIo {
     fn write(&self, args: &mut Args) {
         args[1] = self.count.into();
-        args[2] = self.buffer.0;
+        args[2] = self.buffer.as_u64();
     }
 }
 
 impl ConsoleIo {
     /// What is left when so many bytes are done.
     pub(super) fn after(self, done: u32) -> Self {
-        let buffer = GuestAddr(self.buffer.0.wrapping_add(done.into()));
+        let buffer = GuestAddr::new(self.buffer.as_u64().wrapping_add(done.into()));
         Self { count: self.count.wrapping_sub(done), buffer, ..self }
     }
 }
@@ -301,15 +299,15 @@ impl Resume for MemoryOp {
 
 impl Resume for Multicall {
     fn write(&self, args: &mut Args) {
-        args[0] = self.list.0;
+        args[0] = self.list.as_u64();
         args[1] = self.count.into();
     }
 }
 
 impl Resume for Updates {
     fn write(&self, args: &mut Args) {
-        args[0] = self.list;
-        args[1] = self.count | if self.is_continued { CONTINUED } else { 0 };
+        args[0] = self.list.as_u64();
+        args[1] = u64::from(self.count | if self.is_continued { CONTINUED } else { 0 });
     }
 }
 
@@ -319,13 +317,12 @@ impl Updates {
     /// # Errors
     /// `Fault` if they are not where guests have memory.
     #[inline(always)]
-    pub(super) fn requests<const N: usize>(&self) -> Result<GuestPtr<[u64; N]>, Errno> {
-        GuestPtr::new(self.list, self.count)
+    pub(super) fn requests<const N: usize>(&self) -> Result<GuestRecords<N>, Errno> {
+        GuestRecords::some_or_none(self.list, self.count).ok_or(Errno::Fault)
     }
 
-    /// What is left when so many requests of `N` words are done.
-    pub(super) const fn after<const N: usize>(self, done: u64) -> Self {
-        let list = self.list.wrapping_add(done.wrapping_mul(bytes::<[u64; N]>()));
-        Self { list, count: self.count.wrapping_sub(done), is_continued: true, ..self }
+    /// What is left when all but these are done.
+    pub(super) const fn rest<const N: usize>(self, left: GuestRecords<N>) -> Self {
+        Self { list: left.start(), count: left.count(), is_continued: true, ..self }
     }
 }

@@ -3,27 +3,23 @@
 use super::{
     Next, Outcome,
     args::{Multicall, Resume, Updates},
-    number::uint,
 };
 use crate::{
     Hypervisor,
     addr::{GuestRecords, GuestWords},
     caller::Caller,
-    domain::counters::Counted,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     reply::{Args, Reply, Stop},
 };
-use oxen_abi::{errno::Errno, hypercall::Hypercall};
-
-const MULTICALL: u64 = Hypercall::Multicall.number();
-const IRET: u64 = Hypercall::Iret.number();
+use oxen_abi::errno::Errno;
 
 /// Whether there has been so much work that it is time for what else waits.
 pub(super) type IsEnough = bool;
 
 /// Operation, result, six arguments.
 type EntryPlace = GuestWords<8>;
+type Entries = GuestRecords<8>;
 
 impl<M: Machine> Caller<'_, M> {
     /// `multicall(entries, count)`: each result goes into its entry; the answer is 0 unless the entries cannot be read.
@@ -33,33 +29,37 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn multicall(&mut self, args: &mut Args) -> Reply {
         let request = Multicall::from(&*args);
-        let entries = GuestRecords::new(request.list, request.count).ok_or(Errno::Fault)?;
-        let mut done = 0_u64;
-        while let Some(entry) = entries.get(done) {
-            if done != 0 && self.must_yield() {
-                return Err(request.rest_from(entry, done).leave(args));
-            }
-            let before = done;
-            done = done.wrapping_add(1);
+        let mut left = GuestRecords::new(request.list, request.count).ok_or(Errno::Fault)?;
+        while let Some((entry, rest)) = left.split_first() {
             let [number, _, mut entry_args @ ..] = self.read_multicall_entry(entry)?;
-            if number == MULTICALL {
-                self.write_multicall_result(entry, Errno::Inval.to_return_value())?;
-                continue;
+            let outcome = self.hypercall_in_batch(number, &mut entry_args);
+            if outcome.next != Next::Answer {
+                return self.end_batch(outcome, left, &entry_args, args);
             }
-            self.domain.counters.count(Counted::Subcall);
-            let Outcome { value, next } = self.hypercall(number, &mut entry_args);
-            match next {
-                Next::Answer if number == IRET => return Ok(value),
-                Next::Answer => self.write_multicall_result(entry, value)?,
-                Next::Again => {
-                    self.write_multicall_args(entry, &entry_args)?;
-                    return Err(request.rest_from(entry, before).leave(args));
-                }
-                Next::Crash(fault) => return Err(Stop::Fatal(fault)),
-            }
+            self.write_multicall_result(entry, outcome.value)?;
             debug_assert!(self.state.in_kernel, "only iret leaves the kernel");
+            left = rest;
+            if left.count() != 0 && self.must_yield() {
+                return Err(Multicall::from(left).leave(args));
+            }
         }
         Ok(0)
+    }
+
+    /// A batch ends with the first of the entries that are left, which has no answer.
+    #[cold]
+    fn end_batch(&self, outcome: Outcome, left: Entries, entry_args: &Args, args: &mut Args) -> Reply {
+        match outcome.next {
+            Next::Answer | Next::Leave => Ok(outcome.value),
+            Next::Again => {
+                if let Some((entry, _)) = left.split_first() {
+                    let place = entry.part::<2, 6>();
+                    self.hv.machine().write_guest_words(place, *entry_args).map_err(|_| Errno::Fault)?;
+                }
+                Err(Multicall::from(left).leave(args))
+            }
+            Next::Crash(fault) => Err(Stop::Fatal(fault)),
+        }
     }
 
     #[inline]
@@ -71,68 +71,74 @@ impl<M: Machine> Caller<'_, M> {
     fn write_multicall_result(&self, entry: EntryPlace, result: u64) -> Result<(), Errno> {
         self.hv.machine().write_guest_words(entry.part::<1, 1>(), [result]).map_err(|_| Errno::Fault)
     }
+}
 
-    #[cold]
-    fn write_multicall_args(&self, entry: EntryPlace, args: &Args) -> Result<(), Errno> {
-        self.hv.machine().write_guest_words(entry.part::<2, 6>(), *args).map_err(|_| Errno::Fault)
+impl From<Entries> for Multicall {
+    fn from(entries: Entries) -> Self {
+        Self { list: entries.start(), count: entries.count() }
     }
 }
 
-impl Multicall {
-    /// What is left from an entry on, before which there are so many.
-    const fn rest_from(self, entry: EntryPlace, before: u64) -> Self {
-        Self { list: entry.start(), count: self.count.wrapping_sub(uint(before)) }
-    }
+/// How far a list of updates was done.
+pub(super) struct Progress<const N: usize> {
+    done: u32,
+    left: GuestRecords<N>,
+    outcome: Reply,
 }
 
 impl<M: Machine> Hypervisor<M> {
     /// Does the updates of a list, one after the other, until one is refused or `act` says that there has been enough
-    /// work; tells the guest how many were done, and leaves the rest.
+    /// work. Call [`Self::answer_updates`] when what they needed has been let go.
     #[inline(always)]
     pub(super) fn do_updates<const N: usize>(
         &self,
-        request: Updates,
-        list: GuestPtr<[u64; N]>,
-        args: &mut Args,
+        list: GuestRecords<N>,
         mut act: impl FnMut([u64; N]) -> Result<IsEnough, Stop>,
-    ) -> Reply {
-        let mut done = 0_u64;
-        let mut outcome = Ok(0);
-        while done < request.count {
-            let acted = match list.read_words(self.machine(), done) {
+    ) -> Progress<N> {
+        let mut left = list;
+        let outcome = loop {
+            let Some((update, rest)) = left.split_first() else { break Ok(0) };
+            let acted = match self.machine().read_guest_words(update) {
                 Ok(update) => act(update),
-                Err(error) => Err(error.into()),
+                Err(_) => Err(Errno::Fault.into()),
             };
             match acted {
                 Ok(is_enough) => {
-                    done = done.wrapping_add(1);
-                    if is_enough && done < request.count {
-                        outcome = Err(Stop::Unfinished);
-                        break;
+                    left = rest;
+                    if is_enough && left.count() != 0 {
+                        break Err(Stop::Unfinished);
                     }
                 }
-                Err(stop) => {
-                    outcome = Err(stop);
-                    break;
-                }
+                Err(stop) => break Err(stop),
             }
-        }
-        drop(act);
+        };
+        Progress { done: list.count().wrapping_sub(left.count()), left, outcome }
+    }
+
+    /// Tells the guest how many updates were done, and leaves the rest.
+    #[inline(always)]
+    pub(super) fn answer_updates<const N: usize>(
+        &self,
+        request: Updates,
+        progress: Progress<N>,
+        args: &mut Args,
+    ) -> Reply {
+        let Progress { done, left, outcome } = progress;
         if request.done_at != 0 {
             self.report_done(&request, done);
         }
         if outcome == Err(Stop::Unfinished) {
-            return Err(request.after::<N>(done).leave(args));
+            return Err(request.rest(left).leave(args));
         }
         outcome
     }
 
     /// Tells the guest how many updates were done, where it wants to know.
-    fn report_done(&self, request: &Updates, done: u64) {
+    fn report_done(&self, request: &Updates, done: u32) {
         if let Ok(place) = GuestPtr::<u32>::one(request.done_at) {
             let before = if request.is_continued { place.read(self.machine(), 0).unwrap_or(0) } else { 0 };
             // A count that cannot be written is the guest's own loss.
-            let _ = place.write(self.machine(), 0, &before.wrapping_add(uint(done)));
+            let _ = place.write(self.machine(), 0, &before.wrapping_add(done));
         }
     }
 }

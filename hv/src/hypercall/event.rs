@@ -3,7 +3,7 @@
 use super::{
     args::{EventChannelOp, Resume},
     commands::EventCommand,
-    number::{long, uint},
+    number::long,
 };
 use crate::{
     addr::GuestAddr,
@@ -35,6 +35,13 @@ impl<M: Machine> Caller<'_, M> {
         if request.is(EventCommand::Send) {
             return self.send_event(self.read_event_port(request.argument)?).map(|()| 0).map_err(Stop::Refused);
         }
+        self.event_op(args)
+    }
+
+    /// All but the command of the hot path.
+    #[inline(never)]
+    fn event_op(&mut self, args: &mut Args) -> Reply {
+        let request = EventChannelOp::from(&*args);
         self.event_op_on_port(args, request.command()?, request.argument)
     }
 
@@ -47,7 +54,7 @@ impl<M: Machine> Caller<'_, M> {
         let abi::EvtchnOp { cmd, .. } = self.copy_from_guest(at)?;
         let at = at.wrapping_add(ARGUMENT_AT);
         match EventCommand::try_from(cmd)? {
-            EventCommand::Send => Ok(self.send_event_under_lock(self.read_event_port_slow(at)?).map(|()| 0)?),
+            EventCommand::Send => Ok(self.send_event_under_lock(self.read_event_port(at)?).map(|()| 0)?),
             command if (abi::EVTCHNOP_BIND_INTERDOMAIN..=abi::EVTCHNOP_UNMASK).contains(&cmd) => {
                 self.event_op_on_port(args, command, at)
             }
@@ -55,19 +62,11 @@ impl<M: Machine> Caller<'_, M> {
         }
     }
 
-    /// The port that is all of `evtchn_send`, in one load where it can be: of the word that it is a half of.
+    /// The port that is all of `evtchn_send`.
     #[inline]
     fn read_event_port(&self, at: u64) -> Result<u32, Errno> {
-        let Some(word) = GuestAddr(at & !7).words().filter(|_| at & 3 == 0) else {
-            return self.read_event_port_slow(at);
-        };
-        let [both] = self.hv.machine().read_guest_words(word).map_err(|_| Errno::Fault)?;
-        Ok(uint(both.wrapping_shr(uint((at & 4) << 3))))
-    }
-
-    #[cold]
-    fn read_event_port_slow(&self, at: u64) -> Result<u32, Errno> {
-        self.copy_from_guest(at).map(|request: abi::EvtchnSend| request.port)
+        let place = GuestAddr::new(at).half().ok_or(Errno::Fault)?;
+        self.hv.machine().read_guest_half(place).map_err(|_| Errno::Fault)
     }
 
     /// The commands that are not on anybody's hot path.

@@ -6,13 +6,13 @@ use super::{
     number::{count, index},
 };
 use crate::{
-    addr::{GuestAddr, Mfn},
+    addr::GuestAddr,
     caller::Caller,
     domain::Domain,
     grant::{MAX_STATUS_FRAMES, entry::Status},
     granted::map::{ROW, Unmap, UnmapRequest},
     machine::Machine,
-    mem::guest_ptr::GuestPtr,
+    mem::{RamFrame, guest_ptr::GuestPtr},
     reply::{Args, Reply, Stop},
 };
 use alloc::sync::Arc;
@@ -144,7 +144,7 @@ impl<M: Machine> Caller<'_, M> {
                 GuestPtr::<u64>::new(op.frame_list, op.nr_frames.into()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)?;
             for index in 0..op.nr_frames {
                 let frame = self.hv.grant_table_frame(&domain, index).map_err(|_| abi::GNTST_GENERAL_ERROR)?;
-                list.write(machine, index.into(), &frame.raw()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)?;
+                list.write(machine, index.into(), &frame.mfn().raw()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)?;
             }
             Ok(())
         });
@@ -210,13 +210,13 @@ impl<M: Machine> Caller<'_, M> {
         judge_list(op.frame_list)?;
         let outcome = self.grant_table_owner(op.dom).and_then(|domain| {
             let grants = domain.grants.lock();
-            let frames: heapless::Vec<Mfn, MAX_STATUS_FRAMES> = grants.status_frames().iter().copied().collect();
+            let frames: heapless::Vec<RamFrame, MAX_STATUS_FRAMES> = grants.status_frames().iter().copied().collect();
             drop(grants);
             let frames = frames.get(..index(op.nr_frames)).ok_or(abi::GNTST_GENERAL_ERROR)?;
             let list =
                 GuestPtr::<u64>::new(op.frame_list, op.nr_frames.into()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)?;
             (0..).zip(frames).try_for_each(|(index, frame)| {
-                list.write(self.hv.machine(), index, &frame.raw()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)
+                list.write(self.hv.machine(), index, &frame.mfn().raw()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)
             })
         });
         op.status = status(outcome);
@@ -246,5 +246,5 @@ fn status(outcome: Result<(), Status>) -> i16 {
 /// Where a list of frames begins is judged before anything else; where it ends, when it is known to be of a size that
 /// can be.
 fn judge_list(list: u64) -> Result<(), Errno> {
-    if GuestAddr(list).is_guest_range(1) { Ok(()) } else { Err(Errno::Fault) }
+    if GuestAddr::new(list).is_guest_range(1) { Ok(()) } else { Err(Errno::Fault) }
 }

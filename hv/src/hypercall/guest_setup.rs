@@ -13,7 +13,7 @@ use crate::{
     caller::Caller,
     domain::{
         KNOWN_ASSISTS, debug,
-        traps::{Callback, TrapHandler, TrapTable},
+        traps::{Callback, NMI, TrapHandler, TrapTable},
     },
     machine::Machine,
     mem::{editor::Editor, guest_ptr::GuestPtr},
@@ -26,7 +26,7 @@ use oxen_abi::{
         CALLBACKTYPE_SYSCALL32, CALLBACKTYPE_SYSENTER, CallbackRegister, CallbackUnregister,
     },
     errno::Errno,
-    segments::{FIRST_RESERVED_GDT_ENTRY, FIRST_RESERVED_GDT_PAGE},
+    segments::{FIRST_RESERVED_GDT_ENTRY, FIRST_RESERVED_GDT_PAGE, FLAT_KERNEL_CS},
     trap::TrapInfo,
 };
 
@@ -42,7 +42,7 @@ impl<M: Machine> Caller<'_, M> {
     /// `Fault` for an unreadable table, `Inval` for a handler that no CPU could jump to; those before it stay.
     #[inline]
     pub fn set_trap_table(&mut self, args: &mut Args) -> Reply {
-        let SetTrapTable { table: GuestAddr(table) } = (&*args).into();
+        let table = SetTrapTable::from(&*args).table.as_u64();
         if table == 0 {
             self.state.traps = TrapTable::default();
             return Ok(0);
@@ -53,7 +53,7 @@ impl<M: Machine> Caller<'_, M> {
             if info.address == 0 {
                 break;
             }
-            if !GuestAddr(info.address).is_canonical() {
+            if !GuestAddr::new(info.address).is_canonical() {
                 return Err(Errno::Inval.into());
             }
             let handler = TrapHandler { address: info.address, cs: info.cs | 3, flags: info.flags & 7 };
@@ -118,8 +118,8 @@ impl<M: Machine> Caller<'_, M> {
         if callbacks.iter().any(|&(_, address)| !address.is_canonical()) {
             return Err(Errno::Inval.into());
         }
-        for (kind, GuestAddr(address)) in callbacks {
-            self.register_callback(kind, Callback { address, masks_events: false })?;
+        for (kind, address) in callbacks {
+            self.register_callback(kind, Callback { address: address.as_u64(), masks_events: false })?;
         }
         Ok(0)
     }
@@ -136,7 +136,7 @@ impl<M: Machine> Caller<'_, M> {
         match request.command()? {
             CallbackCommand::Register => {
                 let request = self.copy_from_guest::<CallbackRegister>(argument)?;
-                if !GuestAddr(request.address).is_canonical() {
+                if !GuestAddr::new(request.address).is_canonical() {
                     return Err(Errno::Inval.into());
                 }
                 let masks_events = request.flags & CALLBACKF_MASK_EVENTS != 0;
@@ -145,7 +145,7 @@ impl<M: Machine> Caller<'_, M> {
             CallbackCommand::Unregister => {
                 let request = self.copy_from_guest::<CallbackUnregister>(argument)?;
                 match request.r#type {
-                    CALLBACKTYPE_NMI => self.state.nmi_callback = Callback::default(),
+                    CALLBACKTYPE_NMI => self.set_nmi_handler(0),
                     CALLBACKTYPE_EVENT
                     | CALLBACKTYPE_FAILSAFE
                     | CALLBACKTYPE_SYSCALL
@@ -169,18 +169,31 @@ impl<M: Machine> Caller<'_, M> {
         let address = match request.command()? {
             NmiCommand::RegisterCallback => {
                 let [address, _] = self.copy_from_guest::<[u64; 2]>(argument)?;
-                if !GuestAddr(address).is_canonical() {
+                if !GuestAddr::new(address).is_canonical() {
                     return Err(Errno::Inval.into());
                 }
                 address
             }
             NmiCommand::UnregisterCallback => 0,
         };
-        self.state.nmi_callback = Callback { address, masks_events: false };
+        self.set_nmi_handler(address);
         Ok(0)
     }
 
+    /// An NMI has no entry of its own: it is the trap table's, with events masked.
+    fn set_nmi_handler(&mut self, address: u64) {
+        let handler = match address {
+            0 => TrapHandler::default(),
+            _ => TrapHandler { address, cs: FLAT_KERNEL_CS, flags: TrapHandler::MASKS_EVENTS },
+        };
+        self.state.traps.set(NMI, handler);
+    }
+
     fn register_callback(&mut self, kind: u16, callback: Callback) -> Result<(), Errno> {
+        if kind == CALLBACKTYPE_NMI {
+            self.set_nmi_handler(callback.address);
+            return Ok(());
+        }
         let state = &mut *self.state;
         let place = match kind {
             CALLBACKTYPE_EVENT => &mut state.event_callback,
@@ -188,7 +201,6 @@ impl<M: Machine> Caller<'_, M> {
             CALLBACKTYPE_SYSCALL => &mut state.syscall_callback,
             CALLBACKTYPE_SYSCALL32 => &mut state.syscall32_callback,
             CALLBACKTYPE_SYSENTER => &mut state.sysenter_callback,
-            CALLBACKTYPE_NMI => &mut state.nmi_callback,
             _ => return Err(Errno::NoSys),
         };
         *place = callback;
@@ -202,7 +214,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn set_segment_base(&mut self, args: &mut Args) -> Reply {
         let SetSegmentBase { which, base } = (&*args).into();
-        if which != Ok(SegmentBase::GsUserSelector) && !GuestAddr(base).is_canonical() {
+        if which != Ok(SegmentBase::GsUserSelector) && !GuestAddr::new(base).is_canonical() {
             return Err(Errno::Inval.into());
         }
         let machine = self.hv.machine();

@@ -17,24 +17,23 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn iret(&mut self, _: &mut Args) -> Reply {
         const UNREADABLE: Stop = Stop::Fatal(Fault::IretUnreadable);
-        let frame = GuestAddr(self.regs.rsp).words::<9>().ok_or(UNREADABLE)?;
-        let machine = self.hv.machine();
-        let [rip, cs, rflags, rsp, ss] = machine.read_guest_words(frame.part::<4, 5>()).map_err(|_| UNREADABLE)?;
+        let frame = GuestAddr::new(self.regs.rsp).words::<9>().ok_or(UNREADABLE)?;
+        let context = self.hv.machine().read_guest_words(frame).map_err(|_| UNREADABLE)?;
+        let [rax, r11, rcx, context_flags, rip, cs, rflags, rsp, ss] = context;
         let regs = &mut *self.regs;
         regs.rip = rip;
         regs.cs = cs & 0xffff | 3;
         regs.rflags = flags::for_guest(rflags);
         regs.rsp = rsp;
         regs.ss = ss & 0xffff | 3;
-        self.state.info.set_upcall_mask(rflags & flags::IF == 0);
-        if self.domain.assists(VMASST_TYPE_ARCHITECTURAL_IOPL) {
-            self.state.iopl = flags::iopl_of(rflags);
-        }
-        let [rax, r11, rcx, context_flags] = machine.read_guest_words(frame.part::<0, 4>()).map_err(|_| UNREADABLE)?;
         if context_flags & u64::from(VGCF_IN_SYSCALL) == 0 {
             regs.entry_vector = 0;
             regs.r11 = r11;
             regs.rcx = rcx;
+        }
+        self.state.info.set_upcall_mask(rflags & flags::IF == 0);
+        if self.domain.assists(VMASST_TYPE_ARCHITECTURAL_IOPL) {
+            self.state.iopl = flags::iopl_of(rflags);
         }
         if cs & 3 == 3 {
             if self.state.user_root.is_none() {

@@ -10,8 +10,9 @@ use crate::{
 use oxen_abi::{
     errno::Errno,
     machine_check::{
-        Mca, McaFetch, McaLogicalCpu, McaPhyscpuinfo, XEN_MC_ACK, XEN_MC_FETCH, XEN_MC_NODATA, XEN_MC_NONURGENT,
-        XEN_MC_PHYSCPUINFO, XEN_MC_URGENT, XEN_MCA_INTERFACE_VERSION,
+        Mca, McaFetch, McaLogicalCpu, McaMceinject, McaMsrinject, McaPhyscpuinfo, XEN_MC_ACK, XEN_MC_FETCH,
+        XEN_MC_MCEINJECT, XEN_MC_MSRINJECT, XEN_MC_NODATA, XEN_MC_NONURGENT, XEN_MC_PHYSCPUINFO, XEN_MC_URGENT,
+        XEN_MCA_INTERFACE_VERSION,
     },
 };
 use zerocopy::FromZeros;
@@ -21,7 +22,7 @@ impl<M: Machine> Caller<'_, M> {
     ///
     /// # Errors
     /// `Perm` for everybody but the control domain, `Fault`, `Acces` for another version of the interface, `Inval` for
-    /// what cannot be: machine checks are not passed on, and not made up.
+    /// what cannot be: machine checks are not passed on, and no errors are made up for them.
     #[inline(never)]
     pub fn mca(&mut self, args: &mut Args) -> Reply {
         self.control()?;
@@ -61,10 +62,28 @@ impl<M: Machine> Caller<'_, M> {
                     op.set(&McaPhyscpuinfo { ncpus: told, ..request });
                 }
             }
+            // No register reads otherwise than it is: all that can be asked for is nothing.
+            XEN_MC_MSRINJECT => {
+                let McaMsrinject { cpu, count, .. } = op.get();
+                if !self.is_online(cpu) || count != 0 {
+                    return Err(Errno::Inval.into());
+                }
+            }
+            // A machine check for which no bank holds an error leaves nothing behind.
+            XEN_MC_MCEINJECT => {
+                let McaMceinject { cpu } = op.get();
+                if !self.is_online(cpu) {
+                    return Err(Errno::Inval.into());
+                }
+            }
             _ => return Err(Errno::Inval.into()),
         }
         place.write(machine, 0, &op)?;
         Ok(0)
+    }
+
+    fn is_online(&self, cpu: u32) -> bool {
+        self.hv.online_mask().checked_shr(cpu).is_some_and(|mask| mask & 1 != 0)
     }
 
     /// A processor as CPUID tells of it.

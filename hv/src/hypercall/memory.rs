@@ -120,7 +120,7 @@ impl<M: Machine> Caller<'_, M> {
         Ok(domain)
     }
 
-    /// Answers how many extents are done, as all operations on extents do whatever happened.
+    /// Returns how many extents are done, as all operations on extents do whatever happened.
     #[inline(never)]
     fn adjust_reservation(&mut self, args: &mut Args, request: MemoryOp) -> Reply {
         let (command, start) = (request.command?, request.start);

@@ -187,7 +187,7 @@ impl<M: Machine> Caller<'_, M> {
             } else {
                 self.hv.grant_table_frame(&domain, number)?
             };
-            list.write(self.hv.machine(), index, &frame.raw())?;
+            list.write(self.hv.machine(), index, &frame.mfn().raw())?;
         }
         Ok(0)
     }

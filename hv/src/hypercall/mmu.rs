@@ -8,7 +8,7 @@ use crate::{
     domain::Domain,
     machine::Machine,
     mem::{
-        edit::AccessedDirty,
+        edit::{AccessedDirty, Leaf},
         editor::{Editor, EntryRights},
         frame_type::Owner,
     },
@@ -52,71 +52,89 @@ impl PageOwner {
     }
 }
 
+/// The bits of an update's address that are its kind: of the three below an entry's address the header uses two, and Xen
+/// takes all three.
+const KIND: u64 = 7;
+
 /// What a batch of page table updates keeps from one to the next.
 struct Batch<'a, M: Machine> {
     hv: &'a Hypervisor<M>,
     editor: Editor<'a, M>,
     rights: EntryRights,
     /// The last L1 written to.
-    l1: Option<Mfn>,
+    l1: Option<Leaf>,
 }
 
 impl<M: Machine> Batch<'_, M> {
+    /// Does an update. Nearly all are of the most ordinary kind, and of the table of the one before.
     #[inline(always)]
-    fn apply(&mut self, update: MmuUpdate) -> Result<(), Stop> {
-        // Of the three bits below an entry's address the header uses two, and Xen takes all three for the kind.
-        let address = MachineAddr(update.ptr & !7);
-        let notes = match update.ptr & 7 {
+    fn apply(&mut self, MmuUpdate { ptr, val }: MmuUpdate) -> Result<(), Stop> {
+        if ptr & KIND == MMU_NORMAL_PT_UPDATE
+            && let Some(l1) = self.l1
+            && let Some(place) = l1.place(MachineAddr::new(ptr & !KIND))
+        {
+            return Ok(self.editor.replace_page(place, val, AccessedDirty::Overwrite, &self.rights)?);
+        }
+        self.apply_other(ptr, val)
+    }
+
+    /// Any update.
+    #[inline(never)]
+    fn apply_other(&mut self, ptr: u64, val: u64) -> Result<(), Stop> {
+        let address = MachineAddr::new(ptr & !KIND);
+        let notes = match ptr & KIND {
             MMU_NORMAL_PT_UPDATE | MMU_PT_UPDATE_NO_TRANSLATE => AccessedDirty::Overwrite,
             MMU_PT_UPDATE_PRESERVE_AD => AccessedDirty::Keep,
-            MMU_MACHPHYS_UPDATE => return self.set_m2p(address, update.val),
+            MMU_MACHPHYS_UPDATE => return self.set_m2p(address, val),
             _ => return Err(Errno::NoSys.into()),
         };
         let frame = Mfn::containing(address).ok_or(Errno::Inval)?;
         let slot = Slot::at_offset(address.offset()).ok_or(Errno::Inval)?;
-        if self.l1 != Some(frame) {
-            return self.apply_elsewhere(frame, slot, update.val, notes);
-        }
-        Ok(self.editor.replace_page(self.editor.place(frame, 1, slot), update.val, notes, &self.rights)?)
-    }
-
-    /// An update of another frame than the last.
-    fn apply_elsewhere(&mut self, frame: Mfn, slot: Slot, value: u64, notes: AccessedDirty) -> Result<(), Stop> {
         // A higher entry may end the life of any table below it, a plain word may be taken as a table next. What the
         // last one left to be given back comes before the look at this table, which may be part of it.
         self.l1 = None;
         self.editor.settle()?;
-        match self.editor.level_of(frame)? {
-            // Tables refer to tables of their own domain alone.
-            Some(2..) if self.rights.owner != self.editor.owner() => Err(Errno::Inval.into()),
-            Some(level) => {
-                if level == 1 {
-                    self.l1 = Some(frame);
-                }
-                self.editor.replace(self.editor.place(frame, level, slot), value, notes, &self.rights)
+        match self.editor.table(frame)? {
+            Some((table, 1)) => {
+                self.l1 = Some(self.editor.leaf(table));
+                Ok(self.editor.replace_page(self.editor.place(table, 1, slot), val, notes, &self.rights)?)
             }
-            None => Ok(self.write_plain(frame, slot, value)?),
+            // Tables refer to tables of their own domain alone.
+            Some(_) if self.rights.owner != self.editor.owner() => Err(Errno::Inval.into()),
+            Some((table, level)) => {
+                self.editor.replace(self.editor.place(table, level, slot), val, notes, &self.rights)
+            }
+            None => Ok(self.write_plain(frame, slot, val)?),
         }
     }
 
-    /// AccessedDirty where a frame is in the guest's memory.
+    /// Notes where a frame is in the guest's memory. What is no RAM of the machine's has a word there as well, which means
+    /// something to the control domain alone.
     #[cold]
     fn set_m2p(&self, address: MachineAddr, pfn: u64) -> Result<(), Stop> {
         let frame = Mfn::containing(address).ok_or(Errno::Inval)?;
-        self.hv.memory.frames.reference(frame, self.rights.owner)?;
-        self.hv.memory.set_m2p(frame, pfn);
-        self.hv.memory.frames.put(frame);
+        if self.rights.owner == Owner::IO {
+            let is_known = frame.index() < self.hv.machine().machine_to_phys().len();
+            // Without the right to map it, it is the hypervisor's own memory that a control domain has named.
+            let is_denied = self.editor.own_rights().io && !self.rights.io;
+            if is_denied || !is_known || self.hv.memory.frames.is_ram(frame) {
+                return Err(Errno::Inval.into());
+            }
+            if self.rights.io {
+                self.hv.memory.set_m2p(frame, pfn);
+            }
+            return Ok(());
+        }
+        let held = self.hv.memory.hold(frame, self.rights.owner)?;
+        self.hv.memory.set_m2p(held.frame().mfn(), pfn);
         Ok(())
     }
 
     /// Writes a word of a frame that is no table.
     fn write_plain(&self, frame: Mfn, slot: Slot, value: u64) -> Result<(), Errno> {
         let hv = self.hv;
-        hv.memory.hold_writable(frame, self.editor.owner()).map_err(|_| Errno::Inval)?;
-        if let Some(word) = hv.machine().words(frame).get(slot.index()) {
-            word.store(value, Ordering::Relaxed);
-        }
-        hv.memory.frames.put_use(frame);
+        let held = hv.memory.hold_writable(frame, self.editor.owner()).map_err(|_| Errno::Inval)?;
+        slot.of(hv.machine().words(held.frame())).store(value, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -137,16 +155,26 @@ impl<M: Machine> Caller<'_, M> {
     /// `Srch` if there is none, `Perm` if the caller may not act on it.
     #[inline]
     pub(super) fn page_owner(&self, id: DomId) -> Result<PageOwner, Errno> {
-        let io = self.domain.is_privileged;
-        if id == DomId::SELF {
-            let rights = EntryRights { owner: self.domain.owner, io };
-            return Ok(PageOwner { domain: None, is_nobody: false, rights });
+        match id {
+            DomId::SELF => Ok(self.own_pages()),
+            id => self.other_page_owner(id),
         }
-        self.page_owner_slow(id, io)
     }
 
+    /// The caller.
+    #[inline(always)]
+    pub(super) fn own_pages(&self) -> PageOwner {
+        let rights = EntryRights { owner: self.domain.owner, io: self.domain.is_privileged };
+        PageOwner { domain: None, is_nobody: false, rights }
+    }
+
+    /// Anybody else.
+    ///
+    /// # Errors
+    /// As [`Self::page_owner`].
     #[cold]
-    fn page_owner_slow(&self, id: DomId, io: bool) -> Result<PageOwner, Errno> {
+    pub(super) fn other_page_owner(&self, id: DomId) -> Result<PageOwner, Errno> {
+        let io = self.domain.is_privileged;
         // Who names the device memory may map it, be it by right or in vain; of the hypervisor's own there is nothing
         // to map.
         if id == DomId::IO || id == DomId::XEN && self.control().is_ok() {
@@ -177,13 +205,16 @@ impl<M: Machine> Caller<'_, M> {
     pub fn mmu_update(&mut self, args: &mut Args) -> Reply {
         let request = Updates::from(&*args);
         let tables = match request.tables {
-            None => self.page_owner(DomId::SELF)?,
-            Some(id) if id == self.domain.id => self.page_owner(DomId::SELF)?,
+            None => self.own_pages(),
+            Some(id) if id == self.domain.id => self.own_pages(),
             // Only a domain's own name stands for it there.
             Some(id) if !id.is_real() => return Err(Errno::Srch.into()),
             Some(id) => self.page_owner(id)?,
         };
-        let pages = self.page_owner(request.pages)?;
+        let pages = match request.pages {
+            DomId::SELF => self.own_pages(),
+            other => self.other_page_owner(other)?,
+        };
         let list = request.requests()?;
         let hv = self.hv;
         let mut batch = Batch {
@@ -193,10 +224,12 @@ impl<M: Machine> Caller<'_, M> {
             l1: None,
         };
         batch.editor.settle()?;
-        hv.do_updates(request, list, args, move |[ptr, val]| {
+        let progress = hv.do_updates(list, |[ptr, val]| {
             batch.apply(MmuUpdate { ptr, val })?;
             Ok(batch.editor.spend(1))
-        })
+        });
+        drop(batch);
+        hv.answer_updates(request, progress, args)
     }
 
     /// `update_va_mapping(va, entry, flags)`.
@@ -206,8 +239,7 @@ impl<M: Machine> Caller<'_, M> {
     /// read: the mapping is made then.
     #[inline]
     pub fn update_va_mapping(&mut self, args: &mut Args) -> Reply {
-        let rights = EntryRights { owner: self.domain.owner, io: self.domain.is_privileged };
-        self.map_page_at((&*args).into(), &rights)
+        self.map_page_at((&*args).into(), &self.own_pages().rights)
     }
 
     /// `update_va_mapping_otherdomain(va, entry, flags, domid)`: maps a page of another domain.

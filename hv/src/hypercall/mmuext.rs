@@ -14,6 +14,7 @@ use crate::{
     reply::{Args, Reply, Stop},
 };
 use oxen_abi::{
+    domid::DomId,
     errno::Errno,
     mmu::{
         MMUEXT_CLEAR_PAGE, MMUEXT_COPY_PAGE, MMUEXT_FLUSH_CACHE, MMUEXT_FLUSH_CACHE_GLOBAL, MMUEXT_INVLPG_ALL,
@@ -36,18 +37,23 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn mmuext_op(&mut self, args: &mut Args) -> Reply {
         let request = Updates::from(&*args);
-        let pages = self.page_owner(request.pages)?;
+        let pages = match request.pages {
+            DomId::SELF => self.own_pages(),
+            other => self.other_page_owner(other)?,
+        };
         if pages.is_nobody() {
             self.control()?;
         }
         let list = request.requests()?;
         let mut spent = 0_u32;
-        self.hv.do_updates(request, list, args, |[cmd, arg1, arg2]| {
+        let hv = self.hv;
+        let progress = hv.do_updates(list, |[cmd, arg1, arg2]| {
             let op = MmuextOp { cmd: uint(cmd), _pad: 0, arg1, arg2 };
             self.apply_mmuext(&pages, &op, &mut spent)?;
             spent = spent.saturating_add(1);
             Ok(spent >= PREEMPT_INTERVAL)
-        })
+        });
+        hv.answer_updates(request, progress, args)
     }
 
     #[inline(always)]
@@ -56,10 +62,15 @@ impl<M: Machine> Caller<'_, M> {
         // Every context switch of a guest comes this way.
         match op.cmd {
             MMUEXT_NEW_BASEPTR if pages.is_self() => {
-                Editor::lock(&hv.memory, &domain.memory).switch(self.cpu, &mut self.state.kernel_root, frame(op.arg1)?)
+                let Some(root) = Mfn::new(op.arg1) else { return Err(Errno::Inval.into()) };
+                Editor::lock(&hv.memory, &domain.memory).switch(self.cpu, &mut self.state.kernel_root, root)
             }
             MMUEXT_NEW_USER_BASEPTR if pages.is_self() => {
-                let root = if op.arg1 == 0 { None } else { Some(frame(op.arg1)?) };
+                let root = match (op.arg1, Mfn::new(op.arg1)) {
+                    (0, _) => None,
+                    (_, None) => return Err(Errno::Inval.into()),
+                    (_, root) => root,
+                };
                 Editor::lock(&hv.memory, &domain.memory).switch_user(&mut self.state.user_root, root)
             }
             _ => self.apply_mmuext_slow(pages, op, spent),
@@ -88,33 +99,31 @@ impl<M: Machine> Caller<'_, M> {
             MMUEXT_CLEAR_PAGE => {
                 *spent = spent.saturating_add(PAGE_UNITS);
                 let to = frame(op.arg1)?;
-                self.hv.memory.hold_writable(to, pages.rights.owner).map_err(|_| Errno::Inval)?;
-                self.hv.machine().clear(to);
-                self.hv.memory.frames.put_use(to);
+                let held = self.hv.memory.hold_writable(to, pages.rights.owner).map_err(|_| Errno::Inval)?;
+                self.hv.machine().clear(held.frame());
                 Ok(())
             }
             MMUEXT_COPY_PAGE => {
                 *spent = spent.saturating_add(PAGE_UNITS);
                 let (to, from) = (frame(op.arg1)?, frame(op.arg2)?);
-                self.hv.memory.frames.reference(from, pages.rights.owner)?;
-                let held = self.hv.memory.hold_writable(to, pages.rights.owner);
-                if held.is_ok() {
-                    self.hv.machine().copy(from, to);
-                    self.hv.memory.frames.put_use(to);
-                }
-                self.hv.memory.frames.put(from);
-                Ok(held.map_err(|_| Errno::Inval)?)
+                let from = self.hv.memory.hold(from, pages.rights.owner)?;
+                let to = self.hv.memory.hold_writable(to, pages.rights.owner).map_err(|_| Errno::Inval)?;
+                self.hv.machine().copy(from.frame(), to.frame());
+                Ok(())
             }
             MMUEXT_MARK_SUPER | MMUEXT_UNMARK_SUPER => Err(Errno::OpNotSupp.into()),
-            MMUEXT_UNMARK_SUPER.. => Err(Errno::NoSys.into()),
-            _ if !pages.is_self() => Err(Errno::Perm.into()),
-            _ => self.flush_or_ldt(op),
+            MMUEXT_NEW_BASEPTR | MMUEXT_NEW_USER_BASEPTR => Err(Errno::Perm.into()),
+            MMUEXT_TLB_FLUSH_LOCAL..=MMUEXT_SET_LDT | MMUEXT_FLUSH_CACHE_GLOBAL if pages.is_self() => {
+                self.flush_or_ldt(op)
+            }
+            MMUEXT_TLB_FLUSH_LOCAL..=MMUEXT_SET_LDT | MMUEXT_FLUSH_CACHE_GLOBAL => Err(Errno::Perm.into()),
+            _ => Err(Errno::NoSys.into()),
         }
     }
 
     /// What changes no table.
     fn flush_or_ldt(&mut self, op: &MmuextOp) -> Result<(), Stop> {
-        let page = Some(GuestAddr(op.arg1));
+        let page = Some(GuestAddr::new(op.arg1));
         match op.cmd {
             MMUEXT_TLB_FLUSH_LOCAL => self.flush_tlb(Cpus::Local, None),
             MMUEXT_TLB_FLUSH_MULTI => self.flush_tlb(self.cpus_of_vcpus(op.arg2).map_err(|_| Errno::Inval)?, None),
@@ -139,7 +148,7 @@ impl<M: Machine> Caller<'_, M> {
     /// place.
     fn set_ldt(&mut self, base: u64, entries: u32) -> Result<(), Stop> {
         let base = if entries == 0 { 0 } else { base };
-        let is_placed = entries == 0 || GuestAddr(base).is_guest_range(u64::from(entries).wrapping_mul(8));
+        let is_placed = entries == 0 || GuestAddr::new(base).is_guest_range(u64::from(entries).wrapping_mul(8));
         if entries > MAX_LDT_ENTRIES || base & 0xfff != 0 || !is_placed {
             return Err(Errno::Inval.into());
         }
@@ -149,7 +158,7 @@ impl<M: Machine> Caller<'_, M> {
             self.state.ldt_base = base;
             self.state.ldt_entries = ushort(entries.into());
             self.hv.machine().load_descriptor_tables(self.state);
-            old.into_iter().flatten().for_each(|mfn| editor.put_descriptors(mfn));
+            old.into_iter().flatten().for_each(|page| editor.put_descriptors(page));
         }
         Ok(())
     }

@@ -30,6 +30,7 @@ mod vnuma;
 
 use crate::{
     caller::Caller,
+    domain::counters::Counted,
     machine::Machine,
     reply::{Args, Fault, Reply, Stop},
 };
@@ -60,6 +61,9 @@ macro_rules! entries {
 /// Bytes of the `syscall` instruction: how far back a preempted caller is set to execute it again.
 const SYSCALL_BYTES: u64 = 2;
 
+const MULTICALL: u64 = Hypercall::Multicall.number();
+const IRET: u64 = Hypercall::Iret.number();
+
 /// How a hypercall ended, in two registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -70,12 +74,21 @@ pub struct Outcome {
     pub next: Next,
 }
 
+impl Outcome {
+    /// Refused, for this reason.
+    const fn refused(error: Errno) -> Self {
+        Self { value: error.to_return_value(), next: Next::Answer }
+    }
+}
+
 /// What is left to do after a hypercall. The machine's entry code looks at the first word alone, for [`Next::Answer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Next {
     /// Nothing: the value is the answer.
     Answer,
+    /// Nothing, and the value is RAX where the guest goes on: nobody waits for it in a batch.
+    Leave,
     /// The same hypercall is to be executed again, with the arguments as they were left.
     Again,
     /// The domain broke a promise, and is ended.
@@ -102,6 +115,15 @@ impl<M: Machine> Table<M> {
             entries[number::size(hypercall.number())] = Self::entry_of(*hypercall);
             rest = others;
         }
+        entries
+    };
+
+    /// Those of a batch, where two calls are something else.
+    #[expect(clippy::indexing_slicing, reason = "evaluated when the hypervisor is built")]
+    pub const IN_BATCH: [Entry<M>; NUMBERS] = {
+        let mut entries = Self::ENTRIES;
+        entries[number::size(MULTICALL)] = entry!(number::uint(MULTICALL), Caller::multicall_in_batch);
+        entries[number::size(IRET)] = iret_in_batch::<M>;
         entries
     };
 
@@ -163,17 +185,34 @@ impl<M: Machine> Caller<'_, M> {
         Err(Errno::NoSys.into())
     }
 
+    /// A batch has none inside.
+    fn multicall_in_batch(&mut self, _: &mut Args) -> Reply {
+        Err(Errno::Inval.into())
+    }
+
     /// Always `-EOPNOTSUPP`, as Xen without a performance monitor.
     fn unsupported_hypercall(&mut self, _: &mut Args) -> Reply {
         Err(Errno::OpNotSupp.into())
     }
 
-    /// Executes one hypercall by number, called directly or from a batch.
+    /// Executes one hypercall by number.
     #[inline]
     pub fn hypercall(&mut self, number: u64, args: &mut Args) -> Outcome {
-        match usize::try_from(number).ok().and_then(|number| Table::<M>::ENTRIES.get(number)) {
+        self.enter(&Table::<M>::ENTRIES, number, args)
+    }
+
+    /// The same in a batch.
+    #[inline]
+    fn hypercall_in_batch(&mut self, number: u64, args: &mut Args) -> Outcome {
+        self.domain.counters.count(Counted::Subcall);
+        self.enter(&Table::<M>::IN_BATCH, number, args)
+    }
+
+    #[inline(always)]
+    fn enter(&mut self, entries: &[Entry<M>; NUMBERS], number: u64, args: &mut Args) -> Outcome {
+        match entries.get(number::size(number)) {
             Some(entry) => entry(self, args),
-            None => Outcome { value: Errno::NoSys.to_return_value(), next: Next::Answer },
+            None => Outcome::refused(Errno::NoSys),
         }
     }
 
@@ -181,7 +220,7 @@ impl<M: Machine> Caller<'_, M> {
     #[cold]
     pub fn settle_hypercall(&mut self, next: Next, args: &Args) {
         match next {
-            Next::Answer => {}
+            Next::Answer | Next::Leave => {}
             Next::Again => {
                 let regs = &mut *self.regs;
                 [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = *args;
@@ -192,12 +231,21 @@ impl<M: Machine> Caller<'_, M> {
     }
 }
 
+/// `iret` of a batch: the guest goes on where it leads, and what is left of the batch is not done.
+extern "sysv64" fn iret_in_batch<M: Machine>(caller: &mut Caller<'_, M>, args: &mut Args) -> Outcome {
+    caller.domain.counters.hypercall(number::uint(IRET));
+    match outcome(caller.iret(args)) {
+        Outcome { value, next: Next::Answer } => Outcome { value, next: Next::Leave },
+        other => other,
+    }
+}
+
 /// Turns a reply into two registers' worth.
 #[inline]
 fn outcome(reply: Reply) -> Outcome {
     match reply {
         Ok(value) => Outcome { value, next: Next::Answer },
-        Err(Stop::Refused(error)) => Outcome { value: error.to_return_value(), next: Next::Answer },
+        Err(Stop::Refused(error)) => Outcome::refused(error),
         Err(Stop::Unfinished) => Outcome { value: 0, next: Next::Again },
         Err(Stop::Fatal(fault)) => Outcome { value: 0, next: Next::Crash(fault) },
     }

@@ -3,13 +3,13 @@
 use super::{args::VcpuOp, commands::VcpuCommand, number::index};
 use crate::{
     Hypervisor,
-    addr::{GuestAddr, Mfn},
+    addr::GuestAddr,
     caller::Caller,
     channel::deliver,
-    domain::vcpu::{Vcpu, pause},
+    domain::vcpu::{Pauses, Vcpu},
     machine::Machine,
     mem::guest_ptr::GuestPtr,
-    per_cpu::work,
+    per_cpu::Work,
     reply::{Args, Reply},
     sched::clock,
     shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
@@ -49,10 +49,10 @@ impl<M: Machine> Caller<'_, M> {
                 if !vcpu.is_initialised.load(Ordering::Acquire) {
                     return Err(Errno::Inval.into());
                 }
-                self.hv.unpause_vcpu(&vcpu, pause::DOWN);
+                self.hv.unpause_vcpu(&vcpu, Pauses::DOWN);
             }
             VcpuCommand::Down => self.take_vcpu_down(&vcpu),
-            VcpuCommand::IsUp => return Ok((vcpu.pauses.load(Ordering::Relaxed) & pause::DOWN == 0).into()),
+            VcpuCommand::IsUp => return Ok((!vcpu.pauses.load(Ordering::Relaxed).intersects(Pauses::DOWN)).into()),
             VcpuCommand::GetRunstateInfo => {
                 let info = vcpu.sched.runstate.lock().until(self.hv.now());
                 self.copy_to_guest(argument, &info)?;
@@ -115,8 +115,8 @@ impl<M: Machine> Caller<'_, M> {
 
     /// A domain whose last vcpu goes down has ended.
     fn take_vcpu_down(&self, vcpu: &Vcpu) {
-        self.hv.pause_vcpu(vcpu, pause::DOWN);
-        if self.domain.each_vcpu().all(|v| v.pauses.load(Ordering::SeqCst) & pause::DOWN != 0) {
+        self.hv.pause_vcpu(vcpu, Pauses::DOWN);
+        if self.domain.each_vcpu().all(|v| v.pauses.load(Ordering::SeqCst).intersects(Pauses::DOWN)) {
             self.end_without_vcpus();
         }
         self.reschedule();
@@ -139,7 +139,7 @@ impl<M: Machine> Caller<'_, M> {
     /// processor's is computed from what does not change.
     fn register_time_area(&self, vcpu: &Vcpu, argument: u64) -> Result<(), Errno> {
         let request = self.copy_from_guest::<VcpuRegisterTimeMemoryArea>(argument)?;
-        let area = GuestAddr(request.addr).words::<4>().ok_or(Errno::Fault)?;
+        let area = GuestAddr::new(request.addr).words::<4>().ok_or(Errno::Fault)?;
         let is_written = clock::publish_to_guest(self.hv.machine(), area, self.hv.time_info(self.domain));
         vcpu.sched.time_area.store(request.addr, Ordering::Relaxed);
         vcpu.sched.time_is_due.store(!is_written, Ordering::Relaxed);
@@ -157,11 +157,9 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::NxIo);
         }
         let is_self = Arc::ptr_eq(vcpu, self.vcpu);
-        if !is_self && vcpu.pauses.load(Ordering::SeqCst) & pause::DOWN == 0 {
+        if !is_self && !vcpu.pauses.load(Ordering::SeqCst).intersects(Pauses::DOWN) {
             return Err(Errno::Inval);
         }
-        let mfn = Mfn::new(request.mfn).filter(|&mfn| hv.memory.frames.is_ram(mfn)).ok_or(Errno::Inval)?;
-        let place = VcpuInfoPlace::new(hv.machine(), mfn, index(request.offset)).ok_or(Errno::NxIo)?;
         let had_info = vcpu.has_info();
         let mut slot = vcpu.slot.lock();
         if !is_self && slot.is_none() {
@@ -172,8 +170,9 @@ impl<M: Machine> Caller<'_, M> {
         if frame.is_some() {
             return Err(Errno::Inval);
         }
-        hv.memory.hold_writable(mfn, self.domain.owner).map_err(|_| Errno::Inval)?;
-        *frame = Some(mfn);
+        let held = hv.memory.hold_own(request.mfn, self.domain.owner)?;
+        let place = VcpuInfoPlace::new(hv.machine(), held.frame(), index(request.offset)).ok_or(Errno::NxIo)?;
+        *frame = Some(held.into_entry());
         let mut info = vcpu.info.lock();
         let old = info.filter(|_| had_info);
         for offset in (0..VCPU_INFO_BYTES).step_by(8) {
@@ -204,11 +203,11 @@ impl<M: Machine> Caller<'_, M> {
 impl<M: Machine> Hypervisor<M> {
     /// Has a vcpu take an NMI.
     pub(super) fn raise_nmi(&self, vcpu: &Vcpu) {
-        vcpu.work.fetch_or(work::NMI, Ordering::SeqCst);
+        vcpu.work.insert(Work::NMI, Ordering::SeqCst);
         self.wake_vcpu(vcpu);
         // It has to be noticed on the way back to the guest, where events alone are not looked for.
         if let Some(cpu) = vcpu.sched.cpu() {
-            self.raise_work(cpu, work::RESCHEDULE);
+            self.raise_work(cpu, Work::RESCHEDULE);
         }
     }
 }

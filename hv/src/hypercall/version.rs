@@ -13,7 +13,7 @@ use crate::{
     mem::guest_ptr::GuestPtr,
     reply::{Args, Reply},
 };
-use oxen_abi::{errno::Errno, features as feature, version as abi};
+use oxen_abi::{errno::Errno, features as feature, version as abi, vm_assist::VMASST_TYPE_PAE_EXTENDED_CR3};
 
 /// Xen 4.17, whose interface this is.
 pub(super) const VERSION: u64 = 4 << 16 | 17;
@@ -72,7 +72,10 @@ impl<M: Machine> Caller<'_, M> {
                 if info.submap_idx >= feature::XENFEAT_NR_SUBMAPS {
                     return Err(Errno::Inval.into());
                 }
-                info.submap = FEATURES | if is_privileged { 1 << feature::XENFEAT_DOM0 } else { 0 };
+                info.submap = FEATURES
+                    | u32::from(is_privileged) << feature::XENFEAT_DOM0
+                    | u32::from(self.domain.assists(VMASST_TYPE_PAE_EXTENDED_CR3))
+                        << feature::XENFEAT_PAE_PGDIR_ABOVE_4GB;
                 self.copy_to_guest(at, &info)?;
                 Ok(0)
             }

@@ -6,13 +6,14 @@ use crate::{
     domain::{
         Domain, KNOWN_ASSISTS,
         control_registers::{CR0_TS, CR4_AT_START, CR4_GUEST},
+        cpu_policy::CpuPolicy,
         debug, flags,
         regs::Regs,
         traps::{Callback, TrapHandler},
-        vcpu::{ExtendedState, Vcpu, VcpuState, pause},
+        vcpu::{ExtendedState, Pauses, Vcpu, VcpuState},
     },
     machine::Machine,
-    mem::{Hardware, editor::Editor},
+    mem::{Hardware, RamFrame, editor::Editor},
     reply::Stop,
     sched::clock,
 };
@@ -46,6 +47,7 @@ impl<M: Machine> Hypervisor<M> {
     #[inline(never)]
     pub fn set_context(&self, domain: &Domain, vcpu: &Vcpu, context: &VcpuGuestContext) -> Result<(), Stop> {
         judge(context)?;
+        let absent_cr4 = domain.cpu_policy.lock().as_deref().map_or(0, CpuPolicy::absent_cr4);
         let mut slot = vcpu.slot.lock();
         let state = slot.as_mut().ok_or(Errno::Busy)?;
         if vcpu.is_initialised.load(Ordering::Acquire) {
@@ -56,6 +58,7 @@ impl<M: Machine> Hypervisor<M> {
             self.take_tables(domain, state, context)?;
         }
         fill(state, context);
+        state.cr4 &= !absent_cr4;
         // Toolstacks clear the shared page when they have built the domain, and give the context last.
         clock::publish(&state.info, self.time_info(domain));
         if vcpu.id == 0 {
@@ -65,9 +68,9 @@ impl<M: Machine> Hypervisor<M> {
         vcpu.is_initialised.store(true, Ordering::Release);
         drop(slot);
         if context.flags & u64::from(VGCF_ONLINE) != 0 {
-            self.unpause_vcpu(vcpu, pause::DOWN);
+            self.unpause_vcpu(vcpu, Pauses::DOWN);
         } else {
-            self.pause_vcpu(vcpu, pause::DOWN);
+            self.pause_vcpu(vcpu, Pauses::DOWN);
         }
         Ok(())
     }
@@ -79,7 +82,7 @@ fn judge(context: &VcpuGuestContext) -> Result<(), Errno> {
     let handlers = context.trap_ctxt.iter().map(|t| t.address);
     let mut addresses = handlers.chain(callbacks).chain(bases).chain([context.user_regs.rip]);
     let is_in_kernel = context.flags & u64::from(VGCF_IN_KERNEL) != 0;
-    if !addresses.all(|a| GuestAddr(a).is_canonical())
+    if !addresses.all(|a| GuestAddr::new(a).is_canonical())
         || context.gdt_ents > FIRST_RESERVED_GDT_ENTRY as u64
         || context.ldt_ents > MAX_LDT_ENTRIES
         || (context.ldt_ents != 0 && !is_ldt_range(context.ldt_base, context.ldt_ents))
@@ -91,7 +94,7 @@ fn judge(context: &VcpuGuestContext) -> Result<(), Errno> {
 }
 
 fn is_ldt_range(base: u64, entries: u64) -> bool {
-    base.is_multiple_of(PAGE_SIZE) && GuestAddr(base).is_guest_range(entries * 8)
+    base.is_multiple_of(PAGE_SIZE) && GuestAddr::new(base).is_guest_range(entries * 8)
 }
 
 fn kernel_root(context: &VcpuGuestContext) -> Result<Mfn, Errno> {
@@ -111,8 +114,8 @@ fn gdt_frames(context: &VcpuGuestContext) -> impl Iterator<Item = u64> {
 }
 
 fn has_tables_of(state: &VcpuState, context: &VcpuGuestContext) -> bool {
-    let held = state.gdt.iter().map_while(|&mfn| mfn).map(Mfn::raw);
-    state.kernel_root == kernel_root(context).ok()
+    let held = state.gdt.iter().map_while(|&page| page).map(|page| page.mfn().raw());
+    state.kernel_root.map(RamFrame::mfn) == kernel_root(context).ok()
         && u64::from(state.gdt_entries) == context.gdt_ents
         && (state.ldt_base, u64::from(state.ldt_entries)) == (context.ldt_base, context.ldt_ents)
         && held.eq(gdt_frames(context))
@@ -132,16 +135,16 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     fn take_roots(&self, domain: &Domain, state: &mut VcpuState, kernel: Mfn, user: Option<Mfn>) -> Result<(), Stop> {
-        let is_other = |held: Option<Mfn>, wanted: Option<Mfn>| held.is_some() && held != wanted;
+        let is_other =
+            |held: Option<RamFrame>, wanted: Option<Mfn>| held.is_some() && held.map(RamFrame::mfn) != wanted;
         if is_other(state.kernel_root, Some(kernel)) || is_other(state.user_root, user) {
             self.memory.drop_roots(&domain.memory, &mut state.kernel_root, &mut state.user_root)?;
         }
         if state.kernel_root.is_none() {
-            self.memory.adopt_root(&domain.memory, kernel)?;
-            state.kernel_root = Some(kernel);
+            state.kernel_root = Some(self.memory.adopt_root(&domain.memory, kernel)?);
         }
         if let Some(user) = user.filter(|_| state.user_root.is_none()) {
-            self.memory.adopt_root(&domain.memory, user)?;
+            let user = self.memory.adopt_root(&domain.memory, user)?;
             self.memory.hide_from_user_mode(&domain.memory, user);
             state.user_root = Some(user);
         }
@@ -152,8 +155,8 @@ impl<M: Machine> Hypervisor<M> {
         let editor = Editor::open(&self.memory, &domain.memory)?;
         for (place, raw) in state.gdt.iter_mut().zip(gdt_frames(context)) {
             let mfn = Mfn::new(raw).ok_or(Errno::Inval);
-            match mfn.and_then(|mfn| editor.take_descriptors(mfn).map(|()| mfn)) {
-                Ok(mfn) => *place = Some(mfn),
+            match mfn.and_then(|mfn| editor.take_descriptors(mfn)) {
+                Ok(page) => *place = Some(page),
                 Err(error) => {
                     put_gdt(&editor, state);
                     return Err(error.into());
@@ -279,13 +282,13 @@ pub fn get(domain: &Domain, vcpu: &Vcpu, context: &mut VcpuGuestContext) -> Resu
     }
     context.ldt_base = state.ldt_base;
     context.ldt_ents = state.ldt_entries.into();
-    for (place, mfn) in context.gdt_frames.iter_mut().zip(state.gdt) {
-        *place = mfn.map_or(0, Mfn::raw);
+    for (place, page) in context.gdt_frames.iter_mut().zip(state.gdt) {
+        *place = page.map_or(0, |page| page.mfn().raw());
     }
     context.gdt_ents = state.gdt_entries.into();
     context.kernel_ss = state.kernel_ss;
     context.kernel_sp = state.kernel_sp;
-    let root = |mfn: Option<Mfn>| mfn.map_or(0, |mfn| mfn.address().0);
+    let root = |root: Option<RamFrame>| root.map_or(0, |root| root.mfn().address().as_u64());
     let cr0 = if state.task_switched { CR0_TS } else { 0 };
     context.ctrlreg = [cr0, root(state.user_root), 0, root(state.kernel_root), state.cr4, 0, 0, 0];
     let [dr0, dr1, dr2, dr3] = state.breakpoints;
@@ -306,7 +309,7 @@ fn context_flags(vcpu: &Vcpu, state: &VcpuState) -> u32 {
         | when(state.in_kernel, VGCF_IN_KERNEL)
         | when(state.failsafe_callback.masks_events, VGCF_FAILSAFE_DISABLES_EVENTS)
         | when(state.syscall_callback.masks_events, VGCF_SYSCALL_DISABLES_EVENTS)
-        | when(vcpu.pauses.load(Ordering::Relaxed) & pause::DOWN == 0, VGCF_ONLINE)
+        | when(!vcpu.pauses.load(Ordering::Relaxed).intersects(Pauses::DOWN), VGCF_ONLINE)
 }
 
 fn user_registers(state: &VcpuState) -> CpuUserRegs {

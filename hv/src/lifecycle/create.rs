@@ -2,14 +2,14 @@
 
 use crate::{
     Hypervisor,
-    addr::Mfn,
     config::MAX_VCPUS,
     domain::{
         Config, Domain, VcpuTable,
-        vcpu::{Vcpu, VcpuState, pause},
+        vcpu::{Pauses, Vcpu, VcpuState},
     },
     heap,
     machine::Machine,
+    mem::RamFrame,
     sched::clock,
     shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
 };
@@ -42,7 +42,7 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     /// A vcpu begins with its events masked.
-    fn mask_all_upcalls(&self, shared_info: Mfn) {
+    fn mask_all_upcalls(&self, shared_info: RamFrame) {
         for place in (0..XEN_LEGACY_MAX_VCPUS)
             .filter_map(|id| VcpuInfoPlace::new(self.machine(), shared_info, id * VCPU_INFO_BYTES))
         {
@@ -70,11 +70,10 @@ impl<M: Machine> Hypervisor<M> {
         }
         let info = domain.vcpus.make_info(&self.memory, domain.shared_info, id)?;
         let state = heap::own(self.machine(), VcpuState::new(info))?;
-        let when = |condition, bit| if condition { bit } else { 0 };
-        let bits = pause::DOWN
-            | when(domain.pause_count.load(Ordering::Relaxed) != 0, pause::DOMAIN)
-            | when(domain.is_shut_down(), pause::SHUT_DOWN);
-        let vcpu = heap::share(self.machine(), Vcpu::new(domain.id, id, info, state, bits, self.now()))?;
+        let mut pauses = Pauses::DOWN;
+        pauses.set(Pauses::DOMAIN, domain.pause_count.load(Ordering::Relaxed) != 0);
+        pauses.set(Pauses::SHUT_DOWN, domain.is_shut_down());
+        let vcpu = heap::share(self.machine(), Vcpu::new(domain.id, id, info, state, pauses, self.now()))?;
         self.admit_within_pool(domain, &vcpu)?;
         clock::publish(&info, self.time_info(domain));
         cell.call_once(|| vcpu);

@@ -2,7 +2,7 @@
 
 use crate::{
     Hypervisor,
-    domain::{Domain, NOT_SHUT_DOWN, vcpu::pause},
+    domain::{Domain, NOT_SHUT_DOWN, vcpu::Pauses},
     machine::Machine,
 };
 use core::sync::atomic::Ordering;
@@ -18,12 +18,12 @@ impl<M: Machine> Hypervisor<M> {
     #[must_use]
     pub fn domain_info(&self, domain: &Domain) -> DomctlGetdomaininfo {
         let now = self.now();
-        let up = || domain.each_vcpu().filter(|v| v.pauses.load(Ordering::Relaxed) & pause::DOWN == 0);
+        let up = || domain.each_vcpu().filter(|v| !v.pauses.load(Ordering::Relaxed).intersects(Pauses::DOWN));
         let mut flags = 0;
         let mut set = |condition: bool, flag| flags |= if condition { flag } else { 0 };
         set(up().any(|v| v.sched.is_running()), XEN_DOMINF_RUNNING);
         set(
-            up().next().is_some() && up().all(|v| v.pauses.load(Ordering::Relaxed) & pause::WAITING != 0),
+            up().next().is_some() && up().all(|v| v.pauses.load(Ordering::Relaxed).intersects(Pauses::WAITING)),
             XEN_DOMINF_BLOCKED,
         );
         set(domain.is_paused_by_controller(), XEN_DOMINF_PAUSED);
@@ -41,7 +41,7 @@ impl<M: Machine> Hypervisor<M> {
             tot_pages: domain.owner.slot().map_or(0, |slot| self.memory.frames.reserved(slot)).into(),
             max_pages: domain.memory.max_pages.load(Ordering::Relaxed).into(),
             outstanding_pages: domain.owner.slot().map_or(0, |slot| self.memory.frames.claimed_by(slot)).into(),
-            shared_info_frame: domain.shared_info.raw(),
+            shared_info_frame: domain.shared_info.mfn().raw(),
             cpu_time: domain.each_vcpu().map(|v| v.sched.runstate.lock().ran(now)).sum(),
             nr_online_vcpus: up().count() as u32,
             max_vcpu_id: domain.each_vcpu().map(|v| v.id).max().unwrap_or(XEN_INVALID_MAX_VCPU_ID),

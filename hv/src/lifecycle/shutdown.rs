@@ -3,7 +3,7 @@
 use crate::{
     Hypervisor,
     caller::Caller,
-    domain::{Domain, NOT_SHUT_DOWN, vcpu::pause},
+    domain::{Domain, NOT_SHUT_DOWN, vcpu::Pauses},
     machine::Machine,
 };
 use core::sync::atomic::Ordering;
@@ -88,7 +88,7 @@ impl<M: Machine> Hypervisor<M> {
     pub(super) fn hold_domain(&self, domain: &Domain) {
         if domain.pause_count.fetch_add(1, Ordering::AcqRel) == 0 {
             for vcpu in domain.each_vcpu() {
-                self.pause_vcpu(vcpu, pause::DOMAIN);
+                self.pause_vcpu(vcpu, Pauses::DOMAIN);
             }
         }
     }
@@ -98,7 +98,7 @@ impl<M: Machine> Hypervisor<M> {
         let old = domain.pause_count.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| n.checked_sub(1));
         if old == Ok(1) {
             for vcpu in domain.each_vcpu() {
-                self.unpause_vcpu(vcpu, pause::DOMAIN);
+                self.unpause_vcpu(vcpu, Pauses::DOMAIN);
             }
         }
     }
@@ -125,7 +125,7 @@ impl<M: Machine> Hypervisor<M> {
         let first = domain.shutdown.compare_exchange(NOT_SHUT_DOWN, reason, Ordering::AcqRel, Ordering::Relaxed);
         if first.is_ok() {
             for vcpu in domain.each_vcpu() {
-                self.pause_vcpu(vcpu, pause::SHUT_DOWN);
+                self.pause_vcpu(vcpu, Pauses::SHUT_DOWN);
             }
         }
         drop(stage);
@@ -154,7 +154,7 @@ impl<M: Machine> Hypervisor<M> {
         let stage = domain.life.lock();
         if stage.is_alive() && domain.shutdown.swap(NOT_SHUT_DOWN, Ordering::AcqRel) != NOT_SHUT_DOWN {
             for vcpu in domain.each_vcpu() {
-                self.unpause_vcpu(vcpu, pause::SHUT_DOWN);
+                self.unpause_vcpu(vcpu, Pauses::SHUT_DOWN);
             }
         }
         drop(stage);

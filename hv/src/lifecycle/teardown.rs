@@ -2,14 +2,14 @@
 //!
 //! Nothing runs in the name of a dying domain, and nothing new is begun. What its vcpus, grants, ports and tables hold
 //! goes first, then its memory. Frames that others still map go when they let go of them; until then the domain is dead
-//! but not buried: it keeps its id and its slot, because the frame table names it as their owner.
+//! but not reaped: it keeps its id and its slot, because the frame table names it as their owner.
 
 use super::context;
 use crate::{
     Hypervisor,
     domain::{Domain, Stage, vcpu::Vcpu},
     machine::Machine,
-    mem::editor::Editor,
+    mem::{Hold, editor::Editor},
     reply::Stop,
 };
 use alloc::sync::Arc;
@@ -85,7 +85,7 @@ impl<M: Machine> Hypervisor<M> {
             if let Some(state) = slot.as_mut() {
                 state.info = own;
             }
-            self.memory.frames.put_use(frame);
+            self.memory.frames.put_entry(frame.mfn(), Hold::Writable);
         }
         Ok(())
     }

@@ -1,10 +1,10 @@
 //! Segment descriptors that a guest may have, and the frames that hold them (Intel SDM vol. 3A, 3.4.5).
 
 use super::{
-    Hardware,
+    Hardware, RamFrame,
     editor::Editor,
     entry::Entry,
-    frame_type::{Acquired, FrameType, Released},
+    frame_type::{Acquired, FrameState, FrameType, Released},
 };
 use crate::addr::{GuestAddr, MachineAddr, Mfn, Slot};
 use core::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use oxen_abi::{
 };
 
 /// The frames of a guest's GDT, each held as a descriptor page.
-pub type Gdt = [Option<Mfn>; FIRST_RESERVED_GDT_PAGE];
+pub type Gdt = [Option<RamFrame>; FIRST_RESERVED_GDT_PAGE];
 
 const PRESENT: u64 = 1 << 47;
 const IS_SEGMENT: u64 = 1 << 44;
@@ -65,19 +65,20 @@ impl<M: Hardware> Editor<'_, M> {
     ///
     /// # Errors
     /// `Inval` if it is not the domain's, is in use as something else, or holds what [`check`] refuses.
-    pub fn take_descriptors(&self, mfn: Mfn) -> Result<(), Errno> {
+    pub fn take_descriptors(&self, mfn: Mfn) -> Result<RamFrame, Errno> {
         let owner = self.domain.owner;
         match self.memory.frames.acquire(mfn, owner, FrameType::Descriptor).map_err(|_| Errno::Inval)? {
-            Acquired::Ready | Acquired::Changed => return Ok(()),
+            Acquired::Ready | Acquired::Changed => return Ok(RamFrame::counted(mfn)),
             Acquired::Unvalidated { retyped } => {
                 if retyped {
                     self.flush_stale_use(mfn, owner);
                 }
             }
         }
-        let words = self.memory.machine.words(mfn);
+        let page = RamFrame::counted(mfn);
+        let words = self.memory.machine.words(page);
         if words.iter().any(|word| check(word.load(Ordering::Relaxed)).is_err()) {
-            self.end_descriptors(mfn);
+            self.end_descriptors(page);
             return Err(Errno::Inval);
         }
         for word in words {
@@ -87,36 +88,35 @@ impl<M: Hardware> Editor<'_, M> {
                 _ => {}
             }
         }
-        self.memory.frames.update(mfn, |state| Ok((state.validated(), ()))).map(|_| ())
+        self.memory.frames.change(page, FrameState::validated);
+        Ok(page)
     }
 
     /// Takes the frame that is mapped at `va`, a page of the guest's LDT.
     ///
     /// # Errors
     /// `Fault` if nothing is mapped there, else as [`Self::take_descriptors`].
-    pub fn take_mapped_descriptors(&self, root: Mfn, va: GuestAddr) -> Result<Mfn, Errno> {
+    pub fn take_mapped_descriptors(&self, root: RamFrame, va: GuestAddr) -> Result<RamFrame, Errno> {
         let mapping = Entry(self.find(root, va).ok_or(Errno::Fault)?.word.load(Ordering::Relaxed));
         let mfn = mapping.mfn().filter(|_| mapping.is_present()).ok_or(Errno::Fault)?;
-        self.take_descriptors(mfn).map(|()| mfn)
+        self.take_descriptors(mfn)
     }
 
     /// Gives back a descriptor page that no CPU shows any more.
-    pub fn put_descriptors(&self, mfn: Mfn) {
-        let released = self.memory.frames.update(mfn, |state| {
-            Ok(match state.release_means() {
-                Released::InUse | Released::Idle => (state.release(), false),
-                Released::MustDevalidate => (state.partial(), true),
-            })
+    pub fn put_descriptors(&self, page: RamFrame) {
+        let must_end = self.memory.frames.change_with(page, |state| match state.release_means() {
+            Released::InUse | Released::Idle => (state.release(), false),
+            Released::MustDevalidate => (state.partial(), true),
         });
-        if matches!(released, Ok((_, true))) {
-            self.end_descriptors(mfn);
+        if must_end == Some(true) {
+            self.end_descriptors(page);
         }
     }
 
-    fn end_descriptors(&self, mfn: Mfn) {
-        self.memory.frames.stamp(mfn);
-        let _ = self.memory.frames.update(mfn, |state| Ok((state.devalidated(), ())));
-        self.memory.frames.put(mfn);
+    fn end_descriptors(&self, page: RamFrame) {
+        self.memory.frames.stamp(page.mfn());
+        self.memory.frames.change(page, FrameState::devalidated);
+        self.memory.frames.put(page.mfn());
     }
 
     /// Takes the frames of a GDT as descriptor pages: all of them, or none.
@@ -129,9 +129,8 @@ impl<M: Hardware> Editor<'_, M> {
             return Err(Errno::Inval);
         }
         for (place, &frame) in gdt.iter_mut().zip(frames) {
-            let taken = Mfn::new(frame).ok_or(Errno::Inval).and_then(|mfn| self.take_descriptors(mfn).map(|()| mfn));
-            match taken {
-                Ok(mfn) => *place = Some(mfn),
+            match Mfn::new(frame).ok_or(Errno::Inval).and_then(|mfn| self.take_descriptors(mfn)) {
+                Ok(page) => *place = Some(page),
                 Err(error) => {
                     self.put_gdt(gdt);
                     return Err(error);
@@ -143,8 +142,8 @@ impl<M: Hardware> Editor<'_, M> {
 
     /// Gives back the frames of a GDT that no CPU shows any more.
     pub fn put_gdt(&self, gdt: Gdt) {
-        for mfn in gdt.into_iter().flatten() {
-            self.put_descriptors(mfn);
+        for page in gdt.into_iter().flatten() {
+            self.put_descriptors(page);
         }
     }
 
@@ -157,21 +156,17 @@ impl<M: Hardware> Editor<'_, M> {
         let slot = Slot::at_offset(address.offset()).ok_or(Errno::Inval)?;
         let mfn = Mfn::containing(address).ok_or(Errno::Inval)?;
         let fixed = check(descriptor)?;
-        let word = self.memory.machine.words(self.known(mfn)?).get(slot.index()).ok_or(Errno::Inval)?;
         let state = self.memory.frames.state(mfn);
-        if state.kind() == FrameType::Descriptor && state.uses() != 0 && state.is_validated() {
-            word.store(fixed, Ordering::Release);
-            return Ok(());
+        if state.owner() != self.domain.owner {
+            return Err(Errno::Inval);
         }
-        self.memory.hold_writable(mfn, self.domain.owner).map_err(|_| Errno::Inval)?;
-        word.store(fixed, Ordering::Release);
-        self.memory.frames.put_use(mfn);
+        let write = |frame: RamFrame| slot.of(self.memory.machine.words(frame)).store(fixed, Ordering::Release);
+        if state.kind() == FrameType::Descriptor && state.uses() != 0 && state.is_validated() {
+            write(RamFrame::counted(mfn));
+        } else {
+            write(self.memory.hold_writable(mfn, self.domain.owner).map_err(|_| Errno::Inval)?.frame());
+        }
         Ok(())
-    }
-
-    /// The same frame, if it is one of the domain's.
-    fn known(&self, mfn: Mfn) -> Result<Mfn, Errno> {
-        if self.memory.frames.state(mfn).owner() == self.domain.owner { Ok(mfn) } else { Err(Errno::Inval) }
     }
 }
 

@@ -1,13 +1,13 @@
 //! Changing one entry of a validated table: take what the new one needs, write, give back what the old one held.
 
 use super::{
-    Hardware,
+    Hardware, RamFrame,
     editor::{Editor, EntryRights},
     entry::Entry,
     walk::is_hypervisor_slot,
 };
 use crate::{
-    addr::{Mfn, Slot},
+    addr::{MachineAddr, Mfn, PAGE_SIZE, Slot, TABLE_ENTRIES},
     reply::Stop,
 };
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -25,19 +25,42 @@ pub enum AccessedDirty {
 /// Where an entry is: its table, that one's level, and the word itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
-    table: Mfn,
+    table: RamFrame,
     level: u8,
     slot: Slot,
     pub(super) word: &'static AtomicU64,
 }
 
+/// A validated L1 whose entries are changed one after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Leaf {
+    table: RamFrame,
+    start: u64,
+    entries: &'static [AtomicU64; TABLE_ENTRIES],
+}
+
+impl Leaf {
+    /// The entry at a machine address, if it is one of this table.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(self, address: MachineAddr) -> Option<Place> {
+        if self.start != address.as_u64() & !(PAGE_SIZE - 1) {
+            return None;
+        }
+        match Slot::at_offset(address.offset()) {
+            Some(slot) => Some(Place { table: self.table, level: 1, slot, word: slot.of(self.entries) }),
+            None => None,
+        }
+    }
+}
+
 impl<M: Hardware> Editor<'_, M> {
-    /// The level of the validated table that this frame is.
+    /// The validated table that this frame is, and its level.
     ///
     /// # Errors
-    /// `Inval` if it is none of the domain's.
+    /// `Inval` if the frame is none of the domain's.
     #[inline]
-    pub fn level_of(&self, table: Mfn) -> Result<Option<u32>, Errno> {
+    pub fn table(&self, table: Mfn) -> Result<Option<(RamFrame, u32)>, Errno> {
         let state = self.memory.frames.state(table);
         if state.owner() != self.domain.owner || state.refs() == 0 {
             return Err(Errno::Inval);
@@ -45,15 +68,21 @@ impl<M: Hardware> Editor<'_, M> {
         if state.uses() == 0 || !state.is_validated() {
             return if state.is_partial() { Err(Errno::Inval) } else { Ok(None) };
         }
-        Ok(state.kind().level())
+        Ok(state.kind().level().map(|level| (RamFrame::counted(table), level)))
     }
 
-    /// An entry of a table of which [`Self::level_of`] said the level.
+    /// An entry of a table of which [`Self::table`] said the level.
     #[inline(always)]
     #[must_use]
-    #[expect(clippy::indexing_slicing, reason = "a slot is below 512 by construction")]
-    pub fn place(&self, table: Mfn, level: u32, slot: Slot) -> Place {
-        Place { table, level: level as u8, slot, word: &self.memory.machine.words(table)[slot.index()] }
+    pub fn place(&self, table: RamFrame, level: u32, slot: Slot) -> Place {
+        Place { table, level: level as u8, slot, word: slot.of(self.memory.machine.words(table)) }
+    }
+
+    /// A table of which [`Self::table`] said that it is an L1, for as long as nothing else is changed.
+    #[inline]
+    #[must_use]
+    pub fn leaf(&self, table: RamFrame) -> Leaf {
+        Leaf { table, start: table.mfn().address().as_u64(), entries: self.memory.machine.words(table) }
     }
 
     /// Replaces an entry. Where it refers to a table, `rights` do not matter: tables are the domain's own. Nothing is left
@@ -82,19 +111,20 @@ impl<M: Hardware> Editor<'_, M> {
         notes: AccessedDirty,
         rights: &EntryRights,
     ) -> Result<(), Errno> {
-        let old = Entry(place.word.load(Ordering::Relaxed));
+        let word = place.word;
+        let old = Entry(word.load(Ordering::Relaxed));
         let mut new = Entry(new);
         if new.is_present() {
             if old.is_present() {
                 let judged = new.sanitize_page(self.domain.is_privileged)?;
                 if old.differs_harmlessly(judged) {
-                    write(place.word, old, judged, notes);
+                    write(word, old, judged, notes);
                     return Ok(());
                 }
             }
             new = self.hold_page(new, rights)?;
         }
-        write(place.word, old, new, notes);
+        write(word, old, new, notes);
         if old.is_present() {
             self.drop_page(old);
         }
@@ -110,21 +140,23 @@ impl<M: Hardware> Editor<'_, M> {
         let old = Entry(place.word.load(Ordering::Relaxed));
         let mut new = Entry(new);
         if new.is_present() {
-            new = new.sanitize_table()?;
+            new = new.sanitize_table(level)?;
             if old.is_present() && old.differs_harmlessly(new) {
                 write(place.word, old, new, notes);
                 return Ok(());
             }
             match self.take_table(new.mfn().ok_or(Errno::Inval)?, level - 1) {
                 Err(Stop::Refused(Errno::Inval)) => self.take_linear(place.table, level, new)?,
-                taken => taken?,
+                taken => {
+                    taken?;
+                }
             }
         }
         self.retire_linear(level, slot, old, || write(place.word, old, new, notes));
         if let Some(child) = old.mfn().filter(|_| old.is_present())
             && self.unlink(place.table, level, child)
         {
-            self.put_table(child);
+            self.put_table(RamFrame::counted(child));
         }
         Ok(())
     }

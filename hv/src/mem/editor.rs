@@ -65,7 +65,7 @@ impl<'a, M: Hardware> Editor<'a, M> {
         self.spent
     }
 
-    /// Counts units of work. Says whether it is time to look for something more urgent.
+    /// Counts units of work. Returns whether it is time to look for something more urgent.
     #[inline]
     pub fn spend(&mut self, units: u32) -> bool {
         self.spent += units;
@@ -88,9 +88,17 @@ impl<'a, M: Hardware> Editor<'a, M> {
         self.hold_page_slow(entry, rights)
     }
 
+    /// The same for an entry of which nothing has to be changed. Returns whether it is one, and its page can be had.
+    #[inline(always)]
+    pub(super) fn try_hold_page(&self, entry: Entry, rights: &EntryRights) -> bool {
+        entry.0 & (Entry::CACHING | Entry::USER) == Entry::USER
+            && self.memory.frames.try_get_page_fast(entry.frame_index(), rights.owner, entry.is_writable())
+    }
+
+    /// The same for any entry.
     #[cold]
-    fn hold_page_slow(&self, entry: Entry, rights: &EntryRights) -> Result<Entry, Errno> {
-        // Who has devices may say how a page is cached, whosesoever it is.
+    pub(super) fn hold_page_slow(&self, entry: Entry, rights: &EntryRights) -> Result<Entry, Errno> {
+        // Who has devices may say how a page is cached, whoever owns it.
         let entry = entry.sanitize_page(self.domain.is_privileged)?;
         // A frame beyond all machines is one like any other that is not RAM.
         let mfn = entry.mfn().ok_or(Errno::Perm)?;
@@ -153,19 +161,5 @@ impl<'a, M: Hardware> Editor<'a, M> {
     #[cold]
     pub(super) fn flush_stale_use(&self, mfn: Mfn, owner: Owner) {
         self.memory.flush_stale(owner, self.memory.frames.aux(mfn));
-    }
-}
-
-impl<M: Hardware> Memory<M> {
-    /// Takes a writable use of a frame of `owner`, outside of any table: to write to it for the guest.
-    ///
-    /// # Errors
-    /// `Inval` if it is not `owner`'s, `Busy` if it is in use as something else. It may be on its way out of a table's life
-    /// ([`Editor::open`] on the owner finishes that).
-    pub fn hold_writable(&self, mfn: Mfn, owner: Owner) -> Result<(), Errno> {
-        if self.frames.acquire(mfn, owner, FrameType::Writable)? == Acquired::Changed {
-            self.flush_stale(owner, self.frames.aux(mfn));
-        }
-        Ok(())
     }
 }

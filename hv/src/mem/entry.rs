@@ -1,7 +1,9 @@
 //! One entry of a page table, and the whitelist of what a guest may put there (Intel SDM vol. 3A, 4.5.4).
 
+use super::RamFrame;
 use crate::addr::Mfn;
 use oxen_abi::errno::Errno;
+use x86_64::structures::paging::PageTableFlags;
 
 /// A page table entry as the CPU reads it.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -10,23 +12,23 @@ pub struct Entry(pub u64);
 
 impl Entry {
     /// The translation is in force.
-    pub const PRESENT: u64 = 1 << 0;
+    pub const PRESENT: u64 = PageTableFlags::PRESENT.bits();
     /// Writes are allowed.
-    pub const WRITABLE: u64 = 1 << 1;
+    pub const WRITABLE: u64 = PageTableFlags::WRITABLE.bits();
     /// Ring 3 may use it. PV guest kernels run in ring 3, so it is set in every entry of theirs.
-    pub const USER: u64 = 1 << 2;
+    pub const USER: u64 = PageTableFlags::USER_ACCESSIBLE.bits();
     /// Write-through, cache-disable, and the third bit of the PAT index (in an L1).
-    pub const PWT: u64 = 1 << 3;
+    pub const PWT: u64 = PageTableFlags::WRITE_THROUGH.bits();
     /// See [`Self::PWT`].
-    pub const PCD: u64 = 1 << 4;
+    pub const PCD: u64 = PageTableFlags::NO_CACHE.bits();
     /// The CPU has used it.
-    pub const ACCESSED: u64 = 1 << 5;
+    pub const ACCESSED: u64 = PageTableFlags::ACCESSED.bits();
     /// The CPU has written through it.
-    pub const DIRTY: u64 = 1 << 6;
+    pub const DIRTY: u64 = PageTableFlags::DIRTY.bits();
     /// PAT in an L1, page size above.
-    pub const PAT_OR_SIZE: u64 = 1 << 7;
+    pub const PAT_OR_SIZE: u64 = PageTableFlags::HUGE_PAGE.bits();
     /// Survives a root switch.
-    pub const GLOBAL: u64 = 1 << 8;
+    pub const GLOBAL: u64 = PageTableFlags::GLOBAL.bits();
     /// Three bits for the guest's own use.
     pub const AVAILABLE: u64 = 7 << 9;
     /// Software's own bits at the top, [`Self::GUEST_KERNEL`] among them.
@@ -34,7 +36,7 @@ impl Entry {
     /// Marks what the guest asked for as the kernel's (Xen's `_PAGE_GUEST_KERNEL`).
     pub const GUEST_KERNEL: u64 = 1 << 52;
     /// Instructions may not be fetched.
-    pub const NO_EXECUTE: u64 = 1 << 63;
+    pub const NO_EXECUTE: u64 = PageTableFlags::NO_EXECUTE.bits();
     /// The frame number's bits.
     pub const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
@@ -70,16 +72,17 @@ impl Entry {
         Ok(Self(if self.0 & Self::USER == 0 { self.0 | Self::USER | Self::GUEST_KERNEL } else { self.0 }))
     }
 
-    /// A present entry of a higher level as it may stand in a table, whatever it refers to.
+    /// A present entry of a table of `level`, which is above 1, as it may stand there, whatever it refers to. A root's is
+    /// marked as accessed, as on a CPU that fetches them ahead of their use: Xen's roots for each CPU do not tell.
     ///
     /// # Errors
     /// `Inval` for anything beyond the whitelist; pages larger than 4 KiB are.
     #[inline]
-    pub const fn sanitize_table(self) -> Result<Self, Errno> {
+    pub const fn sanitize_table(self, level: u32) -> Result<Self, Errno> {
         if self.0 & !Self::ANY_LEVEL != 0 {
             return Err(Errno::Inval);
         }
-        Ok(Self(self.0 | Self::USER))
+        Ok(Self(self.0 | Self::USER | if level == 4 { Self::ACCESSED } else { 0 }))
     }
 
     /// Whether replacing `self` by `other`, both present, changes nothing that matters to the frame behind.
@@ -110,6 +113,13 @@ impl Entry {
         Mfn::new((self.0 & Self::FRAME) >> 12)
     }
 
+    /// The table that an entry of a validated table refers to, if it is present.
+    #[inline(always)]
+    #[must_use]
+    pub const fn table(self) -> Option<RamFrame> {
+        if self.is_present() { Some(RamFrame::counted(Mfn::truncated(self.0 >> 12))) } else { None }
+    }
+
     /// The frame's number as an index, be there such a frame or not.
     #[inline(always)]
     #[must_use]
@@ -121,7 +131,7 @@ impl Entry {
     #[inline]
     #[must_use]
     pub const fn to(mfn: Mfn, flags: u64) -> Self {
-        Self(mfn.address().0 | flags)
+        Self(mfn.address().as_u64() | flags)
     }
 }
 
@@ -142,7 +152,24 @@ mod tests {
             let cached = bit == 3 || bit == 4 || bit == 7;
             assert_eq!(entry.sanitize_page(false).is_ok(), !cached, "bit {bit} of a page");
             assert!(entry.sanitize_page(true).is_ok(), "bit {bit} of a page of a device");
-            assert_eq!(entry.sanitize_table().is_ok(), !cached && bit != 8, "bit {bit} of a table");
+            assert_eq!(entry.sanitize_table(2).is_ok(), !cached && bit != 8, "bit {bit} of a table");
+        }
+    }
+
+    /// Every combination of the bits that are not the frame's: 2^24 of them.
+    #[test]
+    fn no_combination_of_flags_passes_that_has_a_bit_beyond_the_whitelist() {
+        const HIGH: u64 = 0xfff << 52;
+        for flags in 0..1_u64 << 24 {
+            let entry = Entry(flags & 0xfff | (flags << 40) & HIGH | 0x1234_5000);
+            let (is_cached, is_global) = (entry.0 & 0x98 != 0, entry.0 & 0x100 != 0);
+            let opened = entry.0 | 4 | if entry.0 & 4 == 0 { 1 << 52 } else { 0 };
+            assert_eq!(entry.sanitize_page(false).ok(), (!is_cached).then_some(Entry(opened)), "{entry:?}");
+            assert_eq!(entry.sanitize_page(true), Ok(Entry(opened)), "{entry:?}");
+            for (level, marks) in [(2, 4), (3, 4), (4, 0x24)] {
+                let table = (!is_cached && !is_global).then_some(Entry(entry.0 | marks));
+                assert_eq!(entry.sanitize_table(level).ok(), table, "{entry:?}");
+            }
         }
     }
 
@@ -150,6 +177,11 @@ mod tests {
     fn a_kernel_s_page_is_opened_to_ring_3_and_marked() {
         assert_eq!(Entry(0x63).sanitize_page(false), Ok(Entry(0x0010_0000_0000_0067)));
         assert_eq!(Entry(0x67).sanitize_page(false), Ok(Entry(0x67)));
+    }
+
+    #[test]
+    fn a_roots_entries_are_accessed_at_once() {
+        assert_eq!([2, 3, 4].map(|level| Entry(1).sanitize_table(level)), [5, 5, 0x25].map(|word| Ok(Entry(word))));
     }
 
     #[test]

@@ -6,7 +6,11 @@ use super::{
     frame_table::{Contents, FrameTable, Recalled, Shortage, Taken, Withdrawn},
     frame_type::Owner,
 };
-use crate::{addr::Mfn, mem::Memory, reply::Stop};
+use crate::{
+    addr::Mfn,
+    mem::{Memory, RamFrame},
+    reply::Stop,
+};
 use core::sync::atomic::{AtomicU32, Ordering};
 use oxen_abi::errno::Errno;
 
@@ -55,7 +59,7 @@ impl<M: Hardware> Memory<M> {
     ///
     /// # Errors
     /// `NoMem` when there are none.
-    pub fn take_own(&self, order: u32) -> Result<Mfn, Errno> {
+    pub fn take_own(&self, order: u32) -> Result<RamFrame, Errno> {
         loop {
             match self.take(Owner::HYPERVISOR, order) {
                 Ok(taken) => return Ok(taken.into_own(|frame| self.machine.clear(frame))),
@@ -77,18 +81,18 @@ impl<M: Hardware> Memory<M> {
     ///
     /// # Errors
     /// `NoMem` when there is none.
-    pub fn take_shared(&self, owner: Owner) -> Result<Mfn, Errno> {
+    pub fn take_shared(&self, owner: Owner) -> Result<RamFrame, Errno> {
         // A single frame is there or not: nothing has to be joined for it.
         let taken = self.take(owner, 0).map_err(|_| Errno::NoMem)?;
         Ok(taken.into_shared(owner, |frame| {
             self.machine.clear(frame);
-            self.set_m2p(frame, INVALID_M2P_ENTRY);
+            self.set_m2p(frame.mfn(), INVALID_M2P_ENTRY);
         }))
     }
 
     /// Ends the hypervisor's own hold on a frame of [`Self::take_shared`]. It is free as soon as nobody maps it any more.
-    pub fn give_back_shared(&self, frame: Mfn) {
-        self.frames.put_use(frame);
+    pub fn give_back_shared(&self, frame: RamFrame) {
+        self.frames.put_use(frame.mfn());
     }
 
     /// Takes frames of [`Self::take_shared`] back that nobody maps, all or none; they are free then.
@@ -96,10 +100,10 @@ impl<M: Hardware> Memory<M> {
     /// # Errors
     /// `Busy` if somebody refers to one of them, `NoMem` for more than [`MAX_RECALL`]. Nothing has changed then.
     #[inline(never)]
-    pub fn recall_shared(&self, owner: Owner, frames: &[Mfn]) -> Result<(), Errno> {
+    pub fn recall_shared(&self, owner: Owner, frames: &[RamFrame]) -> Result<(), Errno> {
         let mut recalled: heapless::Vec<Recalled<'_>, MAX_RECALL> = heapless::Vec::new();
         for &frame in frames {
-            recalled.push(self.frames.recall(frame, owner)?).map_err(|_| Errno::NoMem)?;
+            recalled.push(self.frames.recall(frame.mfn(), owner)?).map_err(|_| Errno::NoMem)?;
         }
         while let Some(frame) = recalled.pop() {
             frame.retire();
@@ -129,7 +133,7 @@ impl<M: Hardware> Memory<M> {
         quota.keep();
         Ok(taken.into_reservation(domain.owner, |frame, contents| {
             self.scrub(frame, contents);
-            self.set_m2p(frame, INVALID_M2P_ENTRY);
+            self.set_m2p(frame.mfn(), INVALID_M2P_ENTRY);
         }))
     }
 
@@ -167,7 +171,7 @@ impl<M: Hardware> Memory<M> {
     }
 
     /// Fills a frame with zeros, unless what is in it is its new owner's own.
-    fn scrub(&self, frame: Mfn, contents: Contents) {
+    fn scrub(&self, frame: RamFrame, contents: Contents) {
         if contents == Contents::Foreign {
             self.machine.clear(frame);
         }

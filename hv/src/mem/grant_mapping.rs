@@ -1,7 +1,7 @@
 //! Mappings of granted frames: entries that the grant table's code puts into a guest's L1 and takes out again.
 
 use super::{
-    Hardware,
+    Hardware, RamFrame,
     edit::{AccessedDirty, Place},
     editor::{Editor, EntryRights},
     entry::Entry,
@@ -21,7 +21,7 @@ use oxen_abi::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
     /// At a virtual address of the address space with this root.
-    Address(Mfn, GuestAddr),
+    Address(RamFrame, GuestAddr),
     /// In the L1 entry at this machine address (`GNTMAP_contains_pte`).
     Entry(MachineAddr),
 }
@@ -73,7 +73,13 @@ impl<M: Hardware> Editor<'_, M> {
     ///
     /// # Errors
     /// As [`Self::unmap_grant`], and `Inval` where no L1 translates `from`.
-    pub fn replace_grant(&mut self, at: At, frame: Mfn, writable: bool, from: (Mfn, GuestAddr)) -> Result<(), Errno> {
+    pub fn replace_grant(
+        &mut self,
+        at: At,
+        frame: Mfn,
+        writable: bool,
+        from: (RamFrame, GuestAddr),
+    ) -> Result<(), Errno> {
         let place = self.at(at)?;
         let source = self.find(from.0, from.1).ok_or(Errno::Inval)?;
         let old = granted(place, frame, writable)?;

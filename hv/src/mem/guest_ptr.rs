@@ -31,7 +31,7 @@ impl<T: FromBytes + IntoBytes + Immutable> GuestPtr<T> {
     #[inline]
     pub fn new(handle: u64, count: u64) -> Result<Self, Errno> {
         let bytes = count.checked_mul(Self::STRIDE).ok_or(Errno::Fault)?;
-        let range = GuestAddr(handle).range(bytes).ok_or(Errno::Fault)?;
+        let range = GuestAddr::new(handle).range(bytes).ok_or(Errno::Fault)?;
         Ok(Self { range, element: PhantomData })
     }
 

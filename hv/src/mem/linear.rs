@@ -13,7 +13,7 @@
 //!   linear entry of a domain on.
 
 use super::{
-    Hardware, PagingDomain, editor::Editor, entry::Entry, frame_table::FrameTable, frame_type::FrameType,
+    Hardware, PagingDomain, RamFrame, editor::Editor, entry::Entry, frame_table::FrameTable, frame_type::FrameType,
     walk::PROGRESS,
 };
 use crate::{
@@ -36,7 +36,8 @@ impl<M: Hardware> Memory<M> {
     /// until no CPU is between a read and this question.
     #[must_use]
     pub fn may_read(&self, domain: &PagingDomain, root: Mfn, start: GuestAddr, bytes: u64) -> bool {
-        let last = GuestAddr(start.0.wrapping_add(bytes.saturating_sub(1)));
+        let Some(root) = self.frames.ram_frame(root) else { return false };
+        let last = GuestAddr::new(start.as_u64().wrapping_add(bytes.saturating_sub(1)));
         let is_linear = |slot: Slot| {
             let words = self.machine.words(root);
             let entry = words.get(slot.index()).map_or(Entry(0), |word| Entry(word.load(Ordering::SeqCst)));
@@ -77,13 +78,13 @@ impl<M: Hardware> Editor<'_, M> {
     /// # Errors
     /// `Inval` if it is none that the rules above allow.
     #[cold]
-    pub(super) fn take_linear(&mut self, table: Mfn, level: u32, entry: Entry) -> Result<(), Errno> {
+    pub(super) fn take_linear(&mut self, table: RamFrame, level: u32, entry: Entry) -> Result<(), Errno> {
         let target = entry.mfn().filter(|_| !entry.is_writable()).ok_or(Errno::Inval)?;
         let is_dying = self.domain.is_dying.load(Ordering::Acquire);
         if is_dying || !self.memory.has_linear_tables.load(Ordering::Relaxed) {
             return Err(Errno::Inval);
         }
-        if target != table {
+        if target != table.mfn() {
             self.hold_linear(table, level, target)?;
         }
         self.paging.is_linear = true;
@@ -94,38 +95,38 @@ impl<M: Hardware> Editor<'_, M> {
         Ok(())
     }
 
-    fn hold_linear(&self, table: Mfn, level: u32, target: Mfn) -> Result<(), Errno> {
+    fn hold_linear(&self, table: RamFrame, level: u32, target: Mfn) -> Result<(), Errno> {
         let kind = FrameType::table(level).ok_or(Errno::Inval)?;
         let state = self.memory.frames.state(target);
         let is_table = state.owner() == self.domain.owner && state.kind() == kind && state.uses() > 0;
         if !is_table || !state.is_validated() {
             return Err(Errno::Inval);
         }
-        let (links_here, links_there) = (self.memory.frames.links(table), self.memory.frames.links(target));
+        let (links_here, links_there) = (self.memory.frames.links(table.mfn()), self.memory.frames.links(target));
         if links_here < 0 || links_there > 0 || links_there <= -MAX_ENTRIES_FOR_ONE {
             return Err(Errno::Inval);
         }
         // It is in use as what it is, and only who holds the lock can end that.
         let _ready = self.memory.frames.acquire(target, self.domain.owner, kind).map_err(|_| Errno::Inval)?;
-        self.memory.frames.set_links(table, links_here + 1);
+        self.memory.frames.set_links(table.mfn(), links_here + 1);
         self.memory.frames.set_links(target, links_there - 1);
         Ok(())
     }
 
-    /// Ends what a linear entry of `table` is to the table that it refers to, if it is one. Says whether there is a use to
+    /// Ends what a linear entry of `table` is to the table that it refers to, if it is one. Returns whether there is a use to
     /// be given back, as for any entry but one for its own table.
     #[inline]
-    pub(super) fn unlink(&self, table: Mfn, level: u32, target: Mfn) -> bool {
+    pub(super) fn unlink(&self, table: RamFrame, level: u32, target: Mfn) -> bool {
         if self.paging.is_linear { self.unlink_slow(table, level, target) } else { true }
     }
 
     #[cold]
-    fn unlink_slow(&self, table: Mfn, level: u32, target: Mfn) -> bool {
-        if target == table {
+    fn unlink_slow(&self, table: RamFrame, level: u32, target: Mfn) -> bool {
+        if target == table.mfn() {
             return false;
         }
         if self.memory.frames.state(target).kind().level() == Some(level) {
-            self.memory.frames.set_links(table, self.memory.frames.links(table) - 1);
+            self.memory.frames.set_links(table.mfn(), self.memory.frames.links(table.mfn()) - 1);
             self.memory.frames.set_links(target, self.memory.frames.links(target) + 1);
         }
         true

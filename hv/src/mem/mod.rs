@@ -13,6 +13,7 @@
 //!     ├ edit · va_mapping · write_emulation · grant_mapping     one entry
 //!     ├ promote · walk · linear · root · descriptor             whole tables, resumable
 //!     └ relinquish                                              all that a dead domain had
+//!   ram · held ── a frame that is RAM; one that is counted for as long as a value lives
 //!   frame_table ── one word a frame, changed by compare-and-swap; frame_type says how
 //!     ├ frame_alloc                                            frames for a purpose
 //!     └ tlb                                                     who may still know a frame from before
@@ -33,8 +34,10 @@ pub mod frame_table;
 pub mod frame_type;
 pub mod grant_mapping;
 pub mod guest_ptr;
+mod held;
 pub mod linear;
 pub mod promote;
+mod ram;
 pub mod relinquish;
 pub mod root;
 pub mod tlb;
@@ -43,50 +46,20 @@ pub mod walk;
 pub mod write_emulation;
 
 use crate::{
-    addr::{GuestAddr, GuestRange, GuestWords, Mfn, PAGE_BYTES, TABLE_ENTRIES},
+    addr::{GuestAddr, GuestHalf, GuestRange, GuestWords, Mfn},
     hardware::CpuId,
     heap::Reserve,
     layout::{END_HV_SLOT, FIRST_HV_SLOT},
     lock::{Lock, rank},
     pci::{DeviceMemory, Pci},
-    ports::Ports,
+    ports::{Ports, Registers},
     rights::Rights,
 };
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use frame_table::FrameTable;
 use frame_type::Owner;
-
-/// The RAM of the machine, seen frame by frame. Guests write it at any moment, so it is only ever seen as atomics.
-pub trait Ram {
-    /// The frame as words. The frame must be RAM: below the frame table's end and found there.
-    fn words(&self, mfn: Mfn) -> &'static [AtomicU64; TABLE_ENTRIES];
-    /// The frame as words of 32 bits.
-    fn halves(&self, mfn: Mfn) -> &'static [AtomicU32; 2 * TABLE_ENTRIES];
-    /// The frame as bytes.
-    fn bytes(&self, mfn: Mfn) -> &'static [AtomicU8; PAGE_BYTES];
-
-    /// Fills a frame of RAM with zeros.
-    fn clear(&self, mfn: Mfn) {
-        for word in self.words(mfn) {
-            word.store(0, Ordering::Relaxed);
-        }
-    }
-
-    /// Copies one frame of RAM to another.
-    fn copy(&self, from: Mfn, to: Mfn) {
-        for (source, target) in self.words(from).iter().zip(self.words(to)) {
-            target.store(source.load(Ordering::Relaxed), Ordering::Relaxed);
-        }
-    }
-
-    /// Copies bytes from one frame of RAM to another, or inside one; what would be beyond the end of either is left out.
-    fn copy_bytes(&self, from: Mfn, first: usize, to: Mfn, target: usize, bytes: usize) {
-        let source = self.bytes(from).iter().skip(first);
-        for (target, source) in self.bytes(to).iter().skip(target).zip(source).take(bytes) {
-            target.store(source.load(Ordering::Relaxed), Ordering::Relaxed);
-        }
-    }
-}
+pub use held::{Held, Hold};
+pub use ram::{Ram, RamFrame};
 
 /// What the hypervisor shows of itself in every address space.
 pub trait HypervisorSpace {
@@ -100,7 +73,23 @@ pub trait HypervisorSpace {
 
 /// A guest address could not be read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GuestFault(pub GuestAddr);
+pub struct GuestFault(GuestAddr);
+
+impl GuestFault {
+    /// The fault of an access to this address.
+    #[inline]
+    #[must_use]
+    pub const fn at(address: GuestAddr) -> Self {
+        Self(address)
+    }
+
+    /// The first address that could not be accessed.
+    #[inline]
+    #[must_use]
+    pub const fn address(self) -> GuestAddr {
+        self.0
+    }
+}
 
 /// The running guest's memory, through the tables that the CPU has loaded. It is accessed by judged addresses only; whether
 /// they are mapped is found out here.
@@ -120,6 +109,11 @@ pub trait GuestMemory {
     /// # Errors
     /// As [`Self::read_guest`].
     fn read_guest_words<const N: usize>(&self, from: GuestWords<N>) -> Result<[u64; N], GuestFault>;
+    /// Reads 32 bits; aligned ones at once.
+    ///
+    /// # Errors
+    /// As [`Self::read_guest`].
+    fn read_guest_half(&self, from: GuestHalf) -> Result<u32, GuestFault>;
     /// From now on, on every CPU: what `linear::may_read` does not allow to be read is a fault, whether or not it is
     /// mapped. In force for every read that may meet an entry written after this call.
     fn watch_reads(&self);
@@ -136,7 +130,7 @@ pub trait Tlb {
     fn this_cpu(&self) -> CpuId;
     /// Loads a root into this CPU, which flushes every translation of guest addresses: CR4.PGE stays clear while guests
     /// run, so that the global bit in their entries has no effect.
-    fn load_root(&self, root: Mfn);
+    fn load_root(&self, root: RamFrame);
     /// Forgets every translation of guest addresses on this CPU.
     fn flush(&self);
     /// Forgets the translation of one page on this CPU.
@@ -154,7 +148,7 @@ pub trait Tlb {
 pub struct Paging {
     /// A table that nobody uses any more and whose entries are still being given back. Whoever next takes the lock goes
     /// on with it before anything else.
-    unfinished: Option<Mfn>,
+    unfinished: Option<RamFrame>,
     /// Whether any table of the domain has, or had, a linear entry.
     is_linear: bool,
 }
@@ -205,9 +199,9 @@ impl PagingDomain {
 }
 
 /// What memory asks of the machine.
-pub trait Hardware: Ram + GuestMemory + HypervisorSpace + Tlb + Reserve + Ports + DeviceMemory {}
+pub trait Hardware: Ram + GuestMemory + HypervisorSpace + Tlb + Reserve + Ports + Registers + DeviceMemory {}
 
-impl<M: Ram + GuestMemory + HypervisorSpace + Tlb + Reserve + Ports + DeviceMemory> Hardware for M {}
+impl<M: Ram + GuestMemory + HypervisorSpace + Tlb + Reserve + Ports + Registers + DeviceMemory> Hardware for M {}
 
 /// The memory of a machine.
 #[derive(Debug)]

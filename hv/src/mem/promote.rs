@@ -5,10 +5,10 @@
 //! in its tables for whoever comes for them again.
 
 use super::{
-    Hardware,
+    Hardware, RamFrame,
     editor::Editor,
     entry::Entry,
-    frame_type::{Acquired, FrameType, Released},
+    frame_type::{Acquired, FrameState, FrameType, Released},
     walk::{GROUP, Step, Walk, groups, is_any_present, is_hypervisor_slot, one_step, push},
 };
 use crate::{
@@ -23,8 +23,8 @@ use oxen_abi::errno::Errno;
 const TABLE_UNITS: u32 = 128;
 enum Progress {
     Done,
-    Into(Mfn),
-    Resume(Mfn),
+    Into(RamFrame),
+    Resume(RamFrame),
     Failed(Errno),
 }
 
@@ -35,12 +35,13 @@ impl<M: Hardware> Editor<'_, M> {
     /// `Inval` if the frame is not the domain's, is something else, or contains what no such table may; then nothing has
     /// changed. `Unfinished`: what has been done is kept, the same call goes on.
     #[inline(always)]
-    pub fn take_table(&mut self, mfn: Mfn, level: u32) -> Result<(), Stop> {
+    pub fn take_table(&mut self, mfn: Mfn, level: u32) -> Result<RamFrame, Stop> {
         let kind = FrameType::table(level).ok_or(Errno::Inval)?;
         if self.memory.frames.try_get_table_fast(mfn.index(), self.domain.owner, kind) {
-            return Ok(());
+            return Ok(RamFrame::counted(mfn));
         }
-        self.take_table_slow(mfn, level, kind)
+        self.take_table_slow(mfn, level, kind)?;
+        Ok(RamFrame::counted(mfn))
     }
 
     #[inline(never)]
@@ -50,10 +51,10 @@ impl<M: Hardware> Editor<'_, M> {
         }
         match self.take_step(mfn, kind) {
             Progress::Done => Ok(()),
-            Progress::Into(_) => self.validate(&mut one_step(mfn, level, 0)),
-            Progress::Resume(_) => {
+            Progress::Into(table) => self.validate(&mut one_step(table, level, 0)),
+            Progress::Resume(table) => {
                 let mut walk = Walk::new();
-                self.resume(&mut walk, mfn);
+                self.resume(&mut walk, table);
                 self.validate(&mut walk)
             }
             Progress::Failed(error) => Err(error.into()),
@@ -64,16 +65,16 @@ impl<M: Hardware> Editor<'_, M> {
     /// where it is much, before anything else the next time somebody edits the domain's tables. Call [`Self::settle`] first:
     /// two tables cannot both be left for later, and the second would be given back in one go.
     #[inline(always)]
-    pub fn put_table(&mut self, mfn: Mfn) {
-        if !self.memory.frames.try_put_table_fast(mfn.index()) {
-            self.put_table_slow(mfn);
+    pub fn put_table(&mut self, table: RamFrame) {
+        if !self.memory.frames.try_put_table_fast(table.mfn().index()) {
+            self.put_table_slow(table);
         }
     }
 
     #[inline(never)]
-    fn put_table_slow(&mut self, mfn: Mfn) {
-        if let Some(level) = self.release(mfn) {
-            let mut walk = one_step(mfn, level, TABLE_ENTRIES);
+    fn put_table_slow(&mut self, table: RamFrame) {
+        if let Some(level) = self.release(table) {
+            let mut walk = one_step(table, level, TABLE_ENTRIES);
             let may_stop = self.paging.unfinished.is_none();
             let _ = self.give_back(&mut walk, may_stop);
         }
@@ -92,7 +93,7 @@ impl<M: Hardware> Editor<'_, M> {
     }
 
     #[cold]
-    fn settle_now(&mut self, top: Mfn) -> Result<(), Stop> {
+    fn settle_now(&mut self, top: RamFrame) -> Result<(), Stop> {
         let mut walk = Walk::new();
         self.resume(&mut walk, top);
         self.paging.unfinished = None;
@@ -100,9 +101,9 @@ impl<M: Hardware> Editor<'_, M> {
     }
 
     /// Gives back a table that [abandoned](super::frame_table::FrameTable::is_abandoned). As for [`Self::put_table`], call [`Self::settle`] first.
-    pub(super) fn abandon(&mut self, mfn: Mfn) {
+    pub(super) fn abandon(&mut self, table: RamFrame) {
         let mut walk = Walk::new();
-        self.resume(&mut walk, mfn);
+        self.resume(&mut walk, table);
         let may_stop = self.paging.unfinished.is_none();
         let _ = self.give_back(&mut walk, may_stop);
     }
@@ -118,15 +119,15 @@ impl<M: Hardware> Editor<'_, M> {
                 }
                 // What stood there told of its past.
                 self.memory.frames.set_aux(mfn, 0);
-                Progress::Into(mfn)
+                Progress::Into(RamFrame::counted(mfn))
             }
             Ok(Acquired::Changed) => Progress::Failed(Errno::Inval),
             Err(_) => {
                 let state = frames.state(mfn);
                 let is_ours = state.kind() == kind && state.owner() == self.domain.owner;
-                let is_left_over = self.paging.unfinished == Some(mfn);
+                let is_left_over = self.paging.unfinished.map(RamFrame::mfn) == Some(mfn);
                 if is_ours && self.memory.frames.is_abandoned(mfn) && !is_left_over {
-                    Progress::Resume(mfn)
+                    Progress::Resume(RamFrame::counted(mfn))
                 } else {
                     Progress::Failed(Errno::Inval)
                 }
@@ -144,7 +145,7 @@ impl<M: Hardware> Editor<'_, M> {
                 Progress::Resume(child) => self.resume(walk, child),
                 Progress::Done => {
                     let done = step.table;
-                    let _ = self.memory.frames.update(done, |state| Ok((state.validated(), ())));
+                    self.memory.frames.change(done, FrameState::validated);
                     walk.pop();
                     if let Some(parent) = walk.last_mut() {
                         self.settle_entry(parent);
@@ -166,7 +167,8 @@ impl<M: Hardware> Editor<'_, M> {
     }
 
     /// All entries of an L1, or none.
-    fn validate_l1(&mut self, step: &mut Step) -> Progress {
+    #[inline(never)]
+    fn validate_l1(&self, step: &mut Step) -> Progress {
         let rights = self.own_rights();
         for (first, words) in groups(self.memory.machine.words(step.table)) {
             for (slot, word) in (first..).zip(words) {
@@ -174,7 +176,10 @@ impl<M: Hardware> Editor<'_, M> {
                 if !entry.is_present() {
                     continue;
                 }
-                match self.hold_page(entry, &rights) {
+                if self.try_hold_page(entry, &rights) {
+                    continue;
+                }
+                match self.hold_page_slow(entry, &rights) {
                     Ok(judged) if judged == entry => {}
                     Ok(judged) => word.store(judged.0, Ordering::Relaxed),
                     Err(error) => {
@@ -189,7 +194,7 @@ impl<M: Hardware> Editor<'_, M> {
     }
 
     /// Gives back what the first `held` entries of an L1 hold.
-    fn drop_pages(&self, table: Mfn, held: usize) {
+    fn drop_pages(&self, table: RamFrame, held: usize) {
         for (first, words) in groups(self.memory.machine.words(table)) {
             if first >= held {
                 return;
@@ -221,7 +226,7 @@ impl<M: Hardware> Editor<'_, M> {
             }
             let entry = Entry(word.load(Ordering::Relaxed));
             if entry.is_present() {
-                let (judged, child) = match (entry.sanitize_table(), entry.mfn()) {
+                let (judged, child) = match (entry.sanitize_table(step.level), entry.mfn()) {
                     (Ok(judged), Some(child)) => (judged, child),
                     (Err(error), _) => return Progress::Failed(error),
                     (_, None) => return Progress::Failed(Errno::Inval),
@@ -252,14 +257,14 @@ impl<M: Hardware> Editor<'_, M> {
     /// the guest wrote it.
     fn settle_entry(&self, step: &Step) {
         if let Some(word) = self.memory.machine.words(step.table).get(step.held)
-            && let Ok(judged) = Entry(word.load(Ordering::Relaxed)).sanitize_table()
+            && let Ok(judged) = Entry(word.load(Ordering::Relaxed)).sanitize_table(step.level)
         {
             word.store(judged.0, Ordering::Relaxed);
         }
     }
 
     /// Writes the hypervisor's slots into a root.
-    fn show_hypervisor(&self, root: Mfn) {
+    fn show_hypervisor(&self, root: RamFrame) {
         let slots = self.memory.machine.words(root).iter().skip(FIRST_HV_SLOT);
         for (word, entry) in slots.zip(self.memory.machine.root_entries()) {
             word.store(*entry, Ordering::Relaxed);
@@ -268,14 +273,11 @@ impl<M: Hardware> Editor<'_, M> {
 
     /// Gives back one use and, unless it was the last, its reference. Otherwise nobody can take the table any more, and its
     /// level says how its entries are to be given back.
-    fn release(&self, mfn: Mfn) -> Option<u32> {
-        let released = self.memory.frames.update(mfn, |state| {
-            Ok(match state.release_means() {
-                Released::InUse | Released::Idle => (state.release(), None),
-                Released::MustDevalidate => (state.partial(), state.kind().level()),
-            })
-        });
-        released.ok().and_then(|(_, level)| level)
+    fn release(&self, table: RamFrame) -> Option<u32> {
+        self.memory.frames.change_with(table, |state| match state.release_means() {
+            Released::InUse | Released::Idle => (state.release(), None),
+            Released::MustDevalidate => (state.partial(), state.kind().level()),
+        })?
     }
 
     /// Gives back what the tables of the walk hold, from where it stands, with the tables themselves.
@@ -293,9 +295,9 @@ impl<M: Hardware> Editor<'_, M> {
             }
             let done = step.table;
             walk.pop();
-            self.memory.frames.stamp(done);
-            let _ = self.memory.frames.update(done, |state| Ok((state.devalidated(), ())));
-            self.memory.frames.put(done);
+            self.memory.frames.stamp(done.mfn());
+            self.memory.frames.change(done, FrameState::devalidated);
+            self.memory.frames.put(done.mfn());
             if self.spend(TABLE_UNITS)
                 && may_stop
                 && let Some(top) = walk.first()
@@ -309,7 +311,7 @@ impl<M: Hardware> Editor<'_, M> {
     }
 
     /// Releases entries of a higher table from the top, up to one that was the last use of its table.
-    fn release_upper(&self, step: &mut Step) -> Option<(Mfn, u32)> {
+    fn release_upper(&self, step: &mut Step) -> Option<(RamFrame, u32)> {
         let words = self.memory.machine.words(step.table);
         while step.held > 0 {
             if step.held.is_multiple_of(GROUP)
@@ -327,9 +329,9 @@ impl<M: Hardware> Editor<'_, M> {
             let entry = words.get(step.held).map_or(Entry(0), |word| Entry(word.load(Ordering::Relaxed)));
             if let Some(child) = entry.mfn().filter(|_| entry.is_present())
                 && self.unlink(step.table, step.level, child)
-                && let Some(level) = self.release(child)
+                && let Some(level) = self.release(RamFrame::counted(child))
             {
-                return Some((child, level));
+                return Some((RamFrame::counted(child), level));
             }
         }
         None

@@ -1,7 +1,11 @@
 //! The end of a domain's memory: pins, tables half way, the reservation; step by step.
 
 use super::{Hardware, PagingDomain, editor::Editor};
-use crate::{addr::Mfn, mem::Memory, reply::Stop};
+use crate::{
+    addr::Mfn,
+    mem::{Memory, RamFrame},
+    reply::Stop,
+};
 
 /// Frames looked at for one unit of work.
 const FRAMES_PER_UNIT: usize = 32;
@@ -27,7 +31,7 @@ impl<M: Hardware> Memory<M> {
                 }
                 editor.settle()?;
                 if self.frames.is_abandoned(mfn) {
-                    editor.abandon(mfn);
+                    editor.abandon(RamFrame::counted(mfn));
                 }
                 if state.is_allocated() {
                     let _ = self.frames.release_from_reservation(mfn, domain.owner);

@@ -1,6 +1,6 @@
 //! Roots of address spaces and pinned tables: what holds a table although no entry refers to it.
 
-use super::{Hardware, PagingDomain, editor::Editor, frame_type::FrameState};
+use super::{Hardware, PagingDomain, RamFrame, editor::Editor, frame_type::FrameState};
 use crate::{addr::Mfn, hardware::CpuId, layout::FIRST_HV_SLOT, mem::Memory, reply::Stop};
 use core::sync::atomic::Ordering;
 use oxen_abi::{errno::Errno, vm_assist::VMASST_TYPE_M2P_STRICT};
@@ -15,13 +15,13 @@ impl<M: Hardware> Editor<'_, M> {
         if self.domain.is_dying.load(Ordering::Acquire) {
             return Err(Errno::Inval.into());
         }
-        self.take_table(mfn, level)?;
+        let table = self.take_table(mfn, level)?;
         let pinned = self
             .memory
             .frames
             .update(mfn, |state| if state.is_pinned() { Err(Errno::Inval) } else { Ok((state.pinned(), ())) });
         if let Err(error) = pinned {
-            self.put_table(mfn);
+            self.put_table(table);
             return Err(error.into());
         }
         Ok(())
@@ -39,7 +39,7 @@ impl<M: Hardware> Editor<'_, M> {
             }
             Ok((state.unpinned(), ()))
         })?;
-        self.put_table(mfn);
+        self.put_table(RamFrame::counted(mfn));
         Ok(())
     }
 
@@ -48,15 +48,17 @@ impl<M: Hardware> Editor<'_, M> {
     ///
     /// # Errors
     /// As [`Self::take_table`]; then the old one is still in force.
-    pub fn switch(&mut self, cpu: CpuId, current: &mut Option<Mfn>, root: Mfn) -> Result<(), Stop> {
+    pub fn switch(&mut self, cpu: CpuId, current: &mut Option<RamFrame>, root: Mfn) -> Result<(), Stop> {
         let old = *current;
-        if old != Some(root) {
-            self.settle()?;
-            self.take_table(root, 4)?;
-            *current = Some(root);
+        if let Some(old) = old.filter(|old| old.mfn() == root) {
+            self.memory.load_root(cpu, old);
+            return Ok(());
         }
+        self.settle()?;
+        let root = self.take_table(root, 4)?;
+        *current = Some(root);
         self.memory.load_root(cpu, root);
-        if let Some(old) = old.filter(|&old| old != root) {
+        if let Some(old) = old {
             self.put_table(old);
         }
         Ok(())
@@ -66,17 +68,19 @@ impl<M: Hardware> Editor<'_, M> {
     ///
     /// # Errors
     /// As [`Self::switch`].
-    pub fn switch_user(&mut self, current: &mut Option<Mfn>, root: Option<Mfn>) -> Result<(), Stop> {
+    pub fn switch_user(&mut self, current: &mut Option<RamFrame>, root: Option<Mfn>) -> Result<(), Stop> {
         let old = *current;
-        if old == root {
+        if old.map(RamFrame::mfn) == root {
             return Ok(());
         }
         self.settle()?;
+        let mut taken = None;
         if let Some(root) = root {
-            self.take_table(root, 4)?;
+            let root = self.take_table(root, 4)?;
             self.memory.hide_from_user_mode(self.domain, root);
+            taken = Some(root);
         }
-        *current = root;
+        *current = taken;
         if let Some(old) = old {
             self.put_table(old);
         }
@@ -90,13 +94,13 @@ impl<M: Hardware> Memory<M> {
     ///
     /// # Errors
     /// As [`Editor::take_table`].
-    pub fn adopt_root(&self, domain: &PagingDomain, l4: Mfn) -> Result<(), Stop> {
+    pub fn adopt_root(&self, domain: &PagingDomain, l4: Mfn) -> Result<RamFrame, Stop> {
         Editor::open(self, domain)?.take_table(l4, 4)
     }
 
     /// Takes the machine-to-phys table out of a root that is to be user mode's, where the guest wants that
     /// (`VMASST_TYPE_m2p_strict`). The table is all that stands in its slot; the root does not get it back while it is one.
-    pub fn hide_from_user_mode(&self, domain: &PagingDomain, root: Mfn) {
+    pub fn hide_from_user_mode(&self, domain: &PagingDomain, root: RamFrame) {
         if domain.assists(VMASST_TYPE_M2P_STRICT)
             && let Some(word) = self.machine.words(root).get(FIRST_HV_SLOT)
         {
@@ -108,7 +112,7 @@ impl<M: Hardware> Memory<M> {
     ///
     /// # Errors
     /// `Unfinished` before anything was done.
-    pub fn drop_root(&self, domain: &PagingDomain, l4: Mfn) -> Result<(), Stop> {
+    pub fn drop_root(&self, domain: &PagingDomain, l4: RamFrame) -> Result<(), Stop> {
         Editor::open(self, domain)?.put_table(l4);
         Ok(())
     }
@@ -120,8 +124,8 @@ impl<M: Hardware> Memory<M> {
     pub fn drop_roots(
         &self,
         domain: &PagingDomain,
-        kernel: &mut Option<Mfn>,
-        user: &mut Option<Mfn>,
+        kernel: &mut Option<RamFrame>,
+        user: &mut Option<RamFrame>,
     ) -> Result<(), Stop> {
         while let Some(root) = user.or(*kernel) {
             self.drop_root(domain, root)?;

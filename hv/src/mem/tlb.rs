@@ -3,9 +3,8 @@
 //! A frame is stamped with the clock when its last use as something ends, a CPU with the clock when it began its last full
 //! flush. A CPU whose stamp is not later than the frame's may still hold translations of that use.
 
-use super::{Hardware, frame_type::Owner};
+use super::{Hardware, RamFrame, frame_type::Owner};
 use crate::{
-    addr::Mfn,
     config::{MAX_CPUS, MAX_DOMAINS},
     hardware::CpuId,
     mem::Memory,
@@ -156,7 +155,7 @@ impl<M: Hardware> Memory<M> {
 
     /// Loads a root into this CPU and remembers the flush that this is.
     #[inline]
-    pub fn load_root(&self, cpu: CpuId, root: Mfn) {
+    pub fn load_root(&self, cpu: CpuId, root: RamFrame) {
         let stamp = self.frames.tlb.tick();
         self.machine.load_root(root);
         if stamp.is_multiple_of(LAP) {

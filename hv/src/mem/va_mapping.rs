@@ -1,7 +1,7 @@
 //! From a virtual address to the entry that translates it: through the direct map, never through the guest's own mappings.
 
 use super::{
-    Hardware,
+    Hardware, RamFrame,
     edit::{AccessedDirty, Place},
     editor::{Editor, EntryRights},
     entry::Entry,
@@ -17,7 +17,7 @@ impl<M: Hardware> Editor<'_, M> {
     /// The L1 entry that translates `va` in the address space of a validated root.
     #[inline]
     #[must_use]
-    pub fn find(&self, root: Mfn, va: GuestAddr) -> Option<Place> {
+    pub fn find(&self, root: RamFrame, va: GuestAddr) -> Option<Place> {
         if !va.is_guest_range(1) {
             return None;
         }
@@ -27,7 +27,7 @@ impl<M: Hardware> Editor<'_, M> {
         let mut table = root;
         for level in [4, 3, 2] {
             let entry = Entry(self.place(table, level, va.slot(level)).word.load(Ordering::Relaxed));
-            table = entry.mfn().filter(|_| entry.is_present())?;
+            table = entry.table()?;
         }
         Some(self.place(table, 1, va.slot(1)))
     }
@@ -35,12 +35,12 @@ impl<M: Hardware> Editor<'_, M> {
     /// The same where an entry may refer to a table of its own level: what is found there translates nothing as an L1
     /// entry does, and behind a root's there are the hypervisor's own tables.
     #[cold]
-    fn find_slow(&self, root: Mfn, va: GuestAddr) -> Option<Place> {
+    fn find_slow(&self, root: RamFrame, va: GuestAddr) -> Option<Place> {
         let mut table = root;
         for level in [4, 3, 2] {
             let entry = Entry(self.place(table, level, va.slot(level)).word.load(Ordering::Relaxed));
-            table = entry.mfn().filter(|_| entry.is_present())?;
-            if self.memory.frames.state(table).kind().level() != Some(level - 1) {
+            table = entry.table()?;
+            if self.memory.frames.state(table.mfn()).kind().level() != Some(level - 1) {
                 return None;
             }
         }
@@ -53,11 +53,11 @@ impl<M: Hardware> Editor<'_, M> {
     /// `Inval` if it is not.
     pub fn find_l1_entry(&self, address: MachineAddr) -> Result<Place, Errno> {
         let slot = Slot::at_offset(address.offset()).ok_or(Errno::Inval)?;
-        let table = Mfn::containing(address).ok_or(Errno::Inval)?;
-        if self.level_of(table)? != Some(1) {
-            return Err(Errno::Inval);
+        let mfn = Mfn::containing(address).ok_or(Errno::Inval)?;
+        match self.table(mfn)? {
+            Some((table, 1)) => Ok(self.place(table, 1, slot)),
+            _ => Err(Errno::Inval),
         }
-        Ok(self.place(table, 1, slot))
     }
 
     /// Maps something at a virtual address, or nothing.
@@ -65,7 +65,7 @@ impl<M: Hardware> Editor<'_, M> {
     /// # Errors
     /// `Inval` where no L1 translates the address; else as [`Self::replace`].
     #[inline]
-    pub fn map_at(&mut self, root: Mfn, va: GuestAddr, new: u64, rights: &EntryRights) -> Result<(), Stop> {
+    pub fn map_at(&mut self, root: RamFrame, va: GuestAddr, new: u64, rights: &EntryRights) -> Result<(), Stop> {
         let place = self.find(root, va).ok_or(Errno::Inval)?;
         self.replace(place, new, AccessedDirty::Overwrite, rights)
     }

@@ -6,7 +6,7 @@
 //! ([`NESTED`] is not set) holds one use and one reference for whoever comes back for it; the next attempt to take it adopts
 //! both and goes on.
 
-use super::{Hardware, editor::Editor, entry::Entry, frame_table::FrameTable};
+use super::{Hardware, RamFrame, editor::Editor, entry::Entry, frame_table::FrameTable, frame_type::FrameState};
 use crate::{
     addr::{Mfn, TABLE_ENTRIES},
     layout::{END_HV_SLOT, FIRST_HV_SLOT},
@@ -26,7 +26,7 @@ pub(super) const PROGRESS: u32 = (1 << 12) - 1;
 /// A table under way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step {
-    pub(super) table: Mfn,
+    pub(super) table: RamFrame,
     pub(super) level: u32,
     pub(super) held: usize,
 }
@@ -40,24 +40,25 @@ impl<M: Hardware> Editor<'_, M> {
         for (depth, step) in walk.iter().enumerate() {
             let inside = if depth + 1 < walk.len() { INSIDE } else { 0 };
             let nested = if depth > 0 { NESTED } else { 0 };
-            let others = self.memory.frames.aux(step.table) & !PROGRESS;
-            self.memory.frames.set_aux(step.table, step.held as u32 | inside | nested | others);
-            let _ = self.memory.frames.update(step.table, |state| Ok((state.partial(), ())));
+            let others = self.memory.frames.aux(step.table.mfn()) & !PROGRESS;
+            self.memory.frames.set_aux(step.table.mfn(), step.held as u32 | inside | nested | others);
+            self.memory.frames.change(step.table, FrameState::partial);
         }
     }
 
     /// Reads where a walk stood, from a partial table down.
-    pub(super) fn resume(&self, walk: &mut Walk, top: Mfn) {
+    pub(super) fn resume(&self, walk: &mut Walk, top: RamFrame) {
         let mut next = Some(top);
         while let Some(table) = next {
-            let aux = self.memory.frames.aux(table);
+            let aux = self.memory.frames.aux(table.mfn());
             let held = (aux & HELD) as usize;
-            let Some(level) = self.memory.frames.state(table).kind().level() else { return };
+            let Some(level) = self.memory.frames.state(table.mfn()).kind().level() else { return };
             push(walk, Step { table, level, held });
             next = (aux & INSIDE != 0)
                 .then(|| self.memory.machine.words(table).get(held))
                 .flatten()
-                .and_then(|word| Entry(word.load(Ordering::Relaxed)).mfn());
+                .and_then(|word| Entry(word.load(Ordering::Relaxed)).mfn())
+                .map(RamFrame::counted);
         }
     }
 }
@@ -117,7 +118,7 @@ pub(super) fn is_any_present(group: &[AtomicU64; GROUP]) -> bool {
     Entry(all).is_present()
 }
 
-pub(super) fn one_step(table: Mfn, level: u32, held: usize) -> Walk {
+pub(super) fn one_step(table: RamFrame, level: u32, held: usize) -> Walk {
     let mut walk = Walk::new();
     push(&mut walk, Step { table, level, held });
     walk

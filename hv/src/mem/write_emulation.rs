@@ -1,7 +1,7 @@
 //! Plain writes of a guest's kernel to what it may only read: they fault. Those to its L1 tables are done here under the
 //! same laws as a hypercall's, and the control domain's to devices as far as [`crate::pci`] lets them.
 
-use super::{Hardware, PagingDomain, editor::Editor, entry::Entry};
+use super::{Hardware, PagingDomain, RamFrame, editor::Editor, entry::Entry};
 use crate::{
     addr::{GuestAddr, Mfn, Slot},
     mem::Memory,
@@ -44,30 +44,36 @@ impl<M: Hardware> Memory<M> {
     ///
     /// # Errors
     /// `Tell`: this was no write to an L1 table, or not one that the laws allow, or the domain does not want it
-    /// (`VMASST_TYPE_writable_pagetables` is off): the guest gets its page fault. `Unfinished`: let the guest fault again.
+    /// (`VMASST_TYPE_writable_pagetables` is off; the control domain need not ask): the guest gets its page fault.
+    /// `Unfinished`: let the guest fault again.
     pub fn emulate_write(
         &self,
         domain: &PagingDomain,
-        root: Mfn,
+        root: RamFrame,
         va: GuestAddr,
         bytes: u32,
         write: Write,
     ) -> Result<Written, Stop> {
         let shift = 8 * (va.offset() as u32 & 7);
-        if !matches!(bytes, 1 | 2 | 4 | 8) || shift + 8 * bytes > 64 {
+        if !matches!(bytes, 1 | 2 | 4 | 8) || va.offset() as u32 & (bytes - 1) != 0 {
             return Err(Errno::Inval.into());
         }
         let mask = (u64::MAX >> (64 - 8 * bytes)) << shift;
         let editor = Editor::open(self, domain)?;
         let mapping = editor.find(root, va).ok_or(Errno::Fault)?;
-        let mapping = Entry(mapping.word.load(Ordering::Relaxed));
-        let table = mapping.mfn().filter(|_| mapping.is_present() && !mapping.is_writable()).ok_or(Errno::Fault)?;
-        if editor.level_of(table) != Ok(Some(1)) {
+        let word = mapping.word;
+        let mapping = Entry(word.load(Ordering::Relaxed));
+        let mfn = mapping.mfn().filter(|_| mapping.is_present() && !mapping.is_writable()).ok_or(Errno::Fault)?;
+        let Ok(Some((table, 1))) = editor.table(mfn) else {
             drop(editor);
-            return self.write_device(domain, table, va.offset() as u16, bytes, write);
-        }
-        if !domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) {
+            return self.write_device(domain, mfn, va.offset() as u16, bytes, write);
+        };
+        if !domain.is_privileged && !domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) {
             return Err(Errno::Perm.into());
+        }
+        if bytes < 8 {
+            // The rest of the entry is read by its address, which the CPU would note; of a whole one nothing is.
+            word.fetch_or(Entry::ACCESSED, Ordering::Relaxed);
         }
         let slot = Slot::at_offset(va.offset() & !7).ok_or(Errno::Inval)?;
         let word = editor.place(table, 1, slot).word;
@@ -109,7 +115,7 @@ impl<M: Hardware> Memory<M> {
 }
 
 impl<M: Hardware> Editor<'_, M> {
-    /// Replaces exactly `old` by `new` in an L1. Says whether `old` was still there; if not, nothing has changed.
+    /// Replaces exactly `old` by `new` in an L1. Returns whether `old` was still there; if not, nothing has changed.
     fn exchange(&self, word: &core::sync::atomic::AtomicU64, old: Entry, new: Entry) -> Result<bool, Errno> {
         let rights = self.own_rights();
         let is_harmless = |new: Entry| old.is_present() && old.differs_harmlessly(new);

@@ -94,7 +94,7 @@ pub(super) fn find_msi<M: Ports + DeviceMemory>(config: &Config<'_, M>) -> Optio
 
 impl Function {
     const fn entry_at(&self, entry: u16, offset: u64) -> MachineAddr {
-        MachineAddr(self.table + ENTRY_BYTES * entry as u64 + offset)
+        MachineAddr::new(self.table + ENTRY_BYTES * entry as u64 + offset)
     }
 }
 
@@ -227,7 +227,7 @@ impl Pci {
         }
     }
 
-    /// Lets a function raise a pirq no longer. Says whether one did.
+    /// Lets a function raise a pirq no longer. Returns whether one did.
     #[inline(never)]
     pub fn release<M: Ports + DeviceMemory>(&mut self, machine: &M, pirq: u32) -> bool {
         self.set_masked(machine, pirq, true);
@@ -374,6 +374,6 @@ fn range<M: Ports + DeviceMemory>(
     let start = config.memory_range((word & RANGE) as u8);
     let first = start.checked_add(u64::from(word & !RANGE)).filter(|_| start != 0)?;
     let last = first.checked_add(bytes - 1)?;
-    let frames = Mfn::containing(MachineAddr(first))?.raw()..=Mfn::containing(MachineAddr(last))?.raw();
+    let frames = Mfn::containing(MachineAddr::new(first))?.raw()..=Mfn::containing(MachineAddr::new(last))?.raw();
     frames.into_iter().all(|frame| Mfn::new(frame).is_some_and(is_device)).then_some((first, last))
 }

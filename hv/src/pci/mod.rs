@@ -88,7 +88,7 @@ impl Window {
     fn place(&self, at: Address, register: u16) -> Option<MachineAddr> {
         let is_seen = at.segment() == self.segment && (self.first_bus..=self.last_bus).contains(&at.bus());
         let place = self.address.checked_add(u64::from(at.in_segment()) << PAGE_SHIFT | u64::from(register))?;
-        is_seen.then_some(MachineAddr(place))
+        is_seen.then_some(MachineAddr::new(place))
     }
 
     /// The function that is seen in a frame.

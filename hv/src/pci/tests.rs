@@ -1,7 +1,7 @@
 //! A bus whose functions lie.
 
 use super::*;
-use core::cell::RefCell;
+use core::{cell::RefCell, ops::RangeInclusive};
 use std::{collections::BTreeMap, vec::Vec as List};
 
 /// Configuration spaces by address, and device memory that keeps what is written.
@@ -37,37 +37,21 @@ impl Ports for Bus {
         }
     }
 
-    fn read_msr(&self, _: u32) -> Option<u64> {
-        None
-    }
-
-    fn write_msr(&self, _: u32, _: u64) -> bool {
-        false
-    }
-
-    fn is_own_port(&self, _: u16) -> bool {
-        false
-    }
-
-    fn cpuid(&self, _: u32, _: u32) -> [u32; 4] {
-        [0; 4]
-    }
-
-    fn set_xcr0(&self, _: u64) -> bool {
+    fn has_own_port(&self, _: RangeInclusive<u16>) -> bool {
         false
     }
 }
 
 impl DeviceMemory for Bus {
     fn read_device(&self, at: MachineAddr) -> u32 {
-        self.memory.borrow().get(&at.0).copied().unwrap_or(u32::MAX)
+        self.memory.borrow().get(&at.as_u64()).copied().unwrap_or(u32::MAX)
     }
 
     fn write_device(&self, at: MachineAddr, bytes: u8, value: u32) {
-        assert!(at.0 >= DEVICES, "the write to {:#x} is to a device", at.0);
-        assert_eq!(at.0 % u64::from(bytes), 0, "the write is aligned");
-        self.memory.borrow_mut().insert(at.0, value);
-        self.writes.borrow_mut().push((at.0, value));
+        assert!(at.as_u64() >= DEVICES, "the write to {:#x} is to a device", at.as_u64());
+        assert_eq!(at.as_u64() % u64::from(bytes), 0, "the write is aligned");
+        self.memory.borrow_mut().insert(at.as_u64(), value);
+        self.writes.borrow_mut().push((at.as_u64(), value));
     }
 }
 
@@ -115,7 +99,7 @@ fn word(bus: &Bus, at: usize) -> u32 {
 }
 
 fn mfn(address: u64) -> Mfn {
-    Mfn::containing(MachineAddr(address)).unwrap()
+    Mfn::containing(MachineAddr::new(address)).unwrap()
 }
 
 #[test]
@@ -146,7 +130,7 @@ fn the_table_is_written_masked_and_kept_while_an_entry_is_in_use() {
     assert!(pages.iter().all(|&page| !pci.is_read_only(page)));
     pci.assign(&bus, &is_device, (AT, Entry::Msix(3)), 30, MESSAGE).unwrap();
     assert!(pages.iter().all(|&page| pci.is_read_only(page)) && !pci.is_read_only(mfn(BAR + 0x1000)));
-    let entry = |n: u64| [0, 4, 8, 12].map(|at| bus.read_device(MachineAddr(table + 16 * n + at)));
+    let entry = |n: u64| [0, 4, 8, 12].map(|at| bus.read_device(MachineAddr::new(table + 16 * n + at)));
     assert_eq!(entry(3), [MESSAGE.address, 0, MESSAGE.data, 1]);
     assert!((0..8).all(|n| entry(n)[3] == 1), "every entry is masked before the first is used");
     assert_eq!(word(&bus, MSIX_AT) >> 16, 7, "MSI-X is as it was: off");
@@ -247,23 +231,25 @@ fn the_window_in_memory_is_read_only_and_writes_through_it_are_judged() {
     let bus = Bus::default();
     let mut pci = Pci::new([window].into_iter().collect());
     let at = Address::new(1, 2, 0x18);
-    let place = |register: u64| MachineAddr(0xe000_0000 + (0x218 << 12) + register);
+    let place = |register: u64| MachineAddr::new(0xe000_0000 + (0x218 << 12) + register);
     for (register, bytes) in space(0).chunks(4).enumerate() {
-        bus.memory.borrow_mut().insert(place(4 * register as u64).0, u32::from_le_bytes(bytes.try_into().unwrap()));
+        bus.memory
+            .borrow_mut()
+            .insert(place(4 * register as u64).as_u64(), u32::from_le_bytes(bytes.try_into().unwrap()));
     }
     pci.announce(&bus, at).unwrap();
     pci.assign(&bus, &is_device, (at, Entry::Msix(1)), 30, MESSAGE).unwrap();
     for (frame, is_in) in [(0xe_01ff, false), (0xe_0200, true), (0xe_03ff, true), (0xe_0400, false)] {
         assert_eq!(pci.is_read_only(Mfn::new(frame).unwrap()), is_in, "{frame:#x}");
     }
-    let frame = mfn(place(0).0);
+    let frame = mfn(place(0).as_u64());
     let write = |register: u16, bytes, value| {
         bus.writes.borrow_mut().clear();
         pci.write_frame(&bus, frame, register, bytes, value);
         bus.writes.borrow().first().copied()
     };
-    assert_eq!(write(0x100, 4, 7), Some((place(0x100).0, 7)), "beyond what the ports reach");
-    assert_eq!(write(MSIX_AT as u16 + 2, 2, 0xc007), Some((place(MSIX_AT as u64 + 2).0, 0xc007)));
+    assert_eq!(write(0x100, 4, 7), Some((place(0x100).as_u64(), 7)), "beyond what the ports reach");
+    assert_eq!(write(MSIX_AT as u16 + 2, 2, 0xc007), Some((place(MSIX_AT as u64 + 2).as_u64(), 0xc007)));
     assert_eq!(write(MSIX_AT as u16 + 4, 4, 7), None);
     assert_eq!((write(0x102, 4, 7), write(0x100, 8, 7)), (None, None), "no bus does that");
     pci.write_frame(&bus, mfn(BAR + 0x2000), 0, 4, 7);
@@ -278,7 +264,7 @@ fn what_is_forgotten_sends_nothing_and_what_is_restored_sends_again() {
     pci.set_masked(&bus, 30, false);
     bus.memory.borrow_mut().clear();
     pci.restore(&bus, AT).unwrap();
-    let entry = [0, 4, 8, 12].map(|at| bus.read_device(MachineAddr(BAR + 0x2010 + at)));
+    let entry = [0, 4, 8, 12].map(|at| bus.read_device(MachineAddr::new(BAR + 0x2010 + at)));
     assert_eq!(entry, [MESSAGE.address, 0, MESSAGE.data, 0]);
     assert_eq!(word(&bus, MSIX_AT) >> 30, 2, "on, not all masked");
     pci.release(&bus, 30);

@@ -2,7 +2,11 @@
 //! leaves.
 
 use crate::{
-    caller::Caller, domain::control_registers::CR4_OSXSAVE, machine::Machine, ports::Ports, sched::clock::Scale,
+    caller::Caller,
+    domain::{Domain, control_registers::CR4_OSXSAVE},
+    machine::Machine,
+    ports::Registers,
+    sched::clock::Scale,
 };
 
 /// The first of the hypervisor's leaves (`arch-x86/cpuid.h`), and the last.
@@ -24,6 +28,8 @@ const LAST_BASIC_LEAF: u32 = 0xd;
 const LAST_AMD_LEAF: u32 = 0x8000_0021;
 const LAST_EXTENDED_LEAF: u32 = 0x8000_0008;
 
+/// Leaf 1 EBX that may be shown: all but the number of the processor, which may be another at the next instruction.
+const LEAF1_EBX: u32 = 0x00ff_ffff;
 /// Leaf 1 ECX that may be shown: SSE3, PCLMULQDQ, SSSE3, FMA, CMPXCHG16B, SSE4, MOVBE, POPCNT, AES, XSAVE, AVX, F16C,
 /// RDRAND.
 const LEAF1_ECX: u32 = 1
@@ -93,7 +99,7 @@ pub enum Vendor {
 impl Vendor {
     /// The vendor of this machine's CPUs.
     #[must_use]
-    pub fn of(machine: &impl Ports) -> Self {
+    pub fn of(machine: &impl Registers) -> Self {
         Self::by_name(machine.cpuid(0, 0)[1])
     }
 
@@ -124,9 +130,23 @@ pub const fn leaves_x87_pointers(vendor: Vendor, leaf_8000_0008_ebx: u32) -> boo
 }
 
 impl<M: Machine> Caller<'_, M> {
-    /// The answer to a leaf: EAX, EBX, ECX, EDX.
+    /// The answer to a leaf: EAX, EBX, ECX, EDX, as the caller's domain may see it.
     #[must_use]
     pub fn cpuid_leaf(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        self.cpuid_leaf_of(self.domain, leaf, subleaf)
+    }
+
+    /// The answer by a domain's policy, else as the caller would see it without one of its own.
+    pub(crate) fn cpuid_leaf_of(&self, domain: &Domain, leaf: u32, subleaf: u32) -> [u32; 4] {
+        let all = self.plain_leaf(leaf, subleaf);
+        match domain.cpu_policy.lock().as_ref() {
+            Some(policy) if !HYPERVISOR_LEAVES.contains(&leaf) => policy.answer(leaf, subleaf, all),
+            _ => all,
+        }
+    }
+
+    /// The answer without a policy.
+    pub(crate) fn plain_leaf(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
         if HYPERVISOR_LEAVES.contains(&leaf) {
             return self.hypervisor_leaf(leaf, subleaf);
         }
@@ -139,7 +159,7 @@ impl<M: Machine> Caller<'_, M> {
             0 => [eax.min(LAST_BASIC_LEAF), ebx, ecx, edx],
             1 => {
                 let osxsave = if self.state.cr4 & CR4_OSXSAVE != 0 { LEAF1_ECX_OSXSAVE } else { 0 };
-                [eax, ebx, ecx & LEAF1_ECX | osxsave | LEAF1_ECX_HYPERVISOR, edx & self.leaf1_edx()]
+                [eax, ebx & LEAF1_EBX, ecx & LEAF1_ECX | osxsave | LEAF1_ECX_HYPERVISOR, edx & self.leaf1_edx()]
             }
             2 | 4 => [eax, ebx, ecx, edx],
             7 if subleaf == 0 => {
@@ -208,7 +228,7 @@ impl<M: Machine> Caller<'_, M> {
 }
 
 /// Whether LFENCE waits on a CPU of AMD's kind: always in families 0xf and 0x11, by a register's word in later ones.
-fn lfence_waits(machine: &impl Ports) -> bool {
+fn lfence_waits(machine: &impl Registers) -> bool {
     let [signature, ..] = machine.cpuid(1, 0);
     let family = (signature >> 8 & 0xf) + if signature >> 8 & 0xf == 0xf { signature >> 20 & 0xff } else { 0 };
     let is_set = |value: u64| value & LFENCE_SERIALISES != 0;

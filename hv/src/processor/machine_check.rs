@@ -1,7 +1,7 @@
 //! What guests are told of machine checks: two banks, in which nothing ever happens (`hvm_vmce_vcpu`, `hvm/save.h`).
 
 use super::cpuid::Vendor;
-use crate::ports::Ports;
+use crate::ports::Registers;
 
 /// Banks that guests see.
 const BANKS: u64 = 2;
@@ -13,12 +13,12 @@ const CONTROL: u64 = 1 << 8;
 
 /// `MCG_CAP` as a saved vcpu has it.
 #[must_use]
-pub fn capabilities(machine: &impl Ports) -> u64 {
+pub fn capabilities(machine: &impl Registers) -> u64 {
     if Vendor::of(machine) == Vendor::Intel { BANKS | RECOVERY } else { BANKS }
 }
 
 /// Whether a restored vcpu can have this `MCG_CAP`.
 #[must_use]
-pub fn can_have(machine: &impl Ports, wanted: u64) -> bool {
+pub fn can_have(machine: &impl Registers, wanted: u64) -> bool {
     wanted & !(capabilities(machine) | COUNT | CONTROL) == 0
 }

@@ -4,7 +4,7 @@ use crate::{
     Hypervisor,
     domain::{
         Domain,
-        vcpu::{Vcpu, pause},
+        vcpu::{Pauses, Vcpu},
     },
     hardware::CpuId,
     machine::Machine,
@@ -49,8 +49,8 @@ impl<M: Machine> Hypervisor<M> {
         }
         if sched.poll_deadline.load(Ordering::Relaxed) <= now {
             sched.poll_deadline.store(NEVER, Ordering::Relaxed);
-            if domain.events.end_poll(&vcpu.events) && vcpu.pauses.load(Ordering::Relaxed) & pause::POLLING != 0 {
-                self.unpause_vcpu(vcpu, pause::WAITING);
+            if domain.events.end_poll(&vcpu.events) && vcpu.pauses.load(Ordering::Relaxed).intersects(Pauses::POLLING) {
+                self.unpause_vcpu(vcpu, Pauses::WAITING);
             }
         }
         for watchdog in &sched.watchdogs {

@@ -33,10 +33,10 @@ impl<M: Machine> Hypervisor<M> {
         if let Some((kernel, _)) = away {
             machine.load_root(kernel);
         }
-        if let Some(area) = GuestAddr(area).range(size_of::<VcpuRunstateInfo>() as u64).filter(|_| area != 0) {
+        if let Some(area) = GuestAddr::new(area).range(size_of::<VcpuRunstateInfo>() as u64).filter(|_| area != 0) {
             write(machine, domain, area, &info);
         }
-        if let Some(area) = GuestAddr(time_area).words().filter(|_| time_area != 0)
+        if let Some(area) = GuestAddr::new(time_area).words().filter(|_| time_area != 0)
             && clock::publish_to_guest(machine, area, self.time_info(domain))
         {
             vcpu.sched.time_is_due.store(false, Ordering::Relaxed);

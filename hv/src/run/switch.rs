@@ -7,11 +7,11 @@ use crate::{
     domain::{
         Domain,
         regs::Regs,
-        vcpu::{Vcpu, VcpuState, pause},
+        vcpu::{Pauses, Vcpu, VcpuState},
     },
     hardware::CpuId,
     machine::Machine,
-    per_cpu::{CpuShared, Occupant, Plan, work},
+    per_cpu::{CpuShared, Occupant, Plan, Work},
     sched::{clock, run_queue::Choice},
 };
 use alloc::sync::Arc;
@@ -29,30 +29,32 @@ impl<M: Machine> Hypervisor<M> {
     pub fn leave(&'static self, cpu: CpuId, current: &mut Option<Current>, regs: &mut Regs) {
         let Some(shared) = self.cpu(cpu) else { return };
         loop {
-            let mut todo = shared.work.swap(0, Ordering::SeqCst);
+            let mut todo = shared.work.take(Ordering::SeqCst);
             let now = self.now();
-            if todo & work::TIMER != 0 {
+            if todo.contains(Work::TIMER) {
                 self.expire_deadlines(cpu, now);
-                todo |= shared.work.swap(0, Ordering::SeqCst) & !work::TIMER;
+                todo |= shared.work.take(Ordering::SeqCst) - Work::TIMER;
             }
-            let Some((choice, next)) = choose(shared, current.as_ref(), now, todo & work::YIELD != 0) else { return };
+            let Some((choice, next)) = choose(shared, current.as_ref(), now, todo.contains(Work::YIELD)) else {
+                return;
+            };
             match (choice.seat.is_some(), next) {
                 (true, None) => self.keep_running(current.as_mut(), now),
                 (true, Some(next)) => {
                     if !self.switch_to(cpu, current, regs, next, now) {
-                        shared.work.fetch_or(work::RESCHEDULE, Ordering::Relaxed);
+                        shared.work.insert(Work::RESCHEDULE, Ordering::Relaxed);
                     }
                 }
                 (false, _) => {
                     self.begin_idling(cpu);
                     self.idle_with(cpu, current, regs, now);
                     if self.take_over_vcpu(cpu) {
-                        shared.work.fetch_or(work::RESCHEDULE, Ordering::Relaxed);
+                        shared.work.insert(Work::RESCHEDULE, Ordering::Relaxed);
                     }
                 }
             }
             self.arm_timer_for_next(shared, choice.until, now);
-            if shared.work.load(Ordering::SeqCst) != 0 {
+            if !shared.work.load(Ordering::SeqCst).is_empty() {
                 if choice.seat.is_none() {
                     self.end_idling(cpu);
                 }
@@ -67,7 +69,7 @@ impl<M: Machine> Hypervisor<M> {
             let now = self.now();
             shared.idle_time.fetch_add(now.saturating_sub(since), Ordering::Relaxed);
             if shared.armed.load(Ordering::Relaxed) <= now {
-                shared.work.fetch_or(work::TIMER, Ordering::Relaxed);
+                shared.work.insert(Work::TIMER, Ordering::Relaxed);
             }
         }
     }
@@ -79,7 +81,7 @@ fn choose(shared: &CpuShared, current: Option<&Current>, now: u64, yields: bool)
     let Plan { queue, occupants } = &mut *plan;
     let choice = queue.choose(now, yields, |seat| {
         let occupant = occupants.get(seat.index()).and_then(Option::as_ref);
-        occupant.is_some_and(|o| o.vcpu.pauses.load(Ordering::SeqCst) == 0)
+        occupant.is_some_and(|o| o.vcpu.pauses.load(Ordering::SeqCst).is_empty())
     });
     balance::note(shared, queue);
     let next = choice.seat.and_then(|seat| occupants.get(seat.index())?.as_ref());
@@ -101,7 +103,7 @@ impl<M: Machine> Hypervisor<M> {
     fn idle_with(&self, cpu: CpuId, current: &mut Option<Current>, regs: &Regs, now: u64) {
         let Some(staying) = current else { return };
         self.note_stopped(&staying.domain, &staying.vcpu, &staying.state, now);
-        if staying.vcpu.pauses.load(Ordering::SeqCst) & !pause::WAITING != 0 {
+        if !(staying.vcpu.pauses.load(Ordering::SeqCst) - Pauses::WAITING).is_empty() {
             let last = self.deschedule(current, regs);
             self.machine().unload();
             self.release_state(cpu, last, None);
@@ -116,13 +118,13 @@ impl<M: Machine> Hypervisor<M> {
             let mut slot = vcpu.slot.lock();
             // Whoever saw the state here could pause the vcpu, move it, take it apart, and must not find the state gone
             // for a moment meanwhile. From here on they see that it runs.
-            if vcpu.pauses.load(Ordering::SeqCst) != 0 || vcpu.sched.cpu() != Some(cpu) {
+            if !vcpu.pauses.load(Ordering::SeqCst).is_empty() || vcpu.sched.cpu() != Some(cpu) {
                 return false;
             }
             slot.take()
         };
         let Some(mut state) = state else {
-            vcpu.pauses.fetch_or(pause::DOWN, Ordering::SeqCst);
+            vcpu.pauses.insert(Pauses::DOWN, Ordering::SeqCst);
             return false;
         };
         if let Some(last) = current {
@@ -134,7 +136,7 @@ impl<M: Machine> Hypervisor<M> {
         state.traps_tsc = domain.tsc.is_emulated();
         state.selectors_wait = !self.machine().load(&state);
         if state.selectors_wait {
-            vcpu.work.fetch_or(work::SELECTORS, Ordering::Relaxed);
+            vcpu.work.insert(Work::SELECTORS, Ordering::Relaxed);
         }
         self.release_state(cpu, last, Some(&domain));
         if state.traps_tsc {
@@ -155,10 +157,13 @@ impl<M: Machine> Hypervisor<M> {
             return;
         }
         let why = vcpu.pauses.load(Ordering::SeqCst);
-        let runstate = match why & !pause::MOVING {
-            0 => RUNSTATE_RUNNABLE,
-            why if why & !pause::WAITING == 0 => RUNSTATE_BLOCKED,
-            _ => RUNSTATE_OFFLINE,
+        let why = why - Pauses::MOVING;
+        let runstate = if why.is_empty() {
+            RUNSTATE_RUNNABLE
+        } else if Pauses::WAITING.contains(why) {
+            RUNSTATE_BLOCKED
+        } else {
+            RUNSTATE_OFFLINE
         };
         vcpu.sched.runstate.lock().enter(runstate, now);
         self.publish_runstate(domain, vcpu, state);
@@ -180,7 +185,7 @@ impl<M: Machine> Hypervisor<M> {
             self.memory.frames.tlb.leave(domain.owner, bit(cpu));
         }
         *vcpu.slot.lock() = Some(state);
-        if vcpu.pauses.load(Ordering::SeqCst) & pause::MOVING != 0 {
+        if vcpu.pauses.load(Ordering::SeqCst).intersects(Pauses::MOVING) {
             self.finish_leaving(&domain, &vcpu);
         }
     }

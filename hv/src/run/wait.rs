@@ -1,6 +1,12 @@
 //! How the calling vcpu lets go of its CPU: yielding, blocking, polling.
 
-use crate::{caller::Caller, domain::vcpu::pause, machine::Machine, per_cpu::work, sched::deadlines::NEVER};
+use crate::{
+    caller::Caller,
+    domain::{traps::NMI, vcpu::Pauses},
+    machine::Machine,
+    per_cpu::Work,
+    sched::deadlines::NEVER,
+};
 use core::sync::atomic::Ordering;
 
 impl<M: Machine> Caller<'_, M> {
@@ -9,17 +15,17 @@ impl<M: Machine> Caller<'_, M> {
     pub fn yield_now(&self) {
         let Some(shared) = self.hv.cpu(self.cpu) else { return };
         if shared.plan.get().is_some_and(|plan| plan.lock().queue.has_waiting()) {
-            shared.work.fetch_or(work::RESCHEDULE | work::YIELD, Ordering::Relaxed);
+            shared.work.insert(Work::RESCHEDULE | Work::YIELD, Ordering::Relaxed);
         }
     }
 
     /// Waits for an event that is not masked; with one there already, goes on at once.
     #[inline]
     pub fn block(&self) {
-        self.vcpu.pauses.fetch_or(pause::BLOCKED, Ordering::SeqCst);
+        self.vcpu.pauses.insert(Pauses::BLOCKED, Ordering::SeqCst);
         // Looked at after the bit is set: whoever raises an event later finds the bit and clears it.
         if self.event_waits() {
-            self.vcpu.pauses.fetch_and(!pause::BLOCKED, Ordering::SeqCst);
+            self.vcpu.pauses.remove(Pauses::BLOCKED, Ordering::SeqCst);
         } else {
             self.reschedule();
         }
@@ -29,12 +35,12 @@ impl<M: Machine> Caller<'_, M> {
     /// `deadline` (system time). Goes on at once if one is there.
     pub fn poll(&self, ports: &[u32], deadline: Option<u64>) {
         let only = if let [port] = ports { *port } else { 0 };
-        self.vcpu.pauses.fetch_or(pause::POLLING, Ordering::SeqCst);
+        self.vcpu.pauses.insert(Pauses::POLLING, Ordering::SeqCst);
         self.domain.events.begin_poll(&self.vcpu.events, only);
         let is_pending = |&port: &u32| self.hv.is_event_pending(self.domain, port);
         if self.event_waits() || ports.iter().any(is_pending) {
             self.domain.events.end_poll(&self.vcpu.events);
-            self.hv.unpause_vcpu(self.vcpu, pause::POLLING);
+            self.hv.unpause_vcpu(self.vcpu, Pauses::POLLING);
             return;
         }
         self.set_poll_end(deadline.unwrap_or(NEVER));
@@ -45,13 +51,13 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn reschedule(&self) {
         if let Some(shared) = self.hv.cpu(self.cpu) {
-            shared.work.fetch_or(work::RESCHEDULE, Ordering::Relaxed);
+            shared.work.insert(Work::RESCHEDULE, Ordering::Relaxed);
         }
     }
 
     /// Whether an event or an NMI is there that the caller takes.
     pub fn event_waits(&self) -> bool {
-        let takes_nmi = self.state.nmi_callback.address != 0;
-        self.state.info.wants_upcall() || (takes_nmi && self.vcpu.work.load(Ordering::SeqCst) & work::NMI != 0)
+        let takes_nmi = self.state.traps.handler(NMI).address != 0;
+        self.state.info.wants_upcall() || (takes_nmi && self.vcpu.work.load(Ordering::SeqCst).intersects(Work::NMI))
     }
 }

@@ -5,10 +5,10 @@
 //! needs to be published once per place only.
 
 use crate::{
-    addr::{GuestWords, Mfn, PAGE_BYTES},
+    addr::{GuestWords, PAGE_BYTES},
     hardware::Clock,
     lock::{Lock, rank},
-    mem::{GuestMemory, Ram},
+    mem::{GuestMemory, Ram, RamFrame},
     shared_info::VcpuInfoPlace,
 };
 use core::sync::atomic::{Ordering, fence};
@@ -146,7 +146,7 @@ impl SystemTime {
     }
 
     /// Publishes the wall clock, `ahead` seconds ahead, in a `shared_info`, by the same protocol.
-    pub fn publish_wall_clock(&self, memory: &impl Ram, shared_info: Mfn, ahead: i64) {
+    pub fn publish_wall_clock(&self, memory: &impl Ram, shared_info: RamFrame, ahead: i64) {
         /// `wc_version` and `wc_sec`, then `wc_nsec` and `wc_sec_hi` (`struct shared_info`, `xen.h`).
         const WALL_OFFSET: usize = 3072;
         const _: () = assert!(WALL_OFFSET + 16 <= PAGE_BYTES);
@@ -174,7 +174,7 @@ pub fn publish(place: &VcpuInfoPlace, info: [u64; 4]) {
     version.store((old | 1).wrapping_add(1).into(), Ordering::Release);
 }
 
-/// Publishes it in a guest's own memory, by the same protocol; says whether it is there.
+/// Publishes it in a guest's own memory, by the same protocol; returns whether it is there.
 pub fn publish_to_guest(machine: &impl GuestMemory, area: GuestWords<4>, info: [u64; 4]) -> bool {
     let [_, words @ ..] = info;
     let version = area.part::<0, 1>();

@@ -6,5 +6,6 @@ pub mod pools;
 pub mod run_queue;
 pub mod runstate;
 pub mod vcpu;
+pub mod work;
 
 pub use vcpu::VcpuSched;

@@ -1,16 +1,17 @@
 //! What the hypervisor does in place of an instruction that the CPU refused in ring 3.
 
 use super::{
-    decode::{self, Instruction, Operation, Port},
+    decode::{self, Code, Instruction, Operation, Port},
     strings::Moved,
     vector,
 };
 use crate::{
-    addr::{GuestAddr, MachineAddr, Mfn, PAGE_BYTES},
+    addr::{GuestAddr, MachineAddr, Mfn},
     caller::Caller,
     domain::{
         control_registers::{CR0_TS, CR4_GUEST, CR4_OSXSAVE, CR4_TSD},
         counters::Counted,
+        cpu_policy::CpuPolicy,
         debug as registers,
     },
     machine::Machine,
@@ -36,8 +37,8 @@ impl<M: Machine> Caller<'_, M> {
     /// A general protection fault: `int n`, a privileged instruction, or the guest's own mistake.
     #[inline(never)]
     pub fn general_protection(&mut self, error_code: u32) {
-        let (code, length) = self.fetch_instruction();
-        let instruction = code.get(..length).and_then(|code| decode::decode(code, self.regs));
+        let code = self.fetch_instruction();
+        let instruction = decode::decode(code.bytes(), self.regs);
         if let Some(Instruction { length, operation: Operation::Interrupt { vector } }) = instruction {
             // QEMU 7.2 reports the wrong gate, so the instruction itself names the vector.
             self.regs.rip = self.regs.rip.wrapping_add(length.into());
@@ -73,8 +74,8 @@ impl<M: Machine> Caller<'_, M> {
     /// An undefined opcode: `cpuid` after the prefix that asks for emulation, or the guest's own.
     #[inline(never)]
     pub fn invalid_opcode(&mut self) {
-        let (code, length) = self.fetch_instruction();
-        let after_prefix = code.get(..length).and_then(|code| code.strip_prefix(&XEN_EMULATE_PREFIX));
+        let code = self.fetch_instruction();
+        let after_prefix = code.bytes().strip_prefix(&XEN_EMULATE_PREFIX);
         let asks_cpuid = after_prefix.is_some_and(|rest| rest.starts_with(&[0x0f, 0xa2]));
         if asks_cpuid {
             let answer = self.cpuid_by_prefix(self.regs.rax as u32, self.regs.rcx as u32);
@@ -86,20 +87,10 @@ impl<M: Machine> Caller<'_, M> {
         }
     }
 
-    /// The bytes at RIP: as many as there are before an unmapped page, and how many that is.
-    pub(super) fn fetch_instruction(&self) -> ([u8; decode::MAX_LENGTH], usize) {
-        let mut code = [0; decode::MAX_LENGTH];
-        let rip = GuestAddr(self.regs.rip);
-        let in_page = (PAGE_BYTES - rip.offset()).min(code.len());
-        for length in [code.len(), in_page] {
-            let Some(bytes) = code.get_mut(..length) else { continue };
-            if let Some(range) = rip.range(length as u64)
-                && self.hv.machine().read_guest(range, bytes).is_ok()
-            {
-                return (code, length);
-            }
-        }
-        (code, 0)
+    /// What stands at RIP.
+    #[inline(always)]
+    pub(super) fn fetch_instruction(&self) -> Code {
+        Code::at(self.hv.machine(), GuestAddr::new(self.regs.rip))
     }
 
     fn perform_operation(&mut self, operation: Operation) -> Result<(), Undone> {
@@ -176,7 +167,9 @@ impl<M: Machine> Caller<'_, M> {
             Operation::Xsetbv => {
                 let value = self.regs.rdx << 32 | self.regs.rax & 0xffff_ffff;
                 let is_xcr0 = self.regs.rcx as u32 == 0;
-                return (is_xcr0 && self.hv.machine().set_xcr0(value)).then_some(()).ok_or(NotOurs);
+                let may = self.policy(CpuPolicy::extended_state).unwrap_or(u64::MAX);
+                let is_done = is_xcr0 && value & !may == 0 && self.hv.machine().set_xcr0(value);
+                return is_done.then_some(()).ok_or(NotOurs);
             }
             Operation::Cpuid => {
                 let answer = self.cpuid_leaf(self.regs.rax as u32, self.regs.rcx as u32);
@@ -193,6 +186,11 @@ impl<M: Machine> Caller<'_, M> {
             | Operation::Rdtscp => return Err(NotOurs),
         }
         Ok(())
+    }
+
+    /// What the domain's policy for the processor says, where it has one.
+    fn policy(&self, ask: impl Fn(&CpuPolicy) -> u64) -> Option<u64> {
+        self.domain.cpu_policy.lock().as_deref().map(ask)
     }
 
     const fn port_number(&self, port: Port) -> u16 {
@@ -229,7 +227,7 @@ impl<M: Machine> Caller<'_, M> {
         match control {
             0 => Some(CR0 | if self.state.task_switched { CR0_TS } else { 0 }),
             2 => Some(self.state.info.cr2()),
-            3 => self.state.kernel_root.map(|root| root.address().0),
+            3 => self.state.kernel_root.map(|root| root.mfn().address().as_u64()),
             4 => Some(self.state.cr4),
             _ => None,
         }
@@ -240,12 +238,13 @@ impl<M: Machine> Caller<'_, M> {
             0 if value & !CR0_TS == CR0 => self.set_task_switched(value & CR0_TS != 0),
             2 => self.state.info.set_cr2(value),
             3 => {
-                let root = Mfn::containing(MachineAddr(value)).ok_or(NotOurs)?;
+                let root = Mfn::containing(MachineAddr::new(value)).ok_or(NotOurs)?;
                 let mut editor = Editor::open(&self.hv.memory, &self.domain.memory).map_err(|_| NotOurs)?;
                 editor.switch(self.cpu, &mut self.state.kernel_root, root).map_err(|_| NotOurs)?;
             }
             4 => {
                 // What is not the guest's stays as it is, without a word.
+                let value = value & !self.policy(CpuPolicy::absent_cr4).unwrap_or(0);
                 let value = self.state.cr4 & !CR4_GUEST | value & CR4_GUEST;
                 if !self.hv.machine().set_guest_cr4(self.state.loaded_cr4(value)) {
                     return Err(NotOurs);

@@ -27,12 +27,12 @@ impl<M: Machine> Caller<'_, M> {
         }
     }
 
-    /// Takes the page of a selector's descriptor, if it is in the LDT. Says whether it is there now and was not before.
+    /// Takes the page of a selector's descriptor, if it is in the LDT. Returns whether it is there now and was not before.
     pub fn take_ldt_page_of(&mut self, selector: u64) -> bool {
         selector & TABLE_INDICATOR != 0 && self.take_ldt_page((selector & 0xfff8) as usize / PAGE_BYTES) == Ok(true)
     }
 
-    /// Takes a page of the LDT. Says whether it was not there before.
+    /// Takes a page of the LDT. Returns whether it was not there before.
     fn take_ldt_page(&mut self, page: usize) -> Result<bool, Stop> {
         let start = page * PAGE_BYTES;
         let place = self.state.ldt.get_mut(page).ok_or(Errno::Inval)?;
@@ -43,7 +43,7 @@ impl<M: Machine> Caller<'_, M> {
             return Ok(false);
         }
         let root = self.state.kernel_root.ok_or(Errno::Fault)?;
-        let va = GuestAddr(self.state.ldt_base.wrapping_add(start as u64));
+        let va = GuestAddr::new(self.state.ldt_base.wrapping_add(start as u64));
         *place = Some(Editor::open(&self.hv.memory, &self.domain.memory)?.take_mapped_descriptors(root, va)?);
         self.hv.machine().load_descriptor_tables(self.state);
         Ok(true)

@@ -14,9 +14,14 @@ pub mod strings;
 
 use crate::{
     caller::Caller,
-    domain::{counters::Counted, debug::STATUS_FIXED, flags, traps::Callback},
+    domain::{
+        counters::Counted,
+        debug::STATUS_FIXED,
+        flags,
+        traps::{Callback, NMI},
+    },
     machine::Machine,
-    per_cpu::work,
+    per_cpu::Work,
 };
 use core::sync::atomic::Ordering;
 
@@ -34,6 +39,16 @@ pub mod vector {
     pub const GENERAL_PROTECTION: u8 = 13;
     pub const PAGE_FAULT: u8 = 14;
     pub const ALIGNMENT_CHECK: u8 = 17;
+}
+
+/// Bits of a page fault's error code (Intel SDM vol. 3A, 4.7).
+mod error {
+    use x86_64::structures::idt::PageFaultErrorCode;
+
+    pub(super) const PRESENT: u32 = PageFaultErrorCode::PROTECTION_VIOLATION.bits() as u32;
+    pub(super) const WRITE: u32 = PageFaultErrorCode::CAUSED_BY_WRITE.bits() as u32;
+    pub(super) const USER: u32 = PageFaultErrorCode::USER_MODE.bits() as u32;
+    pub(super) const FETCH: u32 = PageFaultErrorCode::INSTRUCTION_FETCH.bits() as u32;
 }
 
 impl<M: Machine> Caller<'_, M> {
@@ -121,7 +136,7 @@ impl<M: Machine> Caller<'_, M> {
     /// not masked.
     #[inline]
     pub fn deliver_pending(&mut self) {
-        if self.vcpu.work.load(Ordering::Relaxed) != 0 && self.do_work() {
+        if !self.vcpu.work.load(Ordering::Relaxed).is_empty() && self.do_work() {
             return;
         }
         if self.state.info.wants_upcall() {
@@ -130,25 +145,26 @@ impl<M: Machine> Caller<'_, M> {
         }
     }
 
-    /// Does what the vcpu's own work asks for; says whether that entered the guest's kernel.
+    /// Does what the vcpu's own work asks for; returns whether that entered the guest's kernel.
     #[cold]
     fn do_work(&mut self) -> bool {
-        if self.vcpu.work.fetch_and(!work::SELECTORS, Ordering::Relaxed) & work::SELECTORS != 0
-            && !self.load_selectors()
+        if self.vcpu.work.remove(Work::SELECTORS, Ordering::Relaxed).contains(Work::SELECTORS) && !self.load_selectors()
         {
             self.enter_failsafe();
             return true;
         }
-        if self.vcpu.work.load(Ordering::Relaxed) & work::NMI != 0 && self.state.nmi_callback.address != 0 {
-            self.vcpu.work.fetch_and(!work::NMI, Ordering::Relaxed);
-            let callback = Callback { masks_events: true, ..self.state.nmi_callback };
-            self.enter_kernel(callback, None);
-            return true;
+        // Who has no handler yet loses it.
+        if self.vcpu.work.remove(Work::NMI, Ordering::Relaxed).contains(Work::NMI) {
+            let handler = self.state.traps.handler(NMI);
+            if handler.address != 0 {
+                self.enter_kernel(handler.callback(), None);
+                return true;
+            }
         }
         false
     }
 
-    /// Loads the selectors that wait, now that the LDT's pages which they need can be taken. Says whether the CPU has
+    /// Loads the selectors that wait, now that the LDT's pages which they need can be taken. Returns whether the CPU has
     /// them.
     fn load_selectors(&mut self) -> bool {
         self.state.selectors_wait = false;

@@ -8,6 +8,7 @@ use crate::{
     machine::Machine,
     processor::cpuid::{ARCH_CAPABILITIES, Vendor},
 };
+use x86_64::registers::model_specific::EferFlags;
 
 const P5_MACHINE_CHECKS: core::ops::RangeInclusive<u32> = 0..=1;
 const TSC: u32 = 0x10;
@@ -78,7 +79,11 @@ const MEMORY_TYPES_IN_FORCE: u64 = 1 << 18 | 1 << 20 | 1 << 21 | 1 << 22;
 /// The memory types by PAT index, the same for everybody: WB WT UC- UC WC WP UC UC.
 pub const PAT_VALUE: u64 = 0x0000_0501_0007_0406;
 /// SYSCALL, long mode and no-execute, as a guest finds them on.
-const EFER_VALUE: u64 = 1 | 1 << 8 | 1 << 10 | 1 << 11;
+const EFER_VALUE: u64 = EferFlags::SYSTEM_CALL_EXTENSIONS
+    .union(EferFlags::LONG_MODE_ENABLE)
+    .union(EferFlags::LONG_MODE_ACTIVE)
+    .union(EferFlags::NO_EXECUTE_ENABLE)
+    .bits();
 
 impl<M: Machine> Caller<'_, M> {
     /// Reads a register for the caller; `None`: the instruction faults.
@@ -146,7 +151,7 @@ impl<M: Machine> Caller<'_, M> {
     #[must_use]
     pub fn write_msr(&mut self, msr: u32, value: u64) -> bool {
         match msr {
-            FS_BASE | GS_BASE | KERNEL_GS_BASE if !GuestAddr(value).is_canonical() => false,
+            FS_BASE | GS_BASE | KERNEL_GS_BASE if !GuestAddr::new(value).is_canonical() => false,
             FS_BASE => {
                 self.state.fs_base = value;
                 self.hv.machine().set_fs_base(value);

@@ -3,31 +3,26 @@
 
 use super::{
     decode::{self, Change, Logic, Operation},
+    error::{FETCH, PRESENT, USER, WRITE},
     vector,
 };
 use crate::{
     addr::GuestAddr,
     caller::Caller,
-    domain::{counters::Counted, regs::operand_mask},
+    domain::{counters::Counted, flags, regs::operand_mask},
     machine::Machine,
     mem::write_emulation::Write,
     reply::Stop,
 };
 use oxen_abi::vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES;
-
-/// Bits of the error code (Intel SDM vol. 3A, 4.7).
-const PRESENT: u32 = 1 << 0;
-const WRITE: u32 = 1 << 1;
-const USER: u32 = 1 << 2;
-const FETCH: u32 = 1 << 4;
+use x86_64::registers::rflags::RFlags;
 
 /// RFLAGS that a logical operation sets.
-const CARRY: u64 = 1 << 0;
-const PARITY: u64 = 1 << 2;
-const ADJUST: u64 = 1 << 4;
-const ZERO: u64 = 1 << 6;
-const SIGN: u64 = 1 << 7;
-const OVERFLOW: u64 = 1 << 11;
+const CARRY: u64 = RFlags::CARRY_FLAG.bits();
+const PARITY: u64 = RFlags::PARITY_FLAG.bits();
+const ADJUST: u64 = RFlags::AUXILIARY_CARRY_FLAG.bits();
+const ZERO: u64 = RFlags::ZERO_FLAG.bits();
+const SIGN: u64 = RFlags::SIGN_FLAG.bits();
 
 impl<M: Machine> Caller<'_, M> {
     /// A page fault of the running guest at `address`.
@@ -36,7 +31,7 @@ impl<M: Machine> Caller<'_, M> {
         let is_kernel_write = error_code & (PRESENT | WRITE | FETCH) == PRESENT | WRITE && self.state.in_kernel;
         if is_kernel_write
             && (self.domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) || self.domain.is_privileged)
-            && self.write_page_table(GuestAddr(address)).is_some()
+            && self.write_page_table(GuestAddr::new(address)).is_some()
         {
             self.domain.counters.count(Counted::TableWrite);
             return;
@@ -55,8 +50,8 @@ impl<M: Machine> Caller<'_, M> {
     /// may have. Nothing has happened otherwise.
     #[inline(never)]
     fn write_page_table(&mut self, address: GuestAddr) -> Option<()> {
-        let (code, length) = self.fetch_instruction();
-        let instruction = decode::decode(code.get(..length)?, self.regs)?;
+        let code = self.fetch_instruction();
+        let instruction = decode::decode(code.bytes(), self.regs)?;
         let Operation::Write { bytes, change } = instruction.operation else { return None };
         let write = match change {
             Change::Store(value) => Write::Store(value),
@@ -96,7 +91,7 @@ impl<M: Machine> Caller<'_, M> {
             }
             Change::Combine(logic, value) => {
                 let flags = result_flags(combine(logic, old, value) & operand_mask(bytes), bytes);
-                regs.rflags = regs.rflags & !(CARRY | PARITY | ADJUST | ZERO | SIGN | OVERFLOW) | flags;
+                regs.rflags = regs.rflags & !flags::ARITHMETIC | flags;
             }
             Change::CompareExchange(_) => {
                 let expected = regs.rax & operand_mask(bytes);
@@ -105,7 +100,7 @@ impl<M: Machine> Caller<'_, M> {
                 let overflow = ((expected ^ old) & (expected ^ difference)) >> (8 * u32::from(bytes) - 1) & 1;
                 let adjust = (expected ^ old ^ difference) & ADJUST;
                 let flags = result_flags(difference, bytes) | borrow | overflow << 11 | adjust;
-                regs.rflags = regs.rflags & !(CARRY | PARITY | ADJUST | ZERO | SIGN | OVERFLOW) | flags;
+                regs.rflags = regs.rflags & !flags::ARITHMETIC | flags;
                 if expected != old {
                     regs.set_general(0, bytes, old);
                 }

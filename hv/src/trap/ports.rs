@@ -1,6 +1,7 @@
 //! I/O ports: who may use which, and what the others read.
 
-use crate::{addr::GuestAddr, caller::Caller, machine::Machine};
+use crate::{addr::GuestAddr, caller::Caller, machine::Machine, ports::overlap};
+use core::ops::RangeInclusive;
 use oxen_abi::vm_assist::VMASST_TYPE_ARCHITECTURAL_IOPL;
 
 /// What a port that is not the guest's reads as: nobody drives the bus.
@@ -18,12 +19,12 @@ const SPEAKER_CHANNEL: u32 = 2;
 
 /// Ports of the machine that the hypervisor drives itself: both interrupt controllers, and the interval timer but for
 /// its speaker channel.
-const HYPERVISOR_PORTS: &[core::ops::RangeInclusive<u16>] =
+const HYPERVISOR_PORTS: &[RangeInclusive<u16>] =
     &[0x20..=0x21, 0x40..=0x41, TIMER_CONTROL..=TIMER_CONTROL, 0xa0..=0xa1];
 
 /// The PCI configuration address (PCI 3.0, 3.2.2.3.2): written as a whole, then used by the data ports after it.
 const PCI_ADDRESS: u16 = 0xcf8;
-const PCI_DATA: core::ops::RangeInclusive<u16> = 0xcfc..=0xcff;
+const PCI_DATA: RangeInclusive<u16> = 0xcfc..=0xcff;
 
 impl<M: Machine> Caller<'_, M> {
     /// Whether the caller's I/O privilege level covers the mode it is in. A PV kernel counts as ring 1, unless the
@@ -42,7 +43,7 @@ impl<M: Machine> Caller<'_, M> {
     /// Whether the I/O permission bitmap of the caller's task (`physdev_op set_iobitmap`) lets it use all of the ports.
     fn io_bitmap_allows(&self, port: u16, bytes: u8) -> bool {
         (port..=port.saturating_add(u16::from(bytes) - 1)).all(|port| {
-            let byte = GuestAddr(self.state.io_bitmap.saturating_add(u64::from(port / 8))).range(1);
+            let byte = GuestAddr::new(self.state.io_bitmap.saturating_add(u64::from(port / 8))).range(1);
             let mut bits = [0xff];
             u32::from(port) < self.state.io_bitmap_ports
                 && byte.is_some_and(|byte| self.hv.machine().read_guest(byte, &mut bits).is_ok())
@@ -57,13 +58,13 @@ impl<M: Machine> Caller<'_, M> {
     }
 
     /// Whether the machine's own port is reached.
+    #[inline]
     fn reaches_machine_port(&self, port: u16, bytes: u8) -> bool {
         let last = port.saturating_add(u16::from(bytes) - 1);
-        let ours = |range: &core::ops::RangeInclusive<u16>| port <= *range.end() && last >= *range.start();
         self.domain.is_privileged
             && !straddles_data(port, bytes)
-            && !HYPERVISOR_PORTS.iter().any(ours)
-            && !(port..=last).any(|port| self.hv.machine().is_own_port(port))
+            && !HYPERVISOR_PORTS.iter().any(|ours| overlap(&(port..=last), ours))
+            && !self.hv.machine().has_own_port(port..=last)
     }
 
     /// Whether this is the control domain's word about the speaker channel.
@@ -90,7 +91,7 @@ impl<M: Machine> Caller<'_, M> {
         Some(machine.port_in(port, bytes))
     }
 
-    /// Writes a port for the caller; says whether it may execute the instruction at all.
+    /// Writes a port for the caller; returns whether it may execute the instruction at all.
     #[must_use]
     pub fn port_out(&mut self, port: u16, bytes: u8, value: u32) -> bool {
         if !self.may_use_port(port, bytes) {

@@ -1,6 +1,9 @@
 //! `ins` and `outs`: a string between a port and the guest's memory, some of it at a time.
 
-use super::vector;
+use super::{
+    error::{USER, WRITE},
+    vector,
+};
 use crate::{
     addr::GuestAddr,
     caller::Caller,
@@ -44,9 +47,6 @@ pub(super) enum Moved {
 
 /// Accesses in one go.
 const MAX_ACCESSES: u64 = 64;
-/// Bits of a page fault's error code (Intel SDM vol. 3A, 4.7).
-const WRITE: u32 = 1 << 1;
-const USER: u32 = 1 << 2;
 
 impl<M: Machine> Caller<'_, M> {
     /// Does as many accesses as are left, or as may be at once. The registers say what is left.
@@ -65,7 +65,7 @@ impl<M: Machine> Caller<'_, M> {
                 if !at.is_guest_range(1) {
                     return Moved::Refused;
                 }
-                self.state.info.set_cr2(at.0);
+                self.state.info.set_cr2(at.as_u64());
                 let write = if string.is_input { WRITE } else { 0 };
                 let user = if self.state.in_kernel { 0 } else { USER };
                 self.inject(vector::PAGE_FAULT, Some(write | user));
@@ -89,11 +89,11 @@ impl<M: Machine> Caller<'_, M> {
         let data = data.get_mut(..bytes).unwrap_or_default();
         let machine = self.hv.machine();
         if string.is_input {
-            let at = GuestAddr(self.regs.rdi & width);
+            let at = GuestAddr::new(self.regs.rdi & width);
             let range = at.range(string.bytes.into()).ok_or(at)?;
             let value = self.port_in(port, string.bytes).unwrap_or(u32::MAX);
             data.copy_from_slice(value.to_le_bytes().get(..bytes).unwrap_or_default());
-            return machine.write_guest(range, data).map_err(|fault| fault.0);
+            return machine.write_guest(range, data).map_err(|fault| fault.address());
         }
         let (fs, gs, _) = machine.bases(self.state);
         let base = match string.segment {
@@ -101,8 +101,8 @@ impl<M: Machine> Caller<'_, M> {
             Some(Segment::Fs) => fs,
             Some(Segment::Gs) => gs,
         };
-        let at = GuestAddr(base.wrapping_add(self.regs.rsi & width));
-        machine.read_guest(at.range(string.bytes.into()).ok_or(at)?, data).map_err(|fault| fault.0)?;
+        let at = GuestAddr::new(base.wrapping_add(self.regs.rsi & width));
+        machine.read_guest(at.range(string.bytes.into()).ok_or(at)?, data).map_err(|fault| fault.address())?;
         let value = data.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte));
         let _ = self.port_out(port, string.bytes, value & operand_mask(string.bytes) as u32);
         Ok(())

@@ -144,7 +144,7 @@ pub(crate) unsafe fn load_root(machine: u64) {
 /// The page table root that is loaded.
 pub(crate) fn root() -> Option<Mfn> {
     let (root, _) = Cr3::read_raw();
-    Mfn::containing(MachineAddr(root.start_address().as_u64()))
+    Mfn::containing(MachineAddr::new(root.start_address().as_u64()))
 }
 
 /// Writes back and forgets the data caches.

@@ -4,19 +4,25 @@ use super::device::apic::{Apic, vector};
 use super::device::ioapic::IoApic;
 use super::device::{clock::Frequencies, power, serial::Uart};
 use super::memory::{guest, space::Space};
-use super::shootdown::Shootdown;
 use super::{cpu, msr, percpu, port, processor};
 use core::arch::{asm, x86_64::__cpuid_count};
+use core::ops::RangeInclusive;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use oxen_abi::errno::Errno;
-use oxen_hv::addr::{GuestAddr, GuestRange, GuestWords, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
+use oxen_hv::addr::{GuestAddr, GuestHalf, GuestRange, GuestWords, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
 use oxen_hv::config::MAX_CPUS;
 use oxen_hv::domain::vcpu::{Processor, VcpuState};
 use oxen_hv::hardware::{Clock, CpuId, Power};
 use oxen_hv::layout::{DIRECT_MAP_START, END_HV_SLOT, FIRST_HV_SLOT};
 use oxen_hv::machine::Machine;
-use oxen_hv::mem::{GuestFault, GuestMemory, HypervisorSpace, Ram, Tlb};
-use oxen_hv::{console::Serial, firmware::acpi::PowerOff, heap::Reserve, ports::Ports};
+use oxen_hv::mem::{GuestFault, GuestMemory, HypervisorSpace, Ram, RamFrame, Tlb};
+use oxen_hv::shootdown::{Shootdown, Silent};
+use oxen_hv::{
+    console::Serial,
+    firmware::acpi::PowerOff,
+    heap::Reserve,
+    ports::{Ports, Registers, overlap},
+};
 
 /// A PC, as far as the hypervisor drives it itself.
 #[derive(Debug)]
@@ -53,8 +59,22 @@ impl Pc {
 
     /// Flushes what other CPUs ask this one to.
     pub(crate) fn serve_shootdown(&self) {
-        self.shootdown.serve(percpu::this().number);
+        self.shootdown.serve(percpu::this().number, |page| match page {
+            Some(page) => cpu::invalidate(page.as_u64()),
+            None => cpu::flush(),
+        });
     }
+}
+
+/// Seconds after which a CPU that does not answer is taken for dead. An emulator or a hypervisor around us may not let it
+/// run for a while.
+const PATIENCE: u64 = 60;
+
+/// Without the flush the frames that another CPU still knows cannot be used, and locks are held that all need.
+#[cold]
+#[expect(clippy::panic, reason = "a CPU is lost, which only a fault of the machine or a bug causes")]
+fn without_an_answer(silent: Silent) -> ! {
+    panic!("no answer to a request to flush for {PATIENCE} s from {silent}");
 }
 
 /// What `isa-debug-exit` is told when the control domain has crashed.
@@ -67,31 +87,31 @@ impl Machine for Pc {}
 
 impl Ram for Pc {
     #[inline]
-    fn words(&self, mfn: Mfn) -> &'static [AtomicU64; TABLE_ENTRIES] {
-        // SAFETY: the caller holds to RAM, all of which is in the direct map for good; atomics may alias anything there.
-        unsafe { &*((DIRECT_MAP_START + mfn.address().0) as *const [AtomicU64; TABLE_ENTRIES]) }
+    fn words(&self, frame: RamFrame) -> &'static [AtomicU64; TABLE_ENTRIES] {
+        // SAFETY: a `RamFrame` is RAM, all of which is in the direct map for good; atomics may alias anything there.
+        unsafe { &*((DIRECT_MAP_START + frame.mfn().address().as_u64()) as *const [AtomicU64; TABLE_ENTRIES]) }
     }
 
     #[inline]
-    fn halves(&self, mfn: Mfn) -> &'static [AtomicU32; 2 * TABLE_ENTRIES] {
+    fn halves(&self, frame: RamFrame) -> &'static [AtomicU32; 2 * TABLE_ENTRIES] {
         // SAFETY: as in `words`.
-        unsafe { &*((DIRECT_MAP_START + mfn.address().0) as *const [AtomicU32; 2 * TABLE_ENTRIES]) }
+        unsafe { &*((DIRECT_MAP_START + frame.mfn().address().as_u64()) as *const [AtomicU32; 2 * TABLE_ENTRIES]) }
     }
 
     #[inline]
-    fn bytes(&self, mfn: Mfn) -> &'static [AtomicU8; PAGE_BYTES] {
+    fn bytes(&self, frame: RamFrame) -> &'static [AtomicU8; PAGE_BYTES] {
         // SAFETY: as in `words`.
-        unsafe { &*((DIRECT_MAP_START + mfn.address().0) as *const [AtomicU8; PAGE_BYTES]) }
+        unsafe { &*((DIRECT_MAP_START + frame.mfn().address().as_u64()) as *const [AtomicU8; PAGE_BYTES]) }
     }
 
     #[inline]
-    fn clear(&self, mfn: Mfn) {
-        // SAFETY: the caller holds to RAM; guests that look on see whole words, as from any store.
+    fn clear(&self, frame: RamFrame) {
+        // SAFETY: the words are those of the frame; guests that look on see whole words, as from any store.
         unsafe {
             asm!(
                 "rep stosq",
                 inout("rcx") TABLE_ENTRIES => _,
-                inout("rdi") self.words(mfn).as_ptr() => _,
+                inout("rdi") self.words(frame).as_ptr() => _,
                 in("rax") 0,
                 options(nostack, preserves_flags),
             );
@@ -99,12 +119,12 @@ impl Ram for Pc {
     }
 
     #[inline]
-    fn copy(&self, from: Mfn, to: Mfn) {
+    fn copy(&self, from: RamFrame, to: RamFrame) {
         self.copy_bytes(from, 0, to, 0, PAGE_BYTES);
     }
 
     #[inline]
-    fn copy_bytes(&self, from: Mfn, first: usize, to: Mfn, target: usize, bytes: usize) {
+    fn copy_bytes(&self, from: RamFrame, first: usize, to: RamFrame, target: usize, bytes: usize) {
         let bytes = bytes.min(PAGE_BYTES.saturating_sub(first)).min(PAGE_BYTES.saturating_sub(target));
         let source = self.bytes(from).as_ptr().wrapping_add(first);
         let target = self.bytes(to).as_ptr().wrapping_add(target);
@@ -154,6 +174,10 @@ impl GuestMemory for Pc {
     }
 
     #[inline]
+    fn read_guest_half(&self, from: GuestHalf) -> Result<u32, GuestFault> {
+        guest::read_half(from)
+    }
+
     fn read_guest_words<const N: usize>(&self, from: GuestWords<N>) -> Result<[u64; N], GuestFault> {
         guest::read_words(from)
     }
@@ -174,9 +198,9 @@ impl Tlb for Pc {
     }
 
     #[inline]
-    fn load_root(&self, root: Mfn) {
+    fn load_root(&self, root: RamFrame) {
         // SAFETY: the library passes validated roots only, which hold the hypervisor's slots.
-        unsafe { cpu::load_root(root.address().0) }
+        unsafe { cpu::load_root(root.mfn().address().as_u64()) }
     }
 
     #[inline]
@@ -186,7 +210,7 @@ impl Tlb for Pc {
 
     #[inline]
     fn invalidate(&self, va: GuestAddr) {
-        cpu::invalidate(va.0);
+        cpu::invalidate(va.as_u64());
     }
 
     #[inline]
@@ -194,7 +218,12 @@ impl Tlb for Pc {
         let this = percpu::this().number;
         let others = cpus & !(1 << this);
         if others != 0 {
-            self.shootdown.ask(this, others, page, |number| self.interrupt(number, vector::FLUSH));
+            let limit = self.ticks().saturating_add(self.frequency().saturating_mul(PATIENCE));
+            let tell = |number| self.interrupt(number, vector::FLUSH);
+            let asked = self.shootdown.ask(this, others, page, tell, || self.relax(), || self.ticks() > limit);
+            if let Err(silent) = asked {
+                without_an_answer(silent);
+            }
         }
         if cpus & 1 << this != 0 {
             match page {
@@ -344,16 +373,19 @@ impl Ports for Pc {
         port::output(port, bytes, value);
     }
 
+    fn has_own_port(&self, ports: RangeInclusive<u16>) -> bool {
+        overlap(&ports, &self.console.ports())
+            || self.timer_port.is_some_and(|first| overlap(&ports, &(first..=first.saturating_add(3))))
+    }
+}
+
+impl Registers for Pc {
     fn read_msr(&self, msr: u32) -> Option<u64> {
         msr::try_read(msr)
     }
 
     fn write_msr(&self, msr: u32, value: u64) -> bool {
         msr::try_write(msr, value)
-    }
-
-    fn is_own_port(&self, port: u16) -> bool {
-        self.console.has_port(port) || self.timer_port.is_some_and(|first| (0..4).contains(&port.wrapping_sub(first)))
     }
 
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {

@@ -13,6 +13,5 @@ mod processor;
 pub(crate) mod running;
 mod segments;
 pub(crate) mod setup;
-mod shootdown;
 mod smp;
 mod symbols;

@@ -5,6 +5,7 @@ use super::percpu::Hardware;
 use super::{cpu, entry::descriptors, msr};
 use core::arch::asm;
 use oxen_hv::domain::vcpu::{DEBUG_CONTROL_RESET, ExtendedState, VcpuState};
+use oxen_hv::mem::RamFrame;
 use x86_64::registers::debug::{DebugAddressRegister as _, Dr0, Dr1, Dr2, Dr3, Dr7};
 use x86_64::registers::model_specific::Msr;
 use x86_64::registers::segmentation::GS;
@@ -136,9 +137,9 @@ fn swap_gs() {
 /// Loads the root of the mode that the vcpu is in; the hypervisor's own, where it has none yet.
 fn load_root(state: &VcpuState) {
     let root = if state.in_kernel { state.kernel_root } else { state.user_root };
-    if let Some(root) = root.or_else(tables::idle_root) {
+    if let Some(root) = root.map(RamFrame::mfn).or_else(tables::idle_root) {
         // SAFETY: validated roots hold the hypervisor's slots, and so does its own.
-        unsafe { cpu::load_root(root.address().0) }
+        unsafe { cpu::load_root(root.address().as_u64()) }
     }
 }
 
@@ -146,7 +147,7 @@ fn load_root(state: &VcpuState) {
 pub(crate) fn unload() {
     if let Some(root) = tables::idle_root() {
         // SAFETY: the hypervisor's own root holds its slots.
-        unsafe { cpu::load_root(root.address().0) }
+        unsafe { cpu::load_root(root.address().as_u64()) }
     }
 }
 

@@ -68,10 +68,10 @@ impl CpuBlock {
         unsafe { (*self.caller.get()).assume_init_mut() }
     }
 
-    /// Bits of `sched::work` for this CPU.
+    /// Whether something is to be done on this CPU before a guest goes on.
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
-        self.shared.work.load(Ordering::Relaxed) != 0
+        !self.shared.work.load(Ordering::Relaxed).is_empty()
     }
 
     /// Why the CPU refused to return to a guest: vector and error code.
@@ -92,7 +92,8 @@ impl CpuBlock {
             hv.leave(*cpu, current, &mut *self.frame.get());
             let Some(Current { domain, vcpu, state }) = current else { nobody() };
             self.domain.store(ptr::from_ref::<Domain>(domain).cast_mut(), Ordering::Relaxed);
-            let caller = Caller { hv, cpu: *cpu, domain, vcpu, state, regs: &mut *self.frame.get() };
+            let regs = &mut *self.frame.get();
+            let caller = Caller { hv, cpu: *cpu, shared: self.shared, domain, vcpu, state, regs };
             (*self.caller.get()).write(caller);
         }
     }

@@ -9,7 +9,6 @@ use super::machine::Pc;
 use super::memory::space::{self, Division, Loaded, Space};
 use super::memory::{guest, heap, smap, tables};
 use super::running::{self, CpuBlock};
-use super::shootdown::Shootdown;
 use super::{smp, symbols};
 use crate::log;
 use core::ops::Range;
@@ -27,8 +26,10 @@ use oxen_hv::firmware::handoff::{self, BootInfo, Module};
 use oxen_hv::firmware::memory_map::{Kind, MemoryMap};
 use oxen_hv::hardware::CpuId;
 use oxen_hv::lock;
+use oxen_hv::mem::RamFrame;
 use oxen_hv::mem::frame_table::FrameTable;
 use oxen_hv::pci::Pci;
+use oxen_hv::shootdown::Shootdown;
 
 /// The I/O APIC of every PC, where the firmware names none.
 const USUAL_IOAPIC: u32 = 0xfec0_0000;
@@ -117,7 +118,7 @@ pub(crate) fn make_hypervisor(
     let pci = Pci::new(windows.copied().collect());
     let efi = info.efi.clone();
     heap::draw_from(heap::Source {
-        take: |order| running::HYPERVISOR.get().ok_or(Errno::NoMem)?.memory.take_own(order),
+        take: |order| running::HYPERVISOR.get().ok_or(Errno::NoMem)?.memory.take_own(order).map(RamFrame::mfn),
         give_back: |frame| {
             running::HYPERVISOR.get().into_iter().for_each(|hv| hv.memory.give_back_own(frame));
         },
@@ -242,7 +243,7 @@ fn keep_interrupt_controllers(info: &BootInfo, acpi: &Acpi, frames: &FrameTable)
     let ioapics = controllers(acpi).map(|ioapic| ioapic.address.into()..u64::from(ioapic.address) + PAGE_BYTES as u64);
     for range in ioapics.chain([LOCAL_APICS]) {
         map.add(range.clone(), Kind::Reserved);
-        let ends = (Mfn::containing(MachineAddr(range.start)), Mfn::containing(MachineAddr(range.end - 1)));
+        let ends = (Mfn::containing(MachineAddr::new(range.start)), Mfn::containing(MachineAddr::new(range.end - 1)));
         if let (Some(first), Some(last)) = ends
             && frames.forbid_io(first, last).is_err()
         {
@@ -257,7 +258,9 @@ pub(crate) fn find_machine(features: cpu::Features, acpi: &Acpi, options: &Optio
     ioapic::silence_legacy_controllers();
     let Some(apic) = Apic::find(&features) else { give_up(format_args!("There is no local APIC that we can use")) };
     apic.enable();
-    let Some(frequencies) = clock::calibrate(apic) else { give_up(format_args!("The 8254 timer does not count")) };
+    let Some(frequencies) = clock::calibrate(apic) else {
+        give_up(format_args!("The 8254 timer does not count, or this machine is never left alone for a millisecond"))
+    };
     let mut ioapics = heapless::Vec::new();
     for ioapic in controllers(acpi) {
         let _ = IoApic::new(ioapic.address.into(), ioapic.first_gsi).map(|ioapic| ioapics.push(ioapic));

@@ -10,10 +10,9 @@ use crate::log;
 use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use oxen_abi::errno::Errno;
 use oxen_hv::Hypervisor;
-use oxen_hv::addr::{MachineAddr, Mfn, PAGE_BYTES};
+use oxen_hv::addr::PAGE_BYTES;
 use oxen_hv::hardware::CpuId;
 use oxen_hv::layout::DIRECT_MAP_START;
-use oxen_hv::mem::Ram;
 
 /// Where the stack of the CPU that starts begins.
 pub(super) static STARTING_STACK: AtomicU64 = AtomicU64::new(0);
@@ -33,9 +32,9 @@ pub(crate) fn start_all(hv: &'static Hypervisor<Pc>) {
     if hv.machine().apic_ids.len() < 2 {
         return;
     }
-    let Some(page) = Mfn::containing(MachineAddr(START_PAGE)) else { return };
     // What lies at the page may be the loader's; it gets it back.
-    let page = hv.machine().bytes(page);
+    // SAFETY: all below 1 MiB is in the direct map for good, and atomics may alias anything there.
+    let page = unsafe { &*((DIRECT_MAP_START + START_PAGE) as *const [AtomicU8; PAGE_BYTES]) };
     let kept: [u8; PAGE_BYTES] = core::array::from_fn(|at| page.get(at).map_or(0, |byte| byte.load(Ordering::Relaxed)));
     fill(page, trampoline());
     // SAFETY: this is the boot CPU, and no guest has run.
@@ -83,8 +82,8 @@ fn start_one(hv: &'static Hypervisor<Pc>, number: usize, apic: u8) -> Result<(),
 /// Maps a CPU's stack and its room for descriptors.
 fn prepare(hv: &'static Hypervisor<Pc>, number: usize) -> Result<(), Errno> {
     // More than a stack area and the tables for it and for the window take, so that they cannot run out half-way.
-    let first = hv.memory.take_own(FRAMES.ilog2())?;
-    let mut next = first.address().0;
+    let first = hv.memory.take_own(FRAMES.ilog2())?.mfn();
+    let mut next = first.address().as_u64();
     let mut frame = || {
         next += PAGE_BYTES as u64;
         next - PAGE_BYTES as u64
@@ -94,7 +93,8 @@ fn prepare(hv: &'static Hypervisor<Pc>, number: usize) -> Result<(), Errno> {
     let end = unsafe { tables::map_secondary(number, &mut frame) };
     STARTING_STACK.store(end - (percpu::STACK_BYTES - running::BLOCK_OFFSET) as u64, Ordering::Relaxed);
     STARTING.store(number, Ordering::Release);
-    let left = (0..FRAMES as u64).filter_map(|index| first.checked_add(index)).filter(|mfn| mfn.address().0 >= next);
+    let left =
+        (0..FRAMES as u64).filter_map(|index| first.checked_add(index)).filter(|mfn| mfn.address().as_u64() >= next);
     left.for_each(|mfn| hv.memory.give_back_own(mfn));
     Ok(())
 }

@@ -13,11 +13,11 @@ use oxen_abi::{
     errno::Errno,
     virq::{VIRQ_CONSOLE, VIRQ_DOM_EXC, VIRQ_TIMER},
 };
-use oxen_hv::{domain::vcpu::pause, event::port::Binding, reply::Stop};
+use oxen_hv::{domain::vcpu::Pauses, event::port::Binding, reply::Stop};
 use proptest_state_machine::prop_state_machine;
 use sequence::{Test, config};
 use std::sync::atomic::Ordering::SeqCst;
-use support::{dice::Dice, guest::Guest};
+use support::{dice::Dice, guest::Guest, hostile};
 use world::{LIMIT, World};
 
 const OPERATIONS: u32 = 600_000;
@@ -31,6 +31,35 @@ fn every_answer_is_the_model_s_and_a_refusal_changes_nothing() {
             world.check(&what);
         }
     }
+}
+
+/// The model, and what draws.
+struct Hostile(World, Dice);
+
+impl hostile::Suite for Hostile {
+    const WHAT: (&'static str, &'static str) = ("events", "9 and the model of every answer");
+    const COUNT_EVERY: u64 = 256;
+
+    fn begin(seed: u64) -> Self {
+        Self(World::new(), Dice(seed))
+    }
+
+    fn step(&mut self) {
+        let what = self.0.step(&mut self.1);
+        self.0.check(&what);
+    }
+
+    fn count(&mut self) {
+        self.0.guests.iter().for_each(|guest| assert_eq!(guest.hv.audit_events(&guest.domain), Ok(())));
+    }
+
+    fn end(self) {}
+}
+
+#[test]
+#[ignore = "as long as one asks for: `cargo xtask hostile`"]
+fn hostile_operations() {
+    hostile::run::<Hostile>();
 }
 
 prop_state_machine! {
@@ -93,10 +122,10 @@ fn a_poller_wakes_for_its_port_masked_or_not_and_for_no_other() {
     let poller = world.guests[1].domain.vcpu(1).unwrap().clone();
     for (waits_for, port, wakes) in [(second, first, false), (second, second, true), (0, first, true)] {
         world.words(1)[256].store(0, SeqCst);
-        poller.pauses.store(pause::POLLING, SeqCst);
+        poller.pauses.store(Pauses::POLLING, SeqCst);
         world.guests[1].domain.events.begin_poll(&world.guests[1].domain.vcpu(1).unwrap().events, waits_for);
         world.caller(1).send_event(port).unwrap();
-        assert_eq!(poller.pauses.load(SeqCst) & pause::POLLING == 0, wakes, "port {port} for {waits_for}");
+        assert_eq!(!poller.pauses.load(SeqCst).intersects(Pauses::POLLING), wakes, "port {port} for {waits_for}");
         assert_eq!(world.guests[1].domain.events.end_poll(&world.guests[1].domain.vcpu(1).unwrap().events), !wakes);
     }
 }

@@ -93,7 +93,6 @@ impl World {
     }
 
     pub(crate) fn words(&self, id: u16) -> &'static [std::sync::atomic::AtomicU64; 512] {
-        use oxen_hv::mem::Ram;
         let guest = &self.guests[usize::from(id)];
         guest.hv.machine().words(guest.domain.shared_info)
     }

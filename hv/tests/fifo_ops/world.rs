@@ -5,7 +5,7 @@ use crate::{
     support::{self, Fake, dice::Dice, guest::Guest},
 };
 use oxen_abi::{domid::DomId, errno::Errno, event_channel::EvtchnInitControl};
-use oxen_hv::{addr::Mfn, caller::Caller, channel::Reset, event, mem::Ram};
+use oxen_hv::{addr::Mfn, caller::Caller, channel::Reset, event};
 use std::sync::atomic::Ordering::SeqCst;
 
 pub(crate) const DOMAINS: u16 = 2;
@@ -144,7 +144,7 @@ impl World {
             1 << 37,
             u64::MAX,
             5,
-            self.guests[usize::from(1 - me)].domain.shared_info.raw(),
+            self.guests[usize::from(1 - me)].domain.shared_info.mfn().raw(),
             self.frames[usize::from(1 - me)][0].raw(),
         ];
         let frame = |good: Mfn, dice: &mut Dice| if is_frame_good { good.raw() } else { dice.pick(&bad) };

@@ -29,10 +29,10 @@ fn a_batch_that_is_interrupted_goes_on_where_it_was() {
     };
     let mut ops: Vec<_> = (0..8).map(op).collect();
     side.guest.run();
-    hv.machine().write_guest(GuestAddr(0), ops.as_bytes()).unwrap();
-    hv.cpus[0].work.store(1, SeqCst);
+    hv.machine().write_guest(GuestAddr::new(0), ops.as_bytes()).unwrap();
+    hv.cpus[0].work.store(oxen_hv::per_cpu::Work::RESCHEDULE, SeqCst);
     assert_eq!(side.guest.call(Caller::grant_table_op, [u64::from(abi::GNTTABOP_MAP_GRANT_REF), 0, 8, 0]), Ok(0));
-    hv.machine().read_guest(GuestAddr(0), ops.as_mut_bytes()).unwrap();
+    hv.machine().read_guest(GuestAddr::new(0), ops.as_mut_bytes()).unwrap();
     assert!(ops.iter().enumerate().all(|(n, op)| (op.status, op.handle) == (OKAY, n as u32)));
     let unmaps: Vec<_> = (0..8)
         .map(|handle| abi::GnttabUnmapGrantRef {
@@ -43,7 +43,7 @@ fn a_batch_that_is_interrupted_goes_on_where_it_was() {
             _pad0: 0,
         })
         .collect();
-    hv.machine().write_guest(GuestAddr(0), unmaps.as_bytes()).unwrap();
+    hv.machine().write_guest(GuestAddr::new(0), unmaps.as_bytes()).unwrap();
     assert_eq!(side.guest.call(Caller::grant_table_op, [u64::from(abi::GNTTABOP_UNMAP_GRANT_REF), 0, 8, 0]), Ok(0));
     assert_eq!(side.guest.domain.grants.lock().mappings(), 0);
     world.check();

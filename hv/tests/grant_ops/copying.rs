@@ -8,7 +8,7 @@ use oxen_abi::{
     domid::DomId,
     grant_table::{self as abi, GnttabCopy, GnttabCopyPtr},
 };
-use oxen_hv::{addr::Mfn, mem::Ram};
+use oxen_hv::addr::Mfn;
 use std::sync::atomic::Ordering::SeqCst;
 
 /// What a claim is for.

@@ -22,6 +22,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use support::{
     audit::{self, Holds},
     dice::Dice,
+    hostile,
 };
 use world::{GUESTS, World};
 
@@ -40,6 +41,35 @@ fn every_status_is_the_model_s_and_a_refusal_changes_nothing() {
         }
         world.count();
     }
+}
+
+/// The model, and what draws.
+struct Hostile(World, Dice);
+
+impl hostile::Suite for Hostile {
+    const WHAT: (&'static str, &'static str) = ("grants", "2, 3, 9 and the model of every status");
+    const COUNT_EVERY: u64 = 256;
+
+    fn begin(seed: u64) -> Self {
+        Self(World::new(), Dice(seed))
+    }
+
+    fn step(&mut self) {
+        self.0.step(&mut self.1);
+        self.0.check();
+    }
+
+    fn count(&mut self) {
+        self.0.count();
+    }
+
+    fn end(self) {}
+}
+
+#[test]
+#[ignore = "as long as one asks for: `cargo xtask hostile`"]
+fn hostile_operations() {
+    hostile::run::<Hostile>();
 }
 
 prop_state_machine! {

@@ -59,7 +59,7 @@ impl World {
         assert_eq!(self.sides[me].ask(abi::GNTTABOP_MAP_GRANT_REF, &mut op), Ok(0));
         assert_eq!(op.status, expected.err().unwrap_or(OKAY), "map {op:?}");
         if let Ok(claim) = expected {
-            assert_eq!(op.dev_bus_addr, self.claims[&claim].frame.address().0);
+            assert_eq!(op.dev_bus_addr, self.claims[&claim].frame.address().as_u64());
             let old = self.sides[me].mappings.insert(op.handle, Mapping { claim, flags });
             assert!(old.is_none(), "a handle that was given out twice");
         }
@@ -85,7 +85,7 @@ impl World {
         };
         let new_slot = dice.roll(SPARES as u32) as usize;
         let new_addr = if dice.roll(5) == 0 { Side::spare(new_slot) } else { 0 };
-        let bus = frame.map_or(0, |f| f.address().0);
+        let bus = frame.map_or(0, |f| f.address().as_u64());
         let dev_bus_addr = if new_addr == 0 { dice.pick(&[0, bus, bus, 0x5000]) } else { 0 };
         let expected = self.expect_unmap(me, handle, mapping, (host_addr, slot), (new_addr, new_slot), dev_bus_addr);
         let side = &mut self.sides[me];
@@ -116,7 +116,7 @@ impl World {
         let Some(mut mapping) = mapping else { return abi::GNTST_BAD_HANDLE };
         let claim = self.claims[&mapping.claim];
         let is_device = mapping.flags & abi::GNTMAP_DEVICE_MAP != 0;
-        if dev_bus_addr != 0 && is_device && dev_bus_addr != claim.frame.address().0 {
+        if dev_bus_addr != 0 && is_device && dev_bus_addr != claim.frame.address().as_u64() {
             return abi::GNTST_BAD_DEV_ADDR;
         }
         if host_addr != 0 && mapping.flags & abi::GNTMAP_HOST_MAP != 0 {

@@ -5,7 +5,7 @@ use oxen_abi::{
     domid::DomId,
     grant_table::{self as abi, GnttabCopy, GnttabCopyPtr, GnttabMapGrantRef},
 };
-use oxen_hv::{addr::Mfn, grant::Policy, mem::Ram};
+use oxen_hv::{addr::Mfn, grant::Policy};
 use std::sync::atomic::Ordering::SeqCst;
 
 const PERMIT: u64 = abi::GTF_PERMIT_ACCESS as u64;

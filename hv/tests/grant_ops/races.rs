@@ -16,7 +16,6 @@ use oxen_hv::{
     Hypervisor,
     addr::{GuestAddr, Mfn},
     caller::Caller,
-    mem::Ram,
 };
 use std::{
     sync::atomic::{AtomicBool, Ordering::SeqCst},
@@ -41,9 +40,9 @@ struct Pages {
 
 fn ask<T: FromBytes + IntoBytes + Immutable>(guest: &mut Guest, command: u32, op: &mut T) -> bool {
     let machine = guest.hv.machine();
-    machine.write_guest(GuestAddr(0), op.as_bytes()).unwrap();
+    machine.write_guest(GuestAddr::new(0), op.as_bytes()).unwrap();
     let answer = guest.call(Caller::grant_table_op, [command.into(), 0, 1, 0]);
-    guest.hv.machine().read_guest(GuestAddr(0), op.as_mut_bytes()).unwrap();
+    guest.hv.machine().read_guest(GuestAddr::new(0), op.as_mut_bytes()).unwrap();
     answer.is_ok()
 }
 
@@ -103,7 +102,7 @@ fn use_grants(guest: &mut Guest, home: &Home, pages: Pages, seed: u64, cpu: u16)
         assert!(ask(guest, abi::GNTTABOP_MAP_GRANT_REF, &mut op));
         if op.status == abi::GNTST_OKAY {
             mapped += 1;
-            assert_eq!(op.dev_bus_addr, pages.offered.address().0, "entry {reference}");
+            assert_eq!(op.dev_bus_addr, pages.offered.address().as_u64(), "entry {reference}");
             thread::yield_now();
             let (dev_bus_addr, handle) = (op.dev_bus_addr, op.handle);
             let mut op = abi::GnttabUnmapGrantRef { host_addr: 0, dev_bus_addr, handle, status: 99, _pad0: 0 };

@@ -21,7 +21,7 @@ use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     grant,
-    mem::{Ram, editor::Editor, entry::Entry as PageEntry},
+    mem::{editor::Editor, entry::Entry as PageEntry},
 };
 use std::sync::atomic::Ordering::SeqCst;
 use zerocopy::IntoBytes;
@@ -68,7 +68,7 @@ fn reserved_entries_stay_in_use_across_versions_and_lose_their_marks_in_the_one_
     assert_eq!(world.sides[0].entry(1), Entry { status: 0, ..entry });
     // And the other way round.
     let mapped = map(&mut world.sides[1], 1, 1);
-    assert_eq!(mapped.dev_bus_addr, pages[3].address().0);
+    assert_eq!(mapped.dev_bus_addr, pages[3].address().as_u64());
     world.sides[0].become_version(1);
     let word = PERMIT | 2 << 16 | pages[3].raw() << 32;
     assert_eq!(world.sides[0].entry(1).head, word | u64::from(marks));
@@ -125,7 +125,7 @@ fn map_own(side: &Side, slot: usize, frame: Option<Mfn>) -> bool {
     let flags = PageEntry::PRESENT | PageEntry::WRITABLE | PageEntry::USER;
     let entry = frame.map_or(0, |frame| PageEntry::to(frame, flags).0);
     let root = side.guest.state.kernel_root.unwrap();
-    editor.map_at(root, GuestAddr(Side::spare(slot)), entry, &rights).is_ok()
+    editor.map_at(root, GuestAddr::new(Side::spare(slot)), entry, &rights).is_ok()
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn frames(side: &mut Side, command: u32, count: u32) -> (i16, Vec<u64>) {
         op.status
     };
     let mut list = vec![0_u64; if status == OKAY { count as usize } else { 0 }];
-    side.guest.hv.machine().read_guest(GuestAddr(512), list.as_mut_bytes()).unwrap();
+    side.guest.hv.machine().read_guest(GuestAddr::new(512), list.as_mut_bytes()).unwrap();
     (status, list)
 }
 
@@ -190,7 +190,8 @@ fn a_table_and_its_status_frames_grow_together_or_not_at_all() {
         assert_eq!(frames(side, abi::GNTTABOP_SETUP_TABLE, count).0, OKAY);
         let (outcome, list) = frames(side, abi::GNTTABOP_GET_STATUS_FRAMES, status);
         assert_eq!(outcome, OKAY);
-        let known: Vec<u64> = side.guest.domain.grants.lock().status_frames().iter().map(|frame| frame.raw()).collect();
+        let known: Vec<u64> =
+            side.guest.domain.grants.lock().status_frames().iter().map(|frame| frame.mfn().raw()).collect();
         assert_eq!((list, known.len()), (known.clone(), status as usize), "of {count} frames");
         assert_eq!(
             frames(side, abi::GNTTABOP_GET_STATUS_FRAMES, status + 1).0,
@@ -274,11 +275,11 @@ fn the_toolstack_is_shown_entries_and_status_frames() {
             frame,
             frame_list,
         };
-        hv.machine().write_guest(GuestAddr(0), asked.as_bytes()).unwrap();
+        hv.machine().write_guest(GuestAddr::new(0), asked.as_bytes()).unwrap();
         control.call(Caller::memory_op, [XENMEM_ACQUIRE_RESOURCE.into(), 0, 0, 0])?;
-        hv.machine().read_guest(GuestAddr(0), asked.as_mut_bytes()).unwrap();
+        hv.machine().read_guest(GuestAddr::new(0), asked.as_mut_bytes()).unwrap();
         let mut list = vec![0_u64; count as usize];
-        hv.machine().read_guest(GuestAddr(512), list.as_mut_bytes()).unwrap();
+        hv.machine().read_guest(GuestAddr::new(512), list.as_mut_bytes()).unwrap();
         Ok((asked.nr_frames, list))
     };
     let (shared, status) = (XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED, XENMEM_RESOURCE_GRANT_TABLE_ID_STATUS);
@@ -286,7 +287,7 @@ fn the_toolstack_is_shown_entries_and_status_frames() {
     assert_eq!(acquire(status, 0, 1), Err(Errno::Inval), "in version 1 there are none");
     assert_eq!(acquire(2, 0, 1), Err(Errno::Inval));
     assert_eq!(hv.set_grant_version(&guest.domain, 2), (Ok(()), 2));
-    let known = |index: u32| hv.grant_status_frame(&guest.domain, index).unwrap().raw();
+    let known = |index: u32| hv.grant_status_frame(&guest.domain, index).unwrap().mfn().raw();
     assert_eq!(acquire(status, 0, 1), Ok((1, vec![known(0)])));
     // The second is made with the frames whose status it has: of a table of 20, there is none for a third whole one.
     assert_eq!(guest.domain.grants.lock().size().0, 1);

@@ -20,7 +20,7 @@ use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     grant,
-    mem::{Ram, Tlb, editor::Editor, entry::Entry as PageEntry, frame_type::FrameType},
+    mem::{RamFrame, Tlb, editor::Editor, entry::Entry as PageEntry, frame_type::FrameType},
 };
 use std::{
     collections::BTreeMap,
@@ -95,8 +95,8 @@ impl Side {
 
     /// Where an entry stands: its first word, and in version 2 the second and the word with its status.
     fn places(&self, reference: usize) -> (&'static AtomicU64, Option<(&'static AtomicU64, &'static AtomicU64)>) {
-        let words = |frame| self.guest.hv.machine().words(frame);
-        let table = words(self.guest.hv.grant_table_frame(&self.guest.domain, 0).unwrap());
+        let words = |frame: Mfn| self.guest.hv.machine().words(frame);
+        let table = words(self.guest.hv.grant_table_frame(&self.guest.domain, 0).unwrap().mfn());
         if self.version == 1 {
             return (&table[reference], None);
         }
@@ -104,7 +104,7 @@ impl Side {
     }
 
     pub(crate) fn status_frame(&self) -> Option<Mfn> {
-        self.guest.domain.grants.lock().status_frames().first().copied()
+        self.guest.domain.grants.lock().status_frames().first().map(|frame| frame.mfn())
     }
 
     /// What stands in an entry.
@@ -145,23 +145,23 @@ impl Side {
         request: &mut T,
     ) -> Result<u64, Errno> {
         self.run();
-        self.guest.hv.machine().write_guest(GuestAddr(0), request.as_bytes()).unwrap();
+        self.guest.hv.machine().write_guest(GuestAddr::new(0), request.as_bytes()).unwrap();
         let answer = self.guest.call(Caller::grant_table_op, [u64::from(command), 0, 1, 0]);
-        self.guest.hv.machine().read_guest(GuestAddr(0), request.as_mut_bytes()).unwrap();
+        self.guest.hv.machine().read_guest(GuestAddr::new(0), request.as_mut_bytes()).unwrap();
         answer
     }
 
     /// Runs the guest, if it does not run already: what the CPU knows then stays.
     pub(crate) fn run(&mut self) {
         let root = self.guest.hv.machine().cpu(0).root;
-        if root != self.guest.state.kernel_root {
+        if root != self.guest.state.kernel_root.map(RamFrame::mfn) {
             self.guest.run();
         }
     }
 
     /// Whether the guest can read at the spare slot. If so, the CPU knows the translation then.
     pub(crate) fn can_read(&self, slot: usize) -> bool {
-        self.guest.hv.machine().read_guest_word(GuestAddr(Self::spare(slot))).is_ok()
+        self.guest.hv.machine().read_guest_word(GuestAddr::new(Self::spare(slot))).is_ok()
     }
 
     pub(crate) fn spare(slot: usize) -> u64 {
@@ -274,7 +274,7 @@ impl World {
         self.sides[me].guest.run();
         let side = &self.sides[me];
         let hv = side.guest.hv;
-        let va = GuestAddr(Side::spare(slot) + 8 * u64::from(dice.roll(512)));
+        let va = GuestAddr::new(Side::spare(slot) + 8 * u64::from(dice.roll(512)));
         if dice.roll(4) != 0 {
             let is_writable = side.spares[slot].is_some_and(|(_, writable)| writable);
             assert_eq!(hv.machine().read_guest_word(va).is_ok(), side.spares[slot].is_some());

@@ -6,18 +6,18 @@ use crate::{
 };
 use oxen_hv::{
     addr::{GuestAddr, MachineAddr},
-    mem::{editor::Editor, entry::Entry, grant_mapping::At},
+    mem::{Hold, editor::Editor, entry::Entry, grant_mapping::At},
 };
 
 impl World {
     /// Where a mapping of a grant may be asked for.
     pub(crate) fn place(&mut self, player: usize) -> At {
-        let va = GuestAddr((1 + self.random.below(40)) << 12);
+        let va = GuestAddr::new((1 + self.random.below(40)) << 12);
         if self.random.chance(70) {
             return At::Address(self.players[player].guest.state.kernel_root.unwrap(), va);
         }
         let misaligned = u64::from(self.random.chance(5));
-        At::Entry(MachineAddr(entry_address(self.table(player), self.slot()) + misaligned))
+        At::Entry(MachineAddr::new(entry_address(self.table(player), self.slot()) + misaligned))
     }
 
     /// Claims a frame of another and maps it, as the grant table's code does.
@@ -26,20 +26,16 @@ impl World {
         let owner = self.players[granter].guest.domain.owner;
         let (frame, writable, at) = (self.frame(granter), self.random.chance(50), self.place(player));
         let hv = self.hv;
-        let claimed =
-            if writable { hv.memory.hold_writable(frame, owner) } else { hv.memory.frames.reference(frame, owner) };
-        if claimed.is_err() {
-            return Outcome::Refused;
-        }
+        let hold = if writable { Hold::Writable } else { Hold::Reference };
+        let Ok(held) = hv.memory.hold_as(frame, owner, hold) else { return Outcome::Refused };
         let Player { guest, claims, .. } = &mut self.players[player];
         let flags = Entry::PRESENT | if writable { Entry::WRITABLE } else { 0 };
         let mapped = Editor::open(&hv.memory, &guest.domain.memory)
             .and_then(|mut editor| editor.map_grant(at, frame, owner, flags));
         if mapped.is_ok() {
-            claims.push((frame, writable));
+            claims.push((held.into_entry().mfn(), writable));
             return Outcome::Done;
         }
-        release_claim(hv, (frame, writable));
         Outcome::Refused
     }
 
@@ -54,7 +50,7 @@ impl World {
             Some(index) if self.random.chance(90) => self.players[player].claims[index],
             _ => (self.frame(player), self.random.chance(50)),
         };
-        let from = self.random.chance(20).then(|| GuestAddr((1 + self.random.below(40)) << 12));
+        let from = self.random.chance(20).then(|| GuestAddr::new((1 + self.random.below(40)) << 12));
         let hv = self.hv;
         let Player { guest, claims, .. } = &mut self.players[player];
         let root = guest.state.kernel_root.unwrap();

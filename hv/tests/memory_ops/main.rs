@@ -21,7 +21,7 @@ use oxen_abi::{domid::DomId, errno::Errno};
 use oxen_hv::{caller::Caller, mem::frame_type::FrameType};
 use proptest_state_machine::prop_state_machine;
 use sequence::{Test, config};
-use support::{audit, boot, guest::Guest};
+use support::{audit, boot, guest::Guest, hostile};
 use world::{BUFFER, World};
 
 /// Operations of a run: over a million in all.
@@ -68,6 +68,12 @@ fn the_laws_hold_under_hostile_hands_third_seed() {
     run(0x0123_4567_89ab_cdef);
 }
 
+#[test]
+#[ignore = "as long as one asks for: `cargo xtask hostile`"]
+fn hostile_operations() {
+    hostile::run::<World>();
+}
+
 prop_state_machine! {
     #![proptest_config(config(48))]
 
@@ -82,5 +88,5 @@ fn dom_ids_of_no_domain_are_told() {
     let _home = guest.build_home(4);
     assert_eq!(guest.call(Caller::mmu_update, [BUFFER, 0, 0, 9]), Err(Errno::Srch));
     assert_eq!(guest.domain.id, DomId(1));
-    assert_eq!(guest.hv.memory.frames.state(guest.domain.shared_info).kind(), FrameType::Writable);
+    assert_eq!(guest.hv.memory.frames.state(guest.domain.shared_info.mfn()).kind(), FrameType::Writable);
 }

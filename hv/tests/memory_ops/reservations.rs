@@ -7,7 +7,7 @@ use crate::{
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
-    mem::{Ram, editor::Editor, frame_alloc},
+    mem::{editor::Editor, frame_alloc},
 };
 use std::sync::atomic::Ordering;
 
@@ -15,7 +15,7 @@ impl World {
     /// The guest touches a page, takes its mapping away without a flush, and has a frame exchanged: maybe that very one.
     pub(crate) fn unmap_and_exchange(&mut self, player: usize) -> Outcome {
         let va = (1 + self.random.below(24)) << 12;
-        let Ok(frame) = self.hv.machine().translate(GuestAddr(va), true) else { return Outcome::Done };
+        let Ok(frame) = self.hv.machine().translate(GuestAddr::new(va), true) else { return Outcome::Done };
         if self.is_home(frame) || self.call(player, Caller::update_va_mapping, [va, 0, 0, 0]).is_err() {
             return Outcome::Done;
         }
@@ -31,7 +31,7 @@ impl World {
         let count = 1 + self.random.below(3);
         for i in 0..count {
             let frame = self.frame(player);
-            if self.hv.machine().write_guest_word(GuestAddr(list + 8 * i), frame.raw()).is_err() {
+            if self.hv.machine().write_guest_word(GuestAddr::new(list + 8 * i), frame.raw()).is_err() {
                 return Outcome::Done;
             }
         }
@@ -89,7 +89,7 @@ impl World {
     pub(crate) fn put_exchange(&mut self, frames: &[Mfn], orders: (u64, u64), count: u64) -> bool {
         let (list, out) = (BUFFER + 256, BUFFER + 512);
         for (i, frame) in frames.iter().enumerate() {
-            let _ = self.hv.machine().write_guest_word(GuestAddr(list + 8 * i as u64), frame.raw());
+            let _ = self.hv.machine().write_guest_word(GuestAddr::new(list + 8 * i as u64), frame.raw());
         }
         let (given, wanted) = (frames.len() as u64, orders.1 | self.memory_flags());
         self.put(&[list, given, orders.0, 0x7ff0, out, count, wanted, 0x7ff0, 0])
@@ -104,7 +104,7 @@ impl World {
     pub(crate) fn take_own(&mut self) -> Outcome {
         let (order, take) = (self.random.below(3) as u32, self.own.len() < 24 && self.random.chance(55));
         if take && let Ok(first) = self.hv.memory.take_own(order) {
-            for frame in frame_alloc::block(first, order) {
+            for frame in frame_alloc::block(first.mfn(), order) {
                 let is_blank = self.hv.machine().words(frame).iter().all(|word| word.load(Ordering::SeqCst) == 0);
                 assert!(is_blank, "law 8: {frame:?} of the hypervisor's is not blank");
                 self.hv.machine().words(frame)[MARKED_WORD].store(SECRET, Ordering::SeqCst);

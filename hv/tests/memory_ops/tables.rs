@@ -7,7 +7,7 @@ use crate::{
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
-    mem::{Ram, editor::Editor, entry::Entry, frame_type::FrameType, write_emulation::Write},
+    mem::{editor::Editor, entry::Entry, frame_type::FrameType, write_emulation::Write},
     reply::Stop,
 };
 use std::sync::atomic::Ordering;
@@ -53,7 +53,7 @@ impl World {
         let value = self.entry(player);
         // The first page holds the requests.
         if va >= 0x1000 {
-            let _ = self.hv.machine().write_guest_word(GuestAddr(va), value);
+            let _ = self.hv.machine().write_guest_word(GuestAddr::new(va), value);
         }
         Outcome::Done
     }
@@ -93,7 +93,7 @@ impl World {
             table_word(self.hv, frame, self.slot()).store(Entry::to(target, flags).0, Ordering::SeqCst);
         }
         for page in 1..40 {
-            let seen = self.hv.machine().translate(GuestAddr(page << 12), true);
+            let seen = self.hv.machine().translate(GuestAddr::new(page << 12), true);
             if seen == Ok(frame) {
                 let read_only = Entry::to(frame, Entry::PRESENT | Entry::USER).0;
                 let _ = self.call(player, Caller::update_va_mapping, [page << 12, read_only, 2, 0]);
@@ -155,11 +155,13 @@ impl World {
     }
 
     pub(crate) fn direct_write(&mut self, player: usize) -> Outcome {
-        let va =
-            GuestAddr((self.random.below(40) << 12) + 8 * self.slot() as u64 + self.random.of(&[0, 0, 0, 0, 1, 4]));
+        let va = GuestAddr::new(
+            (self.random.below(40) << 12) + 8 * self.slot() as u64 + self.random.of(&[0, 0, 0, 0, 1, 4]),
+        );
         let value = self.entry(player);
         let bytes = self.random.of(&[8, 8, 8, 4, 2, 1, 3]);
-        let expected = self.hv.machine().read_guest_word(GuestAddr(va.0 & !7)).unwrap_or(0) >> (8 * (va.0 & 7));
+        let expected =
+            self.hv.machine().read_guest_word(GuestAddr::new(va.as_u64() & !7)).unwrap_or(0) >> (8 * (va.as_u64() & 7));
         let write = if self.random.chance(50) {
             Write::Store(value)
         } else {
@@ -188,8 +190,8 @@ impl World {
             None => {}
         }
         match editor.take_descriptors(frame) {
-            Ok(()) => {
-                descriptors.push(frame);
+            Ok(held) => {
+                descriptors.push(held);
                 Outcome::Done
             }
             Err(_) => Outcome::Refused,

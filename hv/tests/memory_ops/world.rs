@@ -13,7 +13,7 @@ use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     mem::{
-        Ram,
+        Hold, RamFrame,
         editor::Editor,
         entry::Entry,
         frame_type::{FrameType, Owner},
@@ -61,7 +61,7 @@ pub(crate) struct Player {
     pub(crate) guest: Guest,
     pub(crate) home: Home,
     /// Descriptor pages that the test holds.
-    pub(crate) descriptors: Vec<Mfn>,
+    pub(crate) descriptors: Vec<RamFrame>,
     /// Frames of others that it was granted: with the right to write or not.
     pub(crate) claims: Vec<(Mfn, bool)>,
 }
@@ -99,7 +99,7 @@ impl World {
                     let root = home.tables[0];
                     let update = [entry_address(root, LINEAR_SLOT), Entry::to(root, Entry::PRESENT | Entry::USER).0];
                     for (i, word) in update.into_iter().enumerate() {
-                        hv.machine().write_guest_word(GuestAddr(BUFFER + 8 * i as u64), word).unwrap();
+                        hv.machine().write_guest_word(GuestAddr::new(BUFFER + 8 * i as u64), word).unwrap();
                     }
                     guest.call(Caller::mmu_update, [BUFFER, 1, 0, 0x7ff0]).unwrap();
                 }
@@ -192,11 +192,11 @@ impl World {
         support::on_cpu(self.random.below(support::CPUS as u64) as u16);
         let Player { guest, home, .. } = &mut self.players[player];
         let root = self.hv.machine().cpu(support::this_cpu().0).root;
-        if root != guest.state.kernel_root || self.random.chance(10) {
+        if root != guest.state.kernel_root.map(RamFrame::mfn) || self.random.chance(10) {
             guest.run();
         }
-        if guest.state.kernel_root != Some(home.tables[0])
-            && (self.random.chance(20) || guest.hv.machine().translate(GuestAddr(BUFFER), true).is_err())
+        if guest.state.kernel_root.map(RamFrame::mfn) != Some(home.tables[0])
+            && (self.random.chance(20) || guest.hv.machine().translate(GuestAddr::new(BUFFER), true).is_err())
         {
             let hv = guest.hv;
             let domain = guest.domain.clone();
@@ -218,7 +218,7 @@ impl World {
         words
             .iter()
             .enumerate()
-            .all(|(i, &word)| self.hv.machine().write_guest_word(GuestAddr(BUFFER + 8 * i as u64), word).is_ok())
+            .all(|(i, &word)| self.hv.machine().write_guest_word(GuestAddr::new(BUFFER + 8 * i as u64), word).is_ok())
     }
 
     /// Calls a handler; sometimes the guest does not come back for the rest.
@@ -354,6 +354,28 @@ impl World {
     }
 }
 
+impl support::hostile::Suite for World {
+    const WHAT: (&'static str, &'static str) = ("memory", "1, 2, 3, 5, 7, 8, 9");
+    const COUNT_EVERY: u64 = 200;
+
+    fn begin(seed: u64) -> Self {
+        Self::new(seed)
+    }
+
+    fn step(&mut self) {
+        self.step();
+    }
+
+    fn count(&mut self) {
+        audit::check(self.hv, &self.known(), |owner, frame| self.was_lent(owner, frame));
+        audit::check_links(self.hv);
+    }
+
+    fn end(self) {
+        self.end();
+    }
+}
+
 impl sequence::World for World {
     fn begin() -> Self {
         Self::new(1)
@@ -377,5 +399,5 @@ pub(crate) fn left_by(guest: &Guest) -> u64 {
 }
 
 pub(crate) fn release_claim(hv: &Hypervisor<Fake>, (frame, is_writable): (Mfn, bool)) {
-    if is_writable { hv.memory.frames.put_use(frame) } else { hv.memory.frames.put(frame) }
+    hv.memory.frames.put_entry(frame, if is_writable { Hold::Writable } else { Hold::Reference });
 }

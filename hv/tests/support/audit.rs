@@ -6,7 +6,6 @@ use oxen_hv::{
     Hypervisor,
     addr::{Mfn, TABLE_ENTRIES},
     mem::{
-        Ram,
         entry::Entry,
         frame_type::{FrameState, FrameType, Owner},
         walk,
@@ -22,8 +21,8 @@ pub(crate) struct Holds {
 
 impl Holds {
     /// A reference, and with it a use.
-    pub(crate) fn add(&mut self, frame: Mfn, is_use: bool) {
-        let counts = self.by_frame.entry(frame).or_default();
+    pub(crate) fn add(&mut self, frame: impl Into<Mfn>, is_use: bool) {
+        let counts = self.by_frame.entry(frame.into()).or_default();
         counts.0 += 1;
         counts.1 += u64::from(is_use);
     }

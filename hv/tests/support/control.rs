@@ -40,10 +40,10 @@ pub(crate) fn ask<T: IntoBytes + zerocopy::Immutable>(
     request: &T,
 ) -> Result<Domctl, Errno> {
     let op = Domctl::new(command, domain, request);
-    control.hv.machine().write_guest(GuestAddr(REQUEST), op.as_bytes()).unwrap();
+    control.hv.machine().write_guest(GuestAddr::new(REQUEST), op.as_bytes()).unwrap();
     control.call(Caller::domctl, [REQUEST, 0, 0, 0])?;
     let mut answer = Domctl::new_zeroed();
-    control.hv.machine().read_guest(GuestAddr(REQUEST), answer.as_mut_bytes()).unwrap();
+    control.hv.machine().read_guest(GuestAddr::new(REQUEST), answer.as_mut_bytes()).unwrap();
     Ok(answer)
 }
 
@@ -77,7 +77,8 @@ pub(crate) fn as_guest<R>(
     let vcpu = domain.vcpu(0).unwrap();
     let mut state = vcpu.slot.lock().take().unwrap();
     let mut regs = Regs::default();
-    let mut caller = Caller { hv, cpu: this_cpu(), domain, vcpu, state: &mut state, regs: &mut regs };
+    let shared = hv.cpu(this_cpu()).unwrap();
+    let mut caller = Caller { hv, cpu: this_cpu(), shared, domain, vcpu, state: &mut state, regs: &mut regs };
     let result = act(&mut caller);
     *vcpu.slot.lock() = Some(state);
     result
@@ -95,7 +96,7 @@ pub(crate) fn furnish(hv: &'static Hypervisor<Fake>, domain: &Arc<Domain>) -> (V
     }
     let mut context = VcpuGuestContext::new_zeroed();
     context.flags = (VGCF_IN_KERNEL | VGCF_ONLINE).into();
-    context.ctrlreg[3] = frames[0].address().0;
+    context.ctrlreg[3] = frames[0].address().as_u64();
     context.gdt_frames[0] = frames[4].raw();
     context.gdt_ents = 16;
     context.user_regs.cs = 0xe030;
@@ -108,7 +109,7 @@ pub(crate) fn set_context(
     vcpu: u32,
     context: &VcpuGuestContext,
 ) -> Result<Domctl, Errno> {
-    control.hv.machine().write_guest(GuestAddr(CONTEXT), context.as_bytes()).unwrap();
+    control.hv.machine().write_guest(GuestAddr::new(CONTEXT), context.as_bytes()).unwrap();
     let request = abi::DomctlVcpucontext { vcpu, _pad0: 0, ctxt: CONTEXT };
     ask(control, abi::XEN_DOMCTL_SETVCPUCONTEXT, id, &request)
 }
@@ -143,7 +144,7 @@ pub(crate) const STEPS: [fn(&mut Guest, &Arc<Domain>); 9] = [
     |control, domain| {
         // The guest's own pages follow its tables, from address 0 on; the second is written to for the third.
         let root = domain.vcpu(0).unwrap().slot.lock().as_ref().unwrap().kernel_root.unwrap();
-        let frame = |i: u64| Mfn::new(root.raw() + i);
+        let frame = |i: u64| Mfn::new(root.mfn().raw() + i);
         let info = (0..64).filter_map(frame).find(|&m| {
             let state = control.hv.memory.frames.state(m);
             state.owner() == domain.owner && state.uses() == 1 && state.kind() == FrameType::Writable
@@ -151,7 +152,7 @@ pub(crate) const STEPS: [fn(&mut Guest, &Arc<Domain>); 9] = [
         control.hv.machine().load_root(root);
         as_guest(control.hv, domain, |caller| {
             let words = [info.unwrap().raw(), 64];
-            caller.hv.machine().write_guest(GuestAddr(0), words.as_bytes()).unwrap();
+            caller.hv.machine().write_guest(GuestAddr::new(0), words.as_bytes()).unwrap();
             caller.vcpu_op(&mut [VCPUOP_REGISTER_VCPU_INFO.into(), 0, 0, 0, 0, 0]).unwrap();
             assert!(caller.state.info.upcall_pending().load(SeqCst) != 0, "nothing is lost in the move");
             let control_gfn = info.unwrap().raw();

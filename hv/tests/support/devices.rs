@@ -8,9 +8,9 @@ use oxen_hv::{
     event::pirq::{Interrupts, Signal},
     hardware::CpuId,
     pci::{DeviceMemory, Message},
-    ports::Ports,
+    ports::{Ports, Registers, overlap},
 };
-use std::sync::MutexGuard;
+use std::{ops::RangeInclusive, sync::MutexGuard};
 
 impl Fake {
     /// The function and the register that a data port stands for, where a test has put functions.
@@ -47,16 +47,18 @@ impl Ports for Fake {
         peripherals.port_writes.push((port, bytes, value));
     }
 
+    fn has_own_port(&self, ports: RangeInclusive<u16>) -> bool {
+        [0x3f8..=0x3ff, 0x608..=0x60b].iter().any(|own| overlap(&ports, own))
+    }
+}
+
+impl Registers for Fake {
     fn read_msr(&self, msr: u32) -> Option<u64> {
         self.peripherals.lock().unwrap().msrs.get(&msr).copied()
     }
 
     fn write_msr(&self, msr: u32, value: u64) -> bool {
         self.peripherals.lock().unwrap().msrs.insert(msr, value).is_some()
-    }
-
-    fn is_own_port(&self, port: u16) -> bool {
-        (0x3f8..0x400).contains(&port) || (0x608..0x60c).contains(&port)
     }
 
     fn cpuid(&self, leaf: u32, _subleaf: u32) -> [u32; 4] {
@@ -113,15 +115,15 @@ impl Interrupts for Fake {
 
 impl DeviceMemory for Fake {
     fn read_device(&self, at: MachineAddr) -> u32 {
-        self.peripherals.lock().unwrap().device_memory.get(&at.0).copied().unwrap_or(u32::MAX)
+        self.peripherals.lock().unwrap().device_memory.get(&at.as_u64()).copied().unwrap_or(u32::MAX)
     }
 
     fn write_device(&self, at: MachineAddr, bytes: u8, value: u32) {
-        assert_eq!(at.0 % u64::from(bytes), 0, "the write is aligned");
+        assert_eq!(at.as_u64() % u64::from(bytes), 0, "the write is aligned");
         let mut peripherals = self.peripherals.lock().unwrap();
-        let mut bytes_of = peripherals.device_memory.get(&(at.0 & !3)).copied().unwrap_or(0).to_le_bytes();
-        let first = at.0 as usize % 4;
+        let mut bytes_of = peripherals.device_memory.get(&(at.as_u64() & !3)).copied().unwrap_or(0).to_le_bytes();
+        let first = at.as_u64() as usize % 4;
         bytes_of[first..first + usize::from(bytes)].copy_from_slice(&value.to_le_bytes()[..usize::from(bytes)]);
-        peripherals.device_memory.insert(at.0 & !3, u32::from_le_bytes(bytes_of));
+        peripherals.device_memory.insert(at.as_u64() & !3, u32::from_le_bytes(bytes_of));
     }
 }

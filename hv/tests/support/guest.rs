@@ -4,12 +4,12 @@ use super::{Fake, run_domain, table_word, this_cpu};
 use oxen_abi::{domid::DomId, errno::Errno};
 use oxen_hv::{
     Hypervisor,
-    addr::Mfn,
+    addr::{GuestAddr, Mfn},
     caller::Caller,
     domain::{
         Config, Domain,
         regs::Regs,
-        vcpu::{Processor, Vcpu, VcpuState},
+        vcpu::{Pauses, Processor, Vcpu, VcpuState},
     },
     mem::entry::Entry,
     reply::{Args, Reply, Stop},
@@ -47,7 +47,7 @@ impl Guest {
         let vcpu = domain.vcpu(0).unwrap().clone();
         let state = vcpu.slot.lock().take().unwrap();
         vcpu.is_initialised.store(true, Ordering::SeqCst);
-        vcpu.pauses.store(0, Ordering::SeqCst);
+        vcpu.pauses.store(Pauses::empty(), Ordering::SeqCst);
         Self { hv, domain, vcpu, state, regs: Regs::default() }
     }
 
@@ -58,6 +58,7 @@ impl Guest {
         Caller {
             hv: self.hv,
             cpu: this_cpu(),
+            shared: self.hv.cpu(this_cpu()).unwrap(),
             domain: &self.domain,
             vcpu: &self.vcpu,
             state: &mut self.state,
@@ -83,10 +84,16 @@ impl Guest {
         for (slot, (frame, writable)) in pages.enumerate() {
             table_word(self.hv, tables[3], slot).store(Entry::to(frame, flags | writable).0, Ordering::SeqCst);
         }
-        self.hv.memory.adopt_root(&self.domain.memory, tables[0]).unwrap();
-        self.state.kernel_root = Some(tables[0]);
+        self.state.kernel_root = Some(self.hv.memory.adopt_root(&self.domain.memory, tables[0]).unwrap());
         self.run();
         Home { tables, data }
+    }
+
+    /// Words in its memory.
+    pub(crate) fn put(&self, at: u64, words: &[u64]) {
+        for (index, &word) in words.iter().enumerate() {
+            self.hv.machine().write_guest_word(GuestAddr::new(at + 8 * index as u64), word).unwrap();
+        }
     }
 
     /// The guest runs on this CPU now.

@@ -3,30 +3,49 @@
 use super::{CPU, CPUS, Fake, MET_SUPERVISOR, RUNNING, this_cpu};
 use oxen_abi::errno::Errno;
 use oxen_hv::{
-    addr::{GuestAddr, GuestRange, GuestWords, Mfn, PAGE_BYTES, TABLE_ENTRIES},
+    addr::{GuestAddr, GuestHalf, GuestRange, GuestWords, Mfn, PAGE_BYTES, TABLE_ENTRIES},
     hardware::CpuId,
     heap::Reserve,
-    mem::{GuestFault, GuestMemory, HypervisorSpace, Ram, Tlb, entry::Entry},
+    mem::{GuestFault, GuestMemory, HypervisorSpace, Ram, RamFrame, Tlb, entry::Entry},
 };
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-impl Ram for Fake {
-    fn words(&self, mfn: Mfn) -> &'static [AtomicU64; TABLE_ENTRIES] {
-        &self.frames[mfn.index()].0
+/// Tests look at any frame.
+impl Fake {
+    pub(crate) fn words(&self, frame: impl Into<Mfn>) -> &'static [AtomicU64; TABLE_ENTRIES] {
+        &self.frames[frame.into().index()].0
     }
 
     #[expect(unsafe_code, reason = "one memory seen as words of either size, as the real machine does")]
-    fn halves(&self, mfn: Mfn) -> &'static [AtomicU32; 2 * TABLE_ENTRIES] {
-        let words: *const [AtomicU64; TABLE_ENTRIES] = self.words(mfn);
+    pub(crate) fn halves(&self, frame: impl Into<Mfn>) -> &'static [AtomicU32; 2 * TABLE_ENTRIES] {
+        let words: *const [AtomicU64; TABLE_ENTRIES] = self.words(frame);
         // SAFETY: as for `bytes`.
         unsafe { &*words.cast() }
     }
 
     #[expect(unsafe_code, reason = "one memory seen as words and as bytes, as the real machine does")]
-    fn bytes(&self, mfn: Mfn) -> &'static [AtomicU8; PAGE_BYTES] {
-        let words: *const [AtomicU64; TABLE_ENTRIES] = self.words(mfn);
+    pub(crate) fn bytes(&self, frame: impl Into<Mfn>) -> &'static [AtomicU8; PAGE_BYTES] {
+        let words: *const [AtomicU64; TABLE_ENTRIES] = self.words(frame);
         // SAFETY: both are 4096 bytes of atomics that live for ever and that any bits are a value of.
         unsafe { &*words.cast() }
+    }
+
+    pub(crate) fn clear(&self, frame: impl Into<Mfn>) {
+        self.words(frame).iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+}
+
+impl Ram for Fake {
+    fn words(&self, frame: RamFrame) -> &'static [AtomicU64; TABLE_ENTRIES] {
+        self.words(frame)
+    }
+
+    fn halves(&self, frame: RamFrame) -> &'static [AtomicU32; 2 * TABLE_ENTRIES] {
+        self.halves(frame)
+    }
+
+    fn bytes(&self, frame: RamFrame) -> &'static [AtomicU8; PAGE_BYTES] {
+        self.bytes(frame)
     }
 }
 
@@ -49,9 +68,9 @@ impl Tlb for Fake {
         this_cpu()
     }
 
-    fn load_root(&self, root: Mfn) {
+    fn load_root(&self, root: RamFrame) {
         let mut cpu = self.cpu(CPU.get());
-        cpu.root = Some(root);
+        cpu.root = Some(root.mfn());
         cpu.pages.clear();
         cpu.tables.clear();
     }
@@ -70,7 +89,7 @@ impl Tlb for Fake {
             match va {
                 // INVLPG drops all paging-structure caches too (Intel SDM vol. 3A, 4.10.4.1).
                 Some(va) => {
-                    cpu.pages.remove(&(va.0 >> 12));
+                    cpu.pages.remove(&(va.as_u64() >> 12));
                 }
                 None => {
                     cpu.pages.clear();
@@ -94,40 +113,40 @@ impl Fake {
     /// The frame behind a guest address, as this CPU sees it.
     pub(crate) fn translate(&self, va: GuestAddr, write: bool) -> Result<Mfn, GuestFault> {
         let mut cpu = self.cpu(CPU.get());
-        if let Some(entry) = cpu.pages.get(&(va.0 >> 12))
+        if let Some(entry) = cpu.pages.get(&(va.as_u64() >> 12))
             && (!write || entry.is_writable())
         {
             note_user(*entry);
             return Ok(entry.mfn().unwrap());
         }
-        let (table, allowed) = match cpu.tables.get(&(va.0 >> 21)) {
+        let (table, allowed) = match cpu.tables.get(&(va.as_u64() >> 21)) {
             Some(&known) => known,
             None => {
-                let mut table = cpu.root.ok_or(GuestFault(va))?;
+                let mut table = cpu.root.ok_or(GuestFault::at(va))?;
                 let mut allowed = Entry(Entry::WRITABLE | Entry::USER);
                 for level in (2..=4).rev() {
                     let word = &self.words(table)[va.slot(level).index()];
                     let entry = Entry(word.load(Ordering::SeqCst));
                     if !entry.is_present() {
-                        return Err(GuestFault(va));
+                        return Err(GuestFault::at(va));
                     }
                     word.fetch_or(Entry::ACCESSED, Ordering::SeqCst);
                     allowed.0 &= entry.0;
                     table = entry.mfn().unwrap();
                 }
-                cpu.tables.insert(va.0 >> 21, (table, allowed));
+                cpu.tables.insert(va.as_u64() >> 21, (table, allowed));
                 (table, allowed)
             }
         };
         let word = &self.words(table)[va.slot(1).index()];
         let entry = Entry(word.load(Ordering::SeqCst));
         if !entry.is_present() || write && !(allowed.is_writable() && entry.is_writable()) {
-            return Err(GuestFault(va));
+            return Err(GuestFault::at(va));
         }
         word.fetch_or(Entry::ACCESSED | if write { Entry::DIRTY } else { 0 }, Ordering::SeqCst);
         let seen = Entry(entry.0 & (allowed.0 | !(Entry::WRITABLE | Entry::USER)));
         note_user(seen);
-        cpu.pages.insert(va.0 >> 12, seen);
+        cpu.pages.insert(va.as_u64() >> 12, seen);
         Ok(entry.mfn().unwrap())
     }
 
@@ -146,7 +165,7 @@ impl Fake {
             })
         };
         if self.watches_reads.load(Ordering::SeqCst) && may_read() != Some(true) {
-            return Err(GuestFault(start));
+            return Err(GuestFault::at(start));
         }
         assert!(!MET_SUPERVISOR.get(), "law 8: the hypervisor read its own memory in a guest's name, at {start:?}");
         Ok(())
@@ -161,7 +180,7 @@ impl Fake {
     ) -> Result<(), GuestFault> {
         let mut done = 0;
         while done < count {
-            let va = GuestAddr(start.0.wrapping_add(done as u64));
+            let va = GuestAddr::new(start.as_u64().wrapping_add(done as u64));
             assert!(va.is_guest_range(1), "{va:?} was not judged");
             let here = (count - done).min(PAGE_BYTES - va.offset());
             let page = self.bytes(self.in_ram(self.translate(va, write)?));
@@ -190,12 +209,19 @@ impl GuestMemory for Fake {
         written
     }
 
+    fn read_guest_half(&self, from: GuestHalf) -> Result<u32, GuestFault> {
+        let mut bytes = [0; 4];
+        self.each_byte(from.start(), 4, false, |i, byte| bytes[i] = byte.load(Ordering::SeqCst))?;
+        self.judge_read(from.start(), 4)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
     fn read_guest_words<const N: usize>(&self, from: GuestWords<N>) -> Result<[u64; N], GuestFault> {
         let mut words = [0; N];
         MET_SUPERVISOR.set(false);
         for (i, word) in words.iter_mut().enumerate() {
-            let at = GuestAddr(from.start().0.wrapping_add(8 * i as u64));
-            if at.0.is_multiple_of(8) {
+            let at = GuestAddr::new(from.start().as_u64().wrapping_add(8 * i as u64));
+            if at.as_u64().is_multiple_of(8) {
                 *word = self.words(self.in_ram(self.translate(at, false)?))[at.offset() / 8].load(Ordering::SeqCst);
             } else {
                 let mut bytes = [0; 8];
@@ -213,8 +239,8 @@ impl GuestMemory for Fake {
 
     fn write_guest_words<const N: usize>(&self, to: GuestWords<N>, words: [u64; N]) -> Result<(), GuestFault> {
         for (i, word) in words.into_iter().enumerate() {
-            let at = GuestAddr(to.start().0.wrapping_add(8 * i as u64));
-            if at.0.is_multiple_of(8) {
+            let at = GuestAddr::new(to.start().as_u64().wrapping_add(8 * i as u64));
+            if at.as_u64().is_multiple_of(8) {
                 let frame = self.in_ram(self.translate(at, true)?);
                 self.words(frame)[at.offset() / 8].store(word, Ordering::SeqCst);
             } else {

@@ -10,6 +10,7 @@ pub(crate) mod control;
 mod devices;
 pub(crate) mod dice;
 pub(crate) mod guest;
+pub(crate) mod hostile;
 mod memory;
 mod processor;
 mod promises;
@@ -21,7 +22,7 @@ use oxen_hv::{
     grant::Policy,
     hardware::CpuId,
     machine::Machine,
-    mem::{Ram, entry::Entry, frame_table::FrameTable},
+    mem::{entry::Entry, frame_table::FrameTable},
 };
 use std::{
     cell::{Cell, RefCell},
@@ -46,10 +47,13 @@ pub(crate) const OWN_LINE: u32 = 22;
 pub(crate) const CONTROLLER: u64 = 0xfec0_0000;
 
 thread_local! {
-    /// The locks that this CPU holds.
-    static HELD: &'static oxen_hv::lock::Held = Box::leak(Box::new(oxen_hv::lock::Held::nothing()));
+    /// The locks that each CPU holds, as far as this thread is one.
+    static HELD: &'static [oxen_hv::lock::Held; CPUS] =
+        Box::leak(Box::new([const { oxen_hv::lock::Held::nothing() }; CPUS]));
     static CPU: Cell<u16> = const { Cell::new(0) };
     static RUNNING: RefCell<Option<(&'static Hypervisor<Fake>, Arc<Domain>)>> = const { RefCell::new(None) };
+    /// What other CPUs do while this one waits for them.
+    static ELSEWHERE: Cell<fn()> = const { Cell::new(std::thread::yield_now) };
     /// Whether a translation was the supervisor's alone, since this was last cleared.
     static MET_SUPERVISOR: Cell<bool> = const { Cell::new(false) };
 }
@@ -62,6 +66,11 @@ pub(crate) fn run_domain(hv: &'static Hypervisor<Fake>, domain: &Arc<Domain>) {
 /// Makes this thread a CPU.
 pub(crate) fn on_cpu(cpu: u16) {
     CPU.set(cpu);
+}
+
+/// Says what happens while this CPU waits for others: where one thread is several, it lets those go on.
+pub(crate) fn while_waiting(elsewhere: fn()) {
+    ELSEWHERE.set(elsewhere);
 }
 
 /// The CPU that this thread is.
@@ -196,7 +205,7 @@ pub(crate) fn boot_with(frames: usize, grants: Policy) -> &'static Hypervisor<Fa
     table.donate(Mfn::new(OWN_FRAMES as u64).unwrap(), (frames - OWN_FRAMES) as u64);
     // Threads are CPUs, and there may be fewer real ones: who holds the lock must get one.
     oxen_hv::lock::listen_while_waiting(std::thread::yield_now);
-    oxen_hv::lock::watch(|| HELD.with(|held| *held));
+    oxen_hv::lock::watch(|| HELD.with(|held| &held[usize::from(CPU.get())]));
     for cpu in 0..CPUS {
         table.tlb.join(CpuId(cpu as u16));
     }

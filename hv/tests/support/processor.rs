@@ -1,6 +1,6 @@
 //! The processors of the fake machine: they count what they are told, and their clock is a number.
 
-use super::{CPU, Fake, this_cpu};
+use super::{CPU, ELSEWHERE, Fake, this_cpu};
 use oxen_hv::{
     domain::vcpu::{Processor, VcpuState},
     hardware::{Clock, CpuId, Power},
@@ -127,7 +127,7 @@ impl Clock for Fake {
     }
 
     fn relax(&self) {
-        std::thread::yield_now();
+        ELSEWHERE.get()();
     }
 
     fn wall_clock_at_boot(&self) -> (u64, u32) {

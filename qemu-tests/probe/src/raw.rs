@@ -55,7 +55,7 @@ pub(crate) fn numbered(number: u64, a1: u64, a2: u64) -> i64 {
     result
 }
 
-/// Asks for the version by the page; says whether RCX and R11 came back as they were.
+/// Asks for the version by the page; returns whether RCX and R11 came back as they were.
 #[cfg(target_os = "none")]
 pub(crate) fn page_keeps_registers() -> bool {
     unsafe extern "C" {
@@ -207,7 +207,7 @@ core::arch::global_asm!(
     "or rax, rdx",
     "mov [rsi], r8",
     "ret",
-    // The register in edi, the value in rsi; answers whether it faulted.
+    // The register in edi, the value in rsi; returns whether it faulted.
     "probe_wrmsr:",
     "mov ecx, edi",
     "xor r8d, r8d",
@@ -288,7 +288,7 @@ pub(crate) fn try_rdmsr(number: u32) -> Option<u64> {
     (failed == 0).then_some(value)
 }
 
-/// Writes a model-specific register of those that no code of ours relies on; says whether it took.
+/// Writes a model-specific register of those that no code of ours relies on; returns whether it took.
 #[cfg(target_os = "none")]
 pub(crate) fn try_wrmsr(number: u32, value: u64) -> bool {
     unsafe extern "C" {

@@ -73,11 +73,25 @@ pub(super) fn grants_reach_only_what_was_granted(lab: &Lab<'_>) -> Result<Verdic
 }
 
 pub(super) fn a_vcpus_registers_take_only_safe_values(lab: &Lab<'_>) -> Result<Verdict> {
-    ask(lab, "cpu")
+    for cpus in [1, 2] {
+        let mut machine = lab.machine("")?;
+        machine.smp = cpus;
+        machine.modules = vec![probe(lab, "cpu")];
+        judge(&lab.boot(&machine)?)?;
+    }
+    Ok(Verdict::Passed)
 }
 
 pub(super) fn polls_timers_and_vcpus_answer_as_xen(lab: &Lab<'_>) -> Result<Verdict> {
     ask(lab, "schedule")
+}
+
+/// With more vcpus than `shared_info` has room for.
+pub(super) fn vcpus_without_a_place_in_shared_info_answer_as_xen(lab: &Lab<'_>) -> Result<Verdict> {
+    let mut machine = lab.machine("")?;
+    machine.append.push_str(" dom0_max_vcpus=40");
+    machine.modules = vec![probe(lab, "vcpus")];
+    judge(&lab.boot(&machine)?)
 }
 
 pub(super) fn devices_interrupt_by_message_as_on_xen(lab: &Lab<'_>) -> Result<Verdict> {

@@ -141,7 +141,7 @@ pub(super) fn debians_kernel_works_as_dom0_on_four_cpus(lab: &Lab<'_>) -> Result
     works(lab, debian::kernel, 4)
 }
 
-/// blkfront against dom0's backend, on four vcpus, created and buried by dom0's toolstack.
+/// blkfront against dom0's backend, on four vcpus, created and destroyed by dom0's toolstack.
 pub(super) fn debians_kernel_works_as_a_guest_with_a_disk(lab: &Lab<'_>) -> Result<Verdict> {
     let linux = match linux(lab, &Ramdisk::new(lab.workspace, "linux").disks().script(DISK_WORK)) {
         Ok(linux) => linux,

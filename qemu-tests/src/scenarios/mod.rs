@@ -7,6 +7,7 @@ use crate::lab::{Lab, Verdict};
 mod backends;
 mod blkfront;
 mod boot;
+mod budget;
 mod crowd;
 mod demo;
 mod disks;
@@ -87,6 +88,7 @@ scenarios! {
     linux::debians_kernel_works_as_a_guest_with_a_disk,
     linux::debians_kernel_works_as_dom0_on_four_cpus,
     boot::a_dom0_finds_the_firmwares_tables,
+    boot::a_hypervisor_that_checks_itself_finds_nothing,
     linux::debian_13s_kernel_works_as_a_guest_and_as_dom0,
     linux::debian_11s_kernel_works_as_a_guest,
     linux::debians_boot_image_works_as_dom0_and_powers_off,
@@ -99,6 +101,8 @@ scenarios! {
     interop::linux_follows_its_target_as_on_real_xen,
     interop::hog_follows_its_target_on_real_xen,
     interop::the_probe_has_the_same_answers_on_real_xen,
+    interop::a_guests_counter_is_as_its_mode_says_on_both,
+    interop::a_guest_sees_of_the_processor_what_debians_tools_leave_on_both,
     interop::what_is_drawn_from_seeds_does_the_same_on_real_xen,
     gallery::debian_11s_kernel_works_as_a_guest_and_as_dom0,
     gallery::debian_12s_kernel_works_as_a_guest_and_as_dom0,
@@ -152,6 +156,7 @@ scenarios! {
     hypercalls::polls_timers_and_vcpus_answer_as_xen,
     hypercalls::privileged_instructions_and_written_tables_are_emulated,
     hypercalls::batches_and_control_calls_answer_as_xen,
+    hypercalls::vcpus_without_a_place_in_shared_info_answer_as_xen,
     hypercalls::devices_interrupt_by_message_as_on_xen,
     hypercalls::what_tools_for_a_host_ask_is_answered_as_by_xen,
     hypercalls::arguments_are_as_wide_as_in_xens_headers,
@@ -203,4 +208,5 @@ scenarios! {
     guests::a_guest_of_the_packaged_crates_builds_and_boots,
     guests::two_guests_make_a_device_of_their_own,
     guests::bench_measures_as_a_guest,
+    budget::no_primitive_costs_more_than_it_may,
 }

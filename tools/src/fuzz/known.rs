@@ -22,7 +22,7 @@ const KNOWN: [Known; 10] = [
     known(&["hypercall 49("], "-14", "how Xen goes on with its shadow tables"),
     known(&["kexec_op(", "xenoprof_op("], "", "there is no other kernel to boot, and no profiler"),
     Known {
-        both: &["platform_op.core_parking(", "sysctl.cpu_hotplug("],
+        both: &["platform_op.core_parking(", "platform_op.microcode_update(", "sysctl.cpu_hotplug("],
         xen: "multicall[",
         lasts: true,
         why: "a batch goes on behind it; Xen's ends where work goes to another processor",

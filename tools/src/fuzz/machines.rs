@@ -1,14 +1,15 @@
 //! The guest `probe` on real Xen and on Oxen.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::lines::{SAID, Transcript};
 use crate::linux_dom0;
 use crate::qemu::{Machine, Module, add_to_ramdisk};
 use crate::run::dom0_args;
-use crate::session::Session;
+use crate::session::{Exit, Session};
 use crate::workspace::Workspace;
 
 /// As which domain the guest runs.
@@ -33,25 +34,35 @@ pub struct Sides<'a> {
     pub cpu: String,
     /// As what the guest runs.
     pub place: Place,
-    /// How long a boot may take.
+    /// How long the guest may say nothing before its machine is stopped.
     pub limit: Duration,
 }
 
+/// Seconds that a Linux dom0 waits for the guest: it is the limit for silence that ends a machine.
+const PATIENCE: u32 = 1_000_000;
+
 impl Sides<'_> {
-    /// Boots both with the same options for the guest; what each said.
+    /// Boots both with the same options for the guest; what the guest said on real Xen, and on Oxen.
     ///
     /// # Errors
     /// Fails when a machine cannot be described or started. A guest that does not come to its end has said what it has.
-    pub fn run(&self, options: &str) -> Result<(String, String)> {
-        let run = |machine: Machine| -> Result<String> {
-            Ok(Session::start(&machine, false)?.finish(Instant::now() + self.limit)?.transcript)
-        };
+    pub(super) fn run(&self, options: &str) -> Result<(Transcript, Transcript)> {
         std::thread::scope(|scope| {
-            let theirs = scope.spawn(|| run(self.machine(true, options)?));
-            let ours = run(self.machine(false, options)?);
+            let theirs = scope.spawn(|| self.run_on(true, options));
+            let ours = self.run_on(false, options)?;
             let theirs = theirs.join().ok().context("the thread of real Xen's machine died")?;
-            Ok((theirs?, ours?))
+            Ok((theirs?, ours))
         })
+    }
+
+    /// Boots one of them.
+    ///
+    /// # Errors
+    /// As [`Sides::run`].
+    pub(super) fn run_on(&self, on_xen: bool, options: &str) -> Result<Transcript> {
+        let machine = self.machine(on_xen, options)?;
+        let outcome = Session::start(&machine, false)?.finish_unless_silent(SAID, self.limit)?;
+        Ok(Transcript::read(&outcome.transcript, outcome.exit == Exit::Deadline))
     }
 
     fn machine(&self, on_xen: bool, options: &str) -> Result<Machine> {
@@ -77,9 +88,8 @@ impl Sides<'_> {
         let config = format!("name = \"fuzz\"\nkernel = \"guests/probe\"\nmemory = 32\ncmdline = \"{options}\"\n");
         let probe = std::fs::read(&probe).context("the probe is not built")?;
         let files = [("fuzz.cfg".to_owned(), config.into_bytes()), ("guests/probe".to_owned(), probe)];
-        let limit = self.limit.as_secs();
         if on_xen {
-            let script = format!("create fuzz.cfg; finish fuzz {limit}");
+            let script = format!("follow fuzz; create fuzz.cfg; finish fuzz {PATIENCE}");
             return linux_dom0::machine(self.workspace, Some(&self.xen), folder, &script, &files);
         }
         let mut machine =

@@ -6,13 +6,14 @@ mod known;
 mod lines;
 mod machines;
 mod shrink;
+mod walk;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
-use self::lines::{Difference, Transcript};
+use self::lines::{Difference, Place as Step, Transcript};
 pub use self::machines::{Place, Sides};
 use crate::process::step;
 use crate::qemu::CPU;
@@ -62,8 +63,8 @@ pub struct Args {
     /// Tell known differences as well
     #[arg(long)]
     all: bool,
-    /// Seconds after which a boot is stopped
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    /// Seconds without a word of the guest's after which its machine is stopped
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
 }
 
@@ -84,6 +85,11 @@ impl Seeds {
     /// What the guest is told besides which they are.
     fn draw(&self) -> &'static str {
         if self.control { " draw=control" } else { "" }
+    }
+
+    /// The steps by seed and call.
+    fn plan(self) -> impl Iterator<Item = Step> {
+        (self.first..self.first + self.count).flat_map(move |seed| (0..self.calls).map(move |call| (seed, call)))
     }
 
     /// The sequence of one seed.
@@ -127,17 +133,22 @@ fn compare_with(workspace: &Workspace, xen: &Path, args: &Args) -> Result<()> {
         return sweep(&sides, args.all);
     }
     let seeds = Seeds { first: args.seed, count: args.count, calls: args.calls, control: args.control };
-    let (steps, differences) = compare(&sides, seeds, args.all)?;
-    for difference in &differences {
-        println!("{difference}");
-        if !args.no_shrink {
-            let least = shrink::least(&sides, difference, seeds)?;
-            println!("  least sequence (`fuzz={} only={}` for the probe):", difference.label, least.calls);
-            print!("{}", least.text);
+    let (mut steps, mut count) = (0, 0);
+    for part in walk::boots(seeds) {
+        let (done, differences) = compare(&sides, part, args.all)?;
+        steps += done;
+        count += differences.len();
+        for difference in &differences {
+            println!("{difference}");
+            if !args.no_shrink {
+                let least = shrink::least(&sides, difference, seeds)?;
+                println!("  least sequence (`fuzz={} only={}` for the probe):", difference.label, least.calls);
+                print!("{}", least.text);
+            }
         }
     }
-    println!("fuzz: {steps} calls and instructions, {} differences", differences.len());
-    ensure!(differences.is_empty(), "the answers differ");
+    println!("fuzz: {steps} calls and instructions, {count} differences");
+    ensure!(count == 0, "the answers differ");
     Ok(())
 }
 
@@ -147,8 +158,7 @@ fn compare_with(workspace: &Workspace, xen: &Path, args: &Args) -> Result<()> {
 /// Fails when a side cannot be booted or does not come to its end, and when there are differences that nobody knows of.
 fn sweep(sides: &Sides<'_>, all: bool) -> Result<()> {
     let (xen, oxen) = sides.run("fuzz=0 sweep=1")?;
-    let (xen, oxen) = (Transcript::read(&xen), Transcript::read(&oxen));
-    let differences = xen.differences(&oxen, all);
+    let differences = xen.differences(&oxen, None, all);
     for Difference { xen, oxen, .. } in &differences {
         println!("Xen  {xen}\nOxen {oxen}");
     }
@@ -158,34 +168,34 @@ fn sweep(sides: &Sides<'_>, all: bool) -> Result<()> {
     Ok(())
 }
 
-/// Runs the seeds on both sides; answers how many steps were compared, and the first difference of each sequence.
+/// Runs the seeds on both sides; returns how many steps were compared, and the first difference of each sequence.
 ///
 /// # Errors
-/// Fails when a side cannot be booted, or says nothing.
+/// Fails when a side cannot be booted, or its guest does not begin.
 pub fn compare(sides: &Sides<'_>, seeds: Seeds, all: bool) -> Result<(usize, Vec<Difference>)> {
-    let mut differences = Vec::new();
-    let mut steps = 0;
-    let mut next = seeds.first;
-    let end = seeds.first + seeds.count;
-    // What ends one of the guests ends the boot; the rest is asked in another.
-    while next < end {
-        let options = format!("fuzz={next} count={} calls={}{}", end - next, seeds.calls, seeds.draw());
-        step(&format!("seeds {next} to {}", end - 1));
-        let (xen, oxen) = sides.run(&options)?;
-        let (xen, oxen) = (Transcript::read(&xen), Transcript::read(&oxen));
-        steps += xen.len().min(oxen.len());
-        differences.extend(xen.differences(&oxen, all));
-        if xen.is_done && oxen.is_done {
-            break;
-        }
-        let Some(reached) = xen.last_label().min(oxen.last_label()) else {
-            bail!("a guest said nothing; transcripts in {}", sides.folder.display())
-        };
-        for side in ["xen", "oxen"] {
-            let said = sides.folder.join(side).join("run.log");
-            std::fs::copy(&said, said.with_file_name(format!("to-{reached}.log")))?;
-        }
-        next = reached + 1;
+    let transcripts = || format!("transcripts in {}", sides.folder.display());
+    walk::walk(seeds, all, &mut Booted(sides)).with_context(transcripts)
+}
+
+/// Machines that are booted.
+struct Booted<'a>(&'a Sides<'a>);
+
+impl walk::Ask for Booted<'_> {
+    fn ask(&mut self, seeds: Seeds) -> Result<(Transcript, Transcript)> {
+        step(&format!("seeds {} to {}", seeds.first, seeds.first + seeds.count - 1));
+        self.0.run(&format!("fuzz={} count={} calls={}{}", seeds.first, seeds.count, seeds.calls, seeds.draw()))
     }
-    Ok((steps, differences))
+
+    fn stopped(&mut self, seeds: Seeds, place: Step, xen: &Transcript, oxen: &Transcript) -> Result<()> {
+        let (seed, call) = place;
+        for side in ["xen", "oxen"] {
+            let said = self.0.folder.join(side).join("run.log");
+            std::fs::copy(&said, said.with_file_name(format!("to-{seed}.log")))?;
+        }
+        let options = format!("fuzz={seed} calls={} names=1{}", seeds.calls, seeds.draw());
+        let name = self.0.run_on(false, &options)?.line(place);
+        let (xen, oxen) = (xen.line(place), oxen.line(place));
+        step(&format!("seed {seed} call {call} `{name}`: Xen {xen}; Oxen {oxen}"));
+        Ok(())
+    }
 }

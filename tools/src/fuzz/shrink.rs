@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::Result;
 
 use super::Seeds;
-use super::lines::{Difference, Transcript};
+use super::lines::Difference;
 use super::machines::Sides;
 
 /// How often the guest is booted for one difference, at most.
@@ -77,17 +77,19 @@ fn first_that_differs(
     last: u64,
 ) -> Result<Option<(Vec<u64>, String)>> {
     let mut list = String::new();
-    for part in parts {
+    let mut plan = Vec::new();
+    for (label, part) in (0..).zip(parts) {
         let next = option(part, last);
         if list.len() + next.len() > MAX_LIST {
             break;
         }
         let between = if list.is_empty() { "" } else { "+" };
         let _ = write!(list, "{between}{next}");
+        plan.extend(part.iter().chain([&last]).map(|call| (label, *call)));
     }
     let (xen, oxen) = sides.run(&format!("fuzz={} only={list}{}", seed.first, seed.draw()))?;
-    let (xen, oxen) = (Transcript::read(&xen), Transcript::read(&oxen));
-    let found = xen.differences(&oxen, false).into_iter().find(|difference| difference.call == last);
+    let reached = xen.reached(&oxen, plan.into_iter());
+    let found = xen.differences(&oxen, reached, false).into_iter().find(|difference| difference.call == last);
     Ok(found.and_then(|difference| {
         let part = parts.get(usize::try_from(difference.label).ok()?)?.clone();
         let mut text = String::new();

@@ -20,9 +20,11 @@ create() {
     xl create -q "$@" 'on_poweroff="preserve"' 'on_crash="preserve"' || echo "dom0: no guest of $1"
 }
 
-# has_ended NAME: whether a guest has shut down, has crashed, or is gone.
+# has_ended NAME: whether a guest has shut down, has crashed, or is gone. A list that fails says nothing of it.
 has_ended() {
-    case $(xl list "$1" 2>/dev/null | awk 'NR == 2 { print $5 }') in
+    local all
+    all=$(xl list 2>/dev/null) || return 1
+    case $(echo "$all" | awk -v name="$1" '$1 == name { print $5 }') in
     *[scd]* | '') true ;;
     *) false ;;
     esac
@@ -46,7 +48,8 @@ finish() {
     [ $tries = 0 ] && echo "dom0: $1 did not end in $2 seconds"
     usleep 300000
     xl destroy $1
-    [ -p /var/log/xen/console/guest-$1.log ] || show $1
+    # Whoever follows it has the rest when xenconsoled has let go of it.
+    if [ -p /var/log/xen/console/guest-$1.log ]; then wait; else show $1; fi
 }
 
 # until_said NAME TEXT SECONDS: waits for a guest to say something.

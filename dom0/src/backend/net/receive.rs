@@ -198,6 +198,29 @@ mod tests {
         let _ = front.publish();
     }
 
+    /// A ring's page without requests yet.
+    fn blank() -> [Page; 1] {
+        [[const { AtomicU32::new(0) }; 1024]]
+    }
+
+    /// Both ends of a ring, and of a bridge: the interface's port, and another's.
+    struct Ends<'a> {
+        front: Front<'a>,
+        back: ReceiveRing<'a>,
+        port: BridgePort,
+        sender: BridgePort,
+    }
+
+    fn ends(page: &[Page; 1]) -> Ends<'_> {
+        let bridge = Bridge::new(|| 0, usize::MAX);
+        Ends {
+            front: Front::new(page).unwrap(),
+            back: ReceiveRing::attach(page).unwrap(),
+            port: bridge.attach("a"),
+            sender: bridge.attach("b"),
+        }
+    }
+
     /// A TCP frame over IPv4 with this many bytes of payload, not cut yet.
     fn long(payload: usize) -> Packet {
         let mut bytes = alloc::vec![0xff; 12];
@@ -215,11 +238,8 @@ mod tests {
     /// On the host no grant holds: each slot says so, and all else is as for a frame that came through.
     #[test]
     fn a_long_frame_takes_a_slot_for_each_page_and_one_that_tells_of_segments() {
-        let page: [Page; 1] = [[const { AtomicU32::new(0) }; 1024]];
-        let mut front = Front::new(&page).unwrap();
-        let mut back = ReceiveRing::attach(&page).unwrap();
-        let bridge = Bridge::new(|| 0, usize::MAX);
-        let (port, sender) = (bridge.attach("a"), bridge.attach("b"));
+        let page = blank();
+        let Ends { mut front, mut back, port, sender } = ends(&page);
         port.set_offload(Offload { checksum_v4: true, segmentation_v4: true, ..Offload::default() });
         sender.send(long(9000)).unwrap();
         sender.send(Packet::plain(alloc::vec![0xff; 60])).unwrap();
@@ -248,11 +268,8 @@ mod tests {
     /// Linux's frontend gives a program frames behind 256 bytes, and says so while it is connected.
     #[test]
     fn before_a_frame_stays_the_room_that_the_frontend_wants() {
-        let page: [Page; 1] = [[const { AtomicU32::new(0) }; 1024]];
-        let mut front = Front::new(&page).unwrap();
-        let mut back = ReceiveRing::attach(&page).unwrap();
-        let bridge = Bridge::new(|| 0, usize::MAX);
-        let (port, sender) = (bridge.attach("a"), bridge.attach("b"));
+        let page = blank();
+        let Ends { mut front, mut back, port, sender } = ends(&page);
         port.set_offload(Offload { checksum_v4: true, segmentation_v4: true, ..Offload::default() });
         let mut receiver = Receiver::new(DomId(1), true, None);
         receiver.set_headroom(256);
@@ -293,11 +310,8 @@ mod tests {
 
     #[test]
     fn who_takes_one_page_gets_no_longer_frame() {
-        let page: [Page; 1] = [[const { AtomicU32::new(0) }; 1024]];
-        let mut front = Front::new(&page).unwrap();
-        let mut back = ReceiveRing::attach(&page).unwrap();
-        let bridge = Bridge::new(|| 0, usize::MAX);
-        let (port, sender) = (bridge.attach("a"), bridge.attach("b"));
+        let page = blank();
+        let Ends { mut front, mut back, port, sender } = ends(&page);
         sender.send(Packet::plain(alloc::vec![0xff; 4097])).unwrap();
         sender.send(Packet::plain(alloc::vec![0xff; 4096])).unwrap();
         give(&mut front, 0..8);

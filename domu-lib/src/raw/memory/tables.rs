@@ -106,34 +106,31 @@ pub(crate) unsafe fn update_va_mapping(address: u64, entry: u64, flags: u64) -> 
 /// # Errors
 /// How many were applied, and why the next one was not.
 pub(crate) unsafe fn mmu_update(updates: &[mmu::MmuUpdate], domain: DomId) -> Result<(), (usize, Errno)> {
-    let mut done = 0u32;
-    // SAFETY: the list is as long as we say; its effects are the caller's.
-    let result = unsafe {
-        call4::<{ Hypercall::MmuUpdate as u32 }>(
-            updates.as_ptr() as u64,
-            updates.len() as u64,
-            (&raw mut done) as u64,
-            u64::from(domain.0),
-        )
-    };
-    Errno::check(result).map(|_| ()).map_err(|errno| (done as usize, errno))
+    // SAFETY: handed to the caller.
+    unsafe { apply::<{ Hypercall::MmuUpdate as u32 }, _>(updates, domain) }
 }
 
 /// Applies extended operations in order.
 ///
 /// # Safety
 /// As for [`update_va_mapping`].
+///
+/// # Errors
+/// As for [`mmu_update`].
 pub(crate) unsafe fn mmuext_op(ops: &[mmu::MmuextOp], domain: DomId) -> Result<(), (usize, Errno)> {
+    // SAFETY: handed to the caller.
+    unsafe { apply::<{ Hypercall::MmuextOp as u32 }, _>(ops, domain) }
+}
+
+/// Hands a list to a hypercall that says how far it came.
+///
+/// # Safety
+/// The call takes a list of `T`; its effects are the caller's.
+unsafe fn apply<const CALL: u32, T>(list: &[T], domain: DomId) -> Result<(), (usize, Errno)> {
     let mut done = 0u32;
-    // SAFETY: as above.
-    let result = unsafe {
-        call4::<{ Hypercall::MmuextOp as u32 }>(
-            ops.as_ptr() as u64,
-            ops.len() as u64,
-            (&raw mut done) as u64,
-            u64::from(domain.0),
-        )
-    };
+    let place = (&raw mut done) as u64;
+    // SAFETY: the list is as long as we say; its effects are the caller's.
+    let result = unsafe { call4::<CALL>(list.as_ptr() as u64, list.len() as u64, place, u64::from(domain.0)) };
     Errno::check(result).map(|_| ()).map_err(|errno| (done as usize, errno))
 }
 

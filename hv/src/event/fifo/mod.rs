@@ -14,10 +14,10 @@ pub(crate) mod record;
 mod word;
 
 use crate::{
-    addr::{Mfn, PAGE_BYTES},
+    addr::PAGE_BYTES,
     config::MAX_PORTS,
     heap::{self, Reserve},
-    mem::{Ram, frame_table::FrameTable},
+    mem::{Hold, Ram, RamFrame, frame_table::FrameTable},
 };
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -37,14 +37,14 @@ const MAX_PAGES: usize = MAX_PORTS / WORDS;
 /// The words of a frame of the guest's that is held writable.
 #[derive(Clone, Copy, Debug)]
 struct SharedFrame {
-    mfn: Mfn,
+    frame: RamFrame,
     words: &'static [AtomicU32; WORDS],
 }
 
 /// A vcpu's control block.
 #[derive(Clone, Copy, Debug)]
 struct Control {
-    mfn: Mfn,
+    frame: RamFrame,
     ready: &'static AtomicU32,
     heads: &'static [AtomicU32; EVTCHN_FIFO_MAX_QUEUES],
 }
@@ -98,17 +98,23 @@ impl Fifo {
     ///
     /// # Errors
     /// `Inval` if it has one or if the block does not fit: the frame stays the caller's.
-    pub(crate) fn set_control(&mut self, memory: &impl Ram, vcpu: u32, mfn: Mfn, offset: u32) -> Result<(), Errno> {
+    pub(crate) fn set_control(
+        &mut self,
+        memory: &impl Ram,
+        vcpu: u32,
+        frame: RamFrame,
+        offset: u32,
+    ) -> Result<(), Errno> {
         const HEADS: usize = core::mem::offset_of!(EvtchnFifoControlBlock, head) / 4;
         let place = &mut self.vcpus.get_mut(vcpu as usize).ok_or(Errno::Inval)?.control;
         if place.is_some() {
             return Err(Errno::Inval);
         }
         let block =
-            memory.halves(mfn).get(offset as usize / 4..).filter(|_| control_fits(offset)).ok_or(Errno::Inval)?;
+            memory.halves(frame).get(offset as usize / 4..).filter(|_| control_fits(offset)).ok_or(Errno::Inval)?;
         let ready = block.first().ok_or(Errno::Inval)?;
         let heads = block.get(HEADS..).and_then(<[_]>::first_chunk).ok_or(Errno::Inval)?;
-        *place = Some(Control { mfn, ready, heads });
+        *place = Some(Control { frame, ready, heads });
         Ok(())
     }
 
@@ -116,9 +122,9 @@ impl Fifo {
     ///
     /// # Errors
     /// `NoSpc` if every port has one: the frame stays the caller's.
-    pub(crate) fn add_page(&mut self, memory: &impl Ram, mfn: Mfn) -> Result<u32, Errno> {
+    pub(crate) fn add_page(&mut self, memory: &impl Ram, frame: RamFrame) -> Result<u32, Errno> {
         let first = self.words_end();
-        self.pages.push(SharedFrame { mfn, words: memory.halves(mfn) }).map_err(|_| Errno::NoSpc)?;
+        self.pages.push(SharedFrame { frame, words: memory.halves(frame) }).map_err(|_| Errno::NoSpc)?;
         Ok(first)
     }
 
@@ -175,7 +181,7 @@ impl Fifo {
         Raised { is_new, is_ready: control.ready.fetch_or(bit, Ordering::SeqCst) & bit == 0 }
     }
 
-    /// Unmasks a port. Says whether it is pending, and so is to be raised again.
+    /// Unmasks a port. Returns whether it is pending, and so is to be raised again.
     pub(crate) fn unmask(&self, port: u32) -> bool {
         self.word(port).is_some_and(|word| {
             word.clear(MASKED);
@@ -202,13 +208,13 @@ impl Fifo {
 
     /// Gives back every frame of the guest's.
     pub(crate) fn release(&self, frames: &FrameTable) {
-        self.each_frame().for_each(|mfn| frames.put_use(mfn));
+        self.each_frame().for_each(|frame| frames.put_entry(frame.mfn(), Hold::Writable));
     }
 
     /// The frames that are held writable, each as often as it is held.
-    pub(crate) fn each_frame(&self) -> impl Iterator<Item = Mfn> {
-        let controls = self.vcpus.iter().filter_map(|queues| queues.control.map(|control| control.mfn));
-        controls.chain(self.pages.iter().map(|page| page.mfn))
+    pub(crate) fn each_frame(&self) -> impl Iterator<Item = RamFrame> {
+        let controls = self.vcpus.iter().filter_map(|queues| queues.control.map(|control| control.frame));
+        controls.chain(self.pages.iter().map(|page| page.frame))
     }
 
     /// Checks that the last port of every queue is one that was linked there.

@@ -26,7 +26,7 @@ impl EventWord {
         self.0.load(Ordering::SeqCst) & flag != 0
     }
 
-    /// Sets a flag. Says whether it was set already.
+    /// Sets a flag. Returns whether it was set already.
     pub(super) fn set(self, flag: u32) -> bool {
         self.0.fetch_or(flag, Ordering::SeqCst) & flag != 0
     }
@@ -36,7 +36,7 @@ impl EventWord {
         self.0.fetch_and(!flag, Ordering::SeqCst);
     }
 
-    /// Lets this event, the last of a queue, lead to `port`. Says whether it was still in the queue.
+    /// Lets this event, the last of a queue, lead to `port`. Returns whether it was still in the queue.
     ///
     /// A guest that keeps changing the word although it is busy loses the event: nobody else does.
     pub(super) fn lead_to(self, port: u32) -> bool {

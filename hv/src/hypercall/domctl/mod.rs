@@ -104,7 +104,7 @@ impl<M: Machine> Caller<'_, M> {
             XEN_DOMCTL_GETTSCINFO => self.get_tsc_info(control, domain, op),
             XEN_DOMCTL_SET_ADDRESS_SIZE => life::set_address_size(control, op.get()),
             XEN_DOMCTL_GET_ADDRESS_SIZE => life::get_address_size(control, op),
-            XEN_DOMCTL_GET_CPU_POLICY => self.get_cpu_policy(control, op),
+            XEN_DOMCTL_GET_CPU_POLICY => self.get_cpu_policy(control, domain, op),
             XEN_DOMCTL_SET_CPU_POLICY => self.set_cpu_policy(control, domain, op),
             XEN_DOMCTL_HYPERCALL_INIT => self.hypercall_init(control, domain, op.get()),
             XEN_DOMCTL_GETPAGEFRAMEINFO3 => self.get_page_types(control, domain, op.get()),

@@ -7,10 +7,11 @@ use crate::{
     config::MAX_PIRQS,
     domain::Domain,
     machine::Machine,
+    ports::overlap,
     reply::Control,
     rights::{Ranges, last_frame},
 };
-use core::sync::atomic::Ordering;
+use core::{ops::RangeInclusive, sync::atomic::Ordering};
 use oxen_abi::{
     domctl::{DomctlIomemPermission, DomctlIoportPermission, DomctlIrqPermission, DomctlNodeaffinity},
     errno::Errno,
@@ -19,7 +20,7 @@ use oxen_abi::{
 /// I/O ports of a PC.
 const PORTS: u32 = 1 << 16;
 /// Ports that no domain has: interrupt controllers, interval timer, system control, PCI configuration data.
-const HYPERVISOR_PORTS: [core::ops::RangeInclusive<u32>; 6] =
+const HYPERVISOR_PORTS: [RangeInclusive<u16>; 6] =
     [0x20..=0x21, 0x40..=0x43, 0x61..=0x61, 0x92..=0x92, 0xa0..=0xa1, 0xcfc..=0xcff];
 
 fn change(ranges: &mut Ranges, allow: u8, first: u64, last: u64) -> Outcome {
@@ -65,8 +66,9 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::Inval.into());
         }
         let (first, last) = (request.first_port, end.wrapping_sub(1));
-        let is_own = (first..=last).any(|port| self.hv.machine().is_own_port(ushort(port.into())));
-        let is_free = !is_own && !HYPERVISOR_PORTS.iter().any(|ours| first <= *ours.end() && last >= *ours.start());
+        let ports = ushort(first.into())..=ushort(last.into());
+        let is_own = self.hv.machine().has_own_port(ports.clone());
+        let is_free = !is_own && !HYPERVISOR_PORTS.iter().any(|ours| overlap(&ports, ours));
         judge(is_free && self.domain.memory.rights.lock().ports.contains(first.into(), last.into()))?;
         change(&mut domain.memory.rights.lock().ports, request.allow_access, first.into(), last.into())
     }

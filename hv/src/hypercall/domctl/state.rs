@@ -72,8 +72,8 @@ impl<M: Machine> Caller<'_, M> {
             size: uint(bytes::<DomctlExtVcpucontext>()),
             syscall32_callback_eip: state.syscall32_callback.address,
             sysenter_callback_eip: state.sysenter_callback.address,
-            syscall32_callback_cs: 0,
-            sysenter_callback_cs: 0,
+            syscall32_callback_cs: state.callback_selectors[0],
+            sysenter_callback_cs: state.callback_selectors[1],
             syscall32_disables_events: state.syscall32_callback.masks_events.into(),
             sysenter_disables_events: state.sysenter_callback.masks_events.into(),
             _pad0: 0,
@@ -87,13 +87,14 @@ impl<M: Machine> Caller<'_, M> {
     pub(super) fn set_ext_vcpu_context(&self, _: Control, domain: &Domain, request: DomctlExtVcpucontext) -> Outcome {
         let vcpu = self.find_other_vcpu(domain, request.vcpu, Errno::Srch)?;
         let addresses = [request.syscall32_callback_eip, request.sysenter_callback_eip];
-        if request.size < BEFORE_MACHINE_CHECKS || !addresses.iter().all(|&a| GuestAddr(a).is_canonical()) {
+        if request.size < BEFORE_MACHINE_CHECKS || !addresses.iter().all(|&a| GuestAddr::new(a).is_canonical()) {
             return Err(Errno::Inval.into());
         }
         self.with_vcpu_state(domain, vcpu, |state| {
             let callback = |address, masks| Callback { address, masks_events: masks != 0 };
             state.syscall32_callback = callback(request.syscall32_callback_eip, request.syscall32_disables_events);
             state.sysenter_callback = callback(request.sysenter_callback_eip, request.sysenter_disables_events);
+            state.callback_selectors = [request.syscall32_callback_cs, request.sysenter_callback_cs].map(|cs| cs | 3);
         })?;
         let [capabilities, ..] = request.machine_checks;
         if request.size >= WITH_MACHINE_CHECKS && !machine_check::can_have(self.hv.machine(), capabilities) {

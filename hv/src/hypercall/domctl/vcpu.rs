@@ -3,7 +3,7 @@
 use super::{Answer, Outcome, find};
 use crate::{
     caller::Caller,
-    domain::{Domain, vcpu::pause},
+    domain::{Domain, vcpu::Pauses},
     lifecycle::context,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
@@ -23,7 +23,7 @@ impl<M: Machine> Caller<'_, M> {
         self.other_than_self(domain)?;
         let vcpu = find(domain, request.vcpu)?;
         if request.ctxt == 0 {
-            self.hv.pause_vcpu(vcpu, pause::DOWN);
+            self.hv.pause_vcpu(vcpu, Pauses::DOWN);
             return Ok(Answer::Done);
         }
         let context = self.copy_from_guest::<VcpuGuestContext>(request.ctxt)?;
@@ -58,8 +58,8 @@ impl<M: Machine> Caller<'_, M> {
         let pauses = vcpu.pauses.load(Ordering::Relaxed);
         op.set(&DomctlGetvcpuinfo {
             vcpu: request.vcpu,
-            online: (pauses & pause::DOWN == 0).into(),
-            blocked: (pauses & pause::WAITING != 0).into(),
+            online: (!pauses.contains(Pauses::DOWN)).into(),
+            blocked: pauses.intersects(Pauses::WAITING).into(),
             running: vcpu.sched.is_running().into(),
             _pad0: 0,
             cpu_time: vcpu.sched.runstate.lock().ran(self.hv.now()),

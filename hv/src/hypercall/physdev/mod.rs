@@ -98,7 +98,7 @@ impl<M: Machine> Caller<'_, M> {
     fn set_io_bitmap(&mut self, at: u64) -> Result<(), Errno> {
         let request: PhysdevSetIobitmap = self.read_packed(at)?;
         let bytes = u64::from(request.nr_ports.div_ceil(8));
-        if request.nr_ports > PORTS || (bytes != 0 && !GuestAddr(request.bitmap).is_guest_range(bytes)) {
+        if request.nr_ports > PORTS || (bytes != 0 && !GuestAddr::new(request.bitmap).is_guest_range(bytes)) {
             return Err(Errno::Inval);
         }
         self.state.io_bitmap = request.bitmap;

@@ -52,8 +52,8 @@ impl<M: Machine> Caller<'_, M> {
     ///
     /// # Errors
     /// `Fault` for an unreadable request, `Acces` for another version of the interface, `Perm` for everybody but the
-    /// control domain, `Inval` for what cannot be, `Srch` for what the firmware does not tell, `NoSys` for what there
-    /// is not.
+    /// control domain, `Inval` for what cannot be, `NoEnt` for no code for the processors, `Srch` for what the firmware
+    /// does not tell, `NoSys` for what there is not.
     #[inline]
     pub fn platform_op(&mut self, args: &mut Args) -> Reply {
         let place = GuestPtr::<PlatformOp>::one(args[0])?;
@@ -132,10 +132,9 @@ impl<M: Machine> Caller<'_, M> {
                 let [_, acpi, node] = op.get::<[u32; 3]>();
                 return Err(if acpi.max(node) > 0xff { Errno::Inval } else { Errno::NoSpc }.into());
             }
-            // There is no more memory to come, no other code for this processor, and the firmware's memory types stay.
-            XENPF_MEM_HOTADD | XENPF_MICROCODE_UPDATE | XENPF_DEL_MEMTYPE | XENPF_PLATFORM_QUIRK => {
-                return Err(Errno::Inval.into());
-            }
+            XENPF_MICROCODE_UPDATE => return Err(self.refuse_microcode(op.get()).into()),
+            // There is no more memory to come, and the firmware's memory types stay.
+            XENPF_MEM_HOTADD | XENPF_DEL_MEMTYPE | XENPF_PLATFORM_QUIRK => return Err(Errno::Inval.into()),
             _ => return Err(Errno::NoSys.into()),
         }
         Ok(true)

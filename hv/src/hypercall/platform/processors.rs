@@ -2,18 +2,55 @@
 
 use super::Signature;
 use crate::hypercall::number::{uint, ushort};
-use crate::{caller::Caller, hardware::CpuId, machine::Machine, mem::guest_ptr::GuestPtr};
+use crate::{
+    addr::PAGE_BYTES, caller::Caller, hardware::CpuId, machine::Machine, mem::guest_ptr::GuestPtr,
+    processor::cpuid::Vendor,
+};
 use core::ops::RangeInclusive;
 use oxen_abi::{
     errno::Errno,
     platform::{
         PlatformOp, XEN_CORE_PARKING_GET, XEN_CORE_PARKING_SET, XEN_PCPU_FLAGS_INVALID, XEN_PCPU_FLAGS_ONLINE,
-        XEN_PM_CX, XEN_PM_PDC, XEN_PM_PX, XEN_PM_TX, XenpfCoreParking, XenpfPcpuVersion, XenpfPcpuinfo,
-        XenpfSetProcessorPminfo,
+        XEN_PM_CX, XEN_PM_PDC, XEN_PM_PX, XEN_PM_TX, XenpfCoreParking, XenpfMicrocodeUpdate, XenpfPcpuVersion,
+        XenpfPcpuinfo, XenpfSetProcessorPminfo,
     },
 };
 
+/// Bytes of patches at most: more than any vendor has for all its processors.
+const MAX_MICROCODE: u32 = 16 << 20;
+
 impl<M: Machine> Caller<'_, M> {
+    /// Why the processors keep the code that the firmware gave them. What is wrong with the request is told as by who
+    /// would load it: not for processors of old, whose code nobody changes; nothing holds nothing for any.
+    pub(super) fn refuse_microcode(&self, XenpfMicrocodeUpdate { data, length, .. }: XenpfMicrocodeUpdate) -> Errno {
+        let machine = self.hv.machine();
+        let family = Signature::of(machine.cpuid(1, 0)[0]).family;
+        let is_loadable = match Vendor::of(machine) {
+            Vendor::Intel => family >= 6,
+            Vendor::Amd => family >= 0x10,
+            Vendor::Hygon | Vendor::Other => false,
+        };
+        if !is_loadable {
+            return Errno::Inval;
+        }
+        if length > MAX_MICROCODE {
+            return Errno::NoMem;
+        }
+        if self.check_readable(data, length.into()).is_err() {
+            return Errno::Fault;
+        }
+        if length == 0 { Errno::NoEnt } else { Errno::Inval }
+    }
+
+    /// Whether the guest has memory at every byte: one of each page is read.
+    fn check_readable(&self, address: u64, length: u64) -> Result<(), Errno> {
+        let bytes = GuestPtr::<u8>::new(address, length)?;
+        for at in (0..length).step_by(PAGE_BYTES).chain(length.checked_sub(1)) {
+            bytes.read(self.hv.machine(), at)?;
+        }
+        Ok(())
+    }
+
     /// A processor by its number.
     pub(super) fn find_processor(&self, number: u32) -> Result<CpuId, Errno> {
         let is_online = 1_u64.checked_shl(number).unwrap_or(0) & self.hv.online_mask() != 0;

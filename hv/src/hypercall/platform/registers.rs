@@ -12,7 +12,7 @@ const MAX_ENTRIES: u32 = 3;
 const TSC: u64 = 0x10;
 
 impl<M: Machine> Caller<'_, M> {
-    /// Reads registers, one after the other, and answers how many. The first that cannot be says why in its entry.
+    /// Reads registers, one after the other, and returns how many. The first that cannot be says why in its entry.
     pub(super) fn access_processor_registers(&self, request: XenpfResourceOp) -> Reply {
         const READ: u32 = 0;
         const WRITE: u32 = 1;

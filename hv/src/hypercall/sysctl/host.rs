@@ -41,7 +41,7 @@ impl<M: Machine> Caller<'_, M> {
 
     /// Whether the firmware says that a frame is memory.
     fn is_memory_frame(&self, mfn: Mfn) -> bool {
-        let address = mfn.address().0;
+        let address = mfn.address().as_u64();
         self.hv.memory.frames.is_ram(mfn) || self.hv.memory_map.ram().any(|range| range.contains(&address))
     }
 

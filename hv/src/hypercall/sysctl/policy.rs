@@ -75,7 +75,7 @@ impl<M: Machine> Caller<'_, M> {
             XEN_SYSCTL_CPU_POLICY_RAW | XEN_SYSCTL_CPU_POLICY_HOST => self.hv.machine().cpuid(leaf, subleaf),
             // There are no guests with hardware's help, so they see nothing.
             XEN_SYSCTL_CPU_POLICY_HVM_MAX | XEN_SYSCTL_CPU_POLICY_HVM_DEFAULT => [0; 4],
-            _ => self.cpuid_leaf(leaf, subleaf),
+            _ => self.plain_leaf(leaf, subleaf),
         };
         let list = GuestPtr::<CpuidLeaf>::new(request.leaves, request.nr_leaves.into())?;
         let mut told = 0;
@@ -96,14 +96,14 @@ impl<M: Machine> Caller<'_, M> {
     /// number.
     pub(super) fn get_featureset(&self, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
         let request: SysctlCpuFeatureset = op.get();
-        // Their number is told whosesoever are asked for.
+        // Their number is told whichever are asked for.
         if request.index > XEN_SYSCTL_CPU_FEATURESET_HVM_MAX && request.features != 0 {
             return Err(Errno::Inval);
         }
         let ask = |leaf, subleaf| match request.index {
             XEN_SYSCTL_CPU_FEATURESET_RAW | XEN_SYSCTL_CPU_FEATURESET_HOST => self.hv.machine().cpuid(leaf, subleaf),
             XEN_SYSCTL_CPU_FEATURESET_HVM | XEN_SYSCTL_CPU_FEATURESET_HVM_MAX => [0; 4],
-            _ => self.cpuid_leaf(leaf, subleaf),
+            _ => self.plain_leaf(leaf, subleaf),
         };
         let ask: &dyn Fn(u32, u32) -> [u32; 4] = &ask;
         let [_, _, c1, d1] = ask(1, 0);

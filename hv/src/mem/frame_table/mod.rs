@@ -11,6 +11,7 @@ pub use free::{MAX_ORDER, Shortage};
 pub use transit::{Contents, Recalled, Taken, Withdrawn};
 
 use super::{
+    RamFrame,
     frame_type::{Acquired, FrameState, FrameType, Owner, Released},
     tlb::TlbClock,
 };
@@ -151,7 +152,7 @@ impl FrameTable {
     ///
     /// # Errors
     /// The step's own; `Inval` for a frame beyond the table.
-    #[inline]
+    #[inline(always)]
     pub(super) fn update<R>(
         &self,
         mfn: Mfn,
@@ -168,17 +169,32 @@ impl FrameTable {
         }
     }
 
-    /// Takes what an entry needs of a frame of `owner`, where that is no more than counting on. Says whether it was.
+    /// Makes a transition that nothing prevents.
+    #[inline]
+    pub(super) fn change(&self, frame: RamFrame, step: impl Fn(FrameState) -> FrameState) {
+        let _done: Option<()> = self.change_with(frame, |state| (step(state), ()));
+    }
+
+    /// The same, with what the step returned. (Every frame of RAM is in the table.)
+    #[inline]
+    pub(super) fn change_with<R>(&self, frame: RamFrame, step: impl Fn(FrameState) -> (FrameState, R)) -> Option<R> {
+        self.update(frame.mfn(), |state| Ok(step(state))).ok().map(|(_, out)| out)
+    }
+
+    /// Takes what an entry needs of a frame of `owner`, where that is no more than counting on. Returns whether it was.
     #[inline(always)]
     #[must_use]
     pub(super) fn try_get_page_fast(&self, index: usize, owner: Owner, writable: bool) -> bool {
         let Some(word) = self.state.get(index) else { return false };
         let seen = FrameState::from_raw(word.load(Ordering::Acquire));
-        let next = if writable { seen.plus_writable_fast(owner) } else { seen.plus_reference_fast(owner) };
-        next.is_some_and(|next| exchange(word, seen, next))
+        if writable {
+            seen.plus_writable_fast(owner).is_some_and(|next| exchange(word, seen, next))
+        } else {
+            seen.plus_reference_fast(owner).is_some_and(|next| exchange(word, seen, next))
+        }
     }
 
-    /// Gives back what an entry held of a frame, where that is no more than counting down. Says whether it was.
+    /// Gives back what an entry held of a frame, where that is no more than counting down. Returns whether it was.
     #[inline(always)]
     #[must_use]
     pub(super) fn try_put_page_fast(&self, index: usize, writable: bool) -> bool {
@@ -194,7 +210,7 @@ impl FrameTable {
         exchange(word, seen, next)
     }
 
-    /// Takes a use of a validated table of `owner`, where that is no more than counting on. Says whether it was.
+    /// Takes a use of a validated table of `owner`, where that is no more than counting on. Returns whether it was.
     #[inline(always)]
     #[must_use]
     pub(super) fn try_get_table_fast(&self, index: usize, owner: Owner, kind: FrameType) -> bool {
@@ -203,7 +219,7 @@ impl FrameTable {
         seen.plus_table_use_fast(owner, kind).is_some_and(|next| exchange(word, seen, next))
     }
 
-    /// Gives back a use of a table that is not the last. Says whether it was so.
+    /// Gives back a use of a table that is not the last. Returns whether it was so.
     #[inline(always)]
     #[must_use]
     pub(super) fn try_put_table_fast(&self, index: usize) -> bool {
@@ -217,7 +233,7 @@ impl FrameTable {
     /// # Errors
     /// `Inval` if it is not `owner`'s.
     #[inline]
-    pub fn reference(&self, mfn: Mfn, owner: Owner) -> Result<(), Errno> {
+    pub(super) fn reference(&self, mfn: Mfn, owner: Owner) -> Result<(), Errno> {
         self.update(mfn, |s| Ok((s.reference(owner)?, ()))).map(|_| ())
     }
 
@@ -226,19 +242,19 @@ impl FrameTable {
     /// # Errors
     /// See [`FrameState::acquire`].
     #[inline]
-    pub fn acquire(&self, mfn: Mfn, owner: Owner, kind: FrameType) -> Result<Acquired, Errno> {
+    pub(super) fn acquire(&self, mfn: Mfn, owner: Owner, kind: FrameType) -> Result<Acquired, Errno> {
         self.update(mfn, |s| s.acquire(owner, kind)).map(|(_, todo)| todo)
     }
 
     /// Gives a reference back. With the last one the frame is nobody's and returns to the allocator.
     #[inline]
-    pub fn put(&self, mfn: Mfn) {
+    pub(super) fn put(&self, mfn: Mfn) {
         let _ = self.give_up(mfn, |state| Ok(state.unreference()));
     }
 
     /// Gives back a writable use and its reference.
     #[inline]
-    pub fn put_use(&self, mfn: Mfn) {
+    pub(super) fn put_use(&self, mfn: Mfn) {
         let _ = self.give_up(mfn, |state| {
             debug_assert!(!state.kind().needs_validation(), "the use of a table is given back by its domain's editor");
             if state.release_means() != Released::InUse {
@@ -298,7 +314,7 @@ impl FrameTable {
         generation.map_or(FrameState::FREE, |n| FrameState::left_by(owner, n.load(Ordering::Acquire)))
     }
 
-    /// Frames that the domain in `slot` owns, referred to by whomever: its reservation, and what left it but is still
+    /// Frames that the domain in `slot` owns, whoever refers to them: its reservation, and what left it but is still
     /// mapped somewhere.
     #[must_use]
     pub fn reserved(&self, slot: usize) -> u32 {

@@ -4,7 +4,10 @@
 use super::FrameTable;
 use crate::{
     addr::Mfn,
-    mem::frame_type::{FrameState, Owner},
+    mem::{
+        RamFrame,
+        frame_type::{FrameState, Owner},
+    },
 };
 use core::{mem::forget, ops::Range, sync::atomic::Ordering};
 use oxen_abi::errno::Errno;
@@ -43,14 +46,14 @@ impl<'a> Taken<'a> {
     /// The hypervisor keeps them. `clear` fills each with zeros.
     #[inline]
     #[must_use]
-    pub fn into_own(self, clear: impl Fn(Mfn)) -> Mfn {
+    pub fn into_own(self, clear: impl Fn(RamFrame)) -> RamFrame {
         self.hand_out(FrameState::OWN, |frame, _| clear(frame))
     }
 
     /// The hypervisor keeps them and lends them to `owner`, in whose count of such frames they are from now on.
     #[inline]
     #[must_use]
-    pub fn into_shared(self, owner: Owner, clear: impl Fn(Mfn)) -> Mfn {
+    pub fn into_shared(self, owner: Owner, clear: impl Fn(RamFrame)) -> RamFrame {
         if let Some(counter) = owner.slot().and_then(|slot| self.frames.shared.get(slot)) {
             counter.fetch_add(1 << self.order, Ordering::AcqRel);
         }
@@ -60,21 +63,23 @@ impl<'a> Taken<'a> {
     /// They are `owner`'s, who has them counted already. `prepare` is told of each frame whose contents these are.
     #[inline]
     #[must_use]
-    pub fn into_reservation(self, owner: Owner, prepare: impl Fn(Mfn, Contents)) -> Mfn {
+    pub fn into_reservation(self, owner: Owner, prepare: impl Fn(RamFrame, Contents)) -> Mfn {
         if self.frames.claims.is_any() {
             self.frames.redeem(owner, 1 << self.order);
         }
         let left_by_owner = self.frames.left_by(owner);
-        self.hand_out(FrameState::fresh(owner), |frame, state| {
+        let first = self.hand_out(FrameState::fresh(owner), |frame, state| {
             prepare(frame, if state == left_by_owner { Contents::Own } else { Contents::Foreign });
-        })
+        });
+        first.mfn()
     }
 
     #[inline]
-    fn hand_out(self, state: FrameState, prepare: impl Fn(Mfn, FrameState)) -> Mfn {
-        let first = self.first;
+    fn hand_out(self, state: FrameState, prepare: impl Fn(RamFrame, FrameState)) -> RamFrame {
+        // Only RAM is ever free.
+        let first = RamFrame::counted(self.first);
         for frame in self.numbers().filter_map(Mfn::new) {
-            prepare(frame, self.frames.state(frame));
+            prepare(RamFrame::counted(frame), self.frames.state(frame));
             self.frames.set_state(frame, state);
         }
         forget(self);
@@ -175,10 +180,10 @@ impl FrameTable {
     ///
     /// # Errors
     /// `Inval` if it is not the hypervisor's.
-    pub fn free_own(&self, frame: Mfn, clear: impl FnOnce(Mfn)) -> Result<(), Errno> {
+    pub fn free_own(&self, frame: Mfn, clear: impl FnOnce(RamFrame)) -> Result<(), Errno> {
         let to_free = |state| if state == FrameState::OWN { Ok((FrameState::FREE, ())) } else { Err(Errno::Inval) };
         self.update(frame, to_free)?;
-        clear(frame);
+        clear(RamFrame::counted(frame));
         self.put_back(frame, 0);
         Ok(())
     }

@@ -1,9 +1,60 @@
 //! How an instruction is written down: its bytes, prefixes, ModRM and operands (Intel SDM vol. 2A, chapter 2).
 
-use crate::domain::regs::{Regs, operand_mask};
+use crate::{
+    addr::{GuestAddr, PAGE_BYTES},
+    domain::regs::{Regs, operand_mask},
+    mem::GuestMemory,
+};
 
 /// An instruction is no longer than this.
-pub const MAX_LENGTH: usize = 15;
+const MAX_LENGTH: usize = 15;
+
+/// The offset of the last eight bytes that may belong to an instruction.
+const LAST_WORD: u64 = MAX_LENGTH as u64 - 8;
+
+/// What stands where an instruction begins: as many bytes as it may have, or as there are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Code {
+    bytes: [u8; MAX_LENGTH],
+    length: usize,
+}
+
+impl Code {
+    /// What stands at an address of the guest's, as far as it is mapped.
+    #[inline(always)]
+    #[must_use]
+    pub fn at(memory: &impl GuestMemory, rip: GuestAddr) -> Self {
+        let word_at = |offset: u64| {
+            let place = GuestAddr::new(rip.as_u64().wrapping_add(offset)).words()?;
+            memory.read_guest_words(place).ok().map(|[word]: [u64; 1]| word.to_le_bytes())
+        };
+        match (word_at(0), word_at(LAST_WORD)) {
+            (Some([a, b, c, d, e, f, g, _]), Some([h, i, j, k, l, m, n, o])) => {
+                Self { bytes: [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o], length: MAX_LENGTH }
+            }
+            _ => Self::before_end_of_page(memory, rip),
+        }
+    }
+
+    #[cold]
+    fn before_end_of_page(memory: &impl GuestMemory, rip: GuestAddr) -> Self {
+        let (mut code, length) = (Self::default(), PAGE_BYTES - rip.offset());
+        if let Some(bytes) = code.bytes.get_mut(..length)
+            && let Some(range) = rip.range(length as u64)
+            && memory.read_guest(range, bytes).is_ok()
+        {
+            code.length = length;
+        }
+        code
+    }
+
+    /// The bytes.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or(&self.bytes)
+    }
+}
 
 /// The bytes of an instruction, taken one after the other.
 pub(super) struct Bytes<'a> {

@@ -6,7 +6,7 @@
 mod encoding;
 mod operation;
 
-pub use encoding::MAX_LENGTH;
+pub use encoding::Code;
 pub use operation::{Change, Instruction, Logic, Operation, Port};
 
 use super::strings::{Segment, StringPort};

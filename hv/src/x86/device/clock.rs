@@ -5,12 +5,16 @@ use super::apic::Apic;
 
 /// The 8254's frequency in Hz.
 const PIT_FREQUENCY: u64 = 1_193_182;
-/// How long calibration takes at the least, in its ticks: 10 ms.
+/// How long a measurement takes at the least, in its ticks: 10 ms.
 const CALIBRATION: u16 = 11_932;
 /// Looks at the timer before it is given up; in QEMU under `-icount` a look costs some thirty nanoseconds only.
 const PATIENCE: u32 = 2_000_000;
-/// Measurements before it is given up.
-const ATTEMPTS: u32 = 20;
+/// Measurements before it is given up. A busy host may interrupt one after the other.
+const ATTEMPTS: u32 = 200;
+/// Measurements after which the next take half as long: the shorter, the likelier it is that nothing interrupts them.
+const ATTEMPTS_OF_A_LENGTH: u32 = 20;
+/// Halvings at most.
+const MAX_HALVINGS: u32 = 3;
 /// Readings of all counters at once of which the quickest counts.
 const READINGS: u32 = 8;
 const CHANNEL2_COUNT_DOWN: u8 = 0xb0;
@@ -70,31 +74,45 @@ impl Timer {
     }
 }
 
-/// Measures both counters against channel 2 of the 8254; `None` if that does not count.
+/// Why a measurement is none.
+enum NotMeasured {
+    /// The 8254 does not count.
+    Still,
+    /// It came to its end: something kept the CPU busy for too long.
+    Late,
+}
+
+/// Measures both counters against channel 2 of the 8254; `None` if that does not count, or no measurement came to its end
+/// in time.
 pub(crate) fn calibrate(apic: Apic) -> Option<Frequencies> {
     // SAFETY: the 8254 and the speaker's port, as every PC has them; neither reaches memory.
     let [control, mode, channel] = [0x61, 0x43, 0x42].map(|port| unsafe { Port::<u8>::new(port) });
     let before = control.read();
     apic.start_counting();
-    let found = (0..ATTEMPTS).find_map(|_| measure(&Timer { control, mode, channel }, apic));
+    let timer = Timer { control, mode, channel };
+    let attempt = |number: u32| measure(&timer, apic, CALIBRATION >> (number / ATTEMPTS_OF_A_LENGTH).min(MAX_HALVINGS));
+    let found = (0..ATTEMPTS).map(attempt).find(|measured| !matches!(measured, Err(NotMeasured::Late)));
     apic.stop_counting();
-    control.write(before);
-    found
+    timer.control.write(before);
+    found?.ok()
 }
 
-/// One measurement; `None` if it took so long that the 8254 came to its end.
-fn measure(timer: &Timer, apic: Apic) -> Option<Frequencies> {
+/// One measurement, of `length` ticks at the least.
+fn measure(timer: &Timer, apic: Apic, length: u16) -> Result<Frequencies, NotMeasured> {
     timer.start();
     let start = timer.read_well(apic);
     let passed = |reading: &Reading| start.pit.wrapping_sub(reading.pit);
-    let is_done = (0..PATIENCE).any(|_| passed(&timer.read(apic)) >= CALIBRATION);
+    let is_done = (0..PATIENCE).any(|_| passed(&timer.read(apic)) >= length);
     let end = timer.read_well(apic);
-    if !is_done || timer.control.read() & OUTPUT != 0 {
-        return None;
+    if !is_done {
+        return Err(NotMeasured::Still);
+    }
+    if timer.control.read() & OUTPUT != 0 {
+        return Err(NotMeasured::Late);
     }
     let per_second = |count: u64| count * PIT_FREQUENCY / u64::from(passed(&end));
     let apic_ticks = u64::from(end.apic.wrapping_sub(start.apic));
-    Some(Frequencies { tsc: per_second(end.tsc - start.tsc), apic: per_second(apic_ticks) })
+    Ok(Frequencies { tsc: per_second(end.tsc - start.tsc), apic: per_second(apic_ticks) })
 }
 
 /// Looks at the battery clock before an update is taken for stuck.

@@ -63,7 +63,7 @@ impl Pc {
     /// Does something with device registers, where the CPU can address them.
     fn with_device<R>(&self, at: MachineAddr, work: impl FnOnce(u64) -> R) -> Option<R> {
         let window = Window::of(percpu::this().number)?;
-        (at.0 >> self.features.address_bits == 0).then(|| window.with_device(at.0, work))
+        (at.as_u64() >> self.features.address_bits == 0).then(|| window.with_device(at.as_u64(), work))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::super::port::Port;
 use core::fmt::{self, Write};
+use core::ops::RangeInclusive;
 
 /// Line status: the transmitter can take bytes.
 const TRANSMIT_EMPTY: u8 = 0x20;
@@ -42,9 +43,9 @@ impl Uart {
         self.register(4).write(0x0b); // DTR, RTS, interrupt line on
     }
 
-    /// Whether this is one of its ports.
-    pub(crate) fn has_port(self, port: u16) -> bool {
-        (self.0..self.0 + 8).contains(&port)
+    /// Its ports.
+    pub(crate) const fn ports(self) -> RangeInclusive<u16> {
+        self.0..=self.0.saturating_add(7)
     }
 
     /// Raises the interrupt line for every byte that comes in.

@@ -122,7 +122,7 @@ fn serve(raised: u32) {
         vector::TIMER => {
             let number = percpu::this().number;
             if let Some(shared) = hv.cpus.get(number) {
-                shared.work.fetch_or(oxen_hv::per_cpu::work::TIMER, Ordering::Relaxed);
+                shared.work.insert(oxen_hv::per_cpu::Work::TIMER, Ordering::Relaxed);
             }
         }
         vector::FLUSH => hv.machine().serve_shootdown(),

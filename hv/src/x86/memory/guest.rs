@@ -6,9 +6,10 @@
 //! before the read, or another CPU could write such an entry in between.
 
 use core::arch::asm;
+use core::hint::cold_path;
 use core::sync::atomic::{AtomicU8, Ordering};
 use oxen_hv::{
-    addr::{GuestAddr, GuestRange, GuestWords},
+    addr::{GuestAddr, GuestHalf, GuestRange, GuestWords},
     mem::GuestFault,
 };
 use spin::Once;
@@ -35,7 +36,7 @@ pub(crate) fn have_reads_judged_by(judge: fn(GuestAddr, u64) -> bool) {
 #[cold]
 #[inline(never)]
 fn may_read(from: u64, bytes: u64) -> bool {
-    JUDGE.get().is_some_and(|judge| judge(GuestAddr(from), bytes))
+    JUDGE.get().is_some_and(|judge| judge(GuestAddr::new(from), bytes))
 }
 
 /// Opens guest memory on a CPU with SMAP; see `smap`.
@@ -94,10 +95,10 @@ unsafe fn copy(to: *mut u8, from: *const u8, bytes: usize) -> Result<(), usize> 
 /// See [`oxen_hv::mem::GuestMemory::read_guest`].
 #[inline]
 pub(crate) fn read(range: GuestRange, to: &mut [u8]) -> Result<(), GuestFault> {
-    let (from, bytes) = (range.start().0, to.len().min(range.bytes() as usize));
+    let (from, bytes) = (range.start().as_u64(), to.len().min(range.bytes() as usize));
     // SAFETY: `bytes` bytes of `to` are ours to write, and so many lie in the guest's range.
     unsafe { copy(to.as_mut_ptr(), from as *const u8, bytes) }
-        .map_err(|done| GuestFault(GuestAddr(from + done as u64)))?;
+        .map_err(|done| GuestFault::at(GuestAddr::new(from + done as u64)))?;
     if DOUBT.load(Ordering::Relaxed) == 0 { Ok(()) } else { judge_read(from, to) }
 }
 
@@ -109,15 +110,16 @@ fn judge_read(from: u64, read: &mut [u8]) -> Result<(), GuestFault> {
         return Ok(());
     }
     read.fill(0);
-    Err(GuestFault(GuestAddr(from)))
+    Err(GuestFault::at(GuestAddr::new(from)))
 }
 
 /// See [`oxen_hv::mem::GuestMemory::write_guest`].
 #[inline]
 pub(crate) fn write(range: GuestRange, from: &[u8]) -> Result<(), GuestFault> {
-    let (to, bytes) = (range.start().0, from.len().min(range.bytes() as usize));
+    let (to, bytes) = (range.start().as_u64(), from.len().min(range.bytes() as usize));
     // SAFETY: `bytes` bytes of `from` are ours to read, and so many lie in the guest's range.
-    unsafe { copy(to as *mut u8, from.as_ptr(), bytes) }.map_err(|done| GuestFault(GuestAddr(to + done as u64)))
+    unsafe { copy(to as *mut u8, from.as_ptr(), bytes) }
+        .map_err(|done| GuestFault::at(GuestAddr::new(to + done as u64)))
 }
 
 /// Makes a function that stores a few words from registers, in a straight line; returns whether it went through.
@@ -145,7 +147,33 @@ macro_rules! store {
     };
 }
 
-/// Whether what was read may be used, as the code of `load` wants it told: 0, or [`FAULTED`].
+/// Whether the words that `load` has read may be used, by what it noted.
+#[inline(always)]
+fn are_usable(noted: u64, from: u64, bytes: u64) -> bool {
+    if noted == 0 {
+        return true;
+    }
+    cold_path();
+    if noted == FAULTED {
+        return false;
+    }
+    let refused: u64;
+    // SAFETY: what is called keeps every register and the alignment of the stack.
+    unsafe {
+        asm!(
+            "push {from}",
+            "push {bytes}",
+            "call guest_judge_words",
+            "pop {from}",
+            "pop {from}",
+            from = inout(reg) from => refused,
+            bytes = in(reg) bytes,
+        );
+    }
+    refused == 0
+}
+
+/// Whether what was read may be used: 0, or [`FAULTED`].
 extern "C" fn judge_words(from: u64, bytes: u64) -> u64 {
     if may_read(from, bytes) { 0 } else { FAULTED }
 }
@@ -190,41 +218,38 @@ core::arch::global_asm!(
 /// Makes a function that loads a few words into registers, in a straight line; `None` if one could not be read.
 macro_rules! load {
     ($name:ident, $($word:ident at $offset:literal),+) => {
+        load!($name, u64, "", $($word at $offset),+);
+    };
+    ($name:ident, $type:ty, $width:literal, $($word:ident at $offset:literal),+) => {
         /// # Safety
         /// `from` lies in the guest's address range with all of the words.
         #[inline]
-        unsafe fn $name(from: u64) -> Option<[u64; [$($offset),+].len()]> {
-            let failed: u64;
-            $(let $word: u64;)+
+        unsafe fn $name(from: u64) -> Option<[$type; [$($offset),+].len()]> {
+            let noted: u64;
+            $(let $word: $type;)+
             // SAFETY: the guest's side faults where it is not mapped, which is foreseen.
             unsafe {
                 asm!(
                     open!(),
-                    $(concat!("2: mov {", stringify!($word), "}, [{from} + ", $offset, "]\n",
+                    $(concat!("2: mov {", stringify!($word), $width, "}, [{from} + ", $offset, "]\n",
                         ".pushsection .fixups, \"a\"\n.long 2b - ., 5f - .\n.popsection"),)+
-                    "cmp byte ptr [rip + {all_doubt}], 0",
-                    "jne 6f",
-                    "xor {from:e}, {from:e}",
+                    "movzx {noted:e}, byte ptr [rip + {all_doubt}]",
                     "4:",
                     close!(),
                     ".pushsection .entry.text, \"ax\"",
-                    "5: mov {from:e}, {faulted}",
-                    "jmp 4b",
-                    "6: push {from}",
-                    "push {bytes}",
-                    "call guest_judge_words",
-                    "pop {from}",
-                    "pop {from}",
+                    "5: mov {noted:e}, {faulted}",
                     "jmp 4b",
                     ".popsection",
-                    from = inout(reg) from => failed,
+                    from = in(reg) from,
+                    noted = out(reg) noted,
                     $($word = out(reg) $word,)+
                     all_doubt = sym DOUBT,
                     faulted = const FAULTED,
-                    bytes = const [$($offset),+].len() * 8,
+                    options(nostack),
                 );
             }
-            (failed == 0).then_some([$($word),+])
+            let bytes = [$($offset),+].len() * size_of::<$type>();
+            are_usable(noted, from, bytes as u64).then_some([$($word),+])
         }
     };
 }
@@ -233,52 +258,63 @@ store!(store_1, a at 0);
 store!(store_2, a at 0, b at 8);
 store!(store_3, a at 0, b at 8, c at 16);
 store!(store_4, a at 0, b at 8, c at 16, d at 24);
+store!(store_7, a at 0, b at 8, c at 16, d at 24, e at 32, f at 40, g at 48);
+store!(store_8, a at 0, b at 8, c at 16, d at 24, e at 32, f at 40, g at 48, h at 56);
+load!(load_half, u32, ":e", a at 0);
 load!(load_1, a at 0);
 load!(load_2, a at 0, b at 8);
 load!(load_3, a at 0, b at 8, c at 16);
 load!(load_4, a at 0, b at 8, c at 16, d at 24);
-load!(load_5, a at 0, b at 8, c at 16, d at 24, e at 32);
 load!(load_8, a at 0, b at 8, c at 16, d at 24, e at 32, f at 40, g at 48, h at 56);
+load!(load_9, a at 0, b at 8, c at 16, d at 24, e at 32, f at 40, g at 48, h at 56, i at 64);
+
+/// See [`oxen_hv::mem::GuestMemory::read_guest_half`].
+#[inline(always)]
+pub(crate) fn read_half(from: GuestHalf) -> Result<u32, GuestFault> {
+    let from = from.start();
+    // SAFETY: all of it lies in the guest's address range.
+    unsafe { load_half(from.as_u64()) }.map(|[half]| half).ok_or(GuestFault::at(from))
+}
 
 /// See [`oxen_hv::mem::GuestMemory::read_guest_words`].
 #[inline(always)]
 pub(crate) fn read_words<const N: usize>(from: GuestWords<N>) -> Result<[u64; N], GuestFault> {
     let from = from.start();
     let mut words = [0; N];
-    let mut at = from.0;
-    let (eights, rest) = words.as_chunks_mut::<8>();
+    let mut at = from.as_u64();
+    let (nines, rest) = words.as_chunks_mut::<9>();
+    for nine in nines {
+        // SAFETY: all of the words lie in the guest's address range.
+        *nine = unsafe { load_9(at) }.ok_or(GuestFault::at(from))?;
+        at += 72;
+    }
+    let (eights, rest) = rest.as_chunks_mut::<8>();
     for eight in eights {
         // SAFETY: all of the words lie in the guest's address range.
-        *eight = unsafe { load_8(at) }.ok_or(GuestFault(from))?;
+        *eight = unsafe { load_8(at) }.ok_or(GuestFault::at(from))?;
         at += 64;
-    }
-    let (fives, rest) = rest.as_chunks_mut::<5>();
-    for five in fives {
-        // SAFETY: all of the words lie in the guest's address range.
-        *five = unsafe { load_5(at) }.ok_or(GuestFault(from))?;
-        at += 40;
     }
     let (fours, ones) = rest.as_chunks_mut::<4>();
     for four in fours {
         // SAFETY: all of the words lie in the guest's address range.
-        *four = unsafe { load_4(at) }.ok_or(GuestFault(from))?;
+        *four = unsafe { load_4(at) }.ok_or(GuestFault::at(from))?;
         at += 32;
     }
     let (threes, ones) = ones.as_chunks_mut::<3>();
     for three in threes {
         // SAFETY: all of the words lie in the guest's address range.
-        *three = unsafe { load_3(at) }.ok_or(GuestFault(from))?;
+        *three = unsafe { load_3(at) }.ok_or(GuestFault::at(from))?;
         at += 24;
     }
     let (twos, ones) = ones.as_chunks_mut::<2>();
     for two in twos {
         // SAFETY: all of the words lie in the guest's address range.
-        *two = unsafe { load_2(at) }.ok_or(GuestFault(from))?;
+        *two = unsafe { load_2(at) }.ok_or(GuestFault::at(from))?;
         at += 16;
     }
     for one in ones {
         // SAFETY: all of the words lie in the guest's address range.
-        [*one] = unsafe { load_1(at) }.ok_or(GuestFault(from))?;
+        [*one] = unsafe { load_1(at) }.ok_or(GuestFault::at(from))?;
         at += 8;
     }
     Ok(words)
@@ -288,12 +324,28 @@ pub(crate) fn read_words<const N: usize>(from: GuestWords<N>) -> Result<[u64; N]
 #[inline]
 pub(crate) fn write_words<const N: usize>(to: GuestWords<N>, words: [u64; N]) -> Result<(), GuestFault> {
     let to = to.start();
-    let mut at = to.0;
-    let (fours, rest) = words.as_chunks::<4>();
+    let mut at = to.as_u64();
+    let (eights, rest) = words.as_chunks::<8>();
+    for &eight in eights {
+        // SAFETY: all of the words lie in the guest's address range.
+        if !unsafe { store_8(at, eight) } {
+            return Err(GuestFault::at(to));
+        }
+        at += 64;
+    }
+    let (sevens, rest) = rest.as_chunks::<7>();
+    for &seven in sevens {
+        // SAFETY: all of the words lie in the guest's address range.
+        if !unsafe { store_7(at, seven) } {
+            return Err(GuestFault::at(to));
+        }
+        at += 56;
+    }
+    let (fours, rest) = rest.as_chunks::<4>();
     for &four in fours {
         // SAFETY: all of the words lie in the guest's address range.
         if !unsafe { store_4(at, four) } {
-            return Err(GuestFault(to));
+            return Err(GuestFault::at(to));
         }
         at += 32;
     }
@@ -301,7 +353,7 @@ pub(crate) fn write_words<const N: usize>(to: GuestWords<N>, words: [u64; N]) ->
     for &three in threes {
         // SAFETY: all of the words lie in the guest's address range.
         if !unsafe { store_3(at, three) } {
-            return Err(GuestFault(to));
+            return Err(GuestFault::at(to));
         }
         at += 24;
     }
@@ -309,14 +361,14 @@ pub(crate) fn write_words<const N: usize>(to: GuestWords<N>, words: [u64; N]) ->
     for &two in twos {
         // SAFETY: all of the words lie in the guest's address range.
         if !unsafe { store_2(at, two) } {
-            return Err(GuestFault(to));
+            return Err(GuestFault::at(to));
         }
         at += 16;
     }
     for &one in ones {
         // SAFETY: all of the words lie in the guest's address range.
         if !unsafe { store_1(at, [one]) } {
-            return Err(GuestFault(to));
+            return Err(GuestFault::at(to));
         }
         at += 8;
     }

@@ -76,11 +76,11 @@ unsafe impl GlobalAlloc for Frames {
             return ptr::null_mut();
         }
         release(first.checked_add(pages as u64).map(|rest| (rest, reserved - pages)));
-        (DIRECT_MAP_START + first.address().0) as *mut u8
+        (DIRECT_MAP_START + first.address().as_u64()) as *mut u8
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        let first = Mfn::containing(MachineAddr(at as u64 - DIRECT_MAP_START));
+        let first = Mfn::containing(MachineAddr::new(at as u64 - DIRECT_MAP_START));
         release(first.map(|first| (first, layout.size().div_ceil(PAGE_BYTES))));
     }
 }

@@ -3,9 +3,9 @@
 
 use super::tables::{self, DEVICE, READ, READ_WRITE, WINDOW_PAGES as STRIDE};
 use core::sync::atomic::{AtomicU64, Ordering};
-use oxen_hv::addr::Mfn;
 use oxen_hv::domain::vcpu::LDT_PAGES;
 use oxen_hv::layout::CPU_WINDOW_START;
+use oxen_hv::mem::RamFrame;
 
 const PAGE: u64 = 4096;
 /// The hypervisor's own page of the GDT.
@@ -66,10 +66,10 @@ impl Window {
     }
 
     /// Shows a guest's GDT; what it does not have are null descriptors.
-    pub(crate) fn show_gdt(self, frames: &[Option<Mfn>; 14]) {
+    pub(crate) fn show_gdt(self, frames: &[Option<RamFrame>; 14]) {
         let zero = tables::image_machine_address(&raw const ZERO_PAGE) | READ;
         for (page, frame) in frames.iter().enumerate() {
-            self.put(page, frame.map_or(zero, |mfn| mfn.address().0 | READ_WRITE));
+            self.put(page, frame.map_or(zero, |frame| frame.mfn().address().as_u64() | READ_WRITE));
         }
     }
 
@@ -83,9 +83,9 @@ impl Window {
     }
 
     /// Shows a guest's LDT, as far as it was used.
-    pub(crate) fn show_ldt(self, frames: &[Option<Mfn>; LDT_PAGES]) {
+    pub(crate) fn show_ldt(self, frames: &[Option<RamFrame>; LDT_PAGES]) {
         for (page, frame) in frames.iter().enumerate() {
-            self.put(LDT_PAGE + page, frame.map_or(0, |mfn| mfn.address().0 | READ_WRITE));
+            self.put(LDT_PAGE + page, frame.map_or(0, |frame| frame.mfn().address().as_u64() | READ_WRITE));
         }
     }
 }

@@ -3,7 +3,7 @@
 use oxen_abi::errno::Errno;
 use oxen_abi::hypercall::Hypercall;
 use oxen_abi::mmu::MMUEXT_TLB_FLUSH_LOCAL;
-use oxen_abi::sched::SCHEDOP_POLL;
+use oxen_abi::sched::{SCHEDOP_PIN_OVERRIDE, SCHEDOP_POLL};
 use oxen_domu_lib::machine;
 
 use crate::judge::{Probe, call};
@@ -22,6 +22,7 @@ pub(crate) fn ask(probe: &mut Probe) {
     probe.holds("a descriptor in the hypervisor's frame", got < 0, got);
     let got = call(Hypercall::UpdateDescriptor, [3, 0]);
     probe.refuses("an unaligned descriptor", got, Errno::Inval);
+    elsewhere(probe);
     debug_registers(probe);
     watched(probe);
     segments(probe);
@@ -47,6 +48,20 @@ pub(crate) fn ask(probe: &mut Probe) {
     probe.holds("cpuid names the interface", name == *b"XenVMMXenVMM", b.into());
     let [version, ..] = machine::cpuid(0x4000_0001, 0);
     probe.is("cpuid tells its version", version.into(), 4 << 16 | 17);
+}
+
+/// A vcpu is told the same of itself on every processor. There are others in dom0's place only.
+fn elsewhere(probe: &mut Probe) {
+    let pin = |probe: &Probe, cpu: u32| call(Hypercall::SchedOp, [SCHEDOP_PIN_OVERRIDE.into(), probe.words32(&[cpu])]);
+    let leaves = || [1, 4, 0xb, 0x8000_0001, 0x8000_0008, 0x8000_001e].map(|leaf| machine::cpuid(leaf, 0));
+    let here = leaves();
+    let [[_, numbers, ..], ..] = here;
+    probe.is("cpuid tells no number of a processor", i64::from(numbers >> 24), 0);
+    if pin(probe, 1) != 0 {
+        return;
+    }
+    probe.holds("nor on another", leaves() == here, 0);
+    probe.works("back to where it may be", pin(probe, u32::MAX));
 }
 
 fn debug_registers(probe: &mut Probe) {

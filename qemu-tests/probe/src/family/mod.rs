@@ -16,6 +16,8 @@ mod network;
 mod registers;
 mod schedule;
 mod stale;
+mod tsc;
+mod vcpus;
 mod version;
 mod widths;
 
@@ -25,7 +27,7 @@ use crate::judge::Probe;
 type Questions = fn(&mut Probe);
 
 /// Every family.
-pub(crate) const ALL: [(&str, Questions); 17] = [
+pub(crate) const ALL: [(&str, Questions); 19] = [
     ("version", version::ask),
     ("memory", memory::ask),
     ("mmu", mmu::ask),
@@ -43,4 +45,6 @@ pub(crate) const ALL: [(&str, Questions); 17] = [
     ("widths", widths::ask),
     ("fifo", fifo::ask),
     ("host", host::ask),
+    ("vcpus", vcpus::ask),
+    ("tsc", tsc::ask),
 ];

@@ -72,6 +72,21 @@ impl Call {
         self
     }
 
+    /// Whether it has this argument, or finds it in its memory.
+    pub(crate) fn names(&self, value: Value) -> bool {
+        self.args.contains(&value) || self.memory.iter().any(|(.., part)| *part == value)
+    }
+
+    /// Whether it waits until something happens, or the time that it names.
+    pub(crate) fn may_wait(&self) -> bool {
+        self.number == Hypercall::SchedOp as u64 && self.what == "poll"
+    }
+
+    /// Whether a text is written that is longer than a call's share of a batch's memory.
+    pub(crate) fn tells_text(&self) -> bool {
+        self.number == Hypercall::XenVersion as u64 && matches!(self.args.first(), Some(Value::Number(3 | 9)))
+    }
+
     /// Does not compare a result above 0.
     pub(crate) fn vague(mut self) -> Self {
         self.is_vague = true;
@@ -138,10 +153,9 @@ pub(crate) enum Step {
 impl Step {
     /// Whether a call of it has this argument, or finds it in its memory.
     pub(crate) fn names(&self, value: Value) -> bool {
-        let has = |call: &Call| call.args.contains(&value) || call.memory.iter().any(|(.., part)| *part == value);
         match self {
-            Self::Call(call) => has(call),
-            Self::Batch(calls) => calls.iter().any(has),
+            Self::Call(call) => call.names(value),
+            Self::Batch(calls) => calls.iter().any(|call| call.names(value)),
             Self::Offer(entry) => [entry.domain, entry.first, entry.frame].contains(&value),
             Self::Instruction(..) | Self::Version(_) => false,
         }

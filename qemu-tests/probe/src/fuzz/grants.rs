@@ -1,6 +1,7 @@
 //! The grant table as this guest sees and writes it, in either version.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::Write;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -28,8 +29,8 @@ pub(super) struct Table {
     status: Option<Mapping>,
     /// The number of the status frame; 0 in version 1.
     pub(super) status_frame: u64,
-    /// What it is, or was last.
-    pub(super) last_status_frame: u64,
+    /// What it is, and what it was since the sequence began: where a version comes back, another frame may be taken.
+    pub(super) status_frames: Vec<u64>,
 }
 
 /// What stands in an entry: flags and domain, the rest of the first word, the frame, the status word.
@@ -60,7 +61,7 @@ impl Table {
         operation(memory, abi::GNTTABOP_SETUP_TABLE, &[SELF | 1 << 32, 0, memory.address() + 512]);
         let frame = answer(memory, 64);
         let entries = Mapping::of(DomId::SELF, &[Mfn(frame)], Access::ReadWrite).ok()?;
-        Some(Self { version: 1, entries, status: None, status_frame: 0, last_status_frame: 0 })
+        Some(Self { version: 1, entries, status: None, status_frame: 0, status_frames: Vec::new() })
     }
 
     /// Asks which version is in force, and maps the status words where there are some.
@@ -71,7 +72,7 @@ impl Table {
         if self.version == 2 {
             operation(memory, abi::GNTTABOP_GET_STATUS_FRAMES, &[1 | SELF << 32, memory.address() + 512]);
             self.status_frame = answer(memory, 64);
-            self.last_status_frame = self.status_frame;
+            self.status_frames.push(self.status_frame);
             self.status = Mapping::of(DomId::SELF, &[Mfn(self.status_frame)], Access::ReadOnly).ok();
         }
     }
@@ -125,6 +126,7 @@ impl World {
 
     /// The table as a sequence begins: of the version that the seed chooses, with the two grants alone.
     pub(super) fn reset_table(&mut self, seed: u64) -> Result<(), String> {
+        self.table.status_frames.clear();
         RESERVED.for_each(|reference| self.table.write(reference, 0, 0, 0));
         let (result, _) = self.change_version(1);
         if result != 0 {

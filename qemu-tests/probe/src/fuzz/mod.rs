@@ -4,8 +4,8 @@
 //! `fuzz=SEED` on the command line is the first seed, `count=N` how many follow one another, `calls=K` the length of a
 //! sequence; `only=3.5+5+0.5` runs parts of the first sequence instead, each as a sequence of its own; `draw=control` draws
 //! nothing but what is a control domain's; `sweep=1` goes through all registers and leaves that there could be instead
-//! ([`sweep`]). A line is `fuzz: SEED.CALL what = answer effects`, where with `only` the part's number stands in the seed's
-//! place.
+//! ([`sweep`]); `names=1` names the steps and does none. A line is `fuzz: SEED.CALL what = answer effects`, where with
+//! `only` the part's number stands in the seed's place.
 //!
 //! Left out of what is drawn:
 //! - what ends the guest or the machine: shutdown, block, `hlt`, watchdogs, reset of all ports (but between sequences), a
@@ -42,6 +42,7 @@ pub(crate) fn run(first: u64) {
         println!("fuzz: no memory to work with");
         return;
     };
+    println!("fuzz: ready");
     if number("sweep", 0) != 0 {
         if world.reset(first, false).is_ok() {
             sweep::run(&mut world);
@@ -73,12 +74,16 @@ fn sequence(world: &mut World, label: u64, seed: u64, calls: &[u64]) -> bool {
     let only_control = world.privileged && start_info::option("draw").as_deref() == Some("control");
     let draw = |call: u64| (call, draw::step(&mut Random::of(seed, call), world.privileged, only_control));
     let steps: Vec<_> = calls.iter().map(|call| draw(*call)).collect();
+    if number("names", 0) != 0 {
+        steps.iter().for_each(|(call, step)| println!("fuzz: {label}.{call} {step}"));
+        return true;
+    }
     if let Err(what) = world.reset(seed, steps.iter().any(|(_, step)| step.names(Value::Other))) {
         println!("fuzz: {label}.reset {what}");
         return false;
     }
     for (call, step) in steps {
-        // The step's name comes first: what ends the guest is the last that is named.
+        // What the hypervisor says while a step is done does not part the line.
         println!("fuzz: {label}.{call} {step} ={}", world.perform(&step));
     }
     true

@@ -20,6 +20,7 @@ impl World {
     pub(crate) fn perform(&mut self, step: &Step) -> String {
         let mut text = String::new();
         self.memory.words64().iter().take(512).for_each(|word| word.store(0, Ordering::SeqCst));
+        let mut refused = false;
         match step {
             Step::Call(call) => {
                 self.write(call, 0);
@@ -27,6 +28,7 @@ impl World {
                 let mut args = [0; 5];
                 args.iter_mut().zip(&call.args).for_each(|(place, arg)| *place = self.value(*arg, 0));
                 let result = raw::hypercall(call.number, args);
+                refused = result < 0;
                 self.answer(&mut text, call, result, 0);
             }
             Step::Batch(calls) => {
@@ -66,8 +68,12 @@ impl World {
         self.effects.compare(&seen, |word| self.name(word), &mut text);
         self.effects = seen;
         let is = |wanted: Hypercall| matches!(step, Step::Call(call) if call.number == wanted as u64);
-        // What a stale translation does is the processor's, and not every way to change tables flushes it.
-        if is(Hypercall::MmuUpdate) || matches!(step, Step::Batch(_) | Step::Instruction(..)) {
+        // What a stale translation does is the processor's, and not every way to change tables flushes it: a mapping whose
+        // flush is refused stands.
+        if is(Hypercall::MmuUpdate)
+            || is(Hypercall::UpdateVaMapping) && refused
+            || matches!(step, Step::Batch(_) | Step::Instruction(..))
+        {
             self.forget_translations();
         }
         if is(Hypercall::SetTrapTable) || matches!(step, Step::Batch(_)) {

@@ -12,7 +12,7 @@ use oxen_abi::domid::DomId;
 use oxen_abi::hypercall::Hypercall;
 use oxen_abi::{event_channel, mmu};
 use oxen_domu_lib::grant::{Access, Grant};
-use oxen_domu_lib::memory::{Page, Pages, p2m};
+use oxen_domu_lib::memory::{Mfn, Page, Pages, p2m};
 use oxen_domu_lib::{event, start_info};
 
 use super::effects::Effects;
@@ -39,6 +39,15 @@ pub(super) const NO_HANDLE: u32 = 0xffff;
 pub(super) const NOBODY: u64 = 0x1234;
 /// Ports that are closed between sequences.
 pub(crate) const PORTS: u32 = 8;
+
+/// Whether the bits beside the frame are those of an entry for a page of this guest's kernel. Of a word that is no entry
+/// they hardly ever are, and what it would be taken for depends on where the guest's memory lies, or it is beyond the end
+/// of the machine-to-physical table.
+const fn is_own_entry(bits: u64) -> bool {
+    const ALWAYS: u64 = 1 | 1 << 2 | 1 << 52;
+    const SOMETIMES: u64 = WRITABLE | 1 << 6;
+    bits & ALWAYS == ALWAYS && bits & !(ALWAYS | SOMETIMES) == 0
+}
 
 /// All that a sequence works on.
 pub(crate) struct World {
@@ -94,7 +103,7 @@ impl Tables {
     }
 
     fn place(&self, frame: u64) -> Option<u64> {
-        let page = p2m::pfn(oxen_domu_lib::memory::Mfn(frame))?;
+        let page = p2m::pfn(Mfn(frame))?;
         Some(self.direct_map + (page.0 << 12))
     }
 }
@@ -220,10 +229,10 @@ impl World {
         let bits = word & !0x000f_ffff_ffff_f000 & !GLOBAL;
         let known = |list: &[u64], frame: u64| list.iter().position(|known| *known == frame);
         let page = |first: u64, pages: u64| word.checked_sub(first).filter(|at| *at < pages << 12);
-        let status = self.table.last_status_frame;
-        let _ = if word != 0 && word == status {
+        let is_status = |frame: u64| frame != 0 && self.table.status_frames.contains(&frame);
+        let _ = if is_status(word) {
             write!(text, "S")
-        } else if frame != 0 && frame == status {
+        } else if is_status(frame) {
             write!(text, "S:+{bits:x}")
         } else if let Some(frame) = known(&self.frames, word) {
             write!(text, "F{frame}")
@@ -237,6 +246,8 @@ impl World {
             write!(text, "W{}+{:x}", at >> 12, at & 0xfff)
         } else if let Some(at) = page(self.memory.address(), 2) {
             write!(text, "&{at:x}")
+        } else if let Some(page) = is_own_entry(bits).then(|| p2m::pfn(Mfn(frame))).flatten() {
+            write!(text, "P{:x}:+{bits:x}", page.0)
         } else {
             write!(text, "{word:x}")
         };

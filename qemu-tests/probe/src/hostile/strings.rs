@@ -27,7 +27,7 @@ pub(crate) async fn flood(store: &Store, until: u64) {
     println!("probe: {refused} connections were refused");
 }
 
-/// One wrong connection; says whether the backend refused it.
+/// One wrong connection; returns whether the backend refused it.
 async fn provoke(store: &Store, front: &str) -> bool {
     let text = format!("{ESCAPES}{}", "A".repeat(1800));
     let said = [

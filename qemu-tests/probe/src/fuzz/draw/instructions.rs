@@ -108,6 +108,18 @@ const PORTS: [u64; 6] = [0x20, 0x21, 0xa0, 0xa1, 0x3f8, 0x3fd];
 
 const SELECTORS: [u64; 14] = [0, 1, 3, 4, 7, 0x0b, 0x10, 0xe02b, 0xe033, 0xe023, 0xe02a, 0xe008, 0xe040, 0xfff8];
 
+/// What an instruction stores at `to`, or compares with what is there.
+fn stored(random: &mut Random, name: &str, to: Value) -> Value {
+    // The parts of an entry that are not at their place could not be told by their meaning.
+    let is_whole = matches!(to, Value::Window(_, at) if at % 8 == 0) && !matches!(name, "write 1" | "write 4");
+    match name {
+        // Not how the page is cached.
+        "or" => Value::Number(random.word() & 0xfff0_0000_0000_0f67),
+        _ if is_whole => super::entry(random),
+        _ => Value::Number(random.word()),
+    }
+}
+
 /// Draws an instruction.
 pub(super) fn draw(random: &mut Random) -> Step {
     let index = random.below(NAMES.len() as u64) as usize;
@@ -147,7 +159,10 @@ pub(super) fn draw(random: &mut Random) -> Step {
         // With interrupts on and off; no trap flag, no alignment check.
         "popf" => *a = Value::Number(random.of_list(&[0x2, 0x202, 0x3202, 0x3002, 0x4202, 0x20_0202, 0x1_0202])),
         "lldt" | "ltr" | "load ds" | "load fs" | "load gs" | "load ss" | "lar" | "lsl" => {
-            *a = Value::Number(random.of_list(&SELECTORS));
+            let selector = random.of_list(&SELECTORS);
+            // Whether a null selector keeps its privilege depends on when the next interrupt comes.
+            let is_kept = selector > 3 || !matches!(name, "load ds" | "load fs" | "load gs");
+            *a = Value::Number(if is_kept { selector } else { 0 });
         }
         "lmsw" => *a = Value::Number(random.of_list(&[1, 0xb, 0])),
         "xgetbv" => *c = Value::Number(random.below(2)),
@@ -160,14 +175,7 @@ pub(super) fn draw(random: &mut Random) -> Step {
         "lgdt" | "lidt" | "monitor" | "run" => *destination = Value::Memory(0),
         "read" | "write" | "write 4" | "write 1" | "exchange" | "compare and write" | "or" => {
             *destination = beside_entries(operand(random));
-            // The parts of an entry that are not at their place could not be told by their meaning.
-            let is_whole =
-                matches!(*destination, Value::Window(_, at) if at % 8 == 0) && !matches!(name, "write 1" | "write 4");
-            *a = match name {
-                "or" => Value::Number(random.word() & 0xfff0_0000_0000_0fff),
-                _ if is_whole => super::entry(random),
-                _ => Value::Number(random.word()),
-            };
+            *a = stored(random, name, *destination);
         }
         _ => {}
     }

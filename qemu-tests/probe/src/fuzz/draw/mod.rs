@@ -54,7 +54,11 @@ pub(super) fn step(random: &mut Random, privileged: bool, only_control: bool) ->
         0 | 1 => instructions::draw(random),
         2 => {
             let count = random.below(4) + 1;
-            Step::Batch((0..count).map(|_| call(random, privileged)).collect::<Vec<_>>())
+            let mut calls: Vec<_> = (0..count).map(|_| call(random, privileged)).collect();
+            // What another call answers can reach into a later one's memory: a poll would lose its deadline, and of a text
+            // anything could become a request.
+            calls.sort_by_key(|call| if call.may_wait() { 0 } else { 1 + u8::from(call.tells_text()) });
+            Step::Batch(calls)
         }
         // The way back closes every port, a guest's console among them.
         3 if privileged && random.one_in(3) => Step::Batch(queues::burst(random)),

@@ -246,7 +246,12 @@ fn debugging(random: &mut Random, about: Value) -> Request {
         2 => Request::new(1001, "gdbsx_pausevcpu", Value::Other).word(0, vcpu(random)),
         3 => Request::new(1002, "gdbsx_unpausevcpu", about).word(0, vcpu(random)),
         4 => Request::new(1003, "gdbsx_domstatus", about),
-        _ => Request::new(28, "sendtrigger", about).word(0, small(random, 7)).word(4, vcpu(random)),
+        _ => {
+            let (trigger, vcpu) = (random.below(7), vcpu(random));
+            // An NMI of our own comes between two instructions that nobody expects it between.
+            let about = if (trigger, about) == (0, Value::Me) { Value::Other } else { about };
+            Request::new(28, "sendtrigger", about).word(0, Value::Number(trigger)).word(4, vcpu)
+        }
     }
 }
 
@@ -257,6 +262,8 @@ fn monitoring(random: &mut Random, about: Value) -> Request {
             let (op, mode) = (random.below(5), random.below(4));
             // Xen dies of a ring for the monitor that is asked for in a PV domain.
             let mode = if (op, mode) == (0, 2) { 0 } else { mode };
+            // And of any for `DOMID_INVALID`.
+            let about = if about == Value::Number(0x7ff4) { Value::Other } else { about };
             Request::new(56, "vm_event_op", about).word(0, Value::Number(op)).word(4, Value::Number(mode))
         }
         2 => Request::new(57, "mem_sharing_op", about).byte(0, small(random, 2)).byte(1, small(random, 2)),
@@ -289,7 +296,11 @@ fn rights(random: &mut Random, about: Value) -> Request {
 
 fn nodes(random: &mut Random, about: Value) -> Request {
     match random.below(3) {
-        0 => Request::new(68, "setnodeaffinity", about).bitmap(random, 0, BEHIND),
+        0 => {
+            let request = Request::new(68, "setnodeaffinity", about).bitmap(random, 0, BEHIND);
+            // A machine address among the nodes could not be told by its meaning when they are asked for.
+            if request.0.names(Value::Window(0, 0)) { request.long(0, Value::Memory(BEHIND)) } else { request }
+        }
         1 => Request::new(69, "getnodeaffinity", about).bitmap(random, 0, BEHIND),
         _ => {
             let request = Request::new(74, "setvnumainfo", about).word(0, small(random, 3)).word(4, small(random, 3));

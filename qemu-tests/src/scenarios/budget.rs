@@ -1,0 +1,15 @@
+//! What the primitives cost, in instructions.
+
+use anyhow::Result;
+use oxen_tools::bench;
+
+use crate::lab::{LIMIT, Lab, Verdict};
+
+/// Counted instructions do not depend on how busy this machine is: a row that grew by more than one percent is the code's.
+pub(super) fn no_primitive_costs_more_than_it_may(lab: &Lab<'_>) -> Result<Verdict> {
+    if lab.xen.is_some() {
+        return Ok(Verdict::Skipped("the budget is that of Oxen's hypervisor".to_owned()));
+    }
+    bench::hold_budget(lab.workspace, &lab.folder, LIMIT)?;
+    Ok(Verdict::Passed)
+}
