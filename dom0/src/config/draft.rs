@@ -90,9 +90,9 @@ impl Draft {
         })
     }
 
-    /// Where its vcpus may run: one set for all, or a list with one for each.
-    fn cpus(&self) -> Result<Vec<CpuSet>, ConfigError> {
-        let Some(setting) = self.get("cpus") else { return Ok(Vec::new()) };
+    /// Where its vcpus may or should run: one set for all, or a list with one for each.
+    fn cpus(&self, key: &str) -> Result<Vec<CpuSet>, ConfigError> {
+        let Some(setting) = self.get(key) else { return Ok(Vec::new()) };
         let one = |value: &Value| {
             let set = match value {
                 Value::Text(text) => CpuSet::parse(text),
@@ -130,7 +130,8 @@ impl Draft {
             maxmem,
             vcpus: u32::try_from(vcpus).unwrap_or(1),
             maxvcpus: u32::try_from(maxvcpus).unwrap_or(1),
-            cpus: self.cpus()?,
+            cpus: self.cpus("cpus")?,
+            cpus_soft: self.cpus("cpus_soft")?,
             cpu_weight: self.number("cpu_weight", "", 1, 65535)?.and_then(|n| u16::try_from(n).ok()),
             cap: self.number("cap", " of percent", 0, 65535)?.and_then(|n| u16::try_from(n).ok()),
             max_grant_version: self.number("max_grant_version", "", 1, 2)?.and_then(|n| u32::try_from(n).ok()),

@@ -1,7 +1,7 @@
 //! The keys of xl's configurations: those that count here, and those that xl knows besides.
 
 /// Every key that has a meaning here.
-pub const KEYS: [&str; 23] = [
+pub const KEYS: [&str; 24] = [
     "name",
     "uuid",
     "type",
@@ -16,6 +16,7 @@ pub const KEYS: [&str; 23] = [
     "vcpus",
     "maxvcpus",
     "cpus",
+    "cpus_soft",
     "cpu_weight",
     "cap",
     "max_grant_version",
@@ -29,7 +30,7 @@ pub const KEYS: [&str; 23] = [
 
 /// Keys that xl knows (xl.cfg(5) of 4.17) and that have no meaning here: devices, policies and firmware that there are
 /// not. A guest runs without them, and is told of by a warning.
-pub(super) const OTHERS: [&str; 120] = [
+pub(super) const OTHERS: [&str; 119] = [
     "acpi",
     "acpi_firmware",
     "acpi_laptop_slate",
@@ -47,7 +48,6 @@ pub(super) const OTHERS: [&str; 120] = [
     "claim_mode",
     "console",
     "cpuid",
-    "cpus_soft",
     "device_model_args",
     "device_model_args_hvm",
     "device_model_args_pv",

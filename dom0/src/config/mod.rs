@@ -98,6 +98,8 @@ pub struct GuestConfig {
     pub maxvcpus: u32,
     /// Where its vcpus may run: one set for all, or one for each of the first; anywhere without.
     pub cpus: Vec<CpuSet>,
+    /// Where they should run, in the same way.
+    pub cpus_soft: Vec<CpuSet>,
     /// Share of the processor relative to others, 256 by default.
     pub cpu_weight: Option<u16>,
     /// Percent of one processor that it may use at most.

@@ -109,6 +109,8 @@ fn processors_are_named_for_all_vcpus_or_for_each() {
     let set = |text| CpuSet::parse(text).unwrap();
     assert_eq!(cpus("'0-1,^1'"), Ok(Vec::from([set("0")])));
     assert_eq!(cpus("3"), Ok(Vec::from([set("3")])));
+    let soft = parse("name='a'\nkernel='k'\ncpus='0-1'\ncpus_soft=['1']").unwrap();
+    assert_eq!((soft.cpus, soft.cpus_soft), (Vec::from([set("0-1")]), Vec::from([set("1")])));
     assert_eq!(cpus("['0', 1, 'all']"), Ok(Vec::from([set("0"), set("1"), CpuSet::ALL])));
     let error = cpus("'x'").unwrap_err().to_string();
     assert_eq!(error, "line 3: `cpus` cannot be understood: `x` is no processor; write for example 0-3,5 or all");

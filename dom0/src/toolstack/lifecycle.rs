@@ -17,7 +17,7 @@ use crate::backend::device::Driver;
 use crate::backend::net::device::{NetDevice, NetDriver};
 use crate::balloon::controller;
 use crate::bridge::Mac;
-use crate::config::{GuestConfig, disk::Disk, vif::Interface};
+use crate::config::{GuestConfig, cpus::CpuSet, disk::Disk, vif::Interface};
 use crate::device::OpenDisk;
 use crate::errno::Named;
 use crate::purse::Purse;
@@ -121,17 +121,25 @@ fn connect(system: &System, guest: &Guest, built: &build::Built, purse: &Purse, 
     pin(domain, &guest.config)
 }
 
-/// Sets where a guest's vcpus may run: one set for all, or each its own.
+/// Sets where a guest's vcpus may run, and where they should.
 fn pin(domain: DomId, config: &GuestConfig) -> Result<()> {
-    let Some(&last) = config.cpus.last() else { return Ok(()) };
-    let for_all = (config.cpus.len() == 1).then_some(last);
     for vcpu in 0..config.maxvcpus {
-        let own = config.cpus.get(vcpu as usize).copied().or(for_all);
-        let Some(set) = own else { break };
-        let pinned = control::set_vcpu_affinity(domain, vcpu, Some(set.words()), None, false);
-        pinned.map_err(Named).with_context(|| format!("`cpus` of vcpu {vcpu}: {set}"))?;
+        let [hard, soft] = [&config.cpus, &config.cpus_soft].map(|sets| set_of(sets, vcpu));
+        if hard.is_some() || soft.is_some() {
+            let words = |set: Option<CpuSet>| set.map(|set| set.words());
+            let pinned = control::set_vcpu_affinity(domain, vcpu, words(hard), words(soft), false);
+            pinned.map_err(Named).with_context(|| format!("`cpus` or `cpus_soft` of vcpu {vcpu}"))?;
+        }
     }
     Ok(())
+}
+
+/// The set of a vcpu: the only one is for all, several are each for one.
+fn set_of(sets: &[CpuSet], vcpu: u32) -> Option<CpuSet> {
+    match sets {
+        [for_all] => Some(*for_all),
+        each => each.get(vcpu as usize).copied(),
+    }
 }
 
 /// Passes the scheduler's parameters on; a scheduler that knows none is no reason to fail.

@@ -57,13 +57,13 @@ pub(super) async fn create(mut call: Call) -> Outcome {
         None => more.remove(0),
     };
     let source = source(&call, &name).await?;
+    if !is_quiet {
+        println!("Parsing config from {name}");
+    }
     let config = configuration(&name, &source, &more)?;
     if is_dry {
         show_config(&config);
         return Ok(());
-    }
-    if !is_quiet {
-        println!("Parsing config from {name}");
     }
     let guest = lifecycle::create(&call.system, config).await.with_context(|| name.clone())?;
     if !paused {
@@ -81,17 +81,21 @@ fn show_config(config: &GuestConfig) {
     text("cmdline", &config.cmdline);
     println!("memory = {}\nmaxmem = {}", config.memory, config.maxmem);
     println!("vcpus = {}\nmaxvcpus = {}", config.vcpus, config.maxvcpus);
-    let cpus: Vec<String> = config.cpus.iter().map(|set| format!("\"{set}\"")).collect();
-    if !cpus.is_empty() {
-        println!("cpus = [ {} ]", cpus.join(", "));
+    for (key, sets) in [("cpus", &config.cpus), ("cpus_soft", &config.cpus_soft)] {
+        let sets: Vec<String> = sets.iter().map(|set| format!("\"{set}\"")).collect();
+        if !sets.is_empty() {
+            println!("{key} = [ {} ]", sets.join(", "));
+        }
     }
     let access = |writable| if writable { "rw" } else { "ro" };
     let disk = |disk: &Disk| format!("\"{},raw,{},{}\"", disk.target, disk.vdev, access(disk.writable));
-    println!("disk = [ {} ]", config.disks.iter().map(disk).collect::<Vec<_>>().join(", "));
-    println!(
-        "vif = [ {} ]",
-        config.vifs.iter().map(|vif| format!("\"bridge={}\"", vif.bridge)).collect::<Vec<_>>().join(", ")
-    );
+    let disks: Vec<String> = config.disks.iter().map(disk).collect();
+    let vifs: Vec<String> = config.vifs.iter().map(|vif| format!("\"bridge={}\"", vif.bridge)).collect();
+    for (key, items) in [("disk", disks), ("vif", vifs)] {
+        if !items.is_empty() {
+            println!("{key} = [ {} ]", items.join(", "));
+        }
+    }
 }
 
 /// `soak`: what a guest took must all come back. With a text each guest has to print it, and ends by itself.

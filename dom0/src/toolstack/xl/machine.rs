@@ -102,6 +102,9 @@ pub(super) async fn poweroff(call: Call) -> Outcome {
     call.system.power_off()
 }
 
+/// Columns of a command's form in `help`; a longer one has a line of its own.
+const FORM: usize = 34;
+
 /// `help`.
 pub(super) async fn help(call: Call) -> Outcome {
     if let [name] = call.args.as_slice() {
@@ -110,7 +113,13 @@ pub(super) async fn help(call: Call) -> Outcome {
         return Ok(());
     }
     for verb in VERBS {
-        println!("  {:<34} {}", format!("{} {}", verb.name, verb.usage), verb.help);
+        let form = format!("{} {}", verb.name, verb.usage);
+        if form.len() > FORM {
+            println!("  {form}");
+            println!("  {:<FORM$} {}", "", verb.help);
+        } else {
+            println!("  {form:<FORM$} {}", verb.help);
+        }
     }
     println!("`xl` may stand before a command. Commands are separated by `;`.");
     Ok(())

@@ -133,7 +133,12 @@ pub fn find(name: &str) -> Option<&'static Verb> {
 pub async fn run(system: &Rc<System>, line: &str, interactive: bool) -> Outcome {
     let mut words = options::words(line).into_iter();
     let first = words.next().unwrap_or_default();
-    let name = if first == "xl" { words.next().unwrap_or_else(|| "help".into()) } else { first };
+    let name = if first == "xl" {
+        // What xl itself takes in front of a command changes how it writes, or locks files: nothing here.
+        words.find(|word| !XL_FLAGS.contains(&word.as_str())).unwrap_or_else(|| "help".into())
+    } else {
+        first
+    };
     if name.is_empty() {
         return Ok(());
     }
@@ -144,11 +149,36 @@ pub async fn run(system: &Rc<System>, line: &str, interactive: bool) -> Outcome 
         Some(near) => anyhow!("unknown command `{name}`; did you mean `{near}`?"),
         None => anyhow!("unknown command `{name}`; `help` lists all"),
     })?;
-    let args: Vec<String> = words.collect();
+    let args: Vec<String> = words.flat_map(|word| shortened(verb.name, word)).collect();
     if let Some(option) = unknown_option(verb.usage, &args) {
         return Err(usage(verb.name).context(format!("unknown option `{option}`")));
     }
     (verb.run)(Call { system: system.clone(), args, interactive }).await
+}
+
+/// Options of xl itself, in front of its commands.
+const XL_FLAGS: [&str; 5] = ["-v", "-f", "-N", "-t", "-T"];
+
+/// xl's long options: the command, the option, what it is here.
+const LONG: [(&str, &str, &str); 9] = [
+    ("create", "--defconfig", "-f"),
+    ("create", "--dryrun", "-n"),
+    ("create", "--quiet", "-q"),
+    ("list", "--long", "-l"),
+    ("list", "--verbose", "-v"),
+    ("sched-credit", "--cap", "-c"),
+    ("sched-credit", "--domain", "-d"),
+    ("sched-credit", "--weight", "-w"),
+    ("vcpu-pin", "--force", "-f"),
+];
+
+/// A word of a command's: a long option as the short one, with its value behind it.
+fn shortened(verb: &str, word: String) -> Vec<String> {
+    let (option, value) = word.split_once('=').map_or((word.as_str(), None), |(option, value)| (option, Some(value)));
+    match LONG.iter().find(|(of, long, _)| *of == verb && *long == option) {
+        Some((_, _, short)) => core::iter::once(*short).chain(value).map(Into::into).collect(),
+        None => Vec::from([word]),
+    }
 }
 
 /// Commands of xl's that there is nothing for here: who types one is told so.
@@ -295,10 +325,23 @@ mod tests {
         let create = find("create").unwrap().usage;
         assert_eq!(stranger(create, "-c -p - memory=-1"), None);
         assert_eq!(stranger(create, "a.cfg -x"), Some("-x".into()));
-        assert_eq!(stranger(find("list").unwrap().usage, "--long"), Some("--long".into()));
+        assert_eq!(stranger(find("list").unwrap().usage, "--numa"), Some("--numa".into()));
         let send = find("send").unwrap().usage;
         assert_eq!((stranger(send, "-n hog '-l'"), stranger(send, "-q hog x")), (None, Some("-q".into())));
         assert_eq!(stranger(find("xenstore-write").unwrap().usage, "/a -1"), None);
+    }
+
+    #[test]
+    fn long_options_are_short_ones() {
+        let short = |verb: &str, line: &str| -> Vec<String> {
+            options::words(line).into_iter().flat_map(|word| shortened(verb, word)).collect()
+        };
+        assert_eq!(short("create", "--defconfig=a.cfg --dryrun memory=8"), ["-f", "a.cfg", "-n", "memory=8"]);
+        assert_eq!(short("sched-credit", "--domain hog --weight 512"), ["-d", "hog", "-w", "512"]);
+        assert_eq!(short("pause", "--long"), ["--long"]);
+        for (verb, _, option) in LONG {
+            assert!(options_of(find(verb).unwrap().usage).any(|known| known == option), "{verb} {option}");
+        }
     }
 
     #[test]
