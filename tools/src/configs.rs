@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::symbols;
+
 /// A configuration, as a file of dom0's ramdisk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -101,19 +103,30 @@ fn add(files: &mut Vec<(String, Vec<u8>)>, name: String, bytes: Vec<u8>) -> Resu
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    // A kernel of ours gets the names by which its backtraces tell functions.
+    std::fs::read(path).map(symbols::appended).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// The value of the last line that sets a key to one text or number; other ways to write it are dom0's to understand.
+/// The value that a configuration sets a key to last, where it is one text or number; other ways to write it are dom0's to
+/// understand.
 fn setting(config: &str, key: &str) -> Option<String> {
     config.lines().rev().find_map(|line| {
-        let (left, right) = line.split_once('=')?;
-        let right = right.trim_start();
-        let value = match right.chars().next().filter(|first| matches!(first, '"' | '\'')) {
-            Some(quote) => right.get(1..)?.split(quote).next()?,
-            None => right.split(['#', ';']).next()?.trim_end(),
-        };
-        (left.trim() == key).then(|| value.to_owned())
+        let mut found = None;
+        let mut rest = line;
+        while let Some((left, right)) = rest.split_once('=') {
+            let right = right.trim_start();
+            let quote = right.chars().next().filter(|first| matches!(first, '"' | '\''));
+            let (value, behind) = match quote {
+                Some(quote) => right.get(1..)?.split_once(quote)?,
+                None => (right.split(['#', ';']).next()?.trim_end(), right),
+            };
+            if left.trim() == key {
+                found = Some(value.to_owned());
+            }
+            let comment = behind.find('#').unwrap_or(behind.len());
+            rest = behind.get(..comment)?.split_once(';').map_or("", |(_, next)| next);
+        }
+        found
     })
 }
 
@@ -126,6 +139,9 @@ mod tests {
         let config = "name = 'a' # the first\n#memory = 1\nmemory = 64 # MiB\nkernel=\"/boot/k\"\nvif = ['']\n";
         let found = ["name", "memory", "kernel", "ramdisk"].map(|key| setting(config, key));
         assert_eq!(found, [Some("a".into()), Some("64".into()), Some("/boot/k".into()), None]);
+        let config = "name = 'a;b'; memory=0x10 ;kernel='k' # ; ramdisk='r'\ndisk=['phy:x,kernel=y']; memory = 32;";
+        let found = ["name", "memory", "kernel", "ramdisk"].map(|key| setting(config, key));
+        assert_eq!(found, [Some("a;b".into()), Some("32".into()), Some("k".into()), None]);
         assert_eq!((plain("/boot/k"), plain("././k"), plain("../k")), ("boot/k", "k", "../k"));
     }
 
