@@ -28,12 +28,14 @@ const QEMU_NEXT: Core = Core {
         "load::",
         "net::",
         "network::",
+        "prompt::",
         "toolstack::",
     ],
     but: &[
         "boot::the_plain_qemu_line",
         "guests::a_new_guest_builds",
         "guests::a_guest_of_the_packaged",
+        "guests::configurations_kernels_and_files",
         "toolstack::a_thousand_guests",
     ],
     smoke: &[

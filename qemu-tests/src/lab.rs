@@ -169,6 +169,25 @@ impl Prompt {
         self.wait(line, LIMIT)
     }
 
+    /// Types keys that end a line, and returns what was said until the next prompt.
+    ///
+    /// # Errors
+    /// As [`Prompt::command`].
+    pub fn keys(&mut self, keys: &str) -> Result<String> {
+        self.0.send(keys)?;
+        self.wait(keys, LIMIT)
+    }
+
+    /// Types keys and waits for a text.
+    ///
+    /// # Errors
+    /// Fails, with the transcript's end, when it does not come in time.
+    pub fn type_until(&mut self, keys: &str, text: &str) -> Result<()> {
+        self.0.send(keys)?;
+        let said = self.0.wait_for(text, Instant::now() + LIMIT).map(|_| ());
+        said.or_else(|error| fail(self.0.transcript(), &format!("after {keys:?}: {error}")))
+    }
+
     /// Powers the machine off and returns the run.
     ///
     /// # Errors

@@ -94,6 +94,9 @@ pub struct Args {
     /// Seconds after which a run without a terminal is stopped
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
+    /// Where the machine's files and its transcript go: two runs at once want two folders [default: target/oxen/run]
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
     /// Boot what stands in target/oxen without building it again
     #[arg(long)]
     no_build: bool,
@@ -181,6 +184,9 @@ fn machine(
     };
     let mut machine = Machine::oxen(workspace, &dom0_args);
     machine.emulator = Emulator::get(workspace, args.machine)?;
+    if let Some(folder) = &args.folder {
+        machine.folder = std::path::absolute(folder)?;
+    }
     machine.smp = args.smp;
     machine.accel.clone_from(&args.accel);
     machine.disks.clone_from(guest.map_or(&args.disk, |guest| &guest.disks));

@@ -96,10 +96,9 @@ fn without_our_settings(cargo: &mut Command) {
 }
 
 /// Boots a guest crate by its own `cargo run`, as its author does.
-fn boots_by_cargo_run(folder: &Path, name: &str) -> Result<()> {
+fn boots_by_cargo_run(lab: &Lab<'_>, folder: &Path, name: &str) -> Result<()> {
     let mut cargo = process::cargo();
-    let script = format!("xl create {name}.cfg; xl wait {name}; poweroff");
-    cargo.current_dir(folder).args(["run", "--release", "--quiet", "--", "--no-build", "--script", &script]);
+    cargo.current_dir(folder).args(["run", "--release", "--quiet", "--", "--no-build", "--folder"]).arg(&lab.folder);
     without_our_settings(&mut cargo);
     let said = process::output(&mut cargo, "the guest's own `cargo run` fails")?;
     for text in [format!("({name}) {name} runs on xen-3.0-x86_64"), format!("{name} is done")] {
@@ -108,15 +107,60 @@ fn boots_by_cargo_run(folder: &Path, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// The tool itself, started in a folder where no setting of the checkout counts.
+fn xtask(lab: &Lab<'_>, folder: &Path) -> Command {
+    let mut cargo = process::cargo();
+    cargo.current_dir(folder).args(["run", "--quiet", "--bin", "xtask", "--manifest-path"]);
+    cargo.arg(lab.workspace.root.join("Cargo.toml")).arg("--");
+    without_our_settings(&mut cargo);
+    cargo
+}
+
 /// Laid out by the tool itself, started where no setting of the checkout counts.
 pub(super) fn a_new_guest_builds_and_boots_outside_the_checkout(lab: &Lab<'_>) -> Result<Verdict> {
     let folder = Elsewhere::new("new-guest")?;
-    let mut cargo = process::cargo();
-    cargo.current_dir(&folder.0).args(["run", "--quiet", "--bin", "xtask", "--manifest-path"]);
-    cargo.arg(lab.workspace.root.join("Cargo.toml")).args(["--", "new-guest", "inner/fresh"]);
-    without_our_settings(&mut cargo);
-    process::run(&mut cargo, "new-guest does not work outside the checkout")?;
-    boots_by_cargo_run(&folder.0.join("inner/fresh"), "fresh")?;
+    process::run(
+        xtask(lab, &folder.0).args(["new-guest", "inner/fresh"]),
+        "new-guest does not work outside the checkout",
+    )?;
+    boots_by_cargo_run(lab, &folder.0.join("inner/fresh"), "fresh")?;
+    Ok(Verdict::Passed)
+}
+
+/// Two configurations of a user's, each with a kernel of its own beside it, and a file more.
+pub(super) fn configurations_kernels_and_files_of_a_users_own_run(lab: &Lab<'_>) -> Result<Verdict> {
+    let folder = Elsewhere::new("own")?;
+    let guests = lab.workspace.out.join("guests");
+    let copy = |name: &str, to: &str| {
+        let to = folder.0.join(to);
+        std::fs::copy(guests.join(name), &to).with_context(|| format!("cannot write {}", to.display()))
+    };
+    copy("hello", "first")?;
+    copy("mmu", "second")?;
+    let configs = [
+        ("one.cfg", "name = 'one'; kernel = './first'\nmemory = 16\nvfb = ['vnc=1']\n"),
+        ("two.cfg", "name = 'two'\nkernel = 'second'\nmemory = 24\n"),
+        ("note.txt", "a text of the user's\n"),
+    ];
+    for (name, text) in configs {
+        std::fs::write(folder.0.join(name), text)?;
+    }
+    let run = ["run", "--no-build", "--config", "one.cfg", "--config", "two.cfg"];
+    let both = process::output(xtask(lab, &folder.0).args(run).arg("--folder").arg(&lab.folder), "the guests fail")?;
+    let script = "cat notes/it; xl create two.cfg kernel=first; xl wait two; poweroff";
+    let mut scripted = xtask(lab, &folder.0);
+    scripted.args(run).args(["--file", "notes/it=note.txt", "--script", script]).arg("--folder").arg(&lab.folder);
+    let one = process::output(&mut scripted, "the script fails")?;
+    let demands = [
+        (&both, "warning: one.cfg: line 3: `vfb` means nothing here"),
+        (&both, "(one) hello from a guest"),
+        (&both, "mmu: done"),
+        (&one, "a text of the user's"),
+        (&one, "(two) hello from a guest"),
+    ];
+    for (said, text) in demands {
+        ensure!(said.contains(text), "nobody said `{text}`:\n{said}");
+    }
     Ok(Verdict::Passed)
 }
 
@@ -127,7 +171,7 @@ pub(super) fn a_guest_of_the_packaged_crates_builds_and_boots(lab: &Lab<'_>) -> 
     let guest = new_guest::lay_out(lab.workspace, &folder.0, "packed", Library::Packages(&packages))?;
     // What the packages of the tests' own lock file are is here already; the newest would have to be fetched.
     std::fs::copy(lab.workspace.root.join("Cargo.lock"), guest.join("Cargo.lock"))?;
-    boots_by_cargo_run(&guest, "packed")?;
+    boots_by_cargo_run(lab, &guest, "packed")?;
     Ok(Verdict::Passed)
 }
 
