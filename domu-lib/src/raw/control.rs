@@ -1,4 +1,17 @@
 //! What the control domain may: calls about other domains, about the machine, about physical interrupts.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use oxen_domu_lib::{control, println};
+//!
+//! if let Ok(machine) = control::physical_info() {
+//!     println!("{} MiB free", machine.free_pages >> 8);
+//! }
+//! for domain in control::domains(64).unwrap_or_default() {
+//!     println!("{} has {} pages", domain.domain, domain.tot_pages);
+//! }
+//! ```
 
 use alloc::vec::Vec;
 
