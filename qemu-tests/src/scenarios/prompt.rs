@@ -90,7 +90,7 @@ pub(super) fn the_line_stays_whole_and_knows_its_keys(lab: &Lab<'_>) -> Result<V
     says(&prompt.keys("\t\r")?, &["ain-0 ", "\n0"])?;
     prompt.type_until("\x12cre", "(search) cre: xl create hello.cfg")?;
     // Ctrl-G gives the search up; Ctrl-L clears the screen, the line is shown again.
-    prompt.type_until("\x07", "\r\x1b[Kdom0# ")?;
+    prompt.type_until("\x07", "\x1b[Kdom0# ")?;
     prompt.type_until("xl lost\x17list\x0c", "\x1b[H\x1b[2Jdom0# xl list")?;
     says(&prompt.keys("\r")?, &["Domain-0"])?;
     prompt.type_until("xl create hel\t", "lo.cfg ")?;
