@@ -19,6 +19,7 @@ use oxen_hv::{
 };
 use std::sync::atomic::Ordering;
 use support::{
+    entry_address,
     guest::{Guest, Home},
     table_word,
 };
@@ -142,5 +143,51 @@ fn what_is_no_memory_has_a_word_of_the_machine_to_phys_table_for_the_control_dom
         if has_word {
             assert_eq!(words[device.index()].load(Ordering::SeqCst), pfn);
         }
+    }
+}
+
+#[test]
+fn what_the_hypervisor_publishes_is_read_by_the_control_domain_alone_and_written_by_nobody() {
+    const XEN: u64 = 0x7ff2;
+    for is_privileged in [true, false] {
+        let (mut guest, home) = guest(is_privileged);
+        let frames = &guest.hv.memory.frames;
+        let own = guest.hv.memory.take_own(0).unwrap().mfn();
+        let published = guest.hv.memory.take_own(0).unwrap().mfn();
+        frames.publish(published, 1);
+        let before = frames.state(published);
+        let slot = entry_address(home.tables[3], 300);
+        let map = |guest: &mut Guest, frame: Mfn, flags| {
+            guest.put(0, &[slot, Entry::to(frame, Entry::PRESENT | Entry::USER | flags).0]);
+            guest.call(Caller::mmu_update, [0, 1, 0, XEN])
+        };
+        let readable = map(&mut guest, published, 0);
+        if !is_privileged {
+            assert_eq!(readable, Err(Errno::Perm));
+            continue;
+        }
+        assert_eq!(readable, Ok(0));
+        assert_eq!(map(&mut guest, published, Entry::WRITABLE), Err(Errno::Busy));
+        assert_eq!(map(&mut guest, own, 0), Err(Errno::Busy), "the rest is its own");
+        for kind in 0..5 {
+            guest.put(0, &[kind, published.raw(), 0]);
+            assert_eq!(guest.call(Caller::mmuext_op, [0, 1, 0, SELF]), Err(Errno::Inval), "no table: {kind}");
+        }
+        guest.put(0, &[slot, 0]);
+        assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, XEN]), Ok(0));
+        assert_eq!(guest.hv.memory.frames.state(published), before, "what it held is given back");
+    }
+}
+
+#[test]
+fn the_last_frame_number_of_all_is_no_frame_and_the_others_are_not_the_guests() {
+    for is_privileged in [true, false] {
+        let (mut guest, home) = guest(is_privileged);
+        let mut map = |frame: u64| {
+            guest.put(0, &[entry_address(home.tables[3], 300), frame << 12 | Entry::PRESENT | Entry::USER]);
+            guest.call(Caller::mmu_update, [0, 1, 0, SELF])
+        };
+        let last = Entry::FRAME >> 12;
+        assert_eq!([map(last), map(last - 1)], [Err(Errno::Inval), Err(Errno::Perm)], "{is_privileged}");
     }
 }

@@ -173,6 +173,11 @@ fn msi_is_one_message() {
         let request = PhysdevMapPirq { index, ..message(-1) };
         assert_eq!(ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, request), Err(answer), "as number {index}");
     }
+    let _other = Guest::new(dom0.hv, 4, false, 40);
+    for (index, domain, answer) in [(32, 4, Errno::Perm), (-1, 4, Errno::OpNotSupp), (32, 5, Errno::Srch)] {
+        let request = PhysdevMapPirq { index, domid: DomId(domain), ..message(-1) };
+        assert_eq!(ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, request), Err(answer), "{index} for domain {domain}");
+    }
     let mapped = ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, message(-1)).unwrap().pirq;
     assert_eq!(ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, several(1)), Err(Errno::Exist));
     assert_eq!(ask(&mut dom0, PHYSDEVOP_PREPARE_MSIX, device()).err(), None, "nobody uses MSI-X");

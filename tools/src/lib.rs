@@ -25,6 +25,7 @@ pub mod dmesg;
 pub mod doctor;
 pub mod elf;
 pub mod emulator;
+pub mod exit;
 pub mod faults;
 pub mod figures;
 pub mod fuzz;

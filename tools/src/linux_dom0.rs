@@ -38,7 +38,7 @@ const PROGRAMS: [&str; 17] = [
 ];
 
 /// Kernel modules that are loaded, with what they depend on.
-const MODULES: [&str; 9] = [
+const MODULES: [&str; 11] = [
     "xen-privcmd",
     "xenfs",
     "xen-evtchn",
@@ -48,6 +48,8 @@ const MODULES: [&str; 9] = [
     "xen-blkback",
     "xen-netback",
     "bridge",
+    "virtio_pci",
+    "virtio_blk",
 ];
 
 /// What it is told: only what its first process says is wanted.

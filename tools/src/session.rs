@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -10,54 +10,13 @@ use anyhow::{Context, Result, bail};
 
 use crate::bochs::{self, Sign};
 use crate::emulator::Kind;
+pub use crate::exit::Exit;
 use crate::patience::{self, Patience};
 use crate::qemu::{Machine, Serial};
 
 /// Xen's last words.
 const XEN_HALTED: &str = "Hardware Dom0 halted: halting machine\n";
 const XEN_CRASHED: &str = "Hardware Dom0 crashed: ";
-
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// dom0 ended the run and called it a success.
-    Success,
-    /// dom0 ended the run and called it a failure.
-    Failure,
-    /// The machine was powered off, or reset, without a word.
-    PoweredOff,
-    /// The hypervisor refused what it was given to run, and said why.
-    Refused,
-    /// dom0 crashed, and the hypervisor said how.
-    Crashed,
-    /// The emulator ended otherwise, with this status, or by a signal.
-    Qemu(Option<i32>),
-    /// The deadline passed, or a limit for silence; the machine was stopped.
-    Deadline,
-}
-
-impl Exit {
-    /// Reads QEMU's status: the exit device makes `value << 1 | 1` of what is written to it.
-    #[must_use]
-    pub fn from_status(status: ExitStatus) -> Self {
-        match status.code() {
-            Some(0) => Self::PoweredOff,
-            Some(code) if code & 1 == 1 => Self::from_told(code as u32 >> 1),
-            code => Self::Qemu(code),
-        }
-    }
-
-    /// Reads what was written to the exit device.
-    fn from_told(value: u32) -> Self {
-        match value {
-            0x10 => Self::Success,
-            0x11 => Self::Failure,
-            0x12 => Self::Refused,
-            0x13 => Self::Crashed,
-            value => Self::Qemu(i32::try_from(value << 1 | 1).ok()),
-        }
-    }
-}
 
 /// A finished run.
 #[derive(Clone, Debug)]
@@ -391,8 +350,7 @@ pub fn interact(machine: &Machine) -> Result<Exit> {
 #[cfg(test)]
 mod tests {
     use super::{Exit, Session};
-    use std::os::unix::process::ExitStatusExt;
-    use std::process::{Command, ExitStatus};
+    use std::process::Command;
     use std::time::{Duration, Instant};
 
     #[test]
@@ -426,14 +384,5 @@ mod tests {
         // On a host so busy that it hardly ran, it is waited for longer.
         assert!(begin.elapsed() < Duration::from_secs(120));
         Ok(())
-    }
-
-    #[test]
-    fn what_the_exit_device_was_told_is_understood() {
-        let told = |value: i32| Exit::from_status(ExitStatus::from_raw((value << 1 | 1) << 8));
-        let ends = [Exit::Success, Exit::Failure, Exit::Refused, Exit::Crashed];
-        assert_eq!([0x10, 0x11, 0x12, 0x13].map(told), ends);
-        assert_eq!(Exit::from_status(ExitStatus::from_raw(0)), Exit::PoweredOff);
-        assert_eq!(told(0x20), Exit::Qemu(Some(0x41)));
     }
 }

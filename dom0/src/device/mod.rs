@@ -12,6 +12,7 @@ pub mod virtqueue;
 use alloc::{collections::BTreeMap, format, rc::Rc, string::String, vec::Vec};
 use core::cell::{Cell, RefCell};
 
+use anyhow::{Error, Result, anyhow, bail};
 use oxen_abi::domid::DomId;
 use oxen_domu_lib::memory::map::Words;
 use oxen_domu_lib::sync::Waiters;
@@ -183,6 +184,9 @@ impl Medium {
     }
 
     /// Makes durable what was written.
+    ///
+    /// # Errors
+    /// Where the device fails.
     pub async fn flush(&self, gate: &Rc<Gate>) -> Result<(), Failure> {
         match self {
             Self::Ram(_) => Ok(()),
@@ -191,6 +195,9 @@ impl Medium {
     }
 
     /// Forgets the contents of sectors.
+    ///
+    /// # Errors
+    /// Where the device fails, or has no such sectors.
     pub async fn discard(&self, sector: u64, count: u64, gate: &Rc<Gate>) -> Result<(), Failure> {
         match self {
             Self::Ram(disk) => disk.discard(sector, count, gate).await,
@@ -251,35 +258,39 @@ impl Disks {
 
     /// Opens what a configuration names: `vda` or `/dev/vda`, or a file of the archive. One writer excludes
     /// everybody else.
-    pub fn open(&self, archive: &Archive<'static>, disk: &Disk) -> Result<OpenDisk, String> {
+    ///
+    /// # Errors
+    /// Where there is no such disk, or it is empty, cannot be written as is wanted or is in use; without memory for a file.
+    pub fn open(&self, archive: &Archive<'static>, disk: &Disk) -> Result<OpenDisk> {
         let name = disk.target.strip_prefix("/dev/").unwrap_or(&disk.target);
         if !self.known.borrow().contains_key(name) {
             let file = archive.get(name).ok_or_else(|| self.unknown(disk))?;
-            let lacking = || format!("disk {}: dom0 has too little memory for `{}`", disk.vdev, disk.target);
+            let lacking = || anyhow!("disk {}: dom0 has too little memory for `{}`", disk.vdev, disk.target);
             self.add(name, Medium::Ram(Rc::new(RamDisk::new(file).ok_or_else(lacking)?)));
         }
         let known = self.known.borrow();
         let (medium, uses) = known.get(name).ok_or_else(|| self.unknown(disk))?;
         if medium.sectors() == 0 {
-            return Err(format!("disk {}: `{}` is empty: not even one sector of 512 bytes", disk.vdev, disk.target));
+            bail!("disk {}: `{}` is empty: not even one sector of 512 bytes", disk.vdev, disk.target);
         }
         if disk.writable && !medium.is_writable() {
-            return Err(format!("disk {}: `{}` can only be read; write access = ro", disk.vdev, disk.target));
+            bail!("disk {}: `{}` can only be read; write access = ro", disk.vdev, disk.target);
         }
         if uses.writers.get() != 0 || (disk.writable && uses.readers.get() != 0) {
-            return Err(format!("disk {}: another guest uses `{}`, and one of both writes", disk.vdev, disk.target));
+            bail!("disk {}: another guest uses `{}`, and one of both writes", disk.vdev, disk.target);
         }
         let count = if disk.writable { &uses.writers } else { &uses.readers };
         count.set(count.get() + 1);
         Ok(OpenDisk { medium: medium.clone(), writable: disk.writable, uses: uses.clone() })
     }
 
-    fn unknown(&self, disk: &Disk) -> String {
+    fn unknown(&self, disk: &Disk) -> Error {
         let names: Vec<_> = self.known.borrow().keys().map(|name| format!("/dev/{name}")).collect();
         let there = if names.is_empty() { String::from("no disk") } else { names.join(", ") };
-        format!(
+        anyhow!(
             "disk {}: there is no `{}`; this machine has {there} (cargo xtask run --disk IMG adds one)",
-            disk.vdev, disk.target
+            disk.vdev,
+            disk.target
         )
     }
 }
@@ -287,6 +298,7 @@ impl Disks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
 
     #[test]
     fn a_writer_excludes_everybody_else() {
@@ -295,13 +307,13 @@ mod tests {
         let archive = Archive::new(&[]);
         let open = |text: &str| disks.open(&archive, &Disk::parse(text).unwrap());
         let first = open("/dev/vda,raw,xvda,w").unwrap();
-        assert!(open("vda,raw,xvda,r").unwrap_err().contains("another guest"));
+        assert!(open("vda,raw,xvda,r").unwrap_err().to_string().contains("another guest"));
         drop(first);
         let readers = (open("vda,raw,xvda,r").unwrap(), open("vda,raw,xvdb,r").unwrap());
         assert!(open("vda,raw,xvda,w").is_err());
         drop(readers);
         assert!(open("vda,raw,xvda,w").is_ok());
-        let missing = open("vdb,raw,xvda").unwrap_err();
+        let missing = open("vdb,raw,xvda").unwrap_err().to_string();
         assert!(missing.contains("no `vdb`") && missing.contains("/dev/vda"), "{missing}");
     }
 }

@@ -59,6 +59,9 @@ impl RamDisk {
     }
 
     /// Copies between the disk and the pieces.
+    ///
+    /// # Errors
+    /// Where the disk has no such sectors.
     pub fn transfer(&self, direction: Direction, sector: u64, pieces: &[Piece]) -> Result<(), Failure> {
         let mut disk = self.bytes.borrow_mut();
         let mut at = usize::try_from(sector * SECTOR).map_err(|_| Failure)?;
@@ -75,6 +78,9 @@ impl RamDisk {
     }
 
     /// Fills sectors with zeros, step by step: others have their turn in between.
+    ///
+    /// # Errors
+    /// Where the disk has no such sectors.
     pub async fn discard(&self, sector: u64, count: u64, gate: &Rc<Gate>) -> Result<(), Failure> {
         let place = |sector: u64| {
             let byte = sector.checked_mul(SECTOR).and_then(|byte| usize::try_from(byte).ok());

@@ -152,6 +152,9 @@ impl VirtioBlock {
     }
 
     /// Makes durable what was written.
+    ///
+    /// # Errors
+    /// Where the device fails.
     pub async fn flush(&self, gate: &Rc<Gate>) -> Result<(), Failure> {
         // A device without the feature writes through.
         if self.device.features & FEATURE_FLUSH == 0 {
@@ -162,6 +165,9 @@ impl VirtioBlock {
     }
 
     /// Forgets the contents of sectors.
+    ///
+    /// # Errors
+    /// Where the device fails, or has no such sectors.
     pub async fn discard(&self, sector: u64, count: u64, gate: &Rc<Gate>) -> Result<(), Failure> {
         let most = u64::from(self.device.config.read32(36)).max(1);
         let mut done = 0;

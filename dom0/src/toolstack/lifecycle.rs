@@ -192,7 +192,7 @@ fn open_disk(system: &System, disk: &Disk, network: usize) -> Result<OpenDisk> {
     {
         room::allow(&format!("disk {}", disk.vdev), file.len(), room::spare(system.store.purses(), network))?;
     }
-    system.disks.open(&system.archive, disk).map_err(Error::msg)
+    system.disks.open(&system.archive, disk)
 }
 
 /// Gives a guest a disk.

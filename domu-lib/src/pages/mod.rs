@@ -2,6 +2,7 @@
 //! mapped. Nothing here touches a page.
 
 pub(crate) mod layout;
+pub(crate) mod m2p;
 pub(crate) mod p2m;
 pub(crate) mod pool;
 pub(crate) mod ranges;

@@ -115,9 +115,7 @@ impl<M: Machine> Batch<'_, M> {
         let frame = Mfn::containing(address).ok_or(Errno::Inval)?;
         if self.rights.owner == Owner::IO {
             let is_known = frame.index() < self.hv.machine().machine_to_phys().len();
-            // Without the right to map it, it is the hypervisor's own memory that a control domain has named.
-            let is_denied = self.editor.own_rights().io && !self.rights.io;
-            if is_denied || !is_known || self.hv.memory.frames.is_ram(frame) {
+            if !is_known || self.hv.memory.frames.is_ram(frame) {
                 return Err(Errno::Inval.into());
             }
             if self.rights.io {
@@ -175,17 +173,15 @@ impl<M: Machine> Caller<'_, M> {
     #[cold]
     pub(super) fn other_page_owner(&self, id: DomId) -> Result<PageOwner, Errno> {
         let io = self.domain.is_privileged;
-        // Who names the device memory may map it, be it by right or in vain; of the hypervisor's own there is nothing
-        // to map.
-        if id == DomId::IO || id == DomId::XEN && self.control().is_ok() {
-            return Ok(PageOwner {
-                domain: None,
-                is_nobody: true,
-                rights: EntryRights { owner: Owner::IO, io: io && id == DomId::IO },
-            });
+        // Who names the device memory may map it, be it by right or in vain.
+        if id == DomId::IO {
+            let rights = EntryRights { owner: Owner::IO, io };
+            return Ok(PageOwner { domain: None, is_nobody: true, rights });
         }
         if id == DomId::XEN {
-            return Err(Errno::Perm);
+            self.control()?;
+            let rights = EntryRights { owner: Owner::XEN, io: false };
+            return Ok(PageOwner { domain: None, is_nobody: true, rights });
         }
         if id == self.domain.id {
             return Err(Errno::Srch);

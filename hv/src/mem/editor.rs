@@ -100,8 +100,9 @@ impl<'a, M: Hardware> Editor<'a, M> {
     pub(super) fn hold_page_slow(&self, entry: Entry, rights: &EntryRights) -> Result<Entry, Errno> {
         // Who has devices may say how a page is cached, whoever owns it.
         let entry = entry.sanitize_page(self.domain.is_privileged)?;
-        // A frame beyond all machines is one like any other that is not RAM.
-        let mfn = entry.mfn().ok_or(Errno::Perm)?;
+        // A frame beyond all machines is one like any other that is not RAM; but the last number of all is none.
+        let refusal = if entry.0 & Entry::FRAME == Entry::FRAME { Errno::Inval } else { Errno::Perm };
+        let mfn = entry.mfn().ok_or(refusal)?;
         if !self.memory.frames.is_ram(mfn) {
             return if rights.io { self.io_entry(entry, mfn) } else { Err(Errno::Perm) };
         }

@@ -3,7 +3,10 @@
 use super::device::apic::{Apic, vector};
 use super::device::ioapic::IoApic;
 use super::device::{clock::Frequencies, power, serial::Uart};
-use super::memory::{guest, space::Space};
+use super::memory::{
+    guest,
+    space::{CHUNK, Space},
+};
 use super::{cpu, msr, percpu, port, processor};
 use core::arch::{asm, x86_64::__cpuid_count};
 use core::ops::RangeInclusive;
@@ -79,9 +82,6 @@ fn without_an_answer(silent: Silent) -> ! {
 
 /// What `isa-debug-exit` is told when the control domain has crashed.
 const DOM0_CRASHED: u32 = 0x13;
-
-/// Bytes of the machine-to-phys table that the ABI names at once.
-const CHUNK: u64 = 2 << 20;
 
 impl Machine for Pc {}
 

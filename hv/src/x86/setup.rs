@@ -110,7 +110,7 @@ pub(crate) fn make_hypervisor(
 ) -> &'static Hypervisor<Pc> {
     // SAFETY: firmware tables were read, and nothing but memory is touched from here on.
     unsafe { tables::trim_direct_map(|range| info.memory_map.has_memory_in(&range)) };
-    memory.hand_over(&info.memory_map, &frames);
+    memory.hand_over(&info.memory_map, &machine.space, &frames);
     let memory_map = keep_interrupt_controllers(info, acpi, &frames);
     // Registers are never where RAM is, whatever the firmware says.
     let is_device = |frame| Mfn::new(frame).is_some_and(|mfn| !frames.is_ram(mfn) && !frames.is_forbidden_io(mfn));

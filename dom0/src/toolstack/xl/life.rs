@@ -111,8 +111,10 @@ pub(super) async fn soak(mut call: Call) -> Outcome {
         match &text {
             Some(text) => {
                 run_through(&guest, text).await.with_context(|| format!("round {}", round + 1))?;
-                let (took, free) = (time::now().saturating_sub(begun) / time::MILLISECOND, free_memory()?.0);
-                println!("round {}: {}.{:03} s, {free} pages free", round + 1, took / 1000, took % 1000);
+                let took = time::now().saturating_sub(begun) / time::MILLISECOND;
+                let (free, own) = free_memory()?;
+                let (round, seconds, rest) = (round + 1, took / 1000, took % 1000);
+                println!("round {round}: {seconds}.{rest:03} s, {free} pages free, {own} in dom0");
             }
             // Some rounds end a guest in the middle of its start, others let it run a little.
             None => time::sleep(u64::from(round % 4) * 5 * time::MILLISECOND).await,

@@ -7,12 +7,11 @@ use oxen_abi::memory;
 use zerocopy::FromZeros;
 
 use crate::pages::layout::{VIRT_BASE, address};
-use crate::pages::{Mfn, Pfn, p2m};
+use crate::pages::{Mfn, Pfn, m2p, p2m};
 use crate::raw::hypercall::call2;
 use crate::raw::trap;
 
-static M2P_BASE: AtomicU64 = AtomicU64::new(0);
-static M2P_FRAMES: AtomicU64 = AtomicU64::new(0);
+static M2P: m2p::Table = m2p::Table::new();
 
 /// Asks where the machine-to-physical table is, and how many frames it covers.
 pub(crate) fn find_machine_to_phys() {
@@ -21,20 +20,12 @@ pub(crate) fn find_machine_to_phys() {
     let result = unsafe {
         call2::<{ Hypercall::MemoryOp as u32 }>(memory::XENMEM_MACHPHYS_MAPPING.into(), (&raw mut mapping) as u64)
     };
-    // Where the call is not offered, the table stands where it always stood.
-    let (start, frames) =
-        if result == 0 { (mapping.v_start, mapping.max_mfn + 1) } else { (0xffff_8000_0000_0000, 1 << 27) };
-    M2P_BASE.store(start, Ordering::Relaxed);
-    M2P_FRAMES.store(frames, Ordering::Relaxed);
+    M2P.install((result == 0).then_some(mapping));
 }
 
 /// What the hypervisor's table says about `mfn`: a claim about a frame of ours, anything for a frame of others.
 pub(crate) fn machine_to_phys(mfn: Mfn) -> Option<u64> {
-    if mfn.0 >= M2P_FRAMES.load(Ordering::Relaxed) {
-        return None;
-    }
-    // Parts of the table may be unmapped where the machine has no memory.
-    trap::probe_read(M2P_BASE.load(Ordering::Relaxed) + mfn.0 * 8).ok()
+    trap::probe_read(M2P.word(mfn)?).ok()
 }
 
 /// The page behind which `frame` stands; `None` for frames that are not this guest's.

@@ -52,15 +52,14 @@ impl<M: Machine> Caller<'_, M> {
         self.write_packed(at, &PhysdevIrqStatusQuery { flags: XENIRQSTAT_NEEDS_EOI, ..request })
     }
 
-    /// Whether the caller may map interrupts for a domain: for itself, if it controls the machine. Nobody else has
-    /// devices.
-    fn check_may_map_pirq_for(&self, domain: DomId) -> Result<(), Errno> {
+    /// Whether a domain is the caller itself, who controls the machine. Nobody else has devices.
+    fn maps_pirqs_for_itself(&self, domain: DomId) -> Result<bool, Errno> {
         let is_self = domain == DomId::SELF || domain == self.domain.id;
         if !is_self && self.hv.domains.get(domain).is_none() {
             return Err(Errno::Srch);
         }
         self.control()?;
-        if is_self { Ok(()) } else { Err(Errno::OpNotSupp) }
+        Ok(is_self)
     }
 
     #[inline(never)]
@@ -84,9 +83,10 @@ impl<M: Machine> Caller<'_, M> {
     }
 
     fn map_pirq_for(&self, request: &mut PhysdevMapPirq, at: Address) -> Result<(), Errno> {
-        self.check_may_map_pirq_for(request.domid)?;
+        let is_self = self.maps_pirqs_for_itself(request.domid)?;
         let control = self.control()?;
         match request.r#type {
+            MAP_PIRQ_TYPE_GSI if !is_self => return Err(Errno::OpNotSupp),
             MAP_PIRQ_TYPE_GSI => {
                 let gsi = u32::try_from(request.index).map_err(|_| Errno::Inval)?;
                 if gsi >= self.hv.machine().lines() {
@@ -114,6 +114,9 @@ impl<M: Machine> Caller<'_, M> {
             MAP_PIRQ_TYPE_MSI | MAP_PIRQ_TYPE_MULTI_MSI => {}
             _ => return Err(Errno::Inval),
         }
+        if !is_self {
+            return Err(Errno::OpNotSupp);
+        }
         let entry = match request.table_base {
             0 => Entry::Msi,
             // A number beyond every table is told after what the device is.
@@ -127,7 +130,9 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     pub(super) fn unmap_pirq(&self, at: u64) -> Result<(), Errno> {
         let request: PhysdevUnmapPirq = self.read_packed(at)?;
-        self.check_may_map_pirq_for(request.domid)?;
+        if !self.maps_pirqs_for_itself(request.domid)? {
+            return Err(Errno::OpNotSupp);
+        }
         self.hv.unmap_pirq(self.domain, u32::try_from(request.pirq).map_err(|_| Errno::Inval)?)
     }
 

@@ -178,6 +178,13 @@ impl FrameTable {
         }
     }
 
+    /// Lets the control domain read frames that the hypervisor keeps.
+    pub fn publish(&self, first: Mfn, count: u64) {
+        for frame in (first.raw()..first.raw() + count).filter_map(Mfn::new) {
+            self.set_ram(frame, FrameState::PUBLISHED);
+        }
+    }
+
     /// Frames that nobody has.
     #[must_use]
     pub fn free_frames(&self) -> u32 {

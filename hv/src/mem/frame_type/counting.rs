@@ -33,7 +33,7 @@ impl FrameState {
     #[inline(always)]
     #[must_use]
     pub const fn plus_reference_fast(self, owner: Owner) -> Option<Self> {
-        let plain = if owner.slot().is_none() { u64::MAX } else { (owner.0 as u64) << OWNER_SHIFT };
+        let plain = if !owner.has_pages() { u64::MAX } else { (owner.0 as u64) << OWNER_SHIFT };
         if self.0 & (OWNER | MANY_REFS) == plain { Some(Self(self.0 + ONE_REF)) } else { None }
     }
 

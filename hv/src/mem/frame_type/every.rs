@@ -25,7 +25,7 @@ fn every(owners: impl Iterator<Item = u16> + Clone, mut look: impl FnMut(FrameSt
 }
 
 /// Owners at edges; the bits of all others are seen by `a_reference_is_the_owners_alone`.
-const OWNERS: [u16; 6] = [0, 1, 255, Owner::HYPERVISOR.0, Owner::IO.0, Owner::NOBODY.0];
+const OWNERS: [u16; 7] = [0, 1, 255, Owner::XEN.0, Owner::HYPERVISOR.0, Owner::IO.0, Owner::NOBODY.0];
 
 /// Two words are the same but for these bits.
 fn same_but(one: FrameState, other: FrameState, bits: u64) -> bool {
@@ -53,7 +53,7 @@ fn a_type_changes_only_while_nobody_uses_it() {
         for owner in OWNERS.map(Owner) {
             for kind in FrameType::ALL {
                 let Ok((next, todo)) = state.acquire(owner, kind) else { continue };
-                assert!(owner.slot().is_some() && state.owner() == owner && state.refs() != 0, "{state:?}");
+                assert!(owner.has_pages() && state.owner() == owner && state.refs() != 0, "{state:?}");
                 assert_eq!((next.refs(), next.uses()), (state.refs() + 1, state.uses() + 1), "{state:?} as {kind:?}");
                 assert_eq!(next.kind(), kind);
                 assert!(same_but(next, state, MAX_REFS | USES | 7 << TYPE_SHIFT | VALIDATED), "{state:?}, {next:?}");

@@ -84,6 +84,8 @@ impl Owner {
     pub const IO: Self = Self(Self::MASK - 1);
     /// The hypervisor itself.
     pub const HYPERVISOR: Self = Self(Self::MASK - 2);
+    /// The hypervisor's own that the control domain may map to read: what `DOMID_XEN` names.
+    pub const XEN: Self = Self(Self::MASK - 3);
     pub(super) const MASK: u16 = 0x3ff;
 
     /// The domain in this slot of the domain table.
@@ -97,8 +99,15 @@ impl Owner {
     #[inline]
     #[must_use]
     pub const fn slot(self) -> Option<usize> {
-        if self.0 >= Self::HYPERVISOR.0 { None } else { Some(self.0 as usize) }
+        if self.0 >= Self::XEN.0 { None } else { Some(self.0 as usize) }
+    }
+
+    /// Whether there are frames of this owner's that others can refer to.
+    #[inline]
+    #[must_use]
+    pub(super) const fn has_pages(self) -> bool {
+        self.0 <= Self::XEN.0
     }
 }
 
-const _: () = assert!(crate::config::MAX_DOMAINS <= Owner::HYPERVISOR.0 as usize);
+const _: () = assert!(crate::config::MAX_DOMAINS <= Owner::XEN.0 as usize);

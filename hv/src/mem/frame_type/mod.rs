@@ -95,6 +95,9 @@ impl FrameState {
     /// What is not RAM: nobody can take a reference.
     pub const IO: Self = Self((Owner::IO.0 as u64) << OWNER_SHIFT);
 
+    /// The hypervisor's own that may be mapped to read. Its one use is of nothing: nobody can have it as anything else.
+    pub(super) const PUBLISHED: Self = Self((Owner::XEN.0 as u64) << OWNER_SHIFT | ONE_USE | ONE_REF);
+
     /// A frame of a domain's reservation that no TLB knows: one reference, for being allocated.
     #[inline]
     #[must_use]
@@ -193,7 +196,7 @@ impl FrameState {
     #[inline]
     pub const fn reference(self, owner: Owner) -> Result<Self, Errno> {
         let refs = self.refs();
-        if self.owner().0 != owner.0 || refs == 0 || refs == MAX_REFS || owner.slot().is_none() {
+        if self.owner().0 != owner.0 || refs == 0 || refs == MAX_REFS || !owner.has_pages() {
             return Err(Errno::Inval);
         }
         Ok(Self(self.0 + ONE_REF))

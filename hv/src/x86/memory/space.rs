@@ -12,6 +12,9 @@ use oxen_hv::mem::frame_table::FrameTable;
 use spin::Once;
 
 const PAGE: u64 = 4096;
+
+/// Bytes of the machine-to-phys table that the ABI names at once, and that tools map at once: it is of whole ones.
+pub(crate) const CHUNK: u64 = 2 << 20;
 /// What the boot tables map, and with it everything that a loader can have put somewhere.
 const EARLY_REACH: u64 = 4 << 30;
 
@@ -90,7 +93,8 @@ impl Division {
     pub(crate) unsafe fn build(&mut self) -> (Space, FrameTable) {
         // SAFETY: the boot CPU is alone; frames are taken below what the boot tables map.
         unsafe { tables::extend_direct_map(self.frames * PAGE, || self.take(PAGE, EARLY_REACH)) };
-        let (machine_to_phys_address, machine_to_phys) = self.take_words::<AtomicU64>(self.frames);
+        let words = self.frames.next_multiple_of(CHUNK / size_of::<AtomicU64>() as u64);
+        let (machine_to_phys_address, machine_to_phys) = self.take_words::<AtomicU64>(words);
         let (_, state) = self.take_words::<AtomicU64>(self.frames);
         let (_, aux) = self.take_words::<AtomicU32>(self.frames);
         for word in machine_to_phys {
@@ -103,12 +107,13 @@ impl Division {
             tables::protect_image();
         }
         let root_entries = ROOT_ENTRIES.call_once(tables::hypervisor_slots);
+        let machine_to_phys = machine_to_phys.get(..self.frames as usize).unwrap_or(machine_to_phys);
         (Space { root_entries, machine_to_phys, machine_to_phys_address }, FrameTable::new(state, aux))
     }
 
     /// Gives the frame table what is free, and tells it what is the hypervisor's. Low memory stays what all is that nobody
-    /// tells it of: I/O memory.
-    pub(crate) fn hand_over(&self, map: &MemoryMap, frames: &FrameTable) {
+    /// tells it of: I/O memory. The machine-to-physical table can be mapped by those who save domains.
+    pub(crate) fn hand_over(&self, map: &MemoryMap, space: &Space, frames: &FrameTable) {
         let each = |range: core::ops::Range<u64>, then: &dyn Fn(Mfn, u64)| {
             if let Some(first) = Mfn::new(range.start / PAGE) {
                 then(first, (range.end - range.start) / PAGE);
@@ -120,6 +125,8 @@ impl Division {
         for range in self.boot.free() {
             each(range, &|first, count| frames.donate(first, count));
         }
+        let (table, bytes) = (space.machine_to_phys_address, size_of_val(space.machine_to_phys) as u64);
+        each(table..table + bytes.next_multiple_of(CHUNK), &|first, count| frames.publish(first, count));
     }
 }
 

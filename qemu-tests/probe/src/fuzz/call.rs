@@ -87,6 +87,11 @@ impl Call {
         self.number == Hypercall::XenVersion as u64 && matches!(self.args.first(), Some(Value::Number(3 | 9)))
     }
 
+    /// Whether Xen leaves a batch here: what is done on another processor ends it.
+    pub(crate) fn ends_batch(&self) -> bool {
+        matches!(self.what, "core_parking" | "microcode_update" | "cpu_hotplug")
+    }
+
     /// Does not compare a result above 0.
     pub(crate) fn vague(mut self) -> Self {
         self.is_vague = true;

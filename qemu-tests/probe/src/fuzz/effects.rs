@@ -67,7 +67,9 @@ impl Effects {
             }
             told += 1;
             if told <= MAX_TOLD {
-                let _ = write!(text, " F{}[{}]={}", index / 512, index % 512, name(*new));
+                let is_part = name(*new) == plain(*new) && name(*old) != plain(*old);
+                let new = if is_part { *new & changed_bytes(*old, *new) } else { *new };
+                let _ = write!(text, " F{}[{}]={}", index / 512, index % 512, name(new));
             }
         }
         rest(text, told);
@@ -88,6 +90,18 @@ impl Effects {
 
 fn changed<'a, T: PartialEq>(old: &'a [T], new: &'a [T]) -> impl Iterator<Item = (usize, (&'a T, &'a T))> {
     old.iter().zip(new).enumerate().filter(|(_, (old, new))| old != new)
+}
+
+/// A word that has no name.
+fn plain(word: u64) -> String {
+    let mut text = String::new();
+    let _ = write!(text, "{word:x}");
+    text
+}
+
+/// The bytes that are other: of an entry that was written over in part, the others say where the guest's memory lies.
+fn changed_bytes(old: u64, new: u64) -> u64 {
+    (0..8).map(|byte| 0xff << (byte * 8)).filter(|byte| (old ^ new) & byte != 0).sum()
 }
 
 fn rest(text: &mut String, told: usize) {

@@ -15,6 +15,10 @@ use super::world::{NOBODY, OSXSAVE, PORTS, READ_ONLY, SELF, SLOT, WRITABLE, Worl
 use crate::judge::call;
 use crate::raw::{self, trapped};
 
+/// The numbers of the domains that are made for sequences, each used once before they begin anew.
+const FIRST_OTHER: u32 = 0x400;
+const LAST_OTHER: u32 = 0x7000;
+
 impl World {
     /// Brings everything back to how a sequence begins, with contents of the frames that the seed chooses.
     pub(crate) fn reset(&mut self, seed: u64, needs_other: bool) -> Result<(), String> {
@@ -92,7 +96,10 @@ impl World {
         }
         let vcpus = 2;
         let mut request = [0; 24];
-        request[..2].copy_from_slice(&[domctl::XEN_DOMCTL_CREATEDOMAIN, version]);
+        // No number that a sequence draws means it by accident.
+        self.last_other =
+            if (FIRST_OTHER..LAST_OTHER).contains(&self.last_other) { self.last_other + 1 } else { FIRST_OTHER };
+        request[..3].copy_from_slice(&[domctl::XEN_DOMCTL_CREATEDOMAIN, version, self.last_other]);
         // How many vcpus, its last port, its grants' and mappings' frames, and their version.
         request[11..16].copy_from_slice(&[vcpus, 1023, 4, 4, 1]);
         let made = self.control(&request);

@@ -71,6 +71,7 @@ pub(crate) struct World {
     pub(super) me: u64,
     /// A domain that is made for each sequence, by a control domain.
     pub(super) other: u64,
+    pub(super) last_other: u32,
     /// The first port that is free.
     pub(crate) port: u32,
     /// Handles with their windows, the newest last.
@@ -149,6 +150,7 @@ impl World {
             table,
             me,
             other: NOBODY,
+            last_other: 0,
             port,
             handles: Vec::new(),
             stale: Vec::new(),

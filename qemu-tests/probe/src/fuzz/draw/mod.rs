@@ -56,8 +56,15 @@ pub(super) fn step(random: &mut Random, privileged: bool, only_control: bool) ->
             let count = random.below(4) + 1;
             let mut calls: Vec<_> = (0..count).map(|_| call(random, privileged)).collect();
             // What another call answers can reach into a later one's memory: a poll would lose its deadline, and of a text
-            // anything could become a request.
-            calls.sort_by_key(|call| if call.may_wait() { 0 } else { 1 + u8::from(call.tells_text()) });
+            // anything could become a request. Nothing stands behind what ends Xen's batches.
+            calls.sort_by_key(|call| match call {
+                call if call.may_wait() => 0,
+                call if call.ends_batch() => 2,
+                call if call.tells_text() => 3,
+                _ => 1,
+            });
+            let end = calls.iter().position(Call::ends_batch);
+            calls.truncate(end.map_or(calls.len(), |at| at + 1));
             Step::Batch(calls)
         }
         // The way back closes every port, a guest's console among them.

@@ -1,116 +1,9 @@
-//! Numbers nobody can mix up: machine frames, machine addresses, guest virtual addresses, slots.
+//! What guests name: an address is a claim, and what the check makes of it is what an access takes.
 
+use super::{PAGE_SHIFT, PAGE_SIZE, Slot, TABLE_ENTRIES};
 use crate::layout;
 use static_assertions::{assert_eq_size, assert_not_impl_any};
 use zerocopy::FromBytes;
-
-/// Bits of an address inside its page.
-pub const PAGE_SHIFT: u32 = 12;
-/// Bytes of a page.
-pub const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;
-/// Bytes of a page, as a length.
-pub const PAGE_BYTES: usize = 1 << PAGE_SHIFT;
-/// Entries of a page table, 64-bit words of a page.
-pub const TABLE_ENTRIES: usize = 512;
-
-/// A machine frame number. Holding one says nothing about what the frame is: the frame table does.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(transparent)]
-pub struct Mfn(u32);
-
-impl Mfn {
-    /// The frame with this number, if the number is one that any machine we run on could have (16 TiB).
-    #[inline]
-    #[must_use]
-    pub const fn new(raw: u64) -> Option<Self> {
-        if raw < u32::MAX as u64 { Some(Self(raw as u32)) } else { None }
-    }
-
-    /// The frame with the lower 32 bits of a number that was judged when it was kept.
-    #[inline]
-    #[must_use]
-    pub const fn truncated(raw: u64) -> Self {
-        Self(raw as u32)
-    }
-
-    /// The frame that holds `address`.
-    #[inline]
-    #[must_use]
-    pub const fn containing(address: MachineAddr) -> Option<Self> {
-        Self::new(address.0 >> PAGE_SHIFT)
-    }
-
-    /// The number, as the ABI passes it.
-    #[inline]
-    #[must_use]
-    pub const fn raw(self) -> u64 {
-        self.0 as u64
-    }
-
-    /// The number, as an index into the frame table.
-    #[inline]
-    #[must_use]
-    pub const fn index(self) -> usize {
-        self.0 as usize
-    }
-
-    /// The frame's first byte.
-    #[inline]
-    #[must_use]
-    pub const fn address(self) -> MachineAddr {
-        MachineAddr((self.0 as u64) << PAGE_SHIFT)
-    }
-
-    /// The frame `count` further on.
-    #[inline]
-    #[must_use]
-    pub const fn checked_add(self, count: u64) -> Option<Self> {
-        match self.raw().checked_add(count) {
-            Some(raw) => Self::new(raw),
-            None => None,
-        }
-    }
-}
-
-impl core::fmt::Debug for Mfn {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "mfn {:#x}", self.0)
-    }
-}
-
-/// A machine (physical) byte address.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(transparent)]
-pub struct MachineAddr(u64);
-
-impl MachineAddr {
-    /// The byte at this address.
-    #[inline]
-    #[must_use]
-    pub const fn new(raw: u64) -> Self {
-        Self(raw)
-    }
-
-    /// The number.
-    #[inline]
-    #[must_use]
-    pub const fn as_u64(self) -> u64 {
-        self.0
-    }
-
-    /// The address inside its page.
-    #[inline]
-    #[must_use]
-    pub const fn offset(self) -> usize {
-        (self.0 & (PAGE_SIZE - 1)) as usize
-    }
-}
-
-impl core::fmt::Debug for MachineAddr {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "machine {:#x}", self.0)
-    }
-}
 
 /// A virtual address that a guest named: a claim, which no access takes. Memory is accessed by what [`Self::range`] and
 /// [`Self::words`] make of it.
@@ -152,7 +45,7 @@ impl GuestAddr {
     /// would wrap around ends at address 0, which is the guest's too.
     #[inline]
     #[must_use]
-    pub const fn is_guest_spot(self, bytes: u64) -> bool {
+    pub const fn is_small_guest_range(self, bytes: u64) -> bool {
         let first_forbidden = layout::LOWER_HALF_END - bytes + 1;
         self.0.wrapping_sub(first_forbidden) >= layout::HYPERVISOR_END.wrapping_sub(first_forbidden)
     }
@@ -169,21 +62,21 @@ impl GuestAddr {
     #[must_use]
     pub const fn words<const N: usize>(self) -> Option<GuestWords<N>> {
         const { assert!(N > 0 && N <= TABLE_ENTRIES) };
-        if self.is_guest_spot(8 * N as u64) { Some(GuestWords(self)) } else { None }
+        if self.is_small_guest_range(8 * N as u64) { Some(GuestWords(self)) } else { None }
     }
 
     /// 32 bits from here, if the CPU may access them for the guest.
     #[inline]
     #[must_use]
     pub const fn half(self) -> Option<GuestHalf> {
-        if self.is_guest_spot(4) { Some(GuestHalf(self)) } else { None }
+        if self.is_small_guest_range(4) { Some(GuestHalf(self)) } else { None }
     }
 
     /// The slot of the table at `level` (1 to 4) that translates this address.
     #[inline]
     #[must_use]
     pub const fn slot(self, level: u32) -> Slot {
-        Slot(((self.0 >> (PAGE_SHIFT + 9 * (level - 1))) & 511) as u16)
+        Slot::truncated(self.0 >> (PAGE_SHIFT + 9 * (level - 1)))
     }
 
     /// The address inside its page.
@@ -331,52 +224,9 @@ assert_not_impl_any!(GuestRange: FromBytes, Default);
 assert_not_impl_any!(GuestRecords<1>: FromBytes, Default);
 assert_not_impl_any!(GuestWords<1>: FromBytes, Default);
 assert_not_impl_any!(GuestHalf: FromBytes, Default);
-assert_not_impl_any!(Mfn: FromBytes, Default);
-assert_not_impl_any!(Slot: FromBytes, Default);
 // Handlers pass them in registers.
 assert_eq_size!(GuestWords<4>, u64);
 assert_eq_size!(GuestRange, [u64; 2]);
-
-/// The place of an entry in a page table: below 512 by construction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(transparent)]
-pub struct Slot(u16);
-
-impl Slot {
-    /// The slot with this number, if a table has one.
-    #[inline]
-    #[must_use]
-    pub const fn new(raw: usize) -> Option<Self> {
-        if raw < TABLE_ENTRIES { Some(Self(raw as u16)) } else { None }
-    }
-
-    /// The slot of the table entry at `offset` bytes into its page; `None` if the offset is not an entry's.
-    #[inline]
-    #[must_use]
-    pub const fn at_offset(offset: usize) -> Option<Self> {
-        if offset.is_multiple_of(8) { Self::new(offset / 8) } else { None }
-    }
-
-    /// The number.
-    #[inline]
-    #[must_use]
-    pub const fn index(self) -> usize {
-        (self.0 & 511) as usize
-    }
-
-    /// What is in the slot.
-    #[inline(always)]
-    #[must_use]
-    #[expect(clippy::indexing_slicing, reason = "a slot is below 512 by construction")]
-    pub const fn of<T>(self, table: &[T; TABLE_ENTRIES]) -> &T {
-        &table[self.index()]
-    }
-
-    /// Every slot of a table from `first` on.
-    pub fn from(first: usize) -> impl DoubleEndedIterator<Item = Self> {
-        (first.min(TABLE_ENTRIES)..TABLE_ENTRIES).map(|i| Self(i as u16))
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -395,14 +245,14 @@ mod tests {
     }
 
     #[test]
-    fn a_spot_is_judged_as_a_range() {
+    fn a_small_range_is_judged_as_any_other() {
         let edges = [0, 1 << 47, layout::HYPERVISOR_START, layout::HYPERVISOR_END];
         for address in
             edges.into_iter().flat_map(|edge: u64| (0..200).map(move |i| edge.wrapping_sub(100).wrapping_add(i)))
         {
             let address = GuestAddr::new(address);
             let wraps = address.0 > u64::MAX - 72;
-            assert!(wraps || address.is_guest_spot(72) == address.is_guest_range(72), "{address:?}");
+            assert!(wraps || address.is_small_guest_range(72) == address.is_guest_range(72), "{address:?}");
         }
     }
 

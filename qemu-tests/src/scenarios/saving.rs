@@ -1,0 +1,107 @@
+//! Domains saved and restored by Debian's own `xl` in a Linux dom0, from real Xen to Oxen and back.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use oxen_tools::linux::{self, Ramdisk};
+use oxen_tools::session::Exit;
+use oxen_tools::{debian, linux_dom0, xen};
+
+use crate::lab::{Lab, Report, Verdict};
+
+/// How long a machine may take. It is met only by what hangs.
+const LIMIT: Duration = Duration::from_secs(500);
+
+/// Bytes of the disk on which a saved domain goes from machine to machine.
+const DISK: u64 = 160 << 20;
+
+/// What the guest does: at each step it looks whether it remembers all. It never ends by itself.
+const WORK: &str = "dd if=/dev/urandom of=/tmp/a bs=64k count=32 2>/dev/null; sum=$(md5sum </tmp/a); i=0\n\
+    while cp /tmp/a /tmp/b && mv /tmp/b /tmp/a; do i=$((i + 1))\n\
+    [ \"$(md5sum </tmp/a)\" = \"$sum\" ] && is=whole || is=damaged\n\
+    echo \"step $i is $is at $(cut -d' ' -f1 /proc/uptime)\"; usleep 200000; done";
+
+/// Saves the guest on a disk's blocks, whatever it is called.
+const SAVE: &str = "xl save saved /tmp/saved && dd if=/tmp/saved of=/dev/vdb bs=1M conv=fsync 2>/dev/null";
+
+/// Packages that the scenario needs.
+struct Machines {
+    xen: PathBuf,
+    files: Vec<(String, Vec<u8>)>,
+}
+
+impl Machines {
+    fn find(lab: &Lab<'_>) -> Result<Self> {
+        let config = format!(
+            "name = \"saved\"\nkernel = \"guests/kernel\"\nramdisk = \"guests/initrd\"\ncmdline = \"{}\"\n\
+             memory = 128\nvcpus = 2\n",
+            linux::CMDLINE
+        );
+        let files = vec![
+            ("guests/kernel".to_owned(), std::fs::read(debian::vmlinuz(lab.workspace)?)?),
+            ("guests/initrd".to_owned(), Ramdisk::new(lab.workspace, "saved").script(WORK).build()?),
+            ("saved.cfg".to_owned(), config.into_bytes()),
+        ];
+        Ok(Self { xen: xen::find(lab.workspace, "xen".as_ref())?, files })
+    }
+
+    /// Boots one of them with two disks, from which and to which a domain can be moved.
+    fn boot(&self, lab: &Lab<'_>, name: &str, script: &str, disks: [&Path; 2]) -> Result<Report> {
+        let xen = name.starts_with("xen").then_some(self.xen.as_path());
+        let mut machine = linux_dom0::machine(lab.workspace, xen, lab.folder.join(name), script, &self.files)?;
+        machine.append = machine.append.replace("dom0_mem=512M,max:512M", "dom0_mem=768M,max:768M");
+        machine.memory = 1536;
+        machine.disks = disks.map(Path::to_owned).to_vec();
+        lab.boot_within(&machine, LIMIT)?.ended(Exit::PoweredOff)?.says_in_order(&["dom0: ready", "dom0: done"])
+    }
+}
+
+/// What the guest says of its steps: it has all its memory at each, none is lost and none is done twice, and its time goes
+/// on. Returns the last one.
+fn steps_after(report: &Report, mut last: (u32, f64)) -> Result<(u32, f64)> {
+    for line in report.transcript().lines().filter_map(|line| line.strip_prefix("(saved) step ")) {
+        let (step, rest) = line.split_once(" is whole at ").with_context(|| format!("step {line}"))?;
+        let (step, time): (u32, f64) = (step.parse()?, rest.trim().parse()?);
+        ensure!(step == last.0 + 1 && time >= last.1, "step {step} at {time} s comes after {} at {} s", last.0, last.1);
+        last = (step, time);
+    }
+    Ok(last)
+}
+
+/// A stock Debian is saved on Xen, restored on Oxen, saved there, restored there and on Xen: all by Debian's `xl`.
+pub(super) fn a_debian_goes_from_xen_to_oxen_and_back(lab: &Lab<'_>) -> Result<Verdict> {
+    let machines = match Machines::find(lab) {
+        Ok(machines) => machines,
+        Err(error) => return Ok(Verdict::Skipped(format!("no Xen or Linux of Debian's: {error:#}"))),
+    };
+    let disks = ["none", "from-xen", "from-oxen"].map(|name| lab.folder.join(format!("{name}.img")));
+    for disk in &disks {
+        std::fs::create_dir_all(&lab.folder)?;
+        std::fs::File::create(disk)?.set_len(DISK)?;
+    }
+    let [none, from_xen, from_oxen] = &disks;
+    let script = format!("create saved.cfg; until_said saved 'step 4 ' 300; {SAVE}; show saved");
+    let on_xen = machines.boot(lab, "xen-first", &script, [none, from_xen])?;
+    let saved = steps_after(&on_xen, (0, 0.0))?;
+    ensure!(saved.0 >= 4, "the guest came to step {} before it was saved", saved.0);
+
+    let (first, second) = (saved.0 + 4, saved.0 + 8);
+    let script = format!(
+        "xl restore /dev/vda; until_said saved 'step {first} ' 300; {SAVE}\n\
+         show saved; rm /var/log/xen/console/guest-saved.log\n\
+         xl restore /tmp/saved; until_said saved 'step {second} ' 300; xl list; xl destroy saved; show saved"
+    );
+    let on_oxen = machines.boot(lab, "oxen", &script, [from_xen, from_oxen])?;
+    let restored = steps_after(&on_oxen, saved)?;
+    ensure!(restored.0 >= second, "the guest came to step {} on Oxen", restored.0);
+
+    let script = format!("xl restore /dev/vda; until_said saved 'step {second} ' 300; xl destroy saved; show saved");
+    let back = machines.boot(lab, "xen-again", &script, [from_oxen, none])?;
+    let first_there = back.transcript().lines().find_map(|line| line.strip_prefix("(saved) step ")).unwrap_or_default();
+    let step: u32 = first_there.split(' ').next().unwrap_or_default().parse().context("the guest is silent")?;
+    ensure!(step > first && step <= second, "it goes on at step {step} on Xen, saved after step {first}");
+    let at = (step - 1, saved.1);
+    ensure!(steps_after(&back, at)?.0 >= second, "the guest did not go on on Xen");
+    Ok(Verdict::Passed)
+}
