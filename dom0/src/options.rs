@@ -42,8 +42,8 @@ impl Options {
     }
 }
 
-/// Splits at blanks that are not in quotes; the quotes go. What stands between the brackets of `KEY=[…]` stays as it is,
-/// blanks and quotes included.
+/// Splits at blanks that are not in quotes; the quotes go. What stands between the brackets of `KEY=[…]` stays as it
+/// is, blanks and quotes included.
 pub fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quote, mut is_list) = (Vec::new(), None::<String>, None, false);
     for c in line.chars() {

@@ -1,8 +1,9 @@
-//! A split device in miniature, between two ordinary guests: a handshake over xenstore, a granted page, events both ways.
+//! A split device in miniature, between two ordinary guests: a handshake over xenstore, a granted page, events both
+//! ways.
 //!
-//! `peer=DOMID` names the other guest, `role=front` or `role=back` says which end this one is. The frontend grants a page
-//! and leaves a port open; the backend maps the page and binds to the port. Then the frontend asks for the squares of
-//! some numbers, one after the other. At the end both let go in the order that gives the page back.
+//! `peer=DOMID` names the other guest, `role=front` or `role=back` says which end this one is. The frontend grants a
+//! page and leaves a port open; the backend maps the page and binds to the port. Then the frontend asks for the squares
+//! of some numbers, one after the other. At the end both let go in the order that gives the page back.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![forbid(unsafe_code)]
 

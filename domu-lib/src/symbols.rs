@@ -1,9 +1,9 @@
 //! The names of a guest's own functions, for backtraces.
 //!
-//! `cargo xtask` appends them to the kernels that it boots, as a segment behind the image, and writes where it is into the
-//! place that the linker script keeps for that. All is little-endian `u32`s: the number of functions; then for each, by
-//! rising address, its distance from the link address and where in the table its name begins; then the names, each ended
-//! by a zero byte. A kernel without them shows addresses, which `addr2line` and `nm` read.
+//! `cargo xtask` appends them to the kernels that it boots, as a segment behind the image, and writes where it is into
+//! the place that the linker script keeps for that. All is little-endian `u32`s: the number of functions; then for
+//! each, by rising address, its distance from the link address and where in the table its name begins; then the names,
+//! each ended by a zero byte. A kernel without them shows addresses, which `addr2line` and `nm` read.
 
 fn word(table: &[u8], index: usize) -> Option<u32> {
     let bytes = table.get(index.checked_mul(4)?..)?.first_chunk()?;

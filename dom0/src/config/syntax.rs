@@ -57,8 +57,8 @@ pub fn parse(source: &str) -> Result<Vec<Setting>, ConfigError> {
     }
 }
 
-/// Reads a word of the form KEY=VALUE. A prompt takes quotes away, so a value that is neither a number nor in quotes nor
-/// a list is text as it stands.
+/// Reads a word of the form KEY=VALUE. A prompt takes quotes away, so a value that is neither a number nor in quotes
+/// nor a list is text as it stands.
 ///
 /// # Errors
 /// [`ConfigError`]: it has no such form, or begins a list or a quote that does not end.

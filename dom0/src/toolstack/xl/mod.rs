@@ -83,7 +83,8 @@ verbs! {
     "sched-credit" "[-d NAME [-w WEIGHT] [-c CAP]]" "show or set domains' shares of the processor" vcpus::sched_credit;
     "top" "[-d SECONDS]" "show what domains use, measured over a second" top::top;
     "rename" "NAME NEW-NAME" "give a guest another name" life::rename;
-    "trigger" "NAME nmi|reset|init|power|sleep [VCPU]" "have a vcpu take an interrupt, as machines have them" life::trigger;
+    "trigger" "NAME nmi|reset|init|power|sleep [VCPU]"
+        "have a vcpu take an interrupt, as machines have them" life::trigger;
     "sysrq" "NAME LETTER" "press a magic key in a Linux guest (s syncs, c crashes, h names all)" life::sysrq;
     "block-list" "NAME" "show a guest's disks" devices::block_list;
     "block-attach" "NAME DISK" "give a guest another disk, as `disk` of a configuration says it" devices::block_attach;
@@ -224,8 +225,8 @@ fn options_of(usage: &str) -> impl Iterator<Item = &str> {
     usage.split([' ', '[', ']']).filter(|word| word.len() > 1 && word.starts_with('-'))
 }
 
-/// The first word that looks like an option and is none of the command's. A single dash is a word like others, and so is
-/// whatever stands behind the first plain word of a command that takes free text.
+/// The first word that looks like an option and is none of the command's. A single dash is a word like others, and so
+/// is whatever stands behind the first plain word of a command that takes free text.
 fn unknown_option<'a>(usage: &str, args: &'a [String]) -> Option<&'a str> {
     let takes_text = ["TEXT", "VALUE..."].iter().any(|text| usage.split([' ', '[', ']']).any(|word| word == *text));
     let is_option = |word: &str| word.len() > 1 && word.starts_with('-');

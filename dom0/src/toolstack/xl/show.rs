@@ -11,7 +11,8 @@ use oxen_abi::domid::DomId;
 use oxen_abi::sched::SHUTDOWN_CRASH;
 use oxen_domu_lib::{control, println, time};
 
-use super::{Call, Outcome, domain, usage, vcpus};
+use super::{Call, Outcome, domain, usage};
+use crate::config::cpus::CpuSet;
 use crate::domain_info;
 use crate::errno::Named;
 use crate::toolstack::nodes;
@@ -94,11 +95,18 @@ pub(super) async fn vcpu_list(call: Call) -> Outcome {
                 _ => (one.cpu.to_string(), "r--"),
             };
             let time = seconds(one.cpu_time);
-            let places = vcpus::affinity(info.domain, vcpu, processors)?;
+            let places = affinity(info.domain, vcpu, processors)?;
             println!("{name:<32} {:>5} {vcpu:>5} {cpu:>5} {letters:>7} {time:>8} {places}", info.domain.0);
         }
     }
     Ok(())
+}
+
+/// Where a vcpu may run and where it should, as `xl vcpu-list` shows it on a machine of so many processors.
+fn affinity(id: DomId, vcpu: u32, processors: u32) -> Result<String> {
+    let (hard, soft) = control::vcpu_affinity(id, vcpu).map_err(Named).context("its affinity is unknown")?;
+    let [hard, soft] = [hard, soft].map(|words| CpuSet::of_words(words).shown(processors));
+    Ok(format!("{hard} / {soft}"))
 }
 
 /// `domid`.

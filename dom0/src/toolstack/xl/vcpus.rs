@@ -2,7 +2,7 @@
 
 use alloc::{format, string::String};
 
-use anyhow::{Context, Result};
+use anyhow::Context;
 use oxen_abi::domid::DomId;
 use oxen_domu_lib::{control, println};
 
@@ -50,13 +50,6 @@ pub(super) async fn pin(mut call: Call) -> Outcome {
         pinned.map_err(Named).with_context(|| format!("vcpu {vcpu} of `{name}` cannot be pinned so"))?;
     }
     Ok(())
-}
-
-/// Where a vcpu may run and where it should, as `xl vcpu-list` shows it on a machine of so many processors.
-pub(super) fn affinity(id: DomId, vcpu: u32, processors: u32) -> Result<String> {
-    let (hard, soft) = control::vcpu_affinity(id, vcpu).map_err(Named).context("its affinity is unknown")?;
-    let [hard, soft] = [hard, soft].map(|words| CpuSet::of_words(words).shown(processors));
-    Ok(format!("{hard} / {soft}"))
 }
 
 /// `sched-credit`.

@@ -50,8 +50,8 @@ fn bitmap(cpus: &mut Cpus) -> XenctlBitmap {
     XenctlBitmap { bitmap: cpus.as_mut_ptr() as u64, nr_bits: 64 * cpus.len() as u32, _pad0: 0 }
 }
 
-/// Sets where a vcpu may run (`hard`), and where it should (`soft`); `None` leaves that as it is. With `is_forced` a pin
-/// that the guest made itself is lifted.
+/// Sets where a vcpu may run (`hard`), and where it should (`soft`); `None` leaves that as it is. With `is_forced` a
+/// pin that the guest made itself is lifted.
 ///
 /// # Errors
 /// `EINVAL` where none of the processors is there, `ESRCH`, `EBUSY` for a vcpu that is pinned.
