@@ -2,17 +2,17 @@
 
 use alloc::{format, rc::Rc, string::String, vec::Vec};
 
-use anyhow::{Context, Error, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use oxen_abi::domctl::{DomctlGetdomaininfo, InfoFlags};
 use oxen_domu_lib::{control, memory, println, task, time};
 
 use super::{Call, Outcome, consoles, guest, usage};
-use crate::config::{self, GuestConfig};
+use crate::config::{self, GuestConfig, disk::Disk};
 use crate::errno::Named;
 use crate::toolstack::guest::Guest;
 use crate::toolstack::stage::End;
 use crate::toolstack::system::System;
-use crate::toolstack::{ends, lifecycle};
+use crate::toolstack::{ends, lifecycle, line, nodes};
 use crate::{domain_info, suggest};
 
 /// How long a guest may take from its start to its end in `soak`, in nanoseconds.
@@ -20,31 +20,82 @@ const SOAK_PATIENCE: u64 = 300 * time::SECOND;
 /// How long guests get to power off when they are asked to, in nanoseconds.
 const SHUTDOWN_PATIENCE: u64 = 60 * time::SECOND;
 
-/// Reads a configuration; words of the form KEY=VALUE count instead of the file's own.
-fn configuration(system: &Rc<System>, name: &str, more: &[String]) -> Result<GuestConfig> {
-    let bytes = system.archive.get(name).ok_or_else(|| missing(system, name))?;
-    let mut source = String::from_utf8_lossy(bytes).into_owned();
-    for setting in more {
-        let (key, value) = setting.split_once('=').ok_or_else(|| usage("create"))?;
-        let stays = |line: &&str| line.split_once('=').is_none_or(|(left, _)| left.trim() != key.trim());
-        source = source.lines().filter(stays).collect::<Vec<_>>().join("\n");
-        let plain = !value.starts_with(['"', '\'', '[']) && value.parse::<u64>().is_err();
-        source.push_str(&if plain { format!("\n{key}=\"{value}\"\n") } else { format!("\n{key}={value}\n") });
-    }
-    config::parse(&source).with_context(|| String::from(name))
+/// Reads a configuration; words of the form KEY=VALUE count instead of its own settings.
+fn configuration(name: &str, source: &str, more: &[String]) -> Result<GuestConfig> {
+    let (config, warnings) = config::parse_with(source, more).with_context(|| String::from(name))?;
+    warnings.iter().for_each(|warning| println!("warning: {name}: {warning}"));
+    Ok(config)
 }
 
-/// `create`.
+/// The text of a configuration: a file of the archive, what is typed now, or nothing.
+async fn source(call: &Call, name: &str) -> Result<String> {
+    match name {
+        "-" | "/dev/stdin" if call.interactive => {
+            println!("[the configuration, line by line; Ctrl-D ends it, Ctrl-C calls it off]");
+            line::read_text(&call.system.terminal).await.context("called off")
+        }
+        "-" | "/dev/stdin" => bail!("nobody types a configuration for a script; KEY=VALUE words make one, too"),
+        "/dev/null" => Ok(String::new()),
+        name => file(&call.system, name),
+    }
+}
+
+fn file(system: &System, name: &str) -> Result<String> {
+    let bytes = system.archive.get(name).ok_or_else(|| missing(system, name))?;
+    Ok(String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// `create`. As in xl, words of the form KEY=VALUE alone are a configuration too.
 pub(super) async fn create(mut call: Call) -> Outcome {
-    let (paused, attach) = (call.flag("-p"), call.flag("-c"));
-    let (name, more) = call.args.split_first().ok_or_else(|| usage("create"))?;
-    let config = configuration(&call.system, name, more)?;
-    println!("Parsing config from {name}");
+    let [paused, attach, is_dry, is_quiet] = ["-p", "-c", "-n", "-q"].map(|flag| call.flag(flag));
+    let named = call.option("-f")?;
+    let mut more = core::mem::take(&mut call.args);
+    let name = match named {
+        Some(name) => name,
+        None if more.is_empty() => return Err(usage("create")),
+        None if more.first().is_some_and(|word| word.contains('=')) => "/dev/null".into(),
+        None => more.remove(0),
+    };
+    let source = source(&call, &name).await?;
+    if !is_quiet {
+        println!("Parsing config from {name}");
+    }
+    let config = configuration(&name, &source, &more)?;
+    if is_dry {
+        show_config(&config);
+        return Ok(());
+    }
     let guest = lifecycle::create(&call.system, config).await.with_context(|| name.clone())?;
     if !paused {
         lifecycle::unpause(guest.domain.get())?;
     }
     if attach { consoles::show(&call.system, &guest, call.interactive).await } else { Ok(()) }
+}
+
+/// What a dry run says: the settings that count, with those that nobody wrote.
+fn show_config(config: &GuestConfig) {
+    let text = |key: &str, value: &str| println!("{key} = {value:?}");
+    text("name", &config.name);
+    text("kernel", &config.kernel);
+    config.ramdisk.iter().for_each(|ramdisk| text("ramdisk", ramdisk));
+    text("cmdline", &config.cmdline);
+    println!("memory = {}\nmaxmem = {}", config.memory, config.maxmem);
+    println!("vcpus = {}\nmaxvcpus = {}", config.vcpus, config.maxvcpus);
+    for (key, sets) in [("cpus", &config.cpus), ("cpus_soft", &config.cpus_soft)] {
+        let sets: Vec<String> = sets.iter().map(|set| format!("\"{set}\"")).collect();
+        if !sets.is_empty() {
+            println!("{key} = [ {} ]", sets.join(", "));
+        }
+    }
+    let access = |writable| if writable { "rw" } else { "ro" };
+    let disk = |disk: &Disk| format!("\"{},raw,{},{}\"", disk.target, disk.vdev, access(disk.writable));
+    let disks: Vec<String> = config.disks.iter().map(disk).collect();
+    let vifs: Vec<String> = config.vifs.iter().map(|vif| format!("\"bridge={}\"", vif.bridge)).collect();
+    for (key, items) in [("disk", disks), ("vif", vifs)] {
+        if !items.is_empty() {
+            println!("{key} = [ {} ]", items.join(", "));
+        }
+    }
 }
 
 /// `soak`: what a guest took must all come back. With a text each guest has to print it, and ends by itself.
@@ -55,7 +106,7 @@ pub(super) async fn soak(mut call: Call) -> Outcome {
     let mut before = None;
     for round in 0..count {
         let begun = time::now();
-        let guest = lifecycle::create(&system, configuration(&system, &name, &[])?).await?;
+        let guest = lifecycle::create(&system, configuration(&name, &file(&system, &name)?, &[])?).await?;
         lifecycle::unpause(guest.domain.get())?;
         match &text {
             Some(text) => {
@@ -115,12 +166,12 @@ pub(super) async fn pause(call: Call) -> Outcome {
     let (_, guest) = call.guest("pause")?;
     let paused = |info: DomctlGetdomaininfo| domain_info::flags(&info).contains(InfoFlags::PAUSED);
     if domain_info::of(guest.domain.get()).is_some_and(paused) {
-        println!("`{}` is paused already", guest.config.name);
+        println!("`{}` is paused already", guest.name());
         return Ok(());
     }
     control::pause_domain(guest.domain.get())
         .map_err(Named)
-        .with_context(|| format!("`{}` cannot be paused", guest.config.name))
+        .with_context(|| format!("`{}` cannot be paused", guest.name()))
 }
 
 /// `unpause`.
@@ -168,7 +219,7 @@ pub(super) async fn shutdown(mut call: Call) -> Outcome {
         return Ok(());
     }
     for guest in &guests {
-        let name = &guest.config.name;
+        let name = guest.name();
         if task::timeout(SHUTDOWN_PATIENCE, guest.wait()).await.is_err() {
             bail!("guest `{name}` does not power off; `xl destroy {name}` ends it");
         }
@@ -183,6 +234,29 @@ pub(super) async fn reboot(call: Call) -> Outcome {
     }
     let (system, guest) = call.guest("reboot")?;
     ask(&system, &guest, "reboot")
+}
+
+/// `rename`.
+pub(super) async fn rename(call: Call) -> Outcome {
+    let (system, [old, new]) = call.exactly("rename")?;
+    let guest = guest(&system, &old)?;
+    config::judge_name(&new).map_err(|rule| anyhow!("the name {rule}"))?;
+    ensure!(system.guests.find(&new).is_none(), "a guest named `{new}` exists");
+    nodes::rename(&system.store, guest.domain.get().0, &guest.uuid, &new).context("xenstore")?;
+    guest.set_name(&new);
+    Ok(())
+}
+
+/// `trigger`: a paravirtual guest takes the NMI; the hypervisor says what it thinks of the others.
+pub(super) async fn trigger(mut call: Call) -> Outcome {
+    let vcpu = if call.args.len() == 3 { call.args.pop() } else { None };
+    let vcpu: u32 = vcpu.map_or(Ok(0), |text| text.parse()).map_err(|_| usage("trigger"))?;
+    let (system, [name, what]) = call.exactly("trigger")?;
+    let guest = guest(&system, &name)?;
+    let number = ["nmi", "reset", "init", "power", "sleep"].iter().position(|known| *known == what);
+    let number = u32::try_from(number.ok_or_else(|| usage("trigger"))?)?;
+    let sent = control::send_trigger(guest.domain.get(), number, vcpu);
+    sent.map_err(Named).with_context(|| format!("`{what}` for vcpu {vcpu} of `{name}`"))
 }
 
 /// `sysrq`.
