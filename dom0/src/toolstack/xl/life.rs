@@ -112,9 +112,8 @@ pub(super) async fn soak(mut call: Call) -> Outcome {
             Some(text) => {
                 run_through(&guest, text).await.with_context(|| format!("round {}", round + 1))?;
                 let took = time::now().saturating_sub(begun) / time::MILLISECOND;
-                let (free, own) = free_memory()?;
                 let (round, seconds, rest) = (round + 1, took / 1000, took % 1000);
-                println!("round {round}: {seconds}.{rest:03} s, {free} pages free, {own} in dom0");
+                println!("round {round}: {seconds}.{rest:03} s, {}", Free::now()?);
             }
             // Some rounds end a guest in the middle of its start, others let it run a little.
             None => time::sleep(u64::from(round % 4) * 5 * time::MILLISECOND).await,
@@ -123,16 +122,12 @@ pub(super) async fn soak(mut call: Call) -> Outcome {
         time::sleep(time::MILLISECOND).await;
         // The first rounds fill what is kept for the next guest: tables of windows, the heap.
         if round == count / 4 {
-            before = Some(free_memory()?);
+            before = Some(Free::now()?);
         }
     }
-    let after = free_memory()?;
-    println!("{count} rounds: {} pages free in the machine, {} in dom0", after.0, after.1);
-    match before {
-        Some(before) if after.0 < before.0 => Err(anyhow!("the machine has lost {} pages", before.0 - after.0)),
-        Some(before) if after.1 < before.1 => Err(anyhow!("dom0 has lost {} pages", before.1 - after.1)),
-        _ => Ok(()),
-    }
+    let after = Free::now()?;
+    println!("{count} rounds: {after}");
+    before.map_or(Ok(()), |before| after.has_lost_nothing_since(&before))
 }
 
 /// Waits for a guest's own end, which must be a clean one, and for what it has to print before.
@@ -147,10 +142,47 @@ async fn run_through(guest: &Guest, text: &str) -> Outcome {
     }
 }
 
-/// Free pages of the machine and of dom0.
-fn free_memory() -> Result<(u64, usize)> {
-    let machine = control::physical_info().map_err(Named).context("the machine's memory is unknown")?;
-    Ok((machine.free_pages, memory::pool::free_pages()))
+/// What is free, or in use where it comes back by itself.
+struct Free {
+    /// Pages of the machine.
+    machine: u64,
+    /// Pages of dom0's that are free or its heap's.
+    dom0: usize,
+    /// Bytes of the heap that somebody holds.
+    held: usize,
+}
+
+impl Free {
+    /// What dom0 may remember of the last guests more than of earlier ones: their consoles' texts are not all of one length.
+    const MORE_REMEMBERED: usize = 128 << 10;
+
+    fn now() -> Result<Self> {
+        let machine = control::physical_info().map_err(Named).context("the machine's memory is unknown")?;
+        let (held, claimed) = memory::heap_usage();
+        Ok(Self { machine: machine.free_pages, dom0: memory::pool::free_pages() + claimed / 4096, held })
+    }
+
+    fn has_lost_nothing_since(&self, before: &Self) -> Outcome {
+        let lost = before.machine.saturating_sub(self.machine);
+        let lost_in_dom0 = before.dom0.saturating_sub(self.dom0);
+        let held = self.held.saturating_sub(before.held);
+        if lost > 0 {
+            bail!("the machine has lost {lost} pages");
+        }
+        if lost_in_dom0 > 0 {
+            bail!("dom0 has lost {lost_in_dom0} pages");
+        }
+        if held > Self::MORE_REMEMBERED {
+            bail!("dom0's heap holds {} KiB more than after a quarter of the rounds", held >> 10);
+        }
+        Ok(())
+    }
+}
+
+impl core::fmt::Display for Free {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{} pages free, {} of dom0's, {} KiB in its heap", self.machine, self.dom0, self.held >> 10)
+    }
 }
 
 fn missing(system: &System, name: &str) -> Error {
