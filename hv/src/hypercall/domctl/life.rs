@@ -33,6 +33,9 @@ impl<M: Machine> Caller<'_, M> {
         /// Every device that a classic machine has emulated.
         const ANY_DEVICE: u32 = (XEN_X86_EMU_VPCI << 1) - 1;
         let wanted: DomctlCreatedomain = op.get();
+        self.hv.reap_dead_domains();
+        let is_wanted = op.domain != DomId::DOM0 && op.domain.is_real();
+        let id = self.hv.domains.choose_id(is_wanted.then_some(op.domain))?;
         let version = wanted.grant_opts & XEN_DOMCTL_GRANT_VERSION_MASK;
         if wanted.flags & XEN_DOMCTL_CDF_HVM != 0 {
             return Err(Errno::OpNotSupp.into());
@@ -58,7 +61,7 @@ impl<M: Machine> Caller<'_, M> {
         };
         let grants = self.hv.grants;
         let config = Config {
-            id: (op.domain != DomId::DOM0 && op.domain.is_real()).then_some(op.domain),
+            id: Some(id),
             is_privileged: false,
             is_store: wanted.flags & XEN_DOMCTL_CDF_XS_DOMAIN != 0,
             is_msr_relaxed: wanted.arch.misc_flags & XEN_X86_MSR_RELAXED != 0,
@@ -70,7 +73,6 @@ impl<M: Machine> Caller<'_, M> {
             max_grant_version: version,
             max_maptrack_frames: limit(wanted.max_maptrack_frames, 0..=grants.max_maptrack_frames)?,
         };
-        self.hv.reap_dead_domains();
         op.domain = self.hv.create_domain(&config)?.id;
         // What PV guests' shadows would be like; there are none.
         op.set(&DomctlCreatedomain { flags: wanted.flags | XEN_DOMCTL_CDF_OOS_OFF, ..wanted });
