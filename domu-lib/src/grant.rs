@@ -1,6 +1,27 @@
 //! Grants: pages of ours that another domain may use, and pages of others that we use.
 //!
 //! A [`Grant`] owns its page: neither the page nor the reference is used again before the other domain has let go.
+//!
+//! # Example
+//!
+//! ```
+//! use core::sync::atomic::Ordering;
+//!
+//! use oxen_domu_lib::grant::{Access, Grant, GrantError};
+//! use oxen_domu_lib::{DomId, println};
+//!
+//! /// Lends domain 2 a page, and takes it back.
+//! fn lend() -> Result<(), GrantError> {
+//!     let grant = Grant::zeroed(DomId(2), Access::ReadWrite)?;
+//!     println!("map the grant {}", grant.reference());
+//!     grant.page().words64()[0].store(1, Ordering::Release);
+//!     match grant.end() {
+//!         Ok(page) => println!("page {:?} is ours again", page.pfn()),
+//!         Err(_) => println!("it is mapped still"),
+//!     }
+//!     Ok(())
+//! }
+//! ```
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;

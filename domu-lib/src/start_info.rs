@@ -1,4 +1,14 @@
 //! What the domain builder says at the start of day.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use oxen_domu_lib::{println, start_info};
+//!
+//! // `xl create guest.cfg cmdline="rounds=3"`
+//! let rounds: u32 = start_info::option("rounds").and_then(|text| text.parse().ok()).unwrap_or(1);
+//! println!("{rounds} rounds in {} pages on {}", start_info::pages(), start_info::magic());
+//! ```
 
 use alloc::string::String;
 

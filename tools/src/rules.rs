@@ -88,10 +88,11 @@ const CRATES: [Crate; 7] = [
     },
     Crate {
         layers: &[
-            &["pages", "packet", "handshake", "sync", "raw::local", "raw::machine", "raw::hypercall", "raw::shared"],
+            &["pages", "packet", "handshake", "symbols", "sync"],
+            &["raw::local", "raw::machine", "raw::hypercall", "raw::shared"],
             &["raw::trap"],
             &["raw::memory"],
-            &["raw::control", "raw::refusal"],
+            &["raw::backtrace", "raw::control", "raw::refusal"],
             &["memory", "start_info"],
             &["grant", "event"],
             &["time"],

@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::build;
+use crate::crates;
 use crate::emulator::Kind;
 use crate::process::{cargo, nightly, shown, step, succeeds};
 use crate::setup::{self, Need, require};
@@ -85,6 +86,11 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         tests.args(["test", "--quiet", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast", "--"]);
         tests.arg(&args.filter);
         run_counted(workspace, &mut tests, &mut counts)?;
+        // The examples in the documentation of the crates for guests' authors.
+        let mut examples = cargo();
+        examples.args(["test", "--quiet", "--doc", "--no-fail-fast"]);
+        crates::PACKAGES.iter().for_each(|package| _ = examples.args(["--package", package]));
+        run_counted(workspace, examples.arg("--").arg(&args.filter), &mut counts)?;
         if args.filter.is_empty() {
             models(workspace, &mut counts)?;
             miri(workspace, &mut counts)?;

@@ -57,7 +57,7 @@ impl hostile::Model for World {
     }
 
     fn count(&mut self) {
-        self.count();
+        World::count(self);
     }
 }
 

@@ -31,6 +31,9 @@ impl<M: Machine> Caller<'_, M> {
     pub(super) fn create_domain(&self, _: Control, op: &mut Domctl) -> Outcome {
         const KNOWN: CreateFlags = CreateFlags::XS_DOMAIN.union(CreateFlags::OOS_OFF);
         let wanted: DomctlCreatedomain = op.get();
+        self.hv.reap_dead_domains();
+        let is_wanted = op.domain != DomId::DOM0 && op.domain.is_real();
+        let id = self.hv.domains.choose_id(is_wanted.then_some(op.domain))?;
         let version = wanted.grant_opts & XEN_DOMCTL_GRANT_VERSION_MASK;
         let flags = CreateFlags::from_bits_retain(wanted.flags);
         let emulated = EmulationFlags::from_bits(wanted.arch.emulation_flags);
@@ -56,7 +59,7 @@ impl<M: Machine> Caller<'_, M> {
         };
         let grants = self.hv.grants;
         let config = Config {
-            id: (op.domain != DomId::DOM0 && op.domain.is_real()).then_some(op.domain),
+            id: Some(id),
             is_privileged: false,
             is_store: flags.contains(CreateFlags::XS_DOMAIN),
             is_msr_relaxed: misc == Some(MiscFlags::MSR_RELAXED),
@@ -68,7 +71,6 @@ impl<M: Machine> Caller<'_, M> {
             max_grant_version: version,
             max_maptrack_frames: limit(wanted.max_maptrack_frames, 0..=grants.max_maptrack_frames)?,
         };
-        self.hv.reap_dead_domains();
         op.domain = self.hv.create_domain(&config)?.id;
         // What PV guests' shadows would be like; there are none.
         op.set(&DomctlCreatedomain { flags: (flags | CreateFlags::OOS_OFF).bits(), ..wanted });

@@ -67,7 +67,9 @@ impl World {
             }
         }
         let seen = self.look();
-        self.effects.compare(&seen, |word| self.name(word), &mut text);
+        let instruction = if let Step::Instruction(index, _) = step { trapped::NAMES.get(*index) } else { None };
+        let parts = instruction.is_some_and(|name| name.contains("ins"));
+        self.effects.compare(&seen, parts, |word| self.name(word), &mut text);
         self.effects = seen;
         let is = |wanted: Hypercall| matches!(step, Step::Call(call) if call.number == wanted as u64);
         // What a stale translation does is the processor's, and not every way to change tables flushes it: a mapping whose
