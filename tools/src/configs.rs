@@ -23,12 +23,15 @@ pub struct Config {
 /// Memory in MiB of a guest whose configuration says nothing.
 const MEMORY: u32 = 128;
 
+/// Files for dom0's ramdisk, by their names there.
+pub type Files = Vec<(String, Vec<u8>)>;
+
 /// Reads configurations, the files that they name and those of `--file`; returns what goes into the ramdisk, each name
 /// once: what `--file` says comes before what a configuration names.
 ///
 /// # Errors
 /// Fails when a file cannot be read, or two would have the same name.
-pub fn gather(configs: &[PathBuf], files: &[String]) -> Result<(Vec<Config>, Vec<(String, Vec<u8>)>)> {
+pub fn gather(configs: &[PathBuf], files: &[String]) -> Result<(Vec<Config>, Files)> {
     let mut found = Vec::new();
     for file in files {
         let (name, path) = named(file)?;

@@ -203,8 +203,6 @@ fn machine(
     }
     if !files.is_empty() {
         add_to_ramdisk(workspace, &mut machine, &files)?;
-    }
-    if !files.is_empty() {
         let dom0 = guest::dom0_memory(&files);
         machine.append = machine.append.replace("dom0_mem=128M", &format!("dom0_mem={dom0}M"));
         let guests = configs.iter().map(|config| config.memory).chain(guest.map(|guest| guest.memory));

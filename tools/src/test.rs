@@ -14,7 +14,7 @@ use crate::setup::{self, Need, require};
 use crate::workspace::Workspace;
 
 /// The name under which the models are run alone.
-const MODELS: &str = "loom";
+pub(crate) const MODELS: &str = "loom";
 
 /// What `cargo xtask test` takes.
 #[derive(Clone, Debug, clap::Args)]

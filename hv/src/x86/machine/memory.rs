@@ -4,7 +4,7 @@ use super::Pc;
 use crate::x86::{
     cpu,
     device::apic::vector,
-    memory::{self, guest, space::CHUNK},
+    memory::{guest, heap, space::CHUNK},
     percpu,
 };
 use core::arch::asm;
@@ -180,6 +180,6 @@ impl Tlb for Pc {
 
 impl Reserve for Pc {
     fn reserve(&self, bytes: usize) -> Result<(), Errno> {
-        memory::heap::reserve(bytes)
+        heap::reserve(bytes)
     }
 }
