@@ -256,7 +256,8 @@ impl World {
         } else if bits == TABLE && p2m::pfn(Mfn(frame)).is_some() {
             write!(text, "P:+{bits:x}")
         } else {
-            write!(text, "{word:x}")
+            let is_user_page = word & 5 == 5;
+            write!(text, "{:x}", if is_user_page { word & !GLOBAL } else { word })
         };
         text
     }
