@@ -24,6 +24,13 @@ abi_consts! {
 /// Events are masked on the way in.
 pub const CALLBACKF_MASK_EVENTS: u16 = 1 << 0;
 
+abi_flags! {
+    /// `flags` of [`CallbackRegister`].
+    pub struct CallbackFlags: u16 {
+        MASK_EVENTS = CALLBACKF_MASK_EVENTS,
+    }
+}
+
 abi_struct! {
     /// `CALLBACKOP_register`.
     pub struct CallbackRegister [16] {

@@ -1,4 +1,13 @@
 //! Domain ids (`xen.h`).
+//!
+//! # Example
+//!
+//! ```
+//! use oxen_abi::domid::DomId;
+//!
+//! assert!(DomId(3).is_real() && !DomId::SELF.is_real());
+//! assert_eq!(DomId(3).to_string(), "d3");
+//! ```
 
 /// A domain's id. The small ones are real domains, those from [`DomId::FIRST_RESERVED`] on have meanings.
 #[derive(

@@ -1,4 +1,14 @@
 //! Error numbers (`errno.h`).
+//!
+//! # Example
+//!
+//! ```
+//! use oxen_abi::errno::Errno;
+//!
+//! assert_eq!(Errno::check(7), Ok(7));
+//! assert_eq!(Errno::check((-22_i64) as u64), Err(Errno::Inval));
+//! assert_eq!(Errno::Inval.to_string(), "-EINVAL");
+//! ```
 
 macro_rules! errno {
     ($($(#[$meta:meta])* $name:ident = $value:literal, $xen:literal;)*) => {

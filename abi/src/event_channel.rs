@@ -1,4 +1,15 @@
 //! `event_channel_op` (`event_channel.h`).
+//!
+//! # Example
+//!
+//! ```
+//! use oxen_abi::domid::DomId;
+//! use oxen_abi::event_channel::{EVTCHNOP_ALLOC_UNBOUND, EvtchnAllocUnbound};
+//!
+//! // `event_channel_op(EVTCHNOP_ALLOC_UNBOUND, &request)` fills in the port.
+//! let request = EvtchnAllocUnbound { dom: DomId::SELF, remote_dom: DomId(2), port: 0 };
+//! assert_eq!((EVTCHNOP_ALLOC_UNBOUND, size_of_val(&request)), (6, 8));
+//! ```
 
 use crate::domid::DomId;
 

@@ -106,6 +106,47 @@ pub const GNTTAB_CACHE_INVAL: u32 = 1 << 1;
 /// [`GnttabCacheFlush::a`] is a grant reference, not a bus address.
 pub const GNTTAB_CACHE_SOURCE_GREF: u32 = 1 << 31;
 
+abi_flags! {
+    /// `flags` of an entry: its type, which is a number in two bits, and what goes with it.
+    pub struct GrantFlags: u16 {
+        TYPE = GTF_TYPE_MASK,
+        PERMIT_ACCESS = GTF_PERMIT_ACCESS,
+        ACCEPT_TRANSFER = GTF_ACCEPT_TRANSFER,
+        TRANSITIVE = GTF_TRANSITIVE,
+        READONLY = GTF_READONLY,
+        READING = GTF_READING,
+        WRITING = GTF_WRITING,
+        SUB_PAGE = GTF_SUB_PAGE,
+        TRANSFER_COMMITTED = GTF_TRANSFER_COMMITTED,
+        TRANSFER_COMPLETED = GTF_TRANSFER_COMPLETED,
+    }
+    /// `flags` of [`GnttabMapGrantRef`].
+    pub struct MapFlags: u32 {
+        DEVICE_MAP = GNTMAP_DEVICE_MAP,
+        HOST_MAP = GNTMAP_HOST_MAP,
+        READONLY = GNTMAP_READONLY,
+        APPLICATION_MAP = GNTMAP_APPLICATION_MAP,
+        CONTAINS_PTE = GNTMAP_CONTAINS_PTE,
+        GUEST_AVAIL = GNTMAP_GUEST_AVAIL_MASK,
+    }
+    /// `flags` of [`GnttabCopy`].
+    pub struct CopyFlags: u16 {
+        SOURCE_GREF = GNTCOPY_SOURCE_GREF,
+        DEST_GREF = GNTCOPY_DEST_GREF,
+    }
+    /// `op` of [`GnttabCacheFlush`].
+    pub struct CacheFlags: u32 {
+        CLEAN = GNTTAB_CACHE_CLEAN,
+        INVAL = GNTTAB_CACHE_INVAL,
+        SOURCE_GREF = GNTTAB_CACHE_SOURCE_GREF,
+    }
+}
+
+impl GrantFlags {
+    /// Both marks of use.
+    pub const IN_USE: Self = Self::READING.union(Self::WRITING);
+}
+
 /// Status: done.
 pub const GNTST_OKAY: i16 = 0;
 /// Status: an error without a name of its own.

@@ -33,6 +33,20 @@ macro_rules! abi_consts {
     };
 }
 
+/// Declares sets of flags of the ABI, out of constants by Xen's own names. What a guest wrote may have any bits: who reads
+/// it keeps, drops or refuses those without a name (`from_bits_retain`, `from_bits_truncate`, `from_bits`).
+macro_rules! abi_flags {
+    ($($(#[$meta:meta])* pub struct $name:ident: $bits:ty { $($flag:ident = $value:ident),* $(,)? })*) => {
+        bitflags::bitflags! {$(
+            $(#[$meta])*
+            #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+            pub struct $name: $bits {
+                $(#[doc = concat!("[`", stringify!($value), "`]")] const $flag = $value;)*
+            }
+        )*}
+    };
+}
+
 pub mod callback;
 mod command;
 pub mod console_io;

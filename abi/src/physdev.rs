@@ -86,6 +86,19 @@ pub const XEN_PCI_DEV_VIRTFN: u32 = 2;
 /// A proximity domain follows the structure.
 pub const XEN_PCI_DEV_PXM: u32 = 4;
 
+abi_flags! {
+    /// `flags` of [`PhysdevPciMmcfgReserved`].
+    pub struct MmcfgFlags: u32 {
+        RESERVED = XEN_PCI_MMCFG_RESERVED,
+    }
+    /// `flags` of [`PhysdevPciDeviceAdd`].
+    pub struct PciDeviceFlags: u32 {
+        EXTFN = XEN_PCI_DEV_EXTFN,
+        VIRTFN = XEN_PCI_DEV_VIRTFN,
+        PXM = XEN_PCI_DEV_PXM,
+    }
+}
+
 /// Debug port: its controller is about to be reset.
 pub const PHYSDEVOP_DBGP_RESET_PREPARE: u8 = 1;
 /// Debug port: its controller has been reset.

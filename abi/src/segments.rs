@@ -56,6 +56,27 @@ abi_consts! {
     VGCF_IN_SYSCALL = 1 << 8,
 }
 
+abi_flags! {
+    /// The flags of a vcpu's context and of `iret`, which the ABI has in words of 64 bits.
+    pub struct ContextFlags: u32 {
+        I387_VALID = VGCF_I387_VALID,
+        IN_KERNEL = VGCF_IN_KERNEL,
+        FAILSAFE_DISABLES_EVENTS = VGCF_FAILSAFE_DISABLES_EVENTS,
+        SYSCALL_DISABLES_EVENTS = VGCF_SYSCALL_DISABLES_EVENTS,
+        ONLINE = VGCF_ONLINE,
+        IN_SYSCALL = VGCF_IN_SYSCALL,
+    }
+}
+
+impl ContextFlags {
+    /// Those in a word of a guest's. All that mean anything are in the lower half.
+    #[inline]
+    #[must_use]
+    pub const fn from_word(word: u64) -> Self {
+        Self::from_bits_retain(word as u32)
+    }
+}
+
 /// The bytes before a `cpuid` that make the hypervisor emulate it (`XEN_EMULATE_PREFIX`): `ud2` and "xen".
 pub const XEN_EMULATE_PREFIX: [u8; 5] = [0x0f, 0x0b, 0x78, 0x65, 0x6e];
 

@@ -18,6 +18,17 @@ abi_consts! {
     SIF_PM_MASK = 0xff << 8,
 }
 
+abi_flags! {
+    /// [`StartInfo::flags`], beside the power management that the first domain does ([`SIF_PM_MASK`]).
+    pub struct StartFlags: u32 {
+        PRIVILEGED = SIF_PRIVILEGED,
+        INITDOMAIN = SIF_INITDOMAIN,
+        MULTIBOOT_MOD = SIF_MULTIBOOT_MOD,
+        MOD_START_PFN = SIF_MOD_START_PFN,
+        VIRT_P2M_4TOOLS = SIF_VIRT_P2M_4TOOLS,
+    }
+}
+
 abi_struct! {
     /// The start of day.
     pub struct StartInfo [1168] {

@@ -20,3 +20,24 @@ abi_consts! {
     VMASST_TYPE_RUNSTATE_UPDATE_FLAG = 5,
     VMASST_TYPE_M2P_STRICT = 32,
 }
+
+bitflags::bitflags! {
+    /// Assistances, as `vcpu_guest_context` has them: each the bit of its number.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Assists: u64 {
+        /// [`VMASST_TYPE_4GB_SEGMENTS`]
+        const FOUR_GB_SEGMENTS = 1 << VMASST_TYPE_4GB_SEGMENTS;
+        /// [`VMASST_TYPE_4GB_SEGMENTS_NOTIFY`]
+        const FOUR_GB_SEGMENTS_NOTIFY = 1 << VMASST_TYPE_4GB_SEGMENTS_NOTIFY;
+        /// [`VMASST_TYPE_WRITABLE_PAGETABLES`]
+        const WRITABLE_PAGETABLES = 1 << VMASST_TYPE_WRITABLE_PAGETABLES;
+        /// [`VMASST_TYPE_PAE_EXTENDED_CR3`]
+        const PAE_EXTENDED_CR3 = 1 << VMASST_TYPE_PAE_EXTENDED_CR3;
+        /// [`VMASST_TYPE_ARCHITECTURAL_IOPL`]
+        const ARCHITECTURAL_IOPL = 1 << VMASST_TYPE_ARCHITECTURAL_IOPL;
+        /// [`VMASST_TYPE_RUNSTATE_UPDATE_FLAG`]
+        const RUNSTATE_UPDATE_FLAG = 1 << VMASST_TYPE_RUNSTATE_UPDATE_FLAG;
+        /// [`VMASST_TYPE_M2P_STRICT`]
+        const M2P_STRICT = 1 << VMASST_TYPE_M2P_STRICT;
+    }
+}

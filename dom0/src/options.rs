@@ -42,10 +42,22 @@ impl Options {
     }
 }
 
-/// Splits at blanks that are not in quotes; the quotes go.
+/// Splits at blanks that are not in quotes; the quotes go. What stands between the brackets of `KEY=[…]` stays as it
+/// is, blanks and quotes included.
 pub fn words(line: &str) -> Vec<String> {
-    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    let (mut words, mut word, mut quote, mut is_list) = (Vec::new(), None::<String>, None, false);
     for c in line.chars() {
+        if is_list {
+            match c {
+                c if quote == Some(c) => quote = None,
+                '"' | '\'' if quote.is_none() => quote = Some(c),
+                ']' if quote.is_none() => is_list = false,
+                _ => {}
+            }
+            word.get_or_insert_default().push(c);
+            continue;
+        }
+        is_list = quote.is_none() && c == '[' && word.as_ref().is_some_and(|word: &String| word.ends_with('='));
         match (quote, c) {
             (Some(q), c) if c == q => quote = None,
             (None, '"' | '\'') => {
@@ -93,5 +105,8 @@ mod tests {
     fn quotes_hold_words_and_commands_together() {
         assert_eq!(commands("send a 'x; y'; xl list;"), ["send a 'x; y'", "xl list"]);
         assert_eq!(words(r#"a  "b c" d'e f' """#), ["a", "b c", "de f", ""]);
+        let list = r#"create a.cfg disk=['phy:a,xvda,w', "x ]"] name='b c' x="[]" [y]"#;
+        let wanted = ["create", "a.cfg", r#"disk=['phy:a,xvda,w', "x ]"]"#, "name=b c", "x=[]", "[y]"];
+        assert_eq!(words(list), wanted);
     }
 }

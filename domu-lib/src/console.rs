@@ -2,7 +2,23 @@
 //!
 //! A domU writes to the ring that its builder shared with the console backend; dom0 writes to the hypervisor's console
 //! by hypercall.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use oxen_domu_lib::{console::Input, println, task};
+//!
+//! task::run(async {
+//!     let input = Input::open();
+//!     let mut typed = [0; 80];
+//!     loop {
+//!         let count = input.read(&mut typed).await;
+//!         println!("{:?}", typed.get(..count));
+//!     }
+//! });
+//! ```
 
+use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
 use oxen_abi::io::console::XENCONS_OUT_SIZE;
@@ -60,14 +76,47 @@ pub(crate) fn start() {
     }
 }
 
-/// Where `print!` goes: text is gathered, so that a line is one message.
-struct Out {
-    bytes: [u8; 256],
-    used: usize,
+/// What stays behind all that is printed: a prompt, and what was typed behind it.
+static BELOW: spin::Mutex<Vec<u8>> = spin::Mutex::new(Vec::new());
+
+/// Keeps `text` as the last line of the console, whoever prints: what is printed goes above it. Nothing ends that. The
+/// text stands there already.
+pub fn keep_below(text: Vec<u8>) {
+    *BELOW.lock() = text;
 }
 
-impl Out {
+/// Writes `text` as a terminal wants it: above `below`, where there is something, which stands whole behind it again.
+fn write_above(out: &mut Out<impl FnMut(&[u8])>, below: &[u8], text: fmt::Arguments<'_>) {
+    if !below.is_empty() {
+        out.add(b"\r\x1b[K");
+    }
+    out.last = b'\n';
+    // `Out` never fails.
+    let _ = out.write_fmt(text);
+    if !below.is_empty() {
+        // The sequence tells who reads along that this is an old line, not a new prompt.
+        out.add(if out.last == b'\n' { b"\x1b[K" } else { b"\r\n\x1b[K" });
+        out.add(below);
+    }
+    out.flush();
+}
+
+/// Gathers text, so that a line is one message, and hands it to `write`.
+struct Out<W> {
+    bytes: [u8; 256],
+    used: usize,
+    /// The last byte of all.
+    last: u8,
+    write: W,
+}
+
+impl<W: FnMut(&[u8])> Out<W> {
+    const fn new(write: W) -> Self {
+        Self { bytes: [0; 256], used: 0, last: b'\n', write }
+    }
+
     fn add(&mut self, mut part: &[u8]) {
+        self.last = part.last().copied().unwrap_or(self.last);
         while !part.is_empty() {
             if self.used == self.bytes.len() {
                 self.flush();
@@ -84,19 +133,25 @@ impl Out {
     }
 
     fn flush(&mut self) {
-        let text = self.bytes.get(..self.used).unwrap_or_default();
-        match RING.lock().as_mut() {
-            Some(ring) => ring.write(text),
-            None => {
-                // A domain that may not use the hypervisor's console has nowhere else to write to.
-                let _ = hypercall::console_write(text);
-            }
+        if self.used > 0 {
+            (self.write)(self.bytes.get(..self.used).unwrap_or_default());
+            self.used = 0;
         }
-        self.used = 0;
     }
 }
 
-impl Write for Out {
+/// Where `print!` goes.
+fn to_console(text: &[u8]) {
+    match RING.lock().as_mut() {
+        Some(ring) => ring.write(text),
+        None => {
+            // A domain that may not use the hypervisor's console has nowhere else to write to.
+            let _ = hypercall::console_write(text);
+        }
+    }
+}
+
+impl<W: FnMut(&[u8])> Write for Out<W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         write_lines(text, |part| self.add(part));
         Ok(())
@@ -118,10 +173,9 @@ fn write_lines(text: &str, mut write: impl FnMut(&[u8])) {
 
 /// Writes formatted text to the console.
 pub fn print(arguments: fmt::Arguments<'_>) {
-    let mut out = Out { bytes: [0; 256], used: 0 };
-    // `Out` never fails.
-    let _ = out.write_fmt(arguments);
-    out.flush();
+    // Who is inside of this already prints as if there were nothing below.
+    let below = BELOW.try_lock();
+    write_above(&mut Out::new(to_console), below.as_deref().map_or(&[], Vec::as_slice), arguments);
 }
 
 /// Writes to every console there is, whoever holds their locks: for the last words of a guest.
@@ -200,4 +254,37 @@ macro_rules! print {
 macro_rules! println {
     () => { $crate::print!("\n") };
     ($($argument:tt)*) => { $crate::console::print(::core::format_args!("{}\n", ::core::format_args!($($argument)*))) };
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::String;
+    use alloc::vec::Vec;
+
+    use super::{Out, write_above};
+
+    fn written(below: &str, text: &str) -> (String, usize) {
+        let (mut all, mut messages) = (Vec::new(), 0);
+        let mut out = Out::new(|part: &[u8]| {
+            all.extend_from_slice(part);
+            messages += 1;
+        });
+        write_above(&mut out, below.as_bytes(), format_args!("{text}"));
+        (String::from_utf8(all).unwrap(), messages)
+    }
+
+    #[test]
+    fn a_line_is_one_message_and_ends_as_a_terminal_wants_it() {
+        assert_eq!(written("", "a\nb\n"), ("a\r\nb\r\n".into(), 1));
+        assert_eq!(written("", ""), (String::new(), 0));
+        let long = "x".repeat(300);
+        assert_eq!(written("", &long), (long, 2));
+    }
+
+    #[test]
+    fn what_stays_below_stands_whole_behind_what_is_printed() {
+        assert_eq!(written("# xl\x08", "a\n").0, "\r\x1b[Ka\r\n\x1b[K# xl\x08");
+        assert_eq!(written("# xl", "a").0, "\r\x1b[Ka\r\n\x1b[K# xl");
+        assert_eq!(written("# xl", "").0, "\r\x1b[K\x1b[K# xl");
+    }
 }

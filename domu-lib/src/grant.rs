@@ -1,6 +1,27 @@
 //! Grants: pages of ours that another domain may use, and pages of others that we use.
 //!
 //! A [`Grant`] owns its page: neither the page nor the reference is used again before the other domain has let go.
+//!
+//! # Example
+//!
+//! ```
+//! use core::sync::atomic::Ordering;
+//!
+//! use oxen_domu_lib::grant::{Access, Grant, GrantError};
+//! use oxen_domu_lib::{DomId, println};
+//!
+//! /// Lends domain 2 a page, and takes it back.
+//! fn lend() -> Result<(), GrantError> {
+//!     let grant = Grant::zeroed(DomId(2), Access::ReadWrite)?;
+//!     println!("map the grant {}", grant.reference());
+//!     grant.page().words64()[0].store(1, Ordering::Release);
+//!     match grant.end() {
+//!         Ok(page) => println!("page {:?} is ours again", page.pfn()),
+//!         Err(_) => println!("it is mapped still"),
+//!     }
+//!     Ok(())
+//! }
+//! ```
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -8,7 +29,7 @@ use core::cell::RefCell;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use oxen_abi::domid::DomId;
-use oxen_abi::grant_table as abi;
+use oxen_abi::grant_table::{self as abi, GrantFlags};
 use static_assertions::assert_not_impl_any;
 
 pub use crate::raw::memory::grant::{Copy, CopyPlace, GrantError, GrantMapping, copy};
@@ -73,7 +94,7 @@ impl Table {
     /// Ends access; fails while the other domain has the page mapped.
     fn end(&self, reference: u32) -> bool {
         let Some((head, _)) = self.entry(reference) else { return false };
-        let in_use = u32::from(abi::GTF_READING | abi::GTF_WRITING);
+        let in_use = u32::from(GrantFlags::IN_USE.bits());
         let mut seen = head.load(Ordering::SeqCst);
         while seen & in_use == 0 {
             match head.compare_exchange(seen, 0, Ordering::SeqCst, Ordering::SeqCst) {
@@ -112,8 +133,8 @@ impl Grant {
     /// When the grant table is full and cannot grow.
     pub fn new(page: Page, domain: DomId, access: Access) -> Result<Self, GrantError> {
         let flags = match access {
-            Access::ReadWrite => abi::GTF_PERMIT_ACCESS,
-            Access::ReadOnly => abi::GTF_PERMIT_ACCESS | abi::GTF_READONLY,
+            Access::ReadWrite => GrantFlags::PERMIT_ACCESS,
+            Access::ReadOnly => GrantFlags::PERMIT_ACCESS | GrantFlags::READONLY,
         };
         let reference = TABLE.with(|table| {
             let mut table = table.borrow_mut();
@@ -121,7 +142,7 @@ impl Grant {
             let (head, frame) = table.entry(reference).ok_or(GrantError::Status(abi::GNTST_BAD_GNTREF))?;
             frame.store(page.mfn().0 as u32, Ordering::SeqCst);
             // The flags last: they make the entry valid.
-            head.store(u32::from(domain.0) << 16 | u32::from(flags), Ordering::SeqCst);
+            head.store(u32::from(domain.0) << 16 | u32::from(flags.bits()), Ordering::SeqCst);
             Ok::<_, GrantError>(reference)
         })?;
         Ok(Self { reference, page: Some(page) })

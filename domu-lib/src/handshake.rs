@@ -3,6 +3,18 @@
 //! Each end publishes a state (`XenbusState`) and watches the other's. An end offers what the other needs to connect,
 //! connects when the other has offered, and closes when the other does. The table knows nothing of devices, rings or
 //! the store; a driver of either side does what it says and publishes the state that goes with it.
+//!
+//! # Example
+//!
+//! ```
+//! use oxen_domu_lib::abi::io::xenbus::XenbusState::{Connected, InitWait, Initialised, Initialising};
+//! use oxen_domu_lib::handshake::{Side, Step, step};
+//!
+//! assert_eq!(step(Side::Frontend, Initialising, InitWait), Step::Offer(Initialised));
+//! assert_eq!(step(Side::Backend, InitWait, Initialised), Step::Connect);
+//! assert_eq!(step(Side::Frontend, Initialised, Connected), Step::Connect);
+//! assert_eq!(step(Side::Frontend, Connected, Connected), Step::Wait);
+//! ```
 
 use oxen_abi::io::xenbus::XenbusState;
 

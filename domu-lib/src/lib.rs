@@ -2,9 +2,10 @@
 //!
 //! A guest is a binary without `std` and without `main`:
 //!
-//! ```ignore
+//! ```
 //! #![cfg_attr(target_os = "none", no_std, no_main)]
 //! #![forbid(unsafe_code)]
+//!
 //! oxen_domu_lib::entry!(run);
 //!
 //! fn run() {
@@ -13,6 +14,19 @@
 //! ```
 //!
 //! When `run` returns the domain powers off; a panic or an exception without a handler reports a crash.
+//!
+//! # Linking
+//!
+//! A guest is built for `x86_64-unknown-none` as code at a fixed address. This crate brings the linker script; the
+//! guest's own `.cargo/config.toml` asks for it:
+//!
+//! ```toml
+//! [build]
+//! target = "x86_64-unknown-none"
+//!
+//! [target.x86_64-unknown-none]
+//! rustflags = ["-C", "relocation-model=pic", "-C", "link-arg=-no-pie", "-C", "link-arg=-Tguest.ld"]
+//! ```
 //!
 //! On the host the crate compiles too, for tests: every hypercall answers `ENOSYS` there.
 #![cfg_attr(target_os = "none", no_std)]
@@ -28,16 +42,23 @@ pub mod handshake;
 pub mod memory;
 pub mod packet;
 mod pages;
+#[cfg(target_os = "none")]
 mod panic;
 #[expect(unreachable_pub, reason = "what is public in there is handed out by the rooms that it belongs to")]
 mod raw;
 pub mod sched;
 pub mod start_info;
 pub mod store;
+#[cfg_attr(not(any(target_os = "none", test)), expect(dead_code, reason = "the host's own panics have names"))]
+mod symbols;
 pub mod sync;
 pub mod task;
 pub mod time;
 
+pub use oxen_abi as abi;
+pub use oxen_abi::domid::DomId;
+pub use oxen_abi::errno::Errno;
+pub use oxen_ring as ring;
 pub use raw::control;
 pub use raw::hypercall::call as hypercall;
 pub use raw::machine;

@@ -1,6 +1,7 @@
 //! The end of a guest that met a bug: what happened goes to every console, then the domain reports a crash.
 
 use crate::console::print_last_words;
+use crate::raw::backtrace::Backtrace;
 use crate::raw::trap::Frame;
 use crate::sched::{Reason, shutdown};
 
@@ -13,7 +14,7 @@ pub(crate) fn exception(frame: &Frame) -> ! {
          rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}\n\
          rsi {:016x} rdi {:016x} rbp {:016x} r8  {:016x}\n\
          r9  {:016x} r10 {:016x} r11 {:016x} r12 {:016x}\n\
-         r13 {:016x} r14 {:016x} r15 {:016x}\n",
+         r13 {:016x} r14 {:016x} r15 {:016x}\ncalled from:\n{}",
         frame.vector,
         frame.error,
         frame.rip,
@@ -36,19 +37,18 @@ pub(crate) fn exception(frame: &Frame) -> ! {
         frame.r13,
         frame.r14,
         frame.r15,
+        Backtrace::of(frame),
     ));
     shutdown(Reason::Crash)
 }
 
 /// Says why the guest cannot go on, and ends it.
-#[cfg(target_os = "none")]
 pub(crate) fn end(reason: core::fmt::Arguments<'_>) -> ! {
     print_last_words(reason);
     shutdown(Reason::Crash)
 }
 
-#[cfg(target_os = "none")]
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    end(format_args!("{info}\n"))
+    end(format_args!("{info}\ncalled from:\n{}", Backtrace::here()))
 }

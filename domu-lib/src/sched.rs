@@ -1,4 +1,15 @@
 //! The vcpu's own time: giving it up, waiting for events, ending the domain.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use oxen_domu_lib::sched::{self, Reason};
+//! use oxen_domu_lib::time;
+//!
+//! // A second without anything, then the end.
+//! let _ = sched::poll(&[], time::now() + time::SECOND);
+//! sched::shutdown(Reason::Poweroff);
+//! ```
 
 use oxen_abi::errno::Errno;
 use oxen_abi::sched;

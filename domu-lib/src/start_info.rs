@@ -1,8 +1,18 @@
 //! What the domain builder says at the start of day.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use oxen_domu_lib::{println, start_info};
+//!
+//! // `xl create guest.cfg cmdline="rounds=3"`
+//! let rounds: u32 = start_info::option("rounds").and_then(|text| text.parse().ok()).unwrap_or(1);
+//! println!("{rounds} rounds in {} pages on {}", start_info::pages(), start_info::magic());
+//! ```
 
 use alloc::string::String;
 
-use oxen_abi::start_info::{SIF_INITDOMAIN, SIF_MOD_START_PFN, SIF_PRIVILEGED, StartInfo};
+use oxen_abi::start_info::{StartFlags, StartInfo};
 
 use crate::pages::{Mfn, Pfn, layout};
 use crate::raw::memory::view;
@@ -18,8 +28,8 @@ fn with<T>(read: impl FnOnce(&StartInfo) -> T) -> Option<T> {
     INFO.get().copied().map(read)
 }
 
-fn flag(bit: u32) -> bool {
-    with(|info| info.flags & bit != 0).unwrap_or(false)
+fn has(flag: StartFlags) -> bool {
+    with(|info| StartFlags::from_bits_retain(info.flags).contains(flag)).unwrap_or(false)
 }
 
 /// A page shared with a backend that the builder set up, and the event channel that goes with it.
@@ -51,17 +61,17 @@ pub(crate) fn ring_frames() -> impl Iterator<Item = Mfn> {
 
 /// Whether this is dom0: the domain that the hypervisor started first.
 pub fn is_initial_domain() -> bool {
-    flag(SIF_INITDOMAIN)
+    has(StartFlags::INITDOMAIN)
 }
 
 /// Whether the domain may use the control calls.
 pub fn is_privileged() -> bool {
-    flag(SIF_PRIVILEGED)
+    has(StartFlags::PRIVILEGED)
 }
 
 /// Whether the module is named by its first page instead of by its address.
 pub(crate) fn module_is_pfn() -> bool {
-    flag(SIF_MOD_START_PFN)
+    has(StartFlags::MOD_START_PFN)
 }
 
 /// Pages that the domain was built with.

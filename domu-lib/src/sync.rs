@@ -1,4 +1,23 @@
 //! What tasks of one guest use among themselves: a notification, a value that is set once, a queue, a lock that waits.
+//!
+//! # Example
+//!
+//! ```
+//! use oxen_domu_lib::sync::Channel;
+//! use oxen_domu_lib::task;
+//!
+//! let (sender, receiver) = Channel::pair();
+//! let sum = task::spawn(async move {
+//!     let mut sum = 0;
+//!     while let Some(number) = receiver.receive().await {
+//!         sum += number;
+//!     }
+//!     sum
+//! });
+//! [1, 2, 3].into_iter().for_each(|number| sender.send(number));
+//! drop(sender);
+//! assert_eq!(task::run(sum), 6);
+//! ```
 
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;

@@ -1,4 +1,18 @@
 //! Time: the hypervisor's clock, and tasks that sleep.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use oxen_domu_lib::{println, task, time};
+//!
+//! task::run(async {
+//!     let before = time::now();
+//!     time::sleep(50 * time::MILLISECOND).await;
+//!     println!("slept {} ns; it is {} ns after 1970", time::now() - before, time::wall());
+//!     let late = task::timeout(time::SECOND, core::future::pending::<()>()).await;
+//!     assert!(late.is_err());
+//! });
+//! ```
 
 use alloc::collections::BTreeMap;
 use core::cell::{Cell, RefCell};

@@ -15,7 +15,7 @@ use crate::{
 };
 use alloc::{boxed::Box, sync::Arc};
 use core::sync::atomic::Ordering;
-use oxen_abi::errno::Errno;
+use oxen_abi::{domid::DomId, errno::Errno};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// The vcpu that a CPU runs. Its state is on the CPU, not in the vcpu's slot, for as long as it runs there.
@@ -61,7 +61,43 @@ impl<M: Machine> Caller<'_, M> {
     /// # Errors
     /// `Perm` for everybody else.
     pub fn control(&self) -> Result<Control, Errno> {
-        Control::of(self.domain.is_privileged)
+        Control::of(self.domain.is_privileged())
+    }
+
+    /// Whether an id that the caller names is itself: `DOMID_SELF`, or its own.
+    #[inline]
+    #[must_use]
+    pub fn is_self(&self, id: DomId) -> bool {
+        id == DomId::SELF || id == self.domain.id
+    }
+
+    /// The domain that the caller names, itself included.
+    ///
+    /// # Errors
+    /// `Srch` if it does not exist.
+    pub fn named_domain(&self, id: DomId) -> Result<Arc<Domain>, Errno> {
+        if self.is_self(id) {
+            return Ok(Arc::clone(self.domain));
+        }
+        self.hv.domains.get(id).ok_or(Errno::Srch)
+    }
+
+    /// Checks that the caller may act on a domain: on itself, or by privilege.
+    ///
+    /// # Errors
+    /// `Perm` if not.
+    pub fn may_act_on(&self, domain: &Domain) -> Result<(), Errno> {
+        if domain.id == self.domain.id { Ok(()) } else { self.control().map(|_| ()) }
+    }
+
+    /// The domain that the caller names to act on, itself included.
+    ///
+    /// # Errors
+    /// `Srch` if it does not exist, `Perm` if the caller may not act on it.
+    pub fn domain_to_act_on(&self, id: DomId) -> Result<Arc<Domain>, Errno> {
+        let domain = self.named_domain(id)?;
+        self.may_act_on(&domain)?;
+        Ok(domain)
     }
 
     /// Copies a value out of the guest's memory.

@@ -11,12 +11,12 @@ use crate::{
     lock::{Lock, rank},
     machine::Machine,
     mem::{Memory, frame_table::FrameTable},
-    per_cpu::CpuShared,
+    per_cpu::{CpuShared, Work},
     sched::{clock::SystemTime, pools::Pools},
 };
 use core::{
     fmt,
-    sync::atomic::{AtomicU16, AtomicU64},
+    sync::atomic::{AtomicU16, AtomicU64, Ordering},
 };
 use oxen_abi::virq::NR_VIRQS;
 
@@ -112,5 +112,9 @@ impl<M: Machine> Hypervisor<M> {
     /// Says something whatever the levels, one line: what was asked for by a key.
     pub fn print(&self, text: fmt::Arguments<'_>) {
         self.console.print(self.machine(), text);
+        // The line is slow, and some have much to say: who speaks is not stuck.
+        if let Some(shared) = self.cpu(self.machine().this_cpu()) {
+            shared.work.remove(Work::WATCHED, Ordering::Relaxed);
+        }
     }
 }

@@ -15,9 +15,14 @@ use oxen_abi::{domid::DomId, virq::VIRQ_CONSOLE};
 /// A key, what it shows, and how.
 type Key<M> = (u8, &'static str, fn(&Hypervisor<M>));
 
+/// How many keys there are.
+const KEYS: usize = if cfg!(debug_assertions) { 10 } else { 9 };
+
 /// Every key there is.
-const fn keys<M: Machine>() -> [Key<M>; 9] {
+const fn keys<M: Machine>() -> [Key<M>; KEYS] {
     [
+        #[cfg(debug_assertions)]
+        (b'!', "hang, so that the watchdog has something to find", Hypervisor::hang),
         (b'a', "dump the vcpus' timers", Hypervisor::show_timers),
         (b'd', "dump registers of vcpus that do not run", Hypervisor::show_registers),
         (b'e', "dump event channels", Hypervisor::show_events),
@@ -61,6 +66,15 @@ impl<M: Machine> Hypervisor<M> {
         }
     }
 
+    /// Never leaves, with a lock. It serves other CPUs, or those would find it first.
+    #[cfg(debug_assertions)]
+    fn hang(&self) {
+        let _held = self.pools.lock();
+        loop {
+            self.machine().relax();
+        }
+    }
+
     fn show_help(&self) {
         for (key, what, _) in keys::<M>() {
             self.print(format_args!("key '{}' => {what}", char::from(key)));
@@ -79,14 +93,14 @@ impl<M: Machine> Hypervisor<M> {
 
     fn show_domains(&self) {
         for domain in self.each_domain() {
-            let pages = domain.owner.slot().map_or(0, |slot| self.memory.frames.reserved(slot));
+            let pages = domain.owner().slot().map_or(0, |slot| self.memory.frames.reserved(slot));
             let max_pages = domain.memory.max_pages.load(Ordering::Relaxed);
             let reason = domain.shutdown.load(Ordering::Relaxed);
             self.print(format_args!("domain {}: pages {pages} of {max_pages}, {:?}", domain.id.0, domain.shared_info));
             self.print(format_args!(
                 "    paused {} times, assists {:#x}{}{}",
                 domain.pause_count.load(Ordering::Relaxed),
-                domain.memory.vm_assist.load(Ordering::Relaxed),
+                domain.memory.all_assists().bits(),
                 if domain.memory.is_dying.load(Ordering::Relaxed) { ", dying" } else { "" },
                 if reason == NOT_SHUT_DOWN { "" } else { ", shut down" },
             ));
@@ -182,7 +196,7 @@ impl<M: Machine> Hypervisor<M> {
     fn show_memory(&self) {
         self.print(format_args!("frames in the table: {}", self.memory.frames.end()));
         for domain in self.each_domain() {
-            let pages = domain.owner.slot().map_or(0, |slot| self.memory.frames.reserved(slot));
+            let pages = domain.owner().slot().map_or(0, |slot| self.memory.frames.reserved(slot));
             self.print(format_args!("domain {}: {pages} frames in its reservation", domain.id.0));
         }
     }

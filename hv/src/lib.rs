@@ -37,6 +37,8 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(loom)]
+extern crate oxen_model as core;
 
 pub mod addr;
 pub mod atomic_flags;

@@ -93,6 +93,7 @@ pub mod rank {
 #[cfg(debug_assertions)]
 mod order {
     use super::rank;
+    use core::fmt;
     use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
     /// How many locks of each rank a CPU holds.
@@ -104,6 +105,16 @@ mod order {
         #[must_use]
         pub const fn nothing() -> Self {
             Self([const { AtomicU8::new(0) }; rank::NAMES.len()])
+        }
+    }
+
+    /// The names of the ranks of which locks are held, outermost first.
+    impl fmt::Display for Held {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            let held = rank::NAMES.iter().zip(&self.0).filter(|(_, count)| count.load(Relaxed) != 0);
+            let mut names = held.map(|(name, _)| *name);
+            f.write_str(names.next().unwrap_or("none"))?;
+            names.try_for_each(|name| write!(f, ", {name}"))
         }
     }
 
@@ -172,14 +183,58 @@ pub use order::{Held, watch};
 
 /// A fair spin lock. The hypervisor runs with interrupts off, so no interrupt handler can find it taken by its own CPU.
 #[derive(Debug, Default)]
-pub struct Lock<T, const RANK: u8>(TicketMutex<T, Attentive>);
+pub struct Lock<T, const RANK: u8> {
+    inner: TicketMutex<T, Attentive>,
+    #[cfg(loom)]
+    gate: gate::Gate,
+}
 
 /// A held [`Lock`]. It stays on the CPU that took it.
 #[derive(Debug)]
 pub struct Guard<'a, T> {
     inner: TicketMutexGuard<'a, T>,
+    #[cfg(loom)]
+    _gate: gate::Inside<'a>,
     _mark: Mark,
     _stays: PhantomData<*const ()>,
+}
+
+/// The lock that loom sees, around the one that it does not.
+#[cfg(loom)]
+mod gate {
+    use core::sync::atomic::{AtomicBool, Ordering};
+
+    #[derive(Debug, Default)]
+    pub(super) struct Gate(AtomicBool);
+
+    #[derive(Debug)]
+    pub(super) struct Inside<'a>(&'a Gate);
+
+    impl Gate {
+        pub(super) const fn new() -> Self {
+            Self(AtomicBool::new(false))
+        }
+
+        pub(super) fn try_enter(&self) -> Option<Inside<'_>> {
+            (!self.0.swap(true, Ordering::Acquire)).then(|| Inside(self))
+        }
+
+        pub(super) fn enter(&self) -> Inside<'_> {
+            loop {
+                if let Some(inside) = self.try_enter() {
+                    return inside;
+                }
+                super::attend();
+                oxen_model::wait();
+            }
+        }
+    }
+
+    impl Drop for Inside<'_> {
+        fn drop(&mut self) {
+            self.0.0.store(false, Ordering::Release);
+        }
+    }
 }
 
 assert_not_impl_any!(Guard<'static, u8>: Clone, Send);
@@ -188,30 +243,53 @@ const_assert!(cfg!(debug_assertions) || size_of::<Mark>() == 0);
 impl<T, const RANK: u8> Lock<T, RANK> {
     /// A free lock around a value.
     pub const fn new(value: T) -> Self {
-        Self(TicketMutex::new(value))
+        Self {
+            inner: TicketMutex::new(value),
+            #[cfg(loom)]
+            gate: gate::Gate::new(),
+        }
+    }
+
+    #[inline(always)]
+    fn taken(&self, mark: Mark) -> Guard<'_, T> {
+        #[cfg(loom)]
+        let gate = self.gate.enter();
+        Guard {
+            inner: self.inner.lock(),
+            #[cfg(loom)]
+            _gate: gate,
+            _mark: mark,
+            _stays: PhantomData,
+        }
     }
 
     /// Waits for the lock and takes it. No lock of this rank or one further in may be held.
     #[inline]
     #[cfg_attr(debug_assertions, track_caller)]
     pub fn lock(&self) -> Guard<'_, T> {
-        let mark = Mark::new(RANK, false);
-        Guard { inner: self.0.lock(), _mark: mark, _stays: PhantomData }
+        self.taken(Mark::new(RANK, false))
     }
 
     /// Takes the lock if nobody has it. Who does not wait keeps no order.
     #[inline]
     pub fn try_lock(&self) -> Option<Guard<'_, T>> {
-        let inner = self.0.try_lock()?;
-        Some(Guard { inner, _mark: Mark::unordered(RANK), _stays: PhantomData })
+        #[cfg(loom)]
+        let gate = self.gate.try_enter()?;
+        let inner = self.inner.try_lock()?;
+        Some(Guard {
+            inner,
+            #[cfg(loom)]
+            _gate: gate,
+            _mark: Mark::unordered(RANK),
+            _stays: PhantomData,
+        })
     }
 
     /// The same as [`Self::lock`] where locks of this rank may be held: those of owners before this one, in the order that all agree on.
     #[inline]
     #[cfg_attr(debug_assertions, track_caller)]
     pub(crate) fn lock_next(&self) -> Guard<'_, T> {
-        let mark = Mark::new(RANK, true);
-        Guard { inner: self.0.lock(), _mark: mark, _stays: PhantomData }
+        self.taken(Mark::new(RANK, true))
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
     sched::{
         deadlines::{Deadlines, NEVER},
         run_queue::RunQueue,
+        watch::Watch,
     },
 };
 use alloc::{boxed::Box, sync::Arc};
@@ -16,35 +17,39 @@ use spin::Once;
 pub use crate::sched::work::Work;
 
 /// Vcpus that one CPU can have.
-pub const SEATS: usize = 512;
+pub const MAX_ENTITIES: usize = 512;
 
 /// What a physical CPU shares with the others.
 #[derive(Debug)]
 pub struct CpuShared {
     /// What is to be done before guest code runs again on this CPU.
     pub work: AtomicFlags<Work>,
-    /// Who has a seat here; set when the CPU is brought up.
-    pub(crate) plan: Once<Lock<Plan, { rank::RUN_QUEUE }>>,
+    /// Whether it leaves the hypervisor.
+    pub watch: Watch,
+    /// Its run queue, and who is in it; set when the CPU is brought up.
+    pub(crate) sched: Once<Lock<CpuSched, { rank::RUN_QUEUE }>>,
     pub(crate) deadlines: Once<Lock<Deadlines, { rank::DEADLINES }>>,
     /// When the running vcpu's turn ends, in nanoseconds of system time.
     pub(crate) slice_end: AtomicU64,
     /// For when the timer is armed, in nanoseconds of system time.
     pub(crate) armed: AtomicU64,
-    /// Whether others may find work here; a hint, for who then locks the plan.
+    /// Whether others may find work here; a hint, for who then locks the queue.
     pub(crate) is_crowded: AtomicBool,
     /// Nanoseconds without anything to do.
     pub(crate) idle_time: AtomicU64,
 }
 
-/// The seats of a CPU, and who has them.
+/// The run queue of a CPU, and who is in it.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct CpuSched {
     pub(crate) queue: RunQueue,
-    pub(crate) occupants: Box<[Option<Occupant>]>,
+    /// Whom each entity of the queue stands for.
+    pub(crate) units: Box<[Option<Unit>]>,
 }
 
+/// What is scheduled (Xen's `sched_unit`): a vcpu, with its domain.
 #[derive(Clone, Debug)]
-pub(crate) struct Occupant {
+pub(crate) struct Unit {
     pub(crate) domain: Arc<Domain>,
     pub(crate) vcpu: Arc<Vcpu>,
 }
@@ -55,7 +60,8 @@ impl CpuShared {
     pub const fn new() -> Self {
         Self {
             work: AtomicFlags::empty(),
-            plan: Once::new(),
+            watch: Watch::new(),
+            sched: Once::new(),
             deadlines: Once::new(),
             slice_end: AtomicU64::new(NEVER),
             armed: AtomicU64::new(NEVER),
@@ -73,7 +79,7 @@ impl CpuShared {
     /// Whether this CPU runs guests.
     #[must_use]
     pub fn is_online(&self) -> bool {
-        self.plan.is_completed()
+        self.sched.is_completed()
     }
 }
 

@@ -17,8 +17,8 @@ use oxen_abi::{
     event_channel::EVTCHNOP_RESET_CONT,
     features::XENFEAT_PAE_PGDIR_ABOVE_4GB,
     grant_table::{
-        GNTMAP_APPLICATION_MAP, GNTST_GENERAL_ERROR, GNTST_OKAY, GNTTABOP_GET_STATUS_FRAMES, GNTTABOP_GET_VERSION,
-        GNTTABOP_SET_VERSION,
+        GNTST_GENERAL_ERROR, GNTST_OKAY, GNTTABOP_GET_STATUS_FRAMES, GNTTABOP_GET_VERSION, GNTTABOP_SET_VERSION,
+        MapFlags,
     },
     memory::{XENMEM_ACQUIRE_RESOURCE, XENMEM_SET_MEMORY_MAP},
     mmu::MMU_MACHPHYS_UPDATE,
@@ -87,7 +87,7 @@ fn a_grant_tables_version_is_asked_for_whatever_the_count_says() {
 
 #[test]
 fn nothing_runs_in_a_granted_page() {
-    for flags in [0, GNTMAP_APPLICATION_MAP] {
+    for flags in [MapFlags::empty(), MapFlags::APPLICATION_MAP] {
         assert_eq!(entry_flags(flags) & Entry::NO_EXECUTE, Entry::NO_EXECUTE);
     }
 }

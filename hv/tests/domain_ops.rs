@@ -60,7 +60,7 @@ fn who_is_mapped_by_another_is_dead_and_not_reaped() {
     let domain = make(&mut control);
     STEPS[1](&mut control, &domain);
     let (_, frames) = furnish(hv, &domain);
-    let held = hv.memory.hold(frames[7], domain.owner).unwrap();
+    let held = hv.memory.hold(frames[7], domain.owner()).unwrap();
     destroy(&mut control, domain.id).unwrap();
     let info: abi::DomctlGetdomaininfo =
         ask(&mut control, abi::XEN_DOMCTL_GETDOMAININFO, domain.id, &0_u64).unwrap().get();

@@ -3,7 +3,7 @@
 
 mod support;
 
-use oxen_abi::{errno::Errno, mmu, vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES};
+use oxen_abi::{errno::Errno, mmu, vm_assist::Assists};
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
@@ -104,7 +104,7 @@ fn what_the_hypervisor_left_in_a_frame_is_shown_to_nobody() {
     let pair = hv.memory.take_for(&guest.domain.memory, 1).unwrap();
     let single = (0..40).map(|_| guest.frame());
     for frame in frame_alloc::block(pair, 1).chain(single.collect::<Vec<_>>()) {
-        hv.memory.frames.release_from_reservation(frame, guest.domain.owner).unwrap();
+        hv.memory.frames.release_from_reservation(frame, guest.domain.owner()).unwrap();
     }
     // The hypervisor works with them in between.
     let own: Vec<Mfn> = (0..42).map(|_| hv.memory.take_own(0).unwrap().mfn()).collect();
@@ -139,7 +139,7 @@ fn nothing_is_read_at_an_address_of_the_hypervisors() {
     support::on_cpu(0);
     let mut guest = Guest::new(boot(256), 1, false, 64);
     let _home = guest.build_home(16);
-    guest.domain.memory.vm_assist.fetch_or(1 << VMASST_TYPE_WRITABLE_PAGETABLES, Ordering::SeqCst);
+    guest.domain.memory.change_assists(Assists::WRITABLE_PAGETABLES, true);
     guest.state.traps.set(14, TrapHandler { address: 0x2000, cs: 0xe033, flags: 0 });
     for address in [0xffff_8300_0000_0000, 0xffff_82d0_8000_0000, 0xffff_87ff_ffff_fffc, 1 << 47] {
         // and qword ptr [rdi], 0: reads before it writes.
@@ -156,7 +156,7 @@ fn nothing_is_read_at_an_address_of_the_hypervisors() {
 fn a_held_frame_gives_its_count_back_with_the_value_or_leaves_it_to_an_entry() {
     support::on_cpu(0);
     let guest = Guest::new(boot(64), 1, false, 20);
-    let (frame, memory, owner) = (guest.frame(), &guest.hv.memory, guest.domain.owner);
+    let (frame, memory, owner) = (guest.frame(), &guest.hv.memory, guest.domain.owner());
     let counts = || (memory.frames.state(frame).refs(), memory.frames.state(frame).uses());
     let before = counts();
     for (hold, uses) in [(Hold::Reference, 0), (Hold::Writable, 1)] {

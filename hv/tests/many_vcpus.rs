@@ -245,7 +245,7 @@ fn queues_of_far_vcpus_are_their_own() {
 #[test]
 fn a_flush_for_far_vcpus_reaches_them() {
     let (mut guest, _) = crowded();
-    guest.hv.memory.frames.tlb.enter(guest.domain.owner, 1 << 1);
+    guest.hv.memory.frames.tlb.enter(guest.domain.owner(), 1 << 1);
     // `struct mmuext_op`: the command, nothing, the address of the bitmap.
     let request = [MMUEXT_TLB_FLUSH_MULTI.into(), 0, 0x100_u64];
     guest.hv.machine().write_guest(GuestAddr::new(0), request.as_bytes()).unwrap();

@@ -4,7 +4,7 @@
 
 mod support;
 
-use oxen_abi::{errno::Errno, mmu, vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES};
+use oxen_abi::{errno::Errno, mmu, vm_assist::Assists};
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
@@ -205,7 +205,7 @@ fn direct_writes_to_a_table_are_done_or_left_to_the_guest() {
     let write =
         |guest: &Guest, va, bytes, what| guest.hv.memory.emulate_write(&guest.domain.memory, root, va, bytes, what);
     assert!(write(&guest, va, 8, Write::Store(page)).is_err(), "the guest did not ask for it");
-    guest.domain.memory.vm_assist.store(1 << VMASST_TYPE_WRITABLE_PAGETABLES, Ordering::SeqCst);
+    guest.domain.memory.set_assists(Assists::WRITABLE_PAGETABLES);
     assert_eq!(write(&guest, va, 8, Write::Store(page)), Ok(Written { old: 0, stored: true }));
     // `and byte [entry], 0xfd`: the page is write-protected.
     let low = page & 0xff;
@@ -268,7 +268,7 @@ fn what_a_guest_left_behind_is_seen_by_nobody_else() {
         assert!(frames.len() > 200 && frames.iter().all(is_blank), "before domain {id}");
         for frame in frames {
             hv.machine().words(frame).iter().for_each(|word| word.store(0x5ec2e7, Ordering::SeqCst));
-            hv.memory.frames.release_from_reservation(frame, guest.domain.owner).unwrap();
+            hv.memory.frames.release_from_reservation(frame, guest.domain.owner()).unwrap();
         }
         // Once in another slot of the domain table, once in the same.
         hv.memory.give_back_shared(guest.domain.shared_info);
@@ -288,7 +288,7 @@ fn a_frame_goes_to_another_only_when_no_cpu_knows_it() {
     hv.machine().write_guest_word(GuestAddr::new(7 << 12), 1).unwrap();
     support::on_cpu(0);
     assert_eq!(guest.call(Caller::update_va_mapping, [7 << 12, 0, 0, 0]), Ok(0), "without a flush");
-    hv.memory.frames.release_from_reservation(page, guest.domain.owner).unwrap();
+    hv.memory.frames.release_from_reservation(page, guest.domain.owner()).unwrap();
     let other = Guest::new(hv, 2, false, 1000);
     let mut taken = Vec::new();
     while let Ok(frame) = hv.memory.take_for(&other.domain.memory, 0) {
@@ -348,7 +348,7 @@ fn claimed_pages_are_kept_for_whom_they_are_promised_to() {
     assert_eq!((0..20).filter(|_| take(&other).is_ok()).count(), 10);
     let frames: Vec<Mfn> = (0..100).map(|_| take(&wanting).unwrap()).collect();
     assert_eq!(u64::from(hv.memory.frames.claimed()), free - 110);
-    hv.memory.frames.release_from_reservation(frames[0], wanting.domain.owner).unwrap();
+    hv.memory.frames.release_from_reservation(frames[0], wanting.domain.owner()).unwrap();
     assert_eq!((0..3).filter(|_| take(&other).is_ok()).count(), 1, "what it gives back is everybody's");
     // What is refused half-way is no part of it.
     hv.machine().frames_left.store(0, Ordering::SeqCst);

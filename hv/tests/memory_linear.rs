@@ -71,7 +71,7 @@ fn end(mut guest: Guest) {
     {}
     let mut next = 0;
     while guest.hv.memory.relinquish(&guest.domain.memory, &mut next).is_err() {}
-    let slot = guest.domain.owner.slot().unwrap();
+    let slot = guest.domain.owner().slot().unwrap();
     assert_eq!(guest.hv.memory.frames.reserved(slot), 0);
     assert_eq!(guest.hv.machine().ram() as u32 - support::OWN_FRAMES as u32 - 1, guest.hv.memory.frames.free_frames());
 }
@@ -179,7 +179,7 @@ fn the_hypervisor_reads_nothing_of_its_own_for_a_guest() {
         assert_eq!(guest.call(Caller::memory_op, [3, place, 0, 0]), Err(Errno::Fault));
     }
     // Nor while a CPU may be between its read and its question: the entry goes, all are interrupted, the mark goes.
-    guest.hv.memory.frames.tlb.enter(guest.domain.owner, 0b101);
+    guest.hv.memory.frames.tlb.enter(guest.domain.owner(), 0b101);
     let flushes = guest.hv.machine().cpu(2).flushes;
     assert_eq!(update(&mut guest, root, 5, 0), Ok(0));
     assert_eq!(guest.hv.machine().cpu(2).flushes, flushes + 1);

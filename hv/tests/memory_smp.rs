@@ -38,7 +38,7 @@ fn work(cpu: u16, guest: &mut Guest, home: &mut Home, others: &[(Owner, Vec<Mfn>
         if round % 3 == 0 {
             pin_and_unpin(hv, guest, frame, home.data[1 + index % (DATA - 1)]);
         } else {
-            hv.memory.frames.release_from_reservation(frame, guest.domain.owner).unwrap();
+            hv.memory.frames.release_from_reservation(frame, guest.domain.owner()).unwrap();
             home.data[index] = hv.memory.take_for(&guest.domain.memory, 0).unwrap();
         }
         let entry = Entry::to(home.data[index], FLAGS | Entry::WRITABLE).0;
@@ -81,7 +81,7 @@ fn cpus_at_once_leave_every_count_right() {
             (guest, home)
         })
         .collect();
-    let all: Vec<_> = players.iter().map(|(guest, home)| (guest.domain.owner, home.data.clone())).collect();
+    let all: Vec<_> = players.iter().map(|(guest, home)| (guest.domain.owner(), home.data.clone())).collect();
     thread::scope(|scope| {
         for (cpu, (guest, home)) in (0..).zip(&mut players) {
             let all = &all;

@@ -384,7 +384,11 @@ fn a_guest_gets_numbers_and_a_page_and_nothing_else() {
     assert_eq!(hv.reserve_pirq(&dom0.domain, false), Ok(207), "the control domain has its own");
     assert_eq!(hv.reserve_pirq(&dom0.domain, true), Ok(16));
     destroy(&mut dom0, domain.id).unwrap();
-    assert_eq!(hv.memory.frames.reserved(domain.owner.slot().unwrap()), 0, "nobody holds a page of the dead domain's");
+    assert_eq!(
+        hv.memory.frames.reserved(domain.owner().slot().unwrap()),
+        0,
+        "nobody holds a page of the dead domain's"
+    );
 }
 
 #[test]

@@ -12,7 +12,7 @@ use oxen_abi::{
         VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_UP, XEN_RUNSTATE_UPDATE,
     },
     virq::VIRQ_TIMER,
-    vm_assist::VMASST_TYPE_RUNSTATE_UPDATE_FLAG,
+    vm_assist::Assists,
 };
 use oxen_hv::{
     Hypervisor,
@@ -205,7 +205,7 @@ fn a_runstate_area_says_what_the_vcpu_does() {
     let hv = boot(512);
     let mut guest = Guest::new(hv, 1, false, 64);
     let home = guest.build_home(2);
-    guest.domain.memory.vm_assist.store(1 << VMASST_TYPE_RUNSTATE_UPDATE_FLAG, SeqCst);
+    guest.domain.memory.set_assists(Assists::RUNSTATE_UPDATE_FLAG);
     let words = hv.machine().words(home.data[0]);
     words[0].store(0x1000, SeqCst);
     let register = VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA.into();

@@ -17,12 +17,12 @@ use oxen_hv::{
 };
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     thread,
 };
-use support::{CPUS, Fake, boot, dice::Dice, on_cpu};
+use support::{CPUS, Fake, boot, dice::Dice, guest::Guest, on_cpu};
 
 type Domains = Mutex<Vec<Arc<Domain>>>;
 
@@ -57,7 +57,7 @@ fn run_cpu(hv: &'static Hypervisor<Fake>, cpu: u16, domains: &Domains, stop: &At
         hv.leave(CpuId(cpu), &mut current, &mut regs);
         let running = current.as_mut().unwrap();
         assert_eq!(regs.rip, u64::from(running.domain.id.0) << 8 | u64::from(running.vcpu.id));
-        assert_eq!(running.vcpu.sched.cpu(), Some(CpuId(cpu)), "it runs where its seat is");
+        assert_eq!(running.vcpu.sched.cpu(), Some(CpuId(cpu)), "it runs where it is assigned");
         // The first domain's vcpus never wait: CPU 1 always has one, the others can run out of work.
         let may_wait = running.domain.id != DomId(1);
         let mut caller = Caller {
@@ -159,4 +159,18 @@ fn what_is_done_from_elsewhere_loses_no_vcpu() {
         while hv.tear_down(&domain).is_err() {}
     }
     assert_eq!(hv.memory.frames.free_frames(), free);
+}
+
+#[test]
+#[should_panic(expected = "CPU 0 has not let go of d1v0, which is paused, for 60 s")]
+fn a_cpu_that_never_lets_go_of_a_vcpu_is_named() {
+    static HV: OnceLock<&Hypervisor<Fake>> = OnceLock::new();
+    on_cpu(0);
+    let hv = *HV.get_or_init(|| boot(64));
+    // A second passes at each look.
+    support::while_waiting(|| _ = HV.get().unwrap().machine().time.fetch_add(1_000_000_000, SeqCst));
+    // Its state is here and never put back.
+    let guest = Guest::new(hv, 1, false, 8);
+    hv.pause_by_controller(&guest.domain).unwrap();
+    hv.wait_until_domain_off(&guest.domain);
 }

@@ -48,7 +48,7 @@ fn run<R>(control: &mut Guest, domain: &Arc<Domain>, act: impl FnOnce(&mut Calle
     let hv = control.hv;
     let vcpu = domain.vcpu(0).unwrap();
     let mut state = vcpu.slot.lock().take().unwrap();
-    hv.memory.frames.tlb.enter(domain.owner, 1);
+    hv.memory.frames.tlb.enter(domain.owner(), 1);
     state.loaded = hv.memory.roots_to_load(&domain.memory, 0, state.user_root, state.kernel_root);
     hv.machine().load_root(state.loaded_root());
     run_domain(hv, domain);
@@ -140,7 +140,7 @@ fn memory_for_shadows_is_what_was_asked_for_and_comes_back() {
     // A domain that ends in the middle of it leaves nothing either.
     shadow_op(&mut control, id, &request(abi::XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY)).unwrap();
     run(&mut control, &domain, |caller| caller.hv.machine().write_guest_word(GuestAddr::new(0), 1).unwrap());
-    let reserved = hv.memory.frames.reserved(domain.owner.slot().unwrap());
+    let reserved = hv.memory.frames.reserved(domain.owner().slot().unwrap());
     drop(domain);
     destroy(&mut control, id).unwrap();
     assert!(hv.memory.frames.free_frames() >= free + reserved);

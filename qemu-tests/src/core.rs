@@ -28,9 +28,16 @@ const QEMU_NEXT: Core = Core {
         "load::",
         "net::",
         "network::",
+        "prompt::",
         "toolstack::",
     ],
-    but: &["boot::the_plain_qemu_line", "guests::a_new_guest_builds", "toolstack::a_thousand_guests"],
+    but: &[
+        "boot::the_plain_qemu_line",
+        "guests::a_new_guest_builds",
+        "guests::a_guest_of_the_packaged",
+        "guests::configurations_kernels_and_files",
+        "toolstack::a_thousand_guests",
+    ],
     smoke: &[
         "boot::two_cpus_run_guests_at_once",
         "disks::what_a_guest_writes",

@@ -145,8 +145,9 @@ impl<'a> Lab<'a> {
 #[derive(Debug)]
 pub struct Prompt(Session);
 
-/// What dom0 prints when it waits for a command.
-const PROMPT: &str = "dom0# ";
+/// What dom0 prints when it waits for a command. Where it shows its prompt again, below what was printed meanwhile, a
+/// terminal's escape sequence stands before it.
+const PROMPT: &str = "\ndom0# ";
 
 impl Prompt {
     /// Boots a machine whose dom0 has no script, and waits for the prompt.
@@ -168,6 +169,25 @@ impl Prompt {
         self.wait(line, LIMIT)
     }
 
+    /// Types keys that end a line, and returns what was said until the next prompt.
+    ///
+    /// # Errors
+    /// As [`Prompt::command`].
+    pub fn keys(&mut self, keys: &str) -> Result<String> {
+        self.0.send(keys)?;
+        self.wait(keys, LIMIT)
+    }
+
+    /// Types keys and waits for a text.
+    ///
+    /// # Errors
+    /// Fails, with the transcript's end, when it does not come in time.
+    pub fn type_until(&mut self, keys: &str, text: &str) -> Result<()> {
+        self.0.send(keys)?;
+        let said = self.0.wait_for(text, Instant::now() + LIMIT).map(|_| ());
+        said.or_else(|error| fail(self.0.transcript(), &format!("after {keys:?}: {error}")))
+    }
+
     /// Powers the machine off and returns the run.
     ///
     /// # Errors
@@ -178,7 +198,7 @@ impl Prompt {
     }
 
     fn wait(&mut self, what: &str, limit: Duration) -> Result<String> {
-        let said = self.0.wait_for(PROMPT, Instant::now() + limit).map(str::to_owned);
+        let said = self.0.wait_for(PROMPT, Instant::now() + limit).map(|said| format!("{said}\n"));
         said.or_else(|error| fail(self.0.transcript(), &format!("after `{what}`: {error}")))
     }
 }

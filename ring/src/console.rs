@@ -1,4 +1,20 @@
 //! A guest's console page (`xencons_interface`).
+//!
+//! # Example
+//!
+//! ```
+//! use core::sync::atomic::AtomicU32;
+//!
+//! use oxen_ring::{PAGE_WORDS, Page, console};
+//!
+//! let page: Page = [const { AtomicU32::new(0) }; PAGE_WORDS];
+//! let (mut guest, mut backend) = (console::guest(&page), console::backend(&page));
+//! assert_eq!(guest.writer.write(b"login: ")?, 7);
+//! let mut shown = [0; 16];
+//! let count = backend.reader.read(&mut shown)?;
+//! assert_eq!(&shown[..count], b"login: ");
+//! # Ok::<(), oxen_ring::Overrun>(())
+//! ```
 
 use crate::bytes::Stream;
 use crate::{ByteReader, ByteWriter, Ends, Page};

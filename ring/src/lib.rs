@@ -7,9 +7,35 @@
 //!
 //! * [`FrontRing`] and [`BackRing`]: requests and responses of block, network and other devices, on one or more pages.
 //! * [`ByteReader`] and [`ByteWriter`]: the byte streams of [`console`] and [`xenstore`] pages.
+//!
+//! # Example
+//!
+//! ```
+//! use core::sync::atomic::AtomicU32;
+//!
+//! use oxen_ring::{BackRing, FrontRing, PAGE_WORDS, Page};
+//!
+//! // What both ends map. Requests are `[u32; 2]` here, responses `u32`.
+//! let page: Page = [const { AtomicU32::new(0) }; PAGE_WORDS];
+//! let pages = core::slice::from_ref(&page);
+//! let mut front: FrontRing<'_, [u32; 2], u32> = FrontRing::new(pages)?;
+//! let mut back: BackRing<'_, [u32; 2], u32> = BackRing::attach(pages)?;
+//!
+//! front.push(&[6, 7])?;
+//! assert!(front.publish(), "the backend wants an event");
+//! while let Some([left, right]) = back.pop()? {
+//!     back.push(&(left * right))?;
+//! }
+//! assert!(back.publish(), "the frontend wants an event");
+//! assert_eq!(front.pop()?, Some(42));
+//! assert!(!front.final_check()?, "nothing more: wait for an event");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(loom)]
+extern crate oxen_model as core;
 #[cfg(test)]
 extern crate std;
 
@@ -20,7 +46,7 @@ mod front;
 mod sring;
 pub mod xenstore;
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 pub use back::{AttachError, BackRing, Position};

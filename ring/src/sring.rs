@@ -37,7 +37,7 @@ impl<'a, Q, P> Sring<'a, Q, P> {
     /// The ring on these pages, as large as they allow.
     pub(crate) fn new(pages: &'a [Page]) -> Result<Self, TooSmall> {
         const { assert!(Self::SLOT != 0 && Self::SLOT.is_multiple_of(WORD)) };
-        let size = ring_size(size_of_val(pages), Self::SLOT);
+        let size = ring_size(pages.len() * PAGE_WORDS * WORD, Self::SLOT);
         if size == 0 { Err(TooSmall) } else { Ok(Self { pages, size, messages: PhantomData }) }
     }
 

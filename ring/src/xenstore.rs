@@ -1,4 +1,19 @@
 //! A guest's XenStore page (`xenstore_domain_interface`).
+//!
+//! # Example
+//!
+//! ```
+//! use core::sync::atomic::AtomicU32;
+//!
+//! use oxen_ring::{PAGE_WORDS, Page, xenstore};
+//!
+//! let page: Page = [const { AtomicU32::new(0) }; PAGE_WORDS];
+//! let (mut guest, mut store) = (xenstore::guest(&page), xenstore::store(&page));
+//! guest.writer.write(b"request")?;
+//! assert_eq!(store.reader.available()?, 7);
+//! assert!(!xenstore::wants_reconnection(&page));
+//! # Ok::<(), oxen_ring::Overrun>(())
+//! ```
 
 use crate::bytes::Stream;
 use crate::{ByteReader, ByteWriter, Ends, PAGE_WORDS, Page};

@@ -147,7 +147,7 @@ const GUEST_SCRIPT: &str = "domu-lib/guest.ld";
 fn guest(workspace: &Workspace, program: &Program<'_>, place: &str) -> Result<()> {
     let bytes = std::fs::read(program.build(workspace)?)?;
     keep_for_debugger(workspace, place, &bytes)?;
-    write(&workspace.out.join(place), &Elf::new(&bytes)?.without_sections()?)
+    write(&workspace.out.join(place), &symbols::append(&bytes)?)
 }
 
 impl Program<'_> {

@@ -48,12 +48,14 @@ pub enum Verb {
     Gdb(gdb::Args),
     /// Lay out a guest crate that builds and boots
     NewGuest {
-        /// The crate's name
-        name: String,
+        /// The crate's name, or a path that ends in it: any folder will do
+        name: PathBuf,
         /// The folder in which its folder is made
         #[arg(long, value_name = "FOLDER", default_value = ".")]
         r#in: PathBuf,
     },
+    /// Package the crates for guests' authors as for a registry, and build each from its package: nothing is published
+    Package,
     /// Make an ISO image that GRUB boots
     Image {
         /// Commands for dom0, parted by semicolons

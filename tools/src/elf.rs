@@ -7,6 +7,14 @@ const PROGRAM_HEADER: usize = 56;
 const SECTION_HEADER: usize = 64;
 const SYMBOL: usize = 24;
 const SHT_SYMTAB: u32 = 2;
+
+/// A program header that describes nothing.
+pub const PT_NULL: u32 = 0;
+/// A segment that is loaded.
+pub const PT_LOAD: u32 = 1;
+/// Among a segment's flags: it can be read.
+pub const PF_R: u32 = 4;
+
 const STT_FUNC: u8 = 2;
 
 /// A little-endian ELF64 file, read by offset.
@@ -18,8 +26,14 @@ pub struct Elf<'a> {
 /// A program header: what is loaded, and from where in the file.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
+    /// Where its header begins in the file, in bytes.
+    pub header: usize,
     /// `p_type`.
     pub kind: u32,
+    /// Its link address.
+    pub address: u64,
+    /// How much memory it takes, in bytes.
+    pub memory_size: u64,
     /// Where in the file it begins, in bytes.
     pub offset: u64,
     /// How much of it stands in the file, in bytes.
@@ -83,7 +97,14 @@ impl<'a> Elf<'a> {
         (0..count)
             .map(|index| {
                 let at = table + index * PROGRAM_HEADER;
-                Ok(Segment { kind: self.u32(at)?, offset: self.u64(at + 8)?, file_size: self.u64(at + 32)? })
+                Ok(Segment {
+                    header: at,
+                    kind: self.u32(at)?,
+                    offset: self.u64(at + 8)?,
+                    address: self.u64(at + 16)?,
+                    file_size: self.u64(at + 32)?,
+                    memory_size: self.u64(at + 40)?,
+                })
             })
             .collect()
     }

@@ -12,6 +12,7 @@ use crate::process::step;
 use crate::rootfs;
 use crate::run::Args;
 use crate::stock;
+use crate::symbols;
 use crate::workspace::Workspace;
 
 /// Memory in MiB of a guest by `--kernel`, and of a stock system.
@@ -96,7 +97,8 @@ impl Guest {
     /// Fails when a file cannot be read, or the command line holds what would end it.
     pub fn files(&self) -> Result<Vec<(String, Vec<u8>)>> {
         let read = |path: &PathBuf| {
-            std::fs::read(path).with_context(|| format!("cannot read the guest's file {}", path.display()))
+            let bytes = std::fs::read(path).map(symbols::appended);
+            bytes.with_context(|| format!("cannot read the guest's file {}", path.display()))
         };
         ensure!(!self.cmdline.contains('"'), "--append cannot hold double quotes");
         let Self { name, memory, vcpus, .. } = self;

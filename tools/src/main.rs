@@ -8,8 +8,8 @@ use oxen_tools::cli::{Cli, Verb};
 use oxen_tools::emulator::Emulator;
 use oxen_tools::workspace::Workspace;
 use oxen_tools::{
-    bench, book, build, check, doctor, fuzz, gallery, gdb, hostile, image, loc, new_guest, process, qemu, reproducible,
-    run, setup, test,
+    bench, book, build, check, crates, doctor, fuzz, gallery, gdb, hostile, image, loc, new_guest, process, qemu,
+    reproducible, run, setup, test,
 };
 
 fn main() -> ExitCode {
@@ -40,7 +40,8 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Hostile(args) => hostile::hostile(&workspace, &args),
         Verb::Gallery(args) => gallery::run(&workspace, &args),
         Verb::Gdb(args) => gdb::run(&workspace, &args),
-        Verb::NewGuest { name, r#in: parent } => new_guest::run(&workspace, &std::path::absolute(parent)?, &name),
+        Verb::NewGuest { name, r#in: parent } => new_guest::run(&workspace, &parent, &name),
+        Verb::Package => crates::run(&workspace),
         Verb::Image { script } => build::all(&workspace).and_then(|()| {
             let image = workspace.out.join("oxen.iso");
             image::make(&workspace, script.as_deref(), &image)?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 
 use crate::build;
+use crate::configs::{self, Config};
 use crate::demo;
 use crate::emulator::{Emulator, Kind};
 use crate::guest::{self, Guest};
@@ -46,6 +47,13 @@ pub struct Args {
     /// Create a guest with this kernel
     #[arg(long, value_name = "KERNEL")]
     pub(crate) kernel: Option<PathBuf>,
+    /// Create a guest from this configuration of xl's; repeat for more. Its kernel and ramdisk come along where they are
+    /// files beside it. A script creates them itself
+    #[arg(long, value_name = "FILE.cfg", conflicts_with_all = ["kernel", "as_dom0", "guest", "rootfs"])]
+    config: Vec<PathBuf>,
+    /// Put a file into dom0's ramdisk, under its own name or another; repeat for more
+    #[arg(long, value_name = "[NAME=]PATH", conflicts_with = "as_dom0")]
+    file: Vec<String>,
     /// Create a guest of a stock system: `debian` is the kernel of this machine's Debian with busybox, in 256 MiB, on 2
     /// vcpus; debian-11, debian-12, debian-12-cloud, debian-backports, debian-13 and ubuntu-24 are those of other
     /// releases, by apt's lists of their own (`debian-12=6.1.172-1`: a version fetched earlier). A script finds it at its
@@ -86,6 +94,9 @@ pub struct Args {
     /// Seconds after which a run without a terminal is stopped
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
+    /// Where the machine's files and its transcript go: two runs at once want two folders [default: target/oxen/run]
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
     /// Boot what stands in target/oxen without building it again
     #[arg(long)]
     no_build: bool,
@@ -102,8 +113,10 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     }
     let at_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let guest = Guest::of(workspace, args)?;
-    let is_demo = args.script.is_none() && guest.is_none() && args.as_dom0.is_none() && args.disk.is_empty();
-    let mut machine = machine(workspace, args, guest.as_ref(), at_terminal, is_demo)?;
+    let own = configs::gather(&args.config, &args.file)?;
+    let is_demo =
+        args.script.is_none() && guest.is_none() && args.as_dom0.is_none() && args.disk.is_empty() && own.0.is_empty();
+    let mut machine = machine(workspace, args, guest.as_ref(), own, at_terminal, is_demo)?;
     let limit = Duration::from_secs(args.timeout);
     if at_terminal && args.script.is_none() {
         if is_demo {
@@ -112,7 +125,11 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
                 "at the prompt, `help` names the commands; `xl create -c hello.cfg` creates a guest (also mmu, fs, net, hog)",
             );
         }
-        let guests = if guest.is_some() { "; Ctrl-] leaves the guest's console for dom0's prompt" } else { "" };
+        let guests = if guest.is_some() || !args.config.is_empty() {
+            "; Ctrl-] leaves the guest's console for dom0's prompt"
+        } else {
+            ""
+        };
         step(&format!("boot (Ctrl-T x leaves QEMU{guests})"));
         return judge(session::interact(&machine)?, true, &machine);
     }
@@ -142,6 +159,7 @@ fn machine(
     workspace: &Workspace,
     args: &Args,
     guest: Option<&Guest>,
+    (configs, mut files): (Vec<Config>, Vec<(String, Vec<u8>)>),
     at_terminal: bool,
     is_demo: bool,
 ) -> Result<Machine> {
@@ -151,19 +169,24 @@ fn machine(
         _ if is_typed_at => None,
         Some(guest) => Some(guest.script(users)),
         None if is_demo => Some(demo::SCRIPT.to_owned()),
+        None if users.is_none() && !configs.is_empty() => Some(configs::script(&configs)),
         None => Some(users.unwrap_or("xl list; poweroff").to_owned()),
     };
-    let mut files = guest.map(Guest::files).transpose()?.unwrap_or_default();
+    files.extend(guest.map(Guest::files).transpose()?.unwrap_or_default());
     let dom0_args = match (&script, guest) {
         (Some(script), _) if script.len() > MAX_INLINE || script.contains('"') => {
             files.push((SCRIPT_FILE.to_owned(), script.clone().into_bytes()));
             format!("script=@{SCRIPT_FILE} debug-exit")
         }
         (None, Some(guest)) => format!("type=\"{}\"", guest.attended()),
+        (None, None) if !configs.is_empty() => format!("type=\"{}\"", configs::attended(&configs)),
         (script, _) => dom0_args(script.as_deref())?,
     };
     let mut machine = Machine::oxen(workspace, &dom0_args);
     machine.emulator = Emulator::get(workspace, args.machine)?;
+    if let Some(folder) = &args.folder {
+        machine.folder = std::path::absolute(folder)?;
+    }
     machine.smp = args.smp;
     machine.accel.clone_from(&args.accel);
     machine.disks.clone_from(guest.map_or(&args.disk, |guest| &guest.disks));
@@ -180,12 +203,13 @@ fn machine(
     }
     if !files.is_empty() {
         add_to_ramdisk(workspace, &mut machine, &files)?;
-    }
-    if let Some(guest) = guest {
         let dom0 = guest::dom0_memory(&files);
         machine.append = machine.append.replace("dom0_mem=128M", &format!("dom0_mem={dom0}M"));
-        machine.memory = 1024.max(guest.memory + dom0 + 256);
-    } else if let Some(memory) = args.memory {
+        let guests = configs.iter().map(|config| config.memory).chain(guest.map(|guest| guest.memory));
+        let wanted = guests.fold(dom0 + 256, u32::saturating_add);
+        machine.memory = if guest.is_some() { 1024.max(wanted) } else { machine.memory.max(wanted) };
+    }
+    if let (None, Some(memory)) = (guest, args.memory) {
         machine.memory = memory;
     }
     if let Some(memory) = args.machine_memory {

@@ -7,10 +7,14 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::build;
+use crate::crates;
 use crate::emulator::Kind;
 use crate::process::{cargo, nightly, shown, step, succeeds};
 use crate::setup::{self, Need, require};
 use crate::workspace::Workspace;
+
+/// The name under which the models are run alone.
+pub(crate) const MODELS: &str = "loom";
 
 /// What `cargo xtask test` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -71,6 +75,10 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     if let Err(error) = require(&[Need::XenHeaders]) {
         eprintln!("{error:#}");
     }
+    if args.filter == MODELS {
+        models(workspace, &mut counts)?;
+        return Ok(report(counts, begun));
+    }
     let is_elsewhere = args.machine != Kind::Qemu;
     if !args.qemu && !is_elsewhere {
         step("tests on this machine");
@@ -78,7 +86,13 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         tests.args(["test", "--quiet", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast", "--"]);
         tests.arg(&args.filter);
         run_counted(workspace, &mut tests, &mut counts)?;
+        // The examples in the documentation of the crates for guests' authors.
+        let mut examples = cargo();
+        examples.args(["test", "--quiet", "--doc", "--no-fail-fast"]);
+        crates::PACKAGES.iter().for_each(|package| _ = examples.args(["--package", package]));
+        run_counted(workspace, examples.arg("--").arg(&args.filter), &mut counts)?;
         if args.filter.is_empty() {
+            models(workspace, &mut counts)?;
             miri(workspace, &mut counts)?;
         }
     }
@@ -111,10 +125,25 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
             }
         }
     }
+    Ok(report(counts, begun))
+}
+
+/// Prints the counts, and makes an exit status of them.
+fn report(counts: Counts, begun: Instant) -> ExitCode {
     eprintln!("    all tests: {:.0} s", begun.elapsed().as_secs_f32());
     let skipped = if counts.skipped > 0 { format!(", {} skipped", counts.skipped) } else { String::new() };
     println!("{} passed, {} failed{skipped}", counts.passed, counts.failed);
-    Ok(if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Tries every interleaving of what CPUs do at once, as far as there are models of it. They have a folder of their own:
+/// everything is built for loom there.
+fn models(workspace: &Workspace, counts: &mut Counts) -> Result<()> {
+    step("models under loom");
+    let mut tests = cargo();
+    tests.args(["test", "--quiet", "--profile", "models", "-p", "oxen-ring", "-p", "oxen-hv", "--test", "models"]);
+    tests.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", workspace.out.join("loom"));
+    run_counted(workspace, &mut tests, counts)
 }
 
 /// The command that runs the scenarios that a machine judges.

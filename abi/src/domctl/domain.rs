@@ -53,6 +53,50 @@ abi_consts! {
     XEN_DOMINF_HAP = 1 << 8,
 }
 
+abi_flags! {
+    /// `flags` of [`DomctlCreatedomain`].
+    pub struct CreateFlags: u32 {
+        HVM = XEN_DOMCTL_CDF_HVM,
+        HAP = XEN_DOMCTL_CDF_HAP,
+        S3_INTEGRITY = XEN_DOMCTL_CDF_S3_INTEGRITY,
+        OOS_OFF = XEN_DOMCTL_CDF_OOS_OFF,
+        XS_DOMAIN = XEN_DOMCTL_CDF_XS_DOMAIN,
+        IOMMU = XEN_DOMCTL_CDF_IOMMU,
+        NESTED_VIRT = XEN_DOMCTL_CDF_NESTED_VIRT,
+        VPMU = XEN_DOMCTL_CDF_VPMU,
+    }
+    /// `emulation_flags` of [`DomctlCreatedomain`].
+    pub struct EmulationFlags: u32 {
+        LAPIC = XEN_X86_EMU_LAPIC,
+        HPET = XEN_X86_EMU_HPET,
+        PM = XEN_X86_EMU_PM,
+        RTC = XEN_X86_EMU_RTC,
+        IOAPIC = XEN_X86_EMU_IOAPIC,
+        PIC = XEN_X86_EMU_PIC,
+        VGA = XEN_X86_EMU_VGA,
+        IOMMU = XEN_X86_EMU_IOMMU,
+        PIT = XEN_X86_EMU_PIT,
+        USE_PIRQ = XEN_X86_EMU_USE_PIRQ,
+        VPCI = XEN_X86_EMU_VPCI,
+    }
+    /// `misc_flags` of [`DomctlCreatedomain`].
+    pub struct MiscFlags: u32 {
+        MSR_RELAXED = XEN_X86_MSR_RELAXED,
+    }
+    /// `flags` of [`DomctlGetdomaininfo`], beside the shutdown code.
+    pub struct InfoFlags: u32 {
+        DYING = XEN_DOMINF_DYING,
+        HVM_GUEST = XEN_DOMINF_HVM_GUEST,
+        SHUTDOWN = XEN_DOMINF_SHUTDOWN,
+        PAUSED = XEN_DOMINF_PAUSED,
+        BLOCKED = XEN_DOMINF_BLOCKED,
+        RUNNING = XEN_DOMINF_RUNNING,
+        DEBUGGED = XEN_DOMINF_DEBUGGED,
+        XS_DOMAIN = XEN_DOMINF_XS_DOMAIN,
+        HAP = XEN_DOMINF_HAP,
+    }
+}
+
 /// The shutdown code within `flags`, once shifted down.
 pub const XEN_DOMINF_SHUTDOWNMASK: u32 = 255;
 /// How far to shift `flags` down for the shutdown code.

@@ -10,6 +10,15 @@ abi_consts! {
     XEN_VCPUAFFINITY_FORCE = 1 << 2,
 }
 
+abi_flags! {
+    /// `flags` of [`DomctlVcpuaffinity`].
+    pub struct AffinityFlags: u32 {
+        HARD = XEN_VCPUAFFINITY_HARD,
+        SOFT = XEN_VCPUAFFINITY_SOFT,
+        FORCE = XEN_VCPUAFFINITY_FORCE,
+    }
+}
+
 abi_consts! {
     /// A scheduler.
     u32:

@@ -1,4 +1,14 @@
 //! The console page a guest shares with its console backend (`io/console.h`).
+//!
+//! # Example
+//!
+//! ```
+//! use oxen_abi::io::console::{XENCONS_OUT_SIZE, XenconsInterface};
+//!
+//! // A byte's place is its index modulo the ring's size.
+//! let (start, index) = (core::mem::offset_of!(XenconsInterface, out), 5000_usize);
+//! assert_eq!(start + index % XENCONS_OUT_SIZE, 1024 + 904);
+//! ```
 
 use core::mem::offset_of;
 

@@ -1,4 +1,13 @@
 //! Shape of the shared request/response rings (`io/ring.h`).
+//!
+//! # Example
+//!
+//! ```
+//! use oxen_abi::io::blkif::BlkifRequest;
+//! use oxen_abi::io::ring::ring_size;
+//!
+//! assert_eq!(ring_size(4096, size_of::<BlkifRequest>()), 32);
+//! ```
 
 use core::mem::{offset_of, size_of};
 

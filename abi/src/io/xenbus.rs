@@ -1,4 +1,14 @@
 //! States of a split device, as both ends publish them in XenStore (`io/xenbus.h`).
+//!
+//! # Example
+//!
+//! ```
+//! use oxen_abi::io::xenbus::XenbusState;
+//!
+//! assert_eq!(XenbusState::from_text("4"), XenbusState::Connected);
+//! assert_eq!(XenbusState::from_text("connected"), XenbusState::Unknown);
+//! assert_eq!(XenbusState::Closed.as_text(), "6");
+//! ```
 
 use core::fmt;
 

@@ -1,4 +1,17 @@
 //! Messages between XenStore and its clients, and the page they cross (`io/xs_wire.h`).
+//!
+//! # Example
+//!
+//! ```
+//! use oxen_abi::io::xs_wire::{XS_READ, XsdSockmsg};
+//! use zerocopy::{FromBytes, IntoBytes};
+//!
+//! let path = b"name\0";
+//! let header = XsdSockmsg { r#type: XS_READ, req_id: 1, tx_id: 0, len: path.len() as u32 };
+//! let request = [header.as_bytes(), path].concat();
+//! let (header, rest) = XsdSockmsg::read_from_prefix(&request).unwrap();
+//! assert_eq!((header.len as usize, rest), (path.len(), &path[..]));
+//! ```
 
 use crate::errno::Errno;
 use core::mem::offset_of;

@@ -4,6 +4,26 @@
 //! contiguous region from the kernel's virtual base on maps the first pseudo-physical frames one to one: kernel, initrd,
 //! frame list, start info, XenStore page, console page, page tables, boot stack, slack. The initrd and the frame list may
 //! lie beyond, in the frames that follow; the frame list is then mapped in a place of its own.
+//!
+//! # Example
+//!
+//! ```
+//! use oxen_abi::start_of_day::{Layout, Request};
+//!
+//! // A kernel of 1 MiB in a domain of 16 MiB.
+//! let virt_base = 0xffff_ffff_8000_0000;
+//! let request = Request {
+//!     virt_base,
+//!     kernel_end: virt_base + (1 << 20),
+//!     nr_pages: 4096,
+//!     initrd_len: 0,
+//!     initrd_by_pfn: false,
+//!     init_p2m: None,
+//!     split_pages: true,
+//! };
+//! let layout = Layout::new(&request).unwrap();
+//! assert!(layout.start_info >= request.kernel_end && layout.pt_base > layout.start_info);
+//! ```
 
 mod tables;
 #[cfg(test)]

@@ -25,12 +25,12 @@ pub struct Controller {
 }
 
 /// A guest as far as its memory goes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Subject<'a> {
     /// Its domain.
     pub domain: DomId,
     /// What people call it.
-    pub name: &'a str,
+    pub name: Rc<str>,
     /// KiB that its configuration lets it grow to.
     pub maximum: u64,
     /// KiB that it was built with at least.

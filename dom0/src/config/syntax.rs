@@ -2,7 +2,7 @@
 
 use alloc::{format, string::String, vec::Vec};
 
-use super::ConfigError;
+use super::{ConfigError, Place};
 
 /// What stands right of the equals sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +20,8 @@ pub enum Value {
 pub struct Setting {
     /// Left of the equals sign.
     pub key: String,
-    /// Where the key stands, from 1.
-    pub line: usize,
+    /// Where the key stands.
+    pub place: Place,
     /// Right of it.
     pub value: Value,
 }
@@ -31,14 +31,14 @@ pub struct Setting {
 /// # Errors
 /// [`ConfigError`]: something is no setting, or its value does not end.
 pub fn parse(source: &str) -> Result<Vec<Setting>, ConfigError> {
-    let mut reader = Reader { rest: source, line: 1 };
+    let mut reader = Reader { rest: source, line: 1, is_word: false };
     let mut settings = Vec::new();
     loop {
         reader.skip(Blank::Lines);
         if reader.rest.is_empty() {
             return Ok(settings);
         }
-        let line = reader.line;
+        let place = reader.place();
         let key = reader.word();
         if key.is_empty() {
             return Err(reader.error(&format!("expected a key, found {}", reader.next_shown())));
@@ -49,12 +49,43 @@ pub fn parse(source: &str) -> Result<Vec<Setting>, ConfigError> {
         }
         reader.skip(Blank::Spaces);
         let value = reader.value(key)?;
-        settings.push(Setting { key: key.into(), line, value });
+        settings.push(Setting { key: key.into(), place, value });
         reader.skip(Blank::Spaces);
         if !(reader.rest.is_empty() || reader.eat(';') || reader.rest.starts_with(['\n', '#'])) {
             return Err(reader.error(&format!("unexpected {} after the value of `{key}`", reader.next_shown())));
         }
     }
+}
+
+/// Reads a word of the form KEY=VALUE. A prompt takes quotes away, so a value that is neither a number nor in quotes
+/// nor a list is text as it stands.
+///
+/// # Errors
+/// [`ConfigError`]: it has no such form, or begins a list or a quote that does not end.
+pub fn parse_word(word: &str) -> Result<Setting, ConfigError> {
+    let mut reader = Reader { rest: word, line: 1, is_word: true };
+    let place = reader.place();
+    let Some((key, text)) = word.split_once('=') else {
+        return Err(reader.error(&format!("`{word}` is not of the form KEY=VALUE")));
+    };
+    let (key, text) = (key.trim(), text.trim());
+    reader.rest = text;
+    let value = match text.chars().next() {
+        Some('[' | '"' | '\'') => {
+            let value = reader.value(key)?;
+            reader.skip(Blank::Lines);
+            if !reader.rest.is_empty() {
+                return Err(reader.error(&format!("unexpected {} after the value of `{key}`", reader.next_shown())));
+            }
+            value
+        }
+        Some('0'..='9') => match reader.number() {
+            Ok(number) if reader.rest.is_empty() => number,
+            _ => Value::Text(text.into()),
+        },
+        _ => Value::Text(text.into()),
+    };
+    Ok(Setting { key: key.into(), place, value })
 }
 
 /// What to pass over: within a line, or across lines.
@@ -67,11 +98,17 @@ enum Blank {
 struct Reader<'a> {
     rest: &'a str,
     line: usize,
+    /// A word of a command line, not a configuration.
+    is_word: bool,
 }
 
 impl<'a> Reader<'a> {
+    fn place(&self) -> Place {
+        if self.is_word { Place::CommandLine } else { Place::Line(self.line) }
+    }
+
     fn error(&self, message: &str) -> ConfigError {
-        ConfigError { line: self.line, message: message.into() }
+        ConfigError { place: self.place(), message: message.into() }
     }
 
     fn next_shown(&self) -> String {
@@ -147,13 +184,13 @@ impl<'a> Reader<'a> {
     }
 
     fn quoted(&mut self, quote: char) -> Result<String, ConfigError> {
-        let start = self.line;
+        let start = self.place();
         self.bump();
         let mut text = String::new();
         loop {
             match self.bump() {
                 Some(c) if c == quote => return Ok(text),
-                Some('\n') | None => return Err(ConfigError { line: start, message: "a quote is not closed".into() }),
+                Some('\n') | None => return Err(ConfigError { place: start, message: "a quote is not closed".into() }),
                 Some('\\') if self.rest.starts_with([quote, '\\']) => text.extend(self.bump()),
                 Some(c) => text.push(c),
             }
@@ -185,15 +222,15 @@ mod tests {
         let parsed =
             parse("# a guest\nname = 'a\\'b' # why\n\nmemory=0x10; vcpus = 2\ndisk = [ 'x',\n \"y\", 010 ,\n]\n");
         let parsed = parsed.unwrap();
-        let flat: Vec<_> = parsed.iter().map(|s| (s.key.as_str(), s.line, s.value.clone())).collect();
+        let flat: Vec<_> = parsed.iter().map(|s| (s.key.as_str(), s.place, s.value.clone())).collect();
         let list = Value::List(Vec::from([text("x"), text("y"), Value::Number(8)]));
         assert_eq!(
             flat,
             [
-                ("name", 2, text("a'b")),
-                ("memory", 4, Value::Number(16)),
-                ("vcpus", 4, Value::Number(2)),
-                ("disk", 5, list)
+                ("name", Place::Line(2), text("a'b")),
+                ("memory", Place::Line(4), Value::Number(16)),
+                ("vcpus", Place::Line(4), Value::Number(2)),
+                ("disk", Place::Line(5), list)
             ]
         );
     }
@@ -211,7 +248,39 @@ mod tests {
             ("a = [ 'x',", 1, "`a` wants a number or text in quotes, found the end"),
         ];
         for (source, line, message) in wrong {
-            assert_eq!(parse(source), Err(ConfigError { line, message: message.into() }), "{source}");
+            assert_eq!(
+                parse(source),
+                Err(ConfigError { place: Place::Line(line), message: message.into() }),
+                "{source}"
+            );
+        }
+    }
+
+    #[test]
+    fn words_need_no_quotes() {
+        let value = |word: &str| parse_word(word).map(|setting| setting.value);
+        let list = Value::List(Vec::from([text("a,b"), text("c")]));
+        for (word, wanted) in [
+            ("memory=64", Value::Number(64)),
+            ("memory=0x10", Value::Number(16)),
+            ("cmdline=ip=10.0.0.1 \"q\"", text("ip=10.0.0.1 \"q\"")),
+            ("cpus=0-3", text("0-3")),
+            ("ip=10.0.0.2/24", text("10.0.0.2/24")),
+            ("name='x y'", text("x y")),
+            ("name=", text("")),
+            ("disk=['a,b', \"c\"]", list),
+            ("disk=[]", Value::List(Vec::new())),
+        ] {
+            assert_eq!(value(word).unwrap(), wanted, "{word}");
+        }
+        for (word, message) in [
+            ("memory", "`memory` is not of the form KEY=VALUE"),
+            ("disk=[a]", "`disk` wants a number or text in quotes, found `a`"),
+            ("disk=['a'] x", "unexpected `x` after the value of `disk`"),
+            ("name='x", "a quote is not closed"),
+        ] {
+            let wrong = ConfigError { place: Place::CommandLine, message: message.into() };
+            assert_eq!(value(word), Err(wrong), "{word}");
         }
     }
 
@@ -219,6 +288,7 @@ mod tests {
         #[test]
         fn no_text_is_too_strange(source in "[a-c=\\[\\]'\"\\\\,;#\n 0-9äx]*") {
             let _ = parse(&source);
+            let _ = parse_word(&source);
         }
     }
 }

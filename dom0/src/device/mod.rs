@@ -260,7 +260,8 @@ impl Disks {
     /// everybody else.
     ///
     /// # Errors
-    /// Where there is no such disk, or it is empty, cannot be written as is wanted or is in use; without memory for a file.
+    /// Where there is no such disk, or it is empty, cannot be written as is wanted, or is in use; without memory for a
+    /// file.
     pub fn open(&self, archive: &Archive<'static>, disk: &Disk) -> Result<OpenDisk> {
         let name = disk.target.strip_prefix("/dev/").unwrap_or(&disk.target);
         if !self.known.borrow().contains_key(name) {

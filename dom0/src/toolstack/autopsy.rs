@@ -36,7 +36,7 @@ pub fn report(guest: &Guest, domain: DomId) {
     if last.is_empty() {
         say(format_args!("  it printed nothing on its console"));
     } else {
-        say(format_args!("  the last lines of its console (all of it: xl console {}):", guest.config.name));
+        say(format_args!("  the last lines of its console (all of it: xl console {}):", guest.name()));
         show(&last);
     }
     match control::vcpu_context(domain, 0) {

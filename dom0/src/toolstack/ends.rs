@@ -3,7 +3,7 @@
 use alloc::rc::Rc;
 
 use anyhow::{Result, bail};
-use oxen_abi::domctl::XEN_DOMINF_DYING;
+use oxen_abi::domctl::InfoFlags;
 use oxen_abi::domid::DomId;
 use oxen_abi::sched::{SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, SHUTDOWN_REBOOT, SHUTDOWN_WATCHDOG};
 use oxen_abi::virq::VIRQ_DOM_EXC;
@@ -47,13 +47,13 @@ pub async fn watch(system: Rc<System>) {
 fn end_of(domain: DomId) -> Option<End> {
     match domain_info::of(domain) {
         None => Some(End::Destroyed),
-        Some(info) if info.flags & XEN_DOMINF_DYING != 0 => Some(End::Destroyed),
+        Some(info) if domain_info::flags(&info).contains(InfoFlags::DYING) => Some(End::Destroyed),
         Some(info) => domain_info::shutdown_code(&info).map(End::Shutdown),
     }
 }
 
 async fn handle_end(system: &Rc<System>, guest: &Rc<Guest>, end: End) {
-    let (name, domain) = (&guest.config.name, guest.domain.get());
+    let (name, domain) = (guest.name(), guest.domain.get());
     system.store.with(crate::store::Store::announce_end);
     // The console's last bytes may still be on the ring, and whoever waits for them has to show them.
     for _ in 0..4 {
@@ -88,7 +88,7 @@ async fn carry_out(system: &Rc<System>, guest: &Rc<Guest>, duty: Duty) {
         }
         Duty::Restart => _ = task::spawn(restart(system.clone(), guest.clone())),
         Duty::Preserve => {
-            let name = &guest.config.name;
+            let name = guest.name();
             println!("guest `{name}` is preserved; `xl destroy {name}` ends it");
         }
     }
@@ -99,7 +99,7 @@ async fn restart(system: Rc<System>, guest: Rc<Guest>) {
     let ran = time::now().saturating_sub(guest.started.get());
     time::sleep(RESTART_PAUSE.saturating_sub(ran)).await;
     let started = start_again(&system, &guest).await;
-    let name = &guest.config.name;
+    let name = guest.name();
     match started.and_then(|()| unpause(guest.domain.get())) {
         Ok(()) => {
             guest.runs_again();

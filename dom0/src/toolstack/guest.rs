@@ -19,8 +19,9 @@ const MAX_REMEMBERED: usize = 16;
 
 /// A guest that was created here.
 pub struct Guest {
-    /// Its configuration.
+    /// Its configuration. It may have another name by now: [`Self::name`].
     pub config: GuestConfig,
+    name: RefCell<Rc<str>>,
     /// Its domain; changes when it restarts.
     pub domain: Cell<DomId>,
     /// Its UUID.
@@ -48,6 +49,7 @@ impl Guest {
     /// A guest without a domain.
     pub fn new(config: GuestConfig, uuid: [u8; 16]) -> Self {
         Self {
+            name: RefCell::new(config.name.as_str().into()),
             config,
             domain: Cell::new(DomId(0)),
             uuid,
@@ -61,6 +63,16 @@ impl Guest {
             stage: Cell::default(),
             ended: Latch::new(),
         }
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> Rc<str> {
+        self.name.borrow().clone()
+    }
+
+    /// Calls it so from now on; the store has to be told besides.
+    pub(super) fn set_name(&self, name: &str) {
+        *self.name.borrow_mut() = name.into();
     }
 
     /// Where it stands.
@@ -113,7 +125,7 @@ impl Guest {
     pub fn subject(&self) -> Subject<'_> {
         Subject {
             domain: self.domain.get(),
-            name: &self.config.name,
+            name: self.name(),
             maximum: self.config.maxmem << 10,
             built: self.built.get(),
             log: &self.log,
@@ -137,13 +149,13 @@ impl Guests {
     /// The one of this name or domain number.
     pub fn find(&self, name: &str) -> Option<Rc<Guest>> {
         let number = name.parse().ok();
-        let same = |guest: &&Rc<Guest>| guest.config.name == name || Some(guest.domain.get().0) == number;
+        let same = |guest: &&Rc<Guest>| *guest.name() == *name || Some(guest.domain.get().0) == number;
         self.alive.borrow().iter().find(same).cloned()
     }
 
     /// The last one of this name that has ended.
     pub fn find_gone(&self, name: &str) -> Option<Rc<Guest>> {
-        self.gone.borrow().iter().find(|guest| guest.config.name == name).cloned()
+        self.gone.borrow().iter().find(|guest| *guest.name() == *name).cloned()
     }
 
     /// Adds one that has a domain.

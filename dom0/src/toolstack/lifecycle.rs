@@ -17,7 +17,7 @@ use crate::backend::device::Driver;
 use crate::backend::net::device::{NetDevice, NetDriver};
 use crate::balloon::controller;
 use crate::bridge::Mac;
-use crate::config::{GuestConfig, disk::Disk, vif::Interface};
+use crate::config::{GuestConfig, cpus::CpuSet, disk::Disk, vif::Interface};
 use crate::device::OpenDisk;
 use crate::errno::Named;
 use crate::purse::Purse;
@@ -104,7 +104,7 @@ pub(super) async fn start(system: &System, guest: &Guest) -> Result<()> {
 
 fn connect(system: &System, guest: &Guest, built: &build::Built, purse: &Purse, devices: Vec<OpenDisk>) -> Result<()> {
     let domain = built.domain;
-    nodes::publish(&system.store, &guest.config, &guest.uuid, built).context("xenstore")?;
+    nodes::publish(&system.store, &guest.name(), &guest.config, &guest.uuid, built).context("xenstore")?;
     for (disk, device) in guest.config.disks.iter().zip(devices) {
         let driver = BlockDriver::new(disk, device, &system.store.purses().of(domain.0))?;
         let device = BlockDevice::attach(&system.store, domain, driver)?;
@@ -118,7 +118,28 @@ fn connect(system: &System, guest: &Guest, built: &build::Built, purse: &Purse, 
     let store = system.store.serve(domain.0, built.store, built.store_port);
     store.map_err(Named).context("cannot serve its store")?;
     set_share(domain, &guest.config);
+    pin(domain, &guest.config)
+}
+
+/// Sets where a guest's vcpus may run, and where they should.
+fn pin(domain: DomId, config: &GuestConfig) -> Result<()> {
+    for vcpu in 0..config.maxvcpus {
+        let [hard, soft] = [&config.cpus, &config.cpus_soft].map(|sets| set_of(sets, vcpu));
+        if hard.is_some() || soft.is_some() {
+            let words = |set: Option<CpuSet>| set.map(|set| set.words());
+            let pinned = control::set_vcpu_affinity(domain, vcpu, words(hard), words(soft), false);
+            pinned.map_err(Named).with_context(|| format!("`cpus` or `cpus_soft` of vcpu {vcpu}"))?;
+        }
+    }
     Ok(())
+}
+
+/// The set of a vcpu: the only one is for all, several are each for one.
+fn set_of(sets: &[CpuSet], vcpu: u32) -> Option<CpuSet> {
+    match sets {
+        [for_all] => Some(*for_all),
+        each => each.get(vcpu as usize).copied(),
+    }
 }
 
 /// Passes the scheduler's parameters on; a scheduler that knows none is no reason to fail.
@@ -148,7 +169,7 @@ pub(super) async fn dissolve(system: &System, guest: &Guest) {
     if let Err(errno) = control::destroy_domain(domain)
         && errno != Errno::Srch
     {
-        println!("{}: domain {} could not be destroyed: {}", guest.config.name, domain.0, errno.name());
+        println!("{}: domain {} could not be destroyed: {}", guest.name(), domain.0, errno.name());
     }
     nodes::withdraw(&system.store, domain.0, &guest.uuid);
     system.store.purses().close(domain.0);
@@ -181,7 +202,7 @@ fn open_disk(system: &System, disk: &Disk, network: usize) -> Result<OpenDisk> {
 pub fn attach_disk(system: &System, guest: &Guest, config: &Disk) -> Result<()> {
     let mut disks = guest.disks.borrow_mut();
     let is_taken = disks.iter().any(|disk| disk.driver.config.number == config.number);
-    ensure!(!is_taken, "`{}` has a disk `{}` already", guest.config.name, config.vdev);
+    ensure!(!is_taken, "`{}` has a disk `{}` already", guest.name(), config.vdev);
     let domain = guest.domain.get();
     let open = open_disk(system, config, system.bridge.memory(0))?;
     let driver = BlockDriver::new(config, open, &system.store.purses().of(domain.0))?;

@@ -5,6 +5,7 @@ pub mod build;
 pub mod ends;
 pub mod guest;
 pub mod lifecycle;
+pub mod line;
 pub mod nodes;
 pub mod room;
 pub mod share;

@@ -37,7 +37,13 @@ pub fn uuid_text(uuid: &[u8; 16]) -> String {
 ///
 /// # Errors
 /// The store has no room for them.
-pub fn publish(store: &StoreHandle, config: &GuestConfig, uuid: &[u8; 16], built: &Built) -> Result<(), Error> {
+pub fn publish(
+    store: &StoreHandle,
+    name: &str,
+    config: &GuestConfig,
+    uuid: &[u8; 16],
+    built: &Built,
+) -> Result<(), Error> {
     let domain = built.domain.0;
     let shown = Permissions::readable_by(0, domain);
     let home = format!("/local/domain/{domain}");
@@ -45,10 +51,10 @@ pub fn publish(store: &StoreHandle, config: &GuestConfig, uuid: &[u8; 16], built
     let put = |path: String, value: &str| store.publish(&path, value, &shown);
     put(home.clone(), "")?;
     put(vm.clone(), "")?;
-    for (name, value) in [("name", config.name.as_str()), ("uuid", &uuid_text(uuid))] {
+    for (name, value) in [("name", name), ("uuid", &uuid_text(uuid))] {
         put(format!("{vm}/{name}"), value)?;
     }
-    for (name, value) in [("vm", vm.as_str()), ("name", &config.name)] {
+    for (name, value) in [("vm", vm.as_str()), ("name", name)] {
         put(format!("{home}/{name}"), value)?;
     }
     for (name, value) in [
@@ -75,6 +81,15 @@ pub fn publish(store: &StoreHandle, config: &GuestConfig, uuid: &[u8; 16], built
     put(format!("{home}/store/port"), &format!("{}", built.store_port))?;
     put(format!("{home}/store/ring-ref"), &format!("{}", built.store.0))?;
     publish_console(store, built)
+}
+
+/// Gives a guest another name.
+///
+/// # Errors
+/// The store has no room for it.
+pub fn rename(store: &StoreHandle, domain: u16, uuid: &[u8; 16], name: &str) -> Result<(), Error> {
+    store.write(&format!("/vm/{}/name", uuid_text(uuid)), name)?;
+    store.write(&format!("/local/domain/{domain}/name"), name)
 }
 
 fn publish_console(store: &StoreHandle, built: &Built) -> Result<(), Error> {
@@ -157,7 +172,7 @@ mod tests {
             console_port: 2,
             used: 0,
         };
-        publish(&store, &config, &[7; 16], &built).unwrap();
+        publish(&store, "g", &config, &[7; 16], &built).unwrap();
         store.with(|s| {
             let path = |name: &str| crate::store::path::Path::resolve(name, 5).unwrap();
             assert_eq!(s.read(5, 0, &path("memory/target")).unwrap().value, b"8192");

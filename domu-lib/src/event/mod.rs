@@ -5,6 +5,24 @@
 //!
 //! A guest begins with the two-level ABI of 4,096 ports, whose bits are in the shared page. With `events=fifo` on its
 //! command line it uses the FIFO ABI instead, with up to 131,072 ports and priorities.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use oxen_domu_lib::{DomId, Errno, event::Port, println, task};
+//!
+//! /// Answers each event of domain 2 by one.
+//! async fn answer() -> Result<(), Errno> {
+//!     let port = Port::alloc_unbound(DomId(2))?;
+//!     println!("bind to port {}", port.number());
+//!     loop {
+//!         port.wait().await;
+//!         port.notify();
+//!     }
+//! }
+//!
+//! let _ = task::run(answer());
+//! ```
 
 mod fifo;
 

@@ -1,4 +1,16 @@
 //! The balloon: follows `memory/target` by giving pages to the hypervisor and taking them back.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use oxen_domu_lib::{frontend::balloon, println, store::Store, task};
+//!
+//! task::run(async {
+//!     let Ok(store) = Store::connect() else { return };
+//!     task::spawn(balloon::follow(store));
+//!     println!("{} pages", balloon::pages());
+//! });
+//! ```
 
 use alloc::vec::Vec;
 

@@ -1,4 +1,16 @@
 //! What the toolstack asks a guest to do: power off, start again.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use oxen_domu_lib::{frontend::control, println, store::Store, task};
+//!
+//! task::run(async {
+//!     let Ok(store) = Store::connect() else { return };
+//!     // Until `xl shutdown` or `xl reboot`.
+//!     println!("{:?}", control::shutdown_request(&store).await);
+//! });
+//! ```
 
 use oxen_abi::errno::Errno;
 

@@ -1,4 +1,22 @@
 //! Frontends of split devices: what they share, which is their place in the store and the handshake.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use oxen_domu_lib::frontend::{balloon, block::Block, control};
+//! use oxen_domu_lib::store::Store;
+//! use oxen_domu_lib::{println, task};
+//!
+//! task::run(async {
+//!     let Ok(store) = Store::connect() else { return };
+//!     task::spawn(control::obey(store.clone()));
+//!     task::spawn(balloon::follow(store.clone()));
+//!     match Block::connect(&store, "51712").await {
+//!         Ok(disk) => println!("{:?}", disk.geometry()),
+//!         Err(error) => println!("no disk: {error}"),
+//!     }
+//! });
+//! ```
 
 pub mod balloon;
 pub mod block;

@@ -1,4 +1,18 @@
 //! Bytes copied into and out of memory that is seen as atomic words.
+//!
+//! # Example
+//!
+//! ```
+//! use core::sync::atomic::AtomicU64;
+//!
+//! use oxen_domu_lib::memory::bytes;
+//!
+//! let shared = [const { AtomicU64::new(0) }; 2];
+//! bytes::write(&shared, 6, b"abcd");
+//! let mut copy = [0; 4];
+//! bytes::read(&shared, 6, &mut copy);
+//! assert_eq!(&copy, b"abcd");
+//! ```
 
 pub use crate::raw::memory::bytes::{read, write};
 

@@ -5,6 +5,20 @@
 //! between the first two are the p2m (ours) and the machine-to-physical table (the hypervisor's). Every page that the
 //! guest owns is mapped once at `DIRECT_MAP + pfn * 4096`, page tables read-only; what belongs to others is mapped
 //! into windows ([`map`]).
+//!
+//! # Example
+//!
+//! ```no_run
+//! use core::sync::atomic::Ordering;
+//!
+//! use oxen_domu_lib::memory::{Page, pool};
+//! use oxen_domu_lib::println;
+//!
+//! if let Some(page) = Page::zeroed() {
+//!     page.words64()[0].store(7, Ordering::Relaxed);
+//!     println!("page {:?} is frame {:?}; {} are free", page.pfn(), page.mfn(), pool::free_pages());
+//! }
+//! ```
 
 pub mod bytes;
 pub mod map;

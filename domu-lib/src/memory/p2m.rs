@@ -1,4 +1,15 @@
 //! The p2m and the machine-to-physical table: the frame behind a page, the page behind a frame.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use oxen_domu_lib::memory::{Pfn, p2m};
+//!
+//! // The frame behind page 0, and back.
+//! if let Some(frame) = p2m::mfn(Pfn(0)) {
+//!     assert_eq!(p2m::pfn(frame), Some(Pfn(0)));
+//! }
+//! ```
 
 pub use crate::pages::p2m::{INVALID, limit, mfn};
 pub use crate::raw::memory::view::pfn;

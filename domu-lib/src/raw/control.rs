@@ -1,12 +1,23 @@
 //! What the control domain may: calls about other domains, about the machine, about physical interrupts.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use oxen_domu_lib::{control, println};
+//!
+//! if let Ok(machine) = control::physical_info() {
+//!     println!("{} MiB free", machine.free_pages >> 8);
+//! }
+//! for domain in control::domains(64).unwrap_or_default() {
+//!     println!("{} has {} pages", domain.domain, domain.tot_pages);
+//! }
+//! ```
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use oxen_abi::domctl::{self, Domctl, DomctlCreatedomain, DomctlGetdomaininfo, DomctlGetvcpuinfo, DomctlVcpucontext};
+use oxen_abi::domctl::{self, Domctl, DomctlCreatedomain, DomctlGetdomaininfo};
 use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
-use oxen_abi::guest_context::VcpuGuestContext;
 use oxen_abi::hypercall::Hypercall;
 use oxen_abi::{event_channel, grant_table, memory, mmu, physdev, sysctl, version};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
@@ -14,6 +25,10 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 use super::hypercall::{call1, call2, call3};
 use super::memory::{tables, view};
 use crate::pages::Mfn;
+
+mod vcpus;
+
+pub use vcpus::{send_trigger, set_vcpu_affinity, set_vcpu_context, vcpu_affinity, vcpu_context, vcpu_info};
 
 /// Issues a command that reads and fills no memory but its structure and buffers that the caller keeps alive.
 fn domctl<T: IntoBytes + Immutable>(cmd: u32, domain: DomId, command: &T) -> Result<Domctl, Errno> {
@@ -117,35 +132,6 @@ pub fn set_tsc_mode(domain: DomId, tsc_mode: u32) -> Result<(), Errno> {
 /// What the hypervisor refuses: a frame that is not that domain's.
 pub fn fill_hypercall_page(domain: DomId, frame: Mfn) -> Result<(), Errno> {
     domctl(domctl::XEN_DOMCTL_HYPERCALL_INIT, domain, &domctl::DomctlHypercallInit { gmfn: frame.0 }).map(|_| ())
-}
-
-/// Gives a vcpu its registers and tables.
-///
-/// # Errors
-/// What the hypervisor refuses: frames that are not tables, a bad state.
-pub fn set_vcpu_context(domain: DomId, vcpu: u32, context: &VcpuGuestContext) -> Result<(), Errno> {
-    let command = DomctlVcpucontext { vcpu, _pad0: 0, ctxt: core::ptr::from_ref(context) as u64 };
-    domctl(domctl::XEN_DOMCTL_SETVCPUCONTEXT, domain, &command).map(|_| ())
-}
-
-/// A vcpu's registers and tables.
-///
-/// # Errors
-/// `ESRCH` for no such vcpu.
-pub fn vcpu_context(domain: DomId, vcpu: u32) -> Result<Box<VcpuGuestContext>, Errno> {
-    let mut context = Box::new(VcpuGuestContext::new_zeroed());
-    let command = DomctlVcpucontext { vcpu, _pad0: 0, ctxt: core::ptr::from_mut(&mut *context) as u64 };
-    domctl(domctl::XEN_DOMCTL_GETVCPUCONTEXT, domain, &command)?;
-    Ok(context)
-}
-
-/// What a vcpu does.
-///
-/// # Errors
-/// `ESRCH` for no such vcpu.
-pub fn vcpu_info(domain: DomId, vcpu: u32) -> Result<DomctlGetvcpuinfo, Errno> {
-    let command = DomctlGetvcpuinfo { vcpu, ..DomctlGetvcpuinfo::new_zeroed() };
-    Ok(domctl(domctl::XEN_DOMCTL_GETVCPUINFO, domain, &command)?.get())
 }
 
 /// Sets or reads a domain's share under the credit schedulers.

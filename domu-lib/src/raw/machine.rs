@@ -1,4 +1,13 @@
 //! Instructions that safe Rust has no words for: the time stamp counter, I/O ports, cpuid as the hypervisor answers it.
+//!
+//! # Example
+//!
+//! ```
+//! use oxen_domu_lib::machine;
+//!
+//! let before = machine::tsc();
+//! assert!(machine::tsc() >= before);
+//! ```
 
 use core::arch::asm;
 

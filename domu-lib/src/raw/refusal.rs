@@ -1,6 +1,16 @@
 //! Requests that a hypervisor must refuse, for guests that show or test that it does.
 //!
 //! Each takes a [`Page`], which is mapped writable as long as it lives and so can never be a page table.
+//!
+//! # Example
+//!
+//! ```
+//! use oxen_domu_lib::refusal;
+//!
+//! // Nothing is mapped at the first page: the fault is told instead of taken.
+//! let fault = refusal::read(0).unwrap_err();
+//! assert_eq!(fault.vector, 14);
+//! ```
 
 use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;

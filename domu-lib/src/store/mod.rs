@@ -2,6 +2,26 @@
 //!
 //! Each request carries an id and its task waits for the answer with that id; a task of this room's own takes what
 //! comes out of the ring and hands it on.
+//!
+//! # Example
+//!
+//! ```
+//! use oxen_domu_lib::println;
+//! use oxen_domu_lib::store::{Error, Store};
+//!
+//! /// Counts up, however many do so at once, and says what others write.
+//! async fn count(store: &Store) -> Result<(), Error> {
+//!     let all = store.begin().await?;
+//!     let count = all.read_number("data/count").await.unwrap_or(0);
+//!     all.write("data/count", &(count + 1).to_string()).await?;
+//!     all.commit().await?;
+//!     let watch = store.watch("data").await?;
+//!     while let Some(path) = watch.changed().await {
+//!         println!("{path} has changed");
+//!     }
+//!     Ok(())
+//! }
+//! ```
 
 #[cfg(test)]
 mod tests;

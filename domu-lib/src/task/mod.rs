@@ -6,6 +6,22 @@
 //! A task works for somebody: for whom [`spawn_for`] says, or for whom its spawner works. Who has used least of the
 //! time comes first, so whoever has much to do takes nothing from those who have little, beyond one piece of it
 //! ([`yield_now`] ends a piece). Of one's own tasks, those that were woken run before those that would merely go on.
+//!
+//! # Example
+//!
+//! ```
+//! use oxen_domu_lib::task;
+//!
+//! let (left, right) = task::run(async {
+//!     let work = task::spawn(async { 6 * 7 });
+//!     task::join(work, async {
+//!         task::yield_now().await;
+//!         "done"
+//!     })
+//!     .await
+//! });
+//! assert_eq!((left, right), (42, "done"));
+//! ```
 
 mod queues;
 

@@ -58,7 +58,7 @@ fn go_on_elsewhere() {
     }
 }
 
-/// Whether somebody who has a seat at a CPU can run there.
+/// Whether somebody who is assigned to a CPU can run there.
 fn has_somebody(hv: &Hypervisor<Fake>, cpu: u16) -> bool {
     super::laws::domains(hv).iter().any(|domain| {
         domain.each_vcpu().any(|vcpu| vcpu.sched.cpu() == Some(CpuId(cpu)) && vcpu.pauses.load(SeqCst).is_empty())
@@ -90,7 +90,7 @@ fn put_away(hv: &'static Hypervisor<Fake>, cpu: u16, current: &mut Option<Curren
     state.regs = *regs;
     hv.machine().save(&mut state);
     hv.machine().unload();
-    hv.memory.frames.tlb.leave(domain.owner, bit(cpu));
+    hv.memory.frames.tlb.leave(domain.owner(), bit(cpu));
     *vcpu.slot.lock() = Some(state);
 }
 

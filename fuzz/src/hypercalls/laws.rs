@@ -44,7 +44,7 @@ pub(super) fn check(hv: &'static Hypervisor<Fake>) {
             grants.status_frames().iter().for_each(|&frame| known.add(frame, true));
             for (frame, is_written) in grants.each_mapping() {
                 known.add(frame, is_written);
-                lent.insert((domain.owner.slot(), frame));
+                lent.insert((domain.owner().slot(), frame));
             }
             grants.size().0
         };

@@ -6,7 +6,7 @@ use super::{
     laws,
     support::{self, CPUS, Fake, OWN_FRAMES, Peripherals, audit, table_word},
 };
-use oxen_abi::{domid::DomId, vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES};
+use oxen_abi::{domid::DomId, vm_assist::Assists};
 use oxen_hv::{
     Hypervisor,
     addr::Mfn,
@@ -169,7 +169,7 @@ fn build(hv: &'static Hypervisor<Fake>, id: DomId, vcpus: u32) -> Side {
     };
     let domain = hv.create_domain(&config).unwrap();
     domain.memory.max_pages.store(MAX_PAGES, SeqCst);
-    domain.memory.vm_assist.store(1 << VMASST_TYPE_WRITABLE_PAGETABLES, SeqCst);
+    domain.memory.set_assists(Assists::WRITABLE_PAGETABLES);
     let frames = address_spaces(hv, &domain);
     let (root, user_root) = (frames[DATA], frames[DATA + 4]);
     for number in 0..vcpus {

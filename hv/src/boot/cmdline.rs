@@ -13,10 +13,15 @@
 //! | `noreboot` | stop after a crash, for reading |
 //! | `guest_console` | whether guests may write lines to the hypervisor's console, early in their boot say |
 //! | `pv-linear-pt` | whether guests may have linear page tables; they may unless it says no |
+//! | `watchdog` | a CPU that does not leave the hypervisor ends the machine, with where it is; off without it. `force` is on |
+//! | `watchdog_timeout=N` | after so many seconds, 5 without it; turns the watchdog on, 0 off |
 //! | `loglvl=`, `guest_loglvl=` | `none`, `error`, `warning`, `info`, `debug`, `all`; a pair `a/b`: always, and not too often |
 
 use crate::config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES};
 use crate::grant;
+
+/// Seconds of the watchdog at most: a day.
+const MAX_WATCHDOG_TIMEOUT: usize = 86_400;
 
 /// What the command line asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +50,10 @@ pub struct Options<'a> {
     pub grants: grant::Policy,
     /// Whether guests may have linear page tables.
     pub linear_tables: bool,
+    /// Whether the watchdog runs.
+    pub watchdog: bool,
+    /// After how many seconds it ends the machine.
+    pub watchdog_timeout: u32,
 }
 
 impl Default for Options<'_> {
@@ -62,6 +71,8 @@ impl Default for Options<'_> {
             guest_console: false,
             grants: grant::Policy::default(),
             linear_tables: true,
+            watchdog: false,
+            watchdog_timeout: 5,
         }
     }
 }
@@ -116,6 +127,12 @@ fn set<'a>(options: &mut Options<'a>, name: &str, value: &'a str) -> Option<()> 
         }
         "pv-linear-pt" => options.linear_tables = is_on(value),
         "no-pv-linear-pt" if value.is_empty() => options.linear_tables = false,
+        "watchdog" => options.watchdog = is_on(value),
+        "no-watchdog" if value.is_empty() => options.watchdog = false,
+        "watchdog_timeout" => {
+            options.watchdog_timeout = within(value, 0..=MAX_WATCHDOG_TIMEOUT)?;
+            options.watchdog = options.watchdog_timeout != 0;
+        }
         "loglvl" => options.log_level = Some(value),
         "guest_loglvl" => options.guest_log_level = Some(value),
         _ => return None,
@@ -183,6 +200,26 @@ mod tests {
         assert!(options.linear_tables);
         assert!(!parse("pv-linear-pt=no", |word| panic!("{word}")).linear_tables);
         assert!(!parse("no-pv-linear-pt", |word| panic!("{word}")).linear_tables);
+    }
+
+    #[test]
+    fn the_watchdog_is_off_until_a_word_or_a_time_turns_it_on() {
+        let watchdog = |line| {
+            let options = parse(line, |word| panic!("{word}"));
+            (options.watchdog, options.watchdog_timeout)
+        };
+        assert_eq!(watchdog(""), (false, 5));
+        for on in ["watchdog", "watchdog=1", "watchdog=force", "no-watchdog watchdog=yes"] {
+            assert_eq!(watchdog(on), (true, 5), "{on}");
+        }
+        for off in ["watchdog=0", "watchdog=off", "watchdog no-watchdog"] {
+            assert_eq!(watchdog(off), (false, 5), "{off}");
+        }
+        assert_eq!(watchdog("watchdog_timeout=2"), (true, 2));
+        assert_eq!(watchdog("watchdog watchdog_timeout=0"), (false, 0));
+        let mut bad = 0;
+        parse("watchdog_timeout=soon watchdog_timeout=-1 watchdog_timeout=99999999", |_| bad += 1);
+        assert_eq!(bad, 3);
     }
 
     #[test]

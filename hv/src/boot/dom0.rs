@@ -18,7 +18,7 @@ use core::sync::atomic::Ordering;
 use oxen_abi::{
     errno::Errno,
     segments::{FLAT_KERNEL_CS, FLAT_KERNEL_SS},
-    start_info::{MAGIC_DOM0, MAX_GUEST_CMDLINE, SIF_INITDOMAIN, SIF_MOD_START_PFN, SIF_PRIVILEGED, StartInfo},
+    start_info::{MAGIC_DOM0, MAX_GUEST_CMDLINE, StartFlags, StartInfo},
     start_of_day::{self, Layout, Request},
 };
 use oxen_image::{Image, Kernel, Refusal as ImageRefusal};
@@ -331,11 +331,12 @@ impl<M: Machine> DomainMemory<'_, M> {
     fn write_start_info(&self, plan: &Plan<'_>, layout: &Layout, pages: u64) -> Result<(), BuildError> {
         let mut info = StartInfo::new_zeroed();
         let by_pfn = layout.initrd.is_some() && layout.mod_start() < layout.virt_base.max(1 << 40);
-        let module_flag = if by_pfn { SIF_MOD_START_PFN } else { 0 };
+        let mut flags = StartFlags::PRIVILEGED | StartFlags::INITDOMAIN;
+        flags.set(StartFlags::MOD_START_PFN, by_pfn);
         copy(&mut info.magic, MAGIC_DOM0);
         info.nr_pages = pages;
         info.shared_info = self.domain.shared_info.mfn().address().as_u64();
-        info.flags = SIF_PRIVILEGED | SIF_INITDOMAIN | POWER_MANAGEMENT | module_flag;
+        info.flags = flags.bits() | POWER_MANAGEMENT;
         info.console_mfn = NO_SCREEN;
         info.pt_base = layout.pt_base;
         info.nr_pt_frames = layout.nr_pt_frames;

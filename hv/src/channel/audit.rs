@@ -41,7 +41,7 @@ impl<M: Machine> Hypervisor<M> {
             fifo.audit(&bindings.records)?;
             let is_lent = |frame: RamFrame| {
                 let state = self.memory.frames.state(frame.mfn());
-                state.owner() == domain.owner && state.kind() == FrameType::Writable && state.uses() != 0
+                state.owner() == domain.owner() && state.kind() == FrameType::Writable && state.uses() != 0
             };
             if !fifo.each_frame().all(is_lent) {
                 return Err("a frame of the queues is not held");
@@ -74,7 +74,7 @@ impl<M: Machine> Hypervisor<M> {
                 {
                     return Err("a channel does not lead back");
                 }
-                let is_own = domain.owner.slot() == Some(slot.into());
+                let is_own = domain.owner().slot() == Some(slot.into());
                 let notified = domain.events.port(there).map(|state| (there, state.vcpu()));
                 if state.target() != notified.filter(|_| is_own && !is_fifo) {
                     return Err("a sender would notify somebody else");

@@ -14,7 +14,6 @@ use crate::{
     machine::Machine,
     reply::Stop,
 };
-use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
 use oxen_abi::{domid::DomId, errno::Errno, virq::NR_VIRQS};
 
@@ -38,25 +37,6 @@ fn alive(domain: &Domain) -> Result<(), Errno> {
 }
 
 impl<M: Machine> Caller<'_, M> {
-    /// The domain that an operation names: `DOMID_SELF`, the caller's own id, or another.
-    ///
-    /// # Errors
-    /// `Srch` if it does not exist.
-    pub(super) fn named_domain(&self, id: DomId) -> Result<Arc<Domain>, Errno> {
-        if id == DomId::SELF || id == self.domain.id {
-            return Ok(Arc::clone(self.domain));
-        }
-        self.hv.domains.get(id).ok_or(Errno::Srch)
-    }
-
-    /// Whether the caller may act on the domain: on itself, or by privilege.
-    ///
-    /// # Errors
-    /// `Perm` if not.
-    pub(super) fn may_act_on(&self, domain: &Domain) -> Result<(), Errno> {
-        if domain.id == self.domain.id { Ok(()) } else { self.control().map(|_| ()) }
-    }
-
     /// Makes a port that `remote` may bind to (`EVTCHNOP_alloc_unbound`).
     ///
     /// # Errors
@@ -84,7 +64,7 @@ impl<M: Machine> Caller<'_, M> {
         alive(domain)?;
         let port = domain.events.free_port(&mut bindings)?;
         let there = remote.events.port(remote_port).ok_or(Errno::Inval)?;
-        let (Some(slot), Some(remote_slot)) = (domain.owner.slot(), remote.owner.slot()) else {
+        let (Some(slot), Some(remote_slot)) = (domain.owner().slot(), remote.owner().slot()) else {
             return Err(Errno::Inval.into());
         };
         if there.binding() != (Binding::Unbound { remote: domain.id }) {
@@ -212,7 +192,7 @@ impl<M: Machine> Hypervisor<M> {
         for _ in 0..ATTEMPTS {
             let state = domain.events.port(port).filter(|&s| s != Port::CLOSED).ok_or(Errno::Inval)?;
             let remote = match state.binding() {
-                Binding::Interdomain { slot, .. } if Some(slot.into()) != domain.owner.slot() => {
+                Binding::Interdomain { slot, .. } if Some(slot.into()) != domain.owner().slot() => {
                     self.domains.in_slot(slot.into())
                 }
                 _ => None,

@@ -54,7 +54,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     fn send_locked(&self, port: u32, state: Port) -> Result<(), Errno> {
         match state.kind() {
-            abi::EVTCHNSTAT_INTERDOMAIN if !state.leads_to(self.domain.owner) => {
+            abi::EVTCHNSTAT_INTERDOMAIN if !state.leads_to(self.domain.owner()) => {
                 self.hv.send_abroad(self.domain, port, state)
             }
             abi::EVTCHNSTAT_INTERDOMAIN | abi::EVTCHNSTAT_IPI => self.send_home(port),
@@ -72,7 +72,7 @@ impl<M: Machine> Hypervisor<M> {
         let mut bindings = remote.events.bindings.lock();
         let there = remote.events.port(state.number()).unwrap_or_default();
         let leads_back =
-            there.kind() == abi::EVTCHNSTAT_INTERDOMAIN && there.number() == port && there.leads_to(domain.owner);
+            there.kind() == abi::EVTCHNSTAT_INTERDOMAIN && there.number() == port && there.leads_to(domain.owner());
         if leads_back {
             self.set_pending(&remote, &mut bindings, state.number(), there.vcpu(), None);
         }
@@ -87,7 +87,7 @@ impl<M: Machine> Caller<'_, M> {
         let state = domain.events.port(port).unwrap_or_default();
         let (to, vcpu) = match state.kind() {
             abi::EVTCHNSTAT_IPI => (port, state.vcpu()),
-            abi::EVTCHNSTAT_INTERDOMAIN if state.leads_to(domain.owner) => {
+            abi::EVTCHNSTAT_INTERDOMAIN if state.leads_to(domain.owner()) => {
                 (state.number(), domain.events.port(state.number()).unwrap_or_default().vcpu())
             }
             _ => return,

@@ -4,10 +4,7 @@ use crate::{
     Hypervisor,
     config::MAX_PIRQS,
     domain::Domain,
-    event::pirq::{
-        ACPI_LINE, CLASSIC_LINES, GUEST_MESSAGES, IN_SERVICE, LEVEL, Line, MAPPED, Own, PORT, RESERVED, ROUTED, Signal,
-        TIMER_LINE, TOLD,
-    },
+    event::pirq::{ACPI_LINE, CLASSIC_LINES, DomainPirqs, GUEST_MESSAGES, Line, LineFlags, Signal, TIMER_LINE},
     lock::{Lock, rank},
     machine::Machine,
     mem::Hold,
@@ -20,13 +17,13 @@ use oxen_abi::{domid::DomId, errno::Errno};
 impl<M: Machine> Hypervisor<M> {
     /// How many numbers a domain has, from 0 on.
     pub fn pirq_count(&self, domain: &Domain) -> u32 {
-        if domain.is_privileged { MAX_PIRQS as u32 } else { self.machine().lines() + GUEST_MESSAGES }
+        if domain.is_privileged() { MAX_PIRQS as u32 } else { self.machine().lines() + GUEST_MESSAGES }
     }
 
     #[inline(never)]
     fn set_pirq_masked(&self, pirq: u32, line: &Line, masked: bool) {
         if pirq < self.machine().lines() {
-            if line.has(ROUTED) && !self.machine().is_own(pirq) {
+            if line.has(LineFlags::ROUTED) && !self.machine().is_own(pirq) {
                 self.machine().set_masked(pirq, masked);
             }
         } else {
@@ -38,7 +35,7 @@ impl<M: Machine> Hypervisor<M> {
     #[inline(never)]
     pub(crate) fn bind_pirq_to_port(&self, domain: &Domain, pirq: u32, port: u32, vcpu: u32) {
         let Some(line) = self.pirqs.line(pirq) else { return };
-        line.0.fetch_or(port & PORT, Ordering::AcqRel);
+        line.bind(port);
         if let Some(page) = domain.pirqs.lock().page
             && let Some(word) = self.machine().words(page).get(pirq as usize / 64)
         {
@@ -67,7 +64,7 @@ impl<M: Machine> Hypervisor<M> {
     pub(crate) fn unbind_pirq(&self, pirq: u32) {
         if let Some(line) = self.pirqs.line(pirq) {
             self.set_pirq_masked(pirq, line, true);
-            line.0.fetch_and(!(PORT | IN_SERVICE), Ordering::AcqRel);
+            line.unbind();
         }
     }
 
@@ -81,9 +78,9 @@ impl<M: Machine> Hypervisor<M> {
     pub fn set_up_line(&self, domain: &Domain, _: Control, gsi: u32, signal: Signal) -> Result<(), Errno> {
         let line = self.pirqs.line(gsi).filter(|_| gsi < self.machine().lines()).ok_or(Errno::Inval)?;
         let _held = domain.events.bindings.lock();
-        let is_at_work = line.has(ROUTED) && line.port().is_some();
+        let is_at_work = line.has(LineFlags::ROUTED) && line.port().is_some();
         let is_ours = gsi == TIMER_LINE || self.machine().is_own(gsi);
-        if is_at_work || is_ours || line.0.fetch_or(TOLD, Ordering::AcqRel) & TOLD != 0 {
+        if is_at_work || is_ours || line.insert(LineFlags::TOLD).contains(LineFlags::TOLD) {
             return Err(Errno::Exist);
         }
         self.route_line(line, gsi, signal)
@@ -92,9 +89,11 @@ impl<M: Machine> Hypervisor<M> {
     /// Lets a line signal in one way; the lock of the control domain's events is held.
     fn route_line(&self, line: &Line, gsi: u32, signal: Signal) -> Result<(), Errno> {
         self.machine().route(gsi, signal)?;
-        line.0.fetch_and(!LEVEL, Ordering::AcqRel);
-        let flags = ROUTED | if signal.is_level { LEVEL } else { 0 };
-        if line.0.fetch_or(flags, Ordering::AcqRel) & PORT != 0 {
+        line.remove(LineFlags::LEVEL);
+        let mut flags = LineFlags::ROUTED;
+        flags.set(LineFlags::LEVEL, signal.is_level);
+        line.insert(flags);
+        if line.port().is_some() {
             self.machine().set_masked(gsi, false);
         }
         Ok(())
@@ -111,10 +110,10 @@ impl<M: Machine> Hypervisor<M> {
             return Err(Errno::Perm);
         }
         let _held = domain.events.bindings.lock();
-        if gsi < CLASSIC_LINES && gsi != ACPI_LINE && !line.has(ROUTED) && !self.machine().is_own(gsi) {
+        if gsi < CLASSIC_LINES && gsi != ACPI_LINE && !line.has(LineFlags::ROUTED) && !self.machine().is_own(gsi) {
             self.route_line(line, gsi, Signal { is_level: false, is_active_low: false })?;
         }
-        line.0.fetch_or(MAPPED, Ordering::AcqRel);
+        line.insert(LineFlags::MAPPED);
         Ok(())
     }
 
@@ -130,14 +129,14 @@ impl<M: Machine> Hypervisor<M> {
             None => self.free_message()?,
             Some(pirq) => {
                 let line = self.pirqs.line(pirq).filter(|_| pirq >= self.machine().lines());
-                line.filter(|line| line.flags() & (PORT | MAPPED) == 0).map(|_| pirq).ok_or(Errno::Inval)?
+                line.filter(|line| line.port().is_none() && !line.is_mapped()).map(|_| pirq).ok_or(Errno::Inval)?
             }
         };
         let line = self.pirqs.line(pirq).ok_or(Errno::Inval)?;
         let is_device = |mfn| !self.memory.frames.is_ram(mfn) && !self.memory.frames.is_forbidden_io(mfn);
         let message = self.machine().message(pirq, self.machine().this_cpu());
         self.memory.pci.lock().assign(self.machine(), &is_device, (at, entry), pirq, message)?;
-        line.0.fetch_or(MAPPED, Ordering::AcqRel);
+        line.insert(LineFlags::MAPPED);
         Ok(pirq)
     }
 
@@ -157,7 +156,7 @@ impl<M: Machine> Hypervisor<M> {
         } else {
             self.memory.pci.lock().release(self.machine(), pirq);
         }
-        line.0.fetch_and(!(MAPPED | RESERVED | IN_SERVICE), Ordering::AcqRel);
+        line.remove(LineFlags::MAPPED | LineFlags::RESERVED | LineFlags::IN_SERVICE);
         Ok(())
     }
 
@@ -191,14 +190,14 @@ impl<M: Machine> Hypervisor<M> {
         let lines = self.machine().lines();
         let mut own = domain.pirqs.lock();
         let is_free = |&pirq: &u32| match self.pirqs.line(pirq) {
-            Some(line) if domain.is_privileged => line.is_free(),
+            Some(line) if domain.is_privileged() => line.is_free(),
             Some(_) => pirq < u64::BITS && own.reserved >> pirq & 1 == 0,
             None => false,
         };
         let low = (CLASSIC_LINES..lines).find(is_free).filter(|_| for_line);
         let pirq = low.or_else(|| (lines..self.pirq_count(domain)).rev().find(is_free)).ok_or(Errno::NoSpc)?;
-        if domain.is_privileged {
-            self.pirqs.line(pirq).ok_or(Errno::NoSpc)?.0.fetch_or(RESERVED, Ordering::AcqRel);
+        if domain.is_privileged() {
+            self.pirqs.line(pirq).ok_or(Errno::NoSpc)?.insert(LineFlags::RESERVED);
         } else {
             own.reserved |= 1 << pirq;
         }
@@ -211,7 +210,7 @@ impl<M: Machine> Hypervisor<M> {
         let Some(control) = self.domains.get(DomId::DOM0) else { return };
         let mut bindings = control.events.bindings.lock();
         if line.needs_eoi() {
-            line.0.fetch_or(IN_SERVICE, Ordering::AcqRel);
+            line.insert(LineFlags::IN_SERVICE);
             self.machine().set_masked(pirq, true);
         }
         // What is unmapped may have been on its way.
@@ -227,11 +226,11 @@ impl<M: Machine> Hypervisor<M> {
     /// `Inval` for a pirq that the domain has nothing to do with.
     pub fn end_of_interrupt(&self, domain: &Domain, pirq: u32) -> Result<Option<u32>, Errno> {
         let own = domain.pirqs.lock();
-        if !domain.is_privileged {
+        if !domain.is_privileged() {
             return if pirq < u64::BITS && own.reserved >> pirq & 1 != 0 { Ok(None) } else { Err(Errno::Inval) };
         }
         let line = self.pirqs.line(pirq).filter(|line| !line.is_free()).ok_or(Errno::Inval)?;
-        if line.0.fetch_and(!IN_SERVICE, Ordering::AcqRel) & IN_SERVICE != 0 && line.is_mapped() {
+        if line.remove(LineFlags::IN_SERVICE).contains(LineFlags::IN_SERVICE) && line.is_mapped() {
             self.machine().set_masked(pirq, false);
         }
         Ok(line.port().filter(|_| own.unmasks))
@@ -243,7 +242,7 @@ impl<M: Machine> Hypervisor<M> {
     /// `Inval` for what is no page of its own that it may write, `Busy` if it has given one already.
     #[inline(never)]
     pub fn set_eoi_page(&self, domain: &Domain, frame: u64, unmasks: bool) -> Result<(), Errno> {
-        let held = self.memory.hold_own(frame, domain.owner)?;
+        let held = self.memory.hold_own(frame, domain.owner())?;
         let mut own = domain.pirqs.lock();
         if own.page.is_some() {
             return Err(Errno::Busy);
@@ -253,7 +252,7 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     /// Gives back the page of a domain that ends.
-    pub fn put_eoi_page(&self, own: &Lock<Own, { rank::PIRQS }>) {
+    pub fn put_eoi_page(&self, own: &Lock<DomainPirqs, { rank::PIRQS }>) {
         let page = own.lock().page.take();
         if let Some(page) = page {
             self.memory.frames.put_entry(page.mfn(), Hold::Writable);

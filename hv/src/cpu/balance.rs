@@ -10,11 +10,11 @@ use crate::{
     hardware::CpuId,
     lock,
     machine::Machine,
-    per_cpu::{CpuShared, Occupant, Plan, Work},
+    per_cpu::{CpuSched, CpuShared, Unit, Work},
     sched::{
         VcpuSched,
         deadlines::NEVER,
-        run_queue::{RunQueue, Seat},
+        run_queue::{EntityId, RunQueue},
     },
 };
 use alloc::sync::Arc;
@@ -32,7 +32,7 @@ impl<M: Machine> Hypervisor<M> {
     }
 }
 
-/// Notes for others whether somebody waits who could run elsewhere, and says so. The plan is locked.
+/// Notes for others whether somebody waits who could run elsewhere, and says so. Its run queue is locked.
 #[inline]
 pub(crate) fn note(shared: &CpuShared, queue: &RunQueue) -> bool {
     let is_crowded = queue.is_crowded();
@@ -76,13 +76,13 @@ impl<M: Machine> Hypervisor<M> {
         if !from.is_crowded.load(Ordering::SeqCst) {
             return false;
         }
-        let (Some(here), Some(there)) = (shared.plan.get(), from.plan.get()) else { return false };
+        let (Some(here), Some(there)) = (shared.sched.get(), from.sched.get()) else { return false };
         let moved = {
             let (mut here, there) = lock::both((cpu.0.into(), here), (other.0.into(), there));
             let Some(mut there) = there else { return false };
             let moved = if note(from, &there.queue) { move_one(cpu, &mut here, &mut there) } else { None };
             if let Some((deadlines, (_, old))) = from.deadlines.get().zip(moved.as_ref()) {
-                // As long as the plan is locked nobody else has the seat.
+                // As long as the queue is locked nobody else has the entity.
                 deadlines.lock().set(*old, NEVER);
             }
             moved
@@ -93,12 +93,12 @@ impl<M: Machine> Hypervisor<M> {
     }
 }
 
-/// Moves the first that waits `there`, is wholly off its CPU and may run on `cpu`. Returns who, and its old seat.
-fn move_one(cpu: CpuId, here: &mut Plan, there: &mut Plan) -> Option<(Arc<Vcpu>, Seat)> {
-    let Plan { queue, occupants } = there;
-    let may_move = |seat: Seat, is_liked: fn(&VcpuSched, CpuId) -> bool| {
-        let occupant = occupants.get(seat.index()).and_then(Option::as_ref);
-        occupant.is_some_and(|Occupant { vcpu, .. }| {
+/// Moves the first that waits `there`, is wholly off its CPU and may run on `cpu`. Returns who, and its old entity.
+fn move_one(cpu: CpuId, here: &mut CpuSched, there: &mut CpuSched) -> Option<(Arc<Vcpu>, EntityId)> {
+    let CpuSched { queue, units } = there;
+    let may_move = |id: EntityId, is_liked: fn(&VcpuSched, CpuId) -> bool| {
+        let unit = units.get(id.index()).and_then(Option::as_ref);
+        unit.is_some_and(|Unit { vcpu, .. }| {
             let is_off = vcpu.slot.try_lock().is_some_and(|slot| slot.is_some());
             is_off
                 && vcpu.pauses.load(Ordering::SeqCst).is_empty()
@@ -108,12 +108,12 @@ fn move_one(cpu: CpuId, here: &mut Plan, there: &mut Plan) -> Option<(Arc<Vcpu>,
     };
     // Who would like to be here goes before who does not mind.
     let would_like = |vcpu: &VcpuSched, cpu: CpuId| vcpu.soft_affinity.load(Ordering::Relaxed) >> cpu.0 & 1 != 0;
-    let old = queue.find_waiting(|seat| may_move(seat, would_like));
-    let old = old.or_else(|| queue.find_waiting(|seat| may_move(seat, |_, _| true)))?;
+    let old = queue.find_waiting(|id| may_move(id, would_like));
+    let old = old.or_else(|| queue.find_waiting(|id| may_move(id, |_, _| true)))?;
     let new = here.queue.move_from(queue, old)?;
-    let occupant = occupants.get_mut(old.index())?.take()?;
-    let vcpu = occupant.vcpu.clone();
-    vcpu.sched.set_seat(cpu, new);
-    *here.occupants.get_mut(new.index())? = Some(occupant);
+    let unit = units.get_mut(old.index())?.take()?;
+    let vcpu = unit.vcpu.clone();
+    vcpu.sched.assign(cpu, new);
+    *here.units.get_mut(new.index())? = Some(unit);
     Some((vcpu, old))
 }

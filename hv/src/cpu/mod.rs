@@ -1,7 +1,7 @@
 //! CPUs and the vcpus in their run queues: mechanism. Policy is the run queue's, and being wrong costs time, never
 //! safety.
 //!
-//! Every vcpu that was created has a slot in the run queue of one CPU. It is ready when no bit of [`Vcpu::pauses`] is
+//! Every vcpu that was created is assigned to one CPU, and has an entity in its run queue. It is ready when no bit of [`Vcpu::pauses`] is
 //! set; whoever clears the last bit wakes it, whoever sets one for a vcpu that runs tells its CPU. A vcpu's state is in
 //! its slot, or on the CPU in whose queue it is and nowhere else. [`crate::run`] is where a CPU decides; one without
 //! work looks at the others' queues ([`balance`]), and a vcpu goes from one to another only while both are locked.
@@ -12,7 +12,7 @@ pub mod timers;
 
 use crate::{
     Hypervisor,
-    config::MAX_CPUS,
+    config::{CPU_PATIENCE, MAX_CPUS},
     domain::{
         Domain,
         vcpu::{Pauses, Vcpu},
@@ -21,11 +21,11 @@ use crate::{
     heap,
     lock::Lock,
     machine::Machine,
-    per_cpu::{Occupant, Plan, SEATS, Work},
+    per_cpu::{CpuSched, MAX_ENTITIES, Unit, Work},
     sched::{
         deadlines::{Deadlines, NEVER, Place},
-        run_queue::{Entity, RunQueue, Seat, Share, Woken},
-        vcpu::NO_SEAT,
+        run_queue::{Entity, EntityId, RunQueue, Share, Woken},
+        vcpu::UNASSIGNED,
     },
 };
 use alloc::sync::Arc;
@@ -34,85 +34,94 @@ use oxen_abi::{errno::Errno, vcpu::RUNSTATE_RUNNABLE};
 
 const _: () = assert!(MAX_CPUS <= 64, "affinities are words");
 
+/// Who waits may hold what others need, and the vcpu's domain can neither run nor end.
+#[cold]
+#[expect(clippy::panic, reason = "a CPU is lost, which only a fault of the machine or a bug causes")]
+fn never_off(domain: &Domain, vcpu: &Vcpu) -> ! {
+    let cpu = vcpu.sched.cpu().map_or(u16::MAX, |cpu| cpu.0);
+    panic!("CPU {cpu} has not let go of {}v{}, which is paused, for {CPU_PATIENCE} s", domain.id, vcpu.id);
+}
+
 impl<M: Machine> Hypervisor<M> {
     /// Lets a CPU run guests.
     ///
     /// # Errors
-    /// `NoMem` without memory for its seats, `Inval` for a CPU beyond the limit.
+    /// `NoMem` without memory for its run queue, `Inval` for a CPU beyond the limit.
     pub fn bring_up_cpu(&self, cpu: CpuId) -> Result<(), Errno> {
         let shared = self.cpu(cpu).ok_or(Errno::Inval)?;
-        let deadlines = Deadlines::new(heap::row(self.machine(), SEATS, |_| Place::EMPTY)?);
-        let queue = RunQueue::new(heap::row(self.machine(), SEATS, |_| Entity::EMPTY)?);
-        let occupants = heap::row(self.machine(), SEATS, |_| None)?;
+        let deadlines = Deadlines::new(heap::row(self.machine(), MAX_ENTITIES, |_| Place::EMPTY)?);
+        let queue = RunQueue::new(heap::row(self.machine(), MAX_ENTITIES, |_| Entity::EMPTY)?);
+        let units = heap::row(self.machine(), MAX_ENTITIES, |_| None)?;
         shared.deadlines.call_once(|| Lock::new(deadlines));
-        shared.plan.call_once(|| Lock::new(Plan { queue, occupants }));
+        shared.sched.call_once(|| Lock::new(CpuSched { queue, units }));
         Ok(())
     }
 
-    /// Gives a vcpu a seat at the CPU that has the fewest, among those it may run on.
+    /// Assigns a vcpu to the CPU that has the fewest, among those it may run on.
     ///
     /// # Errors
     /// `NoMem` when there is none left.
     pub fn admit_vcpu(&self, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) -> Result<(), Errno> {
-        let (cpu, seat) = self.take_slot(domain, vcpu)?;
-        vcpu.sched.set_seat(cpu, seat);
+        let (cpu, id) = self.take_entity(domain, vcpu)?;
+        vcpu.sched.assign(cpu, id);
         Ok(())
     }
 
-    /// Takes a seat for a vcpu, asleep; it has it when it knows so. CPUs that it would like go before others.
-    fn take_slot(&self, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) -> Result<(CpuId, Seat), Errno> {
+    /// Takes an entity in a run queue for a vcpu, asleep; it has it when it knows so. CPUs that it would like go before others.
+    fn take_entity(&self, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) -> Result<(CpuId, EntityId), Errno> {
         let allowed = vcpu.sched.allowed.load(Ordering::SeqCst);
         let liked = vcpu.sched.soft_affinity.load(Ordering::Relaxed);
-        let taken = |cpu: &CpuId| self.cpu(*cpu).and_then(|c| c.plan.get()).map_or(SEATS, |p| p.lock().queue.taken());
+        let taken =
+            |cpu: &CpuId| self.cpu(*cpu).and_then(|c| c.sched.get()).map_or(MAX_ENTITIES, |p| p.lock().queue.taken());
         let rank = |cpu: &CpuId| (liked >> cpu.0 & 1 == 0, taken(cpu));
         let cpu = self.online_cpus().filter(|c| allowed >> c.0 & 1 != 0).min_by_key(rank).ok_or(Errno::NoMem)?;
-        let plan = self.cpu(cpu).and_then(|c| c.plan.get()).ok_or(Errno::NoMem)?;
-        let mut plan = plan.lock();
+        let sched = self.cpu(cpu).and_then(|c| c.sched.get()).ok_or(Errno::NoMem)?;
+        let mut sched = sched.lock();
         let share = domain.share.lock();
-        let seat = plan.queue.join(*share, domain.id.0).ok_or(Errno::NoMem)?;
-        if let Some(place) = plan.occupants.get_mut(seat.index()) {
-            *place = Some(Occupant { domain: domain.clone(), vcpu: vcpu.clone() });
+        let id = sched.queue.join(*share, domain.id.0).ok_or(Errno::NoMem)?;
+        if let Some(place) = sched.units.get_mut(id.index()) {
+            *place = Some(Unit { domain: domain.clone(), vcpu: vcpu.clone() });
         }
-        Ok((cpu, seat))
+        Ok((cpu, id))
     }
 
-    /// Works on the plan in which the vcpu has its seat, which cannot move meanwhile. `None` if it has none.
+    /// Works on the run queue that has the vcpu's entity, which cannot move meanwhile. `None` if none has.
     #[inline]
-    fn with_run_queue_of<R>(&self, vcpu: &Vcpu, work: impl FnOnce(&mut Plan, CpuId, Seat) -> R) -> Option<R> {
+    fn with_run_queue_of<R>(&self, vcpu: &Vcpu, work: impl FnOnce(&mut CpuSched, CpuId, EntityId) -> R) -> Option<R> {
         loop {
-            let (cpu, seat) = vcpu.sched.seat()?;
-            let mut plan = self.cpu(cpu)?.plan.get()?.lock();
-            if vcpu.sched.seat() == Some((cpu, seat)) {
-                return Some(work(&mut plan, cpu, seat));
+            let (cpu, id) = vcpu.sched.assignment()?;
+            let mut sched = self.cpu(cpu)?.sched.get()?.lock();
+            if vcpu.sched.assignment() == Some((cpu, id)) {
+                return Some(work(&mut sched, cpu, id));
             }
         }
     }
 
-    /// Empties a seat. What is returned is to be dropped when the plan is no longer locked: it may be the last
+    /// Gives an entity back. What is returned is to be dropped when the queue is no longer locked: it may be the last
     /// reference.
-    fn detach(&self, plan: &mut Plan, cpu: CpuId, seat: Seat) -> Option<Occupant> {
+    fn detach(&self, sched: &mut CpuSched, cpu: CpuId, id: EntityId) -> Option<Unit> {
         if let Some(deadlines) = self.cpu(cpu).and_then(|shared| shared.deadlines.get()) {
-            deadlines.lock().set(seat, NEVER);
+            deadlines.lock().set(id, NEVER);
         }
-        plan.queue.quit(seat);
-        plan.occupants.get_mut(seat.index())?.take()
+        sched.queue.quit(id);
+        sched.units.get_mut(id.index())?.take()
     }
 
-    /// Takes a vcpu's seat away. It is paused and on no CPU (`wait_until_off`).
+    /// Assigns a vcpu to no CPU any more. It is paused and on no CPU (`wait_until_off`).
     pub fn unschedule_vcpu(&self, vcpu: &Vcpu) {
-        // Nobody gives it another seat meanwhile.
+        // Nobody assigns it anew meanwhile.
         let pools = self.pools.lock();
-        let gone = self.with_run_queue_of(vcpu, |plan, cpu, seat| {
-            vcpu.sched.seat.store(NO_SEAT, Ordering::Release);
-            self.detach(plan, cpu, seat)
+        let gone = self.with_run_queue_of(vcpu, |sched, cpu, id| {
+            vcpu.sched.assignment.store(UNASSIGNED, Ordering::Release);
+            self.detach(sched, cpu, id)
         });
         drop(pools);
         drop(gone);
     }
 
-    /// Whether a vcpu has its seat where it may run, or none.
+    /// Whether a vcpu is assigned to a CPU that it may run on, or to none.
     pub(crate) fn is_well_placed(&self, vcpu: &Vcpu) -> bool {
-        // By the plan's lock: who moves it at this moment has looked at what was allowed before.
+        // By the queue's lock: who moves it at this moment has looked at what was allowed before.
         let cpu = self.with_run_queue_of(vcpu, |_, cpu, _| cpu);
         cpu.is_none_or(|cpu| vcpu.sched.allowed.load(Ordering::SeqCst) >> cpu.0 & 1 != 0)
     }
@@ -120,15 +129,15 @@ impl<M: Machine> Hypervisor<M> {
     /// Moves a paused vcpu that is on no CPU to a CPU on which it may run, if it is not at one.
     ///
     /// # Errors
-    /// `NoMem` when those have no seat left; the vcpu then stays where it is.
+    /// `NoMem` when their run queues are full; the vcpu then stays where it is.
     pub fn migrate_vcpu(&self, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) -> Result<(), Errno> {
         if self.is_well_placed(vcpu) {
             return Ok(());
         }
-        let (new_cpu, new_seat) = self.take_slot(domain, vcpu)?;
-        let gone = self.with_run_queue_of(vcpu, |plan, cpu, seat| {
-            vcpu.sched.set_seat(new_cpu, new_seat);
-            self.detach(plan, cpu, seat)
+        let (new_cpu, new_id) = self.take_entity(domain, vcpu)?;
+        let gone = self.with_run_queue_of(vcpu, |sched, cpu, id| {
+            vcpu.sched.assign(new_cpu, new_id);
+            self.detach(sched, cpu, id)
         });
         drop(gone);
         self.refresh_deadline(vcpu);
@@ -142,7 +151,7 @@ impl<M: Machine> Hypervisor<M> {
         // The cap is the domain's, so each vcpu has its part of it.
         let part = Share { cap: share.cap.div_ceil(count), ..share };
         for vcpu in domain.each_vcpu() {
-            self.with_run_queue_of(vcpu, |plan, _, seat| plan.queue.set_share(seat, part));
+            self.with_run_queue_of(vcpu, |sched, _, id| sched.queue.set_share(id, part));
         }
     }
 
@@ -164,7 +173,7 @@ impl<M: Machine> Hypervisor<M> {
             return self.unpause_vcpu(vcpu, Pauses::WAITING);
         }
         if vcpu.sched.is_running()
-            && let Some((cpu, _)) = vcpu.sched.seat()
+            && let Some((cpu, _)) = vcpu.sched.assignment()
             && cpu != self.machine().this_cpu()
         {
             self.machine().kick(cpu);
@@ -177,9 +186,9 @@ impl<M: Machine> Hypervisor<M> {
         if !old.intersects(reasons) || !reasons.contains(old) {
             return;
         }
-        let woken = self.with_run_queue_of(vcpu, |plan, cpu, seat| {
-            let woken = plan.queue.wake(seat);
-            (woken, cpu, self.cpu(cpu).is_some_and(|shared| balance::note(shared, &plan.queue)))
+        let woken = self.with_run_queue_of(vcpu, |sched, cpu, id| {
+            let woken = sched.queue.wake(id);
+            (woken, cpu, self.cpu(cpu).is_some_and(|shared| balance::note(shared, &sched.queue)))
         });
         let Some((woken, cpu, is_crowded)) = woken else { return };
         if woken != Woken::Before {
@@ -197,7 +206,7 @@ impl<M: Machine> Hypervisor<M> {
     pub fn pause_vcpu(&self, vcpu: &Vcpu, reasons: Pauses) {
         vcpu.pauses.insert(reasons, Ordering::SeqCst);
         // Its state may be on the CPU although it does not run there: the CPU may idle with it loaded. Where it has its
-        // seat is asked afterwards: if it has moved since, its new CPU saw that it is paused.
+        // entity is asked afterwards: if it has moved since, its new CPU saw that it is paused.
         if vcpu.slot.lock().is_none()
             && let Some(cpu) = vcpu.sched.cpu()
         {
@@ -206,9 +215,17 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     /// Waits until the state of a paused vcpu is back in its slot. Not for the vcpu that asks.
-    pub fn wait_until_off(&self, vcpu: &Vcpu) {
+    ///
+    /// # Panics
+    /// When its CPU has not let go of it for so long that it is lost: the machine cannot go on then.
+    pub fn wait_until_off(&self, domain: &Domain, vcpu: &Vcpu) {
+        let machine = self.machine();
+        let limit = machine.ticks().saturating_add(machine.frequency().saturating_mul(CPU_PATIENCE));
         while vcpu.slot.lock().is_none() {
-            self.machine().relax();
+            machine.relax();
+            if machine.ticks() > limit {
+                never_off(domain, vcpu);
+            }
         }
     }
 }

@@ -35,7 +35,7 @@ fn allowed(vcpu: &Vcpu, cpus: u64) -> u64 {
 }
 
 impl<M: Machine> Hypervisor<M> {
-    /// Gives a new vcpu a seat at a CPU of its domain's pool.
+    /// Assigns a new vcpu to a CPU of its domain's pool.
     ///
     /// # Errors
     /// `NoMem` when none of them has one left.
@@ -71,15 +71,15 @@ impl<M: Machine> Hypervisor<M> {
     #[cold]
     pub(crate) fn finish_leaving(&self, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
         let pools = self.pools.lock();
-        // Where no seat is left it goes on where it was.
-        let _no_seat = self.finish_move(domain, vcpu);
+        // Where no run queue has room it goes on where it was.
+        let _no_room = self.finish_move(domain, vcpu);
         drop(pools);
     }
 
     /// Sets where a vcpu may run; the CPUs of it that there are.
     ///
     /// # Errors
-    /// `Inval` for none that there is in its pool, `Busy` while its kernel has asked for a CPU, `NoMem` without a seat
+    /// `Inval` for none that there is in its pool, `Busy` while its kernel has asked for a CPU, `NoMem` without room
     /// there.
     pub fn set_hard_affinity(&self, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, wanted: u64) -> Result<u64, Errno> {
         let pools = self.pools.lock();
@@ -173,7 +173,7 @@ impl<M: Machine> Hypervisor<M> {
     /// Moves a domain to another pool, where it may run everywhere and has the usual share.
     ///
     /// # Errors
-    /// `NoEnt` for a pool that there is not or that has no CPU, `NoMem` without seats there.
+    /// `NoEnt` for a pool that there is not or that has no CPU, `NoMem` without room there.
     pub fn move_domain_to_pool(&self, domain: &Arc<Domain>, pool: u32) -> Result<(), Errno> {
         let pools = self.pools.lock();
         if domain.pool.load(Ordering::Relaxed) == pool {
@@ -235,7 +235,7 @@ impl<M: Machine> Hypervisor<M> {
     ///
     /// # Errors
     /// `NoEnt` for a pool that there is not, `Inval` for a CPU that is not in it and for the first pool's last one,
-    /// `Busy` for the last one of another pool with domains, `NoMem` when the others have no seats for those who leave.
+    /// `Busy` for the last one of another pool with domains, `NoMem` when the others have no room for those who leave.
     pub fn remove_cpu_from_pool(&self, pool: u32, cpu: Option<u32>) -> Result<(), Errno> {
         let mut pools = self.pools.lock();
         let cpus = pools.get(pool).ok_or(Errno::NoEnt)?.cpus & self.online_mask();

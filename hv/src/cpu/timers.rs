@@ -98,12 +98,12 @@ impl<M: Machine> Hypervisor<M> {
     /// Does so, and returns the CPU and the earliest deadline there.
     pub(crate) fn enter_deadline(&self, vcpu: &Vcpu) -> Option<(CpuId, u64)> {
         loop {
-            let (cpu, seat) = vcpu.sched.seat()?;
+            let (cpu, id) = vcpu.sched.assignment()?;
             let mut deadlines = self.cpu(cpu)?.deadlines.get()?.lock();
             // Who moves it says so first and then takes out what stands here.
-            if vcpu.sched.seat() == Some((cpu, seat)) {
+            if vcpu.sched.assignment() == Some((cpu, id)) {
                 // Read under the lock, so that of two changes the later one sees both.
-                deadlines.set(seat, earliest(vcpu));
+                deadlines.set(id, earliest(vcpu));
                 return Some((cpu, deadlines.first()));
             }
         }

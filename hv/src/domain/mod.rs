@@ -27,15 +27,7 @@ use crate::{
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use counters::Counters;
-use oxen_abi::{
-    domid::DomId,
-    memory::E820Entry,
-    vm_assist::{
-        VMASST_TYPE_4GB_SEGMENTS, VMASST_TYPE_4GB_SEGMENTS_NOTIFY, VMASST_TYPE_ARCHITECTURAL_IOPL,
-        VMASST_TYPE_M2P_STRICT, VMASST_TYPE_PAE_EXTENDED_CR3, VMASST_TYPE_RUNSTATE_UPDATE_FLAG,
-        VMASST_TYPE_WRITABLE_PAGETABLES,
-    },
-};
+use oxen_abi::{domid::DomId, memory::E820Entry, vm_assist::Assists};
 use vcpu::Vcpu;
 pub(crate) use vcpu_table::VcpuTable;
 
@@ -44,10 +36,6 @@ pub(crate) use vcpu_table::VcpuTable;
 pub struct Domain {
     /// Its name in the ABI.
     pub id: DomId,
-    /// Its slot in the domain table, as the frame table names owners.
-    pub owner: Owner,
-    /// Whether it may control the machine and other domains.
-    pub is_privileged: bool,
     /// The toolstack's 16 bytes (`XEN_DOMCTL_setdomainhandle`).
     pub handle: Lock<[u8; 16], { rank::HANDLE }>,
     /// The frame of `shared_info`.
@@ -81,7 +69,7 @@ pub struct Domain {
     /// Its weight and cap.
     pub share: Lock<Share, { rank::SHARE }>,
     /// What it has of physical interrupts for itself.
-    pub pirqs: Lock<pirq::Own, { rank::PIRQS }>,
+    pub pirqs: Lock<pirq::DomainPirqs, { rank::PIRQS }>,
     /// Whether the toolstack has ever let it go.
     pub(crate) has_begun: AtomicBool,
     /// Whether a debugger is attached to it (`XEN_DOMCTL_setdebugging`).
@@ -108,15 +96,6 @@ pub struct Domain {
 
 /// The value of [`Domain::shutdown`] while the domain runs.
 pub const NOT_SHUT_DOWN: u32 = u32::MAX;
-
-/// The `VMASST_TYPE_*` that there are, as bits.
-pub const KNOWN_ASSISTS: u64 = 1 << VMASST_TYPE_4GB_SEGMENTS
-    | 1 << VMASST_TYPE_4GB_SEGMENTS_NOTIFY
-    | 1 << VMASST_TYPE_WRITABLE_PAGETABLES
-    | 1 << VMASST_TYPE_PAE_EXTENDED_CR3
-    | 1 << VMASST_TYPE_ARCHITECTURAL_IOPL
-    | 1 << VMASST_TYPE_RUNSTATE_UPDATE_FLAG
-    | 1 << VMASST_TYPE_M2P_STRICT;
 
 /// What a domain is made of.
 #[derive(Clone, Copy, Debug)]
@@ -169,8 +148,6 @@ impl Domain {
     pub(crate) fn new(id: DomId, owner: Owner, shared_info: RamFrame, vcpus: VcpuTable, config: &Config) -> Self {
         Self {
             id,
-            owner,
-            is_privileged: config.is_privileged,
             handle: Lock::new(config.handle),
             shared_info,
             vcpus,
@@ -210,6 +187,20 @@ impl Domain {
         }
     }
 
+    /// Its slot in the domain table, as the frame table names owners.
+    #[inline]
+    #[must_use]
+    pub const fn owner(&self) -> Owner {
+        self.memory.owner
+    }
+
+    /// Whether it may control the machine and other domains.
+    #[inline]
+    #[must_use]
+    pub const fn is_privileged(&self) -> bool {
+        self.memory.is_privileged
+    }
+
     /// The vcpu with this number, if it was created.
     #[inline]
     #[must_use]
@@ -222,11 +213,11 @@ impl Domain {
         self.vcpus.each()
     }
 
-    /// Whether this `VMASST_TYPE_*` is on.
+    /// Whether this assistance is on.
     #[inline]
     #[must_use]
-    pub fn assists(&self, kind: u32) -> bool {
-        self.memory.assists(kind)
+    pub fn assists(&self, assist: Assists) -> bool {
+        self.memory.assists(assist)
     }
 
     /// Whether it has shut down, by itself or by a fault.
@@ -256,7 +247,7 @@ impl Domain {
     /// What its grants name it by.
     #[inline]
     pub(crate) fn party(&self) -> Party {
-        Party { id: self.id, owner: self.owner }
+        Party { id: self.id, owner: self.owner() }
     }
 }
 

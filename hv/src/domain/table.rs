@@ -48,30 +48,41 @@ impl DomainTable {
         self.slots.read().iter().flatten().filter(|d| d.id.0 >= id.0).min_by_key(|d| d.id.0).cloned()
     }
 
-    /// Makes a domain of this id, or of the next free one after the last, in a slot that nobody has. An id is not given
-    /// out again before all others were.
+    /// The id for a new domain: the one that is wanted, or the next free one after the last. An id is not given out again
+    /// before all others were, also where no domain comes of it.
     ///
     /// # Errors
-    /// `Exist` for an id in use, `Inval` for one that no domain can have, `NFile` when there is no slot or id left;
-    /// `make`'s own.
+    /// `Exist` for an id in use, `Inval` for one that no domain can have, `NFile` when there is none left.
+    pub fn choose_id(&self, wanted: Option<DomId>) -> Result<DomId, Errno> {
+        self.next_id(&mut self.last_id.lock(), wanted)
+    }
+
+    fn next_id(&self, last_id: &mut u16, wanted: Option<DomId>) -> Result<DomId, Errno> {
+        match wanted {
+            Some(id) if !id.is_real() => Err(Errno::Inval),
+            Some(id) if self.get(id).is_some() => Err(Errno::Exist),
+            Some(id) => Ok(id),
+            None => {
+                let real = DomId::FIRST_RESERVED.0;
+                let later = (*last_id + 1).max(1)..real;
+                let id = later.chain(1..real).map(DomId).find(|&id| self.get(id).is_none()).ok_or(Errno::NFile)?;
+                *last_id = id.0;
+                Ok(id)
+            }
+        }
+    }
+
+    /// Makes a domain of such an id, in a slot that nobody has.
+    ///
+    /// # Errors
+    /// As [`Self::choose_id`]; `NFile` when there is no slot left; `make`'s own.
     pub fn create(
         &self,
         id: Option<DomId>,
         make: impl FnOnce(DomId, Owner) -> Result<Arc<Domain>, Errno>,
     ) -> Result<Arc<Domain>, Errno> {
         let mut last_id = self.last_id.lock();
-        let id = match id {
-            Some(id) if !id.is_real() => return Err(Errno::Inval),
-            Some(id) if self.get(id).is_some() => return Err(Errno::Exist),
-            Some(id) => id,
-            None => {
-                let real = DomId::FIRST_RESERVED.0;
-                let later = (*last_id + 1).max(1)..real;
-                let id = later.chain(1..real).map(DomId).find(|&id| self.get(id).is_none()).ok_or(Errno::NFile)?;
-                *last_id = id.0;
-                id
-            }
-        };
+        let id = self.next_id(&mut last_id, id)?;
         let free = self.slots.read().iter().position(Option::is_none).ok_or(Errno::NFile)?;
         let domain = make(id, Owner::domain(free).ok_or(Errno::NFile)?)?;
         if let Some(slot) = self.slots.write().get_mut(free) {
@@ -82,6 +93,6 @@ impl DomainTable {
 
     /// Takes a domain out.
     pub fn remove(&self, domain: &Domain) -> Option<Arc<Domain>> {
-        self.slots.write().get_mut(domain.owner.slot()?)?.take()
+        self.slots.write().get_mut(domain.owner().slot()?)?.take()
     }
 }

@@ -6,7 +6,13 @@
 //! An edge or a message is passed on as it comes. A level is masked when it comes, because only the guest's driver can
 //! make the device lower it, and unmasked when the guest says that it has (`PHYSDEVOP_eoi`).
 
-use crate::{config::MAX_PIRQS, hardware::CpuId, mem::RamFrame, pci::Message};
+use crate::{
+    config::{MAX_PIRQS, MAX_PORTS},
+    hardware::CpuId,
+    mem::RamFrame,
+    pci::Message,
+};
+use bitflags::bitflags;
 use core::sync::atomic::{AtomicU32, Ordering};
 use oxen_abi::errno::Errno;
 
@@ -59,26 +65,36 @@ impl Default for Pirqs {
     }
 }
 
-/// One of them: the port in the low bits, 0 if none, and flags. Changed under the lock of the control domain's events.
+/// One of them: the port in the low bits, 0 if none, and [`LineFlags`]. Changed under the lock of the control domain's
+/// events.
 #[derive(Debug)]
-pub struct Line(pub(crate) AtomicU32);
+pub struct Line(AtomicU32);
 
-pub(crate) const PORT: u32 = (1 << 20) - 1;
-/// The line of an interrupt controller is set up.
-pub(crate) const ROUTED: u32 = 1 << 20;
-pub(crate) const LEVEL: u32 = 1 << 21;
-/// Masked until the guest has served the device.
-pub(crate) const IN_SERVICE: u32 = 1 << 22;
-/// The control domain may bind it.
-pub(crate) const MAPPED: u32 = 1 << 23;
-/// The control domain has asked for the number (`PHYSDEVOP_get_free_pirq`).
-pub(crate) const RESERVED: u32 = 1 << 24;
-/// The control domain has said how the line signals (`PHYSDEVOP_setup_gsi`).
-pub(crate) const TOLD: u32 = 1 << 25;
+const PORT: u32 = (1 << 20) - 1;
+const _: () = assert!(MAX_PORTS <= PORT as usize + 1);
+
+bitflags! {
+    /// What is known of a physical interrupt beside its port.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct LineFlags: u32 {
+        /// The line of an interrupt controller is set up.
+        const ROUTED = 1 << 20;
+        /// It signals by its level.
+        const LEVEL = 1 << 21;
+        /// Masked until the guest has served the device.
+        const IN_SERVICE = 1 << 22;
+        /// The control domain may bind it.
+        const MAPPED = 1 << 23;
+        /// The control domain has asked for the number (`PHYSDEVOP_get_free_pirq`).
+        const RESERVED = 1 << 24;
+        /// The control domain has said how the line signals (`PHYSDEVOP_setup_gsi`).
+        const TOLD = 1 << 25;
+    }
+}
 
 /// What belongs to a domain: the page in which it finds what it must end, and the numbers it has asked for.
 #[derive(Debug, Default)]
-pub struct Own {
+pub struct DomainPirqs {
     /// Its bits say which pirqs need an end (`PHYSDEVOP_pirq_eoi_gmfn`). A writable use is held.
     pub(crate) page: Option<RamFrame>,
     /// Whether to end an interrupt is to unmask its port.
@@ -87,7 +103,7 @@ pub struct Own {
     pub(crate) reserved: u64,
 }
 
-impl Own {
+impl DomainPirqs {
     /// The frame in which the domain finds what it must end, used to be written, if it gave one.
     #[must_use]
     pub const fn page(&self) -> Option<RamFrame> {
@@ -104,35 +120,52 @@ impl Pirqs {
 }
 
 impl Line {
-    pub(crate) fn flags(&self) -> u32 {
-        self.0.load(Ordering::Acquire)
+    /// Whether it is one of these.
+    pub(crate) fn has(&self, flags: LineFlags) -> bool {
+        LineFlags::from_bits_truncate(self.0.load(Ordering::Acquire)).intersects(flags)
     }
 
-    pub(crate) fn has(&self, flag: u32) -> bool {
-        self.flags() & flag != 0
+    /// Sets flags. Returns those that there were.
+    pub(crate) fn insert(&self, flags: LineFlags) -> LineFlags {
+        LineFlags::from_bits_truncate(self.0.fetch_or(flags.bits(), Ordering::AcqRel))
+    }
+
+    /// Clears flags. Returns those that there were.
+    pub(crate) fn remove(&self, flags: LineFlags) -> LineFlags {
+        LineFlags::from_bits_truncate(self.0.fetch_and(!flags.bits(), Ordering::AcqRel))
+    }
+
+    /// Notes the port that it is bound to, where there was none.
+    pub(crate) fn bind(&self, port: u32) {
+        self.0.fetch_or(port & PORT, Ordering::AcqRel);
+    }
+
+    /// It is bound to no port any more, and served.
+    pub(crate) fn unbind(&self) {
+        self.0.fetch_and(!(PORT | LineFlags::IN_SERVICE.bits()), Ordering::AcqRel);
     }
 
     /// The port it is bound to.
     #[must_use]
     pub fn port(&self) -> Option<u32> {
-        let port = self.flags() & PORT;
+        let port = self.0.load(Ordering::Acquire) & PORT;
         (port != 0).then_some(port)
     }
 
     /// Whether it can be bound.
     #[must_use]
     pub fn is_mapped(&self) -> bool {
-        self.has(MAPPED)
+        self.has(LineFlags::MAPPED)
     }
 
     /// Whether the guest must say when it has served it (`XENIRQSTAT_needs_eoi`).
     #[must_use]
     pub fn needs_eoi(&self) -> bool {
-        self.has(LEVEL)
+        self.has(LineFlags::LEVEL)
     }
 
     /// Whether nobody has anything to do with the number.
     pub(crate) fn is_free(&self) -> bool {
-        self.flags() & (PORT | MAPPED | RESERVED) == 0
+        self.port().is_none() && !self.has(LineFlags::MAPPED | LineFlags::RESERVED)
     }
 }

@@ -7,7 +7,10 @@ use crate::{
     mem::{Hold, frame_type::Owner},
 };
 use core::sync::atomic::{AtomicU64, Ordering};
-use oxen_abi::{domid::DomId, grant_table as abi};
+use oxen_abi::{
+    domid::DomId,
+    grant_table::{self as abi, GrantFlags},
+};
 
 /// A `GNTST_*` other than okay: why one operation of a batch was not done.
 pub type Status = i16;
@@ -18,29 +21,35 @@ pub type Status = i16;
 pub(crate) struct Shared(pub(crate) u64);
 
 impl Shared {
-    pub(crate) const fn flags(self) -> u16 {
-        self.0 as u16
+    /// Type and flags. Whatever the granter wrote is here; what means nothing is not asked for.
+    #[inline]
+    pub(crate) const fn flags(self) -> GrantFlags {
+        GrantFlags::from_bits_retain(self.0 as u16)
     }
 
+    #[inline]
     pub(crate) const fn domain(self) -> DomId {
         DomId((self.0 >> 16) as u16)
     }
 
     /// The frame that the granter named: a claim, until the frame table has been asked.
+    #[inline]
     pub(crate) const fn frame(self) -> Option<Mfn> {
         Mfn::new(self.0 >> 32)
     }
 
-    pub(crate) const fn with(self, flags: u16) -> Self {
-        Self(self.0 | flags as u64)
+    #[inline]
+    pub(crate) const fn with(self, flags: GrantFlags) -> Self {
+        Self(self.0 | flags.bits() as u64)
     }
 }
 
 /// How an entry is marked that is used so.
-pub(crate) const fn mark_of(access: Access) -> u16 {
+#[inline]
+pub(crate) const fn mark_of(access: Access) -> GrantFlags {
     match access {
-        Access::Read => abi::GTF_READING,
-        Access::Write => abi::GTF_READING | abi::GTF_WRITING,
+        Access::Read => GrantFlags::READING,
+        Access::Write => GrantFlags::IN_USE,
     }
 }
 
@@ -59,13 +68,14 @@ pub(crate) fn mark(
     is_pinned: bool,
     is_mapping: bool,
 ) -> Result<Shared, Status> {
-    let type_mask = abi::GTF_TYPE_MASK | if is_mapping { abi::GTF_SUB_PAGE } else { 0 };
+    let kind = if is_mapping { GrantFlags::TYPE.union(GrantFlags::SUB_PAGE) } else { GrantFlags::TYPE };
     let mark = mark_of(access);
     let mut seen = word.load(Ordering::Acquire);
     for _ in 0..ATTEMPTS {
         let entry = Shared(seen);
-        let is_for_us = entry.flags() & type_mask == abi::GTF_PERMIT_ACCESS && entry.domain() == grantee;
-        if (!is_pinned && !is_for_us) || (access == Access::Write && entry.flags() & abi::GTF_READONLY != 0) {
+        let is_for_us = entry.flags().intersection(kind) == GrantFlags::PERMIT_ACCESS && entry.domain() == grantee;
+        let is_read_only = entry.flags().contains(GrantFlags::READONLY);
+        if (!is_pinned && !is_for_us) || (access == Access::Write && is_read_only) {
             return Err(abi::GNTST_GENERAL_ERROR);
         }
         match word.compare_exchange(seen, entry.with(mark).0, Ordering::AcqRel, Ordering::Acquire) {
@@ -109,18 +119,22 @@ const COUNT: u64 = 0xfff;
 const _: () = assert!(MAX_DOMAINS <= 256);
 
 impl Pins {
+    #[inline]
     pub(crate) const fn new(frame: Mfn, slot: u8) -> Self {
         Self(frame.raw() | (slot as u64) << SLOT_SHIFT)
     }
 
+    #[inline]
     pub(crate) const fn frame(self) -> Option<Mfn> {
         Mfn::new(self.0 & u32::MAX as u64)
     }
 
+    #[inline]
     pub(crate) const fn slot(self) -> u8 {
         (self.0 >> SLOT_SHIFT) as u8
     }
 
+    #[inline]
     pub(crate) const fn count(self, access: Access) -> u64 {
         match access {
             Access::Read => self.0 >> READERS_SHIFT & COUNT,
@@ -128,10 +142,12 @@ impl Pins {
         }
     }
 
+    #[inline]
     pub(crate) const fn in_use(self) -> bool {
         self.0 >> READERS_SHIFT != 0
     }
 
+    #[inline]
     const fn unit(access: Access) -> u64 {
         match access {
             Access::Read => 1 << READERS_SHIFT,
@@ -140,11 +156,13 @@ impl Pins {
     }
 
     /// One more use, unless there are as many as can be counted.
+    #[inline]
     pub(crate) const fn plus(self, access: Access) -> Option<Self> {
         if self.count(access) == COUNT { None } else { Some(Self(self.0 + Self::unit(access))) }
     }
 
     /// One use less; nothing is left of the last.
+    #[inline]
     pub(crate) const fn minus(self, access: Access) -> Self {
         if self.count(access) == 0 {
             return self;
@@ -156,10 +174,10 @@ impl Pins {
     /// The marks that nobody asks for any more after a use of this kind, these being the pins that are left. A mark of
     /// writing that no writer left is the granter's own affair.
     #[inline]
-    pub(crate) const fn stale_marks(self, access: Access) -> u16 {
-        let reading = if self.in_use() { 0 } else { abi::GTF_READING };
+    pub(crate) const fn stale_marks(self, access: Access) -> GrantFlags {
+        let reading = if self.in_use() { GrantFlags::empty() } else { GrantFlags::READING };
         match access {
-            Access::Write if self.count(Access::Write) == 0 => reading | abi::GTF_WRITING,
+            Access::Write if self.count(Access::Write) == 0 => reading.union(GrantFlags::WRITING),
             _ => reading,
         }
     }
@@ -204,13 +222,13 @@ mod tests {
     #[test]
     fn marks_go_with_the_last_who_asked_for_them() {
         let none = Pins::default();
-        let both = abi::GTF_READING | abi::GTF_WRITING;
-        assert_eq!(none.stale_marks(Access::Write), both);
-        assert_eq!(none.stale_marks(Access::Read), abi::GTF_READING);
+        let (nothing, reading, writing) = (GrantFlags::empty(), GrantFlags::READING, GrantFlags::WRITING);
+        assert_eq!(none.stale_marks(Access::Write), reading | writing);
+        assert_eq!(none.stale_marks(Access::Read), reading);
         let reader = Pins::new(Mfn::new(5).unwrap(), 9).plus(Access::Read).unwrap();
-        assert_eq!((reader.stale_marks(Access::Read), reader.stale_marks(Access::Write)), (0, abi::GTF_WRITING));
+        assert_eq!((reader.stale_marks(Access::Read), reader.stale_marks(Access::Write)), (nothing, writing));
         let writer = reader.plus(Access::Write).unwrap();
-        assert_eq!((writer.stale_marks(Access::Read), writer.stale_marks(Access::Write)), (0, 0));
+        assert_eq!((writer.stale_marks(Access::Read), writer.stale_marks(Access::Write)), (nothing, nothing));
     }
 
     #[test]

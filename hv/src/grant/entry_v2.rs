@@ -8,7 +8,10 @@
 use super::entry::{Access, Shared, Status, mark_of};
 use crate::addr::{Mfn, PAGE_BYTES};
 use core::sync::atomic::{AtomicU64, Ordering, fence};
-use oxen_abi::{domid::DomId, grant_table as abi};
+use oxen_abi::{
+    domid::DomId,
+    grant_table::{self as abi, GrantFlags},
+};
 
 /// The bytes of a page that may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +35,7 @@ impl Extent {
 impl Shared {
     /// The part of the page that is offered.
     pub(crate) const fn extent(self) -> Extent {
-        if self.flags() & abi::GTF_SUB_PAGE == 0 {
+        if !self.flags().contains(GrantFlags::SUB_PAGE) {
             return Extent::WHOLE;
         }
         Extent { first: (self.0 >> 32) as u16, bytes: (self.0 >> 48) as u16 }
@@ -40,10 +43,10 @@ impl Shared {
 
     /// Whose offer is passed on.
     pub(crate) const fn passed_from(self) -> Option<DomId> {
-        if self.flags() & abi::GTF_TYPE_MASK != abi::GTF_TRANSITIVE {
-            return None;
+        match self.flags().intersection(GrantFlags::TYPE) {
+            GrantFlags::TRANSITIVE => Some(DomId((self.0 >> 32) as u16)),
+            _ => None,
         }
-        Some(DomId((self.0 >> 32) as u16))
     }
 }
 
@@ -72,21 +75,21 @@ impl EntryV2<'_> {
     }
 
     /// The status word.
-    pub(crate) fn status(&self) -> abi::GrantStatus {
-        (self.status.load(Ordering::Acquire) >> self.shift) as abi::GrantStatus
+    pub(crate) fn status(&self) -> GrantFlags {
+        GrantFlags::from_bits_retain((self.status.load(Ordering::Acquire) >> self.shift) as abi::GrantStatus)
     }
 
-    pub(crate) fn set_status(&self, flags: u16) {
-        self.status.fetch_or(u64::from(flags) << self.shift, Ordering::SeqCst);
+    pub(crate) fn set_status(&self, marks: GrantFlags) {
+        self.status.fetch_or(u64::from(marks.bits()) << self.shift, Ordering::SeqCst);
     }
 
-    pub(crate) fn clear_status(&self, flags: u16) {
-        self.status.fetch_and(!(u64::from(flags) << self.shift), Ordering::AcqRel);
+    pub(crate) fn clear_status(&self, marks: GrantFlags) {
+        self.status.fetch_and(!(u64::from(marks.bits()) << self.shift), Ordering::AcqRel);
     }
 
     /// Exchanges the status words of two entries, bit by bit where they differ, so that neighbours stay as they are.
     pub(crate) fn exchange_status(&self, other: &Self) {
-        let differs = u64::from(self.status() ^ other.status());
+        let differs = u64::from((self.status() ^ other.status()).bits());
         self.status.fetch_xor(differs << self.shift, Ordering::AcqRel);
         other.status.fetch_xor(differs << other.shift, Ordering::AcqRel);
     }
@@ -102,7 +105,7 @@ impl EntryV2<'_> {
         self.set_status(mark_of(taker.access));
         fence(Ordering::SeqCst);
         self.judge(taker).inspect_err(|_| {
-            self.clear_status(if taker.is_pinned { abi::GTF_WRITING } else { abi::GTF_READING | abi::GTF_WRITING });
+            self.clear_status(if taker.is_pinned { GrantFlags::WRITING } else { GrantFlags::IN_USE });
         })
     }
 
@@ -110,10 +113,14 @@ impl EntryV2<'_> {
     fn judge(&self, taker: Taker) -> Result<Shared, Status> {
         let entry = Shared(self.head.load(Ordering::SeqCst));
         let flags = entry.flags();
-        let kind = flags & (abi::GTF_TYPE_MASK | if taker.is_mapping { abi::GTF_SUB_PAGE } else { 0 });
-        let is_offer = kind == abi::GTF_PERMIT_ACCESS || (!taker.is_mapping && kind == abi::GTF_TRANSITIVE);
+        let is_part = taker.is_mapping && flags.contains(GrantFlags::SUB_PAGE);
+        let is_offer = match flags.intersection(GrantFlags::TYPE) {
+            GrantFlags::PERMIT_ACCESS => !is_part,
+            GrantFlags::TRANSITIVE => !taker.is_mapping,
+            _ => false,
+        };
         let is_for_us = taker.is_pinned || (is_offer && entry.domain() == taker.grantee);
-        let is_enough = taker.access == Access::Read || flags & abi::GTF_READONLY == 0;
+        let is_enough = taker.access == Access::Read || !flags.contains(GrantFlags::READONLY);
         if is_for_us && is_enough { Ok(entry) } else { Err(abi::GNTST_GENERAL_ERROR) }
     }
 }
@@ -157,10 +164,10 @@ mod tests {
         let words = Words::new(FOR_D1, 0x77);
         let entry = words.entry();
         assert_eq!(entry.mark(taker(2, Access::Read, false, true)), Err(abi::GNTST_GENERAL_ERROR));
-        assert_eq!(entry.status(), 0);
+        assert_eq!(entry.status(), GrantFlags::empty());
         assert_eq!(entry.mark(taker(1, Access::Write, false, true)), Ok(Shared(FOR_D1)));
-        assert_eq!((entry.status(), entry.frame()), (abi::GTF_READING | abi::GTF_WRITING, Mfn::new(0x77)));
-        entry.clear_status(abi::GTF_READING | abi::GTF_WRITING);
+        assert_eq!((entry.status(), entry.frame()), (GrantFlags::IN_USE, Mfn::new(0x77)));
+        entry.clear_status(GrantFlags::IN_USE);
         assert_eq!(words.0.map(AtomicU64::into_inner), [FOR_D1, 0x77, 0xffff_0000_ffff_ffff]);
     }
 
@@ -188,7 +195,7 @@ mod tests {
         let words = Words::new(FOR_D1 | u64::from(abi::GTF_READONLY), 0x77);
         for is_pinned in [false, true] {
             assert!(words.entry().mark(taker(1, Access::Write, is_pinned, true)).is_err());
-            assert_eq!(words.entry().status(), 0);
+            assert_eq!(words.entry().status(), GrantFlags::empty());
         }
     }
 
@@ -202,16 +209,16 @@ mod tests {
             assert!(entry.judge(taker).is_ok());
             // Here the granter withdraws, and finds no mark: the page is its own again.
             entry.head.store(head, Ordering::SeqCst);
-            assert_eq!(entry.status(), 0);
+            assert_eq!(entry.status(), GrantFlags::empty());
             assert_eq!(entry.confirm(taker), Err(abi::GNTST_GENERAL_ERROR));
-            assert_eq!(entry.status(), 0);
+            assert_eq!(entry.status(), GrantFlags::empty());
         }
         // Who reads already goes on reading, if it may no longer write.
         let words = Words::new(FOR_D1 | u64::from(abi::GTF_READONLY), 0x77);
         let entry = words.entry();
-        entry.set_status(abi::GTF_READING);
+        entry.set_status(GrantFlags::READING);
         assert!(entry.confirm(Taker { is_pinned: true, ..taker }).is_err());
-        assert_eq!(entry.status(), abi::GTF_READING);
+        assert_eq!(entry.status(), GrantFlags::READING);
     }
 
     #[test]

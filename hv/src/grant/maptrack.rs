@@ -7,7 +7,7 @@ use crate::{
     heap::{self, Reserve},
 };
 use alloc::boxed::Box;
-use oxen_abi::{errno::Errno, grant_table as abi};
+use oxen_abi::{errno::Errno, grant_table::MapFlags};
 
 /// One mapping: frame 0..32, the granter's slot 32..40, the reference 40..55, flags 56..61. A handle that is not in use
 /// holds the next such handle.
@@ -18,59 +18,70 @@ const SLOT_SHIFT: u32 = 32;
 const REF_SHIFT: u32 = 40;
 const REF: u64 = 0x7fff;
 const FLAGS_SHIFT: u32 = 56;
-const FLAGS: u64 = 0x1f;
+const FLAGS: u64 = MapFlags::GUEST_AVAIL.complement().bits() as u64;
+const _: () = assert!(FLAGS == 0x1f);
 /// Somebody is making or ending the mapping.
 const BUSY: u64 = 1 << 62;
 const FREE: u64 = 1 << 63;
 const NIL: u32 = u32::MAX;
 
 impl Track {
-    pub(crate) const fn new(frame: Mfn, slot: u8, reference: u32, flags: u32) -> Self {
+    #[inline]
+    pub(crate) const fn new(frame: Mfn, slot: u8, reference: u32, flags: MapFlags) -> Self {
         Self(
             frame.raw()
                 | (slot as u64) << SLOT_SHIFT
                 | (reference as u64 & REF) << REF_SHIFT
-                | (flags as u64 & FLAGS) << FLAGS_SHIFT,
+                | (flags.bits() as u64 & FLAGS) << FLAGS_SHIFT,
         )
     }
 
+    #[inline]
     pub(crate) const fn frame(self) -> Option<Mfn> {
         Mfn::new(self.0 & u32::MAX as u64)
     }
 
+    #[inline]
     pub(crate) const fn slot(self) -> u8 {
         (self.0 >> SLOT_SHIFT) as u8
     }
 
+    #[inline]
     pub(crate) const fn reference(self) -> u32 {
         (self.0 >> REF_SHIFT & REF) as u32
     }
 
-    /// `GNTMAP_device_map`, `host_map`, `readonly`, `application_map`, `contains_pte`, as far as they still hold.
-    pub(crate) const fn flags(self) -> u32 {
-        (self.0 >> FLAGS_SHIFT & FLAGS) as u32
+    /// How the frame is mapped, as far as it still is; the guest's own bits of the entry are not kept.
+    #[inline]
+    pub(crate) const fn flags(self) -> MapFlags {
+        MapFlags::from_bits_retain((self.0 >> FLAGS_SHIFT & FLAGS) as u32)
     }
 
+    #[inline]
     pub(crate) const fn access(self) -> Access {
-        if self.flags() & abi::GNTMAP_READONLY != 0 { Access::Read } else { Access::Write }
+        if self.flags().contains(MapFlags::READONLY) { Access::Read } else { Access::Write }
     }
 
+    #[inline]
     pub(crate) const fn is_busy(self) -> bool {
         self.0 & BUSY != 0
     }
 
+    #[inline]
     pub(crate) const fn busy(self, is_busy: bool) -> Self {
         Self(if is_busy { self.0 | BUSY } else { self.0 & !BUSY })
     }
 
     /// The mapping without these of its flags.
-    pub(crate) const fn without(self, flags: u32) -> Self {
-        Self(self.0 & !((flags as u64 & FLAGS) << FLAGS_SHIFT))
+    #[inline]
+    pub(crate) const fn without(self, flags: MapFlags) -> Self {
+        Self(self.0 & !((flags.bits() as u64 & FLAGS) << FLAGS_SHIFT))
     }
 
     /// Whether the frame is still mapped, for the processor or for devices.
+    #[inline]
     pub(crate) const fn is_mapped(self) -> bool {
-        self.flags() & (abi::GNTMAP_HOST_MAP | abi::GNTMAP_DEVICE_MAP) != 0
+        self.flags().intersects(MapFlags::HOST_MAP.union(MapFlags::DEVICE_MAP))
     }
 }
 
@@ -204,7 +215,7 @@ mod tests {
     #[test]
     fn a_limit_counts_frames_as_the_interface_does() {
         let mut handles = Maptrack::new(1);
-        let track = Track::new(Mfn::new(7).unwrap(), 1, 0, abi::GNTMAP_HOST_MAP);
+        let track = Track::new(Mfn::new(7).unwrap(), 1, 0, MapFlags::HOST_MAP);
         for _ in 0..256 {
             let handle = handles.free_handle(&Plenty).unwrap();
             handles.open(handle, track);
@@ -217,7 +228,7 @@ mod tests {
     #[test]
     fn the_last_handles_retire_first_in_use_or_not() {
         let mut handles = Maptrack::new(1);
-        let track = Track::new(Mfn::new(7).unwrap(), 1, 0, abi::GNTMAP_HOST_MAP);
+        let track = Track::new(Mfn::new(7).unwrap(), 1, 0, MapFlags::HOST_MAP);
         for _ in 0..3 {
             let handle = handles.free_handle(&Plenty).unwrap();
             handles.open(handle, track);
@@ -232,7 +243,7 @@ mod tests {
     #[test]
     fn handles_are_given_out_once_and_again_after_they_came_back() {
         let mut handles = Maptrack { limit: 600, ..Maptrack::default() };
-        let track = Track::new(Mfn::new(7).unwrap(), 255, 0x7fff, abi::GNTMAP_HOST_MAP | abi::GNTMAP_CONTAINS_PTE);
+        let track = Track::new(Mfn::new(7).unwrap(), 255, 0x7fff, MapFlags::HOST_MAP | MapFlags::CONTAINS_PTE);
         for expected in 0..600 {
             let handle = handles.free_handle(&Plenty).unwrap();
             assert_eq!(handle, expected);

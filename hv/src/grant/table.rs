@@ -15,7 +15,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use heapless::Vec;
 use oxen_abi::{
     errno::Errno,
-    grant_table::{GrantEntryV1, GrantEntryV2, GrantStatus},
+    grant_table::{GrantEntryV1, GrantEntryV2, GrantFlags, GrantStatus},
 };
 
 /// Entries of version 1 in a frame: each is a word.
@@ -151,20 +151,20 @@ impl Table {
     #[inline]
     pub(crate) fn unmark(&self, memory: &impl Ram, reference: u32, left: Pins, access: Access) {
         let stale = left.stale_marks(access);
-        if stale == 0 {
+        if stale.is_empty() {
             return;
         }
         if reference >= self.v1_entries {
             return self.unmark_v2(memory, reference, stale);
         }
         if let Some(word) = self.word(memory, reference) {
-            word.fetch_and(!u64::from(stale), Ordering::AcqRel);
+            word.fetch_and(!u64::from(stale.bits()), Ordering::AcqRel);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn unmark_v2(&self, memory: &impl Ram, reference: u32, stale: u16) {
+    fn unmark_v2(&self, memory: &impl Ram, reference: u32, stale: GrantFlags) {
         if let Some(entry) = self.entry_v2(memory, reference) {
             entry.clear_status(stale);
         }

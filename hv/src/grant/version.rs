@@ -9,10 +9,7 @@ use core::sync::atomic::Ordering;
 use heapless::Vec;
 use oxen_abi::{
     errno::Errno,
-    grant_table::{
-        GNTTAB_NR_RESERVED_ENTRIES, GTF_INVALID, GTF_PERMIT_ACCESS, GTF_READING, GTF_TRANSITIVE, GTF_TYPE_MASK,
-        GTF_WRITING,
-    },
+    grant_table::{GNTTAB_NR_RESERVED_ENTRIES, GTF_INVALID, GrantFlags},
 };
 
 /// The greatest version that there is.
@@ -31,10 +28,10 @@ impl Table {
         self.begin(&memory.machine, Some(status));
         for (reference, old) in (0..).zip(kept) {
             let Some(entry) = self.entry_v2(&memory.machine, reference) else { continue };
-            let marks = GTF_READING | GTF_WRITING;
+            let marks = GrantFlags::IN_USE;
             entry.body.store(old.0 >> 32, Ordering::Relaxed);
-            entry.set_status(old.flags() & marks);
-            entry.head.store(old.0 & PREFIX & !u64::from(marks), Ordering::Release);
+            entry.set_status(old.flags().intersection(marks));
+            entry.head.store(old.0 & PREFIX & !u64::from(marks.bits()), Ordering::Release);
         }
         Ok(())
     }
@@ -81,11 +78,11 @@ impl Table {
             let Some(entry) = self.entry_v2(memory, reference) else { continue };
             let head = Shared(entry.head.load(Ordering::Acquire));
             let body = entry.body.load(Ordering::Acquire);
-            match head.flags() & GTF_TYPE_MASK {
-                GTF_PERMIT_ACCESS if body >> 32 == 0 => {
+            match head.flags().intersection(GrantFlags::TYPE) {
+                GrantFlags::PERMIT_ACCESS if body >> 32 == 0 => {
                     *kept = Shared(head.0 & PREFIX | body << 32).with(entry.status());
                 }
-                GTF_PERMIT_ACCESS | GTF_TRANSITIVE => return Err(Errno::Range),
+                GrantFlags::PERMIT_ACCESS | GrantFlags::TRANSITIVE => return Err(Errno::Range),
                 _ => {}
             }
         }

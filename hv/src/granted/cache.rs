@@ -8,7 +8,10 @@ use crate::{
     machine::Machine,
     reply::Stop,
 };
-use oxen_abi::{errno::Errno, grant_table as abi};
+use oxen_abi::{
+    errno::Errno,
+    grant_table::{CacheFlags, GnttabCacheFlush},
+};
 
 /// Entries of a table that are looked at between two looks for something more urgent: as many as a step of the
 /// continuation that the ABI keeps in the command's upper bits.
@@ -24,13 +27,13 @@ impl<M: Machine> Caller<'_, M> {
     /// has not granted to the caller; `OpNotSupp` for dropping what was written, and for a page by its reference;
     /// `Perm` for a page that is no domain's; `IlSeq` where nothing is asked for, but from another entry than the first
     /// on. `Unfinished` with `first` moved on, below which no entry grants the page to the caller: call again.
-    pub fn flush_granted_cache(&self, op: &abi::GnttabCacheFlush, first: &mut u32) -> Result<(), Stop> {
-        let known = abi::GNTTAB_CACHE_CLEAN | abi::GNTTAB_CACHE_INVAL;
+    pub fn flush_granted_cache(&self, op: &GnttabCacheFlush, first: &mut u32) -> Result<(), Stop> {
+        let wanted = CacheFlags::from_bits(op.op).ok_or(Errno::Inval)?;
         let end = usize::from(op.offset) + usize::from(op.length);
-        if usize::from(op.offset) >= PAGE_BYTES || end > PAGE_BYTES || op.op & !known != 0 {
+        if usize::from(op.offset) >= PAGE_BYTES || end > PAGE_BYTES || wanted.contains(CacheFlags::SOURCE_GREF) {
             return Err(Errno::Inval.into());
         }
-        if op.length == 0 || op.op == 0 {
+        if op.length == 0 || wanted.is_empty() {
             return if *first == 0 { Ok(()) } else { Err(Errno::IlSeq.into()) };
         }
         let frames = &self.hv.memory.frames;
@@ -42,7 +45,7 @@ impl<M: Machine> Caller<'_, M> {
         if owner.id != self.domain.id {
             check_granted(&owner, self.domain, frame, first)?;
         }
-        if op.op == abi::GNTTAB_CACHE_INVAL { Err(Errno::OpNotSupp.into()) } else { Ok(()) }
+        if wanted == CacheFlags::INVAL { Err(Errno::OpNotSupp.into()) } else { Ok(()) }
     }
 }
 
@@ -50,7 +53,7 @@ impl<M: Machine> Caller<'_, M> {
 fn check_granted(granter: &Domain, grantee: &Domain, frame: Mfn, first: &mut u32) -> Result<(), Stop> {
     let grants = granter.grants.lock();
     let end = first.saturating_add(STEP);
-    let slot = entry::slot(grantee.owner);
+    let slot = entry::slot(grantee.owner());
     let mut row = grants.table.pinned(*first..end);
     if row.any(|(_, pins)| Some(pins.slot()) == slot && pins.frame() == Some(frame)) {
         return Ok(());

@@ -18,7 +18,7 @@ use crate::{
 use alloc::sync::Arc;
 use oxen_abi::{
     domid::DomId,
-    grant_table::{self as abi, GnttabCopy, GnttabCopyPtr},
+    grant_table::{self as abi, CopyFlags, GnttabCopy, GnttabCopyPtr},
 };
 
 impl<M: Machine> Caller<'_, M> {
@@ -34,7 +34,8 @@ impl<M: Machine> Caller<'_, M> {
 
     #[inline]
     fn copy_one_grant(&self, sources: &mut Peer, dests: &mut Peer, op: &GnttabCopy) -> Result<(), Status> {
-        let by_ref = [abi::GNTCOPY_SOURCE_GREF, abi::GNTCOPY_DEST_GREF].map(|flag| op.flags & flag != 0);
+        let flags = CopyFlags::from_bits_retain(op.flags);
+        let by_ref = [CopyFlags::SOURCE_GREF, CopyFlags::DEST_GREF].map(|flag| flags.contains(flag));
         let from = self.copy_owner(sources, &op.source, by_ref[0])?;
         let to = self.copy_owner(dests, &op.dest, by_ref[1])?;
         // The tables stay locked until the copy is done.
@@ -102,11 +103,11 @@ impl<'a> End<'a> {
     ) -> Result<Self, Status> {
         let hv = caller.hv;
         if by_reference {
-            let claim = table.claim(&hv.memory, owner.owner, caller.domain.party(), end.u as u32, access, false)?;
+            let claim = table.claim(&hv.memory, owner.owner(), caller.domain.party(), end.u as u32, access, false)?;
             return Ok(Self { held: claim.held, access, pinned: Some(claim.reference) });
         }
         let frame = Mfn::new(end.u).ok_or(abi::GNTST_BAD_PAGE)?;
-        let held = hv.memory.hold_as(frame, owner.owner, access.hold()).map_err(refusal)?;
+        let held = hv.memory.hold_as(frame, owner.owner(), access.hold()).map_err(refusal)?;
         Ok(Self { held, access, pinned: None })
     }
 

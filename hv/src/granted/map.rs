@@ -23,12 +23,18 @@ use crate::{
     reply::Stop,
 };
 use heapless::Vec;
-use oxen_abi::grant_table::{self as abi, GnttabMapGrantRef};
+use oxen_abi::grant_table::{self as abi, GnttabMapGrantRef, MapFlags};
 
 /// Requests in a row at most.
 pub const ROW: usize = 16;
 /// Both ways in which a frame can be mapped.
-const PARTS: u32 = abi::GNTMAP_HOST_MAP | abi::GNTMAP_DEVICE_MAP;
+const PARTS: MapFlags = MapFlags::HOST_MAP.union(MapFlags::DEVICE_MAP);
+
+/// How a request wants its frame mapped. Bits that mean nothing are left unread.
+#[inline]
+const fn flags_of(op: &GnttabMapGrantRef) -> MapFlags {
+    MapFlags::from_bits_retain(op.flags)
+}
 
 impl<M: Machine> Caller<'_, M> {
     /// Maps granted frames (`GNTTABOP_map_grant_ref`), fills in statuses, handles and bus addresses. Returns how many
@@ -41,7 +47,8 @@ impl<M: Machine> Caller<'_, M> {
             let Ok(mut editor) = Editor::open(&self.hv.memory, &self.domain.memory) else { break };
             let id = first.dom;
             let Some(granter) = self.hv.domains.get(id) else {
-                first.status = if first.flags & PARTS == 0 { abi::GNTST_BAD_GNTREF } else { abi::GNTST_BAD_DOMAIN };
+                let is_nothing = !flags_of(first).intersects(PARTS);
+                first.status = if is_nothing { abi::GNTST_BAD_GNTREF } else { abi::GNTST_BAD_DOMAIN };
                 rest = rest.get_mut(1..).unwrap_or_default();
                 continue;
             };
@@ -68,18 +75,18 @@ impl<M: Machine> Caller<'_, M> {
         op: &mut GnttabMapGrantRef,
     ) -> Result<(), Status> {
         let hv = self.hv;
-        if op.flags & PARTS == 0 {
+        if !flags_of(op).intersects(PARTS) {
             return Err(abi::GNTST_BAD_GNTREF);
         }
-        let slot = entry::slot(granter.owner).ok_or(abi::GNTST_GENERAL_ERROR)?;
+        let slot = entry::slot(granter.owner()).ok_or(abi::GNTST_GENERAL_ERROR)?;
         let handle = maptrack.free_handle(hv.machine()).map_err(|_| abi::GNTST_NO_SPACE)?;
-        let access = if op.flags & abi::GNTMAP_READONLY != 0 { Access::Read } else { Access::Write };
-        let claim = table.claim(&hv.memory, granter.owner, self.domain.party(), op.r#ref, access, true)?;
-        if op.flags & abi::GNTMAP_HOST_MAP != 0 {
-            let mapped = self.place_of_grant(op.flags, op.host_addr).and_then(|at| {
-                let flags = entry_flags(op.flags);
+        let access = if flags_of(op).contains(MapFlags::READONLY) { Access::Read } else { Access::Write };
+        let claim = table.claim(&hv.memory, granter.owner(), self.domain.party(), op.r#ref, access, true)?;
+        if flags_of(op).contains(MapFlags::HOST_MAP) {
+            let mapped = self.place_of_grant(flags_of(op), op.host_addr).and_then(|at| {
+                let flags = entry_flags(flags_of(op));
                 editor
-                    .map_grant(at, claim.held.frame().mfn(), granter.owner, flags)
+                    .map_grant(at, claim.held.frame().mfn(), granter.owner(), flags)
                     .map_err(|_| abi::GNTST_GENERAL_ERROR)
             });
             if let Err(status) = mapped {
@@ -88,10 +95,10 @@ impl<M: Machine> Caller<'_, M> {
             }
         } else if access == Access::Write {
             // No entry shows what a device may write to.
-            hv.memory.mark_lent(granter.owner, claim.held.frame().mfn());
+            hv.memory.mark_lent(granter.owner(), claim.held.frame().mfn());
         }
         let frame = claim.held.into_entry().mfn();
-        maptrack.open(handle, Track::new(frame, slot, op.r#ref, op.flags));
+        maptrack.open(handle, Track::new(frame, slot, op.r#ref, flags_of(op)));
         op.handle = handle;
         op.dev_bus_addr = frame.address().as_u64();
         Ok(())
@@ -99,8 +106,8 @@ impl<M: Machine> Caller<'_, M> {
 
     /// Where a request wants its mapping.
     #[inline]
-    fn place_of_grant(&self, flags: u32, address: u64) -> Result<At, Status> {
-        if flags & abi::GNTMAP_CONTAINS_PTE != 0 {
+    fn place_of_grant(&self, flags: MapFlags, address: u64) -> Result<At, Status> {
+        if flags.contains(MapFlags::CONTAINS_PTE) {
             return Ok(At::Entry(MachineAddr::new(address)));
         }
         self.state.kernel_root.map(|root| At::Address(root, GuestAddr::new(address))).ok_or(abi::GNTST_GENERAL_ERROR)
@@ -149,7 +156,7 @@ impl<M: Machine> Caller<'_, M> {
         }
         drop((own, editor));
         if needs_flush {
-            self.hv.memory.flush_cpus(self.hv.memory.frames.tlb.cpus_of(self.domain.owner));
+            self.hv.memory.flush_cpus(self.hv.memory.frames.tlb.cpus_of(self.domain.owner()));
         }
         self.hv.finish_unmaps(self.domain, &ended);
         count
@@ -165,11 +172,14 @@ impl<M: Machine> Caller<'_, M> {
     ) -> Result<Track, Status> {
         let track = maptrack.get(op.handle).filter(|track| !track.is_busy()).ok_or(abi::GNTST_BAD_HANDLE)?;
         let frame = track.frame().ok_or(abi::GNTST_GENERAL_ERROR)?;
-        let mut parts = if op.dev_bus_addr == 0 { 0 } else { track.flags() & abi::GNTMAP_DEVICE_MAP };
-        if parts != 0 && frame.address().as_u64() != op.dev_bus_addr {
+        let mut parts = MapFlags::empty();
+        if op.dev_bus_addr != 0 {
+            parts = track.flags().intersection(MapFlags::DEVICE_MAP);
+        }
+        if !parts.is_empty() && frame.address().as_u64() != op.dev_bus_addr {
             return Err(abi::GNTST_BAD_DEV_ADDR);
         }
-        if op.host_addr != 0 && track.flags() & abi::GNTMAP_HOST_MAP != 0 {
+        if op.host_addr != 0 && track.flags().contains(MapFlags::HOST_MAP) {
             let is_writable = track.access() == Access::Write;
             let outcome = match (self.place_of_grant(track.flags(), op.host_addr)?, op.new_addr) {
                 (at, 0) => editor.unmap_grant(at, frame, is_writable),
@@ -179,7 +189,7 @@ impl<M: Machine> Caller<'_, M> {
                 (At::Entry(_), _) => return Err(abi::GNTST_GENERAL_ERROR),
             };
             outcome.map_err(|_| abi::GNTST_GENERAL_ERROR)?;
-            parts |= abi::GNTMAP_HOST_MAP;
+            parts |= MapFlags::HOST_MAP;
         }
         let left = track.without(parts);
         maptrack.set(op.handle, left.busy(true));

@@ -45,7 +45,7 @@ impl<M: Machine> Hypervisor<M> {
     /// `Inval` beyond the table's limit, `NoMem` for the frame.
     pub fn grant_table_frame(&self, domain: &Domain, index: u32) -> Result<RamFrame, Errno> {
         let mut grants = domain.grants.lock();
-        grants.table.grow(&self.memory, domain.owner, index as usize + 1)?;
+        grants.table.grow(&self.memory, domain.owner(), index as usize + 1)?;
         grants.table.frames.get(index as usize).copied().ok_or(Errno::Inval)
     }
 
@@ -59,7 +59,7 @@ impl<M: Machine> Hypervisor<M> {
         let table = &mut grants.table;
         let index = index as usize;
         if table.status.is_some() && index >= table.status_frames().len() {
-            table.grow(&self.memory, domain.owner, (index + 1) * FRAMES_PER_STATUS)?;
+            table.grow(&self.memory, domain.owner(), (index + 1) * FRAMES_PER_STATUS)?;
         }
         table.status_frames().get(index).copied().ok_or(Errno::Inval)
     }
@@ -69,7 +69,7 @@ impl<M: Machine> Hypervisor<M> {
     /// # Errors
     /// As `table_frame`.
     pub fn grow_grant_table(&self, domain: &Domain, count: u32) -> Result<(), Errno> {
-        domain.grants.lock().table.grow(&self.memory, domain.owner, count as usize)
+        domain.grants.lock().table.grow(&self.memory, domain.owner(), count as usize)
     }
 
     /// Makes a domain's table one of this version: empty, but for the reserved entries. Answers which version is in
@@ -90,8 +90,8 @@ impl<M: Machine> Hypervisor<M> {
             _ if wanted == table.version() => Ok(()),
             _ if table.is_closed() => Err(Errno::Inval),
             _ if table.pinned(GNTTAB_NR_RESERVED_ENTRIES..u32::MAX).next().is_some() => Err(Errno::Busy),
-            1 => table.become_v1(&self.memory, domain.owner),
-            _ => table.become_v2(&self.memory, domain.owner),
+            1 => table.become_v1(&self.memory, domain.owner()),
+            _ => table.become_v2(&self.memory, domain.owner()),
         };
         (outcome, table.version())
     }

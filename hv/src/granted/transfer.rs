@@ -10,7 +10,7 @@ use crate::{
     mem::editor::Editor,
 };
 use core::sync::atomic::{AtomicU64, Ordering};
-use oxen_abi::grant_table::{self as abi, GnttabTransfer};
+use oxen_abi::grant_table::{self as abi, GnttabTransfer, GrantFlags};
 
 impl<M: Machine> Caller<'_, M> {
     /// Gives frames away, and fills in statuses. Returns how many of the requests it got to before something more
@@ -45,13 +45,13 @@ impl<M: Machine> Caller<'_, M> {
         };
         commit(head, self.domain)?;
         if editor.hand_over(frame, &receiver.memory).is_err() {
-            head.fetch_and(!u64::from(abi::GTF_TRANSFER_COMMITTED), Ordering::AcqRel);
+            head.fetch_and(!u64::from(GrantFlags::TRANSFER_COMMITTED.bits()), Ordering::AcqRel);
             return Err(abi::GNTST_GENERAL_ERROR);
         }
         match v2 {
             Some(entry) => {
                 entry.body.store(frame.raw(), Ordering::Release);
-                head.fetch_or(abi::GTF_TRANSFER_COMPLETED.into(), Ordering::AcqRel);
+                head.fetch_or(GrantFlags::TRANSFER_COMPLETED.bits().into(), Ordering::AcqRel);
             }
             None => complete(head, frame),
         }
@@ -61,7 +61,7 @@ impl<M: Machine> Caller<'_, M> {
     /// Whether the frame is in the caller's reservation and nobody refers to it otherwise.
     fn is_loose(&self, frame: Mfn) -> bool {
         let state = self.hv.memory.frames.state(frame);
-        state.owner() == self.domain.owner && state.is_loose()
+        state.owner() == self.domain.owner() && state.is_loose()
     }
 }
 
@@ -71,10 +71,10 @@ fn commit(word: &AtomicU64, giver: &Domain) -> Result<(), Status> {
     let mut seen = word.load(Ordering::Acquire);
     for _ in 0..ATTEMPTS {
         let entry = Shared(seen);
-        if entry.flags() != abi::GTF_ACCEPT_TRANSFER || entry.domain() != giver.id {
+        if entry.flags() != GrantFlags::ACCEPT_TRANSFER || entry.domain() != giver.id {
             return Err(abi::GNTST_GENERAL_ERROR);
         }
-        let committed = entry.with(abi::GTF_TRANSFER_COMMITTED);
+        let committed = entry.with(GrantFlags::TRANSFER_COMMITTED);
         match word.compare_exchange(seen, committed.0, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => return Ok(()),
             Err(now) => seen = now,
@@ -86,6 +86,6 @@ fn commit(word: &AtomicU64, giver: &Domain) -> Result<(), Status> {
 /// Tells the receiver which frame it is, in the one word of version 1. What else it wrote into the entry meanwhile is
 /// its own affair.
 fn complete(word: &AtomicU64, frame: Mfn) {
-    let low = word.load(Ordering::Acquire) & u64::from(u32::MAX);
-    word.store(low | frame.raw() << 32 | u64::from(abi::GTF_TRANSFER_COMPLETED), Ordering::Release);
+    let low = Shared(word.load(Ordering::Acquire) & u64::from(u32::MAX)).with(GrantFlags::TRANSFER_COMPLETED);
+    word.store(low.0 | frame.raw() << 32, Ordering::Release);
 }

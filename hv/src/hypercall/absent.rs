@@ -44,7 +44,7 @@ impl<M: Machine> Caller<'_, M> {
         let XenoprofOp { command } = (&*args).into();
         Err(match command {
             _ if command > LAST => Errno::Inval,
-            INIT if self.domain.is_privileged => Errno::NoDev,
+            INIT if self.domain.is_privileged() => Errno::NoDev,
             _ => Errno::Perm,
         }
         .into())

@@ -14,8 +14,8 @@ use crate::{
 };
 use oxen_abi::errno::Errno;
 
-/// Whether there has been so much work that it is time for what else waits.
-pub(super) type IsEnough = bool;
+/// Whether what may be done at once is spent ([`Budget`](crate::mem::editor::Budget)).
+pub(super) type IsSpent = bool;
 
 /// Operation, result, six arguments.
 type EntryPlace = GuestWords<8>;
@@ -87,13 +87,13 @@ pub(super) struct Progress<const N: usize> {
 }
 
 impl<M: Machine> Hypervisor<M> {
-    /// Does the updates of a list, one after the other, until one is refused or `act` says that there has been enough
-    /// work. Call [`Self::answer_updates`] when what they needed has been let go.
+    /// Does the updates of a list, one after the other, until one is refused or what `act` may do at once is
+    /// spent. Call [`Self::answer_updates`] when what they needed has been let go.
     #[inline(always)]
     pub(super) fn do_updates<const N: usize>(
         &self,
         list: GuestRecords<N>,
-        mut act: impl FnMut([u64; N]) -> Result<IsEnough, Stop>,
+        mut act: impl FnMut([u64; N]) -> Result<IsSpent, Stop>,
     ) -> Progress<N> {
         let mut left = list;
         let outcome = loop {
@@ -103,9 +103,9 @@ impl<M: Machine> Hypervisor<M> {
                 Err(_) => Err(Errno::Fault.into()),
             };
             match acted {
-                Ok(is_enough) => {
+                Ok(is_spent) => {
                     left = rest;
-                    if is_enough && left.count() != 0 {
+                    if is_spent && left.count() != 0 {
                         break Err(Stop::Unfinished);
                     }
                 }

@@ -27,7 +27,7 @@ impl<M: Machine> Caller<'_, M> {
         let request = ConsoleIo::from(&*args);
         let may_write =
             request.command == Ok(ConsoleCommand::Write) && self.hv.console.guests_may_write.load(Ordering::Relaxed);
-        if !self.domain.is_privileged && !may_write {
+        if !self.domain.is_privileged() && !may_write {
             return Err(Errno::Perm.into());
         }
         match request.command? {
@@ -49,7 +49,7 @@ impl<M: Machine> Caller<'_, M> {
             let bytes = chunk.get_mut(..index(rest.count).min(CHUNK)).unwrap_or_default();
             let part = text.part(done.into(), long(bytes.len())).ok_or(Errno::Fault)?;
             hv.machine().read_guest(part, bytes).map_err(|_| Errno::Fault)?;
-            if self.domain.is_privileged {
+            if self.domain.is_privileged() {
                 hv.console.write_raw(hv.machine(), bytes);
             } else {
                 hv.console.write_guest(hv.machine(), self.domain.id, &self.domain.console_line, bytes);

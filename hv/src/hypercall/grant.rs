@@ -120,11 +120,8 @@ impl<M: Machine> Caller<'_, M> {
 
     /// The domain that a request about a table names, if the caller may ask about it.
     fn grant_table_owner(&self, id: DomId) -> Result<Arc<Domain>, Status> {
-        if id == DomId::SELF || id == self.domain.id {
-            return Ok(Arc::clone(self.domain));
-        }
-        let domain = self.hv.domains.get(id).ok_or(abi::GNTST_BAD_DOMAIN)?;
-        self.control().map(|_| domain).map_err(|_| abi::GNTST_PERMISSION_DENIED)
+        let domain = self.named_domain(id).map_err(|_| abi::GNTST_BAD_DOMAIN)?;
+        self.may_act_on(&domain).map(|()| domain).map_err(|_| abi::GNTST_PERMISSION_DENIED)
     }
 
     #[cold]

@@ -12,22 +12,22 @@ use crate::{
     addr::GuestAddr,
     caller::Caller,
     domain::{
-        KNOWN_ASSISTS, debug,
+        debug,
         traps::{Callback, NMI, TrapHandler, TrapTable},
     },
     machine::Machine,
     mem::{editor::Editor, guest_ptr::GuestPtr},
     reply::{Args, Reply},
 };
-use core::sync::atomic::Ordering;
 use oxen_abi::{
     callback::{
-        CALLBACKF_MASK_EVENTS, CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE, CALLBACKTYPE_NMI, CALLBACKTYPE_SYSCALL,
-        CALLBACKTYPE_SYSCALL32, CALLBACKTYPE_SYSENTER, CallbackRegister, CallbackUnregister,
+        CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE, CALLBACKTYPE_NMI, CALLBACKTYPE_SYSCALL, CALLBACKTYPE_SYSCALL32,
+        CALLBACKTYPE_SYSENTER, CallbackFlags, CallbackRegister, CallbackUnregister,
     },
     errno::Errno,
     segments::{FIRST_RESERVED_GDT_ENTRY, FIRST_RESERVED_GDT_PAGE, FLAT_KERNEL_CS},
     trap::TrapInfo,
+    vm_assist::Assists,
 };
 
 /// Descriptors that fit into a page.
@@ -139,7 +139,8 @@ impl<M: Machine> Caller<'_, M> {
                 if !GuestAddr::new(request.address).is_canonical() {
                     return Err(Errno::Inval.into());
                 }
-                let masks_events = request.flags & CALLBACKF_MASK_EVENTS != 0;
+                let flags = CallbackFlags::from_bits_retain(request.flags);
+                let masks_events = flags.contains(CallbackFlags::MASK_EVENTS);
                 self.register_callback(request.r#type, Callback { address: request.address, masks_events })?;
             }
             CallbackCommand::Unregister => {
@@ -279,14 +280,8 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn vm_assist(&mut self, args: &mut Args) -> Reply {
         let VmAssist { command, kind } = (&*args).into();
-        let bit = 1_u64.checked_shl(kind).unwrap_or(0) & KNOWN_ASSISTS;
-        if bit == 0 {
-            return Err(Errno::Inval.into());
-        }
-        match command? {
-            AssistCommand::Enable => self.domain.memory.vm_assist.fetch_or(bit, Ordering::Relaxed),
-            AssistCommand::Disable => self.domain.memory.vm_assist.fetch_and(!bit, Ordering::Relaxed),
-        };
+        let assist = 1_u64.checked_shl(kind).and_then(Assists::from_bits).ok_or(Errno::Inval)?;
+        self.domain.memory.change_assists(assist, command? == AssistCommand::Enable);
         Ok(0)
     }
 }

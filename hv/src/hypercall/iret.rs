@@ -7,7 +7,7 @@ use crate::{
     machine::Machine,
     reply::{Args, Fault, Reply, Stop},
 };
-use oxen_abi::{segments::VGCF_IN_SYSCALL, vm_assist::VMASST_TYPE_ARCHITECTURAL_IOPL};
+use oxen_abi::{segments::ContextFlags, vm_assist::Assists};
 
 impl<M: Machine> Caller<'_, M> {
     /// Returns to the context at the caller's stack pointer; the value for RAX comes from there.
@@ -26,13 +26,13 @@ impl<M: Machine> Caller<'_, M> {
         regs.rflags = flags::for_guest(rflags);
         regs.rsp = rsp;
         regs.ss = ss & 0xffff | 3;
-        if context_flags & u64::from(VGCF_IN_SYSCALL) == 0 {
+        if !ContextFlags::from_word(context_flags).contains(ContextFlags::IN_SYSCALL) {
             regs.entry_vector = 0;
             regs.r11 = r11;
             regs.rcx = rcx;
         }
         self.state.info.set_upcall_mask(rflags & flags::IF == 0);
-        if self.domain.assists(VMASST_TYPE_ARCHITECTURAL_IOPL) {
+        if self.domain.assists(Assists::ARCHITECTURAL_IOPL) {
             self.state.iopl = flags::iopl_of(rflags);
         }
         if cs & 3 == 3 {

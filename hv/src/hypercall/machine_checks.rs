@@ -35,12 +35,12 @@ impl<M: Machine> Caller<'_, M> {
         match op.cmd {
             XEN_MC_FETCH => {
                 let request: McaFetch = op.get();
-                match request.flags & (XEN_MC_NONURGENT | XEN_MC_URGENT | XEN_MC_ACK) {
-                    XEN_MC_NONURGENT | XEN_MC_URGENT if request.data == 0 => return Err(Errno::Inval.into()),
-                    XEN_MC_NONURGENT | XEN_MC_URGENT => {
+                // It is about one of the two kinds.
+                match request.flags & (XEN_MC_NONURGENT | XEN_MC_URGENT) {
+                    XEN_MC_NONURGENT | XEN_MC_URGENT if request.flags & XEN_MC_ACK != 0 => return Ok(0),
+                    XEN_MC_NONURGENT | XEN_MC_URGENT if request.data != 0 => {
                         op.set(&McaFetch { flags: XEN_MC_NODATA, fetch_id: 0, ..request });
                     }
-                    XEN_MC_ACK => return Ok(0),
                     _ => return Err(Errno::Inval.into()),
                 }
             }

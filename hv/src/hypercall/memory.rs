@@ -107,19 +107,6 @@ impl<M: Machine> Caller<'_, M> {
         }
     }
 
-    /// The domain that the caller names, itself included.
-    ///
-    /// # Errors
-    /// `Srch` if there is none, `Perm` if the caller may not act on it.
-    pub(super) fn memory_subject(&self, id: DomId) -> Result<Arc<Domain>, Errno> {
-        if id == DomId::SELF || id == self.domain.id {
-            return Ok(self.domain.clone());
-        }
-        let domain = self.hv.domains.get(id).ok_or(Errno::Srch)?;
-        self.control()?;
-        Ok(domain)
-    }
-
     /// Returns how many extents are done, as all operations on extents do whatever happened.
     #[inline(never)]
     fn adjust_reservation(&mut self, args: &mut Args, request: MemoryOp) -> Reply {
@@ -128,7 +115,7 @@ impl<M: Machine> Caller<'_, M> {
         if asked.nr_extents > u64::from(u32::MAX >> MEMOP_EXTENT_SHIFT) || start >= asked.nr_extents {
             return Ok(start);
         }
-        let domain = match self.memory_subject(asked.domid) {
+        let domain = match self.domain_to_act_on(asked.domid) {
             Ok(domain) => domain,
             Err(Errno::Perm) => return Err(Errno::Perm.into()),
             Err(_) => return Ok(start),
@@ -182,7 +169,7 @@ impl<M: Machine> Caller<'_, M> {
 
     fn give_back_extent(&self, extents: &Extents, first: Mfn) {
         for frame in frame_alloc::block(first, extents.order) {
-            let _ = self.hv.memory.frames.release_from_reservation(frame, extents.domain.owner);
+            let _ = self.hv.memory.frames.release_from_reservation(frame, extents.domain.owner());
         }
     }
 
@@ -206,7 +193,7 @@ impl<M: Machine> Caller<'_, M> {
         let first = extents.list.ok_or(Errno::Fault)?.read(self.hv.machine(), index)?;
         let first = Mfn::new(first).ok_or(Errno::Inval)?;
         for frame in frame_alloc::block(first, extents.order) {
-            self.hv.memory.frames.release_from_reservation(frame, extents.domain.owner)?;
+            self.hv.memory.frames.release_from_reservation(frame, extents.domain.owner())?;
         }
         Ok(())
     }
@@ -218,14 +205,14 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::Inval.into());
         }
         self.control()?;
-        let domain = self.memory_subject(asked.domid)?;
+        let domain = self.domain_to_act_on(asked.domid)?;
         let pages = u32::try_from(asked.nr_extents).map_err(|_| Errno::Inval)?;
         if pages > domain.memory.max_pages.load(Ordering::Relaxed) || domain.memory.is_dying.load(Ordering::Acquire) {
             return Err(Errno::Inval.into());
         }
         match pages {
-            0 => self.hv.memory.frames.end_claim(domain.owner),
-            pages => self.hv.memory.frames.claim(domain.owner, pages)?,
+            0 => self.hv.memory.frames.end_claim(domain.owner()),
+            pages => self.hv.memory.frames.claim(domain.owner(), pages)?,
         }
         Ok(0)
     }
@@ -251,12 +238,12 @@ impl<M: Machine> Caller<'_, M> {
         };
         list(&give, asked.nr_exchanged << give.extent_order)?;
         list(&get, chunk_index << order)?;
-        let domain = self.memory_subject(give.domid)?;
+        let domain = self.domain_to_act_on(give.domid)?;
         if order > MAX_EXTENT_ORDER {
             // So much at once is not had in bounded time.
             let first = GuestPtr::<u64>::one(list(&give, chunk_index << order)?)?.read(self.hv.machine(), 0)?;
             let is_there =
-                Mfn::new(first).is_some_and(|first| self.hv.memory.frames.state(first).owner() == domain.owner);
+                Mfn::new(first).is_some_and(|first| self.hv.memory.frames.state(first).owner() == domain.owner());
             return Err(if is_there { Errno::NoMem } else { Errno::Inval }.into());
         }
         let mut spent = 0_u32;
@@ -293,7 +280,7 @@ impl<M: Machine> Caller<'_, M> {
     fn check_exchange(&self, asked: &MemoryExchange) -> Result<u32, Errno> {
         let (give, get) = (asked.r#in, asked.out);
         let order = give.extent_order.max(get.extent_order);
-        if order > (if self.domain.is_privileged { MAX_CONTROL_ORDER } else { MAX_EXTENT_ORDER }) {
+        if order > (if self.domain.is_privileged() { MAX_CONTROL_ORDER } else { MAX_EXTENT_ORDER }) {
             return Err(Errno::Perm);
         }
         let fits = |side: &MemoryReservation| {

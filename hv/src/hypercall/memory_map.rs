@@ -31,10 +31,10 @@ impl<M: Machine> Caller<'_, M> {
     /// # Errors
     /// `Srch` and `Perm` for the domain.
     pub(super) fn answer_about_memory(&self, command: MemoryCommand, id: DomId) -> Reply {
-        let domain = self.memory_subject(id)?;
+        let domain = self.domain_to_act_on(id)?;
         match command {
             MemoryCommand::CurrentReservation => {
-                let slot = domain.owner.slot().ok_or(Errno::Srch)?;
+                let slot = domain.owner().slot().ok_or(Errno::Srch)?;
                 Ok(u64::from(self.hv.memory.frames.reserved(slot)))
             }
             MemoryCommand::MaximumReservation => Ok(u64::from(domain.memory.max_pages.load(Ordering::Relaxed))),
@@ -75,7 +75,7 @@ impl<M: Machine> Caller<'_, M> {
         if index(asked.map.nr_entries) > Domain::MAX_MEMORY_MAP {
             return Err(Errno::Inval.into());
         }
-        let domain = self.memory_subject(asked.domid)?;
+        let domain = self.domain_to_act_on(asked.domid)?;
         let list = GuestPtr::<E820Entry>::new(asked.map.buffer, u64::from(asked.map.nr_entries))?;
         let mut map = heapless::Vec::new();
         for index in 0..list.count() {

@@ -5,13 +5,8 @@ use super::{
     commands::MemoryCommand,
     number::{domid, uint},
 };
-use crate::{
-    caller::Caller,
-    machine::Machine,
-    mem::guest_ptr::GuestPtr,
-    reply::{Reply, Stop},
-};
-use oxen_abi::{domid::DomId, errno::Errno};
+use crate::{caller::Caller, machine::Machine, mem::guest_ptr::GuestPtr, reply::Reply};
+use oxen_abi::errno::Errno;
 
 /// `XENMAPSPACE_gmfn_foreign`: frames of other domains are not added one by one.
 const SPACE_FOREIGN: u32 = 4;
@@ -30,22 +25,22 @@ impl<M: Machine> Caller<'_, M> {
                 if uint(first >> 32) == SPACE_FOREIGN {
                     return Err(Errno::NoSys.into());
                 }
-                self.check_domain_exists(domid(first))?;
+                self.named_domain(domid(first))?;
                 Errno::Acces
             }
             MemoryCommand::RemoveFromPhysmap => {
                 let [first, _] = self.read_memory_op(argument)?;
-                self.check_domain_exists(domid(first))?;
+                self.named_domain(domid(first))?;
                 Errno::Acces
             }
             MemoryCommand::AddToPhysmapBatch => {
                 let [first, ..] = self.read_memory_op::<4>(argument)?;
-                self.check_domain_exists(domid(first))?;
+                self.named_domain(domid(first))?;
                 Errno::Acces
             }
             MemoryCommand::SetPodTarget | MemoryCommand::GetPodTarget => {
                 let [_, _, _, _, last] = self.read_memory_op(argument)?;
-                self.check_domain_exists(domid(last))?;
+                self.named_domain(domid(last))?;
                 Errno::Inval
             }
             MemoryCommand::AccessOp => {
@@ -81,11 +76,5 @@ impl<M: Machine> Caller<'_, M> {
 
     fn read_memory_op<const N: usize>(&self, argument: u64) -> Result<[u64; N], Errno> {
         GuestPtr::<[u64; N]>::one(argument)?.read_words(self.hv.machine(), 0)
-    }
-
-    /// Whether there is such a domain.
-    fn check_domain_exists(&self, id: DomId) -> Result<(), Stop> {
-        let is_known = id == DomId::SELF || self.hv.domains.get(id).is_some();
-        if is_known { Ok(()) } else { Err(Errno::Srch.into()) }
     }
 }

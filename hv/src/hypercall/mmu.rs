@@ -9,7 +9,7 @@ use crate::{
     machine::Machine,
     mem::{
         edit::{AccessedDirty, Leaf},
-        editor::{Editor, EntryRights},
+        editor::{Budget, Editor, EntryRights},
         entry::Entry,
         frame_type::Owner,
     },
@@ -172,7 +172,7 @@ impl<M: Machine> Caller<'_, M> {
     /// The caller.
     #[inline(always)]
     pub(super) fn own_pages(&self) -> PageOwner {
-        let rights = EntryRights { owner: self.domain.owner, io: self.domain.is_privileged };
+        let rights = EntryRights { owner: self.domain.owner(), io: self.domain.is_privileged() };
         PageOwner { domain: None, is_nobody: false, rights }
     }
 
@@ -182,7 +182,7 @@ impl<M: Machine> Caller<'_, M> {
     /// As [`Self::page_owner`].
     #[cold]
     pub(super) fn other_page_owner(&self, id: DomId) -> Result<PageOwner, Errno> {
-        let io = self.domain.is_privileged;
+        let io = self.domain.is_privileged();
         // Who names the device memory may map it, be it by right or in vain.
         if id == DomId::IO {
             let rights = EntryRights { owner: Owner::IO, io };
@@ -198,7 +198,7 @@ impl<M: Machine> Caller<'_, M> {
         }
         let domain = self.hv.domains.get(id).ok_or(Errno::Srch)?;
         self.control()?;
-        let rights = EntryRights { owner: domain.owner, io: io && domain.is_privileged };
+        let rights = EntryRights { owner: domain.owner(), io: io && domain.is_privileged() };
         Ok(PageOwner { rights, is_nobody: false, domain: Some(domain) })
     }
 
@@ -232,7 +232,7 @@ impl<M: Machine> Caller<'_, M> {
         batch.editor.settle()?;
         let progress = hv.do_updates(list, |[ptr, val]| {
             batch.apply(MmuUpdate { ptr, val })?;
-            Ok(batch.editor.spend(1))
+            Ok(batch.editor.spend(1) == Budget::Spent)
         });
         drop(batch);
         hv.answer_updates(request, progress, args)
@@ -329,7 +329,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     fn flush_tlb_slow(&self, cpus: Cpus, va: Option<GuestAddr>) {
         let hv = self.hv;
-        let all = if cpus == Cpus::Local { 0 } else { self.hv.memory.frames.tlb.cpus_of(self.domain.owner) };
+        let all = if cpus == Cpus::Local { 0 } else { self.hv.memory.frames.tlb.cpus_of(self.domain.owner()) };
         let is_local = all & hv.memory.frames.tlb.online() & !(1 << self.cpu.0) == 0;
         match va {
             Some(va) if is_local => hv.machine().invalidate(va),

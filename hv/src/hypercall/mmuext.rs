@@ -8,9 +8,8 @@ use super::{
 use crate::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
-    config::PREEMPT_INTERVAL,
     machine::Machine,
-    mem::editor::Editor,
+    mem::editor::{Budget, Editor},
     reply::{Args, Reply, Stop},
 };
 use oxen_abi::{
@@ -51,7 +50,7 @@ impl<M: Machine> Caller<'_, M> {
             let op = MmuextOp { cmd: uint(cmd), _pad: 0, arg1, arg2 };
             self.apply_mmuext(&pages, &op, &mut spent)?;
             spent = spent.saturating_add(1);
-            Ok(spent >= PREEMPT_INTERVAL)
+            Ok(Budget::after(spent) == Budget::Spent)
         });
         hv.answer_updates(request, progress, args)
     }

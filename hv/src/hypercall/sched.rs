@@ -18,7 +18,6 @@ use crate::{
 use core::sync::atomic::Ordering;
 use heapless::Vec;
 use oxen_abi::{
-    domid::DomId,
     errno::Errno,
     sched::{SchedPoll, SchedRemoteShutdown, SchedShutdown, SchedWatchdog},
 };
@@ -119,10 +118,10 @@ impl<M: Machine> Caller<'_, M> {
 
     fn remote_shutdown(&self, argument: u64) -> Result<(), Errno> {
         let request = self.copy_from_guest::<SchedRemoteShutdown>(argument)?;
-        if request.domain_id == DomId::SELF || request.domain_id == self.domain.id {
+        if self.is_self(request.domain_id) {
             return Err(Errno::Perm);
         }
-        let domain = self.hv.domains.get(request.domain_id).ok_or(Errno::Srch)?;
+        let domain = self.named_domain(request.domain_id)?;
         self.control()?;
         self.hv.shut_down(&domain, request.reason & REASON);
         Ok(())

@@ -92,7 +92,7 @@ impl<M: Machine> Caller<'_, M> {
     /// The processor of a control domain's vcpu that has one of its own: the ids of its APIC and in ACPI's tables.
     fn physical_id_of(&self, vcpu: &Vcpu) -> Result<u64, Errno> {
         let allowed = vcpu.sched.affinity.load(Ordering::Relaxed) & self.hv.online_mask();
-        if !self.domain.is_privileged || allowed.count_ones() != 1 {
+        if !self.domain.is_privileged() || allowed.count_ones() != 1 {
             return Err(Errno::Inval);
         }
         let cpu = u64::from(allowed.trailing_zeros());
@@ -170,7 +170,7 @@ impl<M: Machine> Caller<'_, M> {
         if frame.is_some() {
             return Err(Errno::Inval);
         }
-        let held = hv.memory.hold_own(request.mfn, self.domain.owner)?;
+        let held = hv.memory.hold_own(request.mfn, self.domain.owner())?;
         let place = VcpuInfoPlace::new(hv.machine(), held.frame(), index(request.offset)).ok_or(Errno::NxIo)?;
         *frame = Some(held.into_entry());
         let mut info = vcpu.info.lock();

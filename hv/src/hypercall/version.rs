@@ -13,7 +13,7 @@ use crate::{
     mem::guest_ptr::GuestPtr,
     reply::{Args, Reply},
 };
-use oxen_abi::{errno::Errno, features as feature, version as abi, vm_assist::VMASST_TYPE_PAE_EXTENDED_CR3};
+use oxen_abi::{errno::Errno, features as feature, version as abi, vm_assist::Assists};
 
 /// Xen 4.17, whose interface this is.
 pub(super) const VERSION: u64 = 4 << 16 | 17;
@@ -47,7 +47,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     fn xen_version_slow(&mut self, request: XenVersion) -> Reply {
         let at = request.argument;
-        let is_privileged = self.domain.is_privileged;
+        let is_privileged = self.domain.is_privileged();
         match request.command()? {
             VersionCommand::ExtraVersion => self.write_text::<{ abi::XEN_EXTRAVERSION_LEN }>(at, EXTRA_VERSION),
             VersionCommand::CompileInfo => {
@@ -74,8 +74,7 @@ impl<M: Machine> Caller<'_, M> {
                 }
                 info.submap = FEATURES
                     | u32::from(is_privileged) << feature::XENFEAT_DOM0
-                    | u32::from(self.domain.assists(VMASST_TYPE_PAE_EXTENDED_CR3))
-                        << feature::XENFEAT_PAE_PGDIR_ABOVE_4GB;
+                    | u32::from(self.domain.assists(Assists::PAE_EXTENDED_CR3)) << feature::XENFEAT_PAE_PGDIR_ABOVE_4GB;
                 self.copy_to_guest(at, &info)?;
                 Ok(0)
             }

@@ -69,7 +69,7 @@ impl<M: Machine> Caller<'_, M> {
         if asked.pad != 0 {
             return Err(Errno::Inval.into());
         }
-        let domain = self.memory_subject(asked.domid)?;
+        let domain = self.domain_to_act_on(asked.domid)?;
         let Some(vnuma) = domain.vnuma.lock().clone() else { return Err(Errno::OpNotSupp.into()) };
         let answer = VnumaTopologyInfo {
             nr_vnodes: vnuma.nodes,

@@ -4,7 +4,7 @@ use crate::{
     Hypervisor,
     addr::{GuestAddr, Mfn, PAGE_SHIFT, PAGE_SIZE},
     domain::{
-        Domain, KNOWN_ASSISTS,
+        Domain,
         control_registers::{CR0_TS, CR4_AT_START, CR4_GUEST},
         cpu_policy::CpuPolicy,
         debug, flags,
@@ -13,7 +13,7 @@ use crate::{
         vcpu::{ExtendedState, Pauses, Vcpu, VcpuState},
     },
     machine::Machine,
-    mem::{Hardware, RamFrame, editor::Editor},
+    mem::{RamFrame, editor::Editor},
     reply::Stop,
     sched::clock,
 };
@@ -21,11 +21,9 @@ use core::sync::atomic::Ordering;
 use oxen_abi::{
     errno::Errno,
     guest_context::{CpuUserRegs, VcpuGuestContext},
-    segments::{
-        FIRST_RESERVED_GDT_ENTRY, VGCF_FAILSAFE_DISABLES_EVENTS, VGCF_I387_VALID, VGCF_IN_KERNEL, VGCF_ONLINE,
-        VGCF_SYSCALL_DISABLES_EVENTS,
-    },
+    segments::{ContextFlags, FIRST_RESERVED_GDT_ENTRY},
     trap::TrapInfo,
+    vm_assist::Assists,
 };
 use zerocopy::FromZeros;
 
@@ -63,11 +61,11 @@ impl<M: Machine> Hypervisor<M> {
         clock::publish(&state.info, self.time_info(domain));
         if vcpu.id == 0 {
             self.write_wall_clock(domain);
-            domain.memory.vm_assist.store(context.vm_assist & KNOWN_ASSISTS, Ordering::Relaxed);
+            domain.memory.set_assists(Assists::from_bits_truncate(context.vm_assist));
         }
         vcpu.is_initialised.store(true, Ordering::Release);
         drop(slot);
-        if context.flags & u64::from(VGCF_ONLINE) != 0 {
+        if flags_of(context).contains(ContextFlags::ONLINE) {
             self.unpause_vcpu(vcpu, Pauses::DOWN);
         } else {
             self.pause_vcpu(vcpu, Pauses::DOWN);
@@ -76,12 +74,17 @@ impl<M: Machine> Hypervisor<M> {
     }
 }
 
+/// What the context says of itself. Flags that mean nothing are left unread.
+const fn flags_of(context: &VcpuGuestContext) -> ContextFlags {
+    ContextFlags::from_word(context.flags)
+}
+
 fn judge(context: &VcpuGuestContext) -> Result<(), Errno> {
     let callbacks = [context.event_callback_eip, context.failsafe_callback_eip, context.syscall_callback_eip];
     let bases = [context.fs_base, context.gs_base_kernel, context.gs_base_user, context.ldt_base];
     let handlers = context.trap_ctxt.iter().map(|t| t.address);
     let mut addresses = handlers.chain(callbacks).chain(bases).chain([context.user_regs.rip]);
-    let is_in_kernel = context.flags & u64::from(VGCF_IN_KERNEL) != 0;
+    let is_in_kernel = flags_of(context).contains(ContextFlags::IN_KERNEL);
     if !addresses.all(|a| GuestAddr::new(a).is_canonical())
         || context.gdt_ents > FIRST_RESERVED_GDT_ENTRY as u64
         || context.ldt_ents > MAX_LDT_ENTRIES
@@ -108,9 +111,9 @@ fn user_root(context: &VcpuGuestContext) -> Result<Option<Mfn>, Errno> {
 }
 
 /// The frames of the GDT, as far as its entries reach.
-fn gdt_frames(context: &VcpuGuestContext) -> impl Iterator<Item = u64> {
+fn gdt_frames(context: &VcpuGuestContext) -> &[u64] {
     let count = context.gdt_ents.div_ceil(DESCRIPTORS) as usize;
-    context.gdt_frames.into_iter().take(count)
+    context.gdt_frames.get(..count).unwrap_or(&context.gdt_frames)
 }
 
 fn has_tables_of(state: &VcpuState, context: &VcpuGuestContext) -> bool {
@@ -118,15 +121,16 @@ fn has_tables_of(state: &VcpuState, context: &VcpuGuestContext) -> bool {
     state.kernel_root.map(RamFrame::mfn) == kernel_root(context).ok()
         && u64::from(state.gdt_entries) == context.gdt_ents
         && (state.ldt_base, u64::from(state.ldt_entries)) == (context.ldt_base, context.ldt_ents)
-        && held.eq(gdt_frames(context))
+        && held.eq(gdt_frames(context).iter().copied())
 }
 
 impl<M: Machine> Hypervisor<M> {
     /// Takes what the context refers to, or nothing. Roots that a preempted call took are in `state` already.
     fn take_tables(&self, domain: &Domain, state: &mut VcpuState, context: &VcpuGuestContext) -> Result<(), Stop> {
-        let taken = self
-            .take_roots(domain, state, kernel_root(context)?, user_root(context)?)
-            .and_then(|()| self.take_gdt(domain, state, context));
+        let taken = self.take_roots(domain, state, kernel_root(context)?, user_root(context)?).and_then(|()| {
+            state.gdt = Editor::open(&self.memory, &domain.memory)?.take_gdt(gdt_frames(context))?;
+            Ok(())
+        });
         if !matches!(taken, Ok(()) | Err(Stop::Unfinished)) {
             // What cannot be given back at once stays in `state`, to be given back with the domain.
             let _stopped = self.memory.drop_roots(&domain.memory, &mut state.kernel_root, &mut state.user_root);
@@ -150,29 +154,6 @@ impl<M: Machine> Hypervisor<M> {
         }
         Ok(())
     }
-
-    fn take_gdt(&self, domain: &Domain, state: &mut VcpuState, context: &VcpuGuestContext) -> Result<(), Stop> {
-        let editor = Editor::open(&self.memory, &domain.memory)?;
-        for (place, raw) in state.gdt.iter_mut().zip(gdt_frames(context)) {
-            let mfn = Mfn::new(raw).ok_or(Errno::Inval);
-            match mfn.and_then(|mfn| editor.take_descriptors(mfn)) {
-                Ok(page) => *place = Some(page),
-                Err(error) => {
-                    put_gdt(&editor, state);
-                    return Err(error.into());
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Gives back the frames of a vcpu's GDT and LDT; no CPU shows them any more.
-pub(crate) fn put_gdt(editor: &Editor<'_, impl Hardware>, state: &mut VcpuState) {
-    for mfn in state.gdt.iter_mut().chain(&mut state.ldt).filter_map(Option::take) {
-        editor.put_descriptors(mfn);
-    }
-    state.gdt_entries = 0;
 }
 
 /// What needs no frames. Everything was judged.
@@ -180,7 +161,7 @@ fn fill(state: &mut VcpuState, context: &VcpuGuestContext) {
     let user = &context.user_regs;
     state.regs = registers(user);
     state.selectors = [user.ds, user.es, user.fs, user.gs];
-    state.in_kernel = context.flags & u64::from(VGCF_IN_KERNEL) != 0;
+    state.in_kernel = flags_of(context).contains(ContextFlags::IN_KERNEL);
     // Linux sets it for its other vcpus here, and for the first by `physdev_op`.
     state.iopl = flags::iopl_of(context.user_regs.rflags);
     state.extended = extended_state(context);
@@ -199,10 +180,10 @@ fn fill(state: &mut VcpuState, context: &VcpuGuestContext) {
         // A breakpoint that a guest may not have is none.
         let _refused = debug::set(state, number, value);
     }
-    let callback = |address, flag: u32| Callback { address, masks_events: context.flags & u64::from(flag) != 0 };
+    let callback = |address, flag| Callback { address, masks_events: flags_of(context).contains(flag) };
     state.event_callback = Callback { address: context.event_callback_eip, masks_events: true };
-    state.failsafe_callback = callback(context.failsafe_callback_eip, VGCF_FAILSAFE_DISABLES_EVENTS);
-    state.syscall_callback = callback(context.syscall_callback_eip, VGCF_SYSCALL_DISABLES_EVENTS);
+    state.failsafe_callback = callback(context.failsafe_callback_eip, ContextFlags::FAILSAFE_DISABLES_EVENTS);
+    state.syscall_callback = callback(context.syscall_callback_eip, ContextFlags::SYSCALL_DISABLES_EVENTS);
     state.fs_base = context.fs_base;
     state.gs_base_kernel = context.gs_base_kernel;
     state.gs_base_user = context.gs_base_user;
@@ -244,7 +225,7 @@ fn extended_state(context: &VcpuGuestContext) -> ExtendedState {
     /// Where the header says which parts are there; x87 and SSE are.
     const XSTATE_BV: usize = 512;
     let mut extended = ExtendedState::RESET;
-    if context.flags & u64::from(VGCF_I387_VALID) == 0 {
+    if !flags_of(context).contains(ContextFlags::I387_VALID) {
         return extended;
     }
     for (byte, &given) in extended.0.iter_mut().zip(&context.fpu_ctxt).take(FXSAVE_DEFINED) {
@@ -274,7 +255,7 @@ pub fn get(domain: &Domain, vcpu: &Vcpu, context: &mut VcpuGuestContext) -> Resu
     for (byte, &own) in context.fpu_ctxt.iter_mut().zip(&state.extended.0).take(FXSAVE_DEFINED) {
         *byte = own;
     }
-    context.flags = context_flags(vcpu, state).into();
+    context.flags = context_flags(vcpu, state).bits().into();
     context.user_regs = user_registers(state);
     for (index, (info, handler)) in (0..=u8::MAX).zip(context.trap_ctxt.iter_mut().zip(&state.traps.0)) {
         let vector = if handler.address == 0 { 0 } else { index };
@@ -296,20 +277,20 @@ pub fn get(domain: &Domain, vcpu: &Vcpu, context: &mut VcpuGuestContext) -> Resu
     context.event_callback_eip = state.event_callback.address;
     context.failsafe_callback_eip = state.failsafe_callback.address;
     context.syscall_callback_eip = state.syscall_callback.address;
-    context.vm_assist = domain.memory.vm_assist.load(Ordering::Relaxed);
+    context.vm_assist = domain.memory.all_assists().bits();
     context.fs_base = state.fs_base;
     context.gs_base_kernel = state.gs_base_kernel;
     context.gs_base_user = state.gs_base_user;
     Ok(())
 }
 
-fn context_flags(vcpu: &Vcpu, state: &VcpuState) -> u32 {
-    let when = |condition, flag| if condition { flag } else { 0 };
-    VGCF_I387_VALID
-        | when(state.in_kernel, VGCF_IN_KERNEL)
-        | when(state.failsafe_callback.masks_events, VGCF_FAILSAFE_DISABLES_EVENTS)
-        | when(state.syscall_callback.masks_events, VGCF_SYSCALL_DISABLES_EVENTS)
-        | when(!vcpu.pauses.load(Ordering::Relaxed).intersects(Pauses::DOWN), VGCF_ONLINE)
+fn context_flags(vcpu: &Vcpu, state: &VcpuState) -> ContextFlags {
+    let mut flags = ContextFlags::I387_VALID;
+    flags.set(ContextFlags::IN_KERNEL, state.in_kernel);
+    flags.set(ContextFlags::FAILSAFE_DISABLES_EVENTS, state.failsafe_callback.masks_events);
+    flags.set(ContextFlags::SYSCALL_DISABLES_EVENTS, state.syscall_callback.masks_events);
+    flags.set(ContextFlags::ONLINE, !vcpu.pauses.load(Ordering::Relaxed).intersects(Pauses::DOWN));
+    flags
 }
 
 fn user_registers(state: &VcpuState) -> CpuUserRegs {

@@ -55,7 +55,7 @@ impl<M: Machine> Hypervisor<M> {
     /// Creates the vcpu with this number, without a context and down. Made already: nothing happens.
     ///
     /// # Errors
-    /// `Inval` beyond the domain's limit, `NoMem` without memory or a seat at a CPU.
+    /// `Inval` beyond the domain's limit, `NoMem` without memory or room in a run queue.
     pub fn add_vcpu(&self, domain: &Arc<Domain>, id: u32) -> Result<(), Errno> {
         if id >= domain.max_vcpus.load(Ordering::Relaxed) {
             return Err(Errno::Inval);

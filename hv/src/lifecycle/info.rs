@@ -2,14 +2,15 @@
 
 use crate::{
     Hypervisor,
-    domain::{Domain, NOT_SHUT_DOWN, vcpu::Pauses},
+    domain::{
+        Domain, NOT_SHUT_DOWN,
+        vcpu::{Pauses, Vcpu},
+    },
     machine::Machine,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::domctl::{
-    DomctlGetdomaininfo, XEN_DOMINF_BLOCKED, XEN_DOMINF_DEBUGGED, XEN_DOMINF_DYING, XEN_DOMINF_PAUSED,
-    XEN_DOMINF_RUNNING, XEN_DOMINF_SHUTDOWN, XEN_DOMINF_SHUTDOWNMASK, XEN_DOMINF_SHUTDOWNSHIFT, XEN_DOMINF_XS_DOMAIN,
-    XEN_INVALID_MAX_VCPU_ID,
+    DomctlGetdomaininfo, InfoFlags, XEN_DOMINF_SHUTDOWNMASK, XEN_DOMINF_SHUTDOWNSHIFT, XEN_INVALID_MAX_VCPU_ID,
 };
 use zerocopy::FromZeros;
 
@@ -19,28 +20,23 @@ impl<M: Machine> Hypervisor<M> {
     pub fn domain_info(&self, domain: &Domain) -> DomctlGetdomaininfo {
         let now = self.now();
         let up = || domain.each_vcpu().filter(|v| !v.pauses.load(Ordering::Relaxed).intersects(Pauses::DOWN));
-        let mut flags = 0;
-        let mut set = |condition: bool, flag| flags |= if condition { flag } else { 0 };
-        set(up().any(|v| v.sched.is_running()), XEN_DOMINF_RUNNING);
-        set(
-            up().next().is_some() && up().all(|v| v.pauses.load(Ordering::Relaxed).intersects(Pauses::WAITING)),
-            XEN_DOMINF_BLOCKED,
-        );
-        set(domain.is_paused_by_controller(), XEN_DOMINF_PAUSED);
-        set(domain.is_dead(), XEN_DOMINF_DYING);
-        set(domain.is_store, XEN_DOMINF_XS_DOMAIN);
-        set(domain.is_debugged.load(Ordering::Relaxed), XEN_DOMINF_DEBUGGED);
-        let reason = domain.shutdown.load(Ordering::Relaxed);
-        if reason != NOT_SHUT_DOWN {
-            set(true, XEN_DOMINF_SHUTDOWN);
-            flags |= (reason & XEN_DOMINF_SHUTDOWNMASK) << XEN_DOMINF_SHUTDOWNSHIFT;
-        }
+        let is_waiting = |v: &Vcpu| v.pauses.load(Ordering::Relaxed).intersects(Pauses::WAITING);
+        let reason = Some(domain.shutdown.load(Ordering::Relaxed)).filter(|&reason| reason != NOT_SHUT_DOWN);
+        let code = reason.map_or(0, |reason| (reason & XEN_DOMINF_SHUTDOWNMASK) << XEN_DOMINF_SHUTDOWNSHIFT);
+        let mut flags = InfoFlags::empty();
+        flags.set(InfoFlags::RUNNING, up().any(|v| v.sched.is_running()));
+        flags.set(InfoFlags::BLOCKED, up().next().is_some() && up().all(|v| is_waiting(v)));
+        flags.set(InfoFlags::PAUSED, domain.is_paused_by_controller());
+        flags.set(InfoFlags::DYING, domain.is_dead());
+        flags.set(InfoFlags::XS_DOMAIN, domain.is_store);
+        flags.set(InfoFlags::DEBUGGED, domain.is_debugged.load(Ordering::Relaxed));
+        flags.set(InfoFlags::SHUTDOWN, reason.is_some());
         DomctlGetdomaininfo {
             domain: domain.id,
-            flags,
-            tot_pages: domain.owner.slot().map_or(0, |slot| self.memory.frames.reserved(slot)).into(),
+            flags: flags.bits() | code,
+            tot_pages: domain.owner().slot().map_or(0, |slot| self.memory.frames.reserved(slot)).into(),
             max_pages: domain.memory.max_pages.load(Ordering::Relaxed).into(),
-            outstanding_pages: domain.owner.slot().map_or(0, |slot| self.memory.frames.claimed_by(slot)).into(),
+            outstanding_pages: domain.owner().slot().map_or(0, |slot| self.memory.frames.claimed_by(slot)).into(),
             shared_info_frame: domain.shared_info.mfn().raw(),
             cpu_time: domain.each_vcpu().map(|v| v.sched.runstate.lock().ran(now)).sum(),
             nr_online_vcpus: up().count() as u32,

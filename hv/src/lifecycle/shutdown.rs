@@ -80,7 +80,7 @@ impl<M: Machine> Hypervisor<M> {
     /// Waits until no CPU has a vcpu of this paused domain. Not for the caller's own domain.
     pub fn wait_until_domain_off(&self, domain: &Domain) {
         for vcpu in domain.each_vcpu() {
-            self.wait_until_off(vcpu);
+            self.wait_until_off(domain, vcpu);
         }
     }
 
@@ -112,7 +112,7 @@ impl<M: Machine> Hypervisor<M> {
             NOT_SHUT_DOWN => reason,
             said => said,
         };
-        if domain.is_privileged {
+        if domain.is_privileged() {
             let name = usize::try_from(reason).ok().and_then(|reason| REASONS.get(reason)).unwrap_or(&"unknown");
             self.print(format_args!("The control domain has shut down (reason {reason}: {name})"));
             match reason {
@@ -182,7 +182,7 @@ impl<M: Machine> Caller<'_, M> {
     /// The caller's domain ends by its own word. Where the control domain was when it gave up goes to the console:
     /// nobody else is left to look.
     pub fn shut_down_by_itself(&self, reason: u32) {
-        if self.domain.is_privileged && reason == SHUTDOWN_CRASH {
+        if self.domain.is_privileged() && reason == SHUTDOWN_CRASH {
             self.tell_end(format_args!("says that it has crashed"));
         }
         self.hv.shut_down(self.domain, reason);
@@ -192,7 +192,7 @@ impl<M: Machine> Caller<'_, M> {
     /// domain nobody can have meant that: its kernel has failed before it could tell anybody, and so has the machine.
     #[cold]
     pub fn end_without_vcpus(&self) {
-        if !self.domain.is_privileged {
+        if !self.domain.is_privileged() {
             return self.hv.shut_down(self.domain, SHUTDOWN_POWEROFF);
         }
         self.tell_end(format_args!("has gone off line as the last vcpu, without a shutdown"));

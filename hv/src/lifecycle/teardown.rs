@@ -4,7 +4,6 @@
 //! goes first, then its memory. Frames that others still map go when they let go of them; until then the domain is dead
 //! but not reaped: it keeps its id and its slot, because the frame table names it as their owner.
 
-use super::context;
 use crate::{
     Hypervisor,
     domain::{Domain, Stage, vcpu::Vcpu},
@@ -60,7 +59,7 @@ impl<M: Machine> Hypervisor<M> {
             Stage::Memory(next) => {
                 self.memory.end_shadows(&domain.memory)?;
                 self.memory.relinquish(&domain.memory, next)?;
-                self.memory.frames.end_claim(domain.owner);
+                self.memory.frames.end_claim(domain.owner());
                 domain.each_vcpu().for_each(|vcpu| self.unschedule_vcpu(vcpu));
                 self.memory.give_back_shared(domain.shared_info);
                 domain.vcpus.give_back_infos(&self.memory);
@@ -77,7 +76,11 @@ impl<M: Machine> Hypervisor<M> {
         let mut slot = vcpu.slot.lock();
         if let Some(state) = slot.as_mut() {
             self.memory.drop_roots(&domain.memory, &mut state.kernel_root, &mut state.user_root)?;
-            context::put_gdt(&Editor::open(&self.memory, &domain.memory)?, state);
+            let editor = Editor::open(&self.memory, &domain.memory)?;
+            for page in state.gdt.iter_mut().chain(&mut state.ldt).filter_map(Option::take) {
+                editor.put_descriptors(page);
+            }
+            state.gdt_entries = 0;
         }
         let own = domain.vcpus.info(self.machine(), domain.shared_info, vcpu.id);
         if let Some((frame, own)) = vcpu.info_frame.lock().take().zip(own) {
@@ -97,7 +100,7 @@ impl<M: Machine> Hypervisor<M> {
         while let Some(domain) = self.domains.next_from(from) {
             from = DomId(domain.id.0 + 1);
             let held = domain
-                .owner
+                .owner()
                 .slot()
                 .map_or(0, |slot| self.memory.frames.reserved(slot) + self.memory.frames.shared(slot));
             if domain.is_dead() && held == 0 && self.domains.remove(&domain).is_some() {

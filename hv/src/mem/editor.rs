@@ -17,6 +17,24 @@ pub struct Editor<'a, M> {
     spent: u32,
 }
 
+/// Whether there may be more work before it is time to look for something more urgent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Budget {
+    /// There may.
+    Left,
+    /// It is time.
+    Spent,
+}
+
+impl Budget {
+    /// Of who has done so many units of work.
+    #[inline]
+    pub const fn after(units: u32) -> Self {
+        if units >= PREEMPT_INTERVAL { Self::Spent } else { Self::Left }
+    }
+}
+
 /// What the entries of an L1 may map.
 #[derive(Clone, Copy, Debug)]
 pub struct EntryRights {
@@ -65,11 +83,11 @@ impl<'a, M: Hardware> Editor<'a, M> {
         self.spent
     }
 
-    /// Counts units of work. Returns whether it is time to look for something more urgent.
+    /// Counts units of work.
     #[inline]
-    pub fn spend(&mut self, units: u32) -> bool {
+    pub const fn spend(&mut self, units: u32) -> Budget {
         self.spent += units;
-        self.spent >= PREEMPT_INTERVAL
+        Budget::after(self.spent)
     }
 
     /// Takes what a present L1 entry needs of its page. Returns the entry as it may stand in the table.

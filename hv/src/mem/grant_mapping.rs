@@ -12,10 +12,7 @@ use crate::{
     reply::Stop,
 };
 use core::sync::atomic::Ordering;
-use oxen_abi::{
-    errno::Errno,
-    grant_table::{GNTMAP_APPLICATION_MAP, GNTMAP_READONLY},
-};
+use oxen_abi::{errno::Errno, grant_table::MapFlags};
 
 /// Where the guest wants a granted frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,17 +23,19 @@ pub enum At {
     Entry(MachineAddr),
 }
 
-/// The flags of an entry for a mapping with these `GNTMAP_*` flags. Nobody runs what another granted. The guest's own three bits are bits 16 to 18 there.
+/// The flags of an entry for a mapping with these flags. Nobody runs what another granted. The guest's own three bits are
+/// bits 16 to 18 there.
 #[must_use]
-pub const fn entry_flags(map_flags: u32) -> u64 {
+#[inline]
+pub const fn entry_flags(map_flags: MapFlags) -> u64 {
     let mut flags = Entry::PRESENT | Entry::NOTES | Entry::NO_EXECUTE;
-    if map_flags & GNTMAP_READONLY == 0 {
+    if !map_flags.contains(MapFlags::READONLY) {
         flags |= Entry::WRITABLE;
     }
-    if map_flags & GNTMAP_APPLICATION_MAP != 0 {
+    if map_flags.contains(MapFlags::APPLICATION_MAP) {
         flags |= Entry::USER;
     }
-    flags | (map_flags as u64 >> 16 << 9) & Entry::AVAILABLE
+    flags | (map_flags.bits() as u64 >> 16 << 9) & Entry::AVAILABLE
 }
 
 impl<M: Hardware> Editor<'_, M> {

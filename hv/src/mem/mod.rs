@@ -61,6 +61,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use frame_table::FrameTable;
 use frame_type::Owner;
 pub use held::{Held, Hold};
+use oxen_abi::vm_assist::Assists;
 pub use ram::{Ram, RamFrame};
 use root::RootAddress;
 use shadow::Shadows;
@@ -189,14 +190,14 @@ impl Paging {
 pub struct PagingDomain {
     /// Its slot in the domain table, as frames name their owners.
     pub owner: Owner,
-    /// Whether it may map what is not RAM, as far as its rights go.
+    /// Whether it is the control domain: it may map what is not RAM, as far as its rights go.
     pub is_privileged: bool,
     /// What of the machine it may touch.
     pub rights: Lock<Rights, { rank::RIGHTS }>,
     /// Frames that it may have in its reservation.
     pub max_pages: AtomicU32,
-    /// The `VMASST_TYPE_*` that are on, as bits.
-    pub vm_assist: AtomicU64,
+    /// The [`Assists`] that are on.
+    vm_assist: AtomicU64,
     /// Whether it is being torn down: nothing new may be begun in its name.
     pub is_dying: AtomicBool,
     /// Whether its vcpus run on shadows.
@@ -224,11 +225,32 @@ impl PagingDomain {
         }
     }
 
-    /// Whether this `VMASST_TYPE_*` is on.
+    /// Whether this assistance is on.
     #[inline]
     #[must_use]
-    pub fn assists(&self, kind: u32) -> bool {
-        self.vm_assist.load(Ordering::Relaxed) & 1_u64.checked_shl(kind).unwrap_or(0) != 0
+    pub fn assists(&self, assist: Assists) -> bool {
+        self.all_assists().intersects(assist)
+    }
+
+    /// All that are on.
+    #[inline]
+    #[must_use]
+    pub fn all_assists(&self) -> Assists {
+        Assists::from_bits_retain(self.vm_assist.load(Ordering::Relaxed))
+    }
+
+    /// Turns these on, and all others off.
+    pub fn set_assists(&self, assists: Assists) {
+        self.vm_assist.store(assists.bits(), Ordering::Relaxed);
+    }
+
+    /// Turns some on or off.
+    pub fn change_assists(&self, assists: Assists, on: bool) {
+        if on {
+            self.vm_assist.fetch_or(assists.bits(), Ordering::Relaxed);
+        } else {
+            self.vm_assist.fetch_and(!assists.bits(), Ordering::Relaxed);
+        }
     }
 }
 

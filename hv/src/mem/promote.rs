@@ -6,7 +6,7 @@
 
 use super::{
     Hardware, RamFrame,
-    editor::Editor,
+    editor::{Budget, Editor},
     entry::Entry,
     frame_type::{Acquired, FrameState, FrameType, Released},
     walk::{GROUP, Step, Walk, groups, is_any_present, is_hypervisor_slot, one_step, push},
@@ -21,7 +21,9 @@ use oxen_abi::errno::Errno;
 
 /// The work of one table, in units of preemption.
 const TABLE_UNITS: u32 = 128;
-enum Progress {
+
+/// What an entry needs before its table can be relied on.
+enum Validation {
     Done,
     Into(RamFrame),
     Resume(RamFrame),
@@ -50,14 +52,14 @@ impl<M: Hardware> Editor<'_, M> {
             return Err(Errno::Inval.into());
         }
         match self.take_step(mfn, kind) {
-            Progress::Done => Ok(()),
-            Progress::Into(table) => self.validate(&mut one_step(table, level, 0)),
-            Progress::Resume(table) => {
+            Validation::Done => Ok(()),
+            Validation::Into(table) => self.validate(&mut one_step(table, level, 0)),
+            Validation::Resume(table) => {
                 let mut walk = Walk::new();
                 self.resume(&mut walk, table);
                 self.validate(&mut walk)
             }
-            Progress::Failed(error) => Err(error.into()),
+            Validation::Failed(error) => Err(error.into()),
         }
     }
 
@@ -109,27 +111,27 @@ impl<M: Hardware> Editor<'_, M> {
     }
 
     /// Takes a use and a reference for an entry or an operation, and says what is left to do.
-    fn take_step(&self, mfn: Mfn, kind: FrameType) -> Progress {
+    fn take_step(&self, mfn: Mfn, kind: FrameType) -> Validation {
         let frames = &self.memory.frames;
         match frames.acquire(mfn, self.domain.owner, kind) {
-            Ok(Acquired::Ready) => Progress::Done,
+            Ok(Acquired::Ready) => Validation::Done,
             Ok(Acquired::Unvalidated { retyped }) => {
                 if retyped {
                     self.flush_stale_use(mfn, self.domain.owner);
                 }
                 // What stood there told of its past.
                 self.memory.frames.set_aux(mfn, 0);
-                Progress::Into(RamFrame::counted(mfn))
+                Validation::Into(RamFrame::counted(mfn))
             }
-            Ok(Acquired::Changed) => Progress::Failed(Errno::Inval),
+            Ok(Acquired::Changed) => Validation::Failed(Errno::Inval),
             Err(_) => {
                 let state = frames.state(mfn);
                 let is_ours = state.kind() == kind && state.owner() == self.domain.owner;
                 let is_left_over = self.paging.unfinished.map(RamFrame::mfn) == Some(mfn);
                 if is_ours && self.memory.frames.is_abandoned(mfn) && !is_left_over {
-                    Progress::Resume(RamFrame::counted(mfn))
+                    Validation::Resume(RamFrame::counted(mfn))
                 } else {
-                    Progress::Failed(Errno::Inval)
+                    Validation::Failed(Errno::Inval)
                 }
             }
         }
@@ -144,9 +146,9 @@ impl<M: Hardware> Editor<'_, M> {
                 self.note_table(table);
             }
             match progress {
-                Progress::Into(child) => push(walk, Step { table: child, level: below, held: 0 }),
-                Progress::Resume(child) => self.resume(walk, child),
-                Progress::Done => {
+                Validation::Into(child) => push(walk, Step { table: child, level: below, held: 0 }),
+                Validation::Resume(child) => self.resume(walk, child),
+                Validation::Done => {
                     let done = step.table;
                     self.memory.frames.change(done, FrameState::validated);
                     walk.pop();
@@ -154,12 +156,12 @@ impl<M: Hardware> Editor<'_, M> {
                         self.settle_entry(parent);
                         parent.held += 1;
                     }
-                    if self.spend(TABLE_UNITS) && !walk.is_empty() {
+                    if self.spend(TABLE_UNITS) == Budget::Spent && !walk.is_empty() {
                         self.suspend(walk);
                         return Err(Stop::Unfinished);
                     }
                 }
-                Progress::Failed(error) => {
+                Validation::Failed(error) => {
                     let may_stop = self.paging.unfinished.is_none();
                     let _ = self.give_back(walk, may_stop);
                     return Err(error.into());
@@ -171,7 +173,7 @@ impl<M: Hardware> Editor<'_, M> {
 
     /// All entries of an L1, or none.
     #[inline(never)]
-    fn validate_l1(&self, step: &mut Step) -> Progress {
+    fn validate_l1(&self, step: &mut Step) -> Validation {
         let rights = self.own_rights();
         for (first, words) in groups(self.memory.machine.words(step.table)) {
             for (slot, word) in (first..).zip(words) {
@@ -187,13 +189,13 @@ impl<M: Hardware> Editor<'_, M> {
                     Ok(judged) => word.store(judged.0, Ordering::Relaxed),
                     Err(error) => {
                         self.drop_pages(step.table, slot);
-                        return Progress::Failed(error);
+                        return Validation::Failed(error);
                     }
                 }
             }
         }
         step.held = TABLE_ENTRIES;
-        Progress::Done
+        Validation::Done
     }
 
     /// Gives back what the first `held` entries of an L1 hold.
@@ -212,9 +214,9 @@ impl<M: Hardware> Editor<'_, M> {
     }
 
     /// The entries of a higher table, up to the first that needs work of its own.
-    fn validate_upper(&mut self, step: &mut Step) -> Progress {
+    fn validate_upper(&mut self, step: &mut Step) -> Validation {
         let words = self.memory.machine.words(step.table);
-        let Some(kind) = FrameType::table(step.level - 1) else { return Progress::Failed(Errno::Inval) };
+        let Some(kind) = FrameType::table(step.level - 1) else { return Validation::Failed(Errno::Inval) };
         while let Some(word) = words.get(step.held) {
             if step.held.is_multiple_of(GROUP)
                 && let Some(group) = words.as_chunks::<GROUP>().0.get(step.held / GROUP)
@@ -231,17 +233,17 @@ impl<M: Hardware> Editor<'_, M> {
             if entry.is_present() {
                 let (judged, child) = match (entry.sanitize_table(step.level), entry.mfn()) {
                     (Ok(judged), Some(child)) => (judged, child),
-                    (Err(error), _) => return Progress::Failed(error),
-                    (_, None) => return Progress::Failed(Errno::Inval),
+                    (Err(error), _) => return Validation::Failed(error),
+                    (_, None) => return Validation::Failed(Errno::Inval),
                 };
                 let mut progress = self.take_step(child, kind);
-                if matches!(progress, Progress::Failed(_)) {
+                if matches!(progress, Validation::Failed(_)) {
                     if self.take_linear(step.table, step.level, judged).is_err() {
                         return progress;
                     }
-                    progress = Progress::Done;
+                    progress = Validation::Done;
                 }
-                if !matches!(progress, Progress::Done) {
+                if !matches!(progress, Validation::Done) {
                     return progress;
                 }
                 if judged != entry {
@@ -253,7 +255,7 @@ impl<M: Hardware> Editor<'_, M> {
         if step.level == 4 {
             self.show_hypervisor(step.table);
         }
-        Progress::Done
+        Validation::Done
     }
 
     /// Writes the next entry of a table as it is judged, now that it holds what it refers to: one that is refused stays as
@@ -308,7 +310,7 @@ impl<M: Hardware> Editor<'_, M> {
             self.memory.frames.stamp(done.mfn());
             self.memory.frames.change(done, FrameState::devalidated);
             self.memory.frames.put(done.mfn());
-            if self.spend(TABLE_UNITS)
+            if self.spend(TABLE_UNITS) == Budget::Spent
                 && may_stop
                 && let Some(top) = walk.first()
             {

@@ -1,6 +1,9 @@
 //! The end of a domain's memory: pins, tables half way, the reservation; step by step.
 
-use super::{Hardware, PagingDomain, editor::Editor};
+use super::{
+    Hardware, PagingDomain,
+    editor::{Budget, Editor},
+};
 use crate::{
     addr::Mfn,
     mem::{Memory, RamFrame},
@@ -38,8 +41,8 @@ impl<M: Hardware> Memory<M> {
                 }
             }
             *next += 1;
-            let due = editor.spend(u32::from(next.is_multiple_of(FRAMES_PER_UNIT) || state.owner() == domain.owner));
-            if due && *next < 2 * end && !is_gone(*next) {
+            let units = u32::from(next.is_multiple_of(FRAMES_PER_UNIT) || state.owner() == domain.owner);
+            if editor.spend(units) == Budget::Spent && *next < 2 * end && !is_gone(*next) {
                 return Err(Stop::Unfinished);
             }
         }

@@ -9,7 +9,7 @@ use crate::{
     reply::Stop,
 };
 use core::sync::atomic::Ordering;
-use oxen_abi::{errno::Errno, vm_assist::VMASST_TYPE_M2P_STRICT};
+use oxen_abi::{errno::Errno, vm_assist::Assists};
 
 /// What a CPU loads into CR3: a root of the guest's, a shadow of one, or the hypervisor's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,7 +206,7 @@ impl<M: Hardware> Memory<M> {
     /// Takes the machine-to-phys table out of a root that is to be user mode's, where the guest wants that
     /// (`VMASST_TYPE_m2p_strict`). The table is all that stands in its slot; the root does not get it back while it is one.
     pub fn hide_from_user_mode(&self, domain: &PagingDomain, root: RamFrame) {
-        if domain.assists(VMASST_TYPE_M2P_STRICT)
+        if domain.assists(Assists::M2P_STRICT)
             && let Some(word) = self.machine.words(root).get(FIRST_HV_SLOT)
         {
             word.store(0, Ordering::Relaxed);

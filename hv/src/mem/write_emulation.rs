@@ -8,7 +8,7 @@ use crate::{
     reply::Stop,
 };
 use core::sync::atomic::{AtomicU64, Ordering};
-use oxen_abi::{errno::Errno, vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES};
+use oxen_abi::{errno::Errno, vm_assist::Assists};
 
 /// What the faulting instruction wanted to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +122,7 @@ impl<M: Hardware> Editor<'_, M> {
             drop(self);
             return memory.write_device(domain, mfn, va.offset() as u16, bytes, write);
         };
-        if !domain.is_privileged && !domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) {
+        if !domain.is_privileged && !domain.assists(Assists::WRITABLE_PAGETABLES) {
             return Err(Errno::Perm.into());
         }
         if bytes < 8 {

@@ -176,7 +176,7 @@ impl<M: Machine> Caller<'_, M> {
         let is_amd = Vendor::of(self.hv.machine()).is_like_amd();
         LEAF1_EDX
             | if is_amd { 0 } else { LEAF1_EDX_SYSENTER }
-            | if self.domain.is_privileged { LEAF1_EDX_MTRR } else { 0 }
+            | if self.domain.is_privileged() { LEAF1_EDX_MTRR } else { 0 }
     }
 
     /// The extended leaves. Those of Intel's CPUs say less: what AMD's define and Intel's leave out is zero.
@@ -215,7 +215,7 @@ impl<M: Machine> Caller<'_, M> {
     #[must_use]
     pub fn speculation_capabilities(&self) -> Option<u64> {
         let machine = self.hv.machine();
-        if !self.domain.is_privileged || Vendor::of(machine) != Vendor::Intel {
+        if !self.domain.is_privileged() || Vendor::of(machine) != Vendor::Intel {
             return None;
         }
         let [signature, ..] = machine.cpuid(1, 0);
@@ -286,7 +286,7 @@ impl<M: Machine> Caller<'_, M> {
                 let told = tsc.get(0, khz);
                 let gtsc_khz = if told.gtsc_khz == 0 { khz } else { told.gtsc_khz };
                 let features = u32::from(tsc.is_emulated()) | if has_rdtscp { TIME_RDTSCP } else { 0 };
-                [features, told.tsc_mode, gtsc_khz, if self.domain.is_privileged { 0 } else { told.incarnation }]
+                [features, told.tsc_mode, gtsc_khz, if self.domain.is_privileged() { 0 } else { told.incarnation }]
             }
             1 => tsc.scale().map_or([0; 4], |Scale { mul, shift }| [0, 0, mul, i32::from(shift) as u32]),
             2 => [khz, 0, 0, 0],

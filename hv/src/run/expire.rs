@@ -19,13 +19,13 @@ impl<M: Machine> Hypervisor<M> {
     pub(super) fn expire_deadlines(&'static self, cpu: CpuId, now: u64) {
         let Some(shared) = self.cpu(cpu) else { return };
         shared.armed.store(NEVER, Ordering::Relaxed);
-        let (Some(plan), Some(deadlines)) = (shared.plan.get(), shared.deadlines.get()) else { return };
-        // Every seat is due once at most: what it sets next is after `now`.
-        while let Some(seat) = { deadlines.lock().pop(now) } {
-            let occupant = plan.lock().occupants.get(seat.index()).cloned().flatten();
-            if let Some(occupant) = occupant {
-                self.fire_deadlines(&occupant.domain, &occupant.vcpu, now);
-                let _ = self.enter_deadline(&occupant.vcpu);
+        let (Some(sched), Some(deadlines)) = (shared.sched.get(), shared.deadlines.get()) else { return };
+        // Every entity is due once at most: what it sets next is after `now`.
+        while let Some(id) = { deadlines.lock().pop(now) } {
+            let unit = sched.lock().units.get(id.index()).cloned().flatten();
+            if let Some(unit) = unit {
+                self.fire_deadlines(&unit.domain, &unit.vcpu, now);
+                let _ = self.enter_deadline(&unit.vcpu);
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::{
 use core::sync::atomic::Ordering;
 use oxen_abi::{
     vcpu::{VcpuRunstateInfo, XEN_RUNSTATE_UPDATE},
-    vm_assist::VMASST_TYPE_RUNSTATE_UPDATE_FLAG,
+    vm_assist::Assists,
 };
 use zerocopy::IntoBytes;
 
@@ -49,7 +49,7 @@ impl<M: Machine> Hypervisor<M> {
 fn write(machine: &impl GuestMemory, domain: &Domain, area: GuestRange, info: &VcpuRunstateInfo) {
     let entry_time = core::mem::offset_of!(VcpuRunstateInfo, state_entry_time) as u64;
     let Some(entry_time) = area.part(entry_time, size_of::<u64>() as u64) else { return };
-    let is_flagged = domain.assists(VMASST_TYPE_RUNSTATE_UPDATE_FLAG);
+    let is_flagged = domain.assists(Assists::RUNSTATE_UPDATE_FLAG);
     let mut copy = *info;
     if is_flagged {
         copy.state_entry_time |= XEN_RUNSTATE_UPDATE;

@@ -11,7 +11,7 @@ use crate::{
     },
     hardware::CpuId,
     machine::Machine,
-    per_cpu::{CpuShared, Occupant, Plan, Work},
+    per_cpu::{CpuSched, CpuShared, Unit, Work},
     sched::{clock, run_queue::Choice},
 };
 use alloc::sync::Arc;
@@ -38,7 +38,7 @@ impl<M: Machine> Hypervisor<M> {
             let Some((choice, next)) = choose(shared, current.as_ref(), now, todo.contains(Work::YIELD)) else {
                 return;
             };
-            match (choice.seat.is_some(), next) {
+            match (choice.next.is_some(), next) {
                 (true, None) => self.keep_running(current.as_mut(), now),
                 (true, Some(next)) => {
                     if !self.switch_to(cpu, current, regs, next, now) {
@@ -55,12 +55,12 @@ impl<M: Machine> Hypervisor<M> {
             }
             self.arm_timer_for_next(shared, choice.until, now);
             if !shared.work.load(Ordering::SeqCst).is_empty() {
-                if choice.seat.is_none() {
+                if choice.next.is_none() {
                     self.end_idling(cpu);
                 }
                 continue;
             }
-            if choice.seat.is_some() {
+            if choice.next.is_some() {
                 return;
             }
             let since = self.now();
@@ -75,17 +75,17 @@ impl<M: Machine> Hypervisor<M> {
     }
 }
 
-/// Asks the policy, and lets it choose among those who can run. The occupant only if it is not `current`.
-fn choose(shared: &CpuShared, current: Option<&Current>, now: u64, yields: bool) -> Option<(Choice, Option<Occupant>)> {
-    let mut plan = shared.plan.get()?.lock();
-    let Plan { queue, occupants } = &mut *plan;
-    let choice = queue.choose(now, yields, |seat| {
-        let occupant = occupants.get(seat.index()).and_then(Option::as_ref);
-        occupant.is_some_and(|o| o.vcpu.pauses.load(Ordering::SeqCst).is_empty())
+/// Asks the policy, and lets it choose among those who can run. The unit only if it is not `current`.
+fn choose(shared: &CpuShared, current: Option<&Current>, now: u64, yields: bool) -> Option<(Choice, Option<Unit>)> {
+    let mut sched = shared.sched.get()?.lock();
+    let CpuSched { queue, units } = &mut *sched;
+    let choice = queue.choose(now, yields, |id| {
+        let unit = units.get(id.index()).and_then(Option::as_ref);
+        unit.is_some_and(|unit| unit.vcpu.pauses.load(Ordering::SeqCst).is_empty())
     });
     balance::note(shared, queue);
-    let next = choice.seat.and_then(|seat| occupants.get(seat.index())?.as_ref());
-    let next = next.filter(|o| current.is_none_or(|c| !Arc::ptr_eq(&c.vcpu, &o.vcpu)));
+    let next = choice.next.and_then(|id| units.get(id.index())?.as_ref());
+    let next = next.filter(|unit| current.is_none_or(|c| !Arc::ptr_eq(&c.vcpu, &unit.vcpu)));
     Some((choice, next.cloned()))
 }
 
@@ -112,8 +112,8 @@ impl<M: Machine> Hypervisor<M> {
 
     /// Puts the vcpu that was on the CPU away and loads another. Not done if that one was paused or moved since it was
     /// chosen, or has no state, which pauses it.
-    fn switch_to(&self, cpu: CpuId, current: &mut Option<Current>, regs: &mut Regs, next: Occupant, now: u64) -> bool {
-        let Occupant { domain, vcpu } = next;
+    fn switch_to(&self, cpu: CpuId, current: &mut Option<Current>, regs: &mut Regs, next: Unit, now: u64) -> bool {
+        let Unit { domain, vcpu } = next;
         let state = {
             let mut slot = vcpu.slot.lock();
             // Whoever saw the state here could pause the vcpu, move it, take it apart, and must not find the state gone
@@ -131,7 +131,7 @@ impl<M: Machine> Hypervisor<M> {
             self.note_stopped(&last.domain, &last.vcpu, &last.state, now);
         }
         let last = self.deschedule(current, regs);
-        self.memory.frames.tlb.enter(domain.owner, bit(cpu));
+        self.memory.frames.tlb.enter(domain.owner(), bit(cpu));
         *regs = state.regs;
         state.traps_tsc = domain.tsc.is_emulated();
         state.loaded = self.memory.roots_to_load(&domain.memory, vcpu.id, state.user_root, state.kernel_root);
@@ -183,7 +183,7 @@ impl<M: Machine> Hypervisor<M> {
     fn release_state(&self, cpu: CpuId, last: Option<Current>, now: Option<&Arc<Domain>>) {
         let Some(Current { domain, vcpu, state }) = last else { return };
         if now.is_none_or(|now| !Arc::ptr_eq(now, &domain)) {
-            self.memory.frames.tlb.leave(domain.owner, bit(cpu));
+            self.memory.frames.tlb.leave(domain.owner(), bit(cpu));
         }
         *vcpu.slot.lock() = Some(state);
         if vcpu.pauses.load(Ordering::SeqCst).intersects(Pauses::MOVING) {

@@ -14,7 +14,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn yield_now(&self) {
         let Some(shared) = self.hv.cpu(self.cpu) else { return };
-        if shared.plan.get().is_some_and(|plan| plan.lock().queue.has_waiting()) {
+        if shared.sched.get().is_some_and(|sched| sched.lock().queue.has_waiting()) {
             shared.work.insert(Work::RESCHEDULE | Work::YIELD, Ordering::Relaxed);
         }
     }

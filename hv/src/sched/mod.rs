@@ -6,6 +6,7 @@ pub mod pools;
 pub mod run_queue;
 pub mod runstate;
 pub mod vcpu;
+pub mod watch;
 pub mod work;
 
 pub use vcpu::VcpuSched;

@@ -1,6 +1,6 @@
-//! What the scheduler keeps with a vcpu: where it has its seat, what it waits for.
+//! What the scheduler keeps with a vcpu: which CPU it is assigned to, what it waits for.
 
-use super::{deadlines::NEVER, run_queue::Seat, runstate};
+use super::{deadlines::NEVER, run_queue::EntityId, runstate};
 use crate::{
     hardware::CpuId,
     lock::{Lock, rank},
@@ -15,8 +15,8 @@ pub const WATCHDOGS: usize = 2;
 /// What the scheduler keeps with a vcpu.
 #[derive(Debug)]
 pub struct VcpuSched {
-    /// CPU in the upper half, seat in the lower; [`NO_SEAT`].
-    pub(crate) seat: AtomicU32,
+    /// The CPU that it is assigned to in the upper half, its entity there in the lower; [`UNASSIGNED`].
+    pub(crate) assignment: AtomicU32,
     /// Whether it executes guest code or the hypervisor's on its behalf.
     pub(crate) is_running: AtomicBool,
     /// CPUs it may run on, bit n for CPU n (`XEN_VCPUAFFINITY_HARD`).
@@ -43,15 +43,15 @@ pub struct VcpuSched {
     pub(crate) watchdogs: [AtomicU64; WATCHDOGS],
 }
 
-/// In place of a seat: there is none.
-pub(crate) const NO_SEAT: u32 = u32::MAX;
+/// In place of an assignment: there is none.
+pub(crate) const UNASSIGNED: u32 = u32::MAX;
 
 impl VcpuSched {
-    /// A vcpu without a seat, off since `now`.
+    /// A vcpu that is assigned to no CPU, off since `now`.
     #[must_use]
     pub fn new(now: u64) -> Self {
         Self {
-            seat: AtomicU32::new(NO_SEAT),
+            assignment: AtomicU32::new(UNASSIGNED),
             is_running: AtomicBool::new(false),
             affinity: AtomicU64::new(u64::MAX),
             override_cpu: AtomicU32::new(NO_OVERRIDE),
@@ -68,14 +68,16 @@ impl VcpuSched {
         }
     }
 
+    /// The CPU that it is assigned to, and its entity in the run queue there.
     #[inline]
-    pub(crate) fn seat(&self) -> Option<(CpuId, Seat)> {
-        let word = self.seat.load(Ordering::Acquire);
-        (word != NO_SEAT).then_some((CpuId((word >> 16) as u16), Seat::new(word as u16)))
+    pub(crate) fn assignment(&self) -> Option<(CpuId, EntityId)> {
+        let word = self.assignment.load(Ordering::Acquire);
+        (word != UNASSIGNED).then_some((CpuId((word >> 16) as u16), EntityId::new(word as u16)))
     }
 
-    pub(crate) fn set_seat(&self, cpu: CpuId, seat: Seat) {
-        self.seat.store(u32::from(cpu.0) << 16 | seat.index() as u32, Ordering::Release);
+    /// Notes that it is assigned to a CPU.
+    pub(crate) fn assign(&self, cpu: CpuId, id: EntityId) {
+        self.assignment.store(u32::from(cpu.0) << 16 | id.index() as u32, Ordering::Release);
     }
 
     /// Where the guest is to read the time before it goes on, 0: nowhere. What is told of an emulated counter is told
@@ -89,7 +91,7 @@ impl VcpuSched {
     /// The CPU that the vcpu runs on when it runs.
     #[must_use]
     pub fn cpu(&self) -> Option<CpuId> {
-        self.seat().map(|(cpu, _)| cpu)
+        self.assignment().map(|(cpu, _)| cpu)
     }
 
     /// Whether a CPU executes it at this moment.

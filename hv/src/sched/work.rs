@@ -16,5 +16,7 @@ bitflags! {
         const YIELD = 1 << 3;
         /// The CPU did not take the vcpu's selectors.
         const SELECTORS = 1 << 4;
+        /// The watchdog's note: nothing is to be done but to take it.
+        const WATCHED = 1 << 5;
     }
 }

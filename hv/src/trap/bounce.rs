@@ -13,7 +13,7 @@ use crate::{
 };
 use oxen_abi::{
     segments::{FLAT_KERNEL_CS, FLAT_KERNEL_SS},
-    vm_assist::VMASST_TYPE_ARCHITECTURAL_IOPL,
+    vm_assist::Assists,
 };
 
 /// The privilege level in the selectors of whatever a guest runs.
@@ -47,7 +47,7 @@ impl<M: Machine> Caller<'_, M> {
         let is_masked = state.info.upcall_mask();
         let cs = regs.cs & 0xfffc | privilege | u64::from(is_masked) << 32;
         let mut rflags = regs.rflags & !(flags::IF | flags::IOPL) | if is_masked { 0 } else { flags::IF };
-        if self.domain.assists(VMASST_TYPE_ARCHITECTURAL_IOPL) {
+        if self.domain.assists(Assists::ARCHITECTURAL_IOPL) {
             rflags |= u64::from(state.iopl) << 12;
         }
         let top = stack & !15;

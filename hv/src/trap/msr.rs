@@ -124,10 +124,10 @@ impl<M: Machine> Caller<'_, M> {
             (Vendor::Intel, _) => is_in(&INTEL_COUNTERS, msr).then_some(0),
             (Vendor::Amd | Vendor::Hygon, AMD_HARDWARE_CONFIGURATION) => Some(0),
             (Vendor::Amd | Vendor::Hygon, AMD_DECODE_CONFIGURATION) => Some(LFENCE_SERIALISES),
-            (Vendor::Amd | Vendor::Hygon, SYSTEM_CONFIGURATION) if self.domain.is_privileged => {
+            (Vendor::Amd | Vendor::Hygon, SYSTEM_CONFIGURATION) if self.domain.is_privileged() => {
                 machine.read_msr(msr).map(|value| value & MEMORY_TYPES_IN_FORCE)
             }
-            (Vendor::Amd | Vendor::Hygon, _) if self.domain.is_privileged && is_in(&MEMORY_PLACES, msr) => {
+            (Vendor::Amd | Vendor::Hygon, _) if self.domain.is_privileged() && is_in(&MEMORY_PLACES, msr) => {
                 machine.read_msr(msr)
             }
             (Vendor::Amd | Vendor::Hygon, _) if is_in(&AMD_COUNTERS, msr) => Some(0),

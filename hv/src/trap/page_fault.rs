@@ -17,7 +17,7 @@ use crate::{
     },
     reply::Stop,
 };
-use oxen_abi::vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES;
+use oxen_abi::vm_assist::Assists;
 use x86_64::registers::rflags::RFlags;
 
 /// RFLAGS that a logical operation sets.
@@ -51,7 +51,7 @@ impl<M: Machine> Caller<'_, M> {
     fn own_page_fault(&mut self, address: u64, error_code: u32) {
         let is_kernel_write = error_code & (PRESENT | WRITE | FETCH) == PRESENT | WRITE && self.state.in_kernel;
         if is_kernel_write
-            && (self.domain.assists(VMASST_TYPE_WRITABLE_PAGETABLES) || self.domain.is_privileged)
+            && (self.domain.assists(Assists::WRITABLE_PAGETABLES) || self.domain.is_privileged())
             && self.write_page_table(GuestAddr::new(address)).is_some()
         {
             self.domain.counters.count(Counted::TableWrite);

@@ -2,7 +2,7 @@
 
 use crate::{addr::GuestAddr, caller::Caller, machine::Machine, ports::overlap};
 use core::ops::RangeInclusive;
-use oxen_abi::vm_assist::VMASST_TYPE_ARCHITECTURAL_IOPL;
+use oxen_abi::vm_assist::Assists;
 
 /// What a port that is not the guest's reads as: nobody drives the bus.
 const NOBODY: u32 = u32::MAX;
@@ -32,7 +32,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     #[must_use]
     pub fn has_io_privilege(&self) -> bool {
-        let needed = match (self.state.in_kernel, self.domain.assists(VMASST_TYPE_ARCHITECTURAL_IOPL)) {
+        let needed = match (self.state.in_kernel, self.domain.assists(Assists::ARCHITECTURAL_IOPL)) {
             (true, true) => 0,
             (true, false) => 1,
             (false, _) => 3,
@@ -61,7 +61,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     fn reaches_machine_port(&self, port: u16, bytes: u8) -> bool {
         let last = port.saturating_add(u16::from(bytes) - 1);
-        self.domain.is_privileged
+        self.domain.is_privileged()
             && !straddles_data(port, bytes)
             && !HYPERVISOR_PORTS.iter().any(|ours| overlap(&(port..=last), ours))
             && !self.hv.machine().has_own_port(port..=last)
@@ -69,7 +69,7 @@ impl<M: Machine> Caller<'_, M> {
 
     /// Whether this is the control domain's word about the speaker channel.
     fn is_speaker_control(&self, port: u16, bytes: u8, value: u32) -> bool {
-        self.domain.is_privileged && (port, bytes, value >> 6 & 3) == (TIMER_CONTROL, 1, SPEAKER_CHANNEL)
+        self.domain.is_privileged() && (port, bytes, value >> 6 & 3) == (TIMER_CONTROL, 1, SPEAKER_CHANNEL)
     }
 
     /// Reads a port for the caller; `None` if it may not execute the instruction at all.

@@ -1,6 +1,7 @@
 //! The CPU itself: what it can do, how it is set up, its translation caches.
 
 use super::msr;
+use bitflags::bitflags;
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use oxen_hv::{
@@ -13,55 +14,78 @@ use oxen_hv::{
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr2, Cr3, Cr3Flags, Cr4, Cr4Flags};
 use x86_64::{PhysAddr, structures::paging::PhysFrame};
 
-/// What this CPU can do, as far as the hypervisor uses it.
-#[derive(Clone, Copy, Debug, Default)]
+bitflags! {
+    /// What a CPU can do, as far as the hypervisor uses it (Intel SDM vol. 2A, CPUID).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct Feature: u32 {
+        /// XSAVE.
+        const XSAVE = 1 << 0;
+        /// RDFSBASE and friends.
+        const FSGSBASE = 1 << 1;
+        /// No execution of guest pages in ring 0.
+        const SMEP = 1 << 2;
+        /// No access to guest pages in ring 0.
+        const SMAP = 1 << 3;
+        /// The APIC timer takes a TSC value.
+        const TSC_DEADLINE = 1 << 4;
+        /// RDTSCP.
+        const RDTSCP = 1 << 5;
+        /// Loading extended state leaves the x87 pointers of who was there before.
+        const LEAVES_X87_POINTERS = 1 << 6;
+    }
+}
+
+impl Feature {
+    /// Asks the CPU.
+    fn detect() -> Self {
+        let (highest, highest_extended) = (__cpuid(0), __cpuid(0x8000_0000).eax);
+        let leaf1 = __cpuid(1).ecx;
+        let leaf7 = if highest.eax >= 7 { __cpuid_count(7, 0).ebx } else { 0 };
+        let extended1 = __cpuid(0x8000_0001).edx;
+        let extended8 = if highest_extended >= 0x8000_0008 { __cpuid(0x8000_0008).ebx } else { 0 };
+        [
+            (Self::XSAVE, leaf1 & 1 << 26 != 0),
+            (Self::TSC_DEADLINE, leaf1 & 1 << 24 != 0),
+            (Self::FSGSBASE, leaf7 & 1 != 0),
+            (Self::SMEP, leaf7 & 1 << 7 != 0),
+            (Self::SMAP, leaf7 & 1 << 20 != 0),
+            (Self::RDTSCP, extended1 & 1 << 27 != 0),
+            (Self::LEAVES_X87_POINTERS, leaves_x87_pointers(Vendor::by_name(highest.ebx), extended8)),
+        ]
+        .into_iter()
+        .filter_map(|(feature, is_there)| is_there.then_some(feature))
+        .collect()
+    }
+}
+
+/// What this CPU can do, and how much.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Features {
-    /// XSAVE.
-    pub xsave: bool,
-    /// RDFSBASE and friends.
-    pub fsgsbase: bool,
-    /// No execution of guest pages in ring 0.
-    pub smep: bool,
-    /// No access to guest pages in ring 0.
-    pub smap: bool,
-    /// The APIC timer takes a TSC value.
-    pub tsc_deadline: bool,
-    /// RDTSCP.
-    pub rdtscp: bool,
+    /// What it can do.
+    pub has: Feature,
     /// The bits that XCR0 may have.
     pub xcr0: u64,
     /// Bits of a machine address.
     pub address_bits: u32,
-    /// Loading extended state leaves the x87 pointers of who was there before.
-    pub leaves_x87_pointers: bool,
 }
 
 impl Features {
+    /// Whether the CPU can do this.
+    #[inline]
+    pub(crate) const fn has(&self, feature: Feature) -> bool {
+        self.has.contains(feature)
+    }
+
     /// Asks the CPU.
     pub(crate) fn detect() -> Self {
-        let leaf1 = __cpuid(1).ecx;
-        let leaf7 = if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).ebx } else { 0 };
-        let xsave = leaf1 & 1 << 26 != 0;
+        let has = Feature::detect();
         let sizes = (__cpuid(0x8000_0000).eax >= 0x8000_0008).then(|| __cpuid(0x8000_0008));
         let mut xcr0 = 0;
-        if xsave {
+        if has.contains(Feature::XSAVE) {
             let sizes = __cpuid_count(0xd, 0);
             xcr0 = (u64::from(sizes.edx) << 32 | u64::from(sizes.eax)) & ExtendedState::KEPT;
         }
-        Self {
-            xsave,
-            fsgsbase: leaf7 & 1 != 0,
-            smep: leaf7 & 1 << 7 != 0,
-            smap: leaf7 & 1 << 20 != 0,
-            tsc_deadline: leaf1 & 1 << 24 != 0,
-            rdtscp: __cpuid(0x8000_0001).edx & 1 << 27 != 0,
-            xcr0,
-            address_bits: sizes.map_or(36, |sizes| sizes.eax & 0xff).clamp(32, 52),
-            leaves_x87_pointers: leaves_x87_pointers(
-                Vendor::by_name(__cpuid(0).ebx),
-                sizes.map_or(0, |sizes| sizes.ebx),
-            ),
-        }
+        Self { has, xcr0, address_bits: sizes.map_or(36, |sizes| sizes.eax & 0xff).clamp(32, 52) }
     }
 }
 
@@ -75,13 +99,13 @@ pub(crate) unsafe fn set_up(features: &Features) {
         | Cr4Flags::MACHINE_CHECK_EXCEPTION
         | Cr4Flags::OSFXSR
         | Cr4Flags::OSXMMEXCPT_ENABLE;
-    cr4.set(Cr4Flags::FSGSBASE, features.fsgsbase);
-    cr4.set(Cr4Flags::OSXSAVE, features.xsave);
-    cr4.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, features.smep);
-    cr4.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, features.smap);
+    cr4.set(Cr4Flags::FSGSBASE, features.has(Feature::FSGSBASE));
+    cr4.set(Cr4Flags::OSXSAVE, features.has(Feature::XSAVE));
+    cr4.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, features.has(Feature::SMEP));
+    cr4.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, features.has(Feature::SMAP));
     // SAFETY: each bit was found in CPUID, and the hypervisor's own code abides by all of them.
     unsafe { Cr4::write_raw(cr4.bits()) }
-    if features.xsave && try_set_xcr0(features.xcr0) {
+    if features.has(Feature::XSAVE) && try_set_xcr0(features.xcr0) {
         super::percpu::this().xcr0.set(features.xcr0);
     }
     // SAFETY: every 64-bit CPU has a PAT; no mapping of the hypervisor uses the entries that change.
@@ -92,7 +116,8 @@ pub(crate) unsafe fn set_up(features: &Features) {
 /// CPUID, stays on.
 pub(crate) fn set_guest_cr4(features: &Features, wanted: u64) -> bool {
     let asks = |flag: Cr4Flags| wanted & flag.bits() != 0;
-    if asks(Cr4Flags::FSGSBASE) && !features.fsgsbase || asks(Cr4Flags::OSXSAVE) && !features.xsave {
+    let lacks = |feature| !features.has(feature);
+    if asks(Cr4Flags::FSGSBASE) && lacks(Feature::FSGSBASE) || asks(Cr4Flags::OSXSAVE) && lacks(Feature::XSAVE) {
         return false;
     }
     let loaded = Cr4::read_raw();

@@ -1,10 +1,11 @@
 //! The end: what went wrong, where, and a loud stop.
 
-use super::{cpu, device::power, running, symbols};
+use super::device::{patience, power};
+use super::{cpu, percpu, running, symbols};
 use crate::log;
 use core::arch::asm;
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use oxen_hv::domain::regs::Regs;
 
 /// What `isa-debug-exit` is told.
@@ -31,6 +32,11 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 pub(super) fn fault(regs: &Regs) -> ! {
     announce();
     log!("Exception {} inside the hypervisor, error code {:#x}", regs.entry_vector, regs.error_code);
+    end_at(regs)
+}
+
+/// Ends, after [`announce`], with where the hypervisor was interrupted.
+pub(super) fn end_at(regs: &Regs) -> ! {
     registers(regs);
     if symbols::is_text(regs.rip) {
         frame(regs.rip);
@@ -49,21 +55,29 @@ pub(super) fn registers(r: &Regs) {
     log!("r13 {:016x} r14 {:016x} r15 {:016x}", r.r13, r.r14, r.r15);
 }
 
-/// Whether this is the end, on whatever CPU.
-static STOPPING: AtomicBool = AtomicBool::new(false);
+/// The CPU that has found the end, if one has.
+static STOPPING: AtomicUsize = AtomicUsize::new(NOBODY);
+const NOBODY: usize = usize::MAX;
 
 /// An NMI came: it stops this CPU if another one has found a bug.
 pub(super) fn halt_if_stopping() {
-    if STOPPING.load(Ordering::SeqCst) {
+    let by = STOPPING.load(Ordering::SeqCst);
+    if by != NOBODY && by != percpu::this().number {
         power::halt();
     }
 }
 
 /// A panic while panicking must not go round, and the other CPUs go no further.
-fn announce() {
-    if STOPPING.swap(true, Ordering::SeqCst) {
-        power::debug_exit(FAILURE);
-        power::halt();
+pub(super) fn announce() {
+    patience::end();
+    match STOPPING.compare_exchange(NOBODY, percpu::this().number, Ordering::SeqCst, Ordering::SeqCst) {
+        Ok(_) => {}
+        // Another one speaks.
+        Err(by) if by != percpu::this().number => power::halt(),
+        Err(_) => {
+            power::debug_exit(FAILURE);
+            power::halt();
+        }
     }
     if let Some(hv) = running::HYPERVISOR.get() {
         hv.machine().apic.interrupt_others_now();

@@ -113,7 +113,7 @@ pub(crate) fn set_base(register: Msr, base: u64) {
 
 /// Loads what RDTSCP answers in ECX, unless it is loaded.
 pub(crate) fn set_tsc_aux(hardware: &Hardware, features: &cpu::Features, value: u32) {
-    if features.rdtscp && hardware.tsc_aux.get() != value {
+    if features.has(cpu::Feature::RDTSCP) && hardware.tsc_aux.get() != value {
         hardware.tsc_aux.set(value);
         // SAFETY: the CPU has it, and takes any 32 bits; only guests read it.
         unsafe { msr::write(msr::TSC_AUX, value.into()) }
@@ -191,13 +191,13 @@ fn change_xcr0(hardware: &Hardware, value: u64) {
 
 fn save_extended(hardware: &Hardware, features: &cpu::Features, area: &mut ExtendedState) {
     area.set_xcr0(hardware.xcr0.get());
-    if features.xsave {
+    if features.has(cpu::Feature::XSAVE) {
         change_xcr0(hardware, features.xcr0);
     }
     let area = area.0.as_mut_ptr();
     // SAFETY: the area is 64-byte aligned and large enough for every component that XCR0 can have; TS is clear.
     unsafe {
-        if features.xsave {
+        if features.has(cpu::Feature::XSAVE) {
             asm!("xsave64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack, preserves_flags));
         } else {
             asm!("fxsave64 [{}]", in(reg) area, options(nostack, preserves_flags));
@@ -206,17 +206,17 @@ fn save_extended(hardware: &Hardware, features: &cpu::Features, area: &mut Exten
 }
 
 fn load_extended(hardware: &Hardware, features: &cpu::Features, area: &ExtendedState) {
-    if features.xsave {
+    if features.has(cpu::Feature::XSAVE) {
         change_xcr0(hardware, features.xcr0);
     }
-    if features.leaves_x87_pointers {
+    if features.has(cpu::Feature::LEAVES_X87_POINTERS) {
         clear_x87_pointers();
     }
     if !try_load_extended(features, area) {
         // A toolstack or a kernel gave an image that the CPU does not take: the vcpu starts afresh.
         try_load_extended(features, &ExtendedState::RESET);
     }
-    if features.xsave {
+    if features.has(cpu::Feature::XSAVE) {
         let xcr0 = area.xcr0();
         change_xcr0(hardware, if xcr0 == 0 { INITIAL_XCR0 } else { xcr0 });
     }
@@ -251,6 +251,6 @@ fn try_load_extended(features: &cpu::Features, area: &ExtendedState) -> bool {
         };
     }
     // SAFETY: as in `save_extended`; contents that the CPU refuses fault, which is foreseen.
-    unsafe { if features.xsave { restore!("xrstor64") } else { restore!("fxrstor64") } }
+    unsafe { if features.has(cpu::Feature::XSAVE) { restore!("xrstor64") } else { restore!("fxrstor64") } }
     failed == 0
 }

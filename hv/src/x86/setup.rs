@@ -9,6 +9,7 @@ use super::machine::Pc;
 use super::memory::space::{self, Division, Loaded, Space};
 use super::memory::{guest, heap, smap, tables};
 use super::running::{self, CpuBlock};
+use super::watchdog;
 use super::{smp, symbols};
 use crate::log;
 use core::ops::Range;
@@ -74,7 +75,7 @@ pub(crate) fn set_up_cpu() -> cpu::Features {
     let features = cpu::Features::detect();
     // SAFETY: once, alone, and text is still writable.
     unsafe {
-        if features.smap {
+        if features.has(cpu::Feature::SMAP) {
             smap::enable();
         }
         cpu::set_up(&features);
@@ -217,6 +218,17 @@ pub(crate) fn build_dom0(hv: &'static Hypervisor<Pc>, info: &BootInfo, options: 
     }
 }
 
+/// Watches all CPUs, if that is wanted.
+pub(crate) fn watch(hv: &Hypervisor<Pc>, options: &Options<'_>) {
+    if options.watchdog {
+        let seconds = options.watchdog_timeout;
+        match watchdog::start(hv, seconds) {
+            true => hv.print(format_args!("NMI watchdog: a CPU may be in the hypervisor for {seconds} s")),
+            false => hv.print(format_args!("NMI watchdog: the 8254's interrupt comes as no NMI; there is no watchdog")),
+        }
+    }
+}
+
 /// Goes to the first guest. There is no way back.
 pub(crate) fn run(cpu: &'static CpuBlock) -> ! {
     // SAFETY: the block is the boot CPU's and open.
@@ -271,7 +283,7 @@ pub(crate) fn find_machine(features: cpu::Features, acpi: &Acpi, options: &Optio
     let apic_scale = (u128::from(frequencies.apic) << 32) / u128::from(frequencies.tsc);
     let wall_clock = clock::wall_clock() - cpu::ticks() / frequencies.tsc;
     let console = serial::console();
-    let moved = acpi.overrides.iter().find(|o| o.source == COM1_INTERRUPT);
+    let line = |source: u8| acpi.overrides.iter().find(|o| o.source == source).map_or(source.into(), |o| o.gsi);
     Pc {
         features,
         apic,
@@ -285,7 +297,9 @@ pub(crate) fn find_machine(features: cpu::Features, acpi: &Acpi, options: &Optio
         space,
         power_off: acpi.power_off,
         timer_port: acpi.timer_port,
-        console_gsi: moved.map_or(COM1_INTERRUPT.into(), |o| o.gsi),
+        console_gsi: line(COM1_INTERRUPT),
+        timer_gsi: line(watchdog::TIMER_INTERRUPT),
+        is_watched: options.watchdog,
         no_reboot: options.no_reboot,
     }
 }

@@ -33,33 +33,28 @@ fn every_answer_is_the_model_s_and_a_refusal_changes_nothing() {
     }
 }
 
-/// The model, and what draws.
-struct Hostile(World, Dice);
-
-impl hostile::Suite for Hostile {
+impl hostile::Model for World {
     const WHAT: (&'static str, &'static str) = ("events", "9 and the model of every answer");
     const COUNT_EVERY: u64 = 256;
 
-    fn begin(seed: u64) -> Self {
-        Self(World::new(), Dice(seed))
+    fn begin() -> Self {
+        Self::new()
     }
 
-    fn step(&mut self) {
-        let what = self.0.step(&mut self.1);
-        self.0.check(&what);
+    fn step(&mut self, dice: &mut Dice) {
+        let what = self.step(dice);
+        self.check(&what);
     }
 
     fn count(&mut self) {
-        self.0.guests.iter().for_each(|guest| assert_eq!(guest.hv.audit_events(&guest.domain), Ok(())));
+        self.guests.iter().for_each(|guest| assert_eq!(guest.hv.audit_events(&guest.domain), Ok(())));
     }
-
-    fn end(self) {}
 }
 
 #[test]
 #[ignore = "as long as one asks for: `cargo xtask hostile`"]
 fn hostile_operations() {
-    hostile::run::<Hostile>();
+    hostile::run::<hostile::Drawn<World>>();
 }
 
 prop_state_machine! {

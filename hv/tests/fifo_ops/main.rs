@@ -33,33 +33,28 @@ fn every_word_is_the_model_s_whatever_the_guests_write() {
     }
 }
 
-/// The model, and what draws.
-struct Hostile(World, Dice);
-
-impl hostile::Suite for Hostile {
+impl hostile::Model for World {
     const WHAT: (&'static str, &'static str) = ("fifo", "2, 9 and the model of every word");
     const COUNT_EVERY: u64 = 1000;
 
-    fn begin(seed: u64) -> Self {
-        Self(World::new(), Dice(seed))
+    fn begin() -> Self {
+        Self::new()
     }
 
-    fn step(&mut self) {
-        let what = self.0.step(&mut self.1);
-        self.0.check(&what);
+    fn step(&mut self, dice: &mut Dice) {
+        let what = self.step(dice);
+        self.check(&what);
     }
 
     fn count(&mut self) {
         let mut known = Holds::default();
-        self.0.guests.iter().for_each(|guest| known.add(guest.domain.shared_info, true));
-        audit::check(self.0.guests[0].hv, &known, audit::nothing_lent);
+        self.guests.iter().for_each(|guest| known.add(guest.domain.shared_info, true));
+        audit::check(self.guests[0].hv, &known, audit::nothing_lent);
     }
-
-    fn end(self) {}
 }
 
 #[test]
 #[ignore = "as long as one asks for: `cargo xtask hostile`"]
 fn hostile_operations() {
-    hostile::run::<Hostile>();
+    hostile::run::<hostile::Drawn<World>>();
 }

@@ -34,7 +34,7 @@ impl World {
         let Some(&entry) = self.sides[to].entries.get(op.r#ref as usize) else { return GENERAL };
         let wanted = u64::from(abi::GTF_ACCEPT_TRANSFER) | (me as u64 + 1) << 16;
         let domain = &self.sides[to].guest.domain;
-        let is_full = hv.memory.frames.reserved(domain.owner.slot().unwrap()) >= domain.memory.max_pages.load(SeqCst);
+        let is_full = hv.memory.frames.reserved(domain.owner().slot().unwrap()) >= domain.memory.max_pages.load(SeqCst);
         if entry.head & 0xffff_ffff != wanted || is_full {
             return GENERAL;
         }

@@ -43,33 +43,28 @@ fn every_status_is_the_model_s_and_a_refusal_changes_nothing() {
     }
 }
 
-/// The model, and what draws.
-struct Hostile(World, Dice);
-
-impl hostile::Suite for Hostile {
+impl hostile::Model for World {
     const WHAT: (&'static str, &'static str) = ("grants", "2, 3, 9 and the model of every status");
     const COUNT_EVERY: u64 = 256;
 
-    fn begin(seed: u64) -> Self {
-        Self(World::new(), Dice(seed))
+    fn begin() -> Self {
+        Self::new()
     }
 
-    fn step(&mut self) {
-        self.0.step(&mut self.1);
-        self.0.check();
+    fn step(&mut self, dice: &mut Dice) {
+        self.step(dice);
+        self.check();
     }
 
     fn count(&mut self) {
-        self.0.count();
+        World::count(self);
     }
-
-    fn end(self) {}
 }
 
 #[test]
 #[ignore = "as long as one asks for: `cargo xtask hostile`"]
 fn hostile_operations() {
-    hostile::run::<Hostile>();
+    hostile::run::<hostile::Drawn<World>>();
 }
 
 prop_state_machine! {
@@ -94,7 +89,7 @@ fn a_dead_domain_holds_nothing_and_what_it_granted_stays_until_it_is_unmapped() 
     // The others still hold what it granted, and lose nothing when they give it back.
     for n in 1..GUESTS {
         let others: Vec<_> = world.sides[n].guest.domain.grants.lock().each_pin().collect();
-        assert!(others.iter().all(|pin| usize::from(pin.2) != domain.owner.slot().unwrap()));
+        assert!(others.iter().all(|pin| usize::from(pin.2) != domain.owner().slot().unwrap()));
         while hv.release_grants(&world.sides[n].guest.domain) == Err(Stop::Unfinished) {}
     }
     let mut known = Holds::default();

@@ -215,7 +215,7 @@ impl World {
     pub(crate) fn can_take(&self, owner: usize, frame: Mfn, writes: bool) -> Result<(), i16> {
         let side = &self.sides[owner];
         let state = side.guest.hv.memory.frames.state(frame);
-        if state.owner() != side.guest.domain.owner || state.refs() == 0 {
+        if state.owner() != side.guest.domain.owner() || state.refs() == 0 {
             return Err(abi::GNTST_BAD_PAGE);
         }
         if writes && state.uses() != 0 && state.kind() != FrameType::Writable { Err(GENERAL) } else { Ok(()) }
@@ -330,7 +330,7 @@ impl World {
             let expected: Vec<_> = (0..REFS)
                 .filter_map(|r| {
                     let (grantee, frame, readers, writers) = self.pins(n, r)?;
-                    let slot = self.sides[grantee].guest.domain.owner.slot().unwrap() as u8;
+                    let slot = self.sides[grantee].guest.domain.owner().slot().unwrap() as u8;
                     Some((r as u32, frame, slot, readers, writers))
                 })
                 .collect();
@@ -351,7 +351,7 @@ impl World {
             known.add(claim.frame, claim.writes);
         }
         audit::check(self.sides[0].guest.hv, &known, |owner, frame| {
-            let to = self.sides.iter().position(|side| side.guest.domain.owner == owner).unwrap();
+            let to = self.sides.iter().position(|side| side.guest.domain.owner() == owner).unwrap();
             let is_mapped = self.sides[to].spares.iter().flatten().any(|&(mapped, _)| mapped == frame);
             is_mapped || self.claims.values().any(|claim| claim.grantee == to && claim.frame == frame)
         });

@@ -23,7 +23,7 @@ impl World {
     /// Claims a frame of another and maps it, as the grant table's code does.
     pub(crate) fn map_grant(&mut self, player: usize) -> Outcome {
         let granter = self.random.below(self.players.len() as u64) as usize;
-        let owner = self.players[granter].guest.domain.owner;
+        let owner = self.players[granter].guest.domain.owner();
         let (frame, writable, at) = (self.frame(granter), self.random.chance(50), self.place(player));
         let hv = self.hv;
         let hold = if writable { Hold::Writable } else { Hold::Reference };
@@ -63,7 +63,7 @@ impl World {
         if unmapped.is_err() {
             return Outcome::Refused;
         }
-        hv.memory.flush_cpus(hv.memory.frames.tlb.cpus_of(guest.domain.owner));
+        hv.memory.flush_cpus(hv.memory.frames.tlb.cpus_of(guest.domain.owner()));
         if let Some(index) = claims.iter().position(|&claim| claim == (frame, writable)) {
             release_claim(hv, claims.swap_remove(index));
         }

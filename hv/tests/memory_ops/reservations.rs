@@ -62,7 +62,7 @@ impl World {
         let mut loose: Vec<Mfn> = audit::all(self.hv)
             .filter(|&frame| {
                 let state = self.hv.memory.frames.state(frame);
-                state.owner() == self.players[player].guest.domain.owner && state.is_loose()
+                state.owner() == self.players[player].guest.domain.owner() && state.is_loose()
             })
             .collect();
         let first = self.random.below(loose.len().max(1) as u64) as usize;

@@ -134,12 +134,12 @@ impl World {
                 memory.begin_log(&operator, &domain.memory, true).unwrap();
                 drop(operator);
                 let mut next = 0;
-                finish(|| memory.find_lent(domain.owner, &mut next)).unwrap();
+                finish(|| memory.find_lent(domain.owner(), &mut next)).unwrap();
                 self.players[player].cleaned = Some(self.contents(player));
             }
         } else {
             // A guest that gives its frames places all over has a log that does not fit anywhere; who reads it is told.
-            let has_missed = memory.has_log_missed(domain.owner);
+            let has_missed = memory.has_log_missed(domain.owner());
             match what {
                 _ if has_missed => {
                     finish(|| memory.end_shadows(&domain.memory)).unwrap();
@@ -184,13 +184,13 @@ impl World {
     /// Looks through all shadows that CPUs have loaded.
     pub(crate) fn check_shadows(&self) {
         let is_logged =
-            |player: &Player| player.cleaned.is_some() && !self.hv.memory.has_log_missed(player.guest.domain.owner);
+            |player: &Player| player.cleaned.is_some() && !self.hv.memory.has_log_missed(player.guest.domain.owner());
         for (number, player) in self.players.iter().enumerate().filter(|(_, player)| is_logged(player)) {
             let log = self.read_log(number, false);
             for cpu in 0..support::CPUS as u16 {
                 let seen = self.hv.machine().cpu(cpu);
                 let Some(root) = seen.root else { continue };
-                if audit::owner_of_root(self.hv, root) != player.guest.domain.owner {
+                if audit::owner_of_root(self.hv, root) != player.guest.domain.owner() {
                     continue;
                 }
                 assert_eq!(Some(root), player.guest.state.loaded_root().mfn());

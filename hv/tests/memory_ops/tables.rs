@@ -16,7 +16,7 @@ impl World {
     /// An entry for a table of the same level: the table itself, or another.
     pub(crate) fn linear_entry(&mut self, player: usize, table: Mfn) -> u64 {
         let state = self.hv.memory.frames.state(table);
-        let owner = self.players[player].guest.domain.owner;
+        let owner = self.players[player].guest.domain.owner();
         let is_like = |&other: &Mfn| {
             let seen = self.hv.memory.frames.state(other);
             seen.owner() == owner && seen.uses() != 0 && seen.kind() == state.kind()
@@ -62,7 +62,7 @@ impl World {
     pub(crate) fn cultivate(&mut self, player: usize) -> Outcome {
         let frame = self.frame(player);
         let level = 1 + self.random.below(4) as u32;
-        let owner = self.players[player].guest.domain.owner;
+        let owner = self.players[player].guest.domain.owner();
         let state = self.hv.memory.frames.state(frame);
         let may_write = state.owner() == owner && (state.uses() == 0 || state.kind() == FrameType::Writable);
         if !may_write || state.is_shared() || state.is_partial() {

@@ -8,7 +8,7 @@ use crate::support::{
     boot, entry_address,
     guest::{Guest, Home},
 };
-use oxen_abi::vm_assist::VMASST_TYPE_WRITABLE_PAGETABLES;
+use oxen_abi::vm_assist::Assists;
 use oxen_hv::{
     Hypervisor,
     addr::{GuestAddr, Mfn},
@@ -96,7 +96,7 @@ impl World {
         let players = [(0, true), (1, false), (2, false)]
             .map(|(id, is_privileged)| {
                 let mut guest = Guest::new(hv, id, is_privileged, 40);
-                guest.domain.memory.vm_assist.store(1 << VMASST_TYPE_WRITABLE_PAGETABLES, Ordering::SeqCst);
+                guest.domain.memory.set_assists(Assists::WRITABLE_PAGETABLES);
                 let home = guest.build_home(24);
                 Editor::open(&hv.memory, &guest.domain.memory).unwrap().pin(home.tables[0], 4).unwrap();
                 // One of them finds its tables in its address space from the start.
@@ -135,7 +135,7 @@ impl World {
 
     /// Whether a domain may know a frame of another's.
     pub(crate) fn was_lent(&self, owner: Owner, frame: Mfn) -> bool {
-        let mut players = self.players.iter().filter(|player| player.guest.domain.owner == owner);
+        let mut players = self.players.iter().filter(|player| player.guest.domain.owner() == owner);
         players.any(|player| player.claims.iter().any(|claim| claim.0 == frame))
     }
 
@@ -146,7 +146,7 @@ impl World {
 
     /// Any frame, mostly of the player's.
     pub(crate) fn any_frame(&mut self, player: usize) -> Mfn {
-        let owner = self.players[player].guest.domain.owner;
+        let owner = self.players[player].guest.domain.owner();
         let wild = self.random.chance(10);
         loop {
             let frame = Mfn::new(self.random.below(self.hv.memory.frames.end() as u64)).unwrap();
@@ -254,7 +254,7 @@ impl World {
         let mark = left_by(guest);
         let mark_one = |frame| {
             let state = self.hv.memory.frames.state(frame);
-            if state.owner() == guest.domain.owner && (state.is_loose() || state.kind() == FrameType::Writable) {
+            if state.owner() == guest.domain.owner() && (state.is_loose() || state.kind() == FrameType::Writable) {
                 if self.hv.machine().words(frame)[MARKED_WORD].swap(mark, Ordering::SeqCst) != mark {
                     self.wrote(frame);
                 }
@@ -268,7 +268,7 @@ impl World {
     pub(crate) fn check_contents(&self, owners: &[Owner]) {
         for (frame, was) in audit::all(self.hv).zip(owners) {
             let owner = self.hv.memory.frames.state(frame).owner();
-            let Some(new) = self.players.iter().find(|player| player.guest.domain.owner == owner) else { continue };
+            let Some(new) = self.players.iter().find(|player| player.guest.domain.owner() == owner) else { continue };
             // What was handed over was given with its contents.
             if owner == *was || was.slot().is_some() {
                 continue;

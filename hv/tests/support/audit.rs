@@ -204,7 +204,7 @@ pub(crate) fn check_caches(hv: &Hypervisor<Fake>, was_lent: impl Fn(Owner, Mfn) 
         let Some(root) = cpu.root else { continue };
         let domain = owner_of_root(hv, root);
         // The control domain may map others' frames, and what it does not flush is its own affair.
-        let is_privileged = domain.slot().and_then(|slot| hv.domains.in_slot(slot)).is_some_and(|d| d.is_privileged);
+        let is_privileged = domain.slot().and_then(|slot| hv.domains.in_slot(slot)).is_some_and(|d| d.is_privileged());
         for entry in cpu.pages.values() {
             let frame = entry.mfn().unwrap();
             let state = hv.memory.frames.state(frame);

@@ -147,7 +147,7 @@ pub(crate) const STEPS: [fn(&mut Guest, &Arc<Domain>); 9] = [
         let frame = |i: u64| Mfn::new(root.mfn().raw() + i);
         let info = (0..64).filter_map(frame).find(|&m| {
             let state = control.hv.memory.frames.state(m);
-            state.owner() == domain.owner && state.uses() == 1 && state.kind() == FrameType::Writable
+            state.owner() == domain.owner() && state.uses() == 1 && state.kind() == FrameType::Writable
         });
         control.hv.machine().load_root(RootAddress::of(root));
         as_guest(control.hv, domain, |caller| {

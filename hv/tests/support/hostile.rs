@@ -1,6 +1,7 @@
 //! Long runs (`cargo xtask hostile`): as many random operations as one asks for, everything counted again as they go, a line
 //! of progress every half minute and a report at the end.
 
+use super::dice::Dice;
 use std::time::{Duration, Instant};
 
 /// Operations after which a world is ended, looked at, and begun anew.
@@ -20,6 +21,41 @@ pub(crate) trait Suite {
     fn count(&mut self);
     /// Ends, and looks whether all came back.
     fn end(self);
+}
+
+/// A model of some guests, whose operations are drawn by dice that are not its own.
+pub(crate) trait Model {
+    /// As [`Suite::WHAT`].
+    const WHAT: (&'static str, &'static str);
+    /// As [`Suite::COUNT_EVERY`].
+    const COUNT_EVERY: u64;
+    fn begin() -> Self;
+    /// As [`Suite::step`].
+    fn step(&mut self, dice: &mut Dice);
+    /// As [`Suite::count`].
+    fn count(&mut self);
+}
+
+/// A model, and what draws.
+pub(crate) struct Drawn<W>(W, Dice);
+
+impl<W: Model> Suite for Drawn<W> {
+    const WHAT: (&'static str, &'static str) = W::WHAT;
+    const COUNT_EVERY: u64 = W::COUNT_EVERY;
+
+    fn begin(seed: u64) -> Self {
+        Self(W::begin(), Dice(seed))
+    }
+
+    fn step(&mut self) {
+        self.0.step(&mut self.1);
+    }
+
+    fn count(&mut self) {
+        self.0.count();
+    }
+
+    fn end(self) {}
 }
 
 fn ordered(name: &str, otherwise: u64) -> u64 {

@@ -24,6 +24,17 @@ impl Fake {
         &self.frames[frame.into().index()].0
     }
 
+    #[cfg(loom)]
+    pub(crate) fn halves(&self, frame: impl Into<Mfn>) -> &'static [AtomicU32; 2 * TABLE_ENTRIES] {
+        &self.views[frame.into().index()].0
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn bytes(&self, frame: impl Into<Mfn>) -> &'static [AtomicU8; PAGE_BYTES] {
+        &self.views[frame.into().index()].1
+    }
+
+    #[cfg(not(loom))]
     #[expect(unsafe_code, reason = "one memory seen as words of either size, as the real machine does")]
     pub(crate) fn halves(&self, frame: impl Into<Mfn>) -> &'static [AtomicU32; 2 * TABLE_ENTRIES] {
         let words: *const [AtomicU64; TABLE_ENTRIES] = self.words(frame);
@@ -31,6 +42,7 @@ impl Fake {
         unsafe { &*words.cast() }
     }
 
+    #[cfg(not(loom))]
     #[expect(unsafe_code, reason = "one memory seen as words and as bytes, as the real machine does")]
     pub(crate) fn bytes(&self, frame: impl Into<Mfn>) -> &'static [AtomicU8; PAGE_BYTES] {
         let words: *const [AtomicU64; TABLE_ENTRIES] = self.words(frame);

@@ -81,6 +81,10 @@ pub(crate) fn this_cpu() -> CpuId {
 #[repr(align(4096))]
 struct Page([AtomicU64; TABLE_ENTRIES]);
 
+/// A frame's halves of words and its bytes where atomics cannot be seen as others: apart from its words.
+#[cfg(loom)]
+struct Views([AtomicU32; 2 * TABLE_ENTRIES], [std::sync::atomic::AtomicU8; oxen_hv::addr::PAGE_BYTES]);
+
 /// What a CPU remembers of translations.
 #[derive(Debug, Default)]
 pub(crate) struct FakeCpu {
@@ -130,6 +134,8 @@ pub(crate) struct Peripherals {
 /// The machine.
 pub(crate) struct Fake {
     frames: &'static [Page],
+    #[cfg(loom)]
+    views: &'static [Views],
     machine_to_phys: &'static [AtomicU64],
     root_entries: &'static [u64; 16],
     cpus: [Mutex<FakeCpu>; CPUS],
@@ -168,6 +174,11 @@ impl Fake {
         frames_leaked[1].0.iter().for_each(|word| word.store(entry, Ordering::SeqCst));
         Self {
             frames: frames_leaked,
+            #[cfg(loom)]
+            views: leak(frames, || {
+                use std::sync::atomic::AtomicU8;
+                Views([const { AtomicU32::new(0) }; _], [const { AtomicU8::new(0) }; _])
+            }),
             machine_to_phys: leak(frames, || AtomicU64::new(u64::MAX)),
             root_entries: Box::leak(Box::new([entry; 16])),
             cpus: core::array::from_fn(|_| Mutex::default()),
@@ -204,7 +215,7 @@ pub(crate) fn boot_with(frames: usize, grants: Policy) -> &'static Hypervisor<Fa
     table.keep(Mfn::new(0).unwrap(), OWN_FRAMES as u64);
     table.donate(Mfn::new(OWN_FRAMES as u64).unwrap(), (frames - OWN_FRAMES) as u64);
     // Threads are CPUs, and there may be fewer real ones: who holds the lock must get one.
-    oxen_hv::lock::listen_while_waiting(std::thread::yield_now);
+    oxen_hv::lock::listen_while_waiting(|| ELSEWHERE.get()());
     oxen_hv::lock::watch(|| HELD.with(|held| &held[usize::from(CPU.get())]));
     for cpu in 0..CPUS {
         table.tlb.join(CpuId(cpu as u16));

@@ -28,6 +28,7 @@ mod messages;
 mod net;
 mod network;
 mod power;
+mod prompt;
 mod restart;
 mod rootfs;
 mod saving;
@@ -207,7 +208,13 @@ scenarios! {
     guests::mmu_shows_two_address_spaces_and_every_refusal,
     guests::a_guest_follows_its_memory_target,
     guests::a_guest_cannot_shrink_below_what_it_needs,
-    guests::a_new_guest_builds_and_boots,
+    guests::a_new_guest_builds_and_boots_outside_the_checkout,
+    guests::a_guest_of_the_packaged_crates_builds_and_boots,
+    guests::configurations_kernels_and_files_of_a_users_own_run,
+    guests::two_guests_make_a_device_of_their_own,
+    prompt::a_configuration_is_read_shown_and_changed_as_by_xl,
+    prompt::a_guest_is_pinned_renamed_and_triggered_as_by_xl,
+    prompt::the_line_stays_whole_and_knows_its_keys,
     guests::bench_measures_as_a_guest,
     budget::no_primitive_costs_more_than_it_may,
 }

@@ -10,11 +10,11 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use oxen_abi::domctl::{ArchDomainconfig, DomctlCreatedomain};
 use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
-use oxen_abi::grant_table::{GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE, GTF_PERMIT_ACCESS};
+use oxen_abi::grant_table::{GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE, GrantFlags};
 use oxen_abi::guest_context::VcpuGuestContext;
-use oxen_abi::segments::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, VGCF_IN_KERNEL, VGCF_ONLINE, XEN_LEGACY_MAX_VCPUS};
+use oxen_abi::segments::{ContextFlags, FLAT_KERNEL_CS, FLAT_KERNEL_SS, XEN_LEGACY_MAX_VCPUS};
 use oxen_abi::shared_info::{SharedInfo, VcpuInfo};
-use oxen_abi::start_info::{MAGIC_DOMU, MAX_GUEST_CMDLINE, SIF_MOD_START_PFN, StartInfo};
+use oxen_abi::start_info::{MAGIC_DOMU, MAX_GUEST_CMDLINE, StartFlags, StartInfo};
 use oxen_domu_lib::memory::{
     Mfn,
     map::{Access, Mapping, Words},
@@ -288,7 +288,9 @@ impl Builder<'_> {
         start.nr_p2m_frames = layout.p2m_frames.end - layout.p2m_frames.start;
         start.mod_len = self.plan.ramdisk.len() as u64;
         start.mod_start = layout.mod_start();
-        start.flags = if self.plan.image.module_by_pfn && layout.initrd.is_some() { SIF_MOD_START_PFN } else { 0 };
+        let mut flags = StartFlags::empty();
+        flags.set(StartFlags::MOD_START_PFN, self.plan.image.module_by_pfn && layout.initrd.is_some());
+        start.flags = flags.bits();
         self.load(layout.start_info - layout.virt_base, start.as_bytes(), 4096).await?;
         for page in [self.store(), self.console(), layout.stack] {
             self.load(page - layout.virt_base, &[], 4096).await?;
@@ -312,7 +314,7 @@ impl Builder<'_> {
         let offers = [(GNTTAB_RESERVED_CONSOLE, self.console()), (GNTTAB_RESERVED_XENSTORE, self.store())];
         for (reference, page) in offers {
             // flags, domid (dom0), frame: one word of 64 bits.
-            let entry = u64::from(GTF_PERMIT_ACCESS) | self.frame_at(page).0 << 32;
+            let entry = u64::from(GrantFlags::PERMIT_ACCESS.bits()) | self.frame_at(page).0 << 32;
             let index = usize::try_from(reference).unwrap_or(usize::MAX);
             if let Some(word) = table.words64().get(index) {
                 word.store(entry, Ordering::Relaxed);
@@ -324,7 +326,7 @@ impl Builder<'_> {
     fn context(&self, root: Mfn) -> Box<VcpuGuestContext> {
         let mut context = Box::new(VcpuGuestContext::new_zeroed());
         let stack = self.layout.stack_top();
-        context.flags = u64::from(VGCF_IN_KERNEL | VGCF_ONLINE);
+        context.flags = u64::from((ContextFlags::IN_KERNEL | ContextFlags::ONLINE).bits());
         context.user_regs.rip = self.plan.image.entry;
         context.user_regs.rsp = stack;
         context.user_regs.rsi = self.layout.start_info;

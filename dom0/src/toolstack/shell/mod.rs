@@ -1,16 +1,15 @@
 //! The prompt, and scripts in its place.
 
-pub mod editor;
+pub mod complete;
 
 use alloc::{rc::Rc, string::String, vec::Vec};
 
 use oxen_domu_lib::println;
 
+use super::line::{Entered, LineReader};
 use super::system::System;
-use super::xl::{self, VERBS};
+use super::xl;
 use crate::options::{self, Script};
-use crate::terminal;
-use editor::{LineEditor, Typed};
 
 const PROMPT: &str = "dom0# ";
 
@@ -24,25 +23,16 @@ pub async fn run(system: Rc<System>) {
         println!("{PROMPT}{command}");
         execute(&system, command, true).await;
     }
-    let mut editor = LineEditor::default();
-    terminal::print(PROMPT);
+    let mut reader = LineReader::default();
     loop {
-        let byte = system.terminal.byte().await;
-        let mut echo = Vec::new();
-        let typed = editor.feed(byte, &mut echo);
-        if typed == Typed::Complete {
-            complete(&system, &mut editor, &mut echo);
-        }
-        system.terminal.show(&echo);
-        match typed {
-            Typed::Line(line) => {
+        match reader.read(&system.terminal, PROMPT, |text| complete::choices(text, &*system)).await {
+            Entered::Line(line) => {
                 for command in options::commands(&line) {
                     execute(&system, &command, true).await;
                 }
-                terminal::print(PROMPT);
             }
-            Typed::Interrupt => terminal::print(PROMPT),
-            Typed::Nothing | Typed::Complete => {}
+            Entered::End => println!("`poweroff` ends the machine"),
+            Entered::Interrupt => {}
         }
     }
 }
@@ -69,32 +59,5 @@ async fn execute(system: &Rc<System>, command: &str, interactive: bool) {
         if !interactive {
             system.failed.set(true);
         }
-    }
-}
-
-/// Completes the last word: a command at the start, else a file or a guest.
-fn complete(system: &Rc<System>, editor: &mut LineEditor, echo: &mut Vec<u8>) {
-    let text = editor.text();
-    let (before, word) = text.rsplit_once(' ').unwrap_or(("", &text));
-    let mut choices: Vec<String> = if matches!(before.trim(), "" | "xl" | "help") {
-        VERBS.iter().map(|verb| verb.name.into()).collect()
-    } else {
-        let guests = system.guests.alive().into_iter().map(|guest| guest.config.name.clone());
-        system.archive.files().map(|file| file.name.into()).chain(guests).collect()
-    };
-    choices.retain(|choice| choice.starts_with(word));
-    let Some(first) = choices.first() else { return };
-    let common = choices.iter().skip(1).fold(first.len(), |length, other| {
-        first.bytes().zip(other.bytes()).take(length).take_while(|(a, b)| a == b).count()
-    });
-    let more = first.get(word.len()..common).unwrap_or_default();
-    editor.insert(more, echo);
-    if choices.len() == 1 {
-        editor.insert(" ", echo);
-    } else if more.is_empty() {
-        system.terminal.show(b"\r\n");
-        println!("{}", choices.join("  "));
-        terminal::print(PROMPT);
-        system.terminal.show(text.as_bytes());
     }
 }

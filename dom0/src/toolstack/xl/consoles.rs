@@ -46,10 +46,10 @@ pub(super) async fn expect(mut call: Call) -> Outcome {
             // What it printed last is looked at before its end counts.
             _ if guest.console.unread().len() != rest => {}
             task::Either::Second(task::Either::Second(())) => {
-                break Err(anyhow!("guest `{}` has not printed `{text}` within {seconds} s", guest.config.name));
+                break Err(anyhow!("guest `{}` has not printed `{text}` within {seconds} s", guest.name()));
             }
             task::Either::First(None) | task::Either::Second(task::Either::First(_)) => {
-                break Err(anyhow!("guest `{}` has ended without printing `{text}`", guest.config.name));
+                break Err(anyhow!("guest `{}` has ended without printing `{text}`", guest.name()));
             }
         }
     };
@@ -96,7 +96,7 @@ pub(super) async fn wait(call: Call) -> Outcome {
         }
     };
     lines.finish();
-    ensure!(end.is_clean(), "guest `{}` has ended badly: {}", guest.config.name, end.name());
+    ensure!(end.is_clean(), "guest `{}` has ended badly: {}", guest.name(), end.name());
     Ok(())
 }
 
@@ -163,7 +163,7 @@ pub(super) async fn console(call: Call) -> Outcome {
 
 /// Shows a guest's console from its beginning, and types at it, until somebody leaves or the guest ends.
 pub(super) async fn show(system: &Rc<System>, guest: &Rc<Guest>, interactive: bool) -> Outcome {
-    let name = &guest.config.name;
+    let name = guest.name();
     if interactive {
         println!("[console of `{name}`; Ctrl-] leaves]");
     }

@@ -157,7 +157,7 @@ fn disk(call: Call, verb: &str) -> Result<(Rc<Guest>, Rc<BlockDevice>)> {
     let (guest, wanted) = guest_and_device(call, verb)?;
     let number = device_number(&wanted);
     let disk = guest.disks.borrow().iter().find(|disk| Some(disk.driver.number()) == number).cloned();
-    let disk = disk.with_context(|| format!("`{}` has no disk `{wanted}`", guest.config.name))?;
+    let disk = disk.with_context(|| format!("`{}` has no disk `{wanted}`", guest.name()))?;
     Ok((guest, disk))
 }
 
@@ -167,7 +167,7 @@ fn interface(call: Call, verb: &str) -> Result<(Rc<Guest>, Rc<NetDevice>)> {
     let (number, mac) = (wanted.parse::<u32>().ok(), Mac::parse(&wanted));
     let is_wanted = |vif: &&Rc<NetDevice>| Some(vif.driver.number()) == number || Some(vif.driver.mac) == mac;
     let vif = guest.vifs.borrow().iter().find(is_wanted).cloned();
-    let vif = vif.with_context(|| format!("`{}` has no interface `{wanted}`", guest.config.name))?;
+    let vif = vif.with_context(|| format!("`{}` has no interface `{wanted}`", guest.name()))?;
     Ok((guest, vif))
 }
 

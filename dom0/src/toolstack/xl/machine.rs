@@ -2,7 +2,7 @@
 
 use alloc::{format, string::String};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use oxen_abi::version::{XENVER_CAPABILITIES, XENVER_CHANGESET, XENVER_COMMANDLINE, XENVER_EXTRAVERSION};
 use oxen_domu_lib::{control, hypercall, memory, println, time};
 
@@ -63,6 +63,21 @@ pub(super) async fn debug_keys(call: Call) -> Outcome {
     control::debug_keys(keys.as_bytes()).map_err(Named).context("the hypervisor refuses")
 }
 
+/// `cat`.
+pub(super) async fn cat(call: Call) -> Outcome {
+    if call.args.is_empty() {
+        return Err(usage("cat"));
+    }
+    for name in &call.args {
+        let bytes = call.system.archive.get(name).with_context(|| format!("no file `{name}`; `ls` lists them"))?;
+        ensure!(!bytes.contains(&0), "`{name}` is no text: {} bytes", bytes.len());
+        for line in bytes.trim_ascii_end().split(|&byte| byte == b'\n') {
+            println!("{}", guest_text::line(line));
+        }
+    }
+    Ok(())
+}
+
 /// `ls`.
 pub(super) async fn files(call: Call) -> Outcome {
     for file in call.system.archive.files() {
@@ -87,6 +102,9 @@ pub(super) async fn poweroff(call: Call) -> Outcome {
     call.system.power_off()
 }
 
+/// Columns of a command's form in `help`; a longer one has a line of its own.
+const FORM: usize = 34;
+
 /// `help`.
 pub(super) async fn help(call: Call) -> Outcome {
     if let [name] = call.args.as_slice() {
@@ -95,7 +113,13 @@ pub(super) async fn help(call: Call) -> Outcome {
         return Ok(());
     }
     for verb in VERBS {
-        println!("  {:<34} {}", format!("{} {}", verb.name, verb.usage), verb.help);
+        let form = format!("{} {}", verb.name, verb.usage);
+        if form.len() > FORM {
+            println!("  {form}");
+            println!("  {:<FORM$} {}", "", verb.help);
+        } else {
+            println!("  {form:<FORM$} {}", verb.help);
+        }
     }
     println!("`xl` may stand before a command. Commands are separated by `;`.");
     Ok(())

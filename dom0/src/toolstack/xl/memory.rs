@@ -73,7 +73,7 @@ pub(super) async fn balloon(mut call: Call) -> Outcome {
     for guest in call.system.guests.alive() {
         let (standing, now) = call.system.balloon.standing(&guest.subject())?;
         let [has, target, most] = [now.current, now.target, now.maximum].map(|kib| kib >> 10);
-        let (name, id) = (&guest.config.name, guest.domain.get().0);
+        let (name, id) = (guest.name(), guest.domain.get().0);
         println!("{name:<32} {id:>5} {has:>8} {target:>8} {most:>8}  {}", standing.name());
     }
     Ok(())
@@ -90,7 +90,7 @@ pub(super) async fn purse(call: Call) -> Outcome {
         "Name", "ID", "Heap(KiB)", "Rings", "Kept", "Requests", "Events"
     );
     for guest in call.system.guests.alive() {
-        let (name, id) = (&guest.config.name, guest.domain.get().0);
+        let (name, id) = (guest.name(), guest.domain.get().0);
         let purse = purses.of(id);
         let mappings = &purse.mappings;
         let [rings, kept, requests] = [&mappings.rings, &mappings.kept, &mappings.requests].map(|one| share((one, 0)));

@@ -12,7 +12,7 @@ mod top;
 mod vcpus;
 mod xenstore;
 
-use alloc::{boxed::Box, rc::Rc, string::String, vec::Vec};
+use alloc::{boxed::Box, format, rc::Rc, string::String, vec::Vec};
 use core::future::Future;
 use core::pin::Pin;
 
@@ -58,9 +58,10 @@ macro_rules! verbs {
 }
 
 verbs! {
-    "list" "[-l] [NAME]" "show the domains" show::list;
-    "create" "[-p] [-c] FILE [KEY=VALUE...]"
-        "create a guest from a configuration (-p paused, -c with console)" life::create;
+    "list" "[-l] [-v] [NAME]" "show the domains (-l, -v more of each)" show::list;
+    "create" "[-p] [-c] [-n] [-q] [-f CONFIG] [CONFIG] [KEY=VALUE...]"
+        "create a guest from a configuration: a file, - for one to be typed, or settings alone \
+         (-p paused, -c with console, -n only reads it)" life::create;
     "console" "NAME" "show a guest's console and type at it; Ctrl-] leaves" consoles::console;
     "pause" "NAME" "stop a guest's vcpus" life::pause;
     "unpause" "NAME" "let a paused guest run" life::unpause;
@@ -80,8 +81,14 @@ verbs! {
         dirty::log_dirty;
     "vcpu-list" "[NAME]" "show vcpus" show::vcpu_list;
     "vcpu-set" "NAME COUNT" "set how many vcpus a guest has online, up to its maxvcpus" vcpus::set;
+    "vcpu-pin" "[-f] NAME VCPU|all HARD [SOFT]"
+        "set where a vcpu may run, and where it should: 0-3,^2, all, - for no change (-f lifts a guest's own pin)"
+        vcpus::pin;
     "sched-credit" "[-d NAME [-w WEIGHT] [-c CAP]]" "show or set domains' shares of the processor" vcpus::sched_credit;
     "top" "[-d SECONDS]" "show what domains use, measured over a second" top::top;
+    "rename" "NAME NEW-NAME" "give a guest another name" life::rename;
+    "trigger" "NAME nmi|reset|init|power|sleep [VCPU]"
+        "have a vcpu take an interrupt, as machines have them" life::trigger;
     "sysrq" "NAME LETTER" "press a magic key in a Linux guest (s syncs, c crashes, h names all)" life::sysrq;
     "block-list" "NAME" "show a guest's disks" devices::block_list;
     "block-attach" "NAME DISK" "give a guest another disk, as `disk` of a configuration says it" devices::block_attach;
@@ -95,7 +102,7 @@ verbs! {
     "network-detach" "NAME IDX|MAC" "take an interface away from a guest" devices::network_detach;
     "network-restart" "NAME IDX|MAC"
         "cut an interface's backend off and begin it anew; the guest loses nothing" devices::network_restart;
-    "brctl" "show | showmacs [BRIDGE]" "show the bridge's ports, or where addresses were seen" brctl::brctl;
+    "brctl" "show|showmacs [BRIDGE]" "show the bridge's ports, or where addresses were seen" brctl::brctl;
     "domid" "NAME" "print a domain's number" show::domid;
     "domname" "DOMID" "print a domain's name" show::domname;
     "uptime" "" "show how long domains have run" show::uptime;
@@ -109,8 +116,9 @@ verbs! {
     "xenstore-chmod" "PATH n|r|w|bDOMID..." "set who may read and write a node, its owner first" xenstore::chmod;
     "xenstore-list" "PATH" "list the names below a node" xenstore::list;
     "xenstore-watch" "[-n COUNT] PATH..." "print paths as they change; any key ends it" xenstore::watch;
+    "cat" "FILE..." "show texts of the ramdisk" machine::cat;
     "ls" "" "list the ramdisk's files and the disks" machine::files;
-    "soak" "COUNT FILE [TEXT]"
+    "soak" "COUNT CONFIG [TEXT]"
         "create, run and destroy a guest COUNT times and compare free memory \
          (with TEXT it prints that and ends by itself)" life::soak;
     "sleep" "SECONDS" "wait" machine::sleep;
@@ -130,18 +138,104 @@ pub fn find(name: &str) -> Option<&'static Verb> {
 pub async fn run(system: &Rc<System>, line: &str, interactive: bool) -> Outcome {
     let mut words = options::words(line).into_iter();
     let first = words.next().unwrap_or_default();
-    let name = if first == "xl" { words.next().unwrap_or_else(|| "help".into()) } else { first };
+    let name = if first == "xl" {
+        // What xl itself takes in front of a command changes how it writes, or locks files: nothing here.
+        words.find(|word| !XL_FLAGS.contains(&word.as_str())).unwrap_or_else(|| "help".into())
+    } else {
+        first
+    };
     if name.is_empty() {
         return Ok(());
     }
-    if matches!(name.as_str(), "save" | "restore" | "migrate") {
-        bail!("`{name}` is not supported yet; `help` lists what is");
+    if NOT_HERE.contains(&name.as_str()) {
+        bail!("`{name}` is a command of xl's that is not done here (EOPNOTSUPP); `help` lists what is");
     }
     let verb = find(&name).ok_or_else(|| match suggest::nearest(&name, VERBS.iter().map(|verb| verb.name)) {
         Some(near) => anyhow!("unknown command `{name}`; did you mean `{near}`?"),
         None => anyhow!("unknown command `{name}`; `help` lists all"),
     })?;
-    (verb.run)(Call { system: system.clone(), args: words.collect(), interactive }).await
+    let args: Vec<String> = words.flat_map(|word| shortened(verb.name, word)).collect();
+    if let Some(option) = unknown_option(verb.usage, &args) {
+        return Err(usage(verb.name).context(format!("unknown option `{option}`")));
+    }
+    (verb.run)(Call { system: system.clone(), args, interactive }).await
+}
+
+/// Options of xl itself, in front of its commands.
+const XL_FLAGS: [&str; 5] = ["-v", "-f", "-N", "-t", "-T"];
+
+/// xl's long options: the command, the option, what it is here.
+const LONG: [(&str, &str, &str); 9] = [
+    ("create", "--defconfig", "-f"),
+    ("create", "--dryrun", "-n"),
+    ("create", "--quiet", "-q"),
+    ("list", "--long", "-l"),
+    ("list", "--verbose", "-v"),
+    ("sched-credit", "--cap", "-c"),
+    ("sched-credit", "--domain", "-d"),
+    ("sched-credit", "--weight", "-w"),
+    ("vcpu-pin", "--force", "-f"),
+];
+
+/// A word of a command's: a long option as the short one, with its value behind it.
+fn shortened(verb: &str, word: String) -> Vec<String> {
+    let (option, value) = word.split_once('=').map_or((word.as_str(), None), |(option, value)| (option, Some(value)));
+    match LONG.iter().find(|(of, long, _)| *of == verb && *long == option) {
+        Some((_, _, short)) => core::iter::once(*short).chain(value).map(Into::into).collect(),
+        None => Vec::from([word]),
+    }
+}
+
+/// Commands of xl's that there is nothing for here: who types one is told so.
+const NOT_HERE: [&str; 34] = [
+    "save",
+    "restore",
+    "migrate",
+    "migrate-receive",
+    "dump-core",
+    "config-update",
+    "vm-list",
+    "sched-credit2",
+    "sched-rtds",
+    "cpupool-create",
+    "cpupool-list",
+    "cpupool-destroy",
+    "cpupool-migrate",
+    "cpupool-numa-split",
+    "channel-list",
+    "cd-insert",
+    "cd-eject",
+    "pci-attach",
+    "pci-detach",
+    "pci-list",
+    "pci-assignable-add",
+    "pci-assignable-list",
+    "pci-assignable-remove",
+    "usbctrl-attach",
+    "usbdev-attach",
+    "vtpm-attach",
+    "vtpm-list",
+    "remus",
+    "devd",
+    "loadpolicy",
+    "getenforce",
+    "set-parameters",
+    "psr-hwinfo",
+    "vncviewer",
+];
+
+/// The options of a command: words of its usage that begin with a dash.
+fn options_of(usage: &str) -> impl Iterator<Item = &str> {
+    usage.split([' ', '[', ']']).filter(|word| word.len() > 1 && word.starts_with('-'))
+}
+
+/// The first word that looks like an option and is none of the command's. A single dash is a word like others, and so
+/// is whatever stands behind the first plain word of a command that takes free text.
+fn unknown_option<'a>(usage: &str, args: &'a [String]) -> Option<&'a str> {
+    let takes_text = ["TEXT", "VALUE..."].iter().any(|text| usage.split([' ', '[', ']']).any(|word| word == *text));
+    let is_option = |word: &str| word.len() > 1 && word.starts_with('-');
+    let looked_at = args.iter().map(String::as_str).take_while(|word| is_option(word) || !takes_text);
+    looked_at.filter(|word| is_option(word)).find(|word| !options_of(usage).any(|known| known == *word))
 }
 
 impl Call {
@@ -204,8 +298,8 @@ pub fn guest(system: &Rc<System>, name: &str) -> Result<Rc<Guest>> {
             return anyhow!("guest `{name}` has ended ({how}); `xl console {name}` shows what it printed");
         }
         let alive = system.guests.alive();
-        let names: Vec<&str> = alive.iter().map(|guest| guest.config.name.as_str()).collect();
-        match suggest::nearest(name, names.iter().copied()) {
+        let names: Vec<_> = alive.iter().map(|guest| guest.name()).collect();
+        match suggest::nearest(name, names.iter().map(|name| &**name)) {
             Some(near) => anyhow!("no guest `{name}`; did you mean `{near}`?"),
             None if names.is_empty() => {
                 anyhow!("no guest `{name}`; none is there: create one with `xl create FILE.cfg`")
@@ -221,4 +315,42 @@ pub fn guest(system: &Rc<System>, name: &str) -> Result<Rc<Guest>> {
 /// There is none; the nearest name is said.
 pub fn domain(system: &Rc<System>, name: &str) -> Result<DomId> {
     if name == "Domain-0" || name == "0" { Ok(DomId::DOM0) } else { guest(system, name).map(|g| g.domain.get()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stranger(usage: &str, line: &str) -> Option<String> {
+        unknown_option(usage, &options::words(line)).map(Into::into)
+    }
+
+    #[test]
+    fn options_are_those_of_the_usage() {
+        let create = find("create").unwrap().usage;
+        assert_eq!(stranger(create, "-c -p - memory=-1"), None);
+        assert_eq!(stranger(create, "a.cfg -x"), Some("-x".into()));
+        assert_eq!(stranger(find("list").unwrap().usage, "--numa"), Some("--numa".into()));
+        let send = find("send").unwrap().usage;
+        assert_eq!((stranger(send, "-n hog '-l'"), stranger(send, "-q hog x")), (None, Some("-q".into())));
+        assert_eq!(stranger(find("xenstore-write").unwrap().usage, "/a -1"), None);
+    }
+
+    #[test]
+    fn long_options_are_short_ones() {
+        let short = |verb: &str, line: &str| -> Vec<String> {
+            options::words(line).into_iter().flat_map(|word| shortened(verb, word)).collect()
+        };
+        assert_eq!(short("create", "--defconfig=a.cfg --dryrun memory=8"), ["-f", "a.cfg", "-n", "memory=8"]);
+        assert_eq!(short("sched-credit", "--domain hog --weight 512"), ["-d", "hog", "-w", "512"]);
+        assert_eq!(short("pause", "--long"), ["--long"]);
+        for (verb, _, option) in LONG {
+            assert!(options_of(find(verb).unwrap().usage).any(|known| known == option), "{verb} {option}");
+        }
+    }
+
+    #[test]
+    fn no_command_is_both_there_and_not() {
+        assert!(NOT_HERE.iter().all(|name| find(name).is_none()));
+    }
 }

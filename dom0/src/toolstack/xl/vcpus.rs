@@ -4,9 +4,10 @@ use alloc::{format, string::String};
 
 use anyhow::Context;
 use oxen_abi::domid::DomId;
-use oxen_domu_lib::println;
+use oxen_domu_lib::{control, println};
 
 use super::{Call, Outcome, domain, guest, usage};
+use crate::config::cpus::CpuSet;
 use crate::errno::Named;
 use crate::toolstack::share;
 
@@ -23,6 +24,30 @@ pub(super) async fn set(call: Call) -> Outcome {
         if system.store.read(&path).as_deref() != Ok(state) {
             system.store.write(&path, state).context("xenstore")?;
         }
+    }
+    Ok(())
+}
+
+/// `vcpu-pin`.
+pub(super) async fn pin(mut call: Call) -> Outcome {
+    let is_forced = call.flag("-f");
+    let soft = if call.args.len() == 4 { call.args.pop() } else { None };
+    let (system, [name, which, hard]) = call.exactly("vcpu-pin")?;
+    let id = domain(&system, &name)?;
+    let set = |text: &str| if text == "-" { Ok(None) } else { CpuSet::parse(text).map(Some) };
+    let (hard, soft) = (set(&hard)?, soft.as_deref().map_or(Ok(None), set)?);
+    if hard.is_none() && soft.is_none() {
+        return Err(usage("vcpu-pin"));
+    }
+    let last = super::show::domains()?.iter().find(|info| info.domain == id).map_or(0, |info| info.max_vcpu_id);
+    let vcpus = match which.as_str() {
+        "all" => 0..=last,
+        text => text.parse().map(|vcpu: u32| vcpu..=vcpu).map_err(|_| usage("vcpu-pin"))?,
+    };
+    for vcpu in vcpus {
+        let [hard, soft] = [hard, soft].map(|set| set.map(|set| set.words()));
+        let pinned = control::set_vcpu_affinity(id, vcpu, hard, soft, is_forced);
+        pinned.map_err(Named).with_context(|| format!("vcpu {vcpu} of `{name}` cannot be pinned so"))?;
     }
     Ok(())
 }

@@ -2,6 +2,20 @@
 //!
 //! One task owns the ring; others send it requests and wait. Data goes through pages that are granted once and used
 //! again and again, so a backend that keeps grants mapped maps each of them once.
+//!
+//! # Example
+//!
+//! ```
+//! use oxen_domu_lib::frontend::block::{Block, BlockError, SECTOR};
+//!
+//! /// Copies a sector to the one behind it, for good.
+//! async fn copy(disk: &Block, sector: u64) -> Result<(), BlockError> {
+//!     let mut data = [0; SECTOR];
+//!     disk.read(sector, &mut data).await?;
+//!     disk.write(sector + 1, &data).await?;
+//!     disk.flush().await
+//! }
+//! ```
 
 mod request;
 mod requests;

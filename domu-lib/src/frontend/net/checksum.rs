@@ -2,6 +2,20 @@
 //!
 //! A packet between guests never meets a wire, so nobody need sum it up: a sender leaves the field blank, which in
 //! Xen's protocol means that it holds the sum of the pseudo header alone, and the flags say so.
+//!
+//! # Example
+//!
+//! ```
+//! use oxen_domu_lib::frontend::net::checksum;
+//!
+//! // UDP over IPv4 from 10.0.0.1 to 10.0.0.2, four bytes of data, no checksum yet.
+//! let mut frame = vec![0; 14];
+//! frame[12] = 8;
+//! frame.extend([0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+//! frame.extend([0, 7, 0, 7, 0, 12, 0, 0, 1, 2, 3, 4]);
+//! checksum::complete(&mut frame);
+//! assert!(checksum::verify(&frame));
+//! ```
 
 use crate::packet::{Headers, Network, Transport, half, put16};
 

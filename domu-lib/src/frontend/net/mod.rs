@@ -3,6 +3,23 @@
 //! One task owns both rings; others put frames into a queue and take them out of another. Pages are granted once and
 //! used again and again. Nothing that the backend says is believed: what cannot be closes the device, and everybody who
 //! waits is told the reason.
+//!
+//! # Example
+//!
+//! ```
+//! use oxen_domu_lib::frontend::net::{Net, NetError};
+//!
+//! /// Sends every frame back to where it came from.
+//! async fn echo(net: &Net) -> Result<(), NetError> {
+//!     loop {
+//!         let mut frame = net.receive().await?;
+//!         if let Some((to, rest)) = frame.bytes.split_at_mut_checked(6) {
+//!             to.copy_from_slice(rest.get(..6).unwrap_or(&[0; 6]));
+//!         }
+//!         net.send(frame).await?;
+//!     }
+//! }
+//! ```
 
 pub mod checksum;
 mod connect;

@@ -28,6 +28,7 @@ global_asm!(
     ".globl oxen_stack_bottom",
     "oxen_stack_bottom:",
     ".skip {stack}",
+    ".globl oxen_stack_top",
     "oxen_stack_top:",
     ".popsection",
 

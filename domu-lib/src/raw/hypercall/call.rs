@@ -2,6 +2,16 @@
 //!
 //! What edits page tables or maps frames is not here but in [`crate::memory`] and [`crate::grant`], where its effects
 //! on this program's memory are answered for.
+//!
+//! # Example
+//!
+//! ```
+//! use oxen_domu_lib::Errno;
+//! use oxen_domu_lib::hypercall;
+//!
+//! // A machine without a hypervisor has no answers.
+//! assert_eq!(hypercall::event_send(1), Err(Errno::NoSys));
+//! ```
 
 use oxen_abi::console_io::{CONSOLEIO_READ, CONSOLEIO_WRITE};
 use oxen_abi::errno::Errno;

@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 
 use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
-use oxen_abi::grant_table as abi;
+use oxen_abi::grant_table::{self as abi, CopyFlags, MapFlags};
 use oxen_abi::hypercall::Hypercall;
 use static_assertions::{assert_eq_size, assert_not_impl_any};
 use zerocopy::FromZeros;
@@ -111,11 +111,10 @@ impl GrantMapping {
         let range = Range::take(references.len())?;
         let start = range.address();
         let mut mapping = Self { range: Some(range), mapped: alloc::vec::Vec::with_capacity(references.len()) };
-        let flags = abi::GNTMAP_HOST_MAP
-            | match access {
-                Access::ReadWrite => 0,
-                Access::ReadOnly => abi::GNTMAP_READONLY,
-            };
+        let flags = match access {
+            Access::ReadWrite => MapFlags::HOST_MAP,
+            Access::ReadOnly => MapFlags::HOST_MAP | MapFlags::READONLY,
+        };
         for (chunk, references) in references.chunks(BATCH).enumerate() {
             let mut list = [abi::GnttabMapGrantRef::new_zeroed(); BATCH];
             let list = list.get_mut(..references.len()).unwrap_or_default();
@@ -124,7 +123,7 @@ impl GrantMapping {
                 tables::ensure(host_addr)?;
                 *op = abi::GnttabMapGrantRef {
                     host_addr,
-                    flags,
+                    flags: flags.bits(),
                     r#ref: reference,
                     dom: domain,
                     ..abi::GnttabMapGrantRef::new_zeroed()
@@ -253,8 +252,9 @@ impl<'a> Copy<'a> {
     pub fn new(source: CopyPlace<'a>, destination: CopyPlace<'a>, length: u16) -> Self {
         let (source, from_grant) = source.pointer();
         let (dest, to_grant) = destination.pointer();
-        let flags =
-            if from_grant { abi::GNTCOPY_SOURCE_GREF } else { 0 } | if to_grant { abi::GNTCOPY_DEST_GREF } else { 0 };
+        let mut flags = CopyFlags::empty();
+        flags.set(CopyFlags::SOURCE_GREF, from_grant);
+        flags.set(CopyFlags::DEST_GREF, to_grant);
         Self::of(source, dest, length, flags)
     }
 
@@ -264,7 +264,7 @@ impl<'a> Copy<'a> {
         let pieces = page_pieces(into.as_ptr() as u64, into.len());
         list.extend(pieces.map(|(own, at, length)| {
             let source = granted((domain, reference, offset), at);
-            Self::of(source, own, length, abi::GNTCOPY_SOURCE_GREF)
+            Self::of(source, own, length, CopyFlags::SOURCE_GREF)
         }));
     }
 
@@ -273,12 +273,12 @@ impl<'a> Copy<'a> {
         let pieces = page_pieces(from.as_ptr() as u64, from.len());
         list.extend(pieces.map(|(own, at, length)| {
             let dest = granted((domain, reference, offset), at);
-            Self::of(own, dest, length, abi::GNTCOPY_DEST_GREF)
+            Self::of(own, dest, length, CopyFlags::DEST_GREF)
         }));
     }
 
-    const fn of(source: abi::GnttabCopyPtr, dest: abi::GnttabCopyPtr, len: u16, flags: u16) -> Self {
-        Self { op: abi::GnttabCopy { source, dest, len, flags, status: 0, _pad0: 0 }, pages: PhantomData }
+    const fn of(source: abi::GnttabCopyPtr, dest: abi::GnttabCopyPtr, len: u16, flags: CopyFlags) -> Self {
+        Self { op: abi::GnttabCopy { source, dest, len, flags: flags.bits(), status: 0, _pad0: 0 }, pages: PhantomData }
     }
 
     /// How the copy ended.

@@ -27,7 +27,7 @@ use oxen_abi::{
     event_channel::{EVTCHN_FIFO_MAX_QUEUES, EvtchnFifoControlBlock},
 };
 use record::{QueueId, Record, Records};
-use word::{EventWord, LINKED, MASKED, PENDING};
+use word::{EventFlags, EventWord};
 
 /// Event words of a page.
 const WORDS: usize = PAGE_BYTES / 4;
@@ -43,7 +43,7 @@ struct SharedFrame {
 
 /// A vcpu's control block.
 #[derive(Clone, Copy, Debug)]
-struct Control {
+struct ControlBlock {
     frame: RamFrame,
     ready: &'static AtomicU32,
     heads: &'static [AtomicU32; EVTCHN_FIFO_MAX_QUEUES],
@@ -52,7 +52,7 @@ struct Control {
 /// A vcpu's queues.
 #[derive(Debug)]
 struct Queues {
-    control: Option<Control>,
+    control: Option<ControlBlock>,
     /// Of each the port that was put on last, 0 if none was since the queue was last known to be empty.
     tails: [u32; EVTCHN_FIFO_MAX_QUEUES],
 }
@@ -114,7 +114,7 @@ impl Fifo {
             memory.halves(frame).get(offset as usize / 4..).filter(|_| control_fits(offset)).ok_or(Errno::Inval)?;
         let ready = block.first().ok_or(Errno::Inval)?;
         let heads = block.get(HEADS..).and_then(<[_]>::first_chunk).ok_or(Errno::Inval)?;
-        *place = Some(Control { frame, ready, heads });
+        *place = Some(ControlBlock { frame, ready, heads });
         Ok(())
     }
 
@@ -159,8 +159,8 @@ impl Fifo {
         let Some(control) = self.vcpus.get(vcpu as usize).and_then(|queues| queues.control) else {
             return Raised::NOTHING;
         };
-        let is_new = !word.set(PENDING);
-        if word.has(MASKED) || word.set(LINKED) {
+        let is_new = !word.set(EventFlags::PENDING);
+        if word.has(EventFlags::MASKED) || word.set(EventFlags::LINKED) {
             return Raised { is_new, is_ready: false };
         }
         let queue = QueueId { vcpu, priority: record.priority() };
@@ -184,25 +184,25 @@ impl Fifo {
     /// Unmasks a port. Returns whether it is pending, and so is to be raised again.
     pub(crate) fn unmask(&self, port: u32) -> bool {
         self.word(port).is_some_and(|word| {
-            word.clear(MASKED);
-            word.has(PENDING)
+            word.clear(EventFlags::MASKED);
+            word.has(EventFlags::PENDING)
         })
     }
 
     /// Whether a port is pending, and whether it is masked, as it is without a word.
     pub(crate) fn bits(&self, port: u32) -> (bool, bool) {
-        self.word(port).map_or((false, true), |word| (word.has(PENDING), word.has(MASKED)))
+        self.word(port).map_or((false, true), |word| (word.has(EventFlags::PENDING), word.has(EventFlags::MASKED)))
     }
 
     /// Whether a port is in a queue: then it cannot be given out anew.
     pub(crate) fn is_linked(&self, port: u32) -> bool {
-        self.word(port).is_some_and(|word| word.has(LINKED))
+        self.word(port).is_some_and(|word| word.has(EventFlags::LINKED))
     }
 
     /// Forgets an event. Where it is linked, the guest finds it and sees that it is not pending.
     pub(crate) fn clear_pending(&self, port: u32) {
         if let Some(word) = self.word(port) {
-            word.clear(PENDING);
+            word.clear(EventFlags::PENDING);
         }
     }
 

@@ -1,16 +1,24 @@
 //! One event word, in a page that the guest writes as it likes: each look is at one moment, each change atomic.
 
+use bitflags::bitflags;
 use core::sync::atomic::{AtomicU32, Ordering};
 use oxen_abi::event_channel as abi;
 
-/// The event is pending.
-pub(super) const PENDING: u32 = 1 << abi::EVTCHN_FIFO_PENDING;
-/// The guest does not want to be told.
-pub(super) const MASKED: u32 = 1 << abi::EVTCHN_FIFO_MASKED;
-/// The event is in a queue; the guest clears this as it takes it off.
-pub(super) const LINKED: u32 = 1 << abi::EVTCHN_FIFO_LINKED;
-/// The hypervisor is about to link another event behind this one: the guest waits before it takes it off or unmasks it.
-const BUSY: u32 = 1 << abi::EVTCHN_FIFO_BUSY;
+bitflags! {
+    /// What a word says beside the port that comes next.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(super) struct EventFlags: u32 {
+        /// The event is pending.
+        const PENDING = 1 << abi::EVTCHN_FIFO_PENDING;
+        /// The guest does not want to be told.
+        const MASKED = 1 << abi::EVTCHN_FIFO_MASKED;
+        /// The event is in a queue; the guest clears this as it takes it off.
+        const LINKED = 1 << abi::EVTCHN_FIFO_LINKED;
+        /// The hypervisor is about to link another event behind this one: the guest waits before it takes it off or
+        /// unmasks it.
+        const BUSY = 1 << abi::EVTCHN_FIFO_BUSY;
+    }
+}
 
 /// How often the guest may change a word that is busy: it should not at all, and a second CPU of a domain that means well
 /// may have begun before it saw.
@@ -22,18 +30,18 @@ pub(super) struct EventWord(pub(super) &'static AtomicU32);
 
 impl EventWord {
     /// Whether this flag is set.
-    pub(super) fn has(self, flag: u32) -> bool {
-        self.0.load(Ordering::SeqCst) & flag != 0
+    pub(super) fn has(self, flag: EventFlags) -> bool {
+        EventFlags::from_bits_retain(self.0.load(Ordering::SeqCst)).contains(flag)
     }
 
     /// Sets a flag. Returns whether it was set already.
-    pub(super) fn set(self, flag: u32) -> bool {
-        self.0.fetch_or(flag, Ordering::SeqCst) & flag != 0
+    pub(super) fn set(self, flag: EventFlags) -> bool {
+        EventFlags::from_bits_retain(self.0.fetch_or(flag.bits(), Ordering::SeqCst)).contains(flag)
     }
 
     /// Clears a flag.
-    pub(super) fn clear(self, flag: u32) {
-        self.0.fetch_and(!flag, Ordering::SeqCst);
+    pub(super) fn clear(self, flag: EventFlags) {
+        self.0.fetch_and(!flag.bits(), Ordering::SeqCst);
     }
 
     /// Lets this event, the last of a queue, lead to `port`. Returns whether it was still in the queue.
@@ -43,27 +51,27 @@ impl EventWord {
         if let Some(answer) = self.try_to_lead(port) {
             return answer;
         }
-        self.set(BUSY);
+        self.set(EventFlags::BUSY);
         for _ in 0..ATTEMPTS {
             match self.try_to_lead(port) {
                 Some(true) => return true,
                 Some(false) => {
-                    self.clear(BUSY);
+                    self.clear(EventFlags::BUSY);
                     return false;
                 }
                 None => {}
             }
         }
-        self.clear(BUSY);
+        self.clear(EventFlags::BUSY);
         true
     }
 
     fn try_to_lead(self, port: u32) -> Option<bool> {
         let seen = self.0.load(Ordering::SeqCst);
-        if seen & LINKED == 0 {
+        if !EventFlags::from_bits_retain(seen).contains(EventFlags::LINKED) {
             return Some(false);
         }
-        let wanted = seen & !(BUSY | abi::EVTCHN_FIFO_LINK_MASK) | port & abi::EVTCHN_FIFO_LINK_MASK;
+        let wanted = seen & !(EventFlags::BUSY.bits() | abi::EVTCHN_FIFO_LINK_MASK) | port & abi::EVTCHN_FIFO_LINK_MASK;
         self.0.compare_exchange(seen, wanted, Ordering::SeqCst, Ordering::SeqCst).is_ok().then_some(true)
     }
 }
@@ -71,6 +79,11 @@ impl EventWord {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const PENDING: u32 = EventFlags::PENDING.bits();
+    const MASKED: u32 = EventFlags::MASKED.bits();
+    const LINKED: u32 = EventFlags::LINKED.bits();
+    const BUSY: u32 = EventFlags::BUSY.bits();
 
     fn word(value: u32) -> EventWord {
         EventWord(alloc::boxed::Box::leak(alloc::boxed::Box::new(AtomicU32::new(value))))
@@ -104,6 +117,6 @@ mod tests {
             (1..10_000).for_each(|port| assert!(word.lead_to(port)));
             is_over.store(true, Ordering::SeqCst);
         });
-        assert!(!word.has(BUSY));
+        assert!(!word.has(EventFlags::BUSY));
     }
 }

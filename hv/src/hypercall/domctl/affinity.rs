@@ -6,40 +6,41 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use oxen_abi::{
     domctl::{
-        Domctl, DomctlSchedCredit, DomctlSchedulerOp, DomctlVcpuaffinity, XEN_DOMCTL_SCHEDOP_GETINFO,
-        XEN_DOMCTL_SCHEDOP_PUTINFO, XEN_SCHEDULER_CREDIT, XEN_VCPUAFFINITY_FORCE, XEN_VCPUAFFINITY_HARD,
-        XEN_VCPUAFFINITY_SOFT,
+        AffinityFlags, Domctl, DomctlSchedCredit, DomctlSchedulerOp, DomctlVcpuaffinity, XEN_DOMCTL_SCHEDOP_GETINFO,
+        XEN_DOMCTL_SCHEDOP_PUTINFO, XEN_SCHEDULER_CREDIT,
     },
     errno::Errno,
 };
 
-/// Flags without a map, or maps without flags, are refused before anything is done.
-fn judge(request: &DomctlVcpuaffinity) -> Result<(), Errno> {
-    let lacks = |flag, map| request.flags & flag != 0 && map == 0;
-    if request.flags == 0
-        || lacks(XEN_VCPUAFFINITY_HARD, request.cpumap_hard.bitmap)
-        || lacks(XEN_VCPUAFFINITY_SOFT, request.cpumap_soft.bitmap)
+/// Which maps are meant. Flags without a map, or maps without flags, are refused before anything is done; others mean
+/// nothing.
+fn judge(request: &DomctlVcpuaffinity) -> Result<AffinityFlags, Errno> {
+    let flags = AffinityFlags::from_bits_retain(request.flags);
+    let lacks = |flag, map| flags.contains(flag) && map == 0;
+    if flags.is_empty()
+        || lacks(AffinityFlags::HARD, request.cpumap_hard.bitmap)
+        || lacks(AffinityFlags::SOFT, request.cpumap_soft.bitmap)
     {
         return Err(Errno::Inval);
     }
-    Ok(())
+    Ok(flags)
 }
 
 impl<M: Machine> Caller<'_, M> {
     /// Sets where a vcpu may and would like to run. What came of it is written to the caller's maps.
     pub(super) fn set_vcpu_affinity(&self, _: Control, domain: &Arc<Domain>, request: DomctlVcpuaffinity) -> Outcome {
         let vcpu = find(domain, request.vcpu)?;
-        judge(&request)?;
-        if request.flags & XEN_VCPUAFFINITY_FORCE != 0 {
+        let flags = judge(&request)?;
+        if flags.contains(AffinityFlags::FORCE) {
             // Where its kernel has asked for no CPU nothing is to end.
             let _none = self.hv.pin_override(domain, vcpu, None);
         }
-        if request.flags & XEN_VCPUAFFINITY_HARD != 0 {
+        if flags.contains(AffinityFlags::HARD) {
             let wanted = self.read_cpu_bitmap(&request.cpumap_hard)?;
             let effective = self.hv.set_hard_affinity(domain, vcpu, wanted)?;
             self.write_cpu_bitmap(&request.cpumap_hard, effective)?;
         }
-        if request.flags & XEN_VCPUAFFINITY_SOFT != 0 {
+        if flags.contains(AffinityFlags::SOFT) {
             let wanted = self.read_cpu_bitmap(&request.cpumap_soft)?;
             let effective = self.hv.set_soft_affinity(domain, vcpu, wanted)?;
             self.write_cpu_bitmap(&request.cpumap_soft, effective)?;
@@ -49,14 +50,14 @@ impl<M: Machine> Caller<'_, M> {
 
     pub(super) fn get_vcpu_affinity(&self, _: Control, domain: &Domain, request: DomctlVcpuaffinity) -> Outcome {
         let vcpu = find(domain, request.vcpu)?;
-        judge(&request)?;
+        let flags = judge(&request)?;
         let online = self.hv.online_mask();
         let mut told = Ok(());
-        if request.flags & XEN_VCPUAFFINITY_HARD != 0 {
+        if flags.contains(AffinityFlags::HARD) {
             told = self.write_cpu_bitmap(&request.cpumap_hard, vcpu.sched.affinity.load(Ordering::Relaxed) & online);
         }
         // Where both are asked for, the answer is the second's alone, as in Xen.
-        if request.flags & XEN_VCPUAFFINITY_SOFT != 0 {
+        if flags.contains(AffinityFlags::SOFT) {
             told =
                 self.write_cpu_bitmap(&request.cpumap_soft, vcpu.sched.soft_affinity.load(Ordering::Relaxed) & online);
         }

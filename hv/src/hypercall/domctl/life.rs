@@ -15,10 +15,9 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use oxen_abi::{
     domctl::{
-        Domctl, DomctlAddressSize, DomctlCreatedomain, DomctlGetpageframeinfo3, DomctlHypercallInit, DomctlMaxMem,
-        DomctlMaxVcpus, DomctlSetdomainhandle, XEN_DOMCTL_CDF_HVM, XEN_DOMCTL_CDF_OOS_OFF, XEN_DOMCTL_CDF_XS_DOMAIN,
-        XEN_DOMCTL_GRANT_VERSION_MASK, XEN_DOMCTL_PFINFO_L1TAB, XEN_DOMCTL_PFINFO_LPINTAB,
-        XEN_DOMCTL_PFINFO_LTAB_SHIFT, XEN_DOMCTL_PFINFO_XTAB, XEN_X86_EMU_PIT, XEN_X86_EMU_VPCI, XEN_X86_MSR_RELAXED,
+        CreateFlags, Domctl, DomctlAddressSize, DomctlCreatedomain, DomctlGetpageframeinfo3, DomctlHypercallInit,
+        DomctlMaxMem, DomctlMaxVcpus, DomctlSetdomainhandle, EmulationFlags, MiscFlags, XEN_DOMCTL_GRANT_VERSION_MASK,
+        XEN_DOMCTL_PFINFO_L1TAB, XEN_DOMCTL_PFINFO_LPINTAB, XEN_DOMCTL_PFINFO_LTAB_SHIFT, XEN_DOMCTL_PFINFO_XTAB,
     },
     domid::DomId,
     errno::Errno,
@@ -30,21 +29,23 @@ impl<M: Machine> Caller<'_, M> {
     /// Makes a domain. Its id is the one asked for, or with 0 or an id that no domain can have, one of the hypervisor's
     /// choice.
     pub(super) fn create_domain(&self, _: Control, op: &mut Domctl) -> Outcome {
-        /// Every device that a classic machine has emulated.
-        const ANY_DEVICE: u32 = (XEN_X86_EMU_VPCI << 1) - 1;
+        const KNOWN: CreateFlags = CreateFlags::XS_DOMAIN.union(CreateFlags::OOS_OFF);
         let wanted: DomctlCreatedomain = op.get();
+        self.hv.reap_dead_domains();
+        let is_wanted = op.domain != DomId::DOM0 && op.domain.is_real();
+        let id = self.hv.domains.choose_id(is_wanted.then_some(op.domain))?;
         let version = wanted.grant_opts & XEN_DOMCTL_GRANT_VERSION_MASK;
-        if wanted.flags & XEN_DOMCTL_CDF_HVM != 0 {
+        let flags = CreateFlags::from_bits_retain(wanted.flags);
+        let emulated = EmulationFlags::from_bits(wanted.arch.emulation_flags);
+        let misc = MiscFlags::from_bits(wanted.arch.misc_flags);
+        if flags.contains(CreateFlags::HVM) || emulated.is_some_and(|devices| !EmulationFlags::PIT.contains(devices)) {
             return Err(Errno::OpNotSupp.into());
         }
-        if wanted.arch.emulation_flags & !ANY_DEVICE == 0 && wanted.arch.emulation_flags & !XEN_X86_EMU_PIT != 0 {
-            return Err(Errno::OpNotSupp.into());
-        }
-        if wanted.flags & !(XEN_DOMCTL_CDF_XS_DOMAIN | XEN_DOMCTL_CDF_OOS_OFF) != 0
+        if !KNOWN.contains(flags)
             || wanted.iommu_opts != 0
             || wanted.vmtrace_size != 0
-            || wanted.arch.emulation_flags & !ANY_DEVICE != 0
-            || wanted.arch.misc_flags & !XEN_X86_MSR_RELAXED != 0
+            || emulated.is_none()
+            || misc.is_none()
             || wanted.grant_opts & !XEN_DOMCTL_GRANT_VERSION_MASK != 0
             || !(1..=self.hv.grants.max_version).contains(&version)
         {
@@ -58,10 +59,10 @@ impl<M: Machine> Caller<'_, M> {
         };
         let grants = self.hv.grants;
         let config = Config {
-            id: (op.domain != DomId::DOM0 && op.domain.is_real()).then_some(op.domain),
+            id: Some(id),
             is_privileged: false,
-            is_store: wanted.flags & XEN_DOMCTL_CDF_XS_DOMAIN != 0,
-            is_msr_relaxed: wanted.arch.misc_flags & XEN_X86_MSR_RELAXED != 0,
+            is_store: flags.contains(CreateFlags::XS_DOMAIN),
+            is_msr_relaxed: misc == Some(MiscFlags::MSR_RELAXED),
             handle: wanted.handle,
             pool: wanted.cpupool_id,
             max_vcpus: wanted.max_vcpus,
@@ -70,10 +71,9 @@ impl<M: Machine> Caller<'_, M> {
             max_grant_version: version,
             max_maptrack_frames: limit(wanted.max_maptrack_frames, 0..=grants.max_maptrack_frames)?,
         };
-        self.hv.reap_dead_domains();
         op.domain = self.hv.create_domain(&config)?.id;
         // What PV guests' shadows would be like; there are none.
-        op.set(&DomctlCreatedomain { flags: wanted.flags | XEN_DOMCTL_CDF_OOS_OFF, ..wanted });
+        op.set(&DomctlCreatedomain { flags: (flags | CreateFlags::OOS_OFF).bits(), ..wanted });
         Ok(Answer::CopyBack)
     }
 
@@ -142,7 +142,7 @@ impl<M: Machine> Caller<'_, M> {
             let raw = array.read(hv.machine(), index)?;
             let state =
                 Mfn::new(raw).filter(|&mfn| hv.memory.frames.is_ram(mfn)).map(|mfn| hv.memory.frames.state(mfn));
-            let kind = match state.filter(|s| s.owner() == domain.owner && s.is_allocated()) {
+            let kind = match state.filter(|s| s.owner() == domain.owner() && s.is_allocated()) {
                 None => XEN_DOMCTL_PFINFO_XTAB,
                 Some(state) if state.uses() == 0 => 0,
                 Some(state) => {

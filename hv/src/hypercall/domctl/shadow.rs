@@ -68,7 +68,7 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
             self.tell_allocation();
             return Ok(());
         }
-        let step = self.caller.hv.memory.shadow_step(&self.operator, self.domain.owner, op)?;
+        let step = self.caller.hv.memory.shadow_step(&self.operator, self.domain.owner(), op)?;
         let is_logging = self.request.mode & XEN_DOMCTL_SHADOW_ENABLE_LOG_DIRTY != 0;
         match op {
             XEN_DOMCTL_SHADOW_OP_OFF => self.turn_off(),
@@ -84,12 +84,12 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
     }
 
     fn tell_allocation(&mut self) {
-        let frames = self.caller.hv.memory.shadow_allocation(self.domain.owner);
+        let frames = self.caller.hv.memory.shadow_allocation(self.domain.owner());
         self.request.mb = frames.div_ceil(1 << MIB_SHIFT);
     }
 
     fn set_allocation(&mut self) -> Result<(), Stop> {
-        let (hv, owner) = (self.caller.hv, self.domain.owner);
+        let (hv, owner) = (self.caller.hv, self.domain.owner());
         if self.request.mb == 0 {
             if hv.memory.shadow_mode(owner).0 {
                 return Err(Errno::Inval.into());
@@ -106,7 +106,7 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
     /// Takes so many frames, or as few as the domain must have.
     fn take_memory(&self, frames: u32) -> Result<(), Stop> {
         let (memory, vcpus) = (&self.caller.hv.memory, self.domain.max_vcpus.load(Ordering::Relaxed));
-        let least = memory.min_shadow_allocation(self.domain.owner, vcpus);
+        let least = memory.min_shadow_allocation(self.domain.owner(), vcpus);
         memory.set_shadow_allocation(&self.domain.memory, vcpus, frames.max(least))
     }
 
@@ -123,7 +123,7 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
     /// Leaves the operation here, to be gone on with, or ends it.
     fn set_step(&self, step: Option<Step>) {
         let (memory, op) = (&self.caller.hv.memory, self.request.op);
-        memory.set_shadow_step(&self.operator, self.domain.owner, op, step);
+        memory.set_shadow_step(&self.operator, self.domain.owner(), op, step);
     }
 
     fn turn_off(&self) -> Result<(), Stop> {
@@ -135,7 +135,7 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
     }
 
     fn turn_on(&self, step: Step, is_logging: bool) -> Result<(), Stop> {
-        let (hv, owner) = (self.caller.hv, self.domain.owner);
+        let (hv, owner) = (self.caller.hv, self.domain.owner());
         let mut next = match step {
             Step::Find(next) => next,
             Step::GiveUp => return self.give_up(),
@@ -156,7 +156,7 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
     }
 
     fn begin(&self, is_logging: bool) -> Result<(), Stop> {
-        let (hv, owner) = (self.caller.hv, self.domain.owner);
+        let (hv, owner) = (self.caller.hv, self.domain.owner());
         let is_on = hv.memory.shadow_mode(owner).0;
         if !is_on {
             match self.take_memory(hv.memory.shadow_allocation(owner)) {
@@ -194,7 +194,7 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
 
     /// Goes through the tables of others, and notes how far it has come where it is interrupted.
     fn find_lent(&self, next: &mut usize) -> Result<(), Stop> {
-        let found = self.caller.hv.memory.find_lent(self.domain.owner, next);
+        let found = self.caller.hv.memory.find_lent(self.domain.owner(), next);
         found.inspect_err(|_| self.set_step(Some(Step::Find(*next))))
     }
 
@@ -202,14 +202,19 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
     /// may write to.
     fn mark_held(&self) {
         let (memory, domain) = (&self.caller.hv.memory, self.domain);
-        let mark = |frame: RamFrame| memory.mark_lent(domain.owner, frame.mfn());
+        let mark = |frame: RamFrame| memory.mark_lent(domain.owner(), frame.mfn());
         for vcpu in domain.each_vcpu() {
             if let Some(state) = vcpu.slot.lock().as_ref() {
                 state.gdt.iter().chain(&state.ldt).flatten().for_each(|&frame| mark(frame));
             }
             vcpu.info_frame.lock().iter().for_each(|&frame| mark(frame));
         }
-        domain.grants.lock().each_pin().filter(|pin| pin.4 != 0).for_each(|pin| memory.mark_lent(domain.owner, pin.1));
+        domain
+            .grants
+            .lock()
+            .each_pin()
+            .filter(|pin| pin.4 != 0)
+            .for_each(|pin| memory.mark_lent(domain.owner(), pin.1));
         domain.events.each_frame(mark);
         domain.pirqs.lock().page.iter().for_each(|&frame| mark(frame));
     }
@@ -230,14 +235,14 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
         self.set_step(None);
         if is_cleaned {
             // Where not all could be told, some of the log may be clean all the same.
-            self.caller.hv.memory.end_round(&self.operator, self.domain.owner);
+            self.caller.hv.memory.end_round(&self.operator, self.domain.owner());
             self.unpause();
         }
         done
     }
 
     fn read_from(&mut self, step: Step, is_cleaned: bool) -> Result<(), Stop> {
-        let (memory, owner) = (&self.caller.hv.memory, self.domain.owner);
+        let (memory, owner) = (&self.caller.hv.memory, self.domain.owner());
         let mut first = 0;
         match step {
             Step::Read(page) => first = page,
@@ -272,7 +277,7 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
             }
             if self.request.dirty_bitmap == 0 {
                 // The caller may want no more than that it is clean.
-                let next = self.caller.hv.memory.next_in_log(self.domain.owner, first, pages);
+                let next = self.caller.hv.memory.next_in_log(self.domain.owner(), first, pages);
                 let Some(next) = next.filter(|_| is_cleaned) else { break };
                 first = next;
             }
@@ -284,7 +289,7 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
     }
 
     fn copy_part(&self, first: u64, is_cleaned: bool) -> Result<(), Stop> {
-        let (memory, owner) = (&self.caller.hv.memory, self.domain.owner);
+        let (memory, owner) = (&self.caller.hv.memory, self.domain.owner());
         let part = memory.read_log(&self.operator, owner, first, is_cleaned);
         let told = self.tell_part(first, &part);
         if told.is_err() && is_cleaned {

@@ -9,8 +9,8 @@ use crate::{
 use oxen_abi::{
     errno::Errno,
     physdev::{
-        PhysdevDbgpOp, PhysdevManagePci, PhysdevManagePciExt, PhysdevPciDevice, PhysdevPciDeviceAdd,
-        PhysdevPciMmcfgReserved, XEN_PCI_DEV_PXM, XEN_PCI_DEV_VIRTFN, XEN_PCI_MMCFG_RESERVED,
+        MmcfgFlags, PciDeviceFlags, PhysdevDbgpOp, PhysdevManagePci, PhysdevManagePciExt, PhysdevPciDevice,
+        PhysdevPciDeviceAdd, PhysdevPciMmcfgReserved,
     },
 };
 
@@ -43,12 +43,13 @@ impl<M: Machine> Caller<'_, M> {
             }
             PhysdevCommand::PciDeviceAdd => {
                 let device: PhysdevPciDeviceAdd = self.read_packed(at)?;
+                let flags = PciDeviceFlags::from_bits_retain(device.flags);
                 // There is one node: which one is told does not matter, but told it must be.
-                if device.flags & XEN_PCI_DEV_PXM != 0 {
+                if flags.contains(PciDeviceFlags::PXM) {
                     let end = at.checked_add(bytes::<PhysdevPciDeviceAdd>()).ok_or(Errno::Fault)?;
                     self.copy_from_guest::<u32>(end)?;
                 }
-                let is_virtual = device.flags & XEN_PCI_DEV_VIRTFN != 0;
+                let is_virtual = flags.contains(PciDeviceFlags::VIRTFN);
                 let physical = is_virtual.then(|| physical_function(device.seg, &device.physfn));
                 (Act::Add(physical), Address::new(device.seg, device.bus, device.devfn))
             }
@@ -101,9 +102,7 @@ impl<M: Machine> Caller<'_, M> {
         self.control()?;
         let request: PhysdevPciMmcfgReserved = self.read_packed(at)?;
         let PhysdevPciMmcfgReserved { address, segment, start_bus: first_bus, end_bus: last_bus, flags } = request;
-        if flags & !XEN_PCI_MMCFG_RESERVED != 0 {
-            return Err(Errno::Inval);
-        }
+        MmcfgFlags::from_bits(flags).ok_or(Errno::Inval)?;
         let is_known = self.hv.memory.pci.lock().has_window(&Window { address, segment, first_bus, last_bus });
         if is_known { Ok(()) } else { Err(Errno::NoDev) }
     }

@@ -54,12 +54,9 @@ impl<M: Machine> Caller<'_, M> {
 
     /// Whether a domain is the caller itself, who controls the machine. Nobody else has devices.
     fn maps_pirqs_for_itself(&self, domain: DomId) -> Result<bool, Errno> {
-        let is_self = domain == DomId::SELF || domain == self.domain.id;
-        if !is_self && self.hv.domains.get(domain).is_none() {
-            return Err(Errno::Srch);
-        }
+        self.named_domain(domain)?;
         self.control()?;
-        Ok(is_self)
+        Ok(self.is_self(domain))
     }
 
     #[inline(never)]

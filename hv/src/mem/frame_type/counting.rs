@@ -1,8 +1,8 @@
 //! The transitions in which nothing changes but the counts: nearly all of them, each in a few instructions.
 
 use super::{
-    FrameState, FrameType, MANY_REFS, MANY_USES, MAX_REFS, ONE_REF, ONE_USE, OWNER, OWNER_SHIFT, Owner, PARTIAL,
-    TYPE_SHIFT, USES, VALIDATED,
+    FrameState, FrameType, MANY_REFS, MANY_USES, MAX_REFS, Marks, ONE_REF, ONE_USE, OWNER, OWNER_SHIFT, Owner, TYPE,
+    TYPE_SHIFT, USES,
 };
 
 impl FrameState {
@@ -17,8 +17,9 @@ impl FrameState {
     #[inline(always)]
     #[must_use]
     pub const fn plus_table_use_fast(self, owner: Owner, kind: FrameType) -> Option<Self> {
-        const RELEVANT: u64 = OWNER | 7 << TYPE_SHIFT | VALIDATED | PARTIAL | MANY_REFS | MANY_USES;
-        let plain = (owner.0 as u64) << OWNER_SHIFT | (kind as u64) << TYPE_SHIFT | VALIDATED;
+        const MARKS: Marks = Marks::VALIDATED.union(Marks::PARTIAL);
+        const RELEVANT: u64 = OWNER | TYPE | MARKS.bits() | MANY_REFS | MANY_USES;
+        let plain = (owner.0 as u64) << OWNER_SHIFT | (kind as u64) << TYPE_SHIFT | Marks::VALIDATED.bits();
         if self.0 & RELEVANT == plain { Some(Self(self.0 + ONE_USE + ONE_REF)) } else { None }
     }
 
@@ -42,7 +43,7 @@ impl FrameState {
     #[must_use]
     pub const fn minus_writable_fast(self) -> Option<(Self, bool)> {
         let next = self.0.wrapping_sub(ONE_USE + ONE_REF);
-        let is_writable = self.0 & (7 << TYPE_SHIFT) == (FrameType::Writable as u64) << TYPE_SHIFT;
+        let is_writable = self.0 & TYPE == (FrameType::Writable as u64) << TYPE_SHIFT;
         if !is_writable || next & MAX_REFS == 0 { None } else { Some((Self(next), next & USES == 0)) }
     }
 

@@ -3,6 +3,12 @@
 
 use super::*;
 
+const SHARED: u64 = Marks::SHARED.bits();
+const VALIDATED: u64 = Marks::VALIDATED.bits();
+const PARTIAL: u64 = Marks::PARTIAL.bits();
+const PINNED: u64 = Marks::PINNED.bits();
+const ALLOCATED: u64 = Marks::ALLOCATED.bits();
+
 /// Counts of references at which something changes, those of uses, and their neighbours.
 const REFS: [u64; 10] = [0, 1, 2, 3, 7, MANY_REFS - 1, MANY_REFS, MANY_REFS + 1, MAX_REFS - 1, MAX_REFS];
 const USES_AT: [u64; 8] = [0, 1, 2, 3, MAX_USES / 2, MAX_USES / 2 + 1, MAX_USES - 1, MAX_USES];
@@ -56,7 +62,7 @@ fn a_type_changes_only_while_nobody_uses_it() {
                 assert!(owner.has_pages() && state.owner() == owner && state.refs() != 0, "{state:?}");
                 assert_eq!((next.refs(), next.uses()), (state.refs() + 1, state.uses() + 1), "{state:?} as {kind:?}");
                 assert_eq!(next.kind(), kind);
-                assert!(same_but(next, state, MAX_REFS | USES | 7 << TYPE_SHIFT | VALIDATED), "{state:?}, {next:?}");
+                assert!(same_but(next, state, MAX_REFS | USES | TYPE | VALIDATED), "{state:?}, {next:?}");
                 if state.uses() != 0 {
                     let is_it = state.kind() == kind && state.is_validated() && todo == Acquired::Ready;
                     assert!(is_it, "law 1: {state:?} as {kind:?}");

@@ -15,9 +15,10 @@ mod tests;
 
 pub use kind::{FrameType, Owner};
 
+use bitflags::bitflags;
 use oxen_abi::errno::Errno;
 
-/// The state of one frame, packed: references 0..26, type uses 26..46, shared 46, owner 47..57, type 57..60, flags 60..64.
+/// The state of one frame, packed: references 0..26, type uses 26..46, owner 47..57, type 57..60, and [`Marks`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct FrameState(u64);
@@ -25,7 +26,6 @@ pub struct FrameState(u64);
 const REFS_BITS: u32 = 26;
 const USES_SHIFT: u32 = REFS_BITS;
 const USES_BITS: u32 = 20;
-const SHARED: u64 = 1 << (USES_SHIFT + USES_BITS);
 const OWNER_SHIFT: u32 = USES_SHIFT + USES_BITS + 1;
 const TYPE_SHIFT: u32 = OWNER_SHIFT + 10;
 const ONE_REF: u64 = 1;
@@ -37,10 +37,32 @@ const USES: u64 = MAX_USES << USES_SHIFT;
 /// Set when a count comes near its end: from there on it is looked at with care.
 const MANY_REFS: u64 = 1 << (REFS_BITS - 1);
 const MANY_USES: u64 = 1 << (USES_SHIFT + USES_BITS - 1);
-const VALIDATED: u64 = 1 << 60;
-const PARTIAL: u64 = 1 << 61;
-const PINNED: u64 = 1 << 62;
-const ALLOCATED: u64 = 1 << 63;
+const TYPE: u64 = 7 << TYPE_SHIFT;
+
+bitflags! {
+    /// What is so of a frame or not.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    struct Marks: u64 {
+        /// The hypervisor lent it to its owner, outside of the reservation.
+        const SHARED = 1 << 46;
+        /// Its contents have been checked against its type.
+        const VALIDATED = 1 << 60;
+        /// Validation or devalidation stopped half way.
+        const PARTIAL = 1 << 61;
+        /// The guest pinned its type.
+        const PINNED = 1 << 62;
+        /// It is part of its owner's reservation.
+        const ALLOCATED = 1 << 63;
+    }
+}
+
+/// The parts of the word have bits of their own.
+const _: () = {
+    let parts = [MAX_REFS, USES, OWNER, TYPE, Marks::all().bits()];
+    assert!(parts[0] | parts[1] | parts[2] | parts[3] | parts[4] == u64::MAX);
+    assert!(parts[0].count_ones() + parts[1].count_ones() + parts[2].count_ones() == 56);
+    assert!(parts[3].count_ones() + parts[4].count_ones() == 8);
+};
 
 /// What remains to be done after a use was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +124,12 @@ impl FrameState {
     #[inline]
     #[must_use]
     pub(super) const fn fresh(owner: Owner) -> Self {
-        Self(ALLOCATED | (owner.0 as u64) << OWNER_SHIFT | (FrameType::Fresh as u64) << TYPE_SHIFT | ONE_REF)
+        Self(
+            Marks::ALLOCATED.bits()
+                | (owner.0 as u64) << OWNER_SHIFT
+                | (FrameType::Fresh as u64) << TYPE_SHIFT
+                | ONE_REF,
+        )
     }
 
     /// A frame that the hypervisor keeps but a domain may map writable: the hypervisor's own reference and use hold it.
@@ -112,11 +139,29 @@ impl FrameState {
         Self(
             (owner.0 as u64) << OWNER_SHIFT
                 | (FrameType::Writable as u64) << TYPE_SHIFT
-                | VALIDATED
-                | SHARED
+                | Marks::VALIDATED.bits()
+                | Marks::SHARED.bits()
                 | ONE_USE
                 | ONE_REF,
         )
+    }
+
+    /// What is so of it.
+    #[inline]
+    const fn marks(self) -> Marks {
+        Marks::from_bits_truncate(self.0)
+    }
+
+    /// The same with these marks.
+    #[inline]
+    const fn with(self, marks: Marks) -> Self {
+        Self(self.0 | marks.bits())
+    }
+
+    /// The same without them.
+    #[inline]
+    const fn without(self, marks: Marks) -> Self {
+        Self(self.0 & !marks.bits())
     }
 
     /// Who owns the frame.
@@ -152,41 +197,41 @@ impl FrameState {
     #[inline]
     #[must_use]
     pub const fn is_validated(self) -> bool {
-        self.0 & VALIDATED != 0
+        self.marks().contains(Marks::VALIDATED)
     }
 
     /// Whether validation or devalidation stopped half way.
     #[inline]
     #[must_use]
     pub const fn is_partial(self) -> bool {
-        self.0 & PARTIAL != 0
+        self.marks().contains(Marks::PARTIAL)
     }
 
     /// Whether the guest pinned the type.
     #[inline]
     #[must_use]
     pub const fn is_pinned(self) -> bool {
-        self.0 & PINNED != 0
+        self.marks().contains(Marks::PINNED)
     }
 
     /// Whether the frame is part of its owner's reservation.
     #[inline]
     #[must_use]
     pub const fn is_allocated(self) -> bool {
-        self.0 & ALLOCATED != 0
+        self.marks().contains(Marks::ALLOCATED)
     }
 
     /// Whether the hypervisor lent the frame to its owner outside of the reservation ([`Self::shared`]).
     #[inline]
     #[must_use]
     pub const fn is_shared(self) -> bool {
-        self.0 & SHARED != 0
+        self.marks().contains(Marks::SHARED)
     }
 
     /// Whether two states are the same but for what the frame was once used as.
     #[must_use]
     pub const fn differs_in_past_alone(self, other: Self) -> bool {
-        self.uses() == 0 && (self.0 ^ other.0) & !(7 << TYPE_SHIFT | VALIDATED) == 0
+        self.uses() == 0 && (self.0 ^ other.0) & !(TYPE | Marks::VALIDATED.bits()) == 0
     }
 
     /// Takes a reference on a frame of `owner`.
@@ -223,14 +268,14 @@ impl FrameState {
         };
         if self.uses() == 0 {
             let retyped = self.kind().may_be_known_otherwise(kind);
-            let word = referenced.0 & !(7 << TYPE_SHIFT | VALIDATED) | (kind as u64) << TYPE_SHIFT;
+            let word = referenced.without(Marks::VALIDATED).0 & !TYPE | (kind as u64) << TYPE_SHIFT;
             if self.is_partial() {
                 return Err(Errno::Busy);
             }
             return Ok(if kind.needs_validation() {
                 (Self(word + ONE_USE), Acquired::Unvalidated { retyped })
             } else {
-                (Self((word + ONE_USE) | VALIDATED), if retyped { Acquired::Changed } else { Acquired::Ready })
+                (Self(word + ONE_USE).with(Marks::VALIDATED), if retyped { Acquired::Changed } else { Acquired::Ready })
             });
         }
         if self.kind() as u8 != kind as u8 || !self.is_validated() || self.uses() == MAX_USES {
@@ -243,14 +288,14 @@ impl FrameState {
     #[inline]
     #[must_use]
     pub const fn validated(self) -> Self {
-        Self((self.0 | VALIDATED) & !PARTIAL)
+        self.with(Marks::VALIDATED).without(Marks::PARTIAL)
     }
 
     /// Validation or devalidation stopped: nobody may take the type before it is finished.
     #[inline]
     #[must_use]
     pub const fn partial(self) -> Self {
-        Self((self.0 | PARTIAL) & !VALIDATED)
+        self.with(Marks::PARTIAL).without(Marks::VALIDATED)
     }
 
     /// What giving back one use would mean.
@@ -276,28 +321,28 @@ impl FrameState {
     #[inline]
     #[must_use]
     pub const fn devalidated(self) -> Self {
-        Self((self.0 - ONE_USE) & !(VALIDATED | PARTIAL))
+        Self(self.0 - ONE_USE).without(Marks::VALIDATED.union(Marks::PARTIAL))
     }
 
     /// Marks the type as pinned by the guest; the caller hands over a use.
     #[inline]
     #[must_use]
     pub const fn pinned(self) -> Self {
-        Self(self.0 | PINNED)
+        self.with(Marks::PINNED)
     }
 
     /// Clears the pin; the caller is handed its use.
     #[inline]
     #[must_use]
     pub const fn unpinned(self) -> Self {
-        Self(self.0 & !PINNED)
+        self.without(Marks::PINNED)
     }
 
     /// Leaves the owner's reservation; the caller is handed the reference that stood for it.
     #[inline]
     #[must_use]
     pub const fn deallocated(self) -> Self {
-        Self(self.0 & !ALLOCATED)
+        self.without(Marks::ALLOCATED)
     }
 
     /// Whether the frame is in a reservation, nobody else refers to it, and it has no type in use.
@@ -319,30 +364,22 @@ impl FrameState {
         if !self.is_loose() {
             return Err(Errno::Busy);
         }
-        Ok(Self((self.0 - ONE_REF) & !(ALLOCATED | OWNER) | Self::OWN.0))
+        Ok(Self((self.without(Marks::ALLOCATED).0 - ONE_REF) & !OWNER | Self::OWN.0))
     }
 
     /// Is in the reservation again as it was before [`Self::withdrawn`].
     #[inline]
     #[must_use]
     pub(super) const fn restored(self, owner: Owner) -> Self {
-        Self((self.0 & !OWNER | ALLOCATED | (owner.0 as u64) << OWNER_SHIFT) + ONE_REF)
+        Self((self.with(Marks::ALLOCATED).0 & !OWNER | (owner.0 as u64) << OWNER_SHIFT) + ONE_REF)
     }
 }
 
 impl core::fmt::Debug for FrameState {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "{:?} {:?} refs {} uses {}", self.owner(), self.kind(), self.refs(), self.uses())?;
-        for (flag, name) in [
-            (VALIDATED, " validated"),
-            (PARTIAL, " partial"),
-            (PINNED, " pinned"),
-            (ALLOCATED, " allocated"),
-            (SHARED, " shared"),
-        ] {
-            if self.0 & flag != 0 {
-                f.write_str(name)?;
-            }
+        for (name, _) in self.marks().iter_names() {
+            write!(f, " {name}")?;
         }
         Ok(())
     }

@@ -31,7 +31,7 @@ fn a_free_frame_or_a_stranger_s_gives_no_reference() {
 
 #[test]
 fn a_past_that_nobody_knows_is_the_worst_one() {
-    let unknown = FrameState::from_raw(FrameState::fresh(owner()).raw() & !(7 << TYPE_SHIFT));
+    let unknown = FrameState::from_raw(FrameState::fresh(owner()).raw() & !TYPE);
     assert_eq!(unknown.kind(), FrameType::Unknown);
     assert_eq!(unknown.acquire(owner(), FrameType::L1).unwrap().1, Acquired::Unvalidated { retyped: true });
     assert_eq!(unknown.acquire(owner(), FrameType::Writable).unwrap().1, Acquired::Changed);

@@ -1,12 +1,12 @@
-//! What the policy knows of a seat: its share, its credit, where it waits.
+//! What the policy knows of an entity: its share, its credit, where it waits.
 
 use super::{DEFAULT_WEIGHT, MAX_CREDIT};
 
-/// A place in a run queue.
+/// An entity of a run queue, by its place there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seat(pub(super) u16);
+pub struct EntityId(pub(super) u16);
 
-impl Seat {
+impl EntityId {
     /// The number of the place: below the queue's capacity.
     #[inline]
     #[must_use]
@@ -21,7 +21,7 @@ impl Seat {
     }
 }
 
-/// How much a seat may have.
+/// How much an entity may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     /// Its part in relation to the others'; not zero.
@@ -54,13 +54,13 @@ pub(super) enum Mode {
     Resting,
 }
 
-/// One seat, as the policy sees it.
+/// One entity, as the policy sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Entity {
     pub(super) mode: Mode,
     pub(super) next: u16,
     pub(super) share: Share,
-    /// Seats of one group may hold locks that the others of it need.
+    /// Entities of one group may hold locks that the others of it need.
     pub(super) group: u16,
     /// Nanoseconds it may run ahead of the others, below zero what it owes.
     pub(super) credit: i64,
@@ -71,7 +71,7 @@ pub struct Entity {
 }
 
 impl Entity {
-    /// A seat that nobody has.
+    /// An entity that nobody has.
     pub const EMPTY: Self = Self {
         mode: Mode::Empty,
         next: NONE,
@@ -111,12 +111,12 @@ impl Parts {
         if entity.share.cap == 0 { u64::MAX } else { self.time * u64::from(entity.share.cap) / 100 }
     }
 
-    /// The credit that a seat may have in hand.
+    /// The credit that an entity may have in hand.
     pub(super) fn ceiling_of(&self, entity: &Entity) -> i64 {
         MAX_CREDIT.min(i64::try_from(self.cap_of(entity).saturating_mul(2)).unwrap_or(i64::MAX))
     }
 
-    /// What a seat can take at most: its cap; if it does not want all it can get, no more than it may have in hand.
+    /// What an entity can take at most: its cap; if it does not want all it can get, no more than it may have in hand.
     pub(super) fn most_of(&self, entity: &Entity) -> u64 {
         let cap = self.cap_of(entity);
         if !entity.slept {
@@ -125,7 +125,7 @@ impl Parts {
         cap.min(self.ceiling_of(entity).saturating_sub(entity.credit).max(0) as u64)
     }
 
-    /// What a seat gets.
+    /// What an entity gets.
     pub(super) fn of(&self, entity: &Entity) -> u64 {
         (self.by_weight * u64::from(entity.share.weight) / self.weights).min(self.most_of(entity))
     }
@@ -133,7 +133,7 @@ impl Parts {
 
 pub(super) const NONE: u16 = u16::MAX;
 
-/// Seats in the order in which they came, linked through [`Entity::next`].
+/// Entities in the order in which they came, linked through [`Entity::next`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct List {
     pub(super) first: u16,
@@ -144,12 +144,12 @@ impl List {
     pub(super) const EMPTY: Self = Self { first: NONE, last: NONE };
 
     #[expect(clippy::indexing_slicing, reason = "links are places in the row")]
-    pub(super) fn pop(&mut self, seats: &[Entity]) -> Option<u16> {
+    pub(super) fn pop(&mut self, entities: &[Entity]) -> Option<u16> {
         let index = self.first;
         if index == NONE {
             return None;
         }
-        self.first = seats[usize::from(index)].next;
+        self.first = entities[usize::from(index)].next;
         Some(index)
     }
 }

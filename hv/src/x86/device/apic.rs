@@ -70,7 +70,7 @@ impl Apic {
         let address = tables::map_device(base & 0xf_ffff_f000)?;
         // SAFETY: the page was just mapped, for good, on the APIC's registers, which are only ever used as atomics.
         let registers = unsafe { &*(address as *const [AtomicU32; 1024]) };
-        Some(Self { registers, by_deadline: features.tsc_deadline })
+        Some(Self { registers, by_deadline: features.has(cpu::Feature::TSC_DEADLINE) })
     }
 
     fn read(self, register: usize) -> u32 {
@@ -156,10 +156,24 @@ impl Apic {
         self.command(0, NMI | ALL_OTHERS);
     }
 
-    fn command(self, apic: u8, command: u32) {
+    /// Sends an NMI to another CPU, by one that has just had one itself: it may have interrupted [`Self::command`] between the
+    /// two halves.
+    pub(crate) fn send_nmi_within_nmi(self, apic: u8) {
+        self.wait_until_sent();
+        let target = self.read(COMMAND_TARGET);
+        self.command(apic, NMI);
+        self.wait_until_sent();
+        self.write(COMMAND_TARGET, target);
+    }
+
+    fn wait_until_sent(self) {
         while self.read(COMMAND) & BUSY != 0 {
             core::hint::spin_loop();
         }
+    }
+
+    fn command(self, apic: u8, command: u32) {
+        self.wait_until_sent();
         self.write(COMMAND_TARGET, u32::from(apic) << 24);
         self.write(COMMAND, command | ASSERT);
     }

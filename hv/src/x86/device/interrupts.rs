@@ -24,7 +24,7 @@ impl Interrupts for Pc {
     }
 
     fn is_own(&self, gsi: u32) -> bool {
-        gsi == self.console_gsi
+        gsi == self.console_gsi || self.is_watched && gsi == self.timer_gsi
     }
 
     fn message(&self, pirq: u32, cpu: CpuId) -> Message {

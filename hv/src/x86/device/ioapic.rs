@@ -11,6 +11,8 @@ const FIRST_REDIRECTION: u32 = 0x10;
 const MASKED: u32 = 1 << 16;
 const LEVEL: u32 = 1 << 15;
 const ACTIVE_LOW: u32 = 1 << 13;
+/// How it is delivered: as an NMI, whose vector does not count.
+const NMI: u32 = 4 << 8;
 
 /// How a line signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +100,13 @@ impl IoApic {
         let polarity = if is_active_low { ACTIVE_LOW } else { 0 };
         self.write(redirection + 1, u32::from(apic) << 24);
         self.write(redirection, MASKED | level | polarity | (vector::FIRST_PIRQ + gsi));
+    }
+
+    /// Routes a line, which signals by an edge, to a CPU as an NMI.
+    pub(crate) fn route_as_nmi(&self, gsi: u32, apic: u8) {
+        let Some(redirection) = self.redirection(gsi) else { return };
+        self.write(redirection + 1, u32::from(apic) << 24);
+        self.write(redirection, NMI);
     }
 
     /// Masks or unmasks a line.

@@ -3,6 +3,7 @@
 use super::super::device::apic::vector;
 use super::super::memory::window::Window;
 use super::super::running::{self, CpuBlock};
+use super::super::watchdog;
 use super::super::{cpu, panic, percpu};
 use super::{finish, fixup, leave};
 use core::sync::atomic::Ordering;
@@ -50,11 +51,14 @@ fn ldt_offset(address: u64, error_code: u32) -> Option<u64> {
 
 /// Another exception in a guest.
 pub(super) extern "sysv64" fn guest_exception(block: &CpuBlock, vector: u32) {
+    // It comes and goes: until the guest goes on no other can come, so nothing that may take long is done here.
+    if vector == NMI {
+        return nmi(None);
+    }
     // SAFETY: this is the way in, and the reference ends before the way out.
     unsafe {
         let caller = block.caller();
         match vector {
-            NMI => panic::halt_if_stopping(),
             DOUBLE_FAULT | MACHINE_CHECK => end(caller.regs, vector),
             _ => {
                 let error_code = caller.regs.error_code;
@@ -81,7 +85,7 @@ pub(super) extern "sysv64" fn hypervisor_exception(regs: &mut Regs, vector: u32)
             let _ = cpu::take_debug_status();
             regs.rflags &= !TRAP;
         }
-        NMI => panic::halt_if_stopping(),
+        NMI => nmi(Some(regs)),
         DOUBLE_FAULT | MACHINE_CHECK => end(regs, vector),
         // The guest's memory, which shadows did not show yet: what was to be done with it is done again.
         PAGE_FAULT if fixup::find(regs.rip).is_some() && running::shows(cpu::fault_address(), regs.error_code) => {}
@@ -96,6 +100,12 @@ pub(super) extern "sysv64" fn hypervisor_exception(regs: &mut Regs, vector: u32)
             None => end(regs, vector),
         },
     }
+}
+
+/// Another CPU has found a bug, or it is the watchdog.
+fn nmi(inside: Option<&Regs>) {
+    panic::halt_if_stopping();
+    watchdog::nmi(inside);
 }
 
 fn end(regs: &mut Regs, vector: u32) -> ! {

@@ -42,7 +42,10 @@ impl Effects {
     }
 
     /// Tells what is other afterwards.
-    pub(crate) fn compare(&self, after: &Self, name: impl Fn(u64) -> String, text: &mut String) {
+    ///
+    /// Who writes by `parts` of words leaves of an entry that was there what says where the guest's memory lies: of such
+    /// words only the bytes are told that are other.
+    pub(crate) fn compare(&self, after: &Self, parts: bool, name: impl Fn(u64) -> String, text: &mut String) {
         let mut told = 0;
         for (index, (old, new)) in self.memory.iter().zip(&after.memory).enumerate() {
             if old == new {
@@ -67,7 +70,7 @@ impl Effects {
             }
             told += 1;
             if told <= MAX_TOLD {
-                let is_part = name(*new) == plain(*new) && name(*old) != plain(*old);
+                let is_part = parts && name(*new) == plain(*new) && name(*old) != plain(*old);
                 let new = if is_part { *new & changed_bytes(*old, *new) } else { *new };
                 let _ = write!(text, " F{}[{}]={}", index / 512, index % 512, name(new));
             }
@@ -99,7 +102,7 @@ fn plain(word: u64) -> String {
     text
 }
 
-/// The bytes that are other: of an entry that was written over in part, the others say where the guest's memory lies.
+/// The bytes that are other.
 fn changed_bytes(old: u64, new: u64) -> u64 {
     (0..8).map(|byte| 0xff << (byte * 8)).filter(|byte| (old ^ new) & byte != 0).sum()
 }

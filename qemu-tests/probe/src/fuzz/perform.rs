@@ -67,7 +67,7 @@ impl World {
             }
         }
         let seen = self.look();
-        self.effects.compare(&seen, |word| self.name(word), &mut text);
+        self.effects.compare(&seen, writes_parts(step), |word| self.name(word), &mut text);
         self.effects = seen;
         let is = |wanted: Hypercall| matches!(step, Step::Call(call) if call.number == wanted as u64);
         // What a stale translation does is the processor's, and not every way to change tables flushes it: a mapping whose
@@ -156,4 +156,10 @@ impl World {
             self.effects.hide(base as usize + at, *length);
         }
     }
+}
+
+/// Whether parts of words are written, wherever they stand.
+fn writes_parts(step: &Step) -> bool {
+    let instruction = if let Step::Instruction(index, _) = step { trapped::NAMES.get(*index) } else { None };
+    instruction.is_some_and(|name| name.contains("ins"))
 }

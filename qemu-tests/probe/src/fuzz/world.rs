@@ -40,6 +40,9 @@ pub(super) const NOBODY: u64 = 0x1234;
 /// Ports that are closed between sequences.
 pub(crate) const PORTS: u32 = 8;
 
+/// The bits of an entry that leads to a table of this guest's kernel: which page that is, its builder chooses.
+const TABLE: u64 = 0x67;
+
 /// Whether the bits beside the frame are those of an entry for a page of this guest's kernel. Of a word that is no entry
 /// they hardly ever are, and what it would be taken for depends on where the guest's memory lies, or it is beyond the end
 /// of the machine-to-physical table.
@@ -250,8 +253,11 @@ impl World {
             write!(text, "&{at:x}")
         } else if let Some(page) = is_own_entry(bits).then(|| p2m::pfn(Mfn(frame))).flatten() {
             write!(text, "P{:x}:+{bits:x}", page.0)
+        } else if bits == TABLE && p2m::pfn(Mfn(frame)).is_some() {
+            write!(text, "P:+{bits:x}")
         } else {
-            write!(text, "{word:x}")
+            let is_user_page = word & 5 == 5;
+            write!(text, "{:x}", if is_user_page { word & !GLOBAL } else { word })
         };
         text
     }
