@@ -1,12 +1,9 @@
 //! The PC's memory: its RAM, the hypervisor's space, the guest's, translation caches of all CPUs.
 
+use super::super::device::apic::vector;
+use super::super::memory::{guest, heap, space::CHUNK};
+use super::super::{cpu, percpu};
 use super::Pc;
-use crate::x86::{
-    cpu,
-    device::apic::vector,
-    memory::{self, guest, space::CHUNK},
-    percpu,
-};
 use core::arch::asm;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use oxen_abi::errno::Errno;
@@ -183,6 +180,6 @@ impl Tlb for Pc {
 
 impl Reserve for Pc {
     fn reserve(&self, bytes: usize) -> Result<(), Errno> {
-        memory::heap::reserve(bytes)
+        heap::reserve(bytes)
     }
 }
