@@ -130,8 +130,8 @@ fn memory_for_shadows_is_what_was_asked_for_and_comes_back() {
         hv.machine().frames_left.store(left, SeqCst);
         let begun = shadow_op(&mut control, id, &request(abi::XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY));
         hv.machine().frames_left.store(u64::MAX, SeqCst);
-        if begun.is_err() {
-            assert_eq!(begun.unwrap_err(), Errno::NoMem);
+        if let Err(refusal) = begun {
+            assert_eq!(refusal, Errno::NoMem);
             assert_eq!(hv.memory.frames.free_frames(), free, "{left} frames");
         } else {
             shadow_op(&mut control, id, &request(abi::XEN_DOMCTL_SHADOW_OP_OFF)).unwrap();
