@@ -44,7 +44,7 @@ impl World {
     }
 
     fn owner(&self, player: usize) -> Owner {
-        self.players[player].guest.domain.owner
+        self.players[player].guest.domain.owner()
     }
 
     /// The test wrote to a frame in the guest's name, past the CPU.
