@@ -22,8 +22,8 @@ struct Page {
     sum: u64,
 }
 
-/// `log-dirty`: in each round the guest runs for a second; then it is paused, its log is read and cleaned, and every page
-/// that has changed must be in it.
+/// `log-dirty`: in each round the guest runs for a second; then it is paused, its log is read and cleaned, and every
+/// page that has changed must be in it.
 pub(super) async fn log_dirty(call: Call) -> Outcome {
     let (system, [name, rounds]) = call.exactly("log-dirty")?;
     let guest = guest(&system, &name)?;

@@ -77,7 +77,7 @@ verbs! {
     "balloon" "[explain NAME]" "show how guests follow their memory targets, or what one is judged by" memory::balloon;
     "purse" "" "show what guests have taken of dom0, and the most they ever had" memory::purse;
     "log-dirty" "NAME ROUNDS"
-        "have the hypervisor log what a guest writes to, a second a round, and compare with what has changed, for checks"
+        "log what a guest writes to, a second a round, and compare with what has changed, for checks"
         dirty::log_dirty;
     "vcpu-list" "[NAME]" "show vcpus" show::vcpu_list;
     "vcpu-set" "NAME COUNT" "set how many vcpus a guest has online, up to its maxvcpus" vcpus::set;

@@ -55,7 +55,7 @@ impl Bitmap {
         found.is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
     }
 
-    /// Sets a bit below [`END`]. Says whether there was memory for it; what was found by then stays.
+    /// Sets a bit below [`END`]. Returns whether there was memory for it; what was found by then stays.
     #[must_use]
     pub(super) fn set<M: Hardware>(&mut self, memory: &Memory<M>, pool: &mut Pool, number: u64) -> bool {
         if self.root.is_none() {

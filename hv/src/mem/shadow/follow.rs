@@ -35,7 +35,7 @@ pub(super) fn protect_root(ram: &impl Ram, root: RamFrame) {
 }
 
 impl<M: Hardware> Editor<'_, M> {
-    /// An entry of a table has just been written. To be called before what stood there is given back.
+    /// An entry of a table has just been written. Call it before what stood there is given back.
     #[cold]
     #[inline(never)]
     pub(in super::super) fn follow(&self, table: RamFrame, level: u32, slot: Slot) {

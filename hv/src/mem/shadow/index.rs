@@ -95,7 +95,7 @@ impl Index {
         }
     }
 
-    /// Enters the shadow of a table that has none. Says whether there is room for it.
+    /// Enters the shadow of a table that has none. Returns whether there is room for it.
     #[must_use]
     pub(super) fn insert(&self, ram: &impl Ram, key: Key, shadow: Found) -> bool {
         let is_free = |word: &AtomicU64| word.load(Ordering::Relaxed) >> GENERATION_SHIFT != self.generation;

@@ -215,7 +215,7 @@ impl Shadow {
         }
     }
 
-    /// Sets a bit; says whether there is room for it.
+    /// Sets a bit; returns whether there is room for it.
     fn note<M: Hardware>(&mut self, memory: &Memory<M>, owner: Owner, pfn: u64, which: Log) -> bool {
         // Three levels of the log's tree may be missing, and the third attempt finds them all.
         for is_last in [false, true] {
