@@ -16,7 +16,7 @@ use oxen_abi::{domid::DomId, virq::VIRQ_CONSOLE};
 type Key<M> = (u8, &'static str, fn(&Hypervisor<M>));
 
 /// How many keys there are.
-const KEYS: usize = if cfg!(debug_assertions) { 10 } else { 9 };
+const KEYS: usize = if cfg!(all(debug_assertions, target_os = "none")) { 10 } else { 9 };
 
 /// Every key there is.
 const fn keys<M: Machine>() -> [Key<M>; KEYS] {
