@@ -92,7 +92,6 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         crates::PACKAGES.iter().for_each(|package| _ = examples.args(["--package", package]));
         run_counted(workspace, examples.arg("--").arg(&args.filter), &mut counts)?;
         if args.filter.is_empty() {
-            models(workspace, &mut counts)?;
             miri(workspace, &mut counts)?;
         }
     }
