@@ -66,9 +66,7 @@ impl World {
                 self.try_instruction(&mut text, *index, *registers);
             }
         }
-        let seen = self.look();
-        self.effects.compare(&seen, writes_parts(step), |word| self.name(word), &mut text);
-        self.effects = seen;
+        self.tell_changes(writes_parts(step), &mut text);
         let is = |wanted: Hypercall| matches!(step, Step::Call(call) if call.number == wanted as u64);
         // What a stale translation does is the processor's, and not every way to change tables flushes it: a mapping whose
         // flush is refused stands.
