@@ -102,7 +102,8 @@ impl<M: Hardware> Editor<'_, M> {
         self.emulate_write(mapping, va, bytes, write, Self::follow_if_shadowed)
     }
 
-    /// Does the write at `va`, which `mapping` translates; `follow` is called between it and the giving back.
+    /// Does the write at `va`, which `mapping` translates; `follow` is called with each entry that has changed, before
+    /// what stood there is given back.
     #[inline(always)]
     fn emulate_write(
         self,
@@ -115,9 +116,8 @@ impl<M: Hardware> Editor<'_, M> {
         let (memory, domain) = (self.memory, self.domain);
         let shift = 8 * (va.offset() as u32 & 7);
         let mask = (u64::MAX >> (64 - 8 * bytes)) << shift;
-        let word = mapping.word;
-        let mapping = Entry(word.load(Ordering::Relaxed));
-        let mfn = mapping.mfn().filter(|_| mapping.is_present() && !mapping.is_writable()).ok_or(Errno::Fault)?;
+        let page = Entry(mapping.word.load(Ordering::Relaxed));
+        let mfn = page.mfn().filter(|_| page.is_present() && !page.is_writable()).ok_or(Errno::Fault)?;
         let Ok(Some((table, 1))) = self.table(mfn) else {
             drop(self);
             return memory.write_device(domain, mfn, va.offset() as u16, bytes, write);
@@ -127,7 +127,8 @@ impl<M: Hardware> Editor<'_, M> {
         }
         if bytes < 8 {
             // The rest of the entry is read by its address, which the CPU would note; of a whole one nothing is.
-            word.fetch_or(Entry::ACCESSED, Ordering::Relaxed);
+            mapping.word.fetch_or(Entry::ACCESSED, Ordering::Relaxed);
+            follow(&self, mapping);
         }
         let slot = Slot::at_offset(va.offset() & !7).ok_or(Errno::Inval)?;
         let place = self.place(table, 1, slot);

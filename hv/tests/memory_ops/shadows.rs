@@ -25,7 +25,7 @@ use std::{
 pub(crate) type Contents = HashMap<Mfn, (u64, Vec<u64>)>;
 
 /// Places that the model looks at: as many as there are frames, and a few more.
-const PLACES: u64 = PART_BITS;
+pub(crate) const PLACES: u64 = PART_BITS;
 
 /// Calls until it is not interrupted any more.
 fn finish<R>(mut act: impl FnMut() -> Result<R, Stop>) -> Result<R, Stop> {
@@ -165,7 +165,8 @@ impl World {
     fn check_log(&mut self, player: usize, is_cleaned: bool) {
         let found = self.read_log(player, is_cleaned);
         if self.hv.memory.has_log_missed(self.owner(player)) {
-            // It found no room for all of it just now, and who reads it is told so.
+            // What was lent had no room in it, when that came to be part of it just now. Who reads it is told so, and what
+            // it says is no promise.
             return;
         }
         let now = self.contents(player);
