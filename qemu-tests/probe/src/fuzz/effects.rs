@@ -90,7 +90,10 @@ impl Effects {
             let _ = write!(text, " pte{index}={}", name(*new));
         }
         for (index, (_, (prefix, upper, frame, status))) in changed(&self.grants, &after.grants) {
-            let _ = write!(text, " gnt{index}={prefix:x}/{upper:x}/{}/{status:x}", name(*frame));
+            // A frame that was exchanged for another has no name any more.
+            let is_of_old = meaning(*frame).is_none() && (0x100..1 << 20).contains(frame);
+            let frame = if is_of_old { "old".into() } else { name(*frame) };
+            let _ = write!(text, " gnt{index}={prefix:x}/{upper:x}/{frame}/{status:x}");
         }
         for (port, (_, (pending, masked))) in changed(&self.events, &after.events) {
             let _ = write!(text, " port{port}:{}{}", u8::from(*pending), u8::from(*masked));
