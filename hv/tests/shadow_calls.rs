@@ -208,7 +208,7 @@ fn shown(control: &mut Guest, domain: &Arc<Domain>, page: u64) -> Option<u64> {
 fn a_clean_takes_the_right_to_write_and_leaves_what_can_be_read() {
     let mut control = control_domain();
     let (domain, _) = guest(&mut control);
-    let id = domain.id;
+    let (id, hv) = (domain.id, control.hv);
     let write = |control: &mut Guest, page: u64| {
         run(control, &domain, |caller| caller.hv.machine().write_guest_word(GuestAddr::new(page << 12), 7).unwrap());
     };
@@ -221,7 +221,12 @@ fn a_clean_takes_the_right_to_write_and_leaves_what_can_be_read() {
         run(&mut control, &domain, |caller| caller.hv.machine().read_guest_word(GuestAddr::new(6 << 12)).unwrap());
         let seen = [2, 5, 6].map(|page| rights(&mut control, page));
         assert_eq!(seen, [Some(Entry::WRITABLE), Some(Entry::WRITABLE), Some(0)], "in round {round}");
+        // A CPU may remember the right.
+        let flushes = [0, 1].map(|cpu| hv.machine().cpu(cpu).flushes);
+        hv.memory.frames.tlb.enter(domain.owner(), 1 << 1);
         read(&mut control, id, abi::XEN_DOMCTL_SHADOW_OP_CLEAN);
+        let flushed = [0, 1].map(|cpu| hv.machine().cpu(cpu).flushes > flushes[usize::from(cpu)]);
+        assert_eq!(flushed, [true; 2]);
         assert_eq!([2, 5, 6].map(|page| rights(&mut control, page)), [Some(0); 3], "after round {round}");
         // Who may write to one page again may not so to what is beside it.
         write(&mut control, 2);

@@ -160,8 +160,8 @@ impl World {
         Outcome::Done
     }
 
-    /// Reads the log: every page with other contents than at the beginning of the round is in it, and after it was cleaned
-    /// none but those that others may write to.
+    /// Reads the log: every page with other contents than at the beginning of the round is in it, and every one that others
+    /// can write to. After it was cleaned these are all.
     fn check_log(&mut self, player: usize, is_cleaned: bool) {
         let found = self.read_log(player, is_cleaned);
         if self.hv.memory.has_log_missed(self.owner(player)) {
@@ -175,8 +175,10 @@ impl World {
             let is_same = before.get(frame) == Some(seen);
             assert!(is_same || found.contains(&seen.0), "{frame:?} at {:#x} has changed unnoticed", seen.0);
         }
+        let lent = self.writable_by_others(player);
+        assert!(lent.is_subset(&found), "others can write unnoticed to what is not in {found:?}: {lent:?}");
         if is_cleaned {
-            assert_eq!(self.read_log(player, false), self.writable_by_others(player), "after it was cleaned");
+            assert_eq!(self.read_log(player, false), lent, "after it was cleaned");
             self.players[player].cleaned = Some(now);
             self.players[player].rounds += 1;
         }
