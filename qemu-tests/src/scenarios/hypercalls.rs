@@ -109,6 +109,10 @@ pub(super) fn what_tools_for_a_host_ask_is_answered_as_by_xen(lab: &Lab<'_>) -> 
     ask(lab, "host")
 }
 
+pub(super) fn what_is_asked_of_shadows_is_answered_as_by_xen(lab: &Lab<'_>) -> Result<Verdict> {
+    ask(lab, "shadow")
+}
+
 pub(super) fn arguments_are_as_wide_as_in_xens_headers(lab: &Lab<'_>) -> Result<Verdict> {
     ask(lab, "widths")
 }

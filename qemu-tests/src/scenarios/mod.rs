@@ -163,6 +163,7 @@ scenarios! {
     hypercalls::vcpus_without_a_place_in_shared_info_answer_as_xen,
     hypercalls::devices_interrupt_by_message_as_on_xen,
     hypercalls::what_tools_for_a_host_ask_is_answered_as_by_xen,
+    hypercalls::what_is_asked_of_shadows_is_answered_as_by_xen,
     hypercalls::arguments_are_as_wide_as_in_xens_headers,
     hypercalls::model_specific_registers_and_cpuid_answer_as_xen,
     boot::a_guest_runs_in_dom0s_place_and_powers_off,

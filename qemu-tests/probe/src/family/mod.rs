@@ -15,6 +15,7 @@ mod mmu;
 mod network;
 mod registers;
 mod schedule;
+mod shadow;
 mod stale;
 mod tsc;
 mod vcpus;
@@ -27,7 +28,7 @@ use crate::judge::Probe;
 type Questions = fn(&mut Probe);
 
 /// Every family.
-pub(crate) const ALL: [(&str, Questions); 19] = [
+pub(crate) const ALL: [(&str, Questions); 20] = [
     ("version", version::ask),
     ("memory", memory::ask),
     ("mmu", mmu::ask),
@@ -47,4 +48,5 @@ pub(crate) const ALL: [(&str, Questions); 19] = [
     ("host", host::ask),
     ("vcpus", vcpus::ask),
     ("tsc", tsc::ask),
+    ("shadow", shadow::ask),
 ];
