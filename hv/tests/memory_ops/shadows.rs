@@ -3,7 +3,7 @@
 
 use crate::{
     support::{self, audit},
-    world::{Outcome, Player, World},
+    world::{MARKED_WORD, Outcome, Player, World},
 };
 use oxen_hv::{
     addr::{GuestAddr, Mfn, Slot},
@@ -70,7 +70,9 @@ impl World {
         let frames = audit::all(self.hv).filter(|&frame| self.hv.memory.frames.state(frame).owner() == owner);
         frames
             .filter_map(|frame| {
-                let words = self.hv.machine().words(frame).iter().map(|word| word.load(Ordering::SeqCst));
+                // Marks are the test's own, and no writes of anybody's.
+                let words = self.hv.machine().words(frame).iter().enumerate().filter(|&(at, _)| at != MARKED_WORD);
+                let words = words.map(|(_, word)| word.load(Ordering::SeqCst));
                 self.place_of(frame).map(|place| (frame, (place, words.collect())))
             })
             .collect()

@@ -254,11 +254,8 @@ impl World {
         let mark = left_by(guest);
         let mark_one = |frame| {
             let state = self.hv.memory.frames.state(frame);
-            if state.owner() == guest.domain.owner()
-                && (state.is_loose() || state.kind() == FrameType::Writable)
-                && self.hv.machine().words(frame)[MARKED_WORD].swap(mark, Ordering::SeqCst) != mark
-            {
-                self.wrote(frame);
+            if state.owner() == guest.domain.owner() && (state.is_loose() || state.kind() == FrameType::Writable) {
+                self.hv.machine().words(frame)[MARKED_WORD].store(mark, Ordering::SeqCst);
             }
             state.owner()
         };

@@ -105,3 +105,39 @@ pub(super) fn a_debian_goes_from_xen_to_oxen_and_back(lab: &Lab<'_>) -> Result<V
     ensure!(steps_after(&back, at)?.0 >= second, "the guest did not go on on Xen");
     Ok(Verdict::Passed)
 }
+
+/// A stock Debian at work moves live into another domain, by rounds of what it has written to meanwhile.
+pub(super) fn a_debian_at_work_migrates_live(lab: &Lab<'_>) -> Result<Verdict> {
+    let machines = match Machines::find(lab) {
+        Ok(machines) => machines,
+        Err(error) => return Ok(Verdict::Skipped(format!("no Xen or Linux of Debian's: {error:#}"))),
+    };
+    let disks = ["one", "other"].map(|name| lab.folder.join(format!("{name}.img")));
+    for disk in &disks {
+        std::fs::create_dir_all(&lab.folder)?;
+        std::fs::File::create(disk)?.set_len(DISK)?;
+    }
+    let [one, other] = &disks;
+    let report = machines.boot(lab, "oxen", MIGRATE, [one, other])?;
+    judge_migration(report)
+}
+
+/// Migrates the guest to the machine on which it is. What it says there stands in a file of its own, for a name that it has
+/// until it has come; a line may begin in the one and end in the other.
+const MIGRATE: &str = "free() { xl info free_memory; }\n\
+    before=$(free); create saved.cfg; until_said saved 'step 4 ' 300; old=$(xl domid saved); cd /var/log/xen/console\n\
+    grep -c ^step guest-saved.log | sed 's/^/dom0: migrates after step /'\n\
+    xl -v migrate -s '' saved 'xl migrate-receive' && echo dom0: migrated\n\
+    [ $old = $(xl domid saved) ] || echo dom0: another domain; cat /proc/uptime; xl list; ls -l; xenstore-ls /local/domain/2; tail -n 3 *\n\
+    until_said 'saved*' 'step 16 ' 60; xl list; tail -n 3 *; xl destroy saved;\n\
+    cat guest-saved.log guest-saved--incoming.log >guest-both.log; show both | sed 's/^(both)/(saved)/'\n\
+    grep -c ^step guest-saved.log | sed 's/^/dom0: steps before it went: /'; echo dom0: free before $before, after $(free)";
+
+/// The guest worked on while its memory went, and no step of it is lost; the domain that it was in left nothing behind.
+fn judge_migration(report: Report) -> Result<Verdict> {
+    println!("{}", report.transcript());
+    let report = report.says_in_order(&["dom0: migrates after step", "dom0: migrated", "dom0: another domain"])?;
+    let steps = steps_after(&report, (0, 0.0))?;
+    ensure!(steps.0 >= 16, "the guest came to step {}", steps.0);
+    Ok(Verdict::Passed)
+}

@@ -41,6 +41,7 @@ impl Shadow {
             roots,
             dirty: Bitmap::default(),
             lent: Bitmap::default(),
+            loans: 0,
             stats: super::Stats::default(),
             round: 0,
             has_missed: false,
@@ -249,6 +250,7 @@ impl Shadow {
         self.drop_all(memory, owner);
         self.dirty = Bitmap::default();
         self.lent = Bitmap::default();
+        self.loans = 0;
         self.pool.release_kept(memory);
         for root in &mut self.roots {
             root.source = None;

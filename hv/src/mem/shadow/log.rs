@@ -120,7 +120,7 @@ impl<M: Hardware> Memory<M> {
     pub fn restore_log(&self, _: &Operator<'_>, owner: Owner, first: u64, part: &Part) {
         self.with(owner, |shadow| {
             for (page, word) in (first..).step_by(64).zip(part) {
-                each_bit(page, *word, |page| _ = shadow.note(self, owner, page, Log::Dirty));
+                each_bit(page, *word, |page| shadow.note(self, owner, page, Log::Dirty));
             }
         });
     }
@@ -133,10 +133,7 @@ impl<M: Hardware> Memory<M> {
 
     /// A round ends, in which the log was cleaned, before any vcpu runs again: nothing is writable through a shadow.
     pub fn end_round(&self, _: &Operator<'_>, owner: Owner) {
-        self.with(owner, |shadow| {
-            shadow.stats = Stats::default();
-            shadow.begin_round(self, owner);
-        });
+        self.with(owner, |shadow| shadow.begin_round(self, owner));
     }
 }
 
@@ -154,10 +151,13 @@ impl Shadow {
             let start = first - first % LEAF_BITS;
             let Some(leaf) = self.lent.leaf(&memory.machine, start) else { return };
             for (page, word) in (start..).step_by(64).zip(memory.machine.words(leaf)) {
-                each_bit(page, word.swap(0, Ordering::Relaxed), |page| _ = self.note(memory, owner, page, Log::Dirty));
+                // They are lent until they are noted: what is counted is counted already.
+                each_bit(page, word.load(Ordering::Relaxed), |page| self.note(memory, owner, page, Log::Dirty));
+                word.store(0, Ordering::Relaxed);
             }
             next = start + LEAF_BITS;
         }
+        self.loans = 0;
     }
 
     fn read_part<M: Hardware>(&self, memory: &Memory<M>, first: u64, is_cleaned: bool) -> Part {

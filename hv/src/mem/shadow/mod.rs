@@ -90,7 +90,7 @@ struct Root {
 pub struct Stats {
     /// Faults by which pages came into the log.
     pub faults: u32,
-    /// Pages that came into it.
+    /// Pages that came into it, with those that are lent.
     pub dirty: u32,
 }
 
@@ -109,6 +109,8 @@ struct Shadow {
     dirty: Bitmap,
     /// Those that others may have written to at any moment since the log was last cleaned.
     lent: Bitmap,
+    /// How many these are.
+    loans: u32,
     stats: Stats,
     /// Which round of the log it is.
     round: u32,
@@ -207,16 +209,15 @@ impl Shadow {
             return;
         }
         let Some(pfn) = memory.place_of(frame) else { return };
-        if self.dirty.has(&memory.machine, pfn) {
-            return;
-        }
-        if self.note(memory, owner, pfn, Log::Dirty) {
-            self.stats.dirty = self.stats.dirty.wrapping_add(1);
+        if !self.dirty.has(&memory.machine, pfn) {
+            self.note(memory, owner, pfn, Log::Dirty);
         }
     }
 
-    /// Sets a bit; returns whether there is room for it.
-    fn note<M: Hardware>(&mut self, memory: &Memory<M>, owner: Owner, pfn: u64, which: Log) -> bool {
+    /// Sets a bit, unless there is no room for it.
+    fn note<M: Hardware>(&mut self, memory: &Memory<M>, owner: Owner, pfn: u64, which: Log) {
+        let ram = &memory.machine;
+        let (is_dirty, is_lent) = (self.dirty.has(ram, pfn), self.lent.has(ram, pfn));
         // Three levels of the log's tree may be missing, and the third attempt finds them all.
         for is_last in [false, true] {
             let bitmap = match which {
@@ -224,14 +225,16 @@ impl Shadow {
                 Log::Lent => &mut self.lent,
             };
             if bitmap.set(memory, &mut self.pool, pfn) {
-                return true;
+                let (is_new, is_new_loan) = (!is_dirty && !is_lent, which == Log::Lent && !is_lent);
+                self.stats.dirty = self.stats.dirty.wrapping_add(is_new.into());
+                self.loans = self.loans.wrapping_add(is_new_loan.into());
+                return;
             }
             if !is_last {
                 self.drop_all(memory, owner);
             }
         }
         self.has_missed = true;
-        false
     }
 
     /// Whether a frame may be written to through a shadow: it is in the log already, or never comes into it.
@@ -242,6 +245,8 @@ impl Shadow {
     /// Begins a round of the log: takes the right to write from the roots, and with it from all that is behind them. It comes
     /// back table by table, by the fault that meets it first, which takes it from the table's entries.
     fn begin_round<M: Hardware>(&mut self, memory: &Memory<M>, owner: Owner) {
+        // What is lent is in the next round from its beginning.
+        self.stats = Stats { faults: 0, dirty: self.loans };
         self.round = self.round.wrapping_add(1);
         if self.round == 0 {
             // A table that was not written through since would seem to be of this round.
