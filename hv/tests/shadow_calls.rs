@@ -312,3 +312,18 @@ fn one_operation_ends_before_another_begins() {
     assert_eq!(word & 1 << 7, 1 << 7);
     assert_eq!(read(&mut control, id, abi::XEN_DOMCTL_SHADOW_OP_PEEK).0, 1 << 4);
 }
+
+#[test]
+fn what_there_is_no_log_of_is_told_in_steps_that_end() {
+    let mut control = control_domain();
+    let (domain, _) = guest(&mut control);
+    let pauses = domain.pause_count.load(SeqCst);
+    for op in [abi::XEN_DOMCTL_SHADOW_OP_CLEAN, abi::XEN_DOMCTL_SHADOW_OP_PEEK] {
+        let long = DomctlShadowOp { dirty_bitmap: LIST, pages: 300_000, ..request(op) };
+        let request = abi::Domctl::new(abi::XEN_DOMCTL_SHADOW_OP, domain.id, &long);
+        control.hv.machine().write_guest(GuestAddr::new(REQUEST), request.as_bytes()).unwrap();
+        let mut once = || control.caller().domctl(&mut [REQUEST, 0, 0, 0, 0, 0]);
+        assert_eq!((once(), once()), (Err(Stop::Unfinished), Ok(0)), "operation {op}");
+        assert_eq!(domain.pause_count.load(SeqCst), pauses);
+    }
+}

@@ -202,6 +202,8 @@ pub struct PagingDomain {
     pub is_dying: AtomicBool,
     /// Whether its vcpus run on shadows.
     pub is_shadowed: AtomicBool,
+    /// What is being done with its shadows, or asked of those that it has not, in steps.
+    shadow_task: Lock<Option<shadow::log::Task>, { rank::SHADOW }>,
     /// Page tables: held for every change of a table or of a table's type.
     paging: Lock<Paging, { rank::PAGING }>,
     /// The slot, from 1, of a root whose linear entry is being taken away, or 0; written under `paging`.
@@ -220,6 +222,7 @@ impl PagingDomain {
             vm_assist: AtomicU64::new(0),
             is_dying: AtomicBool::new(false),
             is_shadowed: AtomicBool::new(false),
+            shadow_task: Lock::default(),
             paging: Lock::default(),
             linear_slot_going: AtomicU32::new(0),
         }

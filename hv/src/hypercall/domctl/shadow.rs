@@ -30,6 +30,10 @@ use oxen_abi::{
 
 /// Frames in a MiB, by which the interface counts.
 const MIB_SHIFT: u32 = 20 - PAGE_SHIFT;
+/// Where Xen keeps a mode in a word of 32 bits: what does not fit means nothing.
+const MODE_SHIFT: u32 = 10;
+/// Of more pages Xen loses count while it rounds them up to bytes: it tells of none.
+const MAX_PAGES: u64 = u64::MAX - 7;
 /// The work of copying a part of the log out, in units.
 const PART_UNITS: u32 = 8;
 
@@ -68,14 +72,14 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
             self.tell_allocation();
             return Ok(());
         }
-        let step = self.caller.hv.memory.shadow_step(&self.operator, self.domain.owner(), op)?;
+        let step = self.caller.hv.memory.shadow_step(&self.operator, &self.domain.memory, op)?;
         let is_logging = self.request.mode & XEN_DOMCTL_SHADOW_ENABLE_LOG_DIRTY != 0;
         match op {
             XEN_DOMCTL_SHADOW_OP_OFF => self.turn_off(),
             XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY => self.turn_on(step, true),
             XEN_DOMCTL_SHADOW_OP_ENABLE if is_logging => self.turn_on(step, true),
             // Guests that see no machine frames have hardware's help, and there are none.
-            XEN_DOMCTL_SHADOW_OP_ENABLE if self.request.mode != 0 => Err(Errno::Inval.into()),
+            XEN_DOMCTL_SHADOW_OP_ENABLE if self.request.mode << MODE_SHIFT != 0 => Err(Errno::Inval.into()),
             XEN_DOMCTL_SHADOW_OP_ENABLE | XEN_DOMCTL_SHADOW_OP_ENABLE_TEST => self.turn_on(step, false),
             XEN_DOMCTL_SHADOW_OP_CLEAN | XEN_DOMCTL_SHADOW_OP_PEEK => self.read(step),
             XEN_DOMCTL_SHADOW_OP_SET_ALLOCATION => self.set_allocation(),
@@ -90,14 +94,15 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
 
     fn set_allocation(&mut self) -> Result<(), Stop> {
         let (hv, owner) = (self.caller.hv, self.domain.owner());
-        if self.request.mb == 0 {
+        // Xen counts frames in 32 bits, and what does not fit is lost.
+        let frames = self.request.mb << MIB_SHIFT;
+        if frames == 0 {
             if hv.memory.shadow_mode(owner).0 {
                 return Err(Errno::Inval.into());
             }
             hv.memory.end_shadows(&self.domain.memory)?;
         } else {
-            let frames = self.request.mb.checked_shl(MIB_SHIFT).filter(|frames| frames >> MIB_SHIFT == self.request.mb);
-            self.take_memory(frames.ok_or(Errno::NoMem)?)?;
+            self.take_memory(frames)?;
         }
         self.tell_allocation();
         Ok(())
@@ -123,7 +128,7 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
     /// Leaves the operation here, to be gone on with, or ends it.
     fn set_step(&self, step: Option<Step>) {
         let (memory, op) = (&self.caller.hv.memory, self.request.op);
-        memory.set_shadow_step(&self.operator, self.domain.owner(), op, step);
+        memory.set_shadow_step(&self.operator, &self.domain.memory, op, step);
     }
 
     fn turn_off(&self) -> Result<(), Stop> {
@@ -246,7 +251,7 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
         let mut first = 0;
         match step {
             Step::Read(page) => first = page,
-            _ if is_cleaned => {
+            _ if is_cleaned && memory.shadow_mode(owner).1 => {
                 let mut next = 0;
                 if let Step::Find(frame) = step {
                     next = frame;
@@ -267,7 +272,10 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
     }
 
     /// Copies the log to the caller's bitmap from a page on, part by part.
-    fn copy_out(&self, mut first: u64, is_cleaned: bool) -> Result<(), Stop> {
+    fn copy_out(&mut self, mut first: u64, is_cleaned: bool) -> Result<(), Stop> {
+        if self.request.pages > MAX_PAGES {
+            (self.request.pages, self.request.dirty_bitmap) = (0, 0);
+        }
         let pages = self.request.pages;
         let mut spent = 0_u32;
         while first < pages {

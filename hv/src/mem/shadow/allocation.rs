@@ -45,7 +45,6 @@ impl Shadow {
             stats: super::Stats::default(),
             round: 0,
             has_missed: false,
-            task: None,
         }
     }
 
@@ -73,9 +72,13 @@ impl<M: Hardware> Memory<M> {
     /// Gives a domain, which may have `vcpus`, so many frames for shadows in all.
     ///
     /// # Errors
-    /// `NoMem` when there are none; what has been given stays. `Unfinished`: call again.
+    /// `NoMem` when there are not so many; what has been given meanwhile stays. `Unfinished`: call again.
     pub fn set_shadow_allocation(&self, domain: &PagingDomain, vcpus: u32, wanted: u32) -> Result<(), Stop> {
         let owner = domain.owner;
+        if wanted.saturating_sub(self.shadow_allocation(owner)) > self.frames.free_frames() {
+            // Nobody is served by a machine without memory.
+            return Err(Errno::NoMem.into());
+        }
         self.begin_shadows(owner, vcpus, wanted)?;
         if let Some(shadow) = self.shadows.of(owner).as_deref_mut().and_then(Option::as_deref_mut) {
             shadow.pool.set_reserve((vcpus * SHADOWS_PER_VCPU).min(wanted / 2));

@@ -18,7 +18,7 @@ pub type Part = [u64; PART];
 
 /// An operation on a domain's shadows that has not come to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Task {
+pub(in super::super) struct Task {
     /// `XEN_DOMCTL_SHADOW_OP_*`.
     pub(super) op: u32,
     pub(super) step: Step,
@@ -67,8 +67,8 @@ impl<M: Hardware> Memory<M> {
     ///
     /// # Errors
     /// `Busy` if another is under way.
-    pub fn shadow_step(&self, _: &Operator<'_>, owner: Owner, op: u32) -> Result<Step, Errno> {
-        match self.with(owner, |shadow| shadow.task).flatten() {
+    pub fn shadow_step(&self, _: &Operator<'_>, domain: &PagingDomain, op: u32) -> Result<Step, Errno> {
+        match *domain.shadow_task.lock() {
             None => Ok(Step::Begin),
             Some(task) if task.op == op => Ok(task.step),
             Some(_) => Err(Errno::Busy),
@@ -76,8 +76,8 @@ impl<M: Hardware> Memory<M> {
     }
 
     /// Leaves an operation to be gone on with, or ends it.
-    pub fn set_shadow_step(&self, _: &Operator<'_>, owner: Owner, op: u32, step: Option<Step>) {
-        self.with(owner, |shadow| shadow.task = step.map(|step| Task { op, step }));
+    pub fn set_shadow_step(&self, _: &Operator<'_>, domain: &PagingDomain, op: u32, step: Option<Step>) {
+        *domain.shadow_task.lock() = step.map(|step| Task { op, step });
     }
 
     /// Whether a domain runs on shadows, and whether what it writes to is logged.

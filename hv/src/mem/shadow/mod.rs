@@ -116,8 +116,6 @@ struct Shadow {
     round: u32,
     /// Whether a page could not be noted, for want of memory.
     has_missed: bool,
-    /// What is being done with all of it, in steps.
-    task: Option<log::Task>,
 }
 
 /// The shadows of all domains, by their slots.
