@@ -8,6 +8,7 @@ use oxen_tools::linux::{self, Ramdisk};
 use oxen_tools::session::Exit;
 use oxen_tools::{debian, linux_dom0, xen};
 
+use super::linux as guests;
 use crate::lab::{Lab, Report, Verdict};
 
 /// How long a machine may take. It is met only by what hangs.
@@ -104,4 +105,44 @@ pub(super) fn a_debian_goes_from_xen_to_oxen_and_back(lab: &Lab<'_>) -> Result<V
     let at = (step - 1, saved.1);
     ensure!(steps_after(&back, at)?.0 >= second, "the guest did not go on on Xen");
     Ok(Verdict::Passed)
+}
+
+/// dom0's own toolstack saves a stock Debian on a disk, and restores it from there: ended, and gone on with.
+pub(super) fn the_toolstack_saves_and_restores_a_debian(lab: &Lab<'_>) -> Result<Verdict> {
+    let script = "xl create linux.cfg; xl expect linux 'step 4 is whole' 300\n\
+                  xl save linux vda; xl list\n\
+                  xl restore vda; xl expect linux 'step 8 is whole' 300\n\
+                  xl save -c linux /dev/vda; xl expect linux 'step 12 is whole' 300; xl destroy linux\n\
+                  xl restore -p vda; xl list; xl unpause linux; xl expect linux 'step 14 is whole' 300\n\
+                  xl destroy linux; xl list; poweroff";
+    let ramdisk = Ramdisk::new(lab.workspace, "saved").script(WORK);
+    let mut machine = match guests::guest(lab, debian::kernel, &ramdisk, "memory = 128\nvcpus = 2", &[], script) {
+        Ok(machine) => machine,
+        Err(verdict) => return Ok(verdict),
+    };
+    let disk = lab.folder.join("saved.img");
+    std::fs::File::create(&disk)?.set_len(DISK)?;
+    machine.disks.push(disk);
+    let report = lab.boot_within(&machine, LIMIT)?.succeeded()?;
+    let report = report.says_in_order(&["saved: ", "restored: `linux`", "saved: ", "restored: `linux`"])?;
+    // The second restored guest goes on where the checkpoint was, as the guest did that went on behind it.
+    let steps: Vec<u32> = steps_of(&report)?;
+    let back = steps.windows(2).position(|pair| pair[1] != pair[0] + 1);
+    ensure!(back.is_some_and(|at| steps[at] >= 12 && steps[at + 1] == 9), "the steps are {steps:?}");
+    let (went_on, again) = steps.split_at(back.map_or(0, |at| at + 1));
+    for steps in [went_on, again] {
+        ensure!(steps.windows(2).all(|pair| pair[1] == pair[0] + 1), "the steps are {steps:?}");
+    }
+    Ok(Verdict::Passed)
+}
+
+/// The numbers of the steps that a guest says, all of which are whole.
+fn steps_of(report: &Report) -> Result<Vec<u32>> {
+    let lines = report.transcript().lines().filter_map(|line| line.strip_prefix("(linux) step "));
+    lines
+        .map(|line| {
+            let (step, _) = line.split_once(" is whole").with_context(|| format!("step {line}"))?;
+            Ok(step.parse()?)
+        })
+        .collect()
 }

@@ -1,0 +1,184 @@
+//! Guests that are saved on a disk, and restored from one.
+//!
+//! A guest is asked by its node `control/shutdown` to suspend itself: its frontends stop, and it ends with the code for
+//! that. What it has is read then ([`sender`]) and put down in Xen's formats ([`crate::saved`]). A restored guest finds
+//! itself behind the same call, in a domain with other frames and ports ([`receiver`]), and connects its devices anew.
+
+mod disk;
+mod receiver;
+mod sender;
+
+use alloc::{format, rc::Rc};
+
+use anyhow::{Context, Error, Result, bail, ensure};
+use oxen_abi::domid::DomId;
+use oxen_abi::sched::SHUTDOWN_SUSPEND;
+use oxen_domu_lib::{control, println, time};
+
+use super::build::shell::asked;
+use super::ends;
+use super::guest::Guest;
+use super::lifecycle;
+use super::stage::End;
+use super::system::System;
+use crate::domain_info;
+use crate::saved::{config, envelope};
+use receiver::Receiver;
+use sender::Sender;
+
+/// How long a guest may take to suspend itself, in nanoseconds.
+const PATIENCE: u64 = 60 * time::SECOND;
+/// How often it is looked at meanwhile.
+const LOOK: u64 = 10 * time::MILLISECOND;
+
+/// What becomes of a guest that was saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Afterwards {
+    /// Its domain is gone.
+    End,
+    /// It goes on.
+    Run,
+    /// It stays, paused.
+    Pause,
+}
+
+/// Shows how far it is, at each quarter.
+pub(super) struct Progress {
+    what: &'static str,
+    all: usize,
+    told: usize,
+}
+
+impl Progress {
+    const fn new(what: &'static str) -> Self {
+        Self { what, all: 0, told: 0 }
+    }
+
+    fn begin(&mut self, all: usize) {
+        self.all = all;
+    }
+
+    fn reach(&mut self, now: usize) {
+        let quarter = (4 * now).checked_div(self.all).unwrap_or(0).min(4);
+        if quarter > self.told {
+            self.told = quarter;
+            println!("{}: {} of {} pages ({} %)", self.what, now, self.all, 25 * quarter);
+        }
+    }
+}
+
+/// Saves a guest on a disk of the machine, from the disk's beginning on.
+///
+/// # Errors
+/// The disk is not there, in use or too small; the guest does not suspend itself; what the hypervisor refuses. The guest
+/// goes on then.
+pub async fn save(system: &Rc<System>, guest: &Rc<Guest>, target: &str, afterwards: Afterwards) -> Result<()> {
+    let open = system.disks.open_known(target, true)?;
+    let (has, needs) = (open.medium.sectors() / 2048, guest.config.maxmem + 2);
+    ensure!(has >= needs, "`{target}` has {has} MiB, and the guest takes up to {needs}");
+    let mut sink = disk::Writer::new(open)?;
+    let domain = guest.domain.get();
+    if !guest.begins_to_be_saved() {
+        bail!("`{}` does not run, or is being saved already", guest.name());
+    }
+    let begun = time::now();
+    let written = put_down(system, guest, domain, &mut sink).await;
+    let finished = match written {
+        Ok(()) => sink.finish().await,
+        Err(why) => Err(why),
+    };
+    let stopped = domain_info::of(domain).and_then(|info| domain_info::shutdown_code(&info)) == Some(SHUTDOWN_SUSPEND);
+    match (&finished, afterwards) {
+        (Ok(_), Afterwards::End) => ends::end_saved(system, guest, End::Shutdown(SHUTDOWN_SUSPEND)).await,
+        (saved, _) => {
+            if saved.is_ok() && afterwards == Afterwards::Pause {
+                asked("pause it", control::pause_domain(domain))?;
+            }
+            if stopped {
+                go_on(domain)?;
+            }
+            guest.is_no_longer_saved();
+            // It may have ended in another way meanwhile.
+            ends::look(system).await;
+        }
+    }
+    let bytes = finished?;
+    let took = time::now().saturating_sub(begun) / time::MILLISECOND;
+    println!("saved: {} MiB on `{target}` in {}.{:03} s", bytes >> 20, took / 1000, took % 1000);
+    Ok(())
+}
+
+async fn put_down(system: &System, guest: &Guest, domain: DomId, sink: &mut disk::Writer) -> Result<()> {
+    suspend(system, guest, domain).await?;
+    let config = config::to_json(&guest.config, &guest.name(), &guest.uuid);
+    envelope::begin(sink, &config).await?;
+    Sender::new(domain)?.send(sink, &mut Progress::new("saving")).await?;
+    envelope::end(sink).await
+}
+
+/// Asks a guest to suspend itself, and waits until it has.
+async fn suspend(system: &System, guest: &Guest, domain: DomId) -> Result<()> {
+    let node = format!("/local/domain/{}/control/shutdown", domain.0);
+    system.store.write(&node, "suspend").context("xenstore")?;
+    let deadline = time::now() + PATIENCE;
+    loop {
+        let info = domain_info::of(domain).context("it was destroyed meanwhile")?;
+        match domain_info::shutdown_code(&info) {
+            Some(SHUTDOWN_SUSPEND) => return Ok(()),
+            Some(other) => bail!("it has ended instead ({})", End::Shutdown(other).name()),
+            None if time::now() > deadline => break,
+            None => time::sleep(LOOK).await,
+        }
+    }
+    let is_read = system.store.read(&node).is_ok_and(|asked| asked != "suspend");
+    if !is_read {
+        // Nobody shall find it later.
+        system.store.write(&node, "").context("xenstore")?;
+    }
+    let name = guest.name();
+    let seconds = PATIENCE / time::SECOND;
+    if is_read {
+        bail!("`{name}` has read that it should suspend itself, and has not in {seconds} s");
+    }
+    bail!("`{name}` does not look whether it should suspend itself (in {seconds} s)")
+}
+
+/// Lets a guest that has suspended itself go on where it is.
+fn go_on(domain: DomId) -> Result<()> {
+    // What the guest's call answers: that the suspend was called off.
+    let mut context = asked("show its registers", control::vcpu_context(domain, 0))?;
+    context.user_regs.rax = 1;
+    asked("set its registers", control::set_vcpu_context(domain, 0, &context))?;
+    asked("let it go on", control::resume_domain(domain))
+}
+
+/// Restores a guest from a disk of the machine; it is paused.
+///
+/// # Errors
+/// There is no saved guest on the disk, or it is damaged; a guest of its name exists; the machine's memory is too
+/// little, or one of the guest's disks is not there.
+pub async fn restore(system: &System, target: &str) -> Result<Rc<Guest>> {
+    let begun = time::now();
+    let mut source = disk::Reader::new(system.disks.open_known(target, false)?)?;
+    let text = envelope::open(&mut source).await.with_context(|| format!("`{target}`"))?;
+    let config = config::from_json(&text).with_context(|| format!("the configuration on `{target}`"))?;
+    let guest = lifecycle::restore(system, config, async |shell| {
+        let mut receiver = Receiver::new(shell)?;
+        let received = async {
+            let built = receiver.receive(&mut source, &mut Progress::new("restoring")).await?;
+            envelope::close(&mut source).await?;
+            Ok::<_, Error>(built)
+        };
+        let received = received.await;
+        if received.is_err() {
+            // The reason for the failure says more than a failure to clean up could.
+            let _ = control::destroy_domain(receiver.domain());
+        }
+        received
+    })
+    .await
+    .with_context(|| format!("the guest on `{target}`"))?;
+    let took = time::now().saturating_sub(begun) / time::MILLISECOND;
+    println!("restored: `{}` as domain {} in {}.{:03} s", guest.name(), guest.domain.get().0, took / 1000, took % 1000);
+    Ok(guest)
+}
