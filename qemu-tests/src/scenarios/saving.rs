@@ -1,4 +1,4 @@
-//! Domains saved and restored by Debian's own `xl` in a Linux dom0, from real Xen to Oxen and back.
+//! Domains saved and restored: by Debian's own `xl` in a Linux dom0 and by our dom0's, from real Xen to Oxen and back.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -70,18 +70,26 @@ fn steps_after(report: &Report, mut last: (u32, f64)) -> Result<(u32, f64)> {
     Ok(last)
 }
 
-/// A stock Debian is saved on Xen, restored on Oxen, saved there, restored there and on Xen: all by Debian's `xl`.
+/// The first step that the guest says.
+fn first_step(report: &Report) -> Result<u32> {
+    let line =
+        report.transcript().lines().find_map(|line| line.strip_prefix("(saved) step ")).context("it is silent")?;
+    Ok(line.split(' ').next().unwrap_or_default().parse()?)
+}
+
+/// A stock Debian is saved on Xen, restored on Oxen, saved there and restored there, by Debian's `xl`; then by our own
+/// dom0's, and at last restored on Xen again.
 pub(super) fn a_debian_goes_from_xen_to_oxen_and_back(lab: &Lab<'_>) -> Result<Verdict> {
     let machines = match Machines::find(lab) {
         Ok(machines) => machines,
         Err(error) => return Ok(Verdict::Skipped(format!("no Xen or Linux of Debian's: {error:#}"))),
     };
-    let disks = ["none", "from-xen", "from-oxen"].map(|name| lab.folder.join(format!("{name}.img")));
+    let disks = ["none", "from-xen", "from-oxen", "from-dom0"].map(|name| lab.folder.join(format!("{name}.img")));
     for disk in &disks {
         std::fs::create_dir_all(&lab.folder)?;
         std::fs::File::create(disk)?.set_len(DISK)?;
     }
-    let [none, from_xen, from_oxen] = &disks;
+    let [none, from_xen, from_oxen, from_dom0] = &disks;
     let script = format!("create saved.cfg; until_said saved 'step 4 ' 300; {SAVE}; show saved");
     let on_xen = machines.boot(lab, "xen-first", &script, [none, from_xen])?;
     let saved = steps_after(&on_xen, (0, 0.0))?;
@@ -97,13 +105,21 @@ pub(super) fn a_debian_goes_from_xen_to_oxen_and_back(lab: &Lab<'_>) -> Result<V
     let restored = steps_after(&on_oxen, saved)?;
     ensure!(restored.0 >= second, "the guest came to step {} on Oxen", restored.0);
 
-    let script = format!("xl restore /dev/vda; until_said saved 'step {second} ' 300; xl destroy saved; show saved");
-    let back = machines.boot(lab, "xen-again", &script, [from_oxen, none])?;
-    let first_there = back.transcript().lines().find_map(|line| line.strip_prefix("(saved) step ")).unwrap_or_default();
-    let step: u32 = first_there.split(' ').next().unwrap_or_default().parse().context("the guest is silent")?;
-    ensure!(step > first && step <= second, "it goes on at step {step} on Xen, saved after step {first}");
-    let at = (step - 1, saved.1);
-    ensure!(steps_after(&back, at)?.0 >= second, "the guest did not go on on Xen");
+    // What it was saved with on Oxen is the step before those that it did once more there.
+    let third = first + 4;
+    let script =
+        format!("xl restore vda; xl expect saved 'step {third} is whole' 300; xl save saved vdb; xl list; poweroff");
+    let mut machine = lab.machine(&script)?;
+    machine.disks = vec![from_oxen.clone(), from_dom0.clone()];
+    let by_dom0 = lab.boot_within(&machine, LIMIT)?.succeeded()?.says_in_order(&["restored: `saved`", "saved: "])?;
+    let begun = first_step(&by_dom0)?;
+    ensure!(begun > first && begun <= third, "it goes on at step {begun} in dom0's hands, saved after step {first}");
+    let moved = steps_after(&by_dom0, (begun - 1, saved.1))?;
+
+    let fourth = moved.0 + 4;
+    let script = format!("xl restore /dev/vda; until_said saved 'step {fourth} ' 300; xl destroy saved; show saved");
+    let back = machines.boot(lab, "xen-again", &script, [from_dom0, none])?;
+    ensure!(steps_after(&back, moved)?.0 >= fourth, "the guest did not go on on Xen");
     Ok(Verdict::Passed)
 }
 
