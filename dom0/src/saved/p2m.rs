@@ -43,7 +43,7 @@ pub fn find(arch: &ArchSharedInfo, mut read: impl FnMut(u64) -> Result<Table>) -
 }
 
 fn find_linear(arch: &ArchSharedInfo, count: usize, mut read: impl FnMut(u64) -> Result<Table>) -> Result<Vec<u64>> {
-    ensure!(arch.p2m_vaddr % 4096 == 0, "the p2m's address {:#x} is not that of a page", arch.p2m_vaddr);
+    ensure!(arch.p2m_vaddr.is_multiple_of(4096), "the p2m's address {:#x} is not that of a page", arch.p2m_vaddr);
     let mut frames = Vec::with_capacity(count);
     // The last table of each level that was read, by its frame.
     let mut kept: [Option<(u64, Table)>; 4] = [None; 4];

@@ -41,7 +41,7 @@ fn a_configuration_of_libxls_is_read_and_comes_back_the_same() {
     assert_eq!((read.name.as_str(), read.memory, read.maxmem, read.vcpus), ("saved", 128, 128, 2));
     assert_eq!((read.disks[0].target.as_str(), read.disks[0].writable), ("/dev/vda", true));
     assert_eq!(read.vifs[0].mac.unwrap().to_string(), "00:16:3e:01:02:03");
-    let again = config::from_json(&config::to_json(&read, "other", &read.uuid.unwrap())).unwrap();
+    let again = config::from_json(&config::to_json(&read, "other", &read.uuid.unwrap()).unwrap()).unwrap();
     assert_eq!(again.name, "other");
     assert_eq!(crate::config::GuestConfig { name: read.name.clone(), ..again }, read);
     for (from, to, why) in [
@@ -49,7 +49,7 @@ fn a_configuration_of_libxls_is_read_and_comes_back_the_same() {
         ("\"saved\"", "\"a b\"", "its name"),
         ("\"max_vcpus\": 2", "\"max_vcpus\": 1", "claims 2 of 1 vcpus"),
         ("\"xvda\"", "\"nix\"", "no virtual disk"),
-        ("\"c_info\": {", "\"c_info\": [", "expected"),
+        ("\"c_info\": {", "\"d_info\": {", "missing field `c_info`"),
     ] {
         let error = format!("{:#}", config::from_json(&LIBXLS.replace(from, to)).unwrap_err());
         assert!(error.contains(why), "{error}");

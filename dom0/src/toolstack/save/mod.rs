@@ -76,8 +76,14 @@ pub async fn save(system: &Rc<System>, guest: &Rc<Guest>, target: &str, afterwar
     let open = system.disks.open_known(target, true)?;
     let (has, needs) = (open.medium.sectors() / 2048, guest.config.maxmem + 2);
     ensure!(has >= needs, "`{target}` has {has} MiB, and the guest takes up to {needs}");
-    let mut sink = disk::Writer::new(open)?;
     let domain = guest.domain.get();
+    if !knows_suspend(system, domain) {
+        bail!(
+            "the kernel of `{}` does not know how to suspend itself (its node control/feature-suspend)",
+            guest.name()
+        );
+    }
+    let mut sink = disk::Writer::new(open)?;
     if !guest.begins_to_be_saved() {
         bail!("`{}` does not run, or is being saved already", guest.name());
     }
@@ -108,9 +114,18 @@ pub async fn save(system: &Rc<System>, guest: &Rc<Guest>, target: &str, afterwar
     Ok(())
 }
 
+/// Whether a guest's kernel can be asked. One that says nothing of what it follows, as old ones do, may.
+fn knows_suspend(system: &System, domain: DomId) -> bool {
+    let says = |feature: &str| {
+        let node = format!("/local/domain/{}/control/feature-{feature}", domain.0);
+        system.store.read(&node).is_ok_and(|value| value == "1")
+    };
+    says("suspend") || !says("poweroff")
+}
+
 async fn put_down(system: &System, guest: &Guest, domain: DomId, sink: &mut disk::Writer) -> Result<()> {
     suspend(system, guest, domain).await?;
-    let config = config::to_json(&guest.config, &guest.name(), &guest.uuid);
+    let config = config::to_json(&guest.config, &guest.name(), &guest.uuid)?;
     envelope::begin(sink, &config).await?;
     Sender::new(domain)?.send(sink, &mut Progress::new("saving")).await?;
     envelope::end(sink).await
