@@ -1,3 +1,5 @@
+//! The formats, written and read.
+
 use alloc::{format, string::ToString, vec, vec::Vec};
 use core::future::Future;
 use core::pin::pin;

@@ -58,8 +58,8 @@ impl Machines {
     }
 }
 
-/// What the guest says of its steps: it has all its memory at each, none is lost and none is done twice, and its time goes
-/// on. Returns the last one.
+/// What the guest says of its steps: it has all its memory at each, none is lost and none is done twice, and its time
+/// goes on. Returns the last one.
 fn steps_after(report: &Report, mut last: (u32, f64)) -> Result<(u32, f64)> {
     for line in report.transcript().lines().filter_map(|line| line.strip_prefix("(saved) step ")) {
         let (step, rest) = line.split_once(" is whole").with_context(|| format!("step {line}"))?;

@@ -7,6 +7,7 @@
 mod disk;
 mod receiver;
 mod sender;
+mod vcpu;
 
 use alloc::{format, rc::Rc};
 
@@ -70,8 +71,8 @@ impl Progress {
 /// Saves a guest on a disk of the machine, from the disk's beginning on.
 ///
 /// # Errors
-/// The disk is not there, in use or too small; the guest does not suspend itself; what the hypervisor refuses. The guest
-/// goes on then.
+/// The disk is not there, in use or too small; the guest does not suspend itself; what the hypervisor refuses. The
+/// guest goes on then.
 pub async fn save(system: &Rc<System>, guest: &Rc<Guest>, target: &str, afterwards: Afterwards) -> Result<()> {
     let open = system.disks.open_known(target, true)?;
     let (has, needs) = (open.medium.sectors() / 2048, guest.config.maxmem + 2);

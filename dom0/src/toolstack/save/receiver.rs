@@ -5,7 +5,7 @@ use alloc::{boxed::Box, format, vec, vec::Vec};
 use core::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use oxen_abi::domctl::{DomctlExtVcpucontext, DomctlTscInfo, DomctlVcpuMsr};
+use oxen_abi::domctl::DomctlTscInfo;
 use oxen_abi::domid::DomId;
 use oxen_abi::guest_context::VcpuGuestContext;
 use oxen_abi::mmu::{MMUEXT_PIN_L1_TABLE, MMUEXT_PIN_L2_TABLE, MMUEXT_PIN_L3_TABLE, MMUEXT_PIN_L4_TABLE};
@@ -15,10 +15,14 @@ use oxen_domu_lib::memory::{
     Mfn, PAGE_SIZE,
     map::{Access, Mapping, Words},
 };
-use oxen_domu_lib::{control, task};
+use oxen_domu_lib::{
+    control::{self, CpuPolicy},
+    task,
+};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::Progress;
+use super::vcpu::Vcpu;
 use crate::saved::record::{self, KIND_LEVEL, KIND_NONE, KIND_PINNED, RecordHeader};
 use crate::saved::stream::{Source, read_one};
 use crate::saved::tables::{ENTRIES, Table};
@@ -30,15 +34,6 @@ use crate::toolstack::build::shell::{self, Shell, asked};
 const BATCH: usize = 64;
 /// A page without a frame, as p2ms have it.
 const NOTHING: u64 = u64::MAX;
-
-/// What a stream says of one vcpu.
-#[derive(Default)]
-struct Vcpu {
-    context: Option<Box<VcpuGuestContext>>,
-    extended: Option<DomctlExtVcpucontext>,
-    state: Vec<u8>,
-    registers: Vec<DomctlVcpuMsr>,
-}
 
 /// A page of the new domain.
 #[derive(Clone, Copy)]
@@ -59,7 +54,7 @@ pub(super) struct Receiver<'a> {
     p2m: Vec<u64>,
     shared_info: Option<Box<SharedInfo>>,
     vcpus: Vec<Vcpu>,
-    policy: Option<control::CpuPolicy>,
+    policy: Option<CpuPolicy>,
     tsc: Option<DomctlTscInfo>,
 }
 
@@ -110,18 +105,17 @@ impl<'a> Receiver<'a> {
     }
 
     fn take_record(&mut self, header: &RecordHeader, body: &[u8], progress: &mut Progress) -> Result<()> {
-        let policy = |old: Option<control::CpuPolicy>| {
-            old.unwrap_or(control::CpuPolicy { leaves: Box::default(), registers: Box::default() })
-        };
+        let policy =
+            |old: Option<CpuPolicy>| old.unwrap_or(CpuPolicy { leaves: Box::default(), registers: Box::default() });
         match header.kind {
             record::PV_INFO => {
                 ensure!(body == record::PV_64_BIT.as_bytes(), "it is no guest of 64 bits");
             }
             record::CPUID_POLICY => {
-                self.policy = Some(control::CpuPolicy { leaves: body.into(), ..policy(self.policy.take()) });
+                self.policy = Some(CpuPolicy { leaves: body.into(), ..policy(self.policy.take()) });
             }
             record::MSR_POLICY => {
-                self.policy = Some(control::CpuPolicy { registers: body.into(), ..policy(self.policy.take()) });
+                self.policy = Some(CpuPolicy { registers: body.into(), ..policy(self.policy.take()) });
             }
             record::STATIC_DATA_END => {
                 if let Some(policy) = &self.policy {
@@ -172,34 +166,20 @@ impl<'a> Receiver<'a> {
     fn take_vcpu(&mut self, kind: u32, body: &[u8]) -> Result<()> {
         let (id, body) = body.split_at_checked(8).context("a vcpu's record is too short")?;
         let [id, _] = read_words::<2>(id)?;
-        let short = || anyhow!("a record of vcpu {id} is too short");
         let vcpu = self.vcpus.get_mut(id as usize).with_context(|| format!("it has no vcpu {id}"))?;
-        match kind {
-            record::PV_VCPU_BASIC => {
-                vcpu.context = Some(Box::new(VcpuGuestContext::read_from_bytes(body).map_err(|_| short())?));
-            }
-            record::PV_VCPU_EXTENDED => {
-                let (mut context, _) = DomctlExtVcpucontext::read_from_prefix(body).map_err(|_| short())?;
-                context.vcpu = id;
-                vcpu.extended = Some(context);
-            }
-            record::PV_VCPU_XSAVE => vcpu.state = body.into(),
-            _ => {
-                let registers = body.chunks_exact(size_of::<DomctlVcpuMsr>());
-                vcpu.registers = registers.filter_map(|one| DomctlVcpuMsr::read_from_bytes(one).ok()).collect();
-            }
-        }
-        Ok(())
+        vcpu.take(id, kind, body).with_context(|| format!("vcpu {id}"))
     }
 
     /// Gives pages frames that have none yet.
     fn populate(&mut self, wanted: &[u64]) -> Result<()> {
-        let mut list: Vec<u64> = Vec::with_capacity(wanted.len());
+        let mut list = Vec::with_capacity(wanted.len());
         for page in wanted {
-            if self.page(*page)?.frame == NOTHING && !list.contains(page) {
+            if self.page(*page)?.frame == NOTHING {
                 list.push(*page);
             }
         }
+        list.sort_unstable();
+        list.dedup();
         let numbers = list.clone();
         self.populated += list.len() as u64;
         ensure!(self.populated <= self.shell.maximum >> 2, "it has more pages than its configuration says");
@@ -290,7 +270,7 @@ impl<'a> Receiver<'a> {
             asked("go on with its time stamp counter", control::set_tsc_info(self.domain, tsc))?;
         }
         for (id, vcpu) in (0..).zip(&mut vcpus) {
-            self.set_vcpu(id, vcpu).with_context(|| format!("vcpu {id}"))?;
+            vcpu.set(self.domain, id, |page| self.frame(page)).with_context(|| format!("vcpu {id}"))?;
         }
         shell::offer_rings(self.domain, store, console)?;
         let (store_port, console_port) = self.ports;
@@ -365,33 +345,6 @@ impl<'a> Receiver<'a> {
         page.evtchn_pending = [0; 64];
         page.evtchn_mask = [u64::MAX; 64];
         window.bytes().iter().zip(page.as_bytes()).for_each(|(to, from)| to.store(*from, Ordering::Relaxed));
-        Ok(())
-    }
-
-    fn set_vcpu(&self, id: u32, vcpu: &mut Vcpu) -> Result<()> {
-        let Some(context) = &mut vcpu.context else { return Ok(()) };
-        let used = usize::try_from(context.gdt_ents.div_ceil(ENTRIES as u64))?;
-        ensure!(used <= context.gdt_frames.len(), "its GDT has {} entries", context.gdt_ents);
-        for frame in context.gdt_frames.iter_mut().take(used) {
-            *frame = self.frame(*frame).context("its GDT")?;
-        }
-        let [_, user, _, kernel, ..] = &mut context.ctrlreg;
-        *kernel = self.frame(*kernel >> 12).context("its root")? << 12;
-        if *user & 1 != 0 {
-            *user = self.frame(*user >> 12).context("its user root")? << 12;
-        }
-        asked("set its registers", control::set_vcpu_context(self.domain, id, context))?;
-        if let Some(extended) = &vcpu.extended {
-            asked("set its callbacks", control::set_extended_context(self.domain, extended))?;
-        }
-        if !vcpu.state.is_empty() {
-            let set = control::set_extended_state(self.domain, id, &vcpu.state);
-            asked("set its extended registers", set)?;
-        }
-        if !vcpu.registers.is_empty() {
-            let set = control::set_vcpu_registers(self.domain, id, &vcpu.registers);
-            asked("set its model-specific registers", set)?;
-        }
         Ok(())
     }
 }

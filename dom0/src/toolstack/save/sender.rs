@@ -97,7 +97,7 @@ impl Sender {
 
     /// The kinds of pages, by their frames.
     fn kinds(&self, first: u64, frames: &[u64]) -> Result<Vec<u8>> {
-        // A frame that the machine-to-physical table does not know for this page is somebody else's, or mapped elsewhere.
+        // A frame that the machine-to-physical table does not know for this page is somebody else's, or elsewhere.
         let is_own = |(page, frame): (u64, &u64)| control::claimed_page(Mfn(*frame)) == Some(page);
         let own: Vec<bool> = (first..).zip(frames).map(is_own).collect();
         let mut words: Vec<u64> = frames.iter().zip(&own).filter(|(_, own)| **own).map(|(frame, _)| *frame).collect();
