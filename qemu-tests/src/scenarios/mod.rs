@@ -74,6 +74,7 @@ scenarios! {
     network::two_linux_guests_exchange_100_mib_over_the_bridge_both_ways_at_once,
     saving::a_debian_goes_from_xen_to_oxen_and_back,
     saving::the_toolstack_saves_and_restores_a_debian,
+    saving::the_toolstack_clones_a_debian,
     toolstack::a_thousand_guests_come_and_go_without_losing_a_frame,
     net::an_interface_that_is_detached_closes_on_both_ends,
     net::net_fetches_from_the_host_and_serves_it,

@@ -144,7 +144,7 @@ pub(super) fn the_toolstack_saves_and_restores_a_debian(lab: &Lab<'_>) -> Result
     let report = lab.boot_within(&machine, LIMIT)?.succeeded()?;
     let report = report.says_in_order(&["saved: ", "restored: `linux`", "saved: ", "restored: `linux`"])?;
     // The second restored guest goes on where the checkpoint was, as the guest did that went on behind it.
-    let steps: Vec<u32> = steps_of(&report)?;
+    let steps: Vec<u32> = steps_of(&report, "linux")?;
     let runs: Vec<(u32, u32)> =
         steps.chunk_by(|step, next| step + 1 == *next).filter_map(|run| Some((*run.first()?, *run.last()?))).collect();
     ensure!(matches!(runs[..], [(1, 12..), (9, 14..)]), "the steps are {steps:?}");
@@ -152,12 +152,33 @@ pub(super) fn the_toolstack_saves_and_restores_a_debian(lab: &Lab<'_>) -> Result
 }
 
 /// The numbers of the steps that a guest says, all of which are whole.
-fn steps_of(report: &Report) -> Result<Vec<u32>> {
-    let lines = report.transcript().lines().filter_map(|line| line.strip_prefix("(linux) step "));
+fn steps_of(report: &Report, guest: &str) -> Result<Vec<u32>> {
+    let before = format!("({guest}) step ");
+    let lines = report.transcript().lines().filter_map(|line| line.strip_prefix(before.as_str()));
     lines
         .map(|line| {
             let (step, _) = line.split_once(" is whole").with_context(|| format!("step {line}"))?;
             Ok(step.parse()?)
         })
         .collect()
+}
+
+/// dom0's own toolstack makes two guests of a running Debian: all three go on from the same step.
+pub(super) fn the_toolstack_clones_a_debian(lab: &Lab<'_>) -> Result<Verdict> {
+    let script = "xl create linux.cfg; xl expect linux 'step 4 is whole' 300\n\
+                  xl clone linux 2; xl list; xl expect linux-1 'step 7 is whole' 300\n\
+                  xl expect linux-2 'step 7 is whole' 300; xl expect linux 'step 7 is whole' 300; poweroff";
+    let ramdisk = Ramdisk::new(lab.workspace, "saved").script(WORK);
+    let machine = match guests::guest(lab, debian::kernel, &ramdisk, "memory = 96\nvcpus = 2", &[], script) {
+        Ok(machine) => machine,
+        Err(verdict) => return Ok(verdict),
+    };
+    let report = lab.boot_within(&machine, LIMIT)?.succeeded()?;
+    let report = report.says_in_order(&["cloned: `linux-1` as domain 2", "cloned: `linux-2` as domain 3"])?;
+    for (name, from) in [("linux", 1), ("linux-1", 5), ("linux-2", 5)] {
+        let steps = steps_of(&report, name)?;
+        let is_one_run = steps.iter().zip(from..).all(|(step, expected)| *step == expected);
+        ensure!(is_one_run && steps.last() >= Some(&7), "the steps of `{name}` are {steps:?}");
+    }
+    Ok(Verdict::Passed)
 }

@@ -3,27 +3,33 @@
 //! A guest is asked by its node `control/shutdown` to suspend itself: its frontends stop, and it ends with the code for
 //! that. What it has is read then ([`sender`]) and put down in Xen's formats ([`crate::saved`]). A restored guest finds
 //! itself behind the same call, in a domain with other frames and ports ([`receiver`]), and connects its devices anew.
+//! A clone is a guest that is restored while the one that was read goes on: the stream does not leave dom0 ([`pipe`]).
 
 mod disk;
+mod pipe;
 mod receiver;
 mod sender;
 mod vcpu;
 
-use alloc::{format, rc::Rc};
+use alloc::{format, rc::Rc, string::String, vec::Vec};
 
-use anyhow::{Context, Error, Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use oxen_abi::domid::DomId;
 use oxen_abi::sched::SHUTDOWN_SUSPEND;
-use oxen_domu_lib::{control, println, time};
+use oxen_domu_lib::{control, println, task, time};
 
-use super::build::shell::asked;
+use super::build::Built;
+use super::build::shell::{Shell, asked};
 use super::ends;
 use super::guest::Guest;
 use super::lifecycle;
 use super::stage::End;
 use super::system::System;
+use crate::config::GuestConfig;
 use crate::domain_info;
+use crate::saved::stream::Source;
 use crate::saved::{config, envelope};
+use pipe::Pipe;
 use receiver::Receiver;
 use sender::Sender;
 
@@ -53,6 +59,11 @@ pub(super) struct Progress {
 impl Progress {
     const fn new(what: &'static str) -> Self {
         Self { what, all: 0, told: 0 }
+    }
+
+    /// Shows nothing.
+    const fn quiet() -> Self {
+        Self { what: "", all: 0, told: 4 }
     }
 
     fn begin(&mut self, all: usize) {
@@ -94,25 +105,40 @@ pub async fn save(system: &Rc<System>, guest: &Rc<Guest>, target: &str, afterwar
         Ok(()) => sink.finish().await,
         Err(why) => Err(why),
     };
-    let stopped = domain_info::of(domain).and_then(|info| domain_info::shutdown_code(&info)) == Some(SHUTDOWN_SUSPEND);
     match (&finished, afterwards) {
         (Ok(_), Afterwards::End) => ends::end_saved(system, guest, End::Shutdown(SHUTDOWN_SUSPEND)).await,
         (saved, _) => {
             if saved.is_ok() && afterwards == Afterwards::Pause {
                 asked("pause it", control::pause_domain(domain))?;
             }
-            if stopped {
-                go_on(domain)?;
-            }
-            guest.is_no_longer_saved();
-            // It may have ended in another way meanwhile.
-            ends::look(system).await;
+            leave_saving(system, guest, domain).await?;
         }
     }
     let bytes = finished?;
     let took = time::now().saturating_sub(begun) / time::MILLISECOND;
     println!("saved: {} MiB on `{target}` in {}.{:03} s", bytes >> 20, took / 1000, took % 1000);
     Ok(())
+}
+
+/// Whether a guest can be asked to suspend itself.
+fn judge(system: &System, guest: &Guest) -> Result<()> {
+    if !knows_suspend(system, guest.domain.get()) {
+        bail!(
+            "the kernel of `{}` does not know how to suspend itself (its node control/feature-suspend)",
+            guest.name()
+        );
+    }
+    Ok(())
+}
+
+/// Lets a guest go on that is no longer to be saved, if it has suspended itself.
+async fn leave_saving(system: &Rc<System>, guest: &Guest, domain: DomId) -> Result<()> {
+    let code = domain_info::of(domain).and_then(|info| domain_info::shutdown_code(&info));
+    let gone_on = if code == Some(SHUTDOWN_SUSPEND) { go_on(domain) } else { Ok(()) };
+    guest.is_no_longer_saved();
+    // It may have ended in another way meanwhile.
+    ends::look(system).await;
+    gone_on
 }
 
 /// Whether a guest's kernel can be asked. One that says nothing of what it follows, as old ones do, may.
@@ -178,23 +204,81 @@ pub async fn restore(system: &System, target: &str) -> Result<Rc<Guest>> {
     let mut source = disk::Reader::new(system.disks.open_known(target, false)?)?;
     let text = envelope::open(&mut source).await.with_context(|| format!("`{target}`"))?;
     let config = config::from_json(&text).with_context(|| format!("the configuration on `{target}`"))?;
-    let guest = lifecycle::restore(system, config, async |shell| {
-        let mut receiver = Receiver::new(shell)?;
-        let received = async {
-            let built = receiver.receive(&mut source, &mut Progress::new("restoring")).await?;
-            envelope::close(&mut source).await?;
-            Ok::<_, Error>(built)
-        };
-        let received = received.await;
-        if received.is_err() {
-            // The reason for the failure says more than a failure to clean up could.
-            let _ = control::destroy_domain(receiver.domain());
-        }
-        received
-    })
-    .await
-    .with_context(|| format!("the guest on `{target}`"))?;
+    let fill = async |shell: &Shell| {
+        let built = receive(shell, &mut source).await?;
+        let closed = envelope::close(&mut source).await;
+        or_destroy(built.domain, closed).map(|()| built)
+    };
+    let restored = lifecycle::restore(system, config, fill).await;
+    let guest = restored.with_context(|| format!("the guest on `{target}`"))?;
     let took = time::now().saturating_sub(begun) / time::MILLISECOND;
     println!("restored: `{}` as domain {} in {}.{:03} s", guest.name(), guest.domain.get().0, took / 1000, took % 1000);
     Ok(guest)
+}
+
+/// A new domain, filled from a stream; whatever fails, nothing of it stays.
+async fn receive(shell: &Shell, source: &mut impl Source) -> Result<Built> {
+    let mut receiver = Receiver::new(shell)?;
+    let received = receiver.receive(source, &mut Progress::new("restoring")).await;
+    or_destroy(receiver.domain(), received)
+}
+
+/// Destroys a domain that something failed for.
+fn or_destroy<T>(domain: DomId, outcome: Result<T>) -> Result<T> {
+    if outcome.is_err() {
+        // The reason for the failure says more than a failure to clean up could.
+        let _ = control::destroy_domain(domain);
+    }
+    outcome
+}
+
+/// Makes guests that are as a running one is at this moment, with names, UUIDs and addresses of their own. They are
+/// paused; the one that they are made from goes on.
+///
+/// # Errors
+/// As [`save`] and [`restore`]; a disk that the guest writes cannot be another guest's as well. Those that were made
+/// before stay.
+pub async fn clone(system: &Rc<System>, guest: &Rc<Guest>, count: usize) -> Result<Vec<Rc<Guest>>> {
+    let domain = guest.domain.get();
+    judge(system, guest)?;
+    if let Some(disk) = guest.config.disks.iter().find(|disk| disk.writable) {
+        bail!("`{}` writes to its disk {}, which no other guest can have then", guest.name(), disk.vdev);
+    }
+    if !guest.begins_to_be_saved() {
+        bail!("`{}` does not run, or is being saved already", guest.name());
+    }
+    let mut clones = Vec::new();
+    let made = match suspend(system, guest, domain).await {
+        Ok(()) => make_clones(system, guest, count, &mut clones).await,
+        Err(why) => Err(why),
+    };
+    let gone_on = leave_saving(system, guest, domain).await;
+    made.and(gone_on).map(|()| clones)
+}
+
+async fn make_clones(system: &Rc<System>, guest: &Rc<Guest>, count: usize, clones: &mut Vec<Rc<Guest>>) -> Result<()> {
+    let sender = Sender::new(guest.domain.get())?;
+    while clones.len() < count {
+        let is_free = |name: &String| system.guests.find(name).is_none();
+        let name = (1..).map(|number| format!("{}-{number}", guest.name())).find(is_free).unwrap_or_default();
+        let mut config = GuestConfig { name, uuid: None, ..guest.config.clone() };
+        config.vifs.iter_mut().for_each(|vif| vif.mac = None);
+        let pipe = Pipe::default();
+        let send = async {
+            let sent = sender.send(&mut &pipe, &mut Progress::quiet()).await;
+            pipe.close();
+            sent
+        };
+        let receive = async {
+            let received = lifecycle::restore(system, config, async |shell| receive(shell, &mut &pipe).await).await;
+            pipe.close();
+            received
+        };
+        let (sent, received) = task::join(send, receive).await;
+        // Who receives knows better what was wrong, but for what the sender could not read.
+        let clone = received.map_err(|why| sent.err().unwrap_or(why))?;
+        println!("cloned: `{}` as domain {}", clone.name(), clone.domain.get().0);
+        clones.push(clone);
+    }
+    Ok(())
 }

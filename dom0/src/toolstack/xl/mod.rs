@@ -72,6 +72,8 @@ verbs! {
     "save" "[-c] [-p] NAME DISK"
         "save a guest on a disk of the machine, over what is there, and end it (-c it goes on, -p it stays paused)"
         saving::save;
+    "clone" "[-p] NAME [COUNT]"
+        "make guests that are as this one is now, named NAME-1 and so on (-p they stay paused)" saving::clone;
     "restore" "[-p] [-e] DISK" "restore a guest from a disk (-p it stays paused)" saving::restore;
     "wait" "NAME" "wait until a guest has ended, showing its console" consoles::wait;
     "expect" "NAME TEXT [SECONDS]"

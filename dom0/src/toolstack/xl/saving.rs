@@ -1,6 +1,6 @@
 //! Commands that save and restore guests.
 
-use super::{Call, Outcome, guest};
+use super::{Call, Outcome, guest, usage};
 use crate::toolstack::lifecycle;
 use crate::toolstack::save::{self, Afterwards};
 
@@ -22,4 +22,18 @@ pub(super) async fn restore(mut call: Call) -> Outcome {
     let (system, [disk]) = call.exactly("restore")?;
     let guest = save::restore(&system, &disk).await?;
     if paused { Ok(()) } else { lifecycle::unpause(guest.domain.get()) }
+}
+
+/// `clone`.
+pub(super) async fn clone(mut call: Call) -> Outcome {
+    let paused = call.flag("-p");
+    let count = if call.args.len() == 2 { call.args.pop() } else { None };
+    let count: usize = count.map_or(Ok(1), |text| text.parse()).map_err(|_| usage("clone"))?;
+    let (system, guest) = call.guest("clone")?;
+    for clone in save::clone(&system, &guest, count).await? {
+        if !paused {
+            lifecycle::unpause(clone.domain.get())?;
+        }
+    }
+    Ok(())
 }
