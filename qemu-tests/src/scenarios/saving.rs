@@ -23,6 +23,13 @@ const WORK: &str = "dd if=/dev/urandom of=/tmp/a bs=64k count=32 2>/dev/null; su
     [ \"$(md5sum </tmp/a)\" = \"$sum\" ] && is=whole || is=damaged\n\
     echo \"step $i is $is at $(cut -d' ' -f1 /proc/uptime)\"; usleep 200000; done";
 
+/// The same with its disk, on which a second process writes all the time.
+const DISK_WORK: &str = "dd if=/dev/urandom of=/tmp/a bs=64k count=32 2>/dev/null; sum=$(md5sum </tmp/a); i=0\n\
+    (while dd if=/tmp/a of=/dev/xvda bs=64k seek=32 conv=fsync 2>/dev/null; do :; done) &\n\
+    while dd if=/tmp/a of=/dev/xvda bs=64k conv=fsync 2>/dev/null; do i=$((i + 1)); echo 3 >/proc/sys/vm/drop_caches\n\
+    [ \"$(dd if=/dev/xvda bs=64k count=32 2>/dev/null | md5sum)\" = \"$sum\" ] && is=whole || is=damaged\n\
+    echo \"step $i is $is at $(cut -d' ' -f1 /proc/uptime)\"; usleep 200000; done";
+
 /// Saves the guest on a disk's blocks, whatever it is called.
 const SAVE: &str = "xl save saved /tmp/saved && dd if=/tmp/saved of=/dev/vdb bs=1M conv=fsync 2>/dev/null";
 
@@ -125,7 +132,7 @@ pub(super) fn a_debian_goes_from_xen_to_oxen_and_back(lab: &Lab<'_>) -> Result<V
     Ok(Verdict::Passed)
 }
 
-/// dom0's own toolstack saves a stock Debian on a disk, and restores it from there: ended, and gone on with.
+/// dom0's own toolstack saves a stock Debian that works on its disk, and restores it: ended, and gone on with.
 pub(super) fn the_toolstack_saves_and_restores_a_debian(lab: &Lab<'_>) -> Result<Verdict> {
     let script = "xl create linux.cfg; xl expect linux 'step 4 is whole' 300\n\
                   xl save linux vda; xl list\n\
@@ -133,14 +140,21 @@ pub(super) fn the_toolstack_saves_and_restores_a_debian(lab: &Lab<'_>) -> Result
                   xl save -c linux /dev/vda; xl expect linux 'step 12 is whole' 300; xl destroy linux\n\
                   xl restore -p vda; xl list; xl unpause linux; xl expect linux 'step 14 is whole' 300\n\
                   xl destroy linux; xl list; poweroff";
-    let ramdisk = Ramdisk::new(lab.workspace, "saved").script(WORK);
-    let mut machine = match guests::guest(lab, debian::kernel, &ramdisk, "memory = 128\nvcpus = 2", &[], script) {
+    let ramdisk = Ramdisk::new(lab.workspace, "saved").disks().script(DISK_WORK);
+    let mut machine = match guests::guest(
+        lab,
+        debian::kernel,
+        &ramdisk,
+        "memory = 128\nvcpus = 2\ndisk = [\"phy:vdb,xvda,w\"]",
+        &[],
+        script,
+    ) {
         Ok(machine) => machine,
         Err(verdict) => return Ok(verdict),
     };
     let disk = lab.folder.join("saved.img");
     std::fs::File::create(&disk)?.set_len(DISK)?;
-    machine.disks.push(disk);
+    machine.disks = vec![disk, lab.file("disk.img", &vec![0; 8 << 20])?];
     let report = lab.boot_within(&machine, LIMIT)?.succeeded()?;
     let report = report.says_in_order(&["saved: ", "restored: `linux`", "saved: ", "restored: `linux`"])?;
     // The second restored guest goes on where the checkpoint was, as the guest did that went on behind it.
