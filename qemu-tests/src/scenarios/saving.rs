@@ -30,6 +30,16 @@ const DISK_WORK: &str = "dd if=/dev/urandom of=/tmp/a bs=64k count=32 2>/dev/nul
     [ \"$(dd if=/dev/xvda bs=64k count=32 2>/dev/null | md5sum)\" = \"$sum\" ] && is=whole || is=damaged\n\
     echo \"step $i is $is at $(cut -d' ' -f1 /proc/uptime)\"; usleep 200000; done";
 
+/// What that guest has.
+const WITH_DISK: &str = "memory = 128\nvcpus = 2\ndisk = [\"phy:vdb,xvda,w\"]";
+
+/// A disk on which a guest can be saved.
+fn empty_disk(lab: &Lab<'_>) -> Result<PathBuf> {
+    let disk = lab.folder.join("saved.img");
+    std::fs::File::create(&disk)?.set_len(DISK)?;
+    Ok(disk)
+}
+
 /// Saves the guest on a disk's blocks, whatever it is called.
 const SAVE: &str = "xl save saved /tmp/saved && dd if=/tmp/saved of=/dev/vdb bs=1M conv=fsync 2>/dev/null";
 
@@ -141,20 +151,11 @@ pub(super) fn the_toolstack_saves_and_restores_a_debian(lab: &Lab<'_>) -> Result
                   xl restore -p vda; xl list; xl unpause linux; xl expect linux 'step 14 is whole' 300\n\
                   xl destroy linux; xl list; poweroff";
     let ramdisk = Ramdisk::new(lab.workspace, "saved").disks().script(DISK_WORK);
-    let mut machine = match guests::guest(
-        lab,
-        debian::kernel,
-        &ramdisk,
-        "memory = 128\nvcpus = 2\ndisk = [\"phy:vdb,xvda,w\"]",
-        &[],
-        script,
-    ) {
+    let mut machine = match guests::guest(lab, debian::kernel, &ramdisk, WITH_DISK, &[], script) {
         Ok(machine) => machine,
         Err(verdict) => return Ok(verdict),
     };
-    let disk = lab.folder.join("saved.img");
-    std::fs::File::create(&disk)?.set_len(DISK)?;
-    machine.disks = vec![disk, lab.file("disk.img", &vec![0; 8 << 20])?];
+    machine.disks = vec![empty_disk(lab)?, lab.file("disk.img", &vec![0; 8 << 20])?];
     let report = lab.boot_within(&machine, LIMIT)?.succeeded()?;
     let report = report.says_in_order(&["saved: ", "restored: `linux`", "saved: ", "restored: `linux`"])?;
     // The second restored guest goes on where the checkpoint was, as the guest did that went on behind it.
@@ -175,6 +176,35 @@ fn steps_of(report: &Report, guest: &str) -> Result<Vec<u32>> {
             Ok(step.parse()?)
         })
         .collect()
+}
+
+/// The same Debian is saved and restored again and again: no step is lost, and no memory.
+pub(super) fn rounds(lab: &Lab<'_>, count: usize) -> Result<Verdict> {
+    let mut script = String::from("xl create linux.cfg; xl expect linux 'step 2 is whole' 300\n");
+    for round in 1..=count {
+        script += "xl save linux vda; xl restore vda; xl expect linux 'is whole' 300\n";
+        // The first rounds fill what is kept for the next guest.
+        if round == count / 4 || round == count {
+            script += "xl info\n";
+        }
+    }
+    script += "poweroff\n";
+    let ramdisk = Ramdisk::new(lab.workspace, "saved").disks().script(DISK_WORK);
+    let mut machine = match guests::guest(lab, debian::kernel, &ramdisk, WITH_DISK, &[], &script) {
+        Ok(machine) => machine,
+        Err(verdict) => return Ok(verdict),
+    };
+    machine.disks = vec![empty_disk(lab)?, lab.file("disk.img", &vec![0; 8 << 20])?];
+    let report = lab.boot_within(&machine, super::soak::LIMIT)?.succeeded()?;
+    let restored = report.lines_with("restored: `linux`").len();
+    ensure!(restored == count, "restored {restored} times of {count}");
+    let steps = steps_of(&report, "linux")?;
+    ensure!(steps.iter().zip(1..).all(|(step, expected)| *step == expected), "the steps are {steps:?}");
+    for what in ["free_memory", "dom0_free_memory"] {
+        let told: Vec<&str> = report.lines_with(what).into_iter().filter(|line| line.starts_with(what)).collect();
+        ensure!(told.len() == 2 && told.first() == told.last(), "memory is lost: {told:?}");
+    }
+    Ok(Verdict::Passed)
 }
 
 /// dom0's own toolstack makes two guests of a running Debian: all three go on from the same step.
