@@ -118,6 +118,7 @@ scenarios! {
     gallery::debians_installer_comes_to_its_first_question,
     soak::a_hundred_boots_of_debians_kernel_lose_nothing,
     soak::a_debian_at_work_is_saved_and_restored_a_hundred_times,
+    soak::damaged_streams_are_refused_and_leave_nothing,
     soak::eight_linux_guests_run_at_once_in_two_gib,
     soak::a_whole_debian_with_systemd_runs_installs_and_restarts,
     soak::two_hundred_guests_speak_read_and_ping_at_once,

@@ -207,6 +207,51 @@ pub(super) fn rounds(lab: &Lab<'_>, count: usize) -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
+/// Streams that are damaged at random, most of them where their records are not pages: each is refused with a reason or
+/// is another guest's, whose domain can be destroyed; no memory is lost, and the undamaged one comes back.
+pub(super) fn damaged_streams(lab: &Lab<'_>, count: u8) -> Result<Verdict> {
+    let script = "xl create linux.cfg; xl expect linux 'step 2 is whole' 300; xl save linux vda; poweroff";
+    let ramdisk = Ramdisk::new(lab.workspace, "saved").script(WORK);
+    let mut machine = match guests::guest(lab, debian::kernel, &ramdisk, "memory = 96\nvcpus = 2", &[], script) {
+        Ok(machine) => machine,
+        Err(verdict) => return Ok(verdict),
+    };
+    let good = empty_disk(lab)?;
+    machine.disks = vec![good.clone()];
+    lab.boot_within(&machine, LIMIT)?.succeeded()?;
+    let stream = std::fs::read(&good)?;
+    let end = stream.iter().rposition(|byte| *byte != 0).context("nothing was saved")?;
+    let mut disks = vec![good];
+    let mut script = String::from("xl info\n");
+    for number in 0..count {
+        let mut damaged = stream.clone();
+        for word in oxen_tools::disk::noise(number.into(), 4 * 8).chunks_exact(8) {
+            let [a, b, c, d, bytes @ ..] = *<&[u8; 8]>::try_from(word)?;
+            let place = u32::from_le_bytes([a, b, c, d]) as usize;
+            let at = match number % 3 {
+                0 => place % 4096,
+                1 => end - place % (16 << 10),
+                _ => place % end,
+            };
+            damaged.iter_mut().skip(at).zip(bytes).for_each(|(to, from)| *to = from);
+        }
+        disks.push(lab.file(&format!("damaged-{number}.img"), &damaged)?);
+        script += &format!("xl restore -p vd{}; xl destroy linux\n", char::from(b'b' + number));
+    }
+    script += "xl info; xl restore vda; xl expect linux 'step 4 is whole' 300; xl list; poweroff\n";
+    let mut machine = lab.machine(&script)?;
+    machine.disks = disks;
+    let report = lab.boot_within(&machine, LIMIT)?.ended(Exit::Failure)?.lacks("panicked")?;
+    let report = report.says("restored: `linux`")?.says("step 4 is whole")?;
+    let free: Vec<&str> =
+        report.lines_with("free_memory").into_iter().filter(|line| line.starts_with("free_memory")).collect();
+    ensure!(free.len() == 2 && free.first() == free.last(), "memory is lost: {free:?}");
+    let answers = ["restored: `linux`", "error: `vd", "error: the guest on", "error: the configuration on"];
+    let answered: usize = answers.iter().map(|answer| report.lines_with(answer).len()).sum();
+    ensure!(answered == usize::from(count) + 1, "{answered} answers for {count} damaged streams and one that is not");
+    Ok(Verdict::Passed)
+}
+
 /// dom0's own toolstack makes two guests of a running Debian: all three go on from the same step.
 pub(super) fn the_toolstack_clones_a_debian(lab: &Lab<'_>) -> Result<Verdict> {
     let script = "xl create linux.cfg; xl expect linux 'step 4 is whole' 300\n\

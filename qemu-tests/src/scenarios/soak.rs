@@ -49,6 +49,10 @@ pub(super) fn a_debian_at_work_is_saved_and_restored_a_hundred_times(lab: &Lab<'
     saving::rounds(lab, 100)
 }
 
+pub(super) fn damaged_streams_are_refused_and_leave_nothing(lab: &Lab<'_>) -> Result<Verdict> {
+    saving::damaged_streams(lab, 12)
+}
+
 /// Eight guests of 208 MiB beside dom0: each boots, and they work at the same time.
 pub(super) fn eight_linux_guests_run_at_once_in_two_gib(lab: &Lab<'_>) -> Result<Verdict> {
     const GUESTS: u32 = 8;
