@@ -16,6 +16,7 @@ pub mod guest_text;
 pub mod mapped;
 pub mod options;
 pub mod purse;
+pub mod saved;
 pub mod store;
 pub mod suggest;
 pub mod terminal;

@@ -15,6 +15,7 @@ mod guests;
 )]
 mod hypercalls;
 mod instructions;
+mod saved;
 mod store;
 
 /// A function that takes any bytes.
@@ -30,7 +31,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     Target { name: "kernel", run: guests::kernel },
     Target { name: "config", run: guests::config },
     Target { name: "archive", run: guests::archive },
@@ -45,6 +46,7 @@ pub const TARGETS: [Target; 14] = [
     Target { name: "transmit", run: devices::transmit },
     Target { name: "hypercalls", run: hypercalls::sequence },
     Target { name: "bridge", run: devices::bridge },
+    Target { name: "saved", run: saved::stream },
 ];
 
 /// The target of this name.

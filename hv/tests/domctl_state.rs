@@ -11,10 +11,10 @@ use oxen_abi::{
         VcpuSetSingleshotTimer,
     },
 };
-use oxen_hv::{addr::GuestAddr, caller::Caller, domain::vcpu::ExtendedState};
+use oxen_hv::{addr::GuestAddr, caller::Caller, domain::vcpu::ExtendedState, mem::editor::Editor};
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
-    control::{LIST, ask, control_domain, make},
+    control::{LIST, STEPS, ask, control_domain, furnish, make, set_context},
     guest::Guest,
 };
 use zerocopy::{FromZeros, IntoBytes};
@@ -68,6 +68,19 @@ fn extended_registers_survive_being_saved_and_restored() {
     }
     let nobody = DomctlVcpuextstate { vcpu: 2, ..request };
     assert_eq!(ask(&mut control, abi::XEN_DOMCTL_GETVCPUEXTSTATE, guest.id, &nobody).map(drop), Err(Errno::Srch));
+}
+
+#[test]
+fn a_context_leaves_xcr0_as_it_is() {
+    let mut control = control_domain();
+    let guest = make(&mut control);
+    STEPS[1](&mut control, &guest);
+    let (context, frames) = furnish(control.hv, &guest);
+    Editor::open(&control.hv.memory, &guest.memory).unwrap().pin(frames[0], 4).unwrap();
+    set_context(&mut control, guest.id, 0, &context).unwrap();
+    guest.vcpu(0).unwrap().slot.lock().as_mut().unwrap().extended.set_xcr0(7);
+    set_context(&mut control, guest.id, 0, &context).unwrap();
+    assert_eq!(guest.vcpu(0).unwrap().slot.lock().as_ref().unwrap().extended.xcr0(), 7);
 }
 
 #[test]

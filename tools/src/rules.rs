@@ -120,6 +120,7 @@ const CRATES: [Crate; 7] = [
             &["guest_text", "mapped"],
             &["bridge", "store"],
             &["config"],
+            &["saved"],
             &["device"],
             &["backend", "uplink"],
             &["balloon"],

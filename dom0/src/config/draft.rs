@@ -192,10 +192,8 @@ impl Draft {
 
     fn uuid(&self) -> Result<Option<[u8; 16]>, ConfigError> {
         let Some(text) = self.text("uuid")? else { return Ok(None) };
-        let digits: Vec<u8> = text.bytes().filter(|&b| b != b'-').collect();
-        let number = core::str::from_utf8(&digits).ok().filter(|d| d.len() == 32 && !d.starts_with('+'));
-        match number.and_then(|d| u128::from_str_radix(d, 16).ok()) {
-            Some(number) => Ok(Some(number.to_be_bytes())),
+        match super::uuid_of(&text) {
+            Some(uuid) => Ok(Some(uuid)),
             None => Err(ConfigError {
                 place: self.place("uuid"),
                 message: format!("`uuid` is `{text}`; it has 32 hexadecimal digits"),

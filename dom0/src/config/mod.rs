@@ -171,6 +171,20 @@ pub fn judge_name(name: &str) -> Result<(), &'static str> {
     Err("must consist of letters, digits, `-`, `_`, `.`, `+`, not be a number, and have at most 64 of them")
 }
 
+/// A UUID as text.
+pub fn uuid_text(uuid: &[u8; 16]) -> String {
+    let number = u128::from_be_bytes(*uuid);
+    let part = |shift: u32, digits: u32| (number >> shift) & ((1 << (4 * digits)) - 1);
+    format!("{:08x}-{:04x}-{:04x}-{:04x}-{:012x}", part(96, 8), part(80, 4), part(64, 4), part(48, 4), part(0, 12))
+}
+
+/// The UUID that a text with 32 hexadecimal digits is.
+pub fn uuid_of(text: &str) -> Option<[u8; 16]> {
+    let digits: String = text.chars().filter(|c| *c != '-').collect();
+    let number = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32 && !digits.starts_with('+'));
+    number.map(u128::to_be_bytes)
+}
+
 fn unknown_key(setting: &Setting) -> ConfigError {
     let advice = match suggest::nearest(&setting.key, KEYS) {
         Some(near) => format!("did you mean `{near}`?"),

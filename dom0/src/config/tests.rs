@@ -115,3 +115,9 @@ fn processors_are_named_for_all_vcpus_or_for_each() {
     let error = cpus("'x'").unwrap_err().to_string();
     assert_eq!(error, "line 3: `cpus` cannot be understood: `x` is no processor; write for example 0-3,5 or all");
 }
+
+#[test]
+fn uuids_are_written_in_groups() {
+    let uuid = 0x0fcc_c158_e4f0_11f1_a0a2_3ed8_3e07_cf68_u128.to_be_bytes();
+    assert_eq!(super::uuid_text(&uuid), "0fccc158-e4f0-11f1-a0a2-3ed83e07cf68");
+}

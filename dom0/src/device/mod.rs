@@ -12,9 +12,9 @@ pub mod virtqueue;
 use alloc::{collections::BTreeMap, format, rc::Rc, string::String, vec::Vec};
 use core::cell::{Cell, RefCell};
 
-use anyhow::{Error, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use oxen_abi::domid::DomId;
-use oxen_domu_lib::memory::map::Words;
+use oxen_domu_lib::memory::{Pages, map::Words};
 use oxen_domu_lib::sync::Waiters;
 use oxen_domu_lib::task;
 
@@ -30,12 +30,21 @@ use virtio_block::VirtioBlock;
 /// For whom the tasks of devices work: for all, and for nobody's share of dom0's time.
 pub const OWNER: u16 = DomId::IO.0;
 
-/// A part of a granted page that data go to or come from.
+/// Pages that data go to or come from.
+#[derive(Clone, Debug)]
+pub enum Memory {
+    /// A guest's, kept mapped.
+    Granted(Rc<Mapped>),
+    /// dom0's own.
+    Own(Rc<Pages>),
+}
+
+/// A part of a page that data go to or come from.
 #[derive(Clone, Debug)]
 pub struct Piece {
-    /// Keeps the page mapped.
-    pub mapping: Rc<Mapped>,
-    /// Which page of the mapping.
+    /// The pages.
+    pub memory: Memory,
+    /// Which of them.
     pub page: usize,
     /// First byte in the page, a multiple of 512.
     pub offset: u16,
@@ -47,12 +56,20 @@ impl Piece {
     /// The part as words of 64 bits.
     pub fn words(&self) -> &[core::sync::atomic::AtomicU64] {
         let first = self.page * 512 + usize::from(self.offset) / 8;
-        self.mapping.words().words64().get(first..first + usize::from(self.bytes) / 8).unwrap_or_default()
+        let words = match &self.memory {
+            Memory::Granted(mapped) => mapped.words().words64(),
+            Memory::Own(pages) => pages.words64(),
+        };
+        words.get(first..first + usize::from(self.bytes) / 8).unwrap_or_default()
     }
 
     /// The machine address of its first byte, for devices.
     pub fn machine_address(&self) -> Option<u64> {
-        Some(self.mapping.machine_address(self.page)? + u64::from(self.offset))
+        let page = match &self.memory {
+            Memory::Granted(mapped) => mapped.machine_address(self.page)?,
+            Memory::Own(pages) => pages.mfn(self.page).address(),
+        };
+        Some(page + u64::from(self.offset))
     }
 }
 
@@ -263,43 +280,55 @@ impl Disks {
     /// Where there is no such disk, or it is empty, cannot be written as is wanted, or is in use; without memory for a
     /// file.
     pub fn open(&self, archive: &Archive<'static>, disk: &Disk) -> Result<OpenDisk> {
-        let name = disk.target.strip_prefix("/dev/").unwrap_or(&disk.target);
-        if !self.known.borrow().contains_key(name) {
-            let file = archive.get(name).ok_or_else(|| self.unknown(disk))?;
-            let lacking = || anyhow!("disk {}: dom0 has too little memory for `{}`", disk.vdev, disk.target);
-            self.add(name, Medium::Ram(Rc::new(RamDisk::new(file).ok_or_else(lacking)?)));
-        }
-        let known = self.known.borrow();
-        let (medium, uses) = known.get(name).ok_or_else(|| self.unknown(disk))?;
-        if medium.sectors() == 0 {
-            bail!("disk {}: `{}` is empty: not even one sector of 512 bytes", disk.vdev, disk.target);
-        }
-        if disk.writable && !medium.is_writable() {
-            bail!("disk {}: `{}` can only be read; write access = ro", disk.vdev, disk.target);
-        }
-        if uses.writers.get() != 0 || (disk.writable && uses.readers.get() != 0) {
-            bail!("disk {}: another guest uses `{}`, and one of both writes", disk.vdev, disk.target);
-        }
-        let count = if disk.writable { &uses.writers } else { &uses.readers };
-        count.set(count.get() + 1);
-        Ok(OpenDisk { medium: medium.clone(), writable: disk.writable, uses: uses.clone() })
+        self.open_for_guest(archive, disk).with_context(|| format!("disk {}", disk.vdev))
     }
 
-    fn unknown(&self, disk: &Disk) -> Error {
+    fn open_for_guest(&self, archive: &Archive<'static>, disk: &Disk) -> Result<OpenDisk> {
+        let name = short(&disk.target);
+        if !self.known.borrow().contains_key(name) {
+            let file = archive.get(name).ok_or_else(|| self.unknown(&disk.target))?;
+            let lacking = || anyhow!("dom0 has too little memory for `{}`", disk.target);
+            self.add(name, Medium::Ram(Rc::new(RamDisk::new(file).ok_or_else(lacking)?)));
+        }
+        self.open_known(&disk.target, disk.writable)
+    }
+
+    /// Opens a disk that is there, by `vda` or `/dev/vda`, whoever it is for.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_known(&self, target: &str, writable: bool) -> Result<OpenDisk> {
+        let known = self.known.borrow();
+        let (medium, uses) = known.get(short(target)).ok_or_else(|| self.unknown(target))?;
+        if medium.sectors() == 0 {
+            bail!("`{target}` is empty: not even one sector of 512 bytes");
+        }
+        if writable && !medium.is_writable() {
+            bail!("`{target}` can only be read; write access = ro");
+        }
+        if uses.writers.get() != 0 || (writable && uses.readers.get() != 0) {
+            bail!("another guest uses `{target}`, and one of both writes");
+        }
+        let count = if writable { &uses.writers } else { &uses.readers };
+        count.set(count.get() + 1);
+        Ok(OpenDisk { medium: medium.clone(), writable, uses: uses.clone() })
+    }
+
+    fn unknown(&self, target: &str) -> Error {
         let names: Vec<_> = self.known.borrow().keys().map(|name| format!("/dev/{name}")).collect();
         let there = if names.is_empty() { String::from("no disk") } else { names.join(", ") };
-        anyhow!(
-            "disk {}: there is no `{}`; this machine has {there} (cargo xtask run --disk IMG adds one)",
-            disk.vdev,
-            disk.target
-        )
+        anyhow!("there is no `{target}`; this machine has {there} (cargo xtask run --disk IMG adds one)")
     }
+}
+
+/// A disk's name without its folder.
+fn short(target: &str) -> &str {
+    target.strip_prefix("/dev/").unwrap_or(target)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::string::ToString;
 
     #[test]
     fn a_writer_excludes_everybody_else() {
@@ -308,13 +337,13 @@ mod tests {
         let archive = Archive::new(&[]);
         let open = |text: &str| disks.open(&archive, &Disk::parse(text).unwrap());
         let first = open("/dev/vda,raw,xvda,w").unwrap();
-        assert!(open("vda,raw,xvda,r").unwrap_err().to_string().contains("another guest"));
+        assert!(format!("{:#}", open("vda,raw,xvda,r").unwrap_err()).contains("another guest"));
         drop(first);
         let readers = (open("vda,raw,xvda,r").unwrap(), open("vda,raw,xvdb,r").unwrap());
         assert!(open("vda,raw,xvda,w").is_err());
         drop(readers);
         assert!(open("vda,raw,xvda,w").is_ok());
-        let missing = open("vdb,raw,xvda").unwrap_err().to_string();
+        let missing = format!("{:#}", open("vdb,raw,xvda").unwrap_err());
         assert!(missing.contains("no `vdb`") && missing.contains("/dev/vda"), "{missing}");
     }
 }

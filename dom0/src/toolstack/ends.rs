@@ -34,12 +34,17 @@ pub async fn watch(system: Rc<System>) {
             Some(port) => port.wait().await,
             None => time::sleep(time::SECOND).await,
         }
-        for guest in system.guests.alive() {
-            if guest.stage() == Stage::Running
-                && let Some(end) = end_of(guest.domain.get())
-            {
-                handle_end(&system, &guest, end).await;
-            }
+        look(&system).await;
+    }
+}
+
+/// Looks whether guests have ended, and does what follows.
+pub(super) async fn look(system: &Rc<System>) {
+    for guest in system.guests.alive() {
+        if guest.stage() == Stage::Running
+            && let Some(end) = end_of(guest.domain.get())
+        {
+            handle_end(system, &guest, end).await;
         }
     }
 }
@@ -129,5 +134,11 @@ async fn start_again(system: &Rc<System>, guest: &Rc<Guest>) -> Result<()> {
 /// Ends a guest at once; who comes second waits for who came first.
 pub async fn destroy(system: &Rc<System>, guest: &Rc<Guest>) {
     let duty = guest.destroy();
+    carry_out(system, guest, duty).await;
+}
+
+/// Takes a guest apart that was saved.
+pub(super) async fn end_saved(system: &Rc<System>, guest: &Rc<Guest>, end: End) {
+    let duty = guest.was_saved(end);
     carry_out(system, guest, duty).await;
 }

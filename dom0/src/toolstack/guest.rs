@@ -104,6 +104,27 @@ impl Guest {
         duty
     }
 
+    /// See [`Stage::saving`]; returns whether it is now.
+    pub(super) fn begins_to_be_saved(&self) -> bool {
+        let next = self.stage.get().saving();
+        next.is_some_and(|stage| {
+            self.enter(stage);
+            true
+        })
+    }
+
+    /// See [`Stage::not_saved`].
+    pub(super) fn is_no_longer_saved(&self) {
+        self.enter(self.stage.get().not_saved());
+    }
+
+    /// See [`Stage::saved`].
+    pub(super) fn was_saved(&self, end: End) -> Duty {
+        let (stage, duty) = self.stage.get().saved(end);
+        self.enter(stage);
+        duty
+    }
+
     /// See [`Stage::restarted`].
     pub(super) fn runs_again(&self) {
         self.enter(self.stage.get().restarted());

@@ -8,7 +8,7 @@ use oxen_abi::errno::Errno;
 use oxen_domu_lib::{control, println, time};
 use oxen_image::{Kernel, Refusal, payload};
 
-use super::build::{self, Plan};
+use super::build::{self, Plan, shell::Shell};
 use super::guest::Guest;
 use super::system::System;
 use super::{nodes, room, share};
@@ -20,7 +20,7 @@ use crate::bridge::Mac;
 use crate::config::{GuestConfig, cpus::CpuSet, disk::Disk, vif::Interface};
 use crate::device::OpenDisk;
 use crate::errno::Named;
-use crate::purse::Purse;
+use crate::purse::{Admission, Purse};
 
 /// A file of the archive, by its own name or as one of the sample guests.
 fn file(system: &System, name: &str) -> Result<&'static [u8]> {
@@ -36,7 +36,15 @@ fn file(system: &System, name: &str) -> Result<&'static [u8]> {
 /// # Errors
 /// There is a guest of this name; a file or a disk is not there or makes no sense; the machine's memory or dom0's is
 /// too little.
-pub async fn create(system: &System, mut config: GuestConfig) -> Result<Rc<Guest>> {
+pub async fn create(system: &System, config: GuestConfig) -> Result<Rc<Guest>> {
+    let guest = named(system, config)?;
+    start(system, &guest).await?;
+    system.guests.add(guest.clone());
+    Ok(guest)
+}
+
+/// A guest that has all its names, and no domain.
+fn named(system: &System, mut config: GuestConfig) -> Result<Rc<Guest>> {
     if system.guests.find(&config.name).is_some() {
         let name = &config.name;
         bail!("a guest named `{name}` exists; `xl destroy {name}` ends it, or choose another name");
@@ -44,10 +52,48 @@ pub async fn create(system: &System, mut config: GuestConfig) -> Result<Rc<Guest
     let uuid = config.uuid.unwrap_or_else(|| random().to_be_bytes());
     // Chosen once, so that a guest that starts again has its addresses again.
     config.vifs.iter_mut().for_each(|vif| vif.mac = Some(vif.mac.unwrap_or_else(random_mac)));
-    let guest = Rc::new(Guest::new(config, uuid));
-    start(system, &guest).await?;
+    Ok(Rc::new(Guest::new(config, uuid)))
+}
+
+/// Has `fill` make a guest's domain, and connects it to store and backends; it is paused.
+///
+/// # Errors
+/// As [`create`], and what `fill` says.
+pub(super) async fn restore(
+    system: &System,
+    config: GuestConfig,
+    fill: impl AsyncFnOnce(&Shell) -> Result<build::Built>,
+) -> Result<Rc<Guest>> {
+    let guest = named(system, config)?;
+    let purses = system.store.purses();
+    let network = system.bridge.memory(guest.config.vifs.len());
+    let admission = room::admit(purses, network)?;
+    let disks = guest.config.disks.iter();
+    let devices = disks.map(|disk| open_disk(system, disk, network)).collect::<Result<Vec<_>, _>>()?;
+    let built = fill(&shell_of(&guest)).await?;
+    adopt(system, &guest, &built, devices, admission).await?;
     system.guests.add(guest.clone());
     Ok(guest)
+}
+
+/// Takes a domain that was built or filled as the guest's, and connects it.
+async fn adopt(
+    system: &System,
+    guest: &Guest,
+    built: &build::Built,
+    devices: Vec<OpenDisk>,
+    admission: Admission,
+) -> Result<()> {
+    guest.domain.set(built.domain);
+    let purse = system.store.purses().open_again(built.domain.0, &guest.log);
+    drop(admission);
+    guest.built.set(built.used);
+    guest.started.set(time::now());
+    let connected = connect(system, guest, built, &purse, devices);
+    if connected.is_err() {
+        dissolve(system, guest).await;
+    }
+    connected
 }
 
 /// Why a file is refused, with what helps where that is dom0's to say.
@@ -79,27 +125,26 @@ pub(super) async fn start(system: &System, guest: &Guest) -> Result<()> {
         ramdisk_file.starts_with(&[0x1f, 0x8b]).then(|| payload::gunzip(ramdisk_file, room())).transpose();
     let unpacked_ramdisk = unpacked_ramdisk.map_err(|why| refused(&why)).context("ramdisk")?;
     let plan = Plan {
-        uuid: guest.uuid,
+        shell: shell_of(guest),
         image: &image,
         ramdisk: unpacked_ramdisk.as_deref().unwrap_or(ramdisk_file),
         cmdline: &config.cmdline,
+    };
+    let built = build::build(&plan, &mut kernel).await?;
+    adopt(system, guest, &built, devices, admission).await
+}
+
+/// The domain that a guest's configuration asks for.
+fn shell_of(guest: &Guest) -> Shell {
+    let config = &guest.config;
+    Shell {
+        uuid: guest.uuid,
         pages: config.memory << 8,
         maximum: config.maxmem << 10,
         vcpus: config.maxvcpus,
         max_grant_version: config.max_grant_version,
         tsc_mode: config.tsc_mode,
-    };
-    let built = build::build(&plan, &mut kernel).await?;
-    guest.domain.set(built.domain);
-    let purse = purses.open_again(built.domain.0, &guest.log);
-    drop(admission);
-    guest.built.set(built.used);
-    guest.started.set(time::now());
-    let connected = connect(system, guest, &built, &purse, devices);
-    if connected.is_err() {
-        dissolve(system, guest).await;
     }
-    connected
 }
 
 fn connect(system: &System, guest: &Guest, built: &build::Built, purse: &Purse, devices: Vec<OpenDisk>) -> Result<()> {

@@ -8,6 +8,7 @@ pub mod lifecycle;
 pub mod line;
 pub mod nodes;
 pub mod room;
+pub mod save;
 pub mod share;
 pub mod shell;
 pub mod stage;

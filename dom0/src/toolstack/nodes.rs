@@ -3,7 +3,7 @@
 use alloc::{format, string::String};
 
 use super::build::Built;
-use crate::config::GuestConfig;
+use crate::config::{GuestConfig, uuid_text};
 use crate::store::{
     DomId,
     access::{Permissions, Right},
@@ -25,13 +25,6 @@ const GUESTS_OWN: [&str; 11] = [
     "attr",
     "error",
 ];
-
-/// A UUID as text.
-pub fn uuid_text(uuid: &[u8; 16]) -> String {
-    let number = u128::from_be_bytes(*uuid);
-    let part = |shift: u32, digits: u32| (number >> shift) & ((1 << (4 * digits)) - 1);
-    format!("{:08x}-{:04x}-{:04x}-{:04x}-{:012x}", part(96, 8), part(80, 4), part(64, 4), part(48, 4), part(0, 12))
-}
 
 /// Writes a new guest's nodes.
 ///
@@ -153,12 +146,6 @@ pub fn publish_dom0(store: &StoreHandle) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn uuids_are_written_in_groups() {
-        let uuid = 0x0fcc_c158_e4f0_11f1_a0a2_3ed8_3e07_cf68_u128.to_be_bytes();
-        assert_eq!(uuid_text(&uuid), "0fccc158-e4f0-11f1-a0a2-3ed83e07cf68");
-    }
 
     #[test]
     fn a_guest_sees_its_own_nodes_and_keeps_what_it_may_write() {

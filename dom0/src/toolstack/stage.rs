@@ -39,6 +39,8 @@ pub enum Stage {
     /// It has a domain, which has not ended as far as dom0 has noticed.
     #[default]
     Running,
+    /// It is being saved: its end is not looked for, as it suspends itself.
+    Saving,
     /// It has ended like this and is between two of its domains.
     Restarting(End),
     /// It was between two of its domains when it was destroyed: it does not start again after all.
@@ -83,12 +85,39 @@ impl Stage {
     #[must_use]
     pub const fn destroyed(self) -> (Self, Duty) {
         match self {
-            Self::Running => (Self::Leaving(End::Destroyed), Duty::TakeApart),
+            Self::Running | Self::Saving => (Self::Leaving(End::Destroyed), Duty::TakeApart),
             // One that ended by itself keeps its own reason.
             Self::Preserved(end) => (Self::Leaving(end), Duty::TakeApart),
             Self::Restarting(end) | Self::CalledOff(end) => (Self::CalledOff(end), Duty::Wait),
             Self::Leaving(_) => (self, Duty::Wait),
             Self::Ended(_) => (self, Duty::Nothing),
+        }
+    }
+
+    /// Somebody begins to save the guest; only one that runs can be.
+    #[must_use]
+    pub const fn saving(self) -> Option<Self> {
+        match self {
+            Self::Running => Some(Self::Saving),
+            _ => None,
+        }
+    }
+
+    /// The guest is no longer being saved, and stays.
+    #[must_use]
+    pub const fn not_saved(self) -> Self {
+        match self {
+            Self::Saving => Self::Running,
+            stage => stage,
+        }
+    }
+
+    /// The guest was saved, and is not needed any more, unless somebody else has destroyed it.
+    #[must_use]
+    pub const fn saved(self, end: End) -> (Self, Duty) {
+        match self {
+            Self::Saving => (Self::Leaving(end), Duty::TakeApart),
+            stage => stage.destroyed(),
         }
     }
 
@@ -105,7 +134,7 @@ impl Stage {
     #[must_use]
     pub const fn gone(self) -> Self {
         match self {
-            Self::Running => Self::Ended(End::Destroyed),
+            Self::Running | Self::Saving => Self::Ended(End::Destroyed),
             Self::Restarting(end)
             | Self::CalledOff(end)
             | Self::Preserved(end)
@@ -118,7 +147,7 @@ impl Stage {
     pub const fn end(self) -> Option<End> {
         match self {
             Self::Preserved(end) | Self::Ended(end) => Some(end),
-            Self::Running | Self::Restarting(_) | Self::CalledOff(_) | Self::Leaving(_) => None,
+            Self::Running | Self::Saving | Self::Restarting(_) | Self::CalledOff(_) | Self::Leaving(_) => None,
         }
     }
 }
@@ -183,10 +212,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn who_is_saved_ends_or_stays_and_can_be_destroyed_meanwhile() {
+        const SUSPEND: End = End::Shutdown(SHUTDOWN_SUSPEND);
+        let saving = Stage::Running.saving().unwrap();
+        assert_eq!(saving.saving(), None, "twice");
+        assert_eq!(saving.end_noticed(SUSPEND, Action::Destroy), (saving, Duty::Nothing), "it suspends itself");
+        assert_eq!(saving.not_saved(), Stage::Running);
+        assert_eq!(saving.saved(SUSPEND), (Stage::Leaving(SUSPEND), Duty::TakeApart));
+        let (destroyed, duty) = saving.destroyed();
+        assert_eq!((destroyed, duty), (Stage::Leaving(End::Destroyed), Duty::TakeApart));
+        assert_eq!(destroyed.saved(SUSPEND), (destroyed, Duty::Wait));
+        assert_eq!(destroyed.not_saved(), destroyed);
+    }
+
     proptest! {
         /// Whatever happens in whatever order: one at a time takes a domain apart, and what has ended stays ended.
         #[test]
-        fn a_domain_is_never_taken_apart_twice(events in proptest::collection::vec(0..6_u8, 0..30)) {
+        fn a_domain_is_never_taken_apart_twice(events in proptest::collection::vec(0..9_u8, 0..30)) {
             let (mut stage, mut at_work) = (Stage::Running, false);
             for event in events {
                 let (next, duty) = match event {
@@ -197,6 +240,9 @@ mod tests {
                     // Only the task at work says that a guest runs again or is gone.
                     4 if at_work => (stage.restarted(), Duty::Nothing),
                     5 if at_work => (stage.gone(), Duty::Nothing),
+                    6 => (stage.saving().unwrap_or(stage), Duty::Nothing),
+                    7 => (stage.not_saved(), Duty::Nothing),
+                    8 => stage.saved(REBOOT),
                     _ => continue,
                 };
                 prop_assert!(!matches!(stage, Stage::Ended(_)) || next == stage);

@@ -26,8 +26,14 @@ use super::hypercall::{call1, call2, call3};
 use super::memory::{tables, view};
 use crate::pages::Mfn;
 
+mod saving;
 mod vcpus;
 
+pub use saving::{
+    CpuPolicy, claimed_page, cpu_policy, extended_context, extended_state, page_types, pin_tables, resume_domain,
+    set_cpu_policy, set_extended_context, set_extended_state, set_tsc_info, set_vcpu_registers, tsc_info,
+    vcpu_registers,
+};
 pub use vcpus::{send_trigger, set_vcpu_affinity, set_vcpu_context, vcpu_affinity, vcpu_context, vcpu_info};
 
 /// Issues a command that reads and fills no memory but its structure and buffers that the caller keeps alive.

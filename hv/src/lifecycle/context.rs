@@ -164,7 +164,10 @@ fn fill(state: &mut VcpuState, context: &VcpuGuestContext) {
     state.in_kernel = flags_of(context).contains(ContextFlags::IN_KERNEL);
     // Linux sets it for its other vcpus here, and for the first by `physdev_op`.
     state.iopl = flags::iopl_of(context.user_regs.rflags);
+    // A context does not tell of XCR0: it stays.
+    let xcr0 = state.extended.xcr0();
     state.extended = extended_state(context);
+    state.extended.set_xcr0(xcr0);
     for (handler, info) in state.traps.0.iter_mut().zip(&context.trap_ctxt) {
         *handler = TrapHandler { address: info.address, cs: info.cs | RING_3, flags: info.flags & 7 };
     }

@@ -1,4 +1,5 @@
-//! Domains saved and restored by Debian's own `xl` in a Linux dom0, from real Xen to Oxen and back; and moved live.
+//! Domains saved and restored, and moved live: by Debian's own `xl` in a Linux dom0 and by our dom0's, from real Xen to Oxen
+//! and back.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use oxen_tools::linux::{self, Ramdisk};
 use oxen_tools::session::Exit;
 use oxen_tools::{debian, linux_dom0, xen};
 
+use super::linux as guests;
 use crate::lab::{Lab, Report, Verdict};
 
 /// How long a machine may take. It is met only by what hangs.
@@ -21,6 +23,23 @@ const WORK: &str = "dd if=/dev/urandom of=/tmp/a bs=64k count=32 2>/dev/null; su
     while cp /tmp/a /tmp/b && mv /tmp/b /tmp/a; do i=$((i + 1))\n\
     [ \"$(md5sum </tmp/a)\" = \"$sum\" ] && is=whole || is=damaged\n\
     echo \"step $i is $is at $(cut -d' ' -f1 /proc/uptime)\"; usleep 200000; done";
+
+/// The same with its disk, on which a second process writes all the time.
+const DISK_WORK: &str = "dd if=/dev/urandom of=/tmp/a bs=64k count=32 2>/dev/null; sum=$(md5sum </tmp/a); i=0\n\
+    (while dd if=/tmp/a of=/dev/xvda bs=64k seek=32 conv=fsync 2>/dev/null; do :; done) &\n\
+    while dd if=/tmp/a of=/dev/xvda bs=64k conv=fsync 2>/dev/null; do i=$((i + 1)); echo 3 >/proc/sys/vm/drop_caches\n\
+    [ \"$(dd if=/dev/xvda bs=64k count=32 2>/dev/null | md5sum)\" = \"$sum\" ] && is=whole || is=damaged\n\
+    echo \"step $i is $is at $(cut -d' ' -f1 /proc/uptime)\"; usleep 200000; done";
+
+/// What that guest has.
+const WITH_DISK: &str = "memory = 128\nvcpus = 2\ndisk = [\"phy:vdb,xvda,w\"]";
+
+/// A disk on which a guest can be saved.
+fn empty_disk(lab: &Lab<'_>) -> Result<PathBuf> {
+    let disk = lab.folder.join("saved.img");
+    std::fs::File::create(&disk)?.set_len(DISK)?;
+    Ok(disk)
+}
 
 /// Saves the guest on a disk's blocks, whatever it is called.
 const SAVE: &str = "xl save saved /tmp/saved && dd if=/tmp/saved of=/dev/vdb bs=1M conv=fsync 2>/dev/null";
@@ -57,30 +76,40 @@ impl Machines {
     }
 }
 
-/// What the guest says of its steps: it has all its memory at each, none is lost and none is done twice, and its time goes
-/// on. Returns the last one.
+/// What the guest says of its steps: it has all its memory at each, none is lost and none is done twice, and its time
+/// goes on. Returns the last one.
 fn steps_after(report: &Report, mut last: (u32, f64)) -> Result<(u32, f64)> {
     for line in report.transcript().lines().filter_map(|line| line.strip_prefix("(saved) step ")) {
-        let (step, rest) = line.split_once(" is whole at ").with_context(|| format!("step {line}"))?;
-        let (step, time): (u32, f64) = (step.parse()?, rest.trim().parse()?);
+        let (step, rest) = line.split_once(" is whole").with_context(|| format!("step {line}"))?;
+        // The last line may be cut where somebody saw what he waited for.
+        let time = rest.strip_prefix(" at ").map_or(Ok(last.1), |time| time.trim().parse())?;
+        let step: u32 = step.parse()?;
         ensure!(step == last.0 + 1 && time >= last.1, "step {step} at {time} s comes after {} at {} s", last.0, last.1);
         last = (step, time);
     }
     Ok(last)
 }
 
-/// A stock Debian is saved on Xen, restored on Oxen, saved there, restored there and on Xen: all by Debian's `xl`.
+/// The first step that the guest says.
+fn first_step(report: &Report) -> Result<u32> {
+    let line =
+        report.transcript().lines().find_map(|line| line.strip_prefix("(saved) step ")).context("it is silent")?;
+    Ok(line.split(' ').next().unwrap_or_default().parse()?)
+}
+
+/// A stock Debian is saved on Xen, restored on Oxen, saved there and restored there, by Debian's `xl`; then by our own
+/// dom0's, and at last restored on Xen again.
 pub(super) fn a_debian_goes_from_xen_to_oxen_and_back(lab: &Lab<'_>) -> Result<Verdict> {
     let machines = match Machines::find(lab) {
         Ok(machines) => machines,
         Err(error) => return Ok(Verdict::Skipped(format!("no Xen or Linux of Debian's: {error:#}"))),
     };
-    let disks = ["none", "from-xen", "from-oxen"].map(|name| lab.folder.join(format!("{name}.img")));
+    let disks = ["none", "from-xen", "from-oxen", "from-dom0"].map(|name| lab.folder.join(format!("{name}.img")));
     for disk in &disks {
         std::fs::create_dir_all(&lab.folder)?;
         std::fs::File::create(disk)?.set_len(DISK)?;
     }
-    let [none, from_xen, from_oxen] = &disks;
+    let [none, from_xen, from_oxen, from_dom0] = &disks;
     let script = format!("create saved.cfg; until_said saved 'step 4 ' 300; {SAVE}; show saved");
     let on_xen = machines.boot(lab, "xen-first", &script, [none, from_xen])?;
     let saved = steps_after(&on_xen, (0, 0.0))?;
@@ -96,13 +125,151 @@ pub(super) fn a_debian_goes_from_xen_to_oxen_and_back(lab: &Lab<'_>) -> Result<V
     let restored = steps_after(&on_oxen, saved)?;
     ensure!(restored.0 >= second, "the guest came to step {} on Oxen", restored.0);
 
-    let script = format!("xl restore /dev/vda; until_said saved 'step {second} ' 300; xl destroy saved; show saved");
-    let back = machines.boot(lab, "xen-again", &script, [from_oxen, none])?;
-    let first_there = back.transcript().lines().find_map(|line| line.strip_prefix("(saved) step ")).unwrap_or_default();
-    let step: u32 = first_there.split(' ').next().unwrap_or_default().parse().context("the guest is silent")?;
-    ensure!(step > first && step <= second, "it goes on at step {step} on Xen, saved after step {first}");
-    let at = (step - 1, saved.1);
-    ensure!(steps_after(&back, at)?.0 >= second, "the guest did not go on on Xen");
+    // What it was saved with on Oxen is the step before those that it did once more there.
+    let third = first + 4;
+    let script =
+        format!("xl restore vda; xl expect saved 'step {third} is whole' 300; xl save saved vdb; xl list; poweroff");
+    let mut machine = lab.machine(&script)?;
+    machine.disks = vec![from_oxen.clone(), from_dom0.clone()];
+    let by_dom0 = lab.boot_within(&machine, LIMIT)?.succeeded()?.says_in_order(&["restored: `saved`", "saved: "])?;
+    let begun = first_step(&by_dom0)?;
+    ensure!(begun > first && begun <= third, "it goes on at step {begun} in dom0's hands, saved after step {first}");
+    let moved = steps_after(&by_dom0, (begun - 1, saved.1))?;
+
+    let fourth = moved.0 + 4;
+    let script = format!("xl restore /dev/vda; until_said saved 'step {fourth} ' 300; xl destroy saved; show saved");
+    let back = machines.boot(lab, "xen-again", &script, [from_dom0, none])?;
+    ensure!(steps_after(&back, moved)?.0 >= fourth, "the guest did not go on on Xen");
+    Ok(Verdict::Passed)
+}
+
+/// dom0's own toolstack saves a stock Debian that works on its disk, and restores it: ended, and gone on with.
+pub(super) fn the_toolstack_saves_and_restores_a_debian(lab: &Lab<'_>) -> Result<Verdict> {
+    let script = "xl create linux.cfg; xl expect linux 'step 4 is whole' 300\n\
+                  xl save linux vda; xl list\n\
+                  xl restore vda; xl expect linux 'step 8 is whole' 300\n\
+                  xl save -c linux /dev/vda; xl expect linux 'step 12 is whole' 300; xl destroy linux\n\
+                  xl restore -p vda; xl list; xl unpause linux; xl expect linux 'step 14 is whole' 300\n\
+                  xl destroy linux; xl list; poweroff";
+    let ramdisk = Ramdisk::new(lab.workspace, "saved").disks().script(DISK_WORK);
+    let mut machine = match guests::guest(lab, debian::kernel, &ramdisk, WITH_DISK, &[], script) {
+        Ok(machine) => machine,
+        Err(verdict) => return Ok(verdict),
+    };
+    machine.disks = vec![empty_disk(lab)?, lab.file("disk.img", &vec![0; 8 << 20])?];
+    let report = lab.boot_within(&machine, LIMIT)?.succeeded()?;
+    let report = report.says_in_order(&["saved: ", "restored: `linux`", "saved: ", "restored: `linux`"])?;
+    // The second restored guest goes on where the checkpoint was, as the guest did that went on behind it.
+    let steps: Vec<u32> = steps_of(&report, "linux")?;
+    let runs: Vec<(u32, u32)> =
+        steps.chunk_by(|step, next| step + 1 == *next).filter_map(|run| Some((*run.first()?, *run.last()?))).collect();
+    ensure!(matches!(runs[..], [(1, 12..), (9, 14..)]), "the steps are {steps:?}");
+    Ok(Verdict::Passed)
+}
+
+/// The numbers of the steps that a guest says, all of which are whole.
+fn steps_of(report: &Report, guest: &str) -> Result<Vec<u32>> {
+    let before = format!("({guest}) step ");
+    let lines = report.transcript().lines().filter_map(|line| line.strip_prefix(before.as_str()));
+    lines
+        .map(|line| {
+            let (step, _) = line.split_once(" is whole").with_context(|| format!("step {line}"))?;
+            Ok(step.parse()?)
+        })
+        .collect()
+}
+
+/// The same Debian is saved and restored again and again: no step is lost, and no memory.
+pub(super) fn rounds(lab: &Lab<'_>, count: usize) -> Result<Verdict> {
+    let mut script = String::from("xl create linux.cfg; xl expect linux 'step 2 is whole' 300\n");
+    for round in 1..=count {
+        script += "xl save linux vda; xl restore vda; xl expect linux 'is whole' 300\n";
+        // The first rounds fill what is kept for the next guest.
+        if round == count / 4 || round == count {
+            script += "xl info\n";
+        }
+    }
+    script += "poweroff\n";
+    let ramdisk = Ramdisk::new(lab.workspace, "saved").disks().script(DISK_WORK);
+    let mut machine = match guests::guest(lab, debian::kernel, &ramdisk, WITH_DISK, &[], &script) {
+        Ok(machine) => machine,
+        Err(verdict) => return Ok(verdict),
+    };
+    machine.disks = vec![empty_disk(lab)?, lab.file("disk.img", &vec![0; 8 << 20])?];
+    let report = lab.boot_within(&machine, super::soak::LIMIT)?.succeeded()?;
+    let restored = report.lines_with("restored: `linux`").len();
+    ensure!(restored == count, "restored {restored} times of {count}");
+    let steps = steps_of(&report, "linux")?;
+    ensure!(steps.iter().zip(1..).all(|(step, expected)| *step == expected), "the steps are {steps:?}");
+    for what in ["free_memory", "dom0_free_memory"] {
+        let told: Vec<&str> = report.lines_with(what).into_iter().filter(|line| line.starts_with(what)).collect();
+        ensure!(told.len() == 2 && told.first() == told.last(), "memory is lost: {told:?}");
+    }
+    Ok(Verdict::Passed)
+}
+
+/// Streams that are damaged at random, most of them where their records are not pages: each is refused with a reason or
+/// is another guest's, whose domain can be destroyed; no memory is lost, and the undamaged one comes back.
+pub(super) fn damaged_streams(lab: &Lab<'_>, count: u8) -> Result<Verdict> {
+    let script = "xl create linux.cfg; xl expect linux 'step 2 is whole' 300; xl save linux vda; poweroff";
+    let ramdisk = Ramdisk::new(lab.workspace, "saved").script(WORK);
+    let mut machine = match guests::guest(lab, debian::kernel, &ramdisk, "memory = 96\nvcpus = 2", &[], script) {
+        Ok(machine) => machine,
+        Err(verdict) => return Ok(verdict),
+    };
+    let good = empty_disk(lab)?;
+    machine.disks = vec![good.clone()];
+    lab.boot_within(&machine, LIMIT)?.succeeded()?;
+    let stream = std::fs::read(&good)?;
+    let end = stream.iter().rposition(|byte| *byte != 0).context("nothing was saved")?;
+    let mut disks = vec![good];
+    let mut script = String::from("xl info\n");
+    for number in 0..count {
+        let mut damaged = stream.clone();
+        for word in oxen_tools::disk::noise(number.into(), 4 * 8).chunks_exact(8) {
+            let [a, b, c, d, bytes @ ..] = *<&[u8; 8]>::try_from(word)?;
+            let place = u32::from_le_bytes([a, b, c, d]) as usize;
+            let at = match number % 3 {
+                0 => place % 4096,
+                1 => end - place % (16 << 10),
+                _ => place % end,
+            };
+            damaged.iter_mut().skip(at).zip(bytes).for_each(|(to, from)| *to = from);
+        }
+        disks.push(lab.file(&format!("damaged-{number}.img"), &damaged)?);
+        script += &format!("xl restore -p vd{}; xl destroy linux\n", char::from(b'b' + number));
+    }
+    script += "xl info; xl restore vda; xl expect linux 'step 4 is whole' 300; xl list; poweroff\n";
+    let mut machine = lab.machine(&script)?;
+    machine.disks = disks;
+    let report = lab.boot_within(&machine, LIMIT)?.ended(Exit::Failure)?.lacks("panicked")?;
+    let report = report.says("restored: `linux`")?.says("step 4 is whole")?;
+    let free: Vec<&str> =
+        report.lines_with("free_memory").into_iter().filter(|line| line.starts_with("free_memory")).collect();
+    ensure!(free.len() == 2 && free.first() == free.last(), "memory is lost: {free:?}");
+    let answers = ["restored: `linux`", "error: `vd", "error: the guest on", "error: the configuration on"];
+    let answered: usize = answers.iter().map(|answer| report.lines_with(answer).len()).sum();
+    ensure!(answered == usize::from(count) + 1, "{answered} answers for {count} damaged streams and one that is not");
+    Ok(Verdict::Passed)
+}
+
+/// dom0's own toolstack makes two guests of a running Debian: all three go on from the same step.
+pub(super) fn the_toolstack_clones_a_debian(lab: &Lab<'_>) -> Result<Verdict> {
+    let script = "xl create linux.cfg; xl expect linux 'step 4 is whole' 300\n\
+                  xl clone linux 2; xl list; xl expect linux-1 'step 7 is whole' 300\n\
+                  xl expect linux-2 'step 7 is whole' 300; xl expect linux 'step 7 is whole' 300; poweroff";
+    let ramdisk = Ramdisk::new(lab.workspace, "saved").script(WORK);
+    let machine = match guests::guest(lab, debian::kernel, &ramdisk, "memory = 96\nvcpus = 2", &[], script) {
+        Ok(machine) => machine,
+        Err(verdict) => return Ok(verdict),
+    };
+    let report = lab.boot_within(&machine, LIMIT)?.succeeded()?;
+    let report = report.says_in_order(&["cloned: `linux-1` as domain 2", "cloned: `linux-2` as domain 3"])?;
+    for (name, from) in [("linux", 1), ("linux-1", 5), ("linux-2", 5)] {
+        let steps = steps_of(&report, name)?;
+        let is_one_run = steps.iter().zip(from..).all(|(step, expected)| *step == expected);
+        ensure!(is_one_run && steps.last() >= Some(&7), "the steps of `{name}` are {steps:?}");
+    }
     Ok(Verdict::Passed)
 }
 

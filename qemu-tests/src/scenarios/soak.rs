@@ -9,7 +9,7 @@ use oxen_tools::linux::Ramdisk;
 use oxen_tools::qemu::Machine;
 
 use super::linux::{content, guest};
-use super::{backends, crowd, network, power, restart, rootfs};
+use super::{backends, crowd, network, power, restart, rootfs, saving};
 use crate::lab::{Lab, Verdict};
 
 /// What a guest says when its first process runs.
@@ -43,6 +43,14 @@ pub(super) fn boots(lab: &Lab<'_>, count: u32) -> Result<Verdict> {
 
 pub(super) fn a_hundred_boots_of_debians_kernel_lose_nothing(lab: &Lab<'_>) -> Result<Verdict> {
     boots(lab, 100)
+}
+
+pub(super) fn a_debian_at_work_is_saved_and_restored_a_hundred_times(lab: &Lab<'_>) -> Result<Verdict> {
+    saving::rounds(lab, 100)
+}
+
+pub(super) fn damaged_streams_are_refused_and_leave_nothing(lab: &Lab<'_>) -> Result<Verdict> {
+    saving::damaged_streams(lab, 12)
 }
 
 /// Eight guests of 208 MiB beside dom0: each boots, and they work at the same time.

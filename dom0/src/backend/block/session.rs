@@ -27,7 +27,7 @@ use super::ledger::{Desk, Ledger, Number};
 use super::request::{self, Request, Segment, Work};
 use crate::backend::session::{Life, Session, SessionEnd};
 use crate::device::transfer::{Direction, SECTOR};
-use crate::device::{Failure, Gate, Medium, Piece};
+use crate::device::{Failure, Gate, Medium, Memory, Piece};
 use crate::errno::Named;
 use crate::mapped::Mapped;
 use crate::purse::{Charge, Exhausted, Purse, TURN};
@@ -320,8 +320,12 @@ impl BlockSession {
         };
         let references: Vec<u32> = segments.iter().map(|s| s.gref).collect();
         let mapping = Rc::new(Mapped::map(self.start.domain, &references, access, charge)?);
-        let piece =
-            |(page, s): (usize, &Segment)| Piece { mapping: mapping.clone(), page, offset: s.offset, bytes: s.bytes };
+        let piece = |(page, s): (usize, &Segment)| Piece {
+            memory: Memory::Granted(mapping.clone()),
+            page,
+            offset: s.offset,
+            bytes: s.bytes,
+        };
         Ok(segments.iter().enumerate().map(piece).collect())
     }
 
@@ -341,7 +345,7 @@ impl BlockSession {
                     page
                 }
             };
-            Ok(Piece { mapping, page: 0, offset: s.offset, bytes: s.bytes })
+            Ok(Piece { memory: Memory::Granted(mapping), page: 0, offset: s.offset, bytes: s.bytes })
         };
         segments.iter().map(piece).collect()
     }

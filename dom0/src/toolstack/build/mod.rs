@@ -1,16 +1,14 @@
 //! Building a guest: its memory laid out, filled from dom0, its first vcpu made ready.
 
 pub mod layout;
+pub mod shell;
 
-use alloc::{boxed::Box, format, vec, vec::Vec};
+use alloc::{boxed::Box, vec, vec::Vec};
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use oxen_abi::domctl::{ArchDomainconfig, DomctlCreatedomain};
+use anyhow::{Context, Result, anyhow, ensure};
 use oxen_abi::domid::DomId;
-use oxen_abi::errno::Errno;
-use oxen_abi::grant_table::{GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE, GrantFlags};
 use oxen_abi::guest_context::VcpuGuestContext;
 use oxen_abi::segments::{ContextFlags, FLAT_KERNEL_CS, FLAT_KERNEL_SS, XEN_LEGACY_MAX_VCPUS};
 use oxen_abi::shared_info::{SharedInfo, VcpuInfo};
@@ -22,37 +20,24 @@ use oxen_domu_lib::memory::{
 use oxen_domu_lib::{control, task};
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::errno::Named;
 use layout::PAGE;
 use oxen_abi::start_of_day::Layout;
-use oxen_abi::sysctl::XEN_SYSCTL_PHYSCAP_GNTTAB_V2;
 use oxen_image::{Image, Kernel};
+use shell::{Shell, asked};
 
 /// Pages that are mapped or asked for at a time.
 const BATCH: usize = 512;
-/// What a domain may have beyond its maximum: pages that the toolstack and Xen's own tools count as overhead, in KiB.
-const OVERHEAD: u64 = 1024;
 
 /// What a guest is built from.
 pub struct Plan<'a> {
-    /// Its number among others' files.
-    pub uuid: [u8; 16],
+    /// The domain that it is built in.
+    pub shell: Shell,
     /// What the kernel's file says.
     pub image: &'a Image,
     /// The ramdisk, unpacked; empty for none.
     pub ramdisk: &'a [u8],
     /// The kernel's command line.
     pub cmdline: &'a str,
-    /// Pages at the start.
-    pub pages: u64,
-    /// KiB that it may grow to.
-    pub maximum: u64,
-    /// Virtual processors.
-    pub vcpus: u32,
-    /// The greatest version that its grant table may have; the hypervisor's without.
-    pub max_grant_version: Option<u32>,
-    /// How it has its time stamp counter, a `TSC_MODE_*`; the hypervisor's choice without.
-    pub tsc_mode: Option<u32>,
 }
 
 /// A domain that is ready to run.
@@ -72,52 +57,22 @@ pub struct Built {
     pub used: u64,
 }
 
-/// Frames' worth of mappings of others' grants that a guest may hold, 256 each: enough for one that serves some others.
-/// The hypervisor's own limit, which is for dom0, would let each guest take 2 MiB of its memory.
-const MAX_MAPTRACK_FRAMES: i32 = 64;
-
 /// Makes the domain; whatever fails, nothing of it stays.
 ///
 /// # Errors
 /// The kernel cannot be laid out in the guest's memory, the machine lacks memory, the kernel's file is damaged, or the
 /// hypervisor refuses a step.
 pub async fn build(plan: &Plan<'_>, kernel: &mut Kernel<'_>) -> Result<Built> {
-    let layout = layout::lay_out(plan.image, plan.ramdisk.len() as u64, plan.pages)?;
+    let layout = layout::lay_out(plan.image, plan.ramdisk.len() as u64, plan.shell.pages)?;
     let (length, most) = (plan.cmdline.len(), MAX_GUEST_CMDLINE - 1);
     ensure!(length <= most, "the command line has {length} bytes; {most} fit");
-    let request = DomctlCreatedomain {
-        handle: plan.uuid,
-        max_vcpus: plan.vcpus,
-        max_evtchn_port: 1023,
-        max_grant_frames: -1,
-        max_maptrack_frames: MAX_MAPTRACK_FRAMES,
-        grant_opts: plan.max_grant_version.map_or_else(greatest_grant_version, Ok)?,
-        arch: ArchDomainconfig::new_zeroed(),
-        ..DomctlCreatedomain::new_zeroed()
-    };
-    let made = match control::create_domain(&request) {
-        // The hypervisor's command line may allow less; a negative number asks for what it allows.
-        Err(Errno::Inval) => control::create_domain(&DomctlCreatedomain { max_maptrack_frames: -1, ..request }),
-        made => made,
-    };
-    let domain = asked("create the domain", made)?;
+    let domain = plan.shell.make()?;
     let built = Builder { plan, layout, domain, frames: Vec::new() }.build(kernel).await;
     if built.is_err() {
         // The reason for the failure says more than a failure to clean up could.
         let _ = control::destroy_domain(domain);
     }
     built
-}
-
-/// The greatest version of grant tables that the hypervisor has.
-fn greatest_grant_version() -> Result<u32> {
-    let machine = asked("tell what it can", control::physical_info())?;
-    Ok(if machine.capabilities & XEN_SYSCTL_PHYSCAP_GNTTAB_V2 == 0 { 1 } else { 2 })
-}
-
-/// What the hypervisor refuses, in words.
-fn asked<T>(what: &str, answer: Result<T, Errno>) -> Result<T> {
-    answer.map_err(Named).with_context(|| format!("the hypervisor refuses to {what}"))
 }
 
 struct Builder<'a> {
@@ -131,18 +86,8 @@ struct Builder<'a> {
 impl Builder<'_> {
     async fn build(mut self, kernel: &mut Kernel<'_>) -> Result<Built> {
         let domain = self.domain;
-        asked("make its vcpus", control::set_max_vcpus(domain, self.plan.vcpus))?;
-        if let Some(mode) = self.plan.tsc_mode {
-            asked("choose its time stamp counter", control::set_tsc_mode(domain, mode))?;
-        }
-        let kib = self.plan.maximum + OVERHEAD;
-        asked("limit its memory", control::set_max_memory(domain, kib))?;
-        // The kernel learns how far it may grow; what it has now stands in start_info.
-        let bytes = (self.plan.maximum << 10).max(self.plan.pages * PAGE);
-        asked("tell it its memory", control::set_memory_map(domain, bytes))?;
-        let open = || asked("open its event channels", control::open_port(domain));
-        let (store_port, console_port) = (open()?, open()?);
-        self.populate().await?;
+        let (store_port, console_port) = self.plan.shell.equip(domain)?;
+        self.frames = self.plan.shell.populate(domain).await?;
         self.load_image(kernel).await?;
         let ramdisk = self.layout.initrd.as_ref().map_or(0, |pages| pages.start);
         self.load(ramdisk * PAGE, self.plan.ramdisk, self.plan.ramdisk.len()).await?;
@@ -153,7 +98,7 @@ impl Builder<'_> {
             let frame = self.frame_at(address);
             asked("fill its hypercall page", control::fill_hypercall_page(domain, frame))?;
         }
-        self.offer_rings()?;
+        shell::offer_rings(domain, self.frame_at(self.store()), self.frame_at(self.console()))?;
         let root = self.frame_at(self.layout.pt_base);
         asked("accept its page tables", control::pin_root(domain, root))?;
         asked("set up its vcpu", control::set_vcpu_context(domain, 0, &self.context(root)))?;
@@ -184,28 +129,6 @@ impl Builder<'_> {
 
     fn console(&self) -> u64 {
         self.layout.console.unwrap_or(0)
-    }
-
-    async fn populate(&mut self) -> Result<()> {
-        let free = control::physical_info().map_or(u64::MAX, |info| info.free_pages);
-        let mib = |pages: u64| pages >> 8;
-        let lacking = format!(
-            "the machine has {} MiB free, too few for {} MiB; end or shrink another guest (xl mem-set)",
-            mib(free),
-            mib(self.plan.pages)
-        );
-        if free < self.plan.pages {
-            bail!(lacking);
-        }
-        self.frames = (0..self.plan.pages).collect();
-        let domain = self.domain;
-        for chunk in self.frames.chunks_mut(BATCH) {
-            if control::populate_physmap(domain, chunk).is_err() {
-                bail!(lacking);
-            }
-            task::yield_now().await;
-        }
-        Ok(())
     }
 
     /// Puts each piece of the kernel's file where its segments want it, and zeros behind them.
@@ -275,7 +198,7 @@ impl Builder<'_> {
         let mut start = Box::new(StartInfo::new_zeroed());
         put_text(&mut start.magic, MAGIC_DOMU);
         put_text(&mut start.cmd_line, self.plan.cmdline.as_bytes());
-        start.nr_pages = self.plan.pages;
+        start.nr_pages = self.plan.shell.pages;
         start.shared_info = info.shared_info_frame * PAGE;
         start.store_mfn = self.frame_at(self.store()).0;
         start.store_evtchn = store_port;
@@ -304,22 +227,6 @@ impl Builder<'_> {
         let mask = offset_of!(SharedInfo, vcpu_info) + offset_of!(VcpuInfo, evtchn_upcall_mask);
         let slots = page.bytes().iter().skip(mask).step_by(size_of::<VcpuInfo>());
         slots.take(XEN_LEGACY_MAX_VCPUS).for_each(|slot| slot.store(1, Ordering::Relaxed));
-        Ok(())
-    }
-
-    /// Puts the grants for the two rings where frontends and other backends expect them.
-    fn offer_rings(&self) -> Result<()> {
-        let frame = asked("show its grant table", control::grant_table_frame(self.domain))?;
-        let table = self.map(&[frame])?;
-        let offers = [(GNTTAB_RESERVED_CONSOLE, self.console()), (GNTTAB_RESERVED_XENSTORE, self.store())];
-        for (reference, page) in offers {
-            // flags, domid (dom0), frame: one word of 64 bits.
-            let entry = u64::from(GrantFlags::PERMIT_ACCESS.bits()) | self.frame_at(page).0 << 32;
-            let index = usize::try_from(reference).unwrap_or(usize::MAX);
-            if let Some(word) = table.words64().get(index) {
-                word.store(entry, Ordering::Relaxed);
-            }
-        }
         Ok(())
     }
 

@@ -7,6 +7,7 @@ mod dirty;
 mod life;
 mod machine;
 mod memory;
+mod saving;
 mod show;
 mod top;
 mod vcpus;
@@ -68,6 +69,12 @@ verbs! {
     "shutdown" "[-w] NAME | -a" "ask guests to power off (-w waits, -a all)" life::shutdown;
     "reboot" "NAME" "ask a guest to start again; without NAME the machine does" life::reboot;
     "destroy" "NAME" "end a guest at once" life::destroy;
+    "save" "[-c] [-p] NAME DISK"
+        "save a guest on a disk of the machine, over what is there, and end it (-c it goes on, -p it stays paused)"
+        saving::save;
+    "clone" "[-p] NAME [COUNT]"
+        "make guests that are as this one is now, named NAME-1 and so on (-p they stay paused)" saving::clone;
+    "restore" "[-p] [-e] DISK" "restore a guest from a disk (-p it stays paused)" saving::restore;
     "wait" "NAME" "wait until a guest has ended, showing its console" consoles::wait;
     "expect" "NAME TEXT [SECONDS]"
         "show a guest's console until it has printed TEXT (within 120 s), for scripts" consoles::expect;
@@ -187,9 +194,7 @@ fn shortened(verb: &str, word: String) -> Vec<String> {
 }
 
 /// Commands of xl's that there is nothing for here: who types one is told so.
-const NOT_HERE: [&str; 34] = [
-    "save",
-    "restore",
+const NOT_HERE: [&str; 32] = [
     "migrate",
     "migrate-receive",
     "dump-core",

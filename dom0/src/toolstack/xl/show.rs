@@ -10,9 +10,9 @@ use oxen_domu_lib::{control, println, time};
 
 use super::{Call, Outcome, domain, usage};
 use crate::config::cpus::CpuSet;
+use crate::config::uuid_text;
 use crate::domain_info;
 use crate::errno::Named;
-use crate::toolstack::nodes;
 
 /// All domains.
 pub(super) fn domains() -> Result<Vec<DomctlGetdomaininfo>> {
@@ -56,14 +56,14 @@ pub(super) async fn list(mut call: Call) -> Outcome {
         let (id, vcpus) = (info.domain.0, info.nr_online_vcpus);
         let more = if verbose {
             let reason = domain_info::shutdown_code(info).map_or_else(|| "-".into(), |code| code.to_string());
-            format!("  {} {reason:>11}", nodes::uuid_text(&info.handle))
+            format!("  {} {reason:>11}", uuid_text(&info.handle))
         } else {
             String::new()
         };
         println!("{name:<40} {id:>5} {mib:>5} {vcpus:>5} {:>9} {time:>8}{more}", state(info));
         if long {
             let maximum = info.max_pages.checked_mul(4).map_or_else(|| "unlimited".into(), |kib| format!("{kib} KiB"));
-            println!("    uuid {}  at most {maximum}", nodes::uuid_text(&info.handle));
+            println!("    uuid {}  at most {maximum}", uuid_text(&info.handle));
         }
     }
     Ok(())
