@@ -1,5 +1,6 @@
 //! Machine checks that the hypervisor recorded (`arch-x86/xen-mca.h`).
 
+use crate::domctl::XenctlBitmap;
 use zerocopy::{Immutable, IntoBytes};
 
 /// The one version of [`Mca`] the hypervisor speaks.
@@ -18,7 +19,7 @@ abi_consts! {
     XEN_MC_MSRINJECT = 4,
     /// Raise a machine check, for tests.
     XEN_MC_MCEINJECT = 5,
-    /// Raise one on several processors, for tests.
+    /// Raise an interrupt of machine checks on several processors, for tests: [`McaInjectV2`].
     XEN_MC_INJECT_V2 = 6,
 }
 
@@ -28,6 +29,21 @@ abi_consts! {
     XEN_MC_NONURGENT = 1,
     XEN_MC_URGENT = 2,
     XEN_MC_ACK = 4,
+}
+
+abi_consts! {
+    /// IN: `flags` of [`McaInjectV2`]: what is raised, and where.
+    u32:
+    /// The bits that say what is raised.
+    XEN_MC_INJECT_TYPE_MASK = 7,
+    /// A machine check.
+    XEN_MC_INJECT_TYPE_MCE = 0,
+    /// The interrupt of a corrected one.
+    XEN_MC_INJECT_TYPE_CMCI = 1,
+    /// A machine check of one processor alone.
+    XEN_MC_INJECT_TYPE_LMCE = 2,
+    /// On every processor, whatever the bitmap says.
+    XEN_MC_INJECT_CPU_BROADCAST = 8,
 }
 /// OUT: `flags` of [`McaFetch`]: nothing was recorded.
 pub const XEN_MC_NODATA: u32 = 2;
@@ -70,6 +86,15 @@ abi_struct! {
     pub struct McaMceinject [4] {
         /// The processor.
         pub cpu: u32,
+    }
+    /// Have processors handle a machine check or another interrupt of the kind (`xen_mc_inject_v2`).
+    pub struct McaInjectV2 [24] {
+        /// `XEN_MC_INJECT_*`.
+        pub flags: u32,
+        /// Padding.
+        pub _pad0: u32,
+        /// The processors.
+        pub cpumap: XenctlBitmap,
     }
     /// Ask for the processors (`xen_mc_physcpuinfo`).
     pub struct McaPhyscpuinfo [16] {

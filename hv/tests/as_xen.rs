@@ -308,3 +308,18 @@ fn a_register_beyond_32_bits_is_told_apart_from_one_that_is_forbidden() {
         assert_eq!(told as u32, (error as u32).wrapping_neg());
     }
 }
+
+#[test]
+fn device_memory_is_named_in_a_list_of_updates_by_anybody_and_for_one_address_by_the_control_domain() {
+    support::on_cpu(0);
+    for is_privileged in [false, true] {
+        let mut guest = Guest::new(support::boot(256), u16::from(!is_privileged), is_privileged, 64);
+        let home = guest.build_home(16);
+        let own = Entry::to(home.data[0], Entry::PRESENT | Entry::USER).0;
+        let io = DomId::IO.0.into();
+        let error = if is_privileged { Errno::Busy } else { Errno::Perm };
+        assert_eq!(guest.call(Caller::update_va_mapping_otherdomain, [0x5000, own, 2, io]), Err(error));
+        guest.put(0, &[support::entry_address(home.tables[3], 300), own]);
+        assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, io]), Err(Errno::Busy));
+    }
+}

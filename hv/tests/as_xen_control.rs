@@ -4,8 +4,12 @@
 mod support;
 
 use oxen_abi::{
+    domctl::XenctlBitmap,
     errno::Errno,
-    machine_check::{Mca, McaMceinject, McaMsrinject, XEN_MC_MCEINJECT, XEN_MC_MSRINJECT},
+    machine_check::{
+        Mca, McaInjectV2, McaMceinject, McaMsrinject, XEN_MC_INJECT_CPU_BROADCAST, XEN_MC_INJECT_TYPE_CMCI,
+        XEN_MC_INJECT_TYPE_LMCE, XEN_MC_INJECT_TYPE_MCE, XEN_MC_INJECT_V2, XEN_MC_MCEINJECT, XEN_MC_MSRINJECT,
+    },
     mmu::{self, MMU_MACHPHYS_UPDATE},
 };
 use oxen_hv::{
@@ -64,6 +68,22 @@ fn machine_checks_without_an_error_are_injected_and_leave_nothing_behind() {
     }
     let one = McaMsrinject { count: 1, ..FromZeros::new_zeroed() };
     assert_eq!(ask(&mut dom0, XEN_MC_MSRINJECT, &one), Err(Errno::Inval), "no register is read otherwise");
+    dom0.hv.machine().write_guest(GuestAddr::new(0x800), &[0, 0, 0, 1 << 7, 0b11]).unwrap();
+    let broadcast = XEN_MC_INJECT_CPU_BROADCAST;
+    for (flags, bitmap, nr_bits, answer) in [
+        (broadcast, u64::MAX, 64, Ok(0)),
+        (broadcast, 0, 0, Ok(0)),
+        (broadcast | XEN_MC_INJECT_TYPE_CMCI, 0, 0, Err(Errno::Inval)),
+        (broadcast | XEN_MC_INJECT_TYPE_LMCE, 0, 0, Err(Errno::Inval)),
+        (XEN_MC_INJECT_TYPE_MCE, 0x804, 8, Ok(0)),
+        (XEN_MC_INJECT_TYPE_MCE, 0x800, 32, Err(Errno::Inval)),
+        (XEN_MC_INJECT_TYPE_MCE, 0x804, 0, Err(Errno::Inval)),
+        (XEN_MC_INJECT_TYPE_MCE, 1 << 62, 8, Err(Errno::Fault)),
+    ] {
+        let cpumap = XenctlBitmap { bitmap, nr_bits, _pad0: 0 };
+        let request = McaInjectV2 { flags, _pad0: 0, cpumap };
+        assert_eq!(ask(&mut dom0, XEN_MC_INJECT_V2, &request), answer, "{flags:#x} {cpumap:?}");
+    }
 }
 
 #[test]
@@ -190,4 +210,18 @@ fn the_last_frame_number_of_all_is_no_frame_and_the_others_are_not_the_guests() 
         let last = Entry::FRAME >> 12;
         assert_eq!([map(last), map(last - 1)], [Err(Errno::Inval), Err(Errno::Perm)], "{is_privileged}");
     }
+}
+
+#[test]
+fn of_a_table_of_descriptors_that_is_refused_those_before_the_bad_one_are_changed() {
+    const OPEN: u64 = 0x00af_9b00_0000_ffff;
+    const GATE: u64 = 0x0000_8e00_0000_0000;
+    let (mut guest, home) = guest(false);
+    let page = home.data[2];
+    guest.put(2 << 12, &[OPEN, GATE, OPEN]);
+    assert_eq!(guest.call(Caller::update_va_mapping, [2 << 12, 0, mmu::UVMF_INVLPG, 0]), Ok(0));
+    guest.put(0, &[page.raw()]);
+    assert_eq!(guest.call(Caller::set_gdt, [0, 512, 0, 0]), Err(Errno::Inval));
+    let words = [0, 1, 2].map(|at| support::table_word(guest.hv, page, at).load(Ordering::SeqCst));
+    assert_eq!(words, [OPEN | 3 << 45, GATE, OPEN]);
 }

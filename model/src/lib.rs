@@ -2,7 +2,7 @@
 //! atomics of which every interleaving is tried, and every value that a load may see.
 //!
 //! A crate that says `#[cfg(loom)] extern crate oxen_model as core;` is compiled against these without another change.
-//! Outside of [`check`] they are plain. Inside, each run begins with what they were before it; what is not atomic, the
+//! Outside of `check` they are plain. Inside, each run begins with what they were before it; what is not atomic, the
 //! model's end brings back.
 //!
 //! An operation that reads and writes is a barrier, as it is on the one processor that we run on (Intel SDM vol. 3A, 9.2.3.9:

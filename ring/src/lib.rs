@@ -46,7 +46,8 @@ mod front;
 mod sring;
 pub mod xenstore;
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 
 pub use back::{AttachError, BackRing, Position};

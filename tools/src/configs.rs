@@ -20,6 +20,9 @@ pub struct Config {
     pub memory: u32,
 }
 
+/// A file of dom0's ramdisk: its name there, its bytes.
+pub type File = (String, Vec<u8>);
+
 /// Memory in MiB of a guest whose configuration says nothing.
 const MEMORY: u32 = 128;
 
@@ -28,7 +31,7 @@ const MEMORY: u32 = 128;
 ///
 /// # Errors
 /// Fails when a file cannot be read, or two would have the same name.
-pub fn gather(configs: &[PathBuf], files: &[String]) -> Result<(Vec<Config>, Vec<(String, Vec<u8>)>)> {
+pub fn gather(configs: &[PathBuf], files: &[String]) -> Result<(Vec<Config>, Vec<File>)> {
     let mut found = Vec::new();
     for file in files {
         let (name, path) = named(file)?;
@@ -96,7 +99,7 @@ fn plain(name: &str) -> &str {
     plain
 }
 
-fn add(files: &mut Vec<(String, Vec<u8>)>, name: String, bytes: Vec<u8>) -> Result<()> {
+fn add(files: &mut Vec<File>, name: String, bytes: Vec<u8>) -> Result<()> {
     ensure!(!files.iter().any(|(known, _)| *known == name), "two files would be `{name}` in dom0's ramdisk");
     files.push((name, bytes));
     Ok(())

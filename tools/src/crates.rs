@@ -9,7 +9,7 @@ use crate::process::{cargo, run as perform, step};
 use crate::workspace::Workspace;
 
 /// They, in the order of their dependence.
-pub const PACKAGES: [&str; 3] = ["oxen-abi", "oxen-ring", "oxen-domu-lib"];
+pub const PACKAGES: [&str; 4] = ["oxen-abi", "oxen-model", "oxen-ring", "oxen-domu-lib"];
 
 /// Packs the crates and builds each from its package. They depend on each other and no registry has them: cargo packs
 /// them together, and builds the later ones against the packages of the earlier ones (`cargo package` since 1.90).

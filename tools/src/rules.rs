@@ -60,7 +60,15 @@ const CRATES: [Crate; 7] = [
     Crate {
         // `start` is the boot story in `main.rs`, to which the first instructions jump.
         layers: &[
-            &["start", "x86::port", "x86::msr", "x86::segments", "x86::symbols", "x86::memory::smap"],
+            &[
+                "start",
+                "x86::port",
+                "x86::msr",
+                "x86::segments",
+                "x86::symbols",
+                "x86::memory::smap",
+                "x86::device::patience",
+            ],
             &["x86::percpu", "x86::device::serial"],
             &["x86::cpu"],
             &["x86::memory::tables", "x86::device::power"],
@@ -76,6 +84,7 @@ const CRATES: [Crate; 7] = [
             &["x86::machine"],
             &["x86::device::interrupts", "x86::running"],
             &["x86::panic"],
+            &["x86::watchdog"],
             &["x86::entry"],
             &["x86::smp"],
             &["x86::setup", "x86::entry::boot"],

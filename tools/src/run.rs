@@ -1,13 +1,13 @@
 //! `cargo xtask run`: boots a machine, leaves a person at dom0's prompt, or runs a script and passes its status on.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 
 use crate::build;
-use crate::configs::{self, Config};
+use crate::configs::{self, Config, File};
 use crate::demo;
 use crate::emulator::{Emulator, Kind};
 use crate::guest::{self, Guest};
@@ -159,7 +159,7 @@ fn machine(
     workspace: &Workspace,
     args: &Args,
     guest: Option<&Guest>,
-    (configs, mut files): (Vec<Config>, Vec<(String, Vec<u8>)>),
+    (configs, mut files): (Vec<Config>, Vec<File>),
     at_terminal: bool,
     is_demo: bool,
 ) -> Result<Machine> {
@@ -195,16 +195,10 @@ fn machine(
         machine.cpu.clone_from(cpu);
     }
     if let Some(kernel) = &args.as_dom0 {
-        // An unknown kernel may be large: it gets half of a larger machine.
-        machine.memory = 1024;
-        machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=512M");
-        machine.modules = vec![Module { file: kernel.clone(), args: args.append.clone() }];
-        machine.modules.extend(args.initrd.iter().map(|file| Module { file: file.clone(), args: String::new() }));
+        put_in_dom0s_place(&mut machine, kernel, args);
     }
     if !files.is_empty() {
         add_to_ramdisk(workspace, &mut machine, &files)?;
-    }
-    if !files.is_empty() {
         let dom0 = guest::dom0_memory(&files);
         machine.append = machine.append.replace("dom0_mem=128M", &format!("dom0_mem={dom0}M"));
         let guests = configs.iter().map(|config| config.memory).chain(guest.map(|guest| guest.memory));
@@ -225,6 +219,14 @@ fn machine(
     }
     machine.append = format!("{} {}", machine.append, args.hv_append).trim_end().to_owned();
     Ok(machine)
+}
+
+/// An unknown kernel may be large: it gets half of a larger machine.
+fn put_in_dom0s_place(machine: &mut Machine, kernel: &Path, args: &Args) {
+    machine.memory = 1024;
+    machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=512M");
+    machine.modules = vec![Module { file: kernel.to_owned(), args: args.append.clone() }];
+    machine.modules.extend(args.initrd.iter().map(|file| Module { file: file.clone(), args: String::new() }));
 }
 
 /// QEMU's network for the value of `--net`: the user network, unless the value begins with another's name.

@@ -10,7 +10,8 @@ use crate::{
 use oxen_abi::{
     errno::Errno,
     machine_check::{
-        Mca, McaFetch, McaLogicalCpu, McaMceinject, McaMsrinject, McaPhyscpuinfo, XEN_MC_ACK, XEN_MC_FETCH,
+        Mca, McaFetch, McaInjectV2, McaLogicalCpu, McaMceinject, McaMsrinject, McaPhyscpuinfo, XEN_MC_ACK,
+        XEN_MC_FETCH, XEN_MC_INJECT_CPU_BROADCAST, XEN_MC_INJECT_TYPE_MASK, XEN_MC_INJECT_TYPE_MCE, XEN_MC_INJECT_V2,
         XEN_MC_MCEINJECT, XEN_MC_MSRINJECT, XEN_MC_NODATA, XEN_MC_NONURGENT, XEN_MC_PHYSCPUINFO, XEN_MC_URGENT,
         XEN_MCA_INTERFACE_VERSION,
     },
@@ -73,6 +74,15 @@ impl<M: Machine> Caller<'_, M> {
             XEN_MC_MCEINJECT => {
                 let McaMceinject { cpu } = op.get();
                 if !self.is_online(cpu) {
+                    return Err(Errno::Inval.into());
+                }
+            }
+            // As with the one before. The other interrupts need what no processor here has.
+            XEN_MC_INJECT_V2 => {
+                let McaInjectV2 { flags, cpumap, .. } = op.get();
+                let is_anywhere = flags & XEN_MC_INJECT_CPU_BROADCAST != 0
+                    || self.read_cpu_bitmap(&cpumap)? & self.hv.online_mask() != 0;
+                if !is_anywhere || flags & XEN_MC_INJECT_TYPE_MASK != XEN_MC_INJECT_TYPE_MCE {
                     return Err(Errno::Inval.into());
                 }
             }

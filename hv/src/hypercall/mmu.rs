@@ -245,6 +245,10 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn update_va_mapping_otherdomain(&mut self, args: &mut Args) -> Reply {
         let request = UpdateVaMapping::from(&*args);
+        // Unlike in a list of updates, who has no device memory may not even name it.
+        if request.owner == DomId::IO {
+            self.control()?;
+        }
         let pages = self.page_owner(request.owner)?;
         self.map_page_at(request, &pages.rights)
     }

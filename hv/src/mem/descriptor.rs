@@ -64,7 +64,8 @@ impl<M: Hardware> Editor<'_, M> {
     /// [`Self::put_descriptors`].
     ///
     /// # Errors
-    /// `Inval` if it is not the domain's, is in use as something else, or holds what [`check`] refuses.
+    /// `Inval` if it is not the domain's, is in use as something else, or holds what [`check`] refuses; the descriptors
+    /// before that one are then already as the CPU may see them, as on Xen.
     pub fn take_descriptors(&self, mfn: Mfn) -> Result<RamFrame, Errno> {
         let owner = self.domain.owner;
         match self.memory.frames.acquire(mfn, owner, FrameType::Descriptor).map_err(|_| Errno::Inval)? {
@@ -76,16 +77,15 @@ impl<M: Hardware> Editor<'_, M> {
             }
         }
         let page = RamFrame::counted(mfn);
-        let words = self.memory.machine.words(page);
-        if words.iter().any(|word| check(word.load(Ordering::Relaxed)).is_err()) {
-            self.end_descriptors(page);
-            return Err(Errno::Inval);
-        }
-        for word in words {
+        for word in self.memory.machine.words(page) {
             let descriptor = word.load(Ordering::Relaxed);
             match check(descriptor) {
                 Ok(fixed) if fixed != descriptor => word.store(fixed, Ordering::Relaxed),
-                _ => {}
+                Ok(_) => {}
+                Err(error) => {
+                    self.end_descriptors(page);
+                    return Err(error);
+                }
             }
         }
         self.memory.frames.change(page, FrameState::validated);

@@ -33,7 +33,7 @@ impl Watch {
         Self { since: AtomicU64::new(0), finds: AtomicU32::new(0) }
     }
 
-    /// A look at the CPU that it interrupts, whose work is `work`, at the moment `now` in ticks. Says whether the CPU is
+    /// A look at the CPU that it interrupts, whose work is `work`, at the moment `now` in ticks. Returns whether the CPU is
     /// stuck in the hypervisor. (A CPU that had just looked for work as the note was left may run a guest with the note;
     /// the next look finds the guest, or the note is gone.)
     pub fn look(&self, work: &AtomicFlags<Work>, is_in_guest: bool, now: u64, patience: Patience) -> bool {

@@ -15,3 +15,4 @@ mod segments;
 pub(crate) mod setup;
 mod smp;
 mod symbols;
+pub(crate) mod watchdog;

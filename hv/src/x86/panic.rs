@@ -1,6 +1,6 @@
 //! The end: what went wrong, where, and a loud stop.
 
-use super::device::{power, watchdog};
+use super::device::{patience, power};
 use super::{cpu, percpu, running, symbols};
 use crate::log;
 use core::arch::asm;
@@ -69,7 +69,7 @@ pub(super) fn halt_if_stopping() {
 
 /// A panic while panicking must not go round, and the other CPUs go no further.
 pub(super) fn announce() {
-    watchdog::stop();
+    patience::end();
     match STOPPING.compare_exchange(NOBODY, percpu::this().number, Ordering::SeqCst, Ordering::SeqCst) {
         Ok(_) => {}
         // Another one speaks.

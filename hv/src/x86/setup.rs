@@ -3,12 +3,13 @@
 use super::cpu;
 use super::device::apic::Apic;
 use super::device::ioapic::{self, IoApic};
-use super::device::{clock, power, serial, watchdog};
+use super::device::{clock, power, serial};
 use super::entry::{descriptors, enter_guests, syscall};
 use super::machine::Pc;
 use super::memory::space::{self, Division, Loaded, Space};
 use super::memory::{guest, heap, smap, tables};
 use super::running::{self, CpuBlock};
+use super::watchdog;
 use super::{smp, symbols};
 use crate::log;
 use core::ops::Range;

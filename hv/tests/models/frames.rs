@@ -31,7 +31,7 @@ impl World {
         let hv = support::boot(48);
         let mut guest = Guest::new(hv, 1, false, 16);
         let home = guest.build_home(4);
-        hv.memory.frames.tlb.enter(guest.domain.owner, 1 << OTHER);
+        hv.memory.frames.tlb.enter(guest.domain.owner(), 1 << OTHER);
         let (page, entry) = (home.data[PAGE], table_word(hv, home.tables[3], PAGE));
         let root = guest.state.kernel_root.unwrap();
         let world = Self { hv, guest: Mutex::new(guest), page, entry, root };

@@ -153,7 +153,7 @@ struct Free {
 }
 
 impl Free {
-    /// What dom0 may remember of the last guests more than of earlier ones: their consoles' texts are not all of one length.
+    /// What dom0 may remember of the last guests more than of earlier ones: consoles' texts are not all of one length.
     const MORE_REMEMBERED: usize = 128 << 10;
 
     fn now() -> Result<Self> {

@@ -35,17 +35,19 @@ impl<M: Machine> Caller<'_, M> {
             // Where its kernel has asked for no CPU nothing is to end.
             let _none = self.hv.pin_override(domain, vcpu, None);
         }
+        let mut told = Ok(());
         if flags.contains(AffinityFlags::HARD) {
             let wanted = self.read_cpu_bitmap(&request.cpumap_hard)?;
             let effective = self.hv.set_hard_affinity(domain, vcpu, wanted)?;
-            self.write_cpu_bitmap(&request.cpumap_hard, effective)?;
+            told = self.write_cpu_bitmap(&request.cpumap_hard, effective);
         }
+        // Where both are given, the answer is the second's alone, as in Xen.
         if flags.contains(AffinityFlags::SOFT) {
             let wanted = self.read_cpu_bitmap(&request.cpumap_soft)?;
             let effective = self.hv.set_soft_affinity(domain, vcpu, wanted)?;
-            self.write_cpu_bitmap(&request.cpumap_soft, effective)?;
+            told = self.write_cpu_bitmap(&request.cpumap_soft, effective);
         }
-        Ok(Answer::Done)
+        Ok(told.map(|()| Answer::Done)?)
     }
 
     pub(super) fn get_vcpu_affinity(&self, _: Control, domain: &Domain, request: DomctlVcpuaffinity) -> Outcome {

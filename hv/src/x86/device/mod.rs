@@ -4,6 +4,6 @@ pub(crate) mod apic;
 pub(crate) mod clock;
 mod interrupts;
 pub(crate) mod ioapic;
+pub(crate) mod patience;
 pub(crate) mod power;
 pub(crate) mod serial;
-pub(crate) mod watchdog;

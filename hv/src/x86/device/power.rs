@@ -1,7 +1,7 @@
 //! Stopping the machine.
 
 use super::super::{cpu, port::Port};
-use super::{serial, watchdog};
+use super::{patience, serial};
 use crate::log;
 use oxen_hv::firmware::acpi::PowerOff;
 
@@ -22,7 +22,7 @@ pub(crate) fn debug_exit(value: u32) {
 
 /// Switches the machine off as ACPI says (4.8.3.2): the sleep type of S5, then the enable bit.
 pub(crate) fn off(how: Option<PowerOff>) -> ! {
-    watchdog::stop();
+    patience::end();
     const SLEEP_ENABLE: u16 = 1 << 13;
     serial::console().finish();
     if let Some(PowerOff { control_a, control_b, sleep_types: [type_a, type_b] }) = how {
@@ -43,7 +43,7 @@ pub(crate) fn off(how: Option<PowerOff>) -> ! {
 
 /// Starts the machine anew: by the keyboard controller, as every PC knows it.
 pub(crate) fn reboot() -> ! {
-    watchdog::stop();
+    patience::end();
     serial::console().finish();
     // SAFETY: what runs is over.
     unsafe { Port::<u8>::new(0x64) }.write(0xfe);
@@ -52,7 +52,7 @@ pub(crate) fn reboot() -> ! {
 
 /// Starts the machine anew when a person could have read why; `frequency` is the TSC's, in Hz.
 pub(crate) fn reboot_when_read(frequency: u64) -> ! {
-    watchdog::stop();
+    patience::end();
     log!("The machine starts again in {SECONDS_TO_READ} seconds (noreboot keeps it)");
     let end = cpu::ticks() + SECONDS_TO_READ * frequency;
     while cpu::ticks() < end {
@@ -63,7 +63,7 @@ pub(crate) fn reboot_when_read(frequency: u64) -> ! {
 
 /// Halts this CPU for good.
 pub(crate) fn halt() -> ! {
-    watchdog::stop();
+    patience::end();
     loop {
         // SAFETY: stopping with interrupts off loses nothing that is not already lost.
         unsafe { core::arch::asm!("cli", "hlt", options(nomem, nostack)) }

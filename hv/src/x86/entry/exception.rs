@@ -1,8 +1,9 @@
 //! What the stubs call: exceptions of guests, of the hypervisor itself, and device interrupts.
 
-use super::super::device::{apic::vector, watchdog};
+use super::super::device::apic::vector;
 use super::super::memory::window::Window;
 use super::super::running::{self, CpuBlock};
+use super::super::watchdog;
 use super::super::{cpu, panic, percpu};
 use super::{finish, fixup, leave};
 use core::sync::atomic::Ordering;

@@ -1,28 +1,28 @@
 //! The PC's memory: its RAM, the hypervisor's space, the guest's, translation caches of all CPUs.
 
+use super::super::device::apic::vector;
+use super::super::memory::{guest, heap, space::CHUNK};
+use super::super::{cpu, percpu};
 use super::Pc;
-use crate::x86::{
-    cpu,
-    device::apic::vector,
-    memory::{self, guest, space::CHUNK},
-    percpu,
-};
 use core::arch::asm;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use oxen_abi::errno::Errno;
 use oxen_hv::addr::{GuestAddr, GuestHalf, GuestRange, GuestWords, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
-use oxen_hv::config::CPU_PATIENCE;
 use oxen_hv::hardware::{Clock, CpuId};
 use oxen_hv::heap::Reserve;
 use oxen_hv::layout::{DIRECT_MAP_START, END_HV_SLOT, FIRST_HV_SLOT};
 use oxen_hv::mem::{GuestFault, GuestMemory, HypervisorSpace, Ram, RamFrame, Tlb};
 use oxen_hv::shootdown::Silent;
 
+/// Seconds after which a CPU that does not answer is taken for dead. An emulator or a hypervisor around us may not let it
+/// run for a while.
+const PATIENCE: u64 = 60;
+
 /// Without the flush the frames that another CPU still knows cannot be used, and locks are held that all need.
 #[cold]
 #[expect(clippy::panic, reason = "a CPU is lost, which only a fault of the machine or a bug causes")]
 fn without_an_answer(silent: Silent) -> ! {
-    panic!("no answer to a request to flush for {CPU_PATIENCE} s from {silent}");
+    panic!("no answer to a request to flush for {PATIENCE} s from {silent}");
 }
 
 impl Ram for Pc {
@@ -158,7 +158,7 @@ impl Tlb for Pc {
         let this = percpu::this().number;
         let others = cpus & !(1 << this);
         if others != 0 {
-            let limit = self.ticks().saturating_add(self.frequency().saturating_mul(CPU_PATIENCE));
+            let limit = self.ticks().saturating_add(self.frequency().saturating_mul(PATIENCE));
             let tell = |number| self.interrupt(number, vector::FLUSH);
             let asked = self.shootdown.ask(this, others, page, tell, || self.relax(), || self.ticks() > limit);
             if let Err(silent) = asked {
@@ -180,6 +180,6 @@ impl Tlb for Pc {
 
 impl Reserve for Pc {
     fn reserve(&self, bytes: usize) -> Result<(), Errno> {
-        memory::heap::reserve(bytes)
+        heap::reserve(bytes)
     }
 }

@@ -1,9 +1,12 @@
 //! The state that a step may change, and how two of them differ.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
+/// The bit that Xen sets in entries for user pages: they survive a switch of roots there, and do not here.
+pub(super) const GLOBAL: u64 = 1 << 8;
 /// How many changes of one kind are told; of the others only how many there are.
 const MAX_TOLD: usize = 8;
 
@@ -45,7 +48,14 @@ impl Effects {
     ///
     /// Who writes by `parts` of words leaves of an entry that was there what says where the guest's memory lies: of such
     /// words only the bytes are told that are other.
-    pub(crate) fn compare(&self, after: &Self, parts: bool, name: impl Fn(u64) -> String, text: &mut String) {
+    pub(crate) fn compare(
+        &self,
+        after: &Self,
+        parts: bool,
+        meaning: impl Fn(u64) -> Option<String>,
+        text: &mut String,
+    ) {
+        let name = |word| meaning(word).unwrap_or_else(|| number(word));
         let mut told = 0;
         for (index, (old, new)) in self.memory.iter().zip(&after.memory).enumerate() {
             if old == new {
@@ -70,7 +80,7 @@ impl Effects {
             }
             told += 1;
             if told <= MAX_TOLD {
-                let is_part = parts && name(*new) == plain(*new) && name(*old) != plain(*old);
+                let is_part = parts && meaning(*new).is_none() && meaning(*old).is_some();
                 let new = if is_part { *new & changed_bytes(*old, *new) } else { *new };
                 let _ = write!(text, " F{}[{}]={}", index / 512, index % 512, name(new));
             }
@@ -80,7 +90,10 @@ impl Effects {
             let _ = write!(text, " pte{index}={}", name(*new));
         }
         for (index, (_, (prefix, upper, frame, status))) in changed(&self.grants, &after.grants) {
-            let _ = write!(text, " gnt{index}={prefix:x}/{upper:x}/{}/{status:x}", name(*frame));
+            // A frame that was exchanged for another has no name any more.
+            let is_of_old = meaning(*frame).is_none() && (0x100..1 << 20).contains(frame);
+            let frame = if is_of_old { "old".into() } else { name(*frame) };
+            let _ = write!(text, " gnt{index}={prefix:x}/{upper:x}/{frame}/{status:x}");
         }
         for (port, (_, (pending, masked))) in changed(&self.events, &after.events) {
             let _ = write!(text, " port{port}:{}{}", u8::from(*pending), u8::from(*masked));
@@ -95,11 +108,10 @@ fn changed<'a, T: PartialEq>(old: &'a [T], new: &'a [T]) -> impl Iterator<Item =
     old.iter().zip(new).enumerate().filter(|(_, (old, new))| old != new)
 }
 
-/// A word that has no name.
-fn plain(word: u64) -> String {
-    let mut text = String::new();
-    let _ = write!(text, "{word:x}");
-    text
+/// A word that means nothing, but for a bit that Xen sets in entries for user pages.
+pub(super) fn number(word: u64) -> String {
+    const USER_PAGE: u64 = 1 | 1 << 2;
+    format!("{:x}", if word & USER_PAGE == USER_PAGE { word & !GLOBAL } else { word })
 }
 
 /// The bytes that are other.

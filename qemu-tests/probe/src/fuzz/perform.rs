@@ -66,11 +66,7 @@ impl World {
                 self.try_instruction(&mut text, *index, *registers);
             }
         }
-        let seen = self.look();
-        let instruction = if let Step::Instruction(index, _) = step { trapped::NAMES.get(*index) } else { None };
-        let parts = instruction.is_some_and(|name| name.contains("ins"));
-        self.effects.compare(&seen, parts, |word| self.name(word), &mut text);
-        self.effects = seen;
+        self.tell_changes(writes_parts(step), &mut text);
         let is = |wanted: Hypercall| matches!(step, Step::Call(call) if call.number == wanted as u64);
         // What a stale translation does is the processor's, and not every way to change tables flushes it: a mapping whose
         // flush is refused stands.
@@ -158,4 +154,10 @@ impl World {
             self.effects.hide(base as usize + at, *length);
         }
     }
+}
+
+/// Whether parts of words are written, wherever they stand.
+fn writes_parts(step: &Step) -> bool {
+    let instruction = if let Step::Instruction(index, _) = step { trapped::NAMES.get(*index) } else { None };
+    instruction.is_some_and(|name| name.contains("ins"))
 }

@@ -3,9 +3,9 @@
 //! Each frame of the experiments has a view, read-only and for good, by which its contents are read, and a window, which
 //! the sequences edit. Two more windows are for grants.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt::Write;
 use core::sync::atomic::Ordering;
 
 use oxen_abi::domid::DomId;
@@ -15,7 +15,7 @@ use oxen_domu_lib::grant::{Access, Grant};
 use oxen_domu_lib::memory::{Mfn, Page, Pages, p2m};
 use oxen_domu_lib::{event, start_info};
 
-use super::effects::Effects;
+use super::effects::{Effects, GLOBAL, number};
 use super::grants::Table;
 use super::value::{FRAMES, Value, WINDOWS};
 use crate::judge::call;
@@ -27,8 +27,6 @@ pub(super) const READ_ONLY: u64 = 1 | 1 << 5 | 1 << 6 | 1 << 63;
 pub(super) const WRITABLE: u64 = READ_ONLY | 2;
 /// The slot of the root that sequences edit; nothing of this guest's is there.
 pub(crate) const SLOT: u64 = 5;
-/// The bit that Xen sets in entries for user pages: they survive a switch of roots there, and do not here.
-const GLOBAL: u64 = 1 << 8;
 /// The bit that the processor sets where it has walked.
 const ACCESSED: u64 = 1 << 5;
 /// CR4: the guest's kernel may set XCR0.
@@ -227,38 +225,48 @@ impl World {
         }
     }
 
-    /// A word by what it means, as [`Value`] prints it.
+    /// A word as it is told.
     pub(crate) fn name(&self, word: u64) -> String {
-        let mut text = String::new();
+        self.meaning(word).unwrap_or_else(|| number(word))
+    }
+
+    /// A word by what it means, as [`Value`] prints it; `None` for one that is no more than a number.
+    fn meaning(&self, word: u64) -> Option<String> {
         let frame = word >> 12 & 0xff_ffff_ffff;
         let bits = word & !0x000f_ffff_ffff_f000 & !GLOBAL;
         let known = |list: &[u64], frame: u64| list.iter().position(|known| *known == frame);
         let page = |first: u64, pages: u64| word.checked_sub(first).filter(|at| *at < pages << 12);
         let is_status = |frame: u64| frame != 0 && self.table.status_frames.contains(&frame);
-        let _ = if is_status(word) {
-            write!(text, "S")
+        Some(if is_status(word) {
+            "S".into()
         } else if is_status(frame) {
-            write!(text, "S:+{bits:x}")
+            format!("S:+{bits:x}")
         } else if let Some(frame) = known(&self.frames, word) {
-            write!(text, "F{frame}")
+            format!("F{frame}")
         } else if let Some(level) = known(&self.tables, word) {
-            write!(text, "T{}", level + 1)
+            format!("T{}", level + 1)
         } else if let Some(frame) = known(&self.frames, frame) {
-            write!(text, "F{frame}:+{bits:x}")
+            format!("F{frame}:+{bits:x}")
         } else if let Some(level) = known(&self.tables, frame) {
-            write!(text, "T{}:+{bits:x}", level + 1)
+            format!("T{}:+{bits:x}", level + 1)
         } else if let Some(at) = self.windows.first().and_then(|first| page(*first, WINDOWS as u64)) {
-            write!(text, "W{}+{:x}", at >> 12, at & 0xfff)
+            format!("W{}+{:x}", at >> 12, at & 0xfff)
         } else if let Some(at) = page(self.memory.address(), 2) {
-            write!(text, "&{at:x}")
+            format!("&{at:x}")
         } else if let Some(page) = is_own_entry(bits).then(|| p2m::pfn(Mfn(frame))).flatten() {
-            write!(text, "P{:x}:+{bits:x}", page.0)
+            format!("P{:x}:+{bits:x}", page.0)
         } else if bits == TABLE && p2m::pfn(Mfn(frame)).is_some() {
-            write!(text, "P:+{bits:x}")
+            format!("P:+{bits:x}")
         } else {
-            write!(text, "{word:x}")
-        };
-        text
+            return None;
+        })
+    }
+
+    /// Tells what is other now than at the last look, which this one becomes. `parts` as in [`Effects::compare`].
+    pub(super) fn tell_changes(&mut self, parts: bool, text: &mut String) {
+        let seen = self.look();
+        self.effects.compare(&seen, parts, |word| self.meaning(word), text);
+        self.effects = seen;
     }
 
     /// Takes the present state as what the next step is compared with.

@@ -65,7 +65,8 @@ fn devices(random: &mut Random, privileged: bool) -> Call {
         }
         _ => {
             let command = random.below(32);
-            op(random, command).words(&[super::number(random), super::number(random), super::number(random)])
+            let first = if [17, 28].contains(&command) { super::no_frame(random) } else { super::number(random) };
+            op(random, command).words(&[first, super::number(random), super::number(random)])
         }
     }
 }

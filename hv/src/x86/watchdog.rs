@@ -6,10 +6,11 @@
 //! I/O APIC, and that CPU passes every eighth on to the others. The NMI's own way takes no lock and ends at once, so it is
 //! blocked for no longer than that, whatever the CPU does.
 
-use super::super::machine::Pc;
-use super::super::{cpu, panic, percpu, port::Port, running};
+use super::device::patience;
+use super::machine::Pc;
+use super::{cpu, panic, percpu, port::Port, running};
 use crate::log;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 use oxen_hv::Hypervisor;
 use oxen_hv::domain::regs::Regs;
 use oxen_hv::hardware::CpuId;
@@ -30,12 +31,10 @@ const TRIAL: u64 = 2_000;
 
 /// NMIs that the boot CPU has had.
 static TICKS: AtomicU32 = AtomicU32::new(0);
-/// How long a CPU may be in the hypervisor, in ticks of the TSC; 0: it is not watched.
-static PATIENCE: AtomicU64 = AtomicU64::new(0);
-/// The same in looks.
+/// How many looks may find a CPU in the hypervisor without a pause.
 static LOOKS: AtomicU32 = AtomicU32::new(0);
 
-/// Begins to watch all CPUs. `seconds` in the hypervisor are too many. Says whether NMIs come.
+/// Begins to watch all CPUs. `seconds` in the hypervisor are too many. Returns whether NMIs come.
 pub(crate) fn start(hv: &Hypervisor<Pc>, seconds: u32) -> bool {
     let Some(ioapic) = hv.machine().ioapics.iter().find(|ioapic| ioapic.has(hv.machine().timer_gsi)) else {
         return false;
@@ -58,13 +57,8 @@ pub(crate) fn start(hv: &Hypervisor<Pc>, seconds: u32) -> bool {
         }
         core::hint::spin_loop();
     }
-    PATIENCE.store(u64::from(seconds) * hv.machine().frequencies.tsc, Ordering::Relaxed);
+    patience::set(u64::from(seconds) * hv.machine().frequencies.tsc);
     true
-}
-
-/// Ends it: what comes may take its time, as it is the machine's end.
-pub(crate) fn stop() {
-    PATIENCE.store(0, Ordering::Relaxed);
 }
 
 /// An NMI has come: `inside` are the registers where it interrupted the hypervisor, `None` in a guest.
@@ -72,7 +66,7 @@ pub(crate) fn nmi(inside: Option<&Regs>) {
     let Some(hv) = running::HYPERVISOR.get() else { return };
     let this = percpu::this().number;
     let is_look = this != 0 || TICKS.fetch_add(1, Ordering::Relaxed).is_multiple_of(TICKS_PER_LOOK);
-    let patience = Patience { ticks: PATIENCE.load(Ordering::Relaxed), looks: LOOKS.load(Ordering::Relaxed) };
+    let patience = Patience { ticks: patience::get(), looks: LOOKS.load(Ordering::Relaxed) };
     if !is_look || patience.ticks == 0 {
         return;
     }
@@ -89,7 +83,7 @@ pub(crate) fn nmi(inside: Option<&Regs>) {
 
 /// Ends the machine: this CPU is stuck.
 fn report(hv: &Hypervisor<Pc>, this: usize, regs: &Regs) -> ! {
-    stop();
+    patience::end();
     panic::announce();
     // In Xen's words.
     log!("Watchdog timer detects that CPU{this} is stuck!");
