@@ -42,7 +42,7 @@ const FLUSH_BUFFERS: usize = 2;
 const ENOUGH: usize = 16;
 /// How long a disk may take for what it has to do when dom0 ends, in nanoseconds.
 const AT_END: u64 = 5 * time::SECOND;
-/// How long a disk may have work and finish none of it before that is told, in nanoseconds.
+/// How long a disk may take for a request before that is told, in nanoseconds.
 const SILENCE: u64 = 10 * time::SECOND;
 
 /// One disk.
@@ -69,6 +69,8 @@ struct Done {
     /// The device's answer, once it is there.
     status: Cell<Option<u32>>,
     wake: Notify,
+    /// When it was submitted, in nanoseconds.
+    since: u64,
     _pieces: Vec<Piece>,
     _room: Room,
 }
@@ -246,7 +248,8 @@ impl VirtioBlock {
         chain.extend_from_slice(data);
         chain.push(status);
         let head = queue.ring.offer(&chain)?;
-        let done = Rc::new(Done { status: Cell::new(None), wake: Notify::new(), _pieces: pieces, _room: room });
+        let (status, wake, since) = (Cell::new(None), Notify::new(), time::now());
+        let done = Rc::new(Done { status, wake, since, _pieces: pieces, _room: room });
         *self.out.borrow_mut().get_mut(usize::from(head))? = Some(done.clone());
         self.in_flight.set(self.in_flight.get() + 1);
         self.device.notify(&queue);
@@ -271,10 +274,8 @@ impl VirtioBlock {
         loop {
             while self.in_flight.get() == 0 {
                 self.submitted.notified().await;
-                silence.restart(time::now());
             }
             self.device.wait().await;
-            let before = self.in_flight.get();
             loop {
                 let used = self.queue.borrow_mut().ring.take_used();
                 match used {
@@ -282,9 +283,10 @@ impl VirtioBlock {
                     None => break,
                 }
             }
-            match silence.look(self.in_flight.get() != before, time::now()) {
+            match silence.look(time::now(), || self.out.borrow().iter().flatten().map(|done| done.since).min()) {
                 Some(Word::Silent) => {
-                    println!("disk {}: no answer for {} s, {before} requests wait", self.name, SILENCE / time::SECOND);
+                    let (seconds, waiting) = (SILENCE / time::SECOND, self.in_flight.get());
+                    println!("disk {}: no answer for {seconds} s, {waiting} requests wait", self.name);
                 }
                 Some(Word::Back) => println!("disk {}: it answers again", self.name),
                 None => {}
@@ -348,38 +350,34 @@ fn begin_slot(words: &[AtomicU32], address: u64, kind: u32, sector: u64) -> [Buf
     ]
 }
 
-/// Whether a disk that has work finishes any of it.
+/// Whether a disk answers each request.
 #[derive(Debug, Default)]
 struct Silence {
-    /// Since when it has not, in nanoseconds, and whether that was told.
-    since: u64,
+    /// When to look again, in nanoseconds, while nothing was told.
+    next: u64,
     is_told: bool,
 }
 
 /// What is to be told of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Word {
-    /// It has finished nothing for [`SILENCE`].
+    /// A request has had no answer for [`SILENCE`].
     Silent,
-    /// It has finished something after all.
+    /// None waits that long any more.
     Back,
 }
 
 impl Silence {
-    /// It has work again, from `now` on.
-    fn restart(&mut self, now: u64) {
-        self.since = now;
-    }
-
-    /// Looks whether it `has_finished` any of its work.
-    fn look(&mut self, has_finished: bool, now: u64) -> Option<Word> {
-        if has_finished {
-            self.since = now;
-            return core::mem::take(&mut self.is_told).then_some(Word::Back);
+    /// Looks how long the `oldest` of the requests waits, by when it was submitted; once a second, for that takes a look at
+    /// all of them.
+    fn look(&mut self, now: u64, oldest: impl FnOnce() -> Option<u64>) -> Option<Word> {
+        if !self.is_told && now < self.next {
+            return None;
         }
-        let is_news = !self.is_told && now.saturating_sub(self.since) >= SILENCE;
-        self.is_told |= is_news;
-        is_news.then_some(Word::Silent)
+        self.next = now.saturating_add(time::SECOND);
+        let is_silent = oldest().is_some_and(|since| now.saturating_sub(since) >= SILENCE);
+        let was_told = core::mem::replace(&mut self.is_told, is_silent);
+        (was_told != is_silent).then_some(if is_silent { Word::Silent } else { Word::Back })
     }
 }
 
@@ -390,15 +388,18 @@ mod tests {
     #[test]
     fn a_disk_that_does_not_answer_is_told_of_once_and_once_again_when_it_does() {
         let mut silence = Silence::default();
-        silence.restart(5 * time::SECOND);
+        // At so many seconds, the oldest request is from then; others may come and go.
         let looks =
-            [(false, 6), (false, 14), (false, 15), (false, 16), (false, 60), (true, 61), (false, 70), (true, 80)];
-        let said: Vec<_> =
-            looks.iter().filter_map(|&(done, at)| Some((at, silence.look(done, at * time::SECOND)?))).collect();
+            [(6, Some(5)), (14, Some(5)), (15, Some(5)), (16, Some(5)), (60, Some(5)), (61, None), (70, Some(69))];
+        let said: Vec<_> = looks
+            .iter()
+            .filter_map(|&(at, since)| {
+                let oldest = || since.map(|since: u64| since * time::SECOND);
+                Some((at, silence.look(at * time::SECOND, oldest)?))
+            })
+            .collect();
         assert_eq!(said, [(15, Word::Silent), (61, Word::Back)]);
-        // What waits for work is not silent.
-        silence.restart(500 * time::SECOND);
-        assert_eq!(silence.look(false, 509 * time::SECOND), None);
-        assert_eq!(silence.look(false, 510 * time::SECOND), Some(Word::Silent));
+        // Who is at work is not looked through at each interrupt.
+        assert_eq!(silence.look(71 * time::SECOND - 1, || unreachable!()), None);
     }
 }
