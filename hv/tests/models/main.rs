@@ -9,6 +9,7 @@
 extern crate oxen_model as std;
 
 mod events;
+mod flushes;
 mod frames;
 mod queues;
 #[path = "../support/mod.rs"]
