@@ -156,8 +156,11 @@ impl World {
     }
 }
 
-/// Whether parts of words are written, wherever they stand.
+/// Whether parts of words are written, wherever they stand: by an instruction, or as event words of 32 bits.
 fn writes_parts(step: &Step) -> bool {
+    if let Step::Batch(calls) = step {
+        return calls.iter().any(|call| call.what == "expand_array");
+    }
     let instruction = if let Step::Instruction(index, _) = step { trapped::NAMES.get(*index) } else { None };
     instruction.is_some_and(|name| name.contains("ins"))
 }
