@@ -85,6 +85,8 @@ pub mod rank {
         GUEST_LINE,
         /// The hypervisor's console.
         CONSOLE,
+        /// The shadows of a domain's page tables: taken by faults that the hypervisor meets in a guest's memory.
+        SHADOW,
     }
 }
 

@@ -53,6 +53,7 @@ impl<M: Machine> Hypervisor<M> {
         for (place, byte) in self.machine().bytes(held.frame()).iter().zip(page()) {
             place.store(byte, Ordering::Relaxed);
         }
+        self.memory.note_written(held.frame());
         Ok(())
     }
 }

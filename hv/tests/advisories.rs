@@ -110,6 +110,7 @@ fn xsa_213_a_batch_ends_where_an_iret_leaves_the_kernel() {
     let (mut guest, _) = guest();
     let root = guest.state.kernel_root;
     guest.state.user_root = root;
+    guest.run();
     // To user mode, flags and stack as they may be: RAX, R11, RCX, flags, RIP, CS, RFLAGS, RSP, SS.
     let frame = 3 << 12;
     guest.put(frame, &[0, 0, 0, 0, 0x1000, 0xe033, 1 << 9, 0x2000, 0xe02b]);

@@ -11,7 +11,7 @@ use oxen_abi::{
 use oxen_hv::{
     addr::GuestAddr,
     caller::Caller,
-    mem::Tlb,
+    mem::{Tlb, root::RootAddress},
     reply::{Args, Reply, Stop},
 };
 use support::{
@@ -102,7 +102,7 @@ fn no_vcpu_op_of_a_guest_breaks_anything() {
         let domain = make(&mut control);
         STEPS[..4].iter().for_each(|step| step(&mut control, &domain));
         let root = domain.vcpu(0).unwrap().slot.lock().as_ref().unwrap().kernel_root.unwrap();
-        hv.machine().load_root(root);
+        hv.machine().load_root(RootAddress::of(root));
         as_guest(hv, &domain, |caller| {
             for _ in 0..1500 {
                 for word in 0..128 {

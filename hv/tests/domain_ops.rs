@@ -18,7 +18,7 @@ use oxen_hv::{
     caller::Caller,
     grant,
     lifecycle::context,
-    mem::Tlb,
+    mem::{Tlb, root::RootAddress},
     reply::Stop,
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
@@ -234,7 +234,7 @@ fn a_second_vcpu_starts_with_the_context_that_the_first_gives_it() {
     context.user_regs.cs = 0x10;
     context.user_regs.ss = 0x18;
     context.user_regs.rflags = 0x1000;
-    hv.machine().load_root(root);
+    hv.machine().load_root(RootAddress::of(root));
     hv.machine().write_guest(GuestAddr::new(0), context.as_bytes()).unwrap();
     let ask = |command| as_guest(hv, &domain, |c| c.vcpu_op(&mut [command, 1, 0, 0, 0, 0]));
     assert_eq!(ask(oxen_abi::vcpu::VCPUOP_UP.into()), Err(Stop::Refused(Errno::Inval)));

@@ -120,7 +120,9 @@ impl World {
             let domain = self.guest.domain.clone();
             while Editor::open(&self.guest.hv.memory, &domain.memory).is_err() {}
             let mut editor = Editor::open(&self.guest.hv.memory, &domain.memory).unwrap();
-            editor.switch(self.guest.caller().cpu, &mut self.guest.caller().state.kernel_root, home).unwrap();
+            let (cpu, state) = (support::this_cpu(), &mut self.guest.state);
+            let (current, loaded) = (&mut state.kernel_root, &mut state.loaded.kernel);
+            editor.switch(cpu, current, loaded, home).unwrap();
         }
     }
 

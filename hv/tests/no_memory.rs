@@ -18,7 +18,7 @@ use oxen_hv::{
     Hypervisor,
     addr::{GuestAddr, Mfn},
     domain::Domain,
-    mem::{Tlb, editor::Editor, entry::Entry},
+    mem::{Tlb, editor::Editor, entry::Entry, root::RootAddress},
     reply::Stop,
 };
 use std::sync::{
@@ -140,7 +140,7 @@ const LIFE: [(&str, Step); 15] = [
     ("grants", |life| life.hv.grow_grant_table(&life.domain(), 5)),
     ("version", |life| life.hv.set_grant_version(&life.domain(), 2).0),
     ("info", |life| {
-        life.hv.machine().load_root(life.hv.memory.frames.ram_frame(life.frames[0]).unwrap());
+        life.hv.machine().load_root(RootAddress::of(life.hv.memory.frames.ram_frame(life.frames[0]).unwrap()));
         let words = [life.page(), 64];
         let done = life.own(|caller| {
             caller.hv.machine().write_guest(GuestAddr::new(0), words.as_bytes()).unwrap();

@@ -34,10 +34,15 @@ impl Table {
         self.frames.store(max_mfn.saturating_add(1).min(room), Ordering::Relaxed);
     }
 
+    /// Of how many frames it tells.
+    pub(crate) fn frames(&self) -> u64 {
+        self.frames.load(Ordering::Relaxed)
+    }
+
     /// The address of a frame's word; `None` for a frame of which the table does not tell. Parts of the table may be
     /// unmapped where the machine has no memory.
     pub(crate) fn word(&self, mfn: Mfn) -> Option<u64> {
-        (mfn.0 < self.frames.load(Ordering::Relaxed)).then(|| self.start.load(Ordering::Relaxed) + mfn.0 * WORD)
+        (mfn.0 < self.frames()).then(|| self.start.load(Ordering::Relaxed) + mfn.0 * WORD)
     }
 }
 

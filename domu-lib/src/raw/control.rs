@@ -23,7 +23,7 @@ use oxen_abi::{event_channel, grant_table, memory, mmu, physdev, sysctl, version
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::hypercall::{call1, call2, call3};
-use super::memory::tables;
+use super::memory::{tables, view};
 use crate::pages::Mfn;
 
 mod vcpus;
@@ -255,6 +255,43 @@ pub fn pin_root(domain: DomId, root: Mfn) -> Result<(), Errno> {
     let op = mmu::MmuextOp { cmd: mmu::MMUEXT_PIN_L4_TABLE, _pad: 0, arg1: root.0, arg2: 0 };
     // SAFETY: the table is another domain's.
     unsafe { tables::mmuext_op(&[op], domain) }.map_err(|(_, errno)| errno)
+}
+
+/// Begins to log which pages of a domain are written to, or ends it (`XEN_DOMCTL_shadow_op`).
+///
+/// # Errors
+/// `ESRCH` for no such domain, `EINVAL` where it is logged already, `ENOMEM`.
+pub fn log_dirty(domain: DomId, is_on: bool) -> Result<(), Errno> {
+    let op = if is_on { domctl::XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY } else { domctl::XEN_DOMCTL_SHADOW_OP_OFF };
+    let request = domctl::DomctlShadowOp { op, ..domctl::DomctlShadowOp::new_zeroed() };
+    domctl(domctl::XEN_DOMCTL_SHADOW_OP, domain, &request).map(|_| ())
+}
+
+/// Reads the log of the pages that `bitmap` has room for, 64 in a word, and begins it anew if it is to be cleaned.
+///
+/// # Errors
+/// `ESRCH` for no such domain, `ENOMEM` if the log is not complete.
+pub fn read_dirty(domain: DomId, is_cleaned: bool, bitmap: &mut [u64]) -> Result<domctl::DomctlShadowOpStats, Errno> {
+    let request = domctl::DomctlShadowOp {
+        op: if is_cleaned { domctl::XEN_DOMCTL_SHADOW_OP_CLEAN } else { domctl::XEN_DOMCTL_SHADOW_OP_PEEK },
+        dirty_bitmap: bitmap.as_mut_ptr() as u64,
+        pages: 64 * bitmap.len() as u64,
+        ..domctl::DomctlShadowOp::new_zeroed()
+    };
+    let answer: domctl::DomctlShadowOp = domctl(domctl::XEN_DOMCTL_SHADOW_OP, domain, &request)?.get();
+    Ok(answer.stats)
+}
+
+/// Where a frame is in its owner's memory, whoever that is, by the machine-to-phys table.
+#[must_use]
+pub fn place_of(frame: Mfn) -> Option<u64> {
+    view::machine_to_phys(frame)
+}
+
+/// The number of frames that the machine-to-phys table covers.
+#[must_use]
+pub fn machine_frames() -> u64 {
+    view::machine_frames()
 }
 
 /// Opens a port of `domain` that dom0 may bind to.

@@ -8,7 +8,10 @@ use super::{
 use crate::{
     atomic_flags::AtomicFlags,
     lock::{Lock, rank},
-    mem::RamFrame,
+    mem::{
+        RamFrame,
+        root::{LoadedRoots, RootAddress},
+    },
     ports::Registers,
     sched::work::Work,
     shared_info::VcpuInfoPlace,
@@ -257,6 +260,8 @@ pub struct VcpuState {
     pub kernel_root: Option<RamFrame>,
     /// The root of the guest's user mode, held as an L4.
     pub user_root: Option<RamFrame>,
+    /// What the CPU loads for them. In force while the vcpu is on a CPU; found anew whenever it comes on one.
+    pub loaded: LoadedRoots,
     /// I/O privilege level.
     pub iopl: u8,
     /// I/O permission bitmap: a guest address (`physdev_op set_iobitmap`).
@@ -306,11 +311,19 @@ impl VcpuState {
             debug_control: DEBUG_CONTROL_RESET,
             kernel_root: None,
             user_root: None,
+            loaded: LoadedRoots::NOWHERE,
             iopl: 0,
             io_bitmap: 0,
             io_bitmap_ports: 0,
             pci_address: 0,
         }
+    }
+
+    /// What the CPU loads for the mode that the vcpu is in.
+    #[inline]
+    #[must_use]
+    pub const fn loaded_root(&self) -> RootAddress {
+        if self.in_kernel { self.loaded.kernel } else { self.loaded.user }
     }
 
     /// CR4 in the CPU, where the guest's own is `own`.

@@ -1,5 +1,5 @@
 //! Copies between granted frames, the caller's own, or both (`GNTTABOP_copy`). Those of version 1 are done here; what
-//! version 2 has a part in is `parts`'.
+//! version 2 has a part in, or is noted in a log, is `parts`'.
 
 use super::{Peer, lock_both};
 use crate::{
@@ -43,7 +43,9 @@ impl<M: Machine> Caller<'_, M> {
         let Grants { table, .. } = &mut *own;
         let is_known = |table: &Table, end: &GnttabCopyPtr, by_ref: bool| !by_ref || (end.u as u32) < table.v1_entries;
         let dest_table = other.as_ref().map_or(&*table, |other| &other.table);
-        if !is_known(table, &op.source, by_ref[0]) || !is_known(dest_table, &op.dest, by_ref[1]) {
+        // Who begins a log, or cleans it, locks the table of the owner meanwhile, and so waits for a copy without a note.
+        let is_plain = is_known(table, &op.source, by_ref[0]) && is_known(dest_table, &op.dest, by_ref[1]);
+        if !is_plain || self.hv.memory.is_any_logging() {
             drop((own, other));
             return self.copy_parts((&**from, &**to), by_ref, op);
         }

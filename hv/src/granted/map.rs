@@ -93,6 +93,9 @@ impl<M: Machine> Caller<'_, M> {
                 table.release(hv.machine(), op.r#ref, access);
                 return Err(status);
             }
+        } else if access == Access::Write {
+            // No entry shows what a device may write to.
+            hv.memory.mark_lent(granter.owner(), claim.held.frame().mfn());
         }
         let frame = claim.held.into_entry().mfn();
         maptrack.open(handle, Track::new(frame, slot, op.r#ref, flags_of(op)));

@@ -1,4 +1,5 @@
-//! Copies where version 2 has a part: from and to parts of pages, and through offers that pass another domain's on.
+//! Copies where version 2 has a part: from and to parts of pages, and through offers that pass another domain's on. While
+//! any domain's writes are logged, all copies.
 //!
 //! An offer that is passed on is used as if its granter used the other domain's entry: that one is claimed in the
 //! granter's name, and may not be passed on itself. To find out whose it is a table must be looked at, and to hold all
@@ -142,6 +143,7 @@ impl<M: Machine> Caller<'_, M> {
             End::take(self, tables, (to.id, dest, by_ref[1]), Access::Write, Some(&source)).and_then(|dest| {
                 let (from, to) = ((source.held.frame(), source.extent), (dest.held.frame(), dest.extent));
                 let outcome = self.copy_granted_bytes(from, to, op);
+                self.hv.memory.note_written(to.0);
                 dest.give_back(self, tables);
                 outcome.map_err(Failure::Told)
             });

@@ -10,6 +10,7 @@ use crate::{
     mem::{
         edit::{AccessedDirty, Leaf},
         editor::{Budget, Editor, EntryRights},
+        entry::Entry,
         frame_type::Owner,
     },
     reply::{Args, Reply, Stop},
@@ -95,9 +96,17 @@ impl<M: Machine> Batch<'_, M> {
         self.l1 = None;
         self.editor.settle()?;
         match self.editor.table(frame)? {
-            Some((table, 1)) => {
+            // What shadows follow, and what others may have to be told of, goes the long way each time.
+            Some((table, 1)) if self.editor.is_plain() && self.rights.owner == self.editor.owner() => {
                 self.l1 = Some(self.editor.leaf(table));
                 Ok(self.editor.replace_page(self.editor.place(table, 1, slot), val, notes, &self.rights)?)
+            }
+            Some((table, 1)) => {
+                self.editor.replace(self.editor.place(table, 1, slot), val, notes, &self.rights)?;
+                if self.rights.owner != self.editor.owner() {
+                    self.hv.memory.mark_lent_by(self.rights.owner, Entry(val));
+                }
+                Ok(())
             }
             // Tables refer to tables of their own domain alone.
             Some(_) if self.rights.owner != self.editor.owner() => Err(Errno::Inval.into()),
@@ -133,6 +142,7 @@ impl<M: Machine> Batch<'_, M> {
         let hv = self.hv;
         let held = hv.memory.hold_writable(frame, self.editor.owner()).map_err(|_| Errno::Inval)?;
         slot.of(hv.machine().words(held.frame())).store(value, Ordering::Relaxed);
+        hv.memory.note_written(held.frame());
         Ok(())
     }
 }
@@ -250,7 +260,10 @@ impl<M: Machine> Caller<'_, M> {
             self.control()?;
         }
         let pages = self.page_owner(request.owner)?;
-        self.map_page_at(request, &pages.rights)
+        let entry = Entry(request.entry);
+        let done = self.map_page_at(request, &pages.rights);
+        self.hv.memory.mark_lent_by(pages.rights.owner, entry);
+        done
     }
 
     #[inline(always)]
@@ -258,9 +271,7 @@ impl<M: Machine> Caller<'_, M> {
         let UpdateVaMapping { va, entry, flags, .. } = request;
         let root = self.state.kernel_root.ok_or(Errno::Inval)?;
         let mut editor = Editor::lock(&self.hv.memory, &self.domain.memory);
-        editor.settle()?;
-        let place = editor.find(root, va).ok_or(Errno::Inval)?;
-        editor.replace_page(place, entry, AccessedDirty::Overwrite, rights)?;
+        editor.map_at(root, va, entry, rights)?;
         drop(editor);
         // The mapping stands whatever comes of the flush.
         let stale = match flags {

@@ -62,7 +62,8 @@ impl<M: Machine> Caller<'_, M> {
         match op.cmd {
             MMUEXT_NEW_BASEPTR if pages.is_self() => {
                 let Some(root) = Mfn::new(op.arg1) else { return Err(Errno::Inval.into()) };
-                Editor::lock(&hv.memory, &domain.memory).switch(self.cpu, &mut self.state.kernel_root, root)
+                let (current, loaded) = (&mut self.state.kernel_root, &mut self.state.loaded.kernel);
+                Editor::lock(&hv.memory, &domain.memory).switch(self.cpu, current, loaded, root)
             }
             MMUEXT_NEW_USER_BASEPTR if pages.is_self() => {
                 let root = match (op.arg1, Mfn::new(op.arg1)) {
@@ -70,7 +71,8 @@ impl<M: Machine> Caller<'_, M> {
                     (_, None) => return Err(Errno::Inval.into()),
                     (_, root) => root,
                 };
-                Editor::lock(&hv.memory, &domain.memory).switch_user(&mut self.state.user_root, root)
+                let (current, loaded) = (&mut self.state.user_root, &mut self.state.loaded.user);
+                Editor::lock(&hv.memory, &domain.memory).switch_user(current, loaded, root)
             }
             _ => self.apply_mmuext_slow(pages, op, spent),
         }
@@ -100,6 +102,7 @@ impl<M: Machine> Caller<'_, M> {
                 let to = frame(op.arg1)?;
                 let held = self.hv.memory.hold_writable(to, pages.rights.owner).map_err(|_| Errno::Inval)?;
                 self.hv.machine().clear(held.frame());
+                self.hv.memory.note_written(held.frame());
                 Ok(())
             }
             MMUEXT_COPY_PAGE => {
@@ -108,6 +111,7 @@ impl<M: Machine> Caller<'_, M> {
                 let from = self.hv.memory.hold(from, pages.rights.owner)?;
                 let to = self.hv.memory.hold_writable(to, pages.rights.owner).map_err(|_| Errno::Inval)?;
                 self.hv.machine().copy(from.frame(), to.frame());
+                self.hv.memory.note_written(to.frame());
                 Ok(())
             }
             MMUEXT_MARK_SUPER | MMUEXT_UNMARK_SUPER => Err(Errno::OpNotSupp.into()),

@@ -57,6 +57,7 @@ impl<M: Machine> Hypervisor<M> {
                 Stage::Memory(0)
             }
             Stage::Memory(next) => {
+                self.memory.end_shadows(&domain.memory)?;
                 self.memory.relinquish(&domain.memory, next)?;
                 self.memory.frames.end_claim(domain.owner());
                 domain.each_vcpu().for_each(|vcpu| self.unschedule_vcpu(vcpu));

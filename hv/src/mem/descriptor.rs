@@ -88,6 +88,7 @@ impl<M: Hardware> Editor<'_, M> {
                 }
             }
         }
+        self.memory.mark_written(owner, mfn);
         self.memory.frames.change(page, FrameState::validated);
         Ok(page)
     }
@@ -163,8 +164,11 @@ impl<M: Hardware> Editor<'_, M> {
         let write = |frame: RamFrame| slot.of(self.memory.machine.words(frame)).store(fixed, Ordering::Release);
         if state.kind() == FrameType::Descriptor && state.uses() != 0 && state.is_validated() {
             write(RamFrame::counted(mfn));
+            self.memory.mark_written(self.domain.owner, mfn);
         } else {
-            write(self.memory.hold_writable(mfn, self.domain.owner).map_err(|_| Errno::Inval)?.frame());
+            let held = self.memory.hold_writable(mfn, self.domain.owner).map_err(|_| Errno::Inval)?;
+            write(held.frame());
+            self.memory.note_written(held.frame());
         }
         Ok(())
     }

@@ -93,13 +93,40 @@ impl<M: Hardware> Editor<'_, M> {
     #[inline]
     pub fn replace(&mut self, place: Place, new: u64, notes: AccessedDirty, rights: &EntryRights) -> Result<(), Stop> {
         if place.level == 1 {
-            Ok(self.replace_page(place, new, notes, rights)?)
+            Ok(self.replace_leaf(place, new, notes, rights)?)
         } else {
             self.replace_table(place, new, notes)
         }
     }
 
     /// The same for an entry of an L1.
+    ///
+    /// # Errors
+    /// As [`Self::replace`].
+    #[inline(always)]
+    pub(super) fn replace_leaf(
+        &self,
+        place: Place,
+        new: u64,
+        notes: AccessedDirty,
+        rights: &EntryRights,
+    ) -> Result<(), Errno> {
+        if self.paging.is_shadowed {
+            self.replace_shadowed(place, new, notes, *rights)
+        } else {
+            self.replace_page(place, new, notes, rights)
+        }
+    }
+
+    /// Whether nothing has to be thought of beside the entry itself: nothing is left to be given back, no table has a linear
+    /// entry, the domain runs on no shadows.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        !self.paging.needs_care
+    }
+
+    /// The same for an entry of an L1, where the domain runs on no shadows.
     ///
     /// # Errors
     /// As [`Self::replace`].
@@ -111,6 +138,25 @@ impl<M: Hardware> Editor<'_, M> {
         notes: AccessedDirty,
         rights: &EntryRights,
     ) -> Result<(), Errno> {
+        self.replace_page_and(place, new, notes, rights, || ())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn replace_shadowed(&self, place: Place, new: u64, notes: AccessedDirty, rights: EntryRights) -> Result<(), Errno> {
+        self.replace_page_and(place, new, notes, &rights, || self.follow(place.table, 1, place.slot))
+    }
+
+    /// Replaces an entry of an L1; `follow` is called between the write and the giving back.
+    #[inline(always)]
+    fn replace_page_and(
+        &self,
+        place: Place,
+        new: u64,
+        notes: AccessedDirty,
+        rights: &EntryRights,
+        follow: impl Fn(),
+    ) -> Result<(), Errno> {
         let word = place.word;
         let old = Entry(word.load(Ordering::Relaxed));
         let mut new = Entry(new);
@@ -119,16 +165,26 @@ impl<M: Hardware> Editor<'_, M> {
                 let judged = new.sanitize_page(self.domain.is_privileged)?;
                 if old.differs_harmlessly(judged) {
                     write(word, old, judged, notes);
+                    follow();
                     return Ok(());
                 }
             }
             new = self.hold_page(new, rights)?;
         }
         write(word, old, new, notes);
+        follow();
         if old.is_present() {
             self.drop_page(old);
         }
         Ok(())
+    }
+
+    /// An entry has been written, and what it held is not given back yet.
+    #[inline(always)]
+    pub(super) fn follow_if_shadowed(&self, place: Place) {
+        if self.paging.is_shadowed {
+            self.follow(place.table, place.level.into(), place.slot);
+        }
     }
 
     fn replace_table(&mut self, place: Place, new: u64, notes: AccessedDirty) -> Result<(), Stop> {
@@ -143,6 +199,7 @@ impl<M: Hardware> Editor<'_, M> {
             new = new.sanitize_table(level)?;
             if old.is_present() && old.differs_harmlessly(new) {
                 write(place.word, old, new, notes);
+                self.follow_if_shadowed(place);
                 return Ok(());
             }
             match self.take_table(new.mfn().ok_or(Errno::Inval)?, level - 1) {
@@ -152,7 +209,10 @@ impl<M: Hardware> Editor<'_, M> {
                 }
             }
         }
-        self.retire_linear(level, slot, old, || write(place.word, old, new, notes));
+        self.retire_linear(level, slot, old, || {
+            write(place.word, old, new, notes);
+            self.follow_if_shadowed(place);
+        });
         if let Some(child) = old.mfn().filter(|_| old.is_present())
             && self.unlink(place.table, level, child)
         {

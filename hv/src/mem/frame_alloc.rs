@@ -182,6 +182,7 @@ impl<M: Hardware> Memory<M> {
     pub fn set_m2p(&self, frame: Mfn, pfn: u64) {
         if let Some(word) = self.machine.machine_to_phys().get(frame.index()) {
             word.store(pfn, Ordering::Relaxed);
+            self.note_placed(frame);
         }
     }
 }

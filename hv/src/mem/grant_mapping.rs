@@ -46,6 +46,15 @@ impl<M: Hardware> Editor<'_, M> {
         }
     }
 
+    /// The same where [`Self::is_plain`] says so.
+    #[inline(always)]
+    fn at_plain(&self, at: At) -> Result<Place, Errno> {
+        match at {
+            At::Address(root, va) => self.find_plain(root, va).ok_or(Errno::Inval),
+            At::Entry(address) => self.find_l1_entry(address),
+        }
+    }
+
     /// Maps a frame of `granter`. The entry holds a reference, and a writable use where it is writable, as any entry does.
     ///
     /// # Errors
@@ -53,7 +62,11 @@ impl<M: Hardware> Editor<'_, M> {
     pub fn map_grant(&mut self, at: At, frame: Mfn, granter: Owner, flags: u64) -> Result<(), Stop> {
         let place = self.at(at)?;
         let rights = EntryRights { owner: granter, io: false };
-        self.replace(place, Entry::to(frame, flags).0, AccessedDirty::Overwrite, &rights)
+        let entry = Entry::to(frame, flags);
+        // What is found at either place is an entry of an L1.
+        self.replace_leaf(place, entry.0, AccessedDirty::Overwrite, &rights)?;
+        self.memory.mark_lent_by(granter, entry);
+        Ok(())
     }
 
     /// Unmaps it. The caller flushes.
@@ -61,9 +74,23 @@ impl<M: Hardware> Editor<'_, M> {
     /// # Errors
     /// `Inval` if the entry does not map this frame, writable or not, any more; nothing has changed then.
     pub fn unmap_grant(&mut self, at: At, frame: Mfn, writable: bool) -> Result<(), Errno> {
+        if !self.is_plain() {
+            return self.unmap_with_care(at, frame, writable);
+        }
+        let place = self.at_plain(at)?;
+        let old = granted(place, frame, writable)?;
+        place.word.store(0, Ordering::Release);
+        self.drop_page(old);
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn unmap_with_care(&self, at: At, frame: Mfn, writable: bool) -> Result<(), Errno> {
         let place = self.at(at)?;
         let old = granted(place, frame, writable)?;
         place.word.store(0, Ordering::Release);
+        self.follow_if_shadowed(place);
         self.drop_page(old);
         Ok(())
     }
@@ -85,7 +112,11 @@ impl<M: Hardware> Editor<'_, M> {
         if core::ptr::eq(place.word, source.word) {
             return Err(Errno::Inval);
         }
-        place.word.store(source.word.swap(0, Ordering::AcqRel), Ordering::Release);
+        let moved = Entry(source.word.swap(0, Ordering::AcqRel));
+        place.word.store(moved.0, Ordering::Release);
+        self.follow_if_shadowed(source);
+        self.follow_if_shadowed(place);
+        self.memory.mark_lent_again(self.domain.owner, moved);
         self.drop_page(old);
         Ok(())
     }

@@ -128,6 +128,8 @@ impl<M: Hardware> Memory<M> {
     #[inline]
     pub fn hold_own(&self, gfn: u64, owner: Owner) -> Result<Held<'_>, Errno> {
         let mfn = Mfn::new(gfn).ok_or(Errno::Inval)?;
-        self.hold_writable(mfn, owner).map_err(|_| Errno::Inval)
+        let held = self.hold_writable(mfn, owner).map_err(|_| Errno::Inval)?;
+        self.mark_lent(owner, mfn);
+        Ok(held)
     }
 }

@@ -87,7 +87,7 @@ impl<M: Hardware> Editor<'_, M> {
         if target != table.mfn() {
             self.hold_linear(table, level, target)?;
         }
-        self.paging.is_linear = true;
+        self.paging.set_linear();
         if level == 4 {
             // For all to see before the entry is.
             self.memory.machine.watch_reads();

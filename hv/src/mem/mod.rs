@@ -12,6 +12,7 @@
 //!   editor ── the paging lock of a domain, and what one may do who holds it
 //!     ├ edit · va_mapping · write_emulation · grant_mapping     one entry
 //!     ├ promote · walk · linear · root · descriptor             whole tables, resumable
+//!     ├ shadow                                                  what the CPU walks instead, while writes are logged
 //!     └ relinquish                                              all that a dead domain had
 //!   ram · held ── a frame that is RAM; one that is counted for as long as a value lives
 //!   frame_table ── one word a frame, changed by compare-and-swap; frame_type says how
@@ -40,13 +41,14 @@ pub mod promote;
 mod ram;
 pub mod relinquish;
 pub mod root;
+pub mod shadow;
 pub mod tlb;
 pub mod va_mapping;
 pub mod walk;
 pub mod write_emulation;
 
 use crate::{
-    addr::{GuestAddr, GuestHalf, GuestRange, GuestWords, Mfn},
+    addr::{GuestAddr, GuestHalf, GuestRange, GuestWords, MachineAddr, Mfn},
     hardware::CpuId,
     heap::Reserve,
     layout::{END_HV_SLOT, FIRST_HV_SLOT},
@@ -61,11 +63,15 @@ use frame_type::Owner;
 pub use held::{Held, Hold};
 use oxen_abi::vm_assist::Assists;
 pub use ram::{Ram, RamFrame};
+use root::RootAddress;
+use shadow::Shadows;
 
 /// What the hypervisor shows of itself in every address space.
 pub trait HypervisorSpace {
     /// What stands in slots 256 to 271 of every root.
     fn root_entries(&self) -> &'static [u64; END_HV_SLOT - FIRST_HV_SLOT];
+    /// The hypervisor's own root, for a CPU that runs no guest, and for a mode of a guest's that has none.
+    fn own_root(&self) -> MachineAddr;
     /// The machine-to-phys table: the pseudo-physical frame of each machine frame.
     fn machine_to_phys(&self) -> &'static [AtomicU64];
     /// The first machine frame of each 2 MiB of that table, while there are any.
@@ -131,7 +137,7 @@ pub trait Tlb {
     fn this_cpu(&self) -> CpuId;
     /// Loads a root into this CPU, which flushes every translation of guest addresses: CR4.PGE stays clear while guests
     /// run, so that the global bit in their entries has no effect.
-    fn load_root(&self, root: RamFrame);
+    fn load_root(&self, root: RootAddress);
     /// Forgets every translation of guest addresses on this CPU.
     fn flush(&self);
     /// Forgets the translation of one page on this CPU.
@@ -152,6 +158,31 @@ pub struct Paging {
     unfinished: Option<RamFrame>,
     /// Whether any table of the domain has, or had, a linear entry.
     is_linear: bool,
+    /// Whether the domain runs on shadows.
+    is_shadowed: bool,
+    /// Whether any of the three is so: the one look that ordinary changes take.
+    needs_care: bool,
+}
+
+impl Paging {
+    fn set_unfinished(&mut self, top: Option<RamFrame>) {
+        self.unfinished = top;
+        self.judge();
+    }
+
+    fn set_linear(&mut self) {
+        self.is_linear = true;
+        self.judge();
+    }
+
+    fn set_shadowed(&mut self, is_shadowed: bool) {
+        self.is_shadowed = is_shadowed;
+        self.judge();
+    }
+
+    const fn judge(&mut self) {
+        self.needs_care = self.unfinished.is_some() || self.is_linear || self.is_shadowed;
+    }
 }
 
 /// What memory keeps of a domain.
@@ -169,6 +200,8 @@ pub struct PagingDomain {
     vm_assist: AtomicU64,
     /// Whether it is being torn down: nothing new may be begun in its name.
     pub is_dying: AtomicBool,
+    /// Whether its vcpus run on shadows.
+    pub is_shadowed: AtomicBool,
     /// Page tables: held for every change of a table or of a table's type.
     paging: Lock<Paging, { rank::PAGING }>,
     /// The slot, from 1, of a root whose linear entry is being taken away, or 0; written under `paging`.
@@ -186,6 +219,7 @@ impl PagingDomain {
             max_pages: AtomicU32::new(0),
             vm_assist: AtomicU64::new(0),
             is_dying: AtomicBool::new(false),
+            is_shadowed: AtomicBool::new(false),
             paging: Lock::default(),
             linear_slot_going: AtomicU32::new(0),
         }
@@ -236,12 +270,20 @@ pub struct Memory<M> {
     pub pci: Lock<Pci, { rank::PCI }>,
     /// Whether guests may have linear page tables (`pv-linear-pt`).
     pub has_linear_tables: AtomicBool,
+    /// The shadows of all domains.
+    shadows: Shadows,
 }
 
 impl<M> Memory<M> {
     /// The memory of which `frames` tells.
     #[must_use]
     pub fn new(machine: M, frames: FrameTable) -> Self {
-        Self { machine, frames, pci: Lock::default(), has_linear_tables: AtomicBool::new(true) }
+        Self {
+            machine,
+            frames,
+            pci: Lock::default(),
+            has_linear_tables: AtomicBool::new(true),
+            shadows: Shadows::default(),
+        }
     }
 }

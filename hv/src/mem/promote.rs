@@ -98,7 +98,7 @@ impl<M: Hardware> Editor<'_, M> {
     fn settle_now(&mut self, top: RamFrame) -> Result<(), Stop> {
         let mut walk = Walk::new();
         self.resume(&mut walk, top);
-        self.paging.unfinished = None;
+        self.paging.set_unfinished(None);
         self.give_back(&mut walk, true)
     }
 
@@ -140,8 +140,11 @@ impl<M: Hardware> Editor<'_, M> {
     /// Validates from where the walk stands to the end.
     fn validate(&mut self, walk: &mut Walk) -> Result<(), Stop> {
         while let Some(step) = walk.last_mut() {
-            let below = step.level - 1;
+            let (below, table) = (step.level - 1, step.table);
             let progress = if below == 0 { self.validate_l1(step) } else { self.validate_upper(step) };
+            if self.paging.is_shadowed {
+                self.note_table(table);
+            }
             match progress {
                 Validation::Into(child) => push(walk, Step { table: child, level: below, held: 0 }),
                 Validation::Resume(child) => self.resume(walk, child),
@@ -262,6 +265,9 @@ impl<M: Hardware> Editor<'_, M> {
             && let Ok(judged) = Entry(word.load(Ordering::Relaxed)).sanitize_table(step.level)
         {
             word.store(judged.0, Ordering::Relaxed);
+            if self.paging.is_shadowed {
+                self.note_table(step.table);
+            }
         }
     }
 
@@ -276,10 +282,14 @@ impl<M: Hardware> Editor<'_, M> {
     /// Gives back one use and, unless it was the last, its reference. Otherwise nobody can take the table any more, and its
     /// level says how its entries are to be given back.
     fn release(&self, table: RamFrame) -> Option<u32> {
-        self.memory.frames.change_with(table, |state| match state.release_means() {
+        let level = self.memory.frames.change_with(table, |state| match state.release_means() {
             Released::InUse | Released::Idle => (state.release(), None),
             Released::MustDevalidate => (state.partial(), state.kind().level()),
-        })?
+        })??;
+        if self.paging.is_shadowed {
+            self.forget(table, level);
+        }
+        Some(level)
     }
 
     /// Gives back what the tables of the walk hold, from where it stands, with the tables themselves.
@@ -304,7 +314,7 @@ impl<M: Hardware> Editor<'_, M> {
                 && may_stop
                 && let Some(top) = walk.first()
             {
-                self.paging.unfinished = Some(top.table);
+                self.paging.set_unfinished(Some(top.table));
                 self.suspend(walk);
                 return Err(Stop::Unfinished);
             }

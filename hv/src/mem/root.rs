@@ -1,9 +1,61 @@
 //! Roots of address spaces and pinned tables: what holds a table although no entry refers to it.
 
 use super::{Hardware, PagingDomain, RamFrame, editor::Editor, frame_type::FrameState};
-use crate::{addr::Mfn, hardware::CpuId, layout::FIRST_HV_SLOT, mem::Memory, reply::Stop};
+use crate::{
+    addr::{MachineAddr, Mfn},
+    hardware::CpuId,
+    layout::FIRST_HV_SLOT,
+    mem::Memory,
+    reply::Stop,
+};
 use core::sync::atomic::Ordering;
 use oxen_abi::{errno::Errno, vm_assist::Assists};
+
+/// What a CPU loads into CR3: a root of the guest's, a shadow of one, or the hypervisor's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct RootAddress(MachineAddr);
+
+impl RootAddress {
+    /// A root of the guest's, validated and held, or a shadow of one.
+    #[inline]
+    #[must_use]
+    pub const fn of(root: RamFrame) -> Self {
+        Self(root.mfn().address())
+    }
+
+    /// As CR3 takes it.
+    #[inline]
+    #[must_use]
+    pub const fn address(self) -> MachineAddr {
+        self.0
+    }
+
+    /// Its frame.
+    #[must_use]
+    pub const fn mfn(self) -> Option<Mfn> {
+        Mfn::containing(self.0)
+    }
+}
+
+/// What a CPU loads for the vcpu that is on it: the guest's roots, or shadows of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadedRoots {
+    /// For the guest's user mode.
+    pub user: RootAddress,
+    /// For the guest's kernel.
+    pub kernel: RootAddress,
+    /// Whether they are shadows.
+    pub are_shadows: bool,
+}
+
+impl LoadedRoots {
+    /// Those of a vcpu that never was on a CPU: none can be loaded.
+    pub const NOWHERE: Self = {
+        let nowhere = RootAddress(MachineAddr::new(0));
+        Self { user: nowhere, kernel: nowhere, are_shadows: false }
+    };
+}
 
 impl<M: Hardware> Editor<'_, M> {
     /// Holds a frame as a table of `level` in the guest's name, until [`Self::unpin`].
@@ -44,31 +96,77 @@ impl<M: Hardware> Editor<'_, M> {
     }
 
     /// Switches a vcpu, which runs on this CPU, to another address space of its kernel's (`MMUEXT_NEW_BASEPTR`). `current` is
-    /// where the vcpu keeps the root of the present one.
+    /// where the vcpu keeps the root of the present one, `loaded` the one that the CPU has for it.
     ///
     /// # Errors
     /// As [`Self::take_table`]; then the old one is still in force.
-    pub fn switch(&mut self, cpu: CpuId, current: &mut Option<RamFrame>, root: Mfn) -> Result<(), Stop> {
+    #[inline(always)]
+    pub fn switch(
+        &mut self,
+        cpu: CpuId,
+        current: &mut Option<RamFrame>,
+        loaded: &mut RootAddress,
+        root: Mfn,
+    ) -> Result<(), Stop> {
         let old = *current;
-        if let Some(old) = old.filter(|old| old.mfn() == root) {
-            self.memory.load_root(cpu, old);
+        if old.is_some_and(|old| old.mfn() == root) {
+            self.memory.load_root(cpu, *loaded);
             return Ok(());
         }
-        self.settle()?;
+        if !self.is_plain() {
+            return self.switch_with_care(cpu, current, loaded, root);
+        }
         let root = self.take_table(root, 4)?;
         *current = Some(root);
-        self.memory.load_root(cpu, root);
+        *loaded = RootAddress::of(root);
+        self.memory.load_root(cpu, *loaded);
         if let Some(old) = old {
             self.put_table(old);
         }
         Ok(())
     }
 
-    /// Switches a vcpu to another address space of its user mode's, or to none (`MMUEXT_NEW_USER_BASEPTR`).
+    #[cold]
+    #[inline(never)]
+    fn switch_with_care(
+        &mut self,
+        cpu: CpuId,
+        current: &mut Option<RamFrame>,
+        loaded: &mut RootAddress,
+        root: Mfn,
+    ) -> Result<(), Stop> {
+        self.settle()?;
+        let root = self.take_table(root, 4)?;
+        let old = current.replace(root);
+        self.change_loaded(loaded, Some(root));
+        self.memory.load_root(cpu, *loaded);
+        if let Some(old) = old {
+            self.put_table(old);
+        }
+        Ok(())
+    }
+
+    /// Has what a CPU loads be another root of the guest's, or show it.
+    #[inline]
+    fn change_loaded(&self, loaded: &mut RootAddress, root: Option<RamFrame>) {
+        if self.paging.is_shadowed {
+            self.show_root(*loaded, root);
+        } else {
+            *loaded = self.memory.root_address(root);
+        }
+    }
+
+    /// Switches a vcpu to another address space of its user mode's, or to none (`MMUEXT_NEW_USER_BASEPTR`); `current` and
+    /// `loaded` as above.
     ///
     /// # Errors
     /// As [`Self::switch`].
-    pub fn switch_user(&mut self, current: &mut Option<RamFrame>, root: Option<Mfn>) -> Result<(), Stop> {
+    pub fn switch_user(
+        &mut self,
+        current: &mut Option<RamFrame>,
+        loaded: &mut RootAddress,
+        root: Option<Mfn>,
+    ) -> Result<(), Stop> {
         let old = *current;
         if old.map(RamFrame::mfn) == root {
             return Ok(());
@@ -81,6 +179,7 @@ impl<M: Hardware> Editor<'_, M> {
             taken = Some(root);
         }
         *current = taken;
+        self.change_loaded(loaded, taken);
         if let Some(old) = old {
             self.put_table(old);
         }
@@ -89,6 +188,12 @@ impl<M: Hardware> Editor<'_, M> {
 }
 
 impl<M: Hardware> Memory<M> {
+    /// What a CPU loads for a root of the guest's; for none, the hypervisor's own.
+    #[inline]
+    pub(super) fn root_address(&self, root: Option<RamFrame>) -> RootAddress {
+        root.map_or_else(|| RootAddress(self.machine.own_root()), RootAddress::of)
+    }
+
     /// Takes a frame as the root of an address space of `domain`: a use and a reference, to be kept in a vcpu's
     /// `kernel_root` or `user_root` until [`Self::drop_root`].
     ///
@@ -105,6 +210,7 @@ impl<M: Hardware> Memory<M> {
             && let Some(word) = self.machine.words(root).get(FIRST_HV_SLOT)
         {
             word.store(0, Ordering::Relaxed);
+            self.follow_first_slot(domain, root);
         }
     }
 

@@ -3,7 +3,7 @@
 //! A frame is stamped with the clock when its last use as something ends, a CPU with the clock when it began its last full
 //! flush. A CPU whose stamp is not later than the frame's may still hold translations of that use.
 
-use super::{Hardware, RamFrame, frame_type::Owner};
+use super::{Hardware, frame_type::Owner, root::RootAddress};
 use crate::{
     config::{MAX_CPUS, MAX_DOMAINS},
     hardware::CpuId,
@@ -155,7 +155,7 @@ impl<M: Hardware> Memory<M> {
 
     /// Loads a root into this CPU and remembers the flush that this is.
     #[inline]
-    pub fn load_root(&self, cpu: CpuId, root: RamFrame) {
+    pub fn load_root(&self, cpu: CpuId, root: RootAddress) {
         let stamp = self.frames.tlb.tick();
         self.machine.load_root(root);
         if stamp.is_multiple_of(LAP) {

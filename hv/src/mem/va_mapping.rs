@@ -18,11 +18,15 @@ impl<M: Hardware> Editor<'_, M> {
     #[inline]
     #[must_use]
     pub fn find(&self, root: RamFrame, va: GuestAddr) -> Option<Place> {
+        if self.paging.is_linear { self.find_slow(root, va) } else { self.find_plain(root, va) }
+    }
+
+    /// The same where no table has a linear entry.
+    #[inline(always)]
+    #[must_use]
+    pub fn find_plain(&self, root: RamFrame, va: GuestAddr) -> Option<Place> {
         if !va.is_guest_range(1) {
             return None;
-        }
-        if self.paging.is_linear {
-            return self.find_slow(root, va);
         }
         let mut table = root;
         for level in [4, 3, 2] {
@@ -36,6 +40,9 @@ impl<M: Hardware> Editor<'_, M> {
     /// entry does, and behind a root's there are the hypervisor's own tables.
     #[cold]
     fn find_slow(&self, root: RamFrame, va: GuestAddr) -> Option<Place> {
+        if !va.is_guest_range(1) {
+            return None;
+        }
         let mut table = root;
         for level in [4, 3, 2] {
             let entry = Entry(self.place(table, level, va.slot(level)).word.load(Ordering::Relaxed));
@@ -60,13 +67,27 @@ impl<M: Hardware> Editor<'_, M> {
         }
     }
 
-    /// Maps something at a virtual address, or nothing.
+    /// Maps something at a virtual address, or nothing. What an earlier call left to be given back comes first.
     ///
     /// # Errors
-    /// `Inval` where no L1 translates the address; else as [`Self::replace`].
-    #[inline]
+    /// `Inval` where no L1 translates the address; else as [`Self::replace`]. `Unfinished` before anything was done.
+    #[inline(always)]
     pub fn map_at(&mut self, root: RamFrame, va: GuestAddr, new: u64, rights: &EntryRights) -> Result<(), Stop> {
+        if !va.is_guest_range(1) {
+            return Err(Errno::Inval.into());
+        }
+        if !self.is_plain() {
+            return self.map_with_care(root, va, new, *rights);
+        }
+        let place = self.find_plain(root, va).ok_or(Errno::Inval)?;
+        Ok(self.replace_page(place, new, AccessedDirty::Overwrite, rights)?)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn map_with_care(&mut self, root: RamFrame, va: GuestAddr, new: u64, rights: EntryRights) -> Result<(), Stop> {
+        self.settle()?;
         let place = self.find(root, va).ok_or(Errno::Inval)?;
-        self.replace(place, new, AccessedDirty::Overwrite, rights)
+        Ok(self.replace_leaf(place, new, AccessedDirty::Overwrite, &rights)?)
     }
 }

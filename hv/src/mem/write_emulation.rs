@@ -1,13 +1,13 @@
 //! Plain writes of a guest's kernel to what it may only read: they fault. Those to its L1 tables are done here under the
 //! same laws as a hypercall's, and the control domain's to devices as far as [`crate::pci`] lets them.
 
-use super::{Hardware, PagingDomain, RamFrame, editor::Editor, entry::Entry};
+use super::{Hardware, PagingDomain, RamFrame, edit::Place, editor::Editor, entry::Entry};
 use crate::{
     addr::{GuestAddr, Mfn, Slot},
     mem::Memory,
     reply::Stop,
 };
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 use oxen_abi::{errno::Errno, vm_assist::Assists};
 
 /// What the faulting instruction wanted to write.
@@ -54,43 +54,16 @@ impl<M: Hardware> Memory<M> {
         bytes: u32,
         write: Write,
     ) -> Result<Written, Stop> {
-        let shift = 8 * (va.offset() as u32 & 7);
         if !matches!(bytes, 1 | 2 | 4 | 8) || va.offset() as u32 & (bytes - 1) != 0 {
             return Err(Errno::Inval.into());
         }
-        let mask = (u64::MAX >> (64 - 8 * bytes)) << shift;
-        let editor = Editor::open(self, domain)?;
-        let mapping = editor.find(root, va).ok_or(Errno::Fault)?;
-        let word = mapping.word;
-        let mapping = Entry(word.load(Ordering::Relaxed));
-        let mfn = mapping.mfn().filter(|_| mapping.is_present() && !mapping.is_writable()).ok_or(Errno::Fault)?;
-        let Ok(Some((table, 1))) = editor.table(mfn) else {
-            drop(editor);
-            return self.write_device(domain, mfn, va.offset() as u16, bytes, write);
-        };
-        if !domain.is_privileged && !domain.assists(Assists::WRITABLE_PAGETABLES) {
-            return Err(Errno::Perm.into());
+        let editor = Editor::lock(self, domain);
+        if editor.is_plain() {
+            let mapping = editor.find_plain(root, va).ok_or(Errno::Fault)?;
+            editor.emulate_write(mapping, va, bytes, write, |_, _| ())
+        } else {
+            editor.emulate_write_with_care(root, va, bytes, write)
         }
-        if bytes < 8 {
-            // The rest of the entry is read by its address, which the CPU would note; of a whole one nothing is.
-            word.fetch_or(Entry::ACCESSED, Ordering::Relaxed);
-        }
-        let slot = Slot::at_offset(va.offset() & !7).ok_or(Errno::Inval)?;
-        let word = editor.place(table, 1, slot).word;
-        for _ in 0..ATTEMPTS {
-            let old = word.load(Ordering::Acquire);
-            let old_part = (old & mask) >> shift;
-            let new_part = match write {
-                Write::Store(new) | Write::Exchange(new) => new,
-                Write::CompareExchange { expected, new } if old_part == expected & (mask >> shift) => new,
-                Write::CompareExchange { .. } => return Ok(Written { old: old_part, stored: false }),
-            };
-            let new = old & !mask | new_part << shift & mask;
-            if editor.exchange(word, Entry(old), Entry(new))? {
-                return Ok(Written { old: old_part, stored: true });
-            }
-        }
-        Err(Stop::Unfinished)
     }
 
     /// A write to a device's page that is mapped read-only: what the hypervisor lets happen of it. An instruction that also
@@ -115,8 +88,69 @@ impl<M: Hardware> Memory<M> {
 }
 
 impl<M: Hardware> Editor<'_, M> {
-    /// Replaces exactly `old` by `new` in an L1. Returns whether `old` was still there; if not, nothing has changed.
-    fn exchange(&self, word: &core::sync::atomic::AtomicU64, old: Entry, new: Entry) -> Result<bool, Errno> {
+    #[cold]
+    #[inline(never)]
+    fn emulate_write_with_care(
+        mut self,
+        root: RamFrame,
+        va: GuestAddr,
+        bytes: u32,
+        write: Write,
+    ) -> Result<Written, Stop> {
+        self.settle()?;
+        let mapping = self.find(root, va).ok_or(Errno::Fault)?;
+        self.emulate_write(mapping, va, bytes, write, Self::follow_if_shadowed)
+    }
+
+    /// Does the write at `va`, which `mapping` translates; `follow` is called with each entry that has changed, before
+    /// what stood there is given back.
+    #[inline(always)]
+    fn emulate_write(
+        self,
+        mapping: Place,
+        va: GuestAddr,
+        bytes: u32,
+        write: Write,
+        follow: impl Fn(&Self, Place),
+    ) -> Result<Written, Stop> {
+        let (memory, domain) = (self.memory, self.domain);
+        let shift = 8 * (va.offset() as u32 & 7);
+        let mask = (u64::MAX >> (64 - 8 * bytes)) << shift;
+        let page = Entry(mapping.word.load(Ordering::Relaxed));
+        let mfn = page.mfn().filter(|_| page.is_present() && !page.is_writable()).ok_or(Errno::Fault)?;
+        let Ok(Some((table, 1))) = self.table(mfn) else {
+            drop(self);
+            return memory.write_device(domain, mfn, va.offset() as u16, bytes, write);
+        };
+        if !domain.is_privileged && !domain.assists(Assists::WRITABLE_PAGETABLES) {
+            return Err(Errno::Perm.into());
+        }
+        if bytes < 8 {
+            // The rest of the entry is read by its address, which the CPU would note; of a whole one nothing is.
+            mapping.word.fetch_or(Entry::ACCESSED, Ordering::Relaxed);
+            follow(&self, mapping);
+        }
+        let slot = Slot::at_offset(va.offset() & !7).ok_or(Errno::Inval)?;
+        let place = self.place(table, 1, slot);
+        for _ in 0..ATTEMPTS {
+            let old = place.word.load(Ordering::Acquire);
+            let old_part = (old & mask) >> shift;
+            let new_part = match write {
+                Write::Store(new) | Write::Exchange(new) => new,
+                Write::CompareExchange { expected, new } if old_part == expected & (mask >> shift) => new,
+                Write::CompareExchange { .. } => return Ok(Written { old: old_part, stored: false }),
+            };
+            let new = old & !mask | new_part << shift & mask;
+            if self.exchange(place.word, Entry(old), Entry(new), || follow(&self, place))? {
+                return Ok(Written { old: old_part, stored: true });
+            }
+        }
+        Err(Stop::Unfinished)
+    }
+
+    /// Replaces exactly `old` by `new` in an L1, and calls `follow` before what stood there is given back. Returns whether
+    /// `old` was still there; if not, nothing has changed.
+    fn exchange(&self, word: &AtomicU64, old: Entry, new: Entry, follow: impl Fn()) -> Result<bool, Errno> {
         let rights = self.own_rights();
         let is_harmless = |new: Entry| old.is_present() && old.differs_harmlessly(new);
         let (new, held) = if !new.is_present() {
@@ -126,6 +160,9 @@ impl<M: Hardware> Editor<'_, M> {
             if is_harmless(judged) { (judged, false) } else { (self.hold_page(new, &rights)?, true) }
         };
         let stored = word.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if stored {
+            follow();
+        }
         if !stored && held {
             self.drop_page(new);
         }

@@ -29,9 +29,8 @@ impl<M: Machine> Hypervisor<M> {
         }
         let (machine, info) = (self.machine(), vcpu.sched.runstate.lock().info());
         // The addresses are the kernel's.
-        let away = if state.in_kernel { None } else { state.kernel_root.zip(state.user_root) };
-        if let Some((kernel, _)) = away {
-            machine.load_root(kernel);
+        if !state.in_kernel {
+            machine.load_root(state.loaded.kernel);
         }
         if let Some(area) = GuestAddr::new(area).range(size_of::<VcpuRunstateInfo>() as u64).filter(|_| area != 0) {
             write(machine, domain, area, &info);
@@ -41,8 +40,8 @@ impl<M: Machine> Hypervisor<M> {
         {
             vcpu.sched.time_is_due.store(false, Ordering::Relaxed);
         }
-        if let Some((_, user)) = away {
-            machine.load_root(user);
+        if !state.in_kernel {
+            machine.load_root(state.loaded.user);
         }
     }
 }

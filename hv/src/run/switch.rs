@@ -134,6 +134,7 @@ impl<M: Machine> Hypervisor<M> {
         self.memory.frames.tlb.enter(domain.owner(), bit(cpu));
         *regs = state.regs;
         state.traps_tsc = domain.tsc.is_emulated();
+        state.loaded = self.memory.roots_to_load(&domain.memory, vcpu.id, state.user_root, state.kernel_root);
         state.selectors_wait = !self.machine().load(&state);
         if state.selectors_wait {
             vcpu.work.insert(Work::SELECTORS, Ordering::Relaxed);

@@ -240,7 +240,8 @@ impl<M: Machine> Caller<'_, M> {
             3 => {
                 let root = Mfn::containing(MachineAddr::new(value)).ok_or(NotOurs)?;
                 let mut editor = Editor::open(&self.hv.memory, &self.domain.memory).map_err(|_| NotOurs)?;
-                editor.switch(self.cpu, &mut self.state.kernel_root, root).map_err(|_| NotOurs)?;
+                let (current, loaded) = (&mut self.state.kernel_root, &mut self.state.loaded.kernel);
+                editor.switch(self.cpu, current, loaded, root).map_err(|_| NotOurs)?;
             }
             4 => {
                 // What is not the guest's stays as it is, without a word.

@@ -11,7 +11,10 @@ use crate::{
     caller::Caller,
     domain::{counters::Counted, flags, regs::operand_mask},
     machine::Machine,
-    mem::write_emulation::Write,
+    mem::{
+        shadow::fault::{Access, Met},
+        write_emulation::Write,
+    },
     reply::Stop,
 };
 use oxen_abi::vm_assist::Assists;
@@ -28,6 +31,24 @@ impl<M: Machine> Caller<'_, M> {
     /// A page fault of the running guest at `address`.
     #[inline]
     pub fn page_fault(&mut self, address: u64, error_code: u32) {
+        if self.state.loaded.are_shadows {
+            return self.page_fault_on_shadows(address, error_code);
+        }
+        self.own_page_fault(address, error_code);
+    }
+
+    /// A page fault of a guest that runs on shadows.
+    #[cold]
+    #[inline(never)]
+    fn page_fault_on_shadows(&mut self, address: u64, error_code: u32) {
+        if let Some(own) = self.shadow_fault(address, error_code) {
+            self.own_page_fault(address, own);
+        }
+    }
+
+    /// A page fault by the guest's own tables.
+    #[inline(always)]
+    fn own_page_fault(&mut self, address: u64, error_code: u32) {
         let is_kernel_write = error_code & (PRESENT | WRITE | FETCH) == PRESENT | WRITE && self.state.in_kernel;
         if is_kernel_write
             && (self.domain.assists(Assists::WRITABLE_PAGETABLES) || self.domain.is_privileged())
@@ -37,13 +58,25 @@ impl<M: Machine> Caller<'_, M> {
             return;
         }
         self.domain.counters.count(Counted::PageFault);
-        self.state.info.set_cr2(address);
-        let user = if self.state.in_kernel { 0 } else { USER };
-        let handler = self.state.traps.handler(vector::PAGE_FAULT);
+        let state = &*self.state;
+        state.info.set_cr2(address);
+        let user = if state.in_kernel { 0 } else { USER };
+        let handler = state.traps.handler(vector::PAGE_FAULT);
         if handler.address == 0 {
             return self.crash_by_exception(vector::PAGE_FAULT, Some(error_code & !USER | user));
         }
         self.enter_kernel_inline(handler.callback(), Some(error_code & !USER | user));
+    }
+
+    /// Looks whether a fault is one of the guest's shadows alone. If not, the error code is answered that the guest's own
+    /// tables would have given.
+    fn shadow_fault(&self, address: u64, error_code: u32) -> Option<u32> {
+        let root = self.state.loaded_root().mfn()?;
+        match self.hv.memory.shadow_fault(root, GuestAddr::new(address), access(error_code)) {
+            None => Some(error_code),
+            Some(Met::Shown) => None,
+            Some(Met::Refused { is_present }) => Some(error_code & !PRESENT | if is_present { PRESENT } else { 0 }),
+        }
     }
 
     /// Does the write of the instruction at RIP, if it is one to a page table entry and the entry is one that the guest
@@ -106,6 +139,16 @@ impl<M: Machine> Caller<'_, M> {
                 }
             }
         }
+    }
+}
+
+/// What the CPU wanted to do where it met a page fault with this error code.
+#[must_use]
+pub const fn access(error_code: u32) -> Access {
+    match error_code & (WRITE | FETCH) {
+        0 => Access::Read,
+        WRITE => Access::Write,
+        _ => Access::Fetch,
     }
 }
 

@@ -5,7 +5,6 @@ use super::percpu::Hardware;
 use super::{cpu, entry::descriptors, msr};
 use core::arch::asm;
 use oxen_hv::domain::vcpu::{DEBUG_CONTROL_RESET, ExtendedState, VcpuState};
-use oxen_hv::mem::RamFrame;
 use x86_64::registers::debug::{DebugAddressRegister as _, Dr0, Dr1, Dr2, Dr3, Dr7};
 use x86_64::registers::model_specific::Msr;
 use x86_64::registers::segmentation::GS;
@@ -134,21 +133,17 @@ fn swap_gs() {
     unsafe { GS::swap() }
 }
 
-/// Loads the root of the mode that the vcpu is in; the hypervisor's own, where it has none yet.
+/// Loads what there is for the mode that the vcpu is in.
 fn load_root(state: &VcpuState) {
-    let root = if state.in_kernel { state.kernel_root } else { state.user_root };
-    if let Some(root) = root.map(RamFrame::mfn).or_else(tables::idle_root) {
-        // SAFETY: validated roots hold the hypervisor's slots, and so does its own.
-        unsafe { cpu::load_root(root.address().as_u64()) }
-    }
+    // SAFETY: the library found it when the vcpu came on this CPU: a validated root, a shadow of one, or the hypervisor's own;
+    // each holds the hypervisor's slots.
+    unsafe { cpu::load_root(state.loaded_root().address().as_u64()) }
 }
 
 /// Leaves the root of the last vcpu, which may go away.
 pub(crate) fn unload() {
-    if let Some(root) = tables::idle_root() {
-        // SAFETY: the hypervisor's own root holds its slots.
-        unsafe { cpu::load_root(root.address().as_u64()) }
-    }
+    // SAFETY: the hypervisor's own root holds its slots.
+    unsafe { cpu::load_root(tables::own_root().as_u64()) }
 }
 
 /// Crosses between the guest's kernel and its user mode; `state.in_kernel` says where it is going.

@@ -11,8 +11,10 @@ use oxen_hv::addr::GuestAddr;
 use oxen_hv::caller::{Caller, Current};
 use oxen_hv::domain::{Domain, regs::Regs};
 use oxen_hv::hardware::CpuId;
+use oxen_hv::mem::shadow::fault::Met;
 use oxen_hv::per_cpu::CpuShared;
 use oxen_hv::reply::Args;
+use oxen_hv::trap::page_fault;
 use spin::Once;
 use static_assertions::{assert_not_impl_any, const_assert};
 
@@ -133,6 +135,15 @@ pub(crate) fn note_refusal(vector: u32, error_code: u32) {
 pub(crate) fn may_read(from: GuestAddr, bytes: u64) -> bool {
     let found = HYPERVISOR.get().zip(running_domain()).zip(cpu::root());
     found.is_some_and(|((hv, domain), root)| hv.memory.may_read(&domain.memory, root, from, bytes))
+}
+
+/// Whether the shadows of the guest's tables that this CPU has loaded show now what it met a fault at.
+pub(crate) fn shows(address: u64, error_code: u32) -> bool {
+    let met = HYPERVISOR
+        .get()
+        .zip(cpu::root())
+        .and_then(|(hv, root)| hv.memory.shadow_fault(root, GuestAddr::new(address), page_fault::access(error_code)));
+    met == Some(Met::Shown)
 }
 
 /// Makes this CPU one that guests may come in on. Returns its block, for the way to the first.

@@ -12,6 +12,7 @@ mod grants;
 mod reservations;
 #[path = "../support/sequence.rs"]
 mod sequence;
+mod shadows;
 #[path = "../support/mod.rs"]
 mod support;
 mod tables;
@@ -49,6 +50,9 @@ fn run(seed: u64) {
     // The random walk is worth something only if tables of every level come about beside the homes.
     let homes = OPERATIONS / RECOUNT_EVERY * 3;
     assert!(kinds.iter().all(|&n| n > homes * 6 / 5), "{kinds:?} tables against {homes}");
+    // And the logs only if most of them find room: those that do not are no promise, and their rounds do not count.
+    let rounds: u32 = world.players.iter().map(|player| player.rounds).sum();
+    assert!(rounds > OPERATIONS / 150, "{rounds} rounds of logs");
     assert!(linear[1..].iter().flatten().all(|&n| n > 20), "{linear:?} linear entries");
     world.end();
 }

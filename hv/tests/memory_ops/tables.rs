@@ -1,9 +1,11 @@
 //! Operations on page tables: good ones, bad ones, and what a guest writes itself.
 
 use crate::{
+    shadows::PLACES,
     support::{audit, entry_address, table_word},
     world::{BUFFER, LINEAR_SLOT, Outcome, Player, World},
 };
+use oxen_abi::mmu::MMU_MACHPHYS_UPDATE;
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
@@ -92,6 +94,7 @@ impl World {
             let flags = self.random.of(&[1, 5, 5, 7]);
             table_word(self.hv, frame, self.slot()).store(Entry::to(target, flags).0, Ordering::SeqCst);
         }
+        self.wrote(frame);
         for page in 1..40 {
             let seen = self.hv.machine().translate(GuestAddr::new(page << 12), true);
             if seen == Ok(frame) {
@@ -114,7 +117,13 @@ impl World {
             let offset = if self.random.chance(2) { 4 } else { 0 };
             let command = self.random.of(&[0, 0, 0, 2, 2, 3, 1]);
             words.push((entry_address(table, self.slot()) + offset) | command);
-            words.push(if self.random.chance(15) { self.linear_entry(player, table) } else { self.entry(player) });
+            // A guest knows what places it has. One that gives its frames places all over has a log that fits nowhere.
+            let is_place = command == MMU_MACHPHYS_UPDATE && self.random.chance(99);
+            words.push(match self.random.below(100) {
+                _ if is_place => self.random.below(PLACES),
+                0..15 => self.linear_entry(player, table),
+                _ => self.entry(player),
+            });
         }
         if !self.put(&words) {
             return Outcome::Done;
@@ -160,11 +169,12 @@ impl World {
         );
         let value = self.entry(player);
         let bytes = self.random.of(&[8, 8, 8, 4, 2, 1, 3]);
-        let expected =
-            self.hv.machine().read_guest_word(GuestAddr::new(va.as_u64() & !7)).unwrap_or(0) >> (8 * (va.as_u64() & 7));
         let write = if self.random.chance(50) {
             Write::Store(value)
         } else {
+            // Who stores has not read there, which the CPU would have noted.
+            let word = self.hv.machine().read_guest_word(GuestAddr::new(va.as_u64() & !7)).unwrap_or(0);
+            let expected = word >> (8 * (va.as_u64() & 7));
             Write::CompareExchange { expected: expected & (u64::MAX >> (64 - 8 * bytes)), new: value }
         };
         let guest = &self.players[player].guest;

@@ -1,6 +1,7 @@
 //! Who plays, what they may choose from, and what must hold after each operation.
 
 use crate::sequence;
+use crate::shadows::Contents;
 use crate::support::{
     self, Fake,
     audit::{self, Holds},
@@ -23,7 +24,7 @@ use oxen_hv::{
 use std::sync::atomic::Ordering;
 
 /// Frames of the machine.
-const FRAMES: usize = 180;
+const FRAMES: usize = 220;
 pub(crate) const BUFFER: u64 = 0;
 pub(crate) const LINEAR_SLOT: usize = 1;
 /// What the hypervisor leaves in each of its own frames.
@@ -64,6 +65,10 @@ pub(crate) struct Player {
     pub(crate) descriptors: Vec<RamFrame>,
     /// Frames of others that it was granted: with the right to write or not.
     pub(crate) claims: Vec<(Mfn, bool)>,
+    /// What its memory was when the log of its writes was last cleaned, while there is one.
+    pub(crate) cleaned: Option<Contents>,
+    /// Rounds of that log.
+    pub(crate) rounds: u32,
 }
 
 pub(crate) struct World {
@@ -103,7 +108,7 @@ impl World {
                     }
                     guest.call(Caller::mmu_update, [BUFFER, 1, 0, 0x7ff0]).unwrap();
                 }
-                Player { guest, home, descriptors: Vec::new(), claims: Vec::new() }
+                Player { guest, home, descriptors: Vec::new(), claims: Vec::new(), cleaned: None, rounds: 0 }
             })
             .into_iter()
             .collect();
@@ -192,7 +197,7 @@ impl World {
         support::on_cpu(self.random.below(support::CPUS as u64) as u16);
         let Player { guest, home, .. } = &mut self.players[player];
         let root = self.hv.machine().cpu(support::this_cpu().0).root;
-        if root != guest.state.kernel_root.map(RamFrame::mfn) || self.random.chance(10) {
+        if root != guest.state.loaded_root().mfn() || self.random.chance(10) {
             guest.run();
         }
         if guest.state.kernel_root.map(RamFrame::mfn) != Some(home.tables[0])
@@ -203,9 +208,9 @@ impl World {
             loop {
                 match Editor::open(&hv.memory, &domain.memory) {
                     Ok(mut editor) => {
-                        editor
-                            .switch(guest.caller().cpu, &mut guest.caller().state.kernel_root, home.tables[0])
-                            .unwrap();
+                        let (cpu, state) = (support::this_cpu(), &mut guest.state);
+                        let loaded = &mut state.loaded.kernel;
+                        editor.switch(cpu, &mut state.kernel_root, loaded, home.tables[0]).unwrap();
                         return;
                     }
                     Err(refusal) => assert_eq!(refusal, Stop::Unfinished),
@@ -249,8 +254,11 @@ impl World {
         let mark = left_by(guest);
         let mark_one = |frame| {
             let state = self.hv.memory.frames.state(frame);
-            if state.owner() == guest.domain.owner() && (state.is_loose() || state.kind() == FrameType::Writable) {
-                self.hv.machine().words(frame)[MARKED_WORD].store(mark, Ordering::SeqCst);
+            if state.owner() == guest.domain.owner()
+                && (state.is_loose() || state.kind() == FrameType::Writable)
+                && self.hv.machine().words(frame)[MARKED_WORD].swap(mark, Ordering::SeqCst) != mark
+            {
+                self.wrote(frame);
             }
             state.owner()
         };
@@ -289,7 +297,7 @@ impl World {
         if is_short {
             self.hv.machine().frames_left.store(self.random.below(3), Ordering::SeqCst);
         }
-        let (what, outcome) = match self.random.below(104) {
+        let (what, outcome) = match self.random.below(107) {
             0..=34 => ("update", self.update(player)),
             35..=44 => ("update_at", self.update_at(player)),
             45..=64 => ("extended", self.extended(player)),
@@ -302,6 +310,7 @@ impl World {
             92 => ("hand_over", self.hand_over(player)),
             100..=101 => ("take_own", self.take_own()),
             102..=103 => ("unmap_and_exchange", self.unmap_and_exchange(player)),
+            104..=106 => ("log", self.log(player)),
             93..=96 => ("cultivate", self.cultivate(player)),
             97 => ("ask_from_afar", self.ask_from_afar(player)),
             _ => ("scribble", self.scribble(player)),
@@ -313,6 +322,10 @@ impl World {
             audit::assert_unchanged(self.hv, &before);
         }
         audit::check_caches(self.hv, |owner, frame| self.was_lent(owner, frame));
+        self.give_places();
+        if self.random.chance(5) {
+            self.check_shadows();
+        }
         (player, what, outcome)
     }
 
@@ -322,6 +335,7 @@ impl World {
         for player in &mut self.players {
             let Player { guest, descriptors, claims, .. } = player;
             claims.drain(..).for_each(|claim| release_claim(self.hv, claim));
+            while self.hv.memory.end_shadows(&guest.domain.memory).is_err() {}
             guest.domain.memory.is_dying.store(true, Ordering::SeqCst);
             while self
                 .hv

@@ -202,7 +202,7 @@ pub(crate) fn check_caches(hv: &Hypervisor<Fake>, was_lent: impl Fn(Owner, Mfn) 
     for number in 0..CPUS as u16 {
         let cpu = hv.machine().cpu(number);
         let Some(root) = cpu.root else { continue };
-        let domain = hv.memory.frames.state(root).owner();
+        let domain = owner_of_root(hv, root);
         // The control domain may map others' frames, and what it does not flush is its own affair.
         let is_privileged = domain.slot().and_then(|slot| hv.domains.in_slot(slot)).is_some_and(|d| d.is_privileged());
         for entry in cpu.pages.values() {
@@ -230,6 +230,15 @@ pub(crate) fn check_caches(hv: &Hypervisor<Fake>, was_lent: impl Fn(Owner, Mfn) 
             }
         }
     }
+}
+
+/// Whose root it is: a guest's own, or a shadow of one.
+pub(crate) fn owner_of_root(hv: &Hypervisor<Fake>, root: Mfn) -> Owner {
+    let owner = hv.memory.frames.state(root).owner();
+    if owner != Owner::HYPERVISOR {
+        return owner;
+    }
+    hv.memory.owner_of_shadow(root).expect("a root of the hypervisor's that is no shadow")
 }
 
 /// Whether a CPU counts as one that may still know an idle frame's last use.

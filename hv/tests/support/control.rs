@@ -16,7 +16,7 @@ use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     domain::{Domain, regs::Regs},
-    mem::{Tlb, editor::Editor, entry::Entry, frame_type::FrameType},
+    mem::{Tlb, editor::Editor, entry::Entry, frame_type::FrameType, root::RootAddress},
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 use zerocopy::{FromZeros, IntoBytes};
@@ -149,7 +149,7 @@ pub(crate) const STEPS: [fn(&mut Guest, &Arc<Domain>); 9] = [
             let state = control.hv.memory.frames.state(m);
             state.owner() == domain.owner() && state.uses() == 1 && state.kind() == FrameType::Writable
         });
-        control.hv.machine().load_root(root);
+        control.hv.machine().load_root(RootAddress::of(root));
         as_guest(control.hv, domain, |caller| {
             let words = [info.unwrap().raw(), 64];
             caller.hv.machine().write_guest(GuestAddr::new(0), words.as_bytes()).unwrap();

@@ -99,6 +99,8 @@ impl Guest {
     /// The guest runs on this CPU now.
     pub(crate) fn run(&mut self) {
         self.hv.memory.frames.tlb.enter(self.domain.owner(), 1 << this_cpu().0);
+        let (user, kernel) = (self.state.user_root, self.state.kernel_root);
+        self.state.loaded = self.hv.memory.roots_to_load(&self.domain.memory, self.vcpu.id, user, kernel);
         run_domain(self.hv, &self.domain);
         self.hv.machine().switch_mode(&self.state);
     }

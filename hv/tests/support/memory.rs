@@ -3,12 +3,20 @@
 use super::{CPU, CPUS, Fake, MET_SUPERVISOR, RUNNING, this_cpu};
 use oxen_abi::errno::Errno;
 use oxen_hv::{
-    addr::{GuestAddr, GuestHalf, GuestRange, GuestWords, Mfn, PAGE_BYTES, TABLE_ENTRIES},
+    addr::{GuestAddr, GuestHalf, GuestRange, GuestWords, MachineAddr, Mfn, PAGE_BYTES, TABLE_ENTRIES},
     hardware::CpuId,
     heap::Reserve,
-    mem::{GuestFault, GuestMemory, HypervisorSpace, Ram, RamFrame, Tlb, entry::Entry},
+    mem::{
+        GuestFault, GuestMemory, HypervisorSpace, Ram, RamFrame, Tlb,
+        entry::Entry,
+        root::RootAddress,
+        shadow::fault::{Access, Met},
+    },
 };
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+/// The hypervisor's own root: no frame of the machine's.
+const OWN_ROOT: MachineAddr = MachineAddr::new(1 << 40);
 
 /// Tests look at any frame.
 impl Fake {
@@ -66,6 +74,10 @@ impl HypervisorSpace for Fake {
         self.root_entries
     }
 
+    fn own_root(&self) -> MachineAddr {
+        OWN_ROOT
+    }
+
     fn machine_to_phys(&self) -> &'static [AtomicU64] {
         self.machine_to_phys
     }
@@ -80,9 +92,9 @@ impl Tlb for Fake {
         this_cpu()
     }
 
-    fn load_root(&self, root: RamFrame) {
+    fn load_root(&self, root: RootAddress) {
         let mut cpu = self.cpu(CPU.get());
-        cpu.root = Some(root.mfn());
+        cpu.root = root.mfn().filter(|_| root.address() != OWN_ROOT);
         cpu.pages.clear();
         cpu.tables.clear();
     }
@@ -122,8 +134,24 @@ fn note_user(entry: Entry) {
 }
 
 impl Fake {
-    /// The frame behind a guest address, as this CPU sees it.
+    /// The frame behind a guest address, as this CPU sees it. Of a fault that is shadows' alone nobody hears.
     pub(crate) fn translate(&self, va: GuestAddr, write: bool) -> Result<Mfn, GuestFault> {
+        let faulted = match self.walk(va, write) {
+            Err(fault) => fault,
+            found => return found,
+        };
+        let root = self.cpu(CPU.get()).root.ok_or(faulted)?;
+        let access = if write { Access::Write } else { Access::Read };
+        let met = RUNNING.with_borrow(|running| running.as_ref()?.0.memory.shadow_fault(root, va, access));
+        if met != Some(Met::Shown) {
+            return Err(faulted);
+        }
+        // A fault drops what the CPU knew of the page (Intel SDM vol. 3A, 4.10.4.1).
+        self.invalidate(va);
+        self.translate(va, write)
+    }
+
+    fn walk(&self, va: GuestAddr, write: bool) -> Result<Mfn, GuestFault> {
         let mut cpu = self.cpu(CPU.get());
         if let Some(entry) = cpu.pages.get(&(va.as_u64() >> 12))
             && (!write || entry.is_writable())

@@ -97,9 +97,7 @@ impl Processor for Fake {
 
     fn switch_mode(&self, state: &VcpuState) {
         self.count("switch_mode");
-        if let Some(root) = if state.in_kernel { state.kernel_root } else { state.user_root } {
-            self.load_root(root);
-        }
+        self.load_root(state.loaded_root());
     }
 }
 

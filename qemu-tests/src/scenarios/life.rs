@@ -68,6 +68,41 @@ pub(super) fn a_guest_at_work_follows_its_memory_target_down_and_up(lab: &Lab<'_
     Ok(Verdict::Passed)
 }
 
+/// A guest at work whose writes are logged: processes come and go, files are written, both vcpus change page tables.
+const LOG: &str = "
+xl create linux.cfg; expect linux 'linux:/# '
+send linux 'for i in 1 2; do while :; do md5sum /bin/busybox >/tmp/$i; done & done; echo at:$?'
+expect linux 'at:0'
+xl log-dirty linux 4
+send linux 'echo between:$?'; expect linux 'between:0'
+xl log-dirty linux 2
+send linux 'kill $(jobs -p); echo killed:$?'; expect linux 'killed:0'
+xl shutdown -w linux; poweroff
+";
+
+pub(super) fn what_a_guest_at_work_writes_to_is_logged(lab: &Lab<'_>) -> Result<Verdict> {
+    let mut machine = match machine(lab, LOG, "memory = 96\nvcpus = 2") {
+        Ok(machine) => machine,
+        Err(verdict) => return Ok(verdict),
+    };
+    machine.smp = 2;
+    let report = content(lab.boot(&machine)?.succeeded()?)?;
+    let rounds: Vec<Vec<u64>> = report
+        .lines_with("pages,")
+        .iter()
+        .filter(|line| line.contains(" in the log, "))
+        .map(|line| line.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect())
+        .collect();
+    ensure!(rounds.len() == 6, "there were {} rounds", rounds.len());
+    for round in rounds {
+        let &[_, pages, changed, noted, lost, faults] = round.as_slice() else { return report.fail("a strange round") };
+        // All that changed is in the log, and it is worth something: most pages are not.
+        ensure!(lost == 0 && changed > 20 && noted >= changed, "{changed} pages changed, {noted} are in the log");
+        ensure!(noted < pages / 2 && faults > 0, "{noted} of {pages} pages are in the log, by {faults} faults");
+    }
+    Ok(Verdict::Passed)
+}
+
 /// A guest that is paused stands for all whose balloon is dead.
 pub(super) fn a_guest_whose_balloon_is_dead_is_named(lab: &Lab<'_>) -> Result<Verdict> {
     let script = "xl create -p hog.cfg; xl mem-set -w hog 24; balloon; xl destroy hog; poweroff";

@@ -141,6 +141,7 @@ scenarios! {
     grub::debians_pv_grub_loads_a_kernel_from_the_guests_own_disk,
     life::a_few_boots_of_debians_kernel_lose_nothing,
     life::a_guest_at_work_follows_its_memory_target_down_and_up,
+    life::what_a_guest_at_work_writes_to_is_logged,
     life::a_guest_starts_again_and_its_crash_is_explained,
     life::a_guests_vcpus_go_off_and_on_line,
     life::a_guest_has_forty_vcpus,

@@ -15,7 +15,7 @@ const fn known(both: &'static [&'static str], xen: &'static str, why: &'static s
     Known { both, xen, lasts: false, why }
 }
 
-const KNOWN: [Known; 11] = [
+const KNOWN: [Known; 12] = [
     known(&["`int 0x"], "", "QEMU 7.2 takes the gate of twice the vector; here the instruction says which is meant"),
     known(&["`forced cpuid` a=40000003"], "", "how fast the processor is, as measured"),
     known(&["`smsw`"], "a=8005003b", "the processor's own CR0: Xen has left the FPU's registers to somebody else"),
@@ -30,6 +30,7 @@ const KNOWN: [Known; 11] = [
     known(&["domctl.irq_permission"], "", "which interrupts there are, and that nobody need have mapped one first"),
     known(&["platform_op.add_memtype"], "", "memory types are the firmware's"),
     known(&["physdev_op(1b"], " = -1", "Xen looks for devices itself; here there are those that dom0 announced"),
+    known(&[" "], "is not writable again: -16", "a frame that fails to become a table below one that fails stays one"),
     known(&["sysctl.livepatch_op"], " -22", "no patch is looked at"),
     Known {
         both: &["grant_table_op.unmap_and_replace("],

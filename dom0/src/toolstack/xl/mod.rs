@@ -3,6 +3,7 @@
 mod brctl;
 mod consoles;
 mod devices;
+mod dirty;
 mod life;
 mod machine;
 mod memory;
@@ -75,6 +76,9 @@ verbs! {
     "mem-max" "NAME MiB" "set the most memory that a guest may have" memory::max;
     "balloon" "[explain NAME]" "show how guests follow their memory targets, or what one is judged by" memory::balloon;
     "purse" "" "show what guests have taken of dom0, and the most they ever had" memory::purse;
+    "log-dirty" "NAME ROUNDS"
+        "log what a guest writes to, a second a round, and compare with what has changed, for checks"
+        dirty::log_dirty;
     "vcpu-list" "[NAME]" "show vcpus" show::vcpu_list;
     "vcpu-set" "NAME COUNT" "set how many vcpus a guest has online, up to its maxvcpus" vcpus::set;
     "vcpu-pin" "[-f] NAME VCPU|all HARD [SOFT]"

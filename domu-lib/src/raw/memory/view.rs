@@ -23,6 +23,11 @@ pub(crate) fn find_machine_to_phys() {
     M2P.install((result == 0).then_some(mapping));
 }
 
+/// How many frames the table covers.
+pub(crate) fn machine_frames() -> u64 {
+    M2P.frames()
+}
+
 /// What the hypervisor's table says about `mfn`: a claim about a frame of ours, anything for a frame of others.
 pub(crate) fn machine_to_phys(mfn: Mfn) -> Option<u64> {
     trap::probe_read(M2P.word(mfn)?).ok()

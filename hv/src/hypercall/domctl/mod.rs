@@ -5,6 +5,7 @@ mod affinity;
 mod life;
 mod policy;
 mod rights;
+mod shadow;
 mod state;
 mod time;
 mod vcpu;
@@ -32,7 +33,8 @@ use oxen_abi::{
         XEN_DOMCTL_SET_EXT_VCPUCONTEXT, XEN_DOMCTL_SET_TARGET, XEN_DOMCTL_SET_VCPU_MSRS, XEN_DOMCTL_SET_VIRQ_HANDLER,
         XEN_DOMCTL_SETDEBUGGING, XEN_DOMCTL_SETDOMAINHANDLE, XEN_DOMCTL_SETNODEAFFINITY, XEN_DOMCTL_SETTIMEOFFSET,
         XEN_DOMCTL_SETTSCINFO, XEN_DOMCTL_SETVCPUAFFINITY, XEN_DOMCTL_SETVCPUCONTEXT, XEN_DOMCTL_SETVCPUEXTSTATE,
-        XEN_DOMCTL_SETVNUMAINFO, XEN_DOMCTL_SUBSCRIBE, XEN_DOMCTL_UNPAUSEDOMAIN, XEN_DOMCTL_VM_EVENT_OP, XenctlBitmap,
+        XEN_DOMCTL_SETVNUMAINFO, XEN_DOMCTL_SHADOW_OP, XEN_DOMCTL_SUBSCRIBE, XEN_DOMCTL_UNPAUSEDOMAIN,
+        XEN_DOMCTL_VM_EVENT_OP, XenctlBitmap,
     },
     domid::DomId,
     errno::Errno,
@@ -140,6 +142,7 @@ impl<M: Machine> Caller<'_, M> {
             XEN_DOMCTL_VM_EVENT_OP => self.vm_event_op(control, domain, op),
             XEN_DOMCTL_SENDTRIGGER => self.send_trigger(control, domain, op.get()),
             XEN_DOMCTL_SET_ACCESS_REQUIRED => self.require_vm_event_listener(control, domain),
+            XEN_DOMCTL_SHADOW_OP => self.shadow_op(control, domain, op),
             XEN_DOMCTL_SETDEBUGGING => self.set_debugging(control, domain, op.get()),
             _ => Err(absent::refusal(op).into()),
         }

@@ -20,6 +20,7 @@ const TRAP: u64 = RFlags::TRAP_FLAG.bits();
 /// Vectors of the CPU's exceptions.
 const DEBUG: u32 = ExceptionVector::Debug as u32;
 const NMI: u32 = ExceptionVector::NonMaskableInterrupt as u32;
+const PAGE_FAULT: u32 = ExceptionVector::Page as u32;
 const DOUBLE_FAULT: u32 = ExceptionVector::Double as u32;
 const MACHINE_CHECK: u32 = ExceptionVector::MachineCheck as u32;
 
@@ -86,6 +87,8 @@ pub(super) extern "sysv64" fn hypervisor_exception(regs: &mut Regs, vector: u32)
         }
         NMI => nmi(Some(regs)),
         DOUBLE_FAULT | MACHINE_CHECK => end(regs, vector),
+        // The guest's memory, which shadows did not show yet: what was to be done with it is done again.
+        PAGE_FAULT if fixup::find(regs.rip).is_some() && running::shows(cpu::fault_address(), regs.error_code) => {}
         _ => match fixup::find(regs.rip) {
             Some(target) => {
                 if target == &raw const return_refused as u64 {

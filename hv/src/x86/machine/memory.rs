@@ -1,16 +1,19 @@
 //! The PC's memory: its RAM, the hypervisor's space, the guest's, translation caches of all CPUs.
 
 use super::super::device::apic::vector;
-use super::super::memory::{guest, heap, space::CHUNK};
+use super::super::memory::{guest, heap, space::CHUNK, tables};
 use super::super::{cpu, percpu};
 use super::Pc;
 use core::arch::asm;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use oxen_abi::errno::Errno;
-use oxen_hv::addr::{GuestAddr, GuestHalf, GuestRange, GuestWords, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES};
+use oxen_hv::addr::{
+    GuestAddr, GuestHalf, GuestRange, GuestWords, MachineAddr, Mfn, PAGE_BYTES, PAGE_SHIFT, TABLE_ENTRIES,
+};
 use oxen_hv::hardware::{Clock, CpuId};
 use oxen_hv::heap::Reserve;
 use oxen_hv::layout::{DIRECT_MAP_START, END_HV_SLOT, FIRST_HV_SLOT};
+use oxen_hv::mem::root::RootAddress;
 use oxen_hv::mem::{GuestFault, GuestMemory, HypervisorSpace, Ram, RamFrame, Tlb};
 use oxen_hv::shootdown::Silent;
 
@@ -91,6 +94,11 @@ impl HypervisorSpace for Pc {
     }
 
     #[inline]
+    fn own_root(&self) -> MachineAddr {
+        tables::own_root()
+    }
+
+    #[inline]
     fn machine_to_phys(&self) -> &'static [AtomicU64] {
         self.space.machine_to_phys
     }
@@ -138,9 +146,10 @@ impl Tlb for Pc {
     }
 
     #[inline]
-    fn load_root(&self, root: RamFrame) {
-        // SAFETY: the library passes validated roots only, which hold the hypervisor's slots.
-        unsafe { cpu::load_root(root.mfn().address().as_u64()) }
+    fn load_root(&self, root: RootAddress) {
+        // SAFETY: the library passes validated roots and shadows of them only, which hold the hypervisor's slots, and its
+        // own.
+        unsafe { cpu::load_root(root.address().as_u64()) }
     }
 
     #[inline]

@@ -4,7 +4,7 @@
 
 use super::super::percpu::{GUARD_OFFSET, STACK_BYTES};
 use core::sync::atomic::{AtomicU64, Ordering};
-use oxen_hv::addr::Mfn;
+use oxen_hv::addr::MachineAddr;
 use oxen_hv::layout::{CPU_WINDOW_START, DIRECT_MAP_START, FIRST_HV_SLOT, IMAGE_START};
 use x86_64::structures::paging::PageTableFlags;
 
@@ -273,6 +273,6 @@ pub(crate) fn hypervisor_slots() -> [u64; 16] {
 }
 
 /// The hypervisor's own root, for a CPU that runs no guest.
-pub(crate) fn idle_root() -> Option<Mfn> {
-    Mfn::new(image_machine_address(&raw const early_l4) >> 12)
+pub(crate) fn own_root() -> MachineAddr {
+    MachineAddr::new(image_machine_address(&raw const early_l4))
 }
