@@ -130,7 +130,7 @@ fn a_device_that_changes_what_it_says_of_its_capability_moves_no_write() {
     pci.set_masked(&bus, 30, false);
     assert_eq!((word(&bus, MSI_AT + 4), word(&bus, MSI_AT + 8)), (MESSAGE.address, MESSAGE.data));
     assert_eq!([12, 16, 20].map(|at| word(&bus, MSI_AT + at)), [0; 3], "the capability was ten bytes");
-    pci.write_port(&bus, 0x8000_0000 | AT.0 << 8 | MSI_AT as u32 + 8, 0xcfc, 4, 7);
+    pci.write_port(&bus, 0x8000_0000 | AT.0 << 8 | (MSI_AT as u32 + 8), 0xcfc, 4, 7);
     assert_eq!(word(&bus, MSI_AT + 8), MESSAGE.data, "and is kept as it was");
     pci.release(&bus, 30);
 }
