@@ -9,7 +9,6 @@
 extern crate oxen_model as std;
 
 mod events;
-mod flushes;
 mod frames;
 mod queues;
 #[path = "../support/mod.rs"]
