@@ -23,6 +23,10 @@ entry!(run);
 fn run() {
     // Port access is for drivers and for ending QEMU; a hypervisor that emulates it needs no level.
     let _ = control::set_iopl(3);
+    task::on_long_piece(|domain, nanoseconds| {
+        let milliseconds = nanoseconds / time::MILLISECOND;
+        println!("dom0: work for domain {domain} let nothing else run for {milliseconds} ms");
+    });
     let lines = Lines::default();
     let store = StoreHandle::new();
     let system = Rc::new(System {

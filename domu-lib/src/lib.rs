@@ -34,6 +34,7 @@
 
 extern crate alloc;
 
+pub mod at_end;
 pub mod console;
 pub mod event;
 pub mod frontend;

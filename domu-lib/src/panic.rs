@@ -1,5 +1,6 @@
 //! The end of a guest that met a bug: what happened goes to every console, then the domain reports a crash.
 
+use crate::at_end;
 use crate::console::print_last_words;
 use crate::raw::backtrace::Backtrace;
 use crate::raw::trap::Frame;
@@ -39,13 +40,19 @@ pub(crate) fn exception(frame: &Frame) -> ! {
         frame.r15,
         Backtrace::of(frame),
     ));
+    finish()
+}
+
+/// Does what is to be done at the end, and ends the domain.
+fn finish() -> ! {
+    at_end::do_all();
     shutdown(Reason::Crash)
 }
 
 /// Says why the guest cannot go on, and ends it.
 pub(crate) fn end(reason: core::fmt::Arguments<'_>) -> ! {
     print_last_words(reason);
-    shutdown(Reason::Crash)
+    finish()
 }
 
 #[panic_handler]

@@ -60,6 +60,22 @@ const fn scale(ticks: u64, mul: u32, shift: i8) -> u64 {
     ((shifted as u128 * mul as u128) >> 32) as u64
 }
 
+/// How many nanoseconds so many ticks are, if they are that many at least. No counter is faster than 16 GHz.
+pub(crate) fn long(ticks: u64, nanoseconds: u64) -> Option<u64> {
+    if ticks < nanoseconds / 16 {
+        return None;
+    }
+    let packed = field(core::mem::offset_of!(VcpuTimeInfo, tsc_to_system_mul));
+    Some(scale(ticks, packed as u32, (packed >> 32) as i8)).filter(|&taken| taken >= nanoseconds)
+}
+
+/// What a tick is, for tests: `multiplier` / 2^32 nanoseconds, shifted.
+#[cfg(test)]
+pub(crate) fn set_tick(multiplier: u32, shift: u8) {
+    let packed = u64::from(multiplier) | u64::from(shift) << 32;
+    shared::word(TIME + core::mem::offset_of!(VcpuTimeInfo, tsc_to_system_mul)).store(packed, Ordering::Relaxed);
+}
+
 /// Nanoseconds since the machine started.
 pub fn now() -> u64 {
     consistently(

@@ -4,6 +4,9 @@ use crate::{addr::PAGE_SHIFT, ports::Registers};
 use heapless::Vec;
 use oxen_abi::errno::Errno;
 
+/// The line of the interval timer, which is the hypervisor's whether it uses the timer or not.
+pub(crate) const TIMER_LINE: u32 = 0;
+
 /// Ranges that a set can hold.
 const MAX_RANGES: usize = 16;
 
@@ -88,13 +91,16 @@ pub struct Rights {
 }
 
 impl Rights {
-    /// Everything there is.
+    /// Everything there is, but for the line of the interval timer.
     #[must_use]
     pub fn everything() -> Self {
-        let mut all = Ranges::EMPTY;
-        // One range always fits an empty set.
-        let _fits = all.insert(0, u64::MAX);
-        Self { memory: all.clone(), ports: all.clone(), interrupts: all }
+        let from = |first| {
+            let mut all = Ranges::EMPTY;
+            // One range always fits an empty set.
+            let _fits = all.insert(first, u64::MAX);
+            all
+        };
+        Self { memory: from(0), ports: from(0), interrupts: from(u64::from(TIMER_LINE) + 1) }
     }
 
     /// Whether the domain can reach any device, by its memory or by ports: then caches are of concern to it.

@@ -338,6 +338,9 @@ fn the_right_to_a_line_goes_with_its_mapping() {
     assert_eq!(ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, line), Err(Errno::Perm), "as in Xen");
     assert_eq!(unmap(&mut dom0, 21), Err(Errno::Inval));
     ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, PhysdevMapPirq { index: 20, pirq: 20, ..line }).unwrap();
+    let timer = PhysdevMapPirq { index: 0, pirq: 0, ..line };
+    assert_eq!(ask(&mut dom0, PHYSDEVOP_MAP_PIRQ, timer), Err(Errno::Perm), "nobody has the interval timer's");
+    assert!(!dom0.hv.machine().peripherals.lock().unwrap().lines.contains_key(&0), "nor routes it");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use anyhow::{Context, Error, Result, anyhow, bail};
 use oxen_abi::domid::DomId;
 use oxen_domu_lib::memory::{Pages, map::Words};
 use oxen_domu_lib::sync::Waiters;
-use oxen_domu_lib::task;
+use oxen_domu_lib::{at_end, task};
 
 use crate::archive::Archive;
 use crate::config::disk::Disk;
@@ -257,9 +257,11 @@ impl Disks {
     /// The machine's own disks: `vda`, `vdb` and so on.
     pub fn find(lines: &Lines) -> Self {
         let disks = Self::default();
-        for (disk, letter) in VirtioBlock::find_all(lines).into_iter().zip('a'..='z') {
-            disks.add(&format!("vd{letter}"), Medium::Virtio(disk));
+        let found = VirtioBlock::find_all(lines);
+        for disk in &found {
+            disks.add(&disk.name, Medium::Virtio(disk.clone()));
         }
+        at_end::before_end(move || found.iter().for_each(|disk| disk.flush_at_end()));
         disks
     }
 

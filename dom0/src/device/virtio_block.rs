@@ -1,12 +1,12 @@
 //! A virtio disk. Data go straight between the device and the pages of the guest.
 
-use alloc::{rc::Rc, vec::Vec};
+use alloc::{format, rc::Rc, string::String, vec::Vec};
 use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use oxen_domu_lib::memory::Page;
 use oxen_domu_lib::sync::Notify;
-use oxen_domu_lib::task;
+use oxen_domu_lib::{at_end, println, task, time};
 
 use super::interrupt::Lines;
 use super::pci::Function;
@@ -36,9 +36,20 @@ const SLOTS_PER_PAGE: usize = 4096 / SLOT;
 const RANGE_AT: usize = 16;
 const STATUS_AT: usize = 32;
 
+/// Descriptors of a flush: header and status.
+const FLUSH_BUFFERS: usize = 2;
+/// Descriptors that a queue must have for two of them to be set aside.
+const ENOUGH: usize = 16;
+/// How long a disk may take for what it has to do when dom0 ends, in nanoseconds.
+const AT_END: u64 = 5 * time::SECOND;
+/// How long a disk may take for a request before that is told, in nanoseconds.
+const SILENCE: u64 = 10 * time::SECOND;
+
 /// One disk.
 #[derive(Debug)]
 pub struct VirtioBlock {
+    /// What it is called: `vda` and so on.
+    pub name: String,
     device: VirtioDevice,
     queue: RefCell<Queue>,
     slots: Vec<Page>,
@@ -58,6 +69,8 @@ struct Done {
     /// The device's answer, once it is there.
     status: Cell<Option<u32>>,
     wake: Notify,
+    /// When it was submitted, in nanoseconds.
+    since: u64,
     _pieces: Vec<Piece>,
     _room: Room,
 }
@@ -65,7 +78,8 @@ struct Done {
 impl VirtioBlock {
     /// Finds and starts all virtio disks, in the order of their places on the bus.
     pub fn find_all(lines: &Lines) -> Vec<Rc<Self>> {
-        let started = VirtioDevice::find(DEVICE_IDS).filter_map(|function| Self::start(function, lines));
+        let mut letters = 'a'..='z';
+        let started = VirtioDevice::find(DEVICE_IDS).filter_map(|function| Self::start(function, lines, &mut letters));
         let disks: Vec<_> = started.map(Rc::new).collect();
         for disk in &disks {
             task::spawn_for(OWNER, disk.clone().run());
@@ -73,21 +87,26 @@ impl VirtioBlock {
         disks
     }
 
-    fn start(function: Function, lines: &Lines) -> Option<Self> {
+    fn start(function: Function, lines: &Lines, letters: &mut impl Iterator<Item = char>) -> Option<Self> {
         let wanted = FEATURE_SEG_MAX | FEATURE_READ_ONLY | FEATURE_FLUSH | FEATURE_DISCARD;
         let device = VirtioDevice::start(function, lines, |_| wanted)?;
-        let queue = device.open_queue(0)?;
+        let mut queue = device.open_queue(0)?;
         device.begin();
+        let heads = queue.ring.room();
+        if heads >= ENOUGH {
+            queue.ring.reserve(FLUSH_BUFFERS);
+        }
         let size = queue.ring.room();
         let segments = if device.features & FEATURE_SEG_MAX == 0 { 1 } else { device.config.read32(12) };
-        let slots = (0..size.div_ceil(SLOTS_PER_PAGE)).map(|_| Page::zeroed()).collect::<Option<Vec<_>>>()?;
+        let slots = (0..heads.div_ceil(SLOTS_PER_PAGE)).map(|_| Page::zeroed()).collect::<Option<Vec<_>>>()?;
         Some(Self {
+            name: format!("vd{}", letters.next()?),
             // Two descriptors of a chain are header and status; a chain shall leave room for others.
             max_pieces: usize::try_from(segments).unwrap_or(1).clamp(1, (size / 2).saturating_sub(2).max(1)),
             device,
             queue: RefCell::new(queue),
             slots,
-            out: RefCell::new((0..size).map(|_| None).collect()),
+            out: RefCell::new((0..heads).map(|_| None).collect()),
             places: Budget::new(size),
             in_flight: Cell::new(0),
             submitted: Notify::new(),
@@ -218,26 +237,19 @@ impl VirtioBlock {
     ) -> Option<Rc<Done>> {
         let mut queue = self.queue.borrow_mut();
         let (words, address) = self.slot(queue.ring.next_head()?)?;
-        let put = |at: usize, value: u64| {
-            let halves = [value & 0xffff_ffff, value >> 32];
-            for (word, half) in words.iter().skip(at / 4).zip(halves) {
-                word.store(half as u32, Ordering::Relaxed);
-            }
-        };
-        put(0, kind.into());
-        put(8, sector);
-        put(STATUS_AT, STATUS_UNKNOWN.into());
+        let [header, status] = begin_slot(words, address, kind, sector);
         let mut chain = Vec::with_capacity(data.len() + 3);
-        chain.push(Buffer { address, length: 16, device_writes: false });
+        chain.push(header);
         if let Some((first, count)) = range {
-            put(RANGE_AT, first);
-            put(RANGE_AT + 8, count & 0xffff_ffff);
+            put(words, RANGE_AT, first);
+            put(words, RANGE_AT + 8, count & 0xffff_ffff);
             chain.push(Buffer { address: address + RANGE_AT as u64, length: 16, device_writes: false });
         }
         chain.extend_from_slice(data);
-        chain.push(Buffer { address: address + STATUS_AT as u64, length: 1, device_writes: true });
+        chain.push(status);
         let head = queue.ring.offer(&chain)?;
-        let done = Rc::new(Done { status: Cell::new(None), wake: Notify::new(), _pieces: pieces, _room: room });
+        let (status, wake, since) = (Cell::new(None), Notify::new(), time::now());
+        let done = Rc::new(Done { status, wake, since, _pieces: pieces, _room: room });
         *self.out.borrow_mut().get_mut(usize::from(head))? = Some(done.clone());
         self.in_flight.set(self.in_flight.get() + 1);
         self.device.notify(&queue);
@@ -258,6 +270,7 @@ impl VirtioBlock {
 
     /// The task that takes finished chains back.
     async fn run(self: Rc<Self>) {
+        let mut silence = Silence::default();
         loop {
             while self.in_flight.get() == 0 {
                 self.submitted.notified().await;
@@ -270,6 +283,123 @@ impl VirtioBlock {
                     None => break,
                 }
             }
+            match silence.look(time::now(), || self.out.borrow().iter().flatten().map(|done| done.since).min()) {
+                Some(Word::Silent) => {
+                    let (seconds, waiting) = (SILENCE / time::SECOND, self.in_flight.get());
+                    println!("disk {}: no answer for {seconds} s, {waiting} requests wait", self.name);
+                }
+                Some(Word::Back) => println!("disk {}: it answers again", self.name),
+                None => {}
+            }
         }
+    }
+
+    /// Makes durable what was written, where dom0 has met a bug and nothing of it runs any more: by looking instead of
+    /// waiting, without the heap, and not for ever. Says how it went.
+    pub fn flush_at_end(&self) {
+        at_end::say(format_args!("disk {}: {}\n", self.name, self.flush_by_looking()));
+    }
+
+    fn flush_by_looking(&self) -> &'static str {
+        if self.device.features & FEATURE_FLUSH == 0 {
+            return "nothing to flush, writes go through";
+        }
+        let Ok(mut queue) = self.queue.try_borrow_mut() else { return "not flushed, its queue was in use" };
+        let deadline = time::now().saturating_add(AT_END);
+        // A flush is for what was finished before it.
+        while queue.ring.outstanding() != 0 {
+            if queue.ring.take_used().is_none() && time::now() > deadline {
+                return "not flushed, it does not finish what it was asked before";
+            }
+        }
+        let head = queue.ring.reserved_head();
+        let Some((words, address)) = head.and_then(|head| self.slot(head)) else { return "not flushed, no room" };
+        let chain = begin_slot(words, address, TYPE_FLUSH, 0);
+        let Some(head) = queue.ring.offer_reserved(&chain) else { return "not flushed, no room" };
+        self.device.notify(&queue);
+        loop {
+            match queue.ring.take_used() {
+                Some(used) if used.head == head => break,
+                None if time::now() > deadline => return "not flushed, it does not answer",
+                _ => {}
+            }
+        }
+        match words.get(STATUS_AT / 4).map(|status| status.load(Ordering::Acquire) & 0xff) {
+            Some(STATUS_OK) => "flushed",
+            _ => "not flushed, it refuses",
+        }
+    }
+}
+
+/// Writes a number into a slot.
+fn put(words: &[AtomicU32], at: usize, value: u64) {
+    let halves = [value & 0xffff_ffff, value >> 32];
+    for (word, half) in words.iter().skip(at / 4).zip(halves) {
+        word.store(half as u32, Ordering::Relaxed);
+    }
+}
+
+/// Writes what a slot begins with, and what the device will answer. Returns the first and the last buffer of the chain.
+fn begin_slot(words: &[AtomicU32], address: u64, kind: u32, sector: u64) -> [Buffer; FLUSH_BUFFERS] {
+    put(words, 0, kind.into());
+    put(words, 8, sector);
+    put(words, STATUS_AT, STATUS_UNKNOWN.into());
+    [
+        Buffer { address, length: 16, device_writes: false },
+        Buffer { address: address + STATUS_AT as u64, length: 1, device_writes: true },
+    ]
+}
+
+/// Whether a disk answers each request.
+#[derive(Debug, Default)]
+struct Silence {
+    /// When to look again, in nanoseconds, while nothing was told.
+    next: u64,
+    is_told: bool,
+}
+
+/// What is to be told of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    /// A request has had no answer for [`SILENCE`].
+    Silent,
+    /// None waits that long any more.
+    Back,
+}
+
+impl Silence {
+    /// Looks how long the `oldest` of the requests waits, by when it was submitted; once a second, for that takes a look at
+    /// all of them.
+    fn look(&mut self, now: u64, oldest: impl FnOnce() -> Option<u64>) -> Option<Word> {
+        if !self.is_told && now < self.next {
+            return None;
+        }
+        self.next = now.saturating_add(time::SECOND);
+        let is_silent = oldest().is_some_and(|since| now.saturating_sub(since) >= SILENCE);
+        let was_told = core::mem::replace(&mut self.is_told, is_silent);
+        (was_told != is_silent).then_some(if is_silent { Word::Silent } else { Word::Back })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_does_not_answer_is_told_of_once_and_once_again_when_it_does() {
+        let mut silence = Silence::default();
+        // At so many seconds, the oldest request is from then; others may come and go.
+        let looks =
+            [(6, Some(5)), (14, Some(5)), (15, Some(5)), (16, Some(5)), (60, Some(5)), (61, None), (70, Some(69))];
+        let said: Vec<_> = looks
+            .iter()
+            .filter_map(|&(at, since)| {
+                let oldest = || since.map(|since: u64| since * time::SECOND);
+                Some((at, silence.look(at * time::SECOND, oldest)?))
+            })
+            .collect();
+        assert_eq!(said, [(15, Word::Silent), (61, Word::Back)]);
+        // Who is at work is not looked through at each interrupt.
+        assert_eq!(silence.look(71 * time::SECOND - 1, || unreachable!()), None);
     }
 }

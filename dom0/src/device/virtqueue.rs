@@ -62,6 +62,8 @@ pub struct VirtQueue<M> {
     /// What the device has done: index in the upper half of word 0, then pairs of head and length.
     pub used: M,
     free: Vec<u16>,
+    /// Descriptors of the one chain that always finds room.
+    reserved: Vec<u16>,
     chains: Vec<Vec<u16>>,
     offered: u16,
     taken: u16,
@@ -78,6 +80,7 @@ impl<M: Dma> VirtQueue<M> {
             available,
             used,
             free: (0..size).rev().collect(),
+            reserved: Vec::new(),
             chains: (0..size).map(|_| Vec::new()).collect(),
             offered: 0,
             taken: 0,
@@ -88,6 +91,23 @@ impl<M: Dma> VirtQueue<M> {
     /// Descriptors that are free.
     pub fn room(&self) -> usize {
         self.free.len()
+    }
+
+    /// Sets descriptors aside for [`Self::offer_reserved`], if there are as many.
+    pub fn reserve(&mut self, descriptors: usize) {
+        if let Some(left) = self.free.len().checked_sub(descriptors) {
+            self.reserved = self.free.split_off(left);
+        }
+    }
+
+    /// The descriptor that the chain from what was set aside starts with.
+    pub fn reserved_head(&self) -> Option<u16> {
+        self.reserved.first().copied()
+    }
+
+    /// Chains that the device has.
+    pub fn outstanding(&self) -> u16 {
+        self.offered.wrapping_sub(self.taken)
     }
 
     fn put(page: &M, word: usize, value: u32) {
@@ -112,6 +132,20 @@ impl<M: Dma> VirtQueue<M> {
         }
         let mut taken = self.free.split_off(self.free.len() - chain.len());
         taken.reverse();
+        self.give(taken, chain)
+    }
+
+    /// Offers a chain of just as many buffers as were set aside, once, without the heap.
+    pub fn offer_reserved(&mut self, chain: &[Buffer]) -> Option<u16> {
+        if chain.is_empty() || chain.len() != self.reserved.len() {
+            return None;
+        }
+        let taken = core::mem::take(&mut self.reserved);
+        self.give(taken, chain)
+    }
+
+    /// Offers a chain in these descriptors.
+    fn give(&mut self, taken: Vec<u16>, chain: &[Buffer]) -> Option<u16> {
         for (i, (buffer, &index)) in chain.iter().zip(&taken).enumerate() {
             let next = taken.get(i + 1).copied();
             let at = usize::from(index) * 4;
@@ -279,5 +313,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_chain_that_was_set_aside_finds_room_when_there_is_none() {
+        let mut queue = queue(8);
+        queue.reserve(2);
+        assert_eq!(queue.room(), 6);
+        while queue.offer(&[buffer(2)]).is_some() {}
+        assert_eq!((queue.room(), queue.outstanding()), (0, 6));
+        let head = queue.reserved_head().unwrap();
+        assert_eq!(queue.offer_reserved(&[buffer(4)]), None, "as many buffers as were set aside");
+        let last = [buffer(4), buffer(5)];
+        assert_eq!(queue.offer_reserved(&last), Some(head));
+        assert_eq!(chain_at(&queue, 6), last);
+        assert_eq!(queue.offer_reserved(&last), None, "once");
+        assert_eq!(queue.outstanding(), 7);
     }
 }

@@ -126,6 +126,16 @@ impl Executor {
 }
 
 local!(static EXECUTOR: Executor = Executor::default());
+local!(static ON_LONG_PIECE: Cell<Option<fn(u16, u64)>> = Cell::new(None));
+
+/// What a task does at once and is too long, in nanoseconds.
+const LONG_PIECE: u64 = crate::time::SECOND;
+
+/// Says who is told of each piece of a task that let nobody else run for over a second: for whom it worked, and how many
+/// nanoseconds.
+pub fn on_long_piece(told: fn(u16, u64)) {
+    ON_LONG_PIECE.with(|place| place.set(Some(told)));
+}
 
 /// The result of a task, when it has one.
 struct Slot<T> {
@@ -219,6 +229,11 @@ fn poll_next() -> bool {
     let begun = crate::raw::machine::tsc();
     let pending = task.future.as_mut().poll(&mut Context::from_waker(&task.waker)).is_pending();
     let ticks = crate::raw::machine::tsc().saturating_sub(begun);
+    if let Some(nanoseconds) = crate::time::long(ticks, LONG_PIECE)
+        && let Some(told) = ON_LONG_PIECE.with(Cell::get)
+    {
+        told(task.owner, nanoseconds);
+    }
     let woken = EXECUTOR.with(|executor| {
         executor.owner.set(spawner);
         executor.ready.lock().charge(task.owner, ticks);

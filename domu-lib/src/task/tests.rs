@@ -135,3 +135,19 @@ fn a_task_that_is_cancelled_is_dropped_where_it_waits() {
         ended.cancel();
     });
 }
+
+#[test]
+fn who_lets_nobody_else_run_for_long_is_told_of() {
+    std::thread_local!(static TOLD: Cell<(u16, u64)> = const { Cell::new((0, 0)) });
+    // A tick is 128 ns.
+    crate::time::set_tick(1 << 31, 8);
+    on_long_piece(|owner, nanoseconds| TOLD.set((owner, nanoseconds)));
+    let tsc = crate::raw::machine::tsc;
+    run(async move {
+        let begun = tsc();
+        spawn_for(7, async move { while tsc() - begun < 100_000_000 {} }).await;
+        spawn_for(8, async {}).await;
+    });
+    let (owner, nanoseconds) = TOLD.get();
+    assert!(owner == 7 && nanoseconds >= crate::time::SECOND, "{owner} {nanoseconds}");
+}

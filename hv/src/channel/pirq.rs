@@ -4,12 +4,13 @@ use crate::{
     Hypervisor,
     config::MAX_PIRQS,
     domain::Domain,
-    event::pirq::{ACPI_LINE, CLASSIC_LINES, DomainPirqs, GUEST_MESSAGES, Line, LineFlags, Signal, TIMER_LINE},
+    event::pirq::{ACPI_LINE, CLASSIC_LINES, DomainPirqs, GUEST_MESSAGES, Line, LineFlags, Signal},
     lock::{Lock, rank},
     machine::Machine,
     mem::Hold,
     pci::{Address, Entry},
     reply::Control,
+    rights::TIMER_LINE,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{domid::DomId, errno::Errno};
@@ -167,11 +168,12 @@ impl<M: Machine> Hypervisor<M> {
     #[inline(never)]
     pub fn forget_device(&self, domain: &Domain, at: Address) -> Result<(), Errno> {
         loop {
-            let next = self.memory.pci.lock().pirqs_of(at).next();
-            let Some(pirq) = next else { break };
+            // Looked at and forgotten in one step: another vcpu may map the next one meanwhile.
+            let mut pci = self.memory.pci.lock();
+            let Some(pirq) = pci.pirqs_of(at).next() else { return pci.forget(self.machine(), at) };
+            drop(pci);
             self.unmap_pirq(domain, pirq)?;
         }
-        self.memory.pci.lock().forget(self.machine(), at)
     }
 
     fn free_message(&self) -> Result<u32, Errno> {

@@ -50,8 +50,6 @@ pub trait Interrupts {
 pub(crate) const CLASSIC_LINES: u32 = 16;
 /// The line by which ACPI's own events come: by level, which its tables tell the control domain and not us.
 pub(crate) const ACPI_LINE: u32 = 9;
-/// The line of the interval timer, which is the hypervisor's whether it uses the timer or not.
-pub(crate) const TIMER_LINE: u32 = 0;
 /// Numbers that a guest has for messages, which it can ask for and not use.
 pub(crate) const GUEST_MESSAGES: u32 = 32;
 

@@ -1,8 +1,7 @@
 //! What the control domain may write of configuration space.
 
-use super::{Address, DeviceMemory, Pci, config::SHORT_SPACE, message};
-use crate::ports::Ports;
-use message::{CONTROL, Entry, Layout, MSI_COUNT, MSIX_BYTES};
+use super::{Address, Pci, config::SHORT_SPACE, message};
+use message::{CONTROL, Entry, MSI_COUNT, MSIX_BYTES};
 
 /// Bytes of the header, where no capability is.
 const HEADER_BYTES: u16 = 0x40;
@@ -14,14 +13,7 @@ impl Pci {
     /// Of that for MSI, while the hypervisor has written a message there, the control word and the mask, as a whole each:
     /// but for how many messages there may be, and never what the hypervisor masks.
     #[inline(never)]
-    pub(super) fn judge<M: Ports + DeviceMemory>(
-        &self,
-        machine: &M,
-        at: Address,
-        register: u16,
-        bytes: u8,
-        value: u32,
-    ) -> Option<u32> {
+    pub(super) fn judge(&self, at: Address, register: u16, bytes: u8, value: u32) -> Option<u32> {
         if register + u16::from(bytes) <= HEADER_BYTES || register >= SHORT_SPACE {
             return Some(value);
         }
@@ -35,12 +27,11 @@ impl Pci {
         let Some((_, assigned)) = self.uses_of(at).find(|(_, assigned)| assigned.entry == Entry::Msi) else {
             return Some(value);
         };
-        let base = u16::from(function.msi);
-        let layout = Layout::of(self.config(machine, at).read16(base + CONTROL));
+        let layout = function.layout;
         if !is_in(function.msi, layout.bytes) {
             return Some(value);
         }
-        match (register.wrapping_sub(base), bytes) {
+        match (register.wrapping_sub(function.msi.into()), bytes) {
             (CONTROL, 2) => Some(value & !u32::from(MSI_COUNT)),
             (offset, 4) if Some(offset) == layout.mask => Some(value | !1 | u32::from(assigned.is_masked)),
             _ => None,

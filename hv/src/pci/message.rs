@@ -67,9 +67,11 @@ pub(super) struct Assigned {
     pub(super) is_masked: bool,
 }
 
-/// How the capability for MSI is laid out, which its control word says.
+/// How the capability for MSI is laid out, as its control word said when the function was announced. That is asked once:
+/// what the device says later could lead to registers that are none of the capability's.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
+    has_high: bool,
     data: u16,
     pub(super) mask: Option<u16>,
     pub(super) bytes: u16,
@@ -77,19 +79,20 @@ pub(super) struct Layout {
 
 impl Layout {
     pub(super) const fn of(control: u16) -> Self {
-        let data = if control & MSI_64_BIT != 0 { 12 } else { 8 };
+        let has_high = control & MSI_64_BIT != 0;
+        let data = if has_high { 12 } else { 8 };
         if control & MSI_MASKABLE == 0 {
-            return Self { data, mask: None, bytes: data + 2 };
+            return Self { has_high, data, mask: None, bytes: data + 2 };
         }
-        Self { data, mask: Some(data + 4), bytes: data + 12 }
+        Self { has_high, data, mask: Some(data + 4), bytes: data + 12 }
     }
 }
 
-/// The capability for MSI, if it is whole.
-pub(super) fn find_msi<M: Ports + DeviceMemory>(config: &Config<'_, M>) -> Option<u8> {
+/// The capability for MSI and its layout, if it is whole.
+pub(super) fn find_msi<M: Ports + DeviceMemory>(config: &Config<'_, M>) -> Option<(u8, Layout)> {
     let at = config.find_capability(MSI, Layout::of(0).bytes)?;
     let layout = Layout::of(config.read16(u16::from(at) + CONTROL));
-    (u16::from(at) + layout.bytes <= SHORT_SPACE).then_some(at)
+    (u16::from(at) + layout.bytes <= SHORT_SPACE).then_some((at, layout))
 }
 
 impl Function {
@@ -173,10 +176,10 @@ impl Pci {
                 let config = self.config(machine, at);
                 let base = u16::from(function.msi);
                 let control = config.read16(base + CONTROL) & !MSI_COUNT;
-                let layout = Layout::of(control);
+                let layout = function.layout;
                 config.write(base + CONTROL, 2, (control & !MSI_ENABLE).into());
                 config.write(base + MSI_ADDRESS, 4, message.address);
-                if control & MSI_64_BIT != 0 {
+                if layout.has_high {
                     config.write(base + MSI_ADDRESS_HIGH, 4, 0);
                 }
                 config.write(base + layout.data, 2, message.data);
@@ -200,10 +203,9 @@ impl Pci {
                 machine.write_device(function.entry_at(number, ENTRY_CONTROL), 4, u32::from(masked));
             }
             Entry::Msi => {
-                let config = self.config(machine, at);
-                let base = u16::from(function.msi);
-                if let Some(mask) = Layout::of(config.read16(base + CONTROL)).mask {
-                    config.write(base + mask, 4, !1 | u32::from(masked));
+                if let Some(mask) = function.layout.mask {
+                    let register = u16::from(function.msi) + mask;
+                    self.config(machine, at).write(register, 4, !1 | u32::from(masked));
                 }
             }
         }

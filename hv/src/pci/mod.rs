@@ -22,7 +22,7 @@ use alloc::boxed::Box;
 use config::Config;
 use core::ops::RangeInclusive;
 use heapless::Vec;
-use message::Assigned;
+use message::{Assigned, Layout};
 use oxen_abi::errno::Errno;
 
 /// Functions that can be known at once.
@@ -105,6 +105,8 @@ struct Function {
     at: Address,
     /// Offset of the capability for MSI; 0 if it has none.
     msi: u8,
+    /// What that has.
+    layout: Layout,
     /// Offset of that for MSI-X; 0 if it has none.
     msix: u8,
     /// Entries of its MSI-X table.
@@ -193,19 +195,23 @@ impl Pci {
 
     fn look_at<M: Ports + DeviceMemory>(&self, machine: &M, at: Address) -> Function {
         let config = self.config(machine, at);
-        let msi = message::find_msi(&config).unwrap_or(0);
+        let (msi, layout) = message::find_msi(&config).unwrap_or((0, Layout::of(0)));
         let msix = config.find_capability(message::MSIX, message::MSIX_BYTES).unwrap_or(0);
         let entries = (config.read16(u16::from(msix) + message::CONTROL) & message::MSIX_LAST) + 1;
-        Function { at, msi, msix, entries, uses: 0, is_prepared: false, table: 0, waiting: (1, 0) }
+        Function { at, msi, layout, msix, entries, uses: 0, is_prepared: false, table: 0, waiting: (1, 0) }
     }
 
-    /// Forgets a function whose interrupts are unmapped ([`Self::pirqs_of`]), and lets it send no messages.
+    /// Forgets a function whose interrupts are unmapped ([`Self::pirqs_of`]), and lets it send no messages. A function that
+    /// is announced after one of the same address owes nothing of that one's.
     ///
     /// # Errors
-    /// `NoDev` if it is not known.
+    /// `NoDev` if it is not known, `Busy` while it has interrupts.
     #[inline(never)]
     pub fn forget<M: Ports + DeviceMemory>(&mut self, machine: &M, at: Address) -> Result<(), Errno> {
         let function = *self.function(at).ok_or(Errno::NoDev)?;
+        if self.uses_of(at).next().is_some() {
+            return Err(Errno::Busy);
+        }
         self.silence(machine, &function);
         for place in self.functions.iter_mut().flatten() {
             if place.is_some_and(|known| known.at == at) {
@@ -235,7 +241,7 @@ impl Pci {
     /// Writes a register for the control domain, as far as it may.
     #[inline(never)]
     fn write_config<M: Ports + DeviceMemory>(&self, machine: &M, at: Address, register: u16, bytes: u8, value: u32) {
-        if let Some(value) = self.judge(machine, at, register, bytes, value) {
+        if let Some(value) = self.judge(at, register, bytes, value) {
             self.config(machine, at).write(register, bytes, value);
         }
     }

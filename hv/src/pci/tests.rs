@@ -123,6 +123,19 @@ fn msi_is_written_by_the_layout_that_the_device_has() {
 }
 
 #[test]
+fn a_device_that_changes_what_it_says_of_its_capability_moves_no_write() {
+    let (bus, mut pci) = bus(space(0));
+    bus.spaces.borrow_mut().get_mut(&AT.0).unwrap()[MSI_AT + 2..][..2].copy_from_slice(&0x180_u16.to_le_bytes());
+    pci.assign(&bus, &is_device, (AT, Entry::Msi), 30, MESSAGE).unwrap();
+    pci.set_masked(&bus, 30, false);
+    assert_eq!((word(&bus, MSI_AT + 4), word(&bus, MSI_AT + 8)), (MESSAGE.address, MESSAGE.data));
+    assert_eq!([12, 16, 20].map(|at| word(&bus, MSI_AT + at)), [0; 3], "the capability was ten bytes");
+    pci.write_port(&bus, 0x8000_0000 | AT.0 << 8 | (MSI_AT as u32 + 8), 0xcfc, 4, 7);
+    assert_eq!(word(&bus, MSI_AT + 8), MESSAGE.data, "and is kept as it was");
+    pci.release(&bus, 30);
+}
+
+#[test]
 fn the_table_is_written_masked_and_kept_while_an_entry_is_in_use() {
     let (bus, mut pci) = bus(space(0));
     let table = BAR + 0x2000;
@@ -267,6 +280,7 @@ fn what_is_forgotten_sends_nothing_and_what_is_restored_sends_again() {
     let entry = [0, 4, 8, 12].map(|at| bus.read_device(MachineAddr::new(BAR + 0x2010 + at)));
     assert_eq!(entry, [MESSAGE.address, 0, MESSAGE.data, 0]);
     assert_eq!(word(&bus, MSIX_AT) >> 30, 2, "on, not all masked");
+    assert_eq!(pci.forget(&bus, AT), Err(Errno::Busy), "its end would be another's");
     pci.release(&bus, 30);
     pci.forget(&bus, AT).unwrap();
     assert_eq!(word(&bus, MSIX_AT) >> 31, 0);

@@ -8,6 +8,7 @@ use oxen_tools::disk::{noise, sha256};
 use oxen_tools::http::{HOST, Server};
 use oxen_tools::linux::Ramdisk;
 use oxen_tools::qemu::{Machine, USER_NETWORK};
+use oxen_tools::session::Exit;
 
 use super::hostile::machine;
 use super::linux::{content, linux, with_guests};
@@ -89,6 +90,74 @@ pub(super) fn a_disk_that_is_full_is_its_users_error_alone(lab: &Lab<'_>) -> Res
         .says("(ill) probe: journals kept, 0 records wrong, 512 refused")?
         .says("(well) probe: journals kept, 0 records wrong, 0 refused")?
         .says("(hello) hello from a guest")?;
+    Ok(Verdict::Passed)
+}
+
+/// Breaks in what QEMU does for the ill disk, or goes on from there: its `qemu-io` tool on the disk's blkdebug driver.
+fn on_ill_disk(control: &mut Control, what: &str) -> Result<()> {
+    control.command("human-monitor-command", &format!("\"command-line\":\"qemu-io ill \\\"{what}\\\"\""))
+}
+
+/// A request is held up: the disk is named, its guest waits, and both go on when it is answered.
+pub(super) fn a_disk_that_does_not_answer_is_named_and_its_guest_waits(lab: &Lab<'_>) -> Result<Verdict> {
+    let mut guests = GUESTS;
+    guests[0].1 = "do=journal records=0";
+    let mut machine = machine(lab, "", &guests)?;
+    ill_disk(&mut machine, &[]);
+    for name in ["ill.img", "well.img"] {
+        oxen_tools::build::write(&machine.folder.join(name), &noise(8, 4 * MIB))?;
+    }
+    qmp::add(&mut machine);
+    let mut prompt = Prompt::open(&machine)?;
+    let mut control = Control::open(&machine.folder)?;
+    prompt.command("xl create ill.cfg; expect ill 'durable 7 20'")?;
+    on_ill_disk(&mut control, "break pwritev held")?;
+    let said = prompt.command("sleep 15")?;
+    ensure!(said.contains("disk vda: no answer for 10 s, "), "what dom0 says of a disk that does not answer:\n{said}");
+    let said = prompt.command("xl create well.cfg; xl wait well")?;
+    ensure!(said.contains("0 records wrong, 0 refused"), "what another guest says meanwhile:\n{said}");
+    on_ill_disk(&mut control, "resume held")?;
+    let said = prompt.command("expect ill 'durable 7 '; xl destroy ill; sleep 1")?;
+    ensure!(said.contains("disk vda: it answers again"), "what dom0 says of a disk that answers again:\n{said}");
+    prompt.power_off()?.lacks("panicked")?;
+    Ok(Verdict::Passed)
+}
+
+/// dom0 meets a bug. It says where, and what guests have written is made durable where the disk lets it.
+pub(super) fn a_panic_of_dom0_is_told_and_the_disks_are_flushed(lab: &Lab<'_>) -> Result<Verdict> {
+    const CRASH: [&str; 2] = [
+        "xl create ill.cfg; expect ill 'durable 7 20'; xl sysrq Domain-0 c",
+        "xl create ill.cfg; expect ill 'input/output error'; xl sysrq 0 c",
+    ];
+    const REFUSED: &str = "event=none,iotype=flush,errno=5,once=off";
+    for (script, rules, outcome) in [(CRASH[0], &[][..], "flushed"), (CRASH[1], &[REFUSED], "not flushed, it refuses")]
+    {
+        let report = lab.boot(&with_ill_disk(lab, script, rules)?)?;
+        let report = report.ended(Exit::Crashed)?.says("sysrq: dom0 crashes, as it was asked to")?;
+        report
+            .says(&format!("disk vda: {outcome}\n"))?
+            .says("disk vdb: flushed\n")?
+            .says("The control domain has shut down (reason 3: crash)")?;
+    }
+    Ok(Verdict::Passed)
+}
+
+/// A CPU hangs in the hypervisor with a lock: the watchdog says which, where and with what.
+pub(super) fn a_cpu_that_hangs_in_the_hypervisor_is_named(lab: &Lab<'_>) -> Result<Verdict> {
+    oxen_tools::build::checked_hypervisor(lab.workspace)?;
+    // Who is well is not disturbed, idle or at work.
+    let mut machine = lab.machine("xl create hello.cfg; xl wait hello; sleep 4; xl debug-keys !")?;
+    machine.hypervisor = lab.workspace.out.join(oxen_tools::build::CHECKED);
+    machine.smp = 2;
+    machine.append.push_str(" watchdog watchdog_timeout=2");
+    let report = lab.boot(&machine)?.ended(Exit::Failure)?;
+    report
+        .says("NMI watchdog: a CPU may be in the hypervisor for 2 s")?
+        .says("(hello) hello from a guest")?
+        .says("Watchdog timer detects that CPU")?
+        .says(" is stuck!")?
+        .says(" holds these locks, outermost first: POOLS")?
+        .says("hang+0x")?;
     Ok(Verdict::Passed)
 }
 

@@ -294,12 +294,24 @@ pub(super) async fn trigger(mut call: Call) -> Outcome {
 /// `sysrq`.
 pub(super) async fn sysrq(call: Call) -> Outcome {
     let (system, [name, letter]) = call.exactly("sysrq")?;
+    if name == "0" || name == "Domain-0" {
+        return sysrq_here(&letter);
+    }
     let guest = guest(&system, &name)?;
     if !matches!(letter.as_bytes(), [b] if b.is_ascii_alphanumeric()) {
         return Err(usage("sysrq"));
     }
     let path = format!("/local/domain/{}/control/sysrq", guest.domain.get().0);
     system.store.write(&path, &letter).context("xenstore")
+}
+
+/// What a magic key does in dom0, as in a Linux one.
+#[expect(clippy::panic, reason = "that is what the key is for")]
+fn sysrq_here(letter: &str) -> Outcome {
+    match letter {
+        "c" => panic!("sysrq: dom0 crashes, as it was asked to"),
+        _ => bail!("dom0 has no key `{letter}` but `c`, which crashes it"),
+    }
 }
 
 /// Asks a guest's kernel by its control node.

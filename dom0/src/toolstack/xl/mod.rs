@@ -96,7 +96,8 @@ verbs! {
     "rename" "NAME NEW-NAME" "give a guest another name" life::rename;
     "trigger" "NAME nmi|reset|init|power|sleep [VCPU]"
         "have a vcpu take an interrupt, as machines have them" life::trigger;
-    "sysrq" "NAME LETTER" "press a magic key in a Linux guest (s syncs, c crashes, h names all)" life::sysrq;
+    "sysrq" "NAME LETTER"
+        "press a magic key in a Linux guest (s syncs, c crashes, h names all), or crash dom0 (c)" life::sysrq;
     "block-list" "NAME" "show a guest's disks" devices::block_list;
     "block-attach" "NAME DISK" "give a guest another disk, as `disk` of a configuration says it" devices::block_attach;
     "block-detach" "NAME VDEV" "take a disk away from a guest" devices::block_detach;

@@ -39,13 +39,11 @@ fn judge(has: bool) -> Result<(), Errno> {
 
 impl<M: Machine> Caller<'_, M> {
     pub(super) fn permit_interrupt(&self, _: Control, domain: &Domain, request: DomctlIrqPermission) -> Outcome {
-        /// The line of the interval timer, which is the hypervisor's.
-        const TIMER: u32 = 0;
         if index(request.pirq) >= MAX_PIRQS {
             return Err(Errno::Inval.into());
         }
         let pirq = request.pirq.into();
-        judge(request.pirq != TIMER && self.domain.memory.rights.lock().interrupts.contains(pirq, pirq))?;
+        judge(self.domain.memory.rights.lock().interrupts.contains(pirq, pirq))?;
         change(&mut domain.memory.rights.lock().interrupts, request.allow_access, pirq, pirq)
     }
 
