@@ -106,7 +106,7 @@ const CRATES: [Crate; 7] = [
             &["grant", "event"],
             &["time"],
             &["console", "task"],
-            &["sched", "store"],
+            &["at_end", "sched", "store"],
             &["panic", "frontend"],
             &["raw::boot", "raw::measure"],
         ],

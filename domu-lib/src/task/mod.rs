@@ -131,8 +131,8 @@ local!(static ON_LONG_PIECE: Cell<Option<fn(u16, u64)>> = Cell::new(None));
 /// What a task does at once and is too long, in nanoseconds.
 const LONG_PIECE: u64 = crate::time::SECOND;
 
-/// Says who is told of each piece of a task that let nobody else run for over a second: for whom it worked, and how many
-/// nanoseconds.
+/// Says who is told of each piece of a task that let nobody else run for over a second: for whom it worked, and how
+/// many nanoseconds.
 pub fn on_long_piece(told: fn(u16, u64)) {
     ON_LONG_PIECE.with(|place| place.set(Some(told)));
 }
