@@ -16,8 +16,8 @@ local!(static DEEDS: RefCell<Vec<Box<dyn Fn()>>> = RefCell::default());
 static ENDING: AtomicBool = AtomicBool::new(false);
 
 /// Has something done where this guest meets a bug, after it was told and before the domain ends. It must not rely on
-/// what the bug may have hurt: tasks do not run any more, nothing is woken, what was borrowed stays so, and the heap may
-/// be full or locked. If it meets a bug itself, that is told, and the domain ends.
+/// what the bug may have hurt: tasks do not run any more, nothing is woken, what was borrowed stays so, and the heap
+/// may be full or locked. If it meets a bug itself, that is told, and the domain ends.
 pub fn before_end(deed: impl Fn() + 'static) {
     DEEDS.with(|deeds| deeds.borrow_mut().push(Box::new(deed)));
 }

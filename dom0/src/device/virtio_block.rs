@@ -368,7 +368,7 @@ enum Word {
 }
 
 impl Silence {
-    /// Looks how long the `oldest` of the requests waits, by when it was submitted; once a second, for that takes a look
+    /// Looks how long the `oldest` of the requests waits, by when it was submitted; once a second, for that is a look
     /// at all of them.
     fn look(&mut self, now: u64, oldest: impl FnOnce() -> Option<u64>) -> Option<Word> {
         if !self.is_told && now < self.next {
