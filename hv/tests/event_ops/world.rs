@@ -78,6 +78,8 @@ impl World {
         let mut world = Self { guests, models: vec![model; usize::from(DOMAINS)] };
         let signal = |gsi| pirq::Signal { is_level: gsi % 2 == 1, is_active_low: false };
         let control = world.caller(0).control().unwrap();
+        // A domain has the interval timer's line only when it is given.
+        world.guests[0].domain.memory.rights.lock().interrupts.insert(0, 0).unwrap();
         for gsi in 0..LINES {
             let domain = &world.guests[0].domain;
             // The interval timer's line is nobody's to set up; it is an edge once it is mapped.
