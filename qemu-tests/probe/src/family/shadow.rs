@@ -62,7 +62,7 @@ impl Other {
 pub(crate) fn ask(probe: &mut Probe) {
     if !probe.privileged {
         let own = Other(0x7ff0).shadow(probe, OFF, 0, 0);
-        probe.refuses("shadow_op by a guest", own, Errno::Perm);
+        probe.refuses("shadow_op by a guest", own, Errno::Srch);
         return;
     }
     for (name, own, error) in [("dom0", Other(0), Errno::Inval), ("by its other name", Other(0x7ff0), Errno::Srch)] {
