@@ -10,6 +10,28 @@ pub(super) const GLOBAL: u64 = 1 << 8;
 /// How many changes of one kind are told; of the others only how many there are.
 const MAX_TOLD: usize = 8;
 
+/// How much of a word a step writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parts {
+    /// All of it.
+    Whole,
+    /// Some of its bytes.
+    Bytes,
+    /// Some of its bits.
+    Bits,
+}
+
+impl Parts {
+    /// What is told of a word that was `old` and is `new`, where what is left of the old one says where memory lies.
+    fn of(self, old: u64, new: u64) -> u64 {
+        match self {
+            Self::Whole => new,
+            Self::Bytes => new & changed_bytes(old, new),
+            Self::Bits => new & (old ^ new),
+        }
+    }
+}
+
 /// What can be seen.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Effects {
@@ -47,11 +69,11 @@ impl Effects {
     /// Tells what is other afterwards.
     ///
     /// Who writes by `parts` of words leaves of an entry that was there what says where the guest's memory lies: of such
-    /// words only the bytes are told that are other.
+    /// words only the bytes or bits are told that are other.
     pub(crate) fn compare(
         &self,
         after: &Self,
-        parts: bool,
+        parts: Parts,
         meaning: impl Fn(u64) -> Option<String>,
         text: &mut String,
     ) {
@@ -80,8 +102,9 @@ impl Effects {
             }
             told += 1;
             if told <= MAX_TOLD {
-                let is_part = parts && meaning(*new).is_none() && meaning(*old).is_some();
-                let new = if is_part { *new & changed_bytes(*old, *new) } else { *new };
+                // An event word in one half of an entry leaves the other half, and bits of its own that mean nothing.
+                let is_part = meaning(*new).is_none() && (parts == Parts::Bits || meaning(*old).is_some());
+                let new = if is_part { parts.of(*old, *new) } else { *new };
                 let _ = write!(text, " F{}[{}]={}", index / 512, index % 512, name(new));
             }
         }

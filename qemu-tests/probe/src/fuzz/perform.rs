@@ -8,6 +8,7 @@ use core::sync::atomic::Ordering;
 use oxen_abi::hypercall::Hypercall;
 
 use super::call::{Call, Kept, Step};
+use super::effects::Parts;
 use super::value::Value;
 use super::world::{NO_HANDLE, World};
 use crate::raw::{self, trapped};
@@ -66,7 +67,7 @@ impl World {
                 self.try_instruction(&mut text, *index, *registers);
             }
         }
-        self.tell_changes(writes_parts(step), &mut text);
+        self.tell_changes(written_parts(step), &mut text);
         let is = |wanted: Hypercall| matches!(step, Step::Call(call) if call.number == wanted as u64);
         // What a stale translation does is the processor's, and not every way to change tables flushes it: a mapping whose
         // flush is refused stands.
@@ -156,11 +157,13 @@ impl World {
     }
 }
 
-/// Whether parts of words are written, wherever they stand: by an instruction, or as event words of 32 bits.
-fn writes_parts(step: &Step) -> bool {
-    if let Step::Batch(calls) = step {
-        return calls.iter().any(|call| call.what == "expand_array");
+/// How much of a word is written: parts by an instruction, wherever they stand, and bits of event words.
+fn written_parts(step: &Step) -> Parts {
+    match step {
+        Step::Batch(calls) if calls.iter().any(|call| call.what == "expand_array") => Parts::Bits,
+        Step::Instruction(index, _) if trapped::NAMES.get(*index).is_some_and(|name| name.contains("ins")) => {
+            Parts::Bytes
+        }
+        _ => Parts::Whole,
     }
-    let instruction = if let Step::Instruction(index, _) = step { trapped::NAMES.get(*index) } else { None };
-    instruction.is_some_and(|name| name.contains("ins"))
 }

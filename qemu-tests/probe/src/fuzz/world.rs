@@ -15,7 +15,7 @@ use oxen_domu_lib::grant::{Access, Grant};
 use oxen_domu_lib::memory::{Mfn, Page, Pages, p2m};
 use oxen_domu_lib::{event, start_info};
 
-use super::effects::{Effects, GLOBAL, number};
+use super::effects::{Effects, GLOBAL, Parts, number};
 use super::grants::Table;
 use super::value::{FRAMES, Value, WINDOWS};
 use crate::judge::call;
@@ -263,7 +263,7 @@ impl World {
     }
 
     /// Tells what is other now than at the last look, which this one becomes. `parts` as in [`Effects::compare`].
-    pub(super) fn tell_changes(&mut self, parts: bool, text: &mut String) {
+    pub(super) fn tell_changes(&mut self, parts: Parts, text: &mut String) {
         let seen = self.look();
         self.effects.compare(&seen, parts, |word| self.meaning(word), text);
         self.effects = seen;
