@@ -113,10 +113,10 @@ fn stored(random: &mut Random, name: &str, to: Value) -> Value {
     // The parts of an entry that are not at their place could not be told by their meaning.
     let is_whole = matches!(to, Value::Window(_, at) if at % 8 == 0) && !matches!(name, "write 1" | "write 4");
     match name {
-        // Not how the page is cached.
+        // Not how the page is cached: Xen chooses that for devices' memory.
         "or" => Value::Number(random.word() & 0xfff0_0000_0000_0f67),
         _ if is_whole => super::entry(random),
-        _ => Value::Number(random.word()),
+        _ => Value::Number(random.word() & 0xffff_ffff_ffff_ff67),
     }
 }
 
