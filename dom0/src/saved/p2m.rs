@@ -1,12 +1,12 @@
 //! Where a guest keeps its p2m: as one array that a root of its own maps, or as a tree of lists (`arch-x86/xen.h`,
 //! `arch_shared_info`).
 
-use alloc::vec::Vec;
+use alloc::{format, vec::Vec};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use oxen_abi::shared_info::ArchSharedInfo;
 
-use super::tables::{ENTRIES, Table};
+use super::tables::{self, ENTRIES, Table};
 
 /// The most pages that a guest can have here: 1 TiB.
 pub const MAX_PAGES: u64 = 1 << 28;
@@ -56,10 +56,8 @@ fn find_linear(arch: &ArchSharedInfo, count: usize, mut read: impl FnMut(u64) ->
             }
             let slot = (address >> (3 + 9 * level)) as usize % ENTRIES;
             let entry = kept.as_ref().and_then(|(_, table)| table.get(slot)).copied().unwrap_or_default();
-            if entry & 1 == 0 {
-                bail!("nothing is mapped at {address:#x}, where the guest's p2m is said to be");
-            }
-            frame = entry >> 12 & 0xff_ffff_ffff;
+            let missing = || format!("nothing is mapped at {address:#x}, where the guest's p2m is said to be");
+            frame = tables::target(entry).with_context(missing)?;
         }
         frames.push(frame);
     }

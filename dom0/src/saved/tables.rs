@@ -13,6 +13,11 @@ const FRAME: u64 = 0x000f_ffff_ffff_f000;
 /// Slots of a root that are the hypervisor's.
 const HYPERVISORS: core::ops::Range<usize> = 256..272;
 
+/// What an entry leads to; `None` for one that is not present.
+pub const fn target(entry: u64) -> Option<u64> {
+    if entry & PRESENT == 0 { None } else { Some((entry & FRAME) >> 12) }
+}
+
 /// Replaces what each entry leads to by what `other` says it is; the slots that are the hypervisor's are emptied.
 ///
 /// # Errors
@@ -21,8 +26,8 @@ pub fn translate(level: u8, table: &mut Table, mut other: impl FnMut(u64) -> Res
     for (index, entry) in table.iter_mut().enumerate() {
         if level == 4 && HYPERVISORS.contains(&index) {
             *entry = 0;
-        } else if *entry & PRESENT != 0 {
-            let target = other((*entry & FRAME) >> 12).with_context(|| alloc::format!("L{level} entry {index}"))?;
+        } else if let Some(target) = target(*entry) {
+            let target = other(target).with_context(|| alloc::format!("L{level} entry {index}"))?;
             *entry = *entry & !FRAME | target << 12 & FRAME;
         }
     }

@@ -23,7 +23,7 @@ use oxen_abi::{event_channel, grant_table, memory, mmu, physdev, sysctl, version
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::hypercall::{call1, call2, call3};
-use super::memory::{tables, view};
+use super::memory::view;
 use crate::pages::Mfn;
 
 mod saving;
@@ -128,8 +128,7 @@ pub fn set_max_vcpus(domain: DomId, count: u32) -> Result<(), Errno> {
 /// # Errors
 /// `ESRCH` for no such domain, `EINVAL` for no such mode.
 pub fn set_tsc_mode(domain: DomId, tsc_mode: u32) -> Result<(), Errno> {
-    let request = domctl::DomctlTscInfo { tsc_mode, ..domctl::DomctlTscInfo::new_zeroed() };
-    domctl(domctl::XEN_DOMCTL_SETTSCINFO, domain, &request).map(|_| ())
+    set_tsc_info(domain, &domctl::DomctlTscInfo { tsc_mode, ..domctl::DomctlTscInfo::new_zeroed() })
 }
 
 /// Fills a page of a domain with the hypercalls' code.
@@ -258,9 +257,7 @@ fn memory_op<T>(command: u32, request: &T) -> Result<u64, Errno> {
 /// # Errors
 /// What the hypervisor refuses: entries that may not be.
 pub fn pin_root(domain: DomId, root: Mfn) -> Result<(), Errno> {
-    let op = mmu::MmuextOp { cmd: mmu::MMUEXT_PIN_L4_TABLE, _pad: 0, arg1: root.0, arg2: 0 };
-    // SAFETY: the table is another domain's.
-    unsafe { tables::mmuext_op(&[op], domain) }.map_err(|(_, errno)| errno)
+    pin_tables(domain, &[(mmu::MMUEXT_PIN_L4_TABLE, root)])
 }
 
 /// Begins to log which pages of a domain are written to, or ends it (`XEN_DOMCTL_shadow_op`).
