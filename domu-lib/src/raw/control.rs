@@ -30,9 +30,8 @@ mod saving;
 mod vcpus;
 
 pub use saving::{
-    CpuPolicy, claimed_page, cpu_policy, extended_context, extended_state, page_types, pin_tables, resume_domain,
-    set_cpu_policy, set_extended_context, set_extended_state, set_tsc_info, set_vcpu_registers, tsc_info,
-    vcpu_registers,
+    CpuPolicy, cpu_policy, extended_context, extended_state, page_types, pin_tables, resume_domain, set_cpu_policy,
+    set_extended_context, set_extended_state, set_tsc_info, set_vcpu_registers, tsc_info, vcpu_registers,
 };
 pub use vcpus::{send_trigger, set_vcpu_affinity, set_vcpu_context, vcpu_affinity, vcpu_context, vcpu_info};
 
@@ -285,7 +284,8 @@ pub fn read_dirty(domain: DomId, is_cleaned: bool, bitmap: &mut [u64]) -> Result
     Ok(answer.stats)
 }
 
-/// Where a frame is in its owner's memory, whoever that is, by the machine-to-phys table.
+/// Where a frame is in its owner's memory, whoever that is, by the machine-to-phys table: a claim, to be
+/// compared with its p2m.
 #[must_use]
 pub fn place_of(frame: Mfn) -> Option<u64> {
     view::machine_to_phys(frame)

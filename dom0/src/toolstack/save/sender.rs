@@ -53,7 +53,7 @@ impl Sender {
 
     /// The page behind which a frame is, as guest and hypervisor both say.
     fn page_of(&self, frame: u64) -> Option<u64> {
-        let page = control::claimed_page(Mfn(frame))?;
+        let page = control::place_of(Mfn(frame))?;
         (self.frames.get(usize::try_from(page).ok()?) == Some(&frame)).then_some(page)
     }
 
@@ -98,7 +98,7 @@ impl Sender {
     /// The kinds of pages, by their frames.
     fn kinds(&self, first: u64, frames: &[u64]) -> Result<Vec<u8>> {
         // A frame that the machine-to-physical table does not know for this page is somebody else's, or elsewhere.
-        let is_own = |(page, frame): (u64, &u64)| control::claimed_page(Mfn(*frame)) == Some(page);
+        let is_own = |(page, frame): (u64, &u64)| control::place_of(Mfn(*frame)) == Some(page);
         let own: Vec<bool> = (first..).zip(frames).map(is_own).collect();
         let mut words: Vec<u64> = frames.iter().zip(&own).filter(|(_, own)| **own).map(|(frame, _)| *frame).collect();
         asked("tell the kinds of its pages", control::page_types(self.domain, &mut words))?;

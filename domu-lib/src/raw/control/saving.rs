@@ -16,7 +16,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use super::{domctl, plain_domctl};
 use crate::pages::Mfn;
-use crate::raw::memory::{tables, view};
+use crate::raw::memory::tables;
 
 /// The kinds of a domain's frames: each number is replaced by a `XEN_DOMCTL_PFINFO_*`.
 ///
@@ -25,12 +25,6 @@ use crate::raw::memory::{tables, view};
 pub fn page_types(domain: DomId, frames: &mut [u64]) -> Result<(), Errno> {
     let command = DomctlGetpageframeinfo3 { num: frames.len() as u64, array: frames.as_mut_ptr() as u64 };
     domctl(XEN_DOMCTL_GETPAGEFRAMEINFO3, domain, &command).map(|_| ())
-}
-
-/// The page that the machine-to-physical table names for a frame, whoever has it: a claim, to be compared with the p2m.
-#[must_use]
-pub fn claimed_page(frame: Mfn) -> Option<u64> {
-    view::machine_to_phys(frame)
 }
 
 /// Makes frames of a domain page tables for good: each with its command, an `MMUEXT_PIN_*`.
