@@ -50,6 +50,7 @@ mod raw;
 pub mod sched;
 pub mod start_info;
 pub mod store;
+pub mod suspend;
 #[cfg_attr(not(any(target_os = "none", test)), expect(dead_code, reason = "the host's own panics have names"))]
 mod symbols;
 pub mod sync;

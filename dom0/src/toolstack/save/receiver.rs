@@ -2,7 +2,6 @@
 //! used, and tables and registers are the hypervisor's to judge.
 
 use alloc::{boxed::Box, format, vec, vec::Vec};
-use core::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use oxen_abi::domctl::DomctlTscInfo;
@@ -12,7 +11,7 @@ use oxen_abi::mmu::{MMUEXT_PIN_L1_TABLE, MMUEXT_PIN_L2_TABLE, MMUEXT_PIN_L3_TABL
 use oxen_abi::shared_info::SharedInfo;
 use oxen_abi::start_info::StartInfo;
 use oxen_domu_lib::memory::{
-    Mfn, PAGE_SIZE,
+    Mfn, PAGE_SIZE, bytes,
     map::{Access, Mapping, Words},
 };
 use oxen_domu_lib::{
@@ -253,7 +252,7 @@ impl<'a> Receiver<'a> {
         let frames: Vec<Mfn> = numbers.map(|number| self.frame(number).map(Mfn)).collect::<Result<_>>()?;
         let window = asked("fill its memory", Mapping::of(self.domain, &frames, Access::ReadWrite))?;
         for (place, page) in window.words64().chunks(ENTRIES).zip(contents) {
-            place.iter().zip(page).for_each(|(to, from)| to.store(*from, Ordering::Relaxed));
+            bytes::write(place, 0, page.as_bytes());
         }
         Ok(())
     }
@@ -315,8 +314,7 @@ impl<'a> Receiver<'a> {
         first.user_regs.rdx = frame;
         let window = asked("fill its memory", Mapping::of(self.domain, &[Mfn(frame)], Access::ReadWrite))?;
         let mut start = Box::new(StartInfo::new_zeroed());
-        let bytes = start.as_mut_bytes().iter_mut().zip(window.bytes());
-        bytes.for_each(|(to, from)| *to = from.load(Ordering::Relaxed));
+        bytes::read(window.words64(), 0, start.as_mut_bytes());
         let store = Mfn(self.frame(start.store_mfn).context("its store's ring")?);
         let console = Mfn(self.frame(start.console_mfn).context("its console's ring")?);
         let info = asked("describe it", control::domain_info(self.domain))?;
@@ -325,7 +323,7 @@ impl<'a> Receiver<'a> {
         start.flags = 0;
         (start.store_mfn, start.store_evtchn) = (store.0, self.ports.0);
         (start.console_mfn, start.console_evtchn) = (console.0, self.ports.1);
-        window.bytes().iter().zip(start.as_bytes()).for_each(|(to, from)| to.store(*from, Ordering::Relaxed));
+        bytes::write(window.words64(), 0, start.as_bytes());
         Ok((store, console))
     }
 
@@ -336,15 +334,14 @@ impl<'a> Receiver<'a> {
         let window =
             asked("fill its memory", Mapping::of(self.domain, &[Mfn(info.shared_info_frame)], Access::ReadWrite))?;
         let mut page = Box::new(SharedInfo::new_zeroed());
-        let bytes = page.as_mut_bytes().iter_mut().zip(window.bytes());
-        bytes.for_each(|(to, from)| *to = from.load(Ordering::Relaxed));
+        bytes::read(window.words64(), 0, page.as_mut_bytes());
         saved.vcpu_info.iter_mut().for_each(|vcpu| vcpu.evtchn_pending_sel = 0);
         page.vcpu_info = saved.vcpu_info;
         page.arch = saved.arch;
         page.arch.pfn_to_mfn_frame_list_list = 0;
         page.evtchn_pending = [0; 64];
         page.evtchn_mask = [u64::MAX; 64];
-        window.bytes().iter().zip(page.as_bytes()).for_each(|(to, from)| to.store(*from, Ordering::Relaxed));
+        bytes::write(window.words64(), 0, page.as_bytes());
         Ok(())
     }
 }
