@@ -164,6 +164,7 @@ fn written_parts(step: &Step) -> Parts {
         Step::Instruction(index, _) if trapped::NAMES.get(*index).is_some_and(|name| name.contains("ins")) => {
             Parts::Bytes
         }
+        Step::Instruction(_, [.., Value::Window(_, at)]) if at % 8 != 0 => Parts::Bytes,
         _ => Parts::Whole,
     }
 }
