@@ -107,7 +107,7 @@ impl Effects {
                 // An event word in one half of an entry leaves the other half, and bits of its own that mean nothing. Who
                 // writes a part of a frame's number names no frame, even where there is one of that number.
                 let is_part = meaning(*new).is_none() && (parts == Parts::Bits || meaning(*old).is_some())
-                    || parts != Parts::Whole && (*old ^ *new) & FRAME != 0;
+                    || parts == Parts::Bytes && (*old ^ *new) & FRAME != 0;
                 let new = if is_part { number(parts.of(*old, *new)) } else { name(*new) };
                 let _ = write!(text, " F{}[{}]={new}", index / 512, index % 512);
             }
