@@ -323,3 +323,23 @@ fn device_memory_is_named_in_a_list_of_updates_by_anybody_and_for_one_address_by
         assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, io]), Err(Errno::Busy));
     }
 }
+
+#[test]
+fn device_memory_is_not_cached_whatever_is_asked_for() {
+    const UNCACHED: u64 = Entry::PWT | Entry::PCD;
+    const COMBINING: u64 = Entry::PAT_OR_SIZE;
+    support::on_cpu(0);
+    let mut dom0 = Guest::new(support::boot(256), 0, true, 64);
+    let home = dom0.build_home(16);
+    let word = support::table_word(dom0.hv, home.tables[3], 9);
+    let device = (dom0.hv.memory.frames.end() as u64) << 12 | Entry::PRESENT | Entry::USER;
+    let cached = [0, Entry::PWT, COMBINING | Entry::PWT].map(|asked| (asked, UNCACHED));
+    let others = [Entry::PCD, UNCACHED, COMBINING, COMBINING | Entry::PCD, COMBINING | UNCACHED];
+    for (asked, stands) in cached.into_iter().chain(others.map(|asked| (asked, asked))) {
+        assert_eq!(dom0.call(Caller::update_va_mapping, [0x9000, device | asked, 2, 0]), Ok(0));
+        assert_eq!(word.load(Ordering::SeqCst), device | stands, "{asked:#x}");
+        dom0.put(0, &[support::entry_address(home.tables[3], 9), device | Entry::WRITABLE | asked]);
+        assert_eq!(dom0.call(Caller::mmu_update, [0, 1, 0, 0x7ff0]), Ok(0));
+        assert_eq!(word.load(Ordering::SeqCst), device | Entry::WRITABLE | stands, "{asked:#x}");
+    }
+}

@@ -42,6 +42,8 @@ impl Entry {
 
     /// How the mapped page is cached.
     pub const CACHING: u64 = Self::PWT | Self::PCD | Self::PAT_OR_SIZE;
+    /// Reads are cached, writes go to memory and invalidate.
+    const WRITE_PROTECTED: u64 = Self::PAT_OR_SIZE | Self::PWT;
     /// What the CPU notes.
     pub const NOTES: u64 = Self::ACCESSED | Self::DIRTY;
     /// What an entry of any level may contain.
@@ -83,6 +85,17 @@ impl Entry {
             return Err(Errno::Inval);
         }
         Ok(Self(self.0 | Self::USER | if level == 4 { Self::ACCESSED } else { 0 }))
+    }
+
+    /// An entry for device memory: where it asks for a cache (write-back, write-through, write-protected) it gets none.
+    /// Write-combining and both uncached types stay, as Xen's PAT numbers them.
+    #[inline]
+    #[must_use]
+    pub const fn uncached(self) -> Self {
+        match self.0 & Self::CACHING {
+            0 | Self::PWT | Self::WRITE_PROTECTED => Self(self.0 & !Self::CACHING | Self::PWT | Self::PCD),
+            _ => self,
+        }
     }
 
     /// Whether replacing `self` by `other`, both present, changes nothing that matters to the frame behind.
