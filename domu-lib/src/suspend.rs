@@ -87,7 +87,7 @@ impl core::error::Error for Unable {}
 impl core::fmt::Display for Unable {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Self::Mappings(count) => write!(f, "{count} mappings of what other domains or devices have are in use"),
+            Self::Mappings(count) => write!(f, "it maps what other domains or devices have (mappings: {count})"),
             Self::Hypervisor(errno) => write!(f, "hypervisor: {errno}"),
             Self::Store => f.write_str("what the store was asked is not answered, or a transaction does not end"),
         }

@@ -11,11 +11,15 @@ use super::{Mfn, Pfn};
 /// What the list holds for a page without a frame.
 pub const INVALID: u64 = u64::MAX;
 
-static INITIAL: spin::Once<&'static [AtomicU64]> = spin::Once::new();
-static MORE: spin::Once<&'static [AtomicU64]> = spin::Once::new();
+type List = &'static [AtomicU64];
+
+/// The builder's list.
+static INITIAL: spin::Once<List> = spin::Once::new();
+/// What is used of it, and the second list.
+static BOTH: spin::Once<(List, List)> = spin::Once::new();
 
 /// Installs the builder's list.
-pub(crate) fn install(list: &'static [AtomicU64]) {
+pub(crate) fn install(list: List) {
     INITIAL.call_once(|| list);
 }
 
@@ -29,29 +33,25 @@ pub(crate) const fn kept(count: u64) -> u64 {
 
 /// Installs a list for the pages behind those that [`kept`] says, up to page number `limit`: it takes over the rest of
 /// the builder's entries, and no other page has a frame yet. The list may be longer, to the end of its last page.
-pub(crate) fn extend(list: &'static [AtomicU64], limit: u64) {
-    let initial = INITIAL.get().copied().unwrap_or(&[]);
-    let first = kept(initial.len() as u64);
-    let rest = initial.get(first as usize..).unwrap_or_default().iter().map(|entry| entry.load(Ordering::Relaxed));
+pub(crate) fn extend(list: List, limit: u64) {
+    let builders = INITIAL.get().copied().unwrap_or(&[]);
+    let (initial, rest) = builders.split_at(kept(builders.len() as u64) as usize);
+    let rest = rest.iter().map(|entry| entry.load(Ordering::Relaxed));
     for (entry, value) in list.iter().zip(rest.chain(core::iter::repeat(INVALID))) {
         entry.store(value, Ordering::Relaxed);
     }
-    let places = list.get(..limit.saturating_sub(first) as usize).unwrap_or(list);
-    MORE.call_once(|| places);
+    let more = list.get(..limit.saturating_sub(initial.len() as u64) as usize).unwrap_or(list);
+    BOTH.call_once(|| (initial, more));
 }
 
-fn lists() -> (&'static [AtomicU64], &'static [AtomicU64]) {
-    let initial = INITIAL.get().copied().unwrap_or(&[]);
-    match MORE.get().copied() {
-        Some(more) => (initial.get(..kept(initial.len() as u64) as usize).unwrap_or_default(), more),
-        None => (initial, &[]),
-    }
+fn lists() -> (List, List) {
+    BOTH.get().copied().unwrap_or_else(|| (INITIAL.get().copied().unwrap_or(&[]), &[]))
 }
 
 /// The addresses of the pages that hold the lists, in the order of the entries; none before both are installed.
 pub(crate) fn pages() -> impl Iterator<Item = u64> {
-    let (initial, more) = if MORE.is_completed() { lists() } else { (&[] as &[_], &[] as &[_]) };
-    let starts = |list: &'static [AtomicU64]| list.chunks(PER_PAGE).map(|page| page.as_ptr() as u64);
+    let (initial, more) = BOTH.get().copied().unwrap_or_default();
+    let starts = |list: List| list.chunks(PER_PAGE).map(|page| page.as_ptr() as u64);
     starts(initial).chain(starts(more))
 }
 

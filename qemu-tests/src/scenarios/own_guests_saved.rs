@@ -44,28 +44,32 @@ fn steps(report: &Report, guest: &str) -> Result<Vec<Step>> {
     lines.map(|line| parse(line).with_context(|| line.to_owned())).collect()
 }
 
-/// Runs of steps one after the other: a guest that is restored again begins where it was saved.
+/// Runs of steps one after the other: a guest that is restored again begins where it was saved. The guest itself looks
+/// whether what it has is that of the step before; what it says between dom0's last look at its console and its stop goes
+/// with the old domain.
 fn runs(steps: &[Step]) -> Vec<&[Step]> {
-    steps.chunk_by(|step, next| next.number == step.number + 1).collect()
+    steps.chunk_by(|step, next| (step.number + 1..=step.number + 2).contains(&next.number)).collect()
 }
 
 /// The clocks are right: the wall clock at each step by what a guest that was never stopped says of the same machine, the
-/// own clock by how it goes on between two steps, whatever was between them.
-fn judge(report: &Report, guest: &str) -> Result<()> {
+/// own clock by how it goes on between two steps: it stands while the guest is saved, so often as it was, and never else.
+fn judge(report: &Report, guest: &str, restores: usize) -> Result<()> {
     let all = steps(report, guest)?;
     let witness = *steps(report, "witness")?.first().context("the witness is silent")?;
     for step in &all {
         let apart = (step.wall - step.system) - (witness.wall - witness.system);
         ensure!(apart.abs() <= APART, "{guest}: its wall clock is {apart} us off at {step:?}");
     }
+    let mut stood = 0;
     for run in runs(&all) {
         for (step, next) in run.iter().zip(run.iter().skip(1)) {
             ensure!(next.now >= step.now && next.system >= step.system, "{guest}: back from {step:?} to {next:?}");
-            // Its clock stands while the machine's goes on, and never the other way round.
             let gained = (next.now - step.now) - (next.system - step.system);
             ensure!(gained <= APART, "{guest}: its clock gains {gained} us from {step:?} to {next:?}");
+            stood += usize::from(gained < -APART);
         }
     }
+    ensure!(stood == restores, "{guest}: its clock stood {stood} times, and it was restored {restores} times");
     Ok(())
 }
 
@@ -94,14 +98,14 @@ pub(super) fn a_guest_of_ours_goes_on_where_it_was(lab: &Lab<'_>) -> Result<Verd
     };
     for events in ["events=2l", "events=fifo"] {
         let script = format!(
-            "xl create steady.cfg name=witness; xl expect witness 'step 1 '\n{}\
+            "xl create steady.cfg name=witness; xl expect witness 'step 1 is whole'\n{}\
              xl expect witness 'step 20 is whole'; xl destroy witness; xl list; poweroff",
             life(events)
         );
         let report = lab.boot_within(&machine(lab, &script, false)?, LIMIT)?.succeeded()?;
         let told = ["saved: ", "until it stopped", "restored: `steady`", "saved: ", "restored: `steady`"];
         let report = report.says_in_order(&told)?.lacks("events: ")?;
-        judge(&report, "steady")?;
+        judge(&report, "steady", 1)?;
         let all = steps(&report, "steady")?;
         let ends: Vec<_> = runs(&all).iter().filter_map(|run| Some((run.first()?.number, run.last()?.number))).collect();
         ensure!(matches!(ends[..], [(1, 16..), (10..16, 18..)]), "{events}: the runs of steps are {ends:?}");
@@ -113,7 +117,7 @@ pub(super) fn a_guest_of_ours_goes_on_where_it_was(lab: &Lab<'_>) -> Result<Verd
 /// no step is lost, nothing of the disk, and no memory.
 pub(super) fn rounds(lab: &Lab<'_>, count: usize) -> Result<Verdict> {
     let mut script = String::from(
-        "xl create steady.cfg name=witness; xl expect witness 'step 1 '\n\
+        "xl create steady.cfg name=witness; xl expect witness 'step 1 is whole'\n\
          xl create steady.cfg disk=['phy:vdb,xvda,w']; xl expect steady 'step 3 is whole'\n",
     );
     for round in 1..=count {
@@ -131,7 +135,7 @@ pub(super) fn rounds(lab: &Lab<'_>, count: usize) -> Result<Verdict> {
     let report = lab.boot_within(&machine(lab, &script, true)?, soak::LIMIT)?.succeeded()?.lacks("DAMAGED")?;
     let restored = report.lines_with("restored: `steady`").len();
     ensure!(restored == count, "restored {restored} times of {count}");
-    judge(&report, "steady")?;
+    judge(&report, "steady", count)?;
     let all = steps(&report, "steady")?;
     ensure!(runs(&all).len() == 1, "its steps are no run: {:?}", runs(&all).iter().map(|run| run.len()).collect::<Vec<_>>());
     let disk = |step: Option<&Step>| step.map_or(0, |step| step.disk);
@@ -152,20 +156,21 @@ pub(super) fn a_guest_of_ours_at_work_on_its_disk_loses_nothing(lab: &Lab<'_>) -
 /// of the bytes come.
 pub(super) fn a_connection_of_ours_outlives_both_its_ends_domains(lab: &Lab<'_>) -> Result<Verdict> {
     const BYTES: usize = 96 << 20;
+    let sum = sha256(&net::pattern(BYTES));
     let script = format!(
         "xl create net.cfg name=server cmdline='ip=10.9.0.1/24'; xl expect server 'net: serving'\n\
          xl create net.cfg name=client cmdline='ip=10.9.0.2/24 ping=10.9.0.1 fetch=http://10.9.0.1/bytes/{BYTES}'\n\
          xl expect client 'net: ping 10.9.0.1 3'; sleep 1\n\
          xl save server vda; xl restore vda; xl expect server 'net: connected again'; sleep 1\n\
          xl save client vda; xl restore vda; xl expect client 'net: connected again'; sleep 1\n\
-         xl save -c server vda; xl expect client 'net: fetched' 300; brctl show; poweroff"
+         xl save -c server vda; xl expect client '{sum}' 300; brctl show; poweroff"
     );
     let mut machine = machine(lab, &script, false)?;
     std::fs::File::create(lab.folder.join("saved.img"))?.set_len(2 * DISK)?;
     machine.memory = 768;
     let report = lab.boot_within(&machine, LIMIT)?.succeeded()?.lacks("FAILED")?;
     let told = ["restored: `server`", "restored: `client`", "saved: ", "(client) net: fetched"];
-    report.says_in_order(&told)?.says(&format!("sha256 {}", sha256(&net::pattern(BYTES))))?;
+    report.says_in_order(&told)?;
     Ok(Verdict::Passed)
 }
 
@@ -199,10 +204,9 @@ pub(super) fn a_guest_of_ours_goes_from_xen_to_oxen_and_back(lab: &Lab<'_>) -> R
     let back = machines.boot(lab, "xen-again", &script, [from_oxen, none])?;
     all.extend(steps(&back, "saved")?);
     ensure!(all.last().is_some_and(|step| step.number >= last), "it came to {:?} on Xen again", all.last());
-    // What was printed between two looks at the console may be in neither transcript.
+    ensure!(runs(&all).len() == 1, "its steps are no run: {all:?}");
     for (step, next) in all.iter().zip(all.iter().skip(1)) {
-        let went_on = next.number > step.number && next.number <= step.number + 2;
-        ensure!(went_on && next.now >= step.now && next.wall + APART >= step.wall, "{step:?} comes before {next:?}");
+        ensure!(next.now >= step.now && next.wall + APART >= step.wall, "{step:?} comes before {next:?}");
     }
     Ok(Verdict::Passed)
 }
@@ -234,9 +238,9 @@ pub(super) fn a_guest_that_does_not_suspend_itself_is_named_and_goes_on(lab: &La
     let report = report.says_in_order(&[
         "error: `deaf` does not look whether it should suspend itself (in 60 s)",
         "deaf  ",
-        "this guest cannot be saved now: 1 mappings of what other domains or devices have are in use",
         "error: `busy` has read that it should suspend itself, and has not in 60 s",
         "busy  ",
+        "this guest cannot be saved now: it maps what other domains or devices have (mappings: 1)",
     ])?;
     let all = steps(&report, "busy")?;
     ensure!(runs(&all).len() == 1 && all.len() >= 70, "{} steps of the guest that could not follow", all.len());

@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::{Medians, number};
+use crate::build;
 use crate::process::step;
 use crate::qemu::{self, BENCH_CPU, Machine};
-use crate::run::dom0_args;
 use crate::session::{Exit, Session};
 use crate::workspace::Workspace;
-use crate::build;
 
 /// Bytes of the disk.
 const DISK: usize = 18 << 20;
