@@ -92,11 +92,12 @@ fn dom_ids_of_no_domain_are_told() {
     let _home = guest.build_home(4);
     assert_eq!(guest.call(Caller::mmu_update, [BUFFER, 0, 0, 9]), Err(Errno::Srch));
     // Nothing is done for nobody, and that is said of entries, as on Xen.
-    let counted = |guest: &Guest| guest.hv.machine().read_guest_word(GuestAddr::new(BUFFER)).unwrap();
-    guest.put(BUFFER, &[0x77]);
-    assert_eq!(guest.call(Caller::mmuext_op, [BUFFER + 8, 1, BUFFER, 9]), Err(Errno::Srch));
+    let counter = BUFFER + 0x100;
+    let counted = |guest: &Guest| guest.hv.machine().read_guest_word(GuestAddr::new(counter)).unwrap();
+    guest.put(counter, &[0x77]);
+    assert_eq!(guest.call(Caller::mmuext_op, [BUFFER, 1, counter, 9]), Err(Errno::Srch));
     assert_eq!(counted(&guest), 0x77);
-    assert_eq!(guest.call(Caller::mmu_update, [BUFFER + 8, 1, BUFFER, 9]), Err(Errno::Srch));
+    assert_eq!(guest.call(Caller::mmu_update, [BUFFER, 1, counter, 9]), Err(Errno::Srch));
     assert_eq!(counted(&guest), 0);
     assert_eq!(guest.domain.id, DomId(1));
     assert_eq!(guest.hv.memory.frames.state(guest.domain.shared_info.mfn()).kind(), FrameType::Writable);
