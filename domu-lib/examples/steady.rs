@@ -74,7 +74,8 @@ async fn disk(store: &Store) -> Option<Block> {
 
 /// Lends itself a page, and takes it.
 async fn map_own_grant(store: &Store) -> Result<(Grant, GrantMapping), GrantError> {
-    let own = DomId(store.read_number("domid").await.ok().and_then(|number| number.try_into().ok()).unwrap_or_default());
+    let own =
+        DomId(store.read_number("domid").await.ok().and_then(|number| number.try_into().ok()).unwrap_or_default());
     let grant = Grant::zeroed(own, Access::ReadWrite)?;
     let mapping = GrantMapping::map(own, &[grant.reference()], Access::ReadOnly)?;
     Ok((grant, mapping))

@@ -36,11 +36,11 @@ use static_assertions::assert_not_impl_any;
 pub use crate::raw::memory::grant::{Copy, CopyPlace, GrantError, GrantMapping, copy};
 pub use crate::raw::memory::words::{Access, Words};
 
+use crate::lives::restores;
 use crate::memory::map::Mapping;
 use crate::memory::{Mfn, PAGE_SIZE, Page};
 use crate::raw::local::local;
 use crate::raw::memory::grant::table_frames;
-use crate::suspend::restores;
 
 /// Entries of one frame of the table.
 const PER_FRAME: usize = PAGE_SIZE / size_of::<abi::GrantEntryV1>();

@@ -40,6 +40,7 @@ pub mod event;
 pub mod frontend;
 pub mod grant;
 pub mod handshake;
+mod lives;
 pub mod memory;
 pub mod packet;
 mod pages;

@@ -24,52 +24,15 @@
 //! }
 //! ```
 
-use core::cell::Cell;
+use alloc::vec::Vec;
 
 use oxen_abi::errno::Errno;
 
-use crate::raw::local::local;
+pub use crate::lives::{restored, restores};
 use crate::raw::memory::foreign;
 use crate::raw::suspend;
 pub(crate) use crate::raw::suspend::Outcome;
-use crate::sync::Waiters;
-use crate::{console, event, grant, start_info, time};
-
-#[derive(Default)]
-struct Lives {
-    restores: Cell<u64>,
-    /// How often the guest was stopped, whatever came then.
-    stops: Cell<u64>,
-    waiters: Waiters,
-}
-
-local!(static LIVES: Lives = Lives::default());
-
-/// How often this guest has been restored.
-pub fn restores() -> u64 {
-    LIVES.with(|lives| lives.restores.get())
-}
-
-/// How often it was stopped, to be restored or to go on.
-pub(crate) fn stops() -> u64 {
-    LIVES.with(|lives| lives.stops.get())
-}
-
-/// Waits until the guest has been restored more often than `count` times.
-pub async fn restored(count: u64) {
-    core::future::poll_fn(|context| LIVES.with(|lives| lives.poll_restored(count, context))).await;
-}
-
-impl Lives {
-    fn poll_restored(&self, count: u64, context: &mut core::task::Context<'_>) -> core::task::Poll<()> {
-        self.waiters.poll(context, || (self.restores.get() > count).then_some(()))
-    }
-
-    fn restore(&self) {
-        self.restores.set(self.restores.get() + 1);
-        self.waiters.wake();
-    }
-}
+use crate::{console, event, grant, lives, start_info, time};
 
 /// Why this guest cannot be saved now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,18 +71,13 @@ pub(crate) fn suspend_now() -> Result<Outcome, Unable> {
     let before = time::now();
     grant::unmap();
     let outcome = suspend::suspend().map_err(Unable::Hypervisor);
-    LIVES.with(|lives| lives.stops.set(lives.stops.get() + 1));
+    lives::has_stopped();
     if outcome == Ok(Outcome::Restored) {
         time::go_on(before);
-        event::start_anew(&old.into_iter().zip(start_info::ports()).collect::<alloc::vec::Vec<_>>());
+        event::start_anew(&old.into_iter().zip(start_info::ports()).collect::<Vec<_>>());
         console::start();
-        LIVES.with(Lives::restore);
+        lives::has_been_restored();
     }
     grant::map();
     outcome
-}
-
-#[cfg(test)]
-pub(crate) fn restore_for_tests() {
-    LIVES.with(Lives::restore);
 }

@@ -256,9 +256,7 @@ mod tests {
     }
 
     fn fired(port: &Port) -> bool {
-        PORTS.with(|ports| {
-            ports.borrow().get(&port.number()).is_some_and(|line| line.fired.take())
-        })
+        PORTS.with(|ports| ports.borrow().get(&port.number()).is_some_and(|line| line.fired.take()))
     }
 
     /// In words of their own, where no other port rings.

@@ -139,6 +139,12 @@ impl Client {
         quiet
     }
 
+    /// The path and the token of each watch.
+    fn watched(&self) -> Vec<(String, String)> {
+        let watches = self.watches.borrow();
+        watches.iter().map(|(token, watched)| (watched.path.clone(), token.clone())).collect()
+    }
+
     fn give_out(&self, incoming: Incoming) {
         match incoming {
             Incoming::Reply(id, answer) => {
@@ -180,11 +186,7 @@ impl Quiet {
         let mut inbox = Inbox { reader, assembler: Assembler::default() };
         while inbox.take().is_ok_and(|taken| taken.is_some()) {}
         *client.inbox.borrow_mut() = Inbox { assembler: Assembler::default(), ..inbox };
-        let watches = client.watches.borrow();
-        let all: Vec<(String, String)> =
-            watches.iter().map(|(token, watched)| (watched.path.clone(), token.clone())).collect();
-        drop(watches);
-        for (path, token) in all {
+        for (path, token) in client.watched() {
             let set = client.ask_now(XS_WATCH, 0, &[path.as_bytes(), b"\0", token.as_bytes(), b"\0"]).await;
             if set.is_err() {
                 // Its task is told by the queue's end.

@@ -107,7 +107,8 @@ pub(super) fn a_guest_of_ours_goes_on_where_it_was(lab: &Lab<'_>) -> Result<Verd
         let report = report.says_in_order(&told)?.lacks("events: ")?;
         judge(&report, "steady", 1)?;
         let all = steps(&report, "steady")?;
-        let ends: Vec<_> = runs(&all).iter().filter_map(|run| Some((run.first()?.number, run.last()?.number))).collect();
+        let ends: Vec<_> =
+            runs(&all).iter().filter_map(|run| Some((run.first()?.number, run.last()?.number))).collect();
         ensure!(matches!(ends[..], [(1, 16..), (10..16, 18..)]), "{events}: the runs of steps are {ends:?}");
     }
     Ok(Verdict::Passed)
@@ -137,7 +138,11 @@ pub(super) fn rounds(lab: &Lab<'_>, count: usize) -> Result<Verdict> {
     ensure!(restored == count, "restored {restored} times of {count}");
     judge(&report, "steady", count)?;
     let all = steps(&report, "steady")?;
-    ensure!(runs(&all).len() == 1, "its steps are no run: {:?}", runs(&all).iter().map(|run| run.len()).collect::<Vec<_>>());
+    ensure!(
+        runs(&all).len() == 1,
+        "its steps are no run: {:?}",
+        runs(&all).iter().map(|run| run.len()).collect::<Vec<_>>()
+    );
     let disk = |step: Option<&Step>| step.map_or(0, |step| step.disk);
     ensure!(disk(all.last()) > disk(all.first()) + count as i64, "it has hardly used its disk: {:?}", all.last());
     for what in ["free_memory", "dom0_free_memory"] {
@@ -221,7 +226,10 @@ pub(super) fn a_guest_of_ours_is_copied_while_it_runs(lab: &Lab<'_>) -> Result<V
         let all = steps(&report, name)?;
         let first = if name == "steady" { 1 } else { 5 };
         let (Some(begun), Some(ended)) = (all.first(), all.last()) else { return report.fail("a copy is silent") };
-        ensure!(runs(&all).len() == 1 && begun.number >= first && ended.number >= 9, "`{name}` goes {begun:?}, {ended:?}");
+        ensure!(
+            runs(&all).len() == 1 && begun.number >= first && ended.number >= 9,
+            "`{name}` goes {begun:?}, {ended:?}"
+        );
     }
     Ok(Verdict::Passed)
 }

@@ -122,7 +122,10 @@ mod tests {
             restored: `small` as domain 2 in 0.019 s\nrestored: `small` as domain 3 in 0.021 s\n\
             restored: `small` as domain 4 in 0.020 s\n";
         let medians = read(lines);
-        assert_eq!(["save", "save_stop", "save_write", "restore"].map(|name| medians[name].round()), [12.0, 2.0, 10.0, 20.0]);
+        assert_eq!(
+            ["save", "save_stop", "save_write", "restore"].map(|name| medians[name].round()),
+            [12.0, 2.0, 10.0, 20.0]
+        );
         assert!(judge(&medians).is_ok() && judge(&read("saved: nothing\n")).is_err());
         assert!(table(&medians).contains("| restore, until it can run | 20 | ≤ 20 |\n"));
     }

@@ -148,13 +148,8 @@ impl<'a, B: Buffer> Transmitter<'a, B> {
             if index > 0 {
                 size = piece.len() as u16;
             }
-            let piece_of = Piece {
-                number: self.pieces,
-                is_first: index == 0,
-                flags: flags | more,
-                size,
-                extra: extra.take(),
-            };
+            let piece_of =
+                Piece { number: self.pieces, is_first: index == 0, flags: flags | more, size, extra: extra.take() };
             self.pieces += 1;
             self.fill(piece, piece_of);
             flags = 0;
