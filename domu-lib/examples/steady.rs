@@ -1,10 +1,10 @@
 //! A guest that works in steps, for ever: at each it looks whether all that it keeps is as it was, and says what its
 //! clocks tell. It is meant to be stopped, saved, restored and copied.
 //!
-//! A line is `now T, system T, wall T, disk N: step N is whole`, times in microseconds, or `is DAMAGED`. With a disk two
-//! tasks write it all the time, each its half, with what the place and the round say, and read it back: `disk` counts
-//! what they did. It runs in an address space of its own making. `period=MS` is the time between two steps; with `maps` it
-//! has a granted page mapped, and so cannot be saved.
+//! A line is `now T, system T, wall T, disk N: step N is whole`, times in microseconds, or `is DAMAGED`. With a disk
+//! two tasks write it all the time, each its half, with what the place and the round say, and read it back: `disk`
+//! counts what they did. It runs in an address space of its own making. `period=MS` is the time between two steps; with
+//! `maps` it has a granted page mapped, and so cannot be saved.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![forbid(unsafe_code)]
 

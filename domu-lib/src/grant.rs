@@ -1,7 +1,8 @@
 //! Grants: pages of ours that another domain may use, and pages of others that we use.
 //!
-//! A [`Grant`] owns its page: neither the page nor the reference is used again before the other domain has let go. After
-//! a restore ([`suspend`](crate::suspend)) it is offered to nobody, as another domain may have the old one's number.
+//! A [`Grant`] owns its page: neither the page nor the reference is used again before the other domain has let go.
+//! After a restore ([`suspend`](crate::suspend)) it is offered to nobody, as another domain may have the old one's
+//! number.
 //!
 //! # Example
 //!
@@ -193,8 +194,8 @@ impl Grant {
         Ok(Self { reference, access, offered: Cell::new((domain, restores())), page: Some(page) })
     }
 
-    /// Lets `domain` use the page, whoever was to use it before; nothing changes where that is `domain` already. After a
-    /// restore nobody is until this is called.
+    /// Lets `domain` use the page, whoever was to use it before; nothing changes where that is `domain` already. After
+    /// a restore nobody is until this is called.
     ///
     /// # Errors
     /// Where the other domain of before uses the page still.

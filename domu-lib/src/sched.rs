@@ -48,8 +48,8 @@ pub fn yield_now() {
     let _ = hypercall::sched_yield();
 }
 
-/// Waits until one of `ports` is pending or the time `until` (as [`time::now`](crate::time::now) counts, 0 for never) has
-/// come, without unmasking events.
+/// Waits until one of `ports` is pending or the time `until` (as [`time::now`](crate::time::now) counts, 0 for never)
+/// has come, without unmasking events.
 ///
 /// # Errors
 /// `EINVAL` for ports that are not there.

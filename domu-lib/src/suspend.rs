@@ -4,8 +4,8 @@
 //! stops in the middle of a call. Behind it, it is either where it was, or in a new domain, perhaps on another machine:
 //! it has been restored. Then the frontends connect anew by themselves and do again what was under way, store and
 //! console go on, ports of virtual interrupts are bound again. What others had of this guest is gone: a
-//! [`Port`](crate::event::Port) to another domain is closed, a [`Grant`](crate::grant::Grant) is offered to nobody until
-//! it is offered again. [`time::now`](crate::time::now) goes on where it was, as if no time had passed;
+//! [`Port`](crate::event::Port) to another domain is closed, a [`Grant`](crate::grant::Grant) is offered to nobody
+//! until it is offered again. [`time::now`](crate::time::now) goes on where it was, as if no time had passed;
 //! [`time::wall`](crate::time::wall) tells what time it is now.
 //!
 //! # Example

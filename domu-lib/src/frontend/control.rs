@@ -94,8 +94,8 @@ fn request(text: &str) -> Option<Request> {
     }
 }
 
-/// How long the store may take to answer what it was asked, in nanoseconds: less than toolstacks wait for a guest, which
-/// nobody would save who suspended itself later.
+/// How long the store may take to answer what it was asked, in nanoseconds: less than toolstacks wait for a guest,
+/// which nobody would save who suspended itself later.
 const PATIENCE: u64 = 20 * SECOND;
 
 /// Suspends the guest between two requests to the store.

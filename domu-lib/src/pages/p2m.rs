@@ -1,8 +1,8 @@
 //! The p2m: which machine frame stands behind each page of this guest.
 //!
 //! The builder's list covers the pages that the guest starts with; a second list, in pages taken at boot, covers those
-//! that a balloon may add up to the domain's maximum. Who saves the domain reads the p2m page by page, so the second list
-//! begins where the builder's last whole page ends.
+//! that a balloon may add up to the domain's maximum. Who saves the domain reads the p2m page by page, so the second
+//! list begins where the builder's last whole page ends.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 

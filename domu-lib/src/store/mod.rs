@@ -1,8 +1,8 @@
 //! The store's client: requests and watches of many tasks over the one ring to xenstored.
 //!
 //! Each request carries an id and its task waits for the answer with that id; a task of this room's own takes what
-//! comes out of the ring and hands it on. In a domain that was restored the watches are set again, each with an event as
-//! when it was new, and nothing that was asked is lost.
+//! comes out of the ring and hands it on. In a domain that was restored the watches are set again, each with an event
+//! as when it was new, and nothing that was asked is lost.
 //!
 //! # Example
 //!

@@ -1,8 +1,8 @@
 //! The block frontend: reads, writes, flushes and discards as futures.
 //!
 //! One task owns the ring; others send it requests and wait. Data goes through pages that are granted once and used
-//! again and again, so a backend that keeps grants mapped maps each of them once. In a domain that was restored the task
-//! connects anew and asks again for all that had no answer, in the order in which it was asked for.
+//! again and again, so a backend that keeps grants mapped maps each of them once. In a domain that was restored the
+//! task connects anew and asks again for all that had no answer, in the order in which it was asked for.
 //!
 //! # Example
 //!

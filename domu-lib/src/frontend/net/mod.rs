@@ -2,8 +2,9 @@
 //!
 //! One task owns both rings; others put frames into a queue and take them out of another. Pages are granted once and
 //! used again and again. In a domain that was restored the task connects anew and sends again what had no answer; what
-//! stands in the queues stays there ([`Net::reconnected`] tells when, as others have to learn where this guest is now). Nothing that the backend says is believed: what cannot be closes the device, and everybody who
-//! waits is told the reason.
+//! stands in the queues stays there ([`Net::reconnected`] tells when, as others have to learn where this guest is now).
+//! Nothing that the backend says is believed: what cannot be closes the device, and everybody who waits is told the
+//! reason.
 //!
 //! # Example
 //!

@@ -37,8 +37,8 @@ enum End {
     Never(ConnectError),
 }
 
-/// Connects the device, says so, and serves the queues until the handle is gone or the backend closes; where the guest is
-/// restored, at the new backend.
+/// Connects the device, says so, and serves the queues until the handle is gone or the backend closes; where the guest
+/// is restored, at the new backend.
 pub(super) async fn operate(mut device: Device, queues: Rc<Queues>, ready: Sender<Result<(), ConnectError>>) {
     let mut kept = Kept::default();
     let why = loop {

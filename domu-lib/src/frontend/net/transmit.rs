@@ -45,8 +45,8 @@ impl<B> Default for Kept<B> {
     }
 }
 
-/// Of pieces and their pages' places, those that make whole frames, in the order in which they were sent, and the places
-/// of the others.
+/// Of pieces and their pages' places, those that make whole frames, in the order in which they were sent, and the
+/// places of the others.
 fn whole_frames(mut left: Vec<(Piece, u16)>) -> (Vec<(Piece, u16)>, Vec<u16>) {
     left.sort_unstable_by_key(|(piece, _)| piece.number);
     let (mut whole, mut others) = (Vec::new(), Vec::new());

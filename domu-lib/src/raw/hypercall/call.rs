@@ -88,8 +88,8 @@ pub fn sched_shutdown(code: u32) -> Result<(), Errno> {
 /// None that a hypervisor of this ABI knows.
 pub(crate) fn sched_suspend(start: u64) -> Result<u64, Errno> {
     let request = sched::SchedShutdown { reason: sched::SHUTDOWN_SUSPEND };
-    // SAFETY: the operation reads its structure. What is behind the frames may be other memory afterwards, with the same
-    // contents at the same addresses.
+    // SAFETY: the operation reads its structure. What is behind the frames may be other memory afterwards, with the
+    // same contents at the same addresses.
     Errno::check(unsafe {
         call3::<{ Hypercall::SchedOp as u32 }>(sched::SCHEDOP_SHUTDOWN.into(), (&raw const request) as u64, start)
     })
