@@ -44,11 +44,11 @@ fn steps(report: &Report, guest: &str) -> Result<Vec<Step>> {
     lines.map(|line| parse(line).with_context(|| line.to_owned())).collect()
 }
 
-/// Runs of steps one after the other: a guest that is restored again begins where it was saved. The guest itself looks
-/// whether what it has is that of the step before; what it says between dom0's last look at its console and its stop goes
-/// with the old domain.
+/// Runs of steps one after the other: a guest that is restored again begins where it was saved. Whether what it has is
+/// that of the step before, the guest itself looks at each; what it says between dom0's last look at its console and its
+/// stop goes with the old domain.
 fn runs(steps: &[Step]) -> Vec<&[Step]> {
-    steps.chunk_by(|step, next| (step.number + 1..=step.number + 2).contains(&next.number)).collect()
+    steps.chunk_by(|step, next| step.number < next.number).collect()
 }
 
 /// The clocks are right: the wall clock at each step by what a guest that was never stopped says of the same machine, the
