@@ -47,6 +47,8 @@ pub mod rank {
         VCPU_STATE,
         /// The frame in which a vcpu has its `vcpu_info`.
         VCPU_INFO_FRAME,
+        /// Which of its pages a domain uses.
+        WORKING_SET,
         /// A domain's page tables.
         PAGING,
         /// A domain's grant table and its mappings of others' grants. Several in the order of domain ids.
