@@ -7,7 +7,7 @@ use oxen_domu_lib::{machine, sched};
 
 use super::guest::Guests;
 use crate::archive::Archive;
-use crate::balloon::controller::Controller;
+use crate::balloon::{controller::Controller, coordinator::Coordinator};
 use crate::bridge::Bridge;
 use crate::device::Disks;
 use crate::options::Options;
@@ -32,6 +32,8 @@ pub struct System {
     pub bridge: Bridge,
     /// Memory targets.
     pub balloon: Controller,
+    /// Who decides on memory targets.
+    pub coordinator: Coordinator,
     /// Whether a command of the script has failed.
     pub failed: Cell<bool>,
 }

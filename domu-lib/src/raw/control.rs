@@ -182,6 +182,25 @@ pub fn domains(most: usize) -> Result<Vec<DomctlGetdomaininfo>, Errno> {
     Ok(list)
 }
 
+/// Ends a period in which some pages of each domain were watched and begins the next, with about `samples` pages of each, or
+/// none. Returns what was seen of up to `most` domains.
+///
+/// # Errors
+/// `ENOSYS` or `EOPNOTSUPP` from a hypervisor that does not know it, as Xen; `EPERM` where this domain may not ask.
+pub fn turn_working_sets(samples: u32, most: usize) -> Result<Vec<sysctl::WorkingSet>, Errno> {
+    let mut list: Vec<sysctl::WorkingSet> = Vec::new();
+    list.resize_with(most, FromZeros::new_zeroed);
+    let command = sysctl::SysctlWorkingSets {
+        samples,
+        max_domains: u32::try_from(most).unwrap_or(u32::MAX),
+        next: 0,
+        buffer: list.as_mut_ptr() as u64,
+    };
+    let answer = sysctl(sysctl::OXEN_SYSCTL_WORKING_SETS, &command)?;
+    list.truncate(answer.max_domains as usize);
+    Ok(list)
+}
+
 /// The hypervisor's own messages, as far as they are kept.
 ///
 /// # Errors
