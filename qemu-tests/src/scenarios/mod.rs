@@ -32,6 +32,7 @@ mod prompt;
 mod restart;
 mod rootfs;
 mod saving;
+mod shares;
 mod soak;
 mod toolstack;
 mod xdp;
@@ -217,6 +218,7 @@ scenarios! {
     guests::mmu_shows_two_address_spaces_and_every_refusal,
     guests::a_guest_follows_its_memory_target,
     guests::a_guest_cannot_shrink_below_what_it_needs,
+    shares::a_tax_on_idle_memory_moves_it_to_who_uses_it,
     guests::a_new_guest_builds_and_boots_outside_the_checkout,
     guests::a_guest_of_the_packaged_crates_builds_and_boots,
     guests::configurations_kernels_and_files_of_a_users_own_run,
