@@ -2,8 +2,8 @@
 
 use crate::domid::DomId;
 
-/// End a period in which some pages of each domain were watched, and begin the next: [`SysctlWorkingSets`]. Its number is far
-/// from those that Xen counts up.
+/// End a period in which some pages of each domain were watched, and begin the next: [`SysctlWorkingSets`]. Its number
+/// is far from those that Xen counts up.
 pub const OXEN_SYSCTL_WORKING_SETS: u32 = 0x4f78_0001;
 
 /// How many pages of a domain can be asked to be watched.

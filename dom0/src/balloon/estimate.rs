@@ -1,8 +1,8 @@
 //! How much of its memory a guest uses, from what was sampled of it in each period.
 //!
-//! Three numbers, as in Waldspurger's "Memory Resource Management in VMware ESX Server" (OSDI 2002): a slow average that
-//! keeps noise away, a fast one that follows a change, and the last period alone. The estimate is the greatest of them: a
-//! guest that begins to use memory is believed at once, and one that stops only after a while.
+//! Three numbers, as in Waldspurger's "Memory Resource Management in VMware ESX Server" (OSDI 2002): a slow average
+//! that keeps noise away, a fast one that follows a change, and the last period alone. The estimate is the greatest of
+//! them: a guest that begins to use memory is believed at once, and one that stops only after a while.
 
 /// A whole: estimates are counted in thousandths.
 pub const WHOLE: u32 = 1000;

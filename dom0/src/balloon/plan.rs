@@ -77,7 +77,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_more_is_promised_than_is_free(
-            ways in proptest::collection::vec((0u64..1 << 20, 0u64..1 << 20, 0u64..1 << 20), 0..9), free in 0u64..1 << 20
+            ways in proptest::collection::vec((0u64..1 << 20, 0u64..1 << 20, 0u64..1 << 20), 0..9),
+            free in 0u64..1 << 20
         ) {
             let ways: Vec<_> =
                 ways.into_iter().map(|(current, target, wanted)| Way { current, target, wanted }).collect();

@@ -182,8 +182,8 @@ pub fn domains(most: usize) -> Result<Vec<DomctlGetdomaininfo>, Errno> {
     Ok(list)
 }
 
-/// Ends a period in which some pages of each domain were watched and begins the next, with about `samples` pages of each, or
-/// none. Returns what was seen of up to `most` domains.
+/// Ends a period in which some pages of each domain were watched and begins the next, with about `samples` pages of
+/// each, or none. Returns what was seen of up to `most` domains.
 ///
 /// # Errors
 /// `ENOSYS` or `EOPNOTSUPP` from a hypervisor that does not know it, as Xen; `EPERM` where this domain may not ask.

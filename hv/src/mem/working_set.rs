@@ -1,12 +1,12 @@
 //! Which pages a domain uses: of a random few it is looked whether the CPU accessed them.
 //!
-//! Nobody is stopped for it, and nothing is unmapped. When a period begins, the accessed bit is cleared in the entries that
-//! map the watched pages, and the CPUs forget the translations; when it ends, a page counts as touched if one of the entries
-//! has the bit again. The share of touched pages is an estimate of the share that the domain uses: 100 pages tell it to
-//! within ±10 % of the domain's memory, 95 times in 100, however large the domain is.
+//! Nobody is stopped for it, and nothing is unmapped. When a period begins, the accessed bit is cleared in the entries
+//! that map the watched pages, and the CPUs forget the translations; when it ends, a page counts as touched if one of
+//! the entries has the bit again. The share of touched pages is an estimate of the share that the domain uses: 100
+//! pages tell it to within ±10 % of the domain's memory, 95 times in 100, however large the domain is.
 //!
-//! The pages are chosen by a hash of frame number and seed, so the choice is two numbers and no list. A frame that is a page
-//! table counts as touched: the domain cannot give it away. What others do with a granted page does not count.
+//! The pages are chosen by a hash of frame number and seed, so the choice is two numbers and no list. A frame that is a
+//! page table counts as touched: the domain cannot give it away. What others do with a granted page does not count.
 //!
 //! The guest sees the accessed bits of these few pages cleared. To kernels they are a hint about age: such a page seems
 //! unused since then, until it is used.

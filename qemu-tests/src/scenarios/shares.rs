@@ -7,8 +7,8 @@ use crate::lab::{Lab, Prompt, Verdict};
 /// Seconds between two decisions of the policy.
 const PERIOD: u32 = 1;
 
-/// Two guests of equal shares, one of which uses nothing of what it holds. By shares alone both have as much; with a tax on
-/// idle memory, the busy one has most of it; without the tax both are equal again.
+/// Two guests of equal shares, one of which uses nothing of what it holds. By shares alone both have as much; with a
+/// tax on idle memory, the busy one has most of it; without the tax both are equal again.
 pub(super) fn a_tax_on_idle_memory_moves_it_to_who_uses_it(lab: &Lab<'_>) -> Result<Verdict> {
     let mut prompt = Prompt::open(&lab.machine("")?)?;
     for (name, used) in [("idle", 0), ("busy", 100)] {

@@ -1,16 +1,16 @@
 //! By shares, with a tax on idle memory, as VMware ESX has it (Waldspurger, OSDI 2002).
 //!
-//! A guest pays with its shares for memory. A page that it uses costs 1, one that it does not use costs `k = 1 / (1 - tax)`:
-//! at a tax of 75 % an idle page costs as much as four pages in use. Everybody pays the same price for a unit, so a guest with
-//! `S` shares, of which the level `l` is paid a share, can have
+//! A guest pays with its shares for memory. A page that it uses costs 1, one that it does not use costs `k = 1 / (1 -
+//! tax)`: at a tax of 75 % an idle page costs as much as four pages in use. Everybody pays the same price for a unit,
+//! so a guest with `S` shares, of which the level `l` is paid a share, can have
 //!
 //! ```text
 //! P = l·S                        up to what it uses, A
 //! P = A + (l·S - A)·(1 - tax)    beyond
 //! ```
 //!
-//! and the level is the highest for which there is memory. Without a tax these are pure shares. With a tax of 100 % nobody
-//! has idle memory while somebody can use it; what is left then stays free.
+//! and the level is the highest for which there is memory. Without a tax these are pure shares. With a tax of 100 %
+//! nobody has idle memory while somebody can use it; what is left then stays free.
 
 use alloc::vec::Vec;
 

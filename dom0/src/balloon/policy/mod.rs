@@ -7,8 +7,8 @@
 //! | [`Policy::WorkingSet`] | what it uses and a quarter more, whatever its shares |
 //! | [`Policy::IdleTax`] | its part by its shares, where memory that it does not use costs more |
 //!
-//! None gives a guest less than its floor or more than its maximum. The memory that is shared out is what guests have and
-//! what the machine has free, but for a reserve.
+//! None gives a guest less than its floor or more than its maximum. The memory that is shared out is what guests have
+//! and what the machine has free, but for a reserve.
 
 mod idle_tax;
 pub mod limits;
@@ -188,11 +188,13 @@ mod tests {
                 let targets = policy.targets(&claims, memory);
                 prop_assert_eq!(targets.len(), claims.len());
                 for (claim, target) in claims.iter().zip(&targets) {
-                    prop_assert!(claim.floor <= *target && *target <= claim.maximum, "{:?} {:?} {}", policy, claim, target);
+                    let is_possible = claim.floor <= *target && *target <= claim.maximum;
+                    prop_assert!(is_possible, "{policy:?} {claim:?} {target}");
                 }
                 let floors: u64 = claims.iter().map(|claim| claim.floor).sum();
                 let sum: u64 = targets.iter().sum();
-                prop_assert!(policy == Policy::Fixed || sum <= memory.max(floors), "{:?}: {} of {}", policy, sum, memory);
+                let is_there = policy == Policy::Fixed || sum <= memory.max(floors);
+                prop_assert!(is_there, "{policy:?}: {sum} of {memory}");
             }
         }
     }

@@ -1,5 +1,5 @@
-//! By use: each guest gets what it uses and a quarter more, so that it can show that it needs it. Where that is more than
-//! there is, all get the same part of what they use.
+//! By use: each guest gets what it uses and a quarter more, so that it can show that it needs it. Where that is more
+//! than there is, all get the same part of what they use.
 
 use alloc::vec::Vec;
 
