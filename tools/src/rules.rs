@@ -34,7 +34,7 @@ const SAFE_ROOTS: [&str; 6] =
 const CRATES: [Crate; 7] = [
     Crate {
         layers: &[
-            &["atomic_flags", "config", "hardware", "layout", "lock", "ports", "reply"],
+            &["atomic_flags", "config", "features", "hardware", "layout", "lock", "ports", "reply"],
             &["addr", "heap"],
             &["console", "pci", "rights", "shootdown"],
             &["firmware", "mem"],

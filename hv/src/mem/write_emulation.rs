@@ -127,7 +127,7 @@ impl<M: Hardware> Editor<'_, M> {
         }
         if bytes < 8 {
             // The rest of the entry is read by its address, which the CPU would note; of a whole one nothing is.
-            mapping.word.fetch_or(Entry::ACCESSED, Ordering::Relaxed);
+            mapping.word.fetch_or(Entry::ACCESSED.bits(), Ordering::Relaxed);
             follow(&self, mapping);
         }
         let slot = Slot::at_offset(va.offset() & !7).ok_or(Errno::Inval)?;
