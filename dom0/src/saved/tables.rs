@@ -35,8 +35,8 @@ pub fn translate(level: u8, table: &mut Table, mut other: impl FnMut(u64) -> Res
     Ok(())
 }
 
-/// Replaces what a vcpu's context leads to, its GDT and its roots, by what `other` says it is. The lowest bit of the user
-/// root says that there is one, as libxc has it.
+/// Replaces what a vcpu's context leads to, its GDT and its roots, by what `other` says it is. The lowest bit of the
+/// user root says that there is one, as libxc has it.
 ///
 /// # Errors
 /// The GDT has more entries than any; what `other` says, with the place.
