@@ -37,6 +37,7 @@ pub mod hostile;
 pub mod http;
 pub mod image;
 mod iso;
+mod layers;
 pub mod linux;
 pub mod linux_dom0;
 pub mod loc;
