@@ -37,6 +37,7 @@ use oxen_hv::{
 use std::sync::{Arc, atomic::Ordering};
 use support::guest::{Guest, Home};
 use x86_64::registers::control::Cr4Flags;
+use x86_64::structures::paging::PageTableFlags;
 use zerocopy::{FromZeros, IntoBytes};
 
 const SELF: u64 = 0x7ff0;
@@ -317,5 +318,25 @@ fn device_memory_is_named_in_a_list_of_updates_by_anybody_and_for_one_address_by
         assert_eq!(guest.call(Caller::update_va_mapping_otherdomain, [0x5000, own, 2, io]), Err(error));
         guest.put(0, &[support::entry_address(home.tables[3], 300), own]);
         assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, io]), Err(Errno::Busy));
+    }
+}
+
+#[test]
+fn device_memory_is_not_cached_whatever_is_asked_for() {
+    const UNCACHED: PageTableFlags = Entry::PWT.union(Entry::PCD);
+    const COMBINING: PageTableFlags = Entry::PAT_OR_SIZE;
+    support::on_cpu(0);
+    let mut dom0 = Guest::new(support::boot(256), 0, true, 64);
+    let home = dom0.build_home(16);
+    let word = support::table_word(dom0.hv, home.tables[3], 9);
+    let device = Entry((dom0.hv.memory.frames.end() as u64) << 12).with(Entry::PRESENT | Entry::USER);
+    let cached = [PageTableFlags::empty(), Entry::PWT, COMBINING | Entry::PWT].map(|asked| (asked, UNCACHED));
+    let others = [Entry::PCD, UNCACHED, COMBINING, COMBINING | Entry::PCD, COMBINING | UNCACHED];
+    for (asked, stands) in cached.into_iter().chain(others.map(|asked| (asked, asked))) {
+        assert_eq!(dom0.call(Caller::update_va_mapping, [0x9000, device.with(asked).0, 2, 0]), Ok(0));
+        assert_eq!(word.load(Ordering::SeqCst), device.with(stands).0, "{asked:?}");
+        dom0.put(0, &[support::entry_address(home.tables[3], 9), device.with(Entry::WRITABLE | asked).0]);
+        assert_eq!(dom0.call(Caller::mmu_update, [0, 1, 0, 0x7ff0]), Ok(0));
+        assert_eq!(word.load(Ordering::SeqCst), device.with(Entry::WRITABLE | stands).0, "{asked:?}");
     }
 }

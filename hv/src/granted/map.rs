@@ -147,6 +147,8 @@ impl<M: Machine> Caller<'_, M> {
         for request in ops.iter_mut().take(count) {
             let op = request.what();
             let outcome = self.unmap_one_grant(&mut editor, &mut own.maptrack, &op);
+            // What is refused may have taken away what was to be moved.
+            needs_flush |= op.new_addr != 0;
             if let Ok(left) = outcome {
                 needs_flush |= op.host_addr != 0;
                 // There is room for a row.

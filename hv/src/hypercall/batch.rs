@@ -124,9 +124,7 @@ impl<M: Machine> Hypervisor<M> {
         args: &mut Args,
     ) -> Reply {
         let Progress { done, left, outcome } = progress;
-        if request.done_at != 0 {
-            self.report_done(&request, done);
-        }
+        self.report_done(&request, done);
         if outcome == Err(Stop::Unfinished) {
             return Err(request.rest(left).leave(args));
         }
@@ -134,7 +132,14 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     /// Tells the guest how many updates were done, where it wants to know.
-    fn report_done(&self, request: &Updates, done: u32) {
+    #[inline]
+    pub(super) fn report_done(&self, request: &Updates, done: u32) {
+        if request.done_at != 0 {
+            self.write_done(request, done);
+        }
+    }
+
+    fn write_done(&self, request: &Updates, done: u32) {
         if let Ok(place) = GuestPtr::<u32>::one(request.done_at) {
             let before = if request.is_continued { place.read(self.machine(), 0).unwrap_or(0) } else { 0 };
             // A count that cannot be written is the guest's own loss.

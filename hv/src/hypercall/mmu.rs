@@ -219,7 +219,8 @@ impl<M: Machine> Caller<'_, M> {
         };
         let pages = match request.pages {
             DomId::SELF => self.own_pages(),
-            other => self.other_page_owner(other)?,
+            // Who names nobody is told that nothing was done.
+            other => self.other_page_owner(other).inspect_err(|_| self.hv.report_done(&request, 0))?,
         };
         let list = request.requests()?;
         let hv = self.hv;

@@ -144,14 +144,15 @@ impl<'a, M: Hardware> Editor<'a, M> {
         }
     }
 
-    /// An entry for a frame that is not RAM, as the domain may have it. What the hypervisor writes for the domain, the
-    /// domain can read.
+    /// An entry for a frame that is not RAM, as the domain may have it: not cached. What the hypervisor writes for the
+    /// domain, the domain can read.
     #[cold]
     fn io_entry(&self, entry: Entry, mfn: Mfn) -> Result<Entry, Errno> {
         if self.memory.frames.is_forbidden_io(mfn) || !self.domain.rights.lock().memory.contains(mfn.raw(), mfn.raw()) {
             return Err(Errno::Perm);
         }
         let is_read_only = entry.is_writable() && self.memory.pci.lock().is_read_only(mfn);
+        let entry = entry.uncached();
         Ok(if is_read_only { entry.without(Entry::WRITABLE) } else { entry })
     }
 

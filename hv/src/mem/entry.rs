@@ -132,6 +132,20 @@ impl Entry {
         Ok(if level == 4 { opened.with(Self::ACCESSED) } else { opened })
     }
 
+    /// An entry for device memory: where it asks for a cache (write-back, write-through, write-protected) it gets none.
+    /// Write-combining and both uncached types stay, as Xen's PAT numbers them.
+    #[inline]
+    #[must_use]
+    pub const fn uncached(self) -> Self {
+        const PWT: u64 = Entry::PWT.bits();
+        /// Reads are cached, writes go to memory and invalidate.
+        const WRITE_PROTECTED: u64 = Entry::PAT_OR_SIZE.union(Entry::PWT).bits();
+        match self.flags().intersection(Self::CACHING).bits() {
+            0 | PWT | WRITE_PROTECTED => self.without(Self::CACHING).with(Self::PWT).with(Self::PCD),
+            _ => self,
+        }
+    }
+
     /// Whether replacing `self` by `other`, both present, changes nothing that matters to the frame behind.
     #[inline]
     #[must_use]

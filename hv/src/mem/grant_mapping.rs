@@ -97,10 +97,12 @@ impl<M: Hardware> Editor<'_, M> {
         Ok(())
     }
 
-    /// Unmaps it and moves there what is mapped at `from` (`GNTTABOP_unmap_and_replace`). The caller flushes.
+    /// Unmaps it and moves there what is mapped at `from` (`GNTTABOP_unmap_and_replace`). The caller flushes, whatever the
+    /// outcome.
     ///
     /// # Errors
-    /// As [`Self::unmap_grant`], and `Inval` where no L1 translates `from`.
+    /// `Inval` where no L1 translates `from`; nothing has changed then. As [`Self::unmap_grant`]; then nothing is mapped at
+    /// `from` any more all the same, as on Xen.
     pub fn replace_grant(
         &mut self,
         at: At,
@@ -108,12 +110,15 @@ impl<M: Hardware> Editor<'_, M> {
         writable: bool,
         from: (RamFrame, GuestAddr),
     ) -> Result<(), Errno> {
-        let place = self.at(at)?;
         let source = self.find(from.0, from.1).ok_or(Errno::Inval)?;
-        let old = granted(place, frame, writable)?;
-        if core::ptr::eq(place.word, source.word) {
-            return Err(Errno::Inval);
-        }
+        let found = self.at(at).and_then(|place| Ok((place, granted(place, frame, writable)?)));
+        let (place, old) = match found {
+            Ok((place, old)) if !core::ptr::eq(place.word, source.word) => (place, old),
+            _ => {
+                self.replace_leaf(source, 0, AccessedDirty::Overwrite, &self.own_rights())?;
+                return Err(Errno::Inval);
+            }
+        };
         let moved = Entry(source.word.swap(0, Ordering::AcqRel));
         place.word.store(moved.0, Ordering::Release);
         self.follow_if_shadowed(source);

@@ -139,6 +139,8 @@ impl World {
         let mut op = GnttabCopy { source, dest, len, flags, status: 99, _pad0: 0 };
         let expected = self.expect_copy(me, &op);
         let hv = self.sides[me].guest.hv;
+        // A copied page table has the marks that come by the request itself.
+        self.sides[me].place(&op);
         let read = |frame: Mfn, at: u16| -> Vec<u8> {
             hv.machine().bytes(frame).iter().skip(at.into()).take(len.into()).map(|b| b.load(SeqCst)).collect()
         };

@@ -91,6 +91,7 @@ impl World {
         let side = &mut self.sides[me];
         side.run();
         side.can_read(slot);
+        side.can_read(new_slot);
         let status = if new_addr == 0 {
             let mut op = abi::GnttabUnmapGrantRef { host_addr, dev_bus_addr, handle, status: 99, _pad0: 0 };
             assert_eq!(side.ask(abi::GNTTABOP_UNMAP_GRANT_REF, &mut op), Ok(0));
@@ -100,7 +101,9 @@ impl World {
             assert_eq!(side.ask(abi::GNTTABOP_UNMAP_AND_REPLACE, &mut op), Ok(0));
             op.status
         };
-        assert_eq!(side.can_read(slot), side.spares[slot].is_some(), "after the end of {handle} {mapping:?}");
+        for slot in [slot, new_slot] {
+            assert_eq!(side.can_read(slot), side.spares[slot].is_some(), "after the end of {handle} {mapping:?}");
+        }
         assert_eq!(status, expected, "unmap {handle} {mapping:?} at {host_addr:#x}, {new_addr:#x}, {dev_bus_addr:#x}");
     }
 
@@ -124,7 +127,14 @@ impl World {
             let side = &mut self.sides[me];
             let is_place = host_addr == Side::spare(slot) || host_addr == side.entry_at(slot);
             let is_there = is_place && side.spares[slot] == Some((claim.frame, claim.writes));
-            if !is_there || (new_addr != 0 && (is_by_entry || new_slot == slot)) {
+            if new_addr != 0 && is_by_entry {
+                return GENERAL;
+            }
+            if !is_there || (new_addr != 0 && new_slot == slot) {
+                // What was to be moved is gone.
+                if new_addr != 0 {
+                    side.spares[new_slot] = None;
+                }
                 return GENERAL;
             }
             side.spares[slot] = if new_addr == 0 { None } else { side.spares[new_slot].take() };

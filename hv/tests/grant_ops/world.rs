@@ -144,11 +144,16 @@ impl Side {
         command: u32,
         request: &mut T,
     ) -> Result<u64, Errno> {
-        self.run();
-        self.guest.hv.machine().write_guest(GuestAddr::new(0), request.as_bytes()).unwrap();
+        self.place(request);
         let answer = self.guest.call(Caller::grant_table_op, [u64::from(command), 0, 1, 0]);
         self.guest.hv.machine().read_guest(GuestAddr::new(0), request.as_mut_bytes()).unwrap();
         answer
+    }
+
+    /// Writes a request where the guest's calls read it. The CPU marks the tables on the way as accessed and dirty.
+    pub(crate) fn place<T: IntoBytes + Immutable>(&mut self, request: &T) {
+        self.run();
+        self.guest.hv.machine().write_guest(GuestAddr::new(0), request.as_bytes()).unwrap();
     }
 
     /// Runs the guest, if it does not run already: what the CPU knows then stays.

@@ -60,10 +60,14 @@ impl World {
             None => editor.unmap_grant(at, frame, writable),
         };
         drop(editor);
-        if unmapped.is_err() {
+        if unmapped.is_err() && from.is_none() {
             return Outcome::Refused;
         }
         hv.memory.flush_cpus(hv.memory.frames.tlb.cpus_of(guest.domain.owner()));
+        if unmapped.is_err() {
+            // What was to be moved may be gone.
+            return Outcome::Partly;
+        }
         if let Some(index) = claims.iter().position(|&claim| claim == (frame, writable)) {
             release_claim(hv, claims.swap_remove(index));
         }

@@ -19,7 +19,7 @@ mod tables;
 mod world;
 
 use oxen_abi::{domid::DomId, errno::Errno};
-use oxen_hv::{caller::Caller, mem::frame_type::FrameType};
+use oxen_hv::{addr::GuestAddr, caller::Caller, mem::frame_type::FrameType};
 use proptest_state_machine::prop_state_machine;
 use sequence::{Test, config};
 use support::{audit, boot, guest::Guest, hostile};
@@ -91,6 +91,14 @@ fn dom_ids_of_no_domain_are_told() {
     let mut guest = Guest::new(boot(64), 1, false, 40);
     let _home = guest.build_home(4);
     assert_eq!(guest.call(Caller::mmu_update, [BUFFER, 0, 0, 9]), Err(Errno::Srch));
+    // Nothing is done for nobody, and that is said of entries, as on Xen.
+    let counter = BUFFER + 0x100;
+    let counted = |guest: &Guest| guest.hv.machine().read_guest_word(GuestAddr::new(counter)).unwrap();
+    guest.put(counter, &[0x77]);
+    assert_eq!(guest.call(Caller::mmuext_op, [BUFFER, 1, counter, 9]), Err(Errno::Srch));
+    assert_eq!(counted(&guest), 0x77);
+    assert_eq!(guest.call(Caller::mmu_update, [BUFFER, 1, counter, 9]), Err(Errno::Srch));
+    assert_eq!(counted(&guest), 0);
     assert_eq!(guest.domain.id, DomId(1));
     assert_eq!(guest.hv.memory.frames.state(guest.domain.shared_info.mfn()).kind(), FrameType::Writable);
 }

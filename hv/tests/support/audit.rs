@@ -188,6 +188,7 @@ fn check_page(hv: &Hypervisor<Fake>, table: Mfn, entry: Entry, target: Mfn) {
     let is_ram = hv.memory.frames.is_ram(target);
     let caching = if is_ram { Entry::CACHING } else { PageTableFlags::empty() };
     assert_eq!(entry.flags() & (caching | Entry::USER), Entry::USER, "law 2: {entry:?} in {table:?}");
+    assert!(is_ram || entry.uncached() == entry, "law 2: {entry:?} caches device memory");
     let state = hv.memory.frames.state(target);
     if is_ram {
         assert!(state.owner().slot().is_some(), "law 2: {entry:?} maps a frame that is nobody's");

@@ -7,6 +7,8 @@ use core::fmt::Write;
 
 /// The bit that Xen sets in entries for user pages: they survive a switch of roots there, and do not here.
 pub(super) const GLOBAL: u64 = 1 << 8;
+/// The bits of an entry that name a frame.
+const FRAME: u64 = 0x000f_ffff_ffff_f000;
 /// How many changes of one kind are told; of the others only how many there are.
 const MAX_TOLD: usize = 8;
 
@@ -102,10 +104,12 @@ impl Effects {
             }
             told += 1;
             if told <= MAX_TOLD {
-                // An event word in one half of an entry leaves the other half, and bits of its own that mean nothing.
-                let is_part = meaning(*new).is_none() && (parts == Parts::Bits || meaning(*old).is_some());
-                let new = if is_part { parts.of(*old, *new) } else { *new };
-                let _ = write!(text, " F{}[{}]={}", index / 512, index % 512, name(new));
+                // An event word in one half of an entry leaves the other half, and bits of its own that mean nothing. Who
+                // writes a part of a frame's number names no frame, even where there is one of that number.
+                let is_part = meaning(*new).is_none() && (parts == Parts::Bits || meaning(*old).is_some())
+                    || parts == Parts::Bytes && (*old ^ *new) & FRAME != 0;
+                let new = if is_part { number(parts.of(*old, *new)) } else { name(*new) };
+                let _ = write!(text, " F{}[{}]={new}", index / 512, index % 512);
             }
         }
         rest(text, told);

@@ -152,7 +152,8 @@ fn entry(random: &mut Random) -> Value {
     match random.below(16) {
         0 => Value::Number(0),
         1 => Value::Number(random.word() | 1 << 51),
-        2 => Value::Number(1 << 49 | 0x63),
+        // Device memory, cached in any of the ways that there are.
+        2 => Value::Number(1 << 49 | 0x63 | random.of_list(&[0, 0, 8, 0x10, 0x18, 0x80, 0x88, 0x90, 0x98])),
         3 => Value::TableAt(1 + random.below(4) as usize, flags(random)),
         4 => Value::Machine(frame(random), 0x67),
         _ => Value::Machine(frame(random), flags(random)),

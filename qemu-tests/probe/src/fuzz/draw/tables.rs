@@ -60,6 +60,8 @@ fn update(random: &mut Random) -> Call {
         _ => (Value::Memory(0), count),
     };
     let done = if random.one_in(4) { Value::Number(0) } else { Value::Memory(0x100) };
+    // Something stands where the count goes, if it goes there.
+    let call = call.at(0x100, 4, Value::Number(0x77));
     let args = [list, Value::Number(count), done, domain];
     Call { args: args.to_vec(), number: Hypercall::MmuUpdate as u64, ..call }
 }
@@ -106,6 +108,7 @@ fn extended(random: &mut Random) -> Call {
     call = call.at(0x180, 8, Value::Number(random.of_list(&[0, 1, 3, u64::MAX])));
     let domain = if random.one_in(12) { super::domain(random) } else { Value::Number(SELF) };
     let done = if random.one_in(4) { Value::Number(0) } else { Value::Memory(0x100) };
+    let call = call.at(0x100, 4, Value::Number(0x77));
     let args = [Value::Memory(0), Value::Number(count), done, domain];
     Call { args: args.to_vec(), number: Hypercall::MmuextOp as u64, ..call }
 }
