@@ -77,7 +77,7 @@ impl<M: Hardware> Editor<'_, M> {
     /// `Inval` if the entry does not map this frame, writable or not, any more; nothing has changed then.
     pub fn unmap_grant(&mut self, at: At, frame: Mfn, writable: bool) -> Result<(), Errno> {
         if !self.is_plain() {
-            return self.unmap_with_care(at, frame, writable);
+            return self.unmap_slow(at, frame, writable);
         }
         let place = self.at_plain(at)?;
         let old = granted(place, frame, writable)?;
@@ -88,7 +88,7 @@ impl<M: Hardware> Editor<'_, M> {
 
     #[cold]
     #[inline(never)]
-    fn unmap_with_care(&self, at: At, frame: Mfn, writable: bool) -> Result<(), Errno> {
+    fn unmap_slow(&self, at: At, frame: Mfn, writable: bool) -> Result<(), Errno> {
         let place = self.at(at)?;
         let old = granted(place, frame, writable)?;
         place.word.store(0, Ordering::Release);
