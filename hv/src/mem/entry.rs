@@ -112,7 +112,7 @@ impl Entry {
     pub const fn sanitize_page(self, may_cache: bool) -> Result<Self, Errno> {
         let cached = if may_cache { Self::CACHING } else { PageTableFlags::empty() };
         let allowed = Self::ANY_LEVEL.union(Self::GLOBAL).union(cached);
-        if !allowed.contains(self.flags()) {
+        if !self.flags().difference(allowed).is_empty() {
             return Err(Errno::Inval);
         }
         Ok(if self.has(Self::USER) { self } else { self.with(Self::USER).with(Self::GUEST_KERNEL) })
@@ -125,7 +125,7 @@ impl Entry {
     /// `Inval` for anything beyond the whitelist; pages larger than 4 KiB are.
     #[inline]
     pub const fn sanitize_table(self, level: u32) -> Result<Self, Errno> {
-        if !Self::ANY_LEVEL.contains(self.flags()) {
+        if !self.flags().difference(Self::ANY_LEVEL).is_empty() {
             return Err(Errno::Inval);
         }
         let opened = self.with(Self::USER);
