@@ -105,12 +105,12 @@ fn nothing_but_the_mark_of_use_is_changed_and_only_in_entries_that_are_present()
     let (mut control, mut guest, home) = domains(20);
     read(&mut guest, 0..20);
     // A guest's own notes, where nothing is present.
-    table_word(guest.hv, home.tables[3], 400).store(0x1234_5000 | Entry::ACCESSED, SeqCst);
+    table_word(guest.hv, home.tables[3], 400).store(0x1234_5000 | Entry::ACCESSED.bits(), SeqCst);
     let before = entries(guest.hv, home.tables[3]);
     turn(&mut control, 100);
     let after = entries(guest.hv, home.tables[3]);
     for (slot, (before, after)) in before.iter().zip(&after).enumerate() {
-        let gone = if slot < 24 { Entry::ACCESSED } else { 0 };
+        let gone = if slot < 24 { Entry::ACCESSED.bits() } else { 0 };
         assert_eq!(after | gone, before | gone, "slot {slot}");
         assert_eq!(slot < 24, before != after, "slot {slot}");
     }

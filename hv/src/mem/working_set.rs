@@ -152,7 +152,7 @@ impl<M: Hardware> Editor<'_, M> {
                 let entry = Entry(word.load(Ordering::Relaxed));
                 let is_in = |choice: Option<Choice>| choice.is_some_and(|choice| choice.has(entry.frame_index()));
                 let (was_watched, is_watched) = (is_in(set.running), is_in(set.next));
-                let is_accessed = entry.is_present() && entry.0 & Entry::ACCESSED != 0;
+                let is_accessed = entry.has(Entry::PRESENT.union(Entry::ACCESSED));
                 if !is_accessed || !(was_watched || is_watched) || !self.is_own(entry) {
                     continue;
                 }
@@ -161,7 +161,7 @@ impl<M: Hardware> Editor<'_, M> {
                 }
                 if is_watched {
                     // The CPU that changes it meanwhile has used it; the guest has other things to say.
-                    let cleared = entry.0 & !Entry::ACCESSED;
+                    let cleared = entry.without(Entry::ACCESSED).0;
                     let _ = word.compare_exchange(entry.0, cleared, Ordering::Relaxed, Ordering::Relaxed);
                 }
             }

@@ -1,5 +1,7 @@
 //! The scenarios by subject. A scenario's name is its subject and its function's name.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use crate::lab::{Lab, Verdict};
@@ -8,6 +10,7 @@ mod backends;
 mod blkfront;
 mod boot;
 mod budget;
+mod complaints;
 mod crowd;
 mod demo;
 mod disks;
@@ -36,6 +39,9 @@ mod shares;
 mod soak;
 mod toolstack;
 mod xdp;
+
+/// How long a scenario may take that is long by itself: a boot is seconds on an idle machine, and minutes on a busy one.
+const LONG_LIMIT: Duration = Duration::from_secs(3 * 3600);
 
 /// A guarantee and how it is tried.
 #[derive(Clone, Copy, Debug)]

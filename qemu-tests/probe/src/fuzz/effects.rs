@@ -50,7 +50,7 @@ pub(crate) struct Effects {
     /// Whether an upcall is pending, and whether upcalls are masked.
     pub(crate) upcall: (bool, bool),
     /// The grant table's entries.
-    pub(super) grants: Vec<super::grants::Seen>,
+    pub(super) grants: Vec<super::table::Seen>,
     /// Bytes of the argument memory that are not compared.
     hidden: Vec<(usize, usize)>,
 }
