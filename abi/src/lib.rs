@@ -71,6 +71,7 @@ pub mod segments;
 pub mod shared_info;
 pub mod start_info;
 pub mod start_of_day;
+pub mod symbols;
 pub mod sysctl;
 pub mod trap;
 pub mod vcpu;

@@ -8,7 +8,7 @@ use alloc::rc::Rc;
 use core::cell::Cell;
 
 use oxen_dom0::archive::Archive;
-use oxen_dom0::balloon::controller::Controller;
+use oxen_dom0::balloon::{controller::Controller, coordinator::Coordinator};
 use oxen_dom0::bridge::Bridge;
 use oxen_dom0::device::{Disks, interrupt::Lines};
 use oxen_dom0::options::Options;
@@ -32,6 +32,7 @@ fn run() {
     let store = StoreHandle::new();
     let system = Rc::new(System {
         balloon: Controller::new(store.clone()),
+        coordinator: Coordinator::default(),
         store,
         archive: Archive::new(start_info::module().unwrap_or_default()),
         options: Options::parse(&start_info::command_line()),

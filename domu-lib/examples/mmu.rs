@@ -107,7 +107,7 @@ fn refusals(space: &mut AddressSpace, page: &Rc<Page>) -> Result<(), Errno> {
     // The first frame behind the machine's lowest 2 MiB that is somebody else's.
     let foreign = (0x200..).map(Mfn).find(|&frame| p2m::pfn(frame).is_none()).unwrap_or(Mfn(0));
     let table = space.table(DATA, 1).unwrap_or(Mfn(0));
-    let entry = |frame: Mfn| frame.address() | bits::DATA | bits::USER;
+    let entry = |frame: Mfn| frame.entry(bits::DATA | bits::USER);
     let show = |what: &str, result: Result<(), Errno>| match result {
         Ok(()) => println!("mmu: ALLOWED: {what}"),
         Err(errno) => println!("mmu: refused with {errno}: {what}"),
@@ -117,14 +117,14 @@ fn refusals(space: &mut AddressSpace, page: &Rc<Page>) -> Result<(), Errno> {
     show("a mapping of a frame that is not this guest's", space.set_entry(FAR, entry(foreign)));
     show("a mapping of a frame that no machine has", space.set_entry(FAR, entry(Mfn(0x0f_ffff_ffff))));
     show("a page table entry in the hypervisor's slots", space.set_root_entry(256 * 8, entry(page.mfn())));
-    show("a data page in place of a table", space.set_root_entry(8, page.mfn().address() | bits::TABLE));
+    show("a data page in place of a table", space.set_root_entry(8, page.mfn().entry(bits::TABLE)));
     show("pinning a writable page as a page table", refusal::pin(page, 1));
     show("pinning a writable page as a root", refusal::pin(page, 4));
     show("unpinning what is not pinned", refusal::unpin(page));
     show("loading a writable page as the root", refusal::load_root(page));
     show("a mapping at the hypervisor's addresses", refusal::map_at_hypervisor(page));
     space.set_entry(FAR, 0)?;
-    let read_only = table.address() | bits::READ_ONLY | bits::USER;
+    let read_only = table.entry(bits::READ_ONLY | bits::USER);
     show("(for comparison) a read-only mapping of a page table", space.set_entry(FAR, read_only));
     let slot = FAR + (DATA / PAGE_SIZE as u64 % 512) * 8;
     println!("mmu: through it, the entry reads {}", seen(refusal::read(slot)));

@@ -35,6 +35,8 @@
 extern crate alloc;
 
 pub mod at_end;
+#[cfg_attr(not(any(target_os = "none", test)), expect(dead_code, reason = "the host's own panics have names"))]
+mod calls;
 pub mod console;
 pub mod event;
 pub mod frontend;
@@ -52,8 +54,6 @@ pub mod sched;
 pub mod start_info;
 pub mod store;
 pub mod suspend;
-#[cfg_attr(not(any(target_os = "none", test)), expect(dead_code, reason = "the host's own panics have names"))]
-mod symbols;
 pub mod sync;
 pub mod task;
 pub mod time;

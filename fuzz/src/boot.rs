@@ -3,7 +3,7 @@
 use oxen_hv::boot::cmdline;
 use oxen_hv::firmware::{BootMemory, acpi as tables, handoff};
 
-use crate::take;
+use crate::bytes::take;
 
 /// Memory that is the input, from an address on.
 struct Image {

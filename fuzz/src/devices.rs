@@ -10,7 +10,7 @@ use oxen_dom0::device::transfer::SECTOR;
 use oxen_ring::{BackRing, PAGE_WORDS, Page};
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::take;
+use crate::bytes::take;
 
 const PAGE_SIZE: u16 = 4096;
 

@@ -7,7 +7,7 @@ use oxen_hv::domain::regs::Regs;
 use oxen_hv::trap::decode::{Change, Instruction, Operation, decode};
 use oxen_hv::trap::strings::Segment;
 
-use crate::take;
+use crate::bytes::take;
 
 /// Any bytes: what is recognised has the length, the name and the operands that the other decoder says.
 pub(crate) fn decoder(mut input: &[u8]) {

@@ -4,6 +4,7 @@
 //! in `corpus/TARGET`, and `cargo test -p oxen-fuzz` runs all of that on stable Rust, and as many mutations of it.
 
 mod boot;
+mod bytes;
 mod devices;
 mod guests;
 #[allow(
@@ -53,13 +54,4 @@ pub const TARGETS: [Target; 15] = [
 #[must_use]
 pub fn find(name: &str) -> Option<Target> {
     TARGETS.into_iter().find(|target| target.name == name)
-}
-
-/// The input's next `N` bytes; zeros where it has ended.
-fn take<const N: usize>(input: &mut &[u8]) -> [u8; N] {
-    let mut bytes = [0; N];
-    let (now, later) = input.split_at(N.min(input.len()));
-    bytes.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
-    *input = later;
-    bytes
 }

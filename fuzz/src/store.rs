@@ -5,7 +5,7 @@ use oxen_dom0::purse::Purses;
 use oxen_dom0::store::wire::Message;
 use oxen_dom0::store::{Store, access::Permissions, path::Path, quota::Limits};
 
-use crate::take;
+use crate::bytes::take;
 
 /// Domains that take part; 0 is the privileged one.
 const DOMAINS: u16 = 4;

@@ -21,3 +21,5 @@ pub const MAPPINGS_PER_FRAME: usize = 256;
 pub const CPU_PATIENCE: u64 = 60;
 /// Units of work (table entries, batch entries) between two looks for something more urgent.
 pub const PREEMPT_INTERVAL: u32 = 512;
+/// Frames of the frame table that are looked at for one unit of work.
+pub const FRAMES_PER_UNIT: usize = 32;

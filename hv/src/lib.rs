@@ -5,7 +5,7 @@
 //! each other (`cargo xtask check`):
 //!
 //! ```text
-//! words     atomic_flags config hardware layout lock ports reply | addr heap
+//! words     atomic_flags config features hardware layout lock ports reply | addr heap
 //! leaves    console pci rights shootdown | firmware
 //! subjects  mem | shared_info | event grant sched | domain
 //! all       machine per_cpu | hypervisor | caller
@@ -50,6 +50,7 @@ pub mod console;
 pub mod cpu;
 pub mod domain;
 pub mod event;
+pub mod features;
 pub mod firmware;
 pub mod grant;
 pub mod granted;

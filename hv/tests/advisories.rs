@@ -22,10 +22,11 @@ use support::{
     guest::{Guest, Home},
     table_word,
 };
+use x86_64::structures::paging::PageTableFlags;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 const SELF: u64 = 0x7ff0;
-const FLAGS: u64 = Entry::PRESENT | Entry::ACCESSED | Entry::USER;
+const FLAGS: PageTableFlags = Entry::PRESENT.union(Entry::ACCESSED).union(Entry::USER);
 /// The first address of the hypervisor's.
 const HYPERVISOR: u64 = 0xffff_8000_0000_0000;
 const DATA: usize = 8;
@@ -160,8 +161,8 @@ fn xsa_234_an_entry_that_is_not_the_mapping_any_more_is_not_taken_for_it() {
     // The same frame, for reading alone, in the mapping's own place: what was counted was a writer.
     let mapped = table_word(guest.hv, home.tables[3], slot).load(SeqCst);
     let entry = entry_address(home.tables[3], slot);
-    let _ = update(&mut guest, entry, mapped & !Entry::WRITABLE);
-    let is_read_only = table_word(guest.hv, home.tables[3], slot).load(SeqCst) & Entry::WRITABLE == 0;
+    let _ = update(&mut guest, entry, Entry(mapped).without(Entry::WRITABLE).0);
+    let is_read_only = table_word(guest.hv, home.tables[3], slot).load(SeqCst) & Entry::WRITABLE.bits() == 0;
     let status = unmap(&mut guest, at);
     let frame = Entry(mapped).mfn().unwrap();
     let uses = guest.hv.memory.frames.state(frame).uses();
@@ -221,7 +222,7 @@ fn xsa_148_and_182_a_bit_that_no_entry_may_have_is_not_slipped_in_by_an_update_o
                 let _ = update(&mut guest, entry_address(table, slot) | command, was.0 ^ 1 << bit);
                 let is = Entry(table_word(guest.hv, table, slot).load(SeqCst));
                 let caching = Entry::PCD | Entry::PWT | Entry::PAT_OR_SIZE;
-                let is_sound = !is.is_present() || is.mfn() == was.mfn() && is.0 & caching == 0;
+                let is_sound = !is.is_present() || is.mfn() == was.mfn() && !is.has_any(caching);
                 assert!(is_sound, "level {level}, bit {bit}: {was:?} became {is:?}");
             }
         }

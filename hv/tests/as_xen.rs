@@ -31,16 +31,13 @@ use oxen_abi::{
 use oxen_hv::{
     addr::GuestAddr,
     caller::Caller,
-    domain::{
-        control_registers::{CR4_GUEST, CR4_OSXSAVE},
-        cpu_policy::CpuPolicy,
-        debug,
-        traps::TrapHandler,
-    },
+    domain::{control_registers::CR4_GUEST, cpu_policy::CpuPolicy, debug, traps::TrapHandler},
     mem::{entry::Entry, grant_mapping::entry_flags},
 };
 use std::sync::{Arc, atomic::Ordering};
 use support::guest::{Guest, Home};
+use x86_64::registers::control::Cr4Flags;
+use x86_64::structures::paging::PageTableFlags;
 use zerocopy::{FromZeros, IntoBytes};
 
 const SELF: u64 = 0x7ff0;
@@ -139,7 +136,7 @@ fn debug_registers_4_and_5_are_none_for_who_does_not_want_them() {
     let (mut guest, _) = guest();
     let read = [0x0f, 0x21, 0xe8];
     assert!(is_emulated(&mut guest, read));
-    guest.state.cr4 |= 1 << 3;
+    guest.state.cr4 |= Cr4Flags::DEBUGGING_EXTENSIONS;
     guest.state.traps.set(6, TrapHandler { address: HANDLER, cs: 0xe033, flags: 0 });
     guest.regs.rsp = 0x1800;
     assert!(!is_emulated(&mut guest, read));
@@ -151,7 +148,7 @@ fn xcr0_is_set_by_a_kernel_that_turned_xsave_on() {
     let (mut guest, _) = guest();
     let xsetbv = [0x0f, 0x01, 0xd1];
     assert!(!is_emulated(&mut guest, xsetbv));
-    guest.state.cr4 |= CR4_OSXSAVE;
+    guest.state.cr4 |= Cr4Flags::OSXSAVE;
     assert!(is_emulated(&mut guest, xsetbv));
     for (absent, expected) in [(1 << 26, false), (1 << 28, true)] {
         let mut policy = CpuPolicy::default();
@@ -168,7 +165,7 @@ fn bits_of_cr4_that_are_not_the_guests_are_ignored() {
     let at_start = guest.state.cr4;
     // `mov cr4, rax`, with RAX 3: two bits of virtual-8086 mode, which no PV guest has.
     assert!(is_emulated(&mut guest, [0x0f, 0x22, 0xe0]));
-    assert_eq!(guest.state.cr4, at_start & !CR4_GUEST);
+    assert_eq!(guest.state.cr4, at_start - CR4_GUEST);
 }
 
 #[test]
@@ -326,20 +323,20 @@ fn device_memory_is_named_in_a_list_of_updates_by_anybody_and_for_one_address_by
 
 #[test]
 fn device_memory_is_not_cached_whatever_is_asked_for() {
-    const UNCACHED: u64 = Entry::PWT | Entry::PCD;
-    const COMBINING: u64 = Entry::PAT_OR_SIZE;
+    const UNCACHED: PageTableFlags = Entry::PWT.union(Entry::PCD);
+    const COMBINING: PageTableFlags = Entry::PAT_OR_SIZE;
     support::on_cpu(0);
     let mut dom0 = Guest::new(support::boot(256), 0, true, 64);
     let home = dom0.build_home(16);
     let word = support::table_word(dom0.hv, home.tables[3], 9);
-    let device = (dom0.hv.memory.frames.end() as u64) << 12 | Entry::PRESENT | Entry::USER;
-    let cached = [0, Entry::PWT, COMBINING | Entry::PWT].map(|asked| (asked, UNCACHED));
+    let device = Entry((dom0.hv.memory.frames.end() as u64) << 12).with(Entry::PRESENT | Entry::USER);
+    let cached = [PageTableFlags::empty(), Entry::PWT, COMBINING | Entry::PWT].map(|asked| (asked, UNCACHED));
     let others = [Entry::PCD, UNCACHED, COMBINING, COMBINING | Entry::PCD, COMBINING | UNCACHED];
     for (asked, stands) in cached.into_iter().chain(others.map(|asked| (asked, asked))) {
-        assert_eq!(dom0.call(Caller::update_va_mapping, [0x9000, device | asked, 2, 0]), Ok(0));
-        assert_eq!(word.load(Ordering::SeqCst), device | stands, "{asked:#x}");
-        dom0.put(0, &[support::entry_address(home.tables[3], 9), device | Entry::WRITABLE | asked]);
+        assert_eq!(dom0.call(Caller::update_va_mapping, [0x9000, device.with(asked).0, 2, 0]), Ok(0));
+        assert_eq!(word.load(Ordering::SeqCst), device.with(stands).0, "{asked:?}");
+        dom0.put(0, &[support::entry_address(home.tables[3], 9), device.with(Entry::WRITABLE | asked).0]);
         assert_eq!(dom0.call(Caller::mmu_update, [0, 1, 0, 0x7ff0]), Ok(0));
-        assert_eq!(word.load(Ordering::SeqCst), device | Entry::WRITABLE | stands, "{asked:#x}");
+        assert_eq!(word.load(Ordering::SeqCst), device.with(Entry::WRITABLE | stands).0, "{asked:?}");
     }
 }

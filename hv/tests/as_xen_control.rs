@@ -27,6 +27,7 @@ use support::{
     guest::{Guest, Home},
     table_word,
 };
+use x86_64::structures::paging::PageTableFlags;
 use zerocopy::{FromZeros, Immutable, IntoBytes};
 
 const SELF: u64 = 0x7ff0;
@@ -109,7 +110,7 @@ fn a_part_of_an_entry_is_merged_by_its_address_and_the_whole_is_not_looked_at() 
     let mapping = table_word(guest.hv, home.tables[3], 16 + 3);
     let va = GuestAddr::new((16 + 3) << 12);
     for (offset, bytes, is_done, is_accessed) in [(0, 8, true, false), (0, 4, true, true), (3, 4, false, false)] {
-        mapping.fetch_and(!Entry::ACCESSED, Ordering::SeqCst);
+        mapping.fetch_and(!Entry::ACCESSED.bits(), Ordering::SeqCst);
         let at = GuestAddr::new(va.as_u64() + 8 * 40 + offset);
         let write = guest.hv.memory.emulate_write(
             &guest.domain.memory,
@@ -119,7 +120,11 @@ fn a_part_of_an_entry_is_merged_by_its_address_and_the_whole_is_not_looked_at() 
             Write::Store(0),
         );
         assert_eq!(write.is_ok(), is_done, "{write:?}");
-        assert_eq!(mapping.load(Ordering::SeqCst) & Entry::ACCESSED != 0, is_accessed, "{bytes} bytes at {offset}");
+        assert_eq!(
+            mapping.load(Ordering::SeqCst) & Entry::ACCESSED.bits() != 0,
+            is_accessed,
+            "{bytes} bytes at {offset}"
+        );
     }
 }
 
@@ -131,14 +136,14 @@ fn a_roots_entries_are_accessed_from_the_pin_on_also_where_it_fails() {
     // The mapping for writing ends, or it would be none but a page.
     guest.put(0, &[table_word_address(home.tables[3], 1), 0]);
     assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, SELF]), Ok(0));
-    for (broken, answer) in [(Entry::to(root, 0x1000 | 1 << 7 | 1).0, Err(Errno::Inval)), (0, Ok(0))] {
+    for (broken, answer) in [(support::entry_of(root, 0x1000 | 1 << 7 | 1), Err(Errno::Inval)), (0, Ok(0))] {
         for (slot, entry) in [(0, below), (1, broken)] {
             table_word(guest.hv, root, slot).store(entry, Ordering::SeqCst);
         }
         guest.put(0, &[mmu::MMUEXT_PIN_L4_TABLE.into(), root.raw(), 0]);
         assert_eq!(guest.call(Caller::mmuext_op, [0, 1, 0, SELF]), answer);
         let entry = table_word(guest.hv, root, 0).load(Ordering::SeqCst);
-        assert_eq!(entry, below | Entry::ACCESSED, "{answer:?}");
+        assert_eq!(entry, below | Entry::ACCESSED.bits(), "{answer:?}");
     }
 }
 
@@ -181,14 +186,14 @@ fn what_the_hypervisor_publishes_is_read_by_the_control_domain_alone_and_written
             guest.put(0, &[slot, Entry::to(frame, Entry::PRESENT | Entry::USER | flags).0]);
             guest.call(Caller::mmu_update, [0, 1, 0, XEN])
         };
-        let readable = map(&mut guest, published, 0);
+        let readable = map(&mut guest, published, PageTableFlags::empty());
         if !is_privileged {
             assert_eq!(readable, Err(Errno::Perm));
             continue;
         }
         assert_eq!(readable, Ok(0));
         assert_eq!(map(&mut guest, published, Entry::WRITABLE), Err(Errno::Busy));
-        assert_eq!(map(&mut guest, own, 0), Err(Errno::Busy), "the rest is its own");
+        assert_eq!(map(&mut guest, own, PageTableFlags::empty()), Err(Errno::Busy), "the rest is its own");
         for kind in 0..5 {
             guest.put(0, &[kind, published.raw(), 0]);
             assert_eq!(guest.call(Caller::mmuext_op, [0, 1, 0, SELF]), Err(Errno::Inval), "no table: {kind}");
@@ -204,7 +209,7 @@ fn the_last_frame_number_of_all_is_no_frame_and_the_others_are_not_the_guests() 
     for is_privileged in [true, false] {
         let (mut guest, home) = guest(is_privileged);
         let mut map = |frame: u64| {
-            guest.put(0, &[entry_address(home.tables[3], 300), frame << 12 | Entry::PRESENT | Entry::USER]);
+            guest.put(0, &[entry_address(home.tables[3], 300), frame << 12 | (Entry::PRESENT | Entry::USER).bits()]);
             guest.call(Caller::mmu_update, [0, 1, 0, SELF])
         };
         let last = Entry::FRAME >> 12;

@@ -12,15 +12,13 @@ use oxen_abi::{
     domid::DomId,
     errno::Errno,
 };
-use oxen_hv::{
-    addr::GuestAddr,
-    domain::{Domain, control_registers::CR4_OSXSAVE},
-};
+use oxen_hv::{addr::GuestAddr, domain::Domain};
 use std::sync::Arc;
 use support::{
     control::{LIST, REQUEST, as_guest, ask, control_domain, furnish, make, set_context},
     guest::Guest,
 };
+use x86_64::registers::control::Cr4Flags;
 use zerocopy::{FromZeros, IntoBytes};
 
 const XSAVE: u32 = 1 << 26;
@@ -120,10 +118,10 @@ fn a_guest_without_xsave_cannot_switch_it_on() {
     let domain = furnished(&mut control);
     set(&mut control, domain.id, &[leaf(1, NONE, [0, 0, !XSAVE, u32::MAX])]).unwrap();
     let (mut context, _) = furnish(control.hv, &domain);
-    context.ctrlreg[4] = CR4_OSXSAVE;
+    context.ctrlreg[4] = Cr4Flags::OSXSAVE.bits();
     set_context(&mut control, domain.id, 0, &context).unwrap();
     let cr4 = as_guest(control.hv, &domain, |caller| caller.state.cr4);
-    assert_eq!(cr4 & CR4_OSXSAVE, 0);
+    assert!(!cr4.contains(Cr4Flags::OSXSAVE));
     ask(&mut control, abi::XEN_DOMCTL_UNPAUSEDOMAIN, domain.id, &0_u64).unwrap();
     assert_eq!(set(&mut control, domain.id, &[]), Err(Errno::Exist), "it has begun");
 }

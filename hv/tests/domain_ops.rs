@@ -246,6 +246,6 @@ fn a_second_vcpu_starts_with_the_context_that_the_first_gives_it() {
     let state = second.slot.lock();
     let state = state.as_ref().unwrap();
     assert_eq!((state.regs.cs, state.regs.ss), (0x13, 0x1b));
-    assert_eq!(state.regs.rflags & 0x3200, 0x200, "interrupts on, no privilege");
+    assert_eq!(state.regs.rflags.bits() & 0x3200, 0x200, "interrupts on, no privilege");
     assert_eq!(hv.close_all_ports(&domain, &mut 0), Ok(()));
 }

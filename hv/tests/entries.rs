@@ -16,6 +16,7 @@ use support::{
     guest::{Guest, Home},
     table_word,
 };
+use x86_64::registers::rflags::RFlags;
 
 const HANDLER: u64 = 0x7000;
 const STACK_TOP: u64 = 0x1000;
@@ -33,7 +34,7 @@ fn guest() -> (Guest, Home) {
     for vector in [vector::GENERAL_PROTECTION, vector::STACK_FAULT, vector::PAGE_FAULT] {
         state.traps.set(vector, TrapHandler { address: HANDLER + u64::from(vector), cs: 0xe033, flags: 0 });
     }
-    (guest.regs.rip, guest.regs.cs, guest.regs.rflags) = (0x1234, 0xfff7, 2 | IF);
+    (guest.regs.rip, guest.regs.cs, guest.regs.rflags) = (0x1234, 0xfff7, RFlags::from_bits_retain(2 | IF));
     (guest.regs.rsp, guest.regs.ss) = (0x5678, FLAT_USER_SS.into());
     (guest, home)
 }
@@ -110,7 +111,8 @@ fn selectors_that_load_at_the_second_try_are_not_told() {
 fn sysenter_goes_to_its_callback_with_interrupts_on_and_else_is_refused() {
     let (mut guest, home) = guest();
     // As the CPU leaves it: nothing but the flags is known, and IF is clear.
-    (guest.regs.rip, guest.regs.rsp, guest.regs.rflags, guest.regs.cs) = (0, 0, 2, FLAT_USER_CS32.into());
+    (guest.regs.rip, guest.regs.rsp, guest.regs.rflags, guest.regs.cs) =
+        (0, 0, RFlags::from_bits_retain(2), FLAT_USER_CS32.into());
     let entered = guest.regs;
     guest.caller().user_sysenter();
     assert_eq!(guest.regs.rip, HANDLER);

@@ -15,12 +15,13 @@ use support::{
     audit, boot, entry_address,
     guest::{Guest, Home},
 };
+use x86_64::structures::paging::PageTableFlags;
 
 const BUFFER: u64 = 0;
 /// The page that the tests play with: its address, and its place among the guest's pages.
 const PAGE: u64 = 5 << 12;
 const PAGE_INDEX: usize = 5;
-const FLAGS: u64 = Entry::PRESENT | Entry::ACCESSED | Entry::USER;
+const FLAGS: PageTableFlags = Entry::PRESENT.union(Entry::ACCESSED).union(Entry::USER);
 const SECRET: u64 = 0x5ec2_e75e_c2e7;
 
 fn update(guest: &mut Guest, at: u64, value: u64) -> Result<u64, Errno> {

@@ -22,9 +22,10 @@ use support::{
     guest::{Guest, Home},
     table_word,
 };
+use x86_64::structures::paging::PageTableFlags;
 
 const BUFFER: u64 = 0;
-const FLAGS: u64 = Entry::PRESENT | Entry::ACCESSED | Entry::USER;
+const FLAGS: PageTableFlags = Entry::PRESENT.union(Entry::ACCESSED).union(Entry::USER);
 
 fn guest() -> (Guest, Home) {
     support::on_cpu(0);
@@ -123,7 +124,7 @@ fn an_entry_that_is_refused_with_its_table_stays_as_it_was_written() {
     let (root, good, bad) = (home.data[5], home.data[6], home.data[7]);
     table_word(guest.hv, root, 1).store(Entry::to(good, Entry::PRESENT).0, Ordering::SeqCst);
     table_word(guest.hv, root, 2).store(Entry::to(bad, Entry::PRESENT).0, Ordering::SeqCst);
-    table_word(guest.hv, bad, 9).store(Entry::PRESENT | Entry::GLOBAL, Ordering::SeqCst);
+    table_word(guest.hv, bad, 9).store((Entry::PRESENT | Entry::GLOBAL).bits(), Ordering::SeqCst);
     for page in [5, 6, 7] {
         assert_eq!(guest.call(Caller::update_va_mapping, [page << 12, 0, mmu::UVMF_INVLPG, 0]), Ok(0));
     }
@@ -151,14 +152,14 @@ fn what_is_refused_is_refused_with_xens_errors() {
     let hypervisor = Mfn::new(3).unwrap();
     for (ptr, val, error) in [
         (l1(100) + 4, page, Errno::NoSys),
-        (l1(100), page | Entry::PAT_OR_SIZE, Errno::Inval),
-        (l1(100), page | Entry::PCD, Errno::Inval),
+        (l1(100), page | Entry::PAT_OR_SIZE.bits(), Errno::Inval),
+        (l1(100), page | Entry::PCD.bits(), Errno::Inval),
         (l1(100), Entry::to(io, FLAGS).0, Errno::Perm),
         (l1(100), Entry::to(hypervisor, FLAGS).0, Errno::Busy),
-        (l1(100), (Entry::FRAME << 1 & Entry::FRAME) | FLAGS, Errno::Perm),
-        (l1(100), Entry::FRAME | FLAGS, Errno::Inval),
-        (entry_address(home.tables[2], 9), page | Entry::PAT_OR_SIZE, Errno::Inval),
-        (entry_address(home.tables[2], 9), Entry::to(home.tables[3], FLAGS).0 | Entry::PAT_OR_SIZE, Errno::Inval),
+        (l1(100), (Entry::FRAME << 1 & Entry::FRAME) | FLAGS.bits(), Errno::Perm),
+        (l1(100), Entry::FRAME | FLAGS.bits(), Errno::Inval),
+        (entry_address(home.tables[2], 9), page | Entry::PAT_OR_SIZE.bits(), Errno::Inval),
+        (entry_address(home.tables[2], 9), Entry::to(home.tables[3], FLAGS | Entry::PAT_OR_SIZE).0, Errno::Inval),
         (entry_address(home.tables[2], 9), page, Errno::Inval),
         (entry_address(home.tables[1], 9), Entry::to(home.tables[1], FLAGS | Entry::WRITABLE).0, Errno::Inval),
         (entry_address(home.tables[0], 256), Entry::to(home.tables[1], FLAGS).0, Errno::Inval),
@@ -191,9 +192,9 @@ fn a_batch_counts_what_it_did() {
     assert_eq!(guest.hv.memory.frames.state(home.data[1]).refs(), 4);
     // The bits that the CPU notes stay only where the guest says so.
     for (command, dirty) in [(mmu::MMU_PT_UPDATE_PRESERVE_AD, true), (mmu::MMU_NORMAL_PT_UPDATE, false)] {
-        table_word(guest.hv, l1, 100).fetch_or(Entry::DIRTY, Ordering::SeqCst);
+        table_word(guest.hv, l1, 100).fetch_or(Entry::DIRTY.bits(), Ordering::SeqCst);
         assert_eq!(update(&mut guest, entry_address(l1, 100) | command, page), Ok(0));
-        assert_eq!(table_word(guest.hv, l1, 100).load(Ordering::SeqCst) & Entry::DIRTY != 0, dirty);
+        assert_eq!(table_word(guest.hv, l1, 100).load(Ordering::SeqCst) & Entry::DIRTY.bits() != 0, dirty);
     }
 }
 
@@ -243,7 +244,10 @@ fn a_balloon_goes_out_and_in_again() {
     assert_eq!(guest.call(Caller::memory_op, [6, BUFFER, 0, 0]), Ok(1));
     let fresh = Mfn::new(guest.hv.machine().read_guest_word(GuestAddr::new(64)).unwrap()).unwrap();
     assert_eq!(table_word(guest.hv, fresh, 0).load(Ordering::SeqCst), 0, "law 8: scrubbed");
-    assert_eq!(guest.call(Caller::update_va_mapping, [9 << 12, Entry::to(fresh, FLAGS | 2).0, 0, 0]), Ok(0));
+    assert_eq!(
+        guest.call(Caller::update_va_mapping, [9 << 12, Entry::to(fresh, FLAGS | Entry::WRITABLE).0, 0, 0]),
+        Ok(0)
+    );
     audit::check(guest.hv, &known(&guest), audit::nothing_lent);
     // A quota is a quota.
     let room = 64 - 20;

@@ -17,11 +17,12 @@ use support::{
     guest::{Guest, Home},
     table_word,
 };
+use x86_64::structures::paging::PageTableFlags;
 
 const BUFFER: u64 = 0;
 const SELF: u64 = 0x7ff0;
-const READ: u64 = Entry::PRESENT | Entry::USER;
-const WRITE: u64 = READ | Entry::WRITABLE;
+const READ: PageTableFlags = Entry::PRESENT.union(Entry::USER);
+const WRITE: PageTableFlags = READ.union(Entry::WRITABLE);
 const PIN_L1: u64 = 0;
 const UNPIN: u64 = 4;
 
@@ -42,7 +43,7 @@ fn extended(guest: &mut Guest, command: u64, frame: Mfn) -> Result<u64, Errno> {
     guest.call(Caller::mmuext_op, [BUFFER, 1, 0, SELF])
 }
 
-fn to(frame: Mfn, flags: u64) -> u64 {
+fn to(frame: Mfn, flags: PageTableFlags) -> u64 {
     Entry::to(frame, flags).0
 }
 

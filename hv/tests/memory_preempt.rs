@@ -19,9 +19,10 @@ use support::{
     guest::{Guest, Home},
     table_word,
 };
+use x86_64::structures::paging::PageTableFlags;
 
 const L1S: usize = 40;
-const FLAGS: u64 = Entry::PRESENT | Entry::USER | Entry::WRITABLE;
+const FLAGS: PageTableFlags = Entry::PRESENT.union(Entry::USER).union(Entry::WRITABLE);
 
 struct World {
     guest: Guest,

@@ -108,7 +108,8 @@ fn device_memory_and_the_hypervisors_are_nobodys_to_be_named() {
         let answer = if is_privileged { Errno::Perm } else { Errno::Inval };
         let whose = if is_privileged { XEN } else { IO };
         for slot in [100, 1] {
-            guest.put(0, &[home.tables[3].address().as_u64() + 8 * slot, no_ram | Entry::PRESENT | Entry::PCD]);
+            guest
+                .put(0, &[home.tables[3].address().as_u64() + 8 * slot, no_ram | (Entry::PRESENT | Entry::PCD).bits()]);
             assert_eq!(guest.call(Caller::mmu_update, [0, 1, 0, whose]), Err(answer), "over nothing, over a page");
         }
         // Descriptors, roots and flushes are one's own; what is pinned or cleared is somebody's.

@@ -19,8 +19,9 @@ use support::{
     guest::{Guest, Home},
     table_word,
 };
+use x86_64::structures::paging::PageTableFlags;
 
-const FLAGS: u64 = Entry::PRESENT | Entry::USER;
+const FLAGS: PageTableFlags = Entry::PRESENT.union(Entry::USER);
 /// Few: where there are fewer processors than threads, a fair lock costs a time slice each time it changes hands.
 const ROUNDS: u64 = 500;
 const DATA: usize = 12;

@@ -8,13 +8,14 @@ use oxen_abi::{
     domid::DomId,
 };
 use oxen_hv::{
-    domain::{control_registers::CR4_OSXSAVE, traps::TrapHandler},
+    domain::traps::TrapHandler,
     processor::cpuid::{Vendor, leaves_x87_pointers},
     stubs,
     trap::msr,
 };
 use std::sync::atomic::Ordering::SeqCst;
 use support::guest::Guest;
+use x86_64::registers::control::Cr4Flags;
 
 const MCG_CAP: u32 = 0x179;
 const MCG_STATUS: u32 = 0x17a;
@@ -279,12 +280,12 @@ fn a_vendors_registers_are_there_on_its_cpus_only() {
 fn the_prefix_tells_kernels_alone_that_the_hypervisor_saves_extended_state() {
     let mut guest = guest();
     guest.hv.machine().peripherals.lock().unwrap().cpuid.insert(1, [0, 0, XSAVE | OSXSAVE, 0]);
-    guest.state.cr4 &= !CR4_OSXSAVE;
+    guest.state.cr4 -= Cr4Flags::OSXSAVE;
     let seen = |answer: [u32; 4]| answer[2] & (XSAVE | OSXSAVE);
     assert_eq!(seen(guest.caller().cpuid_leaf(1, 0)), XSAVE);
     assert_eq!(seen(guest.caller().cpuid_by_prefix(1, 0)), XSAVE | OSXSAVE);
     guest.state.in_kernel = false;
     assert_eq!(seen(guest.caller().cpuid_by_prefix(1, 0)), XSAVE);
-    guest.state.cr4 |= CR4_OSXSAVE;
+    guest.state.cr4 |= Cr4Flags::OSXSAVE;
     assert_eq!(seen(guest.caller().cpuid_by_prefix(1, 0)), XSAVE | OSXSAVE);
 }

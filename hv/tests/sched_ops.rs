@@ -17,7 +17,7 @@ use oxen_abi::{
 use oxen_hv::{
     Hypervisor,
     caller::{Caller, Current},
-    domain::{Config, Domain, control_registers::CR4_TSD, regs::Regs, vcpu::Pauses},
+    domain::{Config, Domain, regs::Regs, vcpu::Pauses},
     hardware::Clock,
     per_cpu::Work,
     reply::{Args, Reply},
@@ -25,6 +25,7 @@ use oxen_hv::{
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 use support::{Fake, boot, dice::Dice, guest::Guest, this_cpu};
+use x86_64::registers::control::Cr4Flags;
 
 /// A CPU as the machine's exit path drives it.
 struct Cpu {
@@ -374,7 +375,8 @@ fn an_emulated_counter_goes_with_the_time_that_its_guest_is_told() {
     cpu.run(77);
     cpu.leave();
     let state = &cpu.current.as_ref().unwrap().state;
-    assert_eq!((state.cr4 & CR4_TSD, state.loaded_cr4(state.cr4) & CR4_TSD), (0, CR4_TSD), "it traps, unseen");
+    let has = |cr4: Cr4Flags| cr4.contains(Cr4Flags::TIMESTAMP_DISABLE);
+    assert_eq!((has(state.cr4), has(state.loaded_cr4(state.cr4))), (false, true), "it traps, unseen");
     let told = || [5, 6, 7].map(|word: usize| hv.machine().words(domain.shared_info)[word].load(SeqCst));
     let [stamp, time, scale] = told();
     assert_eq!((stamp, time), (2 * (hv.now() - began + 500), hv.now()));

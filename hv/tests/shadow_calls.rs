@@ -21,6 +21,7 @@ use support::{
     guest::Guest,
     run_domain,
 };
+use x86_64::structures::paging::PageTableFlags;
 use zerocopy::{FromZeros, IntoBytes};
 
 fn request(op: u32) -> DomctlShadowOp {
@@ -195,13 +196,13 @@ fn what_a_guest_writes_to_is_in_the_log_and_nothing_else() {
 }
 
 /// What all entries on the way to a page allow, as the CPU finds them: shadows, if the domain runs on them.
-fn shown(control: &mut Guest, domain: &Arc<Domain>, page: u64) -> Option<u64> {
+fn shown(control: &mut Guest, domain: &Arc<Domain>, page: u64) -> Option<PageTableFlags> {
     run(control, domain, |caller| {
         let (va, mut table) = (GuestAddr::new(page << 12), caller.state.loaded_root().mfn()?);
-        (1..=4).rev().try_fold(u64::MAX, |allowed, level| {
+        (1..=4).rev().try_fold(PageTableFlags::all(), |allowed, level| {
             let entry = Entry(support::table_word(caller.hv, table, va.slot(level).index()).load(SeqCst));
             table = entry.mfn()?;
-            entry.is_present().then_some(allowed & entry.0)
+            entry.is_present().then_some(allowed & entry.flags())
         })
     })
 }
@@ -214,7 +215,8 @@ fn a_clean_takes_the_right_to_write_and_leaves_what_can_be_read() {
     let write = |control: &mut Guest, page: u64| {
         run(control, &domain, |caller| caller.hv.machine().write_guest_word(GuestAddr::new(page << 12), 7).unwrap());
     };
-    let rights = |control: &mut Guest, page| shown(control, &domain, page).map(|allowed| allowed & Entry::WRITABLE);
+    let rights =
+        |control: &mut Guest, page| shown(control, &domain, page).map(|allowed| allowed.contains(Entry::WRITABLE));
     shadow_op(&mut control, id, &request(abi::XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY)).unwrap();
     assert_eq!(rights(&mut control, 2), None);
     for round in 0..3 {
@@ -222,18 +224,18 @@ fn a_clean_takes_the_right_to_write_and_leaves_what_can_be_read() {
         write(&mut control, 5);
         run(&mut control, &domain, |caller| caller.hv.machine().read_guest_word(GuestAddr::new(6 << 12)).unwrap());
         let seen = [2, 5, 6].map(|page| rights(&mut control, page));
-        assert_eq!(seen, [Some(Entry::WRITABLE), Some(Entry::WRITABLE), Some(0)], "in round {round}");
+        assert_eq!(seen, [Some(true), Some(true), Some(false)], "in round {round}");
         // A CPU may remember the right.
         let flushes = [0, 1].map(|cpu| hv.machine().cpu(cpu).flushes);
         hv.memory.frames.tlb.enter(domain.owner(), 1 << 1);
         read(&mut control, id, abi::XEN_DOMCTL_SHADOW_OP_CLEAN);
         let flushed = [0, 1].map(|cpu| hv.machine().cpu(cpu).flushes > flushes[usize::from(cpu)]);
         assert_eq!(flushed, [true; 2]);
-        assert_eq!([2, 5, 6].map(|page| rights(&mut control, page)), [Some(0); 3], "after round {round}");
+        assert_eq!([2, 5, 6].map(|page| rights(&mut control, page)), [Some(false); 3], "after round {round}");
         // Who may write to one page again may not so to what is beside it.
         write(&mut control, 2);
         let seen = [2, 5, 6].map(|page| rights(&mut control, page));
-        assert_eq!(seen, [Some(Entry::WRITABLE), Some(0), Some(0)], "after round {round}");
+        assert_eq!(seen, [Some(true), Some(false), Some(false)], "after round {round}");
         assert_eq!(read(&mut control, id, abi::XEN_DOMCTL_SHADOW_OP_PEEK).1.fault_count, 1);
     }
 }
@@ -274,7 +276,7 @@ fn a_fault_tells_the_guest_what_its_own_tables_say() {
         caller.page_fault(2 << 12, 6);
         assert_eq!(caller.regs.rip, 0x42);
         // Present in the guest's tables, and not to be written to.
-        let read_only = oxen_hv::mem::entry::Entry::to(frames[8], 0x25).0;
+        let read_only = support::entry_of(frames[8], 0x25);
         caller.update_va_mapping(&mut [3 << 12, read_only, 2, 0, 0, 0]).unwrap();
         for (address, told) in [(3 << 12, 7), (100 << 12, 6)] {
             caller.regs.rip = 0x42;

@@ -3,12 +3,9 @@
 
 mod support;
 
-use oxen_hv::{
-    addr::GuestAddr,
-    caller::Caller,
-    domain::{flags, traps::TrapHandler},
-};
+use oxen_hv::{addr::GuestAddr, caller::Caller, domain::traps::TrapHandler};
 use support::guest::Guest;
+use x86_64::registers::rflags::RFlags;
 
 const PLACE: u64 = 0x800;
 const DATA: u64 = 0x1000;
@@ -79,7 +76,7 @@ fn a_string_comes_from_a_port_and_goes_to_one() {
 #[test]
 fn the_direction_flag_turns_it_round() {
     let mut guest = guest(false);
-    guest.regs.rflags |= flags::DF;
+    guest.regs.rflags |= RFlags::DIRECTION_FLAG;
     guest.regs.rcx = 2;
     fault(&mut guest, &[0xf3, 0x6c]);
     assert_eq!((guest.regs.rdi, bytes(&guest, DATA - 2)), (DATA - 2, [0, 0xff, 0xff, 0]));

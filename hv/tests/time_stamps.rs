@@ -8,12 +8,13 @@ use oxen_abi::{
     domid::DomId,
     errno::Errno,
 };
-use oxen_hv::{addr::GuestAddr, domain::control_registers::CR4_TSD};
+use oxen_hv::addr::GuestAddr;
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
     control::{ask, control_domain, make},
     guest::Guest,
 };
+use x86_64::registers::control::Cr4Flags;
 
 const PLACE: u64 = 0x800;
 const TSC: u32 = 0x10;
@@ -43,16 +44,16 @@ fn rdtsc_is_counted_for_kernel_and_user_mode_and_never_goes_back() {
     let began = hv.now();
     let mut last = 0;
     for (in_kernel, cr4, code, is_done) in [
-        (true, 0, &[0x0f, 0x31][..], true),
-        (false, 0, &[0x0f, 0x31], true),
-        (true, CR4_TSD, &[0x0f, 0x01, 0xf9], true),
-        (false, CR4_TSD, &[0x0f, 0x31], false),
-        (false, CR4_TSD, &[0x0f, 0x01, 0xf9], false),
+        (true, Cr4Flags::empty(), &[0x0f, 0x31][..], true),
+        (false, Cr4Flags::empty(), &[0x0f, 0x31], true),
+        (true, Cr4Flags::TIMESTAMP_DISABLE, &[0x0f, 0x01, 0xf9], true),
+        (false, Cr4Flags::TIMESTAMP_DISABLE, &[0x0f, 0x31], false),
+        (false, Cr4Flags::TIMESTAMP_DISABLE, &[0x0f, 0x01, 0xf9], false),
     ] {
         hv.machine().time.fetch_add(1000, SeqCst);
         (guest.state.in_kernel, guest.state.cr4, guest.state.tsc_aux) = (in_kernel, cr4, 7);
         guest.regs.rcx = 0;
-        assert_eq!(fault(&mut guest, code), is_done, "{in_kernel} {cr4} {code:x?}");
+        assert_eq!(fault(&mut guest, code), is_done, "{in_kernel} {cr4:?} {code:x?}");
         if is_done {
             let read = guest.regs.rdx << 32 | guest.regs.rax;
             assert_eq!(read, 2 * (hv.now() - began));

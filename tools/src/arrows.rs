@@ -25,7 +25,7 @@ pub struct Crate {
     pub sources: &'static str,
     /// Its rooms, lowest layer first. A room is a module with all below it that is not a room by itself.
     pub layers: &'static [&'static [&'static str]],
-    /// Every room is on a layer, rooms of one layer do not know each other, and no files run in a circle.
+    /// Every room is on a layer, and rooms of one layer do not know each other.
     pub is_strict: bool,
     /// Exported macros and the rooms that they belong to.
     pub macros: &'static [(&'static str, &'static str)],

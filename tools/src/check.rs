@@ -10,11 +10,11 @@ use crate::{book, citations, dependencies, rules, setup};
 /// Links that lead nowhere are errors, in what is private too.
 const BROKEN_LINKS: &str = "-D rustdoc::broken_intra_doc_links";
 
-/// Checks all, and reports everything before it fails.
+/// Checks all, and reports everything before it fails; `xtask` is the command that the book tells of.
 ///
 /// # Errors
 /// Fails when one check does.
-pub fn all(workspace: &Workspace) -> Result<()> {
+pub fn all(workspace: &Workspace, xtask: &clap::Command) -> Result<()> {
     setup::target()?;
     let mut failed = Vec::new();
     let mut check = |name: &'static str, args: &[&str], hint: &str| {
@@ -50,7 +50,7 @@ pub fn all(workspace: &Workspace) -> Result<()> {
         failed.push("dependencies");
     }
     step("the book");
-    let wrong = book::judge(workspace)?;
+    let wrong = book::judge(workspace, xtask)?;
     for finding in &wrong {
         eprintln!("{finding}");
     }

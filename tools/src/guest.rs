@@ -10,7 +10,7 @@ use crate::debian;
 use crate::linux::{self, Ramdisk};
 use crate::process::step;
 use crate::rootfs;
-use crate::run::Args;
+use crate::run_args::Args;
 use crate::stock;
 use crate::symbols;
 use crate::workspace::Workspace;

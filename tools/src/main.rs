@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use oxen_tools::cli::{Cli, Verb};
 use oxen_tools::emulator::Emulator;
 use oxen_tools::workspace::Workspace;
@@ -30,8 +30,8 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Build => build::all(&workspace),
         Verb::Run(args) => run::run(&workspace, &args),
         Verb::Test(args) => return test::run(&workspace, &args),
-        Verb::Check => check::all(&workspace),
-        Verb::Book(args) => book::run(&workspace, &args),
+        Verb::Check => check::all(&workspace, &Cli::command()),
+        Verb::Book(args) => book::run(&workspace, &Cli::command(), &args),
         Verb::Reproducible => reproducible::run(&workspace),
         Verb::Loc => loc::run(&workspace),
         Verb::Doctor => doctor::run(&workspace),

@@ -8,8 +8,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::build;
 use crate::emulator::{Emulator, Kind};
-use crate::image;
+use crate::iso;
 use crate::workspace::Workspace;
+
+pub use crate::iso::Module;
 
 /// The hypervisor's command line where a run says nothing else.
 pub const HYPERVISOR_ARGS: &str = "console=com1 com1=115200,8n1 dom0_mem=128M";
@@ -28,15 +30,6 @@ pub const USER_NETWORK: &str = "user";
 
 /// The I/O port of the device through which dom0 ends the run with a status.
 pub const EXIT_PORT: u16 = 0xf4;
-
-/// A boot module: a file and what stands behind its name.
-#[derive(Clone, Debug)]
-pub struct Module {
-    /// The file.
-    pub file: PathBuf,
-    /// Its command line.
-    pub args: String,
-}
 
 /// Who speaks to the serial line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,7 +177,7 @@ impl Machine {
             return Ok(self.cdrom.clone());
         };
         let image = self.folder.join("oxen.iso");
-        image::of(grub, self, &image)?;
+        iso::make(grub, &self.hypervisor, &self.append, &self.modules, &image)?;
         Ok(Some(image))
     }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::arrows::{self, Crate, Reference};
+use crate::layers::CRATES;
 use crate::source::{self, Line, has_word};
 use crate::workspace::Workspace;
 
@@ -29,110 +30,6 @@ const UNSAFE_PLACES: [&str; 5] = [
 /// Crate roots that must forbid `unsafe`.
 const SAFE_ROOTS: [&str; 6] =
     ["abi/src/lib.rs", "ring/src/lib.rs", "image/src/lib.rs", "hv/src/lib.rs", "dom0/src/lib.rs", "tools/src/lib.rs"];
-
-/// The crates whose arrows are judged.
-const CRATES: [Crate; 7] = [
-    Crate {
-        layers: &[
-            &["atomic_flags", "config", "hardware", "layout", "lock", "ports", "reply"],
-            &["addr", "heap"],
-            &["console", "pci", "rights", "shootdown"],
-            &["firmware", "mem"],
-            &["shared_info"],
-            &["event", "grant", "sched"],
-            &["domain"],
-            &["machine", "per_cpu"],
-            &["hypervisor"],
-            &["caller"],
-            &["cpu", "processor", "stubs"],
-            &["channel"],
-            &["granted"],
-            &["lifecycle"],
-            &["keys", "run"],
-            &["hypercall", "trap"],
-            &["boot"],
-        ],
-        is_strict: true,
-        exports: &[("Hypervisor", "hypervisor")],
-        program: &["x86/"],
-        ..Crate::loose("hv/src/")
-    },
-    Crate {
-        // `start` is the boot story in `main.rs`, to which the first instructions jump.
-        layers: &[
-            &[
-                "start",
-                "x86::port",
-                "x86::msr",
-                "x86::segments",
-                "x86::symbols",
-                "x86::memory::smap",
-                "x86::device::patience",
-            ],
-            &["x86::percpu", "x86::device::serial"],
-            &["x86::cpu"],
-            &["x86::memory::tables", "x86::device::power"],
-            &[
-                "x86::memory::window",
-                "x86::memory::space",
-                "x86::memory::heap",
-                "x86::memory::guest",
-                "x86::device::apic",
-            ],
-            &["x86::device::clock", "x86::device::ioapic", "x86::entry::descriptors"],
-            &["x86::processor"],
-            &["x86::machine"],
-            &["x86::device::interrupts", "x86::running"],
-            &["x86::panic"],
-            &["x86::watchdog"],
-            &["x86::entry"],
-            &["x86::smp"],
-            &["x86::setup", "x86::entry::boot"],
-        ],
-        is_strict: true,
-        macros: &[("log", "x86::device::serial")],
-        exports: &[("log", "x86::device::serial")],
-        root: &["x86"],
-        ..Crate::loose("hv/src/x86/")
-    },
-    Crate {
-        layers: &[
-            &["pages", "packet", "handshake", "symbols", "sync"],
-            &["raw::local", "raw::machine", "raw::hypercall", "raw::shared"],
-            &["raw::trap"],
-            &["raw::memory"],
-            &["raw::backtrace", "raw::control", "raw::refusal"],
-            &["lives", "memory", "start_info"],
-            &["grant", "event", "raw::suspend"],
-            &["time"],
-            &["console", "task"],
-            &["at_end", "sched", "store", "suspend"],
-            &["panic", "frontend"],
-            &["raw::boot", "raw::measure"],
-        ],
-        is_strict: true,
-        macros: &[("print", "console"), ("println", "console")],
-        ..Crate::loose("domu-lib/src/")
-    },
-    Crate {
-        layers: &[
-            &["archive", "domain_info", "errno", "options", "purse", "suggest", "terminal"],
-            &["guest_text", "mapped"],
-            &["bridge", "store"],
-            &["config"],
-            &["saved"],
-            &["device"],
-            &["backend", "uplink"],
-            &["balloon"],
-            &["toolstack"],
-        ],
-        is_strict: true,
-        ..Crate::loose("dom0/src/")
-    },
-    Crate::loose("abi/src/"),
-    Crate::loose("ring/src/"),
-    Crate::loose("image/src/"),
-];
 
 /// Files whose types only their own functions make, so that having one proves what was asked: no field is public.
 const SEALED: [&str; 5] =
@@ -289,11 +186,7 @@ fn owner(name: &str) -> Option<(&'static Crate, Vec<String>)> {
 
 fn circles(owner: &Crate, modules: &BTreeMap<Vec<String>, Vec<Reference>>, findings: &mut Findings) {
     for circle in owner.circles(modules) {
-        if owner.is_strict {
-            findings.broken.push(format!("{}: a circle of files: {}", owner.sources, circle.join(", ")));
-        } else {
-            findings.notes.push(format!("{}: {} files name each other in a circle", owner.sources, circle.len()));
-        }
+        findings.broken.push(format!("{}: a circle of files: {}", owner.sources, circle.join(", ")));
     }
 }
 

@@ -1,8 +1,7 @@
 //! The names of an image's functions inside the image, so that a backtrace needs nothing from outside the machine: of the
 //! hypervisor in the room that its linker script reserves for them, of a guest in a segment behind the image.
 //!
-//! The table, in little-endian 32-bit words: the number of functions; for each, by rising address, its distance from the
-//! image's link address and where in the table its name begins; then the names, each ended by a zero byte.
+//! What the table is, its reader says (`abi/src/symbols.rs`).
 
 use anyhow::{Context, Result, ensure};
 

@@ -4,17 +4,18 @@
 //!
 //! ```
 //! use oxen_abi::io::xs_wire::{XS_READ, XsdSockmsg};
-//! use zerocopy::{FromBytes, IntoBytes};
+//! use zerocopy::IntoBytes;
 //!
 //! let path = b"name\0";
-//! let header = XsdSockmsg { r#type: XS_READ, req_id: 1, tx_id: 0, len: path.len() as u32 };
-//! let request = [header.as_bytes(), path].concat();
-//! let (header, rest) = XsdSockmsg::read_from_prefix(&request).unwrap();
-//! assert_eq!((header.len as usize, rest), (path.len(), &path[..]));
+//! let header = XsdSockmsg::of(XS_READ, 1, 0, path.len()).unwrap();
+//! let request = [header.as_bytes(), path, b"more"].concat();
+//! assert_eq!(XsdSockmsg::split(&request), Ok(Some((header, &path[..]))));
+//! assert_eq!(XsdSockmsg::split(&request[..20]), Ok(None));
 //! ```
 
 use crate::errno::Errno;
 use core::mem::offset_of;
+use zerocopy::FromBytes;
 
 /// Commands to the store itself.
 pub const XS_CONTROL: u32 = 0;
@@ -81,6 +82,37 @@ abi_struct! {
         pub tx_id: u32,
         /// Bytes that follow, at most [`XENSTORE_PAYLOAD_MAX`].
         pub len: u32,
+    }
+}
+
+/// A message claims more than [`XENSTORE_PAYLOAD_MAX`] bytes, which ends the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong;
+
+impl XsdSockmsg {
+    /// Bytes of a header.
+    pub const BYTES: usize = size_of::<Self>();
+
+    /// The header of a message with so many bytes of payload; `None` for more than a message may have.
+    #[must_use]
+    pub const fn of(kind: u32, req_id: u32, tx_id: u32, bytes: usize) -> Option<Self> {
+        if bytes > XENSTORE_PAYLOAD_MAX {
+            return None;
+        }
+        Some(Self { r#type: kind, req_id, tx_id, len: bytes as u32 })
+    }
+
+    /// The first message of `bytes`, with its payload; `None` where more bytes must come first.
+    ///
+    /// # Errors
+    /// The message is longer than any.
+    pub fn split(bytes: &[u8]) -> Result<Option<(Self, &[u8])>, TooLong> {
+        let Ok((header, rest)) = Self::read_from_prefix(bytes) else { return Ok(None) };
+        let length = header.len as usize;
+        if length > XENSTORE_PAYLOAD_MAX {
+            return Err(TooLong);
+        }
+        Ok(rest.get(..length).map(|payload| (header, payload)))
     }
 }
 

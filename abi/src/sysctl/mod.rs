@@ -1,8 +1,10 @@
 //! What the control domain does to the machine (`sysctl.h`, interface version 0x15).
 
 mod power;
+mod working_set;
 
 pub use power::*;
+pub use working_set::*;
 
 use crate::domctl::XenctlBitmap;
 use crate::domid::DomId;

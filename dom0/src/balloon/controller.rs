@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 use oxen_abi::domid::DomId;
 use oxen_domu_lib::{control, time};
 
-use super::policy::{self, Finding, Progress, SLACK, Situation};
+use super::policy::limits::{self, Situation};
+use super::progress::{self, Finding, Progress, SLACK};
 use crate::errno::Named;
 use crate::purse::Log;
 use crate::store::server::StoreHandle;
@@ -35,6 +36,8 @@ pub struct Subject<'a> {
     pub maximum: u64,
     /// KiB that it was built with at least.
     pub built: u64,
+    /// Its shares of memory.
+    pub shares: u32,
     /// Where lines about it count.
     pub log: &'a Rc<Log>,
 }
@@ -50,7 +53,7 @@ pub enum Standing {
     Arrived,
     /// It moves, or has not stood still for long.
     Moving,
-    /// It has not come nearer for [`policy::PATIENCE`] seconds.
+    /// It has not come nearer for [`progress::PATIENCE`] seconds.
     Dead,
 }
 
@@ -77,7 +80,10 @@ impl Controller {
     }
 
     /// What is known about a guest now.
-    fn situation(&self, guest: &Subject<'_>) -> Result<Situation> {
+    ///
+    /// # Errors
+    /// The domain is gone.
+    pub(super) fn situation(&self, guest: &Subject<'_>) -> Result<Situation> {
         let info = domain_info::of(guest.domain).context("the domain is gone")?;
         let number = |name: &str| self.store.read(&node(guest.domain, name)).ok().and_then(|text| text.parse().ok());
         let current = info.tot_pages * 4;
@@ -98,7 +104,7 @@ impl Controller {
     /// domain is gone.
     pub fn set_target(&self, guest: &Subject<'_>, target: u64) -> Result<()> {
         let situation = self.situation(guest)?;
-        policy::judge(&situation, target)
+        limits::judge(&situation, target)
             .with_context(|| format!("`{}` cannot have {} MiB", guest.name, target >> 10))?;
         limit(guest.domain, target)?;
         self.store.write(&node(guest.domain, "target"), &format!("{target}")).context("xenstore")?;
@@ -150,7 +156,7 @@ impl Controller {
                     guest.name,
                     now.target >> 10,
                     now.current >> 10,
-                    policy::PATIENCE
+                    progress::PATIENCE
                 ),
             ),
             Finding::Moving | Finding::Waiting | Finding::StillStuck => {}
@@ -180,9 +186,9 @@ impl Controller {
             mib(now.maximum),
             now.floor().div_ceil(1024),
             now.built.div_ceil(1024),
-            mib(policy::RESERVE),
+            mib(limits::RESERVE),
             mib(now.machine_free),
-            mib(policy::MACHINE_RESERVE),
+            mib(limits::MACHINE_RESERVE),
         ))
     }
 }

@@ -1,7 +1,7 @@
 //! The keys of xl's configurations: those that count here, and those that xl knows besides.
 
 /// Every key that has a meaning here.
-pub const KEYS: [&str; 24] = [
+pub const KEYS: [&str; 25] = [
     "name",
     "uuid",
     "type",
@@ -13,6 +13,7 @@ pub const KEYS: [&str; 24] = [
     "extra",
     "memory",
     "maxmem",
+    "memory_shares",
     "vcpus",
     "maxvcpus",
     "cpus",

@@ -92,6 +92,9 @@ pub struct GuestConfig {
     pub memory: u64,
     /// MiB that it may grow to.
     pub maxmem: u64,
+    /// Its shares of the machine's memory relative to others, 1000 by default, where a policy shares it out. xl has
+    /// none.
+    pub memory_shares: Option<u32>,
     /// Online at the start.
     pub vcpus: u32,
     /// That there can be.

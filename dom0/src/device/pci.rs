@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use bitflags::bitflags;
 use oxen_domu_lib::machine::port;
 
 const ADDRESS: u16 = 0xcf8;
@@ -11,9 +12,6 @@ const ENABLE: u32 = 1 << 31;
 const NO_DEVICE: u32 = 0xffff_ffff;
 
 const COMMAND: u8 = 0x04;
-const COMMAND_MEMORY_AND_MASTER: u32 = 0x6;
-const COMMAND_NO_INTERRUPT: u32 = 1 << 10;
-const STATUS_CAPABILITIES: u32 = 1 << 20;
 const HEADER: u8 = 0x0c;
 const FIRST_BAR: u8 = 0x10;
 const CAPABILITIES: u8 = 0x34;
@@ -25,8 +23,29 @@ pub const BUS: u8 = 0;
 const CAPABILITY_MESSAGES: u8 = 0x11;
 const MESSAGES_CONTROL: u8 = 2;
 const MESSAGES_TABLE: u8 = 4;
-const MESSAGES_ON: u16 = 1 << 15;
-const MESSAGES_MASKED: u16 = 1 << 14;
+
+bitflags! {
+    /// The command word, and the status word above it.
+    #[derive(Clone, Copy)]
+    struct Command: u32 {
+        /// The function answers in memory.
+        const MEMORY = 1 << 1;
+        /// It moves data by itself.
+        const MASTER = 1 << 2;
+        /// It raises no interrupt line.
+        const NO_INTERRUPT = 1 << 10;
+        /// There is a list of capabilities.
+        const HAS_CAPABILITIES = 1 << 20;
+    }
+
+    /// The control word of interrupts by message.
+    #[derive(Clone, Copy)]
+    struct MessageControl: u16 {
+        /// All are masked.
+        const MASKED = 1 << 14;
+        const ON = 1 << 15;
+    }
+}
 
 /// A function of a device on the first bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,8 +98,9 @@ impl Function {
 
     /// Lets the device be reached through memory, move data itself, and raise its interrupt line.
     pub fn enable(self) {
-        let command = self.read(COMMAND) & 0xffff & !COMMAND_NO_INTERRUPT;
-        self.write(COMMAND, command | COMMAND_MEMORY_AND_MASTER);
+        // The status word above is left alone: a zero changes nothing there.
+        let command = Command::from_bits_retain(self.read(COMMAND) & 0xffff) - Command::NO_INTERRUPT;
+        self.write(COMMAND, (command | Command::MEMORY | Command::MASTER).bits());
     }
 
     /// The machine address of a memory range; `None` for I/O ports and empty ranges.
@@ -120,9 +140,11 @@ impl Function {
     pub fn set_messages(self, on: bool) {
         let Some(at) = self.message_capability() else { return };
         let [_, _, low, high] = self.read(at).to_le_bytes();
-        let control = u16::from_le_bytes([low, high]) & !(MESSAGES_ON | MESSAGES_MASKED);
+        let mut control = MessageControl::from_bits_retain(u16::from_le_bytes([low, high]));
+        control.remove(MessageControl::MASKED);
+        control.set(MessageControl::ON, on);
         self.select(at);
-        port::write16(DATA + u16::from(MESSAGES_CONTROL), control | if on { MESSAGES_ON } else { 0 });
+        port::write16(DATA + u16::from(MESSAGES_CONTROL), control.bits());
     }
 
     /// The interrupt line that the firmware chose.
@@ -134,7 +156,7 @@ impl Function {
     /// Offsets and kinds of all capabilities.
     pub fn capabilities(self) -> Vec<(u8, u8)> {
         let mut found = Vec::new();
-        if self.read(COMMAND) & STATUS_CAPABILITIES == 0 {
+        if !Command::from_bits_retain(self.read(COMMAND)).contains(Command::HAS_CAPABILITIES) {
             return found;
         }
         let [mut at, ..] = self.read(CAPABILITIES).to_le_bytes();

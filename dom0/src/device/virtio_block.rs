@@ -1,5 +1,7 @@
 //! A virtio disk. Data go straight between the device and the pages of the guest.
 
+mod feature;
+
 use alloc::{format, rc::Rc, string::String, vec::Vec};
 use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -8,6 +10,7 @@ use oxen_domu_lib::memory::Page;
 use oxen_domu_lib::sync::Notify;
 use oxen_domu_lib::{at_end, println, task, time};
 
+use self::feature::Feature;
 use super::interrupt::Lines;
 use super::pci::Function;
 use super::transfer::Direction;
@@ -17,11 +20,6 @@ use super::{Failure, Gate, OWNER, Piece, Room, room};
 use crate::purse::Budget;
 
 const DEVICE_IDS: [u16; 2] = [0x1001, 0x1042];
-
-const FEATURE_SEG_MAX: u64 = 1 << 2;
-const FEATURE_READ_ONLY: u64 = 1 << 5;
-const FEATURE_FLUSH: u64 = 1 << 9;
-const FEATURE_DISCARD: u64 = 1 << 13;
 
 const TYPE_IN: u32 = 0;
 const TYPE_OUT: u32 = 1;
@@ -88,8 +86,7 @@ impl VirtioBlock {
     }
 
     fn start(function: Function, lines: &Lines, letters: &mut impl Iterator<Item = char>) -> Option<Self> {
-        let wanted = FEATURE_SEG_MAX | FEATURE_READ_ONLY | FEATURE_FLUSH | FEATURE_DISCARD;
-        let device = VirtioDevice::start(function, lines, |_| wanted)?;
+        let device = VirtioDevice::start(function, lines, |_| Feature::all().bits())?;
         let mut queue = device.open_queue(0)?;
         device.begin();
         let heads = queue.ring.room();
@@ -97,7 +94,7 @@ impl VirtioBlock {
             queue.ring.reserve(FLUSH_BUFFERS);
         }
         let size = queue.ring.room();
-        let segments = if device.features & FEATURE_SEG_MAX == 0 { 1 } else { device.config.read32(12) };
+        let segments = if Feature::of(&device).contains(Feature::SEG_MAX) { device.config.read32(12) } else { 1 };
         let slots = (0..heads.div_ceil(SLOTS_PER_PAGE)).map(|_| Page::zeroed()).collect::<Option<Vec<_>>>()?;
         Some(Self {
             name: format!("vd{}", letters.next()?),
@@ -120,12 +117,12 @@ impl VirtioBlock {
 
     /// Whether the device takes writes.
     pub fn is_writable(&self) -> bool {
-        self.device.features & FEATURE_READ_ONLY == 0
+        !Feature::of(&self.device).contains(Feature::READ_ONLY)
     }
 
     /// Whether the device takes discards.
     pub fn can_discard(&self) -> bool {
-        self.device.features & FEATURE_DISCARD != 0
+        Feature::of(&self.device).contains(Feature::DISCARD)
     }
 
     /// Pieces of one transfer at most.
@@ -176,7 +173,7 @@ impl VirtioBlock {
     /// Where the device fails.
     pub async fn flush(&self, gate: &Rc<Gate>) -> Result<(), Failure> {
         // A device without the feature writes through.
-        if self.device.features & FEATURE_FLUSH == 0 {
+        if !Feature::of(&self.device).contains(Feature::FLUSH) {
             return Ok(());
         }
         let room = self.room(0, gate).await?;
@@ -301,7 +298,7 @@ impl VirtioBlock {
     }
 
     fn flush_by_looking(&self) -> &'static str {
-        if self.device.features & FEATURE_FLUSH == 0 {
+        if !Feature::of(&self.device).contains(Feature::FLUSH) {
             return "nothing to flush, writes go through";
         }
         let Ok(mut queue) = self.queue.try_borrow_mut() else { return "not flushed, its queue was in use" };

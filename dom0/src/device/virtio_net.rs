@@ -8,6 +8,7 @@ mod header;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
+use bitflags::bitflags;
 use oxen_domu_lib::memory::{PAGE_SIZE, Page, bytes};
 use oxen_domu_lib::sync::Notify;
 
@@ -20,13 +21,20 @@ use crate::bridge::{LONGEST, Mac, Malformed, Offload, Packet};
 
 const DEVICE_IDS: [u16; 2] = [0x1000, 0x1041];
 
-const FEATURE_CHECKSUM: u64 = 1;
-const FEATURE_GUEST_CHECKSUM: u64 = 1 << 1;
-const FEATURE_MAC: u64 = 1 << 5;
-const FEATURE_GUEST_TSO: u64 = 1 << 7 | 1 << 8;
-const FEATURE_HOST_TSO4: u64 = 1 << 11;
-const FEATURE_HOST_TSO6: u64 = 1 << 12;
-const FEATURE_MERGED_BUFFERS: u64 = 1 << 15;
+bitflags! {
+    /// What a network card offers (virtio 1.1, 5.1.3).
+    #[derive(Clone, Copy)]
+    struct Feature: u64 {
+        const CHECKSUM = 1 << 0;
+        const GUEST_CHECKSUM = 1 << 1;
+        const MAC = 1 << 5;
+        const GUEST_TSO4 = 1 << 7;
+        const GUEST_TSO6 = 1 << 8;
+        const HOST_TSO4 = 1 << 11;
+        const HOST_TSO6 = 1 << 12;
+        const MERGED_BUFFERS = 1 << 15;
+    }
+}
 
 const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
@@ -55,15 +63,16 @@ pub struct VirtioNet {
 
 /// Features of use among those that are offered.
 fn choose(offered: u64) -> u64 {
-    let mut wanted = FEATURE_MAC | FEATURE_MERGED_BUFFERS | FEATURE_CHECKSUM | FEATURE_GUEST_CHECKSUM;
+    let offered = Feature::from_bits_retain(offered);
+    let mut wanted = Feature::MAC | Feature::MERGED_BUFFERS | Feature::CHECKSUM | Feature::GUEST_CHECKSUM;
     // A segmented frame can be as long as many pages: without merging each buffer would have to be.
-    if offered & FEATURE_MERGED_BUFFERS != 0 && offered & FEATURE_GUEST_CHECKSUM != 0 {
-        wanted |= FEATURE_GUEST_TSO;
+    if offered.contains(Feature::MERGED_BUFFERS | Feature::GUEST_CHECKSUM) {
+        wanted |= Feature::GUEST_TSO4 | Feature::GUEST_TSO6;
     }
-    if offered & FEATURE_CHECKSUM != 0 {
-        wanted |= FEATURE_HOST_TSO4 | FEATURE_HOST_TSO6;
+    if offered.contains(Feature::CHECKSUM) {
+        wanted |= Feature::HOST_TSO4 | Feature::HOST_TSO6;
     }
-    wanted
+    wanted.bits()
 }
 
 impl VirtioNet {
@@ -80,7 +89,8 @@ impl VirtioNet {
         transmit.ring.be_quiet(true);
         let word = |at: usize| device.config.read32(at).to_le_bytes();
         let ([a, b, c, d], [e, f, ..]) = (word(0), word(4));
-        let address = (device.features & FEATURE_MAC != 0).then_some(Mac([a, b, c, d, e, f]));
+        let address =
+            Feature::from_bits_retain(device.features).contains(Feature::MAC).then_some(Mac([a, b, c, d, e, f]));
         let slots = receive.ring.room();
         let card = Self {
             address,
@@ -108,13 +118,13 @@ impl VirtioNet {
 
     /// What may be left to the card.
     pub fn offload(&self) -> Offload {
-        let has = |feature: u64| self.device.features & feature != 0;
+        let has = |feature| Feature::from_bits_retain(self.device.features).contains(feature);
         let long = self.sending.borrow().len() >= 2 * MAX_PAGES;
         Offload {
-            checksum_v4: has(FEATURE_CHECKSUM),
-            checksum_v6: has(FEATURE_CHECKSUM),
-            segmentation_v4: has(FEATURE_HOST_TSO4) && long,
-            segmentation_v6: has(FEATURE_HOST_TSO6) && long,
+            checksum_v4: has(Feature::CHECKSUM),
+            checksum_v6: has(Feature::CHECKSUM),
+            segmentation_v4: has(Feature::HOST_TSO4) && long,
+            segmentation_v6: has(Feature::HOST_TSO6) && long,
         }
     }
 
@@ -141,7 +151,7 @@ impl VirtioNet {
         let (mut header, mut frame) = ([0; HEADER], Vec::new());
         self.take_buffer(&mut header, &mut frame)?;
         let header = Header::parse(header);
-        let merged = self.device.features & FEATURE_MERGED_BUFFERS != 0;
+        let merged = Feature::from_bits_retain(self.device.features).contains(Feature::MERGED_BUFFERS);
         let buffers = if merged { header.buffers } else { 1 };
         // The device shows all buffers of a frame at once: what is missing will not come.
         let whole = (1..buffers).all(|_| self.take_buffer(&mut [], &mut frame).is_some());

@@ -153,6 +153,8 @@ pub fn from_json(text: &str) -> Result<GuestConfig> {
         cmdline: b_info.cmdline,
         memory: b_info.target_memkb.map_or(maxmem, |kib| kib.div_ceil(1024)).min(maxmem),
         maxmem,
+        // The format has no place for them.
+        memory_shares: None,
         vcpus,
         maxvcpus,
         cpus: Vec::new(),

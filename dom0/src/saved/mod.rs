@@ -4,6 +4,7 @@
 //! ([`envelope`], [`config`]). In it lies libxl's stream of version 2, records of which one announces the innermost:
 //! libxc's stream of version 3, with the guest's memory and processors ([`record`]). A saved guest knows no machine
 //! frames: page tables hold page numbers in their place ([`tables`]), and so do the few other places that name frames.
+//! Who reads such a stream goes through it by [`walk`].
 //!
 //! Nothing here knows a domain: what is read from a stream is a claim, and each number of it is judged before it is
 //! used.
@@ -16,3 +17,4 @@ pub mod stream;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+pub mod walk;

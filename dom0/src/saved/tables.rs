@@ -1,6 +1,7 @@
-//! Page tables that name pages instead of frames, and back.
+//! Page tables and a vcpu's registers that name pages instead of frames, and back.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use oxen_abi::guest_context::VcpuGuestContext;
 
 /// Words of a table.
 pub const ENTRIES: usize = 512;
@@ -30,6 +31,25 @@ pub fn translate(level: u8, table: &mut Table, mut other: impl FnMut(u64) -> Res
             let target = other(target).with_context(|| alloc::format!("L{level} entry {index}"))?;
             *entry = *entry & !FRAME | target << 12 & FRAME;
         }
+    }
+    Ok(())
+}
+
+/// Replaces what a vcpu's context leads to, its GDT and its roots, by what `other` says it is. The lowest bit of the
+/// user root says that there is one, as libxc has it.
+///
+/// # Errors
+/// The GDT has more entries than any; what `other` says, with the place.
+pub fn translate_context(context: &mut VcpuGuestContext, other: impl Fn(u64) -> Result<u64>) -> Result<()> {
+    let used = usize::try_from(context.gdt_ents.div_ceil(ENTRIES as u64))?;
+    ensure!(used <= context.gdt_frames.len(), "its GDT has {} entries", context.gdt_ents);
+    for place in context.gdt_frames.iter_mut().take(used) {
+        *place = other(*place).context("its GDT")?;
+    }
+    let [_, user, _, kernel, ..] = &mut context.ctrlreg;
+    *kernel = other(*kernel >> 12).context("its root")? << 12;
+    if *user & 1 != 0 {
+        *user = other(*user >> 12).context("its user root")? << 12 | 1;
     }
     Ok(())
 }

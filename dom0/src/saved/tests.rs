@@ -6,14 +6,14 @@ use core::pin::pin;
 use core::task::{Context, Poll, Waker};
 
 use anyhow::{Result, bail};
+use oxen_abi::guest_context::VcpuGuestContext;
 use oxen_abi::shared_info::ArchSharedInfo;
 use proptest::prelude::*;
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::record::{self, RecordHeader};
-use super::stream::read_one;
-use super::tables::{Table, translate};
-use super::{config, envelope, p2m};
+use super::tables::{Table, translate, translate_context};
+use super::walk::Judge;
+use super::{config, envelope, p2m, record};
 
 /// What has no reason to wait.
 fn now<T>(future: impl Future<Output = T>) -> T {
@@ -76,30 +76,9 @@ fn stream() -> Vec<u8> {
 
 /// Reads a stream like that to its end; returns how many pages have contents.
 fn read(mut bytes: &[u8]) -> Result<usize> {
-    let source = &mut bytes;
-    now(async {
-        envelope::open(source).await?;
-        record::read_heads(source).await?;
-        let mut pages = 0;
-        loop {
-            let header: RecordHeader = read_one(source).await?;
-            match header.kind {
-                record::END => break,
-                record::PAGE_DATA => {
-                    for (_, kind) in record::read_pages(source, &header).await? {
-                        if record::has_contents(kind)? {
-                            let _: [u64; 512] = read_one(source).await?;
-                            pages += 1;
-                        }
-                    }
-                }
-                record::TSC_INFO => _ = record::read_body(source, &header).await?,
-                kind => bail!("a record of type {kind}"),
-            }
-        }
-        envelope::close(source).await?;
-        Ok(pages)
-    })
+    let mut judge = Judge::default();
+    now(judge.read(&mut bytes))?;
+    Ok(judge.full)
 }
 
 #[test]
@@ -168,6 +147,23 @@ fn tables_name_pages_and_frames_in_turn() {
     assert_eq!((table[0], table[511]), (before[0], before[511]));
     let error = translate(1, &mut table, |frame| if frame == 0x12 { bail!("not his") } else { Ok(frame) });
     assert_eq!(format!("{:#}", error.unwrap_err()), "L1 entry 0: not his");
+}
+
+#[test]
+fn a_context_names_pages_and_frames_in_turn() {
+    let mut context = VcpuGuestContext::new_zeroed();
+    context.gdt_ents = 513;
+    [context.gdt_frames[0], context.gdt_frames[1], context.gdt_frames[2]] = [10, 11, 99];
+    [context.ctrlreg[1], context.ctrlreg[3]] = [0, 20 << 12];
+    translate_context(&mut context, |frame| Ok(frame + 1)).unwrap();
+    assert_eq!(context.gdt_frames[..3], [11, 12, 99]);
+    assert_eq!((context.ctrlreg[1], context.ctrlreg[3]), (0, 21 << 12));
+    context.ctrlreg[1] = 30 << 12 | 1;
+    translate_context(&mut context, |frame| Ok(frame - 1)).unwrap();
+    assert_eq!((context.gdt_frames[1], context.ctrlreg[1], context.ctrlreg[3]), (11, 29 << 12 | 1, 20 << 12));
+    context.gdt_ents = 16 * 512 + 1;
+    let error = translate_context(&mut context, Ok).unwrap_err();
+    assert_eq!(error.to_string(), "its GDT has 8193 entries");
 }
 
 /// Frames by their numbers.

@@ -2,13 +2,14 @@
 
 use alloc::{string::String, vec::Vec};
 
+use oxen_abi::errno::Errno;
 use oxen_abi::io::xs_wire as xs;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
 /// The most bytes that follow a header.
 pub const PAYLOAD_MAX: usize = xs::XENSTORE_PAYLOAD_MAX;
 /// Bytes of a header.
-pub const HEADER_SIZE: usize = size_of::<xs::XsdSockmsg>();
+pub const HEADER_SIZE: usize = xs::XsdSockmsg::BYTES;
 
 /// Why the store refuses; travels as its C name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,18 +39,19 @@ pub enum Error {
 impl Error {
     /// The name by which the wire knows this error.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Invalid => "EINVAL",
-            Self::Access => "EACCES",
-            Self::Exists => "EEXIST",
-            Self::NotFound => "ENOENT",
-            Self::NoSpace => "ENOSPC",
-            Self::NotSupported => "ENOSYS",
-            Self::Busy => "EBUSY",
-            Self::Again => "EAGAIN",
-            Self::TooBig => "E2BIG",
-            Self::NotPermitted => "EPERM",
-        }
+        let errno = match self {
+            Self::Invalid => Errno::Inval,
+            Self::Access => Errno::Acces,
+            Self::Exists => Errno::Exist,
+            Self::NotFound => Errno::NoEnt,
+            Self::NoSpace => Errno::NoSpc,
+            Self::NotSupported => Errno::NoSys,
+            Self::Busy => Errno::Busy,
+            Self::Again => Errno::Again,
+            Self::TooBig => Errno::TooBig,
+            Self::NotPermitted => Errno::Perm,
+        };
+        errno.name()
     }
 }
 
@@ -127,15 +129,11 @@ impl Message {
     /// # Errors
     /// [`ProtocolError`]: its header names more bytes than a message may have.
     pub fn take(buffer: &mut Vec<u8>) -> Result<Option<Self>, ProtocolError> {
-        let Ok((header, rest)) = xs::XsdSockmsg::read_from_prefix(buffer) else { return Ok(None) };
-        let len = usize::try_from(header.len).map_err(|_| ProtocolError(xs::XENSTORE_ERROR_PROTO))?;
-        if len > PAYLOAD_MAX {
-            return Err(ProtocolError(xs::XENSTORE_ERROR_PROTO));
-        }
-        let Some(payload) = rest.get(..len) else { return Ok(None) };
+        let split = xs::XsdSockmsg::split(buffer).map_err(|_| ProtocolError(xs::XENSTORE_ERROR_PROTO))?;
+        let Some((header, payload)) = split else { return Ok(None) };
         let message =
             Self { kind: header.r#type, request: header.req_id, transaction: header.tx_id, payload: payload.to_vec() };
-        buffer.drain(..HEADER_SIZE + len);
+        buffer.drain(..HEADER_SIZE + message.payload.len());
         Ok(Some(message))
     }
 }

@@ -10,7 +10,7 @@ use super::stage::{Duty, End, Stage};
 use crate::backend::block::device::BlockDevice;
 use crate::backend::console::GuestConsole;
 use crate::backend::net::device::NetDevice;
-use crate::balloon::controller::Subject;
+use crate::balloon::{controller::Subject, policy::DEFAULT_SHARES};
 use crate::config::{Action, GuestConfig};
 use crate::purse::Log;
 
@@ -149,6 +149,7 @@ impl Guest {
             name: self.name(),
             maximum: self.config.maxmem << 10,
             built: self.built.get(),
+            shares: self.config.memory_shares.unwrap_or(DEFAULT_SHARES),
             log: &self.log,
         }
     }

@@ -273,9 +273,10 @@ pub fn attach_vif(system: &System, guest: &Guest, config: &Interface) -> Result<
 pub async fn watch_targets(system: Rc<System>) {
     loop {
         time::sleep(controller::LOOK).await;
-        for guest in system.guests.alive() {
-            system.balloon.look(&guest.subject());
-        }
+        let guests = system.guests.alive();
+        let subjects: Vec<_> = guests.iter().map(|guest| guest.subject()).collect();
+        subjects.iter().for_each(|subject| system.balloon.look(subject));
+        system.coordinator.look(&system.balloon, &subjects);
     }
 }
 

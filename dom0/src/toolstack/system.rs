@@ -7,7 +7,7 @@ use oxen_domu_lib::{machine, sched, sync::Waiters};
 
 use super::guest::Guests;
 use crate::archive::Archive;
-use crate::balloon::controller::Controller;
+use crate::balloon::{controller::Controller, coordinator::Coordinator};
 use crate::bridge::Bridge;
 use crate::device::Disks;
 use crate::options::Options;
@@ -34,6 +34,8 @@ pub struct System {
     pub balloon: Controller,
     /// Wakes who waits for a domain to stop or to end.
     pub ends: Waiters,
+    /// Who decides on memory targets.
+    pub coordinator: Coordinator,
     /// Whether a command of the script has failed.
     pub failed: Cell<bool>,
 }

@@ -7,6 +7,8 @@ pub(crate) mod p2m;
 pub(crate) mod pool;
 pub(crate) mod ranges;
 
+use x86_64::structures::paging::PageTableFlags;
+
 /// Bytes of a page.
 pub const PAGE_SIZE: usize = 4096;
 
@@ -23,5 +25,10 @@ impl Mfn {
     /// The machine address of the frame's first byte.
     pub const fn address(self) -> u64 {
         self.0 << 12
+    }
+
+    /// The entry of a page table that leads to the frame.
+    pub const fn entry(self, flags: PageTableFlags) -> u64 {
+        self.address() | flags.bits()
     }
 }

@@ -5,8 +5,8 @@ use core::arch::asm;
 use core::fmt;
 
 use super::trap::Frame;
+use crate::calls;
 use crate::pages::layout::VIRT_BASE;
-use crate::symbols;
 
 /// Calls that a backtrace shows.
 const MAX_CALLS: usize = 24;
@@ -71,12 +71,12 @@ fn is_text(address: u64) -> bool {
 }
 
 fn is_return_address(address: u64) -> bool {
-    let Some(start) = address.checked_sub(symbols::MAX_CALL as u64).filter(|&start| is_text(start) && is_text(address))
+    let Some(start) = address.checked_sub(calls::MAX_CALL as u64).filter(|&start| is_text(start) && is_text(address))
     else {
         return false;
     };
     // SAFETY: the bytes are code of the image, which nobody writes.
-    symbols::ends_with_call(unsafe { core::slice::from_raw_parts(start as *const u8, symbols::MAX_CALL) })
+    calls::ends_with_call(unsafe { core::slice::from_raw_parts(start as *const u8, calls::MAX_CALL) })
 }
 
 /// The function that holds an address, and how far into it that is.
@@ -88,5 +88,5 @@ fn name(address: u64) -> Option<(&'static str, u32)> {
     }
     // SAFETY: who wrote the words made a segment of it, which the domain builder has loaded.
     let table = unsafe { core::slice::from_raw_parts(start as *const u8, usize::try_from(length).ok()?) };
-    symbols::find(table, u32::try_from(address.checked_sub(VIRT_BASE)?).ok()?)
+    oxen_abi::symbols::find(table, u32::try_from(address.checked_sub(VIRT_BASE)?).ok()?)
 }

@@ -19,16 +19,18 @@ use oxen_abi::domctl::{self, Domctl, DomctlCreatedomain, DomctlGetdomaininfo};
 use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
 use oxen_abi::hypercall::Hypercall;
-use oxen_abi::{event_channel, grant_table, memory, mmu, physdev, sysctl, version};
+use oxen_abi::{event_channel, grant_table, memory, mmu, sysctl, version};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::hypercall::{call1, call2, call3};
 use super::memory::view;
 use crate::pages::Mfn;
 
+mod devices;
 mod saving;
 mod vcpus;
 
+pub use devices::{end_of_interrupt, map_interrupt_line, map_message, set_iopl, unmap_interrupt};
 pub use saving::{
     CpuPolicy, cpu_policy, extended_context, extended_state, page_types, pin_tables, resume_domain, set_cpu_policy,
     set_extended_context, set_extended_state, set_tsc_info, set_vcpu_registers, tsc_info, vcpu_registers,
@@ -182,6 +184,25 @@ pub fn domains(most: usize) -> Result<Vec<DomctlGetdomaininfo>, Errno> {
     Ok(list)
 }
 
+/// Ends a period in which some pages of each domain were watched and begins the next, with about `samples` pages of
+/// each, or none. Returns what was seen of up to `most` domains.
+///
+/// # Errors
+/// `ENOSYS` or `EOPNOTSUPP` from a hypervisor that does not know it, as Xen; `EPERM` where this domain may not ask.
+pub fn turn_working_sets(samples: u32, most: usize) -> Result<Vec<sysctl::WorkingSet>, Errno> {
+    let mut list: Vec<sysctl::WorkingSet> = Vec::new();
+    list.resize_with(most, FromZeros::new_zeroed);
+    let command = sysctl::SysctlWorkingSets {
+        samples,
+        max_domains: u32::try_from(most).unwrap_or(u32::MAX),
+        next: 0,
+        buffer: list.as_mut_ptr() as u64,
+    };
+    let answer = sysctl(sysctl::OXEN_SYSCTL_WORKING_SETS, &command)?;
+    list.truncate(answer.max_domains as usize);
+    Ok(list)
+}
+
 /// The hypervisor's own messages, as far as they are kept.
 ///
 /// # Errors
@@ -330,87 +351,6 @@ pub fn grant_table_frame(domain: DomId) -> Result<Mfn, Errno> {
         )
     })?;
     if request.status == grant_table::GNTST_OKAY { Ok(Mfn(frame)) } else { Err(Errno::Inval) }
-}
-
-/// Issues a `physdev_op` whose structure `T` is what the command wants.
-fn physdev_op<T>(command: u32, request: &mut T) -> Result<(), Errno> {
-    // SAFETY: the commands used here read and fill their structure.
-    Errno::check(unsafe {
-        call2::<{ Hypercall::PhysdevOp as u32 }>(command.into(), core::ptr::from_mut(request) as u64)
-    })
-    .map(|_| ())
-}
-
-/// Lets this vcpu use I/O ports at privilege level `level` and above (as numbers: below).
-///
-/// # Errors
-/// `EPERM` for all but dom0.
-pub fn set_iopl(level: u32) -> Result<(), Errno> {
-    physdev_op(physdev::PHYSDEVOP_SET_IOPL, &mut physdev::PhysdevSetIopl { iopl: level })
-}
-
-/// Makes a line of the interrupt controller a physical interrupt of this domain, level-triggered and active low.
-///
-/// # Errors
-/// What the hypervisor refuses: no such line.
-pub fn map_interrupt_line(gsi: u32) -> Result<u32, Errno> {
-    let line = i32::try_from(gsi).map_err(|_| Errno::Inval)?;
-    let mut setup = physdev::PhysdevSetupGsi { gsi: line, triggering: 1, polarity: 1, _pad0: 0 };
-    match physdev_op(physdev::PHYSDEVOP_SETUP_GSI, &mut setup) {
-        // Somebody set the line up before: so be it.
-        Ok(()) | Err(Errno::Exist) => {}
-        Err(errno) => return Err(errno),
-    }
-    let mut map = physdev::PhysdevMapPirq {
-        domid: DomId::SELF,
-        r#type: physdev::MAP_PIRQ_TYPE_GSI,
-        index: line,
-        pirq: line,
-        ..FromZeros::new_zeroed()
-    };
-    physdev_op(physdev::PHYSDEVOP_MAP_PIRQ, &mut map)?;
-    u32::try_from(map.pirq).map_err(|_| Errno::Inval)
-}
-
-/// Makes an entry of a device's MSI-X table a physical interrupt of this domain. The device is on segment 0, `devfn` is
-/// its device and function, `range` the machine address of the memory range that holds the table.
-///
-/// # Errors
-/// What the hypervisor refuses: `ENODEV` for a device without MSI-X, `ENOSPC` when there are too many interrupts.
-pub fn map_message(bus: u8, devfn: u8, range: u64, entry: u16) -> Result<u32, Errno> {
-    let mut device = physdev::PhysdevPciDeviceAdd { bus, devfn, ..FromZeros::new_zeroed() };
-    physdev_op(physdev::PHYSDEVOP_PCI_DEVICE_ADD, &mut device)?;
-    let mut map = physdev::PhysdevMapPirq {
-        domid: DomId::SELF,
-        r#type: physdev::MAP_PIRQ_TYPE_MSI_SEG,
-        index: -1,
-        pirq: -1,
-        bus: bus.into(),
-        devfn: devfn.into(),
-        entry_nr: entry.into(),
-        table_base: range,
-        ..FromZeros::new_zeroed()
-    };
-    physdev_op(physdev::PHYSDEVOP_MAP_PIRQ, &mut map)?;
-    u32::try_from(map.pirq).map_err(|_| Errno::Inval)
-}
-
-/// Gives a physical interrupt back.
-///
-/// # Errors
-/// What the hypervisor refuses: it was not mapped.
-pub fn unmap_interrupt(pirq: u32) -> Result<(), Errno> {
-    let pirq = i32::try_from(pirq).map_err(|_| Errno::Inval)?;
-    let mut request = physdev::PhysdevUnmapPirq { domid: DomId::SELF, _pad0: 0, pirq };
-    physdev_op(physdev::PHYSDEVOP_UNMAP_PIRQ, &mut request)
-}
-
-/// Tells the interrupt controller that an interrupt was served.
-///
-/// # Errors
-/// `EINVAL` for an interrupt that is not bound.
-pub fn end_of_interrupt(pirq: u32) -> Result<(), Errno> {
-    physdev_op(physdev::PHYSDEVOP_EOI, &mut physdev::PhysdevEoi { irq: pirq })
 }
 
 /// A text that the hypervisor tells of itself: one of `XENVER_EXTRAVERSION`, `_CAPABILITIES`, `_CHANGESET`,

@@ -57,7 +57,7 @@ pub fn load_root(page: &Page) -> Result<(), Errno> {
 /// # Errors
 /// The refusal.
 pub fn map_at_hypervisor(page: &Page) -> Result<(), Errno> {
-    let entry = page.mfn().address() | tables::bits::DATA;
+    let entry = page.mfn().entry(tables::bits::DATA);
     // SAFETY: nothing of this program is there.
     unsafe { tables::update_va_mapping(oxen_abi::segments::HYPERVISOR_VIRT_START, entry, mmu::UVMF_INVLPG) }
 }

@@ -48,7 +48,7 @@ fn set_shared_entry(entry: u64) {
 
 /// Maps the shared information page, which is at machine address `machine`.
 pub(crate) fn map_shared_info(machine: u64) {
-    set_shared_entry(machine | bits::DATA);
+    set_shared_entry(machine | bits::DATA.bits());
 }
 
 /// The start-of-day page's words, which toolstacks write while the domain is stopped.

@@ -45,7 +45,7 @@ impl Server {
                 && rest.len() >= head.len as usize
             {
                 let payload = rest[..head.len as usize].to_vec();
-                self.bytes.drain(..wire::HEAD + payload.len());
+                self.bytes.drain(..XsdSockmsg::BYTES + payload.len());
                 return (head, payload);
             }
             ring().await;

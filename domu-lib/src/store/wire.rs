@@ -4,22 +4,16 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use oxen_abi::errno::Errno;
-use oxen_abi::io::xs_wire::{XENSTORE_PAYLOAD_MAX, XS_ERROR, XS_WATCH_EVENT, XsdSockmsg};
-use zerocopy::{FromBytes, IntoBytes};
+use oxen_abi::io::xs_wire::{XS_ERROR, XS_WATCH_EVENT, XsdSockmsg};
+use zerocopy::IntoBytes;
 
 use super::Error;
-
-/// Bytes of a message's head.
-pub(super) const HEAD: usize = size_of::<XsdSockmsg>();
 
 /// A message with its parts joined; `None` where it is longer than the protocol allows.
 pub(super) fn request(kind: u32, id: u32, transaction: u32, parts: &[&[u8]]) -> Option<Vec<u8>> {
     let length: usize = parts.iter().map(|part| part.len()).sum();
-    if length > XENSTORE_PAYLOAD_MAX {
-        return None;
-    }
-    let head = XsdSockmsg { r#type: kind, req_id: id, tx_id: transaction, len: length as u32 };
-    let mut message = Vec::with_capacity(HEAD + length);
+    let head = XsdSockmsg::of(kind, id, transaction, length)?;
+    let mut message = Vec::with_capacity(XsdSockmsg::BYTES + length);
     message.extend_from_slice(head.as_bytes());
     for part in parts {
         message.extend_from_slice(part);
@@ -58,26 +52,21 @@ impl Assembler {
     /// # Errors
     /// [`Error::Protocol`] for one that cannot be: the connection is of no more use.
     pub(super) fn next(&mut self) -> Result<Option<Incoming>, Error> {
-        let Ok((head, _)) = XsdSockmsg::read_from_prefix(&self.bytes) else { return Ok(None) };
-        let length = head.len as usize;
-        if length > XENSTORE_PAYLOAD_MAX {
-            return Err(Error::Protocol);
-        }
-        if self.bytes.len() < HEAD + length {
+        let Some((head, payload)) = XsdSockmsg::split(&self.bytes).map_err(|_| Error::Protocol)? else {
             return Ok(None);
-        }
-        let rest = self.bytes.split_off(HEAD + length);
-        let message = core::mem::replace(&mut self.bytes, rest);
-        let payload = message.get(HEAD..).unwrap_or_default();
-        match head.r#type {
+        };
+        let message = match head.r#type {
             XS_WATCH_EVENT => {
                 let mut fields = strings(payload).into_iter();
                 let (Some(path), Some(token)) = (fields.next(), fields.next()) else { return Err(Error::Protocol) };
-                Ok(Some(Incoming::Event { path, token }))
+                Incoming::Event { path, token }
             }
-            XS_ERROR => Ok(Some(Incoming::Reply(head.req_id, Err(error(payload))))),
-            _ => Ok(Some(Incoming::Reply(head.req_id, Ok(payload.into())))),
-        }
+            XS_ERROR => Incoming::Reply(head.req_id, Err(error(payload))),
+            _ => Incoming::Reply(head.req_id, Ok(payload.into())),
+        };
+        let length = XsdSockmsg::BYTES + payload.len();
+        self.bytes.drain(..length);
+        Ok(Some(message))
     }
 }
 

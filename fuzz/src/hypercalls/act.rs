@@ -16,6 +16,7 @@ use oxen_hv::{
     trap::vector,
 };
 use std::sync::atomic::Ordering::SeqCst;
+use x86_64::registers::rflags::RFlags;
 
 /// How often a hypercall that is not finished is executed again.
 const AGAIN: usize = 40;
@@ -163,7 +164,7 @@ fn memory_step(world: &mut World, me: usize, kind: u8, input: &mut Input<'_>) {
             let (register, value) = (input.byte(), input.number(world, me));
             come_in(world, |caller| match register % 18 {
                 16 => caller.regs.rip = value,
-                17 => caller.regs.rflags = value,
+                17 => caller.regs.rflags = RFlags::from_bits_retain(value),
                 register => caller.regs.set_general(register, 8, value),
             });
         }

@@ -5,13 +5,13 @@ use oxen_abi::domid::DomId;
 use oxen_hv::{
     Hypervisor,
     caller::{Caller, Current},
-    domain::{regs::Regs, vcpu::Processor},
+    domain::{Domain, regs::Regs, vcpu::Processor},
     hardware::CpuId,
     per_cpu::Work,
 };
 use std::{
     cell::{Cell, RefCell},
-    sync::atomic::Ordering::SeqCst,
+    sync::{Arc, atomic::Ordering::SeqCst},
 };
 
 /// The domain whose vcpus never wait, one on each CPU.
@@ -58,9 +58,20 @@ fn go_on_elsewhere() {
     }
 }
 
+/// All domains.
+pub(super) fn domains(hv: &Hypervisor<Fake>) -> Vec<Arc<Domain>> {
+    let mut all = Vec::new();
+    let mut from = DomId(0);
+    while let Some(domain) = hv.domains.next_from(from) {
+        from = DomId(domain.id.0 + 1);
+        all.push(domain);
+    }
+    all
+}
+
 /// Whether somebody who is assigned to a CPU can run there.
 fn has_somebody(hv: &Hypervisor<Fake>, cpu: u16) -> bool {
-    super::laws::domains(hv).iter().any(|domain| {
+    domains(hv).iter().any(|domain| {
         domain.each_vcpu().any(|vcpu| vcpu.sched.cpu() == Some(CpuId(cpu)) && vcpu.pauses.load(SeqCst).is_empty())
     })
 }

@@ -2,7 +2,7 @@
 //! somewhere or nowhere, edges.
 
 use super::world::{BUFFER, World};
-use crate::take;
+use crate::bytes::take;
 use oxen_abi::{domctl, platform, sysctl};
 use oxen_hv::addr::PAGE_SIZE;
 

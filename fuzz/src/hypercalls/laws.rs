@@ -5,24 +5,8 @@ use super::support::{
     Fake,
     audit::{self, Holds},
 };
-use oxen_abi::domid::DomId;
-use oxen_hv::{
-    Hypervisor,
-    addr::Mfn,
-    domain::{Domain, vcpu::VcpuState},
-};
-use std::{collections::HashSet, sync::Arc};
-
-/// All domains.
-pub(super) fn domains(hv: &Hypervisor<Fake>) -> Vec<Arc<Domain>> {
-    let mut all = Vec::new();
-    let mut from = DomId(0);
-    while let Some(domain) = hv.domains.next_from(from) {
-        from = DomId(domain.id.0 + 1);
-        all.push(domain);
-    }
-    all
-}
+use oxen_hv::{Hypervisor, addr::Mfn, domain::vcpu::VcpuState};
+use std::collections::HashSet;
 
 /// Counts everything again.
 ///
@@ -31,7 +15,7 @@ pub(super) fn domains(hv: &Hypervisor<Fake>) -> Vec<Arc<Domain>> {
 pub(super) fn check(hv: &'static Hypervisor<Fake>) {
     let mut known = Holds::default();
     let mut lent: HashSet<(Option<usize>, Mfn)> = HashSet::new();
-    for domain in domains(hv).iter().filter(|domain| !domain.is_dead()) {
+    for domain in cpus::domains(hv).iter().filter(|domain| !domain.is_dead()) {
         assert_eq!(hv.audit_events(domain), Ok(()), "the event channels of {}", domain.id);
         known.add(domain.shared_info, true);
         domain.pirqs.lock().page().iter().for_each(|&page| known.add(page, true));

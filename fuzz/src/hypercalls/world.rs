@@ -22,6 +22,7 @@ use std::{
     cell::RefCell,
     sync::{Arc, atomic::Ordering::SeqCst},
 };
+use x86_64::structures::paging::PageTableFlags;
 
 /// Frames of the machine.
 const FRAMES: usize = 320;
@@ -142,12 +143,12 @@ impl World {
         cpus::stop(hv);
         drop(self.sides);
         for _ in 0..2 {
-            for domain in laws::domains(hv) {
+            for domain in cpus::domains(hv) {
                 while hv.tear_down(&domain).is_err() {}
             }
         }
         laws::check(hv);
-        assert_eq!(laws::domains(hv).len(), 0, "law 7: a domain cannot be reaped");
+        assert_eq!(cpus::domains(hv).len(), 0, "law 7: a domain cannot be reaped");
         assert_eq!(hv.memory.frames.free_frames(), self.machine.free, "law 7: not everything came back");
         audit::check(hv, &audit::Holds::default(), audit::nothing_lent);
         let machine = Machine { sequences: self.machine.sequences + 1, ..self.machine };
@@ -209,7 +210,7 @@ fn address_spaces(hv: &'static Hypervisor<Fake>, domain: &Arc<Domain>) -> Vec<Mf
         set(above, 0, below, flags | Entry::WRITABLE);
     }
     let writable = data.iter().map(|&page| (page, Entry::WRITABLE));
-    let read_only = tables.iter().map(|&table| (table, 0));
+    let read_only = tables.iter().map(|&table| (table, PageTableFlags::empty()));
     let lent = [domain.shared_info.mfn(), grants.mfn()];
     let shared = lent.map(|frame| (frame, Entry::WRITABLE));
     for (slot, (page, writable)) in writable.chain(read_only).chain(shared).enumerate() {

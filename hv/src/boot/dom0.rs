@@ -22,6 +22,7 @@ use oxen_abi::{
     start_of_day::{self, Layout, Request},
 };
 use oxen_image::{Image, Kernel, Refusal as ImageRefusal};
+use x86_64::structures::paging::PageTableFlags;
 use zerocopy::{FromZeros, IntoBytes};
 
 /// What dom0 is made from.
@@ -88,7 +89,8 @@ impl From<Errno> for BuildError {
 const SHARE_FOR_OTHERS: u64 = 16;
 const MAX_FOR_OTHERS: u64 = (128 << 20) / PAGE_BYTES as u64;
 /// Flags of first entries: present, writable, user, accessed, dirty.
-const TABLE_FLAGS: u64 = Entry::PRESENT | Entry::WRITABLE | Entry::USER | Entry::ACCESSED | Entry::DIRTY;
+const TABLE_FLAGS: PageTableFlags =
+    Entry::PRESENT.union(Entry::WRITABLE).union(Entry::USER).union(Entry::ACCESSED).union(Entry::DIRTY);
 /// Bits 8 to 15 of the start info's flags: which power management dom0 does (C and P states), as Xen leaves it.
 const POWER_MANAGEMENT: u32 = 3 << 8;
 /// Where the console's screen would be described, and how long that is: nothing is said of a screen.
@@ -318,7 +320,7 @@ impl<M: Machine> DomainMemory<'_, M> {
                 } else {
                     let leaf = layout.leaf(va);
                     let is_writable = leaf.is_some_and(|leaf| leaf.writable);
-                    (leaf.map(|leaf| leaf.pfn), if is_writable { TABLE_FLAGS } else { TABLE_FLAGS & !Entry::WRITABLE })
+                    (leaf.map(|leaf| leaf.pfn), if is_writable { TABLE_FLAGS } else { TABLE_FLAGS - Entry::WRITABLE })
                 };
                 if let Some(pfn) = pfn {
                     word.store(Entry::to(self.mfn(pfn)?, flags).0, Ordering::Relaxed);
@@ -365,7 +367,7 @@ fn set_first_context(vcpu: &Vcpu, image: &Image, layout: &Layout, root: RamFrame
     *regs = Regs {
         rip: image.entry,
         cs: FLAT_KERNEL_CS.into(),
-        rflags: flags::IF | flags::FIXED,
+        rflags: flags::AT_START,
         rsp: layout.stack_top(),
         ss: FLAT_KERNEL_SS.into(),
         rsi: layout.start_info,

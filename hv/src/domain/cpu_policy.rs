@@ -1,8 +1,9 @@
 //! What a toolstack lets a guest see of the processor (`XEN_DOMCTL_set_cpu_policy`): what the machine has for guests, or
 //! less of it. It is what `cpuid` with the prefix answers; the instruction itself tells user mode what the CPU has.
 
-use super::control_registers::{CR4_FSGSBASE, CR4_OSXSAVE};
+use crate::features::{ExtendedEcx, ExtendedEdx, Leaf1Ecx, Leaf1Edx, Leaf7Ebx, Leaf7Ecx, StateEax};
 use oxen_abi::domctl::{CpuidLeaf, XEN_CPUID_NO_SUBLEAF};
+use x86_64::registers::control::Cr4Flags;
 
 /// Words of features: leaf, subleaf and register, EAX as 0 to EDX as 3.
 const WORDS: [(u32, u32, usize); 10] = [
@@ -31,50 +32,71 @@ const LAST: [u32; 3] = [0, 7, FIRST_EXTENDED_LEAF];
 const FIRST_EXTENDED_LEAF: u32 = 0x8000_0000;
 
 /// The bits of leaf 1 EDX that AMD's CPUs show in leaf 0x80000001 EDX again.
-const COMMON_EDX: u32 = 0x0183_f3ff;
+const COMMON_EDX: u32 = Leaf1Edx::COMMON.bits();
 /// What of leaf 1 ECX the hypervisor answers, whatever the policy: OSXSAVE, and that it is there.
-const DYNAMIC_ECX: u32 = 1 << 27 | 1 << 31;
-const XSAVE: u32 = 1 << 26;
-const AVX: u32 = 1 << 28;
-const FSGSBASE: u32 = 1;
+const DYNAMIC_ECX: u32 = Leaf1Ecx::OSXSAVE.union(Leaf1Ecx::HYPERVISOR).bits();
+const XSAVE: u32 = Leaf1Ecx::XSAVE.bits();
+const AVX: u32 = Leaf1Ecx::AVX.bits();
+const FSGSBASE: u32 = Leaf7Ebx::FSGSBASE.bits();
 /// A processor's signature: family, model, stepping; the rest is reserved.
 const SIGNATURE: u32 = 0x0fff_0fff;
 /// XSAVEC, in leaf 0xd, subleaf 1, EAX.
-const XSAVEC: u32 = 1 << 1;
+const XSAVEC: u32 = StateEax::XSAVEC.bits();
 /// Components of extended state that are always there: x87 and SSE.
 const LEGACY_STATE: u32 = 3;
 /// Bytes of the extended state of x87 and SSE, the header behind it.
 const LEGACY_BYTES: u32 = 576;
 
-/// A feature: its word's place in [`WORDS`], its bits.
-type Feature = (usize, u32);
+/// Features of one word: its place in [`WORDS`], its bits.
+type Features = (usize, u32);
+
+const fn leaf1_ecx(features: Leaf1Ecx) -> Features {
+    (LEAF1_ECX, features.bits())
+}
+const fn leaf1_edx(features: Leaf1Edx) -> Features {
+    (LEAF1_EDX, features.bits())
+}
+const fn leaf7_ebx(features: Leaf7Ebx) -> Features {
+    (LEAF7_EBX, features.bits())
+}
+const fn leaf7_ecx(features: Leaf7Ecx) -> Features {
+    (LEAF7_ECX, features.bits())
+}
+const fn extended_ecx(features: ExtendedEcx) -> Features {
+    (EXTENDED_ECX, features.bits())
+}
+const fn extended_edx(features: ExtendedEdx) -> Features {
+    (EXTENDED_EDX, features.bits())
+}
 
 /// Features that need another one, which come after those that they need: without it they are not there.
-const NEEDS: [(Feature, &[Feature]); 12] = [
-    // FXSR: SSE, and faster FXSAVE.
-    ((LEAF1_EDX, 1 << 24), &[(LEAF1_EDX, 1 << 25), (EXTENDED_EDX, 1 << 25)]),
-    // SSE: SSE2.
-    ((LEAF1_EDX, 1 << 25), &[(LEAF1_EDX, 1 << 26)]),
-    // SSE2: SSE3, AES, PCLMULQDQ, SHA, GFNI.
-    ((LEAF1_EDX, 1 << 26), &[(LEAF1_ECX, 1 | 1 << 25 | 1 << 1), (LEAF7_EBX, 1 << 29), (LEAF7_ECX, 1 << 8)]),
-    // SSE3: SSSE3, SSE4A.
-    ((LEAF1_ECX, 1), &[(LEAF1_ECX, 1 << 9), (EXTENDED_ECX, 1 << 6)]),
-    // SSSE3: SSE4.1.
-    ((LEAF1_ECX, 1 << 9), &[(LEAF1_ECX, 1 << 19)]),
-    // SSE4.1: SSE4.2.
-    ((LEAF1_ECX, 1 << 19), &[(LEAF1_ECX, 1 << 20)]),
-    // XSAVE: XSAVEOPT, XSAVEC, XGETBV of what is in use, AVX.
-    ((LEAF1_ECX, XSAVE), &[(STATE_EAX, 7), (LEAF1_ECX, AVX)]),
-    // AVX: FMA, F16C, AVX2, FMA4, XOP.
-    ((LEAF1_ECX, AVX), &[(LEAF1_ECX, 1 << 12 | 1 << 29), (LEAF7_EBX, 1 << 5), (EXTENDED_ECX, 1 << 16 | 1 << 11)]),
-    // AVX2: VAES, VPCLMULQDQ.
-    ((LEAF7_EBX, 1 << 5), &[(LEAF7_ECX, 1 << 9 | 1 << 10)]),
-    // AES: VAES.
-    ((LEAF1_ECX, 1 << 25), &[(LEAF7_ECX, 1 << 9)]),
-    // PCLMULQDQ: VPCLMULQDQ.
-    ((LEAF1_ECX, 1 << 1), &[(LEAF7_ECX, 1 << 10)]),
-    // 3DNow!: its extensions.
-    ((EXTENDED_EDX, 1 << 31), &[(EXTENDED_EDX, 1 << 30)]),
+const NEEDS: [(Features, &[Features]); 12] = [
+    (leaf1_edx(Leaf1Edx::FXSR), &[leaf1_edx(Leaf1Edx::SSE), extended_edx(ExtendedEdx::FAST_FXSAVE)]),
+    (leaf1_edx(Leaf1Edx::SSE), &[leaf1_edx(Leaf1Edx::SSE2)]),
+    (
+        leaf1_edx(Leaf1Edx::SSE2),
+        &[
+            leaf1_ecx(Leaf1Ecx::SSE3.union(Leaf1Ecx::AES).union(Leaf1Ecx::PCLMULQDQ)),
+            leaf7_ebx(Leaf7Ebx::SHA),
+            leaf7_ecx(Leaf7Ecx::GFNI),
+        ],
+    ),
+    (leaf1_ecx(Leaf1Ecx::SSE3), &[leaf1_ecx(Leaf1Ecx::SSSE3), extended_ecx(ExtendedEcx::SSE4A)]),
+    (leaf1_ecx(Leaf1Ecx::SSSE3), &[leaf1_ecx(Leaf1Ecx::SSE4_1)]),
+    (leaf1_ecx(Leaf1Ecx::SSE4_1), &[leaf1_ecx(Leaf1Ecx::SSE4_2)]),
+    (leaf1_ecx(Leaf1Ecx::XSAVE), &[(STATE_EAX, StateEax::all().bits()), leaf1_ecx(Leaf1Ecx::AVX)]),
+    (
+        leaf1_ecx(Leaf1Ecx::AVX),
+        &[
+            leaf1_ecx(Leaf1Ecx::FMA.union(Leaf1Ecx::F16C)),
+            leaf7_ebx(Leaf7Ebx::AVX2),
+            extended_ecx(ExtendedEcx::FMA4.union(ExtendedEcx::XOP)),
+        ],
+    ),
+    (leaf7_ebx(Leaf7Ebx::AVX2), &[leaf7_ecx(Leaf7Ecx::VAES.union(Leaf7Ecx::VPCLMULQDQ))]),
+    (leaf1_ecx(Leaf1Ecx::AES), &[leaf7_ecx(Leaf7Ecx::VAES)]),
+    (leaf1_ecx(Leaf1Ecx::PCLMULQDQ), &[leaf7_ecx(Leaf7Ecx::VPCLMULQDQ)]),
+    (extended_edx(ExtendedEdx::AMD_3DNOW), &[extended_edx(ExtendedEdx::AMD_3DNOW_EXTENSIONS)]),
 ];
 
 /// A guest's processor, as far as its toolstack has said something of it.
@@ -208,9 +230,11 @@ impl CpuPolicy {
 
     /// The bits of CR4 that mean nothing to the guest: a write of them is dropped.
     #[must_use]
-    pub fn absent_cr4(&self) -> u64 {
-        let unless = |has: bool, bit: u64| if has { 0 } else { bit };
-        unless(self.has(LEAF7_EBX, FSGSBASE), CR4_FSGSBASE) | unless(self.has(LEAF1_ECX, XSAVE), CR4_OSXSAVE)
+    pub fn absent_cr4(&self) -> Cr4Flags {
+        let mut absent = Cr4Flags::empty();
+        absent.set(Cr4Flags::FSGSBASE, !self.has(LEAF7_EBX, FSGSBASE));
+        absent.set(Cr4Flags::OSXSAVE, !self.has(LEAF1_ECX, XSAVE));
+        absent
     }
 }
 
@@ -230,7 +254,7 @@ mod tests {
         {
             assert_eq!(policy.answer(leaf, subleaf, [7, 8, 9, u32::MAX]), [7, 8, 9, u32::MAX], "{leaf:#x}");
         }
-        assert_eq!((policy.extended_state(), policy.absent_cr4()), (u64::MAX, 0));
+        assert_eq!((policy.extended_state(), policy.absent_cr4()), (u64::MAX, Cr4Flags::empty()));
     }
 
     #[test]
@@ -245,7 +269,7 @@ mod tests {
         assert_eq!(policy.answer(7, 1, all), all, "another subleaf");
         assert_eq!(policy.answer(0x8000_0001, 0, all)[2], !(1 << 16 | 1 << 11));
         assert_eq!([0, 1, 2].map(|part| policy.answer(0xd, part, all)), [[0; 4]; 3]);
-        assert_eq!((policy.extended_state(), policy.absent_cr4()), (0, CR4_OSXSAVE));
+        assert_eq!((policy.extended_state(), policy.absent_cr4()), (0, Cr4Flags::OSXSAVE));
     }
 
     #[test]
@@ -258,7 +282,7 @@ mod tests {
         assert_eq!(policy.answer(0xd, 0, [7, 832, 832, 0]), [3, 576, 576, 0]);
         assert_eq!(policy.answer(0xd, 1, [7, 832, 0, 0]), [5, 0, 0, 0]);
         assert_eq!(policy.answer(0xd, 2, [256, 576, 0, 0]), [0; 4]);
-        assert_eq!((policy.extended_state(), policy.absent_cr4()), (3, CR4_FSGSBASE));
+        assert_eq!((policy.extended_state(), policy.absent_cr4()), (3, Cr4Flags::FSGSBASE));
     }
 
     #[test]

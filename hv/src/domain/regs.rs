@@ -1,8 +1,10 @@
 //! The registers of a guest, in the order in which the entry code leaves them on the stack (`cpu_user_regs`).
 
+use x86_64::registers::rflags::RFlags;
+
 /// General registers and what the CPU pushes. The first fifteen and the tail are `struct cpu_user_regs` of the ABI, up to
 /// `ss`; the data selectors live in `VcpuState`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 #[expect(missing_docs, reason = "the CPU's own names")]
 pub struct Regs {
@@ -27,7 +29,7 @@ pub struct Regs {
     pub entry_vector: u32,
     pub rip: u64,
     pub cs: u64,
-    pub rflags: u64,
+    pub rflags: RFlags,
     pub rsp: u64,
     pub ss: u64,
 }
@@ -35,6 +37,35 @@ pub struct Regs {
 impl Regs {
     /// Stands in `entry_vector` after `syscall`, as in Xen.
     pub const SYSCALL_VECTOR: u32 = 0x100;
+}
+
+impl Default for Regs {
+    fn default() -> Self {
+        Self {
+            r15: 0,
+            r14: 0,
+            r13: 0,
+            r12: 0,
+            rbp: 0,
+            rbx: 0,
+            r11: 0,
+            r10: 0,
+            r9: 0,
+            r8: 0,
+            rax: 0,
+            rcx: 0,
+            rdx: 0,
+            rsi: 0,
+            rdi: 0,
+            error_code: 0,
+            entry_vector: 0,
+            rip: 0,
+            cs: 0,
+            rflags: RFlags::empty(),
+            rsp: 0,
+            ss: 0,
+        }
+    }
 }
 
 impl core::fmt::Display for Regs {

@@ -48,6 +48,11 @@ impl DomainTable {
         self.slots.read().iter().flatten().filter(|d| d.id.0 >= id.0).min_by_key(|d| d.id.0).cloned()
     }
 
+    /// The domains whose ids are `id` or greater, by their ids.
+    pub fn from(&self, id: DomId) -> impl Iterator<Item = Arc<Domain>> {
+        core::iter::successors(self.next_from(id), |last| self.next_from(DomId(last.id.0.saturating_add(1))))
+    }
+
     /// The id for a new domain: the one that is wanted, or the next free one after the last. An id is not given out again
     /// before all others were, also where no domain comes of it.
     ///

@@ -2,11 +2,12 @@
 
 use super::regs::Regs;
 use super::{
-    control_registers::{CR4_AT_START, CR4_TSD},
+    control_registers::CR4_AT_START,
     traps::{Callback, TrapTable},
 };
 use crate::{
     atomic_flags::AtomicFlags,
+    features::Leaf1Ecx,
     lock::{Lock, rank},
     mem::{
         RamFrame,
@@ -20,6 +21,10 @@ use alloc::boxed::Box;
 use bitflags::bitflags;
 use core::sync::atomic::{AtomicBool, AtomicU64};
 use oxen_abi::{domid::DomId, segments::XEN_LEGACY_MAX_VCPUS};
+use x86_64::registers::control::Cr4Flags;
+use x86_64::registers::debug::Dr6Flags;
+use x86_64::registers::debug::Dr7Flags;
+use x86_64::registers::xcontrol::XCr0Flags;
 
 bitflags! {
     /// Why a vcpu does not run.
@@ -111,7 +116,7 @@ impl ExtendedState {
         Self(bytes)
     };
     /// Parts of the state that are kept for guests, as bits of XCR0: x87, SSE, AVX, AVX-512.
-    pub const KEPT: u64 = 0xe7;
+    pub const KEPT: u64 = XCr0Flags::X87.union(XCr0Flags::SSE).union(XCr0Flags::AVX).union(AVX_512).bits();
     /// Bytes that the format leaves to software, for XCR0 at their begin.
     pub const SOFTWARE_AT: usize = 464;
     /// How many they are.
@@ -122,10 +127,10 @@ impl ExtendedState {
     /// Parts that the machine has and guests may use.
     #[must_use]
     pub fn parts(machine: &impl Registers) -> u64 {
-        const XSAVE: u32 = 1 << 26;
         let [_, _, features, _] = machine.cpuid(1, 0);
         let [low, _, _, high] = machine.cpuid(0xd, 0);
-        if features & XSAVE == 0 { 0 } else { (u64::from(high) << 32 | u64::from(low)) & Self::KEPT }
+        let has_xsave = Leaf1Ecx::from_bits_retain(features).contains(Leaf1Ecx::XSAVE);
+        if has_xsave { (u64::from(high) << 32 | u64::from(low)) & Self::KEPT } else { 0 }
     }
 
     /// Bytes of these parts in the standard format (Intel SDM vol. 1, 13.4).
@@ -164,14 +169,11 @@ impl ExtendedState {
     /// (Intel SDM vol. 1, 13.8.1 and 2.6).
     #[must_use]
     pub fn is_sound(&self, xcr0: u64, ever: u64, parts: u64) -> bool {
-        const X87: u64 = 1;
-        const SSE: u64 = 1 << 1;
-        const AVX: u64 = 1 << 2;
-        const AVX_512: u64 = 7 << 5;
         let is_possible = |xcr0: u64| {
-            xcr0 & X87 != 0
-                && (xcr0 & AVX == 0 || xcr0 & SSE != 0)
-                && (xcr0 & AVX_512 == 0 || xcr0 & AVX_512 == AVX_512 && xcr0 & AVX != 0)
+            let parts = XCr0Flags::from_bits_retain(xcr0);
+            parts.contains(XCr0Flags::X87)
+                && (!parts.contains(XCr0Flags::AVX) || parts.contains(XCr0Flags::SSE))
+                && (!parts.intersects(AVX_512) || parts.contains(AVX_512 | XCr0Flags::AVX))
         };
         let reserved = Self::HEADER.start + 8..Self::HEADER.end;
         ever & !parts == 0
@@ -187,6 +189,9 @@ impl ExtendedState {
         self.0.get(at..at + 8).and_then(|word| word.try_into().ok()).map_or(0, u64::from_le_bytes)
     }
 }
+
+/// Parts of the extended state that AVX-512 has beside AVX's.
+const AVX_512: XCr0Flags = XCr0Flags::OPMASK.union(XCr0Flags::ZMM_HI256).union(XCr0Flags::HI16_ZMM);
 
 /// Pages of an LDT at most.
 pub const LDT_PAGES: usize = 16;
@@ -247,15 +252,15 @@ pub struct VcpuState {
     /// CR0.TS as the guest set it.
     pub task_switched: bool,
     /// CR4 as the guest sees it.
-    pub cr4: u64,
+    pub cr4: Cr4Flags,
     /// Whether reading the time stamp counter traps, since its domain's is emulated.
     pub traps_tsc: bool,
     /// DR0 to DR3.
     pub breakpoints: [u64; 4],
     /// DR6.
-    pub debug_status: u64,
+    pub debug_status: Dr6Flags,
     /// DR7.
-    pub debug_control: u64,
+    pub debug_control: Dr7Flags,
     /// The root of the guest's kernel, held as an L4.
     pub kernel_root: Option<RamFrame>,
     /// The root of the guest's user mode, held as an L4.
@@ -328,15 +333,15 @@ impl VcpuState {
 
     /// CR4 in the CPU, where the guest's own is `own`.
     #[must_use]
-    pub const fn loaded_cr4(&self, own: u64) -> u64 {
-        if self.traps_tsc { own | CR4_TSD } else { own }
+    pub const fn loaded_cr4(&self, own: Cr4Flags) -> Cr4Flags {
+        if self.traps_tsc { own.union(Cr4Flags::TIMESTAMP_DISABLE) } else { own }
     }
 }
 
 /// DR6 and DR7 with nothing set: the bits that always read as one (Intel SDM vol. 3B, 17.2).
-pub const DEBUG_STATUS_RESET: u64 = 0xffff_0ff0;
+pub const DEBUG_STATUS_RESET: Dr6Flags = Dr6Flags::from_bits_retain(0xffff_0ff0);
 /// DR7 when no breakpoint is on.
-pub const DEBUG_CONTROL_RESET: u64 = 0x400;
+pub const DEBUG_CONTROL_RESET: Dr7Flags = Dr7Flags::from_bits_retain(0x400);
 
 /// What running a vcpu asks of the CPU.
 pub trait Processor {
@@ -363,9 +368,9 @@ pub trait Processor {
     /// Loads what RDTSCP answers in ECX.
     fn set_tsc_aux(&self, value: u32);
     /// Loads the guest's own bits of CR4 (`control_registers::CR4_GUEST`); returns whether the CPU has them.
-    fn set_guest_cr4(&self, cr4: u64) -> bool;
+    fn set_guest_cr4(&self, cr4: Cr4Flags) -> bool;
     /// Takes DR6 as the CPU left it, and clears it.
-    fn take_debug_status(&self) -> u64;
+    fn take_debug_status(&self) -> Dr6Flags;
     /// Loads the selector into the GS that user mode sees; a bad one becomes null. Returns whether it was good.
     fn set_user_gs(&self, selector: u16) -> bool;
     /// Shows the vcpu's descriptor tables to the CPU, after they changed.

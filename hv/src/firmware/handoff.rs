@@ -3,6 +3,7 @@
 use super::efi::{self, Efi, EfiMemory};
 use super::memory_map::{Kind, MemoryMap};
 use super::{BootMemory, number};
+use bitflags::bitflags;
 use core::ops::Range;
 use heapless::Vec;
 
@@ -124,23 +125,32 @@ fn add_module(info: &mut BootInfo, start: u64, end: u64, command_line: &'static 
     }
 }
 
+bitflags! {
+    /// What the structure of Multiboot 1 tells.
+    #[derive(Clone, Copy)]
+    struct Told: u64 {
+        /// KiB of lower and upper memory.
+        const MEMORY = 1 << 0;
+        const COMMAND_LINE = 1 << 2;
+        const MODULES = 1 << 3;
+        const MEMORY_MAP = 1 << 6;
+        /// The boot loader's name.
+        const LOADER = 1 << 9;
+    }
+}
+
 /// The structure of Multiboot 1, 3.3.
 fn read_multiboot1(memory: &impl BootMemory, at: u64, out: &mut BootInfo) -> Option<()> {
-    const MEMORY: u64 = 1 << 0;
-    const COMMAND_LINE: u64 = 1 << 2;
-    const MODULES: u64 = 1 << 3;
-    const MEMORY_MAP: u64 = 1 << 6;
-    const LOADER: u64 = 1 << 9;
     let info = memory.bytes(at, 88)?;
     let word = |offset| number::<4>(info, offset);
-    let flags = word(0)?;
-    if flags & LOADER != 0 {
+    let flags = Told::from_bits_retain(word(0)?);
+    if flags.contains(Told::LOADER) {
         out.loader = text_at(memory, word(64)?);
     }
-    if flags & COMMAND_LINE != 0 {
+    if flags.contains(Told::COMMAND_LINE) {
         out.command_line = without_name(out.loader, text_at(memory, word(16)?));
     }
-    if flags & MODULES != 0 {
+    if flags.contains(Told::MODULES) {
         let count = usize::try_from(word(20)?).ok()?.min(MAX_MODULES);
         let list = memory.bytes(word(24)?, count * 16)?;
         for module in list.chunks_exact(16) {
@@ -148,7 +158,7 @@ fn read_multiboot1(memory: &impl BootMemory, at: u64, out: &mut BootInfo) -> Opt
             add_module(out, number::<4>(module, 0)?, number::<4>(module, 4)?, line);
         }
     }
-    if flags & MEMORY_MAP != 0 {
+    if flags.contains(Told::MEMORY_MAP) {
         let length = usize::try_from(word(44)?).ok().filter(|&l| l <= MAX_TABLE)?;
         let mut entries = memory.bytes(word(48)?, length)?;
         // Each entry begins with its own size, which does not count itself.
@@ -158,7 +168,7 @@ fn read_multiboot1(memory: &impl BootMemory, at: u64, out: &mut BootInfo) -> Opt
             add_region(&mut out.memory_map, number::<8>(entries, 4)?, number::<8>(entries, 12)?, kind);
             entries = entries.get(size.checked_add(4).filter(|&s| s >= 24)?..).unwrap_or(&[]);
         }
-    } else if flags & MEMORY != 0 {
+    } else if flags.contains(Told::MEMORY) {
         add_region(&mut out.memory_map, 0, word(4)? << 10, Kind::Ram as u32);
         add_region(&mut out.memory_map, 1 << 20, word(8)? << 10, Kind::Ram as u32);
     }

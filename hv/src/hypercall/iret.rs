@@ -8,6 +8,7 @@ use crate::{
     reply::{Args, Fault, Reply, Stop},
 };
 use oxen_abi::{segments::ContextFlags, vm_assist::Assists};
+use x86_64::registers::rflags::RFlags;
 
 impl<M: Machine> Caller<'_, M> {
     /// Returns to the context at the caller's stack pointer; the value for RAX comes from there.
@@ -31,7 +32,7 @@ impl<M: Machine> Caller<'_, M> {
             regs.r11 = r11;
             regs.rcx = rcx;
         }
-        self.state.info.set_upcall_mask(rflags & flags::IF == 0);
+        self.state.info.set_upcall_mask(!RFlags::from_bits_retain(rflags).contains(RFlags::INTERRUPT_FLAG));
         if self.domain.assists(Assists::ARCHITECTURAL_IOPL) {
             self.state.iopl = flags::iopl_of(rflags);
         }

@@ -5,7 +5,7 @@ use crate::{
     addr::{GuestAddr, Mfn, PAGE_SHIFT, PAGE_SIZE},
     domain::{
         Domain,
-        control_registers::{CR0_TS, CR4_AT_START, CR4_GUEST},
+        control_registers::{CR4_AT_START, CR4_GUEST},
         cpu_policy::CpuPolicy,
         debug, flags,
         regs::Regs,
@@ -25,6 +25,8 @@ use oxen_abi::{
     trap::TrapInfo,
     vm_assist::Assists,
 };
+use x86_64::registers::control::Cr0Flags;
+use x86_64::registers::control::Cr4Flags;
 use zerocopy::FromZeros;
 
 /// Descriptors in a frame.
@@ -45,7 +47,7 @@ impl<M: Machine> Hypervisor<M> {
     #[inline(never)]
     pub fn set_context(&self, domain: &Domain, vcpu: &Vcpu, context: &VcpuGuestContext) -> Result<(), Stop> {
         judge(context)?;
-        let absent_cr4 = domain.cpu_policy.lock().as_deref().map_or(0, CpuPolicy::absent_cr4);
+        let absent_cr4 = domain.cpu_policy.lock().as_deref().map_or(Cr4Flags::empty(), CpuPolicy::absent_cr4);
         let mut slot = vcpu.slot.lock();
         let state = slot.as_mut().ok_or(Errno::Busy)?;
         if vcpu.is_initialised.load(Ordering::Acquire) {
@@ -56,7 +58,7 @@ impl<M: Machine> Hypervisor<M> {
             self.take_tables(domain, state, context)?;
         }
         fill(state, context);
-        state.cr4 &= !absent_cr4;
+        state.cr4 -= absent_cr4;
         // Toolstacks clear the shared page when they have built the domain, and give the context last.
         clock::publish(&state.info, self.time_info(domain));
         if vcpu.id == 0 {
@@ -177,8 +179,8 @@ fn fill(state: &mut VcpuState, context: &VcpuGuestContext) {
     state.kernel_ss = context.kernel_ss & 0xffff | u64::from(RING_3);
     state.kernel_sp = context.kernel_sp;
     let [cr0, .., cr4, _, _, _] = context.ctrlreg;
-    state.task_switched = cr0 & CR0_TS != 0;
-    state.cr4 = CR4_AT_START | cr4 & CR4_GUEST;
+    state.task_switched = Cr0Flags::from_bits_retain(cr0).contains(Cr0Flags::TASK_SWITCHED);
+    state.cr4 = CR4_AT_START | Cr4Flags::from_bits_retain(cr4) & CR4_GUEST;
     for (number, &value) in (0..=u8::MAX).zip(&context.debugreg) {
         // A breakpoint that a guest may not have is none.
         let _refused = debug::set(state, number, value);
@@ -273,10 +275,12 @@ pub fn get(domain: &Domain, vcpu: &Vcpu, context: &mut VcpuGuestContext) -> Resu
     context.kernel_ss = state.kernel_ss;
     context.kernel_sp = state.kernel_sp;
     let root = |root: Option<RamFrame>| root.map_or(0, |root| root.mfn().address().as_u64());
-    let cr0 = if state.task_switched { CR0_TS } else { 0 };
-    context.ctrlreg = [cr0, root(state.user_root), 0, root(state.kernel_root), state.cr4, 0, 0, 0];
+    let mut cr0 = Cr0Flags::empty();
+    cr0.set(Cr0Flags::TASK_SWITCHED, state.task_switched);
+    let cr4 = state.cr4.bits();
+    context.ctrlreg = [cr0.bits(), root(state.user_root), 0, root(state.kernel_root), cr4, 0, 0, 0];
     let [dr0, dr1, dr2, dr3] = state.breakpoints;
-    context.debugreg = [dr0, dr1, dr2, dr3, 0, 0, state.debug_status, state.debug_control];
+    context.debugreg = [dr0, dr1, dr2, dr3, 0, 0, state.debug_status.bits(), state.debug_control.bits()];
     context.event_callback_eip = state.event_callback.address;
     context.failsafe_callback_eip = state.failsafe_callback.address;
     context.syscall_callback_eip = state.syscall_callback.address;
@@ -319,7 +323,7 @@ fn user_registers(state: &VcpuState) -> CpuUserRegs {
         rip: regs.rip,
         cs: regs.cs as u16,
         saved_upcall_mask: state.info.upcall_mask().into(),
-        rflags: regs.rflags & !flags::IOPL | u64::from(state.iopl) << 12,
+        rflags: ((regs.rflags - flags::IOPL) | flags::of_iopl(state.iopl)).bits(),
         rsp: regs.rsp,
         ss: regs.ss as u16,
         es,

@@ -229,7 +229,9 @@ fn write(word: &AtomicU64, old: Entry, new: Entry, notes: AccessedDirty) {
         return word.store(new.0, Ordering::Release);
     }
     let mut seen = old.0;
-    while let Err(now) = word.compare_exchange(seen, new.0 | seen & Entry::NOTES, Ordering::AcqRel, Ordering::Relaxed) {
+    while let Err(now) =
+        word.compare_exchange(seen, new.0 | seen & Entry::NOTES.bits(), Ordering::AcqRel, Ordering::Relaxed)
+    {
         seen = now;
     }
 }

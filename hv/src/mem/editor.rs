@@ -97,7 +97,7 @@ impl<'a, M: Hardware> Editor<'a, M> {
     /// be had like this: somebody else's, nobody's, or writable while it is a table.
     #[inline(always)]
     pub(super) fn hold_page(&self, entry: Entry, rights: &EntryRights) -> Result<Entry, Errno> {
-        if entry.0 & Entry::CACHING == 0
+        if !entry.has_any(Entry::CACHING)
             && let Ok(judged) = entry.sanitize_page(false)
             && self.memory.frames.try_get_page_fast(entry.frame_index(), rights.owner, entry.is_writable())
         {
@@ -109,7 +109,7 @@ impl<'a, M: Hardware> Editor<'a, M> {
     /// The same for an entry of which nothing has to be changed. Returns whether it is one, and its page can be had.
     #[inline(always)]
     pub(super) fn try_hold_page(&self, entry: Entry, rights: &EntryRights) -> bool {
-        entry.0 & (Entry::CACHING | Entry::USER) == Entry::USER
+        entry.flags().intersection(Entry::CACHING.union(Entry::USER)) == Entry::USER
             && self.memory.frames.try_get_page_fast(entry.frame_index(), rights.owner, entry.is_writable())
     }
 
@@ -125,7 +125,7 @@ impl<'a, M: Hardware> Editor<'a, M> {
             return if rights.io { self.io_entry(entry, mfn) } else { Err(Errno::Perm) };
         }
         // RAM has one way to be cached, or a stale line could hide what the hypervisor validated.
-        let entry = Entry(entry.0 & !Entry::CACHING);
+        let entry = entry.without(Entry::CACHING);
         let held = if entry.is_writable() {
             match self.memory.frames.acquire(mfn, rights.owner, FrameType::Writable) {
                 Ok(Acquired::Changed) => {
@@ -153,7 +153,7 @@ impl<'a, M: Hardware> Editor<'a, M> {
         }
         let is_read_only = entry.is_writable() && self.memory.pci.lock().is_read_only(mfn);
         let entry = entry.uncached();
-        Ok(if is_read_only { Entry(entry.0 & !Entry::WRITABLE) } else { entry })
+        Ok(if is_read_only { entry.without(Entry::WRITABLE) } else { entry })
     }
 
     /// Gives back what a present L1 entry held.

@@ -12,53 +12,96 @@ pub struct Entry(pub u64);
 
 impl Entry {
     /// The translation is in force.
-    pub const PRESENT: u64 = PageTableFlags::PRESENT.bits();
+    pub const PRESENT: PageTableFlags = PageTableFlags::PRESENT;
     /// Writes are allowed.
-    pub const WRITABLE: u64 = PageTableFlags::WRITABLE.bits();
+    pub const WRITABLE: PageTableFlags = PageTableFlags::WRITABLE;
     /// Ring 3 may use it. PV guest kernels run in ring 3, so it is set in every entry of theirs.
-    pub const USER: u64 = PageTableFlags::USER_ACCESSIBLE.bits();
+    pub const USER: PageTableFlags = PageTableFlags::USER_ACCESSIBLE;
     /// Write-through, cache-disable, and the third bit of the PAT index (in an L1).
-    pub const PWT: u64 = PageTableFlags::WRITE_THROUGH.bits();
+    pub const PWT: PageTableFlags = PageTableFlags::WRITE_THROUGH;
     /// See [`Self::PWT`].
-    pub const PCD: u64 = PageTableFlags::NO_CACHE.bits();
+    pub const PCD: PageTableFlags = PageTableFlags::NO_CACHE;
     /// The CPU has used it.
-    pub const ACCESSED: u64 = PageTableFlags::ACCESSED.bits();
+    pub const ACCESSED: PageTableFlags = PageTableFlags::ACCESSED;
     /// The CPU has written through it.
-    pub const DIRTY: u64 = PageTableFlags::DIRTY.bits();
+    pub const DIRTY: PageTableFlags = PageTableFlags::DIRTY;
     /// PAT in an L1, page size above.
-    pub const PAT_OR_SIZE: u64 = PageTableFlags::HUGE_PAGE.bits();
+    pub const PAT_OR_SIZE: PageTableFlags = PageTableFlags::HUGE_PAGE;
     /// Survives a root switch.
-    pub const GLOBAL: u64 = PageTableFlags::GLOBAL.bits();
+    pub const GLOBAL: PageTableFlags = PageTableFlags::GLOBAL;
     /// Three bits for the guest's own use.
-    pub const AVAILABLE: u64 = 7 << 9;
+    pub const AVAILABLE: PageTableFlags = PageTableFlags::from_bits_retain(7 << 9);
     /// Software's own bits at the top, [`Self::GUEST_KERNEL`] among them.
-    pub const AVAILABLE_HIGH: u64 = 0x7ff << 52;
+    pub const AVAILABLE_HIGH: PageTableFlags = PageTableFlags::from_bits_retain(0x7ff << 52);
     /// Marks what the guest asked for as the kernel's (Xen's `_PAGE_GUEST_KERNEL`).
-    pub const GUEST_KERNEL: u64 = 1 << 52;
+    pub const GUEST_KERNEL: PageTableFlags = PageTableFlags::BIT_52;
     /// Instructions may not be fetched.
-    pub const NO_EXECUTE: u64 = PageTableFlags::NO_EXECUTE.bits();
+    pub const NO_EXECUTE: PageTableFlags = PageTableFlags::NO_EXECUTE;
     /// The frame number's bits.
     pub const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
     /// How the mapped page is cached.
-    pub const CACHING: u64 = Self::PWT | Self::PCD | Self::PAT_OR_SIZE;
-    /// Reads are cached, writes go to memory and invalidate.
-    const WRITE_PROTECTED: u64 = Self::PAT_OR_SIZE | Self::PWT;
+    pub const CACHING: PageTableFlags = Self::PWT.union(Self::PCD).union(Self::PAT_OR_SIZE);
     /// What the CPU notes.
-    pub const NOTES: u64 = Self::ACCESSED | Self::DIRTY;
+    pub const NOTES: PageTableFlags = Self::ACCESSED.union(Self::DIRTY);
     /// What an entry of any level may contain.
-    const ANY_LEVEL: u64 = Self::PRESENT
-        | Self::WRITABLE
-        | Self::USER
-        | Self::NOTES
-        | Self::AVAILABLE
-        | Self::AVAILABLE_HIGH
-        | Self::NO_EXECUTE
-        | Self::FRAME;
+    const ANY_LEVEL: PageTableFlags = Self::PRESENT
+        .union(Self::WRITABLE)
+        .union(Self::USER)
+        .union(Self::NOTES)
+        .union(Self::AVAILABLE)
+        .union(Self::AVAILABLE_HIGH)
+        .union(Self::NO_EXECUTE);
     /// What may change in a present entry without a word about the frame it refers to: nothing that decides which frame
     /// it is, whether it can be written, or how it is cached.
-    pub const HARMLESS: u64 =
-        Self::NO_EXECUTE | Self::AVAILABLE_HIGH | Self::AVAILABLE | Self::GLOBAL | Self::NOTES | Self::USER;
+    pub const HARMLESS: PageTableFlags = Self::NO_EXECUTE
+        .union(Self::AVAILABLE_HIGH)
+        .union(Self::AVAILABLE)
+        .union(Self::GLOBAL)
+        .union(Self::NOTES)
+        .union(Self::USER);
+
+    /// All but the frame, bits without a name included.
+    #[inline]
+    #[must_use]
+    pub const fn flags(self) -> PageTableFlags {
+        PageTableFlags::from_bits_retain(self.0 & !Self::FRAME)
+    }
+
+    /// Whether all of these flags are set.
+    #[inline]
+    #[must_use]
+    pub const fn has(self, flags: PageTableFlags) -> bool {
+        self.flags().contains(flags)
+    }
+
+    /// Whether one of these flags is set.
+    #[inline]
+    #[must_use]
+    pub const fn has_any(self, flags: PageTableFlags) -> bool {
+        self.flags().intersects(flags)
+    }
+
+    /// The same entry with these flags too.
+    #[inline]
+    #[must_use]
+    pub const fn with(self, flags: PageTableFlags) -> Self {
+        Self(self.0 | flags.bits())
+    }
+
+    /// The same entry without these flags.
+    #[inline]
+    #[must_use]
+    pub const fn without(self, flags: PageTableFlags) -> Self {
+        Self(self.0 & !flags.bits())
+    }
+
+    /// The same frame, with no other flags than these of those that are set.
+    #[inline]
+    #[must_use]
+    pub const fn only(self, flags: PageTableFlags) -> Self {
+        Self(self.0 & (Self::FRAME | flags.bits()))
+    }
 
     /// A present L1 entry as it may stand in a table, whatever it refers to. What the guest wants for its kernel alone is
     /// opened to ring 3, where that kernel runs, and marked.
@@ -67,11 +110,12 @@ impl Entry {
     /// `Inval` for anything beyond the whitelist; how a page is cached may be said where `may_cache`.
     #[inline]
     pub const fn sanitize_page(self, may_cache: bool) -> Result<Self, Errno> {
-        let allowed = Self::ANY_LEVEL | Self::GLOBAL | if may_cache { Self::CACHING } else { 0 };
-        if self.0 & !allowed != 0 {
+        let cached = if may_cache { Self::CACHING } else { PageTableFlags::empty() };
+        let allowed = Self::ANY_LEVEL.union(Self::GLOBAL).union(cached);
+        if !self.flags().difference(allowed).is_empty() {
             return Err(Errno::Inval);
         }
-        Ok(Self(if self.0 & Self::USER == 0 { self.0 | Self::USER | Self::GUEST_KERNEL } else { self.0 }))
+        Ok(if self.has(Self::USER) { self } else { self.with(Self::USER).with(Self::GUEST_KERNEL) })
     }
 
     /// A present entry of a table of `level`, which is above 1, as it may stand there, whatever it refers to. A root's is
@@ -81,10 +125,11 @@ impl Entry {
     /// `Inval` for anything beyond the whitelist; pages larger than 4 KiB are.
     #[inline]
     pub const fn sanitize_table(self, level: u32) -> Result<Self, Errno> {
-        if self.0 & !Self::ANY_LEVEL != 0 {
+        if !self.flags().difference(Self::ANY_LEVEL).is_empty() {
             return Err(Errno::Inval);
         }
-        Ok(Self(self.0 | Self::USER | if level == 4 { Self::ACCESSED } else { 0 }))
+        let opened = self.with(Self::USER);
+        Ok(if level == 4 { opened.with(Self::ACCESSED) } else { opened })
     }
 
     /// An entry for device memory: where it asks for a cache (write-back, write-through, write-protected) it gets none.
@@ -92,8 +137,11 @@ impl Entry {
     #[inline]
     #[must_use]
     pub const fn uncached(self) -> Self {
-        match self.0 & Self::CACHING {
-            0 | Self::PWT | Self::WRITE_PROTECTED => Self(self.0 & !Self::CACHING | Self::PWT | Self::PCD),
+        const PWT: u64 = Entry::PWT.bits();
+        /// Reads are cached, writes go to memory and invalidate.
+        const WRITE_PROTECTED: u64 = Entry::PAT_OR_SIZE.union(Entry::PWT).bits();
+        match self.flags().intersection(Self::CACHING).bits() {
+            0 | PWT | WRITE_PROTECTED => self.without(Self::CACHING).with(Self::PWT).with(Self::PCD),
             _ => self,
         }
     }
@@ -102,21 +150,21 @@ impl Entry {
     #[inline]
     #[must_use]
     pub const fn differs_harmlessly(self, other: Self) -> bool {
-        (self.0 ^ other.0) & !Self::HARMLESS == 0
+        (self.0 ^ other.0) & !Self::HARMLESS.bits() == 0
     }
 
     /// Whether the translation is in force.
     #[inline]
     #[must_use]
     pub const fn is_present(self) -> bool {
-        self.0 & Self::PRESENT != 0
+        self.has(Self::PRESENT)
     }
 
     /// Whether writes are allowed.
     #[inline]
     #[must_use]
     pub const fn is_writable(self) -> bool {
-        self.0 & Self::WRITABLE != 0
+        self.has(Self::WRITABLE)
     }
 
     /// The frame, if any machine could have it.
@@ -143,8 +191,8 @@ impl Entry {
     /// An entry for a frame.
     #[inline]
     #[must_use]
-    pub const fn to(mfn: Mfn, flags: u64) -> Self {
-        Self(mfn.address().as_u64() | flags)
+    pub const fn to(mfn: Mfn, flags: PageTableFlags) -> Self {
+        Self(mfn.address().as_u64() | flags.bits())
     }
 }
 
@@ -161,7 +209,7 @@ mod tests {
     #[test]
     fn only_the_whitelist_passes() {
         for bit in 0..64 {
-            let entry = Entry(Entry::PRESENT | 1 << bit);
+            let entry = Entry(1 << bit).with(Entry::PRESENT);
             let cached = bit == 3 || bit == 4 || bit == 7;
             assert_eq!(entry.sanitize_page(false).is_ok(), !cached, "bit {bit} of a page");
             assert!(entry.sanitize_page(true).is_ok(), "bit {bit} of a page of a device");

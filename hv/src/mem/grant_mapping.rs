@@ -13,6 +13,7 @@ use crate::{
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{errno::Errno, grant_table::MapFlags};
+use x86_64::structures::paging::PageTableFlags;
 
 /// Where the guest wants a granted frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,15 +28,16 @@ pub enum At {
 /// bits 16 to 18 there.
 #[must_use]
 #[inline]
-pub const fn entry_flags(map_flags: MapFlags) -> u64 {
-    let mut flags = Entry::PRESENT | Entry::NOTES | Entry::NO_EXECUTE;
+pub const fn entry_flags(map_flags: MapFlags) -> PageTableFlags {
+    let mut flags = Entry::PRESENT.union(Entry::NOTES).union(Entry::NO_EXECUTE);
     if !map_flags.contains(MapFlags::READONLY) {
-        flags |= Entry::WRITABLE;
+        flags = flags.union(Entry::WRITABLE);
     }
     if map_flags.contains(MapFlags::APPLICATION_MAP) {
-        flags |= Entry::USER;
+        flags = flags.union(Entry::USER);
     }
-    flags | (map_flags.bits() as u64 >> 16 << 9) & Entry::AVAILABLE
+    let own = PageTableFlags::from_bits_retain(map_flags.bits() as u64 >> 16 << 9);
+    flags.union(own.intersection(Entry::AVAILABLE))
 }
 
 impl<M: Hardware> Editor<'_, M> {
@@ -59,7 +61,7 @@ impl<M: Hardware> Editor<'_, M> {
     ///
     /// # Errors
     /// `Inval` where no L1 entry can be found; else as [`Self::replace`]. Nothing has changed then.
-    pub fn map_grant(&mut self, at: At, frame: Mfn, granter: Owner, flags: u64) -> Result<(), Stop> {
+    pub fn map_grant(&mut self, at: At, frame: Mfn, granter: Owner, flags: PageTableFlags) -> Result<(), Stop> {
         let place = self.at(at)?;
         let rights = EntryRights { owner: granter, io: false };
         let entry = Entry::to(frame, flags);
@@ -75,7 +77,7 @@ impl<M: Hardware> Editor<'_, M> {
     /// `Inval` if the entry does not map this frame, writable or not, any more; nothing has changed then.
     pub fn unmap_grant(&mut self, at: At, frame: Mfn, writable: bool) -> Result<(), Errno> {
         if !self.is_plain() {
-            return self.unmap_with_care(at, frame, writable);
+            return self.unmap_slow(at, frame, writable);
         }
         let place = self.at_plain(at)?;
         let old = granted(place, frame, writable)?;
@@ -86,7 +88,7 @@ impl<M: Hardware> Editor<'_, M> {
 
     #[cold]
     #[inline(never)]
-    fn unmap_with_care(&self, at: At, frame: Mfn, writable: bool) -> Result<(), Errno> {
+    fn unmap_slow(&self, at: At, frame: Mfn, writable: bool) -> Result<(), Errno> {
         let place = self.at(at)?;
         let old = granted(place, frame, writable)?;
         place.word.store(0, Ordering::Release);

@@ -13,6 +13,7 @@
 //!     ├ edit · va_mapping · write_emulation · grant_mapping     one entry
 //!     ├ promote · walk · linear · root · descriptor             whole tables, resumable
 //!     ├ shadow                                                  what the CPU walks instead, while writes are logged
+//!     ├ working_set                                             which pages are used
 //!     └ relinquish                                              all that a dead domain had
 //!   ram · held ── a frame that is RAM; one that is counted for as long as a value lives
 //!   frame_table ── one word a frame, changed by compare-and-swap; frame_type says how
@@ -45,6 +46,7 @@ pub mod shadow;
 pub mod tlb;
 pub mod va_mapping;
 pub mod walk;
+pub mod working_set;
 pub mod write_emulation;
 
 use crate::{
@@ -57,6 +59,7 @@ use crate::{
     ports::{Ports, Registers},
     rights::Rights,
 };
+use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use frame_table::FrameTable;
 use frame_type::Owner;
@@ -65,6 +68,7 @@ use oxen_abi::vm_assist::Assists;
 pub use ram::{Ram, RamFrame};
 use root::RootAddress;
 use shadow::Shadows;
+use working_set::WorkingSet;
 
 /// What the hypervisor shows of itself in every address space.
 pub trait HypervisorSpace {
@@ -204,6 +208,8 @@ pub struct PagingDomain {
     pub is_shadowed: AtomicBool,
     /// What is being done with its shadows, or asked of those that it has not, in steps.
     shadow_task: Lock<Option<shadow::log::Task>, { rank::SHADOW }>,
+    /// Which of its pages are watched, if that was ever asked for.
+    pub working_set: Lock<Option<Box<WorkingSet>>, { rank::WORKING_SET }>,
     /// Page tables: held for every change of a table or of a table's type.
     paging: Lock<Paging, { rank::PAGING }>,
     /// The slot, from 1, of a root whose linear entry is being taken away, or 0; written under `paging`.
@@ -223,6 +229,7 @@ impl PagingDomain {
             is_dying: AtomicBool::new(false),
             is_shadowed: AtomicBool::new(false),
             shadow_task: Lock::default(),
+            working_set: Lock::default(),
             paging: Lock::default(),
             linear_slot_going: AtomicU32::new(0),
         }

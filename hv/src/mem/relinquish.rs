@@ -6,12 +6,10 @@ use super::{
 };
 use crate::{
     addr::Mfn,
+    config::FRAMES_PER_UNIT,
     mem::{Memory, RamFrame},
     reply::Stop,
 };
-
-/// Frames looked at for one unit of work.
-const FRAMES_PER_UNIT: usize = 32;
 
 impl<M: Hardware> Memory<M> {
     /// Gives back what a dying domain has in memory, from frame `next` on; none of its vcpus may run or hold roots or

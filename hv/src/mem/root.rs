@@ -114,7 +114,7 @@ impl<M: Hardware> Editor<'_, M> {
             return Ok(());
         }
         if !self.is_plain() {
-            return self.switch_with_care(cpu, current, loaded, root);
+            return self.switch_slow(cpu, current, loaded, root);
         }
         let root = self.take_table(root, 4)?;
         *current = Some(root);
@@ -128,7 +128,7 @@ impl<M: Hardware> Editor<'_, M> {
 
     #[cold]
     #[inline(never)]
-    fn switch_with_care(
+    fn switch_slow(
         &mut self,
         cpu: CpuId,
         current: &mut Option<RamFrame>,

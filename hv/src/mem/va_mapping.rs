@@ -77,7 +77,7 @@ impl<M: Hardware> Editor<'_, M> {
             return Err(Errno::Inval.into());
         }
         if !self.is_plain() {
-            return self.map_with_care(root, va, new, *rights);
+            return self.map_slow(root, va, new, *rights);
         }
         let place = self.find_plain(root, va).ok_or(Errno::Inval)?;
         Ok(self.replace_page(place, new, AccessedDirty::Overwrite, rights)?)
@@ -85,7 +85,7 @@ impl<M: Hardware> Editor<'_, M> {
 
     #[cold]
     #[inline(never)]
-    fn map_with_care(&mut self, root: RamFrame, va: GuestAddr, new: u64, rights: EntryRights) -> Result<(), Stop> {
+    fn map_slow(&mut self, root: RamFrame, va: GuestAddr, new: u64, rights: EntryRights) -> Result<(), Stop> {
         self.settle()?;
         let place = self.find(root, va).ok_or(Errno::Inval)?;
         Ok(self.replace_leaf(place, new, AccessedDirty::Overwrite, &rights)?)

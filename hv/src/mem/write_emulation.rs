@@ -62,7 +62,7 @@ impl<M: Hardware> Memory<M> {
             let mapping = editor.find_plain(root, va).ok_or(Errno::Fault)?;
             editor.emulate_write(mapping, va, bytes, write, |_, _| ())
         } else {
-            editor.emulate_write_with_care(root, va, bytes, write)
+            editor.emulate_write_slow(root, va, bytes, write)
         }
     }
 
@@ -90,13 +90,7 @@ impl<M: Hardware> Memory<M> {
 impl<M: Hardware> Editor<'_, M> {
     #[cold]
     #[inline(never)]
-    fn emulate_write_with_care(
-        mut self,
-        root: RamFrame,
-        va: GuestAddr,
-        bytes: u32,
-        write: Write,
-    ) -> Result<Written, Stop> {
+    fn emulate_write_slow(mut self, root: RamFrame, va: GuestAddr, bytes: u32, write: Write) -> Result<Written, Stop> {
         self.settle()?;
         let mapping = self.find(root, va).ok_or(Errno::Fault)?;
         self.emulate_write(mapping, va, bytes, write, Self::follow_if_shadowed)
@@ -127,7 +121,7 @@ impl<M: Hardware> Editor<'_, M> {
         }
         if bytes < 8 {
             // The rest of the entry is read by its address, which the CPU would note; of a whole one nothing is.
-            mapping.word.fetch_or(Entry::ACCESSED, Ordering::Relaxed);
+            mapping.word.fetch_or(Entry::ACCESSED.bits(), Ordering::Relaxed);
             follow(&self, mapping);
         }
         let slot = Slot::at_offset(va.offset() & !7).ok_or(Errno::Inval)?;

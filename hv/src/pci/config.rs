@@ -2,6 +2,7 @@
 
 use super::{Address, DeviceMemory, Window};
 use crate::{addr::MachineAddr, ports::Ports};
+use bitflags::bitflags;
 
 /// The port that takes the address of a register (PCI 3.0, 3.2.2.3.2).
 pub(super) const ADDRESS_PORT: u16 = 0xcf8;
@@ -18,14 +19,23 @@ pub(super) const SHORT_SPACE: u16 = 0x100;
 
 /// Registers of the common header.
 const COMMAND: u16 = 0x04;
-const COMMAND_MEMORY: u32 = 1 << 1;
-const STATUS_CAPABILITIES: u32 = 1 << 20;
 const HEADER: u16 = 0x0c;
 const FIRST_BAR: u16 = 0x10;
 const CAPABILITIES: u16 = 0x34;
 /// Where capabilities may begin, and how many fit behind.
 const FIRST_CAPABILITY: u16 = 0x40;
 const MAX_CAPABILITIES: usize = 48;
+
+bitflags! {
+    /// The command word, and the status word above it.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    struct Command: u32 {
+        /// The function answers in memory.
+        const MEMORY = 1 << 1;
+        /// There is a list of capabilities.
+        const HAS_CAPABILITIES = 1 << 20;
+    }
+}
 
 /// One function's space.
 #[derive(Debug)]
@@ -74,7 +84,7 @@ impl<M: Ports + DeviceMemory> Config<'_, M> {
     /// whose capabilities run in a circle has none.
     #[inline(never)]
     pub(super) fn find_capability(&self, kind: u8, bytes: u16) -> Option<u8> {
-        if self.read32(COMMAND) & STATUS_CAPABILITIES == 0 {
+        if !Command::from_bits_retain(self.read32(COMMAND)).contains(Command::HAS_CAPABILITIES) {
             return None;
         }
         let mut next = self.read32(CAPABILITIES) as u8;
@@ -96,7 +106,7 @@ impl<M: Ports + DeviceMemory> Config<'_, M> {
     #[inline(never)]
     pub(super) fn decodes_memory(&self) -> bool {
         let command = self.read32(COMMAND);
-        command != u32::MAX && command & COMMAND_MEMORY != 0
+        command != u32::MAX && Command::from_bits_retain(command).contains(Command::MEMORY)
     }
 
     /// Where a range of its memory begins; 0 where it has none of this number.

@@ -1,7 +1,7 @@
 //! What the control domain may write of configuration space.
 
 use super::{Address, Pci, config::SHORT_SPACE, message};
-use message::{CONTROL, Entry, MSI_COUNT, MSIX_BYTES};
+use message::{CONTROL, Entry, MSIX_BYTES, MsiControl};
 
 /// Bytes of the header, where no capability is.
 const HEADER_BYTES: u16 = 0x40;
@@ -32,7 +32,7 @@ impl Pci {
             return Some(value);
         }
         match (register.wrapping_sub(function.msi.into()), bytes) {
-            (CONTROL, 2) => Some(value & !u32::from(MSI_COUNT)),
+            (CONTROL, 2) => Some(value & !u32::from(MsiControl::COUNT.bits())),
             (offset, 4) if Some(offset) == layout.mask => Some(value | !1 | u32::from(assigned.is_masked)),
             _ => None,
         }

@@ -5,6 +5,7 @@ use crate::{
     addr::{MachineAddr, Mfn},
     ports::Ports,
 };
+use bitflags::bitflags;
 use oxen_abi::errno::Errno;
 
 /// Kinds of capabilities.
@@ -13,20 +14,32 @@ pub(super) const MSIX: u8 = 0x11;
 
 /// Offset of the control word in both capabilities.
 pub(super) const CONTROL: u16 = 2;
-const MSI_ENABLE: u16 = 1 << 0;
-/// How many messages may be sent, as a power of two.
-pub(super) const MSI_COUNT: u16 = 7 << 4;
-const MSI_64_BIT: u16 = 1 << 7;
-const MSI_MASKABLE: u16 = 1 << 8;
 const MSI_ADDRESS: u16 = 4;
 const MSI_ADDRESS_HIGH: u16 = 8;
+
+bitflags! {
+    /// The control word of the capability for MSI.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(super) struct MsiControl: u16 {
+        const ENABLE = 1 << 0;
+        /// How many messages may be sent, as a power of two.
+        const COUNT = 7 << 4;
+        const ADDRESS_64_BIT = 1 << 7;
+        const MASKABLE = 1 << 8;
+    }
+
+    /// The control word of the capability for MSI-X, beside the number of the last entry.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    struct MsixControl: u16 {
+        const MASK_ALL = 1 << 14;
+        const ENABLE = 1 << 15;
+    }
+}
 
 /// Bytes of the capability for MSI-X.
 pub(super) const MSIX_BYTES: u16 = 12;
 /// In its control word: the number of the last entry.
 pub(super) const MSIX_LAST: u16 = 0x7ff;
-const MSIX_MASK_ALL: u16 = 1 << 14;
-const MSIX_ENABLE: u16 = 1 << 15;
 /// Offsets of the words that say where the table is, and the bits of entries that wait.
 const MSIX_TABLE: u16 = 4;
 const MSIX_WAITING: u16 = 8;
@@ -78,10 +91,10 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    pub(super) const fn of(control: u16) -> Self {
-        let has_high = control & MSI_64_BIT != 0;
+    pub(super) const fn of(control: MsiControl) -> Self {
+        let has_high = control.contains(MsiControl::ADDRESS_64_BIT);
         let data = if has_high { 12 } else { 8 };
-        if control & MSI_MASKABLE == 0 {
+        if !control.contains(MsiControl::MASKABLE) {
             return Self { has_high, data, mask: None, bytes: data + 2 };
         }
         Self { has_high, data, mask: Some(data + 4), bytes: data + 12 }
@@ -90,9 +103,19 @@ impl Layout {
 
 /// The capability for MSI and its layout, if it is whole.
 pub(super) fn find_msi<M: Ports + DeviceMemory>(config: &Config<'_, M>) -> Option<(u8, Layout)> {
-    let at = config.find_capability(MSI, Layout::of(0).bytes)?;
-    let layout = Layout::of(config.read16(u16::from(at) + CONTROL));
+    let at = config.find_capability(MSI, Layout::of(MsiControl::empty()).bytes)?;
+    let layout = Layout::of(config.msi_control(at));
     (u16::from(at) + layout.bytes <= SHORT_SPACE).then_some((at, layout))
+}
+
+impl<M: Ports + DeviceMemory> Config<'_, M> {
+    fn msi_control(&self, capability: u8) -> MsiControl {
+        MsiControl::from_bits_retain(self.read16(u16::from(capability) + CONTROL))
+    }
+
+    fn msix_control(&self, capability: u8) -> MsixControl {
+        MsixControl::from_bits_retain(self.read16(u16::from(capability) + CONTROL))
+    }
 }
 
 impl Function {
@@ -175,9 +198,9 @@ impl Pci {
             Entry::Msi => {
                 let config = self.config(machine, at);
                 let base = u16::from(function.msi);
-                let control = config.read16(base + CONTROL) & !MSI_COUNT;
+                let control = config.msi_control(function.msi) - MsiControl::COUNT;
                 let layout = function.layout;
-                config.write(base + CONTROL, 2, (control & !MSI_ENABLE).into());
+                config.write(base + CONTROL, 2, (control - MsiControl::ENABLE).bits().into());
                 config.write(base + MSI_ADDRESS, 4, message.address);
                 if layout.has_high {
                     config.write(base + MSI_ADDRESS_HIGH, 4, 0);
@@ -186,7 +209,7 @@ impl Pci {
                 if let Some(mask) = layout.mask {
                     config.write(base + mask, 4, !1 | u32::from(is_masked));
                 }
-                config.write(base + CONTROL, 2, control.into());
+                config.write(base + CONTROL, 2, control.bits().into());
             }
         }
     }
@@ -240,9 +263,10 @@ impl Pci {
         match entry {
             Entry::Msix(_) => function.uses -= 1,
             Entry::Msi => {
-                let base = u16::from(function.msi);
+                let capability = function.msi;
                 let config = self.config(machine, at);
-                config.write(base + CONTROL, 2, (config.read16(base + CONTROL) & !MSI_ENABLE).into());
+                let control = config.msi_control(capability) - MsiControl::ENABLE;
+                config.write(u16::from(capability) + CONTROL, 2, control.bits().into());
             }
         }
         true
@@ -272,10 +296,11 @@ impl Pci {
             let waiting = range(&config, base + MSIX_WAITING, bits, is_device);
             found.waiting = waiting.map_or((1, 0), |(first, last)| (first >> 12, last >> 12));
             // Some devices take no writes to the table while MSI-X is off.
-            let control = config.read16(base + CONTROL);
-            config.write(base + CONTROL, 2, (control | MSIX_ENABLE | MSIX_MASK_ALL).into());
+            let control = config.msix_control(function.msix);
+            let masked = control | MsixControl::ENABLE | MsixControl::MASK_ALL;
+            config.write(base + CONTROL, 2, masked.bits().into());
             (0..found.entries).for_each(|n| machine.write_device(found.entry_at(n, ENTRY_CONTROL), 4, ENTRY_MASKED));
-            config.write(base + CONTROL, 2, control.into());
+            config.write(base + CONTROL, 2, control.bits().into());
         }
         found.uses += 1;
         if let Some(function) = self.function_mut(at) {
@@ -332,21 +357,21 @@ impl Pci {
         for (pirq, assigned) in self.uses_of(at) {
             if assigned.entry == Entry::Msi {
                 self.put(machine, pirq);
-                let base = u16::from(function.msi);
-                config.write(base + CONTROL, 2, (config.read16(base + CONTROL) | MSI_ENABLE).into());
+                let control = config.msi_control(function.msi) | MsiControl::ENABLE;
+                config.write(u16::from(function.msi) + CONTROL, 2, control.bits().into());
                 continue;
             }
             if !config.decodes_memory() {
                 return Err(Errno::NxIo);
             }
             if !is_on {
-                config.write(base + CONTROL, 2, (MSIX_ENABLE | MSIX_MASK_ALL).into());
+                config.write(base + CONTROL, 2, (MsixControl::ENABLE | MsixControl::MASK_ALL).bits().into());
                 is_on = true;
             }
             self.put(machine, pirq);
         }
         if is_on {
-            config.write(base + CONTROL, 2, MSIX_ENABLE.into());
+            config.write(base + CONTROL, 2, MsixControl::ENABLE.bits().into());
         }
         Ok(())
     }
@@ -355,7 +380,7 @@ impl Pci {
     #[inline(never)]
     pub(super) fn silence<M: Ports + DeviceMemory>(&self, machine: &M, function: &Function) {
         let config = self.config(machine, function.at);
-        for (base, enable) in [(function.msi, MSI_ENABLE), (function.msix, MSIX_ENABLE)] {
+        for (base, enable) in [(function.msi, MsiControl::ENABLE.bits()), (function.msix, MsixControl::ENABLE.bits())] {
             let control = u16::from(base) + CONTROL;
             if base != 0 && config.read16(control) & enable != 0 {
                 config.write(control, 2, (config.read16(control) & !enable).into());

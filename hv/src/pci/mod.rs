@@ -22,7 +22,7 @@ use alloc::boxed::Box;
 use config::Config;
 use core::ops::RangeInclusive;
 use heapless::Vec;
-use message::{Assigned, Layout};
+use message::{Assigned, Layout, MsiControl};
 use oxen_abi::errno::Errno;
 
 /// Functions that can be known at once.
@@ -195,7 +195,7 @@ impl Pci {
 
     fn look_at<M: Ports + DeviceMemory>(&self, machine: &M, at: Address) -> Function {
         let config = self.config(machine, at);
-        let (msi, layout) = message::find_msi(&config).unwrap_or((0, Layout::of(0)));
+        let (msi, layout) = message::find_msi(&config).unwrap_or((0, Layout::of(MsiControl::empty())));
         let msix = config.find_capability(message::MSIX, message::MSIX_BYTES).unwrap_or(0);
         let entries = (config.read16(u16::from(msix) + message::CONTROL) & message::MSIX_LAST) + 1;
         Function { at, msi, layout, msix, entries, uses: 0, is_prepared: false, table: 0, waiting: (1, 0) }

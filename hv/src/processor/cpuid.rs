@@ -3,11 +3,16 @@
 
 use crate::{
     caller::Caller,
-    domain::{Domain, control_registers::CR4_OSXSAVE},
+    domain::Domain,
+    features::{
+        Extended21Eax, ExtendedEcx, ExtendedEdx, Leaf1Ecx, Leaf1Edx, Leaf7Ebx, Leaf7Ecx, Leaf7Edx, PowerEdx, SizesEbx,
+        StateEax,
+    },
     machine::Machine,
     ports::Registers,
     sched::clock::Scale,
 };
+use x86_64::registers::control::Cr4Flags;
 
 /// The first of the hypervisor's leaves (`arch-x86/cpuid.h`), and the last.
 const XEN_LEAVES: u32 = 0x4000_0000;
@@ -30,50 +35,70 @@ const LAST_EXTENDED_LEAF: u32 = 0x8000_0008;
 
 /// Leaf 1 EBX that may be shown: all but the number of the processor, which may be another at the next instruction.
 const LEAF1_EBX: u32 = 0x00ff_ffff;
-/// Leaf 1 ECX that may be shown: SSE3, PCLMULQDQ, SSSE3, FMA, CMPXCHG16B, SSE4, MOVBE, POPCNT, AES, XSAVE, AVX, F16C,
-/// RDRAND.
-const LEAF1_ECX: u32 = 1
-    | 1 << 1
-    | 1 << 9
-    | 1 << 12
-    | 1 << 13
-    | 0x0018_0000
-    | 1 << 22
-    | 1 << 23
-    | 1 << 25
-    | 1 << 26
-    | 1 << 28
-    | 1 << 29
-    | 1 << 30;
-const LEAF1_ECX_OSXSAVE: u32 = 1 << 27;
-const LEAF1_ECX_HYPERVISOR: u32 = 1 << 31;
+/// Leaf 1 ECX that may be shown.
+const LEAF1_ECX: Leaf1Ecx = Leaf1Ecx::SSE3
+    .union(Leaf1Ecx::PCLMULQDQ)
+    .union(Leaf1Ecx::SSSE3)
+    .union(Leaf1Ecx::FMA)
+    .union(Leaf1Ecx::CMPXCHG16B)
+    .union(Leaf1Ecx::SSE4_1)
+    .union(Leaf1Ecx::SSE4_2)
+    .union(Leaf1Ecx::MOVBE)
+    .union(Leaf1Ecx::POPCNT)
+    .union(Leaf1Ecx::AES)
+    .union(Leaf1Ecx::XSAVE)
+    .union(Leaf1Ecx::AVX)
+    .union(Leaf1Ecx::F16C)
+    .union(Leaf1Ecx::RDRAND);
 /// Leaf 1 EDX that may be shown: no VME, PSE, PGE, PSE36. MTRR is the control domain's to see, SYSENTER Intel's to
 /// have: AMD's CPUs do not take it in long mode.
-const LEAF1_EDX: u32 = 0x0fc9_c3f5;
-const LEAF1_EDX_SYSENTER: u32 = 1 << 11;
-const LEAF1_EDX_MTRR: u32 = 1 << 12;
-/// The bits of leaf 1 EDX that AMD's CPUs show in leaf 0x80000001 EDX again.
-const COMMON_EDX: u32 = 0x0183_f3ff;
-/// Leaf 7 EBX that may be shown: FSGSBASE, BMI1, AVX2, BMI2, ERMS, RDSEED, ADX, CLFLUSHOPT, CLWB, SHA.
-const LEAF7_EBX: u32 = 1 | 1 << 3 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 18 | 1 << 19 | 1 << 23 | 1 << 24 | 1 << 29;
-/// Leaf 7 ECX that may be shown: GFNI, VAES, VPCLMULQDQ, RDPID.
-const LEAF7_ECX: u32 = 1 << 8 | 1 << 9 | 1 << 10 | 1 << 22;
-const LEAF7_EDX_ARCH_CAPABILITIES: u32 = 1 << 29;
-/// The register behind it, and what may be told of it: of which attacks the CPU is free, and how it predicts.
+const LEAF1_EDX: Leaf1Edx = Leaf1Edx::FPU
+    .union(Leaf1Edx::DE)
+    .union(Leaf1Edx::TSC)
+    .union(Leaf1Edx::MSR)
+    .union(Leaf1Edx::PAE)
+    .union(Leaf1Edx::MCE)
+    .union(Leaf1Edx::CMPXCHG8B)
+    .union(Leaf1Edx::APIC)
+    .union(Leaf1Edx::MCA)
+    .union(Leaf1Edx::CMOV)
+    .union(Leaf1Edx::PAT)
+    .union(Leaf1Edx::CLFLUSH)
+    .union(Leaf1Edx::ACPI)
+    .union(Leaf1Edx::MMX)
+    .union(Leaf1Edx::FXSR)
+    .union(Leaf1Edx::SSE)
+    .union(Leaf1Edx::SSE2)
+    .union(Leaf1Edx::SELF_SNOOP);
+/// Leaf 7 EBX that may be shown.
+const LEAF7_EBX: Leaf7Ebx = Leaf7Ebx::FSGSBASE
+    .union(Leaf7Ebx::BMI1)
+    .union(Leaf7Ebx::AVX2)
+    .union(Leaf7Ebx::BMI2)
+    .union(Leaf7Ebx::ERMS)
+    .union(Leaf7Ebx::RDSEED)
+    .union(Leaf7Ebx::ADX)
+    .union(Leaf7Ebx::CLFLUSHOPT)
+    .union(Leaf7Ebx::CLWB)
+    .union(Leaf7Ebx::SHA);
+/// Leaf 0x80000001 EDX that may be shown, beside the copies.
+const EXTENDED_EDX: ExtendedEdx = ExtendedEdx::all().difference(ExtendedEdx::FAST_FXSAVE);
+const _: () = assert!(
+    LEAF1_ECX.bits() == 0x76d8_3203
+        && LEAF1_EDX.bits() == 0x0fc9_c3f5
+        && LEAF7_EBX.bits() == 0x218c_0329
+        && Leaf7Ecx::all().bits() == 0x40_0700
+        && ExtendedEcx::all().bits() == 0x21_09e1
+        && EXTENDED_EDX.bits() == 0xe850_0800
+        && Extended21Eax::all().bits() == 0x45
+);
+/// The register behind [`Leaf7Edx::ARCH_CAPABILITIES`], and what may be told of it: of which attacks the CPU is free, and how it predicts.
 pub const ARCH_CAPABILITIES: u32 = 0x10a;
 const CAPABILITIES_TOLD: u64 = 0x0d18_e17b;
 /// Return predictions may come from elsewhere when they run out.
 const RSBA: u64 = 1 << 2;
 /// Intel's CPUs of which that is so, whatever they say: Skylake and its kin, by model, family 6.
 const RSBA_MODELS: [u32; 9] = [0x4e, 0x55, 0x5e, 0x66, 0x67, 0x8e, 0x9e, 0xa5, 0xa6];
-/// Leaf 0x80000001 ECX: LAHF, ABM, SSE4A, misaligned SSE, prefetch, XOP, FMA4, TBM.
-const EXTENDED1_ECX: u32 = 1 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 11 | 1 << 16 | 1 << 21;
-/// Leaf 0x80000001 EDX, beside the copies: SYSCALL, NX, MMX extensions, RDTSCP, long mode, and AMD's 3DNow! of old.
-const EXTENDED1_EDX: u32 = 1 << 11 | 1 << 20 | 1 << 22 | 1 << 27 | 1 << 29 | 3 << 30;
-/// Leaf 0x80000021 EAX: no nested breakpoints, LFENCE waits, null selectors clear bases.
-const EXTENDED21_EAX: u32 = 1 | 1 << 2 | 1 << 6;
-/// The one of these that is made up where the CPU does not tell it: LFENCE waits for what is before it.
-const LFENCE_WAITS: u32 = 1 << 2;
 /// Where AMD's CPUs keep whether LFENCE waits, and its bit.
 const DECODE_CONFIGURATION: u32 = 0xc001_1029;
 const LFENCE_SERIALISES: u64 = 1 << 1;
@@ -126,7 +151,7 @@ impl Vendor {
 /// leaves in place would be another vcpu's.
 #[must_use]
 pub const fn leaves_x87_pointers(vendor: Vendor, leaf_8000_0008_ebx: u32) -> bool {
-    vendor.is_like_amd() && leaf_8000_0008_ebx & 1 << 2 == 0
+    vendor.is_like_amd() && !SizesEbx::from_bits_retain(leaf_8000_0008_ebx).contains(SizesEbx::SAVES_X87_POINTERS)
 }
 
 impl<M: Machine> Caller<'_, M> {
@@ -158,13 +183,15 @@ impl<M: Machine> Caller<'_, M> {
         match leaf {
             0 => [eax.min(LAST_BASIC_LEAF), ebx, ecx, edx],
             1 => {
-                let osxsave = if self.state.cr4 & CR4_OSXSAVE != 0 { LEAF1_ECX_OSXSAVE } else { 0 };
-                [eax, ebx & LEAF1_EBX, ecx & LEAF1_ECX | osxsave | LEAF1_ECX_HYPERVISOR, edx & self.leaf1_edx()]
+                let mut shown = Leaf1Ecx::from_bits_retain(ecx) & LEAF1_ECX | Leaf1Ecx::HYPERVISOR;
+                shown.set(Leaf1Ecx::OSXSAVE, self.state.cr4.contains(Cr4Flags::OSXSAVE));
+                [eax, ebx & LEAF1_EBX, shown.bits(), edx & self.leaf1_edx().bits()]
             }
             2 | 4 => [eax, ebx, ecx, edx],
             7 if subleaf == 0 => {
-                let told = if self.speculation_capabilities().is_some() { LEAF7_EDX_ARCH_CAPABILITIES } else { 0 };
-                [0, ebx & LEAF7_EBX, ecx & LEAF7_ECX, told]
+                let mut told = Leaf7Edx::empty();
+                told.set(Leaf7Edx::ARCH_CAPABILITIES, self.speculation_capabilities().is_some());
+                [0, ebx & LEAF7_EBX.bits(), ecx & Leaf7Ecx::all().bits(), told.bits()]
             }
             0xd => extended_state_leaf(subleaf, [eax, ebx, ecx, edx]),
             _ => [0; 4],
@@ -172,11 +199,11 @@ impl<M: Machine> Caller<'_, M> {
     }
 
     /// What of leaf 1 EDX the caller may see.
-    fn leaf1_edx(&self) -> u32 {
-        let is_amd = Vendor::of(self.hv.machine()).is_like_amd();
-        LEAF1_EDX
-            | if is_amd { 0 } else { LEAF1_EDX_SYSENTER }
-            | if self.domain.is_privileged() { LEAF1_EDX_MTRR } else { 0 }
+    fn leaf1_edx(&self) -> Leaf1Edx {
+        let mut shown = LEAF1_EDX;
+        shown.set(Leaf1Edx::SYSENTER, !Vendor::of(self.hv.machine()).is_like_amd());
+        shown.set(Leaf1Edx::MTRR, self.domain.is_privileged());
+        shown
     }
 
     /// The extended leaves. Those of Intel's CPUs say less: what AMD's define and Intel's leave out is zero.
@@ -191,21 +218,26 @@ impl<M: Machine> Caller<'_, M> {
             }
             0x8000_0000 => [eax.min(LAST_EXTENDED_LEAF), 0, 0, 0],
             0x8000_0001 if is_amd => {
-                let common = machine.cpuid(1, 0)[3] & self.leaf1_edx() & COMMON_EDX;
-                [eax, ebx, ecx & EXTENDED1_ECX, edx & EXTENDED1_EDX | common]
+                let common = machine.cpuid(1, 0)[3] & (self.leaf1_edx() & Leaf1Edx::COMMON).bits();
+                [eax, ebx, ecx & ExtendedEcx::all().bits(), edx & EXTENDED_EDX.bits() | common]
             }
             0x8000_0001 => {
-                let mtrr = machine.cpuid(1, 0)[3] & self.leaf1_edx() & LEAF1_EDX_MTRR;
-                [0, 0, ecx & EXTENDED1_ECX, edx & EXTENDED1_EDX | mtrr]
+                let mtrr = machine.cpuid(1, 0)[3] & (self.leaf1_edx() & Leaf1Edx::MTRR).bits();
+                [0, 0, ecx & ExtendedEcx::all().bits(), edx & EXTENDED_EDX.bits() | mtrr]
             }
             0x8000_0002..=0x8000_0004 => [eax, ebx, ecx, edx],
             0x8000_0005 | 0x8000_0006 if is_amd => [eax, ebx, ecx, edx],
             0x8000_0006 => [0, 0, ecx, 0],
-            0x8000_0007 => [0, 0, 0, edx & 1 << 8],
+            0x8000_0007 => [0, 0, 0, edx & PowerEdx::INVARIANT_TSC.bits()],
             0x8000_0008 => [eax & 0xff | (eax >> 8 & 0xff).min(VIRTUAL_BITS) << 8, 0, 0, 0],
             LAST_AMD_LEAF if is_amd => {
-                let told = if machine.cpuid(FIRST_EXTENDED_LEAF, 0)[0] >= leaf { eax & EXTENDED21_EAX } else { 0 };
-                [told | if lfence_waits(machine) { LFENCE_WAITS } else { 0 }, 0, 0, 0]
+                let is_there = machine.cpuid(FIRST_EXTENDED_LEAF, 0)[0] >= leaf;
+                let mut told = Extended21Eax::from_bits_truncate(if is_there { eax } else { 0 });
+                // Made up where the CPU does not tell it.
+                if lfence_waits(machine) {
+                    told |= Extended21Eax::LFENCE_WAITS;
+                }
+                [told.bits(), 0, 0, 0]
             }
             _ => [0; 4],
         }
@@ -221,7 +253,7 @@ impl<M: Machine> Caller<'_, M> {
         let [signature, ..] = machine.cpuid(1, 0);
         let (family, model) = (signature >> 8 & 0xf, signature >> 12 & 0xf0 | signature >> 4 & 0xf);
         let rsba = if family == 6 && RSBA_MODELS.contains(&model) { RSBA } else { 0 };
-        let has_register = machine.cpuid(7, 0)[3] & LEAF7_EDX_ARCH_CAPABILITIES != 0;
+        let has_register = Leaf7Edx::from_bits_retain(machine.cpuid(7, 0)[3]).contains(Leaf7Edx::ARCH_CAPABILITIES);
         let own = if has_register { machine.read_msr(ARCH_CAPABILITIES) } else { None };
         if own.is_none() && rsba == 0 { None } else { Some(own.unwrap_or(0) & CAPABILITIES_TOLD | rsba) }
     }
@@ -242,7 +274,7 @@ impl<M: Machine> Caller<'_, M> {
     pub fn cpuid_by_prefix(&self, number: u32, subleaf: u32) -> [u32; 4] {
         let [eax, ebx, mut ecx, edx] = self.cpuid_leaf(number, subleaf);
         if number == 1 && self.state.in_kernel {
-            ecx |= self.hv.machine().cpuid(number, subleaf)[2] & LEAF1_ECX_OSXSAVE;
+            ecx |= self.hv.machine().cpuid(number, subleaf)[2] & Leaf1Ecx::OSXSAVE.bits();
         }
         [eax, ebx, ecx, edx]
     }
@@ -254,7 +286,10 @@ const fn extended_state_leaf(subleaf: u32, [eax, ebx, ecx, edx]: [u32; 4]) -> [u
         0 => [eax & EXTENDED_STATE, ebx, if ecx < 832 { ecx } else { 832 }, 0],
         // XSAVEOPT, XSAVEC with the size that it needs, and XGETBV of what is in use: supervisor state is not for
         // guests.
-        1 => [eax & 7, if eax & 2 != 0 { ebx } else { 0 }, 0, 0],
+        1 => {
+            let shown = StateEax::from_bits_truncate(eax);
+            [shown.bits(), if shown.contains(StateEax::XSAVEC) { ebx } else { 0 }, 0, 0]
+        }
         2 => [eax, ebx, ecx, edx],
         _ => [0; 4],
     }
@@ -280,7 +315,8 @@ impl<M: Machine> Caller<'_, M> {
         const TIME_RDTSCP: u32 = 1 << 2;
         let (machine, tsc) = (self.hv.machine(), &self.domain.tsc);
         let khz = u32::try_from(machine.frequency() / 1000).unwrap_or(u32::MAX);
-        let has_rdtscp = machine.cpuid(0x8000_0001, 0)[3] & 1 << 27 != 0;
+        let extended = ExtendedEdx::from_bits_retain(machine.cpuid(0x8000_0001, 0)[3]);
+        let has_rdtscp = extended.contains(ExtendedEdx::RDTSCP);
         match subleaf {
             0 => {
                 let told = tsc.get(0, khz);

@@ -15,12 +15,18 @@ use oxen_abi::{
     segments::{FLAT_KERNEL_CS, FLAT_KERNEL_SS},
     vm_assist::Assists,
 };
+use x86_64::registers::rflags::RFlags;
 
 /// The privilege level in the selectors of whatever a guest runs.
 const RING_3: u64 = 3;
 
 /// Flags that the CPU clears on the way into a handler (Intel SDM vol. 3A, 6.14), and the privilege that is ours.
-const CLEARED_ON_ENTRY: u64 = flags::AC | flags::VM | flags::RF | flags::NT | flags::IOPL | flags::TF;
+const CLEARED_ON_ENTRY: RFlags = RFlags::ALIGNMENT_CHECK
+    .union(RFlags::VIRTUAL_8086_MODE)
+    .union(RFlags::RESUME_FLAG)
+    .union(RFlags::NESTED_TASK)
+    .union(flags::IOPL)
+    .union(RFlags::TRAP_FLAG);
 
 impl<M: Machine> Caller<'_, M> {
     /// Enters the guest's kernel at `to`. A guest whose stack takes no frame, or that registered no handler, is ended.
@@ -46,10 +52,12 @@ impl<M: Machine> Caller<'_, M> {
         };
         let is_masked = state.info.upcall_mask();
         let cs = regs.cs & 0xfffc | privilege | u64::from(is_masked) << 32;
-        let mut rflags = regs.rflags & !(flags::IF | flags::IOPL) | if is_masked { 0 } else { flags::IF };
+        let mut rflags = regs.rflags - flags::IOPL;
+        rflags.set(RFlags::INTERRUPT_FLAG, !is_masked);
         if self.domain.assists(Assists::ARCHITECTURAL_IOPL) {
-            rflags |= u64::from(state.iopl) << 12;
+            rflags |= flags::of_iopl(state.iopl);
         }
+        let rflags = rflags.bits();
         let top = stack & !15;
         let pushed = match error_code {
             Some(code) => {
@@ -65,7 +73,7 @@ impl<M: Machine> Caller<'_, M> {
         }
         regs.rip = to.address;
         regs.cs = u64::from(FLAT_KERNEL_CS);
-        regs.rflags = regs.rflags & !CLEARED_ON_ENTRY | flags::IF;
+        regs.rflags = (regs.rflags - CLEARED_ON_ENTRY) | RFlags::INTERRUPT_FLAG;
         regs.rsp = rsp;
         regs.ss = u64::from(FLAT_KERNEL_SS);
         regs.entry_vector = Regs::SYSCALL_VECTOR;

@@ -9,7 +9,7 @@ use crate::{
     addr::{GuestAddr, MachineAddr, Mfn},
     caller::Caller,
     domain::{
-        control_registers::{CR0_TS, CR4_GUEST, CR4_OSXSAVE, CR4_TSD},
+        control_registers::{CR0, CR4_GUEST},
         counters::Counted,
         cpu_policy::CpuPolicy,
         debug as registers,
@@ -18,12 +18,12 @@ use crate::{
     mem::editor::Editor,
 };
 use oxen_abi::segments::XEN_EMULATE_PREFIX;
+use x86_64::registers::control::Cr0Flags;
+use x86_64::registers::control::Cr4Flags;
 
 /// Error codes of #GP: set when a gate of the IDT was at fault (Intel SDM vol. 3A, 6.13).
 const ERROR_IN_IDT: u32 = 1 << 1;
 
-/// CR0 as every PV guest sees it: protection, paging, numeric errors, write protection; TS is the guest's own.
-const CR0: u64 = 0x8005_0033;
 /// Why an instruction is not done.
 enum Undone {
     /// It must go to the guest's handler after all.
@@ -49,7 +49,7 @@ impl<M: Machine> Caller<'_, M> {
             return self.inject(vector::GENERAL_PROTECTION, Some(u32::from(vector) << 3 | ERROR_IN_IDT));
         }
         if let Some(Instruction { operation: Operation::Xsetbv, .. }) = instruction
-            && self.state.cr4 & CR4_OSXSAVE == 0
+            && !self.state.cr4.contains(Cr4Flags::OSXSAVE)
         {
             // The CPU lets every kernel have XSAVE; this one has not asked for it.
             return self.inject(vector::INVALID_OPCODE, None);
@@ -189,7 +189,7 @@ impl<M: Machine> Caller<'_, M> {
     }
 
     /// What the domain's policy for the processor says, where it has one.
-    fn policy(&self, ask: impl Fn(&CpuPolicy) -> u64) -> Option<u64> {
+    fn policy<T>(&self, ask: impl Fn(&CpuPolicy) -> T) -> Option<T> {
         self.domain.cpu_policy.lock().as_deref().map(ask)
     }
 
@@ -208,7 +208,7 @@ impl<M: Machine> Caller<'_, M> {
     /// RDTSC faults where the counter is emulated, and where the guest set CR4.TSD: then its kernel may read the counter
     /// all the same, its user mode may not.
     fn read_time_stamp(&mut self, operation: Operation) -> Result<(), Undone> {
-        if !self.state.in_kernel && self.state.cr4 & CR4_TSD != 0 {
+        if !self.state.in_kernel && self.state.cr4.contains(Cr4Flags::TIMESTAMP_DISABLE) {
             return Err(NotOurs);
         }
         self.set_edx_eax(self.hv.read_tsc(self.domain));
@@ -225,17 +225,27 @@ impl<M: Machine> Caller<'_, M> {
 
     fn read_control_register(&self, control: u8) -> Option<u64> {
         match control {
-            0 => Some(CR0 | if self.state.task_switched { CR0_TS } else { 0 }),
+            0 => {
+                let mut cr0 = CR0;
+                cr0.set(Cr0Flags::TASK_SWITCHED, self.state.task_switched);
+                Some(cr0.bits())
+            }
             2 => Some(self.state.info.cr2()),
             3 => self.state.kernel_root.map(|root| root.mfn().address().as_u64()),
-            4 => Some(self.state.cr4),
+            4 => Some(self.state.cr4.bits()),
             _ => None,
         }
     }
 
     fn write_control_register(&mut self, control: u8, value: u64) -> Result<(), Undone> {
         match control {
-            0 if value & !CR0_TS == CR0 => self.set_task_switched(value & CR0_TS != 0),
+            0 => {
+                let value = Cr0Flags::from_bits_retain(value);
+                if value - Cr0Flags::TASK_SWITCHED != CR0 {
+                    return Err(NotOurs);
+                }
+                self.set_task_switched(value.contains(Cr0Flags::TASK_SWITCHED));
+            }
             2 => self.state.info.set_cr2(value),
             3 => {
                 let root = Mfn::containing(MachineAddr::new(value)).ok_or(NotOurs)?;
@@ -245,8 +255,9 @@ impl<M: Machine> Caller<'_, M> {
             }
             4 => {
                 // What is not the guest's stays as it is, without a word.
-                let value = value & !self.policy(CpuPolicy::absent_cr4).unwrap_or(0);
-                let value = self.state.cr4 & !CR4_GUEST | value & CR4_GUEST;
+                let wanted = Cr4Flags::from_bits_retain(value) & CR4_GUEST;
+                let wanted = wanted - self.policy(CpuPolicy::absent_cr4).unwrap_or(Cr4Flags::empty());
+                let value = (self.state.cr4 - CR4_GUEST) | wanted;
                 if !self.hv.machine().set_guest_cr4(self.state.loaded_cr4(value)) {
                     return Err(NotOurs);
                 }

@@ -17,13 +17,14 @@ use crate::{
     domain::{
         counters::Counted,
         debug::STATUS_FIXED,
-        flags,
         traps::{Callback, NMI},
     },
     machine::Machine,
     per_cpu::Work,
 };
 use core::sync::atomic::Ordering;
+use x86_64::registers::debug::Dr6Flags;
+use x86_64::registers::rflags::RFlags;
 
 /// Vectors of exceptions (Intel SDM vol. 3A, table 6-1).
 #[expect(missing_docs, reason = "the manual's own names")]
@@ -54,8 +55,8 @@ mod error {
 impl<M: Machine> Caller<'_, M> {
     /// The CPU stopped at a breakpoint or after a step of the guest.
     #[inline(never)]
-    fn raise_debug(&mut self, status: u64) {
-        self.state.debug_status = self.state.debug_status & STATUS_FIXED & !0xf | status | STATUS_FIXED;
+    fn raise_debug(&mut self, status: Dr6Flags) {
+        self.state.debug_status = status | STATUS_FIXED;
         self.inject(vector::DEBUG, None);
     }
 
@@ -116,7 +117,7 @@ impl<M: Machine> Caller<'_, M> {
     /// that.
     pub fn user_sysenter(&mut self) {
         let callback = self.state.sysenter_callback;
-        self.regs.rflags |= flags::IF;
+        self.regs.rflags |= RFlags::INTERRUPT_FLAG;
         if callback.address == 0 || self.state.in_kernel {
             return self.inject(vector::GENERAL_PROTECTION, Some(0));
         }

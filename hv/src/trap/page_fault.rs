@@ -20,13 +20,6 @@ use crate::{
 use oxen_abi::vm_assist::Assists;
 use x86_64::registers::rflags::RFlags;
 
-/// RFLAGS that a logical operation sets.
-const CARRY: u64 = RFlags::CARRY_FLAG.bits();
-const PARITY: u64 = RFlags::PARITY_FLAG.bits();
-const ADJUST: u64 = RFlags::AUXILIARY_CARRY_FLAG.bits();
-const ZERO: u64 = RFlags::ZERO_FLAG.bits();
-const SIGN: u64 = RFlags::SIGN_FLAG.bits();
-
 impl<M: Machine> Caller<'_, M> {
     /// A page fault of the running guest at `address`.
     #[inline]
@@ -120,20 +113,21 @@ impl<M: Machine> Caller<'_, M> {
             Change::Store(_) => {}
             Change::Exchange { register, .. } => regs.set_general(register, bytes, old),
             Change::Combine(Logic::BitReset | Logic::BitSet | Logic::BitComplement, bit) => {
-                regs.rflags = regs.rflags & !CARRY | if old & bit != 0 { CARRY } else { 0 };
+                regs.rflags.set(RFlags::CARRY_FLAG, old & bit != 0);
             }
             Change::Combine(logic, value) => {
                 let flags = result_flags(combine(logic, old, value) & operand_mask(bytes), bytes);
-                regs.rflags = regs.rflags & !flags::ARITHMETIC | flags;
+                regs.rflags = (regs.rflags - flags::ARITHMETIC) | flags;
             }
             Change::CompareExchange(_) => {
                 let expected = regs.rax & operand_mask(bytes);
                 let difference = expected.wrapping_sub(old) & operand_mask(bytes);
-                let borrow = if expected < old { CARRY } else { 0 };
                 let overflow = ((expected ^ old) & (expected ^ difference)) >> (8 * u32::from(bytes) - 1) & 1;
-                let adjust = (expected ^ old ^ difference) & ADJUST;
-                let flags = result_flags(difference, bytes) | borrow | overflow << 11 | adjust;
-                regs.rflags = regs.rflags & !flags::ARITHMETIC | flags;
+                let adjust = RFlags::from_bits_retain(expected ^ old ^ difference) & RFlags::AUXILIARY_CARRY_FLAG;
+                let mut flags = result_flags(difference, bytes) | adjust;
+                flags.set(RFlags::CARRY_FLAG, expected < old);
+                flags.set(RFlags::OVERFLOW_FLAG, overflow != 0);
+                regs.rflags = (regs.rflags - flags::ARITHMETIC) | flags;
                 if expected != old {
                     regs.set_general(0, bytes, old);
                 }
@@ -163,9 +157,10 @@ const fn combine(logic: Logic, old: u64, value: u64) -> u64 {
 }
 
 /// PF, ZF and SF of a result.
-const fn result_flags(result: u64, bytes: u8) -> u64 {
-    let parity = if (result as u8).count_ones().is_multiple_of(2) { PARITY } else { 0 };
-    let zero = if result == 0 { ZERO } else { 0 };
-    let sign = if result >> (8 * bytes as u32 - 1) & 1 != 0 { SIGN } else { 0 };
-    parity | zero | sign
+fn result_flags(result: u64, bytes: u8) -> RFlags {
+    let mut flags = RFlags::empty();
+    flags.set(RFlags::PARITY_FLAG, (result as u8).count_ones().is_multiple_of(2));
+    flags.set(RFlags::ZERO_FLAG, result == 0);
+    flags.set(RFlags::SIGN_FLAG, result >> (8 * u32::from(bytes) - 1) & 1 != 0);
+    flags
 }

@@ -4,12 +4,8 @@ use super::{
     error::{USER, WRITE},
     vector,
 };
-use crate::{
-    addr::GuestAddr,
-    caller::Caller,
-    domain::{flags, regs::operand_mask},
-    machine::Machine,
-};
+use crate::{addr::GuestAddr, caller::Caller, domain::regs::operand_mask, machine::Machine};
+use x86_64::registers::rflags::RFlags;
 
 /// How a string goes between a port and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +68,7 @@ impl<M: Machine> Caller<'_, M> {
                 return Moved::Stopped;
             }
             let step = u64::from(string.bytes);
-            let step = if self.regs.rflags & flags::DF != 0 { step.wrapping_neg() } else { step };
+            let step = if self.regs.rflags.contains(RFlags::DIRECTION_FLAG) { step.wrapping_neg() } else { step };
             let pointer = if string.is_input { &mut self.regs.rdi } else { &mut self.regs.rsi };
             *pointer = pointer.wrapping_add(step) & width;
             if string.is_repeated {

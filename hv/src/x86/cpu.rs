@@ -8,10 +8,12 @@ use oxen_hv::{
     addr::{MachineAddr, Mfn},
     domain::control_registers::CR4_GUEST,
     domain::vcpu::{DEBUG_STATUS_RESET, ExtendedState},
+    features::{ExtendedEdx, Leaf1Ecx, Leaf7Ebx},
     processor::cpuid::{Vendor, leaves_x87_pointers},
     trap::msr::PAT_VALUE,
 };
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr2, Cr3, Cr3Flags, Cr4, Cr4Flags};
+use x86_64::registers::debug::Dr6Flags;
 use x86_64::{PhysAddr, structures::paging::PhysFrame};
 
 bitflags! {
@@ -39,17 +41,17 @@ impl Feature {
     /// Asks the CPU.
     fn detect() -> Self {
         let (highest, highest_extended) = (__cpuid(0), __cpuid(0x8000_0000).eax);
-        let leaf1 = __cpuid(1).ecx;
-        let leaf7 = if highest.eax >= 7 { __cpuid_count(7, 0).ebx } else { 0 };
-        let extended1 = __cpuid(0x8000_0001).edx;
+        let leaf1 = Leaf1Ecx::from_bits_retain(__cpuid(1).ecx);
+        let leaf7 = Leaf7Ebx::from_bits_retain(if highest.eax >= 7 { __cpuid_count(7, 0).ebx } else { 0 });
+        let extended = ExtendedEdx::from_bits_retain(__cpuid(0x8000_0001).edx);
         let extended8 = if highest_extended >= 0x8000_0008 { __cpuid(0x8000_0008).ebx } else { 0 };
         [
-            (Self::XSAVE, leaf1 & 1 << 26 != 0),
-            (Self::TSC_DEADLINE, leaf1 & 1 << 24 != 0),
-            (Self::FSGSBASE, leaf7 & 1 != 0),
-            (Self::SMEP, leaf7 & 1 << 7 != 0),
-            (Self::SMAP, leaf7 & 1 << 20 != 0),
-            (Self::RDTSCP, extended1 & 1 << 27 != 0),
+            (Self::XSAVE, leaf1.contains(Leaf1Ecx::XSAVE)),
+            (Self::TSC_DEADLINE, leaf1.contains(Leaf1Ecx::TSC_DEADLINE)),
+            (Self::FSGSBASE, leaf7.contains(Leaf7Ebx::FSGSBASE)),
+            (Self::SMEP, leaf7.contains(Leaf7Ebx::SMEP)),
+            (Self::SMAP, leaf7.contains(Leaf7Ebx::SMAP)),
+            (Self::RDTSCP, extended.contains(ExtendedEdx::RDTSCP)),
             (Self::LEAVES_X87_POINTERS, leaves_x87_pointers(Vendor::by_name(highest.ebx), extended8)),
         ]
         .into_iter()
@@ -114,29 +116,29 @@ pub(crate) unsafe fn set_up(features: &Features) {
 
 /// Loads those bits of CR4 that are the guest's; returns whether the CPU has what it asks. OSXSAVE, which shows only in
 /// CPUID, stays on.
-pub(crate) fn set_guest_cr4(features: &Features, wanted: u64) -> bool {
-    let asks = |flag: Cr4Flags| wanted & flag.bits() != 0;
+pub(crate) fn set_guest_cr4(features: &Features, wanted: Cr4Flags) -> bool {
+    let asks = |flag| wanted.contains(flag);
     let lacks = |feature| !features.has(feature);
     if asks(Cr4Flags::FSGSBASE) && lacks(Feature::FSGSBASE) || asks(Cr4Flags::OSXSAVE) && lacks(Feature::XSAVE) {
         return false;
     }
-    let loaded = Cr4::read_raw();
-    let next = loaded & !CR4_GUEST | wanted & CR4_GUEST | loaded & Cr4Flags::OSXSAVE.bits();
+    let loaded = Cr4Flags::from_bits_retain(Cr4::read_raw());
+    let next = (loaded - CR4_GUEST) | wanted & CR4_GUEST | loaded & Cr4Flags::OSXSAVE;
     if next != loaded {
         // SAFETY: the bits that may differ change only what the guest may execute and what CPUID shows it.
-        unsafe { Cr4::write_raw(next) }
+        unsafe { Cr4::write_raw(next.bits()) }
     }
     true
 }
 
 /// Takes what the CPU says of the last debug exception.
-pub(crate) fn take_debug_status() -> u64 {
+pub(crate) fn take_debug_status() -> Dr6Flags {
     let status: u64;
     // SAFETY: DR6 only reports.
     unsafe {
-        asm!("mov {s}, dr6", "mov dr6, {clear}", s = out(reg) status, clear = in(reg) DEBUG_STATUS_RESET, options(nomem, nostack, preserves_flags));
+        asm!("mov {s}, dr6", "mov dr6, {clear}", s = out(reg) status, clear = in(reg) DEBUG_STATUS_RESET.bits(), options(nomem, nostack, preserves_flags));
     }
-    status
+    Dr6Flags::from_bits_retain(status)
 }
 
 /// Forgets every translation: CR4.PGE is clear, so none outlives this.

@@ -5,13 +5,13 @@ use super::percpu::Hardware;
 use super::{cpu, entry::descriptors, msr};
 use core::arch::asm;
 use oxen_hv::domain::vcpu::{DEBUG_CONTROL_RESET, ExtendedState, VcpuState};
-use x86_64::registers::debug::{DebugAddressRegister as _, Dr0, Dr1, Dr2, Dr3, Dr7};
+use x86_64::registers::debug::{DebugAddressRegister as _, Dr0, Dr1, Dr2, Dr3, Dr7, Dr7Flags};
 use x86_64::registers::model_specific::Msr;
 use x86_64::registers::segmentation::GS;
 use x86_64::registers::xcontrol::XCr0Flags;
 
 /// Bits of DR7 that turn a breakpoint on.
-const BREAKPOINTS_ON: u64 = 0xff;
+const BREAKPOINTS_ON: Dr7Flags = Dr7Flags::from_bits_retain(0xff);
 /// XCR0 of a vcpu that has not set its own.
 const INITIAL_XCR0: u64 = XCr0Flags::X87.union(XCr0Flags::SSE).bits();
 
@@ -165,7 +165,7 @@ pub(crate) fn load_descriptor_tables(hardware: &Hardware, state: &VcpuState) {
 
 /// Loads the breakpoints, or turns them off.
 pub(crate) fn load_debug_registers(hardware: &Hardware, state: &VcpuState) {
-    let wanted = state.debug_control & BREAKPOINTS_ON != 0;
+    let wanted = state.debug_control.intersects(BREAKPOINTS_ON);
     if !wanted && !hardware.has_breakpoints.get() {
         return;
     }
@@ -173,13 +173,13 @@ pub(crate) fn load_debug_registers(hardware: &Hardware, state: &VcpuState) {
     let [b0, b1, b2, b3] = state.breakpoints;
     let control = if wanted { state.debug_control } else { DEBUG_CONTROL_RESET };
     // The lib lets no breakpoint lie in the hypervisor's addresses; reserved bits are as it checked them.
-    Dr7::write_raw(DEBUG_CONTROL_RESET);
+    Dr7::write_raw(DEBUG_CONTROL_RESET.bits());
     Dr0::write(b0);
     Dr1::write(b1);
     Dr2::write(b2);
     Dr3::write(b3);
     cpu::take_debug_status();
-    Dr7::write_raw(control);
+    Dr7::write_raw(control.bits());
 }
 
 /// Loads XCR0, unless it is loaded.

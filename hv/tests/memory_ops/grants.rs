@@ -29,7 +29,7 @@ impl World {
         let hold = if writable { Hold::Writable } else { Hold::Reference };
         let Ok(held) = hv.memory.hold_as(frame, owner, hold) else { return Outcome::Refused };
         let Player { guest, claims, .. } = &mut self.players[player];
-        let flags = Entry::PRESENT | if writable { Entry::WRITABLE } else { 0 };
+        let flags = if writable { Entry::PRESENT | Entry::WRITABLE } else { Entry::PRESENT };
         let mapped = Editor::open(&hv.memory, &guest.domain.memory)
             .and_then(|mut editor| editor.map_grant(at, frame, owner, flags));
         if mapped.is_ok() {
@@ -60,10 +60,14 @@ impl World {
             None => editor.unmap_grant(at, frame, writable),
         };
         drop(editor);
-        if unmapped.is_err() {
+        if unmapped.is_err() && from.is_none() {
             return Outcome::Refused;
         }
         hv.memory.flush_cpus(hv.memory.frames.tlb.cpus_of(guest.domain.owner()));
+        if unmapped.is_err() {
+            // What was to be moved may be gone.
+            return Outcome::Partly;
+        }
         if let Some(index) = claims.iter().position(|&claim| claim == (frame, writable)) {
             release_claim(hv, claims.swap_remove(index));
         }

@@ -20,6 +20,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::atomic::Ordering,
 };
+use x86_64::structures::paging::PageTableFlags;
 
 /// Where each frame was in its owner's memory, and what stood in it.
 pub(crate) type Contents = HashMap<Mfn, (u64, Vec<u64>)>;
@@ -216,7 +217,7 @@ impl World {
     }
 
     /// Whatever a shadow shows, the guest's own tables show too.
-    fn check_table(&self, player: usize, log: &HashSet<u64>, table: Mfn, level: u32, va: u64, rights: u64) {
+    fn check_table(&self, player: usize, log: &HashSet<u64>, table: Mfn, level: u32, va: u64, rights: PageTableFlags) {
         for (slot, word) in self.hv.machine().words(table).iter().enumerate() {
             let entry = Entry(word.load(Ordering::SeqCst));
             if level == 4 && walk::is_hypervisor_slot(4, slot) {
@@ -227,7 +228,7 @@ impl World {
                 continue;
             }
             let va = va | (slot as u64) << (12 + 9 * (level - 1));
-            let rights = rights & entry.0;
+            let rights = rights & entry.flags();
             if level > 1 {
                 assert_eq!(self.hv.memory.frames.state(entry.mfn().unwrap()).owner(), Owner::HYPERVISOR);
                 self.check_table(player, log, entry.mfn().unwrap(), level - 1, va, rights);
@@ -235,21 +236,19 @@ impl World {
             }
             let (source, allowed) = self.walk_source(player, va).expect("a shadow shows what its source does not");
             assert_eq!(source.mfn(), entry.mfn(), "a shadow shows another frame at {va:#x}");
-            assert_ne!(source.0 & Entry::ACCESSED, 0, "a page can be used unnoticed at {va:#x}");
-            if rights & Entry::WRITABLE != 0 {
-                assert_ne!(allowed & Entry::WRITABLE, 0, "a shadow can be written to at {va:#x}, its source not");
-            }
-            if rights & Entry::WRITABLE != 0 {
-                assert_ne!(source.0 & Entry::DIRTY, 0, "a page can be written to without its dirty bit at {va:#x}");
+            assert!(source.has(Entry::ACCESSED), "a page can be used unnoticed at {va:#x}");
+            if rights.contains(Entry::WRITABLE) {
+                assert!(allowed.contains(Entry::WRITABLE), "a shadow can be written to at {va:#x}, its source not");
+                assert!(source.has(Entry::DIRTY), "a page can be written to without its dirty bit at {va:#x}");
                 self.check_writable(player, log, entry.mfn().unwrap());
             }
         }
     }
 
     /// What translates an address by the guest's own tables, and what all entries on the way allow.
-    fn walk_source(&self, player: usize, va: u64) -> Option<(Entry, u64)> {
+    fn walk_source(&self, player: usize, va: u64) -> Option<(Entry, PageTableFlags)> {
         let mut table = self.players[player].guest.state.kernel_root?.mfn();
-        let mut allowed = u64::MAX;
+        let mut allowed = PageTableFlags::all();
         for level in (1..=4).rev() {
             let slot: Slot = GuestAddr::new(va).slot(level);
             let is_root = self.hv.memory.frames.state(table).kind() == FrameType::L4;
@@ -257,10 +256,10 @@ impl World {
                 return None;
             }
             let entry = Entry(self.hv.machine().words(table)[slot.index()].load(Ordering::SeqCst));
-            if !entry.is_present() || entry.0 & Entry::ACCESSED == 0 {
+            if !entry.is_present() || !entry.has(Entry::ACCESSED) {
                 return None;
             }
-            allowed &= entry.0;
+            allowed &= entry.flags();
             if level == 1 {
                 return Some((entry, allowed));
             }

@@ -2,7 +2,7 @@
 
 use crate::{
     shadows::PLACES,
-    support::{audit, entry_address, table_word},
+    support::{audit, entry_address, entry_of, table_word},
     world::{BUFFER, LINEAR_SLOT, Outcome, Player, World},
 };
 use oxen_abi::mmu::MMU_MACHPHYS_UPDATE;
@@ -25,7 +25,7 @@ impl World {
         };
         let others: Vec<Mfn> = audit::all(self.hv).filter(is_like).collect();
         let target = if others.is_empty() || self.random.chance(40) { table } else { self.random.of(&others) };
-        Entry::to(target, self.random.of(&[1, 1, 5, 5, 5, 0x25, 7])).0
+        entry_of(target, self.random.of(&[1, 1, 5, 5, 5, 0x25, 7]))
     }
 
     /// The guest names an address for a request that may be anywhere, in its linear slots above all.
@@ -82,7 +82,7 @@ impl World {
                 .collect();
             let child = if children.is_empty() { self.frame(player) } else { self.random.of(&children) };
             let flags = self.random.of(&[1, 3, 5, 7, 7, 0x67]);
-            table_word(self.hv, frame, self.slot()).store(Entry::to(child, flags).0, Ordering::SeqCst);
+            table_word(self.hv, frame, self.slot()).store(entry_of(child, flags), Ordering::SeqCst);
         }
         if level > 1 && self.random.chance(25) {
             let own_kind = FrameType::table(level);
@@ -92,7 +92,7 @@ impl World {
             });
             let target = if self.random.chance(50) { frame } else { like.unwrap_or(frame) };
             let flags = self.random.of(&[1, 5, 5, 7]);
-            table_word(self.hv, frame, self.slot()).store(Entry::to(target, flags).0, Ordering::SeqCst);
+            table_word(self.hv, frame, self.slot()).store(entry_of(target, flags), Ordering::SeqCst);
         }
         self.wrote(frame);
         for page in 1..40 {

@@ -5,7 +5,7 @@ use crate::shadows::Contents;
 use crate::support::{
     self, Fake,
     audit::{self, Holds},
-    boot, entry_address,
+    boot, entry_address, entry_of,
     guest::{Guest, Home},
 };
 use oxen_abi::vm_assist::Assists;
@@ -189,7 +189,7 @@ impl World {
         if self.random.chance(8) {
             flags |= 1 << self.random.below(64);
         }
-        if self.random.chance(10) { 0 } else { Entry::to(frame, flags).0 }
+        if self.random.chance(10) { 0 } else { entry_of(frame, flags) }
     }
 
     /// it knows.

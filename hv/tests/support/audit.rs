@@ -12,6 +12,7 @@ use oxen_hv::{
     },
 };
 use std::{collections::HashMap, sync::atomic::Ordering};
+use x86_64::structures::paging::PageTableFlags;
 
 /// References and uses of each frame.
 #[derive(Debug, Default)]
@@ -125,7 +126,7 @@ fn count_entries(hv: &Hypervisor<Fake>, frame: Mfn, holds: &mut Holds) {
             }
         } else {
             // Neither larger pages, nor caching, nor global translations; open to ring 3.
-            assert_eq!(entry.0 & 0x19c, Entry::USER, "law 2: {entry:?} at level {level}");
+            assert_eq!(entry.0 & 0x19c, Entry::USER.bits(), "law 2: {entry:?} at level {level}");
             let below = hv.memory.frames.state(target);
             assert_eq!(below.owner(), state.owner(), "law 2: a table of another domain");
             if below.kind().level() == Some(level) {
@@ -185,8 +186,8 @@ pub(crate) fn check_links(hv: &Hypervisor<Fake>) -> [[u32; 2]; 4] {
 /// What may be in a validated L1.
 fn check_page(hv: &Hypervisor<Fake>, table: Mfn, entry: Entry, target: Mfn) {
     let is_ram = hv.memory.frames.is_ram(target);
-    let caching = if is_ram { Entry::CACHING } else { 0 };
-    assert_eq!(entry.0 & (caching | Entry::USER), Entry::USER, "law 2: {entry:?} in {table:?}");
+    let caching = if is_ram { Entry::CACHING } else { PageTableFlags::empty() };
+    assert_eq!(entry.flags() & (caching | Entry::USER), Entry::USER, "law 2: {entry:?} in {table:?}");
     assert!(is_ram || entry.uncached() == entry, "law 2: {entry:?} caches device memory");
     let state = hv.memory.frames.state(target);
     if is_ram {

@@ -15,6 +15,7 @@ use oxen_hv::{
     reply::{Args, Reply, Stop},
 };
 use std::sync::{Arc, atomic::Ordering};
+use x86_64::structures::paging::PageTableFlags;
 
 /// A guest that runs on this thread's CPU.
 pub(crate) struct Guest {
@@ -80,7 +81,10 @@ impl Guest {
         for (above, below) in tables.iter().zip(&tables[1..]) {
             table_word(self.hv, *above, 0).store(Entry::to(*below, flags | Entry::WRITABLE).0, Ordering::SeqCst);
         }
-        let pages = data.iter().map(|&frame| (frame, Entry::WRITABLE)).chain(tables.iter().map(|&frame| (frame, 0)));
+        let pages = data
+            .iter()
+            .map(|&frame| (frame, Entry::WRITABLE))
+            .chain(tables.iter().map(|&frame| (frame, PageTableFlags::empty())));
         for (slot, (frame, writable)) in pages.enumerate() {
             table_word(self.hv, tables[3], slot).store(Entry::to(frame, flags | writable).0, Ordering::SeqCst);
         }

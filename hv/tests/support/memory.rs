@@ -128,7 +128,7 @@ impl Tlb for Fake {
 }
 
 fn note_user(entry: Entry) {
-    if entry.0 & Entry::USER == 0 {
+    if !entry.has(Entry::USER) {
         MET_SUPERVISOR.set(true);
     }
 }
@@ -163,14 +163,14 @@ impl Fake {
             Some(&known) => known,
             None => {
                 let mut table = cpu.root.ok_or(GuestFault::at(va))?;
-                let mut allowed = Entry(Entry::WRITABLE | Entry::USER);
+                let mut allowed = Entry(0).with(Entry::WRITABLE | Entry::USER);
                 for level in (2..=4).rev() {
                     let word = &self.words(table)[va.slot(level).index()];
                     let entry = Entry(word.load(Ordering::SeqCst));
                     if !entry.is_present() {
                         return Err(GuestFault::at(va));
                     }
-                    word.fetch_or(Entry::ACCESSED, Ordering::SeqCst);
+                    word.fetch_or(Entry::ACCESSED.bits(), Ordering::SeqCst);
                     allowed.0 &= entry.0;
                     table = entry.mfn().unwrap();
                 }
@@ -183,8 +183,8 @@ impl Fake {
         if !entry.is_present() || write && !(allowed.is_writable() && entry.is_writable()) {
             return Err(GuestFault::at(va));
         }
-        word.fetch_or(Entry::ACCESSED | if write { Entry::DIRTY } else { 0 }, Ordering::SeqCst);
-        let seen = Entry(entry.0 & (allowed.0 | !(Entry::WRITABLE | Entry::USER)));
+        word.fetch_or(if write { Entry::NOTES } else { Entry::ACCESSED }.bits(), Ordering::SeqCst);
+        let seen = Entry(entry.0 & (allowed.0 | !(Entry::WRITABLE | Entry::USER).bits()));
         note_user(seen);
         cpu.pages.insert(va.as_u64() >> 12, seen);
         Ok(entry.mfn().unwrap())

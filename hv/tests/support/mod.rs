@@ -32,6 +32,7 @@ use std::{
         atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering},
     },
 };
+use x86_64::structures::paging::PageTableFlags;
 
 /// CPUs of the fake machine.
 pub(crate) const CPUS: usize = 4;
@@ -237,6 +238,11 @@ pub(crate) fn table_word(hv: &Hypervisor<Fake>, table: Mfn, slot: usize) -> &'st
 /// The machine address of an entry.
 pub(crate) fn entry_address(table: Mfn, slot: usize) -> u64 {
     table.raw() * PAGE_SIZE + 8 * slot as u64
+}
+
+/// An entry for a frame, with any bits.
+pub(crate) fn entry_of(frame: Mfn, bits: u64) -> u64 {
+    Entry::to(frame, PageTableFlags::from_bits_retain(bits)).0
 }
 
 /// What must stand in a slot of the hypervisor's, in every root.

@@ -7,6 +7,8 @@ use oxen_hv::{
     mem::Tlb,
 };
 use std::sync::atomic::Ordering;
+use x86_64::registers::control::Cr4Flags;
+use x86_64::registers::debug::Dr6Flags;
 
 impl Fake {
     fn count(&self, name: &'static str) {
@@ -69,13 +71,13 @@ impl Processor for Fake {
         self.count("set_other_gs_base");
     }
 
-    fn set_guest_cr4(&self, _cr4: u64) -> bool {
+    fn set_guest_cr4(&self, _cr4: Cr4Flags) -> bool {
         self.count("set_guest_cr4");
         true
     }
 
-    fn take_debug_status(&self) -> u64 {
-        0xffff_0ff0
+    fn take_debug_status(&self) -> Dr6Flags {
+        oxen_hv::domain::vcpu::DEBUG_STATUS_RESET
     }
 
     fn set_task_switched(&self, _set: bool) {

@@ -36,7 +36,7 @@ pub(super) fn lies(lab: &Lab<'_>, seconds: u32) -> Result<Verdict> {
     );
     let (liar, victim) = (format!("do=backend seconds={}", seconds + 30), format!("do=victim seconds={seconds}"));
     let report =
-        lab.boot_within(&machine(lab, &script, &[("liar", &liar, ""), ("victim", &victim, "")])?, super::soak::LIMIT)?;
+        lab.boot_within(&machine(lab, &script, &[("liar", &liar, ""), ("victim", &victim, "")])?, super::LONG_LIMIT)?;
     let report = report.succeeded()?.lacks("panicked")?.lacks("exception")?;
     let told = report.lines_with("(victim) probe: ").join("\n");
     println!("{told}");

@@ -3,7 +3,8 @@
 use anyhow::Result;
 use oxen_tools::linux::Ramdisk;
 
-use super::linux::{content, linux};
+use super::complaints::content;
+use super::linux::linux;
 use crate::lab::{Lab, Verdict};
 
 /// What the guest does with `xvda` (2 MiB, may be written) and `xvdb1` (1 MiB, may only be read).

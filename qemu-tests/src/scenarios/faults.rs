@@ -10,8 +10,9 @@ use oxen_tools::linux::Ramdisk;
 use oxen_tools::qemu::{Machine, USER_NETWORK};
 use oxen_tools::session::Exit;
 
+use super::complaints::content;
 use super::hostile::machine;
-use super::linux::{content, linux, with_guests};
+use super::linux::{linux, with_guests};
 use crate::lab::{Lab, Prompt, Verdict};
 use crate::qmp::{self, Control};
 

@@ -9,7 +9,7 @@ use oxen_tools::guest::dom0_memory;
 use oxen_tools::qemu::add_to_ramdisk;
 use oxen_tools::stock;
 
-use super::linux::content;
+use super::complaints::content;
 use crate::lab::{Lab, Verdict};
 
 /// How long a boot may take; a busy machine is slow.

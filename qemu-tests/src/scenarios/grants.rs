@@ -6,8 +6,8 @@ use oxen_tools::disk::{noise, sha256};
 use oxen_tools::linux::{CMDLINE, Ramdisk};
 use oxen_tools::qemu::USER_NETWORK;
 
+use super::complaints::content;
 use super::interop;
-use super::linux::content;
 use crate::lab::{Lab, Report, Verdict};
 use oxen_tools::http::{HOST, Server};
 

@@ -8,7 +8,7 @@ use oxen_tools::disk::{self, sha256};
 use oxen_tools::linux::Ramdisk;
 use oxen_tools::{build, debian};
 
-use super::linux::content;
+use super::complaints::content;
 use crate::lab::{Lab, Verdict};
 
 /// How long it may take: two boots of a kernel, each behind GRUB's. It is met only by what hangs.

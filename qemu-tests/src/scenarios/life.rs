@@ -9,7 +9,8 @@ use oxen_tools::disk::sha256;
 use oxen_tools::linux::Ramdisk;
 use oxen_tools::qemu::Machine;
 
-use super::linux::{content, guest};
+use super::complaints::content;
+use super::linux::guest;
 use super::soak;
 use crate::lab::{Lab, Report, Verdict};
 

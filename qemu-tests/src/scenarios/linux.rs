@@ -4,14 +4,15 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use oxen_tools::elf::Elf;
-use oxen_tools::linux::{CMDLINE, Ramdisk, complaint};
+use oxen_tools::linux::{CMDLINE, Ramdisk};
 use oxen_tools::qemu::{Machine, Module};
 use oxen_tools::session::Exit;
 use oxen_tools::workspace::Workspace;
 use oxen_tools::{debian, disk};
 
+use super::complaints::content;
 use super::gallery::{self, Place};
-use crate::lab::{Lab, Report, Verdict};
+use crate::lab::{Lab, Verdict};
 
 /// What it does: forks, pipes, files, copies, and the arithmetic of checksums and compression.
 const WORK: &str = r#"echo "init: $(nproc) cpus"
@@ -45,14 +46,6 @@ pub(super) struct Linux {
 pub(super) fn linux(lab: &Lab<'_>, ramdisk: &Ramdisk<'_>) -> Result<Linux, Verdict> {
     let make = || anyhow::Ok(Linux { kernel: debian::kernel(lab.workspace)?, ramdisk: ramdisk.build()? });
     make().map_err(|error| Verdict::Skipped(format!("no stock kernel: {error:#}")))
-}
-
-/// Demands that Linux did not complain.
-pub(super) fn content(report: Report) -> Result<Report> {
-    match complaint(report.transcript()) {
-        Some(line) => report.fail(&format!("Linux says `{}`", line.trim())),
-        None => Ok(report),
-    }
 }
 
 /// A machine whose dom0 has such guests to create: for each a name, which is its configuration's too, and more lines for

@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::Result;
 use oxen_tools::linux::Ramdisk;
 
-use super::linux::{content, linux, with_guests};
+use super::complaints::content;
+use super::linux::{linux, with_guests};
 use crate::compiler;
 use crate::lab::{Lab, Verdict};
 

@@ -7,7 +7,7 @@ use oxen_tools::linux::Ramdisk;
 use oxen_tools::qemu::{Module, USER_NETWORK};
 use oxen_tools::session::Exit;
 
-use super::linux::content;
+use super::complaints::content;
 use crate::lab::{Lab, Report, Verdict};
 
 /// What it does: reads each disk as a whole, gets an address for each card, writes one disk, and shows who interrupted.

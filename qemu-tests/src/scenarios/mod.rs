@@ -1,5 +1,7 @@
 //! The scenarios by subject. A scenario's name is its subject and its function's name.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use crate::lab::{Lab, Verdict};
@@ -8,6 +10,7 @@ mod backends;
 mod blkfront;
 mod boot;
 mod budget;
+mod complaints;
 mod crowd;
 mod demo;
 mod disks;
@@ -33,9 +36,13 @@ mod prompt;
 mod restart;
 mod rootfs;
 mod saving;
+mod shares;
 mod soak;
 mod toolstack;
 mod xdp;
+
+/// How long a scenario may take that is long by itself: a boot is seconds on an idle machine, and minutes on a busy one.
+const LONG_LIMIT: Duration = Duration::from_secs(3 * 3600);
 
 /// A guarantee and how it is tried.
 #[derive(Clone, Copy, Debug)]
@@ -225,6 +232,7 @@ scenarios! {
     guests::mmu_shows_two_address_spaces_and_every_refusal,
     guests::a_guest_follows_its_memory_target,
     guests::a_guest_cannot_shrink_below_what_it_needs,
+    shares::a_tax_on_idle_memory_moves_it_to_who_uses_it,
     guests::a_new_guest_builds_and_boots_outside_the_checkout,
     guests::a_guest_of_the_packaged_crates_builds_and_boots,
     guests::configurations_kernels_and_files_of_a_users_own_run,

@@ -8,8 +8,9 @@ use oxen_tools::disk::{noise, sha256};
 use oxen_tools::linux::Ramdisk;
 use oxen_tools::qemu::USER_NETWORK;
 
+use super::complaints::content;
 use super::hypercalls;
-use super::linux::{content, guest, linux, with_guests};
+use super::linux::{guest, linux, with_guests};
 use crate::lab::{Lab, Report, Verdict};
 use oxen_tools::http::{HOST, Server};
 

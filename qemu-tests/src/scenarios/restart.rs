@@ -8,8 +8,9 @@ use oxen_tools::http::{HOST, Server};
 use oxen_tools::linux::Ramdisk;
 use oxen_tools::qemu::USER_NETWORK;
 
+use super::complaints::content;
 use super::hostile::machine;
-use super::linux::{content, linux, with_guests};
+use super::linux::{linux, with_guests};
 use crate::journal::{self, Plan};
 use crate::lab::{Lab, Verdict};
 
@@ -30,7 +31,7 @@ pub(super) fn journals(lab: &Lab<'_>, records: u64) -> Result<Verdict> {
     let mut machine = machine(lab, &script, &guests)?;
     let image = lab.file("disk.img", &noise(3, 4 * MIB))?;
     machine.disks.push(image.clone());
-    let report = lab.boot_within(&machine, super::soak::LIMIT)?.succeeded()?;
+    let report = lab.boot_within(&machine, super::LONG_LIMIT)?.succeeded()?;
     let report = report.says("journals kept, 0 records wrong, 0 refused")?;
     let said = journal::durable(report.transcript());
     ensure!(said.len() == 8 && said.values().all(|&last| last == records + 8), "the guest said {said:?}");
@@ -109,7 +110,7 @@ pub(super) fn debian(lab: &Lab<'_>, rounds: u32) -> Result<Verdict> {
     let image = lab.file("disk.img", &noise(5, 24 * MIB))?;
     machine.disks.push(image.clone());
     machine.network = Some(USER_NETWORK.to_owned());
-    let report = content(lab.boot_within(&machine, super::soak::LIMIT)?.succeeded()?)?;
+    let report = content(lab.boot_within(&machine, super::LONG_LIMIT)?.succeeded()?)?;
     let report = report.says("linux: 0 bad")?.lacks("error, dev")?;
     for round in 1..=rounds {
         ensure!(!report.lines_with(&format!("round {round} fetched {sum}")).is_empty(), "what came in round {round}");

@@ -8,8 +8,8 @@ use oxen_tools::linux::{CMDLINE, Ramdisk};
 use oxen_tools::qemu::{Machine, USER_NETWORK};
 use oxen_tools::{build, debian, disk, process, rootfs};
 
-use super::linux::content;
-use super::soak::LIMIT;
+use super::LONG_LIMIT as LIMIT;
+use super::complaints::content;
 use crate::lab::{Lab, Verdict};
 
 /// What dom0 does with it: boots it, has a package installed, lets it restart by itself, shuts it down. `PROMPT` stands

@@ -196,7 +196,7 @@ pub(super) fn rounds(lab: &Lab<'_>, count: usize) -> Result<Verdict> {
         Err(verdict) => return Ok(verdict),
     };
     machine.disks = vec![empty_disk(lab)?, lab.file("disk.img", &vec![0; 8 << 20])?];
-    let report = lab.boot_within(&machine, super::soak::LIMIT)?.succeeded()?;
+    let report = lab.boot_within(&machine, super::LONG_LIMIT)?.succeeded()?;
     let restored = report.lines_with("restored: `linux`").len();
     ensure!(restored == count, "restored {restored} times of {count}");
     let steps = steps_of(&report, "linux")?;

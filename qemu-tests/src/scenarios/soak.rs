@@ -1,22 +1,19 @@
 //! What takes long: many boots of stock Linux one after the other, many guests at once, a minute of traffic. Run when
 //! they are named: `cargo xtask test soak`.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use oxen_tools::debian;
 use oxen_tools::linux::Ramdisk;
 use oxen_tools::qemu::Machine;
 
-use super::linux::{content, guest};
+use super::LONG_LIMIT as LIMIT;
+use super::complaints::content;
+use super::linux::guest;
 use super::{backends, crowd, network, own_guests_saved, power, restart, rootfs, saving};
 use crate::lab::{Lab, Verdict};
 
 /// What a guest says when its first process runs.
 const REACHED: &str = "the first process runs";
-
-/// How long all of it may take: a boot is seconds on an idle machine, and minutes on a busy one.
-pub(super) const LIMIT: Duration = Duration::from_secs(3 * 3600);
 
 /// A machine with Debian's kernel, unpacked, for guests of so many MiB, and with dom0 as small as it can be beside them.
 fn machine(lab: &Lab<'_>, ramdisk: &Ramdisk<'_>, memory: u32, script: &str) -> Result<Machine, Verdict> {

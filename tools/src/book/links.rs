@@ -5,25 +5,24 @@ use std::collections::btree_map::{BTreeMap, Entry};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clap::Parser as _;
+use clap::Command;
 
 use super::markdown::{Piece, anchor, pieces, words};
 use super::{REFERENCE, reference};
-use crate::cli::Cli;
 use crate::source;
 use crate::workspace::Workspace;
 
 /// The list of the book's pages.
 const SUMMARY: &str = "SUMMARY.md";
 
-/// What does not exist of all that the book's pages, the documentation and the README name.
+/// What does not exist of all that the book's pages, the documentation and the README name; `xtask` is our own command.
 ///
 /// # Errors
 /// Fails where a file cannot be read.
-pub(super) fn judge(workspace: &Workspace, book: &Path) -> Result<Vec<String>> {
+pub(super) fn judge(workspace: &Workspace, xtask: &Command, book: &Path) -> Result<Vec<String>> {
     let mut files = source::files(book, &[".md"])?;
     files.retain(|file| *file != book.join(REFERENCE));
-    let mut shelf = Shelf::new(workspace, book)?;
+    let mut shelf = Shelf::new(workspace, xtask, book)?;
     let mut findings = Vec::new();
     let summary = read(&book.join(SUMMARY))?;
     for file in &files {
@@ -53,6 +52,8 @@ fn read(file: &Path) -> Result<String> {
 /// What is there.
 struct Shelf {
     root: PathBuf,
+    /// `cargo xtask`.
+    xtask: Command,
     /// The generated page, which need not have been written.
     reference: (PathBuf, String),
     /// Names of all functions.
@@ -64,7 +65,7 @@ struct Shelf {
 }
 
 impl Shelf {
-    fn new(workspace: &Workspace, book: &Path) -> Result<Self> {
+    fn new(workspace: &Workspace, xtask: &Command, book: &Path) -> Result<Self> {
         let mut functions = BTreeSet::new();
         let mut dom0 = String::new();
         for file in source::files(&workspace.root, &[".rs"])? {
@@ -75,7 +76,8 @@ impl Shelf {
             }
         }
         let reference = (book.join(REFERENCE), reference::page(workspace)?);
-        Ok(Self { root: workspace.root.clone(), reference, functions, dom0, anchors: BTreeMap::new() })
+        let (root, xtask) = (workspace.root.clone(), xtask.clone());
+        Ok(Self { root, xtask, reference, functions, dom0, anchors: BTreeMap::new() })
     }
 
     fn name(&self, file: &Path) -> String {
@@ -169,7 +171,7 @@ impl Shelf {
             return None;
         }
         let arguments = std::iter::once("cargo xtask").chain(words.iter().skip(2).map(String::as_str));
-        if let Err(error) = Cli::try_parse_from(arguments)
+        if let Err(error) = self.xtask.clone().try_get_matches_from(arguments)
             && error.use_stderr()
         {
             let why = error.to_string();
@@ -243,7 +245,9 @@ mod tests {
         let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
         let reference = (root.join("docs/book/src/reference.md"), "# R\n## mmu_update\n".to_owned());
         let functions = ["a_frame_holds".to_owned()].into();
-        Shelf { root, reference, functions, dom0: "Verb { name: \"list\" }".into(), anchors: BTreeMap::new() }
+        let xtask = <crate::cli::Cli as clap::CommandFactory>::command();
+        let dom0 = "Verb { name: \"list\" }".into();
+        Shelf { root, xtask, reference, functions, dom0, anchors: BTreeMap::new() }
     }
 
     fn missing(piece: Piece) -> Option<String> {

@@ -34,18 +34,18 @@ const BOOK: &str = "docs/book";
 /// The page that is generated and not kept.
 const REFERENCE: &str = "reference.md";
 
-/// Makes the book, or judges it.
+/// Makes the book, or judges it; `xtask` is the command that its pages tell of.
 ///
 /// # Errors
 /// Fails where a picture cannot be drawn, something named does not exist, or mdBook fails.
-pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
+pub fn run(workspace: &Workspace, xtask: &clap::Command, args: &Args) -> Result<()> {
     if !args.check {
         for (file, svg) in pictures(workspace)? {
             write_changed(&file, &svg)?;
         }
         write_changed(&pages(workspace).join(REFERENCE), &reference::page(workspace)?)?;
     }
-    let findings = judge(workspace)?;
+    let findings = judge(workspace, xtask)?;
     for finding in &findings {
         eprintln!("{finding}");
     }
@@ -67,7 +67,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
 ///
 /// # Errors
 /// Fails where a file cannot be read.
-pub fn judge(workspace: &Workspace) -> Result<Vec<String>> {
+pub fn judge(workspace: &Workspace, xtask: &clap::Command) -> Result<Vec<String>> {
     let mut findings = reference::judge(workspace)?;
     for (file, svg) in pictures(workspace)? {
         if std::fs::read_to_string(&file).ok().as_ref() != Some(&svg) {
@@ -75,7 +75,7 @@ pub fn judge(workspace: &Workspace) -> Result<Vec<String>> {
             findings.push(format!("{name}: not as its description: `cargo xtask book` draws it"));
         }
     }
-    findings.extend(links::judge(workspace, &pages(workspace))?);
+    findings.extend(links::judge(workspace, xtask, &pages(workspace))?);
     Ok(findings)
 }
 
@@ -112,7 +112,8 @@ mod tests {
 
     #[test]
     fn everything_that_the_book_names_exists() {
-        let findings = super::judge(&Workspace::open().unwrap()).unwrap();
+        let findings =
+            super::judge(&Workspace::open().unwrap(), &<crate::cli::Cli as clap::CommandFactory>::command()).unwrap();
         assert!(findings.is_empty(), "{}", findings.join("\n"));
     }
 }

@@ -4,14 +4,18 @@ use anyhow::{Result, anyhow};
 use oxen_abi::start_of_day::{Layout, Refused, Request, Table};
 
 use oxen_image::Image;
+use x86_64::structures::paging::PageTableFlags;
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
 
-/// Present, for user mode (where guests run), accessed.
-const ENTRY: u64 = 0x25;
-const WRITABLE: u64 = 0x02;
-const DIRTY: u64 = 0x40;
+/// Any entry: present, for user mode (where guests run), accessed.
+const ENTRY: PageTableFlags =
+    PageTableFlags::PRESENT.union(PageTableFlags::USER_ACCESSIBLE).union(PageTableFlags::ACCESSED);
+/// A page that is written.
+const WRITABLE: PageTableFlags = ENTRY.union(PageTableFlags::WRITABLE);
+/// A table.
+const TABLE: PageTableFlags = WRITABLE.union(PageTableFlags::DIRTY);
 
 /// The most pages that a guest can have here: 16 TiB.
 const MAX_PAGES: u64 = 1 << 32;
@@ -56,10 +60,10 @@ pub fn entries(layout: &Layout, table: &Table, mfn: &dyn Fn(u64) -> u64) -> [u64
         let address = table.entry_va(index as u64);
         if table.level > 1 {
             let below = layout.table(table.level - 1, address);
-            return below.map_or(0, |pfn| mfn(pfn) << 12 | ENTRY | WRITABLE | DIRTY);
+            return below.map_or(0, |pfn| mfn(pfn) << 12 | TABLE.bits());
         }
         let leaf = layout.leaf(address);
-        leaf.map_or(0, |leaf| mfn(leaf.pfn) << 12 | ENTRY | if leaf.writable { WRITABLE } else { 0 })
+        leaf.map_or(0, |leaf| mfn(leaf.pfn) << 12 | if leaf.writable { WRITABLE } else { ENTRY }.bits())
     })
 }
 
@@ -93,7 +97,7 @@ mod tests {
             }
             table = (entry >> 12) - 1000;
             if level == 1 {
-                return Some((table, entry & WRITABLE != 0));
+                return Some((table, entry & PageTableFlags::WRITABLE.bits() != 0));
             }
         }
         None

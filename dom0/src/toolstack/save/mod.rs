@@ -229,7 +229,7 @@ pub async fn restore(system: &System, target: &str) -> Result<Rc<Guest>> {
 /// A new domain, filled from a stream; whatever fails, nothing of it stays.
 async fn receive(shell: &Shell, source: &mut impl Source) -> Result<Built> {
     let mut receiver = Receiver::new(shell)?;
-    let received = receiver.receive(source, &mut Progress::new("restoring")).await;
+    let received = receiver.receive(source).await;
     or_destroy(receiver.domain(), received)
 }
 

@@ -18,13 +18,14 @@ use oxen_domu_lib::{
     control::{self, CpuPolicy},
     task,
 };
-use zerocopy::{FromBytes, FromZeros, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::Progress;
 use super::vcpu::Vcpu;
 use crate::saved::record::{self, KIND_LEVEL, KIND_NONE, KIND_PINNED, RecordHeader};
-use crate::saved::stream::{Source, read_one};
+use crate::saved::stream::Source;
 use crate::saved::tables::{ENTRIES, Table};
+use crate::saved::walk::{self, Taker};
 use crate::saved::{p2m, tables};
 use crate::toolstack::build::Built;
 use crate::toolstack::build::shell::{self, Shell, asked};
@@ -55,6 +56,7 @@ pub(super) struct Receiver<'a> {
     vcpus: Vec<Vcpu>,
     policy: Option<CpuPolicy>,
     tsc: Option<DomctlTscInfo>,
+    progress: Progress,
 }
 
 impl<'a> Receiver<'a> {
@@ -73,6 +75,7 @@ impl<'a> Receiver<'a> {
             vcpus: (0..shell.vcpus).map(|_| Vcpu::default()).collect(),
             policy: None,
             tsc: None,
+            progress: Progress::new("restoring"),
         })
     }
 
@@ -82,67 +85,13 @@ impl<'a> Receiver<'a> {
     }
 
     /// Reads the whole stream, and makes the domain ready to run.
-    pub(super) async fn receive(&mut self, source: &mut impl Source, progress: &mut Progress) -> Result<Built> {
+    pub(super) async fn receive(&mut self, source: &mut impl Source) -> Result<Built> {
         self.ports = self.shell.equip(self.domain)?;
-        record::read_heads(source).await?;
-        loop {
-            let header: RecordHeader = read_one(source).await?;
-            match header.kind {
-                record::END => break,
-                record::PAGE_DATA => {
-                    self.take_pages(source, &header).await?;
-                    progress.reach(usize::try_from(self.populated)?);
-                }
-                record::VERIFY | record::CHECKPOINT => bail!("it is a stream of checkpoints, which are not read here"),
-                _ => {
-                    let body = record::read_body(source, &header).await?;
-                    self.take_record(&header, &body, progress)?;
-                }
-            }
-        }
+        walk::read(source, self).await?;
         self.finish().await
     }
 
-    fn take_record(&mut self, header: &RecordHeader, body: &[u8], progress: &mut Progress) -> Result<()> {
-        let policy =
-            |old: Option<CpuPolicy>| old.unwrap_or(CpuPolicy { leaves: Box::default(), registers: Box::default() });
-        match header.kind {
-            record::PV_INFO => {
-                ensure!(body == record::PV_64_BIT.as_bytes(), "it is no guest of 64 bits");
-            }
-            record::CPUID_POLICY => {
-                self.policy = Some(CpuPolicy { leaves: body.into(), ..policy(self.policy.take()) });
-            }
-            record::MSR_POLICY => {
-                self.policy = Some(CpuPolicy { registers: body.into(), ..policy(self.policy.take()) });
-            }
-            record::STATIC_DATA_END => {
-                if let Some(policy) = &self.policy {
-                    let set = control::set_cpu_policy(self.domain, policy);
-                    asked("show it the processor that it had", set)?;
-                }
-            }
-            record::PV_P2M_FRAMES => self.take_p2m(body, progress)?,
-            record::TSC_INFO => {
-                let [tsc_mode, gtsc_khz, low, high, incarnation, _] = read_words::<6>(body)?;
-                let elapsed_nsec = u64::from(high) << 32 | u64::from(low);
-                self.tsc = Some(DomctlTscInfo { tsc_mode, gtsc_khz, incarnation, pad: 0, elapsed_nsec });
-            }
-            record::SHARED_INFO => {
-                let (page, _) =
-                    SharedInfo::read_from_prefix(body).map_err(|_| anyhow!("its shared info is too short"))?;
-                self.shared_info = Some(Box::new(page));
-            }
-            record::PV_VCPU_BASIC..=record::PV_VCPU_XSAVE | record::PV_VCPU_MSRS => {
-                self.take_vcpu(header.kind, body)?
-            }
-            _ if header.is_optional() => {}
-            kind => bail!("it has a record of type {kind:#x}, which is not known here"),
-        }
-        Ok(())
-    }
-
-    fn take_p2m(&mut self, body: &[u8], progress: &mut Progress) -> Result<()> {
+    fn take_p2m(&mut self, body: &[u8]) -> Result<()> {
         let (range, pages) = body.split_at_checked(8).context("its p2m is not told")?;
         let [first, last] = read_words::<2>(range)?;
         let count = u64::from(last) + 1;
@@ -158,7 +107,7 @@ impl<'a> Receiver<'a> {
             "its p2m has {count} pages, more than its memory"
         );
         self.pages = vec![Page { frame: NOTHING, kind: KIND_NONE }; count];
-        progress.begin(count.min(usize::try_from(self.shell.pages)?));
+        self.progress.begin(count.min(usize::try_from(self.shell.pages)?));
         Ok(())
     }
 
@@ -206,31 +155,6 @@ impl<'a> Receiver<'a> {
         let frame = self.page(number)?.frame;
         ensure!(frame != NOTHING, "page {number:#x} has no memory");
         Ok(frame)
-    }
-
-    async fn take_pages(&mut self, source: &mut impl Source, header: &RecordHeader) -> Result<()> {
-        let list = record::read_pages(source, header).await?;
-        let mut full = Vec::new();
-        for (number, kind) in &list {
-            self.page_mut(*number)?.kind = *kind;
-            if record::has_contents(*kind)? {
-                full.push((*number, kind & KIND_LEVEL));
-            }
-        }
-        let wanted: Vec<u64> = list.iter().filter(|(_, kind)| *kind != KIND_NONE).map(|(number, _)| *number).collect();
-        self.populate(&wanted)?;
-        for batch in full.chunks(BATCH) {
-            let mut contents: Vec<Table> = vec![[0; ENTRIES]; batch.len()];
-            source.read(contents.as_mut_bytes()).await?;
-            for (page, (number, level)) in contents.iter_mut().zip(batch) {
-                if *level != 0 {
-                    self.localize(*level, page).with_context(|| format!("the page table in page {number:#x}"))?;
-                }
-            }
-            self.fill(batch.iter().map(|(number, _)| *number), &contents)?;
-            task::yield_now().await;
-        }
-        Ok(())
     }
 
     /// Replaces the pages that a table names by their frames; who has none gets one.
@@ -308,40 +232,116 @@ impl<'a> Receiver<'a> {
         Ok(())
     }
 
+    /// Has a structure changed that stands at the start of a page of the domain's; one that is refused stays as it was.
+    fn edit_page<T: FromBytes + IntoBytes + Immutable, R>(
+        &self,
+        frame: Mfn,
+        edit: impl FnOnce(&mut T) -> Result<R>,
+    ) -> Result<R> {
+        let window = asked("fill its memory", Mapping::of(self.domain, &[frame], Access::ReadWrite))?;
+        let mut value = Box::new(T::new_zeroed());
+        bytes::read(window.words64(), 0, value.as_mut_bytes());
+        let answer = edit(&mut value)?;
+        bytes::write(window.words64(), 0, value.as_bytes());
+        Ok(answer)
+    }
+
     /// Tells the guest what it needs to know of its new domain; returns the frames of its two rings.
     fn write_start_info(&self, first: &mut VcpuGuestContext) -> Result<(Mfn, Mfn)> {
         let frame = self.frame(first.user_regs.rdx).context("its start_info")?;
         first.user_regs.rdx = frame;
-        let window = asked("fill its memory", Mapping::of(self.domain, &[Mfn(frame)], Access::ReadWrite))?;
-        let mut start = Box::new(StartInfo::new_zeroed());
-        bytes::read(window.words64(), 0, start.as_mut_bytes());
-        let store = Mfn(self.frame(start.store_mfn).context("its store's ring")?);
-        let console = Mfn(self.frame(start.console_mfn).context("its console's ring")?);
         let info = asked("describe it", control::domain_info(self.domain))?;
-        start.nr_pages = self.pages.len() as u64;
-        start.shared_info = info.shared_info_frame * PAGE_SIZE as u64;
-        start.flags = 0;
-        (start.store_mfn, start.store_evtchn) = (store.0, self.ports.0);
-        (start.console_mfn, start.console_evtchn) = (console.0, self.ports.1);
-        bytes::write(window.words64(), 0, start.as_bytes());
-        Ok((store, console))
+        self.edit_page(Mfn(frame), |start: &mut StartInfo| {
+            let store = Mfn(self.frame(start.store_mfn).context("its store's ring")?);
+            let console = Mfn(self.frame(start.console_mfn).context("its console's ring")?);
+            start.nr_pages = self.pages.len() as u64;
+            start.shared_info = info.shared_info_frame * PAGE_SIZE as u64;
+            start.flags = 0;
+            (start.store_mfn, start.store_evtchn) = (store.0, self.ports.0);
+            (start.console_mfn, start.console_evtchn) = (console.0, self.ports.1);
+            Ok((store, console))
+        })
     }
 
     /// What the vcpus and the architecture had there; no event waits, and all are masked.
     fn write_shared_info(&self) -> Result<()> {
-        let mut saved = self.shared_info.clone().context("it has no shared info")?;
+        let saved = self.shared_info.as_ref().context("it has no shared info")?;
         let info = asked("describe it", control::domain_info(self.domain))?;
-        let window =
-            asked("fill its memory", Mapping::of(self.domain, &[Mfn(info.shared_info_frame)], Access::ReadWrite))?;
-        let mut page = Box::new(SharedInfo::new_zeroed());
-        bytes::read(window.words64(), 0, page.as_mut_bytes());
-        saved.vcpu_info.iter_mut().for_each(|vcpu| vcpu.evtchn_pending_sel = 0);
-        page.vcpu_info = saved.vcpu_info;
-        page.arch = saved.arch;
-        page.arch.pfn_to_mfn_frame_list_list = 0;
-        page.evtchn_pending = [0; 64];
-        page.evtchn_mask = [u64::MAX; 64];
-        bytes::write(window.words64(), 0, page.as_bytes());
+        self.edit_page(Mfn(info.shared_info_frame), |page: &mut SharedInfo| {
+            page.vcpu_info = saved.vcpu_info;
+            page.vcpu_info.iter_mut().for_each(|vcpu| vcpu.evtchn_pending_sel = 0);
+            page.arch = saved.arch;
+            page.arch.pfn_to_mfn_frame_list_list = 0;
+            page.evtchn_pending = [0; 64];
+            page.evtchn_mask = [u64::MAX; 64];
+            Ok(())
+        })
+    }
+}
+
+impl Taker for Receiver<'_> {
+    async fn take_pages(&mut self, source: &mut impl Source, header: &RecordHeader) -> Result<()> {
+        let list = record::read_pages(source, header).await?;
+        let mut full = Vec::new();
+        for (number, kind) in &list {
+            self.page_mut(*number)?.kind = *kind;
+            if record::has_contents(*kind)? {
+                full.push((*number, kind & KIND_LEVEL));
+            }
+        }
+        let wanted: Vec<u64> = list.iter().filter(|(_, kind)| *kind != KIND_NONE).map(|(number, _)| *number).collect();
+        self.populate(&wanted)?;
+        for batch in full.chunks(BATCH) {
+            let mut contents: Vec<Table> = vec![[0; ENTRIES]; batch.len()];
+            source.read(contents.as_mut_bytes()).await?;
+            for (page, (number, level)) in contents.iter_mut().zip(batch) {
+                if *level != 0 {
+                    self.localize(*level, page).with_context(|| format!("the page table in page {number:#x}"))?;
+                }
+            }
+            self.fill(batch.iter().map(|(number, _)| *number), &contents)?;
+            task::yield_now().await;
+        }
+        self.progress.reach(usize::try_from(self.populated)?);
+        Ok(())
+    }
+
+    fn take_record(&mut self, header: &RecordHeader, body: &[u8]) -> Result<()> {
+        let policy =
+            |old: Option<CpuPolicy>| old.unwrap_or(CpuPolicy { leaves: Box::default(), registers: Box::default() });
+        match header.kind {
+            record::PV_INFO => {
+                ensure!(body == record::PV_64_BIT.as_bytes(), "it is no guest of 64 bits");
+            }
+            record::CPUID_POLICY => {
+                self.policy = Some(CpuPolicy { leaves: body.into(), ..policy(self.policy.take()) });
+            }
+            record::MSR_POLICY => {
+                self.policy = Some(CpuPolicy { registers: body.into(), ..policy(self.policy.take()) });
+            }
+            record::STATIC_DATA_END => {
+                if let Some(policy) = &self.policy {
+                    let set = control::set_cpu_policy(self.domain, policy);
+                    asked("show it the processor that it had", set)?;
+                }
+            }
+            record::PV_P2M_FRAMES => self.take_p2m(body)?,
+            record::TSC_INFO => {
+                let [tsc_mode, gtsc_khz, low, high, incarnation, _] = read_words::<6>(body)?;
+                let elapsed_nsec = u64::from(high) << 32 | u64::from(low);
+                self.tsc = Some(DomctlTscInfo { tsc_mode, gtsc_khz, incarnation, pad: 0, elapsed_nsec });
+            }
+            record::SHARED_INFO => {
+                let (page, _) =
+                    SharedInfo::read_from_prefix(body).map_err(|_| anyhow!("its shared info is too short"))?;
+                self.shared_info = Some(Box::new(page));
+            }
+            record::PV_VCPU_BASIC..=record::PV_VCPU_XSAVE | record::PV_VCPU_MSRS => {
+                self.take_vcpu(header.kind, body)?
+            }
+            _ if header.is_optional() => {}
+            kind => bail!("it has a record of type {kind:#x}, which is not known here"),
+        }
         Ok(())
     }
 }

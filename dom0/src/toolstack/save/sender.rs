@@ -2,7 +2,7 @@
 
 use alloc::{boxed::Box, vec, vec::Vec};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use oxen_abi::domctl::{DomctlTscInfo, XEN_DOMCTL_PFINFO_LTAB_SHIFT};
 use oxen_abi::domid::DomId;
 use oxen_abi::guest_context::VcpuGuestContext;
@@ -164,18 +164,9 @@ impl Sender {
             let page = self.known_page_of(context.user_regs.rdx).context("its start_info")?;
             context.user_regs.rdx = page;
         }
-        let used = usize::try_from(context.gdt_ents.div_ceil(ENTRIES as u64))?;
-        ensure!(used <= context.gdt_frames.len(), "its GDT has {} entries", context.gdt_ents);
-        for frame in context.gdt_frames.iter_mut().take(used) {
-            *frame = self.known_page_of(*frame).context("its GDT")?;
-        }
-        let [_, user, _, kernel, ..] = &mut context.ctrlreg;
-        *kernel = self.known_page_of(*kernel >> 12).context("its root")? << 12;
-        if *user != 0 {
-            // The lowest bit says that there is one.
-            *user = self.known_page_of(*user >> 12).context("its user root")? << 12 | 1;
-        }
-        Ok(())
+        let [_, user_root, ..] = &mut context.ctrlreg;
+        *user_root |= u64::from(*user_root != 0);
+        tables::translate_context(context, |frame| self.known_page_of(frame))
     }
 }
 

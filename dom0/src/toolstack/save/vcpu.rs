@@ -2,15 +2,14 @@
 
 use alloc::{boxed::Box, vec::Vec};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow};
 use oxen_abi::domctl::{DomctlExtVcpucontext, DomctlVcpuMsr};
 use oxen_abi::domid::DomId;
 use oxen_abi::guest_context::VcpuGuestContext;
 use oxen_domu_lib::control;
 use zerocopy::FromBytes;
 
-use crate::saved::record;
-use crate::saved::tables::ENTRIES;
+use crate::saved::{record, tables};
 use crate::toolstack::build::shell::asked;
 
 /// A vcpu as its records tell of it.
@@ -48,16 +47,10 @@ impl Vcpu {
     /// Gives a domain's vcpu all of it; `frame` tells the frame of a page. One that was not up stays down.
     pub(super) fn set(&mut self, domain: DomId, id: u32, frame: impl Fn(u64) -> Result<u64>) -> Result<()> {
         let Some(context) = &mut self.context else { return Ok(()) };
-        let used = usize::try_from(context.gdt_ents.div_ceil(ENTRIES as u64))?;
-        ensure!(used <= context.gdt_frames.len(), "its GDT has {} entries", context.gdt_ents);
-        for place in context.gdt_frames.iter_mut().take(used) {
-            *place = frame(*place).context("its GDT")?;
-        }
-        let [_, user, _, kernel, ..] = &mut context.ctrlreg;
-        *kernel = frame(*kernel >> 12).context("its root")? << 12;
-        if *user & 1 != 0 {
-            *user = frame(*user >> 12).context("its user root")? << 12;
-        }
+        tables::translate_context(context, frame)?;
+        let [_, user_root, ..] = &mut context.ctrlreg;
+        // In the stream it says that there is one.
+        *user_root &= !1;
         asked("set its registers", control::set_vcpu_context(domain, id, context))?;
         if let Some(extended) = &self.extended {
             asked("set its callbacks", control::set_extended_context(domain, extended))?;

@@ -1,13 +1,22 @@
 //! Commands about memory.
 
-use alloc::{format, string::String};
+use alloc::{format, string::String, vec::Vec};
 
 use anyhow::{Context, Result, bail};
-use oxen_domu_lib::{println, time};
+use oxen_abi::sysctl::MAX_SAMPLES;
+use oxen_domu_lib::{control, println, time};
 
 use super::{Call, Outcome, guest, usage};
-use crate::balloon::controller::Standing;
+use crate::balloon::{
+    controller::{Standing, Subject},
+    coordinator::{Coordinator, PERIOD},
+    estimate::Estimate,
+};
+use crate::errno::Named;
 use crate::purse::Budget;
+
+/// Guests of which it is asked what they use.
+const MAX_GUESTS: usize = 1024;
 
 /// A size: MiB, or with a unit: k, m, g. In KiB.
 pub(super) fn kib(text: &str) -> Result<u64> {
@@ -59,12 +68,16 @@ pub(super) async fn max(call: Call) -> Outcome {
     system.balloon.set_maximum(&guest.subject(), kib(&size)?)
 }
 
-/// `balloon`: how guests follow their targets, or what one is judged by.
+/// `balloon`: how guests follow their targets, what one is judged by, or who decides on them.
 pub(super) async fn balloon(mut call: Call) -> Outcome {
     if call.flag("explain") {
         let (system, guest) = call.guest("balloon")?;
         println!("{}", system.balloon.explain(&guest.subject())?);
+        println!("{}", explain_policy(&system.coordinator, &guest.subject()));
         return Ok(());
+    }
+    if call.flag("policy") {
+        return set_policy(&call);
     }
     if !call.args.is_empty() {
         return Err(usage("balloon"));
@@ -75,6 +88,84 @@ pub(super) async fn balloon(mut call: Call) -> Outcome {
         let [has, target, most] = [now.current, now.target, now.maximum].map(|kib| kib >> 10);
         let (name, id) = (guest.name(), guest.domain.get().0);
         println!("{name:<32} {id:>5} {has:>8} {target:>8} {most:>8}  {}", standing.name());
+    }
+    Ok(())
+}
+
+/// `balloon policy`: who decides on targets, or who is to.
+fn set_policy(call: &Call) -> Outcome {
+    let coordinator = &call.system.coordinator;
+    let (policy, period) = match &call.args[..] {
+        [] => {
+            let (policy, period) = coordinator.policy();
+            println!("{policy}, every {period} s");
+            return Ok(());
+        }
+        [policy] => (policy, PERIOD),
+        [policy, seconds] => (policy, number(seconds)?),
+        _ => return Err(usage("balloon")),
+    };
+    coordinator.set_policy(policy.parse()?, period)
+}
+
+fn number(text: &str) -> Result<u32> {
+    text.parse().ok().filter(|n| *n > 0).with_context(|| format!("`{text}` is no number of seconds"))
+}
+
+/// By what the policy decides about a guest.
+fn explain_policy(coordinator: &Coordinator, guest: &Subject<'_>) -> String {
+    let (policy, period) = coordinator.policy();
+    let percent = |share: u32| share / 10;
+    let uses = coordinator.estimate(guest.domain).map_or(String::from("not known"), |estimate| {
+        let [used, last, fast, slow] = [estimate.used(), estimate.last, estimate.fast, estimate.slow].map(percent);
+        format!("{used} % of it: {last} % in the last period, averages {fast} % (fast) and {slow} % (slow)")
+    });
+    let wants = coordinator.wanted(guest.domain).map_or(String::from("nothing"), |kib| format!("{} MiB", kib >> 10));
+    format!(
+        "  policy       {policy}, every {period} s, wants {wants}\n  shares       {:>6}\n  uses         {uses}",
+        guest.shares
+    )
+}
+
+/// `mem-stats`: what guests use of their memory.
+pub(super) async fn stats(call: Call) -> Outcome {
+    let seconds = match &call.args[..] {
+        [] => 5,
+        [seconds] => number(seconds)?,
+        _ => return Err(usage("mem-stats")),
+    };
+    let system = &call.system;
+    let is_watched = system.coordinator.policy().0.watches();
+    let mut sets = Vec::new();
+    if !is_watched {
+        let turn = |samples, most| {
+            let sets = control::turn_working_sets(samples, most).map_err(Named);
+            sets.context("this hypervisor does not tell which pages guests use")
+        };
+        turn(MAX_SAMPLES, 0)?;
+        time::sleep(u64::from(seconds) * time::SECOND).await;
+        sets = turn(0, MAX_GUESTS)?;
+    }
+    println!("{:<32} {:>5} {:>8} {:>8} {:>8} {:>8}", "Name", "ID", "Mem", "Sampled", "Touched", "Used(%)");
+    for guest in system.guests.alive() {
+        let domain = guest.domain.get();
+        let (_, now) = system.balloon.standing(&guest.subject())?;
+        let set = sets.iter().find(|set| set.domain == domain);
+        let counts = set.map(|set| (set.sampled, set.touched));
+        let estimate = match counts {
+            Some((sampled, touched)) => Estimate::first(sampled, touched),
+            None => system.coordinator.estimate(domain),
+        };
+        let count = |count: Option<u32>| count.map_or(String::from("-"), |count| format!("{count}"));
+        println!(
+            "{:<32} {:>5} {:>8} {:>8} {:>8} {:>8}",
+            guest.name(),
+            domain.0,
+            now.current >> 10,
+            count(counts.map(|(sampled, _)| sampled)),
+            count(counts.map(|(_, touched)| touched)),
+            count(estimate.map(|estimate| estimate.used() / 10)),
+        );
     }
     Ok(())
 }

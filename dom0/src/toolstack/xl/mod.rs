@@ -81,7 +81,10 @@ verbs! {
     "send" "[-n] NAME TEXT" "type a line at a guest's console (-n without Enter), for scripts" consoles::send;
     "mem-set" "[-w] NAME MiB" "set a guest's memory target (-w waits until it is reached)" memory::set;
     "mem-max" "NAME MiB" "set the most memory that a guest may have" memory::max;
-    "balloon" "[explain NAME]" "show how guests follow their memory targets, or what one is judged by" memory::balloon;
+    "balloon" "[explain NAME | policy [POLICY [SECONDS]]]"
+        "show how guests follow their memory targets, what one is judged by, or who decides on them and how often: \
+         fixed, shares, working-set, idle-tax=PERCENT" memory::balloon;
+    "mem-stats" "[SECONDS]" "show what guests use of their memory, measured over some seconds (5)" memory::stats;
     "purse" "" "show what guests have taken of dom0, and the most they ever had" memory::purse;
     "log-dirty" "NAME ROUNDS"
         "log what a guest writes to, a second a round, and compare with what has changed, for checks"

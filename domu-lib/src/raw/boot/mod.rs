@@ -3,6 +3,7 @@
 mod entry;
 
 use core::sync::atomic::{AtomicU64, Ordering};
+use x86_64::structures::paging::PageTableFlags;
 
 use oxen_abi::domid::DomId;
 use oxen_abi::mmu;
@@ -155,22 +156,22 @@ fn lay_out_memory(info: &StartInfo, limit: u64) {
         fill(frame(first + leaf), |index| {
             let pfn = leaf * 512 + index;
             let flags = if read_only(pfn) { bits::READ_ONLY } else { bits::DATA };
-            (pfn < total && frame(pfn).0 != p2m::INVALID).then(|| frame(pfn).address() | flags)
+            (pfn < total && frame(pfn).0 != p2m::INVALID).then(|| frame(pfn).entry(flags))
         });
     }
     for middle in 0..middles {
         fill(frame(first + leaves + middle), |index| {
             let leaf = middle * 512 + index;
-            (leaf < leaves).then(|| frame(first + leaf).address() | bits::TABLE)
+            (leaf < leaves).then(|| frame(first + leaf).entry(bits::TABLE))
         });
     }
     let top = first + leaves + middles;
-    fill(frame(top), |index| (index < middles).then(|| frame(first + leaves + index).address() | bits::TABLE));
+    fill(frame(top), |index| (index < middles).then(|| frame(first + leaves + index).entry(bits::TABLE)));
     fill(frame(top + 1), |_| None);
     let root = tables::root().address();
     let updates = [(layout::DIRECT_MAP, top), (layout::WINDOWS, top + 1)].map(|(address, pfn)| mmu::MmuUpdate {
         ptr: root + tables::slot(address, 4) as u64 * 8,
-        val: frame(pfn).address() | bits::TABLE,
+        val: frame(pfn).entry(bits::TABLE),
     });
     // SAFETY: both slots were empty, the tables below map each page as its owners expect.
     let linked = unsafe { tables::mmu_update(&updates, DomId::SELF) };
@@ -194,9 +195,9 @@ fn lay_out_memory(info: &StartInfo, limit: u64) {
 }
 
 /// What a page of the image is mapped as: code is not written, data is not run.
-fn image_flags(address: u64) -> u64 {
+fn image_flags(address: u64) -> PageTableFlags {
     if address < (&raw const __text_end) as u64 {
-        bits::PRESENT | bits::ACCESSED
+        bits::CODE
     } else if address < (&raw const __rodata_end) as u64 {
         bits::READ_ONLY
     } else {
@@ -208,12 +209,14 @@ fn image_flags(address: u64) -> u64 {
 fn protect_image() {
     let end = (&raw const __image_end) as u64;
     for address in (layout::VIRT_BASE..end).step_by(PAGE_SIZE) {
-        let own = frame(layout::pfn_of(address).0).address();
-        let mapped = tables::walk(tables::root(), address, 1).is_some_and(|place| place.value & bits::FRAME == own);
+        let own = frame(layout::pfn_of(address).0);
+        let place = tables::walk(tables::root(), address, 1);
+        let mapped = place.is_some_and(|place| place.value & bits::FRAME == own.address());
         // The shared page and the guard stand in places of their own.
         if mapped {
             // SAFETY: the linker script puts what is written or run where these flags allow it.
-            let result = unsafe { tables::update_va_mapping(address, own | image_flags(address), mmu::UVMF_INVLPG) };
+            let result =
+                unsafe { tables::update_va_mapping(address, own.entry(image_flags(address)), mmu::UVMF_INVLPG) };
             assert!(result.is_ok(), "image at {address:#x}: {result:?}");
         }
     }
@@ -224,7 +227,7 @@ fn unmap_leftovers(end: u64) {
     let mut address = layout::VIRT_BASE + (end << 12);
     while address >= layout::VIRT_BASE {
         let Some(place) = tables::walk(tables::root(), address, 1).filter(|place| place.level == 1) else { return };
-        if place.value & bits::PRESENT != 0 {
+        if bits::is_present(place.value) {
             // SAFETY: nothing of ours lives behind the boot image.
             let result = unsafe { tables::update_va_mapping(address, 0, mmu::UVMF_INVLPG) };
             assert!(result.is_ok(), "unmapping {address:#x}: {result:?}");
@@ -237,7 +240,7 @@ fn unmap_leftovers(end: u64) {
 fn fill(table: Mfn, entry: impl Fn(u64) -> Option<u64>) {
     let window = (&raw const WINDOW) as u64;
     // SAFETY: the window page holds nothing; only this function maps it, writes it and takes it away again.
-    let result = unsafe { tables::update_va_mapping(window, table.address() | bits::DATA, mmu::UVMF_INVLPG) };
+    let result = unsafe { tables::update_va_mapping(window, table.entry(bits::DATA), mmu::UVMF_INVLPG) };
     assert!(result.is_ok(), "window: {result:?}");
     for (index, word) in WINDOW.0.iter().enumerate() {
         word.store(entry(index as u64).unwrap_or(0), Ordering::Relaxed);

@@ -54,7 +54,7 @@ impl Window {
     /// Mapping and unmapping one page by `update_va_mapping`.
     pub fn update_va_mapping(&self) -> Option<(u64, u64)> {
         let address = self.range.address();
-        let entry = self.pages.first()?.mfn().address() | bits::DATA;
+        let entry = self.pages.first()?.mfn().entry(bits::DATA);
         let update = |value| {
             let mut result = Ok(());
             // SAFETY: the range is this window's.
@@ -67,7 +67,7 @@ impl Window {
     /// Mapping and unmapping all pages by one `mmu_update`, for each page.
     pub fn mmu_update(&self) -> Option<(u64, u64)> {
         let list = |map: bool| -> Vec<MmuUpdate> {
-            let entry = |page: &Page| if map { page.mfn().address() | bits::DATA } else { 0 };
+            let entry = |page: &Page| if map { page.mfn().entry(bits::DATA) } else { 0 };
             self.entries.iter().zip(&self.pages).map(|(&ptr, page)| MmuUpdate { ptr, val: entry(page) }).collect()
         };
         let update = |list: &[MmuUpdate]| {
@@ -85,7 +85,7 @@ impl Window {
         let place = tables::walk(tables::root(), self.range.address(), 1)?;
         let table = layout::address(view::pfn(place.table)?);
         let address = table + tables::slot(self.range.address(), 1) as u64 * 8;
-        let entry = self.pages.first()?.mfn().address() | bits::DATA;
+        let entry = self.pages.first()?.mfn().entry(bits::DATA);
         // SAFETY: writes an entry of this window; the hypervisor emulates the store.
         let stored = ticks(|| unsafe { asm!("mov [{}], {}", in(reg) address, in(reg) entry, options(nostack)) });
         let swapped =
@@ -172,7 +172,7 @@ pub fn balloon(count: usize) -> Option<u64> {
         // SAFETY: the frames that come are nobody's yet.
         good &= unsafe { reservation::exchange(XENMEM_POPULATE_PHYSMAP, &mut frames) } == count;
         for (&place, &frame) in places.iter().zip(&frames) {
-            good &= map(place, Mfn(frame).address() | bits::DATA).is_ok();
+            good &= map(place, Mfn(frame).entry(bits::DATA)).is_ok();
         }
     });
     if !good {

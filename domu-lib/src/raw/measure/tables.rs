@@ -1,6 +1,7 @@
 //! Pinning page tables, loading roots, switching contexts.
 
 use core::sync::atomic::Ordering;
+use x86_64::structures::paging::PageTableFlags;
 
 use alloc::vec::Vec;
 
@@ -60,10 +61,10 @@ impl Process {
         Ok(process)
     }
 
-    fn table(&mut self, frames: &[Mfn], flags: u64) -> Result<Mfn, Errno> {
+    fn table(&mut self, frames: &[Mfn], flags: PageTableFlags) -> Result<Mfn, Errno> {
         let page = Page::zeroed().ok_or(Errno::NoMem)?;
         for (word, frame) in page.words64().iter().zip(frames) {
-            word.store(frame.address() | flags, Ordering::Relaxed);
+            word.store(frame.entry(flags), Ordering::Relaxed);
         }
         let frame = page.mfn();
         let pfn = page.into_pfn();

@@ -3,6 +3,7 @@
 use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
 use oxen_abi::mmu::{MMU_NORMAL_PT_UPDATE, MmuUpdate, UVMF_INVLPG};
+use x86_64::structures::paging::PageTableFlags;
 
 use static_assertions::assert_not_impl_any;
 
@@ -43,12 +44,11 @@ impl Mapping {
     /// # Errors
     /// What the hypervisor refuses: RAM, or not for this domain.
     pub fn device(start: u64, bytes: usize) -> Result<Self, Errno> {
-        let flags = bits::DATA | bits::NO_CACHE | bits::WRITE_THROUGH;
         let first = start >> 12;
-        Self::map(DomId::IO, bytes.div_ceil(PAGE_SIZE), |index| Mfn(first + index as u64), flags)
+        Self::map(DomId::IO, bytes.div_ceil(PAGE_SIZE), |index| Mfn(first + index as u64), bits::DEVICE)
     }
 
-    fn map(domain: DomId, count: usize, frame: impl Fn(usize) -> Mfn, flags: u64) -> Result<Self, Errno> {
+    fn map(domain: DomId, count: usize, frame: impl Fn(usize) -> Mfn, flags: PageTableFlags) -> Result<Self, Errno> {
         let range = Range::take(count)?;
         let start = range.address();
         let foreign = (domain != DomId::SELF).then(Foreign::new);
@@ -59,7 +59,7 @@ impl Mapping {
             for (offset, update) in batch.iter_mut().enumerate() {
                 let index = mapping.mapped + offset;
                 let entry = tables::ensure(start + (index * PAGE_SIZE) as u64)?;
-                *update = MmuUpdate { ptr: entry | MMU_NORMAL_PT_UPDATE, val: frame(index).address() | flags };
+                *update = MmuUpdate { ptr: entry | MMU_NORMAL_PT_UPDATE, val: frame(index).entry(flags) };
             }
             // SAFETY: the entries are those of a range that nothing else uses.
             match unsafe { tables::mmu_update(batch, domain) } {

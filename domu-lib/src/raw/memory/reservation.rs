@@ -108,7 +108,7 @@ fn adopt(pfns: &[Pfn], frames: &[u64]) {
     }
     // SAFETY: the pages' places in the direct map are empty, or hold these very frames.
     let mapped =
-        unsafe { set_entries(pfns, |index| frames.get(index).map_or(0, |&frame| Mfn(frame).address() | bits::DATA)) };
+        unsafe { set_entries(pfns, |index| frames.get(index).map_or(0, |&frame| Mfn(frame).entry(bits::DATA))) };
     let good = mapped.map_or_else(|(done, _)| done, |()| pfns.len());
     for (index, &pfn) in pfns.iter().enumerate() {
         if index < good { pool::give(pfn, 1) } else { p2m::set(pfn, None) }

@@ -7,6 +7,7 @@ use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
+use x86_64::structures::paging::PageTableFlags;
 
 use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
@@ -45,10 +46,11 @@ pub struct Rights {
 }
 
 impl Rights {
-    const fn bits(self) -> u64 {
-        let write = if self.write { bits::WRITE } else { 0 };
-        let execute = if self.execute { 0 } else { bits::NO_EXECUTE };
-        bits::PRESENT | bits::USER | bits::ACCESSED | bits::DIRTY | write | execute
+    fn bits(self) -> PageTableFlags {
+        let mut flags = bits::PRESENT | bits::USER | bits::USED;
+        flags.set(bits::WRITE, self.write);
+        flags.set(bits::NO_EXECUTE, !self.execute);
+        flags
     }
 }
 
@@ -129,7 +131,7 @@ impl AddressSpace {
             }
             let pfn = table(|_| ())?;
             self.tables.push(pfn);
-            let val = frame_of(pfn).address() | bits::TABLE;
+            let val = frame_of(pfn).entry(bits::TABLE);
             update(place.entry | mmu::MMU_NORMAL_PT_UPDATE, val)?;
             if place.level == 4 {
                 let entry = self.user_root().address() + tables::slot(address, 4) as u64 * 8;
@@ -143,7 +145,7 @@ impl AddressSpace {
     /// # Errors
     /// As for [`AddressSpace::ensure`].
     pub fn map(&mut self, address: u64, page: &Rc<Page>, rights: Rights) -> Result<(), Errno> {
-        self.set_entry(address, page.mfn().address() | rights.bits())?;
+        self.set_entry(address, page.mfn().entry(rights.bits()))?;
         self.pages.insert(address & !0xfff, page.clone());
         Ok(())
     }

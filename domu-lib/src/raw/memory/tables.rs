@@ -16,32 +16,37 @@ use super::view;
 use crate::pages::{Mfn, Pfn, layout, p2m};
 use crate::raw::hypercall::{call3, call4};
 
-/// Entry bits.
+/// Sets of entry bits (Intel SDM vol. 3A, 4.5.4).
 pub mod bits {
+    use x86_64::structures::paging::PageTableFlags;
+
     /// The entry is used.
-    pub const PRESENT: u64 = 1;
+    pub const PRESENT: PageTableFlags = PageTableFlags::PRESENT;
     /// Writes are allowed.
-    pub const WRITE: u64 = 1 << 1;
+    pub const WRITE: PageTableFlags = PageTableFlags::WRITABLE;
     /// User code may use it.
-    pub const USER: u64 = 1 << 2;
-    /// Write-through, with [`NO_CACHE`] for device memory.
-    pub const WRITE_THROUGH: u64 = 1 << 3;
-    /// Not cached.
-    pub const NO_CACHE: u64 = 1 << 4;
-    /// It has been used.
-    pub const ACCESSED: u64 = 1 << 5;
-    /// It has been written through.
-    pub const DIRTY: u64 = 1 << 6;
+    pub const USER: PageTableFlags = PageTableFlags::USER_ACCESSIBLE;
     /// Code may not run there.
-    pub const NO_EXECUTE: u64 = 1 << 63;
-    /// What the runtime gives its own data.
-    pub const DATA: u64 = PRESENT | WRITE | ACCESSED | DIRTY | NO_EXECUTE;
+    pub const NO_EXECUTE: PageTableFlags = PageTableFlags::NO_EXECUTE;
+    /// It was used and written through: what the CPU would note in a table that it cannot write.
+    pub const USED: PageTableFlags = PageTableFlags::ACCESSED.union(PageTableFlags::DIRTY);
+    /// What the runtime gives its own code.
+    pub const CODE: PageTableFlags = PRESENT.union(PageTableFlags::ACCESSED);
     /// What the runtime gives what it only reads.
-    pub const READ_ONLY: u64 = PRESENT | ACCESSED | DIRTY | NO_EXECUTE;
+    pub const READ_ONLY: PageTableFlags = PRESENT.union(USED).union(NO_EXECUTE);
+    /// What the runtime gives its own data.
+    pub const DATA: PageTableFlags = READ_ONLY.union(WRITE);
+    /// Registers of devices.
+    pub const DEVICE: PageTableFlags = DATA.union(PageTableFlags::NO_CACHE).union(PageTableFlags::WRITE_THROUGH);
     /// What entries above the last level get.
-    pub const TABLE: u64 = PRESENT | WRITE | USER | ACCESSED | DIRTY;
+    pub const TABLE: PageTableFlags = PRESENT.union(WRITE).union(USER).union(USED);
     /// The bits of an entry that name the frame.
     pub const FRAME: u64 = 0x000f_ffff_ffff_f000;
+
+    /// Whether an entry is used.
+    pub const fn is_present(entry: u64) -> bool {
+        PageTableFlags::from_bits_retain(entry).contains(PRESENT)
+    }
 }
 
 /// The page of the L4 that is loaded for the kernel. Its frame is another one after a restore.
@@ -86,7 +91,7 @@ pub(crate) fn walk(root: Mfn, address: u64, last: u32) -> Option<Place> {
     loop {
         let index = slot(address, level);
         let value = view::peek(view::pfn(table)?, index);
-        if level == last || value & bits::PRESENT == 0 {
+        if level == last || !bits::is_present(value) {
             return Some(Place { level, table, entry: table.address() + index as u64 * 8, value });
         }
         table = Mfn((value & bits::FRAME) >> 12);
@@ -146,7 +151,7 @@ unsafe fn apply<const CALL: u32, T>(list: &[T], domain: DomId) -> Result<(), (us
 pub(crate) unsafe fn protect(pfn: Pfn) -> Result<(), Errno> {
     let frame = p2m::mfn(pfn).ok_or(Errno::Inval)?;
     // SAFETY: reads go on working, and the caller says that nobody writes.
-    unsafe { update_va_mapping(layout::address(pfn), frame.address() | bits::READ_ONLY, mmu::UVMF_INVLPG) }
+    unsafe { update_va_mapping(layout::address(pfn), frame.entry(bits::READ_ONLY), mmu::UVMF_INVLPG) }
 }
 
 /// Makes a page that was a table an ordinary one again.
@@ -156,7 +161,7 @@ pub(crate) unsafe fn protect(pfn: Pfn) -> Result<(), Errno> {
 pub(crate) unsafe fn unprotect(pfn: Pfn) -> Result<(), Errno> {
     let frame = p2m::mfn(pfn).ok_or(Errno::Inval)?;
     // SAFETY: widens a mapping of a page that is the caller's.
-    unsafe { update_va_mapping(layout::address(pfn), frame.address() | bits::DATA, mmu::UVMF_INVLPG) }
+    unsafe { update_va_mapping(layout::address(pfn), frame.entry(bits::DATA), mmu::UVMF_INVLPG) }
 }
 
 /// The machine address of the last-level entry for `address` in the loaded tables, adding tables where they lack.
@@ -172,8 +177,7 @@ pub(crate) fn ensure(address: u64) -> Result<u64, Errno> {
         let table = Page::zeroed().ok_or(Errno::NoMem)?;
         let frame = table.mfn();
         let pfn = table.into_pfn();
-        let update =
-            mmu::MmuUpdate { ptr: place.entry | mmu::MMU_NORMAL_PT_UPDATE, val: frame.address() | bits::TABLE };
+        let update = mmu::MmuUpdate { ptr: place.entry | mmu::MMU_NORMAL_PT_UPDATE, val: frame.entry(bits::TABLE) };
         // SAFETY: the page came from the pool and nobody else has a view of it; the entry was empty.
         unsafe {
             protect(pfn)?;

@@ -5,6 +5,7 @@ mod machine;
 pub(super) mod policy;
 mod pools;
 mod power;
+mod working_sets;
 
 use super::number::{self, index, uint};
 use crate::{
@@ -15,16 +16,16 @@ use crate::{
 };
 use oxen_abi::{
     domctl::{DomctlGetdomaininfo, XEN_SCHEDULER_CREDIT},
-    domid::DomId,
     errno::Errno,
     sysctl::{
-        Sysctl, SysctlDebugKeys, SysctlGetdomaininfolist, SysctlReadconsole, SysctlSchedId, XEN_SYSCTL_AVAILHEAP,
-        XEN_SYSCTL_COVERAGE_OP, XEN_SYSCTL_CPU_HOTPLUG, XEN_SYSCTL_CPUPOOL_OP, XEN_SYSCTL_CPUTOPOINFO,
-        XEN_SYSCTL_DEBUG_KEYS, XEN_SYSCTL_GET_CPU_FEATURESET, XEN_SYSCTL_GET_CPU_LEVELLING_CAPS,
-        XEN_SYSCTL_GET_CPU_POLICY, XEN_SYSCTL_GET_PMSTAT, XEN_SYSCTL_GETCPUINFO, XEN_SYSCTL_GETDOMAININFOLIST,
-        XEN_SYSCTL_INTERFACE_VERSION, XEN_SYSCTL_LIVEPATCH_OP, XEN_SYSCTL_NUMAINFO, XEN_SYSCTL_PAGE_OFFLINE_OP,
-        XEN_SYSCTL_PCITOPOINFO, XEN_SYSCTL_PHYSINFO, XEN_SYSCTL_PM_OP, XEN_SYSCTL_PSR_ALLOC, XEN_SYSCTL_PSR_CMT_OP,
-        XEN_SYSCTL_READCONSOLE, XEN_SYSCTL_SCHED_ID, XEN_SYSCTL_SCHEDULER_OP, XEN_SYSCTL_TBUF_OP,
+        OXEN_SYSCTL_WORKING_SETS, Sysctl, SysctlDebugKeys, SysctlGetdomaininfolist, SysctlReadconsole, SysctlSchedId,
+        XEN_SYSCTL_AVAILHEAP, XEN_SYSCTL_COVERAGE_OP, XEN_SYSCTL_CPU_HOTPLUG, XEN_SYSCTL_CPUPOOL_OP,
+        XEN_SYSCTL_CPUTOPOINFO, XEN_SYSCTL_DEBUG_KEYS, XEN_SYSCTL_GET_CPU_FEATURESET,
+        XEN_SYSCTL_GET_CPU_LEVELLING_CAPS, XEN_SYSCTL_GET_CPU_POLICY, XEN_SYSCTL_GET_PMSTAT, XEN_SYSCTL_GETCPUINFO,
+        XEN_SYSCTL_GETDOMAININFOLIST, XEN_SYSCTL_INTERFACE_VERSION, XEN_SYSCTL_LIVEPATCH_OP, XEN_SYSCTL_NUMAINFO,
+        XEN_SYSCTL_PAGE_OFFLINE_OP, XEN_SYSCTL_PCITOPOINFO, XEN_SYSCTL_PHYSINFO, XEN_SYSCTL_PM_OP,
+        XEN_SYSCTL_PSR_ALLOC, XEN_SYSCTL_PSR_CMT_OP, XEN_SYSCTL_READCONSOLE, XEN_SYSCTL_SCHED_ID,
+        XEN_SYSCTL_SCHEDULER_OP, XEN_SYSCTL_TBUF_OP,
     },
 };
 
@@ -45,9 +46,12 @@ impl<M: Machine> Caller<'_, M> {
             return Err(Errno::Acces.into());
         }
         let control = self.control()?;
-        self.answer_sysctl(control, &mut op)?;
-        request.write(self.hv.machine(), 0, &op)?;
-        Ok(0)
+        let done = self.answer_sysctl(control, &mut op);
+        // What is gone on with has in the request how far it has come.
+        if matches!(done, Ok(()) | Err(Stop::Unfinished)) {
+            request.write(self.hv.machine(), 0, &op)?;
+        }
+        done.map(|()| 0)
     }
 
     /// Fills in what is answered in the request itself.
@@ -78,6 +82,12 @@ impl<M: Machine> Caller<'_, M> {
             XEN_SYSCTL_NUMAINFO => self.get_node_info(control, op)?,
             XEN_SYSCTL_GET_CPU_POLICY => self.get_policy_leaves(control, op)?,
             XEN_SYSCTL_GET_CPU_FEATURESET => self.get_featureset(control, op)?,
+            OXEN_SYSCTL_WORKING_SETS => {
+                let mut sets = op.get();
+                let done = self.watch_working_sets(control, &mut sets);
+                op.set(&sets);
+                done?;
+            }
             _ => return Err(Errno::NoSys.into()),
         }
         Ok(())
@@ -121,12 +131,9 @@ impl<M: Machine> Caller<'_, M> {
         let hv = self.hv;
         hv.reap_dead_domains();
         let list = GuestPtr::<DomctlGetdomaininfo>::new(request.buffer, request.max_domains.into())?;
-        let mut from = request.first_domain;
         let mut count = 0_u32;
-        while count < request.max_domains {
-            let Some(domain) = hv.domains.next_from(from) else { break };
+        for domain in hv.domains.from(request.first_domain).take(number::index(request.max_domains)) {
             list.write(hv.machine(), count.into(), &hv.domain_info(&domain))?;
-            from = DomId(domain.id.0.saturating_add(1));
             count = count.wrapping_add(1);
         }
         op.set(&SysctlGetdomaininfolist { num_domains: count, ..request });

@@ -114,7 +114,7 @@ impl Shadow {
             let below = entry.mfn().filter(|_| entry.is_present());
             let Some(below) = below else { return Ok(Met::Refused { is_present: false }) };
             may_write &= entry.is_writable();
-            may_fetch &= entry.0 & Entry::NO_EXECUTE == 0;
+            may_fetch &= !entry.has(Entry::NO_EXECUTE);
             // There is room for four.
             let _ = path.push(Step { table, word, entry });
             // A table, or in the last step the page behind it.
@@ -158,8 +158,8 @@ impl Shadow {
         access: Access,
     ) -> Result<(), Again> {
         for (level, step) in (1..=4).rev().zip(path) {
-            let dirty = if level == 1 && access == Access::Write { Entry::DIRTY } else { 0 };
-            let noted = Entry(step.entry.0 | Entry::ACCESSED | dirty);
+            let is_written = level == 1 && access == Access::Write;
+            let noted = step.entry.with(if is_written { Entry::NOTES } else { Entry::ACCESSED });
             if noted == step.entry {
                 continue;
             }
@@ -196,30 +196,30 @@ impl Shadow {
     /// What a shadow shows of an entry of a higher level. Through a table of an earlier round nothing can be written: its
     /// entries may still allow it.
     pub(super) fn link(&self, entry: Entry, child: Found) -> Entry {
-        const KEPT: u64 = Entry::PRESENT | Entry::USER | Entry::NO_EXECUTE;
-        let writable = if child.round == self.round { entry.0 & Entry::WRITABLE } else { 0 };
-        Entry::to(child.frame.mfn(), entry.0 & KEPT | Entry::ACCESSED | writable)
+        let mut kept = Entry::PRESENT | Entry::USER | Entry::NO_EXECUTE;
+        kept.set(Entry::WRITABLE, child.round == self.round);
+        Entry::to(child.frame.mfn(), entry.flags() & kept | Entry::ACCESSED)
     }
 
     /// What a shadow shows of an entry of level 1.
     pub(super) fn leaf<M: Hardware>(&self, memory: &Memory<M>, owner: Owner, entry: Entry, is_written: bool) -> Entry {
-        const KEPT: u64 = Entry::PRESENT | Entry::USER | Entry::NO_EXECUTE | Entry::CACHING | Entry::FRAME;
         let may_write = |page: Mfn| {
             let is_own = memory.frames.state(page).owner() == owner;
             is_written || !is_own || self.is_noted(memory, page)
         };
-        let is_writable = entry.is_writable() && entry.0 & Entry::DIRTY != 0 && entry.mfn().is_some_and(may_write);
-        let rights = if is_writable { Entry::WRITABLE | Entry::DIRTY } else { 0 };
-        Entry(entry.0 & KEPT | Entry::ACCESSED | rights)
+        let is_writable = entry.has(Entry::WRITABLE | Entry::DIRTY) && entry.mfn().is_some_and(may_write);
+        let mut kept = Entry::PRESENT | Entry::USER | Entry::NO_EXECUTE | Entry::CACHING;
+        kept.set(Entry::WRITABLE | Entry::DIRTY, is_writable);
+        entry.only(kept).with(Entry::ACCESSED)
     }
 }
 
 /// Takes the right to write from all entries. No CPU notes anything in them, and none remembers that right.
 pub(super) fn take_write_rights(words: &[AtomicU64]) {
     for word in words {
-        let entry = word.load(Ordering::Relaxed);
-        if entry & Entry::WRITABLE != 0 {
-            word.store(entry & !Entry::WRITABLE, Ordering::Relaxed);
+        let entry = Entry(word.load(Ordering::Relaxed));
+        if entry.is_writable() {
+            word.store(entry.without(Entry::WRITABLE).0, Ordering::Relaxed);
         }
     }
 }

@@ -164,8 +164,7 @@ impl Shadow {
 
     /// What a shadow shows of an entry without a fault: what was used already.
     fn shown<M: Hardware>(&self, memory: &Memory<M>, owner: Owner, entry: Entry, level: u32) -> Entry {
-        const USED: u64 = Entry::PRESENT | Entry::ACCESSED;
-        if entry.0 & USED != USED {
+        if !entry.has(Entry::PRESENT.union(Entry::ACCESSED)) {
             return Entry(0);
         }
         if level == 1 {

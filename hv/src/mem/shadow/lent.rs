@@ -12,14 +12,12 @@ use super::{
 };
 use crate::{
     addr::Mfn,
-    config::PREEMPT_INTERVAL,
+    config::{FRAMES_PER_UNIT, PREEMPT_INTERVAL},
     mem::{Memory, RamFrame},
     reply::Stop,
 };
 use core::sync::atomic::Ordering;
 
-/// Frames looked at for one unit of work.
-const FRAMES_PER_UNIT: usize = 32;
 /// The work of looking through a table, in units.
 const TABLE_UNITS: u32 = 16;
 

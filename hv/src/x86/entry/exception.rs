@@ -11,12 +11,6 @@ use oxen_hv::domain::regs::Regs;
 use x86_64::registers::rflags::RFlags;
 use x86_64::structures::idt::{ExceptionVector, PageFaultErrorCode};
 
-/// RFLAGS after a foreseen fault: how the code learns of it, and guest memory closed (SMAP), as it may not come by the
-/// instruction that closes it.
-const CARRY: u64 = RFlags::CARRY_FLAG.bits();
-const ALIGNMENT_CHECK: u64 = RFlags::ALIGNMENT_CHECK.bits();
-/// RFLAGS that step.
-const TRAP: u64 = RFlags::TRAP_FLAG.bits();
 /// Vectors of the CPU's exceptions.
 const DEBUG: u32 = ExceptionVector::Debug as u32;
 const NMI: u32 = ExceptionVector::NonMaskableInterrupt as u32;
@@ -83,7 +77,7 @@ pub(super) extern "sysv64" fn hypervisor_exception(regs: &mut Regs, vector: u32)
         // Or a step of a program that ended in `sysenter`, which leaves the trap flag as it is; the program loses it.
         DEBUG => {
             let _ = cpu::take_debug_status();
-            regs.rflags &= !TRAP;
+            regs.rflags -= RFlags::TRAP_FLAG;
         }
         NMI => nmi(Some(regs)),
         DOUBLE_FAULT | MACHINE_CHECK => end(regs, vector),
@@ -95,7 +89,9 @@ pub(super) extern "sysv64" fn hypervisor_exception(regs: &mut Regs, vector: u32)
                     running::note_refusal(vector, regs.error_code);
                 }
                 regs.rip = target;
-                regs.rflags = regs.rflags & !ALIGNMENT_CHECK | CARRY;
+                // How the code learns of it, and guest memory closed (SMAP), as it may not come by the instruction that
+                // closes it.
+                regs.rflags = (regs.rflags - RFlags::ALIGNMENT_CHECK) | RFlags::CARRY_FLAG;
             }
             None => end(regs, vector),
         },

@@ -19,6 +19,8 @@ use oxen_hv::{
     firmware::acpi::PowerOff,
     ports::{Ports, Registers, overlap},
 };
+use x86_64::registers::control::Cr4Flags;
+use x86_64::registers::debug::Dr6Flags;
 
 /// A PC, as far as the hypervisor drives it itself.
 #[derive(Debug)]
@@ -107,11 +109,11 @@ impl Processor for Pc {
         processor::set_tsc_aux(percpu::this(), &self.features, value);
     }
 
-    fn set_guest_cr4(&self, cr4: u64) -> bool {
+    fn set_guest_cr4(&self, cr4: Cr4Flags) -> bool {
         cpu::set_guest_cr4(&self.features, cr4)
     }
 
-    fn take_debug_status(&self) -> u64 {
+    fn take_debug_status(&self) -> Dr6Flags {
         cpu::take_debug_status()
     }
 

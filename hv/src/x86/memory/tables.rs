@@ -11,25 +11,20 @@ use x86_64::structures::paging::PageTableFlags;
 /// A page table.
 pub(crate) type Table = [AtomicU64; 512];
 
-pub(crate) const PRESENT: u64 = PageTableFlags::PRESENT.bits();
-pub(crate) const WRITABLE: u64 = PageTableFlags::WRITABLE.bits();
-const USER: u64 = PageTableFlags::USER_ACCESSIBLE.bits();
-const UNCACHED: u64 = PageTableFlags::WRITE_THROUGH.union(PageTableFlags::NO_CACHE).bits();
-const ACCESSED: u64 = PageTableFlags::ACCESSED.bits();
-const DIRTY: u64 = PageTableFlags::DIRTY.bits();
-const LARGE: u64 = PageTableFlags::HUGE_PAGE.bits();
-pub(crate) const NO_EXECUTE: u64 = PageTableFlags::NO_EXECUTE.bits();
-
 /// A table of the next level, any rights: those of the leaf decide.
-const LINK: u64 = PRESENT | WRITABLE | ACCESSED;
+const LINK: PageTableFlags = PageTableFlags::PRESENT.union(PageTableFlags::WRITABLE).union(PageTableFlags::ACCESSED);
 /// Read-only data.
-pub(crate) const READ: u64 = PRESENT | ACCESSED | NO_EXECUTE;
+pub(super) const READ: PageTableFlags =
+    PageTableFlags::PRESENT.union(PageTableFlags::ACCESSED).union(PageTableFlags::NO_EXECUTE);
 /// Data.
-pub(crate) const READ_WRITE: u64 = READ | WRITABLE | DIRTY;
+pub(super) const READ_WRITE: PageTableFlags = READ.union(PageTableFlags::WRITABLE).union(PageTableFlags::DIRTY);
 /// Code.
-const EXECUTE: u64 = PRESENT | ACCESSED;
+const EXECUTE: PageTableFlags = PageTableFlags::PRESENT.union(PageTableFlags::ACCESSED);
 /// Device registers.
-pub(super) const DEVICE: u64 = READ_WRITE | UNCACHED;
+pub(super) const DEVICE: PageTableFlags =
+    READ_WRITE.union(PageTableFlags::WRITE_THROUGH).union(PageTableFlags::NO_CACHE);
+/// Ring 3 may use it.
+const USER: PageTableFlags = PageTableFlags::USER_ACCESSIBLE;
 
 /// Bits of an entry that say where.
 const ADDRESS: u64 = 0xf_ffff_ffff_f000;
@@ -87,7 +82,7 @@ fn window_l2() -> &'static Table {
 pub(super) fn window_l1(page: usize) -> Option<&'static Table> {
     let entry = get(window_l2(), page as u64 >> 9);
     // SAFETY: what is there was put there by `protect_image` or `map_secondary`: links to tables.
-    (entry & PRESENT != 0).then(|| unsafe { table_at(entry & ADDRESS) })
+    is_present(entry).then(|| unsafe { table_at(entry & ADDRESS) })
 }
 
 /// The machine address of something in the image.
@@ -114,6 +109,15 @@ unsafe fn table_at(machine: u64) -> &'static Table {
     unsafe { &*((DIRECT_MAP_START + machine) as *const Table) }
 }
 
+/// The entry that shows a frame, or a table, with these rights.
+pub(super) const fn entry(machine: u64, rights: PageTableFlags) -> u64 {
+    machine | rights.bits()
+}
+
+const fn is_present(entry: u64) -> bool {
+    PageTableFlags::from_bits_retain(entry).contains(PageTableFlags::PRESENT)
+}
+
 fn set(table: &Table, index: u64, entry: u64) {
     if let Some(word) = table.get(index as usize & 511) {
         word.store(entry, Ordering::Release);
@@ -129,13 +133,13 @@ fn get(table: &Table, index: u64) -> u64 {
 /// # Safety
 /// `table` is one of the hypervisor's, its entry is empty or a link; `frames` gives zeroed frames in the direct map.
 unsafe fn below(table: &Table, index: u64, frames: &mut impl FnMut() -> u64) -> &'static Table {
-    let mut entry = get(table, index);
-    if entry & PRESENT == 0 {
-        entry = frames() | LINK;
-        set(table, index, entry);
+    let mut link = get(table, index);
+    if !is_present(link) {
+        link = entry(frames(), LINK);
+        set(table, index, link);
     }
     // SAFETY: the entry is a link, by the caller's word or just made.
-    unsafe { table_at(entry & ADDRESS) }
+    unsafe { table_at(link & ADDRESS) }
 }
 
 /// Extends the direct map to all RAM below `end`, in 2 MiB pages.
@@ -147,7 +151,7 @@ pub(crate) unsafe fn extend_direct_map(end: u64, mut frames: impl FnMut() -> u64
     while machine < end {
         // SAFETY: the direct map's tables are the hypervisor's.
         let l2 = unsafe { below(&hv_l3_direct, machine >> 30, &mut frames) };
-        set(l2, machine >> 21, machine | READ_WRITE | LARGE);
+        set(l2, machine >> 21, entry(machine, READ_WRITE | PageTableFlags::HUGE_PAGE));
         machine += LARGE_PAGE;
     }
 }
@@ -178,10 +182,10 @@ pub(crate) unsafe fn map_machine_to_phys(machine: u64, bytes: u64, mut frames: i
             let l2 = below(l3, done >> 30, &mut frames);
             (l3, l2, below(l2, done >> 21, &mut frames))
         };
-        set(l1, done >> 12, (machine + done) | READ | USER);
+        set(l1, done >> 12, entry(machine + done, READ | USER));
         // SAFETY: the boot CPU's root is the hypervisor's own, and atomic.
         for (table, index) in [(unsafe { &early_l4 }, FIRST_HV_SLOT as u64), (l3, done >> 30), (l2, done >> 21)] {
-            set(table, index, get(table, index) | USER);
+            set(table, index, entry(get(table, index), USER));
         }
     }
 }
@@ -202,22 +206,22 @@ pub(crate) unsafe fn protect_image() {
     let guard = stack + GUARD_OFFSET as u64;
     for machine in (LOAD_ADDRESS..LOAD_ADDRESS + LARGE_PAGE).step_by(PAGE as usize) {
         let (rights, alias) = match machine {
-            m if m < code_end && m >= start => (EXECUTE, READ),
-            m if m < constants_end => (READ, READ),
-            m if m == guard => (0, READ_WRITE),
-            m if m < end => (READ_WRITE, READ_WRITE),
-            _ => (0, READ_WRITE),
+            m if m < code_end && m >= start => (Some(EXECUTE), READ),
+            m if m < constants_end => (Some(READ), READ),
+            m if m == guard => (None, READ_WRITE),
+            m if m < end => (Some(READ_WRITE), READ_WRITE),
+            _ => (None, READ_WRITE),
         };
-        set(image_l1(), machine >> 12, if rights == 0 { 0 } else { machine | rights });
-        set(alias_l1(), machine >> 12, machine | alias);
+        set(image_l1(), machine >> 12, rights.map_or(0, |rights| entry(machine, rights)));
+        set(alias_l1(), machine >> 12, entry(machine, alias));
     }
     // SAFETY: the tables are the hypervisor's; the pages it runs on keep the rights that it uses.
     unsafe {
-        set(window_l2(), 0, image_machine_address(own(4)) | LINK);
-        set(&hv_l3_image, CPU_WINDOW_START >> 30, image_machine_address(window_l2()) | LINK);
-        set(&hv_l2_image, DEVICE_START >> 21, image_machine_address(device_l1()) | LINK);
-        set(&hv_l2_image, LOAD_ADDRESS >> 21, image_machine_address(image_l1()) | LINK);
-        set(&early_l2[0], LOAD_ADDRESS >> 21, image_machine_address(alias_l1()) | LINK);
+        set(window_l2(), 0, entry(image_machine_address(own(4)), LINK));
+        set(&hv_l3_image, CPU_WINDOW_START >> 30, entry(image_machine_address(window_l2()), LINK));
+        set(&hv_l2_image, DEVICE_START >> 21, entry(image_machine_address(device_l1()), LINK));
+        set(&hv_l2_image, LOAD_ADDRESS >> 21, entry(image_machine_address(image_l1()), LINK));
+        set(&early_l2[0], LOAD_ADDRESS >> 21, entry(image_machine_address(alias_l1()), LINK));
         set(&early_l4, 0, 0);
     }
     super::super::cpu::flush();
@@ -234,7 +238,7 @@ pub(crate) unsafe fn map_secondary(number: usize, mut frames: impl FnMut() -> u6
         // SAFETY: the image's tables are the hypervisor's, and nothing else is linked where the stacks are.
         let l1 = unsafe { below(&hv_l2_image, address >> 21, &mut frames) };
         if address != start + GUARD_OFFSET as u64 {
-            set(l1, address >> 12, frames() | READ_WRITE);
+            set(l1, address >> 12, entry(frames(), READ_WRITE));
         }
     }
     // SAFETY: likewise the windows' tables.
@@ -249,18 +253,18 @@ pub(crate) unsafe fn map_secondary(number: usize, mut frames: impl FnMut() -> u6
 pub(crate) unsafe fn show_low_memory(shown: bool) {
     // SAFETY: the tables are the hypervisor's; the boot tables of the lowest GiB are as they were.
     unsafe {
-        let entry = if shown { image_machine_address(&raw const early_l3_low) | LINK } else { 0 };
-        set(&early_l4, 0, entry);
+        let low = if shown { entry(image_machine_address(&raw const early_l3_low), LINK) } else { 0 };
+        set(&early_l4, 0, low);
     }
     super::super::cpu::flush();
 }
 
 /// Maps a page of device registers, uncached, for good. Returns where it is seen; `None` when 512 of them are mapped.
 pub(crate) fn map_device(machine: u64) -> Option<u64> {
-    let entry = machine & !(PAGE - 1) | DEVICE;
+    let wanted = entry(machine & !(PAGE - 1), DEVICE);
     let index = device_l1().iter().position(|word| {
         let seen = word.load(Ordering::Acquire);
-        seen == entry || word.compare_exchange(0, entry, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        seen == wanted || word.compare_exchange(0, wanted, Ordering::AcqRel, Ordering::Acquire).is_ok()
     })?;
     Some(DEVICE_START + index as u64 * PAGE + machine % PAGE)
 }

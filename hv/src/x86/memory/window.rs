@@ -1,7 +1,7 @@
 //! Each CPU's window on descriptor tables: 16 pages of GDT (14 of the running guest's, the hypervisor's), 16 of LDT. And
 //! on one page of device registers at a time.
 
-use super::tables::{self, DEVICE, READ, READ_WRITE, WINDOW_PAGES as STRIDE};
+use super::tables::{self, DEVICE, READ, READ_WRITE, WINDOW_PAGES as STRIDE, entry};
 use core::sync::atomic::{AtomicU64, Ordering};
 use oxen_hv::domain::vcpu::LDT_PAGES;
 use oxen_hv::layout::CPU_WINDOW_START;
@@ -62,21 +62,21 @@ impl Window {
 
     /// Puts the CPU's own page in place, once.
     pub(crate) fn show_own_gdt(self, machine: u64) {
-        self.put(OWN_GDT_PAGE, machine | READ_WRITE);
+        self.put(OWN_GDT_PAGE, entry(machine, READ_WRITE));
     }
 
     /// Shows a guest's GDT; what it does not have are null descriptors.
     pub(crate) fn show_gdt(self, frames: &[Option<RamFrame>; 14]) {
-        let zero = tables::image_machine_address(&raw const ZERO_PAGE) | READ;
+        let zero = entry(tables::image_machine_address(&raw const ZERO_PAGE), READ);
         for (page, frame) in frames.iter().enumerate() {
-            self.put(page, frame.map_or(zero, |frame| frame.mfn().address().as_u64() | READ_WRITE));
+            self.put(page, frame.map_or(zero, |frame| entry(frame.mfn().address().as_u64(), READ_WRITE)));
         }
     }
 
     /// Shows the page of a device's registers at a machine address for as long as `work` takes, which gets the address
     /// where they are seen.
     pub(crate) fn with_device<R>(self, machine: u64, work: impl FnOnce(u64) -> R) -> R {
-        self.put(DEVICE_PAGE, machine & !(PAGE - 1) | DEVICE);
+        self.put(DEVICE_PAGE, entry(machine & !(PAGE - 1), DEVICE));
         let result = work(self.base + DEVICE_PAGE as u64 * PAGE + machine % PAGE);
         self.put(DEVICE_PAGE, 0);
         result
@@ -85,7 +85,7 @@ impl Window {
     /// Shows a guest's LDT, as far as it was used.
     pub(crate) fn show_ldt(self, frames: &[Option<RamFrame>; LDT_PAGES]) {
         for (page, frame) in frames.iter().enumerate() {
-            self.put(LDT_PAGE + page, frame.map_or(0, |frame| frame.mfn().address().as_u64() | READ_WRITE));
+            self.put(LDT_PAGE + page, frame.map_or(0, |frame| entry(frame.mfn().address().as_u64(), READ_WRITE)));
         }
     }
 }

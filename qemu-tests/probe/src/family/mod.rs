@@ -33,7 +33,7 @@ pub(crate) const ALL: [(&str, Questions); 20] = [
     ("memory", memory::ask),
     ("mmu", mmu::ask),
     ("events", events::ask),
-    ("grants", grants::ask),
+    ("grants", ask_grants),
     ("cpu", cpu::ask),
     ("schedule", schedule::ask),
     ("emulation", emulation::ask),
@@ -50,3 +50,9 @@ pub(crate) const ALL: [(&str, Questions); 20] = [
     ("tsc", tsc::ask),
     ("shadow", shadow::ask),
 ];
+
+fn ask_grants(probe: &mut Probe) {
+    if let Some(own) = grants::ask(probe) {
+        grant_versions::ask(probe, own);
+    }
+}

@@ -6,7 +6,7 @@ use alloc::rc::Rc;
 use oxen_abi::errno::Errno;
 use oxen_abi::hypercall::Hypercall;
 use oxen_abi::{memory as abi, mmu};
-use oxen_domu_lib::memory::{AddressSpace, Page, Rights, bits};
+use oxen_domu_lib::memory::{AddressSpace, Mfn, Page, Rights, bits};
 use oxen_domu_lib::refusal;
 
 use crate::judge::{Probe, call};
@@ -59,7 +59,7 @@ fn retype(probe: &mut Probe, page: &Rc<Page>, is_exchanged: bool) -> Option<Addr
     let exchanged = if is_exchanged { refused_exchange(probe, frame) } else { 0 };
     let list = probe.words(&[mmu::MMUEXT_PIN_L1_TABLE.into(), frame, 0]);
     let pinned = call(Hypercall::MmuextOp, [list, 1, 0, SELF]);
-    let linked = update(probe, window, frame << 12 | bits::TABLE);
+    let linked = update(probe, window, Mfn(frame).entry(bits::TABLE));
     let written = refusal::write(PLACE, 0);
     probe.works("the page leaves the direct map", gone);
     probe.holds("it is written where it is mapped", touched.is_ok(), 0);

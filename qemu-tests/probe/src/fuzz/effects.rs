@@ -17,6 +17,8 @@ const MAX_TOLD: usize = 8;
 pub(super) enum Parts {
     /// All of it.
     Whole,
+    /// Its first bytes: the others say nothing of where memory lies.
+    First,
     /// Some of its bytes.
     Bytes,
     /// Some of its bits.
@@ -27,7 +29,7 @@ impl Parts {
     /// What is told of a word that was `old` and is `new`, where what is left of the old one says where memory lies.
     fn of(self, old: u64, new: u64) -> u64 {
         match self {
-            Self::Whole => new,
+            Self::Whole | Self::First => new,
             Self::Bytes => new & changed_bytes(old, new),
             Self::Bits => new & (old ^ new),
         }
@@ -48,7 +50,7 @@ pub(crate) struct Effects {
     /// Whether an upcall is pending, and whether upcalls are masked.
     pub(crate) upcall: (bool, bool),
     /// The grant table's entries.
-    pub(super) grants: Vec<super::grants::Seen>,
+    pub(super) grants: Vec<super::table::Seen>,
     /// Bytes of the argument memory that are not compared.
     hidden: Vec<(usize, usize)>,
 }
@@ -107,7 +109,7 @@ impl Effects {
                 // An event word in one half of an entry leaves the other half, and bits of its own that mean nothing. Who
                 // writes a part of a frame's number names no frame, even where there is one of that number.
                 let is_part = meaning(*new).is_none() && (parts == Parts::Bits || meaning(*old).is_some())
-                    || parts == Parts::Bytes && (*old ^ *new) & FRAME != 0;
+                    || matches!(parts, Parts::First | Parts::Bytes) && (*old ^ *new) & FRAME != 0;
                 let new = if is_part { number(parts.of(*old, *new)) } else { name(*new) };
                 let _ = write!(text, " F{}[{}]={new}", index / 512, index % 512);
             }

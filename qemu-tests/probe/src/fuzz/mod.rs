@@ -21,6 +21,7 @@ mod perform;
 pub(crate) mod random;
 mod reset;
 mod sweep;
+mod table;
 mod value;
 mod world;
 

@@ -160,11 +160,14 @@ impl World {
 /// How much of a word is written: parts by an instruction that writes few bytes, or beside a word's place, and bits of event
 /// words.
 fn written_parts(step: &Step) -> Parts {
-    let is_small = |name: &&str| name.contains("ins") || matches!(*name, "write 1" | "write 4");
     match step {
         Step::Batch(calls) if calls.iter().any(|call| call.what == "expand_array") => Parts::Bits,
-        Step::Instruction(index, _) if trapped::NAMES.get(*index).is_some_and(is_small) => Parts::Bytes,
         Step::Instruction(_, [.., Value::Window(_, at)]) if at % 8 != 0 => Parts::Bytes,
+        Step::Instruction(index, _) => match trapped::NAMES.get(*index) {
+            Some(name) if name.contains("ins") => Parts::Bytes,
+            Some(&("write 1" | "write 4")) => Parts::First,
+            _ => Parts::Whole,
+        },
         _ => Parts::Whole,
     }
 }

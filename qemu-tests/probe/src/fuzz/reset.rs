@@ -10,8 +10,9 @@ use oxen_abi::{domctl, event_channel, grant_table, mmu};
 use oxen_domu_lib::event;
 
 use super::random::Random;
+use super::value::SELF;
 use super::value::{FRAMES, Value};
-use super::world::{NOBODY, OSXSAVE, PORTS, READ_ONLY, SELF, SLOT, WRITABLE, World};
+use super::world::{NOBODY, OSXSAVE, PORTS, READ_ONLY, SLOT, WRITABLE, World};
 use crate::judge::call;
 use crate::raw::{self, trapped};
 

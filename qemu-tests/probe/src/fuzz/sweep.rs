@@ -7,8 +7,9 @@ use oxen_abi::hypercall::Hypercall;
 use oxen_domu_lib::println;
 
 use super::call::{Call, Step};
+use super::value::SELF;
 use super::value::Value;
-use super::world::{SELF, World};
+use super::world::World;
 use crate::raw::trapped::NAMES;
 
 const REGISTERS: [RangeInclusive<u64>; 5] = [

@@ -2,6 +2,9 @@
 
 use core::fmt;
 
+/// This domain.
+pub(crate) const SELF: u64 = 0x7ff0;
+
 /// How many frames the experiments have.
 pub(crate) const FRAMES: usize = 8;
 /// How many windows: one for each frame, and two for grants.

@@ -16,13 +16,11 @@ use oxen_domu_lib::memory::{Mfn, Page, Pages, p2m};
 use oxen_domu_lib::{event, start_info};
 
 use super::effects::{Effects, GLOBAL, Parts, number};
-use super::grants::Table;
-use super::value::{FRAMES, Value, WINDOWS};
+use super::table::Table;
+use super::value::{FRAMES, SELF, Value, WINDOWS};
 use crate::judge::call;
 use crate::raw::{self, trapped};
 
-/// This domain.
-pub(crate) const SELF: u64 = 0x7ff0;
 pub(super) const READ_ONLY: u64 = 1 | 1 << 5 | 1 << 6 | 1 << 63;
 pub(super) const WRITABLE: u64 = READ_ONLY | 2;
 /// The slot of the root that sequences edit; nothing of this guest's is there.

@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering;
 
 use oxen_abi::hypercall::Hypercall;
 use oxen_abi::{memory as abi, mmu};
-use oxen_domu_lib::memory::{Page, bits, pool};
+use oxen_domu_lib::memory::{Mfn, Page, bits, pool};
 use oxen_domu_lib::{println, time};
 
 use crate::judge::call;
@@ -63,8 +63,10 @@ pub(crate) fn look() {
         let got = memory(abi::XENMEM_POPULATE_PHYSMAP, &mut list, 1);
         for first in list.iter().take(got as usize) {
             for frame in [*first, first + 1] {
-                let seen =
-                    call(Hypercall::UpdateVaMapping, [view.address(), frame << 12 | bits::READ_ONLY, mmu::UVMF_INVLPG]);
+                let seen = call(
+                    Hypercall::UpdateVaMapping,
+                    [view.address(), Mfn(frame).entry(bits::READ_ONLY), mmu::UVMF_INVLPG],
+                );
                 if seen == 0 {
                     looked += 1;
                     found += u32::from(view.words64().iter().any(|word| word.load(Ordering::SeqCst) != 0));
@@ -75,6 +77,6 @@ pub(crate) fn look() {
             break;
         }
     }
-    call(Hypercall::UpdateVaMapping, [view.address(), view.mfn().address() | bits::READ_ONLY, mmu::UVMF_INVLPG]);
+    call(Hypercall::UpdateVaMapping, [view.address(), view.mfn().entry(bits::READ_ONLY), mmu::UVMF_INVLPG]);
     println!("probe: looked at {looked} fresh frames, {found} were not empty");
 }

@@ -6,7 +6,7 @@ use super::{Call, Random, Value};
 use crate::fuzz::call::{Entry, Kept, Step};
 use crate::fuzz::grants::RESERVED;
 use crate::fuzz::value::FRAMES;
-use crate::fuzz::world::SELF;
+use crate::fuzz::value::SELF;
 
 /// A port: one of the first few, or none.
 pub(super) fn port(random: &mut Random) -> Value {

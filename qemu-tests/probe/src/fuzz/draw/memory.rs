@@ -3,7 +3,7 @@
 use oxen_abi::hypercall::Hypercall;
 
 use super::{Call, Random, Value};
-use crate::fuzz::world::SELF;
+use crate::fuzz::value::SELF;
 
 /// Draws a call.
 pub(super) fn draw(random: &mut Random) -> Call {

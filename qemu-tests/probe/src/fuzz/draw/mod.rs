@@ -166,6 +166,6 @@ fn domain(random: &mut Random) -> Value {
         0 => Value::Number(0x1234),
         1 => Value::Me,
         2 => Value::Number(random.of_list(&[0x7ff1, 0x7ff2, 0x7ff3, 0x7ff4, 0x7fff, 0xffff])),
-        _ => Value::Number(super::world::SELF),
+        _ => Value::Number(super::value::SELF),
     }
 }

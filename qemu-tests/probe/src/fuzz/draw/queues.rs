@@ -6,7 +6,7 @@ use oxen_abi::hypercall::Hypercall;
 
 use super::{Call, Random, Value, domain};
 use crate::fuzz::call::Kept;
-use crate::fuzz::world::SELF;
+use crate::fuzz::value::SELF;
 
 /// Calls of a batch that begins with queues.
 const BURST: u64 = 4;

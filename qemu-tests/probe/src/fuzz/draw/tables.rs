@@ -4,7 +4,8 @@ use oxen_abi::hypercall::Hypercall;
 use oxen_abi::mmu;
 
 use super::{Call, Random, Value};
-use crate::fuzz::world::{SELF, SLOT};
+use crate::fuzz::value::SELF;
+use crate::fuzz::world::SLOT;
 
 /// Draws a call.
 pub(super) fn draw(random: &mut Random) -> Call {

@@ -5,7 +5,7 @@ use oxen_abi::hypercall::Hypercall;
 
 use super::{Call, Random, Value, buffer, processor, small, vcpu};
 use crate::fuzz::draw::{WILD, number};
-use crate::fuzz::world::SELF;
+use crate::fuzz::value::SELF;
 
 /// Where the command's own structure begins.
 const OWN: usize = 16;
