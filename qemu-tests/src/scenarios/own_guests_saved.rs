@@ -118,7 +118,7 @@ pub(super) fn a_guest_of_ours_goes_on_where_it_was(lab: &Lab<'_>) -> Result<Verd
 /// no step is lost, nothing of the disk, and no memory.
 pub(super) fn rounds(lab: &Lab<'_>, count: usize) -> Result<Verdict> {
     let mut script = String::from(
-        "xl create steady.cfg name=witness; xl expect witness 'step 1 is whole'\n\
+        "xl create steady.cfg name=witness; xl expect witness 'step 1 is whole'; xl destroy witness\n\
          xl create steady.cfg disk=['phy:vdb,xvda,w']; xl expect steady 'step 3 is whole'\n",
     );
     for round in 1..=count {
