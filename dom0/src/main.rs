@@ -16,6 +16,7 @@ use oxen_dom0::store::server::StoreHandle;
 use oxen_dom0::terminal::Terminal;
 use oxen_dom0::toolstack::{ends, guest::Guests, lifecycle, nodes, shell, system::System};
 use oxen_dom0::uplink;
+use oxen_domu_lib::sync::Waiters;
 use oxen_domu_lib::{control, entry, memory, println, start_info, task, time};
 
 entry!(run);
@@ -39,6 +40,7 @@ fn run() {
         guests: Guests::default(),
         bridge: Bridge::new(time::now, memory::pool::free_pages() * memory::PAGE_SIZE / 8),
         disks: Disks::find(&lines),
+        ends: Waiters::new(),
         failed: Cell::new(false),
     });
     if let Err(why) = nodes::publish_dom0(&system.store) {

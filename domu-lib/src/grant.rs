@@ -1,6 +1,8 @@
 //! Grants: pages of ours that another domain may use, and pages of others that we use.
 //!
 //! A [`Grant`] owns its page: neither the page nor the reference is used again before the other domain has let go.
+//! After a restore ([`suspend`](crate::suspend)) it is offered to nobody, as another domain may have the old one's
+//! number.
 //!
 //! # Example
 //!
@@ -25,7 +27,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use oxen_abi::domid::DomId;
@@ -35,6 +37,7 @@ use static_assertions::assert_not_impl_any;
 pub use crate::raw::memory::grant::{Copy, CopyPlace, GrantError, GrantMapping, copy};
 pub use crate::raw::memory::words::{Access, Words};
 
+use crate::lives::restores;
 use crate::memory::map::Mapping;
 use crate::memory::{Mfn, PAGE_SIZE, Page};
 use crate::raw::local::local;
@@ -54,6 +57,8 @@ struct Table {
     free: Vec<u32>,
     /// Grants that were dropped while the other domain still used them.
     lingering: VecDeque<(u32, Page)>,
+    /// Frames that the table has while it is mapped nowhere.
+    unmapped: usize,
 }
 
 local!(static TABLE: RefCell<Table> = RefCell::new(Table::default()));
@@ -76,10 +81,38 @@ impl Table {
         let mut frames = [Mfn(0); MAX_FRAMES];
         table_frames(count, &mut frames)?;
         let frame = frames.get(count - 1).copied().unwrap_or(Mfn(0));
-        self.frames.push(Mapping::of(DomId::SELF, &[frame], Access::ReadWrite)?);
+        self.push(frame)?;
         let first = ((count - 1) * PER_FRAME) as u32;
         let references = first.max(abi::GNTTAB_NR_RESERVED_ENTRIES)..first + PER_FRAME as u32;
         self.free.extend(references.rev());
+        Ok(())
+    }
+
+    fn push(&mut self, frame: Mfn) -> Result<(), GrantError> {
+        self.frames.push(Mapping::of(DomId::SELF, &[frame], Access::ReadWrite)?);
+        Ok(())
+    }
+
+    /// Maps what [`unmap`] took away: the same entries, or empty ones in a new domain.
+    fn map(&mut self) -> Result<(), GrantError> {
+        let count = core::mem::take(&mut self.unmapped);
+        let mut frames = [Mfn(0); MAX_FRAMES];
+        if count > 0 {
+            table_frames(count, &mut frames)?;
+        }
+        frames.iter().take(count).try_for_each(|&frame| self.push(frame))
+    }
+
+    /// Lets a domain use a page.
+    fn offer(&self, reference: u32, page: &Page, domain: DomId, access: Access) -> Result<(), GrantError> {
+        let flags = match access {
+            Access::ReadWrite => GrantFlags::PERMIT_ACCESS,
+            Access::ReadOnly => GrantFlags::PERMIT_ACCESS | GrantFlags::READONLY,
+        };
+        let (head, frame) = self.entry(reference).ok_or(GrantError::Status(abi::GNTST_BAD_GNTREF))?;
+        frame.store(page.mfn().0 as u32, Ordering::SeqCst);
+        // The flags last: they make the entry valid.
+        head.store(u32::from(domain.0) << 16 | u32::from(flags.bits()), Ordering::SeqCst);
         Ok(())
     }
 
@@ -118,10 +151,31 @@ impl Table {
     }
 }
 
+/// Maps the table nowhere: its frames are the hypervisor's, and the domain is about to be saved.
+pub(crate) fn unmap() {
+    TABLE.with(|table| {
+        let mut table = table.borrow_mut();
+        table.unmapped = table.frames.len();
+        table.frames.clear();
+    });
+}
+
+/// Maps it again.
+///
+/// # Panics
+/// When the hypervisor does not give a new domain the table that the old one had.
+pub(crate) fn map() {
+    let mapped = TABLE.with(|table| table.borrow_mut().map());
+    assert!(mapped.is_ok(), "grant table: {mapped:?}");
+}
+
 /// A page of ours that another domain may use; access ends when dropped.
 #[derive(Debug)]
 pub struct Grant {
     reference: u32,
+    access: Access,
+    /// Who may use it, and how often the guest had been restored when that was said.
+    offered: Cell<(DomId, u64)>,
     /// There until the grant ends.
     page: Option<Page>,
 }
@@ -132,20 +186,43 @@ impl Grant {
     /// # Errors
     /// When the grant table is full and cannot grow.
     pub fn new(page: Page, domain: DomId, access: Access) -> Result<Self, GrantError> {
-        let flags = match access {
-            Access::ReadWrite => GrantFlags::PERMIT_ACCESS,
-            Access::ReadOnly => GrantFlags::PERMIT_ACCESS | GrantFlags::READONLY,
-        };
         let reference = TABLE.with(|table| {
             let mut table = table.borrow_mut();
             let reference = table.take()?;
-            let (head, frame) = table.entry(reference).ok_or(GrantError::Status(abi::GNTST_BAD_GNTREF))?;
-            frame.store(page.mfn().0 as u32, Ordering::SeqCst);
-            // The flags last: they make the entry valid.
-            head.store(u32::from(domain.0) << 16 | u32::from(flags.bits()), Ordering::SeqCst);
-            Ok::<_, GrantError>(reference)
+            table.offer(reference, &page, domain, access).map(|()| reference)
         })?;
-        Ok(Self { reference, page: Some(page) })
+        Ok(Self { reference, access, offered: Cell::new((domain, restores())), page: Some(page) })
+    }
+
+    /// Lets `domain` use the page, whoever was to use it before; nothing changes where that is `domain` already. After
+    /// a restore nobody is until this is called.
+    ///
+    /// # Errors
+    /// Where the other domain of before uses the page still.
+    pub fn offer(&self, domain: DomId) -> Result<(), GrantError> {
+        let (now, restores) = (self.offered.get(), restores());
+        if now == (domain, restores) {
+            return Ok(());
+        }
+        TABLE.with(|table| {
+            let table = table.borrow();
+            if !table.end(self.reference) {
+                return Err(GrantError::Status(abi::GNTST_EAGAIN));
+            }
+            table.offer(self.reference, self.page(), domain, self.access)
+        })?;
+        self.offered.set((domain, restores));
+        Ok(())
+    }
+
+    /// A new page, all zero, that nobody may use before it is offered to somebody ([`Grant::offer`]).
+    ///
+    /// # Errors
+    /// As for [`Grant::new`], and without memory.
+    pub fn withheld(access: Access) -> Result<Self, GrantError> {
+        let page = Page::zeroed().ok_or(GrantError::Call(oxen_abi::errno::Errno::NoMem))?;
+        let reference = TABLE.with(|table| table.borrow_mut().take())?;
+        Ok(Self { reference, access, offered: Cell::new((DomId::INVALID, restores())), page: Some(page) })
     }
 
     /// Lets `domain` use a new page, all zero.

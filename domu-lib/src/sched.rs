@@ -23,8 +23,6 @@ pub enum Reason {
     Poweroff,
     /// It wants to start again.
     Reboot,
-    /// It is ready to be saved.
-    Suspend,
     /// It met an error that it cannot go on from.
     Crash,
 }
@@ -34,7 +32,6 @@ pub fn shutdown(reason: Reason) -> ! {
     let code = match reason {
         Reason::Poweroff => sched::SHUTDOWN_POWEROFF,
         Reason::Reboot => sched::SHUTDOWN_REBOOT,
-        Reason::Suspend => sched::SHUTDOWN_SUSPEND,
         Reason::Crash => sched::SHUTDOWN_CRASH,
     };
     crate::console::drain();
@@ -51,11 +48,11 @@ pub fn yield_now() {
     let _ = hypercall::sched_yield();
 }
 
-/// Waits until one of `ports` is pending or the time `until` (nanoseconds of system time, 0 for never) has come,
-/// without unmasking events.
+/// Waits until one of `ports` is pending or the time `until` (as [`time::now`](crate::time::now) counts, 0 for never)
+/// has come, without unmasking events.
 ///
 /// # Errors
 /// `EINVAL` for ports that are not there.
 pub fn poll(ports: &[u32], until: u64) -> Result<(), Errno> {
-    hypercall::sched_poll(ports, until)
+    hypercall::sched_poll(ports, if until == 0 { 0 } else { crate::time::as_system(until) })
 }

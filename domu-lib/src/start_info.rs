@@ -17,15 +17,16 @@ use oxen_abi::start_info::{StartFlags, StartInfo};
 use crate::pages::{Mfn, Pfn, layout};
 use crate::raw::memory::view;
 
-static INFO: spin::Once<&'static StartInfo> = spin::Once::new();
+/// What the page says, or said when the domain was last restored: the page itself is written by toolstacks.
+static INFO: spin::RwLock<Option<StartInfo>> = spin::RwLock::new(None);
 
-/// Keeps the start-of-day page, which stays mapped for good.
-pub(crate) fn install(info: &'static StartInfo) {
-    INFO.call_once(|| info);
+/// Keeps what the start-of-day page says.
+pub(crate) fn install(info: &StartInfo) {
+    *INFO.write() = Some(*info);
 }
 
 fn with<T>(read: impl FnOnce(&StartInfo) -> T) -> Option<T> {
-    INFO.get().copied().map(read)
+    INFO.read().as_ref().map(read)
 }
 
 fn has(flag: StartFlags) -> bool {
@@ -52,6 +53,11 @@ pub fn console() -> Option<Channel> {
 /// The ring to xenstored; `None` where there is none yet.
 pub fn store() -> Option<Channel> {
     with(|info| Channel { frame: Mfn(info.store_mfn), port: info.store_evtchn }).filter(|ring| ring.frame.0 != 0)
+}
+
+/// The ports of store and console.
+pub(crate) fn ports() -> [u32; 2] {
+    with(|info| [info.store_evtchn, info.console_evtchn]).unwrap_or_default()
 }
 
 /// The frames of the rings above.

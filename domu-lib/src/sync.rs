@@ -24,7 +24,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, OnceCell, RefCell, RefMut};
 use core::future::poll_fn;
-use core::task::{Poll, Waker};
+use core::task::{Context, Poll, Waker};
 
 use static_assertions::assert_not_impl_any;
 
@@ -43,20 +43,22 @@ impl Waiters {
         self.0.take().into_iter().for_each(Waker::wake);
     }
 
+    /// One look of a task that waits.
+    pub(crate) fn poll<T>(&self, context: &Context<'_>, look: impl FnOnce() -> Option<T>) -> Poll<T> {
+        if let Some(answer) = look() {
+            return Poll::Ready(answer);
+        }
+        let mut waiters = self.0.borrow_mut();
+        // A task that waits for several things at once looks here again and again.
+        if !waiters.iter().any(|waiter| waiter.will_wake(context.waker())) {
+            waiters.push(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
     /// Waits until `look` has an answer.
     pub async fn until<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
-        poll_fn(|context| {
-            if let Some(answer) = look() {
-                return Poll::Ready(answer);
-            }
-            let mut waiters = self.0.borrow_mut();
-            // A task that waits for several things at once looks here again and again.
-            if !waiters.iter().any(|waiter| waiter.will_wake(context.waker())) {
-                waiters.push(context.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await
+        poll_fn(|context| self.poll(context, &mut look)).await
     }
 }
 

@@ -76,8 +76,21 @@ pub(crate) fn set_tick(multiplier: u32, shift: u8) {
     shared::word(TIME + core::mem::offset_of!(VcpuTimeInfo, tsc_to_system_mul)).store(packed, Ordering::Relaxed);
 }
 
-/// Nanoseconds since the machine started.
+/// What is added to the hypervisor's clock, modulo 2^64: another one after a restore, so that the guest's goes on.
+static OFFSET: AtomicU64 = AtomicU64::new(0);
+
+/// Nanoseconds since the machine started on which this guest did. After a restore it goes on where it was.
 pub fn now() -> u64 {
+    system().wrapping_add(OFFSET.load(Ordering::Relaxed))
+}
+
+/// What the hypervisor's clock tells when [`now`] tells `time`.
+pub(crate) fn as_system(time: u64) -> u64 {
+    time.wrapping_sub(OFFSET.load(Ordering::Relaxed))
+}
+
+/// Nanoseconds since the machine started on which this guest is, as the hypervisor counts them for all domains.
+pub fn system() -> u64 {
     consistently(
         || field(0) as u32,
         || {
@@ -89,13 +102,13 @@ pub fn now() -> u64 {
     )
 }
 
-/// A time `nanoseconds` from now, as [`now`] counts and as the time stamp counter does.
+/// A time `nanoseconds` from now, as [`system`] counts and as the time stamp counter does.
 pub(crate) fn ahead(nanoseconds: u64) -> (u64, u64) {
     let packed = field(core::mem::offset_of!(VcpuTimeInfo, tsc_to_system_mul));
     let (mul, shift) = (u128::from(packed as u32).max(1), (packed >> 32) as i8);
     let scaled = (u128::from(nanoseconds) << 32) / mul;
     let ticks = if shift < 0 { scaled << shift.unsigned_abs() } else { scaled >> shift };
-    let (time, tsc) = (now(), machine::tsc());
+    let (time, tsc) = (system(), machine::tsc());
     (time + nanoseconds, tsc + ticks as u64)
 }
 
@@ -109,7 +122,7 @@ pub fn wall() -> u64 {
             ((rest >> 32 << 32) + seconds) * SECOND + u64::from(rest as u32)
         },
     );
-    at_boot + now()
+    at_boot + system()
 }
 
 #[derive(Default)]
@@ -133,6 +146,13 @@ pub(crate) fn start() -> Result<(), Errno> {
     Port::bind_virq(VIRQ_TIMER).map(core::mem::forget)
 }
 
+/// Goes on in a new domain at the time `now`: nobody sleeps longer or less for it.
+pub(crate) fn go_on(now: u64) {
+    OFFSET.store(now.wrapping_sub(system()), Ordering::Relaxed);
+    ARMED.store(0, Ordering::Relaxed);
+    let _ = hypercall::stop_periodic_timer();
+}
+
 /// Wakes the tasks whose time has come.
 pub(crate) fn fire() {
     SLEEPERS.with(|sleepers| {
@@ -154,7 +174,7 @@ pub(crate) fn fire() {
 pub(crate) fn arm() {
     let next = SLEEPERS.with(|sleepers| sleepers.queue.borrow().keys().next().map_or(0, |&(deadline, _)| deadline));
     if ARMED.swap(next, Ordering::Relaxed) != next || next != 0 {
-        let _ = hypercall::set_timer(next);
+        let _ = hypercall::set_timer(if next == 0 { 0 } else { as_system(next) });
     }
 }
 

@@ -4,6 +4,7 @@
 mod boot;
 mod budget;
 mod io;
+mod life;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,8 @@ enum What {
     Boot,
     /// Disks and networks, in instructions of all who take part
     Io,
+    /// Saving and restoring a small guest, in virtual milliseconds
+    Life,
 }
 
 /// Medians by the primitive's name.
@@ -65,6 +68,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     match args.what {
         What::Primitives => primitives(workspace, args, xen.as_deref(), limit),
         What::Boot => boot::run(workspace, !args.only_against, xen.as_deref(), limit),
+        What::Life => life::run(workspace, limit),
         What::Io => io::run(workspace, !args.only_against, xen.as_deref(), limit),
     }
 }
@@ -95,6 +99,14 @@ fn primitives(workspace: &Workspace, args: &Args, xen: Option<&Path>, limit: Dur
 /// Fails when a primitive costs more than it may, or cannot be measured.
 pub fn hold_budget(workspace: &Workspace, folder: &Path, limit: Duration) -> Result<()> {
     kept_budget(workspace)?.hold(&measure(workspace, folder, None, limit)?)
+}
+
+/// Saves and restores a small guest with what is built, in a folder, and holds the times against what they may be.
+///
+/// # Errors
+/// Fails when one is longer, or cannot be measured.
+pub fn hold_life(workspace: &Workspace, folder: &Path, limit: Duration) -> Result<()> {
+    life::judge(&life::measure(workspace, folder, limit)?)
 }
 
 fn kept_budget(workspace: &Workspace) -> Result<Budget> {

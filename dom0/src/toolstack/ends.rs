@@ -34,6 +34,7 @@ pub async fn watch(system: Rc<System>) {
             Some(port) => port.wait().await,
             None => time::sleep(time::SECOND).await,
         }
+        system.ends.wake();
         look(&system).await;
     }
 }

@@ -3,7 +3,7 @@
 use alloc::{format, string::String};
 use core::cell::Cell;
 
-use oxen_domu_lib::{machine, sched};
+use oxen_domu_lib::{machine, sched, sync::Waiters};
 
 use super::guest::Guests;
 use crate::archive::Archive;
@@ -34,6 +34,8 @@ pub struct System {
     pub balloon: Controller,
     /// Who decides on memory targets.
     pub coordinator: Coordinator,
+    /// Wakes who waits for a domain to stop or to end.
+    pub ends: Waiters,
     /// Whether a command of the script has failed.
     pub failed: Cell<bool>,
 }

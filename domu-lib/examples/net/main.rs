@@ -65,6 +65,7 @@ async fn story() -> Result<(), String> {
     println!("net: {} mtu {} {:?}", mac(net.mac()), net.mtu(), net.features());
     let stack = Stack::new(net.clone());
     let driver = task::spawn(stack.clone().drive());
+    task::spawn(stack.clone().announce());
     let work = async {
         let gateway = address(&stack).await?;
         let clients = start_info::option("clients").and_then(|count| count.parse().ok());

@@ -2,18 +2,22 @@
 
 use alloc::rc::Rc;
 use alloc::vec;
+use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::future::poll_fn;
 use core::task::{Context, Poll};
 
-use oxen_domu_lib::frontend::net::{Net, NetError};
+use oxen_domu_lib::frontend::net::{Frame, Net, NetError};
 use oxen_domu_lib::sync::Notify;
 use oxen_domu_lib::{println, task, time};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::{dhcpv4, icmp, tcp};
 use smoltcp::time::Instant;
-use smoltcp::wire::{EthernetAddress, Icmpv4Packet, Icmpv4Repr, IpAddress, IpCidr, Ipv4Address, Ipv4Cidr};
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, Icmpv4Packet, Icmpv4Repr,
+    IpAddress, IpCidr, Ipv4Address, Ipv4Cidr,
+};
 
 use crate::device::Device;
 
@@ -156,6 +160,27 @@ impl Stack {
         }
     }
 
+    /// Tells everybody where this guest is whenever the device has connected again: bridges may know another way.
+    pub(crate) async fn announce(self) {
+        let net = &self.0.net;
+        loop {
+            if net.reconnected(net.connections()).await.is_err() {
+                return;
+            }
+            let mac = EthernetAddress(net.mac());
+            let address = {
+                let interface = &mut self.0.inner.borrow_mut().interface;
+                interface.set_hardware_addr(mac.into());
+                interface.ipv4_addr()
+            };
+            if let Some(address) = address {
+                // Where there is no room much is sent anyway.
+                let _ = net.try_send(Frame::new(here_is(mac, address)));
+                println!("net: connected again, as {address}");
+            }
+        }
+    }
+
     /// An echo's round trip in nanoseconds.
     pub(crate) async fn ping(&self, to: Ipv4Address, sequence: u16) -> u64 {
         const IDENT: u16 = 0x4f78;
@@ -189,6 +214,24 @@ impl Stack {
         .await;
         time::now() - begun
     }
+}
+
+/// An announcement by ARP (RFC 5227, section 3): the sender's address is asked for, by itself.
+fn here_is(mac: EthernetAddress, address: Ipv4Address) -> Vec<u8> {
+    let announcement = ArpRepr::EthernetIpv4 {
+        operation: ArpOperation::Request,
+        source_hardware_addr: mac,
+        source_protocol_addr: address,
+        target_hardware_addr: EthernetAddress([0; 6]),
+        target_protocol_addr: address,
+    };
+    let mut bytes = vec![0; EthernetFrame::<&[u8]>::header_len() + announcement.buffer_len()];
+    let mut frame = EthernetFrame::new_unchecked(&mut bytes);
+    frame.set_dst_addr(EthernetAddress::BROADCAST);
+    frame.set_src_addr(mac);
+    frame.set_ethertype(EthernetProtocol::Arp);
+    announcement.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
+    bytes
 }
 
 /// Takes a socket away when dropped.

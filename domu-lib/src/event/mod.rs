@@ -25,15 +25,14 @@
 //! ```
 
 mod fifo;
+mod port;
 
 use alloc::collections::BTreeMap;
+use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use core::future::poll_fn;
 use core::sync::atomic::Ordering;
-use core::task::{Poll, Waker};
 
-use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
 use oxen_abi::event_channel as abi;
 use oxen_abi::shared_info::{SharedInfo, VcpuInfo};
@@ -44,6 +43,8 @@ use crate::raw::memory::event_pages;
 use crate::raw::shared;
 use crate::{memory::Page, start_info};
 use fifo::Fifo;
+pub use port::Port;
+use port::{CLOSED, Line, Source};
 
 /// Ports of the two-level ABI.
 const WORDS: usize = 64;
@@ -52,28 +53,65 @@ const MASK: usize = core::mem::offset_of!(SharedInfo, evtchn_mask);
 const SELECTOR: usize =
     core::mem::offset_of!(SharedInfo, vcpu_info) + core::mem::offset_of!(VcpuInfo, evtchn_pending_sel);
 
-#[derive(Default)]
-struct State {
-    fired: bool,
-    waiters: Vec<Waker>,
-}
-
-local!(static PORTS: RefCell<BTreeMap<u32, State>> = RefCell::new(BTreeMap::new()));
+local!(static PORTS: RefCell<BTreeMap<u32, Rc<Line>>> = RefCell::new(BTreeMap::new()));
 // The queues, where the guest has the FIFO ABI.
 local!(static FIFO: RefCell<Option<Fifo>> = RefCell::new(None));
+// Their pages: the control block's first.
+local!(static QUEUE_PAGES: RefCell<Vec<&'static Page>> = RefCell::default());
 
 /// Masks all ports; those that are bound afterwards are unmasked one by one. Chooses the ABI.
 ///
 /// # Errors
 /// `EINVAL` for an option `events` that is neither `2l` nor `fifo`, and why there are no queues: two levels serve then.
 pub(crate) fn start() -> Result<(), Errno> {
-    for word in 0..WORDS {
-        shared::word(MASK + word * 8).store(u64::MAX, Ordering::SeqCst);
-    }
+    mask_all();
     match start_info::option("events").as_deref() {
         None | Some("2l") => Ok(()),
         Some("fifo") => start_queues(),
         Some(_) => Err(Errno::Inval),
+    }
+}
+
+fn mask_all() {
+    for word in 0..WORDS {
+        shared::word(MASK + word * 8).store(u64::MAX, Ordering::SeqCst);
+    }
+}
+
+/// Goes on in a new domain, which has no port but those that its builder made: `builders` are the old number and the
+/// new one of each. What can be bound again is; the other ports are closed. Who waits looks again.
+pub(crate) fn start_anew(builders: &[(u32, u32)]) {
+    let lines = PORTS.with(|ports| core::mem::take(&mut *ports.borrow_mut()));
+    mask_all();
+    start_queues_anew();
+    for (old, line) in lines {
+        let number = match line.source {
+            Source::Builder => builders.iter().find(|(number, _)| *number == old).map(|(_, number)| *number),
+            Source::Virq(virq) => bind_virq(virq).ok(),
+            Source::Ipi => bind_ipi().ok(),
+            Source::Other => None,
+        };
+        let number = number.filter(|number| *number != CLOSED && make_word(*number).is_ok());
+        line.number.set(number.unwrap_or(CLOSED));
+        if number.is_some() {
+            PORTS.with(|ports| ports.borrow_mut().insert(line.number.get(), line.clone()));
+            line.show_mask();
+        }
+        line.fire();
+    }
+}
+
+/// Gives the new domain's hypervisor the pages of the queues; two levels serve where it does not take them.
+fn start_queues_anew() {
+    let pages = QUEUE_PAGES.with(|pages| core::mem::take(&mut *pages.borrow_mut()));
+    let Some((control, words)) = pages.split_first() else { return };
+    control.words32().iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    let taken = event_pages::give_control(control);
+    FIFO.with(|fifo| *fifo.borrow_mut() = taken.map(|()| Fifo::new(control.words32())).ok());
+    if taken.is_ok() {
+        QUEUE_PAGES.with(|pages| pages.borrow_mut().push(control));
+        let given = words.iter().try_for_each(|page| give_words(page));
+        assert!(given.is_ok(), "events: {given:?}");
     }
 }
 
@@ -86,18 +124,37 @@ fn start_queues() -> Result<(), Errno> {
     let control = control.leak();
     event_pages::give_control(control)?;
     FIFO.with(|fifo| *fifo.borrow_mut() = Some(Fifo::new(control.words32())));
-    let given = give_words(words);
+    QUEUE_PAGES.with(|pages| pages.borrow_mut().push(control));
+    let given = give_words(words.leak());
     assert!(given.is_ok(), "events: {given:?}");
     Ok(())
 }
 
 /// Gives the hypervisor one more page of event words.
-fn give_words(page: Page) -> Result<(), Errno> {
-    let page = page.leak();
+fn give_words(page: &'static Page) -> Result<(), Errno> {
     Fifo::mask_all(page.words32());
     event_pages::give_words(page)?;
     FIFO.with(|fifo| fifo.borrow_mut().iter_mut().for_each(|fifo| fifo.add(page.words32())));
+    QUEUE_PAGES.with(|pages| pages.borrow_mut().push(page));
     Ok(())
+}
+
+/// Sees to it that a port has an event word, where the guest has the FIFO ABI.
+fn make_word(port: u32) -> Result<(), Errno> {
+    while with_queues(|fifo| fifo.has_word(port)) == Some(false) {
+        give_words(Page::zeroed().ok_or(Errno::NoMem)?.leak())?;
+    }
+    Ok(())
+}
+
+fn bind_virq(virq: u32) -> Result<u32, Errno> {
+    let mut request = abi::EvtchnBindVirq { virq, vcpu: 0, port: 0 };
+    event_op::bind_virq(&mut request).map(|()| request.port)
+}
+
+fn bind_ipi() -> Result<u32, Errno> {
+    let mut request = abi::EvtchnBindIpi { vcpu: 0, port: 0 };
+    event_op::bind_ipi(&mut request).map(|()| request.port)
 }
 
 /// Works on the queues, if there are any.
@@ -136,9 +193,8 @@ pub(crate) fn collect() {
 /// Wakes who waits for `port`.
 pub(crate) fn fire(port: u32) {
     PORTS.with(|ports| {
-        if let Some(state) = ports.borrow_mut().get_mut(&port) {
-            state.fired = true;
-            state.waiters.drain(..).for_each(Waker::wake);
+        if let Some(line) = ports.borrow().get(&port) {
+            line.fire();
         }
     });
 }
@@ -185,174 +241,6 @@ pub fn settle(port: u32) {
     collect();
 }
 
-/// A port of this domain; closed when dropped, unless the builder made it.
-#[derive(Debug)]
-pub struct Port {
-    number: u32,
-    owned: bool,
-}
-
-impl Port {
-    fn new(number: u32, owned: bool) -> Self {
-        PORTS.with(|ports| ports.borrow_mut().insert(number, State::default()));
-        let port = Self { number, owned };
-        port.unmask();
-        port
-    }
-
-    /// A port that has just been opened; closed again where there is no memory for its event word.
-    fn opened(number: u32) -> Result<Self, Errno> {
-        while with_queues(|fifo| fifo.has_word(number)) == Some(false) {
-            if let Err(error) = Page::zeroed().ok_or(Errno::NoMem).and_then(give_words) {
-                let _ = event_op::close(&mut abi::EvtchnClose { port: number });
-                return Err(error);
-            }
-        }
-        Ok(Self::new(number, true))
-    }
-
-    /// A port that the builder made; it stays open when this value is dropped.
-    pub fn adopt(number: u32) -> Self {
-        Self::new(number, false)
-    }
-
-    /// A port that `remote` may bind to.
-    ///
-    /// # Errors
-    /// What the hypervisor refuses: no such domain, no port left.
-    pub fn alloc_unbound(remote: DomId) -> Result<Self, Errno> {
-        let mut request = abi::EvtchnAllocUnbound { dom: DomId::SELF, remote_dom: remote, port: 0 };
-        event_op::alloc_unbound(&mut request)?;
-        Self::opened(request.port)
-    }
-
-    /// A port connected to `remote_port`, which `remote` left open for this domain.
-    ///
-    /// # Errors
-    /// What the hypervisor refuses: no such port, or not meant for us.
-    pub fn bind_interdomain(remote: DomId, remote_port: u32) -> Result<Self, Errno> {
-        let mut request = abi::EvtchnBindInterdomain { remote_dom: remote, _pad: 0, remote_port, local_port: 0 };
-        event_op::bind_interdomain(&mut request)?;
-        Self::opened(request.local_port)
-    }
-
-    /// A port that the virtual interrupt `virq` of vcpu 0 rings.
-    ///
-    /// # Errors
-    /// What the hypervisor refuses: already bound, not for this domain.
-    pub fn bind_virq(virq: u32) -> Result<Self, Errno> {
-        let mut request = abi::EvtchnBindVirq { virq, vcpu: 0, port: 0 };
-        event_op::bind_virq(&mut request)?;
-        Self::opened(request.port)
-    }
-
-    /// A port that rings vcpu 0 of this domain.
-    ///
-    /// # Errors
-    /// What the hypervisor refuses: no port left.
-    pub fn bind_ipi() -> Result<Self, Errno> {
-        let mut request = abi::EvtchnBindIpi { vcpu: 0, port: 0 };
-        event_op::bind_ipi(&mut request)?;
-        Self::opened(request.port)
-    }
-
-    /// A port that the physical interrupt `pirq` rings.
-    ///
-    /// # Errors
-    /// What the hypervisor refuses: not ours, or shared by others who do not share.
-    pub fn bind_pirq(pirq: u32, will_share: bool) -> Result<Self, Errno> {
-        let flags = if will_share { abi::BIND_PIRQ_WILL_SHARE } else { 0 };
-        let mut request = abi::EvtchnBindPirq { pirq, flags, port: 0 };
-        event_op::bind_pirq(&mut request)?;
-        Self::opened(request.port)
-    }
-
-    /// The port's number, which the other side is told.
-    pub const fn number(&self) -> u32 {
-        self.number
-    }
-
-    /// Chooses the queue that events of this port come in: 0 is the most urgent, 15 the least, 7 the usual one.
-    ///
-    /// # Errors
-    /// `EINVAL` for a priority that there is not, `ENOSYS` with the two-level ABI.
-    pub fn set_priority(&self, priority: u32) -> Result<(), Errno> {
-        event_op::set_priority(&mut abi::EvtchnSetPriority { port: self.number, priority })
-    }
-
-    /// Rings the other end.
-    pub fn notify(&self) {
-        // A peer that closed its end is noticed through the store, not here.
-        let _ = hypercall::event_send(self.number);
-    }
-
-    /// Waits for an event; one that came since the last wait ends it at once.
-    pub async fn wait(&self) {
-        poll_fn(|context| {
-            PORTS.with(|ports| {
-                let mut ports = ports.borrow_mut();
-                let state = ports.entry(self.number).or_default();
-                if core::mem::take(&mut state.fired) {
-                    return Poll::Ready(());
-                }
-                if !state.waiters.iter().any(|waiter| waiter.will_wake(context.waker())) {
-                    state.waiters.push(context.waker().clone());
-                }
-                Poll::Pending
-            })
-        })
-        .await;
-    }
-
-    /// Stops events of this port from being collected.
-    pub fn mask(&self) {
-        if with_queues(|fifo| fifo.mask(self.number)).is_some() {
-            return;
-        }
-        self.mask_word().fetch_or(self.bit(), Ordering::SeqCst);
-    }
-
-    /// Lets events of this port be collected, those that came while it was masked too.
-    ///
-    /// An interdomain port is pending from the moment it is bound: the other end may have rung before.
-    pub fn unmask(&self) {
-        if let Some(is_pending) = with_queues(|fifo| fifo.unmask(self.number)) {
-            if is_pending {
-                // The port is this guest's own: there is no way for this to fail.
-                let _ = event_op::unmask(&mut abi::EvtchnUnmask { port: self.number });
-            }
-            return;
-        }
-        self.mask_word().fetch_and(!self.bit(), Ordering::SeqCst);
-        let word = self.number as usize / 64;
-        if shared::word(PENDING + word * 8).load(Ordering::SeqCst) & self.bit() != 0 {
-            // The hypervisor marks the word only for events of ports that are not masked, and `EVTCHNOP_unmask` only
-            // for ports that still are. All ports belong to this vcpu, which looks again before it blocks.
-            shared::word(SELECTOR).fetch_or(1 << word, Ordering::SeqCst);
-            shared::upcall_pending().store(1, Ordering::SeqCst);
-        }
-    }
-
-    fn mask_word(&self) -> &'static core::sync::atomic::AtomicU64 {
-        shared::word(MASK + self.number as usize / 64 * 8)
-    }
-
-    const fn bit(&self) -> u64 {
-        1 << (self.number % 64)
-    }
-}
-
-impl Drop for Port {
-    fn drop(&mut self) {
-        self.mask();
-        PORTS.with(|ports| ports.borrow_mut().remove(&self.number));
-        if self.owned {
-            // It was open, and nobody else could close it.
-            let _ = event_op::close(&mut abi::EvtchnClose { port: self.number });
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -368,9 +256,7 @@ mod tests {
     }
 
     fn fired(port: &Port) -> bool {
-        PORTS.with(|ports| {
-            ports.borrow_mut().get_mut(&port.number).is_some_and(|state| core::mem::take(&mut state.fired))
-        })
+        PORTS.with(|ports| ports.borrow().get(&port.number()).is_some_and(|line| line.fired.take()))
     }
 
     /// In words of their own, where no other port rings.
@@ -396,5 +282,33 @@ mod tests {
             collect();
             assert!(fired(&port), "port {number} rang while it was masked");
         }
+    }
+
+    /// The host's hypervisor binds nothing.
+    #[test]
+    fn in_a_new_domain_the_builders_ports_have_new_numbers_and_others_are_closed() {
+        start().unwrap();
+        let line = |number, source| Port::new(number, source, true);
+        let (store, console) = (Port::adopt(5), Port::adopt(9));
+        let (other, timer) = (line(11, Source::Other), line(12, Source::Virq(0)));
+        console.mask();
+        let waiting = crate::task::spawn(async move {
+            other.wait().await;
+            other
+        });
+        crate::task::run(crate::task::yield_now());
+        start_anew(&[(5, 9), (9, 70)]);
+        let other = crate::task::run(waiting);
+        assert_eq!([&store, &console, &other, &timer].map(Port::number), [9, 70, CLOSED, CLOSED]);
+        assert_eq!((bits(9).1, bits(70).1), (false, true), "what was masked stays so");
+        assert!(fired(&store) && fired(&console), "who waits looks again");
+        for number in [5, 9] {
+            ring(number);
+        }
+        collect();
+        assert!(fired(&store) && bits(5) == (true, true));
+        // Neither closes a port of the new domain's.
+        drop((other, timer));
+        store.notify();
     }
 }

@@ -34,7 +34,8 @@ use oxen_abi::io::xenbus::XenbusState;
 use crate::grant::GrantError;
 use crate::handshake;
 use crate::store::{Error, Store, Watch};
-use crate::task::{self, Elapsed};
+use crate::suspend;
+use crate::task::{self, Either, Elapsed, select};
 use crate::time;
 
 /// How long a backend may take to connect, in nanoseconds: as long as Linux's frontends wait for theirs.
@@ -93,6 +94,17 @@ impl From<GrantError> for ConnectError {
     }
 }
 
+/// Opens a device in the domain that this guest has become, however often it becomes another one meanwhile.
+async fn reopen(device: &Device) -> Result<Device, ConnectError> {
+    loop {
+        let restores = suspend::restores();
+        let opened = device.reopen().await;
+        if opened.is_ok() || suspend::restores() == restores {
+            return opened;
+        }
+    }
+}
+
 /// A device as its frontend sees it in the store.
 #[derive(Debug)]
 pub struct Device {
@@ -104,6 +116,8 @@ pub struct Device {
     watch: Watch,
     /// When the backend has to be connected.
     deadline: u64,
+    /// How often the guest had been restored when the device was opened.
+    restores: u64,
 }
 
 impl Device {
@@ -112,19 +126,33 @@ impl Device {
     /// # Errors
     /// `ENOENT` where there is none.
     pub async fn open(store: &Store, class: &str, id: &str) -> Result<Self, ConnectError> {
-        let path = format!("device/{class}/{id}");
+        Self::open_at(store, format!("device/{class}/{id}")).await
+    }
+
+    /// The same device of the domain that this guest has become.
+    async fn reopen(&self) -> Result<Self, ConnectError> {
+        Self::open_at(&self.store, self.path.clone()).await
+    }
+
+    async fn open_at(store: &Store, path: String) -> Result<Self, ConnectError> {
+        let restores = suspend::restores();
         let backend_path = store.read(&format!("{path}/backend")).await?;
         let backend = store.read_number(&format!("{path}/backend-id")).await?;
         let backend = DomId(u16::try_from(backend).map_err(|_| Errno::Inval)?);
         let state = XenbusState::from_text(&store.read(&format!("{path}/state")).await?);
         let watch = store.watch(&format!("{backend_path}/state")).await?;
         let deadline = time::now().saturating_add(PATIENCE);
-        let mut device = Self { store: store.clone(), path, backend_path, backend, state, watch, deadline };
+        let mut device = Self { store: store.clone(), path, backend_path, backend, state, watch, deadline, restores };
         if state != XenbusState::Initialising {
             // An earlier frontend of this domain has left the device: start anew.
             device.publish(&[], XenbusState::Initialising).await?;
         }
         Ok(device)
+    }
+
+    /// Whether the guest has been restored since this was opened: then nobody is at the other end any more.
+    pub fn is_gone(&self) -> bool {
+        suspend::restores() != self.restores
     }
 
     /// The domain that serves the device.
@@ -210,11 +238,14 @@ impl Device {
         task::timeout(left, self.changed()).await.map_err(|Elapsed| ConnectError::Silent)?.map_err(ConnectError::from)
     }
 
-    /// Waits until the backend's state changes.
+    /// Waits until the backend's state changes, or the guest has been restored.
     ///
     /// # Errors
     /// [`Error::Protocol`] when the store is gone.
     pub async fn changed(&self) -> Result<(), Error> {
-        self.watch.changed().await.map(|_| ()).ok_or(Error::Protocol)
+        match select(suspend::restored(self.restores), self.watch.changed()).await {
+            Either::First(()) => Ok(()),
+            Either::Second(changed) => changed.map(|_| ()).ok_or(Error::Protocol),
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! The store's client: requests and watches of many tasks over the one ring to xenstored.
 //!
 //! Each request carries an id and its task waits for the answer with that id; a task of this room's own takes what
-//! comes out of the ring and hands it on.
+//! comes out of the ring and hands it on. In a domain that was restored the watches are set again, each with an event
+//! as when it was new, and nothing that was asked is lost.
 //!
 //! # Example
 //!
@@ -23,25 +24,23 @@
 //! }
 //! ```
 
+mod client;
 #[cfg(test)]
 mod tests;
 mod wire;
 
-use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::cell::{Cell, RefCell};
 
 use oxen_abi::errno::Errno;
 use oxen_abi::io::xs_wire as abi;
-use oxen_ring::{ByteReader, ByteWriter, Ends};
 
-use crate::event::Port;
 use crate::raw::memory::view;
-use crate::sync::{Channel, Latch, Notify, Receiver, Sender};
+use crate::sync::{Channel, Receiver};
 use crate::{start_info, task};
-use wire::{Assembler, Incoming};
+pub(crate) use client::Quiet;
+use client::{Answer, Client, Open, Watched};
 
 /// Why a request was not answered as hoped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,22 +60,6 @@ impl core::fmt::Display for Error {
             Self::Protocol => f.write_str("store: the connection is broken"),
         }
     }
-}
-
-type Answer = Result<Vec<u8>, Error>;
-
-/// The connection that all handles share.
-struct Client {
-    port: Port,
-    /// Messages on their way to the ring, each of them whole.
-    outgoing: Sender<Vec<u8>>,
-    /// Something happened at the ring: perhaps there is room again.
-    moved: Notify,
-    /// Where the answer to each request goes.
-    waiting: RefCell<BTreeMap<u32, Rc<Latch<Answer>>>>,
-    watches: RefCell<BTreeMap<String, Sender<String>>>,
-    next: Cell<u32>,
-    broken: Cell<bool>,
 }
 
 /// A handle to the store; clones share the connection. Paths without a leading slash are below this domain's own.
@@ -105,20 +88,13 @@ impl Store {
 
     /// Connects over the ring on `page`.
     fn on(page: &'static oxen_ring::Page, port: u32) -> Self {
-        let Ends { reader, writer } = oxen_ring::xenstore::guest(page);
-        let (outgoing, messages) = Channel::pair();
-        let client = Rc::new(Client {
-            port: Port::adopt(port),
-            outgoing,
-            moved: Notify::new(),
-            waiting: RefCell::default(),
-            watches: RefCell::default(),
-            next: Cell::new(0),
-            broken: Cell::new(false),
-        });
-        task::spawn(receive(client.clone(), reader));
-        task::spawn(transmit(client.clone(), writer, messages));
-        Self { client, transaction: 0 }
+        Self { client: Client::start(page, port), transaction: 0 }
+    }
+
+    /// Lets nothing new be asked until what this returns is dropped, but for what transactions ask that have begun, and
+    /// waits until they have ended and everything is answered.
+    pub(crate) async fn quiet(&self) -> Quiet {
+        Client::quiet(&self.client).await
     }
 
     /// The value at `path`.
@@ -197,7 +173,7 @@ impl Store {
     pub async fn watch(&self, path: &str) -> Result<Watch, Error> {
         let token = self.client.fresh().to_string();
         let (sender, receiver) = Channel::pair();
-        self.client.watches.borrow_mut().insert(token.clone(), sender);
+        self.client.watches.borrow_mut().insert(token.clone(), Watched { path: path.into(), sender });
         let watch =
             Watch { store: Self { client: self.client.clone(), transaction: 0 }, path: path.into(), token, receiver };
         watch.store.ask(abi::XS_WATCH, &[path.as_bytes(), b"\0", watch.token.as_bytes(), b"\0"]).await?;
@@ -209,99 +185,13 @@ impl Store {
     /// # Errors
     /// A quota's.
     pub async fn begin(&self) -> Result<Transaction, Error> {
-        let answer = self.ask(abi::XS_TRANSACTION_START, &[b"\0"]).await?;
+        let (answer, open) = Client::begin(&self.client).await?;
         let id = wire::strings(&answer).first().and_then(|id| id.parse().ok()).ok_or(Error::Protocol)?;
-        Ok(Transaction { store: Self { client: self.client.clone(), transaction: id }, open: true })
+        Ok(Transaction { store: Self { client: self.client.clone(), transaction: id }, open: Some(open) })
     }
 
     async fn ask(&self, kind: u32, parts: &[&[u8]]) -> Answer {
         self.client.ask(kind, self.transaction, parts).await
-    }
-}
-
-impl Client {
-    fn fresh(&self) -> u32 {
-        self.next.set(self.next.get().wrapping_add(1));
-        self.next.get()
-    }
-
-    async fn ask(&self, kind: u32, transaction: u32, parts: &[&[u8]]) -> Answer {
-        let id = self.fresh();
-        let message = wire::request(kind, id, transaction, parts).ok_or(Error::Refused(Errno::Inval))?;
-        if self.broken.get() {
-            return Err(Error::Protocol);
-        }
-        let answer = Rc::new(Latch::new());
-        self.waiting.borrow_mut().insert(id, answer.clone());
-        self.outgoing.send(message);
-        answer.wait().await
-    }
-
-    fn give_out(&self, incoming: Incoming) {
-        match incoming {
-            Incoming::Reply(id, answer) => {
-                if let Some(waiting) = self.waiting.borrow_mut().remove(&id) {
-                    waiting.set(answer);
-                }
-            }
-            Incoming::Event { path, token } => {
-                if let Some(sender) = self.watches.borrow().get(&token) {
-                    sender.send(path);
-                }
-            }
-        }
-    }
-
-    /// Ends the connection: all requests fail, those that wait and those to come.
-    fn break_off(&self) {
-        self.broken.set(true);
-        self.moved.notify();
-        self.watches.borrow_mut().clear();
-        for waiting in core::mem::take(&mut *self.waiting.borrow_mut()).into_values() {
-            waiting.set(Err(Error::Protocol));
-        }
-    }
-}
-
-/// Takes what the store sends, for as long as it keeps to the protocol.
-async fn receive(client: Rc<Client>, mut reader: ByteReader<'static>) {
-    let mut assembler = Assembler::default();
-    let mut buffer = [0; 512];
-    while let Ok(count) = reader.read(&mut buffer) {
-        if count == 0 {
-            client.port.wait().await;
-            client.moved.notify();
-            continue;
-        }
-        // The store may have waited for room.
-        client.port.notify();
-        assembler.add(buffer.get(..count).unwrap_or_default());
-        loop {
-            match assembler.next() {
-                Ok(Some(incoming)) => client.give_out(incoming),
-                Ok(None) => break,
-                Err(_) => return client.break_off(),
-            }
-        }
-    }
-    client.break_off();
-}
-
-/// Puts messages into the ring, one after the other, waiting for room as often as it takes.
-async fn transmit(client: Rc<Client>, mut writer: ByteWriter<'static>, messages: Receiver<Vec<u8>>) {
-    while let Some(message) = messages.receive().await {
-        let mut rest = message.as_slice();
-        while !rest.is_empty() {
-            let Ok(count) = writer.write(rest) else { return client.break_off() };
-            rest = rest.get(count..).unwrap_or_default();
-            client.port.notify();
-            if !rest.is_empty() && !client.broken.get() {
-                client.moved.notified().await;
-            }
-            if client.broken.get() {
-                return;
-            }
-        }
     }
 }
 
@@ -336,7 +226,7 @@ impl Drop for Watch {
 #[derive(Debug)]
 pub struct Transaction {
     store: Store,
-    open: bool,
+    open: Option<Open>,
 }
 
 impl core::ops::Deref for Transaction {
@@ -353,16 +243,17 @@ impl Transaction {
     /// # Errors
     /// `EAGAIN` where others wrote what this one read: start again.
     pub async fn commit(mut self) -> Result<(), Error> {
-        self.open = false;
+        let _open = self.open.take();
         self.store.ask(abi::XS_TRANSACTION_END, &[b"T\0"]).await.map(|_| ())
     }
 }
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        if self.open {
+        if let Some(open) = self.open.take() {
             let store = self.store.clone();
             task::spawn(async move {
+                let _open = open;
                 // Whatever the answer is, nothing was written.
                 let _ = store.ask(abi::XS_TRANSACTION_END, &[b"F\0"]).await;
             });

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::vec;
 
 use oxen_abi::io::xs_wire::{XENSTORE_RING_SIZE, XS_ERROR, XsdSockmsg};
-use oxen_ring::Page;
+use oxen_ring::{Ends, Page};
 use zerocopy::FromBytes;
 
 use super::*;
+use crate::sync::Latch;
 
 /// The port that both ends ring; each test has a thread and so its ports to itself.
 const PORT: u32 = 1;
@@ -173,5 +174,87 @@ fn a_store_that_breaks_the_protocol_is_of_no_more_use() {
         assert_eq!(asked.await, Err(Error::Protocol));
         assert_eq!(watched.await, Err(Error::Protocol));
         assert_eq!(store.write("z", "1").await, Err(Error::Protocol));
+    });
+}
+
+/// Asks for something in a task of its own.
+fn asking(store: &Store, path: &'static str) -> task::JoinHandle<Result<String, Error>> {
+    let store = store.clone();
+    task::spawn(async move { store.read(path).await })
+}
+
+#[test]
+fn between_two_lives_nothing_is_asked_and_what_was_watched_is_watched_again() {
+    task::run(async {
+        let page = page();
+        let store = Store::on(page, PORT);
+        let mut server = Server::new(page);
+        let watching = store.clone();
+        let watched = task::spawn(async move { watching.watch("here").await.unwrap() });
+        let (head, payload) = server.request().await;
+        server.answer(head, b"OK\0").await;
+        let watch = watched.await;
+        let before = asking(&store, "before");
+        let (head, _) = server.request().await;
+        let (quieting, quiet) = (store.clone(), Rc::new(Latch::new()));
+        let is_quiet = quiet.clone();
+        let guard = task::spawn(async move {
+            let guard = quieting.quiet().await;
+            is_quiet.set(());
+            guard
+        });
+        task::yield_now().await;
+        let after = asking(&store, "after");
+        task::yield_now().await;
+        assert!(!quiet.is_set(), "what was asked has no answer yet");
+        server.answer(head, b"1").await;
+        assert_eq!(before.await.as_deref(), Ok("1"));
+        let guard = guard.await;
+        // Half an event, from a store that is gone.
+        server.send(&wire::request(abi::XS_WATCH_EVENT, 0, 0, &[b"old\0", b"1\0"]).unwrap()[..18]).await;
+        let mut server = Server::new(page);
+        let anew = task::spawn(guard.start_anew());
+        let (head, again) = server.request().await;
+        assert_eq!((head.r#type, again), (abi::XS_WATCH, payload.clone()), "the watch comes before what was held back");
+        server.answer(head, b"OK\0").await;
+        anew.await;
+        let (head, path) = server.request().await;
+        assert_eq!(path, b"after\0");
+        server.answer(head, b"2").await;
+        assert_eq!(after.await.as_deref(), Ok("2"));
+        let token = wire::strings(&payload)[1].clone();
+        server.send(&wire::request(abi::XS_WATCH_EVENT, 0, 0, &[b"here\0", token.as_bytes(), b"\0"]).unwrap()).await;
+        assert_eq!(watch.changed().await.as_deref(), Some("here"));
+    });
+}
+
+#[test]
+fn a_transaction_that_has_begun_comes_to_its_end_before_it_is_quiet() {
+    task::run(async {
+        let page = page();
+        let store = Store::on(page, PORT);
+        let mut server = Server::new(page);
+        let beginning = store.clone();
+        let begun = task::spawn(async move { beginning.begin().await.unwrap() });
+        let (head, _) = server.request().await;
+        server.answer(head, b"7\0").await;
+        let transaction = begun.await;
+        let quieting = store.clone();
+        let quiet = task::spawn(async move { quieting.quiet().await });
+        let waiting = store.clone();
+        let other = task::spawn(async move { waiting.begin().await.map(|_| ()) });
+        let ended = task::spawn(async move {
+            transaction.write("x", "1").await?;
+            transaction.commit().await
+        });
+        for expected in [abi::XS_WRITE, abi::XS_TRANSACTION_END] {
+            let (head, _) = server.request().await;
+            assert_eq!((head.r#type, head.tx_id, quiet.is_finished()), (expected, 7, false));
+            server.answer(head, b"OK\0").await;
+        }
+        assert_eq!(ended.await, Ok(()));
+        drop(quiet.await);
+        assert_eq!(server.request().await.0.r#type, abi::XS_TRANSACTION_START, "the other one begins now");
+        drop(other);
     });
 }

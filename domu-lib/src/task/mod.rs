@@ -226,9 +226,11 @@ fn poll_next() -> bool {
         executor.enter(id);
         executor.owner.replace(task.owner)
     });
-    let begun = crate::raw::machine::tsc();
+    let (begun, stops) = (crate::raw::machine::tsc(), crate::lives::stops());
     let pending = task.future.as_mut().poll(&mut Context::from_waker(&task.waker)).is_pending();
-    let ticks = crate::raw::machine::tsc().saturating_sub(begun);
+    // What passed while the whole guest was stopped is nobody's.
+    let was_stopped = crate::lives::stops() != stops;
+    let ticks = if was_stopped { 0 } else { crate::raw::machine::tsc().saturating_sub(begun) };
     if let Some(nanoseconds) = crate::time::long(ticks, LONG_PIECE)
         && let Some(told) = ON_LONG_PIECE.with(Cell::get)
     {

@@ -30,6 +30,7 @@ mod load;
 mod messages;
 mod net;
 mod network;
+mod own_guests_saved;
 mod power;
 mod prompt;
 mod restart;
@@ -81,8 +82,14 @@ scenarios! {
     network::two_linux_guests_exchange_100_mib_over_the_bridge_both_ways_at_once,
     saving::a_debian_goes_from_xen_to_oxen_and_back,
     saving::a_debian_at_work_migrates_live,
+    own_guests_saved::a_guest_of_ours_goes_from_xen_to_oxen_and_back,
     saving::the_toolstack_saves_and_restores_a_debian,
     saving::the_toolstack_clones_a_debian,
+    own_guests_saved::a_guest_of_ours_at_work_on_its_disk_loses_nothing,
+    own_guests_saved::a_connection_of_ours_outlives_both_its_ends_domains,
+    own_guests_saved::a_guest_of_ours_goes_on_where_it_was,
+    own_guests_saved::a_guest_of_ours_is_copied_while_it_runs,
+    own_guests_saved::a_guest_that_does_not_suspend_itself_is_named_and_goes_on,
     toolstack::a_thousand_guests_come_and_go_without_losing_a_frame,
     net::an_interface_that_is_detached_closes_on_both_ends,
     net::net_fetches_from_the_host_and_serves_it,
@@ -126,6 +133,7 @@ scenarios! {
     gallery::debians_installer_comes_to_its_first_question,
     soak::a_hundred_boots_of_debians_kernel_lose_nothing,
     soak::a_debian_at_work_is_saved_and_restored_a_hundred_times,
+    soak::a_guest_of_ours_at_work_is_saved_and_restored_a_hundred_times,
     soak::damaged_streams_are_refused_and_leave_nothing,
     soak::eight_linux_guests_run_at_once_in_two_gib,
     soak::a_whole_debian_with_systemd_runs_installs_and_restarts,
@@ -234,4 +242,5 @@ scenarios! {
     prompt::the_line_stays_whole_and_knows_its_keys,
     guests::bench_measures_as_a_guest,
     budget::no_primitive_costs_more_than_it_may,
+    budget::a_small_guest_is_saved_and_restored_in_time,
 }

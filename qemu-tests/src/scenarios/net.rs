@@ -16,7 +16,7 @@ use oxen_tools::http::{HOST, Server};
 const MIB: usize = 1 << 20;
 
 /// What the guest serves at `/bytes/N`.
-fn pattern(length: usize) -> Vec<u8> {
+pub(super) fn pattern(length: usize) -> Vec<u8> {
     let words = (0..length as u64).step_by(8).flat_map(|at| at.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
     words.take(length).collect()
 }

@@ -16,7 +16,7 @@ use crate::lab::{Lab, Report, Verdict};
 const LIMIT: Duration = Duration::from_secs(500);
 
 /// Bytes of the disk on which a saved domain goes from machine to machine.
-const DISK: u64 = 160 << 20;
+pub(super) const DISK: u64 = 160 << 20;
 
 /// What the guest does: at each step it looks whether it remembers all. It never ends by itself.
 const WORK: &str = "dd if=/dev/urandom of=/tmp/a bs=64k count=32 2>/dev/null; sum=$(md5sum </tmp/a); i=0\n\
@@ -42,12 +42,12 @@ fn empty_disk(lab: &Lab<'_>) -> Result<PathBuf> {
 }
 
 /// Saves the guest on a disk's blocks, whatever it is called.
-const SAVE: &str = "xl save saved /tmp/saved && dd if=/tmp/saved of=/dev/vdb bs=1M conv=fsync 2>/dev/null";
+pub(super) const SAVE: &str = "xl save saved /tmp/saved && dd if=/tmp/saved of=/dev/vdb bs=1M conv=fsync 2>/dev/null";
 
-/// Packages that the scenario needs.
-struct Machines {
-    xen: PathBuf,
-    files: Vec<(String, Vec<u8>)>,
+/// Real Xen and Oxen with a Linux dom0, and a guest's files for it.
+pub(super) struct Machines {
+    pub(super) xen: PathBuf,
+    pub(super) files: Vec<(String, Vec<u8>)>,
 }
 
 impl Machines {
@@ -66,7 +66,7 @@ impl Machines {
     }
 
     /// Boots one of them with two disks, from which and to which a domain can be moved.
-    fn boot(&self, lab: &Lab<'_>, name: &str, script: &str, disks: [&Path; 2]) -> Result<Report> {
+    pub(super) fn boot(&self, lab: &Lab<'_>, name: &str, script: &str, disks: [&Path; 2]) -> Result<Report> {
         let xen = name.starts_with("xen").then_some(self.xen.as_path());
         let mut machine = linux_dom0::machine(lab.workspace, xen, lab.folder.join(name), script, &self.files)?;
         machine.append = machine.append.replace("dom0_mem=512M,max:512M", "dom0_mem=768M,max:768M");

@@ -9,7 +9,7 @@ use oxen_tools::qemu::Machine;
 use super::LONG_LIMIT as LIMIT;
 use super::complaints::content;
 use super::linux::guest;
-use super::{backends, crowd, network, power, restart, rootfs, saving};
+use super::{backends, crowd, network, own_guests_saved, power, restart, rootfs, saving};
 use crate::lab::{Lab, Verdict};
 
 /// What a guest says when its first process runs.
@@ -44,6 +44,10 @@ pub(super) fn a_hundred_boots_of_debians_kernel_lose_nothing(lab: &Lab<'_>) -> R
 
 pub(super) fn a_debian_at_work_is_saved_and_restored_a_hundred_times(lab: &Lab<'_>) -> Result<Verdict> {
     saving::rounds(lab, 100)
+}
+
+pub(super) fn a_guest_of_ours_at_work_is_saved_and_restored_a_hundred_times(lab: &Lab<'_>) -> Result<Verdict> {
+    own_guests_saved::rounds(lab, 100)
 }
 
 pub(super) fn damaged_streams_are_refused_and_leave_nothing(lab: &Lab<'_>) -> Result<Verdict> {

@@ -4,7 +4,7 @@ use alloc::{rc::Rc, vec::Vec};
 use core::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use oxen_domu_lib::memory::{PAGE_SIZE, Pages};
+use oxen_domu_lib::memory::{PAGE_SIZE, Pages, bytes};
 
 use crate::device::transfer::{Direction, SECTOR};
 use crate::device::{Failure, Gate, Memory, OpenDisk, Piece};
@@ -84,19 +84,13 @@ impl Writer {
 }
 
 impl Sink for Writer {
-    async fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
-        while !bytes.is_empty() {
-            let now = bytes.len().min(self.0.room - self.0.at);
-            let (part, rest) = bytes.split_at(now);
-            self.0
-                .pages
-                .bytes()
-                .iter()
-                .skip(self.0.at)
-                .zip(part)
-                .for_each(|(to, from)| to.store(*from, Ordering::Relaxed));
+    async fn write(&mut self, mut rest: &[u8]) -> Result<()> {
+        while !rest.is_empty() {
+            let now = rest.len().min(self.0.room - self.0.at);
+            let (part, later) = rest.split_at(now);
+            bytes::write(self.0.pages.words64(), self.0.at, part);
             self.0.at += now;
-            bytes = rest;
+            rest = later;
             if self.0.at == self.0.room {
                 self.put().await?;
             }
@@ -130,17 +124,16 @@ impl Reader {
 }
 
 impl Source for Reader {
-    async fn read(&mut self, mut bytes: &mut [u8]) -> Result<()> {
-        while !bytes.is_empty() {
+    async fn read(&mut self, mut rest: &mut [u8]) -> Result<()> {
+        while !rest.is_empty() {
             if self.place.at == self.filled {
                 self.fill().await?;
             }
-            let now = bytes.len().min(self.filled - self.place.at);
-            let (part, rest) = bytes.split_at_mut(now);
-            let from = self.place.pages.bytes().iter().skip(self.place.at);
-            part.iter_mut().zip(from).for_each(|(to, from)| *to = from.load(Ordering::Relaxed));
+            let now = rest.len().min(self.filled - self.place.at);
+            let (part, later) = rest.split_at_mut(now);
+            bytes::read(self.place.pages.words64(), self.place.at, part);
             self.place.at += now;
-            bytes = rest;
+            rest = later;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ mod vcpu;
 
 use alloc::{format, rc::Rc, string::String, vec::Vec};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use oxen_abi::domid::DomId;
 use oxen_abi::sched::SHUTDOWN_SUSPEND;
 use oxen_domu_lib::{control, println, task, time};
@@ -35,8 +35,6 @@ use sender::Sender;
 
 /// How long a guest may take to suspend itself, in nanoseconds.
 const PATIENCE: u64 = 60 * time::SECOND;
-/// How often it is looked at meanwhile.
-const LOOK: u64 = 10 * time::MILLISECOND;
 
 /// What becomes of a guest that was saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +100,7 @@ pub async fn save(system: &Rc<System>, guest: &Rc<Guest>, target: &str, afterwar
     let begun = time::now();
     let written = put_down(system, guest, domain, &mut sink).await;
     let finished = match written {
-        Ok(()) => sink.finish().await,
+        Ok(stopped) => sink.finish().await.map(|bytes| (bytes, stopped, time::now())),
         Err(why) => Err(why),
     };
     match (&finished, afterwards) {
@@ -114,10 +112,21 @@ pub async fn save(system: &Rc<System>, guest: &Rc<Guest>, target: &str, afterwar
             leave_saving(system, guest, domain).await?;
         }
     }
-    let bytes = finished?;
-    let took = time::now().saturating_sub(begun) / time::MILLISECOND;
-    println!("saved: {} MiB on `{target}` in {}.{:03} s", bytes >> 20, took / 1000, took % 1000);
+    let (bytes, stopped, written) = finished?;
+    println!(
+        "saved: {} MiB on `{target}` in {}: {} until it stopped, {} to write it down",
+        bytes >> 20,
+        seconds(written.saturating_sub(begun)),
+        seconds(stopped.saturating_sub(begun)),
+        seconds(written.saturating_sub(stopped))
+    );
     Ok(())
+}
+
+/// Nanoseconds as seconds with milliseconds.
+fn seconds(nanoseconds: u64) -> String {
+    let milliseconds = nanoseconds / time::MILLISECOND;
+    format!("{}.{:03} s", milliseconds / 1000, milliseconds % 1000)
 }
 
 /// Whether a guest can be asked to suspend itself.
@@ -150,27 +159,28 @@ fn knows_suspend(system: &System, domain: DomId) -> bool {
     says("suspend") || !says("poweroff")
 }
 
-async fn put_down(system: &System, guest: &Guest, domain: DomId, sink: &mut disk::Writer) -> Result<()> {
+/// Puts the whole guest down. Returns when it stopped.
+async fn put_down(system: &System, guest: &Guest, domain: DomId, sink: &mut disk::Writer) -> Result<u64> {
     suspend(system, guest, domain).await?;
+    let stopped = time::now();
     let config = config::to_json(&guest.config, &guest.name(), &guest.uuid)?;
     envelope::begin(sink, &config).await?;
     Sender::new(domain)?.send(sink, &mut Progress::new("saving")).await?;
-    envelope::end(sink).await
+    envelope::end(sink).await.map(|()| stopped)
 }
 
 /// Asks a guest to suspend itself, and waits until it has.
 async fn suspend(system: &System, guest: &Guest, domain: DomId) -> Result<()> {
     let node = format!("/local/domain/{}/control/shutdown", domain.0);
     system.store.write(&node, "suspend").context("xenstore")?;
-    let deadline = time::now() + PATIENCE;
-    loop {
-        let info = domain_info::of(domain).context("it was destroyed meanwhile")?;
-        match domain_info::shutdown_code(&info) {
-            Some(SHUTDOWN_SUSPEND) => return Ok(()),
-            Some(other) => bail!("it has ended instead ({})", End::Shutdown(other).name()),
-            None if time::now() > deadline => break,
-            None => time::sleep(LOOK).await,
-        }
+    let look = || match domain_info::of(domain).map(|info| domain_info::shutdown_code(&info)) {
+        None => Some(Err(anyhow!("it was destroyed meanwhile"))),
+        Some(None) => None,
+        Some(Some(SHUTDOWN_SUSPEND)) => Some(Ok(())),
+        Some(Some(other)) => Some(Err(anyhow!("it has ended instead ({})", End::Shutdown(other).name()))),
+    };
+    if let Ok(stopped) = task::timeout(PATIENCE, system.ends.until(look)).await {
+        return stopped;
     }
     let is_read = system.store.read(&node).is_ok_and(|asked| asked != "suspend");
     if !is_read {
@@ -211,8 +221,8 @@ pub async fn restore(system: &System, target: &str) -> Result<Rc<Guest>> {
     };
     let restored = lifecycle::restore(system, config, fill).await;
     let guest = restored.with_context(|| format!("the guest on `{target}`"))?;
-    let took = time::now().saturating_sub(begun) / time::MILLISECOND;
-    println!("restored: `{}` as domain {} in {}.{:03} s", guest.name(), guest.domain.get().0, took / 1000, took % 1000);
+    let took = seconds(time::now().saturating_sub(begun));
+    println!("restored: `{}` as domain {} in {took}", guest.name(), guest.domain.get().0);
     Ok(guest)
 }
 

@@ -2,7 +2,6 @@
 //! used, and tables and registers are the hypervisor's to judge.
 
 use alloc::{boxed::Box, format, vec, vec::Vec};
-use core::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use oxen_abi::domctl::DomctlTscInfo;
@@ -12,7 +11,7 @@ use oxen_abi::mmu::{MMUEXT_PIN_L1_TABLE, MMUEXT_PIN_L2_TABLE, MMUEXT_PIN_L3_TABL
 use oxen_abi::shared_info::SharedInfo;
 use oxen_abi::start_info::StartInfo;
 use oxen_domu_lib::memory::{
-    Mfn, PAGE_SIZE,
+    Mfn, PAGE_SIZE, bytes,
     map::{Access, Mapping, Words},
 };
 use oxen_domu_lib::{
@@ -177,7 +176,7 @@ impl<'a> Receiver<'a> {
         let frames: Vec<Mfn> = numbers.map(|number| self.frame(number).map(Mfn)).collect::<Result<_>>()?;
         let window = asked("fill its memory", Mapping::of(self.domain, &frames, Access::ReadWrite))?;
         for (place, page) in window.words64().chunks(ENTRIES).zip(contents) {
-            place.iter().zip(page).for_each(|(to, from)| to.store(*from, Ordering::Relaxed));
+            bytes::write(place, 0, page.as_bytes());
         }
         Ok(())
     }
@@ -241,10 +240,9 @@ impl<'a> Receiver<'a> {
     ) -> Result<R> {
         let window = asked("fill its memory", Mapping::of(self.domain, &[frame], Access::ReadWrite))?;
         let mut value = Box::new(T::new_zeroed());
-        let bytes = value.as_mut_bytes().iter_mut().zip(window.bytes());
-        bytes.for_each(|(to, from)| *to = from.load(Ordering::Relaxed));
+        bytes::read(window.words64(), 0, value.as_mut_bytes());
         let answer = edit(&mut value)?;
-        window.bytes().iter().zip(value.as_bytes()).for_each(|(to, from)| to.store(*from, Ordering::Relaxed));
+        bytes::write(window.words64(), 0, value.as_bytes());
         Ok(answer)
     }
 

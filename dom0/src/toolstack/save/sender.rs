@@ -1,7 +1,6 @@
 //! A stopped domain read whole.
 
 use alloc::{boxed::Box, vec, vec::Vec};
-use core::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
 use oxen_abi::domctl::{DomctlTscInfo, XEN_DOMCTL_PFINFO_LTAB_SHIFT};
@@ -9,7 +8,7 @@ use oxen_abi::domid::DomId;
 use oxen_abi::guest_context::VcpuGuestContext;
 use oxen_abi::shared_info::SharedInfo;
 use oxen_domu_lib::memory::{
-    Mfn,
+    Mfn, bytes,
     map::{Access, Mapping, Words},
 };
 use oxen_domu_lib::{control, hypercall, task};
@@ -123,7 +122,7 @@ impl Sender {
             let list: Vec<Mfn> = batch.iter().map(|(frame, _)| *frame).collect();
             let window = asked("show its memory", Mapping::of(self.domain, &list, Access::ReadOnly))?;
             for (contents, (frame, kind)) in window.words64().chunks(ENTRIES).zip(batch) {
-                page.iter_mut().zip(contents).for_each(|(to, from)| *to = from.load(Ordering::Relaxed));
+                bytes::read(contents, 0, page.as_mut_bytes());
                 let level = kind & KIND_LEVEL;
                 if level != 0 {
                     tables::translate(level, &mut page, |frame| self.known_page_of(frame))
@@ -174,6 +173,6 @@ impl Sender {
 fn read_page(domain: DomId, frame: u64) -> Result<Table> {
     let window = asked("show its memory", Mapping::of(domain, &[Mfn(frame)], Access::ReadOnly))?;
     let mut page = [0; ENTRIES];
-    page.iter_mut().zip(window.words64()).for_each(|(to, from)| *to = from.load(Ordering::Relaxed));
+    bytes::read(window.words64(), 0, page.as_mut_bytes());
     Ok(page)
 }

@@ -1,7 +1,8 @@
 //! The block frontend: reads, writes, flushes and discards as futures.
 //!
 //! One task owns the ring; others send it requests and wait. Data goes through pages that are granted once and used
-//! again and again, so a backend that keeps grants mapped maps each of them once.
+//! again and again, so a backend that keeps grants mapped maps each of them once. In a domain that was restored the
+//! task connects anew and asks again for all that had no answer, in the order in which it was asked for.
 //!
 //! # Example
 //!
@@ -17,6 +18,7 @@
 //! }
 //! ```
 
+mod order;
 mod request;
 mod requests;
 mod server;
@@ -24,9 +26,8 @@ mod server;
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 
-use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
 use oxen_ring::Overrun;
 
@@ -36,6 +37,7 @@ use crate::memory::{PAGE_SIZE, bytes};
 use crate::store::Store;
 use crate::sync::{Channel, Latch, Sender};
 use crate::task;
+use order::{Done, Order, Work};
 pub use request::SECTOR;
 
 /// Requests of one transfer that are on their way at a time.
@@ -92,7 +94,7 @@ impl core::fmt::Display for BlockError {
 impl core::error::Error for BlockError {}
 
 /// What the backend says of the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Geometry {
     /// Size in sectors of 512 bytes.
     pub sectors: u64,
@@ -108,54 +110,27 @@ pub struct Geometry {
     pub pages_per_request: usize,
 }
 
-/// What the ring's task does for others.
-#[derive(Debug)]
-enum Work {
-    /// Read or write through these pages.
-    Transfer { write: bool, sector: u64, sectors: usize, pages: Vec<Grant> },
-    /// Make what was written last.
-    Flush,
-    /// Forget sectors.
-    Discard { sector: u64, sectors: u64 },
-}
-
-/// A place for the answer to one request.
-#[derive(Debug, Default)]
-struct Done {
-    answer: Latch<Result<(), BlockError>>,
-    /// Pages on their way back to the pool.
-    pages: RefCell<Vec<Grant>>,
-}
-
-impl Done {
-    fn finish(&self, answer: Result<(), BlockError>) {
-        self.answer.set(answer);
-    }
-
-    async fn wait(&self) -> Result<(), BlockError> {
-        self.answer.wait().await
-    }
-}
-
-type Order = (Work, Rc<Done>);
-
 impl From<ProtocolError> for BlockError {
     fn from(error: ProtocolError) -> Self {
         Self::Protocol(error)
     }
 }
-/// Granted pages that no transfer uses.
-type Pool = Rc<RefCell<Vec<Grant>>>;
+
+/// What the ring's task and the disk's users have in common.
+#[derive(Debug)]
+struct Shared {
+    /// Pages that no transfer uses.
+    pool: RefCell<Vec<Grant>>,
+    geometry: Cell<Geometry>,
+    /// Why nothing is done any more.
+    end: Latch<BlockError>,
+}
 
 /// A connected disk; it closes when dropped.
 #[derive(Debug)]
 pub struct Block {
     orders: Sender<Order>,
-    pool: Pool,
-    backend: DomId,
-    geometry: Geometry,
-    /// Why nothing is done any more.
-    end: Rc<Latch<BlockError>>,
+    shared: Rc<Shared>,
 }
 
 impl Block {
@@ -166,19 +141,18 @@ impl Block {
     pub async fn connect(store: &Store, id: &str) -> Result<Self, ConnectError> {
         let handle = id.parse::<u32>().map_err(|_| Errno::Inval)? as u16;
         let device = Device::open(store, "vbd", id).await?;
-        let backend = device.backend();
-        let pool = Pool::default();
+        let pool = RefCell::default();
+        let shared = Rc::new(Shared { pool, geometry: Cell::new(Geometry::default()), end: Latch::new() });
         let (orders, receiver) = Channel::pair();
         let (ready, connected) = Channel::pair();
-        let end = Rc::new(Latch::new());
-        task::spawn(server::operate(device, handle, pool.clone(), (receiver, end.clone()), ready));
-        let geometry = connected.receive().await.unwrap_or(Err(ConnectError::Closed))?;
-        Ok(Self { orders, pool, backend, geometry, end })
+        task::spawn(server::operate(device, handle, shared.clone(), receiver, ready));
+        connected.receive().await.unwrap_or(Err(ConnectError::Closed))?;
+        Ok(Self { orders, shared })
     }
 
-    /// What the backend says of the device.
-    pub const fn geometry(&self) -> Geometry {
-        self.geometry
+    /// What the backend says of the device; after a restore perhaps something else.
+    pub fn geometry(&self) -> Geometry {
+        self.shared.geometry.get()
     }
 
     /// Reads whole sectors from `sector` on.
@@ -189,7 +163,7 @@ impl Block {
         self.check(sector, buffer.len() as u64)?;
         let mut under_way: VecDeque<(Rc<Done>, &mut [u8])> = VecDeque::new();
         let mut at = sector;
-        for chunk in buffer.chunks_mut(self.geometry.pages_per_request * PAGE_SIZE) {
+        for chunk in buffer.chunks_mut(self.geometry().pages_per_request * PAGE_SIZE) {
             let pages = self.pages(chunk.len())?;
             let sectors = chunk.len() / SECTOR;
             let done = self.order(Work::Transfer { write: false, sector: at, sectors, pages });
@@ -208,13 +182,13 @@ impl Block {
     async fn collect_read(&self, under_way: &mut VecDeque<(Rc<Done>, &mut [u8])>) -> Result<(), BlockError> {
         let Some((done, chunk)) = under_way.pop_front() else { return Ok(()) };
         let answer = done.wait().await;
-        let pages = done.pages.take();
+        let pages: Vec<Grant> = done.take_pages().collect();
         if answer.is_ok() {
             for (part, page) in chunk.chunks_mut(PAGE_SIZE).zip(&pages) {
                 bytes::read(page.page().words64(), 0, part);
             }
         }
-        self.pool.borrow_mut().extend(pages);
+        self.shared.pool.borrow_mut().extend(pages);
         answer
     }
 
@@ -226,7 +200,7 @@ impl Block {
         self.check(sector, data.len() as u64)?;
         let mut under_way: VecDeque<Rc<Done>> = VecDeque::new();
         let mut at = sector;
-        for chunk in data.chunks(self.geometry.pages_per_request * PAGE_SIZE) {
+        for chunk in data.chunks(self.geometry().pages_per_request * PAGE_SIZE) {
             let pages = self.pages(chunk.len())?;
             for (part, page) in chunk.chunks(PAGE_SIZE).zip(&pages) {
                 bytes::write(page.page().words64(), 0, part);
@@ -247,7 +221,7 @@ impl Block {
     async fn collect_write(&self, under_way: &mut VecDeque<Rc<Done>>) -> Result<(), BlockError> {
         let Some(done) = under_way.pop_front() else { return Ok(()) };
         let answer = done.wait().await;
-        self.pool.borrow_mut().extend(done.pages.take());
+        self.shared.pool.borrow_mut().extend(done.take_pages());
         answer
     }
 
@@ -256,7 +230,7 @@ impl Block {
     /// # Errors
     /// [`BlockError`].
     pub async fn flush(&self) -> Result<(), BlockError> {
-        if !self.geometry.flush {
+        if !self.geometry().flush {
             return Err(BlockError::NotSupported);
         }
         self.order(Work::Flush).wait().await
@@ -267,7 +241,7 @@ impl Block {
     /// # Errors
     /// [`BlockError`].
     pub async fn discard(&self, sector: u64, sectors: u64) -> Result<(), BlockError> {
-        if !self.geometry.discard {
+        if !self.geometry().discard {
             return Err(BlockError::NotSupported);
         }
         self.check(sector, sectors.saturating_mul(SECTOR as u64))?;
@@ -277,26 +251,26 @@ impl Block {
     fn check(&self, sector: u64, bytes: u64) -> Result<(), BlockError> {
         let end = sector.checked_add(bytes / SECTOR as u64).ok_or(BlockError::Range)?;
         let whole = bytes.is_multiple_of(SECTOR as u64);
-        if whole && end <= self.geometry.sectors { Ok(()) } else { Err(BlockError::Range) }
+        if whole && end <= self.geometry().sectors { Ok(()) } else { Err(BlockError::Range) }
     }
 
     fn order(&self, work: Work) -> Rc<Done> {
         let done = Rc::new(Done::default());
         if self.orders.try_send((work, done.clone())).is_err() {
-            done.finish(Err(self.end.get().unwrap_or(BlockError::Closed)));
+            done.finish(Err(self.shared.end.get().unwrap_or(BlockError::Closed)));
         }
         done
     }
 
-    /// Granted pages for `bytes`, used ones first.
+    /// Pages for `bytes`, used ones first; who puts them on the ring offers them to the backend.
     fn pages(&self, bytes: usize) -> Result<Vec<Grant>, BlockError> {
         let count = bytes.div_ceil(PAGE_SIZE);
         let mut pages = Vec::with_capacity(count);
         while pages.len() < count {
-            let used = self.pool.borrow_mut().pop();
+            let used = self.shared.pool.borrow_mut().pop();
             let page = match used {
                 Some(page) => page,
-                None => Grant::zeroed(self.backend, Access::ReadWrite).map_err(|_| BlockError::NoMemory)?,
+                None => Grant::withheld(Access::ReadWrite).map_err(|_| BlockError::NoMemory)?,
             };
             pages.push(page);
         }

@@ -10,7 +10,7 @@ use crate::memory::PAGE_SIZE;
 /// Bytes of the sectors that the protocol counts in, whatever the device's are.
 pub const SECTOR: usize = 512;
 /// Sectors of a page.
-const SECTORS_PER_PAGE: usize = PAGE_SIZE / SECTOR;
+pub(super) const SECTORS_PER_PAGE: usize = PAGE_SIZE / SECTOR;
 /// Pages of data in one request, where the backend takes indirect segments.
 pub(super) const MAX_PAGES: usize = 64;
 

@@ -74,7 +74,7 @@ impl<'a, T> Requests<'a, T> {
         self.ring.final_check().map_err(ProtocolError::Index)
     }
 
-    /// Forgets all that is under way.
+    /// Forgets all that is under way, and hands it over in the order in which it was put on the ring.
     pub(super) fn abandon(&mut self) -> impl Iterator<Item = T> {
         core::mem::take(&mut self.under_way).into_values()
     }

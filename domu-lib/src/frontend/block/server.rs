@@ -1,5 +1,6 @@
 //! The task that owns a disk's ring: from the handshake to the last answer.
 
+use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -16,12 +17,12 @@ use zerocopy::FromZeros;
 
 use super::request::{self, SECTOR};
 use super::requests::Requests;
-use super::{BlockError, Done, Geometry, Order, Pool, Work};
+use super::{BlockError, Done, Geometry, Order, Shared, Work};
 use crate::event::Port;
-use crate::frontend::{ConnectError, Device};
+use crate::frontend::{ConnectError, Device, reopen};
 use crate::grant::{Access, Grant};
 use crate::handshake::Step;
-use crate::sync::{Latch, Receiver, Sender};
+use crate::sync::{Receiver, Sender};
 use crate::task::{Either, select};
 
 /// The most sectors that a disk can have: its bytes are counted in 64 bits.
@@ -29,37 +30,89 @@ const MAX_SECTORS: u64 = u64::MAX / SECTOR as u64;
 /// Bytes of a device's own sectors at most.
 const MAX_SECTOR_SIZE: u64 = 64 << 10;
 
-/// Connects the device, says so, and serves orders until the last handle is gone or the backend closes.
+/// How a connection ended.
+enum End {
+    /// The guest has been restored: there is another backend.
+    Restored,
+    /// The handles are gone, or the backend is of no more use.
+    Over(BlockError),
+    /// There was none.
+    Never(ConnectError),
+}
+
+/// Connects the device, says so, and serves orders until the last handle is gone or the backend closes; where the guest
+/// is restored, at the new backend, which is asked first for what had no answer.
 pub(super) async fn operate(
     mut device: Device,
     handle: u16,
-    pool: Pool,
-    (orders, end): (Receiver<Order>, Rc<Latch<BlockError>>),
-    ready: Sender<Result<Geometry, ConnectError>>,
+    shared: Rc<Shared>,
+    orders: Receiver<Order>,
+    ready: Sender<Result<(), ConnectError>>,
 ) {
+    let mut again = VecDeque::new();
+    let why = loop {
+        match serve_once(&mut device, handle, &shared, &orders, (&mut again, &ready)).await {
+            End::Restored => match reopen(&device).await {
+                Ok(new) => device = new,
+                Err(_) => break BlockError::Closed,
+            },
+            End::Over(why) => break why,
+            End::Never(error) => {
+                ready.send(Err(error));
+                break BlockError::Closed;
+            }
+        }
+    };
+    shared.end.set(why);
+    while let Some((_, done)) = again.pop_front().or_else(|| orders.try_receive()) {
+        done.finish(Err(why));
+    }
+}
+
+/// One connection, from the handshake to its end.
+async fn serve_once(
+    device: &mut Device,
+    handle: u16,
+    shared: &Shared,
+    orders: &Receiver<Order>,
+    (again, ready): (&mut VecDeque<Order>, &Sender<Result<(), ConnectError>>),
+) -> End {
     let resources = Grant::zeroed(device.backend(), Access::ReadWrite)
         .map_err(ConnectError::from)
         .and_then(|page| Ok((page, Port::alloc_unbound(device.backend())?)));
     let (page, port) = match resources {
         Ok(resources) => resources,
-        Err(error) => return ready.send(Err(error)),
+        Err(error) => return End::Never(error),
     };
     // The ring is made before the backend is told of the page.
-    let Ok(ring) = FrontRing::new(core::slice::from_ref(page.page().words32())) else { return };
-    match connect(&mut device, &page, &port).await {
-        Ok(geometry) => ready.send(Ok(geometry)),
-        Err(error) => return ready.send(Err(error)),
+    let Ok(ring) = FrontRing::new(core::slice::from_ref(page.page().words32())) else {
+        return End::Never(ConnectError::Closed);
+    };
+    let connected = connect(device, &page, &port).await;
+    if device.is_gone() {
+        return End::Restored;
     }
-    let mut server = Server { handle, requests: Requests::new(ring), port: &port, pool };
-    let ended = server.serve(&device, &orders).await;
+    match connected {
+        Ok(geometry) => shared.geometry.set(geometry),
+        Err(error) => return End::Never(error),
+    }
+    ready.send(Ok(()));
+    let mut server = Server { handle, requests: Requests::new(ring), port: &port, shared, again };
+    let ended = server.serve(device, orders).await;
+    if device.is_gone() {
+        server.take_back();
+        return End::Restored;
+    }
     let why = ended.err().unwrap_or(BlockError::Closed);
-    end.set(why);
-    server.give_up(orders, why);
+    // Nobody waits for the backend to take note.
+    shared.end.set(why);
+    server.give_up(why);
     if ended.is_ok() {
         // A store that is gone need not be told.
         let _ = device.publish(&[], XenbusState::Closing).await;
     }
     let _ = device.publish(&[], XenbusState::Closed).await;
+    End::Over(why)
 }
 
 /// Goes through the handshake.
@@ -107,8 +160,7 @@ async fn read_geometry(device: &Device) -> Result<Geometry, ConnectError> {
 
 /// A request that the backend has not answered yet.
 struct UnderWay {
-    done: Rc<Done>,
-    pages: Vec<Grant>,
+    order: Order,
     list: Option<Grant>,
 }
 
@@ -116,7 +168,9 @@ struct Server<'a> {
     handle: u16,
     requests: Requests<'a, UnderWay>,
     port: &'a Port,
-    pool: Pool,
+    shared: &'a Shared,
+    /// Orders that come before those that nobody has taken yet.
+    again: &'a mut VecDeque<Order>,
 }
 
 impl Server<'_> {
@@ -127,7 +181,7 @@ impl Server<'_> {
                 self.complete(under_way, outcome);
             }
             while self.requests.has_room()
-                && let Some(order) = orders.try_receive()
+                && let Some(order) = self.again.pop_front().or_else(|| orders.try_receive())
             {
                 self.submit(device, order);
             }
@@ -153,8 +207,10 @@ impl Server<'_> {
                 let news = news.await;
                 self.hear(device, news).await?
             };
-            if let Some(order) = order {
-                self.submit(device, order);
+            self.again.extend(order);
+            if device.is_gone() {
+                // What follows would be offered to a stranger of the old backend's number.
+                return Err(BlockError::Closed);
             }
         }
     }
@@ -168,6 +224,7 @@ impl Server<'_> {
         match news {
             Either::First(()) => Ok(None),
             Either::Second(Err(_)) => Err(BlockError::Closed),
+            Either::Second(Ok(())) if device.is_gone() => Err(BlockError::Closed),
             Either::Second(Ok(())) => match device.step().await {
                 Ok(Step::Wait) => Ok(None),
                 _ => Err(BlockError::Closed),
@@ -175,14 +232,27 @@ impl Server<'_> {
         }
     }
 
-    /// Puts an order on the ring, which has room.
-    fn submit(&mut self, device: &Device, (work, done): Order) {
+    /// Puts an order on the ring, which has room; what is too large for a request comes next.
+    fn submit(&mut self, device: &Device, (mut work, done): Order) {
+        if let Some(rest) = work.cut(self.shared.geometry.get().pages_per_request) {
+            done.expect_another();
+            self.again.push_front((rest, done.clone()));
+        }
+        match self.push(device, work, &done) {
+            Ok(()) => {}
+            Err(error) => done.finish(Err(error)),
+        }
+    }
+
+    fn push(&mut self, device: &Device, work: Work, done: &Rc<Done>) -> Result<(), BlockError> {
         let handle = self.handle;
-        let mut under_way = UnderWay { done, pages: Vec::new(), list: None };
-        let pushed = match work {
+        // There is room: it was looked for.
+        let full = |_| BlockError::NoMemory;
+        let under_way = |work, list| UnderWay { order: (work, done.clone()), list };
+        match work {
             Work::Flush => {
-                let operation = BLKIF_OP_FLUSH_DISKCACHE;
-                self.requests.push(|id| request::direct(operation, handle, id, 0, core::iter::empty()), under_way)
+                let make = |id| request::direct(BLKIF_OP_FLUSH_DISKCACHE, handle, id, 0, core::iter::empty());
+                self.requests.push(make, under_way(work, None)).map_err(full)
             }
             Work::Discard { sector, sectors } => {
                 let make = |id| BlkifRequestDiscard {
@@ -193,59 +263,56 @@ impl Server<'_> {
                     nr_sectors: sectors,
                     ..BlkifRequestDiscard::new_zeroed()
                 };
-                self.requests.push(make, under_way)
+                self.requests.push(make, under_way(work, None)).map_err(full)
             }
-            Work::Transfer { write, sector, sectors, pages } => {
+            Work::Transfer { write, sector, sectors, ref pages } => {
                 let operation = if write { BLKIF_OP_WRITE } else { BLKIF_OP_READ };
+                let offered = pages.iter().try_for_each(|page| page.offer(device.backend()));
+                offered.map_err(|_| BlockError::NoMemory)?;
                 let references: Vec<u32> = pages.iter().map(Grant::reference).collect();
                 let segments = request::segments(&references, sectors);
-                under_way.pages = pages;
                 if references.len() <= BLKIF_MAX_SEGMENTS_PER_REQUEST {
-                    self.requests.push(|id| request::direct(operation, handle, id, sector, segments), under_way)
-                } else {
-                    let Ok(list) = self.list_page(device) else {
-                        under_way.done.finish(Err(BlockError::NoMemory));
-                        return;
-                    };
-                    for (segment, words) in segments.zip(list.page().words32().chunks(2)) {
-                        for (word, value) in words.iter().zip(request::words(&segment)) {
-                            word.store(value, Ordering::Relaxed);
-                        }
-                    }
-                    let reference = list.reference();
-                    under_way.list = Some(list);
-                    let count = references.len();
-                    self.requests
-                        .push(|id| request::indirect(operation, handle, id, sector, count, reference), under_way)
+                    let make = |id| request::direct(operation, handle, id, sector, segments);
+                    return self.requests.push(make, under_way(work, None)).map_err(full);
                 }
+                let list = self.list_page(device).map_err(|_| BlockError::NoMemory)?;
+                for (segment, words) in segments.zip(list.page().words32().chunks(2)) {
+                    for (word, value) in words.iter().zip(request::words(&segment)) {
+                        word.store(value, Ordering::Relaxed);
+                    }
+                }
+                let (reference, count) = (list.reference(), references.len());
+                let make = |id| request::indirect(operation, handle, id, sector, count, reference);
+                self.requests.push(make, under_way(work, Some(list))).map_err(full)
             }
-        };
-        // There is room: it was looked for.
-        if let Err(under_way) = pushed {
-            under_way.done.finish(Err(BlockError::NoMemory));
         }
     }
 
     /// A page for indirect segments.
     fn list_page(&self, device: &Device) -> Result<Grant, crate::grant::GrantError> {
-        let used = self.pool.borrow_mut().pop();
-        used.map_or_else(|| Grant::zeroed(device.backend(), Access::ReadWrite), Ok)
+        let used = self.shared.pool.borrow_mut().pop();
+        let page = used.map_or_else(|| Grant::withheld(Access::ReadWrite), Ok)?;
+        page.offer(device.backend()).map(|()| page)
     }
 
     /// Hands an answer to who waits for it.
     fn complete(&self, under_way: UnderWay, outcome: Result<(), BlockError>) {
-        self.pool.borrow_mut().extend(under_way.list);
-        under_way.done.pages.replace(under_way.pages);
-        under_way.done.finish(outcome);
+        self.shared.pool.borrow_mut().extend(under_way.list);
+        let (work, done) = under_way.order;
+        done.give_back(work);
+        done.finish(outcome);
     }
 
-    /// Tells everybody who waits why nothing will come.
-    fn give_up(&mut self, orders: Receiver<Order>, why: BlockError) {
+    /// Takes back all that has no answer, to ask for it again, in the order in which it was asked for.
+    fn take_back(&mut self) {
+        let left: Vec<Order> = self.requests.abandon().map(|under_way| under_way.order).collect();
+        left.into_iter().rev().for_each(|order| self.again.push_front(order));
+    }
+
+    /// Tells everybody who waits for an answer why none will come.
+    fn give_up(&mut self, why: BlockError) {
         for under_way in self.requests.abandon() {
-            under_way.done.finish(Err(why));
-        }
-        while let Some((_, done)) = orders.try_receive() {
-            done.finish(Err(why));
+            under_way.order.1.finish(Err(why));
         }
     }
 }

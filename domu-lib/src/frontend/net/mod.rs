@@ -1,8 +1,10 @@
 //! The network frontend: Ethernet frames sent and received as futures, or polled by a protocol stack.
 //!
 //! One task owns both rings; others put frames into a queue and take them out of another. Pages are granted once and
-//! used again and again. Nothing that the backend says is believed: what cannot be closes the device, and everybody who
-//! waits is told the reason.
+//! used again and again. In a domain that was restored the task connects anew and sends again what had no answer; what
+//! stands in the queues stays there ([`Net::reconnected`] tells when, as others have to learn where this guest is now).
+//! Nothing that the backend says is believed: what cannot be closes the device, and everybody who waits is told the
+//! reason.
 //!
 //! # Example
 //!
@@ -156,7 +158,7 @@ impl core::fmt::Display for NetError {
 impl core::error::Error for NetError {}
 
 /// What the toolstack and the backend say of the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Our hardware address.
     pub mac: [u8; 6],
@@ -177,7 +179,6 @@ impl Settings {
 #[derive(Debug)]
 pub struct Net {
     queues: Rc<Queues>,
-    settings: Settings,
 }
 
 impl Net {
@@ -190,24 +191,24 @@ impl Net {
         let queues = Rc::new(Queues::default());
         let (ready, connected) = Channel::pair();
         task::spawn(server::operate(device, queues.clone(), ready));
-        let settings = connected.receive().await.unwrap_or(Err(ConnectError::Closed))?;
-        Ok(Self { queues, settings })
+        connected.receive().await.unwrap_or(Err(ConnectError::Closed))?;
+        Ok(Self { queues })
     }
 
-    /// Our hardware address.
-    pub const fn mac(&self) -> [u8; 6] {
-        self.settings.mac
+    /// Our hardware address. A guest that is made from another one by `xl clone` has one of its own.
+    pub fn mac(&self) -> [u8; 6] {
+        self.queues.settings().mac
     }
 
     /// Bytes of the longest packet that the network carries, without the Ethernet header. Frames within the machine may
     /// be longer, where they say how they are to be cut.
-    pub const fn mtu(&self) -> usize {
-        self.settings.mtu
+    pub fn mtu(&self) -> usize {
+        self.queues.settings().mtu
     }
 
     /// What the backend offers.
-    pub const fn features(&self) -> Features {
-        self.settings.features
+    pub fn features(&self) -> Features {
+        self.queues.settings().features
     }
 
     /// Frames counted so far.
@@ -231,10 +232,10 @@ impl Net {
     /// the device closed.
     pub fn try_send(&self, mut frame: Frame) -> Result<(), NetError> {
         let length = frame.bytes.len();
-        if length < SHORTEST || length > self.settings.longest() || frame.segment == Some(0) {
+        if length < SHORTEST || length > self.queues.settings().longest() || frame.segment == Some(0) {
             return Err(NetError::Length(length));
         }
-        let features = self.settings.features;
+        let features = self.features();
         let cuts = if frame.is_ipv6() { features.segmentation_ipv6 } else { features.segmentation_ipv4 };
         if frame.segment.is_some() && !cuts {
             return Err(NetError::Length(length));
@@ -277,6 +278,19 @@ impl Net {
     /// Why none will go.
     pub async fn writable(&self) -> Result<(), NetError> {
         self.queues.writable().await
+    }
+
+    /// How often the device has connected.
+    pub fn connections(&self) -> u64 {
+        self.queues.connections()
+    }
+
+    /// Waits until the device has connected more often than `count` times.
+    ///
+    /// # Errors
+    /// Why it will not.
+    pub async fn reconnected(&self, count: u64) -> Result<(), NetError> {
+        self.queues.reconnected(count).await
     }
 
     /// Whether there is room for a frame to send.

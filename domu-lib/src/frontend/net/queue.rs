@@ -3,7 +3,7 @@
 use alloc::collections::VecDeque;
 use core::cell::{Cell, RefCell};
 
-use super::{Frame, NetError};
+use super::{Frame, NetError, Settings};
 use crate::sync::{Latch, Notify, Waiters};
 
 /// Bytes that wait in one direction before there is no more room.
@@ -65,6 +65,10 @@ pub(super) struct Queues {
     end: Cell<Option<NetError>>,
     /// The backend has let go.
     released: Latch<()>,
+    /// What was said of the device when it connected last.
+    settings: Cell<Settings>,
+    connections: Cell<u64>,
+    connecting: Waiters,
 }
 
 /// The user's side.
@@ -108,6 +112,22 @@ impl Queues {
             None => self.has_room().then_some(Ok(())),
         };
         self.outgoing.waiters.until(look).await
+    }
+
+    pub(super) fn settings(&self) -> Settings {
+        self.settings.get()
+    }
+
+    pub(super) fn connections(&self) -> u64 {
+        self.connections.get()
+    }
+
+    pub(super) async fn reconnected(&self, count: u64) -> Result<(), NetError> {
+        let look = || match self.end.get() {
+            _ if self.connections.get() > count => Some(Ok(())),
+            end => end.map(Err),
+        };
+        self.connecting.until(look).await
     }
 
     pub(super) async fn released(&self) {
@@ -172,9 +192,17 @@ impl Queues {
         self.counters.set(counters);
     }
 
+    /// Tells everybody that the device is connected.
+    pub(super) fn connected(&self, settings: Settings) {
+        self.settings.set(settings);
+        self.connections.set(self.connections.get() + 1);
+        self.connecting.wake();
+    }
+
     /// Tells everybody that the device is closed.
     pub(super) fn end(&self, why: NetError) {
         self.end.set(Some(why));
+        self.connecting.wake();
         self.outgoing.waiters.wake();
         self.incoming.waiters.wake();
     }

@@ -56,6 +56,11 @@ impl<'a, B: Buffer> Receiver<'a, B> {
         Self { ring, make, pages: Vec::new(), posted: VecDeque::new(), idle: Vec::new(), assembly: None, lost: 0 }
     }
 
+    /// Begins with so many frames that came to nothing before.
+    pub(super) fn after(self, lost: u64) -> Self {
+        Self { lost, ..self }
+    }
+
     /// Puts every page that is free on the ring; returns whether the backend wants an event for them.
     pub(super) fn post(&mut self) -> bool {
         while self.pages.len() < self.ring.size() as usize

@@ -10,9 +10,9 @@ use oxen_ring::FrontRing;
 use super::connect::{Ports, connect};
 use super::queue::Queues;
 use super::receive::Receiver;
-use super::transmit::{Sent, Transmitter};
-use super::{Maker, NetError, Settings};
-use crate::frontend::{ConnectError, Device};
+use super::transmit::{Kept, Sent, Transmitter};
+use super::{Maker, NetError};
+use crate::frontend::{ConnectError, Device, reopen};
 use crate::grant::{Access, Grant};
 use crate::handshake::Step;
 use crate::sync::Sender;
@@ -27,39 +27,88 @@ fn maker(backend: DomId, access: Access) -> Maker<Grant> {
     Box::new(move || Grant::zeroed(backend, access).ok())
 }
 
-/// Connects the device, says so, and serves the queues until the handle is gone or the backend closes.
-pub(super) async fn operate(mut device: Device, queues: Rc<Queues>, ready: Sender<Result<Settings, ConnectError>>) {
+/// How a connection ended.
+enum End {
+    /// The guest has been restored: there is another backend, which is sent what had no answer.
+    Restored(Kept<Grant>),
+    /// The handle is gone, or the backend is of no more use.
+    Over(NetError),
+    /// There was none.
+    Never(ConnectError),
+}
+
+/// Connects the device, says so, and serves the queues until the handle is gone or the backend closes; where the guest
+/// is restored, at the new backend.
+pub(super) async fn operate(mut device: Device, queues: Rc<Queues>, ready: Sender<Result<(), ConnectError>>) {
+    let mut kept = Kept::default();
+    let why = loop {
+        match serve_once(&mut device, &queues, kept, &ready).await {
+            End::Restored(unanswered) => kept = unanswered,
+            End::Over(why) => break why,
+            End::Never(error) => {
+                ready.send(Err(error));
+                break NetError::Closed;
+            }
+        }
+        match reopen(&device).await {
+            Ok(new) => device = new,
+            Err(_) => break NetError::Closed,
+        }
+    };
+    queues.end(why);
+    queues.release();
+}
+
+/// One connection, from the handshake to its end.
+async fn serve_once(
+    device: &mut Device,
+    queues: &Rc<Queues>,
+    kept: Kept<Grant>,
+    ready: &Sender<Result<(), ConnectError>>,
+) -> End {
     let backend = device.backend();
     let page = || Grant::zeroed(backend, Access::ReadWrite);
     let (transmit, receive) = match page().and_then(|transmit| Ok((transmit, page()?))) {
         Ok(pages) => pages,
-        Err(error) => return ready.send(Err(error.into())),
+        Err(error) => return End::Never(error.into()),
     };
     // The rings are made before the backend is told of their pages.
     let (Ok(transmit_ring), Ok(receive_ring)) = (
         FrontRing::new(core::slice::from_ref(transmit.page().words32())),
         FrontRing::new(core::slice::from_ref(receive.page().words32())),
     ) else {
-        return;
+        return End::Never(ConnectError::Closed);
     };
     // So is the first set of pages to receive into: what a backend has at once must find room.
-    let mut receiver = Receiver::new(receive_ring, maker(backend, Access::ReadWrite));
+    let receiver = Receiver::new(receive_ring, maker(backend, Access::ReadWrite));
+    let mut receiver = receiver.after(queues.counters().lost);
     let _ = receiver.post();
-    let transmitter = Transmitter::new(transmit_ring, maker(backend, Access::ReadOnly));
-    let ports = match connect(&mut device, &transmit, &receive).await {
+    let offer = |page: &Grant| {
+        // The old backend's domain is gone, and with it whatever it had of the page.
+        let _ = page.offer(backend);
+    };
+    let transmitter = Transmitter::resend(transmit_ring, maker(backend, Access::ReadOnly), kept, offer);
+    let connected = connect(device, &transmit, &receive).await;
+    if device.is_gone() {
+        return End::Restored(transmitter.take_back());
+    }
+    let ports = match connected {
         Ok((settings, ports)) => {
-            ready.send(Ok(settings));
+            queues.connected(settings);
+            ready.send(Ok(()));
             ports
         }
-        Err(error) => return ready.send(Err(error)),
+        Err(error) => return End::Never(error),
     };
-    let mut server = Server { queues, ports, receiver, transmitter };
-    let why = server.serve(&device).await.err().unwrap_or(NetError::Closed);
-    if !matches!(why, NetError::Store(_)) {
-        close(&mut device, &server.queues, why).await;
+    let mut server = Server { queues: queues.clone(), ports, receiver, transmitter };
+    let why = server.serve(device).await.err().unwrap_or(NetError::Closed);
+    if device.is_gone() {
+        return End::Restored(server.transmitter.take_back());
     }
-    server.queues.end(why);
-    server.queues.release();
+    if !matches!(why, NetError::Store(_)) {
+        close(device, &server.queues, why).await;
+    }
+    End::Over(why)
 }
 
 /// Goes through the states of an orderly end. The pages are given back after it.
@@ -91,6 +140,10 @@ impl Server<'_> {
     /// Serves until the handle is gone (`Ok`) or the backend is of no more use.
     async fn serve(&mut self, device: &Device) -> Result<(), NetError> {
         loop {
+            if device.is_gone() {
+                // What follows would be offered to a stranger of the old backend's number.
+                return Err(NetError::Closed);
+            }
             self.receive()?;
             let blocked = self.transmit()?;
             let leaving = self.queues.is_abandoned();
@@ -107,6 +160,9 @@ impl Server<'_> {
             let news = select(select(events, self.queues.work()), device.changed()).await;
             if let Either::Second(changed) = news {
                 changed?;
+                if device.is_gone() {
+                    continue;
+                }
                 // The backend may say again that it is connected.
                 if device.step().await? != Step::Wait {
                     return Err(NetError::Closed);

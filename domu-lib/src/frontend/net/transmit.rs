@@ -13,10 +13,56 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::{Buffer, Checksum, Frame, Maker, ProtocolError};
 use crate::memory::{PAGE_SIZE, bytes};
 
-/// A page, and whether the backend has it.
+/// A piece of a frame as the backend was told of it.
+#[derive(Clone, Copy)]
+struct Piece {
+    /// Pieces put on the ring before it.
+    number: u64,
+    /// The frame's first.
+    is_first: bool,
+    flags: u16,
+    size: u16,
+    extra: Option<NetifExtraInfo>,
+}
+
+/// A page, and the piece in it that the backend has.
 struct Slot<B> {
     page: B,
-    under_way: bool,
+    under_way: Option<Piece>,
+}
+
+/// What is left of a transmitter without its ring.
+pub(super) struct Kept<B> {
+    slots: Vec<Slot<B>>,
+    free: Vec<u16>,
+    refused: u64,
+    pieces: u64,
+}
+
+impl<B> Default for Kept<B> {
+    fn default() -> Self {
+        Self { slots: Vec::new(), free: Vec::new(), refused: 0, pieces: 0 }
+    }
+}
+
+/// Of pieces and their pages' places, those that make whole frames, in the order in which they were sent, and the
+/// places of the others.
+fn whole_frames(mut left: Vec<(Piece, u16)>) -> (Vec<(Piece, u16)>, Vec<u16>) {
+    left.sort_unstable_by_key(|(piece, _)| piece.number);
+    let (mut whole, mut others) = (Vec::new(), Vec::new());
+    let goes_on = |(piece, _): &(Piece, u16), (next, _): &(Piece, u16)| {
+        piece.flags & NETTXF_MORE_DATA != 0 && next.number == piece.number + 1
+    };
+    for frame in left.chunk_by(goes_on) {
+        let begins = frame.first().is_some_and(|(piece, _)| piece.is_first);
+        let ends = frame.last().is_some_and(|(piece, _)| piece.flags & NETTXF_MORE_DATA == 0);
+        if begins && ends {
+            whole.extend_from_slice(frame);
+        } else {
+            others.extend(frame.iter().map(|(_, id)| *id));
+        }
+    }
+    (whole, others)
 }
 
 /// What became of a frame that was to be sent.
@@ -40,12 +86,15 @@ pub(super) struct Transmitter<'a, B> {
     /// Extra information slots that the backend has not answered.
     extras: u32,
     refused: u64,
+    /// Pieces put on the ring so far.
+    pieces: u64,
 }
 
 impl<'a, B: Buffer> Transmitter<'a, B> {
     /// Sends over `ring` through pages that `make` makes.
-    pub(super) const fn new(ring: FrontRing<'a, NetifTxRequest, NetifTxResponse>, make: Maker<B>) -> Self {
-        Self { ring, make, slots: Vec::new(), free: Vec::new(), extras: 0, refused: 0 }
+    #[cfg(test)]
+    pub(super) fn new(ring: FrontRing<'a, NetifTxRequest, NetifTxResponse>, make: Maker<B>) -> Self {
+        Self::resend(ring, make, Kept::default(), |_| ())
     }
 
     /// Takes back the pages that the backend is done with.
@@ -58,8 +107,8 @@ impl<'a, B: Buffer> Transmitter<'a, B> {
                 self.extras = self.extras.checked_sub(1).ok_or(ProtocolError::Id(response.id))?;
                 continue;
             }
-            let slot = self.slots.get_mut(usize::from(response.id)).filter(|slot| slot.under_way);
-            slot.ok_or(ProtocolError::Id(response.id))?.under_way = false;
+            let slot = self.slots.get_mut(usize::from(response.id));
+            slot.and_then(|slot| slot.under_way.take()).ok_or(ProtocolError::Id(response.id))?;
             self.free.push(response.id);
             self.refused += u64::from(response.status != NETIF_RSP_OKAY);
         }
@@ -81,7 +130,7 @@ impl<'a, B: Buffer> Transmitter<'a, B> {
                 return if self.is_idle() { Sent::NoMemory } else { Sent::Later };
             };
             self.free.push(self.slots.len() as u16);
-            self.slots.push(Slot { page, under_way: false });
+            self.slots.push(Slot { page, under_way: None });
         }
         let mut flags = match frame.checksum {
             Checksum::Unknown => 0,
@@ -99,25 +148,56 @@ impl<'a, B: Buffer> Transmitter<'a, B> {
             if index > 0 {
                 size = piece.len() as u16;
             }
-            self.push_piece(piece, flags | more, size);
-            if let Some(info) = extra.take() {
-                // There is room for it.
-                self.extras += u32::from(self.ring.push_as(&info).is_ok());
-            }
+            let piece_of =
+                Piece { number: self.pieces, is_first: index == 0, flags: flags | more, size, extra: extra.take() };
+            self.pieces += 1;
+            self.fill(piece, piece_of);
             flags = 0;
         }
         Sent::Queued
     }
 
-    /// One piece of a frame; a page and a slot are free.
-    fn push_piece(&mut self, piece: &[u8], flags: u16, size: u16) {
+    /// One piece of a frame; a page and its slots are free.
+    fn fill(&mut self, bytes: &[u8], piece: Piece) {
         let Some(id) = self.free.pop() else { return };
         let Some(slot) = self.slots.get_mut(usize::from(id)) else { return };
-        bytes::write(slot.page.words(), 0, piece);
-        slot.under_way = true;
-        let request = NetifTxRequest { gref: slot.page.reference(), offset: 0, flags, id, size };
-        // There is room for it.
-        let _ = self.ring.push(&request);
+        bytes::write(slot.page.words(), 0, bytes);
+        self.push(id, piece);
+    }
+
+    /// Puts a piece on the ring, which has room.
+    fn push(&mut self, id: u16, piece: Piece) {
+        let Some(slot) = self.slots.get_mut(usize::from(id)) else { return };
+        slot.under_way = Some(piece);
+        let Piece { flags, size, .. } = piece;
+        let _ = self.ring.push(&NetifTxRequest { gref: slot.page.reference(), offset: 0, flags, id, size });
+        if let Some(info) = piece.extra {
+            self.extras += u32::from(self.ring.push_as(&info).is_ok());
+        }
+    }
+
+    /// Gives up the ring, and keeps the rest for another one ([`Self::resend`]).
+    pub(super) fn take_back(self) -> Kept<B> {
+        let Self { slots, free, refused, pieces, .. } = self;
+        Kept { slots, free, refused, pieces }
+    }
+
+    /// Sends over an empty ring to another backend, first what the one before had not answered: frames of which it has
+    /// answered a piece are left out, as it has sent them, or will not. `offer` lets the new backend use a page.
+    pub(super) fn resend(
+        ring: FrontRing<'a, NetifTxRequest, NetifTxResponse>,
+        make: Maker<B>,
+        kept: Kept<B>,
+        offer: impl Fn(&B),
+    ) -> Self {
+        let Kept { mut slots, mut free, refused, pieces } = kept;
+        slots.iter().for_each(|slot| offer(&slot.page));
+        let taken = slots.iter_mut().zip(0..).filter_map(|(slot, id)| Some((slot.under_way.take()?, id)));
+        let (again, answered) = whole_frames(taken.collect());
+        free.extend(answered);
+        let mut transmitter = Self { ring, make, slots, free, extras: 0, refused, pieces };
+        again.into_iter().for_each(|(piece, id)| transmitter.push(id, piece));
+        transmitter
     }
 
     /// Shows the backend what was sent; returns whether it wants an event.

@@ -12,8 +12,8 @@ use oxen_abi::start_info::StartInfo;
 use crate::pages::pool::{self, Pool};
 use crate::pages::{Mfn, PAGE_SIZE, Pfn, layout, p2m};
 use crate::raw::memory::tables::{self, bits};
-use crate::raw::memory::{reservation, view};
-use crate::raw::{shared, trap};
+use crate::raw::memory::{p2m_lists, reservation, view};
+use crate::raw::{suspend, trap};
 use crate::{console, event, panic, sched, start_info, time};
 
 unsafe extern "C" {
@@ -39,9 +39,10 @@ extern "C" fn start(info: *const StartInfo) -> ! {
     // SAFETY: the builder's list has `nr_pages` entries and nobody else uses it.
     let list = unsafe { view::words(info.mfn_list, info.nr_pages as usize) };
     p2m::install(list);
-    tables::set_root(frame(pt_pfn.0));
-    map_shared_info(info.shared_info);
+    tables::set_root(pt_pfn);
+    suspend::map_shared_info(info.shared_info);
     start_info::install(info);
+    suspend::keep(info);
     console::start();
     // SAFETY: nothing lives in the guard page; touching it is meant to be the end.
     let guarded = unsafe { tables::update_va_mapping((&raw const oxen_stack_guard) as u64, 0, mmu::UVMF_INVLPG) };
@@ -49,6 +50,9 @@ extern "C" fn start(info: *const StartInfo) -> ! {
     protect_image();
     let limit = limit_from_map(info.nr_pages);
     lay_out_memory(info, limit);
+    if !start_info::is_initial_domain() {
+        p2m_lists::start();
+    }
     if let Err(errno) = event::start() {
         crate::println!("events: {errno:?}; they come by two levels");
     }
@@ -63,13 +67,6 @@ extern "C" fn start(info: *const StartInfo) -> ! {
 /// The frame behind a page, [`p2m::INVALID`] where there is none.
 fn frame(pfn: u64) -> Mfn {
     p2m::mfn(Pfn(pfn)).unwrap_or(Mfn(p2m::INVALID))
-}
-
-/// Maps the shared information page, which is at machine address `machine`.
-fn map_shared_info(machine: u64) {
-    // SAFETY: the page of the image under it holds nothing yet, and is reached by this name alone.
-    let result = unsafe { tables::update_va_mapping(shared::address(), machine | bits::DATA.bits(), mmu::UVMF_INVLPG) };
-    assert!(result.is_ok(), "shared info: {result:?}");
 }
 
 /// How many pages the domain may ever have: what its memory map says, at least what it has now.
@@ -146,7 +143,8 @@ fn lay_out_memory(info: &StartInfo, limit: u64) {
     // One L3 for the direct map, one for the windows.
     let table_count = leaves + middles + 2;
     let bitmap_pages = limit.div_ceil(64 * 512);
-    let more_pages = (limit - total).div_ceil(512);
+    let more = limit - p2m::kept(total);
+    let more_pages = more.div_ceil(p2m::PER_PAGE as u64);
     let first = filled.find_run(table_count + bitmap_pages + more_pages, total);
     let read_only = |pfn: u64| {
         let builders = layout::pfn_of(info.pt_base).0;
@@ -182,10 +180,10 @@ fn lay_out_memory(info: &StartInfo, limit: u64) {
     // SAFETY: these pages were free and are mapped writable now.
     let (bitmap, more) = unsafe {
         let address = layout::address(Pfn(first + table_count));
-        let more = view::words(address + bitmap_pages * PAGE_SIZE as u64, (limit - total) as usize);
+        let more = view::words(address + bitmap_pages * PAGE_SIZE as u64, more_pages as usize * p2m::PER_PAGE);
         (view::words(address, bitmap_pages as usize * 512), more)
     };
-    p2m::extend(more);
+    p2m::extend(more, limit);
     let mut pool = Pool::new(bitmap);
     let ours = first..first + table_count + bitmap_pages + more_pages;
     for pfn in filled.end..total {

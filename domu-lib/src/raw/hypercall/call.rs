@@ -81,6 +81,20 @@ pub fn sched_shutdown(code: u32) -> Result<(), Errno> {
     sched_op(sched::SCHEDOP_SHUTDOWN, &sched::SchedShutdown { reason: code })
 }
 
+/// Suspends the domain, whose start-of-day page is in frame `start`. Returns 0 in a domain that was restored, another
+/// number where the same one goes on.
+///
+/// # Errors
+/// None that a hypervisor of this ABI knows.
+pub(crate) fn sched_suspend(start: u64) -> Result<u64, Errno> {
+    let request = sched::SchedShutdown { reason: sched::SHUTDOWN_SUSPEND };
+    // SAFETY: the operation reads its structure. What is behind the frames may be other memory afterwards, with the
+    // same contents at the same addresses.
+    Errno::check(unsafe {
+        call3::<{ Hypercall::SchedOp as u32 }>(sched::SCHEDOP_SHUTDOWN.into(), (&raw const request) as u64, start)
+    })
+}
+
 /// Waits for one of `ports`, or the system time `timeout` in nanoseconds (0 for never).
 ///
 /// # Errors

@@ -9,6 +9,7 @@ use oxen_abi::hypercall::Hypercall;
 use static_assertions::{assert_eq_size, assert_not_impl_any};
 use zerocopy::FromZeros;
 
+use super::foreign::Foreign;
 use super::page::Page;
 use super::tables;
 use super::words::{Access, Words};
@@ -100,6 +101,7 @@ struct Mapped {
 pub struct GrantMapping {
     range: Option<Range>,
     mapped: alloc::vec::Vec<Mapped>,
+    foreign: Option<Foreign>,
 }
 
 impl GrantMapping {
@@ -110,7 +112,8 @@ impl GrantMapping {
     pub fn map(domain: DomId, references: &[u32], access: Access) -> Result<Self, GrantError> {
         let range = Range::take(references.len())?;
         let start = range.address();
-        let mut mapping = Self { range: Some(range), mapped: alloc::vec::Vec::with_capacity(references.len()) };
+        let mapped = alloc::vec::Vec::with_capacity(references.len());
+        let mut mapping = Self { range: Some(range), mapped, foreign: Some(Foreign::new()) };
         let flags = match access {
             Access::ReadWrite => MapFlags::HOST_MAP,
             Access::ReadOnly => MapFlags::HOST_MAP | MapFlags::READONLY,
@@ -160,6 +163,7 @@ impl GrantMapping {
         if let Some(range) = self.range.take() {
             range.abandon();
         }
+        self.foreign.take().into_iter().for_each(Foreign::abandon);
     }
 }
 

@@ -7,6 +7,7 @@ use x86_64::structures::paging::PageTableFlags;
 
 use static_assertions::assert_not_impl_any;
 
+use super::foreign::Foreign;
 use super::tables::{self, bits};
 use super::words::{Access, Words};
 use crate::pages::ranges::Range;
@@ -21,6 +22,8 @@ pub struct Mapping {
     range: Option<Range>,
     /// Pages from the start that may be mapped.
     mapped: usize,
+    /// Where the frames are not this domain's.
+    foreign: Option<Foreign>,
 }
 
 impl Mapping {
@@ -48,7 +51,8 @@ impl Mapping {
     fn map(domain: DomId, count: usize, frame: impl Fn(usize) -> Mfn, flags: PageTableFlags) -> Result<Self, Errno> {
         let range = Range::take(count)?;
         let start = range.address();
-        let mut mapping = Self { range: Some(range), mapped: 0 };
+        let foreign = (domain != DomId::SELF).then(Foreign::new);
+        let mut mapping = Self { range: Some(range), mapped: 0, foreign };
         let mut updates = [MmuUpdate { ptr: 0, val: 0 }; BATCH];
         while mapping.mapped < count {
             let batch = updates.get_mut(..BATCH.min(count - mapping.mapped)).unwrap_or_default();
@@ -93,6 +97,7 @@ impl Drop for Mapping {
                 unsafe { tables::update_va_mapping(range.address() + (index * PAGE_SIZE) as u64, 0, UVMF_INVLPG) };
             if result.is_err() {
                 range.abandon();
+                self.foreign.take().into_iter().for_each(Foreign::abandon);
                 return;
             }
         }

@@ -6,7 +6,7 @@
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 use x86_64::structures::paging::PageTableFlags;
 
 use oxen_abi::domid::DomId;
@@ -25,7 +25,7 @@ pub const LOWER_HALF_END: u64 = 1 << 47;
 const RUNTIME_SLOTS: core::ops::Range<usize> = 272..512;
 
 /// The root that the guest booted with.
-static BOOT_ROOT: AtomicU64 = AtomicU64::new(0);
+static BOOT_ROOT: spin::Once<Pfn> = spin::Once::new();
 
 /// An address space.
 #[derive(Debug)]
@@ -80,8 +80,7 @@ impl AddressSpace {
     /// # Errors
     /// `ENOMEM` without pages, and what the hypervisor refuses.
     pub fn new() -> Result<Self, Errno> {
-        BOOT_ROOT.compare_exchange(0, tables::root().0, Ordering::Relaxed, Ordering::Relaxed).ok();
-        let boot = view::pfn(Mfn(BOOT_ROOT.load(Ordering::Relaxed))).ok_or(Errno::Inval)?;
+        let boot = *BOOT_ROOT.call_once(tables::root_page);
         let root = table(|page| {
             for (slot, word) in page.words64().iter().enumerate() {
                 if RUNTIME_SLOTS.contains(&slot) {
@@ -193,7 +192,7 @@ impl AddressSpace {
     /// `EINVAL`: a root is no valid table.
     pub fn activate(&self) -> Result<(), Errno> {
         ext(mmu::MMUEXT_NEW_BASEPTR, self.root())?;
-        tables::set_root(self.root());
+        tables::set_root(self.root);
         Ok(())
     }
 
@@ -202,9 +201,10 @@ impl AddressSpace {
     /// # Errors
     /// `EINVAL`: the root is no valid table any more.
     pub fn leave() -> Result<(), Errno> {
-        let boot = Mfn(BOOT_ROOT.load(Ordering::Relaxed));
-        if boot.0 != 0 && tables::root() != boot {
-            ext(mmu::MMUEXT_NEW_BASEPTR, boot)?;
+        if let Some(&boot) = BOOT_ROOT.get()
+            && tables::root_page() != boot
+        {
+            ext(mmu::MMUEXT_NEW_BASEPTR, frame_of(boot))?;
             tables::set_root(boot);
         }
         Ok(())
@@ -230,7 +230,7 @@ fn update(ptr: u64, val: u64) -> Result<(), Errno> {
 
 impl Drop for AddressSpace {
     fn drop(&mut self) {
-        let left = if tables::root() == self.root() { Self::leave() } else { Ok(()) };
+        let left = if tables::root_page() == self.root { Self::leave() } else { Ok(()) };
         // A user's root that is loaded keeps its tables; nobody runs user code now.
         let unloaded = left.and_then(|()| ext(mmu::MMUEXT_NEW_USER_BASEPTR, Mfn(0)));
         for root in [self.root, self.user_root] {

@@ -49,17 +49,22 @@ pub mod bits {
     }
 }
 
-/// The frame of the L4 that is loaded for the kernel.
+/// The page of the L4 that is loaded for the kernel. Its frame is another one after a restore.
 static ROOT: AtomicU64 = AtomicU64::new(0);
 
 /// Notes which L4 is loaded.
-pub(crate) fn set_root(root: Mfn) {
+pub(crate) fn set_root(root: Pfn) {
     ROOT.store(root.0, Ordering::Relaxed);
+}
+
+/// The page of the L4 that is loaded.
+pub(crate) fn root_page() -> Pfn {
+    Pfn(ROOT.load(Ordering::Relaxed))
 }
 
 /// The L4 that is loaded.
 pub(crate) fn root() -> Mfn {
-    Mfn(ROOT.load(Ordering::Relaxed))
+    p2m::mfn(root_page()).unwrap_or(Mfn(p2m::INVALID))
 }
 
 /// The slot of `address` in a table of `level` (1 to 4).

@@ -183,6 +183,42 @@ fn an_answer_that_comes_twice_breaks_the_protocol() {
     assert_eq!(sending.half.reap(), Err(ProtocolError::Id(ids[0])));
 }
 
+#[test]
+fn what_a_backend_has_not_answered_is_sent_again_to_the_next_one() {
+    let mut sending = Sending::new(usize::MAX);
+    let large = Frame { checksum: Checksum::Blank, segment: Some(1448), bytes: data(9000) };
+    let frames = [Frame::new(data(60)), Frame::new(data(70)), large, Frame::new(data(5000)), Frame::new(data(80))];
+    for frame in &frames {
+        assert_eq!(sending.half.send(frame), Sent::Queued);
+    }
+    // The second is answered whole, of the fourth only a piece; the last two have not even been seen.
+    let taken: Vec<_> = (0..4).map(|_| sending.take().unwrap().3).collect();
+    sending.answer(taken[1][0], NETIF_RSP_OKAY);
+    sending.answer(taken[3][0], NETIF_RSP_OKAY);
+    sending.half.reap().unwrap();
+    let (page, granted) = (ring_page(), sending.granted.clone());
+    let front = FrontRing::new(core::slice::from_ref(page)).unwrap();
+    let offered = RefCell::new(Vec::new());
+    let kept = sending.half.take_back();
+    let half = Transmitter::resend(front, maker(&granted, usize::MAX), kept, |page| offered.borrow_mut().push(page.0));
+    let mut sending = Sending { half, back: BackRing::attach(core::slice::from_ref(page)).unwrap(), granted, page };
+    assert_eq!(offered.into_inner().len(), sending.granted.borrow().len(), "all pages are the new backend's to use");
+    for frame in [&frames[0], &frames[2], &frames[4]] {
+        let (bytes, flags, extra, ids) = sending.take().unwrap();
+        assert_eq!((&bytes, extra.is_some()), (&frame.bytes, frame.segment.is_some()));
+        assert_eq!(flags & NETTXF_CSUM_BLANK != 0, frame.checksum == Checksum::Blank);
+        ids.into_iter().for_each(|id| sending.answer(id, NETIF_RSP_OKAY));
+        if extra.is_some() {
+            sending.answer(0, NETIF_RSP_NULL);
+        }
+    }
+    assert_eq!(sending.take(), None);
+    sending.half.reap().unwrap();
+    assert!(sending.half.is_idle(), "no page is lost");
+    assert_eq!(sending.half.send(&Frame::new(data(9000))), Sent::Queued);
+    assert_eq!(sending.take().unwrap().0, data(9000));
+}
+
 struct Receiving {
     half: Receiver<'static, Shared>,
     back: BackRing<'static, NetifRxRequest, NetifRxResponse>,
@@ -313,7 +349,8 @@ fn whoever_waits_for_a_device_is_told_when_it_closes() {
     let violation = NetError::Protocol(ProtocolError::Slots);
     task::run(async {
         let settings = Settings { mac: [0; 6], mtu: 1500, features: Features::default() };
-        let net = Rc::new(Net { queues: queues.clone(), settings });
+        queues.connected(settings);
+        let net = Rc::new(Net { queues: queues.clone() });
         let (first, second) = (net.clone(), net.clone());
         let first = task::spawn(async move { first.receive().await });
         let second = task::spawn(async move { second.receive().await });
