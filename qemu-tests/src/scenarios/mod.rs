@@ -233,6 +233,7 @@ scenarios! {
     guests::a_guest_follows_its_memory_target,
     guests::a_guest_cannot_shrink_below_what_it_needs,
     shares::a_tax_on_idle_memory_moves_it_to_who_uses_it,
+    shares::memory_goes_to_who_consumes_it_and_comes_back,
     guests::a_new_guest_builds_and_boots_outside_the_checkout,
     guests::a_guest_of_the_packaged_crates_builds_and_boots,
     guests::configurations_kernels_and_files_of_a_users_own_run,
