@@ -2,7 +2,8 @@
 //! target in both directions.
 //!
 //! Options: `step=MiB` that it takes each quarter of a second (4), `limit=MiB` that it wants in the end (all there is),
-//! `use=PERCENT` of them that it looks at each second (100), `seconds=N` after which it powers off (never).
+//! `use=PERCENT` of them that it looks at each second (100), `stop=SECONDS` after which it lets go of all that it holds and
+//! takes no more (never), `seconds=N` after which it powers off (never).
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![forbid(unsafe_code)]
 
@@ -47,12 +48,15 @@ fn option(name: &str, default: u64) -> u64 {
 async fn eat(store: Option<Store>) {
     let step = option("step", 4) * MIB;
     let limit = option("limit", u64::MAX / MIB) * MIB;
-    let end = time::now().saturating_add(option("seconds", u64::MAX / SECOND).saturating_mul(SECOND));
+    let after = |name| time::now().saturating_add(option(name, u64::MAX / SECOND).saturating_mul(SECOND));
+    let (stop, end) = (after("stop"), after("seconds"));
     let mut held = Held { used: option("use", 100), ..Held::default() };
     let mut round = 0u64;
     while time::now() < end {
         let (has, target) = (balloon::pages(), target(store.as_ref()).await);
-        if let Some(excess) = target.and_then(|target| has.checked_sub(target)).filter(|&excess| excess > 0) {
+        if time::now() >= stop {
+            held.release(u64::MAX);
+        } else if let Some(excess) = target.and_then(|target| has.checked_sub(target)).filter(|&excess| excess > 0) {
             // The balloon gives what is free; the rest has to come from what is held.
             let spare = pool::free_pages().saturating_sub(balloon::RESERVE);
             held.release(excess.saturating_sub(spare as u64));

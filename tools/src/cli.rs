@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, book, fuzz, gallery, gdb, hostile, run, test};
+use crate::{bench, book, fuzz, gallery, gdb, hostile, memory, run, test};
 
 /// Build, run, test and measure Oxen
 #[derive(Debug, Parser)]
@@ -38,6 +38,8 @@ pub enum Verb {
     Doctor,
     /// Measure the primitives in instructions, beside Xen's figures
     Bench(bench::Args),
+    /// Let guests want memory and a policy share it out, in virtual time: a table, CSV and a picture of it
+    Memory(memory::Args),
     /// Look for inputs that break a part; or ask real Xen and Oxen the same things, drawn from seeds, and compare the answers
     Fuzz(fuzz::Args),
     /// Try random operations on the hypervisor's lib, the laws checked all along: as long as one likes

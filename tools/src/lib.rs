@@ -41,6 +41,7 @@ mod layers;
 pub mod linux;
 pub mod linux_dom0;
 pub mod loc;
+pub mod memory;
 pub mod new_guest;
 pub mod packages;
 pub mod patience;

@@ -8,8 +8,8 @@ use oxen_tools::cli::{Cli, Verb};
 use oxen_tools::emulator::Emulator;
 use oxen_tools::workspace::Workspace;
 use oxen_tools::{
-    bench, book, build, check, crates, doctor, fuzz, gallery, gdb, hostile, image, loc, new_guest, process, qemu,
-    reproducible, run, setup, test,
+    bench, book, build, check, crates, doctor, fuzz, gallery, gdb, hostile, image, loc, memory, new_guest, process,
+    qemu, reproducible, run, setup, test,
 };
 
 fn main() -> ExitCode {
@@ -36,6 +36,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Loc => loc::run(&workspace),
         Verb::Doctor => doctor::run(&workspace),
         Verb::Bench(args) => bench::run(&workspace, &args),
+        Verb::Memory(args) => memory::run(&workspace, &args),
         Verb::Fuzz(args) => fuzz::run(&workspace, &args),
         Verb::Hostile(args) => hostile::hostile(&workspace, &args),
         Verb::Gallery(args) => gallery::run(&workspace, &args),

@@ -16,9 +16,15 @@ pub struct Way {
 }
 
 impl Way {
-    /// Differences below this are left alone: they would move memory to and fro with every estimate.
-    fn threshold(&self) -> u64 {
-        SLACK.max(self.target / 32)
+    /// Whether there is something to do. Small differences are left alone: they would move memory to and fro with every
+    /// estimate.
+    fn is_off(&self) -> bool {
+        self.target.abs_diff(self.wanted) > SLACK.max(self.target / 32)
+    }
+
+    /// The target, after who has too much was told so.
+    fn lowered(&self) -> u64 {
+        if self.is_off() { self.target.min(self.wanted) } else { self.target }
     }
 }
 
@@ -26,10 +32,10 @@ impl Way {
 /// targets comes out of it first.
 #[must_use]
 pub fn next_targets(ways: &[Way], free: u64) -> Vec<Option<u64>> {
-    let promised = |way: &Way| way.target.min(way.wanted).saturating_sub(way.current);
+    let promised = |way: &Way| way.lowered().saturating_sub(way.current);
     let mut left = free.saturating_sub(ways.iter().map(promised).sum());
     let mut next = |way: &Way| {
-        if way.target.abs_diff(way.wanted) <= way.threshold() {
+        if !way.is_off() {
             return None;
         }
         if way.wanted < way.target {

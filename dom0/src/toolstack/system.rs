@@ -32,10 +32,10 @@ pub struct System {
     pub bridge: Bridge,
     /// Memory targets.
     pub balloon: Controller,
-    /// Wakes who waits for a domain to stop or to end.
-    pub ends: Waiters,
     /// Who decides on memory targets.
     pub coordinator: Coordinator,
+    /// Wakes who waits for a domain to stop or to end.
+    pub ends: Waiters,
     /// Whether a command of the script has failed.
     pub failed: Cell<bool>,
 }

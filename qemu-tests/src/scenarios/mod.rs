@@ -135,6 +135,7 @@ scenarios! {
     soak::a_debian_at_work_is_saved_and_restored_a_hundred_times,
     soak::a_guest_of_ours_at_work_is_saved_and_restored_a_hundred_times,
     soak::damaged_streams_are_refused_and_leave_nothing,
+    soak::memory_goes_to_who_consumes_it_and_comes_back,
     soak::eight_linux_guests_run_at_once_in_two_gib,
     soak::a_whole_debian_with_systemd_runs_installs_and_restarts,
     soak::two_hundred_guests_speak_read_and_ping_at_once,

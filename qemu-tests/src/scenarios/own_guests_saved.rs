@@ -7,8 +7,8 @@ use oxen_tools::disk::sha256;
 use oxen_tools::qemu::Machine;
 use oxen_tools::xen;
 
-use super::net;
 use super::saving::{self, Machines};
+use super::{LONG_LIMIT, net};
 use crate::lab::{Lab, Report, Verdict};
 
 /// How long a machine may take. It is met only by what hangs.
@@ -133,7 +133,7 @@ pub(super) fn rounds(lab: &Lab<'_>, count: usize) -> Result<Verdict> {
         }
     }
     script += "poweroff\n";
-    let report = lab.boot_within(&machine(lab, &script, true)?, super::LONG_LIMIT)?.succeeded()?.lacks("DAMAGED")?;
+    let report = lab.boot_within(&machine(lab, &script, true)?, LONG_LIMIT)?.succeeded()?.lacks("DAMAGED")?;
     let restored = report.lines_with("restored: `steady`").len();
     ensure!(restored == count, "restored {restored} times of {count}");
     judge(&report, "steady", count)?;

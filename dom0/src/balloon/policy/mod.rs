@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`Policy::Fixed`] | what a person gave it |
 //! | [`Policy::Shares`] | its part by its shares, used or not |
-//! | [`Policy::WorkingSet`] | what it uses and a quarter more, whatever its shares |
+//! | [`Policy::WorkingSet`] | what it uses, a quarter and 8 MiB more, whatever its shares |
 //! | [`Policy::IdleTax`] | its part by its shares, where memory that it does not use costs more |
 //!
 //! None gives a guest less than its floor or more than its maximum. The memory that is shared out is what guests have

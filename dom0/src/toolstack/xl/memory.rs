@@ -82,12 +82,13 @@ pub(super) async fn balloon(mut call: Call) -> Outcome {
     if !call.args.is_empty() {
         return Err(usage("balloon"));
     }
-    println!("{:<32} {:>5} {:>8} {:>8} {:>8}  Balloon", "Name", "ID", "Mem", "Target", "Maximum");
+    println!("{:<32} {:>5} {:>8} {:>8} {:>8} {:>8}  Balloon", "Name", "ID", "Mem", "Target", "Maximum", "Used(%)");
     for guest in call.system.guests.alive() {
         let (standing, now) = call.system.balloon.standing(&guest.subject())?;
         let [has, target, most] = [now.current, now.target, now.maximum].map(|kib| kib >> 10);
-        let (name, id) = (guest.name(), guest.domain.get().0);
-        println!("{name:<32} {id:>5} {has:>8} {target:>8} {most:>8}  {}", standing.name());
+        let (name, id) = (guest.name(), guest.domain.get());
+        let used = percent(call.system.coordinator.estimate(id));
+        println!("{name:<32} {:>5} {has:>8} {target:>8} {most:>8} {used:>8}  {}", id.0, standing.name());
     }
     Ok(())
 }
@@ -164,10 +165,15 @@ pub(super) async fn stats(call: Call) -> Outcome {
             now.current >> 10,
             count(counts.map(|(sampled, _)| sampled)),
             count(counts.map(|(_, touched)| touched)),
-            count(estimate.map(|estimate| estimate.used() / 10)),
+            percent(estimate),
         );
     }
     Ok(())
+}
+
+/// What is used, in percent; nothing where it is not known.
+fn percent(estimate: Option<Estimate>) -> String {
+    estimate.map_or(String::from("-"), |estimate| format!("{}", estimate.used() / 10))
 }
 
 /// `purse`: what each guest has taken of dom0, of how much, and the most it ever had; in KiB, mappings and events.
