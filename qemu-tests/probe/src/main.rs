@@ -21,6 +21,8 @@ use oxen_domu_lib::{entry, println, start_info};
 
 entry!(run);
 
+// Its name stands in what a panic prints.
+#[inline(never)]
 fn run() {
     let deed = start_info::option("do");
     if let Some(what) = &deed {

@@ -162,7 +162,7 @@ pub(super) fn a_guest_that_crashes_shows_its_last_words_and_registers(lab: &Lab<
     let report: Report = crash(lab, "panic")?;
     report
         .says("has ended: crash")?
-        .says_in_order(&["probe: panics, as it was told to", "called from:", " oxen_guest_main+", "::boot::start+"])?
+        .says_in_order(&["probe: panics, as it was told to", "called from:", " probe::run+", "::boot::start+"])?
         .says("rip")?
         .says("Domain-0")?;
     Ok(Verdict::Passed)
