@@ -128,7 +128,7 @@ impl Draft {
             cmdline: self.cmdline()?,
             memory,
             maxmem,
-            memory_shares: self.number("memory_shares", "", 1, 1_000_000)?.and_then(|n| u32::try_from(n).ok()),
+            balloon_shares: self.number("balloon_shares", "", 1, 1_000_000)?.and_then(|n| u32::try_from(n).ok()),
             vcpus: u32::try_from(vcpus).unwrap_or(1),
             maxvcpus: u32::try_from(maxvcpus).unwrap_or(1),
             cpus: self.cpus("cpus")?,

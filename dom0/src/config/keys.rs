@@ -13,7 +13,7 @@ pub const KEYS: [&str; 25] = [
     "extra",
     "memory",
     "maxmem",
-    "memory_shares",
+    "balloon_shares",
     "vcpus",
     "maxvcpus",
     "cpus",

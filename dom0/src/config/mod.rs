@@ -94,7 +94,7 @@ pub struct GuestConfig {
     pub maxmem: u64,
     /// Its shares of the machine's memory relative to others, 1000 by default, where a policy shares it out. xl has
     /// none.
-    pub memory_shares: Option<u32>,
+    pub balloon_shares: Option<u32>,
     /// Online at the start.
     pub vcpus: u32,
     /// That there can be.

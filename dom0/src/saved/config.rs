@@ -154,7 +154,7 @@ pub fn from_json(text: &str) -> Result<GuestConfig> {
         memory: b_info.target_memkb.map_or(maxmem, |kib| kib.div_ceil(1024)).min(maxmem),
         maxmem,
         // The format has no place for them.
-        memory_shares: None,
+        balloon_shares: None,
         vcpus,
         maxvcpus,
         cpus: Vec::new(),

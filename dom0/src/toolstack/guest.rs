@@ -149,7 +149,7 @@ impl Guest {
             name: self.name(),
             maximum: self.config.maxmem << 10,
             built: self.built.get(),
-            shares: self.config.memory_shares.unwrap_or(DEFAULT_SHARES),
+            shares: self.config.balloon_shares.unwrap_or(DEFAULT_SHARES),
             log: &self.log,
         }
     }

@@ -150,7 +150,7 @@ mod tests {
             ("xl list D", "Domain-0"),
             ("xl create h", "hello.cfg hog.cfg"),
             ("xl create -c ho", "hog.cfg"),
-            ("xl create hog.cfg mem", "memory= memory_shares="),
+            ("xl create hog.cfg mem", "memory="),
             ("xl create hog.cfg memory=8 na", "name="),
             ("xl create -", "-c -f -n -p -q"),
             ("xl create -f ho", "hog.cfg"),
