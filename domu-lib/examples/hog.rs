@@ -2,8 +2,8 @@
 //! target in both directions.
 //!
 //! Options: `step=MiB` that it takes each quarter of a second (4), `limit=MiB` that it wants in the end (all there is),
-//! `use=PERCENT` of them that it looks at each second (100), `stop=SECONDS` after which it lets go of all that it holds and
-//! takes no more (never), `seconds=N` after which it powers off (never).
+//! `use=PERCENT` of them that it looks at each second (100), `stop=SECONDS` after which it lets go of all that it holds
+//! and takes no more (never), `seconds=N` after which it powers off (never).
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![forbid(unsafe_code)]
 

@@ -44,8 +44,8 @@ pub async fn shutdown_request(store: &Store) -> Result<Reason, Error> {
 }
 
 async fn say_features(store: &Store) -> Result<(), Error> {
-    // A toolstack takes it that who follows one request and says nothing of another does not follow that: the one that may
-    // come at once comes first.
+    // Who follows one request and says nothing of another is taken not to follow that: the one that may come at once
+    // comes first.
     for feature in ["control/feature-suspend", "control/feature-poweroff", "control/feature-reboot"] {
         match store.write(feature, "1").await {
             // A toolstack that does not let its guests say so.

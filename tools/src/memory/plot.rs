@@ -31,8 +31,7 @@ fn drawn(svg: &mut String, series: &Series, title: &str) -> Result<(), Box<dyn s
         .y_label_area_size(48)
         .build_cartesian_2d(0..end, 0..most + most / 10 + 1)?;
     chart.configure_mesh().x_desc("seconds").y_desc("MiB").light_line_style(TRANSPARENT).draw()?;
-    for (number, name) in series.guests.iter().enumerate() {
-        let colour = COLOURS[number % COLOURS.len()];
+    for ((number, name), &colour) in series.guests.iter().enumerate().zip(COLOURS.iter().cycle()) {
         let line = |of: fn(&super::series::Point) -> u32| {
             series
                 .seconds

@@ -1,5 +1,5 @@
-//! By use: each guest gets what it uses, a quarter more and [`ROOM`], so that it can show that it needs more. Where that is
-//! more than there is, all get the same part of it.
+//! By use: each guest gets what it uses, a quarter more and [`ROOM`], so that it can show that it needs more. Where
+//! that is more than there is, all get the same part of it.
 
 use alloc::vec::Vec;
 
