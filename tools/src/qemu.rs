@@ -67,7 +67,8 @@ pub struct Machine {
     pub network: Option<String>,
     /// More of QEMU's arguments: other devices, another board.
     pub devices: Vec<String>,
-    /// Let virtual time advance by one nanosecond per instruction.
+    /// Let virtual time advance by one nanosecond per instruction, from the same date on each time: runs are alike to the
+    /// last figure.
     pub icount: bool,
     /// Wait for a debugger on port 1234.
     pub debugger: bool,
@@ -127,7 +128,7 @@ impl Machine {
         }
         qemu.arg("-device").arg(format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=0x04"));
         if self.icount {
-            qemu.args(["-icount", "shift=0,align=off,sleep=off"]);
+            qemu.args(["-icount", "shift=0,align=off,sleep=off", "-rtc", "base=2026-01-01,clock=vm"]);
         }
         if self.debugger {
             qemu.args(["-s", "-S"]);
