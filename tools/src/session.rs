@@ -6,13 +6,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::bochs::{self, Sign};
 use crate::emulator::Kind;
 pub use crate::exit::Exit;
 use crate::patience::{self, Patience};
-use crate::qemu::{Machine, Serial};
+use crate::qemu::{self, BENCH_CPU, Machine, Serial};
+use crate::workspace::Workspace;
 
 /// Xen's last words.
 const XEN_HALTED: &str = "Hardware Dom0 halted: halting machine\n";
@@ -46,6 +47,26 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// How long Bochs may take to connect the serial line.
 const CONNECTING: Duration = Duration::from_secs(30);
+
+/// Runs a machine of Oxen's, its time counted in instructions, with further files in its ramdisk, to its good end. Returns
+/// what it said.
+///
+/// # Errors
+/// Fails when it does not come to a good end within `limit`.
+pub fn run_counted(
+    workspace: &Workspace,
+    mut machine: Machine,
+    files: &[(String, Vec<u8>)],
+    limit: Duration,
+) -> Result<String> {
+    qemu::add_to_ramdisk(workspace, &mut machine, files)?;
+    BENCH_CPU.clone_into(&mut machine.cpu);
+    machine.icount = true;
+    let outcome = Session::start(&machine, false)?.finish(Instant::now() + limit)?;
+    let log = machine.folder.join("run.log");
+    ensure!(outcome.exit == Exit::Success, "it ended with {:?}; transcript: {}", outcome.exit, log.display());
+    Ok(outcome.transcript)
+}
 
 /// A running machine. Dropping it stops it.
 pub struct Session {

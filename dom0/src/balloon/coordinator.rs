@@ -4,7 +4,10 @@ use alloc::{collections::BTreeMap, vec::Vec};
 use core::cell::{Cell, RefCell};
 
 use anyhow::{Context, Result};
-use oxen_abi::{domid::DomId, sysctl::MAX_SAMPLES};
+use oxen_abi::{
+    domid::DomId,
+    sysctl::{MAX_SAMPLES, WorkingSet},
+};
 use oxen_domu_lib::{control, println};
 
 use super::controller::{Controller, Standing, Subject};
@@ -20,6 +23,16 @@ use crate::errno::Named;
 pub const PERIOD: u32 = 30;
 /// Domains of which working sets are asked.
 const MAX_DOMAINS: usize = 1024;
+
+/// Ends a period in which pages of guests were watched, and begins the next with about `samples` pages of each, or
+/// none. Returns what was seen.
+///
+/// # Errors
+/// This hypervisor does not tell.
+pub fn turn_working_sets(samples: u32) -> Result<Vec<WorkingSet>> {
+    let sets = control::turn_working_sets(samples, MAX_DOMAINS).map_err(Named);
+    sets.context("this hypervisor does not tell which pages guests use")
+}
 
 /// What a policy decides by, and what it decided.
 #[derive(Debug)]
@@ -57,9 +70,9 @@ impl Coordinator {
     /// The policy goes by what guests use, and this hypervisor does not tell.
     pub fn set_policy(&self, policy: Policy, period: u32) -> Result<()> {
         let samples = if policy.watches() { MAX_SAMPLES } else { 0 };
-        let watched = control::turn_working_sets(samples, 0).map_err(Named);
+        let watched = turn_working_sets(samples);
         if policy.watches() {
-            watched.context("this hypervisor does not tell which pages guests use")?;
+            watched?;
         }
         self.policy.set(policy);
         self.period.set(period.max(1));
@@ -112,10 +125,10 @@ impl Coordinator {
         if !self.policy.get().watches() {
             return;
         }
-        let sets = match control::turn_working_sets(MAX_SAMPLES, MAX_DOMAINS) {
+        let sets = match turn_working_sets(MAX_SAMPLES) {
             Ok(sets) => sets,
-            Err(errno) => {
-                println!("balloon: what guests use is not known: {}", errno.name());
+            Err(why) => {
+                println!("balloon: what guests use is not known: {why:#}");
                 return;
             }
         };

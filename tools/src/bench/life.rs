@@ -4,15 +4,15 @@
 //! time is what instructions take, at a nanosecond each.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
 use super::{Medians, number};
 use crate::build;
 use crate::process::step;
-use crate::qemu::{self, BENCH_CPU, Machine};
-use crate::session::{Exit, Session};
+use crate::qemu::Machine;
+use crate::session;
 use crate::workspace::Workspace;
 
 /// Bytes of the disk.
@@ -61,7 +61,7 @@ pub(super) fn measure(workspace: &Workspace, folder: &Path, limit: Duration) -> 
     script += &"xl save small saved.img; xl restore saved.img; xl expect small 'is whole'\n".repeat(ROUNDS);
     script += "poweroff\n";
     let holder = "name = \"holder\"\nkernel = \"guests/hello\"\nmemory = 16\ndisk = [\"phy:saved.img,xvda,w\"]\n";
-    let files = vec![
+    let files = [
         ("saved.img".to_owned(), vec![0; DISK]),
         ("holder.cfg".to_owned(), holder.as_bytes().to_vec()),
         ("life.xl".to_owned(), script.into_bytes()),
@@ -69,13 +69,7 @@ pub(super) fn measure(workspace: &Workspace, folder: &Path, limit: Duration) -> 
     let mut machine = Machine::oxen(workspace, "script=@life.xl debug-exit");
     machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=256M");
     folder.clone_into(&mut machine.folder);
-    qemu::add_to_ramdisk(workspace, &mut machine, &files)?;
-    BENCH_CPU.clone_into(&mut machine.cpu);
-    machine.icount = true;
-    let outcome = Session::start(&machine, false)?.finish(Instant::now() + limit)?;
-    let log = machine.folder.join("run.log");
-    ensure!(outcome.exit == Exit::Success, "it ended with {:?}; transcript: {}", outcome.exit, log.display());
-    Ok(read(&outcome.transcript))
+    Ok(read(&session::run_counted(workspace, machine, &files, limit)?))
 }
 
 /// The median of each row, in milliseconds, out of what dom0 has said.

@@ -8,14 +8,14 @@ mod scenario;
 mod series;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::build;
 use crate::process::step;
-use crate::qemu::{self, BENCH_CPU, Machine};
-use crate::session::{Exit, Session};
+use crate::qemu::Machine;
+use crate::session;
 use crate::workspace::Workspace;
 pub use scenario::Scenario;
 pub use series::Series;
@@ -82,12 +82,8 @@ pub fn measure(
     let script = scenario.script(policy);
     let mut machine = Machine::oxen(workspace, "script=@memory.xl debug-exit");
     machine.folder = folder;
-    machine.memory = scenario.machine();
-    qemu::add_to_ramdisk(workspace, &mut machine, &[("memory.xl".to_owned(), script.into_bytes())])?;
-    BENCH_CPU.clone_into(&mut machine.cpu);
-    machine.icount = true;
-    let outcome = Session::start(&machine, false)?.finish(Instant::now() + limit)?;
     let log = machine.folder.join("run.log");
-    ensure!(outcome.exit == Exit::Success, "it ended with {:?}; transcript: {}", outcome.exit, log.display());
-    Series::read(&outcome.transcript).with_context(|| format!("transcript: {}", log.display()))
+    let files = [("memory.xl".to_owned(), script.into_bytes())];
+    Series::read(&session::run_counted(workspace, machine, &files, limit)?)
+        .with_context(|| format!("transcript: {}", log.display()))
 }

@@ -58,11 +58,6 @@ impl Scenario {
         }
     }
 
-    /// MiB of the machine.
-    pub(super) const fn machine(self) -> u32 {
-        512
-    }
-
     const fn policy(self) -> &'static str {
         match self {
             Self::EsxTax => "idle-tax=0",

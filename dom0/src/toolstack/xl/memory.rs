@@ -4,19 +4,15 @@ use alloc::{format, string::String, vec::Vec};
 
 use anyhow::{Context, Result, bail};
 use oxen_abi::sysctl::MAX_SAMPLES;
-use oxen_domu_lib::{control, println, time};
+use oxen_domu_lib::{println, time};
 
 use super::{Call, Outcome, guest, usage};
 use crate::balloon::{
     controller::{Standing, Subject},
-    coordinator::{Coordinator, PERIOD},
+    coordinator::{Coordinator, PERIOD, turn_working_sets},
     estimate::Estimate,
 };
-use crate::errno::Named;
 use crate::purse::Budget;
-
-/// Guests of which it is asked what they use.
-const MAX_GUESTS: usize = 1024;
 
 /// A size: MiB, or with a unit: k, m, g. In KiB.
 pub(super) fn kib(text: &str) -> Result<u64> {
@@ -139,13 +135,9 @@ pub(super) async fn stats(call: Call) -> Outcome {
     let is_watched = system.coordinator.policy().0.watches();
     let mut sets = Vec::new();
     if !is_watched {
-        let turn = |samples, most| {
-            let sets = control::turn_working_sets(samples, most).map_err(Named);
-            sets.context("this hypervisor does not tell which pages guests use")
-        };
-        turn(MAX_SAMPLES, 0)?;
+        turn_working_sets(MAX_SAMPLES)?;
         time::sleep(u64::from(seconds) * time::SECOND).await;
-        sets = turn(0, MAX_GUESTS)?;
+        sets = turn_working_sets(0)?;
     }
     println!("{:<32} {:>5} {:>8} {:>8} {:>8} {:>8}", "Name", "ID", "Mem", "Sampled", "Touched", "Used(%)");
     for guest in system.guests.alive() {

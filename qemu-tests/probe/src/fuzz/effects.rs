@@ -8,7 +8,7 @@ use core::fmt::Write;
 /// The bit that Xen sets in entries for user pages: they survive a switch of roots there, and do not here.
 pub(super) const GLOBAL: u64 = 1 << 8;
 /// The bits of an entry that name a frame.
-const FRAME: u64 = 0x000f_ffff_ffff_f000;
+pub(super) const FRAME: u64 = 0x000f_ffff_ffff_f000;
 /// How many changes of one kind are told; of the others only how many there are.
 const MAX_TOLD: usize = 8;
 

@@ -15,7 +15,7 @@ use oxen_domu_lib::grant::{Access, Grant};
 use oxen_domu_lib::memory::{Mfn, Page, Pages, p2m};
 use oxen_domu_lib::{event, start_info};
 
-use super::effects::{Effects, GLOBAL, Parts, number};
+use super::effects::{Effects, FRAME, GLOBAL, Parts, number};
 use super::table::Table;
 use super::value::{FRAMES, SELF, Value, WINDOWS};
 use crate::judge::call;
@@ -231,7 +231,7 @@ impl World {
     /// A word by what it means, as [`Value`] prints it; `None` for one that is no more than a number.
     fn meaning(&self, word: u64) -> Option<String> {
         let frame = word >> 12 & 0xff_ffff_ffff;
-        let bits = word & !0x000f_ffff_ffff_f000 & !GLOBAL;
+        let bits = word & !FRAME & !GLOBAL;
         let known = |list: &[u64], frame: u64| list.iter().position(|known| *known == frame);
         let page = |first: u64, pages: u64| word.checked_sub(first).filter(|at| *at < pages << 12);
         let is_status = |frame: u64| frame != 0 && self.table.status_frames.contains(&frame);
