@@ -73,9 +73,9 @@ hypercalls! {
     ///
     /// # Errors
     /// Those of the first request that is refused; those before it are done, and counted. Of an L1 entry `EBUSY` for a
-    /// frame that is not the owner's or is in use as a table, `EPERM` for what is no memory and not allowed; `EINVAL` for
-    /// a bit that guests may not set, for a frame that cannot be a table, and for an address where no table is. `EPERM`
-    /// and `ESRCH` for the domain.
+    /// frame that is not the owner's or is in use as a table, `EPERM` for what is no memory and not allowed; `EINVAL`
+    /// for a bit that guests may not set, for a frame that cannot be a table, and for an address where no table is.
+    /// `EPERM` and `ESRCH` for the domain.
     ///
     /// # Example
     /// ```

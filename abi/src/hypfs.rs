@@ -28,7 +28,8 @@ abi_consts! {
 }
 
 abi_struct! {
-    /// What an entry is (`xen_hypfs_direntry`). In a folder two bytes follow that say how far the next one is, and the name.
+    /// What an entry is (`xen_hypfs_direntry`). In a folder two bytes follow that say how far
+    /// the next one is, and the name.
     pub struct HypfsDirentry [12] {
         /// `XEN_HYPFS_TYPE_*`.
         pub r#type: u8,

@@ -1,8 +1,9 @@
 //! Xen's public paravirtual interface for x86-64, as of Xen 4.17: numbers, structures, semantics.
 //!
-//! One module for each public header. Constants keep Xen's own names in upper case, structures Xen's names in camel case
-//! without `xen_` and `_t`, fields Xen's. Guest handles are plain `u64`: virtual addresses in the calling guest. Every
-//! structure is plain data that any bits are a value of, its size asserted here and compared with the C headers in a test.
+//! One module for each public header. Constants keep Xen's own names in upper case, structures Xen's names in
+//! camel case without `xen_` and `_t`, fields Xen's. Guest handles are plain `u64`: virtual addresses in the
+//! calling guest. Every structure is plain data that any bits are a value of, its size asserted here and
+//! compared with the C headers in a test.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -33,8 +34,8 @@ macro_rules! abi_consts {
     };
 }
 
-/// Declares sets of flags of the ABI, out of constants by Xen's own names. What a guest wrote may have any bits: who reads
-/// it keeps, drops or refuses those without a name (`from_bits_retain`, `from_bits_truncate`, `from_bits`).
+/// Declares sets of flags of the ABI, out of constants by Xen's own names. What a guest wrote may have any bits: who
+/// reads it keeps, drops or refuses those without a name (`from_bits_retain`, `from_bits_truncate`, `from_bits`).
 macro_rules! abi_flags {
     ($($(#[$meta:meta])* pub struct $name:ident: $bits:ty { $($flag:ident = $value:ident),* $(,)? })*) => {
         bitflags::bitflags! {$(

@@ -48,7 +48,8 @@ abi_struct! {
         pub store_evtchn: u32,
         /// Padding.
         pub _pad1: u32,
-        /// DomU: MACHINE frame of the console ring. Dom0: offset (low half) and size (high half) of the VGA information.
+        /// DomU: MACHINE frame of the console ring. Dom0: offset (low half) and size
+        /// (high half) of the VGA information.
         pub console_mfn: u64,
         /// DomU: event channel of the console ring.
         pub console_evtchn: u32,

@@ -1,9 +1,9 @@
-//! The table of a program's own functions, for backtraces. It is no part of Xen's interface: the hypervisor and our guests
-//! have it in one format, which `cargo xtask` writes.
+//! The table of a program's own functions, for backtraces. It is no part of Xen's interface: the hypervisor and our
+//! guests have it in one format, which `cargo xtask` writes.
 //!
-//! All is little-endian `u32`s: the number of functions; then for each, by rising address, its distance from the program's
-//! link address and where in the table its name begins; then the names, each ended by a zero byte. In an empty table the
-//! number is 0, and addresses stay numbers.
+//! All is little-endian `u32`s: the number of functions; then for each, by rising address, its distance from the
+//! program's link address and where in the table its name begins; then the names, each ended by a zero byte. In an
+//! empty table the number is 0, and addresses stay numbers.
 
 fn word(table: &[u8], index: usize) -> Option<u32> {
     let bytes = table.get(index.checked_mul(4)?..)?.first_chunk()?;

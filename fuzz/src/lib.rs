@@ -1,7 +1,8 @@
 //! What takes bytes from outside, as functions that a fuzzer can call: each returns, or it has found something.
 //!
-//! `cargo xtask fuzz TARGET` looks for inputs with libFuzzer (`libfuzzer/`, nightly Rust); what it finds worth keeping stands
-//! in `corpus/TARGET`, and `cargo test -p oxen-fuzz` runs all of that on stable Rust, and as many mutations of it.
+//! `cargo xtask fuzz TARGET` looks for inputs with libFuzzer (`libfuzzer/`, nightly Rust); what it finds
+//! worth keeping stands in `corpus/TARGET`, and `cargo test -p oxen-fuzz` runs all of that on stable
+//! Rust, and as many mutations of it.
 
 mod boot;
 mod bytes;

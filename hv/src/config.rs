@@ -16,8 +16,8 @@ pub const MAX_GRANT_FRAMES: usize = 64;
 pub const MAX_MAPTRACK_FRAMES: usize = 1024;
 /// Mappings that the interface counts as a frame's worth: Xen keeps 16 bytes of each.
 pub const MAPPINGS_PER_FRAME: usize = 256;
-/// Seconds after which a CPU that does not answer is taken for dead. An emulator or a hypervisor around us may not let it run
-/// for a while.
+/// Seconds after which a CPU that does not answer is taken for dead. An emulator or a hypervisor around us
+/// may not let it run for a while.
 pub const CPU_PATIENCE: u64 = 60;
 /// Units of work (table entries, batch entries) between two looks for something more urgent.
 pub const PREEMPT_INTERVAL: u32 = 512;

@@ -235,8 +235,8 @@ impl Console {
         self.state.lock().put(machine, bytes);
     }
 
-    /// A guest's output, line by line, each with the guest's name before it, if `guest_loglvl` lets it; control characters
-    /// are dropped. `begun` keeps the line that is not finished.
+    /// A guest's output, line by line, each with the guest's name before it, if `guest_loglvl` lets it; control
+    /// characters are dropped. `begun` keeps the line that is not finished.
     pub fn write_guest(
         &self,
         machine: &(impl Serial + Clock),

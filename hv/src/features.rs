@@ -1,5 +1,5 @@
-//! Words of CPUID that are sets of features, by the manuals' names (Intel SDM vol. 2A, CPUID; AMD manual vol. 3, appendix
-//! E): those bits that the hypervisor shows, hides or uses. A CPU may set others.
+//! Words of CPUID that are sets of features, by the manuals' names (Intel SDM vol. 2A, CPUID; AMD manual vol. 3,
+//! appendix E): those bits that the hypervisor shows, hides or uses. A CPU may set others.
 
 #![expect(missing_docs, reason = "the manuals' own names")]
 

@@ -1,8 +1,8 @@
 //! The one use of a heap: domains, vcpus and what each CPU keeps of them, refused before they are made.
 //!
-//! Everything else lives in fixed collections. [`share`], [`own`] and [`row`] are the only doors: they ask the machine for
-//! room first, so running out of memory is `-ENOMEM` at a known line and never an abort. Before the first guest runs
-//! there is one more user: what unpacks dom0's kernel, which takes as it likes and leaves nothing behind.
+//! Everything else lives in fixed collections. [`share`], [`own`] and [`row`] are the only doors: they ask the machine
+//! for room first, so running out of memory is `-ENOMEM` at a known line and never an abort. Before the first guest
+//! runs there is one more user: what unpacks dom0's kernel, which takes as it likes and leaves nothing behind.
 
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::alloc::Layout;

@@ -181,7 +181,8 @@ impl<M: Machine> Hypervisor<M> {
             let grants = domain.grants.lock();
             let ((frames, limit), mappings) = (grants.size(), grants.mappings());
             self.print(format_args!(
-                "grants of domain {}: version {}, {frames} of {limit} frames, {} status frames, maps {mappings} of others'",
+                "grants of domain {}: version {}, {frames} of {limit} frames, {} status frames, \
+                 maps {mappings} of others'",
                 domain.id.0,
                 grants.version(),
                 grants.status_frames().len(),

@@ -1,8 +1,8 @@
 //! The hypervisor without its machine: safe code that runs on bare metal and under `cargo test` alike.
 //!
 //! The binary (`main.rs`, `x86/`) calls in and implements the small traits that this library declares;
-//! [`machine::Machine`] is their sum. Arrows run one way, from the right to the left, and rooms of one layer do not know
-//! each other (`cargo xtask check`):
+//! [`machine::Machine`] is their sum. Arrows run one way, from the right to the left, and rooms of one layer do not
+//! know each other (`cargo xtask check`):
 //!
 //! ```text
 //! words     atomic_flags config features hardware layout lock ports reply | addr heap
@@ -22,17 +22,17 @@
 //!    descriptor page.
 //! 2. Every present entry of a validated table refers to a frame that the domain owns, was granted, or may map by
 //!    privilege, and holds a reference for as long as it is there. What an entry may contain is a whitelist per level.
-//! 3. A frame is given out only without references, after every TLB that could know it was flushed, and is scrubbed before
-//!    another domain sees it, or the hypervisor. What it was is forgotten by such a flush alone. A new type is published
-//!    first, then flushed, then validated.
+//! 3. A frame is given out only without references, after every TLB that could know it was flushed, and is scrubbed
+//!    before another domain sees it, or the hypervisor. What it was is forgotten by such a flush alone. A new type is
+//!    published first, then flushed, then validated.
 //! 4. Guest memory is reached only by judged addresses (`GuestPtr`, `GuestRange`): judged on the exact range, copied in
 //!    once, judged on the copy. RAM is accessed by a proof that it is RAM (`RamFrame`).
 //! 5. Every hypercall takes bounded time between preemption points, whatever its arguments; no recursion.
 //! 6. Nothing a guest passes can panic the hypervisor.
 //! 7. A destroyed domain gives everything back.
 //! 8. A guest learns nothing of another.
-//! 9. A refused operation has changed nothing: checks before gets, what is taken is given back by the value that holds it
-//!    (`Held`, `Withdrawn`, `Taken`), commit last.
+//! 9. A refused operation has changed nothing: checks before gets, what is taken is given back by the value that holds
+//!    it (`Held`, `Withdrawn`, `Taken`), commit last.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 

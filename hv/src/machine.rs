@@ -1,6 +1,7 @@
 //! The sum of what the library asks of the hardware. Each trait stands where it is used.
 
-/// A machine: everything the library cannot do by itself. Generic parameters, never trait objects: hot paths are static.
+/// A machine: everything the library cannot do by itself. Generic parameters, never trait
+/// objects: hot paths are static.
 pub trait Machine:
     crate::mem::Hardware
     + crate::domain::vcpu::Processor

@@ -15,8 +15,8 @@ pub trait Ports {
     fn port_in(&self, port: u16, bytes: u8) -> u32;
     /// Writes `bytes` (1, 2 or 4) to a port.
     fn port_out(&self, port: u16, bytes: u8, value: u32);
-    /// Whether one of the ports is one that the hypervisor keeps to itself: of its console's serial line, or of the ACPI
-    /// timer.
+    /// Whether one of the ports is one that the hypervisor keeps to itself: of its console's
+    /// serial line, or of the ACPI timer.
     fn has_own_port(&self, ports: RangeInclusive<u16>) -> bool;
 }
 

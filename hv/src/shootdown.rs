@@ -1,7 +1,7 @@
 //! Flushes that one CPU asks of others, and waits for.
 //!
-//! Who asks holds locks and has interrupts off, and so may have those who are asked. Each CPU therefore looks for what is
-//! asked of it on the interrupt that tells it, and whenever it waits for a lock or for another CPU.
+//! Who asks holds locks and has interrupts off, and so may have those who are asked. Each CPU therefore looks for what
+//! is asked of it on the interrupt that tells it, and whenever it waits for a lock or for another CPU.
 
 use crate::addr::GuestAddr;
 use crate::config::MAX_CPUS;
@@ -58,9 +58,9 @@ impl Shootdown {
         }
     }
 
-    /// Has a page, or everything, flushed on `others`, and waits until they have. `tell` interrupts one of them; `turn` is
-    /// what this CPU does while it waits, above all to [`Self::serve`]; `is_over` is asked now and then whether it has been
-    /// long enough.
+    /// Has a page, or everything, flushed on `others`, and waits until they have. `tell` interrupts one of them;
+    /// `turn` is what this CPU does while it waits, above all to [`Self::serve`]; `is_over` is asked now and then
+    /// whether it has been long enough.
     ///
     /// # Errors
     /// Those who have not answered when it was.

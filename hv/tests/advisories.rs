@@ -1,5 +1,5 @@
-//! Attacks that hypervisors of this kind have fallen to, done again: each test names the advisory of Xen's (XSA) in whose
-//! way it goes. What other tests do already is not repeated here; `docs/security.md` has the whole list.
+//! Attacks that hypervisors of this kind have fallen to, done again: each test names the advisory of Xen's (XSA) in
+//! whose way it goes. What other tests do already is not repeated here; `docs/security.md` has the whole list.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test")]
 
 mod support;

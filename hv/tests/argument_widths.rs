@@ -1,5 +1,5 @@
-//! Arguments that are narrower than the registers they come in, and calls whose answer depends on a right or on what was
-//! said before: as Xen 4.17 takes them.
+//! Arguments that are narrower than the registers they come in, and calls whose answer depends on a right or on what
+//! was said before: as Xen 4.17 takes them.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::expect_used, reason = "it is a test")]
 
 mod support;

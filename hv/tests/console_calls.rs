@@ -1,4 +1,5 @@
-//! The console and `xen_version` by the calls that guests make: who may, what comes out, what is refused with which error.
+//! The console and `xen_version` by the calls that guests make: who may, what comes out,
+//! what is refused with which error.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test")]
 
 mod support;

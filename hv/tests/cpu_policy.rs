@@ -1,5 +1,5 @@
-//! What a toolstack lets a guest see of the processor (`XEN_DOMCTL_set_cpu_policy`): one guest's alone, set whole or not
-//! at all.
+//! What a toolstack lets a guest see of the processor (`XEN_DOMCTL_set_cpu_policy`): one guest's
+//! alone, set whole or not at all.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test")]
 
 mod support;

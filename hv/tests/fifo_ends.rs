@@ -1,4 +1,5 @@
-//! The FIFO event channel ABI at its edges: many ports, long searches, resets in steps, no memory, several CPUs at once.
+//! The FIFO event channel ABI at its edges: many ports, long searches, resets in steps,
+//! no memory, several CPUs at once.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test")]
 
 mod support;

@@ -1,4 +1,5 @@
-//! What PV domains cannot have done to their memory, and whose memory a call may be about: answered as Xen 4.17 answers.
+//! What PV domains cannot have done to their memory, and whose memory a call may be
+//! about: answered as Xen 4.17 answers.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test")]
 
 mod support;

@@ -1,4 +1,5 @@
-//! The running loop under random waking, waiting, pausing and ending: who runs may run, and every state is in one place.
+//! The running loop under random waking, waiting, pausing and ending: who runs may run,
+//! and every state is in one place.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test")]
 
 mod support;

@@ -44,8 +44,8 @@ pub(crate) struct Notes {
 }
 
 impl Notes {
-    /// Finds them where Xen's builders look: in the segments of notes, else in the sections of notes, else in the section
-    /// `__xen_guest`.
+    /// Finds them where Xen's builders look: in the segments of notes, else in the sections of notes,
+    /// else in the section `__xen_guest`.
     pub(crate) fn find(elf: &Headers<'_>) -> Result<Self, Refusal> {
         let mut notes = Self::default();
         // Old linkers leave the offset of a segment of notes at 0.

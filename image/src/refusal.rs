@@ -61,8 +61,8 @@ impl fmt::Display for Refusal {
                 "no Xen notes in the ELF file: the kernel was not built to run paravirtual on Xen (CONFIG_XEN_PV)",
             ),
             Self::HardwareOnly => f.write_str(
-                "of entry points the Xen notes have only PHYS32_ENTRY: the kernel runs in hardware virtual machines (PVH), \
-                 not paravirtual (CONFIG_XEN_PV)",
+                "of entry points the Xen notes have only PHYS32_ENTRY: the kernel runs in hardware virtual machines \
+                 (PVH), not paravirtual (CONFIG_XEN_PV)",
             ),
             Self::OtherLoader(loader, os) => write!(
                 f,

@@ -14,8 +14,8 @@ const PT_NOTE: u32 = 4;
 const SHT_PROGBITS: u32 = 1;
 const SHT_NOTE: u32 = 7;
 
-/// An ELF file in the making: segments as (type, flags, physical address, bytes of the file, bytes in memory), sections as
-/// (name, type, contents).
+/// An ELF file in the making: segments as (type, flags, physical address, bytes of the file, bytes in memory),
+/// sections as (name, type, contents).
 #[derive(Clone, Default)]
 struct File {
     notes: Vec<u8>,
@@ -186,7 +186,8 @@ fn notes_are_found_in_sections_where_segments_have_none() {
 #[test]
 fn the_old_section_is_understood() {
     let text = "GUEST_OS=linux,GUEST_VER=2.6,XEN_VER=xen-3.0,VIRT_BASE=0xffffffff80000000,ELF_PADDR_OFFSET=0x0,\
-                VIRT_ENTRY=0xffffffff80100010,HYPERCALL_PAGE=0x101,FEATURES=writable_page_tables|!dom0,PAE=yes,LOADER=generic";
+                VIRT_ENTRY=0xffffffff80100010,HYPERCALL_PAGE=0x101,FEATURES=writable_page_tables|!dom0,\
+                PAE=yes,LOADER=generic";
     let found = image(&old_section(text));
     assert_eq!((found.virt_base, found.entry, found.hypercall_page), (BASE, BASE + 0x10_0010, Some(BASE + 0x10_1000)));
     // Its physical addresses are virtual ones unless it says otherwise.

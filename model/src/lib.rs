@@ -1,12 +1,12 @@
-//! What stands in `core`'s place where the product's own code runs under loom (`cargo xtask test loom`): all of `std`, with
-//! atomics of which every interleaving is tried, and every value that a load may see.
+//! What stands in `core`'s place where the product's own code runs under loom (`cargo xtask test loom`): all of `std`,
+//! with atomics of which every interleaving is tried, and every value that a load may see.
 //!
 //! A crate that says `#[cfg(loom)] extern crate oxen_model as core;` is compiled against these without another change.
 //! Outside of `check` they are plain. Inside, each run begins with what they were before it; what is not atomic, the
 //! model's end brings back.
 //!
-//! An operation that reads and writes is a barrier, as it is on the one processor that we run on (Intel SDM vol. 3A, 9.2.3.9:
-//! locked instructions). Loads and stores have the order that they ask for, whatever x86 adds.
+//! An operation that reads and writes is a barrier, as it is on the one processor that we run on (Intel SDM vol. 3A,
+//! 9.2.3.9: locked instructions). Loads and stores have the order that they ask for, whatever x86 adds.
 #![cfg(loom)]
 #![forbid(unsafe_code)]
 

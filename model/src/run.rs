@@ -87,8 +87,9 @@ pub fn wait() {
     }
 }
 
-/// Runs `threads` side by side in every way in which at most `preemptions` of them are interrupted, each time from what the
-/// world is now, and then `end`, which looks at what came of it and brings back what is not atomic. Says how many ways.
+/// Runs `threads` side by side in every way in which at most `preemptions` of them are interrupted, each
+/// time from what the world is now, and then `end`, which looks at what came of it and brings back what is
+/// not atomic. Says how many ways.
 ///
 /// # Panics
 /// When a thread or `end` does; when threads wait for each other for ever.

@@ -1,5 +1,5 @@
-//! Which scenarios each machine judges. The installed QEMU judges all; the others judge what they can and what they may see
-//! otherwise: another emulation of the CPU, another loader and firmware, a TLB that forgets nothing by itself.
+//! Which scenarios each machine judges. The installed QEMU judges all; the others judge what they can and what they may
+//! see otherwise: another emulation of the CPU, another loader and firmware, a TLB that forgets nothing by itself.
 
 use oxen_tools::emulator::Kind;
 
@@ -49,8 +49,8 @@ const QEMU_NEXT: Core = Core {
     ],
 };
 
-/// What a loader and a firmware can change: memory, CPUs, interrupts, devices; Linux in dom0's place finds its way by the
-/// firmware's tables.
+/// What a loader and a firmware can change: memory, CPUs, interrupts, devices; Linux in dom0's place finds
+/// its way by the firmware's tables.
 const OVMF: Core = Core {
     judges: &[
         "boot::a_dom0_",

@@ -82,8 +82,8 @@ impl Plan {
                 let under_way = self.is_under_way(image, writer, last, number);
                 ensure!(
                     found.is_some_and(is_later) || found.is_none() && under_way,
-                    "record {number} of writer {writer} is said to be durable ({last} is the last), and its place holds \
-                     {found:?}"
+                    "record {number} of writer {writer} is said to be durable ({last} is the last), \
+                     and its place holds {found:?}"
                 );
             }
         }

@@ -3,7 +3,8 @@
 //! The other end is another domain and may be hostile: it can change any word of the shared pages at any time. So
 //! nothing shared is ever seen as plain memory, only as atomic words; a message is copied out once and then looked at;
 //! an end keeps its own indices in private memory and never reads them back; and the other end's index is believed only
-//! as far as it can be true. An index that cannot be true is an [`Overrun`], after which the caller ends the connection.
+//! as far as it can be true. An index that cannot be true is an [`Overrun`], after which
+//! the caller ends the connection.
 //!
 //! * [`FrontRing`] and [`BackRing`]: requests and responses of block, network and other devices, on one or more pages.
 //! * [`ByteReader`] and [`ByteWriter`]: the byte streams of [`console`] and [`xenstore`] pages.

@@ -71,8 +71,8 @@ impl Archive {
         self.candidate(workspace, &real.with_context(|| format!("{package} needs nothing"))?)
     }
 
-    /// Has the lists fetched anew before they are asked again; returns whether there were any. They may name packages that
-    /// newer ones have replaced.
+    /// Has the lists fetched anew before they are asked again; returns whether there were any. They may name packages
+    /// that newer ones have replaced.
     #[must_use]
     pub fn doubt(&self, workspace: &Workspace) -> bool {
         std::fs::remove_file(self.folder(workspace).join("updated")).is_ok()

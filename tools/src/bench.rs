@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: what the primitives cost, in instructions, beside Xen's cost and the figure to reach; and whether
-//! that is more than they may cost.
+//! `cargo xtask bench`: what the primitives cost, in instructions, beside Xen's cost and the figure to reach; and
+//! whether that is more than they may cost.
 
 mod boot;
 mod budget;

@@ -187,8 +187,9 @@ impl Program<'_> {
     }
 }
 
-/// What has images name sources by where they are in the workspace and in cargo's registry, not by where these are on this
-/// machine: the same bytes come of the same sources in any folder. (Cargo adds it to the flags of `.cargo/config.toml`.)
+/// What has images name sources by where they are in the workspace and in cargo's registry, not by where
+/// these are on this machine: the same bytes come of the same sources in any folder. (Cargo adds it to the
+/// flags of `.cargo/config.toml`.)
 fn without_folders(workspace: &Workspace) -> String {
     let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let cargo_home = cargo_home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))).unwrap_or_default();

@@ -69,7 +69,8 @@ mod tests {
     fn a_proof_that_is_gone_is_named_with_its_line() {
         let source = "#[test]\nfn one_holds() {\n}\npub struct Held<'a> {\n";
         let defined = definitions(source).map(str::to_owned).collect();
-        let text = "| a | shown by |\n| why | `one_holds`, `zerocopy::Held` |\n| `so` | `another_holds` |\n\n| b |\n| `free` |\n";
+        let text = "| a | shown by |\n| why | `one_holds`, `zerocopy::Held` |\n\
+            | `so` | `another_holds` |\n\n| b |\n| `free` |\n";
         assert_eq!(missing(text, &defined), ["docs/security.md:3: `another_holds` is defined nowhere"]);
     }
 }

@@ -40,7 +40,8 @@ pub enum Verb {
     Bench(bench::Args),
     /// Let guests want memory and a policy share it out, in virtual time: a table, CSV and a picture of it
     Memory(memory::Args),
-    /// Look for inputs that break a part; or ask real Xen and Oxen the same things, drawn from seeds, and compare the answers
+    /// Look for inputs that break a part; or ask real Xen and Oxen the same things, drawn from
+    /// seeds, and compare the answers
     Fuzz(fuzz::Args),
     /// Try random operations on the hypervisor's lib, the laws checked all along: as long as one likes
     Hostile(hostile::Args),

@@ -1,7 +1,7 @@
 //! `cargo xtask run --config G.cfg --file F`: configurations and files of the user's own, put into dom0's ramdisk.
 //!
-//! dom0 reads the configurations, and says what is wrong with them. Here is only looked for the files that they name, so
-//! that a configuration for real Xen's `xl` runs as it is where its kernel lies.
+//! dom0 reads the configurations, and says what is wrong with them. Here is only looked for the files that they name,
+//! so that a configuration for real Xen's `xl` runs as it is where its kernel lies.
 
 use std::path::{Path, PathBuf};
 
@@ -110,8 +110,8 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map(symbols::appended).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// The value that a configuration sets a key to last, where it is one text or number; other ways to write it are dom0's to
-/// understand.
+/// The value that a configuration sets a key to last, where it is one text or number; other ways to
+/// write it are dom0's to understand.
 fn setting(config: &str, key: &str) -> Option<String> {
     config.lines().rev().find_map(|line| {
         let mut found = None;

@@ -13,8 +13,8 @@ const FREE_MEMORY: &str = "Memory: ";
 /// Words whose number, behind `=` or `: `, is a measure of this very boot.
 const MEASURES: [&str; 4] = ["lpj", "BogoMIPS", "max_cycles", "max_idle_ns"];
 
-/// Lines that stand for moments and not for what a kernel found, by a part of them: how busy the machine was, the time of
-/// the day, what the check itself does.
+/// Lines that stand for moments and not for what a kernel found, by a part of them: how busy the machine was, the time
+/// of the day, what the check itself does.
 const PASSING: [&str; 13] = [
     "crng init done",
     "callbacks suppressed",

@@ -1,4 +1,5 @@
-//! What a machine runs on: the QEMU that is installed, or another judge, fetched and unpacked where it is not installed.
+//! What a machine runs on: the QEMU that is installed, or another judge, fetched and
+//! unpacked where it is not installed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

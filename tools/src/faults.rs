@@ -1,4 +1,5 @@
-//! QEMU's own faults: instructions that versions of it emulate wrongly, and the features that CPU models go without there.
+//! QEMU's own faults: instructions that versions of it emulate wrongly, and the features
+//! that CPU models go without there.
 
 /// QEMU's major and minor number.
 pub type Version = (u32, u32);
@@ -30,8 +31,8 @@ pub const FAULTS: [Fault; 5] = [
         spared: Some("smap"),
         needs_many_cpus: false,
     },
-    // Linux does without the instruction by `cli` around others, which masks no event of a paravirtual guest: an event in
-    // between spoils its lists of free memory, on real Xen too. So the feature stays where it can.
+    // Linux does without the instruction by `cli` around others, which masks no event of a paravirtual guest: an event
+    // in between spoils its lists of free memory, on real Xen too. So the feature stays where it can.
     Fault {
         mended: Some((8, 0)),
         what: "cmpxchg16b spoils RFLAGS where several CPUs run: Linux 6.12 on four vcpus dies of it, on real Xen too",
@@ -55,8 +56,8 @@ impl Fault {
     }
 }
 
-/// A CPU model without the features that this version emulates wrongly on a machine of so many CPUs. Where the model itself speaks of a feature, its
-/// word stands.
+/// A CPU model without the features that this version emulates wrongly on a machine of so many CPUs. Where the model
+/// itself speaks of a feature, its word stands.
 #[must_use]
 pub fn sound_model(model: &str, version: Version, cpus: u32) -> String {
     let is_named = |feature: &str| model.split(',').skip(1).any(|word| word.trim_start_matches(['+', '-']) == feature);

@@ -1,5 +1,5 @@
-//! GRUB's tools, installed or unpacked, and the two programs of its own that boot an image: one for a PC's BIOS, one for
-//! UEFI firmware.
+//! GRUB's tools, installed or unpacked, and the two programs of its own that boot an image: one for a
+//! PC's BIOS, one for UEFI firmware.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

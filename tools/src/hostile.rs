@@ -1,5 +1,5 @@
-//! `cargo xtask hostile`: as many random operations on the hypervisor's lib as one asks for, everything counted again as
-//! they go.
+//! `cargo xtask hostile`: as many random operations on the hypervisor's lib as one asks for,
+//! everything counted again as they go.
 
 use anyhow::Result;
 

@@ -1,4 +1,5 @@
-//! `cargo xtask image`: an ISO image that GRUB boots by Multiboot 2, from a BIOS and from UEFI, in a machine or on a PC.
+//! `cargo xtask image`: an ISO image that GRUB boots by Multiboot 2, from a BIOS and from
+//! UEFI, in a machine or on a PC.
 
 use std::path::Path;
 

@@ -1,8 +1,8 @@
 //! What `cargo xtask` and the QEMU tests share: building the images, describing a machine, running it, reading it.
 //!
 //! `workspace` knows the paths, `setup` what must be installed, `build` makes what stands in `target/oxen/`,
-//! `qemu` turns a [`qemu::Machine`] into a command line, `session` runs it under deadlines, `emulator` knows what else runs
-//! it. The other rooms are one verb each.
+//! `qemu` turns a [`qemu::Machine`] into a command line, `session` runs it under deadlines, `emulator` knows what else
+//! runs it. The other rooms are one verb each.
 #![forbid(unsafe_code)]
 
 pub mod archive;

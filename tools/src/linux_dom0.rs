@@ -56,7 +56,8 @@ const MODULES: [&str; 11] = [
 const ARGS: &str = "console=hvc0 rdinit=/init quiet";
 
 /// A machine on which a hypervisor starts this dom0, which runs a shell script and powers off. The ramdisk holds the
-/// sample guests with their configurations, as that of Oxen's dom0 does, and more files by name, in folders that it has.
+/// sample guests with their configurations, as that of Oxen's dom0 does, and more files
+/// by name, in folders that it has.
 ///
 /// # Errors
 /// Fails where the packages cannot be had, or a file cannot be written.

@@ -1,5 +1,5 @@
-//! `cargo xtask new-guest NAME`: lays out a guest crate of its own, in any folder, that `cargo run --release` builds and
-//! boots.
+//! `cargo xtask new-guest NAME`: lays out a guest crate of its own, in any folder, that `cargo
+//! run --release` builds and boots.
 
 use std::path::{Path, PathBuf};
 
@@ -106,7 +106,9 @@ target = "TARGET"
 [target.TARGET]
 rustflags = ["-C", "relocation-model=pic", "-C", "link-arg=-no-pie", "-C", "link-arg=-Tguest.ld"]
 # `cargo run` boots what it built; what stands behind `--` goes to `cargo xtask run`.
-runner = ["sh", "-c", 'kernel=$(realpath "$0") && guest=$PWD && cd "CHECKOUT" && exec cargo xtask run --config "$guest/NAME.cfg" --file "target/TARGET/release/NAME=$kernel" "$@"']
+runner = ["sh", "-c", '''
+kernel=$(realpath "$0") && guest=$PWD && cd "CHECKOUT" &&
+exec cargo xtask run --config "$guest/NAME.cfg" --file "target/TARGET/release/NAME=$kernel" "$@"''']
 "#;
 
 const TOOLCHAIN: &str = "[toolchain]\nchannel = \"stable\"\ntargets = [\"TARGET\"]\n";

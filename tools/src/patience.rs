@@ -1,5 +1,5 @@
-//! How long a machine is waited for: a time in which it could run. What its process waited for a CPU of a busy host does not
-//! count.
+//! How long a machine is waited for: a time in which it could run. What its process waited for a CPU
+//! of a busy host does not count.
 
 use std::time::{Duration, Instant};
 
@@ -38,8 +38,8 @@ impl Patience {
     }
 }
 
-/// How long a process's threads have been ready to run without a CPU: the thread's that waited longest. Nothing where the
-/// host does not tell it.
+/// How long a process's threads have been ready to run without a CPU: the thread's that waited longest. Nothing
+/// where the host does not tell it.
 #[must_use]
 pub fn held_back(process: u32) -> Duration {
     let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
@@ -47,7 +47,8 @@ pub fn held_back(process: u32) -> Duration {
     told.filter_map(|told| waited(&told)).max().unwrap_or_default()
 }
 
-/// The second word of a thread's `schedstat` (Linux, `Documentation/scheduler/sched-stats.rst`): nanoseconds of waiting.
+/// The second word of a thread's `schedstat` (Linux,
+/// `Documentation/scheduler/sched-stats.rst`): nanoseconds of waiting.
 fn waited(schedstat: &str) -> Option<Duration> {
     schedstat.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
 }

@@ -1,5 +1,5 @@
-//! Programs out of Debian's packages that are not installed: unpacked with all the libraries that they need, those of the
-//! C library included, and started by the loader among these. So they run beside whatever this system has.
+//! Programs out of Debian's packages that are not installed: unpacked with all the libraries that they need, those of
+//! the C library included, and started by the loader among these. So they run beside whatever this system has.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -200,7 +200,8 @@ mod tests {
     #[test]
     fn a_simulated_installation_names_packages_and_versions() {
         let said = "Reading package lists...\nInst libc6 (2.36-9 Debian:12.11/stable [amd64])\n\
-            Inst qemu-system-x86 (1:10.0.2+ds-2 Debian Backports:stable-backports [amd64]) []\nConf libc6 (2.36-9 Debian)\n";
+            Inst qemu-system-x86 (1:10.0.2+ds-2 Debian Backports:stable-backports [amd64]) []\n\
+            Conf libc6 (2.36-9 Debian)\n";
         let found: Vec<_> = installs(said).collect();
         assert_eq!(found, [("libc6", "2.36-9"), ("qemu-system-x86", "1:10.0.2+ds-2")]);
     }

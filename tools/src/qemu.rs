@@ -59,7 +59,8 @@ pub struct Machine {
     pub emulator: Emulator,
     /// `tcg` or `kvm`.
     pub accel: String,
-    /// QEMU's CPU model. Under TCG it goes without what the QEMU at hand emulates wrongly, unless it speaks of that itself.
+    /// QEMU's CPU model. Under TCG it goes without what the QEMU at hand emulates wrongly,
+    /// unless it speaks of that itself.
     pub cpu: String,
     /// Disk images, each a virtio-blk device.
     pub disks: Vec<PathBuf>,
@@ -67,8 +68,8 @@ pub struct Machine {
     pub network: Option<String>,
     /// More of QEMU's arguments: other devices, another board.
     pub devices: Vec<String>,
-    /// Let virtual time advance by one nanosecond per instruction, from the same date on each time: runs are alike to the
-    /// last figure.
+    /// Let virtual time advance by one nanosecond per instruction, from the same date on each time:
+    /// runs are alike to the last figure.
     pub icount: bool,
     /// Wait for a debugger on port 1234.
     pub debugger: bool,

@@ -50,7 +50,8 @@ pub fn image(workspace: &Workspace) -> Result<PathBuf> {
     bootstrap.args(["--variant=minbase", &format!("--include={PACKAGES}"), RELEASE]).arg(&folder);
     if output(Command::new("id").arg("-u"), "")?.trim() != "0" {
         bail!(
-            "debootstrap needs root to give files their owners; run once: sudo cargo xtask run --rootfs --script poweroff\n\
+            "debootstrap needs root to give files their owners; run once: \
+             sudo cargo xtask run --rootfs --script poweroff\n\
              or give an ext4 image of your own: cargo xtask run --guest debian --append root=/dev/xvda --disk IMAGE"
         );
     }

@@ -40,7 +40,8 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         if is_demo {
             demo::furnish(&mut machine)?;
             step(
-                "at the prompt, `help` names the commands; `xl create -c hello.cfg` creates a guest (also mmu, fs, net, hog)",
+                "at the prompt, `help` names the commands; `xl create -c hello.cfg` creates a guest \
+                 (also mmu, fs, net, hog)",
             );
         }
         let guests = if guest.is_some() || !args.config.is_empty() {

@@ -33,8 +33,8 @@ pub struct Args {
     /// Create a guest with this kernel
     #[arg(long, value_name = "KERNEL")]
     pub(crate) kernel: Option<PathBuf>,
-    /// Create a guest from this configuration of xl's; repeat for more. Its kernel and ramdisk come along where they are
-    /// files beside it. A script creates them itself
+    /// Create a guest from this configuration of xl's; repeat for more. Its kernel and ramdisk come along where they
+    /// are files beside it. A script creates them itself
     #[arg(long, value_name = "FILE.cfg", conflicts_with_all = ["kernel", "as_dom0", "guest", "rootfs"])]
     pub(crate) config: Vec<PathBuf>,
     /// Put a file into dom0's ramdisk, under its own name or another; repeat for more
@@ -42,8 +42,8 @@ pub struct Args {
     pub(crate) file: Vec<String>,
     /// Create a guest of a stock system: `debian` is the kernel of this machine's Debian with busybox, in 256 MiB, on 2
     /// vcpus; debian-11, debian-12, debian-12-cloud, debian-backports, debian-13 and ubuntu-24 are those of other
-    /// releases, by apt's lists of their own (`debian-12=6.1.172-1`: a version fetched earlier). A script finds it at its
-    /// shell's prompt, unless the script creates `debian.cfg` itself
+    /// releases, by apt's lists of their own (`debian-12=6.1.172-1`: a version fetched earlier). A script finds it at
+    /// its shell's prompt, unless the script creates `debian.cfg` itself
     #[arg(long, value_name = "SYSTEM", conflicts_with_all = ["kernel", "as_dom0"])]
     pub(crate) guest: Option<String>,
     /// With a whole Debian system of debootstrap's on its first disk, instead of busybox; means --guest debian

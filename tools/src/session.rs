@@ -48,8 +48,8 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 /// How long Bochs may take to connect the serial line.
 const CONNECTING: Duration = Duration::from_secs(30);
 
-/// Runs a machine of Oxen's, its time counted in instructions, with further files in its ramdisk, to its good end. Returns
-/// what it said.
+/// Runs a machine of Oxen's, its time counted in instructions, with further files in its ramdisk, to its
+/// good end. Returns what it said.
 ///
 /// # Errors
 /// Fails when it does not come to a good end within `limit`.
@@ -202,7 +202,8 @@ impl Session {
         self.finish_by(Instant::now() + limit, next_deadline)
     }
 
-    /// Waits for the machine's end; what it says may put off the deadline, and what it is held back by a busy host does.
+    /// Waits for the machine's end; what it says may put off the deadline, and what it is
+    /// held back by a busy host does.
     fn finish_by(mut self, deadline: Instant, next_deadline: impl Fn(&[u8]) -> Option<Instant>) -> Result<Outcome> {
         let mut read = 0;
         let held_back = |session: &Self| patience::held_back(session.child.id());

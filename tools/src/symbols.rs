@@ -1,5 +1,5 @@
-//! The names of an image's functions inside the image, so that a backtrace needs nothing from outside the machine: of the
-//! hypervisor in the room that its linker script reserves for them, of a guest in a segment behind the image.
+//! The names of an image's functions inside the image, so that a backtrace needs nothing from outside the machine: of
+//! the hypervisor in the room that its linker script reserves for them, of a guest in a segment behind the image.
 //!
 //! What the table is, its reader says (`abi/src/symbols.rs`).
 
@@ -50,8 +50,8 @@ pub fn fill(image: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-/// A guest's image without its sections; where it is linked by our script, with the names of its functions in a segment of
-/// their own behind the others, which the header that the script keeps spare describes.
+/// A guest's image without its sections; where it is linked by our script, with the names of its functions in a segment
+/// of their own behind the others, which the header that the script keeps spare describes.
 ///
 /// # Errors
 /// Fails when the image is no ELF file, or a table of it lies outside the file.
@@ -134,8 +134,8 @@ mod tests {
         assert!(short.ends_with(b"def\0"));
     }
 
-    /// An image of one function, `f` at the link address: three program headers, then the place for the table's address,
-    /// then what a loader does not read.
+    /// An image of one function, `f` at the link address: three program headers, then the place for the table's
+    /// address, then what a loader does not read.
     fn guest() -> Vec<u8> {
         let (code, place, symbols, strings, names, sections) = (0x100_usize, 0x110, 0x120, 0x150, 0x160, 0x1a0);
         let mut image = vec![0_u8; sections + 5 * 64];

@@ -18,7 +18,8 @@ pub const XENCONS_IN_SIZE: usize = 1024;
 pub const XENCONS_OUT_SIZE: usize = 2048;
 
 abi_struct! {
-    /// The page's contents (`xencons_interface`). Indices run freely; a byte's place is its index modulo the ring's size.
+    /// The page's contents (`xencons_interface`). Indices run freely; a byte's place is
+    /// its index modulo the ring's size.
     pub struct XenconsInterface [3088] {
         /// Towards the guest.
         pub r#in: [u8; XENCONS_IN_SIZE],

@@ -1,9 +1,9 @@
 //! Where everything lies in a PV domain's memory when it starts (`xen.h`, "start-of-day memory layout").
 //!
 //! Pure arithmetic, for whoever builds a domain: the hypervisor its control domain, the toolstack all others. One
-//! contiguous region from the kernel's virtual base on maps the first pseudo-physical frames one to one: kernel, initrd,
-//! frame list, start info, XenStore page, console page, page tables, boot stack, slack. The initrd and the frame list may
-//! lie beyond, in the frames that follow; the frame list is then mapped in a place of its own.
+//! contiguous region from the kernel's virtual base on maps the first pseudo-physical frames one to one: kernel,
+//! initrd, frame list, start info, XenStore page, console page, page tables, boot stack, slack. The initrd and the
+//! frame list may lie beyond, in the frames that follow; the frame list is then mapped in a place of its own.
 //!
 //! # Example
 //!

@@ -1,7 +1,7 @@
 //! Compares this crate with Xen's own C headers: every size, offset and number, as a C compiler sees them.
 //!
-//! A C program is made from the tables in this directory, compiled, run, and its answers compared with Rust's. Where the
-//! headers (Debian's `libxen-dev`) or a C compiler are missing the test says so and ends.
+//! A C program is made from the tables in this directory, compiled, run, and its answers compared with Rust's. Where
+//! the headers (Debian's `libxen-dev`) or a C compiler are missing the test says so and ends.
 
 mod calls;
 mod devices;

@@ -76,7 +76,8 @@ fn has_somebody(hv: &Hypervisor<Fake>, cpu: u16) -> bool {
     })
 }
 
-/// The way out of the hypervisor on a CPU, as far as choosing who goes on. Nothing, if the CPU is in the middle of something.
+/// The way out of the hypervisor on a CPU, as far as choosing who goes on. Nothing, if the CPU
+/// is in the middle of something.
 fn leave(hv: &'static Hypervisor<Fake>, cpu: u16) {
     let was = this_cpu();
     ON.with(|on| {

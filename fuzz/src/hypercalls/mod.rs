@@ -1,5 +1,5 @@
-//! Hypercalls, traps, writes to memory and moves between CPUs, by several domains on the fake machine of the hypervisor's
-//! tests: whatever comes in whatever order, the laws hold, and everything comes back when the domains end.
+//! Hypercalls, traps, writes to memory and moves between CPUs, by several domains on the fake machine of the
+//! hypervisor's tests: whatever comes in whatever order, the laws hold, and everything comes back when the domains end.
 
 mod act;
 mod code;

@@ -1,5 +1,5 @@
-//! Who plays: a control domain and two guests, and an idler that keeps every CPU in work. The machine outlives a sequence,
-//! as long as that left it as it was.
+//! Who plays: a control domain and two guests, and an idler that keeps every CPU in work. The machine outlives a
+//! sequence, as long as that left it as it was.
 
 use super::{
     cpus::{self, IDLER},
@@ -83,8 +83,8 @@ pub(super) struct World {
     last: [u64; 16],
 }
 
-/// A domain, and the frames that it began with: its pages in order of address, tables from the top down, the root of its
-/// user mode, `shared_info`, its grant table.
+/// A domain, and the frames that it began with: its pages in order of address, tables from the top down, the root of
+/// its user mode, `shared_info`, its grant table.
 struct Side {
     domain: Arc<Domain>,
     frames: Vec<Mfn>,

@@ -41,8 +41,8 @@ impl GuestAddr {
         last < layout::LOWER_HALF_END || (self.0 >= layout::HYPERVISOR_END && last >= self.0)
     }
 
-    /// The same for a few bytes, at most 4096, by one comparison: the hole and the hypervisor's slots are one range. What
-    /// would wrap around ends at address 0, which is the guest's too.
+    /// The same for a few bytes, at most 4096, by one comparison: the hole and the hypervisor's slots are one range.
+    /// What would wrap around ends at address 0, which is the guest's too.
     #[inline]
     #[must_use]
     pub const fn is_small_guest_range(self, bytes: u64) -> bool {
@@ -93,8 +93,8 @@ impl core::fmt::Debug for GuestAddr {
     }
 }
 
-/// Bytes of a guest's address space, all of them outside of the hypervisor's slots. Whether they are mapped is found out by
-/// the access.
+/// Bytes of a guest's address space, all of them outside of the hypervisor's slots. Whether they are
+/// mapped is found out by the access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuestRange {
     start: GuestAddr,
@@ -145,7 +145,8 @@ pub struct GuestRecords<const N: usize> {
 }
 
 impl<const N: usize> GuestRecords<N> {
-    /// `count` records from `start`, if the CPU may access them for the guest. A list of none has to be the guest's, too.
+    /// `count` records from `start`, if the CPU may access them for the guest. A list of
+    /// none has to be the guest's, too.
     #[inline]
     #[must_use]
     pub const fn new(start: GuestAddr, count: u32) -> Option<Self> {

@@ -8,14 +8,14 @@
 //! | `com1=BAUD,…` | the first serial port's speed |
 //! | `console=com1` | where the hypervisor speaks; `none`: nowhere |
 //! | `gnttab=max-ver:N` | the greatest version of grant tables, 1 or 2; `no-transitive`: no offer is passed on |
-//! | `gnttab_max_frames=N` | frames of any domain's grant table at most, dom0's own among them: 1 to 64, which it is without |
+//! | `gnttab_max_frames=N` | frames of a grant table at most, dom0's among them: 1 to 64; 64 without it |
 //! | `gnttab_max_maptrack_frames=N` | the same of the mappings of others' grants, each frame's worth 256: 0 to 1024 |
 //! | `noreboot` | stop after a crash, for reading |
 //! | `guest_console` | whether guests may write lines to the hypervisor's console, early in their boot say |
 //! | `pv-linear-pt` | whether guests may have linear page tables; they may unless it says no |
-//! | `watchdog` | a CPU that does not leave the hypervisor ends the machine, with where it is; off without it. `force` is on |
+//! | `watchdog` | a CPU that does not leave the hypervisor ends the machine; off without it. `force` is on |
 //! | `watchdog_timeout=N` | after so many seconds, 5 without it; turns the watchdog on, 0 off |
-//! | `loglvl=`, `guest_loglvl=` | `none`, `error`, `warning`, `info`, `debug`, `all`; a pair `a/b`: always, and not too often |
+//! | `loglvl=`, `guest_loglvl=` | `none`, `error`, `warning`, `info`, `debug`, `all`; `a/b`: always, not too often |
 
 use crate::config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES};
 use crate::grant;
@@ -187,7 +187,8 @@ mod tests {
     #[test]
     fn xens_words_are_understood() {
         let options = parse(
-            "dom0_mem=512M,max:1G dom0_max_vcpus=2 com1=115200,8n1 console=com1,vga loglvl=all guest_loglvl=none/all noreboot guest_console=on",
+            "dom0_mem=512M,max:1G dom0_max_vcpus=2 com1=115200,8n1 console=com1,vga \
+             loglvl=all guest_loglvl=none/all noreboot guest_console=on",
             |word| panic!("{word}"),
         );
         assert_eq!(options.dom0_memory, Some(512 << 20));

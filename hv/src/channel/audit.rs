@@ -70,8 +70,11 @@ impl<M: Machine> Hypervisor<M> {
             Binding::Interdomain { remote, slot, port: there } => {
                 let other = self.domains.in_slot(slot.into()).filter(|d| d.id == remote);
                 let back = other.and_then(|d| d.events.port(there)).map(Port::binding);
-                if !matches!(back, Some(Binding::Interdomain { remote, port: p, .. }) if remote == domain.id && p == port)
-                {
+                let leads_to = back.and_then(|end| match end {
+                    Binding::Interdomain { remote, port, .. } => Some((remote, port)),
+                    _ => None,
+                });
+                if leads_to != Some((domain.id, port)) {
                     return Err("a channel does not lead back");
                 }
                 let is_own = domain.owner().slot() == Some(slot.into());

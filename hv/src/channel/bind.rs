@@ -40,7 +40,8 @@ impl<M: Machine> Caller<'_, M> {
     /// Makes a port that `remote` may bind to (`EVTCHNOP_alloc_unbound`).
     ///
     /// # Errors
-    /// `Srch`, `Perm` for the domain; `NoSpc`, `NoMem`, `Unfinished` where the search for one goes on; `Inval` if the domain is dying.
+    /// `Srch`, `Perm` for the domain; `NoSpc`, `NoMem`, `Unfinished` where the search for one goes on;
+    /// `Inval` if the domain is dying.
     pub fn alloc_unbound(&self, dom: DomId, remote: DomId) -> Result<u32, Stop> {
         let domain = self.named_domain(dom)?;
         let remote = if remote == DomId::SELF { self.domain.id } else { remote };
@@ -55,8 +56,8 @@ impl<M: Machine> Caller<'_, M> {
     /// Makes a port and connects it with one that waits for the caller's domain (`EVTCHNOP_bind_interdomain`).
     ///
     /// # Errors
-    /// `Srch` for the domain; `NoSpc`, `NoMem`, `Unfinished` where the search for one goes on; `Inval` if the remote one does not wait for
-    /// the caller.
+    /// `Srch` for the domain; `NoSpc`, `NoMem`, `Unfinished` where the search for one goes on; `Inval` if the remote
+    /// one does not wait for the caller.
     pub fn bind_interdomain(&self, dom: DomId, remote_port: u32) -> Result<u32, Stop> {
         let domain = self.domain;
         let remote = self.named_domain(dom)?;

@@ -1,5 +1,5 @@
-//! What happens between domains by their event channels ([`crate::event`]): channels are made and ended, events raised and
-//! delivered. The scheduler lies below: who waits for an event is woken.
+//! What happens between domains by their event channels ([`crate::event`]): channels are made and ended, events raised
+//! and delivered. The scheduler lies below: who waits for an event is woken.
 //!
 //! ```text
 //!   bind · control · reset   what makes, changes and ends channels

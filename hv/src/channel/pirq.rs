@@ -73,8 +73,8 @@ impl<M: Machine> Hypervisor<M> {
     /// work. A classic line that is mapped is set up as an edge; that it is said now.
     ///
     /// # Errors
-    /// `Inval` if there is no such line, `Exist` if this was said already, if the line is bound to a port and set up, or
-    /// is the hypervisor's own, `NoSpc` if no vector is left.
+    /// `Inval` if there is no such line, `Exist` if this was said already, if the line is bound to a port and set up,
+    /// or is the hypervisor's own, `NoSpc` if no vector is left.
     #[inline(never)]
     pub fn set_up_line(&self, domain: &Domain, _: Control, gsi: u32, signal: Signal) -> Result<(), Errno> {
         let line = self.pirqs.line(gsi).filter(|_| gsi < self.machine().lines()).ok_or(Errno::Inval)?;

@@ -1,10 +1,11 @@
 //! CPUs and the vcpus in their run queues: mechanism. Policy is the run queue's, and being wrong costs time, never
 //! safety.
 //!
-//! Every vcpu that was created is assigned to one CPU, and has an entity in its run queue. It is ready when no bit of [`Vcpu::pauses`] is
-//! set; whoever clears the last bit wakes it, whoever sets one for a vcpu that runs tells its CPU. A vcpu's state is in
-//! its slot, or on the CPU in whose queue it is and nowhere else. [`crate::run`] is where a CPU decides; one without
-//! work looks at the others' queues ([`balance`]), and a vcpu goes from one to another only while both are locked.
+//! Every vcpu that was created is assigned to one CPU, and has an entity in its run queue. It is ready when no bit
+//! of [`Vcpu::pauses`] is set; whoever clears the last bit wakes it, whoever sets one for a vcpu that runs tells
+//! its CPU. A vcpu's state is in its slot, or on the CPU in whose queue it is and nowhere else. [`crate::run`] is
+//! where a CPU decides; one without work looks at the others' queues ([`balance`]), and a vcpu goes from one to
+//! another only while both are locked.
 
 pub(crate) mod balance;
 pub mod placement;
@@ -67,7 +68,8 @@ impl<M: Machine> Hypervisor<M> {
         Ok(())
     }
 
-    /// Takes an entity in a run queue for a vcpu, asleep; it has it when it knows so. CPUs that it would like go before others.
+    /// Takes an entity in a run queue for a vcpu, asleep; it has it when it knows so. CPUs that
+    /// it would like go before others.
     fn take_entity(&self, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) -> Result<(CpuId, EntityId), Errno> {
         let allowed = vcpu.sched.allowed.load(Ordering::SeqCst);
         let liked = vcpu.sched.soft_affinity.load(Ordering::Relaxed);

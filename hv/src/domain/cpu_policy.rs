@@ -1,5 +1,5 @@
-//! What a toolstack lets a guest see of the processor (`XEN_DOMCTL_set_cpu_policy`): what the machine has for guests, or
-//! less of it. It is what `cpuid` with the prefix answers; the instruction itself tells user mode what the CPU has.
+//! What a toolstack lets a guest see of the processor (`XEN_DOMCTL_set_cpu_policy`): what the machine has for guests,
+//! or less of it. It is what `cpuid` with the prefix answers; the instruction itself tells user mode what the CPU has.
 
 use crate::features::{ExtendedEcx, ExtendedEdx, Leaf1Ecx, Leaf1Edx, Leaf7Ebx, Leaf7Ecx, StateEax};
 use oxen_abi::domctl::{CpuidLeaf, XEN_CPUID_NO_SUBLEAF};
@@ -120,8 +120,8 @@ impl Default for CpuPolicy {
 }
 
 impl CpuPolicy {
-    /// Takes a toolstack's word for a leaf. What the hypervisor decides by itself stays: topology, caches, what a vcpu's
-    /// registers say.
+    /// Takes a toolstack's word for a leaf. What the hypervisor decides by itself stays: topology,
+    /// caches, what a vcpu's registers say.
     pub fn set(&mut self, said: &CpuidLeaf) {
         let answer = [said.a, said.b, said.c, said.d];
         let subleaf = if said.subleaf == XEN_CPUID_NO_SUBLEAF { 0 } else { said.subleaf };

@@ -37,8 +37,8 @@ pub fn read(state: &VcpuState, number: u8) -> Option<u64> {
 /// Sets a debug register in a vcpu's state.
 ///
 /// # Errors
-/// `Perm` for a breakpoint that a guest may not have; `Inval` for more than 32 bits of DR6 or DR7; `NoDev` for a register
-/// that there is not..
+/// `Perm` for a breakpoint that a guest may not have; `Inval` for more than 32 bits of DR6 or DR7; `NoDev` for
+/// a register that there is not.
 pub fn set(state: &mut VcpuState, number: u8, value: u64) -> Result<(), Errno> {
     match number {
         0..=3 => {

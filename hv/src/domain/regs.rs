@@ -2,8 +2,8 @@
 
 use x86_64::registers::rflags::RFlags;
 
-/// General registers and what the CPU pushes. The first fifteen and the tail are `struct cpu_user_regs` of the ABI, up to
-/// `ss`; the data selectors live in `VcpuState`.
+/// General registers and what the CPU pushes. The first fifteen and the tail are `struct cpu_user_regs` of the ABI, up
+/// to `ss`; the data selectors live in `VcpuState`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 #[expect(missing_docs, reason = "the CPU's own names")]
@@ -130,7 +130,8 @@ impl Regs {
         }
     }
 
-    /// Writes a register as an instruction of this operand size does: 32 bits clear the upper half, fewer keep the rest.
+    /// Writes a register as an instruction of this operand size does: 32 bits clear the
+    /// upper half, fewer keep the rest.
     #[inline]
     pub const fn set_general(&mut self, register: u8, bytes: u8, value: u64) {
         let mask = operand_mask(bytes);

@@ -53,8 +53,8 @@ impl DomainTable {
         core::iter::successors(self.next_from(id), |last| self.next_from(DomId(last.id.0.saturating_add(1))))
     }
 
-    /// The id for a new domain: the one that is wanted, or the next free one after the last. An id is not given out again
-    /// before all others were, also where no domain comes of it.
+    /// The id for a new domain: the one that is wanted, or the next free one after the last. An id is not given out
+    /// again before all others were, also where no domain comes of it.
     ///
     /// # Errors
     /// `Exist` for an id in use, `Inval` for one that no domain can have, `NFile` when there is none left.

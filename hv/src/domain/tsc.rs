@@ -74,8 +74,8 @@ impl Tsc {
         self.is_emulated.load(Ordering::Relaxed)
     }
 
-    /// What a toolstack wants, at `now`, on a machine whose own counter has this rate. By default that one serves, unless
-    /// the domain began on a machine with another rate.
+    /// What a toolstack wants, at `now`, on a machine whose own counter has this rate. By default that one serves,
+    /// unless the domain began on a machine with another rate.
     ///
     /// # Errors
     /// `Inval` for a mode that there is not.
@@ -168,7 +168,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_guest_computes_system_time_from_what_it_reads(
-            khz in 1..10_000_000_u32, elapsed in -1_i64 << 50..1_i64 << 58, now in 0..1_u64 << 50, wait in 0..1_u64 << 32
+            khz in 1..10_000_000_u32, elapsed in -1_i64 << 50..1_i64 << 58,
+            now in 0..1_u64 << 50, wait in 0..1_u64 << 32
         ) {
             let tsc = Tsc::default();
             tsc.set(&wanted(TSC_MODE_ALWAYS_EMULATE, khz, elapsed as u64), now, 1).unwrap();

@@ -347,9 +347,9 @@ pub const DEBUG_CONTROL_RESET: Dr7Flags = Dr7Flags::from_bits_retain(0x400);
 pub trait Processor {
     /// Loads the hypervisor's own root and nothing of any vcpu: what was loaded last may go away.
     fn unload(&self);
-    /// Loads everything of `state` that is in the CPU while a vcpu runs: extended state, segment bases, selectors, debug
-    /// registers, descriptor table windows, the root of the mode it is in. Returns whether the CPU took all selectors; where it
-    /// did not, null is loaded.
+    /// Loads everything of `state` that is in the CPU while a vcpu runs: extended state, segment bases, selectors,
+    /// debug registers, descriptor table windows, the root of the mode it is in. Returns whether the CPU took all
+    /// selectors; where it did not, null is loaded.
     #[must_use]
     fn load(&self, state: &VcpuState) -> bool;
     /// Loads selectors and bases of the vcpu that runs, and returns whether the CPU took all selectors.

@@ -27,8 +27,8 @@ pub(crate) struct VcpuTable {
     near: [Cell; XEN_LEGACY_MAX_VCPUS],
     /// The others that the domain may have.
     far: Box<[Cell]>,
-    /// The hypervisor's own frames with the `vcpu_info` of those: their guest brings each to a place of its own before it
-    /// starts the vcpu, but a vcpu that a toolstack starts needs one before.
+    /// The hypervisor's own frames with the `vcpu_info` of those: their guest brings each to a place of its own before
+    /// it starts the vcpu, but a vcpu that a toolstack starts needs one before.
     infos: [Once<RamFrame>; INFO_FRAMES],
 }
 

@@ -1,5 +1,5 @@
-//! The NUMA nodes that a toolstack lets a guest see (`XEN_DOMCTL_setvnumainfo`): kept for the guest to read, and nothing
-//! else. Where its memory is and where it runs is decided without it.
+//! The NUMA nodes that a toolstack lets a guest see (`XEN_DOMCTL_setvnumainfo`): kept for the guest to read, and
+//! nothing else. Where its memory is and where it runs is decided without it.
 
 use crate::heap::{self, Reserve};
 use alloc::boxed::Box;

@@ -51,8 +51,8 @@ impl Abi {
 }
 
 impl Events {
-    /// Notes what is pending by two levels, gives every port the usual priority, and keeps senders off the way that only two
-    /// levels have.
+    /// Notes what is pending by two levels, gives every port the usual priority, and keeps senders off the
+    /// way that only two levels have.
     pub(crate) fn leave_two_levels(&self, bindings: &mut Bindings, memory: &impl Ram, shared_info: RamFrame) {
         for port in 1..self.ports.valid().min(EVTCHN_2L_NR_CHANNELS) {
             let state = self.port(port).unwrap_or_default();

@@ -1,16 +1,16 @@
 //! Event channels (`event_channel.h`): ports of domains, what they lead to, and how an event reaches a vcpu.
 //!
-//! Each port is one word ([`port::Port`]). Ports change under the lock of the domain, and both ends of a channel under both
-//! locks; they are *read* without. There are two ABIs by which a guest learns of an event. Every domain begins with *two
-//! levels*: up to 4,096 ports, bits in `shared_info`, which lives as long as the domain runs. With its first control block
-//! it goes over to *FIFO*: up to 131,072 ports, queues in frames of its own, until a reset closes every port and gives the
-//! frames back.
+//! Each port is one word ([`port::Port`]). Ports change under the lock of the domain, and both ends of a channel under
+//! both locks; they are *read* without. There are two ABIs by which a guest learns of an event. Every domain begins
+//! with *two levels*: up to 4,096 ports, bits in `shared_info`, which lives as long as the domain runs. With its first
+//! control block it goes over to *FIFO*: up to 131,072 ports, queues in frames of its own, until a reset closes every
+//! port and gives the frames back.
 //!
 //! What a sender may do without a lock is bounded by what its own domain may do to itself: setting a bit in its own
-//! `shared_info`. A port that can be reached so says it in its word ([`port::Port::target`]), and with FIFO none does: frames
-//! that may be given back are written under the lock alone. An event for another domain is raised under that domain's lock
-//! only, after a look at the port there: a port that is bound proves that the domain was not torn down yet, because teardown
-//! closes the ports first ([`crate::channel`]).
+//! `shared_info`. A port that can be reached so says it in its word ([`port::Port::target`]), and with FIFO none does:
+//! frames that may be given back are written under the lock alone. An event for another domain is raised under that
+//! domain's lock only, after a look at the port there: a port that is bound proves that the domain was not torn down
+//! yet, because teardown closes the ports first ([`crate::channel`]).
 //!
 //! Here is what each domain has; [`crate::channel`] is what happens between them.
 //!
@@ -120,7 +120,8 @@ impl Events {
     /// The lowest port that is not in use and in no queue. The caller holds the lock.
     ///
     /// # Errors
-    /// `NoSpc` if there is none, `Unfinished` if the search goes on when it is called again: a guest can have many in its queues.
+    /// `NoSpc` if there is none, `Unfinished` if the search goes on when it is called again: a
+    /// guest can have many in its queues.
     pub(crate) fn free_port(&self, bindings: &mut Bindings) -> Result<u32, Stop> {
         let end = self.limit.load(Ordering::Relaxed).min(bindings.abi.ports() - 1);
         let start = bindings.search.max(bindings.first_free);

@@ -33,8 +33,9 @@ pub enum Binding {
     Ipi,
 }
 
-/// A port's word: kind 0..3, vcpu 3..10, remote domain 10..26, its slot 26..34, remote port or interrupt 34..51; of a port
-/// by which bits are set in the domain's own `shared_info`, also the vcpu that is notified there 51..58, and a mark 58.
+/// A port's word: kind 0..3, vcpu 3..10, remote domain 10..26, its slot 26..34, remote port or interrupt
+/// 34..51; of a port by which bits are set in the domain's own `shared_info`, also the vcpu that is
+/// notified there 51..58, and a mark 58.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 #[repr(transparent)]
 pub struct Port(u64);

@@ -1,5 +1,5 @@
-//! The two-level ABI: three levels of bits. A port has one in `evtchn_pending` and one in `evtchn_mask` of `shared_info`;
-//! of 64 ports, one in `evtchn_pending_sel` of a vcpu's `vcpu_info`; of all, `evtchn_upcall_pending`.
+//! The two-level ABI: three levels of bits. A port has one in `evtchn_pending` and one in `evtchn_mask` of
+//! `shared_info`; of 64 ports, one in `evtchn_pending_sel` of a vcpu's `vcpu_info`; of all, `evtchn_upcall_pending`.
 
 use crate::{
     mem::{Ram, RamFrame},

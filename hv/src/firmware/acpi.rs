@@ -163,7 +163,8 @@ fn read_fadt(memory: &impl BootMemory, table: &[u8], acpi: &mut Acpi) {
     })();
 }
 
-/// The first port of the power management timer (ACPI 4.8.3.3): `X_PM_TMR_BLK` where it names I/O ports, else `PM_TMR_BLK`.
+/// The first port of the power management timer (ACPI 4.8.3.3): `X_PM_TMR_BLK` where it
+/// names I/O ports, else `PM_TMR_BLK`.
 fn find_timer(table: &[u8]) -> Option<u16> {
     const FIRST_WITH_LONG: u64 = 3;
     const IO_PORTS: u64 = 1;
@@ -228,8 +229,8 @@ mod tests {
         facp[4..8].copy_from_slice(&0x4000_u32.to_le_bytes());
         facp[28..32].copy_from_slice(&0x604_u32.to_le_bytes());
         facp[40..44].copy_from_slice(&0x608_u32.to_le_bytes());
-        // Behind eight bytes: one that is right, one that is not in whole frames, one with its buses in the wrong order,
-        // and half of one.
+        // Behind eight bytes: one that is right, one that is not in whole frames, one with its buses in
+        // the wrong order, and half of one.
         let windows = [
             &[0; 8][..],
             &[0, 0, 0, 0xb0, 0, 0, 0, 0, 1, 0, 0, 255, 0, 0, 0, 0],

@@ -1,6 +1,6 @@
 //! What UEFI firmware leaves behind: its system table and its map of memory. The control domain asks for both
-//! (`XEN_FW_EFI_INFO`), since on such a machine nothing in low memory leads to ACPI's tables. Nobody calls the firmware's
-//! runtime services.
+//! (`XEN_FW_EFI_INFO`), since on such a machine nothing in low memory leads to ACPI's tables. Nobody calls
+//! the firmware's runtime services.
 
 use super::memory_map::{Kind, MemoryMap};
 use super::{BootMemory, number};

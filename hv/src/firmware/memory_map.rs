@@ -6,9 +6,9 @@ use heapless::Vec;
 /// Regions that a map can have.
 pub const MAX_REGIONS: usize = 128;
 const PAGE: u64 = 4096;
-/// Where memory for guests begins. Below, the firmware keeps its vectors, data, tables and programs between what is RAM,
-/// starting CPUs find their first instructions, and loaders may leave their information: to guests all of that is I/O
-/// memory, which dom0 may map and nobody has as a page of his own (Xen's `DOMID_IO`).
+/// Where memory for guests begins. Below, the firmware keeps its vectors, data, tables and programs between what is
+/// RAM, starting CPUs find their first instructions, and loaders may leave their information: to guests all of that is
+/// I/O memory, which dom0 may map and nobody has as a page of his own (Xen's `DOMID_IO`).
 pub const LOW_MEMORY_END: u64 = 1 << 20;
 
 /// What a region is, in the firmware's numbers (`E820_*`).

@@ -16,7 +16,8 @@ pub(crate) struct Party {
     pub(crate) owner: Owner,
 }
 
-/// The right to use a granted frame. The entry's pin is to be given back with [`Table::release`]; the frame is held by value.
+/// The right to use a granted frame. The entry's pin is to be given back with
+/// [`Table::release`]; the frame is held by value.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Claim<'a> {
@@ -105,8 +106,8 @@ impl Table {
 
     /// Claims an entry, whichever version it is of and whatever it offers: what [`Self::claim`] does fast.
     ///
-    /// A page that is pinned is pinned as a whole: parts are claimed for the time of a copy only, and this very copy knows
-    /// which part it claimed before.
+    /// A page that is pinned is pinned as a whole: parts are claimed for the time of a copy only, and this very copy
+    /// knows which part it claimed before.
     #[inline(never)]
     pub(crate) fn claim_offer<'a>(
         &mut self,

@@ -1,5 +1,5 @@
-//! One entry of a grant table: the word that the granter shares in version 1, and the pins that the hypervisor keeps beside
-//! it in both versions.
+//! One entry of a grant table: the word that the granter shares in version 1, and the pins that the hypervisor
+//! keeps beside it in both versions.
 
 use crate::{
     addr::Mfn,
@@ -58,8 +58,8 @@ const ATTEMPTS: u32 = 5;
 
 /// Marks an entry as in use by `grantee`: once and for all judged on the very word that the mark is put on.
 ///
-/// A grant that is pinned already (`is_pinned`) has been judged: its granter may have withdrawn it for others meanwhile.
-/// `is_mapping`: no part of a page will do, as it does for a copy.
+/// A grant that is pinned already (`is_pinned`) has been judged: its granter may have withdrawn it for others
+/// meanwhile. `is_mapping`: no part of a page will do, as it does for a copy.
 #[inline(always)]
 pub(crate) fn mark(
     word: &AtomicU64,
@@ -106,8 +106,8 @@ impl Access {
     }
 }
 
-/// Who uses an entry, how often, and which frame it was when the first use began: frame 0..32, the grantee's slot 32..40,
-/// readers 40..52, writers 52..64. All zero while nobody does.
+/// Who uses an entry, how often, and which frame it was when the first use began: frame 0..32, the grantee's slot
+/// 32..40, readers 40..52, writers 52..64. All zero while nobody does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pins(pub(crate) u64);
 

@@ -1,9 +1,9 @@
 //! One entry of version 2 (`union grant_entry_v2`): two words, and a status word apart.
 //!
 //! The granter may not change an entry that is marked, and the marks are not in the word that it would exchange to find
-//! out. So each side writes its own word, then looks at the other's: the hypervisor marks, then judges the entry again; the
-//! granter withdraws the offer, then reads the status. Between write and read stands a full barrier on both sides, and one
-//! of the two sees the other.
+//! out. So each side writes its own word, then looks at the other's: the hypervisor marks, then judges the entry again;
+//! the granter withdraws the offer, then reads the status. Between write and read stands a full barrier on both sides,
+//! and one of the two sees the other.
 
 use super::entry::{Access, Shared, Status, mark_of};
 use crate::addr::{Mfn, PAGE_BYTES};
@@ -30,8 +30,8 @@ impl Extent {
     }
 }
 
-/// What the first word says in version 2 beside flags and domain: first byte 32..48 and bytes 48..64 of a part of a page,
-/// or the domain 32..48 whose offer is passed on.
+/// What the first word says in version 2 beside flags and domain: first byte 32..48 and bytes 48..64 of a part of a
+/// page, or the domain 32..48 whose offer is passed on.
 impl Shared {
     /// The part of the page that is offered.
     pub(crate) const fn extent(self) -> Extent {
@@ -100,7 +100,8 @@ impl EntryV2<'_> {
         self.confirm(taker)
     }
 
-    /// Marks an entry that was judged, and judges it again: what has changed before the mark shows its granter may count on.
+    /// Marks an entry that was judged, and judges it again: what has changed before the mark
+    /// shows its granter may count on.
     fn confirm(&self, taker: Taker) -> Result<Shared, Status> {
         self.set_status(mark_of(taker.access));
         fence(Ordering::SeqCst);

@@ -85,7 +85,8 @@ impl Track {
     }
 }
 
-/// Handles that are made at once: so many that the pointers to all that there can be do not weigh on a domain without any.
+/// Handles that are made at once: so many that the pointers to all that there can be do not
+/// weigh on a domain without any.
 const CHUNK: usize = 1024;
 const CHUNKS: usize = MAX_MAPTRACK_FRAMES * MAPPINGS_PER_FRAME / CHUNK;
 type Chunk = Box<[u64; CHUNK]>;
@@ -191,8 +192,8 @@ impl Maptrack {
         self.live -= 1;
     }
 
-    /// Takes the last handle that was ever in use off the end, with the mapping behind it, if there is one: when the domain
-    /// ends, and no handle is opened any more.
+    /// Takes the last handle that was ever in use off the end, with the mapping behind it, if there is one: when the
+    /// domain ends, and no handle is opened any more.
     pub(crate) fn retire(&mut self) -> Option<(u32, Option<Track>)> {
         let last = self.used.checked_sub(1)?;
         let track = self.get(last);

@@ -1,27 +1,30 @@
 //! Grant tables, versions 1 and 2 (`grant_table.h`).
 //!
-//! A domain offers frames in the entries of its table, words that it shares with the hypervisor ([`entry`]). Whoever takes an offer *claims* it: the entry is judged and marked, pinned in the granter's table, and
-//! the frame gets a reference, a writable use if it is to be written ([`Claim`]). From then on the granter's word is not
-//! read again. A mapping is a claim with a handle ([`crate::granted::map`]); a copy holds its claims for as long as it takes ([`crate::granted::copy`]).
+//! A domain offers frames in the entries of its table, words that it shares with the hypervisor ([`entry`]).
+//! Whoever takes an offer *claims* it: the entry is judged and marked, pinned in the granter's table, and the frame
+//! gets a reference, a writable use if it is to be written ([`Claim`]). From then on the granter's word is not read
+//! again. A mapping is a claim with a handle ([`crate::granted::map`]); a copy holds its claims for as long as it
+//! takes ([`crate::granted::copy`]).
 //!
-//! The page table entry that maps a granted frame holds a reference of its own, like every entry: whatever becomes of it,
-//! the claim keeps its pin, and the pin its frame, until the handle is given back or its domain ends ([`crate::granted`]).
+//! The page table entry that maps a granted frame holds a reference of its own, like every entry: whatever
+//! becomes of it, the claim keeps its pin, and the pin its frame, until the handle is given back or its
+//! domain ends ([`crate::granted`]).
 //!
 //! # Two versions of one table
 //!
-//! In version 1 an entry is a word of 64 bits, and a mark stands in its flags. In version 2 an entry is two words, 256 to a
-//! frame, and its mark stands apart, in a frame of status words, 2048 to a frame ([`Table`]). A domain chooses by
+//! In version 1 an entry is a word of 64 bits, and a mark stands in its flags. In version 2 an entry is two words, 256
+//! to a frame, and its mark stands apart, in a frame of status words, 2048 to a frame ([`Table`]). A domain chooses by
 //! `GNTTABOP_set_version`; nothing about it shows to those who use its grants. Four things hold:
 //!
-//! - Which version a table is, how many entries it has and where they lie is asked under the table's lock, each time. Who
-//!   maps or copies while the granter changes the version sees either the table before or the table after.
-//! - Pins know no version: they stand beside the table, by reference. A claim that outlives a change, which only those to
-//!   the reserved entries may, takes its mark off in the version that is in force when it ends.
-//! - Only whole pages stay claimed. What version 2 has besides, parts of pages and offers that pass another domain's on,
-//!   can be copied from and to, not mapped; the copy holds the locks of all tables that take part, so such a claim is
-//!   never seen by anybody, and no check goes stale ([`crate::granted::copy`]).
-//! - Status frames are the domain's to map, so they are given back only if nobody refers to them, in one step with finding
-//!   that out; else the version stays (`-EBUSY`). The table and its status frames grow together, or not at all.
+//! - Which version a table is, how many entries it has and where they lie is asked under the table's lock, each time.
+//!   Who maps or copies while the granter changes the version sees either the table before or the table after.
+//! - Pins know no version: they stand beside the table, by reference. A claim that outlives a change, which only those
+//!   to the reserved entries may, takes its mark off in the version that is in force when it ends.
+//! - Only whole pages stay claimed. What version 2 has besides, parts of pages and offers that pass another domain's
+//!   on, can be copied from and to, not mapped; the copy holds the locks of all tables that take part, so such a claim
+//!   is never seen by anybody, and no check goes stale ([`crate::granted::copy`]).
+//! - Status frames are the domain's to map, so they are given back only if nobody refers to them, in one step with
+//!   finding that out; else the version stays (`-EBUSY`). The table and its status frames grow together, or not at all.
 
 mod claim;
 pub mod entry;
@@ -76,8 +79,9 @@ pub struct Grants {
 }
 
 impl Grants {
-    /// Nothing yet, and limits for the frames of the table, for the frames' worth of mappings of others' grants and for the
-    /// table's version (`max_grant_frames`, `max_maptrack_frames`, `grant_opts`); this build's own are the upper bounds.
+    /// Nothing yet, and limits for the frames of the table, for the frames' worth of mappings of others'
+    /// grants and for the table's version (`max_grant_frames`, `max_maptrack_frames`, `grant_opts`); this
+    /// build's own are the upper bounds.
     #[must_use]
     pub fn new(frames: u32, maptrack_frames: u32, max_version: u32) -> Self {
         Self { table: Table::new(frames as usize, max_version), maptrack: Maptrack::new(maptrack_frames) }

@@ -41,8 +41,8 @@ pub(crate) struct Table {
     pub(crate) frames: Vec<RamFrame, MAX_GRANT_FRAMES>,
     /// The frames that hold the status words, lent to the domain, as many as the entries ask for: this is version 2.
     pub(crate) status: Option<Vec<RamFrame, MAX_STATUS_FRAMES>>,
-    /// Entries that there are in version 1: none in version 2, or after the domain has ended. So one comparison tells the
-    /// paths that must be fast whether an entry is one that they know.
+    /// Entries that there are in version 1: none in version 2, or after the domain has ended. So one comparison tells
+    /// the paths that must be fast whether an entry is one that they know.
     pub(crate) v1_entries: u32,
     /// The pins of each frame's entries of version 1, made at the first claim. Version 2 has half as many entries.
     pins: [Option<Box<[u64; V1_PER_FRAME]>>; MAX_GRANT_FRAMES],

@@ -43,7 +43,8 @@ impl<M: Machine> Caller<'_, M> {
         let Grants { table, .. } = &mut *own;
         let is_known = |table: &Table, end: &GnttabCopyPtr, by_ref: bool| !by_ref || (end.u as u32) < table.v1_entries;
         let dest_table = other.as_ref().map_or(&*table, |other| &other.table);
-        // Who begins a log, or cleans it, locks the table of the owner meanwhile, and so waits for a copy without a note.
+        // Who begins a log, or cleans it, locks the table of the owner meanwhile, and so
+        // waits for a copy without a note.
         let is_plain = is_known(table, &op.source, by_ref[0]) && is_known(dest_table, &op.dest, by_ref[1]);
         if !is_plain || self.hv.memory.is_any_logging() {
             drop((own, other));

@@ -1,4 +1,5 @@
-//! What happens between domains by their grant tables ([`crate::grant`]): granted frames are mapped, copied, transferred.
+//! What happens between domains by their grant tables ([`crate::grant`]): granted frames
+//! are mapped, copied, transferred.
 
 mod cache;
 pub mod copy;

@@ -1,5 +1,5 @@
-//! Copies where version 2 has a part: from and to parts of pages, and through offers that pass another domain's on. While
-//! any domain's writes are logged, all copies.
+//! Copies where version 2 has a part: from and to parts of pages, and through offers that pass another domain's on.
+//! While any domain's writes are logged, all copies.
 //!
 //! An offer that is passed on is used as if its granter used the other domain's entry: that one is claimed in the
 //! granter's name, and may not be passed on itself. To find out whose it is a table must be looked at, and to hold all

@@ -1,5 +1,5 @@
-//! From registers to requests: the one place where the words of a hypercall are read, and where what is left of one that
-//! stops half way is written back.
+//! From registers to requests: the one place where the words of a hypercall are read, and where what is left of one
+//! that stops half way is written back.
 //!
 //! Where a register is wider than the type that Xen's handler gives it, the rest is not looked at. A command that there
 //! is not stands as the error that it is answered with: when is the handler's to say, as guests see which comes first.
@@ -153,8 +153,8 @@ requests! {
         owner: DomId = domid(owner),
     }
 
-    /// `mmu_update` and `mmuext_op`: (requests, count, success count, foreign). The low half of `foreign` names the owner
-    /// of what is mapped, the high half plus one the owner of the tables.
+    /// `mmu_update` and `mmuext_op`: (requests, count, success count, foreign). The low half of `foreign` names the
+    /// owner of what is mapped, the high half plus one the owner of the tables.
     Updates(list, count, done_at, foreign) {
         list: GuestAddr = GuestAddr::new(list),
         count: u32 = uint(count) & !CONTINUED,

@@ -53,8 +53,8 @@ impl PageOwner {
     }
 }
 
-/// The bits of an update's address that are its kind: of the three below an entry's address the header uses two, and Xen
-/// takes all three.
+/// The bits of an update's address that are its kind: of the three below an entry's address the header
+/// uses two, and Xen takes all three.
 const KIND: u64 = 7;
 
 /// What a batch of page table updates keeps from one to the next.
@@ -117,8 +117,8 @@ impl<M: Machine> Batch<'_, M> {
         }
     }
 
-    /// Notes where a frame is in the guest's memory. What is no RAM of the machine's has a word there as well, which means
-    /// something to the control domain alone.
+    /// Notes where a frame is in the guest's memory. What is no RAM of the machine's has a word there as well, which
+    /// means something to the control domain alone.
     #[cold]
     fn set_m2p(&self, address: MachineAddr, pfn: u64) -> Result<(), Stop> {
         let frame = Mfn::containing(address).ok_or(Errno::Inval)?;

@@ -122,8 +122,8 @@ impl<M: Machine> Caller<'_, M> {
         self.reschedule();
     }
 
-    /// Where the area begins is judged here, as in Xen; its range whenever it is written to, as the vcpu starts or stops
-    /// to run.
+    /// Where the area begins is judged here, as in Xen; its range whenever it is written to, as
+    /// the vcpu starts or stops to run.
     fn register_runstate_area(&self, vcpu: &Vcpu, argument: u64) -> Result<(), Errno> {
         let request = self.copy_from_guest::<VcpuRegisterRunstateMemoryArea>(argument)?;
         GuestPtr::<u8>::one(request.addr)?;
@@ -147,8 +147,8 @@ impl<M: Machine> Caller<'_, M> {
     }
 
     /// Moves a vcpu's `vcpu_info` to a frame of the guest's choice. What waited there moves with it, if it was in
-    /// `shared_info`, else it begins masked; and because more may come while it moves, everything is said to be pending,
-    /// as in Xen.
+    /// `shared_info`, else it begins masked; and because more may come while it moves, everything is
+    /// said to be pending, as in Xen.
     fn register_vcpu_info(&mut self, vcpu: &Arc<Vcpu>, argument: u64) -> Result<(), Errno> {
         let hv = self.hv;
         let request = GuestPtr::<VcpuRegisterVcpuInfo>::one(argument)?.read(hv.machine(), 0)?;

@@ -24,8 +24,8 @@ impl<M: Machine> Caller<'_, M> {
     /// Keeps the nodes of a domain, in place of those it had.
     ///
     /// # Errors
-    /// `Inval` for no node or too many, a number of vcpus other than the domain's, or ranges with flags; `Fault` for what
-    /// cannot be read; `TooBig` for nodes that there are not; `NoMem`.
+    /// `Inval` for no node or too many, a number of vcpus other than the domain's, or ranges with flags; `Fault` for
+    /// what cannot be read; `TooBig` for nodes that there are not; `NoMem`.
     pub(super) fn set_vnuma_info(&self, _: Control, domain: &Domain, request: &DomctlVnuma) -> Result<(), Errno> {
         let vcpus = domain.max_vcpus.load(Ordering::Relaxed);
         if request.nr_vnodes == 0 || request.nr_vcpus != vcpus || request.pad != 0 {
@@ -60,8 +60,8 @@ impl<M: Machine> Caller<'_, M> {
     /// Tells a domain's nodes, where there is room for them.
     ///
     /// # Errors
-    /// `Fault` for what cannot be read or written, `Inval` for padding, `Srch` and `Perm` for the domain, `OpNotSupp` if it
-    /// was given none, `NoBufs` without enough room: then how much is needed is told.
+    /// `Fault` for what cannot be read or written, `Inval` for padding, `Srch` and `Perm` for the domain, `OpNotSupp`
+    /// if it was given none, `NoBufs` without enough room: then how much is needed is told.
     pub(super) fn get_vnuma_info(&self, argument: u64) -> Reply {
         let place = GuestPtr::<VnumaTopologyInfo>::one(argument)?;
         let machine = self.hv.machine();

@@ -1,8 +1,8 @@
 //! Locks, and the one order in which they may be taken: each has a [`rank`].
 //!
 //! A CPU takes a lock only while all that it holds have lower ranks. A build with `debug_assertions` (the host's tests,
-//! above all) keeps what each CPU holds and panics where that is broken, whether or not it would have hung; other builds
-//! keep nothing and pay nothing.
+//! above all) keeps what each CPU holds and panics where that is broken, whether or not it would have hung; other
+//! builds keep nothing and pay nothing.
 
 use core::{
     marker::PhantomData,
@@ -211,7 +211,8 @@ impl<T, const RANK: u8> Lock<T, RANK> {
         })
     }
 
-    /// The same as [`Self::lock`] where locks of this rank may be held: those of owners before this one, in the order that all agree on.
+    /// The same as [`Self::lock`] where locks of this rank may be held: those of owners before this one,
+    /// in the order that all agree on.
     #[inline]
     #[cfg_attr(debug_assertions, track_caller)]
     pub(crate) fn lock_next(&self) -> Guard<'_, T> {

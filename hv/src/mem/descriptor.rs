@@ -31,12 +31,13 @@ const TABLE_INDICATOR: u64 = 1 << 2;
 /// In a gate: its target is a segment of ring 3.
 const SELECTOR_RING_3: u64 = 3 << 16;
 
-/// A descriptor as the CPU may see it: a guest's kernel runs in ring 3, so its segments are opened to ring 3. A call gate
-/// is closed to it: who uses one is told so by the fault that names it, and the guest's kernel does what it likes then.
+/// A descriptor as the CPU may see it: a guest's kernel runs in ring 3, so its segments are opened to ring
+/// 3. A call gate is closed to it: who uses one is told so by the fault that names it, and the guest's
+/// kernel does what it likes then.
 ///
 /// # Errors
-/// `Inval` for other gates and system segments, which would lead into the hypervisor, and for a call gate to a segment of
-/// the hypervisor's but [`FLAT_KERNEL_CS`].
+/// `Inval` for other gates and system segments, which would lead into the hypervisor, and for a call gate to a segment
+/// of the hypervisor's but [`FLAT_KERNEL_CS`].
 pub const fn check(descriptor: u64) -> Result<u64, Errno> {
     if descriptor & PRESENT == 0 {
         return Ok(descriptor);

@@ -85,8 +85,8 @@ impl<M: Hardware> Editor<'_, M> {
         Leaf { table, start: table.mfn().address().as_u64(), entries: self.memory.machine.words(table) }
     }
 
-    /// Replaces an entry. Where it refers to a table, `rights` do not matter: tables are the domain's own. Nothing is left
-    /// to be given back ([`Self::settle`]) since the place was chosen.
+    /// Replaces an entry. Where it refers to a table, `rights` do not matter: tables are the domain's own. Nothing is
+    /// left to be given back ([`Self::settle`]) since the place was chosen.
     ///
     /// # Errors
     /// As [`Self::hold_page`] and [`Self::take_table`]; then the entry is as it was.
@@ -118,8 +118,8 @@ impl<M: Hardware> Editor<'_, M> {
         }
     }
 
-    /// Whether nothing has to be thought of beside the entry itself: nothing is left to be given back, no table has a linear
-    /// entry, the domain runs on no shadows.
+    /// Whether nothing has to be thought of beside the entry itself: nothing is left to be given back, no table has a
+    /// linear entry, the domain runs on no shadows.
     #[inline(always)]
     #[must_use]
     pub fn is_plain(&self) -> bool {

@@ -93,8 +93,8 @@ impl<'a, M: Hardware> Editor<'a, M> {
     /// Takes what a present L1 entry needs of its page. Returns the entry as it may stand in the table.
     ///
     /// # Errors
-    /// `Inval` for what no entry may contain, `Perm` for what is not RAM and not to be mapped, `Busy` if the page cannot
-    /// be had like this: somebody else's, nobody's, or writable while it is a table.
+    /// `Inval` for what no entry may contain, `Perm` for what is not RAM and not to be mapped, `Busy` if the page
+    /// cannot be had like this: somebody else's, nobody's, or writable while it is a table.
     #[inline(always)]
     pub(super) fn hold_page(&self, entry: Entry, rights: &EntryRights) -> Result<Entry, Errno> {
         if !entry.has_any(Entry::CACHING)

@@ -103,8 +103,8 @@ impl Entry {
         Self(self.0 & (Self::FRAME | flags.bits()))
     }
 
-    /// A present L1 entry as it may stand in a table, whatever it refers to. What the guest wants for its kernel alone is
-    /// opened to ring 3, where that kernel runs, and marked.
+    /// A present L1 entry as it may stand in a table, whatever it refers to. What the guest wants for its kernel alone
+    /// is opened to ring 3, where that kernel runs, and marked.
     ///
     /// # Errors
     /// `Inval` for anything beyond the whitelist; how a page is cached may be said where `may_cache`.
@@ -118,8 +118,8 @@ impl Entry {
         Ok(if self.has(Self::USER) { self } else { self.with(Self::USER).with(Self::GUEST_KERNEL) })
     }
 
-    /// A present entry of a table of `level`, which is above 1, as it may stand there, whatever it refers to. A root's is
-    /// marked as accessed, as on a CPU that fetches them ahead of their use: Xen's roots for each CPU do not tell.
+    /// A present entry of a table of `level`, which is above 1, as it may stand there, whatever it refers to. A root's
+    /// is marked as accessed, as on a CPU that fetches them ahead of their use: Xen's roots for each CPU do not tell.
     ///
     /// # Errors
     /// `Inval` for anything beyond the whitelist; pages larger than 4 KiB are.

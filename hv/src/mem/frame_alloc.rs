@@ -1,4 +1,5 @@
-//! Frames for a purpose: a domain's reservation, a page lent to it, the hypervisor itself; and from one domain to another.
+//! Frames for a purpose: a domain's reservation, a page lent to it, the hypervisor itself;
+//! and from one domain to another.
 
 use super::{
     Hardware, PagingDomain,
@@ -69,15 +70,15 @@ impl<M: Hardware> Memory<M> {
         }
     }
 
-    /// Ends the hypervisor's hold on a frame of [`Self::take_own`], and fills it with zeros: what stood there is nobody's to read.
-    /// Nothing happens to a frame that is not the hypervisor's.
+    /// Ends the hypervisor's hold on a frame of [`Self::take_own`], and fills it with zeros: what stood there is
+    /// nobody's to read. Nothing happens to a frame that is not the hypervisor's.
     pub fn give_back_own(&self, frame: Mfn) {
         let given = self.frames.free_own(frame, |frame| self.machine.clear(frame));
         debug_assert!(given.is_ok(), "{frame:?} is not the hypervisor's");
     }
 
-    /// A frame that the hypervisor lends to `domain`: its own, but outside of its reservation, held by the hypervisor until
-    /// [`Self::give_back_shared`]. Filled with zeros.
+    /// A frame that the hypervisor lends to `domain`: its own, but outside of its reservation, held by the hypervisor
+    /// until [`Self::give_back_shared`]. Filled with zeros.
     ///
     /// # Errors
     /// `NoMem` when there is none.
@@ -90,7 +91,8 @@ impl<M: Hardware> Memory<M> {
         }))
     }
 
-    /// Ends the hypervisor's own hold on a frame of [`Self::take_shared`]. It is free as soon as nobody maps it any more.
+    /// Ends the hypervisor's own hold on a frame of [`Self::take_shared`]. It is free as
+    /// soon as nobody maps it any more.
     pub fn give_back_shared(&self, frame: RamFrame) {
         self.frames.put_use(frame.mfn());
     }
@@ -111,8 +113,8 @@ impl<M: Hardware> Memory<M> {
         Ok(())
     }
 
-    /// `1 << order` frames for the reservation of `domain`, without a place in its memory: filled with zeros, unless `domain`
-    /// itself was the very last to have them.
+    /// `1 << order` frames for the reservation of `domain`, without a place in its memory: filled with zeros, unless
+    /// `domain` itself was the very last to have them.
     ///
     /// # Errors
     /// `NoMem` when there are none or the domain may not have so many. `Unfinished`: call again.
@@ -137,12 +139,12 @@ impl<M: Hardware> Memory<M> {
         }))
     }
 
-    /// Exchanges frames of a reservation, which nobody may refer to, for fresh ones in blocks of `1 << order`, as many in all,
-    /// with numbers below `limit`. `place` is told each new block and its index once nothing can fail any more.
+    /// Exchanges frames of a reservation, which nobody may refer to, for fresh ones in blocks of `1 << order`, as many
+    /// in all, with numbers below `limit`. `place` is told each new block and its index once nothing can fail any more.
     ///
     /// # Errors
-    /// `Inval` or `Busy` for frames that cannot be had, `NoMem` when there are no such blocks. `Unfinished`: call again. Nothing
-    /// has changed then.
+    /// `Inval` or `Busy` for frames that cannot be had, `NoMem` when there are no such blocks. `Unfinished`: call
+    /// again. Nothing has changed then.
     pub fn exchange(
         &self,
         domain: &PagingDomain,
@@ -192,8 +194,8 @@ impl<M: Hardware> Editor<'_, M> {
     /// knows it afterwards.
     ///
     /// # Errors
-    /// `Busy` if somebody refers to it, `Inval` if it is not the domain's, `NoMem` if `to` may not have it. Nothing has changed
-    /// then.
+    /// `Busy` if somebody refers to it, `Inval` if it is not the domain's, `NoMem` if `to` may not
+    /// have it. Nothing has changed then.
     pub fn hand_over(&self, frame: Mfn, to: &PagingDomain) -> Result<(), Errno> {
         let (memory, from) = (self.memory, self.domain);
         let source = memory.frames.reserved_counter(from.owner).ok_or(Errno::Inval)?;

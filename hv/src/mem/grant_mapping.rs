@@ -24,8 +24,8 @@ pub enum At {
     Entry(MachineAddr),
 }
 
-/// The flags of an entry for a mapping with these flags. Nobody runs what another granted. The guest's own three bits are
-/// bits 16 to 18 there.
+/// The flags of an entry for a mapping with these flags. Nobody runs what another granted. The guest's own
+/// three bits are bits 16 to 18 there.
 #[must_use]
 #[inline]
 pub const fn entry_flags(map_flags: MapFlags) -> PageTableFlags {
@@ -57,7 +57,8 @@ impl<M: Hardware> Editor<'_, M> {
         }
     }
 
-    /// Maps a frame of `granter`. The entry holds a reference, and a writable use where it is writable, as any entry does.
+    /// Maps a frame of `granter`. The entry holds a reference, and a writable use where it
+    /// is writable, as any entry does.
     ///
     /// # Errors
     /// `Inval` where no L1 entry can be found; else as [`Self::replace`]. Nothing has changed then.
@@ -97,12 +98,12 @@ impl<M: Hardware> Editor<'_, M> {
         Ok(())
     }
 
-    /// Unmaps it and moves there what is mapped at `from` (`GNTTABOP_unmap_and_replace`). The caller flushes, whatever the
-    /// outcome.
+    /// Unmaps it and moves there what is mapped at `from` (`GNTTABOP_unmap_and_replace`). The caller
+    /// flushes, whatever the outcome.
     ///
     /// # Errors
-    /// `Inval` where no L1 translates `from`; nothing has changed then. As [`Self::unmap_grant`]; then nothing is mapped at
-    /// `from` any more all the same, as on Xen.
+    /// `Inval` where no L1 translates `from`; nothing has changed then. As [`Self::unmap_grant`]; then nothing is
+    /// mapped at `from` any more all the same, as on Xen.
     pub fn replace_grant(
         &mut self,
         at: At,

@@ -1,7 +1,7 @@
 //! A frame held for a while: the count is taken when the value is made, and given back when it is dropped.
 //!
-//! What is to stay counted when the value is gone stands in a table: a page table's entry, a grant's pins, a vcpu's or a
-//! domain's own word. [`Held::into_entry`] leaves the count to it, [`FrameTable::put_entry`] ends it there.
+//! What is to stay counted when the value is gone stands in a table: a page table's entry, a grant's pins, a vcpu's or
+//! a domain's own word. [`Held::into_entry`] leaves the count to it, [`FrameTable::put_entry`] ends it there.
 
 use super::{
     Hardware, Memory, RamFrame,
@@ -87,8 +87,8 @@ impl<M: Hardware> Memory<M> {
     /// Takes a writable use of a frame of `owner`, outside of any table: to write to it for the guest.
     ///
     /// # Errors
-    /// `Inval` if it is not `owner`'s, `Busy` if it is in use as something else. It may be on its way out of a table's life
-    /// ([`Editor::open`](super::editor::Editor::open) on the owner finishes that).
+    /// `Inval` if it is not `owner`'s, `Busy` if it is in use as something else. It may be on its way out of a table's
+    /// life ([`Editor::open`](super::editor::Editor::open) on the owner finishes that).
     #[inline]
     pub fn hold_writable(&self, mfn: Mfn, owner: Owner) -> Result<Held<'_>, Errno> {
         self.hold_as(mfn, owner, Hold::Writable)

@@ -1,14 +1,15 @@
-//! Linear page tables: entries that refer to a table of their own level, so that a kernel reads all of its tables as one
-//! array (Xen's `pv-linear-pt`). The CPU takes the table for one of the level below, and its entries for those of a lower
-//! table: everything that is reached so was reached already, and the entry's missing right to write covers all of it.
+//! Linear page tables: entries that refer to a table of their own level, so that a kernel reads all of its
+//! tables as one array (Xen's `pv-linear-pt`). The CPU takes the table for one of the level below, and its
+//! entries for those of a lower table: everything that is reached so was reached already, and the entry's
+//! missing right to write covers all of it.
 //!
 //! - Such an entry is never writable, and refers to a validated table of the same domain.
 //! - An entry for its own table holds nothing, or the table would keep itself. Any other holds a use and a reference.
-//! - A table that such an entry of another refers to has none itself but for itself, and the other way round. So nothing
-//!   goes round in a circle, and no chain is longer than two tables of a level.
-//! - Through an entry of a root the hypervisor's slots are found again at an address that is the guest's. The guest cannot
-//!   read there, for those entries are the supervisor's; the hypervisor could, in the guest's name. So what it read at such
-//!   an address it does not use (`may_read`).
+//! - A table that such an entry of another refers to has none itself but for itself, and the other way round. So
+//!   nothing goes round in a circle, and no chain is longer than two tables of a level.
+//! - Through an entry of a root the hypervisor's slots are found again at an address that is the guest's. The guest
+//!   cannot read there, for those entries are the supervisor's; the hypervisor could, in the guest's name. So what it
+//!   read at such an address it does not use (`may_read`).
 //! - The hypervisor's own way from an address to its entry ([`Editor::find`]) looks at each table on it, from the first
 //!   linear entry of a domain on.
 
@@ -31,9 +32,9 @@ const MAX_ENTRIES_FOR_ONE: i32 = 1 << (31 - SHIFT);
 const SLOT_BYTES: u64 = 1 << 39;
 
 impl<M: Hardware> Memory<M> {
-    /// Whether what was read at a guest's address, under `root`, may be used. To be asked after the read, not before it, or
-    /// another CPU could write a linear entry in between; and the one that takes it away says so ([`Editor::retire_linear`])
-    /// until no CPU is between a read and this question.
+    /// Whether what was read at a guest's address, under `root`, may be used. To be asked after the read, not before
+    /// it, or another CPU could write a linear entry in between; and the one that takes it away says so
+    /// ([`Editor::retire_linear`]) until no CPU is between a read and this question.
     #[must_use]
     pub fn may_read(&self, domain: &PagingDomain, root: Mfn, start: GuestAddr, bytes: u64) -> bool {
         let Some(root) = self.frames.ram_frame(root) else { return false };
@@ -54,7 +55,8 @@ const fn mark(slot: usize) -> u32 {
 }
 
 impl FrameTable {
-    /// Whether an entry of a validated table of this level is linear: what it refers to cannot be anything else meanwhile.
+    /// Whether an entry of a validated table of this level is linear: what it refers to
+    /// cannot be anything else meanwhile.
     fn is_linear(&self, level: u32, entry: Entry) -> bool {
         let target = entry.mfn().filter(|_| entry.is_present());
         target.is_some_and(|target| self.state(target).kind().level() == Some(level))
@@ -113,8 +115,8 @@ impl<M: Hardware> Editor<'_, M> {
         Ok(())
     }
 
-    /// Ends what a linear entry of `table` is to the table that it refers to, if it is one. Returns whether there is a use to
-    /// be given back, as for any entry but one for its own table.
+    /// Ends what a linear entry of `table` is to the table that it refers to, if it is one. Returns whether there is a
+    /// use to be given back, as for any entry but one for its own table.
     #[inline]
     pub(super) fn unlink(&self, table: RamFrame, level: u32, target: Mfn) -> bool {
         if self.paging.is_linear { self.unlink_slow(table, level, target) } else { true }
@@ -132,9 +134,9 @@ impl<M: Hardware> Editor<'_, M> {
         true
     }
 
-    /// Lets `write` replace an entry of a table. Where that was linear and the table is a root, every CPU that ran the domain
-    /// is interrupted before the slot is one like any other again: so none has read through the old entry and not asked yet
-    /// whether it may use what it read.
+    /// Lets `write` replace an entry of a table. Where that was linear and the table is a root, every CPU that ran the
+    /// domain is interrupted before the slot is one like any other again: so none has read through the old entry and
+    /// not asked yet whether it may use what it read.
     #[inline]
     pub(super) fn retire_linear(&self, level: u32, slot: usize, old: Entry, write: impl FnOnce()) {
         if level == 4 && self.paging.is_linear && self.memory.frames.is_linear(level, old) {

@@ -1,10 +1,10 @@
 //! Memory: what every frame is, and every change to a page table.
 //!
 //! Guests write their own page tables, and the hypervisor believes none of them. What makes that cheap is two counts on
-//! each frame. A *reference* keeps the frame from going to somebody else: one for being in a domain's reservation, one for
-//! every entry that maps it. A *use* keeps it what it is: a table of one level, a descriptor page, or writable; only when
-//! the last use is gone can it become something else. A frame that is writable anywhere is no table, so a table is written
-//! by the hypervisor alone, entry by entry, and what has been checked once stays true.
+//! each frame. A *reference* keeps the frame from going to somebody else: one for being in a domain's reservation, one
+//! for every entry that maps it. A *use* keeps it what it is: a table of one level, a descriptor page, or writable;
+//! only when the last use is gone can it become something else. A frame that is writable anywhere is no table, so a
+//! table is written by the hypervisor alone, entry by entry, and what has been checked once stays true.
 //!
 //! ```text
 //!   guest_ptr            hypercall/{mmu, mmuext, memory}, trap, grant
@@ -21,11 +21,11 @@
 //!     └ tlb                                                     who may still know a frame from before
 //! ```
 //!
-//! A type is published first, then flushed, then validated (law 3): whoever looks at the frame in between finds it taken.
-//! All else is asked of the machine through the small traits below, so a `Vec` is a machine.
+//! A type is published first, then flushed, then validated (law 3): whoever looks at the frame in between finds it
+//! taken. All else is asked of the machine through the small traits below, so a `Vec` is a machine.
 //!
-//! [`Memory`] is all that there is of it. Of domains it knows owners, by which frames are held, and of each what it has in
-//! memory and may have ([`PagingDomain`]); who they are, and what they are asked to do, is for the rooms above.
+//! [`Memory`] is all that there is of it. Of domains it knows owners, by which frames are held, and of each what it has
+//! in memory and may have ([`PagingDomain`]); who they are, and what they are asked to do, is for the rooms above.
 
 pub mod descriptor;
 pub mod edit;
@@ -102,8 +102,8 @@ impl GuestFault {
     }
 }
 
-/// The running guest's memory, through the tables that the CPU has loaded. It is accessed by judged addresses only; whether
-/// they are mapped is found out here.
+/// The running guest's memory, through the tables that the CPU has loaded. It is accessed by judged addresses only;
+/// whether they are mapped is found out here.
 pub trait GuestMemory {
     /// Copies from the guest: as many bytes as both have.
     ///
@@ -147,8 +147,8 @@ pub trait Tlb {
     /// Forgets the translation of one page on this CPU.
     fn invalidate(&self, va: GuestAddr);
     /// Does the same on every CPU of the mask (bit n: CPU n), this one included, and waits until it is done:
-    /// one page if `va` is given, else everything. Called with locks held: it must reach a CPU that spins on one of them
-    /// with interrupts off.
+    /// one page if `va` is given, else everything. Called with locks held: it must reach a CPU that spins on
+    /// one of them with interrupts off.
     fn flush_cpus(&self, cpus: u64, va: Option<GuestAddr>);
     /// Writes back and forgets all data caches of this CPU.
     fn flush_data_caches(&self);

@@ -1,8 +1,8 @@
 //! From a frame full of numbers to a page table, and back: iterative, bounded, resumable.
 //!
 //! Both directions work on the same representation, a [`Walk`]: a validation that fails half way is a giving back from
-//! there on. What is left of a giving back when time is up waits in the domain's `Paging`; what is left of a validation waits
-//! in its tables for whoever comes for them again.
+//! there on. What is left of a giving back when time is up waits in the domain's `Paging`; what is left of a validation
+//! waits in its tables for whoever comes for them again.
 
 use super::{
     Hardware, RamFrame,
@@ -34,8 +34,8 @@ impl<M: Hardware> Editor<'_, M> {
     /// Takes a use and a reference of a frame as a table of `level`, validating it and everything below where needed.
     ///
     /// # Errors
-    /// `Inval` if the frame is not the domain's, is something else, or contains what no such table may; then nothing has
-    /// changed. `Unfinished`: what has been done is kept, the same call goes on.
+    /// `Inval` if the frame is not the domain's, is something else, or contains what no such table may; then nothing
+    /// has changed. `Unfinished`: what has been done is kept, the same call goes on.
     #[inline(always)]
     pub fn take_table(&mut self, mfn: Mfn, level: u32) -> Result<RamFrame, Stop> {
         let kind = FrameType::table(level).ok_or(Errno::Inval)?;
@@ -64,8 +64,8 @@ impl<M: Hardware> Editor<'_, M> {
     }
 
     /// Gives back a use and a reference of a table. If it was the last use, everything below is given back too: now, or
-    /// where it is much, before anything else the next time somebody edits the domain's tables. Call [`Self::settle`] first:
-    /// two tables cannot both be left for later, and the second would be given back in one go.
+    /// where it is much, before anything else the next time somebody edits the domain's tables. Call [`Self::settle`]
+    /// first: two tables cannot both be left for later, and the second would be given back in one go.
     #[inline(always)]
     pub fn put_table(&mut self, table: RamFrame) {
         if !self.memory.frames.try_put_table_fast(table.mfn().index()) {
@@ -102,7 +102,8 @@ impl<M: Hardware> Editor<'_, M> {
         self.give_back(&mut walk, true)
     }
 
-    /// Gives back a table that [abandoned](super::frame_table::FrameTable::is_abandoned). As for [`Self::put_table`], call [`Self::settle`] first.
+    /// Gives back a table that [abandoned](super::frame_table::FrameTable::is_abandoned). As for
+    /// [`Self::put_table`], call [`Self::settle`] first.
     pub(super) fn abandon(&mut self, table: RamFrame) {
         let mut walk = Walk::new();
         self.resume(&mut walk, table);
@@ -258,8 +259,8 @@ impl<M: Hardware> Editor<'_, M> {
         Validation::Done
     }
 
-    /// Writes the next entry of a table as it is judged, now that it holds what it refers to: one that is refused stays as
-    /// the guest wrote it.
+    /// Writes the next entry of a table as it is judged, now that it holds what it refers to: one that is
+    /// refused stays as the guest wrote it.
     fn settle_entry(&self, step: &Step) {
         if let Some(word) = self.memory.machine.words(step.table).get(step.held)
             && let Ok(judged) = Entry(word.load(Ordering::Relaxed)).sanitize_table(step.level)
@@ -279,8 +280,8 @@ impl<M: Hardware> Editor<'_, M> {
         }
     }
 
-    /// Gives back one use and, unless it was the last, its reference. Otherwise nobody can take the table any more, and its
-    /// level says how its entries are to be given back.
+    /// Gives back one use and, unless it was the last, its reference. Otherwise nobody can take the table any more, and
+    /// its level says how its entries are to be given back.
     fn release(&self, table: RamFrame) -> Option<u32> {
         let level = self.memory.frames.change_with(table, |state| match state.release_means() {
             Released::InUse | Released::Idle => (state.release(), None),

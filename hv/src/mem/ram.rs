@@ -6,8 +6,8 @@ use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use static_assertions::{assert_eq_size, assert_not_impl_any};
 use zerocopy::FromBytes;
 
-/// A frame of RAM: the proof without which none is accessed. What is RAM when the machine starts stays RAM, so the proof does
-/// not age; whose the frame is, and what it is used as, is another question.
+/// A frame of RAM: the proof without which none is accessed. What is RAM when the machine starts stays RAM, so the
+/// proof does not age; whose the frame is, and what it is used as, is another question.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct RamFrame(Mfn);

@@ -13,8 +13,8 @@ use crate::{
 
 impl<M: Hardware> Memory<M> {
     /// Gives back what a dying domain has in memory, from frame `next` on; none of its vcpus may run or hold roots or
-    /// descriptor pages any more. Frames that others map go when they unmap them: the domain's slot is free for another when
-    /// [`super::frame_table::FrameTable::reserved`] and `shared` say zero.
+    /// descriptor pages any more. Frames that others map go when they unmap them: the domain's slot is free for another
+    /// when [`super::frame_table::FrameTable::reserved`] and `shared` say zero.
     ///
     /// # Errors
     /// `Unfinished` with `next` moved on: call again.

@@ -95,8 +95,8 @@ impl<M: Hardware> Editor<'_, M> {
         Ok(())
     }
 
-    /// Switches a vcpu, which runs on this CPU, to another address space of its kernel's (`MMUEXT_NEW_BASEPTR`). `current` is
-    /// where the vcpu keeps the root of the present one, `loaded` the one that the CPU has for it.
+    /// Switches a vcpu, which runs on this CPU, to another address space of its kernel's (`MMUEXT_NEW_BASEPTR`).
+    /// `current` is where the vcpu keeps the root of the present one, `loaded` the one that the CPU has for it.
     ///
     /// # Errors
     /// As [`Self::take_table`]; then the old one is still in force.
@@ -156,8 +156,8 @@ impl<M: Hardware> Editor<'_, M> {
         }
     }
 
-    /// Switches a vcpu to another address space of its user mode's, or to none (`MMUEXT_NEW_USER_BASEPTR`); `current` and
-    /// `loaded` as above.
+    /// Switches a vcpu to another address space of its user mode's, or to none (`MMUEXT_NEW_USER_BASEPTR`);
+    /// `current` and `loaded` as above.
     ///
     /// # Errors
     /// As [`Self::switch`].
@@ -204,7 +204,8 @@ impl<M: Hardware> Memory<M> {
     }
 
     /// Takes the machine-to-phys table out of a root that is to be user mode's, where the guest wants that
-    /// (`VMASST_TYPE_m2p_strict`). The table is all that stands in its slot; the root does not get it back while it is one.
+    /// (`VMASST_TYPE_m2p_strict`). The table is all that stands in its slot; the root does
+    /// not get it back while it is one.
     pub fn hide_from_user_mode(&self, domain: &PagingDomain, root: RamFrame) {
         if domain.assists(Assists::M2P_STRICT)
             && let Some(word) = self.machine.words(root).get(FIRST_HV_SLOT)

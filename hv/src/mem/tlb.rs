@@ -1,7 +1,7 @@
 //! What translation caches may still know: a clock of flushes, and who must flush before a frame is used anew.
 //!
-//! A frame is stamped with the clock when its last use as something ends, a CPU with the clock when it began its last full
-//! flush. A CPU whose stamp is not later than the frame's may still hold translations of that use.
+//! A frame is stamped with the clock when its last use as something ends, a CPU with the clock when it began its last
+//! full flush. A CPU whose stamp is not later than the frame's may still hold translations of that use.
 
 use super::{Hardware, frame_type::Owner, root::RootAddress};
 use crate::{
@@ -45,8 +45,8 @@ impl TlbClock {
         self.now.load(Ordering::Acquire)
     }
 
-    /// The moment to stamp a frame with whose last entry was just taken away. The fence makes every CPU see that before the
-    /// clock is read: a CPU whose flush is later than the stamp cannot have read the entry again.
+    /// The moment to stamp a frame with whose last entry was just taken away. The fence makes every CPU see that before
+    /// the clock is read: a CPU whose flush is later than the stamp cannot have read the entry again.
     #[inline]
     #[must_use]
     pub(super) fn stamp(&self) -> u32 {

@@ -1,4 +1,5 @@
-//! From a virtual address to the entry that translates it: through the direct map, never through the guest's own mappings.
+//! From a virtual address to the entry that translates it: through the direct map, never
+//! through the guest's own mappings.
 
 use super::{
     Hardware, RamFrame,

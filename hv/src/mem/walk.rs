@@ -1,10 +1,10 @@
 //! Tables under way between plain memory and page table, and how they are left alone and found again.
 //!
-//! A table under way is described by one number, how many of its entries hold what they refer to; going up it becomes 512,
-//! going down 0. When time is up the number goes into the table's auxiliary word, for it and for every table below it that
-//! is under way too, and the tables are *partial*: nobody else can take them. A partial table that belongs to no other
-//! ([`NESTED`] is not set) holds one use and one reference for whoever comes back for it; the next attempt to take it adopts
-//! both and goes on.
+//! A table under way is described by one number, how many of its entries hold what they refer to; going up it becomes
+//! 512, going down 0. When time is up the number goes into the table's auxiliary word, for it and for every table below
+//! it that is under way too, and the tables are *partial*: nobody else can take them. A partial table that belongs to
+//! no other ([`NESTED`] is not set) holds one use and one reference for whoever comes back for it; the next attempt to
+//! take it adopts both and goes on.
 
 use super::{Hardware, RamFrame, editor::Editor, entry::Entry, frame_table::FrameTable, frame_type::FrameState};
 use crate::{
@@ -31,7 +31,8 @@ pub(super) struct Step {
     pub(super) held: usize,
 }
 
-/// Tables under way, from the uppermost down: of each level but the first two at most, one behind the other's linear entry.
+/// Tables under way, from the uppermost down: of each level but the first two at most, one
+/// behind the other's linear entry.
 pub(super) type Walk = Vec<Step, 7>;
 
 impl<M: Hardware> Editor<'_, M> {
@@ -124,8 +125,8 @@ pub(super) fn one_step(table: RamFrame, level: u32, held: usize) -> Walk {
     walk
 }
 
-/// A walk has room for seven steps: each is a level below the one before, or behind a linear entry of it, and what is there
-/// has none.
+/// A walk has room for seven steps: each is a level below the one before, or behind a linear entry of
+/// it, and what is there has none.
 pub(super) fn push(walk: &mut Walk, step: Step) {
     let full = walk.push(step).is_err();
     debug_assert!(!full, "more page tables on the way than there can be");

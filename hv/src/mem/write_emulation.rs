@@ -1,5 +1,5 @@
-//! Plain writes of a guest's kernel to what it may only read: they fault. Those to its L1 tables are done here under the
-//! same laws as a hypercall's, and the control domain's to devices as far as [`crate::pci`] lets them.
+//! Plain writes of a guest's kernel to what it may only read: they fault. Those to its L1 tables are done here under
+//! the same laws as a hypercall's, and the control domain's to devices as far as [`crate::pci`] lets them.
 
 use super::{Hardware, PagingDomain, RamFrame, edit::Place, editor::Editor, entry::Entry};
 use crate::{
@@ -39,8 +39,8 @@ pub struct Written {
 const ATTEMPTS: usize = 4;
 
 impl<M: Hardware> Memory<M> {
-    /// Writes 1, 2, 4 or 8 `bytes` at `va`, which faulted because it is mapped read-only in the address space of `root`, for the
-    /// kernel of `domain`.
+    /// Writes 1, 2, 4 or 8 `bytes` at `va`, which faulted because it is mapped read-only in the address space of
+    /// `root`, for the kernel of `domain`.
     ///
     /// # Errors
     /// `Tell`: this was no write to an L1 table, or not one that the laws allow, or the domain does not want it
@@ -66,8 +66,8 @@ impl<M: Hardware> Memory<M> {
         }
     }
 
-    /// A write to a device's page that is mapped read-only: what the hypervisor lets happen of it. An instruction that also
-    /// reads is not done, as on Xen.
+    /// A write to a device's page that is mapped read-only: what the hypervisor lets happen of it. An instruction that
+    /// also reads is not done, as on Xen.
     #[cold]
     fn write_device(
         &self,
@@ -142,8 +142,8 @@ impl<M: Hardware> Editor<'_, M> {
         Err(Stop::Unfinished)
     }
 
-    /// Replaces exactly `old` by `new` in an L1, and calls `follow` before what stood there is given back. Returns whether
-    /// `old` was still there; if not, nothing has changed.
+    /// Replaces exactly `old` by `new` in an L1, and calls `follow` before what stood there is given back. Returns
+    /// whether `old` was still there; if not, nothing has changed.
     fn exchange(&self, word: &AtomicU64, old: Entry, new: Entry, follow: impl Fn()) -> Result<bool, Errno> {
         let rights = self.own_rights();
         let is_harmless = |new: Entry| old.is_present() && old.differs_harmlessly(new);

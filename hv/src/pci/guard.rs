@@ -9,9 +9,9 @@ const HEADER_BYTES: u16 = 0x40;
 impl Pci {
     /// What comes of the control domain's write to a register: the value to write, or nothing.
     ///
-    /// Of the capability for MSI-X it may write the control word, as a whole: it says whether MSI-X is on, and masks all.
-    /// Of that for MSI, while the hypervisor has written a message there, the control word and the mask, as a whole each:
-    /// but for how many messages there may be, and never what the hypervisor masks.
+    /// Of the capability for MSI-X it may write the control word, as a whole: it says whether MSI-X is on, and masks
+    /// all. Of that for MSI, while the hypervisor has written a message there, the control word and the mask, as a
+    /// whole each: but for how many messages there may be, and never what the hypervisor masks.
     #[inline(never)]
     pub(super) fn judge(&self, at: Address, register: u16, bytes: u8, value: u32) -> Option<u32> {
         if register + u16::from(bytes) <= HEADER_BYTES || register >= SHORT_SPACE {

@@ -80,8 +80,8 @@ pub(super) struct Assigned {
     pub(super) is_masked: bool,
 }
 
-/// How the capability for MSI is laid out, as its control word said when the function was announced. That is asked once:
-/// what the device says later could lead to registers that are none of the capability's.
+/// How the capability for MSI is laid out, as its control word said when the function was announced. That is asked
+/// once: what the device says later could lead to registers that are none of the capability's.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
     has_high: bool,
@@ -139,12 +139,12 @@ impl Pci {
         self.uses_of(at).map(|(pirq, _)| pirq)
     }
 
-    /// Lets a function raise a pirq, masked where it can be. `is_device` says whether a frame is a device's, which may be
-    /// written.
+    /// Lets a function raise a pirq, masked where it can be. `is_device` says whether a frame is a
+    /// device's, which may be written.
     ///
     /// # Errors
-    /// `NoDev` for a function that is not known or cannot do it, `Inval` for an entry that it does not have, `Exist` for
-    /// one that is in use, `Busy` if it uses the other kind, `NxIo` if its table is nowhere.
+    /// `NoDev` for a function that is not known or cannot do it, `Inval` for an entry that it does not have, `Exist`
+    /// for one that is in use, `Busy` if it uses the other kind, `NxIo` if its table is nowhere.
     #[inline(never)]
     pub fn assign<M: Ports + DeviceMemory>(
         &mut self,

@@ -201,8 +201,8 @@ impl Pci {
         Function { at, msi, layout, msix, entries, uses: 0, is_prepared: false, table: 0, waiting: (1, 0) }
     }
 
-    /// Forgets a function whose interrupts are unmapped ([`Self::pirqs_of`]), and lets it send no messages. A function that
-    /// is announced after one of the same address owes nothing of that one's.
+    /// Forgets a function whose interrupts are unmapped ([`Self::pirqs_of`]), and lets it send no messages. A function
+    /// that is announced after one of the same address owes nothing of that one's.
     ///
     /// # Errors
     /// `NoDev` if it is not known, `Busy` while it has interrupts.
@@ -229,8 +229,8 @@ impl Pci {
             || self.functions.iter().flatten().flatten().any(|function| function.keeps(mfn))
     }
 
-    /// Does what the control domain's write to a frame that is not RAM and that it may only read comes to: in a window of
-    /// configuration space a write there, elsewhere nothing.
+    /// Does what the control domain's write to a frame that is not RAM and that it may only read comes to: in a window
+    /// of configuration space a write there, elsewhere nothing.
     pub fn write_frame<M: Ports + DeviceMemory>(&self, machine: &M, mfn: Mfn, offset: u16, bytes: u8, value: u32) {
         let Some(at) = self.windows.iter().find_map(|window| window.function(mfn)) else { return };
         if bytes <= 4 && offset.is_multiple_of(u16::from(bytes)) {

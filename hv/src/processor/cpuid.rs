@@ -92,7 +92,8 @@ const _: () = assert!(
         && EXTENDED_EDX.bits() == 0xe850_0800
         && Extended21Eax::all().bits() == 0x45
 );
-/// The register behind [`Leaf7Edx::ARCH_CAPABILITIES`], and what may be told of it: of which attacks the CPU is free, and how it predicts.
+/// The register behind [`Leaf7Edx::ARCH_CAPABILITIES`], and what may be told of it: of which attacks the
+/// CPU is free, and how it predicts.
 pub const ARCH_CAPABILITIES: u32 = 0x10a;
 const CAPABILITIES_TOLD: u64 = 0x0d18_e17b;
 /// Return predictions may come from elsewhere when they run out.
@@ -308,8 +309,8 @@ impl<M: Machine> Caller<'_, M> {
         }
     }
 
-    /// The time stamp counter: subleaf 0, whether it is emulated and whether there is RDTSCP, its mode, its kHz, how often
-    /// it was set; subleaf 1, of an emulated one, its scale; subleaf 2, the machine's kHz.
+    /// The time stamp counter: subleaf 0, whether it is emulated and whether there is RDTSCP, its mode, its kHz, how
+    /// often it was set; subleaf 1, of an emulated one, its scale; subleaf 2, the machine's kHz.
     fn time_leaf(&self, subleaf: u32) -> [u32; 4] {
         /// `XEN_CPUID` leaf 3 EAX, bit 2.
         const TIME_RDTSCP: u32 = 1 << 2;

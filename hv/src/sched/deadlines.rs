@@ -129,7 +129,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn deadlines_come_out_in_order_and_once(ops in proptest::collection::vec((0..32_u16, 0..1000_u64, 0..4_u8), 1..400)) {
+        fn deadlines_come_out_in_order_and_once(
+            ops in proptest::collection::vec((0..32_u16, 0..1000_u64, 0..4_u8), 1..400)
+        ) {
             let mut queue = Deadlines::new(vec![Place::EMPTY; 32].into_boxed_slice());
             let mut model = [NEVER; 32];
             for (id, at, op) in ops {

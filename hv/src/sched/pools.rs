@@ -1,4 +1,5 @@
-//! Pools of CPUs: each domain is in one, and its vcpus run on the CPUs of that alone. Pure: no vcpu and no hardware here.
+//! Pools of CPUs: each domain is in one, and its vcpus run on the CPUs of that alone.
+//! Pure: no vcpu and no hardware here.
 
 use heapless::Vec;
 use oxen_abi::errno::Errno;

@@ -1,8 +1,8 @@
-//! Whether a CPU still leaves the hypervisor: what the watchdog asks each of them every so often, by an interrupt that none
-//! can mask.
+//! Whether a CPU still leaves the hypervisor: what the watchdog asks each of them every so often, by
+//! an interrupt that none can mask.
 //!
-//! A look that finds the hypervisor running leaves a note among the CPU's work, which goes with all other work whenever the
-//! CPU leaves for a guest or idles. A note that the next look still finds says that the CPU has done neither since.
+//! A look that finds the hypervisor running leaves a note among the CPU's work, which goes with all other work whenever
+//! the CPU leaves for a guest or idles. A note that the next look still finds says that the CPU has done neither since.
 
 use crate::{atomic_flags::AtomicFlags, sched::work::Work};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -16,8 +16,8 @@ pub struct Watch {
     finds: AtomicU32,
 }
 
-/// When a CPU counts as stuck. Both must be reached: a machine that is itself a program may stand still for a while, and its
-/// clock not; and what else than the watchdog may send such an interrupt is nobody's to say.
+/// When a CPU counts as stuck. Both must be reached: a machine that is itself a program may stand still for a while,
+/// and its clock not; and what else than the watchdog may send such an interrupt is nobody's to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
     /// Ticks.
@@ -33,9 +33,9 @@ impl Watch {
         Self { since: AtomicU64::new(0), finds: AtomicU32::new(0) }
     }
 
-    /// A look at the CPU that it interrupts, whose work is `work`, at the moment `now` in ticks. Returns whether the CPU is
-    /// stuck in the hypervisor. (A CPU that had just looked for work as the note was left may run a guest with the note;
-    /// the next look finds the guest, or the note is gone.)
+    /// A look at the CPU that it interrupts, whose work is `work`, at the moment `now` in ticks. Returns whether the
+    /// CPU is stuck in the hypervisor. (A CPU that had just looked for work as the note was left may run a guest with
+    /// the note; the next look finds the guest, or the note is gone.)
     pub fn look(&self, work: &AtomicFlags<Work>, is_in_guest: bool, now: u64, patience: Patience) -> bool {
         let was_noted = if is_in_guest {
             work.remove(Work::WATCHED, Ordering::Relaxed);

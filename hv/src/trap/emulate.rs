@@ -205,8 +205,8 @@ impl<M: Machine> Caller<'_, M> {
         self.regs.rdx = value >> 32;
     }
 
-    /// RDTSC faults where the counter is emulated, and where the guest set CR4.TSD: then its kernel may read the counter
-    /// all the same, its user mode may not.
+    /// RDTSC faults where the counter is emulated, and where the guest set CR4.TSD: then its kernel may read the
+    /// counter all the same, its user mode may not.
     fn read_time_stamp(&mut self, operation: Operation) -> Result<(), Undone> {
         if !self.state.in_kernel && self.state.cr4.contains(Cr4Flags::TIMESTAMP_DISABLE) {
             return Err(NotOurs);

@@ -27,7 +27,8 @@ impl<M: Machine> Caller<'_, M> {
         }
     }
 
-    /// Takes the page of a selector's descriptor, if it is in the LDT. Returns whether it is there now and was not before.
+    /// Takes the page of a selector's descriptor, if it is in the LDT. Returns whether it
+    /// is there now and was not before.
     pub fn take_ldt_page_of(&mut self, selector: u64) -> bool {
         selector & TABLE_INDICATOR != 0 && self.take_ldt_page((selector & 0xfff8) as usize / PAGE_BYTES) == Ok(true)
     }

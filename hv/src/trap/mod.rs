@@ -165,8 +165,8 @@ impl<M: Machine> Caller<'_, M> {
         false
     }
 
-    /// Loads the selectors that wait, now that the LDT's pages which they need can be taken. Returns whether the CPU has
-    /// them.
+    /// Loads the selectors that wait, now that the LDT's pages which they need can be taken.
+    /// Returns whether the CPU has them.
     fn load_selectors(&mut self) -> bool {
         self.state.selectors_wait = false;
         for selector in self.state.selectors {

@@ -61,8 +61,8 @@ impl<M: Machine> Caller<'_, M> {
         self.enter_kernel_inline(handler.callback(), Some(error_code & !USER | user));
     }
 
-    /// Looks whether a fault is one of the guest's shadows alone. If not, the error code is answered that the guest's own
-    /// tables would have given.
+    /// Looks whether a fault is one of the guest's shadows alone. If not, the error code is answered that the
+    /// guest's own tables would have given.
     fn shadow_fault(&self, address: u64, error_code: u32) -> Option<u32> {
         let root = self.state.loaded_root().mfn()?;
         match self.hv.memory.shadow_fault(root, GuestAddr::new(address), access(error_code)) {

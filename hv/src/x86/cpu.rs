@@ -136,7 +136,13 @@ pub(crate) fn take_debug_status() -> Dr6Flags {
     let status: u64;
     // SAFETY: DR6 only reports.
     unsafe {
-        asm!("mov {s}, dr6", "mov dr6, {clear}", s = out(reg) status, clear = in(reg) DEBUG_STATUS_RESET.bits(), options(nomem, nostack, preserves_flags));
+        asm!(
+            "mov {s}, dr6",
+            "mov dr6, {clear}",
+            s = out(reg) status,
+            clear = in(reg) DEBUG_STATUS_RESET.bits(),
+            options(nomem, nostack, preserves_flags),
+        );
     }
     Dr6Flags::from_bits_retain(status)
 }

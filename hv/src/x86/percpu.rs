@@ -8,7 +8,8 @@ use static_assertions::{assert_not_impl_any, const_assert};
 
 /// Bytes of a CPU's stack area, and its alignment: from any address inside it, masking finds its ends.
 ///
-/// From the bottom: four 4 KiB stacks for double fault, NMI, machine check and debug; a guard page, not mapped; the stack; the block of what runs there (`running`); [`Hardware`].
+/// From the bottom: four 4 KiB stacks for double fault, NMI, machine check and debug; a guard page, not mapped; the
+/// stack; the block of what runs there (`running`); [`Hardware`].
 pub(crate) const STACK_BYTES: usize = 128 << 10;
 /// Bytes of each of the stacks that the CPU takes for the faults that may find RSP anywhere.
 pub(crate) const FAULT_STACK_BYTES: usize = 4096;
@@ -56,8 +57,8 @@ pub(crate) fn area() -> usize {
 /// What is kept of the CPU that asks.
 #[inline]
 pub(crate) fn this() -> &'static Hardware {
-    // SAFETY: it was filled before anything else of the CPU was used, stays for good, and is this CPU's alone; there are
-    // only shared references to it.
+    // SAFETY: it was filled before anything else of the CPU was used, stays for good, and is this CPU's alone; there
+    // are only shared references to it.
     unsafe { &*((area() + HARDWARE_OFFSET) as *const Hardware) }
 }
 

@@ -1,4 +1,5 @@
-//! What of a vcpu lives in the CPU while it runs: extended state, segments, debug registers, descriptor tables, the root.
+//! What of a vcpu lives in the CPU while it runs: extended state, segments, debug
+//! registers, descriptor tables, the root.
 
 use super::memory::{tables, window::Window};
 use super::percpu::Hardware;
@@ -135,8 +136,8 @@ fn swap_gs() {
 
 /// Loads what there is for the mode that the vcpu is in.
 fn load_root(state: &VcpuState) {
-    // SAFETY: the library found it when the vcpu came on this CPU: a validated root, a shadow of one, or the hypervisor's own;
-    // each holds the hypervisor's slots.
+    // SAFETY: the library found it when the vcpu came on this CPU: a validated root, a shadow of one, or the
+    // hypervisor's own; each holds the hypervisor's slots.
     unsafe { cpu::load_root(state.loaded_root().address().as_u64()) }
 }
 
@@ -198,7 +199,13 @@ fn save_extended(hardware: &Hardware, features: &cpu::Features, area: &mut Exten
     // SAFETY: the area is 64-byte aligned and large enough for every component that XCR0 can have; TS is clear.
     unsafe {
         if features.has(cpu::Feature::XSAVE) {
-            asm!("xsave64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack, preserves_flags));
+            asm!(
+                "xsave64 [{}]",
+                in(reg) area,
+                in("eax") u32::MAX,
+                in("edx") u32::MAX,
+                options(nostack, preserves_flags),
+            );
         } else {
             asm!("fxsave64 [{}]", in(reg) area, options(nostack, preserves_flags));
         }

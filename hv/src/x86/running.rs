@@ -24,8 +24,8 @@ pub(crate) static HYPERVISOR: Once<Hypervisor<Pc>> = Once::new();
 /// Where the block stands in a CPU's stack area; the stack begins below it.
 pub(crate) const BLOCK_OFFSET: usize = percpu::HARDWARE_OFFSET - size_of::<CpuBlock>();
 
-/// What runs on a CPU, at the top of its stack. Each part is borrowed by itself, while the others may be. The entry code knows where
-/// each is; while it calls Rust, RSP points to the block.
+/// What runs on a CPU, at the top of its stack. Each part is borrowed by itself, while the others may be. The entry
+/// code knows where each is; while it calls Rust, RSP points to the block.
 #[repr(C, align(64))]
 pub(crate) struct CpuBlock {
     padding: u64,

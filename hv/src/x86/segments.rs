@@ -57,8 +57,8 @@ impl Gdt {
     }
 }
 
-/// The task state of a CPU: where it finds its stacks, which are that for what comes from guests, and those for the faults
-/// that may find RSP anywhere.
+/// The task state of a CPU: where it finds its stacks, which are that for what comes from guests, and those for the
+/// faults that may find RSP anywhere.
 pub(crate) fn task_state(guest_stack: u64, fault_stack: impl Fn(u64) -> u64) -> Tss {
     let mut tss = Tss::new();
     let fault_stack = |n| VirtAddr::new_truncate(fault_stack(n));

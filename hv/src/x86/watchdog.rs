@@ -1,10 +1,10 @@
-//! The watchdog: a CPU that does not leave the hypervisor is found by an interrupt that it cannot mask, and ends the machine
-//! with where it is.
+//! The watchdog: a CPU that does not leave the hypervisor is found by an interrupt that it cannot mask, and
+//! ends the machine with where it is.
 //!
-//! Xen has it from the performance counters, which emulators and many hosts do not give. Here the 8254 ticks, without which
-//! this hypervisor does not boot: its first channel, which is nobody else's, reaches the boot CPU as an NMI through the
-//! I/O APIC, and that CPU passes every eighth on to the others. The NMI's own way takes no lock and ends at once, so it is
-//! blocked for no longer than that, whatever the CPU does.
+//! Xen has it from the performance counters, which emulators and many hosts do not give. Here the 8254 ticks, without
+//! which this hypervisor does not boot: its first channel, which is nobody else's, reaches the boot CPU as an NMI
+//! through the I/O APIC, and that CPU passes every eighth on to the others. The NMI's own way takes no lock and ends at
+//! once, so it is blocked for no longer than that, whatever the CPU does.
 
 use super::device::patience;
 use super::machine::Pc;

@@ -1,5 +1,5 @@
-//! The FIFO event channel ABI under hostile hands: random operations of two guests, and random words where the hypervisor
-//! keeps its queues, against a model of the ABI; every word of the shared pages is compared after each.
+//! The FIFO event channel ABI under hostile hands: random operations of two guests, and random words where the
+//! hypervisor keeps its queues, against a model of the ABI; every word of the shared pages is compared after each.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test")]
 
 mod expected;

@@ -1,5 +1,5 @@
-//! A domain changes the version of its table while others map and copy: nobody takes an entry of one version for one of the
-//! other, and all counts come out even.
+//! A domain changes the version of its table while others map and copy: nobody takes an entry of one version for one of
+//! the other, and all counts come out even.
 
 use super::support::{
     self, Fake,

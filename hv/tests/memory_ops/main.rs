@@ -1,10 +1,10 @@
 //! Memory under hostile hands: random operations on page tables and reservations, the laws checked all along.
 //!
 //! Two guests and a control domain act on a small machine with four CPUs. Each has a home address space that keeps its
-//! request buffer mapped; everything else it has is thrown about. The hypervisor takes frames for itself in between, and
-//! sometimes there are none at the worst moment. After each operation the caches of the CPUs are looked at and what newly
-//! came to a guest is searched for what others left there, after each refusal everything must be as before, and every so
-//! often all holds are counted again.
+//! request buffer mapped; everything else it has is thrown about. The hypervisor takes frames for itself in between,
+//! and sometimes there are none at the worst moment. After each operation the caches of the CPUs are looked at and what
+//! newly came to a guest is searched for what others left there, after each refusal everything must be as before, and
+//! every so often all holds are counted again.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::expect_used, reason = "it is a test")]
 

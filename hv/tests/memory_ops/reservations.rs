@@ -12,7 +12,8 @@ use oxen_hv::{
 use std::sync::atomic::Ordering;
 
 impl World {
-    /// The guest touches a page, takes its mapping away without a flush, and has a frame exchanged: maybe that very one.
+    /// The guest touches a page, takes its mapping away without a flush, and has a frame
+    /// exchanged: maybe that very one.
     pub(crate) fn unmap_and_exchange(&mut self, player: usize) -> Outcome {
         let va = (1 + self.random.below(24)) << 12;
         let Ok(frame) = self.hv.machine().translate(GuestAddr::new(va), true) else { return Outcome::Done };

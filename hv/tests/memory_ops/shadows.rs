@@ -1,5 +1,5 @@
-//! Shadows in the middle of everything: turned on and off, the log read and cleaned, and what comes of it compared with a
-//! model that knows nothing of either: copies of all pages, and ways through the guest's own tables.
+//! Shadows in the middle of everything: turned on and off, the log read and cleaned, and what comes of it compared with
+//! a model that knows nothing of either: copies of all pages, and ways through the guest's own tables.
 
 use crate::{
     support::{self, audit},
@@ -163,13 +163,13 @@ impl World {
         Outcome::Done
     }
 
-    /// Reads the log: every page with other contents than at the beginning of the round is in it, and every one that others
-    /// can write to. After it was cleaned these are all.
+    /// Reads the log: every page with other contents than at the beginning of the round is in it, and every one that
+    /// others can write to. After it was cleaned these are all.
     fn check_log(&mut self, player: usize, is_cleaned: bool) {
         let found = self.read_log(player, is_cleaned);
         if self.hv.memory.has_log_missed(self.owner(player)) {
-            // What was lent had no room in it, when that came to be part of it just now. Who reads it is told so, and what
-            // it says is no promise.
+            // What was lent had no room in it, when that came to be part of it just now. Who reads it is told so,
+            // and what it says is no promise.
             return;
         }
         let now = self.contents(player);

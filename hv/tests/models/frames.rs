@@ -56,8 +56,8 @@ impl World {
         editor.map_at(self.root, GuestAddr::new((PAGE as u64) << 12), 0, &rights).unwrap();
     }
 
-    /// The other CPU writes to the page, if its tables let it: it remembers the entry. (A CPU reads an entry and marks it in
-    /// one locked operation.)
+    /// The other CPU writes to the page, if its tables let it: it remembers the entry. (A CPU reads an entry and
+    /// marks it in one locked operation.)
     fn touch(&self) {
         let entry = Entry(self.entry.fetch_and(u64::MAX, SeqCst));
         if entry.is_present() && entry.is_writable() {

@@ -1,5 +1,5 @@
-//! The hypervisor's own code under loom (`cargo xtask test loom`): what several CPUs do at once, in every order that matters
-//! and with every value that they may see.
+//! The hypervisor's own code under loom (`cargo xtask test loom`): what several CPUs do at once, in every order that
+//! matters and with every value that they may see.
 //!
 //! Each thread of a model is a CPU. What is not atomic a model's end brings back as it was.
 #![cfg(loom)]

@@ -41,8 +41,8 @@ pub(crate) fn all(hv: &Hypervisor<Fake>) -> impl Iterator<Item = Mfn> {
     (0..hv.memory.frames.end() as u64).filter_map(Mfn::new)
 }
 
-/// Counts everything again: `known` is what the test knows to be held by no table, no pin and no queue of events, `was_lent`
-/// whether a domain may know a frame of another.
+/// Counts everything again: `known` is what the test knows to be held by no table, no pin and no queue of events,
+/// `was_lent` whether a domain may know a frame of another.
 ///
 /// # Panics
 /// With the name of the law that is broken.
@@ -146,8 +146,8 @@ fn count_entries(hv: &Hypervisor<Fake>, frame: Mfn, holds: &mut Holds) {
     }
 }
 
-/// Counts the linear entries again: of each table those for others, and those of others for it. No table has both. Returns
-/// how many are for their own table, and how many for others, by level.
+/// Counts the linear entries again: of each table those for others, and those of others for it. No table has both.
+/// Returns how many are for their own table, and how many for others, by level.
 pub(crate) fn check_links(hv: &Hypervisor<Fake>) -> [[u32; 2]; 4] {
     let mut counts: HashMap<Mfn, (i32, i32)> = HashMap::new();
     let mut found = [[0; 2]; 4];
@@ -198,8 +198,8 @@ fn check_page(hv: &Hypervisor<Fake>, table: Mfn, entry: Entry, target: Mfn) {
     }
 }
 
-/// What CPUs remember may be stale, but never dangerous, and what it could become dangerous by stands in the frame's past:
-/// who gives the frame another type is told by it to flush this CPU first.
+/// What CPUs remember may be stale, but never dangerous, and what it could become dangerous by stands in the frame's
+/// past: who gives the frame another type is told by it to flush this CPU first.
 pub(crate) fn check_caches(hv: &Hypervisor<Fake>, was_lent: impl Fn(Owner, Mfn) -> bool) {
     for number in 0..CPUS as u16 {
         let cpu = hv.machine().cpu(number);
@@ -259,8 +259,8 @@ pub(crate) fn snapshot(hv: &Hypervisor<Fake>) -> Vec<FrameState> {
     frames.map(|state| if state.owner() == Owner::NOBODY { FrameState::FREE } else { state }).collect()
 }
 
-/// What a refused operation must not have changed: anything. Only the past of an idle frame may say more than before, that
-/// it was tried as something else.
+/// What a refused operation must not have changed: anything. Only the past of an idle frame may say more than before,
+/// that it was tried as something else.
 ///
 /// # Panics
 /// If it did.

@@ -1,5 +1,5 @@
-//! Long runs (`cargo xtask hostile`): as many random operations as one asks for, everything counted again as they go, a line
-//! of progress every half minute and a report at the end.
+//! Long runs (`cargo xtask hostile`): as many random operations as one asks for, everything counted again as they go, a
+//! line of progress every half minute and a report at the end.
 
 use super::dice::Dice;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Short sequences of operations, drawn anew each time: of one that fails, proptest leaves out what does not matter, and
-//! says what is left.
+//! Short sequences of operations, drawn anew each time: of one that fails, proptest leaves out what does not
+//! matter, and says what is left.
 
 use proptest::prelude::{BoxedStrategy, Just, ProptestConfig, Strategy};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
@@ -14,7 +14,8 @@ pub(crate) trait World {
     fn end(self);
 }
 
-/// The seed of one operation. Another number is another operation, not a smaller one: it is never changed, only left out.
+/// The seed of one operation. Another number is another operation, not a smaller one: it
+/// is never changed, only left out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seed(u64);
 

@@ -111,7 +111,16 @@ macro_rules! reads {
             pub(crate) fn $name() -> u64 {
                 let value;
                 // SAFETY: reads a register.
-                unsafe { core::arch::asm!($text, out("rax") value, out("rcx") _, out("rdx") _, out("rsi") _, options(nostack)) };
+                unsafe {
+                    core::arch::asm!(
+                        $text,
+                        out("rax") value,
+                        out("rcx") _,
+                        out("rdx") _,
+                        out("rsi") _,
+                        options(nostack)
+                    );
+                }
                 value
             }
 

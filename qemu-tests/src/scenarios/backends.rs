@@ -31,7 +31,8 @@ fn introduce(ids: &[u32]) -> Result<String> {
 
 pub(super) fn lies(lab: &Lab<'_>, seconds: u32) -> Result<Verdict> {
     let script = format!(
-        "xl create liar.cfg; xl create victim.cfg\n{}xl wait victim; xl list\nxl create hello.cfg; xl wait hello; poweroff\n",
+        "xl create liar.cfg; xl create victim.cfg\n{}xl wait victim; xl list\n\
+         xl create hello.cfg; xl wait hello; poweroff\n",
         introduce(&[51712])?
     );
     let (liar, victim) = (format!("do=backend seconds={}", seconds + 30), format!("do=victim seconds={seconds}"));

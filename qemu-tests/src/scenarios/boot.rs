@@ -150,16 +150,16 @@ pub(super) fn two_cpus_run_guests_at_once(lab: &Lab<'_>) -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
-/// The hypervisor with its debug assertions and overflow checks, on two CPUs: guests switch address spaces, use a disk, are
-/// paused, shut down and destroyed, and not one lock is taken out of its order.
+/// The hypervisor with its debug assertions and overflow checks, on two CPUs: guests switch address spaces, use a disk,
+/// are paused, shut down and destroyed, and not one lock is taken out of its order.
 pub(super) fn a_hypervisor_that_checks_itself_finds_nothing(lab: &Lab<'_>) -> Result<Verdict> {
     if lab.xen.is_some() {
         return Ok(Verdict::Skipped("it is Oxen's own hypervisor that checks itself".to_owned()));
     }
     build::checked_hypervisor(lab.workspace)?;
     let script = "xl create mmu.cfg name=one; xl create mmu.cfg name=two; xl create fs.cfg; xl create -p hog.cfg; \
-                  xl unpause hog; xl mem-set -w hog 24; xl pause hog; xl unpause hog; xl vcpu-list; xl wait one; xl wait two; \
-                  xl wait fs; xl destroy hog; xl list; poweroff";
+                  xl unpause hog; xl mem-set -w hog 24; xl pause hog; xl unpause hog; xl vcpu-list; xl wait one; \
+                  xl wait two; xl wait fs; xl destroy hog; xl list; poweroff";
     let mut machine = lab.machine(script)?;
     machine.hypervisor = lab.workspace.out.join(build::CHECKED);
     machine.smp = 2;
@@ -174,8 +174,8 @@ pub(super) fn a_hypervisor_that_checks_itself_finds_nothing(lab: &Lab<'_>) -> Re
     Ok(Verdict::Passed)
 }
 
-/// A guest has its disk where grant tables may have two frames, and of others' grants fewer are mapped than the toolstack
-/// lets a guest map else.
+/// A guest has its disk where grant tables may have two frames, and of others' grants fewer are mapped than the
+/// toolstack lets a guest map else.
 pub(super) fn grant_tables_are_as_small_as_the_command_line_says(lab: &Lab<'_>) -> Result<Verdict> {
     let mut machine = lab.machine("xl create fs.cfg; xl wait fs; poweroff")?;
     machine.append.push_str(" gnttab_max_frames=2 gnttab_max_maptrack_frames=16");

@@ -14,7 +14,8 @@ pub(super) fn a_small_guest_is_saved_and_restored_in_time(lab: &Lab<'_>) -> Resu
     Ok(Verdict::Passed)
 }
 
-/// Counted instructions do not depend on how busy this machine is: a row that grew by more than one percent is the code's.
+/// Counted instructions do not depend on how busy this machine is: a row that grew by more
+/// than one percent is the code's.
 pub(super) fn no_primitive_costs_more_than_it_may(lab: &Lab<'_>) -> Result<Verdict> {
     if lab.xen.is_some() {
         return Ok(Verdict::Skipped("the budget is that of Oxen's hypervisor".to_owned()));

@@ -1,4 +1,5 @@
-//! Many guests at once, and guests that ring each other: events reach whoever waits for them, whatever their port's number.
+//! Many guests at once, and guests that ring each other: events reach whoever waits for
+//! them, whatever their port's number.
 
 use std::time::Duration;
 
@@ -72,7 +73,8 @@ pub(super) fn guests_ring_each_other_by_queues(lab: &Lab<'_>) -> Result<Verdict>
     let script = "xl create bell.cfg name=first cmdline='peer=2 events=fifo'; \
         xl create bell.cfg name=second cmdline='peer=1 bind'; xl console first; xl console second; \
         xl create bell.cfg name=third cmdline='peer=4 events=fifo'; \
-        xl create bell.cfg name=fourth cmdline='peer=3 bind events=fifo'; xl console third; xl console fourth; poweroff";
+        xl create bell.cfg name=fourth cmdline='peer=3 bind events=fifo'; \
+        xl console third; xl console fourth; poweroff";
     let report = lab.script(script)?;
     let count = |line| report.lines_with(line).len();
     let counts = (count("bell: rang 1000 times"), count("bell: its events come in queues"));

@@ -193,7 +193,8 @@ const WORK: &str = r#"dd if=/dev/urandom of=/tmp/a bs=64k count=16 2>/dev/null
 dd if=/tmp/a of=/dev/xvda bs=64k conv=fsync 2>/dev/null || echo "linux: not written"
 dd if=/dev/xvda of=/dev/null bs=4k skip=300 count=1 2>/dev/null || echo "linux: not read"
 echo 3 > /proc/sys/vm/drop_caches
-dd if=/tmp/a of=/dev/xvdb bs=64k conv=fsync 2>/dev/null && cmp -n 1048576 /tmp/a /dev/xvdb && echo "linux: the other is well"
+dd if=/tmp/a of=/dev/xvdb bs=64k conv=fsync 2>/dev/null &&
+    cmp -n 1048576 /tmp/a /dev/xvdb && echo "linux: the other is well"
 "#;
 
 pub(super) fn debians_kernel_is_told_of_sectors_that_fail(lab: &Lab<'_>) -> Result<Verdict> {
@@ -224,7 +225,8 @@ pub(super) fn debians_kernel_is_told_of_sectors_that_fail(lab: &Lab<'_>) -> Resu
 /// A file that is fetched; the guest says when some of it has come.
 const FETCH: &str = r#"tries=0
 until ip addr show eth0 | grep -q 'inet ' || [ $tries -gt 600 ]; do usleep 100000; tries=$((tries+1)); done
-wget -q -O - http://HOST:PORT/file | (dd of=/tmp/first bs=4k count=256 2>/dev/null; echo "linux: on the way"; cat > /tmp/rest)
+wget -q -O - http://HOST:PORT/file |
+    (dd of=/tmp/first bs=4k count=256 2>/dev/null; echo "linux: on the way"; cat > /tmp/rest)
 echo "linux: has $(cat /tmp/first /tmp/rest | sha256sum)"
 "#;
 

@@ -1,4 +1,5 @@
-//! Grant tables of version 2 in the hands of a stock Linux guest: who serves its disk and its network sees no difference.
+//! Grant tables of version 2 in the hands of a stock Linux guest: who serves its disk and
+//! its network sees no difference.
 
 use anyhow::Result;
 use oxen_tools::debian;
@@ -13,7 +14,8 @@ use oxen_tools::http::{HOST, Server};
 
 const MIB: usize = 1 << 20;
 
-/// What the guest does: writes its disk and reads it again past its cache, pings who gave it an address, and fetches a file.
+/// What the guest does: writes its disk and reads it again past its cache, pings who gave it
+/// an address, and fetches a file.
 const WORK: &str = r#"dmesg | grep 'Grant tables'
 dd if=/dev/urandom of=/tmp/a bs=64k count=48 2>/dev/null
 dd if=/tmp/a of=/dev/xvda bs=64k conv=fsync 2>/dev/null; echo 3 > /proc/sys/vm/drop_caches

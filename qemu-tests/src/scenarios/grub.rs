@@ -1,5 +1,5 @@
-//! Debian's PV GRUB: a small paravirtual kernel with frontends of its own, which loads a guest's kernel from the guest's
-//! own disk.
+//! Debian's PV GRUB: a small paravirtual kernel with frontends of its own, which loads a guest's
+//! kernel from the guest's own disk.
 
 use std::time::Duration;
 

@@ -25,7 +25,8 @@ const SCRIPT: &str = "say() { echo \"host: > $*\"; \"$@\" 2>&1 | sed 's/^/host: 
     say xl cpupool-cpu-remove second 1; say xl cpupool-destroy second; say xl cpupool-migrate Domain-0 second\n\
     say xl cpupool-migrate hello Pool-0; say xl cpupool-destroy second; say xl cpupool-cpu-add Pool-0 1\n\
     say xl cpupool-list -c; say xl sched-credit -d hello -w 512 -c 50; say xl sched-credit -d hello\n\
-    xl info -n | grep -E '^(nr_cpus|max_cpu_id|nr_nodes|cores_per_socket|threads_per_core|free_cpus)' | sed 's/^/host: /'\n\
+    xl info -n | grep -E '^(nr_cpus|max_cpu_id|nr_nodes|cores_per_socket|threads_per_core|free_cpus)' \
+    | sed 's/^/host: /'\n\
     xentop -b -i 1 | awk '/Domain-0|hello/ { print \"host: xentop\", $1, $2 }'\n\
     xenpm get-cpu-topology | grep -c CPU | sed 's/^/host: topology /'; say xen-livepatch list\n\
     xenpm get-cpuidle-states 0 | grep -E 'Max|C-states' | sed 's/^/host: /'\n\

@@ -57,9 +57,9 @@ pub(super) fn a_guests_words_steer_no_terminal_and_are_few(lab: &Lab<'_>) -> Res
 
 pub(super) fn fresh_frames_hold_nothing_of_domains_that_ended(lab: &Lab<'_>) -> Result<Verdict> {
     // Domains come and go while the frames are the hypervisor's to use: so many that single ones join their neighbours.
-    let script =
-        "xl create residue.cfg memory=96; sleep 5; xl create hello.cfg; xl wait hello; xl create hello.cfg; xl wait hello
-        xl create hello.cfg; xl wait hello; xl create hello.cfg; xl wait hello; xl wait residue; poweroff";
+    let script = "xl create residue.cfg memory=96; sleep 5; xl create hello.cfg; xl wait hello
+        xl create hello.cfg; xl wait hello; xl create hello.cfg; xl wait hello; xl create hello.cfg; xl wait hello
+        xl wait residue; poweroff";
     let report = lab.boot(&machine(lab, script, &[("residue", "do=residue", "")])?)?.succeeded()?;
     let looked = report.lines_with("probe: looked at ");
     let [line] = looked.as_slice() else { return report.fail("the guest did not look at its frames") };
@@ -99,8 +99,8 @@ pub(super) fn disks_flooded_by_others_do_not_fail(lab: &Lab<'_>) -> Result<Verdi
     Ok(Verdict::Passed)
 }
 
-/// What two guests that storm the store leave to a third that uses it: its share of the time, which is a third, but for a
-/// tenth of that. Time is counted in instructions, as below.
+/// What two guests that storm the store leave to a third that uses it: its share of the time, which is a third, but for
+/// a tenth of that. Time is counted in instructions, as below.
 pub(super) fn a_guest_with_the_store_has_its_share_beside_two_that_storm_it(lab: &Lab<'_>) -> Result<Verdict> {
     let script = "xl create count.cfg; xl create user.cfg; xl wait user; xl create one.cfg; xl create two.cfg; sleep 1
         xl create user.cfg; xl wait user; xl purse; xl list; poweroff";

@@ -19,7 +19,8 @@ const MIB: usize = 1 << 20;
 /// How long a machine may take: two systems boot one after the other. It is met only by what hangs.
 const LIMIT: Duration = Duration::from_secs(400);
 
-/// Boots real Xen, or Oxen's hypervisor, with a Linux dom0 that runs the script; `Err` where the packages cannot be had.
+/// Boots real Xen, or Oxen's hypervisor, with a Linux dom0 that runs the script; `Err`
+/// where the packages cannot be had.
 pub(super) fn boot(
     lab: &Lab<'_>,
     on_xen: bool,
@@ -216,7 +217,8 @@ pub(super) fn debians_tools_create_guests_on_oxen(lab: &Lab<'_>) -> Result<Verdi
     std::fs::write(tree.join("one"), disk::noise(17, 3 * MIB))?;
     let image = lab.folder.join("small.img");
     disk::format(&tree, &image, 8)?;
-    let script = "create hello.cfg; finish hello 120; create -p hello.cfg; xl list hello; xl unpause hello; finish hello 120\n\
+    let script = "create hello.cfg; finish hello 120; create -p hello.cfg; xl list hello; \
+        xl unpause hello; finish hello 120\n\
         losetup -r /dev/loop0 /disk.img; ln -s loop0 /dev/vda; create fs.cfg; finish fs 120; xl info; xl list";
     let report = boot!(lab, false, script, &[("disk.img", &std::fs::read(image)?)]);
     let report = report.says("(hello) the store calls this domain hello")?.says("--p---")?.says("free_memory")?;
@@ -248,11 +250,12 @@ pub(super) fn linux_follows_its_target_as_on_real_xen(lab: &Lab<'_>) -> Result<V
         [("linux.cfg", config.as_bytes()), ("guests/linux", &kernel), ("guests/initrd", &ramdisk)];
     let script = "step() { until_said linux \"current $1\" 120; sleep 2; xl list linux; }\n\
         create linux.cfg; step 262144; xl mem-set linux 128m; step 131072\n\
-        show linux; : > /var/log/xen/console/guest-linux.log; xl mem-set linux 256m; step 262144; show linux; xl destroy linux";
+        show linux; : > /var/log/xen/console/guest-linux.log; xl mem-set linux 256m; \
+        step 262144; show linux; xl destroy linux";
     let xens = boot!(lab, true, script, &files).lacks("did not say")?;
     let script = "xl create linux.cfg; expect linux 'current 262144' 60; sleep 2; xl list linux; xl mem-set linux 128; \
-        expect linux 'current 131072' 60; sleep 2; xl list linux; xl mem-set linux 256; expect linux 'current 262144' 60; \
-        sleep 2; xl list linux; xl destroy linux; xl console linux; poweroff";
+        expect linux 'current 131072' 60; sleep 2; xl list linux; xl mem-set linux 256; \
+        expect linux 'current 262144' 60; sleep 2; xl list linux; xl destroy linux; xl console linux; poweroff";
     let mut machine = lab.machine(script)?;
     machine.memory = 1024;
     machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=384M");

@@ -41,7 +41,8 @@ fn totals(report: &Report) -> Vec<u64> {
 /// From 192 MiB to 128 and to 256, which is its maximum, with both vcpus at work.
 const MEMORY: &str = "
 xl create linux.cfg; expect linux 'linux:/# '
-send linux 'for i in 1 2; do while :; do md5sum /bin/busybox >/tmp/$i; done & done; grep MemTotal /proc/meminfo; echo at:$?'
+send linux 'for i in 1 2; do while :; do md5sum /bin/busybox >/tmp/$i; done & done; \
+    grep MemTotal /proc/meminfo; echo at:$?'
 expect linux 'at:0'
 xl mem-set -w linux 128
 send linux 'grep MemTotal /proc/meminfo; echo down:$?'; expect linux 'down:0'; xl list linux; balloon
@@ -220,7 +221,8 @@ xl network-attach linux mac=00:16:3e:11:22:33 rate=10Mb/s
 send linux 'until [ -e /sys/class/net/eth0 ]; do usleep 100000; done; echo $(cat /sys/class/net/eth0/address) came'
 expect linux ':33 came'
 xl block-attach linux guests/linux,raw,xvdb,ro
-send linux 'until [ -e /dev/xvdb ]; do usleep 100000; done; dd if=/dev/xvdb bs=512 count=2000 2>/dev/null | sha256sum; echo read:$?'
+send linux 'until [ -e /dev/xvdb ]; do usleep 100000; done; \
+    dd if=/dev/xvdb bs=512 count=2000 2>/dev/null | sha256sum; echo read:$?'
 expect linux 'read:0'
 xl network-list linux; xl block-list linux
 xl network-detach linux 00:16:3e:11:22:33; xl block-detach linux xvdb

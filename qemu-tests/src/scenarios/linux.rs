@@ -48,8 +48,8 @@ pub(super) fn linux(lab: &Lab<'_>, ramdisk: &Ramdisk<'_>) -> Result<Linux, Verdi
     make().map_err(|error| Verdict::Skipped(format!("no stock kernel: {error:#}")))
 }
 
-/// A machine whose dom0 has such guests to create: for each a name, which is its configuration's too, and more lines for
-/// that.
+/// A machine whose dom0 has such guests to create: for each a name, which is its
+/// configuration's too, and more lines for that.
 pub(super) fn with_guests(lab: &Lab<'_>, linux: &Linux, script: &str, guests: &[(&str, &str)]) -> Result<Machine> {
     let mut machine = lab.machine(script)?;
     machine.memory = 1024;
@@ -69,8 +69,8 @@ pub(super) fn with_guests(lab: &Lab<'_>, linux: &Linux, script: &str, guests: &[
     Ok(machine)
 }
 
-/// A machine whose dom0 has a kernel of Debian's and a ramdisk as the guest of `linux.cfg`, with these further settings,
-/// and more files, and runs a script about them; `Err` where the kernel cannot be had.
+/// A machine whose dom0 has a kernel of Debian's and a ramdisk as the guest of `linux.cfg`, with these further
+/// settings, and more files, and runs a script about them; `Err` where the kernel cannot be had.
 pub(super) fn guest(
     lab: &Lab<'_>,
     kernel: fn(&Workspace) -> Result<PathBuf>,
@@ -83,7 +83,8 @@ pub(super) fn guest(
         let kernel = std::fs::read(kernel(lab.workspace)?)?;
         let ramdisk = ramdisk.build()?;
         let config = format!(
-            "name = \"linux\"\nkernel = \"guests/linux\"\nramdisk = \"guests/initrd\"\ncmdline = \"{CMDLINE}\"\n{settings}\n"
+            "name = \"linux\"\nkernel = \"guests/linux\"\nramdisk = \"guests/initrd\"\n\
+             cmdline = \"{CMDLINE}\"\n{settings}\n"
         );
         let mut machine = lab.machine("")?;
         machine.modules.first_mut().context("no dom0")?.args = "script=@script.xl debug-exit".to_owned();
@@ -99,7 +100,8 @@ pub(super) fn guest(
     make().map_err(|error| Verdict::Skipped(format!("no stock kernel: {error:#}")))
 }
 
-/// Boots a file of Debian's kernel in dom0's place with so many vcpus, and demands that everything was done in its turn.
+/// Boots a file of Debian's kernel in dom0's place with so many vcpus, and demands that
+/// everything was done in its turn.
 fn works(lab: &Lab<'_>, kernel: fn(&Workspace) -> Result<PathBuf>, vcpus: u32) -> Result<Verdict> {
     let make = || anyhow::Ok((kernel(lab.workspace)?, Ramdisk::new(lab.workspace, "dom0").script(WORK).build()?));
     let (kernel, ramdisk) = match make() {
@@ -189,8 +191,8 @@ pub(super) fn kernels_that_cannot_be_guests_are_refused_with_the_reason(lab: &La
     ];
     lab.add(&mut machine, &files)?;
     let reasons = [
-        "error: narrow.cfg: kernel `narrow`: an ELF file of another word size, class (1); only 64-bit x86 kernels can be \
-            guests",
+        "error: narrow.cfg: kernel `narrow`: an ELF file of another word size, class (1); \
+            only 64-bit x86 kernels can be guests",
         "error: cut.cfg: kernel `cut`: the bzImage is truncated: its kernel lies beyond the end of the file",
         "error: foreign.cfg: kernel `foreign`: no Xen notes in the ELF file: the kernel was not built to run \
             paravirtual on Xen (CONFIG_XEN_PV)",

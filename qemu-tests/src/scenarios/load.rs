@@ -30,7 +30,8 @@ cd /src && /usr/bin/tcc ARGUMENTS -o /tmp/compiled && /tmp/compiled && echo "loa
 /// How long it may take: a machine that does other things as well is slow.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// QEMU's name of a CPU of Intel's: programs in 32-bit mode ask their kernel by SYSENTER there, and by SYSCALL on others.
+/// QEMU's name of a CPU of Intel's: programs in 32-bit mode ask their kernel by SYSENTER
+/// there, and by SYSCALL on others.
 const INTEL: &str = "Skylake-Client";
 
 /// Boots the guest with so many vcpus, and demands that all was right.

@@ -41,7 +41,8 @@ mod soak;
 mod toolstack;
 mod xdp;
 
-/// How long a scenario may take that is long by itself: a boot is seconds on an idle machine, and minutes on a busy one.
+/// How long a scenario may take that is long by itself: a boot is seconds on an idle
+/// machine, and minutes on a busy one.
 const LONG_LIMIT: Duration = Duration::from_secs(3 * 3600);
 
 /// A guarantee and how it is tried.

@@ -1,4 +1,5 @@
-//! The sample guest `net` on our own backend and bridge: with the host through the machine's card, and among themselves.
+//! The sample guest `net` on our own backend and bridge: with the host through the
+//! machine's card, and among themselves.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -33,8 +34,9 @@ fn ask(port: u16, path: &str) -> Result<Vec<u8>> {
     Ok(answer.split_off(head + 4))
 }
 
-/// Asks for `path` until there is a whole answer: before the guest is there, QEMU accepts for it and hangs up. Then asks
-/// for [`LAST`] until the run has ended, so that dom0 finds such a request in the guest's console whenever it looks.
+/// Asks for `path` until there is a whole answer: before the guest is there, QEMU accepts for it and
+/// hangs up. Then asks for [`LAST`] until the run has ended, so that dom0 finds such a request in the
+/// guest's console whenever it looks.
 fn client(port: u16, path: &str, length: usize, ended: &AtomicBool) -> Vec<u8> {
     let mut served = Vec::new();
     while !ended.load(Ordering::Relaxed) {

@@ -16,8 +16,8 @@ use oxen_tools::http::{HOST, Server};
 
 const MIB: usize = 1 << 20;
 
-/// What a guest does on QEMU's network: waits for its address, then talks to the host. `HOST` and `PORT` stand for where
-/// it listens.
+/// What a guest does on QEMU's network: waits for its address, then talks to the host. `HOST` and
+/// `PORT` stand for where it listens.
 const FETCH: &str = r#"tries=0
 until ip addr show eth0 | grep -q 'inet ' || [ $tries -gt 600 ]; do usleep 100000; tries=$((tries+1)); done
 ip addr show eth0 | grep 'inet '
@@ -49,9 +49,9 @@ pub(super) fn a_linux_guest_gets_an_address_and_exchanges_32_mib_with_the_host(l
     Ok(Verdict::Passed)
 }
 
-/// What each of two guests does; the one called `a` has the address that ends in 1. Each sends 100 MiB, in turns, on port
-/// 5001, then sends for `SECONDS` seconds while it receives, on port 5002. `nc -e` gives the connection to a program:
-/// one that sends a block again and again, or one that sums what comes.
+/// What each of two guests does; the one called `a` has the address that ends in 1. Each sends 100 MiB, in turns, on
+/// port 5001, then sends for `SECONDS` seconds while it receives, on port 5002. `nc -e` gives the connection to a
+/// program: one that sends a block again and again, or one that sums what comes.
 const EXCHANGE: &str = r#"name=$(sed 's/.*name=//;s/ .*//' /proc/cmdline)
 if [ $name = a ]; then me=1 other=2; else me=2 other=1; fi
 peer=192.168.7.$other
@@ -72,7 +72,9 @@ sum_of() { (i=0; while [ $i -lt $1 ]; do cat /tmp/block; i=$((i+1)); done) | md5
 send() { COUNT=$1 TIME=$2 nc -l -p $3 -e /tmp/source; }
 sent() { echo "$name sent $1 $(sum_of $(cat /tmp/count)) $(cat /tmp/count) blocks in $(cat /tmp/seconds) s"; }
 # Both come here before either goes on.
-meet() { if [ $name = a ]; then nc -l -p 5000 </dev/null; else until nc $peer 5000 </dev/null; do usleep 100000; done; fi; }
+meet() {
+    if [ $name = a ]; then nc -l -p 5000 </dev/null; else until nc $peer 5000 </dev/null; do usleep 100000; done; fi
+}
 receive() { until nc $peer $1 -e /tmp/sink; do usleep 100000; done; echo "$name received $1 $(cat /tmp/sum)"; }
 received() { cat /sys/class/net/eth0/statistics/rx_bytes; }
 
@@ -84,7 +86,7 @@ if [ $name = a ]; then send 25 0 5001; sent 5001; receive 5001; else receive 500
 meet
 receive 5002 & receiver=$!
 send 0 SECONDS 5002 & sender=$!
-# A stall would be a pause in which next to nothing is received: looked for from the first bytes on, while there are more.
+# A stall would be a pause in which next to nothing is received: looked for from the first bytes on, until the last.
 # A machine that is busy with other things may come to the end before two seconds can be measured.
 slowest=none before=$(received)
 until [ $(($(received) - before)) -gt 65536 ] || ! kill -0 $receiver 2>/dev/null; do usleep 100000; done
@@ -102,8 +104,8 @@ ifconfig eth0 | grep packets
 sleep 2
 "#;
 
-/// Ping, 100 MiB each way by TCP, then both ways at once for a time, over the bridge alone: the machine has no card. The
-/// guests have as many vcpus as the machine has CPUs: with more, a vcpu would wait long for another's lock.
+/// Ping, 100 MiB each way by TCP, then both ways at once for a time, over the bridge alone: the machine has no card.
+/// The guests have as many vcpus as the machine has CPUs: with more, a vcpu would wait long for another's lock.
 pub(super) fn exchange(lab: &Lab<'_>, seconds: u32, cpus: u32) -> Result<Verdict> {
     let script = EXCHANGE.replace("SECONDS", &seconds.to_string());
     let linux = match linux(lab, &Ramdisk::new(lab.workspace, "linux").network().script(&script)) {

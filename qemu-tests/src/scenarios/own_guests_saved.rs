@@ -45,14 +45,15 @@ fn steps(report: &Report, guest: &str) -> Result<Vec<Step>> {
 }
 
 /// Runs of steps one after the other: a guest that is restored again begins where it was saved. Whether what it has is
-/// that of the step before, the guest itself looks at each; what it says between dom0's last look at its console and its
-/// stop goes with the old domain.
+/// that of the step before, the guest itself looks at each; what it says between dom0's last look at its console and
+/// its stop goes with the old domain.
 fn runs(steps: &[Step]) -> Vec<&[Step]> {
     steps.chunk_by(|step, next| step.number < next.number).collect()
 }
 
-/// The clocks are right: the wall clock at each step by what a guest that was never stopped says of the same machine, the
-/// own clock by how it goes on between two steps: it stands while the guest is saved, so often as it was, and never else.
+/// The clocks are right: the wall clock at each step by what a guest that was never stopped says of the
+/// same machine, the own clock by how it goes on between two steps: it stands while the guest is saved, so
+/// often as it was, and never else.
 fn judge(report: &Report, guest: &str, restores: usize) -> Result<()> {
     let all = steps(report, guest)?;
     let witness = *steps(report, "witness")?.first().context("the witness is silent")?;
@@ -114,8 +115,8 @@ pub(super) fn a_guest_of_ours_goes_on_where_it_was(lab: &Lab<'_>) -> Result<Verd
     Ok(Verdict::Passed)
 }
 
-/// A guest that writes its disk all the time is saved and restored again and again, every other time gone on with before:
-/// no step is lost, nothing of the disk, and no memory.
+/// A guest that writes its disk all the time is saved and restored again and again, every other time gone on with
+/// before: no step is lost, nothing of the disk, and no memory.
 pub(super) fn rounds(lab: &Lab<'_>, count: usize) -> Result<Verdict> {
     let mut script = String::from(
         "xl create steady.cfg name=witness; xl expect witness 'step 1 is whole'; xl destroy witness\n\
@@ -157,8 +158,8 @@ pub(super) fn a_guest_of_ours_at_work_on_its_disk_loses_nothing(lab: &Lab<'_>) -
     rounds(lab, 6)
 }
 
-/// A guest fetches from another one while both are saved and restored, one after the other: the connection stays, and all
-/// of the bytes come.
+/// A guest fetches from another one while both are saved and restored, one after the other: the connection
+/// stays, and all of the bytes come.
 pub(super) fn a_connection_of_ours_outlives_both_its_ends_domains(lab: &Lab<'_>) -> Result<Verdict> {
     const BYTES: usize = 96 << 20;
     let sum = sha256(&net::pattern(BYTES));
@@ -234,8 +235,8 @@ pub(super) fn a_guest_of_ours_is_copied_while_it_runs(lab: &Lab<'_>) -> Result<V
     Ok(Verdict::Passed)
 }
 
-/// Who does not look whether it is asked, and who cannot follow, is named, and goes on. No time of this machine's passes
-/// while they are waited for.
+/// Who does not look whether it is asked, and who cannot follow, is named, and goes on. No time of this machine's
+/// passes while they are waited for.
 pub(super) fn a_guest_that_does_not_suspend_itself_is_named_and_goes_on(lab: &Lab<'_>) -> Result<Verdict> {
     let script = "xl create bell.cfg name=deaf cmdline='peer=9 bind'; sleep 1; xl save deaf vda; xl list deaf\n\
                   xl create steady.cfg name=busy cmdline='period=1000 maps'; xl expect busy 'step 2 is whole'\n\

@@ -28,8 +28,8 @@ fn logged_disk(machine: &mut Machine) {
     machine.devices.extend(["-device".to_owned(), "virtio-blk-pci,drive=disk".to_owned()]);
 }
 
-/// Stops the machine so many times, each time at another moment, and looks at its disk: at the image as QEMU left it, and
-/// at what it would be if the host's power had failed.
+/// Stops the machine so many times, each time at another moment, and looks at its disk: at the image as QEMU left it,
+/// and at what it would be if the host's power had failed.
 pub(super) fn stop(lab: &Lab<'_>, times: u64) -> Result<Verdict> {
     let guests = [("journal", "do=journal records=0", "disk = [\"phy:/dev/vda,xvda,w\"]")];
     let mut machine = machine(lab, "xl create journal.cfg; xl wait journal; poweroff", &guests)?;

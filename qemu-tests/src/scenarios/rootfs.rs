@@ -92,8 +92,8 @@ fn disks(lab: &Lab<'_>) -> Result<Disks> {
 
 /// Makes a Debian package with one program.
 fn make_package(folder: &Path, file: &Path) -> Result<()> {
-    const CONTROL: &str = "Package: oxen-check\nVersion: 1.0\nArchitecture: all\nMaintainer: nobody <nobody@localhost>\n\
-        Description: says that it is installed\n";
+    const CONTROL: &str = "Package: oxen-check\nVersion: 1.0\nArchitecture: all\n\
+        Maintainer: nobody <nobody@localhost>\nDescription: says that it is installed\n";
     const PROGRAM: &str = "#!/bin/sh\necho \"oxen-check is installed: $*\"\n";
     build::write(&folder.join("DEBIAN/control"), CONTROL.as_bytes())?;
     let program = folder.join("usr/bin/oxen-check");

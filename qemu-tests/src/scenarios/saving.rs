@@ -1,5 +1,5 @@
-//! Domains saved and restored, and moved live: by Debian's own `xl` in a Linux dom0 and by our dom0's, from real Xen to Oxen
-//! and back.
+//! Domains saved and restored, and moved live: by Debian's own `xl` in a Linux dom0 and by our dom0's,
+//! from real Xen to Oxen and back.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -289,8 +289,8 @@ pub(super) fn a_debian_at_work_migrates_live(lab: &Lab<'_>) -> Result<Verdict> {
     judge_migration(report)
 }
 
-/// Migrates the guest to the machine on which it is. What it says stands in another file then, by the name that a domain has
-/// until all of it has come.
+/// Migrates the guest to the machine on which it is. What it says stands in another file then, by the name that a
+/// domain has until all of it has come.
 const MIGRATE: &str = "free() { xl info free_memory; }; steps() { grep -c ^step guest-saved.log; }\n\
     before=$(free); create saved.cfg; cd /var/log/xen/console; until_said saved 'step 4 ' 300; old=$(xl domid saved)\n\
     first=$(steps); xl -v migrate -s '' saved 'xl migrate-receive' && echo \"migrated from $first to $(steps)\"\n\

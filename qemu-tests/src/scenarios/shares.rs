@@ -27,8 +27,8 @@ fn end(series: &Series, guest: &str) -> Result<u32> {
     series.has(guest, series.seconds.len() - 1)
 }
 
-/// Two guests of equal shares, one of which uses nothing of what it holds. By shares alone both have as much; with a tax of
-/// 75 % on idle memory the busy one has nearly what the price says: four fifths.
+/// Two guests of equal shares, one of which uses nothing of what it holds. By shares alone both have as much; with a
+/// tax of 75 % on idle memory the busy one has nearly what the price says: four fifths.
 pub(super) fn a_tax_on_idle_memory_moves_it_to_who_uses_it(lab: &Lab<'_>) -> Result<Verdict> {
     let series = measure(lab, Scenario::EsxTax)?;
     let before = Scenario::EsxTax.last_change() as usize - 1;

@@ -15,7 +15,8 @@ use crate::lab::{Lab, Verdict};
 /// What a guest says when its first process runs.
 const REACHED: &str = "the first process runs";
 
-/// A machine with Debian's kernel, unpacked, for guests of so many MiB, and with dom0 as small as it can be beside them.
+/// A machine with Debian's kernel, unpacked, for guests of so many MiB, and with dom0 as
+/// small as it can be beside them.
 fn machine(lab: &Lab<'_>, ramdisk: &Ramdisk<'_>, memory: u32, script: &str) -> Result<Machine, Verdict> {
     let mut machine = guest(lab, debian::kernel, ramdisk, &format!("memory = {memory}"), &[], script)?;
     machine.append = machine.append.replace("dom0_mem=128M", "dom0_mem=192M");

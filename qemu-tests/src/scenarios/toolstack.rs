@@ -185,7 +185,8 @@ fn crash(lab: &Lab<'_>, how: &str) -> Result<Report> {
 
 /// A guest that never blocks and never yields does not keep dom0 from its work.
 pub(super) fn a_guest_that_spins_can_be_destroyed(lab: &Lab<'_>) -> Result<Verdict> {
-    let script = "xl create probe.cfg; sleep 2; xl list; xl create hello.cfg; xl wait hello; xl destroy probe; xl list; poweroff";
+    let script = "xl create probe.cfg; sleep 2; xl list; xl create hello.cfg; xl wait hello; xl destroy probe; \
+        xl list; poweroff";
     let mut machine = lab.machine(script)?;
     let probe = std::fs::read(lab.workspace.out.join("probe"))?;
     let config = b"name = \"probe\"\nkernel = \"guests/probe\"\nmemory = 32\ncmdline = \"end=spin\"\n";

@@ -18,8 +18,8 @@ const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/xdp");
 /// How long it may take: a machine that does other things as well is slow.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// What two guests do. `a` fetches 4 MiB of `b`, in frames longer than a page; then once more with the program attached,
-/// which lets all pass but answers to echoes, and sends as much back; then it pings without the program.
+/// What two guests do. `a` fetches 4 MiB of `b`, in frames longer than a page; then once more with the program
+/// attached, which lets all pass but answers to echoes, and sends as much back; then it pings without the program.
 const WORK: &str = r#"name=$(sed 's/.*name=//;s/ .*//' /proc/cmdline)
 if [ $name = a ]; then me=1 peer=192.168.7.2; else me=2 peer=192.168.7.1; fi
 until { killall udhcpc; ip addr add 192.168.7.$me/24 dev eth0; ping -c 2 -W 1 $peer; } >/dev/null 2>&1; do :; done

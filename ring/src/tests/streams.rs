@@ -134,7 +134,10 @@ proptest! {
 
     /// Whatever the shared words say, no end panics.
     #[test]
-    fn garbage_harms_nobody(words in prop::collection::vec(any::<u32>(), 4), bytes in prop::collection::vec(any::<u8>(), 0..3000)) {
+    fn garbage_harms_nobody(
+        words in prop::collection::vec(any::<u32>(), 4),
+        bytes in prop::collection::vec(any::<u8>(), 0..3000)
+    ) {
         let pages = pages(1);
         let (mut guest, mut backend) = (console::guest(&pages[0]), console::backend(&pages[0]));
         for (n, value) in words.iter().enumerate() {

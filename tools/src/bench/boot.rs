@@ -98,8 +98,8 @@ fn files(workspace: &Workspace, vcpus: u32) -> Result<Vec<(String, Vec<u8>)>> {
     let kernel = std::fs::read(&kernel).with_context(|| format!("cannot read {}", kernel.display()))?;
     let ramdisk = Ramdisk::new(workspace, "linux").script(&format!("echo {SHELL} > /dev/kmsg")).build()?;
     let config = format!(
-        "name = \"linux\"\nkernel = \"guests/linux\"\nramdisk = \"guests/linux.initrd\"\nmemory = 256\nvcpus = {vcpus}\n\
-         cmdline = \"{}\"\n",
+        "name = \"linux\"\nkernel = \"guests/linux\"\nramdisk = \"guests/linux.initrd\"\nmemory = 256\n\
+         vcpus = {vcpus}\ncmdline = \"{}\"\n",
         linux::CMDLINE
     );
     Ok(vec![
@@ -208,8 +208,8 @@ fn counts_of_oxen(transcript: &str) -> BTreeMap<String, u64> {
     counts
 }
 
-/// Adds up xenalyze's summary of domain 1, which has a list for each vcpu: `  ptwr  812`, `    mmu_update   [ 1]:  47321`. There, calls within multicalls
-/// are not among those by number.
+/// Adds up xenalyze's summary of domain 1, which has a list for each vcpu: `  ptwr  812`, `    mmu_update   [ 1]:
+/// 47321`. There, calls within multicalls are not among those by number.
 fn counts_of_xen(transcript: &str) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     let domain = transcript.split("|-- Domain ").find(|part| part.starts_with("1 --|")).unwrap_or_default();
@@ -268,8 +268,8 @@ mod tests {
         assert_eq!(oxen.get("hypercall  1 mmu_update"), Some(&47));
         assert_eq!(oxen.get("instructions emulated: writes to page tables"), Some(&8));
         let xen = counts_of_xen(
-            "|-- Domain 0 --|\n  ptwr  9\n|-- Domain 1 --|\n-- v0 --\n  ptwr  6\n  hypercall  40\n    mmu_update    [ 1]:  40\n\
-             -- v1 --\n  ptwr  2\n  hypercall  7\n    mmu_update    [ 1]:  7\n\
+            "|-- Domain 0 --|\n  ptwr  9\n|-- Domain 1 --|\n-- v0 --\n  ptwr  6\n  hypercall  40\n\
+             \x20   mmu_update    [ 1]:  40\n-- v1 --\n  ptwr  2\n  hypercall  7\n    mmu_update    [ 1]:  7\n\
              Emulate eip list\n|-- Domain 32767 --|\n  ptwr  1\n",
         );
         assert_eq!(xen, oxen);

@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn links_code_and_commands_are_found() {
-        let text = "# A `b` c\nsee [`x`](y.rs#z), `code` and ![p](p.svg)\n```\ncargo xtask run # now\n```\n```rust\n[no](no)\n```\n";
+        let text = "# A `b` c\nsee [`x`](y.rs#z), `code` and ![p](p.svg)\n\
+            ```\ncargo xtask run # now\n```\n```rust\n[no](no)\n```\n";
         let link = |text: &str, target: &str| Piece::Link { text: text.into(), target: target.into() };
         assert_eq!(
             pieces(text),

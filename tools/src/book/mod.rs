@@ -1,5 +1,5 @@
-//! `cargo xtask book`: the pictures and the hypercall reference of `docs/book`, its links, files and commands judged, and
-//! HTML by mdBook where that is here or can be fetched.
+//! `cargo xtask book`: the pictures and the hypercall reference of `docs/book`, its links, files and commands judged,
+//! and HTML by mdBook where that is here or can be fetched.
 
 mod links;
 mod markdown;
@@ -62,8 +62,8 @@ pub fn run(workspace: &Workspace, xtask: &clap::Command, args: &Args) -> Result<
     Ok(())
 }
 
-/// What is wrong with the book and the documentation around it: pictures that are not those of their descriptions, links
-/// that lead nowhere, files and commands that do not exist, calls that are not documented.
+/// What is wrong with the book and the documentation around it: pictures that are not those of their descriptions,
+/// links that lead nowhere, files and commands that do not exist, calls that are not documented.
 ///
 /// # Errors
 /// Fails where a file cannot be read.

@@ -12,8 +12,8 @@ use crate::workspace::Workspace;
 /// `target/oxen/fuzz/TARGET`; what is new to the corpus is put into it with `keep`.
 ///
 /// # Errors
-/// Fails for a target that is not there, where the fuzzer cannot be had, and when an input breaks something: the message
-/// names the file.
+/// Fails for a target that is not there, where the fuzzer cannot be had, and when an input breaks
+/// something: the message names the file.
 pub(super) fn look(workspace: &Workspace, target: &str, minutes: u64, keep: bool) -> Result<()> {
     let corpora = workspace.root.join("fuzz/corpus");
     let corpus = corpora.join(target);

@@ -45,8 +45,8 @@ impl fmt::Display for Difference {
 }
 
 impl Transcript {
-    /// Reads lines of the form `fuzz: SEED.CALL …`; what stands before them on a line does not matter. A machine that was
-    /// stopped has hung.
+    /// Reads lines of the form `fuzz: SEED.CALL …`; what stands before them on a line does not matter. A
+    /// machine that was stopped has hung.
     pub(super) fn read(text: &str, was_stopped: bool) -> Self {
         let mut read = Self::default();
         for line in text.lines() {
@@ -99,8 +99,8 @@ impl Transcript {
         plan.find(|place| !self.lines.contains_key(place) || !other.lines.contains_key(place))
     }
 
-    /// The first difference of each sequence, but for those that are known; where one came no further than `reached`, up to
-    /// that sequence's end.
+    /// The first difference of each sequence, but for those that are known; where one came no further than
+    /// `reached`, up to that sequence's end.
     pub(super) fn differences(&self, oxen: &Self, reached: Option<Place>, all: bool) -> Vec<Difference> {
         let mut found: Vec<Difference> = Vec::new();
         let places: BTreeSet<Place> = self.lines.keys().chain(oxen.lines.keys()).copied().chain(reached).collect();

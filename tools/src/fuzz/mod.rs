@@ -1,5 +1,5 @@
-//! `cargo xtask fuzz`: inputs for one part, looked for by coverage; or what a guest draws from seeds, asked of real Xen and
-//! of Oxen, and what they answer compared.
+//! `cargo xtask fuzz`: inputs for one part, looked for by coverage; or what a guest draws from seeds, asked of real Xen
+//! and of Oxen, and what they answer compared.
 
 mod coverage;
 mod known;

@@ -30,7 +30,8 @@ pub(super) fn boots(seeds: Seeds) -> impl Iterator<Item = Seeds> {
     starts.map(move |at| Seeds { first: seeds.first + at, count: step.min(seeds.count - at), ..seeds })
 }
 
-/// Asks seeds until each has been asked. Returns how many steps were compared, and the first difference of each sequence.
+/// Asks seeds until each has been asked. Returns how many steps were compared, and the
+/// first difference of each sequence.
 ///
 /// # Errors
 /// Fails when a side cannot be booted, or its guest does not begin.

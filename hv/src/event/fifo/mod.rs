@@ -1,14 +1,14 @@
 //! The FIFO ABI: for each vcpu sixteen queues of events, one for each priority, in memory of the guest's.
 //!
-//! Each port has an *event word* in an array of up to 128 pages, with flags and a *link* to the next port of its queue. Each
-//! vcpu has a *control block* with the first port of each queue, and a bit for each queue that was empty before. The guest
-//! takes ports off at the head and the hypervisor puts them on at the tail, so of a queue the hypervisor keeps nothing but
-//! the port that it put on last. What the guest writes is never followed: the only link that is read is the one overwritten,
-//! and a tail whose word says it is not linked any more is the end of a queue that the guest has emptied. A guest that
-//! writes rubbish loses events of its own, and nobody else's.
+//! Each port has an *event word* in an array of up to 128 pages, with flags and a *link* to the next port of its queue.
+//! Each vcpu has a *control block* with the first port of each queue, and a bit for each queue that was empty before.
+//! The guest takes ports off at the head and the hypervisor puts them on at the tail, so of a queue the hypervisor
+//! keeps nothing but the port that it put on last. What the guest writes is never followed: the only link that is read
+//! is the one overwritten, and a tail whose word says it is not linked any more is the end of a queue that the guest
+//! has emptied. A guest that writes rubbish loses events of its own, and nobody else's.
 //!
-//! All of it is changed under the lock of the domain's events, which guards the frames as well: they are given back under
-//! it, so who has it and sees a page may write to it.
+//! All of it is changed under the lock of the domain's events, which guards the frames as well: they are given back
+//! under it, so who has it and sees a page may write to it.
 
 pub(crate) mod record;
 mod word;
@@ -147,8 +147,8 @@ impl Fifo {
         self.vcpus.get_mut(queue.vcpu as usize)?.tails.get_mut(queue.priority as usize)
     }
 
-    /// Raises an event for a vcpu: pending, and linked to the vcpu's queue of the port's priority unless it is masked or in
-    /// a queue.
+    /// Raises an event for a vcpu: pending, and linked to the vcpu's queue of the port's priority
+    /// unless it is masked or in a queue.
     pub(crate) fn raise(&mut self, records: &mut Records, port: u32, vcpu: u32) -> Raised {
         let record = records.get(port);
         let Some(word) = self.word(port) else {
@@ -164,8 +164,8 @@ impl Fifo {
             return Raised { is_new, is_ready: false };
         }
         let queue = QueueId { vcpu, priority: record.priority() };
-        // It has just been marked as linked. Where it was the last of a queue, the guest has emptied that, and nothing may be
-        // linked behind it there.
+        // It has just been marked as linked. Where it was the last of a queue, the guest has emptied that, and nothing
+        // may be linked behind it there.
         if let Some(tail) = self.tail(record.last()).filter(|tail| **tail == port) {
             *tail = 0;
         }

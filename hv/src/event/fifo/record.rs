@@ -16,8 +16,8 @@ pub(crate) struct QueueId {
     pub(crate) priority: u32,
 }
 
-/// A port's record: its priority in bits 0..4, the queue it was linked to last in 4..15 (vcpu, then priority), bit 15 if
-/// it was pending once while it had no event word.
+/// A port's record: its priority in bits 0..4, the queue it was linked to last in 4..15 (vcpu, then priority), bit 15
+/// if it was pending once while it had no event word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record(u16);
 

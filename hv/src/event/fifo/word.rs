@@ -20,8 +20,8 @@ bitflags! {
     }
 }
 
-/// How often the guest may change a word that is busy: it should not at all, and a second CPU of a domain that means well
-/// may have begun before it saw.
+/// How often the guest may change a word that is busy: it should not at all, and a second CPU of a domain that means
+/// well may have begun before it saw.
 const ATTEMPTS: u32 = 4;
 
 /// An event word.

@@ -1,4 +1,5 @@
-//! Shadow page tables of a guest, and the log of what it writes to (`xen_domctl_shadow_op`): see [`crate::mem::shadow`].
+//! Shadow page tables of a guest, and the log of what it writes to
+//! (`xen_domctl_shadow_op`): see [`crate::mem::shadow`].
 
 use super::{Answer, Outcome};
 use crate::hypercall::number::{long, uint};
@@ -203,8 +204,8 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
         found.inspect_err(|_| self.set_step(Some(Step::Find(*next))))
     }
 
-    /// Marks what the hypervisor holds of the paused domain's, to write to it whenever it likes, and what devices of others
-    /// may write to.
+    /// Marks what the hypervisor holds of the paused domain's, to write to it whenever it likes, and what
+    /// devices of others may write to.
     fn mark_held(&self) {
         let (memory, domain) = (&self.caller.hv.memory, self.domain);
         let mark = |frame: RamFrame| memory.mark_lent(domain.owner(), frame.mfn());

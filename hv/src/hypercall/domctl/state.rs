@@ -28,8 +28,8 @@ const STATE_HEADER: u64 = 16;
 const SOFTWARE_AT: u64 = STATE_HEADER + long(ExtendedState::SOFTWARE_AT);
 /// What a record of registers has at least: the image of FXSAVE and XSAVE's header.
 const MIN_AREA: u64 = 576;
-/// Where a set ends that lacks machine checks, as one of another age of the interface may, and one that has no more of them
-/// than which there are.
+/// Where a set ends that lacks machine checks, as one of another age of the interface may, and one that has no
+/// more of them than which there are.
 const BEFORE_MACHINE_CHECKS: u32 = 32;
 const WITH_MACHINE_CHECKS: u32 = BEFORE_MACHINE_CHECKS + 8;
 /// Registers of models that a guest can have been given: their number is the room a toolstack makes.

@@ -1,8 +1,9 @@
 //! The frames that nobody has: blocks of powers of two, and single frames waiting for a flush.
 //!
-//! A free frame is its own list element: the state word of a block's first frame holds its order and the block before it,
-//! the auxiliary word the block after it. Frames that guests gave back stand in a list of *dirty* ones, stamped with the TLB
-//! clock, until every CPU has flushed; then they are *clean* and go out again, or join their neighbours bit by bit.
+//! A free frame is its own list element: the state word of a block's first frame holds its order and the block
+//! before it, the auxiliary word the block after it. Frames that guests gave back stand in a list of *dirty*
+//! ones, stamped with the TLB clock, until every CPU has flushed; then they are *clean* and go out again, or
+//! join their neighbours bit by bit.
 
 use super::{FrameTable, Taken};
 use crate::{
@@ -16,7 +17,8 @@ const ORDERS: usize = MAX_ORDER as usize + 1;
 const NIL: u32 = u32::MAX;
 /// Dirty frames for which a flush of this CPU pays.
 const WORTH_A_FLUSH: u32 = 32;
-/// Dirty frames for which an interruption of others pays: a guest that gives and takes frames must not slow down the rest.
+/// Dirty frames for which an interruption of others pays: a guest that gives and takes
+/// frames must not slow down the rest.
 const WORTH_A_REMOTE_FLUSH: u32 = 1024;
 /// Clean frames that join their neighbours whenever a frame is given back, if there are more than [`KEPT_CLEAN`].
 const JOINED_PER_RETURN: u32 = 2;
@@ -191,8 +193,8 @@ impl FrameTable {
         self.free.lock().count
     }
 
-    /// Takes `1 << order` frames for `owner`, aligned to their size. `others_know` says whether another CPU may know frames
-    /// stamped with its argument, `flush` makes every CPU forget them.
+    /// Takes `1 << order` frames for `owner`, aligned to their size. `others_know` says whether another CPU may know
+    /// frames stamped with its argument, `flush` makes every CPU forget them.
     ///
     /// # Errors
     /// See [`Shortage`].
@@ -229,8 +231,8 @@ impl FrameTable {
         free.count += 1 << order;
     }
 
-    /// Takes in a frame that a guest had: a TLB may know it. `state` says who that was: if the same guest takes it next, it
-    /// finds what it left there.
+    /// Takes in a frame that a guest had: a TLB may know it. `state` says who that was: if the same guest takes it
+    /// next, it finds what it left there.
     pub(super) fn retire(&self, frame: Mfn, state: FrameState) {
         let mut free = self.free.lock();
         if free.clean_count > KEPT_CLEAN {

@@ -1,7 +1,7 @@
 //! One word and one stamp for every frame of the machine.
 //!
-//! Whose a frame is changes in this folder only: [`free`] has the frames that nobody has, [`transit`] those on their way
-//! from one holder to another. All others count references and uses.
+//! Whose a frame is changes in this folder only: [`free`] has the frames that nobody has, [`transit`] those on their
+//! way from one holder to another. All others count references and uses.
 
 mod claims;
 mod free;
@@ -142,7 +142,8 @@ impl FrameTable {
         }
     }
 
-    /// Stamps a frame with the moment at which its last use as something ended. The entries that mapped it are gone already.
+    /// Stamps a frame with the moment at which its last use as something ended. The entries
+    /// that mapped it are gone already.
     #[inline]
     pub(super) fn stamp(&self, mfn: Mfn) {
         self.set_aux(mfn, self.tlb.stamp());
@@ -290,7 +291,8 @@ impl FrameTable {
         Ok(())
     }
 
-    /// Frees a frame. The mark is made before the owner's counter goes down: after that, the slot may get another domain.
+    /// Frees a frame. The mark is made before the owner's counter goes down: after that,
+    /// the slot may get another domain.
     #[cold]
     fn free_last_ref(&self, mfn: Mfn, last: FrameState) {
         let left = self.left_by(last.owner());
@@ -321,7 +323,8 @@ impl FrameTable {
         self.reserved.get(slot).map_or(0, |n| n.load(Ordering::Relaxed))
     }
 
-    /// Frames lent to the domain in `slot`. Its slot may go to another domain when this and [`Self::reserved`] are zero.
+    /// Frames lent to the domain in `slot`. Its slot may go to another domain when this
+    /// and [`Self::reserved`] are zero.
     #[must_use]
     pub fn shared(&self, slot: usize) -> u32 {
         self.shared.get(slot).map_or(0, |n| n.load(Ordering::Relaxed))

@@ -1,5 +1,5 @@
-//! Frames between two holders: taken from the free ones, or out of a reservation. Whoever gives up on the way drops them, and
-//! they are where they were, as they were.
+//! Frames between two holders: taken from the free ones, or out of a reservation. Whoever gives up on the way drops
+//! them, and they are where they were, as they were.
 
 use super::FrameTable;
 use crate::{
@@ -93,8 +93,8 @@ impl Drop for Taken<'_> {
     }
 }
 
-/// A frame out of a reservation to which nobody refers; CPUs may know it. Dropped, it is in the reservation again, its past
-/// included.
+/// A frame out of a reservation to which nobody refers; CPUs may know it. Dropped, it is in the
+/// reservation again, its past included.
 #[derive(Debug)]
 #[must_use]
 pub struct Withdrawn<'a> {
@@ -126,8 +126,8 @@ impl Drop for Withdrawn<'_> {
     }
 }
 
-/// A frame that was lent to a domain and that nobody but the hypervisor refers to; CPUs may know it. Dropped, it is lent
-/// again.
+/// A frame that was lent to a domain and that nobody but the hypervisor refers to; CPUs may know
+/// it. Dropped, it is lent again.
 #[derive(Debug)]
 #[must_use]
 pub struct Recalled<'a> {
@@ -152,8 +152,8 @@ impl Drop for Recalled<'_> {
 }
 
 impl FrameTable {
-    /// Takes back a frame that was lent to `owner` ([`Taken::into_shared`]) and to which nobody else refers: in one step with
-    /// finding that out, and from then on nobody can.
+    /// Takes back a frame that was lent to `owner` ([`Taken::into_shared`]) and to which nobody else refers: in one
+    /// step with finding that out, and from then on nobody can.
     ///
     /// # Errors
     /// `Inval` if it was not lent to `owner`, `Busy` if somebody refers to it.

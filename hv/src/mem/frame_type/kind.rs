@@ -18,8 +18,8 @@ pub enum FrameType {
     Descriptor = 5,
     /// Mapped writable, or written to by the hypervisor for the guest.
     Writable = 6,
-    /// Not used yet since every TLB forgot it: only a frame that comes from the allocator, or out of another reservation
-    /// after a flush, is this.
+    /// Not used yet since every TLB forgot it: only a frame that comes from the allocator, or out of another
+    /// reservation after a flush, is this.
     Fresh = 7,
 }
 

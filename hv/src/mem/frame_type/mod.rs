@@ -1,9 +1,9 @@
 //! What one frame is, in one word: owner, references, type, type count. A pure state machine; every transition is here.
 //!
-//! Two counts rule a frame. *References* keep it from being freed: one for being in a domain's reservation (`allocated`),
-//! one for every table entry that maps it and every other user. *Type uses* keep it from changing its type: a frame is a
-//! page table of one level, a descriptor page or writable, and becomes something else only when nobody uses it as what it
-//! is. Every type use also holds a reference.
+//! Two counts rule a frame. *References* keep it from being freed: one for being in a domain's reservation
+//! (`allocated`), one for every table entry that maps it and every other user. *Type uses* keep it from changing its
+//! type: a frame is a page table of one level, a descriptor page or writable, and becomes something else only when
+//! nobody uses it as what it is. Every type use also holds a reference.
 
 mod counting;
 #[cfg(test)]

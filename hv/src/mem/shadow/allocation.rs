@@ -19,8 +19,8 @@ use alloc::boxed::Box;
 use core::sync::atomic::Ordering;
 use oxen_abi::errno::Errno;
 
-/// Frames for shadows that each vcpu that a domain may have needs at least, as Xen counts: more than any one instruction can
-/// touch, and as much again.
+/// Frames for shadows that each vcpu that a domain may have needs at least, as Xen counts: more than any one
+/// instruction can touch, and as much again.
 const FRAMES_PER_VCPU: u32 = 128;
 /// Of them, those that the log may not have.
 const SHADOWS_PER_VCPU: u32 = 64;
@@ -157,7 +157,8 @@ impl<M: Hardware> Memory<M> {
         Err(error)
     }
 
-    /// Gives frames of the pool back, at most `count`, and not those that shadows cannot do without unless they end; how many.
+    /// Gives frames of the pool back, at most `count`, and not those that shadows cannot do
+    /// without unless they end; how many.
     fn shrink_pool(&self, owner: Owner, count: usize, is_end: bool) -> usize {
         let mut gone: heapless::Vec<RamFrame, BATCH> = heapless::Vec::new();
         if let Some(shadow) = self.shadows.of(owner).as_deref_mut().and_then(Option::as_deref_mut) {
@@ -208,7 +209,8 @@ impl<M: Hardware> Memory<M> {
         Ok(())
     }
 
-    /// Has a domain, none of whose vcpus is on a CPU, run on its own tables again, and gives back all memory for shadows.
+    /// Has a domain, none of whose vcpus is on a CPU, run on its own tables again, and
+    /// gives back all memory for shadows.
     ///
     /// # Errors
     /// `Unfinished`: call again.

@@ -54,8 +54,8 @@ enum Again {
 }
 
 impl<M: Hardware> Memory<M> {
-    /// Looks whether a fault at `va`, met on a CPU that has `loaded` as its root, is one of shadows, and shows what is missing.
-    /// `None` if that is no shadow root.
+    /// Looks whether a fault at `va`, met on a CPU that has `loaded` as its root, is one of shadows, and shows what is
+    /// missing. `None` if that is no shadow root.
     pub fn shadow_fault(&self, loaded: Mfn, va: GuestAddr, access: Access) -> Option<Met> {
         if self.shadows.running.load(Ordering::Relaxed) == 0 {
             return None;
@@ -193,8 +193,8 @@ impl Shadow {
         if self.index.insert(ram, key, shadow) { Ok(shadow) } else { Err(Again::Full) }
     }
 
-    /// What a shadow shows of an entry of a higher level. Through a table of an earlier round nothing can be written: its
-    /// entries may still allow it.
+    /// What a shadow shows of an entry of a higher level. Through a table of an earlier round nothing can be written:
+    /// its entries may still allow it.
     pub(super) fn link(&self, entry: Entry, child: Found) -> Entry {
         let mut kept = Entry::PRESENT | Entry::USER | Entry::NO_EXECUTE;
         kept.set(Entry::WRITABLE, child.round == self.round);

@@ -16,7 +16,8 @@ const GENERATION_SHIFT: u32 = 35;
 /// What stands beside it: round, shadow.
 const ROUND_SHIFT: u32 = 32;
 
-/// What a shadow is of: a table, seen as one of a level. A table behind a linear entry is seen as one of the level below.
+/// What a shadow is of: a table, seen as one of a level. A table behind a linear entry is
+/// seen as one of the level below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     pub(super) source: Mfn,

@@ -1,10 +1,10 @@
 //! Pages that somebody else may write to at any moment: other domains that map them, and the hypervisor where the guest
 //! gave it a place to write to.
 //!
-//! Their writes meet no shadow of the page's owner. So such a page counts as written to in every round in which it was lent
-//! for a moment. Who maps a page marks it, after the entry is there; and at the beginning of a round, after the marks of the
-//! last have gone into the log, all tables of others are looked through for what they still map. An entry that is there at
-//! that moment is found, and one that comes later is marked.
+//! Their writes meet no shadow of the page's owner. So such a page counts as written to in every round in which it was
+//! lent for a moment. Who maps a page marks it, after the entry is there; and at the beginning of a round, after the
+//! marks of the last have gone into the log, all tables of others are looked through for what they still map. An entry
+//! that is there at that moment is found, and one that comes later is marked.
 
 use super::{
     super::{Hardware, entry::Entry, frame_type::FrameType, frame_type::Owner, walk::groups},

@@ -111,7 +111,8 @@ impl<M: Hardware> Memory<M> {
         self.with(owner, |shadow| shadow.log_lent(self, owner));
     }
 
-    /// The part of the log that begins with the page `first`, and what is lent of it; bits set are cleared if `is_cleaned`.
+    /// The part of the log that begins with the page `first`, and what is lent of it; bits
+    /// set are cleared if `is_cleaned`.
     pub fn read_log(&self, _: &Operator<'_>, owner: Owner, first: u64, is_cleaned: bool) -> Part {
         self.with(owner, |shadow| shadow.read_part(self, first, is_cleaned)).unwrap_or([0; PART])
     }

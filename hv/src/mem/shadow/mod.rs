@@ -3,11 +3,11 @@
 //!
 //! # Why shadows
 //!
-//! A page is noticed when it is written to by taking away the right to write. A PV guest reads its own page tables, so in
-//! them nothing can be taken away without its seeing it, nor can the CPU's accessed and dirty bits be cleared there to look
-//! whether they come back. So the guest's tables stay what they are, the *source*: validated and counted as ever, by the
-//! same laws. Beside them stand *shadows*, one for each table that a CPU has lately gone through, and the CPU walks these
-//! alone. They hold no references: whatever a shadow's entry shows is held by the entry of the source.
+//! A page is noticed when it is written to by taking away the right to write. A PV guest reads its own page tables, so
+//! in them nothing can be taken away without its seeing it, nor can the CPU's accessed and dirty bits be cleared there
+//! to look whether they come back. So the guest's tables stay what they are, the *source*: validated and counted as
+//! ever, by the same laws. Beside them stand *shadows*, one for each table that a CPU has lately gone through, and the
+//! CPU walks these alone. They hold no references: whatever a shadow's entry shows is held by the entry of the source.
 //!
 //! ```text
 //!   vcpu ── root (one for each mode, its own)    frames with slots 256 to 271 as in every root
@@ -18,17 +18,18 @@
 //!
 //! # The laws of this room
 //!
-//! 1. **A shadow never shows more than its source.** An entry is in a shadow only while the same entry is present in the
-//!    source, and with no right that it lacks there. Who changes a source's entry takes the shadow's along before what the
-//!    old one referred to is given back ([`follow`]); who ends the life of a table ends its shadows first.
-//! 2. **A page whose bit in the log is clear is writable through no shadow.** The bit is set before the right to write is
-//!    shown. Where bits are cleared, while no vcpu of the domain runs, the right is taken from the roots alone, and every CPU
-//!    that may know it flushes. An entry gives it on only to a table that has been looked through since: *of this round*.
-//! 3. **The guest sees its bits move as on the bare CPU.** A shadow's entry is present only if the accessed bit is set in
-//!    the source, writable only if the dirty bit is. The fault that meets it otherwise sets them there. The CPU itself never
-//!    notes anything in a shadow: all that it could note is set from the start.
-//! 4. **The memory is bounded** by the domain's allocation (`XEN_DOMCTL_SHADOW_OP_SET_ALLOCATION`), the log's own pages and
-//!    the index included. When it is used up, all shadows are dropped and built again as they are needed.
+//! 1. **A shadow never shows more than its source.** An entry is in a shadow only while the same entry is present in
+//!    the source, and with no right that it lacks there. Who changes a source's entry takes the shadow's along before
+//!    what the old one referred to is given back ([`follow`]); who ends the life of a table ends its shadows first.
+//! 2. **A page whose bit in the log is clear is writable through no shadow.** The bit is set before the right to
+//!    write is shown. Where bits are cleared, while no vcpu of the domain runs, the right is taken from the roots
+//!    alone, and every CPU that may know it flushes. An entry gives it on only to a table that has been looked
+//!    through since: *of this round*.
+//! 3. **The guest sees its bits move as on the bare CPU.** A shadow's entry is present only if the accessed bit is set
+//!    in the source, writable only if the dirty bit is. The fault that meets it otherwise sets them there. The CPU
+//!    itself never notes anything in a shadow: all that it could note is set from the start.
+//! 4. **The memory is bounded** by the domain's allocation (`XEN_DOMCTL_SHADOW_OP_SET_ALLOCATION`), the log's own pages
+//!    and the index included. When it is used up, all shadows are dropped and built again as they are needed.
 //! 5. **Everything is given back** when shadows are turned off, or the domain ends.
 //!
 //! # Who writes to a guest's pages
@@ -36,20 +37,21 @@
 //! | writer | how it comes into the log |
 //! |---|---|
 //! | the guest, and the hypervisor at the guest's addresses | both go through shadows: by the fault ([`fault`]) |
-//! | entries written for the guest, and what the CPU would have noted in them | the table is marked ([`follow`], [`fault`]) |
-//! | the hypervisor for the guest at a machine address: pages cleared and copied, descriptors, grant copies | marked when it has been written: [`Memory::note_written`] |
-//! | another domain that maps the page: granted, or by privilege | marked when mapped, and in every round as long as it is: *lent* ([`lent`]) |
-//! | the hypervisor for as long as the guest likes: `vcpu_info`, queues of events, descriptors that the CPU marks as used | lent, too |
+//! | entries written for the guest, and the CPU's notes in them | the table is marked ([`follow`], [`fault`]) |
+//! | the hypervisor at a machine address: clearing, copies, descriptors | [`Memory::note_written`] marks after it |
+//! | another domain that maps the page: granted, or by privilege | *lent*: marked in every round ([`lent`]) |
+//! | the hypervisor at any time: `vcpu_info`, event queues, accessed descriptors | lent, too |
 //! | a frame comes to a place in the guest's memory, or changes it | [`Memory::set_m2p`] marks |
 //!
-//! Frames that have no place in the guest's memory by the machine-to-phys table, as `shared_info`, are not logged, as on Xen.
+//! Frames that have no place in the guest's memory by the machine-to-phys table, as
+//! `shared_info`, are not logged, as on Xen.
 //!
 //! # Locks
 //!
-//! A domain's shadows have a lock of their own, the innermost of all. A fault takes it whatever else the CPU holds, for the
-//! hypervisor meets such faults itself when it copies from or to a guest. Under it the source may be walked without the
-//! paging lock: an entry that is taken away is taken from the shadows, under this lock, before the table behind it may
-//! become anything else; so a walk under the lock never meets a table that is none any more.
+//! A domain's shadows have a lock of their own, the innermost of all. A fault takes it whatever else the CPU holds, for
+//! the hypervisor meets such faults itself when it copies from or to a guest. Under it the source may be walked without
+//! the paging lock: an entry that is taken away is taken from the shadows, under this lock, before the table behind it
+//! may become anything else; so a walk under the lock never meets a table that is none any more.
 
 mod allocation;
 mod bitmap;
@@ -240,8 +242,8 @@ impl Shadow {
         !self.is_logging || memory.place_of(frame).is_none_or(|pfn| self.dirty.has(&memory.machine, pfn))
     }
 
-    /// Begins a round of the log: takes the right to write from the roots, and with it from all that is behind them. It comes
-    /// back table by table, by the fault that meets it first, which takes it from the table's entries.
+    /// Begins a round of the log: takes the right to write from the roots, and with it from all that is behind them. It
+    /// comes back table by table, by the fault that meets it first, which takes it from the table's entries.
     fn begin_round<M: Hardware>(&mut self, memory: &Memory<M>, owner: Owner) {
         // What is lent is in the next round from its beginning.
         self.stats = Stats { faults: 0, dirty: self.loans };

@@ -1,9 +1,9 @@
-//! The frames of a domain's shadows. They are the hypervisor's; linked by their auxiliary words, all of them, so that none
-//! can be lost.
+//! The frames of a domain's shadows. They are the hypervisor's; linked by their auxiliary words, all of
+//! them, so that none can be lost.
 //!
-//! Most are given out one after the other, from the first to the last of a list; when the end is reached, all shadows are
-//! dropped at once and it begins anew: nobody has to know who refers to whom. What is given back singly in between goes out
-//! again by a list of its own. Frames *for good* leave the first list: roots, and the pages of the log.
+//! Most are given out one after the other, from the first to the last of a list; when the end is reached, all shadows
+//! are dropped at once and it begins anew: nobody has to know who refers to whom. What is given back singly in between
+//! goes out again by a list of its own. Frames *for good* leave the first list: roots, and the pages of the log.
 
 use super::super::{Hardware, frame_type::Owner};
 use crate::{

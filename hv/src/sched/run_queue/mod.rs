@@ -1,4 +1,5 @@
-//! The policy of one CPU: whose turn it is, by credit. Pure: it names no vcpu and no hardware, only entities and moments.
+//! The policy of one CPU: whose turn it is, by credit. Pure: it names no vcpu and no
+//! hardware, only entities and moments.
 //!
 //! Every period, each entity that wanted to run is given credit in proportion to its weight, and running costs credit.
 //! Entities with credit go before those without, in turn. Who wakes with credit left goes first for a moment, so that
@@ -12,13 +13,13 @@ pub use entity::{Entity, EntityId, Share};
 use alloc::boxed::Box;
 use entity::{Class, List, Mode, NONE, Parts};
 
-/// How long an entity runs before it is another's turn, in nanoseconds. Kernels with several vcpus spin for one another:
-/// while one waits for a lock whose holder was put off, this is how long it wastes.
+/// How long an entity runs before it is another's turn, in nanoseconds. Kernels with several vcpus spin for one
+/// another: while one waits for a lock whose holder was put off, this is how long it wastes.
 pub const SLICE: u64 = 2_000_000;
 /// How often credit is given, in nanoseconds.
 pub const PERIOD: u64 = 30_000_000;
-/// How long an entity runs at the least before somebody of its group who was woken goes first, in nanoseconds. Who wakes
-/// another is about to wait itself, more often than not, and may hold locks that the other needs.
+/// How long an entity runs at the least before somebody of its group who was woken goes first, in nanoseconds. Who
+/// wakes another is about to wait itself, more often than not, and may hold locks that the other needs.
 pub const RATE_LIMIT: u64 = 500_000;
 /// How long somebody who was just woken goes before everybody else, in nanoseconds.
 pub const BOOST_SLICE: u64 = 2_000_000;
@@ -191,8 +192,8 @@ impl RunQueue {
         if was_alone || goes_first { Woken::ChoiceDue } else { Woken::Waits }
     }
 
-    /// Chooses who runs from `now` on. `is_ready` is the mechanism's word on who can; an entity that cannot falls asleep.
-    /// `yields`: the running entity lets others of its class go first.
+    /// Chooses who runs from `now` on. `is_ready` is the mechanism's word on who can; an entity that cannot falls
+    /// asleep. `yields`: the running entity lets others of its class go first.
     pub fn choose(&mut self, now: u64, yields: bool, mut is_ready: impl FnMut(EntityId) -> bool) -> Choice {
         self.charge(now);
         if now >= self.next_period {

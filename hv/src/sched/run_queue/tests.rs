@@ -150,7 +150,9 @@ fn nobody_unready_is_chosen_and_sleepers_can_wake_again() {
 
 proptest! {
     #[test]
-    fn a_ready_seat_always_gets_its_turn(ops in proptest::collection::vec((0..6_u8, 0..6_usize, 0..40_000_000_u64), 1..300)) {
+    fn a_ready_seat_always_gets_its_turn(
+        ops in proptest::collection::vec((0..6_u8, 0..6_usize, 0..40_000_000_u64), 1..300)
+    ) {
         let share = |i: usize| Share { weight: 1 + 100 * i as u16, cap: if i == 5 { 20 } else { 0 } };
         let (mut queue, ids) = queue(&(0..6).map(share).collect::<Vec<_>>());
         let mut ready = [false; 6];

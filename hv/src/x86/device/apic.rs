@@ -42,7 +42,8 @@ const NMI: u32 = 4 << 8;
 const SOFTWARE_ENABLE: u32 = 1 << 8;
 const TIMER_BY_DEADLINE: u32 = 2 << 17;
 const DIVIDE_BY_1: u32 = 0b1011;
-/// Command register: ways to deliver, the level that all but ancient ones want, a group of targets (Intel SDM vol. 3A, 11.6.1).
+/// Command register: ways to deliver, the level that all but ancient ones want, a group of
+/// targets (Intel SDM vol. 3A, 11.6.1).
 const INIT: u32 = 5 << 8;
 const START_UP: u32 = 6 << 8;
 const ASSERT: u32 = 1 << 14;
@@ -156,8 +157,8 @@ impl Apic {
         self.command(0, NMI | ALL_OTHERS);
     }
 
-    /// Sends an NMI to another CPU, by one that has just had one itself: it may have interrupted [`Self::command`] between the
-    /// two halves.
+    /// Sends an NMI to another CPU, by one that has just had one itself: it may have interrupted
+    /// [`Self::command`] between the two halves.
     pub(crate) fn send_nmi_within_nmi(self, apic: u8) {
         self.wait_until_sent();
         let target = self.read(COMMAND_TARGET);

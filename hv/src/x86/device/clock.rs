@@ -82,8 +82,8 @@ enum NotMeasured {
     Late,
 }
 
-/// Measures both counters against channel 2 of the 8254; `None` if that does not count, or no measurement came to its end
-/// in time.
+/// Measures both counters against channel 2 of the 8254; `None` if that does not count, or no
+/// measurement came to its end in time.
 pub(crate) fn calibrate(apic: Apic) -> Option<Frequencies> {
     // SAFETY: the 8254 and the speaker's port, as every PC has them; neither reaches memory.
     let [control, mode, channel] = [0x61, 0x43, 0x42].map(|port| unsafe { Port::<u8>::new(port) });

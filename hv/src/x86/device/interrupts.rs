@@ -69,13 +69,15 @@ impl Pc {
 
 impl DeviceMemory for Pc {
     fn read_device(&self, at: MachineAddr) -> u32 {
-        // SAFETY: the page is mapped for as long as this takes, and aligned as the library says; atomics may alias anything.
+        // SAFETY: the page is mapped for as long as this takes, and aligned as the library
+        // says; atomics may alias anything.
         let read = |seen: u64| unsafe { &*(seen as *const AtomicU32) }.load(Ordering::Relaxed);
         self.with_device(at, read).unwrap_or(u32::MAX)
     }
 
     fn write_device(&self, at: MachineAddr, bytes: u8, value: u32) {
-        // SAFETY: as in `read_device`; the library names devices that only the domain which drives the machine can reach.
+        // SAFETY: as in `read_device`; the library names devices that only the domain
+        // which drives the machine can reach.
         let write = |seen: u64| unsafe {
             match bytes {
                 1 => (*(seen as *const AtomicU8)).store(value as u8, Ordering::Relaxed),

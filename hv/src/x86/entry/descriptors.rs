@@ -1,7 +1,7 @@
 //! Segment and interrupt descriptors, as a CPU finds them.
 //!
-//! Each CPU sees its descriptor tables through a window: 14 frames of the running guest's GDT, then the hypervisor's page,
-//! whose selectors the ABI fixes (0xe023, 0xe02b, 0xe033 for guests), and 16 frames of the guest's LDT behind it.
+//! Each CPU sees its descriptor tables through a window: 14 frames of the running guest's GDT, then the hypervisor's
+//! page, whose selectors the ABI fixes (0xe023, 0xe02b, 0xe033 for guests), and 16 frames of the guest's LDT behind it.
 
 use super::super::memory::window::Window;
 use super::super::percpu;
@@ -65,8 +65,8 @@ impl Idt {
 /// The boot CPU's page of the GDT.
 pub(crate) static BOOT_GDT: Gdt = Gdt::flat();
 
-/// Lets faults on the boot CPU be caught before its window is mapped: its page stands at its link address. What comes from
-/// guests will come on `guest_stack`.
+/// Lets faults on the boot CPU be caught before its window is mapped: its page stands at its link address. What comes
+/// from guests will come on `guest_stack`.
 ///
 /// # Safety
 /// Once, on the boot CPU, before anything else of it is used.
@@ -81,7 +81,8 @@ pub(crate) unsafe fn early(guest_stack: u64) {
     unsafe { load(base) }
 }
 
-/// Moves this CPU to the tables in its window; `false` if it has none. `own_page` is the machine address of the CPU's page.
+/// Moves this CPU to the tables in its window; `false` if it has none. `own_page` is the
+/// machine address of the CPU's page.
 ///
 /// # Safety
 /// After `tables::protect_image`, on a CPU whose stack area is filled; `own_page` is that of its GDT.
@@ -105,7 +106,8 @@ unsafe fn load(gdt_base: u64) {
     let [gdt_base, idt_base] = [gdt_base, &raw const IDT as u64].map(VirtAddr::new_truncate);
     let gdt = DescriptorTablePointer { limit: RESERVED_SELECTORS + 0xfff, base: gdt_base };
     let idt = DescriptorTablePointer { limit: size_of::<Idt>() as u16 - 1, base: idt_base };
-    // SAFETY: the caller answers for both tables; the far return reloads CS with a ring 0 code descriptor of the new one.
+    // SAFETY: the caller answers for both tables; the far return reloads CS with a ring 0
+    // code descriptor of the new one.
     unsafe {
         asm!(
             "lgdt [{gdt}]",

@@ -69,8 +69,8 @@ unsafe extern "C" {
 
 /// An exception inside the hypervisor: either one that was foreseen where it happened, or the end.
 ///
-/// What the instruction at RIP did not cause comes first: a breakpoint comes after the instruction that hit it, an NMI, a
-/// double fault or a machine check between any two, and RIP may be at one that may fault by chance.
+/// What the instruction at RIP did not cause comes first: a breakpoint comes after the instruction that hit it, an NMI,
+/// a double fault or a machine check between any two, and RIP may be at one that may fault by chance.
 pub(super) extern "sysv64" fn hypervisor_exception(regs: &mut Regs, vector: u32) {
     match vector {
         // A guest's breakpoint on data that the hypervisor touched for it, or put off to the first instruction here.

@@ -1,7 +1,7 @@
 //! `syscall` from a guest: a hypercall from its kernel, a call for its kernel from its user mode.
 //!
-//! The straight line of a hypercall is in `stubs`: it calls the handler out of [`ENTRIES`] and comes here only when more
-//! is to do than answer.
+//! The straight line of a hypercall is in `stubs`: it calls the handler out of [`ENTRIES`] and comes here only
+//! when more is to do than answer.
 
 use super::super::machine::Pc;
 use super::super::segments::{HYPERVISOR_CS, RESERVED_SELECTORS};
@@ -84,8 +84,8 @@ const CLEARED: RFlags = RFlags::ALIGNMENT_CHECK
     .union(RFlags::INTERRUPT_FLAG)
     .union(RFlags::TRAP_FLAG);
 
-/// Points `syscall` and `sysenter` on this CPU to their stubs; returns whether there are any for it. `sysret` then loads
-/// 0xe033 and 0xe02b, the ABI's flat selectors.
+/// Points `syscall` and `sysenter` on this CPU to their stubs; returns whether there are any for it. `sysret` then
+/// loads 0xe033 and 0xe02b, the ABI's flat selectors.
 ///
 /// # Safety
 /// Once per CPU, on the CPU with this number, when its block is filled.

@@ -17,8 +17,8 @@ use oxen_hv::mem::root::RootAddress;
 use oxen_hv::mem::{GuestFault, GuestMemory, HypervisorSpace, Ram, RamFrame, Tlb};
 use oxen_hv::shootdown::Silent;
 
-/// Seconds after which a CPU that does not answer is taken for dead. An emulator or a hypervisor around us may not let it
-/// run for a while.
+/// Seconds after which a CPU that does not answer is taken for dead. An emulator or a hypervisor around us
+/// may not let it run for a while.
 const PATIENCE: u64 = 60;
 
 /// Without the flush the frames that another CPU still knows cannot be used, and locks are held that all need.
@@ -147,8 +147,8 @@ impl Tlb for Pc {
 
     #[inline]
     fn load_root(&self, root: RootAddress) {
-        // SAFETY: the library passes validated roots and shadows of them only, which hold the hypervisor's slots, and its
-        // own.
+        // SAFETY: the library passes validated roots and shadows of them only, which hold the
+        // hypervisor's slots, and its own.
         unsafe { cpu::load_root(root.address().as_u64()) }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! A fault ends the copy with the carry flag set (see `entry::fixup`).
 //!
-//! Once any guest has a root with a linear entry (`mem::linear`), what was read is looked at again before it is used: not
-//! before the read, or another CPU could write such an entry in between.
+//! Once any guest has a root with a linear entry (`mem::linear`), what was read is looked at again before it is used:
+//! not before the read, or another CPU could write such an entry in between.
 
 use core::arch::asm;
 use core::hint::cold_path;
@@ -178,8 +178,8 @@ extern "C" fn judge_words(from: u64, bytes: u64) -> u64 {
     if may_read(from, bytes) { 0 } else { FAULTED }
 }
 
-// Asks [`judge_words`] about the address and the length that were pushed, and puts the answer in the address's place. All
-// registers stay as they are: the words that were read stand in them.
+// Asks [`judge_words`] about the address and the length that were pushed, and puts the answer in the address's place.
+// All registers stay as they are: the words that were read stand in them.
 core::arch::global_asm!(
     ".pushsection .entry.text, \"ax\"",
     "guest_judge_words:",

@@ -59,8 +59,8 @@ fn release(frames: Option<(Mfn, usize)>) {
 /// The allocator behind `Box` and `Arc`. What was not reserved is refused, but in [`open_during`].
 struct Frames;
 
-// SAFETY: what `alloc` returns is whole frames of the direct map that nobody else has, aligned to a page and of the size
-// asked; `dealloc` gives exactly those back.
+// SAFETY: what `alloc` returns is whole frames of the direct map that nobody else has, aligned to a page and of the
+// size asked; `dealloc` gives exactly those back.
 unsafe impl GlobalAlloc for Frames {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let pages = layout.size().div_ceil(PAGE_BYTES);

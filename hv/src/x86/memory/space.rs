@@ -82,7 +82,8 @@ impl Division {
     /// Takes a zeroed array for good.
     fn take_words<T>(&mut self, count: u64) -> (u64, &'static [T]) {
         let address = self.take(count * size_of::<T>() as u64, u64::MAX);
-        // SAFETY: the memory is taken for good, zeroed, aligned to a page, and in the direct map; `T` is an atomic word.
+        // SAFETY: the memory is taken for good, zeroed, aligned to a page, and in the
+        // direct map; `T` is an atomic word.
         (address, unsafe { slice::from_raw_parts((DIRECT_MAP_START + address) as *const T, count as usize) })
     }
 
@@ -111,8 +112,8 @@ impl Division {
         (Space { root_entries, machine_to_phys, machine_to_phys_address }, FrameTable::new(state, aux))
     }
 
-    /// Gives the frame table what is free, and tells it what is the hypervisor's. Low memory stays what all is that nobody
-    /// tells it of: I/O memory. The machine-to-physical table can be mapped by those who save domains.
+    /// Gives the frame table what is free, and tells it what is the hypervisor's. Low memory stays what all is that
+    /// nobody tells it of: I/O memory. The machine-to-physical table can be mapped by those who save domains.
     pub(crate) fn hand_over(&self, map: &MemoryMap, space: &Space, frames: &FrameTable) {
         let each = |range: core::ops::Range<u64>, then: &dyn Fn(Mfn, u64)| {
             if let Some(first) = Mfn::new(range.start / PAGE) {

@@ -227,8 +227,8 @@ pub(crate) unsafe fn protect_image() {
     super::super::cpu::flush();
 }
 
-/// Maps the stack area of a CPU that is not the boot CPU, all but its guard page, and makes room for its window. Returns
-/// where the area ends.
+/// Maps the stack area of a CPU that is not the boot CPU, all but its guard page, and makes room for its
+/// window. Returns where the area ends.
 ///
 /// # Safety
 /// Once for each `number`, from 1, by one CPU at a time; `frames` gives zeroed frames of the direct map, for good.

@@ -1,5 +1,5 @@
-//! Each CPU's window on descriptor tables: 16 pages of GDT (14 of the running guest's, the hypervisor's), 16 of LDT. And
-//! on one page of device registers at a time.
+//! Each CPU's window on descriptor tables: 16 pages of GDT (14 of the running guest's, the hypervisor's), 16 of LDT.
+//! And on one page of device registers at a time.
 
 use super::tables::{self, DEVICE, READ, READ_WRITE, WINDOW_PAGES as STRIDE, entry};
 use core::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! Frames that their sender cuts where no honest frontend does: inside their headers. The backend hands them on in a form
-//! that every receiver bears; whether this one did, its console tells.
+//! Frames that their sender cuts where no honest frontend does: inside their headers. The backend hands them on in a
+//! form that every receiver bears; whether this one did, its console tells.
 //!
 //! Asked where the domain has one interface.
 

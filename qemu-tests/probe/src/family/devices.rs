@@ -1,4 +1,5 @@
-//! Devices and their interrupts by message, of a virtio disk on the first bus: what dom0 has of them, and may not write.
+//! Devices and their interrupts by message, of a virtio disk on the first bus: what dom0
+//! has of them, and may not write.
 
 use core::sync::atomic::Ordering;
 

@@ -1,4 +1,5 @@
-//! `grant_table_op` by grants to ourselves: mapped, unmapped, copied; references, handles and domains that are not there.
+//! `grant_table_op` by grants to ourselves: mapped, unmapped, copied; references, handles
+//! and domains that are not there.
 
 use core::sync::atomic::Ordering;
 

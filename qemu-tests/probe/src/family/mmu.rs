@@ -91,8 +91,8 @@ fn low_memory(probe: &mut Probe, page: &Page) {
         }
     }
     if probe.privileged {
-        // What the firmware has where a processor starts, 16 bytes before the end of the MiB: a BIOS a far jump, UEFI's the
-        // first byte of `mov eax, cr0`.
+        // What the firmware has where a processor starts, 16 bytes before the end of the MiB: a BIOS a far jump, UEFI's
+        // the first byte of `mov eax, cr0`.
         let first = page.words64()[510].load(Ordering::SeqCst) & 0xff;
         probe.holds("the firmware can be read", matches!(first, 0xea | 0x0f), first as i64);
     }

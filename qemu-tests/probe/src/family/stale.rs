@@ -1,5 +1,6 @@
-//! Translations that a CPU still knows: a page whose mapping was taken away without a flush, as a guest may, becomes a page
-//! table. What a refused exchange of that page did in between must make no difference: no plain store reaches the table.
+//! Translations that a CPU still knows: a page whose mapping was taken away without a flush, as a guest may,
+//! becomes a page table. What a refused exchange of that page did in between must make no difference: no
+//! plain store reaches the table.
 
 use alloc::rc::Rc;
 

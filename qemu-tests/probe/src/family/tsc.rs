@@ -24,8 +24,8 @@ pub(crate) fn ask(probe: &mut Probe) {
     let [host, rest @ ..] = machine::cpuid(LEAF, 2);
     let Some(scale) = scale(probe) else { return };
     println!(
-        "probe: tsc: features {features:#x} mode {told_mode} khz {khz} incarnation {incarnation} offset {high:#x}:{low:#x} \
-         scale {mul:#x}:{shift:#x} host {host} {rest:?}; time {scale:x?}"
+        "probe: tsc: features {features:#x} mode {told_mode} khz {khz} incarnation {incarnation} \
+         offset {high:#x}:{low:#x} scale {mul:#x}:{shift:#x} host {host} {rest:?}; time {scale:x?}"
     );
     let is_emulated = features & EMULATED != 0;
     probe.is("cpuid tells the mode", told_mode.into(), mode.into());
@@ -57,7 +57,8 @@ fn scale(probe: &mut Probe) -> Option<(u32, i8)> {
     Some((scale as u32, (scale >> 32) as i8))
 }
 
-/// Ticks and nanoseconds pass as the rate says; the nanoseconds are those that the hypervisor counts of the vcpu's life.
+/// Ticks and nanoseconds pass as the rate says; the nanoseconds are those that the
+/// hypervisor counts of the vcpu's life.
 fn rate(probe: &mut Probe, khz: u32) {
     let (begin, ticks) = (lived(probe), machine::tsc());
     let mut last = ticks;

@@ -72,8 +72,8 @@ impl Effects {
 
     /// Tells what is other afterwards.
     ///
-    /// Who writes by `parts` of words leaves of an entry that was there what says where the guest's memory lies: of such
-    /// words only the bytes or bits are told that are other.
+    /// Who writes by `parts` of words leaves of an entry that was there what says where the guest's memory lies: of
+    /// such words only the bytes or bits are told that are other.
     pub(crate) fn compare(
         &self,
         after: &Self,
@@ -106,8 +106,8 @@ impl Effects {
             }
             told += 1;
             if told <= MAX_TOLD {
-                // An event word in one half of an entry leaves the other half, and bits of its own that mean nothing. Who
-                // writes a part of a frame's number names no frame, even where there is one of that number.
+                // An event word in one half of an entry leaves the other half, and bits of its own that mean nothing.
+                // Who writes a part of a frame's number names no frame, even where there is one of that number.
                 let is_part = meaning(*new).is_none() && (parts == Parts::Bits || meaning(*old).is_some())
                     || matches!(parts, Parts::First | Parts::Bytes) && (*old ^ *new) & FRAME != 0;
                 let new = if is_part { number(parts.of(*old, *new)) } else { name(*new) };

@@ -69,8 +69,8 @@ impl World {
         }
         self.tell_changes(written_parts(step), &mut text);
         let is = |wanted: Hypercall| matches!(step, Step::Call(call) if call.number == wanted as u64);
-        // What a stale translation does is the processor's, and not every way to change tables flushes it: a mapping whose
-        // flush is refused stands.
+        // What a stale translation does is the processor's, and not every way to change tables flushes it: a mapping
+        // whose flush is refused stands.
         if is(Hypercall::MmuUpdate)
             || is(Hypercall::UpdateVaMapping) && refused
             || matches!(step, Step::Batch(_) | Step::Instruction(..))
@@ -157,8 +157,8 @@ impl World {
     }
 }
 
-/// How much of a word is written: parts by an instruction that writes few bytes, or beside a word's place, and bits of event
-/// words.
+/// How much of a word is written: parts by an instruction that writes few bytes, or beside a word's
+/// place, and bits of event words.
 fn written_parts(step: &Step) -> Parts {
     match step {
         Step::Batch(calls) if calls.iter().any(|call| call.what == "expand_array") => Parts::Bits,

@@ -81,7 +81,8 @@ impl World {
         }
     }
 
-    /// Gives this domain back the weight that domains have, without a cap: with a small one all that follows takes long.
+    /// Gives this domain back the weight that domains have, without a cap: with a small
+    /// one all that follows takes long.
     fn take_the_usual_share(&self) {
         let weight = 256;
         let (version, credit) = (domctl::XEN_DOMCTL_INTERFACE_VERSION, domctl::XEN_SCHEDULER_CREDIT);

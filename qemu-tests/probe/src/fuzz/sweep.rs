@@ -1,5 +1,5 @@
-//! Every model-specific register that anything is known of, read and written, and every leaf of CPUID: one after the other,
-//! where what is drawn finds those that guests ask for.
+//! Every model-specific register that anything is known of, read and written, and every leaf of CPUID: one after the
+//! other, where what is drawn finds those that guests ask for.
 
 use core::ops::RangeInclusive;
 
@@ -65,7 +65,8 @@ pub(super) fn run(world: &mut World) {
     memory(world);
 }
 
-/// Each operation on each domain, named at each of the places where the structures have it, with small numbers behind it.
+/// Each operation on each domain, named at each of the places where the structures have
+/// it, with small numbers behind it.
 fn memory(world: &mut World) {
     let mut label = MEMORY;
     for operation in OPERATIONS {

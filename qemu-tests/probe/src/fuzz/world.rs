@@ -1,7 +1,7 @@
 //! The memory, ports and registers that sequences work on, and the way back to how they were.
 //!
-//! Each frame of the experiments has a view, read-only and for good, by which its contents are read, and a window, which
-//! the sequences edit. Two more windows are for grants.
+//! Each frame of the experiments has a view, read-only and for good, by which its contents are read, and a window,
+//! which the sequences edit. Two more windows are for grants.
 
 use alloc::format;
 use alloc::string::String;
@@ -39,9 +39,9 @@ pub(crate) const PORTS: u32 = 8;
 /// The bits of an entry that leads to a table of this guest's kernel: which page that is, its builder chooses.
 const TABLE: u64 = 0x67;
 
-/// Whether the bits beside the frame are those of an entry for a page of this guest's kernel. Of a word that is no entry
-/// they hardly ever are, and what it would be taken for depends on where the guest's memory lies, or it is beyond the end
-/// of the machine-to-physical table.
+/// Whether the bits beside the frame are those of an entry for a page of this guest's kernel. Of a word that is no
+/// entry they hardly ever are, and what it would be taken for depends on where the guest's memory lies, or it is beyond
+/// the end of the machine-to-physical table.
 const fn is_own_entry(bits: u64) -> bool {
     const ALWAYS: u64 = 1 | 1 << 2 | 1 << 52;
     const SOMETIMES: u64 = WRITABLE | 1 << 6;

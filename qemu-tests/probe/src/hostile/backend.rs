@@ -1,7 +1,7 @@
 //! A guest that plays a disk's backend and lies. For each frontend that dom0 lets it serve (`backend/vbd/GUEST/ID` in
 //! its own home) it goes through the handshake, with numbers that may be senseless (with `sizes`, those of sectors are
-//! not), serves the ring for a while, answers what was not asked, writes anything into the ring, and ends the connection
-//! in any state.
+//! not), serves the ring for a while, answers what was not asked, writes anything into the ring, and
+//! ends the connection in any state.
 
 use alloc::format;
 use alloc::string::{String, ToString};

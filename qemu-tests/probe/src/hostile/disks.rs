@@ -27,8 +27,8 @@ const PAGES: usize = 256;
 /// Sectors of such a read.
 const SECTORS: u64 = PAGES as u64 * 8;
 
-/// Words of the ring: what the frontend has produced, what the backend has, for which answer it is to send an event, the
-/// first slot.
+/// Words of the ring: what the frontend has produced, what the backend has, for which answer it is to
+/// send an event, the first slot.
 const REQUESTS: usize = 0;
 const RESPONSES: usize = 2;
 const RESPONSE_EVENT: usize = 3;

@@ -1,4 +1,5 @@
-//! A guest that finds the hypervisor's slots again behind a linear entry of its root, and has the hypervisor read there.
+//! A guest that finds the hypervisor's slots again behind a linear entry of its root, and
+//! has the hypervisor read there.
 
 use oxen_abi::hypercall::Hypercall;
 use oxen_abi::memory::XENMEM_CURRENT_RESERVATION;

@@ -1,5 +1,5 @@
-//! A guest that gives frames back and, some seconds later, looks at what fresh ones hold: pages of the hypervisor's own, of
-//! domains that came and went meanwhile, must not be among them.
+//! A guest that gives frames back and, some seconds later, looks at what fresh ones hold: pages of the hypervisor's
+//! own, of domains that came and went meanwhile, must not be among them.
 
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;

@@ -1,5 +1,5 @@
-//! Words of the guest's own wherever an operator may see them: nodes that a backend quotes when it refuses them, over and
-//! over, and its console.
+//! Words of the guest's own wherever an operator may see them: nodes that a backend quotes when it refuses them,
+//! over and over, and its console.
 
 use alloc::format;
 use alloc::string::String;

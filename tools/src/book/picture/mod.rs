@@ -1,6 +1,7 @@
 //! Pictures of the book: a compact description becomes an SVG that reads on light and on dark pages.
 //!
-//! A description is lines of words, `#` begins a comment. Places and sizes are in units of 20 pixels; ` / ` breaks a text.
+//! A description is lines of words, `#` begins a comment. Places and sizes are in units of
+//! 20 pixels; ` / ` breaks a text.
 //!
 //! ```text
 //! title What a reader who sees nothing is told

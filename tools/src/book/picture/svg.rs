@@ -141,8 +141,8 @@ fn head(svg: &mut String, from: (f32, f32), at: (f32, f32)) {
     );
 }
 
-/// Where an arrow between two things begins and ends, in pixels: straight across where they face each other, else between
-/// the nearest edges on the line of their middles.
+/// Where an arrow between two things begins and ends, in pixels: straight across where they face each other, else
+/// between the nearest edges on the line of their middles.
 fn ends(from: Rect, to: Rect) -> ((f32, f32), (f32, f32)) {
     let scaled = |(x, y): (f32, f32)| (x * UNIT, y * UNIT);
     let (left, right) = (from.x.max(to.x), from.right().min(to.right()));

@@ -86,12 +86,14 @@ fn states(text: &str) -> Vec<(Vec<u64>, String, String)> {
 mod tests {
     use super::{Interface, gaps, states, write};
 
-    const SOURCE: &str = "hypercalls! {\n/// Poke.\n///\n/// # Errors\n/// `EPERM` for others. See [`Poke`](crate::a::Poke).\n\
-        Poke = 3, \"poke\";\n/// Old.\nOld = 4, \"old\";\n}\n\
+    const SOURCE: &str = "hypercalls! {\n/// Poke.\n///\n/// # Errors\n\
+        /// `EPERM` for others. See [`Poke`](crate::a::Poke).\nPoke = 3, \"poke\";\n/// Old.\nOld = 4, \"old\";\n}\n\
         errno! {\n/// Not permitted.\nPerm = 1, \"EPERM\";\n}\n\
-        abi_consts! {\n/// A command of `poke`.\nu32:\n/// Softly: [`Poke`]. `EWHAT` where not.\nPOKE_SOFT = 0,\nPOKE_HARD = 1,\n}\n\
+        abi_consts! {\n/// A command of `poke`.\nu32:\n/// Softly: [`Poke`]. `EWHAT` where not.\n\
+        POKE_SOFT = 0,\nPOKE_HARD = 1,\n}\n\
         abi_consts! {\n/// A flag.\nu32:\nPOKE_FLAG = 1 << 2,\n}\n\
-        abi_struct! {\n/// Where to.\npub struct Poke [8] {\n/// The address.\npub at: u64,\n/// Padding.\npub _pad: [u8; 4],\n}\n}\n";
+        abi_struct! {\n/// Where to.\npub struct Poke [8] {\n/// The address.\npub at: u64,\n\
+        /// Padding.\npub _pad: [u8; 4],\n}\n}\n";
 
     fn interface() -> Interface {
         let mut interface = Interface::default();
@@ -113,7 +115,8 @@ mod tests {
 
     #[test]
     fn the_page_has_numbers_commands_structures_and_states() {
-        let state = "x\n| nr | hypercall | sub-operation | state |\n|---|---|---|---|\n| 3 | poke | soft | done |\n| | | hard | refused |\n\n| 3 |\n";
+        let state = "x\n| nr | hypercall | sub-operation | state |\n|---|---|---|---|\n\
+            | 3 | poke | soft | done |\n| | | hard | refused |\n\n| 3 |\n";
         let page = write::page(&interface(), &states(state));
         for expected in [
             "| 3 | [poke](#poke) | Poke. |",

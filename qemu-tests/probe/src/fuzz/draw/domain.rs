@@ -74,7 +74,8 @@ pub(super) fn table(random: &mut Random) -> Step {
     let domain = if random.one_in(6) { super::domain(random) } else { Value::Me };
     let first =
         if kind == 3 { super::domain(random) } else { Value::Number(random.of_list(&[0, 8, 64, 4095, 4096, 0xffff])) };
-    // Not the tables of this guest, which can be read then and hold what has no name; the status words not to be written.
+    // Not the tables of this guest, which can be read then and hold what has no name; the
+    // status words not to be written.
     let (frame, flags) = match random.below(8) {
         0 => (Value::Number(random.of_list(&[0, 1 << 32, 1 << 50, u64::MAX, 3, 4])), flags),
         1 => (Value::Status, flags | 4),

@@ -55,8 +55,8 @@ pub(super) fn step(random: &mut Random, privileged: bool, only_control: bool) ->
         2 => {
             let count = random.below(4) + 1;
             let mut calls: Vec<_> = (0..count).map(|_| call(random, privileged)).collect();
-            // What another call answers can reach into a later one's memory: a poll would lose its deadline, and of a text
-            // anything could become a request. Nothing stands behind what ends Xen's batches.
+            // What another call answers can reach into a later one's memory: a poll would lose its deadline, and of a
+            // text anything could become a request. Nothing stands behind what ends Xen's batches.
             calls.sort_by_key(|call| match call {
                 call if call.may_wait() => 0,
                 call if call.ends_batch() => 2,

@@ -57,8 +57,8 @@ pub(super) fn draw(random: &mut Random) -> Call {
     }
 }
 
-/// Draws a batch that gives the vcpu its queues, and does something with them. The event words begin as zeros, or a flag
-/// in half of a machine address would make a number of it that is another on each hypervisor.
+/// Draws a batch that gives the vcpu its queues, and does something with them. The event words begin as zeros, or a
+/// flag in half of a machine address would make a number of it that is another on each hypervisor.
 pub(super) fn burst(random: &mut Random) -> Vec<Call> {
     let array = Value::Frame(super::frame(random));
     let one = [Value::Memory(0), Value::Number(1), Value::Number(0), Value::Number(SELF)];
