@@ -95,7 +95,7 @@ impl Held {
             }
             let Some(page) = Page::zeroed() else { return };
             for word in page.words64() {
-                word.store(page.pfn().0, Ordering::Relaxed);
+                word.store(page.pfn().raw(), Ordering::Relaxed);
             }
             self.pages.push(page);
         }
@@ -109,7 +109,7 @@ impl Held {
     }
 
     fn check(&mut self, page: &Page) {
-        let kept = page.words64().iter().all(|word| word.load(Ordering::Relaxed) == page.pfn().0);
+        let kept = page.words64().iter().all(|word| word.load(Ordering::Relaxed) == page.pfn().raw());
         self.spoilt += u64::from(!kept);
     }
 

@@ -46,7 +46,7 @@ fn show() -> Result<(), Errno> {
     let (mut a, mut b) = (AddressSpace::new()?, AddressSpace::new()?);
     a.map(DATA, &page_a, READ_WRITE)?;
     b.map(DATA, &page_b, READ_WRITE)?;
-    println!("mmu: space A has its root in frame {:#x}, B in frame {:#x}", a.root().0, b.root().0);
+    println!("mmu: space A has its root in frame {:#x}, B in frame {:#x}", a.root().raw(), b.root().raw());
     for (name, space) in [("A", &a), ("B", &b), ("A", &a)] {
         space.activate()?;
         let entry = space.entry(DATA).unwrap_or(0);
@@ -105,8 +105,8 @@ fn refusals(space: &mut AddressSpace, page: &Rc<Page>) -> Result<(), Errno> {
     space.activate()?;
     space.ensure(FAR)?;
     // The first frame behind the machine's lowest 2 MiB that is somebody else's.
-    let foreign = (0x200..).map(Mfn).find(|&frame| p2m::pfn(frame).is_none()).unwrap_or(Mfn(0));
-    let table = space.table(DATA, 1).unwrap_or(Mfn(0));
+    let foreign = (0x200..).map(Mfn::new).find(|&frame| p2m::pfn(frame).is_none()).unwrap_or(Mfn::new(0));
+    let table = space.table(DATA, 1).unwrap_or(Mfn::new(0));
     let entry = |frame: Mfn| frame.entry(bits::DATA | bits::USER);
     let show = |what: &str, result: Result<(), Errno>| match result {
         Ok(()) => println!("mmu: ALLOWED: {what}"),
@@ -115,7 +115,7 @@ fn refusals(space: &mut AddressSpace, page: &Rc<Page>) -> Result<(), Errno> {
     show("a writable mapping of a page table", space.set_entry(FAR, entry(table)));
     show("a writable mapping of the root", space.set_entry(FAR, entry(space.root())));
     show("a mapping of a frame that is not this guest's", space.set_entry(FAR, entry(foreign)));
-    show("a mapping of a frame that no machine has", space.set_entry(FAR, entry(Mfn(0x0f_ffff_ffff))));
+    show("a mapping of a frame that no machine has", space.set_entry(FAR, entry(Mfn::new(0x0f_ffff_ffff))));
     show("a page table entry in the hypervisor's slots", space.set_root_entry(256 * 8, entry(page.mfn())));
     show("a data page in place of a table", space.set_root_entry(8, page.mfn().entry(bits::TABLE)));
     show("pinning a writable page as a page table", refusal::pin(page, 1));

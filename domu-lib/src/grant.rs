@@ -78,9 +78,9 @@ impl Table {
         if count > MAX_FRAMES {
             return Err(GrantError::Status(abi::GNTST_NO_SPACE));
         }
-        let mut frames = [Mfn(0); MAX_FRAMES];
+        let mut frames = [Mfn::new(0); MAX_FRAMES];
         table_frames(count, &mut frames)?;
-        let frame = frames.get(count - 1).copied().unwrap_or(Mfn(0));
+        let frame = frames.get(count - 1).copied().unwrap_or(Mfn::new(0));
         self.push(frame)?;
         let first = ((count - 1) * PER_FRAME) as u32;
         let references = first.max(abi::GNTTAB_NR_RESERVED_ENTRIES)..first + PER_FRAME as u32;
@@ -96,7 +96,7 @@ impl Table {
     /// Maps what [`unmap`] took away: the same entries, or empty ones in a new domain.
     fn map(&mut self) -> Result<(), GrantError> {
         let count = core::mem::take(&mut self.unmapped);
-        let mut frames = [Mfn(0); MAX_FRAMES];
+        let mut frames = [Mfn::new(0); MAX_FRAMES];
         if count > 0 {
             table_frames(count, &mut frames)?;
         }
@@ -110,7 +110,7 @@ impl Table {
             Access::ReadOnly => GrantFlags::PERMIT_ACCESS | GrantFlags::READONLY,
         };
         let (head, frame) = self.entry(reference).ok_or(GrantError::Status(abi::GNTST_BAD_GNTREF))?;
-        frame.store(page.mfn().0 as u32, Ordering::SeqCst);
+        frame.store(page.mfn().raw() as u32, Ordering::SeqCst);
         // The flags last: they make the entry valid.
         head.store(u32::from(domain.0) << 16 | u32::from(flags.bits()), Ordering::SeqCst);
         Ok(())

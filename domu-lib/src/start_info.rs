@@ -47,12 +47,14 @@ pub fn console() -> Option<Channel> {
     if is_initial_domain() {
         return None;
     }
-    with(|info| Channel { frame: Mfn(info.console_mfn), port: info.console_evtchn }).filter(|ring| ring.frame.0 != 0)
+    with(|info| Channel { frame: Mfn::new(info.console_mfn), port: info.console_evtchn })
+        .filter(|ring| ring.frame.raw() != 0)
 }
 
 /// The ring to xenstored; `None` where there is none yet.
 pub fn store() -> Option<Channel> {
-    with(|info| Channel { frame: Mfn(info.store_mfn), port: info.store_evtchn }).filter(|ring| ring.frame.0 != 0)
+    with(|info| Channel { frame: Mfn::new(info.store_mfn), port: info.store_evtchn })
+        .filter(|ring| ring.frame.raw() != 0)
 }
 
 /// The ports of store and console.
@@ -112,6 +114,6 @@ pub fn option(key: &str) -> Option<String> {
 /// The module (ramdisk) that came with the kernel, as bytes that stay for good.
 pub fn module() -> Option<&'static [u8]> {
     let (start, length) = with(|info| (info.mod_start, info.mod_len)).filter(|&(_, length)| length != 0)?;
-    let address = if module_is_pfn() { layout::address(Pfn(start)) } else { start };
+    let address = if module_is_pfn() { layout::address(Pfn::new(start)) } else { start };
     Some(view::module(address, usize::try_from(length).ok()?))
 }

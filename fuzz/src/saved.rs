@@ -13,7 +13,7 @@ pub(crate) fn stream(mut input: &[u8]) {
     let read = pin!(judge.read(&mut input)).poll(&mut Context::from_waker(Waker::noop()));
     assert!(matches!(read, Poll::Ready(_)), "bytes in memory are waited for");
     let _ = config_comes_back(&judge.config);
-    assert!(judge.pages.iter().all(|(number, _)| *number < 1 << record::KIND_SHIFT));
+    assert!(judge.pages.iter().all(|(page, _)| page.raw() < 1 << record::KIND_SHIFT));
     assert!(judge.records.iter().all(|(header, length)| *length == header.length as usize));
 }
 

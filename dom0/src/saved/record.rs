@@ -3,6 +3,7 @@
 use alloc::{vec, vec::Vec};
 
 use anyhow::{Result, ensure};
+use oxen_domu_lib::memory::Pfn;
 use zerocopy::big_endian;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -204,13 +205,13 @@ pub fn has_contents(kind: u8) -> Result<bool> {
 ///
 /// # Errors
 /// The record's length is not that of its pages, or a kind is none.
-pub async fn read_pages(source: &mut impl Source, header: &RecordHeader) -> Result<Vec<(u64, u8)>> {
+pub async fn read_pages(source: &mut impl Source, header: &RecordHeader) -> Result<Vec<(Pfn, u8)>> {
     let [count, _]: [u32; 2] = read_one(source).await?;
     ensure!(count != 0 && count as usize <= MAX_PAGES, "a record has {count} pages, and {MAX_PAGES} are the most");
     let mut words = vec![0_u64; count as usize];
     source.read(words.as_mut_bytes()).await?;
-    let split = |word: u64| (word & !(u64::MAX << KIND_SHIFT), (word >> KIND_SHIFT) as u8);
-    let pages: Vec<(u64, u8)> = words.into_iter().map(split).collect();
+    let split = |word: u64| (Pfn::new(word & !(u64::MAX << KIND_SHIFT)), (word >> KIND_SHIFT) as u8);
+    let pages: Vec<(Pfn, u8)> = words.into_iter().map(split).collect();
     let mut full = 0;
     for (_, kind) in &pages {
         full += usize::from(has_contents(*kind)?);

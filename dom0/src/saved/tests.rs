@@ -8,6 +8,7 @@ use core::task::{Context, Poll, Waker};
 use anyhow::{Result, bail};
 use oxen_abi::guest_context::VcpuGuestContext;
 use oxen_abi::shared_info::ArchSharedInfo;
+use oxen_domu_lib::memory::Mfn;
 use proptest::prelude::*;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -167,10 +168,10 @@ fn a_context_names_pages_and_frames_in_turn() {
 }
 
 /// Frames by their numbers.
-fn frames(list: &[(u64, Table)]) -> impl Fn(u64) -> Result<Table> {
-    move |frame| match list.iter().find(|(number, _)| *number == frame) {
+fn frames(list: &[(u64, Table)]) -> impl Fn(Mfn) -> Result<Table> {
+    move |frame| match list.iter().find(|(number, _)| Mfn::new(*number) == frame) {
         Some((_, table)) => Ok(*table),
-        None => bail!("frame {frame} is nobody's"),
+        None => bail!("frame {} is nobody's", frame.raw()),
     }
 }
 
@@ -189,7 +190,7 @@ fn a_p2m_is_found_where_the_guest_says() {
         ..FromZeros::new_zeroed()
     };
     let tree = vec![(1, filled(&[(0, 2)])), (2, filled(&[(0, 30), (1, 31)]))];
-    assert_eq!(p2m::find(&arch(513, 1, 0, 0), frames(&tree)).unwrap(), [30, 31]);
+    assert_eq!(p2m::find(&arch(513, 1, 0, 0), frames(&tree)).unwrap(), [30, 31].map(Mfn::new));
     let address = 0xffff_8880_0000_0000_u64 + (511 << 12);
     let linear = vec![
         (1, filled(&[(273, 2 << 12 | 1)])),
@@ -198,7 +199,7 @@ fn a_p2m_is_found_where_the_guest_says() {
         (4, filled(&[(511, 30 << 12 | 1)])),
         (5, filled(&[(0, 31 << 12 | 1)])),
     ];
-    assert_eq!(p2m::find(&arch(1024, 0, 1 << 12, address), frames(&linear)).unwrap(), [30, 31]);
+    assert_eq!(p2m::find(&arch(1024, 0, 1 << 12, address), frames(&linear)).unwrap(), [30, 31].map(Mfn::new));
     for (wrong, why) in [
         (arch(0, 1, 0, 0), "has not told of its p2m"),
         (arch(u64::MAX, 1, 0, 0), "claims"),

@@ -4,6 +4,7 @@ use alloc::{string::String, vec::Vec};
 use core::future::Future;
 
 use anyhow::{Result, bail};
+use oxen_domu_lib::memory::Pfn;
 
 use super::envelope;
 use super::record::{self, RecordHeader};
@@ -51,7 +52,7 @@ pub struct Judge {
     /// The guest's configuration, in JSON.
     pub config: String,
     /// Each page's number and kind.
-    pub pages: Vec<(u64, u8)>,
+    pub pages: Vec<(Pfn, u8)>,
     /// Pages that have contents.
     pub full: usize,
     /// Each other record's header, with the bytes of its body.
@@ -72,8 +73,8 @@ impl Judge {
 
 impl Taker for Judge {
     async fn take_pages(&mut self, source: &mut impl Source, header: &RecordHeader) -> Result<()> {
-        for (number, kind) in record::read_pages(source, header).await? {
-            self.pages.push((number, kind));
+        for (page, kind) in record::read_pages(source, header).await? {
+            self.pages.push((page, kind));
             if record::has_contents(kind)? {
                 let _: Table = read_one(source).await?;
                 self.full += 1;

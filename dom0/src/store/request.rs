@@ -7,6 +7,7 @@ use alloc::{
 };
 
 use oxen_abi::io::xs_wire as xs;
+use oxen_domu_lib::memory::Mfn;
 
 use super::{
     DomId, Store,
@@ -24,7 +25,7 @@ pub enum Effect {
         /// Whose ring.
         domain: DomId,
         /// The ring's frame, in the guest's own numbering.
-        gfn: u64,
+        gfn: Mfn,
         /// The event channel port that the domain allocated.
         port: u32,
     },
@@ -127,7 +128,7 @@ impl Store {
         let mut args = Arguments::new(&message.payload);
         match message.kind {
             xs::XS_INTRODUCE => {
-                let (domain, gfn, port) = (args.number()?, args.number()?, args.number()?);
+                let (domain, gfn, port) = (args.number()?, Mfn::new(args.number()?), args.number()?);
                 self.introduce(domain);
                 *effect = Some(Effect::Serve { domain, gfn, port });
                 done(Ok(()))

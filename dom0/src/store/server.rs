@@ -256,7 +256,7 @@ impl StoreHandle {
     fn apply(&self, effect: Effect) {
         match effect {
             Effect::Serve { domain, gfn, port } => {
-                if let Err(errno) = self.serve(domain, Mfn(gfn), port) {
+                if let Err(errno) = self.serve(domain, gfn, port) {
                     println!("xenstore: domain {domain} cannot be served: {}", errno.name());
                 }
             }

@@ -3,6 +3,7 @@
 use super::{request::Effect, wire::Message, *};
 use alloc::{format, string::String};
 use oxen_abi::io::xs_wire as xs;
+use oxen_domu_lib::memory::Mfn;
 use proptest::prelude::*;
 
 mod purse;
@@ -77,7 +78,7 @@ fn privileged_requests_are_for_dom0() {
         assert_eq!(ask(&mut s, 1, kind, b"2\x003\x004\0"), Err("EACCES".into()));
     }
     let message = Message { kind: xs::XS_INTRODUCE, request: 0, transaction: 0, payload: b"9\x00123\x004\0".to_vec() };
-    assert_eq!(s.request(0, &message).effect, Some(Effect::Serve { domain: 9, gfn: 123, port: 4 }));
+    assert_eq!(s.request(0, &message).effect, Some(Effect::Serve { domain: 9, gfn: Mfn::new(123), port: 4 }));
     assert_eq!(ask(&mut s, 1, xs::XS_IS_DOMAIN_INTRODUCED, b"9\0"), Ok(b"T\0".to_vec()));
     assert_eq!(ask(&mut s, 0, xs::XS_RELEASE, b"9\0"), Ok(b"OK\0".to_vec()));
     assert_eq!(ask(&mut s, 0, xs::XS_RELEASE, b"9\0"), Err("ENOENT".into()));

@@ -72,7 +72,7 @@ pub fn publish(
         put(format!("{home}/control/{feature}"), "1")?;
     }
     put(format!("{home}/store/port"), &format!("{}", built.store_port))?;
-    put(format!("{home}/store/ring-ref"), &format!("{}", built.store.0))?;
+    put(format!("{home}/store/ring-ref"), &format!("{}", built.store.raw()))?;
     publish_console(store, built)
 }
 
@@ -90,7 +90,7 @@ fn publish_console(store: &StoreHandle, built: &Built) -> Result<(), Error> {
     let shown = Permissions::readable_by(0, domain);
     let front = format!("/local/domain/{domain}/console");
     let back = format!("/local/domain/0/backend/console/{domain}/0");
-    let (port, ring) = (format!("{}", built.console_port), format!("{}", built.console.0));
+    let (port, ring) = (format!("{}", built.console_port), format!("{}", built.console.raw()));
     let frontend = [
         ("backend", back.as_str()),
         ("limit", "1048576"),
@@ -153,9 +153,9 @@ mod tests {
         let config = crate::config::parse("name='g'\nkernel='k'\nmemory=8\nvcpus=2").unwrap();
         let built = Built {
             domain: oxen_abi::domid::DomId(5),
-            store: oxen_domu_lib::memory::Mfn(1),
+            store: oxen_domu_lib::memory::Mfn::new(1),
             store_port: 1,
-            console: oxen_domu_lib::memory::Mfn(2),
+            console: oxen_domu_lib::memory::Mfn::new(2),
             console_port: 2,
             used: 0,
         };

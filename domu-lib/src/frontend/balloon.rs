@@ -56,7 +56,7 @@ pub fn give(count: usize) -> usize {
 
 /// Takes pages from the hypervisor; returns how many came.
 pub fn take(count: usize) -> usize {
-    let empty: Vec<Pfn> = (0..p2m::limit()).map(Pfn).filter(|&pfn| p2m::mfn(pfn).is_none()).take(count).collect();
+    let empty: Vec<Pfn> = (0..p2m::limit()).map(Pfn::new).filter(|&pfn| p2m::mfn(pfn).is_none()).take(count).collect();
     if empty.is_empty() { 0 } else { reservation::populate(&empty).unwrap_or(0) }
 }
 

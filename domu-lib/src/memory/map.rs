@@ -8,7 +8,7 @@
 //! use oxen_domu_lib::memory::map::{Access, Mapping, Words};
 //!
 //! // A frame of domain 2's, which only a control domain may map without a grant.
-//! if let Ok(window) = Mapping::of(DomId(2), &[Mfn(0x1234)], Access::ReadOnly) {
+//! if let Ok(window) = Mapping::of(DomId(2), &[Mfn::new(0x1234)], Access::ReadOnly) {
 //!     println!("{} words", window.words64().len());
 //! }
 //! ```

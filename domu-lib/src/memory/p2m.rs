@@ -6,10 +6,10 @@
 //! use oxen_domu_lib::memory::{Pfn, p2m};
 //!
 //! // The frame behind page 0, and back.
-//! if let Some(frame) = p2m::mfn(Pfn(0)) {
-//!     assert_eq!(p2m::pfn(frame), Some(Pfn(0)));
+//! if let Some(frame) = p2m::mfn(Pfn::new(0)) {
+//!     assert_eq!(p2m::pfn(frame), Some(Pfn::new(0)));
 //! }
 //! ```
 
-pub use crate::pages::p2m::{INVALID, limit, mfn};
+pub use crate::pages::p2m::{limit, mfn};
 pub use crate::raw::memory::view::pfn;

@@ -18,13 +18,13 @@ static PAGES: AtomicU64 = AtomicU64::new(VIRT_BASE);
 
 /// Where `pfn` is mapped.
 pub(crate) fn address(pfn: Pfn) -> u64 {
-    PAGES.load(Ordering::Relaxed) + (pfn.0 << 12)
+    PAGES.load(Ordering::Relaxed) + (pfn.raw() << 12)
 }
 
 /// The page that is mapped at `address`, where that is the image or the direct map.
 /// Other addresses yield page numbers beyond the guest's.
 pub(crate) const fn pfn_of(address: u64) -> Pfn {
-    Pfn(if address >= VIRT_BASE { address - VIRT_BASE } else { address.wrapping_sub(DIRECT_MAP) } >> 12)
+    Pfn::new(if address >= VIRT_BASE { address - VIRT_BASE } else { address.wrapping_sub(DIRECT_MAP) } >> 12)
 }
 
 /// From now on pages are seen through the direct map.

@@ -42,7 +42,7 @@ impl Table {
     /// The address of a frame's word; `None` for a frame of which the table does not tell. Parts of the table may be
     /// unmapped where the machine has no memory.
     pub(crate) fn word(&self, mfn: Mfn) -> Option<u64> {
-        (mfn.0 < self.frames()).then(|| self.start.load(Ordering::Relaxed) + mfn.0 * WORD)
+        (mfn.raw() < self.frames()).then(|| self.start.load(Ordering::Relaxed) + mfn.raw() * WORD)
     }
 }
 
@@ -59,9 +59,9 @@ mod tests {
     #[test]
     fn a_table_ends_where_its_last_frame_says() {
         let table = table(0x10_0000, 0x20_0000, 9);
-        assert_eq!(table.word(Mfn(0)), Some(0x10_0000));
-        assert_eq!(table.word(Mfn(9)), Some(0x10_0048));
-        assert_eq!([10, u64::MAX].map(|mfn| table.word(Mfn(mfn))), [None; 2]);
+        assert_eq!(table.word(Mfn::new(0)), Some(0x10_0000));
+        assert_eq!(table.word(Mfn::new(9)), Some(0x10_0048));
+        assert_eq!([10, u64::MAX].map(|mfn| table.word(Mfn::new(mfn))), [None; 2]);
     }
 
     #[test]
@@ -69,18 +69,18 @@ mod tests {
         let start = 0xffff_8000_0000_0000;
         for last in [512, 1 << 40, u64::MAX] {
             let table = table(start, start + 4096, last);
-            assert_eq!(table.word(Mfn(511)), Some(start + 4088));
-            assert_eq!([512, 1 << 61, u64::MAX].map(|mfn| table.word(Mfn(mfn))), [None; 3], "{last:#x}");
+            assert_eq!(table.word(Mfn::new(511)), Some(start + 4088));
+            assert_eq!([512, 1 << 61, u64::MAX].map(|mfn| table.word(Mfn::new(mfn))), [None; 3], "{last:#x}");
         }
-        assert!(table(start, start - 8, u64::MAX).word(Mfn(0)).is_none());
+        assert!(table(start, start - 8, u64::MAX).word(Mfn::new(0)).is_none());
     }
 
     #[test]
     fn where_nothing_is_said_the_table_is_where_it_always_was() {
         let table = Table::new();
-        assert_eq!(table.word(Mfn(0)), None);
+        assert_eq!(table.word(Mfn::new(0)), None);
         table.install(None);
-        assert_eq!(table.word(Mfn(5)), Some(0xffff_8000_0000_0028));
-        assert_eq!(table.word(Mfn(1 << 27)), None);
+        assert_eq!(table.word(Mfn::new(5)), Some(0xffff_8000_0000_0028));
+        assert_eq!(table.word(Mfn::new(1 << 27)), None);
     }
 }

@@ -8,9 +8,6 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Mfn, Pfn};
 
-/// What the list holds for a page without a frame.
-pub const INVALID: u64 = u64::MAX;
-
 type List = &'static [AtomicU64];
 
 /// The builder's list.
@@ -37,7 +34,7 @@ pub(crate) fn extend(list: List, limit: u64) {
     let builders = INITIAL.get().copied().unwrap_or(&[]);
     let (initial, rest) = builders.split_at(kept(builders.len() as u64) as usize);
     let rest = rest.iter().map(|entry| entry.load(Ordering::Relaxed));
-    for (entry, value) in list.iter().zip(rest.chain(core::iter::repeat(INVALID))) {
+    for (entry, value) in list.iter().zip(rest.chain(core::iter::repeat(Mfn::INVALID.raw()))) {
         entry.store(value, Ordering::Relaxed);
     }
     let more = list.get(..limit.saturating_sub(initial.len() as u64) as usize).unwrap_or(list);
@@ -57,7 +54,7 @@ pub(crate) fn pages() -> impl Iterator<Item = u64> {
 
 fn slot(pfn: Pfn) -> Option<&'static AtomicU64> {
     let (initial, more) = lists();
-    let index = usize::try_from(pfn.0).ok()?;
+    let index = usize::try_from(pfn.raw()).ok()?;
     match index.checked_sub(initial.len()) {
         None => initial.get(index),
         Some(beyond) => more.get(beyond),
@@ -72,14 +69,14 @@ pub fn limit() -> u64 {
 
 /// The frame behind a page; `None` for a page that is ballooned out or beyond the maximum.
 pub fn mfn(pfn: Pfn) -> Option<Mfn> {
-    let raw = slot(pfn)?.load(Ordering::Relaxed);
-    (raw != INVALID).then_some(Mfn(raw))
+    let mfn = Mfn::new(slot(pfn)?.load(Ordering::Relaxed));
+    (mfn != Mfn::INVALID).then_some(mfn)
 }
 
 /// Notes that `mfn` (or no frame) stands behind `pfn` from now on.
 pub(crate) fn set(pfn: Pfn, mfn: Option<Mfn>) {
     if let Some(entry) = slot(pfn) {
-        entry.store(mfn.map_or(INVALID, |mfn| mfn.0), Ordering::Relaxed);
+        entry.store(mfn.unwrap_or(Mfn::INVALID).raw(), Ordering::Relaxed);
     }
 }
 
@@ -98,16 +95,16 @@ mod tests {
     fn each_page_of_the_lists_holds_the_entries_of_its_own_512_pages() {
         let (builders, more) = (list(700), list(2 * PER_PAGE));
         install(builders);
-        assert_eq!((mfn(Pfn(699)), mfn(Pfn(700)), pages().count()), (Some(Mfn(5699)), None, 0));
+        assert_eq!((mfn(Pfn::new(699)), mfn(Pfn::new(700)), pages().count()), (Some(Mfn::new(5699)), None, 0));
         extend(more, 1300);
         assert_eq!(limit(), 1300);
-        let known: Vec<u64> = (0..1400).filter(|&pfn| mfn(Pfn(pfn)) == Some(Mfn(pfn + 5000))).collect();
+        let known: Vec<u64> = (0..1400).filter(|&pfn| mfn(Pfn::new(pfn)) == Some(Mfn::new(pfn + 5000))).collect();
         assert_eq!(known, (0..700).collect::<Vec<_>>());
-        assert!(more.iter().skip(700 - 512).all(|entry| entry.load(Ordering::Relaxed) == INVALID));
+        assert!(more.iter().skip(700 - 512).all(|entry| entry.load(Ordering::Relaxed) == Mfn::INVALID.raw()));
         let places = [builders.as_ptr(), more.as_ptr(), more[PER_PAGE..].as_ptr()].map(|place| place as u64);
         assert_eq!(pages().collect::<Vec<_>>(), places);
-        set(Pfn(1299), Some(Mfn(7)));
-        set(Pfn(1300), Some(Mfn(7)));
-        assert_eq!((more[1299 - 512].load(Ordering::Relaxed), mfn(Pfn(1300))), (7, None));
+        set(Pfn::new(1299), Some(Mfn::new(7)));
+        set(Pfn::new(1300), Some(Mfn::new(7)));
+        assert_eq!((more[1299 - 512].load(Ordering::Relaxed), mfn(Pfn::new(1300))), (7, None));
     }
 }

@@ -46,7 +46,7 @@ impl<'a> Pool<'a> {
             self.mark(page, false);
         }
         self.free -= count;
-        Some(Pfn(first as u64))
+        Some(Pfn::new(first as u64))
     }
 
     fn find_one(&mut self) -> Option<usize> {
@@ -84,7 +84,7 @@ impl<'a> Pool<'a> {
 
     /// Gives back pages that are not free now; those beyond the bitmap are forgotten.
     pub(crate) fn give(&mut self, first: Pfn, count: usize) {
-        for page in (first.0 as usize..).take(count) {
+        for page in (first.raw() as usize..).take(count) {
             if page / 64 < self.words.len() && !self.is_free(page) {
                 self.mark(page, true);
                 self.free += 1;
@@ -129,9 +129,9 @@ mod tests {
     fn a_page_is_never_given_twice() {
         let words = words(3);
         let mut pool = Pool::new(&words);
-        pool.give(Pfn(10), 150);
+        pool.give(Pfn::new(10), 150);
         let mut seen = std::collections::BTreeSet::new();
-        while let Some(Pfn(page)) = pool.take(1) {
+        while let Some(page) = pool.take(1).map(Pfn::raw) {
             assert!((10..160).contains(&page) && seen.insert(page));
         }
         assert_eq!((seen.len(), pool.free_pages()), (150, 0));
@@ -141,12 +141,12 @@ mod tests {
     fn runs_are_contiguous_and_respect_holes() {
         let words = words(4);
         let mut pool = Pool::new(&words);
-        pool.give(Pfn(0), 10);
-        pool.give(Pfn(60), 20);
-        assert_eq!(pool.take(11), Some(Pfn(60)));
+        pool.give(Pfn::new(0), 10);
+        pool.give(Pfn::new(60), 20);
+        assert_eq!(pool.take(11), Some(Pfn::new(60)));
         assert_eq!(pool.take(11), None);
-        assert_eq!(pool.take(10), Some(Pfn(0)));
-        pool.give(Pfn(0), 10);
+        assert_eq!(pool.take(10), Some(Pfn::new(0)));
+        pool.give(Pfn::new(0), 10);
         assert_eq!(pool.free_pages(), 19);
     }
 
@@ -154,9 +154,9 @@ mod tests {
     fn a_page_given_twice_counts_once() {
         let words = words(1);
         let mut pool = Pool::new(&words);
-        pool.give(Pfn(5), 1);
-        pool.give(Pfn(5), 1);
-        pool.give(Pfn(64), 1);
+        pool.give(Pfn::new(5), 1);
+        pool.give(Pfn::new(5), 1);
+        pool.give(Pfn::new(64), 1);
         assert_eq!(pool.free_pages(), 1);
     }
 }

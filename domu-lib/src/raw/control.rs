@@ -24,7 +24,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::hypercall::{call1, call2, call3};
 use super::memory::view;
-use crate::pages::Mfn;
+use crate::pages::{Mfn, Pfn};
 
 mod devices;
 mod saving;
@@ -137,7 +137,7 @@ pub fn set_tsc_mode(domain: DomId, tsc_mode: u32) -> Result<(), Errno> {
 /// # Errors
 /// What the hypervisor refuses: a frame that is not that domain's.
 pub fn fill_hypercall_page(domain: DomId, frame: Mfn) -> Result<(), Errno> {
-    domctl(domctl::XEN_DOMCTL_HYPERCALL_INIT, domain, &domctl::DomctlHypercallInit { gmfn: frame.0 }).map(|_| ())
+    domctl(domctl::XEN_DOMCTL_HYPERCALL_INIT, domain, &domctl::DomctlHypercallInit { gmfn: frame.raw() }).map(|_| ())
 }
 
 /// Sets or reads a domain's share under the credit schedulers.
@@ -230,12 +230,14 @@ pub fn debug_keys(keys: &[u8]) -> Result<(), Errno> {
     sysctl(sysctl::XEN_SYSCTL_DEBUG_KEYS, &command).map(|_| ())
 }
 
-/// Gives a domain fresh frames behind the pages `frames` names, and puts the frames in their places.
+/// Gives a domain fresh frames behind `pages`; the frame behind each.
 ///
 /// # Errors
 /// How many were given, where it is not all of them.
-pub fn populate_physmap(domain: DomId, frames: &mut [u64]) -> Result<(), usize> {
-    let wanted = frames.len();
+pub fn populate_physmap(domain: DomId, pages: &[Pfn]) -> Result<Vec<Mfn>, usize> {
+    let wanted = pages.len();
+    // The call puts the frames in the places of the pages.
+    let mut frames: Vec<Mfn> = pages.iter().map(|page| Mfn::new(page.raw())).collect();
     let request = memory::MemoryReservation {
         extent_start: frames.as_mut_ptr() as u64,
         nr_extents: wanted as u64,
@@ -245,7 +247,7 @@ pub fn populate_physmap(domain: DomId, frames: &mut [u64]) -> Result<(), usize> 
         _pad: [0; 3],
     };
     match memory_op(memory::XENMEM_POPULATE_PHYSMAP, &request) {
-        Ok(done) if done as usize == wanted => Ok(()),
+        Ok(done) if done as usize == wanted => Ok(frames),
         Ok(done) => Err(done as usize),
         Err(_) => Err(0),
     }
@@ -308,7 +310,7 @@ pub fn read_dirty(domain: DomId, is_cleaned: bool, bitmap: &mut [u64]) -> Result
 /// Where a frame is in its owner's memory, whoever that is, by the machine-to-phys table: a claim, to be
 /// compared with its p2m.
 #[must_use]
-pub fn place_of(frame: Mfn) -> Option<u64> {
+pub fn place_of(frame: Mfn) -> Option<Pfn> {
     view::machine_to_phys(frame)
 }
 
@@ -350,7 +352,7 @@ pub fn grant_table_frame(domain: DomId) -> Result<Mfn, Errno> {
             1,
         )
     })?;
-    if request.status == grant_table::GNTST_OKAY { Ok(Mfn(frame)) } else { Err(Errno::Inval) }
+    if request.status == grant_table::GNTST_OKAY { Ok(Mfn::new(frame)) } else { Err(Errno::Inval) }
 }
 
 /// A text that the hypervisor tells of itself: one of `XENVER_EXTRAVERSION`, `_CAPABILITIES`, `_CHANGESET`,

@@ -23,7 +23,7 @@ use super::trap;
 pub use super::trap::Fault;
 
 fn ext(cmd: u32, page: &Page) -> Result<(), Errno> {
-    let op = MmuextOp { cmd, _pad: 0, arg1: page.mfn().0, arg2: 0 };
+    let op = MmuextOp { cmd, _pad: 0, arg1: page.mfn().raw(), arg2: 0 };
     // SAFETY: a page that is mapped writable has a type that none of these operations may change.
     unsafe { tables::mmuext_op(&[op], DomId::SELF) }.map_err(|(_, errno)| errno)
 }

@@ -75,12 +75,12 @@ pub(crate) fn suspend() -> Result<Outcome, Errno> {
     let words = start_words(page);
     let rings = || RINGS.iter().filter_map(|&index| words.get(index));
     let kept: [u64; 2] = RINGS.map(|index| words.get(index).map_or(0, |word| word.load(Ordering::Relaxed)));
-    let [store, console] = kept.map(|ring| view::pfn(Mfn(ring)));
+    let [store, console] = kept.map(|ring| view::pfn(Mfn::new(ring)));
     for (ring, page) in rings().zip([store.ok_or(Errno::Inval)?, console.ok_or(Errno::Inval)?]) {
-        ring.store(page.0, Ordering::Relaxed);
+        ring.store(page.raw(), Ordering::Relaxed);
     }
     set_shared_entry(0);
-    let answer = call::sched_suspend(frame.0);
+    let answer = call::sched_suspend(frame.raw());
     // Until here nothing of the shared page may be used; with another machine its address is another one.
     if answer != Ok(0) {
         rings().zip(kept).for_each(|(ring, frame)| ring.store(frame, Ordering::Relaxed));

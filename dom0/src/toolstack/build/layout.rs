@@ -3,6 +3,7 @@
 use anyhow::{Result, anyhow};
 use oxen_abi::start_of_day::{Layout, Refused, Request, Table};
 
+use oxen_domu_lib::memory::Mfn;
 use oxen_image::Image;
 use x86_64::structures::paging::PageTableFlags;
 
@@ -55,15 +56,15 @@ pub fn lay_out(image: &Image, ramdisk_bytes: u64, pages: u64) -> Result<Layout> 
 }
 
 /// The entries of one table; `mfn` tells the frame behind a page.
-pub fn entries(layout: &Layout, table: &Table, mfn: &dyn Fn(u64) -> u64) -> [u64; 512] {
+pub fn entries(layout: &Layout, table: &Table, mfn: &dyn Fn(u64) -> Mfn) -> [u64; 512] {
     core::array::from_fn(|index| {
         let address = table.entry_va(index as u64);
         if table.level > 1 {
             let below = layout.table(table.level - 1, address);
-            return below.map_or(0, |pfn| mfn(pfn) << 12 | TABLE.bits());
+            return below.map_or(0, |pfn| mfn(pfn).entry(TABLE));
         }
         let leaf = layout.leaf(address);
-        leaf.map_or(0, |leaf| mfn(leaf.pfn) << 12 | if leaf.writable { WRITABLE } else { ENTRY }.bits())
+        leaf.map_or(0, |leaf| mfn(leaf.pfn).entry(if leaf.writable { WRITABLE } else { ENTRY }))
     })
 }
 
@@ -131,7 +132,7 @@ mod tests {
         ) {
             let image = image(start * 4096, size * 1000, p2m, by_pfn);
             let Ok(layout) = lay_out(&image, ramdisk, pages) else { return Ok(()) };
-            let mfn = |pfn: u64| pfn + 1000;
+            let mfn = |pfn: u64| Mfn::new(pfn + 1000);
             let tables: BTreeMap<_, _> = layout.tables().map(|t| (t.pfn, entries(&layout, &t, &mfn))).collect();
             let first = layout.pfn(layout.pt_base).unwrap();
             for pfn in 0..(layout.end - layout.virt_base) / PAGE {

@@ -80,7 +80,7 @@ struct Builder<'a> {
     layout: Layout,
     domain: DomId,
     /// The frame behind each page.
-    frames: Vec<u64>,
+    frames: Vec<Mfn>,
 }
 
 impl Builder<'_> {
@@ -114,7 +114,7 @@ impl Builder<'_> {
 
     fn frame(&self, pfn: u64) -> Mfn {
         let index = usize::try_from(pfn).unwrap_or(usize::MAX);
-        Mfn(self.frames.get(index).copied().unwrap_or(u64::MAX))
+        self.frames.get(index).copied().unwrap_or(Mfn::INVALID)
     }
 
     /// The frame behind an address of the initial mapping.
@@ -161,7 +161,7 @@ impl Builder<'_> {
             let now = (length - done).min(BATCH * 4096 - offset);
             let first = usize::try_from(at / PAGE).unwrap_or(usize::MAX);
             let frames: Vec<Mfn> =
-                self.frames.iter().skip(first).take((offset + now).div_ceil(4096)).copied().map(Mfn).collect();
+                self.frames.iter().skip(first).take((offset + now).div_ceil(4096)).copied().collect();
             let window = self.map(&frames)?;
             let part = bytes.get(done.min(bytes.len())..(done + now).min(bytes.len())).unwrap_or_default();
             copy_into(&window, offset, part);
@@ -183,7 +183,7 @@ impl Builder<'_> {
     }
 
     async fn write_tables(&self) -> Result<()> {
-        let frame = |pfn: u64| self.frame(pfn).0;
+        let frame = |pfn: u64| self.frame(pfn);
         for table in self.layout.tables() {
             let entries = layout::entries(&self.layout, &table, &frame);
             self.load(table.pfn * PAGE, entries.as_bytes(), 4096).await?;
@@ -193,16 +193,16 @@ impl Builder<'_> {
 
     async fn write_start_info(&self, store_port: u32, console_port: u32) -> Result<()> {
         let info = asked("describe it", control::domain_info(self.domain))?;
-        self.mask_events(Mfn(info.shared_info_frame))?;
+        self.mask_events(Mfn::new(info.shared_info_frame))?;
         let layout = &self.layout;
         let mut start = Box::new(StartInfo::new_zeroed());
         put_text(&mut start.magic, MAGIC_DOMU);
         put_text(&mut start.cmd_line, self.plan.cmdline.as_bytes());
         start.nr_pages = self.plan.shell.pages;
         start.shared_info = info.shared_info_frame * PAGE;
-        start.store_mfn = self.frame_at(self.store()).0;
+        start.store_mfn = self.frame_at(self.store()).raw();
         start.store_evtchn = store_port;
-        start.console_mfn = self.frame_at(self.console()).0;
+        start.console_mfn = self.frame_at(self.console()).raw();
         start.console_evtchn = console_port;
         start.pt_base = layout.pt_base;
         start.nr_pt_frames = layout.nr_pt_frames;

@@ -10,7 +10,7 @@ use oxen_abi::errno::Errno;
 use oxen_abi::grant_table::{GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE, GrantFlags};
 use oxen_abi::sysctl::XEN_SYSCTL_PHYSCAP_GNTTAB_V2;
 use oxen_domu_lib::memory::{
-    Mfn,
+    Mfn, Pfn,
     map::{Access, Mapping, Words},
 };
 use oxen_domu_lib::{control, task};
@@ -107,13 +107,15 @@ impl Shell {
     ///
     /// # Errors
     /// The machine has too little.
-    pub async fn populate(&self, domain: DomId) -> Result<Vec<u64>> {
+    pub async fn populate(&self, domain: DomId) -> Result<Vec<Mfn>> {
         self.has_room()?;
-        let mut frames: Vec<u64> = (0..self.pages).collect();
-        for chunk in frames.chunks_mut(BATCH) {
-            if control::populate_physmap(domain, chunk).is_err() {
+        let pages: Vec<Pfn> = (0..self.pages).map(Pfn::new).collect();
+        let mut frames = Vec::with_capacity(pages.len());
+        for chunk in pages.chunks(BATCH) {
+            let Ok(given) = control::populate_physmap(domain, chunk) else {
                 bail!(self.lacking(control::physical_info().map_or(0, |info| info.free_pages)));
-            }
+            };
+            frames.extend(given);
             task::yield_now().await;
         }
         Ok(frames)
@@ -129,7 +131,7 @@ pub fn offer_rings(domain: DomId, store: Mfn, console: Mfn) -> Result<()> {
     let table = asked("map its grant table", Mapping::of(domain, &[frame], Access::ReadWrite))?;
     for (reference, ring) in [(GNTTAB_RESERVED_CONSOLE, console), (GNTTAB_RESERVED_XENSTORE, store)] {
         // flags, domid (dom0), frame: one word of 64 bits.
-        let entry = u64::from(GrantFlags::PERMIT_ACCESS.bits()) | ring.0 << 32;
+        let entry = u64::from(GrantFlags::PERMIT_ACCESS.bits()) | ring.raw() << 32;
         let index = usize::try_from(reference).unwrap_or(usize::MAX);
         if let Some(word) = table.words64().get(index) {
             word.store(entry, Ordering::Relaxed);

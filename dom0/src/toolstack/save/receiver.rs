@@ -1,7 +1,7 @@
 //! A new domain filled from a stream. Whatever the stream says is a claim: numbers of pages are judged before they are
 //! used, and tables and registers are the hypervisor's to judge.
 
-use alloc::{boxed::Box, format, vec, vec::Vec};
+use alloc::{boxed::Box, format, string::String, vec, vec::Vec};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use oxen_abi::domctl::DomctlTscInfo;
@@ -11,7 +11,7 @@ use oxen_abi::mmu::{MMUEXT_PIN_L1_TABLE, MMUEXT_PIN_L2_TABLE, MMUEXT_PIN_L3_TABL
 use oxen_abi::shared_info::SharedInfo;
 use oxen_abi::start_info::StartInfo;
 use oxen_domu_lib::memory::{
-    Mfn, PAGE_SIZE, bytes,
+    Mfn, PAGE_SIZE, Pfn, bytes,
     map::{Access, Mapping, Words},
 };
 use oxen_domu_lib::{
@@ -32,13 +32,11 @@ use crate::toolstack::build::shell::{self, Shell, asked};
 
 /// Pages that are mapped at a time.
 const BATCH: usize = 64;
-/// A page without a frame, as p2ms have it.
-const NOTHING: u64 = u64::MAX;
-
 /// A page of the new domain.
 #[derive(Clone, Copy)]
 struct Page {
-    frame: u64,
+    /// [`Mfn::INVALID`] until it has one.
+    frame: Mfn,
     kind: u8,
 }
 
@@ -51,7 +49,7 @@ pub(super) struct Receiver<'a> {
     /// Pages that have a frame.
     populated: u64,
     /// The pages that hold the p2m.
-    p2m: Vec<u64>,
+    p2m: Vec<Pfn>,
     shared_info: Option<Box<SharedInfo>>,
     vcpus: Vec<Vcpu>,
     policy: Option<CpuPolicy>,
@@ -99,14 +97,15 @@ impl<'a> Receiver<'a> {
         ensure!(self.pages.is_empty(), "its p2m is told twice");
         let words = count.div_ceil(ENTRIES as u64);
         ensure!(pages.len() as u64 == words * 8, "its p2m of {count} pages is in {} pages", pages.len() / 8);
-        self.p2m = pages.chunks_exact(8).filter_map(|word| Some(u64::from_le_bytes(word.try_into().ok()?))).collect();
+        let page = |word: &[u8]| Some(Pfn::new(u64::from_le_bytes(word.try_into().ok()?)));
+        self.p2m = pages.chunks_exact(8).filter_map(page).collect();
         let count = usize::try_from(count)?;
         // What a stream claims costs memory here: no more than the configuration's would.
         ensure!(
             count as u64 <= (self.shell.maximum >> 2) + (64 << 8),
             "its p2m has {count} pages, more than its memory"
         );
-        self.pages = vec![Page { frame: NOTHING, kind: KIND_NONE }; count];
+        self.pages = vec![Page { frame: Mfn::INVALID, kind: KIND_NONE }; count];
         self.progress.begin(count.min(usize::try_from(self.shell.pages)?));
         Ok(())
     }
@@ -119,61 +118,69 @@ impl<'a> Receiver<'a> {
     }
 
     /// Gives pages frames that have none yet.
-    fn populate(&mut self, wanted: &[u64]) -> Result<()> {
+    fn populate(&mut self, wanted: &[Pfn]) -> Result<()> {
         let mut list = Vec::with_capacity(wanted.len());
         for page in wanted {
-            if self.page(*page)?.frame == NOTHING {
+            if self.page(*page)?.frame == Mfn::INVALID {
                 list.push(*page);
             }
         }
         list.sort_unstable();
         list.dedup();
-        let numbers = list.clone();
         self.populated += list.len() as u64;
         ensure!(self.populated <= self.shell.maximum >> 2, "it has more pages than its configuration says");
-        if !list.is_empty() && control::populate_physmap(self.domain, &mut list).is_err() {
-            bail!("the machine has too little memory for it; end or shrink another guest (xl mem-set)");
+        if list.is_empty() {
+            return Ok(());
         }
-        for (number, frame) in numbers.iter().zip(list) {
-            self.page_mut(*number)?.frame = frame;
+        let Ok(frames) = control::populate_physmap(self.domain, &list) else {
+            bail!("the machine has too little memory for it; end or shrink another guest (xl mem-set)");
+        };
+        for (page, frame) in list.into_iter().zip(frames) {
+            self.page_mut(page)?.frame = frame;
         }
         Ok(())
     }
 
-    fn page(&self, number: u64) -> Result<Page> {
-        let page = usize::try_from(number).ok().and_then(|index| self.pages.get(index));
-        page.copied().with_context(|| format!("page {number:#x} is beyond its p2m"))
+    fn page(&self, page: Pfn) -> Result<Page> {
+        let found = usize::try_from(page.raw()).ok().and_then(|index| self.pages.get(index));
+        found.copied().with_context(|| beyond(page))
     }
 
-    fn page_mut(&mut self, number: u64) -> Result<&mut Page> {
-        let page = usize::try_from(number).ok().and_then(|index| self.pages.get_mut(index));
-        page.with_context(|| format!("page {number:#x} is beyond its p2m"))
+    fn page_mut(&mut self, page: Pfn) -> Result<&mut Page> {
+        let found = usize::try_from(page.raw()).ok().and_then(|index| self.pages.get_mut(index));
+        found.with_context(|| beyond(page))
     }
 
     /// The frame of a page that has contents.
-    fn frame(&self, number: u64) -> Result<u64> {
-        let frame = self.page(number)?.frame;
-        ensure!(frame != NOTHING, "page {number:#x} has no memory");
+    fn frame(&self, page: Pfn) -> Result<Mfn> {
+        let frame = self.page(page)?.frame;
+        ensure!(frame != Mfn::INVALID, "page {:#x} has no memory", page.raw());
         Ok(frame)
+    }
+
+    /// The same for numbers, as entries of tables and registers have them.
+    fn frame_number(&self, page: u64) -> Result<u64> {
+        self.frame(Pfn::new(page)).map(Mfn::raw)
     }
 
     /// Replaces the pages that a table names by their frames; who has none gets one.
     fn localize(&mut self, level: u8, table: &mut Table) -> Result<()> {
         let mut missing = Vec::new();
         let mut look = *table;
-        tables::translate(level, &mut look, |page| {
-            if self.page(page)?.frame == NOTHING {
+        tables::translate(level, &mut look, |number| {
+            let page = Pfn::new(number);
+            if self.page(page)?.frame == Mfn::INVALID {
                 missing.push(page);
             }
-            Ok(page)
+            Ok(number)
         })?;
         self.populate(&missing)?;
-        tables::translate(level, table, |page| self.frame(page))
+        tables::translate(level, table, |page| self.frame_number(page))
     }
 
     /// Writes whole pages.
-    fn fill(&self, numbers: impl Iterator<Item = u64>, contents: &[Table]) -> Result<()> {
-        let frames: Vec<Mfn> = numbers.map(|number| self.frame(number).map(Mfn)).collect::<Result<_>>()?;
+    fn fill(&self, pages: impl Iterator<Item = Pfn>, contents: &[Table]) -> Result<()> {
+        let frames: Vec<Mfn> = pages.map(|page| self.frame(page)).collect::<Result<_>>()?;
         let window = asked("fill its memory", Mapping::of(self.domain, &frames, Access::ReadWrite))?;
         for (place, page) in window.words64().chunks(ENTRIES).zip(contents) {
             bytes::write(place, 0, page.as_bytes());
@@ -193,7 +200,7 @@ impl<'a> Receiver<'a> {
             asked("go on with its time stamp counter", control::set_tsc_info(self.domain, tsc))?;
         }
         for (id, vcpu) in (0..).zip(&mut vcpus) {
-            vcpu.set(self.domain, id, |page| self.frame(page)).with_context(|| format!("vcpu {id}"))?;
+            vcpu.set(self.domain, id, |page| self.frame_number(page)).with_context(|| format!("vcpu {id}"))?;
         }
         shell::offer_rings(self.domain, store, console)?;
         let (store_port, console_port) = self.ports;
@@ -209,10 +216,10 @@ impl<'a> Receiver<'a> {
             4 => Some(MMUEXT_PIN_L4_TABLE),
             _ => None,
         };
-        let is_pinned = |page: &&Page| page.kind & KIND_PINNED != 0 && page.frame != NOTHING;
+        let is_pinned = |page: &&Page| page.kind & KIND_PINNED != 0 && page.frame != Mfn::INVALID;
         let pinned = self.pages.iter().filter(is_pinned);
         let pins: Vec<(u32, Mfn)> =
-            pinned.filter_map(|page| Some((command(page.kind & KIND_LEVEL)?, Mfn(page.frame)))).collect();
+            pinned.filter_map(|page| Some((command(page.kind & KIND_LEVEL)?, page.frame))).collect();
         for pins in pins.chunks(BATCH) {
             asked("accept its page tables", control::pin_tables(self.domain, pins))?;
             task::yield_now().await;
@@ -224,7 +231,7 @@ impl<'a> Receiver<'a> {
         for (numbers, pages) in self.p2m.chunks(BATCH).zip(self.pages.chunks(BATCH * ENTRIES)) {
             let contents: Vec<Table> = pages
                 .chunks(ENTRIES)
-                .map(|part| core::array::from_fn(|index| part.get(index).map_or(NOTHING, |page| page.frame)))
+                .map(|part| core::array::from_fn(|index| part.get(index).map_or(Mfn::INVALID, |page| page.frame).raw()))
                 .collect();
             self.fill(numbers.iter().copied(), &contents).context("its p2m")?;
             task::yield_now().await;
@@ -248,17 +255,17 @@ impl<'a> Receiver<'a> {
 
     /// Tells the guest what it needs to know of its new domain; returns the frames of its two rings.
     fn write_start_info(&self, first: &mut VcpuGuestContext) -> Result<(Mfn, Mfn)> {
-        let frame = self.frame(first.user_regs.rdx).context("its start_info")?;
-        first.user_regs.rdx = frame;
+        let frame = self.frame(Pfn::new(first.user_regs.rdx)).context("its start_info")?;
+        first.user_regs.rdx = frame.raw();
         let info = asked("describe it", control::domain_info(self.domain))?;
-        self.edit_page(Mfn(frame), |start: &mut StartInfo| {
-            let store = Mfn(self.frame(start.store_mfn).context("its store's ring")?);
-            let console = Mfn(self.frame(start.console_mfn).context("its console's ring")?);
+        self.edit_page(frame, |start: &mut StartInfo| {
+            let store = self.frame(Pfn::new(start.store_mfn)).context("its store's ring")?;
+            let console = self.frame(Pfn::new(start.console_mfn)).context("its console's ring")?;
             start.nr_pages = self.pages.len() as u64;
             start.shared_info = info.shared_info_frame * PAGE_SIZE as u64;
             start.flags = 0;
-            (start.store_mfn, start.store_evtchn) = (store.0, self.ports.0);
-            (start.console_mfn, start.console_evtchn) = (console.0, self.ports.1);
+            (start.store_mfn, start.store_evtchn) = (store.raw(), self.ports.0);
+            (start.console_mfn, start.console_evtchn) = (console.raw(), self.ports.1);
             Ok((store, console))
         })
     }
@@ -267,7 +274,7 @@ impl<'a> Receiver<'a> {
     fn write_shared_info(&self) -> Result<()> {
         let saved = self.shared_info.as_ref().context("it has no shared info")?;
         let info = asked("describe it", control::domain_info(self.domain))?;
-        self.edit_page(Mfn(info.shared_info_frame), |page: &mut SharedInfo| {
+        self.edit_page(Mfn::new(info.shared_info_frame), |page: &mut SharedInfo| {
             page.vcpu_info = saved.vcpu_info;
             page.vcpu_info.iter_mut().for_each(|vcpu| vcpu.evtchn_pending_sel = 0);
             page.arch = saved.arch;
@@ -283,23 +290,24 @@ impl Taker for Receiver<'_> {
     async fn take_pages(&mut self, source: &mut impl Source, header: &RecordHeader) -> Result<()> {
         let list = record::read_pages(source, header).await?;
         let mut full = Vec::new();
-        for (number, kind) in &list {
-            self.page_mut(*number)?.kind = *kind;
+        for (page, kind) in &list {
+            self.page_mut(*page)?.kind = *kind;
             if record::has_contents(*kind)? {
-                full.push((*number, kind & KIND_LEVEL));
+                full.push((*page, kind & KIND_LEVEL));
             }
         }
-        let wanted: Vec<u64> = list.iter().filter(|(_, kind)| *kind != KIND_NONE).map(|(number, _)| *number).collect();
+        let wanted: Vec<Pfn> = list.iter().filter(|(_, kind)| *kind != KIND_NONE).map(|(page, _)| *page).collect();
         self.populate(&wanted)?;
         for batch in full.chunks(BATCH) {
             let mut contents: Vec<Table> = vec![[0; ENTRIES]; batch.len()];
             source.read(contents.as_mut_bytes()).await?;
-            for (page, (number, level)) in contents.iter_mut().zip(batch) {
+            for (table, (page, level)) in contents.iter_mut().zip(batch) {
                 if *level != 0 {
-                    self.localize(*level, page).with_context(|| format!("the page table in page {number:#x}"))?;
+                    let place = || format!("the page table in page {:#x}", page.raw());
+                    self.localize(*level, table).with_context(place)?;
                 }
             }
-            self.fill(batch.iter().map(|(number, _)| *number), &contents)?;
+            self.fill(batch.iter().map(|(page, _)| *page), &contents)?;
             task::yield_now().await;
         }
         self.progress.reach(usize::try_from(self.populated)?);
@@ -344,6 +352,10 @@ impl Taker for Receiver<'_> {
         }
         Ok(())
     }
+}
+
+fn beyond(page: Pfn) -> String {
+    format!("page {:#x} is beyond its p2m", page.raw())
 }
 
 fn read_words<const N: usize>(bytes: &[u8]) -> Result<[u32; N]> {

@@ -8,7 +8,7 @@ use oxen_abi::domid::DomId;
 use oxen_abi::guest_context::VcpuGuestContext;
 use oxen_abi::shared_info::SharedInfo;
 use oxen_domu_lib::memory::{
-    Mfn, bytes,
+    Mfn, Pfn, bytes,
     map::{Access, Mapping, Words},
 };
 use oxen_domu_lib::{control, hypercall, task};
@@ -28,9 +28,9 @@ const BATCH: usize = 64;
 pub(super) struct Sender {
     domain: DomId,
     shared_info: Box<SharedInfo>,
-    frames: Vec<u64>,
+    frames: Vec<Mfn>,
     /// The frames that hold the p2m.
-    p2m: Vec<u64>,
+    p2m: Vec<Mfn>,
     last_vcpu: u32,
 }
 
@@ -38,26 +38,31 @@ impl Sender {
     /// Looks where the domain's memory is.
     pub(super) fn new(domain: DomId) -> Result<Self> {
         let info = asked("describe it", control::domain_info(domain))?;
-        let page = read_page(domain, info.shared_info_frame).context("its shared info")?;
+        let page = read_page(domain, Mfn::new(info.shared_info_frame)).context("its shared info")?;
         let (shared_info, _) = SharedInfo::read_from_prefix(page.as_bytes()).ok().context("its shared info")?;
         let shared_info = Box::new(shared_info);
         let p2m = p2m::find(&shared_info.arch, |frame| read_page(domain, frame))?;
         let mut frames = Vec::new();
         for frame in &p2m {
-            frames.extend_from_slice(&read_page(domain, *frame).context("its p2m")?);
+            frames.extend(read_page(domain, *frame).context("its p2m")?.map(Mfn::new));
         }
         frames.truncate(usize::try_from(p2m::pages(&shared_info.arch)?)?);
         Ok(Self { domain, shared_info, frames, p2m, last_vcpu: info.max_vcpu_id })
     }
 
     /// The page behind which a frame is, as guest and hypervisor both say.
-    fn page_of(&self, frame: u64) -> Option<u64> {
-        let page = control::place_of(Mfn(frame))?;
-        (self.frames.get(usize::try_from(page).ok()?) == Some(&frame)).then_some(page)
+    fn page_of(&self, frame: Mfn) -> Option<Pfn> {
+        let page = control::place_of(frame)?;
+        (self.frames.get(usize::try_from(page.raw()).ok()?) == Some(&frame)).then_some(page)
     }
 
-    fn known_page_of(&self, frame: u64) -> Result<u64> {
-        self.page_of(frame).with_context(|| alloc::format!("frame {frame:#x} is none of the guest's pages"))
+    fn known_page_of(&self, frame: Mfn) -> Result<Pfn> {
+        self.page_of(frame).with_context(|| alloc::format!("frame {:#x} is none of the guest's pages", frame.raw()))
+    }
+
+    /// The same for numbers, as entries of tables and registers have them.
+    fn page_number(&self, frame: u64) -> Result<u64> {
+        self.known_page_of(Mfn::new(frame)).map(Pfn::raw)
     }
 
     /// Puts all of it down.
@@ -89,29 +94,29 @@ impl Sender {
     }
 
     async fn send_p2m(&self, sink: &mut impl Sink) -> Result<()> {
-        let pages: Vec<u64> = self.p2m.iter().map(|frame| self.known_page_of(*frame)).collect::<Result<_>>()?;
+        let pages: Vec<Pfn> = self.p2m.iter().map(|frame| self.known_page_of(*frame)).collect::<Result<_>>()?;
         let range = [0, u32::try_from(self.frames.len() - 1)?];
         record::write(sink, record::PV_P2M_FRAMES, &[range.as_bytes(), pages.as_bytes()]).await
     }
 
     /// The kinds of pages, by their frames.
-    fn kinds(&self, first: u64, frames: &[u64]) -> Result<Vec<u8>> {
+    fn kinds(&self, first: u64, frames: &[Mfn]) -> Result<Vec<u8>> {
         // A frame that the machine-to-physical table does not know for this page is somebody else's, or elsewhere.
-        let is_own = |(page, frame): (u64, &u64)| control::place_of(Mfn(*frame)) == Some(page);
+        let is_own = |(page, frame): (u64, &Mfn)| control::place_of(*frame) == Some(Pfn::new(page));
         let own: Vec<bool> = (first..).zip(frames).map(is_own).collect();
-        let mut words: Vec<u64> = frames.iter().zip(&own).filter(|(_, own)| **own).map(|(frame, _)| *frame).collect();
-        asked("tell the kinds of its pages", control::page_types(self.domain, &mut words))?;
+        let asked_of: Vec<Mfn> = frames.iter().zip(&own).filter(|(_, own)| **own).map(|(frame, _)| *frame).collect();
+        let words = asked("tell the kinds of its pages", control::page_types(self.domain, &asked_of))?;
         let mut told = words.into_iter().map(|word| (word >> XEN_DOMCTL_PFINFO_LTAB_SHIFT & 0xf) as u8);
         Ok(own.iter().map(|own| if *own { told.next().unwrap_or(KIND_NONE) } else { KIND_NONE }).collect())
     }
 
-    async fn send_pages(&self, sink: &mut impl Sink, first: u64, frames: &[u64]) -> Result<()> {
+    async fn send_pages(&self, sink: &mut impl Sink, first: u64, frames: &[Mfn]) -> Result<()> {
         let kinds = self.kinds(first, frames)?;
         let words: Vec<u64> = (first..).zip(&kinds).map(|(page, kind)| page | u64::from(*kind) << KIND_SHIFT).collect();
         let mut full = Vec::new();
         for (frame, kind) in frames.iter().zip(&kinds) {
             if record::has_contents(*kind)? {
-                full.push((Mfn(*frame), *kind));
+                full.push((*frame, *kind));
             }
         }
         record::begin(sink, record::PAGE_DATA, 8 + 8 * words.len() + 4096 * full.len()).await?;
@@ -125,8 +130,8 @@ impl Sender {
                 bytes::read(contents, 0, page.as_mut_bytes());
                 let level = kind & KIND_LEVEL;
                 if level != 0 {
-                    tables::translate(level, &mut page, |frame| self.known_page_of(frame))
-                        .with_context(|| alloc::format!("the page table in frame {:#x}", frame.0))?;
+                    tables::translate(level, &mut page, |frame| self.page_number(frame))
+                        .with_context(|| alloc::format!("the page table in frame {:#x}", frame.raw()))?;
                 }
                 sink.write(page.as_bytes()).await?;
             }
@@ -161,17 +166,17 @@ impl Sender {
     fn name_pages(&self, vcpu: u32, context: &mut VcpuGuestContext) -> Result<()> {
         if vcpu == 0 {
             // What the guest said when it suspended itself: where its start_info is.
-            let page = self.known_page_of(context.user_regs.rdx).context("its start_info")?;
+            let page = self.page_number(context.user_regs.rdx).context("its start_info")?;
             context.user_regs.rdx = page;
         }
         let [_, user_root, ..] = &mut context.ctrlreg;
         *user_root |= u64::from(*user_root != 0);
-        tables::translate_context(context, |frame| self.known_page_of(frame))
+        tables::translate_context(context, |frame| self.page_number(frame))
     }
 }
 
-fn read_page(domain: DomId, frame: u64) -> Result<Table> {
-    let window = asked("show its memory", Mapping::of(domain, &[Mfn(frame)], Access::ReadOnly))?;
+fn read_page(domain: DomId, frame: Mfn) -> Result<Table> {
+    let window = asked("show its memory", Mapping::of(domain, &[frame], Access::ReadOnly))?;
     let mut page = [0; ENTRIES];
     bytes::read(window.words64(), 0, page.as_mut_bytes());
     Ok(page)

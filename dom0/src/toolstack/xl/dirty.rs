@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering;
 use anyhow::{Context, Result, bail, ensure};
 use oxen_abi::domid::DomId;
 use oxen_domu_lib::memory::{
-    Mfn,
+    Mfn, Pfn,
     map::{Access, Mapping, Words},
 };
 use oxen_domu_lib::{control, println, time};
@@ -18,7 +18,7 @@ use crate::errno::Named;
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Page {
     frame: Mfn,
-    place: u64,
+    place: Pfn,
     sum: u64,
 }
 
@@ -43,17 +43,17 @@ async fn all_rounds(domain: DomId, rounds: u32) -> Result<()> {
     let mut missing = 0;
     for round in 1..=rounds {
         time::sleep(time::SECOND).await;
-        let end = pages.iter().map(|page| page.place + 1).max().unwrap_or(0);
+        let end = pages.iter().map(|page| page.place.raw() + 1).max().unwrap_or(0);
         let (now, (log, faults)) = paused(domain, || {
             let log = read(domain, end)?;
             Ok((pages_of(domain, frames)?, log))
         })?;
         let is_noted = |page: &&Page| {
-            let word = usize::try_from(page.place / 64).ok().and_then(|at| log.get(at));
-            word.is_some_and(|word| word >> (page.place % 64) & 1 != 0)
+            let word = usize::try_from(page.place.raw() / 64).ok().and_then(|at| log.get(at));
+            word.is_some_and(|word| word >> (page.place.raw() % 64) & 1 != 0)
         };
         let is_same = |page: &&Page| {
-            let at = pages.binary_search_by_key(&page.frame.0, |known| known.frame.0);
+            let at = pages.binary_search_by_key(&page.frame, |known| known.frame);
             at.is_ok_and(|at| pages.get(at) == Some(page))
         };
         let changed: Vec<&Page> = now.iter().filter(|page| !is_same(page)).collect();
@@ -89,8 +89,8 @@ fn read(domain: DomId, end: u64) -> Result<(Vec<u64>, u32)> {
 /// All pages of the guest that have a place in its memory, by frame.
 fn pages_of(domain: DomId, frames: u64) -> Result<Vec<Page>> {
     let mut pages = Vec::new();
-    for frame in (0..frames).map(Mfn) {
-        let Some(place) = control::place_of(frame).filter(|place| place >> 40 == 0) else { continue };
+    for frame in (0..frames).map(Mfn::new) {
+        let Some(place) = control::place_of(frame).filter(|place| place.raw() >> 40 == 0) else { continue };
         // What is not the guest's cannot be mapped as its page.
         let Ok(seen) = Mapping::of(domain, &[frame], Access::ReadOnly) else { continue };
         let words = seen.words64().iter().map(|word| word.load(Ordering::Relaxed));

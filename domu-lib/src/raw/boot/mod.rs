@@ -64,9 +64,9 @@ extern "C" fn start(info: *const StartInfo) -> ! {
     sched::shutdown(sched::Reason::Poweroff)
 }
 
-/// The frame behind a page, [`p2m::INVALID`] where there is none.
+/// The frame behind a page, [`Mfn::INVALID`] where there is none.
 fn frame(pfn: u64) -> Mfn {
-    p2m::mfn(Pfn(pfn)).unwrap_or(Mfn(p2m::INVALID))
+    p2m::mfn(Pfn::new(pfn)).unwrap_or(Mfn::INVALID)
 }
 
 /// How many pages the domain may ever have: what its memory map says, at least what it has now.
@@ -85,11 +85,11 @@ struct Filled {
 
 impl Filled {
     fn of(info: &StartInfo) -> Self {
-        let after = |address: u64, bytes: u64| (layout::pfn_of(address).0) + bytes.div_ceil(4096);
+        let after = |address: u64, bytes: u64| layout::pfn_of(address).raw() + bytes.div_ceil(4096);
         let mut end = after((&raw const __image_end) as u64, 0);
         end = end.max(after(core::ptr::from_ref(info) as u64, 4096)).max(after(info.pt_base, info.nr_pt_frames * 4096));
         for mfn in start_info::ring_frames() {
-            end = end.max(view::machine_to_phys(mfn).map_or(0, |pfn| pfn + 1));
+            end = end.max(view::machine_to_phys(mfn).map_or(0, |pfn| pfn.raw() + 1));
         }
         let module_pages = info.mod_len.div_ceil(4096);
         let module = if module_pages == 0 {
@@ -97,11 +97,11 @@ impl Filled {
         } else if start_info::module_is_pfn() {
             info.mod_start..info.mod_start + module_pages
         } else {
-            let first = layout::pfn_of(info.mod_start).0;
+            let first = layout::pfn_of(info.mod_start).raw();
             first..first + module_pages
         };
         let p2m = if info.mfn_list >= layout::VIRT_BASE {
-            let first = layout::pfn_of(info.mfn_list).0;
+            let first = layout::pfn_of(info.mfn_list).raw();
             first..after(info.mfn_list, info.nr_pages * 8)
         } else {
             info.first_p2m_pfn..info.first_p2m_pfn + info.nr_p2m_frames
@@ -147,16 +147,16 @@ fn lay_out_memory(info: &StartInfo, limit: u64) {
     let more_pages = more.div_ceil(p2m::PER_PAGE as u64);
     let first = filled.find_run(table_count + bitmap_pages + more_pages, total);
     let read_only = |pfn: u64| {
-        let builders = layout::pfn_of(info.pt_base).0;
+        let builders = layout::pfn_of(info.pt_base).raw();
         (builders..builders + info.nr_pt_frames).contains(&pfn)
             || (first..first + table_count).contains(&pfn)
-            || pfn < layout::pfn_of((&raw const __rodata_end) as u64).0
+            || pfn < layout::pfn_of((&raw const __rodata_end) as u64).raw()
     };
     for leaf in 0..leaves {
         fill(frame(first + leaf), |index| {
             let pfn = leaf * 512 + index;
             let flags = if read_only(pfn) { bits::READ_ONLY } else { bits::DATA };
-            (pfn < total && frame(pfn).0 != p2m::INVALID).then(|| frame(pfn).entry(flags))
+            (pfn < total && frame(pfn) != Mfn::INVALID).then(|| frame(pfn).entry(flags))
         });
     }
     for middle in 0..middles {
@@ -179,7 +179,7 @@ fn lay_out_memory(info: &StartInfo, limit: u64) {
     layout::use_direct_map();
     // SAFETY: these pages were free and are mapped writable now.
     let (bitmap, more) = unsafe {
-        let address = layout::address(Pfn(first + table_count));
+        let address = layout::address(Pfn::new(first + table_count));
         let more = view::words(address + bitmap_pages * PAGE_SIZE as u64, more_pages as usize * p2m::PER_PAGE);
         (view::words(address, bitmap_pages as usize * 512), more)
     };
@@ -187,8 +187,8 @@ fn lay_out_memory(info: &StartInfo, limit: u64) {
     let mut pool = Pool::new(bitmap);
     let ours = first..first + table_count + bitmap_pages + more_pages;
     for pfn in filled.end..total {
-        if !filled.is_taken(pfn) && !ours.contains(&pfn) && frame(pfn).0 != p2m::INVALID {
-            pool.give(Pfn(pfn), 1);
+        if !filled.is_taken(pfn) && !ours.contains(&pfn) && frame(pfn) != Mfn::INVALID {
+            pool.give(Pfn::new(pfn), 1);
         }
     }
     pool::install(pool);
@@ -209,7 +209,7 @@ fn image_flags(address: u64) -> PageTableFlags {
 fn protect_image() {
     let end = (&raw const __image_end) as u64;
     for address in (layout::VIRT_BASE..end).step_by(PAGE_SIZE) {
-        let own = frame(layout::pfn_of(address).0);
+        let own = frame(layout::pfn_of(address).raw());
         let place = tables::walk(tables::root(), address, 1);
         let mapped = place.is_some_and(|place| place.value & bits::FRAME == own.address());
         // The shared page and the guard stand in places of their own.

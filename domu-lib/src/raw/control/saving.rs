@@ -18,13 +18,15 @@ use super::{domctl, plain_domctl};
 use crate::pages::Mfn;
 use crate::raw::memory::tables;
 
-/// The kinds of a domain's frames: each number is replaced by a `XEN_DOMCTL_PFINFO_*`.
+/// The kinds of a domain's frames, as `XEN_DOMCTL_PFINFO_*`.
 ///
 /// # Errors
 /// `ESRCH` for no such domain.
-pub fn page_types(domain: DomId, frames: &mut [u64]) -> Result<(), Errno> {
-    let command = DomctlGetpageframeinfo3 { num: frames.len() as u64, array: frames.as_mut_ptr() as u64 };
-    domctl(XEN_DOMCTL_GETPAGEFRAMEINFO3, domain, &command).map(|_| ())
+pub fn page_types(domain: DomId, frames: &[Mfn]) -> Result<Vec<u64>, Errno> {
+    // The call puts the kinds in the places of the frames.
+    let mut words: Vec<u64> = frames.iter().map(|frame| frame.raw()).collect();
+    let command = DomctlGetpageframeinfo3 { num: words.len() as u64, array: words.as_mut_ptr() as u64 };
+    domctl(XEN_DOMCTL_GETPAGEFRAMEINFO3, domain, &command).map(|_| words)
 }
 
 /// Makes frames of a domain page tables for good: each with its command, an `MMUEXT_PIN_*`.
@@ -33,7 +35,7 @@ pub fn page_types(domain: DomId, frames: &mut [u64]) -> Result<(), Errno> {
 /// What the hypervisor refuses: entries that may not be.
 pub fn pin_tables(domain: DomId, tables: &[(u32, Mfn)]) -> Result<(), Errno> {
     let ops: Vec<MmuextOp> =
-        tables.iter().map(|&(cmd, frame)| MmuextOp { cmd, _pad: 0, arg1: frame.0, arg2: 0 }).collect();
+        tables.iter().map(|&(cmd, frame)| MmuextOp { cmd, _pad: 0, arg1: frame.raw(), arg2: 0 }).collect();
     // SAFETY: the tables are another domain's.
     unsafe { tables::mmuext_op(&ops, domain) }.map_err(|(_, errno)| errno)
 }

@@ -137,7 +137,7 @@ pub fn grant_copy(from: &[Grant], to: &[Page], us: DomId, length: u16) -> Option
         .zip(to)
         .map(|(from, to)| grant::GnttabCopy {
             source: grant::GnttabCopyPtr { u: from.reference().into(), domid: us, offset: 0, _pad0: 0 },
-            dest: grant::GnttabCopyPtr { u: to.mfn().0, domid: DomId::SELF, offset: 0, _pad0: 0 },
+            dest: grant::GnttabCopyPtr { u: to.mfn().raw(), domid: DomId::SELF, offset: 0, _pad0: 0 },
             len: length,
             flags: grant::GNTCOPY_SOURCE_GREF,
             status: 0,
@@ -154,7 +154,7 @@ pub fn grant_copy(from: &[Grant], to: &[Page], us: DomId, length: u16) -> Option
 /// Giving `count` pages back to the hypervisor and taking as many again, each with its mapping, for each of them.
 pub fn balloon(count: usize) -> Option<u64> {
     let pages: Vec<Page> = (0..count).map_while(|_| Page::zeroed()).collect();
-    let mut frames: Vec<u64> = pages.iter().map(|page| page.mfn().0).collect();
+    let mut frames: Vec<u64> = pages.iter().map(|page| page.mfn().raw()).collect();
     let pfns: Vec<_> = pages.into_iter().map(Page::into_pfn).collect();
     let places: Vec<u64> = pfns.iter().map(|&pfn| layout::address(pfn)).collect();
     let map = |place: u64, entry: u64| {
@@ -167,19 +167,19 @@ pub fn balloon(count: usize) -> Option<u64> {
         // SAFETY: nobody uses the frames any more.
         good &= unsafe { reservation::exchange(XENMEM_DECREASE_RESERVATION, &mut frames) } == count;
     });
-    frames = pfns.iter().map(|pfn| pfn.0).collect();
+    frames = pfns.iter().map(|pfn| pfn.raw()).collect();
     let back = ticks(|| {
         // SAFETY: the frames that come are nobody's yet.
         good &= unsafe { reservation::exchange(XENMEM_POPULATE_PHYSMAP, &mut frames) } == count;
         for (&place, &frame) in places.iter().zip(&frames) {
-            good &= map(place, Mfn(frame).entry(bits::DATA)).is_ok();
+            good &= map(place, Mfn::new(frame).entry(bits::DATA)).is_ok();
         }
     });
     if !good {
         return None;
     }
     for (&pfn, &frame) in pfns.iter().zip(&frames) {
-        p2m::set(pfn, Some(Mfn(frame)));
+        p2m::set(pfn, Some(Mfn::new(frame)));
         pool::give(pfn, 1);
     }
     Some((out + back) / count as u64)

@@ -23,7 +23,7 @@ fn ext(ops: &[MmuextOp]) -> Result<(), Errno> {
 }
 
 const fn op(cmd: u32, frame: Mfn) -> MmuextOp {
-    MmuextOp { cmd, _pad: 0, arg1: frame.0, arg2: 0 }
+    MmuextOp { cmd, _pad: 0, arg1: frame.raw(), arg2: 0 }
 }
 
 /// Page tables that nothing loads: the user half of a process.
@@ -124,7 +124,7 @@ impl Descriptors {
         let pfn = page.into_pfn();
         // SAFETY: the page is ours alone and its view is gone.
         unsafe { tables::protect(pfn) }?;
-        let frames = [frame.0];
+        let frames = [frame.raw()];
         // SAFETY: no selector in use points into the table.
         Errno::check(unsafe { call2::<{ Hypercall::SetGdt as u32 }>(frames.as_ptr() as u64, 16) })?;
         Ok(Self(pfn))
@@ -169,6 +169,6 @@ pub fn context_switch(descriptors: &Descriptors, kernel: Mfn, user: Mfn) -> Opti
         multicall(&mut list);
     });
     let good = list.iter().all(|entry| entry.result == 0);
-    let back = ext(&[op(mmu::MMUEXT_NEW_BASEPTR, home), op(mmu::MMUEXT_NEW_USER_BASEPTR, Mfn(0))]);
+    let back = ext(&[op(mmu::MMUEXT_NEW_BASEPTR, home), op(mmu::MMUEXT_NEW_USER_BASEPTR, Mfn::new(0))]);
     (good && back.is_ok()).then_some(ticks)
 }

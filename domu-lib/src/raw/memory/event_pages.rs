@@ -9,7 +9,7 @@ use oxen_abi::errno::Errno;
 /// # Errors
 /// What the hypervisor answers.
 pub(crate) fn give_control(page: &'static Page) -> Result<(), Errno> {
-    event_op::init_control(page.mfn().0)
+    event_op::init_control(page.mfn().raw())
 }
 
 /// Makes a page the event words of the next 1024 ports.
@@ -17,5 +17,5 @@ pub(crate) fn give_control(page: &'static Page) -> Result<(), Errno> {
 /// # Errors
 /// What the hypervisor answers.
 pub(crate) fn give_words(page: &'static Page) -> Result<(), Errno> {
-    event_op::expand_array(page.mfn().0)
+    event_op::expand_array(page.mfn().raw())
 }

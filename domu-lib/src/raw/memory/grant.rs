@@ -236,7 +236,7 @@ impl CopyPlace<'_> {
     fn pointer(&self) -> (abi::GnttabCopyPtr, bool) {
         let (u, domid, offset) = match *self {
             Self::Grant { domain, reference, offset } => (u64::from(reference), domain, offset),
-            Self::Own { page, offset } => (page.mfn().0, DomId::SELF, offset),
+            Self::Own { page, offset } => (page.mfn().raw(), DomId::SELF, offset),
         };
         let is_grant = matches!(self, Self::Grant { .. });
         (abi::GnttabCopyPtr { u, domid, offset, _pad0: 0 }, is_grant)
@@ -307,7 +307,7 @@ fn page_pieces(address: u64, length: usize) -> impl Iterator<Item = (abi::Gnttab
         let now = address + done as u64;
         let within = now as usize % PAGE_SIZE;
         let piece = (PAGE_SIZE - within).min(length - done);
-        let frame = p2m::mfn(layout::pfn_of(now)).map_or(p2m::INVALID, |mfn| mfn.0);
+        let frame = p2m::mfn(layout::pfn_of(now)).unwrap_or(Mfn::INVALID).raw();
         let own = abi::GnttabCopyPtr { u: frame, domid: DomId::SELF, offset: within as u16, _pad0: 0 };
         let at = u16::try_from(done).unwrap_or(u16::MAX);
         done += piece;

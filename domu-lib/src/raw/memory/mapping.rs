@@ -36,7 +36,7 @@ impl Mapping {
             Access::ReadWrite => bits::DATA,
             Access::ReadOnly => bits::READ_ONLY,
         };
-        Self::map(domain, frames.len(), |index| frames.get(index).copied().unwrap_or(Mfn(0)), flags)
+        Self::map(domain, frames.len(), |index| frames.get(index).copied().unwrap_or(Mfn::new(0)), flags)
     }
 
     /// Maps device memory at the machine address `start` (page aligned), uncached.
@@ -45,7 +45,7 @@ impl Mapping {
     /// What the hypervisor refuses: RAM, or not for this domain.
     pub fn device(start: u64, bytes: usize) -> Result<Self, Errno> {
         let first = start >> 12;
-        Self::map(DomId::IO, bytes.div_ceil(PAGE_SIZE), |index| Mfn(first + index as u64), bits::DEVICE)
+        Self::map(DomId::IO, bytes.div_ceil(PAGE_SIZE), |index| Mfn::new(first + index as u64), bits::DEVICE)
     }
 
     fn map(domain: DomId, count: usize, frame: impl Fn(usize) -> Mfn, flags: PageTableFlags) -> Result<Self, Errno> {

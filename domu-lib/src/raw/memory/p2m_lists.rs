@@ -39,13 +39,13 @@ pub(crate) fn start() {
 pub(crate) fn tell() {
     let Some(Lists { top, lists }) = LISTS.get() else { return };
     for (place, list) in top.words64().iter().zip(lists) {
-        place.store(list.mfn().0, Ordering::Relaxed);
+        place.store(list.mfn().raw(), Ordering::Relaxed);
     }
     let places = lists.iter().flat_map(|list| list.words64());
     for (place, address) in places.zip(p2m::pages()) {
-        let frame = p2m::mfn(layout::pfn_of(address)).unwrap_or(Mfn(p2m::INVALID));
-        place.store(frame.0, Ordering::Relaxed);
+        let frame = p2m::mfn(layout::pfn_of(address)).unwrap_or(Mfn::INVALID);
+        place.store(frame.raw(), Ordering::Relaxed);
     }
     shared::word(PAGES).store(p2m::limit(), Ordering::Relaxed);
-    shared::word(TOP).store(top.mfn().0, Ordering::Release);
+    shared::word(TOP).store(top.mfn().raw(), Ordering::Release);
 }

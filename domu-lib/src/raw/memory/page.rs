@@ -36,13 +36,13 @@ impl Pages {
     /// The page number of page `index` of the run.
     pub fn pfn(&self, index: usize) -> Pfn {
         assert!(index < self.count);
-        Pfn(self.first.0 + index as u64)
+        Pfn::new(self.first.raw() + index as u64)
     }
 
     /// The frame behind page `index` of the run.
     pub fn mfn(&self, index: usize) -> Mfn {
         // A page in the pool always has a frame: the balloon takes pages out before it gives frames away.
-        p2m::mfn(self.pfn(index)).unwrap_or(Mfn(p2m::INVALID))
+        p2m::mfn(self.pfn(index)).unwrap_or(Mfn::INVALID)
     }
 
     /// The virtual address of the first byte.

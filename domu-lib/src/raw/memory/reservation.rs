@@ -67,7 +67,7 @@ pub(crate) unsafe fn exchange(command: u32, list: &mut [u64]) -> usize {
 /// `EINVAL`: a page was no page of this domain's, or could not be unmapped.
 pub(crate) fn release(pages: Vec<Page>) -> Result<usize, Errno> {
     let pfns: Vec<Pfn> = pages.into_iter().map(Page::into_pfn).collect();
-    let mut frames: Vec<u64> = pfns.iter().map(|&pfn| p2m::mfn(pfn).map_or(p2m::INVALID, |frame| frame.0)).collect();
+    let mut frames: Vec<u64> = pfns.iter().map(|&pfn| p2m::mfn(pfn).unwrap_or(Mfn::INVALID).raw()).collect();
     // SAFETY: the pages were taken from their owners: no view of them is left.
     if let Err((_, errno)) = unsafe { set_entries(&pfns, |_| 0) } {
         // What was unmapped is mapped again, where it can be; the rest never went away.
@@ -92,7 +92,7 @@ pub(crate) fn populate(pfns: &[Pfn]) -> Result<usize, Errno> {
     for &pfn in pfns {
         tables::ensure(layout::address(pfn))?;
     }
-    let mut frames: Vec<u64> = pfns.iter().map(|pfn| pfn.0).collect();
+    let mut frames: Vec<u64> = pfns.iter().map(|pfn| pfn.raw()).collect();
     let mut request = request(&mut frames);
     // SAFETY: the list is read and written in place; new frames are nobody's yet.
     let done = unsafe { memory_op(abi::XENMEM_POPULATE_PHYSMAP, &mut request) }? as usize;
@@ -104,11 +104,11 @@ pub(crate) fn populate(pfns: &[Pfn]) -> Result<usize, Errno> {
 /// without its frame, and the guest with a page less.
 fn adopt(pfns: &[Pfn], frames: &[u64]) {
     for (&pfn, &frame) in pfns.iter().zip(frames) {
-        p2m::set(pfn, Some(Mfn(frame)));
+        p2m::set(pfn, Some(Mfn::new(frame)));
     }
     // SAFETY: the pages' places in the direct map are empty, or hold these very frames.
     let mapped =
-        unsafe { set_entries(pfns, |index| frames.get(index).map_or(0, |&frame| Mfn(frame).entry(bits::DATA))) };
+        unsafe { set_entries(pfns, |index| frames.get(index).map_or(0, |&frame| Mfn::new(frame).entry(bits::DATA))) };
     let good = mapped.map_or_else(|(done, _)| done, |()| pfns.len());
     for (index, &pfn) in pfns.iter().enumerate() {
         if index < good { pool::give(pfn, 1) } else { p2m::set(pfn, None) }

@@ -55,13 +55,13 @@ impl Rights {
 }
 
 fn ext(cmd: u32, frame: Mfn) -> Result<(), Errno> {
-    let op = MmuextOp { cmd, _pad: 0, arg1: frame.0, arg2: 0 };
+    let op = MmuextOp { cmd, _pad: 0, arg1: frame.raw(), arg2: 0 };
     // SAFETY: the callers pass tables of this room, or the root that the guest booted with.
     unsafe { tables::mmuext_op(&[op], DomId::SELF) }.map_err(|(_, errno)| errno)
 }
 
 fn frame_of(pfn: Pfn) -> Mfn {
-    p2m::mfn(pfn).unwrap_or(Mfn(p2m::INVALID))
+    p2m::mfn(pfn).unwrap_or(Mfn::INVALID)
 }
 
 /// Makes a page a table: `fill` writes its entries, then nobody can write it any more.
@@ -232,7 +232,7 @@ impl Drop for AddressSpace {
     fn drop(&mut self) {
         let left = if tables::root_page() == self.root { Self::leave() } else { Ok(()) };
         // A user's root that is loaded keeps its tables; nobody runs user code now.
-        let unloaded = left.and_then(|()| ext(mmu::MMUEXT_NEW_USER_BASEPTR, Mfn(0)));
+        let unloaded = left.and_then(|()| ext(mmu::MMUEXT_NEW_USER_BASEPTR, Mfn::new(0)));
         for root in [self.root, self.user_root] {
             let freed = unloaded.and_then(|()| ext(mmu::MMUEXT_UNPIN_TABLE, frame_of(root)));
             if freed.is_err() {

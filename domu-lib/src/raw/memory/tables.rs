@@ -54,17 +54,17 @@ static ROOT: AtomicU64 = AtomicU64::new(0);
 
 /// Notes which L4 is loaded.
 pub(crate) fn set_root(root: Pfn) {
-    ROOT.store(root.0, Ordering::Relaxed);
+    ROOT.store(root.raw(), Ordering::Relaxed);
 }
 
 /// The page of the L4 that is loaded.
 pub(crate) fn root_page() -> Pfn {
-    Pfn(ROOT.load(Ordering::Relaxed))
+    Pfn::new(ROOT.load(Ordering::Relaxed))
 }
 
 /// The L4 that is loaded.
 pub(crate) fn root() -> Mfn {
-    p2m::mfn(root_page()).unwrap_or(Mfn(p2m::INVALID))
+    p2m::mfn(root_page()).unwrap_or(Mfn::INVALID)
 }
 
 /// The slot of `address` in a table of `level` (1 to 4).
@@ -94,7 +94,7 @@ pub(crate) fn walk(root: Mfn, address: u64, last: u32) -> Option<Place> {
         if level == last || !bits::is_present(value) {
             return Some(Place { level, table, entry: table.address() + index as u64 * 8, value });
         }
-        table = Mfn((value & bits::FRAME) >> 12);
+        table = Mfn::new((value & bits::FRAME) >> 12);
         level -= 1;
     }
 }

@@ -29,13 +29,13 @@ pub(crate) fn machine_frames() -> u64 {
 }
 
 /// What the hypervisor's table says about `mfn`: a claim about a frame of ours, anything for a frame of others.
-pub(crate) fn machine_to_phys(mfn: Mfn) -> Option<u64> {
-    trap::probe_read(M2P.word(mfn)?).ok()
+pub(crate) fn machine_to_phys(mfn: Mfn) -> Option<Pfn> {
+    trap::probe_read(M2P.word(mfn)?).ok().map(Pfn::new)
 }
 
 /// The page behind which `frame` stands; `None` for frames that are not this guest's.
 pub fn pfn(frame: Mfn) -> Option<Pfn> {
-    let pfn = Pfn(machine_to_phys(frame)?);
+    let pfn = machine_to_phys(frame)?;
     (p2m::mfn(pfn) == Some(frame)).then_some(pfn)
 }
 
@@ -65,8 +65,8 @@ pub(crate) fn module(address: u64, length: usize) -> &'static [u8] {
 
 /// A page that the builder set up for a ring.
 pub(crate) fn builders_page(frame: Mfn) -> Option<&'static [core::sync::atomic::AtomicU32; 1024]> {
-    let pfn = Pfn(machine_to_phys(frame)?);
-    let address = VIRT_BASE + (pfn.0 << 12);
+    let pfn = machine_to_phys(frame)?;
+    let address = VIRT_BASE + (pfn.raw() << 12);
     // SAFETY: the builder maps the page behind the image, where `boot` leaves it mapped; nothing but the ring is there.
     Some(unsafe { &*(address as *const _) })
 }

@@ -64,7 +64,7 @@ fn written_tables(probe: &mut Probe) {
     let map = |value| call(Hypercall::UpdateVaMapping, [table.address(), value, abi::UVMF_INVLPG]);
     probe.works("a page is made read-only", map(frame.address() | READ_ONLY));
     let extended = |probe: &Probe, command: u32| {
-        let list = probe.words(&[command.into(), frame.0, 0]);
+        let list = probe.words(&[command.into(), frame.raw(), 0]);
         call(Hypercall::MmuextOp, [list, 1, 0, SELF])
     };
     probe.works("and pinned", extended(probe, abi::MMUEXT_PIN_L1_TABLE));

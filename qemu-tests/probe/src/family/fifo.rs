@@ -118,10 +118,10 @@ pub(crate) fn ask(probe: &mut Probe) {
 /// Before there is a control block: what is refused, and a port that is pending by then.
 fn refused(probe: &mut Probe, fifo: &Fifo) -> u32 {
     let early = ipi(probe, 0);
-    let frame = fifo.control.mfn().0;
+    let frame = fifo.control.mfn().raw();
     let got = event(abi::EVTCHNOP_RESET_CONT, probe.words32(&[SELF]));
     probe.refuses("to go on with a reset that nobody began", got, Errno::Busy);
-    probe.refuses("expand_array, two-level", expand(probe, fifo.array.mfn().0), Errno::OpNotSupp);
+    probe.refuses("expand_array, two-level", expand(probe, fifo.array.mfn().raw()), Errno::OpNotSupp);
     probe.refuses("expand_array of no frame, two-level", expand(probe, NO_FRAME), Errno::OpNotSupp);
     probe.refuses("set_priority, two-level", set_priority(probe, early, 3), Errno::NoSys);
     probe.refuses("set_priority of 16, two-level", set_priority(probe, early, 16), Errno::NoSys);
@@ -138,7 +138,7 @@ fn refused(probe: &mut Probe, fifo: &Fifo) -> u32 {
     for command in [abi::EVTCHNOP_INIT_CONTROL, abi::EVTCHNOP_EXPAND_ARRAY, abi::EVTCHNOP_SET_PRIORITY] {
         probe.refuses("a wild address", event(command, WILD), Errno::Fault);
     }
-    probe.refuses("still two-level", expand(probe, fifo.array.mfn().0), Errno::OpNotSupp);
+    probe.refuses("still two-level", expand(probe, fifo.array.mfn().raw()), Errno::OpNotSupp);
     probe.works("send, two-level", send(probe, early));
     probe.is("it is pending", event::bits(early).0.into(), 1);
     early
@@ -147,10 +147,10 @@ fn refused(probe: &mut Probe, fifo: &Fifo) -> u32 {
 /// The first control block and the first page of words; a port that was pending is raised again.
 fn begin(probe: &mut Probe, fifo: &Fifo, early: u32) {
     event::settle(0);
-    probe.works("init_control", init(probe, fifo.control.mfn().0, OFFSET, 0));
+    probe.works("init_control", init(probe, fifo.control.mfn().raw(), OFFSET, 0));
     probe.is("a link has 17 bits", (probe.word32(4) & 0xff).into(), 17);
     probe.is("nothing is ready", fifo.control(0).into(), 0);
-    probe.refuses("init_control again", init(probe, fifo.control.mfn().0, OFFSET, 0), Errno::Inval);
+    probe.refuses("init_control again", init(probe, fifo.control.mfn().raw(), OFFSET, 0), Errno::Inval);
     probe.refuses("init_control at no frame", init(probe, NO_FRAME, OFFSET, 0), Errno::Inval);
     probe.is("a port without its word is not pending", poll(probe, early), 0);
     probe.works("send to a port without its word", send(probe, early));
@@ -159,7 +159,7 @@ fn begin(probe: &mut Probe, fifo: &Fifo, early: u32) {
     probe.is("it has not been raised", event::upcall().0.into(), 0);
     probe.refuses("expand_array by no frame", expand(probe, NO_FRAME), Errno::Inval);
     probe.refuses("expand_array by a page table", expand(probe, raw::cr3() >> 12), Errno::Inval);
-    probe.works("expand_array", expand(probe, fifo.array.mfn().0));
+    probe.works("expand_array", expand(probe, fifo.array.mfn().raw()));
     probe.is("what was pending is again", fifo.word(early).into(), (PENDING | LINKED).into());
     probe.is("its queue is ready", fifo.control(0).into(), 1 << 6);
     probe.is("it is the head", fifo.head(6).into(), early.into());
@@ -335,7 +335,7 @@ fn vcpus(probe: &mut Probe, fifo: &Fifo) {
     probe.is("nor is it pending", poll(probe, there), 0);
     let Some(page) = probe.page() else { return };
     let control = |index: usize| page.words32().get(index).map_or(0, |word| word.load(Ordering::SeqCst));
-    probe.works("init_control of another vcpu", init(probe, page.mfn().0, 0, 1));
+    probe.works("init_control of another vcpu", init(probe, page.mfn().raw(), 0, 1));
     probe.is("nothing is ready there", control(0).into(), 0);
     probe.works("send once more", send(probe, there));
     probe.is("linked", fifo.word(there).into(), (PENDING | LINKED).into());
@@ -368,12 +368,12 @@ fn vcpus(probe: &mut Probe, fifo: &Fifo) {
 
 /// Frames that are lent so are writable and nothing else.
 fn frames(probe: &mut Probe, fifo: &Fifo) {
-    let got = call(Hypercall::UpdateVaMapping, [fifo.array.address(), fifo.array.mfn().0 << 12 | 0x61, 2]);
+    let got = call(Hypercall::UpdateVaMapping, [fifo.array.address(), fifo.array.mfn().raw() << 12 | 0x61, 2]);
     probe.works("the words are mapped read-only", got);
-    let pin = probe.words(&[u64::from(oxen_abi::mmu::MMUEXT_PIN_L1_TABLE), fifo.array.mfn().0, 0]);
+    let pin = probe.words(&[u64::from(oxen_abi::mmu::MMUEXT_PIN_L1_TABLE), fifo.array.mfn().raw(), 0]);
     let got = call(Hypercall::MmuextOp, [pin, 1, 0, SELF.into()]);
     probe.refuses("they become no page table", got, Errno::Inval);
-    let got = call(Hypercall::UpdateVaMapping, [fifo.array.address(), fifo.array.mfn().0 << 12 | 0x63, 2]);
+    let got = call(Hypercall::UpdateVaMapping, [fifo.array.address(), fifo.array.mfn().raw() << 12 | 0x63, 2]);
     probe.works("the words are mapped writable", got);
     let port = ipi(probe, 0);
     send(probe, port);
@@ -383,12 +383,12 @@ fn frames(probe: &mut Probe, fifo: &Fifo) {
     // The same frame may serve for all of the words but those of the second four thousand.
     let Some(page) = probe.page() else { return };
     for number in 1..128 {
-        let got = expand(probe, if number == 4 { page.mfn().0 } else { fifo.array.mfn().0 });
+        let got = expand(probe, if number == 4 { page.mfn().raw() } else { fifo.array.mfn().raw() });
         if got != 0 {
             probe.is("a page of the words", got, number);
         }
     }
-    probe.refuses("one page too many", expand(probe, fifo.array.mfn().0), Errno::NoSpc);
+    probe.refuses("one page too many", expand(probe, fifo.array.mfn().raw()), Errno::NoSpc);
     probe.refuses("one page too many, and no frame", expand(probe, NO_FRAME), Errno::NoSpc);
     let mut last = 0;
     while last < 4100 {
@@ -415,7 +415,7 @@ fn end(probe: &mut Probe, fifo: &Fifo, early: u32) {
     send(probe, port);
     probe.works("reset", with(probe, abi::EVTCHNOP_RESET, &[SELF]));
     probe.is("the word is not pending", fifo.word(port).into(), 0);
-    probe.refuses("two-level again", expand(probe, fifo.array.mfn().0), Errno::OpNotSupp);
+    probe.refuses("two-level again", expand(probe, fifo.array.mfn().raw()), Errno::OpNotSupp);
     probe.works("status of a port beyond two levels", with(probe, abi::EVTCHNOP_STATUS, &[SELF, 4100, 0, 0, 0, 0]));
     probe.is("it is closed", probe.word32(2).into(), 0);
     probe.works("unmask of it", with(probe, abi::EVTCHNOP_UNMASK, &[4100]));
@@ -427,12 +427,12 @@ fn end(probe: &mut Probe, fifo: &Fifo, early: u32) {
     probe.is("and not here", fifo.word(port).into(), 0);
     while ipi(probe, 0) != 0 {}
     probe.refuses("all ports of two levels are taken", with(probe, abi::EVTCHNOP_BIND_IPI, &[0, 0]), Errno::NoSpc);
-    probe.works("init_control once more", init(probe, fifo.control.mfn().0, OFFSET, 0));
+    probe.works("init_control once more", init(probe, fifo.control.mfn().raw(), OFFSET, 0));
     fifo.serve();
     for other in (1..4096).filter(|other| ![port, early].contains(other)) {
         close(probe, other);
     }
-    probe.works("expand_array once more", expand(probe, fifo.array.mfn().0));
+    probe.works("expand_array once more", expand(probe, fifo.array.mfn().raw()));
     probe.is("it is raised", (fifo.word(port) & !0x1_ffff).into(), (PENDING | LINKED).into());
     let last = fifo.word(port) & 0x1_ffff;
     probe.is("and behind it what once was pending before its word was there", last.into(), early.into());

@@ -79,13 +79,13 @@ pub(super) fn ask(probe: &mut Probe, me: DomId) {
     caches(probe, &page);
     lists(probe);
     let root = raw::cr3() >> 12;
-    let got = copy(probe, (page.mfn().0, SELF, 0), (root, SELF, 0), 8, 0);
+    let got = copy(probe, (page.mfn().raw(), SELF, 0), (root, SELF, 0), 8, 0);
     probe.is("copy into a page table", got, abi::GNTST_GENERAL_ERROR.into());
-    let Ok(entries) = Mapping::of(DomId::SELF, &[Mfn(frame(probe, false))], Access::ReadWrite) else {
+    let Ok(entries) = Mapping::of(DomId::SELF, &[Mfn::new(frame(probe, false))], Access::ReadWrite) else {
         return probe.holds("the table is mapped", false, 0);
     };
     choices(probe, &entries, me, &page);
-    let Ok(status) = Mapping::of(DomId::SELF, &[Mfn(frame(probe, true))], Access::ReadWrite) else {
+    let Ok(status) = Mapping::of(DomId::SELF, &[Mfn::new(frame(probe, true))], Access::ReadWrite) else {
         return probe.holds("the status frame is mapped", false, 0);
     };
     let table = Table { entries, status, me };
@@ -102,7 +102,7 @@ fn caches(probe: &mut Probe, page: &Page) {
         let argument = probe.words(&[address, offset | length << 16 | u64::from(op) << 32]);
         grant(abi::GNTTABOP_CACHE_FLUSH, argument, 1)
     };
-    let own = page.mfn().0 << 12;
+    let own = page.mfn().raw() << 12;
     let (clean, drop, by_reference) = (abi::GNTTAB_CACHE_CLEAN, abi::GNTTAB_CACHE_INVAL, abi::GNTTAB_CACHE_SOURCE_GREF);
     let got = [clean, clean | drop, 0].map(|op| flush(probe, own, 0, 4096, op));
     probe.holds("caches of a page of ours", got == [0; 3], got[0]);
@@ -151,7 +151,7 @@ fn choices(probe: &mut Probe, entries: &Mapping, me: DomId, page: &Page) {
     let (result, now) = choose(probe, 1);
     probe.is("version 1 again", result + i64::from(now), 1);
     // Of version 1: a reserved entry with a mark that nobody asks for, and one for a transfer.
-    let offer = |flags: u16| u64::from(flags) | u64::from(me.0) << 16 | page.mfn().0 << 32;
+    let offer = |flags: u16| u64::from(flags) | u64::from(me.0) << 16 | page.mfn().raw() << 32;
     store(entries.words64(), KEPT, offer(abi::GTF_PERMIT_ACCESS | abi::GTF_WRITING | abi::GTF_PWT));
     store(entries.words64(), KEPT + 1, offer(abi::GTF_ACCEPT_TRANSFER));
     store(entries.words64(), LOST, offer(abi::GTF_PERMIT_ACCESS));
@@ -160,7 +160,7 @@ fn choices(probe: &mut Probe, entries: &Mapping, me: DomId, page: &Page) {
     let (result, now) = choose(probe, 2);
     probe.refuses("keeps the version", result, Errno::Busy);
     probe.is("that is 1", now.into(), 1);
-    let argument = probe.words(&[0, page.mfn().0 << 12, handle.into()]);
+    let argument = probe.words(&[0, page.mfn().raw() << 12, handle.into()]);
     probe.works("it goes", grant(abi::GNTTABOP_UNMAP_GRANT_REF, argument, 1));
     let (result, now) = choose(probe, 2);
     probe.works("version 2", result);
@@ -176,7 +176,7 @@ fn kept(probe: &mut Probe, table: &Table, page: &Page) {
     let prefix = |flags: u16| u64::from(flags) | u64::from(table.me.0) << 16;
     let (head, body) = words(KEPT);
     let wanted = prefix(abi::GTF_PERMIT_ACCESS | abi::GTF_PWT);
-    probe.holds("a reserved entry is kept", (head, body) == (wanted, page.mfn().0), head as i64);
+    probe.holds("a reserved entry is kept", (head, body) == (wanted, page.mfn().raw()), head as i64);
     probe.is("its mark stands apart", table.status(KEPT), abi::GTF_WRITING.into());
     let (head, _) = words(KEPT + 1);
     probe.is("one for a transfer as well", head as i64, prefix(abi::GTF_ACCEPT_TRANSFER) as i64);
@@ -191,7 +191,7 @@ fn whole(probe: &mut Probe, table: &Table, page: &Page, place: &Page) {
     let me = u64::from(table.me.0);
     let host = abi::GNTMAP_HOST_MAP;
     let (reading, writing) = (i64::from(abi::GTF_READING), i64::from(abi::GTF_WRITING));
-    table.offer(LOST, abi::GTF_PERMIT_ACCESS, 0x1234_5678, page.mfn().0);
+    table.offer(LOST, abi::GTF_PERMIT_ACCESS, 0x1234_5678, page.mfn().raw());
     // What is mapped over, the processor may know; who maps sees to that.
     probe.works("the place is empty", call(Hypercall::UpdateVaMapping, [place.address(), 0, 2]));
     let (status, handle) = map(probe, place.address(), host, LOST as u32, me);
@@ -206,13 +206,13 @@ fn whole(probe: &mut Probe, table: &Table, page: &Page, place: &Page) {
     probe.is("that is 2", now.into(), 2);
     probe.works("unmap", unmap(probe, place.address(), handle));
     probe.is("no marks", table.status(LOST), 0);
-    let again = call(Hypercall::UpdateVaMapping, [place.address(), place.mfn().0 << 12 | WRITABLE, 2]);
+    let again = call(Hypercall::UpdateVaMapping, [place.address(), place.mfn().raw() << 12 | WRITABLE, 2]);
     probe.works("the place gets its own page back", again);
-    table.offer(LOST, abi::GTF_PERMIT_ACCESS | abi::GTF_READONLY, 0, page.mfn().0);
+    table.offer(LOST, abi::GTF_PERMIT_ACCESS | abi::GTF_READONLY, 0, page.mfn().raw());
     let got = map(probe, place.address(), host, LOST as u32, me).0;
     probe.is("a readable one is not mapped writable", got, abi::GNTST_GENERAL_ERROR.into());
     probe.is("and not marked", table.status(LOST), 0);
-    for frame in [1 << 32 | page.mfn().0, u64::MAX, 0x200] {
+    for frame in [1 << 32 | page.mfn().raw(), u64::MAX, 0x200] {
         table.offer(LOST, abi::GTF_PERMIT_ACCESS, 0, frame);
         let got = map(probe, place.address(), host, LOST as u32, me).0;
         probe.is("map a frame that is not ours", got, abi::GNTST_BAD_PAGE.into());
@@ -226,11 +226,11 @@ fn whole(probe: &mut Probe, table: &Table, page: &Page, place: &Page) {
 fn parts(probe: &mut Probe, table: &Table, page: &Page, place: &Page) {
     let me = u64::from(table.me.0);
     let part = abi::GTF_PERMIT_ACCESS | abi::GTF_SUB_PAGE;
-    table.offer(LOST, part, 64 | 32 << 16, page.mfn().0);
+    table.offer(LOST, part, 64 | 32 << 16, page.mfn().raw());
     let got = map(probe, place.address(), abi::GNTMAP_HOST_MAP, LOST as u32, me).0;
     probe.is("a part is not mapped", got, abi::GNTST_GENERAL_ERROR.into());
     page.words64()[8].store(0x88, Ordering::SeqCst);
-    let own = place.mfn().0;
+    let own = place.mfn().raw();
     let from = |offset| (LOST as u64, me, offset);
     let fetch =
         |probe: &Probe, offset, length| copy(probe, from(offset), (own, SELF, 0), length, abi::GNTCOPY_SOURCE_GREF);
@@ -243,10 +243,10 @@ fn parts(probe: &mut Probe, table: &Table, page: &Page, place: &Page) {
     }
     probe.works("no bytes at its end", fetch(probe, 96, 0));
     probe.is("beyond the page", fetch(probe, 64, 4096), abi::GNTST_BAD_COPY_ARG.into());
-    table.offer(LOST, part, 4095 | 0xffff << 16, page.mfn().0);
+    table.offer(LOST, part, 4095 | 0xffff << 16, page.mfn().raw());
     probe.works("a part that leaves the page, within it", fetch(probe, 4095, 1));
     let both = abi::GNTCOPY_SOURCE_GREF | abi::GNTCOPY_DEST_GREF;
-    table.offer(LOST, part, 64 | 32 << 16, page.mfn().0);
+    table.offer(LOST, part, 64 | 32 << 16, page.mfn().raw());
     probe.works("from it to itself", copy(probe, from(64), from(80), 16, both));
     probe.is("not beside itself", copy(probe, from(64), from(96), 16, both), general);
     probe.is("no marks are left", table.status(LOST), 0);
@@ -257,7 +257,7 @@ fn passed(probe: &mut Probe, table: &Table, place: &Page) {
     let me = table.me.0;
     let fetch = |probe: &Probe| {
         let from = (LOST as u64, u64::from(me), 0);
-        copy(probe, from, (place.mfn().0, SELF, 0), 8, abi::GNTCOPY_SOURCE_GREF)
+        copy(probe, from, (place.mfn().raw(), SELF, 0), 8, abi::GNTCOPY_SOURCE_GREF)
     };
     for domain in [me, 0x1234, SELF as u16] {
         table.offer(LOST, abi::GTF_TRANSITIVE, domain.into(), KEPT as u64);
@@ -275,7 +275,7 @@ fn exchanged(probe: &mut Probe, table: &Table, page: &Page, place: &Page) {
         let result = grant(abi::GNTTABOP_SWAP_GRANT_REF, argument, 1);
         if result == 0 { i64::from(probe.word32(2) as i16) } else { result - 1000 }
     };
-    table.offer(LOST, abi::GTF_PERMIT_ACCESS, 7, page.mfn().0);
+    table.offer(LOST, abi::GTF_PERMIT_ACCESS, 7, page.mfn().raw());
     table.offer(LOST + 1, abi::GTF_INVALID, 0, 0);
     if let Some(word) = table.status.words16().get(LOST) {
         word.store(0x4000, Ordering::SeqCst);
@@ -283,13 +283,13 @@ fn exchanged(probe: &mut Probe, table: &Table, page: &Page, place: &Page) {
     probe.works("swap", exchange(probe, LOST, LOST + 1));
     let body = load(table.entries.words64(), 2 * LOST + 3);
     let status = (table.status(LOST), table.status(LOST + 1));
-    probe.holds("words and marks are swapped", body == page.mfn().0 && status == (0, 0x4000), status.1);
+    probe.holds("words and marks are swapped", body == page.mfn().raw() && status == (0, 0x4000), status.1);
     probe.is("beyond the table", exchange(probe, LOST, 256), abi::GNTST_BAD_GNTREF.into());
     let (status, handle) = map(probe, place.address(), abi::GNTMAP_HOST_MAP, LOST as u32 + 1, table.me.0.into());
     probe.works("map what was swapped", status);
     probe.is("in use it is not", exchange(probe, LOST, LOST + 1), abi::GNTST_EAGAIN.into());
     probe.works("unmap", unmap(probe, place.address(), handle));
-    let again = call(Hypercall::UpdateVaMapping, [place.address(), place.mfn().0 << 12 | WRITABLE, 2]);
+    let again = call(Hypercall::UpdateVaMapping, [place.address(), place.mfn().raw() << 12 | WRITABLE, 2]);
     probe.works("the place gets its own page back", again);
     probe.is("what nobody marked is left", table.status(LOST + 1), 0x4000);
 }
@@ -313,9 +313,9 @@ fn back(probe: &mut Probe, table: Table, page: &Page, place: &Page) {
         probe.is("keeps version 2", now.into(), 2);
     }
     let part = abi::GTF_PERMIT_ACCESS | abi::GTF_SUB_PAGE | abi::GTF_PCD;
-    offer(KEPT, prefix(part) | 5 << 32 | 6 << 48, page.mfn().0);
-    offer(KEPT + 1, prefix(abi::GTF_ACCEPT_TRANSFER), page.mfn().0);
-    offer(KEPT + 2, prefix(abi::GTF_PERMIT_ACCESS), page.mfn().0);
+    offer(KEPT, prefix(part) | 5 << 32 | 6 << 48, page.mfn().raw());
+    offer(KEPT + 1, prefix(abi::GTF_ACCEPT_TRANSFER), page.mfn().raw());
+    offer(KEPT + 2, prefix(abi::GTF_PERMIT_ACCESS), page.mfn().raw());
     let flags = abi::GNTMAP_HOST_MAP | abi::GNTMAP_READONLY;
     let (status, handle) = map(probe, place.address(), flags, KEPT as u32 + 2, me.into());
     probe.works("a reserved entry in use", status);
@@ -325,14 +325,14 @@ fn back(probe: &mut Probe, table: Table, page: &Page, place: &Page) {
     let seen = word(KEPT);
     // What nobody asked for in its status word, in version 1, was a mark of writing.
     probe.is("its flags are kept", (seen & 0xffff) as i64, (part | abi::GTF_WRITING).into());
-    probe.is("its page is", (seen >> 32) as i64, page.mfn().0 as i64);
+    probe.is("its page is", (seen >> 32) as i64, page.mfn().raw() as i64);
     probe.is("nothing of what it waited for", word(KEPT + 1) as i64, 0);
-    let used = prefix(abi::GTF_PERMIT_ACCESS | abi::GTF_READING) | page.mfn().0 << 32;
+    let used = prefix(abi::GTF_PERMIT_ACCESS | abi::GTF_READING) | page.mfn().raw() << 32;
     probe.is("its mark is", word(KEPT + 2) as i64, used as i64);
     probe.works("unmap", unmap(probe, place.address(), handle));
-    let used = prefix(abi::GTF_PERMIT_ACCESS) | page.mfn().0 << 32;
+    let used = prefix(abi::GTF_PERMIT_ACCESS) | page.mfn().raw() << 32;
     probe.is("and goes", word(KEPT + 2) as i64, used as i64);
-    let again = call(Hypercall::UpdateVaMapping, [place.address(), place.mfn().0 << 12 | WRITABLE, 2]);
+    let again = call(Hypercall::UpdateVaMapping, [place.address(), place.mfn().raw() << 12 | WRITABLE, 2]);
     probe.works("the place gets its own page back", again);
     (KEPT..KEPT + 3).for_each(|at| store(entries.words64(), at, 0));
 }

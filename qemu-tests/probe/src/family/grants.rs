@@ -124,7 +124,7 @@ fn mapping(probe: &mut Probe, granted: &Grant, me: DomId, place: &Page) {
 
 fn copying(probe: &mut Probe, granted: &Grant, place: &Page) {
     let reference = u64::from(granted.reference());
-    let own = place.mfn().0;
+    let own = place.mfn().raw();
     let from = |offset| (reference, SELF, offset);
     probe.is("copy from a grant", copy(probe, from(0), (own, SELF, 64), 16, abi::GNTCOPY_SOURCE_GREF), 0);
     probe.is("it is copied", place.words64()[8].load(Ordering::SeqCst) as i64, 0x1122_3344);
@@ -147,7 +147,7 @@ fn read_only(probe: &mut Probe, me: DomId, place: &Page) {
     let got = map(probe, place.address(), abi::GNTMAP_HOST_MAP, reference, me.0.into()).0;
     probe.holds("a readable grant is not mapped writable", got < 0, got);
     let to = (u64::from(reference), SELF, 0);
-    let got = copy(probe, (place.mfn().0, SELF, 0), to, 8, abi::GNTCOPY_DEST_GREF);
+    let got = copy(probe, (place.mfn().raw(), SELF, 0), to, 8, abi::GNTCOPY_DEST_GREF);
     probe.holds("nor copied to", got < 0, got);
     let flags = abi::GNTMAP_HOST_MAP | abi::GNTMAP_READONLY;
     let (status, handle) = map(probe, place.address(), flags, reference, me.0.into());

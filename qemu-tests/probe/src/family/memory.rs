@@ -50,7 +50,7 @@ pub(crate) fn ask(probe: &mut Probe) {
 /// A page goes out and another comes in.
 fn balloon(probe: &mut Probe) {
     let Some(page) = probe.page() else { return };
-    let frame = page.mfn().0;
+    let frame = page.mfn().raw();
     let list = probe.address() + 2048;
     let entries = |probe: &Probe, value: u64| {
         let mut words = [0; 257];
@@ -61,7 +61,7 @@ fn balloon(probe: &mut Probe) {
     let argument = reservation(probe, list, 1, 0, SELF);
     probe.is("a page that is mapped stays", memory(abi::XENMEM_DECREASE_RESERVATION, argument), 1);
     // Mapped or not, the frame has been given up by the domain's own word; a fresh one takes the page's place.
-    let pfn = page.pfn().0;
+    let pfn = page.pfn().raw();
     entries(probe, pfn);
     let argument = reservation(probe, list, 1, 0, SELF);
     let got = memory(abi::XENMEM_POPULATE_PHYSMAP, argument);

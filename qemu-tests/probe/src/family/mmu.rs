@@ -43,8 +43,8 @@ pub(crate) fn ask(probe: &mut Probe) {
     let pinned = pins(probe, &table, &data);
     if pinned {
         entries(probe, &table, &data);
-        probe.works("unpin", extended(probe, abi::MMUEXT_UNPIN_TABLE, table.mfn().0, 0));
-        probe.refuses("unpin twice", extended(probe, abi::MMUEXT_UNPIN_TABLE, table.mfn().0, 0), Errno::Inval);
+        probe.works("unpin", extended(probe, abi::MMUEXT_UNPIN_TABLE, table.mfn().raw(), 0));
+        probe.refuses("unpin twice", extended(probe, abi::MMUEXT_UNPIN_TABLE, table.mfn().raw(), 0), Errno::Inval);
     }
     probe.works("the table's page is writable again", map(&table, table.mfn().address() | WRITABLE));
     low_memory(probe, &data);
@@ -101,7 +101,7 @@ fn low_memory(probe: &mut Probe, page: &Page) {
 
 /// Whether the table's page ends as a pinned L1 with one entry for the data page.
 fn pins(probe: &mut Probe, table: &Page, data: &Page) -> bool {
-    let frame = table.mfn().0;
+    let frame = table.mfn().raw();
     let got = extended(probe, abi::MMUEXT_PIN_L1_TABLE, frame, 0);
     probe.holds("a page that is mapped writable does not become a table", got < 0, got);
     table.words64()[1].store(data.mfn().address() | READ_ONLY | 4, Ordering::SeqCst);
@@ -146,7 +146,7 @@ fn entries(probe: &mut Probe, table: &Page, data: &Page) {
     works(probe, "three entries", &[(at + 24, frame | READ_ONLY), (at + 32, frame | WRITABLE), (at + 24, 0)]);
     works(probe, "preserving accessed and dirty", &[((at + 32) | abi::MMU_PT_UPDATE_PRESERVE_AD, frame | READ_ONLY)]);
     works(probe, "an absent entry holds anything", &[(at + 40, 0xdead_beef_dead_bee0)]);
-    works(probe, "machine-to-phys of our own", &[(frame | abi::MMU_MACHPHYS_UPDATE, data.pfn().0)]);
+    works(probe, "machine-to-phys of our own", &[(frame | abi::MMU_MACHPHYS_UPDATE, data.pfn().raw())]);
     refused(probe, "an entry for no frame", (at + 48, NO_FRAME << 12 | READ_ONLY));
     refused(probe, "an entry for the hypervisor's frame", (at + 48, 0x200 << 12 | READ_ONLY));
     refused(probe, "a writable entry for a table", (at + 48, at | WRITABLE));
@@ -173,19 +173,19 @@ fn operations(probe: &mut Probe, table: &Page, data: &Page) {
     probe.works("invlpg_multi", extended(probe, abi::MMUEXT_INVLPG_MULTI, data.address(), mask));
     probe.refuses("a wild mask", extended(probe, abi::MMUEXT_TLB_FLUSH_MULTI, 0, WILD), Errno::Inval);
     data.words64()[3].store(77, Ordering::SeqCst);
-    probe.works("copy_page", extended(probe, abi::MMUEXT_COPY_PAGE, table.mfn().0, data.mfn().0));
+    probe.works("copy_page", extended(probe, abi::MMUEXT_COPY_PAGE, table.mfn().raw(), data.mfn().raw()));
     probe.is("it is copied", table.words64()[3].load(Ordering::SeqCst) as i64, 77);
-    probe.works("clear_page", extended(probe, abi::MMUEXT_CLEAR_PAGE, table.mfn().0, 0));
+    probe.works("clear_page", extended(probe, abi::MMUEXT_CLEAR_PAGE, table.mfn().raw(), 0));
     probe.is("it is clear", table.words64()[3].load(Ordering::SeqCst) as i64, 0);
     let got = extended(probe, abi::MMUEXT_CLEAR_PAGE, 0x200, 0);
     probe.holds("the hypervisor's page is not cleared", got < 0, got);
-    let got = extended(probe, abi::MMUEXT_COPY_PAGE, data.mfn().0, NO_FRAME);
+    let got = extended(probe, abi::MMUEXT_COPY_PAGE, data.mfn().raw(), NO_FRAME);
     probe.holds("no page is not copied", got < 0, got);
     probe.works("no LDT", extended(probe, abi::MMUEXT_SET_LDT, 0, 0));
     probe.works("no LDT, the size in 32 bits", extended(probe, abi::MMUEXT_SET_LDT, 1, 0xdead_beef << 32));
     probe.refuses("an LDT of too many", extended(probe, abi::MMUEXT_SET_LDT, data.address(), 8193), Errno::Inval);
     probe.refuses("an unaligned LDT", extended(probe, abi::MMUEXT_SET_LDT, data.address() + 1, 8), Errno::Inval);
-    let got = extended(probe, abi::MMUEXT_NEW_BASEPTR, data.mfn().0, 0);
+    let got = extended(probe, abi::MMUEXT_NEW_BASEPTR, data.mfn().raw(), 0);
     probe.holds("a plain page is no root", got < 0, got);
     let got = extended(probe, abi::MMUEXT_NEW_USER_BASEPTR, NO_FRAME, 0);
     probe.holds("nor is no page a user's root", got < 0, got);

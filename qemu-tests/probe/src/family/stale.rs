@@ -41,7 +41,7 @@ pub(crate) fn ask(probe: &mut Probe) {
 
 /// Touches the page, unmaps it, has its exchange refused, makes it a table, and writes to it where it was.
 fn retype(probe: &mut Probe, page: &Rc<Page>, is_exchanged: bool) -> Option<AddressSpace> {
-    let frame = page.mfn().0;
+    let frame = page.mfn().raw();
     let update = |probe: &Probe, at: u64, entry: u64| {
         let list = probe.words(&[at, entry]);
         call(Hypercall::MmuUpdate, [list, 1, 0, SELF])
@@ -60,7 +60,7 @@ fn retype(probe: &mut Probe, page: &Rc<Page>, is_exchanged: bool) -> Option<Addr
     let exchanged = if is_exchanged { refused_exchange(probe, frame) } else { 0 };
     let list = probe.words(&[mmu::MMUEXT_PIN_L1_TABLE.into(), frame, 0]);
     let pinned = call(Hypercall::MmuextOp, [list, 1, 0, SELF]);
-    let linked = update(probe, window, Mfn(frame).entry(bits::TABLE));
+    let linked = update(probe, window, Mfn::new(frame).entry(bits::TABLE));
     let written = refusal::write(PLACE, 0);
     probe.works("the page leaves the direct map", gone);
     probe.holds("it is written where it is mapped", touched.is_ok(), 0);

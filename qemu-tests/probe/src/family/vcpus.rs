@@ -95,7 +95,7 @@ fn place(probe: &mut Probe) {
     for word in page.words64() {
         word.store(u64::MAX, core::sync::atomic::Ordering::SeqCst);
     }
-    let frame = page.mfn().0;
+    let frame = page.mfn().raw();
     let at = |probe: &Probe, offset: u64| probe.words(&[frame, offset]);
     let argument = at(probe, 4);
     probe.refuses("a place that is not aligned", op(vcpu::VCPUOP_REGISTER_VCPU_INFO, FAR, argument), Errno::NxIo);

@@ -54,7 +54,7 @@ impl Table {
     pub(super) fn new(memory: &Pages) -> Option<Self> {
         operation(memory, abi::GNTTABOP_SETUP_TABLE, &[SELF | 1 << 32, 0, memory.address() + 512]);
         let frame = answer(memory, 64);
-        let entries = Mapping::of(DomId::SELF, &[Mfn(frame)], Access::ReadWrite).ok()?;
+        let entries = Mapping::of(DomId::SELF, &[Mfn::new(frame)], Access::ReadWrite).ok()?;
         Some(Self { version: 1, entries, status: None, status_frame: 0, status_frames: Vec::new() })
     }
 
@@ -67,7 +67,7 @@ impl Table {
             operation(memory, abi::GNTTABOP_GET_STATUS_FRAMES, &[1 | SELF << 32, memory.address() + 512]);
             self.status_frame = answer(memory, 64);
             self.status_frames.push(self.status_frame);
-            self.status = Mapping::of(DomId::SELF, &[Mfn(self.status_frame)], Access::ReadOnly).ok();
+            self.status = Mapping::of(DomId::SELF, &[Mfn::new(self.status_frame)], Access::ReadOnly).ok();
         }
     }
 

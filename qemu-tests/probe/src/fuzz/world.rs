@@ -103,8 +103,8 @@ impl Tables {
     }
 
     fn place(&self, frame: u64) -> Option<u64> {
-        let page = p2m::pfn(Mfn(frame))?;
-        Some(self.direct_map + (page.0 << 12))
+        let page = p2m::pfn(Mfn::new(frame))?;
+        Some(self.direct_map + (page.raw() << 12))
     }
 }
 
@@ -159,7 +159,7 @@ impl World {
         };
         for frame in 0..FRAMES {
             let page = Page::zeroed()?;
-            let known = (page.mfn().0, page.address(), page.pfn().0);
+            let known = (page.mfn().raw(), page.address(), page.pfn().raw());
             if let Some(reference) = frame.checked_sub(FRAMES - 2).and_then(|at| world.references.get_mut(at)) {
                 let access = if frame == FRAMES - 2 { Access::ReadWrite } else { Access::ReadOnly };
                 let grant = Grant::new(page, DomId(me as u16), access).ok()?;
@@ -176,7 +176,7 @@ impl World {
                 return None;
             }
         }
-        let direct_map = windows.address() - (windows.pfn(0).0 << 12);
+        let direct_map = windows.address() - (windows.pfn(0).raw() << 12);
         let tables = Tables { direct_map, root: raw::cr3() >> 12 };
         for window in 0..WINDOWS {
             let (machine, place, _) = tables.entry(*world.windows.get(window)?, 1)?;
@@ -251,9 +251,9 @@ impl World {
             format!("W{}+{:x}", at >> 12, at & 0xfff)
         } else if let Some(at) = page(self.memory.address(), 2) {
             format!("&{at:x}")
-        } else if let Some(page) = is_own_entry(bits).then(|| p2m::pfn(Mfn(frame))).flatten() {
-            format!("P{:x}:+{bits:x}", page.0)
-        } else if bits == TABLE && p2m::pfn(Mfn(frame)).is_some() {
+        } else if let Some(page) = is_own_entry(bits).then(|| p2m::pfn(Mfn::new(frame))).flatten() {
+            format!("P{:x}:+{bits:x}", page.raw())
+        } else if bits == TABLE && p2m::pfn(Mfn::new(frame)).is_some() {
             format!("P:+{bits:x}")
         } else {
             return None;

@@ -39,7 +39,7 @@ pub(crate) fn look() {
     let Some(view) = Page::zeroed() else { return println!("probe: no page to look through") };
     for _ in 0..pool::free_pages().saturating_sub(KEPT) {
         let Some(page) = Page::zeroed() else { break };
-        frames.push(page.mfn().0);
+        frames.push(page.mfn().raw());
         // The page's address is the guest's, what stood behind it is given away.
         call(Hypercall::UpdateVaMapping, [page.leak().address(), 0, mmu::UVMF_INVLPG]);
     }
@@ -65,7 +65,7 @@ pub(crate) fn look() {
             for frame in [*first, first + 1] {
                 let seen = call(
                     Hypercall::UpdateVaMapping,
-                    [view.address(), Mfn(frame).entry(bits::READ_ONLY), mmu::UVMF_INVLPG],
+                    [view.address(), Mfn::new(frame).entry(bits::READ_ONLY), mmu::UVMF_INVLPG],
                 );
                 if seen == 0 {
                     looked += 1;
