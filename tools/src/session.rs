@@ -1,9 +1,11 @@
 //! A machine that runs: its output is kept and waited for under deadlines, its end is named.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+mod lines;
+
+use std::io::Write;
+use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -44,9 +46,6 @@ enum Said {
 
 /// How long Bochs may take to its own end after the machine has told its status: what is on the serial line arrives.
 const LAST_WORDS: Duration = Duration::from_secs(3);
-
-/// How long Bochs may take to connect the serial line.
-const CONNECTING: Duration = Duration::from_secs(30);
 
 /// Runs a machine of Oxen's, its time counted in instructions, with further files in its ramdisk, to its
 /// good end. Returns what it said.
@@ -104,15 +103,15 @@ impl Session {
         let log = child.stderr.take().context("no log")?;
         let (sender, output) = channel();
         let file = std::fs::File::create(machine.folder.join("run.log")).context("cannot write the log")?;
-        watch(log, file, sender.clone());
-        let serial = match connected(&listener, &mut child) {
+        lines::watch(log, file, sender.clone());
+        let serial = match lines::connected(&listener, &mut child) {
             Ok(serial) => serial,
             Err(error) => {
                 let _ = child.kill();
                 return Err(error.context(format!("its log: {}", machine.folder.join("run.log").display())));
             }
         };
-        forward(serial.try_clone().context("no serial line")?, sender);
+        lines::forward(serial.try_clone().context("no serial line")?, sender);
         Ok(Self::new(child, Box::new(serial), output, echo))
     }
 
@@ -129,8 +128,8 @@ impl Session {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("cannot start QEMU; `cargo xtask setup` installs it")?;
         let (sender, output) = channel();
-        forward(child.stdout.take().context("no output")?, sender.clone());
-        forward(child.stderr.take().context("no output")?, sender);
+        lines::forward(child.stdout.take().context("no output")?, sender.clone());
+        lines::forward(child.stderr.take().context("no output")?, sender);
         let input = Box::new(child.stdin.take().context("no input")?);
         Ok(Self::new(child, input, output, echo))
     }
@@ -296,58 +295,6 @@ impl Drop for Session {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-fn forward(mut from: impl Read + Send + 'static, to: Sender<Said>) {
-    std::thread::spawn(move || {
-        let mut buffer = vec![0; 4096];
-        while let Ok(count @ 1..) = from.read(&mut buffer) {
-            let Some(read) = buffer.get(..count) else { break };
-            if to.send(Said::Bytes(read.to_vec())).is_err() {
-                break;
-            }
-        }
-    });
-}
-
-/// Keeps Bochs's log in a file, and passes on what it means for the run.
-fn watch(log: impl Read + Send + 'static, mut file: std::fs::File, to: Sender<Said>) {
-    std::thread::spawn(move || {
-        for line in BufReader::new(log).split(b'\n') {
-            let Ok(line) = line else { break };
-            let line = String::from_utf8_lossy(&line);
-            // A disk that is full spoils the log, not the run.
-            let _ = writeln!(file, "{line}");
-            if let Some(sign) = bochs::sign(&line)
-                && to.send(Said::Sign(sign)).is_err()
-            {
-                break;
-            }
-        }
-    });
-}
-
-/// Waits for Bochs to connect the serial line.
-fn connected(listener: &TcpListener, child: &mut Child) -> Result<TcpStream> {
-    listener.set_nonblocking(true)?;
-    let end = Instant::now() + CONNECTING;
-    loop {
-        match listener.accept() {
-            Ok((serial, _)) => {
-                serial.set_nonblocking(false)?;
-                return Ok(serial);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error).context("Bochs cannot connect the serial line"),
-        }
-        if let Some(status) = child.try_wait()? {
-            bail!("Bochs ended ({status}) before it connected the serial line");
-        }
-        if Instant::now() > end {
-            bail!("Bochs has not connected the serial line in time");
-        }
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::expect_used, reason = "it is a test")]
 
 mod grants;
+mod random;
 mod reservations;
 #[path = "../support/sequence.rs"]
 mod sequence;

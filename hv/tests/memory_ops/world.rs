@@ -1,5 +1,6 @@
 //! Who plays, what they may choose from, and what must hold after each operation.
 
+use crate::random::Random;
 use crate::sequence;
 use crate::shadows::Contents;
 use crate::support::{
@@ -33,30 +34,6 @@ pub(crate) const SECRET: u64 = 0x5ec2_e75e_c2e0;
 pub(crate) const LEFT_BY: u64 = 0x1ef7_0000_0000;
 /// The word of a frame at which either stands.
 pub(crate) const MARKED_WORD: usize = 509;
-
-/// A small generator: xorshift64*.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
-    }
-
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    pub(crate) fn of<T: Copy>(&mut self, choice: &[T]) -> T {
-        choice[self.below(choice.len() as u64) as usize]
-    }
-
-    pub(crate) fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
 
 pub(crate) struct Player {
     pub(crate) guest: Guest,
