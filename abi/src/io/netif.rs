@@ -27,6 +27,25 @@ pub const NETRXF_EXTRA_INFO: u16 = 1 << 3;
 /// Receive: a prefix slot tells the segment size (old frontends).
 pub const NETRXF_GSO_PREFIX: u16 = 1 << 4;
 
+abi_flags! {
+    /// `flags` of a request to send.
+    pub struct TransmitFlags: u16 {
+        CSUM_BLANK = NETTXF_CSUM_BLANK,
+        DATA_VALIDATED = NETTXF_DATA_VALIDATED,
+        MORE_DATA = NETTXF_MORE_DATA,
+        EXTRA_INFO = NETTXF_EXTRA_INFO,
+    }
+
+    /// `flags` of a response with what was received.
+    pub struct ReceiveFlags: u16 {
+        DATA_VALIDATED = NETRXF_DATA_VALIDATED,
+        CSUM_BLANK = NETRXF_CSUM_BLANK,
+        MORE_DATA = NETRXF_MORE_DATA,
+        EXTRA_INFO = NETRXF_EXTRA_INFO,
+        GSO_PREFIX = NETRXF_GSO_PREFIX,
+    }
+}
+
 /// Extra information: none; not valid.
 pub const XEN_NETIF_EXTRA_TYPE_NONE: u8 = 0;
 /// Extra information: how to cut the packet into segments.
@@ -68,7 +87,7 @@ abi_struct! {
         pub gref: u32,
         /// First byte within the page.
         pub offset: u16,
-        /// `NETTXF_*`.
+        /// [`TransmitFlags`].
         pub flags: u16,
         /// The frontend's own; the response carries it back.
         pub id: u16,
@@ -133,7 +152,7 @@ abi_struct! {
         pub id: u16,
         /// First byte within the page.
         pub offset: u16,
-        /// `NETRXF_*`.
+        /// [`ReceiveFlags`].
         pub flags: u16,
         /// Bytes received, or a negative `NETIF_RSP_*`.
         pub status: i16,

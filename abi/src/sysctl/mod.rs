@@ -85,6 +85,22 @@ abi_consts! {
     XEN_SYSCTL_PHYSCAP_GNTTAB_V2 = 1 << 9,
 }
 
+abi_flags! {
+    /// What the machine can do for domains.
+    pub struct Capabilities: u32 {
+        HVM = XEN_SYSCTL_PHYSCAP_HVM,
+        PV = XEN_SYSCTL_PHYSCAP_PV,
+        DIRECTIO = XEN_SYSCTL_PHYSCAP_DIRECTIO,
+        HAP = XEN_SYSCTL_PHYSCAP_HAP,
+        SHADOW = XEN_SYSCTL_PHYSCAP_SHADOW,
+        IOMMU_HAP_PT_SHARE = XEN_SYSCTL_PHYSCAP_IOMMU_HAP_PT_SHARE,
+        VMTRACE = XEN_SYSCTL_PHYSCAP_VMTRACE,
+        VPMU = XEN_SYSCTL_PHYSCAP_VPMU,
+        GNTTAB_V1 = XEN_SYSCTL_PHYSCAP_GNTTAB_V1,
+        GNTTAB_V2 = XEN_SYSCTL_PHYSCAP_GNTTAB_V2,
+    }
+}
+
 abi_consts! {
     /// What [`SysctlCpupoolOp`] does.
     u32:
@@ -193,7 +209,7 @@ abi_struct! {
         pub max_node_id: u32,
         /// Frequency in kHz.
         pub cpu_khz: u32,
-        /// `XEN_SYSCTL_PHYSCAP_*`.
+        /// [`Capabilities`].
         pub capabilities: u32,
         /// None is defined.
         pub arch_capabilities: u32,

@@ -169,8 +169,8 @@ fn read_multiboot1(memory: &impl BootMemory, at: u64, out: &mut BootInfo) -> Opt
             entries = entries.get(size.checked_add(4).filter(|&s| s >= 24)?..).unwrap_or(&[]);
         }
     } else if flags.contains(Told::MEMORY) {
-        add_region(&mut out.memory_map, 0, word(4)? << 10, Kind::Ram as u32);
-        add_region(&mut out.memory_map, 1 << 20, word(8)? << 10, Kind::Ram as u32);
+        add_region(&mut out.memory_map, 0, word(4)? << 10, Kind::Ram.raw());
+        add_region(&mut out.memory_map, 1 << 20, word(8)? << 10, Kind::Ram.raw());
     }
     Some(())
 }

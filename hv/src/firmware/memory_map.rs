@@ -28,6 +28,12 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The number, as the firmware and the ABI have it (`E820_*`).
+    #[must_use]
+    pub const fn raw(self) -> u32 {
+        self as u32
+    }
+
     /// The kind that the firmware means by a number; what it may invent is reserved.
     #[must_use]
     pub const fn from_raw(raw: u32) -> Self {

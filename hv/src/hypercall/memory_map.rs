@@ -99,9 +99,8 @@ impl<M: Machine> Caller<'_, M> {
             if told == list.count() {
                 return Err(Errno::Inval.into());
             }
-            #[expect(clippy::as_conversions, reason = "the kinds have the ABI's numbers")]
-            let kind = *kind as u32;
-            let entry = E820Entry { addr: range.start, size: range.end.saturating_sub(range.start), r#type: kind };
+            let size = range.end.saturating_sub(range.start);
+            let entry = E820Entry { addr: range.start, size, r#type: kind.raw() };
             list.write(self.hv.machine(), told, &entry)?;
             told = told.wrapping_add(1);
         }

@@ -12,15 +12,12 @@ use oxen_abi::{
     errno::Errno,
     segments::{FIRST_RESERVED_GDT_PAGE, FLAT_KERNEL_CS},
 };
+use x86_64::structures::gdt::DescriptorFlags;
 
 /// The frames of a guest's GDT, each held as a descriptor page.
 pub type Gdt = [Option<RamFrame>; FIRST_RESERVED_GDT_PAGE];
 
-const PRESENT: u64 = 1 << 47;
-const IS_SEGMENT: u64 = 1 << 44;
 const TYPE: u64 = 0xf << 40;
-const RING_3: u64 = 3 << 45;
-
 /// The type of a 64-bit call gate.
 const CALL_GATE: u64 = 0xc << 40;
 /// What must be zero in the same word of one, above its target's offset.
@@ -39,18 +36,21 @@ const SELECTOR_RING_3: u64 = 3 << 16;
 /// `Inval` for other gates and system segments, which would lead into the hypervisor, and for a call gate to a segment
 /// of the hypervisor's but [`FLAT_KERNEL_CS`].
 pub const fn check(descriptor: u64) -> Result<u64, Errno> {
-    if descriptor & PRESENT == 0 {
+    let flags = DescriptorFlags::from_bits_retain(descriptor);
+    if !flags.contains(DescriptorFlags::PRESENT) {
         return Ok(descriptor);
     }
-    if descriptor & IS_SEGMENT == 0 {
+    if !flags.contains(DescriptorFlags::USER_SEGMENT) {
         // Type 0 is the upper half of something larger, and loads as nothing.
         return match descriptor & TYPE {
             0 => Ok(descriptor),
-            CALL_GATE if is_guests_target(descriptor) => Ok(descriptor & !RING_3 | SELECTOR_RING_3),
+            CALL_GATE if is_guests_target(descriptor) => {
+                Ok(flags.difference(DescriptorFlags::DPL_RING_3).bits() | SELECTOR_RING_3)
+            }
             _ => Err(Errno::Inval),
         };
     }
-    Ok(descriptor | RING_3)
+    Ok(flags.union(DescriptorFlags::DPL_RING_3).bits())
 }
 
 const fn is_guests_target(gate: u64) -> bool {

@@ -8,7 +8,8 @@ use crate::{
     machine::Machine,
     processor::cpuid::{ARCH_CAPABILITIES, Vendor},
 };
-use x86_64::registers::model_specific::EferFlags;
+use bitflags::bitflags;
+use x86_64::registers::model_specific::{ApicBaseFlags, EferFlags};
 
 const P5_MACHINE_CHECKS: core::ops::RangeInclusive<u32> = 0..=1;
 const TSC: u32 = 0x10;
@@ -60,21 +61,51 @@ const AMD_DECODE_CONFIGURATION: u32 = 0xc001_1029;
 
 /// Banks for machine checks: there are two, in which nothing ever happens.
 const BANKS: u32 = 2;
-/// What Intel's CPUs say beside their number: interrupts for corrected errors, their count, recovery by software.
-const INTEL_BANKS: u32 = 1 << 24 | 1 << 11 | 1 << 10;
-/// `MISC_ENABLE`: neither branch trace store nor precise events nor messages of priority; and no performance monitor,
-/// no MONITOR.
-const MISC_ENABLE_SET: u64 = 3 << 11 | 1 << 23;
-const MISC_ENABLE_CLEAR: u64 = 1 << 7 | 1 << 18;
-/// `APIC_BASE`: at its usual place, on; and the flag of the CPU that boots.
-const APIC_ON: u64 = 0xfee0_0800;
-const BOOT_CPU: u64 = 1 << 8;
+
+bitflags! {
+    /// What Intel's CPUs say in `MCG_CAP` beside the number of banks (Intel SDM vol. 3B, 15.3.1.1).
+    struct BankFeatures: u32 {
+        /// Interrupts for corrected errors (`MCG_CMCI_P`).
+        const CORRECTED_INTERRUPTS = 1 << 10;
+        /// How many were corrected (`MCG_TES_P`).
+        const THRESHOLD_STATUS = 1 << 11;
+        /// Recovery by software (`MCG_SER_P`).
+        const SOFTWARE_RECOVERY = 1 << 24;
+    }
+
+    /// `MISC_ENABLE` (Intel SDM vol. 4, 2.1).
+    struct MiscEnable: u64 {
+        const PERFORMANCE_MONITOR = 1 << 7;
+        const NO_BRANCH_TRACE_STORE = 1 << 11;
+        const NO_PRECISE_EVENTS = 1 << 12;
+        const MONITOR = 1 << 18;
+        /// No messages of a task's priority (xTPR).
+        const NO_PRIORITY_MESSAGES = 1 << 23;
+    }
+
+    /// `SYSTEM_CONFIGURATION`: which memory types are in force (AMD manual vol. 2, 7.9).
+    struct MemoryTypes: u64 {
+        /// Of the fixed ranges.
+        const FIXED = 1 << 18;
+        /// Of the variable ranges.
+        const VARIABLE = 1 << 20;
+        /// There is memory above 4 GiB, up to a limit of its own.
+        const ABOVE_4_GIB = 1 << 21;
+        /// That memory is written back.
+        const ABOVE_4_GIB_IS_WRITE_BACK = 1 << 22;
+    }
+}
+
+/// `MISC_ENABLE`: what every guest sees set, and clear.
+const MISC_ENABLE_SET: MiscEnable =
+    MiscEnable::NO_BRANCH_TRACE_STORE.union(MiscEnable::NO_PRECISE_EVENTS).union(MiscEnable::NO_PRIORITY_MESSAGES);
+const MISC_ENABLE_CLEAR: MiscEnable = MiscEnable::PERFORMANCE_MONITOR.union(MiscEnable::MONITOR);
+/// `APIC_BASE`: the usual place.
+const APIC_PLACE: u64 = 0xfee0_0000;
 /// `FEATURE_CONTROL`: locked, with nothing allowed.
 const LOCKED: u64 = 1;
 /// AMD's LFENCE waits for what is before it.
 const LFENCE_SERIALISES: u64 = 1 << 1;
-/// `SYSTEM_CONFIGURATION`: whether memory types of fixed and variable ranges and those above 4 GiB are in force.
-const MEMORY_TYPES_IN_FORCE: u64 = 1 << 18 | 1 << 20 | 1 << 21 | 1 << 22;
 
 /// The memory types by PAT index, the same for everybody: WB WT UC- UC WC WP UC UC.
 pub const PAT_VALUE: u64 = 0x0000_0501_0007_0406;
@@ -98,10 +129,16 @@ impl<M: Machine> Caller<'_, M> {
             PAT => Some(PAT_VALUE),
             TSC => Some(self.hv.read_tsc(self.domain)),
             TSC_AUX => Some(self.state.tsc_aux.into()),
-            APIC_BASE => Some(APIC_ON | if self.vcpu.id == 0 { BOOT_CPU } else { 0 }),
+            APIC_BASE => {
+                let boots = if self.vcpu.id == 0 { ApicBaseFlags::BSP } else { ApicBaseFlags::empty() };
+                Some(APIC_PLACE | (ApicBaseFlags::LAPIC_ENABLE | boots).bits())
+            }
             MICROCODE_VERSION => machine.read_msr(msr),
-            MISC_ENABLE => machine.read_msr(msr).map(|value| value & !MISC_ENABLE_CLEAR | MISC_ENABLE_SET),
-            MCG_CAP if Vendor::of(machine) == Vendor::Intel => Some((BANKS | INTEL_BANKS).into()),
+            MISC_ENABLE => {
+                let shown = |value| MiscEnable::from_bits_retain(value) - MISC_ENABLE_CLEAR | MISC_ENABLE_SET;
+                machine.read_msr(msr).map(|value| shown(value).bits())
+            }
+            MCG_CAP if Vendor::of(machine) == Vendor::Intel => Some((BANKS | BankFeatures::all().bits()).into()),
             MCG_CAP => Some(BANKS.into()),
             MCG_STATUS => Some(self.state.machine_check_status),
             MCG_CTL | PLATFORM_INFO | MISC_FEATURES | PERF_CAPABILITIES | HYPERCALL_PAGE => Some(0),
@@ -125,7 +162,7 @@ impl<M: Machine> Caller<'_, M> {
             (Vendor::Amd | Vendor::Hygon, AMD_HARDWARE_CONFIGURATION) => Some(0),
             (Vendor::Amd | Vendor::Hygon, AMD_DECODE_CONFIGURATION) => Some(LFENCE_SERIALISES),
             (Vendor::Amd | Vendor::Hygon, SYSTEM_CONFIGURATION) if self.domain.is_privileged() => {
-                machine.read_msr(msr).map(|value| value & MEMORY_TYPES_IN_FORCE)
+                machine.read_msr(msr).map(|value| value & MemoryTypes::all().bits())
             }
             (Vendor::Amd | Vendor::Hygon, _) if self.domain.is_privileged() && is_in(&MEMORY_PLACES, msr) => {
                 machine.read_msr(msr)

@@ -4,9 +4,9 @@ use alloc::vec::Vec;
 
 use oxen_abi::domid::DomId;
 use oxen_abi::io::netif::{
-    NETIF_RSP_ERROR, NETRXF_CSUM_BLANK, NETRXF_DATA_VALIDATED, NETRXF_EXTRA_INFO, NETRXF_MORE_DATA, NetifExtraGso,
-    NetifExtraInfo, NetifExtraXdp, NetifRxRequest, NetifRxResponse, XEN_NETIF_EXTRA_FLAG_MORE,
-    XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_EXTRA_TYPE_XDP, XEN_NETIF_GSO_TYPE_TCPV4, XEN_NETIF_GSO_TYPE_TCPV6,
+    NETIF_RSP_ERROR, NetifExtraGso, NetifExtraInfo, NetifExtraXdp, NetifRxRequest, NetifRxResponse, ReceiveFlags,
+    XEN_NETIF_EXTRA_FLAG_MORE, XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_EXTRA_TYPE_XDP, XEN_NETIF_GSO_TYPE_TCPV4,
+    XEN_NETIF_GSO_TYPE_TCPV6,
 };
 use oxen_domu_lib::grant::{self, Copy};
 use oxen_ring::{BackRing, Overrun};
@@ -107,12 +107,12 @@ impl Receiver {
             let count = pieces.len();
             for (index, piece) in pieces.enumerate() {
                 let Some((page, &good)) = slots.next() else { return };
-                let more = if index + 1 == count { 0 } else { NETRXF_MORE_DATA };
-                let first = if index == 0 { first_flags(packet, self.headroom) } else { 0 };
+                let more = if index + 1 == count { ReceiveFlags::empty() } else { ReceiveFlags::MORE_DATA };
+                let first = if index == 0 { first_flags(packet, self.headroom) } else { ReceiveFlags::empty() };
                 let offset = if index == 0 { self.headroom } else { 0 };
                 let status = if good { piece.len() as i16 } else { NETIF_RSP_ERROR };
                 // There is a place for each: its request was taken off the ring.
-                let _ = ring.push(&NetifRxResponse { id: page.id, offset, flags: first | more, status });
+                let _ = ring.push(&NetifRxResponse { id: page.id, offset, flags: (first | more).bits(), status });
                 if index == 0 {
                     for extra in extras(packet, self.headroom) {
                         slots.next();
@@ -125,13 +125,13 @@ impl Receiver {
 }
 
 /// What the first slot of a frame says about all of it.
-const fn first_flags(packet: &Packet, headroom: u16) -> u16 {
+const fn first_flags(packet: &Packet, headroom: u16) -> ReceiveFlags {
     let checksum = match packet.checksum {
-        Checksum::Complete => 0,
-        Checksum::Validated => NETRXF_DATA_VALIDATED,
-        Checksum::Partial { .. } => NETRXF_CSUM_BLANK | NETRXF_DATA_VALIDATED,
+        Checksum::Complete => ReceiveFlags::empty(),
+        Checksum::Validated => ReceiveFlags::DATA_VALIDATED,
+        Checksum::Partial { .. } => ReceiveFlags::CSUM_BLANK.union(ReceiveFlags::DATA_VALIDATED),
     };
-    if packet.segmentation.is_some() || headroom != 0 { checksum | NETRXF_EXTRA_INFO } else { checksum }
+    if packet.segmentation.is_some() || headroom != 0 { checksum.union(ReceiveFlags::EXTRA_INFO) } else { checksum }
 }
 
 fn segments(segmentation: Segmentation, flags: u8) -> NetifExtraInfo {
@@ -187,6 +187,7 @@ mod tests {
     use super::*;
     use crate::bridge::{Bridge, Offload};
     use core::sync::atomic::AtomicU32;
+    use oxen_abi::io::netif::{NETRXF_CSUM_BLANK, NETRXF_DATA_VALIDATED, NETRXF_EXTRA_INFO, NETRXF_MORE_DATA};
     use oxen_ring::{FrontRing, Page};
 
     type Front<'a> = FrontRing<'a, NetifRxRequest, NetifRxResponse>;

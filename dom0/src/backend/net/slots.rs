@@ -3,10 +3,9 @@
 use alloc::vec::Vec;
 
 use oxen_abi::io::netif::{
-    NETTXF_CSUM_BLANK, NETTXF_DATA_VALIDATED, NETTXF_EXTRA_INFO, NETTXF_MORE_DATA, NetifExtraGso, NetifExtraInfo,
-    NetifTxRequest, NetifTxResponse, XEN_NETIF_EXTRA_FLAG_MORE, XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_EXTRA_TYPE_HASH,
-    XEN_NETIF_EXTRA_TYPE_MAX, XEN_NETIF_EXTRA_TYPE_NONE, XEN_NETIF_GSO_TYPE_TCPV4, XEN_NETIF_GSO_TYPE_TCPV6,
-    XEN_NETIF_NR_SLOTS_MIN,
+    NetifExtraGso, NetifExtraInfo, NetifTxRequest, NetifTxResponse, TransmitFlags, XEN_NETIF_EXTRA_FLAG_MORE,
+    XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_EXTRA_TYPE_HASH, XEN_NETIF_EXTRA_TYPE_MAX, XEN_NETIF_EXTRA_TYPE_NONE,
+    XEN_NETIF_GSO_TYPE_TCPV4, XEN_NETIF_GSO_TYPE_TCPV6, XEN_NETIF_NR_SLOTS_MIN,
 };
 use oxen_domu_lib::memory::PAGE_SIZE;
 use oxen_ring::{BackRing, Overrun};
@@ -85,14 +84,14 @@ pub fn take(ring: &mut TransmitRing<'_>, pieces: &mut Vec<NetifTxRequest>) -> Re
     let Some(first) = ring.pop()? else { return Ok(None) };
     let start = pieces.len();
     pieces.push(first);
-    let extras = if first.flags & NETTXF_EXTRA_INFO == 0 { Extras::default() } else { Extras::take(ring)? };
-    let mut flags = first.flags;
-    while flags & NETTXF_MORE_DATA != 0 {
+    let mut flags = TransmitFlags::from_bits_retain(first.flags);
+    let extras = if flags.contains(TransmitFlags::EXTRA_INFO) { Extras::take(ring)? } else { Extras::default() };
+    while flags.contains(TransmitFlags::MORE_DATA) {
         if pieces.len() - start == ENDURED_SLOTS {
             return Err(ProtocolError::Endless);
         }
         let next = ring.pop()?.ok_or(ProtocolError::Unfinished)?;
-        flags = next.flags;
+        flags = TransmitFlags::from_bits_retain(next.flags);
         pieces.push(next);
     }
     let mine = pieces.get_mut(start..).unwrap_or_default();
@@ -108,7 +107,7 @@ fn judge(pieces: &mut [NetifTxRequest], extras: &Extras) -> Option<Frame> {
     let others: usize = rest.iter().map(|piece| usize::from(piece.size)).sum();
     let own = length.checked_sub(others)?;
     first.size = u16::try_from(own).ok()?;
-    let flags = first.flags;
+    let flags = TransmitFlags::from_bits_retain(first.flags);
     let inside = |piece: &NetifTxRequest| usize::from(piece.offset) + usize::from(piece.size) <= PAGE_SIZE;
     let good = length >= ETHERNET_HEADER && count <= MAX_SLOTS && pieces.iter().all(inside) && !extras.refused;
     let segmentation = match extras.segmentation {
@@ -116,9 +115,9 @@ fn judge(pieces: &mut [NetifTxRequest], extras: &Extras) -> Option<Frame> {
         None => None,
     };
     // A frame that is to be cut has no checksum of its own yet, whatever its flags say.
-    let checksum = if flags & NETTXF_CSUM_BLANK != 0 || segmentation.is_some() {
+    let checksum = if flags.contains(TransmitFlags::CSUM_BLANK) || segmentation.is_some() {
         Claim::Blank
-    } else if flags & NETTXF_DATA_VALIDATED != 0 {
+    } else if flags.contains(TransmitFlags::DATA_VALIDATED) {
         Claim::Validated
     } else {
         Claim::Complete
@@ -173,7 +172,9 @@ impl Extras {
 mod tests {
     use super::*;
     use core::sync::atomic::AtomicU32;
-    use oxen_abi::io::netif::XEN_NETIF_EXTRA_TYPE_MCAST_ADD;
+    use oxen_abi::io::netif::{
+        NETTXF_CSUM_BLANK, NETTXF_DATA_VALIDATED, NETTXF_EXTRA_INFO, NETTXF_MORE_DATA, XEN_NETIF_EXTRA_TYPE_MCAST_ADD,
+    };
     use oxen_ring::{FrontRing, Page};
     use proptest::prelude::*;
 

@@ -8,7 +8,7 @@ use oxen_abi::domctl::{ArchDomainconfig, DomctlCreatedomain};
 use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
 use oxen_abi::grant_table::{GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE, GrantFlags};
-use oxen_abi::sysctl::XEN_SYSCTL_PHYSCAP_GNTTAB_V2;
+use oxen_abi::sysctl::Capabilities;
 use oxen_domu_lib::memory::{
     Mfn, Pfn,
     map::{Access, Mapping, Words},
@@ -143,7 +143,8 @@ pub fn offer_rings(domain: DomId, store: Mfn, console: Mfn) -> Result<()> {
 /// The greatest version of grant tables that the hypervisor has.
 fn greatest_grant_version() -> Result<u32> {
     let machine = asked("tell what it can", control::physical_info())?;
-    Ok(if machine.capabilities & XEN_SYSCTL_PHYSCAP_GNTTAB_V2 == 0 { 1 } else { 2 })
+    let capabilities = Capabilities::from_bits_retain(machine.capabilities);
+    Ok(if capabilities.contains(Capabilities::GNTTAB_V2) { 2 } else { 1 })
 }
 
 /// What the hypervisor refuses, in words.

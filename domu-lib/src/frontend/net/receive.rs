@@ -7,9 +7,9 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use oxen_abi::io::netif::{
-    NETRXF_CSUM_BLANK, NETRXF_DATA_VALIDATED, NETRXF_EXTRA_INFO, NETRXF_MORE_DATA, NetifExtraGso, NetifExtraInfo,
-    NetifRxRequest, NetifRxResponse, XEN_NETIF_EXTRA_FLAG_MORE, XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_EXTRA_TYPE_MAX,
-    XEN_NETIF_EXTRA_TYPE_NONE, XEN_NETIF_GSO_TYPE_TCPV4, XEN_NETIF_GSO_TYPE_TCPV6, XEN_NETIF_NR_SLOTS_MIN,
+    NetifExtraGso, NetifExtraInfo, NetifRxRequest, NetifRxResponse, ReceiveFlags, XEN_NETIF_EXTRA_FLAG_MORE,
+    XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_EXTRA_TYPE_MAX, XEN_NETIF_EXTRA_TYPE_NONE, XEN_NETIF_GSO_TYPE_TCPV4,
+    XEN_NETIF_GSO_TYPE_TCPV6, XEN_NETIF_NR_SLOTS_MIN,
 };
 use oxen_ring::FrontRing;
 use zerocopy::FromBytes;
@@ -125,15 +125,16 @@ impl<'a, B: Buffer> Receiver<'a, B> {
         if response.id != id {
             return Err(ProtocolError::Id(response.id));
         }
+        let flags = ReceiveFlags::from_bits_retain(response.flags);
         if assembly.slots == 0 {
-            assembly.frame.checksum = match response.flags {
-                flags if flags & NETRXF_CSUM_BLANK != 0 => Checksum::Blank,
-                flags if flags & NETRXF_DATA_VALIDATED != 0 => Checksum::Verified,
+            assembly.frame.checksum = match flags {
+                flags if flags.contains(ReceiveFlags::CSUM_BLANK) => Checksum::Blank,
+                flags if flags.contains(ReceiveFlags::DATA_VALIDATED) => Checksum::Verified,
                 _ => Checksum::Unknown,
             };
         }
-        assembly.extra = response.flags & NETRXF_EXTRA_INFO != 0;
-        assembly.more = response.flags & NETRXF_MORE_DATA != 0;
+        assembly.extra = flags.contains(ReceiveFlags::EXTRA_INFO);
+        assembly.more = flags.contains(ReceiveFlags::MORE_DATA);
         match usize::try_from(response.status) {
             Ok(size) => self.copy(assembly, usize::from(id), response.offset.into(), size)?,
             Err(_) => assembly.failed = true,

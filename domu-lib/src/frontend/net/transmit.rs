@@ -3,9 +3,8 @@
 use alloc::vec::Vec;
 
 use oxen_abi::io::netif::{
-    NETIF_RSP_NULL, NETIF_RSP_OKAY, NETTXF_CSUM_BLANK, NETTXF_DATA_VALIDATED, NETTXF_EXTRA_INFO, NETTXF_MORE_DATA,
-    NetifExtraGso, NetifExtraInfo, NetifTxRequest, NetifTxResponse, XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_GSO_TYPE_TCPV4,
-    XEN_NETIF_GSO_TYPE_TCPV6,
+    NETIF_RSP_NULL, NETIF_RSP_OKAY, NetifExtraGso, NetifExtraInfo, NetifTxRequest, NetifTxResponse, TransmitFlags,
+    XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_GSO_TYPE_TCPV4, XEN_NETIF_GSO_TYPE_TCPV6,
 };
 use oxen_ring::FrontRing;
 use zerocopy::{FromBytes, IntoBytes};
@@ -20,7 +19,7 @@ struct Piece {
     number: u64,
     /// The frame's first.
     is_first: bool,
-    flags: u16,
+    flags: TransmitFlags,
     size: u16,
     extra: Option<NetifExtraInfo>,
 }
@@ -51,11 +50,11 @@ fn whole_frames(mut left: Vec<(Piece, u16)>) -> (Vec<(Piece, u16)>, Vec<u16>) {
     left.sort_unstable_by_key(|(piece, _)| piece.number);
     let (mut whole, mut others) = (Vec::new(), Vec::new());
     let goes_on = |(piece, _): &(Piece, u16), (next, _): &(Piece, u16)| {
-        piece.flags & NETTXF_MORE_DATA != 0 && next.number == piece.number + 1
+        piece.flags.contains(TransmitFlags::MORE_DATA) && next.number == piece.number + 1
     };
     for frame in left.chunk_by(goes_on) {
         let begins = frame.first().is_some_and(|(piece, _)| piece.is_first);
-        let ends = frame.last().is_some_and(|(piece, _)| piece.flags & NETTXF_MORE_DATA == 0);
+        let ends = frame.last().is_some_and(|(piece, _)| !piece.flags.contains(TransmitFlags::MORE_DATA));
         if begins && ends {
             whole.extend_from_slice(frame);
         } else {
@@ -133,18 +132,18 @@ impl<'a, B: Buffer> Transmitter<'a, B> {
             self.slots.push(Slot { page, under_way: None });
         }
         let mut flags = match frame.checksum {
-            Checksum::Unknown => 0,
-            Checksum::Verified => NETTXF_DATA_VALIDATED,
-            Checksum::Blank => NETTXF_CSUM_BLANK | NETTXF_DATA_VALIDATED,
+            Checksum::Unknown => TransmitFlags::empty(),
+            Checksum::Verified => TransmitFlags::DATA_VALIDATED,
+            Checksum::Blank => TransmitFlags::CSUM_BLANK | TransmitFlags::DATA_VALIDATED,
         };
         if extra.is_some() {
-            flags |= NETTXF_EXTRA_INFO;
+            flags |= TransmitFlags::EXTRA_INFO;
         }
         // The first request tells the whole frame's size, the others their own.
         let mut size = frame.bytes.len() as u16;
         let mut extra = extra;
         for (index, piece) in frame.bytes.chunks(PAGE_SIZE).enumerate() {
-            let more = if index + 1 < pieces { NETTXF_MORE_DATA } else { 0 };
+            let more = if index + 1 < pieces { TransmitFlags::MORE_DATA } else { TransmitFlags::empty() };
             if index > 0 {
                 size = piece.len() as u16;
             }
@@ -152,7 +151,7 @@ impl<'a, B: Buffer> Transmitter<'a, B> {
                 Piece { number: self.pieces, is_first: index == 0, flags: flags | more, size, extra: extra.take() };
             self.pieces += 1;
             self.fill(piece, piece_of);
-            flags = 0;
+            flags = TransmitFlags::empty();
         }
         Sent::Queued
     }
@@ -169,7 +168,7 @@ impl<'a, B: Buffer> Transmitter<'a, B> {
     fn push(&mut self, id: u16, piece: Piece) {
         let Some(slot) = self.slots.get_mut(usize::from(id)) else { return };
         slot.under_way = Some(piece);
-        let Piece { flags, size, .. } = piece;
+        let (flags, size) = (piece.flags.bits(), piece.size);
         let _ = self.ring.push(&NetifTxRequest { gref: slot.page.reference(), offset: 0, flags, id, size });
         if let Some(info) = piece.extra {
             self.extras += u32::from(self.ring.push_as(&info).is_ok());

@@ -5,9 +5,8 @@ use crate::{addr::PAGE_SIZE, caller::Caller, machine::Machine, mem::guest_ptr::G
 use oxen_abi::{
     errno::Errno,
     sysctl::{
-        Sysctl, SysctlAvailheap, SysctlCpuinfo, SysctlCputopo, SysctlCputopoinfo, SysctlGetcpuinfo, SysctlMeminfo,
-        SysctlNumainfo, SysctlPhysinfo, XEN_SYSCTL_PHYSCAP_GNTTAB_V1, XEN_SYSCTL_PHYSCAP_GNTTAB_V2,
-        XEN_SYSCTL_PHYSCAP_PV,
+        Capabilities, Sysctl, SysctlAvailheap, SysctlCpuinfo, SysctlCputopo, SysctlCputopoinfo, SysctlGetcpuinfo,
+        SysctlMeminfo, SysctlNumainfo, SysctlPhysinfo,
     },
 };
 
@@ -29,7 +28,7 @@ impl<M: Machine> Caller<'_, M> {
         let [ad1, ..] = hv.machine().cpuid(0xd, 1);
         let [_, b7, c7, _] = hv.machine().cpuid(7, 0);
         let [_, _, _, de7] = hv.machine().cpuid(0x8000_0007, 0);
-        let v2 = if hv.grants.max_version < 2 { 0 } else { XEN_SYSCTL_PHYSCAP_GNTTAB_V2 };
+        let v2 = if hv.grants.max_version < 2 { Capabilities::empty() } else { Capabilities::GNTTAB_V2 };
         SysctlPhysinfo {
             threads_per_core: 1,
             cores_per_socket: processors,
@@ -38,7 +37,7 @@ impl<M: Machine> Caller<'_, M> {
             nr_nodes: 1,
             max_node_id: 0,
             cpu_khz: u32::try_from(khz).unwrap_or(u32::MAX),
-            capabilities: XEN_SYSCTL_PHYSCAP_PV | XEN_SYSCTL_PHYSCAP_GNTTAB_V1 | v2,
+            capabilities: (Capabilities::PV | Capabilities::GNTTAB_V1 | v2).bits(),
             arch_capabilities: 0,
             pad: 0,
             total_pages: hv.memory.frames.ram().into(),

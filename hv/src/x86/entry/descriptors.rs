@@ -10,6 +10,7 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 use x86_64::VirtAddr;
 use x86_64::structures::DescriptorTablePointer;
+use x86_64::structures::gdt::DescriptorFlags;
 
 #[repr(C, align(16))]
 struct Gate([AtomicU64; 2]);
@@ -25,6 +26,9 @@ unsafe extern "C" {
     safe static first_interrupt_stub: u64;
 }
 
+/// A present gate that closes interrupts (Intel SDM vol. 3A, 6.11).
+const INTERRUPT_GATE: u64 = DescriptorFlags::PRESENT.bits() | 0xe << 40;
+
 /// Bytes from one interrupt's stub to the next.
 const INTERRUPT_STUB_BYTES: u64 = 16;
 
@@ -34,7 +38,7 @@ impl Idt {
             let low = handler & 0xffff
                 | u64::from(HYPERVISOR_CS) << 16
                 | stack << 32
-                | 0x8e00 << 32
+                | INTERRUPT_GATE
                 | ring << 45
                 | (handler >> 16 & 0xffff) << 48;
             let [first, second] = &gate.0;
