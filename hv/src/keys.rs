@@ -116,17 +116,16 @@ impl<M: Machine> Hypervisor<M> {
             .info
             .lock()
             .map_or((0, false), |info| (info.upcall_pending().load(Ordering::Relaxed), info.upcall_mask()));
-        let pauses = vcpu.pauses.load(Ordering::Relaxed);
-        self.print(format_args!(
-            "    vcpu {}: pauses {:#x}, work {:#x}, upcall pending {pending}, masked {masked}",
-            vcpu.id,
-            pauses.bits(),
-            vcpu.work.load(Ordering::Relaxed).bits()
-        ));
-        if let Some(state) = vcpu.slot.try_lock().as_deref().and_then(Option::as_ref) {
-            let regs = &state.regs;
-            self.print(format_args!("      rip {:#x} rsp {:#x} rflags {:#x}", regs.rip, regs.rsp, regs.rflags));
-            self.print(format_args!("      root {:?}, in kernel {}", state.kernel_root, state.in_kernel));
+        let (pauses, work) = (vcpu.pauses.load(Ordering::Relaxed).bits(), vcpu.work.load(Ordering::Relaxed).bits());
+        let events = format_args!("upcall pending {pending}, masked {masked}");
+        let known = format_args!("    vcpu {}: pauses {pauses:#x}, work {work:#x}, {events}", vcpu.id);
+        match vcpu.slot.try_lock().as_deref().and_then(Option::as_ref) {
+            Some(state) => {
+                let (regs, mode) = (&state.regs, if state.in_kernel { "kernel" } else { "user" });
+                let place = format_args!("{mode} rip {:#x} rsp {:#x} rflags {:#x}", regs.rip, regs.rsp, regs.rflags);
+                self.print(format_args!("{known}, {place} root {:?}", state.kernel_root));
+            }
+            None => self.print(format_args!("{known}, runs")),
         }
     }
 

@@ -91,16 +91,20 @@ pub struct Rights {
 }
 
 impl Rights {
-    /// Everything there is, but for the line of the interval timer.
+    /// Everything there is, up to the last frame that the CPU can address, but for the line of the interval timer.
     #[must_use]
-    pub fn everything() -> Self {
-        let from = |first| {
+    pub fn everything(last_frame: u64) -> Self {
+        let range = |first, last| {
             let mut all = Ranges::EMPTY;
             // One range always fits an empty set.
-            let _fits = all.insert(first, u64::MAX);
+            let _fits = all.insert(first, last);
             all
         };
-        Self { memory: from(0), ports: from(0), interrupts: from(u64::from(TIMER_LINE) + 1) }
+        Self {
+            memory: range(0, last_frame),
+            ports: range(0, u64::MAX),
+            interrupts: range(u64::from(TIMER_LINE) + 1, u64::MAX),
+        }
     }
 
     /// Whether the domain can reach any device, by its memory or by ports: then caches are of concern to it.
@@ -136,7 +140,7 @@ mod tests {
 
     #[test]
     fn the_ends_of_the_numbers_are_numbers() {
-        let mut ranges = Rights::everything().ports;
+        let mut ranges = Rights::everything(0xf_ffff).ports;
         ranges.remove(u64::MAX, u64::MAX).unwrap();
         ranges.remove(0, 0).unwrap();
         assert!(ranges.contains(1, u64::MAX - 1));

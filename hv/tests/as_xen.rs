@@ -340,3 +340,18 @@ fn device_memory_is_not_cached_whatever_is_asked_for() {
         assert_eq!(word.load(Ordering::SeqCst), device.with(Entry::WRITABLE | stands).0, "{asked:?}");
     }
 }
+
+#[test]
+fn the_control_domain_maps_no_frame_that_the_cpu_cannot_address() {
+    const ADDRESS_BITS: u32 = 40;
+    support::on_cpu(0);
+    let hv = support::boot(256);
+    hv.machine().peripherals.lock().unwrap().cpuid.insert(0x8000_0008, [ADDRESS_BITS, 0, 0, 0]);
+    let mut dom0 = Guest::new(hv, 0, true, 64);
+    dom0.build_home(16);
+    let end = 1_u64 << ADDRESS_BITS;
+    for (address, answer) in [(end - 0x1000, Ok(0)), (end, Err(Errno::Perm)), (1 << 51, Err(Errno::Perm))] {
+        let entry = Entry(address).with(Entry::PRESENT | Entry::USER);
+        assert_eq!(dom0.call(Caller::update_va_mapping, [0x9000, entry.0, 2, 0]), answer, "{address:#x}");
+    }
+}

@@ -21,8 +21,14 @@ const SCRIPT_FILE: &str = "script.xl";
 /// Bytes of a script that stands on dom0's command line.
 const MAX_INLINE: usize = 800;
 
-/// How many lines of a transcript a failure shows.
+/// How many lines at a transcript's end a failure shows.
 const TAIL: usize = 40;
+
+/// What dom0 says of the first `expect` in vain, behind what the hypervisor knows of the guest: what comes later follows
+/// from it.
+const IN_VAIN: &str = "has not printed `";
+/// How many lines of a transcript a failure shows up to there.
+const FIRST: usize = 120;
 
 /// How a scenario ended well.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -287,6 +293,12 @@ impl Report {
 
 fn fail<T>(transcript: &str, why: &str) -> Result<T> {
     let lines: Vec<&str> = transcript.lines().collect();
-    let tail = lines.get(lines.len().saturating_sub(TAIL)..).unwrap_or_default();
-    bail!("{why}; the transcript ends:\n    | {}", tail.join("\n    | "))
+    let tail_starts = lines.len().saturating_sub(TAIL);
+    let tail = lines.get(tail_starts..).unwrap_or_default();
+    let in_vain = lines.iter().position(|line| line.contains(IN_VAIN)).filter(|&first| first < tail_starts);
+    let first = in_vain.map_or(String::new(), |first| {
+        let shown = lines.get((first + 1).saturating_sub(FIRST)..=first).unwrap_or_default();
+        format!("; this came first:\n    | {}\n    ", shown.join("\n    | "))
+    });
+    bail!("{why}{first}; the transcript ends:\n    | {}", tail.join("\n    | "))
 }

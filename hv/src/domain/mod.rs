@@ -145,7 +145,14 @@ impl Domain {
     /// Regions that its memory map can have.
     pub const MAX_MEMORY_MAP: usize = 32;
 
-    pub(crate) fn new(id: DomId, owner: Owner, shared_info: RamFrame, vcpus: VcpuTable, config: &Config) -> Self {
+    pub(crate) fn new(
+        id: DomId,
+        owner: Owner,
+        shared_info: RamFrame,
+        vcpus: VcpuTable,
+        rights: Rights,
+        config: &Config,
+    ) -> Self {
         Self {
             id,
             handle: Lock::new(config.handle),
@@ -153,11 +160,7 @@ impl Domain {
             vcpus,
             max_vcpus: AtomicU32::new(config.max_vcpus),
             memory_map: Lock::new(heapless::Vec::new()),
-            memory: PagingDomain::new(
-                owner,
-                config.is_privileged,
-                if config.is_privileged { Rights::everything() } else { Rights::default() },
-            ),
+            memory: PagingDomain::new(owner, config.is_privileged, rights),
             events: Events::default(),
             console_line: Lock::default(),
             grants: Lock::new(Grants::new(

@@ -10,6 +10,7 @@ use crate::{
     heap,
     machine::Machine,
     mem::RamFrame,
+    rights::{Rights, last_frame},
     sched::clock,
     shared_info::{VCPU_INFO_BYTES, VcpuInfoPlace},
 };
@@ -32,7 +33,9 @@ impl<M: Machine> Hypervisor<M> {
             let shared_info = self.memory.take_shared(owner)?;
             let made = VcpuTable::new(self.machine(), config.max_vcpus as usize);
             let vcpus = made.inspect_err(|_| self.memory.give_back_shared(shared_info))?;
-            let domain = Domain::new(id, owner, shared_info, vcpus, config);
+            let rights =
+                if config.is_privileged { Rights::everything(last_frame(self.machine())) } else { Rights::default() };
+            let domain = Domain::new(id, owner, shared_info, vcpus, rights, config);
             self.join_pool(&domain, config.pool).inspect_err(|_| self.memory.give_back_shared(shared_info))?;
             self.mask_all_upcalls(shared_info);
             self.time.publish_wall_clock(self.machine(), shared_info, 0);

@@ -2,10 +2,12 @@
 
 use alloc::{rc::Rc, string::String, vec::Vec};
 
-use anyhow::{anyhow, ensure};
-use oxen_domu_lib::{println, task, time};
+use anyhow::{Context, anyhow, ensure};
+use oxen_domu_lib::{control, println, task, time};
 
+use super::dirty::paused;
 use super::{Call, Outcome, guest, usage};
+use crate::errno::Named;
 use crate::guest_text;
 use crate::toolstack::guest::Guest;
 use crate::toolstack::stage::End;
@@ -46,6 +48,7 @@ pub(super) async fn expect(mut call: Call) -> Outcome {
             // What it printed last is looked at before its end counts.
             _ if guest.console.unread().len() != rest => {}
             task::Either::Second(task::Either::Second(())) => {
+                show_where_it_stands(&guest);
                 break Err(anyhow!("guest `{}` has not printed `{text}` within {seconds} s", guest.name()));
             }
             task::Either::First(None) | task::Either::Second(task::Either::First(_)) => {
@@ -55,6 +58,14 @@ pub(super) async fn expect(mut call: Call) -> Outcome {
     };
     lines.finish();
     found
+}
+
+/// Has the hypervisor print what each vcpu does, waits for and has not been told yet.
+fn show_where_it_stands(guest: &Guest) {
+    let shown = paused(guest.domain.get(), || control::debug_keys(b"qa").map_err(Named).context("no key is taken"));
+    if let Err(error) = shown {
+        println!("where guest `{}` stands is not known: {error:#}", guest.name());
+    }
 }
 
 /// `send`: types a line at a guest's console.

@@ -72,7 +72,7 @@ async fn all_rounds(domain: DomId, rounds: u32) -> Result<()> {
 }
 
 /// Does something while the guest stands still; so does everybody else here, for nothing is waited for.
-fn paused<R>(domain: DomId, act: impl FnOnce() -> Result<R>) -> Result<R> {
+pub(super) fn paused<R>(domain: DomId, act: impl FnOnce() -> Result<R>) -> Result<R> {
     control::pause_domain(domain).map_err(Named).context("it cannot be paused")?;
     let outcome = act();
     control::unpause_domain(domain).map_err(Named).context("it cannot go on")?;

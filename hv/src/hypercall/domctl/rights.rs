@@ -3,13 +3,7 @@
 use super::{Answer, Outcome};
 use crate::hypercall::number::{index, ushort};
 use crate::{
-    caller::Caller,
-    config::MAX_PIRQS,
-    domain::Domain,
-    machine::Machine,
-    ports::overlap,
-    reply::Control,
-    rights::{Ranges, last_frame},
+    caller::Caller, config::MAX_PIRQS, domain::Domain, machine::Machine, ports::overlap, reply::Control, rights::Ranges,
 };
 use core::{ops::RangeInclusive, sync::atomic::Ordering};
 use oxen_abi::{
@@ -53,8 +47,7 @@ impl<M: Machine> Caller<'_, M> {
         if last < request.first_mfn {
             return Err(Errno::Inval.into());
         }
-        let is_possible = last <= last_frame(self.hv.machine());
-        judge(is_possible && self.domain.memory.rights.lock().memory.contains(request.first_mfn, last))?;
+        judge(self.domain.memory.rights.lock().memory.contains(request.first_mfn, last))?;
         change(&mut domain.memory.rights.lock().memory, request.allow_access, request.first_mfn, last)
     }
 
