@@ -24,8 +24,8 @@ const MAX_INLINE: usize = 800;
 /// How many lines at a transcript's end a failure shows.
 const TAIL: usize = 40;
 
-/// What dom0 says of the first `expect` in vain, behind what the hypervisor knows of the guest: what comes later follows
-/// from it.
+/// What dom0 says of the first `expect` in vain, behind what the hypervisor knows of the guest:
+/// what comes later follows from it.
 const IN_VAIN: &str = "has not printed `";
 /// How many lines of a transcript a failure shows up to there.
 const FIRST: usize = 120;

@@ -135,8 +135,8 @@ impl<M: Machine> Caller<'_, M> {
             }
             MICROCODE_VERSION => machine.read_msr(msr),
             MISC_ENABLE => {
-                let shown = |value| MiscEnable::from_bits_retain(value) - MISC_ENABLE_CLEAR | MISC_ENABLE_SET;
-                machine.read_msr(msr).map(|value| shown(value).bits())
+                let found = machine.read_msr(msr).map(MiscEnable::from_bits_retain);
+                found.map(|value| value.difference(MISC_ENABLE_CLEAR).union(MISC_ENABLE_SET).bits())
             }
             MCG_CAP if Vendor::of(machine) == Vendor::Intel => Some((BANKS | BankFeatures::all().bits()).into()),
             MCG_CAP => Some(BANKS.into()),

@@ -4,7 +4,6 @@ use super::{Cpu, domain};
 use crate::support::{boot, guest::Guest, this_cpu};
 use oxen_abi::{
     domctl::{DomctlTscInfo, TSC_MODE_ALWAYS_EMULATE},
-    domid::DomId,
     sched::{SCHEDOP_BLOCK, SCHEDOP_SHUTDOWN},
     vcpu::{VCPUOP_DOWN, VCPUOP_SET_PERIODIC_TIMER, VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_UP},
     virq::VIRQ_TIMER,

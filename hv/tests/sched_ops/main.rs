@@ -7,28 +7,21 @@ mod clocks;
 mod support;
 
 use oxen_abi::{
-    domctl::{DomctlTscInfo, TSC_MODE_ALWAYS_EMULATE},
     domid::DomId,
-    sched::{SCHEDOP_BLOCK, SCHEDOP_POLL, SCHEDOP_SHUTDOWN, SCHEDOP_WATCHDOG, SCHEDOP_YIELD, SHUTDOWN_WATCHDOG},
-    vcpu::{
-        VCPUOP_DOWN, VCPUOP_GET_RUNSTATE_INFO, VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA, VCPUOP_SET_PERIODIC_TIMER,
-        VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_UP, XEN_RUNSTATE_UPDATE,
-    },
-    virq::VIRQ_TIMER,
+    sched::{SCHEDOP_BLOCK, SCHEDOP_POLL, SCHEDOP_WATCHDOG, SCHEDOP_YIELD, SHUTDOWN_WATCHDOG},
+    vcpu::{VCPUOP_DOWN, VCPUOP_GET_RUNSTATE_INFO, VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA, XEN_RUNSTATE_UPDATE},
     vm_assist::Assists,
 };
 use oxen_hv::{
     Hypervisor,
     caller::{Caller, Current},
     domain::{Config, Domain, regs::Regs, vcpu::Pauses},
-    hardware::Clock,
     per_cpu::Work,
     reply::{Args, Reply},
-    sched::{clock::Scale, run_queue::Share},
+    sched::run_queue::Share,
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 use support::{Fake, boot, dice::Dice, guest::Guest, this_cpu};
-use x86_64::registers::control::Cr4Flags;
 
 /// A CPU as the machine's exit path drives it.
 struct Cpu {
