@@ -11,7 +11,7 @@ use crate::{
     sched::deadlines::NEVER,
 };
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 use oxen_abi::{sched::SHUTDOWN_WATCHDOG, virq::VIRQ_TIMER};
 
 impl<M: Machine> Hypervisor<M> {
@@ -32,32 +32,47 @@ impl<M: Machine> Hypervisor<M> {
 
     fn fire_deadlines(&'static self, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, now: u64) {
         let sched = &vcpu.sched;
-        let mut ticks = false;
-        if vcpu.timer.load(Ordering::Relaxed) <= now {
-            vcpu.timer.store(NEVER, Ordering::Relaxed);
-            ticks = true;
-        }
-        let tick = sched.next_tick.load(Ordering::Relaxed);
-        if tick <= now {
-            let period = sched.period.load(Ordering::Relaxed).max(1);
-            // Ticks that were missed are gone.
-            sched.next_tick.store(now.saturating_add(period - (now - tick) % period), Ordering::Relaxed);
-            ticks = true;
-        }
-        if ticks {
+        let period = sched.period.load(Ordering::Relaxed).max(1);
+        // Ticks that were missed are gone.
+        let next_tick = |tick| now.saturating_add(period - (now - tick) % period);
+        let is_over = take_due(&vcpu.timer, now, |_| NEVER);
+        if take_due(&sched.next_tick, now, next_tick) || is_over {
             self.raise_virq(domain, vcpu, VIRQ_TIMER);
         }
-        if sched.poll_deadline.load(Ordering::Relaxed) <= now {
-            sched.poll_deadline.store(NEVER, Ordering::Relaxed);
-            if domain.events.end_poll(&vcpu.events) && vcpu.pauses.load(Ordering::Relaxed).intersects(Pauses::POLLING) {
-                self.unpause_vcpu(vcpu, Pauses::WAITING);
-            }
+        if take_due(&sched.poll_deadline, now, |_| NEVER)
+            && domain.events.end_poll(&vcpu.events)
+            && vcpu.pauses.load(Ordering::Relaxed).intersects(Pauses::POLLING)
+        {
+            self.unpause_vcpu(vcpu, Pauses::WAITING);
         }
         for watchdog in &sched.watchdogs {
-            if watchdog.load(Ordering::Relaxed) <= now {
-                watchdog.store(NEVER, Ordering::Relaxed);
+            if take_due(watchdog, now, |_| NEVER) {
                 self.shut_down(domain, SHUTDOWN_WATCHDOG);
             }
         }
+    }
+}
+
+/// Puts the next moment in the place of one that has come; returns whether it had. One that is set meanwhile stays: the
+/// vcpu may have gone to another CPU, and run there, since its deadline came up on this one.
+fn take_due(deadline: &AtomicU64, now: u64, next: impl Fn(u64) -> u64) -> bool {
+    let due = |at: u64| (at <= now).then(|| next(at));
+    deadline.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_that_is_set_while_the_last_one_comes_up_stays() {
+        let deadline = AtomicU64::new(1);
+        let is_due = take_due(&deadline, 10, |_| {
+            deadline.store(20, Ordering::Relaxed);
+            NEVER
+        });
+        assert_eq!((is_due, deadline.load(Ordering::Relaxed)), (false, 20));
+        assert!(take_due(&deadline, 20, |at| at + 30));
+        assert!(!take_due(&deadline, 49, |_| NEVER), "the next one is due at 50");
     }
 }
