@@ -32,9 +32,11 @@ impl<M: Machine> Hypervisor<M> {
 
     fn fire_deadlines(&'static self, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, now: u64) {
         let sched = &vcpu.sched;
-        let period = sched.period.load(Ordering::Relaxed).max(1);
-        // Ticks that were missed are gone.
-        let next_tick = |tick| now.saturating_add(period - (now - tick) % period);
+        let next_tick = |tick| {
+            let period = sched.period.load(Ordering::Relaxed).max(1);
+            // Ticks that were missed are gone.
+            now.saturating_add(period - (now - tick) % period)
+        };
         let is_over = take_due(&vcpu.timer, now, |_| NEVER);
         if take_due(&sched.next_tick, now, next_tick) || is_over {
             self.raise_virq(domain, vcpu, VIRQ_TIMER);
@@ -55,9 +57,10 @@ impl<M: Machine> Hypervisor<M> {
 
 /// Puts the next moment in the place of one that has come; returns whether it had. One that is set meanwhile stays: the
 /// vcpu may have gone to another CPU, and run there, since its deadline came up on this one.
+#[inline(always)]
 fn take_due(deadline: &AtomicU64, now: u64, next: impl Fn(u64) -> u64) -> bool {
-    let due = |at: u64| (at <= now).then(|| next(at));
-    deadline.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).is_ok()
+    let at = deadline.load(Ordering::Relaxed);
+    at <= now && deadline.compare_exchange(at, next(at), Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
 
 #[cfg(test)]
