@@ -15,7 +15,7 @@ const MEASURES: [&str; 4] = ["lpj", "BogoMIPS", "max_cycles", "max_idle_ns"];
 
 /// Lines that stand for moments and not for what a kernel found, by a part of them: how busy the machine was, the time
 /// of the day, what the check itself does.
-const PASSING: [&str; 13] = [
+const PASSING: [&str; 14] = [
     "crng init done",
     "callbacks suppressed",
     "messages suppressed",
@@ -25,6 +25,8 @@ const PASSING: [&str; 13] = [
     "Waiting for devices to initialise",
     "usecs",
     "Fast TSC calibration",
+    // Said where the fast calibration has succeeded and comes out a little otherwise than the hypervisor's.
+    "MHz TSC",
     "setting system clock to",
     "RTC time",
     "Magic number",
