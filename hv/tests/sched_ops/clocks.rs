@@ -1,7 +1,7 @@
 //! Timers, and the time that guests are told.
 
 use super::{Cpu, domain};
-use crate::support::{boot, guest::Guest, this_cpu};
+use crate::support::{boot, guest::Guest};
 use oxen_abi::{
     domctl::{DomctlTscInfo, TSC_MODE_ALWAYS_EMULATE},
     sched::{SCHEDOP_BLOCK, SCHEDOP_SHUTDOWN},
@@ -14,16 +14,7 @@ use x86_64::registers::control::Cr4Flags;
 
 /// Binds the timer of a vcpu of `domain`.
 fn bind_timer(cpu: &mut Cpu) -> u32 {
-    let current = cpu.current.as_mut().unwrap();
-    let caller = Caller {
-        hv: cpu.hv,
-        cpu: this_cpu(),
-        shared: cpu.hv.cpu(this_cpu()).unwrap(),
-        domain: &current.domain,
-        vcpu: &current.vcpu,
-        state: &mut current.state,
-        regs: &mut cpu.regs,
-    };
+    let caller = cpu.caller();
     caller.bind_virq(VIRQ_TIMER, caller.vcpu.id).unwrap()
 }
 

@@ -56,9 +56,10 @@ impl Cpu {
         }
     }
 
-    fn call<'a>(&'a mut self, handler: fn(&mut Caller<'a, Fake>, &mut Args) -> Reply, args: [u64; 3]) -> Reply {
+    /// The vcpu that runs, as a handler sees it.
+    fn caller(&mut self) -> Caller<'_, Fake> {
         let current = self.current.as_mut().unwrap();
-        let mut caller = Caller {
+        Caller {
             hv: self.hv,
             cpu: this_cpu(),
             shared: self.hv.cpu(this_cpu()).unwrap(),
@@ -66,8 +67,11 @@ impl Cpu {
             vcpu: &current.vcpu,
             state: &mut current.state,
             regs: &mut self.regs,
-        };
-        handler(&mut caller, &mut [args[0], args[1], args[2], 0, 0, 0])
+        }
+    }
+
+    fn call<'a>(&'a mut self, handler: fn(&mut Caller<'a, Fake>, &mut Args) -> Reply, args: [u64; 3]) -> Reply {
+        handler(&mut self.caller(), &mut [args[0], args[1], args[2], 0, 0, 0])
     }
 
     fn who(&self) -> (DomId, u32) {
