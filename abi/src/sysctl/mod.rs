@@ -1,12 +1,13 @@
 //! What the control domain does to the machine (`sysctl.h`, interface version 0x15).
 
 mod power;
+mod scheduling;
 mod working_set;
 
 pub use power::*;
+pub use scheduling::*;
 pub use working_set::*;
 
-use crate::domctl::XenctlBitmap;
 use crate::domid::DomId;
 use zerocopy::{Immutable, IntoBytes};
 
@@ -99,37 +100,6 @@ abi_flags! {
         GNTTAB_V1 = XEN_SYSCTL_PHYSCAP_GNTTAB_V1,
         GNTTAB_V2 = XEN_SYSCTL_PHYSCAP_GNTTAB_V2,
     }
-}
-
-abi_consts! {
-    /// What [`SysctlCpupoolOp`] does.
-    u32:
-    XEN_SYSCTL_CPUPOOL_OP_CREATE = 1,
-    XEN_SYSCTL_CPUPOOL_OP_DESTROY = 2,
-    XEN_SYSCTL_CPUPOOL_OP_INFO = 3,
-    XEN_SYSCTL_CPUPOOL_OP_ADDCPU = 4,
-    XEN_SYSCTL_CPUPOOL_OP_RMCPU = 5,
-    XEN_SYSCTL_CPUPOOL_OP_MOVEDOMAIN = 6,
-    XEN_SYSCTL_CPUPOOL_OP_FREEINFO = 7,
-}
-/// `cpupool_id` or `cpu`: whichever.
-pub const XEN_SYSCTL_CPUPOOL_PAR_ANY: u32 = u32::MAX;
-
-abi_consts! {
-    /// What [`SysctlSchedulerOp`] does.
-    u32:
-    XEN_SYSCTL_SCHEDOP_PUTINFO = 0,
-    XEN_SYSCTL_SCHEDOP_GETINFO = 1,
-}
-
-abi_consts! {
-    /// A bound of [`SysctlCreditSchedule`].
-    u32:
-    XEN_SYSCTL_SCHED_RATELIMIT_MAX = 500_000,
-    XEN_SYSCTL_SCHED_RATELIMIT_MIN = 100,
-    XEN_SYSCTL_CSCHED_TSLICE_MAX = 1000,
-    XEN_SYSCTL_CSCHED_TSLICE_MIN = 1,
-    XEN_SYSCTL_CSCHED_MGR_DLY_MAX_US = 100_000,
 }
 
 abi_consts! {
@@ -323,47 +293,6 @@ abi_struct! {
         pub meminfo: u64,
         /// Guest address of u32 distances, row by row.
         pub distance: u64,
-    }
-    /// Manage pools of processors (`xen_sysctl_cpupool_op`).
-    pub struct SysctlCpupoolOp [40] {
-        /// `XEN_SYSCTL_CPUPOOL_OP_*`.
-        pub op: u32,
-        /// Which pool; `INFO` answers the next one there is.
-        pub cpupool_id: u32,
-        /// Its scheduler.
-        pub sched_id: u32,
-        /// Domain to move.
-        pub domid: u32,
-        /// Processor to add or remove.
-        pub cpu: u32,
-        /// OUT: domains in the pool.
-        pub n_dom: u32,
-        /// OUT: its processors.
-        pub cpumap: XenctlBitmap,
-    }
-    /// Knobs of the credit scheduler (`xen_sysctl_credit_schedule`).
-    pub struct SysctlCreditSchedule [12] {
-        /// Milliseconds a vcpu runs at a stretch.
-        pub tslice_ms: u32,
-        /// Microseconds it runs undisturbed.
-        pub ratelimit_us: u32,
-        /// Microseconds it counts as warm in its processor's cache.
-        pub vcpu_migr_delay_us: u32,
-    }
-    /// Set or get knobs of a scheduler (`xen_sysctl_scheduler_op`).
-    pub struct SysctlSchedulerOp [32] {
-        /// Which pool.
-        pub cpupool_id: u32,
-        /// `XEN_SCHEDULER_*`.
-        pub sched_id: u32,
-        /// `XEN_SYSCTL_SCHEDOP_*`.
-        pub cmd: u32,
-        /// Padding.
-        pub _pad0: u32,
-        /// The member of the union that the credit scheduler uses.
-        pub sched_credit: SysctlCreditSchedule,
-        /// The rest of the union.
-        pub _pad1: u32,
     }
     /// Ask for features of the processor (`xen_sysctl_cpu_featureset`).
     pub struct SysctlCpuFeatureset [16] {

@@ -1,6 +1,6 @@
 //! Structures about processors' power, damaged memory, the hypervisor's own measurements and patches.
 
-use super::XenctlBitmap;
+use crate::domctl::XenctlBitmap;
 
 abi_struct! {
     /// Trace buffers (`xen_sysctl_tbuf_op`).

@@ -1,7 +1,11 @@
 //! What the control domain may write of configuration space.
 
-use super::{Address, Pci, config::SHORT_SPACE, message};
-use message::{CONTROL, Entry, MSIX_BYTES, MsiControl};
+use super::{
+    Address, Pci,
+    config::SHORT_SPACE,
+    message::{Entry, MSIX_BYTES},
+    msi::{CONTROL, MsiControl},
+};
 
 /// Bytes of the header, where no capability is.
 const HEADER_BYTES: u16 = 0x40;

@@ -1,6 +1,10 @@
 //! MSI and MSI-X (PCI 3.0, 6.8): who sends which message.
 
-use super::{Address, DeviceMemory, Function, Pci, config::Config, config::SHORT_SPACE};
+use super::{
+    Address, DeviceMemory, Function, Pci,
+    config::Config,
+    msi::{CONTROL, MSI_ADDRESS, MSI_ADDRESS_HIGH, MsiControl},
+};
 use crate::{
     addr::{MachineAddr, Mfn},
     ports::Ports,
@@ -8,26 +12,10 @@ use crate::{
 use bitflags::bitflags;
 use oxen_abi::errno::Errno;
 
-/// Kinds of capabilities.
-pub(super) const MSI: u8 = 0x05;
+/// The kind of the capability.
 pub(super) const MSIX: u8 = 0x11;
 
-/// Offset of the control word in both capabilities.
-pub(super) const CONTROL: u16 = 2;
-const MSI_ADDRESS: u16 = 4;
-const MSI_ADDRESS_HIGH: u16 = 8;
-
 bitflags! {
-    /// The control word of the capability for MSI.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(super) struct MsiControl: u16 {
-        const ENABLE = 1 << 0;
-        /// How many messages may be sent, as a power of two.
-        const COUNT = 7 << 4;
-        const ADDRESS_64_BIT = 1 << 7;
-        const MASKABLE = 1 << 8;
-    }
-
     /// The control word of the capability for MSI-X, beside the number of the last entry.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     struct MsixControl: u16 {
@@ -80,39 +68,7 @@ pub(super) struct Assigned {
     pub(super) is_masked: bool,
 }
 
-/// How the capability for MSI is laid out, as its control word said when the function was announced. That is asked
-/// once: what the device says later could lead to registers that are none of the capability's.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Layout {
-    has_high: bool,
-    data: u16,
-    pub(super) mask: Option<u16>,
-    pub(super) bytes: u16,
-}
-
-impl Layout {
-    pub(super) const fn of(control: MsiControl) -> Self {
-        let has_high = control.contains(MsiControl::ADDRESS_64_BIT);
-        let data = if has_high { 12 } else { 8 };
-        if !control.contains(MsiControl::MASKABLE) {
-            return Self { has_high, data, mask: None, bytes: data + 2 };
-        }
-        Self { has_high, data, mask: Some(data + 4), bytes: data + 12 }
-    }
-}
-
-/// The capability for MSI and its layout, if it is whole.
-pub(super) fn find_msi<M: Ports + DeviceMemory>(config: &Config<'_, M>) -> Option<(u8, Layout)> {
-    let at = config.find_capability(MSI, Layout::of(MsiControl::empty()).bytes)?;
-    let layout = Layout::of(config.msi_control(at));
-    (u16::from(at) + layout.bytes <= SHORT_SPACE).then_some((at, layout))
-}
-
 impl<M: Ports + DeviceMemory> Config<'_, M> {
-    fn msi_control(&self, capability: u8) -> MsiControl {
-        MsiControl::from_bits_retain(self.read16(u16::from(capability) + CONTROL))
-    }
-
     fn msix_control(&self, capability: u8) -> MsixControl {
         MsixControl::from_bits_retain(self.read16(u16::from(capability) + CONTROL))
     }

@@ -9,6 +9,7 @@
 mod config;
 mod guard;
 mod message;
+mod msi;
 
 pub use message::{Entry, MAX_ENTRIES, Message};
 
@@ -22,7 +23,8 @@ use alloc::boxed::Box;
 use config::Config;
 use core::ops::RangeInclusive;
 use heapless::Vec;
-use message::{Assigned, Layout, MsiControl};
+use message::Assigned;
+use msi::{Layout, MsiControl};
 use oxen_abi::errno::Errno;
 
 /// Functions that can be known at once.
@@ -195,9 +197,9 @@ impl Pci {
 
     fn look_at<M: Ports + DeviceMemory>(&self, machine: &M, at: Address) -> Function {
         let config = self.config(machine, at);
-        let (msi, layout) = message::find_msi(&config).unwrap_or((0, Layout::of(MsiControl::empty())));
+        let (msi, layout) = msi::find_msi(&config).unwrap_or((0, Layout::of(MsiControl::empty())));
         let msix = config.find_capability(message::MSIX, message::MSIX_BYTES).unwrap_or(0);
-        let entries = (config.read16(u16::from(msix) + message::CONTROL) & message::MSIX_LAST) + 1;
+        let entries = (config.read16(u16::from(msix) + msi::CONTROL) & message::MSIX_LAST) + 1;
         Function { at, msi, layout, msix, entries, uses: 0, is_prepared: false, table: 0, waiting: (1, 0) }
     }
 
