@@ -15,13 +15,31 @@ use crate::{build, source};
 /// # Errors
 /// Fails when a build does, or when two files differ.
 pub fn run(workspace: &Workspace) -> Result<()> {
+    twice(workspace, build::all, images)
+}
+
+/// The same for the hypervisor alone: what the default suite has time for.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn hypervisor(workspace: &Workspace) -> Result<()> {
+    twice(workspace, build::hypervisor, |_| vec![PathBuf::from("hv")])
+}
+
+/// Builds in both folders, and compares what `named` says is there.
+fn twice(
+    workspace: &Workspace,
+    build: impl Fn(&Workspace) -> Result<()>,
+    named: impl Fn(&Path) -> Vec<PathBuf>,
+) -> Result<()> {
     let begun = Instant::now();
-    build::all(workspace)?;
+    build(workspace)?;
     let copy = copy(workspace)?;
     step(&format!("the same in {}", copy.root.display()));
-    build::all(&copy)?;
-    let differing = differences(&workspace.out, &copy.out)?;
+    let built = build(&copy);
+    let differing = differences(&workspace.out, &copy.out, named);
     std::fs::remove_dir_all(&copy.root).with_context(|| format!("cannot remove {}", copy.root.display()))?;
+    built?;
     if !differing.is_empty() {
         bail!("what is built depends on the folder: {}", differing.join(", "));
     }
@@ -43,9 +61,9 @@ fn copy(workspace: &Workspace) -> Result<Workspace> {
 }
 
 /// Names of what boots that is not the same, or not there, in both folders.
-fn differences(one: &Path, other: &Path) -> Result<Vec<String>> {
+fn differences(one: &Path, other: &Path, named: impl Fn(&Path) -> Vec<PathBuf>) -> Vec<String> {
     let mut differing = Vec::new();
-    let names: BTreeSet<PathBuf> = [one, other].into_iter().flat_map(images).collect();
+    let names: BTreeSet<PathBuf> = [one, other].into_iter().flat_map(named).collect();
     for name in names {
         let read = |folder: &Path| std::fs::read(folder.join(&name)).ok();
         let (a, b) = (read(one), read(other));
@@ -53,7 +71,7 @@ fn differences(one: &Path, other: &Path) -> Result<Vec<String>> {
             differing.push(name.display().to_string());
         }
     }
-    Ok(differing)
+    differing
 }
 
 /// What boots, below a folder of images: the hypervisor, dom0, the ramdisk, the guests.
@@ -77,7 +95,7 @@ mod tests {
             files.iter().for_each(|name| std::fs::write(folder.join(name), "same").unwrap());
         }
         std::fs::write(other.join("dom0"), "sane").unwrap();
-        let found = differences(&one, &other).unwrap();
+        let found = differences(&one, &other, images);
         std::fs::remove_dir_all(&root).unwrap();
         assert_eq!(found, ["dom0", "guests/a", "guests/b"]);
     }

@@ -10,6 +10,7 @@ use crate::build;
 use crate::crates;
 use crate::emulator::Kind;
 use crate::process::{cargo, nightly, shown, step, succeeds};
+use crate::reproducible;
 use crate::setup::{self, Need, require};
 use crate::workspace::Workspace;
 
@@ -80,6 +81,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         return Ok(report(counts, begun));
     }
     let is_elsewhere = args.machine != Kind::Qemu;
+    let is_whole = args.filter.is_empty() && !is_elsewhere && args.xen.is_none() && !args.burn;
     if !args.qemu && !is_elsewhere {
         step("tests on this machine");
         let mut tests = cargo();
@@ -101,6 +103,9 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         // What cannot be built fails as one test, so that the counts of the others are still printed.
         match build::all(workspace).and_then(|()| build::probe(workspace)) {
             Ok(()) => {
+                if is_whole {
+                    elsewhere(workspace, &mut counts);
+                }
                 step(&format!("tests on the machine {}", args.machine.name()));
                 let mut tests = scenarios(args.machine, &args.filter);
                 if let Some(xen) = &args.xen {
@@ -111,7 +116,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
                 }
                 run_counted(workspace, &mut tests, &mut counts)?;
                 // All tests are also a short look on every other machine that can be had.
-                if args.filter.is_empty() && !is_elsewhere && args.xen.is_none() && !args.burn {
+                if is_whole {
                     for machine in Kind::OTHERS {
                         step(&format!("a short look on the machine {}", machine.name()));
                         run_counted(workspace, scenarios(machine, "").arg("--smoke"), &mut counts)?;
@@ -147,6 +152,21 @@ fn models(workspace: &Workspace, counts: &mut Counts) -> Result<()> {
     run_counted(workspace, &mut tests, counts)
 }
 
+/// Builds the hypervisor once more in another folder: the same bytes come of it.
+fn elsewhere(workspace: &Workspace, counts: &mut Counts) {
+    step("the hypervisor from another folder");
+    match reproducible::hypervisor(workspace) {
+        Ok(()) => {
+            println!("test the_hypervisor_is_the_same_from_another_folder ... ok");
+            counts.passed += 1;
+        }
+        Err(error) => {
+            println!("test the_hypervisor_is_the_same_from_another_folder ... FAILED\n{error:#}");
+            counts.failed += 1;
+        }
+    }
+}
+
 /// The command that runs the scenarios that a machine judges.
 fn scenarios(machine: Kind, filter: &str) -> Command {
     let mut tests = cargo();
@@ -157,12 +177,13 @@ fn scenarios(machine: Kind, filter: &str) -> Command {
 /// Runs the tests of the crates that share memory with strangers under Miri, where a nightly toolchain has it.
 fn miri(workspace: &Workspace, counts: &mut Counts) -> Result<()> {
     if !succeeds(&mut nightly(&["cargo", "miri", "--version"])) {
-        println!("test ring and abi under Miri ... skipped: no nightly toolchain with Miri");
+        println!("test abi, ring and hv under Miri ... skipped: no nightly toolchain with Miri");
         counts.skipped += 1;
         return Ok(());
     }
-    step("ring and abi under Miri");
-    let mut tests = nightly(&["cargo", "miri", "test", "--quiet", "-p", "oxen-ring", "-p", "oxen-abi", "--lib"]);
+    step("abi, ring and hv under Miri");
+    let mut tests = nightly(&["cargo", "miri", "test", "--quiet", "--lib"]);
+    tests.args(["-p", "oxen-abi", "-p", "oxen-ring", "-p", "oxen-hv"]);
     // Miri is some hundred times slower than the machine; proptest asks where it is.
     tests.env("PROPTEST_CASES", "4").env("MIRIFLAGS", "-Zmiri-disable-isolation");
     run_counted(workspace, &mut tests, counts)
