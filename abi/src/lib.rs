@@ -74,6 +74,7 @@ pub mod start_info;
 pub mod start_of_day;
 pub mod symbols;
 pub mod sysctl;
+pub mod trace;
 pub mod trap;
 pub mod vcpu;
 pub mod version;

@@ -5,7 +5,7 @@
 extern crate alloc;
 
 use alloc::rc::Rc;
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
 
 use oxen_dom0::archive::Archive;
 use oxen_dom0::balloon::{controller::Controller, coordinator::Coordinator};
@@ -33,6 +33,7 @@ fn run() {
     let system = Rc::new(System {
         balloon: Controller::new(store.clone()),
         coordinator: Coordinator::default(),
+        tracer: RefCell::default(),
         store,
         archive: Archive::new(start_info::module().unwrap_or_default()),
         options: Options::parse(&start_info::command_line()),

@@ -13,6 +13,7 @@ use crate::{
     mem::{Memory, frame_table::FrameTable},
     per_cpu::{CpuShared, Work},
     sched::{clock::SystemTime, pools::Pools},
+    trace::Trace,
 };
 use core::{
     fmt,
@@ -51,6 +52,8 @@ pub struct Hypervisor<M: Machine> {
     pub efi: Option<Efi>,
     /// System time.
     pub time: SystemTime,
+    /// What is noted of all that happens.
+    pub trace: Trace,
 }
 
 impl<M: Machine> Hypervisor<M> {
@@ -74,6 +77,7 @@ impl<M: Machine> Hypervisor<M> {
             memory_map: MemoryMap::default(),
             efi: None,
             time,
+            trace: Trace::new(),
         }
     }
 
@@ -102,6 +106,32 @@ impl<M: Machine> Hypervisor<M> {
     #[must_use]
     pub fn now(&self) -> u64 {
         self.time.now(self.machine())
+    }
+
+    /// Notes an event (`TRC_*`), with what it says of itself, if somebody wants it.
+    #[inline(always)]
+    pub fn note<const N: usize>(&self, event: u32, extra: impl FnOnce() -> [u32; N]) {
+        if self.trace.wants(event) {
+            self.write_note(event, &extra());
+        }
+    }
+
+    /// The same for as many words as there are.
+    pub fn note_words(&self, event: u32, extra: &[u32]) {
+        if self.trace.wants(event) {
+            self.write_note(event, extra);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write_note(&self, event: u32, extra: &[u32]) {
+        let cpu = self.machine().this_cpu();
+        if self.trace.note(cpu, event, self.machine().ticks(), extra)
+            && let Some(shared) = self.cpu(cpu)
+        {
+            shared.work.insert(Work::TRACED, Ordering::Relaxed);
+        }
     }
 
     /// Says something, one line, if `loglvl` lets it.

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! words     atomic_flags config features hardware layout lock ports reply | addr heap
-//! leaves    console pci rights shootdown | firmware
+//! leaves    console pci rights shootdown trace | firmware
 //! subjects  mem | shared_info | event grant sched | domain
 //! all       machine per_cpu | hypervisor | caller
 //! stories   cpu processor stubs | channel | granted | lifecycle | keys run
@@ -75,6 +75,7 @@ pub mod sched;
 pub mod shared_info;
 pub mod shootdown;
 pub mod stubs;
+pub mod trace;
 pub mod trap;
 
 pub use hypervisor::Hypervisor;

@@ -21,6 +21,7 @@ extern "sysv64" fn start(magic: u32, info: u32) -> ! {
     setup::announce(hv, &handed_over, &options);
     let cpu = setup::open_boot_cpu(hv);
     setup::start_other_cpus(hv);
+    setup::begin_trace(hv, &options);
     setup::build_dom0(hv, &handed_over, &options);
     setup::watch(hv, &options);
     setup::run(cpu)

@@ -8,7 +8,7 @@ pub(crate) const CRATES: [Crate; 12] = [
         layers: &[
             &["atomic_flags", "config", "features", "hardware", "layout", "lock", "ports", "reply"],
             &["addr", "heap"],
-            &["console", "pci", "rights", "shootdown"],
+            &["console", "pci", "rights", "shootdown", "trace"],
             &["firmware", "mem"],
             &["shared_info"],
             &["event", "grant", "sched"],

@@ -8,6 +8,7 @@ mod devices;
 mod domctl;
 mod machine;
 mod state;
+mod trace;
 
 use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
@@ -51,6 +52,7 @@ enum xen_errno {
 #include <xen/platform.h>
 #include <xen/sched.h>
 #include <xen/sysctl.h>
+#include <xen/trace.h>
 #include <xen/vcpu.h>
 #include <xen/version.h>
 #include <xen/io/blkif.h>
@@ -213,6 +215,7 @@ fn every_layout_and_number_is_xens_own() {
     }
     let mut list = List::default();
     calls::all(&mut list);
+    trace::all(&mut list);
     state::all(&mut list);
     devices::all(&mut list);
     domctl::all(&mut list);

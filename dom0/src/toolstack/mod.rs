@@ -13,4 +13,6 @@ pub mod share;
 pub mod shell;
 pub mod stage;
 pub mod system;
+pub mod trace;
+pub mod tracer;
 pub mod xl;

@@ -1,11 +1,12 @@
 //! What dom0's commands and tasks share.
 
-use alloc::{format, string::String};
-use core::cell::Cell;
+use alloc::{format, rc::Rc, string::String};
+use core::cell::{Cell, RefCell};
 
 use oxen_domu_lib::{machine, sched, sync::Waiters};
 
 use super::guest::Guests;
+use super::tracer::Tracer;
 use crate::archive::Archive;
 use crate::balloon::{controller::Controller, coordinator::Coordinator};
 use crate::bridge::Bridge;
@@ -34,6 +35,8 @@ pub struct System {
     pub balloon: Controller,
     /// Who decides on memory targets.
     pub coordinator: Coordinator,
+    /// What takes the hypervisor's trace down, while it does.
+    pub tracer: RefCell<Option<Rc<Tracer>>>,
     /// Wakes who waits for a domain to stop or to end.
     pub ends: Waiters,
     /// Whether a command of the script has failed.

@@ -28,6 +28,7 @@ use crate::pages::{Mfn, Pfn};
 
 mod devices;
 mod saving;
+mod tracing;
 mod vcpus;
 
 pub use devices::{end_of_interrupt, map_interrupt_line, map_message, set_iopl, unmap_interrupt};
@@ -35,6 +36,7 @@ pub use saving::{
     CpuPolicy, cpu_policy, extended_context, extended_state, page_types, pin_tables, resume_domain, set_cpu_policy,
     set_extended_context, set_extended_state, set_tsc_info, set_vcpu_registers, tsc_info, vcpu_registers,
 };
+pub use tracing::{make_trace_buffers, trace, trace_info};
 pub use vcpus::{send_trigger, set_vcpu_affinity, set_vcpu_context, vcpu_affinity, vcpu_context, vcpu_info};
 
 /// Issues a command that reads and fills no memory but its structure and buffers that the caller keeps alive.

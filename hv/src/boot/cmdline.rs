@@ -13,12 +13,14 @@
 //! | `noreboot` | stop after a crash, for reading |
 //! | `guest_console` | whether guests may write lines to the hypervisor's console, early in their boot say |
 //! | `pv-linear-pt` | whether guests may have linear page tables; they may unless it says no |
+//! | `tbuf_size=N`, `tevt_mask=N` | pages of each CPU's trace buffer, which events are traced (`trace.h`), from the start |
 //! | `watchdog` | a CPU that does not leave the hypervisor ends the machine; off without it. `force` is on |
 //! | `watchdog_timeout=N` | after so many seconds, 5 without it; turns the watchdog on, 0 off |
 //! | `loglvl=`, `guest_loglvl=` | `none`, `error`, `warning`, `info`, `debug`, `all`; `a/b`: always, not too often |
 
 use crate::config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES};
 use crate::grant;
+use oxen_abi::trace::TRC_ALL;
 
 /// Seconds of the watchdog at most: a day.
 const MAX_WATCHDOG_TIMEOUT: usize = 86_400;
@@ -54,6 +56,10 @@ pub struct Options<'a> {
     pub watchdog: bool,
     /// After how many seconds it ends the machine.
     pub watchdog_timeout: u32,
+    /// Pages of each CPU's trace buffer; 0: none is made, and nothing is traced from the start.
+    pub trace_pages: usize,
+    /// Which events are traced from the start (`TRC_*`).
+    pub trace_mask: u32,
 }
 
 impl Default for Options<'_> {
@@ -73,6 +79,8 @@ impl Default for Options<'_> {
             linear_tables: true,
             watchdog: false,
             watchdog_timeout: 5,
+            trace_pages: 0,
+            trace_mask: TRC_ALL,
         }
     }
 }
@@ -133,6 +141,8 @@ fn set<'a>(options: &mut Options<'a>, name: &str, value: &'a str) -> Option<()> 
             options.watchdog_timeout = within(value, 0..=MAX_WATCHDOG_TIMEOUT)?;
             options.watchdog = options.watchdog_timeout != 0;
         }
+        "tbuf_size" => options.trace_pages = value.parse().ok()?,
+        "tevt_mask" => options.trace_mask = within(value, 0..=TRC_ALL as usize)?,
         "loglvl" => options.log_level = Some(value),
         "guest_loglvl" => options.guest_log_level = Some(value),
         _ => return None,

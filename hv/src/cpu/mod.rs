@@ -31,7 +31,11 @@ use crate::{
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
-use oxen_abi::{errno::Errno, vcpu::RUNSTATE_RUNNABLE};
+use oxen_abi::{
+    errno::Errno,
+    trace::{TRC_SCHED_RUNSTATE_CHANGE, TRC_SCHED_WAKE, vcpu_and_domain},
+    vcpu::RUNSTATE_RUNNABLE,
+};
 
 const _: () = assert!(MAX_CPUS <= 64, "affinities are words");
 
@@ -194,7 +198,8 @@ impl<M: Machine> Hypervisor<M> {
         });
         let Some((woken, cpu, is_crowded)) = woken else { return };
         if woken != Woken::Before {
-            vcpu.sched.runstate.lock().enter(RUNSTATE_RUNNABLE, self.now());
+            self.enter_runstate(vcpu, RUNSTATE_RUNNABLE, self.now());
+            self.note(TRC_SCHED_WAKE, || [vcpu.domain.0.into(), vcpu.id]);
         }
         if woken == Woken::ChoiceDue {
             self.raise_work(cpu, Work::RESCHEDULE);
@@ -202,6 +207,15 @@ impl<M: Machine> Hypervisor<M> {
         if is_crowded {
             self.offer_work(cpu, &vcpu.sched);
         }
+    }
+
+    /// A vcpu enters a `RUNSTATE_*`.
+    #[inline]
+    pub(crate) fn enter_runstate(&self, vcpu: &Vcpu, state: i32, now: u64) {
+        let before = vcpu.sched.runstate.lock().enter(state, now);
+        self.note(TRC_SCHED_RUNSTATE_CHANGE | (before as u32 & 3) << 8 | (state as u32 & 3) << 4, || {
+            [vcpu_and_domain(vcpu.id, vcpu.domain)]
+        });
     }
 
     /// Sets reasons not to run. A vcpu that runs goes on until its CPU heard of it; `wait_until_off` waits for that.

@@ -23,7 +23,10 @@ use crate::{
     reply::Stop,
 };
 use heapless::Vec;
-use oxen_abi::grant_table::{self as abi, GnttabMapGrantRef, MapFlags};
+use oxen_abi::{
+    grant_table::{self as abi, GnttabMapGrantRef, MapFlags},
+    trace::{TRC_MEM_PAGE_GRANT_MAP, TRC_MEM_PAGE_GRANT_UNMAP},
+};
 
 /// Requests in a row at most.
 pub const ROW: usize = 16;
@@ -62,6 +65,7 @@ impl<M: Machine> Caller<'_, M> {
                     self.map_one_grant(&mut editor, &granter, (table, maptrack), op).err().unwrap_or(abi::GNTST_OKAY);
             }
             rest = after;
+            self.hv.note(TRC_MEM_PAGE_GRANT_MAP, || [id.0.into()]);
         }
         count - rest.len()
     }
@@ -209,6 +213,7 @@ impl<M: Machine> Hypervisor<M> {
             let (row, after) = rest.split_at(same);
             // A granter that is gone has no table to mark; its frames were kept from others by the claims' references.
             let granter = self.domains.in_slot(slot.into());
+            self.note(TRC_MEM_PAGE_GRANT_UNMAP, || [granter.as_ref().map_or(u32::MAX, |granter| granter.id.0.into())]);
             let (mut own, mut other) = match &granter {
                 Some(granter) => lock_both(mapper, granter),
                 None => (mapper.grants.lock(), None),

@@ -10,7 +10,10 @@ use crate::{
     mem::editor::Editor,
 };
 use core::sync::atomic::{AtomicU64, Ordering};
-use oxen_abi::grant_table::{self as abi, GnttabTransfer, GrantFlags};
+use oxen_abi::{
+    grant_table::{self as abi, GnttabTransfer, GrantFlags},
+    trace::TRC_MEM_PAGE_GRANT_TRANSFER,
+};
 
 impl<M: Machine> Caller<'_, M> {
     /// Gives frames away, and fills in statuses. Returns how many of the requests it got to before something more
@@ -44,6 +47,7 @@ impl<M: Machine> Caller<'_, M> {
             None => return Err(abi::GNTST_GENERAL_ERROR),
         };
         commit(head, self.domain)?;
+        hv.note(TRC_MEM_PAGE_GRANT_TRANSFER, || [op.domid.0.into()]);
         if editor.hand_over(frame, &receiver.memory).is_err() {
             head.fetch_and(!u64::from(GrantFlags::TRANSFER_COMMITTED.bits()), Ordering::AcqRel);
             return Err(abi::GNTST_GENERAL_ERROR);

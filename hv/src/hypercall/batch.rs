@@ -28,11 +28,21 @@ impl<M: Machine> Caller<'_, M> {
     /// `Fault` for unreadable entries, `Inval` inside another multicall.
     #[inline]
     pub fn multicall(&mut self, args: &mut Args) -> Reply {
+        self.multicall_by(args, Self::hypercall_in_batch)
+    }
+
+    /// The same, each entry in this way.
+    #[inline(always)]
+    pub(super) fn multicall_by(
+        &mut self,
+        args: &mut Args,
+        call: impl Fn(&mut Self, u64, &mut Args) -> Outcome,
+    ) -> Reply {
         let request = Multicall::from(&*args);
         let mut left = GuestRecords::new(request.list, request.count).ok_or(Errno::Fault)?;
         while let Some((entry, rest)) = left.split_first() {
             let [number, _, mut entry_args @ ..] = self.read_multicall_entry(entry)?;
-            let outcome = self.hypercall_in_batch(number, &mut entry_args);
+            let outcome = call(self, number, &mut entry_args);
             if outcome.next != Next::Answer {
                 return self.end_batch(outcome, left, &entry_args, args);
             }

@@ -24,6 +24,7 @@ pub mod physdev;
 pub mod platform;
 pub mod sched;
 pub mod sysctl;
+mod traced;
 pub mod vcpu;
 pub mod version;
 mod vnuma;
@@ -126,6 +127,9 @@ impl<M: Machine> Table<M> {
         entries[number::size(IRET)] = iret_in_batch::<M>;
         entries
     };
+
+    /// Every way in while hypercalls are traced. The number stands in RAX of the guest's registers.
+    pub const TRACED: [Entry<M>; NUMBERS] = [traced::hypercall::<M>; NUMBERS];
 
     /// Every call's way in.
     const fn entry_of(hypercall: Hypercall) -> Entry<M> {

@@ -16,7 +16,7 @@ use crate::{
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
-use oxen_abi::{errno::Errno, segments::XEN_LEGACY_MAX_VCPUS};
+use oxen_abi::{errno::Errno, segments::XEN_LEGACY_MAX_VCPUS, trace::TRC_SCHED_DOM_ADD};
 
 impl<M: Machine> Hypervisor<M> {
     /// Makes a domain without vcpus and without memory but its `shared_info`, paused once by the controller.
@@ -28,7 +28,7 @@ impl<M: Machine> Hypervisor<M> {
         if config.max_vcpus == 0 || config.max_vcpus as usize > MAX_VCPUS {
             return Err(Errno::Inval);
         }
-        self.domains.create(config.id, |id, owner| {
+        let created = self.domains.create(config.id, |id, owner| {
             self.memory.frames.new_generation(owner);
             let shared_info = self.memory.take_shared(owner)?;
             let made = VcpuTable::new(self.machine(), config.max_vcpus as usize);
@@ -41,7 +41,9 @@ impl<M: Machine> Hypervisor<M> {
             self.time.publish_wall_clock(self.machine(), shared_info, 0);
             domain.events.set_limit(config.max_port);
             heap::share(self.machine(), domain).inspect_err(|_| self.memory.give_back_shared(shared_info))
-        })
+        })?;
+        self.note(TRC_SCHED_DOM_ADD, || [created.id.0.into()]);
+        Ok(created)
     }
 
     /// A vcpu begins with its events masked.

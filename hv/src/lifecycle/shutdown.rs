@@ -10,6 +10,7 @@ use core::sync::atomic::Ordering;
 use oxen_abi::{
     errno::Errno,
     sched::{SHUTDOWN_CRASH, SHUTDOWN_POWEROFF},
+    trace::TRC_SCHED_SHUTDOWN,
     virq::VIRQ_DOM_EXC,
 };
 
@@ -130,6 +131,7 @@ impl<M: Machine> Hypervisor<M> {
         }
         drop(stage);
         if first.is_ok() {
+            self.note(TRC_SCHED_SHUTDOWN, || [domain.id.0.into(), 0, reason]);
             self.show_counters(domain);
             let port = domain.suspend_port.load(Ordering::Relaxed);
             if port != 0 {

@@ -13,7 +13,7 @@ use crate::{
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
-use oxen_abi::{domid::DomId, virq::VIRQ_DOM_EXC};
+use oxen_abi::{domid::DomId, trace::TRC_SCHED_DOM_REM, virq::VIRQ_DOM_EXC};
 
 impl<M: Machine> Hypervisor<M> {
     /// Ends a domain, or goes on with it. Not for the caller's own domain.
@@ -26,6 +26,7 @@ impl<M: Machine> Hypervisor<M> {
             if stage.is_alive() {
                 domain.memory.is_dying.store(true, Ordering::SeqCst);
                 self.hold_domain(domain);
+                self.note(TRC_SCHED_DOM_REM, || [domain.id.0.into()]);
                 *stage = Stage::Vcpus;
             }
         }

@@ -26,6 +26,16 @@ pub enum Write {
     },
 }
 
+impl Write {
+    /// What then stands there, if it is stored.
+    #[must_use]
+    pub const fn new_value(self) -> u64 {
+        match self {
+            Self::Store(new) | Self::Exchange(new) | Self::CompareExchange { new, .. } => new,
+        }
+    }
+}
+
 /// What came of it. The values are as wide as the write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {

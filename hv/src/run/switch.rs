@@ -17,6 +17,7 @@ use crate::{
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use oxen_abi::vcpu::{RUNSTATE_BLOCKED, RUNSTATE_OFFLINE, RUNSTATE_RUNNABLE, RUNSTATE_RUNNING};
+use oxen_abi::{trace::vcpu_and_domain, virq::VIRQ_TBUF};
 
 impl<M: Machine> Hypervisor<M> {
     /// Does what waits on this CPU, and sees to it that the right vcpu is on it; waits while none can run.
@@ -34,6 +35,9 @@ impl<M: Machine> Hypervisor<M> {
             if todo.contains(Work::TIMER) {
                 self.expire_deadlines(cpu, now);
                 todo |= shared.work.take(Ordering::SeqCst) - Work::TIMER;
+            }
+            if todo.contains(Work::TRACED) {
+                self.raise_global_virq(VIRQ_TBUF);
             }
             let Some((choice, next)) = choose(shared, current.as_ref(), now, todo.contains(Work::YIELD)) else {
                 return;
@@ -94,7 +98,7 @@ impl<M: Machine> Hypervisor<M> {
     fn keep_running(&self, current: Option<&mut Current>, now: u64) {
         let Some(current) = current else { return };
         if !current.vcpu.sched.is_running.swap(true, Ordering::SeqCst) {
-            current.vcpu.sched.runstate.lock().enter(RUNSTATE_RUNNING, now);
+            self.enter_runstate(&current.vcpu, RUNSTATE_RUNNING, now);
             self.publish_runstate(&current.domain, &current.vcpu, &current.state);
         }
     }
@@ -146,7 +150,8 @@ impl<M: Machine> Hypervisor<M> {
             self.time.publish_if_lost(&state.info);
         }
         vcpu.sched.is_running.store(true, Ordering::SeqCst);
-        vcpu.sched.runstate.lock().enter(RUNSTATE_RUNNING, now);
+        self.trace.run(cpu, vcpu_and_domain(vcpu.id, vcpu.domain));
+        self.enter_runstate(&vcpu, RUNSTATE_RUNNING, now);
         self.publish_runstate(&domain, &vcpu, &state);
         *current = Some(Current { domain, vcpu, state });
         true
@@ -166,7 +171,7 @@ impl<M: Machine> Hypervisor<M> {
         } else {
             RUNSTATE_OFFLINE
         };
-        vcpu.sched.runstate.lock().enter(runstate, now);
+        self.enter_runstate(vcpu, runstate, now);
         self.publish_runstate(domain, vcpu, state);
     }
 

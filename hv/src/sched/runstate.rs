@@ -13,11 +13,11 @@ impl Runstate {
         Self(VcpuRunstateInfo { state: RUNSTATE_OFFLINE, _pad: 0, state_entry_time: now, time: [0; 4] })
     }
 
-    /// Enters a `RUNSTATE_*`.
+    /// Enters a `RUNSTATE_*`. Returns the one before.
     #[inline]
-    pub fn enter(&mut self, state: i32, now: u64) {
+    pub fn enter(&mut self, state: i32, now: u64) -> i32 {
         self.account(now);
-        self.0.state = state;
+        core::mem::replace(&mut self.0.state, state)
     }
 
     fn account(&mut self, now: u64) {

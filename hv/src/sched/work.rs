@@ -18,5 +18,7 @@ bitflags! {
         const SELECTORS = 1 << 4;
         /// The watchdog's note: nothing is to be done but to take it.
         const WATCHED = 1 << 5;
+        /// Half of the CPU's trace is full, or which events it notes has changed.
+        const TRACED = 1 << 6;
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     mem::editor::Editor,
 };
 use oxen_abi::segments::XEN_EMULATE_PREFIX;
+use oxen_abi::trace::{TRC_64_FLAG, TRC_PV_EMULATE_PRIVOP, TRC_PV_FORCED_INVALID_OP, halves};
 use x86_64::registers::control::Cr0Flags;
 use x86_64::registers::control::Cr4Flags;
 
@@ -61,6 +62,7 @@ impl<M: Machine> Caller<'_, M> {
             match self.perform_operation(operation) {
                 Ok(()) => {
                     self.domain.counters.count(Counted::Privileged);
+                    self.hv.note(TRC_PV_EMULATE_PRIVOP | TRC_64_FLAG, || halves(self.regs.rip));
                     self.regs.rip = next;
                     return;
                 }
@@ -81,6 +83,7 @@ impl<M: Machine> Caller<'_, M> {
             let answer = self.cpuid_by_prefix(self.regs.rax as u32, self.regs.rcx as u32);
             self.answer_cpuid(answer);
             self.domain.counters.count(Counted::ForcedCpuid);
+            self.hv.note(TRC_PV_FORCED_INVALID_OP | TRC_64_FLAG, || halves(self.regs.rip));
             self.regs.rip = self.regs.rip.wrapping_add(XEN_EMULATE_PREFIX.len() as u64 + 2);
         } else {
             self.inject(vector::INVALID_OPCODE, None);

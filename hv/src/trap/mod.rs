@@ -23,6 +23,7 @@ use crate::{
     per_cpu::Work,
 };
 use core::sync::atomic::Ordering;
+use oxen_abi::trace::{OXEN_TRC_UPCALL, TRC_64_FLAG, TRC_PV_TRAP, halves};
 use x86_64::registers::debug::Dr6Flags;
 use x86_64::registers::rflags::RFlags;
 
@@ -87,6 +88,11 @@ impl<M: Machine> Caller<'_, M> {
         if handler.address == 0 {
             return self.crash_by_exception(vector, error_code);
         }
+        self.hv.note(TRC_PV_TRAP | TRC_64_FLAG, || {
+            let [low, high] = halves(self.regs.rip);
+            let code = error_code.map_or(0, |code| 1 << 15 | code << 16);
+            [low, high, u32::from(vector) | code]
+        });
         self.enter_kernel(handler.callback(), error_code);
     }
 
@@ -142,6 +148,7 @@ impl<M: Machine> Caller<'_, M> {
         }
         if self.state.info.wants_upcall() {
             let callback = Callback { masks_events: true, ..self.state.event_callback };
+            self.hv.note(OXEN_TRC_UPCALL, || [self.domain.id.0.into(), self.vcpu.id]);
             self.enter_kernel_inline(callback, None);
         }
     }

@@ -17,7 +17,10 @@ use crate::{
     },
     reply::Stop,
 };
-use oxen_abi::vm_assist::Assists;
+use oxen_abi::{
+    trace::{TRC_64_FLAG, TRC_PV_PAGE_FAULT, TRC_PV_PTWR_EMULATION, halves},
+    vm_assist::Assists,
+};
 use x86_64::registers::rflags::RFlags;
 
 impl<M: Machine> Caller<'_, M> {
@@ -58,6 +61,10 @@ impl<M: Machine> Caller<'_, M> {
         if handler.address == 0 {
             return self.crash_by_exception(vector::PAGE_FAULT, Some(error_code & !USER | user));
         }
+        self.hv.note(TRC_PV_PAGE_FAULT | TRC_64_FLAG, || {
+            let ([rip_low, rip_high], [low, high]) = (halves(self.regs.rip), halves(address));
+            [rip_low, rip_high, low, high, error_code & !USER | user]
+        });
         self.enter_kernel_inline(handler.callback(), Some(error_code & !USER | user));
     }
 
@@ -94,10 +101,16 @@ impl<M: Machine> Caller<'_, M> {
             }
         };
         let root = self.state.kernel_root?;
+        let rip = self.regs.rip;
         match self.hv.memory.emulate_write(&self.domain.memory, root, address, bytes.into(), write) {
             Ok(written) if written.stored || matches!(change, Change::CompareExchange(_)) => {
                 self.finish_table_write(change, bytes, written.old);
-                self.regs.rip = self.regs.rip.wrapping_add(instruction.length.into());
+                self.regs.rip = rip.wrapping_add(instruction.length.into());
+                self.hv.note(TRC_PV_PTWR_EMULATION | TRC_64_FLAG, || {
+                    let ([rip_low, rip_high], [low, high]) = (halves(rip), halves(address.as_u64()));
+                    let [entry_low, entry_high] = halves(write.new_value());
+                    [entry_low, entry_high, low, high, rip_low, rip_high]
+                });
                 Some(())
             }
             // The entry changed under the instruction's eyes, or there is other work first: it is executed again.

@@ -2,21 +2,28 @@
 
 use super::machine::Pc;
 use super::{cpu, percpu};
-use core::cell::UnsafeCell;
+use core::cell::{Cell, UnsafeCell};
 use core::mem::{MaybeUninit, offset_of};
 use core::ptr::{self, null_mut};
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use oxen_abi::trace::TRC_PV_HYPERCALL_V2;
 use oxen_hv::Hypervisor;
 use oxen_hv::addr::GuestAddr;
 use oxen_hv::caller::{Caller, Current};
 use oxen_hv::domain::{Domain, regs::Regs};
 use oxen_hv::hardware::CpuId;
+use oxen_hv::hypercall::{Entry, NUMBERS, Table};
 use oxen_hv::mem::shadow::fault::Met;
 use oxen_hv::per_cpu::CpuShared;
 use oxen_hv::reply::Args;
 use oxen_hv::trap::page_fault;
 use spin::Once;
 use static_assertions::{assert_not_impl_any, const_assert};
+
+/// Every hypercall's handler, by number.
+static ENTRIES: [Entry<Pc>; NUMBERS] = Table::<Pc>::ENTRIES;
+/// The same while hypercalls are traced.
+static TRACED: [Entry<Pc>; NUMBERS] = Table::<Pc>::TRACED;
 
 /// The hypervisor, once the boot has made it.
 pub(crate) static HYPERVISOR: Once<Hypervisor<Pc>> = Once::new();
@@ -38,6 +45,8 @@ pub(crate) struct CpuBlock {
     pub caller: UnsafeCell<MaybeUninit<Caller<'static, Pc>>>,
     /// What this CPU shares with the others.
     pub shared: &'static CpuShared,
+    /// The way into each hypercall, by number: [`ENTRIES`], or [`TRACED`].
+    pub entries: Cell<&'static [Entry<Pc>; NUMBERS]>,
     running: UnsafeCell<Running>,
     /// The domain that runs; null while it is being chosen.
     domain: AtomicPtr<Domain>,
@@ -97,6 +106,7 @@ impl CpuBlock {
             let regs = &mut *self.frame.get();
             let caller = Caller { hv, cpu: *cpu, shared: self.shared, domain, vcpu, state, regs };
             (*self.caller.get()).write(caller);
+            self.entries.set(if hv.trace.wants(TRC_PV_HYPERCALL_V2) { &TRACED } else { &ENTRIES });
         }
     }
 }
@@ -158,6 +168,7 @@ pub(crate) unsafe fn open(hv: &'static Hypervisor<Pc>, cpu: CpuId, shared: &'sta
         frame: UnsafeCell::default(),
         caller: UnsafeCell::new(MaybeUninit::uninit()),
         shared,
+        entries: Cell::new(&ENTRIES),
         running: UnsafeCell::new(Running { hv, cpu, current: None }),
         domain: AtomicPtr::new(null_mut()),
         refusal: AtomicU64::new(0),

@@ -218,6 +218,18 @@ pub(crate) fn build_dom0(hv: &'static Hypervisor<Pc>, info: &BootInfo, options: 
     }
 }
 
+/// Traces from the start, if the command line says so.
+pub(crate) fn begin_trace(hv: &'static Hypervisor<Pc>, options: &Options<'_>) {
+    hv.trace.set_mask(options.trace_mask);
+    if options.trace_pages == 0 {
+        return;
+    }
+    match hv.make_trace_buffers(options.trace_pages).and_then(|()| hv.trace.switch(true)) {
+        Ok(()) => log!("Tracing: {} pages for each CPU", options.trace_pages),
+        Err(error) => log!("tbuf_size={}: {error}: there is no trace", options.trace_pages),
+    }
+}
+
 /// Watches all CPUs, if that is wanted.
 pub(crate) fn watch(hv: &Hypervisor<Pc>, options: &Options<'_>) {
     if options.watchdog {

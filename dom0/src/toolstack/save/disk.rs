@@ -54,11 +54,11 @@ impl Place {
 }
 
 /// Writes a disk.
-pub(super) struct Writer(Place);
+pub(in crate::toolstack) struct Writer(Place);
 
 impl Writer {
     /// One at the disk's beginning.
-    pub(super) fn new(disk: OpenDisk) -> Result<Self> {
+    pub(in crate::toolstack) fn new(disk: OpenDisk) -> Result<Self> {
         Place::new(disk).map(Self)
     }
 
@@ -75,7 +75,7 @@ impl Writer {
     }
 
     /// Puts down what is left, and makes all of it durable. Returns how many bytes the disk holds now.
-    pub(super) async fn finish(mut self) -> Result<u64> {
+    pub(in crate::toolstack) async fn finish(mut self) -> Result<u64> {
         self.put().await?;
         let place = self.0;
         place.disk.medium.flush(&place.gate).await.map_err(|Failure| anyhow!("the disk cannot be flushed"))?;

@@ -5,7 +5,7 @@
 //! itself behind the same call, in a domain with other frames and ports ([`receiver`]), and connects its devices anew.
 //! A clone is a guest that is restored while the one that was read goes on: the stream does not leave dom0 ([`pipe`]).
 
-mod disk;
+pub(super) mod disk;
 mod pipe;
 mod receiver;
 mod sender;

@@ -9,6 +9,7 @@ use oxen_domu_lib::{control, hypercall, memory, println, time};
 use super::{Call, Outcome, VERBS, find, usage};
 use crate::errno::Named;
 use crate::guest_text;
+use crate::toolstack::trace;
 
 /// Names of the schedulers by their numbers (`XEN_SCHEDULER_*`).
 const SCHEDULERS: [(u32, &str); 5] = [(4, "sedf"), (5, "credit"), (6, "credit2"), (7, "arinc653"), (8, "rtds")];
@@ -99,6 +100,9 @@ pub(super) async fn sleep(call: Call) -> Outcome {
 
 /// `poweroff`.
 pub(super) async fn poweroff(call: Call) -> Outcome {
+    if call.system.tracer.borrow().is_some() {
+        trace::end(&call.system).await?;
+    }
     call.system.power_off()
 }
 

@@ -3,10 +3,7 @@
 use crate::{addr::Mfn, caller::Caller, machine::Machine, mem::guest_ptr::GuestPtr, pci::Address, reply::Control};
 use oxen_abi::{
     errno::Errno,
-    sysctl::{
-        LivepatchName, Sysctl, SysctlLivepatchList, SysctlLivepatchOp, SysctlPageOfflineOp, SysctlPcitopoinfo,
-        SysctlTbufOp,
-    },
+    sysctl::{LivepatchName, Sysctl, SysctlLivepatchList, SysctlLivepatchOp, SysctlPageOfflineOp, SysctlPcitopoinfo},
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -69,26 +66,6 @@ impl<M: Machine> Caller<'_, M> {
         }
         op.set(&SysctlPcitopoinfo { num_devs, ..request });
         Ok(())
-    }
-
-    /// Trace buffers: there are none.
-    pub(super) fn trace_buffer_op(&self, _: Control, op: &mut Sysctl) -> Result<(), Errno> {
-        const GET_INFO: u32 = 0;
-        const SET_CPU_MASK: u32 = 1;
-        const SET_SIZE: u32 = 3;
-        const DISABLE: u32 = 5;
-        /// Every event (`TRC_ALL`).
-        const EVERYTHING: u32 = 0x0fff_f000;
-        let request: SysctlTbufOp = op.get();
-        match request.cmd {
-            GET_INFO => {
-                op.set(&SysctlTbufOp { evt_mask: EVERYTHING, buffer_mfn: 0, size: 0, ..request });
-                Ok(())
-            }
-            SET_CPU_MASK..=SET_SIZE => Err(Errno::OpNotSupp),
-            DISABLE => Ok(()),
-            _ => Err(Errno::Inval),
-        }
     }
 
     /// Patches to the hypervisor that runs: there are none, and none can be loaded.

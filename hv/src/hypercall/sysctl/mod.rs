@@ -5,6 +5,7 @@ mod machine;
 pub(super) mod policy;
 mod pools;
 mod power;
+mod tracing;
 mod working_sets;
 
 use super::number::{self, index, uint};

@@ -61,7 +61,7 @@ global_asm!(
     user_cs = const FLAT_USER_CS,
     user_cs32 = const FLAT_USER_CS32,
     syscall_vector_number = const Regs::SYSCALL_VECTOR,
-    entries = sym syscall::ENTRIES,
+    entries = const offset_of!(CpuBlock, entries),
     finish = sym super::finish,
     deliver = sym syscall::deliver,
     guest_exception = sym exception::guest_exception,

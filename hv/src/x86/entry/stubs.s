@@ -253,7 +253,7 @@ syscall64:
     jae     unknown_hypercall
     lea     rdi, [rsp + {caller}]
     lea     rsi, [rsp + {args}]
-    lea     rcx, [rip + {entries}]
+    mov     rcx, [rsp + {entries}]
     call    [rcx + rax * 8]
     test    edx, edx
     jnz     unanswered_hypercall

@@ -1,9 +1,8 @@
 //! `syscall` from a guest: a hypercall from its kernel, a call for its kernel from its user mode.
 //!
-//! The straight line of a hypercall is in `stubs`: it calls the handler out of [`ENTRIES`] and comes here only
-//! when more is to do than answer.
+//! The straight line of a hypercall is in `stubs`: it calls the handler out of the table that [`CpuBlock::entries`]
+//! names, and comes here only when more is to do than answer.
 
-use super::super::machine::Pc;
 use super::super::segments::{HYPERVISOR_CS, RESERVED_SELECTORS};
 use super::super::{
     msr,
@@ -11,11 +10,8 @@ use super::super::{
 };
 use super::{finish, leave};
 use oxen_hv::config::MAX_CPUS;
-use oxen_hv::hypercall::{Entry, NUMBERS, Next, Table};
+use oxen_hv::hypercall::Next;
 use x86_64::registers::{model_specific::EferFlags, rflags::RFlags};
-
-/// Every hypercall's handler, by number.
-pub(super) static ENTRIES: [Entry<Pc>; NUMBERS] = Table::<Pc>::ENTRIES;
 
 /// A hypercall that has no answer yet, or none at all.
 pub(super) extern "sysv64" fn unanswered(block: &CpuBlock, next: Next) {
