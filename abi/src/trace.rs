@@ -40,6 +40,8 @@ abi_consts! {
     TRC_PV_ENTRY = 0x0020_1000,
     TRC_PV_SUBCALL = 0x0020_2000,
     TRC_HW_IRQ = 0x0080_2000,
+    /// What Oxen notes beside.
+    OXEN_TRC = 0x0080_4000,
 }
 
 abi_consts! {
@@ -100,20 +102,20 @@ abi_consts! {
 }
 
 abi_consts! {
-    /// An event of Oxen's own, which Xen's tools take for one that a guest made.
+    /// An event of Oxen's own, in a part of a class that Xen has not: its tools count it and go on.
     u32:
     /// How a hypercall was answered: its number, bit 8 set for one of a multicall; the answer in two words.
-    OXEN_TRC_HYPERCALL_ANSWER = TRC_GUEST + 0x701,
-    /// An event was sent: the sender's domain and port, the receiver's domain and port.
-    OXEN_TRC_EVENT_SENT = TRC_GUEST + 0x702,
+    OXEN_TRC_HYPERCALL_ANSWER = OXEN_TRC + 0x01,
+    /// An event is sent: the sender's domain, and its port.
+    OXEN_TRC_EVENT_SENT = OXEN_TRC + 0x02,
     /// An upcall enters the guest's kernel: domain, vcpu.
-    OXEN_TRC_UPCALL = TRC_GUEST + 0x703,
+    OXEN_TRC_UPCALL = OXEN_TRC + 0x03,
     /// Processors are asked to forget translations: a mask in two words, the address in two words; 0 for all of them.
-    OXEN_TRC_TLB_FLUSH = TRC_GUEST + 0x704,
+    OXEN_TRC_TLB_FLUSH = OXEN_TRC + 0x04,
     /// In a stream: kHz of the time stamps.
-    OXEN_TRC_CLOCK = TRC_GUEST + 0x710,
+    OXEN_TRC_CLOCK = OXEN_TRC + 0x10,
     /// In a stream: a domain, and its name in as many words as are there.
-    OXEN_TRC_DOMAIN_NAME = TRC_GUEST + 0x711,
+    OXEN_TRC_DOMAIN_NAME = OXEN_TRC + 0x11,
 }
 
 /// Domain and vcpu in one word, as the records of [`TRC_SCHED_RUNSTATE_CHANGE`] have them.

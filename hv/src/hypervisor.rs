@@ -108,24 +108,29 @@ impl<M: Machine> Hypervisor<M> {
         self.time.now(self.machine())
     }
 
+    /// Whether anything is noted. On hot ways this is asked last, and answered by the call of a cold function: what else
+    /// is done costs the registers that it keeps over the call.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_traced(&self) -> bool {
+        self.trace.is_on()
+    }
+
     /// Notes an event (`TRC_*`), with what it says of itself, if somebody wants it.
     #[inline(always)]
     pub fn note<const N: usize>(&self, event: u32, extra: impl FnOnce() -> [u32; N]) {
-        if self.trace.wants(event) {
-            self.write_note(event, &extra());
+        if self.is_traced() {
+            self.note_words(event, &extra());
         }
     }
 
-    /// The same for as many words as there are.
-    pub fn note_words(&self, event: u32, extra: &[u32]) {
-        if self.trace.wants(event) {
-            self.write_note(event, extra);
-        }
-    }
-
+    /// The same, apart.
     #[cold]
     #[inline(never)]
-    fn write_note(&self, event: u32, extra: &[u32]) {
+    pub fn note_words(&self, event: u32, extra: &[u32]) {
+        if !self.trace.wants(event) {
+            return;
+        }
         let cpu = self.machine().this_cpu();
         if self.trace.note(cpu, event, self.machine().ticks(), extra)
             && let Some(shared) = self.cpu(cpu)

@@ -9,7 +9,7 @@ use crate::{
     shared_info::VcpuInfoPlace,
 };
 use core::sync::atomic::Ordering;
-use oxen_abi::{errno::Errno, event_channel as abi, trace::OXEN_TRC_EVENT_SENT};
+use oxen_abi::{errno::Errno, event_channel as abi};
 
 /// The vcpu that this CPU runs, and its `vcpu_info`: it looks at its events anyway before it goes on.
 type Running<'a> = (&'a Vcpu, &'a VcpuInfoPlace);
@@ -28,7 +28,6 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn send_event(&self, port: u32) -> Result<(), Errno> {
         let state = self.domain.events.port(port).ok_or(Errno::Inval)?;
-        self.hv.note(OXEN_TRC_EVENT_SENT, || [self.domain.id.0.into(), port]);
         // Another vcpu may close the port meanwhile: then its domain finds an event that nobody sent, and nobody else
         // does.
         let Some((to, vcpu)) = state.target() else { return self.send_locked(port, state) };

@@ -33,8 +33,8 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use oxen_abi::{
     errno::Errno,
-    trace::{TRC_SCHED_RUNSTATE_CHANGE, TRC_SCHED_WAKE, vcpu_and_domain},
-    vcpu::RUNSTATE_RUNNABLE,
+    trace::{TRC_SCHED_BLOCK, TRC_SCHED_RUNSTATE_CHANGE, TRC_SCHED_WAKE, vcpu_and_domain},
+    vcpu::{RUNSTATE_BLOCKED, RUNSTATE_RUNNABLE, RUNSTATE_RUNNING},
 };
 
 const _: () = assert!(MAX_CPUS <= 64, "affinities are words");
@@ -199,7 +199,6 @@ impl<M: Machine> Hypervisor<M> {
         let Some((woken, cpu, is_crowded)) = woken else { return };
         if woken != Woken::Before {
             self.enter_runstate(vcpu, RUNSTATE_RUNNABLE, self.now());
-            self.note(TRC_SCHED_WAKE, || [vcpu.domain.0.into(), vcpu.id]);
         }
         if woken == Woken::ChoiceDue {
             self.raise_work(cpu, Work::RESCHEDULE);
@@ -213,9 +212,24 @@ impl<M: Machine> Hypervisor<M> {
     #[inline]
     pub(crate) fn enter_runstate(&self, vcpu: &Vcpu, state: i32, now: u64) {
         let before = vcpu.sched.runstate.lock().enter(state, now);
-        self.note(TRC_SCHED_RUNSTATE_CHANGE | (before as u32 & 3) << 8 | (state as u32 & 3) << 4, || {
-            [vcpu_and_domain(vcpu.id, vcpu.domain)]
-        });
+        if self.is_traced() {
+            self.note_runstate(vcpu, before, state);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_runstate(&self, vcpu: &Vcpu, before: i32, state: i32) {
+        let who = vcpu_and_domain(vcpu.id, vcpu.domain);
+        let pair = [vcpu.domain.0.into(), vcpu.id];
+        match state {
+            RUNSTATE_RUNNING => self.trace.run(self.machine().this_cpu(), who),
+            RUNSTATE_BLOCKED => self.note_words(TRC_SCHED_BLOCK, &pair),
+            RUNSTATE_RUNNABLE if before == RUNSTATE_BLOCKED => self.note_words(TRC_SCHED_WAKE, &pair),
+            _ => {}
+        }
+        let states = (before as u32 & 3) << 8 | (state as u32 & 3) << 4;
+        self.note_words(TRC_SCHED_RUNSTATE_CHANGE | states, &[who]);
     }
 
     /// Sets reasons not to run. A vcpu that runs goes on until its CPU heard of it; `wait_until_off` waits for that.

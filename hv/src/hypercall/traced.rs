@@ -3,8 +3,12 @@
 use super::{MULTICALL, Next, Outcome, number, outcome};
 use crate::{caller::Caller, machine::Machine, reply::Args};
 use oxen_abi::{
+    event_channel::{EVTCHNOP_SEND, EvtchnSend},
     hypercall::Hypercall,
-    trace::{HypercallArgs, OXEN_TRC_HYPERCALL_ANSWER, TRC_PV_HYPERCALL_SUBCALL, TRC_PV_HYPERCALL_V2, halves},
+    trace::{
+        HypercallArgs, OXEN_TRC_EVENT_SENT, OXEN_TRC_HYPERCALL_ANSWER, TRC_PV_HYPERCALL_SUBCALL, TRC_PV_HYPERCALL_V2,
+        halves,
+    },
 };
 
 /// Any hypercall, on the machine's way in.
@@ -32,6 +36,13 @@ impl<M: Machine> Caller<'_, M> {
     fn note_hypercall(&self, event: u32, number: u64, args: &Args) {
         let shape = Hypercall::from_number(number).map_or(HypercallArgs::UNKNOWN, HypercallArgs::of);
         self.hv.note_words(event, &shape.record(number, args));
+        // Here, so that sending is as short as ever while nobody looks.
+        if number == Hypercall::EventChannelOp.number()
+            && number::uint(args[0]) == EVTCHNOP_SEND
+            && let Ok(EvtchnSend { port }) = self.copy_from_guest(args[1])
+        {
+            self.hv.note_words(OXEN_TRC_EVENT_SENT, &[self.domain.id.0.into(), port]);
+        }
     }
 
     /// One that is gone on with has no answer yet.
@@ -39,7 +50,7 @@ impl<M: Machine> Caller<'_, M> {
         if answered.next == Next::Answer {
             let [low, high] = halves(answered.value);
             let which = number::uint(asked & 0xff) | u32::from(is_subcall) << 8;
-            self.hv.note(OXEN_TRC_HYPERCALL_ANSWER, || [which, low, high]);
+            self.hv.note_words(OXEN_TRC_HYPERCALL_ANSWER, &[which, low, high]);
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::{
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use oxen_abi::vcpu::{RUNSTATE_BLOCKED, RUNSTATE_OFFLINE, RUNSTATE_RUNNABLE, RUNSTATE_RUNNING};
-use oxen_abi::{trace::vcpu_and_domain, virq::VIRQ_TBUF};
+use oxen_abi::virq::VIRQ_TBUF;
 
 impl<M: Machine> Hypervisor<M> {
     /// Does what waits on this CPU, and sees to it that the right vcpu is on it; waits while none can run.
@@ -150,7 +150,6 @@ impl<M: Machine> Hypervisor<M> {
             self.time.publish_if_lost(&state.info);
         }
         vcpu.sched.is_running.store(true, Ordering::SeqCst);
-        self.trace.run(cpu, vcpu_and_domain(vcpu.id, vcpu.domain));
         self.enter_runstate(&vcpu, RUNSTATE_RUNNING, now);
         self.publish_runstate(&domain, &vcpu, &state);
         *current = Some(Current { domain, vcpu, state });

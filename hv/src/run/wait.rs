@@ -8,7 +8,6 @@ use crate::{
     sched::deadlines::NEVER,
 };
 use core::sync::atomic::Ordering;
-use oxen_abi::trace::{TRC_SCHED_BLOCK, TRC_SCHED_YIELD};
 
 impl<M: Machine> Caller<'_, M> {
     /// Lets others on this CPU go first, if there are any.
@@ -17,7 +16,6 @@ impl<M: Machine> Caller<'_, M> {
         let Some(shared) = self.hv.cpu(self.cpu) else { return };
         if shared.sched.get().is_some_and(|sched| sched.lock().queue.has_waiting()) {
             shared.work.insert(Work::RESCHEDULE | Work::YIELD, Ordering::Relaxed);
-            self.hv.note(TRC_SCHED_YIELD, || [self.domain.id.0.into(), self.vcpu.id]);
         }
     }
 
@@ -29,7 +27,6 @@ impl<M: Machine> Caller<'_, M> {
         if self.event_waits() {
             self.vcpu.pauses.remove(Pauses::BLOCKED, Ordering::SeqCst);
         } else {
-            self.hv.note(TRC_SCHED_BLOCK, || [self.domain.id.0.into(), self.vcpu.id]);
             self.reschedule();
         }
     }

@@ -87,12 +87,17 @@ impl Trace {
         }
     }
 
-    /// Whether events of this kind are noted.
+    /// Whether any event is noted.
     #[inline(always)]
     #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether events of this kind are noted.
+    #[must_use]
     pub fn wants(&self, event: u32) -> bool {
-        let wanted = self.wanted.load(Ordering::Relaxed);
-        wanted != 0 && is_wanted(wanted, event)
+        is_wanted(self.wanted.load(Ordering::Relaxed), event)
     }
 
     /// What is said of the buffers.

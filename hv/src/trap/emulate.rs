@@ -62,8 +62,10 @@ impl<M: Machine> Caller<'_, M> {
             match self.perform_operation(operation) {
                 Ok(()) => {
                     self.domain.counters.count(Counted::Privileged);
-                    self.hv.note(TRC_PV_EMULATE_PRIVOP | TRC_64_FLAG, || halves(self.regs.rip));
                     self.regs.rip = next;
+                    if self.hv.is_traced() {
+                        self.note_emulated(TRC_PV_EMULATE_PRIVOP, length.into());
+                    }
                     return;
                 }
                 Err(Undone::Over) => return,
@@ -83,11 +85,21 @@ impl<M: Machine> Caller<'_, M> {
             let answer = self.cpuid_by_prefix(self.regs.rax as u32, self.regs.rcx as u32);
             self.answer_cpuid(answer);
             self.domain.counters.count(Counted::ForcedCpuid);
-            self.hv.note(TRC_PV_FORCED_INVALID_OP | TRC_64_FLAG, || halves(self.regs.rip));
-            self.regs.rip = self.regs.rip.wrapping_add(XEN_EMULATE_PREFIX.len() as u64 + 2);
+            let length = XEN_EMULATE_PREFIX.len() as u64 + 2;
+            self.regs.rip = self.regs.rip.wrapping_add(length);
+            if self.hv.is_traced() {
+                self.note_emulated(TRC_PV_FORCED_INVALID_OP, length);
+            }
         } else {
             self.inject(vector::INVALID_OPCODE, None);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_emulated(&self, event: u32, length: u64) {
+        let rip = self.regs.rip.wrapping_sub(length);
+        self.hv.note_words(event | TRC_64_FLAG, &halves(rip));
     }
 
     /// What stands at RIP.

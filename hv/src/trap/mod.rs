@@ -88,12 +88,19 @@ impl<M: Machine> Caller<'_, M> {
         if handler.address == 0 {
             return self.crash_by_exception(vector, error_code);
         }
-        self.hv.note(TRC_PV_TRAP | TRC_64_FLAG, || {
-            let [low, high] = halves(self.regs.rip);
-            let code = error_code.map_or(0, |code| 1 << 15 | code << 16);
-            [low, high, u32::from(vector) | code]
-        });
+        if self.hv.is_traced() {
+            return self.inject_noted(handler.callback(), vector, error_code);
+        }
         self.enter_kernel(handler.callback(), error_code);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn inject_noted(&mut self, handler: Callback, vector: u8, error_code: Option<u32>) {
+        let [low, high] = halves(self.regs.rip);
+        let code = error_code.map_or(0, |code| 1 << 15 | code << 16);
+        self.hv.note_words(TRC_PV_TRAP | TRC_64_FLAG, &[low, high, u32::from(vector) | code]);
+        self.enter_kernel(handler, error_code);
     }
 
     /// `int n` of the guest, for a vector that is not the CPU's own: to its handler if the privilege suffices.
@@ -148,7 +155,9 @@ impl<M: Machine> Caller<'_, M> {
         }
         if self.state.info.wants_upcall() {
             let callback = Callback { masks_events: true, ..self.state.event_callback };
-            self.hv.note(OXEN_TRC_UPCALL, || [self.domain.id.0.into(), self.vcpu.id]);
+            if self.hv.is_traced() {
+                self.hv.note_words(OXEN_TRC_UPCALL, &[self.domain.id.0.into(), self.vcpu.id]);
+            }
             self.enter_kernel_inline(callback, None);
         }
     }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     addr::GuestAddr,
     caller::Caller,
-    domain::{counters::Counted, flags, regs::operand_mask},
+    domain::{counters::Counted, flags, regs::operand_mask, traps::Callback},
     machine::Machine,
     mem::{
         shadow::fault::{Access, Met},
@@ -61,11 +61,18 @@ impl<M: Machine> Caller<'_, M> {
         if handler.address == 0 {
             return self.crash_by_exception(vector::PAGE_FAULT, Some(error_code & !USER | user));
         }
-        self.hv.note(TRC_PV_PAGE_FAULT | TRC_64_FLAG, || {
-            let ([rip_low, rip_high], [low, high]) = (halves(self.regs.rip), halves(address));
-            [rip_low, rip_high, low, high, error_code & !USER | user]
-        });
+        if self.hv.is_traced() {
+            return self.enter_noted(handler.callback(), address, error_code & !USER | user);
+        }
         self.enter_kernel_inline(handler.callback(), Some(error_code & !USER | user));
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn enter_noted(&mut self, handler: Callback, address: u64, error_code: u32) {
+        let ([rip_low, rip_high], [low, high]) = (halves(self.regs.rip), halves(address));
+        self.hv.note_words(TRC_PV_PAGE_FAULT | TRC_64_FLAG, &[rip_low, rip_high, low, high, error_code]);
+        self.enter_kernel(handler, Some(error_code));
     }
 
     /// Looks whether a fault is one of the guest's shadows alone. If not, the error code is answered that the
@@ -106,17 +113,23 @@ impl<M: Machine> Caller<'_, M> {
             Ok(written) if written.stored || matches!(change, Change::CompareExchange(_)) => {
                 self.finish_table_write(change, bytes, written.old);
                 self.regs.rip = rip.wrapping_add(instruction.length.into());
-                self.hv.note(TRC_PV_PTWR_EMULATION | TRC_64_FLAG, || {
-                    let ([rip_low, rip_high], [low, high]) = (halves(rip), halves(address.as_u64()));
-                    let [entry_low, entry_high] = halves(write.new_value());
-                    [entry_low, entry_high, low, high, rip_low, rip_high]
-                });
+                if self.hv.is_traced() {
+                    self.note_table_write(rip, address, write.new_value());
+                }
                 Some(())
             }
             // The entry changed under the instruction's eyes, or there is other work first: it is executed again.
             Ok(_) | Err(Stop::Unfinished) => Some(()),
             Err(Stop::Refused(_) | Stop::Fatal(_)) => None,
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_table_write(&self, rip: u64, address: GuestAddr, entry: u64) {
+        let [[entry_low, entry_high], [low, high], [rip_low, rip_high]] = [entry, address.as_u64(), rip].map(halves);
+        let words = [entry_low, entry_high, low, high, rip_low, rip_high];
+        self.hv.note_words(TRC_PV_PTWR_EMULATION | TRC_64_FLAG, &words);
     }
 
     /// Registers and flags after the write.

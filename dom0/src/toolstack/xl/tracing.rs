@@ -3,7 +3,7 @@
 use alloc::string::String;
 
 use anyhow::{Context, Result};
-use oxen_abi::trace::{TRC_ALL, TRC_DOM0OP, TRC_GEN, TRC_GUEST, TRC_MEM, TRC_PV, TRC_SCHED};
+use oxen_abi::trace::{TRC_ALL, TRC_DOM0OP, TRC_GEN, TRC_HW, TRC_MEM, TRC_PV, TRC_SCHED};
 use oxen_domu_lib::println;
 
 use super::{Call, Outcome, usage};
@@ -17,7 +17,7 @@ const CLASSES: [(&str, u32); 7] = [
     ("dom0op", TRC_DOM0OP),
     ("mem", TRC_MEM),
     ("pv", TRC_PV),
-    ("guest", TRC_GUEST),
+    ("hw", TRC_HW),
 ];
 
 /// Pages of each processor's buffer.
@@ -48,7 +48,7 @@ fn mask(text: &str) -> Result<u32> {
     text.split(',').try_fold(0, |mask, name| {
         let class = CLASSES.iter().find(|(known, _)| *known == name);
         let (_, bits) = class.with_context(|| {
-            alloc::format!("there are no events `{name}`: all, gen, sched, dom0op, mem, pv, guest, or a mask 0x…")
+            alloc::format!("there are no events `{name}`: all, gen, sched, dom0op, mem, pv, hw, or a mask 0x…")
         })?;
         Ok(mask | bits)
     })
