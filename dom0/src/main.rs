@@ -57,7 +57,7 @@ fn run() {
     task::run(shell::run(system));
 }
 
-/// dom0's own place in the network, if the command line asks for one: with the card's address, as the only one behind it.
+/// dom0's own place in the network, if the command line asks for one, with the card's hardware address.
 fn place_in(bridge: &Bridge, card: Option<Mac>, options: &Options) -> Option<Network> {
     match Settings::read(options) {
         Ok(settings) => Some(Network::start(bridge, card.unwrap_or_else(lifecycle::random_mac), settings?)),

@@ -65,7 +65,7 @@ impl Connection {
         let connection = Self::new(network);
         let listens = network.with(connection.handle, |socket: &mut tcp::Socket<'_>, _| socket.listen(port));
         listens.map_err(|_| anyhow!("nobody can listen at port {port}"))?;
-        // Who goes away before it is connected leaves the place to others; what has ended since is found when it is used.
+        // Who goes away before it is connected leaves the place to others; an end since then is found when it is used.
         connection.established().await;
         Ok(connection)
     }
