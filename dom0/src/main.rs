@@ -15,7 +15,7 @@ use oxen_dom0::network::{Network, settings::Settings};
 use oxen_dom0::options::Options;
 use oxen_dom0::store::server::StoreHandle;
 use oxen_dom0::terminal::Terminal;
-use oxen_dom0::toolstack::{ends, guest::Guests, lifecycle, nodes, shell, system::System};
+use oxen_dom0::toolstack::{ends, guest::Guests, lifecycle, nodes, shell, system::System, trace};
 use oxen_dom0::uplink;
 use oxen_domu_lib::sync::Waiters;
 use oxen_domu_lib::{control, entry, memory, println, start_info, task, time};
@@ -54,6 +54,11 @@ fn run() {
     }
     task::spawn(ends::watch(system.clone()));
     task::spawn(lifecycle::watch_targets(system.clone()));
+    if let Some((disk, events)) = &system.options.trace
+        && let Err(why) = trace::events(events).and_then(|mask| trace::begin(&system, disk, mask, trace::PAGES))
+    {
+        println!("nothing is traced: {why:#}");
+    }
     println!("oxen dom0 ready");
     task::run(shell::run(system));
 }

@@ -13,6 +13,8 @@ pub struct Options {
     pub ip: Option<String>,
     /// Who leads out of the network.
     pub gateway: Option<String>,
+    /// The disk that takes the hypervisor's trace from the start, and which events.
+    pub trace: Option<(String, String)>,
     /// End QEMU through its debug-exit device, so that the host learns success or failure.
     pub debug_exit: bool,
 }
@@ -40,6 +42,9 @@ impl Options {
                 });
             } else if let Some(typed) = word.strip_prefix("type=") {
                 options.type_ahead = commands(typed);
+            } else if let Some(trace) = word.strip_prefix("trace=") {
+                let (disk, events) = trace.split_once(',').unwrap_or((trace, "all"));
+                options.trace = Some((disk.into(), events.into()));
             } else if let Some(ip) = word.strip_prefix("ip=") {
                 options.ip = Some(ip.into());
             } else if let Some(gateway) = word.strip_prefix("gateway=") {
@@ -106,6 +111,9 @@ mod tests {
         assert_eq!(Options::parse("script=@a.xl").script, Some(Script::File("a.xl".into())));
         assert!(options.debug_exit);
         assert_eq!(Options::parse("type='xl create -c a.cfg'").type_ahead, ["xl create -c a.cfg"]);
+        let trace = |line| Options::parse(line).trace;
+        assert_eq!(trace("trace=vdb"), Some(("vdb".into(), "all".into())));
+        assert_eq!(trace("trace=/dev/vdb,pv,sched"), Some(("/dev/vdb".into(), "pv,sched".into())));
         assert_eq!(Options::parse("quiet"), Options::default());
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, book, fuzz, gallery, gdb, hostile, memory, run, test};
+use crate::{bench, book, fuzz, gallery, gdb, hostile, memory, run, test, trace};
 
 /// Build, run, test and measure Oxen
 #[derive(Debug, Parser)]
@@ -24,6 +24,8 @@ pub enum Verb {
     Build,
     /// Boot Oxen in QEMU: at a terminal to dom0's prompt, otherwise the demo or --script
     Run(Box<run::Args>),
+    /// Boot as `run` does, and show what the hypervisor does meanwhile: hypercalls, traps, events, who runs where
+    Trace(Box<trace::Args>),
     /// Test on this machine and in QEMU; the last line counts
     Test(test::Args),
     /// Check formatting, clippy, links of the documentation, the book, dependencies and the house rules

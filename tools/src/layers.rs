@@ -114,7 +114,7 @@ pub(crate) const CRATES: [Crate; 12] = [
             &["check", "doctor", "session"],
             &["demo"],
             &["run"],
-            &["bench", "fuzz", "gallery", "gdb", "image", "memory"],
+            &["bench", "fuzz", "gallery", "gdb", "image", "memory", "trace"],
             &["cli"],
         ],
         is_strict: true,

@@ -59,5 +59,6 @@ pub mod source;
 pub mod stock;
 pub mod symbols;
 pub mod test;
+pub mod trace;
 pub mod workspace;
 pub mod xen;

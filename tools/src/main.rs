@@ -9,7 +9,7 @@ use oxen_tools::emulator::Emulator;
 use oxen_tools::workspace::Workspace;
 use oxen_tools::{
     bench, book, build, check, crates, doctor, fuzz, gallery, gdb, hostile, image, loc, memory, new_guest, process,
-    qemu, reproducible, run, setup, test,
+    qemu, reproducible, run, setup, test, trace,
 };
 
 fn main() -> ExitCode {
@@ -29,6 +29,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Setup => setup::all(),
         Verb::Build => build::all(&workspace),
         Verb::Run(args) => run::run(&workspace, &args),
+        Verb::Trace(args) => trace::run(&workspace, &args),
         Verb::Test(args) => return test::run(&workspace, &args),
         Verb::Check => check::all(&workspace, &Cli::command()),
         Verb::Book(args) => book::run(&workspace, &Cli::command(), &args),

@@ -25,6 +25,34 @@ pub use crate::run_args::Args;
 /// # Errors
 /// Fails when something cannot be built or started, or the machine's end was not a success.
 pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
+    run_with(workspace, args, |_| Ok(()))
+}
+
+/// What a traced run does that is told nothing else.
+const TRACED: &str = "xl create hello.cfg; xl wait hello; poweroff";
+
+/// The same, with dom0 taking the hypervisor's trace down on a disk from when it is ready until it powers off.
+///
+/// # Errors
+/// As [`run`]; without a dom0 of ours.
+pub(crate) fn run_traced(workspace: &Workspace, args: &Args, disk: &Path, events: &str) -> Result<()> {
+    ensure!(args.as_dom0.is_none(), "the trace is taken down by our dom0; in another, `xentrace` reads it");
+    let mut args = args.clone();
+    if args.script.is_none() && args.kernel.is_none() && args.guest.is_none() && !args.rootfs && args.config.is_empty()
+    {
+        args.script = Some(TRACED.to_owned());
+    }
+    run_with(workspace, &args, |machine| {
+        machine.disks.push(disk.to_owned());
+        let letter = char::from(b'a' + u8::try_from(machine.disks.len() - 1).unwrap_or(u8::MAX).min(25));
+        if let Some(dom0) = machine.modules.first_mut() {
+            dom0.args = format!("trace=vd{letter},{events} {}", dom0.args);
+        }
+        Ok(())
+    })
+}
+
+fn run_with(workspace: &Workspace, args: &Args, change: impl Fn(&mut Machine) -> Result<()>) -> Result<()> {
     require(&[Need::Qemu])?;
     if !args.no_build {
         build_for(workspace, args)?;
@@ -35,6 +63,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let is_demo =
         args.script.is_none() && guest.is_none() && args.as_dom0.is_none() && args.disk.is_empty() && own.0.is_empty();
     let mut machine = machine(workspace, args, guest.as_ref(), own, at_terminal, is_demo)?;
+    change(&mut machine)?;
     let limit = Duration::from_secs(args.timeout);
     if at_terminal && args.script.is_none() {
         if is_demo {

@@ -3,7 +3,7 @@
 //! The stream is one window after another: a record that says of which processor and how long, then what stood in that
 //! ring. So `xenalyze` reads it. The first window holds records of ours: the clock, and the names of domains.
 
-use alloc::{collections::BTreeMap, rc::Rc, string::String, vec::Vec};
+use alloc::{collections::BTreeMap, format, rc::Rc, string::String, vec::Vec};
 use core::cell::Cell;
 use core::sync::atomic::Ordering;
 
@@ -11,8 +11,8 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
 use oxen_abi::trace::{
-    OXEN_TRC_CLOCK, OXEN_TRC_DOMAIN_NAME, Record, TRACE_EXTRA_MAX, TRC_LOST_RECORDS, TRC_TRACE_CPU_CHANGE,
-    TRC_TRACE_WRAP_BUFFER, header,
+    OXEN_TRC_CLOCK, OXEN_TRC_DOMAIN_NAME, Record, TRACE_EXTRA_MAX, TRC_ALL, TRC_DOM0OP, TRC_GEN, TRC_HW,
+    TRC_LOST_RECORDS, TRC_MEM, TRC_PV, TRC_SCHED, TRC_TRACE_CPU_CHANGE, TRC_TRACE_WRAP_BUFFER, header,
 };
 use oxen_domu_lib::memory::{
     Mfn, PAGE_SIZE,
@@ -26,6 +26,20 @@ use super::system::System;
 use super::tracer::{Summary, Tracer};
 use crate::errno::Named;
 use crate::saved::stream::Sink;
+
+/// Classes of events by name.
+const CLASSES: [(&str, u32); 7] = [
+    ("all", TRC_ALL),
+    ("gen", TRC_GEN),
+    ("sched", TRC_SCHED),
+    ("dom0op", TRC_DOM0OP),
+    ("mem", TRC_MEM),
+    ("pv", TRC_PV),
+    ("hw", TRC_HW),
+];
+
+/// Pages of each processor's buffer.
+pub const PAGES: u32 = 256;
 
 /// How long a ring is left alone, in nanoseconds.
 const PAUSE: u64 = 5_000_000;
@@ -123,6 +137,23 @@ fn name_record(domain: u16, name: &str, words: &mut Vec<u32>) {
     words.extend([header(OXEN_TRC_DOMAIN_NAME, 1 + text_words, false), u32::from(domain)]);
     let quads = text.as_chunks().0.iter().take(text_words);
     words.extend(quads.map(|bytes| u32::from_le_bytes(*bytes)));
+}
+
+/// A mask of events, from a number or from names of classes.
+///
+/// # Errors
+/// There are no such events.
+pub fn events(text: &str) -> Result<u32> {
+    if let Some(digits) = text.strip_prefix("0x") {
+        return u32::from_str_radix(digits, 16).with_context(|| format!("`{text}` is no mask of events"));
+    }
+    text.split(',').try_fold(0, |mask, name| {
+        let class = CLASSES.iter().find(|(known, _)| *known == name);
+        let (_, bits) = class.with_context(|| {
+            format!("there are no events `{name}`: all, gen, sched, dom0op, mem, pv, hw, or a mask 0x…")
+        })?;
+        Ok(mask | bits)
+    })
 }
 
 /// Begins to trace these events into a disk.

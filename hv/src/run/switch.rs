@@ -16,6 +16,7 @@ use crate::{
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
+use oxen_abi::trace::{TRC_SCHED_CONTINUE_RUNNING, vcpu_and_domain};
 use oxen_abi::vcpu::{RUNSTATE_BLOCKED, RUNSTATE_OFFLINE, RUNSTATE_RUNNABLE, RUNSTATE_RUNNING};
 use oxen_abi::virq::VIRQ_TBUF;
 
@@ -97,10 +98,21 @@ impl<M: Machine> Hypervisor<M> {
     /// The vcpu that was on the CPU goes on.
     fn keep_running(&self, current: Option<&mut Current>, now: u64) {
         let Some(current) = current else { return };
+        if self.is_traced() {
+            self.note_staying(&current.vcpu);
+        }
         if !current.vcpu.sched.is_running.swap(true, Ordering::SeqCst) {
             self.enter_runstate(&current.vcpu, RUNSTATE_RUNNING, now);
             self.publish_runstate(&current.domain, &current.vcpu, &current.state);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_staying(&self, vcpu: &Vcpu) {
+        let who = vcpu_and_domain(vcpu.id, vcpu.domain);
+        self.trace.run(self.machine().this_cpu(), who);
+        self.note_words(TRC_SCHED_CONTINUE_RUNNING, &[who]);
     }
 
     /// Nobody can run. A vcpu that only waits for an event keeps the CPU's registers: it is likely to be the next.
