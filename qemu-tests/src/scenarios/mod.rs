@@ -93,6 +93,8 @@ scenarios! {
     own_guests_saved::a_guest_of_ours_is_copied_while_it_runs,
     own_guests_saved::a_guest_that_does_not_suspend_itself_is_named_and_goes_on,
     toolstack::a_thousand_guests_come_and_go_without_losing_a_frame,
+    migration::a_guest_of_ours_moves_to_another_machine_and_back,
+    migration::a_guest_that_cannot_move_goes_on,
     migration::dom0_has_an_address_of_its_own,
     net::an_interface_that_is_detached_closes_on_both_ends,
     net::net_fetches_from_the_host_and_serves_it,

@@ -55,11 +55,22 @@ pub(super) struct Receiver<'a> {
     policy: Option<CpuPolicy>,
     tsc: Option<DomctlTscInfo>,
     progress: Progress,
+    /// Whether the domain stays when this goes.
+    is_kept: bool,
+}
+
+impl Drop for Receiver<'_> {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            // The reason for which it is not kept says more than a failure to clean up could.
+            let _ = control::destroy_domain(self.domain);
+        }
+    }
 }
 
 impl<'a> Receiver<'a> {
-    /// Makes the domain.
-    pub(super) fn new(shell: &'a Shell) -> Result<Self> {
+    /// Makes the domain. It is gone with this, unless it is kept.
+    pub(super) fn new(shell: &'a Shell, what: &'static str) -> Result<Self> {
         shell.has_room()?;
         let domain = shell.make()?;
         Ok(Self {
@@ -73,13 +84,14 @@ impl<'a> Receiver<'a> {
             vcpus: (0..shell.vcpus).map(|_| Vcpu::default()).collect(),
             policy: None,
             tsc: None,
-            progress: Progress::new("restoring"),
+            progress: Progress::new(what),
+            is_kept: false,
         })
     }
 
-    /// The domain that is filled.
-    pub(super) const fn domain(&self) -> DomId {
-        self.domain
+    /// Leaves the domain to others.
+    pub(super) fn keep(mut self) {
+        self.is_kept = true;
     }
 
     /// Reads the whole stream, and makes the domain ready to run.
@@ -289,12 +301,20 @@ impl<'a> Receiver<'a> {
 impl Taker for Receiver<'_> {
     async fn take_pages(&mut self, source: &mut impl Source, header: &RecordHeader) -> Result<()> {
         let list = record::read_pages(source, header).await?;
-        let mut full = Vec::new();
+        let (mut full, mut gone) = (Vec::new(), Vec::new());
         for (page, kind) in &list {
-            self.page_mut(*page)?.kind = *kind;
+            let known = self.page_mut(*page)?;
+            known.kind = *kind;
             if record::has_contents(*kind)? {
                 full.push((*page, kind & KIND_LEVEL));
+            } else if *kind == KIND_NONE && known.frame != Mfn::INVALID {
+                // The guest gave it away while it was on its way here.
+                gone.push(core::mem::replace(&mut known.frame, Mfn::INVALID));
             }
+        }
+        self.populated -= gone.len() as u64;
+        if control::take_back(self.domain, &gone).is_err() {
+            bail!("the hypervisor refuses to take back memory that the guest gave away");
         }
         let wanted: Vec<Pfn> = list.iter().filter(|(_, kind)| *kind != KIND_NONE).map(|(page, _)| *page).collect();
         self.populate(&wanted)?;
