@@ -238,7 +238,7 @@ impl BridgePort {
         Ok(())
     }
 
-    /// Tells the network's switches that the address `mac` is here: a reverse ARP request, of which each learns the way.
+    /// Tells the network's switches that the address `mac` is here, by a reverse ARP request.
     pub fn announce(&self, mac: Mac) {
         // An interface of Ethernet (1) with IPv4 asks (3) who has its own address; where it has none, 0.
         const RARP: [u8; 10] = [0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3];

@@ -19,8 +19,8 @@ const WINDOW: usize = 512 << 10;
 const SILENCE: Duration = Duration::from_secs(10);
 /// How often it is asked whether it is there.
 const ASK: Duration = Duration::from_secs(2);
-/// How long an end that is there may say or take nothing, in nanoseconds: as long as a guest may take to suspend itself,
-/// and more.
+/// How long an end that is there may say or take nothing, in nanoseconds: longer than a guest may take to suspend
+/// itself.
 const PATIENCE: u64 = 90 * time::SECOND;
 /// The first of the ports for such use.
 const FIRST_PORT: u16 = 49_152;

@@ -84,6 +84,8 @@ pub struct Sealed<L> {
     wire: Vec<u8>,
     /// The message that came.
     plain: Vec<u8>,
+    /// Whether a message was begun and is not known to have been put down: who sent it was called off.
+    is_half_said: bool,
 }
 
 impl<L: Source + Sink> Sealed<L> {
@@ -111,7 +113,7 @@ impl<L: Source + Sink> Sealed<L> {
 
     fn begin(line: L, state: HandshakeState) -> Result<Self> {
         let state = state.into_transport_mode().map_err(failed)?;
-        Ok(Self { line, state, wire: Vec::new(), plain: Vec::new() })
+        Ok(Self { line, state, wire: Vec::new(), plain: Vec::new(), is_half_said: false })
     }
 
     /// The line itself.
@@ -119,17 +121,21 @@ impl<L: Source + Sink> Sealed<L> {
         &self.line
     }
 
-    /// Sends a message of at most [`LONGEST`] bytes.
+    /// Sends a message of at most [`LONGEST`] bytes. Behind one whose sending was called off nothing can be sent.
     ///
     /// # Errors
     /// As [`Sink::write`].
     pub async fn send(&mut self, message: &[u8]) -> Result<()> {
         ensure!(message.len() <= LONGEST, "a message of {} bytes", message.len());
+        ensure!(!self.is_half_said, "the message before was left half said");
         self.wire.resize(2 + message.len() + SEAL, 0);
         let (length, sealed) = self.wire.split_at_mut(2);
         let bytes = self.state.write_message(message, sealed).map_err(failed)?;
         length.copy_from_slice(&u16::try_from(bytes)?.to_le_bytes());
-        self.line.write(&self.wire).await
+        self.is_half_said = true;
+        self.line.write(&self.wire).await?;
+        self.is_half_said = false;
+        Ok(())
     }
 
     /// Waits for the next message.

@@ -10,11 +10,12 @@
 //!                                    <--  Runs
 //! ```
 //!
-//! The guest belongs to the giver until it says Go, and to the taker once that has come; each acts by itself on what it
-//! knows. A giver that has not said Go lets its guest go on whatever happens. A taker that holds a guest and does not
-//! hear Go has none: it takes the domain apart. Once Go is said the giver's guest never runs again by itself: if neither
-//! Runs nor Refused comes back ([`Fate::Unknown`]), nobody here can tell whether Go arrived, and a person decides, who
-//! can look at both machines. So the guest runs in one place at most at each cut, and in none at this one alone.
+//! The guest belongs to the giver until it says Go, and to the taker once that has come; each acts by itself on what
+//! it knows. A giver that has not said Go lets its guest go on whatever happens. A taker that holds a guest and does
+//! not hear Go has none: it takes the domain apart. Once Go is said the giver's guest never runs again by itself: if
+//! neither Runs nor Refused comes back ([`Fate::Unknown`]), nobody here can tell whether Go arrived, and a person
+//! decides, who can look at both machines. So the guest runs in one place at most at each cut, and in none at this one
+//! alone.
 //!
 //! Either may say Refused, with its reason, as long as the guest is the giver's.
 

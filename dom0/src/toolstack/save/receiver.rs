@@ -55,6 +55,8 @@ pub(super) struct Receiver<'a> {
     policy: Option<CpuPolicy>,
     tsc: Option<DomctlTscInfo>,
     progress: Progress,
+    /// Pages that came, each as often as it did.
+    taken: usize,
     /// Whether the domain stays when this goes.
     is_kept: bool,
 }
@@ -85,6 +87,7 @@ impl<'a> Receiver<'a> {
             policy: None,
             tsc: None,
             progress: Progress::new(what),
+            taken: 0,
             is_kept: false,
         })
     }
@@ -118,7 +121,7 @@ impl<'a> Receiver<'a> {
             "its p2m has {count} pages, more than its memory"
         );
         self.pages = vec![Page { frame: Mfn::INVALID, kind: KIND_NONE }; count];
-        self.progress.begin(count.min(usize::try_from(self.shell.pages)?));
+        self.progress.begin(count);
         Ok(())
     }
 
@@ -330,7 +333,8 @@ impl Taker for Receiver<'_> {
             self.fill(batch.iter().map(|(page, _)| *page), &contents)?;
             task::yield_now().await;
         }
-        self.progress.reach(usize::try_from(self.populated)?);
+        self.taken += list.len();
+        self.progress.reach(self.taken);
         Ok(())
     }
 
