@@ -8,8 +8,9 @@ use oxen_abi::{
     domid::DomId,
 };
 use oxen_hv::{
+    cpu_model::Vendor,
     domain::traps::TrapHandler,
-    processor::cpuid::{Vendor, leaves_x87_pointers},
+    processor::cpuid::leaves_x87_pointers,
     stubs,
     trap::msr,
 };

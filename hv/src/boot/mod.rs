@@ -2,3 +2,4 @@
 
 pub mod cmdline;
 pub mod dom0;
+pub mod speculation;

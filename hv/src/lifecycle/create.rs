@@ -30,6 +30,7 @@ impl<M: Machine> Hypervisor<M> {
         }
         self.domains.create(config.id, |id, owner| {
             self.memory.frames.new_generation(owner);
+            self.cpus.iter().for_each(|cpu| cpu.forget_teacher(owner));
             let shared_info = self.memory.take_shared(owner)?;
             let made = VcpuTable::new(self.machine(), config.max_vcpus as usize);
             let vcpus = made.inspect_err(|_| self.memory.give_back_shared(shared_info))?;

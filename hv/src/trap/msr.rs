@@ -5,8 +5,9 @@
 use crate::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
+    cpu_model::{CpuModel, Vendor},
     machine::Machine,
-    processor::cpuid::{ARCH_CAPABILITIES, Vendor},
+    speculation::ARCH_CAPABILITIES,
 };
 use bitflags::bitflags;
 use x86_64::registers::model_specific::{ApicBaseFlags, EferFlags};
@@ -229,9 +230,7 @@ impl<M: Machine> Caller<'_, M> {
 
     /// AMD's families 0x10 to 0x16 have the register.
     fn has_configuration_space_base(&self) -> bool {
-        let [signature, ..] = self.hv.machine().cpuid(1, 0);
-        let family = (signature >> 8 & 0xf) + if signature >> 8 & 0xf == 0xf { signature >> 20 & 0xff } else { 0 };
-        (0x10..0x17).contains(&family)
+        (0x10..0x17).contains(&CpuModel::of(self.hv.machine()).family)
     }
 
     /// Taken and forgotten, as where there is nothing behind the registers.
