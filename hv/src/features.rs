@@ -87,6 +87,8 @@ bitflags! {
     /// Leaf 7, EDX.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Leaf7Edx: u32 {
+        /// Short moves of strings are fast.
+        const FSRM = 1 << 4;
         const SRBDS_CTRL = 1 << 9;
         const MD_CLEAR = 1 << 10;
         /// `SPEC_CTRL` with IBRS, and `PRED_CMD` with IBPB.
@@ -148,6 +150,7 @@ bitflags! {
     /// Leaf 0x80000008, EBX.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct SizesEbx: u32 {
+        const CLZERO = 1 << 0;
         /// FXSAVE and XSAVE always save the x87 pointers (`RstrFpErrPtrs`).
         const SAVES_X87_POINTERS = 1 << 2;
         const IBPB = 1 << 12;

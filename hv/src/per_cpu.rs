@@ -84,7 +84,7 @@ impl CpuShared {
     }
 
     /// A domain comes on this CPU; returns whether another one was the last.
-    pub(crate) fn comes_from_another(&self, owner: Owner) -> bool {
+    pub fn comes_from_another(&self, owner: Owner) -> bool {
         let slot = slot_of(owner);
         self.taught_by.swap(slot, Ordering::Relaxed) != slot
     }

@@ -12,7 +12,6 @@ use crate::{
     machine::Machine,
     ports::Registers,
     sched::clock::Scale,
-    speculation::ARCH_CAPABILITIES,
 };
 use x86_64::registers::control::Cr4Flags;
 
@@ -84,7 +83,7 @@ const LEAF7_EBX: Leaf7Ebx = Leaf7Ebx::FSGSBASE
     .union(Leaf7Ebx::CLWB)
     .union(Leaf7Ebx::SHA);
 /// Leaf 0x80000001 EDX that may be shown, beside the copies.
-const EXTENDED_EDX: ExtendedEdx = ExtendedEdx::all().difference(ExtendedEdx::FAST_FXSAVE);
+const EXTENDED_EDX: ExtendedEdx = ExtendedEdx::all();
 /// Leaf 0x80000021 EAX that may be shown.
 const EXTENDED21_EAX: Extended21Eax = Extended21Eax::NO_NESTED_BREAKPOINTS
     .union(Extended21Eax::LFENCE_WAITS)
@@ -95,15 +94,9 @@ const _: () = assert!(
         && LEAF7_EBX.bits() == 0x218c_0329
         && Leaf7Ecx::all().bits() == 0x40_0700
         && ExtendedEcx::all().bits() == 0x21_09e1
-        && EXTENDED_EDX.bits() == 0xe850_0800
+        && EXTENDED_EDX.bits() == 0xea50_0800
         && EXTENDED21_EAX.bits() == 0x45
 );
-/// What may be told of [`ARCH_CAPABILITIES`]: of which attacks the CPU is free, and how it predicts.
-const CAPABILITIES_TOLD: u64 = 0x0d18_e17b;
-/// Return predictions may come from elsewhere when they run out.
-const RSBA: u64 = 1 << 2;
-/// Intel's CPUs of which that is so, whatever they say: Skylake and its kin, by model, family 6.
-const RSBA_MODELS: [u32; 9] = [0x4e, 0x55, 0x5e, 0x66, 0x67, 0x8e, 0x9e, 0xa5, 0xa6];
 /// Where AMD's CPUs keep whether LFENCE waits, and its bit.
 const DECODE_CONFIGURATION: u32 = 0xc001_1029;
 const LFENCE_SERIALISES: u64 = 1 << 1;
@@ -156,9 +149,8 @@ impl<M: Machine> Caller<'_, M> {
             }
             2 | 4 => [eax, ebx, ecx, edx],
             7 if subleaf == 0 => {
-                let mut told = Leaf7Edx::empty();
-                told.set(Leaf7Edx::ARCH_CAPABILITIES, self.speculation_capabilities().is_some());
-                [0, ebx & LEAF7_EBX.bits(), ecx & Leaf7Ecx::all().bits(), told.bits()]
+                let told = self.speculation_told(Leaf7Edx::from_bits_retain(edx)).bits();
+                [0, ebx & LEAF7_EBX.bits(), ecx & Leaf7Ecx::all().bits(), told]
             }
             0xd => extended_state_leaf(subleaf, [eax, ebx, ecx, edx]),
             _ => [0; 4],
@@ -196,7 +188,10 @@ impl<M: Machine> Caller<'_, M> {
             0x8000_0005 | 0x8000_0006 if is_amd => [eax, ebx, ecx, edx],
             0x8000_0006 => [0, 0, ecx, 0],
             0x8000_0007 => [0, 0, 0, edx & PowerEdx::INVARIANT_TSC.bits()],
-            0x8000_0008 => [eax & 0xff | (eax >> 8 & 0xff).min(VIRTUAL_BITS) << 8, 0, 0, 0],
+            0x8000_0008 => {
+                let told = self.barriers_told(SizesEbx::from_bits_retain(ebx)).bits();
+                [eax & 0xff | (eax >> 8 & 0xff).min(VIRTUAL_BITS) << 8, told, 0, 0]
+            }
             LAST_AMD_LEAF if is_amd => {
                 let is_there = machine.cpuid(FIRST_EXTENDED_LEAF, 0)[0] >= leaf;
                 let mut told = Extended21Eax::from_bits_retain(if is_there { eax } else { 0 }) & EXTENDED21_EAX;
@@ -208,20 +203,6 @@ impl<M: Machine> Caller<'_, M> {
             }
             _ => [0; 4],
         }
-    }
-
-    /// What the control domain is told of speculation by `ARCH_CAPABILITIES`; `None`: the register is not there.
-    #[must_use]
-    pub fn speculation_capabilities(&self) -> Option<u64> {
-        let machine = self.hv.machine();
-        if !self.domain.is_privileged() || Vendor::of(machine) != Vendor::Intel {
-            return None;
-        }
-        let CpuModel { family, model, .. } = CpuModel::of(machine);
-        let rsba = if family == 6 && RSBA_MODELS.contains(&model) { RSBA } else { 0 };
-        let has_register = Leaf7Edx::from_bits_retain(machine.cpuid(7, 0)[3]).contains(Leaf7Edx::ARCH_CAPABILITIES);
-        let own = if has_register { machine.read_msr(ARCH_CAPABILITIES) } else { None };
-        if own.is_none() && rsba == 0 { None } else { Some(own.unwrap_or(0) & CAPABILITIES_TOLD | rsba) }
     }
 }
 

@@ -17,6 +17,8 @@ mod faults;
 mod found;
 mod plan;
 mod report;
+#[cfg(test)]
+mod tests;
 
 pub use choices::{Choices, Clearing};
 pub use faults::Faults;

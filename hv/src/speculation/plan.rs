@@ -77,6 +77,13 @@ impl L1tf {
         }
     }
 
+    /// Whether the control domain's entries are judged, or another's.
+    #[must_use]
+    pub const fn judges(&self, is_control: bool) -> bool {
+        let [of_control, of_others] = self.judged;
+        if is_control { of_control } else { of_others }
+    }
+
     /// Whether an entry that is not present leads to nothing that the cache could hold.
     #[must_use]
     pub const fn is_safe(&self, entry: u64) -> bool {
@@ -110,7 +117,7 @@ pub struct Plan {
     /// Entries that are not present.
     pub l1tf: L1tf,
     /// What is written to chicken bits: AMD's way of SSBD, and the one against Zenbleed.
-    pub(super) chicken: [Option<(u32, u64)>; 2],
+    pub chicken: [Option<(u32, u64)>; 2],
 }
 
 impl Plan {

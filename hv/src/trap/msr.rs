@@ -146,7 +146,10 @@ impl<M: Machine> Caller<'_, M> {
             NORTHBRIDGE_CONFIGURATION => Some(0),
             _ if P5_MACHINE_CHECKS.contains(&msr) || MACHINE_CHECK_INTERRUPTS.contains(&msr) => Some(0),
             _ if MACHINE_CHECKS.contains(&msr) => Some(if is_bank_control(msr) { u64::MAX } else { 0 }),
-            _ => self.read_vendor_msr(msr).or_else(|| self.read_forgiven_msr(msr)),
+            _ => self
+                .read_vendor_msr(msr)
+                .or_else(|| self.read_speculation_msr(msr))
+                .or_else(|| self.read_forgiven_msr(msr)),
         }
     }
 
@@ -224,7 +227,11 @@ impl<M: Machine> Caller<'_, M> {
             MCG_CAP | MCG_CTL | NORTHBRIDGE_CONFIGURATION => true,
             _ if MACHINE_CHECK_INTERRUPTS.contains(&msr) => true,
             _ if MACHINE_CHECKS.contains(&msr) => !is_bank(msr) || is_bank_control(msr) || value == 0,
-            _ => self.write_vendor_msr(msr, value) || self.is_msr_write_forgiven(msr),
+            _ => {
+                self.write_vendor_msr(msr, value)
+                    || self.write_speculation_msr(msr, value)
+                    || self.is_msr_write_forgiven(msr)
+            }
         }
     }
 
