@@ -7,13 +7,7 @@ use oxen_abi::{
     domctl::{XEN_DOMCTL_CREATEDOMAIN, XEN_X86_MSR_RELAXED},
     domid::DomId,
 };
-use oxen_hv::{
-    cpu_model::Vendor,
-    domain::traps::TrapHandler,
-    processor::cpuid::leaves_x87_pointers,
-    stubs,
-    trap::msr,
-};
+use oxen_hv::{cpu_model::Vendor, domain::traps::TrapHandler, processor::cpuid::leaves_x87_pointers, stubs, trap::msr};
 use std::sync::atomic::Ordering::SeqCst;
 use support::guest::Guest;
 use x86_64::registers::control::Cr4Flags;
@@ -179,7 +173,7 @@ fn that_lfence_waits_is_told_where_the_cpu_does_not_say_so() {
 }
 
 #[test]
-fn the_control_domain_is_told_of_speculation_and_memory_types_on_intels_cpus() {
+fn the_control_domain_is_told_of_memory_types_and_all_of_speculation_on_intels_cpus() {
     const CAPABILITIES: u32 = 0x10a;
     let mut guest = Guest::new(support::boot(64), 0, true, 16);
     let set = |leaf, answer| guest.hv.machine().peripherals.lock().unwrap().cpuid.insert(leaf, answer);

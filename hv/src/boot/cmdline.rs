@@ -19,8 +19,8 @@
 //! | `watchdog_timeout=N` | after so many seconds, 5 without it; turns the watchdog on, 0 off |
 //! | `loglvl=`, `guest_loglvl=` | `none`, `error`, `warning`, `info`, `debug`, `all`; `a/b`: always, not too often |
 
-use crate::config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES};
 use super::speculation;
+use crate::config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES};
 use crate::{grant, speculation::Choices};
 
 /// Seconds of the watchdog at most: a day.

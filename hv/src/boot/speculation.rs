@@ -110,6 +110,9 @@ fn is_refusal(value: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// Where a choice is kept.
+    type Place = fn(&Choices) -> Option<bool>;
+
     fn controls(value: &str) -> Option<Choices> {
         let mut choices = Choices::default();
         set_controls(&mut choices, value).map(|()| choices)
@@ -117,7 +120,7 @@ mod tests {
 
     #[test]
     fn each_switch_goes_to_its_place_in_every_spelling() {
-        let places: [(&str, fn(&Choices) -> Option<bool>); 14] = [
+        let places: [(&str, Place); 14] = [
             ("msr-sc", |c| c.guests_control),
             ("rsb", |c| c.returns),
             ("verw", |c| c.buffers),
@@ -143,7 +146,7 @@ mod tests {
             assert_eq!(place(&controls(&std::format!("no-{name}")).unwrap()), Some(false), "no-{name}");
         }
         for name in ["msr-sc", "rsb", "verw", "ibpb-entry", "bhb-entry"] {
-            let said = [controls(&std::format!("{name}=pv")), controls(&std::format!("{name}"))];
+            let said = [controls(&std::format!("{name}=pv")), controls(name)];
             assert!(said[0].is_some() && said[0] == said[1], "{name}");
             assert_eq!(controls(&std::format!("{name}=no-pv")), controls(&std::format!("no-{name}")));
         }

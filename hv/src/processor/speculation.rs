@@ -49,11 +49,11 @@ impl<M: Machine> Caller<'_, M> {
         told
     }
 
-    /// What the control domain is told of speculation by `ARCH_CAPABILITIES`; `None`: the register is not there.
+    /// What guests are told of speculation by `ARCH_CAPABILITIES`; `None`: the register is not there.
     #[must_use]
     pub fn speculation_capabilities(&self) -> Option<u64> {
         let machine = self.hv.machine();
-        if !self.domain.is_privileged() || Vendor::of(machine) != Vendor::Intel {
+        if Vendor::of(machine) != Vendor::Intel {
             return None;
         }
         let CpuModel { family, model, .. } = CpuModel::of(machine);

@@ -152,7 +152,8 @@ impl Plan {
         own.set(SpecCtrl::SSBD, has(Controls::SSBD) && asked.ssbd.unwrap_or(false));
         own.set(SpecCtrl::PSFD, has(Controls::PSFD) && asked.psfd.unwrap_or(false));
         own.set(SpecCtrl::BHI_DIS_S, is_apart);
-        let entry_barrier = has(Controls::IBPB) && asked.entry_barrier.unwrap_or_else(|| needs_entry_barrier(found, ibrs));
+        let entry_barrier =
+            has(Controls::IBPB) && asked.entry_barrier.unwrap_or_else(|| needs_entry_barrier(found, ibrs));
         let switch_barrier = has(Controls::IBPB) && asked.switch_barrier.unwrap_or(true);
         // What else would keep a guest's return predictions from ring 0, and from the next guest.
         let forgets_returns = !is_amd || !switch_barrier || found.hints.contains(Hints::IBPB_RET);

@@ -121,7 +121,11 @@ fn each_cpu_is_known_for_what_it_does() {
         ("Skylake", skylake(), skylakes | Faults::GDS | Faults::BHI),
         ("Ice Lake", ice_lake(), Faults::SSB | Faults::MMIO | Faults::GDS | Faults::BHI),
         ("Alder Lake", alder_lake(), Faults::RFDS | Faults::BHI | Faults::SSB),
-        ("Cascade Lake", intel(0x55, 7, RTM, CONTROLLED | ARCH, 0x2b), Faults::TAA | Faults::MMIO | Faults::SSB | Faults::BHI),
+        (
+            "Cascade Lake",
+            intel(0x55, 7, RTM, CONTROLLED | ARCH, 0x2b),
+            Faults::TAA | Faults::MMIO | Faults::SSB | Faults::BHI,
+        ),
         ("Bonnell", intel(0x1c, 2, 0, 0, 0), Faults::MELTDOWN | Faults::SSB),
         ("Goldmont", intel(0x5c, 9, 0, ARCH, 1), Faults::RFDS | Faults::SSB),
         ("Silvermont", intel(0x37, 8, 0, 0, 0), Faults::MELTDOWN | Faults::MDS | Faults::SSB),
@@ -227,7 +231,11 @@ fn a_vcpu_gets_its_own_register_back() {
     let slow = ways(&always, SpecCtrl::SSBD);
     assert_eq!((slow.guests, slow.way.contains(Way::CONTROL)), (SpecCtrl::IBRS | SpecCtrl::SSBD, true));
     let forced = plan(&ice_lake(), &Choices { ssbd: Some(true), ..Choices::default() });
-    assert_eq!(ways(&forced, SpecCtrl::empty()).guests, SpecCtrl::IBRS | SpecCtrl::SSBD, "what is global is everybody's");
+    assert_eq!(
+        ways(&forced, SpecCtrl::empty()).guests,
+        SpecCtrl::IBRS | SpecCtrl::SSBD,
+        "what is global is everybody's"
+    );
 }
 
 #[test]

@@ -34,7 +34,8 @@ const MIN_AREA: u64 = 576;
 const BEFORE_MACHINE_CHECKS: u32 = 32;
 const WITH_MACHINE_CHECKS: u32 = BEFORE_MACHINE_CHECKS + 8;
 /// Registers of models that a guest can have been given: their number is the room a toolstack makes.
-const MODEL_REGISTERS: [u32; 7] = [SPEC_CTRL, MISC_FEATURES, TSC_AUX, 0xc001_1019, 0xc001_101a, 0xc001_101b, 0xc001_1027];
+const MODEL_REGISTERS: [u32; 7] =
+    [SPEC_CTRL, MISC_FEATURES, TSC_AUX, 0xc001_1019, 0xc001_101a, 0xc001_101b, 0xc001_1027];
 const MISC_FEATURES: u32 = 0x140;
 const TSC_AUX: u32 = 0xc000_0103;
 
@@ -181,8 +182,7 @@ impl<M: Machine> Caller<'_, M> {
             op.set(&DomctlVcpuMsrs { msr_count: count(MODEL_REGISTERS.len()), ..request });
             return Ok(Answer::CopyBack);
         }
-        let values =
-            self.with_vcpu_state(domain, vcpu, |s| [(SPEC_CTRL, s.spec_ctrl.bits()), (TSC_AUX, s.tsc_aux)])?;
+        let values = self.with_vcpu_state(domain, vcpu, |s| [(SPEC_CTRL, s.spec_ctrl.bits()), (TSC_AUX, s.tsc_aux)])?;
         let mut count: u32 = 0;
         for (index, value) in values.into_iter().filter(|&(_, value)| value != 0) {
             if count == request.msr_count {
