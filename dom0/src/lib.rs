@@ -14,6 +14,7 @@ pub mod domain_info;
 pub mod errno;
 pub mod guest_text;
 pub mod mapped;
+pub mod network;
 pub mod options;
 pub mod purse;
 pub mod saved;

@@ -9,8 +9,9 @@ use core::cell::Cell;
 
 use oxen_dom0::archive::Archive;
 use oxen_dom0::balloon::{controller::Controller, coordinator::Coordinator};
-use oxen_dom0::bridge::Bridge;
+use oxen_dom0::bridge::{Bridge, Mac};
 use oxen_dom0::device::{Disks, interrupt::Lines};
+use oxen_dom0::network::{Network, settings::Settings};
 use oxen_dom0::options::Options;
 use oxen_dom0::store::server::StoreHandle;
 use oxen_dom0::terminal::Terminal;
@@ -30,15 +31,19 @@ fn run() {
     });
     let lines = Lines::default();
     let store = StoreHandle::new();
+    let options = Options::parse(&start_info::command_line());
+    let bridge = Bridge::new(time::now, memory::pool::free_pages() * memory::PAGE_SIZE / 8);
+    let card = uplink::start(&bridge, &lines);
     let system = Rc::new(System {
         balloon: Controller::new(store.clone()),
         coordinator: Coordinator::default(),
         store,
         archive: Archive::new(start_info::module().unwrap_or_default()),
-        options: Options::parse(&start_info::command_line()),
+        network: place_in(&bridge, card, &options),
+        options,
         terminal: Terminal::new(),
         guests: Guests::default(),
-        bridge: Bridge::new(time::now, memory::pool::free_pages() * memory::PAGE_SIZE / 8),
+        bridge,
         disks: Disks::find(&lines),
         ends: Waiters::new(),
         failed: Cell::new(false),
@@ -46,9 +51,19 @@ fn run() {
     if let Err(why) = nodes::publish_dom0(&system.store) {
         println!("xenstore: {why}");
     }
-    uplink::start(&system.bridge, &lines);
     task::spawn(ends::watch(system.clone()));
     task::spawn(lifecycle::watch_targets(system.clone()));
     println!("oxen dom0 ready");
     task::run(shell::run(system));
+}
+
+/// dom0's own place in the network, if the command line asks for one, with the card's hardware address.
+fn place_in(bridge: &Bridge, card: Option<Mac>, options: &Options) -> Option<Network> {
+    match Settings::read(options) {
+        Ok(settings) => Some(Network::start(bridge, card.unwrap_or_else(lifecycle::random_mac), settings?)),
+        Err(why) => {
+            println!("dom0 has no address: {why:#}");
+            None
+        }
+    }
 }

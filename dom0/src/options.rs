@@ -9,6 +9,10 @@ pub struct Options {
     pub script: Option<Script>,
     /// Commands that run at the prompt before the first line is typed, as if they had been typed.
     pub type_ahead: Vec<String>,
+    /// dom0's address in the network.
+    pub ip: Option<String>,
+    /// Who leads out of the network.
+    pub gateway: Option<String>,
     /// End QEMU through its debug-exit device, so that the host learns success or failure.
     pub debug_exit: bool,
 }
@@ -36,6 +40,10 @@ impl Options {
                 });
             } else if let Some(typed) = word.strip_prefix("type=") {
                 options.type_ahead = commands(typed);
+            } else if let Some(ip) = word.strip_prefix("ip=") {
+                options.ip = Some(ip.into());
+            } else if let Some(gateway) = word.strip_prefix("gateway=") {
+                options.gateway = Some(gateway.into());
             }
         }
         options

@@ -5,7 +5,7 @@ use core::iter;
 
 use oxen_domu_lib::{println, task};
 
-use crate::bridge::{Bridge, BridgePort, Malformed};
+use crate::bridge::{Bridge, BridgePort, Mac, Malformed};
 use crate::device::virtio_net::VirtioNet;
 use crate::device::{self, interrupt::Lines};
 
@@ -15,15 +15,17 @@ pub const NAME: &str = "eth0";
 /// Frames after which other tasks have their turn.
 const BURST: usize = 32;
 
-/// Connects the machine's network card, where there is one, with the bridge.
-pub fn start(bridge: &Bridge, lines: &Lines) {
-    let Some(card) = VirtioNet::find(lines).map(Rc::new) else { return };
-    let address = card.address().map_or_else(|| "no address".into(), |address| format!("{address}"));
+/// Connects the machine's network card, where there is one, with the bridge; returns its address, if it has one.
+pub fn start(bridge: &Bridge, lines: &Lines) -> Option<Mac> {
+    let card = Rc::new(VirtioNet::find(lines)?);
+    let mac = card.address();
+    let address = mac.map_or_else(|| "no address".into(), |address| format!("{address}"));
     println!("network card {NAME} ({address}) is the bridge's uplink");
     let port = Rc::new(bridge.attach(NAME));
     port.set_offload(card.offload());
     task::spawn_for(device::OWNER, inwards(card.clone(), port.clone()));
     task::spawn_for(device::OWNER, outwards(card, port));
+    mac
 }
 
 /// From the network to the guests.

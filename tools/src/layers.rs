@@ -94,7 +94,7 @@ pub(crate) const CRATES: [Crate; 12] = [
             &["config"],
             &["saved"],
             &["device"],
-            &["backend", "uplink"],
+            &["backend", "network", "uplink"],
             &["balloon"],
             &["toolstack"],
         ],

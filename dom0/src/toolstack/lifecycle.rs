@@ -290,7 +290,7 @@ fn random() -> u128 {
 }
 
 /// An address of the range that is kept for guests.
-fn random_mac() -> Mac {
+pub fn random_mac() -> Mac {
     let [a, b, c, ..] = random().to_be_bytes();
     Mac([0x00, 0x16, 0x3e, a & 0x7f, b, c])
 }

@@ -10,6 +10,7 @@ use crate::archive::Archive;
 use crate::balloon::{controller::Controller, coordinator::Coordinator};
 use crate::bridge::Bridge;
 use crate::device::Disks;
+use crate::network::Network;
 use crate::options::Options;
 use crate::store::server::StoreHandle;
 use crate::terminal::Terminal;
@@ -30,6 +31,8 @@ pub struct System {
     pub disks: Disks,
     /// The network of guests and machine.
     pub bridge: Bridge,
+    /// dom0's own place in it, where it has one.
+    pub network: Option<Network>,
     /// Memory targets.
     pub balloon: Controller,
     /// Who decides on memory targets.

@@ -28,6 +28,7 @@ mod life;
 mod linux;
 mod load;
 mod messages;
+mod migration;
 mod net;
 mod network;
 mod own_guests_saved;
@@ -93,6 +94,7 @@ scenarios! {
     own_guests_saved::a_guest_of_ours_is_copied_while_it_runs,
     own_guests_saved::a_guest_that_does_not_suspend_itself_is_named_and_goes_on,
     toolstack::a_thousand_guests_come_and_go_without_losing_a_frame,
+    migration::dom0_has_an_address_of_its_own,
     net::an_interface_that_is_detached_closes_on_both_ends,
     net::net_fetches_from_the_host_and_serves_it,
     net::two_guests_fetch_from_each_other_at_once,

@@ -1,8 +1,8 @@
-//! `brctl`: the bridge as bridge-utils show one.
+//! `brctl`: the bridge as bridge-utils show one. `ifconfig`: dom0's own place at it.
 
 use alloc::format;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use oxen_domu_lib::{println, time};
 
 use super::{Call, Outcome, usage};
@@ -51,4 +51,12 @@ pub(super) async fn brctl(call: Call) -> Outcome {
         }
         _ => Err(usage("brctl")),
     }
+}
+
+/// `ifconfig`.
+pub(super) async fn ifconfig(call: Call) -> Outcome {
+    let (system, []) = call.exactly("ifconfig")?;
+    let network = system.network.as_ref().context("dom0 has no address: its command line says none (ip=)")?;
+    println!("{}", network.describe());
+    Ok(())
 }

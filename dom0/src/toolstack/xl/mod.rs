@@ -114,6 +114,7 @@ verbs! {
     "network-restart" "NAME IDX|MAC"
         "cut an interface's backend off and begin it anew; the guest loses nothing" devices::network_restart;
     "brctl" "show|showmacs [BRIDGE]" "show the bridge's ports, or where addresses were seen" brctl::brctl;
+    "ifconfig" "" "show dom0's own address in the network" brctl::ifconfig;
     "domid" "NAME" "print a domain's number" show::domid;
     "domname" "DOMID" "print a domain's name" show::domname;
     "uptime" "" "show how long domains have run" show::uptime;
