@@ -20,6 +20,7 @@
 //! | `loglvl=`, `guest_loglvl=` | `none`, `error`, `warning`, `info`, `debug`, `all`; `a/b`: always, not too often |
 
 use super::speculation;
+use super::words::{is_on, switch};
 use crate::config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES};
 use crate::{grant, speculation::Choices};
 
@@ -168,24 +169,6 @@ fn size(text: &str) -> Option<u64> {
     };
     let number: u64 = digits.parse().ok()?;
     number.checked_mul(1 << shift)
-}
-
-/// What a part of an option says of the switch `name`: itself, `no-` before it, or a value behind it.
-pub(super) fn switch(name: &str, part: &str) -> Option<bool> {
-    if part.strip_prefix("no-") == Some(name) {
-        return Some(false);
-    }
-    match part.strip_prefix(name)?.strip_prefix('=') {
-        None => (part == name).then_some(true),
-        Some("yes" | "on" | "true" | "enable" | "1") => Some(true),
-        Some("no" | "off" | "false" | "disable" | "0") => Some(false),
-        Some(_) => None,
-    }
-}
-
-/// Whether the value of a switch turns it on, as the word alone does.
-fn is_on(value: &str) -> bool {
-    !matches!(value, "no" | "off" | "false" | "0")
 }
 
 #[cfg(test)]

@@ -3,3 +3,4 @@
 pub mod cmdline;
 pub mod dom0;
 pub mod speculation;
+mod words;

@@ -19,7 +19,7 @@
 //! Xen does for guests with hardware's help, or by its compiler, is not understood: `hvm=`, `l1d-flush=`, `bti-thunk=`,
 //! `branch-harden=`, `lock-harden=`.
 
-use super::cmdline::switch;
+use super::words::switch;
 use crate::speculation::{Choices, Clearing};
 
 /// Reads the value of `spec-ctrl=`. `None` if a part of it is not understood; what stands before it is set.

@@ -96,8 +96,8 @@ impl<M: Hardware> Editor<'_, M> {
         self.emulate_write(mapping, va, bytes, write, Self::judge_absent, Self::follow_if_shadowed)
     }
 
-    /// Does the write at `va`, which `mapping` translates; `judge` is asked of each new entry, `follow` is called with each entry that has changed, before
-    /// what stood there is given back.
+    /// Does the write at `va`, which `mapping` translates; `judge` is asked of each new entry, `follow` is called with
+    /// each entry that has changed, before what stood there is given back.
     #[inline(always)]
     fn emulate_write(
         self,

@@ -24,8 +24,8 @@ const OF_AMDS: SizesEbx = SizesEbx::CLZERO
     .union(SizesEbx::IBPB_RET);
 
 impl<M: Machine> Caller<'_, M> {
-    /// What of leaf 7 EDX the caller may see, whose other bits concern nobody: what VERW does, the bits of `SPEC_CTRL` where guests have one, and
-    /// whether there is `ARCH_CAPABILITIES`.
+    /// What of leaf 7 EDX the caller may see, whose other bits concern nobody: what VERW does, the bits of `SPEC_CTRL`
+    /// where guests have one, and whether there is `ARCH_CAPABILITIES`.
     pub(super) fn speculation_told(&self, has: Leaf7Edx) -> Leaf7Edx {
         let mut told = has & (Leaf7Edx::FSRM | Leaf7Edx::MD_CLEAR);
         if self.hv.speculation.guests_control {

@@ -313,7 +313,8 @@ fn what_is_done_is_said_in_xens_lines() {
             "  Hardware hints:",
             "  Hardware features: IBPB IBRS STIBP SSBD MD_CLEAR",
             "  Believed vulnerable to: MELTDOWN SPECTRE_V1 SPECTRE_V2 L1TF MDS TAA MMIO SSB GDS BHI",
-            "  Xen settings: BTI-Thunk: N/A, SPEC_CTRL: IBRS+ STIBP- SSBD- PSFD- BHI_DIS_S-, Other: IBPB-ctxt VERW BHB-short",
+            "  Xen settings: BTI-Thunk: N/A, SPEC_CTRL: IBRS+ STIBP- SSBD- PSFD- BHI_DIS_S-, \
+             Other: IBPB-ctxt VERW BHB-short",
             "  L1TF: believed vulnerable, maxphysaddr L1D 46, CPUID 46, Safe address 300000000000",
             "  Support for PV VMs: MSR_SPEC_CTRL EAGER_FPU VERW BHB-entry",
             "  PV L1TF checks: Dom0 disabled, DomU enabled",
