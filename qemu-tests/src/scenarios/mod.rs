@@ -39,6 +39,7 @@ mod rootfs;
 mod saving;
 mod shares;
 mod soak;
+mod speculation;
 mod toolstack;
 mod xdp;
 
@@ -113,6 +114,10 @@ scenarios! {
     grants::a_linux_guest_of_version_2_has_its_disk_and_network_of_our_dom0,
     linux::debians_kernel_works_as_a_guest_with_a_disk,
     linux::debians_kernel_works_as_dom0_on_four_cpus,
+    speculation::debians_kernel_runs_with_every_defence_on,
+    speculation::what_the_cpu_needs_is_done_and_said,
+    speculation::guests_run_with_every_defence_on,
+    speculation::calls_are_answered_alike_with_every_defence_on,
     boot::a_dom0_finds_the_firmwares_tables,
     boot::a_hypervisor_that_checks_itself_finds_nothing,
     linux::debian_13s_kernel_works_as_a_guest_and_as_dom0,
