@@ -15,6 +15,8 @@ pub struct Options {
     pub gateway: Option<String>,
     /// The disk that takes the hypervisor's trace from the start, and which events.
     pub trace: Option<(String, String)>,
+    /// What dom0 seals with that it sends to other machines.
+    pub migration_key: Option<String>,
     /// End QEMU through its debug-exit device, so that the host learns success or failure.
     pub debug_exit: bool,
 }
@@ -49,6 +51,8 @@ impl Options {
                 options.ip = Some(ip.into());
             } else if let Some(gateway) = word.strip_prefix("gateway=") {
                 options.gateway = Some(gateway.into());
+            } else if let Some(key) = word.strip_prefix("migration-key=") {
+                options.migration_key = Some(key.into());
             }
         }
         options

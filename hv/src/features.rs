@@ -66,6 +66,7 @@ bitflags! {
         const SMEP = 1 << 7;
         const BMI2 = 1 << 8;
         const ERMS = 1 << 9;
+        const RTM = 1 << 11;
         const RDSEED = 1 << 18;
         const ADX = 1 << 19;
         const SMAP = 1 << 20;
@@ -86,7 +87,23 @@ bitflags! {
     /// Leaf 7, EDX.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Leaf7Edx: u32 {
+        /// Short moves of strings are fast.
+        const FSRM = 1 << 4;
+        const SRBDS_CTRL = 1 << 9;
+        const MD_CLEAR = 1 << 10;
+        /// `SPEC_CTRL` with IBRS, and `PRED_CMD` with IBPB.
+        const IBRS_IBPB = 1 << 26;
+        const STIBP = 1 << 27;
+        const L1D_FLUSH = 1 << 28;
         const ARCH_CAPABILITIES = 1 << 29;
+        const SSBD = 1 << 31;
+    }
+
+    /// Leaf 7, subleaf 2, EDX.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Leaf72Edx: u32 {
+        const PSFD = 1 << 0;
+        const BHI_CTRL = 1 << 4;
     }
 
     /// Leaf 0xd, subleaf 1, EAX.
@@ -133,8 +150,22 @@ bitflags! {
     /// Leaf 0x80000008, EBX.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct SizesEbx: u32 {
+        const CLZERO = 1 << 0;
         /// FXSAVE and XSAVE always save the x87 pointers (`RstrFpErrPtrs`).
         const SAVES_X87_POINTERS = 1 << 2;
+        const IBPB = 1 << 12;
+        const IBRS = 1 << 14;
+        const STIBP = 1 << 15;
+        const IBRS_ALWAYS = 1 << 16;
+        const STIBP_ALWAYS = 1 << 17;
+        const IBRS_FAST = 1 << 18;
+        const IBRS_SAME_MODE = 1 << 19;
+        const SSBD = 1 << 24;
+        const VIRT_SSBD = 1 << 25;
+        const SSB_NO = 1 << 26;
+        const PSFD = 1 << 28;
+        const BTC_NO = 1 << 29;
+        const IBPB_RET = 1 << 30;
     }
 
     /// Leaf 0x80000021, EAX.
@@ -142,7 +173,44 @@ bitflags! {
     pub struct Extended21Eax: u32 {
         const NO_NESTED_BREAKPOINTS = 1 << 0;
         const LFENCE_WAITS = 1 << 2;
+        const VERW_CLEAR = 1 << 5;
         const NULL_SELECTOR_CLEARS_BASE = 1 << 6;
+        const AUTO_IBRS = 1 << 8;
+        const SBPB = 1 << 27;
+        const IBPB_BRTYPE = 1 << 28;
+        const SRSO_NO = 1 << 29;
+    }
+
+    /// Leaf 0x80000021, ECX.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Extended21Ecx: u32 {
+        const TSA_SQ_NO = 1 << 1;
+        const TSA_L1_NO = 1 << 2;
+    }
+
+    /// `ARCH_CAPABILITIES`: what a CPU of Intel's says of attacks (Intel SDM vol. 4, table 2-2).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct ArchCapabilities: u64 {
+        const RDCL_NO = 1 << 0;
+        const IBRS_ALL = 1 << 1;
+        const RSBA = 1 << 2;
+        const SKIP_L1DFL = 1 << 3;
+        const SSB_NO = 1 << 4;
+        const MDS_NO = 1 << 5;
+        const TSX_CTRL = 1 << 7;
+        const TAA_NO = 1 << 8;
+        const SBDR_SSDP_NO = 1 << 13;
+        const FBSDP_NO = 1 << 14;
+        const PSDP_NO = 1 << 15;
+        const FB_CLEAR = 1 << 17;
+        const RRSBA = 1 << 19;
+        const BHI_NO = 1 << 20;
+        const PBRSB_NO = 1 << 24;
+        const GDS_CTRL = 1 << 25;
+        const GDS_NO = 1 << 26;
+        const RFDS_NO = 1 << 27;
+        const RFDS_CLEAR = 1 << 28;
+        const ITS_NO = 1 << 62;
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     mem::{Memory, frame_table::FrameTable},
     per_cpu::{CpuShared, Work},
     sched::{clock::SystemTime, pools::Pools},
+    speculation::Plan,
     trace::Trace,
 };
 use core::{
@@ -50,6 +51,8 @@ pub struct Hypervisor<M: Machine> {
     pub memory_map: MemoryMap,
     /// The firmware, where it is UEFI.
     pub efi: Option<Efi>,
+    /// What is done about speculative execution.
+    pub speculation: Plan,
     /// System time.
     pub time: SystemTime,
     /// What is noted of all that happens.
@@ -76,6 +79,7 @@ impl<M: Machine> Hypervisor<M> {
             build_id: &[],
             memory_map: MemoryMap::default(),
             efi: None,
+            speculation: Plan::NOTHING,
             time,
             trace: Trace::new(),
         }

@@ -5,8 +5,8 @@
 //! know each other (`cargo xtask check`):
 //!
 //! ```text
-//! words     atomic_flags config features hardware layout lock ports reply | addr heap
-//! leaves    console pci rights shootdown trace | firmware
+//! words     atomic_flags config features hardware layout lock ports reply | addr cpu_model heap
+//! leaves    console pci rights shootdown speculation trace | firmware
 //! subjects  mem | shared_info | event grant sched | domain
 //! all       machine per_cpu | hypervisor | caller
 //! stories   cpu processor stubs | channel | granted | lifecycle | keys run
@@ -48,6 +48,7 @@ pub mod channel;
 pub mod config;
 pub mod console;
 pub mod cpu;
+pub mod cpu_model;
 pub mod domain;
 pub mod event;
 pub mod features;
@@ -74,6 +75,7 @@ pub mod run;
 pub mod sched;
 pub mod shared_info;
 pub mod shootdown;
+pub mod speculation;
 pub mod stubs;
 pub mod trace;
 pub mod trap;

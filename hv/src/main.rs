@@ -13,12 +13,12 @@ extern "sysv64" fn start(magic: u32, info: u32) -> ! {
     setup::catch_faults();
     let handed_over = setup::read_handoff(magic, info);
     let options = setup::read_options(&handed_over);
-    let features = setup::set_up_cpu();
+    let (features, defences) = setup::set_up_cpu(&options);
     let acpi = setup::read_acpi(&handed_over);
     let (memory, space, frames) = setup::divide_memory(&handed_over);
     let machine = setup::find_machine(features, &acpi, &options, space);
-    let hv = setup::make_hypervisor(machine, frames, &memory, &handed_over, &acpi, &options);
-    setup::announce(hv, &handed_over, &options);
+    let hv = setup::make_hypervisor(machine, frames, &memory, &handed_over, &acpi, &options, &defences.plan);
+    setup::announce(hv, &handed_over, &options, &defences.found);
     let cpu = setup::open_boot_cpu(hv);
     setup::start_other_cpus(hv);
     setup::begin_trace(hv, &options);

@@ -4,6 +4,7 @@ use crate::{
     atomic_flags::AtomicFlags,
     domain::{Domain, vcpu::Vcpu},
     lock::{Lock, rank},
+    mem::frame_type::Owner,
     sched::{
         deadlines::{Deadlines, NEVER},
         run_queue::RunQueue,
@@ -11,13 +12,16 @@ use crate::{
     },
 };
 use alloc::{boxed::Box, sync::Arc};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use spin::Once;
 
 pub use crate::sched::work::Work;
 
 /// Vcpus that one CPU can have.
 pub const MAX_ENTITIES: usize = 512;
+
+/// No domain's slot.
+const NOBODY: u16 = u16::MAX;
 
 /// What a physical CPU shares with the others.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub struct CpuShared {
     pub(crate) armed: AtomicU64,
     /// Whether others may find work here; a hint, for who then locks the queue.
     pub(crate) is_crowded: AtomicBool,
+    /// The domain that ran last and taught it to predict, by its slot in the domain table.
+    pub(crate) taught_by: AtomicU16,
     /// Nanoseconds without anything to do.
     pub(crate) idle_time: AtomicU64,
 }
@@ -66,6 +72,7 @@ impl CpuShared {
             slice_end: AtomicU64::new(NEVER),
             armed: AtomicU64::new(NEVER),
             is_crowded: AtomicBool::new(false),
+            taught_by: AtomicU16::new(NOBODY),
             idle_time: AtomicU64::new(0),
         }
     }
@@ -76,11 +83,27 @@ impl CpuShared {
         self.idle_time.load(Ordering::Relaxed)
     }
 
+    /// A domain comes on this CPU; returns whether another one was the last.
+    pub fn comes_from_another(&self, owner: Owner) -> bool {
+        let slot = slot_of(owner);
+        self.taught_by.swap(slot, Ordering::Relaxed) != slot
+    }
+
+    /// A slot of the domain table has become another domain's.
+    pub(crate) fn forget_teacher(&self, owner: Owner) {
+        let (slot, to) = (slot_of(owner), Ordering::Relaxed);
+        let _ = self.taught_by.compare_exchange(slot, NOBODY, to, to);
+    }
+
     /// Whether this CPU runs guests.
     #[must_use]
     pub fn is_online(&self) -> bool {
         self.sched.is_completed()
     }
+}
+
+fn slot_of(owner: Owner) -> u16 {
+    owner.slot().map_or(NOBODY, |slot| slot as u16)
 }
 
 impl Default for CpuShared {

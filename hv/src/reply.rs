@@ -36,6 +36,8 @@ pub enum Fault {
     IretUnreadable,
     /// `iret` was asked for to user mode, for which there are no page tables.
     NoUserTables,
+    /// An entry that is not present leads where there may be memory, on a CPU that follows it into its cache.
+    AbsentEntry,
 }
 
 impl Fault {
@@ -44,6 +46,7 @@ impl Fault {
     pub const fn reason(self) -> &'static str {
         match self {
             Self::IretUnreadable => "iret: the context at RSP cannot be read",
+            Self::AbsentEntry => "an entry that is not present leads to memory that the CPU's cache may show (L1TF)",
             Self::NoUserTables => "iret: to user mode, but no user page tables are set (MMUEXT_NEW_USER_BASEPTR)",
         }
     }

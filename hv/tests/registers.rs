@@ -7,12 +7,7 @@ use oxen_abi::{
     domctl::{XEN_DOMCTL_CREATEDOMAIN, XEN_X86_MSR_RELAXED},
     domid::DomId,
 };
-use oxen_hv::{
-    domain::traps::TrapHandler,
-    processor::cpuid::{Vendor, leaves_x87_pointers},
-    stubs,
-    trap::msr,
-};
+use oxen_hv::{cpu_model::Vendor, domain::traps::TrapHandler, processor::cpuid::leaves_x87_pointers, stubs, trap::msr};
 use std::sync::atomic::Ordering::SeqCst;
 use support::guest::Guest;
 use x86_64::registers::control::Cr4Flags;
@@ -145,16 +140,16 @@ fn extended_leaves_are_the_vendors() {
     let ask = |guest: &mut Guest, leaf| guest.caller().cpuid_leaf(leaf, 0);
     assert_eq!(ask(&mut guest, 1)[3], 0x0fc9_c3f5, "no SYSENTER, no memory types");
     assert_eq!(ask(&mut guest, 1)[1], 0x0002_0800, "no number of a processor");
-    assert_eq!(ask(&mut guest, 7), [0, 0x218c_0329, 0x0040_0700, 0]);
+    assert_eq!(ask(&mut guest, 7), [0, 0x218c_0329, 0x0040_0700, 0x410]);
     assert_eq!(ask(&mut guest, 0x8000_0000), [0x8000_0021, 1, 2, 3]);
-    assert_eq!(ask(&mut guest, 0x8000_0001), [7, 7, 0x0021_09e1, 0xe9d1_cbf5]);
+    assert_eq!(ask(&mut guest, 0x8000_0001), [7, 7, 0x0021_09e1, 0xebd1_cbf5]);
     assert_eq!(ask(&mut guest, 0x8000_0005), [1, 2, 3, 4]);
-    assert_eq!(ask(&mut guest, 0x8000_0008), [0x3034, 0, 0, 0], "48 bits of virtual address at most");
+    assert_eq!(ask(&mut guest, 0x8000_0008), [0x3034, 0x6400_1005, 0, 0], "48 bits of virtual address at most");
     assert_eq!(ask(&mut guest, 0x8000_0021), [0x45, 0, 0, 0]);
     vendor(&guest, *b"Genu");
     assert_eq!(ask(&mut guest, 1)[3], 0x0fc9_cbf5);
     assert_eq!(ask(&mut guest, 0x8000_0000), [0x8000_0008, 0, 0, 0]);
-    assert_eq!(ask(&mut guest, 0x8000_0001), [0, 0, 0x0021_09e1, 0xe850_0800]);
+    assert_eq!(ask(&mut guest, 0x8000_0001), [0, 0, 0x0021_09e1, 0xea50_0800]);
     assert_eq!(ask(&mut guest, 0x8000_0005), [0; 4]);
     assert_eq!(ask(&mut guest, 0x8000_0006), [0, 0, 3, 0]);
     assert_eq!(ask(&mut guest, 0x8000_0021), [0; 4]);
@@ -178,7 +173,7 @@ fn that_lfence_waits_is_told_where_the_cpu_does_not_say_so() {
 }
 
 #[test]
-fn the_control_domain_is_told_of_speculation_and_memory_types_on_intels_cpus() {
+fn the_control_domain_is_told_of_memory_types_and_all_of_speculation_on_intels_cpus() {
     const CAPABILITIES: u32 = 0x10a;
     let mut guest = Guest::new(support::boot(64), 0, true, 16);
     let set = |leaf, answer| guest.hv.machine().peripherals.lock().unwrap().cpuid.insert(leaf, answer);

@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 
 use crate::figures::FIGURES;
 use crate::process::step;
-use crate::qemu::{BENCH_CPU, Machine, Module};
+use crate::qemu::{Machine, Module};
 use crate::session::Session;
 use crate::setup::{Need, require};
 use crate::workspace::Workspace;
@@ -36,6 +36,12 @@ pub struct Args {
     /// Let the primitives cost from now on what they cost now, instead of failing where that is more
     #[arg(long, conflicts_with = "only_against")]
     set_budget: bool,
+    /// Measure Oxen's primitives with these words on its command line, and hold them against no budget
+    #[arg(long, conflicts_with_all = ["set_budget", "against"])]
+    words: Option<String>,
+    /// Measure Oxen's primitives on this model of QEMU's, with such words
+    #[arg(long, requires = "words")]
+    cpu: Option<String>,
     /// Seconds after which a measurement is stopped
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
@@ -79,12 +85,22 @@ fn primitives(workspace: &Workspace, args: &Args, xen: Option<&Path>, limit: Dur
     if !args.only_against {
         build::hypervisor(workspace)?;
         step("measure Oxen");
-        ours = measure(workspace, &workspace.out.join("bench"), None, limit)?;
+        let folder = workspace.out.join("bench");
+        if let Some(words) = &args.words {
+            let mut machine = bench_machine(workspace, &folder);
+            machine.append = machine.append.replace("spec-ctrl=no", words);
+            machine.cpu = args.cpu.clone().unwrap_or(machine.cpu);
+            print!("{}", table(&measure(&machine, limit)?, None));
+            return Ok(());
+        }
+        ours = measure(&bench_machine(workspace, &folder), limit)?;
     }
     let mut theirs = None;
     if let Some(xen) = xen {
         step("measure Xen");
-        theirs = Some(measure(workspace, &workspace.out.join("bench-xen"), Some(xen), limit)?);
+        let mut machine = bench_machine(workspace, &workspace.out.join("bench-xen"));
+        machine.on_xen(xen);
+        theirs = Some(measure(&machine, limit)?);
     }
     print!("{}", table(&ours, theirs.as_ref()));
     if args.set_budget {
@@ -98,7 +114,7 @@ fn primitives(workspace: &Workspace, args: &Args, xen: Option<&Path>, limit: Dur
 /// # Errors
 /// Fails when a primitive costs more than it may, or cannot be measured.
 pub fn hold_budget(workspace: &Workspace, folder: &Path, limit: Duration) -> Result<()> {
-    kept_budget(workspace)?.hold(&measure(workspace, folder, None, limit)?)
+    kept_budget(workspace)?.hold(&measure(&bench_machine(workspace, folder), limit)?)
 }
 
 /// Saves and restores a small guest with what is built, in a folder, and holds the times against what they may be.
@@ -114,17 +130,19 @@ fn kept_budget(workspace: &Workspace) -> Result<Budget> {
     Budget::read(&std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?)
 }
 
-/// Boots the guest `bench` in dom0's place and reads its lines.
-fn measure(workspace: &Workspace, folder: &Path, xen: Option<&Path>, limit: Duration) -> Result<Medians> {
+/// The guest `bench` in dom0's place.
+fn bench_machine(workspace: &Workspace, folder: &Path) -> Machine {
     let mut machine = Machine::oxen(workspace, "");
     machine.modules = vec![Module { file: workspace.out.join("guests/bench"), args: String::new() }];
-    BENCH_CPU.clone_into(&mut machine.cpu);
+    machine.for_measurements();
     machine.icount = true;
     folder.clone_into(&mut machine.folder);
-    if let Some(xen) = xen {
-        machine.on_xen(xen);
-    }
-    let mut session = Session::start(&machine, false)?;
+    machine
+}
+
+/// Boots it and reads its lines.
+fn measure(machine: &Machine, limit: Duration) -> Result<Medians> {
+    let mut session = Session::start(machine, false)?;
     let ended = session.wait_for("bench: done", Instant::now() + limit).map(drop);
     let medians = read(session.transcript());
     if let Err(error) = ended {

@@ -7,8 +7,8 @@ pub(crate) const CRATES: [Crate; 12] = [
     Crate {
         layers: &[
             &["atomic_flags", "config", "features", "hardware", "layout", "lock", "ports", "reply"],
-            &["addr", "heap"],
-            &["console", "pci", "rights", "shootdown", "trace"],
+            &["addr", "cpu_model", "heap"],
+            &["console", "pci", "rights", "shootdown", "speculation", "trace"],
             &["firmware", "mem"],
             &["shared_info"],
             &["event", "grant", "sched"],

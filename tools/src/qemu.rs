@@ -23,7 +23,7 @@ pub const XEN_ARGS: &str = "loglvl=warning spec-ctrl=no xpti=no";
 pub const CPU: &str = "max";
 
 /// The CPU model of measurements: a real one, so that figures of other hypervisors compare, and the same on every QEMU.
-pub const BENCH_CPU: &str = "EPYC,-monitor,-smap,+cx16";
+const BENCH_CPU: &str = "EPYC,-monitor,-smap,+cx16";
 
 /// A network that needs no right and no setup: QEMU gives out addresses (10.0.2.15 first) and forwards connections.
 pub const USER_NETWORK: &str = "user";
@@ -105,6 +105,14 @@ impl Machine {
     pub fn on_xen(&mut self, xen: &Path) {
         xen.clone_into(&mut self.hypervisor);
         self.append = format!("{} {XEN_ARGS}", self.append);
+    }
+
+    /// The CPU of measurements, and no defences against speculation: what those cost is measured by itself.
+    pub fn for_measurements(&mut self) {
+        BENCH_CPU.clone_into(&mut self.cpu);
+        if !self.append.contains("spec-ctrl=") {
+            self.append.push_str(" spec-ctrl=no");
+        }
     }
 
     /// QEMU's command line. The folder is made; files are named in it by links, since a space or a comma in a path

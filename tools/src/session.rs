@@ -14,7 +14,7 @@ use crate::bochs::{self, Sign};
 use crate::emulator::Kind;
 pub use crate::exit::Exit;
 use crate::patience::{self, Patience};
-use crate::qemu::{self, BENCH_CPU, Machine, Serial};
+use crate::qemu::{self, Machine, Serial};
 use crate::workspace::Workspace;
 
 /// Xen's last words.
@@ -59,7 +59,7 @@ pub fn run_counted(
     limit: Duration,
 ) -> Result<String> {
     qemu::add_to_ramdisk(workspace, &mut machine, files)?;
-    BENCH_CPU.clone_into(&mut machine.cpu);
+    machine.for_measurements();
     machine.icount = true;
     let outcome = Session::start(&machine, false)?.finish(Instant::now() + limit)?;
     let log = machine.folder.join("run.log");

@@ -13,13 +13,17 @@
 //! | `noreboot` | stop after a crash, for reading |
 //! | `guest_console` | whether guests may write lines to the hypervisor's console, early in their boot say |
 //! | `pv-linear-pt` | whether guests may have linear page tables; they may unless it says no |
+//! | `spec-ctrl=LIST` | defences against speculative execution: [`super::speculation`] |
+//! | `pv-l1tf=LIST` | whose entries that are not present are judged: `dom0`, `domu`, or a switch for both |
 //! | `tbuf_size=N`, `tevt_mask=N` | pages of each CPU's trace buffer, which events are traced (`trace.h`), from the start |
 //! | `watchdog` | a CPU that does not leave the hypervisor ends the machine; off without it. `force` is on |
 //! | `watchdog_timeout=N` | after so many seconds, 5 without it; turns the watchdog on, 0 off |
 //! | `loglvl=`, `guest_loglvl=` | `none`, `error`, `warning`, `info`, `debug`, `all`; `a/b`: always, not too often |
 
+use super::speculation;
+use super::words::{is_on, switch};
 use crate::config::{MAX_GRANT_FRAMES, MAX_MAPTRACK_FRAMES};
-use crate::grant;
+use crate::{grant, speculation::Choices};
 use oxen_abi::trace::TRC_ALL;
 
 /// Seconds of the watchdog at most: a day.
@@ -52,6 +56,8 @@ pub struct Options<'a> {
     pub grants: grant::Policy,
     /// Whether guests may have linear page tables.
     pub linear_tables: bool,
+    /// What is done about speculative execution.
+    pub speculation: Choices,
     /// Whether the watchdog runs.
     pub watchdog: bool,
     /// After how many seconds it ends the machine.
@@ -77,6 +83,7 @@ impl Default for Options<'_> {
             guest_console: false,
             grants: grant::Policy::default(),
             linear_tables: true,
+            speculation: Choices::default(),
             watchdog: false,
             watchdog_timeout: 5,
             trace_pages: 0,
@@ -135,6 +142,8 @@ fn set<'a>(options: &mut Options<'a>, name: &str, value: &'a str) -> Option<()> 
         }
         "pv-linear-pt" => options.linear_tables = is_on(value),
         "no-pv-linear-pt" if value.is_empty() => options.linear_tables = false,
+        "spec-ctrl" => speculation::set_controls(&mut options.speculation, value)?,
+        "pv-l1tf" => speculation::set_l1tf(&mut options.speculation, value)?,
         "watchdog" => options.watchdog = is_on(value),
         "no-watchdog" if value.is_empty() => options.watchdog = false,
         "watchdog_timeout" => {
@@ -170,24 +179,6 @@ fn size(text: &str) -> Option<u64> {
     };
     let number: u64 = digits.parse().ok()?;
     number.checked_mul(1 << shift)
-}
-
-/// What a part of an option says of the switch `name`: itself, `no-` before it, or a value behind it.
-fn switch(name: &str, part: &str) -> Option<bool> {
-    if part.strip_prefix("no-") == Some(name) {
-        return Some(false);
-    }
-    match part.strip_prefix(name)?.strip_prefix('=') {
-        None => (part == name).then_some(true),
-        Some("yes" | "on" | "true" | "enable" | "1") => Some(true),
-        Some("no" | "off" | "false" | "disable" | "0") => Some(false),
-        Some(_) => None,
-    }
-}
-
-/// Whether the value of a switch turns it on, as the word alone does.
-fn is_on(value: &str) -> bool {
-    !matches!(value, "no" | "off" | "false" | "0")
 }
 
 #[cfg(test)]

@@ -2,3 +2,5 @@
 
 pub mod cmdline;
 pub mod dom0;
+pub mod speculation;
+mod words;

@@ -1,12 +1,12 @@
 //! What a toolstack lets a guest see of the processor (`XEN_DOMCTL_set_cpu_policy`): what the machine has for guests,
 //! or less of it. It is what `cpuid` with the prefix answers; the instruction itself tells user mode what the CPU has.
 
-use crate::features::{ExtendedEcx, ExtendedEdx, Leaf1Ecx, Leaf1Edx, Leaf7Ebx, Leaf7Ecx, StateEax};
+use crate::features::{ExtendedEcx, ExtendedEdx, Leaf1Ecx, Leaf1Edx, Leaf7Ebx, Leaf7Ecx, Leaf7Edx, StateEax};
 use oxen_abi::domctl::{CpuidLeaf, XEN_CPUID_NO_SUBLEAF};
 use x86_64::registers::control::Cr4Flags;
 
 /// Words of features: leaf, subleaf and register, EAX as 0 to EDX as 3.
-const WORDS: [(u32, u32, usize); 10] = [
+const WORDS: [(u32, u32, usize); 11] = [
     (1, 0, 2),
     (1, 0, 3),
     (7, 0, 1),
@@ -16,6 +16,7 @@ const WORDS: [(u32, u32, usize); 10] = [
     (0x8000_0001, 0, 2),
     (0x8000_0001, 0, 3),
     (0x8000_0007, 0, 3),
+    (0x8000_0008, 0, 1),
     (0x8000_0021, 0, 0),
 ];
 /// The words by their place in [`WORDS`].
@@ -23,6 +24,7 @@ const LEAF1_ECX: usize = 0;
 const LEAF1_EDX: usize = 1;
 const LEAF7_EBX: usize = 2;
 const LEAF7_ECX: usize = 3;
+const LEAF7_EDX: usize = 4;
 const STATE_EAX: usize = 5;
 const EXTENDED_ECX: usize = 6;
 const EXTENDED_EDX: usize = 7;
@@ -62,6 +64,9 @@ const fn leaf7_ebx(features: Leaf7Ebx) -> Features {
 const fn leaf7_ecx(features: Leaf7Ecx) -> Features {
     (LEAF7_ECX, features.bits())
 }
+const fn leaf7_edx(features: Leaf7Edx) -> Features {
+    (LEAF7_EDX, features.bits())
+}
 const fn extended_ecx(features: ExtendedEcx) -> Features {
     (EXTENDED_ECX, features.bits())
 }
@@ -70,7 +75,7 @@ const fn extended_edx(features: ExtendedEdx) -> Features {
 }
 
 /// Features that need another one, which come after those that they need: without it they are not there.
-const NEEDS: [(Features, &[Features]); 12] = [
+const NEEDS: [(Features, &[Features]); 13] = [
     (leaf1_edx(Leaf1Edx::FXSR), &[leaf1_edx(Leaf1Edx::SSE), extended_edx(ExtendedEdx::FAST_FXSAVE)]),
     (leaf1_edx(Leaf1Edx::SSE), &[leaf1_edx(Leaf1Edx::SSE2)]),
     (
@@ -94,6 +99,7 @@ const NEEDS: [(Features, &[Features]); 12] = [
         ],
     ),
     (leaf7_ebx(Leaf7Ebx::AVX2), &[leaf7_ecx(Leaf7Ecx::VAES.union(Leaf7Ecx::VPCLMULQDQ))]),
+    (leaf7_edx(Leaf7Edx::IBRS_IBPB), &[leaf7_edx(Leaf7Edx::STIBP.union(Leaf7Edx::SSBD))]),
     (leaf1_ecx(Leaf1Ecx::AES), &[leaf7_ecx(Leaf7Ecx::VAES)]),
     (leaf1_ecx(Leaf1Ecx::PCLMULQDQ), &[leaf7_ecx(Leaf7Ecx::VPCLMULQDQ)]),
     (extended_edx(ExtendedEdx::AMD_3DNOW), &[extended_edx(ExtendedEdx::AMD_3DNOW_EXTENSIONS)]),

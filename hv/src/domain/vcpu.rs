@@ -16,6 +16,7 @@ use crate::{
     ports::Registers,
     sched::work::Work,
     shared_info::VcpuInfoPlace,
+    speculation::{SpecCtrl, Ways},
 };
 use alloc::boxed::Box;
 use bitflags::bitflags;
@@ -255,6 +256,10 @@ pub struct VcpuState {
     pub cr4: Cr4Flags,
     /// Whether reading the time stamp counter traps, since its domain's is emulated.
     pub traps_tsc: bool,
+    /// `SPEC_CTRL` as the guest wrote it.
+    pub spec_ctrl: SpecCtrl,
+    /// What the ways in and out of ring 0 do while it runs; found anew whenever it comes on a CPU.
+    pub ways: Ways,
     /// DR0 to DR3.
     pub breakpoints: [u64; 4],
     /// DR6.
@@ -311,6 +316,8 @@ impl VcpuState {
             task_switched: false,
             cr4: CR4_AT_START,
             traps_tsc: false,
+            spec_ctrl: SpecCtrl::empty(),
+            ways: Ways::default(),
             breakpoints: [0; 4],
             debug_status: DEBUG_STATUS_RESET,
             debug_control: DEBUG_CONTROL_RESET,

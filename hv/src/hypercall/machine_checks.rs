@@ -1,8 +1,9 @@
 //! `mca`: what the control domain is told of machine checks (`arch-x86/xen-mca.h`). None is ever recorded.
 
-use super::{number::ushort, platform::Signature};
+use super::number::ushort;
 use crate::{
     caller::Caller,
+    cpu_model::CpuModel,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     reply::{Args, Reply},
@@ -100,8 +101,8 @@ impl<M: Machine> Caller<'_, M> {
     fn describe_processor(&self, number: u32) -> McaLogicalCpu {
         let machine = self.hv.machine();
         let [max, b, c, d] = machine.cpuid(0, 0);
-        let [signature, _, c1, d1] = machine.cpuid(1, 0);
-        let Signature { family, model, stepping } = Signature::of(signature);
+        let [_, _, c1, d1] = machine.cpuid(1, 0);
+        let CpuModel { family, model, stepping, .. } = CpuModel::of(machine);
         let mut vendor = [0; 16];
         for (place, byte) in vendor.iter_mut().zip([b, d, c].iter().flat_map(|word| word.to_le_bytes())) {
             *place = byte;

@@ -230,6 +230,7 @@ impl<M: Machine> Caller<'_, M> {
                 [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = *args;
                 regs.rip = regs.rip.wrapping_sub(SYSCALL_BYTES);
             }
+            Next::Crash(Fault::AbsentEntry) => self.end_for_absent_entry(),
             Next::Crash(fault) => self.crash(fault.reason()),
         }
     }

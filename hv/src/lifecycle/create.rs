@@ -30,12 +30,16 @@ impl<M: Machine> Hypervisor<M> {
         }
         let created = self.domains.create(config.id, |id, owner| {
             self.memory.frames.new_generation(owner);
+            self.cpus.iter().for_each(|cpu| cpu.forget_teacher(owner));
             let shared_info = self.memory.take_shared(owner)?;
             let made = VcpuTable::new(self.machine(), config.max_vcpus as usize);
             let vcpus = made.inspect_err(|_| self.memory.give_back_shared(shared_info))?;
             let rights =
                 if config.is_privileged { Rights::everything(last_frame(self.machine())) } else { Rights::default() };
             let domain = Domain::new(id, owner, shared_info, vcpus, rights, config);
+            if self.speculation.l1tf.judges(config.is_privileged) {
+                domain.memory.judge_absent_entries(self.speculation.l1tf);
+            }
             self.join_pool(&domain, config.pool).inspect_err(|_| self.memory.give_back_shared(shared_info))?;
             self.mask_all_upcalls(shared_info);
             self.time.publish_wall_clock(self.machine(), shared_info, 0);

@@ -3,11 +3,14 @@
 use crate::{
     Hypervisor,
     caller::Caller,
+    console::Level,
     domain::{Domain, NOT_SHUT_DOWN, vcpu::Pauses},
     machine::Machine,
+    reply::Fault,
 };
 use core::sync::atomic::Ordering;
 use oxen_abi::{
+    domid::DomId,
     errno::Errno,
     sched::{SHUTDOWN_CRASH, SHUTDOWN_POWEROFF},
     trace::TRC_SCHED_SHUTDOWN,
@@ -166,9 +169,29 @@ impl<M: Machine> Hypervisor<M> {
 impl<M: Machine> Caller<'_, M> {
     /// Ends the caller's domain: it broke a promise that it cannot be told about. Where and why goes to the console.
     #[cold]
-    pub fn crash(&self, reason: &str) {
+    pub fn crash(&self, reason: impl core::fmt::Display) {
         self.tell_end(format_args!("crashed: {reason}"));
         self.hv.shut_down(self.domain, SHUTDOWN_CRASH);
+    }
+
+    /// Ends the domain to one of whose tables an entry was to be written that it may not have: the caller's own, or the
+    /// one for which the caller, who is told, would have changed it.
+    #[cold]
+    pub fn end_for_absent_entry(&mut self) {
+        let reason = Fault::AbsentEntry.reason();
+        let guilty = |domain: &Domain| domain.memory.absent_entry.swap(0, Ordering::Relaxed);
+        let own = guilty(self.domain);
+        if own != 0 {
+            return self.crash(format_args!("{reason}: {own:#018x}"));
+        }
+        for domain in self.hv.domains.from(DomId::DOM0) {
+            let entry = guilty(&domain);
+            if entry != 0 {
+                self.hv.log(Level::Error, format_args!("d{} crashed: {reason}: {entry:#018x}", domain.id.0));
+                self.hv.shut_down(&domain, SHUTDOWN_CRASH);
+            }
+        }
+        self.regs.rax = Errno::Inval.to_return_value();
     }
 
     /// Ends the caller's domain: it has no handler for an exception of its own.

@@ -89,9 +89,10 @@ impl<M: Hardware> Editor<'_, M> {
     /// left to be given back ([`Self::settle`]) since the place was chosen.
     ///
     /// # Errors
-    /// As [`Self::hold_page`] and [`Self::take_table`]; then the entry is as it was.
+    /// As [`Self::hold_page`], [`Self::take_table`] and [`Self::judge_absent`]; then the entry is as it was.
     #[inline]
     pub fn replace(&mut self, place: Place, new: u64, notes: AccessedDirty, rights: &EntryRights) -> Result<(), Stop> {
+        self.judge_absent(new)?;
         if place.level == 1 {
             Ok(self.replace_leaf(place, new, notes, rights)?)
         } else {

@@ -27,6 +27,7 @@
 //! [`Memory`] is all that there is of it. Of domains it knows owners, by which frames are held, and of each what it has
 //! in memory and may have ([`PagingDomain`]); who they are, and what they are asked to do, is for the rooms above.
 
+mod absent;
 pub mod descriptor;
 pub mod edit;
 pub mod editor;
@@ -58,6 +59,7 @@ use crate::{
     pci::{DeviceMemory, Pci},
     ports::{Ports, Registers},
     rights::Rights,
+    speculation::L1tf,
 };
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -164,7 +166,11 @@ pub struct Paging {
     is_linear: bool,
     /// Whether the domain runs on shadows.
     is_shadowed: bool,
-    /// Whether any of the three is so: the one look that ordinary changes take.
+    /// Which entries that are not present the domain may not have, if its are judged.
+    judged: Option<L1tf>,
+    /// Whether tables are looked at when they are validated: they are shadowed, or their entries judged.
+    is_watched: bool,
+    /// Whether any of all this is so: the one look that ordinary changes take.
     needs_care: bool,
 }
 
@@ -185,7 +191,8 @@ impl Paging {
     }
 
     const fn judge(&mut self) {
-        self.needs_care = self.unfinished.is_some() || self.is_linear || self.is_shadowed;
+        self.is_watched = self.is_shadowed || self.judged.is_some();
+        self.needs_care = self.unfinished.is_some() || self.is_linear || self.is_watched;
     }
 }
 
@@ -212,6 +219,8 @@ pub struct PagingDomain {
     pub working_set: Lock<Option<Box<WorkingSet>>, { rank::WORKING_SET }>,
     /// Page tables: held for every change of a table or of a table's type.
     paging: Lock<Paging, { rank::PAGING }>,
+    /// An entry that is not present and that it may not have, once it tried: it is to be ended.
+    pub absent_entry: AtomicU64,
     /// The slot, from 1, of a root whose linear entry is being taken away, or 0; written under `paging`.
     pub linear_slot_going: AtomicU32,
 }
@@ -231,8 +240,16 @@ impl PagingDomain {
             shadow_task: Lock::default(),
             working_set: Lock::default(),
             paging: Lock::default(),
+            absent_entry: AtomicU64::new(0),
             linear_slot_going: AtomicU32::new(0),
         }
+    }
+
+    /// From now on its entries that are not present are judged.
+    pub fn judge_absent_entries(&self, rule: L1tf) {
+        let mut paging = self.paging.lock();
+        paging.judged = Some(rule);
+        paging.judge();
     }
 
     /// Whether this assistance is on.

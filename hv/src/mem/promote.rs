@@ -143,8 +143,18 @@ impl<M: Hardware> Editor<'_, M> {
         while let Some(step) = walk.last_mut() {
             let (below, table) = (step.level - 1, step.table);
             let progress = if below == 0 { self.validate_l1(step) } else { self.validate_upper(step) };
-            if self.paging.is_shadowed {
-                self.note_table(table);
+            if self.paging.is_watched {
+                if self.paging.is_shadowed {
+                    self.note_table(table);
+                }
+                // Once it is whole: what it holds is known then.
+                if matches!(progress, Validation::Done)
+                    && let Err(stop) = self.judge_table(table)
+                {
+                    let may_stop = self.paging.unfinished.is_none();
+                    let _ = self.give_back(walk, may_stop);
+                    return Err(stop);
+                }
             }
             match progress {
                 Validation::Into(child) => push(walk, Step { table: child, level: below, held: 0 }),

@@ -89,6 +89,7 @@ impl<M: Hardware> Editor<'_, M> {
     fn map_slow(&mut self, root: RamFrame, va: GuestAddr, new: u64, rights: EntryRights) -> Result<(), Stop> {
         self.settle()?;
         let place = self.find(root, va).ok_or(Errno::Inval)?;
+        self.judge_absent(new)?;
         Ok(self.replace_leaf(place, new, AccessedDirty::Overwrite, &rights)?)
     }
 }

@@ -70,7 +70,7 @@ impl<M: Hardware> Memory<M> {
         let editor = Editor::lock(self, domain);
         if editor.is_plain() {
             let mapping = editor.find_plain(root, va).ok_or(Errno::Fault)?;
-            editor.emulate_write(mapping, va, bytes, write, |_, _| ())
+            editor.emulate_write(mapping, va, bytes, write, |_, _| Ok(()), |_, _| ())
         } else {
             editor.emulate_write_slow(root, va, bytes, write)
         }
@@ -103,11 +103,11 @@ impl<M: Hardware> Editor<'_, M> {
     fn emulate_write_slow(mut self, root: RamFrame, va: GuestAddr, bytes: u32, write: Write) -> Result<Written, Stop> {
         self.settle()?;
         let mapping = self.find(root, va).ok_or(Errno::Fault)?;
-        self.emulate_write(mapping, va, bytes, write, Self::follow_if_shadowed)
+        self.emulate_write(mapping, va, bytes, write, Self::judge_absent, Self::follow_if_shadowed)
     }
 
-    /// Does the write at `va`, which `mapping` translates; `follow` is called with each entry that has changed, before
-    /// what stood there is given back.
+    /// Does the write at `va`, which `mapping` translates; `judge` is asked of each new entry, `follow` is called with
+    /// each entry that has changed, before what stood there is given back.
     #[inline(always)]
     fn emulate_write(
         self,
@@ -115,6 +115,7 @@ impl<M: Hardware> Editor<'_, M> {
         va: GuestAddr,
         bytes: u32,
         write: Write,
+        judge: impl Fn(&Self, u64) -> Result<(), Stop>,
         follow: impl Fn(&Self, Place),
     ) -> Result<Written, Stop> {
         let (memory, domain) = (self.memory, self.domain);
@@ -145,6 +146,7 @@ impl<M: Hardware> Editor<'_, M> {
                 Write::CompareExchange { .. } => return Ok(Written { old: old_part, stored: false }),
             };
             let new = old & !mask | new_part << shift & mask;
+            judge(&self, new)?;
             if self.exchange(place.word, Entry(old), Entry(new), || follow(&self, place))? {
                 return Ok(Written { old: old_part, stored: true });
             }

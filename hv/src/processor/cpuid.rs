@@ -3,6 +3,7 @@
 
 use crate::{
     caller::Caller,
+    cpu_model::{CpuModel, Vendor},
     domain::Domain,
     features::{
         Extended21Eax, ExtendedEcx, ExtendedEdx, Leaf1Ecx, Leaf1Edx, Leaf7Ebx, Leaf7Ecx, Leaf7Edx, PowerEdx, SizesEbx,
@@ -82,24 +83,20 @@ const LEAF7_EBX: Leaf7Ebx = Leaf7Ebx::FSGSBASE
     .union(Leaf7Ebx::CLWB)
     .union(Leaf7Ebx::SHA);
 /// Leaf 0x80000001 EDX that may be shown, beside the copies.
-const EXTENDED_EDX: ExtendedEdx = ExtendedEdx::all().difference(ExtendedEdx::FAST_FXSAVE);
+const EXTENDED_EDX: ExtendedEdx = ExtendedEdx::all();
+/// Leaf 0x80000021 EAX that may be shown.
+const EXTENDED21_EAX: Extended21Eax = Extended21Eax::NO_NESTED_BREAKPOINTS
+    .union(Extended21Eax::LFENCE_WAITS)
+    .union(Extended21Eax::NULL_SELECTOR_CLEARS_BASE);
 const _: () = assert!(
     LEAF1_ECX.bits() == 0x76d8_3203
         && LEAF1_EDX.bits() == 0x0fc9_c3f5
         && LEAF7_EBX.bits() == 0x218c_0329
         && Leaf7Ecx::all().bits() == 0x40_0700
         && ExtendedEcx::all().bits() == 0x21_09e1
-        && EXTENDED_EDX.bits() == 0xe850_0800
-        && Extended21Eax::all().bits() == 0x45
+        && EXTENDED_EDX.bits() == 0xea50_0800
+        && EXTENDED21_EAX.bits() == 0x45
 );
-/// The register behind [`Leaf7Edx::ARCH_CAPABILITIES`], and what may be told of it: of which attacks the
-/// CPU is free, and how it predicts.
-pub const ARCH_CAPABILITIES: u32 = 0x10a;
-const CAPABILITIES_TOLD: u64 = 0x0d18_e17b;
-/// Return predictions may come from elsewhere when they run out.
-const RSBA: u64 = 1 << 2;
-/// Intel's CPUs of which that is so, whatever they say: Skylake and its kin, by model, family 6.
-const RSBA_MODELS: [u32; 9] = [0x4e, 0x55, 0x5e, 0x66, 0x67, 0x8e, 0x9e, 0xa5, 0xa6];
 /// Where AMD's CPUs keep whether LFENCE waits, and its bit.
 const DECODE_CONFIGURATION: u32 = 0xc001_1029;
 const LFENCE_SERIALISES: u64 = 1 << 1;
@@ -108,44 +105,6 @@ const LFENCE_SERIALISES: u64 = 1 << 1;
 const VIRTUAL_BITS: u32 = 48;
 /// Extended state components that are kept for guests: x87, SSE, AVX.
 const EXTENDED_STATE: u32 = 7;
-
-/// Who made the CPU, by the vendor's name in EBX of CPUID leaf 0: "Genu", "Auth", "Hygo".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Vendor {
-    /// Intel.
-    Intel,
-    /// AMD.
-    Amd,
-    /// Hygon, whose CPUs are AMD's in most.
-    Hygon,
-    /// Somebody else.
-    Other,
-}
-
-impl Vendor {
-    /// The vendor of this machine's CPUs.
-    #[must_use]
-    pub fn of(machine: &impl Registers) -> Self {
-        Self::by_name(machine.cpuid(0, 0)[1])
-    }
-
-    /// The vendor by the first four letters.
-    #[must_use]
-    pub const fn by_name(ebx: u32) -> Self {
-        match &ebx.to_le_bytes() {
-            b"Genu" => Self::Intel,
-            b"Auth" => Self::Amd,
-            b"Hygo" => Self::Hygon,
-            _ => Self::Other,
-        }
-    }
-
-    /// Whether the CPU is of AMD's kind.
-    #[must_use]
-    pub const fn is_like_amd(self) -> bool {
-        matches!(self, Self::Amd | Self::Hygon)
-    }
-}
 
 /// Whether FXSAVE and XSAVE leave out where the last x87 instruction and its operand were, and what it was, unless an
 /// exception is pending: AMD's CPUs that do not show `RstrFpErrPtrs` (CPUID 0x80000008 EBX bit 2). What FXRSTOR then
@@ -190,9 +149,8 @@ impl<M: Machine> Caller<'_, M> {
             }
             2 | 4 => [eax, ebx, ecx, edx],
             7 if subleaf == 0 => {
-                let mut told = Leaf7Edx::empty();
-                told.set(Leaf7Edx::ARCH_CAPABILITIES, self.speculation_capabilities().is_some());
-                [0, ebx & LEAF7_EBX.bits(), ecx & Leaf7Ecx::all().bits(), told.bits()]
+                let told = self.speculation_told(Leaf7Edx::from_bits_retain(edx)).bits();
+                [0, ebx & LEAF7_EBX.bits(), ecx & Leaf7Ecx::all().bits(), told]
             }
             0xd => extended_state_leaf(subleaf, [eax, ebx, ecx, edx]),
             _ => [0; 4],
@@ -230,10 +188,13 @@ impl<M: Machine> Caller<'_, M> {
             0x8000_0005 | 0x8000_0006 if is_amd => [eax, ebx, ecx, edx],
             0x8000_0006 => [0, 0, ecx, 0],
             0x8000_0007 => [0, 0, 0, edx & PowerEdx::INVARIANT_TSC.bits()],
-            0x8000_0008 => [eax & 0xff | (eax >> 8 & 0xff).min(VIRTUAL_BITS) << 8, 0, 0, 0],
+            0x8000_0008 => {
+                let told = self.barriers_told(SizesEbx::from_bits_retain(ebx)).bits();
+                [eax & 0xff | (eax >> 8 & 0xff).min(VIRTUAL_BITS) << 8, told, 0, 0]
+            }
             LAST_AMD_LEAF if is_amd => {
                 let is_there = machine.cpuid(FIRST_EXTENDED_LEAF, 0)[0] >= leaf;
-                let mut told = Extended21Eax::from_bits_truncate(if is_there { eax } else { 0 });
+                let mut told = Extended21Eax::from_bits_retain(if is_there { eax } else { 0 }) & EXTENDED21_EAX;
                 // Made up where the CPU does not tell it.
                 if lfence_waits(machine) {
                     told |= Extended21Eax::LFENCE_WAITS;
@@ -243,27 +204,11 @@ impl<M: Machine> Caller<'_, M> {
             _ => [0; 4],
         }
     }
-
-    /// What the control domain is told of speculation by `ARCH_CAPABILITIES`; `None`: the register is not there.
-    #[must_use]
-    pub fn speculation_capabilities(&self) -> Option<u64> {
-        let machine = self.hv.machine();
-        if !self.domain.is_privileged() || Vendor::of(machine) != Vendor::Intel {
-            return None;
-        }
-        let [signature, ..] = machine.cpuid(1, 0);
-        let (family, model) = (signature >> 8 & 0xf, signature >> 12 & 0xf0 | signature >> 4 & 0xf);
-        let rsba = if family == 6 && RSBA_MODELS.contains(&model) { RSBA } else { 0 };
-        let has_register = Leaf7Edx::from_bits_retain(machine.cpuid(7, 0)[3]).contains(Leaf7Edx::ARCH_CAPABILITIES);
-        let own = if has_register { machine.read_msr(ARCH_CAPABILITIES) } else { None };
-        if own.is_none() && rsba == 0 { None } else { Some(own.unwrap_or(0) & CAPABILITIES_TOLD | rsba) }
-    }
 }
 
 /// Whether LFENCE waits on a CPU of AMD's kind: always in families 0xf and 0x11, by a register's word in later ones.
 fn lfence_waits(machine: &impl Registers) -> bool {
-    let [signature, ..] = machine.cpuid(1, 0);
-    let family = (signature >> 8 & 0xf) + if signature >> 8 & 0xf == 0xf { signature >> 20 & 0xff } else { 0 };
+    let CpuModel { family, .. } = CpuModel::of(machine);
     let is_set = |value: u64| value & LFENCE_SERIALISES != 0;
     matches!(family, 0xf | 0x11) || machine.read_msr(DECODE_CONFIGURATION).is_some_and(is_set)
 }

@@ -1,7 +1,6 @@
 //! What guests are told of machine checks: two banks, in which nothing ever happens (`hvm_vmce_vcpu`, `hvm/save.h`).
 
-use super::cpuid::Vendor;
-use crate::ports::Registers;
+use crate::{cpu_model::Vendor, ports::Registers};
 
 /// Banks that guests see.
 const BANKS: u64 = 2;

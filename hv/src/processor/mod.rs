@@ -3,4 +3,5 @@
 pub mod cpuid;
 pub mod machine_check;
 mod registers;
+mod speculation;
 mod tsc;

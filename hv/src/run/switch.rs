@@ -13,6 +13,7 @@ use crate::{
     machine::Machine,
     per_cpu::{CpuSched, CpuShared, Unit, Work},
     sched::{clock, run_queue::Choice},
+    speculation,
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -150,6 +151,8 @@ impl<M: Machine> Hypervisor<M> {
         self.memory.frames.tlb.enter(domain.owner(), bit(cpu));
         *regs = state.regs;
         state.traps_tsc = domain.tsc.is_emulated();
+        state.ways = self.speculation.of_vcpu(domain.is_privileged(), state.spec_ctrl);
+        self.part_predictions(cpu, &domain);
         state.loaded = self.memory.roots_to_load(&domain.memory, vcpu.id, state.user_root, state.kernel_root);
         state.selectors_wait = !self.machine().load(&state);
         if state.selectors_wait {
@@ -166,6 +169,14 @@ impl<M: Machine> Hypervisor<M> {
         self.publish_runstate(&domain, &vcpu, &state);
         *current = Some(Current { domain, vcpu, state });
         true
+    }
+
+    /// What one guest taught the CPU to predict is forgotten before another runs there.
+    fn part_predictions(&self, cpu: CpuId, domain: &Domain) {
+        let is_another = self.cpu(cpu).is_some_and(|shared| shared.comes_from_another(domain.owner()));
+        if is_another && self.speculation.switch_barrier {
+            self.machine().write_msr(speculation::PRED_CMD, speculation::IBPB);
+        }
     }
 
     /// A vcpu no longer runs, and its guest can read so.

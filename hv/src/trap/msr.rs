@@ -5,8 +5,9 @@
 use crate::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
+    cpu_model::{CpuModel, Vendor},
     machine::Machine,
-    processor::cpuid::{ARCH_CAPABILITIES, Vendor},
+    speculation::ARCH_CAPABILITIES,
 };
 use bitflags::bitflags;
 use x86_64::registers::model_specific::{ApicBaseFlags, EferFlags};
@@ -145,7 +146,10 @@ impl<M: Machine> Caller<'_, M> {
             NORTHBRIDGE_CONFIGURATION => Some(0),
             _ if P5_MACHINE_CHECKS.contains(&msr) || MACHINE_CHECK_INTERRUPTS.contains(&msr) => Some(0),
             _ if MACHINE_CHECKS.contains(&msr) => Some(if is_bank_control(msr) { u64::MAX } else { 0 }),
-            _ => self.read_vendor_msr(msr).or_else(|| self.read_forgiven_msr(msr)),
+            _ => self
+                .read_vendor_msr(msr)
+                .or_else(|| self.read_speculation_msr(msr))
+                .or_else(|| self.read_forgiven_msr(msr)),
         }
     }
 
@@ -223,15 +227,17 @@ impl<M: Machine> Caller<'_, M> {
             MCG_CAP | MCG_CTL | NORTHBRIDGE_CONFIGURATION => true,
             _ if MACHINE_CHECK_INTERRUPTS.contains(&msr) => true,
             _ if MACHINE_CHECKS.contains(&msr) => !is_bank(msr) || is_bank_control(msr) || value == 0,
-            _ => self.write_vendor_msr(msr, value) || self.is_msr_write_forgiven(msr),
+            _ => {
+                self.write_vendor_msr(msr, value)
+                    || self.write_speculation_msr(msr, value)
+                    || self.is_msr_write_forgiven(msr)
+            }
         }
     }
 
     /// AMD's families 0x10 to 0x16 have the register.
     fn has_configuration_space_base(&self) -> bool {
-        let [signature, ..] = self.hv.machine().cpuid(1, 0);
-        let family = (signature >> 8 & 0xf) + if signature >> 8 & 0xf == 0xf { signature >> 20 & 0xff } else { 0 };
-        (0x10..0x17).contains(&family)
+        (0x10..0x17).contains(&CpuModel::of(self.hv.machine()).family)
     }
 
     /// Taken and forgotten, as where there is nothing behind the registers.

@@ -120,7 +120,11 @@ impl<M: Machine> Caller<'_, M> {
             }
             // The entry changed under the instruction's eyes, or there is other work first: it is executed again.
             Ok(_) | Err(Stop::Unfinished) => Some(()),
-            Err(Stop::Refused(_) | Stop::Fatal(_)) => None,
+            Err(Stop::Refused(_)) => None,
+            Err(Stop::Fatal(_)) => {
+                self.end_for_absent_entry();
+                Some(())
+            }
         }
     }
 

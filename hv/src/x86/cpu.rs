@@ -6,10 +6,12 @@ use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use oxen_hv::{
     addr::{MachineAddr, Mfn},
+    cpu_model::Vendor,
     domain::control_registers::CR4_GUEST,
     domain::vcpu::{DEBUG_STATUS_RESET, ExtendedState},
     features::{ExtendedEdx, Leaf1Ecx, Leaf7Ebx},
-    processor::cpuid::{Vendor, leaves_x87_pointers},
+    ports::Registers,
+    processor::cpuid::leaves_x87_pointers,
     trap::msr::PAT_VALUE,
 };
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr2, Cr3, Cr3Flags, Cr4, Cr4Flags};
@@ -88,6 +90,29 @@ impl Features {
             xcr0 = (u64::from(sizes.edx) << 32 | u64::from(sizes.eax)) & ExtendedState::KEPT;
         }
         Self { has, xcr0, address_bits: sizes.map_or(36, |sizes| sizes.eax & 0xff).clamp(32, 52) }
+    }
+}
+
+/// The CPU itself, for who asks it before there is a machine.
+#[derive(Debug)]
+pub(crate) struct Bare;
+
+impl Registers for Bare {
+    fn read_msr(&self, msr: u32) -> Option<u64> {
+        msr::try_read(msr)
+    }
+
+    fn write_msr(&self, msr: u32, value: u64) -> bool {
+        msr::try_write(msr, value)
+    }
+
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        let found = __cpuid_count(leaf, subleaf);
+        [found.eax, found.ebx, found.ecx, found.edx]
+    }
+
+    fn set_xcr0(&self, value: u64) -> bool {
+        try_set_xcr0(value)
     }
 }
 

@@ -4,7 +4,7 @@ use super::cpu;
 use super::device::apic::Apic;
 use super::device::ioapic::{self, IoApic};
 use super::device::{clock, power, serial};
-use super::entry::{descriptors, enter_guests, syscall};
+use super::entry::{defend, descriptors, enter_guests, syscall};
 use super::machine::Pc;
 use super::memory::space::{self, Division, Loaded, Space};
 use super::memory::{guest, heap, smap, tables};
@@ -17,7 +17,7 @@ use oxen_abi::errno::Errno;
 use oxen_hv::Hypervisor;
 use oxen_hv::addr::{MachineAddr, Mfn, PAGE_BYTES};
 use oxen_hv::boot::cmdline::{self, Options};
-use oxen_hv::boot::dom0::Plan;
+use oxen_hv::boot::dom0;
 use oxen_hv::config::{MAX_CPUS, MAX_VCPUS};
 use oxen_hv::console::Level;
 use oxen_hv::event::pirq::{Interrupts, Signal};
@@ -31,6 +31,7 @@ use oxen_hv::mem::RamFrame;
 use oxen_hv::mem::frame_table::FrameTable;
 use oxen_hv::pci::Pci;
 use oxen_hv::shootdown::Shootdown;
+use oxen_hv::speculation::{Found, Plan, Report};
 
 /// The I/O APIC of every PC, where the firmware names none.
 const USUAL_IOAPIC: u32 = 0xfec0_0000;
@@ -70,17 +71,27 @@ pub(crate) fn read_options(info: &BootInfo) -> Options<'static> {
     options
 }
 
+/// What the CPU does ahead of time that it should not, and what is done about it.
+pub(crate) struct Defences {
+    pub found: Found,
+    pub plan: Plan,
+}
+
 /// Sets up the boot CPU.
-pub(crate) fn set_up_cpu() -> cpu::Features {
+pub(crate) fn set_up_cpu(options: &Options<'_>) -> (cpu::Features, Defences) {
     let features = cpu::Features::detect();
+    let found = Found::of(&cpu::Bare);
+    let plan = Plan::of(&found, &options.speculation);
     // SAFETY: once, alone, and text is still writable.
     unsafe {
         if features.has(cpu::Feature::SMAP) {
             smap::enable();
         }
+        defend::put_in(&plan);
         cpu::set_up(&features);
     }
-    features
+    plan.set_up(&cpu::Bare);
+    (features, Defences { found, plan })
 }
 
 /// Takes what the hypervisor needs of memory, and builds its address space and its tables of frames there.
@@ -108,6 +119,7 @@ pub(crate) fn make_hypervisor(
     info: &BootInfo,
     acpi: &Acpi,
     options: &Options<'_>,
+    defences: &Plan,
 ) -> &'static Hypervisor<Pc> {
     // SAFETY: firmware tables were read, and nothing but memory is touched from here on.
     unsafe { tables::trim_direct_map(|range| info.memory_map.has_memory_in(&range)) };
@@ -125,11 +137,13 @@ pub(crate) fn make_hypervisor(
         },
     });
     guest::have_reads_judged_by(running::may_read);
+    let ram_end = (frames.end() * PAGE_BYTES) as u64;
     let hv = running::HYPERVISOR.call_once(|| Hypervisor {
         memory_map,
         grants: options.grants,
         efi,
         build_id: symbols::build_id(),
+        speculation: defences.with_ram_to(ram_end),
         ..Hypervisor::new(machine, frames, info.command_line)
     });
     *hv.memory.pci.lock() = pci;
@@ -137,7 +151,7 @@ pub(crate) fn make_hypervisor(
 }
 
 /// Says what was found, and listens to what is typed.
-pub(crate) fn announce(hv: &Hypervisor<Pc>, info: &BootInfo, options: &Options<'_>) {
+pub(crate) fn announce(hv: &Hypervisor<Pc>, info: &BootInfo, options: &Options<'_>, found: &Found) {
     const MEGAHERTZ: u64 = 1_000_000;
     set_options(hv, options);
     let console = |text: core::fmt::Arguments<'_>| hv.log(Level::Info, text);
@@ -145,6 +159,7 @@ pub(crate) fn announce(hv: &Hypervisor<Pc>, info: &BootInfo, options: &Options<'
     console(format_args!("Loaded by {} with {} modules: {}", info.loader, info.modules.len(), info.command_line));
     let ram: u64 = info.memory_map.ram().map(|range| range.end - range.start).sum();
     console(format_args!("{mhz} MHz; {} MiB free of {} MiB", hv.memory.frames.free_frames() >> 8, ram >> 20));
+    Report { found, plan: &hv.speculation }.lines().for_each(|line| console(format_args!("{line}")));
     listen_to_console(hv);
 }
 
@@ -202,7 +217,7 @@ pub(crate) fn build_dom0(hv: &'static Hypervisor<Pc>, info: &BootInfo, options: 
         give_up(format_args!("There is no module to be dom0: give its kernel with QEMU's -initrd or GRUB's module2"))
     };
     let bytes = |module: &Module| Loaded.bytes(module.range.start, (module.range.end - module.range.start) as usize);
-    let plan = Plan {
+    let plan = dom0::Plan {
         kernel: bytes(kernel).unwrap_or(&[]),
         command_line: kernel.command_line,
         ramdisk: info.modules.get(1).and_then(bytes).unwrap_or(&[]),

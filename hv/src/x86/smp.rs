@@ -114,6 +114,7 @@ pub(super) extern "sysv64" fn start() -> ! {
         descriptors::enter_window(tables::direct_machine_address(gdt));
         cpu::set_up(&hv.machine().features);
     }
+    hv.speculation.set_up(hv.machine());
     hv.machine().apic.enable();
     let cpu = CpuId(number as u16);
     // SAFETY: likewise; the stubs of this number are for the stack that it stands on.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test")]
 
 mod clocks;
+mod predictions;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -211,6 +211,14 @@ pub(crate) fn boot(frames: usize) -> &'static Hypervisor<Fake> {
 
 /// The same, with grant tables as the command line may want them.
 pub(crate) fn boot_with(frames: usize, grants: Policy) -> &'static Hypervisor<Fake> {
+    boot_as(frames, |hv| Hypervisor { grants, ..hv })
+}
+
+/// The same, with what `change` makes of it before any CPU runs.
+pub(crate) fn boot_as(
+    frames: usize,
+    change: impl FnOnce(Hypervisor<Fake>) -> Hypervisor<Fake>,
+) -> &'static Hypervisor<Fake> {
     let table =
         FrameTable::new(leak(frames + IO_FRAMES, || AtomicU64::new(0)), leak(frames + IO_FRAMES, || AtomicU32::new(0)));
     table.keep(Mfn::new(0).unwrap(), OWN_FRAMES as u64);
@@ -221,7 +229,7 @@ pub(crate) fn boot_with(frames: usize, grants: Policy) -> &'static Hypervisor<Fa
     for cpu in 0..CPUS {
         table.tlb.join(CpuId(cpu as u16));
     }
-    let hv = Box::leak(Box::new(Hypervisor { grants, ..Hypervisor::new(Fake::new(frames), table, "") }));
+    let hv = Box::leak(Box::new(change(Hypervisor::new(Fake::new(frames), table, ""))));
     for cpu in 0..CPUS {
         hv.bring_up_cpu(CpuId(cpu as u16)).unwrap();
     }

@@ -14,7 +14,7 @@ fn ask(lab: &Lab<'_>, family: &str) -> Result<Verdict> {
 }
 
 /// The probe as a kernel in dom0's place.
-fn probe(lab: &Lab<'_>, family: &str) -> Module {
+pub(super) fn probe(lab: &Lab<'_>, family: &str) -> Module {
     Module { file: lab.workspace.out.join("probe"), args: format!("family={family}") }
 }
 

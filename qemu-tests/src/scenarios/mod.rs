@@ -39,6 +39,7 @@ mod rootfs;
 mod saving;
 mod shares;
 mod soak;
+mod speculation;
 mod toolstack;
 mod xdp;
 
@@ -93,6 +94,9 @@ scenarios! {
     own_guests_saved::a_guest_of_ours_is_copied_while_it_runs,
     own_guests_saved::a_guest_that_does_not_suspend_itself_is_named_and_goes_on,
     toolstack::a_thousand_guests_come_and_go_without_losing_a_frame,
+    migration::a_move_that_is_cut_off_leaves_the_guest_where_it_was,
+    migration::a_guest_of_ours_moves_to_another_machine_and_back,
+    migration::a_guest_that_cannot_move_goes_on,
     migration::dom0_has_an_address_of_its_own,
     net::an_interface_that_is_detached_closes_on_both_ends,
     net::net_fetches_from_the_host_and_serves_it,
@@ -110,6 +114,10 @@ scenarios! {
     grants::a_linux_guest_of_version_2_has_its_disk_and_network_of_our_dom0,
     linux::debians_kernel_works_as_a_guest_with_a_disk,
     linux::debians_kernel_works_as_dom0_on_four_cpus,
+    speculation::debians_kernel_runs_with_every_defence_on,
+    speculation::what_the_cpu_needs_is_done_and_said,
+    speculation::guests_run_with_every_defence_on,
+    speculation::calls_are_answered_alike_with_every_defence_on,
     boot::a_dom0_finds_the_firmwares_tables,
     boot::a_hypervisor_that_checks_itself_finds_nothing,
     linux::debian_13s_kernel_works_as_a_guest_and_as_dom0,
@@ -137,6 +145,7 @@ scenarios! {
     soak::a_hundred_boots_of_debians_kernel_lose_nothing,
     soak::a_debian_at_work_is_saved_and_restored_a_hundred_times,
     soak::a_guest_of_ours_at_work_is_saved_and_restored_a_hundred_times,
+    soak::a_debian_at_work_moves_to_another_machine_and_back_twenty_times,
     soak::damaged_streams_are_refused_and_leave_nothing,
     soak::memory_goes_to_who_consumes_it_and_comes_back,
     soak::eight_linux_guests_run_at_once_in_two_gib,

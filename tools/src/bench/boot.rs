@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use crate::linux::{self, Ramdisk};
 use crate::process::step;
-use crate::qemu::{self, BENCH_CPU, Machine};
+use crate::qemu::{self, Machine};
 use crate::run::dom0_args;
 use crate::session::Session;
 use crate::workspace::Workspace;
@@ -153,7 +153,7 @@ impl Bench<'_> {
                 machine
             }
         };
-        BENCH_CPU.clone_into(&mut machine.cpu);
+        machine.for_measurements();
         Ok(machine)
     }
 

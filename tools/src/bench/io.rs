@@ -10,7 +10,7 @@ use anyhow::Result;
 
 use super::{Medians, number, read};
 use crate::process::step;
-use crate::qemu::{self, BENCH_CPU, Machine};
+use crate::qemu::{self, Machine};
 use crate::run::dom0_args;
 use crate::session::Session;
 use crate::workspace::Workspace;
@@ -85,7 +85,7 @@ fn machine(workspace: &Workspace, xen: Option<&Path>, dom0: Dom0) -> Result<Mach
             linux_dom0::machine(workspace, xen, folder, script, &files)?
         }
     };
-    BENCH_CPU.clone_into(&mut machine.cpu);
+    machine.for_measurements();
     machine.icount = true;
     Ok(machine)
 }

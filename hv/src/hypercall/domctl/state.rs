@@ -15,6 +15,7 @@ use crate::{
     mem::guest_ptr::GuestPtr,
     processor::machine_check,
     reply::Control,
+    speculation::SPEC_CTRL,
 };
 use alloc::sync::Arc;
 use oxen_abi::{
@@ -33,7 +34,8 @@ const MIN_AREA: u64 = 576;
 const BEFORE_MACHINE_CHECKS: u32 = 32;
 const WITH_MACHINE_CHECKS: u32 = BEFORE_MACHINE_CHECKS + 8;
 /// Registers of models that a guest can have been given: their number is the room a toolstack makes.
-const MODEL_REGISTERS: [u32; 7] = [0x48, MISC_FEATURES, TSC_AUX, 0xc001_1019, 0xc001_101a, 0xc001_101b, 0xc001_1027];
+const MODEL_REGISTERS: [u32; 7] =
+    [SPEC_CTRL, MISC_FEATURES, TSC_AUX, 0xc001_1019, 0xc001_101a, 0xc001_101b, 0xc001_1027];
 const MISC_FEATURES: u32 = 0x140;
 const TSC_AUX: u32 = 0xc000_0103;
 
@@ -180,14 +182,16 @@ impl<M: Machine> Caller<'_, M> {
             op.set(&DomctlVcpuMsrs { msr_count: count(MODEL_REGISTERS.len()), ..request });
             return Ok(Answer::CopyBack);
         }
-        let value = self.with_vcpu_state(domain, vcpu, |state| u64::from(state.tsc_aux))?;
-        let count = u32::from(value != 0);
-        if count > request.msr_count {
-            return Err(Errno::NoBufs.into());
-        }
-        if count != 0 {
-            let register = DomctlVcpuMsr { index: TSC_AUX, reserved: 0, value };
-            self.copy_to_guest(request.msrs, &register)?;
+        let values = self.with_vcpu_state(domain, vcpu, |s| [(SPEC_CTRL, s.spec_ctrl.bits()), (TSC_AUX, s.tsc_aux)])?;
+        let mut count: u32 = 0;
+        for (index, value) in values.into_iter().filter(|&(_, value)| value != 0) {
+            if count == request.msr_count {
+                return Err(Errno::NoBufs.into());
+            }
+            let place = u64::from(count).wrapping_mul(bytes::<DomctlVcpuMsr>());
+            let register = DomctlVcpuMsr { index, reserved: 0, value: value.into() };
+            self.copy_to_guest(request.msrs.checked_add(place).ok_or(Errno::Fault)?, &register)?;
+            count = count.wrapping_add(1);
         }
         op.set(&DomctlVcpuMsrs { msr_count: count, ..request });
         Ok(Answer::CopyBack)
@@ -207,6 +211,10 @@ impl<M: Machine> Caller<'_, M> {
             let value = u32::try_from(register.value).map_err(|_| Errno::Inval)?;
             match register.index {
                 _ if register.reserved != 0 => return Err(Errno::Inval),
+                SPEC_CTRL => {
+                    let wanted = self.judge_spec_ctrl(domain, register.value).ok_or(Errno::Inval)?;
+                    self.with_vcpu_state(domain, vcpu, |state| state.spec_ctrl = wanted)?;
+                }
                 TSC_AUX => self.with_vcpu_state(domain, vcpu, |state| state.tsc_aux = value)?,
                 // Faults of CPUID are not had.
                 MISC_FEATURES if value == 0 => {}

@@ -27,26 +27,6 @@ use oxen_abi::{
 /// The sleep state that is off.
 const SOFT_OFF: u32 = 5;
 
-/// What CPUID tells of a processor's make (Intel SDM vol. 2A, "CPUID", leaf 1).
-pub(super) struct Signature {
-    /// The family, with what extends it.
-    pub(super) family: u32,
-    /// The model, with what extends it.
-    pub(super) model: u32,
-    /// The stepping.
-    pub(super) stepping: u32,
-}
-
-impl Signature {
-    /// Out of EAX of leaf 1.
-    pub(super) const fn of(signature: u32) -> Self {
-        let (family, more_family) = (signature >> 8 & 0xf, signature >> 20 & 0xff);
-        let family = if family == 15 { family.wrapping_add(more_family) } else { family };
-        let model = signature >> 4 & 0xf | if family >= 6 { (signature >> 16 & 0xf) << 4 } else { 0 };
-        Self { family, model, stepping: signature & 0xf }
-    }
-}
-
 impl<M: Machine> Caller<'_, M> {
     /// `platform_op(request)`.
     ///

@@ -1,10 +1,13 @@
 //! Processors, as `platform_op` tells of them and is told of them.
 
-use super::Signature;
 use crate::hypercall::number::{uint, ushort};
 use crate::{
-    addr::PAGE_BYTES, caller::Caller, hardware::CpuId, machine::Machine, mem::guest_ptr::GuestPtr,
-    processor::cpuid::Vendor,
+    addr::PAGE_BYTES,
+    caller::Caller,
+    cpu_model::{CpuModel, Vendor},
+    hardware::CpuId,
+    machine::Machine,
+    mem::guest_ptr::GuestPtr,
 };
 use core::ops::RangeInclusive;
 use oxen_abi::{
@@ -23,9 +26,8 @@ impl<M: Machine> Caller<'_, M> {
     /// Why the processors keep the code that the firmware gave them. What is wrong with the request is told as by who
     /// would load it: not for processors of old, whose code nobody changes; nothing holds nothing for any.
     pub(super) fn refuse_microcode(&self, XenpfMicrocodeUpdate { data, length, .. }: XenpfMicrocodeUpdate) -> Errno {
-        let machine = self.hv.machine();
-        let family = Signature::of(machine.cpuid(1, 0)[0]).family;
-        let is_loadable = match Vendor::of(machine) {
+        let CpuModel { vendor, family, .. } = CpuModel::of(self.hv.machine());
+        let is_loadable = match vendor {
             Vendor::Intel => family >= 6,
             Vendor::Amd => family >= 0x10,
             Vendor::Hygon | Vendor::Other => false,
@@ -82,12 +84,11 @@ impl<M: Machine> Caller<'_, M> {
             return nobody;
         }
         let [_, b, c, d] = self.hv.machine().cpuid(0, 0);
-        let [signature, ..] = self.hv.machine().cpuid(1, 0);
         let mut vendor_id = [0; 12];
         for (place, byte) in vendor_id.iter_mut().zip([b, d, c].iter().flat_map(|word| word.to_le_bytes())) {
             *place = byte;
         }
-        let Signature { family, model, stepping } = Signature::of(signature);
+        let CpuModel { family, model, stepping, .. } = CpuModel::of(self.hv.machine());
         XenpfPcpuVersion { vendor_id, family, model, stepping, ..nobody }
     }
 

@@ -1,6 +1,7 @@
 //! Ways into the hypervisor: from the boot loader, from guests, from the CPU's own faults; and the one way back.
 
 mod boot;
+pub(crate) mod defend;
 pub(crate) mod descriptors;
 mod exception;
 mod fixup;
@@ -54,6 +55,6 @@ pub(crate) unsafe fn enter_guests(block: &'static CpuBlock) -> ! {
     unsafe {
         block.reschedule();
         finish(block);
-        asm!("mov rsp, {}", "jmp restore_and_return", in(reg) block.frame.get(), options(noreturn));
+        asm!("mov rsp, {}", "jmp leave", in(reg) block, options(noreturn));
     }
 }

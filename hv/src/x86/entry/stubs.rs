@@ -7,6 +7,7 @@
 use super::super::machine::Pc;
 use super::super::percpu::STACK_BYTES;
 use super::super::running::{BLOCK_OFFSET, CpuBlock};
+use super::super::segments::HYPERVISOR_SS;
 use super::{exception, syscall};
 use core::arch::global_asm;
 use core::mem::offset_of;
@@ -17,10 +18,16 @@ use oxen_hv::domain::vcpu::VcpuState;
 use oxen_hv::hypercall::NUMBERS;
 use oxen_hv::per_cpu::CpuShared;
 use oxen_hv::shared_info::VcpuInfoPlace;
+use oxen_hv::speculation::{self, SpecCtrl, Way, Ways};
 
 const FRAME: usize = offset_of!(CpuBlock, frame);
+const WAYS: usize = offset_of!(VcpuState, ways);
+/// Returns that a CPU foresees by the calls before them, at most.
+const REMEMBERED_RETURNS: usize = 32;
 
 global_asm!(
+    include_str!("macros.s"),
+    include_str!("defend.s"),
     include_str!("stubs.s"),
     cs = const offset_of!(Regs, cs),
     rip = const offset_of!(Regs, rip),
@@ -53,6 +60,21 @@ global_asm!(
     caller_state = const offset_of!(CpuBlock, caller) + offset_of!(Caller<'static, Pc>, state),
     shared = const offset_of!(CpuBlock, shared),
     work = const offset_of!(CpuShared, work),
+    way = const WAYS + offset_of!(Ways, way),
+    own_control = const WAYS + offset_of!(Ways, own),
+    guests_control = const WAYS + offset_of!(Ways, guests),
+    rounds = const WAYS + offset_of!(Ways, rounds),
+    way_barrier = const Way::BARRIER.bits(),
+    way_control = const Way::CONTROL.bits(),
+    way_returns = const Way::RETURNS.bits(),
+    way_history = const Way::HISTORY.bits(),
+    way_divider = const Way::DIVIDER.bits(),
+    remembered_returns = const REMEMBERED_RETURNS,
+    spec_ctrl = const speculation::SPEC_CTRL,
+    ibrs = const SpecCtrl::IBRS.bits(),
+    pred_cmd = const speculation::PRED_CMD,
+    ibpb = const speculation::IBPB,
+    hypervisor_ss = const HYPERVISOR_SS,
     in_kernel = const offset_of!(VcpuState, in_kernel),
     upcall_pending = const offset_of!(VcpuState, info) + VcpuInfoPlace::PENDING_OFFSET,
     numbers = const NUMBERS,

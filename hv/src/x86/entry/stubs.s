@@ -1,60 +1,5 @@
 # Where the CPU enters; see stubs.rs.
 
-    .macro save_arguments
-    push    rdi
-    push    rsi
-    push    rdx
-    push    rcx
-    push    rax
-    push    r8
-    push    r9
-    push    r10
-    push    r11
-    .endm
-
-    .macro save_registers
-    save_arguments
-    push    rbx
-    push    rbp
-    push    r12
-    push    r13
-    push    r14
-    push    r15
-    .endm
-
-    .macro restore_registers
-    pop     r15
-    pop     r14
-    pop     r13
-    pop     r12
-    pop     rbp
-    pop     rbx
-    pop     r11
-    pop     r10
-    pop     r9
-    pop     r8
-    pop     rax
-    pop     rcx
-    pop     rdx
-    pop     rsi
-    pop     rdi
-    .endm
-
-    # Where the CPU has SMAP these three bytes become CLAC, before text turns read-only: a fault leaves AC as it was.
-    .macro close_guest_memory
-9:  .byte   0x0f, 0x1f, 0x00
-    .pushsection .smap_sites, "a"
-    .long   9b - .
-    .popsection
-    .endm
-
-    .macro return_to_guest
-8:  iretq
-    .pushsection .fixups, "a"
-    .long   8b - ., return_refused - .
-    .popsection
-    .endm
-
     # An exception with its own straight line, for those that guests take often. The frame is 16-byte aligned but for one
     # word, and so is the block below it.
     .macro exception vector, has_error_code, handler={guest_exception}
@@ -68,16 +13,12 @@ exception_\vector:
     cld
     test    byte ptr [rsp + {cs}], 3
     jz      1f
-    sub     rsp, {frame}
-    mov     rdi, rsp
+    enter_from_guest
     .ifnc \handler,{guest_page_fault}
     mov     esi, \vector
     .endif
     call    \handler
-    add     rsp, {frame}
-    restore_registers
-    add     rsp, 8
-    return_to_guest
+    leave_to_guest
 1:  mov     esi, \vector
     jmp     fault_inside
     .endm
@@ -102,11 +43,9 @@ exception_\vector:
     lea     rsp, [rdi - {frame}]
     mov     ecx, {frame_words}
     rep movsq
-    mov     rdi, rsp
-    mov     esi, \vector
+    enter_on_own_stack \vector
     call    {guest_exception}
-    add     rsp, {frame}
-    jmp     restore_and_return
+    jmp     leave
     .endm
 
     .section .entry.text, "ax", @progbits
@@ -150,12 +89,10 @@ exception_\vector:
     .balign 16
     .type   fault_inside, @function
 fault_inside:
-    mov     rdi, rsp
-    mov     rbp, rsp
+    enter_from_inside
     and     rsp, -16
     call    {hypervisor_exception}
-    mov     rsp, rbp
-    restore_registers
+    leave_to_inside
     add     rsp, 8
     iretq
 
@@ -179,11 +116,9 @@ interrupt:
     cld
     test    byte ptr [rsp + {cs}], 3
     jz      2f
-    sub     rsp, {frame}
-    mov     rdi, rsp
+    enter_from_guest
     call    {guest_interrupt}
-    add     rsp, {frame}
-    jmp     restore_and_return
+    jmp     leave
 2:  mov     rdi, rsp
     mov     rbp, rsp
     and     rsp, -16
@@ -194,12 +129,10 @@ interrupt:
     iretq
 
     .balign 16
-    .globl  restore_and_return
-    .type   restore_and_return, @function
-restore_and_return:
-    restore_registers
-    add     rsp, 8
-    return_to_guest
+    .globl  leave
+    .type   leave, @function
+leave:
+    leave_to_guest
 
     # The CPU took neither the selectors nor the addresses in the guest's frame: the registers are the guest's already, so
     # the frame is made again and somebody decides.
@@ -208,11 +141,9 @@ restore_and_return:
 return_refused:
     push    0
     save_registers
-    sub     rsp, {frame}
-    mov     rdi, rsp
+    enter_from_guest
     call    {refused_return}
-    add     rsp, {frame}
-    jmp     restore_and_return
+    jmp     leave
 
     # From SYSCALL to the CPU's stack. RCX and R11 hold RIP and RFLAGS; no register is free but RSP itself.
     .macro syscall_entry stack
@@ -246,14 +177,14 @@ syscall64:
     push    rsi
     push    rdi
     push    rax                             # keeps the block where it is
-    mov     rcx, [rsp + {caller_state}]
+    enter_by_syscall
     cmp     byte ptr [rcx + {in_kernel}], 0
     je      from_user_mode
     cmp     rax, {numbers}
     jae     unknown_hypercall
     lea     rdi, [rsp + {caller}]
     lea     rsi, [rsp + {args}]
-    mov     rcx, [rsp + {entries}]
+    find_entries
     call    [rcx + rax * 8]
     test    edx, edx
     jnz     unanswered_hypercall
@@ -266,27 +197,7 @@ no_upcall:
     mov     rcx, [rsp + {shared}]
     cmp     dword ptr [rcx + {work}], 0
     jne     work_waits
-    mov     rdi, [rsp + {frame} + {rdi}]
-    mov     rsi, [rsp + {frame} + {rsi}]
-    mov     rdx, [rsp + {frame} + {rdx}]
-    mov     r10, [rsp + {frame} + {r10}]
-    mov     r8, [rsp + {frame} + {r8}]
-    mov     r9, [rsp + {frame} + {r9}]
-    cmp     dword ptr [rsp + {frame} + {entry_vector}], {syscall_vector_number}
-    jne     1f
-    # SYSRET with an address that is not canonical would fault here and not there.
-    mov     rcx, [rsp + {frame} + {rip}]
-    movabs  r11, 0x800000000000
-    add     r11, rcx
-    shr     r11, 48
-    jnz     1f
-    mov     r11, [rsp + {frame} + {rflags}]
-    mov     rsp, [rsp + {frame} + {rsp}]
-    sysretq
-1:  mov     rcx, [rsp + {frame} + {rcx}]
-    mov     r11, [rsp + {frame} + {r11}]
-    add     rsp, {frame} + {rip}
-    return_to_guest
+    leave_by_syscall
 
     .macro complete_frame
     mov     [rsp + {frame} + {rbx}], rbx
@@ -318,24 +229,20 @@ work_waits:
     complete_frame
     mov     rdi, rsp
     call    {finish}
-    add     rsp, {frame}
-    jmp     restore_and_return
+    jmp     leave
 unanswered_hypercall:
     complete_frame
     mov     rdi, rsp
     mov     rsi, rdx
     call    {unanswered}
-    add     rsp, {frame}
-    jmp     restore_and_return
+    jmp     leave
 
     # A program asks its kernel, by another way than that of 64-bit programs.
     .macro enter_kernel_by handler
     save_registers
-    sub     rsp, {frame}
-    mov     rdi, rsp
+    enter_from_guest
     call    \handler
-    add     rsp, {frame}
-    jmp     restore_and_return
+    jmp     leave
     .endm
 
     # SYSCALL of a 32-bit program, which only AMD's CPUs have.

@@ -7,7 +7,6 @@ use super::device::ioapic::IoApic;
 use super::device::{clock::Frequencies, power, serial::Uart};
 use super::memory::space::Space;
 use super::{cpu, msr, percpu, port, processor};
-use core::arch::x86_64::__cpuid_count;
 use core::ops::RangeInclusive;
 use oxen_hv::config::MAX_CPUS;
 use oxen_hv::domain::vcpu::{Processor, VcpuState};
@@ -209,21 +208,20 @@ impl Ports for Pc {
 
 impl Registers for Pc {
     fn read_msr(&self, msr: u32) -> Option<u64> {
-        msr::try_read(msr)
+        cpu::Bare.read_msr(msr)
     }
 
     fn write_msr(&self, msr: u32, value: u64) -> bool {
-        msr::try_write(msr, value)
+        cpu::Bare.write_msr(msr, value)
     }
 
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
-        let found = __cpuid_count(leaf, subleaf);
-        [found.eax, found.ebx, found.ecx, found.edx]
+        cpu::Bare.cpuid(leaf, subleaf)
     }
 
     fn set_xcr0(&self, value: u64) -> bool {
         let is_known = value & !self.features.xcr0 == 0 && value & 1 != 0;
-        let is_taken = is_known && self.features.has(cpu::Feature::XSAVE) && cpu::try_set_xcr0(value);
+        let is_taken = is_known && self.features.has(cpu::Feature::XSAVE) && cpu::Bare.set_xcr0(value);
         if is_taken {
             percpu::this().xcr0.set(value);
         }

@@ -1,0 +1,217 @@
+# What the stubs are made of; see stubs.s. Sites are instructions of at least five bytes over which defend.rs puts a jump
+# at boot, where the CPU needs more than they do: to a piece of defend.s, or to one beside it that comes back behind them.
+
+    .macro save_arguments
+    push    rdi
+    push    rsi
+    push    rdx
+    push    rcx
+    push    rax
+    push    r8
+    push    r9
+    push    r10
+    push    r11
+    .endm
+
+    .macro save_registers
+    save_arguments
+    push    rbx
+    push    rbp
+    push    r12
+    push    r13
+    push    r14
+    push    r15
+    .endm
+
+    .macro restore_registers
+    pop     r15
+    restore_all_but_r15
+    .endm
+
+    .macro restore_all_but_r15
+    pop     r14
+    pop     r13
+    pop     r12
+    pop     rbp
+    pop     rbx
+    pop     r11
+    pop     r10
+    pop     r9
+    pop     r8
+    pop     rax
+    pop     rcx
+    pop     rdx
+    pop     rsi
+    pop     rdi
+    .endm
+
+    # Where the CPU has SMAP these three bytes become CLAC, before text turns read-only: a fault leaves AC as it was.
+    .macro close_guest_memory
+9:  .byte   0x0f, 0x1f, 0x00
+    .pushsection .smap_sites, "a"
+    .long   9b - .
+    .popsection
+    .endm
+
+    .macro return_to_guest
+8:  iretq
+    .pushsection .fixups, "a"
+    .long   8b - ., return_refused - .
+    .popsection
+    .endm
+
+    # From here on all of it concerns ways in and out, and what may be put over them.
+    .macro site table, place, target
+    .pushsection .\table, "a"
+    .long   \place - ., \target - .
+    .popsection
+    .endm
+
+    # From a guest, with its registers saved. Ends with RSP and RDI at the block.
+    .macro enter_from_guest
+.Lsite\@:
+    sub     rsp, {frame}
+    mov     rdi, rsp
+.Lback\@:
+    .pushsection .entry.defended, "ax", @progbits
+.Ldefended\@:
+    defend_entry {frame}
+    sub     rsp, {frame}
+    mov     rdi, rsp
+    jmp     .Lback\@
+    .popsection
+    site    defence_sites, .Lsite\@, .Ldefended\@
+    .endm
+
+    # The same where RSP is at the block already.
+    .macro enter_on_own_stack vector
+.Lsite\@:
+    mov     rdi, rsp
+    mov     esi, \vector
+.Lback\@:
+    .pushsection .entry.defended, "ax", @progbits
+.Ldefended\@:
+    defend_entry 0
+    mov     rdi, rsp
+    mov     esi, \vector
+    jmp     .Lback\@
+    .popsection
+    site    defence_sites, .Lsite\@, .Ldefended\@
+    .endm
+
+    # The same where RAX holds a hypercall's number, which stands at the top of the stack as well. RCX becomes the vcpu's
+    # state.
+    .macro enter_by_syscall
+.Lsite\@:
+    mov     rcx, [rsp + {caller_state}]
+.Lback\@:
+    .pushsection .entry.defended, "ax", @progbits
+.Ldefended\@:
+    defend_entry 0
+    mov     rax, [rsp]
+    mov     rcx, [rsp + {caller_state}]
+    jmp     .Lback\@
+    .popsection
+    site    defence_sites, .Lsite\@, .Ldefended\@
+    .endm
+
+    # RCX becomes the table of hypercalls, in which RAX was found to be: by guessing, unless it is waited for.
+    .macro find_entries
+.Lsite\@:
+    mov     rcx, [rsp + {entries}]
+.Lback\@:
+    .pushsection .entry.defended, "ax", @progbits
+.Ldefended\@:
+    lfence
+    mov     rcx, [rsp + {entries}]
+    jmp     .Lback\@
+    .popsection
+    site    defence_sites, .Lsite\@, .Ldefended\@
+    .endm
+
+    # To a guest, by the registers that are saved; RSP is at the block.
+    .macro leave_to_guest
+.Lsite\@:
+    add     rsp, {frame}
+    restore_registers
+    add     rsp, 8
+    return_to_guest
+    site    defence_sites, .Lsite\@, defended_leave
+    .endm
+
+    # From a hypercall, whose result RAX is; RBX, RBP and R12 to R15 are the guest's. RSP is at the block.
+    .macro leave_by_syscall
+.Lsite\@:
+    return_from_syscall
+    site    defence_sites, .Lsite\@, defended_syscall
+    .endm
+
+    .macro return_from_syscall overwrite
+    mov     rdi, [rsp + {frame} + {rdi}]
+    mov     rsi, [rsp + {frame} + {rsi}]
+    mov     rdx, [rsp + {frame} + {rdx}]
+    mov     r10, [rsp + {frame} + {r10}]
+    mov     r8, [rsp + {frame} + {r8}]
+    mov     r9, [rsp + {frame} + {r9}]
+    cmp     dword ptr [rsp + {frame} + {entry_vector}], {syscall_vector_number}
+    jne     .Lby_iret\@
+    # SYSRET with an address that is not canonical would fault here and not there.
+    mov     rcx, [rsp + {frame} + {rip}]
+    movabs  r11, 0x800000000000
+    add     r11, rcx
+    shr     r11, 48
+    jnz     .Lby_iret\@
+    mov     r11, [rsp + {frame} + {rflags}]
+    mov     rsp, [rsp + {frame} + {rsp}]
+    \overwrite
+    sysretq
+.Lby_iret\@:
+    mov     rcx, [rsp + {frame} + {rcx}]
+    mov     r11, [rsp + {frame} + {r11}]
+    add     rsp, {frame} + {rip}
+    \overwrite
+    return_to_guest
+    .endm
+
+    # An exception inside the hypervisor, with the registers saved: it may have come with the guest's SPEC_CTRL still, or
+    # already, loaded. ESI is the vector, R12 and R13 are kept by the handler.
+    .macro enter_from_inside
+.Lsite\@:
+    mov     rdi, rsp
+    mov     rbp, rsp
+.Lback\@:
+    .pushsection .entry.defended, "ax", @progbits
+.Ldefended\@:
+    mov     ecx, {spec_ctrl}
+    rdmsr
+    mov     r12d, eax
+    mov     r13d, edx
+    or      eax, {ibrs}
+    wrmsr
+    lfence
+    mov     rdi, rsp
+    mov     rbp, rsp
+    jmp     .Lback\@
+    .popsection
+    site    control_sites, .Lsite\@, .Ldefended\@
+    .endm
+
+    # Back to where it came from, up to the error code.
+    .macro leave_to_inside
+.Lsite\@:
+    mov     rsp, rbp
+    pop     r15
+.Lback\@:
+    restore_all_but_r15
+    .pushsection .entry.defended, "ax", @progbits
+.Ldefended\@:
+    mov     ecx, {spec_ctrl}
+    mov     eax, r12d
+    mov     edx, r13d
+    wrmsr
+    mov     rsp, rbp
+    pop     r15
+    jmp     .Lback\@
+    .popsection
+    site    control_sites, .Lsite\@, .Ldefended\@
+    .endm
