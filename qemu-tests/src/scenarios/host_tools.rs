@@ -30,6 +30,8 @@ const SCRIPT: &str = "say() { echo \"host: > $*\"; \"$@\" 2>&1 | sed 's/^/host: 
     xentop -b -i 1 | awk '/Domain-0|hello/ { print \"host: xentop\", $1, $2 }'\n\
     xenpm get-cpu-topology | grep -c CPU | sed 's/^/host: topology /'; say xen-livepatch list\n\
     xenpm get-cpuidle-states 0 | grep -E 'Max|C-states' | sed 's/^/host: /'\n\
+    xentrace -D -S 64 -T 2 -e 0x0fffffff /tmp/trace >/dev/null 2>&1; xenalyze --summary /tmp/trace 2>/dev/null \
+    | grep -E '^.-- Domain 0|sched_op|Runstates' | sort -u | sed 's/[[].*//; s/^/host: trace /'\n\
     xl unpause hello; finish hello 120";
 
 fn tell(lab: &Lab<'_>, on_xen: bool) -> Result<Result<Vec<String>, Verdict>> {
@@ -50,7 +52,7 @@ fn tell(lab: &Lab<'_>, on_xen: bool) -> Result<Result<Vec<String>, Verdict>> {
     Ok(Ok(lines.map(|(_, said)| said.trim_end().to_owned()).collect()))
 }
 
-/// `xl vcpu-pin`, `xl cpupool-*`, `xl sched-credit`, `xl info -n`, `xentop`, `xenpm` and `xen-livepatch`.
+/// `xl vcpu-pin`, `xl cpupool-*`, `xl sched-credit`, `xl info -n`, `xentop`, `xenpm`, `xen-livepatch` and `xentrace`.
 pub(super) fn debians_tools_say_of_the_host_what_they_say_on_real_xen(lab: &Lab<'_>) -> Result<Verdict> {
     let (xens, ours) = match (tell(lab, true)?, tell(lab, false)?) {
         (Ok(xens), Ok(ours)) => (xens, ours),

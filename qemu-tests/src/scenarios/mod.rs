@@ -41,6 +41,7 @@ mod shares;
 mod soak;
 mod speculation;
 mod toolstack;
+mod tracing;
 mod xdp;
 
 /// How long a scenario may take that is long by itself: a boot is seconds on an idle
@@ -216,6 +217,7 @@ scenarios! {
     boot::the_power_goes_off_when_dom0_says_so,
     boot::arguments_that_mean_nothing_are_named,
     hostile::a_guests_words_steer_no_terminal_and_are_few,
+    tracing::xenalyze_reads_what_dom0_takes_down,
     toolstack::a_key_that_is_not_known_is_refused_with_the_nearest,
     toolstack::a_configuration_that_is_not_there_is_named,
     toolstack::a_command_that_is_not_there_is_named,

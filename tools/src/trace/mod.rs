@@ -94,6 +94,16 @@ fn record(workspace: &Workspace, args: &Args) -> Result<Vec<u32>> {
     words(&disk)
 }
 
+/// The stream on a disk that dom0 has put a trace down on, without what stands behind its end.
+///
+/// # Errors
+/// Fails where the disk cannot be read, or holds no trace.
+pub fn stream_of(disk: &Path) -> Result<Vec<u8>> {
+    let words = words(disk)?;
+    let end = Trace::read(&words)?.words;
+    Ok(words.iter().take(end).flat_map(|word| word.to_le_bytes()).collect())
+}
+
 /// Bytes that are looked at together: a trace has never so many zeros.
 const PIECE: usize = 1 << 20;
 

@@ -156,7 +156,12 @@ fn pages(random: &mut Random) -> Request {
 
 fn tracing(random: &mut Random) -> Request {
     match random.below(4) {
-        0 => Request::new(2, "tbuf_op").word(0, Value::Number(random.of_list(&[0, 0, 6, 99]))),
+        // Buffers that are made stay, and lie in other frames: none is.
+        0 => {
+            let command = random.of_list(&[0, 0, 0, 1, 2, 2, 4, 5, 6, 99]);
+            let events = random.of_list(&[0, 1, 0x0002_1000, 0x0fff_f000, 0xffff_ffff]);
+            Request::new(2, "tbuf_op").word(0, Value::Number(command)).word(24, Value::Number(events))
+        }
         1 => Request::new(5, "perfc_op").word(0, small(random, 4)).long(16, buffer(random, BEHIND)),
         2 => Request::new(15, "lockprof_op").word(0, small(random, 4)).long(24, buffer(random, BEHIND)),
         _ => Request::new(20, "coverage_op").word(0, small(random, 4)).long(8, buffer(random, BEHIND)),
