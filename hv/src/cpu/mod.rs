@@ -32,6 +32,7 @@ use crate::{
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use oxen_abi::{
+    domid::DomId,
     errno::Errno,
     trace::{TRC_SCHED_BLOCK, TRC_SCHED_RUNSTATE_CHANGE, TRC_SCHED_WAKE, vcpu_and_domain},
     vcpu::{RUNSTATE_BLOCKED, RUNSTATE_RUNNABLE, RUNSTATE_RUNNING},
@@ -194,12 +195,14 @@ impl<M: Machine> Hypervisor<M> {
         }
         let woken = self.with_run_queue_of(vcpu, |sched, cpu, id| {
             let woken = sched.queue.wake(id);
+            // Before it can be chosen.
+            if woken != Woken::Before {
+                let is_off = || (!vcpu.sched.is_running()).then_some(RUNSTATE_RUNNABLE);
+                self.enter_runstate(vcpu, self.now(), is_off);
+            }
             (woken, cpu, self.cpu(cpu).is_some_and(|shared| balance::note(shared, &sched.queue)))
         });
         let Some((woken, cpu, is_crowded)) = woken else { return };
-        if woken != Woken::Before {
-            self.enter_runstate(vcpu, RUNSTATE_RUNNABLE, self.now());
-        }
         if woken == Woken::ChoiceDue {
             self.raise_work(cpu, Work::RESCHEDULE);
         }
@@ -208,20 +211,27 @@ impl<M: Machine> Hypervisor<M> {
         }
     }
 
-    /// A vcpu enters a `RUNSTATE_*`.
+    /// A vcpu enters the `RUNSTATE_*` that `decide` says, if it says one; returns whether. It is asked under the lock, as
+    /// everybody is who sets or clears `is_running`: who wakes a vcpu and the CPU that leaves it do not mistake each
+    /// other's word for the last.
     #[inline]
-    pub(crate) fn enter_runstate(&self, vcpu: &Vcpu, state: i32, now: u64) {
-        let before = vcpu.sched.runstate.lock().enter(state, now);
+    pub(crate) fn enter_runstate(&self, vcpu: &Vcpu, now: u64, decide: impl FnOnce() -> Option<i32>) -> bool {
+        let mut runstate = vcpu.sched.runstate.lock();
+        let Some(state) = decide() else { return false };
+        let before = runstate.enter(state, now);
+        drop(runstate);
         if self.is_traced() {
-            self.note_runstate(vcpu, before, state);
+            self.note_runstate(vcpu.id, vcpu.domain, before, state);
         }
+        true
     }
 
+    /// Notes that a vcpu of a domain goes from one `RUNSTATE_*` to another.
     #[cold]
     #[inline(never)]
-    fn note_runstate(&self, vcpu: &Vcpu, before: i32, state: i32) {
-        let who = vcpu_and_domain(vcpu.id, vcpu.domain);
-        let pair = [vcpu.domain.0.into(), vcpu.id];
+    pub(crate) fn note_runstate(&self, vcpu: u32, domain: DomId, before: i32, state: i32) {
+        let who = vcpu_and_domain(vcpu, domain);
+        let pair = [domain.0.into(), vcpu];
         match state {
             RUNSTATE_RUNNING => self.trace.run(self.machine().this_cpu(), who),
             RUNSTATE_BLOCKED => self.note_words(TRC_SCHED_BLOCK, &pair),

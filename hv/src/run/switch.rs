@@ -17,6 +17,7 @@ use crate::{
 };
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
+use oxen_abi::domid::DomId;
 use oxen_abi::trace::{TRC_SCHED_CONTINUE_RUNNING, vcpu_and_domain};
 use oxen_abi::vcpu::{RUNSTATE_BLOCKED, RUNSTATE_OFFLINE, RUNSTATE_RUNNABLE, RUNSTATE_RUNNING};
 use oxen_abi::virq::VIRQ_TBUF;
@@ -70,7 +71,11 @@ impl<M: Machine> Hypervisor<M> {
                 return;
             }
             let since = self.now();
-            self.machine().idle();
+            if self.is_traced() {
+                self.idle_noted(cpu);
+            } else {
+                self.machine().idle();
+            }
             self.end_idling(cpu);
             let now = self.now();
             shared.idle_time.fetch_add(now.saturating_sub(since), Ordering::Relaxed);
@@ -99,12 +104,12 @@ impl<M: Machine> Hypervisor<M> {
     /// The vcpu that was on the CPU goes on.
     fn keep_running(&self, current: Option<&mut Current>, now: u64) {
         let Some(current) = current else { return };
-        if self.is_traced() {
-            self.note_staying(&current.vcpu);
-        }
-        if !current.vcpu.sched.is_running.swap(true, Ordering::SeqCst) {
-            self.enter_runstate(&current.vcpu, RUNSTATE_RUNNING, now);
+        let is_running = &current.vcpu.sched.is_running;
+        let was_off = || (!is_running.swap(true, Ordering::SeqCst)).then_some(RUNSTATE_RUNNING);
+        if self.enter_runstate(&current.vcpu, now, was_off) {
             self.publish_runstate(&current.domain, &current.vcpu, &current.state);
+        } else if self.is_traced() {
+            self.note_staying(&current.vcpu);
         }
     }
 
@@ -114,6 +119,15 @@ impl<M: Machine> Hypervisor<M> {
         let who = vcpu_and_domain(vcpu.id, vcpu.domain);
         self.trace.run(self.machine().this_cpu(), who);
         self.note_words(TRC_SCHED_CONTINUE_RUNNING, &[who]);
+    }
+
+    /// Xen has a domain that runs where nobody else does, and its tools expect to hear of it.
+    #[cold]
+    #[inline(never)]
+    fn idle_noted(&self, cpu: CpuId) {
+        self.note_runstate(cpu.0.into(), DomId::IDLE, RUNSTATE_RUNNABLE, RUNSTATE_RUNNING);
+        self.machine().idle();
+        self.note_runstate(cpu.0.into(), DomId::IDLE, RUNSTATE_RUNNING, RUNSTATE_RUNNABLE);
     }
 
     /// Nobody can run. A vcpu that only waits for an event keeps the CPU's registers: it is likely to be the next.
@@ -164,8 +178,10 @@ impl<M: Machine> Hypervisor<M> {
         } else {
             self.time.publish_if_lost(&state.info);
         }
-        vcpu.sched.is_running.store(true, Ordering::SeqCst);
-        self.enter_runstate(&vcpu, RUNSTATE_RUNNING, now);
+        self.enter_runstate(&vcpu, now, || {
+            vcpu.sched.is_running.store(true, Ordering::SeqCst);
+            Some(RUNSTATE_RUNNING)
+        });
         self.publish_runstate(&domain, &vcpu, &state);
         *current = Some(Current { domain, vcpu, state });
         true
@@ -181,20 +197,21 @@ impl<M: Machine> Hypervisor<M> {
 
     /// A vcpu no longer runs, and its guest can read so.
     fn note_stopped(&self, domain: &Domain, vcpu: &Vcpu, state: &VcpuState, now: u64) {
-        if !vcpu.sched.is_running.swap(false, Ordering::SeqCst) {
-            return;
+        let has_stopped = self.enter_runstate(vcpu, now, || {
+            vcpu.sched.is_running.swap(false, Ordering::SeqCst).then(|| {
+                let why = vcpu.pauses.load(Ordering::SeqCst) - Pauses::MOVING;
+                if why.is_empty() {
+                    RUNSTATE_RUNNABLE
+                } else if Pauses::WAITING.contains(why) {
+                    RUNSTATE_BLOCKED
+                } else {
+                    RUNSTATE_OFFLINE
+                }
+            })
+        });
+        if has_stopped {
+            self.publish_runstate(domain, vcpu, state);
         }
-        let why = vcpu.pauses.load(Ordering::SeqCst);
-        let why = why - Pauses::MOVING;
-        let runstate = if why.is_empty() {
-            RUNSTATE_RUNNABLE
-        } else if Pauses::WAITING.contains(why) {
-            RUNSTATE_BLOCKED
-        } else {
-            RUNSTATE_OFFLINE
-        };
-        self.enter_runstate(vcpu, runstate, now);
-        self.publish_runstate(domain, vcpu, state);
     }
 
     /// Takes what is the vcpu's out of the CPU, all but its root.

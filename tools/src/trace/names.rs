@@ -42,7 +42,11 @@ const REASONS: [&str; 6] = ["poweroff", "reboot", "suspend", "crash", "watchdog"
 
 /// A vcpu's short name.
 pub(crate) fn of_vcpu(vcpu: Option<Vcpu>) -> String {
-    vcpu.map_or_else(|| "-".to_owned(), |vcpu| format!("d{}v{}", vcpu.domain, vcpu.id))
+    match vcpu {
+        None => "-".to_owned(),
+        Some(vcpu) if vcpu.is_idle() => "idle".to_owned(),
+        Some(vcpu) => format!("d{}v{}", vcpu.domain, vcpu.id),
+    }
 }
 
 /// An exception's name.

@@ -71,6 +71,7 @@ impl Story {
             let detail = text::of(&event.what, trace);
             let mut mark = |name| story.marks.push(Mark { at, cpu, vcpu: event.vcpu, name, detail: detail.clone() });
             match &event.what {
+                What::Runstate { vcpu, .. } if vcpu.is_idle() => {}
                 What::Runstate { vcpu, now: RUNNING, .. } => {
                     running.insert(*vcpu, (at, cpu));
                     if let Some(from) = woken.remove(vcpu) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, bail, ensure};
+use oxen_abi::domid::DomId;
 use oxen_abi::trace::{
     HypercallArgs, OXEN_TRC_CLOCK, OXEN_TRC_DOMAIN_NAME, OXEN_TRC_EVENT_SENT, OXEN_TRC_HYPERCALL_ANSWER,
     OXEN_TRC_UPCALL, Record, TRC_64_FLAG, TRC_LOST_RECORDS, TRC_MEM_PAGE_GRANT_MAP, TRC_MEM_PAGE_GRANT_TRANSFER,
@@ -127,6 +128,13 @@ pub(crate) struct Trace {
 /// The runstate of a vcpu that runs.
 pub(crate) const RUNNING: u8 = 0;
 
+impl Vcpu {
+    /// Whether it stands for a CPU that has nothing to do.
+    pub(crate) fn is_idle(self) -> bool {
+        self.domain == DomId::IDLE.0
+    }
+}
+
 impl Trace {
     /// Reads a stream; it ends with its words, or with a header of zeros.
     ///
@@ -189,6 +197,9 @@ impl Trace {
 
     /// The name of a domain, or its number.
     pub(crate) fn name(&self, domain: u16) -> String {
+        if domain == DomId::IDLE.0 {
+            return "idle".to_owned();
+        }
         self.names.get(&domain).cloned().unwrap_or_else(|| format!("d{domain}"))
     }
 }
@@ -249,7 +260,6 @@ fn what(record: &Record<'_>) -> What {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oxen_abi::domid::DomId;
     use oxen_abi::trace::{header, vcpu_and_domain};
 
     fn window(cpu: u32, records: &[u32]) -> Vec<u32> {
