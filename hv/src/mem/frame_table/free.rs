@@ -302,6 +302,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it goes through many thousands of frames on one CPU")]
     fn single_frames_are_joined_in_bounded_steps() {
         let table = table();
         use_and_retire(&table, FRAMES);
