@@ -126,7 +126,7 @@ impl Machine {
         let card = format!("virtio-net-pci,netdev=line,mac=52:54:00:00:09:0{own},romfile=");
         self.devices.extend(["-netdev", &line, "-device", &card].map(str::to_owned));
         for dom0 in self.modules.iter_mut().take(1) {
-            dom0.args = format!("ip=10.9.0.{own}/24 migration-key={key}");
+            dom0.args = format!("ip=10.9.0.{own}/24 migration-key={key} {}", dom0.args).trim_end().to_owned();
         }
     }
 

@@ -214,6 +214,7 @@ pub(super) fn a_debian_moves(lab: &Lab<'_>, times: usize) -> Result<Verdict> {
         Ok(machine) => machine,
         Err(verdict) => return Ok(verdict),
     };
+    machine.modules.first_mut().context("no dom0")?.args.clear();
     machine.join_line(FIRST.0, KEY);
     let mut first = Prompt::open(&machine)?;
     let mut second = Prompt::open(&self::machine(lab, SECOND, KEY)?)?;
