@@ -112,8 +112,8 @@ impl<M: Machine> Hypervisor<M> {
         self.time.now(self.machine())
     }
 
-    /// Whether anything is noted. On hot ways this is asked last, and answered by the call of a cold function: what else
-    /// is done costs the registers that it keeps over the call.
+    /// Whether anything is noted. On hot ways this is asked last, and answered by the call of a cold function: what
+    /// else is done costs the registers that it keeps over the call.
     #[inline(always)]
     #[must_use]
     pub fn is_traced(&self) -> bool {

@@ -15,7 +15,8 @@
 //! | `pv-linear-pt` | whether guests may have linear page tables; they may unless it says no |
 //! | `spec-ctrl=LIST` | defences against speculative execution: [`super::speculation`] |
 //! | `pv-l1tf=LIST` | whose entries that are not present are judged: `dom0`, `domu`, or a switch for both |
-//! | `tbuf_size=N`, `tevt_mask=N` | pages of each CPU's trace buffer, which events are traced (`trace.h`), from the start |
+//! | `tbuf_size=N` | pages of each CPU's trace buffer; tracing begins at boot |
+//! | `tevt_mask=N` | which events are traced (`trace.h`) |
 //! | `watchdog` | a CPU that does not leave the hypervisor ends the machine; off without it. `force` is on |
 //! | `watchdog_timeout=N` | after so many seconds, 5 without it; turns the watchdog on, 0 off |
 //! | `loglvl=`, `guest_loglvl=` | `none`, `error`, `warning`, `info`, `debug`, `all`; `a/b`: always, not too often |

@@ -211,8 +211,8 @@ impl<M: Machine> Hypervisor<M> {
         }
     }
 
-    /// A vcpu enters the `RUNSTATE_*` that `decide` says, if it says one; returns whether. It is asked under the lock, as
-    /// everybody is who sets or clears `is_running`: who wakes a vcpu and the CPU that leaves it do not mistake each
+    /// A vcpu enters the `RUNSTATE_*` that `decide` says, if it says one; returns whether. It is asked under the lock,
+    /// as everybody is who sets or clears `is_running`: who wakes a vcpu and the CPU that leaves it do not mistake each
     /// other's word for the last.
     #[inline(always)]
     pub(crate) fn enter_runstate(&self, vcpu: &Vcpu, now: u64, decide: impl FnOnce() -> Option<i32>) -> bool {

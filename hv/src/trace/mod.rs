@@ -57,7 +57,10 @@ pub struct Info {
 /// words.
 #[must_use]
 pub const fn max_pages(cpus: usize) -> usize {
-    if cpus == 0 { 0 } else { (PAGE_WORDS - first_list(MAX_CPUS)) / cpus }
+    match (PAGE_WORDS - first_list(MAX_CPUS)).checked_div(cpus) {
+        Some(pages) => pages,
+        None => 0,
+    }
 }
 
 /// Frames that all the buffers may have, their description included.

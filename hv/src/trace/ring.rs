@@ -1,9 +1,9 @@
 //! The ring of one CPU: records that it writes and the control domain takes (`t_buf`, `trace.h`).
 //!
 //! Two words stand at its begin: how far the control domain has read, and how far was written, in bytes, modulo twice
-//! the bytes of the data behind them. So a full ring and an empty one are not the same. A record lies in one piece: where
-//! the end of the data has no room for it, a record of nothing fills that. What finds no room at all is counted, and the
-//! next record that does is preceded by one that says how many were lost.
+//! the bytes of the data behind them. So a full ring and an empty one are not the same. A record lies in one piece:
+//! where the end of the data has no room for it, a record of nothing fills that. What finds no room at all is counted,
+//! and the next record that does is preceded by one that says how many were lost.
 
 use crate::{
     addr::PAGE_SIZE,

@@ -127,8 +127,8 @@ verbs! {
     "dmesg" "[-c]" "show the hypervisor's messages (-c clears them)" machine::dmesg;
     "debug-keys" "KEYS" "press keys on the hypervisor's console" machine::debug_keys;
     "trace" "begin [-e EVENTS] [-S PAGES] DISK | end"
-        "take down what the hypervisor notes, on a disk of the machine from its first sector on (-e which events: a mask \
-         or gen,sched,dom0op,mem,pv,hw; -S pages of each processor's buffer, 256)" tracing::trace;
+        "take down what the hypervisor notes, on a disk of the machine from its first sector on (-e which events: \
+         gen,sched,dom0op,mem,pv,hw or a mask; -S pages of each processor's buffer, 256)" tracing::trace;
     "xenstore-ls" "[-f] [-p] [PATH]" "list xenstore (-f whole paths, -p permissions)" xenstore::ls;
     "xenstore-read" "[-R] PATH..." "print values, escaped (-R as they are)" xenstore::read;
     "xenstore-write" "PATH VALUE..." "set values" xenstore::write;
