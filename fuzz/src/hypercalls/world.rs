@@ -59,7 +59,7 @@ thread_local! {
 
 /// What a sequence may change for good, although its domains are gone.
 fn print(hv: &Hypervisor<Fake>) -> String {
-    format!("{:?} {:?} {:?}", hv.pools.lock(), hv.virq_handlers, hv.pirqs)
+    format!("{:?} {:?} {:?} {:?} {}", hv.pools.lock(), hv.virq_handlers, hv.pirqs, hv.trace.info(), hv.trace.is_on())
 }
 
 impl Machine {
@@ -68,6 +68,9 @@ impl Machine {
         let hv = support::boot(FRAMES);
         let free = hv.memory.frames.free_frames();
         assert_eq!(free as usize, FRAMES - OWN_FRAMES);
+        // Trace buffers stay once they are made.
+        hv.make_trace_buffers(1).expect("memory for trace buffers");
+        let free = hv.memory.frames.free_frames();
         Self { hv, free, print: print(hv), sequences: 0 }
     }
 }

@@ -169,12 +169,14 @@ pub(crate) fn of_call(number: u64, args: &[Option<u64>; 6]) -> String {
     text
 }
 
+/// Errors are numbers up to this, negated.
+const MAX_ERRNO: u64 = 4095;
+
 /// An answer: a number, or the error that it stands for.
 pub(crate) fn of_answer(value: u64) -> String {
-    let error = i64::try_from(-(value as i64)).ok().and_then(|code| u32::try_from(code).ok());
-    match error.filter(|&code| code != 0).and_then(|code| Errno::check(value).err().map(|errno| (code, errno))) {
-        Some((_, errno)) => errno.to_string(),
-        None if value < 1 << 20 => value.to_string(),
-        None => format!("{value:#x}"),
+    match Errno::check(value) {
+        Err(errno) if value > u64::MAX - MAX_ERRNO => errno.to_string(),
+        _ if value < 1 << 20 => value.to_string(),
+        _ => format!("{value:#x}"),
     }
 }

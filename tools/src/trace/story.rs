@@ -69,7 +69,6 @@ impl Story {
         for event in &trace.events {
             let (at, cpu) = (trace.nanoseconds(event.time), event.cpu);
             let detail = text::of(&event.what, trace);
-            let mut mark = |name| story.marks.push(Mark { at, cpu, vcpu: event.vcpu, name, detail: detail.clone() });
             match &event.what {
                 What::Runstate { vcpu, .. } if vcpu.is_idle() => {}
                 What::Runstate { vcpu, now: RUNNING, .. } => {
@@ -113,23 +112,34 @@ impl Story {
                         woken.insert(*vcpu, (at, by));
                     }
                 }
-                What::Block(_) => {}
-                What::Trap { .. } => mark("trap"),
-                What::PageFault { .. } => mark("page fault"),
-                What::Emulated { .. } => mark("emulated"),
-                What::TableWrite { .. } => mark("table write"),
-                What::Upcall(_) => mark("upcall"),
-                What::EventSent { .. } => mark("event"),
-                What::Made(_) | What::Ended(_) | What::ShutDown { .. } => mark("domain"),
-                What::GrantMapped(_) | What::GrantUnmapped(_) | What::Transferred(_) => mark("grant"),
-                What::Lost(_) => mark("lost"),
-                What::Other { .. } => mark("other"),
+                other => {
+                    if let Some(name) = mark(other) {
+                        story.marks.push(Mark { at, cpu, vcpu: event.vcpu, name, detail });
+                    }
+                }
             }
         }
         let end = trace.events.last().map_or(0, |event| trace.nanoseconds(event.time));
         story.runs.extend(running.into_iter().map(|(vcpu, (start, cpu))| run(trace, vcpu, cpu, start, end)));
         story
     }
+}
+
+/// What a mark is called; none for what is shown otherwise.
+const fn mark(what: &What) -> Option<&'static str> {
+    Some(match what {
+        What::Trap { .. } => "trap",
+        What::PageFault { .. } => "page fault",
+        What::Emulated { .. } => "emulated",
+        What::TableWrite { .. } => "table write",
+        What::Upcall(_) => "upcall",
+        What::EventSent { .. } => "event",
+        What::Made(_) | What::Ended(_) | What::ShutDown { .. } => "domain",
+        What::GrantMapped(_) | What::GrantUnmapped(_) | What::Transferred(_) => "grant",
+        What::Lost(_) => "lost",
+        What::Other { .. } => "other",
+        _ => return None,
+    })
 }
 
 fn run(trace: &Trace, vcpu: Vcpu, cpu: u32, start: u64, end: u64) -> Span {
