@@ -13,6 +13,8 @@ pub struct Options {
     pub ip: Option<String>,
     /// Who leads out of the network.
     pub gateway: Option<String>,
+    /// What dom0 seals with that it sends to other machines.
+    pub migration_key: Option<String>,
     /// End QEMU through its debug-exit device, so that the host learns success or failure.
     pub debug_exit: bool,
 }
@@ -44,6 +46,8 @@ impl Options {
                 options.ip = Some(ip.into());
             } else if let Some(gateway) = word.strip_prefix("gateway=") {
                 options.gateway = Some(gateway.into());
+            } else if let Some(key) = word.strip_prefix("migration-key=") {
+                options.migration_key = Some(key.into());
             }
         }
         options

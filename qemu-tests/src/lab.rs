@@ -203,6 +203,11 @@ impl Prompt {
         Report(self.0.finish(Instant::now() + LIMIT)?).ended(Exit::PoweredOff)
     }
 
+    /// Ends the machine where it stands, as if its plug were pulled.
+    pub fn kill(self) {
+        drop(self.0.stop());
+    }
+
     fn wait(&mut self, what: &str, limit: Duration) -> Result<String> {
         let said = self.0.wait_for(PROMPT, Instant::now() + limit).map(|said| format!("{said}\n"));
         said.or_else(|error| fail(self.0.transcript(), &format!("after `{what}`: {error}")))

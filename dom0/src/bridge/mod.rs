@@ -34,6 +34,9 @@ const MIN_BYTES: usize = 128 << 10;
 /// Frames that wait for one port at most.
 pub const MAX_FRAMES: usize = 1024;
 
+/// Bytes of a frame on a wire, at least, without its sum.
+const SHORTEST: usize = 60;
+
 /// What has happened at a port, as seen from who is attached to it.
 #[derive(Debug, Default)]
 pub struct Counts {
@@ -233,6 +236,16 @@ impl BridgePort {
         count(&counts.sent_bytes, packet.bytes.len() as u64);
         self.bridge.forward(self.id, packet, now);
         Ok(())
+    }
+
+    /// Tells the network's switches that the address `mac` is here, by a reverse ARP request.
+    pub fn announce(&self, mac: Mac) {
+        // An interface of Ethernet (1) with IPv4 asks (3) who has its own address; where it has none, 0.
+        const RARP: [u8; 10] = [0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3];
+        let mut frame = [&[0xff; 6][..], &mac.0, &RARP, &mac.0, &[0; 4], &mac.0, &[0; 4]].concat();
+        frame.resize(SHORTEST, 0);
+        // Where another one has the address, the bridge says nothing for it.
+        let _ = self.send(Packet::plain(frame));
     }
 
     /// Whether the receiver takes frames at all; what comes while it does not is dropped, and what waits as well.

@@ -4,20 +4,24 @@ use alloc::vec;
 use core::task::Poll;
 
 use anyhow::{Result, anyhow, bail, ensure};
-use oxen_domu_lib::machine;
+use oxen_domu_lib::{machine, task, time};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp;
 use smoltcp::time::Duration;
 use smoltcp::wire::{IpEndpoint, Ipv4Address};
 
 use super::Network;
+use crate::saved::stream::{Sink, Source};
 
 /// Bytes that a connection keeps in each direction.
-const WINDOW: usize = 256 << 10;
+const WINDOW: usize = 512 << 10;
 /// How long the other end may be silent until it counts as gone.
 const SILENCE: Duration = Duration::from_secs(10);
 /// How often it is asked whether it is there.
 const ASK: Duration = Duration::from_secs(2);
+/// How long an end that is there may say or take nothing, in nanoseconds: longer than a guest may take to suspend
+/// itself.
+const PATIENCE: u64 = 90 * time::SECOND;
 /// The first of the ports for such use.
 const FIRST_PORT: u16 = 49_152;
 
@@ -99,7 +103,7 @@ impl Connection {
     ///
     /// # Errors
     /// The connection broke.
-    pub async fn read(&self, bytes: &mut [u8]) -> Result<usize> {
+    pub async fn read_some(&self, bytes: &mut [u8]) -> Result<usize> {
         self.until(|socket, context| {
             if socket.can_recv() {
                 return Poll::Ready(socket.recv_slice(bytes).map_err(|_| broke()));
@@ -119,7 +123,7 @@ impl Connection {
     ///
     /// # Errors
     /// The connection broke.
-    pub async fn write(&self, bytes: &[u8]) -> Result<()> {
+    pub async fn write_all(&self, bytes: &[u8]) -> Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
             let taken = self.until(|socket, context| {
@@ -149,6 +153,30 @@ impl Connection {
             }
         })
         .await;
+    }
+}
+
+impl Source for Connection {
+    async fn read(&mut self, bytes: &mut [u8]) -> Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let Ok(read) = task::timeout(PATIENCE, self.read_some(rest)).await else {
+                bail!("the other end says nothing (in {} s)", PATIENCE / time::SECOND);
+            };
+            let count = read?;
+            ensure!(count != 0, "the other end has hung up");
+            rest = rest.get_mut(count..).unwrap_or_default();
+        }
+        Ok(())
+    }
+}
+
+impl Sink for Connection {
+    async fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let Ok(written) = task::timeout(PATIENCE, self.write_all(bytes)).await else {
+            bail!("the other end takes nothing (in {} s)", PATIENCE / time::SECOND);
+        };
+        written
     }
 }
 

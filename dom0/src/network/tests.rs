@@ -60,7 +60,7 @@ fn connected([first, second]: &[Network; 2]) -> [Connection; 2] {
 async fn read_all(connection: &Connection, most: usize) -> anyhow::Result<Vec<u8>> {
     let (mut all, mut part) = (Vec::new(), vec![0; 70_000]);
     while all.len() < most {
-        match connection.read(&mut part).await? {
+        match connection.read_some(&mut part).await? {
             0 => break,
             count => all.extend_from_slice(&part[..count]),
         }
@@ -75,14 +75,14 @@ fn bytes_go_both_ways_whole_and_in_order() {
     assert_eq!(far.peer().unwrap().addr, Ipv4Address::new(10, 9, 0, 1).into());
     let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| ((at / 3) ^ (at >> 9)) as u8).collect();
     let there = async {
-        near.write(&bytes).await.unwrap();
+        near.write_all(&bytes).await.unwrap();
         let back = read_all(&near, usize::MAX).await.unwrap();
         near.finish().await;
         back
     };
     let back = async {
         let came = read_all(&far, bytes.len()).await.unwrap();
-        far.write(&came).await.unwrap();
+        far.write_all(&came).await.unwrap();
         far.finish().await;
         came
     };
@@ -107,7 +107,7 @@ fn who_is_not_there_or_does_not_listen_is_told_apart_from_who_does() {
 fn an_end_that_breaks_off_or_falls_silent_is_noticed() {
     let (_bridge, networks) = two();
     let [near, far] = connected(&networks);
-    run(&[&networks[0], &networks[1]], far.write(b"last words")).unwrap();
+    run(&[&networks[0], &networks[1]], far.write_all(b"last words")).unwrap();
     turn(&networks);
     drop(far);
     // What was said before the break is still read.
@@ -116,7 +116,7 @@ fn an_end_that_breaks_off_or_falls_silent_is_noticed() {
     let broken = run(&[&networks[0], &networks[1]], read_all(&near, 1));
     assert_eq!(broken.unwrap_err().to_string(), "the connection broke");
     let [near, _far] = connected(&networks);
-    let broken = run(&[&networks[0]], near.read(&mut [0]));
+    let broken = run(&[&networks[0]], near.read_some(&mut [0]));
     assert_eq!(broken.unwrap_err().to_string(), "the connection broke");
 }
 

@@ -6,6 +6,9 @@
 //! frames: page tables hold page numbers in their place ([`tables`]), and so do the few other places that name frames.
 //! Who reads such a stream goes through it by [`walk`].
 //!
+//! A guest that moves to another machine goes there as such a stream, sealed ([`sealed`]), within what the two machines
+//! say to each other ([`talk`]), most of it while it runs ([`rounds`]).
+//!
 //! Nothing here knows a domain: what is read from a stream is a claim, and each number of it is judged before it is
 //! used.
 
@@ -13,8 +16,11 @@ pub mod config;
 pub mod envelope;
 pub mod p2m;
 pub mod record;
+pub mod rounds;
+pub mod sealed;
 pub mod stream;
 pub mod tables;
+pub mod talk;
 #[cfg(test)]
 mod tests;
 pub mod walk;

@@ -253,6 +253,27 @@ pub fn populate_physmap(domain: DomId, pages: &[Pfn]) -> Result<Vec<Mfn>, usize>
     }
 }
 
+/// Takes frames from a domain that it has, and that nothing of its own refers to.
+///
+/// # Errors
+/// How many were taken before one that could not be.
+pub fn take_back(domain: DomId, frames: &[Mfn]) -> Result<(), usize> {
+    let list: Vec<u64> = frames.iter().map(|frame| frame.raw()).collect();
+    let request = memory::MemoryReservation {
+        extent_start: list.as_ptr() as u64,
+        nr_extents: list.len() as u64,
+        extent_order: 0,
+        mem_flags: 0,
+        domid: domain,
+        _pad: [0; 3],
+    };
+    match memory_op(memory::XENMEM_DECREASE_RESERVATION, &request) {
+        Ok(done) if done as usize == list.len() => Ok(()),
+        Ok(done) => Err(done as usize),
+        Err(_) => Err(0),
+    }
+}
+
 /// Tells a domain's kernel what memory it has: one range of RAM from 0 on.
 ///
 /// # Errors

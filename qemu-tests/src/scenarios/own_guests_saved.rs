@@ -20,10 +20,10 @@ const APART: i64 = 10_000;
 
 /// What a guest `steady` says at a step; times in microseconds.
 #[derive(Clone, Copy, Debug)]
-struct Step {
-    number: i64,
+pub(super) struct Step {
+    pub(super) number: i64,
     /// Its own clock, which stands while it is saved.
-    now: i64,
+    pub(super) now: i64,
     /// The machine's.
     system: i64,
     wall: i64,
@@ -32,7 +32,7 @@ struct Step {
 }
 
 /// All steps of a guest, each of which is whole.
-fn steps(report: &Report, guest: &str) -> Result<Vec<Step>> {
+pub(super) fn steps(report: &Report, guest: &str) -> Result<Vec<Step>> {
     let before = format!("({guest}) now ");
     let lines = report.transcript().lines().filter(|line| line.starts_with(&before));
     let parse = |line: &str| {
@@ -47,7 +47,7 @@ fn steps(report: &Report, guest: &str) -> Result<Vec<Step>> {
 /// Runs of steps one after the other: a guest that is restored again begins where it was saved. Whether what it has is
 /// that of the step before, the guest itself looks at each; what it says between dom0's last look at its console and
 /// its stop goes with the old domain.
-fn runs(steps: &[Step]) -> Vec<&[Step]> {
+pub(super) fn runs(steps: &[Step]) -> Vec<&[Step]> {
     steps.chunk_by(|step, next| step.number < next.number).collect()
 }
 

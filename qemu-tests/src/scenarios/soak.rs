@@ -9,7 +9,7 @@ use oxen_tools::qemu::Machine;
 use super::LONG_LIMIT as LIMIT;
 use super::complaints::content;
 use super::linux::guest;
-use super::{backends, crowd, network, own_guests_saved, power, restart, rootfs, saving, shares};
+use super::{backends, crowd, migration, network, own_guests_saved, power, restart, rootfs, saving, shares};
 use crate::lab::{Lab, Verdict};
 
 /// What a guest says when its first process runs.
@@ -49,6 +49,10 @@ pub(super) fn a_debian_at_work_is_saved_and_restored_a_hundred_times(lab: &Lab<'
 
 pub(super) fn a_guest_of_ours_at_work_is_saved_and_restored_a_hundred_times(lab: &Lab<'_>) -> Result<Verdict> {
     own_guests_saved::rounds(lab, 100)
+}
+
+pub(super) fn a_debian_at_work_moves_to_another_machine_and_back_twenty_times(lab: &Lab<'_>) -> Result<Verdict> {
+    migration::a_debian_moves(lab, 20)
 }
 
 pub(super) fn memory_goes_to_who_consumes_it_and_comes_back(lab: &Lab<'_>) -> Result<Verdict> {

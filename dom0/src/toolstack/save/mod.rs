@@ -4,14 +4,18 @@
 //! that. What it has is read then ([`sender`]) and put down in Xen's formats ([`crate::saved`]). A restored guest finds
 //! itself behind the same call, in a domain with other frames and ports ([`receiver`]), and connects its devices anew.
 //! A clone is a guest that is restored while the one that was read goes on: the stream does not leave dom0 ([`pipe`]).
+//! A guest that moves goes to another machine's dom0 ([`migrate`]), most of it while it runs ([`live`]).
 
 mod disk;
+mod live;
+pub mod migrate;
 mod pipe;
 mod receiver;
 mod sender;
 mod vcpu;
 
 use alloc::{format, rc::Rc, string::String, vec::Vec};
+use core::future::{self, Future};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use oxen_abi::domid::DomId;
@@ -23,7 +27,7 @@ use super::build::shell::{Shell, asked};
 use super::ends;
 use super::guest::Guest;
 use super::lifecycle;
-use super::stage::End;
+use super::stage::{End, Stage};
 use super::system::System;
 use crate::config::GuestConfig;
 use crate::domain_info;
@@ -87,12 +91,7 @@ pub async fn save(system: &Rc<System>, guest: &Rc<Guest>, target: &str, afterwar
     let (has, needs) = (open.medium.sectors() / 2048, guest.config.maxmem + 2);
     ensure!(has >= needs, "`{target}` has {has} MiB, and the guest takes up to {needs}");
     let domain = guest.domain.get();
-    if !knows_suspend(system, domain) {
-        bail!(
-            "the kernel of `{}` does not know how to suspend itself (its node control/feature-suspend)",
-            guest.name()
-        );
-    }
+    judge(system, guest)?;
     let mut sink = disk::Writer::new(open)?;
     if !guest.begins_to_be_saved() {
         bail!("`{}` does not run, or is being saved already", guest.name());
@@ -161,7 +160,7 @@ fn knows_suspend(system: &System, domain: DomId) -> bool {
 
 /// Puts the whole guest down. Returns when it stopped.
 async fn put_down(system: &System, guest: &Guest, domain: DomId, sink: &mut disk::Writer) -> Result<u64> {
-    suspend(system, guest, domain).await?;
+    suspend(system, guest, domain, future::pending()).await?;
     let stopped = time::now();
     let config = config::to_json(&guest.config, &guest.name(), &guest.uuid)?;
     envelope::begin(sink, &config).await?;
@@ -169,8 +168,8 @@ async fn put_down(system: &System, guest: &Guest, domain: DomId, sink: &mut disk
     envelope::end(sink).await.map(|()| stopped)
 }
 
-/// Asks a guest to suspend itself, and waits until it has.
-async fn suspend(system: &System, guest: &Guest, domain: DomId) -> Result<()> {
+/// Asks a guest to suspend itself, and waits until it has, or until `interrupted` is ready.
+async fn suspend(system: &System, guest: &Guest, domain: DomId, interrupted: impl Future<Output = ()>) -> Result<()> {
     let node = format!("/local/domain/{}/control/shutdown", domain.0);
     system.store.write(&node, "suspend").context("xenstore")?;
     let look = || match domain_info::of(domain).map(|info| domain_info::shutdown_code(&info)) {
@@ -179,14 +178,21 @@ async fn suspend(system: &System, guest: &Guest, domain: DomId) -> Result<()> {
         Some(Some(SHUTDOWN_SUSPEND)) => Some(Ok(())),
         Some(Some(other)) => Some(Err(anyhow!("it has ended instead ({})", End::Shutdown(other).name()))),
     };
-    if let Ok(stopped) = task::timeout(PATIENCE, system.ends.until(look)).await {
-        return stopped;
-    }
-    let is_read = system.store.read(&node).is_ok_and(|asked| asked != "suspend");
+    let is_read = || system.store.read(&node).is_ok_and(|asked| asked != "suspend");
+    let stopped = task::timeout(PATIENCE, system.ends.until(look));
+    let is_interrupted = match task::select(stopped, interrupted).await {
+        task::Either::First(Ok(stopped)) => return stopped,
+        task::Either::First(Err(_)) => false,
+        // One that is about to suspend itself cannot be called back: it goes on when it has.
+        task::Either::Second(()) if is_read() => task::timeout(PATIENCE, system.ends.until(look)).await.is_ok(),
+        task::Either::Second(()) => true,
+    };
+    let is_read = is_read();
     if !is_read {
         // Nobody shall find it later.
         system.store.write(&node, "").context("xenstore")?;
     }
+    ensure!(!is_interrupted, INTERRUPTED);
     let name = guest.name();
     let seconds = PATIENCE / time::SECOND;
     if is_read {
@@ -194,6 +200,9 @@ async fn suspend(system: &System, guest: &Guest, domain: DomId) -> Result<()> {
     }
     bail!("`{name}` does not look whether it should suspend itself (in {seconds} s)")
 }
+
+/// Why something ends that a person ended.
+const INTERRUPTED: &str = "interrupted";
 
 /// Lets a guest that has suspended itself go on where it is.
 fn go_on(domain: DomId) -> Result<()> {
@@ -215,9 +224,11 @@ pub async fn restore(system: &System, target: &str) -> Result<Rc<Guest>> {
     let text = envelope::open(&mut source).await.with_context(|| format!("`{target}`"))?;
     let config = config::from_json(&text).with_context(|| format!("the configuration on `{target}`"))?;
     let fill = async |shell: &Shell| {
-        let built = receive(shell, &mut source).await?;
-        let closed = envelope::close(&mut source).await;
-        or_destroy(built.domain, closed).map(|()| built)
+        let mut receiver = Receiver::new(shell, "restoring")?;
+        let built = receiver.receive(&mut source).await?;
+        envelope::close(&mut source).await?;
+        receiver.keep();
+        Ok(built)
     };
     let restored = lifecycle::restore(system, config, fill).await;
     let guest = restored.with_context(|| format!("the guest on `{target}`"))?;
@@ -228,18 +239,10 @@ pub async fn restore(system: &System, target: &str) -> Result<Rc<Guest>> {
 
 /// A new domain, filled from a stream; whatever fails, nothing of it stays.
 async fn receive(shell: &Shell, source: &mut impl Source) -> Result<Built> {
-    let mut receiver = Receiver::new(shell)?;
-    let received = receiver.receive(source).await;
-    or_destroy(receiver.domain(), received)
-}
-
-/// Destroys a domain that something failed for.
-fn or_destroy<T>(domain: DomId, outcome: Result<T>) -> Result<T> {
-    if outcome.is_err() {
-        // The reason for the failure says more than a failure to clean up could.
-        let _ = control::destroy_domain(domain);
-    }
-    outcome
+    let mut receiver = Receiver::new(shell, "restoring")?;
+    let built = receiver.receive(source).await?;
+    receiver.keep();
+    Ok(built)
 }
 
 /// Makes guests that are as a running one is at this moment, with names, UUIDs and addresses of their own. They are
@@ -258,7 +261,7 @@ pub async fn clone(system: &Rc<System>, guest: &Rc<Guest>, count: usize) -> Resu
         bail!("`{}` does not run, or is being saved already", guest.name());
     }
     let mut clones = Vec::new();
-    let made = match suspend(system, guest, domain).await {
+    let made = match suspend(system, guest, domain, future::pending()).await {
         Ok(()) => make_clones(system, guest, count, &mut clones).await,
         Err(why) => Err(why),
     };
@@ -291,4 +294,13 @@ async fn make_clones(system: &Rc<System>, guest: &Rc<Guest>, count: usize, clone
         clones.push(clone);
     }
     Ok(())
+}
+
+/// Lets a guest go on that suspended itself to be moved, and of which nobody could tell whether it was.
+///
+/// # Errors
+/// It does not wait for that; what the hypervisor refuses.
+pub async fn resume(system: &Rc<System>, guest: &Guest) -> Result<()> {
+    ensure!(guest.stage() == Stage::Saving, "`{}` does not stand still behind a move", guest.name());
+    leave_saving(system, guest, guest.domain.get()).await
 }

@@ -55,11 +55,24 @@ pub(super) struct Receiver<'a> {
     policy: Option<CpuPolicy>,
     tsc: Option<DomctlTscInfo>,
     progress: Progress,
+    /// Pages that came, each as often as it did.
+    taken: usize,
+    /// Whether the domain stays when this goes.
+    is_kept: bool,
+}
+
+impl Drop for Receiver<'_> {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            // The reason for which it is not kept says more than a failure to clean up could.
+            let _ = control::destroy_domain(self.domain);
+        }
+    }
 }
 
 impl<'a> Receiver<'a> {
-    /// Makes the domain.
-    pub(super) fn new(shell: &'a Shell) -> Result<Self> {
+    /// Makes the domain. It is gone with this, unless it is kept.
+    pub(super) fn new(shell: &'a Shell, what: &'static str) -> Result<Self> {
         shell.has_room()?;
         let domain = shell.make()?;
         Ok(Self {
@@ -73,13 +86,15 @@ impl<'a> Receiver<'a> {
             vcpus: (0..shell.vcpus).map(|_| Vcpu::default()).collect(),
             policy: None,
             tsc: None,
-            progress: Progress::new("restoring"),
+            progress: Progress::new(what),
+            taken: 0,
+            is_kept: false,
         })
     }
 
-    /// The domain that is filled.
-    pub(super) const fn domain(&self) -> DomId {
-        self.domain
+    /// Leaves the domain to others.
+    pub(super) fn keep(mut self) {
+        self.is_kept = true;
     }
 
     /// Reads the whole stream, and makes the domain ready to run.
@@ -106,7 +121,7 @@ impl<'a> Receiver<'a> {
             "its p2m has {count} pages, more than its memory"
         );
         self.pages = vec![Page { frame: Mfn::INVALID, kind: KIND_NONE }; count];
-        self.progress.begin(count.min(usize::try_from(self.shell.pages)?));
+        self.progress.begin(count);
         Ok(())
     }
 
@@ -289,12 +304,20 @@ impl<'a> Receiver<'a> {
 impl Taker for Receiver<'_> {
     async fn take_pages(&mut self, source: &mut impl Source, header: &RecordHeader) -> Result<()> {
         let list = record::read_pages(source, header).await?;
-        let mut full = Vec::new();
+        let (mut full, mut gone) = (Vec::new(), Vec::new());
         for (page, kind) in &list {
-            self.page_mut(*page)?.kind = *kind;
+            let known = self.page_mut(*page)?;
+            known.kind = *kind;
             if record::has_contents(*kind)? {
                 full.push((*page, kind & KIND_LEVEL));
+            } else if *kind == KIND_NONE && known.frame != Mfn::INVALID {
+                // The guest gave it away while it was on its way here.
+                gone.push(core::mem::replace(&mut known.frame, Mfn::INVALID));
             }
+        }
+        self.populated -= gone.len() as u64;
+        if control::take_back(self.domain, &gone).is_err() {
+            bail!("the hypervisor refuses to take back memory that the guest gave away");
         }
         let wanted: Vec<Pfn> = list.iter().filter(|(_, kind)| *kind != KIND_NONE).map(|(page, _)| *page).collect();
         self.populate(&wanted)?;
@@ -310,7 +333,8 @@ impl Taker for Receiver<'_> {
             self.fill(batch.iter().map(|(page, _)| *page), &contents)?;
             task::yield_now().await;
         }
-        self.progress.reach(usize::try_from(self.populated)?);
+        self.taken += list.len();
+        self.progress.reach(self.taken);
         Ok(())
     }
 

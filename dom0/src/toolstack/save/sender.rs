@@ -15,7 +15,7 @@ use oxen_domu_lib::{control, hypercall, task};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::Progress;
-use crate::saved::record::{self, KIND_LEVEL, KIND_NONE, KIND_SHIFT, MAX_PAGES};
+use crate::saved::record::{self, KIND_LEVEL, KIND_NONE, KIND_SHIFT};
 use crate::saved::stream::Sink;
 use crate::saved::tables::{ENTRIES, Table};
 use crate::saved::{p2m, tables};
@@ -23,6 +23,60 @@ use crate::toolstack::build::shell::asked;
 
 /// Pages that are mapped at a time.
 const BATCH: usize = 64;
+
+/// Pages as a record has them.
+#[derive(Default)]
+struct Batch {
+    /// Each one's number and kind.
+    words: Vec<u64>,
+    /// What is in those that have contents.
+    contents: Vec<Table>,
+}
+
+fn word(page: Pfn, kind: u8) -> u64 {
+    page.raw() | u64::from(kind) << KIND_SHIFT
+}
+
+/// When pages are read.
+pub(super) enum Moment<'a> {
+    /// The domain has suspended itself: what cannot be read is an error.
+    Stopped,
+    /// It runs.
+    Running(&'a mut Run),
+}
+
+/// What is remembered of a domain that is read while it runs.
+#[derive(Default)]
+pub(super) struct Run {
+    /// Pages that could not be read.
+    pub(super) later: Vec<Pfn>,
+    /// Each page's kind as it was sent last, [`UNSENT`] before that.
+    kinds: Vec<u8>,
+}
+
+/// The kind of a page that was not sent yet: no kind has so many bits.
+const UNSENT: u8 = u8::MAX;
+
+impl Run {
+    /// A domain of so many pages.
+    pub(super) fn new(pages: usize) -> Self {
+        Self { later: Vec::new(), kinds: vec![UNSENT; pages] }
+    }
+
+    fn note(&mut self, words: &[u64]) {
+        for word in words {
+            let page = usize::try_from(word & !(u64::MAX << KIND_SHIFT)).ok();
+            if let Some(place) = page.and_then(|page| self.kinds.get_mut(page)) {
+                *place = (word >> KIND_SHIFT) as u8;
+            }
+        }
+    }
+
+    /// Whether a page was sent as what it is now.
+    pub(super) fn was_sent_as(&self, page: Pfn, kind: u8) -> bool {
+        usize::try_from(page.raw()).ok().and_then(|page| self.kinds.get(page)) == Some(&kind)
+    }
+}
 
 /// A domain that does not run, with the frame behind each of its pages.
 pub(super) struct Sender {
@@ -65,22 +119,33 @@ impl Sender {
         self.known_page_of(Mfn::new(frame)).map(Pfn::raw)
     }
 
+    /// All pages that it may have, by its p2m.
+    pub(super) fn pages(&self) -> usize {
+        self.frames.len()
+    }
+
     /// Puts all of it down.
     pub(super) async fn send(&self, sink: &mut impl Sink, progress: &mut Progress) -> Result<()> {
+        self.send_heads(sink).await?;
+        progress.begin(self.frames.len());
+        let every = 0..self.frames.len() as u64;
+        self.send_pages(sink, every.map(Pfn::new), &mut Moment::Stopped, progress).await?;
+        self.send_rest(sink).await
+    }
+
+    /// Puts down what stands before its memory, and does not change while it runs.
+    pub(super) async fn send_heads(&self, sink: &mut impl Sink) -> Result<()> {
         record::write_heads(sink, hypercall::xen_version()).await?;
         record::write(sink, record::PV_INFO, &[record::PV_64_BIT.as_bytes()]).await?;
         let policy = asked("show its processor", control::cpu_policy(self.domain))?;
         record::write(sink, record::CPUID_POLICY, &[&policy.leaves]).await?;
         record::write(sink, record::MSR_POLICY, &[&policy.registers]).await?;
         record::write(sink, record::STATIC_DATA_END, &[]).await?;
-        self.send_p2m(sink).await?;
-        progress.begin(self.frames.len());
-        let mut first = 0;
-        for frames in self.frames.chunks(MAX_PAGES) {
-            self.send_pages(sink, first, frames).await?;
-            first += frames.len() as u64;
-            progress.reach(first as usize);
-        }
+        self.send_p2m(sink).await
+    }
+
+    /// Puts down what stands behind its memory; it has suspended itself.
+    pub(super) async fn send_rest(&self, sink: &mut impl Sink) -> Result<()> {
         let tsc: DomctlTscInfo = asked("tell its time stamp counter", control::tsc_info(self.domain))?;
         let words =
             [tsc.tsc_mode, tsc.gtsc_khz, tsc.elapsed_nsec as u32, (tsc.elapsed_nsec >> 32) as u32, tsc.incarnation, 0];
@@ -99,45 +164,109 @@ impl Sender {
         record::write(sink, record::PV_P2M_FRAMES, &[range.as_bytes(), pages.as_bytes()]).await
     }
 
-    /// The kinds of pages, by their frames.
-    fn kinds(&self, first: u64, frames: &[Mfn]) -> Result<Vec<u8>> {
-        // A frame that the machine-to-physical table does not know for this page is somebody else's, or elsewhere.
-        let is_own = |(page, frame): (u64, &Mfn)| control::place_of(*frame) == Some(Pfn::new(page));
-        let own: Vec<bool> = (first..).zip(frames).map(is_own).collect();
-        let asked_of: Vec<Mfn> = frames.iter().zip(&own).filter(|(_, own)| **own).map(|(frame, _)| *frame).collect();
+    /// The kinds of pages.
+    pub(super) fn kinds(&self, pages: &[Pfn]) -> Result<Vec<u8>> {
+        let own: Vec<Option<Mfn>> = pages.iter().map(|page| self.own_frame(*page)).collect();
+        let asked_of: Vec<Mfn> = own.iter().flatten().copied().collect();
         let words = asked("tell the kinds of its pages", control::page_types(self.domain, &asked_of))?;
         let mut told = words.into_iter().map(|word| (word >> XEN_DOMCTL_PFINFO_LTAB_SHIFT & 0xf) as u8);
-        Ok(own.iter().map(|own| if *own { told.next().unwrap_or(KIND_NONE) } else { KIND_NONE }).collect())
+        Ok(own.iter().map(|own| own.and_then(|_| told.next()).unwrap_or(KIND_NONE)).collect())
     }
 
-    async fn send_pages(&self, sink: &mut impl Sink, first: u64, frames: &[Mfn]) -> Result<()> {
-        let kinds = self.kinds(first, frames)?;
-        let words: Vec<u64> = (first..).zip(&kinds).map(|(page, kind)| page | u64::from(*kind) << KIND_SHIFT).collect();
-        let mut full = Vec::new();
-        for (frame, kind) in frames.iter().zip(&kinds) {
-            if record::has_contents(*kind)? {
-                full.push((*frame, *kind));
-            }
-        }
-        record::begin(sink, record::PAGE_DATA, 8 + 8 * words.len() + 4096 * full.len()).await?;
-        sink.write([u32::try_from(words.len())?, 0].as_bytes()).await?;
-        sink.write(words.as_bytes()).await?;
-        let mut page = Box::new([0; ENTRIES]);
-        for batch in full.chunks(BATCH) {
-            let list: Vec<Mfn> = batch.iter().map(|(frame, _)| *frame).collect();
-            let window = asked("show its memory", Mapping::of(self.domain, &list, Access::ReadOnly))?;
-            for (contents, (frame, kind)) in window.words64().chunks(ENTRIES).zip(batch) {
-                bytes::read(contents, 0, page.as_mut_bytes());
-                let level = kind & KIND_LEVEL;
-                if level != 0 {
-                    tables::translate(level, &mut page, |frame| self.page_number(frame))
-                        .with_context(|| alloc::format!("the page table in frame {:#x}", frame.raw()))?;
+    /// The frame behind a page. One that the machine-to-physical table does not know for this page is somebody else's,
+    /// or elsewhere.
+    fn own_frame(&self, page: Pfn) -> Option<Mfn> {
+        let frame = usize::try_from(page.raw()).ok().and_then(|at| self.frames.get(at))?;
+        (control::place_of(*frame) == Some(page)).then_some(*frame)
+    }
+
+    /// Whether a page is behind the same frame as another look found, of the same domain.
+    pub(super) fn has_moved(&self, before: &Self, page: Pfn) -> bool {
+        let at = |sender: &Self| usize::try_from(page.raw()).ok().and_then(|at| sender.frames.get(at).copied());
+        at(self) != at(before)
+    }
+
+    /// Whether its p2m is as long and in the same pages as at another look, of the same domain.
+    pub(super) fn has_p2m_of(&self, before: &Self) -> bool {
+        self.frames.len() == before.frames.len() && self.p2m == before.p2m
+    }
+
+    /// Puts pages down, in records of some each.
+    pub(super) async fn send_pages(
+        &self,
+        sink: &mut impl Sink,
+        pages: impl Iterator<Item = Pfn>,
+        moment: &mut Moment<'_>,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        let (mut pages, mut done) = (pages.peekable(), 0);
+        while pages.peek().is_some() {
+            let batch: Vec<Pfn> = pages.by_ref().take(BATCH).collect();
+            let mut read = Batch::default();
+            if let Err(why) = self.read(&batch, &mut read, moment) {
+                match moment {
+                    Moment::Stopped => return Err(why),
+                    Moment::Running(run) => run.later.extend_from_slice(&batch),
                 }
-                sink.write(page.as_bytes()).await?;
+                read = Batch::default();
             }
-            drop(window);
+            if let Moment::Running(run) = moment {
+                run.note(&read.words);
+            }
+            if !read.words.is_empty() {
+                let head = [u32::try_from(read.words.len())?, 0];
+                let parts = [head.as_bytes(), read.words.as_bytes(), read.contents.as_bytes()];
+                record::write(sink, record::PAGE_DATA, &parts).await?;
+            }
+            done += batch.len();
+            progress.reach(done);
             task::yield_now().await;
         }
+        Ok(())
+    }
+
+    /// Reads pages as a stream has them. What cannot be read of a running guest is left for later.
+    fn read(&self, pages: &[Pfn], read: &mut Batch, moment: &mut Moment<'_>) -> Result<()> {
+        let kinds = self.kinds(pages)?;
+        let mut full = Vec::new();
+        for (page, kind) in pages.iter().zip(&kinds) {
+            match self.own_frame(*page).filter(|_| record::has_contents(*kind).unwrap_or(true)) {
+                Some(frame) => {
+                    record::has_contents(*kind)?;
+                    full.push((*page, *kind, frame));
+                }
+                None => read.words.push(word(*page, *kind)),
+            }
+        }
+        let list: Vec<Mfn> = full.iter().map(|(_, _, frame)| *frame).collect();
+        if list.is_empty() {
+            return Ok(());
+        }
+        let window = asked("show its memory", Mapping::of(self.domain, &list, Access::ReadOnly))?;
+        // Pages with contents stand in front of a record's contents in the same order.
+        let mut words = Vec::new();
+        for (place, (page, kind, frame)) in window.words64().chunks(ENTRIES).zip(&full) {
+            let mut contents: Table = [0; ENTRIES];
+            bytes::read(place, 0, contents.as_mut_bytes());
+            let level = kind & KIND_LEVEL;
+            if level != 0 {
+                let translated = tables::translate(level, &mut contents, |frame| self.page_number(frame));
+                match (translated, &mut *moment) {
+                    (Ok(()), _) => {}
+                    // It was changed between two looks.
+                    (Err(_), Moment::Running(run)) => {
+                        run.later.push(*page);
+                        continue;
+                    }
+                    (Err(why), Moment::Stopped) => {
+                        return Err(why.context(alloc::format!("the page table in frame {:#x}", frame.raw())));
+                    }
+                }
+            }
+            words.push(word(*page, *kind));
+            read.contents.push(contents);
+        }
+        read.words.extend(words);
         Ok(())
     }
 

@@ -75,6 +75,10 @@ verbs! {
     "clone" "[-p] NAME [COUNT]"
         "make guests that are as this one is now, named NAME-1 and so on (-p they stay paused)" saving::clone;
     "restore" "[-p] [-e] DISK" "restore a guest from a disk (-p it stays paused)" saving::restore;
+    "migrate" "NAME HOST"
+        "move a guest to the machine at an address, while it runs; Ctrl-C leaves it here" saving::migrate;
+    "receive" "[-p]" "wait for a guest from another machine, and take it (-p it stays paused)" saving::receive;
+    "resume" "NAME" "let a guest go on of which a move left open whether it runs elsewhere" saving::resume;
     "wait" "NAME" "wait until a guest has ended, showing its console" consoles::wait;
     "expect" "NAME TEXT [SECONDS]"
         "show a guest's console until it has printed TEXT (within 120 s), for scripts" consoles::expect;
@@ -199,8 +203,7 @@ fn shortened(verb: &str, word: String) -> Vec<String> {
 }
 
 /// Commands of xl's that there is nothing for here: who types one is told so.
-const NOT_HERE: [&str; 32] = [
-    "migrate",
+const NOT_HERE: [&str; 31] = [
     "migrate-receive",
     "dump-core",
     "config-update",

@@ -1,4 +1,10 @@
-//! Commands that save and restore guests.
+//! Commands that save, restore and move guests.
+
+use alloc::format;
+use core::future::{self, Future};
+
+use anyhow::Context;
+use smoltcp::wire::Ipv4Address;
 
 use super::{Call, Outcome, guest, usage};
 use crate::toolstack::lifecycle;
@@ -36,4 +42,41 @@ pub(super) async fn clone(mut call: Call) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// What a person types to end a command.
+const CTRL_C: u8 = 3;
+
+/// Waits until somebody at the terminal interrupts the command.
+fn interruption(call: &Call) -> impl Future<Output = ()> + use<> {
+    let (system, is_interactive) = (call.system.clone(), call.interactive);
+    async move {
+        if !is_interactive {
+            return future::pending().await;
+        }
+        while system.terminal.byte().await != CTRL_C {}
+    }
+}
+
+/// `migrate`.
+pub(super) async fn migrate(call: Call) -> Outcome {
+    let interrupted = interruption(&call);
+    let (system, [name, host]) = call.exactly("migrate")?;
+    let guest = guest(&system, &name)?;
+    let to: Ipv4Address = host.parse().ok().with_context(|| format!("`{host}` is no address (a.b.c.d)"))?;
+    save::migrate::migrate(&system, &guest, to, interrupted).await
+}
+
+/// `receive`; guests come one at a time.
+pub(super) async fn receive(mut call: Call) -> Outcome {
+    let paused = call.flag("-p");
+    let interrupted = interruption(&call);
+    let (system, []) = call.exactly("receive")?;
+    save::migrate::receive(&system, paused, interrupted).await
+}
+
+/// `resume`.
+pub(super) async fn resume(call: Call) -> Outcome {
+    let (system, guest) = call.guest("resume")?;
+    save::resume(&system, &guest).await
 }
