@@ -28,7 +28,7 @@ impl<M: Hardware> Editor<'_, M> {
         }
     }
 
-    /// The same for all entries of a table that has been looked through, and of one that is shadowed, that it is a table.
+    /// The same for all entries of a table that has been looked through; one that is shadowed is noted as a table.
     ///
     /// # Errors
     /// As [`Self::judge_absent`]; what the walk holds is given back.
