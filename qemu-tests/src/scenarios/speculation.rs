@@ -70,8 +70,8 @@ pub(super) fn what_the_cpu_needs_is_done_and_said(lab: &Lab<'_>) -> Result<Verdi
     Ok(Verdict::Passed)
 }
 
-/// A guest that is never idle is stopped at any moment: while it runs, what its CPU could reach of the hypervisor are the
-/// ways in, and neither others' memory nor what the hypervisor keeps; without `xpti` all is there.
+/// A guest that is never idle is stopped at any moment: while it runs, what its CPU could reach of the hypervisor are
+/// the ways in, and neither others' memory nor what the hypervisor keeps; without `xpti` all is there.
 pub(super) fn a_guest_that_runs_has_nothing_of_the_hypervisors_mapped(lab: &Lab<'_>) -> Result<Verdict> {
     /// The direct map's second page and first GiB's end, the frame table's first page in it; the ways in.
     const HIDDEN: [&str; 3] = ["0xffff830000001000", "0xffff83001f000000", "0xffff830000200000"];
