@@ -33,7 +33,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     Target { name: "kernel", run: guests::kernel },
     Target { name: "config", run: guests::config },
     Target { name: "archive", run: guests::archive },
@@ -49,6 +49,7 @@ pub const TARGETS: [Target; 15] = [
     Target { name: "hypercalls", run: hypercalls::sequence },
     Target { name: "bridge", run: devices::bridge },
     Target { name: "saved", run: saved::stream },
+    Target { name: "moved", run: saved::moved },
 ];
 
 /// The target of this name.

@@ -5,6 +5,7 @@ mod boot;
 mod budget;
 mod io;
 mod life;
+mod moves;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

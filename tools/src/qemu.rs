@@ -115,6 +115,21 @@ impl Machine {
         }
     }
 
+    /// Connects the machine with another one whose folder stands beside its own: their cards share a line, with nothing
+    /// else on it. `own` is 1 or 2. dom0 gets the address `10.9.0.OWN` and the key by which guests move.
+    pub fn join_line(&mut self, own: u8, key: &str) {
+        let other = 3_u8.saturating_sub(own);
+        // Paths of sockets are short: QEMU runs in the machine's folder.
+        let line = format!(
+            "dgram,id=line,local.type=unix,local.path=../line{own},remote.type=unix,remote.path=../line{other}"
+        );
+        let card = format!("virtio-net-pci,netdev=line,mac=52:54:00:00:09:0{own},romfile=");
+        self.devices.extend(["-netdev", &line, "-device", &card].map(str::to_owned));
+        for dom0 in self.modules.iter_mut().take(1) {
+            dom0.args = format!("ip=10.9.0.{own}/24 migration-key={key} {}", dom0.args).trim_end().to_owned();
+        }
+    }
+
     /// QEMU's command line. The folder is made; files are named in it by links, since a space or a comma in a path
     /// would end a module's name.
     ///

@@ -1,6 +1,6 @@
 //! `cargo xtask run`: boots a machine, leaves a person at dom0's prompt, or runs a script and passes its status on.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Read};
 use std::path::Path;
 use std::time::Duration;
 
@@ -110,6 +110,7 @@ fn machine(
     machine.accel.clone_from(&args.accel);
     machine.disks.clone_from(guest.map_or(&args.disk, |guest| &guest.disks));
     machine.network = args.net.as_deref().map(network);
+    args.pair.map(|own| pair(workspace, &mut machine, own)).transpose()?;
     if let Some(cpu) = &args.cpu {
         machine.cpu.clone_from(cpu);
     }
@@ -138,6 +139,21 @@ fn machine(
     }
     machine.append = format!("{} {}", machine.append, args.hv_append).trim_end().to_owned();
     Ok(machine)
+}
+
+/// Makes a machine one of two that share a line and a key; the first to come makes the key.
+fn pair(workspace: &Workspace, machine: &mut Machine, own: u8) -> Result<()> {
+    let folder = workspace.out.join("pair");
+    let file = folder.join("migration-key");
+    if !file.exists() {
+        let mut bytes = [0; 32];
+        std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+        let key: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        build::write(&file, key.as_bytes())?;
+    }
+    machine.join_line(own, &std::fs::read_to_string(&file)?);
+    machine.folder = folder.join(own.to_string());
+    Ok(())
 }
 
 /// An unknown kernel may be large: it gets half of a larger machine.

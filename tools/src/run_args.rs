@@ -18,6 +18,11 @@ pub struct Args {
     /// another network with its options (`--net=tap,ifname=tap0,script=no`)
     #[arg(long, value_name = "NETWORK", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub(crate) net: Option<String>,
+    /// Be the first or the second of two machines on one network, between which guests move: dom0 has the address
+    /// 10.9.0.1 or 10.9.0.2, and a key that both have. Its files go to target/oxen/pair
+    #[arg(long, value_name = "1|2", value_parser = clap::value_parser!(u8).range(1..=2),
+        conflicts_with_all = ["net", "as_dom0", "folder"])]
+    pub(crate) pair: Option<u8>,
     /// Memory in MiB: with --kernel or --guest the guest's, otherwise the machine's
     #[arg(long, value_name = "MIB")]
     pub(crate) memory: Option<u32>,

@@ -7,6 +7,7 @@
 //! conversation is for who talks to say: a line that merely ends is an error as well.
 
 use alloc::{boxed::Box, vec, vec::Vec};
+use core::future::Future;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use snow::params::{CipherChoice, DHChoice, HashChoice};
@@ -76,6 +77,21 @@ impl CryptoResolver for Primitives {
     }
 }
 
+/// A line that carries messages, each whole or not at all.
+pub trait Messages {
+    /// Sends a message of at most [`LONGEST`] bytes.
+    ///
+    /// # Errors
+    /// The line broke.
+    fn send(&mut self, message: &[u8]) -> impl Future<Output = Result<()>>;
+
+    /// Waits for the next message.
+    ///
+    /// # Errors
+    /// It was damaged on its way, or the line broke.
+    fn receive(&mut self) -> impl Future<Output = Result<&[u8]>>;
+}
+
 /// A line whose ends have proved to each other that they have the key.
 pub struct Sealed<L> {
     line: L,
@@ -120,12 +136,11 @@ impl<L: Source + Sink> Sealed<L> {
     pub const fn line(&self) -> &L {
         &self.line
     }
+}
 
-    /// Sends a message of at most [`LONGEST`] bytes. Behind one whose sending was called off nothing can be sent.
-    ///
-    /// # Errors
-    /// As [`Sink::write`].
-    pub async fn send(&mut self, message: &[u8]) -> Result<()> {
+impl<L: Source + Sink> Messages for Sealed<L> {
+    /// Behind a message whose sending was called off nothing can be sent.
+    async fn send(&mut self, message: &[u8]) -> Result<()> {
         ensure!(message.len() <= LONGEST, "a message of {} bytes", message.len());
         ensure!(!self.is_half_said, "the message before was left half said");
         self.wire.resize(2 + message.len() + SEAL, 0);
@@ -138,11 +153,7 @@ impl<L: Source + Sink> Sealed<L> {
         Ok(())
     }
 
-    /// Waits for the next message.
-    ///
-    /// # Errors
-    /// It was damaged on its way; as [`Source::read`].
-    pub async fn receive(&mut self) -> Result<&[u8]> {
+    async fn receive(&mut self) -> Result<&[u8]> {
         let mut length = [0; 2];
         self.line.read(&mut length).await?;
         let length = usize::from(u16::from_le_bytes(length));

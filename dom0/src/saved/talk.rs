@@ -23,7 +23,7 @@ use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use super::sealed::{LONGEST, Sealed};
+use super::sealed::{LONGEST, Messages};
 use super::stream::{Sink, Source};
 
 /// The version of this talk.
@@ -61,10 +61,10 @@ pub enum Fate {
     Unknown,
 }
 
-/// A sealed line with the word in front of each message.
-struct Words<L>(Sealed<L>);
+/// A line with the word in front of each message.
+struct Words<L>(L);
 
-impl<L: Source + Sink> Words<L> {
+impl<L: Messages> Words<L> {
     async fn say(&mut self, word: Word, body: &[u8]) -> Result<()> {
         let mut message = Vec::with_capacity(1 + body.len());
         message.push(word as u8);
@@ -108,12 +108,12 @@ pub struct Giver<L> {
     piece: Vec<u8>,
 }
 
-impl<L: Source + Sink> Giver<L> {
+impl<L: Messages> Giver<L> {
     /// Begins.
     ///
     /// # Errors
     /// As [`Sink::write`].
-    pub async fn begin(line: Sealed<L>) -> Result<Self> {
+    pub async fn begin(line: L) -> Result<Self> {
         let mut words = Words(line);
         words.say(Word::Hello, &[VERSION]).await?;
         Ok(Self { words, piece: Vec::with_capacity(PIECE) })
@@ -121,7 +121,7 @@ impl<L: Source + Sink> Giver<L> {
 
     /// The line.
     pub const fn line(&self) -> &L {
-        self.words.0.line()
+        &self.words.0
     }
 
     /// Waits until the other machine is ready for the guest's memory.
@@ -183,7 +183,7 @@ impl<L: Source + Sink> Giver<L> {
     }
 }
 
-impl<L: Source + Sink> Sink for Giver<L> {
+impl<L: Messages> Sink for Giver<L> {
     async fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -206,12 +206,12 @@ pub struct Taker<L> {
     at: usize,
 }
 
-impl<L: Source + Sink> Taker<L> {
+impl<L: Messages> Taker<L> {
     /// Waits for the giver to begin.
     ///
     /// # Errors
     /// It speaks another version, or the line broke.
-    pub async fn begin(line: Sealed<L>) -> Result<Self> {
+    pub async fn begin(line: L) -> Result<Self> {
         let mut words = Words(line);
         let (word, body) = words.hear().await?;
         ensure!(word == Word::Hello, "{word:?} came where Hello should");
@@ -226,7 +226,7 @@ impl<L: Source + Sink> Taker<L> {
 
     /// The line.
     pub const fn line(&self) -> &L {
-        self.words.0.line()
+        &self.words.0
     }
 
     /// Says that there is room for the guest.
@@ -261,7 +261,7 @@ impl<L: Source + Sink> Taker<L> {
     }
 }
 
-impl<L: Source + Sink> Source for Taker<L> {
+impl<L: Messages> Source for Taker<L> {
     async fn read(&mut self, bytes: &mut [u8]) -> Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {

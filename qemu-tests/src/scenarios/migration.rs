@@ -22,21 +22,8 @@ const SECOND: Place = (2, "10.9.0.2");
 /// A machine of two that are on one network, with nothing else there.
 fn machine(lab: &Lab<'_>, place: Place, key: &str) -> Result<Machine> {
     let mut machine = lab.machine("")?;
-    connect(&mut machine, place, key);
+    machine.join_line(place.0, key);
     Ok(machine)
-}
-
-/// Puts a machine into its place.
-fn connect(machine: &mut Machine, (own, address): Place, key: &str) {
-    let other = 3 - own;
-    // Paths of sockets are short: QEMU runs in the machine's folder.
-    let line =
-        format!("dgram,id=line,local.type=unix,local.path=../line{own},remote.type=unix,remote.path=../line{other}");
-    let card = format!("virtio-net-pci,netdev=line,mac=52:54:00:00:09:0{own},romfile=");
-    machine.devices = ["-netdev", &line, "-device", &card].map(str::to_owned).to_vec();
-    for dom0 in machine.modules.iter_mut().take(1) {
-        dom0.args = format!("ip={address}/24 migration-key={key}");
-    }
 }
 
 /// Two machines at their prompts.
@@ -99,6 +86,8 @@ pub(super) fn a_guest_that_cannot_move_goes_on(lab: &Lab<'_>) -> Result<Verdict>
     first.command("xl destroy writer")?;
     first.command("xl create steady.cfg")?;
     first.command("xl expect steady 'step 2 is whole'")?;
+    let said = first.command("xl resume steady")?;
+    ensure!(said.contains("error: `steady` does not stand still behind a move"), "{said}");
     let refused = |first: &mut Prompt, why: &str| -> Result<()> {
         let said = first.command(&format!("xl migrate steady {}", SECOND.1))?;
         ensure!(said.contains("error: ") && said.contains(why), "instead of `{why}`: {said}");
@@ -182,7 +171,7 @@ fn has_none(to: &mut Prompt, said: &str, why: &str) -> Result<()> {
 /// as that machine stands, and nothing of it is elsewhere.
 pub(super) fn a_move_that_is_cut_off_leaves_the_guest_where_it_was(lab: &Lab<'_>) -> Result<Verdict> {
     let [mut first, mut second] = two(lab)?;
-    first.command("xl create steady.cfg memory=48")?;
+    first.command("xl create steady.cfg memory=32")?;
     first.command("xl expect steady 'step 2 is whole'")?;
     begin(&mut first, &mut second)?;
     let said = first.keys("\x03")?;
@@ -225,7 +214,8 @@ pub(super) fn a_debian_moves(lab: &Lab<'_>, times: usize) -> Result<Verdict> {
         Ok(machine) => machine,
         Err(verdict) => return Ok(verdict),
     };
-    connect(&mut machine, FIRST, KEY);
+    machine.modules.first_mut().context("no dom0")?.args.clear();
+    machine.join_line(FIRST.0, KEY);
     let mut first = Prompt::open(&machine)?;
     let mut second = Prompt::open(&self::machine(lab, SECOND, KEY)?)?;
     second.command("xl create net.cfg cmdline='ip=10.9.0.20/24' name=server")?;

@@ -12,7 +12,7 @@ use anyhow::bail;
 use oxen_domu_lib::task;
 use proptest::prelude::*;
 
-use super::super::sealed::Key;
+use super::super::sealed::{Key, Sealed};
 use super::*;
 
 /// One direction.

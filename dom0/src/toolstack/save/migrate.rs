@@ -136,7 +136,7 @@ pub async fn migrate(
 async fn send(
     system: &System,
     guest: &Guest,
-    giver: &mut Giver<Connection>,
+    giver: &mut Giver<Sealed<Connection>>,
     mut interrupted: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<(u64, (u32, usize))> {
     let domain = guest.domain.get();
@@ -154,10 +154,10 @@ async fn send(
 }
 
 /// Says that nothing comes of it, as far as the other end still listens.
-async fn say_no(giver: &mut Giver<Connection>, why: &Error) {
+async fn say_no(giver: &mut Giver<Sealed<Connection>>, why: &Error) {
     let farewell = async {
         giver.refuse(why).await;
-        giver.line().finish().await;
+        giver.line().line().finish().await;
     };
     let _ = task::timeout(FAREWELL, farewell).await;
 }
@@ -217,7 +217,7 @@ async fn take(
     }
     let answer = async {
         let _ = taker.runs().await;
-        taker.line().finish().await;
+        taker.line().line().finish().await;
     };
     let _ = task::timeout(FAREWELL, answer).await;
     runs?;
@@ -227,17 +227,17 @@ async fn take(
 }
 
 /// Says why a guest is not taken, and waits until that has been heard; returns it.
-async fn turn_away(taker: &mut Taker<Connection>, why: Error) -> Error {
+async fn turn_away(taker: &mut Taker<Sealed<Connection>>, why: Error) -> Error {
     let farewell = async {
         taker.refuse(&why).await;
-        taker.line().finish().await;
+        taker.line().line().finish().await;
     };
     let _ = task::timeout(FAREWELL, farewell).await;
     why
 }
 
 /// A new guest, filled with what comes; it is paused.
-async fn fill(system: &System, taker: &mut Taker<Connection>) -> Result<Rc<Guest>> {
+async fn fill(system: &System, taker: &mut Taker<Sealed<Connection>>) -> Result<Rc<Guest>> {
     let text = envelope::open(taker).await?;
     let config = config::from_json(&text).context("its configuration")?;
     println!("`{}` comes, with {} MiB", config.name, config.memory);

@@ -76,7 +76,7 @@ impl Progress {
         let quarter = (4 * now).checked_div(self.all).unwrap_or(0).min(4);
         if quarter > self.told {
             self.told = quarter;
-            println!("{}: {} of {} pages ({} %)", self.what, now, self.all, 25 * quarter);
+            println!("{}: {} of {} pages ({} %)", self.what, now.min(self.all), self.all, 25 * quarter);
         }
     }
 }

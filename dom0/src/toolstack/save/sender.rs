@@ -25,12 +25,24 @@ use crate::toolstack::build::shell::asked;
 const BATCH: usize = 64;
 
 /// Pages as a record has them.
-#[derive(Default)]
 struct Batch {
     /// Each one's number and kind.
     words: Vec<u64>,
-    /// What is in those that have contents.
+    /// What is in the first `full` pages of these that have contents.
     contents: Vec<Table>,
+    full: usize,
+}
+
+impl Batch {
+    /// Room for what is read at a time.
+    fn new() -> Self {
+        Self { words: Vec::new(), contents: vec![[0; ENTRIES]; BATCH], full: 0 }
+    }
+
+    fn clear(&mut self) {
+        self.words.clear();
+        self.full = 0;
+    }
 }
 
 fn word(page: Pfn, kind: u8) -> u64 {
@@ -200,22 +212,24 @@ impl Sender {
         progress: &mut Progress,
     ) -> Result<()> {
         let (mut pages, mut done) = (pages.peekable(), 0);
+        let mut read = Batch::new();
         while pages.peek().is_some() {
             let batch: Vec<Pfn> = pages.by_ref().take(BATCH).collect();
-            let mut read = Batch::default();
+            read.clear();
             if let Err(why) = self.read(&batch, &mut read, moment) {
                 match moment {
                     Moment::Stopped => return Err(why),
                     Moment::Running(run) => run.later.extend_from_slice(&batch),
                 }
-                read = Batch::default();
+                read.clear();
             }
             if let Moment::Running(run) = moment {
                 run.note(&read.words);
             }
             if !read.words.is_empty() {
                 let head = [u32::try_from(read.words.len())?, 0];
-                let parts = [head.as_bytes(), read.words.as_bytes(), read.contents.as_bytes()];
+                let contents = read.contents.get(..read.full).unwrap_or_default();
+                let parts = [head.as_bytes(), read.words.as_bytes(), contents.as_bytes()];
                 record::write(sink, record::PAGE_DATA, &parts).await?;
             }
             done += batch.len();
@@ -246,11 +260,11 @@ impl Sender {
         // Pages with contents stand in front of a record's contents in the same order.
         let mut words = Vec::new();
         for (place, (page, kind, frame)) in window.words64().chunks(ENTRIES).zip(&full) {
-            let mut contents: Table = [0; ENTRIES];
+            let Some(contents) = read.contents.get_mut(read.full) else { break };
             bytes::read(place, 0, contents.as_mut_bytes());
             let level = kind & KIND_LEVEL;
             if level != 0 {
-                let translated = tables::translate(level, &mut contents, |frame| self.page_number(frame));
+                let translated = tables::translate(level, contents, |frame| self.page_number(frame));
                 match (translated, &mut *moment) {
                     (Ok(()), _) => {}
                     // It was changed between two looks.
@@ -264,7 +278,7 @@ impl Sender {
                 }
             }
             words.push(word(*page, *kind));
-            read.contents.push(contents);
+            read.full += 1;
         }
         read.words.extend(words);
         Ok(())
