@@ -55,6 +55,20 @@ fn sums_up(packet: &Packet) -> bool {
 }
 
 #[test]
+fn an_interface_that_comes_is_announced_to_the_network_by_its_own_address_alone() {
+    let bridge = Bridge::new(|| 0, usize::MAX);
+    let network = bridge.attach("eth0");
+    let [guest, other] = [1, 2].map(|n| bridge.attach_interface("vif", mac(n)));
+    guest.announce(mac(1));
+    let frame = network.try_receive().unwrap();
+    assert_eq!((frame.destination(), frame.source(), frame.bytes.len()), (GROUP, mac(1), 60));
+    assert_eq!(at16(&frame.bytes, 12), 0x8035, "reverse ARP");
+    assert_eq!((at16(&frame.bytes, 20), &frame.bytes[22..28]), (3, &mac(1).0[..]));
+    other.announce(mac(1));
+    assert!(network.try_receive().is_none(), "another one's address");
+}
+
+#[test]
 fn what_is_for_all_goes_to_all_but_its_sender() {
     let bridge = Bridge::new(|| 0, usize::MAX);
     let ports: Vec<_> = ["a", "b", "c"].iter().map(|name| bridge.attach(name)).collect();

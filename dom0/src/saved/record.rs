@@ -186,6 +186,12 @@ pub async fn read_heads(source: &mut impl Source) -> Result<(u32, u32)> {
     Ok((domain.xen_major, domain.xen_minor))
 }
 
+/// Whether a vcpu's extended registers, as the hypervisor tells them, are any: XCR0, and all that it ever was, stand in
+/// front. Xen tells zeros of a vcpu that never set it, and takes none back.
+pub fn is_any(state: &[u8]) -> bool {
+    state.iter().take(16).any(|byte| *byte != 0)
+}
+
 /// Whether a page of this kind has contents in the stream.
 ///
 /// # Errors

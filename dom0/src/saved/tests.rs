@@ -138,6 +138,16 @@ proptest! {
 }
 
 #[test]
+fn registers_that_a_vcpu_never_had_are_none() {
+    assert!(!record::is_any(&[]) && !record::is_any(&[0; 2712]));
+    for at in [0, 8, 15] {
+        let mut state = [0; 592];
+        state[at] = 1;
+        assert!(record::is_any(&state));
+    }
+}
+
+#[test]
 fn tables_name_pages_and_frames_in_turn() {
     let mut table: Table = [0; 512];
     [table[0], table[1], table[256], table[511]] = [0x8000_0000_0001_2067, 0x13_0066, 0x14_0067, 0x15_0025];

@@ -5,6 +5,7 @@ use oxen_tools::debian;
 use oxen_tools::disk::sha256;
 use oxen_tools::linux::Ramdisk;
 use oxen_tools::qemu::{Machine, USER_NETWORK};
+use oxen_tools::xen;
 
 use super::own_guests_saved::{runs, steps};
 use super::{linux, net};
@@ -56,7 +57,21 @@ fn judge(reports: &[Report], name: &str, last: i64) -> Result<()> {
 
 /// There and back, while it counts; each machine has nothing left of it when it is gone.
 pub(super) fn a_guest_of_ours_moves_to_another_machine_and_back(lab: &Lab<'_>) -> Result<Verdict> {
-    let [mut first, mut second] = two(lab)?;
+    there_and_back(two(lab)?)
+}
+
+/// The same from real Xen, with our dom0 on it, to Oxen and back.
+pub(super) fn a_guest_of_ours_moves_from_xen_to_oxen_and_back(lab: &Lab<'_>) -> Result<Verdict> {
+    let xen = match xen::find(lab.workspace, "xen".as_ref()) {
+        Ok(xen) => xen,
+        Err(error) => return Ok(Verdict::Skipped(format!("no Xen of Debian's: {error:#}"))),
+    };
+    let mut on_xen = machine(lab, FIRST, KEY)?;
+    on_xen.on_xen(&xen);
+    there_and_back([Prompt::open(&on_xen)?, Prompt::open(&machine(lab, SECOND, KEY)?)?])
+}
+
+fn there_and_back([mut first, mut second]: [Prompt; 2]) -> Result<Verdict> {
     first.command("xl create steady.cfg")?;
     first.command("xl expect steady 'step 4 is whole'")?;
     moves(&mut first, &mut second, "steady", SECOND.1)?;

@@ -95,6 +95,7 @@ scenarios! {
     own_guests_saved::a_guest_that_does_not_suspend_itself_is_named_and_goes_on,
     toolstack::a_thousand_guests_come_and_go_without_losing_a_frame,
     migration::a_move_that_is_cut_off_leaves_the_guest_where_it_was,
+    migration::a_guest_of_ours_moves_from_xen_to_oxen_and_back,
     migration::a_guest_of_ours_moves_to_another_machine_and_back,
     migration::a_guest_that_cannot_move_goes_on,
     migration::dom0_has_an_address_of_its_own,

@@ -295,7 +295,7 @@ impl Sender {
         let extended = asked("show its callbacks", control::extended_context(self.domain, vcpu))?;
         record::write(sink, record::PV_VCPU_EXTENDED, &[id.as_bytes(), extended.as_bytes()]).await?;
         let state = asked("show its extended registers", control::extended_state(self.domain, vcpu))?;
-        if !state.is_empty() {
+        if record::is_any(&state) {
             record::write(sink, record::PV_VCPU_XSAVE, &[id.as_bytes(), &state]).await?;
         }
         let registers = asked("show its model-specific registers", control::vcpu_registers(self.domain, vcpu))?;

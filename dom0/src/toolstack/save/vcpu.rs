@@ -55,7 +55,7 @@ impl Vcpu {
         if let Some(extended) = &self.extended {
             asked("set its callbacks", control::set_extended_context(domain, extended))?;
         }
-        if !self.state.is_empty() {
+        if record::is_any(&self.state) {
             asked("set its extended registers", control::set_extended_state(domain, id, &self.state))?;
         }
         if !self.registers.is_empty() {
