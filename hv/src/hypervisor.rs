@@ -23,7 +23,10 @@ use core::{
 use oxen_abi::virq::NR_VIRQS;
 
 /// Everything that exists once: what the boot story builds and every entry into the hypervisor refers to.
+///
+/// In the order in which it is written: memory comes first, so that what every handler needs is where this is.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Hypervisor<M: Machine> {
     /// Memory, and the machine whose memory it is.
     pub memory: Memory<M>,

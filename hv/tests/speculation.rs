@@ -271,3 +271,35 @@ fn no_table_ever_holds_an_entry_that_the_cpu_could_follow() {
         assert!(refused > 10, "{refused}");
     }
 }
+
+/// A guest whose CPUs run on copies of its roots is told of an entry that was not there by no fault: who changes a root
+/// has the others make new copies before it goes on. Below the root nothing is copied.
+#[test]
+fn a_change_of_a_root_reaches_the_cpus_that_run_on_copies_of_it() {
+    for is_apart in [true, false] {
+        support::on_cpu(0);
+        let hv =
+            boot_as(256, |hv| Hypervisor { speculation: Plan { apart: [false, is_apart], ..Plan::NOTHING }, ..hv });
+        let mut guest = Guest::new(hv, 1, false, 64);
+        let home = guest.build_home(16);
+        assert!(guest.domain.memory.is_apart == is_apart);
+        hv.memory.frames.tlb.enter(guest.domain.owner(), 1 << 1);
+        let [l4, l3, _, l1] = home.tables;
+        let link = table_word(hv, l4, 0).load(Ordering::SeqCst);
+        let flushes = |cpu| hv.machine().cpu(cpu).flushes;
+        let mut dice = Dice(0x9e37_79b9);
+        for _ in 0..100 {
+            let before = [0, 1, 2].map(flushes);
+            let (table, slot, entry) = match dice.roll(4) {
+                0 => (l4, 1 + dice.roll(200), link),
+                1 => (l4, 1 + dice.roll(200), 0),
+                2 => (l3, 3, 0),
+                _ => (l1, 3, 0),
+            };
+            assert_eq!(update(&mut guest, entry_address(table, slot as usize), entry), Ok(0));
+            let told = [0, 1, 2].map(flushes);
+            let others = u64::from(is_apart && table == l4);
+            assert_eq!([told[1] - before[1], told[2] - before[2]], [others, 0], "{table:?} {slot} {entry:#x}");
+        }
+    }
+}

@@ -57,19 +57,31 @@ impl Control {
     /// # Errors
     /// QEMU refuses it, with the reason, or is gone.
     pub fn command(&mut self, name: &str, arguments: &str) -> Result<()> {
+        self.ask(name, arguments).map(drop)
+    }
+
+    /// What QEMU's monitor for people says to a command, as JSON has it.
+    ///
+    /// # Errors
+    /// As [`Self::command`].
+    pub fn monitor(&mut self, command: &str) -> Result<String> {
+        self.ask("human-monitor-command", &format!("\"command-line\":\"{command}\""))
+    }
+
+    fn ask(&mut self, name: &str, arguments: &str) -> Result<String> {
         let line = format!("{{\"execute\":\"{name}\",\"arguments\":{{{arguments}}}}}\n");
         self.lines.get_mut().write_all(line.as_bytes()).context("QEMU is gone")?;
         self.answer("return").with_context(|| format!("{name} {arguments}"))
     }
 
     /// Reads up to the line that has this word; an error ends it.
-    fn answer(&mut self, word: &str) -> Result<()> {
+    fn answer(&mut self, word: &str) -> Result<String> {
         loop {
             let mut line = String::new();
             ensure!(self.lines.read_line(&mut line).context("QEMU does not answer")? > 0, "QEMU is gone");
             ensure!(!line.starts_with("{\"error\""), "QEMU says {}", line.trim());
             if line.starts_with(&format!("{{\"{word}\"")) {
-                return Ok(());
+                return Ok(line);
             }
         }
     }

@@ -45,6 +45,7 @@ pub(crate) const CRATES: [Crate; 12] = [
             &["x86::cpu"],
             &["x86::memory::tables", "x86::device::power"],
             &[
+                "x86::memory::apart",
                 "x86::memory::window",
                 "x86::memory::space",
                 "x86::memory::heap",

@@ -14,6 +14,7 @@
 //! | `guest_console` | whether guests may write lines to the hypervisor's console, early in their boot say |
 //! | `pv-linear-pt` | whether guests may have linear page tables; they may unless it says no |
 //! | `spec-ctrl=LIST` | defences against speculative execution: [`super::speculation`] |
+//! | `xpti=LIST` | whose address spaces hold nothing of the hypervisor but its ways in: as below, or `default` |
 //! | `pv-l1tf=LIST` | whose entries that are not present are judged: `dom0`, `domu`, or a switch for both |
 //! | `tbuf_size=N` | pages of each CPU's trace buffer; tracing begins at boot |
 //! | `tevt_mask=N` | which events are traced (`trace.h`) |
@@ -144,7 +145,9 @@ fn set<'a>(options: &mut Options<'a>, name: &str, value: &'a str) -> Option<()> 
         "pv-linear-pt" => options.linear_tables = is_on(value),
         "no-pv-linear-pt" if value.is_empty() => options.linear_tables = false,
         "spec-ctrl" => speculation::set_controls(&mut options.speculation, value)?,
-        "pv-l1tf" => speculation::set_l1tf(&mut options.speculation, value)?,
+        "xpti" => speculation::set_both(&mut options.speculation.apart, value)?,
+        "no-xpti" if value.is_empty() => options.speculation.apart = [Some(false); 2],
+        "pv-l1tf" => speculation::set_both(&mut options.speculation.l1tf, value)?,
         "watchdog" => options.watchdog = is_on(value),
         "no-watchdog" if value.is_empty() => options.watchdog = false,
         "watchdog_timeout" => {

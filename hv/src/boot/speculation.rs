@@ -85,16 +85,19 @@ fn set_one(choices: &mut Choices, part: &str) -> Option<()> {
     Some(())
 }
 
-/// Reads the value of `pv-l1tf=`. `None` if a part of it is not understood.
-pub(super) fn set_l1tf(choices: &mut Choices, value: &str) -> Option<()> {
+/// Reads the value of `xpti=` or `pv-l1tf=` for the control domain and for others. `None` if a part of it is not
+/// understood.
+pub(super) fn set_both(choices: &mut [Option<bool>; 2], value: &str) -> Option<()> {
     value.split(',').try_for_each(|part| {
-        let [control, others] = &mut choices.l1tf;
+        let [control, others] = choices;
         if let Some(wanted) = switch("dom0", part) {
             *control = Some(wanted);
         } else if let Some(wanted) = switch("domu", part) {
             *others = Some(wanted);
+        } else if part == "default" {
+            *choices = [None; 2];
         } else if part.is_empty() || is_refusal(part) || matches!(part, "yes" | "on" | "true" | "enable" | "1") {
-            choices.l1tf = [Some(!is_refusal(part)); 2];
+            *choices = [Some(!is_refusal(part)); 2];
         } else {
             return None;
         }
@@ -175,13 +178,14 @@ mod tests {
     #[test]
     fn whose_entries_are_judged() {
         let l1tf = |value| {
-            let mut choices = Choices::default();
-            set_l1tf(&mut choices, value).map(|()| choices.l1tf)
+            let mut choices = [None; 2];
+            set_both(&mut choices, value).map(|()| choices)
         };
         assert_eq!(l1tf(""), Some([Some(true); 2]));
         assert_eq!(l1tf("no"), Some([Some(false); 2]));
         assert_eq!(l1tf("dom0"), Some([Some(true), None]));
         assert_eq!(l1tf("dom0=no,domu"), Some([Some(false), Some(true)]));
+        assert_eq!(l1tf("on,default"), Some([None; 2]));
         assert_eq!([l1tf("domx"), l1tf("dom0=maybe")], [None; 2]);
     }
 }

@@ -36,7 +36,8 @@ impl<M: Machine> Hypervisor<M> {
             let vcpus = made.inspect_err(|_| self.memory.give_back_shared(shared_info))?;
             let rights =
                 if config.is_privileged { Rights::everything(last_frame(self.machine())) } else { Rights::default() };
-            let domain = Domain::new(id, owner, shared_info, vcpus, rights, config);
+            let mut domain = Domain::new(id, owner, shared_info, vcpus, rights, config);
+            domain.memory.is_apart = self.speculation.keeps_apart(config.is_privileged);
             if self.speculation.l1tf.judges(config.is_privileged) {
                 domain.memory.judge_absent_entries(self.speculation.l1tf);
             }

@@ -201,6 +201,7 @@ impl<M: Hardware> Editor<'_, M> {
             if old.is_present() && old.differs_harmlessly(new) {
                 write(place.word, old, new, notes);
                 self.follow_if_shadowed(place);
+                self.renew_copies(level);
                 return Ok(());
             }
             match self.take_table(new.mfn().ok_or(Errno::Inval)?, level - 1) {
@@ -214,12 +215,30 @@ impl<M: Hardware> Editor<'_, M> {
             write(place.word, old, new, notes);
             self.follow_if_shadowed(place);
         });
+        self.renew_copies(level);
         if let Some(child) = old.mfn().filter(|_| old.is_present())
             && self.unlink(place.table, level, child)
         {
             self.put_table(RamFrame::counted(child));
         }
         Ok(())
+    }
+}
+
+impl<M: Hardware> Editor<'_, M> {
+    /// A root has changed, and CPUs may run on copies of it: who comes in makes another on the way out. What a copy
+    /// still shows is no more than what a CPU may remember of the root, until it is flushed; but an entry that was not
+    /// there it would not remember.
+    #[inline]
+    fn renew_copies(&self, level: u32) {
+        if level == 4 && self.domain.is_apart {
+            let memory = self.memory;
+            let cpus = memory.frames.tlb.cpus_of(self.domain.owner) & memory.frames.tlb.online();
+            let others = cpus & !(1 << (memory.machine.this_cpu().0 & 63));
+            if others != 0 {
+                memory.flush_cpus(others);
+            }
+        }
     }
 }
 

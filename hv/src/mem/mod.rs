@@ -166,9 +166,7 @@ pub struct Paging {
     is_linear: bool,
     /// Whether the domain runs on shadows.
     is_shadowed: bool,
-    /// Which entries that are not present the domain may not have, if its are judged.
-    judged: Option<L1tf>,
-    /// Whether tables are looked at when they are validated: they are shadowed, or their entries judged.
+    /// Whether tables are looked at when they are validated: they are shadowed, or what is not present there is judged.
     is_watched: bool,
     /// Whether any of all this is so: the one look that ordinary changes take.
     needs_care: bool,
@@ -185,13 +183,13 @@ impl Paging {
         self.judge();
     }
 
-    fn set_shadowed(&mut self, is_shadowed: bool) {
+    fn set_shadowed(&mut self, is_shadowed: bool, is_judged: bool) {
         self.is_shadowed = is_shadowed;
+        self.is_watched = is_shadowed || is_judged;
         self.judge();
     }
 
     const fn judge(&mut self) {
-        self.is_watched = self.is_shadowed || self.judged.is_some();
         self.needs_care = self.unfinished.is_some() || self.is_linear || self.is_watched;
     }
 }
@@ -219,6 +217,10 @@ pub struct PagingDomain {
     pub working_set: Lock<Option<Box<WorkingSet>>, { rank::WORKING_SET }>,
     /// Page tables: held for every change of a table or of a table's type.
     paging: Lock<Paging, { rank::PAGING }>,
+    /// Whether its CPUs run on copies of its roots, made anew on each way out (XPTI).
+    pub is_apart: bool,
+    /// Which entries that are not present it may not have, if its are judged.
+    judged: Option<L1tf>,
     /// An entry that is not present and that it may not have, once it tried: it is to be ended.
     pub absent_entry: AtomicU64,
     /// The slot, from 1, of a root whose linear entry is being taken away, or 0; written under `paging`.
@@ -240,16 +242,17 @@ impl PagingDomain {
             shadow_task: Lock::default(),
             working_set: Lock::default(),
             paging: Lock::default(),
+            is_apart: false,
+            judged: None,
             absent_entry: AtomicU64::new(0),
             linear_slot_going: AtomicU32::new(0),
         }
     }
 
     /// From now on its entries that are not present are judged.
-    pub fn judge_absent_entries(&self, rule: L1tf) {
-        let mut paging = self.paging.lock();
-        paging.judged = Some(rule);
-        paging.judge();
+    pub fn judge_absent_entries(&mut self, rule: L1tf) {
+        self.judged = Some(rule);
+        self.paging.lock().set_shadowed(false, true);
     }
 
     /// Whether this assistance is on.

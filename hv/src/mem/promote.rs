@@ -144,24 +144,13 @@ impl<M: Hardware> Editor<'_, M> {
             let (below, table) = (step.level - 1, step.table);
             let progress = if below == 0 { self.validate_l1(step) } else { self.validate_upper(step) };
             if self.paging.is_watched {
-                if self.paging.is_shadowed {
-                    self.note_table(table);
-                }
-                // Once it is whole: what it holds is known then.
-                if matches!(progress, Validation::Done)
-                    && let Err(stop) = self.judge_table(table)
-                {
-                    let may_stop = self.paging.unfinished.is_none();
-                    let _ = self.give_back(walk, may_stop);
-                    return Err(stop);
-                }
+                self.look_at(walk, table, matches!(progress, Validation::Done))?;
             }
             match progress {
                 Validation::Into(child) => push(walk, Step { table: child, level: below, held: 0 }),
                 Validation::Resume(child) => self.resume(walk, child),
                 Validation::Done => {
-                    let done = step.table;
-                    self.memory.frames.change(done, FrameState::validated);
+                    self.memory.frames.change(table, FrameState::validated);
                     walk.pop();
                     if let Some(parent) = walk.last_mut() {
                         self.settle_entry(parent);
@@ -304,7 +293,7 @@ impl<M: Hardware> Editor<'_, M> {
     }
 
     /// Gives back what the tables of the walk hold, from where it stands, with the tables themselves.
-    fn give_back(&mut self, walk: &mut Walk, may_stop: bool) -> Result<(), Stop> {
+    pub(super) fn give_back(&mut self, walk: &mut Walk, may_stop: bool) -> Result<(), Stop> {
         while let Some(step) = walk.last_mut() {
             let child = if step.level == 1 {
                 self.drop_pages(step.table, step.held);

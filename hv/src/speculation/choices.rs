@@ -20,7 +20,7 @@ impl Clearing {
     }
 }
 
-/// What the command line asks, in the words of `spec-ctrl=` and `pv-l1tf=`. `None`: what the CPU needs.
+/// What the command line asks, in the words of `spec-ctrl=`, `xpti=` and `pv-l1tf=`. `None`: what the CPU needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Choices {
     /// `msr-sc=`: guests have a `SPEC_CTRL` of their own.
@@ -53,6 +53,8 @@ pub struct Choices {
     pub gathers: Option<bool>,
     /// `div-scrub=`: the divider's last quotient is overwritten on the way out.
     pub divider: Option<bool>,
+    /// `xpti=`, for the control domain and for others.
+    pub apart: [Option<bool>; 2],
     /// `pv-l1tf=`, for the control domain and for others.
     pub l1tf: [Option<bool>; 2],
 }
@@ -62,14 +64,14 @@ impl Choices {
     pub fn refuse_all(&mut self) {
         self.refuse_own();
         self.guests_control = Some(false);
-        for asked in &mut self.l1tf {
+        for asked in self.l1tf.iter_mut().chain(&mut self.apart) {
             asked.get_or_insert(false);
         }
     }
 
     /// `spec-ctrl=no-xen`: nothing for the hypervisor's own sake.
     pub const fn refuse_own(&mut self) {
-        let Self { guests_control, clearing, l1tf, .. } = *self;
+        let Self { guests_control, clearing, apart, l1tf, .. } = *self;
         let no = Some(false);
         *self = Self {
             guests_control,
@@ -87,6 +89,7 @@ impl Choices {
             has_devices: false,
             gathers: no,
             divider: no,
+            apart,
             l1tf,
         };
     }

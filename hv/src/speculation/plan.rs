@@ -33,6 +33,8 @@ bitflags! {
         const HISTORY = 1 << 3;
         /// Out: the divider's last quotient is overwritten.
         const DIVIDER = 1 << 4;
+        /// Out: nothing of the hypervisor is left in the address space but what the next way in needs; in: all is back.
+        const APART = 1 << 5;
     }
 }
 
@@ -114,6 +116,8 @@ pub struct Plan {
     pub buffers: bool,
     /// Whether gathered loads are guarded by microcode; `None`: it has no such guard.
     pub gathers: Option<bool>,
+    /// Whether guests' address spaces are kept apart from the hypervisor's: the control domain's, and others'.
+    pub apart: [bool; 2],
     /// Entries that are not present.
     pub l1tf: L1tf,
     /// What is written to chicken bits: AMD's way of SSBD, and the one against Zenbleed.
@@ -132,6 +136,7 @@ impl Plan {
         switch_barrier: false,
         buffers: false,
         gathers: None,
+        apart: [false; 2],
         l1tf: L1tf { judged: [false; 2], compared: 0, safe: 0 },
         chicken: [None; 2],
     };
@@ -171,6 +176,7 @@ impl Plan {
             switch_barrier,
             buffers: asked.buffers.unwrap_or_else(|| leaves_in_buffers(found, asked.has_devices)),
             gathers: has(Controls::GDS_CTRL).then(|| asked.gathers.unwrap_or(true)),
+            apart: asked.apart.map(|wanted| wanted.unwrap_or(found.faults.contains(Faults::MELTDOWN))),
             l1tf: L1tf::of(found, asked.l1tf),
             chicken: [ssbd_by_chicken_bit(found, asked.ssbd), against_zenbleed(found)],
         }
@@ -186,7 +192,21 @@ impl Plan {
     #[must_use]
     pub fn changes_ways(&self) -> bool {
         let switches = self.ibrs == Ibrs::OnEntry || self.guests_control;
-        !self.way.is_empty() || self.entry_barrier || self.buffers || switches
+        !self.way.is_empty() || self.entry_barrier || self.buffers || switches || self.keeps_any_apart()
+    }
+
+    /// Whether any guest's address space is kept apart from the hypervisor's.
+    #[must_use]
+    pub const fn keeps_any_apart(&self) -> bool {
+        let [control, others] = self.apart;
+        control || others
+    }
+
+    /// Whether the control domain's is, or another's.
+    #[must_use]
+    pub const fn keeps_apart(&self, is_control: bool) -> bool {
+        let [control, others] = self.apart;
+        if is_control { control } else { others }
     }
 
     /// What the ways do for a vcpu of the control domain or of another, with this `SPEC_CTRL` of its own.
@@ -199,6 +219,7 @@ impl Plan {
         let mut way = self.way;
         way.set(Way::BARRIER, self.entry_barrier && !is_control);
         way.set(Way::CONTROL, guests != own);
+        way.set(Way::APART, self.keeps_apart(is_control));
         Ways { way, own, guests, rounds: self.clearing.rounds() }
     }
 

@@ -22,6 +22,7 @@ enum Line {
     Settings,
     L1tf,
     Guests,
+    Apart,
     L1tfGuests,
     Left,
 }
@@ -32,7 +33,7 @@ impl<'a> Report<'a> {
         let always = [Line::Title, Line::Hints, Line::Features, Line::Faults, Line::Settings];
         let l1tf = self.found.faults.contains(Faults::L1TF).then_some(Line::L1tf);
         let left = (!self.left().is_empty()).then_some(Line::Left);
-        let lines = always.into_iter().chain(l1tf).chain([Line::Guests, Line::L1tfGuests]).chain(left);
+        let lines = always.into_iter().chain(l1tf).chain([Line::Guests, Line::Apart, Line::L1tfGuests]).chain(left);
         lines.map(move |line| Said { report: self, line })
     }
 
@@ -53,12 +54,17 @@ impl<'a> Report<'a> {
             (own.contains(SpecCtrl::SSBD) || self.plan.guests_control, Faults::SSB),
             (self.plan.chicken[1].is_some(), Faults::ZENBLEED),
             (l1tf.judged[1], Faults::L1TF),
+            (self.plan.apart[1], Faults::MELTDOWN),
         ];
         for (_, faults) in defended.into_iter().filter(|&(is_done, _)| is_done) {
             left -= faults;
         }
         left
     }
+}
+
+const fn enabled(is_on: bool) -> &'static str {
+    if is_on { "enabled" } else { "disabled" }
 }
 
 /// The names of the flags that are set, each behind a space.
@@ -117,8 +123,12 @@ impl Display for Said<'_> {
                     ],
                 )
             }
+            Line::Apart => {
+                let [dom0, others] = plan.apart.map(enabled);
+                write!(f, "  XPTI (64-bit PV only): Dom0 {dom0}, DomU {others} (without PCID)")
+            }
             Line::L1tfGuests => {
-                let [dom0, others] = plan.l1tf.judged.map(|is_judged| if is_judged { "enabled" } else { "disabled" });
+                let [dom0, others] = plan.l1tf.judged.map(enabled);
                 write!(f, "  PV L1TF checks: Dom0 {dom0}, DomU {others}")
             }
             Line::Left => {

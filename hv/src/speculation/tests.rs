@@ -165,6 +165,7 @@ fn defences_are_on_where_the_cpu_needs_them() {
     assert!(skylake.buffers && skylake.switch_barrier && skylake.guests_control && !skylake.entry_barrier);
     assert_eq!((skylake.way, skylake.clearing, skylake.l1tf.judged), (Way::HISTORY, Clearing::Short, [false, true]));
     let ice_lake = default_plan(&ice_lake());
+    assert_eq!((skylake.apart, ice_lake.apart), ([true; 2], [false; 2]));
     assert_eq!((ice_lake.ibrs, ice_lake.buffers, ice_lake.l1tf.judged), (Ibrs::Always, false, [false; 2]));
     let alder_lake = default_plan(&alder_lake());
     assert_eq!(alder_lake.own, Some(SpecCtrl::IBRS | SpecCtrl::BHI_DIS_S));
@@ -209,7 +210,7 @@ fn all_can_be_refused() {
     none.refuse_all();
     for cpu in [skylake(), ice_lake(), alder_lake(), zen_1(), zen_2(), zen_4()] {
         let plan = plan(&cpu, &none);
-        assert!(!plan.changes_ways() && !plan.switch_barrier && plan.l1tf.judged == [false; 2]);
+        assert!(!plan.changes_ways() && !plan.switch_barrier && [plan.l1tf.judged, plan.apart] == [[false; 2]; 2]);
         assert_eq!(plan.of_vcpu(false, SpecCtrl::all()).way, Way::empty());
         let mut own = Choices::default();
         own.refuse_own();
@@ -317,13 +318,14 @@ fn what_is_done_is_said_in_xens_lines() {
              Other: IBPB-ctxt VERW BHB-short",
             "  L1TF: believed vulnerable, maxphysaddr L1D 46, CPUID 46, Safe address 300000000000",
             "  Support for PV VMs: MSR_SPEC_CTRL EAGER_FPU VERW BHB-entry",
+            "  XPTI (64-bit PV only): Dom0 enabled, DomU enabled (without PCID)",
             "  PV L1TF checks: Dom0 disabled, DomU enabled",
-            "  Not defended against: MELTDOWN SPECTRE_V1 GDS",
+            "  Not defended against: SPECTRE_V1 GDS",
         ]
     );
     let mut none = Choices::default();
     none.refuse_all();
     let lines = report(&zen_4(), &none);
     assert_eq!(lines[4], "  Xen settings: BTI-Thunk: N/A, SPEC_CTRL: IBRS- STIBP- SSBD- PSFD- BHI_DIS_S-, Other: None");
-    assert_eq!(lines[7], "  Not defended against: SPECTRE_V1 SPECTRE_V2 SSB SRSO TSA");
+    assert_eq!(lines[8], "  Not defended against: SPECTRE_V1 SPECTRE_V2 SSB SRSO TSA");
 }

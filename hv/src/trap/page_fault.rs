@@ -17,6 +17,7 @@ use crate::{
     },
     reply::Stop,
 };
+use core::sync::atomic::Ordering;
 use oxen_abi::{
     trace::{TRC_64_FLAG, TRC_PV_PAGE_FAULT, TRC_PV_PTWR_EMULATION, halves},
     vm_assist::Assists,
@@ -46,12 +47,14 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(always)]
     fn own_page_fault(&mut self, address: u64, error_code: u32) {
         let is_kernel_write = error_code & (PRESENT | WRITE | FETCH) == PRESENT | WRITE && self.state.in_kernel;
-        if is_kernel_write
-            && (self.domain.assists(Assists::WRITABLE_PAGETABLES) || self.domain.is_privileged())
-            && self.write_page_table(GuestAddr::new(address)).is_some()
-        {
-            self.domain.counters.count(Counted::TableWrite);
-            return;
+        if is_kernel_write && (self.domain.assists(Assists::WRITABLE_PAGETABLES) || self.domain.is_privileged()) {
+            if self.write_page_table(GuestAddr::new(address)).is_some() {
+                self.domain.counters.count(Counted::TableWrite);
+                return;
+            }
+            if self.domain.memory.absent_entry.load(Ordering::Relaxed) != 0 {
+                return self.end_for_absent_entry();
+            }
         }
         self.domain.counters.count(Counted::PageFault);
         let state = &*self.state;
@@ -120,11 +123,7 @@ impl<M: Machine> Caller<'_, M> {
             }
             // The entry changed under the instruction's eyes, or there is other work first: it is executed again.
             Ok(_) | Err(Stop::Unfinished) => Some(()),
-            Err(Stop::Refused(_)) => None,
-            Err(Stop::Fatal(_)) => {
-                self.end_for_absent_entry();
-                Some(())
-            }
+            Err(Stop::Refused(_) | Stop::Fatal(_)) => None,
         }
     }
 

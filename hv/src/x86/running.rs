@@ -13,6 +13,7 @@ use oxen_hv::caller::{Caller, Current};
 use oxen_hv::domain::{Domain, regs::Regs};
 use oxen_hv::hardware::CpuId;
 use oxen_hv::hypercall::{Entry, NUMBERS, Table};
+use oxen_hv::layout::DIRECT_MAP_START;
 use oxen_hv::mem::shadow::fault::Met;
 use oxen_hv::per_cpu::CpuShared;
 use oxen_hv::reply::Args;
@@ -27,6 +28,13 @@ static TRACED: [Entry<Pc>; NUMBERS] = Table::<Pc>::TRACED;
 
 /// The hypervisor, once the boot has made it.
 pub(crate) static HYPERVISOR: Once<Hypervisor<Pc>> = Once::new();
+
+/// Where the words of the block are that the ways in and out use to change roots.
+pub(crate) const LEFT_ROOT: usize = offset_of!(CpuBlock, left_root);
+/// See [`LEFT_ROOT`].
+pub(crate) const APART: usize = offset_of!(CpuBlock, apart);
+/// See [`LEFT_ROOT`].
+pub(crate) const APART_ROOT: usize = offset_of!(CpuBlock, apart_root);
 
 /// Where the block stands in a CPU's stack area; the stack begins below it.
 pub(crate) const BLOCK_OFFSET: usize = percpu::HARDWARE_OFFSET - size_of::<CpuBlock>();
@@ -50,6 +58,11 @@ pub(crate) struct CpuBlock {
     running: UnsafeCell<Running>,
     /// The domain that runs; null while it is being chosen.
     domain: AtomicPtr<Domain>,
+    /// The root that the way out left, while another is loaded that shows only the ways in; 0 in the hypervisor.
+    left_root: AtomicU64,
+    /// That other, the CPU's own: where it is written, and its machine address; 0 where there is none.
+    apart: Cell<u64>,
+    apart_root: Cell<u64>,
     /// The exception by which the CPU refused to return to a guest: vector, and error code in the upper half.
     refusal: AtomicU64,
 }
@@ -83,6 +96,12 @@ impl CpuBlock {
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
         !self.shared.work.load(Ordering::Relaxed).is_empty()
+    }
+
+    /// Has the ways out leave for this root, the CPU's own, where the guest that runs is kept apart.
+    pub(crate) fn keep_apart(&self, root: u64) {
+        self.apart.set(DIRECT_MAP_START + root);
+        self.apart_root.set(root);
     }
 
     /// Why the CPU refused to return to a guest: vector and error code.
@@ -135,6 +154,15 @@ pub(crate) fn frame_end() -> u64 {
     (block() as usize + offset_of!(CpuBlock, frame) + size_of::<Regs>()) as u64
 }
 
+/// What the ways in look at first, before there is a block: this CPU has left no root.
+///
+/// # Safety
+/// On the boot CPU, before `open`.
+pub(crate) unsafe fn has_left_no_root() {
+    // SAFETY: the place is the CPU's own, and nothing but these bits is there.
+    unsafe { &(*block()).left_root }.store(0, Ordering::Relaxed);
+}
+
 /// Keeps why the CPU refused to return to a guest.
 pub(crate) fn note_refusal(vector: u32, error_code: u32) {
     // SAFETY: the block is this CPU's and was opened before any guest ran.
@@ -171,6 +199,9 @@ pub(crate) unsafe fn open(hv: &'static Hypervisor<Pc>, cpu: CpuId, shared: &'sta
         entries: Cell::new(&ENTRIES),
         running: UnsafeCell::new(Running { hv, cpu, current: None }),
         domain: AtomicPtr::new(null_mut()),
+        left_root: AtomicU64::new(0),
+        apart: Cell::new(0),
+        apart_root: Cell::new(0),
         refusal: AtomicU64::new(0),
     };
     // SAFETY: the block is this CPU's alone, and nobody has a reference yet.

@@ -208,6 +208,9 @@ pub(crate) fn open_boot_cpu(hv: &'static Hypervisor<Pc>) -> &'static CpuBlock {
     if hv.bring_up_cpu(cpu).is_err() {
         give_up(format_args!("There is no memory for the scheduler"));
     }
+    if !smp::keep_apart(hv, 0, block) {
+        give_up(format_args!("There is no memory for a root without the hypervisor"));
+    }
     block
 }
 

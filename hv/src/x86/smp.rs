@@ -3,9 +3,10 @@
 use super::entry::secondary::{START_PAGE, trampoline};
 use super::entry::{descriptors, enter_guests, syscall};
 use super::machine::Pc;
-use super::memory::tables;
+use super::memory::{apart, tables};
+use super::running::{self, CpuBlock};
 use super::segments::Gdt;
-use super::{cpu, percpu, running};
+use super::{cpu, percpu};
 use crate::log;
 use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use oxen_abi::errno::Errno;
@@ -99,6 +100,22 @@ fn prepare(hv: &'static Hypervisor<Pc>, number: usize) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Makes this CPU's root for guests that are kept apart, where there are any. Returns whether there was memory for it.
+pub(crate) fn keep_apart(hv: &Hypervisor<Pc>, number: usize, block: &CpuBlock) -> bool {
+    if !hv.speculation.keeps_any_apart() {
+        return true;
+    }
+    let Ok(first) = hv.memory.take_own(apart::FRAMES.next_power_of_two().ilog2()) else { return false };
+    let mut next = first.mfn().address().as_u64();
+    let frames = || {
+        next += PAGE_BYTES as u64;
+        next - PAGE_BYTES as u64
+    };
+    // SAFETY: the frames are zeroed, the hypervisor's and enough; the stacks are this CPU's, and all of it stays.
+    block.keep_apart(unsafe { apart::build(number, percpu::area() as u64, descriptors::idt(), frames) });
+    true
+}
+
 /// A power of two, more than a stack area's frames, the descriptors' and two tables.
 const FRAMES: usize = (percpu::STACK_BYTES / PAGE_BYTES + 3).next_power_of_two();
 
@@ -123,6 +140,9 @@ pub(super) extern "sysv64" fn start() -> ! {
         running::open(hv, cpu, shared)
     };
     if hv.bring_up_cpu(cpu).is_err() {
+        super::device::power::halt();
+    }
+    if !keep_apart(hv, number, block) {
         super::device::power::halt();
     }
     hv.memory.frames.tlb.join(cpu);

@@ -119,6 +119,7 @@ scenarios! {
     speculation::debians_kernel_runs_with_every_defence_on,
     speculation::what_the_cpu_needs_is_done_and_said,
     speculation::guests_run_with_every_defence_on,
+    speculation::a_guest_that_runs_has_nothing_of_the_hypervisors_mapped,
     speculation::calls_are_answered_alike_with_every_defence_on,
     boot::a_dom0_finds_the_firmwares_tables,
     boot::a_hypervisor_that_checks_itself_finds_nothing,

@@ -204,7 +204,7 @@ impl<M: Hardware> Memory<M> {
         }
         // What was writable so far is in no log.
         shadow.drop_all(self, owner);
-        paging.set_shadowed(true);
+        paging.set_shadowed(true, domain.judged.is_some());
         domain.is_shadowed.store(true, Ordering::SeqCst);
         Ok(())
     }
@@ -221,7 +221,7 @@ impl<M: Hardware> Memory<M> {
             let Some(mut shadows) = self.shadows.of(owner) else { return Ok(()) };
             let Some(shadow) = shadows.as_deref_mut() else { return Ok(()) };
             shadow.turn_off(self, owner);
-            paging.set_shadowed(false);
+            paging.set_shadowed(false, domain.judged.is_some());
             domain.is_shadowed.store(false, Ordering::SeqCst);
         }
         let mut spent = 0;

@@ -1,7 +1,9 @@
 //! Puts what is done against speculative execution into the ways in and out of ring 0: jumps over instructions that do
 //! the same without it. Where nothing is to be done the ways stay as they were linked.
 
+use super::super::running;
 use core::ptr;
+use core::sync::atomic::{AtomicU8, Ordering};
 use oxen_hv::speculation::{Ibrs, Plan};
 
 /// Instructions of five bytes or more, and where a jump that stands over them goes: distances, each from its own place
@@ -19,11 +21,14 @@ const JUMP_BYTES: usize = 5;
 unsafe extern "C" {
     safe static defence_sites_start: Site;
     safe static defence_sites_end: Site;
-    safe static control_sites_start: Site;
-    safe static control_sites_end: Site;
+    safe static inside_sites_start: Site;
+    safe static inside_sites_end: Site;
     safe static buffer_sites_start: Site;
     safe static buffer_sites_end: Site;
 }
+
+/// Whether `SPEC_CTRL` changes on the ways in and out, and so may be the guest's inside.
+pub(super) static IS_CONTROLLED: AtomicU8 = AtomicU8::new(0);
 
 /// Has the ways do what the plan says.
 ///
@@ -36,8 +41,11 @@ pub(crate) unsafe fn put_in(plan: &Plan) {
     // SAFETY: the caller's word; the linker script puts the sites of a kind, and nothing else, between its two marks.
     unsafe {
         put_jumps(&raw const defence_sites_start, &raw const defence_sites_end);
-        if plan.guests_control || plan.ibrs == Ibrs::OnEntry {
-            put_jumps(&raw const control_sites_start, &raw const control_sites_end);
+        let is_controlled = plan.guests_control || plan.ibrs == Ibrs::OnEntry;
+        IS_CONTROLLED.store(is_controlled.into(), Ordering::Relaxed);
+        running::has_left_no_root();
+        if is_controlled || plan.keeps_any_apart() {
+            put_jumps(&raw const inside_sites_start, &raw const inside_sites_end);
         }
         if !plan.buffers {
             put_jumps(&raw const buffer_sites_start, &raw const buffer_sites_end);

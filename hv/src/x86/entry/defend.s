@@ -5,6 +5,12 @@
     # indirect branch nor a return comes before its end, and nothing behind it begins before all of it is done: a guess of
     # what the vcpu needs comes to nothing.
     .macro defend_entry above
+    mov     rax, [rsp + {left_root} - \above]
+    test    rax, rax
+    jz      .Lall_is_here\@
+    mov     cr3, rax
+    mov     qword ptr [rsp + {left_root} - \above], 0
+.Lall_is_here\@:
     mov     r8, [rsp + {caller_state} - \above]
     mov     r9d, [r8 + {way}]
     test    r9d, {way_barrier}
@@ -69,7 +75,7 @@
     lfence
     .endm
 
-    # Out: RAX, RCX, RDX, R8 and R9 change; RSP is at the block.
+    # Out: RAX, RCX, RDX, RSI, RDI, R8 and R9 change; RSP is at the block.
     .macro defend_exit
     mov     r8, [rsp + {caller_state}]
     mov     r9d, [r8 + {way}]
@@ -87,6 +93,24 @@
     xor     edx, edx
     wrmsr
 .Lno_control\@:
+    test    r9d, {way_apart}
+    jz      .Lnot_apart\@
+    # The guest's root as it is now, but for what is the hypervisor's; the table of machine frames is the guest's to read.
+    # Who comes in between the two roots finds in the block which one was left.
+    mov     rdi, [rsp + {apart}]
+    mov     rax, cr3
+    movabs  rsi, {direct_map}
+    add     rsi, rax
+    mov     [rsp + {left_root}], rax
+    mov     ecx, {shown_first}
+    rep movsq
+    add     rsi, {hidden} * 8
+    add     rdi, {hidden} * 8
+    mov     ecx, {shown_last}
+    rep movsq
+    mov     rax, [rsp + {apart_root}]
+    mov     cr3, rax
+.Lnot_apart\@:
     .endm
 
     # The last that is done: no register changes. A jump leads past it where nothing is left in buffers.
@@ -116,7 +140,6 @@ defended_syscall:
     mov     rax, r10
     return_from_syscall overwrite_buffers
 
-    .section .rodata
     # Any data selector that the CPU takes has VERW overwrite buffers.
     .balign 2
 buffers_selector:

@@ -32,6 +32,11 @@ const INTERRUPT_GATE: u64 = DescriptorFlags::PRESENT.bits() | 0xe << 40;
 /// Bytes from one interrupt's stub to the next.
 const INTERRUPT_STUB_BYTES: u64 = 16;
 
+/// Where the interrupt descriptor table is: one page.
+pub(crate) fn idt() -> u64 {
+    &raw const IDT as u64
+}
+
 impl Idt {
     fn set(&self, vector: usize, handler: u64, ring: u64, stack: u64) {
         if let Some(gate) = self.0.get(vector) {

@@ -173,8 +173,8 @@
     return_to_guest
     .endm
 
-    # An exception inside the hypervisor, with the registers saved: it may have come with the guest's SPEC_CTRL still, or
-    # already, loaded. ESI is the vector, R12 and R13 are kept by the handler.
+    # An exception inside the hypervisor, with the registers saved: it may have come between the last steps of a way out,
+    # with the guest's SPEC_CTRL or a root loaded that shows nothing else. ESI is the vector; the handler keeps R12 to R14.
     .macro enter_from_inside
 .Lsite\@:
     mov     rdi, rsp
@@ -182,18 +182,31 @@
 .Lback\@:
     .pushsection .entry.defended, "ax", @progbits
 .Ldefended\@:
+    mov     rdi, rsp
+    or      rdi, {stack_mask}
+    sub     rdi, {stack_mask} - {block_offset}
+    xor     r14d, r14d
+    mov     rax, [rdi + {left_root}]
+    test    rax, rax
+    jz      .Lall_is_here\@
+    mov     r14, cr3
+    mov     cr3, rax
+.Lall_is_here\@:
+    cmp     byte ptr [rip + {is_controlled}], 0
+    je      .Lno_control\@
     mov     ecx, {spec_ctrl}
     rdmsr
     mov     r12d, eax
     mov     r13d, edx
     or      eax, {ibrs}
     wrmsr
+.Lno_control\@:
     lfence
     mov     rdi, rsp
     mov     rbp, rsp
     jmp     .Lback\@
     .popsection
-    site    control_sites, .Lsite\@, .Ldefended\@
+    site    inside_sites, .Lsite\@, .Ldefended\@
     .endm
 
     # Back to where it came from, up to the error code.
@@ -205,13 +218,20 @@
     restore_all_but_r15
     .pushsection .entry.defended, "ax", @progbits
 .Ldefended\@:
+    cmp     byte ptr [rip + {is_controlled}], 0
+    je      .Lno_control\@
     mov     ecx, {spec_ctrl}
     mov     eax, r12d
     mov     edx, r13d
     wrmsr
+.Lno_control\@:
+    test    r14, r14
+    jz      .Lall_was_here\@
+    mov     cr3, r14
+.Lall_was_here\@:
     mov     rsp, rbp
     pop     r15
     jmp     .Lback\@
     .popsection
-    site    control_sites, .Lsite\@, .Ldefended\@
+    site    inside_sites, .Lsite\@, .Ldefended\@
     .endm

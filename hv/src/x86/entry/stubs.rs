@@ -6,16 +6,18 @@
 
 use super::super::machine::Pc;
 use super::super::percpu::STACK_BYTES;
-use super::super::running::{BLOCK_OFFSET, CpuBlock};
+use super::super::running::{self, BLOCK_OFFSET, CpuBlock};
 use super::super::segments::HYPERVISOR_SS;
 use super::{exception, syscall};
 use core::arch::global_asm;
 use core::mem::offset_of;
 use oxen_abi::segments::{FLAT_USER_CS, FLAT_USER_CS32, FLAT_USER_SS};
+use oxen_hv::addr::TABLE_ENTRIES;
 use oxen_hv::caller::Caller;
 use oxen_hv::domain::regs::Regs;
 use oxen_hv::domain::vcpu::VcpuState;
 use oxen_hv::hypercall::NUMBERS;
+use oxen_hv::layout::{DIRECT_MAP_START, END_HV_SLOT, FIRST_HV_SLOT};
 use oxen_hv::per_cpu::CpuShared;
 use oxen_hv::shared_info::VcpuInfoPlace;
 use oxen_hv::speculation::{self, SpecCtrl, Way, Ways};
@@ -69,6 +71,15 @@ global_asm!(
     way_returns = const Way::RETURNS.bits(),
     way_history = const Way::HISTORY.bits(),
     way_divider = const Way::DIVIDER.bits(),
+    way_apart = const Way::APART.bits(),
+    left_root = const running::LEFT_ROOT,
+    apart = const running::APART,
+    apart_root = const running::APART_ROOT,
+    direct_map = const DIRECT_MAP_START,
+    shown_first = const FIRST_HV_SLOT + 1,
+    hidden = const END_HV_SLOT - FIRST_HV_SLOT - 1,
+    shown_last = const TABLE_ENTRIES - END_HV_SLOT,
+    is_controlled = sym super::defend::IS_CONTROLLED,
     remembered_returns = const REMEMBERED_RETURNS,
     spec_ctrl = const speculation::SPEC_CTRL,
     ibrs = const SpecCtrl::IBRS.bits(),

@@ -290,11 +290,13 @@ secondary_syscalls:
     .globl  secondary_syscalls_end
 secondary_syscalls_end:
 
-    .section .rodata
+    # An error code of 0, and the vector that stands for SYSCALL: beside the ways in, which may be all that is mapped.
     .balign 8
-    # An error code of 0, and the vector that stands for SYSCALL.
 syscall_vector:
     .long   0, {syscall_vector_number}
+
+    .section .rodata
+    .balign 8
     .globl  exception_stubs
 exception_stubs:
     .quad   exception_0, exception_1, exception_2, exception_3, exception_4, exception_5, exception_6, exception_7

@@ -1,5 +1,6 @@
 //! The hypervisor's own address space, and the ways into everybody else's memory.
 
+pub(crate) mod apart;
 pub(crate) mod guest;
 pub(crate) mod heap;
 pub(crate) mod smap;

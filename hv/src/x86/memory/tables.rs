@@ -104,7 +104,7 @@ pub(crate) fn image_range() -> core::ops::Range<u64> {
 ///
 /// # Safety
 /// It must be mapped there, and used as a page table only.
-unsafe fn table_at(machine: u64) -> &'static Table {
+pub(super) unsafe fn table_at(machine: u64) -> &'static Table {
     // SAFETY: the caller's duty; a table is nothing but atomic words.
     unsafe { &*((DIRECT_MAP_START + machine) as *const Table) }
 }
@@ -225,6 +225,32 @@ pub(crate) unsafe fn protect_image() {
         set(&early_l4, 0, 0);
     }
     super::super::cpu::flush();
+}
+
+/// Shows in `root` the page at an address of the image or of a stack as the hypervisor's own tables show it.
+///
+/// # Safety
+/// As for [`below`], of which `root` is the top.
+pub(super) unsafe fn show_alike(root: &Table, address: u64, frames: &mut impl FnMut() -> u64) {
+    // SAFETY: the image's tables are the hypervisor's, and hold small pages; the caller's word for the rest.
+    unsafe {
+        let own = table_at(get(&hv_l2_image, address >> 21) & ADDRESS);
+        let l3 = below(root, address >> 39, frames);
+        let l2 = below(l3, address >> 30, frames);
+        set(below(l2, address >> 21, frames), address >> 12, get(own, address >> 12));
+    }
+}
+
+/// Shows in `root` the table of level 1 that an address of the windows is in.
+///
+/// # Safety
+/// As for [`below`], of which `root` is the top.
+pub(super) unsafe fn share_window(root: &Table, address: u64, frames: &mut impl FnMut() -> u64) {
+    // SAFETY: as there.
+    unsafe {
+        let l3 = below(root, address >> 39, frames);
+        set(below(l3, address >> 30, frames), address >> 21, get(window_l2(), address >> 21));
+    }
 }
 
 /// Maps the stack area of a CPU that is not the boot CPU, all but its guard page, and makes room for its
