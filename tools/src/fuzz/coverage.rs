@@ -32,7 +32,7 @@ pub(super) fn look(workspace: &Workspace, target: &str, minutes: u64, keep: bool
     fuzzer.args([format!("-max_total_time={}", minutes * 60), format!("-artifact_prefix={}/", broken.display())]);
     fuzzer
         .args(["-rss_limit_mb=2048", "-timeout=20", "-print_final_stats=1", "-detect_leaks=0"])
-        // What the hypervisor keeps for good is leaked on purpose; at the end that is looked for unless it is said twice.
+        // What the hypervisor keeps for good is leaked on purpose; at the end it is looked for unless this is said too.
         .env("ASAN_OPTIONS", "detect_leaks=0")
         .env("OXEN_FUZZ_TARGET", target);
     run(&mut fuzzer, &format!("the input stands in {}", broken.display()))?;
