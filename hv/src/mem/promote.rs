@@ -122,6 +122,8 @@ impl<M: Hardware> Editor<'_, M> {
                 }
                 // What stood there told of its past.
                 self.memory.frames.set_aux(mfn, 0);
+                // Who saves the domain while it runs keeps a table otherwise than a page of the same contents.
+                self.memory.note_placed(mfn);
                 Validation::Into(RamFrame::counted(mfn))
             }
             Ok(Acquired::Changed) => Validation::Failed(Errno::Inval),
@@ -288,6 +290,7 @@ impl<M: Hardware> Editor<'_, M> {
         })??;
         if self.paging.is_shadowed {
             self.forget(table, level);
+            self.memory.note_placed(table.mfn());
         }
         Some(level)
     }

@@ -8,7 +8,7 @@ use core::sync::atomic::Ordering;
 use oxen_abi::hypercall::Hypercall;
 
 use super::call::{Call, Kept, Step};
-use super::effects::Parts;
+use super::effects::{Parts, number};
 use super::value::Value;
 use super::world::{NO_HANDLE, World};
 use crate::raw::{self, trapped};
@@ -17,6 +17,8 @@ use crate::raw::{self, trapped};
 const BATCH: u64 = 0x200;
 /// The exception of an access that its page does not permit.
 const PAGE_FAULT: u64 = 14;
+/// DR7 when nothing was written to it: its fixed bit.
+const DR7_AT_RESET: u64 = 1 << 10;
 
 impl World {
     /// Does a step, and says what came of it.
@@ -94,9 +96,12 @@ impl World {
         // QEMU's accumulator has the word already when the write faults, and a part of a table's entry has no name.
         let is_told =
             |name| name != "a" || trial.vector != PAGE_FAULT || trapped::NAMES.get(index) != Some(&"compare and write");
+        // What DR7 holds at reset is no frame, though there may be one of that number.
+        let is_reset = |value| value == DR7_AT_RESET && trapped::NAMES.get(index) == Some(&"read dr7");
         for ((name, before), after) in ["a", "b", "c", "d", "s", "D"].into_iter().zip(registers).zip(trial.registers) {
             if before != after && is_told(name) {
-                let _ = write!(text, " {name}={}", self.name(after));
+                let named = if is_reset(after) { number(after) } else { self.name(after) };
+                let _ = write!(text, " {name}={named}");
             }
         }
     }
