@@ -219,7 +219,6 @@ mod tests {
 
     /// Every combination of the bits that are not the frame's: 2^24 of them.
     #[test]
-    #[cfg_attr(miri, ignore = "it goes through millions of words and shares no memory")]
     fn no_combination_of_flags_passes_that_has_a_bit_beyond_the_whitelist() {
         const HIGH: u64 = 0xfff << 52;
         for flags in 0..1_u64 << 24 {

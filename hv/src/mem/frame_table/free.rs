@@ -302,7 +302,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg_attr(miri, ignore = "it goes through many thousands of frames on one CPU")]
     fn single_frames_are_joined_in_bounded_steps() {
         let table = table();
         use_and_retire(&table, FRAMES);
@@ -330,7 +329,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg_attr(miri, ignore = "it goes through many thousands of frames on one CPU")]
     fn other_cpus_are_interrupted_for_many_frames_only() {
         for (count, others_know, flushed) in [
             (WORTH_A_FLUSH - 1, false, false),
