@@ -176,8 +176,7 @@ fn scenarios(machine: Kind, filter: &str) -> Command {
 
 /// The rooms of the hypervisor's lib that share words between CPUs, or read what strangers wrote. The others are pure,
 /// and their tests go through more cases than Miri has time for.
-const SHARED_ROOMS: [&str; 8] =
-    ["addr::", "console::", "event::", "firmware::", "grant::", "mem::guest_ptr", "pci::", "trace::"];
+const SHARED_ROOMS: [&str; 7] = ["addr::", "console::", "event::", "firmware::", "grant::", "mem::guest_ptr", "pci::"];
 
 /// Runs the tests of the crates that share memory with strangers under Miri, where a nightly toolchain has it.
 fn miri(workspace: &Workspace, counts: &mut Counts) -> Result<()> {

@@ -276,7 +276,6 @@ mod tests {
     proptest! {
         /// Everything comes out as it went in, in order, and the losses add up.
         #[test]
-        #[cfg_attr(miri, ignore = "it takes minutes there")]
         fn nothing_is_lost_silently(steps in proptest::collection::vec((0..=7_usize, 0..40_usize), 1..2000)) {
             let ring = ring(1);
             let (mut written, mut found, mut lost, mut told) = (0_u64, std::vec::Vec::new(), 0_u64, 0_u64);
