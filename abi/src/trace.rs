@@ -110,8 +110,6 @@ abi_consts! {
     OXEN_TRC_EVENT_SENT = OXEN_TRC + 0x02,
     /// An upcall enters the guest's kernel: domain, vcpu.
     OXEN_TRC_UPCALL = OXEN_TRC + 0x03,
-    /// Processors are asked to forget translations: a mask in two words, the address in two words; 0 for all of them.
-    OXEN_TRC_TLB_FLUSH = OXEN_TRC + 0x04,
     /// In a stream: kHz of the time stamps.
     OXEN_TRC_CLOCK = OXEN_TRC + 0x10,
     /// In a stream: a domain, and its name in as many words as are there.

@@ -34,13 +34,17 @@ impl<M: Machine> Caller<'_, M> {
                 op.set(&SysctlTbufOp { evt_mask: mask, buffer_mfn: frame, size: bytes, ..request });
             }
             XEN_SYSCTL_TBUFOP_SET_CPU_MASK => trace.set_cpus(self.read_cpu_bitmap(&request.cpu_mask)?),
-            XEN_SYSCTL_TBUFOP_SET_EVT_MASK => trace.set_mask(request.evt_mask),
+            XEN_SYSCTL_TBUFOP_SET_EVT_MASK => {
+                trace.set_mask(request.evt_mask);
+                self.hv.spread_tracing();
+            }
             XEN_SYSCTL_TBUFOP_SET_SIZE => self.hv.make_trace_buffers(number::index(request.size))?,
-            XEN_SYSCTL_TBUFOP_ENABLE => trace.switch(true)?,
-            XEN_SYSCTL_TBUFOP_DISABLE => trace.switch(false)?,
+            XEN_SYSCTL_TBUFOP_ENABLE | XEN_SYSCTL_TBUFOP_DISABLE => {
+                trace.switch(request.cmd == XEN_SYSCTL_TBUFOP_ENABLE)?;
+                self.hv.spread_tracing();
+            }
             _ => return Err(Errno::Inval),
         }
-        self.hv.spread_tracing();
         Ok(())
     }
 }
