@@ -1,14 +1,7 @@
 //! What comes in on the serial line: input for the control domain, and debug keys: one letter on the serial line (after
 //! Ctrl-A three times) or through `xl debug-keys`.
 
-use crate::{
-    Hypervisor,
-    console::Accepted,
-    domain::{Domain, NOT_SHUT_DOWN},
-    event::port::Port,
-    machine::Machine,
-};
-use alloc::sync::Arc;
+use crate::{Hypervisor, console::Accepted, domain::NOT_SHUT_DOWN, event::port::Port, machine::Machine};
 use core::sync::atomic::Ordering;
 use oxen_abi::{domid::DomId, virq::VIRQ_CONSOLE};
 
@@ -16,14 +9,16 @@ use oxen_abi::{domid::DomId, virq::VIRQ_CONSOLE};
 type Key<M> = (u8, &'static str, fn(&Hypervisor<M>));
 
 /// How many keys there are.
-const KEYS: usize = if cfg!(all(debug_assertions, target_os = "none")) { 10 } else { 9 };
+const KEYS: usize = if cfg!(all(debug_assertions, target_os = "none")) { 11 } else { 9 };
 
 /// Every key there is.
 const fn keys<M: Machine>() -> [Key<M>; KEYS] {
     [
-        // A checked hypervisor's alone, and none that tests run on a host.
+        // A checked hypervisor's alone, and none that tests run on a host: they do this themselves.
         #[cfg(all(debug_assertions, target_os = "none"))]
         (b'!', "hang, so that the watchdog has something to find", Hypervisor::hang),
+        #[cfg(all(debug_assertions, target_os = "none"))]
+        (b'A', "count everything again and judge the laws", Hypervisor::audit),
         (b'a', "dump the vcpus' timers", Hypervisor::show_timers),
         (b'd', "dump registers of vcpus that do not run", Hypervisor::show_registers),
         (b'e', "dump event channels", Hypervisor::show_events),
@@ -82,18 +77,8 @@ impl<M: Machine> Hypervisor<M> {
         }
     }
 
-    /// Every domain, in the order of ids.
-    fn each_domain(&self) -> impl Iterator<Item = Arc<Domain>> + '_ {
-        let mut next = Some(DomId::DOM0);
-        core::iter::from_fn(move || {
-            let domain = self.domains.next_from(next?)?;
-            next = domain.id.0.checked_add(1).map(DomId);
-            Some(domain)
-        })
-    }
-
     fn show_domains(&self) {
-        for domain in self.each_domain() {
+        for domain in self.domains.from(DomId::DOM0) {
             let pages = domain.owner().slot().map_or(0, |slot| self.memory.frames.reserved(slot));
             let max_pages = domain.memory.max_pages.load(Ordering::Relaxed);
             let reason = domain.shutdown.load(Ordering::Relaxed);
@@ -130,7 +115,7 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     fn show_registers(&self) {
-        for domain in self.each_domain() {
+        for domain in self.domains.from(DomId::DOM0) {
             for vcpu in domain.each_vcpu() {
                 match vcpu.slot.try_lock().as_deref().and_then(Option::as_ref) {
                     Some(state) => self.print(format_args!("d{}v{}:\n{}", domain.id.0, vcpu.id, state.regs)),
@@ -141,7 +126,7 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     fn show_all_counters(&self) {
-        self.each_domain().for_each(|domain| self.show_counters(&domain));
+        self.domains.from(DomId::DOM0).for_each(|domain| self.show_counters(&domain));
     }
 
     fn show_clock(&self) {
@@ -152,7 +137,7 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     fn show_timers(&self) {
-        for domain in self.each_domain() {
+        for domain in self.domains.from(DomId::DOM0) {
             for vcpu in domain.each_vcpu() {
                 match vcpu.timer.load(Ordering::Relaxed) {
                     u64::MAX => {}
@@ -163,7 +148,7 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     fn show_events(&self) {
-        for domain in self.each_domain() {
+        for domain in self.domains.from(DomId::DOM0) {
             self.print(format_args!("event channels of domain {}:  port [pending masked]", domain.id.0));
             for port in 1..domain.events.valid() {
                 if let Some(state) = domain.events.port(port).filter(|&s| s != Port::CLOSED) {
@@ -176,7 +161,7 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     fn show_grants(&self) {
-        for domain in self.each_domain() {
+        for domain in self.domains.from(DomId::DOM0) {
             let grants = domain.grants.lock();
             let ((frames, limit), mappings) = (grants.size(), grants.mappings());
             self.print(format_args!(
@@ -196,7 +181,7 @@ impl<M: Machine> Hypervisor<M> {
 
     fn show_memory(&self) {
         self.print(format_args!("frames in the table: {}", self.memory.frames.end()));
-        for domain in self.each_domain() {
+        for domain in self.domains.from(DomId::DOM0) {
             let pages = domain.owner().slot().map_or(0, |slot| self.memory.frames.reserved(slot));
             self.print(format_args!("domain {}: {pages} frames in its reservation", domain.id.0));
         }

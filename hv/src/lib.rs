@@ -9,7 +9,7 @@
 //! leaves    console pci rights shootdown speculation trace | firmware
 //! subjects  mem | shared_info | event grant sched | domain
 //! all       machine per_cpu | hypervisor | caller
-//! stories   cpu processor stubs | channel | granted | lifecycle | keys run
+//! stories   cpu processor stubs | channel | granted | lifecycle | audit | keys run
 //! doors     hypercall trap | boot
 //! ```
 //!
@@ -42,6 +42,7 @@ extern crate oxen_model as core;
 
 pub mod addr;
 pub mod atomic_flags;
+pub mod audit;
 pub mod boot;
 pub mod caller;
 pub mod channel;

@@ -20,6 +20,7 @@ pub(crate) const CRATES: [Crate; 12] = [
             &["channel"],
             &["granted"],
             &["lifecycle"],
+            &["audit"],
             &["keys", "run"],
             &["hypercall", "trap"],
             &["boot"],

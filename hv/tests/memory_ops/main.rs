@@ -37,8 +37,7 @@ fn run(seed: u64) {
     for count in 1..=OPERATIONS {
         world.step();
         if count % RECOUNT_EVERY == 0 {
-            audit::check(world.hv, &world.known(), |owner, frame| world.was_lent(owner, frame));
-            let found = audit::check_links(world.hv);
+            let found = audit::check(world.hv, &world.known(), |owner, frame| world.was_lent(owner, frame));
             linear.iter_mut().flatten().zip(found.iter().flatten()).for_each(|(sum, found)| *sum += found);
             for frame in audit::all(world.hv) {
                 let state = world.hv.memory.frames.state(frame);

@@ -1,6 +1,7 @@
 //! Any hypercall with any arguments.
 #![expect(unsafe_code, reason = "the test guest must say what no typed interface lets through")]
 
+pub(crate) mod racer;
 pub(crate) mod trapped;
 
 #[cfg(target_os = "none")]

@@ -34,6 +34,7 @@ mod network;
 mod own_guests_saved;
 mod power;
 mod prompt;
+mod races;
 mod restart;
 mod rootfs;
 mod saving;
@@ -95,6 +96,7 @@ scenarios! {
     own_guests_saved::a_guest_of_ours_is_copied_while_it_runs,
     own_guests_saved::a_guest_that_does_not_suspend_itself_is_named_and_goes_on,
     toolstack::a_thousand_guests_come_and_go_without_losing_a_frame,
+    races::a_guest_whose_vcpus_race_breaks_no_law,
     migration::a_move_that_is_cut_off_leaves_the_guest_where_it_was,
     migration::a_guest_of_ours_moves_from_xen_to_oxen_and_back,
     migration::a_guest_of_ours_moves_to_another_machine_and_back,
@@ -145,6 +147,7 @@ scenarios! {
     gallery::debian_13s_kernel_works_as_a_guest_and_as_dom0,
     gallery::ubuntus_kernel_works_as_a_guest_and_as_dom0,
     gallery::debians_installer_comes_to_its_first_question,
+    soak::a_guest_whose_vcpus_race_for_an_hour_breaks_no_law,
     soak::a_hundred_boots_of_debians_kernel_lose_nothing,
     soak::a_debian_at_work_is_saved_and_restored_a_hundred_times,
     soak::a_guest_of_ours_at_work_is_saved_and_restored_a_hundred_times,

@@ -9,7 +9,7 @@ use oxen_tools::qemu::Machine;
 use super::LONG_LIMIT as LIMIT;
 use super::complaints::content;
 use super::linux::guest;
-use super::{backends, crowd, migration, network, own_guests_saved, power, restart, rootfs, saving, shares};
+use super::{backends, crowd, migration, network, own_guests_saved, power, races, restart, rootfs, saving, shares};
 use crate::lab::{Lab, Verdict};
 
 /// What a guest says when its first process runs.
@@ -37,6 +37,10 @@ pub(super) fn boots(lab: &Lab<'_>, count: u32) -> Result<Verdict> {
     ensure!(rounds == count as usize, "{rounds} rounds of {count} are reported");
     report.says(&format!("{count} rounds: "))?;
     Ok(Verdict::Passed)
+}
+
+pub(super) fn a_guest_whose_vcpus_race_for_an_hour_breaks_no_law(lab: &Lab<'_>) -> Result<Verdict> {
+    races::race(lab, 1_000_000, 3600, 5)
 }
 
 pub(super) fn a_hundred_boots_of_debians_kernel_lose_nothing(lab: &Lab<'_>) -> Result<Verdict> {

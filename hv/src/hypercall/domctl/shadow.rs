@@ -26,6 +26,7 @@ use oxen_abi::{
         XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY, XEN_DOMCTL_SHADOW_OP_ENABLE_TEST, XEN_DOMCTL_SHADOW_OP_GET_ALLOCATION,
         XEN_DOMCTL_SHADOW_OP_OFF, XEN_DOMCTL_SHADOW_OP_PEEK, XEN_DOMCTL_SHADOW_OP_SET_ALLOCATION,
     },
+    domid::DomId,
     errno::Errno,
 };
 
@@ -191,10 +192,8 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
 
     /// Whoever was changing page tables before writes were logged has come to an end.
     fn await_batches(&self) {
-        let mut from = oxen_abi::domid::DomId(0);
-        while let Some(domain) = self.caller.hv.domains.next_from(from) {
+        for domain in self.caller.hv.domains.from(DomId::DOM0) {
             drop(Editor::lock(&self.caller.hv.memory, &domain.memory));
-            from = oxen_abi::domid::DomId(domain.id.0.saturating_add(1));
         }
     }
 

@@ -125,11 +125,7 @@ impl<M: Machine> Caller<'_, M> {
         let hv = self.hv;
         let (more, nanoseconds) = (u64::from(nanoseconds) / SECOND, uint(u64::from(nanoseconds) % SECOND));
         hv.time.set_wall_clock(seconds.saturating_add(more), nanoseconds, system_time);
-        let mut from = DomId(0);
-        while let Some(domain) = hv.domains.next_from(from) {
-            hv.publish_wall_clock(&domain);
-            from = DomId(domain.id.0.saturating_add(1));
-        }
+        hv.domains.from(DomId::DOM0).for_each(|domain| hv.publish_wall_clock(&domain));
     }
 }
 

@@ -4,7 +4,7 @@
 //! `fuzz=SEED` on the command line is the first seed, `count=N` how many follow one another, `calls=K` the length of a
 //! sequence; `only=3.5+5+0.5` runs parts of the first sequence instead, each as a sequence of its own; `draw=control`
 //! draws nothing but what is a control domain's; `sweep=1` goes through all registers and leaves that there could be
-//! instead ([`sweep`]); `names=1` names the steps and does none. A line is `fuzz: SEED.CALL what = answer effects`,
+//! instead ([`sweep`]); `race=SECONDS` has all vcpus do what is drawn, at once ([`race`]); `names=1` names the steps and does none. A line is `fuzz: SEED.CALL what = answer effects`,
 //! where with `only` the part's number stands in the seed's place.
 //!
 //! Left out of what is drawn:
@@ -19,6 +19,7 @@ mod draw;
 mod effects;
 mod grants;
 mod perform;
+mod race;
 pub(crate) mod random;
 mod reset;
 mod sweep;
@@ -49,6 +50,11 @@ pub(crate) fn run(first: u64) {
         if world.reset(first, false).is_ok() {
             sweep::run(&mut world);
         }
+        println!("fuzz: done");
+        return;
+    }
+    if number("race", 0) != 0 {
+        race::run(&mut world, first, number("race", 0));
         println!("fuzz: done");
         return;
     }

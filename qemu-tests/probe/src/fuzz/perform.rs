@@ -118,7 +118,8 @@ impl World {
         self.see();
     }
 
-    fn write(&self, call: &Call, base: u64) {
+    /// Puts a call's arguments into its part of the argument memory.
+    pub(super) fn write(&self, call: &Call, base: u64) {
         let bytes = self.memory.bytes();
         for (offset, width, value) in &call.memory {
             let at = base as usize + offset;

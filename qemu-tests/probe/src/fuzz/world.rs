@@ -201,7 +201,7 @@ impl World {
         let of = |list: &[u64], index: usize| list.get(index).copied().unwrap_or(0);
         match value {
             Value::Number(number) => number,
-            Value::Memory(at) => self.memory.address() + base + at,
+            Value::Memory(at) => self.memory.address().wrapping_add(base) + at,
             Value::Frame(frame) => of(&self.frames, frame),
             Value::Machine(frame, bits) => (of(&self.frames, frame) << 12) | bits,
             Value::Window(window, offset) => of(&self.windows, window).wrapping_add(offset),

@@ -97,7 +97,7 @@ fn frame(random: &mut Random) -> usize {
 }
 
 /// A window for a frame.
-fn window(random: &mut Random) -> usize {
+pub(super) fn window(random: &mut Random) -> usize {
     random.below(FRAMES as u64) as usize
 }
 
@@ -148,7 +148,7 @@ pub(super) fn flags(random: &mut Random) -> u64 {
 }
 
 /// An entry of a page table.
-fn entry(random: &mut Random) -> Value {
+pub(super) fn entry(random: &mut Random) -> Value {
     match random.below(16) {
         0 => Value::Number(0),
         1 => Value::Number(random.word() | 1 << 51),
