@@ -110,10 +110,26 @@ abi_consts! {
     OXEN_TRC_EVENT_SENT = OXEN_TRC + 0x02,
     /// An upcall enters the guest's kernel: domain, vcpu.
     OXEN_TRC_UPCALL = OXEN_TRC + 0x03,
+    /// A block backend works at a request: the guest's domain, the disk's number, the request's, `OXEN_BLOCK_*`, and
+    /// the operation (`BLKIF_OP_*`) or the answer's status (`BLKIF_RSP_*`).
+    OXEN_TRC_BLOCK = OXEN_TRC + 0x04,
     /// In a stream: kHz of the time stamps.
     OXEN_TRC_CLOCK = OXEN_TRC + 0x10,
     /// In a stream: a domain, and its name in as many words as are there.
     OXEN_TRC_DOMAIN_NAME = OXEN_TRC + 0x11,
+}
+
+abi_consts! {
+    /// A step of a request through a block backend.
+    u32:
+    /// It is taken off the ring.
+    OXEN_BLOCK_TAKEN = 0,
+    /// It is given to the disk, or a part of it.
+    OXEN_BLOCK_TO_DISK = 1,
+    /// The disk has done that.
+    OXEN_BLOCK_FROM_DISK = 2,
+    /// Its answer goes to the ring.
+    OXEN_BLOCK_ANSWERED = 3,
 }
 
 /// Domain and vcpu in one word, as the records of [`TRC_SCHED_RUNSTATE_CHANGE`] have them.

@@ -15,6 +15,7 @@ pub mod errno;
 pub mod guest_text;
 pub mod mapped;
 pub mod network;
+pub mod notes;
 pub mod options;
 pub mod purse;
 pub mod saved;

@@ -12,6 +12,7 @@ use oxen_dom0::balloon::{controller::Controller, coordinator::Coordinator};
 use oxen_dom0::bridge::{Bridge, Mac};
 use oxen_dom0::device::{Disks, interrupt::Lines};
 use oxen_dom0::network::{Network, settings::Settings};
+use oxen_dom0::notes::Notes;
 use oxen_dom0::options::Options;
 use oxen_dom0::store::server::StoreHandle;
 use oxen_dom0::terminal::Terminal;
@@ -38,6 +39,7 @@ fn run() {
         balloon: Controller::new(store.clone()),
         coordinator: Coordinator::default(),
         tracer: RefCell::default(),
+        notes: Rc::new(Notes::new(oxen_domu_lib::machine::tsc)),
         store,
         archive: Archive::new(start_info::module().unwrap_or_default()),
         network: place_in(&bridge, card, &options),

@@ -5,6 +5,7 @@
 //! runs scenarios side by side under deadlines, `scenarios` holds them by subject.
 #![forbid(unsafe_code)]
 
+mod browser;
 pub mod burn;
 pub mod compiler;
 pub mod core;

@@ -90,7 +90,7 @@ pub(crate) const CRATES: [Crate; 12] = [
     },
     Crate {
         layers: &[
-            &["archive", "domain_info", "errno", "options", "purse", "suggest", "terminal"],
+            &["archive", "domain_info", "errno", "notes", "options", "purse", "suggest", "terminal"],
             &["guest_text", "mapped"],
             &["bridge", "store"],
             &["config"],
@@ -123,7 +123,7 @@ pub(crate) const CRATES: [Crate; 12] = [
         ..Crate::loose("tools/src/")
     },
     Crate {
-        layers: &[&["burn", "core", "journal", "lab", "qmp"], &["compiler"], &["scenarios"], &["runner"]],
+        layers: &[&["browser", "burn", "core", "journal", "lab", "qmp"], &["compiler"], &["scenarios"], &["runner"]],
         is_strict: true,
         ..Crate::loose("qemu-tests/src/")
     },

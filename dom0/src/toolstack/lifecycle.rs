@@ -151,7 +151,7 @@ fn connect(system: &System, guest: &Guest, built: &build::Built, purse: &Purse, 
     let domain = built.domain;
     nodes::publish(&system.store, &guest.name(), &guest.config, &guest.uuid, built).context("xenstore")?;
     for (disk, device) in guest.config.disks.iter().zip(devices) {
-        let driver = BlockDriver::new(disk, device, &system.store.purses().of(domain.0))?;
+        let driver = BlockDriver::new(disk, device, &system.store.purses().of(domain.0), &system.notes)?;
         let device = BlockDevice::attach(&system.store, domain, driver)?;
         guest.disks.borrow_mut().push(device);
     }
@@ -250,7 +250,7 @@ pub fn attach_disk(system: &System, guest: &Guest, config: &Disk) -> Result<()> 
     ensure!(!is_taken, "`{}` has a disk `{}` already", guest.name(), config.vdev);
     let domain = guest.domain.get();
     let open = open_disk(system, config, system.bridge.memory(0))?;
-    let driver = BlockDriver::new(config, open, &system.store.purses().of(domain.0))?;
+    let driver = BlockDriver::new(config, open, &system.store.purses().of(domain.0), &system.notes)?;
     disks.push(BlockDevice::attach(&system.store, domain, driver)?);
     Ok(())
 }

@@ -12,6 +12,7 @@ use crate::balloon::{controller::Controller, coordinator::Coordinator};
 use crate::bridge::Bridge;
 use crate::device::Disks;
 use crate::network::Network;
+use crate::notes::Notes;
 use crate::options::Options;
 use crate::store::server::StoreHandle;
 use crate::terminal::Terminal;
@@ -40,6 +41,8 @@ pub struct System {
     pub coordinator: Coordinator,
     /// What takes the hypervisor's trace down, while it does.
     pub tracer: RefCell<Option<Rc<Tracer>>>,
+    /// What the backends note meanwhile.
+    pub notes: Rc<Notes>,
     /// Wakes who waits for a domain to stop or to end.
     pub ends: Waiters,
     /// Whether a command of the script has failed.

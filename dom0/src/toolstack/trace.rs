@@ -175,10 +175,12 @@ pub fn begin(system: &Rc<System>, disk: &str, events: u32, pages: u32) -> Result
     control::trace(Some(events)).map_err(Named).context("the hypervisor does not trace")?;
     let tracer = Rc::new(Tracer::default());
     *system.tracer.borrow_mut() = Some(tracer.clone());
+    system.notes.turn(true);
     let system = system.clone();
     task::spawn(async move {
         let stream = Stream { disk, summary: Summary::default(), names: BTreeMap::new() };
         let outcome = take_down(&system, stream, &rings, khz, &tracer.ends).await;
+        system.notes.turn(false);
         if outcome.is_err() {
             // Nobody reads any more.
             let _ = control::trace(None);
@@ -196,6 +198,8 @@ async fn take_down(
     ends: &Cell<bool>,
 ) -> Result<Summary> {
     stream.window(0, &[header(OXEN_TRC_CLOCK, 1, false), khz]).await?;
+    // What the backends note stands in windows of a processor that is none.
+    let backends = rings.iter().map(|ring| ring.cpu + 1).max().unwrap_or(0);
     loop {
         let is_last = ends.get();
         stream.name(system).await?;
@@ -204,6 +208,10 @@ async fn take_down(
             if !words.is_empty() {
                 stream.window(ring.cpu, &words).await?;
             }
+        }
+        let notes = system.notes.take();
+        if !notes.is_empty() {
+            stream.window(backends, &notes).await?;
         }
         if is_last {
             break;

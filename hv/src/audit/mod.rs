@@ -1,8 +1,8 @@
 //! The laws of memory, checked by counting everything again: what entries, pins, vcpus, events and grants hold, beside
 //! what each frame's own word says of it.
 //!
-//! Nobody needs this at work. The tests on the host do it all the time, and a hypervisor that checks itself by the debug
-//! key `A` (`cargo xtask run --checked`), while the guests that it counts are paused.
+//! Nobody needs this at work. The tests on the host do it all the time, and a hypervisor that checks itself
+//! (`cargo xtask run --checked`) does it by the debug key `A`, while the guests that it counts are paused.
 
 mod holders;
 mod tables;

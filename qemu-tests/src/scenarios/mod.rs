@@ -223,6 +223,7 @@ scenarios! {
     boot::arguments_that_mean_nothing_are_named,
     hostile::a_guests_words_steer_no_terminal_and_are_few,
     tracing::xenalyze_reads_what_dom0_takes_down,
+    tracing::a_browser_zooms_into_the_page_and_reads_a_hypercall,
     toolstack::a_key_that_is_not_known_is_refused_with_the_nearest,
     toolstack::a_configuration_that_is_not_there_is_named,
     toolstack::a_command_that_is_not_there_is_named,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::names;
 use super::story::{Span, Story};
-use super::stream::{Trace, Vcpu, What};
+use super::stream::{Disk, Trace, Vcpu, What};
 
 /// The page; the data take the place of [`PLACE`].
 const PAGE: &str = include_str!("page.html");
@@ -45,6 +45,8 @@ enum Place {
     Calls(Vcpu),
     Inner(Vcpu),
     Marks(Vcpu),
+    Backend(Disk),
+    Medium(Disk),
 }
 
 impl Place {
@@ -56,6 +58,9 @@ impl Place {
             Self::Calls(vcpu) => (1, vcpu.domain.into(), vcpu.id, 1),
             Self::Inner(vcpu) => (1, vcpu.domain.into(), vcpu.id, 2),
             Self::Marks(vcpu) => (1, vcpu.domain.into(), vcpu.id, 3),
+            // Behind the vcpus of the guest whose disk it is.
+            Self::Backend(disk) => (1, disk.domain.into(), u16::MAX, 0),
+            Self::Medium(disk) => (1, disk.domain.into(), u16::MAX, 1),
         }
     }
 
@@ -67,6 +72,8 @@ impl Place {
             Self::Calls(vcpu) => format!("{} calls", names::of_vcpu(Some(vcpu))),
             Self::Inner(vcpu) => format!("{} in batches", names::of_vcpu(Some(vcpu))),
             Self::Marks(vcpu) => format!("{} events", names::of_vcpu(Some(vcpu))),
+            Self::Backend(disk) => names::of_disk(disk),
+            Self::Medium(disk) => format!("{}: disk", names::of_disk(disk)),
         }
     }
 }
@@ -82,6 +89,18 @@ fn lanes(trace: &Trace, story: &Story) -> Vec<(Place, Lane)> {
     for call in &story.calls {
         let place = if call.is_inner { Place::Inner(call.vcpu) } else { Place::Calls(call.vcpu) };
         put(place, Item::of(call, "hypercall"));
+    }
+    for request in &story.requests {
+        let item = |(start, end): (u64, u64), name: &str| Item {
+            start,
+            end,
+            name: name.to_owned(),
+            detail: request.detail(),
+            is_refused: request.is_refused,
+            kind: "block request",
+        };
+        put(Place::Backend(request.disk), item((request.start, request.end), request.operation));
+        request.at_disk.iter().for_each(|&part| put(Place::Medium(request.disk), item(part, "at the disk")));
     }
     for mark in &story.marks {
         let (start, end, name) = (mark.at, mark.at, mark.name.to_owned());

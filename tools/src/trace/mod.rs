@@ -104,6 +104,16 @@ pub fn stream_of(disk: &Path) -> Result<Vec<u8>> {
     Ok(words.iter().take(end).flat_map(|word| word.to_le_bytes()).collect())
 }
 
+/// The page for a browser of what dom0 has put down on a disk.
+///
+/// # Errors
+/// As [`stream_of`].
+pub fn page_of(disk: &Path) -> Result<String> {
+    let words = words(disk)?;
+    let trace = Trace::read(&words)?;
+    Ok(html::write(&trace, &Story::of(&trace)))
+}
+
 /// Bytes that are looked at together: a trace has never so many zeros.
 const PIECE: usize = 1 << 20;
 

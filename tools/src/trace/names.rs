@@ -4,11 +4,13 @@ use oxen_abi::errno::Errno;
 use oxen_abi::event_channel as evtchn;
 use oxen_abi::grant_table as grant;
 use oxen_abi::hypercall::Hypercall;
+use oxen_abi::io::blkif;
 use oxen_abi::memory;
 use oxen_abi::sched;
+use oxen_abi::trace::{OXEN_BLOCK_ANSWERED, OXEN_BLOCK_FROM_DISK, OXEN_BLOCK_TAKEN, OXEN_BLOCK_TO_DISK};
 use oxen_abi::vcpu;
 
-use super::stream::Vcpu;
+use super::stream::{Disk, Vcpu};
 
 /// Names of the `RUNSTATE_*`.
 pub(crate) const RUNSTATES: [&str; 4] = ["running", "runnable", "blocked", "offline"];
@@ -46,6 +48,35 @@ pub(crate) fn of_vcpu(vcpu: Option<Vcpu>) -> String {
         None => "-".to_owned(),
         Some(vcpu) if vcpu.is_idle() => "idle".to_owned(),
         Some(vcpu) => format!("d{}v{}", vcpu.domain, vcpu.id),
+    }
+}
+
+/// A guest's disk.
+pub(crate) fn of_disk(disk: Disk) -> String {
+    format!("disk {} of d{}", disk.number, disk.domain)
+}
+
+/// What a guest asks of its disk.
+pub(crate) fn of_block_operation(operation: u32) -> &'static str {
+    match u8::try_from(operation) {
+        Ok(blkif::BLKIF_OP_READ) => "read",
+        Ok(blkif::BLKIF_OP_WRITE) => "write",
+        Ok(blkif::BLKIF_OP_FLUSH_DISKCACHE) => "flush",
+        Ok(blkif::BLKIF_OP_DISCARD) => "discard",
+        Ok(blkif::BLKIF_OP_INDIRECT) => "transfer",
+        _ => "unknown operation",
+    }
+}
+
+/// A step of a request through the backend.
+pub(crate) fn of_block_step(step: u32, more: u32) -> String {
+    match step {
+        OXEN_BLOCK_TAKEN => format!("{} taken off the ring", of_block_operation(more)),
+        OXEN_BLOCK_TO_DISK => "given to the disk".to_owned(),
+        OXEN_BLOCK_FROM_DISK => "done by the disk".to_owned(),
+        OXEN_BLOCK_ANSWERED if more == u32::from(blkif::BLKIF_RSP_OKAY.cast_unsigned()) => "answered".to_owned(),
+        OXEN_BLOCK_ANSWERED => format!("answered with error {}", more as u16 as i16),
+        other => format!("step {other}"),
     }
 }
 

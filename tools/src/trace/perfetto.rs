@@ -3,11 +3,13 @@
 
 use serde_json::{Value, json};
 
+use super::names;
 use super::story::{Span, Story};
 use super::stream::{Trace, Vcpu};
 
-/// The number of the process whose threads are the CPUs; domains follow.
+/// The number of the process whose threads are the CPUs, and of the one whose threads are disks; domains follow.
 const CPUS: u32 = 1;
+const BACKENDS: u32 = 2;
 const DOMAINS: u32 = 100;
 
 const fn process(vcpu: Vcpu) -> u32 {
@@ -24,6 +26,21 @@ fn span(span: &Span, process: u32, thread: u32) -> Value {
         "ph": "X", "pid": process, "tid": thread, "name": span.name, "ts": micros(span.start),
         "dur": micros(span.end - span.start), "args": { "what": span.detail },
     })
+}
+
+/// The backend's tracks: one for each disk, where requests begin and end in any order.
+fn requests(story: &Story) -> impl Iterator<Item = Value> {
+    let name = json!({ "ph": "M", "pid": BACKENDS, "name": "process_name", "args": { "name": "block backends" } });
+    let tracks = story.requests.iter().enumerate().flat_map(|(id, request)| {
+        [("b", request.start), ("e", request.end)].map(|(phase, at)| {
+            json!({
+                "ph": phase, "cat": names::of_disk(request.disk), "id": id, "pid": BACKENDS,
+                "tid": request.disk.number, "name": request.operation, "ts": micros(at),
+                "args": { "what": request.detail() },
+            })
+        })
+    });
+    [name].into_iter().take(usize::from(!story.requests.is_empty())).chain(tracks)
 }
 
 /// The whole trace.
@@ -49,6 +66,7 @@ pub(crate) fn write(trace: &Trace, story: &Story) -> String {
             "args": { "what": mark.detail },
         })
     }));
+    events.extend(requests(story));
     for (id, arrow) in story.arrows.iter().enumerate() {
         for (phase, (at, vcpu)) in [("s", arrow.from), ("f", arrow.to)] {
             events.push(json!({

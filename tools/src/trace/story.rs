@@ -3,8 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use oxen_abi::io::blkif::BLKIF_RSP_OKAY;
+use oxen_abi::trace::{OXEN_BLOCK_ANSWERED, OXEN_BLOCK_FROM_DISK, OXEN_BLOCK_TAKEN, OXEN_BLOCK_TO_DISK};
+
 use super::names;
-use super::stream::{RUNNING, Trace, Vcpu, What};
+use super::stream::{Disk, Event, RUNNING, Trace, Vcpu, What};
 use super::text;
 
 /// Something that lasts, in nanoseconds since the first event.
@@ -41,6 +44,38 @@ pub(crate) struct Arrow {
     pub(crate) to: (u64, Vcpu),
 }
 
+/// A request of a guest's disk, from where the backend takes it off the ring to its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) disk: Disk,
+    pub(crate) number: u32,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    /// What is asked.
+    pub(crate) operation: &'static str,
+    /// When the disk had it, or parts of it.
+    pub(crate) at_disk: Vec<(u64, u64)>,
+    pub(crate) is_refused: bool,
+}
+
+impl Request {
+    /// What it says of itself.
+    pub(crate) fn detail(&self) -> String {
+        let micros = |nanoseconds: u64| nanoseconds as f64 / 1000.0;
+        let named = format!("{}, request {}: {}", names::of_disk(self.disk), self.number, self.operation);
+        let outcome = if self.is_refused { ", refused" } else { "" };
+        match (self.at_disk.first(), self.at_disk.last()) {
+            (Some((begun, _)), Some((_, done))) => format!(
+                "{named}: {:.3} µs until the disk has it, {:.3} µs at the disk, {:.3} µs to the answer{outcome}",
+                micros(begun - self.start),
+                micros(done - begun),
+                micros(self.end - done),
+            ),
+            _ => format!("{named}: answered without the disk{outcome}"),
+        }
+    }
+}
+
 /// All of it.
 #[derive(Debug, Default)]
 pub(crate) struct Story {
@@ -49,6 +84,7 @@ pub(crate) struct Story {
     pub(crate) calls: Vec<Span>,
     pub(crate) marks: Vec<Mark>,
     pub(crate) arrows: Vec<Arrow>,
+    pub(crate) requests: Vec<Request>,
 }
 
 /// A hypercall that has no answer yet.
@@ -62,7 +98,7 @@ struct Open {
 impl Story {
     /// Puts together what belongs together.
     pub(crate) fn of(trace: &Trace) -> Self {
-        let mut story = Self::default();
+        let mut story = Self { requests: requests(trace), ..Self::default() };
         let mut running: BTreeMap<Vcpu, (u64, u32)> = BTreeMap::new();
         let mut open: BTreeMap<(Vcpu, bool), Open> = BTreeMap::new();
         let mut woken: BTreeMap<Vcpu, (u64, Vcpu)> = BTreeMap::new();
@@ -125,6 +161,47 @@ impl Story {
     }
 }
 
+/// The requests of which begin and answer were noted, in the order of their answers.
+fn requests(trace: &Trace) -> Vec<Request> {
+    let mut at_work = BTreeMap::new();
+    let step = |event: &Event| match event.what {
+        What::Request { disk, number, step, more } => {
+            follow(&mut at_work, (disk, number), trace.nanoseconds(event.time), step, more)
+        }
+        _ => None,
+    };
+    trace.events.iter().filter_map(step).collect()
+}
+
+/// Follows a request through a step; returns it with its answer.
+fn follow(
+    at_work: &mut BTreeMap<(Disk, u32), Request>,
+    key @ (disk, number): (Disk, u32),
+    at: u64,
+    step: u32,
+    more: u32,
+) -> Option<Request> {
+    if step == OXEN_BLOCK_TAKEN {
+        let operation = names::of_block_operation(more);
+        let request = Request { disk, number, start: at, end: at, operation, at_disk: Vec::new(), is_refused: false };
+        at_work.insert(key, request);
+        return None;
+    }
+    // Of what began before the trace, the begin is not known.
+    let request = at_work.get_mut(&key)?;
+    request.end = at;
+    match step {
+        OXEN_BLOCK_TO_DISK => request.at_disk.push((at, at)),
+        OXEN_BLOCK_FROM_DISK => request.at_disk.last_mut().into_iter().for_each(|part| part.1 = at),
+        OXEN_BLOCK_ANSWERED => {
+            request.is_refused = more != u32::from(BLKIF_RSP_OKAY.cast_unsigned());
+            return at_work.remove(&key);
+        }
+        _ => {}
+    }
+    None
+}
+
 /// What a mark is called; none for what is shown otherwise.
 const fn mark(what: &What) -> Option<&'static str> {
     Some(match what {
@@ -151,7 +228,6 @@ fn run(trace: &Trace, vcpu: Vcpu, cpu: u32, start: u64, end: u64) -> Span {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::stream::Event;
 
     #[test]
     fn calls_last_until_their_answer_and_who_is_woken_is_pointed_at() {
@@ -179,5 +255,29 @@ mod tests {
         let runs: Vec<_> = story.runs.iter().map(|run| (run.start, run.end, run.vcpu)).collect();
         assert_eq!(runs, [(0, 29, waker), (30, 39, sleeper)]);
         assert_eq!(story.marks[0].name, "lost");
+    }
+
+    #[test]
+    fn a_request_is_followed_from_the_ring_to_its_answer() {
+        let disk = Disk { domain: 3, number: 51712 };
+        let step = |number, step, more| What::Request { disk, number, step, more };
+        let events = [
+            (0, step(6, OXEN_BLOCK_ANSWERED, 0)),
+            (10, step(7, OXEN_BLOCK_TAKEN, 1)),
+            (12, step(8, OXEN_BLOCK_TAKEN, 0)),
+            (13, step(8, OXEN_BLOCK_ANSWERED, 0xffff)),
+            (20, step(7, OXEN_BLOCK_TO_DISK, 0)),
+            (50, step(7, OXEN_BLOCK_FROM_DISK, 0)),
+            (55, step(7, OXEN_BLOCK_ANSWERED, 0)),
+        ];
+        let events = events.map(|(time, what)| Event { time, cpu: 2, vcpu: None, what }).to_vec();
+        let story = Story::of(&Trace { events, khz: 1_000, ..Trace::default() });
+        let told: Vec<String> = story.requests.iter().map(Request::detail).collect();
+        let expected = [
+            "disk 51712 of d3, request 8: read: answered without the disk, refused",
+            "disk 51712 of d3, request 7: write: 10.000 µs until the disk has it, 30.000 µs at the disk, 5.000 µs to \
+             the answer",
+        ];
+        assert_eq!(told, expected);
     }
 }

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail, ensure};
 use oxen_abi::domid::DomId;
 use oxen_abi::trace::{
-    HypercallArgs, OXEN_TRC_CLOCK, OXEN_TRC_DOMAIN_NAME, OXEN_TRC_EVENT_SENT, OXEN_TRC_HYPERCALL_ANSWER,
-    OXEN_TRC_UPCALL, Record, TRC_64_FLAG, TRC_LOST_RECORDS, TRC_MEM_PAGE_GRANT_MAP, TRC_MEM_PAGE_GRANT_TRANSFER,
-    TRC_MEM_PAGE_GRANT_UNMAP, TRC_PV_EMULATE_PRIVOP, TRC_PV_FORCED_INVALID_OP, TRC_PV_HYPERCALL_SUBCALL,
-    TRC_PV_HYPERCALL_V2, TRC_PV_PAGE_FAULT, TRC_PV_PTWR_EMULATION, TRC_PV_TRAP, TRC_SCHED_BLOCK,
-    TRC_SCHED_CONTINUE_RUNNING, TRC_SCHED_DOM_ADD, TRC_SCHED_DOM_REM, TRC_SCHED_RUNSTATE_CHANGE, TRC_SCHED_SHUTDOWN,
-    TRC_SCHED_WAKE, TRC_TRACE_CPU_CHANGE, TRC_TRACE_WRAP_BUFFER,
+    HypercallArgs, OXEN_TRC_BLOCK, OXEN_TRC_CLOCK, OXEN_TRC_DOMAIN_NAME, OXEN_TRC_EVENT_SENT,
+    OXEN_TRC_HYPERCALL_ANSWER, OXEN_TRC_UPCALL, Record, TRC_64_FLAG, TRC_LOST_RECORDS, TRC_MEM_PAGE_GRANT_MAP,
+    TRC_MEM_PAGE_GRANT_TRANSFER, TRC_MEM_PAGE_GRANT_UNMAP, TRC_PV_EMULATE_PRIVOP, TRC_PV_FORCED_INVALID_OP,
+    TRC_PV_HYPERCALL_SUBCALL, TRC_PV_HYPERCALL_V2, TRC_PV_PAGE_FAULT, TRC_PV_PTWR_EMULATION, TRC_PV_TRAP,
+    TRC_SCHED_BLOCK, TRC_SCHED_CONTINUE_RUNNING, TRC_SCHED_DOM_ADD, TRC_SCHED_DOM_REM, TRC_SCHED_RUNSTATE_CHANGE,
+    TRC_SCHED_SHUTDOWN, TRC_SCHED_WAKE, TRC_TRACE_CPU_CHANGE, TRC_TRACE_WRAP_BUFFER,
 };
 
 /// A vcpu, as a trace names it.
@@ -20,6 +20,15 @@ pub(crate) struct Vcpu {
     pub(crate) domain: u16,
     /// Its number there.
     pub(crate) id: u16,
+}
+
+/// A guest's disk, as a trace names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Disk {
+    /// The guest.
+    pub(crate) domain: u16,
+    /// The number of the device.
+    pub(crate) number: u32,
 }
 
 /// What has happened.
@@ -90,6 +99,13 @@ pub(crate) enum What {
     GrantMapped(u16),
     GrantUnmapped(u16),
     Transferred(u16),
+    /// A block backend is at a step of a request.
+    Request {
+        disk: Disk,
+        number: u32,
+        step: u32,
+        more: u32,
+    },
     /// So many records found no room.
     Lost(u32),
     /// Something else.
@@ -252,6 +268,9 @@ fn what(record: &Record<'_>) -> What {
         (TRC_MEM_PAGE_GRANT_MAP, &[domain]) => What::GrantMapped(domain as u16),
         (TRC_MEM_PAGE_GRANT_UNMAP, &[domain]) => What::GrantUnmapped(domain as u16),
         (TRC_MEM_PAGE_GRANT_TRANSFER, &[domain]) => What::Transferred(domain as u16),
+        (OXEN_TRC_BLOCK, &[domain, disk, number, step, more]) => {
+            What::Request { disk: Disk { domain: domain as u16, number: disk }, number, step, more }
+        }
         (TRC_LOST_RECORDS, &[count, ..]) => What::Lost(count),
         _ => other(),
     }

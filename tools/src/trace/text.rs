@@ -45,6 +45,9 @@ pub(crate) fn of(what: &What, trace: &Trace) -> String {
         What::GrantMapped(domain) => format!("grants of d{domain} are mapped"),
         What::GrantUnmapped(domain) => format!("grants of d{domain} are unmapped"),
         What::Transferred(domain) => format!("a page goes to d{domain}"),
+        What::Request { disk, number, step, more } => {
+            format!("{}, request {number}: {}", names::of_disk(*disk), names::of_block_step(*step, *more))
+        }
         What::Lost(count) => format!("{count} RECORDS ARE LOST: the ring was full"),
         What::Other { event, words } => format!("event {event:#x} {words:x?}"),
     }

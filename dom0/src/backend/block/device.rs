@@ -14,6 +14,7 @@ use crate::config::disk::Disk;
 use crate::device::transfer::SECTOR;
 use crate::device::{Medium, OpenDisk};
 use crate::guest_text::quoted;
+use crate::notes::Notes;
 use crate::purse::{Charge, Exhausted, Purse};
 
 /// The most pages of a ring, as a power of two.
@@ -29,22 +30,23 @@ pub struct BlockDriver {
     /// What it has done.
     pub counts: Rc<Counts>,
     open: OpenDisk,
+    notes: Rc<Notes>,
     /// For the requests of whatever frontend connects.
     _heap: Charge,
 }
 
 impl BlockDriver {
-    /// The disk that `config` describes, which is open, of the guest whose purse this is.
+    /// The disk that `config` describes, which is open, of the guest whose purse this is. Its requests are noted.
     ///
     /// # Errors
     /// The guest's share of dom0's memory does not suffice for another disk.
-    pub fn new(config: &Disk, open: OpenDisk, purse: &Purse) -> Result<Self> {
+    pub fn new(config: &Disk, open: OpenDisk, purse: &Purse, notes: &Rc<Notes>) -> Result<Self> {
         let lacking = |Exhausted| {
             let (kib, vdev) = (purse.heap.limit() >> 10, &config.vdev);
             anyhow!("disk {vdev}: the guest's share of dom0's memory, {kib} KiB, does not suffice for another disk")
         };
         let heap = purse.heap.charge(session::HEAP).map_err(lacking)?;
-        Ok(Self { config: config.clone(), counts: Rc::default(), open, _heap: heap })
+        Ok(Self { config: config.clone(), counts: Rc::default(), open, notes: notes.clone(), _heap: heap })
     }
 
     /// Whether the guest may say that it needs sectors no more.
@@ -131,6 +133,8 @@ impl Driver for BlockDriver {
             disk: Cell::new(disk),
             medium,
             counts: self.counts.clone(),
+            number: self.config.number,
+            notes: self.notes.clone(),
         };
         let session = BlockSession::open(start, ledger)?;
         let info = if self.open.writable { 0 } else { VDISK_READONLY };

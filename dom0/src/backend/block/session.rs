@@ -15,6 +15,9 @@ use core::sync::atomic::Ordering;
 use anyhow::{Context, Result};
 use oxen_abi::domid::DomId;
 use oxen_abi::io::blkif::{BLKIF_RSP_ERROR, BLKIF_RSP_OKAY, BlkifRequest, BlkifRequestSegment, BlkifResponse};
+use oxen_abi::trace::{
+    OXEN_BLOCK_ANSWERED, OXEN_BLOCK_FROM_DISK, OXEN_BLOCK_TAKEN, OXEN_BLOCK_TO_DISK, OXEN_TRC_BLOCK,
+};
 use oxen_domu_lib::event::Port;
 use oxen_domu_lib::grant::GrantError;
 use oxen_domu_lib::memory::map::{Access, Words};
@@ -30,6 +33,7 @@ use crate::device::transfer::{Direction, SECTOR};
 use crate::device::{Failure, Gate, Medium, Memory, Piece};
 use crate::errno::Named;
 use crate::mapped::Mapped;
+use crate::notes::Notes;
 use crate::purse::{Charge, Exhausted, Purse, TURN};
 
 /// Requests of one ring that are taken off it and have no answer yet.
@@ -74,6 +78,10 @@ pub struct Start {
     pub medium: Medium,
     /// What is counted.
     pub counts: Rc<Counts>,
+    /// The disk's number, by which it is named where its requests are noted.
+    pub number: u32,
+    /// Where they are noted.
+    pub notes: Rc<Notes>,
 }
 
 /// One instance of the backend at work for a frontend.
@@ -209,6 +217,7 @@ impl BlockSession {
 
     /// Judges a request and has it carried out; returns whether it is, and is not refused at once.
     fn begin(self: &Rc<Self>, number: Number, raw: &BlkifRequest) -> bool {
+        self.note(number, OXEN_BLOCK_TAKEN, u32::from(raw.operation));
         match request::judge(raw, self.start.disk.get()) {
             Ok(request) => {
                 self.ledger.assign(number, task::spawn(self.clone().serve(number, request)));
@@ -222,7 +231,7 @@ impl BlockSession {
     }
 
     async fn serve(self: Rc<Self>, number: Number, request: Request) {
-        let done = self.carry_out(request.work).await;
+        let done = self.carry_out(number, &request).await;
         let status = if done.is_ok() { BLKIF_RSP_OKAY } else { BLKIF_RSP_ERROR };
         self.answer(number, request::answer(request.id, request.operation, status));
     }
@@ -231,39 +240,68 @@ impl BlockSession {
         let counts = &self.start.counts;
         counts.requests.set(counts.requests.get() + 1);
         counts.errors.set(counts.errors.get() + u64::from(response.status != BLKIF_RSP_OKAY));
+        self.note(number, OXEN_BLOCK_ANSWERED, u32::from(response.status.cast_unsigned()));
         self.answers.send((number, response));
     }
 
-    async fn carry_out(&self, work: Work) -> Result<(), Refused> {
+    /// Notes how far a request is.
+    fn note(&self, number: Number, step: u32, more: u32) {
+        let Start { domain, notes, number: disk, .. } = &self.start;
+        notes.note(OXEN_TRC_BLOCK, [domain.0.into(), *disk, number, step, more]);
+    }
+
+    async fn carry_out(&self, number: Number, request: &Request) -> Result<(), Refused> {
         let medium = &self.start.medium;
-        match work {
-            Work::Transfer { direction, sector, segments } => self.transfer(direction, sector, &segments).await,
-            Work::Indirect { direction, sector, count, pages } => {
-                let raw = self.indirect_segments(&pages, count.into()).await?;
-                let segments = request::judge_segments(&raw, sector, self.start.disk.get()).map_err(|_| Refused)?;
-                drop(raw);
-                self.transfer(direction, sector, &segments).await
+        match &request.work {
+            Work::Transfer { direction, sector, segments } => {
+                self.transfer(number, *direction, *sector, segments).await
             }
-            Work::Flush => Ok(medium.flush(&self.gate).await?),
-            Work::Discard { sector, count } => Ok(medium.discard(sector, count, &self.gate).await?),
+            Work::Indirect { direction, sector, count, pages } => {
+                let raw = self.indirect_segments(pages, (*count).into()).await?;
+                let segments = request::judge_segments(&raw, *sector, self.start.disk.get()).map_err(|_| Refused)?;
+                drop(raw);
+                self.transfer(number, *direction, *sector, &segments).await
+            }
+            Work::Flush => self.at_the_disk(number, medium.flush(&self.gate)).await,
+            Work::Discard { sector, count } => {
+                self.at_the_disk(number, medium.discard(*sector, *count, &self.gate)).await
+            }
         }
     }
 
+    /// What the disk does for a request, noted as it begins and ends.
+    async fn at_the_disk(
+        &self,
+        number: Number,
+        work: impl Future<Output = Result<(), Failure>>,
+    ) -> Result<(), Refused> {
+        self.note(number, OXEN_BLOCK_TO_DISK, 0);
+        let done = work.await;
+        self.note(number, OXEN_BLOCK_FROM_DISK, 0);
+        Ok(done?)
+    }
+
     /// Moves the segments' data, step by step.
-    async fn transfer(&self, direction: Direction, sector: u64, segments: &[Segment]) -> Result<(), Refused> {
+    async fn transfer(
+        &self,
+        number: Number,
+        direction: Direction,
+        sector: u64,
+        segments: &[Segment],
+    ) -> Result<(), Refused> {
         let (mut at, mut rest) = (sector, segments);
         while !rest.is_empty() {
             let (step, missing) = self.next_step(rest);
             rest = rest.get(step.len()..).unwrap_or_default();
-            self.step(direction, at, step, missing).await?;
+            self.step(number, direction, at, step, missing).await?;
             at += step.iter().map(|s| u64::from(s.bytes) / SECTOR).sum::<u64>();
         }
         let counts = &self.start.counts;
-        let (number, sum) = match direction {
+        let (requests, sum) = match direction {
             Direction::Read => (&counts.reads, &counts.read),
             Direction::Write => (&counts.writes, &counts.written),
         };
-        number.set(number.get() + 1);
+        requests.set(requests.get() + 1);
         sum.set(sum.get() + segments.iter().map(|s| u64::from(s.bytes)).sum::<u64>());
         Ok(())
     }
@@ -283,6 +321,7 @@ impl BlockSession {
 
     async fn step(
         &self,
+        number: Number,
         direction: Direction,
         sector: u64,
         segments: &[Segment],
@@ -302,8 +341,9 @@ impl BlockSession {
             task::yield_now().await;
             drop(turn);
         };
-        let (done, ()) = task::join(medium.transfer(direction, sector, pieces, room), next_turn).await;
-        Ok(done?)
+        let work = self.at_the_disk(number, medium.transfer(direction, sector, pieces, room));
+        let (done, ()) = task::join(work, next_turn).await;
+        done
     }
 
     /// Waits for mappings of so many pages.
