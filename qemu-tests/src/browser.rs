@@ -8,7 +8,7 @@ use oxen_tools::programs::{Release, Tree};
 use oxen_tools::workspace::Workspace;
 
 /// The browser, its fonts, and where its program stands.
-const PACKAGES: [&str; 3] = ["chromium-headless-shell", "fonts-dejavu-core", "fontconfig-config"];
+const PACKAGES: [&str; 4] = ["chromium-headless-shell", "chromium-common", "fonts-dejavu-core", "fontconfig-config"];
 const PROGRAM: &str = "usr/lib/chromium/chromium-headless-shell";
 
 /// Debian's Chromium, unpacked beside what this system has.
