@@ -1,6 +1,7 @@
 //! `cargo xtask trace`: a run whose hypervisor notes what it does, and what was noted as a stream for Xen's tools, as
 //! text, for Perfetto, as one page for a browser.
 
+mod hops;
 mod html;
 mod names;
 mod perfetto;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::book::picture;
 use crate::build;
 use crate::process::step;
 use crate::run;
@@ -45,6 +47,10 @@ pub struct Args {
     /// A timeline to look at in a browser: one file that needs nothing else
     #[arg(long, value_name = "FILE.html")]
     html: Option<PathBuf>,
+    /// One request of a guest's disk as a picture, in five hops with their times; a name that ends in .pic gets the
+    /// picture's description, as the book's are
+    #[arg(long, value_name = "FILE.svg")]
+    request: Option<PathBuf>,
     /// MiB of the disk that takes the trace
     #[arg(long, value_name = "MIB", default_value_t = DISK_MIB)]
     trace_mib: u64,
@@ -75,7 +81,13 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     written(&args.perfetto, &|| perfetto::write(&trace, &story).into_bytes())?;
     written(&args.html, &|| html::write(&trace, &story).into_bytes())?;
     written(&args.text, &|| text::write(&trace).into_bytes())?;
-    if [&args.out, &args.perfetto, &args.html, &args.text].iter().all(|file| file.is_none()) {
+    if let Some(file) = &args.request {
+        let description = hops::picture(&trace, &story)?;
+        let is_description = file.extension().is_some_and(|extension| extension == "pic");
+        let text = if is_description { description } else { picture::parse(&description)?.svg() };
+        written(&args.request, &|| text.clone().into_bytes())?;
+    }
+    if [&args.out, &args.perfetto, &args.html, &args.text, &args.request].iter().all(|file| file.is_none()) {
         print!("{}", text::write(&trace));
     }
     Ok(())

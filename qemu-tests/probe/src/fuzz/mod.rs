@@ -4,9 +4,9 @@
 //! `fuzz=SEED` on the command line is the first seed, `count=N` how many follow one another, `calls=K` the length of a
 //! sequence; `only=3.5+5+0.5` runs parts of the first sequence instead, each as a sequence of its own; `draw=control`
 //! draws nothing but what is a control domain's; `sweep=1` goes through all registers and leaves that there could be
-//! instead ([`sweep`]); `race=SECONDS` has all vcpus do what is drawn, at once ([`race`]); `names=1` names the steps and
-//! does none. A line is `fuzz: SEED.CALL what = answer effects`, where with `only` the part's number stands in the seed's
-//! place.
+//! instead ([`sweep`]); `race=SECONDS` has all vcpus do what is drawn, at once ([`race`]); `names=1` names the steps
+//! and does none. A line is `fuzz: SEED.CALL what = answer effects`, where with `only` the part's number stands in the
+//! seed's place.
 //!
 //! Left out of what is drawn:
 //! - what ends the guest or the machine: shutdown, block, `hlt`, watchdogs, reset of all ports (but between
