@@ -64,7 +64,7 @@ impl Window {
         Some((update(entry)?, update(0)?))
     }
 
-    /// Mapping and unmapping all pages by one `mmu_update`, for each page.
+    /// Mapping and unmapping all pages by one `mmu_update`.
     pub fn mmu_update(&self) -> Option<(u64, u64)> {
         let list = |map: bool| -> Vec<MmuUpdate> {
             let entry = |page: &Page| if map { page.mfn().entry(bits::DATA) } else { 0 };
@@ -74,7 +74,7 @@ impl Window {
             let mut result = Ok(());
             // SAFETY: the range is this window's.
             let ticks = ticks(|| result = unsafe { tables::mmu_update(list, DomId::SELF) });
-            result.ok().map(|()| ticks / list.len() as u64)
+            result.ok().map(|()| ticks)
         };
         Some((update(&list(true))?, update(&list(false))?))
     }
@@ -94,7 +94,7 @@ impl Window {
         Some((stored, swapped))
     }
 
-    /// Mapping and unmapping grants of our own pages, for each of them.
+    /// Mapping and unmapping grants of our own pages.
     pub fn grant_map(&self, grants: &[Grant], us: DomId) -> Option<(u64, u64)> {
         let start = self.range.address();
         let address = |index: usize| start + (index * PAGE_SIZE) as u64;
@@ -109,7 +109,6 @@ impl Window {
                 ..grant::GnttabMapGrantRef::new_zeroed()
             })
             .collect();
-        let count = maps.len() as u64;
         let mut result = Ok(());
         // SAFETY: the addresses are this window's.
         let mapped = ticks(|| result = unsafe { grant_call(grant::GNTTABOP_MAP_GRANT_REF, &mut maps) });
@@ -126,11 +125,11 @@ impl Window {
         let unmapped =
             // SAFETY: as above.
             ticks(|| result = unsafe { grant_call(grant::GNTTABOP_UNMAP_GRANT_REF, &mut unmaps) });
-        good.then_some((mapped / count, unmapped / count))
+        good.then_some((mapped, unmapped))
     }
 }
 
-/// Copying `length` bytes out of each grant of `from` to the page of `to` in the same place, for each of them.
+/// Copying `length` bytes out of each grant of `from` to the page of `to` in the same place.
 pub fn grant_copy(from: &[Grant], to: &[Page], us: DomId, length: u16) -> Option<u64> {
     let mut list: Vec<grant::GnttabCopy> = from
         .iter()
@@ -148,10 +147,11 @@ pub fn grant_copy(from: &[Grant], to: &[Page], us: DomId, length: u16) -> Option
     // SAFETY: the destinations are pages of atomics.
     let ticks = ticks(|| result = unsafe { grant_call(grant::GNTTABOP_COPY, &mut list) });
     let good = result.is_ok() && list.iter().all(|op| op.status == grant::GNTST_OKAY);
-    good.then_some(ticks / list.len() as u64)
+    good.then_some(ticks)
 }
 
-/// Giving `count` pages back to the hypervisor and taking as many again, each with its mapping, for each of them.
+/// Giving `count` pages back to the hypervisor and taking as many again, each with its mapping: two
+/// intervals.
 pub fn balloon(count: usize) -> Option<u64> {
     let pages: Vec<Page> = (0..count).map_while(|_| Page::zeroed()).collect();
     let mut frames: Vec<u64> = pages.iter().map(|page| page.mfn().raw()).collect();
@@ -182,7 +182,7 @@ pub fn balloon(count: usize) -> Option<u64> {
         p2m::set(pfn, Some(Mfn::new(frame)));
         pool::give(pfn, 1);
     }
-    Some((out + back) / count as u64)
+    Some(out + back)
 }
 
 /// Turns on the hypervisor's emulation of stores to page tables.

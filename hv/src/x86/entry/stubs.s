@@ -18,7 +18,19 @@ exception_\vector:
     mov     esi, \vector
     .endif
     call    \handler
-    leave_to_guest
+    mov     rcx, [rsp + {shared}]
+    cmp     dword ptr [rcx + {work}], 0
+    jne     exception_finishes
+    mov     rcx, [rsp + {caller_state}]
+    mov     rcx, [rcx + {upcall_pending}]
+    cmp     byte ptr [rcx], 0
+    jne     3f
+2:  cmp     dword ptr [rsp + {frame} + {entry_vector}], {syscall_vector_number}
+    jne     leave
+    leave_for_handler
+3:  cmp     byte ptr [rcx + 1], 0
+    jne     2b                              # masked
+    jmp     exception_finishes
 1:  mov     esi, \vector
     jmp     fault_inside
     .endm
@@ -44,7 +56,7 @@ exception_\vector:
     mov     ecx, {frame_words}
     rep movsq
     enter_on_own_stack \vector
-    call    {guest_exception}
+    call    {guest_exception_on_own_stack}
     jmp     leave
     .endm
 
@@ -128,7 +140,13 @@ interrupt:
     add     rsp, 8
     iretq
 
+    # Something waits, which may be masked, and may put another vcpu on this CPU.
     .balign 16
+    .type   exception_finishes, @function
+exception_finishes:
+    mov     rdi, rsp
+    call    {finish}
+
     .globl  leave
     .type   leave, @function
 leave:
