@@ -41,40 +41,41 @@ impl<M: Machine> Caller<'_, M> {
         if id == self.vcpu.id && command == Ok(VcpuCommand::SetSingleshotTimer) {
             return self.set_one_shot_timer(argument);
         }
-        let vcpu = self.domain.vcpu(id).ok_or(Errno::NoEnt)?.clone();
-        let is_self = Arc::ptr_eq(&vcpu, self.vcpu);
+        let is_self = id == self.vcpu.id;
+        let other = if is_self { None } else { Some(self.domain.vcpu(id).ok_or(Errno::NoEnt)?.clone()) };
+        let vcpu = other.as_ref().unwrap_or(self.vcpu);
         match command? {
-            VcpuCommand::Initialise => return self.initialise_vcpu(&vcpu, argument),
+            VcpuCommand::Initialise => return self.initialise_vcpu(vcpu, argument),
             VcpuCommand::Up => {
                 if !vcpu.is_initialised.load(Ordering::Acquire) {
                     return Err(Errno::Inval.into());
                 }
-                self.hv.unpause_vcpu(&vcpu, Pauses::DOWN);
+                self.hv.unpause_vcpu(vcpu, Pauses::DOWN);
             }
-            VcpuCommand::Down => self.take_vcpu_down(&vcpu),
+            VcpuCommand::Down => self.take_vcpu_down(vcpu),
             VcpuCommand::IsUp => return Ok((!vcpu.pauses.load(Ordering::Relaxed).intersects(Pauses::DOWN)).into()),
             VcpuCommand::GetRunstateInfo => {
                 let info = vcpu.sched.runstate.lock().until(self.hv.now());
                 self.copy_to_guest(argument, &info)?;
             }
-            VcpuCommand::RegisterRunstateMemoryArea => self.register_runstate_area(&vcpu, argument)?,
+            VcpuCommand::RegisterRunstateMemoryArea => self.register_runstate_area(vcpu, argument)?,
             VcpuCommand::SetPeriodicTimer => {
                 let request = self.copy_from_guest::<VcpuSetPeriodicTimer>(argument)?;
                 if !(MIN_PERIOD..=MAX_PERIOD).contains(&request.period_ns) {
                     return Err(Errno::Inval.into());
                 }
-                self.hv.set_periodic_timer(&vcpu, request.period_ns);
+                self.hv.set_periodic_timer(vcpu, request.period_ns);
             }
-            VcpuCommand::StopPeriodicTimer => self.hv.set_periodic_timer(&vcpu, 0),
+            VcpuCommand::StopPeriodicTimer => self.hv.set_periodic_timer(vcpu, 0),
             VcpuCommand::StopSingleshotTimer if is_self => self.disarm_one_shot(),
             VcpuCommand::StopSingleshotTimer | VcpuCommand::SetSingleshotTimer => return Err(Errno::Inval.into()),
-            VcpuCommand::RegisterVcpuInfo => self.register_vcpu_info(&vcpu, argument)?,
-            VcpuCommand::RegisterVcpuTimeMemoryArea => self.register_time_area(&vcpu, argument)?,
+            VcpuCommand::RegisterVcpuInfo => self.register_vcpu_info(vcpu, argument)?,
+            VcpuCommand::RegisterVcpuTimeMemoryArea => self.register_time_area(vcpu, argument)?,
             VcpuCommand::GetPhysid => {
-                let physid = self.physical_id_of(&vcpu)?;
+                let physid = self.physical_id_of(vcpu)?;
                 self.copy_to_guest(argument, &physid)?;
             }
-            VcpuCommand::SendNmi => self.send_nmi(&vcpu, argument)?,
+            VcpuCommand::SendNmi => self.send_nmi(vcpu, argument)?,
         }
         Ok(0)
     }

@@ -26,7 +26,7 @@ exception_\vector:
     cmp     byte ptr [rcx], 0
     jne     3f
 2:  cmp     dword ptr [rsp + {frame} + {entry_vector}], {syscall_vector_number}
-    jne     leave
+    jne     leave_by_iret
     leave_for_handler
 3:  cmp     byte ptr [rcx + 1], 0
     jne     2b                              # masked
@@ -150,6 +150,25 @@ exception_finishes:
     .globl  leave
     .type   leave, @function
 leave:
+    cmp     dword ptr [rsp + {frame} + {entry_vector}], {syscall_vector_number}
+    jne     leave_by_iret
+    # In a program, SS may have to be as IRET makes it: AMD's SYSRET leaves of it what an interrupt has put there, and
+    # 32-bit code, to which the program may jump, is not content with that.
+    mov     rcx, [rsp + {caller_state}]
+    cmp     byte ptr [rcx + {in_kernel}], 0
+    je      leave_by_iret
+    mov     rbx, [rsp + {frame} + {rbx}]
+    mov     rbp, [rsp + {frame} + {rbp}]
+    mov     r12, [rsp + {frame} + {r12}]
+    mov     r13, [rsp + {frame} + {r13}]
+    mov     r14, [rsp + {frame} + {r14}]
+    mov     r15, [rsp + {frame} + {r15}]
+    mov     rax, [rsp + {frame} + {rax}]
+    leave_by_syscall
+
+    .balign 16
+    .type   leave_by_iret, @function
+leave_by_iret:
     leave_to_guest
 
     # The CPU took neither the selectors nor the addresses in the guest's frame: the registers are the guest's already, so
