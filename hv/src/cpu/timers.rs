@@ -114,7 +114,7 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     /// Arms this CPU's timer, unless it is armed for an earlier moment.
-    fn arm_timer(&self, shared: &CpuShared, deadline: u64, now: u64) {
+    pub(crate) fn arm_timer(&self, shared: &CpuShared, deadline: u64, now: u64) {
         if deadline <= now {
             shared.work.insert(Work::TIMER, Ordering::Relaxed);
         } else if deadline < shared.armed.load(Ordering::Relaxed) {
