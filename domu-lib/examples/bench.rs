@@ -1,7 +1,8 @@
 //! A guest that measures what the hypervisor's primitives cost, in ticks of the time stamp counter.
 //!
-//! Each line is `bench: NAME MEDIAN per=… first=… every=… take=…`, or `bench: NAME skipped` where the hypervisor refuses
-//! the operation to this domain. Under QEMU's `-icount shift=0` a tick is an instruction. Works as dom0 and as domU.
+//! Each line is `bench: NAME MEDIAN per=… first=… every=… take=…`, or `bench: NAME skipped` where the hypervisor
+//! refuses the operation to this domain. Under QEMU's `-icount shift=0` a tick is an instruction. Works as dom0 and as
+//! domU.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![forbid(unsafe_code)]
 

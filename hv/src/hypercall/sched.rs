@@ -163,7 +163,7 @@ impl<M: Machine> Caller<'_, M> {
         match timeout {
             0 => self.disarm_one_shot(),
             // What is not far from the start is not far from now.
-            ..FAR => self.arm_one_shot(timeout),
+            1..FAR => self.arm_one_shot(timeout),
             _ => {
                 let now = self.hv.now();
                 let is_mistaken = i64::try_from(timeout).is_err() || timeout.saturating_sub(now) >= FAR;

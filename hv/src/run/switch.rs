@@ -78,20 +78,28 @@ impl<M: Machine> Hypervisor<M> {
             if choice.next.is_some() {
                 return;
             }
-            if self.is_traced() {
-                self.idle_noted(cpu);
-            } else {
-                self.machine().idle();
-            }
-            self.end_idling(cpu);
-            let since = now;
-            now = self.now();
-            shared.add_idle_time(now.saturating_sub(since));
-            let is_due = shared.armed.load(Ordering::Relaxed) <= now;
-            if is_due && !shared.work.load(Ordering::Relaxed).contains(Work::TIMER) {
-                shared.work.insert(Work::TIMER, Ordering::Relaxed);
-            }
+            now = self.wait_for_work(shared, cpu, now);
         }
+    }
+}
+
+impl<M: Machine> Hypervisor<M> {
+    /// The CPU waits for an interrupt, from `since` on; returns when it came.
+    #[inline(always)]
+    fn wait_for_work(&'static self, shared: &CpuShared, cpu: CpuId, since: u64) -> u64 {
+        if self.is_traced() {
+            self.idle_noted(cpu);
+        } else {
+            self.machine().idle();
+        }
+        self.end_idling(cpu);
+        let now = self.now();
+        shared.add_idle_time(now.saturating_sub(since));
+        let is_due = shared.armed.load(Ordering::Relaxed) <= now;
+        if is_due && !shared.work.load(Ordering::Relaxed).contains(Work::TIMER) {
+            shared.work.insert(Work::TIMER, Ordering::Relaxed);
+        }
+        now
     }
 }
 

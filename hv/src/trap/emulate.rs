@@ -41,11 +41,15 @@ impl<M: Machine> Caller<'_, M> {
     /// A general protection fault: `int n`, a privileged instruction, or the guest's own mistake.
     #[inline(never)]
     pub fn general_protection(&mut self, error_code: u32) {
-        let code = self.fetch_instruction();
         // QEMU 7.2 reports the wrong gate, so the instruction itself names the vector.
-        if let [INT, vector, ..] = *code.bytes() {
+        if error_code & ERROR_IN_IDT != 0
+            && let Some(place) = GuestAddr::new(self.regs.rip).words()
+            && let Ok([word]) = self.hv.machine().read_guest_words(place)
+            && let [INT, vector, ..] = word.to_le_bytes()
+        {
             return self.interrupt_by_instruction(vector, 2);
         }
+        let code = self.fetch_instruction();
         let instruction = decode::decode(code.bytes(), self.regs);
         if let Some(Instruction { length, operation: Operation::Interrupt { vector } }) = instruction {
             return self.interrupt_by_instruction(vector, length);
