@@ -16,6 +16,7 @@ mod guest {
     use core::sync::atomic::Ordering;
 
     use oxen_abi::domid::DomId;
+    use oxen_abi::mmu;
     use oxen_domu_lib::event::Port;
     use oxen_domu_lib::grant::{Access, Grant};
     use oxen_domu_lib::measure::UserCall;
@@ -63,6 +64,8 @@ mod guest {
         grants();
         traps();
         measure::CALLS.iter().for_each(|(name, call)| report(name, 1, call));
+        measure::EMULATED.iter().for_each(|(name, instruction)| report(name, 1, instruction));
+        measure::PLAIN.iter().for_each(|plain| report(plain.name, 1, || measure::plain_call(plain)));
         report("sched_yield", 1, || Some(measure::sched_yield()));
         report("balloon_page", 64, || measure::balloon(64));
         report("timer_to_blocked", 1, measure::timer_latency);
@@ -72,8 +75,14 @@ mod guest {
 
     fn mappings() {
         let Ok(window) = measure::Window::new(256) else { return println!("bench: no memory") };
-        report_pair(["update_va_map", "update_va_unmap"], 1, || window.update_va_mapping());
-        report_pair(["mmu_update_map", "mmu_update_unmap"], 256, || window.mmu_update());
+        report_pair(["update_va_map", "update_va_unmap"], 1, || window.update_va_mapping(mmu::UVMF_INVLPG));
+        report_pair(["update_va_map_quiet", "update_va_unmap_quiet"], 1, || window.update_va_mapping(mmu::UVMF_NONE));
+        report_pair(["update_va_map_flush", "update_va_unmap_flush"], 1, || {
+            window.update_va_mapping(mmu::UVMF_TLB_FLUSH)
+        });
+        report_pair(["mmu_update_map", "mmu_update_unmap"], 256, || window.mmu_update(256));
+        report_pair(["mmu_update_map_one", "mmu_update_unmap_one"], 1, || window.mmu_update(1));
+        report_pair(["multicall_map", "multicall_unmap"], 256, || window.multicall());
         if measure::enable_writable_tables().is_ok() {
             report_pair(["pte_write_mov", "pte_write_xchg"], 1, || window.write_table());
         } else {
@@ -82,6 +91,10 @@ mod guest {
         report("page_fault", 1, || Some(measure::page_fault(&window)));
         if let Some(page) = Page::zeroed() {
             report("machphys_update", 1, || measure::machphys_update(&page));
+        }
+        if let (Some(to), Some(from)) = (Page::zeroed(), Page::zeroed()) {
+            report("clear_page", 1, || measure::whole_page(&to, None));
+            report("copy_page", 1, || measure::whole_page(&to, Some(&from)));
         }
     }
 
@@ -130,16 +143,26 @@ mod guest {
             return println!("bench: no grants");
         };
         report_pair(["grant_map", "grant_unmap"], 32, || window.grant_map(&granted, us));
+        report_pair(["grant_map_one", "grant_unmap_one"], 1, || window.grant_map(granted.get(..1)?, us));
+        report("grant_copy_one", 1, || measure::grant_copy(granted.get(..1)?, targets.get(..1)?, us, 64));
         report("grant_copy_4096", 32, || measure::grant_copy(&granted, &targets, us, 4096));
         report("grant_copy_64", 32, || measure::grant_copy(&granted, &targets, us, 64));
     }
 
     fn traps() {
         const CODE: u64 = 0x40_0000;
+        const USER_CALLS: [(&str, UserCall); 6] = [
+            ("user_syscall", UserCall::Syscall),
+            ("user_int80", UserCall::Interrupt),
+            ("user_invalid_opcode", UserCall::InvalidOpcode),
+            ("user_divide_error", UserCall::DivideError),
+            ("user_page_fault", UserCall::PageFault),
+            ("user_general_protection", UserCall::GeneralProtection),
+        ];
         let code = Page::zeroed().map(Rc::new);
         if let (Some(code), Ok(mut space)) = (code, AddressSpace::new()) {
             let mapped = space.map(CODE, &code, Rights { write: false, execute: true });
-            for (name, call) in [("user_syscall", UserCall::Syscall), ("user_int80", UserCall::Interrupt)] {
+            for (name, call) in USER_CALLS {
                 for (byte, value) in code.bytes().iter().zip(measure::user_program(call)) {
                     byte.store(value, Ordering::Relaxed);
                 }
@@ -151,6 +174,8 @@ mod guest {
         report("rdmsr", 1, || Some(measure::read_msr()));
         if control::set_iopl(1).is_ok() {
             report("port_read", 1, || Some(measure::read_port()));
+            report("port_read_word", 1, || Some(measure::port_word(false)));
+            report("port_write_word", 1, || Some(measure::port_word(true)));
         } else {
             println!("bench: port_read skipped");
         }

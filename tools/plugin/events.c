@@ -106,7 +106,7 @@ static void on_instruction(unsigned int cpu, void *data)
     counts[INSTRUCTIONS]++;
     if (kind < ORDINARY)
         counts[kind]++;
-    if (kind == BEGIN || (kind == HALT && open_interval && cpu == opener)) {
+    if (kind == BEGIN || (kind == HALT && open_interval && cpu == opener && is_hypervisors(ADDRESS(word)))) {
         /* Who waits for something begins when nothing is left to do but wait. */
         memcpy(begun, counts, sizeof counts);
         open_interval = true;

@@ -18,7 +18,7 @@ use crate::raw::memory::tables;
 pub type Named = (&'static str, fn() -> Option<u64>);
 
 /// Calls, by the names of their rows, with what measures them; `None` where the hypervisor refuses.
-pub const CALLS: [Named; 24] = [
+pub const CALLS: [Named; 28] = [
     ("get_features", get_features),
     ("set_timer", || good(|| one::<{ Hypercall::SetTimerOp as u32 }>(0))),
     ("stack_switch", || good(|| two::<{ Hypercall::StackSwitch as u32 }>(segments::FLAT_KERNEL_SS.into(), STACK))),
@@ -40,9 +40,13 @@ pub const CALLS: [Named; 24] = [
     ("invlpg", || ext(mmu::MMUEXT_INVLPG_LOCAL, mapped_address())),
     ("invlpg_all", || ext(mmu::MMUEXT_INVLPG_ALL, mapped_address())),
     ("new_user_baseptr", || ext(mmu::MMUEXT_NEW_USER_BASEPTR, 0)),
+    ("tlb_flush_multi", || ext_of_vcpus(mmu::MMUEXT_TLB_FLUSH_MULTI, 0)),
+    ("invlpg_multi", || ext_of_vcpus(mmu::MMUEXT_INVLPG_MULTI, mapped_address())),
     ("event_status", event_status),
     ("event_unmask", event_unmask),
     ("event_alloc_close", event_alloc_close),
+    ("event_ipi_close", event_ipi_close),
+    ("event_virq_close", event_virq_close),
     ("current_reservation", current_reservation),
     ("read_cr0", || Some(read_cr0())),
     ("clts", || Some(clts())),
@@ -99,9 +103,27 @@ fn mapped_address() -> u64 {
 }
 
 fn ext(cmd: u32, arg1: u64) -> Option<u64> {
-    let op = [MmuextOp { cmd, _pad: 0, arg1, arg2: 0 }];
+    ext2(cmd, arg1, 0)
+}
+
+/// A flush on the CPUs of the first vcpu.
+fn ext_of_vcpus(cmd: u32, address: u64) -> Option<u64> {
+    let vcpus = 1_u64;
+    ext2(cmd, address, (&raw const vcpus) as u64)
+}
+
+/// Clearing a page that nothing shows, or copying another to it.
+pub fn whole_page(to: &Page, from: Option<&Page>) -> Option<u64> {
+    match from {
+        None => ext2(mmu::MMUEXT_CLEAR_PAGE, to.mfn().raw(), 0),
+        Some(from) => ext2(mmu::MMUEXT_COPY_PAGE, to.mfn().raw(), from.mfn().raw()),
+    }
+}
+
+fn ext2(cmd: u32, arg1: u64, arg2: u64) -> Option<u64> {
+    let op = [MmuextOp { cmd, _pad: 0, arg1, arg2 }];
     let mut result = Ok(());
-    // SAFETY: flushes, or unloads a root of programs that run no more.
+    // SAFETY: flushes, unloads a root of programs that run no more, or writes to a page of atomics.
     let ticks = ticks(|| result = unsafe { tables::mmuext_op(&op, DomId::SELF) }.map_err(|(_, errno)| errno));
     result.ok().map(|()| ticks)
 }
@@ -138,6 +160,26 @@ fn event_alloc_close() -> Option<u64> {
         event_channel::EvtchnAllocUnbound { dom: DomId::SELF, remote_dom: DomId::SELF, ..FromZeros::new_zeroed() };
     good(|| {
         let result = event(event_channel::EVTCHNOP_ALLOC_UNBOUND, &mut made);
+        let mut close = event_channel::EvtchnClose { port: made.port };
+        result | event(event_channel::EVTCHNOP_CLOSE, &mut close)
+    })
+}
+
+/// Making a port that rings the vcpu itself, and closing it.
+fn event_ipi_close() -> Option<u64> {
+    let mut made = event_channel::EvtchnBindIpi { vcpu: 0, port: 0 };
+    good(|| {
+        let result = event(event_channel::EVTCHNOP_BIND_IPI, &mut made);
+        let mut close = event_channel::EvtchnClose { port: made.port };
+        result | event(event_channel::EVTCHNOP_CLOSE, &mut close)
+    })
+}
+
+/// Making a port for a virtual interrupt, and closing it.
+fn event_virq_close() -> Option<u64> {
+    let mut made = event_channel::EvtchnBindVirq { virq: oxen_abi::virq::VIRQ_DEBUG, vcpu: 0, port: 0 };
+    good(|| {
+        let result = event(event_channel::EVTCHNOP_BIND_VIRQ, &mut made);
         let mut close = event_channel::EvtchnClose { port: made.port };
         result | event(event_channel::EVTCHNOP_CLOSE, &mut close)
     })

@@ -10,7 +10,7 @@ use super::traps::{oxen_measure_fault, oxen_measure_return, with_handler};
 use crate::raw::hypercall::{call1, page};
 
 unsafe extern "C" {
-    fn oxen_measure_skip();
+    pub(super) fn oxen_measure_skip();
 }
 
 global_asm!(

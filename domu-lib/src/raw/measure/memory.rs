@@ -7,12 +7,12 @@ use alloc::vec::Vec;
 use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
 use oxen_abi::grant_table as grant;
-use oxen_abi::hypercall::Hypercall;
+use oxen_abi::hypercall::{Hypercall, MulticallEntry};
 use oxen_abi::memory::{XENMEM_DECREASE_RESERVATION, XENMEM_POPULATE_PHYSMAP};
 use oxen_abi::mmu::{self, MmuUpdate};
 use zerocopy::FromZeros;
 
-use super::ticks;
+use super::{multicall, ticks};
 use crate::grant::Grant;
 use crate::memory::Page;
 use crate::pages::ranges::Range;
@@ -51,24 +51,49 @@ impl Window {
         self.range.address()
     }
 
-    /// Mapping and unmapping one page by `update_va_mapping`.
-    pub fn update_va_mapping(&self) -> Option<(u64, u64)> {
+    /// Mapping and unmapping one page by `update_va_mapping`, with the flush that `flags` (`UVMF_*`) ask for.
+    pub fn update_va_mapping(&self, flags: u64) -> Option<(u64, u64)> {
         let address = self.range.address();
         let entry = self.pages.first()?.mfn().entry(bits::DATA);
         let update = |value| {
             let mut result = Ok(());
             // SAFETY: the range is this window's.
-            let ticks = ticks(|| result = unsafe { tables::update_va_mapping(address, value, mmu::UVMF_INVLPG) });
+            let ticks = ticks(|| result = unsafe { tables::update_va_mapping(address, value, flags) });
             result.ok().map(|()| ticks)
         };
         Some((update(entry)?, update(0)?))
     }
 
-    /// Mapping and unmapping all pages by one `mmu_update`.
-    pub fn mmu_update(&self) -> Option<(u64, u64)> {
+    /// Mapping and unmapping one page after the other by `update_va_mapping` in a multicall.
+    pub fn multicall(&self) -> Option<(u64, u64)> {
+        let list = |map: bool| -> Vec<MulticallEntry> {
+            let entry = |(index, page): (usize, &Page)| {
+                let address = self.range.address() + (index * PAGE_SIZE) as u64;
+                let value = if map { page.mfn().entry(bits::DATA) } else { 0 };
+                let args = [address, value, mmu::UVMF_INVLPG, 0, 0, 0];
+                MulticallEntry { op: Hypercall::UpdateVaMapping as u64, result: 0, args }
+            };
+            self.pages.iter().enumerate().map(entry).collect()
+        };
+        let update = |mut list: Vec<MulticallEntry>| {
+            let ticks = ticks(|| {
+                multicall(&mut list);
+            });
+            list.iter().all(|entry| entry.result == 0).then_some(ticks)
+        };
+        Some((update(list(true))?, update(list(false))?))
+    }
+
+    /// Mapping and unmapping the first `count` pages by one `mmu_update`.
+    pub fn mmu_update(&self, count: usize) -> Option<(u64, u64)> {
         let list = |map: bool| -> Vec<MmuUpdate> {
             let entry = |page: &Page| if map { page.mfn().entry(bits::DATA) } else { 0 };
-            self.entries.iter().zip(&self.pages).map(|(&ptr, page)| MmuUpdate { ptr, val: entry(page) }).collect()
+            self.entries
+                .iter()
+                .zip(&self.pages)
+                .take(count)
+                .map(|(&ptr, page)| MmuUpdate { ptr, val: entry(page) })
+                .collect()
         };
         let update = |list: &[MmuUpdate]| {
             let mut result = Ok(());

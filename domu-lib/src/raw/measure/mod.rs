@@ -8,8 +8,10 @@
 //! looks for them can count what else happens there (`tools/plugin/events.c`). [`intervals`] says how many there were.
 
 mod calls;
+mod emulated;
 mod exceptions;
 mod memory;
+mod plain;
 mod tables;
 mod traps;
 
@@ -22,9 +24,11 @@ use zerocopy::FromZeros;
 
 use crate::raw::hypercall::call2;
 
-pub use calls::{CALLS, machphys_update};
+pub use calls::{CALLS, machphys_update, whole_page};
+pub use emulated::{EMULATED, port_word};
 pub use exceptions::EXCEPTIONS;
 pub use memory::{Window, balloon, enable_writable_tables, grant_copy};
+pub use plain::{PLAIN, Plain, plain_call};
 pub use tables::{Descriptors, Process, context_switch, new_baseptr};
 pub use traps::{
     USER_CALLS, UserCall, event_send, page_fault, read_msr, read_port, timer_latency, timer_while_running, user_call,

@@ -9,6 +9,7 @@ use oxen_abi::hypercall::{HYPERCALL_SLOT_BYTES, Hypercall};
 use oxen_abi::{callback, event_channel, segments, trap};
 use zerocopy::FromZeros;
 
+use super::exceptions::oxen_measure_skip;
 use super::{BEGIN, END, Window, begin, count_interval, ticks};
 use crate::raw::hypercall::page;
 use crate::raw::hypercall::{call1, call2};
@@ -19,6 +20,7 @@ unsafe extern "C" {
     fn oxen_measure_syscall();
     pub(super) fn oxen_measure_return();
     pub(super) fn oxen_measure_fault();
+    fn oxen_measure_fault_of_two();
     fn oxen_measure_upcall();
     fn oxen_measure_timer();
 }
@@ -53,6 +55,14 @@ global_asm!(
     "pop r11",
     "add rsp, 8",
     "add qword ptr [rsp], 3",
+    "push 0",
+    "jmp {page} + {iret}",
+    // The same for an instruction of two bytes.
+    "oxen_measure_fault_of_two:",
+    "pop rcx",
+    "pop r11",
+    "add rsp, 8",
+    "add qword ptr [rsp], 2",
     "push 0",
     "jmp {page} + {iret}",
     // Acknowledges one port: nothing else can be pending while this is measured. The iret unmasks.
@@ -167,13 +177,50 @@ pub const USER_CALLS: u32 = 256;
 /// The vector of system calls by `int`.
 const SYSTEM_CALL: u8 = 0x80;
 
-/// How a program calls its kernel.
+/// How a program comes into its kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UserCall {
     /// `syscall`.
     Syscall,
     /// `int 0x80`.
     Interrupt,
+    /// An instruction that is none.
+    InvalidOpcode,
+    /// A division by zero.
+    DivideError,
+    /// A read where nothing is mapped.
+    PageFault,
+    /// An instruction that is not the program's.
+    GeneralProtection,
+}
+
+impl UserCall {
+    /// The two bytes that make it.
+    const fn code(self) -> [u8; 2] {
+        match self {
+            Self::Syscall => [0x0f, 0x05],
+            Self::Interrupt => [0xcd, SYSTEM_CALL],
+            Self::InvalidOpcode => [0x0f, 0x0b],
+            // div ecx
+            Self::DivideError => [0xf7, 0xf1],
+            // mov al, [rdi]
+            Self::PageFault => [0x8a, 0x07],
+            // hlt; nop
+            Self::GeneralProtection => [0xf4, 0x90],
+        }
+    }
+
+    /// The vector of its exception, and the handler.
+    fn handler(self) -> (u8, u64) {
+        let (vector, handler) = match self {
+            Self::Syscall | Self::Interrupt => (SYSTEM_CALL, oxen_measure_return as *const ()),
+            Self::InvalidOpcode => (6, oxen_measure_skip as *const ()),
+            Self::DivideError => (0, oxen_measure_skip as *const ()),
+            Self::PageFault => (14, oxen_measure_fault_of_two as *const ()),
+            Self::GeneralProtection => (13, oxen_measure_fault_of_two as *const ()),
+        };
+        (vector, handler as u64)
+    }
 }
 
 /// User code that calls its kernel [`USER_CALLS`] times and leaves the ticks of all in rax, then traps: position
@@ -183,10 +230,7 @@ pub fn user_program(call: UserCall) -> Vec<u8> {
     // rdtsc; shl rdx, 32; or rax, rdx; mov rbx, rax; mov ebp, USER_CALLS
     code.extend([0x0f, 0x31, 0x48, 0xc1, 0xe2, 0x20, 0x48, 0x09, 0xd0, 0x48, 0x89, 0xc3, 0xbd]);
     code.extend(USER_CALLS.to_le_bytes());
-    code.extend(match call {
-        UserCall::Syscall => [0x0f, 0x05],
-        UserCall::Interrupt => [0xcd, SYSTEM_CALL],
-    });
+    code.extend(call.code());
     // dec ebp; jnz back to the call
     code.extend([0xff, 0xcd, 0x75, 0xfa]);
     // rdtsc; shl rdx, 32; or rax, rdx; sub rax, rbx
@@ -208,7 +252,10 @@ pub fn user_call(call: UserCall, space: &crate::raw::memory::space::AddressSpace
             entries::register_syscall_entry();
             ran
         }
-        UserCall::Interrupt => with_handler(SYSTEM_CALL, oxen_measure_return as *const () as u64, run),
+        _ => {
+            let (vector, handler) = call.handler();
+            with_handler(vector, handler, run)
+        }
     };
     if ran.is_err() || frame.vector != 3 {
         return None;
