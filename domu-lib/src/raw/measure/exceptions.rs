@@ -1,31 +1,13 @@
 //! Exceptions of the guest's kernel to its own handler and back, and a `cpuid` that the hypervisor answers.
 
-use core::arch::{asm, global_asm};
+use core::arch::asm;
 
-use oxen_abi::hypercall::{HYPERCALL_SLOT_BYTES, Hypercall};
+use oxen_abi::hypercall::Hypercall;
 
 use super::calls::Named;
 use super::ticks;
-use super::traps::{oxen_measure_fault, oxen_measure_return, with_handler};
-use crate::raw::hypercall::{call1, page};
-
-unsafe extern "C" {
-    pub(super) fn oxen_measure_skip();
-}
-
-global_asm!(
-    ".pushsection .text.measure, \"ax\", @progbits",
-    // Goes on behind an instruction of two bytes, whose exception has no error code.
-    "oxen_measure_skip:",
-    "pop rcx",
-    "pop r11",
-    "add qword ptr [rsp], 2",
-    "push 0",
-    "jmp {page} + {iret}",
-    ".popsection",
-    page = sym page::hypercall_page,
-    iret = const Hypercall::Iret as usize * HYPERCALL_SLOT_BYTES,
-);
+use super::traps::{oxen_measure_fault, oxen_measure_return, oxen_measure_skip, with_handler};
+use crate::raw::hypercall::call1;
 
 /// Exceptions, by the names of their rows, with what measures them.
 pub const EXCEPTIONS: [Named; 7] = [

@@ -9,7 +9,6 @@ use oxen_abi::hypercall::{HYPERCALL_SLOT_BYTES, Hypercall};
 use oxen_abi::{callback, event_channel, segments, trap};
 use zerocopy::FromZeros;
 
-use super::exceptions::oxen_measure_skip;
 use super::{BEGIN, END, Window, begin, count_interval, ticks};
 use crate::raw::hypercall::page;
 use crate::raw::hypercall::{call1, call2};
@@ -20,6 +19,7 @@ unsafe extern "C" {
     fn oxen_measure_syscall();
     pub(super) fn oxen_measure_return();
     pub(super) fn oxen_measure_fault();
+    pub(super) fn oxen_measure_skip();
     fn oxen_measure_fault_of_two();
     fn oxen_measure_upcall();
     fn oxen_measure_timer();
@@ -57,7 +57,13 @@ global_asm!(
     "add qword ptr [rsp], 3",
     "push 0",
     "jmp {page} + {iret}",
-    // The same for an instruction of two bytes.
+    // Behind an instruction of two bytes, whose exception has no error code; and one that has one.
+    "oxen_measure_skip:",
+    "pop rcx",
+    "pop r11",
+    "add qword ptr [rsp], 2",
+    "push 0",
+    "jmp {page} + {iret}",
     "oxen_measure_fault_of_two:",
     "pop rcx",
     "pop r11",
