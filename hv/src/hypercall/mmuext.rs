@@ -81,6 +81,14 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     fn apply_mmuext_slow(&mut self, pages: &PageOwner, op: &MmuextOp, spent: &mut u32) -> Result<(), Stop> {
         match op.cmd {
+            MMUEXT_TLB_FLUSH_LOCAL if pages.is_self() => {
+                self.hv.memory.flush_local(self.cpu);
+                Ok(())
+            }
+            MMUEXT_INVLPG_LOCAL if pages.is_self() => {
+                self.flush_tlb(Cpus::Local, Some(GuestAddr::new(op.arg1)));
+                Ok(())
+            }
             MMUEXT_PIN_L1_TABLE..=MMUEXT_UNPIN_TABLE if pages.is_nobody() => Err(Errno::Inval.into()),
             MMUEXT_PIN_L1_TABLE..=MMUEXT_PIN_L4_TABLE => {
                 let level = op.cmd.wrapping_sub(MMUEXT_PIN_L1_TABLE).wrapping_add(1);
@@ -124,14 +132,12 @@ impl<M: Machine> Caller<'_, M> {
         }
     }
 
-    /// What changes no table.
+    /// What changes no table and does not only flush this CPU's translations.
     fn flush_or_ldt(&mut self, op: &MmuextOp) -> Result<(), Stop> {
         let page = Some(GuestAddr::new(op.arg1));
         match op.cmd {
-            MMUEXT_TLB_FLUSH_LOCAL => self.flush_tlb(Cpus::Local, None),
             MMUEXT_TLB_FLUSH_MULTI => self.flush_tlb(self.cpus_of_vcpus(op.arg2).map_err(|_| Errno::Inval)?, None),
             MMUEXT_TLB_FLUSH_ALL => self.flush_tlb(Cpus::Domain, None),
-            MMUEXT_INVLPG_LOCAL => self.flush_tlb(Cpus::Local, page),
             MMUEXT_INVLPG_MULTI => self.flush_tlb(self.cpus_of_vcpus(op.arg2).map_err(|_| Errno::Inval)?, page),
             MMUEXT_INVLPG_ALL => self.flush_tlb(Cpus::Domain, page),
             // Who has no device's memory and no ports sees write-back memory only: there is nothing to flush for it.
