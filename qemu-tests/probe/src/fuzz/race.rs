@@ -132,12 +132,15 @@ impl Racer {
     /// Puts another entry into its list, which it may be reading.
     fn give(&self, entry: usize, [number, args @ ..]: [u64; 6]) {
         let at = word::LIST + entry * ENTRY_WORDS;
+        // What has arguments of two calls could take this guest's own memory away.
+        self.set(at, Hypercall::XenVersion as u64);
         (1..).zip(args).for_each(|(index, arg)| self.set(at + index, arg));
         self.set(at, number);
     }
 
     fn give_call(&self, world: &World, entry: usize, call: &Call) {
         let at = 4096 + entry * SHARE;
+        self.give(entry, [Hypercall::XenVersion as u64, 0, 0, 0, 0, 0]);
         let base = (self.memory.address() + at as u64).wrapping_sub(world.memory.address());
         for (offset, width, value) in &call.memory {
             let value = world.value(*value, base).to_le_bytes();
